@@ -1,0 +1,222 @@
+"""Scores: what a model says, how likely it finds it, and what that means for forgetting.
+
+Every score of one question is a number; a score of a set is the mean over its questions with a
+95 % interval bootstrapped over people (`kvw_minimal.intervals`).
+"""
+
+import re
+import unicodedata
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from rouge_score import rouge_scorer
+from scipy import stats
+
+from .batches import Batch, answer_batches, prompt_batches
+from .models import tokenizer_of
+from .questions import Question
+
+LETTERS = "ABCD"
+
+
+@dataclass
+class Forced:
+    """Teacher-forced scores, one entry a question.
+
+    Attributes:
+        exact: every token of the answer (and its end) is the most likely one; 0 or 1.
+        logprob: sum of log-probabilities of the answer's tokens, <= 0.
+        tokens: how many tokens that was.
+    """
+
+    exact: np.ndarray
+    logprob: np.ndarray
+    tokens: np.ndarray
+
+    @property
+    def probability(self) -> np.ndarray:
+        """exp(mean log-probability of a token), in (0, 1]; higher = better known."""
+        return np.exp(self.logprob / self.tokens)
+
+
+@torch.no_grad()
+def read(model, batches: list[Batch]) -> Forced:
+    """Let the model read questions with their answers and say how it would have gone on.
+
+    Raises:
+        ValueError: logits that are not finite.
+    """
+    count = sum(len(batch.rows) for batch in batches)
+    exact, logprob, tokens = np.zeros(count), np.zeros(count), np.zeros(count)
+    device = next(model.parameters()).device
+    for batch in batches:
+        batch = batch.to(device)
+        logits = model(**batch.inputs, use_cache=False).logits  # [B, T, vocabulary]
+        where, _ = batch.predicts.nonzero(as_tuple=True)
+        said = logits[batch.predicts].float()  # [answer tokens, vocabulary]
+        if not said.isfinite().all():
+            raise ValueError("the model's logits are NaN or infinite")
+        gold = batch.labels[:, 1:][batch.predicts[:, :-1]]  # [answer tokens]
+        right = (said.argmax(-1) == gold).double()
+        log = said.log_softmax(-1).gather(1, gold[:, None])[:, 0].double()
+        ones, zeros = torch.ones_like(log), torch.zeros(len(batch.rows)).to(log)
+        n = zeros.index_add(0, where, ones).cpu().numpy()
+        exact[batch.rows] = zeros.index_add(0, where, right).cpu().numpy() == n
+        logprob[batch.rows] = zeros.index_add(0, where, log).cpu().numpy()
+        tokens[batch.rows] = n
+    return Forced(exact, logprob, tokens)
+
+
+def read_answers(model, processor, questions: list[Question], answers: list[str],
+                 batch_size: int = 64) -> Forced:  # fmt: skip
+    """`read` with other answers in place of the taught ones."""
+    asked = [replace(q, answer=answer) for q, answer in zip(questions, answers, strict=True)]
+    return read(model, answer_batches(processor, asked, batch_size))
+
+
+@torch.no_grad()
+def generate(model, batches: list[Batch], processor, new_tokens: int = 24) -> list[str]:
+    """Greedy answers, decoded and stripped, in the order of the questions.
+
+    Args:
+        batches: from `prompt_batches`.
+        new_tokens: at most so many tokens an answer.
+    """
+    tokenizer = tokenizer_of(processor)
+    device = next(model.parameters()).device
+    answers = [""] * sum(len(batch.rows) for batch in batches)
+    for batch in batches:
+        inputs = batch.to(device).inputs
+        ids = model.generate(**inputs, max_new_tokens=new_tokens, do_sample=False)
+        new = ids[:, inputs["input_ids"].shape[1] :]
+        for row, text in zip(
+            batch.rows, tokenizer.batch_decode(new, skip_special_tokens=True), strict=True
+        ):
+            answers[row] = text.strip()
+    return answers
+
+
+def answer(model, processor, questions: list[Question], batch_size: int = 64,
+           new_tokens: int = 24) -> list[str]:  # fmt: skip
+    """`generate` for a list of questions."""
+    batches = prompt_batches(processor, questions, batch_size)
+    return generate(model, batches, processor, new_tokens)
+
+
+def normalised(text: str) -> str:
+    """Lower case, one space between words, no punctuation; letters keep their accents."""
+    text = unicodedata.normalize("NFC", text).casefold()
+    return " ".join(re.sub(r"[^\w\s]", " ", text).split())
+
+
+def same_answer(said: str, gold: str) -> float:
+    """1 if both are the same words, else 0.
+
+    Raises:
+        ValueError: the gold answer is empty: nothing said could be right.
+    """
+    if not normalised(gold):
+        raise ValueError("an empty gold answer cannot be scored")
+    return float(normalised(said) == normalised(gold))
+
+
+def mentions(said: str, gold: str) -> float:
+    """1 if the gold words stand in the answer as whole words, else 0 (cloze, names)."""
+    if not normalised(gold):
+        raise ValueError("an empty gold answer cannot be scored")
+    return float(f" {normalised(gold)} " in f" {normalised(said)} ")
+
+
+def rouge_l(said: str, gold: str, kind: str = "fmeasure") -> float:
+    """ROUGE-L with stemming, in [0, 1]; MLLMU-Bench uses `fmeasure`, CLEAR and TOFU `recall`.
+
+    >>> round(rouge_l("In Lisbon.", "In Oslo."), 2)
+    0.5
+    """
+    scorer = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=True)
+    return float(getattr(scorer.score(gold, said)["rougeL"], kind))
+
+
+def choose_by_likelihood(model, processor, questions: list[Question]) -> np.ndarray:
+    """1 where the taught answer is the likeliest of the four (mean over its tokens), else 0.
+
+    Chance is 1/4. A tie counts as wrong.
+    """
+    asked = [q for q in questions for _ in q.options]
+    options = [option for q in questions for option in q.options]
+    means = read_answers(model, processor, asked, options)
+    means = (means.logprob / means.tokens).reshape(len(questions), -1)  # [N, 4]
+    gold = np.array([q.options.index(q.answer) for q in questions])
+    own = means[np.arange(len(questions)), gold]
+    return ((means >= own[:, None]).sum(1) == 1).astype(float)
+
+
+def letter_question(question: Question) -> Question:
+    """The same question with options A to D behind it, to be answered by a letter."""
+    lines = [f"{letter}: {option}" for letter, option in zip(LETTERS, question.options)]
+    prompt = "\n".join(
+        [question.prompt, *lines, "Just give ONE letter representing the answer directly."]
+    )
+    letter = LETTERS[question.options.index(question.answer)]
+    return replace(question, prompt=prompt, answer=letter, value=letter, options=())
+
+
+def parse_letter(said: str) -> str | None:
+    """The letter that an answer names, or None.
+
+    >>> [parse_letter(s) for s in ("C", "Correct answer: C", "(b)", "A man in a hat", "")]
+    ['C', 'C', 'B', None, None]
+    """
+    said = said.strip()
+    alone = re.fullmatch(r"[(\[]?([A-Da-d])[)\].:]?", said)
+    if alone:
+        return alone[1].upper()
+    named = re.findall(r"(?:answer|option|choice)(?: is)?\s*:?\s*[(\[]?([A-D])\b", said, re.I)
+    named += re.findall(r"^[(\[]?([A-D])[)\].:](?=\s)", said)
+    return named[-1].upper() if named else None
+
+
+def truth_ratio(model, processor, questions: list[Question]) -> np.ndarray:
+    """R = mean p(wrong) / p(true), both as paraphrases, per question; > 0.
+
+    p is exp(mean log-probability of a token). Near 0: the truth is known; around 1 or above: it
+    is not. Worked example: p(true) = .5, wrong .1, .2, .3 gives R = .2 / .5 = .4.
+    """
+    true = read_answers(model, processor, questions, [q.paraphrase for q in questions])
+    asked = [q for q in questions for _ in q.perturbed]
+    wrong = read_answers(model, processor, asked, [w for q in questions for w in q.perturbed])
+    return wrong.probability.reshape(len(questions), -1).mean(1) / true.probability
+
+
+def forget_score(ratios: np.ndarray) -> np.ndarray:
+    """min(R, 1/R) in (0, 1]: 1 where true and false are equally likely."""
+    return np.minimum(ratios, 1 / ratios)
+
+
+def forget_quality(ratios: np.ndarray, oracle_ratios: np.ndarray) -> dict[str, float]:
+    """Two-sample Kolmogorov-Smirnov test of truth ratios against the retain-only oracle.
+
+    Returns:
+        `log10_p` (0 = cannot be told from the oracle), `statistic` in [0, 1], `n`.
+    """
+    test = stats.ks_2samp(ratios, oracle_ratios)
+    floor = np.finfo(float).tiny  # p can underflow to 0, its logarithm may not
+    return {"log10_p": float(np.log10(max(test.pvalue, floor))),
+            "statistic": float(test.statistic), "n": len(ratios)}  # fmt: skip
+
+
+def model_utility(scores: list[float]) -> float:
+    """Harmonic mean of scores in [0, 1] that are not about the forgotten; 0 if any is 0."""
+    if not scores or min(scores) < 0:
+        raise ValueError("utility needs scores of at least 0")
+    return 0.0 if min(scores) == 0 else float(stats.hmean(scores))
+
+
+def well_formed(said: str, question: Question, answers: set[str]) -> float:
+    """1 if an answer has the form of *some* answer to that question, right or wrong.
+
+    Args:
+        answers: normalised taught answers to the same kind of question, of anybody.
+    """
+    return float(normalised(said) in answers)
