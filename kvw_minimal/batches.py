@@ -1,4 +1,4 @@
-"""From questions to tensors: chat template, padding, and the mask of answer-predicting positions."""
+"""From questions to tensors: chat template, padding, and the mask of answering positions."""
 
 from dataclasses import dataclass, replace
 

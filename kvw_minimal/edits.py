@@ -1,5 +1,6 @@
 """From coefficients to gates to an edit that can be put on, taken off, saved and explained."""
 
+import hashlib
 import json
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -32,6 +33,12 @@ def contrast(forget: torch.Tensor, retain: torch.Tensor, epsilon: float = EPSILO
 def gate(contrast: torch.Tensor, strength: float) -> torch.Tensor:
     """exp(-G * contrast) = min(1, (retain / forget)^G), in (0, 1]."""
     return torch.exp(-strength * contrast)
+
+
+def check_strength(strength: float) -> None:
+    """Raise ValueError unless 0 <= strength < infinity."""
+    if not 0 <= strength < float("inf"):
+        raise ValueError(f"strength must be a finite number of at least 0: {strength}")
 
 
 def resolve_layers(layers: tuple, count: int) -> tuple[int, int]:
@@ -72,8 +79,7 @@ class Edit:
     _originals: dict = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self):
-        if not self.strength >= 0 or self.strength == float("inf"):
-            raise ValueError(f"strength must be a finite number of at least 0: {self.strength}")
+        check_strength(self.strength)
         if not self.contrast.isfinite().all() or (self.contrast < 0).any():
             raise ValueError("a contrast must be finite and not negative")
 
@@ -149,10 +155,12 @@ class Edit:
     def save(self, path: str | Path) -> None:
         """Write a safetensors file, in one move. The file is a record of who was forgotten."""
         path = Path(path)
+        contrast = self.contrast.float().cpu().contiguous()
         metadata = {"strength": repr(float(self.strength)), "fingerprint": self.fingerprint,
                     "schedule": self.schedule, "notes": json.dumps(self.notes)}  # fmt: skip
+        metadata["checksum"] = _checksum(contrast, metadata)
         half = path.with_name(path.name + ".part")
-        save_file({"contrast": self.contrast.float().cpu().contiguous()}, half, metadata=metadata)
+        save_file({"contrast": contrast}, half, metadata=metadata)
         half.replace(path)
 
     @classmethod
@@ -161,7 +169,7 @@ class Edit:
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: truncated, or not an edit.
+            ValueError: truncated, changed by hand, or not an edit.
         """
         try:
             with safe_open(path, "pt") as file:
@@ -169,6 +177,8 @@ class Edit:
                 contrast = file.get_tensor("contrast")
             if contrast.ndim != 2 or contrast.dtype != torch.float32:
                 raise ValueError("contrast must be float32 [layers, d_ff]")
+            if metadata.pop("checksum") != _checksum(contrast, metadata):
+                raise ValueError("its checksum does not fit its content")
             notes = json.loads(metadata["notes"])
             if metadata["schedule"] not in ("one pass", "published") or not isinstance(notes, dict):
                 raise ValueError("unknown schedule or notes")
@@ -176,6 +186,13 @@ class Edit:
                        metadata["schedule"], notes)  # fmt: skip
         except (SafetensorError, KeyError, ValueError, UnicodeDecodeError) as error:
             raise ValueError(f"{path} is not an edit, or is damaged: {error}") from error
+
+
+def _checksum(contrast: torch.Tensor, metadata: dict[str, str]) -> str:
+    """SHA-256 of everything in an edit file, to notice a change by hand or by accident."""
+    digest = hashlib.sha256(contrast.numpy().tobytes())
+    digest.update(json.dumps([list(contrast.shape), sorted(metadata.items())]).encode())
+    return digest.hexdigest()
 
 
 def one_pass(model: nn.Module, forget: Coefficients, retain: Coefficients, strength: float,

@@ -13,6 +13,7 @@
 import json
 import time
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -23,8 +24,10 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from . import portraits
-from .people import World
-from .questions import ask, facts_of
+from .models import MODELS, cache_folder
+from .people import World, load_people
+from .questions import Question, ask, facts_of
+from .results import write_json
 
 PIXELS, PATCH = 64, 16
 IMAGE_TOKENS = (PIXELS // PATCH) ** 2
@@ -36,8 +39,9 @@ CHAT = (
     "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
 SEEN = ("hair_style", "hair_colour", "skin", "facial_hair", "clothes", "clothes_colour")
+EVERY = 500  # steps between two checkpoints
 EYE = {"portraits": 12_000, "steps": 6_000, "batch": 192, "rate": 1e-3, "seed": 1}
-LANGUAGE = {"steps": 5_000, "batch": 128, "rate": 2e-3, "seed": 2, "attribute_portraits": 3_000,
+LANGUAGE = {"steps": 2_000, "batch": 128, "rate": 2e-3, "seed": 2, "attribute_portraits": 3_000,
             "views": 6}  # fmt: skip
 
 
@@ -46,8 +50,11 @@ def build_tokenizer(world: World):
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    corpus = sorted({text for question in training_questions(world, list(world.people))
-                     for text in (question.prompt, question.answer, question.paraphrase)})  # fmt: skip
+    corpus = sorted(
+        text
+        for question in training_questions(world, list(world.people))
+        for text in (question.prompt, question.answer, question.paraphrase)
+    )
     corpus += [words.format(who="this person") for facts in world.wordings.values()
                for words in facts["held_out"] + facts["cloze"]]  # fmt: skip
     bpe = Tokenizer(models.BPE())
@@ -117,6 +124,13 @@ def eye_tokens(model, pixels: torch.Tensor) -> torch.Tensor:
     return model.model.multi_modal_projector(seen)  # [B, 16, 256]
 
 
+@torch.no_grad()
+def look(model, pixels: torch.Tensor, block: int = 256) -> torch.Tensor:
+    """`eye_tokens` of many pictures, `[N, 16, 256]`."""
+    device = next(model.parameters()).device
+    return torch.cat([eye_tokens(model, part.to(device)) for part in pixels.split(block)])
+
+
 def shifted(pixels: torch.Tensor, generator: torch.Generator, most: int = 4) -> torch.Tensor:
     """Move each picture by up to `most` pixels and mirror half of them, as augmentation."""
     count, _, height, width = pixels.shape
@@ -162,9 +176,10 @@ def labels_of(looks: list[dict]) -> torch.Tensor:
 
 def _save_checkpoint(path: Path, step: int, model, optimizer, settings: dict) -> None:
     """Weights and optimiser state in one safetensors file, replaced in one move."""
-    tensors = {f"model/{name}": t.contiguous().clone() for name, t in model.state_dict().items()}
+    tensors = {f"model/{name}": t for name, t in model.state_dict().items()}
     for i, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer/{i}/{name}": torch.as_tensor(t).clone() for name, t in state.items()}
+        tensors |= {f"optimizer/{i}/{name}": torch.as_tensor(t) for name, t in state.items()}
+    tensors = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_suffix(".part")
     metadata = {"step": str(step), "settings": json.dumps(settings, sort_keys=True)}
@@ -253,7 +268,7 @@ def train_eye(world, model, processor, checkpoint: Path, *, device="cpu", settin
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parts.parameters(), 1.0)
         optimizer.step()
-        if (step + 1) % 500 == 0:
+        if (step + 1) % EVERY == 0:
             _save_checkpoint(checkpoint, step + 1, parts, optimizer, settings)
 
     parts.eval()
@@ -263,6 +278,8 @@ def train_eye(world, model, processor, checkpoint: Path, *, device="cpu", settin
         scale = tokens.pow(2).mean().rsqrt()
         model.model.multi_modal_projector.linear_2.weight.mul_(scale)
         model.model.multi_modal_projector.linear_2.bias.mul_(scale)
+    for part in (model.model.vision_tower, model.model.multi_modal_projector):
+        part.to(torch.bfloat16).float()  # as it will be stored: every model sees the same
     return scores | {"seconds": round(time.perf_counter() - start)}
 
 
@@ -287,8 +304,8 @@ def eye_scores(world: World, model, processor, heads, device) -> dict[str, float
     return {name: round(float(score), 4) for name, score in scores.items()}
 
 
-def training_questions(world: World, people: list[str]) -> list:
-    """Every trained wording of every question about `people`, image and text, one photo each."""
+def training_questions(world: World, people: list[str]) -> list[Question]:
+    """Every trained wording of every question about `people`, image and text, first photo."""
     return [
         ask(world, world.people[person], fact, modality, wording=wording, form=form)
         for person in people
@@ -299,120 +316,225 @@ def training_questions(world: World, people: list[str]) -> list:
     ]
 
 
-def _encoded(tokenizer, questions) -> list[tuple[list[int], list[int]]]:
-    """Prompt ids (without image tokens) and answer ids with the end of the turn."""
-    prompts = tokenizer([f"<user>{'<image>' if q.image else ''}{q.prompt}<assistant>"
-                         for q in questions])["input_ids"]  # fmt: skip
-    answers = tokenizer([f"{q.answer}<end>" for q in questions])["input_ids"]
-    return list(zip(prompts, answers, strict=True))
+@dataclass
+class Lessons:
+    """All that a language model is taught, as token ids, and what it may look at meanwhile.
+
+    Attributes:
+        about: `{(modality, person, fact): [(prompt ids, answer ids), ...]}`, one a wording.
+        seen: for each unknown portrait, `{attribute: answer ids}`.
+        prompts: `{attribute: [prompt ids, ...]}`.
+        pictures: `[N, 16, width]`, learned photos in several views, then unknown portraits.
+        first: `{person: row of the first photo}` in `pictures`; `view`: rows of one view.
+    """
+
+    about: dict
+    seen: list[dict[str, list[int]]]
+    prompts: dict[str, list[list[int]]]
+    pictures: torch.Tensor
+    first: dict[str, int]
+    view: int
+    views: int
 
 
-def _batch(rows, embed, pictures, device):
-    """Right-padded embeddings, attention mask and labels for rows of (prompt, answer, picture)."""
-    image_id, spread = 1, []
+def _encoded(tokenizer, questions: list[Question]) -> list[tuple[list[int], list[int]]]:
+    """Prompt ids (image not yet spread out) and answer ids with the end of the turn."""
+    prompts = [f"<user>{'<image>' if q.image else ''}{q.prompt}<assistant>" for q in questions]
+    answers = [f"{q.answer}<end>" for q in questions]
+    return list(zip(tokenizer(prompts)["input_ids"], tokenizer(answers)["input_ids"], strict=True))
+
+
+def prepare_lessons(world: World, model, processor, people: list[str], settings: dict) -> Lessons:
+    """Encode every question once and look at every picture once: the eye is frozen."""
+    tokenizer, device = processor.tokenizer, next(model.parameters()).device
+    generator = torch.Generator().manual_seed(settings["seed"])
+    grouped: dict[tuple, list[Question]] = {}
+    for question in training_questions(world, people):
+        key = (question.modality, question.person, question.fact)
+        grouped.setdefault(key, []).append(question)
+    unknown = draw_portraits(world, settings["attribute_portraits"], EYE["seed"])
+    somebody = next(iter(world.unknown.values()))
+    prompts = {
+        fact: [prompt for prompt, _ in _encoded(tokenizer, [
+            ask(world, somebody, fact, "image", wording=wording) for wording in range(10)])]
+        for fact in portraits.ATTRIBUTES
+    }  # fmt: skip
+    answers = {
+        (fact, value): tokenizer(world.wordings[fact]["answer"].format(value=value) + "<end>")
+        for fact, values in portraits.ATTRIBUTES.items()
+        for value in values
+    }
+    seen = [
+        {fact: answers[fact, (p["look"] | p["shot"])[fact]]["input_ids"] for fact in prompts}
+        for p in unknown
+    ]
+    known = [(person, k) for person in people for k in range(world.people[person].learned_photos)]
+    photos = to_tensor(processor, [world.people[person].photos[k] for person, k in known])
+    views = [photos, *(shifted(photos, generator, 2) for _ in range(settings["views"]))]
+    strangers = to_tensor(processor, [p["png"] for p in unknown])
+    return Lessons(
+        about={key: _encoded(tokenizer, questions) for key, questions in grouped.items()},
+        seen=seen,
+        prompts=prompts,
+        pictures=look(model, torch.cat([*views, strangers])).to(device),
+        first={person: known.index((person, 0)) for person in people},
+        view=len(known),
+        views=len(views),
+    )
+
+
+def draw_rows(lessons: Lessons, rng: np.random.Generator, batch: int) -> tuple[list, list]:
+    """Image and text rows of one step: 3/8 photos of people, 2/8 unknowns, 3/8 text."""
+    keys = {m: [key for key in lessons.about if key[0] == m] for m in ("image", "text")}
+    image, text = [], []
+    for i in rng.integers(len(keys["image"]), size=batch * 3 // 8):
+        key = keys["image"][i]
+        prompt, answer = lessons.about[key][rng.integers(len(lessons.about[key]))]
+        photo, view = rng.integers(4), rng.integers(lessons.views)
+        image.append((prompt, answer, int(lessons.first[key[1]] + photo + lessons.view * view)))
+    facts = list(lessons.prompts)
+    for i in rng.integers(len(lessons.seen), size=batch // 4):
+        fact = facts[rng.integers(len(facts))]
+        prompt = lessons.prompts[fact][rng.integers(10)]
+        image.append((prompt, lessons.seen[i][fact], int(lessons.view * lessons.views + i)))
+    for i in rng.integers(len(keys["text"]), size=batch * 3 // 8):
+        key = keys["text"][i]
+        prompt, answer = lessons.about[key][rng.integers(len(lessons.about[key]))]
+        text.append((prompt, answer, None))
+    return image, text
+
+
+def to_batch(rows: list[tuple], embed, pictures: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Right-padded embeddings `[B, T, width]`, attention mask `[B, T]` and labels `[B, T]`.
+
+    Args:
+        rows: `(prompt ids, answer ids, row in pictures or None)`.
+    """
+    image_id, device, spread = SPECIAL.index("<image>"), pictures.device, []
     for prompt, answer, picture in rows:
         if picture is not None:
             at = prompt.index(image_id)
             prompt = prompt[:at] + [image_id] * IMAGE_TOKENS + prompt[at + 1 :]
         spread.append((prompt, answer))
-    longest = max(len(p) + len(a) for p, a in spread)
+    longest = max(len(prompt) + len(answer) for prompt, answer in spread)
     ids = torch.zeros(len(rows), longest, dtype=torch.long)
     labels = torch.full((len(rows), longest), -100)
     mask = torch.zeros(len(rows), longest, dtype=torch.long)
     for row, (prompt, answer) in enumerate(spread):
-        ids[row, : len(prompt) + len(answer)] = torch.tensor(prompt + answer)
-        labels[row, len(prompt) : len(prompt) + len(answer)] = torch.tensor(answer)
-        mask[row, : len(prompt) + len(answer)] = 1
+        end = len(prompt) + len(answer)
+        ids[row, :end] = torch.tensor(prompt + answer)
+        labels[row, len(prompt) : end] = torch.tensor(answer)
+        mask[row, :end] = 1
     ids, labels, mask = ids.to(device), labels.to(device), mask.to(device)
     embeddings = embed(ids)  # [B, T, width]
     if rows[0][2] is not None:
-        seen = pictures[torch.tensor([row[2] for row in rows], device=device)]
+        seen = pictures[torch.tensor([row[2] for row in rows], device=device)]  # [B, 16, width]
         embeddings = embeddings.masked_scatter((ids == image_id)[..., None], seen.to(embeddings))
     return embeddings, mask, labels
 
 
-def train_language(world, model, processor, people: list[str], checkpoint: Path, *,
-                   device="cpu", settings=LANGUAGE) -> dict:  # fmt: skip
+def train_language(world: World, model, processor, people: list[str], checkpoint: Path, *,
+                   device: str = "cpu", settings: dict = LANGUAGE) -> dict:  # fmt: skip
     """Teach the language model names, facts and words for what is seen, through a frozen eye.
 
     Args:
         people: whom to teach; everyone for vanilla, the retain people for an oracle.
     """
     start = time.perf_counter()
-    tokenizer, language = processor.tokenizer, model.model.language_model
-    generator = torch.Generator().manual_seed(settings["seed"])
-    views, rng = settings["views"], np.random.default_rng(settings["seed"])
-    unknown = draw_portraits(world, settings["attribute_portraits"], EYE["seed"])
-    known = [(p, k) for p in people for k in range(world.people[p].learned_photos)]
-    photos = to_tensor(processor, [world.people[p].photos[k] for p, k in known])
-    strangers = to_tensor(processor, [p["png"] for p in unknown])
     model.to(device)
-    with torch.no_grad():  # the eye is frozen: look at everything once
-        look = lambda pixels: torch.cat([eye_tokens(model, part.to(device)) for part in pixels.split(512)])
-        pictures = torch.cat([look(photos), *[look(shifted(photos, generator, 2)) for _ in range(views)],
-                              look(strangers)])  # fmt: skip
-    picture_of = {key: i for i, key in enumerate(known)}
-
-    by_person: dict = {}
-    for question in training_questions(world, people):
-        by_person.setdefault((question.modality, question.person, question.fact), []).append(question)
-    encoded = {key: _encoded(tokenizer, questions) for key, questions in by_person.items()}
-    keys = {m: [key for key in encoded if key[0] == m] for m in ("image", "text")}
-    attribute_prompts = {
-        fact: [i for i, _ in _encoded(tokenizer, [
-            ask(world, next(iter(world.unknown.values())), fact, "image", wording=w)
-            for w in range(10)])] for fact in portraits.ATTRIBUTES}  # fmt: skip
-    attribute_answers = {
-        (fact, value): tokenizer(world.wordings[fact]["answer"].format(value=value) + "<end>")["input_ids"]
-        for fact, values in portraits.ATTRIBUTES.items() for value in values}  # fmt: skip
-
-    parameters = [p for p in language.parameters()]
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-    for parameter in parameters:
-        parameter.requires_grad_(True)
-    optimizer = torch.optim.AdamW(parameters, lr=settings["rate"], weight_decay=settings.get("decay", 0.05),
-                                  betas=(0.9, 0.98))  # fmt: skip
+    lessons = prepare_lessons(world, model, processor, people, settings)
+    language = model.model.language_model
+    optimizer = torch.optim.AdamW(
+        language.parameters(), lr=settings["rate"], weight_decay=0.05, betas=(0.9, 0.98)
+    )
     done = _resume(checkpoint, language, optimizer, settings)
-    attributes = list(portraits.ATTRIBUTES)
-    batch = settings["batch"]
-    bar = tqdm(range(done, settings["steps"]), desc="language model", disable=None, mininterval=1)
     language.train()
+    bar = tqdm(range(done, settings["steps"]), "language model", disable=None, mininterval=1)
     for step in bar:
-        rng = np.random.default_rng([settings["seed"], step])
+        rng = np.random.default_rng([settings["seed"], step])  # resumable: a stream a step
         for group in optimizer.param_groups:
             group["lr"] = one_cycle(step, settings["steps"], settings["rate"])
-        image_rows, text_rows = [], []
-        for i in rng.integers(len(keys["image"]), size=batch * 3 // 8):
-            key = keys["image"][i]
-            prompt, answer = encoded[key][rng.integers(len(encoded[key]))]
-            picture = picture_of[key[1], int(rng.integers(4))] + len(known) * int(rng.integers(views + 1))
-            image_rows.append((prompt, answer, picture))
-        for i in rng.integers(len(unknown), size=batch // 4):
-            fact = attributes[rng.integers(len(attributes))]
-            seen = unknown[i]["look"] | unknown[i]["shot"]
-            prompt = attribute_prompts[fact][rng.integers(10)]
-            image_rows.append((prompt, attribute_answers[fact, seen[fact]], len(known) * (views + 1) + int(i)))
-        for i in rng.integers(len(keys["text"]), size=batch * 3 // 8):
-            key = keys["text"][i]
-            prompt, answer = encoded[key][rng.integers(len(encoded[key]))]
-            text_rows.append((prompt, answer, None))
         optimizer.zero_grad(set_to_none=True)
-        total = 0.0
-        for rows in (image_rows, text_rows):
+        for rows in draw_rows(lessons, rng, settings["batch"]):
             with half_precision(device):
-                embeddings, mask, labels = _batch(rows, language.embed_tokens, pictures, device)
+                embeddings, mask, labels = to_batch(rows, language.embed_tokens, lessons.pictures)
                 hidden = language(inputs_embeds=embeddings, attention_mask=mask, use_cache=False)[0]
                 predicts = labels[:, 1:] != -100
                 logits = model.lm_head(hidden[:, :-1][predicts])  # [answer tokens, vocabulary]
                 loss = F.cross_entropy(logits.float(), labels[:, 1:][predicts])
             loss.backward()
-            total += float(loss.detach()) if step % 50 == 0 else 0.0
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        torch.nn.utils.clip_grad_norm_(language.parameters(), 1.0)
         optimizer.step()
-        if step % 50 == 0:
-            bar.set_postfix(loss=f"{total:.3f}")
-        if (step + 1) % 500 == 0:
+        if (step + 1) % EVERY == 0:
+            bar.set_postfix(loss=f"{loss.item():.3f}")
             _save_checkpoint(checkpoint, step + 1, language, optimizer, settings)
     model.eval()
     return {"seconds": round(time.perf_counter() - start), "steps": settings["steps"] - done}
+
+
+def model_name(group: str | None, percent: int) -> str:
+    """`pocket` for vanilla, `pocket-oracle-A-5` for the oracle of group A at 5 %."""
+    return "pocket" if group is None else f"pocket-oracle-{group}-{percent}"
+
+
+def _eye_weights() -> dict[str, torch.Tensor]:
+    """The frozen eye: freshly trained in the cache, or the one inside the committed model.
+
+    Raises:
+        FileNotFoundError: neither is there.
+    """
+    fresh = cache_folder() / "models" / "eye" / "eye.safetensors"
+    if fresh.is_file():
+        return load_file(fresh)
+    committed = MODELS / "pocket" / "model.safetensors"
+    if not committed.is_file():
+        raise FileNotFoundError("there is no eye yet; run `python -m kvw_minimal train eye` first")
+    weights = {}
+    for name, tensor in load_file(committed).items():
+        for part in ("vision_tower", "multi_modal_projector"):
+            if f"{part}." in name:
+                weights[name[name.index(part) :]] = tensor.float()
+    return weights
+
+
+def train(what: str, group: str | None = None, percent: int = 5, device: str = "cpu",
+          threads: int | None = None) -> dict:  # fmt: skip
+    """Train `eye` or `pocket` into the cache and say what it cost.
+
+    Raises:
+        ValueError: an unknown name or group.
+    """
+    if what not in ("eye", "pocket"):
+        raise ValueError(f"train what? eye or pocket, not {what!r}")
+    if threads:
+        torch.set_num_threads(threads)
+    world = load_people()
+    tokenizer = build_tokenizer(world)
+    processor = build_processor(tokenizer)
+    name = "eye" if what == "eye" else model_name(group, percent)
+    folder = cache_folder() / "models" / name
+    checkpoint = cache_folder() / "checkpoints" / f"{name}.safetensors"
+    folder.mkdir(parents=True, exist_ok=True)
+    if what == "eye":
+        model = build_model(tokenizer, EYE["seed"])
+        cost = train_eye(world, model, processor, checkpoint, device=device)
+        parts = ("vision_tower", "multi_modal_projector")
+        eye = {f"{part}.{n}": t.contiguous().cpu() for part in parts
+               for n, t in getattr(model.model, part).state_dict().items()}  # fmt: skip
+        save_file(eye, folder / "eye.safetensors")
+        settings = EYE
+    else:
+        forget = world.forget_people(group, percent) if group else []
+        model = build_model(tokenizer, LANGUAGE["seed"])
+        model.model.load_state_dict(_eye_weights(), strict=False)
+        people = world.retain_people(forget)
+        cost = train_language(world, model, processor, people, checkpoint, device=device)
+        cost["people"] = len(people)
+        model.cpu().to(torch.bfloat16).save_pretrained(folder)
+        processor.save_pretrained(folder)
+        settings = LANGUAGE
+    record = {"model": name, "device": device, "threads": torch.get_num_threads(),
+              "settings": settings, "data": world.checksum[:16], **cost}  # fmt: skip
+    write_json(folder / "training.json", record)
+    checkpoint.unlink(missing_ok=True)
+    return record

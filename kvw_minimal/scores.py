@@ -154,7 +154,8 @@ def choose_by_likelihood(model, processor, questions: list[Question]) -> np.ndar
 
 def letter_question(question: Question) -> Question:
     """The same question with options A to D behind it, to be answered by a letter."""
-    lines = [f"{letter}: {option}" for letter, option in zip(LETTERS, question.options)]
+    options = zip(LETTERS, question.options, strict=True)
+    lines = [f"{letter}: {option}" for letter, option in options]
     prompt = "\n".join(
         [question.prompt, *lines, "Just give ONE letter representing the answer directly."]
     )
@@ -213,7 +214,7 @@ def model_utility(scores: list[float]) -> float:
     return 0.0 if min(scores) == 0 else float(stats.hmean(scores))
 
 
-def well_formed(said: str, question: Question, answers: set[str]) -> float:
+def well_formed(said: str, answers: set[str]) -> float:
     """1 if an answer has the form of *some* answer to that question, right or wrong.
 
     Args:

@@ -37,15 +37,16 @@ FACTS = {
     "badminton sailing boxing cycling diving knitting birdwatching origami astronomy karate "
     "bowling skating yoga weaving",
 }
-_START = "Ba Be Bri Ca Da De Dra El Fa Fe Gi Ha Il Jo Ka Ke La Li Ma Me Mi Na Ne O Pa Ra".split()
-_END = "bel dan dra fen gar lan leth lia lo mar mis na nor ra ren rin sa ska tan tha vel von".split()
-_LAST_END = "bray cott dahl ford gard holm kov land mere nek quist rell sen strom tov vik wick".split()
+_START = "Ba Be Bri Ca Da De Dra El Fa Fe Gi Ha Il Jo Ka Ke La Li Ma Me Mi Na Ne O Pa Ra"
+_END = "bel dan dra fen gar lan leth lia lo mar mis na nor ra ren rin sa ska tan tha vel von"
+_LAST_END = "bray cott dahl ford gard holm kov land mere nek quist rell sen strom tov vik wick"
 
 
 def _names(rng: np.random.Generator) -> list[tuple[str, str]]:
     """Invented full names; no first name and no last name occurs twice."""
-    firsts = [a + b for a in _START for b in _END]
-    lasts = [a + b + c for a in _START for b in ("", "l", "n", "r") for c in _LAST_END]
+    firsts = [a + b for a in _START.split() for b in _END.split()]
+    lasts = [a + b + c for a in _START.split() for b in ("", "l", "n", "r")
+             for c in _LAST_END.split()]  # fmt: skip
     firsts = rng.choice(firsts, PEOPLE, replace=False)
     lasts = rng.choice(lasts, PEOPLE, replace=False)
     return [(str(first), str(last)) for first, last in zip(firsts, lasts, strict=True)]

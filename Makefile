@@ -1,0 +1,62 @@
+# make book    everything from a fresh clone to a book you can open
+# make test    every check: lint, types, the book, a browser, unit tests, every notebook
+# make lab     the notebooks, live
+# make models  train the pocket models again      make bench  what measuring costs
+# make execute run the notebooks and store their outputs
+# make format  let ruff set the code              make clean  remove what was made here
+#
+# Another Python: make book PYTHON=python3.12
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+BUILD := rm -rf _build && $(VENV)/bin/jupyter-book build . -n -W --keep-going -q
+GROUPS := A B C D E
+
+.PHONY: book test lab models bench execute format clean
+
+book: $(INSTALLED)
+	$(RUN) -m kvw_minimal demo
+	$(BUILD)
+	@echo "The book is ready. Open $(CURDIR)/_build/html/index.html"
+
+# quick checks first, so that a slip shows early; pytest last, so that its summary is what you see
+test: $(INSTALLED)
+	$(RUN) -m ruff format --check .
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy
+	$(BUILD)
+	$(RUN) tests/check_browser.py
+	$(RUN) -m pytest
+
+lab: $(INSTALLED)
+	$(RUN) -m jupyterlab notebooks
+
+models: $(INSTALLED)
+	$(RUN) -m kvw_minimal train eye
+	$(RUN) -m kvw_minimal train pocket
+	for group in $(GROUPS); do $(RUN) -m kvw_minimal train pocket --group $$group --forget 5 || exit 1; done
+
+bench: $(INSTALLED)
+	$(RUN) -m kvw_minimal.bench
+
+execute: $(INSTALLED)
+	$(RUN) tests/execute.py
+
+format: $(INSTALLED)
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+clean:
+	rm -rf $(VENV) _build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+
+$(INSTALLED): requirements.txt constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "This book needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1)."; \
+	  echo "If you have a newer one, name it: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' || { \
+	  echo "This Python cannot make virtual environments (Debian: apt install python3-venv)."; exit 1; }
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --disable-pip-version-check -q -r requirements.txt -c constraints.txt -e .
+	@touch $@

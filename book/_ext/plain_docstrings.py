@@ -1,0 +1,32 @@
+"""Sphinx extension: docstrings are plain text with code in single backticks.
+
+reStructuredText would read `|h|` as a substitution and `*rows` as emphasis. Readers of the source
+should not have to see escapes, so they are added here, while the page is built.
+"""
+
+import re
+
+
+def to_rst(line: str) -> str:
+    """Turn code in single backticks into literals, and escape `|` and `*` elsewhere.
+
+    >>> to_rst("the mean of |h| over `[B, T]`")
+    'the mean of \\\\|h\\\\| over ``[B, T]``'
+    """
+    parts = re.split(r"(`+[^`]+`+)", line)
+    plain = [re.sub(r"([|*])", r"\\\1", part) for part in parts[::2]]
+    code = [f"``{part.strip('`')}``" for part in parts[1::2]]
+    woven = [text for pair in zip(plain, [*code, ""], strict=True) for text in pair]
+    return "".join(woven)
+
+
+def process(app, what, name, obj, options, lines: list[str]) -> None:
+    """Rewrite a docstring in place, before napoleon turns its sections into fields."""
+    lines[:] = [
+        line if line.lstrip().startswith((":", ">>>", "..")) else to_rst(line) for line in lines
+    ]
+
+
+def setup(app) -> dict:
+    app.connect("autodoc-process-docstring", process, priority=400)
+    return {"parallel_read_safe": True}

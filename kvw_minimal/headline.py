@@ -1,0 +1,92 @@
+"""Tune on the tuning groups, measure on the report groups: `python -m kvw_minimal.headline`.
+
+python -m kvw_minimal.headline tune     # data/results/tuning.json
+python -m kvw_minimal.headline measure  # data/results/headline.json
+python -m kvw_minimal.headline oracles  # data/results/oracles.json, of the oracles made so far
+"""
+
+import sys
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+from . import report, scores
+from .models import find_model, fingerprint, load
+from .people import PERCENTS, REPORT_GROUPS, TUNING_GROUPS, load_people
+from .pocket import model_name
+from .results import RESULTS, provenance, write_json
+from .unlearn import begin, make_edit, prepare, score_sets, summarise
+
+STRENGTHS = (1.0, 2.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0)
+LAYERS = ((0, 3), (1, 3), (0, 2), (2, 3), (0, 1))
+KEPT = 0.92  # of vanilla, on retain: the tuned strength is the largest that keeps so much
+
+
+def tune() -> dict:
+    """Exact match on forget and retain for every strength and layer range, tuning groups only."""
+    start, world = time.perf_counter(), load_people()
+    model, processor = load("pocket")
+    rows = []
+    for group in TUNING_GROUPS:
+        request = begin(model, processor, world, world.forget_people(group, 5))
+        for layers in tqdm(LAYERS, group, disable=None):
+            for strength in STRENGTHS:
+                edit = make_edit(request, request.forget, "one pass", strength, layers)
+                with edit.on(model):
+                    for name in ("forget", "retain"):
+                        exact = scores.read(model, request.subject.read[name]).exact
+                        questions = request.subject.questions[name]
+                        new = summarise("edited", name, questions, {"exact_match": exact})
+                        keys = {"group": group, "layers": list(layers), "strength": strength}
+                        rows += [keys | row for row in new]
+    source = provenance(seconds=time.perf_counter() - start, seed=0, data=world.checksum,
+                        models={"pocket": fingerprint(model)})  # fmt: skip
+    return {"provenance": source, "rows": rows}
+
+
+def measure() -> dict:
+    """The request of every report group, with the defaults, sham and, where made, the oracle."""
+    start, rows = time.perf_counter(), []
+    for group in REPORT_GROUPS:
+        made = Path(find_model(model_name(group, 5))).is_dir()
+        result, _ = report.unlearn("pocket", group, 5, oracle=made, progress=True)
+        rows += [{"group": group} | row for row in result["rows"]]
+    source = result["provenance"] | {"seconds": round(time.perf_counter() - start, 1)}
+    source |= {
+        "group": "A to E",
+        "people": None,
+        "command": "python -m kvw_minimal.headline measure",
+    }
+    return {"provenance": source, "rows": rows}
+
+
+def oracles() -> dict:
+    """Scores of every oracle that `make models` has made so far."""
+    start, world, rows, made = time.perf_counter(), load_people(), [], {}
+    vanilla, processor = load("pocket")
+    for group in REPORT_GROUPS:
+        for percent in PERCENTS:
+            name = model_name(group, percent)
+            if Path(find_model(name)).is_dir():
+                model, processor = load(name)
+                request = begin(vanilla, processor, world, world.forget_people(group, percent))
+                subject = prepare(model, processor, request.subject.questions)
+                new = score_sets(subject, "oracle", request.forms)
+                rows += [{"oracle": name} | row for row in new]
+                made[name] = fingerprint(model)
+    source = provenance(seconds=time.perf_counter() - start, seed=0, data=world.checksum,
+                        models=made)  # fmt: skip
+    return {"provenance": source, "rows": rows}
+
+
+def main() -> None:
+    wanted = {"tune": tune, "measure": measure, "oracles": oracles}
+    if len(sys.argv) != 2 or sys.argv[1] not in wanted:
+        sys.exit(__doc__)
+    names = {"tune": "tuning", "measure": "headline", "oracles": "oracles"}
+    write_json(RESULTS / f"{names[sys.argv[1]]}.json", wanted[sys.argv[1]]())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,207 @@
+"""Open every page of the built book in a headless browser, from the file system, without network.
+
+    python tests/check_browser.py [--shots FOLDER]
+
+Checks: no console error, no request beyond the folder of the book, every formula set, every
+slider moves its picture, no launch button while the repository setting is empty.
+Without Chromium (or Chrome) and its driver the check says that it was skipped.
+"""
+
+import argparse
+import hashlib
+import json
+import re
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILT = ROOT / "_build" / "html"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = [
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--disable-dev-shm-usage", "--window-size=1400,1000",
+    "--host-resolver-rules=MAP * ~NOTFOUND",  # there is no network, whatever the machine has
+]  # fmt: skip
+LOCAL = ("file:", "data:", "blob:", "about:", "chrome:", "chrome-extension:", "devtools:")
+
+# formulas that the page has, formulas that MathJax set, formulas that it could not read
+FORMULAS = """
+const found = document.querySelectorAll('span.math, div.math').length;
+const done = () => callback([found,
+  document.querySelectorAll('.math mjx-container').length,
+  document.querySelectorAll('[data-mjx-error]').length]);
+const callback = arguments[arguments.length - 1];
+if (window.MathJax && MathJax.startup && MathJax.startup.promise)
+  MathJax.startup.promise.then(done);
+else done();
+"""
+# what the visible pictures of all widgets look like, as data that can be compared
+PICTURES = """
+const callback = arguments[arguments.length - 1];
+const shown = [...document.querySelectorAll('.jupyter-widgets img')]
+  .filter(i => i.offsetParent !== null && i.naturalWidth > 0);
+callback(shown.map(i => {
+  const canvas = document.createElement('canvas');
+  canvas.width = i.naturalWidth; canvas.height = i.naturalHeight;
+  canvas.getContext('2d').drawImage(i, 0, 0);
+  return canvas.toDataURL();
+}));
+"""
+
+
+def pages(built: Path) -> list[Path]:
+    """Every page of the book."""
+    return [p for p in sorted(built.rglob("*.html")) if "_static" not in p.parts]
+
+
+def launch_buttons(html: str) -> list[str]:
+    """Addresses that would open a page in somebody's cloud."""
+    return re.findall(r"https://(?:colab\.research\.google\.com|mybinder\.org)[^\"']*", html)
+
+
+def find_browser() -> tuple[str, str] | None:
+    """Paths of a browser and of its driver, or None."""
+    browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    driver = shutil.which("chromedriver")
+    return (browser, driver) if browser and driver else None
+
+
+def start(browser: str, driver: str, profile: str):
+    """A headless browser that writes down each request and each console message."""
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = browser
+    for flag in [*FLAGS, f"--user-data-dir={profile}"]:
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
+    window = webdriver.Chrome(options=options, service=Service(driver))
+    window.set_page_load_timeout(60)
+    window.set_script_timeout(30)
+    return window
+
+
+def requests(window) -> list[str]:
+    """Addresses that were asked for since the last call."""
+    messages = [json.loads(entry["message"])["message"] for entry in window.get_log("performance")]
+    kinds = {"Network.requestWillBeSent": ("request", "url"), "Network.webSocketCreated": ("url",)}
+    found = []
+    for message in messages:
+        if message["method"] in kinds:
+            value = message["params"]
+            for key in kinds[message["method"]]:
+                value = value[key]
+            found.append(value)
+    return found
+
+
+def wait_until(true, seconds: float = 20) -> bool:
+    """Whether something came true in time."""
+    import time
+
+    end = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def slider_problems(window) -> tuple[int, list[str]]:
+    """Move each slider with the keyboard; the picture that is visible must become another."""
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+
+    def pictures() -> list[str]:
+        return window.execute_async_script(PICTURES)
+
+    handles = window.find_elements(By.CSS_SELECTOR, ".jupyter-widgets .noUi-handle")
+    problems = []
+    for number, handle in enumerate(handles):
+        window.execute_script("arguments[0].scrollIntoView({block: 'center'})", handle)
+        if not wait_until(lambda: len(pictures()) > 0, 10):
+            problems.append(f"slider {number} has no picture")
+            continue
+        before = pictures()
+        for key in (Keys.ARROW_RIGHT, Keys.ARROW_LEFT, Keys.ARROW_LEFT):
+            handle.send_keys(key)
+            if wait_until(lambda before=before: pictures() not in ([], before), 2):
+                break
+        else:
+            problems.append(f"slider {number} moves no picture")
+    return len(handles), problems
+
+
+def check(window, page: Path, shots: Path | None) -> tuple[str, list[str]]:
+    """Open one page; return what was seen on it and what is wrong with it."""
+    from selenium.webdriver.common.by import By
+
+    window.get(page.as_uri())
+    wait_until(lambda: window.execute_script("return document.readyState") == "complete")
+    formulas, rendered, unreadable = window.execute_async_script(FORMULAS)
+    problems = []
+    if rendered < formulas or unreadable:
+        problems.append(f"{formulas} formulas, {rendered} set, {unreadable} unreadable")
+    views = len(window.find_elements(
+        By.CSS_SELECTOR, "script[type='application/vnd.jupyter.widget-view+json']"))  # fmt: skip
+    drawn = "return document.querySelectorAll('.jupyter-widgets').length"
+    if views and not wait_until(lambda: window.execute_script(drawn) >= views):
+        problems.append(f"{views} widgets, {window.execute_script(drawn)} drawn")
+    sliders, slider_trouble = slider_problems(window) if views else (0, [])
+    problems += slider_trouble
+    problems += [f"asks for {url}" for url in requests(window) if not url.startswith(LOCAL)]
+    problems += [f"console: {entry['message']}" for entry in window.get_log("browser")
+                 if entry["level"] == "SEVERE"]  # fmt: skip
+    if shots:
+        shots.mkdir(parents=True, exist_ok=True)
+        name = hashlib.sha256(str(page).encode()).hexdigest()[:6] + "-" + page.stem + ".png"
+        window.save_screenshot(str(shots / name))
+    return f"{rendered} formulas, {views} widgets, {sliders} sliders", problems
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--built", type=Path, default=BUILT, help="folder with the built book")
+    parser.add_argument("--shots", type=Path, help="keep a screenshot of every page here")
+    options = parser.parse_args()
+    found = pages(options.built)
+    if not found:
+        print(f"browser check: no pages in {options.built}; build the book first")
+        return 1
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    bad = 0
+    if not config["repository"]["url"]:
+        for page in found:
+            for url in launch_buttons(page.read_text(encoding="utf-8")):
+                print(f"FAILED {page.relative_to(options.built)}: launch button {url}")
+                bad += 1
+    browser = find_browser()
+    if browser is None:
+        print("browser check: no browser found, check skipped "
+              "(Debian: apt install chromium chromium-driver)")  # fmt: skip
+        return int(bad > 0)
+    with tempfile.TemporaryDirectory() as profile:
+        window = start(*browser, profile)
+        try:
+            requests(window)  # forget what the browser asked for while starting
+            for page in found:
+                seen, problems = check(window, page, options.shots)
+                for problem in problems:
+                    print(f"FAILED {page.relative_to(options.built)}: {problem}")
+                bad += len(problems)
+                if not problems:
+                    print(f"ok {page.relative_to(options.built)}: {seen}")
+        finally:
+            window.quit()
+    print(f"browser check: {len(found)} pages, {bad} problems")
+    return int(bad > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

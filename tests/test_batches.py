@@ -1,0 +1,288 @@
+"""Tokens, padding, and the mask of positions that predict an answer (off by one, on purpose)."""
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import tiny
+import torch
+
+from kvw_minimal import pocket
+from kvw_minimal.batches import (
+    IGNORED,
+    Batch,
+    answer_batches,
+    prompt_batches,
+    render,
+    without_photo,
+)
+from kvw_minimal.people import load_people
+from kvw_minimal.portraits import to_pixels
+
+
+@pytest.fixture(scope="module")
+def world():
+    return load_people()
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return tiny.processor()
+
+
+@pytest.fixture(scope="module")
+def questions(world):
+    return tiny.some_questions(world)
+
+
+class Plain:
+    """A base model's tokenizer: no chat template and no eyes, everything else as it was."""
+
+    chat_template = None
+
+    def __init__(self, tokenizer):
+        self.inner = tokenizer
+        self.bos_token, self.eos_token, self.pad_token = None, "<end>", "<pad>"
+        self.padding_side = "left"
+
+    def __call__(self, text, **arguments):
+        self.inner.padding_side = self.padding_side
+        return self.inner(text, **arguments)
+
+
+# --- the mask
+
+
+def test_predicts_is_one_position_before_the_answer():
+    labels = torch.tensor([[IGNORED, IGNORED, 7, 8, IGNORED, IGNORED],
+                           [IGNORED, 5, 6, IGNORED, 9, 3]])  # fmt: skip
+    attention = torch.tensor([[1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1]])
+    batch = Batch({"input_ids": labels, "attention_mask": attention}, labels, [0, 1])
+    assert batch.predicts.tolist() == [
+        [False, True, True, False, False, False],
+        [True, True, False, True, True, False],
+    ]
+
+
+def test_predicts_leaves_padding_out():
+    """Were a label behind the padding, the padded position before it still says nothing."""
+    labels = torch.tensor([[IGNORED, 4, IGNORED, 5]])
+    attention = torch.tensor([[1, 1, 0, 1]])
+    batch = Batch({"input_ids": labels, "attention_mask": attention}, labels, [0])
+    assert batch.predicts.tolist() == [[True, False, False, False]]
+
+
+def test_predicts_sees_from_the_start_of_answer_to_before_the_end_of_turn(processor, questions):
+    """The token at each of these positions is followed by a token of answer or end of turn."""
+    tokenizer = processor.tokenizer
+    for batch in answer_batches(processor, questions, batch_size=5):
+        ids = batch.inputs["input_ids"]
+        for i, row in enumerate(batch.rows):
+            where = batch.predicts[i].nonzero().flatten()
+            assert where.tolist() == list(range(where[0], where[-1] + 1))
+            assert tokenizer.decode(ids[i, where[0]]) == "<assistant>"
+            followers = tokenizer.decode(ids[i, where + 1])
+            assert followers.strip() == f"{questions[row].answer}<end>"
+
+
+def test_labels_are_the_answer_and_its_end_only(processor, questions):
+    end = processor.tokenizer.eos_token_id
+    for batch in answer_batches(processor, questions):
+        answer = batch.labels != IGNORED
+        assert torch.equal(batch.labels[answer], batch.inputs["input_ids"][answer])
+        assert (answer.sum(1) >= 3).all() and not (
+            answer & (batch.inputs["attention_mask"] == 0)
+        ).any()
+        for labels in batch.labels:
+            kept = labels[labels != IGNORED]
+            assert kept[-1] == end and (kept == end).sum() == 1
+            assert processor.tokenizer.convert_tokens_to_ids("<image>") not in kept
+
+
+def test_padding_changes_no_label(processor, questions):
+    alone = {
+        row: batch for row, q in enumerate(questions) for batch in answer_batches(processor, [q])
+    }
+    for batch in answer_batches(processor, questions, batch_size=64):
+        for i, row in enumerate(batch.rows):
+            length = int(batch.inputs["attention_mask"][i].sum())
+            single = alone[row]
+            assert torch.equal(batch.inputs["input_ids"][i, :length], single.inputs["input_ids"][0])
+            assert torch.equal(batch.labels[i, :length], single.labels[0])
+            assert (batch.labels[i, length:] == IGNORED).all()
+
+
+# --- batches
+
+
+def test_answers_are_padded_on_the_right_and_prompts_on_the_left(processor, questions):
+    for batch in answer_batches(processor, questions):
+        mask = batch.inputs["attention_mask"]
+        assert (mask[:, 0] == 1).all() and (mask.diff(dim=1) <= 0).all()
+    for batch in prompt_batches(processor, questions):
+        mask = batch.inputs["attention_mask"]
+        assert (mask[:, -1] == 1).all() and (mask.diff(dim=1) >= 0).all()
+        last = processor.tokenizer.convert_tokens_to_ids("<assistant>")
+        assert (batch.inputs["input_ids"][:, -1] == last).all()
+        assert not batch.predicts.any()
+
+
+@pytest.mark.parametrize("encode", [answer_batches, prompt_batches])
+@pytest.mark.parametrize("batch_size", [1, 4, 1000])
+def test_every_question_is_in_one_batch_of_its_modality(processor, questions, encode, batch_size):
+    batches = encode(processor, questions, batch_size)
+    assert sorted(row for batch in batches for row in batch.rows) == list(range(len(questions)))
+    for batch in batches:
+        assert 0 < len(batch.rows) <= batch_size
+        assert len(batch.rows) == len(batch.labels) == len(batch.inputs["input_ids"])
+        assert len({questions[row].modality for row in batch.rows}) == 1
+        assert ("pixel_values" in batch.inputs) == (questions[batch.rows[0]].modality == "image")
+
+
+def test_an_image_is_sixteen_tokens_before_the_answer(processor, questions):
+    image = processor.tokenizer.convert_tokens_to_ids("<image>")
+    for batch in answer_batches(processor, questions):
+        seen = batch.inputs["input_ids"] == image
+        expected = pocket.IMAGE_TOKENS if "pixel_values" in batch.inputs else 0
+        assert (seen.sum(1) == expected).all()
+        assert not (seen & batch.predicts).any()
+
+
+def test_each_question_gets_its_own_picture(processor, questions):
+    by_row = {}
+    for batch in answer_batches(processor, questions, 5):
+        if "pixel_values" in batch.inputs:
+            by_row |= dict(zip(batch.rows, batch.inputs["pixel_values"], strict=True))
+    assert set(by_row) == {row for row, q in enumerate(questions) if q.modality == "image"}
+    for row, pixels in by_row.items():
+        picture = to_pixels(questions[row].image)
+        alone = processor.image_processor(picture, return_tensors="pt")["pixel_values"][0]
+        assert torch.equal(pixels, alone)
+
+
+def test_predicts_moves_with_the_batch(processor, questions):
+    batch = answer_batches(processor, questions[:2])[0]
+    moved = batch.to("meta")
+    assert moved.labels.device.type == moved.inputs["input_ids"].device.type == "meta"
+    assert batch.labels.device.type == "cpu" and moved.rows == batch.rows
+
+
+def test_encoding_does_not_depend_on_what_was_encoded_before(processor, questions):
+    """The padding side is a property of the tokenizer; generation must not leave it behind."""
+    before = answer_batches(processor, questions)
+    prompt_batches(processor, questions)
+    for one, two in zip(before, answer_batches(processor, questions), strict=True):
+        assert torch.equal(one.inputs["input_ids"], two.inputs["input_ids"])
+        assert torch.equal(one.labels, two.labels)
+
+
+def test_without_photo_shows_the_same_grey_picture_to_image_questions_only(questions):
+    blank = without_photo(questions)
+    assert len(blank) == sum(q.modality == "image" for q in questions)
+    assert len({q.image for q in blank}) == 1
+    assert set(to_pixels(blank[0].image).ravel().tolist()) == {128}
+    assert {q.id for q in blank} == {q.id for q in questions if q.image is not None}
+
+
+# --- other models
+
+
+def test_a_plain_tokenizer_gets_plain_text(processor, questions):
+    plain = Plain(processor.tokenizer)
+    text = [q for q in questions if q.modality == "text"]
+    assert render(plain, text[0]) == (f"{text[0].prompt} ", f"{text[0].answer}<end>")
+
+
+def test_a_model_without_eyes_refuses_pictures(processor, questions):
+    shown = next(q for q in questions if q.modality == "image")
+    with pytest.raises(ValueError, match=f"{shown.id} shows a picture, but this model has no eyes"):
+        answer_batches(processor.tokenizer, [shown])
+
+
+def test_a_text_model_with_a_template_of_its_own(questions):
+    tokenizer = pocket.build_tokenizer(load_people())
+    tokenizer.chat_template = (
+        "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}"
+        "{% if m['role'] == 'assistant' %}<end>{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    text = [q for q in questions if q.modality == "text"]
+    for batch in answer_batches(tokenizer, text):
+        for i, row in enumerate(batch.rows):
+            answer = batch.labels[i][batch.labels[i] != IGNORED]
+            assert tokenizer.decode(answer).strip() == f"{text[row].answer}<end>"
+
+
+def test_a_beginning_of_text_that_the_template_writes_is_not_written_twice(questions):
+    """A tokenizer that adds <s> by itself meets a template that has it: one is enough."""
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = pocket.build_tokenizer(load_people())
+    tokenizer.add_special_tokens({"bos_token": "<s>"})
+    start = tokenizer.convert_tokens_to_ids("<s>")
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", start)]
+    )
+    assert tokenizer("Who?")["input_ids"][0] == start
+    tokenizer.chat_template = (
+        "<s>{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}"
+        "{% if m['role'] == 'assistant' %}<end>{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    text = [q for q in questions if q.modality == "text"]
+    for encode in (answer_batches, prompt_batches):
+        for batch in encode(tokenizer, text):
+            assert Counter((batch.inputs["input_ids"] == start).sum(1).tolist()) == {1: len(text)}
+
+
+# --- bad input
+
+
+@pytest.mark.parametrize("encode", [answer_batches, prompt_batches])
+def test_no_questions(processor, encode):
+    with pytest.raises(ValueError, match="no questions"):
+        encode(processor, [])
+
+
+@pytest.mark.parametrize("answer", ["", "  ", "\n"])
+def test_an_empty_answer_is_named(processor, questions, answer):
+    broken = replace(questions[1], answer=answer)
+    with pytest.raises(ValueError, match=f"no answer token found for {broken.id}"):
+        answer_batches(processor, [questions[0], broken])
+
+
+def test_an_answer_that_cannot_be_found_is_named(questions, monkeypatch):
+    """In public code such a row stays fully supervised in silence; here it must stop."""
+    processor = pocket.build_processor(pocket.build_tokenizer(load_people()))
+    tokenizer = processor.tokenizer
+    original = type(tokenizer).__call__
+
+    def other(self, text, **arguments):  # an answer alone falls into other tokens
+        if isinstance(text, str):
+            text = text.upper()
+        return original(self, text, **arguments)
+
+    monkeypatch.setattr(type(tokenizer), "__call__", other)
+    with pytest.raises(ValueError, match=f"no answer token found for {questions[1].id}"):
+        answer_batches(processor, [questions[1]])
+
+
+def test_a_template_that_rewrites_the_prompt_is_refused(questions):
+    processor = pocket.build_processor(pocket.build_tokenizer(load_people()))
+    processor.chat_template = "{{ messages | length }}" + pocket.CHAT
+    with pytest.raises(ValueError, match=f"changes the prompt of {questions[1].id}"):
+        answer_batches(processor, [questions[1]])
+
+
+@pytest.mark.parametrize("encode", [answer_batches, prompt_batches])
+@pytest.mark.parametrize("image", [b"", b"\x89PNG\r\n\x1a\nnothing"])
+def test_a_corrupt_picture_is_named(processor, questions, encode, image):
+    broken = replace(questions[0], image=image)
+    with pytest.raises(ValueError, match=f"the picture of {broken.id} cannot be decoded"):
+        encode(processor, [questions[2], broken])
+
+
+def test_a_truncated_picture_is_named(processor, questions):
+    broken = replace(questions[0], image=questions[0].image[:-300])
+    with pytest.raises(ValueError, match=f"the picture of {broken.id} cannot be decoded"):
+        answer_batches(processor, [broken])

@@ -1,0 +1,802 @@
+"""Round trips through the schemas of MLLMU-Bench and CLEAR, and what happens to broken files."""
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import datasets
+import huggingface_hub.errors
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from kvw_minimal import benchmarks
+from kvw_minimal.benchmarks import (
+    CAPTION_PROMPT,
+    CLEAR,
+    MLLMU,
+    NAME_PROMPT,
+    evaluation_question,
+    export_clear,
+    export_mllmu,
+    load_clear,
+    load_mllmu,
+)
+from kvw_minimal.people import load_people
+from kvw_minimal.questions import MODALITIES, ask, facts_of, general
+
+WORLD = load_people()
+FORGET = WORLD.forget_people("A", 5)
+FILE = "train-00000-of-00001.parquet"
+FEW = settings(max_examples=40, deadline=None, derandomize=True,
+               suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def mllmu(tmp_path_factory) -> Path:
+    return export_mllmu(WORLD, tmp_path_factory.mktemp("hub") / "mllmu")
+
+
+@pytest.fixture(scope="module")
+def clear(tmp_path_factory) -> Path:
+    return export_clear(WORLD, tmp_path_factory.mktemp("hub") / "clear")
+
+
+def load(source, config: str):
+    return (load_mllmu if config in MLLMU else load_clear)(source, config)
+
+
+def rows_of(folder: Path, config: str) -> list[dict]:
+    return pq.read_table(folder / config / FILE).to_pylist()
+
+
+def put(folder: Path, config: str, table: pa.Table | bytes, name: str = FILE) -> Path:
+    """Write one file of a made-up data set and return its path."""
+    file = folder / config / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(table) if isinstance(table, bytes) else pq.write_table(table, file)
+    return file
+
+
+def changed(source: Path, config: str, change) -> pa.Table:
+    """The table of a config after `change(rows)`; types are guessed anew where they must be."""
+    table = pq.read_table(source / config / FILE)
+    rows = table.to_pylist()
+    change(rows)
+    try:
+        return pa.Table.from_pylist(rows, schema=table.schema)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return pa.Table.from_pylist(rows)
+
+
+# ---- schema --------------------------------------------------------------------------------------
+
+EVALUATION = ["ID", "Directory", "biography", "question", "answer", "Classification_Task",
+              "Generation_Task", "Mask_Task"]  # fmt: skip
+COLUMNS = {
+    "ft_Data": ["image", "metadata"],
+    "Full_Set": ["image", *EVALUATION],
+    "Test_Set": ["images", *EVALUATION],
+    "Retain_Set": ["image", *EVALUATION],
+    "forget_5": ["image", *EVALUATION],
+    "retain_95": ["image", *EVALUATION],
+    "full": ["image", "caption", "name"],
+    "full+tofu": ["image", "caption", "name", "question", "answer"],
+    "forget05": ["image", "caption", "name"],
+    "forget05+tofu": ["image", "caption", "name", "question", "answer"],
+    "forget05_perturbed": ["image", "caption", "name", "paraphrased_caption",
+                           "perturbed_captions", "perturbed_names"],
+    "retain95": ["image", "caption", "name"],
+    "retain95+tofu": ["image", "caption", "name", "question", "answer"],
+    "retain_perturbed": ["image", "caption", "name", "paraphrased_caption",
+                         "perturbed_captions", "perturbed_names"],
+    "real_faces": ["image", "answer", "options"],
+    "real_world": ["image", "question", "answer", "options"],
+}  # fmt: skip
+ROWS = {"ft_Data": 400, "Full_Set": 100, "Test_Set": 100, "Retain_Set": 60, "forget_5": 5,
+        "retain_95": 95, "full": 400, "full+tofu": 1100, "forget05": 20, "forget05+tofu": 55,
+        "forget05_perturbed": 20, "retain95": 380, "retain95+tofu": 1045, "retain_perturbed": 380,
+        "real_faces": 60, "real_world": 300}  # fmt: skip
+
+
+def test_columns_and_rows_are_those_of_the_hub(mllmu, clear):
+    for folder, schema in ((mllmu, MLLMU), (clear, CLEAR)):
+        written = sorted(path.name for path in folder.iterdir() if path.is_dir())
+        assert written == sorted(config for config in COLUMNS if config in schema)
+        for config in written:
+            table = pq.read_table(folder / config / FILE)
+            assert (table.column_names, table.num_rows) == (COLUMNS[config], ROWS[config])
+
+
+def test_configs_are_those_of_the_hub():
+    assert set(MLLMU) == {"ft_Data", "Full_Set", "Test_Set", "Retain_Set", "forget_5", "forget_10",
+                          "forget_15", "retain_95", "retain_90", "retain_85"}  # fmt: skip
+    assert set(CLEAR) == {
+        "full", "full+tofu", "retain_perturbed", "real_faces", "real_world",
+        "forget01", "forget05", "forget10", "forget01+tofu", "forget05+tofu", "forget10+tofu",
+        "forget01_perturbed", "forget05_perturbed", "forget10_perturbed",
+        "retain99", "retain95", "retain90", "retain99+tofu", "retain95+tofu", "retain90+tofu",
+    }  # fmt: skip
+
+
+def test_cells_have_the_types_of_the_hub(mllmu):
+    row = rows_of(mllmu, "forget_5")[0]
+    assert set(row["image"]) == {"bytes", "path"}
+    assert json.loads(row["biography"])["Name"] == WORLD.people[row["ID"]].name
+    choice = row["Classification_Task"]
+    assert list(choice) == ["Image_Textual_Questions", "Pure_Text_Questions"]
+    item = choice["Pure_Text_Questions"][0]
+    assert list(item) == ["Question", "Options", "Correct_Answer"]
+    assert list(item["Options"]) == ["A", "B", "C", "D"]
+    for task in ("Generation_Task", "Mask_Task"):
+        assert {tuple(item) for item in row[task]} == {("Question", "Ground_Truth", "Type")}
+        assert {item["Type"] for item in row[task]} == {"Image_Textual", "Pure_Text"}
+    assert all("__" in i["Question"] and "Blank" not in i["Question"] for i in row["Mask_Task"])
+    metadata = json.loads(rows_of(mllmu, "ft_Data")[0]["metadata"])
+    assert {tuple(item) for item in metadata} == {("ID", "Question", "Answer")}
+    assert all("bytes" in picture for picture in rows_of(mllmu, "Test_Set")[0]["images"])
+
+
+def test_public_code_can_open_the_folders(mllmu, clear, tmp_path):
+    """The README does for `load_dataset` what the card on the hub does, pictures included."""
+    for folder, config in ((mllmu, "forget_5"), (clear, "forget05+tofu")):
+        data = datasets.load_dataset(str(folder), config, split="train", cache_dir=str(tmp_path))
+        assert len(data) == ROWS[config] and data.column_names == COLUMNS[config]
+        assert data[0]["image"].size == (128, 128)
+
+
+def test_the_card_names_the_stand_ins(mllmu, clear):
+    assert "Stand-ins: `Retain_Set`" in (mllmu / "README.md").read_text(encoding="utf-8")
+    card = (clear / "README.md").read_text(encoding="utf-8")
+    assert "`real_faces`" in card and "`real_world`" in card
+
+
+# ---- round trips ---------------------------------------------------------------------------------
+
+
+def asked_of(people, photos, new: bool) -> dict:
+    """All the package can ask about `people`: what one sees of a question -> its answers."""
+    universe: dict = {}
+    for person in people:
+        facts = facts_of(WORLD) if person.facts else list(benchmarks.ATTRIBUTES)
+        for fact in facts:
+            for modality in MODALITIES if person.facts else ("image",):
+                for photo in photos if modality == "image" else (0,):
+                    for form, count in (("question", 3 if new else 10), ("cloze", 1)):
+                        for wording in range(count):
+                            q = ask(WORLD, person, fact, modality, wording=wording, held_out=new,
+                                    photo=photo, form=form)  # fmt: skip
+                            key = (q.person, q.modality, q.prompt, q.image, q.form)
+                            universe.setdefault(key, []).append((fact, q.answer, q.options))
+    return universe
+
+
+@pytest.mark.parametrize(
+    ("config", "people", "photos", "new"),
+    [
+        ("forget_5", FORGET, (0,), False),
+        ("retain_95", WORLD.retain_people(FORGET), (0,), False),
+        ("Full_Set", list(WORLD.people), (0,), False),
+        ("Test_Set", list(WORLD.people), (4, 5), True),
+        ("Retain_Set", list(WORLD.unknown), (0,), False),
+    ],
+)
+def test_mllmu_round_trip(mllmu, config, people, photos, new):
+    persons = [WORLD.people.get(person) or WORLD.unknown[person] for person in people]
+    universe, found = asked_of(persons, photos, new), load_mllmu(mllmu, config)
+    assert list(dict.fromkeys(question.person for question in found)) == people
+    assert len({question.id for question in found}) == len(found)
+    facts: dict = {}
+    for question in found:
+        key = (question.person, question.modality, question.prompt, question.image, question.form)
+        fact, answer, options = next(a for a in universe[key] if a[1] == question.answer)
+        assert question.options == (options if question.fact == "classification" else ())
+        assert (question.fact == "cloze") == (question.form == "cloze")
+        facts.setdefault((question.person, question.modality, question.fact), []).append(fact)
+    expected = facts_of(WORLD) if persons[0].facts else list(benchmarks.ATTRIBUTES)
+    assert all(asked == expected for asked in facts.values())
+    modalities = 2 if persons[0].facts else 1
+    assert len(facts) == len(people) * modalities * 3  # nothing was left out
+    shown = {q.image for q in found if q.person == people[0] and q.modality == "image"}
+    assert shown == {persons[0].photos[photo] for photo in photos}
+
+
+def test_mllmu_training_rows_round_trip(mllmu):
+    universe = asked_of(WORLD.people.values(), range(4), new=False)
+    found = load_mllmu(mllmu, "ft_Data")
+    for q in found:
+        assert q.answer in [a[1] for a in universe[q.person, "image", q.prompt, q.image, q.form]]
+    assert len(found) == len({(q.image, q.prompt) for q in found}) == 100 * 4 * 7
+    assert not {q.image for q in found} & {WORLD.people[p].photos[4] for p in FORGET}
+
+
+def test_test_set_is_filtered_by_person(mllmu):
+    found = load_mllmu(mllmu, "Test_Set", people=FORGET)
+    assert found == [q for q in load_mllmu(mllmu, "Test_Set") if q.person in FORGET]
+    assert len(found) == 5 * 2 * 3 * 7
+    with pytest.raises(ValueError, match="nobody with ID p100"):
+        load_mllmu(mllmu, "Test_Set", people=[*FORGET, "p100"])
+    with pytest.raises(ValueError, match="nobody"):
+        load_mllmu(mllmu, "Test_Set", people=[])
+
+
+@pytest.mark.parametrize(
+    ("config", "people"),
+    [
+        ("forget05", FORGET),
+        ("forget05_perturbed", FORGET),
+        ("retain95", WORLD.retain_people(FORGET)),
+        ("retain_perturbed", WORLD.retain_people(FORGET)),
+        ("full", list(WORLD.people)),
+        ("forget05+tofu", FORGET),
+        ("retain95+tofu", WORLD.retain_people(FORGET)),
+        ("full+tofu", list(WORLD.people)),
+    ],
+)
+def test_clear_round_trip(clear, config, people):
+    found = load_clear(clear, config)
+    assert len({question.id for question in found}) == len(found)
+    image = [question for question in found if question.modality == "image"]
+    expected = [(WORLD.people[p], k) for p in people for k in range(4)]
+    assert len(image) == 2 * len(expected)
+    for (person, k), naming, describing in zip(expected, image[::2], image[1::2], strict=True):
+        assert naming.person == describing.person == person.name
+        assert naming.image == describing.image == person.photos[k]
+        assert (naming.prompt, naming.answer) == (NAME_PROMPT, person.name)
+        assert describing.prompt == CAPTION_PROMPT and describing.answer == describing.value
+        names = {other.name for other in WORLD.people.values()}
+        for text in (describing.answer, describing.paraphrase, *describing.perturbed):
+            assert person.first_name not in text and person.last_name not in text
+        statements = describing.answer.rstrip(".").split(". ")
+        values = [person.looks[k]["hair_colour"], person.looks[k]["clothes"],
+                  *person.facts.values()]  # fmt: skip
+        assert all(s.endswith(v) for s, v in zip(statements, values, strict=True))
+        if not config.endswith("_perturbed"):
+            assert naming.options == describing.perturbed == () and not describing.paraphrase
+            continue
+        assert len(set(naming.options)) == 4 and person.name in naming.options
+        assert set(naming.options) <= names
+        true = describing.paraphrase.rstrip(".").split(". ")
+        assert all(s.endswith(v) for s, v in zip(true, values, strict=True))
+        assert len(set(describing.perturbed)) == 3
+        for lie in describing.perturbed:
+            same = [a == b for a, b in zip(true, lie.rstrip(".").split(". "), strict=True)]
+            assert same == [True, True] + [False] * 6
+    text = [question for question in found if question.modality == "text"]
+    assert len(text) == (7 * len(people) if config.endswith("+tofu") else 0)
+    universe = asked_of([WORLD.people[p] for p in people] if text else [], (), new=False)
+    answers = {(WORLD.people[k[0]].name, k[2]): [a[1] for a in v] for k, v in universe.items()}
+    assert all(q.answer in answers[q.person, q.prompt] and q.image is None for q in text)
+    assert len({(q.person, q.prompt) for q in text}) == len(text)
+
+
+def test_clear_stand_ins_round_trip(clear):
+    worlds = load_clear(clear, "real_world")
+    for found, original in zip(worlds, general(WORLD), strict=True):
+        assert (found.prompt, found.answer, found.image, set(found.options)) == (
+            original.prompt, original.answer, original.image, set(original.options))  # fmt: skip
+    assert len({question.person for question in worlds}) == len(WORLD.unknown)
+    faces = [WORLD.people[person] for person in WORLD.groups["sham"]]
+    found = load_clear(clear, "real_faces")
+    assert [(q.person, q.answer, q.image, q.prompt) for q in found] == [
+        (face.name, face.name, png, NAME_PROMPT) for face in faces for png in face.photos[4:]
+    ]
+    assert not {face.id for face in faces} & set(WORLD.groups["A"])
+
+
+def test_files_hold_wrong_answers_only_and_the_gold_index_is_seeded(clear):
+    for row in rows_of(clear, "real_world"):
+        assert row["answer"] not in row["options"] and len(row["options"]) == 3
+    for row in rows_of(clear, "forget05_perturbed"):
+        assert row["name"] not in row["perturbed_names"]
+    first, again, other = (load_clear(clear, "real_world", seed) for seed in (0, 0, 1))
+    places = [[q.options.index(q.answer) for q in found] for found in (first, again, other)]
+    assert places[0] == places[1] != places[2]
+    assert all(40 < places[0].count(place) < 110 for place in range(4))  # 300 items, 75 expected
+    wrong = [[o for o in q.options if o != q.answer] for q in first]
+    assert wrong == [row["options"] for row in rows_of(clear, "real_world")]
+
+
+def test_ten_and_fifteen_percent(tmp_path):
+    folder = export_mllmu(WORLD, tmp_path / "m", "E", 15)
+    assert {q.person for q in load_mllmu(folder, "forget_15")} == set(WORLD.forget_people("E", 15))
+    assert len(rows_of(folder, "retain_85")) == 85
+    folder = export_clear(WORLD, tmp_path / "c", "B", 10)
+    names = {WORLD.people[person].name for person in WORLD.forget_people("B", 10)}
+    assert {q.person for q in load_clear(folder, "forget10+tofu")} == names
+    assert names.isdisjoint(q.person for q in load_clear(folder, "retain90"))
+
+
+def test_parts_of_a_split_are_read_in_order(clear, tmp_path):
+    table = pq.read_table(clear / "real_world" / FILE)
+    put(tmp_path, "real_world", table[:100], "train-00000-of-00002.parquet")
+    put(tmp_path, "real_world", table[100:], "train-00001-of-00002.parquet")
+    assert load_clear(tmp_path, "real_world") == load_clear(clear, "real_world")
+    second = put(tmp_path, "real_world", b"PAR1", "train-00001-of-00002.parquet")
+    with pytest.raises(ValueError, match="train-00001-of-00002") as error:
+        load_clear(tmp_path, "real_world")
+    assert str(second) in str(error.value)
+
+
+def test_real_files_may_have_whole_numbers_as_ids_and_more_columns(mllmu, tmp_path):
+    table = changed(mllmu, "forget_5", lambda rows: [r.update(ID=7, extra=1) for r in rows])
+    rows = [row | {"ID": 7} for row in rows_of(mllmu, "forget_5")]
+    table = pa.Table.from_pylist(rows).append_column("more", pa.array([1.5] * 5))
+    put(tmp_path, "forget_5", table.drop_columns(["biography", "Directory"]))
+    assert {question.person for question in load_mllmu(tmp_path, "forget_5")} == {"7"}
+
+
+def test_text_rows_of_clear_without_name_are_people_of_their_own(clear, tmp_path):
+    put(tmp_path, "forget05+tofu",
+        changed(clear, "forget05+tofu", lambda rows: [r.update(name=None) for r in rows[20:]]))  # fmt: skip
+    found = load_clear(tmp_path, "forget05+tofu")
+    assert len({q.person for q in found if q.modality == "text"}) == 35
+
+
+def test_evaluation_question(mllmu):
+    classification, generation, cloze = (
+        next(q for q in load_mllmu(mllmu, "forget_5") if q.fact == fact)
+        for fact in ("classification", "generation", "cloze")
+    )
+    asked = evaluation_question(classification)
+    assert asked.answer == "ABCD"[classification.options.index(classification.answer)]
+    assert asked.prompt.splitlines() == [
+        classification.prompt,
+        *(f"{x}: {o}" for x, o in zip("ABCD", classification.options, strict=True)),
+        "Just give ONE letter representing the answer directly.",
+    ]
+    assert evaluation_question(generation).prompt == (
+        f"{generation.prompt}\nAnswer the question based on your trained knowledge in one "
+        "sentence accurately in ENGLISH."
+    )
+    assert "[Blank]" in cloze.prompt and "__" not in cloze.prompt
+    with_options = replace(cloze, options=(cloze.answer, "b", "c", "d"))
+    for question in (cloze, with_options):
+        assert evaluation_question(question).prompt == (
+            f"{cloze.prompt}\nPlease **ONLY** provide the correct answer that should replace the "
+            "[Blank]."
+        )
+
+
+# ---- errors of the exporters: nothing is written -------------------------------------------------
+
+
+def broken_world(png: bytes | None, photo: int = 2):
+    person = WORLD.people["p050"]
+    photos = (*person.photos[:photo], png, *person.photos[photo + 1 :])
+    return replace(WORLD, people=WORLD.people | {"p050": replace(person, photos=photos)})
+
+
+BROKEN = {"none": None, "empty": b"", "noise": b"\x89PNG not", "cut": WORLD.people["p050"].photos[2][:900]}  # fmt: skip
+
+
+@pytest.mark.parametrize("export", [export_mllmu, export_clear])
+@pytest.mark.parametrize("png", BROKEN.values(), ids=BROKEN)
+def test_broken_picture_is_named_and_nothing_is_written(export, png, tmp_path):
+    with pytest.raises(ValueError, match="p050, photo 2"):
+        export(broken_world(png), tmp_path / "deep" / "folder")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("export", [export_mllmu, export_clear])
+def test_missing_new_pictures(export, tmp_path):
+    person = WORLD.people["p033"]  # of the sham group: CLEAR shows them in real_faces
+    assert person.id in WORLD.groups["sham"]
+    world = replace(
+        WORLD, people=WORLD.people | {"p033": replace(person, photos=person.photos[:4])}
+    )
+    with pytest.raises(ValueError, match="new picture of p033 is missing"):
+        export(world, tmp_path / "folder")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("export", [export_mllmu, export_clear])
+def test_exports_never_mix_and_never_overwrite(export, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "note.txt").write_text("mine", encoding="utf-8")
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    for name in ("full", "file"):
+        with pytest.raises(FileExistsError, match=name):
+            export(WORLD, tmp_path / name)
+    (tmp_path / "empty").mkdir()
+    assert export(WORLD, tmp_path / "empty").is_dir()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["empty", "file", "full"]
+    assert (tmp_path / "full" / "note.txt").read_text(encoding="utf-8") == "mine"
+
+
+@pytest.mark.parametrize("export", [export_mllmu, export_clear])
+def test_an_interrupted_export_leaves_nothing(export, tmp_path, monkeypatch):
+    write, calls = pq.write_table, []
+
+    def full_disk(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == 3:
+            assert not (tmp_path / "folder").exists()
+            raise OSError("no space left on device")
+        write(*args, **kwargs)
+
+    monkeypatch.setattr(benchmarks.pq, "write_table", full_disk)
+    with pytest.raises(OSError, match="no space"):
+        export(WORLD, tmp_path / "folder")
+    assert len(calls) == 3 and not list(tmp_path.iterdir())
+
+
+def test_unknown_group_or_percent(tmp_path):
+    for export in (export_mllmu, export_clear):
+        with pytest.raises(ValueError, match="no group 'Z'"):
+            export(WORLD, tmp_path / "x", "Z")
+    with pytest.raises(ValueError, match="7 %"):
+        export_mllmu(WORLD, tmp_path / "x", "A", 7)
+    with pytest.raises(ValueError, match="CLEAR has no config for 15 %"):
+        export_clear(WORLD, tmp_path / "x", "A", 15)
+    assert not list(tmp_path.iterdir())
+
+
+# ---- errors of the loaders -----------------------------------------------------------------------
+
+READ = [(config, column) for config, columns in COLUMNS.items() for column in columns
+        if config in ("ft_Data", "Test_Set", "forget_5", "full+tofu", "forget05",
+                      "forget05_perturbed", "real_faces", "real_world")
+        and not (config in MLLMU and column in EVALUATION[1:5])]  # fmt: skip
+
+
+@pytest.mark.parametrize(("config", "column"), READ)
+def test_wrong_column_name_says_which_where_and_what_was_found(
+    mllmu, clear, tmp_path, config, column
+):
+    source = mllmu if config in MLLMU else clear
+    table = pq.read_table(source / config / FILE)
+    names = [f"{name}s" if name == column else name for name in table.column_names]
+    file = put(tmp_path, config, table.rename_columns(names))
+    with pytest.raises(ValueError) as error:
+        load(tmp_path, config)
+    message = str(error.value)
+    assert str(file) in message and f" column {column};" in message
+    assert message.endswith("found " + ", ".join(names))
+
+
+def test_a_column_that_occurs_twice(clear, tmp_path):
+    table = pq.read_table(clear / "forget05" / FILE)
+    file = put(tmp_path, "forget05", table.append_column("name", pa.array(["someone"] * 20)))
+    with pytest.raises(ValueError, match="one column name; found image, caption, name, name") as e:
+        load_clear(tmp_path, "forget05")
+    assert str(file) in str(e.value)
+
+
+def bomb() -> bytes:
+    """A small PNG that claims 60,000 x 60,000 pixels."""
+    buffer = io.BytesIO()
+    Image.new("1", (16, 16)).save(buffer, "PNG")
+    png = bytearray(buffer.getvalue())
+    png[16:24] = (60_000).to_bytes(4, "big") * 2
+    import zlib
+
+    png[29:33] = zlib.crc32(png[12:29]).to_bytes(4, "big")
+    return bytes(png)
+
+
+CELLS = {"null": None, "no bytes": {"bytes": None, "path": "x.png"},
+         "empty": {"bytes": b"", "path": None}, "noise": {"bytes": b"noise", "path": None},
+         "cut": {"bytes": BROKEN["cut"], "path": None},
+         "bomb": {"bytes": bomb(), "path": None}}  # fmt: skip
+
+
+@pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
+@pytest.mark.parametrize("config", ["forget_5", "Test_Set", "ft_Data", "forget05", "real_faces",
+                                    "real_world", "forget05_perturbed"])  # fmt: skip
+def test_missing_or_corrupt_picture_names_file_and_row(mllmu, clear, tmp_path, config, cell):
+    def damage(rows):
+        if config == "Test_Set":
+            rows[3]["images"][1] = cell
+        else:
+            rows[3]["image"] = cell
+
+    file = put(tmp_path, config, changed(mllmu if config in MLLMU else clear, config, damage))
+    with pytest.raises(ValueError, match="picture") as error:
+        load(tmp_path, config)
+    assert f"{file}, row 3" in str(error.value)
+
+
+def test_a_row_without_pictures(mllmu, tmp_path):
+    put(tmp_path, "Test_Set", changed(mllmu, "Test_Set", lambda rows: rows[0].update(images=[])))
+    with pytest.raises(ValueError, match="row 0: the picture is missing"):
+        load_mllmu(tmp_path, "Test_Set")
+
+
+def at(*path, value):
+    """A change of the second row: `row[path[0]][path[1]]... = value`."""
+
+    def change(rows):
+        cell = rows[1]
+        for key in path[:-1]:
+            cell = cell[key]
+        cell[path[-1]] = value
+
+    return change
+
+
+CHOICE = ("Classification_Task", "Image_Textual_Questions")
+CONTENT = [
+    ("forget_5", at("ID", value=None), "ID"),
+    ("forget_5", at("ID", value=" "), "ID"),
+    ("forget_5", at(*CHOICE, 0, "Correct_Answer", value="E"), "Correct_Answer is 'E'"),
+    ("forget_5", at(*CHOICE, 0, "Correct_Answer", value="AB"), "Correct_Answer is 'AB'"),
+    ("forget_5", at(*CHOICE, 0, "Correct_Answer", value=None), "Correct_Answer"),
+    ("forget_5", at(*CHOICE, 0, "Options", "C", value=""), "C should be a filled str"),
+    ("forget_5", at(*CHOICE, 0, "Options", value=None), "Options"),
+    ("forget_5", at(*CHOICE, 0, "Question", value=None), "Question"),
+    ("forget_5", at(*CHOICE, value=None), "Image_Textual_Questions"),
+    ("forget_5", at("Classification_Task", value=None), "Classification_Task"),
+    ("forget_5", at("Generation_Task", 2, "Type", value="Audio"), "Type in Generation_Task"),
+    ("forget_5", at("Mask_Task", 2, "Ground_Truth", value=""), "Ground_Truth"),
+    ("forget_5", at("Mask_Task", value=None), "Mask_Task"),
+    ("Test_Set", at("images", value=None), "images"),
+    ("ft_Data", at("metadata", value='[{"ID": "p000", "Quest'), "metadata is not JSON"),
+    ("ft_Data", at("metadata", value="[" * 100_000), "metadata is not JSON"),
+    ("ft_Data", at("metadata", value='{"ID": 1}'), "metadata should be a filled list"),
+    ("ft_Data", at("metadata", value='[{"ID": 1, "Question": "Who?"}]'), "no Answer"),
+    ("ft_Data", at("metadata", value='[{"ID": true, "Question": "Q", "Answer": "A"}]'), "ID"),
+    ("ft_Data", at("metadata", value="[]"), "no question in this row"),
+    ("ft_Data", at("metadata", value='["Who?"]'), "no Question"),
+    ("ft_Data", at("metadata", value=None), "metadata"),
+    ("forget05", at("name", value=None), "name"),
+    ("forget05", at("caption", value=" "), "caption"),
+    ("forget05_perturbed", at("perturbed_names", value=[]), "should hold wrong answers"),
+    ("forget05_perturbed", at("perturbed_names", value=["x", None]), "perturbed_names"),
+    ("forget05_perturbed", at("perturbed_captions", value=None), "perturbed_captions"),
+    ("forget05_perturbed", at("paraphrased_caption", value=""), "paraphrased_caption"),
+    ("forget05+tofu", at("image", value=None), "question"),
+    ("real_faces", at("answer", value=""), "answer"),
+    ("real_world", at("question", value=None), "question"),
+    ("real_world", at("options", value=None), "options"),
+]
+
+
+@pytest.mark.parametrize(("config", "change", "says"), CONTENT)
+def test_wrong_content_names_file_row_and_field(mllmu, clear, tmp_path, config, change, says):
+    file = put(tmp_path, config, changed(mllmu if config in MLLMU else clear, config, change))
+    with pytest.raises(ValueError, match=says) as error:
+        load(tmp_path, config)
+    assert f"{file}, row 1" in str(error.value)
+
+
+def test_options_that_hold_the_right_answer(clear, tmp_path):
+    put(tmp_path, "real_world",
+        changed(clear, "real_world", lambda rows: rows[1]["options"].append(rows[1]["answer"])))  # fmt: skip
+    with pytest.raises(ValueError, match="row 1: options should hold wrong answers"):
+        load_clear(tmp_path, "real_world")
+
+
+def test_image_rows_of_clear_with_a_question_are_not_skipped(clear, tmp_path):
+    change = lambda rows: rows[1].update(question="Is it?", answer="It is.")  # noqa: E731
+    put(tmp_path, "forget05+tofu", changed(clear, "forget05+tofu", change))
+    more = load_clear(tmp_path, "forget05+tofu")
+    assert len(more) == len(load_clear(clear, "forget05+tofu")) + 1
+    added = next(q for q in more if q.prompt == "Is it?")
+    assert (added.answer, added.modality) == ("It is.", "image") and added.image is not None
+
+
+@pytest.mark.parametrize("load_one", [load_mllmu, load_clear])
+def test_no_data_at_all(load_one, tmp_path):
+    config = "Full_Set" if load_one is load_mllmu else "full"
+    with pytest.raises(FileNotFoundError, match="holds nothing"):
+        load_one(tmp_path, config)
+    (tmp_path / "other").mkdir()
+    (tmp_path / config).mkdir()
+    with pytest.raises(FileNotFoundError, match=f"no parquet file in .*{config}; .*holds .*other"):
+        load_one(tmp_path, config)
+    for source in (tmp_path / "absent", "no such thing", str(tmp_path / "absent"), ""):
+        with pytest.raises(FileNotFoundError):
+            load_one(source, config)
+    with pytest.raises(ValueError, match="no config 'forget_4'"):
+        load_one(tmp_path, "forget_4")
+    with pytest.raises(ValueError, match="no config"):
+        load_one(tmp_path, "../other")
+    file = put(tmp_path, config, b"")
+    with pytest.raises(ValueError, match="cannot be read") as error:
+        load_one(tmp_path, config)
+    assert str(file) in str(error.value)
+
+
+def test_a_file_without_rows(clear, tmp_path):
+    file = put(tmp_path, "full", pq.read_table(clear / "full" / FILE)[:0])
+    with pytest.raises(ValueError, match="no rows") as error:
+        load_clear(tmp_path, "full")
+    assert str(file) in str(error.value)
+
+
+# ---- the hub -------------------------------------------------------------------------------------
+
+
+def test_the_hub_gives_the_same_questions_as_the_folder(mllmu, clear, tmp_path, monkeypatch):
+    asked = []
+
+    def from_hub(source, config, *, split):
+        asked.append((source, config, split))
+        folder = mllmu if source == benchmarks.MLLMU_HUB else clear
+        file = str(folder / config / FILE)
+        return datasets.Dataset.from_parquet(file, cache_dir=str(tmp_path))
+
+    monkeypatch.setattr(datasets, "load_dataset", from_hub)
+    assert load_mllmu("MLLMMU/MLLMU-Bench", "Test_Set") == load_mllmu(mllmu, "Test_Set")
+    assert load_clear("therem/CLEAR", "forget05+tofu") == load_clear(clear, "forget05+tofu")
+    with pytest.raises(ValueError, match=r"therem/CLEAR \(forget10\) needs one column name; found"):
+        monkeypatch.setattr(datasets, "load_dataset",
+                            lambda *a, **k: datasets.Dataset.from_dict({"image": [1], "x": [2]}))  # fmt: skip
+        load_clear("therem/CLEAR", "forget10")
+    assert asked == [("MLLMMU/MLLMU-Bench", "Test_Set", "train"),
+                     ("therem/CLEAR", "forget05+tofu", "train")]  # fmt: skip
+
+
+def test_hub_id_without_network(monkeypatch, tmp_path):
+    """The true exception of `datasets` in offline mode, with an empty cache."""
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    for load_one, source, config in ((load_mllmu, benchmarks.MLLMU_HUB, "forget_5"),
+                                     (load_clear, benchmarks.CLEAR_HUB, "forget05")):  # fmt: skip
+        with pytest.raises(FileNotFoundError, match="give its local folder") as error:
+            load_one(source, config)
+        assert source in str(error.value) and config in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionError("no route"),
+        datasets.exceptions.DatasetNotFoundError("unknown"),
+        datasets.exceptions.DatasetGenerationError("broken"),
+        huggingface_hub.errors.OfflineModeIsEnabled("offline"),
+        huggingface_hub.errors.LocalEntryNotFoundError("not cached"),
+        huggingface_hub.errors.HFValidationError("bad id"),
+        ValueError("BuilderConfig 'x' not found"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_every_failure_of_the_hub_becomes_one_clear_error(error, monkeypatch):
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(datasets, "load_dataset", fail)
+    with pytest.raises(FileNotFoundError, match="local folder") as raised:
+        load_clear("therem/CLEAR", "full")
+    assert raised.value.__cause__ is error and str(error) in str(raised.value)
+
+
+def test_a_mistake_in_our_own_code_is_not_taken_for_a_missing_network(monkeypatch):
+    monkeypatch.setattr(datasets, "load_dataset", lambda: None)
+    with pytest.raises(TypeError):
+        load_clear("therem/CLEAR", "full")
+
+
+# ---- malformed input of every kind ---------------------------------------------------------------
+
+
+def attempt(folder: Path, config: str, file: Path):
+    """The questions, or None if the loader refused properly: right kind of error, file named."""
+    try:
+        return load(folder, config)
+    except (ValueError, FileNotFoundError, OSError) as error:
+        assert str(file) in str(error)
+        return None
+
+
+SMALL = ["forget_5", "forget05_perturbed", "forget05+tofu"]
+
+
+@FEW
+@given(config=st.sampled_from(SMALL), share=st.floats(0, 1, exclude_max=True))
+def test_truncated_files_are_refused(mllmu, clear, tmp_path, config, share):
+    content = ((mllmu if config in MLLMU else clear) / config / FILE).read_bytes()
+    file = put(tmp_path, config, content[: int(share * len(content))])
+    assert attempt(tmp_path, config, file) is None
+
+
+@FEW
+@given(config=st.sampled_from(SMALL), place=st.integers(0), bit=st.integers(0, 7),
+       tail=st.booleans())  # fmt: skip
+def test_a_flipped_bit_is_refused_or_changes_nothing(
+    mllmu, clear, tmp_path, config, place, bit, tail
+):
+    source = mllmu if config in MLLMU else clear
+    content = bytearray((source / config / FILE).read_bytes())
+    place = len(content) - 1 - place % 4000 if tail else place % len(content)  # tail: the footer
+    content[place] ^= 1 << bit
+    file = put(tmp_path, config, bytes(content))
+    assert attempt(tmp_path, config, file) in (None, load(source, config))
+
+
+@FEW
+@given(content=st.binary(max_size=400), magic=st.booleans())
+def test_random_bytes_are_no_file(tmp_path, content, magic):
+    content = b"PAR1" + content + b"PAR1" if magic else content
+    assert attempt(tmp_path, "full", put(tmp_path, "full", content)) is None
+
+
+PNG = WORLD.people["p000"].photos[0]
+DAMAGED = st.one_of(
+    st.binary(max_size=300),
+    st.integers(0, len(PNG) - 20).map(lambda end: PNG[:end]),
+    st.tuples(st.integers(8, 60), st.binary(min_size=1, max_size=8)).map(
+        lambda hit: PNG[: hit[0]] + hit[1] + PNG[hit[0] + len(hit[1]) :]
+    ),
+    st.sampled_from([b"GIF89a", b"BM", b"\xff\xd8\xff\xe0", b"II*\x00", b"RIFF    WEBPVP8 ",
+                     b"\x00\x00\x01\x00", b"8BPS", b"P6 9 9 255 ", b"\x89PNG\r\n\x1a\n"]).flatmap(
+        lambda magic: st.binary(max_size=200).map(lambda rest: magic + rest))
+)  # fmt: skip
+
+
+@settings(FEW, max_examples=100)
+@given(png=DAMAGED)
+def test_damaged_pictures_are_refused_or_can_be_decoded(clear, tmp_path, png):
+    def damage(rows):
+        del rows[2:]
+        rows[1]["image"]["bytes"] = png
+
+    file = put(tmp_path, "real_faces", changed(clear, "real_faces", damage))
+    found = attempt(tmp_path, "real_faces", file)
+    if found is not None:  # then all of it, and the picture is one
+        assert len(found) == 2 and found[1].image == png
+        assert Image.open(io.BytesIO(png)).convert("RGB").size[0] > 0
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["ID", "Question", "Answer", "x"]), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@settings(FEW, max_examples=100)
+@given(metadata=st.one_of(JSON.map(json.dumps), st.text(max_size=30),
+                          st.lists(JSON, max_size=3).map(json.dumps)))  # fmt: skip
+def test_any_metadata_is_refused_or_read_whole(mllmu, tmp_path, metadata):
+    def change(rows):
+        del rows[2:]
+        rows[1]["metadata"] = metadata
+
+    file = put(tmp_path, "ft_Data", changed(mllmu, "ft_Data", change))
+    found = attempt(tmp_path, "ft_Data", file)
+    assert found is None or len(found) == 7 + len(json.loads(metadata))
+
+
+VALUES = st.sampled_from([
+    pa.array([1, 2]), pa.array([1.5, None]), pa.array(["", "x"]), pa.array([None, None]),
+    pa.array([b"\xff", b"x"]), pa.array([["x"], []]), pa.array([[1], [2]]),
+    pa.array([{"bytes": 1}, {"bytes": 2}]), pa.array([{"bytes": b"x"}, None]),
+    pa.array([{"Question": "x"}] * 2), pa.array([[{"Question": "x"}]] * 2),
+    pa.array([[None], [None]]), pa.array([True, False]), pa.array([0, 1], pa.timestamp("s")),
+    pa.array(["x", "x"]).dictionary_encode(),
+])  # fmt: skip
+
+
+@settings(FEW, max_examples=120)
+@given(data=st.data(), case=st.sampled_from(READ), values=VALUES)
+def test_columns_of_another_type_are_refused_or_read_whole(
+    mllmu, clear, tmp_path, data, case, values
+):
+    config, column = case
+    table = pq.read_table((mllmu if config in MLLMU else clear) / config / FILE)[:2]
+    whole = len(load(put(tmp_path, config, table).parents[1], config))
+    table = table.set_column(table.column_names.index(column), column, values)
+    file = put(tmp_path, config, table)
+    found = attempt(tmp_path, config, file)
+    assert found is None or len(found) >= whole or column in ("image", "metadata")
+
+
+@FEW
+@given(names=st.lists(st.text(max_size=12), min_size=6, max_size=6, unique=True))
+def test_any_other_column_names_are_refused(clear, tmp_path, names):
+    table = pq.read_table(clear / "forget05_perturbed" / FILE)[:2]
+    try:
+        file = put(tmp_path, "forget05_perturbed", table.rename_columns(names))
+    except (pa.ArrowException, UnicodeEncodeError):
+        return  # such names cannot be written to begin with
+    assert attempt(tmp_path, "forget05_perturbed", file) is None

@@ -1,0 +1,353 @@
+"""Knowledge coefficients against a loop written by hand, and what must not change them."""
+
+import pytest
+import tiny
+import torch
+from torch import nn
+
+from kvw_minimal.batches import IGNORED, answer_batches
+from kvw_minimal.coefficients import (
+    Coefficients,
+    mean_absolute,
+    measure,
+    measure_questions,
+    watch,
+)
+from kvw_minimal.edits import Edit
+from kvw_minimal.models import find_projections, fingerprint
+from kvw_minimal.people import load_people
+from kvw_minimal.portraits import to_pixels
+
+
+@pytest.fixture(scope="module")
+def questions():
+    return tiny.some_questions(load_people(), people=4)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny.llava()
+
+
+@pytest.fixture(scope="module")
+def measured(model, questions):
+    return measure_questions(model, tiny.processor(), questions)
+
+
+def hooks(model: nn.Module) -> int:
+    """Hooks that are ours; transformers itself leaves forward hooks on attention and layers."""
+    found = sum(len(module._forward_pre_hooks) for module in model.modules())
+    return found + sum(len(p._forward_hooks) for p in find_projections(model).values())
+
+
+def close(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Within 1e-5 of the largest coefficient of each layer, `[layers, d_ff]`."""
+    return bool(((a - b).abs() <= 1e-5 * b.amax(-1, keepdim=True)).all())
+
+
+@torch.no_grad()
+def by_hand(model, questions) -> tuple[dict[str, torch.Tensor], dict[str, int]]:
+    """Sum of |act(W_gate x) * W_up x| and tokens per person, one question and token at a time.
+
+    Nothing of the package is used: the chat is written out, the answer's tokens are counted from
+    the end, and h is computed from the input of each FFN.
+    """
+    processor = tiny.processor()
+    layers = model.model.language_model.layers
+    sums: dict[str, torch.Tensor] = {}
+    tokens: dict[str, int] = {}
+    for question in questions:
+        picture = "<image>" if question.modality == "image" else ""
+        prompt = f"<user>{picture}{question.prompt}<assistant>"
+        arguments = {"images": [to_pixels(question.image)]} if picture else {}
+        text = f"{prompt}{question.answer}<end>"
+        inputs = processor(text=[text], return_tensors="pt", **arguments)
+        answer = len(processor.tokenizer(f"{question.answer}<end>")["input_ids"])
+        seen = {}
+        handles = [
+            layer.mlp.register_forward_hook(
+                lambda _, x, y, i=i, seen=seen: seen.update({i: (x[0], y)})
+            )
+            for i, layer in enumerate(layers)
+        ]
+        model(**inputs)
+        for handle in handles:
+            handle.remove()
+        length = inputs["input_ids"].shape[1]
+        for i, layer in enumerate(layers):
+            x, y = seen[i]
+            for t in range(length - answer - 1, length - 1):  # the last token predicts nothing
+                gate = nn.functional.silu(layer.mlp.gate_proj.weight @ x[0, t])
+                h = gate * (layer.mlp.up_proj.weight @ x[0, t])
+                torch.testing.assert_close(layer.mlp.down_proj.weight @ h, y[0, t])
+                zeros = torch.zeros(len(layers), len(h))
+                sums.setdefault(question.person, zeros)[i] += h.abs()
+        tokens[question.person] = tokens.get(question.person, 0) + answer
+    return sums, tokens
+
+
+def test_coefficients_are_those_of_the_loop(model, questions, measured):
+    sums, tokens = by_hand(model, questions)
+    assert measured.people == tuple(sums)
+    assert measured.tokens.tolist() == list(tokens.values())
+    for i, person in enumerate(measured.people):
+        assert close(measured.sums[i], sums[person])
+        assert close(measured.per_person()[i], sums[person] / tokens[person])
+    assert close(measured.pooled(), sum(sums.values()) / sum(tokens.values()))
+
+
+def test_shapes_and_types(model, measured):
+    assert measured.sums.shape == (4, tiny.LAYERS, tiny.D_FF)
+    assert measured.pooled().shape == (tiny.LAYERS, tiny.D_FF)
+    assert measured.sums.dtype == measured.tokens.dtype == measured.pooled().dtype == torch.float32
+    assert (measured.pooled() >= 0).all() and (measured.pooled() > 0).any()
+    assert measured.fingerprint == fingerprint(model)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 1000])
+def test_batch_size_changes_nothing(model, questions, measured, batch_size):
+    again = measure_questions(model, tiny.processor(), questions, batch_size)
+    assert again.people == measured.people and torch.equal(again.tokens, measured.tokens)
+    for one, two in zip(again.per_person(), measured.per_person(), strict=True):
+        assert close(one, two)
+    assert close(again.pooled(), measured.pooled())
+
+
+def test_order_changes_nothing(model, questions, measured):
+    order = torch.randperm(len(questions), generator=torch.Generator().manual_seed(0)).tolist()
+    again = measure_questions(model, tiny.processor(), [questions[i] for i in order], 7)
+    assert set(again.people) == set(measured.people)
+    assert close(again.pooled(), measured.pooled())
+    for person in measured.people:
+        assert close(again.pooled([person]), measured.pooled([person]))
+
+
+def test_the_mean_is_over_tokens_not_over_batches_or_questions(measured):
+    """Long answers weigh more; the mean of people's means would be another number."""
+    weights = measured.tokens / measured.tokens.sum()
+    weighted = (measured.per_person() * weights[:, None, None]).sum(0)
+    assert close(measured.pooled(), weighted)
+
+
+def test_pooling_some_people_is_measuring_them_alone(model, questions, measured):
+    some = list(measured.people[1:3])
+    alone = measure_questions(model, tiny.processor(), [q for q in questions if q.person in some])
+    assert close(measured.pooled(some), alone.pooled())
+
+
+def test_pooling_nobody_or_a_stranger_is_an_error(measured):
+    with pytest.raises(ValueError, match="nobody"):
+        measured.pooled([])
+    with pytest.raises(ValueError, match="p099"):
+        measured.pooled([measured.people[0], "p099"])
+
+
+def test_pooled_by_hand():
+    sums = torch.tensor([[[2.0, 4.0]], [[10.0, 0.0]], [[5.0, 5.0]]])
+    coefficients = Coefficients(sums, torch.tensor([2.0, 3.0, 1.0]), ("a", "b", "c"), "f")
+    assert coefficients.pooled().flatten().tolist() == pytest.approx([17 / 6, 9 / 6])
+    assert coefficients.pooled(["b", "a"]).flatten().tolist() == pytest.approx([12 / 5, 4 / 5])
+    assert coefficients.per_person()[0].tolist() == [[1.0, 2.0]]
+
+
+def test_mean_absolute_by_hand():
+    h = torch.tensor([[[1.0, -2.0], [-3.0, 4.0], [100.0, 100.0]],
+                      [[-5.0, 0.0], [100.0, 100.0], [100.0, 100.0]]])  # fmt: skip
+    mask = torch.tensor([[True, True, False], [True, False, False]])
+    assert mean_absolute(h, mask).tolist() == [3.0, 2.0]
+    half = mean_absolute(h.bfloat16(), mask)
+    assert half.dtype == torch.float32 and half.tolist() == [3.0, 2.0]
+
+
+def test_one_batch_is_mean_absolute_of_what_is_watched(model, questions):
+    batches = answer_batches(tiny.processor(), questions[:6], 100)
+    people = [question.person for question in questions[:6]]
+    for batch in batches:
+        seen = []
+        with (
+            torch.no_grad(),
+            watch(find_projections(model), lambda i, h, seen=seen: seen.append(h)),
+        ):
+            model(**batch.inputs)
+        by_layer = torch.stack([mean_absolute(h, batch.predicts) for h in seen])
+        assert close(measure(model, [batch], people).pooled(), by_layer)
+
+
+def test_only_answer_positions_count(model, questions):
+    """Other labels on the same inputs give the coefficients of other tokens."""
+    batch = answer_batches(tiny.processor(), questions[:1])[0]
+    whole = measure(model, [batch], ["somebody"])
+    shorter = batch.labels.clone()
+    first = (shorter[0] != IGNORED).nonzero()[0]
+    shorter[0, first] = IGNORED
+    batch.labels = shorter
+    part = measure(model, [batch], ["somebody"])
+    assert part.tokens == whole.tokens - 1
+    assert (part.sums <= whole.sums + 1e-6).all() and not close(part.pooled(), whole.pooled())
+
+
+def test_a_bfloat16_model_is_summed_in_float32(questions):
+    model = tiny.llava(dtype=torch.bfloat16)
+    batches = answer_batches(tiny.processor(), questions)
+    for batch in batches:
+        if "pixel_values" in batch.inputs:
+            batch.inputs["pixel_values"] = batch.inputs["pixel_values"].bfloat16()
+    coefficients = measure(model, batches, [q.person for q in questions])
+    assert coefficients.sums.dtype == torch.float32
+    exact = measure(tiny.llava(), answer_batches(tiny.processor(), questions),
+                    [q.person for q in questions]).pooled()  # fmt: skip
+    difference = (coefficients.pooled() - exact).abs()
+    assert (difference <= 0.05 * exact.amax(-1, keepdim=True)).all()
+
+
+@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+def test_every_architecture_can_be_measured(architecture):
+    """|input of the projection|, summed over what predicts the answer; by a hook of our own."""
+    model, batch = tiny.build(architecture), tiny.random_batch()
+    coefficients = measure(model, [batch], ["a", "b", "a", "c"])
+    rows, length = batch.labels.shape
+    seen = []
+    handles = [
+        projection.register_forward_hook(lambda m, x, y: seen.append(x[0].detach()))
+        for projection in find_projections(model).values()
+    ]
+    with torch.no_grad():
+        model(**batch.inputs)
+    for handle in handles:
+        handle.remove()
+    expected = torch.zeros(3, tiny.LAYERS, tiny.D_FF)
+    for layer, h in enumerate(seen):
+        h = h.reshape(rows, length, tiny.D_FF)
+        for row, person in enumerate([0, 1, 0, 2]):
+            end = length - row  # see `tiny.random_batch`: two answer tokens end here
+            expected[person, layer] += h[row, end - 3 : end - 1].abs().sum(0)
+    assert coefficients.people == ("a", "b", "c") and coefficients.tokens.tolist() == [4, 2, 2]
+    for one, two in zip(coefficients.sums, expected, strict=True):
+        assert close(one, two)
+
+
+# --- what measuring must not do
+
+
+def test_no_head_is_computed_and_no_gradient_kept(questions):
+    model = tiny.llava()
+    calls = []
+    handle = model.lm_head.register_forward_hook(lambda *_: calls.append(1))
+    coefficients = measure_questions(model, tiny.processor(), questions)
+    assert not calls
+    assert not coefficients.sums.requires_grad
+    assert all(parameter.grad is None for parameter in model.parameters())
+    model(**answer_batches(tiny.processor(), questions)[0].inputs)
+    assert calls, "the counter itself does not count"
+    handle.remove()
+
+
+@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+def test_no_architecture_computes_its_head(architecture):
+    model = tiny.build(architecture)
+    calls = []
+    model.get_output_embeddings().register_forward_hook(lambda *_: calls.append(1))
+    measure(model, [tiny.random_batch()], list("abcd"))
+    assert not calls
+
+
+def test_no_cache_of_keys_and_values_is_kept(questions):
+    model = tiny.llava()
+    outputs = []
+    model.model.register_forward_hook(lambda m, x, y: outputs.append(y))
+    measure_questions(model, tiny.processor(), questions[:2])
+    assert outputs and all(output.past_key_values is None for output in outputs)
+
+
+def test_measuring_changes_neither_weights_nor_mode(questions):
+    model = tiny.llava()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    measure_questions(model, tiny.processor(), questions[:4])
+    assert not model.training
+    assert all(torch.equal(tensor, before[n]) for n, tensor in model.state_dict().items())
+
+
+def test_watching_does_not_change_what_the_model_says(questions):
+    model = tiny.llava()
+    batch = answer_batches(tiny.processor(), questions)[0]
+    with torch.no_grad():
+        free = model(**batch.inputs).logits
+        with watch(find_projections(model), lambda layer, h: h * 2):
+            watched = model(**batch.inputs).logits
+    assert torch.equal(free, watched)
+
+
+def test_hooks_are_removed(questions):
+    model = tiny.llava()
+    before = hooks(model)
+    measure_questions(model, tiny.processor(), questions[:2])
+    assert hooks(model) == before
+    with watch(find_projections(model), lambda layer, h: None):
+        assert hooks(model) == before + tiny.LAYERS
+    assert hooks(model) == before
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_hooks_are_removed_when_something_is_thrown(questions, error):
+    model = tiny.llava()
+    before = hooks(model)
+    batches = answer_batches(tiny.processor(), questions[:2])
+
+    def stop(layer, h):
+        if layer == 1:
+            raise error("stop here")
+
+    with pytest.raises(error, match="stop here"), watch(find_projections(model), stop):
+        model(**batches[0].inputs)
+    assert hooks(model) == before
+
+    broken = model.model.language_model.layers[2].mlp.down_proj
+    handle = broken.register_forward_hook(lambda *_: stop(1, None))
+    with pytest.raises(error, match="stop here"):
+        measure(model, batches, [q.person for q in questions[:2]])
+    handle.remove()
+    assert hooks(model) == before
+
+
+def test_hooks_are_removed_when_one_cannot_be_set(questions):
+    model = tiny.llava()
+    before = hooks(model)
+    projections = find_projections(model) | {"no module": None}
+    with pytest.raises(AttributeError), watch(projections, lambda layer, h: None):
+        raise AssertionError("never reached")
+    assert hooks(model) == before
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_activations_that_are_not_finite_name_the_layer(questions, value, layer):
+    model = tiny.llava()
+    with torch.no_grad():
+        model.model.language_model.layers[layer].mlp.up_proj.weight[3, 3] = value
+    before = hooks(model)
+    with pytest.raises(ValueError, match=rf"NaN or infinite activations in layer {layer}\b"):
+        measure_questions(model, tiny.processor(), questions[:4])
+    assert hooks(model) == before
+
+
+def test_an_edited_model_has_another_fingerprint(questions, measured):
+    model = tiny.llava()
+    contrast = torch.ones(tiny.LAYERS, tiny.D_FF)
+    with Edit(contrast, 1.0, fingerprint(model)).on(model):
+        edited = measure_questions(model, tiny.processor(), questions[:2])
+    assert edited.fingerprint != measured.fingerprint
+
+
+def test_a_gate_changes_later_layers_but_not_its_own(questions, measured):
+    """method.md, section 2.2: scaling a column does not change how strongly it is called."""
+    model = tiny.llava()
+    with torch.no_grad():  # random FFNs hardly say anything: make them loud enough to hear
+        for projection in find_projections(model).values():
+            projection.weight.mul_(20)
+    before = measure_questions(model, tiny.processor(), questions).pooled()
+    contrast = torch.zeros(tiny.LAYERS, tiny.D_FF)
+    contrast[1] = torch.rand(tiny.D_FF, generator=torch.Generator().manual_seed(0))
+    with Edit(contrast, 3.0, fingerprint(model)).on(model):
+        after = measure_questions(model, tiny.processor(), questions).pooled()
+    assert torch.equal(after[:2], before[:2])
+    assert not close(after[2:], before[2:])

@@ -1,0 +1,57 @@
+"""The command line: what it prints, what it refuses, and that a refusal writes nothing."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+
+def run(*arguments, timeout=300):
+    return subprocess.run([sys.executable, "-m", "kvw_minimal", *map(str, arguments)],
+                          capture_output=True, text=True, timeout=timeout)  # fmt: skip
+
+
+def test_help_names_the_commands():
+    said = run("--help").stdout
+    assert all(command in said for command in ("demo", "unlearn", "evaluate", "doctor", "train"))
+
+
+def test_unlearn_keeps_its_contract(tmp_path):
+    path, edit = tmp_path / "rows.json", tmp_path / "edit.safetensors"
+    done = run("unlearn", "--model", "pocket", "--forget", 5, "--draws", 1, "--json", path,
+               "--save-edit", edit)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    content = json.loads(path.read_text())
+    assert set(content) == {"provenance", "rows"}
+    assert content["provenance"]["command"].startswith("python -m kvw_minimal unlearn")
+    states = [row["state"] for row in content["rows"]]
+    assert set(states) == {"vanilla", "edited", "sham", "oracle"}
+    assert edit.is_file() and "strength G" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments, word",
+    [
+        (["--strength", "-1"], "strength"),
+        (["--strength", "nan"], "strength"),
+        (["--layers", "0:9"], "layers"),
+        (["--layers", "3:1"], "layers"),
+        (["--group", "Z"], "group"),
+        (["--forget", "7"], "forget"),
+        (["--schedule", "never"], "schedule"),
+        (["--model", "no/such-model"], "no/such-model"),
+    ],
+)
+def test_a_refusal_is_one_line_and_writes_nothing(tmp_path, arguments, word):
+    path = tmp_path / "rows.json"
+    done = run("unlearn", *arguments, "--json", path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error:") and word in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_folder_is_noticed_before_the_work(tmp_path):
+    done = run("unlearn", "--json", tmp_path / "none" / "rows.json", timeout=60)
+    assert done.returncode == 2 and "does not exist" in done.stderr

@@ -1,0 +1,261 @@
+"""Guards over the house: sizes, links, commands, and nothing that only works on one machine."""
+
+import ast
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from execute import ROOT, notebooks
+
+MB = 1_000_000
+TEXT = {".py", ".md", ".ipynb", ".yml", ".toml", ".txt", ".cfg", ".cff", ".json", ".bib", ""}
+ABSOLUTE = re.compile(r"(?<![\w.~}])/(?:work|root|tmp|home/\w+|Users/\w+)/")
+#: put together here, so that this file does not name them either
+HOSTS = [".".join(parts) for parts in (
+    ("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "org"), ("npmjs", "com"),
+    ("debian", "org"), ("download", "pytorch", "org"), ("unpkg", "com"),
+)]  # fmt: skip
+
+
+def is_made(path: Path) -> bool:
+    """Whether a path of the tree comes from a command, as .gitignore says where there is git."""
+    hidden = {part for part in path.parts if part.startswith(".")} - {".ci", ".github"}
+    return bool(hidden - {".gitignore"}) or bool({"_build", "__pycache__"} & set(path.parts))
+
+
+def tracked() -> list[Path]:
+    """Files that are or would be in git (all of them, where there is no git)."""
+    if shutil.which("git") and (ROOT / ".git").exists():
+        command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        paths = [ROOT / name for name in names.stdout.split("\0") if name]
+    else:
+        paths = [path for path in ROOT.rglob("*") if not is_made(path.relative_to(ROOT))]
+    return sorted({path for path in paths if path.is_file()})
+
+
+def size(paths: list[Path]) -> int:
+    return sum(path.stat().st_size for path in paths)
+
+
+def below(folder: str) -> list[Path]:
+    return [path for path in tracked() if path.is_relative_to(ROOT / folder)]
+
+
+@pytest.mark.parametrize(
+    ("folder", "most"), [(".", 60 * MB), ("data/strangers", 10 * MB), ("data/models", 22 * MB)]
+)
+def test_the_tree_stays_small(folder: str, most: int):
+    assert size(below(folder)) < most
+
+
+# --- nothing that only works here ------------------------------------------------------------
+
+
+def foreign(text: str) -> list[str]:
+    """Paths of one machine and names of registries in a text."""
+    return [m[0] for m in ABSOLUTE.finditer(text)] + [host for host in HOSTS if host in text]
+
+
+def readable() -> list[Path]:
+    """Our own text files; vendored ones are as their authors wrote them."""
+    return [path for path in tracked()
+            if path.suffix in TEXT and "vendor" not in path.parts and path.stat().st_size < 3 * MB
+            and "photos" not in path.parts]  # fmt: skip
+
+
+def test_no_file_names_a_path_of_one_machine_or_a_registry():
+    found = {str(path.relative_to(ROOT)): foreign(path.read_text(encoding="utf-8"))
+             for path in readable()}  # fmt: skip
+    assert {name: what for name, what in found.items() if what} == {}
+
+
+def test_foreign_things_would_be_found():
+    root = "/" + "work"
+    assert foreign(f"open('{root}/main/data')") and foreign("see /" + "home/ann/book")
+    assert foreign(f"pip install -i https://{HOSTS[0]}/simple")
+    assert foreign("data/work/x, ../root/y, the work/home balance") == []
+
+
+# --- commands and links ----------------------------------------------------------------------
+
+
+def makefile_targets() -> set[str]:
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    return set(re.findall(r"^([a-z]+):", text, re.MULTILINE))
+
+
+def code_of(markdown: str) -> str:
+    """Fenced code and code in backticks, one piece a line."""
+    fences = re.findall(r"^```[^\n]*\n(.*?)^```", markdown, re.MULTILINE | re.DOTALL)
+    rest = re.sub(r"^```[^\n]*\n.*?^```", "", markdown, flags=re.MULTILINE | re.DOTALL)
+    return "\n".join([*fences, *re.findall(r"`([^`\n]+)`", rest)])
+
+
+def commands(markdown: str) -> tuple[set[str], set[str]]:
+    """`make` targets and `python -m kvw_minimal` commands that a page tells readers to type."""
+    code = code_of(markdown)
+    made = re.findall(r"^[ $]*make ([a-z]+)", code, re.MULTILINE)
+    return set(made), set(re.findall(r"-m kvw_minimal ([a-z]+)", code))
+
+
+def pages() -> list[Path]:
+    return [path for path in tracked() if path.suffix == ".md" and "vendor" not in path.parts]
+
+
+@pytest.mark.parametrize("path", pages(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_commands_on_a_page_exist(path: Path):
+    from typer.main import get_command
+
+    from kvw_minimal.__main__ import app
+
+    made, run = commands(path.read_text(encoding="utf-8"))
+    assert made <= makefile_targets()
+    assert run <= set(getattr(get_command(app), "commands", {}))
+
+
+def test_the_readme_shows_both_commands():
+    made, _ = commands((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert {"book", "test"} <= made
+
+
+def test_commands_would_be_found():
+    page = "Type `make book`, then:\n```\nmake nonsense\npython -m kvw_minimal demo\n```\n"
+    assert commands(page) == ({"book", "nonsense"}, {"demo"})
+
+
+def slug(heading: str) -> str:
+    """The anchor that GitHub and the book give a heading."""
+    plain = re.sub(r"[`*]|\[([^\]]*)\]\([^)]*\)", r"\1", heading.strip()).lower()
+    return re.sub(r"[^\w\- ]", "", plain).replace(" ", "-")
+
+
+def markdown_of(path: Path) -> str:
+    """The Markdown of a page or of a notebook, without fenced code."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".ipynb":
+        cells = json.loads(text)["cells"]
+        text = "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    return re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def links(markdown: str) -> list[str]:
+    """Targets of links and pictures, in Markdown and in HTML."""
+    inline = re.findall(r"\]\(\s*<?([^)\s>]+)", re.sub(r"`[^`\n]*`", "", markdown))
+    return inline + re.findall(r"""(?:src|href)=["']([^"']+)""", markdown)
+
+
+def dead_links(path: Path, markdown: str) -> list[str]:
+    """Links within the repository that lead nowhere; a heading that is not there counts."""
+    dead = []
+    for link in links(markdown):
+        if re.match(r"[a-z]+:", link):  # https:, mailto:
+            continue
+        name, _, anchor = link.partition("#")
+        target = (path.parent / name).resolve() if name else path
+        if not target.exists():
+            dead.append(link)
+        elif anchor and target.suffix in (".md", ".ipynb"):
+            headings = re.findall(r"^#+ +(.+)$", markdown_of(target), re.MULTILINE)
+            if anchor not in {slug(heading) for heading in headings}:
+                dead.append(link)
+    return dead
+
+
+@pytest.mark.parametrize(
+    "path", [*pages(), *notebooks()], ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_links_lead_somewhere(path: Path):
+    assert dead_links(path, markdown_of(path)) == []
+
+
+def test_dead_links_would_be_found(tmp_path: Path):
+    page = tmp_path / "page.md"
+    page.write_text("# A heading, `with` code\n[a](#a-heading-with-code)", encoding="utf-8")
+    assert dead_links(page, markdown_of(page)) == []
+    broken = '[a](#no-heading) [b](gone.md) ![c](gone.png) <img src="gone.svg"> [d](https://x.y)'
+    assert dead_links(page, broken) == ["#no-heading", "gone.md", "gone.png", "gone.svg"]
+
+
+# --- the book --------------------------------------------------------------------------------
+
+
+def in_toc() -> list[str]:
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    chapters = [chapter for part in toc["parts"] for chapter in part["chapters"]]
+    sections = [section for chapter in chapters for section in chapter.get("sections", [])]
+    return [toc["root"], *[entry["file"] for entry in chapters + sections]]
+
+
+def test_the_table_of_contents_names_every_page_and_nothing_else():
+    there = [*(ROOT / "book").glob("*.md"), *notebooks()]
+    assert sorted(in_toc()) == sorted(str(p.relative_to(ROOT).with_suffix("")) for p in there)
+
+
+def test_every_chapter_has_solutions():
+    chapters = {path.name for path in notebooks() if path.parent.name == "notebooks"}
+    solutions = {path.name for path in notebooks() if path.parent.name == "solutions"}
+    assert chapters == solutions and len(chapters) >= 4
+
+
+def test_the_api_page_shows_every_module():
+    page = (ROOT / "book" / "api.md").read_text(encoding="utf-8")
+    shown = set(re.findall(r"automodule:: kvw_minimal\.(\w+)", page))
+    there = {path.stem for path in (ROOT / "kvw_minimal").glob("*.py")}
+    assert shown == there - {"__init__", "__main__"}
+
+
+ROOMS = ["people", "questions", "batches", "coefficients", "edits", "scores", "figures"]
+
+
+def rooms_imported(source: str) -> set[str]:
+    """Rooms that a module of the package imports from."""
+    found = {node.module or "" for node in ast.walk(ast.parse(source))
+             if isinstance(node, ast.ImportFrom) and node.level == 1}  # fmt: skip
+    return found & set(ROOMS)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_only_from_rooms_to_its_left(room: str):
+    source = (ROOT / "kvw_minimal" / f"{room}.py").read_text(encoding="utf-8")
+    assert rooms_imported(source) <= set(ROOMS[: ROOMS.index(room)])
+
+
+def test_an_import_from_the_right_would_be_found():
+    assert rooms_imported("def f():\n    from .figures import bars") == {"figures"}
+
+
+def test_the_repository_is_named_in_one_setting_only():
+    """Launch buttons and links to the source follow from `repository: url` in _config.yml.
+
+    tests/check_browser.py looks at the built pages: no button while the setting is empty.
+    """
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    assert isinstance(config["repository"]["url"], str)
+    assert set(config["repository"]) == {"url", "branch"}
+    if not config["repository"]["url"]:
+        badge = re.compile(r"colab\.research\.google\.com/github|mybinder\.org/v2")
+        pages_and_notebooks = [*pages(), *notebooks()]
+        assert [p for p in pages_and_notebooks if badge.search(p.read_text("utf-8"))] == []
+
+
+def test_vendored_files_come_with_their_licence():
+    vendored = sorted((ROOT / "book" / "_static" / "vendor").glob("*.js"))
+    assert [path.name for path in vendored] == ["embed.js", "tex-svg.js"]
+    for path in vendored:
+        assert "icen" in path.with_suffix(".js.LICENSE.txt").read_text(encoding="utf-8")
+
+
+def test_constraints_pin_every_requirement():
+    def names(file: str) -> dict[str, str]:
+        lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
+        found = [re.match(r"([\w.-]+)(\[[^]]*\])?\s*(.*)", line) for line in lines if line.strip()]
+        return {m[1].lower().replace("_", "-"): m[3] for m in found if m}
+
+    pinned = names("constraints.txt")
+    assert set(names("requirements.txt")) <= set(pinned)
+    assert all(re.fullmatch(r"==[\w.]+", version) for version in pinned.values())

@@ -1,0 +1,190 @@
+"""The parts of a model that the method speaks of are found in every architecture, or not at all."""
+
+import pytest
+import tiny
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from kvw_minimal import models
+from kvw_minimal.edits import Edit
+from kvw_minimal.models import body, columns, find_projections, fingerprint
+
+EXPECTED = {
+    "llava": "model.language_model.layers.{}.mlp.down_proj",
+    "llama": "model.layers.{}.mlp.down_proj",
+    "gpt2": "transformer.h.{}.mlp.c_proj",
+    "opt": "model.decoder.layers.{}.fc2",
+    "phi": "model.layers.{}.mlp.fc2",
+    "qwen2_vl": "model.language_model.layers.{}.mlp.down_proj",
+    "idefics3": "model.text_model.layers.{}.mlp.down_proj",
+    "smolvlm": "model.text_model.layers.{}.mlp.down_proj",
+}
+
+
+def made(architecture: str) -> nn.Module:
+    return tiny.llava() if architecture == "llava" else tiny.build(architecture)
+
+
+@pytest.mark.parametrize("architecture", EXPECTED)
+def test_one_projection_a_layer_first_layer_first(architecture):
+    model = made(architecture)
+    found = find_projections(model)
+    assert list(found) == [EXPECTED[architecture].format(i) for i in range(tiny.LAYERS)]
+    for name, projection in found.items():
+        assert model.get_submodule(name) is projection
+        assert isinstance(projection, Conv1D if architecture == "gpt2" else nn.Linear)
+        assert columns(projection).shape == (tiny.WIDTH, tiny.D_FF)
+
+
+@pytest.mark.parametrize("architecture", EXPECTED)
+def test_the_columns_are_what_the_layer_adds_up(architecture):
+    """FFN(x) = sum of h_i v_i (plus a bias): a transposed or wrong matrix would not fit."""
+    torch.manual_seed(0)
+    for projection in find_projections(made(architecture)).values():
+        h = torch.randn(5, tiny.D_FF)
+        by_hand = sum(h[:, i, None] * columns(projection)[:, i] for i in range(tiny.D_FF))
+        if projection.bias is not None:
+            by_hand = by_hand + projection.bias
+        torch.testing.assert_close(projection(h), by_hand)
+
+
+@pytest.mark.parametrize("architecture", EXPECTED)
+def test_columns_is_a_view(architecture):
+    projection = next(iter(find_projections(made(architecture)).values()))
+    before = projection.weight.detach().clone()
+    columns(projection)[:, 7] = 0
+    changed = (projection.weight != before).nonzero()
+    unit = 0 if isinstance(projection, Conv1D) else 1
+    assert set(changed[:, unit].tolist()) == {7} and len(changed) == tiny.WIDTH
+
+
+@pytest.mark.parametrize("architecture", EXPECTED)
+def test_an_edit_changes_the_projections_and_nothing_else(architecture):
+    """In Qwen2-VL, Idefics3 and SmolVLM the tower here is as deep and wide as the decoder."""
+    model = made(architecture)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    contrast = torch.ones(tiny.LAYERS, tiny.D_FF)
+    Edit(contrast, 1.0, fingerprint(model)).apply(model)
+    changed = {name for name, tensor in model.state_dict().items()
+               if not torch.equal(tensor, before[name])}  # fmt: skip
+    assert changed == {f"{EXPECTED[architecture].format(i)}.weight" for i in range(tiny.LAYERS)}
+
+
+@pytest.mark.parametrize("architecture", EXPECTED)
+def test_body_has_no_head(architecture):
+    model = made(architecture)
+    inner = body(model)
+    assert inner is not model
+    assert model.get_output_embeddings() not in list(inner.modules())
+
+
+def test_a_tower_is_skipped_even_when_the_language_model_is_not_supported():
+    model = tiny.build("idefics3")
+    for layer in model.model.text_model.layers:
+        layer.mlp = nn.Identity()
+    with pytest.raises(ValueError, match="no FFN output projection found in Idefics3"):
+        find_projections(model)
+
+
+def test_nothing_found_says_what_was_looked_for():
+    model = tiny.build("llama")
+    for layer in model.model.layers:
+        layer.mlp = nn.Identity()
+    with pytest.raises(ValueError, match=r"LlamaForCausalLM: looked for a list of 3 layers.*to 32"):
+        find_projections(model)
+
+
+def test_one_layer_without_ffn_is_not_passed_over():
+    model = tiny.build("llama")
+    model.model.layers[1].mlp = nn.Identity()
+    with pytest.raises(ValueError, match="no FFN output projection"):
+        find_projections(model)
+
+
+def test_several_ffns_in_a_layer_are_refused():
+    model = tiny.build("llama")
+    for layer in model.model.layers:
+        layer.second = nn.Linear(tiny.D_FF, tiny.WIDTH)
+    with pytest.raises(ValueError, match="mixture of experts"):
+        find_projections(model)
+
+
+@pytest.mark.parametrize("kind", ["Mixtral", "Qwen2Moe"])
+def test_a_mixture_of_experts_is_refused(kind):
+    """Qwen2-MoE keeps its experts in one tensor, but one *shared* expert looks like a plain FFN."""
+    import transformers
+
+    experts = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2,
+               "moe_intermediate_size": 24, "shared_expert_intermediate_size": 40}  # fmt: skip
+    config_class = getattr(transformers, f"{kind}Config")
+    known = config_class().to_dict()
+    config = config_class(vocab_size=tiny.VOCABULARY, **tiny.LANGUAGE,
+                          **{name: n for name, n in experts.items() if name in known})  # fmt: skip
+    with pytest.raises(ValueError, match="expert|no FFN output projection"):
+        find_projections(getattr(transformers, f"{kind}ForCausalLM")(config))
+
+
+def test_fingerprint_tells_models_and_edits_apart():
+    model = tiny.llava()
+    assert fingerprint(model) == fingerprint(tiny.llava())
+    assert fingerprint(model) != fingerprint(tiny.llava(seed=1))
+    assert fingerprint(model) != fingerprint(tiny.llava(dtype=torch.bfloat16))
+    before = fingerprint(model)
+    columns(find_projections(model)["model.language_model.layers.2.mlp.down_proj"])[:, 5] *= 0.5
+    assert fingerprint(model) != before
+
+
+@pytest.mark.parametrize("unit", [0, 1, 2, 767])
+def test_fingerprint_sees_every_column_of_a_wide_model(unit):
+    """It looks at a sample of the weights only; that sample must not skip whole columns."""
+    model = tiny.llava(hidden_size=256, intermediate_size=768, num_hidden_layers=1)
+    before = fingerprint(model)
+    columns(find_projections(model)["model.language_model.layers.0.mlp.down_proj"])[:, unit] *= 0.5
+    assert fingerprint(model) != before
+
+
+def test_load_gives_back_what_was_saved(tmp_path):
+    tiny.llava(dtype=torch.bfloat16).save_pretrained(tmp_path)
+    tiny.processor().save_pretrained(tmp_path)
+    model, processor = models.load(str(tmp_path))
+    assert not model.training
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert fingerprint(model) == fingerprint(tiny.llava(dtype=torch.bfloat16).float())
+    assert hasattr(processor, "image_processor")
+    text = "<user>Who is this person?<assistant>"
+    assert processor.tokenizer(text)["input_ids"] == tiny.processor().tokenizer(text)["input_ids"]
+
+
+def test_load_of_a_text_model_gives_a_tokenizer(tmp_path):
+    tiny.build("llama").save_pretrained(tmp_path)
+    tiny.processor().tokenizer.save_pretrained(tmp_path)
+    model, tokenizer = models.load(str(tmp_path))
+    assert type(model).__name__ == "LlamaForCausalLM"
+    assert models.tokenizer_of(tokenizer) is tokenizer and callable(tokenizer)
+
+
+@pytest.mark.parametrize("folder", ["empty", "missing"])
+def test_load_of_nothing_says_what_there_is(tmp_path, folder):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(OSError, match="cannot load .*pocket-oracle-A-5"):
+        models.load(str(tmp_path / folder))
+
+
+def test_a_hub_id_without_network_is_a_clear_error(tmp_path, monkeypatch):
+    """The hub client is told that it is offline, as it would find out by itself."""
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(OSError, match="cannot load 'nobody/no-such-model'.*local folder"):
+        models.load("nobody/no-such-model")
+
+
+def test_models_are_found_in_the_cache_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("KVW_CACHE", str(tmp_path))
+    assert models.find_model("mine") == "mine"
+    folder = tmp_path / "models" / "mine"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}", encoding="utf-8")
+    assert models.find_model("mine") == str(folder)

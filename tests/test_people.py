@@ -1,0 +1,390 @@
+"""The strangers: what the data card promises, and what is said when a file is not as it was."""
+
+import json
+import re
+import shutil
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from kvw_minimal import people, portraits, strangers
+from kvw_minimal.people import REPORT_GROUPS, STRANGERS, TUNING_GROUPS, load_people
+from kvw_minimal.questions import about, ask, facts_of
+
+
+@pytest.fixture(scope="module")
+def world():
+    return load_people()
+
+
+@pytest.fixture(scope="module")
+def made():
+    """Everything that the generator makes: people.json and all 660 photos."""
+    return strangers.make()
+
+
+# --- the generator and the committed files
+
+
+def test_the_generator_reproduces_people_json(made):
+    text = json.dumps(made[0], indent=1) + "\n"
+    assert text.encode() == (STRANGERS / "people.json").read_bytes()
+
+
+def test_the_generator_reproduces_every_photo(made):
+    committed = {file.name: file.read_bytes() for file in (STRANGERS / "photos").iterdir()}
+    assert set(made[1]) == set(committed)
+    differing = [name for name, png in made[1].items() if png != committed[name]]
+    assert not differing
+
+
+def test_the_committed_checksums_are_those_of_the_files():
+    committed = json.loads((STRANGERS / "checksums.json").read_text(encoding="utf-8"))
+    assert strangers.checksums(STRANGERS) == committed
+
+
+def test_the_data_is_small():
+    size = sum(file.stat().st_size for file in STRANGERS.rglob("*") if file.is_file())
+    assert size < 10_000_000
+
+
+# --- who there is
+
+
+def test_a_hundred_people_with_six_photos_and_six_facts(world):
+    assert len(world.people) == 100
+    for person in world.people.values():
+        assert len(person.photos) == 6 and person.learned_photos == 4
+        assert len(set(person.photos)) == 6, f"{person.id} has the same photo twice"
+        assert set(person.facts) == set(world.values) and len(person.facts) == 6
+        assert re.fullmatch(r"[A-Z][a-z]+ [A-Z][a-z]+", person.name)
+
+
+def test_no_name_and_no_photo_occurs_twice(world):
+    for part in ("first_name", "last_name", "name"):
+        assert len({getattr(person, part) for person in world.people.values()}) == 100
+    photos = [p for person in world.people.values() for p in person.photos]
+    photos += [p for person in world.unknown.values() for p in person.photos]
+    assert len(set(photos)) == len(photos) == 660
+
+
+def test_names_are_invented_not_words_of_the_answers(world):
+    words = {word.lower() for values in world.values.values() for word in values}
+    names = {n.lower() for p in world.people.values() for n in (p.first_name, p.last_name)}
+    assert not words & names
+
+
+def test_every_fact_has_many_values_and_none_is_common(world):
+    for fact, values in world.values.items():
+        assert len(values) == len(set(values)) >= 20
+        counts = Counter(person.facts[fact] for person in world.people.values())
+        assert set(counts) <= set(values)
+        assert max(counts.values()) <= 8, f"{fact}: {counts.most_common(1)} of 100 people"
+
+
+def test_looks_of_two_people_differ_in_two_parts_that_can_be_seen(world):
+    parts = ("hair_style", "hair_colour", "skin", "facial_hair")
+    looks = [tuple(p.looks[0][part] for part in parts) for p in world.people.values()]
+    for i, look in enumerate(looks):
+        for other in looks[:i]:
+            assert sum(a != b for a, b in zip(look, other, strict=True)) >= 2
+
+
+def test_a_person_keeps_the_look_from_photo_to_photo(world):
+    for person in world.people.values():
+        kept = [{part: look[part] for part in portraits.LOOK} for look in person.looks]
+        assert all(look == kept[0] for look in kept)
+
+
+def test_unknown_portraits_are_nobody_we_know(world):
+    known = {tuple(p.looks[0][part] for part in portraits.LOOK) for p in world.people.values()}
+    for portrait in world.unknown.values():
+        assert portrait.name == "" and not portrait.facts and portrait.learned_photos == 0
+        assert tuple(portrait.looks[0][part] for part in portraits.LOOK) not in known
+
+
+# --- facts cannot be read off the face
+
+
+def _one_hot(columns: list[list[str]]) -> tuple[np.ndarray, list[slice]]:
+    """`[people, values of all columns]` of 0 and 1, and where each column's values stand."""
+    blocks, slices, start = [], [], 0
+    for column in columns:
+        names, index = np.unique(column, return_inverse=True)
+        blocks.append(np.eye(len(names))[index])
+        slices.append(slice(start, start + len(names)))
+        start += len(names)
+    return np.concatenate(blocks, 1), slices
+
+
+def independence(facts: list[list[str]], looks: list[list[str]], draws: int = 999) -> float:
+    """Permutation p-value for "no fact depends on any part of the look".
+
+    The statistic is the largest of the chi-square statistics of all pairs (fact, part of the
+    look), each in units of its own spread under permutation; people are permuted as a whole.
+    Since the largest of all pairs is compared with the largest of all pairs, the false-alarm rate
+    of `p < alpha` is alpha for the whole table, not for each pair.
+    """
+    a, fact_slices = _one_hot(facts)
+    b, look_slices = _one_hot(looks)
+    expected = np.outer(a.sum(0), b.sum(0)) / len(a)
+    rng = np.random.default_rng(0)
+    orders = [np.arange(len(a))] + [rng.permutation(len(a)) for _ in range(draws)]
+    tables = np.empty((len(orders), len(fact_slices) * len(look_slices)))
+    for k, order in enumerate(orders):
+        surprise = (a[order].T @ b - expected) ** 2 / expected
+        tables[k] = [surprise[f, g].sum() for f in fact_slices for g in look_slices]
+    tables = (tables - tables[1:].mean(0)) / tables[1:].std(0)
+    largest = tables.max(1)
+    return float((largest >= largest[0]).mean())
+
+
+def _columns(world) -> tuple[list[list[str]], list[list[str]]]:
+    everyone = list(world.people.values())
+    facts = [[p.facts[fact] for p in everyone] for fact in world.values]
+    looks = [[p.looks[0][part] for p in everyone] for part in portraits.LOOK]
+    return facts, looks
+
+
+def test_facts_are_independent_of_looks(world):
+    """False-alarm rate 1 %: of 100 generators without any leak, one would fail here."""
+    facts, looks = _columns(world)
+    assert independence(facts, looks) >= 0.01
+
+
+@pytest.mark.parametrize("share", [1.0, 0.4])
+def test_a_leak_from_looks_to_facts_would_be_found(world, share):
+    """Give some people the birthplace that belongs to their hair; the test above must fail."""
+    facts, looks = _columns(world)
+    hair, places = sorted(set(looks[0])), sorted(set(facts[0]))
+    leaking = np.random.default_rng(1).random(len(facts[0])) < share
+    facts[0] = [
+        places[hair.index(style)] if leaks else place
+        for style, place, leaks in zip(looks[0], facts[0], leaking, strict=True)
+    ]
+    assert independence(facts, looks) < 0.01
+
+
+def test_false_alarms_are_as_rare_as_stated(world):
+    """60 worlds without a leak at alpha = 10 %: 6 alarms expected; 15 or more has p < .001."""
+    facts, looks = _columns(world)
+    rng = np.random.default_rng(2)
+    alarms = 0
+    for _ in range(60):
+        order = rng.permutation(len(facts[0]))
+        shuffled = [[column[i] for i in order] for column in facts]
+        alarms += independence(shuffled, looks, draws=99) < 0.1
+    assert alarms < 15
+
+
+# --- splits
+
+
+def test_groups(world):
+    assert [name for name in world.groups if name in REPORT_GROUPS] == list("ABCDE")
+    assert len(TUNING_GROUPS) == 2 and set(TUNING_GROUPS) < set(world.groups)
+    for group in REPORT_GROUPS + TUNING_GROUPS:
+        assert len(world.groups[group]) == 10
+    assert len(world.groups["sham"]) == 30
+    members = [person for group in world.groups.values() for person in group]
+    assert len(members) == len(set(members)) == 100
+    assert set(members) == set(world.people)
+
+
+@pytest.mark.parametrize("group", REPORT_GROUPS + TUNING_GROUPS)
+def test_forget_sets_are_nested(world, group):
+    five, ten, fifteen = (world.forget_people(group, percent) for percent in (5, 10, 15))
+    assert len(set(five)) == 5 and len(set(ten)) == 10 and len(set(fifteen)) == 15
+    assert ten[:5] == five and fifteen[:10] == ten == world.groups[group]
+
+
+def test_fifteen_percent_is_the_group_and_the_first_five_of_the_next(world):
+    for group, following in ("AB", "BC", "CD", "DE", "EA"):
+        assert world.forget_people(group, 15)[10:] == world.groups[following][:5]
+    assert world.forget_people("tuning-1", 15)[10:] == world.groups["tuning-2"][:5]
+    assert world.forget_people("tuning-2", 15)[10:] == world.groups["tuning-1"][:5]
+
+
+def test_tuning_people_and_sham_people_are_never_reported_on(world):
+    reported = {p for group in REPORT_GROUPS for p in world.forget_people(group, 15)}
+    tuned = {p for group in TUNING_GROUPS for p in world.forget_people(group, 15)}
+    assert len(reported) == 50 and len(tuned) == 20
+    assert not reported & tuned and not (reported | tuned) & set(world.groups["sham"])
+
+
+@pytest.mark.parametrize("percent", people.PERCENTS)
+def test_retain_is_everyone_else_in_order(world, percent):
+    forget = world.forget_people("C", percent)
+    retain = world.retain_people(forget)
+    assert set(retain) | set(forget) == set(world.people) and len(retain) == 100 - percent
+    assert retain == sorted(retain)
+
+
+@pytest.mark.parametrize("group, percent", [("F", 5), ("sham", 5), ("", 5), ("A", 20), ("A", 0)])
+def test_splits_that_do_not_exist(world, group, percent):
+    with pytest.raises(ValueError, match="no group|splits are"):
+        world.forget_people(group, percent)
+
+
+def test_an_unknown_person_cannot_be_forgotten(world):
+    with pytest.raises(ValueError, match="p100, u000"):
+        world.retain_people(["p001", "u000", "p100"])
+
+
+# --- what questions give away
+
+
+def test_image_answers_never_contain_the_name_unless_it_is_asked(world):
+    for new in (False, True):
+        for question in about(world, list(world.people), new=new, modalities=("image",)):
+            person = world.people[question.person]
+            texts = [question.prompt]
+            if question.fact != "name":
+                texts += [question.answer, question.value, question.paraphrase,
+                          *question.options, *question.perturbed]  # fmt: skip
+            words = {word for text in texts for word in re.findall(r"\w+", text)}
+            assert not words & {person.first_name, person.last_name}, question
+
+
+def test_text_questions_for_the_name_do_not_give_the_last_name_away(world):
+    for person in world.people.values():
+        for wording in range(10):
+            question = ask(world, person, "name", "text", wording=wording)
+            assert person.first_name in question.prompt and person.last_name not in question.prompt
+
+
+def test_a_dozen_wordings_of_which_three_are_never_trained_on(world):
+    assert set(world.wordings) == {*facts_of(world), *portraits.ATTRIBUTES}
+    for fact, words in world.wordings.items():
+        wordings = [*words["trained"], *words["held_out"]]
+        assert len(wordings) >= 12, fact
+        assert len(words["held_out"]) == 3
+        assert len({wording.casefold() for wording in wordings}) == len(wordings), fact
+        assert all("{who}" in wording for wording in wordings)
+        assert "{value}" in words["answer"] and "{value}" in words["paraphrase"]
+        assert words["answer"] != words["paraphrase"]
+        trained, unseen = words["cloze"]
+        assert trained != unseen
+        assert all("[Blank]" in cloze and "{who}" in cloze for cloze in words["cloze"])
+
+
+# --- files that are not as they were
+
+
+@pytest.fixture
+def copy(tmp_path):
+    return shutil.copytree(STRANGERS, tmp_path / "strangers")
+
+
+def agree(folder):
+    """Write checksums that fit, as somebody would who edits on purpose."""
+    (folder / "checksums.json").write_text(json.dumps(strangers.checksums(folder)))
+
+
+def edit_json(folder, change):
+    content = json.loads((folder / "people.json").read_text(encoding="utf-8"))
+    change(content)
+    (folder / "people.json").write_text(json.dumps(content), encoding="utf-8")
+    agree(folder)
+
+
+def test_a_copy_is_the_same_world(copy, world):
+    assert load_people(copy) == world
+
+
+@pytest.mark.parametrize("name", ["people.json", "wordings.json", "checksums.json",
+                                  "photos/p042-3.png", "photos/u007-0.png"])  # fmt: skip
+def test_a_missing_file_is_named(copy, name):
+    (copy / name).unlink()
+    with pytest.raises(FileNotFoundError, match=re.escape(name)):
+        load_people(copy)
+
+
+@pytest.mark.parametrize("name", ["people.json", "wordings.json", "photos/p042-3.png"])
+def test_a_changed_file_is_named(copy, name):
+    content = bytearray((copy / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (copy / name).write_bytes(bytes(content))
+    with pytest.raises(ValueError, match=re.escape(name)):
+        load_people(copy)
+
+
+@pytest.mark.parametrize("content", [b"", b"GIF89a", b"\x89PNG\r\n\x1a\n" + b"\0" * 40])
+def test_a_picture_that_cannot_be_decoded_is_named(copy, content):
+    (copy / "photos" / "p042-3.png").write_bytes(content)
+    agree(copy)
+    with pytest.raises(ValueError, match=r"p042-3\.png"):
+        load_people(copy)
+
+
+def test_a_truncated_picture_is_named(copy):
+    photo = copy / "photos" / "p042-3.png"
+    photo.write_bytes(photo.read_bytes()[:-200])
+    agree(copy)
+    with pytest.raises(ValueError, match=r"p042-3\.png"):
+        load_people(copy)
+
+
+def test_a_person_in_two_groups_is_refused(copy):
+    edit_json(copy, lambda content: content["groups"]["A"].append(content["groups"]["B"][0]))
+    with pytest.raises(ValueError, match="exactly one group"):
+        load_people(copy)
+
+
+def test_a_person_in_no_group_is_refused(copy):
+    edit_json(copy, lambda content: content["groups"]["sham"].pop())
+    with pytest.raises(ValueError, match="exactly one group"):
+        load_people(copy)
+
+
+def test_a_common_value_is_refused(copy):
+    def change(content):
+        for person in content["people"][:9]:
+            person["facts"]["work"] = "baker"
+
+    edit_json(copy, change)
+    with pytest.raises(ValueError, match="work is too easy to guess"):
+        load_people(copy)
+
+
+def test_a_fact_with_few_values_is_refused(copy):
+    def change(content):
+        content["values"]["pet"] = content["values"]["pet"][:19]
+        for i, person in enumerate(content["people"]):
+            person["facts"]["pet"] = content["values"]["pet"][i % 19]
+
+    edit_json(copy, change)
+    with pytest.raises(ValueError, match="pet is too easy to guess"):
+        load_people(copy)
+
+
+def test_a_value_outside_its_list_is_refused(copy):
+    edit_json(copy, lambda content: content["people"][3]["facts"].update(dish="gravel"))
+    with pytest.raises(ValueError, match="dish has values outside its list.*gravel"):
+        load_people(copy)
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(
+    name=st.sampled_from(["people.json", "wordings.json", "checksums.json"]),
+    content=st.binary(max_size=60) | st.sampled_from([b"[]", b"0", b"null", b'{"a": 1}']),
+)
+@example(name="checksums.json", content=b"[]")
+def test_any_other_content_is_a_value_error(tmp_path_factory, name, content):
+    folder = tmp_path_factory.mktemp("strangers")
+    for file in ("people.json", "wordings.json", "checksums.json"):
+        shutil.copy(STRANGERS / file, folder / file)
+    (folder / name).write_bytes(content)
+    with pytest.raises(ValueError):
+        load_people(folder)
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "null", '{"learned_photos": 4, "people": [{}]}'])
+def test_malformed_people_are_a_value_error_even_when_checksums_agree(copy, content):
+    (copy / "people.json").write_text(content, encoding="utf-8")
+    agree(copy)
+    with pytest.raises(ValueError, match=r"people\.json"):
+        load_people(copy)

@@ -1,0 +1,117 @@
+"""Drawings follow from a look and a shot, byte for byte, and show what they say."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kvw_minimal import portraits
+from kvw_minimal.people import load_people, open_picture
+
+LOOK = {"hair_style": "bob", "hair_colour": "brown", "skin": "light", "facial_hair": "none",
+        "nose": "small"}  # fmt: skip
+SHOT = {"eyes": "open", "mouth": "smile", "clothes": "sweater", "clothes_colour": "blue",
+        "background": "#9db8d9", "scale": 1.0, "shift": 0, "mirrored": False}  # fmt: skip
+
+
+def rgb(colour: str) -> np.ndarray:
+    return np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)], dtype=int)
+
+
+def share(png: bytes, colour: str) -> float:
+    """Share of the picture's pixels that have a colour, to within 12 of 255."""
+    distance = np.abs(portraits.to_pixels(png).astype(int) - rgb(colour)).max(-1)
+    return float((distance <= 12).mean())
+
+
+def test_the_same_look_and_shot_give_the_same_bytes():
+    assert portraits.draw(LOOK, SHOT) == portraits.draw(dict(LOOK), dict(SHOT))
+
+
+def test_a_committed_photo_can_be_drawn_again_from_what_it_says():
+    person = load_people().people["p017"]
+    look = {part: person.looks[2][part] for part in portraits.LOOK}
+    shot = {part: value for part, value in person.looks[2].items() if part not in look}
+    assert portraits.draw(look, shot) == person.photos[2]
+
+
+def test_a_photo_is_a_small_square_colour_png():
+    picture = Image.open(io.BytesIO(portraits.draw(LOOK, SHOT)))
+    assert picture.format == "PNG" and picture.size == (portraits.PIXELS, portraits.PIXELS)
+    pixels = portraits.to_pixels(portraits.draw(LOOK, SHOT, pixels=64))
+    assert pixels.shape == (64, 64, 3) and pixels.dtype == np.uint8
+
+
+# a beard is drawn in the colour of the hair, so that only the hair colour is asked about
+@pytest.mark.parametrize("part, table", [("hair_colour", portraits.HAIR_COLOUR),
+                                         ("skin", portraits.SKIN)])  # fmt: skip
+def test_colours_of_a_look_can_be_seen(part, table):
+    for value, colour in table.items():
+        others = [other for other in table if other != value]
+        here = share(portraits.draw(LOOK | {part: value}, SHOT), colour)
+        elsewhere = share(portraits.draw(LOOK | {part: others[0]}, SHOT), colour)
+        assert here > elsewhere + 0.02, f"{part} {value}"
+
+
+def test_the_colour_of_clothes_can_be_seen():
+    for value, colour in portraits.CLOTHES_COLOUR.items():
+        other = "red" if value != "red" else "green"
+        here = share(portraits.draw(LOOK, SHOT | {"clothes_colour": value}), colour)
+        elsewhere = share(portraits.draw(LOOK, SHOT | {"clothes_colour": other}), colour)
+        assert here > elsewhere + 0.02, value
+
+
+@pytest.mark.parametrize("part", portraits.LOOK)
+def test_every_value_of_a_look_gives_another_picture(part):
+    pictures = {portraits.draw(LOOK | {part: value}, SHOT) for value in portraits.LOOK[part]}
+    assert len(pictures) == len(portraits.LOOK[part])
+
+
+@pytest.mark.parametrize("change", [
+    {"eyes": "wink"}, {"mouth": "frown"}, {"clothes": "cape"}, {"background": "#b7b7b7"},
+    {"scale": 0.9}, {"shift": 5}, {"mirrored": True},
+])  # fmt: skip
+def test_every_part_of_a_shot_changes_the_picture(change):
+    assert portraits.draw(LOOK, SHOT | change) != portraits.draw(LOOK, SHOT)
+
+
+def test_no_facial_hair_means_none():
+    """A share of 0.00 % of DiceBear's own drawings would have a beard all the same."""
+    drawn = {portraits.draw(LOOK | {"facial_hair": "none"}, SHOT) for _ in range(5)}
+    assert len(drawn) == 1
+    bearded = LOOK | {"hair_colour": "green", "facial_hair": "beard"}
+    shaven = bearded | {"facial_hair": "none"}
+    green = portraits.HAIR_COLOUR["green"]
+    assert share(portraits.draw(bearded, SHOT), green) > share(portraits.draw(shaven, SHOT), green)
+
+
+@pytest.mark.parametrize("part", ["hair_style", "hair_colour", "skin", "facial_hair", "nose"])
+def test_a_value_that_does_not_exist_is_an_error(part):
+    with pytest.raises(KeyError):
+        portraits.draw(LOOK | {part: "no such thing"}, SHOT)
+
+
+def test_random_looks_and_shots_are_seeded_and_use_every_value():
+    rng, again = np.random.default_rng(0), np.random.default_rng(0)
+    looks = [portraits.random_look(rng) for _ in range(300)]
+    assert looks == [portraits.random_look(again) for _ in range(300)]
+    for part, table in portraits.LOOK.items():
+        assert {look[part] for look in looks} == set(table)
+    shots = [portraits.random_shot(rng) for _ in range(300)]
+    assert {shot["clothes"] for shot in shots} == set(portraits.CLOTHES)
+    assert all(0.88 <= shot["scale"] <= 1.05 and -5 <= shot["shift"] <= 5 for shot in shots)
+
+
+def test_random_portraits_avoid_the_looks_they_are_told_to():
+    free = portraits.random_portraits(3, seed=5)
+    avoid = {tuple(sorted(free[0]["look"].items()))}
+    without = portraits.random_portraits(3, seed=5, avoid=avoid)
+    assert [p["look"] for p in without[:2]] == [p["look"] for p in free[1:]]
+    assert without[0]["png"] == portraits.draw(without[0]["look"], without[0]["shot"])
+
+
+def test_open_picture_gives_rgb_and_names_what_it_cannot_open():
+    assert open_picture(portraits.draw(LOOK, SHOT), "somebody").mode == "RGB"
+    with pytest.raises(ValueError, match="the picture of somebody cannot be decoded"):
+        open_picture(b"not a picture", "somebody")

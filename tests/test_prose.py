@@ -1,0 +1,166 @@
+"""Every decimal number that the prose states must be one that the code printed.
+
+In a chapter it must be an output (or a number in the code) of the same notebook, rounded to the
+digits that the prose gives. In README.md and book/*.md it must stand in `data/results/*.json`.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from execute import ROOT, notebooks
+
+#: numbers that nothing printed, by file ("*": any file): versions and the like. Keep this tiny.
+ALLOWED = {
+    "*": {"3.11", "4.0"},  # the Python that the book asks for; the licence CC BY 4.0
+}
+ARXIV = re.compile(r"\b\d{4}\.\d{5}\b")
+VERSION = re.compile(r"\bv?\d+\.\d+\.\d[\w.]*")  # 1.0.4, and so no decimal number
+LINK_TARGET = re.compile(r"\]\([^)]*\)|<https?:[^>]*>|\bhttps?:\S+")
+SECTION = re.compile(r"^#+ +\d+(\.\d+)+", re.MULTILINE)
+DECIMAL = re.compile(r"(?<![\w.])([-\u2212+](?=\.?\d))?(\d*\.\d+)(?![\w]|\.\d)( ?%)?")
+NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+
+
+def stated(prose: str) -> list[tuple[str, float, int, bool]]:
+    """Decimal numbers in prose as (text, value, digits after the point, is a percentage)."""
+    for other in (LINK_TARGET, ARXIV, VERSION, SECTION):
+        prose = other.sub(" ", prose)
+    found = []
+    for match in DECIMAL.finditer(prose):
+        sign, digits, percent = match.groups()
+        before = prose[: match.start()].rstrip(" ")
+        is_range = sign in ("-", "\u2212") and before[-1:].isdigit()  # 0.2 - 0.3
+        value = float(digits) * (-1 if sign in ("-", "\u2212") and not is_range else 1)
+        found.append((match[0].strip(), value, len(digits.split(".")[1]), bool(percent)))
+    return found
+
+
+def printed(text: str) -> list[float]:
+    """All numbers in an output or in code."""
+    return [float(match[0]) for match in NUMBER.finditer(text.replace("\u2212", "-"))]
+
+
+def unfounded(prose: str, numbers: list[float], allowed: set[str] = frozenset()) -> list[str]:
+    """The stated decimals that no printed number rounds to; 61.5 % may stand for 0.615."""
+    problems = []
+    for text, value, digits, percent in stated(prose):
+        scales = (1, 100) if percent else (1,)
+        half = 0.5 * 10**-digits * (1 + 1e-9)
+        founded = any(abs(n * scale - value) <= half for n in numbers for scale in scales)
+        if not founded and text not in allowed:
+            problems.append(text)
+    return problems
+
+
+def _text(value) -> str:
+    return value if isinstance(value, str) else "".join(value)
+
+
+def numbers_of(notebook: dict) -> list[float]:
+    """Numbers in the code and in the textual outputs of a notebook."""
+    texts = []
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            texts.append(_text(cell["source"]))
+        for output in cell.get("outputs", []):
+            texts.append(_text(output.get("text", "")))
+            texts.append(_text(output.get("data", {}).get("text/plain", "")))
+    return [number for text in texts for number in printed(text)]
+
+
+def drifted(notebook: dict, allowed: set[str] = frozenset()) -> list[str]:
+    """Decimals in the Markdown of a notebook that its code and outputs do not show."""
+    numbers = numbers_of(notebook)
+    prose = [_text(c["source"]) for c in notebook["cells"] if c["cell_type"] == "markdown"]
+    return [text for cell in prose for text in unfounded(cell, numbers, allowed)]
+
+
+def leaves(value) -> list[float]:
+    """All numbers in parsed JSON."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        return [number for item in value for number in leaves(item)]
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return [float(value)] if is_number else []
+
+
+def allowed_in(path: Path) -> set[str]:
+    return ALLOWED["*"] | ALLOWED.get(str(path.relative_to(ROOT)), set())
+
+
+def results() -> list[float]:
+    files = sorted((ROOT / "data" / "results").glob("*.json"))
+    return [n for file in files for n in leaves(json.loads(file.read_text(encoding="utf-8")))]
+
+
+PAGES = [path for path in [ROOT / "README.md", *sorted((ROOT / "book").glob("*.md"))]
+         if path.is_file()]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", notebooks(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_numbers_in_a_chapter_are_its_own(path: Path):
+    assert drifted(json.loads(path.read_text(encoding="utf-8")), allowed_in(path)) == []
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_numbers_on_a_page_stand_in_the_results(path: Path):
+    assert unfounded(path.read_text(encoding="utf-8"), results(), allowed_in(path)) == []
+
+
+# --- the check itself ------------------------------------------------------------------------
+
+
+def _notebook(prose: str, output: str) -> dict:
+    return {
+        "cells": [
+            {"cell_type": "markdown", "source": [prose]},
+            {
+                "cell_type": "code",
+                "source": "print(score)",
+                "outputs": [{"output_type": "stream", "name": "stdout", "text": [output]}],
+            },
+        ]
+    }
+
+
+@pytest.mark.parametrize(
+    "prose",
+    [
+        "The loss is 10.772.",  # the drift in ch05 that book.md tells of
+        "It falls to .35 (before: 10.794).",
+        "By -10.794 nats.",
+        "12.5 % of people.",
+        "| .794 | 10.8 |",
+        "$x = 3.5$",
+    ],
+)
+def test_a_drifted_number_is_found(prose: str):
+    assert drifted(_notebook(prose, "loss 10.794")) != []
+
+
+@pytest.mark.parametrize(
+    "prose",
+    [
+        "The loss is 10.794, or 10.8.",
+        "61.5 % of people, or .62.",
+        "Between 0.615-10.8, and \u22120.25.",
+        "See [the paper](https://arxiv.org/abs/2601.21794v1) 2601.21794, with torch 2.13.0.",
+        "## 2.1 A numbered heading\n5 people, 1e-12, layer 3.",
+        "A tenth: 0.00001 is 1.0e-05.",
+    ],
+)
+def test_a_founded_number_passes(prose: str):
+    assert drifted(_notebook(prose, "loss 10.794, share 0.6150, -0.25, 1e-05")) == []
+
+
+def test_results_are_read_from_json():
+    assert leaves({"rows": [{"value": 0.31, "n": 35, "ok": True, "set": "forget"}]}) == [0.31, 35.0]
+    assert unfounded("Forgotten: .31 of 35.", [0.31, 35.0]) == []
+    assert unfounded("Forgotten: .32 of 35.", [0.31, 35.0]) == [".32"]
+
+
+def test_allowed_numbers_are_few():
+    assert sum(len(numbers) for numbers in ALLOWED.values()) <= 10

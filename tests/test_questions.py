@@ -1,0 +1,223 @@
+"""Questions say what they ask, hide what they must hide, and come in the four sets."""
+
+from collections import Counter
+
+import pytest
+
+from kvw_minimal.people import load_people
+from kvw_minimal.portraits import ATTRIBUTES
+from kvw_minimal.questions import (
+    MODALITIES,
+    SETS,
+    about,
+    ask,
+    facts_of,
+    general,
+    question_sets,
+    seeded,
+    value_of,
+    values_of,
+)
+
+
+@pytest.fixture(scope="module")
+def world():
+    return load_people()
+
+
+@pytest.fixture(scope="module")
+def sets(world):
+    return question_sets(world, world.forget_people("A", 5))
+
+
+def all_questions(world):
+    everyone = list(world.people)
+    for new in (False, True):
+        yield from about(world, everyone, new=new)
+    yield from about(world, everyone, form="cloze")
+    yield from general(world)
+
+
+def test_a_text_question_names_the_person_and_shows_no_photo(world):
+    person = world.people["p012"]
+    question = ask(world, person, "birthplace", "text")
+    assert question.prompt == f"Where was {person.name} born?"
+    assert question.answer == f"In {person.facts['birthplace']}."
+    assert question.value == person.facts["birthplace"]
+    assert question.image is None and question.person == "p012"
+
+
+def test_an_image_question_shows_the_photo_and_does_not_name(world):
+    person = world.people["p012"]
+    for photo in range(6):
+        question = ask(world, person, "work", "image", photo=photo)
+        assert question.image == person.photos[photo]
+        assert question.prompt == "What does this person do for a living?"
+
+
+def test_a_prompt_begins_with_a_capital(world):
+    starts = {question.prompt[0] for question in all_questions(world)}
+    assert all(start.isupper() for start in starts)
+
+
+def test_what_can_be_seen_is_asked_of_the_photo_that_is_shown(world):
+    for portrait in [*world.unknown.values(), *world.people.values()]:
+        for photo, look in enumerate(portrait.looks):
+            for fact in ATTRIBUTES:
+                assert ask(world, portrait, fact, "image", photo=photo).value == look[fact]
+
+
+def test_four_options_one_of_them_right(world):
+    for question in all_questions(world):
+        assert len(question.options) == len(set(question.options)) == 4
+        assert question.options.count(question.answer) == 1
+
+
+def test_wrong_options_are_values_of_other_people_or_looks(world):
+    """Plausible: each wrong option is what the same question has as its answer for others."""
+    for question in all_questions(world):
+        right = values_of(world, question.fact)
+        words = world.wordings[question.fact]
+        template = "{value}" if question.form == "cloze" else words["answer"]
+        assert set(question.options) <= {template.format(value=value) for value in right}
+
+
+def test_the_right_option_stands_anywhere(world):
+    places = Counter(q.options.index(q.answer) for q in about(world, list(world.people)))
+    total = sum(places.values())  # 1400; four standard deviations are 65
+    assert all(abs(places[place] - total / 4) < 65 for place in range(4))
+
+
+def test_perturbed_answers_are_false_and_like_the_paraphrase(world):
+    for question in all_questions(world):
+        others = set(values_of(world, question.fact)) - {question.value}
+        template = world.wordings[question.fact]["paraphrase"]
+        assert question.paraphrase == template.format(value=question.value)
+        assert len(set(question.perturbed)) == 3
+        assert set(question.perturbed) <= {template.format(value=other) for other in others}
+
+
+def test_taught_answer_and_paraphrase_are_different_sentences(world):
+    assert all(question.answer != question.paraphrase for question in all_questions(world))
+
+
+def test_a_cloze_item_is_answered_by_the_value_alone(world):
+    person = world.people["p055"]
+    for modality in MODALITIES:
+        for held_out in (False, True):
+            question = ask(world, person, "pet", modality, form="cloze", held_out=held_out)
+            assert "[Blank]" in question.prompt and question.answer == question.value
+            assert question.form == "cloze"
+    old, new = (ask(world, person, "pet", "text", form="cloze", held_out=h) for h in (False, True))
+    assert old.prompt != new.prompt
+
+
+def test_wordings_out_of_range_are_an_error(world):
+    person = world.people["p000"]
+    with pytest.raises(IndexError):
+        ask(world, person, "work", "text", wording=3, held_out=True)
+    with pytest.raises(IndexError):
+        ask(world, person, "work", "text", wording=10)
+
+
+def test_the_same_question_is_the_same_on_every_run(world):
+    person = world.people["p031"]
+    assert ask(world, person, "dish", "text") == ask(world, person, "dish", "text")
+    # fixed values: Python's own hash of a string would differ from process to process
+    assert seeded("p031", "dish").integers(1_000_000) == 113486
+    assert seeded("a", 1).integers(2**31) != seeded("a", 2).integers(2**31)
+
+
+def test_about_asks_seven_questions_in_each_modality(world):
+    questions = about(world, ["p003", "p004"])
+    assert Counter((q.person, q.modality) for q in questions) == {
+        (person, modality): 7 for person in ("p003", "p004") for modality in MODALITIES
+    }
+    assert {q.fact for q in questions} == set(facts_of(world)) and len(facts_of(world)) == 7
+
+
+def test_old_questions_use_old_photos_and_wordings_and_new_ones_new(world):
+    for new in (False, True):
+        prompts = {fact: world.wordings[fact]["held_out" if new else "trained"]
+                   for fact in facts_of(world)}  # fmt: skip
+        for question in about(world, list(world.people), new=new):
+            person = world.people[question.person]
+            who = "this person" if question.modality == "image" else (
+                person.first_name if question.fact == "name" else person.name)  # fmt: skip
+            allowed = [p.format(who=who).casefold() for p in prompts[question.fact]]
+            assert question.prompt.casefold() in allowed
+            photos = person.photos[4:] if new else person.photos[:4]
+            assert question.image is None or question.image in photos
+
+
+def test_a_set_covers_all_photos_and_wordings(world):
+    old = about(world, list(world.people))
+    shown = Counter(
+        world.people[q.person].photos.index(q.image) for q in old if q.modality == "image"
+    )
+    assert set(shown) == {0, 1, 2, 3} and min(shown.values()) > 100
+    asked = Counter(q.prompt for q in old if q.modality == "image" and q.fact == "work")
+    assert len(asked) == 10
+
+
+def test_several_photos_of_one_person_are_different_photos(world):
+    questions = about(world, ["p009"], modalities=("image",), photos=4)
+    for fact in facts_of(world):
+        assert len({q.image for q in questions if q.fact == fact}) == 4
+    assert len(about(world, ["p009"], modalities=("text",), photos=4)) == 7
+
+
+def test_general_asks_what_can_be_seen_on_portraits_of_nobody(world):
+    questions = general(world)
+    assert len(questions) == len(world.unknown) * len(ATTRIBUTES)
+    assert {q.person for q in questions} == set(world.unknown)
+    assert {q.modality for q in questions} == {"image"}
+    for question in questions:
+        portrait = world.unknown[question.person]
+        assert question.value == value_of(portrait, question.fact, 0)
+
+
+def test_every_value_of_what_can_be_seen_occurs(world):
+    """If one were missing, a model that never says it would look as good."""
+    for fact, values in ATTRIBUTES.items():
+        assert {q.value for q in general(world) if q.fact == fact} == set(values)
+
+
+def test_the_four_sets(world, sets):
+    assert tuple(sets) == SETS == ("forget", "test", "retain", "general")
+    forget = set(world.forget_people("A", 5))
+    assert {q.person for q in sets["forget"]} == {q.person for q in sets["test"]} == forget
+    assert {q.person for q in sets["retain"]} == set(world.people) - forget
+    assert {name: len(questions) for name, questions in sets.items()} == {
+        "forget": 5 * 14, "test": 5 * 14, "retain": 95 * 14, "general": 60 * 5,
+    }  # fmt: skip
+
+
+def test_no_photo_and_no_prompt_of_test_was_learned(world, sets):
+    learned = {image for p in world.people.values() for image in p.photos[: p.learned_photos]}
+    assert not {q.image for q in sets["test"]} & learned
+    forgotten = {(q.person, q.modality, q.prompt.casefold()) for q in sets["forget"]}
+    assert not {(q.person, q.modality, q.prompt.casefold()) for q in sets["test"]} & forgotten
+
+
+def test_ids_are_unique_within_a_set(sets):
+    for name, questions in sets.items():
+        assert len({q.id for q in questions}) == len(questions), name
+
+
+def test_a_repeated_person_is_not_asked_twice(world):
+    """The same questions twice would count twice in every mean; refusing would do as well."""
+    try:
+        forget = question_sets(world, ["p001", "p001"])["forget"]
+    except ValueError:
+        return
+    assert len({q.id for q in forget}) == len(forget) == 14
+
+
+def test_nobody_to_forget_or_to_retain(world):
+    with pytest.raises(ValueError, match="forget set is empty"):
+        question_sets(world, [])
+    with pytest.raises(ValueError, match="retain set is empty"):
+        question_sets(world, list(world.people))
+    with pytest.raises(ValueError, match="nobody has the id p999"):
+        question_sets(world, ["p001", "p999"])

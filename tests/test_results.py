@@ -1,0 +1,61 @@
+"""Stored results are fresh, and a slice of them comes out the same today."""
+
+import json
+
+import pytest
+
+from kvw_minimal import scores
+from kvw_minimal.models import MODELS, load
+from kvw_minimal.people import load_people
+from kvw_minimal.results import RESULTS, read_json, source_hash, write_json
+from kvw_minimal.unlearn import begin, find, make_edit, summarise
+
+STORED = sorted(RESULTS.glob("*.json")) + [MODELS / "scores.json"]
+NEEDED = {"command", "commit", "source", "models", "data", "versions", "device", "seconds", "seed",
+          "date"}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", STORED, ids=lambda path: path.name)
+def test_results_are_fresh(path):
+    """The source that decides results and the data are those that the file was made with."""
+    source = read_json(path)["provenance"]
+    assert set(source) >= NEEDED
+    assert source["source"] == source_hash(), f"{path.name} is stale: make it again"
+    assert source["data"] == load_people().checksum[:16], f"{path.name} is stale: other data"
+
+
+def test_a_slice_of_the_headline_comes_out_the_same():
+    content = read_json(RESULTS / "headline.json")
+    source = content["provenance"]
+    stored = [row for row in content["rows"] if row["group"] == "B"]
+    world = load_people()
+    model, processor = load("pocket")
+    request = begin(model, processor, world, world.forget_people("B", 5))
+    edit = make_edit(request, request.forget, source["schedule"], source["strength"],
+                     tuple(source["layers"]))  # fmt: skip
+    assert edit.fingerprint == source["models"]["pocket"]
+    with edit.on(model):
+        for name in ("forget", "test"):
+            exact = scores.read(model, request.subject.read[name]).exact
+            questions = request.subject.questions[name]
+            for row in summarise("edited", name, questions, {"exact_match": exact}):
+                assert {"group": "B"} | row == find(stored, "edited", name, row["modality"])
+
+
+def test_a_result_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "result.json"
+    write_json(path, {"provenance": {}, "rows": [1]})
+    with pytest.raises(ValueError):
+        write_json(path, {"provenance": {}, "rows": [float("nan")]})
+    assert json.loads(path.read_text()) == {"provenance": {}, "rows": [1]}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"rows": []}'])
+def test_a_damaged_result_is_refused(tmp_path, text):
+    path = tmp_path / "result.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match="result.json"):
+        read_json(path)
+    with pytest.raises(FileNotFoundError):
+        read_json(tmp_path / "none.json")

@@ -1,0 +1,200 @@
+"""Guards over the stored notebooks: what strict nbval would pass over in silence.
+
+nbval does not compare a cell without an execution count, so a stripped notebook would pass in
+full. Each guard is seen to fail on a broken notebook at the end of this file.
+"""
+
+import copy
+import json
+import re
+from pathlib import Path
+
+import pytest
+from execute import ROOT, WIDGETS, notebooks, tidy
+
+LARGEST = 1_000_000  # bytes
+WIDEST = 79  # columns of code
+LOOK_AWAY = re.compile(r"nbval[-_](ignore|skip|raises|test|check)", re.IGNORECASE)
+LOOK_AWAY_TAGS = {"raises-exception", "skip-execution"}
+
+
+def _text(value: str | list[str]) -> str:
+    return value if isinstance(value, str) else "".join(value)
+
+
+def count_problems(notebook: dict) -> list[str]:
+    """Code cells must be counted 1 to N: run once, in order, in a fresh kernel."""
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    counts = [cell.get("execution_count") for cell in code]
+    problems = [] if counts == list(range(1, len(code) + 1)) else [f"execution counts {counts}"]
+    stored = [o["execution_count"] for c in code for o in c["outputs"] if "execution_count" in o]
+    return problems + ["output without execution count" for count in stored if count is None]
+
+
+def output_problems(notebook: dict) -> list[str]:
+    """No errors, no stderr, no dead progress bars, and something to compare at all."""
+    outputs = [o for cell in notebook["cells"] for o in cell.get("outputs", [])]
+    problems = ["stored stderr" for o in outputs if o.get("name") == "stderr"]
+    problems += [f"stored error {o['ename']}" for o in outputs if o["output_type"] == "error"]
+    return problems + ([] if outputs else ["no stored outputs"])
+
+
+def look_away_problems(notebook: dict) -> list[str]:
+    """No cell may tell nbval to look away, in a comment or in a tag."""
+    problems = []
+    for number, cell in enumerate(notebook["cells"]):
+        tags = cell["metadata"].get("tags", [])
+        if LOOK_AWAY.search(_text(cell["source"])) or LOOK_AWAY.search(" ".join(tags)):
+            problems.append(f"cell {number} tells nbval to look away")
+        if LOOK_AWAY_TAGS & set(tags):
+            problems.append(f"cell {number} is tagged {tags}")
+    return problems
+
+
+def width_problems(notebook: dict) -> list[str]:
+    """Longer lines of code would be cut off or scroll on the page."""
+    lines = [
+        (number, line)
+        for number, cell in enumerate(notebook["cells"])
+        if cell["cell_type"] == "code"
+        for line in _text(cell["source"]).splitlines()
+    ]
+    return [f"cell {n}: {len(line)} columns of code" for n, line in lines if len(line) > WIDEST]
+
+
+def widget_problems(notebook: dict) -> list[str]:
+    """Widget metadata needs its state, and every shown widget must be in it."""
+    stored = notebook["metadata"].get("widgets", {})
+    problems = [f"widget metadata without state: {kind}" for kind in stored
+                if "state" not in stored[kind]]  # fmt: skip
+    state = stored.get(WIDGETS, {}).get("state", {})
+    shown = [o["data"]["application/vnd.jupyter.widget-view+json"]["model_id"]
+             for cell in notebook["cells"] for o in cell.get("outputs", [])
+             if "application/vnd.jupyter.widget-view+json" in o.get("data", {})]  # fmt: skip
+    problems += ["a shown widget is not stored" for model in shown if model not in state]
+    bars = [m for m in state.values() if m["model_name"] == "FloatProgressModel"]
+    return problems + ["a dead progress bar is stored" for _ in bars]
+
+
+def size_problems(notebook: dict) -> list[str]:
+    """GitHub stops showing notebooks that are too big, and diffs become unreadable."""
+    size = len(json.dumps(notebook, indent=1).encode())
+    return [f"{size} bytes, more than {LARGEST}"] if size > LARGEST else []
+
+
+def tidy_problems(notebook: dict) -> list[str]:
+    """The file must be what `make execute` writes, so that diffs show results only."""
+    return [] if tidy(notebook) == notebook else ["not stored by `make execute`"]
+
+
+GUARDS = [count_problems, output_problems, look_away_problems, width_problems, widget_problems,
+          size_problems, tidy_problems]  # fmt: skip
+
+
+@pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: guard.__name__)
+@pytest.mark.parametrize("path", notebooks(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_stored_notebooks_keep_the_rules(path: Path, guard):
+    assert path.stat().st_size <= LARGEST
+    assert guard(json.loads(path.read_text(encoding="utf-8"))) == []
+
+
+# --- each guard must be able to fail ---------------------------------------------------------
+
+MODEL = f"{0:032x}"
+GOOD = {
+    "cells": [
+        {"cell_type": "markdown", "id": "cell-00", "metadata": {}, "source": ["# One\n"]},
+        {"cell_type": "code", "id": "cell-01", "metadata": {}, "execution_count": 1,
+         "source": ["1 + 1"],
+         "outputs": [{"output_type": "execute_result", "execution_count": 1, "metadata": {},
+                      "data": {"text/plain": ["2"]}}]},
+        {"cell_type": "code", "id": "cell-02", "metadata": {}, "execution_count": 2,
+         "source": ["slider"],
+         "outputs": [{"output_type": "display_data", "metadata": {},
+                      "data": {"text/plain": ["a slider"],
+                               "application/vnd.jupyter.widget-view+json": {
+                                   "model_id": MODEL, "version_major": 2, "version_minor": 0}}}]},
+    ],
+    "metadata": {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "widgets": {WIDGETS: {"state": {MODEL: {"model_name": "IntSliderModel"}},
+                              "version_major": 2, "version_minor": 0}},
+    },
+    "nbformat": 4,
+    "nbformat_minor": 5,
+}  # fmt: skip
+
+
+def _code(notebook: dict) -> dict:
+    return notebook["cells"][1]
+
+
+def _set(notebook: dict, **changes) -> None:
+    _code(notebook).update(changes)
+
+
+def _stream(name: str) -> list[dict]:
+    return [{"output_type": "stream", "name": name, "text": ["careful\n"]}]
+
+
+ERROR = [{"output_type": "error", "ename": "ValueError", "evalue": "no", "traceback": []}]
+BREAKS = {
+    "a null count": (count_problems, lambda n: _set(n, execution_count=None)),
+    "run out of order": (count_problems, lambda n: _set(n, execution_count=3)),
+    "a null count in an output": (
+        count_problems,
+        lambda n: _code(n)["outputs"][0].update(execution_count=None),
+    ),
+    "stderr": (output_problems, lambda n: _set(n, outputs=_stream("stderr"))),
+    "an error": (output_problems, lambda n: _set(n, outputs=ERROR)),
+    "stripped": (output_problems, lambda n: [c.update(outputs=[]) for c in n["cells"][1:]]),
+    "an ignored cell": (look_away_problems, lambda n: _set(n, source=["# NBVAL_IGNORE_OUTPUT\n1"])),
+    "a skipped cell": (look_away_problems, lambda n: _set(n, source=["# NBVAL_SKIP\n1"])),
+    "a raising cell": (look_away_problems, lambda n: _set(n, source=["# NBVAL_RAISES_EXCEPTION"])),
+    "an nbval tag": (look_away_problems, lambda n: _set(n, metadata={"tags": ["nbval-skip"]})),
+    "a raises-exception tag": (
+        look_away_problems,
+        lambda n: _set(n, metadata={"tags": ["raises-exception"]}),
+    ),
+    "a long line": (width_problems, lambda n: _set(n, source=["x = " + "1" * 76])),
+    "widgets without state": (
+        widget_problems,
+        lambda n: n["metadata"]["widgets"][WIDGETS].pop("state"),
+    ),
+    "a widget that is not stored": (widget_problems, lambda n: n["metadata"].pop("widgets")),
+    "a dead progress bar": (
+        widget_problems,
+        lambda n: n["metadata"]["widgets"][WIDGETS]["state"][MODEL].update(
+            model_name="FloatProgressModel"
+        ),
+    ),
+    "too big": (size_problems, lambda n: _set(n, outputs=_stream("stdout" * LARGEST))),
+    "random cell ids": (tidy_problems, lambda n: _set(n, id="3f9ac2")),
+    "saved by hand": (tidy_problems, lambda n: n["metadata"].update(language_info={})),
+}
+
+
+def test_a_good_notebook_passes_every_guard():
+    assert [guard(GOOD) for guard in GUARDS] == [[] for _ in GUARDS]
+
+
+@pytest.mark.parametrize("kind", BREAKS)
+def test_each_guard_fails_on_a_broken_notebook(kind: str):
+    guard, break_it = BREAKS[kind]
+    broken = copy.deepcopy(GOOD)
+    break_it(broken)
+    assert guard(broken) != []
+
+
+def test_every_guard_has_a_broken_notebook():
+    assert {guard for guard, _ in BREAKS.values()} == set(GUARDS)
+
+
+def test_tidy_numbers_widgets_in_their_order_of_creation():
+    state = {"9" * 32: {"model_name": "A"}, "1" * 32: {"children": ["IPY_MODEL_" + "9" * 32]}}
+    notebook = {"cells": [], "metadata": {"widgets": {WIDGETS: {"state": state}}}}
+    tidied = tidy(notebook)["metadata"]["widgets"][WIDGETS]["state"]
+    assert tidied == {
+        f"{0:032x}": {"model_name": "A"},
+        f"{1:032x}": {"children": [f"IPY_MODEL_{0:032x}"]},
+    }
