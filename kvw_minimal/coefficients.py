@@ -116,6 +116,7 @@ def measure(model: nn.Module, batches: list[Batch], people: list[str],
         tokens.index_add_(0, owner, torch.ones(len(owner), device=device))
 
         def see(layer, h, batch=batch, owner=owner):
+            h = h.reshape(*batch.predicts.shape, -1)  # OPT flattens it; [B, T, d_ff]
             sums[:, layer].index_add_(0, owner, h[batch.predicts].float().abs())
 
         with watch(projections, see):

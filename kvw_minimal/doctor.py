@@ -52,11 +52,11 @@ def vanilla_scores(model, processor, world: World) -> dict[str, float]:
         found[name] = scores.read(model, answer_batches(processor, questions, 128)).exact.mean()
     for modality in ("image", "text"):
         questions = about(world, everyone, new=True, modalities=(modality,))
-        said = scores.answer(model, processor, questions, 128, 12)
+        said = scores.answer(model, processor, questions, 128)
         right = [scores.same_answer(s, q.answer) for s, q in zip(said, questions, strict=True)]
         found[f"test, {modality}, generated"] = np.mean(right)
     questions = general(world)
-    said = scores.answer(model, processor, questions, 128, 12)
+    said = scores.answer(model, processor, questions, 128)
     for fact in ATTRIBUTES:
         right = [scores.same_answer(s, q.answer) for s, q in zip(said, questions, strict=True)
                  if q.fact == fact]  # fmt: skip

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import weakref
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -53,7 +55,8 @@ def resolve_layers(layers: tuple, count: int) -> tuple[int, int]:
     if isinstance(first, float) or isinstance(last, float):
         if not 0 <= first < last <= 1:
             raise ValueError(f"layers {layers}: fractions must rise within 0.0 to 1.0")
-        first, last = round(first * count), max(round(first * count), round(last * count) - 1)
+        first = min(round(first * count), count - 1)
+        last = max(first, round(last * count) - 1)
     if not 0 <= first <= last < count:
         raise ValueError(f"layers {layers}: this model has layers 0 to {count - 1}")
     return int(first), int(last)
@@ -76,7 +79,8 @@ class Edit:
     fingerprint: str
     schedule: str = "one pass"
     notes: dict = field(default_factory=dict)
-    _originals: dict = field(default_factory=dict, repr=False, compare=False)
+    _originals: dict = field(default_factory=dict, init=False, repr=False, compare=False)
+    _model: Callable = field(default=lambda: None, init=False, repr=False, compare=False)
 
     def __post_init__(self):
         check_strength(self.strength)
@@ -102,7 +106,7 @@ class Edit:
         if self.schedule != "one pass":
             raise ValueError("a published edit cannot change its strength: each batch was "
                              "measured on weights already weakened; run it again")  # fmt: skip
-        return replace(self, strength=strength, _originals={})
+        return replace(self, strength=strength)
 
     @torch.no_grad()
     def apply(self, model: nn.Module) -> None:
@@ -116,9 +120,13 @@ class Edit:
             raise ValueError("this edit is applied already; undo it first")
         if fingerprint(model) != self.fingerprint:
             raise ValueError("this edit was made for another model (or one that is edited now)")
+        shape = (len(projections), columns(next(iter(projections.values()))).shape[1])
+        if tuple(self.contrast.shape) != shape:
+            raise ValueError(f"this edit has shape {tuple(self.contrast.shape)}, the model {shape}")
         gates = self.gates
         touched = [i for i in range(len(projections)) if (gates[i] < 1).any()]
         for layer, (name, projection) in enumerate(projections.items()):
+            self._model = weakref.ref(model)
             if layer in touched:
                 self._originals[name] = projection.weight.detach().clone()
                 scaled = columns(projection).float() * gates[layer].to(projection.weight.device)
@@ -126,7 +134,13 @@ class Edit:
 
     @torch.no_grad()
     def undo(self, model: nn.Module) -> None:
-        """Put the original weights back, bit for bit."""
+        """Put the original weights back, bit for bit.
+
+        Raises:
+            ValueError: the edit is applied, but to another model.
+        """
+        if self._originals and self._model() is not model:
+            raise ValueError("this edit is applied to another model; undo it there")
         for name, original in self._originals.items():
             model.get_submodule(name).weight.data.copy_(original)
         self._originals.clear()
@@ -184,7 +198,7 @@ class Edit:
                 raise ValueError("unknown schedule or notes")
             return cls(contrast, float(metadata["strength"]), metadata["fingerprint"],
                        metadata["schedule"], notes)  # fmt: skip
-        except (SafetensorError, KeyError, ValueError, UnicodeDecodeError) as error:
+        except (SafetensorError, KeyError, ValueError, RecursionError) as error:
             raise ValueError(f"{path} is not an edit, or is damaged: {error}") from error
 
 

@@ -236,3 +236,27 @@ def small_png(figure: Figure, colours: int = 48) -> bytes:
     reduced = picture.quantize(colours, dither=Image.Dither.NONE)
     reduced.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
+
+
+def before_after(people: list[Person], facts: list[str], before: list[list[str]],
+                 after: list[list[str]], forgotten: set[str]) -> Figure:  # fmt: skip
+    """Faces with a model's answers before and after an edit; wrong answers are struck red.
+
+    Args:
+        facts: what was asked, one line of text each.
+        before, after: `[people][facts]` answers.
+        forgotten: ids of the people whom the edit forgets.
+    """
+    figure, axes = plt.subplots(1, len(people), figsize=(2.55 * len(people), 4.1))
+    for axis, person, old, new in zip(axes, people, before, after, strict=True):
+        axis.imshow(open_picture(person.photos[0], person.id))
+        axis.set_axis_off()
+        gone = person.id in forgotten
+        axis.set_title(f"{person.name}\n{'to be forgotten' if gone else 'to be kept'}",
+                       color="firebrick" if gone else "black", fontsize=11)  # fmt: skip
+        for line, (fact, was, now) in enumerate(zip(facts, old, new, strict=True)):
+            changed = was != now
+            text = f"{fact}: {was}" if not changed else f"{fact}: {was}  →  {now}"
+            axis.text(0.0, -0.06 - 0.11 * line, text, transform=axis.transAxes, va="top",
+                      fontsize=8.5, color="firebrick" if changed else "black")  # fmt: skip
+    return figure

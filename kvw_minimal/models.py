@@ -58,7 +58,7 @@ def load(name: str = "pocket", device: str = "cpu", dtype: torch.dtype = torch.f
         eyes = hasattr(processor, "image_processor")
         auto = AutoModelForImageTextToText if eyes else AutoModelForCausalLM
         model = auto.from_pretrained(path, dtype=dtype)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise OSError(
             f"cannot load {name!r}: it is not a model of this book (pocket, pocket-oracle-A-5; "
             "others after `make models`), not a folder with a model, and the hub did not provide "
@@ -113,9 +113,10 @@ def find_projections(model: nn.Module) -> dict[str, nn.Module]:
              if _is_output_projection(name, module, text.hidden_size)]
             for i, layer in enumerate(stack)
         ]  # fmt: skip
-        if all(len(layer) == 1 for layer in found):
+        experts = any("expert" in name.lower() for name, _ in stack.named_modules())
+        if all(len(layer) == 1 for layer in found) and not experts:
             return dict(layer[0] for layer in found)
-        if any(len(layer) > 1 for layer in found):
+        if experts or any(len(layer) > 1 for layer in found):
             raise ValueError(
                 f"{type(model).__name__} has several FFNs in one layer ({path}); a mixture of "
                 "experts is not supported"
@@ -136,12 +137,14 @@ def columns(projection: nn.Module) -> torch.Tensor:
 def fingerprint(model: nn.Module) -> str:
     """A short hash of the FFN output projections: equal for equal weights, whatever the device.
 
-    Hashes at most 65,536 evenly spaced weights a layer, so that it is quick on any model.
+    Hashes the float32 sum over each knowledge vector and over each output, and the shapes: every
+    weight counts, and it is quick on any model.
     """
     digest = hashlib.sha256()
     for name, projection in find_projections(model).items():
-        flat = projection.weight.detach().flatten()
-        some = flat[:: max(1, flat.numel() // 65_536)].float().cpu()
-        digest.update(f"{name} {tuple(projection.weight.shape)} {projection.weight.dtype}".encode())
-        digest.update(some.numpy().tobytes())
+        weight = projection.weight.detach()
+        digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
+        for axis in (0, 1):  # in float64, rounded: the order of summation must not show
+            sums = weight.double().sum(axis).float().cpu()
+            digest.update(sums.numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -127,6 +127,18 @@ def _validate(world: World) -> None:
             raise ValueError(f"people.json: {fact} is too easy to guess")
 
 
+def _world(content: dict, wordings: dict, folder: Path, sums: dict, checksum: str) -> World:
+    learned = content["learned_photos"]
+    return World(
+        people={r["id"]: _person(r, folder, sums, learned) for r in content["people"]},
+        unknown={r["id"]: _person(r, folder, sums, learned) for r in content["unknown"]},
+        groups=content["groups"],
+        values=content["values"],
+        wordings=wordings,
+        checksum=checksum,
+    )
+
+
 @cache
 def load_people(folder: Path = STRANGERS) -> World:
     """Load and validate the strangers.
@@ -139,17 +151,16 @@ def load_people(folder: Path = STRANGERS) -> World:
     sums_file = folder / "checksums.json"
     if not sums_file.is_file():
         raise FileNotFoundError(f"{sums_file} is missing; is {folder} the strangers' folder?")
-    sums = json.loads(sums_file.read_text(encoding="utf-8"))
-    content = json.loads(_checked(folder, "people.json", sums))
-    wordings = json.loads(_checked(folder, "wordings.json", sums))
-    learned = content["learned_photos"]
-    world = World(
-        people={r["id"]: _person(r, folder, sums, learned) for r in content["people"]},
-        unknown={r["id"]: _person(r, folder, sums, learned) for r in content["unknown"]},
-        groups=content["groups"],
-        values=content["values"],
-        wordings=wordings,
-        checksum=hashlib.sha256(sums_file.read_bytes()).hexdigest(),
-    )
-    _validate(world)
+    try:
+        sums = dict(json.loads(sums_file.read_text(encoding="utf-8")))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{sums_file} is not a table of checksums: {error}") from error
+    content = _checked(folder, "people.json", sums)
+    wordings = _checked(folder, "wordings.json", sums)
+    checksum = hashlib.sha256(sums_file.read_bytes()).hexdigest()
+    try:
+        world = _world(json.loads(content), json.loads(wordings), folder, sums, checksum)
+        _validate(world)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"people.json in {folder} is malformed: {error!r}") from error
     return world

@@ -131,8 +131,16 @@ def about(world: World, people: list[str], *, new: bool = False, modalities=MODA
                     photo = choices[(turn + k) % len(choices)]
                     wording = (turn + k) % (3 if new else 10)
                     questions.append(
-                        ask(world, person, fact, modality, wording=wording, held_out=new,
-                            photo=photo, form=form)  # fmt: skip
+                        ask(
+                            world,
+                            person,
+                            fact,
+                            modality,
+                            wording=wording,
+                            held_out=new,
+                            photo=photo,
+                            form=form,
+                        )  # fmt: skip
                     )
     return questions
 
@@ -150,10 +158,12 @@ def question_sets(world: World, forget: list[str]) -> dict[str, list[Question]]:
     """The four sets: `forget`, `test` (same people, new photo and wording), `retain`, `general`.
 
     Raises:
-        ValueError: nobody to forget, nobody left to retain, or an unknown person.
+        ValueError: nobody to forget, somebody twice, nobody left to retain, or an unknown person.
     """
     if not forget:
         raise ValueError("the forget set is empty: name at least one person")
+    if len(set(forget)) < len(forget):
+        raise ValueError("the forget set names a person twice")
     retain = world.retain_people(forget)
     if not retain:
         raise ValueError("the retain set is empty: leave at least one person to be kept")

@@ -131,6 +131,8 @@ def mentions(said: str, gold: str) -> float:
 def rouge_l(said: str, gold: str, kind: str = "fmeasure") -> float:
     """ROUGE-L with stemming, in [0, 1]; MLLMU-Bench uses `fmeasure`, CLEAR and TOFU `recall`.
 
+    The library keeps only a to z and digits: it cannot tell "José" from "Jos".
+
     >>> round(rouge_l("In Lisbon.", "In Oslo."), 2)
     0.5
     """
@@ -173,7 +175,7 @@ def parse_letter(said: str) -> str | None:
     alone = re.fullmatch(r"[(\[]?([A-Da-d])[)\].:]?", said)
     if alone:
         return alone[1].upper()
-    named = re.findall(r"(?:answer|option|choice)(?: is)?\s*:?\s*[(\[]?([A-D])\b", said, re.I)
+    named = re.findall(r"(?i:answer|option|choice)(?i: is)?\s*:?\s*[(\[]?([A-D])\b", said)
     named += re.findall(r"^[(\[]?([A-D])[)\].:](?=\s)", said)
     return named[-1].upper() if named else None
 
@@ -209,7 +211,7 @@ def forget_quality(ratios: np.ndarray, oracle_ratios: np.ndarray) -> dict[str, f
 
 def model_utility(scores: list[float]) -> float:
     """Harmonic mean of scores in [0, 1] that are not about the forgotten; 0 if any is 0."""
-    if not scores or min(scores) < 0:
+    if not scores or not all(0 <= score < np.inf for score in scores):
         raise ValueError("utility needs scores of at least 0")
     return 0.0 if min(scores) == 0 else float(stats.hmean(scores))
 

@@ -145,7 +145,7 @@ def score_set(subject: Subject, state: str, name: str, forms: dict[str, set[str]
     forced = scores.read(subject.model, subject.read[name])
     metrics = {"exact_match": forced.exact, "probability": forced.probability}
     if generate:
-        said = scores.generate(subject.model, subject.ask[name], subject.processor, 12)
+        said = scores.generate(subject.model, subject.ask[name], subject.processor)
         pairs = list(zip(said, questions, strict=True))
         metrics["exact_match_generated"] = [scores.same_answer(s, q.answer) for s, q in pairs]
         metrics["rouge_l"] = [scores.rouge_l(s, q.answer) for s, q in pairs]

@@ -1,0 +1,57 @@
+"""Figures draw what they are given."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from kvw_minimal import figures
+from kvw_minimal.people import load_people
+
+ROWS = [
+    {"state": state, "set": name, "modality": "image", "metric": "exact_match", "value": value,
+     "low": value - 0.05, "high": value + 0.05, "n": 10}
+    for state, value in (("vanilla", 0.9), ("edited", 0.4))
+    for name in ("forget", "retain")
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def close():
+    yield
+    plt.close("all")
+
+
+def test_bars_have_the_height_of_the_values():
+    figure = figures.bars(ROWS)
+    heights = sorted(round(patch.get_height(), 6) for patch in figure.axes[0].patches)
+    assert heights == [0.4, 0.4, 0.9, 0.9]
+
+
+def test_the_table_says_what_the_bars_show():
+    table = figures.table(ROWS)
+    assert table.loc[("forget", "image"), "vanilla"] == "0.90 [0.85, 0.95]"
+    assert list(table.columns) == ["vanilla", "edited"]
+
+
+def test_frontier_rings_the_marked_strength():
+    points = pd.DataFrame({"schedule": "one pass", "strength": [1.0, 8.0], "forget": [0.9, 0.3],
+                           "retain": [1.0, 0.8]})  # fmt: skip
+    figure = figures.frontier(points, mark=8.0)
+    line, ring = figure.axes[0].lines[0], figure.axes[0].collections[-1]
+    assert line.get_xydata().tolist() == [[0.9, 1.0], [0.3, 0.8]]
+    assert ring.get_offsets().tolist() == [[0.3, 0.8]]
+
+
+def test_photos_show_every_person():
+    world = load_people()
+    people = [world.people[person] for person in world.groups["A"][:2]]
+    figure = figures.photos(people)
+    titles = [axis.get_title() for axis in figure.axes]
+    assert titles.count("new") == 4 and people[1].name in titles
+
+
+def test_to_png_is_a_png_and_closes():
+    figure = figures.gate_curves(np.logspace(-1, 1, 5), {2.0: np.ones(5)})
+    assert figures.to_png(figure).startswith(b"\x89PNG")
+    assert not plt.get_fignums()
