@@ -237,7 +237,7 @@ def export_clear(world: World, folder: str | Path, group: str = "A", percent: in
     if forget_part not in CLEAR:
         raise ValueError(f"CLEAR has no config for {percent} % of our people; use 5 or 10")
     forget = world.forget_people(group, percent)
-    photos, text, rows = {}, {}, {}
+    photos, text, rows = (dict[str, list[dict]]() for _ in range(3))
     for key, person in world.people.items():
         cells = _photos(person, new=False).items()
         photos[key] = [_clear_row(world, person, photo, cell) for photo, cell in cells]
@@ -386,7 +386,7 @@ def _load(source: str | Path, config: str, columns: Collection[str],
         parts = {f"{source} ({config})": _read_hub(source, config)}
     else:
         raise FileNotFoundError(f"{source} is neither a folder nor a hub id like {MLLMU_HUB}")
-    questions, number = [], 0
+    questions, number = list[Question](), 0
     for name, (found, rows) in parts.items():
         wrong = ", ".join(column for column in columns if found.count(column) != 1)
         if wrong:  # `found` is all there is, also when a name occurs twice
@@ -431,11 +431,11 @@ def _items(row: dict, where: str) -> Iterator[tuple[str, str, dict]]:
 
 def _evaluation(row: dict, where: str, config: str, number: int) -> Iterator[dict]:
     """The questions of an evaluation row; the k-th image question shows the k-th picture."""
-    person, seen = _identity(row, where), Counter()
+    person, seen = _identity(row, where), Counter[tuple[str, str]]()
     cells = _field(row, "images", where, list) if config == "Test_Set" else [row["image"]]
     pictures = [_cell(cell, where)["bytes"] for cell in cells or [None]]
     for task, modality, item in _items(row, where):
-        prompt, options, form = _field(item, "Question", where), (), "question"
+        prompt, form, options = _field(item, "Question", where), "question", tuple[str, ...]()
         if task == "classification":
             letter = _field(item, "Correct_Answer", where).strip()
             if letter not in tuple(LETTERS):

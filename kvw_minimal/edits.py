@@ -125,8 +125,8 @@ class Edit:
             raise ValueError(f"this edit has shape {tuple(self.contrast.shape)}, the model {shape}")
         gates = self.gates
         touched = [i for i in range(len(projections)) if (gates[i] < 1).any()]
+        self._model = weakref.ref(model)
         for layer, (name, projection) in enumerate(projections.items()):
-            self._model = weakref.ref(model)
             if layer in touched:
                 self._originals[name] = projection.weight.detach().clone()
                 scaled = columns(projection).float() * gates[layer].to(projection.weight.device)
