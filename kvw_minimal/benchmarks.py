@@ -20,6 +20,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -36,13 +37,13 @@ _EVALUATION = ("ID", "Directory", "biography", "question", "answer", "Classifica
 _ONE_PICTURE = ("Full_Set", "Retain_Set", "forget_5", "forget_10", "forget_15",
                 "retain_95", "retain_90", "retain_85")  # fmt: skip
 #: the columns of each config of MLLMU-Bench
-MLLMU = {config: ("image", *_EVALUATION) for config in _ONE_PICTURE}
+MLLMU: dict[str, tuple[str, ...]] = {config: ("image", *_EVALUATION) for config in _ONE_PICTURE}
 MLLMU |= {"Test_Set": ("images", *_EVALUATION), "ft_Data": ("image", "metadata")}
 _CAPTIONS = ("image", "caption", "name")
 _PERTURBED = ("paraphrased_caption", "perturbed_captions", "perturbed_names")
 _PARTS = ("full", "forget01", "forget05", "forget10", "retain99", "retain95", "retain90")
 #: the columns of each config of CLEAR
-CLEAR = {config: _CAPTIONS for config in _PARTS}
+CLEAR: dict[str, tuple[str, ...]] = {config: _CAPTIONS for config in _PARTS}
 CLEAR |= {f"{config}+tofu": (*_CAPTIONS, "question", "answer") for config in _PARTS}
 CLEAR |= {f"{config}_perturbed": _CAPTIONS + _PERTURBED for config in (*_PARTS[1:4], "retain")}
 CLEAR |= {"real_faces": ("image", "answer", "options")}
@@ -309,13 +310,13 @@ def _write(folder: str | Path, rows: dict[str, list[dict]], schema: dict, note: 
 # ---- what is read ------------------------------------------------------------------------------
 
 
-def _field(record: object, key: str, where: str, kind: type = str):
+def _field(record: Any, key: str, where: str, kind: type = str) -> Any:
     """`record[key]`, which has to be a filled text, a list or a dict."""
     if not isinstance(record, dict) or key not in record:
         found = ", ".join(map(str, record)) if isinstance(record, dict) else f"{record!r:.60}"
         raise ValueError(f"{where}: there is no {key}; found {found}")
-    value = record[key]
-    if not isinstance(value, kind) or (kind is str and not value.strip()):
+    value: Any = record[key]
+    if not isinstance(value, kind) or (isinstance(value, str) and not value.strip()):
         raise ValueError(f"{where}: {key} should be a filled {kind.__name__}, is {value!r:.60}")
     return value
 
@@ -324,13 +325,13 @@ def _texts(record: dict, key: str, where: str) -> list[str]:
     return [_field({key: value}, key, where) for value in _field(record, key, where, list)]
 
 
-def _identity(record: object, where: str) -> str:
+def _identity(record: Any, where: str) -> str:
     """An ID is text or a whole number."""
     whole = isinstance(record, dict) and type(record.get("ID")) is int
     return str(record["ID"]) if whole else _field(record, "ID", where)
 
 
-def _cell(cell: object, where: str) -> dict:
+def _cell(cell: Any, where: str) -> dict:
     """A picture cell, `{"bytes": ...}`, after its picture was decoded to be sure."""
     png = cell.get("bytes") if isinstance(cell, dict) else None
     if not isinstance(png, bytes) or not png:
@@ -484,7 +485,7 @@ def load_mllmu(source: str | Path, config: str,
 
 def _clear(seed: int, row: dict, where: str, config: str, number: int) -> Iterator[dict]:
     """The questions of a CLEAR row, as keywords for `Question`."""
-    image = None
+    image: Any = None
     if row["image"] is not None or not config.endswith("+tofu"):  # these have rows of text alone
         image = _cell(row["image"], where)["bytes"]
     if config == "real_world":

@@ -229,7 +229,7 @@ def strength_frame(points: pd.DataFrame, controls: pd.DataFrame, strength: float
     return figure
 
 
-def small_png(figure: Figure, colours: int = 48) -> bytes:
+def small_png(figure: Figure, colours: int = 128) -> bytes:
     """The figure as a PNG with few colours, a third of the size; the figure is closed."""
     picture = Image.open(io.BytesIO(to_png(figure))).convert("RGB")
     buffer = io.BytesIO()

@@ -26,6 +26,7 @@ from .questions import SETS, Question, about, question_sets, seeded
 
 HEADROOM = 0.50  # vanilla must beat the oracle by so much on the forget set
 SHAM_DRAWS = 20
+SPOKEN = 300  # at most so many questions of a set are answered aloud
 SCHEDULES = ("one pass", "published")
 STRENGTH = 24.0  # total G, tuned on the tuning groups: data/results/tuning.json
 
@@ -87,24 +88,36 @@ class Subject:
 
     Attributes:
         questions: the four sets.
-        read: batches with answers; `ask`: batches of prompts; by set.
+        read: batches with answers, by set.
+        spoken: which questions of a set are also answered aloud (at most 300, evenly spread).
+        ask: batches of their prompts, by set.
     """
 
     model: torch.nn.Module
     processor: object
     questions: dict[str, list[Question]]
     read: dict[str, list[Batch]]
+    spoken: dict[str, list[int]]
     ask: dict[str, list[Batch]]
 
 
 def prepare(model, processor, questions: dict[str, list[Question]],
             batch_size: int = 128) -> Subject:  # fmt: skip
     """Encode every set once."""
+    spoken = {
+        name: list(range(0, len(qs), -(-len(qs) // SPOKEN))) for name, qs in questions.items()
+    }
     return Subject(
-        model, processor, questions,
+        model,
+        processor,
+        questions,
         {name: answer_batches(processor, qs, batch_size) for name, qs in questions.items()},
-        {name: prompt_batches(processor, qs, batch_size) for name, qs in questions.items()},
-    )  # fmt: skip
+        spoken,
+        {
+            name: prompt_batches(processor, [questions[name][i] for i in rows], batch_size)
+            for name, rows in spoken.items()
+        },
+    )
 
 
 def by_modality(questions: list[Question]) -> Iterator[tuple[str, list[int]]]:
@@ -116,7 +129,7 @@ def by_modality(questions: list[Question]) -> Iterator[tuple[str, list[int]]]:
 
 
 def summarise(state: str, name: str, questions: list[Question],
-              metrics: dict[str, np.ndarray]) -> list[dict]:  # fmt: skip
+              metrics: dict) -> list[dict]:  # fmt: skip
     """One row for each modality and metric of a set."""
     rows = []
     for modality, chosen in by_modality(questions):
@@ -144,13 +157,18 @@ def score_set(subject: Subject, state: str, name: str, forms: dict[str, set[str]
     questions = subject.questions[name]
     forced = scores.read(subject.model, subject.read[name])
     metrics = {"exact_match": forced.exact, "probability": forced.probability}
+    rows = summarise(state, name, questions, metrics)
     if generate:
+        asked = [questions[i] for i in subject.spoken[name]]
         said = scores.generate(subject.model, subject.ask[name], subject.processor)
-        pairs = list(zip(said, questions, strict=True))
-        metrics["exact_match_generated"] = [scores.same_answer(s, q.answer) for s, q in pairs]
-        metrics["rouge_l"] = [scores.rouge_l(s, q.answer) for s, q in pairs]
-        metrics["well_formed"] = [scores.well_formed(s, forms[q.fact]) for s, q in pairs]
-    return summarise(state, name, questions, metrics)
+        pairs = list(zip(said, asked, strict=True))
+        metrics = {
+            "exact_match_generated": [scores.same_answer(s, q.answer) for s, q in pairs],
+            "rouge_l": [scores.rouge_l(s, q.answer) for s, q in pairs],
+            "well_formed": [scores.well_formed(s, forms[q.fact]) for s, q in pairs],
+        }
+        rows += summarise(state, name, asked, metrics)
+    return rows
 
 
 def find(rows: list[dict], state: str, name: str, modality: str,
