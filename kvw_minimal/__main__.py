@@ -43,7 +43,8 @@ def unlearn(
     strength: Strength = STRENGTH,
     schedule: Schedule = "one pass",
     layers: Annotated[str, typer.Option(help="0:3 or 0.0:1.0")] = "0.0:1.0",
-    draws: Annotated[int, typer.Option(help="sham draws")] = 20,
+    draws: Annotated[int, typer.Option(help="sham draws", min=1)] = 20,
+    oracle: Annotated[bool, typer.Option(help="compare with the oracle, demand headroom")] = True,
     save_edit: Annotated[Path | None, typer.Option(help="write the edit (safetensors)")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="write rows here")] = None,
 ) -> None:
@@ -53,8 +54,17 @@ def unlearn(
     for path in (save_edit, json_file):
         if path is not None and not path.absolute().parent.is_dir():
             raise FileNotFoundError(f"the folder of {path} does not exist; make it first")
-    result, edit = report.unlearn(model, group, forget, strength, schedule, _parse_layers(layers),
-                                  draws, progress=True)  # fmt: skip
+    result, edit = report.unlearn(
+        model,
+        group,
+        forget,
+        strength,
+        schedule,
+        _parse_layers(layers),
+        draws,
+        oracle,
+        progress=True,
+    )
     typer.echo(edit.describe())
     typer.echo(report.table(result["rows"]))
     if save_edit is not None:

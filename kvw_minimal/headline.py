@@ -73,7 +73,7 @@ def choose(rows: list[dict]) -> tuple[tuple, float]:
         for strength in STRENGTHS
         if mean(layers, strength, "retain") >= KEPT * mean(layers, 0.0, "retain")
     ]
-    return min(settings, key=lambda setting: mean(*setting, "forget"))
+    return min(settings, key=lambda setting: mean(setting[0], setting[1], "forget"))
 
 
 def measure() -> dict:

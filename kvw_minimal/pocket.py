@@ -16,6 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,9 +41,10 @@ CHAT = (
 )
 SEEN = ("hair_style", "hair_colour", "skin", "facial_hair", "clothes", "clothes_colour")
 EVERY = 500  # steps between two checkpoints
-EYE = {"portraits": 12_000, "steps": 6_000, "batch": 192, "rate": 1e-3, "seed": 1}
-LANGUAGE = {"steps": 2_000, "batch": 128, "rate": 2e-3, "seed": 2, "attribute_portraits": 3_000,
-            "views": 6}  # fmt: skip
+EYE: dict[str, Any] = {"portraits": 12_000, "steps": 6_000, "batch": 192, "rate": 1e-3, "seed": 1}
+LANGUAGE: dict[str, Any] = {
+    "steps": 2_000, "batch": 128, "rate": 2e-3, "seed": 2, "attribute_portraits": 3_000, "views": 6
+}  # fmt: skip
 
 
 def build_tokenizer(world: World):

@@ -6,6 +6,7 @@ DiceBear and recoloured here. Nobody's face: every portrait is a handful of shap
 
 import io
 import json
+from collections.abc import Collection
 from functools import cache
 from importlib import resources
 
@@ -36,10 +37,10 @@ EYES = ("glasses", "happy", "open", "sleep", "sunglasses", "wink")
 MOUTH = ("bigSmile", "frown", "lips", "smile", "smirk", "surprise")
 BACKGROUND = ("#9db8d9", "#a9cfa4", "#d9b99d", "#c3a9cf", "#b7b7b7", "#8fc9c9", "#d9a9b4")
 
-LOOK = {"hair_style": HAIR_STYLE, "hair_colour": HAIR_COLOUR, "skin": SKIN,
+LOOK: dict[str, dict] = {"hair_style": HAIR_STYLE, "hair_colour": HAIR_COLOUR, "skin": SKIN,
         "facial_hair": FACIAL_HAIR, "nose": NOSE}  # fmt: skip
 #: what a question may ask about any portrait, known person or not
-ATTRIBUTES = {"hair_colour": HAIR_COLOUR, "skin": SKIN, "facial_hair": FACIAL_HAIR,
+ATTRIBUTES: dict[str, dict] = {"hair_colour": HAIR_COLOUR, "skin": SKIN, "facial_hair": FACIAL_HAIR,
               "clothes": CLOTHES, "clothes_colour": CLOTHES_COLOUR}  # fmt: skip
 PIXELS = 128  # side of a committed photo
 
@@ -112,7 +113,7 @@ def draw(look: dict, shot: dict, pixels: int = PIXELS) -> bytes:
     )
 
 
-def random_portraits(count: int, seed: int, avoid: set[tuple] = frozenset()) -> list[dict]:
+def random_portraits(count: int, seed: int, avoid: Collection[tuple] = frozenset()) -> list[dict]:
     """Draw `count` portraits of people nobody knows.
 
     Args:

@@ -54,7 +54,8 @@ def oracle_rows(request: Request, group: str, percent: int) -> tuple[list[dict],
     if not rows:
         raise FileNotFoundError(
             f"the oracle {name} is neither here nor among the stored scores; make it with "
-            f"`python -m kvw_minimal train pocket --group {group} --forget {percent}`"
+            f"`python -m kvw_minimal train pocket --group {group} --forget {percent}`, or leave "
+            "it and the headroom check out with --no-oracle"
         )
     if content["provenance"]["data"] != request.world.checksum[:16]:
         raise ValueError(f"{stored} was made from other strangers; run `make models`")

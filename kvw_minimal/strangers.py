@@ -47,9 +47,12 @@ def _names(rng: np.random.Generator) -> list[tuple[str, str]]:
     firsts = [a + b for a in _START.split() for b in _END.split()]
     lasts = [a + b + c for a in _START.split() for b in ("", "l", "n", "r")
              for c in _LAST_END.split()]  # fmt: skip
-    firsts = rng.choice(firsts, PEOPLE, replace=False)
-    lasts = rng.choice(lasts, PEOPLE, replace=False)
-    return [(str(first), str(last)) for first, last in zip(firsts, lasts, strict=True)]
+    chosen = zip(
+        rng.choice(firsts, PEOPLE, replace=False),
+        rng.choice(lasts, PEOPLE, replace=False),
+        strict=True,
+    )
+    return [(str(first), str(last)) for first, last in chosen]
 
 
 def _looks(rng: np.random.Generator) -> list[dict[str, str]]:

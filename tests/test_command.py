@@ -41,6 +41,7 @@ def test_unlearn_keeps_its_contract(tmp_path):
         (["--forget", "7"], "forget"),
         (["--schedule", "never"], "schedule"),
         (["--model", "no/such-model"], "no/such-model"),
+        (["--group", "B", "--forget", "15"], "--no-oracle"),
     ],
 )
 def test_a_refusal_is_one_line_and_writes_nothing(tmp_path, arguments, word):
