@@ -28,11 +28,14 @@ def _parse_layers(text: str) -> tuple:
 
 
 @app.command()
-def demo(group: Group = "A") -> None:
-    """Forget five people, live: their answers and their neighbours' before and after."""
+def demo(
+    group: Group = "A",
+    picture: Annotated[Path | None, typer.Option(help="also draw it (PNG)")] = None,
+) -> None:
+    """Forget five people, live: their answers and two others' before and after."""
     from . import report
 
-    report.demo(group)
+    report.demo(group, picture)
 
 
 @app.command()

@@ -240,23 +240,29 @@ def small_png(figure: Figure, colours: int = 128) -> bytes:
 
 def before_after(people: list[Person], facts: list[str], before: list[list[str]],
                  after: list[list[str]], forgotten: set[str]) -> Figure:  # fmt: skip
-    """Faces with a model's answers before and after an edit; wrong answers are struck red.
+    """Faces with a model's answers before and after an edit; changed answers are red.
 
     Args:
         facts: what was asked, one line of text each.
         before, after: `[people][facts]` answers.
         forgotten: ids of the people whom the edit forgets.
     """
-    figure, axes = plt.subplots(1, len(people), figsize=(2.55 * len(people), 4.1))
-    for axis, person, old, new in zip(axes, people, before, after, strict=True):
-        axis.imshow(open_picture(person.photos[0], person.id))
-        axis.set_axis_off()
+    figure, (faces, words) = plt.subplots(
+        2, len(people), figsize=(2.7 * len(people), 4.3), height_ratios=(1.3, 1)
+    )
+    for face, text, person, old, new in zip(faces, words, people, before, after, strict=True):
+        face.imshow(open_picture(person.photos[0], person.id))
         gone = person.id in forgotten
-        axis.set_title(f"{person.name}\n{'to be forgotten' if gone else 'to be kept'}",
-                       color="firebrick" if gone else "black", fontsize=11)  # fmt: skip
+        face.set_title(
+            f"{person.name}\n{'to be forgotten' if gone else 'to be kept'}",
+            color="firebrick" if gone else "black", fontsize=11,
+        )  # fmt: skip
         for line, (fact, was, now) in enumerate(zip(facts, old, new, strict=True)):
             changed = was != now
-            text = f"{fact}: {was}" if not changed else f"{fact}: {was}  →  {now}"
-            axis.text(0.0, -0.06 - 0.11 * line, text, transform=axis.transAxes, va="top",
-                      fontsize=8.5, color="firebrick" if changed else "black")  # fmt: skip
+            text.text(
+                0, 1 - (line + 0.5) / len(facts), f"{fact}: {was}{f' → {now}' if changed else ''}",
+                va="center", fontsize=8.5, color="firebrick" if changed else "black",
+            )  # fmt: skip
+        face.set_axis_off()
+        text.set_axis_off()
     return figure

@@ -22,7 +22,7 @@ from .unlearn import begin, make_edit, prepare, score_sets, summarise
 
 STRENGTHS = (4.0, 8.0, 12.0, 16.0, 20.0, 24.0, 32.0, 48.0)
 LAYERS = ((0, 3), (1, 3), (0, 2))
-KEPT = 0.95  # of vanilla on retain: the tuned edit forgets as much as it can while keeping this
+KEPT = 0.90  # of vanilla on retain: the tuned edit forgets as much as it can while keeping this
 
 
 def tune() -> dict:

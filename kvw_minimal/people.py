@@ -96,7 +96,8 @@ def open_picture(png: bytes, name: str) -> Image.Image:
     """
     try:
         return Image.open(io.BytesIO(png)).convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError,
+            Image.DecompressionBombError) as error:  # fmt: skip
         raise ValueError(f"the picture of {name} cannot be decoded: {error}") from error
 
 

@@ -1,12 +1,13 @@
 """What the command line says: a live demonstration, a scored request, a scored model."""
 
 import time
+from collections import Counter
 from pathlib import Path
 
 from . import scores
 from .edits import Edit
 from .models import find_model, fingerprint, load
-from .people import load_people
+from .people import World, load_people
 from .pocket import model_name
 from .questions import SETS, about
 from .results import RESULTS, provenance, read_json
@@ -36,31 +37,35 @@ def table(rows: list[dict]) -> str:
     return "\n".join(lines + ["(image / text questions; intervals stand in the rows)"])
 
 
-def oracle_rows(request: Request, group: str, percent: int) -> tuple[list[dict], dict]:
-    """Rows of the model that was never taught the forgotten: live if it is here, else stored.
+def stored_oracle(name: str, world: World) -> list[dict]:
+    """Stored scores of an oracle whose weights are not here.
 
     Raises:
-        FileNotFoundError: neither model nor stored rows; the message says how to make them.
-        ValueError: stored rows that were made from other data.
+        FileNotFoundError: there are none; the message says how to make the oracle.
+        ValueError: they were made from other data.
     """
-    name = model_name(group, percent)
-    if Path(find_model(name)).is_dir():
-        model, processor = load(name)
-        subject = prepare(model, processor, request.subject.questions)
-        return score_sets(subject, "oracle", request.forms), {name: fingerprint(model)}
     stored = RESULTS / "oracles.json"
     content = read_json(stored) if stored.is_file() else {"rows": [], "provenance": {}}
     rows = [row for row in content["rows"] if row["oracle"] == name]
     if not rows:
+        group, percent = name.split("-")[-2:]
         raise FileNotFoundError(
             f"the oracle {name} is neither here nor among the stored scores; make it with "
             f"`python -m kvw_minimal train pocket --group {group} --forget {percent}`, or leave "
             "it and the headroom check out with --no-oracle"
         )
-    if content["provenance"]["data"] != request.world.checksum[:16]:
+    if content["provenance"]["data"] != world.checksum[:16]:
         raise ValueError(f"{stored} was made from other strangers; run `make models`")
-    rows = [{key: value for key, value in row.items() if key != "oracle"} for row in rows]
-    return rows, {name: "stored scores"}
+    return [{key: value for key, value in row.items() if key != "oracle"} for row in rows]
+
+
+def oracle_rows(request: Request, name: str) -> tuple[list[dict], dict[str, str]]:
+    """Rows of the model that was never taught the forgotten, live if it is here, else stored."""
+    if not Path(find_model(name)).is_dir():
+        return stored_oracle(name, request.world), {name: "stored scores"}
+    model, processor = load(name)
+    subject = prepare(model, processor, request.subject.questions)
+    return score_sets(subject, "oracle", request.forms), {name: fingerprint(model)}
 
 
 def unlearn(name: str, group: str, percent: int, strength: float = STRENGTH,
@@ -78,6 +83,8 @@ def unlearn(name: str, group: str, percent: int, strength: float = STRENGTH,
     start = time.perf_counter()
     world = load_people()
     forget = world.forget_people(group, percent)
+    if name == "pocket" and oracle and not Path(find_model(model_name(group, percent))).is_dir():
+        stored_oracle(model_name(group, percent), world)  # complain before the work, not after
     model, processor = load(name)
     check_settings(model, schedule, strength, layers)
     request = begin(model, processor, world, forget, progress)
@@ -87,7 +94,7 @@ def unlearn(name: str, group: str, percent: int, strength: float = STRENGTH,
         rows += score_sets(request.subject, "edited", request.forms)
     made = {name: edit.fingerprint}
     if name == "pocket" and oracle:
-        found, made_from = oracle_rows(request, group, percent)
+        found, made_from = oracle_rows(request, model_name(group, percent))
         rows, made = rows + found, made | made_from
         check_headroom(rows)
     rows += sham_rows(
@@ -123,24 +130,41 @@ def evaluate(name: str, group: str, percent: int, edit_file: Path | None = None)
     return {"provenance": source, "rows": rows}
 
 
-def demo(group: str = "A") -> None:
-    """Print what two forgotten and two kept people were and are remembered for."""
+def demo(group: str = "A", picture: Path | None = None) -> None:
+    """Print what the five and two others are asked and answered, before and after.
+
+    Args:
+        picture: also draw the two of the five whose answers changed most, and the two others.
+    """
     world = load_people()
     forget = world.forget_people(group, 5)
     model, processor = load("pocket")
-    request = begin(model, processor, world, forget)
-    edit = make_edit(request, forget)
-    shown = forget[:2] + world.retain_people(forget)[:2]
-    questions = [q for q in about(world, shown, modalities=("image",)) if q.fact != "name"]
+    result, edit = unlearn("pocket", group, 5, progress=True)
+    shown = forget + world.retain_people(forget)[:2]
+    questions = about(world, shown, modalities=("image",))
     before = scores.answer(model, processor, questions)
     with edit.on(model):
         after = scores.answer(model, processor, questions)
+    changed = Counter(q.person for q, b, a in zip(questions, before, after, strict=True) if b != a)
     print(edit.describe())
-    for question, old, new in zip(questions, before, after, strict=True):
-        if question.fact == "birthplace":
-            state = "forgotten" if question.person in forget else "kept"
+    for i, question in enumerate(questions):
+        if question.fact == next(iter(world.values)):
+            state = "to be forgotten" if question.person in forget else "to be kept"
             print(f"\n{world.people[question.person].name}, {state}")
-        mark = "=" if old == new else "->"
-        print(f"  {question.prompt:52} {old:26} {mark} {new}")
-    result, _ = unlearn("pocket", group, 5, progress=True)
+        mark = " " if before[i] == after[i] else ">"
+        print(f"  {question.prompt:52} {before[i]:24} {mark} {after[i]}")
     print("\n" + table(result["rows"]))
+    if picture is not None:
+        from . import figures
+
+        facts = [question.fact for question in questions if question.person == shown[0]]
+        starts = {person: i * len(facts) for i, person in enumerate(shown)}
+        drawn = [person for person, _ in changed.most_common() if person in forget][:2] + shown[-2:]
+        figure = figures.before_after(
+            [world.people[person] for person in drawn],
+            facts,
+            [before[starts[person] : starts[person] + len(facts)] for person in drawn],
+            [after[starts[person] : starts[person] + len(facts)] for person in drawn],
+            set(forget),
+        )
+        picture.write_bytes(figures.to_png(figure))

@@ -28,7 +28,7 @@ HEADROOM = 0.50  # vanilla must beat the oracle by so much on the forget set
 SHAM_DRAWS = 20
 SPOKEN = 300  # at most so many questions of a set are answered aloud
 SCHEDULES = ("one pass", "published")
-STRENGTH = 24.0  # total G, tuned on the tuning groups: data/results/tuning.json
+STRENGTH = 32.0  # total G, tuned on the tuning groups: data/results/tuning.json
 
 
 def select(coefficients: Coefficients, people: list[str]) -> Coefficients:
