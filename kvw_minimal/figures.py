@@ -266,3 +266,21 @@ def before_after(people: list[Person], facts: list[str], before: list[list[str]]
         face.set_axis_off()
         text.set_axis_off()
     return figure
+
+
+# -- chapter 2
+
+
+def knocked_out(table: pd.DataFrame, untouched: float) -> Figure:
+    """The lead of the right value against the number of vectors that are knocked out.
+
+    Args:
+        table: columns `k`, `knocked out` (which vectors) and `lead`.
+        untouched: the lead with all vectors in place, a dashed line.
+    """
+    figure, axis = plt.subplots(figsize=(6.5, 3.2))
+    sns.lineplot(table, x="k", y="lead", hue="knocked out", marker="o", errorbar=None, ax=axis)
+    axis.axhline(untouched, color="black", linewidth=0.8, linestyle="--")
+    axis.set(xlabel="k vectors knocked out", ylabel="lead of the right value", ylim=(0, None))
+    axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
