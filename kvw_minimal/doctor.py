@@ -8,7 +8,7 @@ import numpy as np
 from . import scores
 from .batches import answer_batches
 from .models import MODELS, fingerprint, load
-from .people import World, load_people
+from .people import REPORT_GROUPS, World, load_people
 from .portraits import ATTRIBUTES
 from .questions import about, ask, facts_of, general, values_of
 from .results import RESULTS, provenance, read_json, write_json
@@ -95,7 +95,10 @@ def headline(rows: list[dict]) -> list[str]:
                 value /= mean("vanilla", name, modality)
             reached = value <= bound if sign == "<=" else value >= bound
             of = " of vanilla" if relative else ""
+            groups = {row["group"] for row in rows if row["state"] == state}
             label = f"{state}, {name}, {modality}{of}"
+            if len(groups) < len(REPORT_GROUPS):
+                label += f" (group {', '.join(sorted(groups))} only)"
             lines.append(verdict(reached, label, value, f"{sign} {bound}"))
     for name in ("forget", "retain", "general"):
         for modality in ("image",) if name == "general" else ("image", "text"):

@@ -21,7 +21,12 @@ class Explorer:
     def __init__(self, name: str, labels: list[str], pictures: list[bytes], start: int = 0):
         if not pictures or len(labels) != len(pictures) or not 0 <= start < len(pictures):
             raise ValueError("an explorer needs one label a picture and a start among them")
-        self.name, self.labels, self.pictures, self.start = name, list(labels), pictures, start
+        self.name, self.labels, self.pictures, self.start = (
+            name,
+            list(labels),
+            list(pictures),
+            start,
+        )
         options = [(label, i) for i, label in enumerate(labels)]
         slider = widgets.SelectionSlider(
             options=options, index=start, description=name, continuous_update=True,

@@ -89,7 +89,19 @@ def measure() -> dict:
         "people": None,
         "command": "python -m kvw_minimal.headline measure",
     }
-    return {"provenance": source, "rows": rows}
+    return {"provenance": source, "rows": rows, "means": means(rows)}
+
+
+def means(rows: list[dict]) -> list[dict]:
+    """Mean over the groups of each state, set, modality and metric, and over how many groups."""
+    keys = ("state", "set", "modality", "metric")
+    found: dict[tuple, list[float]] = {}
+    for row in rows:
+        found.setdefault(tuple(row[key] for key in keys), []).append(row["value"])
+    return [
+        dict(zip(keys, key, strict=True)) | {"value": round(sum(v) / len(v), 4), "groups": len(v)}
+        for key, v in found.items()
+    ]
 
 
 def oracles() -> dict:

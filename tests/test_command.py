@@ -1,6 +1,7 @@
 """The command line: what it prints, what it refuses, and that a refusal writes nothing."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -8,8 +9,9 @@ import pytest
 
 
 def run(*arguments, timeout=300):
+    offline = os.environ | {"HF_HUB_OFFLINE": "1"}  # else a hub id is tried again and again
     return subprocess.run([sys.executable, "-m", "kvw_minimal", *map(str, arguments)],
-                          capture_output=True, text=True, timeout=timeout)  # fmt: skip
+                          capture_output=True, text=True, timeout=timeout, env=offline)  # fmt: skip
 
 
 def test_help_names_the_commands():

@@ -107,7 +107,8 @@ def test_a_checkpoint_of_other_settings_is_refused(world, tmp_path, monkeypatch)
         pocket.train_language(world, model, processor, people, tmp_path / "c", settings=SMALL)
 
 
-def test_unknown_things_are_refused():
+def test_unknown_things_are_refused(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # else it retries
     with pytest.raises(ValueError, match="train what"):
         pocket.train("brain")
     with pytest.raises(OSError, match="not a model of this book"):

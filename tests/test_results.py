@@ -6,7 +6,8 @@ import pytest
 
 from kvw_minimal import scores
 from kvw_minimal.models import MODELS, load
-from kvw_minimal.people import load_people
+from kvw_minimal.people import ROOT, load_people
+from kvw_minimal.questions import SETS
 from kvw_minimal.results import RESULTS, read_json, source_hash, write_json
 from kvw_minimal.unlearn import begin, find, make_edit, summarise
 
@@ -59,3 +60,27 @@ def test_a_damaged_result_is_refused(tmp_path, text):
         read_json(path)
     with pytest.raises(FileNotFoundError):
         read_json(tmp_path / "none.json")
+
+
+def test_the_table_in_the_readme_is_the_mean_of_the_headline():
+    """Each cell, image / text, is the mean over the groups that have the row."""
+    rows = read_json(RESULTS / "headline.json")["rows"]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    starts = {
+        "vanilla": "| vanilla |",
+        "edited": "| KVW |",
+        "sham": "| sham:",
+        "oracle": "| oracle",
+    }
+    seen = 0
+    for state, start in starts.items():
+        line = next(line for line in readme if line.startswith(start))
+        for name, cell in zip(SETS, line.split("|")[2:-1], strict=True):
+            numbers = [float(number) for number in cell.replace("/", " ").split()]
+            for modality, number in zip(("image", "text"), numbers, strict=False):
+                values = [row["value"] for row in rows
+                          if (row["state"], row["set"], row["modality"], row["metric"])
+                          == (state, name, modality, "exact_match")]  # fmt: skip
+                assert number == round(sum(values) / len(values), 2), (state, name, modality)
+                seen += 1
+    assert seen == 26
