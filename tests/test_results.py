@@ -5,6 +5,7 @@ import json
 import pytest
 
 from kvw_minimal import scores
+from kvw_minimal.headline import means
 from kvw_minimal.models import MODELS, load
 from kvw_minimal.people import ROOT, load_people
 from kvw_minimal.questions import SETS
@@ -64,7 +65,9 @@ def test_a_damaged_result_is_refused(tmp_path, text):
 
 def test_the_table_in_the_readme_is_the_mean_of_the_headline():
     """Each cell, image / text, is the mean over the groups that have the row."""
-    rows = read_json(RESULTS / "headline.json")["rows"]
+    content = read_json(RESULTS / "headline.json")
+    rows = content["rows"]
+    assert content["means"] == means(rows)
     readme = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
     starts = {
         "vanilla": "| vanilla |",
