@@ -1,7 +1,8 @@
 # make book    everything from a fresh clone to a book you can open
 # make test    every check: lint, types, the book, a browser, unit tests, every notebook
 # make lab     the notebooks, live
-# make models  train the pocket models again      make bench  what measuring costs
+# make models  train the oracles: hours            make bench  what measuring costs
+# make break   break the package on purpose, one thing at a time: the tests must notice
 # make execute run the notebooks and store their outputs
 # make format  let ruff set the code              make clean  remove what was made here
 #
@@ -14,7 +15,7 @@ INSTALLED := $(VENV)/.installed
 BUILD := rm -rf _build && $(VENV)/bin/jupyter-book build . -n -W --keep-going -q
 GROUPS := A B C D E
 
-.PHONY: book test lab models bench execute format clean
+.PHONY: book test lab models bench execute break format clean
 
 book: $(INSTALLED)
 	$(RUN) -m kvw_minimal demo
@@ -34,15 +35,17 @@ lab: $(INSTALLED)
 	$(RUN) -m jupyterlab notebooks
 
 models: $(INSTALLED)
-	$(RUN) -m kvw_minimal train eye
-	$(RUN) -m kvw_minimal train pocket
 	for group in $(GROUPS); do $(RUN) -m kvw_minimal train pocket --group $$group --forget 5 || exit 1; done
+	$(RUN) -m kvw_minimal.headline oracles
 
 bench: $(INSTALLED)
 	$(RUN) -m kvw_minimal.bench
 
 execute: $(INSTALLED)
 	$(RUN) tests/execute.py
+
+break: $(INSTALLED)
+	$(RUN) tests/break_things.py
 
 format: $(INSTALLED)
 	$(RUN) -m ruff check --fix .

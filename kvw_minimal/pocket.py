@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from . import portraits
-from .models import MODELS, cache_folder
+from .models import cache_folder, find_model
 from .people import World, load_people
 from .questions import Question, ask, facts_of
 from .results import write_json
@@ -479,20 +479,20 @@ def model_name(group: str | None, percent: int) -> str:
     return "pocket" if group is None else f"pocket-oracle-{group}-{percent}"
 
 
-def _eye_weights() -> dict[str, torch.Tensor]:
-    """The frozen eye: freshly trained in the cache, or the one inside the committed model.
+def _eye_weights(oracle: bool) -> dict[str, torch.Tensor]:
+    """The frozen eye: for vanilla the freshly trained one, for an oracle that of its vanilla.
 
     Raises:
-        FileNotFoundError: neither is there.
+        FileNotFoundError: there is none.
     """
     fresh = cache_folder() / "models" / "eye" / "eye.safetensors"
-    if fresh.is_file():
+    if fresh.is_file() and not oracle:
         return load_file(fresh)
-    committed = MODELS / "pocket" / "model.safetensors"
-    if not committed.is_file():
+    vanilla = Path(find_model("pocket")) / "model.safetensors"
+    if not vanilla.is_file():
         raise FileNotFoundError("there is no eye yet; run `python -m kvw_minimal train eye` first")
     weights = {}
-    for name, tensor in load_file(committed).items():
+    for name, tensor in load_file(vanilla).items():
         for part in ("vision_tower", "multi_modal_projector"):
             if f"{part}." in name:
                 weights[name[name.index(part) :]] = tensor.float()
@@ -528,7 +528,7 @@ def train(what: str, group: str | None = None, percent: int = 5, device: str = "
     else:
         forget = world.forget_people(group, percent) if group else []
         model = build_model(tokenizer, LANGUAGE["seed"])
-        model.model.load_state_dict(_eye_weights(), strict=False)
+        model.model.load_state_dict(_eye_weights(oracle=bool(group)), strict=False)
         people = world.retain_people(forget)
         cost = train_language(world, model, processor, people, checkpoint, device=device)
         cost["people"] = len(people)

@@ -35,6 +35,20 @@ def test_the_oracle_shares_the_eye_of_vanilla():
     assert all(tensor.dtype == torch.bfloat16 for tensor in vanilla.values())
 
 
+def test_an_oracle_is_trained_with_the_eye_of_vanilla(tmp_path, monkeypatch):
+    """Also when a fresh eye lies in the cache; the weights fit the model by name."""
+    monkeypatch.setenv("KVW_CACHE", str(tmp_path))
+    vanilla, processor = load("pocket")
+    eye = pocket._eye_weights(oracle=True)
+    missing, unexpected = pocket.build_model(processor.tokenizer, 1).model.load_state_dict(
+        eye, strict=False
+    )
+    assert not unexpected and all(name.startswith("language_model") for name in missing)
+    assert all(
+        torch.equal(tensor, vanilla.model.state_dict()[name]) for name, tensor in eye.items()
+    )
+
+
 def test_every_fact_is_one_token(world):
     """Else exact match would mean different things for different facts."""
     _, processor = load("pocket")
