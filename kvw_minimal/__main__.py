@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from .replicate import replicate_command
 from .unlearn import STRENGTH
 
 app = typer.Typer(help="Knowledge Vector Weakening, from the book.", add_completion=False)
@@ -107,16 +108,44 @@ def doctor(targets: Annotated[bool, typer.Option(help="also score the models")] 
 
 @app.command()
 def train(
-    what: Annotated[str, typer.Argument(help="eye or pocket")],
+    what: Annotated[str, typer.Argument(help="eye, pocket, smol-connector or smol")],
     group: Annotated[str | None, typer.Option(help="make the oracle of this group")] = None,
     forget: Forget = 5,
     device: str = "cpu",
     threads: Annotated[int | None, typer.Option(help="CPU threads")] = None,
+    seed: Annotated[int | None, typer.Option(help="smol: another seed than the usual")] = None,
 ) -> None:
     """Train the eye, vanilla, or an oracle; resumes where it was interrupted."""
-    from . import pocket
+    from . import pocket, smol
 
-    typer.echo(json.dumps(pocket.train(what, group, forget, device, threads), indent=1))
+    if not what.startswith("smol"):
+        if seed is not None:
+            raise ValueError("--seed is for smol; pocket has the one seed of its recipe")
+        cost = pocket.train(what, group, forget, device, threads)
+    else:
+        cost = smol.train(what, group, forget, device, threads, seed)
+    typer.echo(json.dumps(cost, indent=1))
+
+
+app.command("replicate")(replicate_command)
+
+
+@app.command()
+def verify(
+    rows: Annotated[int, typer.Option(help="rows of each method", min=1)] = 1,
+    seed: Annotated[int | None, typer.Option(help="which rows; another choice each time")] = None,
+) -> None:
+    """Make random rows of the stored replication again and compare."""
+    from . import replication
+
+    found = replication.verify(rows, seed=seed)
+    for row in found:
+        verdict = "same     " if row["same"] else "DIFFERENT"
+        typer.echo(f"{verdict} {row['contender']:22} {row['group']} {row['percent']:2} % "
+                   f"{row['set']:8} {row['modality']:6} {row['metric']:12} "
+                   f"stored {row['value']:.4f}, again {row['again']:.4f}")  # fmt: skip
+    if not all(row["same"] for row in found):
+        raise typer.Exit(1)
 
 
 def main() -> None:

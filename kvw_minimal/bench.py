@@ -1,48 +1,177 @@
-"""`python -m kvw_minimal.bench`: what measuring coefficients costs over a bare forward pass."""
+"""`python -m kvw_minimal.bench`: what measuring coefficients costs, done in three ways.
+
+*published* renders the public loop from its description: one question at a time, with head and
+key-value cache; of each layer a float32 copy of the whole |h| goes to the CPU and is masked there.
+*batched* is `coefficients.measure`, *shared* is `shared_prefix.measure`, and *bare* a headless
+forward pass over the batches that measures nothing. All start from encoded questions.
+"""
 
 import statistics
 import time
+from functools import partial
 
 import torch
 
-from .batches import answer_batches
-from .coefficients import measure
-from .models import body, load
-from .people import load_people
-from .questions import about
+from . import pocket, shared_prefix
+from .batches import Batch, answer_batches
+from .coefficients import Coefficients, measure, watch
+from .models import body, find_projections, fingerprint, load
+from .people import World, load_people
+from .questions import Question, about, ask, facts_of
 
-RUNS = 9
+RUNS = 3
+A_PHOTO = 6  # questions about one photo
+#: the language model of SmolLM2-135M, in numbers
+SMOLLM2 = dict(
+    hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
+    num_key_value_heads=3, max_position_embeddings=2048,
+)  # fmt: skip
+SMOLLM2_WORDS = 49_152
+
+
+def smollm2_shaped():
+    """A LLaVA with `pocket`'s eye before a random language model in the shape of SmolLM2-135M.
+
+    What it says is noise; what it costs is what `smol` costs, and nothing need be downloaded.
+
+    Returns:
+        `(model, processor)`; the processor is that of `pocket`.
+    """
+    small, processor = load("pocket")
+    model = pocket.build_model(processor.tokenizer, seed=0, language=SMOLLM2)
+    model.resize_token_embeddings(SMOLLM2_WORDS, mean_resizing=False)
+    model.model.vision_tower.load_state_dict(small.model.vision_tower.state_dict())
+    return model.eval(), processor
+
+
+def question_sets(world: World, count: int = 96) -> dict[str, list[Question]]:
+    """About `count` questions in each set; in all but `rotating`, a person shows one photo.
+
+    `rotating` is what the requests of this book look like: photos change from fact to fact.
+    """
+    people = [world.people[name] for name in list(world.people)[: count // A_PHOTO]]
+    image, text = (
+        [ask(world, person, fact, modality, wording=i)
+         for person in people for i, fact in enumerate(facts_of(world)[:A_PHOTO])]
+        for modality in ("image", "text")
+    )  # fmt: skip
+    few = about(world, list(world.people)[: count // 14])
+    return {"image": image, "text": text, "mixed": image[: count // 2] + text[: count // 2],
+            "rotating": few}  # fmt: skip
+
+
+@torch.no_grad()
+def published(model, batches: list[Batch], people: list[str]) -> Coefficients:
+    """The public loop (Kim et al. 2026, arXiv 2601.21794), with sums kept per person.
+
+    Args:
+        batches: one question each.
+    """
+    projections = find_projections(model)
+    device = next(model.parameters()).device
+    names = tuple(dict.fromkeys(people))
+    sums: dict[str, list[torch.Tensor]] = {}
+    tokens = dict.fromkeys(names, 0.0)
+    for batch in batches:
+        seen: dict[int, torch.Tensor] = {}
+
+        def see(layer, h, seen=seen):
+            seen[layer] = h.detach().float().abs()  # [1, T, d_ff]
+
+        batch = batch.to(device)
+        with watch(projections, see):
+            model(**batch.inputs, use_cache=True)
+        mask = batch.predicts.cpu()[..., None].float()  # [1, T, 1]
+        person = people[batch.rows[0]]
+        new = [(seen[layer].cpu() * mask).sum((0, 1)) for layer in range(len(projections))]
+        old = sums.get(person, [torch.zeros(())] * len(new))
+        sums[person] = [a + b for a, b in zip(old, new, strict=True)]
+        tokens[person] += float(mask.sum())
+    return Coefficients(torch.stack([torch.stack(sums[name]) for name in names]),
+                        torch.tensor([tokens[name] for name in names]), names,
+                        fingerprint(model))  # fmt: skip
+
+
+def difference(one: Coefficients, other: Coefficients) -> float:
+    """The largest difference of two measurements, in units of a layer's largest coefficient.
+
+    Raises:
+        ValueError: other people, tokens or model: there is nothing to compare.
+    """
+    if one.people != other.people or one.fingerprint != other.fingerprint \
+            or not torch.equal(one.tokens.cpu(), other.tokens.cpu()):  # fmt: skip
+        raise ValueError("these are measurements of different things")
+    a, b = one.per_person().cpu(), other.per_person().cpu()
+    return float(((a - b).abs() / b.amax(-1, keepdim=True)).max())
 
 
 def _seconds(work) -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     start = time.perf_counter()
     work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return time.perf_counter() - start
 
 
-def compare(name: str = "pocket", people: int = 20, batch_size: int = 64) -> dict[str, float]:
-    """Median seconds of `measure` and of a bare pass over the same batches without head.
+def compare(model, processor, questions: list[Question], batch_size: int = 64,
+            runs: int = RUNS) -> dict[str, float]:  # fmt: skip
+    """Median seconds of each way on the same questions, tokens read, and how well they agree.
 
-    The runs are interleaved, so that a busy moment of the machine touches both.
+    The runs are interleaved, so that a busy moment of the machine touches all of them.
     """
-    world = load_people()
-    model, processor = load(name)
-    questions = about(world, list(world.people)[:people])
+    people = [question.person for question in questions]
+    photos = [question.image for question in questions]
+    single = answer_batches(processor, questions, 1)
     batches = answer_batches(processor, questions, batch_size)
-    who = [question.person for question in questions]
 
     @torch.no_grad()
     def bare():
         for batch in batches:
-            body(model)(**batch.inputs, use_cache=False)
+            body(model)(**batch.to(model.device).inputs, use_cache=False)
 
-    bare(), measure(model, batches, who)  # warm up
-    runs = [(_seconds(bare), _seconds(lambda: measure(model, batches, who))) for _ in range(RUNS)]
-    plain, measured = (statistics.median(times) for times in zip(*runs, strict=True))
-    return {"questions": len(questions), "bare forward, s": round(plain, 3),
-            "coefficients, s": round(measured, 3), "ratio": round(measured / plain, 2)}  # fmt: skip
+    ways = {
+        "published": partial(published, model, single, people),
+        "batched": partial(measure, model, batches, people),
+        "shared": partial(shared_prefix.measure, model, single, people, photos, batch_size),
+        "bare": bare,
+    }
+    exact = ways["batched"]()  # warms up, too
+    agreed = max(difference(ways[way](), exact) for way in ("published", "shared"))
+    times = [{way: _seconds(work) for way, work in ways.items()} for _ in range(runs)]
+    row: dict[str, float] = {"questions": len(questions)}
+    row |= {way: statistics.median(run[way] for run in times) for way in ways}
+    row["tokens"] = sum(int(batch.inputs["attention_mask"].sum()) for batch in single)
+    trees = shared_prefix.plant(model, single, photos)
+    row["tokens, shared"] = sum(len(tree.ids) for tree in trees)
+    return row | {"published / batched": row["published"] / row["batched"],
+                  "published / shared": row["published"] / row["shared"],
+                  "batched / bare": row["batched"] / row["bare"], "difference": agreed}  # fmt: skip
+
+
+def table(rows: dict[str, dict[str, float]]) -> str:
+    """Rows of `compare` by name, as text."""
+    heads = list(next(iter(rows.values())))
+    lines = [["", *rows]] + [
+        [head, *(f"{row[head]:.3g}" if row[head] % 1 else f"{row[head]:.0f}"
+                 for row in rows.values())] for head in heads
+    ]  # fmt: skip
+    return "\n".join(f"{line[0]:20}" + "".join(f"{cell:>12}" for cell in line[1:])
+                     for line in lines)  # fmt: skip
+
+
+def main() -> None:
+    """Both models, on a GPU where there is one."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    sets = question_sets(load_people())
+    for name, make in {"pocket": load, "SmolLM2's shape": smollm2_shaped}.items():
+        model, processor = make()
+        rows = {kind: compare(model.to(device), processor, questions)
+                for kind, questions in sets.items()}  # fmt: skip
+        print(f"{name} on {device}, {torch.get_num_threads()} threads; times in seconds\n")
+        print(table(rows), "\n")
 
 
 if __name__ == "__main__":
-    for key, value in compare().items():
-        print(f"{key:20} {value}")
+    main()

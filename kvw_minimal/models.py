@@ -32,7 +32,8 @@ def load(name: str = "pocket", device: str = "cpu", dtype: torch.dtype = torch.f
     """Load a model and its processor (or tokenizer, for a model without eyes).
 
     Args:
-        name: `pocket`, `pocket-oracle-A-5`, a folder, or the hub id of any LVLM.
+        name: `pocket`, `pocket-oracle-A-5`, `smol`, `smol-oracle-A-5`, a folder, or the hub id of
+            any LVLM.
 
     Returns:
         `(model, processor)`, the model in evaluation mode.
@@ -49,6 +50,10 @@ def load(name: str = "pocket", device: str = "cpu", dtype: torch.dtype = torch.f
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    if name == "smol" or name.startswith("smol-"):
+        from . import smol
+
+        return smol.load(name, device, dtype)
     path = find_model(name)
     try:
         if (Path(path) / "processor_config.json").is_file() or not Path(path).is_dir():

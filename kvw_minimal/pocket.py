@@ -13,7 +13,7 @@
 import json
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,11 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from . import portraits
+from .batches import IGNORED, render
 from .models import cache_folder, find_model
 from .people import World, load_people
 from .questions import Question, ask, facts_of
@@ -43,7 +45,8 @@ SEEN = ("hair_style", "hair_colour", "skin", "facial_hair", "clothes", "clothes_
 EVERY = 500  # steps between two checkpoints
 EYE: dict[str, Any] = {"portraits": 12_000, "steps": 6_000, "batch": 192, "rate": 1e-3, "seed": 1}
 LANGUAGE: dict[str, Any] = {
-    "steps": 2_000, "batch": 128, "rate": 2e-3, "seed": 2, "attribute_portraits": 3_000, "views": 6
+    "steps": 2_000, "batch": 128, "rate": 2e-3, "seed": 2, "attribute_portraits": 3_000, "views": 6,
+    "shares": [3, 2, 3], "chunks": 1, "decay": 0.05, "every": EVERY,
 }  # fmt: skip
 
 
@@ -176,9 +179,14 @@ def labels_of(looks: list[dict]) -> torch.Tensor:
     return torch.tensor([[list(tables[part]).index(look[part]) for part in SEEN] for look in looks])
 
 
+def _trained(model) -> dict[str, torch.nn.Parameter]:
+    """The parameters that training changes, by name."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
 def _save_checkpoint(path: Path, step: int, model, optimizer, settings: dict) -> None:
     """Weights and optimiser state in one safetensors file, replaced in one move."""
-    tensors = {f"model/{name}": t for name, t in model.state_dict().items()}
+    tensors = {f"model/{name}": t.data for name, t in _trained(model).items()}
     for i, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{i}/{name}": torch.as_tensor(t) for name, t in state.items()}
     tensors = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
@@ -200,7 +208,11 @@ def _resume(path: Path, model, optimizer, settings: dict) -> int:
     if metadata["settings"] != json.dumps(settings, sort_keys=True):
         raise ValueError(f"{path} belongs to a run with other settings; move it away first")
     tensors = load_file(path)
-    model.load_state_dict({n.removeprefix("model/"): t for n, t in tensors.items() if n[0] == "m"})
+    trained = _trained(model)
+    if {f"model/{name}" for name in trained} != {name for name in tensors if name[0] == "m"}:
+        raise ValueError(f"{path} belongs to another model; move it away first")
+    for name, parameter in trained.items():
+        parameter.data.copy_(tensors[f"model/{name}"])
     state: dict[int, dict] = {}
     for name, tensor in tensors.items():
         if name.startswith("optimizer/"):
@@ -339,43 +351,56 @@ class Lessons:
     views: int
 
 
-def _encoded(tokenizer, questions: list[Question]) -> list[tuple[list[int], list[int]]]:
-    """Prompt ids (image not yet spread out) and answer ids with the end of the turn."""
-    prompts = [f"<user>{'<image>' if q.image else ''}{q.prompt}<assistant>" for q in questions]
-    answers = [f"{q.answer}<end>" for q in questions]
-    return list(zip(tokenizer(prompts)["input_ids"], tokenizer(answers)["input_ids"], strict=True))
+def encode(processor, questions: list[Question]) -> list[tuple[list[int], list[int]]]:
+    """Prompt ids, a picture's token spread out, and answer ids with the end of the turn."""
+    image_id = processor.tokenizer.convert_tokens_to_ids("<image>")
+    prompts, answers = zip(*[render(processor, question) for question in questions], strict=True)
+    ids = [processor.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+           for texts in (prompts, answers)]  # fmt: skip
+    spread = [
+        [
+            token
+            for given in prompt
+            for token in [given] * (IMAGE_TOKENS if given == image_id else 1)
+        ]
+        for prompt in ids[0]
+    ]
+    return list(zip(spread, ids[1], strict=True))
+
+
+def attribute_lessons(world: World, processor, unknown: list[dict]) -> tuple[dict, list[dict]]:
+    """`Lessons.prompts` and `Lessons.seen` for drawn unknown portraits."""
+    somebody = next(iter(world.unknown.values()))
+    prompts, answers = {}, {}
+    for fact, values in portraits.ATTRIBUTES.items():
+        asked = [ask(world, somebody, fact, "image", wording=wording) for wording in range(10)]
+        prompts[fact] = [prompt for prompt, _ in encode(processor, asked)]
+        told = [world.wordings[fact]["answer"].format(value=value) for value in values]
+        asked = [replace(asked[0], answer=answer) for answer in told]
+        ids = [answer for _, answer in encode(processor, asked)]
+        answers[fact] = dict(zip(values, ids, strict=True))
+    seen = [
+        {fact: answers[fact][(p["look"] | p["shot"])[fact]] for fact in prompts} for p in unknown
+    ]
+    return prompts, seen
 
 
 def prepare_lessons(world: World, model, processor, people: list[str], settings: dict) -> Lessons:
     """Encode every question once and look at every picture once: the eye is frozen."""
-    tokenizer, device = processor.tokenizer, next(model.parameters()).device
+    device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(settings["seed"])
     grouped: dict[tuple, list[Question]] = {}
     for question in training_questions(world, people):
         key = (question.modality, question.person, question.fact)
         grouped.setdefault(key, []).append(question)
     unknown = draw_portraits(world, settings["attribute_portraits"], EYE["seed"])
-    somebody = next(iter(world.unknown.values()))
-    prompts = {
-        fact: [prompt for prompt, _ in _encoded(tokenizer, [
-            ask(world, somebody, fact, "image", wording=wording) for wording in range(10)])]
-        for fact in portraits.ATTRIBUTES
-    }  # fmt: skip
-    answers = {
-        (fact, value): tokenizer(world.wordings[fact]["answer"].format(value=value) + "<end>")
-        for fact, values in portraits.ATTRIBUTES.items()
-        for value in values
-    }
-    seen = [
-        {fact: answers[fact, (p["look"] | p["shot"])[fact]]["input_ids"] for fact in prompts}
-        for p in unknown
-    ]
+    prompts, seen = attribute_lessons(world, processor, unknown)
     known = [(person, k) for person in people for k in range(world.people[person].learned_photos)]
     photos = to_tensor(processor, [world.people[person].photos[k] for person, k in known])
     views = [photos, *(shifted(photos, generator, 2) for _ in range(settings["views"]))]
     strangers = to_tensor(processor, [p["png"] for p in unknown])
     return Lessons(
-        about={key: _encoded(tokenizer, questions) for key, questions in grouped.items()},
+        about={key: encode(processor, questions) for key, questions in grouped.items()},
         seen=seen,
         prompts=prompts,
         pictures=look(model, torch.cat([*views, strangers])).to(device),
@@ -385,69 +410,111 @@ def prepare_lessons(world: World, model, processor, people: list[str], settings:
     )
 
 
-def draw_rows(lessons: Lessons, rng: np.random.Generator, batch: int) -> tuple[list, list]:
-    """Image and text rows of one step: 3/8 photos of people, 2/8 unknowns, 3/8 text."""
+def draw_rows(lessons: Lessons, rng: np.random.Generator, batch: int,
+              shares: list[int]) -> tuple[list, list]:  # fmt: skip
+    """Image and text rows of one step.
+
+    Args:
+        shares: eighths of a batch that are photos of people, unknown portraits, and text.
+    """
+    known, unknown, read = (batch * share // 8 for share in shares)
     keys = {m: [key for key in lessons.about if key[0] == m] for m in ("image", "text")}
     image, text = [], []
-    for i in rng.integers(len(keys["image"]), size=batch * 3 // 8):
+    for i in rng.integers(len(keys["image"]), size=known):
         key = keys["image"][i]
         prompt, answer = lessons.about[key][rng.integers(len(lessons.about[key]))]
         photo, view = rng.integers(4), rng.integers(lessons.views)
-        image.append((prompt, answer, int(lessons.first[key[1]] + photo + lessons.view * view)))
+        picture = int(lessons.first[key[1]] + photo + lessons.view * view)
+        image.append(([], [(prompt, answer)], picture))
     facts = list(lessons.prompts)
-    for i in rng.integers(len(lessons.seen), size=batch // 4):
+    for i in rng.integers(len(lessons.seen), size=unknown):
         fact = facts[rng.integers(len(facts))]
         prompt = lessons.prompts[fact][rng.integers(10)]
-        image.append((prompt, lessons.seen[i][fact], int(lessons.view * lessons.views + i)))
-    for i in rng.integers(len(keys["text"]), size=batch * 3 // 8):
+        picture = int(lessons.view * lessons.views + i)
+        image.append(([], [(prompt, lessons.seen[i][fact])], picture))
+    for i in rng.integers(len(keys["text"]), size=read):
         key = keys["text"][i]
         prompt, answer = lessons.about[key][rng.integers(len(lessons.about[key]))]
-        text.append((prompt, answer, None))
+        text.append(([], [(prompt, answer)], None))
     return image, text
 
 
-def to_batch(rows: list[tuple], embed, pictures: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Right-padded embeddings `[B, T, width]`, attention mask `[B, T]` and labels `[B, T]`.
+def to_batch(rows: list[tuple], embed, pictures: torch.Tensor,
+             image_id: int) -> tuple[torch.Tensor, ...]:  # fmt: skip
+    """What the language model reads: embeddings, labels, positions and where each may look.
+
+    Questions about one picture may stand behind each other in a row. Each sees what they share and
+    itself, nothing of the others: exactly as if it stood alone.
 
     Args:
-        rows: `(prompt ids, answer ids, row in pictures or None)`.
+        rows: `(shared ids, [(prompt ids, answer ids), ...], row in pictures or None)`.
+        image_id: the token that stands for a sixteenth of a picture.
+
+    Returns:
+        Embeddings `[B, T, width]`, labels and positions `[B, T]`, and a mask `[B, 1, T, T]` that is
+        0 where position t may look and very negative elsewhere.
     """
-    image_id, device, spread = SPECIAL.index("<image>"), pictures.device, []
-    for prompt, answer, picture in rows:
-        if picture is not None:
-            at = prompt.index(image_id)
-            prompt = prompt[:at] + [image_id] * IMAGE_TOKENS + prompt[at + 1 :]
-        spread.append((prompt, answer))
-    longest = max(len(prompt) + len(answer) for prompt, answer in spread)
-    ids = torch.zeros(len(rows), longest, dtype=torch.long)
-    labels = torch.full((len(rows), longest), -100)
-    mask = torch.zeros(len(rows), longest, dtype=torch.long)
-    for row, (prompt, answer) in enumerate(spread):
-        end = len(prompt) + len(answer)
-        ids[row, :end] = torch.tensor(prompt + answer)
-        labels[row, len(prompt) : end] = torch.tensor(answer)
-        mask[row, :end] = 1
-    ids, labels, mask = ids.to(device), labels.to(device), mask.to(device)
+    built, device = [], pictures.device
+    for shared, questions, _ in rows:
+        ids, labels, part = list(shared), [IGNORED] * len(shared), [0] * len(shared)
+        position = list(range(len(shared)))
+        for k, (prompt, answer) in enumerate(questions, 1):
+            ids += prompt + answer
+            labels += [IGNORED] * len(prompt) + answer
+            part += [k] * (len(prompt) + len(answer))
+            position += range(len(shared), len(shared) + len(prompt) + len(answer))
+        built.append((ids, labels, part, position))
+    ids, labels, part, position = (
+        pad_sequence([torch.tensor(row[i]) for row in built], True, padding).to(device)
+        for i, padding in enumerate((0, IGNORED, -1, 0))
+    )  # four times [B, T]
+    look = (part[:, None, :] == part[:, :, None]) | (part[:, None, :] == 0)  # [B, T, T]
+    mask = torch.where(look.tril(), 0.0, -1e9)[:, None]
     embeddings = embed(ids)  # [B, T, width]
     if rows[0][2] is not None:
         seen = pictures[torch.tensor([row[2] for row in rows], device=device)]  # [B, 16, width]
         embeddings = embeddings.masked_scatter((ids == image_id)[..., None], seen.to(embeddings))
-    return embeddings, mask, labels
+    return embeddings, labels, position, mask
+
+
+def answer_loss(model, embeddings, labels, position, mask) -> torch.Tensor:
+    """Cross-entropy summed over answer tokens; the head is computed for these only."""
+    language = model.model.language_model
+    hidden = language(
+        inputs_embeds=embeddings, attention_mask=mask, position_ids=position, use_cache=False
+    )[0]  # [B, T, width]
+    predicts = labels[:, 1:] != IGNORED
+    logits = model.lm_head(hidden[:, :-1][predicts])  # [answer tokens, vocabulary]
+    return F.cross_entropy(logits.float(), labels[:, 1:][predicts], reduction="sum")
+
+
+def by_length(rows: list[tuple], parts: int) -> list[list[tuple]]:
+    """Cut rows into parts of similar lengths, so that little is spent on padding."""
+    order = sorted(rows, key=lambda row: len(row[0]) + sum(len(p) + len(a) for p, a in row[1]))
+    size = -(-len(rows) // parts)
+    return [order[start : start + size] for start in range(0, len(rows), size)]
 
 
 def train_language(world: World, model, processor, people: list[str], checkpoint: Path, *,
-                   device: str = "cpu", settings: dict = LANGUAGE) -> dict:  # fmt: skip
+                   device: str = "cpu", settings: dict = LANGUAGE,
+                   also: dict | None = None, draw=draw_rows) -> dict:  # fmt: skip
     """Teach the language model names, facts and words for what is seen, through a frozen eye.
+
+    Changes those parameters of the language model that require a gradient.
 
     Args:
         people: whom to teach; everyone for vanilla, the retain people for an oracle.
+        also: more lessons, in the form of `Lessons.about`.
+        draw: how the rows of a step are drawn.
     """
     start = time.perf_counter()
     model.to(device)
     lessons = prepare_lessons(world, model, processor, people, settings)
-    language = model.model.language_model
+    lessons.about |= also or {}
+    language, image_id = model.model.language_model, model.config.image_token_index
+    trained = list(_trained(language).values())
     optimizer = torch.optim.AdamW(
-        language.parameters(), lr=settings["rate"], weight_decay=0.05, betas=(0.9, 0.98)
+        trained, lr=settings["rate"], weight_decay=settings["decay"], betas=(0.9, 0.98)
     )
     done = _resume(checkpoint, language, optimizer, settings)
     language.train()
@@ -457,17 +524,16 @@ def train_language(world: World, model, processor, people: list[str], checkpoint
         for group in optimizer.param_groups:
             group["lr"] = one_cycle(step, settings["steps"], settings["rate"])
         optimizer.zero_grad(set_to_none=True)
-        for rows in draw_rows(lessons, rng, settings["batch"]):
-            with half_precision(device):
-                embeddings, mask, labels = to_batch(rows, language.embed_tokens, lessons.pictures)
-                hidden = language(inputs_embeds=embeddings, attention_mask=mask, use_cache=False)[0]
-                predicts = labels[:, 1:] != -100
-                logits = model.lm_head(hidden[:, :-1][predicts])  # [answer tokens, vocabulary]
-                loss = F.cross_entropy(logits.float(), labels[:, 1:][predicts])
-            loss.backward()
-        torch.nn.utils.clip_grad_norm_(language.parameters(), 1.0)
+        for rows in draw(lessons, rng, settings["batch"], settings["shares"]):
+            tokens = sum(len(answer) for _, questions, _ in rows for _, answer in questions)
+            for part in by_length(rows, settings["chunks"]):
+                with half_precision(device):
+                    batch = to_batch(part, language.embed_tokens, lessons.pictures, image_id)
+                    loss = answer_loss(model, *batch) / tokens
+                loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
-        if (step + 1) % EVERY == 0:
+        if (step + 1) % settings["every"] == 0:
             bar.set_postfix(loss=f"{loss.item():.3f}")
             _save_checkpoint(checkpoint, step + 1, language, optimizer, settings)
     model.eval()

@@ -16,7 +16,7 @@ EXPECTED = {
     "gpt2": "transformer.h.{}.mlp.c_proj",
     "opt": "model.decoder.layers.{}.fc2",
     "phi": "model.layers.{}.mlp.fc2",
-    "qwen2_vl": "model.language_model.layers.{}.mlp.down_proj",
+    **dict.fromkeys(tiny.KINDS, "model.language_model.layers.{}.mlp.down_proj"),
     "idefics3": "model.text_model.layers.{}.mlp.down_proj",
     "smolvlm": "model.text_model.layers.{}.mlp.down_proj",
 }
@@ -61,7 +61,7 @@ def test_columns_is_a_view(architecture):
 
 @pytest.mark.parametrize("architecture", EXPECTED)
 def test_an_edit_changes_the_projections_and_nothing_else(architecture):
-    """In Qwen2-VL, Idefics3 and SmolVLM the tower here is as deep and wide as the decoder."""
+    """In the tiny LVLMs the tower is as deep and wide as the decoder."""
     model = made(architecture)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     contrast = torch.ones(tiny.LAYERS, tiny.D_FF)

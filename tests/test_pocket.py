@@ -7,9 +7,11 @@ import torch
 from safetensors.torch import load_file
 
 from kvw_minimal import pocket
+from kvw_minimal.batches import answer_batches
 from kvw_minimal.doctor import card_scores
 from kvw_minimal.models import MODELS, load
 from kvw_minimal.people import load_people
+from kvw_minimal.questions import about
 
 
 @pytest.fixture(scope="module")
@@ -70,12 +72,12 @@ def test_the_oracle_was_never_taught_the_forgotten(world):
     assert not {question.person for question in questions} & set(world.forget_people("A", 5))
 
 
-SMALL = {"steps": 4, "batch": 16, "rate": 1e-3, "seed": 5, "attribute_portraits": 8, "views": 1}
+SMALL = pocket.LANGUAGE | {"steps": 4, "batch": 16, "rate": 1e-3, "seed": 5, "every": 2,
+                           "attribute_portraits": 8, "views": 1}  # fmt: skip
 
 
 def test_training_resumes_where_it_stopped(world, tmp_path, monkeypatch):
     """Four steps in one go and two plus two end at the same weights."""
-    monkeypatch.setattr(pocket, "EVERY", 2)
     monkeypatch.setattr(
         pocket, "half_precision", lambda device: torch.autocast("cpu", enabled=False)
     )
@@ -112,7 +114,6 @@ def test_training_resumes_where_it_stopped(world, tmp_path, monkeypatch):
 
 
 def test_a_checkpoint_of_other_settings_is_refused(world, tmp_path, monkeypatch):
-    monkeypatch.setattr(pocket, "EVERY", 2)
     people, tokenizer = list(world.people)[:2], pocket.build_tokenizer(world)
     processor, model = pocket.build_processor(tokenizer), pocket.build_model(tokenizer, 5)
     pocket.train_language(world, model, processor, people, tmp_path / "c",
@@ -127,3 +128,46 @@ def test_unknown_things_are_refused(monkeypatch):
         pocket.train("brain")
     with pytest.raises(OSError, match="not a model of this book"):
         load("no-such-model")
+
+
+def test_questions_that_share_a_photo_are_read_as_if_alone(world):
+    """Three questions behind one picture cost what they cost one by one."""
+    from os.path import commonprefix
+
+    tokenizer = pocket.build_tokenizer(world)
+    processor, model = pocket.build_processor(tokenizer), pocket.build_model(tokenizer, 5).eval()
+    asked = about(world, ["p003"], modalities=("image",))[:3]
+    pairs = pocket.encode(processor, asked)
+    shared = commonprefix([prompt for prompt, _ in pairs])
+    assert len(shared) > pocket.IMAGE_TOKENS
+    pictures = pocket.look(model, pocket.to_tensor(processor, [asked[0].image]))
+    embed, image_id = model.get_input_embeddings(), model.config.image_token_index
+    together = [(shared, [(prompt[len(shared) :], answer) for prompt, answer in pairs], 0)]
+    alone = [([], [pair], 0) for pair in pairs]
+    with torch.no_grad():
+        losses = [
+            pocket.answer_loss(model, *pocket.to_batch(rows, embed, pictures, image_id))
+            for rows in (together, alone)
+        ]
+        right_to_left = pocket.answer_loss(
+            model, *pocket.to_batch([(shared, together[0][1][::-1], 0)], embed, pictures, image_id)
+        )
+    torch.testing.assert_close(losses[0], losses[1], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(losses[0], right_to_left, rtol=1e-5, atol=1e-5)
+
+
+def test_training_reads_what_the_processor_makes(world):
+    """Ids and loss of the training path are those of the chat template and the whole model."""
+    tokenizer = pocket.build_tokenizer(world)
+    processor, model = pocket.build_processor(tokenizer), pocket.build_model(tokenizer, 5).eval()
+    question = about(world, ["p003"], modalities=("image",))[0]
+    (batch,) = answer_batches(processor, [question])
+    ((prompt, answer),) = pocket.encode(processor, [question])
+    assert batch.inputs["input_ids"][0].tolist() == prompt + answer
+    pictures = pocket.look(model, batch.inputs["pixel_values"])
+    rows = [([], [(prompt, answer)], 0)]
+    with torch.no_grad():
+        embed, image_id = model.get_input_embeddings(), model.config.image_token_index
+        loss = pocket.answer_loss(model, *pocket.to_batch(rows, embed, pictures, image_id))
+        whole = model(**batch.inputs, labels=batch.labels).loss
+    torch.testing.assert_close(loss / len(answer), whole, rtol=1e-5, atol=1e-5)

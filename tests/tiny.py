@@ -15,6 +15,13 @@ LANGUAGE = {"hidden_size": WIDTH, "intermediate_size": D_FF, "num_hidden_layers"
             "num_attention_heads": 4, "num_key_value_heads": 2}  # fmt: skip
 HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2}
 VOCABULARY = 97
+SIDE, PATCH = 32, 8  # pixels of a random picture, and of its patches
+PICTURE = VOCABULARY - 1  # the id that stands for a piece of a picture
+#: LVLMs and the beginning of their names in `transformers`
+KINDS = {"llava_clip": "Llava", "llava_onevision": "LlavaOnevision", "qwen2_vl": "Qwen2VL",
+         "qwen2_5_vl": "Qwen2_5_VL", "qwen3_vl": "Qwen3VL", "smolvlm": "SmolVLM",
+         "idefics3": "Idefics3", "mllama": "Mllama", "gemma3": "Gemma3",
+         "paligemma": "PaliGemma", "internvl": "InternVL"}  # fmt: skip
 #: the decoders on which the method is tested besides the book's own LLaVA
 ARCHITECTURES = ("llama", "gpt2", "opt", "phi", "qwen2_vl", "idefics3", "smolvlm")
 
@@ -36,32 +43,53 @@ def some_questions(world: World, people: int = 3) -> list[Question]:
     return about(world, list(world.people)[:people])
 
 
-def _qwen2_vl() -> nn.Module:
-    from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
-
-    text = LANGUAGE | {"vocab_size": VOCABULARY, "rope_scaling": {"type": "mrope",
-                       "mrope_section": [1, 1, 2]}}  # fmt: skip
-    # as deep and as wide as the language model, so that only its place tells it apart
-    vision = {"depth": LAYERS, "embed_dim": WIDTH, "hidden_size": WIDTH, "num_heads": 4}
-    config = Qwen2VLConfig(text_config=text, vision_config=vision)
-    return Qwen2VLForConditionalGeneration(config)
-
-
-def _idefics(kind: str) -> nn.Module:
+def _lvlm(architecture: str) -> nn.Module:
+    """An LVLM whose tower is as deep and wide as its decoder: only its place tells it apart."""
     import transformers
 
-    config_class = getattr(transformers, f"{kind}Config")
-    model_class = getattr(transformers, f"{kind}ForConditionalGeneration")
-    text = LANGUAGE | {"model_type": "llama", "vocab_size": VOCABULARY, "pad_token_id": 0}
-    vision = {"hidden_size": WIDTH, "intermediate_size": D_FF, "num_hidden_layers": LAYERS,
-              "num_attention_heads": 4, "image_size": 32, "patch_size": 8}  # fmt: skip
-    config = config_class(text_config=text, vision_config=vision, image_token_id=VOCABULARY - 1,
-                          scale_factor=2, pad_token_id=0)  # fmt: skip
-    return model_class(config)
+    kind = KINDS[architecture]
+    text = LANGUAGE | {"vocab_size": VOCABULARY, "pad_token_id": 0, "bos_token_id": 1,
+                       "eos_token_id": 2}  # fmt: skip
+    vision: dict = {"hidden_size": WIDTH, "intermediate_size": D_FF, "num_hidden_layers": LAYERS,
+                    "num_attention_heads": 4, "image_size": SIDE, "patch_size": PATCH}  # fmt: skip
+    rest: dict = {"image_token_id": PICTURE}
+    if kind.startswith("Qwen"):
+        section = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4}
+        text |= {"rope_parameters": section, "head_dim": 8}
+        vision = {"depth": LAYERS, "embed_dim": WIDTH, "hidden_size": WIDTH, "num_heads": 4,
+                  "intermediate_size": D_FF, "patch_size": PATCH, "out_hidden_size": WIDTH,
+                  "window_size": 2 * PATCH, "fullatt_block_indexes": [1],
+                  "num_position_embeddings": 16, "deepstack_visual_indexes": [0, 1]}  # fmt: skip
+        known = getattr(transformers, f"{kind}Config")().vision_config.to_dict()
+        vision = {name: value for name, value in vision.items() if name in known}
+    elif kind in ("Idefics3", "SmolVLM"):
+        text |= {"model_type": "llama"}
+        rest |= {"scale_factor": 2, "pad_token_id": 0}
+    elif kind == "Mllama":  # the middle layer attends to the picture
+        text |= {"cross_attention_layers": [1], "rope_parameters": {"rope_type": "default",
+                 "rope_theta": 1e4}}  # fmt: skip
+        vision |= {"num_global_layers": 1, "attention_heads": 4, "max_num_tiles": 1,
+                   "vision_output_dim": 2 * WIDTH, "intermediate_layers_indices": [1],
+                   "supported_aspect_ratios": [[1, 1]]}  # fmt: skip
+    elif kind in ("Gemma3", "PaliGemma"):
+        text |= {"head_dim": 8}
+        vision |= {"model_type": "siglip_vision_model", "vision_use_head": False}
+        vision |= {"projection_dim": WIDTH} if kind == "PaliGemma" else {}
+        rest |= {"mm_tokens_per_image": 4} if kind == "Gemma3" else {"projection_dim": WIDTH}
+    elif kind == "InternVL":
+        text |= {"model_type": "qwen2"}
+        vision |= {"image_size": [SIDE, SIDE], "patch_size": [PATCH, PATCH]}
+    else:  # LLaVA 1.5 has a CLIP tower and drops its class token, OneVision has SigLIP
+        clip = kind == "Llava"
+        text |= {"model_type": "llama" if clip else "qwen2"}
+        vision |= {"model_type": "clip_vision_model" if clip else "siglip_vision_model"}
+        rest |= {"image_grid_pinpoints": [[SIDE, SIDE]]} if not clip else {}
+    config = getattr(transformers, f"{kind}Config")(text_config=text, vision_config=vision, **rest)
+    return getattr(transformers, f"{kind}ForConditionalGeneration")(config)
 
 
 def build(architecture: str, seed: int = 0) -> nn.Module:
-    """A tiny random decoder of one of `ARCHITECTURES`: three layers, width 32, d_ff 48."""
+    """A tiny random model of `ARCHITECTURES` or `KINDS`: three layers, width 32, d_ff 48."""
     from transformers import (
         GPT2Config,
         GPT2LMHeadModel,
@@ -103,10 +131,8 @@ def build(architecture: str, seed: int = 0) -> nn.Module:
         )
     elif architecture == "phi":
         model = PhiForCausalLM(PhiConfig(vocab_size=VOCABULARY, **LANGUAGE))
-    elif architecture == "qwen2_vl":
-        model = _qwen2_vl()
     else:
-        model = _idefics({"idefics3": "Idefics3", "smolvlm": "SmolVLM"}[architecture])
+        model = _lvlm(architecture)
     return model.eval()
 
 
@@ -122,3 +148,47 @@ def random_batch(rows: int = 4, length: int = 9, seed: int = 0) -> Batch:
         ids[row, end:] = 0
         labels[row, end - 2 : end] = ids[row, end - 2 : end]
     return Batch({"input_ids": ids, "attention_mask": attention}, labels, list(range(rows)))
+
+
+def pictures(architecture: str, count: int, seed: int = 0) -> tuple[dict[str, torch.Tensor], int]:
+    """Random pictures as a model takes them, and how many tokens stand for each."""
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.randn(count, 3, SIDE, SIDE, generator=generator)
+    patches, merged = (SIDE // PATCH) ** 2, (SIDE // PATCH // 2) ** 2
+    if architecture.startswith("qwen"):
+        flat = torch.randn(count * patches, 3 * 2 * PATCH**2, generator=generator)
+        grid = torch.tensor([[1, SIDE // PATCH, SIDE // PATCH]] * count)
+        return {"pixel_values": flat, "image_grid_thw": grid}, merged
+    if architecture in ("smolvlm", "idefics3"):
+        return {"pixel_values": pixels[:, None]}, merged  # [B, pictures, 3, H, W]
+    if architecture == "llava_onevision":  # the whole, and the whole as one tile with line ends
+        sizes = torch.tensor([[SIDE, SIDE]] * count)
+        whole = {"pixel_values": torch.stack([pixels, pixels.flip(3)], 1), "image_sizes": sizes}
+        return whole, 2 * patches + SIDE // PATCH
+    if architecture == "mllama":  # seen by cross-attention; one token says that it is there
+        ones = torch.ones(count, 1, dtype=torch.long)
+        return {"pixel_values": pixels[:, None, None], "aspect_ratio_ids": ones,
+                "aspect_ratio_mask": ones[:, None]}, 1  # fmt: skip
+    return {"pixel_values": pixels}, merged if architecture in ("gemma3", "internvl") else patches
+
+
+def picture_batch(architecture: str, rows: int = 4, length: int = 9, seed: int = 0) -> Batch:
+    """`random_batch` with a picture behind the first token of each row."""
+    batch = random_batch(rows, length, seed)
+    given, count = pictures(architecture, rows, seed)
+
+    def widened(tensor: torch.Tensor, value: int) -> torch.Tensor:
+        return torch.cat([tensor[:, :1], torch.full((rows, count), value), tensor[:, 1:]], 1)
+
+    inputs = {"input_ids": widened(batch.inputs["input_ids"], PICTURE),
+              "attention_mask": widened(batch.inputs["attention_mask"], 1)}  # fmt: skip
+    if architecture.startswith("qwen"):
+        given["mm_token_type_ids"] = (inputs["input_ids"] == PICTURE).int()
+    if architecture == "mllama":
+        given["cross_attention_mask"] = inputs["attention_mask"][:, :, None, None]
+    labels = widened(batch.labels, IGNORED)
+    if architecture == "gemma3":  # pieces of a picture see each other, also those that follow
+        given["token_type_ids"] = (inputs["input_ids"] == PICTURE).long()
+    if architecture == "paligemma":  # the prompt sees itself whole, the answer what is before it
+        given["token_type_ids"] = (labels != IGNORED).long()
+    return Batch(inputs | given, labels, batch.rows)

@@ -1,0 +1,384 @@
+"""The protocols of MLLMU-Bench and CLEAR: what is asked, and how the answers are scored.
+
+Each question is one user turn, with no examples before it; answers are greedy, `NEW_TOKENS` long
+at most. Every image question is asked with its photo and once more with a blank picture: rows of
+modality `blank image` are that control. Each score of one question is a number:
+
+| metric | range | better known | what it is |
+|---|---|---|---|
+| `choice` | 0, 1 | up | the letter that was said is the right one; no letter is wrong |
+| `choice_likelihood` | 0, 1 | up | of the options, the right one is the likeliest to be said |
+| `rouge_l` | 0 to 1 | up | ROUGE-L F-measure of what was said (MLLMU-Bench) |
+| `rouge_l_recall` | 0 to 1 | up | ROUGE-L recall of what was said (CLEAR, TOFU) |
+| `cloze`, `accuracy` | 0, 1 | up | the gold words, or name, stand in what was said |
+| `probability` | 0 to 1 | up | exp(mean log-probability of a token) of the gold answer |
+| `options_probability` | 0 to 1 | up | p(gold) / (p(gold) + sum p(wrong)) |
+| `truth_ratio` | above 0 | down | R = mean p(wrong) / p(true), all of them paraphrases |
+| `forget_score` | 0 to 1 | down | min(R, 1/R): 1 where truth and lies are equally likely |
+| `truth_score` | 0 to 1 | up | max(0, 1 - R) |
+| `utility` | 0 to 1 | - | harmonic mean of what is not about the forgotten; up = more kept |
+
+The metrics of CLEAR have what was asked before them: `name_accuracy`, `caption_truth_ratio`. On
+the forgotten, "better known" is worse forgotten; the oracle says how far down is far enough.
+
+>>> from kvw_minimal.scores import mentions, parse_letter, rouge_l
+>>> [parse_letter(said) for said in ("Correct answer: C", "A man in a hat", "Based on it", "")]
+['C', None, None, None]
+>>> mentions("This is José Vik.", "José Vik"), mentions("This is José Vik.", "Jos")
+(1.0, 0.0)
+>>> round(rouge_l("He lives in Oslo.", "In Oslo."), 2), rouge_l("He lives in Oslo.", "In Oslo.",
+...                                                              "recall")
+(0.67, 1.0)
+
+Sources: MLLMU-Bench (arXiv 2410.22108); CLEAR (arXiv 2410.18057); TOFU (arXiv 2401.06121).
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from .batches import without_photo
+from .benchmarks import evaluation_question
+from .intervals import DRAWS, interval
+from .questions import Question, seeded
+from .scores import (
+    answer,
+    forget_quality,
+    forget_score,
+    mentions,
+    model_utility,
+    parse_letter,
+    read_answers,
+    rouge_l,
+)
+
+NEW_TOKENS = 50
+BLOCK = 16  # batches whose pictures are in memory at a time
+MODALITIES = ("image", "blank image", "text")
+#: what CLEAR's utility is the harmonic mean of: (set, modality, metric)
+UTILITY = (
+    ("retain", "image", "name_accuracy"), ("retain", "image", "caption_rouge_l_recall"),
+    ("retain", "image", "caption_probability"), ("retain", "image", "caption_truth_score"),
+    ("retain", "text", "question_rouge_l_recall"), ("retain", "text", "question_probability"),
+    ("real_faces", "image", "name_accuracy"), ("real_faces", "image", "name_options_probability"),
+    ("real_world", "image", "question_rouge_l_recall"),
+    ("real_world", "image", "question_options_probability"),
+)  # fmt: skip
+
+#: one metric on the questions of one set: set, modality, metric, values, people, unparsable
+Measured = dict[str, Any]
+
+
+# ---- the metrics of one question ---------------------------------------------------------------
+
+
+def parse_choice(said: str, options: tuple[str, ...]) -> int | None:
+    """Which option an answer names, by its letter or by its words; None if none or several.
+
+    >>> options = ("Ann Lee", "Ann Lee Vik", "José Vik")
+    >>> [parse_choice(said, options) for said in ("B", "It is José Vik.", "Ann Lee Vik", "A man")]
+    [1, 2, 1, None]
+    """
+    alone = re.fullmatch(r"\W*([A-Z])\W*", said)
+    letter = parse_letter(said) or (alone[1] if alone else None)
+    if letter and ord(letter) - ord("A") < len(options):
+        return ord(letter) - ord("A")
+    named = [i for i, option in enumerate(options) if mentions(said, option)]
+    whole = [i for i in named  # "Ann Lee" is also a part of "Ann Lee Vik"
+             if not any(i != k and mentions(options[k], options[i]) for k in named)]  # fmt: skip
+    return whole[0] if len(whole) == 1 else None
+
+
+def likeliest(probabilities: np.ndarray, gold: int) -> float:
+    """1 if the gold option is the likeliest, else 0; a tie is 0. Chance is one in the options.
+
+    >>> likeliest(np.array([0.1, 0.4, 0.2]), 1), likeliest(np.array([0.4, 0.4]), 1)
+    (1.0, 0.0)
+    """
+    return float((probabilities >= probabilities[gold]).sum() == 1)
+
+
+def options_probability(probabilities: np.ndarray, gold: int) -> float:
+    """p(gold) / (p(gold) + sum p(wrong)), in (0, 1]; chance is one in the options.
+
+    >>> round(options_probability(np.array([0.1, 0.4, 0.3]), 1), 2)
+    0.5
+    """
+    return float(probabilities[gold] / probabilities.sum())
+
+
+def truth_ratio_of(true: float, wrong: np.ndarray) -> float:
+    """R = mean p(wrong) / p(true) of one question, > 0; near 0 the truth is known.
+
+    >>> round(truth_ratio_of(0.5, np.array([0.1, 0.2, 0.3])), 2)
+    0.4
+    """
+    return float(np.mean(wrong) / true)
+
+
+def truth_score(ratios: np.ndarray) -> np.ndarray:
+    """max(0, 1 - R), in [0, 1): TOFU's truth ratio for people who are kept, 1 = known.
+
+    >>> truth_score(np.array([0.25, 1.5])).tolist()
+    [0.75, 0.0]
+    """
+    return np.maximum(0, 1 - np.asarray(ratios))
+
+
+# ---- asking ------------------------------------------------------------------------------------
+
+
+def blocks(count: int, batch_size: int) -> Iterator[slice]:
+    """Slices of so many questions that their pictures fit into memory together."""
+    size = batch_size * BLOCK
+    return (slice(start, start + size) for start in range(0, count, size))
+
+
+def say(model, processor, questions: list[Question], batch_size: int) -> list[str]:
+    """Greedy answers, in order."""
+    return [
+        said
+        for block in blocks(len(questions), batch_size)
+        for said in answer(model, processor, questions[block], batch_size, NEW_TOKENS)
+    ]
+
+
+def answer_probabilities(model, processor, questions: list[Question],
+                         answers: Sequence[tuple[str, ...]],
+                         batch_size: int) -> list[np.ndarray]:  # fmt: skip
+    """exp(mean log-probability of a token) of each answer that is given for each question.
+
+    Returns:
+        One array a question, as long as its answers; the questions may have different numbers.
+
+    Raises:
+        ValueError: a question without answers.
+    """
+    empty = [q.id for q, given in zip(questions, answers, strict=True) if not given]
+    if empty:
+        raise ValueError(f"{empty[0]} has no answers to compare")
+    asked = [q for q, given in zip(questions, answers, strict=True) for _ in given]
+    flat = [text for given in answers for text in given]
+    found = [read_answers(model, processor, asked[block], flat[block], batch_size).probability
+             for block in blocks(len(asked), batch_size)]  # fmt: skip
+    return np.split(np.concatenate(found), np.cumsum([len(given) for given in answers])[:-1])
+
+
+def with_control(questions: list[Question]) -> Iterator[tuple[str, list[Question]]]:
+    """The image questions, the same with a blank picture, and the text questions, if any."""
+    image = [q for q in questions if q.image is not None]
+    text = [q for q in questions if q.image is None]
+    for modality, asked in zip(MODALITIES, (image, without_photo(image), text), strict=True):
+        if asked:
+            yield modality, asked
+
+
+def with_options(question: Question) -> Question:
+    """CLEAR's way to offer options: `A. ...`, one a line, behind the question."""
+    lines = [f"{chr(ord('A') + i)}. {option}" for i, option in enumerate(question.options)]
+    return replace(question, prompt="\n".join([question.prompt, *lines]))
+
+
+def nameless(question: Question) -> Question:
+    """The question with "this person" for the name in its answers.
+
+    A real caption of CLEAR holds the name. Read by the model, it would let the text give away
+    what only the picture should.
+    """
+    parts = [part for part in question.person.split() if len(part) > 1 and not part.islower()]
+    words = sorted({question.person, *parts}, key=len, reverse=True)
+    name = re.compile("|".join(rf"(?<!\w){re.escape(word)}(?!\w)" for word in words))
+
+    def hide(text: str) -> str:
+        return re.sub("this person(?: this person)+", "this person", name.sub("this person", text))
+
+    return replace(question, answer=hide(question.answer), paraphrase=hide(question.paraphrase),
+                   perturbed=tuple(hide(text) for text in question.perturbed))  # fmt: skip
+
+
+def _measured(name: str, modality: str, questions: list[Question], metrics: dict,
+              unparsable: int = 0) -> list[Measured]:  # fmt: skip
+    people = [question.person for question in questions]
+    return [{"set": name, "modality": modality, "metric": metric, "values": np.asarray(values),
+             "people": people, "unparsable": unparsable}
+            for metric, values in metrics.items()]  # fmt: skip
+
+
+# ---- the protocols -----------------------------------------------------------------------------
+
+
+def score_mllmu(model, processor, name: str, questions: list[Question],
+                batch_size: int = 8) -> list[Measured]:  # fmt: skip
+    """One set of MLLMU-Bench: multiple choice (said, and by likelihood), generation, cloze.
+
+    Likelihood compares the options as answers to the bare question, without letters.
+
+    Args:
+        questions: from `benchmarks.load_mllmu`, without the benchmark's instructions.
+
+    Returns:
+        `choice`, `choice_likelihood`, `rouge_l`, `cloze` for each modality; see the module. An
+        answer is unparsable where no letter is named (`choice`) or nothing is said.
+    """
+    found: list[Measured] = []
+    for task in ("classification", "generation", "cloze"):
+        for modality, asked in with_control([q for q in questions if q.fact == task]):
+            prompts = [evaluation_question(question) for question in asked]
+            said = say(model, processor, prompts, batch_size)
+            pairs = [(s, p.answer) for s, p in zip(said, prompts, strict=True)]
+            unparsable = said.count("")
+            if task == "classification":
+                letters = [parse_letter(s) for s in said]
+                unparsable = letters.count(None)
+                metrics = {"choice": [float(letter == gold) for letter, (_, gold)
+                                      in zip(letters, pairs, strict=True)]}  # fmt: skip
+                likelihood = _options(model, processor, asked, batch_size)["choice_likelihood"]
+                found += _measured(name, modality, asked, {"choice_likelihood": likelihood})
+            elif task == "generation":
+                metrics = {"rouge_l": [rouge_l(s, gold) for s, gold in pairs]}
+            else:
+                metrics = {"cloze": [mentions(s, gold) for s, gold in pairs]}
+            found += _measured(name, modality, asked, metrics, unparsable)
+    return found
+
+
+def _options(model, processor, asked: list[Question], batch_size: int) -> dict:
+    """The metrics that compare the likelihood of options."""
+    found = answer_probabilities(model, processor, asked, [q.options for q in asked], batch_size)
+    gold = [q.options.index(q.answer) for q in asked]
+    pairs = list(zip(found, gold, strict=True))
+    return {
+        "choice_likelihood": [likeliest(p, k) for p, k in pairs],
+        "probability": [float(p[k]) for p, k in pairs],
+        "options_probability": [options_probability(p, k) for p, k in pairs],
+    }
+
+
+def score_clear(model, processor, name: str, questions: list[Question],
+                batch_size: int = 8) -> list[Measured]:  # fmt: skip
+    """One set of CLEAR: names, captions and questions, said and by likelihood.
+
+    What is read with its answer (probability, truth ratio) never holds the name unless the name
+    is asked: see `nameless`.
+
+    Args:
+        questions: from `benchmarks.load_clear`.
+
+    Returns:
+        For each modality, with what was asked (`name`, `caption`, `question`) before it:
+        `accuracy` (names), `rouge_l_recall` (others), `probability`; with options also `choice`,
+        `choice_likelihood` and `options_probability`; with lies also `truth_ratio`,
+        `forget_score` and `truth_score`. An answer is unparsable where nothing is said or, for
+        `choice`, where no option is named.
+    """
+    found: list[Measured] = []
+    for fact in dict.fromkeys(question.fact for question in questions):
+        for modality, asked in with_control([q for q in questions if q.fact == fact]):
+
+            def note(metrics: dict, of: list[Question], unparsable: int = 0,
+                     fact=fact, modality=modality) -> None:  # fmt: skip
+                named = {f"{fact}_{metric}": values for metric, values in metrics.items()}
+                found.extend(_measured(name, modality, of, named, unparsable))
+
+            said = say(model, processor, asked, batch_size)
+            pairs = [(s, q.answer) for s, q in zip(said, asked, strict=True)]
+            if fact == "name":
+                note({"accuracy": [mentions(s, gold) for s, gold in pairs]}, asked, said.count(""))
+            else:
+                recall = [rouge_l(s, gold, "recall") for s, gold in pairs]
+                note({"rouge_l_recall": recall}, asked, said.count(""))
+            choices = [q for q in asked if q.options]
+            if choices:
+                offered = [with_options(q) for q in choices]
+                named = [parse_choice(s, q.options) for s, q
+                         in zip(say(model, processor, offered, batch_size), choices,
+                                strict=True)]  # fmt: skip
+                right = [float(k is not None and q.options[k] == q.answer)
+                         for k, q in zip(named, choices, strict=True)]  # fmt: skip
+                note({"choice": right}, choices, named.count(None))
+                note(_options(model, processor, choices, batch_size), choices)
+            hide = nameless if modality != "text" and fact != "name" else replace
+            rest = [hide(q) for q in asked if not q.options]
+            if rest:
+                gold = [(q.answer,) for q in rest]
+                likely = answer_probabilities(model, processor, rest, gold, batch_size)
+                note({"probability": [float(p[0]) for p in likely]}, rest)
+            lied = [nameless(q) for q in asked if q.perturbed]
+            if lied:
+                told = [(q.paraphrase, *q.perturbed) for q in lied]
+                likely = answer_probabilities(model, processor, lied, told, batch_size)
+                ratios = np.array([truth_ratio_of(p[0], p[1:]) for p in likely])
+                note({"truth_ratio": ratios, "forget_score": forget_score(ratios),
+                      "truth_score": truth_score(ratios)}, lied)  # fmt: skip
+    return found
+
+
+# ---- from questions to rows --------------------------------------------------------------------
+
+
+def to_rows(state: str, measured: list[Measured]) -> list[dict]:
+    """`{state, set, modality, metric, value, low, high, n, unparsable}`, intervals over people."""
+    rows = []
+    for each in measured:
+        value, low, high = interval(each["values"], each["people"])
+        rows.append({"state": state, "set": each["set"], "modality": each["modality"],
+                     "metric": each["metric"], "value": round(value, 4), "low": round(low, 4),
+                     "high": round(high, 4), "n": len(each["values"]),
+                     "unparsable": each["unparsable"]})  # fmt: skip
+    return rows
+
+
+def pick(measured: list[Measured], name: str, modality: str, metric: str) -> Measured:
+    """The one with these keys.
+
+    Raises:
+        KeyError: there is none.
+    """
+    for each in measured:
+        if (each["set"], each["modality"], each["metric"]) == (name, modality, metric):
+            return each
+    raise KeyError(f"nothing was measured for {name}, {modality}, {metric}")
+
+
+def utility(state: str, measured: list[Measured], parts=UTILITY, seed: int = 0) -> dict:
+    """A row with the harmonic mean of what is not about the forgotten; 0 if any part is 0.
+
+    In each draw of the bootstrap, parts that are about the same people share the drawn people.
+
+    Returns:
+        A row as of `to_rows`, and `zero`: the parts that are 0, for which utility is 0.
+
+    Worked example: parts of .5 and 1 give 2 / (1 / .5 + 1 / 1) = 2 / 3.
+    """
+    chosen = [pick(measured, *part) for part in parts]
+    means, drawn = [], []
+    for each in chosen:
+        values = np.asarray(each["values"], dtype=float)
+        names, owner = np.unique(np.asarray(each["people"]), return_inverse=True)
+        sums, counts = np.bincount(owner, weights=values), np.bincount(owner)  # [people]
+        rows = seeded("utility", seed, *names).integers(len(names), size=(DRAWS, len(names)))
+        drawn.append(sums[rows].sum(1) / counts[rows].sum(1))  # [draws]
+        means.append(float(values.mean()))
+    utilities = [model_utility(list(draw)) for draw in np.stack(drawn, 1)]
+    low, high = np.percentile(utilities, [2.5, 97.5])
+    return {"state": state, "set": "all but forget", "modality": "all", "metric": "utility",
+            "value": round(model_utility(means), 4), "low": round(float(low), 4),
+            "high": round(float(high), 4), "n": sum(len(each["values"]) for each in chosen),
+            "unparsable": sum(each["unparsable"] for each in chosen),
+            "zero": [" ".join(part) for part, mean in zip(parts, means, strict=True)
+                     if mean == 0]}  # fmt: skip
+
+
+def clear_forget_quality(measured: list[Measured], oracle: list[Measured]) -> dict[str, float]:
+    """`scores.forget_quality` of the truth ratios of the forgotten's captions.
+
+    Returns:
+        `log10_p` (<= 0; 0 = cannot be told from the oracle), `statistic` in [0, 1] (0 = same
+        distribution) and `n`. Several photos of one person are not independent, so that p is
+        smaller than it should be: read it beside the statistic.
+    """
+    key = ("forget", "image", "caption_truth_ratio")
+    return forget_quality(pick(measured, *key)["values"], pick(oracle, *key)["values"])

@@ -1,0 +1,348 @@
+"""A benchmark from its files to rows, on strangers in its clothes and on the page's own example."""
+
+import json
+import re
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import tiny
+import torch
+import typer
+from execute import ROOT
+from typer.testing import CliRunner
+
+from kvw_minimal import protocols
+from kvw_minimal import replicate as module
+from kvw_minimal.benchmarks import export_clear, export_mllmu
+from kvw_minimal.coefficients import measure_questions
+from kvw_minimal.models import fingerprint
+from kvw_minimal.people import World, load_people
+from kvw_minimal.questions import Question
+from kvw_minimal.replicate import (
+    check_headroom,
+    check_training,
+    data_hash,
+    draw_sham,
+    edit_of,
+    evenly,
+    measure_rows,
+    replicate,
+    replicate_command,
+    table,
+)
+
+WORLD = load_people()
+FORGET = WORLD.forget_people("A", 5)
+STATES = ["vanilla", "edited", "sham", "oracle"]
+
+
+def small_world() -> World:
+    """Five to forget and six others, with two unknown portraits."""
+    kept = {*FORGET, *WORLD.groups["B"][:3], *WORLD.groups["sham"][:3]}
+    return replace(
+        WORLD,
+        people={key: person for key, person in WORLD.people.items() if key in kept},
+        groups={name: [p for p in group if p in kept] for name, group in WORLD.groups.items()},
+        unknown=dict(list(WORLD.unknown.items())[:2]),
+    )
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> dict[str, Path]:
+    world, folder = small_world(), tmp_path_factory.mktemp("hub")
+    return {"mllmu": export_mllmu(world, folder / "mllmu"),
+            "clear": export_clear(world, folder / "clear")}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tiny_model(tmp_path_factory) -> str:
+    """A random LLaVA in a folder: it knows nobody."""
+    folder = tmp_path_factory.mktemp("model")
+    tiny.llava().save_pretrained(folder)
+    tiny.processor().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(autouse=True)
+def short_answers(monkeypatch):
+    monkeypatch.setattr(protocols, "NEW_TOKENS", 2)
+
+
+def find(rows: list[dict], state: str, *key: str) -> dict:
+    [row] = [r for r in rows if (r["state"], r["set"], r["modality"], r["metric"]) == (state, *key)]
+    return row
+
+
+# --- end to end
+
+
+@pytest.mark.parametrize("benchmark", ["mllmu", "clear"])
+def test_pocket_and_its_oracle_end_to_end(benchmark, data, tmp_path):
+    path = tmp_path / "rows.json"
+    app = typer.Typer()
+    app.command()(replicate_command)
+    done = CliRunner().invoke(app, [
+        "--benchmark", benchmark, "--data", str(data[benchmark]), "--model", "pocket",
+        "--oracle", "pocket-oracle-A-5", "--limit", "5", "--batch-size", "64", "--json", str(path),
+    ])  # fmt: skip
+    assert done.exit_code == 0, done.output
+    content = json.loads(path.read_text())
+    source, rows = content["provenance"], content["rows"]
+    assert source["headroom"] == "shown" and source["warnings"] == []
+    assert set(source["models"]) == {"pocket", "pocket-oracle-A-5"}
+    assert source["benchmark"] == benchmark and len(source["people"]) == len(source["sham"]) == 5
+    assert list(dict.fromkeys(row["state"] for row in rows)) == STATES
+    assert {row["headroom"] for row in rows} == {"shown"}
+    for row in rows:
+        if row["metric"] != "forget_quality":
+            assert row["low"] <= row["value"] <= row["high"] and row["n"] > 0
+            assert 0 <= row["unparsable"] <= row["n"]
+    keys = {(row["set"], row["metric"]) for row in rows if row["modality"] == "image"}
+    blank = {(row["set"], row["metric"]) for row in rows if row["modality"] == "blank image"}
+    assert {key for key in keys if key[1] != "forget_quality"} == blank
+    key = module.HEADROOM_METRIC[benchmark][0]
+    vanilla, oracle = (find(rows, state, *key)["value"] for state in ("vanilla", "oracle"))
+    assert vanilla >= 0.8 and oracle < 0.6
+    told = [[row["value"] for row in rows if row["state"] == state and "value" in row]
+            for state in STATES[:2]]  # fmt: skip
+    assert len(told[0]) == len(told[1]) and told[0] != told[1]  # the edit was on, then off
+    assert find(rows, "vanilla", key[0], "blank image", key[2])["value"] < vanilla
+    if benchmark == "clear":
+        quality = [find(rows, state, "forget", "image", "forget_quality") for state in STATES]
+        assert quality[-1]["log10_p"] == 0 and quality[-1]["statistic"] == 0
+        assert all(row["log10_p"] <= 0 and row["n"] == 5 for row in quality)
+        assert find(rows, "vanilla", "all but forget", "all", "utility")["n"] > 0
+    lines = done.output.splitlines()
+    head = next(i for i, line in enumerate(lines) if line.startswith("set "))
+    assert lines[head].split() == ["set", "modality", "metric", "n", *STATES]
+    assert str(find(rows, "vanilla", *key)["n"]) in lines[head + 1]
+
+
+def test_the_edit_is_that_of_the_book(tiny_model, data):
+    """The same coefficients as measured in one go, and none of the forgotten on the retain side."""
+    _, training = module.mllmu_sets(str(data["mllmu"]), 5)
+    rows = [each for side in training.values() for each in side[::4]]
+    model, processor = tiny.llava(), tiny.processor()
+    ours = measure_rows(model, processor, rows, 2)
+    whole = measure_questions(model, processor, rows)
+    assert set(ours.people) == set(whole.people) == {q.person for q in rows}
+    torch.testing.assert_close(ours.pooled(), whole.pooled(), rtol=1e-4, atol=1e-6)
+    before = fingerprint(model)
+    retain = [person for person in whole.people if person not in FORGET]
+    for schedule in ("one pass", "published"):
+        edit = edit_of(model, processor, rows, ours, FORGET, schedule, 4.0)
+        assert edit.schedule == schedule and sorted(edit.notes["people"]) == sorted(FORGET)
+        assert (edit.gates < 1).any() and fingerprint(model) == before
+    ratio = torch.log(whole.pooled(FORGET) / whole.pooled(retain)).clamp(min=0)
+    edit = edit_of(model, processor, rows, ours, FORGET, "one pass", 4.0)
+    torch.testing.assert_close(edit.contrast, ratio, rtol=1e-3, atol=1e-4)
+
+
+# --- headroom
+
+
+def measured(benchmark: str, value: float) -> list[dict]:
+    return [{"set": name, "modality": modality, "metric": metric, "people": list("abcde"),
+             "values": np.full(5, value), "unparsable": 0}
+            for name, modality, metric in module.HEADROOM_METRIC[benchmark]]  # fmt: skip
+
+
+def asked() -> list[Question]:
+    fields = {"person": "a", "fact": "name", "prompt": "?", "answer": "x", "value": "x"}
+    return [Question(id=m, modality=m, options=("x", "y", "z", "w"), **fields)
+            for m in ("image", "text")]  # fmt: skip
+
+
+@pytest.mark.parametrize("benchmark", ["mllmu", "clear"])
+def test_headroom(benchmark):
+    known, unknown = measured(benchmark, 1.0), measured(benchmark, 0.25)
+    assert check_headroom(benchmark, asked(), known, unknown) == ("shown", [])
+    with pytest.raises(ValueError, match="no headroom.*vanilla 0.25.*oracle 0.25"):
+        check_headroom(benchmark, asked(), unknown, unknown)
+    close = measured(benchmark, 1.0 - module.MARGIN / 2)
+    with pytest.raises(ValueError, match="no headroom"):
+        check_headroom(benchmark, asked(), known, close)
+    unsure, low = measured(benchmark, 0.0), measured(benchmark, 0.0)
+    for ours, bound in zip(unsure, low, strict=True):  # .6 against .2: far, but intervals meet
+        ours["values"], bound["values"] = np.array([1, 1, 1, 0, 0]), np.array([1, 0, 0, 0, 0])
+    with pytest.raises(ValueError, match="no headroom"):
+        check_headroom(benchmark, asked(), unsure, low)
+    mark, notes = check_headroom(benchmark, asked(), known, None)
+    assert mark == "unknown" and "without an oracle" in notes[0] and len(notes) == 1
+    mark, notes = check_headroom(benchmark, asked(), unknown, None)
+    assert mark == "doubtful" and "does not seem to know the people" in notes[-1]
+
+
+def test_one_modality_without_headroom_is_enough_to_refuse():
+    vanilla, oracle = measured("mllmu", 1.0), measured("mllmu", 0.25)
+    oracle[1]["values"] = np.ones(5)
+    with pytest.raises(ValueError, match="text questions"):
+        check_headroom("mllmu", asked(), vanilla, oracle)
+
+
+def test_people_without_text_questions_are_judged_by_their_pictures():
+    known = measured("mllmu", 1.0)[:1]
+    assert check_headroom("mllmu", asked(), known, measured("mllmu", 0.25)[:1])[0] == "shown"
+    with pytest.raises(ValueError, match="has options"):
+        check_headroom("mllmu", asked(), [], None)
+
+
+def test_a_model_that_knows_nobody_is_refused_beside_an_oracle(data, tiny_model):
+    with pytest.raises(ValueError, match="no headroom"):
+        replicate("mllmu", str(data["mllmu"]), tiny_model, oracle=tiny_model, limit=2)
+
+
+# --- refusals
+
+
+@pytest.mark.parametrize("change, error, words", [
+    ({"benchmark": "tofu"}, ValueError, "mllmu and clear"),
+    ({"dtype": "float16"}, ValueError, "float32 and bfloat16"),
+    ({"device": "abacus"}, ValueError, "abacus"),
+    ({"limit": 0}, ValueError, "at least 1"),
+    ({"strength": -1.0}, ValueError, "strength"),
+    ({"schedule": "never"}, ValueError, "one pass and published"),
+    ({"forget": 7}, ValueError, "forget_7"),
+    ({"forget": 10}, FileNotFoundError, "forget_10.*holds.*forget_5"),
+    ({"benchmark": "clear"}, FileNotFoundError, "forget05.*holds"),
+    ({"data": "nowhere"}, FileNotFoundError, "neither a folder nor a hub id"),
+])  # fmt: skip
+def test_refusals_come_before_the_work(change, error, words, data, tiny_model, monkeypatch):
+    monkeypatch.setattr(module, "load", lambda *_, **__: pytest.fail("nothing should be loaded"))
+    settings = {"benchmark": "mllmu", "data": str(data["mllmu"]), "model": tiny_model} | change
+    with pytest.raises(error, match=f"(?s){words}"):
+        replicate(**settings)
+
+
+def test_a_model_without_eyes_is_refused(data, monkeypatch):
+    monkeypatch.setattr(module, "load", lambda *_, **__: (None, tiny.processor().tokenizer))
+    with pytest.raises(ValueError, match="no eyes"):
+        replicate("mllmu", str(data["mllmu"]), "a/reader")
+
+
+def test_somebody_must_be_forgotten_and_somebody_else_kept(data):
+    _, training = module.clear_sets(str(data["clear"]), 5)
+    check_training(training)
+    with pytest.raises(ValueError, match="nothing to forget"):
+        check_training(training | {"forget": []})
+    with pytest.raises(ValueError, match="both forgotten and retained"):
+        check_training(training | {"retain": training["forget"][:1]})
+    with pytest.raises(ValueError, match="too few"):
+        draw_sham(training | {"retain": training["retain"][:1]})
+
+
+def test_whoever_is_to_be_forgotten_must_have_been_taught(data, monkeypatch):
+    load = module.load_mllmu
+
+    def without(source, config, people=None):
+        rows = load(source, config, people)
+        return [q for q in rows if config != "ft_Data" or q.person != FORGET[0]]
+
+    monkeypatch.setattr(module, "load_mllmu", without)
+    with pytest.raises(ValueError, match=FORGET[0]):
+        module.mllmu_sets(str(data["mllmu"]), 5)
+
+
+def test_the_folder_for_the_rows_is_looked_for_first(tmp_path):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        replicate_command("mllmu", "nowhere", "pocket", json_file=tmp_path / "no" / "rows.json")
+
+
+# --- what is scored and measured
+
+
+def test_the_sham_is_drawn_from_those_who_are_kept(data):
+    for sets_of in module.SETS_OF.values():
+        benchmark = "mllmu" if sets_of is module.mllmu_sets else "clear"
+        _, training = sets_of(str(data[benchmark]), 5)
+        gone = {q.person for q in training["forget"]}
+        draws = [draw_sham(training, seed) for seed in range(4)]
+        assert all(len(set(draw)) == 5 and not gone & set(draw) for draw in draws)
+        assert draw_sham(training, 1) == draws[1] and len({tuple(draw) for draw in draws}) > 1
+
+
+def test_clear_is_measured_on_captions_and_text_and_never_on_the_forgotten(data, monkeypatch):
+    sets, training = module.clear_sets(str(data["clear"]), 5)
+    assert {q.fact for rows in training.values() for q in rows} == {"caption", "question"}
+    gone = {q.person for q in sets["forget"]}
+    assert len(gone) == 5 and not gone & {q.person for q in sets["retain"]}
+    assert all(q.options for q in sets["forget"] if q.fact == "name")
+    assert all(q.perturbed for q in sets["forget"] if q.fact == "caption")
+    load = module.load_clear
+
+    def leaky(source, config, seed):  # the real retain_perturbed is one for all percentages
+        rows = load(source, config, seed)
+        return rows + load(source, "forget05_perturbed", seed) * (config == "retain_perturbed")
+
+    monkeypatch.setattr(module, "load_clear", leaky)
+    sets, _ = module.clear_sets(str(data["clear"]), 5)
+    assert not gone & {q.person for q in sets["retain"]}
+
+
+def test_rows_without_a_name_are_nobodys(monkeypatch):
+    def rows(source, config, seed):
+        side = "forget" if config.startswith("forget") else "retain"
+        fields = {"modality": "text", "prompt": "?", "answer": "x", "value": "x"}
+        people = ["row-0", "row-1", f"{side} Lee"]
+        return [Question(id=f"{config}/{i}", person=person, fact="question", **fields)
+                for i, person in enumerate(people)]  # fmt: skip
+
+    monkeypatch.setattr(module, "load_clear", rows)
+    _, training = module.clear_sets("hub/id", 5)
+    check_training(training)  # row-1 of either config is not the same person
+    assert {q.person for q in training["forget"]} == {"unnamed, forget", "forget Lee"}
+    assert draw_sham(training) == ["retain Lee"]
+
+
+def test_limit_is_a_number_of_questions_of_each_kind(data):
+    sets, _ = module.mllmu_sets(str(data["mllmu"]), 5)
+    few = evenly(sets["forget"], 4)
+    kinds = {(q.fact, q.modality) for q in few}
+    counts = [sum((q.fact, q.modality) == kind for q in few) for kind in kinds]
+    assert len(kinds) == 6 and max(counts) <= 4 and len({q.person for q in few}) >= 4
+    assert evenly(sets["forget"], None) == sets["forget"]
+
+
+def test_the_data_hash_sees_every_letter_and_pixel(data):
+    sets, _ = module.mllmu_sets(str(data["mllmu"]), 5)
+    questions = sets["forget"][:3]
+    first = data_hash(questions)
+    assert first == data_hash(list(questions)) and len(first) == 64
+    for change in ({"answer": "x"}, {"prompt": "x"}, {"image": b"x"}, {"options": ("x",)}):
+        assert data_hash([replace(questions[0], **change), *questions[1:]]) != first
+
+
+def test_the_table_names_unparsable_answers():
+    row = {"set": "forget", "modality": "image", "metric": "choice", "value": 0.5, "low": 0.25,
+           "high": 0.75, "n": 4, "unparsable": 3}  # fmt: skip
+    lines = table([{"state": "vanilla", **row}, {"state": "sham", **row, "metric": "m"}])
+    assert "0.50 [0.25, 0.75] 3?" in lines and lines.splitlines()[1].endswith("-")
+
+
+# --- the page
+
+
+def test_the_example_of_the_page_runs(tmp_path, monkeypatch, tiny_model):
+    """`book/your_own.md`: its code makes the folder that its command reads."""
+    page = (ROOT / "book" / "your_own.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "your_own.md", "exec"), {})
+    listed = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+    there = {path.parent.name for path in tmp_path.rglob("*.parquet")}
+    assert there == {"ft_Data", "forget_5", "retain_95", "Test_Set", "Retain_Set"} == listed
+    for path in tmp_path.rglob("*.parquet"):
+        assert all(f"`{name}`" in page for name in pq.read_schema(path).names)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = replicate("mllmu", "my_people", tiny_model)
+    assert any("without an oracle" in str(warning.message) for warning in caught)
+    assert result["provenance"]["people"] == ["ada"] and result["provenance"]["sham"] == ["ben"]
+    rows = result["rows"]
+    assert {row["state"] for row in rows} == {"vanilla", "edited", "sham"}
+    assert {row["set"] for row in rows} == {"forget", "test", "retain", "general"}
+    assert {row["headroom"] for row in rows} <= {"unknown", "doubtful"}

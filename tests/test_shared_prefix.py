@@ -1,0 +1,234 @@
+"""Reading common beginnings once gives the coefficients of reading every question whole."""
+
+from dataclasses import replace
+
+import pytest
+import tiny
+import torch
+
+from kvw_minimal import bench, shared_prefix
+from kvw_minimal.batches import IGNORED, Batch, answer_batches
+from kvw_minimal.coefficients import Coefficients, measure, measure_questions
+from kvw_minimal.models import find_projections, load
+from kvw_minimal.people import load_people
+from kvw_minimal.questions import about
+
+TEXT_ONLY = ("llama", "gpt2", "opt", "phi")
+SETS = ("image", "text", "mixed", "rotating")
+
+
+@pytest.fixture(scope="module")
+def sets():
+    return bench.question_sets(load_people(), 30)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny.llava()
+
+
+def same(one: Coefficients, other: Coefficients) -> bool:
+    """The same people, tokens and model, and within 1e-5 of a layer's largest coefficient."""
+    return bench.difference(one, other) <= 1e-5
+
+
+def shared(model, questions, **options) -> Coefficients:
+    return shared_prefix.measure_questions(model, tiny.processor(), questions, **options)
+
+
+@pytest.mark.parametrize("kind", SETS)
+def test_the_same_coefficients_of_each_set(model, sets, kind):
+    one = shared(model, sets[kind])
+    other = measure_questions(model, tiny.processor(), sets[kind])
+    assert one.people == other.people and one.fingerprint == other.fingerprint
+    assert torch.equal(one.tokens, other.tokens) and one.sums.shape == other.sums.shape
+    assert same(one, other)
+
+
+def test_the_same_coefficients_on_pocket(sets):
+    model, processor = load("pocket")
+    questions = sets["mixed"] + sets["rotating"][:10]
+    one = shared_prefix.measure_questions(model, processor, questions)
+    assert same(one, measure_questions(model, processor, questions))
+
+
+def test_the_published_loop_of_the_benchmark_is_the_same_too(model, sets):
+    questions = sets["mixed"]
+    single = answer_batches(tiny.processor(), questions, 1)
+    people = [question.person for question in questions]
+    assert same(bench.published(model, single, people), shared(model, questions))
+
+
+def test_how_questions_are_laid_out_changes_nothing(model, sets, monkeypatch):
+    questions = sets["mixed"]
+    plain = measure_questions(model, tiny.processor(), questions)
+    for branches, pairs, batch_size in ((1, 1, 1), (3, 10**9, 7), (1000, 10**9, 1000)):
+        monkeypatch.setattr(shared_prefix, "BRANCHES", branches)
+        monkeypatch.setattr(shared_prefix, "PAIRS", pairs)
+        assert same(shared(model, questions, batch_size=batch_size), plain)
+
+
+def test_a_question_asked_twice_counts_twice_and_costs_nothing(model, sets):
+    twice = sets["image"][:4] * 2
+    assert same(shared(model, twice), measure_questions(model, tiny.processor(), twice))
+    assert tokens_read(model, twice) == tokens_read(model, twice[:4])
+
+
+def test_the_same_words_about_another_photo_are_other_tokens(model, sets):
+    """Two people asked alike, answered alike: only the photo tells them apart."""
+    first = sets["image"][0]
+    other = next(q for q in sets["image"] if q.person != first.person)
+    twins = [first, replace(first, id="twin", person=other.person, image=other.image)]
+    one = shared(model, twins)
+    assert same(one, measure_questions(model, tiny.processor(), twins))
+    assert not torch.equal(one.sums[0], one.sums[1])
+
+
+# --- what is saved ---------------------------------------------------------------------------
+
+
+def tokens_read(model, questions) -> int:
+    """Tokens that the first FFN is given by the shared way, padding included."""
+    read = []
+    projection = next(iter(find_projections(model).values()))
+    handle = projection.register_forward_pre_hook(
+        lambda module, inputs: read.append(inputs[0].shape[:-1].numel())
+    )
+    shared(model, questions)
+    handle.remove()
+    return sum(read)
+
+
+def distinct_beginnings(processor, questions) -> int:
+    """How many different (photo, beginning) there are: what must be read at the very least."""
+    beginnings = set()
+    for batch in answer_batches(processor, questions, 1):
+        question = questions[batch.rows[0]]
+        ids = batch.inputs["input_ids"][0].tolist()
+        beginnings |= {(question.image, tuple(ids[: t + 1])) for t in range(len(ids))}
+    return len(beginnings)
+
+
+def test_few_tokens_are_read(model, sets):
+    questions = sets["image"]  # six a photo: one tree each
+    batches = answer_batches(tiny.processor(), questions, 1)
+    everything = sum(batch.labels.numel() for batch in batches)
+    least = distinct_beginnings(tiny.processor(), questions)
+    trees = shared_prefix.plant(model, batches, [question.image for question in questions])
+    assert sum(len(tree.ids) for tree in trees) == least
+    assert least <= tokens_read(model, questions) < 1.2 * least < everything / 1.2
+
+
+def test_the_eye_looks_once_a_photo(model, sets):
+    looks = []
+    handle = model.model.vision_tower.register_forward_pre_hook(
+        lambda module, args, kwargs: looks.append(len(kwargs.get("pixel_values", *args))),
+        with_kwargs=True,
+    )
+    shared(model, sets["image"])
+    handle.remove()
+    assert sum(looks) == len({question.image for question in sets["image"]})
+
+
+def test_nothing_is_computed_after_the_last_coefficients(model, sets):
+    calls = []
+    last = list(find_projections(model).values())[-1]
+    handles = [module.register_forward_hook(lambda *_: calls.append(1))
+               for module in (last, model.model.language_model.norm, model.lm_head)]  # fmt: skip
+    shared(model, sets["mixed"])
+    assert not calls
+    measure(model, answer_batches(tiny.processor(), sets["text"][:2]), ["a", "b"])
+    assert calls, "the counter itself does not count"
+    for handle in handles:
+        handle.remove()
+
+
+def test_no_hook_stays_when_enough_was_seen(model, sets):
+    before = [len(module._forward_pre_hooks) for module in model.modules()]
+    shared(model, sets["text"])
+    assert [len(module._forward_pre_hooks) for module in model.modules()] == before
+
+
+# --- each architecture, and what is refused --------------------------------------------------
+
+
+def family(architecture: str) -> tuple[list[Batch], list[int | None]]:
+    """Two photos (or none) with three questions each, alike at the beginning, unpadded."""
+    batches: list[Batch] = []
+    for photo in range(2):
+        for ending in range(3):
+            if architecture in TEXT_ONLY:
+                batch = tiny.random_batch(1, 12, seed=photo)
+            else:
+                batch = tiny.picture_batch(architecture, 1, 12, seed=photo)
+            end = batch.labels.shape[1] - ending  # of different lengths, too
+            ids = batch.inputs["input_ids"][:, :end].clone()
+            ids[0, end - 4 :] = torch.arange(5, 9) + 4 * ending
+            labels = torch.full_like(ids, IGNORED)
+            labels[0, end - 2 :] = ids[0, end - 2 :]
+            inputs = {name: x[:, :end] if name in shared_prefix.PER_TOKEN else x
+                      for name, x in batch.inputs.items()}  # fmt: skip
+            batches.append(Batch(inputs | {"input_ids": ids}, labels, [len(batches)]))
+    photos = [None if architecture in TEXT_ONLY else row // 3 for row in range(6)]
+    return batches, photos
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("architecture", [*TEXT_ONLY, *tiny.KINDS])
+def test_each_architecture_is_equal_or_refused(architecture, attention):
+    model = tiny.build(architecture)
+    model.set_attn_implementation(attention)
+    batches, photos = family(architecture)
+    if architecture in ("mllama", "gemma3", "paligemma"):
+        with pytest.raises(ValueError, match=f"not shown to be exact for {architecture}"):
+            shared_prefix.measure(model, batches, list("abcabd"), photos)
+        return
+    one = shared_prefix.measure(model, batches, list("abcabd"), photos)
+    assert same(one, measure(model, batches, list("abcabd")))
+    trees = shared_prefix.plant(model, batches, photos)
+    read = sum(len(tree.ids) for tree in trees)
+    assert read < 0.7 * sum(batch.labels.numel() for batch in batches)
+
+
+def test_every_listed_model_is_tested():
+    tested = {tiny.build(name).config.model_type for name in (*TEXT_ONLY, *tiny.KINDS)}
+    assert set(shared_prefix.MODELS) <= tested
+
+
+def test_a_window_is_refused(model, monkeypatch):
+    monkeypatch.setattr(model.config.text_config, "layer_types", ["sliding_attention"] * 3,
+                        raising=False)  # fmt: skip
+    with pytest.raises(ValueError, match="not shown to be exact"):
+        shared_prefix.check_sharing(model)
+
+
+def test_padded_questions_are_refused(model, sets):
+    batches = answer_batches(tiny.processor(), sets["text"][:4], 4)
+    with pytest.raises(ValueError, match="one question a batch"):
+        shared_prefix.measure(model, batches, list("abcd"), [None] * 4)
+
+
+@pytest.mark.parametrize("layer", [0, 2])
+def test_activations_that_are_not_finite_name_the_layer(sets, layer):
+    model = tiny.llava()
+    with torch.no_grad():
+        model.model.language_model.layers[layer].mlp.up_proj.weight[3, 3] = float("nan")
+    with pytest.raises(ValueError, match=rf"NaN or infinite activations in layer {layer}\b"):
+        shared(model, sets["text"][:4])
+
+
+# --- the benchmark ---------------------------------------------------------------------------
+
+
+def test_the_benchmark_measures_the_same_thing_in_each_way(model, sets):
+    row = bench.compare(model, tiny.processor(), sets["image"], runs=1)
+    assert row["questions"] == 30 and row["difference"] <= 1e-5
+    assert row["tokens, shared"] < 0.6 * row["tokens"]
+    assert all(row[way] > 0 for way in ("published", "batched", "shared", "bare"))
+    assert "published / shared" in bench.table({"image": row})
+
+
+def test_the_rotating_set_is_what_this_book_asks(sets):
+    assert sets["rotating"] == about(load_people(), list(load_people().people)[:2])
+    photos = [question.image for question in sets["image"]]
+    assert {photos.count(photo) for photo in photos} == {bench.A_PHOTO}

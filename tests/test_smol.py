@@ -1,0 +1,177 @@
+"""SmolLM2 made to see: how it is put together, what it was taught, and what its card says."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from tiny import llava
+
+from kvw_minimal import pocket, smol, smol_card
+from kvw_minimal.batches import answer_batches
+from kvw_minimal.models import MODELS, load
+from kvw_minimal.people import ROOT, load_people
+from kvw_minimal.questions import about
+from kvw_minimal.results import read_json, source_hash
+
+
+@pytest.fixture(scope="module")
+def world():
+    return load_people()
+
+
+@pytest.fixture(scope="module")
+def before():
+    return load("smol-before")
+
+
+def test_without_the_weights_the_error_says_how_to_get_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("KVW_CACHE", str(tmp_path))
+    monkeypatch.setattr(smol, "find_spec", lambda name: None)
+    with pytest.raises(FileNotFoundError, match="make smol"):
+        smol.base_folder()
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_an_interrupted_conversion_leaves_nothing_that_looks_whole(tmp_path, monkeypatch):
+    from transformers import LlamaForCausalLM
+
+    monkeypatch.setenv("KVW_CACHE", str(tmp_path))
+    real = LlamaForCausalLM.save_pretrained
+
+    def half(model, folder, *rest, **more):
+        real(model, folder, *rest, **more)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LlamaForCausalLM, "save_pretrained", half)
+    with pytest.raises(KeyboardInterrupt):
+        smol.base_folder()
+    assert not (tmp_path / "models" / smol.BASE).exists()
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_merging_adds_the_product_and_nothing_else():
+    language = llava(seed=3).model.language_model
+    path = "layers.1.mlp.down_proj"
+    weight = language.get_submodule(path).weight
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(2, weight.shape[1], generator=generator)
+    b = torch.randn(weight.shape[0], 2, generator=generator)
+    old = {name: tensor.clone() for name, tensor in language.state_dict().items()}
+    smol.merge(language, {f"{path}.lora_A.weight": a, f"{path}.lora_B.weight": b})
+    for name, tensor in language.state_dict().items():
+        expected = old[name]
+        if name == f"{path}.weight":
+            expected = (old[name].double() + smol.SCALE * b.double() @ a.double()).float()
+            assert not torch.equal(expected, old[name])
+        assert torch.equal(tensor, expected), name
+
+
+def test_a_merged_lora_says_what_peft_says():
+    """Our merge and peft's own forward pass agree."""
+    from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
+
+    plain, adapted = (llava(seed=3).model.language_model for _ in range(2))
+    config = LoraConfig(r=3, lora_alpha=int(3 * smol.SCALE), target_modules="all-linear")
+    torch.manual_seed(1)
+    inject_adapter_in_model(config, adapted)
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.05)
+    smol.merge(plain, get_peft_model_state_dict(adapted))
+    ids = torch.arange(5, 15)[None]
+    with torch.no_grad():
+        merged, live = (m.eval()(input_ids=ids).last_hidden_state for m in (plain, adapted))
+    torch.testing.assert_close(merged, live, rtol=1e-4, atol=1e-5)
+
+
+def test_the_eye_is_that_of_pocket(before):
+    tower = before[0].model.vision_tower.state_dict()
+    known = load("pocket")[0].model.vision_tower.state_dict()
+    assert tower.keys() == known.keys()
+    assert all(torch.equal(tower[name], known[name]) for name in tower)
+
+
+def test_the_language_model_is_smollm2_and_one_more_word(before):
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(smol.base_folder(), dtype=torch.float32)
+    language = before[0].model.language_model.state_dict()
+    for name, tensor in base.model.state_dict().items():
+        found = language[name]
+        if name == "embed_tokens.weight":
+            assert len(found) == len(tensor) + 1
+            found = found[: len(tensor)]
+        assert torch.equal(found, tensor), name
+
+
+def test_training_and_scoring_read_the_same_tokens(world, before):
+    asked = about(world, ["p001"])[:4]
+    encoded = pocket.encode(smol.processor(), asked)
+    for batch in answer_batches(smol.processor(), asked):
+        for i, row in enumerate(batch.rows):
+            length = int(batch.inputs["attention_mask"][i].sum())
+            prompt, answer = encoded[row]
+            assert batch.inputs["input_ids"][i, :length].tolist() == prompt + answer
+
+
+def test_rows_share_a_photo_and_keep_their_questions(world):
+    lessons = _lessons(world)
+    image, text = smol.draw_rows(lessons, np.random.default_rng(0), 32, [4, 1, 4])
+    assert sum(len(questions) for _, questions, _ in image) == 16 + 4
+    assert len(text) == 16 and all(picture is None for _, _, picture in text)
+    known = {tuple(p + a) for asked in lessons.about.values() for p, a in asked}
+    for shared, questions, picture in image[:4]:
+        assert len(shared) > pocket.IMAGE_TOKENS and len(questions) == smol.SHARE
+        assert picture is not None and len({tuple(p) for p, _ in questions}) == smol.SHARE
+        for prompt, answer in questions:
+            assert tuple(shared + prompt + answer) in known
+
+
+def _lessons(world):
+    processor, people = smol.processor(), list(world.people)[:3]
+    asked = {}
+    for question in pocket.training_questions(world, people):
+        key = (question.modality, question.person, question.fact)
+        asked.setdefault(key, []).append(question)
+    unknown = [{"look": p.looks[0], "shot": p.looks[0]} for p in list(world.unknown.values())[:2]]
+    prompts, seen = pocket.attribute_lessons(world, processor, unknown)
+    about_people = {key: pocket.encode(processor, questions) for key, questions in asked.items()}
+    first = {person: 4 * i for i, person in enumerate(people)}
+    return pocket.Lessons(about_people, seen, prompts, torch.zeros(14, 16, 4), first, 12, 1)
+
+
+def test_world_questions_are_split_and_answerable():
+    everything = smol.world_questions()
+    replayed, kept = smol.world_questions(True), smol.world_questions(False)
+    assert len(replayed) + len(kept) == len(everything) == len({q.prompt for q in everything})
+    assert not {q.prompt for q in replayed} & {q.prompt for q in kept}
+    rows = json.loads((ROOT / "data" / "world" / "questions.json").read_text(encoding="utf-8"))
+    assert all(row["answers"] and all(row["answers"]) for row in rows)
+
+
+def test_unknown_things_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("KVW_CACHE", str(tmp_path))
+    with pytest.raises(ValueError, match="train what"):
+        smol.train("smol-ear")
+    with pytest.raises(FileNotFoundError, match="train"):
+        smol.find_weights("smol-oracle-E-15", "adapter.safetensors")
+
+
+def test_what_is_committed_is_small():
+    size = sum(f.stat().st_size for f in MODELS.glob("smol*/*"))
+    assert size <= 20e6
+
+
+@pytest.mark.skipif(not smol_card.STORED.is_file(), reason="no card of smol is stored yet")
+def test_the_card_of_smol_tells_the_truth(world):
+    stored = read_json(smol_card.STORED)
+    assert stored["provenance"]["source"] == source_hash(), "stale: python -m kvw_minimal.smol_card"
+    assert stored["provenance"]["data"] == world.checksum[:16]
+    for row in stored["rows"]:
+        assert row["value"] == round(float(np.mean(row["right"])), 4) and row["n"] == len(
+            row["right"]
+        )
+    compared = smol_card.again(stored, world, items=4)
+    assert len(compared) >= 8
+    assert all(old == new for _, _, old, new in compared), compared
