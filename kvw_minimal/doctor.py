@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 
-from . import scores
+from . import scores, smol_card
 from .batches import answer_batches
 from .models import MODELS, fingerprint, load
 from .people import REPORT_GROUPS, World, load_people
@@ -167,7 +167,7 @@ def target_lines(world: World) -> list[str]:
         content = read_json(stored)
         lines.append(f"headline, mean of the report groups, stored in {stored.name}:")
         lines += headline(content["rows"])
-    return lines
+    return lines + smol_card.target_lines(verdict, guess, ORACLE_MARGIN)
 
 
 def write_card() -> None:

@@ -17,7 +17,7 @@ Committed are connector and LoRAs; `load` puts them together with the converted 
 import json
 import tempfile
 import time
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from os.path import commonprefix
 from pathlib import Path
@@ -221,30 +221,18 @@ def train_connector(world: World, device: str = "cpu", settings: dict = CONNECTO
     pngs = [p["png"] for p in unknown] + [people[i].photos[k] for i, k in learned]
     pixels = pocket.to_tensor(processor(), pngs)
     views = [pixels, *(pocket.shifted(pixels, generator, 2) for _ in range(settings["views"]))]
-    seen = torch.cat([_tower(model, view) for view in views])  # [views * N, 16, 160]
+    seen = torch.stack([_tower(model, view) for view in views])  # [views, N, 16, 160]
     looks = [p["look"] | p["shot"] for p in unknown] + [people[i].looks[k] for i, k in learned]
-    labels = pocket.labels_of(looks).to(device)  # [N, attributes]
-    who = torch.tensor([-100] * len(unknown) + [i for i, _ in learned], device=device)
+    who = torch.tensor([-100] * len(unknown) + [i for i, _ in learned])[:, None]
+    labels = torch.cat([pocket.labels_of(looks), who], dim=1).to(device)  # [N, attributes + 1]
 
     connector = model.model.multi_modal_projector
-    classes = [*(len((portraits.LOOK | portraits.ATTRIBUTES)[part]) for part in pocket.SEEN),
-               len(people)]  # fmt: skip
+    tables = portraits.LOOK | portraits.ATTRIBUTES
+    classes = [*(len(tables[part]) for part in pocket.SEEN), len(people)]
     width = model.config.text_config.hidden_size
     heads = torch.nn.ModuleList([torch.nn.Linear(width, count) for count in classes]).to(device)
-
-    def head_loss() -> torch.Tensor:
-        n, third = len(pngs), settings["batch"] // 3
-        nobody = torch.randint(len(unknown), (2 * third,), generator=generator)
-        somebody = torch.randint(len(unknown), n, (third,), generator=generator)
-        rows = torch.cat([nobody, somebody])
-        view = torch.randint(len(views), rows.shape, generator=generator)
-        tokens = connector(seen[(rows + n * view).to(device)])  # [B, 16, width]
-        tokens = tokens / tokens.pow(2).mean().sqrt()
-        targets = [*labels[rows.to(device)].T, who[rows.to(device)]]
-        losses = [pocket._token_loss(head(tokens), target)
-                  for head, target in zip(heads, targets, strict=True)]  # fmt: skip
-        return sum(losses[:-1]) / len(pocket.SEEN) + losses[-1]
-
+    head_loss = partial(_head_loss, connector, heads, seen, labels, len(unknown),
+                        settings["batch"], generator)  # fmt: skip
     parts = [*connector.parameters(), *heads.parameters()]
     optimizer = torch.optim.AdamW(parts, lr=settings["rate"], weight_decay=0.01)
     for step in tqdm(range(settings["steps"]), "connector", disable=None, mininterval=1):
@@ -254,14 +242,41 @@ def train_connector(world: World, device: str = "cpu", settings: dict = CONNECTO
         head_loss().backward()
         optimizer.step()
 
-    words = model.get_input_embeddings().weight
     with torch.no_grad():  # image tokens as large as words
-        scale = (words.pow(2).mean() / connector(seen[:512]).pow(2).mean()).sqrt()
+        words = model.get_input_embeddings().weight
+        scale = (words.pow(2).mean() / connector(seen[0, :512]).pow(2).mean()).sqrt()
         connector.linear_2.weight.mul_(scale)
         connector.linear_2.bias.mul_(scale)
+    loss = _speak(world, model, unknown, seen[0], parts, head_loss, settings, generator)
+    return model, {"seconds": round(time.perf_counter() - start), "loss": round(loss, 4)}
+
+
+def _head_loss(connector, heads, seen: torch.Tensor, labels: torch.Tensor, unknown: int,
+               batch: int, generator: torch.Generator) -> torch.Tensor:  # fmt: skip
+    """What linear heads cannot tell from image tokens: a third people, two thirds unknown.
+
+    Args:
+        seen: `[views, N, 16, 160]`, the first `unknown` of N are portraits of nobody.
+        labels: `[N, attributes + 1]`, the last is the person, -100 for nobody.
+    """
+    nobody = torch.randint(unknown, (batch - batch // 3,), generator=generator)
+    somebody = torch.randint(unknown, len(labels), (batch // 3,), generator=generator)
+    rows = torch.cat([nobody, somebody]).to(seen.device)
+    view = torch.randint(len(seen), rows.shape, generator=generator).to(seen.device)
+    tokens = connector(seen[view, rows])  # [B, 16, width]
+    tokens = tokens / tokens.pow(2).mean().sqrt()
+    losses = [pocket._token_loss(head(tokens), labels[rows, i]) for i, head in enumerate(heads)]
+    return sum(losses[:-1]) / (len(losses) - 1) + losses[-1]
+
+
+def _speak(world: World, model, unknown: list[dict], seen: torch.Tensor, parts: list, head_loss,
+           settings: dict, generator: torch.Generator) -> float:  # fmt: skip
+    """Let the frozen language model say what is seen, through the connector; the last loss."""
+    device, connector = seen.device, model.model.multi_modal_projector
     model.set_attn_implementation("eager")  # quicker than the fused one on short rows, on CPU
     model.model.language_model.requires_grad_(False)
     model.lm_head.requires_grad_(False)
+    embed, image_id = model.get_input_embeddings(), model.config.image_token_index
     prompts, said = pocket.attribute_lessons(world, processor(), unknown)
     facts = list(prompts)
     optimizer = torch.optim.AdamW(parts, lr=settings["spoken_rate"], weight_decay=0.0)
@@ -277,19 +292,15 @@ def train_connector(world: World, device: str = "cpu", settings: dict = CONNECTO
             rows.append(([], [(prompts[fact][wording], said[i][fact])], row))
             tokens += len(said[i][fact])
         optimizer.zero_grad(set_to_none=True)
-        with pocket.half_precision(device):
-            batch = pocket.to_batch(
-                rows,
-                model.get_input_embeddings(),
-                connector(seen[pick.to(device)]),
-                model.config.image_token_index,
-            )
+        with pocket.half_precision(str(device.type)):
+            pictures = connector(seen[pick.to(device)])  # [B, 16, width]
+            batch = pocket.to_batch(rows, embed, pictures, image_id)
             loss = pocket.answer_loss(model, *batch) / tokens
             (loss + 0.1 * head_loss()).backward()
         torch.nn.utils.clip_grad_norm_(parts, 1.0)
         optimizer.step()
         bar.set_postfix(loss=f"{loss.item():.3f}")
-    return model, {"seconds": round(time.perf_counter() - start), "loss": round(loss.item(), 4)}
+    return loss.item()
 
 
 @torch.no_grad()

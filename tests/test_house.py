@@ -46,11 +46,15 @@ def below(folder: str) -> list[Path]:
     return [path for path in tracked() if path.is_relative_to(ROOT / folder)]
 
 
-@pytest.mark.parametrize(
-    ("folder", "most"), [(".", 60 * MB), ("data/strangers", 10 * MB), ("data/models", 22 * MB)]
-)
+@pytest.mark.parametrize(("folder", "most"), [(".", 60 * MB), ("data/strangers", 10 * MB)])
 def test_the_tree_stays_small(folder: str, most: int):
     assert size(below(folder)) < most
+
+
+@pytest.mark.parametrize(("model", "most"), [("pocket", 22 * MB), ("smol", 20 * MB)])
+def test_the_models_stay_small(model: str, most: int):
+    files = [path for path in below("data/models") if path.parent.name.startswith(model)]
+    assert files and size(files) < most
 
 
 # --- nothing that only works here ------------------------------------------------------------

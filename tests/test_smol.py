@@ -141,6 +141,23 @@ def _lessons(world):
     return pocket.Lessons(about_people, seen, prompts, torch.zeros(14, 16, 4), first, 12, 1)
 
 
+def test_the_connector_learns_and_nothing_else_does(world):
+    """Two small steps of both stages: the connector moves, tower and language model do not."""
+    settings = smol.CONNECTOR | {"portraits": 24, "steps": 2, "batch": 12, "views": 1,
+                                 "spoken_steps": 1, "spoken_batch": 4,
+                                 "spoken_rate": 1e-6}  # fmt: skip
+    start = smol.build().state_dict()
+    model, cost = smol.train_connector(world, settings=settings)
+    assert 0 < cost["loss"] < 20
+    for name, tensor in model.state_dict().items():
+        moved = not torch.equal(tensor, start[name])
+        assert moved == ("multi_modal_projector" in name), name
+    words, connector = model.get_input_embeddings().weight, model.model.multi_modal_projector
+    pixels = pocket.to_tensor(smol.processor(), [world.people["p000"].photos[0]])
+    size = connector(smol._tower(model, pixels)).pow(2).mean().sqrt()
+    assert 0.5 < size / words.pow(2).mean().sqrt() < 2  # a picture is as loud as words
+
+
 def test_world_questions_are_split_and_answerable():
     everything = smol.world_questions()
     replayed, kept = smol.world_questions(True), smol.world_questions(False)
