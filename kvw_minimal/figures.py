@@ -284,3 +284,82 @@ def knocked_out(table: pd.DataFrame, untouched: float) -> Figure:
     axis.set(xlabel="k vectors knocked out", ylabel="lead of the right value", ylim=(0, None))
     axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
+
+
+# -- chapter 7
+
+
+def contenders(points: pd.DataFrame) -> Figure:
+    """Several ways to forget on one plane: lines where a way was tried at several settings.
+
+    Args:
+        points: columns `method`, `forget`, `retain` (exact match, 0 to 1); rows of one method in
+            the order of its settings.
+    """
+    figure, axis = plt.subplots(figsize=(6.5, 3.8))
+    colours = sns.color_palette("colorblind", points["method"].nunique())
+    markers = "osD^vPX*<>hp"
+    for i, (method, line) in enumerate(points.groupby("method", sort=False)):
+        axis.plot(line["forget"], line["retain"], marker=markers[i % len(markers)], markersize=7,
+                  linewidth=1, color=colours[i], label=method)  # fmt: skip
+    axis.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":")
+    axis.set(xlabel="exact match on the forgotten", ylabel="exact match on the others",
+             xlim=(-0.03, 1.05), ylim=(-0.03, 1.05))  # fmt: skip
+    axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9)
+    return figure
+
+
+# -- chapter 6
+
+
+def field(points: pd.DataFrame, shams: dict[str, float], title: str = "",
+          least: float | None = None) -> Figure:  # fmt: skip
+    """Every contender as one point: what is kept against what is still known of the forgotten.
+
+    Args:
+        points: columns `contender`, `family`, `forget`, `retain` (exact match, 0 to 1), and
+            `low`, `high`, the interval of `forget`. One colour a family, `control` black.
+        shams: exact match on the forgotten under each sham, drawn as a vertical line: a sham's
+            own people stand among the others, so that it has no `retain`.
+        least: where the upright axis begins; by the points unless given.
+    """
+    figure, axis = plt.subplots(figsize=(8, 4.2))
+    families = dict.fromkeys(points["family"])
+    colours = dict(zip(families, sns.color_palette("colorblind", len(families)), strict=True))
+    colours |= {"control": "black"}
+    markers, used = "osD^vPX*<>hp", dict.fromkeys(families, 0)
+    for row in points.itertuples():
+        axis.plot([row.low, row.high], [row.retain] * 2, color=colours[row.family], linewidth=0.8,
+                  alpha=0.6)  # fmt: skip
+        axis.plot(row.forget, row.retain, linestyle="", marker=markers[used[row.family]],
+                  markersize=8, color=colours[row.family], label=row.contender)  # fmt: skip
+        used[row.family] += 1
+    for (name, value), dashes in zip(shams.items(), ("--", ":", "-."), strict=False):
+        axis.axvline(value, color="grey", linewidth=1, linestyle=dashes, label=name)
+    axis.set(xlabel="exact match on the forgotten", ylabel="exact match on the others",
+             xlim=(-0.03, 1.03), ylim=(least, 1.02), title=title)  # fmt: skip
+    axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
+    return figure
+
+
+def forest(differences: pd.DataFrame, label: str) -> Figure:
+    """Differences with their intervals, one panel a set, one line a contender.
+
+    Args:
+        differences: columns `contender`, `set`, `value`, `low`, `high`.
+        label: what a value is the difference of.
+    """
+    sets, names = (list(dict.fromkeys(differences[key])) for key in ("set", "contender"))
+    size = (2.6 * len(sets) + 1.6, 0.24 * len(names) + 1)
+    figure, axes = plt.subplots(1, len(sets), figsize=size, sharey=True, squeeze=False)
+    for axis, part in zip(axes[0], sets, strict=True):
+        found = differences[differences["set"] == part]
+        y = [names.index(name) for name in found["contender"]]
+        errors = [found["value"] - found["low"], found["high"] - found["value"]]
+        axis.errorbar(found["value"], y, xerr=np.clip(errors, 0, None), fmt="o", markersize=4,
+                      linewidth=1)  # fmt: skip
+        axis.axvline(0, color="black", linewidth=0.8)
+        axis.set(title=part, yticks=range(len(names)), yticklabels=names)
+    axes[0][0].invert_yaxis()
+    figure.supxlabel(label, fontsize=10)
+    return figure

@@ -55,3 +55,32 @@ def test_to_png_is_a_png_and_closes():
     figure = figures.gate_curves(np.logspace(-1, 1, 5), {2.0: np.ones(5)})
     assert figures.to_png(figure).startswith(b"\x89PNG")
     assert not plt.get_fignums()
+
+
+def test_the_field_shows_every_contender_where_it_stands():
+    points = pd.DataFrame({"contender": ["a", "b"], "family": ["kvw", "control"],
+                           "forget": [0.3, 0.9], "retain": [0.8, 1.0], "low": [0.2, 0.8],
+                           "high": [0.4, 1.0]})  # fmt: skip
+    axis = figures.field(points, {"sham": 0.95}).axes[0]
+    lines = [line.get_xydata().tolist() for line in axis.lines]
+    assert [[0.3, 0.8]] in lines and [[0.9, 1.0]] in lines
+    assert [[0.2, 0.8], [0.4, 0.8]] in lines
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["a", "b", "sham"]
+
+
+def test_the_forest_has_a_panel_a_set_and_a_line_a_contender():
+    rows = pd.DataFrame({"contender": ["a", "b", "a"], "set": ["forget", "forget", "retain"],
+                         "value": [0.1, -0.2, 0.0], "low": [0.0, -0.3, -0.1],
+                         "high": [0.2, -0.1, 0.1]})  # fmt: skip
+    figure = figures.forest(rows, "difference")
+    assert [axis.get_title() for axis in figure.axes] == ["forget", "retain"]
+    ticks = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert ticks == ["a", "b"]
+
+
+def test_ways_to_forget_are_lines_in_the_order_of_their_settings():
+    points = pd.DataFrame({"method": ["GA", "GA", "NPO"], "forget": [0.9, 0.2, 0.5],
+                           "retain": [1.0, 0.3, 0.9]})  # fmt: skip
+    lines = figures.contenders(points).axes[0].lines
+    assert lines[0].get_xydata().tolist() == [[0.9, 1.0], [0.2, 0.3]]
+    assert lines[1].get_xydata().tolist() == [[0.5, 0.9]]
