@@ -316,9 +316,9 @@ def replicate(benchmark: str, data: str, model: str, forget: int = 5, *, oracle:
         batch_size: questions at a time.
 
     Returns:
-        `{"provenance": ..., "rows": [{state, set, modality, metric, value, low, high, n,
-        unparsable, headroom}]}`; rows of forget quality hold `log10_p` and `statistic` instead of
-        a value and an interval. `headroom` as in `check_headroom`. The model is left as it was.
+        A dictionary with `provenance` and `rows`. A row has state, set, modality, metric, value,
+        low, high, n, unparsable and headroom (as in `check_headroom`); rows of forget quality hold
+        `log10_p` and `statistic` instead of a value and an interval. The model is left as it was.
 
     Raises:
         FileNotFoundError: the data lack a config that is needed.
