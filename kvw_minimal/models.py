@@ -20,12 +20,18 @@ def cache_folder() -> Path:
     return Path(os.environ.get("KVW_CACHE", Path.home() / ".cache" / "kvw_minimal"))
 
 
+def find_file(name: str, file: str) -> Path | None:
+    """A file of a model of this book: committed, else in the cache, else None."""
+    for folder in (MODELS / name, cache_folder() / "models" / name):
+        if (folder / file).is_file():
+            return folder / file
+    return None
+
+
 def find_model(name: str) -> str:
     """The folder of a model of this book, or the name itself (a folder or hub id)."""
-    for folder in (MODELS / name, cache_folder() / "models" / name):
-        if (folder / "config.json").is_file():
-            return str(folder)
-    return name
+    found = find_file(name, "config.json")
+    return str(found.parent) if found else name
 
 
 def load(name: str = "pocket", device: str = "cpu", dtype: torch.dtype = torch.float32):
@@ -50,7 +56,7 @@ def load(name: str = "pocket", device: str = "cpu", dtype: torch.dtype = torch.f
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    if name == "smol" or name.startswith("smol-"):
+    if name.split("-")[0] == "smol" and "/" not in name:  # `smol-ai/...` would be a hub id
         from . import smol
 
         return smol.load(name, device, dtype)

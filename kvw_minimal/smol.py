@@ -17,6 +17,7 @@ Committed are connector and LoRAs; `load` puts them together with the converted 
 import json
 import tempfile
 import time
+from dataclasses import replace
 from functools import cache, partial
 from importlib.util import find_spec
 from os.path import commonprefix
@@ -28,7 +29,7 @@ from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from . import pocket, portraits, scores
-from .models import MODELS, cache_folder
+from .models import MODELS, cache_folder, find_file
 from .people import ROOT, World, load_people
 from .questions import Question
 from .results import write_json
@@ -110,9 +111,9 @@ def find_weights(name: str, file: str) -> Path:
     Raises:
         FileNotFoundError: it is in neither.
     """
-    for folder in (MODELS, cache_folder() / "models"):
-        if (folder / name / file).is_file():
-            return folder / name / file
+    found = find_file(name, file)
+    if found is not None:
+        return found
     raise FileNotFoundError(
         f"{name}/{file} is not there; make it with `python -m kvw_minimal train ...`"
     )
@@ -354,9 +355,7 @@ def replayed_lessons(model) -> dict:
     lessons = {}
     for question, (said, right) in zip(questions, world_right(model, questions), strict=True):
         if right:
-            taught = Question(id=question.id, person=question.person, fact="world",
-                              modality="text", prompt=question.prompt, answer=said,
-                              value=question.value)  # fmt: skip
+            taught = replace(question, answer=said)
             lessons["text", question.id, "world"] = pocket.encode(processor(), [taught])
     return lessons
 

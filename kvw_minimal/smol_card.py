@@ -9,7 +9,6 @@ or 1, so that any slice can be asked again.
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
@@ -53,7 +52,7 @@ def row(model: str, what: str, questions: list[Question], right: np.ndarray) -> 
             "high": round(high, 4), "n": len(right), "right": [int(r) for r in right]}  # fmt: skip
 
 
-def card(name: str, world: World, progress: Callable = tqdm) -> tuple[list[dict], str]:
+def card(name: str, world: World) -> tuple[list[dict], str]:
     """Rows of one model and its fingerprint.
 
     Vanilla is asked about everybody; an oracle about the people it never met and as many others;
@@ -78,7 +77,7 @@ def card(name: str, world: World, progress: Callable = tqdm) -> tuple[list[dict]
     else:
         asked = card_questions(world, everyone)
     rows = []
-    for what, questions in progress(asked.items(), name, disable=None):
+    for what, questions in tqdm(asked.items(), name, disable=None):
         rows.append(row(name, what, questions, right_answers(model, processor, what, questions)))
     return rows, fingerprint(model)
 
@@ -148,7 +147,7 @@ def main(names: list[str]) -> None:
             seconds=time.perf_counter() - start, seed=0, models=made, data=world.checksum,
             command="python -m kvw_minimal.smol_card " + " ".join(made),
         )  # fmt: skip
-        write_json(Path(STORED), {"provenance": source, "rows": kept})
+        write_json(STORED, {"provenance": source, "rows": kept})
 
 
 if __name__ == "__main__":

@@ -180,7 +180,6 @@ def test_what_is_committed_is_small():
     assert size <= 20e6
 
 
-@pytest.mark.skipif(not smol_card.STORED.is_file(), reason="no card of smol is stored yet")
 def test_the_card_of_smol_tells_the_truth(world):
     stored = read_json(smol_card.STORED)
     assert stored["provenance"]["source"] == source_hash(), "stale: python -m kvw_minimal.smol_card"
