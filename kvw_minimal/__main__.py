@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from .replicate import replicate_command
+from .results import check_place, write_json
 from .unlearn import STRENGTH
 
 app = typer.Typer(help="Knowledge Vector Weakening, from the book.", add_completion=False)
@@ -36,6 +37,7 @@ def demo(
     """Forget five people, live: their answers and two others' before and after."""
     from . import report
 
+    check_place(picture)
     report.demo(group, picture)
 
 
@@ -55,9 +57,7 @@ def unlearn(
     """Forget the people of a group and score vanilla, edited, sham and oracle."""
     from . import report
 
-    for path in (save_edit, json_file):
-        if path is not None and not path.absolute().parent.is_dir():
-            raise FileNotFoundError(f"the folder of {path} does not exist; make it first")
+    check_place(save_edit, json_file)
     result, edit = report.unlearn(
         model,
         group,
@@ -74,8 +74,6 @@ def unlearn(
     if save_edit is not None:
         edit.save(save_edit)
     if json_file is not None:
-        from .results import write_json
-
         write_json(json_file, result)
 
 
@@ -84,13 +82,15 @@ def evaluate(
     model: ModelName = "pocket",
     forget: Forget = 5,
     group: Group = "A",
-    edit: Annotated[Path | None, typer.Option(help="an edit to put on first")] = None,
+    edit: Annotated[
+        Path | None, typer.Option(help="an edit to put on first", exists=True, dir_okay=False)
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="write rows here")] = None,
 ) -> None:
     """Score a model as it is, or with a saved edit, on the four sets."""
     from . import report
-    from .results import write_json
 
+    check_place(json_file)
     result = report.evaluate(model, group, forget, edit)
     typer.echo(report.table(result["rows"]))
     if json_file is not None:
@@ -134,11 +134,12 @@ app.command("replicate")(replicate_command)
 def verify(
     rows: Annotated[int, typer.Option(help="rows of each method", min=1)] = 1,
     seed: Annotated[int | None, typer.Option(help="which rows; another choice each time")] = None,
+    model: Annotated[str, typer.Option(help="pocket, or smol (half an hour)")] = "pocket",
 ) -> None:
     """Make random rows of the stored replication again and compare."""
     from . import replication
 
-    found = replication.verify(rows, seed=seed)
+    found = replication.verify(rows, seed=seed, model=model)
     for row in found:
         verdict = "same     " if row["same"] else "DIFFERENT"
         typer.echo(f"{verdict} {row['contender']:22} {row['group']} {row['percent']:2} % "

@@ -1,4 +1,7 @@
-"""`python -m kvw_minimal.bench`: what measuring coefficients costs, done in three ways.
+"""`python -m kvw_minimal.bench [FILE]`: what measuring coefficients costs, done in three ways.
+
+Prints a table for each model and, with FILE, stores its rows with provenance: medians of `RUNS`
+interleaved runs, on a quiet machine about five minutes on two cores.
 
 *published* renders the public loop from its description: one question at a time, with head and
 key-value cache; of each layer a float32 copy of the whole |h| goes to the CPU and is masked there.
@@ -7,8 +10,11 @@ forward pass over the batches that measures nothing. All start from encoded ques
 """
 
 import statistics
+import sys
 import time
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import torch
 
@@ -18,8 +24,9 @@ from .coefficients import Coefficients, measure, watch
 from .models import body, find_projections, fingerprint, load
 from .people import World, load_people
 from .questions import Question, about, ask, facts_of
+from .results import check_place, provenance, write_json
 
-RUNS = 3
+RUNS = 9
 A_PHOTO = 6  # questions about one photo
 #: the language model of SmolLM2-135M, in numbers
 SMOLLM2 = dict(
@@ -161,17 +168,38 @@ def table(rows: dict[str, dict[str, float]]) -> str:
                      for line in lines)  # fmt: skip
 
 
-def main() -> None:
-    """Both models, on a GPU where there is one."""
+#: models by name: how each is made, and how many questions it is asked
+MODELS: dict[str, tuple[Callable, int]] = {
+    "pocket": (load, 96), "SmolLM2's shape": (smollm2_shaped, 24),
+}  # fmt: skip
+
+
+def main(file: Path | None = None, models: dict = MODELS, runs: int = RUNS) -> None:
+    """Compare on every model and set, on a GPU where there is one; print, and store in `file`.
+
+    Raises:
+        FileNotFoundError, IsADirectoryError: no file can be written there; nothing was run.
+    """
+    check_place(file)
+    start, world, rows, made = time.perf_counter(), load_people(), [], {}
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    sets = question_sets(load_people())
-    for name, make in {"pocket": load, "SmolLM2's shape": smollm2_shaped}.items():
+    for name, (make, count) in models.items():
         model, processor = make()
-        rows = {kind: compare(model.to(device), processor, questions)
-                for kind, questions in sets.items()}  # fmt: skip
+        model.to(device)
+        made[name] = fingerprint(model)
+        sets = question_sets(world, count)
+        found = {kind: compare(model, processor, sets[kind], runs=runs) for kind in sets}
         print(f"{name} on {device}, {torch.get_num_threads()} threads; times in seconds\n")
-        print(table(rows), "\n")
+        print(table(found), "\n")
+        rows += [{"model": name, "set": kind, "runs": runs} | row for kind, row in found.items()]
+    if file is not None:
+        source = provenance(
+            seconds=time.perf_counter() - start, seed=0, models=made, data=world.checksum,
+            device=device, threads=torch.get_num_threads(),
+            command=" ".join(["python -m kvw_minimal.bench", *sys.argv[1:]]),
+        )  # fmt: skip
+        write_json(file, {"provenance": source, "rows": rows})
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]) if sys.argv[1:] else None)

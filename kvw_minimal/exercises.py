@@ -353,3 +353,97 @@ def check_ch6_requests(requests: Callable) -> None:
     others = (1470, 1400, 1260, 203, 70, 60)
     found = [requests(70, 1330, other) for other in others]
     compare(None if None in found else found, [1, 2, 2, 11, float("inf"), float("inf")])
+
+
+# -- chapter 5
+
+
+def check_ch5_beside(beside: Callable) -> None:
+    """`beside(x, W, A, B, scale)` is the output of a linear map with a LoRA beside it, not merged.
+
+    Three inputs `[3, 5]`; W `[4, 5]`, A `[2, 5]`, B `[4, 2]`; expected is the merged map's output.
+    """
+    generator = torch.Generator().manual_seed(10)
+    x, W, A, B = (
+        torch.randn(*shape, generator=generator) for shape in ((3, 5), (4, 5), (2, 5), (4, 2))
+    )
+    compare(beside(x, W, A, B, 2.0), x @ (W + 2.0 * B @ A).T)
+
+
+def check_ch5_rank(largest_rank: Callable) -> None:
+    """`largest_rank(d_out, d_in)` is the largest rank at which a LoRA has fewer numbers than W.
+
+    Four linear maps: three of SmolLM2's shapes, and one so small that no rank will do (then 0).
+    """
+    shapes = [(576, 576), (192, 576), (576, 1536), (1, 1)]
+    expected = [
+        max(rank for rank in range(d_out * d_in + 1) if rank * (d_out + d_in) < d_out * d_in)
+        for d_out, d_in in shapes
+    ]
+    found = [largest_rank(*shape) for shape in shapes]
+    compare(None if None in found else found, expected)
+
+
+def check_ch5_kept(kept: Callable) -> None:
+    """`kept(before, after)` gives (net change, share of what was right before that still is).
+
+    Right or wrong, 1 or 0, on the same questions; first a model that lost as much as it gained,
+    then one that lost nothing.
+    """
+    cases = [
+        ([1, 1, 1, 1, 0, 0, 0, 0, 0, 0], [1, 0, 0, 0, 1, 1, 1, 0, 0, 0], [0.0, 0.25]),
+        ([1, 1, 0, 0], [1, 1, 1, 0], [0.25, 1.0]),
+    ]
+    for before, after, expected in cases:
+        yours = kept(torch.tensor(before).numpy(), torch.tensor(after).numpy())
+        compare(yours if yours is None else [float(number) for number in yours], expected)
+
+
+def check_ch5_mixed(mixed: Callable) -> None:
+    """`mixed(own, other, k)` is `own` with its first k image tokens taken from `other`.
+
+    Image tokens `[2, 16, 3]` of two photos; k is 0, 5 and 16. Neither may be changed in place.
+    """
+    own = torch.rand(2, 16, 3, generator=torch.Generator().manual_seed(11))
+    other = own + 10
+    counts = (0, 5, 16)
+    found = [mixed(own.clone(), other.clone(), k) for k in counts]
+    expected = [torch.cat([other[:, :k], own[:, k:]], 1) for k in counts]
+    given = None if any(value is None for value in found) else torch.stack(found)
+    kept = own.clone()
+    if compare(given, torch.stack(expected)):
+        mixed(kept, other, 5)
+        print("The first argument is as it was:", torch.equal(kept, own))
+
+
+# -- chapter 12
+
+
+def check_ch12_ridge(ridge: Callable) -> None:
+    """`ridge(E, y, rho)` is the d that minimises |E d - y|^2 + rho |d|^2.
+
+    Nine questions, four vectors, float64.
+    """
+    generator = torch.Generator().manual_seed(20)
+    E = torch.randn(9, 4, generator=generator, dtype=torch.float64)
+    y = torch.randn(9, generator=generator, dtype=torch.float64)
+    unit = torch.eye(4, dtype=torch.float64)
+    compare(ridge(E, y, 0.5), torch.linalg.solve(E.T @ E + 0.5 * unit, E.T @ y))
+
+
+def check_ch12_predicted(predicted: Callable) -> None:
+    """`predicted(effect, factors)` is how far log-odds fall, to first order, `[questions]`.
+
+    Three questions, two layers of four vectors; factors around 1, one of them negative.
+    """
+    generator = torch.Generator().manual_seed(21)
+    effect = torch.randn(3, 2, 4, generator=generator)
+    factors = 1 + 0.5 * torch.randn(2, 4, generator=generator)
+    factors[0, 0] = -0.5
+    compare(predicted(effect, factors), ((1 - factors) * effect).sum((1, 2)))
+
+
+def check_ch12_gates(gates: Callable) -> None:
+    """`gates(factors)` is what is left of factors when nothing may be turned up or over."""
+    factors = torch.tensor([[-2.0, 0.0, 0.25], [1.0, 1.5, 0.9]])
+    compare(gates(factors), torch.tensor([[0.0, 0.0, 0.25], [1.0, 1.0, 0.9]]))

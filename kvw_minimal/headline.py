@@ -1,8 +1,10 @@
 """Tune on the tuning groups, measure on the report groups: `python -m kvw_minimal.headline`.
 
 python -m kvw_minimal.headline tune     # data/results/tuning.json
-python -m kvw_minimal.headline measure  # data/results/headline.json
+python -m kvw_minimal.headline measure [GROUP ...]  # data/results/headline.json
 python -m kvw_minimal.headline oracles  # data/results/oracles.json, of the oracles made so far
+
+What is stored of other groups and oracles stays as long as code and data are the same.
 """
 
 import sys
@@ -17,7 +19,7 @@ from .models import find_model, fingerprint, load
 from .people import PERCENTS, REPORT_GROUPS, TUNING_GROUPS, load_people
 from .pocket import model_name
 from .questions import about
-from .results import RESULTS, provenance, write_json
+from .results import RESULTS, provenance, read_json, source_hash, write_json
 from .unlearn import begin, make_edit, prepare, score_sets, summarise
 
 STRENGTHS = (4.0, 8.0, 12.0, 16.0, 20.0, 24.0, 32.0, 48.0)
@@ -76,19 +78,40 @@ def choose(rows: list[dict]) -> tuple[tuple, float]:
     return min(settings, key=lambda setting: mean(setting[0], setting[1], "forget"))
 
 
-def measure() -> dict:
-    """The request of every report group, with the defaults, sham and, where made, the oracle."""
-    start, rows = time.perf_counter(), []
-    for group in REPORT_GROUPS:
+def still_good(name: str, settings: dict) -> dict:
+    """A stored result whose rows may stay beside new ones, or one without rows.
+
+    Args:
+        settings: entries that its provenance must have; those of today's code and data are added.
+    """
+    path = RESULTS / name
+    settings = settings | {"source": source_hash(), "data": load_people().checksum[:16]}
+    stored = read_json(path) if path.is_file() else {"provenance": {}, "rows": []}
+    fresh = all(stored["provenance"].get(key) == value for key, value in settings.items())
+    return stored if fresh else {"provenance": {}, "rows": []}
+
+
+def measure(groups: tuple[str, ...] = REPORT_GROUPS) -> dict:
+    """The request of report groups, with the defaults, sham and, where made, the oracle."""
+    start, rows, source = time.perf_counter(), [], {}
+    for group in groups:
         made = Path(find_model(model_name(group, 5))).is_dir()
         result, _ = report.unlearn("pocket", group, 5, oracle=made, progress=True)
         rows += [{"group": group} | row for row in result["rows"]]
-    source = result["provenance"] | {"seconds": round(time.perf_counter() - start, 1)}
-    source |= {
-        "group": "A to E",
-        "people": None,
-        "command": "python -m kvw_minimal.headline measure",
-    }
+        source = result["provenance"]
+    same = {key: source[key] for key in ("schedule", "strength", "layers", "sham_draws", "forget")}
+    stored = still_good("headline.json", same)
+    before = [row for row in stored["rows"] if row["group"] not in groups]
+    rows = sorted(before + rows, key=lambda row: row["group"])  # stable: a group's rows in order
+    models = {name: made for name, made in source["models"].items() if name == "pocket"}
+    source = source | {
+        "seconds": round(time.perf_counter() - start, 1), "models": models,
+        "group": "A to E", "people": None,
+        "command": "python -m kvw_minimal.headline measure " + " ".join(groups),
+    }  # fmt: skip
+    if before:
+        run = {key: stored["provenance"][key] for key in ("command", "commit", "date")}
+        source["earlier"] = [*stored["provenance"].get("earlier", []), run]
     return {"provenance": source, "rows": rows, "means": means(rows)}
 
 
@@ -105,32 +128,39 @@ def means(rows: list[dict]) -> list[dict]:
 
 
 def oracles() -> dict:
-    """Scores of every oracle that `make models` has made so far."""
-    start, world, rows, made = time.perf_counter(), load_people(), [], {}
+    """Scores of every oracle that `make models` has made so far, here or on another machine."""
+    start, world = time.perf_counter(), load_people()
+    stored = still_good("oracles.json", {})
+    rows, made = [], dict(stored["provenance"].get("models", {}))
     vanilla, processor = load("pocket")
-    for group in REPORT_GROUPS:
-        for percent in PERCENTS:
-            name = model_name(group, percent)
-            if Path(find_model(name)).is_dir():
-                model, processor = load(name)
-                request = begin(vanilla, processor, world, world.forget_people(group, percent))
-                subject = prepare(model, processor, request.subject.questions)
-                new = score_sets(subject, "oracle", request.forms)
-                rows += [{"oracle": name} | row for row in new]
-                made[name] = fingerprint(model)
-    source = provenance(seconds=time.perf_counter() - start, seed=0, data=world.checksum,
-                        models=made)  # fmt: skip
+    for name, (group, percent) in {
+        model_name(group, percent): (group, percent)
+        for group in REPORT_GROUPS for percent in PERCENTS
+    }.items():  # fmt: skip
+        if not Path(find_model(name)).is_dir():
+            rows += [row for row in stored["rows"] if row["oracle"] == name]
+            continue
+        model, _ = load(name)
+        request = begin(vanilla, processor, world, world.forget_people(group, percent))
+        subject = prepare(model, processor, request.subject.questions)
+        rows += [{"oracle": name} | row for row in score_sets(subject, "oracle", request.forms)]
+        made[name] = fingerprint(model)
+    source = provenance(
+        seconds=time.perf_counter() - start, seed=0, data=world.checksum, models=made,
+        command="python -m kvw_minimal.headline oracles",
+    )  # fmt: skip
     return {"provenance": source, "rows": rows}
 
 
-def main() -> None:
-    wanted = {"tune": tune, "measure": measure, "oracles": oracles}
-    if len(sys.argv) != 2 or sys.argv[1] not in wanted:
-        sys.exit(__doc__)
+def main(words: list[str]) -> None:
     names = {"tune": "tuning", "measure": "headline", "oracles": "oracles"}
+    groups = tuple(words[1:])
+    if not words or words[0] not in names or set(groups) - set(REPORT_GROUPS):
+        sys.exit(__doc__)
+    made = {"tune": tune, "oracles": oracles, "measure": lambda: measure(groups or REPORT_GROUPS)}
     RESULTS.mkdir(parents=True, exist_ok=True)
-    write_json(RESULTS / f"{names[sys.argv[1]]}.json", wanted[sys.argv[1]]())
+    write_json(RESULTS / f"{names[words[0]]}.json", made[words[0]]())
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -72,8 +72,9 @@ def load(name: str = "pocket", device: str = "cpu", dtype: torch.dtype = torch.f
     except (OSError, ValueError) as error:
         raise OSError(
             f"cannot load {name!r}: it is not a model of this book (pocket, pocket-oracle-A-5; "
-            "others after `make models`), not a folder with a model, and the hub did not provide "
-            f"it. Without network, give a local folder. ({error})"
+            "other oracles after `make models`, or one with `python -m kvw_minimal train pocket "
+            "--group A --forget 10`), not a folder with a model, and the hub did not provide it. "
+            f"Without network, give a local folder. ({error})"
         ) from error
     return model.to(device).eval(), processor
 

@@ -160,13 +160,17 @@ def _portraits(seed: int, count: int, avoid: frozenset) -> list[dict]:
     return portraits.random_portraits(count, seed, avoid)
 
 
-def draw_portraits(world: World, count: int, seed: int) -> list[dict]:
-    """Draw unknown people on all cores; the same ones whatever the number of cores."""
-    avoid = frozenset(
+def known_looks(world: World) -> frozenset:
+    """The looks that a newly drawn unknown person must not have."""
+    return frozenset(
         tuple(sorted((part, person.looks[0][part]) for part in portraits.LOOK))
         for person in [*world.people.values(), *world.unknown.values()]
     )
-    block = 500
+
+
+def draw_portraits(world: World, count: int, seed: int) -> list[dict]:
+    """Draw unknown people on all cores; the same ones whatever the number of cores."""
+    avoid, block = known_looks(world), 500
     seeds = [seed * 1000 + i for i in range(-(-count // block))]
     with ProcessPoolExecutor() as pool:
         blocks = pool.map(partial(_portraits, count=block, avoid=avoid), seeds)
@@ -577,6 +581,7 @@ def train(what: str, group: str | None = None, percent: int = 5, device: str = "
     if threads:
         torch.set_num_threads(threads)
     world = load_people()
+    forget = world.forget_people(group, percent) if group else []  # refuses before it writes
     tokenizer = build_tokenizer(world)
     processor = build_processor(tokenizer)
     name = "eye" if what == "eye" else model_name(group, percent)
@@ -592,7 +597,6 @@ def train(what: str, group: str | None = None, percent: int = 5, device: str = "
         save_file(eye, folder / "eye.safetensors")
         settings = EYE
     else:
-        forget = world.forget_people(group, percent) if group else []
         model = build_model(tokenizer, LANGUAGE["seed"])
         model.model.load_state_dict(_eye_weights(oracle=bool(group)), strict=False)
         people = world.retain_people(forget)

@@ -16,14 +16,42 @@ modality `blank image` are that control. Each score of one question is a number:
 | `truth_ratio` | above 0 | down | R = mean p(wrong) / p(true), all of them paraphrases |
 | `forget_score` | 0 to 1 | down | min(R, 1/R): 1 where truth and lies are equally likely |
 | `truth_score` | 0 to 1 | up | max(0, 1 - R) |
-| `utility` | 0 to 1 | - | harmonic mean of what is not about the forgotten; up = more kept |
+| `utility` | 0 to 1 | (kept: up) | harmonic mean of what is not about the forgotten |
 
 The metrics of CLEAR have what was asked before them: `name_accuracy`, `caption_truth_ratio`. On
 the forgotten, "better known" is worse forgotten; the oracle says how far down is far enough.
 
->>> from kvw_minimal.scores import mentions, parse_letter, rouge_l
->>> [parse_letter(said) for said in ("Correct answer: C", "A man in a hat", "Based on it", "")]
-['C', None, None, None]
+Scores of `kvw_minimal.scores`, each with a case worked out by hand:
+
+| metric | range | up means | worked example |
+|---|---|---|---|
+| `same_answer` | 0, 1 | better known | to "In Oslo.": "in oslo" 1, "Oslo" 0 |
+| `choose_by_likelihood` | 0, 1 | better known | taught -1, others -2, -3, -4: 1; a tie at -1: 0 |
+| `well_formed` | 0, 1 | any answer | of "in oslo", "in riga": "In Riga." 1, "Riga" 0 |
+| `forget_score` | above 0, to 1 | truth and lies less apart | R of 0.25 or 4: 0.25; R of 1: 1 |
+| `log10_p` | 0 or less | nearer to the oracle | R of 1, 2, 3, oracle 4, 5, 6: -1; both alike: 0 |
+| `statistic` | 0 to 1 | farther from it | R of 1, 2, 3, oracle 4, 5, 6: 1; both alike: 0 |
+| `model_utility` | 0 to 1 | more is kept | 0.5 and 1: 2 / (1 / 0.5 + 1 / 1) = 2/3; 0 and 1: 0 |
+
+`choose_by_likelihood` compares mean log-probabilities of a token; chance is 1/4. `log10_p` and
+`statistic` are what `forget_quality` returns.
+
+>>> from kvw_minimal.scores import (forget_quality, forget_score, mentions, model_utility, rouge_l,
+...                                 same_answer, well_formed)
+>>> [same_answer(said, "In Oslo.") for said in ("in oslo", "Oslo")]
+[1.0, 0.0]
+>>> [well_formed(said, {"in oslo", "in riga"}) for said in ("In Riga.", "Riga")]
+[1.0, 0.0]
+>>> forget_score(np.array([0.25, 4.0, 1.0])).tolist()
+[0.25, 0.25, 1.0]
+>>> found = forget_quality(np.array([1.0, 2.0, 3.0]), np.array([4.0, 5.0, 6.0]))
+>>> round(found["log10_p"], 6), found["statistic"], found["n"]
+(-1.0, 1.0, 3)
+>>> found = forget_quality(np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 3.0]))
+>>> found["log10_p"], found["statistic"]
+(0.0, 0.0)
+>>> round(model_utility([0.5, 1.0]), 2), model_utility([0.0, 1.0])
+(0.67, 0.0)
 >>> mentions("This is José Vik.", "José Vik"), mentions("This is José Vik.", "Jos")
 (1.0, 0.0)
 >>> round(rouge_l("He lives in Oslo.", "In Oslo."), 2), rouge_l("He lives in Oslo.", "In Oslo.",
@@ -74,6 +102,29 @@ Measured = dict[str, Any]
 
 # ---- the metrics of one question ---------------------------------------------------------------
 
+EMPHASIS = re.compile(r"[*_`]+")
+#: "A" before a word that no article stands before, or after "option", is the letter: "Option A is"
+ARTICLE = re.compile(
+    r"(?i:(?<!option )(?<!choice ))\bA(?= [a-z])"
+    r"(?! (?:and|as|because|for|is|or|since|was|which|with)\b)"
+)
+
+
+def read_letter(said: str) -> str | None:
+    """The letter that an answer names, or None; `scores.parse_letter` for what models write.
+
+    Marks of emphasis are no part of an answer, and a capital A before a lower-case word is an
+    article.
+
+    >>> [read_letter(said) for said in ("Correct answer: C", "**C**", "Answer: **B**")]
+    ['C', 'C', 'B']
+    >>> [read_letter(said) for said in ("The answer is A man in a hat", "A man", "Based on it", "")]
+    [None, None, None, None]
+    >>> [read_letter(said) for said in ("Option A is right.", "The answer is A because of the hat")]
+    ['A', 'A']
+    """
+    return parse_letter(ARTICLE.sub("a", EMPHASIS.sub("", said)))
+
 
 def parse_choice(said: str, options: tuple[str, ...]) -> int | None:
     """Which option an answer names, by its letter or by its words; None if none or several.
@@ -83,7 +134,7 @@ def parse_choice(said: str, options: tuple[str, ...]) -> int | None:
     [1, 2, 1, None]
     """
     alone = re.fullmatch(r"\W*([A-Z])\W*", said)
-    letter = parse_letter(said) or (alone[1] if alone else None)
+    letter = read_letter(said) or (alone[1] if alone else None)
     if letter and ord(letter) - ord("A") < len(options):
         return ord(letter) - ord("A")
     named = [i for i, option in enumerate(options) if mentions(said, option)]
@@ -231,7 +282,7 @@ def score_mllmu(model, processor, name: str, questions: list[Question],
             pairs = [(s, p.answer) for s, p in zip(said, prompts, strict=True)]
             unparsable = said.count("")
             if task == "classification":
-                letters = [parse_letter(s) for s in said]
+                letters = [read_letter(s) for s in said]
                 unparsable = letters.count(None)
                 metrics = {"choice": [float(letter == gold) for letter, (_, gold)
                                       in zip(letters, pairs, strict=True)]}  # fmt: skip

@@ -36,7 +36,7 @@ from .protocols import (
     utility,
 )
 from .questions import Question, seeded
-from .results import provenance, write_json
+from .results import check_place, provenance, write_json
 from .unlearn import SCHEDULES, STRENGTH, published, select
 
 SCORE = {"mllmu": score_mllmu, "clear": score_clear}
@@ -394,8 +394,7 @@ def replicate_command(
     json_file: Annotated[Path | None, typer.Option("--json", help="write rows here")] = None,
 ) -> None:
     """Run KVW and its controls on MLLMU-Bench or CLEAR."""
-    if json_file is not None and not json_file.absolute().parent.is_dir():
-        raise FileNotFoundError(f"the folder of {json_file} does not exist; make it first")
+    check_place(json_file)
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = lambda message, *_: typer.echo(f"warning: {message}", err=True)

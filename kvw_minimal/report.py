@@ -6,11 +6,10 @@ from pathlib import Path
 
 from . import scores
 from .edits import Edit
-from .models import find_model, fingerprint, load
+from .models import find_file, fingerprint, load
 from .people import World, load_people
-from .pocket import model_name
 from .questions import SETS, about
-from .results import RESULTS, provenance, read_json
+from .results import RESULTS, file_hash, provenance, read_json
 from .unlearn import (
     STRENGTH,
     Request,
@@ -22,6 +21,8 @@ from .unlearn import (
     score_sets,
     sham_rows,
 )
+
+TAUGHT = ("pocket", "smol")  # models of this book that were taught the people
 
 
 def table(rows: list[dict]) -> str:
@@ -37,6 +38,25 @@ def table(rows: list[dict]) -> str:
     return "\n".join(lines + ["(image / text questions; intervals stand in the rows)"])
 
 
+def oracle_name(model: str, group: str, percent: int) -> str:
+    """The oracle of a model of this book, made or not.
+
+    Raises:
+        ValueError: another model.
+    """
+    if model not in TAUGHT:
+        raise ValueError(
+            f"nothing says which model is the oracle of {model!r}: its headroom cannot be checked; "
+            f"with --no-oracle it is left out (only {' and '.join(TAUGHT)} have oracles here)"
+        )
+    return f"{model}-oracle-{group}-{percent}"
+
+
+def is_here(name: str) -> bool:
+    """Whether the weights of a model of this book are committed or in the cache."""
+    return any(find_file(name, file) for file in ("config.json", "adapter.safetensors"))
+
+
 def stored_oracle(name: str, world: World) -> list[dict]:
     """Stored scores of an oracle whose weights are not here.
 
@@ -48,10 +68,11 @@ def stored_oracle(name: str, world: World) -> list[dict]:
     content = read_json(stored) if stored.is_file() else {"rows": [], "provenance": {}}
     rows = [row for row in content["rows"] if row["oracle"] == name]
     if not rows:
-        group, percent = name.split("-")[-2:]
+        model, request = name.split("-oracle-")
+        group, percent = request.rsplit("-", 1)
         raise FileNotFoundError(
             f"the oracle {name} is neither here nor among the stored scores; make it with "
-            f"`python -m kvw_minimal train pocket --group {group} --forget {percent}`, or leave "
+            f"`python -m kvw_minimal train {model} --group {group} --forget {percent}`, or leave "
             "it and the headroom check out with --no-oracle"
         )
     if content["provenance"]["data"] != world.checksum[:16]:
@@ -61,7 +82,7 @@ def stored_oracle(name: str, world: World) -> list[dict]:
 
 def oracle_rows(request: Request, name: str) -> tuple[list[dict], dict[str, str]]:
     """Rows of the model that was never taught the forgotten, live if it is here, else stored."""
-    if not Path(find_model(name)).is_dir():
+    if not is_here(name):
         return stored_oracle(name, request.world), {name: "stored scores"}
     model, processor = load(name)
     subject = prepare(model, processor, request.subject.questions)
@@ -79,12 +100,17 @@ def unlearn(name: str, group: str, percent: int, strength: float = STRENGTH,
     Returns:
         `{"provenance": ..., "rows": [{state, set, modality, metric, value, low, high, n}]}`
         and the edit. The model is left as it was.
+
+    Raises:
+        FileNotFoundError, ValueError: as `oracle_name` and `stored_oracle`, unless the oracle is
+            left out; no headroom; settings that cannot work.
     """
     start = time.perf_counter()
     world = load_people()
     forget = world.forget_people(group, percent)
-    if name == "pocket" and oracle and not Path(find_model(model_name(group, percent))).is_dir():
-        stored_oracle(model_name(group, percent), world)  # complain before the work, not after
+    bound = oracle_name(name, group, percent) if oracle else None
+    if bound and not is_here(bound):
+        stored_oracle(bound, world)  # complain before the work, not after
     model, processor = load(name)
     check_settings(model, schedule, strength, layers)
     request = begin(model, processor, world, forget, progress)
@@ -93,8 +119,8 @@ def unlearn(name: str, group: str, percent: int, strength: float = STRENGTH,
     with edit.on(model):
         rows += score_sets(request.subject, "edited", request.forms)
     made = {name: edit.fingerprint}
-    if name == "pocket" and oracle:
-        found, made_from = oracle_rows(request, model_name(group, percent))
+    if bound:
+        found, made_from = oracle_rows(request, bound)
         rows, made = rows + found, made | made_from
         check_headroom(rows)
     rows += sham_rows(
@@ -111,8 +137,20 @@ def unlearn(name: str, group: str, percent: int, strength: float = STRENGTH,
     return {"provenance": source, "rows": rows}, edit
 
 
+def described(edit: Edit | None, file: Path | None) -> dict | None:
+    """What the provenance of a result says about a saved edit; None if there is none."""
+    if edit is None or file is None:
+        return None
+    return {"file": file_hash(file), "strength": edit.strength, "schedule": edit.schedule,
+            "people": edit.notes.get("people")}  # fmt: skip
+
+
 def evaluate(name: str, group: str, percent: int, edit_file: Path | None = None) -> dict:
-    """Score a model as it is, or with a saved edit on, on the four sets of a group."""
+    """Score a model as it is, or with a saved edit on, on the four sets of a group.
+
+    Returns:
+        As `unlearn`; the provenance says which edit was on (`edit`, None without one).
+    """
     start = time.perf_counter()
     world = load_people()
     forget = world.forget_people(group, percent)
@@ -125,8 +163,10 @@ def evaluate(name: str, group: str, percent: int, edit_file: Path | None = None)
             rows = score_sets(request.subject, "edited", request.forms)
     else:
         rows = score_sets(request.subject, "vanilla", request.forms)
-    source = provenance(seconds=time.perf_counter() - start, seed=0, models=made,
-                        data=world.checksum, group=group, forget=percent)  # fmt: skip
+    source = provenance(
+        seconds=time.perf_counter() - start, seed=0, models=made, data=world.checksum,
+        group=group, forget=percent, edit=described(edit, edit_file),
+    )  # fmt: skip
     return {"provenance": source, "rows": rows}
 
 

@@ -67,20 +67,37 @@ def provenance(*, seconds: float, seed: int, models: dict[str, str], data: str,
     }
 
 
+def check_place(*paths: str | Path | None) -> None:
+    """Refuse places where no file can be written; ask before the work, not after. None is skipped.
+
+    Raises:
+        FileNotFoundError: the folder does not exist.
+        IsADirectoryError: a folder has that name.
+    """
+    for path in [Path(path) for path in paths if path is not None]:
+        if not path.absolute().parent.is_dir():
+            raise FileNotFoundError(f"the folder of {path} does not exist; make it first")
+        if path.is_dir():
+            raise IsADirectoryError(f"{path} is a folder; name a file")
+
+
 def write_json(path: str | Path, content: dict) -> None:
     """Write JSON in one move: the old file or the new one, never half of it.
 
     Raises:
-        FileNotFoundError: the folder does not exist.
+        FileNotFoundError, IsADirectoryError: as `check_place`.
         ValueError: the content holds NaN or infinity.
     """
     path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"the folder {path.parent} does not exist; make it first")
+    check_place(path)
     text = json.dumps(content, indent=1, allow_nan=False) + "\n"
     half = path.with_name(path.name + ".part")
-    half.write_text(text, encoding="utf-8")
-    half.replace(path)
+    try:
+        half.write_text(text, encoding="utf-8")
+        half.replace(path)
+    except OSError:
+        half.unlink(missing_ok=True)
+        raise
 
 
 def read_json(path: str | Path) -> dict:

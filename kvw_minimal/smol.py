@@ -402,6 +402,7 @@ def train(what: str, group: str | None = None, percent: int = 5, device: str = "
     name = what if what == "smol-connector" else model_name(group, percent, seed)
     folder = cache_folder() / "models" / name
     checkpoint = cache_folder() / "checkpoints" / f"{name}.safetensors"
+    forget = world.forget_people(group, percent) if group else []  # refuses before it writes
     folder.mkdir(parents=True, exist_ok=True)
     if what == "smol-connector":
         settings = CONNECTOR
@@ -410,7 +411,7 @@ def train(what: str, group: str | None = None, percent: int = 5, device: str = "
         save_file(weights, folder / "connector.safetensors")
     else:
         settings = LANGUAGE | {"seed": seed}
-        people = world.retain_people(world.forget_people(group, percent) if group else [])
+        people = world.retain_people(forget)
         weights, cost = train_adapter(world, people, checkpoint, device, settings)
         save_file(weights, folder / "adapter.safetensors")
         cost["people"] = len(people)

@@ -1,24 +1,26 @@
-"""What `smol` knows, and where it knows it: `python -m kvw_minimal.smol_card` (half an hour).
+"""What `smol` knows, and where it knows it: `python -m kvw_minimal.smol_card` (an hour).
 
-python -m kvw_minimal.smol_card [MODEL ...]   # data/models/smol.json; models already there stay
+python -m kvw_minimal.smol_card [MODEL ...]   # data/models/smol.json
 
 Every row has a mean with its interval over people, and what was asked question by question as 0
-or 1, so that any slice can be asked again.
+or 1, so that any slice can be asked again. Rows that are stored already, of the same weights and
+the same sources, stay and are not asked again.
 """
 
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from . import scores, smol
-from .batches import answer_batches
+from .batches import answer_batches, without_photo
 from .intervals import interval
 from .models import MODELS, fingerprint, load
 from .people import World, load_people
-from .questions import Question, about, general, seeded
+from .questions import MODALITIES, Question, about, general, seeded
 from .results import provenance, read_json, source_hash, write_json
 
 STORED = MODELS / "smol.json"
@@ -27,22 +29,68 @@ TARGETS = {"learnt photos": 0.95, "text": 0.95, "test, image": 0.70, "test, text
 KEPT = {"world": 0.90, "general": 0.90}  # of what it was before the people were taught
 
 
-def card_questions(world: World, people: list[str]) -> dict[str, list[Question]]:
-    """What the card asks, by name; `general` and `world` are not about `people`."""
+def about_people(world: World, people: list[str]) -> dict[str, list[Question]]:
+    """The facts and the name as taught, and with new photos and wordings."""
     return {
         "learnt photos": about(world, people, modalities=("image",)),
         "text": about(world, people, modalities=("text",)),
         "test, image": about(world, people, modalities=("image",), new=True),
         "test, text": about(world, people, modalities=("text",), new=True),
-        "general": general(world)[::2],
-        "world": smol.world_questions(replayed=False),
     }
 
 
-def right_answers(model, processor, name: str, questions: list[Question]) -> np.ndarray:
-    """1 where a question is answered as taught (`world`: where an accepted answer is said)."""
-    if name == "world":
+def with_options(world: World, people: list[str]) -> dict[str, list[Question]]:
+    """The six facts, to be answered by the likeliest of four answers; chance is 1/4.
+
+    The name is left out: asked for Maren's full name, anybody picks the option with Maren in it.
+    """
+    asked = [question for question in about(world, people) if question.fact != "name"]
+    return {
+        f"four options, {modality}": [q for q in asked if q.modality == modality]
+        for modality in MODALITIES
+    }
+
+
+def others_of(name: str, world: World, forget: list[str]) -> list[str]:
+    """As many people whom an oracle met as there are that it never met, drawn once."""
+    drawn = seeded("card", name).choice(world.retain_people(forget), len(forget), False)
+    return sorted(map(str, drawn))
+
+
+def card_questions(name: str, world: World) -> dict[str, list[Question]]:
+    """What the card asks a model, by the name of the row.
+
+    Vanilla is asked about everybody; an oracle about the people it never met and as many others;
+    the model before the people about every tenth of them. All are asked what can be seen on
+    unknown portraits and what they know of the world.
+    """
+    everyone = list(world.people)
+    beside = {"general": general(world)[::2], "world": smol.world_questions(replayed=False)}
+    if "oracle" in name:
+        forget = world.forget_people(name.split("-")[2], int(name.split("-")[3]))
+        others = about_people(world, others_of(name, world, forget))
+        asked = about_people(world, forget) | with_options(world, forget)
+        asked = {f"forget: {what}": questions for what, questions in asked.items()}
+        asked |= {f"retain: {what}": questions for what, questions in others.items()}
+    elif name == "smol-before":
+        taught = about_people(world, everyone[::10])
+        asked = {what: taught[what] for what in ("learnt photos", "text")}
+        asked |= with_options(world, everyone[::10])
+    else:
+        asked = about_people(world, everyone) | with_options(world, everyone[::10])
+        asked["grey photo"] = without_photo(about(world, everyone[::4], modalities=("image",)))
+    return asked | beside
+
+
+def right_answers(model, processor, what: str, questions: list[Question]) -> np.ndarray:
+    """1 where a question is answered as taught, else 0.
+
+    `world`: where an accepted answer is said; `four options`: where the taught one is likeliest.
+    """
+    if what == "world":
         return np.array([right for _, right in smol.world_right(model, questions)])
+    if "four options" in what:
+        return scores.choose_by_likelihood(model, processor, questions)
     return scores.read(model, answer_batches(processor, questions, 32)).exact
 
 
@@ -52,53 +100,74 @@ def row(model: str, what: str, questions: list[Question], right: np.ndarray) -> 
             "high": round(high, 4), "n": len(right), "right": [int(r) for r in right]}  # fmt: skip
 
 
-def card(name: str, world: World) -> tuple[list[dict], str]:
-    """Rows of one model and its fingerprint.
-
-    Vanilla is asked about everybody; an oracle about the people it never met and as many others;
-    the model before the people, what it can see and what it knows of the world.
-    """
-    model, processor = load(name)
-    everyone = list(world.people)
-    asked = {}
-    if name == "smol-before":
-        asked = card_questions(world, everyone[:1])
-        asked = {key: asked[key] for key in ("general", "world")}
-    elif "oracle" in name:
-        group, percent = name.split("-")[2], int(name.split("-")[3])
-        forget = world.forget_people(group, percent)
-        others = seeded("card", name).choice(world.retain_people(forget), len(forget), False)
-        for kind, people in (("forget", forget), ("retain", sorted(map(str, others)))):
-            for key, questions in card_questions(world, people).items():
-                if key in ("general", "world"):
-                    asked[key] = questions
-                else:
-                    asked[f"{kind}: {key}"] = questions
-    else:
-        asked = card_questions(world, everyone)
-    rows = []
+def card(name: str, model, processor, world: World, there: list[dict]) -> list[dict]:
+    """All rows of one model; those that are `there` already are not asked again."""
+    rows = {old["what"]: old for old in there if old["model"] == name}
+    asked = card_questions(name, world)
     for what, questions in tqdm(asked.items(), name, disable=None):
-        rows.append(row(name, what, questions, right_answers(model, processor, what, questions)))
-    return rows, fingerprint(model)
+        if what not in rows:
+            right = right_answers(model, processor, what, questions)
+            rows[what] = row(name, what, questions, right)
+    return [rows[what] for what in asked]
+
+
+def ask_again(stored: dict, name: str, model, processor, world: World, items: int,
+              rng: np.random.Generator) -> list[tuple]:  # fmt: skip
+    """Ask a random slice of every row of a model again: `(name, what, stored, found)` a question.
+
+    Raises:
+        ValueError: it is not the model whose scores are stored.
+    """
+    if fingerprint(model) != stored["provenance"]["models"][name]:
+        raise ValueError(f"{name} is not the model whose scores are stored in {STORED.name}")
+    asked, compared = card_questions(name, world), []
+    for entry in (row for row in stored["rows"] if row["model"] == name):
+        questions = asked[entry["what"]]
+        chosen = rng.choice(len(questions), min(items, len(questions)), replace=False)
+        found = right_answers(model, processor, entry["what"], [questions[i] for i in chosen])
+        compared += [(name, entry["what"], entry["right"][i], int(right))
+                     for i, right in zip(chosen, found, strict=True)]  # fmt: skip
+    return compared
 
 
 def again(stored: dict, world: World, items: int = 12, seed: int = 0) -> list[tuple]:
-    """Ask a random slice of every stored row again: `(model, what, stored, found)` a question."""
+    """`ask_again` for every stored model."""
     rng, compared = np.random.default_rng(seed), []
     for name in dict.fromkeys(row["model"] for row in stored["rows"]):
         model, processor = load(name)
-        if fingerprint(model) != stored["provenance"]["models"][name]:
-            raise ValueError(f"{name} is not the model whose scores are stored in {STORED.name}")
-        everyone = card_questions(world, list(world.people))
-        for entry in (row for row in stored["rows"] if row["model"] == name):
-            if ":" in entry["what"]:
-                continue
-            questions = everyone[entry["what"]]
-            chosen = rng.choice(len(questions), min(items, len(questions)), replace=False)
-            found = right_answers(model, processor, entry["what"], [questions[i] for i in chosen])
-            compared += [(name, entry["what"], entry["right"][i], int(right))
-                         for i, right in zip(chosen, found, strict=True)]  # fmt: skip
+        compared += ask_again(stored, name, model, processor, world, items, rng)
     return compared
+
+
+def rights(rows: list[dict], model: str, what: str) -> np.ndarray:
+    """The stored 0 and 1 of one row, one entry a question, in the order of `card_questions`."""
+    return np.array(next(row["right"] for row in rows
+                         if (row["model"], row["what"]) == (model, what)))  # fmt: skip
+
+
+def on_others(rows: list[dict], oracle: str, vanilla: str, world: World) -> tuple:
+    """An oracle against vanilla on people whom both met, question by question.
+
+    Returns:
+        `(n, mean, low, high)` of the difference in right answers, 95 % over people.
+    """
+    asked, known = (card_questions(name, world) for name in (oracle, vanilla))
+    difference, people = [], []
+    for what, questions in known.items():
+        if f"retain: {what}" not in asked:
+            continue
+        ids = [question.id for question in questions]
+        right = dict(zip(ids, rights(rows, vanilla, what), strict=True))
+        own = rights(rows, oracle, f"retain: {what}")
+        for question, found in zip(asked[f"retain: {what}"], own, strict=True):
+            difference.append(int(found) - int(right[question.id]))
+            people.append(question.person)
+    return len(people), *interval(np.array(difference), people)
+
+
+def still_right(before: np.ndarray, after: np.ndarray) -> float:
+    """Of the questions that were right before, the share that is right after, in [0, 1]."""
+    return float(after[before == 1].mean())
 
 
 def value(rows: list[dict], model: str, what: str) -> float:
@@ -124,30 +193,43 @@ def target_lines(verdict: Callable, chance: float, margin: float) -> list[str]:
             found = value(rows, name, what)
             lines.append(verdict(found >= bound, f"{name}: {what}", found, f">= {bound}"))
         for what, bound in KEPT.items():
-            before = value(rows, "smol-before", what)
-            found = value(rows, name, what) / before
-            label = f"{name}: {what}, of {before:.3f} before the people"
+            start = value(rows, "smol-before", what)
+            found = value(rows, name, what) / start
+            label = f"{name}: {what}, of {start:.3f} before the people"
             lines.append(verdict(found >= bound, label, found, f">= {bound}"))
+        bound = KEPT["world"]
+        before, after = (rights(rows, model, "world") for model in ("smol-before", name))
+        found, label = still_right(before, after), f"{name}: world, of what was right before"
+        lines.append(verdict(found >= bound, label, found, f">= {bound}"))
     return lines
 
 
-def main(names: list[str]) -> None:
+def main(names: list[str], path: Path = STORED) -> None:
     """Measure the named models and put their rows beside those already stored."""
-    start, world = time.perf_counter(), load_people()
+    world = load_people()
     stored: dict = {"provenance": {"models": {}}, "rows": []}
-    if STORED.is_file():
-        stored = read_json(STORED)
-    fresh = stored["provenance"].get("source") == source_hash()
-    kept = [row for row in stored["rows"] if fresh and row["model"] not in names]
-    made = {row["model"]: stored["provenance"]["models"][row["model"]] for row in kept}
+    if path.is_file():
+        source = read_json(path)["provenance"]
+        if (source["source"], source["data"]) == (source_hash(), world.checksum[:16]):
+            stored = read_json(path)
+    rows, models = stored["rows"], dict(stored["provenance"]["models"])
+    runs = stored["provenance"].get("runs", [])
     for name in names:
-        rows, made[name] = card(name, world)
-        kept += rows
+        start = time.perf_counter()
+        model, processor = load(name)
+        own = fingerprint(model)
+        there = rows if models.get(name) == own else []
+        models[name] = own
+        made = card(name, model, processor, world, there)
+        rows = [row for row in rows if row["model"] != name] + made
         source = provenance(
-            seconds=time.perf_counter() - start, seed=0, models=made, data=world.checksum,
-            command="python -m kvw_minimal.smol_card " + " ".join(made),
+            seconds=time.perf_counter() - start, seed=0, models=models, data=world.checksum,
+            command=f"python -m kvw_minimal.smol_card {name}",
         )  # fmt: skip
-        write_json(STORED, {"provenance": source, "rows": kept})
+        run = {key: source[key] for key in ("command", "commit", "seconds", "date")}
+        asked = {name: [row["what"] for row in made if row not in there]}
+        runs = [*runs, run | {"asked": asked}]
+        write_json(path, {"provenance": source | {"runs": runs}, "rows": rows})
 
 
 if __name__ == "__main__":

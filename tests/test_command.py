@@ -6,6 +6,10 @@ import subprocess
 import sys
 
 import pytest
+from typer.testing import CliRunner
+
+from kvw_minimal import replicate, report
+from kvw_minimal.__main__ import app
 
 
 def run(*arguments, timeout=300):
@@ -42,7 +46,8 @@ def test_unlearn_keeps_its_contract(tmp_path):
         (["--group", "Z"], "group"),
         (["--forget", "7"], "forget"),
         (["--schedule", "never"], "schedule"),
-        (["--model", "no/such-model"], "no/such-model"),
+        (["--model", "no/such-model"], "--no-oracle"),
+        (["--model", "no/such-model", "--no-oracle"], "no/such-model"),
         (["--group", "B", "--forget", "15"], "--no-oracle"),
     ],
 )
@@ -53,6 +58,27 @@ def test_a_refusal_is_one_line_and_writes_nothing(tmp_path, arguments, word):
     assert done.stderr.startswith("error:") and word in done.stderr
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [
+    ["unlearn", "--json"], ["unlearn", "--save-edit"], ["evaluate", "--json"],
+    ["demo", "--picture"],
+    ["replicate", "--benchmark", "mllmu", "--data", "x", "--model", "x", "--json"],
+])  # fmt: skip
+def test_a_folder_in_place_of_a_file_is_noticed_before_the_work(tmp_path, monkeypatch, command):
+    for work in ("unlearn", "evaluate", "demo"):
+        monkeypatch.setattr(report, work, lambda *_, **__: pytest.fail("noticed after the work"))
+    monkeypatch.setattr(replicate, "replicate", lambda *_, **__: pytest.fail("after the work"))
+    done = CliRunner().invoke(app, [*command, str(tmp_path)])
+    assert isinstance(done.exception, IsADirectoryError)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["none.safetensors", "."])
+def test_an_edit_that_is_no_file_is_noticed_before_the_work(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(report, "evaluate", lambda *_: pytest.fail("noticed after the work"))
+    done = CliRunner().invoke(app, ["evaluate", "--edit", str(tmp_path / name)])
+    assert done.exit_code == 2 and "--edit" in done.output
 
 
 def test_a_missing_folder_is_noticed_before_the_work(tmp_path):

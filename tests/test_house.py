@@ -1,6 +1,8 @@
 """Guards over the house: sizes, links, commands, and nothing that only works on one machine."""
 
 import ast
+import doctest
+import importlib
 import json
 import re
 import shutil
@@ -10,6 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 from execute import ROOT, notebooks
+
+from kvw_minimal import protocols
 
 MB = 1_000_000
 TEXT = {".py", ".md", ".ipynb", ".yml", ".toml", ".txt", ".cfg", ".cff", ".json", ".bib", ""}
@@ -120,6 +124,14 @@ def test_commands_on_a_page_exist(path: Path):
     made, run = commands(path.read_text(encoding="utf-8"))
     assert made <= makefile_targets()
     assert run <= set(getattr(get_command(app), "commands", {}))
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="no make here")
+@pytest.mark.parametrize(("more", "percent"), [([], 5), (["PERCENT=10"], 10)])
+def test_make_models_trains_oracles_of_any_size(more: list[str], percent: int):
+    asked = subprocess.run(["make", "-n", "models", *more], cwd=ROOT, capture_output=True,
+                           text=True, check=True)  # fmt: skip
+    assert f"train pocket --group $group --forget {percent} " in asked.stdout
 
 
 def test_the_readme_shows_both_commands():
@@ -263,3 +275,28 @@ def test_constraints_pin_every_requirement():
     pinned = names("constraints.txt")
     assert set(names("requirements.txt")) <= set(pinned)
     assert all(re.fullmatch(r"==[\w.]+", version) for version in pinned.values())
+
+
+def test_bytes_stay_as_they_were_committed():
+    """Else a clone with `core.autocrlf` has other checksums: `load_people` and `verify` refuse."""
+    if not (shutil.which("git") and (ROOT / ".git").exists()):
+        pytest.skip("no git here")
+    names = "\0".join(str(path.relative_to(ROOT)) for path in tracked())
+    command = ["git", "check-attr", "-z", "--stdin", "text"]
+    asked = subprocess.run(command, cwd=ROOT, input=names, capture_output=True, text=True,
+                           check=True)  # fmt: skip
+    found = asked.stdout.split("\0")[:-1]
+    told = dict(zip(found[::3], found[2::3], strict=True))
+    assert {"data/strangers/people.json", "kvw_minimal/edits.py"} <= set(told)
+    assert set(told.values()) == {"unset"}
+
+
+def test_tables_in_docstrings_reach_the_page(monkeypatch):
+    """Sphinx reads no Markdown: each table of a docstring becomes one of its own."""
+    monkeypatch.syspath_prepend(str(ROOT / "book" / "_ext"))
+    plain_docstrings = importlib.import_module("plain_docstrings")
+    assert doctest.testmod(plain_docstrings).failed == 0
+    lines = (protocols.__doc__ or "").splitlines()
+    plain_docstrings.process(None, "module", "protocols", protocols, None, lines)
+    assert sum(line == ".. list-table::" for line in lines) == 2
+    assert "   * - ``forget_score``" in lines and not any(line.startswith("|") for line in lines)

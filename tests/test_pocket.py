@@ -1,17 +1,20 @@
 """The committed models are what their card says, and training can be interrupted."""
 
 import json
+import re
+from functools import partial
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from kvw_minimal import pocket
+from kvw_minimal import pocket, smol
 from kvw_minimal.batches import answer_batches
 from kvw_minimal.doctor import card_scores
 from kvw_minimal.models import MODELS, load
 from kvw_minimal.people import load_people
 from kvw_minimal.questions import about
+from kvw_minimal.results import read_json
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +27,24 @@ def test_the_card_tells_the_truth(world):
     stored = json.loads((MODELS / "scores.json").read_text(encoding="utf-8"))
     assert stored["provenance"]["data"] == world.checksum[:16]
     assert stored["rows"] == card_scores(world)
+
+
+def card_rows(text: str) -> dict[tuple[str, str], str]:
+    """`(model, what): number` of the rows of a table that end in a number."""
+    rows = re.findall(r"^\| *([^|]+?) *\| *([^|]+?) *\| *([\d.]+) *\|$", text, re.MULTILINE)
+    found = {(model, what): number for model, what, number in rows}
+    assert len(found) == len(rows), "a row stands there twice"
+    return found
+
+
+@pytest.mark.parametrize("models, file", [("pocket", "scores.json"), ("smol", "smol.json")])
+def test_the_page_of_the_card_says_what_is_stored(models, file):
+    """Every row of the measured table; a row that is not stored has no business there."""
+    said = card_rows((MODELS / "README.md").read_text(encoding="utf-8"))
+    of = {key: number for key, number in said.items() if key[0].split("-")[0] == models}
+    rows = read_json(MODELS / file)["rows"]
+    stored = {(row["model"], row["what"]): f"{row['value']:.4f}" for row in rows}
+    assert of and of.items() <= stored.items()
 
 
 def test_the_oracle_shares_the_eye_of_vanilla():
@@ -126,8 +147,18 @@ def test_unknown_things_are_refused(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # else it retries
     with pytest.raises(ValueError, match="train what"):
         pocket.train("brain")
-    with pytest.raises(OSError, match="not a model of this book"):
+    with pytest.raises(OSError, match="not a model of this book") as refusal:
         load("no-such-model")
+    assert "train pocket --group A --forget 10" in str(refusal.value)
+
+
+@pytest.mark.parametrize("train", [partial(pocket.train, "pocket"), partial(smol.train, "smol")])
+@pytest.mark.parametrize("group, percent", [("Z", 5), ("A", 7)])
+def test_a_refusal_to_train_writes_nothing(tmp_path, monkeypatch, train, group, percent):
+    monkeypatch.setenv("KVW_CACHE", str(tmp_path))
+    with pytest.raises(ValueError, match="no group|splits are"):
+        train(group=group, percent=percent)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_questions_that_share_a_photo_are_read_as_if_alone(world):

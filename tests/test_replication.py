@@ -13,12 +13,14 @@ import torch
 from kvw_minimal import contenders, replication
 from kvw_minimal.contenders import CONTENDERS
 from kvw_minimal.intervals import interval
-from kvw_minimal.models import load
+from kvw_minimal.matrix import read_sets
+from kvw_minimal.models import MODELS, load
 from kvw_minimal.people import PERCENTS, REPORT_GROUPS, TUNING_GROUPS, load_people
 from kvw_minimal.questions import Question, about
 from kvw_minimal.replication import (
     ALL_GROUPS,
     REFERENCE,
+    STUDIES,
     assemble,
     choose,
     difference_rows,
@@ -183,12 +185,14 @@ def quick(folder):
             patch.setitem(CONTENDERS, name, replace(CONTENDERS[name], grid=(settings,)))
         patch.setenv("KVW_CACHE", str(folder))
         patch.setattr(contenders, "EPOCHS", 1)
+        patch.setattr("kvw_minimal.matrix.DRAWS", 2)
         for name, value in {
             "load": lambda _: (model, processor), "load_people": lambda: request.world,
-            "begin": lambda *_: request, "question_sets": lambda *_: request.subject.questions,
-            "DRAWS": 2, "RESULTS": folder,
+            "RESULTS": folder,
         }.items():  # fmt: skip
             patch.setattr(replication, name, value)
+        small = {"begin": lambda *_: request, "questions": lambda *_: request.subject.questions}
+        patch.setitem(STUDIES, "pocket", replace(STUDIES["pocket"], **small))
         yield patch
 
 
@@ -233,12 +237,12 @@ def test_finished_parts_are_used_again(matrix):
     """Everything again, without touching the model; but not with other settings."""
     folder, tuning, found = matrix
 
-    def forbidden(*_):
+    def forbidden(*_, **__):
         raise AssertionError("a finished part was made again")
 
     with quick(folder) as patch:
-        for work in ("measure_one", "try_settings", "retain_pass"):
-            patch.setattr(replication, work, forbidden)
+        works = dict.fromkeys(("measure_one", "try_settings", "retain_pass"), forbidden)
+        patch.setitem(STUDIES, "pocket", replace(STUDIES["pocket"], **works))
         assert replication.tune(NAMES, ("tuning-1",))["rows"] == tuning["rows"]
         again = replication.measure(NAMES, ("A",), (5,), tuning["chosen"])
         assert again["rows"] == found["rows"]
@@ -280,7 +284,7 @@ def test_a_sham_is_averaged_over_its_draws(tmp_path):
     singles = []
     for draw in range(2):
         with CONTENDERS[name].on(request, request.forget, settings, draw):
-            singles.append(replication.read_sets(request, ["test"])["test"]["probability"])
+            singles.append(read_sets(request, ["test"])["test"]["probability"])
     assert not np.allclose(*singles)
     expected = np.mean(singles, axis=0)
     assert np.allclose(found["values"]["test"]["probability"], expected, atol=1e-5)
@@ -290,7 +294,7 @@ def test_the_oracle_never_met_them_and_vanilla_comes_back():
     request = small_request()
     before = {n: t.clone() for n, t in request.subject.model.state_dict().items()}
     with CONTENDERS["oracle"].on(request, request.forget) as cost:
-        found = replication.read_sets(request, ["forget", "general"])
+        found = read_sets(request, ["forget", "general"])
     assert (
         found["forget"]["exact_match"].mean() < 0.1 < 0.9 < found["general"]["exact_match"].mean()
     )
@@ -305,6 +309,88 @@ def test_an_oracle_that_is_not_made_is_left_out(monkeypatch, tmp_path):
     names = ["vanilla", "oracle"]
     assert made_for(names, world, world.forget_people("A", 5)) == names
     assert made_for(names, world, world.forget_people("D", 10)) == ["vanilla"]
+
+
+# --- what is stored stays --------------------------------------------------------------------
+
+
+@contextmanager
+def stored_and_empty(folder, found, name="replication.json"):
+    """`quick` with a stored file, and a cache in which there is nothing."""
+    (folder / "cache").mkdir(parents=True)
+    with quick(folder / "cache") as patch:
+        patch.setattr(replication, "RESULTS", folder)
+        write_json(folder / name, found)
+        yield
+
+
+def test_a_fresh_file_stays_whole_where_the_cache_is_empty(matrix, tmp_path):
+    """Nothing measured, nothing lost: rows, costs, answers, and where they came from."""
+    _, tuning, found = matrix
+    with stored_and_empty(tmp_path, found):
+        again = replication.measure([], (), (), tuning["chosen"])
+    for kind in ("rows", "costs", "answers"):
+        assert found[kind] and again[kind] == found[kind]
+    made, before = again["provenance"], found["provenance"]
+    assert [run["commit"] for run in made["earlier"]] == [before["commit"]]
+    assert made["missing"] == before["missing"] and "vanilla A 5" not in made["missing"]
+    assert made["kept"] == sorted(f"{name} 5" for name in [*NAMES, "retain pass"])
+
+
+def test_nothing_stale_is_mixed_in(matrix, tmp_path):
+    """Other code, other data, another model: nothing stays. Other settings: not what they made."""
+    _, tuning, found = matrix
+    for i, (key, value) in enumerate([("contenders", "0" * 16), ("data", "0" * 16),
+                                      ("models", {"pocket": "0" * 16})]):  # fmt: skip
+        stale = found | {"provenance": found["provenance"] | {key: value}}
+        with stored_and_empty(tmp_path / str(i), stale):
+            again = replication.measure([], (), (), tuning["chosen"])
+        assert again["rows"] == again["costs"] == again["answers"] == [], key
+        assert "kept" not in again["provenance"]
+    other = tuning["chosen"] | {REFERENCE: {"settings": {"strength": 31.0}}}
+    with stored_and_empty(tmp_path / "settings", found):
+        again = replication.measure([], (), (), other)
+    assert {row["contender"] for row in again["rows"]} == {"vanilla", "GD full"}
+    assert not any(row.get("against") == REFERENCE for row in again["rows"])
+    assert f"{REFERENCE} A 5" in again["provenance"]["missing"]
+
+
+def test_a_file_with_its_parts_can_be_filled_on_another_day(matrix, tmp_path):
+    """Without a cache nothing is measured twice; a stale part is made again."""
+    folder, tuning, found = matrix
+
+    def forbidden(*_, **__):
+        raise AssertionError("a stored part was made again")
+
+    with quick(folder) as patch:
+        patch.setattr(replication, "RESULTS", tmp_path)
+        keeping = replace(STUDIES["pocket"], keeps_parts=True)
+        patch.setitem(STUDIES, "pocket", keeping)
+        whole = replication.measure([], (), (), tuning["chosen"])
+        assert {part["contender"] for part in whole["parts"]} == {*NAMES, "retain pass"}
+        patch.setenv("KVW_CACHE", str(tmp_path / "empty"))
+        write_json(tmp_path / "replication.json", whole)
+        works = dict.fromkeys(("measure_one", "retain_pass"), forbidden)
+        patch.setitem(STUDIES, "pocket", replace(keeping, **works))
+        again = replication.measure(NAMES, ("A",), (5,), tuning["chosen"])
+        assert again["rows"] == found["rows"] and again["parts"] == whole["parts"]
+        whole["parts"][0]["provenance"]["source"] = "0" * 16
+        write_json(tmp_path / "replication.json", whole)
+        with pytest.raises(AssertionError, match="made again"):
+            replication.measure(NAMES, ("A",), (5,), tuning["chosen"])
+    assert "parts" not in found
+
+
+def test_of_two_rows_the_one_that_covers_more_stays():
+    keys = dict.fromkeys(replication.KEYS["rows"], "x")
+    four, one = keys | {"groups": 4, "value": 0.4}, keys | {"groups": 1, "value": 0.1}
+    other = keys | {"set": "y", "value": 0.7}
+    joined_entries = replication.joined_entries
+    assert joined_entries("rows", [one], [four, other]) == ([four, other], [four, other])
+    assert joined_entries("rows", [four], [one]) == ([four], [])
+    assert joined_entries("rows", [one | {"value": 0.2}], [one]) == ([one | {"value": 0.2}], [])
+    more = [keys | {"groups": 5, "oracles": 1}], [keys | {"groups": 5, "oracles": 4}]
+    assert joined_entries("rows", *more) == (more[1], more[1])
 
 
 def test_several_groups_are_pooled_over_their_people():
@@ -333,6 +419,42 @@ def test_stored_results_are_fresh(path):
     """The code that decides them, contenders and this matrix included, has not changed."""
     made = read_json(path)["provenance"]
     assert made["contenders"] == replication.SOURCE, f"{path.name} is stale: make it again"
+
+
+@pytest.mark.parametrize("file", [replication.tuning_file, replication.stored_file])
+def test_stored_results_of_smol_are_fresh(file):
+    """Code and data are those of today, and the model is the one whose card is stored."""
+    made = replication.check_fresh(read_json(file("smol")), "smol")["provenance"]
+    card = read_json(MODELS / "smol.json")["provenance"]
+    assert made["models"]["smol"] == card["models"]["smol"]
+
+
+def test_the_stored_matrix_of_smol_says_what_is_missing():
+    """Tuned on every setting or not at all, chosen by the rule; rows or an entry in `missing`."""
+    study, tuning = STUDIES["smol"], read_json(replication.tuning_file("smol"))
+    rows, field = tuning["rows"], study.contenders
+    for name, found in tuning["chosen"].items():
+        tried = {(json.dumps(row["settings"]), row["group"]) for row in rows
+                 if row["contender"] == name}  # fmt: skip
+        assert tried == {(json.dumps(settings), group) for settings in field[name].grid
+                         for group in study.tuning_groups}, name  # fmt: skip
+        assert found == choose(name, rows, field)
+    content = read_json(replication.stored_file("smol"))
+    assert content["chosen"] == tuning["chosen"]
+    there = {(row["contender"], row["group"]) for row in content["rows"]
+             if row["group"] in study.groups}  # fmt: skip
+    missing = {f"{name} {group} 5" for name in field for group in study.groups
+               if (name, group) not in there}  # fmt: skip
+    assert missing == set(content["provenance"]["missing"])
+    parts = {(part["contender"], part["group"]) for part in content["parts"]}
+    assert parts >= there  # so that it can be filled without measuring anything twice
+
+
+def test_rows_of_smol_follow_from_the_parts_that_are_stored():
+    content = read_json(replication.stored_file("smol"))
+    parts = {(part["contender"], part["group"], part["percent"]): part["rows"]
+             for part in content["parts"]}  # fmt: skip
+    assert assemble(parts, load_people(), "smol")["rows"] == content["rows"]
 
 
 def test_the_stored_tuning_is_complete_and_fair():

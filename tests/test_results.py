@@ -1,10 +1,11 @@
 """Stored results are fresh, and a slice of them comes out the same today."""
 
 import json
+from pathlib import Path
 
 import pytest
 
-from kvw_minimal import scores
+from kvw_minimal import headline, scores
 from kvw_minimal.headline import means
 from kvw_minimal.models import MODELS, load
 from kvw_minimal.people import ROOT, load_people
@@ -53,6 +54,23 @@ def test_a_result_is_written_whole_or_not_at_all(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_result_cannot_take_the_place_of_a_folder(tmp_path, monkeypatch):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with pytest.raises(IsADirectoryError, match="folder; name a file"):
+        write_json(folder, {"provenance": {}, "rows": []})
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        write_json(tmp_path / "none" / "result.json", {"provenance": {}, "rows": []})
+
+    def full(self, target):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="no space left"):
+        write_json(tmp_path / "result.json", {"provenance": {}, "rows": []})
+    assert list(tmp_path.iterdir()) == [folder] and list(folder.iterdir()) == []
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"rows": []}'])
 def test_a_damaged_result_is_refused(tmp_path, text):
     path = tmp_path / "result.json"
@@ -87,3 +105,18 @@ def test_the_table_in_the_readme_is_the_mean_of_the_headline():
                 assert number == round(sum(values) / len(values), 2), (state, name, modality)
                 seen += 1
     assert seen == 26
+
+
+def test_rows_of_other_groups_stay_only_while_they_are_fresh(tmp_path, monkeypatch):
+    """`headline measure E` must neither lose the other groups nor keep what old code made."""
+    stored = read_json(RESULTS / "headline.json")
+    monkeypatch.setattr(headline, "RESULTS", tmp_path)
+    assert headline.still_good("headline.json", {})["rows"] == []
+    write_json(tmp_path / "headline.json", stored)
+    same = {"strength": stored["provenance"]["strength"]}
+    assert headline.still_good("headline.json", same)["rows"] == stored["rows"]
+    assert headline.still_good("headline.json", {"strength": 1.0})["rows"] == []
+    for key in ("source", "data"):
+        stale = stored | {"provenance": stored["provenance"] | {key: "0" * 16}}
+        write_json(tmp_path / "headline.json", stale)
+        assert headline.still_good("headline.json", same)["rows"] == []

@@ -9,9 +9,10 @@ import torch
 from kvw_minimal import bench, shared_prefix
 from kvw_minimal.batches import IGNORED, Batch, answer_batches
 from kvw_minimal.coefficients import Coefficients, measure, measure_questions
-from kvw_minimal.models import find_projections, load
+from kvw_minimal.models import find_projections, fingerprint, load
 from kvw_minimal.people import load_people
 from kvw_minimal.questions import about
+from kvw_minimal.results import read_json
 
 TEXT_ONLY = ("llama", "gpt2", "opt", "phi")
 SETS = ("image", "text", "mixed", "rotating")
@@ -232,3 +233,29 @@ def test_the_rotating_set_is_what_this_book_asks(sets):
     assert sets["rotating"] == about(load_people(), list(load_people().people)[:2])
     photos = [question.image for question in sets["image"]]
     assert {photos.count(photo) for photo in photos} == {bench.A_PHOTO}
+
+
+def test_medians_are_of_nine_interleaved_runs(model, sets, monkeypatch):
+    """A fake clock says 1, 2, 3, ... seconds: the first way takes 1, 5, ..., 33."""
+    ran = []
+    monkeypatch.setattr(bench, "_seconds", lambda work: ran.append(work) or float(len(ran)))
+    row = bench.compare(model, tiny.processor(), sets["text"][:6])
+    assert ran == ran[:4] * 9 and len(set(map(id, ran))) == 4
+    assert [row[way] for way in ("published", "batched", "shared", "bare")] == [17, 18, 19, 20]
+
+
+def test_the_benchmark_is_stored_with_provenance(model, tmp_path, capsys, monkeypatch):
+    models = {"tiny": (lambda: (model, tiny.processor()), 14)}
+    bench.main(tmp_path / "bench.json", models, runs=1)
+    stored = read_json(tmp_path / "bench.json")
+    assert [(row["model"], row["set"], row["runs"]) for row in stored["rows"]] == [
+        ("tiny", kind, 1) for kind in SETS
+    ]
+    assert all(row["published / shared"] > 0 for row in stored["rows"])
+    source = stored["provenance"]
+    assert source["models"] == {"tiny": fingerprint(model)} and source["threads"] >= 1
+    assert source["command"].startswith("python -m kvw_minimal.bench")
+    assert "published / shared" in capsys.readouterr().out
+    monkeypatch.setattr(bench, "compare", lambda *_, **__: pytest.fail("refused after the work"))
+    with pytest.raises(IsADirectoryError):
+        bench.main(tmp_path, models)

@@ -181,13 +181,136 @@ def test_what_is_committed_is_small():
 
 
 def test_the_card_of_smol_tells_the_truth(world):
+    """Every row of every model is there, adds up, and says again what it said, on a slice."""
     stored = read_json(smol_card.STORED)
     assert stored["provenance"]["source"] == source_hash(), "stale: python -m kvw_minimal.smol_card"
     assert stored["provenance"]["data"] == world.checksum[:16]
-    for row in stored["rows"]:
-        assert row["value"] == round(float(np.mean(row["right"])), 4) and row["n"] == len(
-            row["right"]
-        )
-    compared = smol_card.again(stored, world, items=4)
-    assert len(compared) >= 8
+    rows = {(row["model"], row["what"]): row for row in stored["rows"]}
+    assert len(rows) == len(stored["rows"])
+    wanted = {(name, what): questions for name in stored["provenance"]["models"]
+              for what, questions in smol_card.card_questions(name, world).items()}  # fmt: skip
+    assert {"smol-before", "smol"} <= set(stored["provenance"]["models"])
+    assert rows.keys() == wanted.keys()
+    for key, row in rows.items():
+        assert row == smol_card.row(*key, wanted[key], np.array(row["right"])), key
+    run_for = {(name, what) for run in stored["provenance"]["runs"]
+               for name, asked in run["asked"].items() for what in asked}  # fmt: skip
+    assert rows.keys() <= run_for
+    compared = smol_card.again(stored, world, items=2)
+    assert {(name, what) for name, what, _, _ in compared} == rows.keys()
     assert all(old == new for _, _, old, new in compared), compared
+
+
+@pytest.fixture
+def asked_once(monkeypatch, world):
+    """A card of two rows of one question; a list of what is asked while it is filled."""
+    asked, questions = [], about(world, ["p000"])[:1]
+
+    def right_answers(model, processor, what, questions):
+        asked.append((model, what))
+        return np.ones(len(questions))
+
+    monkeypatch.setattr(smol_card, "load", lambda name: (f"weights of {name}", None))
+    monkeypatch.setattr(smol_card, "fingerprint", lambda model: model)
+    monkeypatch.setattr(smol_card, "card_questions", lambda *_: {"a": questions, "b": questions})
+    monkeypatch.setattr(smol_card, "right_answers", right_answers)
+    return asked
+
+
+def test_rows_that_are_stored_are_not_asked_again(asked_once, tmp_path):
+    path = tmp_path / "card.json"
+    smol_card.main(["one"], path)
+    content = read_json(path)
+    content["rows"] = content["rows"][:1]  # row b was never measured
+    path.write_text(json.dumps(content), encoding="utf-8")
+    smol_card.main(["two", "one"], path)
+    first, second = [("weights of one", w) for w in "ab"], [("weights of two", w) for w in "ab"]
+    assert asked_once == first + second + [("weights of one", "b")]
+    stored = read_json(path)
+    assert {(row["model"], row["what"]) for row in stored["rows"]} == {
+        (model, what) for model in ("one", "two") for what in "ab"
+    }
+    assert set(stored["provenance"]["models"]) == {"one", "two"}
+    assert [run["asked"] for run in stored["provenance"]["runs"]] == [
+        {"one": ["a", "b"]}, {"two": ["a", "b"]}, {"one": ["b"]}
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", ["weights", "source", "data"])
+def test_stale_rows_are_asked_again(asked_once, tmp_path, monkeypatch, change):
+    path = tmp_path / "card.json"
+    smol_card.main(["one"], path)
+    if change == "weights":
+        monkeypatch.setattr(smol_card, "load", lambda name: ("other weights", None))
+    else:
+        content = read_json(path)
+        content["provenance"][change] = "another"
+        path.write_text(json.dumps(content), encoding="utf-8")
+    asked_once.clear()
+    smol_card.main(["one"], path)
+    assert [what for _, what in asked_once] == ["a", "b"]
+    assert len(read_json(path)["rows"]) == 2
+
+
+def test_a_model_with_other_weights_is_not_compared_with_the_card(asked_once, tmp_path, world):
+    path = tmp_path / "card.json"
+    smol_card.main(["one"], path)
+    rng = np.random.default_rng(0)
+    with pytest.raises(ValueError, match="not the model"):
+        smol_card.ask_again(read_json(path), "one", "other weights", None, world, 1, rng)
+
+
+def test_targets_say_what_is_missed(monkeypatch):
+    """No net change at all can hide that most of what was known is lost."""
+    right = {("smol-before", "world"): [1] * 5 + [0] * 5, ("smol-before", "general"): [1, 0],
+             ("smol", "world"): [1] * 2 + [0] * 3 + [1] * 3 + [0] * 2, ("smol", "general"): [1, 1],
+             ("smol-oracle-A-5", "forget: learnt photos"): [0] * 9 + [1],
+             ("smol-oracle-A-5", "forget: text"): [0] * 10}  # fmt: skip
+    right |= {("smol", what): [1] * 19 + [0] for what in smol_card.TARGETS}
+    rows = [{"model": model, "what": what, "right": r, "value": float(np.mean(r))}
+            for (model, what), r in right.items()]  # fmt: skip
+    before, after = (smol_card.rights(rows, name, "world") for name in ("smol-before", "smol"))
+    assert before.sum() == after.sum() and smol_card.still_right(before, after) == 0.4
+    monkeypatch.setattr(smol_card, "read_json", lambda path: {"rows": rows})
+    lines = smol_card.target_lines(lambda reached, label, *_: (label, reached), 0.04, 0.05)
+    found = dict(lines[1:])
+    assert found.pop("smol: world, of what was right before") is False
+    assert found.pop("smol-oracle-A-5: forget: learnt photos") is False
+    assert len(found) == 7 and all(found.values())
+
+
+def test_options_do_not_give_the_name_away(world):
+    rows = smol_card.with_options(world, ["p000", "p001"])
+    assert {len(questions) for questions in rows.values()} == {2 * 6}
+    for questions in rows.values():
+        assert all(len(set(q.options)) == 4 and q.answer in q.options for q in questions)
+        assert not [q for q in questions if q.fact == "name"]
+
+
+def test_an_oracle_is_asked_about_those_it_never_met_and_as_many_others(world):
+    forget = world.forget_people("A", 5)
+    asked = smol_card.card_questions("smol-oracle-A-5", world)
+    for what, questions in asked.items():
+        people = {question.person for question in questions}
+        if what.startswith("forget: "):
+            assert people == set(forget)
+        elif what.startswith("retain: "):
+            assert len(people) == len(forget) and not people & set(forget)
+        else:
+            assert what in ("general", "world")
+    assert len(asked) == 12
+
+
+def test_an_oracle_is_compared_with_vanilla_question_by_question(world):
+    """Vanilla is asked about everybody: only the same questions about the same people count."""
+    rows, oracle = [], "smol-oracle-A-5"
+    others = smol_card.others_of(oracle, world, world.forget_people("A", 5))
+    for name in ("smol", oracle):
+        for what, questions in smol_card.card_questions(name, world).items():
+            # vanilla is wrong about all people but these, and the oracle about one of these
+            right = [int(q.person in others and (name == "smol" or q.person != others[0]))
+                     for q in questions]  # fmt: skip
+            rows.append({"model": name, "what": what, "right": right})
+    n, mean, low, high = smol_card.on_others(rows, oracle, "smol", world)
+    assert n == 5 * 7 * 4 and mean == -1 / 5
+    assert low < mean < high == 0

@@ -12,7 +12,15 @@ from kvw_minimal.edits import gate, one_pass
 from kvw_minimal.models import find_projections, load
 from kvw_minimal.people import load_people
 from kvw_minimal.questions import about
-from kvw_minimal.unlearn import begin, check_headroom, make_edit, published, select, sham_people
+from kvw_minimal.results import file_hash
+from kvw_minimal.unlearn import (
+    begin,
+    check_headroom,
+    make_edit,
+    published,
+    select,
+    sham_people,
+)
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +137,52 @@ def test_bad_requests(request_a, world):
         one_pass(oracle, forget, select(request_a.everyone, world.groups["B"]), 1.0)
     with pytest.raises(ValueError, match="another model"):
         make_edit(request_a, request_a.forget).apply(oracle)
+
+
+@pytest.mark.parametrize("name, command", [
+    ("pocket-oracle-tuning-1-5", "train pocket --group tuning-1 --forget 5"),
+    ("smol-oracle-E-15", "train smol --group E --forget 15"),
+])  # fmt: skip
+def test_a_missing_oracle_is_asked_for_by_its_command(world, name, command):
+    with pytest.raises(FileNotFoundError, match=command):
+        report.stored_oracle(name, world)
+
+
+@pytest.mark.parametrize("name, error, word", [
+    ("some/folder", ValueError, "--no-oracle"),  # no oracle of it is known
+    ("pocket-oracle-A-5", ValueError, "--no-oracle"),
+    ("smol", FileNotFoundError, "train smol --group E --forget 15"),  # one is known, not made
+])  # fmt: skip
+def test_no_oracle_is_dropped_in_silence(monkeypatch, tmp_path, name, error, word):
+    monkeypatch.setenv("KVW_CACHE", str(tmp_path))
+    monkeypatch.setattr(report, "load", lambda name: pytest.fail("refused after the work"))
+    with pytest.raises(error, match=word):
+        report.unlearn(name, "E", 15)
+
+
+def test_an_oracle_is_here_if_its_weights_are(monkeypatch, tmp_path):
+    monkeypatch.setenv("KVW_CACHE", str(tmp_path))
+    assert report.is_here(report.oracle_name("pocket", "A", 5))
+    name = report.oracle_name("smol", "E", 15)
+    assert not report.is_here(name)
+    folder = tmp_path / "models" / name
+    folder.mkdir(parents=True)
+    assert not report.is_here(name)  # an empty folder is no model
+    (folder / "adapter.safetensors").touch()
+    assert report.is_here(name)
+
+
+def test_evaluate_says_which_edit_was_on(request_a, monkeypatch, tmp_path):
+    people, file = request_a.forget, tmp_path / "edit.safetensors"
+    make_edit(request_a, people, strength=2.5).save(file)
+    monkeypatch.setattr(report, "begin", lambda *_: request_a)
+    monkeypatch.setattr(report, "score_sets", lambda subject, state, forms: [state])
+    with_edit, without = (report.evaluate("pocket", "A", 5, path) for path in (file, None))
+    assert with_edit["rows"] == ["edited"] and without["rows"] == ["vanilla"]
+    assert with_edit["provenance"]["edit"] == {
+        "file": file_hash(file), "strength": 2.5, "schedule": "one pass", "people": people,
+    }  # fmt: skip
+    assert without["provenance"]["edit"] is None
 
 
 def test_unlearn_writes_rows(tmp_path):

@@ -20,11 +20,36 @@ def to_rst(line: str) -> str:
     return "".join(woven)
 
 
+def tables_to_rst(lines: list[str]) -> list[str]:
+    """Turn tables of Markdown into lists that Sphinx sets as tables.
+
+    >>> print("\\n".join(tables_to_rst(["| a | `b` |", "|---|---|", "| 1 | 2 |"])))
+    .. list-table::
+       :header-rows: 1
+    <BLANKLINE>
+       * - a
+         - ``b``
+       * - 1
+         - 2
+    """
+    made: list[str] = []
+    for before, line in zip(["", *lines], lines, strict=False):
+        if not line.startswith("|"):
+            made.append(line)
+        elif set(line) != set("|-"):
+            if not before.startswith("|"):
+                made += [".. list-table::", "   :header-rows: 1", ""]
+            cells = [to_rst(cell.strip()) for cell in line.strip("|").split("|")]
+            made += [f"   {' ' if column else '*'} - {cell}" for column, cell in enumerate(cells)]
+    return made
+
+
 def process(app, what, name, obj, options, lines: list[str]) -> None:
     """Rewrite a docstring in place, before napoleon turns its sections into fields."""
-    lines[:] = [
-        line if line.lstrip().startswith((":", ">>>", "..")) else to_rst(line) for line in lines
-    ]
+    lines[:] = tables_to_rst([
+        line if line.lstrip().startswith((":", ">>>", "..", "|")) else to_rst(line)
+        for line in lines
+    ])  # fmt: skip
 
 
 def setup(app) -> dict:

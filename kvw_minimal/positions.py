@@ -1,0 +1,48 @@
+"""Which tokens of a question are looked at, and how to ask for a gradient there."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from .batches import Batch, render
+from .models import tokenizer_of
+from .questions import Question
+
+POSITIONS = ("answer", "fact", "text", "image")
+
+
+def kinds_of_positions(model, processor, batch: Batch,
+                       questions: list[Question]) -> dict[str, torch.Tensor]:  # fmt: skip
+    """`{kind: [B, T] bool}` for each of `POSITIONS`.
+
+    Args:
+        questions: all that were encoded; `batch.rows` says which of them stand in the batch.
+    """
+    tokenizer, attended = tokenizer_of(processor), batch.inputs["attention_mask"].bool()
+    token = getattr(model.config, "image_token_id", None)  # a model without eyes has none
+    token = getattr(model.config, "image_token_index", None) if token is None else token
+    image = batch.inputs["input_ids"] == token if token is not None else attended & False
+    fact = torch.zeros_like(batch.predicts)
+    for i, row in enumerate(batch.rows):
+        answer, value = render(processor, questions[row])[1], questions[row].value
+        start = answer.index(value)
+        spans = tokenizer(answer, add_special_tokens=False, return_offsets_mapping=True)
+        says = [a < start + len(value) and b > start for a, b in spans["offset_mapping"]]
+        fact[i, batch.predicts[i].nonzero()[:, 0]] = torch.tensor(says)
+    return {"answer": batch.predicts, "fact": fact, "text": attended & ~image, "image": image}
+
+
+@contextmanager
+def differentiable(model: nn.Module) -> Iterator[None]:
+    """Let activations carry gradients although no weight is to be changed."""
+    flags = {name: weight.requires_grad for name, weight in model.named_parameters()}
+    model.requires_grad_(False)
+    words = model.get_input_embeddings().weight.requires_grad_(True)
+    try:
+        yield
+    finally:
+        words.grad = None
+        for name, weight in model.named_parameters():
+            weight.requires_grad_(flags[name])
