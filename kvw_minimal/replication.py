@@ -14,8 +14,8 @@ they control for. The same settings serve at 10 %.
 
 Both commands resume: what one contender did to one group is written to the cache when it is done,
 with a stamp of code, data, model and settings, and is used again only while the stamp fits. Rows
-that are stored already stay where the cache does not hold all that they were made of. The stored
-file of smol keeps the parts themselves.
+that are stored already stay where the cache does not hold all that they were made of; seconds are
+those of the parts at hand. The stored file of smol keeps the parts themselves.
 """
 
 import itertools
@@ -224,6 +224,7 @@ def tune(names: list[str], groups: tuple[str, ...] | None = None, model: str = "
     study, seconds, world, rows = study_of(model), 0.0, load_people(), []
     groups = study.tuning_groups if groups is None else groups
     vanilla, processor = load(model)
+    before = stored_tuning(model, fingerprint(vanilla))
     field = study.contenders
     tuned = [name for name in field if field[name].grid or name == "vanilla"]
     for group in groups:
@@ -233,6 +234,9 @@ def tune(names: list[str], groups: tuple[str, ...] | None = None, model: str = "
             path = part_path(model, "tune", name, group, 5)
             made_from = stamp(study, vanilla, world, list(contender.grid))
             part = kept_part(path, made_from)
+            if part is None and (name, group) in before:
+                rows += before[name, group]
+                continue
             if part is None and name not in names:
                 continue
             if part is None:
@@ -253,6 +257,36 @@ def tune(names: list[str], groups: tuple[str, ...] | None = None, model: str = "
     chosen = {name: choose(name, rows, field) for name in tuned
               if field[name].grid and done[name] == set(groups)}  # fmt: skip
     return {"provenance": made, "rows": rows, "chosen": chosen}
+
+
+def stored_tuning(model: str, made: str) -> dict[tuple[str, str], list[dict]]:
+    """What was tried before with today's code, data, model and settings, by contender and group.
+
+    Args:
+        made: fingerprint of the model as it is.
+
+    Returns:
+        Rows of those of which every setting was tried.
+    """
+    path, field = tuning_file(model), study_of(model).contenders
+    if not path.is_file():
+        return {}
+    try:
+        content = check_fresh(read_json(path), model)
+    except ValueError:
+        return {}
+    if content["provenance"]["models"][model] != made:
+        return {}
+    found: dict[tuple[str, str], list[dict]] = {}
+    for entry in content["rows"]:
+        found.setdefault((entry["contender"], entry["group"]), []).append(entry)
+
+    def whole(name: str, rows: list[dict]) -> bool:
+        grid = field[name].grid or ({},)
+        tried = [row["settings"] for row in rows]
+        return all(one in tried for one in grid) and all(one in grid for one in tried)
+
+    return {key: rows for key, rows in found.items() if whole(key[0], rows)}
 
 
 def command(stage: str, model: str) -> str:

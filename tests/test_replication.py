@@ -257,6 +257,24 @@ def test_finished_parts_are_used_again(matrix):
         assert "vanilla A 5" not in fewer["provenance"]["missing"]
 
 
+def test_stored_tuning_is_used_where_the_cache_is_gone(matrix, tmp_path):
+    """On another machine only the committed file is left; what it has is not tried again."""
+    _, tuning, _ = matrix
+    write_json(tmp_path / "replication-tuning.json", tuning)
+
+    def forbidden(*_, **__):
+        raise AssertionError("tried again")
+
+    with quick(tmp_path) as patch:
+        patch.setitem(STUDIES, "pocket", replace(STUDIES["pocket"], try_settings=forbidden))
+        again = replication.tune(NAMES, ("tuning-1",))
+        assert (again["rows"], again["chosen"]) == (tuning["rows"], tuning["chosen"])
+        other = replace(CONTENDERS["GD full"], grid=({"rate": 2e-3, "weight": 1.0},))
+        patch.setitem(CONTENDERS, "GD full", other)
+        with pytest.raises(AssertionError, match="tried again"):
+            replication.tune(NAMES, ("tuning-1",))
+
+
 def test_stored_rows_are_compared_with_a_new_run(matrix):
     """A changed value is noticed, and so is other code."""
     folder, _, found = matrix
