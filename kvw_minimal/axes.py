@@ -309,15 +309,19 @@ def _edit(setting: Setting, contrasts: torch.Tensor, made: str, seed: int, **not
         contrasts = torch.stack([row[torch.from_numpy(rng.permutation(len(row)))]
                                  for row in contrasts])  # fmt: skip
     strength = CLOSED if setting.shape == "zero" else setting.strength
-    return Edit(SHAPES[setting.shape](contrasts, setting.share), strength, made, notes=notes)
+    schedule = "published" if setting.batch else "one pass"
+    return Edit(SHAPES[setting.shape](contrasts, setting.share), strength, made, schedule, notes)
 
 
 def sides(setting: Setting, rows: dict[tuple[str, str], Rows], forget: list[str],
-          retain: list[str] | None = None) -> tuple[Rows, Rows]:  # fmt: skip
+          retain: list[str] | None = None,
+          chosen: Callable[[Question], bool] = lambda question: True
+          ) -> tuple[Rows, Rows]:  # fmt: skip
     """The rows of the forgotten and those of the reference.
 
     Args:
         retain: the people of the reference; everyone else unless given.
+        chosen: only these questions count, on both sides.
 
     Raises:
         KeyError: that score at those positions was not recorded.
@@ -329,23 +333,55 @@ def sides(setting: Setting, rows: dict[tuple[str, str], Rows], forget: list[str]
         raise KeyError(f"{setting.score} at {setting.positions} positions was not recorded")
     every, gone = rows[setting.score, setting.positions], set(forget)
 
+    others = None if retain is None else set(retain)
+
     def kept(question: Question) -> bool:
         if question.person.startswith("u"):  # a portrait of nobody
             return setting.general
-        return question.person not in gone if retain is None else question.person in set(retain)
+        return question.person not in gone if others is None else question.person in others
 
-    return every.where(lambda question: question.person in gone), every.where(kept)
+    return (every.where(lambda question: question.person in gone and chosen(question)),
+            every.where(lambda question: kept(question) and chosen(question)))  # fmt: skip
+
+
+class TooMuch(ValueError):
+    """An edit cannot take so much."""
+
+
+def at_mass(edit: Edit, mass: float) -> Edit:
+    """The same edit at the strength that takes a given share from a vector on average.
+
+    So edits whose contrasts have other units can be compared: none may take more than another.
+
+    Args:
+        mass: mean of 1 - gate over all vectors, in (0, 1).
+
+    Raises:
+        TooMuch: not even all touched vectors at gate 0 would take so much.
+        ValueError: a published edit, whose strength is part of how it came about.
+    """
+    if not 0 < mass < (edit.contrast > 0).float().mean():
+        raise TooMuch(f"this contrast cannot take {mass:g} from a vector on average")
+    low, high = 0.0, 1.0
+    while 1 - edit.at(high).gates.mean() < mass:
+        low, high = high, 2 * high
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if 1 - edit.at(middle).gates.mean() < mass else (low, middle)
+    return edit.at((low + high) / 2)
 
 
 def make(setting: Setting, model, rows: dict[tuple[str, str], Rows], forget: list[str],
-         retain: list[str] | None = None, processor=None, seed: int = 0) -> Edit:  # fmt: skip
+         retain: list[str] | None = None, processor=None, seed: int = 0,
+         chosen: Callable[[Question], bool] = lambda question: True) -> Edit:  # fmt: skip
     """The edit of a setting that forgets some people.
 
     Args:
         rows: from `record`, on this model as it is.
+        retain, chosen: as in `sides`.
         processor: needed where the schedule asks again, batch after batch.
     """
-    asked, reference = sides(setting, rows, forget, retain)
+    asked, reference = sides(setting, rows, forget, retain, chosen)
     if asked.fingerprint != fingerprint(model):
         raise ValueError("these rows were recorded on another model (or an edited one)")
     if setting.batch == 0:

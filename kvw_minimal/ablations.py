@@ -1,0 +1,429 @@
+"""KVW taken apart: lists of trials, and the table of what they found.
+
+    python -m kvw_minimal.ablations show             # what there is, and how much of it is done
+    python -m kvw_minimal.ablations run              # all that is missing; hours on two cores
+    python -m kvw_minimal.ablations run strength     # one ablation
+    python -m kvw_minimal.ablations redo strength "G = 32" --group A   # one trial, compared
+
+An ablation is a list of trials with a label each. `run` writes `data/results/ablations.parquet`
+after each group of a trial, and goes on where it stopped; what is stored by other code or from
+other data is measured again. The rows are sums over the questions about one person, so that every
+mean has its interval over people.
+
+Where edits with different units are compared, each gets the same budget: `MASSES`. Each is tried
+on the tuning groups, and what forgets most while retain stays at `KEPT` of vanilla, the rule of the
+headline, is measured on the report groups.
+"""
+
+import itertools
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import typer
+from tqdm import tqdm
+
+from .axes import CONTRASTS, SCORES, SHAPES, Setting, TooMuch
+from .headline import KEPT
+from .intervals import interval
+from .models import fingerprint, load
+from .people import REPORT_GROUPS, TUNING_GROUPS, load_people
+from .positions import POSITIONS
+from .questions import facts_of
+from .results import RESULTS, provenance
+from .trials import PROXIES, SOURCE, Ground, Trial, prepare, run
+
+TABLE = RESULTS / "ablations.parquet"
+MASSES = (0.03, 0.06, 0.10, 0.15, 0.20, 0.25, 0.30)
+MASS = 0.25  # where nothing is tuned: what chapter 4's edit takes, nearly
+#: 25 strengths from a fifth of the tuned one to ten times as much
+STRENGTHS = tuple(round(float(g), 2) for g in np.geomspace(1, 320, 25))
+GATES_SHARE = 0.35  # of vectors that a threshold or a top-k shape may touch
+KVW = Setting()
+VANILLA = Trial(replace(KVW, strength=0.0), sham=False)
+BATCHES = (1, 2, 5, 10, 35)
+TUNED = ("gate",)  # ablations whose trials are candidates
+WORDS = ("trial", "group", "made_for", "set", "modality", "person", "metric")
+
+
+# --- the lists -------------------------------------------------------------------------------
+
+
+def _at_masses(setting: Setting) -> list[Trial]:
+    """The candidates of a setting; where it asks again on the way, strengths instead."""
+    if setting.batch:
+        return [Trial(replace(setting, strength=g)) for g in (2.0, 4.0, 6.5, 9.0, 13.0)]
+    return [Trial(setting, mass=mass) for mass in MASSES]
+
+
+def gate() -> dict[str, list[Trial]]:
+    """Each axis alone around KVW in one pass, every setting with its candidates."""
+    settings = {"KVW one pass": KVW}
+    settings |= {f"score: {s}": replace(KVW, score=s) for s in SCORES[1:]}
+    settings |= {f"positions: {p}": replace(KVW, positions=p) for p in POSITIONS[1:]}
+    settings |= {f"contrast: {c}": replace(KVW, contrast=c) for c in list(CONTRASTS)[1:]}
+    settings |= {f"shape: {s}": replace(KVW, shape=s, share=GATES_SHARE) for s in list(SHAPES)[1:]}
+    settings |= {
+        "schedule: batches of 1": replace(KVW, batch=1),
+        "schedule: batches of 10": replace(KVW, batch=10),
+        "modalities apart": replace(KVW, apart=True),
+        "reference with general": replace(KVW, general=True),
+        "random columns": replace(KVW, shuffle=True),
+    }
+    return {label: _at_masses(setting) for label, setting in settings.items()}
+
+
+def strength() -> dict[str, list[Trial]]:
+    """One pass at 25 strengths, the published schedule at eight; some aloud."""
+    one_pass = {f"G = {g:g}": [Trial(replace(KVW, strength=g), aloud=i % 3 == 0)]
+                for i, g in enumerate(STRENGTHS)}  # fmt: skip
+    published = {f"published, G = {g:g}": [Trial(replace(KVW, strength=g, batch=1))]
+                 for g in (1.0, 2.0, 4.0, 6.5, 9.0, 13.0, 20.0, 32.0)}  # fmt: skip
+    return {"vanilla": [replace(VANILLA, aloud=True)]} | one_pass | published
+
+
+def batch() -> dict[str, list[Trial]]:
+    """Forget questions a step: at equal total strength, and at equal gamma a step."""
+    whole = {f"G = 9, batches of {b}": [Trial(replace(KVW, strength=9.0, batch=b))]
+             for b in (*BATCHES, 70)}  # fmt: skip
+    gamma = {f"gamma = 0.13, batches of {b}":
+             [Trial(replace(KVW, strength=round(0.13 * 70 / b, 4), batch=b))]
+             for b in (*BATCHES, 70)}  # fmt: skip
+    return whole | gamma
+
+
+def layers() -> dict[str, list[Trial]]:
+    """Every range of pocket's four layers, as it is and with contrasts dealt out at random."""
+    ranges = [(a, b) for a in range(4) for b in range(a, 4)]
+    plain = {f"layers {a} to {b}": [Trial(replace(KVW, layers=(a, b)))] for a, b in ranges}
+    return plain | {f"layers {a} to {b}, shuffled":
+                    [Trial(replace(KVW, layers=(a, b), shuffle=True), sham=False)]
+                    for a, b in ranges}  # fmt: skip
+
+
+def where() -> dict[str, list[Trial]]:
+    """Positions x whose questions: what photos, names, and both forget in the other modality."""
+    kinds = {"both": ("image", "text"), "image": ("image",), "text": ("text",)}
+    return {
+        f"{p} positions, {name} questions": [
+            Trial(replace(KVW, positions=p, modalities=m), mass=MASS)]
+        for (name, m), p in itertools.product(kinds.items(), POSITIONS)
+        if (name, p) != ("text", "image")
+    }  # fmt: skip
+
+
+def data() -> dict[str, list[Trial]]:
+    """How much and which data: reference, forget set, topics, proxies, people, order."""
+    sizes = {f"{n} reference questions": [Trial(reference=n, seed=s) for s in range(3)]
+             for n in (4, 16, 64, 256)}  # fmt: skip
+    ratio = {f"{a} : {r} questions": [Trial(asked=a, reference=r)]
+             for a, r in ((7, 7), (7, 70), (7, 0), (35, 35), (70, 70), (70, 7))}  # fmt: skip
+    topics = {f"reference about {f}": [Trial(topics=(f,))] for f in facts_of(load_people())}
+    proxies = {f"reference: {p}": [Trial(proxy=p)] for p in PROXIES}
+    people = {f"{n} to forget": [Trial(people=n)] for n in (1, 2, 10, 20)}
+    order = {f"published, order {s}": [Trial(replace(KVW, strength=9.0, batch=1), seed=s)]
+             for s in range(1, 4)}  # fmt: skip
+    return sizes | ratio | topics | proxies | people | order
+
+
+def factorial() -> dict[str, list[Trial]]:
+    """Score x positions x contrast x shape, all taking the same mass; without shams."""
+    return {
+        " / ".join(point): [
+            Trial(Setting(*point, share=GATES_SHARE), mass=0.15, sham=False)]
+        for point in itertools.product(SCORES, POSITIONS, CONTRASTS, SHAPES)
+    }  # fmt: skip
+
+
+ABLATIONS = {"gate": gate, "strength": strength, "batch": batch, "layers": layers,
+             "where": where, "data": data, "factorial": factorial}  # fmt: skip
+
+
+def trials(ablation: str) -> dict[str, list[Trial]]:
+    """The trials of an ablation by label; several are candidates (`gate`) or seeds (`data`).
+
+    Raises:
+        ValueError: there is no such ablation.
+    """
+    if ablation not in ABLATIONS:
+        raise ValueError(f"no ablation {ablation!r}; there are {', '.join(ABLATIONS)}")
+    return ABLATIONS[ablation]()
+
+
+# --- the table -------------------------------------------------------------------------------
+
+
+def read_table(path: Path = TABLE) -> tuple[pd.DataFrame, dict]:
+    """The stored rows and their provenance.
+
+    Columns: trial, group, made_for, set, modality, person, metric, total, n.
+
+    Raises:
+        FileNotFoundError: nothing is stored.
+        ValueError: stored by other code or from other data.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path.name} is not there: `python -m kvw_minimal.ablations run`")
+    table = pq.read_table(path)
+    made = json.loads(table.schema.metadata[b"provenance"])
+    if made["trials"] != SOURCE or made["data"] != load_people().checksum[:16]:
+        raise ValueError("the ablations were stored by other code or from other data: run "
+                         "`python -m kvw_minimal.ablations run`")  # fmt: skip
+    return table.to_pandas(), made
+
+
+def write_table(rows: pd.DataFrame, made: dict, path: Path = TABLE) -> None:
+    """Write rows with their provenance, in one move."""
+    rows = rows.astype(dict.fromkeys(WORDS, "category") | {"total": "float32", "n": "int16"})
+    table = pa.Table.from_pandas(rows, preserve_index=False)
+    table = table.replace_schema_metadata(
+        {**(table.schema.metadata or {}), b"provenance": json.dumps(made).encode()}
+    )
+    half = path.with_name(path.name + ".part")
+    pq.write_table(table, half, compression="zstd")
+    half.replace(path)
+
+
+def done(rows: pd.DataFrame) -> set[tuple[str, str]]:
+    """Which trials were measured on which group."""
+    return set(rows[["trial", "group"]].astype(str).itertuples(index=False, name=None))
+
+
+def points(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Means with their intervals over people, one line for each of `keys`, set and metric.
+
+    Args:
+        rows: some of the stored rows.
+        keys: columns that tell lines apart, beside `set`, `modality` and `metric`.
+    """
+    keys = [*keys, "set", "modality", "metric"]
+    found = []
+    for key, part in rows.groupby(keys, observed=True, sort=False):
+        each = np.repeat((part["total"] / part["n"]).to_numpy(float), part["n"])
+        value, low, high = interval(each, list(np.repeat(part["person"].astype(str), part["n"])))
+        found.append([*key, value, low, high, len(each)])
+    return pd.DataFrame(found, columns=[*keys, "value", "low", "high", "n"])
+
+
+def excess(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Sham minus edit on the forgotten, person by person: what is forgotten because it is theirs.
+
+    Returns:
+        One line for each of `keys`, modality and metric, with its interval over people.
+    """
+    forgotten = rows[rows["set"].astype(str) == "forget"]
+    whole = [*keys, "trial", "group", "modality", "metric", "person"]
+    wide = forgotten.astype(dict.fromkeys([*whole, "made_for"], str)).pivot_table(
+        index=whole, columns="made_for", values=["total", "n"], aggfunc="sum").dropna()  # fmt: skip
+    both = wide["total", "sham"] / wide["n", "sham"] - wide["total", "edit"] / wide["n", "edit"]
+    found = []
+    for key, part in both.groupby([*keys, "modality", "metric"], sort=False):
+        people = list(part.index.get_level_values("person"))
+        found.append([*(key if isinstance(key, tuple) else (key,)),
+                      *interval(part.to_numpy(), people), len(part)])  # fmt: skip
+    return pd.DataFrame(found, columns=[*keys, "modality", "metric", "value", "low", "high", "n"])
+
+
+def level(rows: pd.DataFrame, part: str, metric: str = "exact_match") -> float:
+    """Mean of both modalities of a set, as the rule of choice takes it."""
+    of = rows[(rows["set"] == part) & (rows["metric"] == metric) & (rows["made_for"] == "edit")]
+    sums = of.groupby("modality", observed=True)[["total", "n"]].sum()
+    return float((sums["total"] / sums["n"]).mean())
+
+
+def choose(rows: pd.DataFrame, candidates: list[Trial]) -> Trial:
+    """The candidate that forgets most while retain stays at `KEPT` of vanilla.
+
+    Those that were not measured, because they cannot take so much, do not stand. Where none keeps
+    so much, the one that retains most.
+    """
+    tuning = rows[rows["group"].isin(TUNING_GROUPS)]
+    least = KEPT * level(tuning[tuning["trial"] == VANILLA.key], "retain")
+    tried = {trial: tuning[tuning["trial"] == trial.key] for trial in candidates}
+    tried = {trial: part for trial, part in tried.items() if len(part)}
+    kept = {trial: level(part, "retain") for trial, part in tried.items()}
+    good = [trial for trial in kept if kept[trial] >= least]
+    if not good:
+        return max(kept, key=lambda trial: kept[trial])
+    return min(good, key=lambda trial: level(tried[trial], "forget"))
+
+
+def choose_of(rows: pd.DataFrame, candidates: list[Trial]) -> Trial:
+    """`choose` for candidates, which are tried without sham and measured with it."""
+    bare = {replace(trial, sham=False): trial for trial in candidates}
+    return bare[choose(rows, list(bare))]
+
+
+def labelled(ablation: str, rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of an ablation on the report groups, with their label; of candidates the chosen."""
+    reported = rows[rows["group"].isin(REPORT_GROUPS)]
+    by_trial = dict(iter(reported.groupby("trial", observed=True, sort=False)))
+    parts = []
+    for label, those in trials(ablation).items():
+        those = [choose_of(rows, those)] if ablation in TUNED else those
+        parts += [by_trial[t.key].assign(label=label) for t in those if t.key in by_trial]
+    return pd.concat(parts, ignore_index=True)
+
+
+# --- running ---------------------------------------------------------------------------------
+
+
+@dataclass
+class Store:
+    """The rows so far, and the file they go to, which is written again now and then.
+
+    Attributes:
+        impossible: trials that cannot take so much as they should.
+        seconds: of the runs before this one.
+    """
+
+    ground: Ground
+    path: Path
+    rows: list[pd.DataFrame] = field(default_factory=list)
+    done: set[tuple[str, str]] = field(default_factory=set)
+    impossible: set[str] = field(default_factory=set)
+    seconds: float = 0.0
+    start: float = field(default_factory=time.perf_counter)
+    written: float = field(default_factory=time.perf_counter)
+
+    def resume(self) -> None:
+        """Take up what is stored already, unless other code, data or another model made it."""
+        try:
+            rows, made = read_table(self.path)
+        except (FileNotFoundError, ValueError):
+            return
+        if made["models"] == {"pocket": fingerprint(self.ground.model)}:
+            self.rows, self.seconds = [rows.astype(dict.fromkeys(WORDS, str))], made["seconds"]
+            self.impossible, self.done = set(made["impossible"]), done(rows)
+
+    def frame(self) -> pd.DataFrame:
+        self.rows = [pd.concat(self.rows, ignore_index=True)]
+        return self.rows[0]
+
+    def add(self, trial: Trial, groups: Iterable[str]) -> None:
+        """Measure a trial on those groups that are missing."""
+        for group in groups:
+            if (trial.key, group) in self.done or trial.key in self.impossible:
+                continue
+            try:
+                found = run(trial, group, self.ground)
+            except TooMuch:
+                self.impossible.add(trial.key)
+                continue
+            self.rows.append(pd.DataFrame(found).assign(trial=trial.key, group=group))
+            self.done.add((trial.key, group))
+        if time.perf_counter() - self.written > 60:
+            self.write()
+
+    def write(self) -> None:
+        made = provenance(
+            seconds=self.seconds + time.perf_counter() - self.start, seed=0,
+            data=self.ground.world.checksum, models={"pocket": fingerprint(self.ground.model)},
+            trials=SOURCE, impossible=sorted(self.impossible),
+            command="python -m kvw_minimal.ablations run",
+        )  # fmt: skip
+        write_table(self.frame(), made, self.path)
+        self.written = time.perf_counter()
+
+
+def run_all(names: Iterable[str], ground: Ground, path: Path = TABLE,
+            groups: Iterable[str] = REPORT_GROUPS) -> None:  # fmt: skip
+    """Measure what is missing of some ablations; what is done is kept when it is interrupted."""
+    store = Store(ground, path)
+    store.resume()
+    try:
+        store.add(VANILLA, (*TUNING_GROUPS, *groups))
+        for name in names:
+            for those in tqdm(trials(name).values(), name, disable=None):
+                if name in TUNED:
+                    for trial in those:
+                        store.add(replace(trial, sham=False), TUNING_GROUPS)
+                    those = [choose_of(store.frame(), those)]
+                for trial in those:
+                    store.add(trial, groups)
+    finally:
+        store.write()
+
+
+def redo(ablation: str, label: str, group: str, ground: Ground,
+         path: Path = TABLE) -> pd.DataFrame:  # fmt: skip
+    """One trial again, beside what is stored of it: mean of each set, modality and metric.
+
+    Raises:
+        ValueError: there is no such trial, or it was not measured on that group.
+    """
+    rows, _ = read_table(path)
+    known = trials(ablation)
+    if label not in known:
+        raise ValueError(f"no trial {label!r} in {ablation}; there are {', '.join(known)}")
+    trial = choose_of(rows, known[label]) if ablation in TUNED else known[label][0]
+    stored = rows[(rows["trial"] == trial.key) & (rows["group"] == group)]
+    if stored.empty:
+        raise ValueError(f"{label!r} was not measured on group {group}")
+    keys = ["made_for", "set", "modality", "metric"]
+
+    def means(frame: pd.DataFrame) -> pd.Series:
+        sums = frame.astype(dict.fromkeys(keys, str)).groupby(keys)[["total", "n"]].sum()
+        return sums["total"] / sums["n"]
+
+    again = means(pd.DataFrame(run(trial, group, ground)))
+    return pd.DataFrame({"stored": means(stored), "again": again})
+
+
+# --- the command -----------------------------------------------------------------------------
+
+app = typer.Typer(help=__doc__, add_completion=False)
+Names = Annotated[list[str] | None, typer.Argument(help="ablations; all unless given")]
+
+
+def pocket_ground() -> Ground:
+    """Pocket, asked everything once."""
+    model, processor = load("pocket")
+    return prepare(model, processor, load_people(), progress=True)
+
+
+@app.command("show")
+def show_command() -> None:
+    """What there is, and how much of it is measured."""
+    try:
+        rows, made = read_table()
+    except (FileNotFoundError, ValueError) as error:
+        typer.echo(str(error))
+        return
+    measured, impossible = done(rows), set(made["impossible"])
+    for name in ABLATIONS:
+        whole = trials(name)
+        found = sum(any((trial.key, group) in measured for trial in those)
+                    for those in whole.values() for group in REPORT_GROUPS)  # fmt: skip
+        typer.echo(f"{name}: {found} of {len(whole) * len(REPORT_GROUPS)} trials x groups")
+    typer.echo(f"{len(impossible)} trials cannot take so much as they should")
+
+
+@app.command("redo")
+def redo_command(
+    ablation: str, label: str,
+    group: Annotated[str, typer.Option(help="a report group")] = "A",
+) -> None:  # fmt: skip
+    """One trial again, compared with what is stored of it."""
+    ground = pocket_ground()
+    typer.echo(redo(ablation, label, group, ground).round(4).to_string())
+
+
+@app.command("run")
+def run_command(names: Names = None) -> None:
+    """Measure all that is missing."""
+    for name in names or ():
+        trials(name)  # refuses before it works
+    ground = pocket_ground()
+    run_all(names or ABLATIONS, ground)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,260 @@
+"""Trials and the table of ablations: what is made from what, resuming, choosing, intervals."""
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pandas as pd
+import pytest
+import tiny
+import torch
+
+from kvw_minimal import ablations, trials
+from kvw_minimal.ablations import (
+    ABLATIONS,
+    KVW,
+    VANILLA,
+    choose,
+    done,
+    excess,
+    labelled,
+    points,
+    read_table,
+    run_all,
+    write_table,
+)
+from kvw_minimal.axes import Setting, TooMuch, at_mass, make
+from kvw_minimal.edits import Edit
+from kvw_minimal.intervals import interval
+from kvw_minimal.people import TUNING_GROUPS, load_people
+from kvw_minimal.questions import about, general
+from kvw_minimal.trials import PROXIES, Trial, edit_for, panel, questions_for, run, trial_of
+from kvw_minimal.unlearn import sham_people
+
+
+@cache
+def ground() -> trials.Ground:
+    """A tiny random model in a world of thirty-odd people."""
+    world = load_people()
+    few = [*world.groups["A"], *world.groups["B"][:2], *world.groups["tuning-1"],
+           *world.groups["tuning-2"][:5], *sham_people(world, 5, 0), *sham_people(world, 5, 5),
+           *sham_people(world, 5, 6)]  # fmt: skip
+    world = replace(world, people={p: world.people[p] for p in world.people if p in set(few)})
+    with pytest.MonkeyPatch.context() as patch:  # a random model makes up nothing
+        patch.setattr(trials.scores, "answer", lambda model, processor, qs: ["In Oslo."] * len(qs))
+        return trials.prepare(tiny.llava(3), tiny.processor(), world, ("absolute", "square"),
+                              ("answer", "text"))  # fmt: skip
+
+
+# --- one trial -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("trial", [
+    Trial(), VANILLA, Trial(Setting(score="square", layers=(1, 2)), mass=0.2, topics=("name",)),
+    Trial(people=20, asked=7, reference=3, proxy=PROXIES[2], seed=4, aloud=True),
+])  # fmt: skip
+def test_a_trial_is_found_by_its_key(trial):
+    assert trial_of(trial.key) == trial
+    assert trial.key != replace(trial, seed=9).key
+
+
+def test_keys_of_all_trials_differ_unless_they_are_the_same():
+    for name, make_list in ABLATIONS.items():
+        whole = [t for those in make_list().values() for t in those]
+        assert len({t.key for t in whole}) == len(set(whole)), name
+        assert all(trial_of(t.key) == t for t in whole), name
+
+
+def test_a_plain_trial_is_the_edit_of_chapter_4():
+    g = ground()
+    forget = g.world.groups["A"][:5]
+    mine = edit_for(Trial(), forget, g)
+    chapter = make(KVW, g.model, g.rows, forget, g.world.retain_people(forget))
+    assert torch.equal(mine.contrast, chapter.contrast) and mine.strength == chapter.strength
+
+
+def test_what_an_edit_is_made_from():
+    g = ground()
+    people, rows = g.world.groups["A"][:5], g.rows["absolute", "answer"]
+    by_id = {q.id: q for q in rows.questions}
+
+    def used(**how):
+        ids = questions_for(Trial(**how), g.world, people, rows)
+        mine = [by_id[i] for i in ids]
+        return ([q for q in mine if q.person in people],
+                [q for q in mine if q.person not in people and q.person[0] == "p"],
+                {q.person[0] for q in mine})  # fmt: skip
+
+    forget, others, kinds = used()
+    assert len(forget) == 70 and len(others) == 14 * (len(g.world.people) - 5)
+    assert kinds == {"p", "u"}  # portraits are there, and count where the setting says so
+    forget, others, _ = used(asked=7, reference=16)
+    assert (len(forget), len(others)) == (7, 16)
+    assert used(asked=7, reference=16)[1] == others
+    assert used(asked=7, reference=16, seed=1)[1] != others
+    assert {q.fact for q in used(topics=("pet", "name"))[1]} == {"pet", "name"}
+    assert len({q.person for q in used(proxy="twenty others")[1]}) == 20
+    assert used(proxy="invented names")[2] == {"p", "x", "u"}
+    assert not used(proxy="portraits of nobody")[1]
+    assert edit_for(Trial(proxy="portraits of nobody"), people, g).contrast.any()
+
+
+def test_the_panel_is_fixed_and_apart_from_the_reference():
+    world = load_people()
+    forget = world.groups["A"][:5]
+    asked = panel(world, forget)
+    assert {name: len(qs) for name, qs in asked.items()} == {
+        "forget": 70, "test": 70, "retain": 190, "general": 60}  # fmt: skip
+    assert asked == panel(world, forget)
+    seen = pd.Series([q.fact for q in asked["general"]]).value_counts()
+    assert seen.nunique() == 1 and len(seen) == len({q.fact for q in general(world)})
+    reference = {q.person for q in trials.sample_of_general(world, "reference")}
+    assert not reference & {q.person for q in asked["general"]}
+
+
+def test_a_run_reads_the_edited_model_and_leaves_it_as_it_was():
+    g = ground()
+    before = {name: weight.clone() for name, weight in g.model.state_dict().items()}
+    rows = pd.DataFrame(run(Trial(replace(KVW, strength=8.0)), "A", g))
+    assert all(torch.equal(before[name], weight) for name, weight in g.model.state_dict().items())
+    assert set(rows["made_for"]) == {"edit", "sham"}
+    assert set(rows.query("made_for == 'sham'")["set"]) == {"forget", "general"}
+    vanilla = pd.DataFrame(run(VANILLA, "A", g))
+    key = ["set", "modality", "person", "metric"]
+    both = vanilla.merge(rows.query("made_for == 'edit'"), on=key)
+    probability = both.query("metric == 'probability' and set == 'forget'")
+    assert not np.allclose(probability["total_x"], probability["total_y"])
+    assert both.query("set == 'forget' and metric == 'exact_match'")["n_x"].sum() == 70
+
+
+@pytest.mark.parametrize("how, words", [
+    ({"proxy": "nobody"}, "no proxy 'nobody'"), ({"people": 21}, "people are 1 to 20"),
+    ({"mass": 1.0}, "mass is in"),
+    ({"mass": 0.1, "setting": Setting(batch=1)}, "no mass to solve for"),
+])  # fmt: skip
+def test_bad_trials_are_refused(how, words):
+    with pytest.raises(ValueError, match=words):
+        Trial(**how)
+    with pytest.raises(ValueError, match="topics are some of"):
+        edit_for(Trial(topics=("age",)), ground().world.groups["A"][:5], ground())
+
+
+def test_mass_is_what_is_taken_on_average():
+    edit = Edit(torch.tensor([[0.0, 0.5], [1.0, 3.0]]), 1.0, "made up")
+    for mass in (0.01, 0.3, 0.7):
+        assert 1 - at_mass(edit, mass).gates.mean().item() == pytest.approx(mass, abs=1e-5)
+    with pytest.raises(TooMuch):
+        at_mass(edit, 0.75)  # one of four is never touched
+    with pytest.raises(ValueError, match="published"):
+        at_mass(replace(edit, schedule="published"), 0.1)
+    g = ground()
+    forget = g.world.groups["A"][:5]
+    zeroed = edit_for(Trial(Setting(shape="zero"), mass=0.1), forget, g)
+    assert 1 - zeroed.gates.mean().item() == pytest.approx(0.1, abs=0.01)
+
+
+# --- the table -------------------------------------------------------------------------------
+
+
+def small_lists(monkeypatch):
+    """Two ablations of three trials; one is tuned, and one of its candidates is impossible."""
+    monkeypatch.setattr(ablations, "ABLATIONS", {
+        "gate": lambda: {"KVW": [Trial(KVW, mass=m) for m in (0.05, 0.95)]},
+        "strength": lambda: {"G = 2": [Trial(replace(KVW, strength=2.0))]},
+    })  # fmt: skip
+
+
+def test_what_is_done_is_not_done_again(tmp_path, monkeypatch):
+    small_lists(monkeypatch)
+    path, count = tmp_path / "table.parquet", []
+    monkeypatch.setattr(ablations, "run", lambda *a: count.append(a[:2]) or run(*a))
+    run_all(["strength"], ground(), path, ("A",))
+    first, made = read_table(path)
+    assert len(count) == 1 + len(TUNING_GROUPS) + 1 and made["trials"] == trials.SOURCE
+    assert {"command", "commit", "versions", "device", "seconds", "date"} <= set(made)
+    run_all(["strength", "gate"], ground(), path, ("A",))
+    rows, made = read_table(path)
+    assert made["impossible"] == [replace(Trial(KVW, mass=0.95), sham=False).key]
+    assert (Trial(KVW, mass=0.05).key, "A") in done(rows)
+    assert len(count) == 4 + len(TUNING_GROUPS) + 1 + 1  # the impossible is tried once
+    pd.testing.assert_frame_equal(
+        first.astype(str), rows.iloc[: len(first)].astype(str), check_like=True
+    )
+    shown = labelled("gate", rows)
+    assert set(shown["label"]) == {"KVW"} and set(shown["group"]) == {"A"}
+    again = ablations.redo("strength", "G = 2", "A", ground(), path)
+    assert np.allclose(again["stored"], again["again"], atol=1e-4)
+    with pytest.raises(ValueError, match="no trial 'G = 3'"):
+        ablations.redo("strength", "G = 3", "A", ground(), path)
+    with pytest.raises(ValueError, match="not measured on group B"):
+        ablations.redo("strength", "G = 2", "B", ground(), path)
+
+
+def test_an_interrupted_run_keeps_what_is_done(tmp_path, monkeypatch):
+    small_lists(monkeypatch)
+    path, left = tmp_path / "table.parquet", [3]
+
+    def breaks(*a):
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return run(*a)
+
+    monkeypatch.setattr(ablations, "run", breaks)
+    with pytest.raises(KeyboardInterrupt):
+        run_all(["strength"], ground(), path, ("A",))
+    rows, _ = read_table(path)
+    assert len(done(rows)) == 3 and list(tmp_path.iterdir()) == [path]
+
+
+def test_rows_of_other_code_are_refused(tmp_path):
+    path = tmp_path / "table.parquet"
+    rows = pd.DataFrame(run(VANILLA, "A", ground())).assign(trial=VANILLA.key, group="A")
+    for made in ({"trials": "other", "data": load_people().checksum[:16]},
+                 {"trials": trials.SOURCE, "data": "other"}):  # fmt: skip
+        write_table(rows, made, path)
+        with pytest.raises(ValueError, match="other code or from other data"):
+            read_table(path)
+    with pytest.raises(FileNotFoundError, match="ablations run"):
+        read_table(tmp_path / "nothing.parquet")
+
+
+def row(trial, group, part, total, made_for="edit", person="p1", modality="image", n=10):
+    return {"trial": trial.key, "group": group, "made_for": made_for, "set": part,
+            "modality": modality, "person": person, "metric": "exact_match",
+            "total": total, "n": n}  # fmt: skip
+
+
+def test_the_rule_of_choice():
+    """Forget most, but keep nine tenths of vanilla; report groups have no say."""
+    one, two, three = (Trial(KVW, mass=m, sham=False) for m in (0.1, 0.2, 0.3))
+    levels = {VANILLA: (10, 10), one: (8, 10), two: (5, 9), three: (1, 8)}
+    rows = [row(t, "tuning-1", part, total) for t, both in levels.items()
+            for part, total in zip(("forget", "retain"), both, strict=True)]  # fmt: skip
+    rows += [row(three, "A", "forget", 0), row(three, "A", "retain", 10)]
+    table = pd.DataFrame(rows)
+    assert choose(table, [one, two, three]) == two
+    assert choose(table, [three]) == three  # none keeps so much
+    assert choose(table, [one, two, replace(three, seed=7)]) == two  # not measured
+
+
+def test_points_and_excess_by_hand():
+    trial = Trial()
+    rows = [row(trial, "A", "forget", 4, person="p1"), row(trial, "A", "forget", 6, person="p2"),
+            row(trial, "A", "forget", 9, "sham", "p1"), row(trial, "A", "forget", 8, "sham", "p2"),
+            row(trial, "A", "general", 3, "sham", "u1")]  # fmt: skip
+    table = pd.DataFrame(rows)
+    (edit,) = points(table[table["made_for"] == "edit"], ["trial"]).to_dict("records")
+    values, owners = [0.4] * 10 + [0.6] * 10, ["p1"] * 10 + ["p2"] * 10
+    assert (edit["value"], edit["low"], edit["high"]) == pytest.approx(interval(values, owners))
+    assert edit["n"] == 20
+    (gap,) = excess(table.assign(label="x"), ["label"]).to_dict("records")
+    assert gap["value"] == pytest.approx(0.35) and gap["n"] == 2  # (.5 + .2) / 2
+    assert (gap["low"], gap["high"]) == pytest.approx((0.2, 0.5))
+
+
+def test_rows_come_from_about():
+    """The rows that a trial draws from are the questions of chapters 1 to 4."""
+    g = ground()
+    ids = {q.id for q in g.rows["absolute", "answer"].questions}
+    assert {q.id for q in about(g.world, list(g.world.people))} <= ids
