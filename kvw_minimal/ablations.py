@@ -45,6 +45,7 @@ MASSES = (0.03, 0.06, 0.10, 0.15, 0.20, 0.25, 0.30)
 MASS = 0.25  # where nothing is tuned: what chapter 4's edit takes, nearly
 #: 25 strengths from a fifth of the tuned one to ten times as much
 STRENGTHS = tuple(round(float(g), 2) for g in np.geomspace(1, 320, 25))
+EQUAL = 0.06  # for ranges of layers: a single one can take hardly more
 GATES_SHARE = 0.35  # of vectors that a threshold or a top-k shape may touch
 KVW = Setting()
 VANILLA = Trial(replace(KVW, strength=0.0), sham=False)
@@ -96,16 +97,21 @@ def batch() -> dict[str, list[Trial]]:
     gamma = {f"gamma = 0.13, batches of {b}":
              [Trial(replace(KVW, strength=round(0.13 * 70 / b, 4), batch=b))]
              for b in (*BATCHES, 70)}  # fmt: skip
-    return whole | gamma
+    epochs = {f"G = 9, batches of 10, {n} epochs":
+              [Trial(replace(KVW, strength=9.0, batch=10, epochs=n))] for n in (2, 4)}  # fmt: skip
+    return whole | gamma | epochs
 
 
 def layers() -> dict[str, list[Trial]]:
-    """Every range of pocket's four layers, as it is and with contrasts dealt out at random."""
-    ranges = [(a, b) for a in range(4) for b in range(a, 4)]
-    plain = {f"layers {a} to {b}": [Trial(replace(KVW, layers=(a, b)))] for a, b in ranges}
-    return plain | {f"layers {a} to {b}, shuffled":
-                    [Trial(replace(KVW, layers=(a, b), shuffle=True), sham=False)]
-                    for a, b in ranges}  # fmt: skip
+    """Every range of pocket's four layers: as it is, at equal mass, and dealt out at random."""
+    found = {}
+    for a, b in itertools.combinations_with_replacement(range(4), 2):
+        within = replace(KVW, layers=(a, b))
+        found[f"layers {a} to {b}"] = [Trial(within)]
+        found[f"layers {a} to {b}, equal mass"] = [Trial(within, mass=EQUAL)]
+        found[f"layers {a} to {b}, random columns"] = [
+            Trial(replace(within, shuffle=True), mass=EQUAL, sham=False)]  # fmt: skip
+    return found
 
 
 def where() -> dict[str, list[Trial]]:

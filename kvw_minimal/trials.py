@@ -8,7 +8,7 @@ keeps what they found; this module decides the numbers.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
 
 import numpy as np
@@ -92,23 +92,7 @@ def trial_of(key: str) -> Trial:
     return Trial(setting, **plain(found))
 
 
-# --- the ground a trial stands on ------------------------------------------------------------
-
-
-@dataclass
-class Ground:
-    """A model, and what every question called before any edit.
-
-    Attributes:
-        rows: `{(score, positions): Rows}` of all people, of portraits and of invented names.
-        cache: encoded panels, by who is asked about.
-    """
-
-    model: object
-    processor: object
-    world: World
-    rows: dict[tuple[str, str], Rows]
-    cache: dict = field(default_factory=dict)
+# --- what is asked ---------------------------------------------------------------------------
 
 
 def invented(world: World, model, processor) -> list[Question]:
@@ -131,15 +115,6 @@ def invented(world: World, model, processor) -> list[Question]:
     said = scores.answer(model, processor, questions)
     return [replace(q, answer=text, value=text) for q, text in zip(questions, said, strict=True)
             if text]  # fmt: skip
-
-
-def prepare(model, processor, world: World, scores: Iterable[str] = SCORES,
-            positions: Iterable[str] = POSITIONS, progress: bool = False) -> Ground:  # fmt: skip
-    """Ask everything once; half a minute on `pocket` for all scores and positions."""
-    asked = [*about(world, list(world.people)), *sample_of_general(world, "reference"),
-             *invented(world, model, processor)]  # fmt: skip
-    rows = record(model, processor, asked, scores, positions, progress=progress)
-    return Ground(model, processor, world, rows)
 
 
 def sample_of_general(world: World, role: str) -> list[Question]:
@@ -175,6 +150,41 @@ def panel(world: World, forget: list[str]) -> dict[str, list[Question]]:
             retain.append(own[int(seeded("panel", person, modality).integers(len(own)))])
     return {"forget": about(world, forget), "test": about(world, forget, new=True),
             "retain": retain, "general": sample_of_general(world, "panel")}  # fmt: skip
+
+
+# --- the ground a trial stands on ------------------------------------------------------------
+
+
+@dataclass
+class Ground:
+    """A model, and what every question called before any edit.
+
+    Attributes:
+        rows: `{(score, positions): Rows}` of all people, of portraits and of invented names.
+        panel: what is read, `(world, people) -> {set: questions}`.
+        cache: encoded panels, by who is asked about.
+    """
+
+    model: object
+    processor: object
+    world: World
+    rows: dict[tuple[str, str], Rows]
+    panel: Callable[[World, list[str]], dict[str, list[Question]]] = panel
+    cache: dict = field(default_factory=dict)
+
+
+def prepare(model, processor, world: World, scores: Iterable[str] = SCORES,
+            positions: Iterable[str] = POSITIONS, progress: bool = False,
+            read_from: Callable = panel) -> Ground:  # fmt: skip
+    """Ask everything once; half a minute on `pocket` for all scores and positions.
+
+    Args:
+        read_from: the panel of the model.
+    """
+    asked = [*about(world, list(world.people)), *sample_of_general(world, "reference"),
+             *invented(world, model, processor)]  # fmt: skip
+    rows = record(model, processor, asked, scores, positions, progress=progress)
+    return Ground(model, processor, world, rows, read_from)
 
 
 # --- making ----------------------------------------------------------------------------------
@@ -241,10 +251,17 @@ def encoded(ground: Ground, forget: list[str]) -> tuple[dict, dict]:
     """The panel of some people and its batches, encoded once."""
     key = tuple(forget)
     if key not in ground.cache:
-        asked = panel(ground.world, forget)
+        asked = ground.panel(ground.world, forget)
         batches = {name: answer_batches(ground.processor, qs, 128) for name, qs in asked.items()}
         ground.cache[key] = (asked, batches)
     return ground.cache[key]
+
+
+def said_right(ground: Ground, questions: list[Question]) -> np.ndarray:
+    """1 where an accepted answer about the world stands in what is said, `[questions]`."""
+    said = scores.answer(ground.model, ground.processor, questions)
+    return np.array([max(scores.mentions(text, accepted) for accepted in q.options)
+                     for text, q in zip(said, questions, strict=True)])  # fmt: skip
 
 
 def read(ground: Ground, forget: list[str], names: Iterable[str], aloud: bool) -> list[dict]:
@@ -252,8 +269,11 @@ def read(ground: Ground, forget: list[str], names: Iterable[str], aloud: bool) -
     asked, batches = encoded(ground, forget)
     rows = []
     for name in names:
-        forced = scores.read(ground.model, batches[name])
-        metrics = {"exact_match": forced.exact, "probability": forced.probability}
+        if name == "world":
+            metrics = {"mentions": said_right(ground, asked[name])}
+        else:
+            forced = scores.read(ground.model, batches[name])
+            metrics = {"exact_match": forced.exact, "probability": forced.probability}
         if aloud and name in ("forget", "general"):
             forms = forms_of([*asked["forget"], *asked["retain"], *asked["general"]])
             said = scores.generate(
@@ -292,8 +312,8 @@ def run(trial: Trial, group: str, ground: Ground) -> list[dict]:
         made["sham"] = sham_people(world, trial.people, draw)
     rows = []
     for whose, people in made.items():
-        names = ("forget", "test", "retain", "general") if whose == "edit" else (
-            "forget", "general")  # fmt: skip
+        names = [name for name in encoded(ground, forget)[0]
+                 if whose == "edit" or name not in ("test", "retain")]  # fmt: skip
         with edit_for(trial, people, ground).on(ground.model):
             rows += [{"made_for": whose} | row
                      for row in read(ground, forget, names, trial.aloud)]  # fmt: skip
