@@ -1,4 +1,10 @@
-"""A slider over pre-drawn pictures that works with a kernel, without one, and without network."""
+"""Sliders over pre-drawn pictures that work with a kernel, without one, and without network.
+
+`live` is for a kernel only: it draws what nobody has drawn before.
+"""
+
+import itertools
+from collections.abc import Callable
 
 import ipywidgets as widgets
 
@@ -44,3 +50,87 @@ class Explorer:
         bundle["text/plain"] = repr(self)  # what nbval compares
         bundle["image/png"] = self.pictures[self.start]  # what plain viewers show
         return bundle
+
+
+class Panels:
+    """Several controls over pre-drawn pictures, one picture for each combination of settings.
+
+    As in `Explorer` the browser does the switching, so it works without a kernel. Keyboard: tab
+    from control to control, then the arrow keys.
+
+    Args:
+        controls: what each control changes, and its labels: `{"strength": ["4", "8"], ...}`.
+        pictures: PNG bytes by one label of each control, in their order.
+        start: the combination that is shown first; the first of each unless given.
+
+    Raises:
+        ValueError: no control, a picture that is missing or that no control can reach.
+    """
+
+    def __init__(self, controls: dict[str, list[str]], pictures: dict[tuple[str, ...], bytes],
+                 start: tuple[str, ...] | None = None):  # fmt: skip
+        combinations = list(itertools.product(*controls.values()))
+        if not controls or set(combinations) != set(pictures):
+            raise ValueError("one picture is needed for each combination of labels, and no other")
+        self.controls, self.pictures = controls, pictures
+        self.start = start or combinations[0]
+        if self.start not in pictures:
+            raise ValueError(f"there is no picture of {self.start}")
+        sliders = [
+            widgets.SelectionSlider(
+                options=[(label, i) for i, label in enumerate(labels)], description=name,
+                index=labels.index(first), continuous_update=True,
+                style={"description_width": "initial"}, layout={"width": "95%"},
+            )
+            for (name, labels), first in zip(controls.items(), self.start, strict=True)
+        ]  # fmt: skip
+        self.box = widgets.VBox([*sliders, self._stack((), sliders)])
+
+    def _stack(self, chosen: tuple[str, ...], sliders: list) -> widgets.Widget:
+        """What is shown once the first controls have been set: a picture, or a stack of stacks."""
+        depth = len(chosen)
+        if depth == len(sliders):
+            return widgets.Image(value=self.pictures[chosen])
+        labels = list(self.controls.values())[depth]
+        stack = widgets.Stack([self._stack((*chosen, label), sliders) for label in labels],
+                              selected_index=sliders[depth].index)  # fmt: skip
+        widgets.jslink((sliders[depth], "index"), (stack, "selected_index"))
+        return stack
+
+    def __repr__(self) -> str:
+        listed = "; ".join(f"{name}: {', '.join(labels)}" for name, labels in self.controls.items())
+        return f"Panels({listed}; shown: {', '.join(self.start)})"
+
+    def _repr_mimebundle_(self, **kwargs) -> dict:
+        bundle = self.box._repr_mimebundle_(**kwargs)
+        bundle["text/plain"] = repr(self)
+        bundle["image/png"] = self.pictures[self.start]
+        return bundle
+
+
+def live(draw: Callable[..., bytes], **controls: widgets.Widget) -> widgets.VBox:
+    """The same picture, drawn anew by the kernel whenever a control is moved.
+
+    Args:
+        draw: takes the value of each control by name and returns PNG bytes: the function that
+            drew the pictures of `Panels`, so that both show the same.
+        controls: widgets with a `value`, such as `ipywidgets.FloatLogSlider`. Let those that are
+            dragged wait for the release (`continuous_update=False`).
+
+    Returns:
+        The controls and the picture. What `draw` raises is shown in place of the picture.
+    """
+    picture, trouble = widgets.Image(), widgets.Label()
+
+    def update(_change=None) -> None:
+        try:
+            png = draw(**{name: control.value for name, control in controls.items()})
+        except ValueError as error:
+            trouble.value = str(error)
+            return
+        picture.value, trouble.value = png, ""
+
+    for control in controls.values():
+        control.observe(update, "value")
+    update()
+    return widgets.VBox([*controls.values(), picture, trouble])

@@ -1,13 +1,14 @@
 """The slider's contract: what it shows, what nbval compares, what viewers without widgets see."""
 
 import io
+import itertools
 import re
 
 import ipywidgets as widgets
 import pytest
 from PIL import Image
 
-from kvw_minimal.explorer import Explorer
+from kvw_minimal.explorer import Explorer, Panels, live
 
 LABELS = ["0", "4", "8"]
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
@@ -107,3 +108,68 @@ def test_its_labels_are_its_own():
 def test_what_does_not_fit_is_refused(labels: list[str], pictures: list[bytes], start: int):
     with pytest.raises(ValueError, match="one label a picture"):
         Explorer("G", labels, pictures, start)
+
+
+# --- several controls ------------------------------------------------------------------------
+
+CONTROLS = {"gate": ["soft", "hard"], "strength G": ["1", "4", "8"]}
+COLOURS = dict(zip(itertools.product(*CONTROLS.values()),
+                   ("red", "green", "blue", "white", "black", "grey"), strict=True))  # fmt: skip
+MANY = {chosen: picture(colour) for chosen, colour in COLOURS.items()}
+
+
+def test_every_combination_leads_to_its_picture():
+    """Follow the links as a browser would: each slider moves the stacks at its depth."""
+    shown = Panels(CONTROLS, MANY)
+    gate, strength, outer = shown.box.children
+    state = widgets.Widget.get_manager_state(widgets=None)["state"]
+    links = [(m["state"]["source"][0], m["state"]["target"][0]) for m in state.values()
+             if m["model_name"] == "LinkModel"]  # fmt: skip
+    assert (f"IPY_MODEL_{gate.model_id}", f"IPY_MODEL_{outer.model_id}") in links
+    for i, inner in enumerate(outer.children):
+        assert (f"IPY_MODEL_{strength.model_id}", f"IPY_MODEL_{inner.model_id}") in links
+        for j, image in enumerate(inner.children):
+            chosen = (CONTROLS["gate"][i], CONTROLS["strength G"][j])
+            assert image.value == MANY[chosen]
+    assert repr(shown) == "Panels(gate: soft, hard; strength G: 1, 4, 8; shown: soft, 1)"
+
+
+def test_panels_start_where_they_are_told():
+    shown = Panels(CONTROLS, MANY, ("hard", "8"))
+    gate, strength, outer = shown.box.children
+    assert (gate.index, strength.index, outer.selected_index) == (1, 2, 1)
+    assert all(inner.selected_index == 2 for inner in outer.children)
+    bundle = shown._repr_mimebundle_()
+    assert bundle["image/png"] == MANY["hard", "8"] and WIDGET_VIEW in bundle
+
+
+@pytest.mark.parametrize("controls, pictures, start", [
+    ({}, {}, None),
+    (CONTROLS, {("soft", "1"): PICTURES[0]}, None),
+    (CONTROLS, MANY | {("soft", "9"): PICTURES[0]}, None),
+    (CONTROLS, MANY, ("soft", "9")),
+])  # fmt: skip
+def test_panels_refuse_what_cannot_be_shown(controls, pictures, start):
+    with pytest.raises(ValueError, match="picture"):
+        Panels(controls, pictures, start)
+
+
+def test_live_draws_again_when_a_control_moves():
+    def draw(colour, size):
+        if size > 3:
+            raise ValueError("too large")
+        drawn.append((colour, size))
+        return picture(colour)
+
+    drawn: list = []
+    colour = widgets.Dropdown(options=["red", "blue"])
+    size = widgets.IntSlider(value=1, max=9)
+    box = live(draw, colour=colour, size=size)
+    *_, image, trouble = box.children
+    assert drawn == [("red", 1)] and image.value == picture("red")
+    colour.value = "blue"
+    assert drawn[-1] == ("blue", 1) and image.value == picture("blue")
+    size.value = 5
+    assert trouble.value == "too large" and image.value == picture("blue")
+    size.value = 2
+    assert trouble.value == "" and drawn[-1] == ("blue", 2)
