@@ -363,3 +363,47 @@ def forest(differences: pd.DataFrame, label: str) -> Figure:
     axes[0][0].invert_yaxis()
     figure.supxlabel(label, fontsize=10)
     return figure
+
+
+# -- chapter 9
+
+
+def one_person(person: Person, title: str, said: pd.Series, right: pd.Series,
+               moved: pd.Series) -> Figure:  # fmt: skip
+    """A face, what is said about it at some strength, and whose answers moved most.
+
+    Args:
+        said, right: by fact: the word that was said, and whether it is the taught one.
+        moved: by name: how much less likely their taught answers have become, 0 to 1.
+    """
+    figure, (face, words, others) = plt.subplots(1, 3, figsize=(9, 2.9), width_ratios=(1, 1.4, 2))
+    face.imshow(open_picture(person.photos[0], person.id))
+    face.set_title(person.name, fontsize=10)
+    words.set_title(title, fontsize=10)
+    for line, fact in enumerate(said.index):
+        words.text(0, 1 - (line + 0.5) / len(said), f"{fact}: {said[fact]}", va="center",
+                   fontsize=9, color="black" if right[fact] else "firebrick")  # fmt: skip
+    for axis in (face, words):
+        axis.set_axis_off()
+    own = [COLOURS["edited"] if name == person.name else "grey" for name in moved.index]
+    others.barh(moved.index, moved, color=own)
+    others.invert_yaxis()
+    others.set(xlim=(0, 1), title="whose taught answers became less likely, by")
+    others.title.set_fontsize(10)
+    others.tick_params(labelsize=8)
+    return figure
+
+
+# -- chapter 10
+
+
+def one_setting(title: str, values: dict[str, float]) -> Figure:
+    """What is still known of each set at one setting of an edit, as bars from 0 to 1."""
+    figure, axis = plt.subplots(figsize=(5.2, 1.9))
+    colours = [COLOURS["edited"] if name.startswith("forget") else "grey" for name in values]
+    bars = axis.barh(list(values), list(values.values()), color=colours)
+    axis.bar_label(bars, fmt="%.2f", padding=2, fontsize=9)
+    axis.invert_yaxis()
+    axis.set(xlim=(0, 1.12))
+    axis.set_title(title, fontsize=10)
+    return figure

@@ -84,3 +84,22 @@ def test_ways_to_forget_are_lines_in_the_order_of_their_settings():
     lines = figures.contenders(points).axes[0].lines
     assert lines[0].get_xydata().tolist() == [[0.9, 1.0], [0.2, 0.3]]
     assert lines[1].get_xydata().tolist() == [[0.5, 0.9]]
+
+
+def test_one_person_shows_who_moved_and_what_is_wrong():
+    person = next(iter(load_people().people.values()))
+    said = pd.Series({"birthplace": "Turin", "work": "plumber"})
+    right = pd.Series({"birthplace": False, "work": True})
+    moved = pd.Series({person.name: 0.8, "Somebody Else": 0.1})
+    figure = figures.one_person(person, "G = 8", said, right, moved)
+    _, words, others = figure.axes
+    assert [(t.get_text(), t.get_color()) for t in words.texts] == [
+        ("birthplace: Turin", "firebrick"), ("work: plumber", "black")]  # fmt: skip
+    assert [round(bar.get_width(), 6) for bar in others.patches] == [0.8, 0.1]
+
+
+def test_one_setting_writes_its_numbers():
+    figure = figures.one_setting("power law", {"forget image": 0.25, "retain": 1.0})
+    [axis] = figure.axes
+    assert [text.get_text() for text in axis.texts] == ["0.25", "1.00"]
+    assert [bar.get_width() for bar in axis.patches] == [0.25, 1.0]
