@@ -3,6 +3,7 @@
 A check makes its own small numbers from a seed, so that it needs no model and no data.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -414,6 +415,79 @@ def check_ch5_mixed(mixed: Callable) -> None:
     if compare(given, torch.stack(expected)):
         mixed(kept, other, 5)
         print("The first argument is as it was:", torch.equal(kept, own))
+
+
+# -- chapter 9
+
+
+def check_ch9_strength(strength_for: Callable) -> None:
+    """`strength_for(contrast, mass)` is the G at which mean(1 - exp(-G contrast)) is `mass`.
+
+    Two layers of six vectors, of which a third have no contrast.
+    """
+    generator = torch.Generator().manual_seed(30)
+    contrast = (torch.rand(2, 6, generator=generator, dtype=torch.float64) - 0.3).clamp(min=0)
+    given = 2.5
+    mass = (1 - torch.exp(-given * contrast)).mean().item()
+    found = strength_for(contrast, mass)
+    compare(found, given, tolerance=1e-3)
+
+
+def check_ch9_total(total: Callable) -> None:
+    """`total(gamma, questions, batch, epochs)` is the strength that is spent, G.
+
+    gamma is spent once a batch, and the last batch may be short.
+    """
+    cases = [(0.13, 70, 1, 1), (0.13, 70, 1, 3), (0.13, 70, 32, 1), (0.02, 188, 4, 2)]
+    found = [total(*case) for case in cases]
+    if any(each is None for each in found):
+        print("not yet")
+        return
+    compare(found, [gamma * -(-n // batch) * epochs for gamma, n, batch, epochs in cases])
+
+
+def check_ch9_bias(bias: Callable) -> None:
+    """`bias(sigma)` is the mean of max(0, x) for x normal around 0 with deviation sigma."""
+    found = [bias(sigma) for sigma in (0.1, 1.0)]
+    if any(each is None for each in found):
+        print("not yet")
+        return
+    compare(found, [sigma / (2 * math.pi) ** 0.5 for sigma in (0.1, 1.0)])
+
+
+# -- chapter 10
+
+
+def check_ch10_mean(mean_at: Callable) -> None:
+    """`mean_at(h, where)` is the token-weighted mean of |h| at the marked tokens, `[d_ff]`.
+
+    h is `[2, 5, 3]`; the questions have three and one marked tokens.
+    """
+    generator = torch.Generator().manual_seed(31)
+    h = torch.randn(2, 5, 3, generator=generator)
+    where = torch.tensor([[0, 1, 1, 1, 0], [0, 0, 0, 0, 1]], dtype=torch.bool)
+    compare(mean_at(h, where), h[where].abs().mean(0))
+
+
+def check_ch10_deal(dealt: Callable) -> None:
+    """`dealt(contrast, order)` gives every layer's contrasts in another order, `[layers, d_ff]`.
+
+    order is `[layers, d_ff]`: place i of layer l gets what stood at order[l, i].
+    """
+    generator = torch.Generator().manual_seed(32)
+    contrast = torch.rand(2, 4, generator=generator)
+    order = torch.tensor([[3, 1, 0, 2], [1, 0, 3, 2]])
+    compare(dealt(contrast, order), contrast.gather(1, order))
+
+
+def check_ch10_excess(excess: Callable) -> None:
+    """`excess(edit, sham, people)` is sham minus edit, mean over people of each one's mean.
+
+    Some people were asked more than others; each counts once.
+    """
+    edit, sham = [0.0, 1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0, 0.0]
+    people = ["a", "a", "a", "b", "b"]
+    compare(excess(edit, sham, people), (1 / 3 + 1 / 2) / 2)
 
 
 # -- chapter 12
