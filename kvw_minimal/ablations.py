@@ -226,7 +226,8 @@ def excess(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """
     forgotten = rows[rows["set"].astype(str) == "forget"]
     whole = [*keys, "trial", "group", "modality", "metric", "person"]
-    wide = forgotten.astype(dict.fromkeys([*whole, "made_for"], str)).pivot_table(
+    plain = forgotten.astype(dict.fromkeys([*whole[len(keys) :], "made_for"], str))
+    wide = plain.pivot_table(
         index=whole, columns="made_for", values=["total", "n"], aggfunc="sum").dropna()  # fmt: skip
     both = wide["total", "sham"] / wide["n", "sham"] - wide["total", "edit"] / wide["n", "edit"]
     found = []
