@@ -110,7 +110,8 @@ def layers() -> dict[str, list[Trial]]:
         found[f"layers {a} to {b}"] = [Trial(within)]
         found[f"layers {a} to {b}, equal mass"] = [Trial(within, mass=EQUAL)]
         found[f"layers {a} to {b}, random columns"] = [
-            Trial(replace(within, shuffle=True), mass=EQUAL, sham=False)]  # fmt: skip
+            Trial(replace(within, shuffle=True), sham=False)
+        ]
     return found
 
 

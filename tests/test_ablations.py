@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import tiny
 import torch
+from typer.testing import CliRunner
 
 from kvw_minimal import ablations, trials
 from kvw_minimal.ablations import (
@@ -26,7 +27,8 @@ from kvw_minimal.ablations import (
 from kvw_minimal.axes import Setting, TooMuch, at_mass, make
 from kvw_minimal.edits import Edit
 from kvw_minimal.intervals import interval
-from kvw_minimal.people import TUNING_GROUPS, load_people
+from kvw_minimal.models import fingerprint, load
+from kvw_minimal.people import REPORT_GROUPS, TUNING_GROUPS, load_people
 from kvw_minimal.questions import about, general
 from kvw_minimal.trials import PROXIES, Trial, edit_for, panel, questions_for, run, trial_of
 from kvw_minimal.unlearn import sham_people
@@ -251,6 +253,38 @@ def test_points_and_excess_by_hand():
     (gap,) = excess(table.assign(label="x"), ["label"]).to_dict("records")
     assert gap["value"] == pytest.approx(0.35) and gap["n"] == 2  # (.5 + .2) / 2
     assert (gap["low"], gap["high"]) == pytest.approx((0.2, 0.5))
+
+
+# --- what is stored --------------------------------------------------------------------------
+
+
+def test_stored_ablations_are_fresh_and_a_slice_comes_out_the_same():
+    """Two trials of chapters 8 and 9 again, on the real model, with what they need only."""
+    rows, made = read_table()
+    model, processor = load("pocket")
+    assert made["models"] == {"pocket": fingerprint(model)}
+    g = trials.prepare(model, processor, load_people(), ("absolute",), ("answer",))
+    for ablation, label in (("strength", f"G = {ablations.STRENGTHS[12]:g}"),
+                            ("strength", "published, G = 9")):  # fmt: skip
+        again = ablations.redo(ablation, label, "C", g)
+        exact = again[again.index.get_level_values("metric") == "exact_match"]
+        sizes = {"forget": 35, "test": 35, "retain": 95, "general": 60}
+        gaps = (exact["stored"] - exact["again"]).abs() * exact.index.get_level_values("set").map(
+            sizes)  # fmt: skip
+        assert (gaps < 2.5).all(), exact  # two questions: processors round differently
+
+
+def test_stored_ablations_are_complete_for_the_report_groups():
+    """What is not stored is what `show` says is missing, and nothing is stored without its sham."""
+    rows, _ = read_table()
+    shown = CliRunner().invoke(ablations.app, ["show"])
+    assert shown.exit_code == 0 and "strength: " in shown.output
+    measured = done(rows)
+    for key in {key for key, _ in measured}:
+        groups = {group for other, group in measured if other == key}
+        assert groups & set(REPORT_GROUPS) in (set(), set(REPORT_GROUPS)), key
+        part = rows[rows["trial"] == key]
+        assert ("sham" in set(part["made_for"])) == trial_of(key).sham, key
 
 
 def test_rows_come_from_about():
