@@ -78,9 +78,14 @@ def table(rows: list[dict], metric: str = "exact_match") -> pd.DataFrame:
 
 
 def heatmap(values: np.ndarray, rows: list[str], columns: list[str], label: str,
-            **options) -> Figure:  # fmt: skip
-    """A labelled matrix, for example people x layers."""
-    figure, axis = plt.subplots(figsize=(1 + 0.45 * len(columns), 1 + 0.3 * len(rows)))
+            cell: tuple[float, float] = (0.45, 0.3), **options) -> Figure:  # fmt: skip
+    """A labelled matrix, for example people x layers.
+
+    Args:
+        cell: width and height of a cell in inches; 0.8 x 0.5 has room for a number.
+    """
+    size = (1 + cell[0] * len(columns), 1 + cell[1] * len(rows))
+    figure, axis = plt.subplots(figsize=size)
     sns.heatmap(values, xticklabels=columns, yticklabels=rows, ax=axis, cbar_kws={"label": label},
                 **options)  # fmt: skip
     return figure
