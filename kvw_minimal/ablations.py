@@ -269,9 +269,10 @@ def choose_of(rows: pd.DataFrame, candidates: list[Trial]) -> Trial:
     return bare[choose(rows, list(bare))]
 
 
-def labelled(ablation: str, rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of an ablation on the report groups, with their label; of candidates the chosen."""
-    reported = rows[rows["group"].isin(REPORT_GROUPS)]
+def labelled(ablation: str, rows: pd.DataFrame,
+             groups: Iterable[str] = REPORT_GROUPS) -> pd.DataFrame:  # fmt: skip
+    """The rows of an ablation on some groups, with their label; of candidates the chosen."""
+    reported = rows[rows["group"].isin(list(groups))]
     by_trial = dict(iter(reported.groupby("trial", observed=True, sort=False)))
     parts = []
     for label, those in trials(ablation).items():
