@@ -27,7 +27,8 @@ FLAGS = [
     "--disable-dev-shm-usage", "--window-size=1400,1000",
     "--host-resolver-rules=MAP * ~NOTFOUND",  # there is no network, whatever the machine has
 ]  # fmt: skip
-LOCAL = ("file:", "data:", "blob:", "about:", "chrome:", "chrome-extension:", "devtools:")
+LOCAL = ("file:", "data:", "blob:", "about:", "chrome:", "chrome-untrusted:", "chrome-extension:",
+         "devtools:")  # fmt: skip
 
 # formulas that the page has, formulas that MathJax set, formulas that it could not read
 FORMULAS = """
