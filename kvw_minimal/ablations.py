@@ -130,6 +130,9 @@ def data() -> dict[str, list[Trial]]:
     """How much and which data: reference, forget set, topics, proxies, people, order."""
     sizes = {f"{n} reference questions": [Trial(reference=n, seed=s) for s in range(3)]
              for n in (4, 16, 64, 256)}  # fmt: skip
+    even = {f"{n} balanced reference questions":
+            [Trial(reference=n, balanced=True, seed=s) for s in range(3)]
+            for n in (14, 70, 280)}  # fmt: skip
     ratio = {f"{a} : {r} questions": [Trial(asked=a, reference=r)]
              for a, r in ((7, 7), (7, 70), (7, 0), (35, 35), (70, 70), (70, 7))}  # fmt: skip
     topics = {f"reference about {f}": [Trial(topics=(f,))] for f in facts_of(load_people())}
@@ -137,7 +140,7 @@ def data() -> dict[str, list[Trial]]:
     people = {f"{n} to forget": [Trial(people=n)] for n in (1, 2, 10, 20)}
     order = {f"published, order {s}": [Trial(replace(KVW, strength=9.0, batch=1), seed=s)]
              for s in range(1, 4)}  # fmt: skip
-    return sizes | ratio | topics | proxies | people | order
+    return sizes | even | ratio | topics | proxies | people | order
 
 
 def factorial() -> dict[str, list[Trial]]:

@@ -253,7 +253,7 @@ class Setting:
             at once.
         epochs: how often the forget set is gone through in batches.
         shuffle: contrasts are dealt out at random within each layer: a control.
-        layers: absolute or in fractions, inclusive.
+        layers: first and last, inclusive: whole numbers count layers, (0.0, 1.0) are fractions.
     """
 
     score: str = "absolute"

@@ -42,6 +42,8 @@ class Trial:
         people: how many are forgotten, 1 to 20: the group's, then those of the next.
         asked, reference: at most so many questions of the forget set and of the reference, drawn
             with a seed; 0 for all.
+        balanced: the drawn reference asks about every fact, by photo and by name, equally often; a
+            remainder is left out.
         topics: facts that the reference asks about; all if empty.
         proxy: who stands in for the retained people, one of `PROXIES`.
         seed: of what is drawn, and of the order of batches.
@@ -54,6 +56,7 @@ class Trial:
     people: int = 5
     asked: int = 0
     reference: int = 0
+    balanced: bool = False
     topics: tuple[str, ...] = ()
     proxy: str = PROXIES[0]
     seed: int = 0
@@ -70,15 +73,19 @@ class Trial:
 
     @property
     def key(self) -> str:
-        """All that is not usual, as JSON: what a stored row is found by."""
-        usual = {"setting": Setting()} | {f.name: f.default for f in fields(self)
-                                          if f.name != "setting"}  # fmt: skip
-        unusual = {name: value for name, value in vars(self).items() if value != usual[name]}
-        if "setting" in unusual:
-            base = asdict(Setting())
-            unusual["setting"] = {name: value for name, value in asdict(self.setting).items()
-                                  if value != base[name]}  # fmt: skip
-        return json.dumps(unusual, sort_keys=True)
+        """All that is not usual, as JSON: what a stored row is found by.
+
+        Layers (0, 1) are the first two, (0.0, 1.0) are all; Python calls them equal, JSON does not.
+        """
+
+        def unusual(values: dict, usual: dict) -> dict:
+            return {name: value for name, value in values.items()
+                    if json.dumps(value) != json.dumps(usual[name])}  # fmt: skip
+
+        usual = {f.name: f.default for f in fields(self) if f.name != "setting"}
+        own = unusual({name: vars(self)[name] for name in usual}, usual)
+        setting = unusual(asdict(self.setting), asdict(Setting()))
+        return json.dumps(own | ({"setting": setting} if setting else {}), sort_keys=True)
 
 
 def trial_of(key: str) -> Trial:
@@ -193,12 +200,25 @@ def prepare(model, processor, world: World, scores: Iterable[str] = SCORES,
 def questions_for(trial: Trial, world: World, people: list[str], rows: Rows) -> set[str]:
     """Ids of the questions that an edit is made from, on both sides."""
 
-    def some(ids: list[str], most: int, side: str) -> list[str]:
+    by_id = {q.id: q for q in rows.questions}
+
+    def some(ids: list[str], most: int, *key: object) -> list[str]:
         if not most or most >= len(ids):
             return ids
-        picked = seeded("trial", side, most, trial.seed, *people).choice(
+        picked = seeded("trial", *key, most, trial.seed, *people).choice(
             len(ids), most, replace=False)  # fmt: skip
         return [ids[i] for i in picked]
+
+    def evenly(ids: list[str], most: int) -> list[str]:
+        kinds: dict[tuple[str, str], list[str]] = {}
+        for each in ids:
+            kinds.setdefault((by_id[each].fact, by_id[each].modality), []).append(each)
+        if most < len(kinds):
+            raise ValueError(
+                f"a balanced reference needs {len(kinds)} questions or more, one a kind"
+            )
+        return [each for kind, own in kinds.items()
+                for each in some(own, most // len(kinds), "balanced", *kind)]  # fmt: skip
 
     gone, others = set(people), set(reference_people(trial, world, people, rows))
     forget = [q.id for q in rows.questions if q.person in gone]
@@ -206,10 +226,11 @@ def questions_for(trial: Trial, world: World, people: list[str], rows: Rows) -> 
     if trial.topics:
         if set(trial.topics) - set(facts_of(world)):
             raise ValueError(f"topics are some of {facts_of(world)}, not {trial.topics}")
-        by_id = {q.id: q.fact for q in rows.questions}
-        kept = [each for each in kept if by_id[each] in trial.topics]
+        kept = [each for each in kept if by_id[each].fact in trial.topics]
     seen = [q.id for q in rows.questions if q.person.startswith("u")]
-    return {*some(forget, trial.asked, "forget"), *some(kept, trial.reference, "retain"), *seen}
+    drawn = (evenly(kept, trial.reference) if trial.balanced
+             else some(kept, trial.reference, "retain"))  # fmt: skip
+    return {*some(forget, trial.asked, "forget"), *drawn, *seen}
 
 
 def reference_people(trial: Trial, world: World, people: list[str], rows: Rows) -> list[str]:

@@ -1,5 +1,6 @@
 """Trials and the table of ablations: what is made from what, resuming, choosing, intervals."""
 
+from collections import Counter
 from dataclasses import replace
 from functools import cache
 
@@ -67,6 +68,13 @@ def test_keys_of_all_trials_differ_unless_they_are_the_same():
         assert all(trial_of(t.key) == t for t in whole), name
 
 
+def test_the_first_two_layers_are_not_all_layers():
+    """(0, 1) == (0.0, 1.0) in Python; a row of the one must not be found for the other."""
+    two, all_of_them = Trial(replace(KVW, layers=(0, 1))), Trial(replace(KVW, layers=(0.0, 1.0)))
+    assert two.key == '{"setting": {"layers": [0, 1]}}' and all_of_them.key == "{}"
+    assert [type(end) for end in trial_of(two.key).setting.layers] == [int, int]
+
+
 def test_a_plain_trial_is_the_edit_of_chapter_4():
     g = ground()
     forget = g.world.groups["A"][:5]
@@ -94,6 +102,11 @@ def test_what_an_edit_is_made_from():
     assert (len(forget), len(others)) == (7, 16)
     assert used(asked=7, reference=16)[1] == others
     assert used(asked=7, reference=16, seed=1)[1] != others
+    even = used(reference=30, balanced=True)[1]  # fourteen kinds, two of each
+    assert set(Counter((q.fact, q.modality) for q in even).values()) == {2} and len(even) == 28
+    assert used(reference=30, balanced=True, seed=1)[1] != even
+    with pytest.raises(ValueError, match="14 questions or more"):
+        used(reference=13, balanced=True)
     assert {q.fact for q in used(topics=("pet", "name"))[1]} == {"pet", "name"}
     assert len({q.person for q in used(proxy="twenty others")[1]}) == 20
     assert used(proxy="invented names")[2] == {"p", "x", "u"}
