@@ -266,20 +266,30 @@ def choose(rows: pd.DataFrame, candidates: list[Trial]) -> Trial:
     return min(good, key=lambda trial: level(tried[trial], "forget"))
 
 
-def choose_of(rows: pd.DataFrame, candidates: list[Trial]) -> Trial:
-    """`choose` for candidates, which are tried without sham and measured with it."""
-    bare = {replace(trial, sham=False): trial for trial in candidates}
+def choose_of(rows: pd.DataFrame, candidates: list[Trial],
+              impossible: Iterable[str] = ()) -> Trial:  # fmt: skip
+    """`choose` for candidates, which are tried without sham and measured with it.
+
+    Args:
+        impossible: keys of trials that cannot take so much on every group; they do not stand.
+    """
+    bare = {replace(trial, sham=False): trial for trial in candidates
+            if trial.key not in set(impossible)}  # fmt: skip
     return bare[choose(rows, list(bare))]
 
 
-def labelled(ablation: str, rows: pd.DataFrame,
-             groups: Iterable[str] = REPORT_GROUPS) -> pd.DataFrame:  # fmt: skip
-    """The rows of an ablation on some groups, with their label; of candidates the chosen."""
+def labelled(ablation: str, rows: pd.DataFrame, groups: Iterable[str] = REPORT_GROUPS,
+             impossible: Iterable[str] = ()) -> pd.DataFrame:  # fmt: skip
+    """The rows of an ablation on some groups, with their label; of candidates the chosen.
+
+    Args:
+        impossible: as in `choose_of`; it stands in the provenance.
+    """
     reported = rows[rows["group"].isin(list(groups))]
     by_trial = dict(iter(reported.groupby("trial", observed=True, sort=False)))
     parts = []
     for label, those in trials(ablation).items():
-        those = [choose_of(rows, those)] if ablation in TUNED else those
+        those = [choose_of(rows, those, impossible)] if ablation in TUNED else those
         parts += [by_trial[t.key].assign(label=label) for t in those if t.key in by_trial]
     return pd.concat(parts, ignore_index=True)
 
@@ -327,12 +337,19 @@ class Store:
             try:
                 found = run(trial, group, self.ground)
             except TooMuch:
-                self.impossible.add(trial.key)
+                self.drop(trial)
                 continue
             self.rows.append(pd.DataFrame(found).assign(trial=trial.key, group=group))
             self.done.add((trial.key, group))
         if time.perf_counter() - self.written > 60:
             self.write()
+
+    def drop(self, trial: Trial) -> None:
+        """A trial that one group cannot take is measured on none."""
+        self.impossible.add(trial.key)
+        rows = self.frame()
+        self.rows = [rows[rows["trial"] != trial.key]]
+        self.done = {(key, group) for key, group in self.done if key != trial.key}
 
     def write(self) -> None:
         made = provenance(
@@ -345,6 +362,17 @@ class Store:
         self.written = time.perf_counter()
 
 
+def add_chosen(store: Store, candidates: list[Trial], groups: Iterable[str]) -> None:
+    """Try candidates on the tuning groups, and measure the best that every group can take."""
+    for trial in candidates:
+        store.add(replace(trial, sham=False), TUNING_GROUPS)
+    while True:
+        best = choose_of(store.frame(), candidates, store.impossible)
+        store.add(best, groups)
+        if best.key not in store.impossible:
+            return
+
+
 def run_all(names: Iterable[str], ground: Ground, path: Path = TABLE,
             groups: Iterable[str] = REPORT_GROUPS) -> None:  # fmt: skip
     """Measure what is missing of some ablations; what is done is kept when it is interrupted."""
@@ -355,9 +383,8 @@ def run_all(names: Iterable[str], ground: Ground, path: Path = TABLE,
         for name in names:
             for those in tqdm(trials(name).values(), name, disable=None):
                 if name in TUNED:
-                    for trial in those:
-                        store.add(replace(trial, sham=False), TUNING_GROUPS)
-                    those = [choose_of(store.frame(), those)]
+                    add_chosen(store, those, groups)
+                    continue
                 for trial in those:
                     store.add(trial, groups)
     finally:
@@ -371,11 +398,12 @@ def redo(ablation: str, label: str, group: str, ground: Ground,
     Raises:
         ValueError: there is no such trial, or it was not measured on that group.
     """
-    rows, _ = read_table(path)
+    rows, made = read_table(path)
     known = trials(ablation)
     if label not in known:
         raise ValueError(f"no trial {label!r} in {ablation}; there are {', '.join(known)}")
-    trial = choose_of(rows, known[label]) if ablation in TUNED else known[label][0]
+    trial = (choose_of(rows, known[label], made["impossible"]) if ablation in TUNED
+             else known[label][0])  # fmt: skip
     stored = rows[(rows["trial"] == trial.key) & (rows["group"] == group)]
     if stored.empty:
         raise ValueError(f"{label!r} was not measured on group {group}")

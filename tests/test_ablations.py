@@ -205,6 +205,28 @@ def test_what_is_done_is_not_done_again(tmp_path, monkeypatch):
         ablations.redo("strength", "G = 2", "B", ground(), path)
 
 
+def test_what_one_group_cannot_take_is_measured_on_none(tmp_path, monkeypatch):
+    """The best candidate fails on the second group: its rows go, and the next best is measured."""
+    small, large = Trial(KVW, mass=0.03), Trial(KVW, mass=0.05)
+    monkeypatch.setattr(ablations, "ABLATIONS", {"gate": lambda: {"KVW": [small, large]}})
+    monkeypatch.setattr(ablations, "choose", lambda rows, stand: max(stand, key=lambda t: t.mass))
+
+    def fails(trial, group, *rest):
+        if trial == large and group == "B":
+            raise TooMuch("too much")
+        return run(trial, group, *rest)
+
+    monkeypatch.setattr(ablations, "run", fails)
+    path = tmp_path / "table.parquet"
+    run_all(["gate"], ground(), path, ("A", "B"))
+    rows, made = read_table(path)
+    assert made["impossible"] == [large.key]
+    assert {group for key, group in done(rows) if key == small.key} == {"A", "B"}
+    assert large.key not in set(rows["trial"].astype(str))
+    shown = labelled("gate", rows, ("A", "B"), made["impossible"])
+    assert set(shown["trial"].astype(str)) == {small.key}
+
+
 def test_an_interrupted_run_keeps_what_is_done(tmp_path, monkeypatch):
     small_lists(monkeypatch)
     path, left = tmp_path / "table.parquet", [3]
