@@ -212,18 +212,18 @@ def test_what_one_group_cannot_take_is_measured_on_none(tmp_path, monkeypatch):
     monkeypatch.setattr(ablations, "choose", lambda rows, stand: max(stand, key=lambda t: t.mass))
 
     def fails(trial, group, *rest):
-        if trial == large and group == "B":
+        if trial == large and group == "tuning-1":
             raise TooMuch("too much")
         return run(trial, group, *rest)
 
     monkeypatch.setattr(ablations, "run", fails)
     path = tmp_path / "table.parquet"
-    run_all(["gate"], ground(), path, ("A", "B"))
+    run_all(["gate"], ground(), path, ("A", "tuning-1"))
     rows, made = read_table(path)
     assert made["impossible"] == [large.key]
-    assert {group for key, group in done(rows) if key == small.key} == {"A", "B"}
+    assert {group for key, group in done(rows) if key == small.key} == {"A", "tuning-1"}
     assert large.key not in set(rows["trial"].astype(str))
-    shown = labelled("gate", rows, ("A", "B"), made["impossible"])
+    shown = labelled("gate", rows, ("A", "tuning-1"), made["impossible"])
     assert set(shown["trial"].astype(str)) == {small.key}
 
 
