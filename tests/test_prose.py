@@ -25,6 +25,9 @@ QUOTED = {
         ("headline.json", "means", EXACT),
         ("least-squares-pocket.json", "rows",
          EXACT | {"group": "A to E", "contender": "least squares"}),
+        ("least-squares-smol.json", "rows", EXACT | {"group": "A"}),
+        ("replication-smol.json", "rows", EXACT | {"group": "A", "contender": "KVW one pass"}),
+        ("replication-smol.json", "rows", EXACT | {"group": "A", "contender": "KVW published"}),
     ),
 }  # fmt: skip
 ARXIV = re.compile(r"\b\d{4}\.\d{5}\b")
