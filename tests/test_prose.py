@@ -25,9 +25,10 @@ QUOTED = {
         ("headline.json", "means", EXACT),
         ("least-squares-pocket.json", "rows",
          EXACT | {"group": "A to E", "contender": "least squares"}),
-        ("least-squares-smol.json", "rows", EXACT | {"group": "A"}),
-        ("replication-smol.json", "rows", EXACT | {"group": "A", "contender": "KVW one pass"}),
-        ("replication-smol.json", "rows", EXACT | {"group": "A", "contender": "KVW published"}),
+        *((file, "rows", EXACT | {"group": "A", "set": part} | whose)
+          for file, whose in (("least-squares-smol.json", {}),
+                              ("replication-smol.json", {"contender": "KVW one pass"}))
+          for part in ("forget", "retain", "general")),
     ),
 }  # fmt: skip
 ARXIV = re.compile(r"\b\d{4}\.\d{5}\b")
