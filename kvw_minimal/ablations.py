@@ -304,6 +304,7 @@ class Store:
     Attributes:
         impossible: trials that cannot take so much as they should.
         seconds: of the runs before this one.
+        notes: what the provenance says of rows that were moved (`rehashed`); it stays with them.
     """
 
     ground: Ground
@@ -312,6 +313,7 @@ class Store:
     done: set[tuple[str, str]] = field(default_factory=set)
     impossible: set[str] = field(default_factory=set)
     seconds: float = 0.0
+    notes: dict[str, str] = field(default_factory=dict)
     start: float = field(default_factory=time.perf_counter)
     written: float = field(default_factory=time.perf_counter)
 
@@ -324,6 +326,7 @@ class Store:
         if made["models"] == {"pocket": fingerprint(self.ground.model)}:
             self.rows, self.seconds = [rows.astype(dict.fromkeys(WORDS, str))], made["seconds"]
             self.impossible, self.done = set(made["impossible"]), done(rows)
+            self.notes = {key: made[key] for key in ("rehashed",) if key in made}
 
     def frame(self) -> pd.DataFrame:
         self.rows = [pd.concat(self.rows, ignore_index=True)]
@@ -356,7 +359,7 @@ class Store:
             seconds=self.seconds + time.perf_counter() - self.start, seed=0,
             data=self.ground.world.checksum, models={"pocket": fingerprint(self.ground.model)},
             trials=SOURCE, impossible=sorted(self.impossible),
-            command="python -m kvw_minimal.ablations run",
+            command="python -m kvw_minimal.ablations run", **self.notes,
         )  # fmt: skip
         write_table(self.frame(), made, self.path)
         self.written = time.perf_counter()

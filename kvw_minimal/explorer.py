@@ -9,6 +9,19 @@ from collections.abc import Callable
 import ipywidgets as widgets
 
 
+def _slider(name: str, labels: list[str], index: int) -> widgets.SelectionSlider:
+    """A slider over labels, wide enough for its name."""
+    return widgets.SelectionSlider(
+        options=[(label, i) for i, label in enumerate(labels)], index=index, description=name,
+        continuous_update=True, style={"description_width": "initial"}, layout={"width": "95%"},
+    )  # fmt: skip
+
+
+def _bundle(box: widgets.VBox, text: str, picture: bytes, **kwargs) -> dict:
+    """The widget; with what nbval compares, and what plain viewers show."""
+    return box._repr_mimebundle_(**kwargs) | {"text/plain": text, "image/png": picture}
+
+
 class Explorer:
     """Show one picture for each setting; the browser, not the kernel, switches between them.
 
@@ -33,11 +46,7 @@ class Explorer:
             list(pictures),
             start,
         )
-        options = [(label, i) for i, label in enumerate(labels)]
-        slider = widgets.SelectionSlider(
-            options=options, index=start, description=name, continuous_update=True,
-            style={"description_width": "initial"}, layout={"width": "95%"},
-        )  # fmt: skip
+        slider = _slider(name, labels, start)
         stack = widgets.Stack([widgets.Image(value=png) for png in pictures], selected_index=start)
         widgets.jslink((slider, "index"), (stack, "selected_index"))
         self.box = widgets.VBox([slider, stack])
@@ -46,10 +55,7 @@ class Explorer:
         return f"Explorer({self.name}: {', '.join(self.labels)}; shown: {self.labels[self.start]})"
 
     def _repr_mimebundle_(self, **kwargs) -> dict:
-        bundle = self.box._repr_mimebundle_(**kwargs)
-        bundle["text/plain"] = repr(self)  # what nbval compares
-        bundle["image/png"] = self.pictures[self.start]  # what plain viewers show
-        return bundle
+        return _bundle(self.box, repr(self), self.pictures[self.start], **kwargs)
 
 
 class Panels:
@@ -76,14 +82,8 @@ class Panels:
         self.start = start or combinations[0]
         if self.start not in pictures:
             raise ValueError(f"there is no picture of {self.start}")
-        sliders = [
-            widgets.SelectionSlider(
-                options=[(label, i) for i, label in enumerate(labels)], description=name,
-                index=labels.index(first), continuous_update=True,
-                style={"description_width": "initial"}, layout={"width": "95%"},
-            )
-            for (name, labels), first in zip(controls.items(), self.start, strict=True)
-        ]  # fmt: skip
+        sliders = [_slider(name, labels, labels.index(first)) for (name, labels), first in
+                   zip(controls.items(), self.start, strict=True)]  # fmt: skip
         self.box = widgets.VBox([*sliders, self._stack((), sliders)])
 
     def _stack(self, chosen: tuple[str, ...], sliders: list) -> widgets.Widget:
@@ -102,10 +102,7 @@ class Panels:
         return f"Panels({listed}; shown: {', '.join(self.start)})"
 
     def _repr_mimebundle_(self, **kwargs) -> dict:
-        bundle = self.box._repr_mimebundle_(**kwargs)
-        bundle["text/plain"] = repr(self)
-        bundle["image/png"] = self.pictures[self.start]
-        return bundle
+        return _bundle(self.box, repr(self), self.pictures[self.start], **kwargs)
 
 
 def live(draw: Callable[..., bytes], **controls: widgets.Widget) -> widgets.VBox:
@@ -118,7 +115,7 @@ def live(draw: Callable[..., bytes], **controls: widgets.Widget) -> widgets.VBox
             dragged wait for the release (`continuous_update=False`).
 
     Returns:
-        The controls and the picture. What `draw` raises is shown in place of the picture.
+        The controls and the picture. A ValueError of `draw` is shown below the last picture.
     """
     picture, trouble = widgets.Image(), widgets.Label()
 

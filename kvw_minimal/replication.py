@@ -268,14 +268,8 @@ def stored_tuning(model: str, made: str) -> dict[tuple[str, str], list[dict]]:
     Returns:
         Rows of those of which every setting was tried.
     """
-    path, field = tuning_file(model), study_of(model).contenders
-    if not path.is_file():
-        return {}
-    try:
-        content = check_fresh(read_json(path), model)
-    except ValueError:
-        return {}
-    if content["provenance"]["models"][model] != made:
+    content, field = fresh_stored(model, tuning_file(model)), study_of(model).contenders
+    if content is None or content["provenance"]["models"][model] != made:
         return {}
     found: dict[tuple[str, str], list[dict]] = {}
     for entry in content["rows"]:
@@ -372,9 +366,9 @@ def measure(names: list[str], groups: tuple[str, ...] | None = None,
 # --- what is stored stays --------------------------------------------------------------------
 
 
-def fresh_stored(model: str = "pocket") -> dict | None:
-    """The stored matrix, or None where there is none or it is stale."""
-    path = stored_file(model)
+def fresh_stored(model: str = "pocket", path: Path | None = None) -> dict | None:
+    """The stored matrix (or what `path` holds), or None where there is none or it is stale."""
+    path = path or stored_file(model)
     if not path.is_file():
         return None
     try:

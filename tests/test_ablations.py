@@ -244,6 +244,16 @@ def test_an_interrupted_run_keeps_what_is_done(tmp_path, monkeypatch):
     assert len(done(rows)) == 3 and list(tmp_path.iterdir()) == [path]
 
 
+def test_a_note_on_moved_rows_stays_with_them(tmp_path, monkeypatch):
+    small_lists(monkeypatch)
+    path = tmp_path / "table.parquet"
+    run_all(["strength"], ground(), path, ("A",))
+    rows, made = read_table(path)
+    write_table(rows, made | {"rehashed": "moved"}, path)
+    run_all(["gate"], ground(), path, ("A",))
+    assert read_table(path)[1]["rehashed"] == "moved"
+
+
 def test_rows_of_other_code_are_refused(tmp_path):
     path = tmp_path / "table.parquet"
     rows = pd.DataFrame(run(VANILLA, "A", ground())).assign(trial=VANILLA.key, group="A")
