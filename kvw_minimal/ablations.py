@@ -4,21 +4,23 @@
     python -m kvw_minimal.ablations run              # all that is missing; hours on two cores
     python -m kvw_minimal.ablations run strength     # one ablation
     python -m kvw_minimal.ablations redo strength "G = 32" --group A   # one trial, compared
+    python -m kvw_minimal.ablations run --model smol # fewer lists, three groups, its fixed panel
+    python -m kvw_minimal.ablations join FILE        # rows that were measured elsewhere
 
 An ablation is a list of trials with a label each. `run` writes `data/results/ablations.parquet`
-after each group of a trial, and goes on where it stopped; what is stored by other code or from
-other data is measured again. The rows are sums over the questions about one person, so that every
-mean has its interval over people.
+(of `smol`: `ablations-smol.parquet`) while it works, and goes on where it stopped; what is stored
+by other code or from other data is measured again. The rows are sums over the questions about one
+person, so that every mean has its interval over people.
 
-Where edits with different units are compared, each gets the same budget: `MASSES`. Each is tried
-on the tuning groups, and what forgets most while retain stays at `KEPT` of vanilla, the rule of the
-headline, is measured on the report groups.
+On `pocket`, where edits with different units are compared, each gets the same budget: `MASSES`.
+Each is tried on the tuning groups, and what forgets most while retain stays at `KEPT` of vanilla,
+the rule of the headline, is measured on the report groups.
 """
 
 import itertools
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
@@ -30,6 +32,7 @@ import pyarrow.parquet as pq
 import typer
 from tqdm import tqdm
 
+from . import panel
 from .axes import CONTRASTS, SCORES, SHAPES, Setting, TooMuch
 from .headline import KEPT
 from .intervals import interval
@@ -37,9 +40,11 @@ from .models import fingerprint, load
 from .people import REPORT_GROUPS, TUNING_GROUPS, load_people
 from .positions import POSITIONS
 from .questions import facts_of
-from .results import RESULTS, provenance
+from .results import RESULTS, check_place, provenance
 from .trials import PROXIES, SOURCE, Ground, Trial, prepare, run
+from .trials import panel as pocket_panel
 
+MODELS = ("pocket", "smol")
 TABLE = RESULTS / "ablations.parquet"
 MASSES = (0.03, 0.06, 0.10, 0.15, 0.20, 0.25, 0.30)
 MASS = 0.25  # where nothing is tuned: what chapter 4's edit takes, nearly
@@ -50,7 +55,10 @@ GATES_SHARE = 0.35  # of vectors that a threshold or a top-k shape may touch
 KVW = Setting()
 VANILLA = Trial(replace(KVW, strength=0.0), sham=False)
 BATCHES = (1, 2, 5, 10, 35)
-TUNED = ("gate",)  # ablations whose trials are candidates
+TUNED = ("gate",)  # ablations whose trials are candidates, where there are several
+#: KVW on smol, as the replication tuned it: all layers but the first and the last
+ON_SMOL = replace(KVW, strength=4.0, layers=tuple(panel.INNER))
+ON_SMOL_MASS = 0.1  # about what that takes from a vector
 WORDS = ("trial", "group", "made_for", "set", "modality", "person", "metric")
 
 
@@ -156,18 +164,78 @@ ABLATIONS = {"gate": gate, "strength": strength, "batch": batch, "layers": layer
              "where": where, "data": data, "factorial": factorial}  # fmt: skip
 
 
-def trials(ablation: str) -> dict[str, list[Trial]]:
+def smol_strength() -> dict[str, list[Trial]]:
+    """One pass at eight strengths, the published schedule at two of them."""
+    grid = [round(float(g), 2) for g in np.geomspace(1, 16, 8)]
+    one_pass = {f"G = {g:g}": [Trial(replace(ON_SMOL, strength=g))] for g in grid}
+    published = {f"published, G = {g:g}": [Trial(replace(ON_SMOL, strength=g, batch=1))]
+                 for g in grid[:3:2]}  # fmt: skip
+    return {"vanilla": [VANILLA]} | one_pass | published
+
+
+def smol_gate() -> dict[str, list[Trial]]:
+    """Each axis alone at one mass (a schedule: at one strength): tuning all would take days."""
+    found = {}
+    for label, those in gate().items():
+        setting = replace(those[0].setting, layers=ON_SMOL.layers, strength=ON_SMOL.strength)
+        found[label] = [Trial(setting, mass=0.0 if setting.batch else ON_SMOL_MASS)]
+    return found
+
+
+def smol_data() -> dict[str, list[Trial]]:
+    """A small balanced reference instead of all others, and a random one of the same size."""
+    return {
+        "70 balanced reference questions": [Trial(ON_SMOL, reference=70, balanced=True)],
+        "70 reference questions": [Trial(ON_SMOL, reference=70)],
+        "everyone else": [Trial(ON_SMOL)],
+    }
+
+
+def smol_layers() -> dict[str, list[Trial]]:
+    """Thirds of the layers, and one pass over all thirty, at equal mass."""
+    ranges = ((1, 9), (10, 19), (20, 28))
+    return {f"layers {a} to {b}": [Trial(replace(ON_SMOL, layers=(a, b)), mass=0.03)]
+            for a, b in ranges}  # fmt: skip
+
+
+SMOL_ABLATIONS = {"strength": smol_strength, "data": smol_data, "gate": smol_gate,
+                  "layers": smol_layers}  # fmt: skip
+
+
+def lists(model: str) -> dict[str, Callable[[], dict[str, list[Trial]]]]:
+    """The ablations of a model by name.
+
+    Raises:
+        ValueError: nothing is planned for that model.
+    """
+    if model not in MODELS:
+        raise ValueError(f"ablations are planned for {' and '.join(MODELS)}, not for {model!r}")
+    return ABLATIONS if model == "pocket" else SMOL_ABLATIONS
+
+
+def groups_of(model: str) -> tuple[str, ...]:
+    """The report groups that a model's ablations are measured on."""
+    return REPORT_GROUPS if model == "pocket" else panel.GROUPS
+
+
+def trials(ablation: str, model: str = "pocket") -> dict[str, list[Trial]]:
     """The trials of an ablation by label; several are candidates (`gate`) or seeds (`data`).
 
     Raises:
         ValueError: there is no such ablation.
     """
-    if ablation not in ABLATIONS:
-        raise ValueError(f"no ablation {ablation!r}; there are {', '.join(ABLATIONS)}")
-    return ABLATIONS[ablation]()
+    known = lists(model)
+    if ablation not in known:
+        raise ValueError(f"no ablation {ablation!r} of {model}; there are {', '.join(known)}")
+    return known[ablation]()
 
 
 # --- the table -------------------------------------------------------------------------------
+
+
+def table_of(model: str) -> Path:
+    """Where the rows of a model are stored."""
+    return TABLE if model == "pocket" else TABLE.with_name(f"ablations-{model}.parquet")
 
 
 def read_table(path: Path = TABLE) -> tuple[pd.DataFrame, dict]:
@@ -278,18 +346,25 @@ def choose_of(rows: pd.DataFrame, candidates: list[Trial],
     return bare[choose(rows, list(bare))]
 
 
+def are_candidates(ablation: str, those: list[Trial]) -> bool:
+    """Whether one of these trials is to be chosen on the tuning groups."""
+    return ablation in TUNED and len(those) > 1
+
+
 def labelled(ablation: str, rows: pd.DataFrame, groups: Iterable[str] = REPORT_GROUPS,
-             impossible: Iterable[str] = ()) -> pd.DataFrame:  # fmt: skip
+             impossible: Iterable[str] = (), model: str = "pocket") -> pd.DataFrame:  # fmt: skip
     """The rows of an ablation on some groups, with their label; of candidates the chosen.
 
     Args:
         impossible: as in `choose_of`; it stands in the provenance.
+        model: whose rows these are.
     """
     reported = rows[rows["group"].isin(list(groups))]
     by_trial = dict(iter(reported.groupby("trial", observed=True, sort=False)))
     parts = []
-    for label, those in trials(ablation).items():
-        those = [choose_of(rows, those, impossible)] if ablation in TUNED else those
+    for label, those in trials(ablation, model).items():
+        if are_candidates(ablation, those):
+            those = [choose_of(rows, those, impossible)]
         parts += [by_trial[t.key].assign(label=label) for t in those if t.key in by_trial]
     return pd.concat(parts, ignore_index=True)
 
@@ -302,6 +377,7 @@ class Store:
     """The rows so far, and the file they go to, which is written again now and then.
 
     Attributes:
+        model: the name of the ground's model.
         impossible: trials that cannot take so much as they should.
         seconds: of the runs before this one.
         notes: what the provenance says of rows that were moved (`rehashed`); it stays with them.
@@ -309,6 +385,7 @@ class Store:
 
     ground: Ground
     path: Path
+    model: str = "pocket"
     rows: list[pd.DataFrame] = field(default_factory=list)
     done: set[tuple[str, str]] = field(default_factory=set)
     impossible: set[str] = field(default_factory=set)
@@ -323,7 +400,7 @@ class Store:
             rows, made = read_table(self.path)
         except (FileNotFoundError, ValueError):
             return
-        if made["models"] == {"pocket": fingerprint(self.ground.model)}:
+        if made["models"] == {self.model: fingerprint(self.ground.model)}:
             self.rows, self.seconds = [rows.astype(dict.fromkeys(WORDS, str))], made["seconds"]
             self.impossible, self.done = set(made["impossible"]), done(rows)
             self.notes = {key: made[key] for key in ("rehashed",) if key in made}
@@ -357,7 +434,7 @@ class Store:
     def write(self) -> None:
         made = provenance(
             seconds=self.seconds + time.perf_counter() - self.start, seed=0,
-            data=self.ground.world.checksum, models={"pocket": fingerprint(self.ground.model)},
+            data=self.ground.world.checksum, models={self.model: fingerprint(self.ground.model)},
             trials=SOURCE, impossible=sorted(self.impossible),
             command="python -m kvw_minimal.ablations run", **self.notes,
         )  # fmt: skip
@@ -377,15 +454,17 @@ def add_chosen(store: Store, candidates: list[Trial], groups: Iterable[str]) -> 
 
 
 def run_all(names: Iterable[str], ground: Ground, path: Path = TABLE,
-            groups: Iterable[str] = REPORT_GROUPS) -> None:  # fmt: skip
+            groups: Iterable[str] = REPORT_GROUPS, model: str = "pocket") -> None:  # fmt: skip
     """Measure what is missing of some ablations; what is done is kept when it is interrupted."""
-    store = Store(ground, path)
+    store = Store(ground, path, model)
     store.resume()
     try:
-        store.add(VANILLA, (*TUNING_GROUPS, *groups))
+        tuned = any(are_candidates(name, those) for name in names
+                    for those in trials(name, model).values())  # fmt: skip
+        store.add(VANILLA, (*(TUNING_GROUPS if tuned else ()), *groups))
         for name in names:
-            for those in tqdm(trials(name).values(), name, disable=None):
-                if name in TUNED:
+            for those in tqdm(trials(name, model).values(), name, disable=None):
+                if are_candidates(name, those):
                     add_chosen(store, those, groups)
                     continue
                 for trial in those:
@@ -394,19 +473,41 @@ def run_all(names: Iterable[str], ground: Ground, path: Path = TABLE,
         store.write()
 
 
-def redo(ablation: str, label: str, group: str, ground: Ground,
-         path: Path = TABLE) -> pd.DataFrame:  # fmt: skip
+def join(parts: Iterable[Path], into: Path = TABLE) -> int:
+    """Add rows that were measured elsewhere, on another core or machine; say how many are new.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_table`, or the rows are of another model.
+    """
+    rows, made = read_table(into)
+    before = len(rows)
+    for part in parts:
+        new, of = read_table(part)
+        if of["models"] != made["models"]:
+            raise ValueError(f"{part} holds rows of {of['models']}, {into.name} {made['models']}")
+        known = done(rows)
+        fresh = [pair not in known for pair in zip(new["trial"], new["group"], strict=True)]
+        rows = pd.concat([rows.astype(dict.fromkeys(WORDS, str)),
+                          new[fresh].astype(dict.fromkeys(WORDS, str))])  # fmt: skip
+        made |= {"impossible": sorted({*made["impossible"], *of["impossible"]}),
+                 "seconds": made["seconds"] + of["seconds"]}  # fmt: skip
+    write_table(rows, made, into)
+    return len(rows) - before
+
+
+def redo(ablation: str, label: str, group: str, ground: Ground, path: Path = TABLE,
+         model: str = "pocket") -> pd.DataFrame:  # fmt: skip
     """One trial again, beside what is stored of it: mean of each set, modality and metric.
 
     Raises:
         ValueError: there is no such trial, or it was not measured on that group.
     """
     rows, made = read_table(path)
-    known = trials(ablation)
+    known = trials(ablation, model)
     if label not in known:
         raise ValueError(f"no trial {label!r} in {ablation}; there are {', '.join(known)}")
-    trial = (choose_of(rows, known[label], made["impossible"]) if ablation in TUNED
-             else known[label][0])  # fmt: skip
+    trial = (choose_of(rows, known[label], made["impossible"])
+             if are_candidates(ablation, known[label]) else known[label][0])  # fmt: skip
     stored = rows[(rows["trial"] == trial.key) & (rows["group"] == group)]
     if stored.empty:
         raise ValueError(f"{label!r} was not measured on group {group}")
@@ -424,28 +525,37 @@ def redo(ablation: str, label: str, group: str, ground: Ground,
 
 app = typer.Typer(help=__doc__, add_completion=False)
 Names = Annotated[list[str] | None, typer.Argument(help="ablations; all unless given")]
+Model = Annotated[str, typer.Option(help="pocket or smol")]
 
 
-def pocket_ground() -> Ground:
-    """Pocket, asked everything once."""
-    model, processor = load("pocket")
-    return prepare(model, processor, load_people(), progress=True)
+def ground_of(model: str, names: Iterable[str]) -> Ground:
+    """A model, asked everything once that these ablations need."""
+    settings = [t.setting for name in names
+                for those in trials(name, model).values() for t in those]  # fmt: skip
+    loaded, processor = load(model)
+    return prepare(
+        loaded, processor, load_people(),
+        [s for s in SCORES if s in {setting.score for setting in settings}],
+        [p for p in POSITIONS if p in {setting.positions for setting in settings}],
+        progress=True, read_from=panel.panel if model == "smol" else pocket_panel,
+    )  # fmt: skip
 
 
 @app.command("show")
-def show_command() -> None:
+def show_command(model: Model = "pocket") -> None:
     """What there is, and how much of it is measured."""
+    whole = {name: trials(name, model) for name in lists(model)}
     try:
-        rows, made = read_table()
+        rows, made = read_table(table_of(model))
     except (FileNotFoundError, ValueError) as error:
         typer.echo(str(error))
         return
     measured, impossible = done(rows), set(made["impossible"])
-    for name in ABLATIONS:
-        whole = trials(name)
+    groups = groups_of(model)
+    for name, by_label in whole.items():
         found = sum(any((trial.key, group) in measured for trial in those)
-                    for those in whole.values() for group in REPORT_GROUPS)  # fmt: skip
-        typer.echo(f"{name}: {found} of {len(whole) * len(REPORT_GROUPS)} trials x groups")
+                    for those in by_label.values() for group in groups)  # fmt: skip
+        typer.echo(f"{name}: {found} of {len(by_label) * len(groups)} trials x groups")
     typer.echo(f"{len(impossible)} trials cannot take so much as they should")
 
 
@@ -453,19 +563,32 @@ def show_command() -> None:
 def redo_command(
     ablation: str, label: str,
     group: Annotated[str, typer.Option(help="a report group")] = "A",
+    model: Model = "pocket",
 ) -> None:  # fmt: skip
     """One trial again, compared with what is stored of it."""
-    ground = pocket_ground()
-    typer.echo(redo(ablation, label, group, ground).round(4).to_string())
+    ground = ground_of(model, [ablation])
+    found = redo(ablation, label, group, ground, table_of(model), model)
+    typer.echo(found.round(4).to_string())
 
 
 @app.command("run")
-def run_command(names: Names = None) -> None:
+def run_command(
+    names: Names = None, model: Model = "pocket",
+    into: Annotated[Path | None, typer.Option(help="a file for the rows, to `join` later")] = None,
+) -> None:  # fmt: skip
     """Measure all that is missing."""
     for name in names or ():
-        trials(name)  # refuses before it works
-    ground = pocket_ground()
-    run_all(names or ABLATIONS, ground)
+        trials(name, model)  # refuses before it works
+    names = names or list(lists(model))
+    check_place(into)
+    path = into or table_of(model)
+    run_all(names, ground_of(model, names), path, groups_of(model), model)
+
+
+@app.command("join")
+def join_command(parts: list[Path], model: Model = "pocket") -> None:
+    """Add rows that were measured elsewhere."""
+    typer.echo(f"{join(parts, table_of(model))} new rows")
 
 
 if __name__ == "__main__":

@@ -185,13 +185,14 @@ def test_what_is_done_is_not_done_again(tmp_path, monkeypatch):
     monkeypatch.setattr(ablations, "run", lambda *a: count.append(a[:2]) or run(*a))
     run_all(["strength"], ground(), path, ("A",))
     first, made = read_table(path)
-    assert len(count) == 1 + len(TUNING_GROUPS) + 1 and made["trials"] == trials.SOURCE
+    assert len(count) == 2 and made["trials"] == trials.SOURCE
     assert {"command", "commit", "versions", "device", "seconds", "date"} <= set(made)
     run_all(["strength", "gate"], ground(), path, ("A",))
     rows, made = read_table(path)
     assert made["impossible"] == [replace(Trial(KVW, mass=0.95), sham=False).key]
     assert (Trial(KVW, mass=0.05).key, "A") in done(rows)
-    assert len(count) == 4 + len(TUNING_GROUPS) + 1 + 1  # the impossible is tried once
+    # vanilla and the small mass on both tuning groups, the impossible once, the best on A
+    assert len(count) == 2 + 2 * len(TUNING_GROUPS) + 1 + 1
     pd.testing.assert_frame_equal(
         first.astype(str), rows.iloc[: len(first)].astype(str), check_like=True
     )
@@ -239,7 +240,7 @@ def test_an_interrupted_run_keeps_what_is_done(tmp_path, monkeypatch):
 
     monkeypatch.setattr(ablations, "run", breaks)
     with pytest.raises(KeyboardInterrupt):
-        run_all(["strength"], ground(), path, ("A",))
+        run_all(["gate"], ground(), path, ("A",))
     rows, _ = read_table(path)
     assert len(done(rows)) == 3 and list(tmp_path.iterdir()) == [path]
 
