@@ -238,22 +238,26 @@ def table_of(model: str) -> Path:
     return TABLE if model == "pocket" else TABLE.with_name(f"ablations-{model}.parquet")
 
 
-def read_table(path: Path = TABLE) -> tuple[pd.DataFrame, dict]:
+def read_table(path: Path = TABLE, source: str = SOURCE) -> tuple[pd.DataFrame, dict]:
     """The stored rows and their provenance.
 
     Columns: trial, group, made_for, set, modality, person, metric, total, n.
+
+    Args:
+        source: hash of the code that must have made them.
 
     Raises:
         FileNotFoundError: nothing is stored.
         ValueError: stored by other code or from other data.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path.name} is not there: `python -m kvw_minimal.ablations run`")
+        raise FileNotFoundError(f"{path.name} is not there: `python -m kvw_minimal.ablations run` "
+                                "(or `.precision`, `.beyond`) makes it")  # fmt: skip
     table = pq.read_table(path)
     made = json.loads(table.schema.metadata[b"provenance"])
-    if made["trials"] != SOURCE or made["data"] != load_people().checksum[:16]:
-        raise ValueError("the ablations were stored by other code or from other data: run "
-                         "`python -m kvw_minimal.ablations run`")  # fmt: skip
+    if made["trials"] != source or made["data"] != load_people().checksum[:16]:
+        how = made.get("command", "python -m kvw_minimal.ablations run")
+        raise ValueError(f"{path.name} was stored by other code or from other data: run `{how}`")
     return table.to_pandas(), made
 
 

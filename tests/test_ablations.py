@@ -255,6 +255,40 @@ def test_a_note_on_moved_rows_stays_with_them(tmp_path, monkeypatch):
     assert read_table(path)[1]["rehashed"] == "moved"
 
 
+def test_rows_measured_elsewhere_are_joined_once(tmp_path, monkeypatch):
+    small_lists(monkeypatch)
+    here, there = tmp_path / "here.parquet", tmp_path / "there.parquet"
+    run_all(["strength"], ground(), here, ("A",))
+    run_all(["strength", "gate"], ground(), there, ("A",))
+    before, (whole, made) = read_table(here)[1], read_table(there)
+    few = len(read_table(here)[0])
+    assert ablations.join([there], here) == len(whole) - few > 0
+    rows, joined = read_table(here)
+    assert done(rows) == done(whole) and len(rows) == len(whole)
+    assert joined["impossible"] == made["impossible"]
+    assert joined["seconds"] == pytest.approx(before["seconds"] + made["seconds"])
+    assert ablations.join([there], here) == 0
+    write_table(rows, joined | {"models": {"smol": "other"}}, there)
+    with pytest.raises(ValueError, match="holds rows of"):
+        ablations.join([there], here)
+
+
+def test_smol_has_its_own_lists_and_its_own_table():
+    assert ablations.table_of("pocket") == ablations.TABLE != ablations.table_of("smol")
+    lists = {name: ablations.trials(name, "smol") for name in ablations.lists("smol")}
+    assert {"gate", "strength"} <= set(lists)
+    assert sum(label.startswith("G = ") for label in lists["strength"]) == 8
+    assert set(lists["gate"]) == set(ablations.trials("gate"))
+    whole = [trial for by_label in lists.values() for those in by_label.values() for trial in those]
+    edits = [trial for trial in whole if trial != VANILLA]
+    assert all(trial.sham and all(isinstance(end, int) for end in trial.setting.layers)
+               for trial in edits)  # fmt: skip
+    with pytest.raises(ValueError, match="no ablation 'factorial' of smol"):
+        ablations.trials("factorial", "smol")
+    with pytest.raises(ValueError, match="not for 'llava'"):
+        ablations.trials("gate", "llava")
+
+
 def test_rows_of_other_code_are_refused(tmp_path):
     path = tmp_path / "table.parquet"
     rows = pd.DataFrame(run(VANILLA, "A", ground())).assign(trial=VANILLA.key, group="A")

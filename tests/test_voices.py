@@ -1,0 +1,162 @@
+"""Voices that can be told apart, questions that are heard, and a model that is taught by them."""
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from kvw_minimal import voices
+from kvw_minimal.models import find_projections
+from kvw_minimal.people import load_people
+from kvw_minimal.questions import facts_of
+from kvw_minimal.voices import AUDIBLE, HEARD, MARK, NEW, SAMPLES, TAKES, Heard, speak, voice_of
+
+
+@cache
+def tiny():
+    """An untaught model and its processor, in a world of six people."""
+    whole = load_people()
+    world = replace(whole, people={p: whole.people[p] for p in list(whole.people)[:6]})
+    processor = voices.build_processor(world)
+    return world, voices.build_model(processor.tokenizer, 0).eval(), processor
+
+
+def test_a_recording_is_the_same_every_time_and_no_take_is_another():
+    one, again, other = speak("p003", 0), speak("p003", 0), speak("p003", 1)
+    assert one.shape == (SAMPLES,) and one.dtype == np.float32 and np.abs(one).max() <= 1
+    assert np.array_equal(one, again) and not np.allclose(one, other, atol=0.1)
+
+
+def test_a_voice_sounds_as_high_as_it_is(monkeypatch):
+    """With a flat melody and no breath a sound repeats after 1 / pitch seconds, not before."""
+    for person in ("p000", "p004", "v001"):
+        flat = replace(voice_of(person), melody=(0.0,) * 6, vibrato=(0.0, 1.0), breath=0.0)
+        monkeypatch.setattr(voices, "voice_of", lambda person, flat=flat: flat)
+        sound = speak(person, 0)[4_000:8_000]
+        monkeypatch.undo()
+        period = voices.RATE / flat.pitch
+        whole, half = (
+            max(np.corrcoef(sound[:-lag], sound[lag:])[0, 1]
+                for lag in range(int(0.97 * around), int(1.03 * around) + 2))
+            for around in (period, period / 2)
+        )  # fmt: skip
+        assert whole > 0.8 and whole > half + 0.1, person  # a take is a little higher or lower
+
+
+def test_what_can_be_heard_lies_in_the_range_of_its_name():
+    for person in list(load_people().people)[:20]:
+        voice = voice_of(person)
+        values = {"register": voice.pitch, "pace": voice.pace, "tone": voice.breath}
+        for part, value in values.items():
+            low, high = AUDIBLE[part][voice.heard[part]]
+            assert low <= value <= high, (person, part)
+    ranges = [sorted(kinds.values()) for kinds in AUDIBLE.values()]
+    assert all(a[1] < b[0] for each in ranges for a, b in zip(each, each[1:], strict=False))
+
+
+def test_questions_about_voices():
+    world = load_people()
+    people = world.groups["A"][:2]
+    for new, takes in ((False, TAKES), (True, NEW)):
+        asked = voices.about(world, people, new=new)
+        assert len({q.id for q in asked}) == len(asked) == 2 * 2 * len(facts_of(world))
+        heard = [q for q in asked if isinstance(q, Heard)]
+        assert len(heard) == len(asked) / 2 and {q.take for q in heard} <= set(takes)
+        assert all(q.prompt.count(MARK) == HEARD and q.image is None for q in heard)
+        assert all(q.modality == "audio" for q in heard)
+        assert not any(MARK in q.prompt for q in asked if q.modality == "text")
+    nobody = voices.general()
+    assert len({q.id for q in nobody}) == len(nobody) == voices.STRANGERS * len(AUDIBLE)
+    assert all(q.answer in q.options for q in nobody)
+    with pytest.raises(ValueError, match="forget set is empty"):
+        voices.question_sets(world, [])
+
+
+def test_each_question_hears_its_own_recording():
+    world, model, processor = tiny()
+    asked = voices.about(world, list(world.people)[:2])
+    rows = []
+    for batch in voices.answer_batches(processor, asked, 4):
+        rows += batch.rows
+        own = [asked[row] for row in batch.rows]
+        assert len({isinstance(q, Heard) for q in own}) == 1
+        if not isinstance(own[0], Heard):
+            assert "input_features" not in batch.inputs
+            continue
+        for i, question in enumerate(own):
+            alone = voices.listen(processor, [speak(question.person, question.take)])
+            assert torch.equal(batch.inputs["input_features"][i], alone["input_features"][0])
+            says = batch.labels[i][batch.labels[i] != -100]
+            assert question.value in processor.tokenizer.decode(says)
+        assert ((batch.inputs["input_ids"] == model.config.audio_token_id).sum(1) == HEARD).all()
+    assert sorted(rows) == list(range(len(asked)))
+
+
+def test_only_the_language_model_has_knowledge_vectors():
+    _, model, _ = tiny()
+    assert all("language_model" in name for name in find_projections(model))
+
+
+def test_the_model_hears():
+    world, model, processor = tiny()
+    asked = [q for q in voices.about(world, list(world.people)[:2]) if isinstance(q, Heard)]
+    exchanged = [replace(q, person=asked[-1].person) for q in asked[:1]]
+    with torch.no_grad():
+        one, other = (model(**voices.answer_batches(processor, qs)[0].inputs).logits
+                      for qs in (asked[:1], exchanged))  # fmt: skip
+    assert not torch.allclose(one, other, atol=1e-4)
+
+
+def test_teaching_can_be_interrupted_and_leaves_the_ear_alone(tmp_path):
+    """Two steps, or one and then one more: the same weights; and only the language model moves."""
+    world, _, processor = tiny()
+    settings = voices.LANGUAGE | {"steps": 2, "voices": 4, "batch": 16, "every": 1}
+    taught = []
+    for stops in ((), (1,)):
+        model = voices.build_model(processor.tokenizer, 0)
+        ear = {k: t.clone() for k, t in voices._ear_of(model.state_dict()).items()}
+        checkpoint = tmp_path / f"{len(taught)}.safetensors"
+        for stop in stops:  # as if the power went out after so many steps
+            with pytest.MonkeyPatch.context() as patch:
+                save = voices.pocket._save_checkpoint
+
+                def then_stop(path, step, *rest, save=save, stop=stop):
+                    save(path, step, *rest)
+                    if step == stop:
+                        raise KeyboardInterrupt
+
+                patch.setattr(voices.pocket, "_save_checkpoint", then_stop)
+                with pytest.raises(KeyboardInterrupt):
+                    voices.train_language(world, model, processor, list(world.people), checkpoint,
+                                          settings)  # fmt: skip
+            model = voices.build_model(processor.tokenizer, 0)
+        cost = voices.train_language(world, model, processor, list(world.people), checkpoint,
+                                     settings)  # fmt: skip
+        assert cost["steps"] == 2 - len(stops)
+        after = voices._ear_of(model.state_dict())
+        assert all(torch.equal(ear[k], t) for k, t in after.items())
+        taught.append(model.model.language_model.state_dict())
+    assert all(torch.equal(t, taught[1][k]) for k, t in taught[0].items())
+    fresh = voices.build_model(processor.tokenizer, 0).model.language_model.state_dict()
+    assert not torch.equal(fresh["layers.0.mlp.down_proj.weight"],
+                           taught[0]["layers.0.mlp.down_proj.weight"])  # fmt: skip
+
+
+def test_an_ear_learns(tmp_path):
+    """A few steps on a few voices: it hears who speaks better than chance."""
+    world, model, processor = tiny()
+    model = voices.build_model(processor.tokenizer, 0)
+    settings = voices.EAR | {"voices": 12, "steps": 60, "batch": 24}
+    found = voices.train_ear(world, model, processor, tmp_path / "ear.safetensors", settings)
+    assert found["person on a new recording"] > 0.5  # one of six
+
+
+def test_a_model_that_is_not_made_says_how(monkeypatch, tmp_path):
+    monkeypatch.setenv("KVW_CACHE", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="voices train --group E"):
+        voices.load("voices-oracle-E")
+    refused = CliRunner().invoke(voices.app, ["train", "--group", "Z"])
+    assert refused.exit_code != 0 and not list(tmp_path.rglob("*.safetensors"))
