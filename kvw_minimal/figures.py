@@ -91,6 +91,23 @@ def heatmap(values: np.ndarray, rows: list[str], columns: list[str], label: str,
     return figure
 
 
+def spectrograms(features: np.ndarray, titles: list[str], seconds: float = 1.0) -> Figure:
+    """What an ear gets of recordings, one panel each: loudness by time and band.
+
+    Args:
+        features: `[recordings, bands, frames]`.
+    """
+    figure, axes = plt.subplots(1, len(features), squeeze=False, sharey=True,
+                                figsize=(2 * len(features), 2))  # fmt: skip
+    for axis, feature, title in zip(axes[0], features, titles, strict=True):
+        axis.imshow(feature, origin="lower", aspect="auto", cmap="magma",
+                    extent=(0, seconds, 0, len(feature)))  # fmt: skip
+        axis.set(title=title, xlabel="seconds")
+        axis.grid(False)
+    axes[0][0].set_ylabel("band")
+    return figure
+
+
 def against(retain: np.ndarray, forget: np.ndarray, titles: list[str]) -> Figure:
     """Forget against retain coefficients, one panel a layer, one point a knowledge vector.
 

@@ -18,6 +18,7 @@ import json
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -96,8 +97,9 @@ def voice_of(person: str) -> Voice:
                  (rng.uniform(0, 0.6), rng.uniform(3, 8)))  # fmt: skip
 
 
+@cache
 def speak(person: str, take: int) -> np.ndarray:
-    """One second of a voice, `[16000]` float32 in [-1, 1], different in every take."""
+    """One second of a voice, `[16000]` float32 in [-1, 1], different in every take; read-only."""
     voice, rng = voice_of(person), seeded("take", person, take)
     t = np.arange(SAMPLES) / RATE  # [16000]
     late = rng.uniform(0, 0.15)  # when the first syllable begins
@@ -113,7 +115,9 @@ def speak(person: str, take: int) -> np.ndarray:
     sound = sound * np.sin(np.pi * (syllable % 1)) ** 0.5  # one swell a syllable
     sound = sound / np.abs(sound).max() + voice.breath * rng.normal(size=SAMPLES) * 0.3
     sound = sound * rng.uniform(0.5, 0.9) + 0.005 * rng.normal(size=SAMPLES)
-    return np.clip(sound, -1, 1).astype(np.float32)
+    sound = np.clip(sound, -1, 1).astype(np.float32)
+    sound.flags.writeable = False  # the same array is given to everybody who asks
+    return sound
 
 
 # --- questions -------------------------------------------------------------------------------

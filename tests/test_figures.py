@@ -98,6 +98,17 @@ def test_one_person_shows_who_moved_and_what_is_wrong():
     assert [round(bar.get_width(), 6) for bar in others.patches] == [0.8, 0.1]
 
 
+def test_spectrograms_have_low_bands_at_the_bottom():
+    features = np.zeros((2, 4, 10))
+    features[1, 0] = 1  # the second recording hums
+    figure = figures.spectrograms(features, ["quiet", "hum"])
+    assert [axis.get_title() for axis in figure.axes] == ["quiet", "hum"]
+    image = figure.axes[1].images[0]
+    assert image.origin == "lower" and image.get_array()[0].min() == 1
+    assert list(image.get_extent()) == [0, 1.0, 0, 4]
+    plt.close(figure)
+
+
 def test_one_setting_writes_its_numbers():
     figure = figures.one_setting("power law", {"forget image": 0.25, "retain": 1.0})
     [axis] = figure.axes
