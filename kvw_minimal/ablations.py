@@ -314,6 +314,35 @@ def excess(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     return pd.DataFrame(found, columns=[*keys, "modality", "metric", "value", "low", "high", "n"])
 
 
+def summary(rows: pd.DataFrame, shown: Iterable[str], key: str = "label") -> pd.DataFrame:
+    """A table for people: a line for each of `key`, means and intervals over people as text.
+
+    Exact match of edits; of free answers (`world`) the share that names what is right. The last
+    columns are sham minus edit on the forgotten.
+
+    Args:
+        rows: of edits and shams, labelled.
+        shown: set and modality, such as `forget image`.
+    """
+
+    def text(table: pd.DataFrame, sign: str) -> pd.Series:
+        numbers = (table[["value", "low", "high"]].round(2) + 0.0).itertuples(index=False)
+        return pd.Series([f"{v:{sign}.2f} [{a:{sign}.2f}, {b:{sign}.2f}]" for v, a, b in numbers],
+                         table.index, dtype=object)  # fmt: skip
+
+    means = points(rows[rows["made_for"] == "edit"], [key])
+    means = means[means["metric"].isin(["exact_match", "mentions"])]
+    means["read"] = means["set"].astype(str) + " " + means["modality"].astype(str)
+    wide = means.assign(cell=text(means, "")).pivot(index=key, columns="read", values="cell")
+    beyond = excess(rows, [key])
+    beyond = beyond[beyond["metric"] == "exact_match"]
+    own = beyond.assign(cell=text(beyond, "+")).pivot(
+        index=key, columns="modality", values="cell")  # fmt: skip
+    own.columns = [f"sham - edit, {modality}" for modality in own.columns]
+    order = list(dict.fromkeys(rows[key]))
+    return wide.loc[order, list(shown)].join(own.reindex(order)).fillna("")
+
+
 def level(rows: pd.DataFrame, part: str, metric: str = "exact_match") -> float:
     """Mean of both modalities of a set, as the rule of choice takes it."""
     of = rows[(rows["set"] == part) & (rows["metric"] == metric) & (rows["made_for"] == "edit")]

@@ -25,7 +25,8 @@ from kvw_minimal.ablations import (
     run_all,
     write_table,
 )
-from kvw_minimal.axes import Setting, TooMuch, at_mass, make
+from kvw_minimal.axes import Rows, Setting, TooMuch, at_mass, make, record
+from kvw_minimal.batches import answer_batches
 from kvw_minimal.edits import Edit
 from kvw_minimal.intervals import interval
 from kvw_minimal.models import fingerprint, load
@@ -335,6 +336,25 @@ def test_points_and_excess_by_hand():
     assert (gap["low"], gap["high"]) == pytest.approx((0.2, 0.5))
 
 
+def test_a_summary_says_what_points_and_excess_say():
+    rows = [row(Trial(), "A", part, total, made_for, person) | {"label": label}
+            for label, shift in (("b", 0), ("a", 1))
+            for part, total, made_for, person in (
+                ("forget", 4 + shift, "edit", "p1"), ("forget", 6 + shift, "edit", "p2"),
+                ("forget", 9, "sham", "p1"), ("forget", 8, "sham", "p2"),
+                ("retain", 10, "edit", "p3"))]  # fmt: skip
+    rows += [row(VANILLA, "A", "forget", 10) | {"label": "vanilla"},
+             row(VANILLA, "A", "retain", 10) | {"label": "vanilla"},
+             row(Trial(), "A", "world", 3) | {"label": "a", "metric": "mentions"}]  # fmt: skip
+    table = ablations.summary(pd.DataFrame(rows), ["forget image", "retain image", "world image"])
+    assert list(table.index) == ["b", "a", "vanilla"]  # in the order of the rows
+    assert table.loc["b", "forget image"] == "0.50 [0.40, 0.60]"
+    assert table.loc["b", "sham - edit, image"] == "+0.35 [+0.20, +0.50]"
+    assert table.loc["a", "sham - edit, image"] == "+0.25 [+0.10, +0.40]"
+    assert table.loc["vanilla", "sham - edit, image"] == "" == table.loc["b", "world image"]
+    assert table.loc["a", "world image"] == "0.30 [0.30, 0.30]"
+
+
 # --- what is stored --------------------------------------------------------------------------
 
 
@@ -372,3 +392,48 @@ def test_rows_come_from_about():
     g = ground()
     ids = {q.id for q in g.rows["absolute", "answer"].questions}
     assert {q.id for q in about(g.world, list(g.world.people))} <= ids
+
+
+def test_the_rows_of_smol_are_whole_and_none_stands_without_its_sham():
+    rows, made = read_table(ablations.table_of("smol"))
+    measured = done(rows)
+    for name in ablations.lists("smol"):
+        for label, (trial,) in ablations.trials(name, "smol").items():
+            groups = {group for key, group in measured if key == trial.key}
+            if groups:
+                assert groups == set(ablations.groups_of("smol")), label
+                part = rows[rows["trial"] == trial.key]
+                assert ("sham" in set(part["made_for"])) == trial.sham, label
+    assert {"strength", "data", "gate"} <= {
+        name for name in ablations.lists("smol")
+        if all((trial.key, "A") in measured or trial.key in made["impossible"]
+               for (trial,) in ablations.trials(name, "smol").values())
+    }  # fmt: skip
+
+
+def test_a_slice_of_smol_comes_out_the_same():
+    """A balanced reference needs 140 questions, so that edit can be made again here."""
+    rows, made = read_table(ablations.table_of("smol"))
+    (trial,) = ablations.trials("data", "smol")["70 balanced reference questions"]
+    model, processor = load("smol")
+    assert made["models"] == {"smol": fingerprint(model)}
+    world = load_people()
+    forget, everybody = world.groups["A"][:5], about(world, list(world.people))
+    whole = Rows(torch.ones(len(everybody), 1, 1), torch.ones(len(everybody)),
+                 tuple(everybody), "")  # fmt: skip
+    used = questions_for(trial, world, forget, whole)
+    few = [question for question in everybody if question.id in used]
+    assert len(few) == 70 + 70
+    g = trials.Ground(model, processor, world,
+                      record(model, processor, few, ("absolute",), ("answer",)))  # fmt: skip
+    photos = {"forget": about(world, forget, modalities=("image",))}
+    g.cache[tuple(forget)] = (photos, {"forget": answer_batches(processor, photos["forget"])})
+    with edit_for(trial, forget, g).on(model):
+        again = pd.DataFrame(trials.read(g, forget, ["forget"], False))
+    stored = rows[(rows["trial"] == trial.key) & (rows["group"] == "A")
+                  & (rows["made_for"] == "edit")]  # fmt: skip
+    both = again.merge(stored.astype(dict.fromkeys(ablations.WORDS, str)),
+                       on=["set", "modality", "person", "metric"])  # fmt: skip
+    exact = both[both["metric"] == "exact_match"]
+    assert len(exact) == 5
+    assert (exact["total_x"] - exact["total_y"]).abs().sum() <= 1  # processors round differently

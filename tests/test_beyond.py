@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 import torch
 
-from kvw_minimal import beyond, scores
-from kvw_minimal.beyond import choose, edit_of, everyone, pupil
+from kvw_minimal import ablations, beyond, scores
+from kvw_minimal.beyond import Reader, choose, edit_of, everyone, pupil
 from kvw_minimal.models import fingerprint
-from kvw_minimal.people import load_people
+from kvw_minimal.people import REPORT_GROUPS, load_people
 from kvw_minimal.unlearn import select
 
 
@@ -91,3 +91,37 @@ def test_the_rule_of_choice():
 def test_unknown_pupils_are_refused():
     with pytest.raises(ValueError, match="no pupil 'smell'"):
         pupil("smell")
+
+
+def test_stored_rows_are_fresh_and_a_slice_comes_out_the_same():
+    rows, made = ablations.read_table(beyond.TABLE, beyond.SOURCE)
+    assert set(made["models"]) == set(beyond.PUPILS)
+    world, group = load_people(), "B"
+    forget = world.forget_people(group, 5)
+    for name in ("text only", "voices"):
+        own, measured = ready(name)
+        assert made["models"][name] == fingerprint(own.model)
+        is_own = rows["trial"].map(lambda key, name=name: json.loads(key)["pupil"] == name)
+        strength = choose(rows[is_own.astype(bool)], "one pass")
+        reader = Reader(own, world, forget)
+        with edit_of(own, world, measured, forget, "one pass", strength).on(own.model):
+            again = reader.read(("forget", "test"), group, way="one pass", strength=strength)
+        stored = rows[(rows["trial"] == again["trial"][0]) & (rows["group"] == group)
+                      & (rows["made_for"] == "edit")]  # fmt: skip
+        keys = ["set", "modality", "person", "metric"]
+        again, stored = (t.astype(dict.fromkeys(keys, str)) for t in (again, stored))
+        both = again.merge(stored, on=keys)
+        assert len(both) == len(again)
+        exact = both[both["metric"] == "exact_match"]
+        gaps = (exact["total_x"] - exact["total_y"]).abs()
+        assert gaps.sum() <= 1  # one question: processors round differently
+
+
+def test_nothing_is_stored_without_its_sham():
+    rows, _ = ablations.read_table(beyond.TABLE, beyond.SOURCE)
+    reported = rows[rows["group"].isin(REPORT_GROUPS)]
+    for key, part in reported.groupby("trial", observed=True):
+        how = json.loads(key)
+        if how["way"] in ("one pass", "published"):
+            assert set(part["made_for"]) == {"edit", "sham"}, key
+            assert set(part["group"]) == set(REPORT_GROUPS), key

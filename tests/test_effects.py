@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kvw_minimal.effects import FACTORS, complete, interaction, main_effects, shares
+from kvw_minimal import ablations
+from kvw_minimal.effects import FACTORS, complete, grid, interaction, main_effects, shares
+from kvw_minimal.people import REPORT_GROUPS
 
 LEVELS = (("a", "b"), ("c", "d", "e"), ("f", "g"), ("h", "i"))
 
@@ -48,7 +50,17 @@ def test_three_together_are_the_rest():
 def test_levels_with_missing_cells_are_left_out():
     whole = [" / ".join(cell) for cell in itertools.product(*LEVELS)]
     assert complete(whole) == {name: list(own) for name, own in zip(FACTORS, LEVELS, strict=True)}
-    holes = [label for label in whole if not (" / e / " in label and label.endswith("h"))]
-    assert complete(holes)["positions"] == ["c", "d"]
+    holes = [label for label in whole if not (" / d / " in label and label.endswith("h"))]
+    assert complete(holes)["positions"] == ["c", "e"]
     with pytest.raises(ValueError, match="no cell"):
         complete([])
+
+
+def test_the_stored_factorial_is_whole():
+    """144 cells take the mass they should, on all five groups."""
+    rows, _ = ablations.read_table()
+    labelled = ablations.labelled("factorial", rows)
+    assert set(labelled["group"]) == set(REPORT_GROUPS)
+    forget = grid(labelled, "forget")
+    assert forget.shape == (144, 25) and not forget.isna().any(axis=None)
+    assert 0 < shares(forget).sum() <= 1

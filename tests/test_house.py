@@ -301,3 +301,19 @@ def test_tables_in_docstrings_reach_the_page(monkeypatch):
     plain_docstrings.process(None, "module", "protocols", protocols, None, lines)
     assert sum(line == ".. list-table::" for line in lines) == 2
     assert "   * - ``forget_score``" in lines and not any(line.startswith("|") for line in lines)
+
+
+def exercises_of(notebook: Path) -> list[str]:
+    """Titles of the exercises of a chapter, as `1. Exact match`."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    texts = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
+    after = "\n".join(texts).partition("## Exercises")[2]
+    return [title.rstrip(".") for title in re.findall(r"^\*\*(\d+\. .+?)\*\*", after, re.MULTILINE)]
+
+
+def test_the_table_of_exercises_is_whole():
+    """A teacher finds every exercise, under its name, and none that is not there."""
+    page = (ROOT / "book" / "teaching.md").read_text(encoding="utf-8")
+    for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        listed = re.findall(rf"\]\(\.\./notebooks/{notebook.name}\) \| (\d+\. [^|]+?) \|", page)
+        assert listed == exercises_of(notebook), notebook.name

@@ -1,14 +1,19 @@
 """Number formats: what multiplying in place does to gates that a log-gate keeps."""
 
+import json
+from dataclasses import replace
+
 import pytest
 import tiny
 import torch
 
+from kvw_minimal import ablations, precision
 from kvw_minimal.batches import answer_batches
 from kvw_minimal.coefficients import measure
+from kvw_minimal.edits import contrast, gate
 from kvw_minimal.models import columns, find_projections, fingerprint
-from kvw_minimal.people import load_people
-from kvw_minimal.precision import in_format, in_place, kept
+from kvw_minimal.people import REPORT_GROUPS, load_people
+from kvw_minimal.precision import EPOCHS, FORMATS, in_format, in_place, kept, measure_format
 from kvw_minimal.questions import about
 from kvw_minimal.unlearn import published, select
 
@@ -55,6 +60,18 @@ def test_small_steps_are_lost_in_bfloat16():
         assert not torch.equal(before[0], weights(model)[0])
 
 
+def test_a_step_is_taken_in_the_format_of_the_weights():
+    """Gate and product are both rounded to bfloat16, as `weight *= gate` in a bfloat16 model."""
+    model, batches, owners, retain = small(torch.bfloat16)
+    before = weights(model)
+    own = replace(batches[0], rows=[0])
+    asked = measure(model, [own], [owners[row] for row in batches[0].rows])
+    gates = gate(contrast(asked.pooled(), retain.pooled()), 5.0).bfloat16()
+    with in_place(model, batches[:1], owners, retain, strength=5.0):
+        for layer, (old, now) in enumerate(zip(before, weights(model), strict=True)):
+            assert torch.equal(now, old * gates[layer])
+
+
 def test_the_first_weights_come_back_whatever_happens():
     model, batches, owners, retain = small()
     mark = fingerprint(model)
@@ -80,3 +97,24 @@ def test_token_ids_stay_whole_numbers():
         assert batch.inputs["input_ids"].dtype == torch.int64
         pixels = batch.inputs.get("pixel_values")
         assert pixels is None or pixels.dtype == torch.bfloat16
+
+
+def test_stored_rows_are_fresh_and_a_slice_comes_out_the_same(monkeypatch):
+    rows, made = ablations.read_table(precision.TABLE, precision.SOURCE)
+    keys = {key: json.loads(key) for key in set(rows["trial"].astype(str))}
+    assert {how["format"] for how in keys.values()} == set(FORMATS)
+    assert set(rows["group"]) == set(REPORT_GROUPS)
+    assert {how["epochs"] for how in keys.values()} == {0, *EPOCHS}
+    monkeypatch.setattr(precision, "EPOCHS", (1,))
+    for part in measure_format("float32", load_people(), ("D",)):
+        same = part[["set", "modality", "person", "metric"]].astype(str).agg("/".join, axis=1)
+        again = part.assign(key=same).set_index("key")["total"]
+        old = rows[(rows["trial"] == part["trial"].iloc[0]) & (rows["group"] == "D")
+                   & (rows["made_for"] == part["made_for"].iloc[0])]  # fmt: skip
+        names = old[["set", "modality", "person", "metric"]].astype(str).agg("/".join, axis=1)
+        stored = old.assign(key=names).set_index("key")["total"]
+        exact = [key for key in again.index if key.endswith("exact_match")]
+        assert (again[exact] - stored[exact]).abs().sum() <= 2  # processors round differently
+        for key in again.index.difference(exact):
+            if key.startswith("weights"):
+                assert again[key] == pytest.approx(stored[key], abs=5e-3)
