@@ -36,11 +36,6 @@ from .unlearn import published, select, sham_people
 PUPILS = ("pocket", "text only", "voices")
 PUBLISHED = (2.0, 4.0, 6.5, 9.0, 13.0)  # strengths that the published schedule may have
 TABLE = RESULTS / "beyond.parquet"
-CHAT = (
-    "{% for message in messages %}<{{ message['role'] }}>{{ message['content'] }}"
-    "{% if message['role'] == 'assistant' %}<end>{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}<assistant>{% endif %}"
-)
 
 #: hash of all code that decides these results, as it was imported
 SOURCE = source_hash((*DECIDING, "trials", "voices", "beyond"))
@@ -74,7 +69,7 @@ def without_eyes(model, processor) -> tuple[torch.nn.Module, Any]:
     alone.model.load_state_dict(model.model.language_model.state_dict())
     alone.lm_head.load_state_dict(model.lm_head.state_dict())
     tokenizer = AutoTokenizer.from_pretrained(processor.tokenizer.name_or_path)
-    tokenizer.chat_template = CHAT  # the text turns of `pocket`
+    tokenizer.chat_template = voices.CHAT  # the text turns of `pocket`
     return alone.to(model.dtype).eval(), tokenizer
 
 
