@@ -192,7 +192,7 @@ def smol_data() -> dict[str, list[Trial]]:
 
 
 def smol_layers() -> dict[str, list[Trial]]:
-    """Thirds of the layers, and one pass over all thirty, at equal mass."""
+    """Thirds of the layers that `ON_SMOL` edits, at equal mass."""
     ranges = ((1, 9), (10, 19), (20, 28))
     return {f"layers {a} to {b}": [Trial(replace(ON_SMOL, layers=(a, b)), mass=0.03)]
             for a, b in ranges}  # fmt: skip
@@ -236,6 +236,12 @@ def trials(ablation: str, model: str = "pocket") -> dict[str, list[Trial]]:
 def table_of(model: str) -> Path:
     """Where the rows of a model are stored."""
     return TABLE if model == "pocket" else TABLE.with_name(f"ablations-{model}.parquet")
+
+
+def command_of(model: str) -> str:
+    """What makes the table of a model."""
+    which = "" if model == "pocket" else f" --model {model}"
+    return f"python -m kvw_minimal.ablations run{which}"
 
 
 def read_table(path: Path = TABLE, source: str = SOURCE) -> tuple[pd.DataFrame, dict]:
@@ -469,7 +475,7 @@ class Store:
             seconds=self.seconds + time.perf_counter() - self.start, seed=0,
             data=self.ground.world.checksum, models={self.model: fingerprint(self.ground.model)},
             trials=SOURCE, impossible=sorted(self.impossible),
-            command="python -m kvw_minimal.ablations run", **self.notes,
+            command=command_of(self.model), **self.notes,
         )  # fmt: skip
         write_table(self.frame(), made, self.path)
         self.written = time.perf_counter()
@@ -489,7 +495,7 @@ def add_chosen(store: Store, candidates: list[Trial], groups: Iterable[str]) -> 
 def run_all(names: Iterable[str], ground: Ground, path: Path = TABLE,
             groups: Iterable[str] = REPORT_GROUPS, model: str = "pocket") -> None:  # fmt: skip
     """Measure what is missing of some ablations; what is done is kept when it is interrupted."""
-    store = Store(ground, path, model)
+    store, names = Store(ground, path, model), list(names)
     store.resume()
     try:
         tuned = any(are_candidates(name, those) for name in names

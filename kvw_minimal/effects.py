@@ -58,9 +58,9 @@ def grid(rows: pd.DataFrame, part: str, metric: str = "exact_match") -> pd.DataF
     own = own.astype({"label": str, "person": str})
     sums = own.groupby(["label", "person"])[["total", "n"]].sum()
     wide = (sums["total"] / sums["n"]).unstack()
+    levels = complete(list(wide.index))
     wide.index = pd.MultiIndex.from_tuples(
         [tuple(label.split(" / ")) for label in wide.index], names=FACTORS)  # fmt: skip
-    levels = complete([" / ".join(cell) for cell in wide.index])
     return wide.loc[list(itertools.product(*levels.values()))]
 
 

@@ -417,6 +417,7 @@ def test_a_slice_of_smol_comes_out_the_same():
     (trial,) = ablations.trials("data", "smol")["70 balanced reference questions"]
     model, processor = load("smol")
     assert made["models"] == {"smol": fingerprint(model)}
+    assert made["command"] == ablations.command_of("smol")
     world = load_people()
     forget, everybody = world.groups["A"][:5], about(world, list(world.people))
     whole = Rows(torch.ones(len(everybody), 1, 1), torch.ones(len(everybody)),
