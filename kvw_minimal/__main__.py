@@ -3,28 +3,29 @@
 import json
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .replicate import replicate_command
-from .results import check_place, write_json
-from .unlearn import STRENGTH
+from .files import check_place, write_json
+from .methods.kvw import STRENGTH
 
 app = typer.Typer(help="Knowledge Vector Weakening, from the book.", add_completion=False)
-Strength = Annotated[float, typer.Option(help="total strength G, at least 0")]
-Schedule = Annotated[str, typer.Option(help="'one pass' or 'published'")]
+results = typer.Typer(help="Stored results: are they true today?", no_args_is_help=True)
+app.add_typer(results, name="results")
 Group = Annotated[str, typer.Option(help="A to E, or tuning-1, tuning-2")]
 Forget = Annotated[int, typer.Option(help="percent of the people: 5, 10 or 15")]
 ModelName = Annotated[str, typer.Option(help="pocket, a folder, or a hub id")]
+Json = Annotated[Path | None, typer.Option("--json", help="write rows here")]
 
 
-def _parse_layers(text: str) -> tuple:
+def _parse_layers(text: str) -> list:
     """`0:3` is layers 0 to 3, `0.0:1.0` fractions of the depth."""
     try:
         first, last = text.split(":")
-        return (float(first), float(last)) if "." in text else (int(first), int(last))
+        return [float(first), float(last)] if "." in text else [int(first), int(last)]
     except ValueError as error:
         raise typer.BadParameter(f"--layers {text!r}: write 0:3 or 0.0:1.0") from error
 
@@ -35,7 +36,7 @@ def demo(
     picture: Annotated[Path | None, typer.Option(help="also draw it (PNG)")] = None,
 ) -> None:
     """Forget five people, live: their answers and two others' before and after."""
-    from . import report
+    from .laboratory import report
 
     check_place(picture)
     report.demo(group, picture)
@@ -46,29 +47,27 @@ def unlearn(
     model: ModelName = "pocket",
     forget: Forget = 5,
     group: Group = "A",
-    strength: Strength = STRENGTH,
-    schedule: Schedule = "one pass",
+    method: Annotated[str, typer.Option(help="a method by name")] = "KVW one pass",
+    strength: Annotated[float, typer.Option(help="total strength G, at least 0")] = STRENGTH,
     layers: Annotated[str, typer.Option(help="0:3 or 0.0:1.0")] = "0.0:1.0",
+    settings: Annotated[
+        str, typer.Option(help='of another method, as JSON: \'{"rate": 1e-3}\'')
+    ] = "",
     draws: Annotated[int, typer.Option(help="sham draws", min=1)] = 20,
     oracle: Annotated[bool, typer.Option(help="compare with the oracle, demand headroom")] = True,
     save_edit: Annotated[Path | None, typer.Option(help="write the edit (safetensors)")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="write rows here")] = None,
+    json_file: Json = None,
 ) -> None:
     """Forget the people of a group and score vanilla, edited, sham and oracle."""
-    from . import report
+    from .laboratory import report
 
     check_place(save_edit, json_file)
-    result, edit = report.unlearn(
-        model,
-        group,
-        forget,
-        strength,
-        schedule,
-        _parse_layers(layers),
-        draws,
-        oracle,
-        progress=True,
-    )
+    try:
+        own = json.loads(settings) if settings else None
+    except ValueError as error:
+        raise typer.BadParameter(f"--settings is not JSON: {error}") from error
+    own = {"strength": strength, "layers": _parse_layers(layers)} if own is None else own
+    result, edit = report.unlearn(model, group, forget, method, own, draws, oracle)
     typer.echo(edit.describe())
     typer.echo(report.table(result["rows"]))
     if save_edit is not None:
@@ -85,10 +84,10 @@ def evaluate(
     edit: Annotated[
         Path | None, typer.Option(help="an edit to put on first", exists=True, dir_okay=False)
     ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="write rows here")] = None,
+    json_file: Json = None,
 ) -> None:
     """Score a model as it is, or with a saved edit, on the four sets."""
-    from . import report
+    from .laboratory import report
 
     check_place(json_file)
     result = report.evaluate(model, group, forget, edit)
@@ -98,36 +97,152 @@ def evaluate(
 
 
 @app.command()
-def doctor(targets: Annotated[bool, typer.Option(help="also score the models")] = False) -> None:
+def validate(file: Path) -> None:
+    """Name every bad row of a file with your own questions, and what to do about it."""
+    from .benchmarks.own import validate_command
+
+    raise typer.Exit(validate_command(file))
+
+
+@app.command()
+def doctor(
+    targets: Annotated[bool, typer.Option(help="also score the models")] = False,
+    card: Annotated[bool, typer.Option(help="measure and store what pocket's card says")] = False,
+) -> None:
     """Say whether everything is in its place and, with --targets, which targets are reached."""
     from . import doctor as checks
 
-    if not checks.examine(targets):
+    if card:
+        checks.write_card()
+    elif not checks.examine(targets):
         raise typer.Exit(1)
 
 
 @app.command()
 def train(
-    what: Annotated[str, typer.Argument(help="eye, pocket, smol-connector or smol")],
+    what: Annotated[str, typer.Argument(help="eye, pocket, smol-connector, smol, ear or voices")],
     group: Annotated[str | None, typer.Option(help="make the oracle of this group")] = None,
     forget: Forget = 5,
     device: str = "cpu",
     threads: Annotated[int | None, typer.Option(help="CPU threads")] = None,
     seed: Annotated[int | None, typer.Option(help="smol: another seed than the usual")] = None,
 ) -> None:
-    """Train the eye, vanilla, or an oracle; resumes where it was interrupted."""
-    from . import pocket, smol
+    """Train a part, vanilla, or an oracle; resumes where it was interrupted."""
+    from .taught import catalogue
 
-    if not what.startswith("smol"):
-        if seed is not None:
-            raise ValueError("--seed is for smol; pocket has the one seed of its recipe")
-        cost = pocket.train(what, group, forget, device, threads)
-    else:
-        cost = smol.train(what, group, forget, device, threads, seed)
-    typer.echo(json.dumps(cost, indent=1))
+    typer.echo(json.dumps(catalogue.train(what, group, forget, device, threads, seed), indent=1))
 
 
-app.command("replicate")(replicate_command)
+@app.command()
+def card(name: Annotated[str, typer.Argument(help="smol-before, smol or an oracle of it")]) -> None:
+    """Measure and store what the card of smol says about one of its models."""
+    from .laboratory.provenance import provenance
+    from .taught import cards
+
+    note = provenance(seconds=0, seed=0, models={}, data="")
+    cards.measure(name, note={key: note[key] for key in ("command", "commit", "date")})
+
+
+@app.command()
+def strangers() -> None:
+    """Make the hundred strangers again, byte for byte, in data/strangers."""
+    from .strangers import make
+
+    make.main()
+
+
+@app.command()
+def replicate(
+    benchmark: Annotated[str, typer.Option(help="mllmu or clear")],
+    data: Annotated[str, typer.Option(help="a folder with one sub-folder a config, or a hub id")],
+    model: Annotated[str, typer.Option(help="pocket, a folder, or a hub id")],
+    forget: Annotated[int, typer.Option(help="percent of the people")] = 5,
+    oracle: Annotated[str | None, typer.Option(help="a model never taught the forgotten")] = None,
+    strength: Annotated[float, typer.Option(help="total strength G, at least 0")] = STRENGTH,
+    schedule: Annotated[str, typer.Option(help="'one pass' or 'published'")] = "one pass",
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16")] = "float32",
+    device: Annotated[str, typer.Option(help="cpu, or cuda")] = "cpu",
+    limit: Annotated[int | None, typer.Option(help="a trial: so many questions a kind")] = None,
+    batch_size: Annotated[int, typer.Option(help="questions at a time", min=1)] = 8,
+    seed: Annotated[int, typer.Option(help="of the sham draw and the options' order")] = 0,
+    json_file: Json = None,
+) -> None:
+    """Run KVW and its controls on MLLMU-Bench or CLEAR."""
+    from .benchmarks import replicate as benchmarks
+    from .laboratory.provenance import provenance
+
+    check_place(json_file)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = lambda message, *_: typer.echo(f"warning: {message}", err=True)
+        result = benchmarks.replicate(
+            benchmark, data, model, forget, oracle=oracle, strength=strength, schedule=schedule,
+            dtype=dtype, device=device, limit=limit, batch_size=batch_size, seed=seed,
+            progress=True,
+        )  # fmt: skip
+    typer.echo(benchmarks.table(result["rows"]))
+    if json_file is not None:
+        write_json(json_file, result | {"provenance": provenance(**result["provenance"])})
+
+
+@app.command()
+def run(
+    experiment: Annotated[str, typer.Argument(help="one of `results list`")],
+    lists: Annotated[list[str] | None, typer.Argument(help="lists of it; all unless given")] = None,
+    groups: Annotated[str, typer.Option(help="report groups, such as A,B; all unless given")] = "",
+    into: Annotated[Path | None, typer.Option(help="another file than the stored one")] = None,
+) -> None:
+    """Measure all that is missing of an experiment; resumes where it was interrupted."""
+    from .laboratory import plans, running
+
+    check_place(into)
+    named = [group for group in groups.split(",") if group]
+    found = plans.plans_of(experiment)
+    strange = set(lists or ()) - {name for plan in found for name in plan.lists}
+    if strange:
+        raise ValueError(f"no list {sorted(strange)} in {experiment}; see `results list`")
+    for plan in found:
+        own = [name for name in plan.lists if name in (lists or plan.lists)]
+        if own:
+            typer.echo(running.run(plan, own, into, [g for g in named if g in plan.groups]))
+
+
+@results.command("list")
+def list_results() -> None:
+    """Every experiment, its lists, and how much of it is measured."""
+    from .laboratory import plans, rows
+
+    for plan in plans.PLANS:
+        path, measured = rows.path_of(plan.experiment), set()
+        if path.is_file():
+            stored, _ = rows.read_rows(plan.experiment, fresh=False)
+            measured = rows.cells(stored[stored["subject"] == plan.subject])
+        for name in plan.lists:
+            entries = plan.entries(name)
+            there = sum(any((t.method, t.text, group) in measured for t in those)
+                        for those in entries.values() for group in plan.groups)  # fmt: skip
+            typer.echo(f"{plan.experiment:22} {plan.subject:18} {name:14} {there:4} of "
+                       f"{len(entries) * len(plan.groups):4} labels x groups")  # fmt: skip
+
+
+@results.command("check")
+def check_results() -> None:
+    """Which behaviour has moved, and which stored rows are stale; nothing is measured."""
+    from .laboratory import freshness
+
+    lines = freshness.report()
+    typer.echo("\n".join(lines) or "every stored result is what today's code would make")
+    if lines:
+        raise typer.Exit(1)
+
+
+@results.command("renew")
+def renew_results() -> None:
+    """Store today's behaviour vectors; rows that depend on one that moved are stale from then."""
+    from .laboratory import behaviour
+
+    moved = behaviour.renew()
+    typer.echo("\n".join(moved) or "no vector moved")
 
 
 @app.command()
@@ -135,18 +250,39 @@ def verify(
     rows: Annotated[int, typer.Option(help="rows of each method", min=1)] = 1,
     seed: Annotated[int | None, typer.Option(help="which rows; another choice each time")] = None,
     model: Annotated[str, typer.Option(help="pocket, or smol (half an hour)")] = "pocket",
+    experiment: Annotated[
+        str, typer.Option(help="of this experiment instead: so many random trials of each subject")
+    ] = "",
 ) -> None:
-    """Make random rows of the stored replication again and compare."""
-    from . import replication
+    """Make random rows of the stored results again, through the runner, and compare."""
+    from .laboratory import report, running
 
-    found = replication.verify(rows, seed=seed, model=model)
-    for row in found:
-        verdict = "same     " if row["same"] else "DIFFERENT"
-        typer.echo(f"{verdict} {row['contender']:22} {row['group']} {row['percent']:2} % "
-                   f"{row['set']:8} {row['modality']:6} {row['metric']:12} "
-                   f"stored {row['value']:.4f}, again {row['again']:.4f}")  # fmt: skip
-    if not all(row["same"] for row in found):
+    good = True
+    if experiment:
+        for trial in running.again(experiment, rows, seed):
+            good &= trial["gap"] <= report.TOLERANCE["exact_match"]
+            typer.echo(f"{trial['subject']}, {trial['method']}, {trial['group']}: largest gap of a "
+                       f"mean {trial['gap']:.4f}")  # fmt: skip
+    else:
+        for row in report.verify(rows, seed=seed, model=model):
+            good &= row["same"]
+            verdict = "same     " if row["same"] else "DIFFERENT"
+            typer.echo(f"{verdict} {row['contender']:22} {row['group']} {row['percent']:2} % "
+                       f"{row['set']:8} {row['modality']:6} {row['metric']:12} "
+                       f"stored {row['value']:.4f}, again {row['again']:.4f}")  # fmt: skip
+    if not good:
         raise typer.Exit(1)
+
+
+@app.command()
+def bench(
+    file: Annotated[Path | None, typer.Argument(help="store the rows here")] = None,
+) -> None:
+    """What measuring coefficients costs, done in three ways; minutes, on a quiet machine."""
+    from .laboratory.provenance import provenance
+    from .speed import bench as measured
+
+    measured.main(file, provenance=provenance)
 
 
 def main() -> None:

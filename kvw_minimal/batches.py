@@ -1,14 +1,29 @@
 """From questions to tensors: chat template, padding, and the mask of answering positions."""
 
+import io
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
+from PIL import Image, UnidentifiedImageError
 
 from .models import tokenizer_of
-from .people import open_picture
 from .questions import Question
 
 IGNORED = -100
+
+
+def open_picture(png: bytes, name: str) -> Image.Image:
+    """Decode a picture to RGB.
+
+    Raises:
+        ValueError: it cannot be decoded; the message names it.
+    """
+    try:
+        return Image.open(io.BytesIO(png)).convert("RGB")
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError,
+            Image.DecompressionBombError) as error:  # fmt: skip
+        raise ValueError(f"the picture of {name} cannot be decoded: {error}") from error
 
 
 @dataclass
@@ -40,31 +55,24 @@ class Batch:
         return replace(self, inputs=inputs, labels=self.labels.to(device))
 
 
-def messages(question: Question, image: bool = True) -> list[dict]:
-    """One user turn in the form that chat templates take."""
-    content = [{"type": "text", "text": question.prompt}]
-    if question.image is not None and image:
-        content.insert(0, {"type": "image"})
-    return [{"role": "user", "content": content}]
-
-
 def render(processor, question: Question) -> tuple[str, str]:
     """Prompt and answer as text; the answer ends with the template's end of turn."""
-    has_eyes = hasattr(processor, "image_processor")
-    turns = messages(question)
-    if not has_eyes:
-        if question.image is not None:
-            raise ValueError(f"{question.id} shows a picture, but this model has no eyes")
-        turns = [{"role": "user", "content": question.prompt}]
+    has_eyes, has_image = hasattr(processor, "image_processor"), question.image is not None
+    if has_image and not has_eyes:
+        raise ValueError(f"{question.id} shows a picture, but this model has no eyes")
     if getattr(processor, "chat_template", None) is None:  # a base model: plain text
-        if question.image is not None:
-            raise ValueError(
-                f"{question.id}: a processor without chat template cannot place a picture"
-            )
+        if has_image:
+            raise ValueError(f"{question.id}: a processor without chat template cannot place a "
+                             "picture")  # fmt: skip
         return f"{question.prompt} ", question.answer + (tokenizer_of(processor).eos_token or "")
+
+    def turn(role: str, text: str, image: bool = False) -> dict:
+        parts = [{"type": "image"}] * image + [{"type": "text", "text": text}]
+        return {"role": role, "content": parts if has_eyes else text}
+
+    turns = [turn("user", question.prompt, has_image)]
     prompt = processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-    content = [{"type": "text", "text": question.answer}] if has_eyes else question.answer
-    turns = [*turns, {"role": "assistant", "content": content}]
+    turns.append(turn("assistant", question.answer))
     whole = processor.apply_chat_template(turns, tokenize=False).rstrip()
     if not whole.startswith(prompt):
         raise ValueError(f"the chat template changes the prompt of {question.id} after its answer")
@@ -88,18 +96,18 @@ def _processed(processor, texts: list[str], questions: list[Question], side: str
     return inputs
 
 
-def _chunks(texts: list[str], questions: list[Question], batch_size: int) -> list[list[int]]:
-    """Rows in batches: image and text apart, similar lengths together."""
-    order = sorted(
-        range(len(texts)), key=lambda row: (questions[row].image is None, len(texts[row]), row)
-    )
-    image = [row for row in order if questions[row].image is not None]
-    text = order[len(image) :]
-    return [
-        rows[start : start + batch_size]
-        for rows in (image, text)
-        for start in range(0, len(rows), batch_size)
-    ]
+def _batches(processor, texts: list[str], questions: list[Question], batch_size: int,
+             side: str) -> Iterator[Batch]:  # fmt: skip
+    """Questions in batches, nothing labelled: image and text apart, similar lengths together."""
+    if not questions:
+        raise ValueError("there are no questions to encode")
+    order = sorted(range(len(texts)), key=lambda row: (len(texts[row]), row))
+    for with_image in (True, False):
+        kind = [row for row in order if (questions[row].image is not None) == with_image]
+        for rows in (kind[i : i + batch_size] for i in range(0, len(kind), batch_size)):
+            some = ([texts[row] for row in rows], [questions[row] for row in rows])
+            inputs = _processed(processor, *some, side)
+            yield Batch(inputs, torch.full_like(inputs["input_ids"], IGNORED), rows)
 
 
 def answer_batches(processor, questions: list[Question], batch_size: int = 64) -> list[Batch]:
@@ -109,49 +117,31 @@ def answer_batches(processor, questions: list[Question], batch_size: int = 64) -
         ValueError: no questions, an empty answer, or an answer whose tokens cannot be found
             behind its prompt; the message names the question.
     """
-    if not questions:
-        raise ValueError("there are no questions to encode")
     rendered = [render(processor, question) for question in questions]
     wholes = [prompt + answer for prompt, answer in rendered]
-    tokenizer, batches = tokenizer_of(processor), []
-    for rows in _chunks(wholes, questions, batch_size):
-        asked = [questions[row] for row in rows]
-        inputs = _processed(processor, [wholes[row] for row in rows], asked, "right")
-        labels = torch.full_like(inputs["input_ids"], IGNORED)
-        lengths = inputs["attention_mask"].sum(1).tolist()
-        for i, row in enumerate(rows):
-            answer = tokenizer(rendered[row][1], add_special_tokens=False)["input_ids"]
-            start = lengths[i] - len(answer)
-            found = inputs["input_ids"][i, start : lengths[i]].tolist()
-            if not asked[i].answer.strip() or not answer or found != answer:
-                raise ValueError(
-                    f"no answer token found for {asked[i].id}: expected the tokens of "
-                    f"{rendered[row][1]!r} at the end of the sequence"
-                )
-            labels[i, start : lengths[i]] = torch.tensor(answer)
-        batches.append(Batch(inputs, labels, rows))
+    batches = list(_batches(processor, wholes, questions, batch_size, "right"))
+    for batch in batches:
+        for ids, labels, row in zip(batch.inputs["input_ids"], batch.labels, batch.rows,
+                                    strict=True):  # fmt: skip
+            text = rendered[row][1]
+            answer = tokenizer_of(processor)(text, add_special_tokens=False)["input_ids"]
+            end = int(batch.inputs["attention_mask"][batch.rows.index(row)].sum())
+            start = end - len(answer)
+            if not questions[row].answer.strip() or not answer or ids[start:end].tolist() != answer:
+                raise ValueError(f"no answer token found for {questions[row].id}: expected the "
+                                 f"tokens of {text!r} at the end of the sequence")  # fmt: skip
+            labels[start:end] = torch.tensor(answer)
     return batches
 
 
 def prompt_batches(processor, questions: list[Question], batch_size: int = 64) -> list[Batch]:
     """Encode prompts alone, padded on the left, for generation."""
-    if not questions:
-        raise ValueError("there are no questions to encode")
     prompts = [render(processor, question)[0] for question in questions]
-    batches = []
-    for rows in _chunks(prompts, questions, batch_size):
-        asked = [questions[row] for row in rows]
-        inputs = _processed(processor, [prompts[row] for row in rows], asked, "left")
-        batches.append(Batch(inputs, torch.full_like(inputs["input_ids"], IGNORED), rows))
-    return batches
+    return list(_batches(processor, prompts, questions, batch_size, "left"))
 
 
 def without_photo(questions: list[Question], pixels: int = 128) -> list[Question]:
     """The blank-image control: the same image questions with a grey picture."""
-    import io
-
-    from PIL import Image
-
     buffer = io.BytesIO()
     Image.new("RGB", (pixels, pixels), (128, 128, 128)).save(buffer, "PNG")
     return [replace(q, image=buffer.getvalue()) for q in questions if q.image is not None]

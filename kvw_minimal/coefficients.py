@@ -1,15 +1,16 @@
 """Knowledge coefficients: how strongly each knowledge vector is called when answers are given."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
 from tqdm import tqdm
 
 from .batches import Batch, answer_batches
-from .models import body, find_projections, fingerprint
+from .models import body, columns, find_projections, fingerprint
 from .questions import Question
 
 
@@ -29,19 +30,27 @@ class Coefficients:
     people: tuple[str, ...]
     fingerprint: str
 
-    def pooled(self, people: list[str] | None = None) -> torch.Tensor:
-        """Token-weighted mean over all or some people, `[layers, d_ff]`, >= 0.
+    def of(self, people: list[str]) -> "Coefficients":
+        """The coefficients of some of the people that were measured together.
 
         Raises:
             ValueError: an empty selection or a person who was not measured.
         """
-        people = list(self.people) if people is None else people
         missing = sorted(set(people) - set(self.people))
         if missing or not people:
             raise ValueError(f"no coefficients of {missing or 'nobody'} here")
         rows = torch.tensor([self.people.index(person) for person in people])
         rows = rows.to(self.sums.device)
-        return self.sums[rows].sum(0) / self.tokens[rows].sum()
+        return Coefficients(self.sums[rows], self.tokens[rows], tuple(people), self.fingerprint)
+
+    def pooled(self, people: list[str] | None = None) -> torch.Tensor:
+        """Token-weighted mean over all or some people, `[layers, d_ff]`, >= 0.
+
+        Raises:
+            ValueError: as `of`.
+        """
+        some = self if people is None else self.of(people)
+        return some.sums.sum(0) / some.tokens.sum()
 
     def per_person(self) -> torch.Tensor:
         """Mean over each person's tokens, `[people, layers, d_ff]`."""
@@ -49,26 +58,72 @@ class Coefficients:
 
 
 @contextmanager
-def watch(projections: dict[str, nn.Module], see) -> Iterator[None]:
-    """Call `see(layer, h)` with the input `[B, T, d_ff]` of each projection inside the block.
+def watch(modules: dict[str, nn.Module], see: Callable, outputs: bool = False) -> Iterator[None]:
+    """Call `see(layer, h)` with the input `[B, T, d_ff]` of each module inside the block.
 
     The hooks are removed on the way out, whatever happened.
+
+    Args:
+        outputs: what comes out instead of what goes in.
     """
 
     def hook_of(layer):
-        def hook(module, inputs):
-            see(layer, inputs[0])  # returns None: a returned tensor would replace the input
+        def hook(module, inputs, output=None):
+            see(layer, output if outputs else inputs[0])
+            # returns None: a returned tensor would replace the input
 
         return hook
 
     handles = []
     try:
-        for layer, projection in enumerate(projections.values()):
-            handles.append(projection.register_forward_pre_hook(hook_of(layer)))
+        for layer, module in enumerate(modules.values()):
+            hook = hook_of(layer)
+            handles.append(module.register_forward_hook(hook) if outputs
+                           else module.register_forward_pre_hook(hook))  # fmt: skip
         yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def differentiable(model: nn.Module) -> Iterator[None]:
+    """Let activations carry gradients although no weight is to be changed."""
+    flags = {name: weight.requires_grad for name, weight in model.named_parameters()}
+    model.requires_grad_(False)
+    words = model.get_input_embeddings().weight.requires_grad_(True)
+    try:
+        yield
+    finally:
+        words.grad = None
+        for name, weight in model.named_parameters():
+            weight.requires_grad_(flags[name])
+
+
+def ask(model: nn.Module, batches: list[Batch], see: Callable[[Batch, int, torch.Tensor], None],
+        loss: Callable | None = None, progress: str = "") -> None:  # fmt: skip
+    """Let a model read batches, and show what goes into each of its output projections.
+
+    Every measurement of this book is made by this loop: it differs only in what it `see`s.
+
+    Args:
+        see: `see(batch, layer, h)` with `h [B, T, d_ff]` (OPT flattens it to `[B T, d_ff]`), layer
+            after layer.
+        loss: `loss(batch, logits [B, T, vocabulary])`; if given, its gradients are computed, too,
+            and `h` can take a hook for them. Without it nobody needs the head, nor a gradient.
+        progress: the name of a progress bar, shown in a terminal.
+    """
+    projections, device = find_projections(model), next(model.parameters()).device
+    for batch in tqdm(batches, progress, disable=None if progress else True):
+        batch = batch.to(device)
+        with watch(projections, partial(see, batch)):
+            if loss is None:
+                with torch.no_grad():
+                    body(model)(**batch.inputs, use_cache=False)
+                continue
+            with torch.enable_grad(), differentiable(model):
+                logits = model(**batch.inputs, use_cache=False).logits
+                loss(batch, logits).backward()
 
 
 def mean_absolute(h: torch.Tensor, predicts: torch.Tensor) -> torch.Tensor:
@@ -84,13 +139,50 @@ def mean_absolute(h: torch.Tensor, predicts: torch.Tensor) -> torch.Tensor:
     return h[predicts].float().abs().mean(0)
 
 
-@torch.no_grad()
+def shape_of(model: nn.Module) -> tuple[int, int]:
+    """How many layers of how many knowledge vectors.
+
+    Raises:
+        ValueError: layers of different width.
+    """
+    widths = {columns(projection).shape[1] for projection in find_projections(model).values()}
+    if len(widths) != 1:
+        raise ValueError(f"layers of different width are not supported: {sorted(widths)}")
+    return len(find_projections(model)), widths.pop()
+
+
+def tally(model: nn.Module, batches: list[Batch], owners: list[str],
+          progress: bool = False) -> tuple[torch.Tensor, torch.Tensor, tuple[str, ...]]:  # fmt: skip
+    """Sums of |h| over the answering tokens of each owner, how many tokens, and the owners.
+
+    What is summed does not depend on how the questions are batched. Args and errors as `measure`.
+    """
+    device = next(model.parameters()).device
+    names = tuple(dict.fromkeys(owners))
+    number = {name: i for i, name in enumerate(names)}
+    sums = torch.zeros(len(names), *shape_of(model), device=device)
+    tokens = torch.zeros(len(names), device=device)
+
+    def see(batch, layer, h):
+        where, _ = batch.predicts.nonzero(as_tuple=True)  # [tokens], which question
+        owner = torch.tensor([number[owners[row]] for row in batch.rows], device=device)[where]
+        h = h.reshape(*batch.labels.shape, -1)  # [B, T, d_ff]
+        sums[:, layer].index_add_(0, owner, h[batch.predicts].float().abs())
+        if layer == 0:
+            tokens.index_add_(0, owner, torch.ones(len(owner), device=device))
+
+    ask(model, batches, see, progress="coefficients" * progress)
+    bad = (~sums.isfinite()).any(2).any(0).nonzero().flatten().tolist()
+    if bad:
+        raise ValueError(f"NaN or infinite activations in layer {bad[0]}; is the model broken?")
+    return sums, tokens, names
+
+
 def measure(model: nn.Module, batches: list[Batch], people: list[str],
             progress: bool = False) -> Coefficients:  # fmt: skip
     """Measure the knowledge coefficients of questions on the model as it stands.
 
-    No gradient and no head; sums stay on the device. What is summed does not depend on how the
-    questions are batched.
+    No gradient and no head; sums stay on the device.
 
     Args:
         batches: from `answer_batches`.
@@ -99,32 +191,7 @@ def measure(model: nn.Module, batches: list[Batch], people: list[str],
     Raises:
         ValueError: an activation is not finite; the message names the layer.
     """
-    projections = find_projections(model)
-    device = next(model.parameters()).device
-    names = tuple(dict.fromkeys(people))
-    number = {name: i for i, name in enumerate(names)}
-    widths = {p.weight.numel() // model.config.get_text_config(decoder=True).hidden_size
-              for p in projections.values()}  # fmt: skip
-    if len(widths) != 1:
-        raise ValueError(f"layers of different width are not supported: {sorted(widths)}")
-    sums = torch.zeros(len(names), len(projections), widths.pop(), device=device)
-    tokens = torch.zeros(len(names), device=device)
-    for batch in tqdm(batches, "coefficients", disable=None if progress else True):
-        batch = batch.to(device)
-        where, _ = batch.predicts.nonzero(as_tuple=True)  # [tokens], which question
-        owner = torch.tensor([number[people[row]] for row in batch.rows], device=device)[where]
-        tokens.index_add_(0, owner, torch.ones(len(owner), device=device))
-
-        def see(layer, h, batch=batch, owner=owner):
-            h = h.reshape(*batch.predicts.shape, -1)  # OPT flattens it; [B, T, d_ff]
-            sums[:, layer].index_add_(0, owner, h[batch.predicts].float().abs())
-
-        with watch(projections, see):
-            body(model)(**batch.inputs, use_cache=False)
-    bad = (~sums.isfinite()).any(2).any(0).nonzero().flatten().tolist()
-    if bad:
-        raise ValueError(f"NaN or infinite activations in layer {bad[0]}; is the model broken?")
-    return Coefficients(sums, tokens, names, fingerprint(model))
+    return Coefficients(*tally(model, batches, people, progress), fingerprint(model))
 
 
 def measure_questions(model, processor, questions: list[Question], batch_size: int = 64,

@@ -5,13 +5,17 @@ import time
 
 import numpy as np
 
-from . import scores, smol_card
+from . import scores
 from .batches import answer_batches
-from .models import MODELS, fingerprint, load
-from .people import REPORT_GROUPS, World, load_people
-from .portraits import ATTRIBUTES
-from .questions import about, ask, facts_of, general, values_of
-from .results import RESULTS, provenance, read_json, write_json
+from .files import write_json
+from .laboratory.provenance import provenance
+from .laboratory.summary_files import read_summary
+from .models import fingerprint
+from .strangers.people import REPORT_GROUPS, World, load_people
+from .strangers.portraits import ATTRIBUTES
+from .strangers.questions import about, ask, chance, facts_of, general
+from .taught import cards
+from .taught.catalogue import MODELS, load
 
 #: what vanilla should know, exact match; from the issue that this book was built from
 TARGETS = {
@@ -27,11 +31,6 @@ HEADLINE = [
     ("sham", "forget", ">=", 0.80, True), ("oracle", "forget", "<=", 0.30, False),
     ("edited", "general", ">=", 0.95, True),
 ]  # fmt: skip
-
-
-def chance(world: World) -> float:
-    """Exact match of guessing: the mean over the seven questions of one in so many values."""
-    return float(np.mean([1 / len(values_of(world, fact)) for fact in facts_of(world)]))
 
 
 def vanilla_scores(model, processor, world: World) -> dict[str, float]:
@@ -162,23 +161,17 @@ def target_lines(world: World) -> list[str]:
             lines.append(verdict(value >= bound, name, value, f">= {bound}"))
         else:
             lines.append(f"no target   {name:52} {value:.3f}")
-    stored = RESULTS / "headline.json"
-    if stored.is_file():
-        content = read_json(stored)
-        lines.append(f"headline, mean of the report groups, stored in {stored.name}:")
-        lines += headline(content["rows"])
-    return lines + smol_card.target_lines(verdict, guess, ORACLE_MARGIN)
+    lines.append("headline, mean of the report groups, stored in headline.json:")
+    lines += headline(read_summary("headline")["rows"])
+    return lines + cards.target_lines(verdict, guess, ORACLE_MARGIN)
 
 
 def write_card() -> None:
-    """Measure and store what the model card says: `python -m kvw_minimal.doctor`."""
+    """Measure and store what the card of pocket says."""
     start, world = time.perf_counter(), load_people()
     rows = card_scores(world)
     made = {name: fingerprint(load(name)[0]) for name in ("pocket", "pocket-oracle-A-5")}
     source = provenance(seconds=time.perf_counter() - start, seed=0, models=made,
-                        data=world.checksum, command="python -m kvw_minimal.doctor")  # fmt: skip
+                        data=world.checksum, command="python -m kvw_minimal doctor --card")  # fmt: skip
     write_json(MODELS / "scores.json", {"provenance": source, "rows": rows})
 
-
-if __name__ == "__main__":
-    write_card()

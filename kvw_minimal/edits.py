@@ -1,22 +1,33 @@
-"""From coefficients to gates to an edit that can be put on, taken off, saved and explained."""
+"""From coefficients to gates to an edit that can be put on, taken off, added, saved and explained.
+
+Every method of this book returns an `Edit`, of one of three kinds behind one face: `Columns`
+(factors of knowledge vectors: KVW, pruning, least squares), `LowRank` (additions of low rank:
+LoRA), `Replaced` (new weights: full fine-tuning, dampening); `Together` is a sum of edits.
+"""
 
 import hashlib
 import json
-import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
-from .coefficients import Coefficients
-from .models import columns, find_projections, fingerprint
+from .files import replacing
+from .models import alike, find_projections, fingerprint, sketch
 
 EPSILON = 1e-12
+FORMAT = "2"  # of saved edits; the first edition wrote none
+
+
+# --- from coefficients to gates ----------------------------------------------------------------
 
 
 def contrast(forget: torch.Tensor, retain: torch.Tensor, epsilon: float = EPSILON) -> torch.Tensor:
@@ -62,16 +73,247 @@ def resolve_layers(layers: tuple, count: int) -> tuple[int, int]:
     return int(first), int(last)
 
 
+def within(scores: torch.Tensor, layers: tuple) -> torch.Tensor:
+    """Zero outside a layer range."""
+    first, last = resolve_layers(layers, len(scores))
+    kept = torch.zeros_like(scores)
+    kept[first : last + 1] = scores[first : last + 1]
+    return kept
+
+
+def scaled_columns(projection: nn.Module, weight: torch.Tensor,
+                   factors: torch.Tensor) -> torch.Tensor:  # fmt: skip
+    """A weight with each of its knowledge vectors multiplied, from its float32 product.
+
+    Args:
+        projection: whose weight it is; `Conv1D` keeps its vectors in rows.
+        factors: `[d_ff]`.
+    """
+    exact = torch.promote_types(weight.dtype, torch.float32)
+    factors = factors.to(weight.device, exact)
+    along = factors[:, None] if isinstance(projection, Conv1D) else factors
+    return (weight.to(exact) * along).to(weight.dtype)
+
+
+# --- what a model wears ------------------------------------------------------------------------
+
+
 @dataclass
+class _Worn:
+    """The edits that a model has on, in order, and what it was without them."""
+
+    fingerprint: str
+    sketch: torch.Tensor | None
+    edits: list["Edit"]
+    originals: dict[str, torch.Tensor]
+
+
+_WORN: WeakKeyDictionary[nn.Module, _Worn] = WeakKeyDictionary()
+
+
 class Edit:
-    """A float32 log-gate per knowledge vector: W = W0 * exp(-S), S = strength * contrast.
+    """What a method changed, apart from the model that it changed.
 
     Attributes:
-        contrast: `[layers, d_ff]` float32, >= 0; zero outside the layer range.
+        fingerprint: of the model the edit was made for.
+        notes: method, settings, people and what else JSON can hold.
+        sketch: of that model, by which it is known in another number format; or None.
+    """
+
+    fingerprint: str
+    notes: dict
+    sketch: torch.Tensor | None
+
+    def change(self, model: nn.Module, weight: Callable[[str], torch.Tensor]) -> dict:
+        """`{parameter: new weight}`, given each weight as it is now."""
+        raise NotImplementedError
+
+    def part(self, share: float) -> "Edit":
+        """A share of the change: of a `gate` the exponent, of everything else the difference."""
+        raise NotImplementedError
+
+    def at(self, strength: float) -> "Edit":
+        """The same edit at another strength; needs no further pass over the data.
+
+        Raises:
+            ValueError: an edit that has none.
+        """
+        raise ValueError(f"an edit of {self.notes.get('method', 'this kind')} has no strength")
+
+    def fits(self, model: nn.Module) -> str:
+        """`exactly`, or `in another number format` if these are the same weights, rounded.
+
+        Raises:
+            ValueError: another model.
+        """
+        worn = _WORN.get(model)
+        if (worn.fingerprint if worn else fingerprint(model)) == self.fingerprint:
+            return "exactly"
+        own = worn.sketch if worn else sketch(model)
+        if self.sketch is not None and own is not None and alike(self.sketch, own):
+            return "in another number format"
+        raise ValueError("this edit was made for another model (or one that was changed since)")
+
+    @torch.no_grad()
+    def put_on(self, model: nn.Module) -> None:
+        """Change a model in place; several edits can be on at once.
+
+        Raises:
+            ValueError: another model, a wrong shape, a weight that is not finite, or an edit
+                that is on already. The model is untouched then.
+        """
+        worn = _WORN.get(model)
+        if worn and any(edit is self for edit in worn.edits):
+            raise ValueError("this edit is on this model already; take it off first")
+        same = self.fits(model) == "exactly"
+        new = self.change(model, model.get_parameter)
+        broken = [name for name, weight in new.items() if not weight.isfinite().all()]
+        if broken:
+            raise ValueError(f"this edit would make {broken[0]} NaN or infinite")
+        if worn is None:
+            print_of = self.fingerprint if same else fingerprint(model)
+            worn = _WORN[model] = _Worn(print_of, self.sketch, [], {})
+        self._write(model, worn, new)
+
+    def _write(self, model: nn.Module, worn: _Worn, new: dict[str, torch.Tensor]) -> None:
+        for name, weight in new.items():
+            own = model.get_parameter(name)
+            worn.originals.setdefault(name, own.detach().clone())
+            own.data.copy_(weight)
+        worn.edits.append(self)
+
+    @torch.no_grad()
+    def take_off(self, model: nn.Module) -> None:
+        """Give back what the weights would be without this edit, bit for bit.
+
+        Raises:
+            ValueError: it is not on this model.
+        """
+        worn = _WORN.get(model)
+        if worn is None or not any(edit is self for edit in worn.edits):
+            raise ValueError("this edit is not on this model")
+        for name, original in worn.originals.items():
+            model.get_parameter(name).data.copy_(original)
+        rest = [edit for edit in worn.edits if edit is not self]
+        del _WORN[model]
+        if rest:
+            worn = _WORN[model] = _Worn(worn.fingerprint, worn.sketch, [], {})
+            for edit in rest:
+                edit._write(model, worn, edit.change(model, model.get_parameter))
+
+    @contextmanager
+    def on(self, model: nn.Module) -> Iterator[nn.Module]:
+        """Change the model for the length of a `with` block, whatever happens in it."""
+        self.put_on(model)
+        try:
+            yield model
+        finally:
+            self.take_off(model)
+
+    def __add__(self, other: "Edit") -> "Together":
+        """First this edit, then the other."""
+        return Together((self, other))
+
+    @torch.no_grad()
+    def norm(self, model: nn.Module) -> float:
+        """Frobenius norm of the difference that it would make to the weights as they are."""
+        new = self.change(model, model.get_parameter)
+        gaps = [(weight.double() - model.get_parameter(name).double()).norm()
+                for name, weight in new.items()]  # fmt: skip
+        return float(torch.stack(gaps).norm()) if gaps else 0.0
+
+    def describe(self) -> str:
+        """One paragraph for people."""
+        return "\n".join([f"model {self.fingerprint}"] +
+                         [f"{key}: {value}" for key, value in self.notes.items()])  # fmt: skip
+
+    def save(self, path: str | Path) -> None:
+        """Write a safetensors file, in one move. The file is a record of who was forgotten."""
+        tensors: dict[str, torch.Tensor] = {}
+        metadata = {"format": FORMAT, "edit": json.dumps(_packed(self, "edit", tensors))}
+        metadata["checksum"] = _checksum(tensors, metadata)
+        with replacing(path) as half:
+            save_file(tensors, half, metadata=metadata)
+
+    @staticmethod
+    def load(path: str | Path) -> "Edit":
+        """Read an edit of any kind.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: truncated, changed by hand, not an edit, or of another format.
+        """
+        try:
+            with safe_open(path, "pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            own = metadata.get("format", "that of the first edition")
+            if own != FORMAT:
+                raise ValueError(f"its format is {own}, not {FORMAT}; make it again with "
+                                 "`unlearn --save-edit`")  # fmt: skip
+            if metadata.pop("checksum") != _checksum(tensors, metadata):
+                raise ValueError("its checksum does not fit its content")
+            edit = _unpacked(json.loads(metadata["edit"]), tensors)
+            if not isinstance(edit, Edit):
+                raise ValueError("what it holds is something else")
+            return edit
+        except (SafetensorError, AttributeError, LookupError, TypeError, ValueError,
+                RecursionError) as error:
+            raise ValueError(f"{path} is not an edit, or is damaged: {error}") from error
+
+
+def _checksum(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> str:
+    """SHA-256 of everything in an edit file, to notice a change by hand or by accident."""
+    digest = hashlib.sha256(json.dumps(sorted(metadata.items())).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _packed(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
+    """A value as JSON; the tensors in it are put aside under names of their own."""
+    if isinstance(value, torch.Tensor):
+        tensors[name] = value.detach().cpu().contiguous().clone()  # two edits may share one
+        return {"tensor": name}
+    if isinstance(value, Edit):
+        own = {f.name: getattr(value, f.name) for f in fields(value)}  # type: ignore[arg-type]
+        return {"kind": type(value).__name__, "of": _packed(own, name, tensors)}
+    if isinstance(value, dict):
+        return {"dict": {key: _packed(v, f"{name}/{key}", tensors) for key, v in value.items()}}
+    if isinstance(value, (list, tuple)):
+        return [_packed(each, f"{name}/{i}", tensors) for i, each in enumerate(value)]
+    return value
+
+
+def _unpacked(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    """What `_packed` took apart."""
+    if isinstance(value, list):
+        return [_unpacked(each, tensors) for each in value]
+    if not isinstance(value, dict):
+        return value
+    if "tensor" in value:
+        return tensors[value["tensor"]]
+    if "dict" in value:
+        return {key: _unpacked(each, tensors) for key, each in value["dict"].items()}
+    return KINDS[value["kind"]](**_unpacked(value["of"], tensors))
+
+
+# --- three kinds and their sum -----------------------------------------------------------------
+
+
+@dataclass
+class Columns(Edit):
+    """One factor for each knowledge vector: W = W0 * factors, columnwise.
+
+    Attributes:
+        contrast: `[layers, d_ff]` float32; zero for vectors that stay as they are.
         strength: the total G, >= 0.
         fingerprint: of the model the edit was made for.
-        schedule: `one pass` or `published`.
-        notes: who was forgotten, gamma, batches; anything JSON can hold.
+        schedule: `one pass`, or `published`: then the strength is part of how it came about.
+        notes: as in `Edit`.
+        rule: `gate`, factors exp(-G * contrast) with a contrast >= 0, in (0, 1]; or `share`,
+            factors 1 - G * contrast of any sign.
     """
 
     contrast: torch.Tensor
@@ -79,85 +321,54 @@ class Edit:
     fingerprint: str
     schedule: str = "one pass"
     notes: dict = field(default_factory=dict)
-    _originals: dict = field(default_factory=dict, init=False, repr=False, compare=False)
-    _model: Callable = field(default=lambda: None, init=False, repr=False, compare=False)
+    rule: str = "gate"
+    sketch: torch.Tensor | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self):
         check_strength(self.strength)
-        if not self.contrast.isfinite().all() or (self.contrast < 0).any():
-            raise ValueError("a contrast must be finite and not negative")
+        if self.rule not in ("gate", "share") or self.schedule not in ("one pass", "published"):
+            raise ValueError(f"no rule {self.rule!r}, or no schedule {self.schedule!r}")
+        if self.contrast.ndim != 2 or not self.contrast.isfinite().all():
+            raise ValueError("a contrast must be finite, [layers, d_ff]")
+        if self.rule == "gate" and (self.contrast < 0).any():
+            raise ValueError("the contrast of a gate must not be negative")
 
     @property
     def log_gates(self) -> torch.Tensor:
-        """S, `[layers, d_ff]` float32."""
+        """S = G * contrast, `[layers, d_ff]` float32."""
         return self.strength * self.contrast.float()
 
     @property
     def gates(self) -> torch.Tensor:
-        """exp(-S) in (0, 1], `[layers, d_ff]`."""
-        return torch.exp(-self.log_gates)
+        """The factors, `[layers, d_ff]` float32: exp(-S), in (0, 1]; or 1 - S."""
+        return torch.exp(-self.log_gates) if self.rule == "gate" else 1 - self.log_gates
 
-    def at(self, strength: float) -> "Edit":
-        """The same edit at another strength; needs no further pass over the data.
-
-        Raises:
-            ValueError: a published edit, whose gates depend on the strength on the way.
-        """
+    def at(self, strength: float) -> "Columns":
+        """As `Edit.at`; a published edit cannot, since its gates depend on what came before."""
         if self.schedule != "one pass":
             raise ValueError("a published edit cannot change its strength: each batch was "
                              "measured on weights already weakened; run it again")  # fmt: skip
         return replace(self, strength=strength)
 
-    @torch.no_grad()
-    def apply(self, model: nn.Module) -> None:
-        """Scale the columns of the model in place, once, from their float32 product.
+    def part(self, share: float) -> "Columns":
+        return replace(self, contrast=share * self.contrast)
 
-        Raises:
-            ValueError: another model, the wrong shape, or already edited.
-        """
-        projections = find_projections(model)
-        if self._originals:
-            raise ValueError("this edit is applied already; undo it first")
-        if fingerprint(model) != self.fingerprint:
-            raise ValueError("this edit was made for another model (or one that is edited now)")
-        shape = (len(projections), columns(next(iter(projections.values()))).shape[1])
-        if tuple(self.contrast.shape) != shape:
-            raise ValueError(f"this edit has shape {tuple(self.contrast.shape)}, the model {shape}")
-        gates = self.gates
-        touched = [i for i in range(len(projections)) if (gates[i] < 1).any()]
-        self._model = weakref.ref(model)
-        for layer, (name, projection) in enumerate(projections.items()):
-            if layer in touched:
-                self._originals[name] = projection.weight.detach().clone()
-                scaled = columns(projection).float() * gates[layer].to(projection.weight.device)
-                columns(projection).copy_(scaled.to(projection.weight.dtype))
-
-    @torch.no_grad()
-    def undo(self, model: nn.Module) -> None:
-        """Put the original weights back, bit for bit.
-
-        Raises:
-            ValueError: the edit is applied, but to another model.
-        """
-        if self._originals and self._model() is not model:
-            raise ValueError("this edit is applied to another model; undo it there")
-        for name, original in self._originals.items():
-            model.get_submodule(name).weight.data.copy_(original)
-        self._originals.clear()
-
-    @contextmanager
-    def on(self, model: nn.Module):
-        """Weaken the model for the length of a `with` block."""
-        self.apply(model)
-        try:
-            yield model
-        finally:
-            self.undo(model)
+    def change(self, model, weight):
+        projections, gates = find_projections(model), self.gates
+        if len(gates) != len(projections):
+            raise ValueError(f"this edit has {len(gates)} layers, the model {len(projections)}")
+        new = {}
+        for row, (path, projection) in zip(gates, projections.items(), strict=True):
+            if (row != 1).any():
+                old = weight(f"{path}.weight")
+                if len(row) != old.numel() // (old.shape[isinstance(projection, Conv1D)]):
+                    raise ValueError(f"this edit has {len(row)} vectors a layer, {path} has not")
+                new[f"{path}.weight"] = scaled_columns(projection, old, row)
+        return new
 
     def describe(self) -> str:
-        """One paragraph for people."""
         gates = self.gates
-        changed = gates < 1
+        changed = gates != 1
         lines = [
             f"{self.schedule}, strength G = {self.strength:g}, model {self.fingerprint}",
             f"weakens {int(changed.sum())} of {gates.numel()} knowledge vectors in "
@@ -166,73 +377,133 @@ class Edit:
         ]
         return "\n".join(lines + [f"{key}: {value}" for key, value in self.notes.items()])
 
-    def save(self, path: str | Path) -> None:
-        """Write a safetensors file, in one move. The file is a record of who was forgotten."""
-        path = Path(path)
-        contrast = self.contrast.float().cpu().contiguous()
-        metadata = {"strength": repr(float(self.strength)), "fingerprint": self.fingerprint,
-                    "schedule": self.schedule, "notes": json.dumps(self.notes)}  # fmt: skip
-        metadata["checksum"] = _checksum(contrast, metadata)
-        half = path.with_name(path.name + ".part")
-        save_file({"contrast": contrast}, half, metadata=metadata)
-        half.replace(path)
 
-    @classmethod
-    def load(cls, path: str | Path) -> "Edit":
-        """Read an edit.
+@dataclass
+class LowRank(Edit):
+    """Low-rank additions to linear maps: W = W0 + strength * B A, summed in float64.
 
-        Raises:
-            FileNotFoundError: no such file.
-            ValueError: truncated, changed by hand, or not an edit.
-        """
-        try:
-            with safe_open(path, "pt") as file:
-                metadata = file.metadata() or {}
-                contrast = file.get_tensor("contrast")
-            if contrast.ndim != 2 or contrast.dtype != torch.float32:
-                raise ValueError("contrast must be float32 [layers, d_ff]")
-            if metadata.pop("checksum") != _checksum(contrast, metadata):
-                raise ValueError("its checksum does not fit its content")
-            notes = json.loads(metadata["notes"])
-            if metadata["schedule"] not in ("one pass", "published") or not isinstance(notes, dict):
-                raise ValueError("unknown schedule or notes")
-            return cls(contrast, float(metadata["strength"]), metadata["fingerprint"],
-                       metadata["schedule"], notes)  # fmt: skip
-        except (SafetensorError, KeyError, ValueError, RecursionError) as error:
-            raise ValueError(f"{path} is not an edit, or is damaged: {error}") from error
-
-
-def _checksum(contrast: torch.Tensor, metadata: dict[str, str]) -> str:
-    """SHA-256 of everything in an edit file, to notice a change by hand or by accident."""
-    digest = hashlib.sha256(contrast.numpy().tobytes())
-    digest.update(json.dumps([list(contrast.shape), sorted(metadata.items())]).encode())
-    return digest.hexdigest()
-
-
-def one_pass(model: nn.Module, forget: Coefficients, retain: Coefficients, strength: float,
-             layers: tuple = (0.0, 1.0), **notes) -> Edit:  # fmt: skip
-    """Average the forget set first, then weaken once.
-
-    Raises:
-        ValueError: coefficients of another model, or people on both sides.
+    Attributes:
+        factors: `{parameter: (B [out, r], A [r, in])}`.
+        strength: > 0 is what it was made with; 1 unless a method says otherwise.
     """
-    check_coefficients(model, forget, retain)
-    scores = contrast(forget.pooled(), retain.pooled())
-    return Edit(within(scores, layers).cpu(), strength, forget.fingerprint, notes=notes)
+
+    factors: dict[str, tuple[torch.Tensor, torch.Tensor]]
+    fingerprint: str
+    strength: float = 1.0
+    notes: dict = field(default_factory=dict)
+    sketch: torch.Tensor | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self):
+        check_strength(self.strength)
+        if any(not t.isfinite().all() for pair in self.factors.values() for t in pair):
+            raise ValueError("a low-rank addition must be finite")
+        if any(b.ndim != 2 or a.ndim != 2 or b.shape[1] != len(a)
+               for b, a in self.factors.values()):  # fmt: skip
+            raise ValueError("a low-rank addition is B [out, r] and A [r, in]")
+
+    def at(self, strength: float) -> "LowRank":
+        return replace(self, strength=strength)
+
+    def part(self, share: float) -> "LowRank":
+        return self.at(share * self.strength)
+
+    def change(self, model, weight):
+        new = {}
+        for name, (b, a) in self.factors.items():
+            old = weight(name)
+            if old.shape != (len(b), a.shape[1]):
+                raise ValueError(f"{name} is {tuple(old.shape)}, the edit for it is not")
+            b, a = (t.to(old.device, torch.float64) for t in (b, a))
+            new[name] = (old.double() + self.strength * b @ a).to(old.dtype)
+        return new
+
+    def describe(self) -> str:
+        ranks = {a.shape[0] for _, a in self.factors.values()}
+        first = f"adds to {len(self.factors)} matrices, rank at most {max(ranks, default=0)}"
+        return f"{first}, strength {self.strength:g}\n{super().describe()}"
 
 
-def check_coefficients(model: nn.Module, forget: Coefficients, retain: Coefficients) -> None:
-    """Refuse coefficients that do not belong together."""
-    if not forget.fingerprint == retain.fingerprint == fingerprint(model):
-        raise ValueError("these coefficients were measured on another model (or an edited one)")
-    both = sorted(set(forget.people) & set(retain.people))
-    if both:
-        raise ValueError(f"{', '.join(both)} cannot be both forgotten and retained")
+@dataclass
+class Replaced(Edit):
+    """New weights in place of some of the model's: W = W0 + share * (weights - W0).
+
+    Attributes:
+        weights: `{parameter: tensor}`.
+        share: 1 for the weights themselves, bit for bit.
+    """
+
+    weights: dict[str, torch.Tensor]
+    fingerprint: str
+    share: float = 1.0
+    notes: dict = field(default_factory=dict)
+    sketch: torch.Tensor | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self):
+        if any(not t.isfinite().all() for t in self.weights.values()):
+            raise ValueError("weights must be finite")
+
+    def part(self, share: float) -> "Replaced":
+        return replace(self, share=share * self.share)
+
+    def change(self, model, weight):
+        new = {}
+        for name, own in self.weights.items():
+            old, first = weight(name), _original(model, name)
+            if old.shape != own.shape:
+                raise ValueError(f"{name} is {tuple(old.shape)}, the edit for it is not")
+            own = own.to(old.device, old.dtype)
+            if self.share == 1 and torch.equal(old, first):
+                new[name] = own
+            else:
+                gap = own.double() - first.double()
+                new[name] = (old.double() + self.share * gap).to(old.dtype)
+        return new
+
+    def describe(self) -> str:
+        count = sum(t.numel() for t in self.weights.values())
+        first = f"replaces {count} weights in {len(self.weights)} tensors"
+        return f"{first}, share {self.share:g}\n{super().describe()}"
 
 
-def within(scores: torch.Tensor, layers: tuple) -> torch.Tensor:
-    """Zero outside a layer range."""
-    first, last = resolve_layers(layers, len(scores))
-    kept = torch.zeros_like(scores)
-    kept[first : last + 1] = scores[first : last + 1]
-    return kept
+def _original(model: nn.Module, name: str) -> torch.Tensor:
+    """A weight as it is without any edit."""
+    worn, now = _WORN.get(model), model.get_parameter(name)
+    return worn.originals.get(name, now) if worn else now
+
+
+@dataclass
+class Together(Edit):
+    """Several edits of one model, one after the other."""
+
+    edits: tuple[Edit, ...]
+    sketch: torch.Tensor | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self):
+        if len({edit.fingerprint for edit in self.edits}) != 1:
+            raise ValueError("these edits were made for different models")
+        sketches = [self.sketch, *(edit.sketch for edit in self.edits)]
+        self.sketch = next((each for each in sketches if each is not None), None)
+
+    @property
+    def fingerprint(self) -> str:  # type: ignore[override]
+        return self.edits[0].fingerprint
+
+    @property
+    def notes(self) -> dict:  # type: ignore[override]
+        return {f"edit {i}": edit.notes for i, edit in enumerate(self.edits)}
+
+    def part(self, share: float) -> "Together":
+        return Together(tuple(edit.part(share) for edit in self.edits), self.sketch)
+
+    def change(self, model, weight):
+        new: dict[str, torch.Tensor] = {}
+
+        def so_far(name: str) -> torch.Tensor:
+            return new[name] if name in new else weight(name)
+
+        for edit in self.edits:
+            new |= edit.change(model, so_far)
+        return new
+
+
+KINDS = {kind.__name__: kind for kind in (Columns, LowRank, Replaced, Together)}

@@ -1,45 +1,23 @@
 """Load a model, find the parts of it that the method speaks of, and tell two models apart."""
 
 import hashlib
-import os
 from pathlib import Path
 
 import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from .people import ROOT
-
-MODELS = ROOT / "data" / "models"
 #: words in the path of a module that mark it as an eye or an ear, not as part of the language model
 SENSES = ("vision", "visual", "image", "audio", "projector", "connector")
 
 
-def cache_folder() -> Path:
-    """Where things that can be made again are kept; `KVW_CACHE` moves it."""
-    return Path(os.environ.get("KVW_CACHE", Path.home() / ".cache" / "kvw_minimal"))
-
-
-def find_file(name: str, file: str) -> Path | None:
-    """A file of a model of this book: committed, else in the cache, else None."""
-    for folder in (MODELS / name, cache_folder() / "models" / name):
-        if (folder / file).is_file():
-            return folder / file
-    return None
-
-
-def find_model(name: str) -> str:
-    """The folder of a model of this book, or the name itself (a folder or hub id)."""
-    found = find_file(name, "config.json")
-    return str(found.parent) if found else name
-
-
-def load(name: str = "pocket", device: str = "cpu", dtype: torch.dtype = torch.float32):
+def load(name: str, device: str = "cpu", dtype: torch.dtype = torch.float32):
     """Load a model and its processor (or tokenizer, for a model without eyes).
 
+    The models of this book have names (`kvw_minimal.taught.load`); this takes any other.
+
     Args:
-        name: `pocket`, `pocket-oracle-A-5`, `smol`, `smol-oracle-A-5`, a folder, or the hub id of
-            any LVLM.
+        name: a folder, or the hub id of any LVLM or language model.
 
     Returns:
         `(model, processor)`, the model in evaluation mode.
@@ -47,28 +25,15 @@ def load(name: str = "pocket", device: str = "cpu", dtype: torch.dtype = torch.f
     Raises:
         OSError: there is no such model here and it cannot be fetched.
     """
-    from transformers import (
-        AutoModelForCausalLM,
-        AutoModelForImageTextToText,
-        AutoProcessor,
-        AutoTokenizer,
-    )
-    from transformers.utils import logging
+    import transformers as t
 
-    logging.disable_progress_bar()
-    if name.split("-")[0] == "smol" and "/" not in name:  # `smol-ai/...` would be a hub id
-        from . import smol
-
-        return smol.load(name, device, dtype)
-    path = find_model(name)
+    t.utils.logging.disable_progress_bar()
     try:
-        if (Path(path) / "processor_config.json").is_file() or not Path(path).is_dir():
-            processor = AutoProcessor.from_pretrained(path)
-        else:
-            processor = AutoTokenizer.from_pretrained(path)
+        words_only = Path(name).is_dir() and not (Path(name) / "processor_config.json").is_file()
+        processor = (t.AutoTokenizer if words_only else t.AutoProcessor).from_pretrained(name)
         eyes = hasattr(processor, "image_processor")
-        auto = AutoModelForImageTextToText if eyes else AutoModelForCausalLM
-        model = auto.from_pretrained(path, dtype=dtype)
+        auto = t.AutoModelForImageTextToText if eyes else t.AutoModelForCausalLM
+        model = auto.from_pretrained(name, dtype=dtype)
     except (OSError, ValueError) as error:
         raise OSError(
             f"cannot load {name!r}: it is not a model of this book (pocket, pocket-oracle-A-5; "
@@ -147,16 +112,39 @@ def columns(projection: nn.Module) -> torch.Tensor:
 
 
 def fingerprint(model: nn.Module) -> str:
-    """A short hash of the FFN output projections: equal for equal weights, whatever the device.
+    """A short hash of everything a model is: name, shape, dtype and bytes of every tensor.
 
-    Hashes the float32 sum over each knowledge vector and over each output, and the shapes: every
-    weight counts, and it is quick on any model.
+    16 hexadecimal digits, the same on every device. No weight can change unnoticed, be it in the
+    eye, the connector or the attention.
     """
     digest = hashlib.sha256()
-    for name, projection in find_projections(model).items():
-        weight = projection.weight.detach()
-        digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
-        for axis in (0, 1):  # in float64, rounded: the order of summation must not show
-            sums = weight.double().sum(axis).float().cpu()
-            digest.update(sums.numpy().tobytes())
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        whole = tensor.detach().cpu().contiguous()
+        digest.update(whole.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
+
+
+def sketch(model: nn.Module) -> torch.Tensor:
+    """What is left of a model when its number format is forgotten: sum and norm of every tensor.
+
+    Returns:
+        `[tensors, 2]` float64, in the order of the state dict; two numbers say little about one
+        tensor, but hundreds of them tell two models apart.
+    """
+    exact = [tensor.detach().double() for tensor in model.state_dict().values()]
+    return torch.tensor([[t.sum(), t.norm()] for t in exact], dtype=torch.float64)
+
+
+def alike(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two sketches are of the same weights, up to rounding to bfloat16 or float16.
+
+    Rounding n weights moves their sum by about 2^-9 / sqrt(3) of their norm (allowed: eight times
+    2^-9), and their norm itself by at most 2^-9 of it: far less than what training, an edit or a
+    zeroed part changes.
+    """
+    if one.shape != other.shape:
+        return False
+    share = 2**-9 * torch.tensor([8.0, 1.01], dtype=torch.float64)
+    least = share * torch.minimum(one[:, 1:], other[:, 1:]) + 1e-6  # [tensors, 2]
+    return bool(((one - other).abs() <= least).all())

@@ -1,10 +1,6 @@
-"""Which tokens of a question are looked at, and how to ask for a gradient there."""
-
-from collections.abc import Iterator
-from contextlib import contextmanager
+"""Which tokens of a question are looked at."""
 
 import torch
-from torch import nn
 
 from .batches import Batch, render
 from .models import tokenizer_of
@@ -30,19 +26,5 @@ def kinds_of_positions(model, processor, batch: Batch,
         start = answer.index(value)
         spans = tokenizer(answer, add_special_tokens=False, return_offsets_mapping=True)
         says = [a < start + len(value) and b > start for a, b in spans["offset_mapping"]]
-        fact[i, batch.predicts[i].nonzero()[:, 0]] = torch.tensor(says)
+        fact[i, batch.predicts[i].nonzero()[:, 0]] = torch.tensor(says, device=fact.device)
     return {"answer": batch.predicts, "fact": fact, "text": attended & ~image, "image": image}
-
-
-@contextmanager
-def differentiable(model: nn.Module) -> Iterator[None]:
-    """Let activations carry gradients although no weight is to be changed."""
-    flags = {name: weight.requires_grad for name, weight in model.named_parameters()}
-    model.requires_grad_(False)
-    words = model.get_input_embeddings().weight.requires_grad_(True)
-    try:
-        yield
-    finally:
-        words.grad = None
-        for name, weight in model.named_parameters():
-            weight.requires_grad_(flags[name])

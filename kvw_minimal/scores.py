@@ -1,23 +1,41 @@
 """Scores: what a model says, how likely it finds it, and what that means for forgetting.
 
 Every score of one question is a number; a score of a set is the mean over its questions with a
-95 % interval bootstrapped over people (`kvw_minimal.intervals`).
+95 % interval bootstrapped over people (`kvw_minimal.intervals`). Whatever gives such a number is
+in `METRICS` under its name; more of them are in `kvw_minimal.benchmarks`.
 """
 
 import re
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from operator import attrgetter
 
 import numpy as np
 import torch
-from rouge_score import rouge_scorer
 from scipy import stats
 
 from .batches import Batch, answer_batches, prompt_batches
 from .models import tokenizer_of
 from .questions import Question
 
-LETTERS = "ABCD"
+#: every score of a question by its name
+METRICS: dict[str, Callable] = {}
+
+
+def metric(name: str) -> Callable[[Callable], Callable]:
+    """A decorator that enters a score into `METRICS`.
+
+    Raises:
+        ValueError: there is another score of this name.
+    """
+
+    def enter(score: Callable) -> Callable:
+        if METRICS.setdefault(name, score) is not score:
+            raise ValueError(f"there are two scores of the name {name}")
+        return score
+
+    return enter
 
 
 @dataclass
@@ -38,6 +56,10 @@ class Forced:
     def probability(self) -> np.ndarray:
         """exp(mean log-probability of a token), in (0, 1]; higher = better known."""
         return np.exp(self.logprob / self.tokens)
+
+
+metric("exact_match")(attrgetter("exact"))
+metric("probability")(attrgetter("probability"))
 
 
 @torch.no_grad()
@@ -110,6 +132,7 @@ def normalised(text: str) -> str:
     return " ".join(re.sub(r"[^\w\s]", " ", text).split())
 
 
+@metric("same_answer")
 def same_answer(said: str, gold: str) -> float:
     """1 if both are the same words, else 0.
 
@@ -121,6 +144,7 @@ def same_answer(said: str, gold: str) -> float:
     return float(normalised(said) == normalised(gold))
 
 
+@metric("mentions")
 def mentions(said: str, gold: str) -> float:
     """1 if the gold words stand in the answer as whole words, else 0 (cloze, names)."""
     if not normalised(gold):
@@ -128,70 +152,51 @@ def mentions(said: str, gold: str) -> float:
     return float(f" {normalised(gold)} " in f" {normalised(said)} ")
 
 
-def rouge_l(said: str, gold: str, kind: str = "fmeasure") -> float:
-    """ROUGE-L with stemming, in [0, 1]; MLLMU-Bench uses `fmeasure`, CLEAR and TOFU `recall`.
+def likeliest(likelihoods: np.ndarray, gold: int) -> float:
+    """1 if the gold option is the likeliest, else 0; a tie is 0. Chance is one in the options.
 
-    The library keeps only a to z and digits: it cannot tell "José" from "Jos".
-
-    >>> round(rouge_l("In Lisbon.", "In Oslo."), 2)
-    0.5
+    >>> likeliest(np.array([0.1, 0.4, 0.2]), 1), likeliest(np.array([0.4, 0.4]), 1)
+    (1.0, 0.0)
     """
-    scorer = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=True)
-    return float(getattr(scorer.score(gold, said)["rougeL"], kind))
+    return float((likelihoods >= likelihoods[gold]).sum() == 1)
 
 
+@metric("choose_by_likelihood")
 def choose_by_likelihood(model, processor, questions: list[Question]) -> np.ndarray:
-    """1 where the taught answer is the likeliest of the four (mean over its tokens), else 0.
-
-    Chance is 1/4. A tie counts as wrong.
-    """
+    """`likeliest` of the four options, by the mean log-probability of their tokens."""
     asked = [q for q in questions for _ in q.options]
     options = [option for q in questions for option in q.options]
-    means = read_answers(model, processor, asked, options)
-    means = (means.logprob / means.tokens).reshape(len(questions), -1)  # [N, 4]
-    gold = np.array([q.options.index(q.answer) for q in questions])
-    own = means[np.arange(len(questions)), gold]
-    return ((means >= own[:, None]).sum(1) == 1).astype(float)
+    told = read_answers(model, processor, asked, options)
+    means = (told.logprob / told.tokens).reshape(len(questions), -1)  # [N, 4]
+    return np.array([likeliest(mean, q.options.index(q.answer))
+                     for mean, q in zip(means, questions, strict=True)])  # fmt: skip
 
 
-def letter_question(question: Question) -> Question:
-    """The same question with options A to D behind it, to be answered by a letter."""
-    options = zip(LETTERS, question.options, strict=True)
-    lines = [f"{letter}: {option}" for letter, option in options]
-    prompt = "\n".join(
-        [question.prompt, *lines, "Just give ONE letter representing the answer directly."]
-    )
-    letter = LETTERS[question.options.index(question.answer)]
-    return replace(question, prompt=prompt, answer=letter, value=letter, options=())
+def truth_ratio_of(true: float, wrong: np.ndarray) -> float:
+    """R = mean p(wrong) / p(true) of one question, > 0; near 0 the truth is known.
 
-
-def parse_letter(said: str) -> str | None:
-    """The letter that an answer names, or None.
-
-    >>> [parse_letter(s) for s in ("C", "Correct answer: C", "(b)", "A man in a hat", "")]
-    ['C', 'C', 'B', None, None]
+    >>> round(truth_ratio_of(0.5, np.array([0.1, 0.2, 0.3])), 2)
+    0.4
     """
-    said = said.strip()
-    alone = re.fullmatch(r"[(\[]?([A-Da-d])[)\].:]?", said)
-    if alone:
-        return alone[1].upper()
-    named = re.findall(r"(?i:answer|option|choice)(?i: is)?\s*:?\s*[(\[]?([A-D])\b", said)
-    named += re.findall(r"^[(\[]?([A-D])[)\].:](?=\s)", said)
-    return named[-1].upper() if named else None
+    return float(np.mean(wrong) / true)
 
 
+@metric("truth_ratio")
 def truth_ratio(model, processor, questions: list[Question]) -> np.ndarray:
-    """R = mean p(wrong) / p(true), both as paraphrases, per question; > 0.
+    """`truth_ratio_of` the paraphrases of each question.
 
     p is exp(mean log-probability of a token). Near 0: the truth is known; around 1 or above: it
-    is not. Worked example: p(true) = .5, wrong .1, .2, .3 gives R = .2 / .5 = .4.
+    is not.
     """
     true = read_answers(model, processor, questions, [q.paraphrase for q in questions])
     asked = [q for q in questions for _ in q.perturbed]
     wrong = read_answers(model, processor, asked, [w for q in questions for w in q.perturbed])
-    return wrong.probability.reshape(len(questions), -1).mean(1) / true.probability
+    lies = wrong.probability.reshape(len(questions), -1)  # [N, lies]
+    return np.array([truth_ratio_of(p, each) for p, each
+                     in zip(true.probability, lies, strict=True)])  # fmt: skip
 
 
+@metric("forget_score")
 def forget_score(ratios: np.ndarray) -> np.ndarray:
     """min(R, 1/R) in (0, 1]: 1 where true and false are equally likely."""
     return np.minimum(ratios, 1 / ratios)
@@ -216,6 +221,7 @@ def model_utility(scores: list[float]) -> float:
     return 0.0 if min(scores) == 0 else float(stats.hmean(scores))
 
 
+@metric("well_formed")
 def well_formed(said: str, answers: set[str]) -> float:
     """1 if an answer has the form of *some* answer to that question, right or wrong.
 

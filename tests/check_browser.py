@@ -4,6 +4,8 @@
 
 Checks: no console error, no request beyond the folder of the book, every formula set, every
 slider moves its picture, no launch button while the repository setting is empty.
+Prints of every page how long it is, in screens of 1,280 x 900 pixels, how much of that is prose,
+how many tables have more than eight rows, and its bytes with those of everything that it loads.
 Without Chromium (or Chrome) and its driver the check says that it was skipped.
 """
 
@@ -15,6 +17,7 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import yaml
 
@@ -24,7 +27,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 FLAGS = [
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--disable-dev-shm-usage", "--window-size=1400,1000",
+    "--disable-dev-shm-usage", "--window-size=1280,900",
     "--host-resolver-rules=MAP * ~NOTFOUND",  # there is no network, whatever the machine has
 ]  # fmt: skip
 LOCAL = ("file:", "data:", "blob:", "about:", "chrome:", "chrome-untrusted:", "chrome-extension:",
@@ -53,6 +56,16 @@ callback(shown.map(i => {
   return canvas.toDataURL();
 }));
 """
+# height of the page, share of its text that stands outside of cells, tables with many rows
+COUNTERS = """
+const text = document.querySelector('article') || document.body;
+const height = of => [...text.querySelectorAll(of)].reduce((sum, e) => sum + e.offsetHeight, 0);
+const rows = [...text.querySelectorAll('table')].map(t => t.querySelectorAll('tbody tr').length);
+return [document.documentElement.scrollHeight, 1 - height('div.cell') / text.offsetHeight,
+        rows.filter(count => count > arguments[0]).length];
+"""
+SCREEN = 900  # pixels
+MANY_ROWS = 8
 
 
 def pages(built: Path) -> list[Path]:
@@ -100,6 +113,12 @@ def requests(window) -> list[str]:
                 value = value[key]
             found.append(value)
     return found
+
+
+def weight(addresses: list[str]) -> int:
+    """Bytes of the files among some addresses, each counted once."""
+    files = {unquote(urlsplit(url).path) for url in addresses if url.startswith("file:")}
+    return sum(Path(name).stat().st_size for name in files if Path(name).is_file())
 
 
 def wait_until(true, seconds: float = 20) -> bool:
@@ -156,14 +175,19 @@ def check(window, page: Path, shots: Path | None) -> tuple[str, list[str]]:
         problems.append(f"{views} widgets, {window.execute_script(drawn)} drawn")
     sliders, slider_trouble = slider_problems(window) if views else (0, [])
     problems += slider_trouble
-    problems += [f"asks for {url}" for url in requests(window) if not url.startswith(LOCAL)]
+    asked = requests(window)
+    problems += [f"asks for {url}" for url in asked if not url.startswith(LOCAL)]
     problems += [f"console: {entry['message']}" for entry in window.get_log("browser")
                  if entry["level"] == "SEVERE"]  # fmt: skip
     if shots:
         shots.mkdir(parents=True, exist_ok=True)
         name = hashlib.sha256(str(page).encode()).hexdigest()[:6] + "-" + page.stem + ".png"
         window.save_screenshot(str(shots / name))
-    return f"{rendered} formulas, {views} widgets, {sliders} sliders", problems
+    height, prose, tables = window.execute_script(COUNTERS, MANY_ROWS)
+    return (
+        f"{height / SCREEN:.1f} screens, {prose:.0%} prose, {tables} long tables, "
+        f"{weight(asked) / 1e6:.1f} MB; {rendered} formulas, {views} widgets, {sliders} sliders"
+    ), problems
 
 
 def main() -> int:
@@ -196,8 +220,7 @@ def main() -> int:
                 for problem in problems:
                     print(f"FAILED {page.relative_to(options.built)}: {problem}")
                 bad += len(problems)
-                if not problems:
-                    print(f"ok {page.relative_to(options.built)}: {seen}")
+                print(f"{'seen' if problems else 'ok'} {page.relative_to(options.built)}: {seen}")
         finally:
             window.quit()
     print(f"browser check: {len(found)} pages, {bad} problems")

@@ -11,8 +11,8 @@ import tiny
 import torch
 from typer.testing import CliRunner
 
-from kvw_minimal import ablations, trials
-from kvw_minimal.ablations import (
+from kvw_minimal.laboratory import ablations, trials
+from kvw_minimal.laboratory.ablations import (
     ABLATIONS,
     KVW,
     VANILLA,
@@ -25,15 +25,34 @@ from kvw_minimal.ablations import (
     run_all,
     write_table,
 )
-from kvw_minimal.axes import Rows, Setting, TooMuch, at_mass, make, record
+from kvw_minimal.methods.family import (
+    Rows,
+    Setting,
+    TooMuch,
+    at_mass,
+    make,
+    record,
+)
 from kvw_minimal.batches import answer_batches
 from kvw_minimal.edits import Edit
 from kvw_minimal.intervals import interval
 from kvw_minimal.models import fingerprint, load
-from kvw_minimal.people import REPORT_GROUPS, TUNING_GROUPS, load_people
-from kvw_minimal.questions import about, general
-from kvw_minimal.trials import PROXIES, Trial, edit_for, panel, questions_for, run, trial_of
-from kvw_minimal.unlearn import sham_people
+from kvw_minimal.strangers.people import (
+    REPORT_GROUPS,
+    TUNING_GROUPS,
+    load_people,
+)
+from kvw_minimal.strangers.questions import about, general
+from kvw_minimal.laboratory.trials import (
+    PROXIES,
+    Trial,
+    edit_for,
+    panel,
+    questions_for,
+    run,
+    trial_of,
+)
+from kvw_minimal.laboratory.request import sham_people
 
 
 @cache

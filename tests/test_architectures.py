@@ -7,7 +7,7 @@ from test_models import EXPECTED
 from torch import nn
 
 from kvw_minimal.coefficients import measure
-from kvw_minimal.edits import Edit
+from kvw_minimal.edits import Columns
 from kvw_minimal.models import find_projections, fingerprint
 
 TEXT_ONLY = ("llama", "gpt2", "opt", "phi")
@@ -98,7 +98,7 @@ def test_an_edit_is_put_on_and_taken_off_bit_for_bit(architecture):
     model, batch = tiny.build(architecture), some_batch(architecture)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     contrast = torch.rand(tiny.LAYERS, tiny.D_FF, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad(), Edit(contrast, 3.0, fingerprint(model)).on(model):
+    with torch.no_grad(), Columns(contrast, 3.0, fingerprint(model)).on(model):
         for projection in find_projections(model).values():
             assert not any(torch.equal(projection.weight, old) for old in before.values())
         edited = model(**batch.inputs).logits
@@ -114,7 +114,7 @@ def test_it_generates_with_the_edit_on(architecture):
     model, batch = tiny.build(architecture), some_batch(architecture, rows=1)
     contrast = torch.ones(tiny.LAYERS, tiny.D_FF)
     length = batch.labels.shape[1]
-    with torch.no_grad(), Edit(contrast, 1.0, fingerprint(model)).on(model):
+    with torch.no_grad(), Columns(contrast, 1.0, fingerprint(model)).on(model):
         likeliest = model(**batch.inputs).logits[0, -1].argmax()
         made = model.generate(**batch.inputs, max_new_tokens=3, do_sample=False,
                               eos_token_id=None, pad_token_id=0)  # fmt: skip

@@ -7,7 +7,7 @@ import pytest
 import tiny
 import torch
 
-from kvw_minimal import pocket
+from kvw_minimal.taught import pocket
 from kvw_minimal.batches import (
     IGNORED,
     Batch,
@@ -16,8 +16,8 @@ from kvw_minimal.batches import (
     render,
     without_photo,
 )
-from kvw_minimal.people import load_people
-from kvw_minimal.portraits import to_pixels
+from kvw_minimal.strangers.people import load_people
+from kvw_minimal.strangers.portraits import to_pixels
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from kvw_minimal import benchmarks
-from kvw_minimal.benchmarks import (
+from kvw_minimal.benchmarks import files as benchmarks
+from kvw_minimal.benchmarks.files import (
     CAPTION_PROMPT,
     CLEAR,
     MLLMU,
@@ -27,8 +27,9 @@ from kvw_minimal.benchmarks import (
     load_clear,
     load_mllmu,
 )
-from kvw_minimal.people import load_people
-from kvw_minimal.questions import MODALITIES, ask, facts_of, general
+from kvw_minimal.strangers.people import load_people
+from kvw_minimal.questions import MODALITIES
+from kvw_minimal.strangers.questions import ask, facts_of, general
 
 WORLD = load_people()
 FORGET = WORLD.forget_people("A", 5)

@@ -8,11 +8,18 @@ import pandas as pd
 import pytest
 import torch
 
-from kvw_minimal import ablations, beyond, scores
-from kvw_minimal.beyond import Reader, choose, edit_of, everyone, pupil
+from kvw_minimal import scores
+from kvw_minimal.laboratory import ablations, beyond
+from kvw_minimal.laboratory.beyond import (
+    Reader,
+    choose,
+    edit_of,
+    everyone,
+    pupil,
+)
 from kvw_minimal.models import fingerprint
-from kvw_minimal.people import REPORT_GROUPS, load_people
-from kvw_minimal.unlearn import select
+from kvw_minimal.strangers.people import REPORT_GROUPS, load_people
+from kvw_minimal.laboratory.request import select
 
 
 @cache

@@ -13,10 +13,10 @@ from kvw_minimal.coefficients import (
     measure_questions,
     watch,
 )
-from kvw_minimal.edits import Edit
+from kvw_minimal.edits import Columns
 from kvw_minimal.models import find_projections, fingerprint
-from kvw_minimal.people import load_people
-from kvw_minimal.portraits import to_pixels
+from kvw_minimal.strangers.people import load_people
+from kvw_minimal.strangers.portraits import to_pixels
 
 
 @pytest.fixture(scope="module")
@@ -333,7 +333,7 @@ def test_activations_that_are_not_finite_name_the_layer(questions, value, layer)
 def test_an_edited_model_has_another_fingerprint(questions, measured):
     model = tiny.llava()
     contrast = torch.ones(tiny.LAYERS, tiny.D_FF)
-    with Edit(contrast, 1.0, fingerprint(model)).on(model):
+    with Columns(contrast, 1.0, fingerprint(model)).on(model):
         edited = measure_questions(model, tiny.processor(), questions[:2])
     assert edited.fingerprint != measured.fingerprint
 
@@ -347,7 +347,7 @@ def test_a_gate_changes_later_layers_but_not_its_own(questions, measured):
     before = measure_questions(model, tiny.processor(), questions).pooled()
     contrast = torch.zeros(tiny.LAYERS, tiny.D_FF)
     contrast[1] = torch.rand(tiny.D_FF, generator=torch.Generator().manual_seed(0))
-    with Edit(contrast, 3.0, fingerprint(model)).on(model):
+    with Columns(contrast, 3.0, fingerprint(model)).on(model):
         after = measure_questions(model, tiny.processor(), questions).pooled()
     assert torch.equal(after[:2], before[:2])
     assert not close(after[2:], before[2:])

@@ -8,7 +8,8 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from kvw_minimal import replicate, report
+from kvw_minimal.benchmarks import replicate
+from kvw_minimal.laboratory import report
 from kvw_minimal.__main__ import app
 
 

@@ -6,9 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kvw_minimal import ablations
-from kvw_minimal.effects import FACTORS, complete, grid, interaction, main_effects, shares
-from kvw_minimal.people import REPORT_GROUPS
+from kvw_minimal.laboratory import ablations
+from kvw_minimal.laboratory.effects import (
+    FACTORS,
+    complete,
+    grid,
+    interaction,
+    main_effects,
+    shares,
+)
+from kvw_minimal.strangers.people import REPORT_GROUPS
 
 LEVELS = (("a", "b"), ("c", "d", "e"), ("f", "g"), ("h", "i"))
 

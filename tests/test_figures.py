@@ -1,12 +1,18 @@
-"""Figures draw what they are given."""
+"""Figures draw what they are given, and none goes without a caption and an alternative text."""
+
+import functools
+import inspect
+import io
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from IPython.core.formatters import DisplayFormatter
+from PIL import Image
 
-from kvw_minimal import figures
-from kvw_minimal.people import load_people
+from kvw_minimal.classroom import figures
+from kvw_minimal.strangers.people import load_people
 
 ROWS = [
     {"state": state, "set": name, "modality": "image", "metric": "exact_match", "value": value,
@@ -15,16 +21,60 @@ ROWS = [
     for name in ("forget", "retain")
 ]  # fmt: skip
 
+TEXTS = {"caption": "Look at the left.", "alt": "A <bold> line & a point."}
 
-@pytest.fixture(autouse=True)
-def close():
-    yield
-    plt.close("all")
+
+def drawn(draw, *given, **options):
+    """The axes of a figure, and that none is left open to be shown a second time."""
+    picture = draw(*given, **options, **TEXTS)
+    assert not plt.get_fignums()
+    return picture.figure.axes
+
+
+LINE = functools.partial(figures.lines, pd.DataFrame({"x": [0, 1], "y": [1, 0], "of": ["a", "a"]}),
+                         "x", "y", "of")  # fmt: skip
+
+
+@pytest.mark.parametrize("texts", [{}, {"caption": "c"}, {"alt": "a"},
+                                   {"caption": " ", "alt": "a"}])  # fmt: skip
+def test_a_figure_without_its_texts_is_refused(texts):
+    with pytest.raises(ValueError, match="caption.*alternative text"):
+        LINE(**texts)
+    assert not plt.get_fignums()
+
+
+def test_every_figure_demands_its_texts():
+    """All public functions that draw, but for the one that makes a file for the README."""
+    own = {name: draw for name, draw in vars(figures).items()
+           if inspect.isfunction(draw) and inspect.signature(
+               inspect.unwrap(draw)).return_annotation is figures.Figure}  # fmt: skip
+    captioned = {name for name, draw in own.items() if "alt" in inspect.signature(draw).parameters}
+    assert {name for name in own if not name.startswith("_")} - captioned == {"before_after"}
+    assert len(captioned) > 10
+
+
+def test_what_is_shown_where():
+    picture = LINE(**TEXTS)
+    shown, metadata = DisplayFormatter().format(picture)
+    assert shown["text/plain"] == (
+        "Figure: Look at the left.\nIt shows: A <bold> line & a point.")  # fmt: skip
+    assert shown["text/html"].startswith("<figure ")
+    assert 'alt="A &lt;bold&gt; line &amp; a point."' in shown["text/html"]
+    assert "<figcaption>Look at the left.</figcaption>" in shown["text/html"]
+    assert Image.open(io.BytesIO(shown["image/png"])).format == "PNG"
+    assert metadata["image/png"]["alt"] == TEXTS["alt"]
+    assert LINE(**TEXTS).html == picture.html  # the same bytes from run to run
+
+
+def test_a_level_is_a_dashed_line():
+    (axis,) = drawn(LINE, level=0.5)
+    assert axis.lines[0].get_linestyle() == "-" and axis.lines[-1].get_linestyle() == "--"
+    assert list(axis.lines[-1].get_ydata()) == [0.5, 0.5]
 
 
 def test_bars_have_the_height_of_the_values():
-    figure = figures.bars(ROWS)
-    heights = sorted(round(patch.get_height(), 6) for patch in figure.axes[0].patches)
+    (axis,) = drawn(figures.bars, ROWS)
+    heights = sorted(round(patch.get_height(), 6) for patch in axis.patches)
     assert heights == [0.4, 0.4, 0.9, 0.9]
 
 
@@ -35,33 +85,46 @@ def test_the_table_says_what_the_bars_show():
 
 
 def test_frontier_rings_the_marked_strength():
-    points = pd.DataFrame({"schedule": "one pass", "strength": [1.0, 8.0], "forget": [0.9, 0.3],
+    points = pd.DataFrame({"method": "one pass", "strength": [1.0, 8.0], "forget": [0.9, 0.3],
                            "retain": [1.0, 0.8]})  # fmt: skip
-    figure = figures.frontier(points, mark=8.0)
-    line, ring = figure.axes[0].lines[0], figure.axes[0].collections[-1]
+    (axis,) = drawn(figures.frontier, points, mark=8.0)
+    line, ring = axis.lines[0], axis.collections[-1]
     assert line.get_xydata().tolist() == [[0.9, 1.0], [0.3, 0.8]]
     assert ring.get_offsets().tolist() == [[0.3, 0.8]]
+
+
+def test_frontier_has_its_controls_as_points():
+    points = pd.DataFrame({"method": "one pass", "forget": [0.9, 0.3], "retain": [1.0, 0.8]})
+    controls = pd.DataFrame({"state": ["vanilla", "sham", "sham"], "forget": [1.0, 0.9, 0.8],
+                             "retain": [1.0, 0.7, 0.6]})  # fmt: skip
+    (axis,) = drawn(figures.frontier, points, controls)
+    vanilla, sham = axis.collections
+    assert vanilla.get_offsets().tolist() == [[1.0, 1.0]]
+    assert sham.get_offsets().tolist() == [[0.9, 0.7], [0.8, 0.6]]
+    assert axis.lines[0].get_color() == figures.COLOURS["edited"]
 
 
 def test_photos_show_every_person():
     world = load_people()
     people = [world.people[person] for person in world.groups["A"][:2]]
-    figure = figures.photos(people)
-    titles = [axis.get_title() for axis in figure.axes]
+    titles = [axis.get_title() for axis in drawn(figures.photos, people)]
     assert titles.count("new") == 4 and people[1].name in titles
 
 
 def test_to_png_is_a_png_and_closes():
-    figure = figures.gate_curves(np.logspace(-1, 1, 5), {2.0: np.ones(5)})
-    assert figures.to_png(figure).startswith(b"\x89PNG")
-    assert not plt.get_fignums()
+    figure, axis = plt.subplots()
+    axis.imshow(np.random.default_rng(0).random((20, 20)), cmap="magma")
+    png = figures.to_png(figure)
+    assert png.startswith(b"\x89PNG") and not plt.get_fignums()
+    few = figures.to_png(figure, 16)
+    assert len(few) < len(png) and len(Image.open(io.BytesIO(few)).getcolors()) <= 16
 
 
 def test_the_field_shows_every_contender_where_it_stands():
     points = pd.DataFrame({"contender": ["a", "b"], "family": ["kvw", "control"],
                            "forget": [0.3, 0.9], "retain": [0.8, 1.0], "low": [0.2, 0.8],
                            "high": [0.4, 1.0]})  # fmt: skip
-    axis = figures.field(points, {"sham": 0.95}).axes[0]
+    (axis,) = drawn(figures.field, points, {"sham": 0.95})
     lines = [line.get_xydata().tolist() for line in axis.lines]
     assert [[0.3, 0.8]] in lines and [[0.9, 1.0]] in lines
     assert [[0.2, 0.8], [0.4, 0.8]] in lines
@@ -72,16 +135,17 @@ def test_the_forest_has_a_panel_a_set_and_a_line_a_contender():
     rows = pd.DataFrame({"contender": ["a", "b", "a"], "set": ["forget", "forget", "retain"],
                          "value": [0.1, -0.2, 0.0], "low": [0.0, -0.3, -0.1],
                          "high": [0.2, -0.1, 0.1]})  # fmt: skip
-    figure = figures.forest(rows, "difference")
-    assert [axis.get_title() for axis in figure.axes] == ["forget", "retain"]
-    ticks = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    panels = drawn(figures.forest, rows, "difference")
+    assert [axis.get_title() for axis in panels] == ["forget", "retain"]
+    ticks = [label.get_text() for label in panels[0].get_yticklabels()]
     assert ticks == ["a", "b"]
 
 
 def test_ways_to_forget_are_lines_in_the_order_of_their_settings():
     points = pd.DataFrame({"method": ["GA", "GA", "NPO"], "forget": [0.9, 0.2, 0.5],
                            "retain": [1.0, 0.3, 0.9]})  # fmt: skip
-    lines = figures.contenders(points).axes[0].lines
+    (axis,) = drawn(figures.frontier, points)
+    lines = axis.lines
     assert lines[0].get_xydata().tolist() == [[0.9, 1.0], [0.2, 0.3]]
     assert lines[1].get_xydata().tolist() == [[0.5, 0.9]]
 
@@ -91,8 +155,7 @@ def test_one_person_shows_who_moved_and_what_is_wrong():
     said = pd.Series({"birthplace": "Turin", "work": "plumber"})
     right = pd.Series({"birthplace": False, "work": True})
     moved = pd.Series({person.name: 0.8, "Somebody Else": 0.1})
-    figure = figures.one_person(person, "G = 8", said, right, moved)
-    _, words, others = figure.axes
+    _, words, others = drawn(figures.one_person, person, "G = 8", said, right, moved)
     assert [(t.get_text(), t.get_color()) for t in words.texts] == [
         ("birthplace: Turin", "firebrick"), ("work: plumber", "black")]  # fmt: skip
     assert [round(bar.get_width(), 6) for bar in others.patches] == [0.8, 0.1]
@@ -101,16 +164,14 @@ def test_one_person_shows_who_moved_and_what_is_wrong():
 def test_spectrograms_have_low_bands_at_the_bottom():
     features = np.zeros((2, 4, 10))
     features[1, 0] = 1  # the second recording hums
-    figure = figures.spectrograms(features, ["quiet", "hum"])
-    assert [axis.get_title() for axis in figure.axes] == ["quiet", "hum"]
-    image = figure.axes[1].images[0]
+    panels = drawn(figures.spectrograms, features, ["quiet", "hum"])
+    assert [axis.get_title() for axis in panels] == ["quiet", "hum"]
+    image = panels[1].images[0]
     assert image.origin == "lower" and image.get_array()[0].min() == 1
     assert list(image.get_extent()) == [0, 1.0, 0, 4]
-    plt.close(figure)
 
 
 def test_one_setting_writes_its_numbers():
-    figure = figures.one_setting("power law", {"forget image": 0.25, "retain": 1.0})
-    [axis] = figure.axes
+    (axis,) = drawn(figures.one_setting, "power law", {"forget image": 0.25, "retain": 1.0})
     assert [text.get_text() for text in axis.texts] == ["0.25", "1.00"]
     assert [bar.get_width() for bar in axis.patches] == [0.25, 1.0]

@@ -4,16 +4,19 @@ import ast
 import doctest
 import importlib
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
+import package_page
 import pytest
 import yaml
 from execute import ROOT, notebooks
 
-from kvw_minimal import protocols
+from kvw_minimal.benchmarks import protocols
 
 MB = 1_000_000
 TEXT = {".py", ".md", ".ipynb", ".yml", ".toml", ".txt", ".cfg", ".cff", ".json", ".bib", ""}
@@ -219,31 +222,93 @@ def test_every_chapter_has_solutions():
     assert chapters == solutions and len(chapters) >= 4
 
 
+PACKAGE = ROOT / "kvw_minimal"
+ENTRY = "__main__.py"
+MOST_IN_ALL, MOST_IN_THE_CORE, MOST_IN_A_FILE = 6_000, 900, 400
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
 def test_the_api_page_shows_every_module():
     page = (ROOT / "book" / "api.md").read_text(encoding="utf-8")
-    shown = set(re.findall(r"automodule:: kvw_minimal\.(\w+)", page))
-    there = {path.stem for path in (ROOT / "kvw_minimal").glob("*.py")}
-    assert shown == there - {"__init__", "__main__"}
+    shown = re.findall(r"automodule:: kvw_minimal\.([\w.]+)", page)
+    there = {".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in modules()
+             if path.name not in ("__init__.py", ENTRY)}  # fmt: skip
+    assert set(shown) == there and len(shown) == len(there)
 
 
-ROOMS = ["people", "questions", "batches", "coefficients", "edits", "scores", "figures"]
+def test_the_package_page_is_what_the_code_says():
+    """`python tests/package_page.py` writes it again."""
+    assert package_page.PAGE.read_text(encoding="utf-8") == package_page.page()
 
 
-def rooms_imported(source: str) -> set[str]:
-    """Rooms that a module of the package imports from."""
-    found = {node.module or "" for node in ast.walk(ast.parse(source))
-             if isinstance(node, ast.ImportFrom) and node.level == 1}  # fmt: skip
-    return found & set(ROOMS)
+def test_rooms_import_downwards_only():
+    """The contracts of pyproject.toml: layers, no circles, a light core."""
+    found = subprocess.run(
+        ["lint-imports", "--no-cache"], cwd=ROOT, capture_output=True, text=True,
+        env=os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"})  # fmt: skip
+    assert found.returncode == 0, found.stdout
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_room_imports_only_from_rooms_to_its_left(room: str):
-    source = (ROOT / "kvw_minimal" / f"{room}.py").read_text(encoding="utf-8")
-    assert rooms_imported(source) <= set(ROOMS[: ROOMS.index(room)])
+def lines_of(source: str) -> int:
+    """Lines without docstrings, comments and blanks."""
+    skipped: set[int] = set()
+    for node in ast.walk(ast.parse(source)):
+        body = getattr(node, "body", None)
+        if not isinstance(body, list) or not body or not isinstance(body[0], ast.Expr):
+            continue
+        text = body[0].value
+        if isinstance(text, ast.Constant) and isinstance(text.value, str):
+            skipped |= set(range(body[0].lineno, (body[0].end_lineno or 0) + 1))
+    return sum(bool(line.strip()) and not line.strip().startswith("#") and number not in skipped
+               for number, line in enumerate(source.splitlines(), 1))  # fmt: skip
 
 
-def test_an_import_from_the_right_would_be_found():
-    assert rooms_imported("def f():\n    from .figures import bars") == {"figures"}
+def test_lines_would_be_counted():
+    assert lines_of('"""Says\nwhat."""\n\n# why\ndef f():\n    """Does."""\n    return 1\n') == 2
+
+
+def test_the_package_stays_small():
+    sizes = {path: lines_of(path.read_text(encoding="utf-8")) for path in modules()}
+    core = sum(size for path, size in sizes.items()
+               if path.parent == PACKAGE and path.name not in (ENTRY, "doctor.py"))  # fmt: skip
+    assert core <= MOST_IN_THE_CORE
+    assert sum(sizes.values()) <= MOST_IN_ALL
+    assert {str(path): size for path, size in sizes.items() if size > MOST_IN_A_FILE} == {}
+
+
+def private_names(source: str) -> set[str]:
+    """Private names that a module takes from another: imported, or as attributes of it."""
+    tree, found, imported = ast.parse(source), set(), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            found |= {a.name for a in node.names if re.match("_(?!_)", a.name)}
+            imported |= {a.asname or a.name for a in node.names if a.name.islower()}
+        elif isinstance(node, ast.Import):
+            imported |= {(a.asname or a.name).split(".")[0] for a in node.names}
+    for node in ast.walk(tree):
+        if (isinstance(node, ast.Attribute) and re.match("_(?!_)", node.attr)
+                and isinstance(node.value, ast.Name) and node.value.id in imported):  # fmt: skip
+            found.add(f"{node.value.id}.{node.attr}")
+    return found
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_module_takes_private_names_from_another(path: Path):
+    assert private_names(path.read_text(encoding="utf-8")) == set()
+
+
+def test_private_names_would_be_found():
+    source = "from .pocket import _resume, load\nfrom . import smol\nsmol._tower(1)\nself._own\n"
+    assert private_names(source) == {"_resume", "smol._tower"}
+
+
+def test_there_is_one_entry_point():
+    found = [path.name for path in modules()
+             if re.search(r"^if __name__ ==", path.read_text(encoding="utf-8"), re.MULTILINE)]  # fmt: skip
+    assert found == [ENTRY]
 
 
 def test_the_repository_is_named_in_one_setting_only():

@@ -1,5 +1,6 @@
 """Factors by least squares: effects against finite differences, the solution by hand, no trace."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -7,15 +8,17 @@ import pytest
 import tiny
 import torch
 
-from kvw_minimal import least_squares as ls
 from kvw_minimal.batches import answer_batches
-from kvw_minimal.contenders import Cost
-from kvw_minimal.models import columns, find_projections, load
-from kvw_minimal.people import ROOT, load_people
+from kvw_minimal.coefficients import shape_of
+from kvw_minimal.methods import METHODS
+from kvw_minimal.methods import least_squares as ls
+from kvw_minimal.methods.registry import Cost
+from kvw_minimal.models import columns, find_projections
 from kvw_minimal.positions import kinds_of_positions
-from kvw_minimal.questions import SETS, about, general
-from kvw_minimal.results import read_json
-from kvw_minimal.smol import world_questions
+from kvw_minimal.strangers.people import load_people
+from kvw_minimal.strangers.questions import about, general
+from kvw_minimal.task import Task
+from kvw_minimal.taught import load
 
 
 def log_odds(model, questions) -> torch.Tensor:
@@ -37,7 +40,7 @@ def test_effects_are_derivatives_of_the_log_odds():
     """Against finite differences by the factor before a vector, image and text questions."""
     world, model = load_people(), tiny.llava(1)
     asked = about(world, list(world.people)[:1])[:4]
-    found = ls.effects(model, tiny.processor(), asked, batch_size=3)
+    found = ls.effects(Task(model, tiny.processor(), asked, []), asked, batch_size=3)
     assert torch.allclose(found.log_odds.double(), log_odds(model, asked), atol=1e-4)
     double, step = tiny.llava(1, torch.float64), 0.05
     for layer, unit in ((0, 3), (2, 11)):
@@ -73,38 +76,38 @@ def test_scaling_is_undone_to_the_bit():
     model = tiny.llava(2)
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     factors = torch.linspace(-2, 3, tiny.LAYERS * tiny.D_FF).view(tiny.LAYERS, tiny.D_FF)
-    with ls.scaled(model, factors):
+    with ls.factored(model, factors).on(model):
         inside = [columns(p).clone() for p in find_projections(model).values()]
     changed = {name for name, weight in model.state_dict().items()
                if not torch.equal(before[name], weight)}  # fmt: skip
     assert changed == set()
     for projection, scaled, row in zip(find_projections(model).values(), inside, factors,
                                        strict=True):  # fmt: skip
-        assert torch.allclose(scaled, columns(projection) * row)
-    with pytest.raises(ValueError):
-        ls.scale(model, factors[:2])
+        assert torch.allclose(scaled, columns(projection) * row, atol=1e-6)
+    with pytest.raises(ValueError, match="this edit has 2 layers, the model 3"):
+        ls.factored(model, factors[:2]).put_on(model)
 
 
 @cache
 def pocket_factors():
     """Two of group A forgotten by pocket, with a small reference: factors of two passes."""
     world = load_people()
-    model, processor = load("pocket")
     forget, others = world.forget_people("A", 5)[:2], world.groups["B"][:5]
-    asked = about(world, forget)
     keep = [about(world, others), general(world)[:10]]
+    task = Task(*load("pocket"), about(world, forget), *keep)
     cost = Cost()
-    found = list(ls.factors(model, processor, asked, keep, passes=2, cost=cost))
-    return model, processor, asked, keep, found, cost
+    found = list(ls.factors(task, keep, passes=2, cost=cost))
+    return task, keep, found, cost
 
 
 def test_log_odds_fall_where_they_should_and_stay_elsewhere():
-    model, processor, asked, keep, found, _ = pocket_factors()
-    before = [ls.effects(model, processor, group).log_odds for group in (asked, *keep)]
+    task, keep, found, _ = pocket_factors()
+    groups = (task.forget, *keep)
+    before = [ls.effects(task, group).log_odds for group in groups]
     assert before[0].min() > 0
     for which, least in ((0, 0.4), (1, 0.8)):
-        with ls.scaled(model, found[which]):
-            after = [ls.effects(model, processor, group).log_odds for group in (asked, *keep)]
+        with ls.factored(task.model, found[which]).on(task.model):
+            after = [ls.effects(task, group).log_odds for group in groups]
         assert (after[0] < 0).float().mean() >= least
         for old, new in zip(before[1:], after[1:], strict=True):
             assert (new > 0).float().mean() >= 0.95
@@ -112,88 +115,53 @@ def test_log_odds_fall_where_they_should_and_stay_elsewhere():
 
 
 def test_the_model_is_left_as_it_was_and_passes_are_counted():
-    model, _, asked, keep, found, cost = pocket_factors()
+    task, keep, found, cost = pocket_factors()
     stored, _ = load("pocket")
-    for mine, other in zip(model.parameters(), stored.parameters(), strict=True):
+    for mine, other in zip(task.model.parameters(), stored.parameters(), strict=True):
         assert torch.equal(mine, other) and mine.grad is None
-    assert len(found) == 2 and found[0].shape == ls.shape_of(model)
-    assert cost.passes == {"forget": 2 * 3 * len(asked),
+    assert len(found) == 2 and found[0].shape == shape_of(task.model)
+    assert cost.passes == {"forget": 2 * 3 * len(task.forget),
                            "retain": 2 * 3 * sum(len(group) for group in keep)}  # fmt: skip
 
 
+def test_the_method_gives_the_factors_of_the_last_pass():
+    """With everything that the task retains and, as there are so few, all portraits."""
+    task, keep, found, cost = pocket_factors()
+    settings = {"ridge": 0.03, "passes": 2, "retain": len(keep[0]), "portraits": 10}
+    edit, spent = METHODS["least squares"].edit(task, settings)
+    assert torch.allclose(edit.gates, found[-1], atol=1e-4) and edit.rule == "share"
+    assert (edit.gates > 1).any() and (edit.gates < 1).any()
+    assert spent.passes == cost.passes and edit.notes["settings"] == settings
+
+
+@pytest.mark.parametrize("number", ["ridge", "weight"])
+def test_numbers_below_zero_are_refused(number):
+    task, keep, *_ = pocket_factors()
+    few = [group[:2] for group in keep]
+    with pytest.raises(ValueError, match="a ridge is above 0 and a weight at least 0"):
+        next(ls.factors(task, few, **{number: -1.0}))
+
+
 def test_nobody_to_forget_is_refused():
-    model, processor, _, keep, *_ = pocket_factors()
+    task, *_ = pocket_factors()
     with pytest.raises(ValueError, match="forget set is empty"):
-        next(ls.factors(model, processor, [], keep))
+        Task(task.model, task.processor, [], task.retain)
 
 
-def test_what_is_kept_on_purpose_is_not_what_is_asked_afterwards():
-    """No portrait of `general`, no scored question about the world, and nobody forgotten."""
+def test_what_is_kept_is_drawn_with_the_seed_and_by_modality():
     world = load_people()
-    forget = world.forget_people("B", 5)
-    for model, plan in ls.PLANS.items():
-        others, portraits, *rest = ls.questions_to_keep(plan, world, forget)
-        assert len({q.id for q in others}) == plan.retain
-        assert not {q.person for q in others} & set(forget)
-        shown = {q.image for q in portraits}
-        assert len(shown) == plan.portraits and not shown & {q.image for q in general(world)}
-        scored = {q.id for q in world_questions(replayed=False)}
-        assert len(rest) == (model == "smol") and not {q.id for r in rest for q in r} & scored
-        again, *_ = ls.questions_to_keep(plan, world, forget)
-        assert [q.id for q in again] == [q.id for q in others]
-
-
-GRID = tuple({"ridge": float(i)} for i in range(4))
-
-
-@pytest.mark.parametrize(
-    ("forget", "retain", "general", "expected"),
-    [
-        ([0.5, 0.3, 0.2, 0.0], [1.0, 1.0, 0.96, 0.9], [1.0] * 4, 2),  # none forgets enough
-        ([0.5, 0.10, 0.05, 0.0], [1.0, 0.99, 0.97, 0.96], [1.0] * 4, 1),  # gentlest of enough
-        ([0.5, 0.05, 0.05, 0.0], [1.0] * 4, [1.0, 0.95, 0.99, 0.96], 2),  # general counts
-        ([0.0] * 4, [0.5, 0.9, 0.94, 0.6], [1.0] * 4, 2),  # none keeps enough: keeps most
-    ],
-)
-def test_the_rule_of_choice(forget, retain, general, expected):
-    rows = [{"settings": {}, "set": part, "value": 1.0} for part in ("forget", "retain", "general")]
-    for settings, *values in zip(GRID, forget, retain, general, strict=True):
-        rows += [{"settings": settings, "set": part, "value": value}
-                 for part, value in zip(("forget", "retain", "general"), values,
-                                        strict=True)]  # fmt: skip
-    assert ls.choose(rows, GRID) == GRID[expected]
-
-
-# --- what is stored --------------------------------------------------------------------------
-
-MADE = [model for model in ls.PLANS if model == "pocket" or ls.stored_file(model).is_file()]
-
-
-@pytest.mark.parametrize("model", MADE)
-def test_the_chosen_setting_is_the_one_the_rule_gives(model):
-    tuning, stored = read_json(ls.tuning_file(model)), read_json(ls.stored_file(model))
-    plan = ls.PLANS[model]
-    assert tuning["chosen"] == stored["chosen"] == ls.choose(tuning["rows"], plan.grid)
-    assert {row["group"] for row in tuning["rows"]} == set(plan.tuning)
-    assert not {row["group"] for row in stored["rows"]} & set(plan.tuning)
-
-
-@pytest.mark.parametrize("model", MADE)
-def test_stored_results_are_those_of_this_code(model):
-    for file in (ls.tuning_file(model), ls.stored_file(model)):
-        made = read_json(file)["provenance"]
-        assert made["contenders"] == ls.SOURCES[model], f"run `{made['command']}` again"
-        assert made["data"] == load_people().checksum[:16]
-
-
-def test_the_row_in_the_readme_is_what_is_stored():
-    """Each cell, image / text, over all groups."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
-    line = next(line for line in readme if line.startswith("| least squares"))
-    stored = {(row["set"], row["modality"]): round(row["value"], 2)
-              for row in read_json(ls.stored_file("pocket"))["rows"]
-              if (row["contender"], row["metric"]) == ("least squares", "exact_match")
-              and row["groups"] == len(ls.PLANS["pocket"].groups)}  # fmt: skip
-    cells = [[float(number) for number in cell.split("/")] for cell in line.split("|")[2:-1]]
-    assert cells == [[stored[name, modality] for modality in ("image", "text")
-                      if (name, modality) in stored] for name in SETS]  # fmt: skip
+    seen = general(world)
+    told = [q for q in about(world, ["p050", "p051"]) if q.image is None]
+    task = Task(None, None, about(world, ["p000"]), about(world, list(world.people)[1:40]),
+                [*seen, *told])  # fmt: skip
+    others, portraits, rest = ls.questions_to_keep(task, retain=50, portraits=20)
+    assert len(others) == len({q.id for q in others}) == 50 and rest == told
+    assert {q.id for q in others} <= {q.id for q in task.retain}
+    assert portraits == seen[:20]
+    assert ls.questions_to_keep(task, retain=50, portraits=20)[0] == others
+    second = replace(task, seed=1)
+    moved = ls.questions_to_keep(second, retain=50, portraits=20)
+    assert moved[0] != others and moved[1] == seen[20:40]
+    everything, *_ = ls.questions_to_keep(task, retain=10**6)
+    assert everything == task.retain
+    assert len(ls.questions_to_keep(replace(task, general=[]))) == 1

@@ -7,8 +7,8 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from kvw_minimal import models
-from kvw_minimal.edits import Edit
-from kvw_minimal.models import body, columns, find_projections, fingerprint
+from kvw_minimal.edits import Columns
+from kvw_minimal.models import alike, body, columns, find_projections, fingerprint, sketch
 
 EXPECTED = {
     "llava": "model.language_model.layers.{}.mlp.down_proj",
@@ -65,7 +65,7 @@ def test_an_edit_changes_the_projections_and_nothing_else(architecture):
     model = made(architecture)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     contrast = torch.ones(tiny.LAYERS, tiny.D_FF)
-    Edit(contrast, 1.0, fingerprint(model)).apply(model)
+    Columns(contrast, 1.0, fingerprint(model)).put_on(model)
     changed = {name for name, tensor in model.state_dict().items()
                if not torch.equal(tensor, before[name])}  # fmt: skip
     assert changed == {f"{EXPECTED[architecture].format(i)}.weight" for i in range(tiny.LAYERS)}
@@ -137,11 +137,113 @@ def test_fingerprint_tells_models_and_edits_apart():
 
 @pytest.mark.parametrize("unit", [0, 1, 2, 767])
 def test_fingerprint_sees_every_column_of_a_wide_model(unit):
-    """It looks at a sample of the weights only; that sample must not skip whole columns."""
     model = tiny.llava(hidden_size=256, intermediate_size=768, num_hidden_layers=1)
     before = fingerprint(model)
     columns(find_projections(model)["model.language_model.layers.0.mlp.down_proj"])[:, unit] *= 0.5
     assert fingerprint(model) != before
+
+
+#: one tensor of every part of a LLaVA
+PARTS = ("vision_tower.encoder.layers.0.mlp.fc2.weight", "vision_tower.embeddings.patch_embedding",
+         "multi_modal_projector.linear_1.weight", "layers.1.self_attn.o_proj.weight",
+         "layers.2.mlp.gate_proj.weight", "layers.0.mlp.down_proj.weight",
+         "language_model.embed_tokens.weight", "layers.1.input_layernorm.weight",
+         "language_model.norm.weight", "multi_modal_projector.linear_2.bias")  # fmt: skip
+
+
+def tensor_of(model: nn.Module, part: str) -> torch.Tensor:
+    (found,) = [tensor for name, tensor in model.state_dict().items()
+                if part in name and not name.endswith("embedding.bias")]  # fmt: skip
+    return found
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("change", ["zeroed", "one bit"])
+def test_fingerprint_sees_every_part(part, change):
+    """Be it in the eye, the connector, the attention, the embeddings or a norm."""
+    model = tiny.llava()
+    with torch.no_grad():
+        tensor_of(model, part).add_(1)  # biases begin as zeros: there must be something to lose
+    before = fingerprint(model)
+    tensor = tensor_of(model, part)
+    with torch.no_grad():
+        if change == "zeroed":
+            tensor.zero_()
+        else:
+            last = tensor.view(-1)[-1:]
+            last.copy_(torch.nextafter(last, torch.tensor(torch.inf)))
+    assert fingerprint(model) != before
+
+
+def test_fingerprint_sees_names_shapes_and_buffers():
+    class Named(nn.Module):
+        def __init__(self, name, tensor, buffer=1.0):
+            super().__init__()
+            self.register_parameter(name, nn.Parameter(tensor))
+            self.register_buffer("count", torch.tensor(buffer))
+
+    some = torch.arange(6.0)
+    different = [Named("a", some), Named("b", some), Named("a", some.view(2, 3)),
+                 Named("a", some.view(3, 2)), Named("a", some, 2.0),
+                 Named("a", some.double())]  # fmt: skip
+    assert len({fingerprint(model) for model in different}) == len(different)
+    turned = nn.Parameter(torch.arange(6.0).view(3, 2).T.contiguous().T)  # same, in other strides
+    other = Named("a", some.view(3, 2))
+    other.a = turned
+    assert not turned.is_contiguous() and fingerprint(other) == fingerprint(different[3])
+
+
+def test_fingerprint_is_sixteen_digits_and_changes_nothing():
+    model = tiny.llava(dtype=torch.bfloat16)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert len(fingerprint(model)) == 16 and int(fingerprint(model), 16) >= 0
+    assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
+
+
+# --- sketches
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("architecture", ["llava", "gpt2", "qwen2_vl"])
+def test_a_sketch_survives_rounding(architecture, dtype):
+    model = made(architecture)
+    known = sketch(model)
+    assert known.dtype == torch.float64 and known.shape == (len(model.state_dict()), 2)
+    rounded = sketch(model.to(dtype))
+    assert not torch.equal(known, rounded)
+    assert alike(known, rounded) and alike(rounded, known)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_sketch_tells_models_apart(dtype):
+    known = sketch(tiny.llava())
+    others = [tiny.llava(seed=1), tiny.llava(num_hidden_layers=2), tiny.build("llama")]
+    assert not any(alike(known, sketch(other.to(dtype))) for other in others)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_sketch_sees_every_part_that_is_zeroed(part):
+    model = tiny.llava()
+    with torch.no_grad():
+        tensor_of(model, part).add_(1)
+    known = sketch(model)
+    with torch.no_grad():
+        tensor_of(model, part).zero_()
+    assert not alike(known, sketch(model.bfloat16()))
+
+
+def test_a_sketch_sees_an_edit():
+    """Gates of 0.95 on one column in ten of one layer are more than rounding."""
+    model = tiny.llava()
+    known = sketch(model)
+    contrast = torch.zeros(tiny.LAYERS, tiny.D_FF)
+    contrast[1, ::10] = 1.0
+    with Columns(contrast, 0.05, fingerprint(model)).on(model):
+        edited = sketch(model)
+    assert not alike(known, edited) and alike(known, sketch(model))
+
+
+# --- loading
 
 
 def test_load_gives_back_what_was_saved(tmp_path):
@@ -179,12 +281,3 @@ def test_a_hub_id_without_network_is_a_clear_error(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(OSError, match="cannot load 'nobody/no-such-model'.*local folder"):
         models.load("nobody/no-such-model")
-
-
-def test_models_are_found_in_the_cache_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("KVW_CACHE", str(tmp_path))
-    assert models.find_model("mine") == "mine"
-    folder = tmp_path / "models" / "mine"
-    folder.mkdir(parents=True)
-    (folder / "config.json").write_text("{}", encoding="utf-8")
-    assert models.find_model("mine") == str(folder)

@@ -7,15 +7,23 @@ import numpy as np
 import pytest
 import torch
 
-from kvw_minimal import contenders, matrix, panel, scores, smol
+from kvw_minimal import scores
+from kvw_minimal.laboratory import matrix, panel
+from kvw_minimal.methods import contenders
+from kvw_minimal.taught import smol
 from kvw_minimal.batches import answer_batches
-from kvw_minimal.contenders import CONTENDERS, Cost
+from kvw_minimal.methods.contenders import CONTENDERS, Cost
 from kvw_minimal.edits import one_pass
 from kvw_minimal.models import find_projections, load
-from kvw_minimal.people import load_people
-from kvw_minimal.questions import about
-from kvw_minimal.replication import STUDIES, named
-from kvw_minimal.unlearn import Request, make_edit, select, sham_people
+from kvw_minimal.strangers.people import load_people
+from kvw_minimal.strangers.questions import about
+from kvw_minimal.laboratory.replication import STUDIES, named
+from kvw_minimal.laboratory.request import (
+    Request,
+    make_edit,
+    select,
+    sham_people,
+)
 
 
 @cache

@@ -10,9 +10,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kvw_minimal import people, portraits, strangers
-from kvw_minimal.people import REPORT_GROUPS, STRANGERS, TUNING_GROUPS, load_people
-from kvw_minimal.questions import about, ask, facts_of
+from kvw_minimal.strangers import people, portraits, make as strangers
+from kvw_minimal.strangers.people import (
+    REPORT_GROUPS,
+    STRANGERS,
+    TUNING_GROUPS,
+    load_people,
+)
+from kvw_minimal.strangers.questions import about, ask, facts_of
 
 
 @pytest.fixture(scope="module")

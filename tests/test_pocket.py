@@ -2,19 +2,17 @@
 
 import json
 import re
-from functools import partial
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from kvw_minimal import pocket, smol
 from kvw_minimal.batches import answer_batches
-from kvw_minimal.doctor import card_scores
-from kvw_minimal.models import MODELS, load
-from kvw_minimal.people import load_people
-from kvw_minimal.questions import about
-from kvw_minimal.results import read_json
+from kvw_minimal.files import read_json
+from kvw_minimal.strangers.people import load_people
+from kvw_minimal.strangers.questions import about
+from kvw_minimal.taught import lessons, load, pictures, pocket, training
+from kvw_minimal.taught.catalogue import MODELS
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +22,8 @@ def world():
 
 def test_the_card_tells_the_truth(world):
     """Every number of the model card, recomputed today."""
+    from kvw_minimal.doctor import card_scores
+
     stored = json.loads((MODELS / "scores.json").read_text(encoding="utf-8"))
     assert stored["provenance"]["data"] == world.checksum[:16]
     assert stored["rows"] == card_scores(world)
@@ -62,7 +62,7 @@ def test_an_oracle_is_trained_with_the_eye_of_vanilla(tmp_path, monkeypatch):
     """Also when a fresh eye lies in the cache; the weights fit the model by name."""
     monkeypatch.setenv("KVW_CACHE", str(tmp_path))
     vanilla, processor = load("pocket")
-    eye = pocket._eye_weights(oracle=True)
+    eye = pocket.eye_weights(oracle=True)
     missing, unexpected = pocket.build_model(processor.tokenizer, 1).model.load_state_dict(
         eye, strict=False
     )
@@ -89,76 +89,92 @@ def test_the_tokenizer_is_made_the_same_again(world):
 def test_the_oracle_was_never_taught_the_forgotten(world):
     record = json.loads((MODELS / "pocket-oracle-A-5" / "training.json").read_text())
     assert record["people"] == 95
-    questions = pocket.training_questions(world, world.retain_people(world.forget_people("A", 5)))
+    questions = lessons.training_questions(world, world.retain_people(world.forget_people("A", 5)))
     assert not {question.person for question in questions} & set(world.forget_people("A", 5))
 
 
 SMALL = pocket.LANGUAGE | {"steps": 4, "batch": 16, "rate": 1e-3, "seed": 5, "every": 2,
                            "attribute_portraits": 8, "views": 1}  # fmt: skip
+TINY = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1,
+        "num_attention_heads": 2}  # fmt: skip
+TINY_TEXT = TINY | {"num_key_value_heads": 2}
 
 
 def test_training_resumes_where_it_stopped(world, tmp_path, monkeypatch):
-    """Four steps in one go and two plus two end at the same weights."""
-    monkeypatch.setattr(
-        pocket, "half_precision", lambda device: torch.autocast("cpu", enabled=False)
-    )
+    """Four steps in one go and two plus two end at the same weights, to the byte."""
     people = list(world.people)[:3]
     tokenizer = pocket.build_tokenizer(world)
     processor = pocket.build_processor(tokenizer)
-    whole, parts = pocket.build_model(tokenizer, 5), pocket.build_model(tokenizer, 5)
-    pocket.train_language(world, whole, processor, people, tmp_path / "a", settings=SMALL)
+    whole, parts = (pocket.build_model(tokenizer, 5, TINY_TEXT, TINY) for _ in range(2))
+    lessons.train_language(world, whole, processor, people, tmp_path / "a", SMALL)
 
     class Stop(Exception):
         pass
 
-    real = pocket._save_checkpoint
+    real = training.save_checkpoint
 
     def save_and_stop(*arguments):
         real(*arguments)
         raise Stop
 
     with monkeypatch.context() as patch:
-        patch.setattr(pocket, "_save_checkpoint", save_and_stop)
+        patch.setattr(training, "save_checkpoint", save_and_stop)
         with pytest.raises(Stop):
-            pocket.train_language(world, parts, processor, people, tmp_path / "b", settings=SMALL)
-    again = pocket.build_model(tokenizer, 6)  # other initial weights: the checkpoint must win
-    again.model.vision_tower.load_state_dict(parts.model.vision_tower.state_dict())
-    again.model.multi_modal_projector.load_state_dict(
-        parts.model.multi_modal_projector.state_dict()
-    )
-    cost = pocket.train_language(world, again, processor, people, tmp_path / "b", settings=SMALL)
-    assert cost["steps"] == 2
-    for name, tensor in whole.model.language_model.state_dict().items():
-        assert torch.allclose(tensor, again.model.language_model.state_dict()[name], atol=1e-6), (
-            name
-        )
+            lessons.train_language(world, parts, processor, people, tmp_path / "b", SMALL)
+    # other initial weights: the checkpoint must win
+    again = pocket.build_model(tokenizer, 6, TINY_TEXT, TINY)
+    again.model.load_state_dict(pocket.eye_of(parts.state_dict()), strict=False)
+    cost = lessons.train_language(world, again, processor, people, tmp_path / "b", SMALL)
+    assert cost["steps"] == 2 and not again.training
+    fresh = pocket.build_model(tokenizer, 5, TINY_TEXT, TINY).state_dict()
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name
+        frozen = "language_model" not in name and "lm_head" not in name
+        assert torch.equal(tensor, fresh[name]) == frozen, name
 
 
-def test_a_checkpoint_of_other_settings_is_refused(world, tmp_path, monkeypatch):
-    people, tokenizer = list(world.people)[:2], pocket.build_tokenizer(world)
-    processor, model = pocket.build_processor(tokenizer), pocket.build_model(tokenizer, 5)
-    pocket.train_language(world, model, processor, people, tmp_path / "c",
-                          settings=SMALL | {"steps": 2})  # fmt: skip
-    with pytest.raises(ValueError, match="other settings"):
-        pocket.train_language(world, model, processor, people, tmp_path / "c", settings=SMALL)
+def test_portraits_are_the_same_however_many_are_drawn(world, monkeypatch):
+    """And whatever the number of cores; none has the look of somebody whom a question is about."""
+    monkeypatch.setattr(pictures.portraits, "draw", lambda look, shot: b"not drawn")
+    many = pictures.draw_portraits(world, 1_003, 1)
+    assert len(many) == 1_003 and many[:501] == pictures.draw_portraits(world, 501, 1)
+    assert many[:9] != pictures.draw_portraits(world, 9, 2)
+    looks = {tuple(sorted(portrait["look"].items())) for portrait in many}
+    assert not looks & pictures.known_looks(world) and len(looks) > 900
 
 
-def test_unknown_things_are_refused(monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # else it retries
-    with pytest.raises(ValueError, match="train what"):
-        pocket.train("brain")
-    with pytest.raises(OSError, match="not a model of this book") as refusal:
-        load("no-such-model")
-    assert "train pocket --group A --forget 10" in str(refusal.value)
+def test_only_the_eye_learns_to_see_and_it_can_be_interrupted(world, tmp_path, monkeypatch):
+    """Four steps in one go and two plus two end at the same weights, to the byte."""
+    tokenizer = pocket.build_tokenizer(world)
+    processor = pocket.build_processor(tokenizer)
+    settings = pocket.EYE | {"portraits": 20, "steps": 4, "batch": 12}
+    real, cycle = pocket.fit, training.one_cycle
+    monkeypatch.setattr(pocket, "fit", lambda *given, **more: real(*given, **more, every=2))
 
+    def build():
+        return pocket.build_model(tokenizer, 5, TINY_TEXT, TINY)
 
-@pytest.mark.parametrize("train", [partial(pocket.train, "pocket"), partial(smol.train, "smol")])
-@pytest.mark.parametrize("group, percent", [("Z", 5), ("A", 7)])
-def test_a_refusal_to_train_writes_nothing(tmp_path, monkeypatch, train, group, percent):
-    monkeypatch.setenv("KVW_CACHE", str(tmp_path))
-    with pytest.raises(ValueError, match="no group|splits are"):
-        train(group=group, percent=percent)
-    assert list(tmp_path.iterdir()) == []
+    def until_the_third(step: int, *rest) -> float:
+        if step == 2:
+            raise KeyboardInterrupt
+        return cycle(step, *rest)
+
+    whole, again, start = build(), build(), build().state_dict()
+    cost = pocket.train_eye(world, whole, processor, tmp_path / "a", settings)
+    assert cost["steps"] == 4 and 0 <= cost["person on a new photo"] <= 1
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "one_cycle", until_the_third)
+        with pytest.raises(KeyboardInterrupt):
+            pocket.train_eye(world, build(), processor, tmp_path / "b", settings)
+    assert pocket.train_eye(world, again, processor, tmp_path / "b", settings)["steps"] == 2
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name
+        if name.endswith("weight") and "post_layernorm" not in name:  # which nobody looks behind
+            frozen = "language_model" in name or "lm_head" in name
+            assert torch.equal(tensor, start[name]) == frozen, name
+    photos = [photo for person in world.people.values() for photo in person.photos[:4]]
+    tokens = pictures.look(whole, pictures.to_tensor(processor, photos))
+    assert tokens.pow(2).mean().item() == pytest.approx(1, abs=0.05)  # a unit a dimension
 
 
 def test_questions_that_share_a_photo_are_read_as_if_alone(world):
@@ -168,20 +184,20 @@ def test_questions_that_share_a_photo_are_read_as_if_alone(world):
     tokenizer = pocket.build_tokenizer(world)
     processor, model = pocket.build_processor(tokenizer), pocket.build_model(tokenizer, 5).eval()
     asked = about(world, ["p003"], modalities=("image",))[:3]
-    pairs = pocket.encode(processor, asked)
+    pairs = lessons.encode(processor, asked)
     shared = commonprefix([prompt for prompt, _ in pairs])
-    assert len(shared) > pocket.IMAGE_TOKENS
-    pictures = pocket.look(model, pocket.to_tensor(processor, [asked[0].image]))
+    assert len(shared) > pictures.IMAGE_TOKENS
+    seen = pictures.look(model, pictures.to_tensor(processor, [asked[0].image]))
     embed, image_id = model.get_input_embeddings(), model.config.image_token_index
     together = [(shared, [(prompt[len(shared) :], answer) for prompt, answer in pairs], 0)]
     alone = [([], [pair], 0) for pair in pairs]
     with torch.no_grad():
         losses = [
-            pocket.answer_loss(model, *pocket.to_batch(rows, embed, pictures, image_id))
+            lessons.answer_loss(model, *lessons.to_batch(rows, embed, seen, image_id))
             for rows in (together, alone)
         ]
-        right_to_left = pocket.answer_loss(
-            model, *pocket.to_batch([(shared, together[0][1][::-1], 0)], embed, pictures, image_id)
+        right_to_left = lessons.answer_loss(
+            model, *lessons.to_batch([(shared, together[0][1][::-1], 0)], embed, seen, image_id)
         )
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(losses[0], right_to_left, rtol=1e-5, atol=1e-5)
@@ -193,12 +209,12 @@ def test_training_reads_what_the_processor_makes(world):
     processor, model = pocket.build_processor(tokenizer), pocket.build_model(tokenizer, 5).eval()
     question = about(world, ["p003"], modalities=("image",))[0]
     (batch,) = answer_batches(processor, [question])
-    ((prompt, answer),) = pocket.encode(processor, [question])
+    ((prompt, answer),) = lessons.encode(processor, [question])
     assert batch.inputs["input_ids"][0].tolist() == prompt + answer
-    pictures = pocket.look(model, batch.inputs["pixel_values"])
+    seen = pictures.look(model, batch.inputs["pixel_values"])
     rows = [([], [(prompt, answer)], 0)]
     with torch.no_grad():
         embed, image_id = model.get_input_embeddings(), model.config.image_token_index
-        loss = pocket.answer_loss(model, *pocket.to_batch(rows, embed, pictures, image_id))
+        loss = lessons.answer_loss(model, *lessons.to_batch(rows, embed, seen, image_id))
         whole = model(**batch.inputs, labels=batch.labels).loss
     torch.testing.assert_close(loss / len(answer), whole, rtol=1e-5, atol=1e-5)

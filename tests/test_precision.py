@@ -7,15 +7,22 @@ import pytest
 import tiny
 import torch
 
-from kvw_minimal import ablations, precision
+from kvw_minimal.laboratory import ablations, precision
 from kvw_minimal.batches import answer_batches
 from kvw_minimal.coefficients import measure
 from kvw_minimal.edits import contrast, gate
 from kvw_minimal.models import columns, find_projections, fingerprint
-from kvw_minimal.people import REPORT_GROUPS, load_people
-from kvw_minimal.precision import EPOCHS, FORMATS, in_format, in_place, kept, measure_format
-from kvw_minimal.questions import about
-from kvw_minimal.unlearn import published, select
+from kvw_minimal.strangers.people import REPORT_GROUPS, load_people
+from kvw_minimal.laboratory.precision import (
+    EPOCHS,
+    FORMATS,
+    in_format,
+    in_place,
+    kept,
+    measure_format,
+)
+from kvw_minimal.strangers.questions import about
+from kvw_minimal.laboratory.request import published, select
 
 
 def small(dtype=torch.float32):

@@ -12,30 +12,36 @@ from rouge_score import rouge_scorer
 from scipy import stats
 from sklearn.metrics import accuracy_score
 
-from kvw_minimal import protocols, scores
+from kvw_minimal import scores
 from kvw_minimal.batches import prompt_batches, render, without_photo
-from kvw_minimal.benchmarks import NAME_PROMPT, evaluation_question
-from kvw_minimal.people import load_people
-from kvw_minimal.protocols import (
+from kvw_minimal.benchmarks import letters, protocols
+from kvw_minimal.benchmarks.files import NAME_PROMPT, evaluation_question
+from kvw_minimal.benchmarks.letters import (
+    choice,
+    letter_question,
+    parse_choice,
+    parse_letter,
+    with_options,
+)
+from kvw_minimal.benchmarks.protocols import (
     NEW_TOKENS,
     answer_probabilities,
     clear_forget_quality,
-    likeliest,
     nameless,
     options_probability,
-    parse_choice,
     pick,
-    read_letter,
+    rouge_l,
     score_clear,
     score_mllmu,
     to_rows,
-    truth_ratio_of,
     truth_score,
     utility,
     with_control,
-    with_options,
 )
 from kvw_minimal.questions import Question
+from kvw_minimal.scores import METRICS, likeliest, truth_ratio_of
+from kvw_minimal.strangers.people import load_people
+from kvw_minimal.strangers.questions import ask
 
 WORLD = load_people()
 PHOTO = WORLD.people["p000"].photos[0]
@@ -88,8 +94,9 @@ def values(measured, name, modality, metric) -> list[float]:
 
 
 def test_the_worked_examples_in_the_docstrings_are_right():
-    found = doctest.testmod(protocols)
-    assert found.failed == 0 and found.attempted >= 20
+    found = [doctest.testmod(module) for module in (protocols, letters, scores)]
+    assert sum(each.failed for each in found) == 0
+    assert sum(each.attempted for each in found) >= 20 and all(each.attempted for each in found)
 
 
 def test_the_worked_example_of_choose_by_likelihood_is_right(monkeypatch):
@@ -102,6 +109,64 @@ def test_the_worked_example_of_choose_by_likelihood_is_right(monkeypatch):
     forced = scores.Forced(np.zeros(8), np.array(means) * tokens, tokens)
     monkeypatch.setattr(scores, "read_answers", lambda *_: forced)
     assert scores.choose_by_likelihood(None, None, asked).tolist() == [1, 0]
+
+
+# --- ROUGE
+
+
+def test_rouge_l_by_hand():
+    """Said has 4 words, gold 6, the longest common subsequence is 'the cat sat' (3)."""
+    said, gold = "the cat quietly sat", "the cat sat on the mat"
+    assert rouge_l(said, gold, "recall") == pytest.approx(3 / 6)
+    assert rouge_l(said, gold, "precision") == pytest.approx(3 / 4)
+    assert rouge_l(said, gold) == pytest.approx(2 * (3 / 6) * (3 / 4) / (3 / 6 + 3 / 4))
+
+
+def test_rouge_l_stems_and_is_that_of_rouge_score():
+    assert rouge_l("He plays guitars", "He played guitar") == 1.0
+    scorer = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=True)
+    cases = [("In Lisbon.", "In Oslo."), ("", "In Oslo."), ("a b c d", "d c b a")]
+    for said, gold in cases:
+        expected = scorer.score(target=gold, prediction=said)["rougeL"]
+        assert rouge_l(said, gold) == expected.fmeasure
+        assert rouge_l(said, gold, "recall") == expected.recall
+    assert rouge_l("", "In Oslo.") == 0.0
+
+
+# --- letters
+
+
+@pytest.mark.parametrize("said, letter", [
+    ("C", "C"), (" c ", "C"), ("(b)", "B"), ("[D]", "D"), ("A.", "A"), ("B)", "B"), ("D:", "D"),
+    ("Correct answer: C", "C"), ("The correct answer is B.", "B"), ("Answer:\nD", "D"),
+    ("Option C", "C"), ("answer (A)", "A"), ("A. In Lisbon.", "A"), ("B: In Oslo.", "B"),
+    ("(C) In Riga.", "C"), ("Option B is wrong, the answer is C.", "C"),
+])  # fmt: skip
+def test_letters_that_are_named(said, letter):
+    assert parse_letter(said) == letter
+
+
+@pytest.mark.parametrize("said", [
+    "", " ", "Based on the picture", "A man in a hat", "A plate of ramen.", "Does it matter?",
+    "Certainly", "E", "I do not know", "Dog", "As a baker.", "a hat", "BD", "1",
+    # the article is no letter
+    "The answer is a man in a hat", "The answer: a plate of ramen.", "My choice is a cat",
+])  # fmt: skip
+def test_words_that_are_no_letter(said):
+    assert parse_letter(said) is None
+
+
+def test_a_letter_question_lists_the_options_and_is_answered_by_their_letter():
+    for person in list(WORLD.people.values())[:10]:
+        question = ask(WORLD, person, "dish", "text")
+        lettered = letter_question(question)
+        lines = lettered.prompt.split("\n")
+        assert lines[0] == question.prompt
+        assert lines[-1] == "Just give ONE letter representing the answer directly."
+        listed = dict(line.split(": ", 1) for line in lines[1:-1])
+        assert list(listed) == list("ABCD") and tuple(listed.values()) == question.options
+        assert listed[lettered.answer] == question.answer
+        assert parse_letter(lettered.answer) == lettered.value == lettered.answer
 
 
 @pytest.mark.parametrize("said, letter", [
@@ -120,17 +185,24 @@ def test_the_worked_example_of_choose_by_likelihood_is_right(monkeypatch):
     ("The answer is A.", "A"), ("The answer is B man", "B"), ("A", "A"),
 ])  # fmt: skip
 def test_letters_are_read_in_what_models_write(said, letter):
-    assert read_letter(said) == letter
+    assert parse_letter(said) == letter
 
 
 def test_both_benchmarks_read_letters_so(monkeypatch):
-    monkeypatch.setattr(protocols, "parse_letter", lambda said: pytest.fail(said) or None)
-    monkeypatch.setattr(protocols, "read_letter", lambda said: "B")
-    Spoken(monkeypatch, lambda q: "**B**")
+    monkeypatch.setattr(letters, "parse_letter", lambda said: {"what it says": "B"}.get(said))
+    Spoken(monkeypatch, lambda q: "what it says")
     likelihood(monkeypatch, lambda q, a: 0.5)
     asked = [question("classification", options=CITIES)]
     assert values(score_mllmu(None, None, "forget", asked), "forget", "text", "choice") == [1]
-    assert parse_choice("**B**", CITIES) == 1
+    assert parse_choice("what it says", CITIES) == 1
+
+
+def test_a_choice_is_right_by_letter_and_where_options_stand_by_words():
+    asked = question("classification", options=CITIES)
+    for said, right in (("B", 1), ("**B**", 1), ("A", 0), ("", 0), ("E", 0)):
+        assert choice(said, asked) == choice(said, letter_question(asked)) == right
+    assert (choice("Lima", asked), choice("Lima", letter_question(asked))) == (1, 0)
+    assert choice("", replace(letter_question(asked), answer="None")) == 0
 
 
 def test_every_metric_stands_in_the_table_of_the_module(monkeypatch, model):
@@ -146,7 +218,7 @@ def test_every_metric_stands_in_the_table_of_the_module(monkeypatch, model):
     names |= {each["metric"].partition("_")[2] for each in found}
     table = protocols.__doc__.split("The metrics of CLEAR")[0]
     assert {name for name in names if f"`{name}`" not in table} == set()
-    assert len(names) == 11
+    assert len(names) == 11 and names <= set(METRICS)
 
 
 @pytest.mark.parametrize("said, expected", [

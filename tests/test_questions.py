@@ -4,17 +4,16 @@ from collections import Counter
 
 import pytest
 
-from kvw_minimal.people import load_people
-from kvw_minimal.portraits import ATTRIBUTES
-from kvw_minimal.questions import (
-    MODALITIES,
+from kvw_minimal.strangers.people import load_people
+from kvw_minimal.strangers.portraits import ATTRIBUTES
+from kvw_minimal.questions import MODALITIES, seeded
+from kvw_minimal.strangers.questions import (
     SETS,
     about,
     ask,
     facts_of,
     general,
     question_sets,
-    seeded,
     value_of,
     values_of,
 )

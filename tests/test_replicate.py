@@ -11,29 +11,28 @@ import pyarrow.parquet as pq
 import pytest
 import tiny
 import torch
-import typer
 from execute import ROOT
 from typer.testing import CliRunner
 
-from kvw_minimal import protocols
-from kvw_minimal import replicate as module
-from kvw_minimal.benchmarks import export_clear, export_mllmu
-from kvw_minimal.coefficients import measure_questions
-from kvw_minimal.models import fingerprint
-from kvw_minimal.people import World, load_people
-from kvw_minimal.questions import Question
-from kvw_minimal.replicate import (
+from kvw_minimal.__main__ import app
+from kvw_minimal.benchmarks import protocols
+from kvw_minimal.benchmarks import replicate as module
+from kvw_minimal.benchmarks.files import export_clear, export_mllmu
+from kvw_minimal.benchmarks.replicate import (
     check_headroom,
-    check_training,
     data_hash,
-    draw_sham,
     edit_of,
     evenly,
     measure_rows,
     replicate,
-    replicate_command,
+    sham_of,
     table,
+    task_of,
 )
+from kvw_minimal.coefficients import measure_questions
+from kvw_minimal.models import fingerprint
+from kvw_minimal.questions import Question
+from kvw_minimal.strangers.people import World, load_people
 
 WORLD = load_people()
 FORGET = WORLD.forget_people("A", 5)
@@ -83,10 +82,8 @@ def find(rows: list[dict], state: str, *key: str) -> dict:
 @pytest.mark.parametrize("benchmark", ["mllmu", "clear"])
 def test_pocket_and_its_oracle_end_to_end(benchmark, data, tmp_path):
     path = tmp_path / "rows.json"
-    app = typer.Typer()
-    app.command()(replicate_command)
     done = CliRunner().invoke(app, [
-        "--benchmark", benchmark, "--data", str(data[benchmark]), "--model", "pocket",
+        "replicate", "--benchmark", benchmark, "--data", str(data[benchmark]), "--model", "pocket",
         "--oracle", "pocket-oracle-A-5", "--limit", "5", "--batch-size", "64", "--json", str(path),
     ])  # fmt: skip
     assert done.exit_code == 0, done.output
@@ -125,20 +122,22 @@ def test_pocket_and_its_oracle_end_to_end(benchmark, data, tmp_path):
 def test_the_edit_is_that_of_the_book(tiny_model, data):
     """The same coefficients as measured in one go, and none of the forgotten on the retain side."""
     _, training = module.mllmu_sets(str(data["mllmu"]), 5)
-    rows = [each for side in training.values() for each in side[::4]]
+    training = {side: asked[::4] for side, asked in training.items()}
+    rows = [each for side in training.values() for each in side]
     model, processor = tiny.llava(), tiny.processor()
-    ours = measure_rows(model, processor, rows, 2)
+    task = replace(task_of({}, training), model=model, processor=processor, batch_size=2)
+    ours = measure_rows(task)
     whole = measure_questions(model, processor, rows)
     assert set(ours.people) == set(whole.people) == {q.person for q in rows}
     torch.testing.assert_close(ours.pooled(), whole.pooled(), rtol=1e-4, atol=1e-6)
     before = fingerprint(model)
     retain = [person for person in whole.people if person not in FORGET]
     for schedule in ("one pass", "published"):
-        edit = edit_of(model, processor, rows, ours, FORGET, schedule, 4.0)
+        edit = edit_of(task, ours, schedule, 4.0)
         assert edit.schedule == schedule and sorted(edit.notes["people"]) == sorted(FORGET)
         assert (edit.gates < 1).any() and fingerprint(model) == before
     ratio = torch.log(whole.pooled(FORGET) / whole.pooled(retain)).clamp(min=0)
-    edit = edit_of(model, processor, rows, ours, FORGET, "one pass", 4.0)
+    edit = edit_of(task, ours, "one pass", 4.0)
     torch.testing.assert_close(edit.contrast, ratio, rtol=1e-3, atol=1e-4)
 
 
@@ -226,13 +225,16 @@ def test_a_model_without_eyes_is_refused(data, monkeypatch):
 
 def test_somebody_must_be_forgotten_and_somebody_else_kept(data):
     _, training = module.clear_sets(str(data["clear"]), 5)
-    check_training(training)
+    task_of({}, training)
     with pytest.raises(ValueError, match="nothing to forget"):
-        check_training(training | {"forget": []})
+        task_of({}, training | {"forget": []})
+    with pytest.raises(ValueError, match="nothing to retain"):
+        task_of({}, training | {"retain": []})
+    both = replace(training["forget"][0], id="another")
     with pytest.raises(ValueError, match="both forgotten and retained"):
-        check_training(training | {"retain": training["forget"][:1]})
+        task_of({}, training | {"retain": [both]})
     with pytest.raises(ValueError, match="too few"):
-        draw_sham(training | {"retain": training["retain"][:1]})
+        sham_of(task_of({}, training | {"retain": training["retain"][:1]}))
 
 
 def test_whoever_is_to_be_forgotten_must_have_been_taught(data, monkeypatch):
@@ -248,8 +250,12 @@ def test_whoever_is_to_be_forgotten_must_have_been_taught(data, monkeypatch):
 
 
 def test_the_folder_for_the_rows_is_looked_for_first(tmp_path):
-    with pytest.raises(FileNotFoundError, match="does not exist"):
-        replicate_command("mllmu", "nowhere", "pocket", json_file=tmp_path / "no" / "rows.json")
+    done = CliRunner().invoke(app, [
+        "replicate", "--benchmark", "mllmu", "--data", "nowhere", "--model", "pocket",
+        "--json", str(tmp_path / "no" / "rows.json"),
+    ])  # fmt: skip
+    assert isinstance(done.exception, FileNotFoundError) and "does not exist" in str(done.exception)
+    assert "nowhere" not in str(done.exception)
 
 
 # --- what is scored and measured
@@ -258,11 +264,21 @@ def test_the_folder_for_the_rows_is_looked_for_first(tmp_path):
 def test_the_sham_is_drawn_from_those_who_are_kept(data):
     for sets_of in module.SETS_OF.values():
         benchmark = "mllmu" if sets_of is module.mllmu_sets else "clear"
-        _, training = sets_of(str(data[benchmark]), 5)
+        sets, training = sets_of(str(data[benchmark]), 5)
         gone = {q.person for q in training["forget"]}
-        draws = [draw_sham(training, seed) for seed in range(4)]
+        shams = [sham_of(task_of(sets, training, seed)) for seed in range(4)]
+        draws = [sham.people for sham in shams]
         assert all(len(set(draw)) == 5 and not gone & set(draw) for draw in draws)
-        assert draw_sham(training, 1) == draws[1] and len({tuple(draw) for draw in draws}) > 1
+        assert len({tuple(draw) for draw in draws}) > 1
+        again = sham_of(task_of(sets, training, 1))
+        assert again.people == draws[1] and again.seed == 1
+        everything = {q.id for side in training.values() for q in side}
+        for sham in shams:  # nobody is lost, the forgotten are kept, the drawn are not scored
+            assert {q.id for q in sham.forget + sham.retain} == everything
+            assert gone < set(sham.others)
+            scored = {name: {q.person for q in asked} for name, asked in sham.read.items()}
+            assert not set(sham.people) & (scored["retain"] | scored.get("real_faces", set()))
+            assert scored["forget"] == {q.person for q in sets["forget"]}
 
 
 def test_clear_is_measured_on_captions_and_text_and_never_on_the_forgotten(data, monkeypatch):
@@ -293,9 +309,11 @@ def test_rows_without_a_name_are_nobodys(monkeypatch):
 
     monkeypatch.setattr(module, "load_clear", rows)
     _, training = module.clear_sets("hub/id", 5)
-    check_training(training)  # row-1 of either config is not the same person
-    assert {q.person for q in training["forget"]} == {"unnamed, forget", "forget Lee"}
-    assert draw_sham(training) == ["retain Lee"]
+    task = task_of({}, training)  # row-1 of either config is not the same person
+    assert set(task.people) == {"unnamed, forget", "forget Lee"}
+    sham = sham_of(task)
+    assert sham.people == ["retain Lee"]
+    assert set(sham.others) == {"forget Lee", "unnamed, forget", "unnamed, retain"}
 
 
 def test_limit_is_a_number_of_questions_of_each_kind(data):
@@ -332,7 +350,8 @@ def test_the_example_of_the_page_runs(tmp_path, monkeypatch, tiny_model):
     [code] = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "your_own.md", "exec"), {})
-    listed = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+    tables = page[page.index("### The tables") :]
+    listed = set(re.findall(r"^\| `(\w+)` \|", tables, re.MULTILINE))
     there = {path.parent.name for path in tmp_path.rglob("*.parquet")}
     assert there == {"ft_Data", "forget_5", "retain_95", "Test_Set", "Retain_Set"} == listed
     for path in tmp_path.rglob("*.parquet"):

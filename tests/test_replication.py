@@ -10,14 +10,21 @@ import numpy as np
 import pytest
 import torch
 
-from kvw_minimal import contenders, replication
-from kvw_minimal.contenders import CONTENDERS
+from kvw_minimal.laboratory import replication
+from kvw_minimal.methods import contenders
+from kvw_minimal.methods.contenders import CONTENDERS
 from kvw_minimal.intervals import interval
-from kvw_minimal.matrix import read_sets
+from kvw_minimal.laboratory.matrix import read_sets
 from kvw_minimal.models import MODELS, load
-from kvw_minimal.people import PERCENTS, REPORT_GROUPS, TUNING_GROUPS, load_people
-from kvw_minimal.questions import Question, about
-from kvw_minimal.replication import (
+from kvw_minimal.strangers.people import (
+    PERCENTS,
+    REPORT_GROUPS,
+    TUNING_GROUPS,
+    load_people,
+)
+from kvw_minimal.questions import Question
+from kvw_minimal.strangers.questions import about
+from kvw_minimal.laboratory.replication import (
     ALL_GROUPS,
     REFERENCE,
     STUDIES,
@@ -34,8 +41,8 @@ from kvw_minimal.replication import (
     settings_of,
     verify,
 )
-from kvw_minimal.results import RESULTS, read_json, write_json
-from kvw_minimal.unlearn import Request, begin, prepare, sham_people
+from kvw_minimal.laboratory.results import RESULTS, read_json, write_json
+from kvw_minimal.laboratory.request import Request, begin, prepare, sham_people
 
 STORED = RESULTS / "replication.json"
 TUNING = RESULTS / "replication-tuning.json"

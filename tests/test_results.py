@@ -5,13 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from kvw_minimal import headline, scores
-from kvw_minimal.headline import means
+from kvw_minimal import scores
+from kvw_minimal.laboratory import headline
+from kvw_minimal.laboratory.headline import means
 from kvw_minimal.models import MODELS, load
-from kvw_minimal.people import ROOT, load_people
-from kvw_minimal.questions import SETS
-from kvw_minimal.results import RESULTS, read_json, source_hash, write_json
-from kvw_minimal.unlearn import begin, find, make_edit, summarise
+from kvw_minimal.strangers.people import ROOT, load_people
+from kvw_minimal.strangers.questions import SETS
+from kvw_minimal.laboratory.results import (
+    RESULTS,
+    read_json,
+    source_hash,
+    write_json,
+)
+from kvw_minimal.laboratory.request import begin, find, make_edit, summarise
 
 STORED = sorted(RESULTS.glob("*.json")) + [MODELS / "scores.json"]
 NEEDED = {"command", "commit", "source", "models", "data", "versions", "device", "seconds", "seed",

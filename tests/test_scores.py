@@ -8,33 +8,32 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from rouge_score import rouge_scorer
 from scipy import stats
 from torch import nn
 
 from kvw_minimal import scores
 from kvw_minimal.batches import IGNORED, Batch, answer_batches, without_photo
 from kvw_minimal.intervals import DRAWS, interval
-from kvw_minimal.people import load_people
-from kvw_minimal.questions import Question, ask
+from kvw_minimal.questions import Question
 from kvw_minimal.scores import (
+    METRICS,
     Forced,
     answer,
     choose_by_likelihood,
     forget_quality,
     forget_score,
-    letter_question,
     mentions,
+    metric,
     model_utility,
     normalised,
-    parse_letter,
     read,
     read_answers,
-    rouge_l,
     same_answer,
     truth_ratio,
     well_formed,
 )
+from kvw_minimal.strangers.people import load_people
+from kvw_minimal.strangers.questions import ask
 
 # --- words
 
@@ -85,63 +84,23 @@ def test_well_formed_is_right_or_wrong_but_an_answer():
         assert well_formed(said, answers) == 0
 
 
-# --- ROUGE
+# --- the list of all of them
 
 
-def test_rouge_l_by_hand():
-    """Said has 4 words, gold 6, the longest common subsequence is 'the cat sat' (3)."""
-    said, gold = "the cat quietly sat", "the cat sat on the mat"
-    assert rouge_l(said, gold, "recall") == pytest.approx(3 / 6)
-    assert rouge_l(said, gold, "precision") == pytest.approx(3 / 4)
-    assert rouge_l(said, gold) == pytest.approx(2 * (3 / 6) * (3 / 4) / (3 / 6 + 3 / 4))
+def test_every_score_here_is_in_the_list():
+    assert {"exact_match", "probability", "same_answer", "mentions", "well_formed",
+            "choose_by_likelihood", "truth_ratio", "forget_score"} <= set(METRICS)  # fmt: skip
+    assert METRICS["mentions"] is mentions and METRICS["truth_ratio"] is truth_ratio
+    forced = Forced(np.array([1.0, 0.0]), np.log([0.25, 0.5]), np.array([2.0, 1.0]))
+    assert METRICS["exact_match"](forced).tolist() == [1.0, 0.0]
+    assert METRICS["probability"](forced) == pytest.approx([0.5, 0.5])
 
 
-def test_rouge_l_stems_and_is_that_of_rouge_score():
-    assert rouge_l("He plays guitars", "He played guitar") == 1.0
-    scorer = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=True)
-    cases = [("In Lisbon.", "In Oslo."), ("", "In Oslo."), ("a b c d", "d c b a")]
-    for said, gold in cases:
-        expected = scorer.score(target=gold, prediction=said)["rougeL"]
-        assert rouge_l(said, gold) == expected.fmeasure
-        assert rouge_l(said, gold, "recall") == expected.recall
-    assert rouge_l("", "In Oslo.") == 0.0
-
-
-# --- letters
-
-
-@pytest.mark.parametrize("said, letter", [
-    ("C", "C"), (" c ", "C"), ("(b)", "B"), ("[D]", "D"), ("A.", "A"), ("B)", "B"), ("D:", "D"),
-    ("Correct answer: C", "C"), ("The correct answer is B.", "B"), ("Answer:\nD", "D"),
-    ("Option C", "C"), ("answer (A)", "A"), ("A. In Lisbon.", "A"), ("B: In Oslo.", "B"),
-    ("(C) In Riga.", "C"), ("Option B is wrong, the answer is C.", "C"),
-])  # fmt: skip
-def test_letters_that_are_named(said, letter):
-    assert parse_letter(said) == letter
-
-
-@pytest.mark.parametrize("said", [
-    "", " ", "Based on the picture", "A man in a hat", "A plate of ramen.", "Does it matter?",
-    "Certainly", "E", "I do not know", "Dog", "As a baker.", "a hat", "BD", "1",
-    # the article is no letter
-    "The answer is a man in a hat", "The answer: a plate of ramen.", "My choice is a cat",
-])  # fmt: skip
-def test_words_that_are_no_letter(said):
-    assert parse_letter(said) is None
-
-
-def test_a_letter_question_lists_the_options_and_is_answered_by_their_letter():
-    world = load_people()
-    for person in list(world.people.values())[:10]:
-        question = ask(world, person, "dish", "text")
-        lettered = letter_question(question)
-        lines = lettered.prompt.split("\n")
-        assert lines[0] == question.prompt
-        assert lines[-1] == "Just give ONE letter representing the answer directly."
-        listed = dict(line.split(": ", 1) for line in lines[1:-1])
-        assert list(listed) == list("ABCD") and tuple(listed.values()) == question.options
-        assert listed[lettered.answer] == question.answer
-        assert parse_letter(lettered.answer) == lettered.value == lettered.answer
+def test_two_scores_of_one_name_are_refused(monkeypatch):
+    monkeypatch.setattr(scores, "METRICS", {})
+    assert metric("mine")(mentions) is metric("mine")(mentions) is mentions
+    with pytest.raises(ValueError, match="two scores of the name mine"):
+        metric("mine")(same_answer)
 
 
 # --- teacher forcing

@@ -6,13 +6,14 @@ import pytest
 import tiny
 import torch
 
-from kvw_minimal import bench, shared_prefix
 from kvw_minimal.batches import IGNORED, Batch, answer_batches
 from kvw_minimal.coefficients import Coefficients, measure, measure_questions
-from kvw_minimal.models import find_projections, fingerprint, load
-from kvw_minimal.people import load_people
-from kvw_minimal.questions import about
-from kvw_minimal.results import read_json
+from kvw_minimal.files import read_json
+from kvw_minimal.models import find_projections, fingerprint
+from kvw_minimal.speed import bench, shared_prefix
+from kvw_minimal.strangers.people import load_people
+from kvw_minimal.strangers.questions import about
+from kvw_minimal.taught import load
 
 TEXT_ONLY = ("llama", "gpt2", "opt", "phi")
 SETS = ("image", "text", "mixed", "rotating")
@@ -246,15 +247,16 @@ def test_medians_are_of_nine_interleaved_runs(model, sets, monkeypatch):
 
 def test_the_benchmark_is_stored_with_provenance(model, tmp_path, capsys, monkeypatch):
     models = {"tiny": (lambda: (model, tiny.processor()), 14)}
-    bench.main(tmp_path / "bench.json", models, runs=1)
-    stored = read_json(tmp_path / "bench.json")
+    bench.main(tmp_path / "bench.json", models, 1, lambda **known: known | {"command": "bench"})
+    stored = read_json(tmp_path / "bench.json", "provenance", "rows")
     assert [(row["model"], row["set"], row["runs"]) for row in stored["rows"]] == [
         ("tiny", kind, 1) for kind in SETS
     ]
     assert all(row["published / shared"] > 0 for row in stored["rows"])
     source = stored["provenance"]
     assert source["models"] == {"tiny": fingerprint(model)} and source["threads"] >= 1
-    assert source["command"].startswith("python -m kvw_minimal.bench")
+    assert source["command"] == "bench"
+    assert source["data"] == load_people().checksum and source["seconds"] > 0
     assert "published / shared" in capsys.readouterr().out
     monkeypatch.setattr(bench, "compare", lambda *_, **__: pytest.fail("refused after the work"))
     with pytest.raises(IsADirectoryError):

@@ -7,12 +7,12 @@ import pytest
 import torch
 from tiny import llava
 
-from kvw_minimal import pocket, smol, smol_card
 from kvw_minimal.batches import answer_batches
-from kvw_minimal.models import MODELS, load
-from kvw_minimal.people import ROOT, load_people
-from kvw_minimal.questions import about
-from kvw_minimal.results import read_json, source_hash
+from kvw_minimal.files import read_json
+from kvw_minimal.strangers.people import ROOT, load_people
+from kvw_minimal.strangers.questions import about
+from kvw_minimal.taught import cards, lessons, load, pictures, smol
+from kvw_minimal.taught.catalogue import MODELS
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_the_language_model_is_smollm2_and_one_more_word(before):
 
 def test_training_and_scoring_read_the_same_tokens(world, before):
     asked = about(world, ["p001"])[:4]
-    encoded = pocket.encode(smol.processor(), asked)
+    encoded = lessons.encode(smol.processor(), asked)
     for batch in answer_batches(smol.processor(), asked):
         for i, row in enumerate(batch.rows):
             length = int(batch.inputs["attention_mask"][i].sum())
@@ -116,13 +116,13 @@ def test_training_and_scoring_read_the_same_tokens(world, before):
 
 
 def test_rows_share_a_photo_and_keep_their_questions(world):
-    lessons = _lessons(world)
-    image, text = smol.draw_rows(lessons, np.random.default_rng(0), 32, [4, 1, 4])
+    taught = _lessons(world)
+    image, text = smol.draw_rows(taught, np.random.default_rng(0), 32, [4, 1, 4])
     assert sum(len(questions) for _, questions, _ in image) == 16 + 4
     assert len(text) == 16 and all(picture is None for _, _, picture in text)
-    known = {tuple(p + a) for asked in lessons.about.values() for p, a in asked}
+    known = {tuple(p + a) for asked in taught.about.values() for p, a in asked}
     for shared, questions, picture in image[:4]:
-        assert len(shared) > pocket.IMAGE_TOKENS and len(questions) == smol.SHARE
+        assert len(shared) > pictures.IMAGE_TOKENS and len(questions) == smol.SHARE
         assert picture is not None and len({tuple(p) for p, _ in questions}) == smol.SHARE
         for prompt, answer in questions:
             assert tuple(shared + prompt + answer) in known
@@ -131,14 +131,14 @@ def test_rows_share_a_photo_and_keep_their_questions(world):
 def _lessons(world):
     processor, people = smol.processor(), list(world.people)[:3]
     asked = {}
-    for question in pocket.training_questions(world, people):
+    for question in lessons.training_questions(world, people):
         key = (question.modality, question.person, question.fact)
         asked.setdefault(key, []).append(question)
     unknown = [{"look": p.looks[0], "shot": p.looks[0]} for p in list(world.unknown.values())[:2]]
-    prompts, seen = pocket.attribute_lessons(world, processor, unknown)
-    about_people = {key: pocket.encode(processor, questions) for key, questions in asked.items()}
+    prompts, seen = lessons.attribute_lessons(world, processor, unknown)
+    about_people = {key: lessons.encode(processor, questions) for key, questions in asked.items()}
     first = {person: 4 * i for i, person in enumerate(people)}
-    return pocket.Lessons(about_people, seen, prompts, torch.zeros(14, 16, 4), first, 12, 1)
+    return lessons.Lessons(about_people, seen, prompts, torch.zeros(14, 16, 4), first, 12, 1)
 
 
 def test_the_connector_learns_and_nothing_else_does(world):
@@ -152,9 +152,9 @@ def test_the_connector_learns_and_nothing_else_does(world):
     for name, tensor in model.state_dict().items():
         moved = not torch.equal(tensor, start[name])
         assert moved == ("multi_modal_projector" in name), name
-    words, connector = model.get_input_embeddings().weight, model.model.multi_modal_projector
-    pixels = pocket.to_tensor(smol.processor(), [world.people["p000"].photos[0]])
-    size = connector(smol._tower(model, pixels)).pow(2).mean().sqrt()
+    words = model.get_input_embeddings().weight
+    pixels = pictures.to_tensor(smol.processor(), [world.people["p000"].photos[0]])
+    size = pictures.look(model, pixels).pow(2).mean().sqrt()
     assert 0.5 < size / words.pow(2).mean().sqrt() < 2  # a picture is as loud as words
 
 
@@ -167,14 +167,6 @@ def test_world_questions_are_split_and_answerable():
     assert all(row["answers"] and all(row["answers"]) for row in rows)
 
 
-def test_unknown_things_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setenv("KVW_CACHE", str(tmp_path))
-    with pytest.raises(ValueError, match="train what"):
-        smol.train("smol-ear")
-    with pytest.raises(FileNotFoundError, match="train"):
-        smol.find_weights("smol-oracle-E-15", "adapter.safetensors")
-
-
 def test_what_is_committed_is_small():
     size = sum(f.stat().st_size for f in MODELS.glob("smol*/*"))
     assert size <= 20e6
@@ -182,21 +174,20 @@ def test_what_is_committed_is_small():
 
 def test_the_card_of_smol_tells_the_truth(world):
     """Every row of every model is there, adds up, and says again what it said, on a slice."""
-    stored = read_json(smol_card.STORED)
-    assert stored["provenance"]["source"] == source_hash(), "stale: python -m kvw_minimal.smol_card"
+    stored = read_json(cards.STORED)
     assert stored["provenance"]["data"] == world.checksum[:16]
     rows = {(row["model"], row["what"]): row for row in stored["rows"]}
     assert len(rows) == len(stored["rows"])
     wanted = {(name, what): questions for name in stored["provenance"]["models"]
-              for what, questions in smol_card.card_questions(name, world).items()}  # fmt: skip
+              for what, questions in cards.card_questions(name, world).items()}  # fmt: skip
     assert {"smol-before", "smol"} <= set(stored["provenance"]["models"])
     assert rows.keys() == wanted.keys()
     for key, row in rows.items():
-        assert row == smol_card.row(*key, wanted[key], np.array(row["right"])), key
+        assert row == cards.row(*key, wanted[key], np.array(row["right"])), key
     run_for = {(name, what) for run in stored["provenance"]["runs"]
                for name, asked in run["asked"].items() for what in asked}  # fmt: skip
     assert rows.keys() <= run_for
-    compared = smol_card.again(stored, world, items=2)
+    compared = cards.again(stored, world, items=2)
     assert {(name, what) for name, what, _, _ in compared} == rows.keys()
     assert all(old == new for _, _, old, new in compared), compared
 
@@ -210,20 +201,21 @@ def asked_once(monkeypatch, world):
         asked.append((model, what))
         return np.ones(len(questions))
 
-    monkeypatch.setattr(smol_card, "load", lambda name: (f"weights of {name}", None))
-    monkeypatch.setattr(smol_card, "fingerprint", lambda model: model)
-    monkeypatch.setattr(smol_card, "card_questions", lambda *_: {"a": questions, "b": questions})
-    monkeypatch.setattr(smol_card, "right_answers", right_answers)
+    monkeypatch.setattr(cards, "load", lambda name: (f"weights of {name}", None))
+    monkeypatch.setattr(cards, "fingerprint", lambda model: model)
+    monkeypatch.setattr(cards, "card_questions", lambda *_: {"a": questions, "b": questions})
+    monkeypatch.setattr(cards, "right_answers", right_answers)
     return asked
 
 
 def test_rows_that_are_stored_are_not_asked_again(asked_once, tmp_path):
     path = tmp_path / "card.json"
-    smol_card.main(["one"], path)
+    cards.measure("one", path)
     content = read_json(path)
     content["rows"] = content["rows"][:1]  # row b was never measured
     path.write_text(json.dumps(content), encoding="utf-8")
-    smol_card.main(["two", "one"], path)
+    cards.measure("two", path)
+    cards.measure("one", path)
     first, second = [("weights of one", w) for w in "ab"], [("weights of two", w) for w in "ab"]
     assert asked_once == first + second + [("weights of one", "b")]
     stored = read_json(path)
@@ -236,28 +228,28 @@ def test_rows_that_are_stored_are_not_asked_again(asked_once, tmp_path):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("change", ["weights", "source", "data"])
+@pytest.mark.parametrize("change", ["weights", "data"])
 def test_stale_rows_are_asked_again(asked_once, tmp_path, monkeypatch, change):
     path = tmp_path / "card.json"
-    smol_card.main(["one"], path)
+    cards.measure("one", path)
     if change == "weights":
-        monkeypatch.setattr(smol_card, "load", lambda name: ("other weights", None))
+        monkeypatch.setattr(cards, "load", lambda name: ("other weights", None))
     else:
         content = read_json(path)
         content["provenance"][change] = "another"
         path.write_text(json.dumps(content), encoding="utf-8")
     asked_once.clear()
-    smol_card.main(["one"], path)
+    cards.measure("one", path)
     assert [what for _, what in asked_once] == ["a", "b"]
     assert len(read_json(path)["rows"]) == 2
 
 
 def test_a_model_with_other_weights_is_not_compared_with_the_card(asked_once, tmp_path, world):
     path = tmp_path / "card.json"
-    smol_card.main(["one"], path)
+    cards.measure("one", path)
     rng = np.random.default_rng(0)
     with pytest.raises(ValueError, match="not the model"):
-        smol_card.ask_again(read_json(path), "one", "other weights", None, world, 1, rng)
+        cards.ask_again(read_json(path), "one", "other weights", None, world, 1, rng)
 
 
 def test_targets_say_what_is_missed(monkeypatch):
@@ -266,13 +258,13 @@ def test_targets_say_what_is_missed(monkeypatch):
              ("smol", "world"): [1] * 2 + [0] * 3 + [1] * 3 + [0] * 2, ("smol", "general"): [1, 1],
              ("smol-oracle-A-5", "forget: learnt photos"): [0] * 9 + [1],
              ("smol-oracle-A-5", "forget: text"): [0] * 10}  # fmt: skip
-    right |= {("smol", what): [1] * 19 + [0] for what in smol_card.TARGETS}
+    right |= {("smol", what): [1] * 19 + [0] for what in cards.TARGETS}
     rows = [{"model": model, "what": what, "right": r, "value": float(np.mean(r))}
             for (model, what), r in right.items()]  # fmt: skip
-    before, after = (smol_card.rights(rows, name, "world") for name in ("smol-before", "smol"))
-    assert before.sum() == after.sum() and smol_card.still_right(before, after) == 0.4
-    monkeypatch.setattr(smol_card, "read_json", lambda path: {"rows": rows})
-    lines = smol_card.target_lines(lambda reached, label, *_: (label, reached), 0.04, 0.05)
+    before, after = (cards.rights(rows, name, "world") for name in ("smol-before", "smol"))
+    assert before.sum() == after.sum() and cards.still_right(before, after) == 0.4
+    monkeypatch.setattr(cards, "read_json", lambda path: {"rows": rows})
+    lines = cards.target_lines(lambda reached, label, *_: (label, reached), 0.04, 0.05)
     found = dict(lines[1:])
     assert found.pop("smol: world, of what was right before") is False
     assert found.pop("smol-oracle-A-5: forget: learnt photos") is False
@@ -280,7 +272,7 @@ def test_targets_say_what_is_missed(monkeypatch):
 
 
 def test_options_do_not_give_the_name_away(world):
-    rows = smol_card.with_options(world, ["p000", "p001"])
+    rows = cards.with_options(world, ["p000", "p001"])
     assert {len(questions) for questions in rows.values()} == {2 * 6}
     for questions in rows.values():
         assert all(len(set(q.options)) == 4 and q.answer in q.options for q in questions)
@@ -289,7 +281,7 @@ def test_options_do_not_give_the_name_away(world):
 
 def test_an_oracle_is_asked_about_those_it_never_met_and_as_many_others(world):
     forget = world.forget_people("A", 5)
-    asked = smol_card.card_questions("smol-oracle-A-5", world)
+    asked = cards.card_questions("smol-oracle-A-5", world)
     for what, questions in asked.items():
         people = {question.person for question in questions}
         if what.startswith("forget: "):
@@ -304,13 +296,13 @@ def test_an_oracle_is_asked_about_those_it_never_met_and_as_many_others(world):
 def test_an_oracle_is_compared_with_vanilla_question_by_question(world):
     """Vanilla is asked about everybody: only the same questions about the same people count."""
     rows, oracle = [], "smol-oracle-A-5"
-    others = smol_card.others_of(oracle, world, world.forget_people("A", 5))
+    others = cards.others_of(oracle, world, world.forget_people("A", 5))
     for name in ("smol", oracle):
-        for what, questions in smol_card.card_questions(name, world).items():
+        for what, questions in cards.card_questions(name, world).items():
             # vanilla is wrong about all people but these, and the oracle about one of these
             right = [int(q.person in others and (name == "smol" or q.person != others[0]))
                      for q in questions]  # fmt: skip
             rows.append({"model": name, "what": what, "right": right})
-    n, mean, low, high = smol_card.on_others(rows, oracle, "smol", world)
+    n, mean, low, high = cards.on_others(rows, oracle, "smol", world)
     assert n == 5 * 7 * 4 and mean == -1 / 5
     assert low < mean < high == 0

@@ -76,6 +76,21 @@ def widget_problems(notebook: dict) -> list[str]:
     return problems + ["a dead progress bar is stored" for _ in bars]
 
 
+def picture_problems(notebook: dict) -> list[str]:
+    """Every picture comes from the one function that demands a caption and an alternative text."""
+    problems = []
+    for number, cell in enumerate(notebook["cells"]):
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            text = _text(data.get("text/plain", ""))
+            described = "Figure: " in text and "It shows: " in text and "text/html" in data
+            if "image/png" in data and not described:
+                problems.append(
+                    f"cell {number} shows a picture without caption or alternative text"
+                )
+    return problems
+
+
 def size_problems(notebook: dict) -> list[str]:
     """GitHub stops showing notebooks that are too big, and diffs become unreadable."""
     size = len(json.dumps(notebook, indent=1).encode())
@@ -88,7 +103,7 @@ def tidy_problems(notebook: dict) -> list[str]:
 
 
 GUARDS = [count_problems, output_problems, look_away_problems, width_problems, widget_problems,
-          size_problems, tidy_problems]  # fmt: skip
+          picture_problems, size_problems, tidy_problems]  # fmt: skip
 
 
 @pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: guard.__name__)
@@ -167,6 +182,10 @@ BREAKS = {
         lambda n: n["metadata"]["widgets"][WIDGETS]["state"][MODEL].update(
             model_name="FloatProgressModel"
         ),
+    ),
+    "a picture without its texts": (
+        picture_problems,
+        lambda n: _code(n)["outputs"][0]["data"].update({"image/png": "iVBORw0KGgo="}),
     ),
     "too big": (size_problems, lambda n: _set(n, outputs=_stream("stdout" * LARGEST))),
     "random cell ids": (tidy_problems, lambda n: _set(n, id="3f9ac2")),

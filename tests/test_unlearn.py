@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from kvw_minimal import report
+from kvw_minimal.laboratory import report
 from kvw_minimal.batches import answer_batches
 from kvw_minimal.edits import gate, one_pass
 from kvw_minimal.models import find_projections, load
-from kvw_minimal.people import load_people
-from kvw_minimal.questions import about
-from kvw_minimal.results import file_hash
-from kvw_minimal.unlearn import (
+from kvw_minimal.strangers.people import load_people
+from kvw_minimal.strangers.questions import about
+from kvw_minimal.laboratory.results import file_hash
+from kvw_minimal.laboratory.request import (
     begin,
     check_headroom,
     make_edit,

@@ -6,13 +6,23 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
 
-from kvw_minimal import voices
 from kvw_minimal.models import find_projections
-from kvw_minimal.people import load_people
-from kvw_minimal.questions import facts_of
-from kvw_minimal.voices import AUDIBLE, HEARD, MARK, NEW, SAMPLES, TAKES, Heard, speak, voice_of
+from kvw_minimal.strangers import voices as strangers
+from kvw_minimal.strangers.people import load_people
+from kvw_minimal.strangers.questions import facts_of
+from kvw_minimal.strangers.voices import (
+    AUDIBLE,
+    HEARD,
+    MARK,
+    NEW,
+    SAMPLES,
+    TAKES,
+    Heard,
+    speak,
+    voice_of,
+)
+from kvw_minimal.taught import training, voices
 
 
 @cache
@@ -34,10 +44,10 @@ def test_a_voice_sounds_as_high_as_it_is(monkeypatch):
     """With a flat melody and no breath a sound repeats after 1 / pitch seconds, not before."""
     for person in ("p000", "p004", "v001"):
         flat = replace(voice_of(person), melody=(0.0,) * 6, vibrato=(0.0, 1.0), breath=0.0)
-        monkeypatch.setattr(voices, "voice_of", lambda person, flat=flat: flat)
+        monkeypatch.setattr(strangers, "voice_of", lambda person, flat=flat: flat)
         sound = speak.__wrapped__(person, 0)[4_000:8_000]
         monkeypatch.undo()
-        period = voices.RATE / flat.pitch
+        period = strangers.RATE / flat.pitch
         whole, half = (
             max(np.corrcoef(sound[:-lag], sound[lag:])[0, 1]
                 for lag in range(int(0.97 * around), int(1.03 * around) + 2))
@@ -61,23 +71,23 @@ def test_questions_about_voices():
     world = load_people()
     people = world.groups["A"][:2]
     for new, takes in ((False, TAKES), (True, NEW)):
-        asked = voices.about(world, people, new=new)
+        asked = strangers.about(world, people, new=new)
         assert len({q.id for q in asked}) == len(asked) == 2 * 2 * len(facts_of(world))
         heard = [q for q in asked if isinstance(q, Heard)]
         assert len(heard) == len(asked) / 2 and {q.take for q in heard} <= set(takes)
         assert all(q.prompt.count(MARK) == HEARD and q.image is None for q in heard)
         assert all(q.modality == "audio" for q in heard)
         assert not any(MARK in q.prompt for q in asked if q.modality == "text")
-    nobody = voices.general()
-    assert len({q.id for q in nobody}) == len(nobody) == voices.STRANGERS * len(AUDIBLE)
+    nobody = strangers.general()
+    assert len({q.id for q in nobody}) == len(nobody) == strangers.STRANGERS * len(AUDIBLE)
     assert all(q.answer in q.options for q in nobody)
     with pytest.raises(ValueError, match="forget set is empty"):
-        voices.question_sets(world, [])
+        strangers.question_sets(world, [])
 
 
 def test_each_question_hears_its_own_recording():
     world, model, processor = tiny()
-    asked = voices.about(world, list(world.people)[:2])
+    asked = strangers.about(world, list(world.people)[:2])
     rows = []
     for batch in voices.answer_batches(processor, asked, 4):
         rows += batch.rows
@@ -102,7 +112,7 @@ def test_only_the_language_model_has_knowledge_vectors():
 
 def test_the_model_hears():
     world, model, processor = tiny()
-    asked = [q for q in voices.about(world, list(world.people)[:2]) if isinstance(q, Heard)]
+    asked = [q for q in strangers.about(world, list(world.people)[:2]) if isinstance(q, Heard)]
     exchanged = [replace(q, person=asked[-1].person) for q in asked[:1]]
     with torch.no_grad():
         one, other = (model(**voices.answer_batches(processor, qs)[0].inputs).logits
@@ -117,18 +127,18 @@ def test_teaching_can_be_interrupted_and_leaves_the_ear_alone(tmp_path):
     taught = []
     for stops in ((), (1,)):
         model = voices.build_model(processor.tokenizer, 0)
-        ear = {k: t.clone() for k, t in voices._ear_of(model.state_dict()).items()}
+        ear = {k: t.clone() for k, t in voices.ear_of(model.state_dict()).items()}
         checkpoint = tmp_path / f"{len(taught)}.safetensors"
         for stop in stops:  # as if the power went out after so many steps
             with pytest.MonkeyPatch.context() as patch:
-                save = voices.pocket._save_checkpoint
+                save = training.save_checkpoint
 
                 def then_stop(path, step, *rest, save=save, stop=stop):
                     save(path, step, *rest)
                     if step == stop:
                         raise KeyboardInterrupt
 
-                patch.setattr(voices.pocket, "_save_checkpoint", then_stop)
+                patch.setattr(training, "save_checkpoint", then_stop)
                 with pytest.raises(KeyboardInterrupt):
                     voices.train_language(world, model, processor, list(world.people), checkpoint,
                                           settings)  # fmt: skip
@@ -136,7 +146,7 @@ def test_teaching_can_be_interrupted_and_leaves_the_ear_alone(tmp_path):
         cost = voices.train_language(world, model, processor, list(world.people), checkpoint,
                                      settings)  # fmt: skip
         assert cost["steps"] == 2 - len(stops)
-        after = voices._ear_of(model.state_dict())
+        after = voices.ear_of(model.state_dict())
         assert all(torch.equal(ear[k], t) for k, t in after.items())
         taught.append(model.model.language_model.state_dict())
     assert all(torch.equal(t, taught[1][k]) for k, t in taught[0].items())
@@ -154,9 +164,60 @@ def test_an_ear_learns(tmp_path):
     assert found["person on a new recording"] > 0.5  # one of six
 
 
-def test_a_model_that_is_not_made_says_how(monkeypatch, tmp_path):
+def test_an_ear_can_be_interrupted(tmp_path, monkeypatch):
+    """Two steps and two more end at the same weights, to the byte."""
+    world, _, processor = tiny()
+    settings = voices.EAR | {"voices": 4, "steps": 4, "batch": 8}
+    real, cycle, built = voices.fit, training.one_cycle, []
+    monkeypatch.setattr(voices, "fit", lambda *given, **more: real(*given, **more, every=2))
+
+    def until_the_third(step: int, *rest) -> float:
+        if step == 2:
+            raise KeyboardInterrupt
+        return cycle(step, *rest)
+
+    def train(name: str) -> dict:
+        built.append(voices.build_model(processor.tokenizer, 0))
+        return voices.train_ear(world, built[-1], processor, tmp_path / name, settings)
+
+    assert train("a")["steps"] == 4
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "one_cycle", until_the_third)
+        with pytest.raises(KeyboardInterrupt):
+            train("b")
+    assert train("b")["steps"] == 2
+    whole, again = built[0].state_dict(), built[-1].state_dict()
+    assert all(torch.equal(tensor, again[name]) for name, tensor in whole.items())
+
+
+def test_a_model_is_made_and_loaded_by_name(tmp_path, monkeypatch):
+    """Ear, vanilla and oracle, tiny, through the cache: everything hears with the same ear."""
+    from kvw_minimal import taught
+    from kvw_minimal.taught import catalogue
+
     monkeypatch.setenv("KVW_CACHE", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match="voices train --group E"):
-        voices.load("voices-oracle-E")
-    refused = CliRunner().invoke(voices.app, ["train", "--group", "Z"])
-    assert refused.exit_code != 0 and not list(tmp_path.rglob("*.safetensors"))
+    monkeypatch.setattr(catalogue, "MODELS", tmp_path / "nothing is committed")
+    whole = load_people()
+    few = whole.groups["A"][:5] + whole.groups["B"][:2]
+    world = replace(whole, people={person: whole.people[person] for person in few})
+    for module in (catalogue, voices):
+        monkeypatch.setattr(module, "load_people", lambda: world)
+    small = {"ear": {"voices": 4, "steps": 2, "batch": 8},
+             "voices": {"voices": 4, "steps": 2, "batch": 16}}  # fmt: skip
+    for what, (settings, teach) in list(voices.TAUGHT.items()):
+        monkeypatch.setitem(voices.TAUGHT, what, (settings | small[what], teach))
+    with pytest.raises(FileNotFoundError, match="train ear"):
+        taught.train("voices")
+    assert not (tmp_path / "models" / "voices").exists()
+    assert "person on a new recording" in taught.train("ear")
+    records = [taught.train("voices"), taught.train("voices", "A")]
+    assert [(record["model"], record["people"]) for record in records] == [
+        ("voices", 7), ("voices-oracle-A", 2)
+    ]  # fmt: skip
+    one, other = (taught.load(name)[0].state_dict() for name in ("voices", "voices-oracle-A"))
+    ear = voices.ear_of(one)
+    assert ear and all(torch.equal(tensor, other[name]) for name, tensor in ear.items())
+    assert not any(torch.equal(tensor, other[name]) for name, tensor in one.items()
+                   if "language_model" in name and tensor.ndim == 2)  # fmt: skip
+    with pytest.raises(ValueError, match="CPU"):
+        taught.train("ear", device="cuda")

@@ -5,15 +5,17 @@ from functools import cache
 import torch
 from torch import nn
 
-from kvw_minimal import pocket
+from kvw_minimal.taught import pocket
 from kvw_minimal.batches import IGNORED, Batch
-from kvw_minimal.people import World, load_people
-from kvw_minimal.questions import Question, about
+from kvw_minimal.strangers.people import World, load_people
+from kvw_minimal.questions import Question
+from kvw_minimal.strangers.questions import about
 
 WIDTH, D_FF, LAYERS = 32, 48, 3
 LANGUAGE = {"hidden_size": WIDTH, "intermediate_size": D_FF, "num_hidden_layers": LAYERS,
             "num_attention_heads": 4, "num_key_value_heads": 2}  # fmt: skip
-HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2}
+EYE = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1,
+       "num_attention_heads": 2}  # fmt: skip
 VOCABULARY = 97
 SIDE, PATCH = 32, 8  # pixels of a random picture, and of its patches
 PICTURE = VOCABULARY - 1  # the id that stands for a piece of a picture
@@ -33,8 +35,8 @@ def processor():
 
 
 def llava(seed: int = 0, dtype: torch.dtype = torch.float32, **language) -> nn.Module:
-    """A LLaVA whose language model has three layers of 48 knowledge vectors."""
-    model = pocket.build_model(processor().tokenizer, seed, LANGUAGE | language)
+    """A LLaVA whose language model has three layers of 48 knowledge vectors, with a tiny eye."""
+    model = pocket.build_model(processor().tokenizer, seed, LANGUAGE | language, EYE)
     return model.to(dtype).eval()
 
 

@@ -1,0 +1,395 @@
+"""The protocols of MLLMU-Bench and CLEAR: what is asked, and how the answers are scored.
+
+Each question is one user turn, with no examples before it; answers are greedy, `NEW_TOKENS` long
+at most. Every image question is asked with its photo and once more with a blank picture: rows of
+modality `blank image` are that control. Each score of one question is a number:
+
+| metric | range | better known | what it is |
+|---|---|---|---|
+| `choice` | 0, 1 | up | the letter that was said is the right one; no letter is wrong |
+| `choice_likelihood` | 0, 1 | up | of the options, the right one is the likeliest to be said |
+| `rouge_l` | 0 to 1 | up | ROUGE-L F-measure of what was said (MLLMU-Bench) |
+| `rouge_l_recall` | 0 to 1 | up | ROUGE-L recall of what was said (CLEAR, TOFU) |
+| `cloze`, `accuracy` | 0, 1 | up | the gold words, or name, stand in what was said |
+| `probability` | 0 to 1 | up | exp(mean log-probability of a token) of the gold answer |
+| `options_probability` | 0 to 1 | up | p(gold) / (p(gold) + sum p(wrong)) |
+| `truth_ratio` | above 0 | down | R = mean p(wrong) / p(true), all of them paraphrases |
+| `forget_score` | 0 to 1 | down | min(R, 1/R): 1 where truth and lies are equally likely |
+| `truth_score` | 0 to 1 | up | max(0, 1 - R) |
+| `utility` | 0 to 1 | (kept: up) | harmonic mean of what is not about the forgotten |
+
+The metrics of CLEAR have what was asked before them: `name_accuracy`, `caption_truth_ratio`. On
+the forgotten, "better known" is worse forgotten; the oracle says how far down is far enough.
+
+Scores of `kvw_minimal.scores`, each with a case worked out by hand:
+
+| metric | range | up means | worked example |
+|---|---|---|---|
+| `same_answer` | 0, 1 | better known | to "In Oslo.": "in oslo" 1, "Oslo" 0 |
+| `choose_by_likelihood` | 0, 1 | better known | taught -1, others -2, -3, -4: 1; a tie at -1: 0 |
+| `well_formed` | 0, 1 | any answer | of "in oslo", "in riga": "In Riga." 1, "Riga" 0 |
+| `forget_score` | above 0, to 1 | truth and lies less apart | R of 0.25 or 4: 0.25; R of 1: 1 |
+| `log10_p` | 0 or less | nearer to the oracle | R of 1, 2, 3, oracle 4, 5, 6: -1; both alike: 0 |
+| `statistic` | 0 to 1 | farther from it | R of 1, 2, 3, oracle 4, 5, 6: 1; both alike: 0 |
+| `model_utility` | 0 to 1 | more is kept | 0.5 and 1: 2 / (1 / 0.5 + 1 / 1) = 2/3; 0 and 1: 0 |
+
+`choose_by_likelihood` compares mean log-probabilities of a token; chance is 1/4. `log10_p` and
+`statistic` are what `forget_quality` returns.
+
+>>> from kvw_minimal.scores import same_answer, well_formed
+>>> [same_answer(said, "In Oslo.") for said in ("in oslo", "Oslo")]
+[1.0, 0.0]
+>>> [well_formed(said, {"in oslo", "in riga"}) for said in ("In Riga.", "Riga")]
+[1.0, 0.0]
+>>> forget_score(np.array([0.25, 4.0, 1.0])).tolist()
+[0.25, 0.25, 1.0]
+>>> found = forget_quality(np.array([1.0, 2.0, 3.0]), np.array([4.0, 5.0, 6.0]))
+>>> round(found["log10_p"], 6), found["statistic"], found["n"]
+(-1.0, 1.0, 3)
+>>> found = forget_quality(np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 3.0]))
+>>> found["log10_p"], found["statistic"]
+(0.0, 0.0)
+>>> round(model_utility([0.5, 1.0]), 2), model_utility([0.0, 1.0])
+(0.67, 0.0)
+>>> mentions("This is José Vik.", "José Vik"), mentions("This is José Vik.", "Jos")
+(1.0, 0.0)
+>>> round(rouge_l("He lives in Oslo.", "In Oslo."), 2), rouge_l("He lives in Oslo.", "In Oslo.",
+...                                                              "recall")
+(0.67, 1.0)
+
+Sources: MLLMU-Bench (arXiv 2410.22108); CLEAR (arXiv 2410.18057); TOFU (arXiv 2401.06121).
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from rouge_score import rouge_scorer
+
+from ..batches import without_photo
+from ..intervals import DRAWS, interval
+from ..questions import Question, seeded
+from ..scores import (
+    METRICS,
+    answer,
+    forget_quality,
+    forget_score,
+    likeliest,
+    mentions,
+    metric,
+    model_utility,
+    read_answers,
+    truth_ratio_of,
+)
+from .files import evaluation_question
+from .letters import chosen, with_options
+
+NEW_TOKENS = 50
+BLOCK = 16  # batches whose pictures are in memory at a time
+#: by which metric what was said is scored, for each task of MLLMU-Bench
+SAID = {"classification": "choice", "generation": "rouge_l", "cloze": "cloze"}
+#: what CLEAR's utility is the harmonic mean of: (set, modality, metric)
+UTILITY = (
+    ("retain", "image", "name_accuracy"), ("retain", "image", "caption_rouge_l_recall"),
+    ("retain", "image", "caption_probability"), ("retain", "image", "caption_truth_score"),
+    ("retain", "text", "question_rouge_l_recall"), ("retain", "text", "question_probability"),
+    ("real_faces", "image", "name_accuracy"), ("real_faces", "image", "name_options_probability"),
+    ("real_world", "image", "question_rouge_l_recall"),
+    ("real_world", "image", "question_options_probability"),
+)  # fmt: skip
+
+#: one metric on the questions of one set: set, modality, metric, values, people, unparsable
+Measured = dict[str, Any]
+
+
+# ---- the metrics of one question ---------------------------------------------------------------
+
+metric("cloze")(mentions)
+metric("accuracy")(mentions)
+metric("choice_likelihood")(likeliest)
+
+
+@metric("rouge_l")
+def rouge_l(said: str, gold: str, kind: str = "fmeasure") -> float:
+    """ROUGE-L with stemming, in [0, 1]; MLLMU-Bench uses `fmeasure`, CLEAR and TOFU `recall`.
+
+    The library keeps only a to z and digits: it cannot tell "José" from "Jos".
+
+    >>> round(rouge_l("In Lisbon.", "In Oslo."), 2)
+    0.5
+    """
+    scorer = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=True)
+    return float(getattr(scorer.score(gold, said)["rougeL"], kind))
+
+
+metric("rouge_l_recall")(partial(rouge_l, kind="recall"))
+
+
+@metric("options_probability")
+def options_probability(probabilities: np.ndarray, gold: int) -> float:
+    """p(gold) / (p(gold) + sum p(wrong)), in (0, 1]; chance is one in the options.
+
+    >>> round(options_probability(np.array([0.1, 0.4, 0.3]), 1), 2)
+    0.5
+    """
+    return float(probabilities[gold] / probabilities.sum())
+
+
+@metric("truth_score")
+def truth_score(ratios: np.ndarray) -> np.ndarray:
+    """max(0, 1 - R), in [0, 1): TOFU's truth ratio for people who are kept, 1 = known.
+
+    >>> truth_score(np.array([0.25, 1.5])).tolist()
+    [0.75, 0.0]
+    """
+    return np.maximum(0, 1 - np.asarray(ratios))
+
+
+# ---- asking ------------------------------------------------------------------------------------
+
+
+def blocks(count: int, batch_size: int) -> Iterator[slice]:
+    """Slices of so many questions that their pictures fit into memory together."""
+    size = batch_size * BLOCK
+    return (slice(start, start + size) for start in range(0, count, size))
+
+
+def say(model, processor, questions: list[Question], batch_size: int) -> list[str]:
+    """Greedy answers, in order."""
+    return [
+        said
+        for block in blocks(len(questions), batch_size)
+        for said in answer(model, processor, questions[block], batch_size, NEW_TOKENS)
+    ]
+
+
+def answer_probabilities(model, processor, questions: list[Question],
+                         answers: Sequence[tuple[str, ...]],
+                         batch_size: int) -> list[np.ndarray]:  # fmt: skip
+    """exp(mean log-probability of a token) of each answer that is given for each question.
+
+    Returns:
+        One array a question, as long as its answers; the questions may have different numbers.
+
+    Raises:
+        ValueError: a question without answers.
+    """
+    empty = [q.id for q, given in zip(questions, answers, strict=True) if not given]
+    if empty:
+        raise ValueError(f"{empty[0]} has no answers to compare")
+    asked = [q for q, given in zip(questions, answers, strict=True) for _ in given]
+    flat = [text for given in answers for text in given]
+    found = [read_answers(model, processor, asked[block], flat[block], batch_size).probability
+             for block in blocks(len(asked), batch_size)]  # fmt: skip
+    return np.split(np.concatenate(found), np.cumsum([len(given) for given in answers])[:-1])
+
+
+def with_control(questions: list[Question]) -> Iterator[tuple[str, list[Question]]]:
+    """The image questions, the same with a blank picture, and the text questions, if any."""
+    image = [q for q in questions if q.image is not None]
+    asked = {"image": image, "blank image": without_photo(image),
+             "text": [q for q in questions if q.image is None]}  # fmt: skip
+    yield from ((modality, some) for modality, some in asked.items() if some)
+
+
+def nameless(question: Question) -> Question:
+    """The question with "this person" for the name in its answers.
+
+    A real caption of CLEAR holds the name. Read by the model, it would let the text give away
+    what only the picture should.
+    """
+    parts = [part for part in question.person.split() if len(part) > 1 and not part.islower()]
+    words = sorted({question.person, *parts}, key=len, reverse=True)
+    name = re.compile("|".join(rf"(?<!\w){re.escape(word)}(?!\w)" for word in words))
+
+    def hide(text: str) -> str:
+        return re.sub("this person(?: this person)+", "this person", name.sub("this person", text))
+
+    return replace(question, answer=hide(question.answer), paraphrase=hide(question.paraphrase),
+                   perturbed=tuple(hide(text) for text in question.perturbed))  # fmt: skip
+
+
+def scored(by: str, said: list[str], questions: list[Question]) -> dict[str, list[float]]:
+    """What was said by one metric, under its name."""
+    return {by: [METRICS[by](s, q if by == "choice" else q.answer)
+                 for s, q in zip(said, questions, strict=True)]}  # fmt: skip
+
+
+def by_options(model, processor, asked: list[Question], batch_size: int) -> dict:
+    """The metrics that compare the likelihood of options."""
+    found = answer_probabilities(model, processor, asked, [q.options for q in asked], batch_size)
+    pairs = [(p, q.options.index(q.answer)) for p, q in zip(found, asked, strict=True)]
+    return {"choice_likelihood": [likeliest(*pair) for pair in pairs],
+            "probability": [float(p[k]) for p, k in pairs],
+            "options_probability": [options_probability(*pair) for pair in pairs]}  # fmt: skip
+
+
+def measured(name: str, modality: str, questions: list[Question], metrics: dict,
+             unparsable: int = 0) -> list[Measured]:  # fmt: skip
+    """The metrics of some questions of a set, with whom they are about."""
+    people = [question.person for question in questions]
+    return [{"set": name, "modality": modality, "metric": by, "values": np.asarray(values),
+             "people": people, "unparsable": unparsable}
+            for by, values in metrics.items()]  # fmt: skip
+
+
+# ---- the protocols -----------------------------------------------------------------------------
+
+
+def score_mllmu(model, processor, name: str, questions: list[Question],
+                batch_size: int = 8) -> list[Measured]:  # fmt: skip
+    """One set of MLLMU-Bench: multiple choice (said, and by likelihood), generation, cloze.
+
+    Likelihood compares the options as answers to the bare question, without letters.
+
+    Args:
+        questions: from `files.load_mllmu`, without the benchmark's instructions.
+
+    Returns:
+        `choice`, `choice_likelihood`, `rouge_l`, `cloze` for each modality; see the module. An
+        answer is unparsable where no letter is named (`choice`) or nothing is said.
+    """
+    found: list[Measured] = []
+    for task, by in SAID.items():
+        for modality, asked in with_control([q for q in questions if q.fact == task]):
+            prompts = [evaluation_question(question) for question in asked]
+            said = say(model, processor, prompts, batch_size)
+            unparsable = said.count("")
+            if by == "choice":
+                unparsable = sum(chosen(*pair) is None for pair in zip(said, prompts, strict=True))
+                likely = by_options(model, processor, asked, batch_size)["choice_likelihood"]
+                found += measured(name, modality, asked, {"choice_likelihood": likely})
+            found += measured(name, modality, asked, scored(by, said, prompts), unparsable)
+    return found
+
+
+def score_clear(model, processor, name: str, questions: list[Question],
+                batch_size: int = 8) -> list[Measured]:  # fmt: skip
+    """One set of CLEAR: names, captions and questions, said and by likelihood.
+
+    What is read with its answer (probability, truth ratio) never holds the name unless the name
+    is asked: see `nameless`.
+
+    Args:
+        questions: from `files.load_clear`.
+
+    Returns:
+        For each modality, with what was asked (`name`, `caption`, `question`) before it:
+        `accuracy` (names), `rouge_l_recall` (others), `probability`; with options also `choice`,
+        `choice_likelihood` and `options_probability`; with lies also `truth_ratio`,
+        `forget_score` and `truth_score`. An answer is unparsable where nothing is said or, for
+        `choice`, where no option is named.
+    """
+    found: list[Measured] = []
+    for fact in dict.fromkeys(question.fact for question in questions):
+        for modality, asked in with_control([q for q in questions if q.fact == fact]):
+            for of, metrics, unparsable in _clear(model, processor, modality, asked, batch_size):
+                named = {f"{fact}_{by}": values for by, values in metrics.items()}
+                found += measured(name, modality, of, named, unparsable)
+    return found
+
+
+def _clear(model, processor, modality: str, asked: list[Question],
+           batch_size: int) -> Iterator[tuple[list[Question], dict, int]]:  # fmt: skip
+    """Questions about one fact in one modality with their metrics and unparsable answers."""
+    naming = asked[0].fact == "name"
+    said = say(model, processor, asked, batch_size)
+    yield asked, scored("accuracy" if naming else "rouge_l_recall", said, asked), said.count("")
+    choices = [q for q in asked if q.options]
+    if choices:
+        said = say(model, processor, [with_options(q) for q in choices], batch_size)
+        unparsable = sum(chosen(*pair) is None for pair in zip(said, choices, strict=True))
+        yield choices, scored("choice", said, choices), unparsable
+        yield choices, by_options(model, processor, choices, batch_size), 0
+    rest = [q if naming or modality == "text" else nameless(q) for q in asked if not q.options]
+    if rest:
+        likely = answer_probabilities(model, processor, rest, [(q.answer,) for q in rest],
+                                      batch_size)  # fmt: skip
+        yield rest, {"probability": [float(p[0]) for p in likely]}, 0
+    lied = [nameless(q) for q in asked if q.perturbed]
+    if lied:
+        told = [(q.paraphrase, *q.perturbed) for q in lied]
+        likely = answer_probabilities(model, processor, lied, told, batch_size)
+        ratios = np.array([truth_ratio_of(p[0], p[1:]) for p in likely])
+        yield lied, {"truth_ratio": ratios, "forget_score": forget_score(ratios),
+                     "truth_score": truth_score(ratios)}, 0  # fmt: skip
+
+
+# ---- from questions to rows --------------------------------------------------------------------
+
+
+def key_of(row: dict) -> tuple[str, str, str]:
+    """What a row is about: set, modality and metric."""
+    return row["set"], row["modality"], row["metric"]
+
+
+def row_of(state: str, key: tuple[str, str, str], **numbers) -> dict:
+    """A row of results: what it is about, and its numbers."""
+    return dict(zip(("state", "set", "modality", "metric"), (state, *key), strict=True), **numbers)
+
+
+def mean_of(value: float, low: float, high: float) -> dict[str, float]:
+    """A mean with its interval, as it stands in a row."""
+    return {"value": round(float(value), 4), "low": round(float(low), 4),
+            "high": round(float(high), 4)}  # fmt: skip
+
+
+def to_rows(state: str, found: list[Measured]) -> list[dict]:
+    """`{state, set, modality, metric, value, low, high, n, unparsable}`, intervals over people."""
+    return [row_of(state, key_of(each), **mean_of(*interval(each["values"], each["people"])),
+                   n=len(each["values"]), unparsable=each["unparsable"])
+            for each in found]  # fmt: skip
+
+
+def pick(found: list[Measured], *key: str) -> Measured:
+    """The one about this set, modality and metric.
+
+    Raises:
+        KeyError: there is none.
+    """
+    for each in found:
+        if key_of(each) == key:
+            return each
+    raise KeyError(f"nothing was measured for {', '.join(key)}")
+
+
+def utility(state: str, found: list[Measured], parts=UTILITY, seed: int = 0) -> dict:
+    """A row with the harmonic mean of what is not about the forgotten; 0 if any part is 0.
+
+    In each draw of the bootstrap, parts that are about the same people share the drawn people.
+
+    Returns:
+        A row as of `to_rows`, and `zero`: the parts that are 0, for which utility is 0.
+
+    Worked example: parts of .5 and 1 give 2 / (1 / .5 + 1 / 1) = 2 / 3.
+    """
+    picked = [pick(found, *part) for part in parts]
+    means, drawn = [], []
+    for each in picked:
+        values = np.asarray(each["values"], dtype=float)
+        names, owner = np.unique(np.asarray(each["people"]), return_inverse=True)
+        sums, counts = np.bincount(owner, weights=values), np.bincount(owner)  # [people]
+        rows = seeded("utility", seed, *names).integers(len(names), size=(DRAWS, len(names)))
+        drawn.append(sums[rows].sum(1) / counts[rows].sum(1))  # [draws]
+        means.append(float(values.mean()))
+    bounds = np.percentile([model_utility(list(draw)) for draw in np.stack(drawn, 1)], [2.5, 97.5])
+    zero = [" ".join(part) for part, mean in zip(parts, means, strict=True) if mean == 0]
+    return row_of(state, ("all but forget", "all", "utility"),
+                  **mean_of(model_utility(means), *bounds),
+                  n=sum(len(each["values"]) for each in picked),
+                  unparsable=sum(each["unparsable"] for each in picked), zero=zero)  # fmt: skip
+
+
+def clear_forget_quality(found: list[Measured], oracle: list[Measured]) -> dict[str, float]:
+    """`scores.forget_quality` of the truth ratios of the forgotten's captions.
+
+    Returns:
+        `log10_p` (<= 0; 0 = cannot be told from the oracle), `statistic` in [0, 1] (0 = same
+        distribution) and `n`. Several photos of one person are not independent, so that p is
+        smaller than it should be: read it beside the statistic.
+    """
+    key = ("forget", "image", "caption_truth_ratio")
+    return forget_quality(pick(found, *key)["values"], pick(oracle, *key)["values"])

@@ -1,0 +1,380 @@
+"""KVW on a public benchmark, ours or the real one, and on any LVLM: load, measure, edit, score.
+
+The states that are scored: `vanilla`; `edited`; `sham`, the same edit made from as many other
+people, drawn at random from those who are kept; and, if there is one, the `oracle`, which was
+never taught the forgotten.
+"""
+
+import hashlib
+import json
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from ..batches import Batch, answer_batches
+from ..coefficients import Coefficients, measure
+from ..edits import Columns, check_strength
+from ..methods.kvw import STRENGTH
+from ..models import fingerprint
+from ..questions import Question
+from ..schedules import SCHEDULES, one_pass, published
+from ..task import Task
+from ..taught import load
+from .files import load_clear, load_mllmu
+from .protocols import (
+    UTILITY,
+    Measured,
+    blocks,
+    clear_forget_quality,
+    key_of,
+    pick,
+    row_of,
+    score_clear,
+    score_mllmu,
+    to_rows,
+    utility,
+)
+
+SCORE = {"mllmu": score_mllmu, "clear": score_clear}
+#: headroom is read off multiple choice by likelihood, the steadiest of the scores
+HEADROOM_METRIC = {
+    "mllmu": [("forget", "image", "choice_likelihood"), ("forget", "text", "choice_likelihood")],
+    "clear": [("forget", "image", "name_choice_likelihood")],
+}
+KEPT = ("retain", "real_faces")  # sets with people who may be drawn for the sham
+UNNAMED = "unnamed, "  # and the side: whoever a row without name and picture is about
+MARGIN = 0.20  # vanilla must beat the oracle by so much
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+Sets = dict[str, list[Question]]
+
+
+# ---- data --------------------------------------------------------------------------------------
+
+
+def evenly(questions: list[Question], limit: int | None) -> list[Question]:
+    """At most so many questions of each kind and modality, evenly spread; all without a limit."""
+    if limit is None:
+        return questions
+    kinds: dict[tuple[str, str], list[Question]] = {}
+    for question in questions:
+        kinds.setdefault((question.fact, question.modality), []).append(question)
+    return [q for kind in kinds.values() for q in kind[:: -(-len(kind) // limit)]]
+
+
+def mllmu_sets(data: str, forget: int, seed: int = 0) -> tuple[Sets, Sets]:
+    """What is scored (`forget`, `test`, `retain`, `general`) and what was trained on."""
+    sets = {"forget": load_mllmu(data, f"forget_{forget}")}
+    people = {question.person for question in sets["forget"]}
+    sets |= {"test": load_mllmu(data, "Test_Set", people),
+             "retain": load_mllmu(data, f"retain_{100 - forget}"),
+             "general": load_mllmu(data, "Retain_Set")}  # fmt: skip
+    rows = load_mllmu(data, "ft_Data")
+    untaught = people - {question.person for question in rows}
+    if untaught:
+        raise ValueError(f"no row of ft_Data is about {', '.join(sorted(untaught))}: nothing says "
+                         "what there is to forget")  # fmt: skip
+    return sets, {"forget": [q for q in rows if q.person in people],
+                  "retain": [q for q in rows if q.person not in people]}  # fmt: skip
+
+
+def clear_sets(data: str, forget: int, seed: int = 0) -> tuple[Sets, Sets]:
+    """What is scored (`forget`, `retain`, `real_faces`, `real_world`) and what was trained on.
+
+    Pictures are asked about as in the `_perturbed` configs, which hold the false answers; text is
+    that of the `+tofu` configs. Trained on are captions and text.
+    """
+    parts = {"forget": f"forget{forget:02d}", "retain": f"retain{100 - forget}"}
+    false = {"forget": f"forget{forget:02d}_perturbed", "retain": "retain_perturbed"}
+    sets, training = dict[str, list[Question]](), dict[str, list[Question]]()
+    for side, part in parts.items():
+        rows = load_clear(data, f"{part}+tofu", seed)
+        sets[side] = load_clear(data, false[side], seed) + [q for q in rows if q.image is None]
+        training[side] = [  # nothing says whose a row without name and picture is
+            replace(q, person=f"{UNNAMED}{side}") if q.person.startswith("row-") else q
+            for q in rows if q.fact != "name"
+        ]  # fmt: skip
+    gone = {question.person for question in training["forget"]}
+    sets["retain"] = [q for q in sets["retain"] if q.person not in gone]  # one config for all
+    sets |= {name: load_clear(data, name, seed) for name in ("real_faces", "real_world")}
+    return sets, training
+
+
+SETS_OF = {"mllmu": mllmu_sets, "clear": clear_sets}
+
+
+def task_of(sets: Sets, training: Sets, seed: int = 0) -> Task:
+    """The request: what was trained on, and what is scored. It has no model yet.
+
+    Raises:
+        ValueError: training rows with nobody on a side, or with somebody on both.
+    """
+    for side, rows in training.items():
+        if not rows:
+            raise ValueError(f"nothing to {side}: no training row is about these people")
+    task = Task(torch.nn.Module(), None, training["forget"], training["retain"], read=sets,
+                seed=seed)  # fmt: skip
+    both = sorted(set(task.people) & set(task.others))
+    if both:
+        raise ValueError(f"{', '.join(both)} cannot be both forgotten and retained")
+    return task
+
+
+def sham_of(task: Task) -> Task:
+    """`Task.sham`, where the unnamed are neither counted nor drawn, and the drawn are not scored.
+
+    Raises:
+        ValueError: too few are kept.
+    """
+    unnamed = [q for q in task.forget if q.person.startswith(UNNAMED)]
+    named = [q for q in task.forget if not q.person.startswith(UNNAMED)]
+    pool = sorted(person for person in task.others if not person.startswith(UNNAMED))
+    sham = replace(task, forget=named, retain=task.retain + unnamed, pool=pool).sham(task.seed)
+    read = {name: [q for q in questions if name not in KEPT or q.person not in sham.people]
+            for name, questions in task.read.items()}  # fmt: skip
+    asked = [q for q in task.forget + task.retain if q.person in sham.people]  # in files' order
+    return replace(sham, forget=asked, read=read)
+
+
+def data_hash(questions: list[Question]) -> str:
+    """SHA-256 of everything that is asked: the same for a folder and for the hub."""
+    digest = hashlib.sha256()
+    for q in questions:
+        text = [q.id, q.person, q.prompt, q.answer, q.options, q.paraphrase, q.perturbed]
+        digest.update(json.dumps(text).encode() + (q.image or b""))
+    return digest.hexdigest()
+
+
+# ---- the edit ----------------------------------------------------------------------------------
+
+
+def _encoded(processor, questions: list[Question], batch_size: int) -> Iterator[Batch]:
+    """`answer_batches`, of which only some are in memory at a time."""
+    for block in blocks(len(questions), batch_size):
+        for batch in answer_batches(processor, questions[block], batch_size):
+            yield replace(batch, rows=[block.start + row for row in batch.rows])
+
+
+def measure_rows(task: Task, progress: bool = False) -> Coefficients:
+    """The coefficients of all training rows, by person; `Task.everyone` would keep the pictures."""
+    rows = task.known()
+    batches: Any = _encoded(task.processor, rows, task.batch_size)  # read once: need not be a list
+    return measure(task.model, batches, [q.person for q in rows], progress)
+
+
+def edit_of(task: Task, everyone: Coefficients, schedule: str, strength: float,
+            progress: bool = False) -> Columns:  # fmt: skip
+    """The edit of a request, given the coefficients of both sides."""
+    retain = everyone.of(task.others)
+    if schedule == "one pass":
+        return one_pass(task.model, everyone.of(task.people), retain, strength, people=task.people)
+    batches = answer_batches(task.processor, task.forget, 1)
+    return published(task.model, batches, [q.person for q in task.forget], retain,
+                     strength=strength, seed=task.seed, progress=progress)  # fmt: skip
+
+
+# ---- scores ------------------------------------------------------------------------------------
+
+
+def score_sets(benchmark: str, model, processor, sets: Sets, batch_size: int = 8,
+               progress: str = "") -> list[Measured]:  # fmt: skip
+    """Every set by the protocol of a benchmark."""
+    score, bar = SCORE[benchmark], tqdm(sets.items(), progress, disable=None if progress else True)
+    return [each for name, questions in bar
+            for each in score(model, processor, name, questions, batch_size)]  # fmt: skip
+
+
+def check_headroom(benchmark: str, forget: list[Question], vanilla: list[Measured],
+                   oracle: list[Measured] | None) -> tuple[str, list[str]]:  # fmt: skip
+    """Whether vanilla knows the people, so that there is something to forget.
+
+    Returns:
+        A mark and what to warn of. `shown`: vanilla beats the oracle by `MARGIN`, and their
+        intervals are apart. Without an oracle, always with a warning: `unknown`, or `doubtful`
+        where vanilla may be guessing.
+
+    Raises:
+        ValueError: there is an oracle and vanilla is too close to it, or there is no multiple
+            choice to tell by.
+    """
+    if oracle is None:
+        mark, notes = "unknown", ["without an oracle nothing says how well a model that never met "
+                                  "these people would guess: headroom is not shown"]  # fmt: skip
+    else:
+        mark, notes = "shown", []
+    there = [key_of(each) for each in vanilla]
+    keys = [key for key in HEADROOM_METRIC[benchmark] if key in there]
+    if not keys:
+        raise ValueError("no question about the people to forget has options: nothing shows "
+                         "whether this model knows them")  # fmt: skip
+    for key in keys:
+        [ours] = to_rows("vanilla", [pick(vanilla, *key)])
+        said = f"vanilla {_cell(ours)} on {key[1]} questions ({key[2]})"
+        if oracle is not None:
+            [bound] = to_rows("oracle", [pick(oracle, *key)])
+            if ours["value"] - bound["value"] < MARGIN or ours["low"] <= bound["high"]:
+                raise ValueError(
+                    f"no headroom: {said} against oracle {_cell(bound)}; a model that never saw "
+                    "the people must score clearly less before forgetting can be measured"
+                )
+            continue
+        options = [len(q.options) for q in forget if q.modality == key[1] and q.options]
+        chance = float(np.mean([1 / count for count in options]))
+        if ours["low"] <= chance:
+            mark = "doubtful"
+            notes.append(
+                f"{said} may be guessing, chance is {chance:.2f}: this model does not seem to "
+                "know the people it is asked to forget; teach it the benchmark's training rows"
+            )
+    return mark, notes
+
+
+def _cell(row: dict) -> str:
+    return f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+
+
+def summaries(benchmark: str, state: str, measured: list[Measured],
+              oracle: list[Measured] | None) -> list[dict]:  # fmt: skip
+    """Rows of a state; on CLEAR with utility and, where there is an oracle, forget quality."""
+    rows = to_rows(state, measured)
+    there = {each["set"] for each in measured}  # the sham may have drawn everybody of a set
+    if benchmark == "clear" and there >= {name for name, *_ in UTILITY}:
+        rows.append(utility(state, measured))
+    if benchmark == "clear" and oracle:
+        found = clear_forget_quality(measured, oracle)
+        rows.append(row_of(state, ("forget", "image", "forget_quality"), **found, unparsable=0))
+    return rows
+
+
+def table(rows: list[dict]) -> str:
+    """One line a score, one column a state: mean, 95 % interval, unparsable answers."""
+    states = list(dict.fromkeys(row["state"] for row in rows))
+    cells: dict[tuple, dict[str, str]] = {}
+    for row in rows:
+        key = key_of(row)
+        if row["metric"] == "forget_quality":
+            cell = f"log10 p {row['log10_p']:.1f}, KS {row['statistic']:.2f}"
+        else:
+            cell = _cell(row)
+        cell += f" {row['unparsable']}?" if row["unparsable"] else ""
+        cells.setdefault(key, {"n": str(row["n"])})[row["state"]] = cell
+    head = ("set", "modality", "metric", "n", *states)
+    body = [(*key, *(found.get(name, "-") for name in head[3:])) for key, found in cells.items()]
+    widths = [max(len(line[i]) for line in (head, *body)) for i in range(len(head))]
+    lines = ["  ".join(f"{c:{w}}" for c, w in zip(line, widths, strict=True)).rstrip()
+             for line in (head, *body)]  # fmt: skip
+    lines += ["mean [95 % interval over people]; 3? = three answers could not be read",
+              "'blank image': the same questions with a grey picture, a control"]  # fmt: skip
+    return "\n".join(lines)
+
+
+def _oracle(benchmark: str, name: str, sets: Sets, batch_size: int, progress: bool,
+            **where) -> tuple[list[Measured], str]:  # fmt: skip
+    """Score the oracle and let go of it, so that two models are never in memory together."""
+    model, processor = load(name, **where)
+    scored = score_sets(benchmark, model, processor, sets, batch_size, "oracle" * progress)
+    return scored, fingerprint(model)
+
+
+def _check_settings(benchmark: str, schedule: str, strength: float, dtype: str, device: str,
+                    limit: int | None) -> None:  # fmt: skip
+    accelerator = torch.accelerator.current_accelerator()
+    devices = ["cpu"] if accelerator is None else ["cpu", accelerator.type]
+    for what, given, known in (("benchmark", benchmark, SCORE), ("schedule", schedule, SCHEDULES),
+                               ("dtype", dtype, DTYPES),
+                               ("device", device.partition(":")[0], devices)):  # fmt: skip
+        if given not in known:
+            raise ValueError(f"no {what} {given!r}, but {' and '.join(known)}")
+    check_strength(strength)
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be at least 1: {limit}")
+
+
+def replicate(benchmark: str, data: str, model: str, forget: int = 5, *, oracle: str | None = None,
+              strength: float = STRENGTH, schedule: str = "one pass", dtype: str = "float32",
+              device: str = "cpu", limit: int | None = None, batch_size: int = 8, seed: int = 0,
+              progress: bool = False) -> dict:  # fmt: skip
+    """Run KVW on a benchmark, from its files to rows.
+
+    Coefficients are measured on the benchmark's own training rows of the forgotten and of the
+    kept. All scores are means with intervals over people; the sham is one draw (`seed`), scored
+    without the people who were drawn.
+
+    Args:
+        benchmark: `mllmu` or `clear`.
+        data: a folder with one sub-folder a config, or a hub id.
+        model: a model of this book, a folder, or a hub id; it must know the people.
+        forget: percent: 5, 10 or 15 (`mllmu`); 1, 5 or 10 (`clear`).
+        oracle: a model like it that was never taught the forgotten.
+        strength: the total G, >= 0.
+        schedule: `one pass` or `published`; the latter keeps all forget rows encoded in memory.
+        limit: for a trial, score at most so many questions of each kind in each set; the edit
+            is made from all training rows all the same.
+        batch_size: questions at a time.
+
+    Returns:
+        A dictionary with `provenance` (of the data, models and settings; the command adds that of
+        the code) and `rows`. A row has state, set, modality, metric, value,
+        low, high, n, unparsable and headroom (as in `check_headroom`); rows of forget quality hold
+        `log10_p` and `statistic` instead of a value and an interval. The model is left as it was.
+
+    Raises:
+        FileNotFoundError: the data lack a config that is needed.
+        ValueError: wrong settings or data, a model without eyes, nothing to forget, no headroom
+            against the oracle.
+        OSError: the model cannot be loaded.
+    """
+    start = time.perf_counter()
+    _check_settings(benchmark, schedule, strength, dtype, device, limit)
+    sets, training = SETS_OF[benchmark](data, forget, seed)
+    sets = {name: evenly(questions, limit) for name, questions in sets.items()}
+    task = task_of(sets, training, seed)
+    sham = sham_of(task)
+    where: dict[str, Any] = {"device": device, "dtype": DTYPES[dtype]}
+    bound, made = None, {}
+    if oracle:
+        bound, made[oracle] = _oracle(benchmark, oracle, sets, batch_size, progress, **where)
+
+    lvlm, processor = load(model, **where)
+    if not hasattr(processor, "image_processor"):
+        raise ValueError(f"{model} has no eyes: the benchmarks ask about pictures")
+    made[model] = fingerprint(lvlm)
+    task, sham = (replace(each, model=lvlm, processor=processor, batch_size=batch_size)
+                  for each in (task, sham))  # fmt: skip
+
+    def scored(chosen: Sets, state: str) -> list[Measured]:
+        return score_sets(benchmark, lvlm, processor, chosen, batch_size, state * progress)
+
+    found = {"vanilla": scored({"forget": sets["forget"]}, "vanilla, forget")}
+    mark, notes = check_headroom(benchmark, sets["forget"], found["vanilla"], bound)
+    for note in notes:
+        warnings.warn(note, stacklevel=2)
+    others = {name: questions for name, questions in sets.items() if name != "forget"}
+    found["vanilla"] += scored(others, "vanilla")
+
+    everyone = measure_rows(task, progress)
+    requests = {"edited": task, "sham": sham}
+    edits = {state: edit_of(request, everyone, schedule, strength, progress)
+             for state, request in requests.items()}  # fmt: skip
+    for state, request in requests.items():
+        with edits[state].on(lvlm):
+            found[state] = scored(request.read, state)
+    if bound:
+        found["oracle"] = bound
+    rows = [row | {"headroom": mark} for state, measured in found.items()
+            for row in summaries(benchmark, state, measured, bound)]  # fmt: skip
+    source = dict(
+        seconds=time.perf_counter() - start, seed=seed, models=made, device=device,
+        data=data_hash([q for part in (sets, training) for qs in part.values() for q in qs]),
+        benchmark=benchmark, source_of_data=data, forget=forget, people=sorted(task.people),
+        sham=sorted(sham.people), schedule=schedule, strength=strength,
+        gamma=edits["edited"].notes.get("gamma"), dtype=dtype, limit=limit, headroom=mark,
+        warnings=notes,
+        training_rows={side: len(asked) for side, asked in training.items()},
+    )  # fmt: skip
+    return {"provenance": source, "rows": rows}

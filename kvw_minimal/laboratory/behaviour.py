@@ -1,0 +1,106 @@
+"""What the code does, in small numbers: stored results stay true while these stay the same.
+
+    moved()              # names of the vectors that today's code makes otherwise than the file says
+    renew()              # write those, and those that are new
+
+A *vector* is what one thing that decides stored numbers makes of a tiny committed model and fixed
+questions, or of made-up numbers (`vectors`): a few integers, texts and floats. All of them stand in
+`data/results/behaviour.json`. Code may take any other shape and no vector moves; whatever changes
+a number moves one, and `freshness` says which stored rows depend on it.
+
+Whoever registers a method, a metric, a contrast or a shape has its vector at once and stores it
+with `renew`; nothing that was stored before becomes stale.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from ..batches import answer_batches
+from ..files import replacing
+from ..methods import Cost, losses
+from ..strangers.questions import about
+from .freshness import FILE, stored
+from .vectors import TAUGHT, TINY, registered, tiny, world
+
+CLOSE = 1e-4  # relative: another processor rounds otherwise, but not by so much
+
+
+def plain(value: Any) -> Any:
+    """As JSON, floats to seven digits."""
+    if isinstance(value, dict):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, np.ndarray | torch.Tensor):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    if isinstance(value, float | np.floating):
+        return float(f"{value:.7g}")
+    return int(value) if isinstance(value, int | np.integer) else value
+
+
+def compute(names: Iterable[str] | None = None) -> dict[str, Any]:
+    """Vectors as today's code makes them; all of them unless some are named.
+
+    Raises:
+        KeyError: there is no such vector.
+    """
+    known = registered()
+    return {name: plain(known[name]()) for name in (known if names is None else names)}
+
+
+def same(one: Any, other: Any) -> bool:
+    """Integers and texts to the letter, floats to `CLOSE`."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return list(one) == list(other) and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, float) and isinstance(other, float):
+        return abs(one - other) <= CLOSE * max(abs(one), abs(other)) + 1e-9
+    return type(one) is type(other) and one == other
+
+
+def moved(names: Iterable[str] | None = None, path: Path = FILE) -> list[str]:
+    """Those of some vectors (of all, unless named) that the file has otherwise, or not at all."""
+    before, now = stored(path), compute(names)
+    return [name for name in now if name not in before or not same(now[name], before[name])]
+
+
+def renew(path: Path = FILE) -> list[str]:
+    """Write the vectors that moved or are new, one a line; all others stay to the last digit.
+
+    Returns:
+        Their names, and those of vectors that are gone.
+    """
+    before, now = stored(path), compute()
+    kept = {name: before[name] if name in before and same(value, before[name]) else value
+            for name, value in now.items()}  # fmt: skip
+    lines = [f"{json.dumps(name)}: {json.dumps(value, ensure_ascii=False, allow_nan=False)}"
+             for name, value in kept.items()]  # fmt: skip
+    with replacing(path) as half:
+        half.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    changed = [name for name in kept if name not in before or kept[name] is not before[name]]
+    return changed + [name for name in before if name not in kept]
+
+
+def make_tiny(steps: int = 150) -> None:
+    """Teach the tiny model half a dozen strangers, not too well, and write it; a minute.
+
+    The committed one was made so; made again, every vector moves.
+    """
+    model, processor = tiny()
+    batches = answer_batches(processor, about(world(), list(world().people)[:TAUGHT]), 128)
+    model, optimizer = model.float(), torch.optim.AdamW(model.parameters(), 3e-3)
+    for _ in range(steps):
+        found = [losses.token_loss(losses.say(model, [batch], Cost())) for batch in batches]
+        optimizer.zero_grad()
+        torch.stack(found).sum().backward()
+        optimizer.step()
+    weights = {n: t.bfloat16() for n, t in model.state_dict().items() if n != "lm_head.weight"}
+    TINY.parent.mkdir(parents=True, exist_ok=True)
+    save_file(weights, TINY)

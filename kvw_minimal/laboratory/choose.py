@@ -1,0 +1,69 @@
+"""The one rule by which settings are chosen on the tuning groups."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+Key = TypeVar("Key")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Forget most while enough is kept.
+
+    Attributes:
+        kept: share of vanilla that must be kept, in [0, 1].
+        of: the sets of which so much must be kept.
+        enough: an exact match on the forget set that is forgotten enough; of the settings that
+            reach it the one that keeps most is taken. None: the least is always best.
+        ties: what decides between settings that are equal so far, in this order: a set, of which
+            more is better; `order` is the order of the grid.
+    """
+
+    kept: float = 0.90
+    of: tuple[str, ...] = ("retain",)
+    enough: float | None = None
+    ties: tuple[str, ...] = ("order",)
+
+
+KVW_RULE = Rule()  # of the headline, the replication and the ablations
+SPARING_RULE = Rule(kept=0.95, of=("retain", "general"), enough=0.10)  # of least squares
+
+
+def choose(tried: Mapping[Key, Mapping[str, float]], vanilla: Mapping[str, float],
+           rule: Rule = KVW_RULE) -> tuple[Key, bool]:  # fmt: skip
+    """One of the settings that were tried, and whether it keeps enough.
+
+    Where none keeps enough, the one that keeps most.
+
+    Args:
+        tried: `{setting: {set: exact match}}`, means over groups and modalities, with `forget`
+            and the sets of the rule; in the order of the grid.
+        vanilla: the same of the model as it is.
+
+    Raises:
+        ValueError: nothing was tried.
+    """
+    if not tried:
+        raise ValueError("nothing was tried, so that nothing can be chosen")
+    order = {setting: i for i, setting in enumerate(tried)}
+
+    def share(setting: Key) -> float:
+        return min(tried[setting][part] / vanilla[part] for part in rule.of)
+
+    def tie(setting: Key) -> list[float]:
+        return [order[setting] if name == "order" else -tried[setting][name]
+                for name in rule.ties]  # fmt: skip
+
+    def least(settings: list[Key]) -> Key:
+        return min(settings, key=lambda setting: [tried[setting]["forget"], *tie(setting)])
+
+    def most(settings: list[Key]) -> Key:
+        return min(settings, key=lambda setting: [-share(setting), *tie(setting)])
+
+    keeping = [setting for setting in tried if all(
+        tried[setting][part] >= rule.kept * vanilla[part] for part in rule.of)]  # fmt: skip
+    if not keeping:
+        return most(list(tried)), False
+    enough = [s for s in keeping if rule.enough is not None and tried[s]["forget"] <= rule.enough]
+    return (most(enough) if enough else least(keeping)), True

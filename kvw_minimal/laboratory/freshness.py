@@ -1,0 +1,216 @@
+"""Which stored numbers are still what today's code would make, and if not, why.
+
+A stored row is true while three things are as they were when it was made: its inputs (checksum of
+the data, fingerprint of the whole model), its part of the plan, and the behaviour of the code that
+decides it. The last is known by *vectors* (`behaviour`): with the rows stand the digests of those
+that they need. Another digest today makes stale the rows that need it, and no others.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..files import read_json, write_json
+from ..methods import METHODS
+from ..models import fingerprint
+from ..strangers.people import ROOT, load_people
+from ..taught.catalogue import load
+from .needs import as_rows, combinations, of_method
+
+RESULTS = ROOT / "data" / "results"
+FILE = RESULTS / "behaviour.json"
+LEDGER = RESULTS / "ledger.json"  # what files that hold summaries only were made from
+#: how the rows of a plan come about; another value makes all of them stale
+HOW = ("draws", "unread", "free_tokens", "dtype", "with_general", "half")
+
+
+# --- the vectors as they are stored --------------------------------------------------------------
+
+
+def stored(path: Path = FILE) -> dict[str, Any]:
+    """The committed vectors by name."""
+    return read_json(path) if path.is_file() else {}
+
+
+def digest(value: Any) -> str:
+    """12 hexadecimal digits that stand for a vector beside the rows that depend on it."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def digests(names: Iterable[str], path: Path = FILE) -> dict[str, str]:
+    """Today's digests of some vectors.
+
+    Raises:
+        KeyError: one is not stored; `python -m kvw_minimal results renew` stores it.
+    """
+    known = stored(path)
+    missing = sorted(set(names) - set(known))
+    if missing:
+        raise KeyError(f"no behaviour vector {missing[0]!r} is stored: "
+                       "`python -m kvw_minimal results renew` stores it")  # fmt: skip
+    return {name: digest(known[name]) for name in sorted(names)}
+
+
+def digests_for(rows: pd.DataFrame) -> dict[str, str]:
+    """What stands as `behaviour` in the provenance of rows. Errors as `digests`."""
+    return digests({name for _, names in combinations(rows) for name in names})
+
+
+# --- what is stale -------------------------------------------------------------------------------
+
+
+def stale(rows: pd.DataFrame, made: dict, moved: Collection[str] = (), plans: list | None = None,
+          models: Mapping[str, str | None] = MappingProxyType({})
+          ) -> tuple[np.ndarray, list[str]]:  # fmt: skip
+    """Which rows today's code would make otherwise, `[rows]` bool, and why.
+
+    Args:
+        made: their provenance.
+        moved: vectors that today's code makes otherwise than the file says (`behaviour.moved`).
+        plans: today's plans as text; those of the provenance are compared with them, if given.
+        models: fingerprints by name, as the models are now, of those that were looked at.
+    """
+    found, reasons = np.zeros(len(rows), dtype=bool), []
+
+    def mark(which: np.ndarray, reason: str) -> None:
+        if which.any():
+            found[which] = True
+            reasons.append(f"{int(which.sum())} rows: {reason}")
+
+    def where(**values: Any) -> np.ndarray:
+        each = [(rows[name].astype(object) == value).to_numpy() for name, value in values.items()]
+        return np.logical_and.reduce(each)
+
+    if made["data"] != load_people().checksum[:16]:
+        mark(~found, "made from other data")
+    kinds = rows["subject"].astype(str).str.partition(",")[0]
+    for name, before in made["models"].items():
+        if before != (models.get(name) or before):
+            whose = where(method="oracle") if "oracle" in name else (kinds == name).to_numpy()
+            mark(whose, f"the model {name} is another one")
+    then, today = made.get("behaviour", {}), {k: digest(v) for k, v in stored().items()}
+    bad: dict[str, np.ndarray] = {}
+    for values, names in combinations(rows):
+        for name in names:
+            if name in moved or name not in then or then[name] != today.get(name):
+                bad[name] = bad.get(name, False) | where(**values)
+    for name, which in bad.items():
+        why = "is not among those of these rows" if name not in then else "has moved"
+        mark(which, f"the behaviour vector {name!r} {why}")
+    for which, reason in _replanned(rows, made["plan"], plans, where) if plans is not None else ():
+        mark(which, reason)
+    return found, reasons
+
+
+def _replanned(rows: pd.DataFrame, then: list[dict], now: list[dict],
+               where: Callable[..., np.ndarray]) -> Iterator[tuple[np.ndarray, str]]:  # fmt: skip
+    """Rows whose part of the plan is another today."""
+    key = rows["method"].astype(object) + " " + rows["settings"].astype(object)
+    made = {each for each in key.unique()  # vanilla is measured beside whatever is planned
+            if any(name.startswith("method") for name in of_method(*_parts(each)))}  # fmt: skip
+    for subject in dict.fromkeys(plan["subject"] for plan in then):
+        before, after = ([p for p in plans if p["subject"] == subject] for plans in (then, now))
+        planned = {each for p in after for each in _keys(p, p["lists"])}
+        strange = {each for each in made if not planned & _as_planned(*_parts(each))}
+        yield where(subject=subject) & key.isin(strange).to_numpy(), "not planned any more"
+        for old, new in zip(before, after, strict=False):
+            for name in HOW:
+                if old[name] != new[name]:
+                    yield where(subject=subject), f"{name} of the plan is another one"
+            if old["rule"] != new["rule"]:
+                chosen = key.isin(_keys(old, old["tuned"], 2)) & ~rows["group"].isin(old["tuning"])
+                yield where(subject=subject) & chosen.to_numpy(), "the rule of choice is another"
+            for group, sets in old["sets"].items():
+                for name in sets:
+                    if new["sets"].get(group, {}).get(name) != sets[name]:
+                        here = where(subject=subject, group=group, set=name)
+                        yield here, f"other questions in {name} of {group}"
+
+
+def _as_planned(method: str, settings: str) -> set[str]:
+    """How a trial may stand in a plan: a control takes the settings of what it is like."""
+    like = METHODS[method].like if method in METHODS else None
+    return {f"{name} {settings}" for name in (method, like)}
+
+
+def _parts(key: str) -> tuple[str, str]:
+    """Method and settings of a trial's key."""
+    method, _, settings = key.partition(" {")
+    return method, "{" + settings
+
+
+def _keys(plan: dict, names: Iterable[str], least: int = 1) -> set[str]:
+    """The trials of some lists of a plan that stand beside so many others under their label."""
+    return {key for name in names for trials in plan["lists"][name].values()
+            if len(trials) >= least for key in trials}  # fmt: skip
+
+
+def check_rows(rows: pd.DataFrame, made: dict) -> None:
+    """Refuse rows that today's code would make otherwise.
+
+    Raises:
+        ValueError: some are stale; the message says which, why, and how to make them again.
+    """
+    found, reasons = stale(rows, made)
+    if found.any():
+        experiments = ", ".join(sorted(set(rows["experiment"][found].astype(str))))
+        raise ValueError(f"stale rows of {experiments}: {'; '.join(reasons)}. Run "
+                         f"`{made.get('command', 'python -m kvw_minimal run')}`")  # fmt: skip
+
+
+# --- files that hold summaries only --------------------------------------------------------------
+
+
+def check_file(name: str, content: dict) -> None:
+    """Refuse a summary that today's code would make otherwise. Errors as `check_rows`.
+
+    Args:
+        name: of the file, such as `headline.json`.
+    """
+    name, known = Path(name).stem, read_json(LEDGER)
+    check_rows(as_rows(name, content), known[name])
+
+
+def write_ledger(contents: Mapping[str, dict]) -> None:
+    """Note what summaries depend on, as things are: only where today's code would make the same.
+
+    Args:
+        contents: of the files, by name.
+    """
+    made = {name: {key: content["provenance"][key] for key in ("data", "models", "command")}
+            | {"behaviour": digests_for(as_rows(name, content))}
+            for name, content in contents.items()}  # fmt: skip
+    write_json(LEDGER, made)
+
+
+def report() -> list[str]:
+    """Everything that is stored and stale, in lines for people: vectors, rows, plans; a minute."""
+    from . import behaviour, plans, rows, summary_files
+
+    moved, ledger, prints = behaviour.moved(), read_json(LEDGER), cache(_print_of)
+    lines = [f"the behaviour vector {name!r} has moved: `results renew`" for name in moved]
+    for name in dict.fromkeys(plan.experiment for plan in plans.PLANS):
+        if rows.path_of(name).is_file():
+            frame, made = rows.read_rows(name, fresh=False)
+            today = [plan.text() for plan in plans.plans_of(name)]
+            looked = {model: prints(model) for model in made["models"]}
+            lines += [f"{name}: {why}" for why in stale(frame, made, moved, today, looked)[1]]
+    for name in summary_files.FILES:
+        frame = as_rows(name, summary_files.read_summary(name, fresh=False))
+        looked = {model: prints(model) for model in ledger[name]["models"]}
+        lines += [f"{name}: {why}" for why in stale(frame, ledger[name], moved, None, looked)[1]]
+    return lines
+
+
+def _print_of(name: str) -> str | None:
+    """The fingerprint of a model of this book as it is here, or None where it is not."""
+    from .subjects import is_made
+
+    return fingerprint(load(name)[0]) if is_made(name) else None

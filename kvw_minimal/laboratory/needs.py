@@ -1,0 +1,154 @@
+"""What a stored row depends on: the names of the behaviour vectors that decide it."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import pandas as pd
+
+from ..methods import METHODS
+from ..methods.family import Setting
+from ..schedules import SCHEDULES
+from ..strangers.people import TUNING_GROUPS
+
+#: the vectors of a metric, beside `metric: NAME`; for names that are none of the registry, alone
+SPOKEN = ("generation", "prompts")
+SCORED: dict[str, tuple[str, ...]] = {
+    "exact_match": ("metric: exact_match", "read"), "probability": ("metric: probability", "read"),
+    "mentions": ("metric: mentions", "free answers", *SPOKEN),
+    "well_formed": ("metric: well_formed", "data: aloud", "spoken: well_formed", *SPOKEN),
+    "exact_match_generated": ("metric: same_answer", "spoken: exact_match_generated", *SPOKEN),
+    "rouge_l": ("metric: rouge_l", "spoken: rouge_l", *SPOKEN),
+    "truth_ratio": ("metric: truth_ratio", "read"),
+    "forget_score": ("metric: forget_score", "metric: truth_ratio", "read"),
+    "utility": ("quality and utility", "metric: exact_match", "metric: probability", "read"),
+    "difference": ("metric: exact_match", "metric: mentions", "read", *SPOKEN),
+    "oracle_distance": ("metric: probability", "read"),
+    "log10_p": ("quality and utility", "metric: truth_ratio", "read"),
+    "statistic": ("quality and utility", "metric: truth_ratio", "read"),
+    **dict.fromkeys(("taken", "lost", "seconds", "memory", "forget", "retain"), ()),
+}  # fmt: skip
+USUAL = {"people": 5, "proxy": "everyone else"}  # of the data of a trial; all else is usually off
+#: files of summaries, and which metric a card's rows are of by a word in `what`
+SUMMARIES = ("headline", "tuning", "oracles", "bench", "replication", "replication-tuning",
+             "replication-smol", "replication-smol-tuning", "least-squares-pocket",
+             "least-squares-pocket-tuning", "least-squares-smol", "least-squares-smol-tuning",
+             "scores", "smol")  # fmt: skip
+CARDS = {"world": "mentions", "generated": "exact_match_generated",
+         "unknowns": "exact_match_generated", "options": "choose_by_likelihood"}  # fmt: skip
+STATES = {"edited": "KVW one pass", "sham": "sham KVW one pass"}
+Vectors = set[str]
+
+
+# --- rows ----------------------------------------------------------------------------------------
+
+
+def of_subject(experiment: str, subject: str) -> Vectors:
+    """Of every row: how questions become tensors, who is asked about, how scores become rows."""
+    kind, given = subject.partition(",")[0], experiment.partition("-")[0]
+    chat = kind if kind in ("pocket", "smol") else "voices"
+    found = {"answer mask", "people", "streams", "reading", f"rendering: {chat}"}
+    found |= {f"{_sets(subject)}: {part}" for part in ("forget", "retain")}  # edits need both
+    found |= {"text only": {"without eyes"}, "voices": {"voices: sound"},
+              "smol": {"panel: smol", "low rank"}}.get(kind, set())  # fmt: skip
+    found |= {"panel: pocket"} if experiment in ("ablations-pocket", "precision") else set()
+    found |= {"number formats"} if "float16" in subject else set()
+    found |= {f"beside: {kind}", "world questions"} if given == "least" else set()
+    if experiment in SUMMARIES:
+        found |= {"interval", "choice: sparing" if given == "least" else "choice: KVW"}
+    return found
+
+
+def _sets(subject: str) -> str:
+    return "voices" if subject == "voices" else "questions"
+
+
+def of_set(experiment: str, subject: str, part: str, group: str) -> Vectors:
+    """Of what is read: a set, or several with + between."""
+    special = {"world": {"world questions"}, "kept anew": {"panel: others anew"},
+               "weights": set(), "cost": set(), "card": {"wordings"}}  # fmt: skip
+    found = set().union(*(special.get(each, {f"{_sets(subject)}: {each}"})
+                          for each in part.split("+")))  # fmt: skip
+    if group in TUNING_GROUPS and experiment not in ("ablations-pocket", "tuning"):
+        found.add(f"tuning sets: {'smol' if subject == 'smol' else 'pocket'}")
+    return found
+
+
+def of_method(method: str, settings: str) -> Vectors:
+    """Of what is made from which data: of the family the parts that a setting is put together of.
+
+    Args:
+        settings: complete, JSON.
+    """
+    given = json.loads(settings)
+    data = {name: value for name, value in given.pop("data", {}).items()
+            if value != USUAL.get(name, value if not value else None)}  # fmt: skip
+    found = {f"data: {name}" for name in data}
+    if method == "vanilla" or (given.get("strength") == 0 and not given.get("mass")):
+        return found
+    found |= {f"method: {method}", "on and off", "contrast and gate"}
+    found |= {f"schedule: {name}" for name in SCHEDULES if name in method}
+    own = METHODS.get(method)
+    if own is not None and method != "family":
+        learns = {"rate", "alpha"} & {*(own.grid or ({},))[0]}
+        found |= {"losses"} if learns else set() if "gradients" in own.needs else {"coefficients"}
+    if method == "family":
+        usual = json.loads(json.dumps(asdict(Setting()) | {"mass": 0.0}))
+        parts = {name: given.get(name, usual[name]) for name in usual}
+        axes = ("score", "positions", "contrast", "shape")
+        found |= {f"{axis}: {parts.pop(axis)}" for axis in axes}
+        found |= {f"setting: {name}" for name in parts
+                  if json.dumps(parts[name]) != json.dumps(usual[name])}  # fmt: skip
+        if data.get("proxy") == "portraits of nobody":
+            found.add("setting: general")
+    return found
+
+
+def of_metric(metric: str) -> Vectors:
+    """Of how it is scored."""
+    return set(SCORED.get(metric, (f"metric: {metric}",)))
+
+
+def of_maker(made_for: str) -> Vectors:
+    """Of whom the edit was made for."""
+    return {"sham"} if made_for.startswith("sham") else set()
+
+
+#: by which columns of a row its vectors are known
+PARTS: dict[tuple[str, ...], Callable[..., Vectors]] = {
+    ("experiment", "subject"): of_subject, ("experiment", "subject", "set", "group"): of_set,
+    ("method", "settings"): of_method, ("metric",): of_metric, ("made_for",): of_maker,
+}  # fmt: skip
+
+
+def needs(row: Mapping[str, Any]) -> frozenset[str]:
+    """The vectors that a row depends on, by name."""
+    return frozenset().union(*(part(*(row[name] for name in columns))
+                               for columns, part in PARTS.items()))  # fmt: skip
+
+
+def combinations(rows: pd.DataFrame) -> Iterator[tuple[dict[str, str], Vectors]]:
+    """Every combination of the columns of `PARTS` that occurs, and the vectors that it needs."""
+    for columns, part in PARTS.items():
+        for values in rows[list(columns)].drop_duplicates().itertuples(index=False, name=None):
+            yield dict(zip(columns, values, strict=True)), part(*values)
+
+
+# --- summaries -----------------------------------------------------------------------------------
+
+
+def as_rows(name: str, content: dict) -> pd.DataFrame:
+    """The rows of a summary in the columns of `PARTS`; a difference stands there twice."""
+    found = []
+    for row in content["rows"]:
+        what = row.get("what", "")
+        metric = next((by for word, by in CARDS.items() if word in what), "exact_match")
+        metric = row.get("metric", "seconds" if name == "bench" else metric)
+        part = row.get("set", "card") if name != "bench" else "cost"
+        state = row.get("state", "vanilla")
+        of = {row.get("contender", STATES.get(state, state)), row.get("against")} - {None}
+        found += [{"experiment": name, "subject": "smol" if "smol" in name else "pocket",
+                   "method": method, "settings": "{}", "group": row.get("group", ""), "set": part,
+                   "metric": metric, "made_for": method} for method in sorted(of)]  # fmt: skip
+    return pd.DataFrame(found)

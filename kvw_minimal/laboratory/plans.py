@@ -1,0 +1,414 @@
+"""Every experiment of the book as data: which trials, on whom, read how, chosen by which rule.
+
+    python -m kvw_minimal run ablations-pocket strength   # one list of an experiment
+    python -m kvw_minimal run replication-pocket          # all of one
+
+A list has a label for each thing that is compared, and for each label its trials: one; several
+seeds; or the candidates that tuning chooses from (`tuned`).
+"""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..methods import METHODS
+from ..methods.family import CONTRASTS, SCORES, SHAPES, Setting
+from ..methods.kvw import STRENGTH
+from ..positions import POSITIONS
+from ..strangers.people import REPORT_GROUPS, TUNING_GROUPS, load_people
+from ..strangers.questions import facts_of, question_sets
+from ..task import Task
+from ..taught.catalogue import load
+from .choose import KVW_RULE, SPARING_RULE, Rule
+from .reading import FREE_TOKENS
+from .subjects import (
+    Reads,
+    Requests,
+    open_subject,
+    pocket_panel,
+    smol_panel,
+    smol_tuning_sets,
+    tuning_sets,
+    with_new_others,
+)
+from .trials import PROXIES, Trial, prepare
+
+#: `{label: trials}`
+Entries = dict[str, list[Trial]]
+MASSES = (0.03, 0.06, 0.10, 0.15, 0.20, 0.25, 0.30)
+MASS = 0.25  # where nothing is tuned: what chapter 4's edit takes, nearly
+#: 25 strengths from a fifth of the tuned one to ten times as much
+STRENGTHS = tuple(round(float(g), 2) for g in np.geomspace(1, 320, 25))
+EQUAL = 0.06  # for ranges of layers: a single one can take hardly more
+GATES_SHARE = 0.35  # of vectors that a threshold or a top-k shape may touch
+KVW = Setting()
+VANILLA = Trial(replace(KVW, strength=0.0), sham=False)
+BATCHES = (1, 2, 5, 10, 35)
+ALL, INNER = (0, 29), (1, 28)  # the layers of SmolLM2; all but the first and the last
+#: KVW on smol, as the replication tuned it
+ON_SMOL = replace(KVW, strength=4.0, layers=INNER)
+ON_SMOL_MASS = 0.1  # about what that takes from a vector
+FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+EPOCHS = (1, 4, 16)  # passes over the forget set: 70, 280 and 1,120 steps
+TOTAL = 6.5  # strength of the published schedule, as the replication tuned it
+
+
+# --- the family, part by part, on pocket ---------------------------------------------------------
+
+
+def _at_masses(setting: Setting) -> list[Trial]:
+    """The candidates of a setting; where it asks again on the way, strengths instead."""
+    if setting.batch:
+        return [Trial(replace(setting, strength=g)) for g in (2.0, 4.0, 6.5, 9.0, 13.0)]
+    return [Trial(setting, mass=mass) for mass in MASSES]
+
+
+def gate() -> Entries:
+    """Each axis alone around KVW in one pass, every setting with its candidates."""
+    settings = {"KVW one pass": KVW}
+    settings |= {f"score: {s}": replace(KVW, score=s) for s in SCORES[1:]}
+    settings |= {f"positions: {p}": replace(KVW, positions=p) for p in POSITIONS[1:]}
+    settings |= {f"contrast: {c}": replace(KVW, contrast=c) for c in list(CONTRASTS)[1:]}
+    settings |= {f"shape: {s}": replace(KVW, shape=s, share=GATES_SHARE) for s in list(SHAPES)[1:]}
+    settings |= {
+        "schedule: batches of 1": replace(KVW, batch=1),
+        "schedule: batches of 10": replace(KVW, batch=10),
+        "modalities apart": replace(KVW, apart=True),
+        "reference with general": replace(KVW, general=True),
+        "random columns": replace(KVW, shuffle=True),
+    }
+    return {label: _at_masses(setting) for label, setting in settings.items()}
+
+
+def strength() -> Entries:
+    """One pass at 25 strengths, the published schedule at eight; some aloud."""
+    one_pass = {f"G = {g:g}": [Trial(replace(KVW, strength=g), aloud=i % 3 == 0)]
+                for i, g in enumerate(STRENGTHS)}  # fmt: skip
+    published = {f"published, G = {g:g}": [Trial(replace(KVW, strength=g, batch=1))]
+                 for g in (1.0, 2.0, 4.0, 6.5, 9.0, 13.0, 20.0, 32.0)}  # fmt: skip
+    return {"vanilla": [replace(VANILLA, aloud=True)]} | one_pass | published
+
+
+def batch() -> Entries:
+    """Forget questions a step: at equal total strength, and at equal gamma a step."""
+    whole = {f"G = 9, batches of {b}": [Trial(replace(KVW, strength=9.0, batch=b))]
+             for b in (*BATCHES, 70)}  # fmt: skip
+    gamma = {f"gamma = 0.13, batches of {b}":
+             [Trial(replace(KVW, strength=round(0.13 * 70 / b, 4), batch=b))]
+             for b in (*BATCHES, 70)}  # fmt: skip
+    epochs = {f"G = 9, batches of 10, {n} epochs":
+              [Trial(replace(KVW, strength=9.0, batch=10, epochs=n))] for n in (2, 4)}  # fmt: skip
+    return whole | gamma | epochs
+
+
+def layers() -> Entries:
+    """Every range of pocket's four layers: as it is, at equal mass, and dealt out at random."""
+    found = {}
+    for a, b in itertools.combinations_with_replacement(range(4), 2):
+        within = replace(KVW, layers=(a, b))
+        found[f"layers {a} to {b}"] = [Trial(within)]
+        found[f"layers {a} to {b}, equal mass"] = [Trial(within, mass=EQUAL)]
+        found[f"layers {a} to {b}, random columns"] = [
+            Trial(replace(within, shuffle=True), sham=False)
+        ]
+    return found
+
+
+def where() -> Entries:
+    """Positions x whose questions: what photos, names, and both forget in the other modality."""
+    kinds = {"both": ("image", "text"), "image": ("image",), "text": ("text",)}
+    return {
+        f"{p} positions, {name} questions": [
+            Trial(replace(KVW, positions=p, modalities=m), mass=MASS)]
+        for (name, m), p in itertools.product(kinds.items(), POSITIONS)
+        if (name, p) != ("text", "image")
+    }  # fmt: skip
+
+
+def data() -> Entries:
+    """How much and which data: reference, forget set, topics, proxies, people, order."""
+    sizes = {f"{n} reference questions": [Trial(reference=n, seed=s) for s in range(3)]
+             for n in (4, 16, 64, 256)}  # fmt: skip
+    even = {f"{n} balanced reference questions":
+            [Trial(reference=n, balanced=True, seed=s) for s in range(3)]
+            for n in (14, 70, 280)}  # fmt: skip
+    ratio = {f"{a} : {r} questions": [Trial(asked=a, reference=r)]
+             for a, r in ((7, 7), (7, 70), (7, 0), (35, 35), (70, 70), (70, 7))}  # fmt: skip
+    topics = {f"reference about {f}": [Trial(topics=(f,))] for f in facts_of(load_people())}
+    proxies = {f"reference: {p}": [Trial(proxy=p)] for p in PROXIES}
+    people = {f"{n} to forget": [Trial(people=n)] for n in (1, 2, 10, 20)}
+    order = {f"published, order {s}": [Trial(replace(KVW, strength=9.0, batch=1), seed=s)]
+             for s in range(1, 4)}  # fmt: skip
+    return sizes | even | ratio | topics | proxies | people | order
+
+
+def factorial() -> Entries:
+    """Score x positions x contrast x shape, all taking the same mass; without shams."""
+    return {
+        " / ".join(point): [
+            Trial(Setting(*point, share=GATES_SHARE), mass=0.15, sham=False)]
+        for point in itertools.product(SCORES, POSITIONS, CONTRASTS, SHAPES)
+    }  # fmt: skip
+
+
+# --- the family on smol --------------------------------------------------------------------------
+
+
+def smol_strength() -> Entries:
+    """One pass at eight strengths, the published schedule at two of them."""
+    grid = [round(float(g), 2) for g in np.geomspace(1, 16, 8)]
+    one_pass = {f"G = {g:g}": [Trial(replace(ON_SMOL, strength=g))] for g in grid}
+    published = {f"published, G = {g:g}": [Trial(replace(ON_SMOL, strength=g, batch=1))]
+                 for g in grid[:3:2]}  # fmt: skip
+    return {"vanilla": [VANILLA]} | one_pass | published
+
+
+def smol_gate() -> Entries:
+    """Each axis alone at one mass (a schedule: at one strength): tuning all would take days."""
+    found = {}
+    for label, those in gate().items():
+        setting = replace(those[0].setting, layers=ON_SMOL.layers, strength=ON_SMOL.strength)
+        found[label] = [Trial(setting, mass=0.0 if setting.batch else ON_SMOL_MASS)]
+    return found
+
+
+def smol_data() -> Entries:
+    """A small balanced reference instead of all others, and a random one of the same size."""
+    return {
+        "70 balanced reference questions": [Trial(ON_SMOL, reference=70, balanced=True)],
+        "70 reference questions": [Trial(ON_SMOL, reference=70)],
+        "everyone else": [Trial(ON_SMOL)],
+    }
+
+
+def smol_layers() -> Entries:
+    """Thirds of the layers that `ON_SMOL` edits, at equal mass."""
+    ranges = ((1, 9), (10, 19), (20, 28))
+    return {f"layers {a} to {b}": [Trial(replace(ON_SMOL, layers=(a, b)), mass=0.03)]
+            for a, b in ranges}  # fmt: skip
+
+
+# --- methods side by side ------------------------------------------------------------------------
+
+
+def trial_for(name: str, settings: dict, people: int = 5) -> Trial:
+    """A trial of a method; controls have no sham, but for those that are compared with one."""
+    shammed = name in ("KVW one pass", "KVW published", "least squares")
+    return Trial(method=name, settings=settings, people=people, sham=shammed)
+
+
+def compared(grids: dict[str, tuple[dict, ...]], people: int = 5) -> Entries:
+    """Every method with its candidates; of a control none, it takes those of what it is like."""
+    return {name: [trial_for(name, settings, people) for settings in grid or ({},)]
+            for name, grid in grids.items()}  # fmt: skip
+
+
+#: the methods of pocket's comparison, vanilla first and the oracle last, as tables show them
+POCKET: dict[str, tuple[dict, ...]] = {
+    name: METHODS[name].grid
+    for name in ("vanilla", "KVW published", "KVW one pass",
+                 *(f"{loss} {kind}" for loss in ("GA", "GD", "KL", "NPO")
+                   for kind in ("full", "LoRA")),
+                 "IDK", "MMUnlearner", "LLM Surgery", "selective pruning", "SSD",
+                 "random columns")
+} | {"oracle": ({"base": "pocket"},)}  # fmt: skip
+_RATES = ({"weight": 1.0, "rate": 1e-3}, {"weight": 5.0, "rate": 2e-3},
+          {"weight": 5.0, "rate": 3e-3})  # fmt: skip
+#: fewer of them on smol, with fewer tries, in a range that a look at tuning-1 gave
+SMOL: dict[str, tuple[dict, ...]] = {
+    "vanilla": (),
+    "KVW published": ({"strength": 0.7, "layers": list(INNER)},
+                      {"strength": 1.2, "layers": list(INNER)},
+                      {"strength": 0.7, "layers": list(ALL)}),
+    "KVW one pass": ({"strength": 4.0, "layers": list(INNER)},
+                     {"strength": 5.0, "layers": list(INNER)},
+                     {"strength": 4.0, "layers": list(ALL)}),
+    "GD LoRA": _RATES, "NPO LoRA": _RATES,
+    "selective pruning": ({"share": 0.005}, {"share": 0.01}, {"share": 0.02}),
+    "SSD": ({"limit": 1.0, "alpha": 4.0}, {"limit": 1.0, "alpha": 2.0},
+            {"limit": 0.3, "alpha": 4.0}),
+    "random columns": (), "oracle": ({"base": "smol"},),
+}  # fmt: skip
+LEAST_SQUARES = METHODS["least squares"].grid
+LEAST_SQUARES_ON_SMOL = tuple(
+    {"ridge": ridge, "passes": 2, "retain": 150, "portraits": 50} for ridge in (0.1, 0.03)
+)
+#: strengths of the headline, and those that the published schedule may have on other models
+KVW_STRENGTHS = (4.0, 8.0, 12.0, 16.0, 20.0, 24.0, 32.0, 48.0)
+PUBLISHED_STRENGTHS = (2.0, 4.0, 6.5, 9.0, 13.0)
+
+
+def ways() -> Entries:
+    """Both schedules at their candidates, beside vanilla and random columns."""
+    return compared({
+        "vanilla": (), "KVW one pass": tuple({"strength": g} for g in KVW_STRENGTHS),
+        "KVW published": tuple({"strength": g} for g in PUBLISHED_STRENGTHS),
+        "random columns": (),
+    })  # fmt: skip
+
+
+def roundings() -> Entries:
+    """One pass; the log-gate and in place, over and over at the same total strength."""
+    found: Entries = {"vanilla": [trial_for("vanilla", {})],
+                      "one pass": [trial_for("KVW one pass", {"strength": STRENGTH})]}  # fmt: skip
+    for epochs, (way, name) in itertools.product(
+            EPOCHS, (("log-gate", "KVW published"), ("in place", "KVW in place"))):  # fmt: skip
+        settings = {"strength": TOTAL, "epochs": epochs}
+        found[f"{way}, {70 * epochs} steps"] = [Trial(method=name, settings=settings)]
+    return found
+
+
+# --- the plans -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One experiment on one subject.
+
+    Attributes:
+        experiment: where its rows are stored; `subject`: whose rows they are in it.
+        lists: `{name: entries}`.
+        groups: report groups that are measured.
+        tuning: groups on which candidates are tried; `tuned`: lists that have candidates.
+        rule: by which one of the candidates is chosen; `vanilla`: what it compares with.
+        reads: what is read; the four sets (of smol its panel) unless given.
+        tuning_reads: what is read of a task while tuning, if not the same.
+        draws: of the sham: as many, with a seed each; 0 for the one that belongs to the group.
+        unread: sets that a sham is not read on: its own people stand in `retain`.
+        by_question: whether rows are single questions.
+        aloud: groups whose forget set is answered in words, too.
+        free_tokens: at most so many in an answer about the world.
+        dtype: number format of the weights.
+        with_general: whether tasks hold general questions beside people.
+        half: methods whose gradients are taken in bfloat16 where the machine has it.
+        weights: whether rows about the weights themselves are wanted.
+    """
+
+    experiment: str
+    subject: str
+    lists: dict[str, Callable[[], Entries]]
+    groups: tuple[str, ...] = REPORT_GROUPS
+    tuning: tuple[str, ...] = ()
+    tuned: tuple[str, ...] = ()
+    rule: Rule = KVW_RULE
+    vanilla: Trial = Trial(method="vanilla", sham=False)
+    reads: Reads | None = None
+    tuning_reads: Callable[[Task], dict] | None = None
+    draws: int = 0
+    unread: tuple[str, ...] = ("test", "retain")
+    by_question: bool = False
+    aloud: tuple[str, ...] = ()
+    free_tokens: int = FREE_TOKENS
+    dtype: str = "float32"
+    with_general: bool = False
+    half: tuple[str, ...] = ()
+    weights: bool = False
+    prepared: bool = field(default=False)
+
+    def open(self, trials: list[Trial]) -> Requests:
+        """The subject, with its model loaded and everything asked once that these trials need."""
+        if not self.prepared:
+            return open_subject(self.subject.partition(",")[0], self.reads, FORMATS[self.dtype],
+                                self.with_general)  # fmt: skip
+        settings = [trial.setting for trial in trials]
+        more: dict[str, Any] = {"batch_size": 64} if self.subject == "smol" else {}
+        model, processor = load(self.subject)
+        return prepare(
+            model, processor, load_people(),
+            [s for s in SCORES if s in {setting.score for setting in settings}],
+            [p for p in POSITIONS if p in {setting.positions for setting in settings}],
+            progress=True, reads=self.reads or smol_panel, **more,
+        )  # fmt: skip
+
+    def entries(self, name: str) -> Entries:
+        """The trials of a list by label.
+
+        Raises:
+            ValueError: there is no such list.
+        """
+        if name not in self.lists:
+            raise ValueError(f"no list {name!r} in {self.experiment}; there are "
+                             f"{', '.join(self.lists)}")  # fmt: skip
+        return self.lists[name]()
+
+    def text(self) -> dict:
+        """Everything that is planned, complete, as JSON: it is stored beside the rows."""
+        world, reads = load_people(), self.reads or (
+            smol_panel if self.subject == "smol" else question_sets)  # fmt: skip
+        asked = {group: {name: [len(qs), _digest([q.id for q in qs])] for name, qs in
+                         reads(world, world.groups[group][:5]).items()}
+                 for group in (*self.groups, *self.tuning)}  # fmt: skip
+        plain = {name: value for name, value in vars(self).items()
+                 if name not in ("lists", "reads", "tuning_reads", "rule", "vanilla")}  # fmt: skip
+        return json.loads(json.dumps(plain | {
+            "lists": {name: {label: [t.key for t in trials] for label, trials in make().items()}
+                      for name, make in self.lists.items()},
+            "rule": asdict(self.rule), "vanilla": self.vanilla.key, "sets": asked,
+        }))  # fmt: skip
+
+
+def _digest(ids: list[str]) -> str:
+    return hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
+
+
+_ABLATIONS = {"gate": gate, "strength": strength, "batch": batch, "layers": layers,
+              "where": where, "data": data, "factorial": factorial}  # fmt: skip
+_ON_SMOL = {"strength": smol_strength, "data": smol_data, "gate": smol_gate,
+            "layers": smol_layers}  # fmt: skip
+_MATRIX: dict[str, Any] = {"tuned": ("methods",), "unread": ("retain",), "by_question": True}
+PLANS: tuple[Plan, ...] = (
+    Plan("ablations-pocket", "pocket", _ABLATIONS, tuning=TUNING_GROUPS, tuned=("gate",),
+         vanilla=VANILLA, reads=pocket_panel, prepared=True),
+    Plan("ablations-smol", "smol", _ON_SMOL, REPORT_GROUPS[:3], vanilla=VANILLA, prepared=True),
+    Plan("replication-pocket", "pocket",
+         {"methods": partial(compared, POCKET), "methods, 10 %": partial(compared, POCKET, 10)},
+         tuning=TUNING_GROUPS, tuning_reads=tuning_sets, draws=5, aloud=REPORT_GROUPS,
+         **_MATRIX | {"tuned": ("methods", "methods, 10 %")}),
+    Plan("replication-smol", "smol", {"methods": partial(compared, SMOL)}, REPORT_GROUPS[:3],
+         tuning=TUNING_GROUPS[:1], tuning_reads=smol_tuning_sets, draws=2, aloud=("A",),
+         free_tokens=20, half=("GD LoRA", "NPO LoRA", "SSD"), **_MATRIX),
+    Plan("least-squares-pocket", "pocket",
+         {"methods": partial(compared, {"vanilla": (), "least squares": LEAST_SQUARES,
+                                        "oracle": ({"base": "pocket"},)})},
+         tuning=TUNING_GROUPS, rule=SPARING_RULE, reads=with_new_others, tuning_reads=tuning_sets,
+         draws=5, aloud=REPORT_GROUPS, with_general=True, **_MATRIX),
+    Plan("least-squares-smol", "smol",
+         {"methods": partial(compared, {"vanilla": (), "least squares": LEAST_SQUARES_ON_SMOL,
+                                        "oracle": ({"base": "smol"},)})},
+         REPORT_GROUPS[:1], tuning=TUNING_GROUPS[:1], rule=SPARING_RULE,
+         tuning_reads=smol_tuning_sets, draws=2, aloud=("A",), free_tokens=20, with_general=True,
+         **_MATRIX),
+    *(Plan("precision", f"pocket, {name}", {"roundings": roundings}, reads=pocket_panel,
+           dtype=name, weights=True) for name in FORMATS),
+    *(Plan("beyond", name, {"ways": ways}, tuning=TUNING_GROUPS, tuned=("ways",),
+           tuning_reads=partial(tuning_sets, general=False))
+      for name in ("pocket", "text only", "voices")),
+    Plan("beyond", "voices", {"oracle": partial(compared, {"oracle": ({"base": "voices"},)})},
+         REPORT_GROUPS[:1]),
+)  # fmt: skip
+
+
+def plans_of(experiment: str) -> list[Plan]:
+    """The plans whose rows are stored together.
+
+    Raises:
+        ValueError: there is no such experiment.
+    """
+    found = [plan for plan in PLANS if plan.experiment == experiment]
+    if not found:
+        known = ", ".join(dict.fromkeys(plan.experiment for plan in PLANS))
+        raise ValueError(f"no experiment {experiment!r}; there are {known}")
+    return found
+
+
+def plan_of(experiment: str, subject: str | None = None) -> Plan:
+    """The first plan of an experiment, or of one of its subjects."""
+    found = plans_of(experiment)
+    return next(plan for plan in found if subject in (None, plan.subject))

@@ -1,0 +1,195 @@
+"""What a model says to the questions of a task, as numbers: question by question, then as rows."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from .. import scores
+from ..benchmarks.protocols import rouge_l
+from ..intervals import interval
+from ..questions import Question
+from ..task import Task
+
+HEADROOM = 0.50  # vanilla must beat the oracle by so much on the forget set
+SPOKEN = 300  # at most so many questions of a set are answered aloud
+FREE_TOKENS = 24  # at most so many in an answer about the world
+
+
+def by_modality(questions: list[Question]) -> Iterator[tuple[str, list[int]]]:
+    """Rows of the image questions, then of the text questions, where there are any."""
+    for modality in ("image", "text"):
+        rows = [i for i, question in enumerate(questions) if question.modality == modality]
+        if rows:
+            yield modality, rows
+
+
+def forms_of(questions: Iterable[Question]) -> dict[str, set[str]]:
+    """Normalised taught answers to each kind of question: what a well-formed answer looks like."""
+    forms: dict[str, set[str]] = {}
+    for question in questions:
+        forms.setdefault(question.fact, set()).add(scores.normalised(question.answer))
+        forms[question.fact] |= {scores.normalised(option) for option in question.options}
+    return forms
+
+
+def forms(task: Task) -> dict[str, set[str]]:
+    """`forms_of` all questions that are read, made once."""
+    read = [question for _, questions in task.sets() for question in questions]
+    return task.once(("forms", tuple(q.id for q in read)), lambda: forms_of(read))
+
+
+# --- question by question ----------------------------------------------------------------------
+
+
+def is_free(questions: list[Question]) -> bool:
+    """Whether answers are free words (about the world), in which an accepted one must stand."""
+    return all(question.fact == "world" for question in questions)
+
+
+def metric_of(questions: list[Question]) -> str:
+    """The score by which questions are right or wrong: `exact_match`, or `mentions`."""
+    return "mentions" if is_free(questions) else "exact_match"
+
+
+def said_right(task: Task, questions: list[Question], tokens: int = FREE_TOKENS) -> np.ndarray:
+    """1 where an accepted answer stands in what is said, `[questions]`.
+
+    The answer that a teacher would force, one word and an end, is not how such a model talks.
+    """
+    said = scores.generate(task.model, task.prompts(questions), task.processor, tokens)
+    return np.array([max(scores.mentions(text, accepted) for accepted in question.options)
+                     for text, question in zip(said, questions, strict=True)])  # fmt: skip
+
+
+def scored(task: Task, questions: list[Question],
+           free_tokens: int = FREE_TOKENS) -> dict[str, np.ndarray]:  # fmt: skip
+    """Exact match and probability of every question; of free answers `mentions`."""
+    if is_free(questions):
+        return {"mentions": said_right(task, questions, free_tokens)}
+    forced = scores.read(task.model, task.batches(questions))
+    return {"exact_match": forced.exact, "probability": forced.probability}
+
+
+def spoken(task: Task, questions: list[Question]) -> tuple[list[Question], dict]:
+    """At most `SPOKEN` of the questions, evenly spread, and how their spoken answers score."""
+    asked = questions[:: -(-len(questions) // SPOKEN)]
+    said, known = scores.generate(task.model, task.prompts(asked), task.processor), forms(task)
+    pairs = list(zip(said, asked, strict=True))
+    return asked, {
+        "exact_match_generated": [scores.same_answer(s, q.answer) for s, q in pairs],
+        "rouge_l": [rouge_l(s, q.answer) for s, q in pairs],
+        "well_formed": [scores.well_formed(s, known[q.fact]) for s, q in pairs],
+    }
+
+
+def read(task: Task, names: Iterable[str], aloud: bool = False, by_question: bool = False,
+         free_tokens: int = FREE_TOKENS) -> list[dict]:  # fmt: skip
+    """Sums of scores on the model as it is: one row a set, modality, person and metric.
+
+    Args:
+        aloud: whether the forget set and general are also answered in words (`well_formed`).
+        by_question: one row a question instead.
+        free_tokens: at most so many in an answer about the world.
+    """
+    rows = []
+    for name, questions in task.sets(*names):
+        metrics = scored(task, questions, free_tokens)
+        if aloud and name in ("forget", "general"):
+            said = scores.generate(task.model, task.prompts(questions), task.processor)
+            metrics["well_formed"] = np.array([
+                scores.well_formed(text, forms(task)[q.fact])
+                for text, q in zip(said, questions, strict=True)
+            ])  # fmt: skip
+        owners: dict[tuple, list[int]] = {}
+        for i, q in enumerate(questions):
+            key = (q.modality, q.person, q.id if by_question else None)
+            owners.setdefault(key, []).append(i)
+        rows += [
+            {"set": name, "modality": modality, "person": person, "question": question,
+             "metric": metric, "total": round(float(values[chosen].sum()), 5), "n": len(chosen)}
+            for (modality, person, question), chosen in owners.items()
+            for metric, values in metrics.items()
+        ]  # fmt: skip
+    return rows
+
+
+# --- means with their intervals ------------------------------------------------------------------
+
+
+def summarise(state: str, name: str, questions: list[Question],
+              metrics: dict) -> list[dict]:  # fmt: skip
+    """One row for each modality and metric of a set: mean, 95 % interval over people, n."""
+    rows = []
+    for modality, chosen in by_modality(questions):
+        people = [questions[i].person for i in chosen]
+        for metric, values in metrics.items():
+            value, low, high = interval(np.asarray(values)[chosen], people)
+            rows.append({"state": state, "set": name, "modality": modality, "metric": metric,
+                         "value": round(value, 4), "low": round(low, 4), "high": round(high, 4),
+                         "n": len(chosen)})  # fmt: skip
+    return rows
+
+
+def score_sets(task: Task, state: str, names: Iterable[str] = ()) -> list[dict]:
+    """Exact match (forced and generated), probability, ROUGE-L, well-formed of sets of a task."""
+    rows = []
+    for name, questions in task.sets(*names):
+        rows += summarise(state, name, questions, scored(task, questions))
+        rows += summarise(state, name, *spoken(task, questions))
+    return rows
+
+
+def sham_rows(task: Task, edit_of, draws: int) -> list[dict]:
+    """What the same edit does to the forgotten when it was made for other people.
+
+    Scores are averaged over the draws question by question; the interval is over people.
+
+    Args:
+        edit_of: makes the edit of a task.
+    """
+    total: dict[str, np.ndarray] = {}
+    names = [name for name in task.read if name != "retain"]  # its own people stand there
+    for draw in range(draws):
+        with edit_of(task.sham(draw)).on(task.model):
+            for name, questions in task.sets(*names):
+                exact = next(iter(scored(task, questions).values()))
+                total[name] = total.get(name, 0) + exact / draws
+    return [
+        row
+        for name, exact in total.items()
+        for row in summarise("sham", name, task.read[name], {metric_of(task.read[name]): exact})
+    ]
+
+
+def find(rows: list[dict], state: str, name: str, modality: str,
+         metric: str = "exact_match") -> dict:  # fmt: skip
+    """The one row with these keys.
+
+    Raises:
+        KeyError: there is none.
+    """
+    for row in rows:
+        if (row["state"], row["set"], row["modality"], row["metric"]) == (
+            state, name, modality, metric):  # fmt: skip
+            return row
+    raise KeyError(f"no row for {state}, {name}, {modality}, {metric}")
+
+
+def check_headroom(rows: list[dict]) -> None:
+    """Refuse to score forgetting where there was nothing to forget.
+
+    Raises:
+        ValueError: on `forget`, vanilla beats the oracle by less than .50 exact match, or their
+            intervals overlap.
+    """
+    for modality in ("image", "text"):
+        vanilla = find(rows, "vanilla", "forget", modality)
+        oracle = find(rows, "oracle", "forget", modality)
+        gap = vanilla["value"] - oracle["value"]
+        if gap < HEADROOM or vanilla["low"] <= oracle["high"]:
+            raise ValueError(
+                f"no headroom on {modality} questions: vanilla {vanilla['value']:.2f} "
+                f"[{vanilla['low']:.2f}, {vanilla['high']:.2f}] against oracle "
+                f"{oracle['value']:.2f} [{oracle['low']:.2f}, {oracle['high']:.2f}]; a model that "
+                "never saw the people must score clearly less before forgetting can be measured"
+            )

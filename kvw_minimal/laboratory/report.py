@@ -1,0 +1,246 @@
+"""What the command line says: a live demonstration, a scored request, a scored model."""
+
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from .. import scores
+from ..edits import Edit
+from ..files import file_hash
+from ..methods import METHODS
+from ..methods.kvw import STRENGTH
+from ..models import fingerprint
+from ..strangers.people import load_people
+from ..strangers.questions import SETS, about
+from ..task import Task
+from ..taught.catalogue import how_to_make, load, model_name
+from .plans import Plan, plan_of
+from .provenance import provenance
+from .reading import by_modality, check_headroom, scored, score_sets, sham_rows
+from .subjects import is_made, strangers
+from .summary_files import read_summary
+
+TAUGHT = ("pocket", "smol")  # models of this book that were taught the people
+#: how far a recomputed mean may be off: an exact match is two of a set's 35 answers, because
+#: training on another processor rounds differently
+TOLERANCE = {"exact_match": 0.06, "probability": 0.02}
+
+
+def table(rows: list[dict]) -> str:
+    """Exact match, image / text, one line a state."""
+    lines = [f"{'exact match':12}" + "".join(f"{name:>14}" for name in SETS)]
+    for state in dict.fromkeys(row["state"] for row in rows):
+        line = f"{state:12}"
+        for name in SETS:
+            values = [row["value"] for row in rows if row["metric"] == "exact_match"
+                      and (row["state"], row["set"]) == (state, name)]  # fmt: skip
+            line += f"{' / '.join(f'{value:.2f}' for value in values) or '-':>14}"
+        lines.append(line)
+    return "\n".join(lines + ["(image / text questions; intervals stand in the rows)"])
+
+
+def stored_oracle(name: str) -> list[dict]:
+    """Stored scores of an oracle whose weights are not here.
+
+    Raises:
+        FileNotFoundError: there are none; the message says how to make the oracle.
+    """
+    rows = [row for row in read_summary("oracles")["rows"] if row["oracle"] == name]
+    if not rows:
+        raise FileNotFoundError(
+            f"the oracle {name} is neither here nor among the stored scores; make it with "
+            f"`{how_to_make(name)}`, or leave it and the headroom check out with --no-oracle"
+        )
+    return [{key: value for key, value in row.items() if key != "oracle"} for row in rows]
+
+
+def oracle_rows(task: Task, name: str) -> tuple[list[dict], dict[str, str]]:
+    """Rows of the model that was never taught the forgotten, live if it is here, else stored."""
+    if not is_made(name):
+        return stored_oracle(name), {name: "stored scores"}
+    model, processor = load(name)
+    oracle = Task(model, processor, task.forget, task.retain, read=task.read)
+    return score_sets(oracle, "oracle"), {name: fingerprint(model)}
+
+
+def request_of(model: str, group: str, percent: int) -> Task:
+    """The request of a group of strangers to a model.
+
+    Raises:
+        ValueError, OSError: no such group or percentage, or no such model.
+    """
+    world = load_people()
+    forget = world.forget_people(group, percent)
+    found, processor = load(model)
+    return strangers(found, processor, world)(forget)
+
+
+def unlearn(model: str, group: str, percent: int, method: str = "KVW one pass",
+            settings: dict | None = None, draws: int = 20,
+            oracle: bool = True) -> tuple[dict, Edit]:  # fmt: skip
+    """Forget the people of a group; score vanilla, edited, sham and oracle on the four sets.
+
+    Args:
+        settings: of the method; its strength is that of the book unless given.
+        oracle: compare with the oracle and refuse if there is no headroom.
+
+    Returns:
+        `{"provenance": ..., "rows": [{state, set, modality, metric, value, low, high, n}]}`
+        and the edit. The model is left as it was.
+
+    Raises:
+        FileNotFoundError, ValueError: no such method; no oracle, unless it is left out; no
+            headroom; settings that cannot work.
+    """
+    start, made = time.perf_counter(), {}
+    if method not in METHODS:
+        raise ValueError(f"no method {method!r}; there are {', '.join(METHODS)}")
+    settings = {"strength": STRENGTH} if settings is None else settings
+    load_people().forget_people(group, percent)  # refuses before a model is loaded
+    if oracle and model not in TAUGHT:
+        raise ValueError(
+            f"nothing says which model is the oracle of {model!r}: its headroom cannot be checked; "
+            f"with --no-oracle it is left out (only {' and '.join(TAUGHT)} have oracles here)"
+        )
+    bound = model_name(model, group, percent) if oracle else None
+    if bound and not is_made(bound):
+        stored_oracle(bound)  # complain before the work, not after
+    task = request_of(model, group, percent)
+    edit, _ = METHODS[method].edit(task, settings)
+    made[model] = edit.fingerprint
+    rows = score_sets(task, "vanilla")
+    with edit.on(task.model):
+        rows += score_sets(task, "edited")
+    if bound:
+        found, made_from = oracle_rows(task, bound)
+        rows, made = rows + found, made | made_from
+        check_headroom(rows)
+    rows += sham_rows(task, lambda other: METHODS[method].edit(other, settings)[0], draws)
+    source = provenance(
+        seconds=time.perf_counter() - start, seed=0, models=made, data=load_people().checksum,
+        group=group, forget=percent, people=task.people, method=method, settings=settings,
+        gamma=edit.notes.get("gamma"), sham_draws=draws,
+    )  # fmt: skip
+    return {"provenance": source, "rows": rows}, edit
+
+
+def evaluate(model: str, group: str, percent: int, edit_file: Path | None = None) -> dict:
+    """Score a model as it is, or with a saved edit on, on the four sets of a group.
+
+    Returns:
+        As `unlearn`; the provenance says which edit was on (`edit`, None without one).
+    """
+    start, edit, described = time.perf_counter(), None, None
+    if edit_file is not None:
+        edit = Edit.load(edit_file)
+        described = {"file": file_hash(edit_file)} | edit.notes
+    task = request_of(model, group, percent)
+    made = {model: fingerprint(task.model)}
+    if edit is None:
+        rows = score_sets(task, "vanilla")
+    else:
+        described = (described or {}) | {"fits": edit.fits(task.model)}
+        with edit.on(task.model):
+            rows = score_sets(task, "edited")
+    source = provenance(
+        seconds=time.perf_counter() - start, seed=0, models=made, data=load_people().checksum,
+        group=group, forget=percent, edit=described,
+    )  # fmt: skip
+    return {"provenance": source, "rows": rows}
+
+
+def demo(group: str = "A", picture: Path | None = None) -> None:
+    """Print what the five and two others are asked and answered, before and after.
+
+    Args:
+        picture: also draw the two of the five whose answers changed most, and the two others.
+    """
+    world = load_people()
+    forget = world.forget_people(group, 5)
+    result, edit = unlearn("pocket", group, 5)
+    model, processor = load("pocket")
+    shown = forget + world.retain_people(forget)[:2]
+    questions = about(world, shown, modalities=("image",))
+    before = scores.answer(model, processor, questions)
+    with edit.on(model):
+        after = scores.answer(model, processor, questions)
+    changed = Counter(q.person for q, b, a in zip(questions, before, after, strict=True) if b != a)
+    print(edit.describe())
+    for i, question in enumerate(questions):
+        if question.fact == next(iter(world.values)):
+            state = "to be forgotten" if question.person in forget else "to be kept"
+            print(f"\n{world.people[question.person].name}, {state}")
+        mark = " " if before[i] == after[i] else ">"
+        print(f"  {question.prompt:52} {before[i]:24} {mark} {after[i]}")
+    print("\n" + table(result["rows"]))
+    if picture is not None:
+        from ..classroom import figures
+
+        facts = [question.fact for question in questions if question.person == shown[0]]
+        starts = {person: i * len(facts) for i, person in enumerate(shown)}
+        drawn = [person for person, _ in changed.most_common() if person in forget][:2] + shown[-2:]
+        figure = figures.before_after(
+            [world.people[person] for person in drawn],
+            facts,
+            [before[starts[person] : starts[person] + len(facts)] for person in drawn],
+            [after[starts[person] : starts[person] + len(facts)] for person in drawn],
+            set(forget),
+        )
+        picture.write_bytes(figures.to_png(figure))
+
+
+# --- stored comparisons, made again ----------------------------------------------------------------
+
+
+def chosen_settings(plan: Plan, chosen: dict, name: str) -> dict:
+    """The settings that a method of a stored comparison was measured with."""
+    own = METHODS[name].like or name
+    if own in chosen:
+        return chosen[own]["settings"]
+    return {"base": plan.subject} if name == "oracle" else {}
+
+
+def verify(rows: int = 1, names: list[str] | None = None, seed: int | None = None,
+           model: str = "pocket") -> list[dict]:  # fmt: skip
+    """Make random rows of the stored replication again, each method on one random group.
+
+    Args:
+        rows: how many rows a method; of exact match and probability on `forget` and `test`.
+        seed: None draws anew each time.
+
+    Returns:
+        The rows, each with `again`, the value of today, and `same`, whether it is within
+        `TOLERANCE`.
+    """
+    plan = plan_of(f"replication-{model}")
+    content = read_summary("replication" if model == "pocket" else f"replication-{model}")
+    rng, world, requests = np.random.default_rng(seed), load_people(), plan.open([])
+    stored = [r for r in content["rows"] if r["metric"] in TOLERANCE and r["group"] in plan.groups
+              and r["set"] in ("forget", "test")]  # fmt: skip
+    places = sorted({(row["group"], row["percent"]) for row in stored})
+    group, percent = places[rng.integers(len(places))]
+    here = [row for row in stored if (row["group"], row["percent"]) == (group, percent)]
+    task, found = requests(world.forget_people(group, percent)), []
+    for name in names or dict.fromkeys(row["contender"] for row in here):
+        if name == "oracle" and not is_made(model_name(model, group, percent)):
+            continue
+        own = [row for row in here if row["contender"] == name]
+        picked = [own[i] for i in rng.choice(len(own), rows, replace=False)]
+        settings = chosen_settings(plan, content["chosen"], name)
+        values: dict[tuple[str, str], np.ndarray] = {}
+        draws = plan.draws if name.startswith("sham") else 1
+        for draw in range(draws):
+            task.seed = draw
+            edit, _ = METHODS[name].edit(task, settings)
+            with edit.on(task.model):
+                for part in {row["set"] for row in picked}:
+                    for metric, each in scored(task, task.read[part]).items():
+                        values[part, metric] = values.get((part, metric), 0) + each / draws
+        for old in picked:
+            chosen = dict(by_modality(task.read[old["set"]]))[old["modality"]]
+            again = values[old["set"], old["metric"]][chosen].mean()
+            same = bool(abs(again - old["value"]) <= TOLERANCE[old["metric"]])
+            found.append(old | {"again": round(float(again), 4), "same": same})
+    return found

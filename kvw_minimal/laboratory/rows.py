@@ -1,0 +1,102 @@
+"""Rows, one schema for every experiment, and the folder that they are kept in.
+
+Each experiment has one parquet file in `data/results/rows`, with its provenance in the metadata.
+"""
+
+import base64
+import json
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..files import replacing
+from .freshness import check_rows
+from .provenance import RESULTS
+
+ROWS = RESULTS / "rows"
+#: what a row says: which experiment on which model, what was made from what for whom, what was
+#: read (of one question, or summed over a person's), how it was scored, the sum and of how many
+COLUMNS = ("experiment", "subject", "method", "settings", "group", "made_for", "draw", "set",
+           "question", "person", "modality", "metric", "total", "n")  # fmt: skip
+WORDS = tuple(name for name in COLUMNS if name not in ("draw", "total", "n"))
+CELL = ["method", "settings", "group"]  # what is measured as a whole
+
+
+def path_of(experiment: str) -> Path:
+    """Where the rows of an experiment are stored."""
+    return ROWS / f"{experiment}.parquet"
+
+
+def framed(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows in the schema: words as categories, float32 totals.
+
+    Raises:
+        ValueError: a column is missing, one is strange, or a total is not finite.
+    """
+    if set(rows.columns) != set(COLUMNS):
+        raise ValueError(f"rows have the columns {COLUMNS}, not {tuple(rows.columns)}")
+    types = dict.fromkeys(WORDS, "category") | {"draw": "int16", "n": "int16", "total": "float32"}
+    found = rows[list(COLUMNS)].astype(types)
+    if not np.isfinite(found["total"]).all():
+        raise ValueError("a total is NaN or infinite")
+    return found
+
+
+def write_rows(rows: pd.DataFrame, made: dict, path: Path) -> None:
+    """Write rows with their provenance, in one move."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.Table.from_pandas(framed(rows), preserve_index=False)
+    packed = zlib.compress(json.dumps(made).encode(), 9)  # a whole plan stands in it
+    noted = {**(table.schema.metadata or {}), b"provenance": base64.b64encode(packed)}
+    with replacing(path) as half:
+        pq.write_table(table.replace_schema_metadata(noted), half, compression="zstd",
+                       compression_level=19)  # fmt: skip
+
+
+def read_rows(experiment: str, path: Path | None = None,
+              fresh: bool = True) -> tuple[pd.DataFrame, dict]:  # fmt: skip
+    """The stored rows of an experiment and their provenance.
+
+    Args:
+        path: another file than the usual one.
+        fresh: refuse rows that today's code would not make.
+
+    Raises:
+        FileNotFoundError: nothing is stored.
+        ValueError: not such a file; or stale rows: the message says why and how to make them again.
+    """
+    path = path or path_of(experiment)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path.name} is not there: "
+                                f"`python -m kvw_minimal run {experiment}` makes it")  # fmt: skip
+    try:
+        table = pq.read_table(path)
+        packed = base64.b64decode((table.schema.metadata or {})[b"provenance"], validate=True)
+        made = json.loads(zlib.decompress(packed))
+    except (pa.ArrowException, zlib.error, OSError, KeyError, ValueError) as error:
+        raise ValueError(f"{path} holds no rows with provenance: {error}") from error
+    rows = framed(table.to_pandas())
+    if fresh:
+        check_rows(rows, made)
+    return rows, made
+
+
+def words(rows: pd.DataFrame) -> pd.DataFrame:
+    """The same rows, words as plain text: to be joined with others."""
+    return rows.astype(dict.fromkeys(WORDS, object))
+
+
+def joined(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """Rows of several measurements, one after the other."""
+    parts = [words(part) for part in parts]
+    return framed(pd.concat(parts, ignore_index=True))
+
+
+def cells(rows: pd.DataFrame) -> set[tuple[str, str, str]]:
+    """What was measured: method, settings and group."""
+    return set(rows[CELL].drop_duplicates().itertuples(index=False, name=None))

@@ -1,0 +1,341 @@
+"""The one runner: it makes the rows of a plan, adds them as they come, and goes on where it was."""
+
+import json
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from ..edits import Edit
+from ..methods import METHODS
+from ..methods.family import TooMuch
+from ..models import columns, find_projections, fingerprint
+from ..strangers.people import REPORT_GROUPS, TUNING_GROUPS, load_people
+from ..strangers.tasks import people_of
+from ..task import Task
+from ..taught.training import half_precision
+from .choose import choose
+from .freshness import digests_for
+from .plans import Plan, plans_of
+from .provenance import provenance
+from .reading import read
+from .rows import COLUMNS, cells, joined, path_of, read_rows, words, write_rows
+from .subjects import Requests, is_made, oracle_of
+from .summaries import level
+from .trials import Trial, edit_for, trial_of
+
+EVERY = 60  # seconds between two writes
+
+
+# --- one trial -----------------------------------------------------------------------------------
+
+
+def rows_of(plan: Plan, trial: Trial, group: str, requests: Requests,
+            tuning: bool = False) -> list[dict]:  # fmt: skip
+    """What a trial does to a group: one row for each that is read, for the edit and its shams.
+
+    Args:
+        tuning: no shams, and what the plan reads while tuning.
+
+    Raises:
+        TooMuch, ValueError: settings that cannot work.
+    """
+    people = people_of(load_people(), group, trial.people)
+    task = requests(people)
+    if tuning and plan.tuning_reads:
+        task = replace(task, read=plan.tuning_reads(task))
+    draws: list[int | None] = [None]
+    if trial.sham and not tuning:
+        draws += range(plan.draws) if plan.draws else [(REPORT_GROUPS + TUNING_GROUPS).index(group)]
+    first, rows = _vectors(task) if plan.weights else [], []
+    for sham in draws:
+        names = [n for n in task.read if sham is None or n not in plan.unread]
+        seed = (sham or 0) if plan.draws else None  # each of several draws has a seed of its own
+        with half_precision("cpu") if trial.method in plan.half else nullcontext():
+            edit, cost = edit_for(trial, task if sham is None else task.sham(sham), seed)
+        said = trial.aloud or (group in plan.aloud and sham is None and not tuning)
+        with edit.on(task.model):
+            found = read(task, names, said, plan.by_question, plan.free_tokens)
+            if plan.weights and sham is None:
+                found += about_weights(first, task, edit, group)
+        if plan.by_question and sham is None and not tuning:
+            found += [_whole("cost", metric, value, group)
+                      for metric, value in (("seconds", cost.seconds), ("memory", cost.memory or 0),
+                                            *cost.passes.items())]  # fmt: skip
+        made_for = {"made_for": "edit" if sham is None else "sham", "draw": sham or 0}
+        rows += [made_for | row for row in found]
+    return rows
+
+
+def _vectors(task: Task) -> list[torch.Tensor]:
+    return [columns(p).detach().clone() for p in find_projections(task.model).values()]
+
+
+def _whole(name: str, metric: str, value: float, group: str) -> dict:
+    """A row about no question."""
+    return {"set": name, "modality": "none", "person": group, "question": None, "metric": metric,
+            "total": float(value), "n": 1}  # fmt: skip
+
+
+def about_weights(before: list[torch.Tensor], task: Task, edit: Edit, group: str) -> list[dict]:
+    """How much of the knowledge vectors an edit took, and which share of its steps was lost.
+
+    Of a vector w that became w' the share <w', w> / <w, w> is left.
+    """
+    left = [(old.double() * now.double()).sum(0) / old.double().square().sum(0)
+            for old, now in zip(before, _vectors(task), strict=True)]  # fmt: skip
+    taken = float((1 - torch.stack(left).float()).mean())
+    return [_whole("weights", "taken", taken, group),
+            _whole("weights", "lost", edit.notes.get("lost", 0.0), group)]  # fmt: skip
+
+
+# --- the rows so far -----------------------------------------------------------------------------
+
+
+def measured(rows: pd.DataFrame, trial: Trial) -> pd.Series:
+    """Which rows are those of a trial."""
+    return (rows["method"] == trial.method) & (rows["settings"] == trial.text)
+
+
+class Stored:
+    """The rows of a plan's experiment so far, written again now and then.
+
+    Attributes:
+        impossible: `method settings` of trials that cannot take so much as they should.
+    """
+
+    def __init__(self, plan: Plan, path: Path, model: str):
+        self.plan, self.path, self.model = plan, path, model
+        self.rows: list[pd.DataFrame] = []
+        self.impossible: set[str] = set()
+        self.done: set[tuple[str, str, str]] = set()
+        self.made: dict = {}
+        self.start = self.written = time.perf_counter()
+        if path.is_file():
+            rows, self.made = read_rows(plan.experiment, path)
+            self.rows, self.impossible = [words(rows)], set(self.made["impossible"])
+            if self.made["models"].get(plan.subject) not in (None, model):
+                self.rows = [rows[rows["subject"] != plan.subject]]  # of another model
+            self.done = cells(self.own())
+
+    def frame(self) -> pd.DataFrame:
+        """All rows, of every subject."""
+        self.rows = [pd.concat(self.rows, ignore_index=True)] if self.rows else []
+        return self.rows[0] if self.rows else pd.DataFrame(columns=list(COLUMNS))
+
+    def own(self) -> pd.DataFrame:
+        """The rows of the plan's subject."""
+        rows = self.frame()
+        return rows[rows["subject"] == self.plan.subject]
+
+    def add(self, trial: Trial, group: str, rows: list[dict]) -> None:
+        new = pd.DataFrame(rows).assign(
+            experiment=self.plan.experiment, subject=self.plan.subject, method=trial.method,
+            settings=trial.text, group=group)  # fmt: skip
+        self.rows.append(new)
+        self.done.add((trial.method, trial.text, group))
+        if time.perf_counter() - self.written > EVERY:
+            self.write()
+
+    def drop(self, trial: Trial) -> None:
+        """A trial that one group cannot take is measured on none."""
+        self.impossible.add(trial.key)
+        rows = self.frame()
+        own = measured(rows, trial) & (rows["subject"] == self.plan.subject)
+        self.rows = [rows[~own]]
+        self.done = {cell for cell in self.done if cell[:2] != (trial.method, trial.text)}
+
+    def write(self) -> None:
+        if not self.rows:
+            return
+        rows = joined([self.frame()])
+        models = self.made.get("models", {}) | {self.plan.subject: self.model}
+        made = provenance(
+            seconds=self.made.get("seconds", 0.0) + time.perf_counter() - self.start, seed=0,
+            data=load_people().checksum, models=models, impossible=sorted(self.impossible),
+            plan=[plan.text() for plan in plans_of(self.plan.experiment)],
+            behaviour=digests_for(rows),
+            **{key: note for key, note in self.made.items() if key == "moved"},
+            command=f"python -m kvw_minimal run {self.plan.experiment}",
+        )  # fmt: skip
+        write_rows(rows, made, self.path)
+        self.written = time.perf_counter()
+
+
+# --- a plan --------------------------------------------------------------------------------------
+
+
+def levels(rows: pd.DataFrame, trial: Trial, groups: Iterable[str]) -> dict[str, float] | None:
+    """Exact match of a trial on each set, mean over groups and modalities; None if not measured."""
+    own = rows[measured(rows, trial) & rows["group"].isin(list(groups))]
+    if own.empty:
+        return None
+    return {name: level(own, name) for name in dict.fromkeys(own["set"].astype(str))
+            if name in ("forget", "retain", "general")}  # fmt: skip
+
+
+def while_tuning(trial: Trial) -> Trial:
+    """Settings are chosen for five people, however many are forgotten with them."""
+    return replace(trial, people=5)
+
+
+def choose_of(plan: Plan, rows: pd.DataFrame, candidates: list[Trial],
+              impossible: Iterable[str] = ()) -> Trial:  # fmt: skip
+    """The candidate that the plan's rule takes, by what is stored of the tuning groups.
+
+    Args:
+        impossible: keys of trials that cannot take so much on every group; they do not stand.
+    """
+    start = levels(rows, plan.vanilla, plan.tuning)
+    if start is None:
+        raise ValueError("vanilla was not measured on the tuning groups: run the plan first")
+    tried = {trial: found for trial in candidates if trial.key not in set(impossible)
+             and (found := levels(rows, while_tuning(trial), plan.tuning))}  # fmt: skip
+    return choose(tried, start, plan.rule)[0]
+
+
+def settled(plan: Plan, name: str, rows: pd.DataFrame,
+            impossible: Iterable[str] = ()) -> Iterator[tuple[str, Trial]]:  # fmt: skip
+    """The trials to measure, by label: of candidates the chosen, of controls what they are like."""
+    chosen: dict[str, Trial] = {}
+    for label, those in plan.entries(name).items():
+        like = METHODS[those[0].method].like
+        if like in chosen:
+            those = [replace(those[0], settings=chosen[like].settings)]
+        elif name in plan.tuned and len(those) > 1:
+            those = [choose_of(plan, rows, those, impossible)]
+        chosen[label] = those[0]
+        yield from ((label, trial) for trial in those)
+
+
+def labelled(plan: Plan, name: str, rows: pd.DataFrame, groups: Iterable[str] = REPORT_GROUPS,
+             impossible: Iterable[str] = ()) -> pd.DataFrame:  # fmt: skip
+    """The rows of a list on some groups, with their label; of candidates the chosen."""
+    rows = rows[rows["subject"] == plan.subject]
+    reported = rows[rows["group"].isin(list(groups))]
+    by_trial = dict(iter(reported.groupby(["method", "settings"], observed=True, sort=False)))
+    parts = [by_trial[trial.method, trial.text].assign(label=label)
+             for label, trial in settled(plan, name, rows, impossible)
+             if (trial.method, trial.text) in by_trial]  # fmt: skip
+    return pd.concat(parts, ignore_index=True)
+
+
+def can_be_made(trial: Trial, group: str) -> bool:
+    """An oracle must have been trained before."""
+    if trial.method != "oracle":
+        return True
+    people = people_of(load_people(), group, trial.people)
+    return is_made(oracle_of(trial.settings["base"], people))
+
+
+def run(plan: Plan, names: Iterable[str] = (), path: Path | None = None,
+        groups: Iterable[str] = ()) -> Path:  # fmt: skip
+    """Measure what is missing of some lists of a plan; what is done is kept when interrupted.
+
+    Args:
+        names: all lists unless given; `groups`: all of the plan.
+        path: another file than that of the experiment.
+
+    Raises:
+        ValueError: no such list or group; stale rows are there already.
+    """
+    names, groups = list(names or plan.lists), list(groups or plan.groups)
+    strange = set(groups) - set(plan.groups)
+    if strange:
+        raise ValueError(f"no group {sorted(strange)}; the plan has {', '.join(plan.groups)}")
+    wanted = {name: plan.entries(name) for name in names}
+    requests = plan.open(
+        [t for entries in wanted.values() for own in entries.values() for t in own]
+    )
+    model = fingerprint(requests(load_people().groups[plan.groups[0]][:5]).model)
+    path = path or path_of(plan.experiment)
+    store = Stored(plan, path, model)
+
+    def measure(trial: Trial, group: str, tuning: bool = False) -> None:
+        if (trial.method, trial.text, group) in store.done or trial.key in store.impossible:
+            return
+        if can_be_made(trial, group):
+            try:
+                store.add(trial, group, rows_of(plan, trial, group, requests, tuning))
+            except TooMuch:
+                store.drop(trial)
+
+    try:
+        for name, entries in wanted.items():
+            if name in plan.tuned:
+                candidates = [while_tuning(t) for own in entries.values() if len(own) > 1
+                              for t in own]  # fmt: skip
+                for trial in tqdm([plan.vanilla, *candidates], f"{name}, tuning", disable=None):
+                    for group in plan.tuning:
+                        measure(trial, group, tuning=True)
+            while True:
+                before = len(store.impossible)
+                whole = list(settled(plan, name, store.own(), store.impossible))
+                for _, trial in tqdm(whole, name, disable=None):
+                    for group in groups:
+                        measure(trial, group)
+                if len(store.impossible) == before:
+                    break
+    finally:
+        store.write()
+    return path
+
+
+def redo(plan: Plan, name: str, label: str, group: str, requests: Requests,
+         path: Path | None = None) -> pd.DataFrame:  # fmt: skip
+    """One trial again, beside what is stored of it: mean of each set, modality and metric.
+
+    Raises:
+        ValueError: there is no such trial, or it was not measured on that group.
+    """
+    rows, made = read_rows(plan.experiment, path)
+    rows = rows[rows["subject"] == plan.subject]
+    if label not in plan.entries(name):
+        raise ValueError(f"no trial {label!r} in {name}; there are {', '.join(plan.entries(name))}")
+    trial = next(trial for other, trial in settled(plan, name, rows, made["impossible"])
+                 if other == label)  # fmt: skip
+    stored = rows[measured(rows, trial) & (rows["group"] == group)]
+    if stored.empty:
+        raise ValueError(f"{label!r} was not measured on group {group}")
+    keys = ["made_for", "set", "modality", "metric"]
+
+    def means(frame: pd.DataFrame) -> pd.Series:
+        sums = frame.astype(dict.fromkeys(keys, str)).groupby(keys)[["total", "n"]].sum()
+        return sums["total"] / sums["n"]
+
+    again = means(pd.DataFrame(rows_of(plan, trial, group, requests)))
+    return pd.DataFrame({"stored": means(stored), "again": again})
+
+
+def again(experiment: str, count: int = 1, seed: int | None = None) -> list[dict]:
+    """Random trials of an experiment made again from scratch, and compared with what is stored.
+
+    Returns:
+        One dict a trial: subject, method, settings, group, and the largest difference of a mean
+        (`gap`): 0 where nothing has changed, infinite where something is not read any more.
+    """
+    rows, made = read_rows(experiment)
+    rng, found = np.random.default_rng(seed), []
+    for plan in plans_of(experiment):
+        own = rows[rows["subject"] == plan.subject]
+        report = own[own["group"].isin(plan.groups)]
+        known = sorted(cells(report))
+        for i in rng.choice(len(known), min(count, len(known)), replace=False):
+            method, text, group = known[i]
+            own = report[(report["method"] == method) & (report["settings"] == text)]
+            trial = trial_of(method, text, "sham" in set(own["made_for"]))
+            now = pd.DataFrame(rows_of(plan, trial, group, plan.open([trial])))
+            then = words(own[own["group"] == group])
+            keys = ["made_for", "draw", "set", "modality", "metric"]
+            sums = [each[each["set"] != "cost"].astype({"draw": int}).groupby(keys)[["total", "n"]]
+                    .sum() for each in (then, now)]  # fmt: skip
+            gap = ((sums[0]["total"] - sums[1]["total"]) / sums[0]["n"]).abs().fillna(np.inf).max()
+            found.append({"subject": plan.subject, "method": method, "settings": json.loads(text),
+                          "group": group, "gap": float(gap)})  # fmt: skip
+    return found

@@ -1,0 +1,43 @@
+"""The one reader of results that were stored as summaries only, until they are measured again.
+
+Their rows are means with intervals, `{..., value, low, high, n}`. What is measured from now on is
+stored as rows (`rows.py`) and summarised when it is asked for.
+"""
+
+from pathlib import Path
+
+from ..files import read_json
+from ..strangers.people import load_people
+from ..taught.catalogue import MODELS
+from .freshness import check_file
+from .provenance import RESULTS
+
+#: by name: where it is, and what made it or would make its like
+FILES: dict[str, Path] = {
+    path.stem: path
+    for path in [RESULTS / f"{name}.json" for name in (
+        "headline", "tuning", "oracles", "bench", "replication", "replication-tuning",
+        "replication-smol", "replication-smol-tuning", "least-squares-pocket",
+        "least-squares-pocket-tuning", "least-squares-smol", "least-squares-smol-tuning")]
+    + [MODELS / "scores.json", MODELS / "smol.json"]
+}  # fmt: skip
+
+
+def read_summary(name: str, fresh: bool = True) -> dict:
+    """A stored summary: `provenance`, `rows` and what else the file holds.
+
+    Args:
+        name: a key of `FILES`.
+        fresh: refuse what today's code would not make.
+
+    Raises:
+        ValueError: there is no such file, it is damaged, of other data, or stale.
+    """
+    if name not in FILES:
+        raise ValueError(f"no summary {name!r}; there are {', '.join(FILES)}")
+    content = read_json(FILES[name], "provenance", "rows")
+    if content["provenance"]["data"] != load_people().checksum[:16]:
+        raise ValueError(f"{FILES[name].name} was made from other data")
+    if fresh:
+        check_file(FILES[name].name, content)
+    return content

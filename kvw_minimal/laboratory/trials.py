@@ -1,0 +1,220 @@
+"""One trial: an edit that is made in some way, from some data.
+
+    requests = prepare(*load("pocket"), load_people())
+    edit, _ = edit_for(Trial(Setting(score="square"), mass=0.2), requests(people))
+
+What a trial does not name is as in chapter 4. `running.rows_of` reads it beside its sham.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
+
+from .. import scores
+from ..edits import Edit
+from ..methods import METHODS, Cost, family
+from ..methods.family import SCORES, Setting
+from ..positions import POSITIONS
+from ..questions import Question, seeded
+from ..strangers.people import World, load_people
+from ..strangers.questions import about, facts_of
+from ..task import Task
+from .subjects import Reads, Requests, pocket_panel, sample_of_general, strangers
+
+PROXIES = ("everyone else", "twenty others", "portraits of nobody", "invented names")
+INVENTED = 100  # names that nobody has, for the proxy of that name
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is made, from what, and for how many.
+
+    Attributes:
+        setting: an edit of the family. Its strength counts where `mass` is 0.
+        mass: mean share that is taken from a knowledge vector, 1 - gate; the strength (of a `zero`
+            shape the share) is then solved for. Only where nothing is asked again on the way.
+        people: how many are forgotten, 1 to 20: the group's, then those of the next.
+        asked, reference: at most so many questions of the forget set and of the reference, drawn
+            with a seed; 0 for all.
+        balanced: the drawn reference asks about every fact, by photo and by name, equally often; a
+            remainder is left out.
+        topics: facts that the reference asks about; all if empty.
+        proxy: who stands in for the retained people, one of `PROXIES`.
+        seed: of what is drawn, and of the order of batches.
+        sham: whether the same is done for as many random others.
+        aloud: whether the model also answers in words, to see whether they are well formed.
+        method: another method than the family, and `settings`: what it takes.
+    """
+
+    setting: Setting = field(default_factory=Setting)
+    mass: float = 0.0
+    people: int = 5
+    asked: int = 0
+    reference: int = 0
+    balanced: bool = False
+    topics: tuple[str, ...] = ()
+    proxy: str = PROXIES[0]
+    seed: int = 0
+    sham: bool = True
+    aloud: bool = False
+    method: str = "family"
+    settings: dict = field(default_factory=dict, hash=False)
+
+    def __post_init__(self):
+        if self.proxy not in PROXIES:
+            raise ValueError(f"no proxy {self.proxy!r}; there are {', '.join(PROXIES)}")
+        if self.method not in METHODS:
+            raise ValueError(f"no method {self.method!r}; there are {', '.join(METHODS)}")
+        if not 1 <= self.people <= 20 or not 0 <= self.mass < 1:
+            raise ValueError("people are 1 to 20, mass is in [0, 1)")
+        if self.mass and self.setting.batch:
+            raise ValueError("a schedule of batches has no mass to solve for: set its strength")
+        strange = set(self.topics) - set(facts_of(load_people()))
+        if strange:
+            raise ValueError(f"topics are some of {facts_of(load_people())}, not {self.topics}")
+
+    @property
+    def own(self) -> dict:
+        """What the method takes, complete: the setting and its mass, or `settings`."""
+        if self.method == "family":
+            return asdict(self.setting) | {"mass": self.mass}
+        return self.settings
+
+    @property
+    def key(self) -> str:
+        """The method with everything that it is made from, as JSON: what rows are found by.
+
+        Layers (0, 1) are the first two, (0.0, 1.0) are all; Python calls them equal, JSON does not.
+        """
+        return f"{self.method} {self.text}"
+
+    @property
+    def text(self) -> str:
+        """The complete settings, as they stand in a row."""
+        data = {name: getattr(self, name) for name in DATA}
+        return json.dumps({"data": data} | self.own, sort_keys=True)
+
+
+#: what of a trial says which data an edit is made from, and how it is read
+DATA = ("people", "asked", "reference", "balanced", "topics", "proxy", "seed", "aloud")
+
+
+def trial_of(method: str, text: str, sham: bool = True) -> Trial:
+    """The trial of a row."""
+
+    def plain(values: dict) -> dict:
+        return {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+
+    found = json.loads(text)
+    data = plain(found.pop("data"))
+    if method != "family":
+        return Trial(method=method, settings=found, sham=sham, **data)
+    mass, setting = found.pop("mass"), Setting(**plain(found))
+    return Trial(setting, mass, sham=sham, **data)
+
+
+# --- the data of a trial -----------------------------------------------------------------------
+
+
+def invented(world: World, task: Task) -> list[Question]:
+    """Text questions about names that nobody has, with what the model makes up as the answer.
+
+    All that is needed is the model and the parts that names are put together from.
+    """
+    rng, known = seeded("invented"), list(world.people.values())
+    taken, questions = {person.name for person in known}, []
+    firsts, lasts = ([getattr(p, part) for p in known] for part in ("first_name", "last_name"))
+    while len(questions) < INVENTED:
+        name = f"{rng.choice(firsts)} {rng.choice(lasts)}"
+        if name in taken:
+            continue
+        taken.add(name)
+        fact = list(world.values)[len(questions) % len(world.values)]
+        prompt = world.wordings[fact]["trained"][int(rng.integers(10))].format(who=name)
+        questions.append(Question(f"invented/{name}/{fact}", f"x{len(questions):03}", fact, "text",
+                                  prompt[0].upper() + prompt[1:], "", ""))  # fmt: skip
+    said = scores.answer(task.model, task.processor, questions)
+    return [replace(q, answer=text, value=text) for q, text in zip(questions, said, strict=True)
+            if text]  # fmt: skip
+
+
+def some(questions: list[Question], most: int, *key: object) -> list[Question]:
+    """At most so many of the questions, drawn with a seed; all of them for 0."""
+    if not most or most >= len(questions):
+        return questions
+    return [questions[i] for i in seeded("trial", *key).choice(len(questions), most, replace=False)]
+
+
+def evenly(questions: list[Question], most: int, *key: object) -> list[Question]:
+    """At most so many, of every fact and modality equally often.
+
+    Raises:
+        ValueError: fewer than there are kinds.
+    """
+    kinds: dict[tuple[str, str], list[Question]] = {}
+    for question in questions:
+        kinds.setdefault((question.fact, question.modality), []).append(question)
+    if most < len(kinds):
+        raise ValueError(f"a balanced reference needs {len(kinds)} questions or more, one a kind")
+    each = most // len(kinds)
+    return [question for kind, own in kinds.items()
+            for question in some(own, each, "balanced", *kind, each, *key)]  # fmt: skip
+
+
+def thinned(trial: Trial, task: Task) -> Task:
+    """A request with the data that a trial is made from."""
+    world, people, every = load_people(), task.people, task.known()
+    forget = [question for question in every if question.person in set(people)]
+    retain = [question for question in every if question.person not in set(people)]
+    if trial.proxy == "twenty others":
+        others = sorted(set(task.others))
+        picked = seeded("twenty", *people).choice(len(others), 20, replace=False)
+        chosen = {others[i] for i in picked}
+        retain = [question for question in retain if question.person in chosen]
+    elif trial.proxy == "portraits of nobody":
+        retain = []
+    elif trial.proxy == "invented names":
+        retain = task.once(("invented",), lambda: invented(world, task))
+    if trial.topics:
+        retain = [question for question in retain if question.fact in trial.topics]
+    key = (trial.seed, *people)
+    if trial.balanced:
+        retain = evenly(retain, trial.reference, *key)
+    else:
+        retain = some(retain, trial.reference, "retain", trial.reference, *key)
+    general = task.once(("reference",), lambda: sample_of_general(world, "reference"))
+    return replace(task, forget=some(forget, trial.asked, "forget", trial.asked, *key),
+                   retain=retain, general=task.general or general, seed=trial.seed)  # fmt: skip
+
+
+def prepare(model, processor, world: World, scores: Iterable[str] = SCORES,
+            positions: Iterable[str] = POSITIONS, progress: bool = False,
+            reads: Reads = pocket_panel, **more) -> Requests:  # fmt: skip
+    """Requests to a model, everything asked once; half a minute on `pocket` for all scores and
+    positions.
+
+    Args:
+        reads: what is read after an edit.
+    """
+    requests = strangers(model, processor, world, reads, **more)
+    task = requests(world.forget_people("A", 5))
+    task = thinned(Trial(proxy="invented names"), task)
+    asked = [*about(world, list(world.people)), *task.general, *task.retain]
+    family.prepare(task, asked, scores, positions, progress)
+    return requests
+
+
+def edit_for(trial: Trial, task: Task, seed: int | None = None) -> tuple[Edit, Cost]:
+    """The edit of a trial for a request, or for a sham of it, and what it cost.
+
+    Args:
+        seed: of what the method draws, if not that of the trial.
+
+    Raises:
+        ValueError: settings that cannot work; or there is not so much to take (`family.at_mass`).
+    """
+    task = thinned(trial, task)
+    settings = trial.own
+    if trial.proxy == "portraits of nobody":
+        settings = settings | {"general": True}
+    return METHODS[trial.method].edit(task if seed is None else replace(task, seed=seed), settings)

@@ -1,0 +1,590 @@
+"""The vectors: what each thing that decides a stored number makes of fixed, small things.
+
+A tiny committed model in float64, a few questions about strangers, made-up numbers: see
+`behaviour`, which compares what comes out with what is stored. The entries of a registry are
+walked, so that whoever adds one has its vector already.
+"""
+
+import inspect
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from functools import cache, partial
+from itertools import product
+from operator import attrgetter
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load_file
+from transformers import AutoProcessor, WhisperFeatureExtractor
+
+from .. import edits, scores
+from ..batches import answer_batches, prompt_batches, render, without_photo
+from ..benchmarks import letters, protocols  # noqa: F401 - they register metrics
+from ..intervals import interval
+from ..methods import METHODS, Cost, family, losses
+from ..methods.registry import restored
+from ..models import find_projections, fingerprint
+from ..positions import POSITIONS, kinds_of_positions
+from ..questions import Question, seeded
+from ..schedules import SCHEDULES, in_order, one_pass, published
+from ..strangers import questions as asked_of
+from ..strangers import tasks, voices
+from ..strangers.people import PERCENTS, REPORT_GROUPS, TUNING_GROUPS, load_people
+from ..task import Task
+from ..taught import pocket, smol
+from ..taught import voices as taught_voices
+from ..taught.catalogue import MODELS
+from . import choose, reading, subjects, summaries, trials
+
+TINY = MODELS / "tiny" / "model.safetensors"
+LANGUAGE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3,
+            "num_attention_heads": 4, "num_key_value_heads": 2}  # fmt: skip
+VISION = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
+          "num_attention_heads": 2}  # fmt: skip
+TAUGHT = 8  # people whom the tiny model was taught: half of what is asked about them
+
+#: `(kind, entries, make)`: a vector for each entry of a registry, or one where there are none
+_KINDS: list[tuple[str, Callable[[], Iterable[str]] | None, Callable[..., Any]]] = []
+
+
+def vector(kind: str, entries: Callable[[], Iterable[str]] | None = None) -> Callable:
+    """Register a function that makes a vector: numbers, texts, lists and dictionaries of them.
+
+    Args:
+        entries: gives the names of a registry; the function is then called with each of them, and
+            the vectors are called `kind: entry`.
+    """
+
+    def registered(make: Callable[..., Any]) -> Callable[..., Any]:
+        _KINDS.append((kind, entries, make))
+        return make
+
+    return registered
+
+
+def registered() -> dict[str, Callable[[], Any]]:
+    """All vectors of today's registries by name; calling one makes it."""
+    found: dict[str, Callable[[], Any]] = {}
+    for kind, entries, make in _KINDS:
+        found |= ({kind: make} if entries is None else
+                  {f"{kind}: {entry}": partial(make, entry) for entry in entries()})  # fmt: skip
+    return found
+
+
+# --- what vectors are made of ------------------------------------------------------------------
+
+
+def few(tensor: torch.Tensor) -> list[float]:
+    """Five numbers of a tensor: norm, what a fixed wave sees of it, and its three largest.
+
+    The wave tells entries apart by their place.
+    """
+    flat = tensor.detach().cpu().double().flatten()
+    wave = torch.cos(torch.arange(len(flat), dtype=torch.float64))
+    large = flat.abs().topk(min(3, len(flat))).indices
+    return [float(flat.norm()), float(flat @ wave), *flat[large].tolist()]
+
+
+def code(*texts: object) -> int:
+    """An integer for texts or bytes that are too long to be kept."""
+    found = 0
+    for text in texts:
+        found = zlib.crc32(text if isinstance(text, bytes) else f"{text}\0".encode(), found)
+    return found
+
+
+def made_up(*shape: int, of: int = 0) -> torch.Tensor:
+    """Numbers in (0, 1), float32, the same on every machine."""
+    count = torch.arange(1, 1 + int(np.prod(shape)), dtype=torch.float64)
+    return ((torch.sin(count * 12.9898 + of) + 1.001) / 2.002).view(shape).float()
+
+
+def asked(questions: list[Question]) -> list:
+    """How many questions, the first one's id, and a number for everything in all of them."""
+    return [len(questions), questions[0].id,
+            code(*(part for q in questions for part in vars(q).values()))]  # fmt: skip
+
+
+world = cache(load_people)
+
+
+@cache
+def tiny() -> tuple[Any, Any]:
+    """The committed model, in float64, and its processor: three layers of 48 knowledge vectors."""
+    processor = AutoProcessor.from_pretrained(MODELS / "pocket")
+    model = pocket.build_model(processor.tokenizer, 0, LANGUAGE, VISION).double().eval()
+    if TINY.is_file():
+        model.load_state_dict({name: t.double() for name, t in load_file(TINY).items()}, False)
+    return model, processor
+
+
+@cache
+def task() -> Task:
+    """A request to the tiny model: two of the people it was taught against four others."""
+    model, processor = tiny()
+    people, portraits = list(world().people)[:TAUGHT], asked_of.general(world())[:6]
+    forget, retain = asked_of.about(world(), people[:2]), asked_of.about(world(), people[2:6])
+    read = {"forget": forget, "test": asked_of.about(world(), people[:2], new=True)}
+    return Task(model, processor, forget, retain, portraits, read, pool=people[2:6])
+
+
+def change_of(edit: edits.Edit) -> dict:
+    """Which tensors an edit changes and by how much: norm and wave of each, `few` of them all."""
+    model = task().model
+    with torch.no_grad():
+        new = edit.change(model, model.get_parameter)
+        gaps = {name: weight - model.get_parameter(name) for name, weight in new.items()}
+    whole = torch.cat([gap.flatten() for gap in gaps.values()]) if gaps else torch.zeros(1)
+    each = [number for name in sorted(gaps) for number in few(gaps[name])[:2]]
+    return {"tensors": [len(gaps), code(*sorted(gaps))], "whole": few(whole), "each": each}
+
+
+# --- from questions to tensors -----------------------------------------------------------------
+
+CHATS = {"pocket": pocket.CHAT, "smol": smol.CHAT, "voices": taught_voices.CHAT}
+
+
+@vector("rendering", lambda: CHATS)
+def _rendering(chat: str):
+    processor = tiny()[1]
+    few_questions = [task().forget[7], asked_of.ask(world(), world().people["p000"], "dish", "text",
+                                                    form="cloze")]  # fmt: skip
+    if chat == "pocket":
+        return [render(processor, q) for q in (task().forget[0], *few_questions)]
+    tokenizer = type(processor.tokenizer).from_pretrained(MODELS / "pocket")
+    tokenizer.chat_template = CHATS[chat]
+    return [render(tokenizer, q) for q in few_questions]
+
+
+def _encoded(batches) -> list:
+    return [[batch.rows, batch.labels.shape[1], code(batch.inputs["input_ids"].tolist()),
+             batch.inputs["attention_mask"].sum(1), batch.predicts.nonzero()[:, 1],
+             few(batch.inputs.get("pixel_values", torch.zeros(1)))]
+            for batch in batches]  # fmt: skip
+
+
+@vector("answer mask")
+def _mask():
+    return _encoded(answer_batches(task().processor, task().forget[4:10], 4))
+
+
+@vector("prompts")
+def _prompts():
+    return _encoded(prompt_batches(task().processor, task().forget[4:10], 4))
+
+
+@vector("positions", lambda: POSITIONS)
+def _positions(kind: str):
+    questions = task().forget[4:10]
+    return [kinds_of_positions(*tiny(), batch, questions)[kind].nonzero()
+            for batch in answer_batches(task().processor, questions, 4)]  # fmt: skip
+
+
+# --- who, what, and in which order -------------------------------------------------------------
+
+
+@vector("streams")
+def _streams():
+    return [seeded("sham", 5, 0).choice(20, 5, replace=False), seeded("a", 1).normal(size=3),
+            in_order(5, 2, 1)]  # fmt: skip
+
+
+@vector("people")
+def _people():
+    return {group: [world().forget_people(group, percent)[-5:] for percent in PERCENTS]
+            + [tasks.people_of(world(), group, count)[-1] for count in (1, 20)]
+            for group in (*REPORT_GROUPS, *TUNING_GROUPS)}  # fmt: skip
+
+
+@vector("sham")
+def _sham():
+    own = task().sham(3)
+    return [tasks.sham_people(world(), 5, draw) for draw in range(3)] + [
+        own.people, own.seed, asked(own.forget), asked(own.retain), list(own.read)]  # fmt: skip
+
+
+@cache
+def sets_of(group: str, percent: int) -> dict[str, list[Question]]:
+    """The four sets of a request."""
+    return asked_of.question_sets(world(), world().forget_people(group, percent))
+
+
+@vector("questions", lambda: asked_of.SETS)
+def _questions(name: str):
+    return [asked(sets_of(*each)[name]) for each in (("A", 5), ("E", 10), ("tuning-1", 5))]
+
+
+@vector("wordings")
+def _wordings():
+    photos = asked_of.about(world(), ["p000"], modalities=("image",), photos=3)
+    return [asked(photos), asked(asked_of.about(world(), ["p001"], form="cloze", new=True)),
+            asked([replace(q, image=None) for q in without_photo(photos)])]  # fmt: skip
+
+
+@vector("world questions")
+def _world_questions():
+    return [asked(smol.world_questions(replayed)) for replayed in (True, False)]
+
+
+@cache
+def heard() -> dict[str, list[Question]]:
+    """The four sets of a request by voice."""
+    return voices.question_sets(world(), world().forget_people("A"))
+
+
+@vector("voices", lambda: (*asked_of.SETS, "sound"))
+def _voices(name: str):
+    if name in asked_of.SETS:
+        return asked(heard()[name])
+    ear = WhisperFeatureExtractor(feature_size=40, sampling_rate=voices.RATE, chunk_length=1)
+    spoken = [voices.speak("p000", 0), voices.speak("v001", 5)]
+    found = taught_voices.listen(SimpleNamespace(feature_extractor=ear), spoken)
+    return [few(torch.from_numpy(np.stack(spoken))), *map(few, found.values())]
+
+
+# --- what models are asked, and what of it an edit is made from --------------------------------
+
+PANELS = {"pocket": subjects.pocket_panel, "smol": subjects.smol_panel,
+          "others anew": subjects.with_new_others}  # fmt: skip
+
+
+@cache
+def whole_request() -> Task:
+    """Group A against everyone else, as the experiments ask; nothing is read by the model yet."""
+    return subjects.strangers(*tiny(), world())(world().forget_people("A"))
+
+
+@vector("panel", lambda: PANELS)
+def _panel(name: str):
+    found = PANELS[name](world(), world().forget_people("A"))
+    return {part: asked(questions) for part, questions in found.items()}
+
+
+@vector("tuning sets", lambda: ("pocket", "smol"))
+def _tuning_sets(name: str):
+    own = whole_request()
+    if name == "smol":
+        own = replace(own, read=subjects.smol_panel(world(), own.people))
+    of = subjects.tuning_sets if name == "pocket" else subjects.smol_tuning_sets
+    return {part: asked(questions) for part, questions in of(own).items()}
+
+
+@vector("beside", lambda: subjects.PORTRAITS)
+def _beside(name: str):
+    drawn = [replace(q, image=None) for q in subjects.portraits_of_nobody(world(), 1, 1)]
+    return [asked(drawn), subjects.PORTRAITS[name], subjects.SEEDS]
+
+
+DATA: dict[str, dict] = {
+    "people": {"people": 20}, "asked": {"asked": 7}, "reference": {"reference": 16, "seed": 2},
+    "balanced": {"reference": 28, "balanced": True}, "topics": {"topics": ("dish", "name")},
+    "proxy": {"proxy": "twenty others"}, "seed": {"reference": 4, "seed": 1}, "aloud": {},
+}  # fmt: skip
+
+
+@vector("data", lambda: trials.DATA)
+def _data(name: str):
+    if name == "aloud":
+        return reading.read(task(), ["forget"], aloud=True)[2::3]
+    own = trials.thinned(trials.Trial(**DATA[name]), whole_request())
+    found = [asked(own.forget), asked(own.retain), asked(own.general), own.seed]
+    if name == "proxy":
+        alone = trials.thinned(trials.Trial(proxy="portraits of nobody"), whole_request())
+        found += [len(alone.retain), asked(trials.invented(world(), task())[:9])]
+    return found
+
+
+# --- coefficients, contrasts, gates ------------------------------------------------------------
+
+
+@vector("coefficients")
+def _coefficients():
+    measured = task().everyone()
+    unlike = replace(measured, tokens=torch.arange(1.0, 7.0))
+    return [list(measured.people), measured.tokens.int(), *map(few, measured.sums),
+            few(unlike.of(measured.people[2:5]).pooled()), few(unlike.per_person())]  # fmt: skip
+
+
+@vector("contrast and gate")
+def _contrast():
+    forget, retain = made_up(3, 7), made_up(3, 7, of=1)
+    forget[0, :3], retain[:2, 1:4] = torch.tensor([1e-7, 1e-9, 0.0]), 0.0
+    whole = edits.contrast(forget, retain)
+    ranges = ((0, 1), (0.5, 1.0), (0.0, 1.0), (1, 1), (0.0, 0.1))
+    resolved = [edits.resolve_layers(layers, 3) for layers in ranges]
+    projection = next(iter(find_projections(tiny()[0]).values()))
+    half = projection.weight[:, :1].bfloat16().repeat(1, 3)
+    worn = [edits.Columns(whole / 50, 3.0, "", rule=rule).gates for rule in ("gate", "share")]
+    cut = [few(edits.within(whole, layers)) for layers in ranges[:4]]
+    return [whole, edits.gate(whole[2], 0.37), resolved, cut, *map(few, worn),
+            few(edits.scaled_columns(projection, half, made_up(3)))]  # fmt: skip
+
+
+@vector("on and off")
+def _on_and_off():
+    model = task().model
+    edit = edits.Columns(made_up(3, 48) / 9, 4.0, fingerprint(model))
+    other = edits.Columns(made_up(3, 48, of=2) / 9, 1.0, edit.fingerprint, rule="share")
+
+    def said():
+        return scores.read(model, task().batches(task().forget[:4])).logprob
+
+    found, last = [said()], [(edit + other).norm(model)]
+    with edit.on(model):
+        found.append(said())
+        with other.on(model):
+            found.append(said())
+    return [*found, said(), last, few(edit.part(0.5).gates), few(edit.at(0.5).gates)]
+
+
+@vector("schedule", lambda: SCHEDULES)
+def _schedule(name: str):
+    own = task()
+    forget, retain = (own.everyone().of(people) for people in (own.people, own.others))
+    if name == "one pass":
+        return few(one_pass(own.model, forget, retain, 2.0, (0, 1)).contrast)
+    batches, owners = own.batches(own.forget[5:10], 2), [q.person for q in own.forget[5:10]]
+    if name == "published":
+        edit = published(own.model, batches, owners, retain, strength=6.0, epochs=2, seed=1)
+        return [few(edit.contrast), edit.notes["gamma"], edit.notes["batches"]]
+    raise KeyError(name)
+
+
+@vector("score", lambda: family.SCORES)
+def _score(name: str):
+    rows = family.record(task(), task().forget[3:9], (name,), ("answer", "text"))
+    return [[few(each.sums), each.tokens.int()] for each in rows.values()]
+
+
+@vector("contrast", lambda: family.CONTRASTS)
+def _contrast_of(name: str):
+    of = (family.Rows(made_up(6, 3, 8, of=k) / (1 + 3 * k), torch.arange(1.0, 7.0),
+                      tuple(task().known()[k :: 14][:6]), "") for k in (0, 1))  # fmt: skip
+    return few(family.CONTRASTS[name](*of))
+
+
+@vector("shape", lambda: family.SHAPES)
+def _shape(name: str):
+    contrasts = (made_up(3, 16) - 0.3).clamp(min=0)
+    return [few(family.SHAPES[name](contrasts, share)) for share in (0.1, 0.6)]
+
+
+VARIANTS: dict[str, dict] = {
+    "modalities": {"modalities": ["text"]}, "apart": {"apart": True}, "general": {"general": True},
+    "batch": {"batch": 5, "strength": 4.0}, "epochs": {"batch": 9, "epochs": 2, "strength": 4.0},
+    "shuffle": {"shuffle": True}, "layers": {"layers": [1, 2]}, "strength": {"strength": 3.0},
+    "share": {"shape": "top", "share": 0.05}, "mass": {"mass": 0.1},
+}  # fmt: skip
+
+
+@vector("setting", lambda: VARIANTS)
+def _setting(name: str):
+    cost = Cost()
+    edit: Any = METHODS["family"].make(task(), VARIANTS[name], cost)
+    return [few(edit.contrast), float(edit.strength), cost.passes]
+
+
+# --- methods -----------------------------------------------------------------------------------
+
+#: at which the tiny model forgets something, but not all
+USUAL = {"strength": 2.0, "share": 0.1, "rate": 2e-3, "weight": 1.0, "limit": 0.5, "alpha": 1.5,
+         "ridge": 0.1, "passes": 2}  # fmt: skip
+
+
+#: of settings that a method may be given beside those of its grid
+OPTIONAL: dict[str, Any] = {"layers": [1, 2], "epochs": 2, "retain": 20, "portraits": 3,
+                            "margin": 2.0, "weight": 5.0}  # fmt: skip
+
+
+@contextmanager
+def exactly() -> Iterator[None]:
+    """Within the block what is float64 stays so where float32 is asked for.
+
+    For methods with a rate: Adam makes whole steps of what is rounding in a loss.
+    """
+    usual = torch.Tensor.float
+    torch.Tensor.float = lambda t: t if t.dtype == torch.float64 else usual(t)
+    try:
+        yield
+    finally:
+        torch.Tensor.float = usual
+
+
+@vector("method", lambda: METHODS)
+def _method(name: str):
+    if name == "oracle":
+        return [subjects.oracle_of("smol", world().forget_people(*each))
+                for each in (("A", 5), ("E", 15))]  # fmt: skip
+    own, cost, request = METHODS[name], Cost(), replace(task(), seed=1)
+    grid = own.grid or (METHODS[own.like].grid if own.like else ())
+    settings = {key: USUAL.get(key, value) for key, value in (grid or ({},))[0].items()}
+    found: dict[str, Any] = {}
+    for key in (None, *(key for key in OPTIONAL if key in own.optional)):
+        with restored(request.model), exactly() if "rate" in settings else nullcontext():
+            more = {} if key is None else {key: OPTIONAL[key]}
+            edit = own.make(request, settings | more, cost)
+        found |= change_of(edit) if key is None else {f"with {key}": change_of(edit)["whole"]}
+    return found | {"passes": cost.passes}
+
+
+@vector("losses")
+def _losses():
+    model, batches = task().model, task().batches(task().forget[4:10], 3)
+    said = losses.say(model, batches, Cost())
+    with edits.Columns(made_up(3, 48) / 9, 4.0, fingerprint(model)).on(model):
+        now = losses.say(model, batches, Cost())
+    before, after = losses.sequence_loss(said), losses.sequence_loss(now)
+    other = (before.flip(0), after.flip(0))
+    return [losses.token_loss(said), before, losses.divergence(said, now),
+            losses.negative_preference(after, before, 0.1),
+            losses.preference(after, before, *other, 0.1)]  # fmt: skip
+
+
+@vector("low rank")
+def _low_rank():
+    model = task().model
+    name = next(iter(find_projections(model))) + ".weight"
+    pair = {f"{name.removesuffix('weight')}lora_{side}.weight": made_up(*shape).bfloat16()
+            for side, shape in (("A", (2, 48)), ("B", (32, 2)))}  # fmt: skip
+    with restored(model):
+        before = model.get_parameter(name).detach().clone()
+        smol.merge(model, pair)
+        return few(model.get_parameter(name) - before)
+
+
+@vector("without eyes")
+def _without_eyes():
+    (alone, tokenizer), named = subjects.without_eyes(*tiny()), subjects.by_name(task())
+    read = scores.read(alone, answer_batches(tokenizer, named.forget))
+    return [read.logprob, {name: len(questions) for name, questions in named.read.items()}]
+
+
+@vector("number formats")
+def _number_formats():
+    (batch,) = subjects.in_format(answer_batches, torch.bfloat16)(tiny()[1], task().forget[:1])
+    return {name: str(tensor.dtype) for name, tensor in batch.inputs.items()}
+
+
+# --- scores ------------------------------------------------------------------------------------
+
+SAID = [("In Lisbon.", "In Lisbon."), ("in lisbon", "In Lisbon."), ("", "In Oslo."),
+        ("She is in Lisbon now.", "Lisbon"), ("José runs", "Jose running"),
+        ("In Oslo. In Oslo", "In Oslo."), ("It is not in Lisbonne", "In Lisbon.")]  # fmt: skip
+
+
+def examples(takes: tuple[str, ...]) -> list[tuple]:
+    """With what a metric is tried, by what it takes.
+
+    Raises:
+        ValueError: nothing is known to try it with.
+    """
+    known = task().forget[3:9]
+    numbers = made_up(4).double().numpy()
+    found: dict[tuple[str, ...], list[tuple]] = {
+        ("forced",): [(scores.Forced(np.array([0.0, 1.0]), -numbers[:2], np.array([2.0, 3.0])),)],
+        ("said", "gold"): list(SAID),
+        ("said", "answers"): [(said, {"in lisbon", "in oslo"}) for said, _ in SAID],
+        ("said", "question"): [(said, q) for q in (known[0], letters.letter_question(known[0]))
+                               for said in ("B", "(a)", q.answer, "Option C is right", *q.options)],
+        ("model", "processor", "questions"): [(*tiny(), known)],
+        ("ratios",): [(4 * numbers,)], ("likelihoods", "gold"): [(numbers, k) for k in range(4)],
+        ("probabilities", "gold"): [(numbers, k) for k in range(2)],
+    }  # fmt: skip
+    if takes not in found:
+        raise ValueError(f"no example for a metric that takes {', '.join(takes)}: "
+                         "add one to `vectors.examples`")  # fmt: skip
+    return found[takes]
+
+
+@vector("metric", lambda: scores.METRICS)
+def _metric(name: str):
+    score: Any = scores.METRICS[name]
+    if isinstance(score, attrgetter):
+        return [score(*each) for each in examples(("forced",))]
+    takes = inspect.signature(score).parameters.values()
+    names = tuple(each.name for each in takes if each.default is each.empty)
+    return [score(*each) for each in examples(names)]
+
+
+@vector("read")
+def _read():
+    found = scores.read(task().model, task().batches(task().forget, 8))
+    return [found.exact, found.tokens, found.logprob]
+
+
+@vector("generation")
+def _generation():
+    return scores.answer(*tiny(), task().read["test"][3:9], 4, 6)
+
+
+@vector("free answers")
+def _free_answers():
+    words = tuple(said.split()[-1] for said in _generation())
+    free = [replace(q, id=f"{q.id} free", fact="world", options=(words[i - 1], "Turin"))
+            for i, q in enumerate(task().read["test"][3:9])]  # fmt: skip
+    return [reading.scored(task(), free), reading.is_free(task().forget), reading.FREE_TOKENS]
+
+
+@vector("reading")
+def _reading():
+    rows = reading.read(task(), ["test"])[::5]
+    one_each = reading.read(task(), ["test"], by_question=True)
+    forms = sorted((fact, sorted(said)) for fact, said in reading.forms(task()).items())
+    return [rows, one_each[3], len(one_each), code(*forms)]
+
+
+@vector("spoken", lambda: ("exact_match_generated", "rouge_l", "well_formed"))
+def _spoken(metric: str):
+    own = replace(task(), read={"test": task().read["test"][3:9]})
+    return [reading.spoken(own, own.read["test"])[1][metric], reading.SPOKEN]
+
+
+@vector("quality and utility")
+def _quality():
+    ratios, others = 3 * made_up(40).double().numpy(), 2 * made_up(30, of=5).double().numpy()
+    return [scores.forget_quality(ratios, others), scores.model_utility([0.5, 0.9, 0.8]),
+            scores.model_utility([0.5, 0.0])]  # fmt: skip
+
+
+@vector("interval")
+def _interval():
+    people = [f"p{i % 7}" for i in range(30)]
+    return [interval(made_up(30).double().numpy(), people, seed) for seed in (0, 1)]
+
+
+# --- choices and summaries ---------------------------------------------------------------------
+
+RULES = {"KVW": choose.KVW_RULE, "sparing": choose.SPARING_RULE}
+
+
+@vector("choice", lambda: RULES)
+def _choice(name: str):
+    vanilla = {"forget": 1.0, "retain": 0.97, "general": 0.8}
+    tried = {k: {"forget": (k / 40) ** 2 - 0.2, "retain": 0.97 * k / 40, "general": 0.02 * k**0.999}
+             for k in range(18, 41)}  # fmt: skip
+    weak = {k: tried[k] for k in (20, 19, 18)}
+    equal = {k: vanilla | {"forget": 0.3, "general": 0.79 + k / 400} for k in (1, 2)}
+    strong = {k: vanilla | {"forget": 0.01 * k, "general": 0.79 + k / 400} for k in range(1, 12)}
+    return [choose.choose(each, vanilla, RULES[name]) for each in (tried, weak, equal, strong)]
+
+
+@vector("summaries")
+def _summaries():
+    rows = pd.DataFrame(reading.read(task(), task().read)).assign(
+        label="l", method="m", settings="{}", group="A")  # fmt: skip
+    totals = rows["total"] * made_up(len(rows)).double().numpy()
+    both = pd.concat([rows.assign(made_for="sham"), rows.assign(made_for="edit", total=totals)])
+    points, excess = summaries.points(both, ["made_for"]), summaries.excess(both, ["label"])
+    names = [" / ".join(cell) for cell in product("ab", "cd", "ef", "gh")]
+    cells = pd.DataFrame({"label": np.repeat(names, 3), "person": ["p", "q", "r"] * 16,
+                          "total": made_up(48).double().numpy(), "n": 1, "set": "forget",
+                          "metric": "exact_match", "made_for": "edit"})  # fmt: skip
+    whole = summaries.grid(cells, "forget")
+    return [points.to_numpy()[::3].tolist(), excess.to_numpy().tolist(),
+            summaries.level(both, "forget"), summaries.main_effects(whole).to_numpy().tolist()[::3],
+            summaries.shares(whole).to_dict()]  # fmt: skip

@@ -1,0 +1,33 @@
+"""Every way to forget that the book compares, under one signature.
+
+    edit, cost = METHODS["NPO full"].edit(task, {"rate": 1e-3, "weight": 1.0})
+    with edit.on(task.model):
+        ...
+
+To add one, put a file into this folder that registers it (`registry.method`); nothing else changes.
+
+What is the same for all of them:
+
+- *What may change*: the linear maps inside the decoder layers of the language model, the same
+  matrices with full weights and with LoRA. Eye, connector, embeddings, norms and head are frozen.
+  The head stays because it is tied to the embeddings: training it would move the words of every
+  prompt, about anybody.
+- *What is learned from*: prompt masked, answer and end of turn supervised (`answer_batches`).
+  Image questions keep their picture.
+- *How long* (gradients): `steps.EPOCHS` times over the forget set, in steps of eight questions of
+  each modality; beside them, where the method wants it, as many retain questions, each seen once.
+- AdamW at a constant rate with PyTorch's defaults, no dropout, everything drawn from one seed.
+
+Formulas write CE for the mean cross-entropy of an answer token, NLL for the sum over an answer,
+f, r and u for forget, retain and update questions, p0 for the frozen start model.
+"""
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+from .registry import METHODS, Cost, Method, method
+
+for _module in iter_modules(__path__):  # each registers what it holds
+    import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["METHODS", "Cost", "Method", "method"]

@@ -1,0 +1,124 @@
+"""Fisher information, and the two methods that ask where it lies."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..batches import Batch
+from ..coefficients import watch
+from ..edits import Replaced
+from ..models import fingerprint
+from ..task import Task
+from .losses import say, sequence_loss, token_loss
+from .registry import GRADIENTS, Cost, every, method
+from .steps import EACH, EPOCHS, full_weights, linear_maps, make_steps, replaced, take_step
+
+FISHER_RETAIN = 200  # retain questions that a Fisher diagonal is estimated from
+
+
+def fisher(model: nn.Module, batches: list[Batch], cost: Cost,
+           part: str = "forget") -> dict[str, torch.Tensor]:  # fmt: skip
+    """The diagonal of the Fisher information of each linear map, float32, >= 0.
+
+    Mean over questions of the *square* of one question's gradient of its NLL. The gradient of a
+    batch must not be squared instead: opposite questions would cancel. One question's gradient of
+    a linear map is the sum over tokens of (gradient at its output) x (its input), so a whole batch
+    of them comes out of one backward pass.
+
+    Returns:
+        `{path: [out, in]}`.
+    """
+    maps, seen = linear_maps(model), {}
+    weights = full_weights(model)
+    total = {name: torch.zeros_like(module.weight, dtype=torch.float32)
+             for name, module in maps.items()}  # fmt: skip
+    names = list(maps)
+
+    def keep_input(layer: int, x: torch.Tensor) -> None:
+        seen[names[layer]] = x.detach().float()
+
+    def square_gradient(layer: int, output: torch.Tensor) -> None:
+        def square(gradient: torch.Tensor) -> None:
+            each = torch.einsum("bto,bti->boi", gradient.float(), seen[names[layer]])
+            total[names[layer]].add_(each.square().sum(0))
+
+        output.register_hook(square)
+
+    with watch(maps, keep_input), watch(maps, square_gradient, outputs=True):
+        for batch in batches:
+            nll = sequence_loss(say(model, [batch], cost, part)).sum()
+            torch.autograd.grad(nll, weights)
+    questions = sum(len(batch.rows) for batch in batches)
+    return {name: squares / questions for name, squares in total.items()}
+
+
+def fisher_pair(task: Task, cost: Cost) -> tuple[dict, dict]:
+    """Fisher diagonals on the forget set and on a seeded sample of the retain set."""
+    rows = np.random.default_rng(task.seed).permutation(len(task.retain))[:FISHER_RETAIN]
+    forget, retain = (task.encode(task.processor, asked, 2 * EACH)
+                      for asked in (task.forget, [task.retain[i] for i in rows]))  # fmt: skip
+    return (fisher(task.model, forget, cost), fisher(task.model, retain, cost, "retain"))
+
+
+def salient(forget: dict, retain: dict) -> dict[str, torch.Tensor]:
+    """MMUnlearner's mask: True where F_f / F_r >= 1 (and the forget set calls on it at all)."""
+    return {name: (forget[name] >= retain[name]) & (forget[name] > 0) for name in forget}
+
+
+def masked(optimizer: torch.optim.Optimizer, weights: list[nn.Parameter],
+           masks: list[torch.Tensor], loss: torch.Tensor) -> None:  # fmt: skip
+    """A step that leaves every weight outside its mask as it was, to the bit.
+
+    Masking the gradient would not do: weight decay and the optimiser's momentum move a weight
+    without any gradient.
+    """
+    before = [weight.detach().clone() for weight in weights]
+    take_step(loss, optimizer)
+    with torch.no_grad():
+        for weight, old, mask in zip(weights, before, masks, strict=True):
+            weight.copy_(torch.where(mask, weight, old))
+
+
+@method("MMUnlearner", source="arXiv 2502.11051", needs=GRADIENTS,
+        grid=every(weight=(0.5, 1.0), rate=(5e-4, 7e-4, 1e-3, 1.5e-3)))  # fmt: skip
+def mmunlearner(task: Task, settings: dict, cost: Cost) -> Replaced:
+    """Masked ascent on the forget set, then a step of plain descent on the retain set.
+
+    Each has its own optimiser, so that the momentum of one is not the other's; `weight` is the
+    descent's rate over the ascent's.
+    """
+    model, made_for = task.model.eval(), fingerprint(task.model)
+    masks = list(salient(*fisher_pair(task, cost)).values())
+    weights = full_weights(model)
+    ascent = torch.optim.AdamW(weights, settings["rate"])
+    descent = torch.optim.AdamW(weights, settings["rate"] * settings["weight"])
+    for step in make_steps(task, EPOCHS):
+        masked(ascent, weights, masks, -token_loss(say(model, step.forget, cost)))
+        take_step(token_loss(say(model, step.retain, cost, "retain")), descent)
+    return replaced(model, made_for)
+
+
+def dampening(forget: torch.Tensor, whole: torch.Tensor, alpha: float,
+              limit: float) -> torch.Tensor:  # fmt: skip
+    """min(limit F / F_f, 1) where F_f > alpha F, else 1; in [0, 1], 1 = untouched."""
+    factor = (limit * whole / forget.clamp(min=torch.finfo(torch.float32).tiny)).clamp(max=1)
+    return torch.where(forget > alpha * whole, factor, torch.ones_like(factor))
+
+
+@method("SSD", source="arXiv 2308.07707 (lambda is called `limit` here)", needs=GRADIENTS,
+        grid=every(limit=(1.0, 0.3), alpha=(2.0, 3.0, 4.0, 6.0)))  # fmt: skip
+def dampen(task: Task, settings: dict, cost: Cost) -> Replaced:
+    """Selective Synaptic Dampening: weaken the weights that the forget set relies on most.
+
+    F is the Fisher diagonal over everything that was taught: that of the forget set and that of
+    the retain set (estimated from a sample), each with its share of the people.
+    """
+    made_for, (forget, retain) = fingerprint(task.model), fisher_pair(task, cost)
+    share = len(task.people) / (len(task.people) + len(task.others))
+    new = {}
+    for name, module in linear_maps(task.model).items():
+        whole = share * forget[name] + (1 - share) * retain[name]
+        factor = dampening(forget[name], whole, settings["alpha"], settings["limit"])
+        weight = module.weight.detach()
+        new[f"{name}.weight"] = (weight.float() * factor).to(weight.dtype)
+    return Replaced(new, made_for)

@@ -1,0 +1,110 @@
+"""Knowledge Vector Weakening, and what else is read off coefficients."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from ..coefficients import Coefficients
+from ..edits import EPSILON, Columns, Replaced, gate
+from ..models import columns, find_projections, fingerprint
+from ..schedules import contrast_of_batch, in_order, one_pass, published
+from ..task import Task
+from .registry import Cost, every, method
+
+STRENGTH = 32.0  # total G, tuned on the tuning groups: data/results/tuning.json
+CLOSED = 1e4  # a strength at which every touched gate is 0 in float32
+
+
+def layers_of(settings: dict) -> tuple:
+    """The range of layers that settings ask for; all of them unless they say."""
+    return tuple(settings.get("layers", (0.0, 1.0)))
+
+
+def coefficients(task: Task, cost: Cost) -> tuple[Coefficients, Coefficients]:
+    """Forget coefficients, measured now; retain coefficients from the pass that is shared."""
+    forget = task.measured(task.forget)
+    cost.add("forget", len(task.forget), 1)
+    cost.add("retain", len(task.retain), 1)
+    return forget, task.everyone().of(task.others)
+
+
+@method("KVW one pass", optional=("layers",),
+        source="this book's form of KVW, arXiv 2601.21794 (chapter 3): the forget set is averaged "
+        "first", grid=every(strength=(4.0, 8.0, 12.0, 16.0, 20.0, 24.0, 32.0, 48.0)))  # fmt: skip
+def kvw_one_pass(task: Task, settings: dict, cost: Cost) -> Columns:
+    """Average the forget set, then weaken once: gates min(1, (KC_r / KC_f)^strength)."""
+    forget, retain = coefficients(task, cost)
+    return one_pass(task.model, forget, retain, settings["strength"], layers_of(settings))
+
+
+@method("KVW published", source="KVW, arXiv 2601.21794, with one question a batch",
+        grid=every(strength=(2.0, 4.0, 5.0, 6.0, 6.5, 7.0, 8.0, 10.0)),
+        optional=("layers", "epochs"))  # fmt: skip
+def kvw_published(task: Task, settings: dict, cost: Cost) -> Columns:
+    """Weaken a little after each forget question; gamma = strength / questions."""
+    retain = task.everyone().of(task.others)
+    owners = [question.person for question in task.forget]
+    edit = published(task.model, task.batches(task.forget, 1), owners, retain, seed=task.seed,
+                     strength=settings["strength"], layers=layers_of(settings),
+                     epochs=settings.get("epochs", 1))  # fmt: skip
+    cost.add("forget", edit.notes["batches"], 1)
+    cost.add("retain", len(task.retain), 1)
+    return edit
+
+
+def dealt(contrast: torch.Tensor, seed: int) -> torch.Tensor:
+    """Contrasts `[layers, d_ff]` dealt out at random within each layer."""
+    rng = np.random.default_rng(seed)
+    return torch.stack([row[torch.from_numpy(rng.permutation(len(row)))] for row in contrast])
+
+
+@method("random columns", source="a control of this book: the gates of KVW one pass, dealt out at "
+        "random within each layer", like="KVW one pass")  # fmt: skip
+def random_columns(task: Task, settings: dict, cost: Cost) -> Columns:
+    """What it does to the forgotten is what such gates do wherever they fall."""
+    edit = kvw_one_pass(task, settings, cost)
+    return replace(edit, contrast=dealt(edit.contrast, task.seed))
+
+
+def most(scores: torch.Tensor, share: float) -> torch.Tensor:
+    """1 for the `share` of all knowledge vectors with the largest score, else 0."""
+    chosen = scores.flatten().topk(round(share * scores.numel())).indices
+    return torch.zeros(scores.numel()).index_fill(0, chosen, 1.0).view_as(scores)
+
+
+@method("selective pruning", source="arXiv 2403.01267, its score of mean absolute activations",
+        grid=every(share=(0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)))  # fmt: skip
+def prune(task: Task, settings: dict, cost: Cost) -> Columns:
+    """Set to zero the `share` of all knowledge vectors with the largest KC_f / KC_r."""
+    forget, retain = coefficients(task, cost)
+    ratio = (forget.pooled() / (retain.pooled() + EPSILON)).cpu()  # [layers, d_ff]
+    return Columns(most(ratio, settings["share"]), CLOSED, forget.fingerprint)
+
+
+@method("KVW in place", optional=("epochs",), grid=every(strength=(6.5,)),
+        source="KVW, arXiv 2601.21794, as it is usually written: each step multiplies the weights "
+        "in their own number format")  # fmt: skip
+@torch.no_grad()
+def kvw_in_place(task: Task, settings: dict, cost: Cost) -> Replaced:
+    """The published schedule, taken in the weights' own format and left in them.
+
+    Notes say which share of all steps was `lost`: the gate was 1 in that format, nothing happened.
+    """
+    model, made_for = task.model, fingerprint(task.model)
+    retain = task.everyone().of(task.others).pooled()  # [layers, d_ff]
+    batches, steps, lost = task.batches(task.forget, 1), 0, 0
+    order = in_order(len(batches), settings.get("epochs", 1), task.seed)
+    projections = find_projections(model)
+    for i in order:
+        step = contrast_of_batch(model, batches[i], retain)
+        gates = gate(step, settings["strength"] / len(order))
+        for projection, wanted in zip(projections.values(), gates, strict=True):
+            rounded = wanted.to(projection.weight.dtype)
+            steps += int((wanted < 1).sum())
+            lost += int(((wanted < 1) & (rounded == 1)).sum())
+            columns(projection).mul_(rounded)
+    cost.add("forget", len(order), 1)
+    cost.add("retain", len(task.retain), 1)
+    new = {f"{path}.weight": p.weight.detach().clone() for path, p in projections.items()}
+    return Replaced(new, made_for, notes={"lost": lost / max(1, steps)})

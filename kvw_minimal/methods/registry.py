@@ -1,0 +1,180 @@
+"""What a method is, what it costs, and the one list of all of them."""
+
+import ctypes
+import gc
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..edits import Edit
+from ..models import sketch
+from ..task import Task
+
+GRADIENTS = ("gradients", "retain set", "images")
+FORWARD = ("retain set", "images")
+
+
+@dataclass
+class Cost:
+    """What a method spent on one request.
+
+    Attributes:
+        passes: forward-pass equivalents of one question (forward 1, backward 2) on questions of
+            the forget set (`forget`, with answers put in their place) and of the retain set.
+        seconds: wall clock, encoding included. A pass over the retain set that requests share is
+            not in it; in `passes` it is.
+        memory: megabytes that the process grew by at its peak, or the device's peak; None where
+            neither can be asked (neither Linux nor CUDA).
+    """
+
+    passes: dict[str, int] = field(default_factory=lambda: {"forget": 0, "retain": 0})
+    seconds: float = 0.0
+    memory: float | None = None
+
+    def add(self, part: str, questions: int, passes: int | None = None) -> None:
+        """Count passes over so many questions: 3 each where gradients are on, else 1."""
+        each = passes or (3 if torch.is_grad_enabled() else 1)
+        self.passes[part] += questions * each
+
+    def plain(self) -> dict:
+        """As JSON."""
+        memory = None if self.memory is None else round(self.memory, 1)
+        return {"seconds": round(self.seconds, 3), "memory": memory, "passes": self.passes}
+
+
+def _resident(peak: bool) -> float:
+    """Megabytes that this process holds now, or held at most since the peak was reset (Linux)."""
+    wanted = "VmHWM" if peak else "VmRSS"
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(wanted)) / 1024
+
+
+@contextmanager
+def metered(cost: Cost, device: torch.device) -> Iterator[None]:
+    """Take time and peak memory of a block."""
+    gc.collect()
+    linux = device.type == "cpu" and sys.platform == "linux"
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif linux:
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:  # glibc keeps freed memory: a later method would get it for free
+            trim(0)
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts anew
+        before = _resident(peak=False)
+    start = time.perf_counter()
+    yield
+    cost.seconds = time.perf_counter() - start
+    if device.type == "cuda":
+        cost.memory = torch.cuda.max_memory_allocated(device) / 2**20
+    elif linux:
+        cost.memory = _resident(peak=True) - before
+
+
+@contextmanager
+def restored(model: nn.Module) -> Iterator[None]:
+    """Put weights, flags and mode back afterwards, bit for bit, whatever happened."""
+    weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    flags = {name: weight.requires_grad for name, weight in model.named_parameters()}
+    modes = {module: module.training for module in model.modules()}
+    try:
+        yield
+    finally:
+        model.load_state_dict(weights)
+        for name, weight in model.named_parameters():
+            weight.requires_grad_(flags[name])
+            weight.grad = None
+        for module, training in modes.items():
+            module.training = training
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to forget.
+
+    Attributes:
+        name: as it stands in tables.
+        make: `(task, settings, cost) -> Edit`; may train `task.model`, which is put back.
+        source: paper and equation, and what differs from them here.
+        grid: the settings that tuning chooses from on `pocket`; empty where there are none.
+        needs: of `gradients`, `retain set`, `images` (it looks at pictures while it forgets).
+        like: the method whose chosen settings it takes, for controls of equal strength.
+        optional: settings beside those of the grid.
+    """
+
+    name: str
+    make: Callable[[Task, dict, Cost], Edit]
+    source: str
+    grid: tuple[dict, ...] = ()
+    needs: tuple[str, ...] = FORWARD
+    like: str | None = None
+    optional: tuple[str, ...] = ()
+
+    def edit(self, task: Task, settings: dict | None = None) -> tuple[Edit, Cost]:
+        """Make the edit; the model is as it was, whatever happens.
+
+        Raises:
+            ValueError: settings that cannot work, nothing to learn from, activations or a loss
+                that are not finite.
+        """
+        cost, model, settings = Cost(), task.model, dict(settings or {})
+        own, known = METHODS[self.like] if self.like else self, sketch(model)
+        named = {*(own.grid or ({},))[0], *own.optional}
+        strange = sorted(set(settings) - named)
+        if strange:
+            raise ValueError(f"{self.name} has no setting {strange[0]!r}; there are "
+                             f"{', '.join(sorted(named)) or 'none'}")  # fmt: skip
+        if "retain set" in self.needs and not task.retain:
+            raise ValueError(f"{self.name} needs questions to retain, and this task has none")
+        if not known.isfinite().all():
+            raise ValueError("the model has weights that are NaN or infinite")
+        with restored(model), metered(cost, next(model.parameters()).device):
+            try:
+                edit = self.make(task, settings, cost)
+            except KeyError as error:
+                if error.args[0] in named - set(settings):
+                    raise ValueError(f"{self.name} needs the setting {error.args[0]!r}") from error
+                raise
+        edit.sketch = known
+        edit.notes = {"people": task.people} | edit.notes
+        edit.notes |= {"method": self.name, "settings": settings}
+        return edit, cost
+
+
+METHODS: dict[str, Method] = {}
+
+
+def register(found: Method) -> Method:
+    """Put a method into the list.
+
+    Raises:
+        ValueError: another one has that name.
+    """
+    if found.name in METHODS:
+        raise ValueError(f"there is a method {found.name!r} already")
+    METHODS[found.name] = found
+    return found
+
+
+def method(name: str, **more) -> Callable:
+    """Register a function `(task, settings, cost) -> Edit` as a method; `more` as in `Method`."""
+
+    def registered(make: Callable[[Task, dict, Cost], Edit]):
+        register(Method(name, make, **more))
+        return make
+
+    return registered
+
+
+def every(**values: tuple) -> tuple[dict, ...]:
+    """Every combination of some settings, the first changing slowest."""
+    found: list[dict] = [{}]
+    for name, choices in values.items():
+        found = [settings | {name: choice} for settings in found for choice in choices]
+    return tuple(found)

@@ -1,0 +1,153 @@
+"""The hundred strangers and the one frozen way the book splits them."""
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from ..batches import open_picture
+
+ROOT = Path(__file__).resolve().parents[2]
+STRANGERS = ROOT / "data" / "strangers"
+REPORT_GROUPS = ("A", "B", "C", "D", "E")
+TUNING_GROUPS = ("tuning-1", "tuning-2")
+PERCENTS = (5, 10, 15)
+
+
+@dataclass(frozen=True)
+class Person:
+    """One stranger. Unknown portraits have no name and no facts.
+
+    Attributes:
+        id: `p000` to `p099`, or `u000` onwards for unknown portraits.
+        facts: the six facts, `{"birthplace": "Lisbon", ...}`.
+        looks: one dict per photo of what can be seen on it (hair colour, clothes, ...).
+        photos: PNG bytes, the learned photos first.
+        learned_photos: how many of `photos` a model may learn from.
+    """
+
+    id: str
+    first_name: str
+    last_name: str
+    facts: dict[str, str]
+    looks: tuple[dict[str, str], ...]
+    photos: tuple[bytes, ...]
+    learned_photos: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.first_name} {self.last_name}".strip()
+
+
+@dataclass(frozen=True)
+class World:
+    """All people, the unknown portraits, the splits and the values a fact can have."""
+
+    people: dict[str, Person]
+    unknown: dict[str, Person]
+    groups: dict[str, list[str]]
+    values: dict[str, list[str]]
+    wordings: dict[str, dict]
+    checksum: str
+
+    def forget_people(self, group: str = "A", percent: int = 5) -> list[str]:
+        """Who asks to be forgotten: the first 5 of a group, all 10, or 10 and 5 of the next.
+
+        Raises:
+            ValueError: an unknown group or percentage.
+        """
+        if group not in self.groups or group == "sham":
+            raise ValueError(f"no group {group!r}; there are {', '.join(self.groups)}")
+        if percent not in PERCENTS:
+            raise ValueError(f"forget {percent} %? The splits are {PERCENTS} % of 100 people")
+        cycle = REPORT_GROUPS if group in REPORT_GROUPS else TUNING_GROUPS
+        following = cycle[(cycle.index(group) + 1) % len(cycle)]
+        return (self.groups[group] + self.groups[following])[:percent]
+
+    def retain_people(self, forget: list[str]) -> list[str]:
+        """Everyone else, in order."""
+        unknown = sorted(set(forget) - set(self.people))
+        if unknown:
+            raise ValueError(f"nobody has the id {', '.join(unknown)}; ids run p000 to p099")
+        return [person for person in self.people if person not in set(forget)]
+
+
+def _checked(folder: Path, name: str, sums: dict[str, str]) -> bytes:
+    """Read one file and compare it with the checksum that the generator wrote."""
+    path = folder / name
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; `python -m kvw_minimal strangers` makes it")
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != sums.get(name):
+        raise ValueError(f"{path} is not what checksums.json says; restore it from git")
+    if path.suffix == ".png":
+        open_picture(content, name)
+    return content
+
+
+def _person(record: dict, folder: Path, sums: dict[str, str], learned: int) -> Person:
+    photos = [f"photos/{record['id']}-{k}.png" for k in range(len(record["shots"]))]
+    return Person(
+        id=record["id"],
+        first_name=record.get("first_name", ""),
+        last_name=record.get("last_name", ""),
+        facts=record.get("facts", {}),
+        looks=tuple(record["look"] | shot for shot in record["shots"]),
+        photos=tuple(_checked(folder, photo, sums) for photo in photos),
+        learned_photos=learned if record.get("facts") else 0,
+    )
+
+
+def _validate(world: World) -> None:
+    """The promises of the data card that later code relies on."""
+    listed = sorted(person for group in world.groups.values() for person in group)
+    if listed != sorted(world.people):
+        raise ValueError("people.json: every person must stand in exactly one group")
+    for fact, values in world.values.items():
+        counts = Counter(person.facts.get(fact) for person in world.people.values())
+        strange = set(counts) - set(values)
+        if strange:
+            raise ValueError(f"people.json: {fact} has values outside its list: {strange}")
+        if len(values) < 20 or max(counts.values()) > 0.08 * len(world.people):
+            raise ValueError(f"people.json: {fact} is too easy to guess")
+
+
+def _world(content: dict, wordings: dict, folder: Path, sums: dict, checksum: str) -> World:
+    learned = content["learned_photos"]
+    return World(
+        people={r["id"]: _person(r, folder, sums, learned) for r in content["people"]},
+        unknown={r["id"]: _person(r, folder, sums, learned) for r in content["unknown"]},
+        groups=content["groups"],
+        values=content["values"],
+        wordings=wordings,
+        checksum=checksum,
+    )
+
+
+@cache
+def load_people(folder: Path = STRANGERS) -> World:
+    """Load and validate the strangers.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a file was changed, a picture is broken, or a promise of the card is.
+    """
+    folder = Path(folder)
+    sums_file = folder / "checksums.json"
+    if not sums_file.is_file():
+        raise FileNotFoundError(f"{sums_file} is missing; is {folder} the strangers' folder?")
+    try:
+        sums = dict(json.loads(sums_file.read_text(encoding="utf-8")))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{sums_file} is not a table of checksums: {error}") from error
+    content = _checked(folder, "people.json", sums)
+    wordings = _checked(folder, "wordings.json", sums)
+    checksum = hashlib.sha256(sums_file.read_bytes()).hexdigest()
+    try:
+        world = _world(json.loads(content), json.loads(wordings), folder, sums, checksum)
+        _validate(world)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"people.json in {folder} is malformed: {error!r}") from error
+    return world

@@ -1,0 +1,139 @@
+"""What is asked about the strangers, and the four sets that every experiment uses."""
+
+from ..questions import MODALITIES, Question, seeded
+from .people import Person, World
+from .portraits import ATTRIBUTES
+
+SETS = ("forget", "test", "retain", "general")
+
+
+def facts_of(world: World) -> list[str]:
+    """The six facts and the name."""
+    return [*world.values, "name"]
+
+
+def values_of(world: World, fact: str) -> list[str]:
+    """All values that people of this world have for a fact or an attribute."""
+    if fact == "name":
+        return [person.name for person in world.people.values()]
+    return world.values[fact] if fact in world.values else list(ATTRIBUTES[fact])
+
+
+def value_of(person: Person, fact: str, photo: int) -> str:
+    if fact == "name":
+        return person.name
+    return person.facts[fact] if fact in person.facts else person.looks[photo][fact]
+
+
+def ask(world: World, person: Person, fact: str, modality: str, *, wording: int = 0,
+        held_out: bool = False, photo: int = 0, form: str = "question") -> Question:  # fmt: skip
+    """Ask one thing about one person.
+
+    Args:
+        wording: index into the trained (10) or, with `held_out`, the unseen (3) wordings.
+        photo: index of the photo; 0 to 3 are learned, 4 and 5 are new.
+        form: `question`, or `cloze` (one trained and one held-out statement).
+    """
+    words = world.wordings[fact]
+    if modality == "image":
+        who = "this person"
+    else:  # asking for the full name by the full name would give it away
+        who = person.first_name if fact == "name" else person.name
+    value = value_of(person, fact, photo)
+    if form == "cloze":
+        prompt = words["cloze"][int(held_out)].format(who=who)
+    else:
+        prompt = words["held_out" if held_out else "trained"][wording].format(who=who)
+    others = [other for other in values_of(world, fact) if other != value]
+    key = f"{person.id}/{fact}/{modality}/{'new' if held_out else 'old'}{wording}/{photo}/{form}"
+    rng = seeded(key)
+    wrong = [str(other) for other in rng.choice(others, 3, replace=False)]
+    options = list(wrong)
+    options.insert(int(rng.integers(4)), value)
+    answer = words["answer"] if form == "question" else "{value}"
+    return Question(
+        id=key,
+        person=person.id,
+        fact=fact,
+        modality=modality,
+        prompt=prompt[0].upper() + prompt[1:],
+        answer=answer.format(value=value),
+        value=value,
+        image=person.photos[photo] if modality == "image" else None,
+        options=tuple(answer.format(value=option) for option in options),
+        paraphrase=words["paraphrase"].format(value=value),
+        perturbed=tuple(words["paraphrase"].format(value=other) for other in wrong),
+        form=form,
+    )
+
+
+def about(world: World, people: list[str], *, new: bool = False, modalities=MODALITIES,
+          form: str = "question", photos: int = 1) -> list[Question]:  # fmt: skip
+    """All seven questions about each of `people`, in each modality.
+
+    Photo and wording rotate with person and fact, so that a set covers all of them.
+
+    Args:
+        new: new photos and held-out wordings instead of learned ones.
+        photos: image questions per person and fact, each with a photo of its own.
+    """
+    questions = []
+    for person_id in people:
+        person = world.people[person_id]
+        learned = person.learned_photos
+        choices = range(learned, len(person.photos)) if new else range(learned)
+        for fact in facts_of(world):
+            turn = int(seeded(person_id, fact).integers(60))
+            for modality in modalities:
+                for k in range(photos if modality == "image" else 1):
+                    photo = choices[(turn + k) % len(choices)]
+                    wording = (turn + k) % (3 if new else 10)
+                    questions.append(
+                        ask(
+                            world,
+                            person,
+                            fact,
+                            modality,
+                            wording=wording,
+                            held_out=new,
+                            photo=photo,
+                            form=form,
+                        )  # fmt: skip
+                    )
+    return questions
+
+
+def general(world: World) -> list[Question]:
+    """What can be seen on portraits of people whom no model was taught."""
+    return [
+        ask(world, portrait, fact, "image", wording=int(seeded(portrait.id, fact).integers(10)))
+        for portrait in world.unknown.values()
+        for fact in ATTRIBUTES
+    ]
+
+
+def question_sets(world: World, forget: list[str]) -> dict[str, list[Question]]:
+    """The four sets: `forget`, `test` (same people, new photo and wording), `retain`, `general`.
+
+    Raises:
+        ValueError: nobody to forget, somebody twice, nobody left to retain, or an unknown person.
+    """
+    if not forget:
+        raise ValueError("the forget set is empty: name at least one person")
+    if len(set(forget)) < len(forget):
+        raise ValueError("the forget set names a person twice")
+    retain = world.retain_people(forget)
+    if not retain:
+        raise ValueError("the retain set is empty: leave at least one person to be kept")
+    return {
+        "forget": about(world, forget),
+        "test": about(world, forget, new=True),
+        "retain": about(world, retain),
+        "general": general(world),
+    }
+
+
+def chance(world: World) -> float:
+    """Exact match of guessing: the mean over the seven questions of one in so many values."""
+    facts = facts_of(world)
+    return sum(1 / len(values_of(world, fact)) for fact in facts) / len(facts)

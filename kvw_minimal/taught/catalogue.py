@@ -1,0 +1,167 @@
+"""The models of this book by name: where they lie, how they are loaded and how they are made."""
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from .. import models
+from ..files import write_json
+from ..strangers.people import REPORT_GROUPS, ROOT, TUNING_GROUPS, load_people
+
+MODELS = ROOT / "data" / "models"
+#: what can be trained, and the recipe in this room that does it
+RECIPES = {"eye": "pocket", "pocket": "pocket", "smol-connector": "smol", "smol": "smol",
+           "ear": "voices", "voices": "voices"}  # fmt: skip
+OWN_LOADERS = ("smol", "voices")  # recipes whose models are not folders that anybody can load
+PERCENT = 5  # that an oracle of voices has not met: goes without saying in its name
+SEED = 2  # of every language model whose name does not say another
+NAME = re.compile(
+    f"({'|'.join(RECIPES)}|smol-before)"
+    f"(?:-oracle-({'|'.join(REPORT_GROUPS + TUNING_GROUPS)})(?:-([0-9]+))?)?(?:-seed-([0-9]+))?"
+)
+
+
+def cache_folder() -> Path:
+    """Where things that can be made again are kept; `KVW_CACHE` moves it."""
+    return Path(os.environ.get("KVW_CACHE", Path.home() / ".cache" / "kvw_minimal"))
+
+
+def find_file(name: str, file: str) -> Path | None:
+    """A file of a model of this book: committed, else in the cache, else None."""
+    for folder in (MODELS / name, cache_folder() / "models" / name):
+        if (folder / file).is_file():
+            return folder / file
+    return None
+
+
+def find_model(name: str) -> str:
+    """The folder of a model of this book, or the name itself (a folder or hub id)."""
+    found = find_file(name, "config.json")
+    return str(found.parent) if found else name
+
+
+def find_weights(name: str, file: str) -> Path:
+    """A file of a model of this book, committed or in the cache.
+
+    Raises:
+        FileNotFoundError: it is in neither; the message says how to make it.
+    """
+    found = find_file(name, file)
+    if found is None:
+        raise FileNotFoundError(f"{name}/{file} is not there; make it with `{how_to_make(name)}`")
+    return found
+
+
+def model_name(base: str, group: str | None = None, percent: int = PERCENT,
+               seed: int = SEED) -> str:  # fmt: skip
+    """`pocket` for vanilla; `pocket-oracle-A-5` for the oracle of group A at 5 %.
+
+    Args:
+        base: `pocket`, `smol` or `voices`.
+        seed: part of the name if it is not the usual one.
+    """
+    share = "" if base == "voices" and percent == PERCENT else f"-{percent}"
+    name = base if group is None else f"{base}-oracle-{group}{share}"
+    return name if seed == SEED else f"{name}-seed-{seed}"
+
+
+def read_name(name: str) -> tuple[str, str | None, int, int]:
+    """What `model_name` was given: base, group, percent and seed.
+
+    Raises:
+        ValueError: no model of this book has such a name.
+    """
+    found = NAME.fullmatch(name)
+    if found is None:
+        raise ValueError(f"no model of this book is called {name!r}")
+    base, group, percent, seed = found.groups()
+    return base, group, int(percent or PERCENT), int(seed or SEED)
+
+
+def how_to_make(name: str) -> str:
+    """The command that makes a model of this book."""
+    base, group, percent, seed = read_name(name)
+    oracle = "" if group is None else f" --group {group} --forget {percent}"
+    other = "" if seed == SEED else f" --seed {seed}"
+    return f"python -m kvw_minimal train {base}{oracle}{other}"
+
+
+def load(name: str = "pocket", device: str = "cpu", dtype: torch.dtype = torch.float32):
+    """Load a model and its processor (or tokenizer, for a model without eyes).
+
+    Args:
+        name: `pocket`, `pocket-oracle-A-5`, `smol`, `smol-oracle-A-5`, `voices`, a folder, or the
+            hub id of any LVLM or language model.
+
+    Returns:
+        `(model, processor)`, the model in evaluation mode.
+
+    Raises:
+        OSError: there is no such model here and it cannot be fetched.
+    """
+    recipe = name.split("-")[0]
+    if recipe in OWN_LOADERS and "/" not in name:  # `smol-ai/...` would be a hub id
+        return import_module(f"{__package__}.{recipe}").load(name, device, dtype)
+    return models.load(find_model(name), device, dtype)
+
+
+@contextmanager
+def new_folder(name: str) -> Iterator[Path]:
+    """A scratch folder that becomes that of a model in the cache when the block ends.
+
+    When the block fails, nothing changes: there is never a model that only looks whole.
+    """
+    folder = cache_folder() / "models" / name
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder.parent) as scratch:
+        new, old = Path(scratch, "new"), Path(scratch, "old")
+        new.mkdir()
+        yield new
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+
+
+def train(what: str, group: str | None = None, percent: int = PERCENT, device: str = "cpu",
+          threads: int | None = None, seed: int | None = None) -> dict:  # fmt: skip
+    """Train a part or a model into the cache and say what it cost; resumes where it stopped.
+
+    Args:
+        what: a key of `RECIPES`.
+        group, percent: whom an oracle never meets; without them vanilla is made.
+
+    Raises:
+        ValueError: an unknown name, group or percentage, or a seed for what has one only.
+        FileNotFoundError: something that must be made first.
+    """
+    if what not in RECIPES:
+        raise ValueError(f"train what? {', '.join(RECIPES)}, not {what!r}")
+    if seed is not None and what != "smol":
+        raise ValueError(f"--seed is for smol; {what} has the one seed of its recipe")
+    whole = what in RECIPES.values()
+    if group is not None and not whole:
+        raise ValueError(f"{what} is shared by vanilla and oracles; train it without a group")
+    settings, teach = import_module(f"{__package__}.{RECIPES[what]}").TAUGHT[what]
+    name = model_name(what, group, percent, SEED if seed is None else seed)
+    settings = settings if seed is None else settings | {"seed": seed}
+    world = load_people()
+    people = world.retain_people(world.forget_people(group, percent) if group else [])
+    if threads:
+        torch.set_num_threads(threads)
+    start, checkpoint = time.perf_counter(), cache_folder() / "checkpoints" / f"{name}.safetensors"
+    with new_folder(name) as folder:
+        cost = teach(world, people, folder, checkpoint, settings, device)
+        record = {"model": name, "device": device, "threads": torch.get_num_threads(),
+                  "settings": settings, "data": world.checksum[:16],
+                  "seconds": round(time.perf_counter() - start)}  # fmt: skip
+        record |= {"people": len(people)} if whole else {}
+        write_json(folder / "training.json", record | cost)
+    checkpoint.unlink(missing_ok=True)
+    return record | cost

@@ -1,0 +1,101 @@
+"""Write `book/package.md`: the drawn tree, and where each formula of the book stands.
+
+    python tests/package_page.py
+
+Generated from the code, so that it cannot drift; a test compares.
+"""
+
+import ast
+import importlib
+import inspect
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "kvw_minimal"
+PAGE = ROOT / "book" / "package.md"
+CORE = ("questions", "models", "batches", "positions", "coefficients", "edits", "schedules",
+        "scores", "intervals", "task", "files")  # fmt: skip
+ROOMS = ("strangers", "taught", "methods", "laboratory", "benchmarks", "speed", "classroom")
+SAYS = {
+    "strangers": "the hundred people, their portraits and voices, what is asked about them",
+    "taught": "the models of this book and the one loop, `fit`, that trained them",
+    "methods": "every way to forget, under one signature and in one list",
+    "laboratory": "plans as data, one runner, one store of rows, what rows say",
+    "benchmarks": "MLLMU-Bench and CLEAR, and anybody's own questions",
+    "speed": "coefficients from fewer tokens, and what measuring costs",
+    "classroom": "figures with captions and texts, explorers",
+}
+#: each formula of the book, and the function that is it
+FORMULAS = (
+    (r"mask $M$: one before an answer token", "batches", "Batch"),
+    (r"$c = \sum M \lvert h\rvert / \sum M$, of one batch", "coefficients", "mean_absolute"),
+    (r"the same, by person, for any number of batches", "coefficients", "tally"),
+    (r"knowledge vectors $v_i$: the columns of $W_{down}$", "models", "columns"),
+    (r"contrast $\delta = \max(0, \log kc_f - \log kc_r)$", "edits", "contrast"),
+    (r"gate $e^{-G\delta} = \min(1, (kc_r/kc_f)^G)$", "edits", "gate"),
+    (r"$W' = W\,e^{-G\delta}$, columnwise", "edits", "scaled_columns"),
+    (r"averaged first, weakened once", "schedules", "one_pass"),
+    (r"batch after batch, $\gamma = G / n$", "schedules", "published"),
+    (r"$W' = W + G\,BA$", "edits", "LowRank"),
+    (r"exact match, $\log p$, $p = e^{\log p / n}$", "scores", "read"),
+    (r"truth ratio $R = \overline{p(wrong)} / p(true)$", "scores", "truth_ratio"),
+    (r"$[low, high]$ over people", "intervals", "interval"),
+    (r"the sham: other people in their place", "task", "Task"),
+    (r"$-CE_f$; $-CE_f + w\,CE_r$", "methods.gradients", "gradient_difference"),
+    (r"NPO: $-\frac{2}{\beta}\log\sigma(\beta(NLL - NLL_0))$", "methods.losses",
+     "negative_preference"),
+    (r"$KL(p_0 \Vert p)$", "methods.losses", "divergence"),
+    (r"Fisher diagonal $\overline{g^2}$", "methods.fisher", "fisher"),
+    (r"score, positions, contrast, shape, schedule", "methods.family", "Setting"),
+    (r"strength at a mass: mean of $1 - gate$", "methods.family", "at_mass"),
+    (r"effect $E(q,i) = \sum_t h_i\,\partial m/\partial h_i$", "methods.least_squares", "effects"),
+    (r"ridge: $\min \overline{(Ed-y)^2} + \rho\lvert d\rvert^2$", "methods.least_squares",
+     "ridge_solution"),
+    (r"which setting is chosen", "laboratory.choose", "choose"),
+    (r"sham minus edit, over people", "laboratory.summaries", "excess"),
+)  # fmt: skip
+
+
+def first_line(path: Path) -> str:
+    """The first sentence of a module's docstring."""
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return text.split("\n")[0].rstrip(".")
+
+
+def tree() -> list[str]:
+    """The rooms as lines of text, each module of the core with what it says of itself."""
+    lines = ["kvw_minimal/"]
+    for name in CORE:
+        lines.append(f"  {name + '.py':16} {first_line(PACKAGE / f'{name}.py')}")
+    for room in ROOMS:
+        files = sorted(path.stem for path in (PACKAGE / room).glob("*.py") if path.stem[0] != "_")
+        lines += [f"  {room + '/':16} {SAYS[room].replace('`', '')}", f"  {'':16} {' '.join(files)}"]
+    return [*lines, "  __main__.py doctor.py    the command line; is everything in its place?"]
+
+
+def place(module: str, name: str) -> str:
+    """A link to the file in which a function stands.
+
+    Raises:
+        AttributeError: it does not stand there.
+    """
+    found = importlib.import_module(f"kvw_minimal.{module}")
+    function = getattr(found, name)
+    if inspect.getmodule(inspect.unwrap(function)) is not found:
+        raise AttributeError(f"{name} is not defined in {module}")
+    file = f"kvw_minimal/{module.replace('.', '/')}.py"
+    return f"`{file}` | `{name}`"
+
+
+def page() -> str:
+    """The whole page."""
+    head, _, tail = PAGE.read_text(encoding="utf-8").partition("<!-- generated: begin -->\n")
+    tail = tail.partition("<!-- generated: end -->\n")[2]
+    rows = [f"| {formula} | {place(module, name)} |" for formula, module, name in FORMULAS]
+    made = ["```text", *tree(), "```", "", "| formula | file | function |", "|---|---|---|", *rows]
+    return (f"{head}<!-- generated: begin -->\n" + "\n".join(made)
+            + f"\n<!-- generated: end -->\n{tail}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

@@ -1,0 +1,159 @@
+"""Models by name: what they are called, where they are found, and how they come to be there."""
+
+import json
+
+import pytest
+import torch
+
+from kvw_minimal import taught
+from kvw_minimal.strangers.people import REPORT_GROUPS, TUNING_GROUPS, load_people
+from kvw_minimal.taught import catalogue, pocket, smol, voices
+from kvw_minimal.taught.catalogue import MODELS, how_to_make, model_name, read_name
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("KVW_CACHE", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize("base", ["pocket", "smol", "voices"])
+@pytest.mark.parametrize("group", [None, *REPORT_GROUPS, *TUNING_GROUPS])
+@pytest.mark.parametrize("percent", [5, 15])
+@pytest.mark.parametrize("seed", [2, 3])
+def test_a_name_says_what_the_model_is(base, group, percent, seed):
+    name = model_name(base, group, percent, seed)
+    assert read_name(name) == (base, group, percent if group else 5, seed)
+
+
+def test_names_are_those_that_are_stored():
+    assert model_name("pocket") == pocket.model_name(None, 10) == "pocket"
+    assert model_name("pocket", "A", 5) == pocket.model_name("A", 5) == "pocket-oracle-A-5"
+    assert smol.model_name("A", 5, smol.LANGUAGE["seed"]) == "smol-oracle-A-5"
+    assert smol.model_name("A", 10, 3) == "smol-oracle-A-10-seed-3"
+    assert smol.model_name(None, 5, 3) == "smol-seed-3"
+    assert model_name("voices", "A") == "voices-oracle-A"
+    records = sorted(MODELS.glob("*/training.json"))
+    assert len(records) >= 6
+    for path in records:
+        name = json.loads(path.read_text(encoding="utf-8"))["model"]
+        assert name == path.parent.name and read_name(name)
+    for recipe in (pocket, smol, voices):
+        assert recipe.LANGUAGE["seed"] == catalogue.SEED
+
+
+@pytest.mark.parametrize("name", ["", "smol-oracle-Z-5", "pocket-oracle", "pocket-A-5", "llava"])
+def test_other_names_are_refused(name):
+    with pytest.raises(ValueError, match="no model of this book"):
+        read_name(name)
+
+
+def test_a_model_that_is_not_made_says_how():
+    assert how_to_make("pocket-oracle-tuning-1-15") == (
+        "python -m kvw_minimal train pocket --group tuning-1 --forget 15"
+    )
+    assert how_to_make("smol-connector") == "python -m kvw_minimal train smol-connector"
+    with pytest.raises(FileNotFoundError, match="train smol --group E --forget 15 --seed 4`"):
+        catalogue.find_weights("smol-oracle-E-15-seed-4", "adapter.safetensors")
+    with pytest.raises(FileNotFoundError, match="train voices --group E"):
+        taught.load("voices-oracle-E")
+
+
+def test_models_are_found_committed_or_in_the_cache(cache):
+    folder = cache / "models" / "mine"
+    assert catalogue.find_model("mine") == "mine" and catalogue.find_file("mine", "x") is None
+    folder.mkdir(parents=True)
+    (folder / "config.json").touch()
+    assert catalogue.find_model("mine") == str(folder)
+    committed = cache / "models" / "pocket" / "config.json"
+    committed.parent.mkdir()
+    committed.touch()
+    assert catalogue.find_model("pocket") == str(MODELS / "pocket")
+
+
+def test_a_name_decides_who_loads(monkeypatch):
+    for recipe in (smol, voices):
+        monkeypatch.setattr(recipe, "load", lambda *given, who=recipe: (who, *given))
+    monkeypatch.setattr(catalogue.models, "load", lambda *given: ("anybody", *given))
+    half = torch.bfloat16
+    assert taught.load("smol-oracle-A-5", "gpu", half) == (smol, "smol-oracle-A-5", "gpu", half)
+    assert taught.load("voices") == (voices, "voices", "cpu", torch.float32)
+    assert taught.load("smol-ai/voices")[:2] == ("anybody", "smol-ai/voices")
+    assert taught.load("voices/mine")[:2] == ("anybody", "voices/mine")
+    assert taught.load()[:2] == ("anybody", str(MODELS / "pocket"))
+
+
+def test_an_unknown_model_is_refused(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # else it retries
+    with pytest.raises(OSError, match="not a model of this book") as refusal:
+        taught.load("no-such-model")
+    assert "train pocket --group A --forget 10" in str(refusal.value)
+
+
+# --- training by name --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "what, more, said",
+    [("brain", {}, "train what. eye, pocket"), ("smol-ear", {}, "train what")]
+    + [("pocket", {"seed": 3}, "--seed is for smol"), ("voices", {"seed": 3}, "--seed is for smol")]
+    + [(part, {"group": "A"}, "without a group") for part in ("eye", "ear", "smol-connector")]
+    + [(what, {"group": "Z"}, "no group") for what in ("pocket", "smol", "voices")]
+    + [(what, {"group": "A", "percent": 7}, "splits are") for what in ("pocket", "smol", "voices")],
+)
+def test_a_refusal_to_train_writes_nothing(cache, what, more, said):
+    with pytest.raises(ValueError, match=said):
+        taught.train(what, **more)
+    assert list(cache.iterdir()) == []
+
+
+@pytest.fixture
+def recipe(monkeypatch):
+    """In place of the recipe of smol: writes one file, and a checkpoint on the way."""
+    calls = []
+
+    def teach(world, people, folder, checkpoint, settings, device):
+        checkpoint.parent.mkdir(exist_ok=True)
+        checkpoint.write_text("half way")
+        calls.append((people, settings, device))
+        (folder / "adapter.safetensors").write_text(f"taught {len(calls)} times")
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return {"steps": 5}
+
+    monkeypatch.setattr(smol, "TAUGHT", {"smol": ({"seed": 2, "steps": 5}, teach)})
+    return calls
+
+
+def test_a_model_is_there_whole_or_not_at_all(cache, recipe):
+    world, folder = load_people(), cache / "models" / "smol-oracle-B-10-seed-7"
+    checkpoint = cache / "checkpoints" / f"{folder.name}.safetensors"
+    for turn in range(3):
+        if turn == 1:
+            with pytest.raises(KeyboardInterrupt):
+                taught.train("smol", "B", 10, seed=7)
+            assert checkpoint.is_file()  # to go on from
+        else:
+            record = taught.train("smol", "B", 10, seed=7)
+            assert not checkpoint.is_file()
+        kept = (folder / "adapter.safetensors").read_text()
+        assert kept == f"taught {(1, 1, 3)[turn]} times"
+        assert json.loads((folder / "training.json").read_text()) == record
+        assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    people, settings, device = recipe[0]
+    assert people == world.retain_people(world.forget_people("B", 10)) and device == "cpu"
+    assert settings == record["settings"] == {"seed": 7, "steps": 5}
+    assert (record["model"], record["people"], record["steps"]) == (folder.name, 90, 5)
+    assert record["data"] == world.checksum[:16] and {"seconds", "threads"} <= record.keys()
+
+
+def test_vanilla_is_taught_everybody_with_the_usual_seed(cache, recipe):
+    assert taught.train("smol", seed=2)["model"] == "smol"
+    people, settings, _ = recipe[0]
+    assert people == list(load_people().people) and settings["seed"] == 2
+
+
+def test_every_recipe_says_how_it_trains_what_it_is_asked_for():
+    for what, recipe in catalogue.RECIPES.items():
+        settings, teach = {"pocket": pocket, "smol": smol, "voices": voices}[recipe].TAUGHT[what]
+        assert {"steps", "rate", "seed"} <= settings.keys() and callable(teach)

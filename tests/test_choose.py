@@ -1,0 +1,112 @@
+"""The one rule of choice, by hand: what it replaces, what it does with ties."""
+
+import numpy as np
+import pytest
+
+from kvw_minimal.laboratory.choose import KVW_RULE, SPARING_RULE, Rule, choose
+
+VANILLA = {"forget": 1.0, "retain": 1.0, "general": 1.0}
+
+
+def tried(forget, retain, general=None) -> dict[int, dict[str, float]]:
+    """Settings by number, in the order of the grid."""
+    general = general or [1.0] * len(forget)
+    return {i: {"forget": f, "retain": r, "general": g}
+            for i, (f, r, g) in enumerate(zip(forget, retain, general, strict=True))}  # fmt: skip
+
+
+@pytest.mark.parametrize(("forget", "retain", "expected"), [
+    # of the replication: the one that forgets most while nine tenths of retain are kept
+    ([0.9, 0.8, 0.7, 0.5, 0.4, 0.3, 0.1, 0.0], [1.0, 1.0, 0.95, 0.9, 0.89, 0.8, 0.5, 0.1],
+     (3, True)),
+    ([0.1] * 8, [0.2, 0.3, 0.8, 0.4, 0.5, 0.6, 0.7, 0.1], (2, False)),  # none keeps: the gentlest
+    # of the ablations, and of the other modalities
+    ([0.8, 0.5, 0.1], [1.0, 0.9, 0.8], (1, True)), ([0.1], [0.8], (0, False)),
+    ([0.8, 0.5, 0.1], [0.7, 0.3, 0.1], (0, False)),
+    ([0.5, 0.3, 0.3], [1.0, 0.9, 1.0], (1, True)),  # equal: the first of the grid
+    ([0.1, 0.2, 0.3], [0.8, 0.8, 0.7], (0, False)), ([0.2, 0.2], [1.0, 1.0], (0, True)),
+])  # fmt: skip
+def test_the_rule_of_kvw(forget, retain, expected):
+    assert choose(tried(forget, retain), VANILLA) == expected
+    assert choose(tried(forget, retain, [0.0] * len(forget)), VANILLA) == expected  # no say
+
+
+def test_what_must_be_kept_is_a_share_of_vanilla():
+    settings = tried([0.5, 0.3, 0.1], [0.8, 0.73, 0.71])
+    assert choose(settings, VANILLA | {"retain": 0.8}) == (1, True)  # .9 of .8 is .72
+    assert choose(settings, VANILLA | {"retain": 0.8}, Rule(kept=0.5)) == (2, True)
+    assert choose(settings, VANILLA | {"retain": 0.9}) == (0, False)
+
+
+@pytest.mark.parametrize(("forget", "retain", "general", "expected"), [
+    ([0.5, 0.3, 0.2, 0.0], [1.0, 1.0, 0.96, 0.9], [1.0] * 4, (2, True)),  # none forgets enough
+    ([0.5, 0.10, 0.05, 0.0], [1.0, 0.99, 0.97, 0.96], [1.0] * 4, (1, True)),  # gentlest of enough
+    ([0.5, 0.05, 0.05, 0.0], [1.0] * 4, [1.0, 0.95, 0.99, 0.96], (2, True)),  # general counts
+    ([0.0] * 4, [0.5, 0.9, 0.94, 0.6], [1.0] * 4, (2, False)),  # none keeps enough: keeps most
+    ([0.0] * 4, [1.0] * 4, [0.5, 0.9, 0.94, 0.6], (2, False)),
+    ([0.05, 0.05], [0.99, 0.99], [1.0, 1.0], (0, True)),
+])  # fmt: skip
+def test_the_rule_of_least_squares(forget, retain, general, expected):
+    assert choose(tried(forget, retain, general), VANILLA, SPARING_RULE) == expected
+
+
+def test_ties_are_decided_as_the_rule_says():
+    settings = tried([0.3, 0.3, 0.3, 0.5], [0.95, 0.95, 1.0, 1.0], [0.2, 0.4, 0.4, 1.0])
+    for ties, expected in ((("order",), 0), (("general", "order"), 1), (("retain", "order"), 2),
+                           (("general", "retain"), 2)):  # fmt: skip
+        assert choose(settings, VANILLA, Rule(ties=ties)) == (expected, True), ties
+    weak = tried([0.5, 0.1, 0.1], [0.8, 0.8, 0.8], [0.1, 0.2, 0.3])
+    assert choose(weak, VANILLA)[0] == 0 and choose(weak, VANILLA, Rule(ties=("general",)))[0] == 2
+    both = Rule(kept=0.9, of=("retain", "general"), enough=0.2, ties=("forget", "order"))
+    equal = tried([0.1, 0.2], [0.95, 0.95])
+    assert choose(equal, VANILLA, both) == (1, True)  # of equal shares, what forgets less
+
+
+def replication(settings, vanilla):
+    """As the replication, the ablations and chapter 13 wrote it, each in its own words."""
+    good = [s for s in settings if settings[s]["retain"] >= 0.9 * vanilla["retain"]]
+    if good:
+        return min(good, key=lambda s: settings[s]["forget"]), True
+    return max(settings, key=lambda s: settings[s]["retain"]), False
+
+
+def least_squares(settings, vanilla):
+    """As chapter 12 wrote it."""
+    def kept(s):
+        return min(settings[s][part] / vanilla[part] for part in ("retain", "general"))
+
+    keeping = [s for s in settings if kept(s) >= 0.95]
+    enough = [s for s in keeping if settings[s]["forget"] <= 0.10]
+    if keeping and not enough:
+        return min(keeping, key=lambda s: settings[s]["forget"]), True
+    return max(enough or settings, key=kept), bool(keeping)
+
+
+def test_it_chooses_as_the_rules_that_it_replaces():
+    """On grids of scores with many ties."""
+    rng, kinds = np.random.default_rng(0), set()
+    for _ in range(500):
+        forget, retain, general = (
+            rng.choice(choices, 6).tolist()
+            for choices in ([0.0, 0.1, 0.2, 0.5], [0.5, 0.7, 0.75, 0.8, 0.85], [0.8, 0.85, 0.9])
+        )
+        settings = tried(forget, retain, general)
+        vanilla = {"forget": 1.0, "retain": rng.choice([0.8, 0.85, 0.99]), "general": 0.88}
+        for rule, old in ((KVW_RULE, replication), (SPARING_RULE, least_squares)):
+            found = choose(settings, vanilla, rule)
+            assert found == old(settings, vanilla), (settings, vanilla, rule)
+            kinds.add((rule, found[1]))
+    assert len(kinds) == 4  # both rules, with and without a setting that keeps enough
+
+
+def test_the_headline_takes_the_best_of_layers_and_strengths():
+    """Each range of layers is compared with vanilla; of pairs, the one that forgets most."""
+    pairs = {((0, 3), 16.0): (0.7, 0.95), ((0, 3), 32.0): (0.6, 0.92), ((0, 3), 48.0): (0.5, 0.89),
+             ((1, 3), 32.0): (0.65, 0.93), ((0, 2), 48.0): (0.62, 0.9)}  # fmt: skip
+    settings = {pair: {"forget": f, "retain": r} for pair, (f, r) in pairs.items()}
+    assert choose(settings, VANILLA) == (((0, 3), 32.0), True)
+
+
+def test_nothing_tried_nothing_chosen():
+    with pytest.raises(ValueError, match="nothing was tried"):
+        choose({}, VANILLA)

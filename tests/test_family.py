@@ -1,0 +1,410 @@
+"""The family: every part by hand, and KVW as the point of the family that it is said to be."""
+
+import json
+from dataclasses import asdict, replace
+from functools import cache
+
+import pytest
+import tiny
+import torch
+from torch.nn import functional as F
+
+from kvw_minimal.batches import answer_batches
+from kvw_minimal.coefficients import measure_questions
+from kvw_minimal.edits import Columns
+from kvw_minimal.methods import METHODS, family
+from kvw_minimal.methods.family import (
+    CONTRASTS,
+    NAMED,
+    SCORES,
+    SHAPES,
+    Rows,
+    Setting,
+    TooMuch,
+    at_mass,
+    make,
+    prepare,
+    record,
+    recorded,
+    setting_of,
+    sides,
+)
+from kvw_minimal.methods.steps import linear_maps
+from kvw_minimal.models import columns, find_projections
+from kvw_minimal.positions import POSITIONS, kinds_of_positions
+from kvw_minimal.questions import Question
+from kvw_minimal.schedules import one_pass, published
+from kvw_minimal.strangers.people import load_people
+from kvw_minimal.strangers.questions import about, general
+from kvw_minimal.task import Task
+
+
+@cache
+def small() -> tuple[Task, list[str], list[Question]]:
+    """A tiny random LLaVA and questions about six people and a portrait, all recorded."""
+    world = load_people()
+    people = list(world.people)[:6]
+    known, portrait = about(world, people), general(world)[:3]
+    task = Task(tiny.llava(3), tiny.processor(), known[:1], known[1:], portrait, batch_size=16)
+    prepare(task, [*known, *portrait])
+    return task, people, [*known, *portrait]
+
+
+def task_of(forget: list[str], retain: list[str] | None = None) -> Task:
+    """Some of the six are to be forgotten; the rows are those of `small`."""
+    task, people, asked = small()
+    retain = [person for person in people if person not in forget] if retain is None else retain
+    return replace(task, forget=[q for q in asked if q.person in forget],
+                   retain=[q for q in asked if q.person in retain])  # fmt: skip
+
+
+def rows_of(score: str, positions: str) -> Rows:
+    task, _, asked = small()
+    return recorded(task, score, positions, asked)
+
+
+# --- what is recorded ------------------------------------------------------------------------
+
+
+def test_absolute_at_answer_positions_is_the_knowledge_coefficient():
+    task, people, asked = small()
+    known = [q for q in asked if q.person in people]
+    known = measure_questions(task.model, tiny.processor(), known)
+    mine = rows_of("absolute", "answer").where(lambda q: q.person in people)
+    assert torch.allclose(mine.mean(), known.pooled(), atol=1e-5)
+    assert torch.allclose(mine.per_person(), known.per_person(), atol=1e-5)
+    assert mine.tokens.sum() == known.tokens.sum()
+
+
+def test_positions_are_what_they_say():
+    """Fact positions predict the tokens of the value and nothing else; the rest add up."""
+    task, _, asked = small()
+    model, processor = task.model, tiny.processor()
+    for batch in answer_batches(processor, asked, 8):
+        kinds = kinds_of_positions(model, processor, batch, asked)
+        attended = batch.inputs["attention_mask"].bool()
+        assert torch.equal(kinds["text"] | kinds["image"], attended)
+        assert not (kinds["text"] & kinds["image"]).any()
+        assert not (kinds["fact"] & ~kinds["answer"]).any()
+        for i, row in enumerate(batch.rows):
+            said = batch.inputs["input_ids"][i, 1:][kinds["fact"][i, :-1]]
+            assert processor.tokenizer.decode(said).strip() == asked[row].value
+            assert kinds["image"][i].sum() == (16 if asked[row].image else 0)
+    assert set(kinds) == set(POSITIONS)
+
+
+def test_square_and_positive_by_hand():
+    """One question, one layer, through a hook written out here."""
+    task, _, asked = small()
+    model = task.model
+    (batch,) = answer_batches(tiny.processor(), asked[:1], 1)
+    seen = []
+    projection = list(find_projections(model).values())[1]
+    handle = projection.register_forward_hook(lambda module, x, y: seen.append(x[0]))
+    with torch.no_grad():
+        model(**batch.inputs)
+    handle.remove()
+    h = seen[0][0][batch.predicts[0]]  # [answer tokens, d_ff]
+    expected = {"absolute": h.abs(), "square": h**2, "positive": h.clamp(min=0)}
+    for score, each in expected.items():
+        assert torch.allclose(rows_of(score, "answer").sums[0, 1], each.sum(0), atol=1e-5)
+
+
+def test_fisher_is_the_squared_derivative_by_the_gate():
+    """Finite differences of the loss of a text question by the factor before one vector."""
+    asked = about(load_people(), ["p000"], modalities=("text",))[:1]
+    (batch,) = answer_batches(tiny.processor(), asked, 1)
+    gold = batch.labels[:, 1:][batch.predicts[:, :-1]]
+    model = tiny.llava(3, torch.float64)
+    task = Task(model, tiny.processor(), asked, [])
+    found = record(task, asked, ("fisher",), ("text",))["fisher", "text"]
+    layer, unit, step = 2, 7, 0.1  # norms compute in float32: a smaller step would be noise
+    column = columns(list(find_projections(model).values())[layer])[:, unit]
+    before, losses = column.clone(), []
+    for factor in (1 + step, 1 - step):
+        column.copy_(before * factor)
+        with torch.no_grad():
+            logits = model(**batch.inputs).logits[batch.predicts]
+        losses.append(F.cross_entropy(logits, gold, reduction="sum"))
+    column.copy_(before)
+    slope = (losses[0] - losses[1]) / (2 * step)
+    assert found.tokens.tolist() == [1.0]
+    assert found.sums[0, layer, unit].item() == pytest.approx(slope.item() ** 2, rel=1e-2)
+
+
+def test_recording_leaves_no_trace():
+    task, _, asked = small()
+    model = task.model
+    before = {n: (w.clone(), w.requires_grad) for n, w in model.named_parameters()}
+    record(task, asked[:4], SCORES, ("answer",))
+    for name, weight in model.named_parameters():
+        assert torch.equal(weight, before[name][0]) and weight.requires_grad == before[name][1]
+        assert weight.grad is None
+    assert not any(m._forward_pre_hooks for m in linear_maps(model).values())
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("score", ["absolute", "fisher"])
+def test_recording_that_fails_leaves_no_trace_either(score, error, monkeypatch):
+    task, _, asked = small()
+    calls, own = [], family.kinds_of_positions
+
+    def fails(*given):
+        calls.append(1)
+        if len(calls) == 2:
+            raise error
+        return own(*given)
+
+    monkeypatch.setattr(family, "kinds_of_positions", fails)
+    flags = [weight.requires_grad for weight in task.model.parameters()]
+    with pytest.raises(error):
+        record(task, asked[:8], (score,), ("answer",), batch_size=2)
+    assert [weight.requires_grad for weight in task.model.parameters()] == flags
+    assert all(weight.grad is None for weight in task.model.parameters())
+    assert not any(m._forward_pre_hooks for m in linear_maps(task.model).values())
+
+
+def count_records(monkeypatch) -> list[int]:
+    """How many questions are recorded from now on, call by call."""
+    calls, own = [], family.record
+
+    def counted(task, questions, *rest, **more):
+        calls.append(len(questions))
+        return own(task, questions, *rest, **more)
+
+    monkeypatch.setattr(family, "record", counted)
+    return calls
+
+
+def test_what_was_prepared_is_not_recorded_again(monkeypatch):
+    """Neither for a subset, nor for another request, another seed, or another setting."""
+    calls, (task, people, asked) = count_records(monkeypatch), small()
+    whole = recorded(task, "square", "answer", asked)
+    some = recorded(task, "square", "answer", asked[3:9])
+    assert some.questions == tuple(asked[3:9]) and torch.equal(some.sums, whole.sums[3:9])
+    make(Setting(), task_of(people[:2]))
+    make(Setting(score="fisher", positions="text", general=True), task_of(people[3:]))
+    make(Setting(), replace(task_of(people[:1]), seed=9))
+    METHODS["family"].edit(task_of(people[4:]), {"score": "positive"})
+    make(Setting(), task_of(people[:2]).sham(0))
+    assert calls == []
+
+
+def test_what_was_not_prepared_is_recorded_once(monkeypatch):
+    calls, (task, _, asked) = count_records(monkeypatch), small()
+    fresh = replace(task, kept={})
+    first = recorded(fresh, "absolute", "answer", asked[:6])
+    assert recorded(fresh, "absolute", "answer", asked[:6]).questions == first.questions
+    assert recorded(fresh, "absolute", "answer", asked[2:4]).questions == tuple(asked[2:4])
+    assert calls == [6]
+    recorded(fresh, "absolute", "text", asked[2:4])  # other positions are not there yet
+    recorded(fresh, "absolute", "answer", asked[4:8])  # nor are some of these questions
+    assert calls == [6, 2, 4]
+
+
+def test_prepared_rows_are_those_that_are_recorded_on_their_own():
+    task, _, asked = small()
+    alone = record(task, asked[2:7], ("absolute", "fisher"), ("answer", "image"))
+    for (score, positions), rows in alone.items():
+        together = task.kept["rows", score, positions]
+        torch.testing.assert_close(rows.sums, together.sums[2:7], rtol=1e-3, atol=1e-5)
+        assert torch.equal(rows.tokens, together.tokens[2:7])
+
+
+# --- contrasts and shapes --------------------------------------------------------------------
+
+
+def hand(values: list[list[float]], people: str) -> Rows:
+    """One layer; one question a row, one token each."""
+    questions = tuple(Question(f"{i}", person, "job", "text", "?", "!", "!")
+                      for i, person in enumerate(people))  # fmt: skip
+    return Rows(torch.tensor(values)[:, None], torch.ones(len(values)), questions, "made up")
+
+
+FORGET = [[2.0, 1.0, 4.0], [2.0, 1.0, 0.0]]
+RETAIN = [[1.0, 1.0, 2.0], [1.0, 3.0, 1.0], [1.0, 2.0, 0.0]]
+
+
+def test_contrasts_by_hand():
+    forget, retain = hand(FORGET, "ab"), hand(RETAIN, "cde")
+    found = {name: between(forget, retain)[0] for name, between in CONTRASTS.items()}
+    log = torch.tensor([2.0, 1.0, 2.0]).log() - torch.tensor([1.0, 2.0, 1.0]).log()
+    assert torch.allclose(found["log ratio"], log.clamp(min=0), atol=1e-5)
+    assert torch.allclose(found["difference"], torch.tensor([1.0, 0.0, 1.0]) / (4 / 3))
+    assert found["t over people"][1] == 0
+    assert found["t over people"][0] > 1e3  # no spread at all on either side
+    t = (2 - 1) / (1 / 3 + 8 / 2) ** 0.5
+    assert found["t over people"][2] == pytest.approx(t)
+    high = torch.tensor([1.0, 2.8, 1.8])  # a tenth of the way below the largest of three
+    assert torch.allclose(found["quantile"],
+                          (torch.tensor([2.0, 1.0, 2.0]) / high).log().clamp(min=0),
+                          atol=1e-5)  # fmt: skip
+
+
+def test_squared_gradients_are_not_drowned_by_epsilon():
+    little = 1e-16
+    forget, retain = hand(FORGET, "ab"), hand(RETAIN, "cde")
+    tiny_forget, tiny_retain = (replace(r, sums=r.sums * little) for r in (forget, retain))
+    for name, between in CONTRASTS.items():
+        if name != "t over people":  # its floor is absolute, for people without any spread
+            whole, small_one = between(forget, retain), between(tiny_forget, tiny_retain)
+            assert torch.allclose(whole, small_one, atol=1e-4), name
+
+
+def test_shapes_by_hand():
+    contrasts = torch.tensor([[0.0, 0.1, 0.4], [0.2, 0.0, 0.8]])
+    third = {name: shape(contrasts, 1 / 3).flatten().tolist() for name, shape in SHAPES.items()}
+    assert third["power law"] == contrasts.flatten().tolist()
+    assert third["top"] == pytest.approx([0, 0, 0.4, 0, 0, 0.8])
+    assert third["zero"] == [0, 0, 1, 0, 0, 1]
+    assert third["threshold"] == pytest.approx([0, 0, 0.2, 0, 0, 0.6])
+    untouched = SHAPES["zero"](torch.zeros(2, 3), 0.5)
+    assert not untouched.any()  # nothing to choose from: nothing is chosen
+
+
+# --- settings --------------------------------------------------------------------------------
+
+
+def test_kvw_in_one_pass_is_the_default():
+    _, people, _ = small()
+    task = task_of(people[:2])
+    sides_of = [measure_questions(task.model, tiny.processor(), side)
+                for side in (task.forget, task.retain)]  # fmt: skip
+    chapter = one_pass(task.model, *sides_of, strength=32.0)
+    assert NAMED["KVW one pass"] == Setting()
+    for mine in (make(Setting(), task), METHODS["family"].edit(task)[0],
+                 METHODS["KVW one pass"].edit(task, {"strength": 32.0})[0]):  # fmt: skip
+        assert torch.allclose(mine.contrast, chapter.contrast, atol=1e-4)
+        assert torch.allclose(mine.gates, chapter.gates, atol=1e-4)
+        assert mine.strength == chapter.strength and mine.fingerprint == chapter.fingerprint
+        assert mine.schedule == "one pass" and (mine.gates < 1).any()
+
+
+def test_kvw_as_published_is_a_setting():
+    """One question a batch, on weights that are weakened on the way."""
+    _, people, _ = small()
+    task = task_of(people[:1])
+    retain = measure_questions(task.model, tiny.processor(), task.retain)
+    batches = answer_batches(tiny.processor(), task.forget, 1)
+    owners = [q.person for q in task.forget]
+    slow = published(task.model, batches, owners, retain, strength=6.5)
+    found = make(NAMED["KVW published"], task)
+    assert found.notes["batches"] == slow.notes["batches"] == len(batches)
+    # the two shuffle lists of another order: layer 0, which no gate moves, must agree exactly
+    assert torch.allclose(found.contrast[0], slow.contrast[0], atol=1e-4)
+    assert found.contrast.mean() == pytest.approx(slow.contrast.mean().item(), rel=0.02)
+    assert found.contrast[2].max() > make(NAMED["KVW one pass"], task).contrast[2].mean()
+
+
+def test_named_settings_are_the_methods_that_have_a_file_of_their_own():
+    _, people, _ = small()
+    task = task_of(people[:2])
+    for name, settings in (("random columns", {"strength": 32.0}),
+                           ("selective pruning", {"share": 0.25})):  # fmt: skip
+        own, mine = METHODS[name].edit(task, settings)[0], make(NAMED[name], task)
+        if name == "random columns":
+            assert torch.allclose(own.contrast, mine.contrast, atol=1e-4)
+        else:  # pruning also takes vectors that the retain set calls more: the family does not
+            assert ((mine.gates == 0) <= (own.gates == 0)).all()
+
+
+def test_where_and_whose():
+    _, people, _ = small()
+    task = task_of(people[:2])
+    upper = make(Setting(layers=(1, 2)), task)
+    assert not upper.contrast[0].any() and upper.contrast[1:].any()
+    image, text = (make(Setting(modalities=(m,)), task) for m in ("image", "text"))
+    both = make(Setting(apart=True), task)
+    assert torch.allclose(both.contrast, image.contrast + text.contrast, atol=1e-5)
+    asked_f, reference = sides(Setting(), task)
+    assert {q.person for q in asked_f.questions} == set(people[:2])
+    assert {q.person for q in reference.questions} == set(people[2:])
+    _, wider = sides(Setting(general=True), task)
+    assert {q.person for q in wider.questions} - set(people) != set()
+    _, few = sides(Setting(), task_of(people[:2], people[2:3]))
+    assert {q.person for q in few.questions} == set(people[2:3])
+
+
+def test_shuffled_gates_have_the_same_strength():
+    _, people, _ = small()
+    task = task_of(people[:2])
+    straight, dealt = make(Setting(), task), make(NAMED["random columns"], task)
+    assert torch.equal(dealt.contrast.sort(1).values, straight.contrast.sort(1).values)
+    assert not torch.equal(dealt.contrast, straight.contrast)
+    assert not torch.equal(make(NAMED["random columns"], replace(task, seed=1)).contrast,
+                           dealt.contrast)  # fmt: skip
+
+
+def test_batches_leave_the_model_as_it_was():
+    _, people, _ = small()
+    task = task_of(people[:1])
+    before = {name: weight.clone() for name, weight in task.model.state_dict().items()}
+    edit = make(Setting(batch=7, epochs=2), task)
+    assert edit.notes["batches"] == 4
+    assert all(torch.equal(before[name], w) for name, w in task.model.state_dict().items())
+
+
+@pytest.mark.parametrize("setting", [Setting(), Setting(contrast="difference", shape="top"),
+                                     Setting(score="fisher", shape="threshold")])  # fmt: skip
+def test_a_mass_is_what_is_taken_on_average(setting):
+    _, people, _ = small()
+    edit = make(setting, task_of(people[:2]))
+    for mass in (0.01, 0.05):
+        assert 1 - at_mass(edit, mass).gates.mean() == pytest.approx(mass, rel=1e-3)
+    for mass in (0.0, -0.1, 1.0, (edit.contrast > 0).float().mean() + 1e-6):
+        with pytest.raises(TooMuch, match="cannot take"):
+            at_mass(edit, mass)
+    with pytest.raises(ValueError, match="cannot change its strength"):
+        at_mass(replace(edit, schedule="published"), 0.01)
+
+
+def test_the_method_takes_a_mass_or_a_share():
+    _, people, _ = small()
+    task = task_of(people[:2])
+    edit, _ = METHODS["family"].edit(task, {"mass": 0.02})
+    assert 1 - edit.gates.mean() == pytest.approx(0.02, rel=1e-3)
+    closed, _ = METHODS["family"].edit(task, {"shape": "zero", "mass": 0.125})
+    assert (closed.gates == 0).float().mean() == pytest.approx(0.125)
+    assert edit.notes["settings"] == {"mass": 0.02}
+
+
+@pytest.mark.parametrize("setting", [*NAMED.values(), Setting(layers=(0, 2), modalities=("text",))])
+def test_a_setting_comes_back_from_json(setting):
+    assert setting_of(json.loads(json.dumps(asdict(setting)))) == setting
+    with pytest.raises(ValueError, match="no setting \\['loud'\\]"):
+        setting_of(asdict(setting) | {"loud": 1})
+
+
+def test_every_setting_has_a_name_in_the_method():
+    (default,) = METHODS["family"].grid
+    assert default == asdict(Setting()) | {"mass": 0.0}
+
+
+def test_bad_settings_are_refused():
+    task, people, asked = small()
+    with pytest.raises(ValueError, match="no 'loud'; there are absolute"):
+        Setting(score="loud")
+    with pytest.raises(ValueError, match="share is in"):
+        Setting(share=0.0)
+    with pytest.raises(ValueError, match="modalities"):
+        Setting(modalities=())
+    with pytest.raises(ValueError, match="p001 cannot be both"):
+        mine = [q for q in asked if q.person in people[:2]]
+        make(Setting(), replace(task, forget=mine[:20], retain=mine[20:]))
+    with pytest.raises(ValueError, match="no question has a token"):
+        make(Setting(positions="image", modalities=("text",)), task_of(people[:2]))
+    with pytest.raises(ValueError, match="reference is empty"):
+        make(Setting(), task_of(people[:2], []))
+    with pytest.raises(ValueError, match="another model"):
+        make(Setting(), replace(task_of(people[:2]), model=tiny.llava(4)))
+    with pytest.raises(ValueError, match="no \\['loud'\\]"):
+        record(task, asked[:2], ("loud",))
+
+
+def test_rows_of_an_edited_model_are_refused():
+    _, people, _ = small()
+    task = task_of(people[:2])
+    edit = make(Setting(), task)
+    assert isinstance(edit, Columns)
+    with edit.on(task.model), pytest.raises(ValueError, match="edited"):
+        make(Setting(), task)

@@ -1,0 +1,281 @@
+"""Stored numbers are known by behaviour: what changes a number is seen, all else is not."""
+
+import ast
+import copy
+import json
+from pathlib import Path
+
+import break_things
+import pandas as pd
+import pytest
+from break_things import BREAKS, change, copy_of_the_package, moved_in
+
+from kvw_minimal import scores
+from kvw_minimal.laboratory import behaviour, freshness, needs, plans, summary_files, vectors
+from kvw_minimal.methods import METHODS, family
+from kvw_minimal.models import fingerprint
+from kvw_minimal.positions import POSITIONS
+from kvw_minimal.schedules import SCHEDULES
+from kvw_minimal.strangers.people import load_people
+
+TRIED = (
+    "mask: two before", "epsilon: a million times larger", "layers: the last one left out",
+    "coefficients: signed", "schedule: one order for all epochs", "sham: from everybody's group",
+    "family: a quantile of .5", "NPO: no reference", "choice: half of retain is enough",
+    "panel of smol: 60 instead of 80 of the others", "ROUGE-L: without stems",
+)  # fmt: skip
+SCORED = ("metric:", "spoken:", "read", "reading", "generation", "free answers", "data: aloud",
+          "quality and utility", "interval")  # fmt: skip
+#: what a reader may add, and where
+ADDED = {
+    "methods/family.py": '\n\nCONTRASTS["root"] = lambda f, r: log_ratio(f, r).sqrt()\n'
+                         'SHAPES["half"] = lambda contrasts, share: contrasts / 2\n',
+    "scores.py": '\n\n@metric("first_letter")\ndef first_letter(said: str, gold: str) -> float:\n'
+                 "    return float(said[:1] == gold[:1])\n",
+    "methods/mine.py": "from .kvw import kvw_one_pass\nfrom .registry import every, method\n\n\n"
+                       '@method("mine", source="a reader", grid=every(strength=(1.0, 2.0)))\n'
+                       "def mine(task, settings, cost):\n"
+                       "    return kvw_one_pass(task, settings, cost)\n",
+}  # fmt: skip
+NEW = ["method: mine", "metric: first_letter", "contrast: root", "shape: half"]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory) -> dict[str, list[str]]:
+    """What moves in copies of the package: unparsed, broken, added to."""
+    root, copies = tmp_path_factory.mktemp("copies").resolve(), {}
+
+    def new(name: str, *names: str) -> Path:
+        folder = root / name.replace(" ", "-").replace(":", "")
+        folder.mkdir()
+        copies[folder], folders[name] = names, folder
+        return copy_of_the_package(folder, tests=False) / "kvw_minimal"
+
+    folders: dict[str, Path] = {}
+    for path in new("unparsed").rglob("*.py"):
+        path.write_text(ast.unparse(ast.parse(path.read_text(encoding="utf-8"))), encoding="utf-8")
+    for broken in BREAKS:
+        if broken.name in TRIED:
+            more = SCORED if broken.name.startswith("ROUGE") else ()
+            change(new(broken.name, *broken.vectors, *more).parent, broken)
+    package = new("added", "contrast:", "shape:", "metric:", "method: family",
+                  "method: KVW one pass", *NEW)  # fmt: skip
+    for file, text in ADDED.items():
+        with (package / file).open("a", encoding="utf-8") as source:
+            source.write(text)
+    result = moved_in(copies)
+    return {name: result[folder] for name, folder in folders.items()}
+
+
+def row(**other) -> dict:
+    """A row of an experiment with everything that is usual."""
+    trial = plans.KVW
+    text = json.dumps({"data": {"people": 5, "aloud": False, "proxy": "everyone else"}}
+                      | family.asdict(trial) | {"mass": 0.0})  # fmt: skip
+    return {"experiment": "ablations-pocket", "subject": "pocket", "method": "family",
+            "settings": text, "group": "A", "made_for": "edit", "draw": 0, "set": "forget",
+            "question": None, "person": "p078", "modality": "text", "metric": "exact_match",
+            "total": 1.0, "n": 7} | other  # fmt: skip
+
+
+def with_setting(**other) -> dict:
+    return row(settings=json.dumps(json.loads(row()["settings"]) | other))
+
+
+def made(rows: pd.DataFrame, **other) -> dict:
+    """Their provenance, made just now."""
+    return {"data": load_people().checksum[:16], "models": {"pocket": "1", "smol": "2"},
+            "behaviour": freshness.digests_for(rows), "command": "run it"} | other  # fmt: skip
+
+
+def stale(rows: pd.DataFrame, provenance: dict | None = None, **how) -> list[bool]:
+    return freshness.stale(rows, provenance or made(rows), **how)[0].tolist()
+
+
+# --- behaviour ---------------------------------------------------------------------------------
+
+
+def test_behaviour_is_as_stored_in_whatever_shape_the_code_is(found):
+    assert found["unparsed"] == []
+
+
+@pytest.mark.parametrize("name", TRIED)
+def test_a_break_moves_the_vectors_that_it_names(found, name: str):
+    (broken,) = [each for each in BREAKS if each.name == name]
+    assert set(broken.vectors) <= set(found[name])
+
+
+def test_rouge_moves_what_is_scored_by_rouge_and_nothing_else(found):
+    moved = found["ROUGE-L: without stems"]
+    assert {"metric: rouge_l", "metric: rouge_l_recall"} <= set(moved)
+    assert set(moved) <= {"metric: rouge_l", "metric: rouge_l_recall", "spoken: rouge_l"}
+    content = summary_files.read_summary("headline", fresh=False)
+    rows = needs.as_rows("headline", content)
+    marked = stale(rows, moved=moved)
+    assert marked == (rows["metric"] == "rouge_l").tolist()
+    assert any(marked)
+
+
+def test_whoever_adds_a_gate_a_metric_or_a_method_makes_nothing_stale(found):
+    assert sorted(found["added"]) == sorted(NEW)
+
+
+def test_every_entry_of_a_registry_has_its_vector_and_it_is_stored():
+    names = set(vectors.registered())
+    for kind, entries in (("method", METHODS), ("metric", scores.METRICS), ("score", family.SCORES),
+                          ("contrast", family.CONTRASTS), ("shape", family.SHAPES),
+                          ("positions", POSITIONS), ("schedule", SCHEDULES)):  # fmt: skip
+        assert {f"{kind}: {entry}" for entry in entries} <= names
+    axes = ("score", "positions", "contrast", "shape")
+    settings = {*vars(plans.KVW), "mass"} - set(axes)
+    assert {f"setting: {name}" for name in settings} <= names
+    assert names == set(freshness.stored())
+
+
+def test_an_entry_without_a_stored_vector_is_found(monkeypatch):
+    monkeypatch.setitem(scores.METRICS, "new", lambda said, gold: 1.0)
+    assert behaviour.moved(["metric: new"]) == ["metric: new"]
+    with pytest.raises(KeyError, match="results renew"):
+        freshness.digests_for(pd.DataFrame([row(metric="new")]))
+    monkeypatch.setitem(scores.METRICS, "odd", lambda tea, leaves: 1.0)
+    with pytest.raises(ValueError, match="takes tea, leaves"):
+        behaviour.moved(["metric: odd"])
+
+
+def test_renewing_leaves_what_did_not_move_as_it_is(tmp_path, monkeypatch):
+    path, names = tmp_path / "behaviour.json", ("interval", "streams")
+    monkeypatch.setattr(behaviour, "registered",
+                        lambda: {name: vectors.registered()[name] for name in names})  # fmt: skip
+    assert behaviour.renew(path) == list(names)
+    before = json.loads(path.read_text())
+    before["interval"][0][0] *= 1 + 1e-6  # rounding of another processor
+    before["streams"][2][0] += 1
+    before["gone"] = 1
+    path.write_text(json.dumps(before))
+    assert behaviour.renew(path) == ["streams", "gone"]
+    assert json.loads(path.read_text())["interval"] == before["interval"]
+
+
+def test_integers_and_texts_are_compared_to_the_letter_and_floats_are_not():
+    assert behaviour.same({"a": [1, "x", 0.5]}, {"a": [1, "x", 0.50004]})
+    for other in ({"a": [2, "x", 0.5]}, {"a": [1, "y", 0.5]}, {"a": [1, "x", 0.501]},
+                  {"a": [1, "x"]}, {"b": [1, "x", 0.5]}, {"a": [1.0, "x", 0.5]}):  # fmt: skip
+        assert not behaviour.same({"a": [1, "x", 0.5]}, other)
+
+
+# --- what is stale -----------------------------------------------------------------------------
+
+
+def test_a_row_needs_the_parts_that_its_setting_is_made_of():
+    own = needs.needs(with_setting(shape="top", layers=[0, 1], data={"proxy": "twenty others"}))
+    assert {"shape: top", "setting: layers", "data: proxy", "metric: exact_match",
+            "panel: pocket"} <= own  # fmt: skip
+    assert not {"shape: power law", "setting: batch", "data: seed", "sham", "method: SSD"} & own
+    assert "method: SSD" in needs.needs(row(method="SSD", settings='{"alpha": 2.0, "limit": 1.0}'))
+    vanilla = needs.needs(with_setting(strength=0.0))
+    assert not any(name.startswith(("method", "shape", "setting")) for name in vanilla)
+
+
+@pytest.mark.parametrize(("vector", "expected"), [
+    ("shape: top", [False, True, False, False, False, False]),
+    ("sham", [False, False, True, False, False, False]),
+    ("panel: smol", [False, False, False, True, False, False]),
+    ("metric: well_formed", [False, False, False, False, True, False]),
+    ("method: SSD", [False, False, False, False, False, True]),
+    ("answer mask", [True] * 6),
+    ("metric: choice", [False] * 6),
+])  # fmt: skip
+def test_a_moved_vector_makes_those_rows_stale_that_need_it(vector: str, expected: list[bool]):
+    rows = pd.DataFrame([
+        row(), with_setting(shape="top"), row(made_for="sham"),
+        row(experiment="ablations-smol", subject="smol"), row(metric="well_formed"),
+        row(method="SSD", settings="{}"),
+    ])  # fmt: skip
+    assert stale(rows) == [False] * 6
+    assert stale(rows, moved=[vector]) == expected
+    older = made(rows)
+    older["behaviour"] = {name: "0" if name == vector else digest
+                          for name, digest in older["behaviour"].items()}  # fmt: skip
+    assert stale(rows, older) == expected
+    if any(expected):
+        with pytest.raises(ValueError, match=f"{vector!r} has moved.*run it"):
+            freshness.check_rows(rows, older)
+    else:
+        freshness.check_rows(rows, older)
+
+
+@pytest.mark.parametrize("part", ["vision_tower", "multi_modal_projector", "self_attn.q_proj"])
+def test_another_model_makes_its_rows_stale_whichever_part_is_another(part: str):
+    model = copy.deepcopy(vectors.tiny()[0])
+    prints = {"pocket": fingerprint(model), "smol": "2"}
+    rows = pd.DataFrame([row(), row(experiment="ablations-smol", subject="smol"),
+                         row(experiment="precision", subject="pocket, bfloat16")])  # fmt: skip
+    own = made(rows, models=prints)
+    assert stale(rows, own, models=prints) == [False] * 3
+    for name, weight in model.named_parameters():
+        if part in name:
+            weight.data.zero_()
+    assert stale(rows, own, models=prints | {"pocket": fingerprint(model)}) == [True, False, True]
+
+
+def test_other_data_make_everything_stale():
+    rows = pd.DataFrame([row(), row(metric="probability")])
+    assert stale(rows, made(rows, data="0")) == [True, True]
+
+
+def test_another_plan_makes_its_part_stale():
+    text = plans.plan_of("ablations-smol").text()
+    keys = [trials[0] for trials in text["lists"]["strength"].values()][:3]
+    rows = pd.DataFrame([
+        row(experiment="ablations-smol", subject="smol", settings=key.partition(" ")[2], set=part)
+        for key in keys for part in ("forget", "retain")
+    ])  # fmt: skip
+    own = made(rows, plan=[text])
+    assert stale(rows, own, plans=[text]) == [False] * 6
+
+    def changed(change) -> list[bool]:
+        other = copy.deepcopy(text)
+        change(other)
+        return stale(rows, own, plans=[other])
+
+    def another_grid(plan: dict) -> None:
+        for trials in plan["lists"].values():
+            for label, each in trials.items():
+                trials[label] = [key for key in each if key != keys[1]]
+
+    def fewer_asked(plan: dict) -> None:
+        plan["sets"]["A"]["retain"] = [60, "0"]
+
+    assert changed(another_grid) == [False, False, True, True, False, False]
+    assert changed(fewer_asked) == [False, True] * 3
+    assert changed(lambda plan: plan.update(free_tokens=3)) == [True] * 6
+    assert changed(lambda plan: plan["rule"].update(kept=0.5)) == [False] * 6  # nothing is tuned
+
+
+def test_another_rule_of_choice_concerns_what_it_chose():
+    text = plans.plan_of("ablations-pocket").text()
+    several, one = text["lists"]["gate"]["KVW one pass"][0], text["lists"]["strength"]["G = 1"][0]
+    rows = pd.DataFrame([row(settings=key.partition(" ")[2], group=group)
+                         for key in (several, one) for group in ("A", "tuning-1")])  # fmt: skip
+    other = copy.deepcopy(text)
+    other["rule"]["kept"] = 0.5
+    own = made(rows, plan=[text])
+    assert stale(rows, own, plans=[other]) == [True, False, False, False]
+
+
+def test_the_ledger_knows_every_summary_and_none_is_stale():
+    ledger = json.loads(freshness.LEDGER.read_text(encoding="utf-8"))
+    assert set(ledger) == set(summary_files.FILES) == set(needs.SUMMARIES)
+    for name in summary_files.FILES:
+        summary_files.read_summary(name)
+
+
+# --- the breaks --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("broken", BREAKS, ids=lambda broken: broken.name)
+def test_a_break_fits_the_source_and_names_what_there_is(broken):
+    source = (break_things.ROOT / "kvw_minimal" / broken.file).read_text(encoding="utf-8")
+    assert source.count(broken.old) == 1
+    assert all((Path(__file__).parent / f"test_{guard}.py").is_file() for guard in broken.guards)
+    assert set(broken.vectors) <= set(vectors.registered())

@@ -1,0 +1,592 @@
+"""The methods: losses by hand, masks, pictures, what may change, what it costs, no trace left.
+
+Each mistake that public code is known for has a test here that would catch it. What every method
+has to promise, whatever it does, is in `test_conformance.py`.
+"""
+
+import gc
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from torch.nn import functional as F
+
+from kvw_minimal.batches import IGNORED, answer_batches
+from kvw_minimal.edits import Columns
+from kvw_minimal.methods import METHODS, Method, family, fisher, gradients, registry, steps
+from kvw_minimal.methods.fisher import dampening, masked, salient
+from kvw_minimal.methods.losses import (
+    Said,
+    divergence,
+    negative_preference,
+    preference,
+    say,
+    sequence_loss,
+    token_loss,
+)
+from kvw_minimal.methods.registry import Cost, restored
+from kvw_minimal.methods.steps import (
+    DO_NOT_KNOW,
+    full_weights,
+    linear_maps,
+    low_rank,
+    make_steps,
+    mistaken,
+    unknowing,
+)
+from kvw_minimal.models import body, find_projections, fingerprint
+from kvw_minimal.schedules import one_pass
+from kvw_minimal.strangers.people import load_people
+from kvw_minimal.strangers.questions import about, general
+from kvw_minimal.strangers.tasks import sham_people
+from kvw_minimal.task import Task
+
+
+@pytest.fixture(scope="module", autouse=True)
+def frozen():
+    """Every edit collects garbage: not among all that has been imported."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    """One epoch of small steps, and a small sample for Fisher diagonals."""
+    for name, value in {"EPOCHS": 1, "EACH": 4}.items():
+        for module in (steps, fisher):
+            monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(fisher, "FISHER_RETAIN", 16)
+
+
+@cache
+def small_task(seed: int = 0) -> Task:
+    """One of the world's people asks a tiny random LLaVA to forget them; five others stay."""
+    world = load_people()
+    forget = world.forget_people("A", 5)[:1]
+    others = sham_people(world, 1, 0) + world.groups["B"][:4]
+    return Task(tiny.llava(seed), tiny.processor(), about(world, forget), about(world, others),
+                general(world)[:6], pool=world.groups["sham"])  # fmt: skip
+
+
+def some_settings(name: str) -> dict:
+    """Settings of a method's grid (or of the one that it is like) that change something."""
+    own = METHODS[name].like or name
+    grid = METHODS[own].grid
+    more = {"margin": 60.0} if own == "least squares" else {}  # a random model knows nothing
+    return (grid[0 if name == "SSD" else -1] | more) if grid else {}
+
+
+def edit_of(name: str, settings: dict | None = None, seed: int = 0):
+    """The edit of a method for the small task, and its cost."""
+    settings = some_settings(name) if settings is None else settings
+    return METHODS[name].edit(replace(small_task(), seed=seed), settings)
+
+
+def weights_of(model) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def changed(before: dict, model) -> set[str]:
+    return {name for name, tensor in model.state_dict().items()
+            if not torch.equal(before[name], tensor)}  # fmt: skip
+
+
+def said(seed: int = 0) -> Said:
+    """Three questions with 2, 1 and 3 answer tokens, over a vocabulary of five."""
+    logits = torch.randn(6, 5, generator=torch.Generator().manual_seed(seed))
+    return Said(logits, torch.tensor([0, 1, 2, 3, 4, 0]), torch.tensor([0, 0, 1, 2, 2, 2]))
+
+
+# --- losses ----------------------------------------------------------------------------------
+
+
+def test_losses_by_hand():
+    here = said()
+    log = here.logits.log_softmax(-1)
+    own = torch.stack([log[i, gold] for i, gold in enumerate(here.gold)])
+    assert torch.allclose(token_loss(here), -own.mean())
+    expected = -torch.stack([own[:2].sum(), own[2], own[3:].sum()])
+    assert torch.allclose(sequence_loss(here), expected)  # summed, not averaged, over an answer
+
+
+def test_divergence_is_a_mean_over_tokens():
+    """Not over batches of `[B, T, vocabulary]`, and in the direction KL(start || now)."""
+    start, now = said(0), said(1)
+    p, q = start.logits.softmax(-1), now.logits.softmax(-1)
+    by_hand = (p * (p / q).log()).sum(-1)  # [tokens]
+    assert torch.allclose(divergence(start, now), by_hand.mean())
+    assert divergence(start, start) == 0
+    twice = [Said(torch.cat([s.logits] * 2), s.gold, s.question) for s in (start, now)]
+    assert torch.allclose(divergence(*twice), by_hand.mean())
+
+
+def test_npo_by_hand_and_its_direction():
+    now, before = torch.tensor([1.0, 4.0]), torch.tensor([1.0, 2.0])
+    by_hand = -(2 / 0.5) * np.log([0.5, 1 / (1 + np.exp(-1.0))]).mean()
+    assert negative_preference(now, before, 0.5).item() == pytest.approx(by_hand, rel=1e-5)
+    assert negative_preference(now + 9, before, 0.5) < negative_preference(now, before, 0.5)
+
+
+def test_npo_becomes_gradient_ascent_as_beta_goes_to_zero():
+    """The limit of arXiv 2404.05868: the gradient of -NLL, summed over an answer."""
+    model, batch = tiny.build("llama"), tiny.random_batch()
+
+    def gradient(loss_of):
+        loss = loss_of(sequence_loss(say(model, [batch], Cost())))
+        return torch.cat([g.flatten() for g in torch.autograd.grad(loss, full_weights(model))])
+
+    before = sequence_loss(say(model, [batch], Cost())).detach() - 0.3  # the model has moved
+    ascent = gradient(lambda nll: -nll.mean())
+    small = gradient(lambda nll: negative_preference(nll, before, 1e-4))
+    large = gradient(lambda nll: negative_preference(nll, before, 3.0))
+    assert torch.allclose(small, ascent, rtol=1e-3, atol=1e-6)
+    assert large.norm() < 0.8 * ascent.norm()  # what has been forgotten already weighs less
+
+
+def test_preference_wants_the_other_answer_to_gain():
+    nll, other = torch.tensor([1.0, 1.0]), torch.tensor([5.0, 5.0])
+    level = preference(nll, nll, other, other, 0.1)
+    assert torch.allclose(level, torch.tensor(2 / 0.1 * np.log(2), dtype=torch.float32))
+    assert preference(nll, nll, other - 1, other, 0.1) < level
+    assert preference(nll + 1, nll, other, other, 0.1) < level
+    assert torch.allclose(
+        preference(nll + 1, nll, other, other, 0.1), negative_preference(nll + 1, nll, 0.1)
+    )
+
+
+def test_objectives_are_what_the_table_says():
+    """Each loss is put together from its parts once more, by hand, where start != now."""
+    task = small_task()
+    model, start = task.model, tiny.llava(1)
+    (step,) = make_steps(task, 1, update=unknowing)[:1]
+    settings = {"weight": 3.0}
+
+    def ask(who, batches):
+        return say(who, batches, Cost())
+
+    with torch.no_grad():
+        ce_f, ce_r = token_loss(ask(model, step.forget)), token_loss(ask(model, step.retain))
+        ce_u = token_loss(ask(model, step.update))
+        kl_r = divergence(ask(start, step.retain), ask(model, step.retain))
+        nll, nll0 = (sequence_loss(ask(who, step.forget)) for who in (model, start))
+        other, other0 = (sequence_loss(ask(who, step.update)) for who in (model, start))
+        gain = 0.1 * (nll - nll0)
+        expected = {
+            gradients.gradient_ascent: -ce_f,
+            gradients.gradient_difference: -ce_f + 3 * ce_r,
+            gradients.kl_minimisation: -ce_f + 3 * (ce_r + kl_r),
+            gradients.npo: -20 * F.logsigmoid(gain).mean() + 3 * ce_r,
+            gradients.idk: -20 * F.logsigmoid(gain - 0.1 * (other - other0)).mean() + 3 * ce_r,
+            gradients.llm_surgery: -ce_f + ce_u + 3 * kl_r,
+        }
+        for objective, value in expected.items():
+            found = objective(model, start, step, settings, Cost())
+            assert torch.allclose(found, value, rtol=1e-5), objective.__name__
+
+
+# --- what is learned from --------------------------------------------------------------------
+
+
+def test_answer_and_end_of_turn_are_supervised_and_the_prompt_is_not():
+    task = small_task()
+    tokenizer = tiny.processor().tokenizer
+    made = make_steps(task, 1, update=unknowing)
+    answers = {question.answer for question in task.known()}
+    for step in made:
+        for batch in [*step.forget, *step.retain, *step.update]:
+            for labels in batch.labels:
+                gold = labels[labels != IGNORED]
+                assert gold[-1] == tokenizer.eos_token_id
+                text = tokenizer.decode(gold[:-1]).strip()
+                assert text in answers | {DO_NOT_KNOW}
+        image, text = step.update
+        for batch in (image, text):
+            gold = batch.labels[0][batch.labels[0] != IGNORED]
+            assert tokenizer.decode(gold[:-1]).strip() == DO_NOT_KNOW
+
+
+def test_image_questions_keep_their_picture():
+    task = small_task()
+    for step in make_steps(task, 1, update=mistaken):
+        for image, text in (step.forget, step.update, step.retain):
+            assert image.inputs["pixel_values"].shape[0] == len(image.rows)
+            assert "pixel_values" not in text.inputs
+    model, batch = task.model, step.forget[0]
+    blank = replace(batch, inputs=batch.inputs | {"pixel_values": batch.inputs["pixel_values"] * 0})
+    with torch.no_grad():
+        assert token_loss(say(model, [batch], Cost())) != token_loss(say(model, [blank], Cost()))
+
+
+def test_update_answers_stand_beside_their_questions():
+    """Row for row the same prompt, and an answer that is not the taught one."""
+    task = small_task()
+    for step in make_steps(task, 1, update=mistaken):
+        for taught, told in zip(step.forget, step.update, strict=True):
+            for row in range(len(taught.rows)):
+                i, j = taught.rows.index(row), told.rows.index(row)
+                prompts = [b.inputs["input_ids"][k][: (b.labels[k] != IGNORED).nonzero()[0]]
+                           for b, k in ((taught, i), (told, j))]  # fmt: skip
+                assert torch.equal(*prompts)
+                golds = [b.labels[k][b.labels[k] != IGNORED].tolist()
+                         for b, k in ((taught, i), (told, j))]  # fmt: skip
+                assert golds[0] != golds[1]
+
+
+def test_steps_cover_the_forget_set_and_repeat_with_the_seed():
+    task = small_task()
+
+    def ids(seed):
+        made = make_steps(replace(task, seed=seed), 2)
+        return [batch.inputs["input_ids"] for s in made for batch in [*s.forget, *s.retain]]
+
+    first, again, other = ids(0), ids(0), ids(1)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert any(a.shape != b.shape or not torch.equal(a, b) for a, b in zip(first, other))  # noqa: B905
+    made = make_steps(task, 2)
+    assert sum(len(b.rows) for s in made for b in s.forget) == 2 * 14 * len(task.people)
+
+
+# --- what may change, and that nothing stays changed -----------------------------------------
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "oracle"])
+def test_a_method_changes_only_what_it_may_and_leaves_no_trace(name: str):
+    model = small_task().model
+    before, modules = weights_of(model), [name for name, _ in model.named_modules()]
+    flags = [weight.requires_grad for weight in model.parameters()]
+    edit, cost = edit_of(name)
+    assert changed(before, model) == set()
+    with edit.on(model):
+        inside = changed(before, model)
+        allowed = {f"{path}.weight" for path in linear_maps(model)}
+        assert inside <= allowed and bool(inside) == (name != "vanilla")
+        assert [path for path, _ in model.named_modules()] == modules  # LoRA is merged and gone
+        assert not model.training and all(p.grad is None for p in model.parameters())
+    assert changed(before, model) == set()
+    assert [weight.requires_grad for weight in model.parameters()] == flags
+    assert [path for path, _ in model.named_modules()] == modules
+    assert cost.seconds >= 0 and (cost.memory is None or cost.memory > -1)
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_weights_come_back_after_an_error(lora: bool):
+    model = tiny.llava()
+    before = weights_of(model)
+    with pytest.raises(RuntimeError, match="halfway"), restored(model):
+        if lora:
+            with low_rank(model, 0) as adapted, torch.no_grad():
+                for weight in adapted.parameters():
+                    weight.add_(1.0)
+                raise RuntimeError("halfway")
+        with torch.no_grad():
+            for weight in full_weights(model):
+                weight.add_(1.0)
+        raise RuntimeError("halfway")
+    assert changed(before, model) == set()
+    assert not any("lora" in name for name, _ in model.named_modules())
+
+
+def test_modes_and_flags_come_back_part_by_part():
+    """Somebody trains with a frozen eye in evaluation mode: so it must be found again."""
+    model = tiny.llava().train()
+    tower = model.model.vision_tower.eval().requires_grad_(False)
+    modes = {name: module.training for name, module in model.named_modules()}
+    with restored(model):
+        model.train().requires_grad_(True)
+    assert not tower.training and not any(w.requires_grad for w in tower.parameters())
+    assert model.training and model.get_input_embeddings().weight.requires_grad
+    assert {name: module.training for name, module in model.named_modules()} == modes
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_only_linear_maps_of_the_decoder_are_trained(lora: bool):
+    model = tiny.llava()
+    paths = set(linear_maps(model))
+    assert set(find_projections(model)) <= paths
+    assert len(paths) == 7 * tiny.LAYERS  # q, k, v, o, gate, up, down
+
+    def trained(who) -> set[str]:
+        names = [name for name, weight in who.named_parameters() if weight.requires_grad]
+        assert ("lora" in names[0]) == lora
+        return {name.removeprefix("base_model.model.").split(".lora_")[0].removesuffix(".weight")
+                for name in names}  # fmt: skip
+
+    with restored(model):
+        if lora:
+            with low_rank(model, 0) as adapted:
+                assert trained(adapted) == paths
+        else:
+            wanted = {id(weight) for weight in full_weights(model)}
+            assert trained(model) == paths
+            assert wanted == {id(w) for w in model.parameters() if w.requires_grad}
+
+
+def test_a_lora_is_what_was_trained():
+    """The edit adds exactly what the adapted model had: merged by hand, rank 8, scale 2."""
+    model = tiny.llava()
+    before, names = weights_of(model), list(linear_maps(model))
+    with low_rank(model, 0) as adapted:
+        with torch.no_grad():
+            for name, weight in adapted.named_parameters():
+                if "lora_B" in name:
+                    weight.normal_(std=0.1)
+        edit = steps.added(adapted, fingerprint(tiny.llava()))
+        merged = {}
+        for name in names:
+            layer = adapted.get_submodule(f"base_model.model.{name}")
+            a, b = (getattr(layer, f"lora_{side}")["default"].weight.data for side in "AB")
+            assert a.shape[0] == b.shape[1] == steps.RANK
+            merged[f"{name}.weight"] = before[f"{name}.weight"] + 2 * b @ a
+    assert changed(before, model) == set() and set(edit.factors) == set(merged)
+    with edit.on(model):
+        for name, expected in merged.items():
+            torch.testing.assert_close(model.get_parameter(name), expected)
+
+
+@pytest.mark.parametrize("name", ["NPO LoRA", "MMUnlearner", "random columns"])
+def test_a_method_repeats_with_its_seed(name: str):
+    model, found = small_task().model, []
+    for seed in (0, 0, 1):
+        with edit_of(name, seed=seed)[0].on(model):
+            found.append(weights_of(model))
+    assert all(torch.equal(found[0][key], found[1][key]) for key in found[0])
+    assert any(not torch.equal(found[0][key], found[2][key]) for key in found[0])
+
+
+# --- masks and Fisher information ------------------------------------------------------------
+
+
+def test_fisher_is_the_mean_of_squared_gradients_of_single_questions():
+    task = small_task()
+    model = task.model
+    questions = task.forget[:6]
+    found = fisher.fisher(model, answer_batches(tiny.processor(), questions, 4), Cost())
+    weights, singles = full_weights(model), answer_batches(tiny.processor(), questions, 1)
+    expected = [torch.zeros_like(weight) for weight in weights]
+    for batch in singles:
+        nll = sequence_loss(say(model, [batch], Cost())).sum()
+        for total, gradient in zip(expected, torch.autograd.grad(nll, weights), strict=True):
+            total += gradient.square() / len(singles)
+    for name, by_hand in zip(found, expected, strict=True):
+        assert found[name].dtype == torch.float32
+        assert torch.allclose(found[name], by_hand, rtol=1e-3, atol=1e-5 * by_hand.max().item())
+
+
+def test_fisher_is_float32_where_the_model_is_not():
+    batches = answer_batches(tiny.processor(), small_task().forget[1:4:2], 4)
+    squares = fisher.fisher(tiny.llava(dtype=torch.bfloat16), batches, Cost())
+    assert all(square.dtype == torch.float32 for square in squares.values())
+
+
+def test_the_mask_is_where_forget_weighs_at_least_as_much():
+    forget, retain = {"a": torch.tensor([2.0, 1.0, 0.5, 0.0])}, {"a": torch.tensor([1.0, 1, 1, 0])}
+    assert salient(forget, retain)["a"].tolist() == [True, True, False, False]
+
+
+def test_neither_weight_decay_nor_momentum_leaks_through_the_mask():
+    """The mask comes after the step: masking the gradient would let both through."""
+    torch.manual_seed(0)
+    weight = torch.nn.Parameter(torch.randn(6))
+    mask = torch.tensor([True, False] * 3)
+    start = weight.detach().clone()
+    optimizer = torch.optim.AdamW([weight], 0.1, weight_decay=0.5)
+    (weight.square().sum()).backward()  # momentum everywhere, from a step that is taken back
+    optimizer.step()
+    with torch.no_grad():
+        weight.copy_(start)
+    for _ in range(3):
+        masked(optimizer, [weight], [mask], (weight * mask).sum())
+    assert torch.equal(weight[~mask], start[~mask])
+    assert (weight[mask] != start[mask]).all()
+
+
+def test_mmunlearner_ascends_inside_its_mask_only():
+    """With a descent that does nothing, every weight outside the mask is vanilla's."""
+    task = small_task()
+    with restored(task.model):
+        masks = salient(*fisher.fisher_pair(task, Cost()))
+    before = weights_of(task.model)
+    edit, _ = edit_of("MMUnlearner", {"rate": 1e-2, "weight": 0.0})
+    with edit.on(task.model):
+        for path, mask in masks.items():
+            weight = task.model.get_submodule(path).weight
+            assert torch.equal(weight[~mask], before[f"{path}.weight"][~mask])
+            assert (weight[mask] != before[f"{path}.weight"][mask]).float().mean() > 0.5
+
+
+def test_dampening_by_hand():
+    forget, whole = torch.tensor([8.0, 8.0, 1.0, 0.0]), torch.tensor([1.0, 4.0, 1.0, 0.0])
+    assert dampening(forget, whole, 3.0, 1.0).tolist() == [0.125, 1.0, 1.0, 1.0]
+    assert dampening(forget, whole, 3.0, 4.0).tolist() == [0.5, 1.0, 1.0, 1.0]
+    assert dampening(forget, whole, 1.5, 4.0).tolist() == [0.5, 1.0, 1.0, 1.0]  # never above 1
+
+
+# --- columns ---------------------------------------------------------------------------------
+
+
+def ratio_of_columns(model, before: dict) -> torch.Tensor:
+    """What each knowledge vector was multiplied with, `[layers, d_ff]`."""
+    return torch.stack([(projection.weight / before[f"{path}.weight"]).median(0).values
+                        for path, projection in find_projections(model).items()])  # fmt: skip
+
+
+def gates_of(name: str, settings: dict, seed: int = 0) -> torch.Tensor:
+    model = small_task().model
+    before = weights_of(model)
+    with edit_of(name, settings, seed)[0].on(model):
+        return ratio_of_columns(model, before)
+
+
+def test_one_pass_is_the_edit_of_the_book():
+    task = small_task()
+    edit = one_pass(task.model, task.measured(task.forget), task.measured(task.retain), 8.0)
+    assert torch.allclose(gates_of("KVW one pass", {"strength": 8.0}), edit.gates, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["KVW one pass", "KVW published", "random columns",
+                                  "sham KVW one pass"])  # fmt: skip
+def test_layers_can_be_chosen(name: str):
+    gates = gates_of(name, {"strength": 8.0, "layers": (1, 1)})
+    assert (gates[[0, 2]] == 1).all() and (gates[1] < 1).any()
+
+
+def test_random_columns_have_the_same_gates_elsewhere():
+    own, dealt = (gates_of(n, {"strength": 8.0}) for n in ("KVW one pass", "random columns"))
+    assert torch.allclose(own.sort(1).values, dealt.sort(1).values, atol=1e-4)
+    assert not torch.allclose(own, dealt, atol=1e-2)
+
+
+def test_pruning_closes_the_columns_with_the_largest_ratio():
+    gates, edited = gates_of("selective pruning", {"share": 0.1}), gates_of(
+        "KVW one pass", {"strength": 1.0}
+    )  # fmt: skip
+    closed = gates == 0
+    assert closed.sum() == round(0.1 * gates.numel()) and (gates[~closed] == 1).all()
+    assert edited[closed].max() <= edited[~closed].min() + 1e-5
+
+
+@pytest.mark.parametrize("name", ["KVW published", "KVW one pass", "least squares"])
+def test_a_sham_is_its_method_for_other_people(name: str):
+    """Whom it is made for stands in its notes; the settings are those of its method."""
+    task, settings = replace(small_task(), seed=0), some_settings(name)
+    others = sham_people(load_people(), 1, 0)
+    assert others != task.people and METHODS[f"sham {name}"].like == name
+    fake, _ = METHODS[f"sham {name}"].edit(task, settings)
+    own, _ = METHODS[name].edit(task.sham(0), settings)
+    assert fake.notes["people"] == others == own.notes["people"]
+    assert torch.equal(fake.contrast, own.contrast)
+    real, _ = METHODS[name].edit(task, settings)
+    assert not torch.allclose(fake.gates, real.gates, atol=1e-2)
+
+
+def test_a_sham_without_enough_others_is_refused():
+    task = small_task()
+    alone = replace(task, forget=task.known()[14:], retain=task.known()[:14], pool=None)
+    with pytest.raises(ValueError, match="too few: the sham control"):
+        METHODS["sham KVW one pass"].edit(alone, {"strength": 1.0})
+
+
+# --- costs -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [
+    "GA full", "GD LoRA", "KL full", "NPO LoRA", "IDK", "LLM Surgery", "MMUnlearner", "SSD",
+    "least squares", "family", "KVW published"])  # fmt: skip
+def test_costs_are_the_passes_that_were_made(name: str):
+    """Count the questions that go through the body, with and without gradients, from outside."""
+    task, seen = replace(small_task(), kept={}), []
+    if name == "KVW published":
+        task.everyone()
+
+    def count(module, arguments, named):
+        seen.append(named["input_ids"].shape[0] * (3 if torch.is_grad_enabled() else 1))
+
+    # a frozen start model is a deep copy, hook and all: its passes are seen too
+    handle = body(task.model).register_forward_pre_hook(count, with_kwargs=True)
+    try:
+        _, cost = METHODS[name].edit(task, some_settings(name))
+        made = sum(seen)
+    finally:
+        handle.remove()
+    if name == "KVW published":  # its retain pass is shared, made before, and counted all the same
+        made += cost.passes["retain"]
+        assert cost.passes["retain"] == len(task.retain)
+    assert sum(cost.passes.values()) == made > 0
+
+
+def test_costs_by_the_formula():
+    """GD with n forget questions: 3n forget, and 3 for each retain question beside them."""
+    _, cost = edit_of("GD full")
+    n, epochs = len(small_task().forget), steps.EPOCHS
+    count = epochs * -(-n // 2 // steps.EACH)
+    assert cost.passes == {"forget": 3 * n * epochs, "retain": 3 * 2 * steps.EACH * count}
+    plain = cost.plain()
+    assert plain["passes"] == cost.passes and plain["seconds"] == round(cost.seconds, 3)
+
+
+def test_family_counts_three_for_gradients_and_one_without():
+    task = small_task()
+    for score, each in (("absolute", 1), ("fisher", 3)):
+        cost = METHODS["family"].edit(task, {"score": score})[1]
+        assert cost.passes == {"forget": each * len(task.forget),
+                               "retain": each * len(task.retain)}  # fmt: skip
+
+
+# --- the registry ----------------------------------------------------------------------------
+
+
+BUDGET = 8  # settings that every compared method may try
+OWN_CHAPTER = {"least squares": 6, "family": 1, "KVW in place": 1}  # tuned apart, or not at all
+
+
+def test_everybody_has_the_same_budget():
+    """Eight settings each, all different; controls choose nothing, they take what is theirs."""
+    for name, method in METHODS.items():
+        if name == "oracle":  # registered by the laboratory
+            continue
+        assert len(method.grid) in (0, OWN_CHAPTER.get(name, BUDGET)), name
+        assert len({str(settings) for settings in method.grid}) == len(method.grid)
+        assert len({tuple(settings) for settings in method.grid}) <= 1, "some settings have names"
+        assert method.like is None or (METHODS[method.like].grid and not method.grid)
+        assert method.source and set(method.needs) <= set(registry.GRADIENTS)
+    untuned = {name for name, method in METHODS.items() if not method.grid}
+    assert untuned == {"vanilla", "random columns", "sham KVW published", "sham KVW one pass",
+                       "sham least squares"}  # fmt: skip
+
+
+def test_a_name_is_given_once(monkeypatch):
+    monkeypatch.setattr(registry, "METHODS", dict(METHODS))
+
+    @registry.method("mine", source="here")
+    def mine(task, settings, cost):
+        return Columns(torch.zeros(3, 48), 0.0, fingerprint(task.model))
+
+    assert registry.METHODS["mine"] == Method("mine", mine, "here")
+    assert "mine" not in METHODS
+    with pytest.raises(ValueError, match="there is a method 'mine' already"):
+        registry.method("mine", source="there")(mine)
+
+
+def test_every_combination_the_first_slowest():
+    assert registry.every(a=(1, 2), b=(3, 4)) == ({"a": 1, "b": 3}, {"a": 1, "b": 4},
+                                                  {"a": 2, "b": 3}, {"a": 2, "b": 4})  # fmt: skip
+    assert registry.every() == ({},)
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "oracle"])
+def test_what_a_key_error_of_its_own_says_is_not_blamed_on_settings(monkeypatch, method):
+    """A mistake inside a method stays what it is; only a missing setting becomes a sentence."""
+    def broken(task, settings, cost):
+        return {}["strength of another kind"]
+
+    with pytest.raises(KeyError, match="of another kind"):
+        replace(METHODS[method], make=broken).edit(small_task(), some_settings(method))
+
+
+def test_the_family_is_reached_by_name_with_its_own_defaults():
+    edit, _ = METHODS["family"].edit(small_task(), {})
+    assert edit.strength == family.Setting().strength == 32.0

@@ -1,0 +1,289 @@
+"""Anybody's questions from a file: what is read, what is refused, and with which words."""
+
+import base64
+import io
+import json
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import tiny
+import torch
+from execute import ROOT
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from kvw_minimal.benchmarks import own
+from kvw_minimal.benchmarks.own import (
+    FIELDS,
+    REQUIRED,
+    WARNING,
+    read_questions,
+    task_from,
+    validate,
+    validate_command,
+    write_questions,
+)
+from kvw_minimal.edits import Edit
+from kvw_minimal.questions import Question
+from kvw_minimal.schedules import one_pass, published
+from kvw_minimal.strangers.people import load_people
+from kvw_minimal.strangers.questions import about, question_sets
+from kvw_minimal.task import Task
+
+WORLD = load_people()
+FORGET = list(WORLD.people)[:2]
+PHOTO = WORLD.people["p000"].photos[0]
+ADA = {"set": "forget", "person": "ada", "fact": "home", "prompt": "Where does Ada live?",
+       "answer": "In Cairo."}  # fmt: skip
+BEN = ADA | {"set": "retain", "person": "ben", "prompt": "Where does Ben live?"}
+
+
+def lines(folder: Path, *rows, name: str = "mine.jsonl") -> Path:
+    """A file of rows; a text is a line as it stands."""
+    file = folder / name
+    texts = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    file.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
+    return file
+
+
+# --- the strangers in this schema
+
+
+@pytest.fixture(scope="module")
+def strangers() -> dict[str, list[Question]]:
+    sets = question_sets(WORLD, FORGET)
+    return sets | {"retain": about(WORLD, list(WORLD.people)[2:6]),
+                   "general": sets["general"][:5],
+                   "test-cloze": about(WORLD, FORGET, form="cloze")}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["strangers.jsonl", "strangers.parquet"])
+def test_the_strangers_are_read_as_they_were_written(strangers, tmp_path, name):
+    write_questions(tmp_path / name, strangers)
+    assert [path.name for path in tmp_path.iterdir()] == [name] and not validate(tmp_path / name)
+    expected = [(part, question) for part, asked in strangers.items() for question in asked]
+    assert read_questions(tmp_path / name) == expected
+    assert {q.form for _, q in expected} == {"question", "cloze"}  # and nothing else was left out
+    for field in fields(Question):
+        assert any(getattr(q, field.name) for _, q in expected), field.name
+
+
+def test_the_edit_is_that_of_the_strangers(strangers, tmp_path):
+    write_questions(tmp_path / "strangers.jsonl", strangers)
+    model, processor = tiny.llava(), tiny.processor()
+    theirs = Task(model, processor, strangers["forget"], strangers["retain"])
+    ours = task_from(tmp_path / "strangers.jsonl", model, processor, seed=3)
+    assert ours.read == strangers and ours.general == strangers["general"] and ours.seed == 3
+    assert (ours.people, ours.others) == (theirs.people, theirs.others)
+    for schedule in (one_pass, published):
+        made = []
+        for task in (ours, theirs):
+            retain = task.everyone().of(task.others)
+            people = [question.person for question in task.forget]
+            forget = task.everyone().of(task.people)
+            made.append(one_pass(model, forget, retain, 4.0) if schedule is one_pass
+                        else published(model, task.batches(task.forget, 1), people, retain,
+                                       strength=4.0))  # fmt: skip
+        assert torch.equal(made[0].contrast, made[1].contrast) and (made[0].contrast > 0).any()
+        assert made[0].fingerprint == made[1].fingerprint
+
+
+def test_an_interrupted_file_is_not_there(strangers, tmp_path, monkeypatch):
+    monkeypatch.setattr(own.pq, "write_table", lambda *_: (_ for _ in ()).throw(OSError("full")))
+    with pytest.raises(OSError, match="full"):
+        write_questions(tmp_path / "x.parquet", strangers)
+    assert not list(tmp_path.iterdir())
+
+
+# --- what may be written
+
+
+def test_five_fields_are_enough(tmp_path):
+    file = lines(tmp_path, ADA, "", BEN)
+    [(one, ada), (other, ben)] = read_questions(file)
+    assert (one, other) == ("forget", "retain") and (ada.id, ben.id) == ("forget/1", "retain/3")
+    assert ada == Question("forget/1", "ada", "home", "text", ADA["prompt"], "In Cairo.",
+                           "In Cairo.")  # fmt: skip
+    assert validate(file) == []
+
+
+def test_null_is_nothing_and_a_subject_is_a_person(tmp_path):
+    subject = {name: value for name, value in ADA.items() if name != "person"}
+    file = lines(tmp_path, subject | {"subject": "the sea", "options": None, "picture": None}, BEN)
+    assert read_questions(file)[0][1].person == "the sea"
+    file = lines(tmp_path, ADA | {"subject": "the sea"}, BEN)
+    [problem] = validate(file)
+    assert problem.startswith("row 1, subject: is no field")
+
+
+def test_pictures_by_path_base64_and_bytes(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "ada.png").write_bytes(PHOTO)
+    text = base64.b64encode(PHOTO).decode()
+    ways = ["photos/ada.png", text, f"data:image/png;base64,{text}"]
+    rows = [ADA | {"picture": way, "id": str(i)} for i, way in enumerate(ways)]
+    found = read_questions(lines(tmp_path, *rows, BEN))[:-1]
+    assert {(q.image, q.modality) for _, q in found} == {(PHOTO, "image")} and len(found) == 3
+    for cell in (PHOTO, {"bytes": PHOTO, "path": None}, {"bytes": None, "path": ways[0]}):
+        table = pa.Table.from_pylist([ADA | {"picture": cell}, BEN | {"picture": None}])
+        pq.write_table(table, tmp_path / "mine.parquet")
+        found = read_questions(tmp_path / "mine.parquet")
+        assert [q.image for _, q in found] == [PHOTO, None]
+
+
+def test_a_byte_order_mark_and_separators_within_text_do_no_harm(tmp_path):
+    row = json.dumps(ADA | {"fact": "a\u2028b"}, ensure_ascii=False)
+    (tmp_path / "x.jsonl").write_bytes(f"\ufeff{row}\r\n{json.dumps(BEN)}".encode())
+    assert read_questions(tmp_path / "x.jsonl")[0][1].fact == "a\u2028b"
+
+
+# --- what is refused
+
+OPTIONS = ["In Cairo.", "In Lima."]
+WRONG = [
+    *[({name: ...}, name, "is missing; every question needs it") for name in REQUIRED],
+    *[({name: " "}, name, "is ' '; write a filled text") for name in (*REQUIRED, "id", "form")],
+    *[({name: 7}, name, "is 7; write a filled") for name in FIELDS],
+    ({"set": "Forget"}, "set", "use forget, retain, general, test or test-..."),
+    ({"set": "testing"}, "set", "use forget"),
+    ({"value": "Lima"}, "value", "is no part of the answer; copy it from there"),
+    ({"options": "In Cairo."}, "options", "write a filled list of texts"),
+    ({"options": []}, "options", "write a filled list of texts"),
+    ({"options": ["In Cairo.", 1]}, "options", "write a filled list of texts"),
+    ({"options": ["In Cairo.", ""]}, "options", "write a filled list of texts"),
+    ({"options": ["In Oslo.", "In Lima."]}, "options", "lack the right one; add the answer"),
+    ({"options": ["In Cairo."]}, "options", "are less than two"),
+    ({"options": [*OPTIONS, "In Lima."]}, "options", "one stands there twice"),
+    ({"perturbed": ["In Lima."]}, "perturbed", "add that, too"),
+    ({"form": "Cloze"}, "form", "use question or cloze"),
+    ({"picture": "photos/ben.png"}, "picture", "neither base64 nor a file; write its path"),
+    ({"picture": ""}, "picture", "picture is missing"),
+    ({"picture": base64.b64encode(PHOTO[:900]).decode()}, "picture", "cannot be decoded"),
+    ({"picture": "QUJDRA=="}, "picture", "cannot be decoded"),
+    ({"picture": "x" * 5000}, "picture", "cannot be decoded"),
+    ({"picture": "x\0y"}, "picture", "neither base64 nor a file"),
+    ({"option": OPTIONS}, "option", "is no field; take it out, or use one of set, person"),
+]
+
+
+@pytest.mark.parametrize(("change", "field", "says"), WRONG)
+def test_a_wrong_row_is_named_with_its_field_and_what_to_do(tmp_path, change, field, says):
+    row = {name: value for name, value in (ADA | change).items() if value is not ...}
+    file = lines(tmp_path, ADA, BEN, row)
+    [problem] = validate(file)
+    assert problem.startswith(f"row 3, {field}: ") and says in problem
+    with pytest.raises(ValueError, match="1 problems; row 3"):
+        read_questions(file)
+
+
+def test_every_problem_of_every_row_is_listed(tmp_path):
+    file = lines(tmp_path, {"set": "forget"}, ADA | {"value": "x", "form": "x"}, "not JSON", "[]",
+                 BEN, '"text"', "[" * 100_000)  # fmt: skip
+    found = [re.sub(": .*", "", problem) for problem in validate(file)]
+    assert found == [*(f"row 1, {name}" for name in REQUIRED[1:]), "row 2, value", "row 2, form",
+                     "row 3, line", "row 4, line", "row 6, line", "row 7, line"]  # fmt: skip
+    assert "is not JSON (Expecting value" in validate(file)[6]
+    assert "is not a JSON object; write one {...} in one line" in validate(file)[7]
+
+
+def test_ids_that_occur_twice(tmp_path):
+    file = lines(tmp_path, ADA | {"id": "x"}, BEN, ADA | {"id": "x", "set": "test"})
+    assert validate(file) == ["row 3, id: is that of row 1, too; give each row its own"]
+
+
+def test_nobody_to_forget_or_to_retain(tmp_path):
+    assert validate(lines(tmp_path, BEN)) == [
+        "file, set: nobody to forget; add rows whose set is forget"]  # fmt: skip
+    assert validate(lines(tmp_path, ADA)) == [
+        "file, set: nobody to retain; add rows whose set is retain"]  # fmt: skip
+    assert len(validate(lines(tmp_path, ADA | {"set": "test"}))) == 2
+    assert len(validate(lines(tmp_path))) == len(validate(lines(tmp_path, "", " "))) == 2
+
+
+def test_a_person_on_both_sides_is_warned_of(tmp_path):
+    file = lines(tmp_path, ADA, BEN, BEN | {"person": "ada"})
+    [problem] = validate(file)
+    assert problem.startswith(WARNING) and "ada in forget and in retain" in problem
+    assert len(read_questions(file)) == 3
+
+
+def test_files_that_are_none(tmp_path):
+    for name in ("no.jsonl", "no.parquet", "."):
+        with pytest.raises(FileNotFoundError, match="does not exist, or is a folder"):
+            validate(tmp_path / name)
+    (tmp_path / "x.jsonl").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "x.parquet").write_bytes(b"PAR1 no PAR1")
+    for name in ("x.jsonl", "x.parquet"):
+        [problem] = validate(tmp_path / name)
+        assert problem.startswith("file: ") and "save it as UTF-8 text, or as parquet" in problem
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True,
+          suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
+@given(row=st.dictionaries(st.sampled_from([*FIELDS, "subject"]), JSON), base=st.booleans())
+def test_any_row_is_read_or_refused_with_words(tmp_path, row, base):
+    file = lines(tmp_path, ADA | {"id": "first"}, BEN, ADA | row if base else row)
+    problems = validate(file)
+    assert all(re.match(r"(warning: file|row 3), \w+: .+", problem) for problem in problems)
+    if not [problem for problem in problems if not problem.startswith(WARNING)]:
+        assert len(read_questions(file)) == 3
+
+
+# --- the command and the page
+
+
+def test_the_command_prints_a_line_a_problem(tmp_path, capsys):
+    assert validate_command(lines(tmp_path, ADA, BEN, ADA | {"set": "test"})) == 0
+    assert capsys.readouterr().out == "3 questions about 2 people in forget, retain, test: ready\n"
+    assert validate_command(lines(tmp_path, ADA, BEN, BEN | {"person": "ada"})) == 0
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == [
+        "warning", "3 questions about 2 people in forget, retain"]  # fmt: skip
+    assert validate_command(lines(tmp_path, ADA | {"form": "x"}, "?", BEN)) == 1
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def rows_of(text: str) -> dict[str, str]:
+    """The table of the schema: field -> all that is said of it."""
+    part = text[text.index("| field | needed |") :].split("\n\n")[0]
+    return dict(re.findall(r"^\s*\| `(\w+)` \| (.*?) \|$", part, re.MULTILINE))
+
+
+def test_the_table_of_the_page_is_that_of_the_code():
+    page = (ROOT / "book" / "your_own.md").read_text(encoding="utf-8")
+    assert rows_of(page) == rows_of(own.__doc__) and set(rows_of(page)) == set(FIELDS)
+    needed = [name for name, rest in rows_of(page).items() if rest.startswith("yes")]
+    assert needed == list(REQUIRED)
+
+
+def test_the_example_of_the_page_runs(tmp_path, monkeypatch):
+    page = (ROOT / "book" / "your_own.md").read_text(encoding="utf-8")
+    [text] = re.findall(r"^```json\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    [code] = re.findall(r"^```text\n(from .*?)^```", page, re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    picture = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(picture, "PNG")
+    Path("photos").mkdir()
+    for name in ("ada", "ben"):
+        Path("photos", f"{name}.png").write_bytes(picture.getvalue())
+    Path("my_people.jsonl").write_text(text, encoding="utf-8")
+    assert validate("my_people.jsonl") == []
+    tiny.llava().save_pretrained("my_model")
+    tiny.processor().save_pretrained("my_model")
+    known: dict = {}
+    exec(compile(code, "your_own.md", "exec"), known)
+    task, edit = known["task"], Edit.load("without_ada.safetensors")
+    assert (task.people, task.others, task.sham(0).people) == (["ada"], ["ben"], ["ben"])
+    assert set(task.read) == {"forget", "retain", "test"} and edit.notes["people"] == ["ada"]
+    assert edit.fits(task.model) == "exactly"

@@ -1,0 +1,321 @@
+"""Plans are data: lists that can be made, keys that tell trials apart, equal budgets, one text."""
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import fields, replace
+from functools import cache
+
+import numpy as np
+import pytest
+import small
+import torch
+
+from kvw_minimal.edits import contrast, gate, within
+from kvw_minimal.laboratory import plans, subjects
+from kvw_minimal.laboratory.choose import KVW_RULE, SPARING_RULE, Rule
+from kvw_minimal.laboratory.plans import (
+    INNER,
+    KVW,
+    PLANS,
+    POCKET,
+    SMOL,
+    VANILLA,
+    Plan,
+    plan_of,
+    plans_of,
+    trial_for,
+)
+from kvw_minimal.laboratory.trials import PROXIES, Trial, edit_for, trial_of
+from kvw_minimal.methods import METHODS
+from kvw_minimal.methods.family import CONTRASTS, SCORES, SHAPES, Setting
+from kvw_minimal.positions import POSITIONS
+from kvw_minimal.strangers.people import REPORT_GROUPS, TUNING_GROUPS, load_people
+from kvw_minimal.strangers.questions import facts_of
+
+LISTS = [(plan, name) for plan in PLANS for name in plan.lists]
+NAMES = [f"{plan.experiment}, {plan.subject}, {name}" for plan, name in LISTS]
+
+
+@cache
+def entries(experiment: str, name: str) -> dict[str, list[Trial]]:
+    return plan_of(experiment).entries(name)
+
+
+# --- what can be said of every list ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("plan, name", LISTS, ids=NAMES)
+def test_a_list_can_be_made_and_its_trials_found_again(plan, name):
+    found = plan.entries(name)
+    whole = [trial for those in found.values() for trial in those]
+    assert found and all(found.values())
+    for trial in whole:
+        assert trial_of(trial.method, trial.text, trial.sham) == trial
+        assert json.loads(trial.text)["data"]["people"] == trial.people
+    kinds = {(repr(t.own), t.method, *(getattr(t, n) for n in ("people", "asked", "reference",
+              "balanced", "topics", "proxy", "seed", "aloud"))) for t in whole}  # fmt: skip
+    assert len({trial.key for trial in whole}) == len(kinds)  # apart unless they are the same
+
+
+@pytest.mark.parametrize("plan, name", LISTS, ids=NAMES)
+def test_a_method_takes_the_settings_that_are_planned(plan, name):
+    for trial in [plan.vanilla, *(t for those in plan.entries(name).values() for t in those)]:
+        method = METHODS[trial.method]
+        own = METHODS[method.like] if method.like else method
+        named = {*(own.grid or ({},))[0], *own.optional}
+        assert set(trial.own) <= named, (trial.method, trial.own)
+        if own.grid and not method.like:
+            assert {*own.grid[0]} <= {*trial.own} or trial.method == "family", trial.own
+
+
+@pytest.mark.parametrize("plan, name", LISTS, ids=NAMES)
+def test_candidates_are_for_lists_that_are_tuned(plan, name):
+    """Elsewhere, several trials of a label are several seeds."""
+    for label, those in plan.entries(name).items():
+        if name not in plan.tuned:
+            seeds = {replace(trial, seed=0).key for trial in those}
+            assert len(seeds) == 1 and len({t.seed for t in those}) == len(those), label
+        else:
+            assert len({trial.key for trial in those}) == len(those), label
+            assert {trial.sham for trial in those} == {those[0].sham}
+    assert set(plan.tuned) <= set(plan.lists) and (not plan.tuned or plan.tuning)
+
+
+def test_no_group_is_both_tuned_on_and_reported():
+    for plan in PLANS:
+        assert set(plan.groups) <= set(REPORT_GROUPS) and plan.groups
+        assert set(plan.tuning) <= set(TUNING_GROUPS)
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: f"{plan.experiment}, {plan.subject}")
+def test_a_plan_is_a_text_in_which_everything_stands(plan):
+    text = plan.text()
+    assert json.loads(json.dumps(text)) == text
+    assert {each.name for each in fields(Plan)} - {"reads", "tuning_reads"} <= set(text)
+    for name in plan.lists:
+        assert text["lists"][name] == {label: [trial.key for trial in those]
+                                       for label, those in plan.entries(name).items()}  # fmt: skip
+    assert text["vanilla"] == plan.vanilla.key and text["rule"]["kept"] == plan.rule.kept
+    assert set(text["sets"]) == {*plan.groups, *plan.tuning}
+    assert all({"forget", "retain"} <= set(sets) for sets in text["sets"].values())
+
+
+def test_the_text_names_the_questions_that_are_asked():
+    plan, world = plan_of("ablations-pocket"), load_people()
+    sets = plan.text()["sets"]["B"]
+    for name, asked in subjects.pocket_panel(world, world.forget_people("B", 5)).items():
+        digest = hashlib.sha256("\n".join(q.id for q in asked).encode()).hexdigest()[:16]
+        assert sets[name] == [len(asked), digest]
+
+
+def test_whatever_is_changed_changes_the_text(monkeypatch):
+    plan = replace(plan_of("ablations-smol"), groups=("A",))
+    before = plan.text()
+    assert plan.text() == before
+    for change in ({"draws": 3}, {"free_tokens": 9}, {"dtype": "float16"}, {"half": ("SSD",)},
+                   {"rule": replace(plan.rule, kept=0.5)}, {"rule": SPARING_RULE},
+                   {"groups": ("B",)}, {"unread": ()}, {"vanilla": Trial(method="vanilla")},
+                   {"lists": {"layers": plans.smol_layers}}, {"reads": subjects.pocket_panel}):  # fmt: skip
+        assert replace(plan, **change).text() != before, change
+    monkeypatch.setattr(subjects, "RETAIN", 60)
+    assert plan.text()["sets"] != before["sets"]
+    assert plan.text()["lists"] == before["lists"]
+
+
+# --- the lists of the ablations, counted by hand ---------------------------------------------
+
+
+def test_labels_do_not_swallow_each_other():
+    """Labels round what they name: two that round alike would be one, in silence."""
+    axes = len(SCORES) + len(POSITIONS) + len(CONTRASTS) + len(SHAPES) - 4
+    sizes = {"gate": 1 + axes + 5, "strength": 1 + 25 + 8, "batch": 6 + 6 + 2, "layers": 3 * 10,
+             "where": 3 * len(POSITIONS) - 1, "data": 4 + 3 + 6 + len(facts_of(load_people()))
+             + len(PROXIES) + 4 + 3,
+             "factorial": len(SCORES) * len(POSITIONS) * len(CONTRASTS) * len(SHAPES)}  # fmt: skip
+    assert {name: len(entries("ablations-pocket", name)) for name in sizes} == sizes
+    assert set(sizes) == set(plan_of("ablations-pocket").lists)
+    smol = {name: len(entries("ablations-smol", name)) for name in plan_of("ablations-smol").lists}
+    assert smol == {"strength": 1 + 8 + 2, "data": 3, "gate": sizes["gate"], "layers": 3}
+
+
+def test_each_axis_is_changed_alone():
+    for label, those in entries("ablations-pocket", "gate").items():
+        setting = those[0].setting
+        changed = [each.name for each in fields(Setting)
+                   if getattr(setting, each.name) != getattr(KVW, each.name)]  # fmt: skip
+        free = {"strength"} if setting.batch else set()  # what tuning chooses from
+        free |= {"share"} if setting.shape != KVW.shape else set()
+        assert len(set(changed) - free) == (label != "KVW one pass"), label
+
+
+def test_strengths_rise_evenly_and_some_are_heard():
+    found = [those[0] for label, those in entries("ablations-pocket", "strength").items()
+             if label.startswith("G = ")]  # fmt: skip
+    strengths = [trial.setting.strength for trial in found]
+    assert (strengths[0], strengths[-1], len(strengths)) == (1.0, 320.0, 25)
+    steps = np.diff(np.log(strengths))
+    assert steps.max() / steps.min() < 1.1
+    assert [trial.aloud for trial in found] == [i % 3 == 0 for i in range(25)]
+
+
+def test_a_range_of_layers_stands_beside_equal_mass_and_random_columns():
+    found = entries("ablations-pocket", "layers")
+    for a in range(4):
+        for b in range(a, 4):
+            plain, equal, dealt = (found[f"layers {a} to {b}{more}"][0]
+                                   for more in ("", ", equal mass", ", random columns"))
+            assert plain.setting.layers == equal.setting.layers == dealt.setting.layers == (a, b)
+            assert (plain.mass, equal.mass, dealt.setting.shuffle) == (0.0, plans.EQUAL, True)
+            assert (plain.sham, equal.sham, dealt.sham) == (True, True, False)
+            assert all(isinstance(end, int) for end in plain.setting.layers)
+
+
+def test_every_cell_of_the_factorial_takes_the_same():
+    found = entries("ablations-pocket", "factorial")
+    assert {trial.mass for (trial,) in found.values()} == {0.15}
+    for label, (trial,) in found.items():
+        setting = trial.setting
+        assert label == " / ".join((setting.score, setting.positions, setting.contrast,
+                                    setting.shape)) and not trial.sham  # fmt: skip
+
+
+def test_smol_has_its_own_lists():
+    lists = {name: entries("ablations-smol", name) for name in plan_of("ablations-smol").lists}
+    assert sum(label.startswith("G = ") for label in lists["strength"]) == 8
+    assert set(lists["gate"]) == set(entries("ablations-pocket", "gate"))
+    whole = [trial for by_label in lists.values() for those in by_label.values() for trial in those]
+    edits = [trial for trial in whole if trial != VANILLA]
+    assert all(trial.sham and all(isinstance(end, int) for end in trial.setting.layers)
+               for trial in edits)  # fmt: skip
+    with pytest.raises(ValueError, match="no list 'factorial' in ablations-smol; there are stren"):
+        plan_of("ablations-smol").entries("factorial")
+    with pytest.raises(ValueError, match="no experiment 'ablations-llava'; there are ablations-po"):
+        plans_of("ablations-llava")
+
+
+# --- methods side by side --------------------------------------------------------------------
+
+
+def test_every_method_has_the_same_number_of_tries():
+    tries = {name: len(grid) for name, grid in POCKET.items()}
+    controls = {"vanilla", "random columns", "oracle"}
+    assert {name for name, count in tries.items() if count != 8} == controls
+    assert {name for name, grid in SMOL.items() if len(grid) != 3} == controls
+    assert all(POCKET[name] == METHODS[name].grid for name in set(POCKET) - controls)
+    for plan in plans_of("replication-pocket") + plans_of("replication-smol"):
+        counts = {len(those) for label, those in plan.entries("methods").items()
+                  if label not in controls}  # fmt: skip
+        assert counts == {8 if plan.subject == "pocket" else 3}
+
+
+def test_every_method_is_compared():
+    elsewhere = {"family", "least squares", "KVW in place"}  # chapters 8 to 11, 12, 9
+    shams = {name for name in METHODS if name.startswith("sham ")}
+    assert set(POCKET) == set(METHODS) - elsewhere - shams
+    assert (next(iter(POCKET)), list(POCKET)[-1]) == ("vanilla", "oracle")
+    assert list(SMOL) == [name for name in POCKET if name in SMOL]
+
+
+def test_smol_tries_settings_that_its_methods_have_and_no_others():
+    for name, grid in SMOL.items():
+        for settings in grid:
+            assert set(settings) - {"layers"} == set(METHODS[name].grid[0]), name
+
+
+def test_shams_are_for_what_is_compared_with_one():
+    shammed = {name for name in METHODS if trial_for(name, {}).sham}
+    assert shammed == {"KVW one pass", "KVW published", "least squares"}
+    assert trial_for("SSD", {"limit": 1.0}, 10).people == 10
+    wide = plan_of("replication-pocket").entries("methods, 10 %")
+    assert {trial.people for those in wide.values() for trial in those} == {10}
+
+
+def test_number_formats_take_the_same_total_strength():
+    for name in plans.FORMATS:
+        plan = plan_of("precision", f"pocket, {name}")
+        found = plan.entries("roundings")
+        steps = Counter(trial.own.get("epochs") for (trial,) in found.values())
+        assert steps == {None: 2, 1: 2, 4: 2, 16: 2} and plan.dtype == name and plan.weights
+        repeated = [trial for (trial,) in found.values() if "epochs" in trial.own]
+        assert {trial.own["strength"] for trial in repeated} == {plans.TOTAL}
+        assert {label for label in found if "16" not in label} >= {"log-gate, 70 steps",
+                                                                   "in place, 280 steps"}  # fmt: skip
+
+
+def test_rules_of_the_book():
+    assert KVW_RULE == Rule(0.90, ("retain",), None, ("order",))
+    assert SPARING_RULE == Rule(0.95, ("retain", "general"), 0.10, ("order",))
+    for plan in PLANS:
+        sparing = plan.experiment.startswith("least-squares")
+        assert plan.rule == (SPARING_RULE if sparing else KVW_RULE)
+
+
+def test_plans_are_found_by_experiment_and_subject():
+    assert [plan.subject for plan in plans_of("beyond")] == ["pocket", "text only", "voices",
+                                                            "voices"]  # fmt: skip
+    assert plan_of("beyond", "text only").subject == "text only"
+    assert plan_of("ablations-pocket").subject == "pocket"
+    keys = [(plan.experiment, plan.subject, name) for plan, name in LISTS]
+    assert len(set(keys)) == len(keys)
+
+
+# --- opening and the settings of smol --------------------------------------------------------
+
+
+def test_only_what_the_trials_need_is_asked(monkeypatch):
+    seen = {}
+
+    def prepared(model, processor, world, scores, positions, **more):
+        seen.update(scores=scores, positions=positions, **more)
+
+    monkeypatch.setattr(plans, "prepare", prepared)
+    monkeypatch.setattr(plans, "load", lambda name: (name, None))
+    trials = [Trial(Setting(score="fisher")), Trial(Setting(positions="fact")), Trial()]
+    plan_of("ablations-pocket").open(trials)
+    assert (seen["scores"], seen["positions"]) == (["absolute", "fisher"], ["answer", "fact"])
+    assert seen["reads"] is subjects.pocket_panel
+    plan_of("ablations-smol").open(trials)
+    assert seen["reads"] is subjects.smol_panel and seen["batch_size"] == 64
+
+
+def test_a_plan_opens_its_subject_in_its_format(monkeypatch):
+    seen = []
+    monkeypatch.setattr(plans, "open_subject", lambda *given: seen.append(given))
+    for plan in (plan_of("precision", "pocket, bfloat16"), plan_of("least-squares-smol"),
+                 plan_of("beyond", "voices")):  # fmt: skip
+        plan.open([])
+    assert seen == [("pocket", subjects.pocket_panel, torch.bfloat16, False),
+                    ("smol", None, torch.float32, True), ("voices", None, torch.float32, False)]  # fmt: skip
+
+
+def edit(name: str, **settings):
+    return edit_for(trial_for(name, settings), small.task())[0]
+
+
+def test_one_pass_is_kept_to_its_layers():
+    """As a gate from the coefficients of these layers, written out."""
+    task = small.task()
+    found = edit("KVW one pass", strength=8.0, layers=[1, 2])
+    measured = task.everyone()
+    forget, retain = (measured.of(who).pooled() for who in (task.people, task.others))
+    expected = gate(within(contrast(forget, retain), (1, 2)), 8.0)
+    assert torch.allclose(found.gates, expected, atol=1e-5)
+    assert (found.gates.min(1).values < 1).tolist() == [False, True, True]
+
+
+def test_random_columns_are_kept_to_its_layers_and_as_strong():
+    aimed, dealt = (edit(name, strength=8.0, layers=[1, 2])
+                    for name in ("KVW one pass", "random columns"))  # fmt: skip
+    assert torch.equal(aimed.gates.sort(1).values, dealt.gates.sort(1).values)
+    assert not torch.equal(aimed.gates, dealt.gates) and dealt.gates[0].min() == 1
+
+
+def test_the_published_schedule_keeps_to_its_layers_on_the_way():
+    everywhere, found = (edit("KVW published", strength=9.0, layers=layers)
+                         for layers in ([0, 2], [1, 2]))  # fmt: skip
+    assert found.gates[0].min() == 1 and everywhere.gates[0].min() < 1
+    assert torch.equal(edit("KVW published", strength=9.0).gates, everywhere.gates)
+    for layer in (1, 2):  # layer 0 fed the coefficients of the others
+        assert not torch.equal(found.gates[layer], everywhere.gates[layer])
+    assert INNER == (1, 28) and plans.ALL == (0, 29)

@@ -1,0 +1,260 @@
+"""Reading a model: question by question, as rows, as means; and when not to read at all."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import small
+import torch
+from small import task
+
+from kvw_minimal import scores
+from kvw_minimal.batches import answer_batches
+from kvw_minimal.edits import Columns
+from kvw_minimal.intervals import interval
+from kvw_minimal.laboratory import reading
+from kvw_minimal.laboratory.reading import (
+    by_modality,
+    check_headroom,
+    find,
+    forms,
+    forms_of,
+    is_free,
+    metric_of,
+    read,
+    sham_rows,
+    score_sets,
+    scored,
+    spoken,
+    summarise,
+)
+from kvw_minimal.methods import METHODS
+from kvw_minimal.questions import Question
+
+
+def question(person: str, modality: str = "text", fact: str = "pet", answer: str = "A cat.",
+             number: int = 0, options: tuple = ()) -> Question:  # fmt: skip
+    return Question(f"{person}/{fact}/{modality}/{number}", person, fact, modality, "What?", answer,
+                    answer, options=options)  # fmt: skip
+
+
+def own(**read_too):
+    """Fourteen questions about one person, on the tiny model."""
+    first = task().read["forget"][:14]
+    return replace(task(), read={"forget": first} | read_too)
+
+
+# --- question by question --------------------------------------------------------------------
+
+
+def test_scores_are_those_of_the_model():
+    asked = own().read["forget"]
+    found = scored(own(), asked)
+    forced = scores.read(task().model, answer_batches(task().processor, asked, 128))
+    assert set(found) == {"exact_match", "probability"}
+    assert np.array_equal(found["exact_match"], forced.exact)
+    assert np.allclose(found["probability"], forced.probability, atol=1e-6)
+    assert ((0 < found["probability"]) & (found["probability"] < 1)).all()
+
+
+def test_the_world_is_scored_by_what_is_said(monkeypatch):
+    world = [question("w1", fact="world", options=("Rome", "Roma")),
+             question("w2", fact="world", options=("a whale",)),
+             question("w3", fact="world", options=("Paris",))]  # fmt: skip
+    seen = []
+
+    def said(model, batches, processor, tokens):
+        seen.append(tokens)
+        return ["I think Roma, yes.", "Nowhere.", "Paris"]
+
+    monkeypatch.setattr(reading.scores, "generate", said)
+    assert scored(own(), world)["mentions"].tolist() == [1.0, 0.0, 1.0]
+    assert set(scored(own(), world, 7)) == {"mentions"} and seen == [reading.FREE_TOKENS, 7]
+    assert is_free(world) and not is_free(own().read["forget"]) and not is_free(world + [question("a")])
+    assert (metric_of(world), metric_of(own().read["forget"])) == ("mentions", "exact_match")
+    rows = read(own(world=world), ["world"], free_tokens=9)
+    assert [(row["person"], row["metric"], row["total"]) for row in rows] == [
+        ("w1", "mentions", 1.0), ("w2", "mentions", 0.0), ("w3", "mentions", 1.0)]  # fmt: skip
+    assert seen[-1] == 9
+
+
+def test_rows_are_sums_over_people_and_modalities():
+    asked = task().read["forget"][:28]
+    rows = read(replace(task(), read={"forget": asked}), ["forget"])
+    found = scored(task(), asked)
+    assert len(rows) == 2 * 2 * 2  # people, modalities, metrics
+    for row in rows:
+        chosen = [i for i, q in enumerate(asked)
+                  if (q.person, q.modality) == (row["person"], row["modality"])]  # fmt: skip
+        assert row["n"] == len(chosen) == 7 and row["question"] is None
+        assert row["total"] == pytest.approx(found[row["metric"]][chosen].sum(), abs=1e-5)
+        assert row["set"] == "forget"
+
+
+def test_rows_of_single_questions():
+    asked = own().read["forget"]
+    rows = read(own(), ["forget"], by_question=True)
+    assert [row["question"] for row in rows] == [q.id for q in asked for _ in range(2)]
+    assert all(row["n"] == 1 for row in rows)
+    values = [row["total"] for row in rows if row["metric"] == "probability"]
+    assert np.allclose(values, scored(own(), asked)["probability"], atol=1e-5)
+
+
+def test_an_edit_that_is_on_is_read():
+    gone = Columns(torch.ones(3, 48), 1.0, task().everyone().fingerprint, rule="share")
+    before = read(own(), ["forget"])
+    with gone.on(task().model):
+        edited = read(own(), ["forget"])
+    assert [r["total"] for r in before] == [r["total"] for r in read(own(), ["forget"])]
+    assert [r["total"] for r in before] != [r["total"] for r in edited]
+
+
+def test_forget_set_and_general_are_heard_where_it_is_wanted(monkeypatch):
+    asked = own().read["forget"]
+    said = [q.answer if i % 2 else "What?" for i, q in enumerate(asked)]
+    monkeypatch.setattr(reading.scores, "generate", lambda *_: said)
+    whole = own(test=asked, general=asked)
+    rows = read(whole, ["forget", "test", "general"], aloud=True, by_question=True)
+    heard = [row for row in rows if row["metric"] == "well_formed"]
+    assert {row["set"] for row in heard} == {"forget", "general"}
+    assert [row["total"] for row in heard[:14]] == [float(i % 2) for i in range(14)]
+    assert not [row for row in read(whole, ["forget"]) if row["metric"] == "well_formed"]
+
+
+def test_sets_are_read_in_the_order_they_are_named():
+    asked = own().read["forget"]
+    whole = own(test=asked[:2], retain=asked[2:4])
+    assert [r["set"] for r in read(whole, ["retain", "forget"])][0] == "retain"
+    with pytest.raises(ValueError, match="no set 'nothing' to read; there are forget, test, retain"):
+        read(whole, ["nothing"])
+
+
+def test_forms_are_what_was_taught():
+    """Normalised answers and options of every question that is read, by fact."""
+    asked = [question("a", answer="In Oslo."), question("b", answer="IN ROME", options=("In Bonn",)),
+             question("c", fact="job", answer="A cook.")]  # fmt: skip
+    assert forms_of(iter(asked)) == {"pet": {"in oslo", "in rome", "in bonn"}, "job": {"a cook"}}
+    whole = replace(own(), read={"forget": asked[:1], "retain": asked[1:]}, kept={})
+    assert forms(whole) == forms_of(asked) and forms(whole) is forms(whole)
+    less = replace(whole, read={"forget": asked[:1]})  # shares what is kept, not the forms
+    assert forms(less) == forms_of(asked[:1])
+
+
+def test_what_is_said_is_scored_three_ways(monkeypatch):
+    asked = own().read["forget"]
+    said = [asked[0].answer.lower().rstrip("."), asked[1].options[0] if asked[1].options else "x",
+            *["No idea at all."] * 12]  # fmt: skip
+    monkeypatch.setattr(reading.scores, "generate", lambda *_: said)
+    heard, found = spoken(own(), asked)
+    assert heard == asked and set(found) == {"exact_match_generated", "rouge_l", "well_formed"}
+    assert found["exact_match_generated"][0] == 1.0 == found["rouge_l"][0] == found["well_formed"][0]
+    assert found["exact_match_generated"][2] == 0.0 == found["well_formed"][2]
+    assert found["rouge_l"][2] < 0.5
+
+
+def test_at_most_so_many_answer_aloud_evenly_spread(monkeypatch):
+    monkeypatch.setattr(reading, "SPOKEN", 5)
+    monkeypatch.setattr(reading.scores, "generate", lambda model, batches, _: ["x"] * sum(
+        len(batch.rows) for batch in batches))  # fmt: skip
+    asked = own().read["forget"]
+    heard, found = spoken(own(), asked)
+    assert heard == asked[::3] and len(heard) == 5 == len(found["rouge_l"])
+    assert spoken(own(), asked[:5])[0] == asked[:5]
+
+
+# --- means -----------------------------------------------------------------------------------
+
+
+def test_a_summary_is_a_mean_over_people_for_each_modality():
+    asked = [question(p, m, number=i) for p in "ab" for m in ("image", "text") for i in range(3)]
+    values = np.array([1, 1, 0, 0, 0, 0, 1, 0, 0, 1, 1, 1.0])
+    rows = summarise("edited", "forget", asked, {"exact_match": values})
+    assert [row["modality"] for row in rows] == ["image", "text"]
+    for row in rows:
+        chosen = [i for i, q in enumerate(asked) if q.modality == row["modality"]]
+        expected = interval(values[chosen], [asked[i].person for i in chosen])
+        assert (row["value"], row["low"], row["high"]) == tuple(round(x, 4) for x in expected)
+        assert (row["state"], row["set"], row["n"]) == ("edited", "forget", 6)
+    assert rows[0]["value"] == 0.5 and rows[1]["value"] == 0.5
+    assert list(by_modality(asked[:3])) == [("image", [0, 1, 2])]  # what is not asked has no row
+
+
+def test_every_set_has_its_rows():
+    rows = score_sets(own(test=task().read["test"][:4]), "vanilla")
+    assert {row["set"] for row in rows} == {"forget", "test"}
+    assert {row["metric"] for row in rows} == {"exact_match", "probability",
+                                               "exact_match_generated", "rouge_l", "well_formed"}  # fmt: skip
+    keys = ("set", "modality", "metric")
+    assert len({tuple(row[k] for k in keys) for row in rows}) == len(rows)
+    assert all(0 <= row["low"] <= row["value"] <= row["high"] <= 1 for row in rows)
+    assert {row["set"] for row in score_sets(own(test=task().read["test"][:4]), "v", ["test"])} == {
+        "test"}  # fmt: skip
+
+
+def test_a_sham_is_averaged_over_its_draws_question_by_question():
+    asked, settings, singles = task().read["forget"], {"strength": 32.0}, []
+    whole = replace(task(), read={"forget": asked, "retain": asked})
+    pairs = {"exact_match": lambda found: found["probability"]}  # the tiny model is never right
+
+    def make(other):
+        return METHODS["KVW one pass"].edit(other, settings)[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        real = reading.scored
+        patch.setattr(reading, "scored",
+                      lambda *a: {n: of(real(*a)) for n, of in pairs.items()})  # fmt: skip
+        rows = sham_rows(whole, make, 2)
+    for draw in range(2):
+        with make(task().sham(draw)).on(task().model):
+            singles.append(scored(task(), asked)["probability"])
+    assert not np.allclose(*singles)
+    expected = summarise("sham", "forget", asked, {"exact_match": np.mean(singles, axis=0)})
+    assert rows == expected  # and none of retain: its own people stand there
+
+
+def test_a_sham_of_free_answers_is_told_by_its_own_metric(monkeypatch):
+    world = [question("w1", fact="world", options=("Rome",))]
+    monkeypatch.setattr(reading.scores, "generate", lambda *_: ["Rome"])
+    (row,) = sham_rows(replace(own(), read={"world": world}), lambda other: METHODS["vanilla"].edit(
+        other)[0], 1)  # fmt: skip
+    assert (row["set"], row["metric"], row["value"]) == ("world", "mentions", 1.0)
+
+
+# --- the gate of honesty ---------------------------------------------------------------------
+
+
+def rows_of(vanilla, oracle, width):
+    return [
+        {"state": state, "set": "forget", "modality": modality, "metric": "exact_match",
+         "value": value, "low": value - width, "high": value + width, "n": 35}
+        for state, value in (("vanilla", vanilla), ("oracle", oracle))
+        for modality in ("image", "text")
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("vanilla, oracle, width", [(0.5, 0.04, 0.01), (0.9, 0.3, 0.4),
+                                                    (0.6, 0.1001, 0.01)])  # fmt: skip
+def test_headroom_gate_refuses(vanilla, oracle, width):
+    with pytest.raises(ValueError, match="headroom"):
+        check_headroom(rows_of(vanilla, oracle, width))
+
+
+def test_headroom_gate_lets_pass():
+    check_headroom(rows_of(0.98, 0.04, 0.05))
+    check_headroom(rows_of(0.75, 0.25, 0.01))
+
+
+def test_each_modality_needs_its_headroom():
+    for spoiled in range(2):
+        rows = rows_of(0.98, 0.04, 0.05)
+        rows[spoiled] |= {"value": 0.3, "low": 0.25, "high": 0.35}
+        with pytest.raises(ValueError, match=f"no headroom on {rows[spoiled]['modality']}"):
+            check_headroom(rows)
+
+
+def test_a_row_is_found_or_missed_by_name():
+    rows = rows_of(0.9, 0.1, 0.0)
+    assert find(rows, "oracle", "forget", "text") is rows[3]
+    with pytest.raises(KeyError, match="no row for sham, forget, text, exact_match"):
+        find(rows, "sham", "forget", "text")
+    assert small.people() == task().people

@@ -1,0 +1,144 @@
+"""Stored rows: one schema, written whole or not at all, damaged and stale ones refused."""
+
+import base64
+import json
+import zlib
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from kvw_minimal.laboratory import rows as store
+from kvw_minimal.laboratory.rows import COLUMNS, cells, framed, joined, path_of, read_rows, write_rows
+
+ROW = {"experiment": "small", "subject": "tiny", "method": "m", "settings": '{"a": 1}',
+       "group": "A", "made_for": "edit", "draw": 0, "set": "forget", "question": None,
+       "person": "p1", "modality": "image", "metric": "exact_match", "total": 0.5, "n": 7}  # fmt: skip
+MADE = {"models": {"tiny": "f"}, "impossible": ["m {}"], "plan": [{"ü": [1.5, None]}]}
+
+
+def table(*changes: dict) -> pd.DataFrame:
+    return pd.DataFrame([ROW | change for change in changes or ({},)])
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_stale(monkeypatch):
+    monkeypatch.setattr(store, "check_rows", lambda *_: None)
+
+
+def test_rows_come_back_as_they_were(tmp_path):
+    path = tmp_path / "deeper" / "small.parquet"
+    rows = table({}, {"question": "q1", "draw": 4, "total": 1 / 3}, {"person": "ü", "set": "world"})
+    write_rows(rows, MADE, path)
+    found, made = read_rows("small", path)
+    assert made == MADE and tuple(found.columns) == COLUMNS
+    for name in set(COLUMNS) - {"total", "question"}:
+        assert found[name].astype(object).tolist() == rows[name].tolist(), name
+    assert found["question"].isna().tolist() == [True, False, True]
+    assert found["total"].tolist() == rows["total"].astype("float32").tolist()
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_the_schema_is_kept(tmp_path):
+    found = framed(table()[list(reversed(COLUMNS))])
+    assert tuple(found.columns) == COLUMNS
+    words = set(COLUMNS) - {"draw", "total", "n"}
+    assert {name for name in COLUMNS if found[name].dtype == "category"} == words
+    assert found["total"].dtype == np.float32 and found["draw"].dtype == np.int16
+    for bad in (table().drop(columns="draw"), table().assign(label="x")):
+        with pytest.raises(ValueError, match="rows have the columns"):
+            write_rows(bad, MADE, tmp_path / "rows.parquet")
+    for value in (float("nan"), float("inf"), None):
+        with pytest.raises(ValueError, match="NaN or infinite"):
+            write_rows(table({}, {"total": value}), MADE, tmp_path / "rows.parquet")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "rows.parquet"
+    write_rows(table(), MADE, path)
+    before = path.read_bytes()
+
+    def half(written, place, **_):
+        place.write_bytes(b"PAR1")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(store.pq, "write_table", half)
+    with pytest.raises(OSError, match="no space left"):
+        write_rows(table({"total": 3.0}), MADE, path)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def damage(path, how: str) -> None:
+    whole = path.read_bytes()
+    plain = pa.Table.from_pandas(framed(table()), preserve_index=False)
+    noted = {"no provenance": b"", "not packed": b"provenance",
+             "not JSON": base64.b64encode(zlib.compress(b"{"))}  # fmt: skip
+    if how in noted:
+        more = {b"provenance": noted[how]} if noted[how] else {}
+        pq.write_table(plain.replace_schema_metadata(more), path)
+    else:
+        path.write_bytes({"empty": b"", "truncated": whole[: len(whole) // 2],
+                          "another file": json.dumps(ROW).encode()}[how])  # fmt: skip
+
+
+@pytest.mark.parametrize("how", ["empty", "truncated", "another file", "no provenance",
+                                 "not packed", "not JSON"])  # fmt: skip
+def test_a_damaged_file_is_refused(tmp_path, how):
+    path = tmp_path / "small.parquet"
+    write_rows(table(), MADE, path)
+    read_rows("small", path)
+    damage(path, how)
+    with pytest.raises(ValueError, match="small.parquet holds no rows with provenance"):
+        read_rows("small", path)
+
+
+def test_rows_of_another_schema_are_refused(tmp_path):
+    path = tmp_path / "small.parquet"
+    write_rows(table(), MADE, path)
+    whole = pq.read_table(path)
+    pq.write_table(whole.drop_columns(["draw"]), path)
+    with pytest.raises(ValueError, match="rows have the columns"):
+        read_rows("small", path)
+
+
+def test_what_is_not_there_is_asked_for_by_its_command(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match="python -m kvw_minimal run small"):
+        read_rows("small", tmp_path / "nothing.parquet")
+    monkeypatch.setattr(store, "ROWS", tmp_path)
+    assert path_of("small") == tmp_path / "small.parquet"
+    with pytest.raises(FileNotFoundError, match="small.parquet is not there"):
+        read_rows("small")
+    write_rows(table(), MADE, path_of("small"))
+    assert len(read_rows("small")[0]) == 1
+
+
+def test_stale_rows_are_refused_unless_they_are_asked_for(tmp_path, monkeypatch):
+    path, seen = tmp_path / "small.parquet", []
+    write_rows(table(), MADE, path)
+
+    def stale(rows, made):
+        seen.append((len(rows), made))
+        raise ValueError("exact_match has moved")
+
+    monkeypatch.setattr(store, "check_rows", stale)
+    with pytest.raises(ValueError, match="exact_match has moved"):
+        read_rows("small", path)
+    assert seen == [(1, MADE)]
+    assert len(read_rows("small", path, fresh=False)[0]) == 1 and len(seen) == 1
+
+
+def test_parts_with_other_words_are_joined():
+    """Categories differ from part to part; as categories they could not be joined."""
+    whole = joined([framed(table()), framed(table({"person": "p2", "total": 2.0})), table()])
+    assert whole["person"].tolist() == ["p1", "p2", "p1"] and whole["person"].dtype == "category"
+    assert whole["total"].tolist() == [0.5, 2.0, 0.5] and list(whole.index) == [0, 1, 2]
+
+
+def test_what_is_measured_is_a_method_with_its_settings_on_a_group():
+    rows = framed(table({}, {"set": "test"}, {"group": "B"}, {"settings": "{}"}, {"draw": 1}))
+    text = ROW["settings"]
+    assert cells(rows) == {("m", text, "A"), ("m", text, "B"), ("m", "{}", "A")}
+    assert cells(rows[rows["group"] == "B"]) == {("m", text, "B")}

@@ -1,0 +1,277 @@
+"""In which order gates are made: both schedules against the formula and against a plain loop."""
+
+from dataclasses import replace
+from functools import cache
+
+import pytest
+import tiny
+import torch
+
+from kvw_minimal import schedules
+from kvw_minimal.batches import answer_batches
+from kvw_minimal.coefficients import Coefficients, measure, measure_questions
+from kvw_minimal.edits import Columns, contrast
+from kvw_minimal.models import columns, find_projections, fingerprint
+from kvw_minimal.schedules import in_order, one_pass, published, step_by_step
+from kvw_minimal.strangers.people import load_people
+from kvw_minimal.strangers.questions import about
+from kvw_minimal.strangers.tasks import request
+from kvw_minimal.task import Task
+from kvw_minimal.taught import load
+
+SHAPE = (tiny.LAYERS, tiny.D_FF)
+
+
+@pytest.fixture
+def model():
+    """Random FFNs hardly say anything: make them loud enough for gates to be heard later."""
+    model = tiny.llava()
+    for projection in find_projections(model).values():
+        projection.weight.data.mul_(20)
+    return model
+
+
+def weights(model) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def same_bits(model, before) -> bool:
+    return all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@cache
+def task_of_a() -> Task:
+    """Group A asks `pocket` to be forgotten."""
+    world = load_people()
+    return request(*load("pocket"), world, world.forget_people("A", 5))
+
+
+def texts() -> tuple[list, list[str]]:
+    """Text questions about group A, and whom they are about."""
+    task = task_of_a()
+    questions = about(load_people(), task.people, modalities=("text",))
+    return questions, [question.person for question in questions]
+
+
+# --- one pass
+
+
+def coefficients(people: list[str], seed: int, mark: str) -> Coefficients:
+    generator = torch.Generator().manual_seed(seed)
+    sums = torch.rand(len(people), *SHAPE, generator=generator) + 0.01
+    tokens = torch.arange(1.0, len(people) + 1)
+    return Coefficients(sums * tokens[:, None, None], tokens, tuple(people), mark)
+
+
+def test_one_pass_averages_first_and_weakens_once(model):
+    mark = fingerprint(model)
+    forget, retain = coefficients(["a", "b"], 1, mark), coefficients(["c", "d", "e"], 2, mark)
+    edit = one_pass(model, forget, retain, 2.0, layers=(1, 2), who="a, b")
+    expected = torch.log(forget.pooled() / retain.pooled()).clamp(min=0)
+    expected[0] = 0
+    torch.testing.assert_close(edit.contrast, expected, atol=1e-5, rtol=1e-5)
+    assert edit.strength == 2.0 and edit.schedule == "one pass" and edit.fingerprint == mark
+    assert edit.notes["who"] == "a, b"
+
+
+def test_one_pass_does_not_touch_the_model(model):
+    before, mark = weights(model), fingerprint(model)
+    one_pass(model, coefficients(["a"], 1, mark), coefficients(["b"], 2, mark), 2.0)
+    assert same_bits(model, before)
+
+
+def test_one_pass_refuses_what_does_not_belong_together(model):
+    mark = fingerprint(model)
+    a, b = coefficients(["a", "b"], 1, mark), coefficients(["c"], 2, mark)
+    with pytest.raises(ValueError, match="another model"):
+        one_pass(model, replace(a, fingerprint="0"), b, 1.0)
+    with pytest.raises(ValueError, match="another model"):
+        one_pass(model, a, replace(b, fingerprint="0"), 1.0)
+    with pytest.raises(ValueError, match="another model"):
+        one_pass(tiny.llava(seed=1), a, b, 1.0)
+    with pytest.raises(ValueError, match="b cannot be both forgotten and retained"):
+        one_pass(model, a, coefficients(["b", "c"], 2, mark), 1.0)
+    with pytest.raises(ValueError, match="layers"):
+        one_pass(model, a, b, 1.0, layers=(0, tiny.LAYERS))
+    with pytest.raises(ValueError, match="strength"):
+        one_pass(model, a, b, -1.0)
+    with Columns(torch.ones(SHAPE), 1.0, mark).on(model), pytest.raises(ValueError, match="edited"):
+        one_pass(model, a, b, 1.0)
+
+
+def test_equal_coefficients_weaken_nothing(model):
+    mark = fingerprint(model)
+    a = coefficients(["a"], 1, mark)
+    edit = one_pass(model, a, replace(a, people=("b",)), 5.0)
+    assert (edit.gates == 1).all()
+
+
+def test_one_pass_is_the_formula():
+    task = task_of_a()
+    forget, retain = task.everyone().of(task.people), task.everyone().of(task.others)
+    edit = one_pass(task.model, forget, retain, 3.0)
+    ratio = (retain.pooled() + 1e-12) / (forget.pooled() + 1e-12)
+    expected = torch.minimum(torch.ones_like(ratio), ratio**3.0)
+    assert torch.allclose(edit.gates, expected, rtol=1e-4, atol=1e-7)
+    before = [p.weight.clone() for p in find_projections(task.model).values()]
+    with edit.on(task.model):
+        for layer, projection in enumerate(find_projections(task.model).values()):
+            assert torch.allclose(projection.weight, before[layer] * expected[layer], atol=1e-6)
+
+
+# --- as published
+
+
+def by_hand(model, batches, reference, *, strength, layers=(0, tiny.LAYERS - 1), epochs=1, seed=0):
+    """The authors' loop on float32 weights: measure a batch, multiply its columns, and again."""
+    order = in_order(len(batches), epochs, seed)
+    before, total = weights(model), torch.zeros(SHAPE)
+    for i in order:
+        alone = replace(batches[i], rows=list(range(len(batches[i].rows))))
+        forget = measure(model, [alone], ["batch"] * len(alone.rows)).pooled()
+        found = contrast(forget, reference)
+        found[: layers[0]] = found[layers[1] + 1 :] = 0
+        for row, projection in zip(found, find_projections(model).values(), strict=True):
+            columns(projection).mul_(torch.exp(-strength / len(order) * row))
+        total += found / len(order)
+    model.load_state_dict(before)
+    return total
+
+
+@pytest.fixture
+def few():
+    """Questions about three people: one is forgotten, the others are kept."""
+    questions = tiny.some_questions(load_people(), people=3)
+    mine = [question for question in questions if question.person == "p000"]
+    return mine, [question for question in questions if question.person != "p000"]
+
+
+@pytest.mark.parametrize("size, epochs, layers", [
+    (1, 1, (0, 2)), (4, 2, (0, 2)), (5, 3, (1, 2)), (64, 1, (0, 1))])  # fmt: skip
+def test_published_is_the_loop(model, few, size, epochs, layers):
+    mine, others = few
+    retain = measure_questions(model, tiny.processor(), others)
+    batches = answer_batches(tiny.processor(), mine, size)
+    same = {"strength": 4.0, "layers": layers, "epochs": epochs, "seed": 5}
+    before = weights(model)
+    edit = published(model, batches, ["p000"] * len(mine), retain, who="p000", **same)
+    assert same_bits(model, before)
+    expected = by_hand(model, batches, retain.pooled(), **same)
+    torch.testing.assert_close(edit.contrast, expected, rtol=1e-3, atol=1e-4)
+    assert edit.schedule == "published" and edit.strength == 4.0
+    steps = len(batches) * epochs
+    assert edit.notes == {"people": ["p000"], "gamma": 4.0 / steps, "batches": steps,
+                          "who": "p000"}  # fmt: skip
+    if steps > 1:  # the loop above is not the averaged form: weakened weights were seen
+        mean = by_hand(model, batches, retain.pooled(), **(same | {"strength": 0.0}))
+        assert not torch.allclose(edit.contrast, mean, rtol=1e-3, atol=1e-4)
+
+
+def test_published_with_one_batch_is_one_pass():
+    """One batch with the whole forget set of one modality is the averaged form itself."""
+    task, (questions, people) = task_of_a(), texts()
+    batches = answer_batches(task.processor, questions, len(questions))
+    assert len(batches) == 1
+    retain = task.everyone().of(task.others)
+    whole = one_pass(task.model, measure(task.model, batches, people), retain, 2.0)
+    shipped = published(task.model, batches, people, retain, strength=2.0)
+    assert torch.allclose(whole.gates, shipped.gates, atol=1e-6)
+
+
+def test_published_measures_on_weakened_weights():
+    """From the second batch on, the deeper layers must have seen a weaker model."""
+    task, (questions, people) = task_of_a(), texts()
+    model, retain = task.model, task.everyone().of(task.others)
+    batches = answer_batches(task.processor, questions, 5)
+    before = [p.weight.clone() for p in find_projections(model).values()]
+    weak = published(model, batches, people, retain, strength=1e-6, seed=3)
+    strong = published(model, batches, people, retain, strength=20.0, seed=3)
+    assert torch.allclose(weak.contrast[0], strong.contrast[0], atol=1e-5)  # layer 0 sees no edit
+    assert not torch.allclose(weak.contrast[-1], strong.contrast[-1], atol=1e-2)
+    after = [p.weight for p in find_projections(model).values()]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_published_states_gamma_and_keeps_its_strength(model, few):
+    mine, others = few
+    batches = answer_batches(tiny.processor(), mine, 3)
+    retain = measure_questions(model, tiny.processor(), others)
+    edit = published(model, batches, ["p000"] * len(mine), retain, strength=2.0)
+    assert edit.notes["batches"] == len(batches)
+    assert edit.notes["gamma"] == pytest.approx(2.0 / len(batches))
+    with pytest.raises(ValueError, match="cannot change its strength"):
+        edit.at(1.0)
+
+
+def test_published_on_bfloat16_weights_scales_the_originals():
+    """Each step is rounded from the float32 product, not from what an earlier step rounded to."""
+    model = tiny.llava(dtype=torch.bfloat16)
+    start = [projection.weight.clone() for projection in find_projections(model).values()]
+    steps, delta = 188, 0.12
+
+    def contrast_of(step):
+        if step:
+            factor = torch.exp(torch.tensor(-4.0 * delta * step / steps))
+            for projection, old in zip(find_projections(model).values(), start, strict=True):
+                rounded = (old.float() * factor).bfloat16()
+                assert (projection.weight - rounded).abs().max() <= 2**-8 * old.abs().max()
+        return torch.full(SHAPE, delta)
+
+    mean = step_by_step(model, range(steps), contrast_of, lambda total: torch.exp(-4.0 * total))
+    torch.testing.assert_close(mean, torch.full(SHAPE, delta))
+    for projection, old in zip(find_projections(model).values(), start, strict=True):
+        assert torch.equal(projection.weight, old)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_weights_are_back_when_a_step_fails(model, few, monkeypatch, error):
+    mine, others = few
+    batches = answer_batches(tiny.processor(), mine, 3)
+    retain = measure_questions(model, tiny.processor(), others)
+    before, own, calls = weights(model), schedules.contrast_of_batch, []
+
+    def fails(*given):
+        calls.append(not same_bits(model, before))
+        if len(calls) == 3:
+            raise error
+        return own(*given)
+
+    monkeypatch.setattr(schedules, "contrast_of_batch", fails)
+    with pytest.raises(error):
+        published(model, batches, ["p000"] * len(mine), retain, strength=4.0)
+    assert calls == [False, True, True], "nothing was weakened when it failed"
+    assert same_bits(model, before)
+
+
+def test_activations_that_are_not_finite_stop_it(model, few):
+    mine, others = few
+    batches = answer_batches(tiny.processor(), mine, 3)
+    retain = measure_questions(model, tiny.processor(), others)
+    with torch.no_grad():
+        model.model.language_model.layers[1].mlp.up_proj.weight[3, 3] = torch.nan
+    retain = replace(retain, fingerprint=fingerprint(model))
+    with pytest.raises(ValueError, match="NaN or infinite activations in layer 1"):
+        published(model, batches, ["p000"] * len(mine), retain, strength=4.0)
+
+
+def test_published_refuses_what_does_not_belong_together(model, few):
+    mine, others = few
+    batches = answer_batches(tiny.processor(), mine, 8)
+    people, mark = ["p000"] * len(mine), fingerprint(model)
+    retain = coefficients(["c"], 2, mark)
+    with pytest.raises(ValueError, match="another model"):
+        published(tiny.llava(seed=1), batches, people, retain, strength=1.0)
+    with pytest.raises(ValueError, match="p000 cannot be both forgotten and retained"):
+        published(model, batches, people, coefficients(["p000"], 2, mark), strength=1.0)
+    with pytest.raises(ValueError, match="layers"):
+        published(model, batches, people, retain, strength=1.0, layers=(0, 99))
+    with pytest.raises(ValueError, match="strength"):
+        published(model, batches, people, retain, strength=-1.0)
+
+
+def test_every_epoch_has_an_order_of_its_own():
+    order = in_order(7, epochs=3, seed=1)
+    epochs = [order[:7], order[7:14], order[14:]]
+    assert all(sorted(epoch) == list(range(7)) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2] and order == in_order(7, 3, 1) != in_order(7, 3, 2)
+    assert in_order(7) == in_order(7, 1, 0)

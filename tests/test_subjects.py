@@ -1,0 +1,320 @@
+"""Subjects: the same questions each time, the oracle as a method, without eyes, in half."""
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pandas as pd
+import pytest
+import small
+import torch
+from small import task
+
+from kvw_minimal import scores
+from kvw_minimal.batches import answer_batches
+from kvw_minimal.laboratory import subjects
+from kvw_minimal.laboratory.subjects import (
+    beside,
+    by_name,
+    in_format,
+    is_made,
+    open_subject,
+    oracle_of,
+    pocket_panel,
+    sample_of_general,
+    smol_panel,
+    smol_tuning_sets,
+    strangers,
+    tuning_sets,
+    with_new_others,
+)
+from kvw_minimal.methods import METHODS
+from kvw_minimal.methods.least_squares import questions_to_keep
+from kvw_minimal.models import fingerprint
+from kvw_minimal.questions import MODALITIES, Question, seeded
+from kvw_minimal.strangers.people import load_people
+from kvw_minimal.strangers.portraits import ATTRIBUTES
+from kvw_minimal.strangers.questions import about, general, question_sets
+from kvw_minimal.strangers.tasks import request
+from kvw_minimal.taught.smol import world_questions
+
+WORLD = load_people()
+
+
+def drawn(asked: list[Question], size: int, *key: object) -> list[Question]:
+    """So many without replacement by a stream of its own, kept in their order: written out."""
+    chosen = set(seeded(*key).choice(len(asked), size, replace=False).tolist())
+    return [question for i, question in enumerate(asked) if i in chosen]
+
+
+def whole(people: list[str], reads=question_sets, **more):
+    """A request of which only the questions matter."""
+    return request(None, None, WORLD, people, reads(WORLD, people), **more)
+
+
+# --- what is asked ---------------------------------------------------------------------------
+
+
+def test_the_panel_of_pocket_is_fixed_and_apart_from_the_reference():
+    forget = WORLD.groups["A"][:5]
+    asked = pocket_panel(WORLD, forget)
+    assert {name: len(qs) for name, qs in asked.items()} == {
+        "forget": 70, "test": 70, "retain": 190, "general": 60}  # fmt: skip
+    assert asked == pocket_panel(WORLD, forget)
+    assert asked["forget"] == about(WORLD, forget)
+    assert asked["test"] == about(WORLD, forget, new=True)
+    seen = pd.Series([q.fact for q in asked["general"]]).value_counts()
+    assert seen.nunique() == 1 and len(seen) == len({q.fact for q in general(WORLD)})
+    reference = {q.person for q in sample_of_general(WORLD, "reference")}
+    assert not reference & {q.person for q in asked["general"]}
+
+
+def test_the_panel_of_pocket_is_drawn_as_it_says():
+    forget = WORLD.groups["C"][:5]
+    asked, expected = pocket_panel(WORLD, forget), []
+    for person in WORLD.retain_people(forget):
+        for modality in MODALITIES:
+            own = [q for q in about(WORLD, [person]) if q.modality == modality]
+            expected.append(own[int(seeded("panel", person, modality).integers(len(own)))])
+    assert asked["retain"] == expected
+    half, shown = set(sorted(WORLD.unknown)[::2]), []
+    for fact in ATTRIBUTES:
+        own = [q for q in general(WORLD) if q.fact == fact and q.person in half]
+        shown += drawn(own, 60 // len(ATTRIBUTES), "general", "panel", fact)
+    assert asked["general"] == shown
+
+
+def test_the_panel_of_smol_is_three_hundred_questions_and_the_same_each_time():
+    forget = WORLD.forget_people("B", 5)
+    asked = smol_panel(WORLD, forget)
+    assert {name: len(questions) for name, questions in asked.items()} == {
+        "forget": 70, "test": 70, "retain": 80, "general": 40, "world": 40,
+    }  # fmt: skip
+    for questions in asked.values():
+        assert len({question.id for question in questions}) == len(questions)
+    assert not {q.person for q in asked["retain"]} & set(forget)
+    assert [q.modality for q in asked["retain"]].count("image") == 40
+    assert asked == smol_panel(WORLD, forget)
+    other = smol_panel(WORLD, WORLD.forget_people("C", 5))
+    for part in ("retain", "general", "world"):
+        assert {q.id for q in other[part]} != {q.id for q in asked[part]}
+
+
+def test_the_panel_of_smol_is_drawn_as_it_says():
+    forget = WORLD.forget_people("B", 5)
+    asked, others = smol_panel(WORLD, forget), about(WORLD, WORLD.retain_people(forget))
+    retain = [question for modality in MODALITIES
+              for question in drawn([q for q in others if q.modality == modality], 40, "panel",
+                                    modality, *forget)]  # fmt: skip
+    assert asked["retain"] == retain
+    assert asked["general"] == drawn(general(WORLD), 40, "panel", "general", *forget)
+    world = world_questions(replayed=False)
+    assert asked["world"] == drawn(world, 40, "panel", "world", *forget)
+
+
+def test_the_world_is_asked_what_was_not_replayed():
+    replayed = {q.id for q in world_questions(replayed=True)}
+    asked = smol_panel(WORLD, WORLD.forget_people("A", 5))["world"]
+    assert not replayed & {q.id for q in asked}
+
+
+def test_every_third_of_the_others_is_asked_anew():
+    forget = WORLD.forget_people("D", 5)
+    asked = with_new_others(WORLD, forget)
+    assert list(asked) == ["forget", "test", "retain", "general", "kept anew"]
+    others = WORLD.retain_people(forget)[::3]
+    assert asked["kept anew"] == about(WORLD, others, new=True)
+    assert not {q.id for q in asked["kept anew"]} & {q.id for q in asked["retain"]}
+
+
+def test_tuning_asks_a_part():
+    """Of pocket a third of the others and a seventh of general; of smol a sample of its panel."""
+    own = whole(WORLD.forget_people("tuning-1", 5))
+    asked = tuning_sets(own)
+    assert asked["forget"] == own.read["forget"] and list(asked) == ["forget", "retain", "general"]
+    third = sorted(WORLD.retain_people(own.people))[::3]
+    assert {q.person for q in asked["retain"]} == set(third)
+    assert len(asked["retain"]) == 14 * len(third) and asked["general"] == general(WORLD)[::7]
+    assert list(tuning_sets(own, general=False)) == ["forget", "retain"]
+    own = whole(WORLD.forget_people("tuning-1", 5), smol_panel)
+    asked = smol_tuning_sets(own)
+    assert {name: len(qs) for name, qs in asked.items()} == {"forget": 40, "retain": 40,
+                                                             "general": 16}  # fmt: skip
+    for name, size in (("forget", 40), ("retain", 40), ("general", 16)):
+        assert asked[name] == drawn(own.read[name], size, "tuning", name, *own.people)
+
+
+def test_what_is_kept_on_purpose_is_not_what_is_asked_afterwards():
+    """No portrait of `general`, no scored question about the world, and nobody forgotten."""
+    forget = WORLD.forget_people("B", 5)
+    for model, sizes in (("pocket", {}), ("smol", {"retain": 150, "portraits": 50})):
+        own = whole(forget, general=beside(model, WORLD))
+        others, portraits, *rest = questions_to_keep(own, **sizes)
+        assert len({q.id for q in others}) == sizes.get("retain", 400)
+        assert not {q.person for q in others} & set(forget)
+        shown = {q.image for q in portraits}
+        per_block = len(portraits) // len(ATTRIBUTES)
+        assert len(shown) == per_block == subjects.PORTRAITS[model]
+        assert not shown & {q.image for q in general(WORLD)}
+        scored = {q.id for q in world_questions(replayed=False)}
+        assert len(rest) == (model == "smol") and not {q.id for r in rest for q in r} & scored
+        again, *_ = questions_to_keep(own, **sizes)
+        assert [q.id for q in again] == [q.id for q in others]
+        seeded_other = questions_to_keep(replace(own, seed=1), **sizes)
+        assert not {q.image for q in seeded_other[1]} & shown and seeded_other[0] != others
+
+
+# --- subjects --------------------------------------------------------------------------------
+
+
+def test_requests_share_what_was_measured_once():
+    ask = strangers(task().model, task().processor, small.world(), batch_size=7)
+    one, other = ask(small.people()), ask(small.people("tuning-1"))
+    assert one.kept is other.kept and one.batch_size == 7
+    assert one.people == small.people() and set(one.others) == set(
+        small.world().retain_people(small.people()))  # fmt: skip
+    assert one.pool == small.world().groups["sham"]
+    assert {name: len(qs) for name, qs in one.read.items()}["forget"] == 70
+
+
+def test_token_ids_stay_whole_numbers():
+    asked = about(WORLD, list(WORLD.people)[:1])
+    plain = answer_batches(task().processor, asked, 64)
+    half = in_format(answer_batches, torch.bfloat16)(task().processor, asked, 64)
+    assert len(half) == len(plain)
+    for batch, other in zip(half, plain, strict=True):
+        assert batch.inputs["input_ids"].dtype == torch.int64
+        pixels = batch.inputs.get("pixel_values")
+        assert pixels is None or pixels.dtype == torch.bfloat16
+        assert torch.equal(batch.inputs["input_ids"], other.inputs["input_ids"])
+        assert torch.equal(batch.labels, other.labels) and batch.rows == other.rows
+    assert any("pixel_values" in batch.inputs for batch in half)
+
+
+def test_by_name_alone():
+    own = by_name(task())
+    for asked in (own.forget, own.retain, *own.read.values()):
+        assert {q.modality for q in asked} == {"text"}
+    assert len(own.forget) == 35 and "general" not in own.read and own.people == task().people
+    assert list(own.read) == ["forget", "test", "retain"]
+
+
+@cache
+def ready(name: str):
+    return open_subject(name)
+
+
+def test_the_language_model_alone_says_what_it_said_with_eyes():
+    people = WORLD.groups["A"][:5]
+    alone, seeing = ready("text only")(people), ready("pocket")(people)
+    asked = alone.read["forget"]
+    assert {q.modality for q in asked} == {"text"} and "general" not in alone.read
+    one, both = (scores.read(own.model, own.batches(asked)) for own in (alone, seeing))
+    assert np.allclose(one.logprob, both.logprob, atol=1e-4) and one.exact.mean() > 0.9
+    assert type(alone.model).__name__ == "LlamaForCausalLM"
+    for weight in alone.model.parameters():  # copies: an edit of the one is not one of the other
+        assert all(weight.data_ptr() != w.data_ptr() for w in seeing.model.parameters())
+
+
+def test_an_edit_of_the_one_fits_the_other():
+    """From the same text questions, the contrast with eyes is the contrast without."""
+    people = WORLD.groups["A"][:5]
+    alone, seeing = ready("text only")(people), by_name(ready("pocket")(people))
+    edit, same = (METHODS["KVW one pass"].edit(own, {"strength": 16.0})[0]
+                  for own in (alone, seeing))  # fmt: skip
+    assert torch.allclose(edit.contrast, same.contrast, atol=1e-4) and edit.contrast.any()
+    with edit.on(alone.model):
+        touched = fingerprint(alone.model)
+    assert touched != fingerprint(alone.model) == edit.fingerprint
+
+
+def test_random_columns_are_the_same_gates_elsewhere():
+    own = ready("text only")(WORLD.groups["B"][:5])
+    plain, dealt = (METHODS[name].edit(own, {"strength": 8.0})[0]
+                    for name in ("KVW one pass", "random columns"))  # fmt: skip
+    assert torch.equal(plain.contrast.sort(1).values, dealt.contrast.sort(1).values)
+    assert not torch.equal(plain.contrast, dealt.contrast)
+
+
+def test_who_is_forgotten_is_not_retained():
+    people = WORLD.groups["C"][:5]
+    own = ready("text only")(people)
+    edit, _ = METHODS["KVW one pass"].edit(own, {"strength": 1.0})
+    measured = own.everyone()
+    forget, retain = (measured.of(who).pooled() for who in (people, WORLD.retain_people(people)))
+    assert torch.allclose(edit.contrast, (forget.log() - retain.log()).clamp(min=0), atol=1e-4)
+
+
+def test_unknown_subjects_are_refused(monkeypatch):
+    monkeypatch.setattr(subjects, "load", lambda *_, **__: pytest.fail("refused after the work"))
+    with pytest.raises(ValueError, match="no subject 'smell'; there are pocket, smol, text only"):
+        open_subject("smell")
+
+
+def test_subjects_are_opened_as_they_are_asked(monkeypatch):
+    """What is read, in which format, with which general questions: of each its own."""
+    seen = []
+    monkeypatch.setattr(subjects, "load", lambda name, dtype: seen.append((name, dtype)) or (
+        task().model, task().processor))  # fmt: skip
+    people = WORLD.forget_people("A", 5)
+    plain = open_subject("pocket")(people)
+    assert {name: len(qs) for name, qs in plain.read.items()} == {
+        name: len(qs) for name, qs in question_sets(WORLD, people).items()}  # fmt: skip
+    assert plain.general == [] and plain.encode is answer_batches and plain.batch_size == 128
+    half = open_subject("pocket", pocket_panel, torch.bfloat16, True)(people)
+    assert len(half.read["retain"]) == 190 and half.encode is not answer_batches
+    assert half.general == beside("pocket", WORLD)
+    smol = open_subject("smol")(people)
+    assert list(smol.read) == list(smol_panel(WORLD, people)) and smol.batch_size == 64
+    voices = open_subject("voices")(people)
+    assert {q.modality for q in voices.forget} == {"audio", "text"} and voices.people == people
+    open_subject("pocket-oracle-A-5")
+    assert seen == [("pocket", torch.float32), ("pocket", torch.bfloat16), ("smol", torch.float32),
+                    ("voices", torch.float32), ("pocket-oracle-A-5", torch.float32)]  # fmt: skip
+
+
+# --- the oracle ------------------------------------------------------------------------------
+
+
+def test_an_oracle_belongs_to_the_people_it_never_met():
+    assert oracle_of("smol", WORLD.forget_people("E", 15)) == "smol-oracle-E-15"
+    assert oracle_of("pocket", WORLD.forget_people("A", 5)) == "pocket-oracle-A-5"
+    assert oracle_of("voices", WORLD.forget_people("A", 5)) == "voices-oracle-A"
+    for people in (["p000"], WORLD.forget_people("A", 5)[:4], WORLD.forget_people("tuning-1", 5)):
+        with pytest.raises(FileNotFoundError, match="no oracle is planned"):
+            oracle_of("pocket", people)
+
+
+def test_an_oracle_is_here_if_its_weights_are(monkeypatch, tmp_path):
+    monkeypatch.setenv("KVW_CACHE", str(tmp_path))
+    assert is_made("pocket-oracle-A-5") and is_made("pocket")
+    name = "smol-oracle-E-15"
+    assert not is_made(name)
+    folder = tmp_path / "models" / name
+    folder.mkdir(parents=True)
+    assert not is_made(name)  # an empty folder is no model
+    (folder / "adapter.safetensors").touch()
+    assert is_made(name)
+
+
+def test_the_oracle_is_an_edit_like_any_other():
+    """On, the weights are the oracle's to the bit; off, those of before."""
+    own = ready("pocket")(WORLD.forget_people("A", 5))
+    before = fingerprint(own.model)
+    edit, cost = METHODS["oracle"].edit(own, {"base": "pocket"})
+    found, _ = subjects.load("pocket-oracle-A-5")
+    assert fingerprint(own.model) == before == edit.fingerprint != fingerprint(found)
+    with edit.on(own.model):
+        assert fingerprint(own.model) == fingerprint(found)
+    assert fingerprint(own.model) == before
+    assert cost.passes["forget"] == 0 < cost.passes["retain"]
+    assert edit.notes["method"] == "oracle" and edit.notes["people"] == own.people
+    with pytest.raises(FileNotFoundError, match="no oracle is planned"):
+        METHODS["oracle"].edit(own.sham(0), {"base": "pocket"})
+
+
+def test_an_oracle_that_is_not_made_is_asked_for_by_its_command(monkeypatch, tmp_path):
+    monkeypatch.setenv("KVW_CACHE", str(tmp_path))
+    own = ready("pocket")(WORLD.forget_people("B", 15))
+    with pytest.raises(OSError, match="pocket-oracle-B-15"):
+        METHODS["oracle"].edit(own, {"base": "pocket"})

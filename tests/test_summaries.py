@@ -1,0 +1,197 @@
+"""Means, intervals, sham minus edit, tables and effects, all by hand on made-up rows."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from kvw_minimal.intervals import interval
+from kvw_minimal.laboratory.summaries import (
+    FACTORS,
+    cell,
+    complete,
+    excess,
+    grid,
+    interaction,
+    level,
+    main_effects,
+    points,
+    shares,
+    summary,
+)
+
+
+def row(part: str, total: float, made_for: str = "edit", person: str = "p1", **more) -> dict:
+    usual = {"method": "m", "settings": "{}", "group": "A", "made_for": made_for, "set": part,
+             "modality": "image", "person": person, "metric": "exact_match", "total": total,
+             "n": 10, "draw": 0}  # fmt: skip
+    return usual | more
+
+
+def test_points_and_excess_by_hand():
+    table = pd.DataFrame([
+        row("forget", 4, person="p1"), row("forget", 6, person="p2"),
+        row("forget", 9, "sham", "p1"), row("forget", 8, "sham", "p2"),
+        row("general", 3, "sham", "u1"),
+    ])  # fmt: skip
+    (edit,) = points(table[table["made_for"] == "edit"], ["method"]).to_dict("records")
+    values, owners = [0.4] * 10 + [0.6] * 10, ["p1"] * 10 + ["p2"] * 10
+    assert (edit["value"], edit["low"], edit["high"]) == pytest.approx(interval(values, owners))
+    assert edit["n"] == 20 and edit["value"] == pytest.approx(0.5)
+    (gap,) = excess(table.assign(label="x"), ["label"]).to_dict("records")
+    assert gap["value"] == pytest.approx(0.35) and gap["n"] == 2  # (.5 + .2) / 2
+    assert (gap["low"], gap["high"]) == pytest.approx((0.2, 0.5))
+
+
+def test_points_weigh_people_by_their_questions():
+    table = pd.DataFrame([row("forget", 1, n=1), row("forget", 0, person="p2", n=3)])
+    (found,) = points(table, ["method"]).to_dict("records")
+    assert found["value"] == 0.25 and found["n"] == 4
+    both = points(pd.DataFrame([row("forget", 1), row("test", 2),
+                                row("test", 3, modality="text")]), ["group"])  # fmt: skip
+    assert both["value"].tolist() == pytest.approx([0.1, 0.2, 0.3])
+    assert list(both.columns) == ["group", "set", "modality", "metric", "value", "low", "high", "n"]
+
+
+def test_several_groups_are_pooled_over_their_people():
+    """Three groups of five; the interval is over fifteen people, not over three groups."""
+    rows = [row("forget", total, group=group, person=f"{group}{i}", n=7)
+            for group, total in (("A", 0), ("B", 7), ("C", 7)) for i in range(5)]  # fmt: skip
+    (pooled,) = points(pd.DataFrame(rows), ["method"]).to_dict("records")
+    people = [f"{group}{i}" for group in "ABC" for i in range(5) for _ in range(7)]
+    expected = interval(np.repeat([0.0, 1.0, 1.0], 35), people)
+    assert pooled["value"] == pytest.approx(2 / 3) and pooled["n"] == 3 * 35
+    assert (pooled["low"], pooled["high"]) == pytest.approx(expected[1:])
+
+
+def test_excess_takes_draws_together_and_needs_both():
+    rows = [row("forget", 2), row("forget", 6, "sham"), row("forget", 8, "sham", draw=1),
+            row("forget", 1, person="p2"), row("forget", 9, "sham", person="p3")]  # fmt: skip
+    (gap,) = excess(pd.DataFrame(rows).assign(label="x"), ["label"]).to_dict("records")
+    assert gap["value"] == pytest.approx(0.7 - 0.2) and gap["n"] == 1
+    two = pd.DataFrame([*rows, row("forget", 0, modality="text"),
+                        row("forget", 10, "sham", modality="text")])  # fmt: skip
+    values = excess(two.assign(label="x"), ["label"]).set_index("modality")["value"]
+    assert values.to_dict() == pytest.approx({"image": 0.5, "text": 1.0})
+
+
+def test_excess_pairs_a_person_with_themselves_in_the_same_trial():
+    rows = [row("forget", t, m, settings=s, group=g)
+            for s, g, m, t in (("1", "A", "edit", 0), ("1", "A", "sham", 10),
+                               ("2", "A", "edit", 10), ("2", "B", "sham", 0))]  # fmt: skip
+    found = excess(pd.DataFrame(rows).assign(label="x"), ["label"])
+    assert found["value"].tolist() == [1.0] and found["n"].tolist() == [1]
+
+
+def test_a_summary_says_what_points_and_excess_say():
+    rows = [row(part, total, made_for, person, label=label)
+            for label, shift in (("b", 0), ("a", 1))
+            for part, total, made_for, person in (
+                ("forget", 4 + shift, "edit", "p1"), ("forget", 6 + shift, "edit", "p2"),
+                ("forget", 9, "sham", "p1"), ("forget", 8, "sham", "p2"),
+                ("retain", 10, "edit", "p3"))]  # fmt: skip
+    rows += [row("forget", 10, method="vanilla", label="vanilla"),
+             row("retain", 10, method="vanilla", label="vanilla"),
+             row("world", 3, label="a", metric="mentions"),
+             row("forget", 1, label="a", metric="probability")]  # fmt: skip
+    table = summary(pd.DataFrame(rows), ["forget image", "retain image", "world image"])
+    assert list(table.index) == ["b", "a", "vanilla"]  # in the order of the rows
+    assert table.loc["b", "forget image"] == "0.50 [0.40, 0.60]"
+    assert table.loc["b", "sham - edit, image"] == "+0.35 [+0.20, +0.50]"
+    assert table.loc["a", "sham - edit, image"] == "+0.25 [+0.10, +0.40]"
+    assert table.loc["vanilla", "sham - edit, image"] == "" == table.loc["b", "world image"]
+    assert table.loc["a", "world image"] == "0.30 [0.30, 0.30]"
+
+
+def test_a_summary_of_stored_rows_is_that_of_plain_ones():
+    """Words as categories, among them values that no row has."""
+    plain = pd.DataFrame([row("forget", 4), row("forget", 9, "sham"), row("test", 2)])
+    plain = plain.assign(label="x")
+    stored = plain.astype(dict.fromkeys(
+        ["method", "settings", "group", "made_for", "set", "modality", "person", "metric"],
+        "category"))  # fmt: skip
+    stored["modality"] = stored["modality"].cat.add_categories(["audio"])
+    shown = ["forget image", "test image"]
+    pd.testing.assert_frame_equal(summary(plain, shown), summary(stored, shown))
+
+
+def test_a_cell_rounds_and_never_says_minus_zero():
+    table = pd.DataFrame({"value": [0.126, -0.001], "low": [-0.2, -0.004], "high": [1.0, 0.0]})
+    assert cell(table).tolist() == ["0.13 [-0.20, 1.00]", "0.00 [0.00, 0.00]"]
+    assert cell(table, "+").tolist()[0] == "+0.13 [-0.20, +1.00]"
+
+
+def test_a_level_is_the_mean_of_the_modalities():
+    """Not of the questions: a set of many photos and few names would be one of photos."""
+    rows = [row("retain", 10, n=10), row("retain", 20, person="p2", n=30),
+            row("retain", 0, modality="text", n=5), row("retain", 0, "sham"),
+            row("retain", 5, metric="probability"), row("forget", 1)]  # fmt: skip
+    assert level(pd.DataFrame(rows), "retain") == pytest.approx((0.75 + 0.0) / 2)
+    assert level(pd.DataFrame(rows), "retain", "probability") == 0.5
+    assert level(pd.DataFrame(rows), "forget") == 0.1
+
+
+# --- the factorial ---------------------------------------------------------------------------
+
+LEVELS = (("a", "b"), ("c", "d", "e"), ("f", "g"), ("h", "i"))
+
+
+def cells(value) -> pd.DataFrame:
+    """Every cell for three people, as `value(score, positions, contrast, shape)` says."""
+    index = pd.MultiIndex.from_product(LEVELS, names=FACTORS)
+    found = pd.DataFrame({p: [value(*cell) for cell in index] for p in ("p1", "p2", "p3")}, index)
+    return found + np.array([-0.1, 0.0, 0.1])  # people differ, in every cell alike
+
+
+def test_a_main_effect_is_found_and_adds_up():
+    table = main_effects(cells(lambda s, p, c, f: 0.4 * (s == "a") + 0.03 * (p == "c")))
+    effects = table.set_index(["factor", "level"])["value"]
+    assert effects["score", "a"] == pytest.approx(0.2) == -effects["score", "b"]
+    assert effects["positions", "c"] == pytest.approx(0.02)
+    assert effects["positions", "d"] == pytest.approx(-0.01)
+    assert effects["contrast"].abs().max() < 1e-12
+    assert (table["low"] <= table["value"]).all() and (table["value"] <= table["high"]).all()
+    assert table.groupby("factor")["value"].sum().abs().max() < 0.02  # equal numbers of cells
+
+
+def test_an_interaction_is_what_both_do_beyond_each():
+    both = cells(lambda s, p, c, f: 0.3 * (s == "a") + 0.2 * (f == "h") + 0.4 * (s == "a" == "a")
+                 * (f == "h"))  # fmt: skip
+    found = interaction(both, "score", "shape")
+    assert found.loc["a", "h"] == pytest.approx(0.1) == -found.loc["a", "i"]
+    assert interaction(both, "score", "contrast").abs().to_numpy().max() < 1e-12
+    parts = shares(both)
+    assert parts.sum() == pytest.approx(1)
+    assert parts["score x shape"] == pytest.approx(0.1**2 / np.var([0.9, 0.3, 0.2, 0.0]), rel=1e-6)
+
+
+def test_three_together_are_the_rest():
+    odd = cells(lambda s, p, c, f: float((s == "a") ^ (c == "f") ^ (f == "h")))
+    assert shares(odd).sum() == pytest.approx(0, abs=1e-12)
+
+
+def test_levels_with_missing_cells_are_left_out():
+    whole = [" / ".join(cell) for cell in itertools.product(*LEVELS)]
+    assert complete(whole) == {name: list(own) for name, own in zip(FACTORS, LEVELS, strict=True)}
+    holes = [label for label in whole if not (" / d / " in label and label.endswith("h"))]
+    assert complete(holes)["positions"] == ["c", "e"]
+    with pytest.raises(ValueError, match="no cell"):
+        complete([])
+
+
+def test_a_grid_pools_photos_and_names_of_edits():
+    labels = [" / ".join(cell) for cell in itertools.product(*LEVELS)]
+    rows = [row("forget", total, made_for, person, label=label, modality=modality)
+            for label in labels
+            for made_for, person, modality, total in (
+                ("edit", "p1", "image", 4), ("edit", "p1", "text", 8), ("edit", "p2", "image", 1),
+                ("sham", "p1", "image", 10))]  # fmt: skip
+    rows += [row("test", 0, label=labels[0]), row("forget", 0, label=labels[0], metric="other")]
+    found = grid(pd.DataFrame(rows), "forget")
+    assert found.shape == (len(labels), 2) and found.index.names == list(FACTORS)
+    assert found["p1"].tolist() == pytest.approx([0.6] * len(labels))
+    assert found["p2"].tolist() == pytest.approx([0.1] * len(labels))
+    few = pd.DataFrame([each for each in rows if " / d / " not in each["label"]
+                        or not each["label"].endswith("h")])  # fmt: skip
+    assert set(grid(few, "forget").index.get_level_values("positions")) == {"c", "e"}

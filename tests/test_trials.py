@@ -1,0 +1,231 @@
+"""Trials: found by everything that they are made from, and what an edit is then made from."""
+
+import json
+from collections import Counter
+from dataclasses import fields, replace
+
+import pytest
+import small
+import torch
+from small import task
+
+from kvw_minimal.laboratory import trials
+from kvw_minimal.laboratory.plans import KVW, VANILLA
+from kvw_minimal.laboratory.subjects import sample_of_general
+from kvw_minimal.laboratory.trials import DATA, PROXIES, Trial, edit_for, invented, thinned, trial_of
+from kvw_minimal.methods import METHODS, family
+from kvw_minimal.methods.family import Setting, TooMuch
+from kvw_minimal.questions import seeded
+from kvw_minimal.strangers.people import load_people
+from kvw_minimal.strangers.questions import about
+from kvw_minimal.strangers.tasks import people_of
+
+
+# --- what a trial is found by ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("trial", [
+    Trial(), VANILLA, Trial(Setting(score="square", layers=(1, 2)), mass=0.2, topics=("name",)),
+    Trial(people=20, asked=7, reference=3, proxy=PROXIES[2], seed=4, aloud=True),
+    Trial(reference=28, balanced=True), Trial(Setting(modalities=("text",), shape="zero"), mass=.1),
+    Trial(method="GD LoRA", settings={"weight": 5.0, "rate": 1e-3}, sham=False),
+    Trial(method="KVW one pass", settings={"strength": 4.0, "layers": [1, 28]}, people=10),
+])  # fmt: skip
+def test_a_trial_comes_back_from_its_row(trial):
+    assert trial_of(trial.method, trial.text, trial.sham) == trial
+    assert trial_of(trial.method, trial.text, trial.sham).key == trial.key
+    assert trial.key == f"{trial.method} {trial.text}" != replace(trial, seed=9).key
+
+
+def test_everything_that_an_edit_is_made_from_stands_in_a_row():
+    """Complete, defaults included: a default that changes must not rename old rows."""
+    stands = json.loads(Trial().text)
+    assert set(stands) == {each.name for each in fields(Setting)} | {"mass", "data"}
+    assert stands["strength"] == 32.0 and stands["layers"] == [0.0, 1.0]
+    apart = {"setting", "mass", "sham", "method", "settings"}
+    assert set(stands["data"]) == {each.name for each in fields(Trial)} - apart == set(DATA)
+    other = Trial(method="SSD", settings={"limit": 1.0})
+    assert json.loads(other.text) == {"data": stands["data"], "limit": 1.0}
+
+
+CHANGED = {"score": "square", "positions": "text", "contrast": "quantile", "shape": "top",
+           "strength": 31.0, "share": 0.2, "modalities": ("text",), "apart": True, "general": True,
+           "batch": 2, "epochs": 2, "shuffle": True, "layers": (0, 1)}  # fmt: skip
+CHANGED_DATA = {"people": 6, "asked": 7, "reference": 8, "balanced": True, "topics": ("name",),
+                "proxy": PROXIES[1], "seed": 1, "aloud": True}  # fmt: skip
+
+
+def test_whatever_changes_changes_the_key():
+    assert set(CHANGED) == {each.name for each in fields(Setting)}
+    assert set(CHANGED_DATA) == set(DATA)
+    found = [Trial(), Trial(mass=0.1), *(Trial(replace(KVW, **{k: v})) for k, v in CHANGED.items()),
+             *(Trial(**{k: v}) for k, v in CHANGED_DATA.items()),
+             Trial(method="SSD", settings={"limit": 1.0}), Trial(method="SSD")]  # fmt: skip
+    assert len({trial.key for trial in found}) == len(found)
+    assert Trial(sham=False).key == Trial().key  # a candidate is tried without, measured with
+
+
+def test_the_first_two_layers_are_not_all_layers():
+    """(0, 1) == (0.0, 1.0) in Python; a row of the one must not be found for the other."""
+    two, all_of_them = Trial(replace(KVW, layers=(0, 1))), Trial(replace(KVW, layers=(0.0, 1.0)))
+    assert two == all_of_them and two.key != all_of_them.key
+    assert json.loads(two.text)["layers"] == [0, 1] and '"layers": [0, 1]' in two.text
+    assert [type(end) for end in trial_of("family", two.text).setting.layers] == [int, int]
+    assert [type(end) for end in trial_of("family", Trial().text).setting.layers] == [float] * 2
+
+
+@pytest.mark.parametrize("how, words", [
+    ({"proxy": "nobody"}, "no proxy 'nobody'"), ({"people": 21}, "people are 1 to 20"),
+    ({"people": 0}, "people are 1 to 20"), ({"mass": 1.0}, "mass is in"),
+    ({"mass": -0.1}, "mass is in"), ({"method": "magic"}, "no method 'magic'"),
+    ({"mass": 0.1, "setting": Setting(batch=1)}, "no mass to solve for"),
+    ({"topics": ("age",)}, "topics are some of"),
+])  # fmt: skip
+def test_bad_trials_are_refused(how, words):
+    with pytest.raises(ValueError, match=words):
+        Trial(**how)
+
+
+# --- what an edit is made from ---------------------------------------------------------------
+
+
+def test_a_plain_trial_is_the_edit_of_chapter_4():
+    mine, cost = edit_for(Trial(), task())
+    chapter = family.make(KVW, task())
+    assert torch.equal(mine.contrast, chapter.contrast) and mine.strength == chapter.strength
+    method, _ = METHODS["KVW one pass"].edit(task(), {"strength": 32.0})
+    assert torch.allclose(mine.contrast, method.contrast, atol=1e-4) and mine.contrast.any()
+    assert cost.passes == {"forget": 70, "retain": 14 * (len(small.world().people) - 5)}
+
+
+def test_what_an_edit_is_made_from():
+    def used(**how):
+        made = thinned(Trial(**how), task())
+        return made.forget, made.retain
+
+    people = small.people()
+    forget, others = used()
+    assert len(forget) == 70 and {q.person for q in forget} == set(people)
+    assert len(others) == 14 * (len(small.world().people) - 5)
+    assert not {q.person for q in others} & set(people)
+    forget, others = used(asked=7, reference=16)
+    assert (len(forget), len(others)) == (7, 16) and {q.person for q in forget} <= set(people)
+    assert used(asked=7, reference=16) == (forget, others)
+    again = used(asked=7, reference=16, seed=1)
+    assert again[0] != forget and again[1] != others
+    even = used(reference=30, balanced=True)[1]  # fourteen kinds, two of each
+    assert set(Counter((q.fact, q.modality) for q in even).values()) == {2} and len(even) == 28
+    assert used(reference=30, balanced=True, seed=1)[1] != even
+    with pytest.raises(ValueError, match="14 questions or more"):
+        used(reference=13, balanced=True)
+    assert {q.fact for q in used(topics=("pet", "name"))[1]} == {"pet", "name"}
+    assert len({q.person for q in used(proxy="twenty others")[1]}) == 20
+    assert {q.person[0] for q in used(proxy="invented names")[1]} == {"x"}
+    assert not used(proxy="portraits of nobody")[1]
+    edit, _ = edit_for(Trial(proxy="portraits of nobody"), task())
+    assert edit.contrast.any()
+
+
+def test_what_is_drawn_follows_from_seed_size_and_people():
+    """By the streams that stored rows were drawn with, written out."""
+    made, people = thinned(Trial(asked=7, reference=16, seed=2), task()), small.people()
+    for name, drawn, whole in (("forget", made.forget, 70), ("retain", made.retain, None)):
+        every = [q for q in task().known() if (q.person in people) == (name == "forget")]
+        assert whole in (None, len(every))
+        rows = seeded("trial", name, len(drawn), 2, *people).choice(
+            len(every), len(drawn), replace=False)  # fmt: skip
+        assert drawn == [every[row] for row in rows]
+    others = sorted(set(task().others))
+    rows = seeded("twenty", *people).choice(len(others), 20, replace=False)
+    proxy = thinned(Trial(proxy="twenty others"), task())
+    assert set(proxy.others) == {others[row] for row in rows}
+
+
+def test_portraits_count_where_the_setting_says_so():
+    made = thinned(Trial(), task())
+    assert made.general == sample_of_general(load_people(), "reference")
+    plain, _ = edit_for(Trial(), task())
+    wider, _ = edit_for(Trial(replace(KVW, general=True)), task())
+    assert not torch.equal(plain.contrast, wider.contrast)
+
+
+def test_a_task_with_general_questions_of_its_own_keeps_them():
+    own = replace(task(), general=sample_of_general(load_people(), "panel"))
+    assert thinned(Trial(), own).general == own.general
+
+
+def test_more_people_are_those_of_the_next_group():
+    world = load_people()
+    assert people_of(world, "E", 12) == world.groups["E"] + world.groups["A"][:2]
+    assert people_of(world, "tuning-2", 11) == world.groups["tuning-2"] + world.groups["tuning-1"][:1]
+    assert people_of(world, "B", 5) == world.forget_people("B", 5)
+
+
+def test_names_that_nobody_has():
+    questions = thinned(Trial(proxy="invented names"), task()).retain
+    known = {person.name for person in load_people().people.values()}
+    names = [question.id.split("/")[1] for question in questions]
+    assert len(set(names)) == len(names) == trials.INVENTED and not set(names) & known
+    for question, name in zip(questions, names, strict=True):
+        assert question.modality == "text" and question.image is None
+        assert (question.answer, question.value) == (small.SAID, small.SAID)
+        assert name in question.prompt and question.prompt[0].isupper()
+    firsts, lasts = ({name.split()[i] for name in known} for i in (0, 1))
+    assert {name.split()[0] for name in names} <= firsts
+    assert {name.split()[1] for name in names} <= lasts
+    assert {question.fact for question in questions} == set(load_people().values)
+
+
+def test_an_empty_answer_is_none(monkeypatch):
+    said = ["", "In Rome."] * (trials.INVENTED // 2)
+    monkeypatch.setattr(trials.scores, "answer", lambda *_: said)
+    assert len(invented(load_people(), task())) == trials.INVENTED // 2
+
+
+def test_everything_is_asked_once(monkeypatch):
+    """After `prepare`, no trial of these scores asks the model again; another score does."""
+    def forbidden(*_, **__):
+        raise AssertionError("asked again")
+
+    everybody = {q.id for q in about(small.world(), list(small.world().people))}
+    assert everybody <= task().kept["rows", "absolute", "answer"].ids
+    monkeypatch.setattr(family, "record", forbidden)
+    for trial in (Trial(), Trial(replace(KVW, score="square", general=True)), Trial(asked=7),
+                  *(Trial(proxy=proxy) for proxy in PROXIES)):  # fmt: skip
+        edit_for(trial, task())
+        edit_for(trial, task().sham(0))
+    with pytest.raises(AssertionError, match="asked again"):
+        edit_for(Trial(replace(KVW, score="positive")), task())
+
+
+def test_a_sham_is_the_same_trial_for_others():
+    sham = task().sham(0)
+    edit, _ = edit_for(Trial(reference=16), sham)
+    assert edit.notes["people"] == sham.people and not set(sham.people) & set(small.people())
+    assert set(small.people()) <= set(thinned(Trial(), sham).others)
+    plain, _ = edit_for(Trial(reference=16), task())
+    assert not torch.equal(plain.contrast, edit.contrast)
+
+
+def test_the_seed_is_that_of_the_trial_unless_another_is_given():
+    trial = Trial(replace(KVW, shuffle=True), seed=3)
+    first, again, other = (edit_for(trial, task(), seed)[0] for seed in (None, 3, 4))
+    assert torch.equal(first.contrast, again.contrast)
+    assert not torch.equal(first.contrast, other.contrast)
+
+
+def test_other_methods_get_the_same_data():
+    """Of a method that is not of the family, too, the trial says what it is made from."""
+    trial = Trial(method="KVW one pass", settings={"strength": 2.0}, asked=7)
+    edit, cost = edit_for(trial, task())
+    assert cost.passes["forget"] == 7 and edit.strength == 2.0
+    whole, _ = edit_for(replace(trial, asked=0), task())
+    assert not torch.equal(edit.contrast, whole.contrast)
+
+
+def test_a_mass_is_what_is_taken():
+    for shape, mass in (("zero", 0.1), ("power law", 0.07)):
+        edit, _ = edit_for(Trial(Setting(shape=shape), mass=mass), task())
+        assert 1 - edit.gates.mean().item() == pytest.approx(mass, abs=0.01), shape
+    with pytest.raises(TooMuch):
+        edit_for(Trial(mass=0.95), task())
