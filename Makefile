@@ -56,6 +56,7 @@ execute: $(INSTALLED)
 
 break: $(INSTALLED)
 	$(RUN) tests/break_things.py
+	$(RUN) tests/break_things.py --vectors
 
 format: $(INSTALLED)
 	$(RUN) -m ruff check --fix .

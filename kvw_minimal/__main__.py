@@ -13,8 +13,6 @@ from .files import check_place, write_json
 from .methods.kvw import STRENGTH
 
 app = typer.Typer(help="Knowledge Vector Weakening, from the book.", add_completion=False)
-results = typer.Typer(help="Stored results: are they true today?", no_args_is_help=True)
-app.add_typer(results, name="results")
 Group = Annotated[str, typer.Option(help="A to E, or tuning-1, tuning-2")]
 Forget = Annotated[int, typer.Option(help="percent of the people: 5, 10 or 15")]
 ModelName = Annotated[str, typer.Option(help="pocket, a folder, or a hub id")]
@@ -51,7 +49,7 @@ def unlearn(
     strength: Annotated[float, typer.Option(help="total strength G, at least 0")] = STRENGTH,
     layers: Annotated[str, typer.Option(help="0:3 or 0.0:1.0")] = "0.0:1.0",
     settings: Annotated[
-        str, typer.Option(help='of another method, as JSON: \'{"rate": 1e-3}\'')
+        str, typer.Option(help="of another method, as JSON: '{\"rate\": 1e-3}'")
     ] = "",
     draws: Annotated[int, typer.Option(help="sham draws", min=1)] = 20,
     oracle: Annotated[bool, typer.Option(help="compare with the oracle, demand headroom")] = True,
@@ -66,6 +64,8 @@ def unlearn(
         own = json.loads(settings) if settings else None
     except ValueError as error:
         raise typer.BadParameter(f"--settings is not JSON: {error}") from error
+    if own is not None and not isinstance(own, dict):
+        raise typer.BadParameter(f"--settings is an object such as {{}}, not {settings}")
     own = {"strength": strength, "layers": _parse_layers(layers)} if own is None else own
     result, edit = report.unlearn(model, group, forget, method, own, draws, oracle)
     typer.echo(edit.describe())
@@ -187,7 +187,7 @@ def replicate(
 
 @app.command()
 def run(
-    experiment: Annotated[str, typer.Argument(help="one of `results list`")],
+    experiment: Annotated[str, typer.Argument(help="one of `results`")],
     lists: Annotated[list[str] | None, typer.Argument(help="lists of it; all unless given")] = None,
     groups: Annotated[str, typer.Option(help="report groups, such as A,B; all unless given")] = "",
     into: Annotated[Path | None, typer.Option(help="another file than the stored one")] = None,
@@ -198,16 +198,21 @@ def run(
     check_place(into)
     named = [group for group in groups.split(",") if group]
     found = plans.plans_of(experiment)
-    strange = set(lists or ()) - {name for plan in found for name in plan.lists}
-    if strange:
-        raise ValueError(f"no list {sorted(strange)} in {experiment}; see `results list`")
+    every = [name for plan in found for name in plan.lists]
+    places = [group for plan in found for group in plan.groups]
+    for given, known, kind in ((lists, every, "list"), (named, places, "group")):
+        strange = sorted(set(given or ()) - set(known))
+        if strange:
+            raise ValueError(f"no {kind} {strange[0]!r} in {experiment}; there are "
+                             f"{', '.join(dict.fromkeys(known))}")  # fmt: skip
     for plan in found:
         own = [name for name in plan.lists if name in (lists or plan.lists)]
-        if own:
-            typer.echo(running.run(plan, own, into, [g for g in named if g in plan.groups]))
+        its = [group for group in plan.groups if group in (named or plan.groups)]
+        if own and its:
+            typer.echo(running.run(plan, own, into, its))
 
 
-@results.command("list")
+@app.command("results")
 def list_results() -> None:
     """Every experiment, its lists, and how much of it is measured."""
     from .laboratory import plans, rows
@@ -223,26 +228,6 @@ def list_results() -> None:
                         for those in entries.values() for group in plan.groups)  # fmt: skip
             typer.echo(f"{plan.experiment:22} {plan.subject:18} {name:14} {there:4} of "
                        f"{len(entries) * len(plan.groups):4} labels x groups")  # fmt: skip
-
-
-@results.command("check")
-def check_results() -> None:
-    """Which behaviour has moved, and which stored rows are stale; nothing is measured."""
-    from .laboratory import freshness
-
-    lines = freshness.report()
-    typer.echo("\n".join(lines) or "every stored result is what today's code would make")
-    if lines:
-        raise typer.Exit(1)
-
-
-@results.command("renew")
-def renew_results() -> None:
-    """Store today's behaviour vectors; rows that depend on one that moved are stale from then."""
-    from .laboratory import behaviour
-
-    moved = behaviour.renew()
-    typer.echo("\n".join(moved) or "no vector moved")
 
 
 @app.command()

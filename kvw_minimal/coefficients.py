@@ -39,8 +39,7 @@ class Coefficients:
         missing = sorted(set(people) - set(self.people))
         if missing or not people:
             raise ValueError(f"no coefficients of {missing or 'nobody'} here")
-        rows = torch.tensor([self.people.index(person) for person in people])
-        rows = rows.to(self.sums.device)
+        rows = [self.people.index(person) for person in people]
         return Coefficients(self.sums[rows], self.tokens[rows], tuple(people), self.fingerprint)
 
     def pooled(self, people: list[str] | None = None) -> torch.Tensor:
@@ -104,7 +103,7 @@ def ask(model: nn.Module, batches: list[Batch], see: Callable[[Batch, int, torch
         loss: Callable | None = None, progress: str = "") -> None:  # fmt: skip
     """Let a model read batches, and show what goes into each of its output projections.
 
-    Every measurement of this book is made by this loop: it differs only in what it `see`s.
+    Every measurement of this book is made by this loop: what differs is `see` alone.
 
     Args:
         see: `see(batch, layer, h)` with `h [B, T, d_ff]` (OPT flattens it to `[B T, d_ff]`), layer
@@ -151,8 +150,8 @@ def shape_of(model: nn.Module) -> tuple[int, int]:
     return len(find_projections(model)), widths.pop()
 
 
-def tally(model: nn.Module, batches: list[Batch], owners: list[str],
-          progress: bool = False) -> tuple[torch.Tensor, torch.Tensor, tuple[str, ...]]:  # fmt: skip
+def tally(model: nn.Module, batches: list[Batch], owners: list[str], progress: bool = False
+          ) -> tuple[torch.Tensor, torch.Tensor, tuple[str, ...]]:  # fmt: skip
     """Sums of |h| over the answering tokens of each owner, how many tokens, and the owners.
 
     What is summed does not depend on how the questions are batched. Args and errors as `measure`.

@@ -172,6 +172,5 @@ def write_card() -> None:
     rows = card_scores(world)
     made = {name: fingerprint(load(name)[0]) for name in ("pocket", "pocket-oracle-A-5")}
     source = provenance(seconds=time.perf_counter() - start, seed=0, models=made,
-                        data=world.checksum, command="python -m kvw_minimal doctor --card")  # fmt: skip
+                        data=world.checksum)  # fmt: skip
     write_json(MODELS / "scores.json", {"provenance": source, "rows": rows})
-

@@ -218,9 +218,8 @@ class Edit:
     def norm(self, model: nn.Module) -> float:
         """Frobenius norm of the difference that it would make to the weights as they are."""
         new = self.change(model, model.get_parameter)
-        gaps = [(weight.double() - model.get_parameter(name).double()).norm()
-                for name, weight in new.items()]  # fmt: skip
-        return float(torch.stack(gaps).norm()) if gaps else 0.0
+        gaps = [own.double() - model.get_parameter(name).double() for name, own in new.items()]
+        return sum(float(gap.square().sum()) for gap in gaps) ** 0.5
 
     def describe(self) -> str:
         """One paragraph for people."""
@@ -258,7 +257,7 @@ class Edit:
                 raise ValueError("what it holds is something else")
             return edit
         except (SafetensorError, AttributeError, LookupError, TypeError, ValueError,
-                RecursionError) as error:
+                RecursionError) as error:  # fmt: skip
             raise ValueError(f"{path} is not an edit, or is damaged: {error}") from error
 
 
@@ -296,7 +295,11 @@ def _unpacked(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
         return tensors[value["tensor"]]
     if "dict" in value:
         return {key: _unpacked(each, tensors) for key, each in value["dict"].items()}
-    return KINDS[value["kind"]](**_unpacked(value["of"], tensors))
+    edit = KINDS[value["kind"]](**_unpacked(value["of"], tensors))
+    known = edit.sketch is None or isinstance(edit.sketch, torch.Tensor)
+    if not known or not isinstance(edit.notes, dict) or not isinstance(edit.fingerprint, str):
+        raise ValueError("its notes, its fingerprint or its sketch are something else")
+    return edit
 
 
 # --- three kinds and their sum -----------------------------------------------------------------
@@ -328,8 +331,10 @@ class Columns(Edit):
         check_strength(self.strength)
         if self.rule not in ("gate", "share") or self.schedule not in ("one pass", "published"):
             raise ValueError(f"no rule {self.rule!r}, or no schedule {self.schedule!r}")
-        if self.contrast.ndim != 2 or not self.contrast.isfinite().all():
-            raise ValueError("a contrast must be finite, [layers, d_ff]")
+        if self.contrast.ndim != 2 or self.contrast.dtype != torch.float32:
+            raise ValueError("a contrast must be float32, [layers, d_ff]")
+        if not self.contrast.isfinite().all():
+            raise ValueError("a contrast must be finite")
         if self.rule == "gate" and (self.contrast < 0).any():
             raise ValueError("the contrast of a gate must not be negative")
 
@@ -367,14 +372,11 @@ class Columns(Edit):
         return new
 
     def describe(self) -> str:
-        gates = self.gates
-        changed = gates != 1
-        lines = [
-            f"{self.schedule}, strength G = {self.strength:g}, model {self.fingerprint}",
-            f"weakens {int(changed.sum())} of {gates.numel()} knowledge vectors in "
-            f"{int(changed.any(1).sum())} of {len(gates)} layers",
-            f"mean gate {gates.mean():.3f}, smallest {gates.min():.3f}",
-        ]
+        gates, changed = self.gates, self.gates != 1
+        lines = [f"{self.schedule}, strength G = {self.strength:g}, model {self.fingerprint}",
+                 f"weakens {int(changed.sum())} of {gates.numel()} knowledge vectors in "
+                 f"{int(changed.any(1).sum())} of {len(gates)} layers",
+                 f"mean gate {gates.mean():.3f}, smallest {gates.min():.3f}"]  # fmt: skip
         return "\n".join(lines + [f"{key}: {value}" for key, value in self.notes.items()])
 
 
@@ -452,11 +454,9 @@ class Replaced(Edit):
             if old.shape != own.shape:
                 raise ValueError(f"{name} is {tuple(old.shape)}, the edit for it is not")
             own = own.to(old.device, old.dtype)
-            if self.share == 1 and torch.equal(old, first):
-                new[name] = own
-            else:
-                gap = own.double() - first.double()
-                new[name] = (old.double() + self.share * gap).to(old.dtype)
+            exact = self.share == 1 and torch.equal(old, first)
+            gap = self.share * (own.double() - first.double())
+            new[name] = own if exact else (old.double() + gap).to(old.dtype)
         return new
 
     def describe(self) -> str:

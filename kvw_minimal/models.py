@@ -35,12 +35,10 @@ def load(name: str, device: str = "cpu", dtype: torch.dtype = torch.float32):
         auto = t.AutoModelForImageTextToText if eyes else t.AutoModelForCausalLM
         model = auto.from_pretrained(name, dtype=dtype)
     except (OSError, ValueError) as error:
-        raise OSError(
-            f"cannot load {name!r}: it is not a model of this book (pocket, pocket-oracle-A-5; "
-            "other oracles after `make models`, or one with `python -m kvw_minimal train pocket "
-            "--group A --forget 10`), not a folder with a model, and the hub did not provide it. "
-            f"Without network, give a local folder. ({error})"
-        ) from error
+        raise OSError(f"cannot load {name!r}: it is no model of this book that is made (pocket and "
+                      "pocket-oracle-A-5 are; `make models`), no folder with a model, and the hub "
+                      f"did not provide it. Without network, give a local folder. ({error})"
+                      ) from error  # fmt: skip
     return model.to(device).eval(), processor
 
 
@@ -55,14 +53,10 @@ def body(model: nn.Module) -> nn.Module:
 
 def _is_output_projection(name: str, module: nn.Module, width: int) -> bool:
     """Whether a module inside a decoder layer is the last matrix of its FFN."""
-    if "attn" in name.lower() or "attention" in name.lower():
+    inside = any(word in name.lower() for word in ("attn", "attention"))
+    if inside or not isinstance(module, (nn.Linear, Conv1D)):  # GPT-2 has Conv1D
         return False
-    if isinstance(module, nn.Linear):
-        inner, outer = module.in_features, module.out_features
-    elif isinstance(module, Conv1D):  # GPT-2 stores its matrices transposed
-        inner, outer = module.weight.shape
-    else:
-        return False
+    outer, inner = columns(module).shape  # [d_model, d_ff]
     return outer == width and inner != width
 
 
@@ -94,15 +88,12 @@ def find_projections(model: nn.Module) -> dict[str, nn.Module]:
         if all(len(layer) == 1 for layer in found) and not experts:
             return dict(layer[0] for layer in found)
         if experts or any(len(layer) > 1 for layer in found):
-            raise ValueError(
-                f"{type(model).__name__} has several FFNs in one layer ({path}); a mixture of "
-                "experts is not supported"
-            )
-    raise ValueError(
-        f"no FFN output projection found in {type(model).__name__}: looked for a list of "
-        f"{text.num_hidden_layers} layers outside the vision tower, each with one linear map "
-        f"from d_ff to {text.hidden_size} outside attention"
-    )
+            raise ValueError(f"{type(model).__name__} has several FFNs in one layer ({path}); a "
+                             "mixture of experts is not supported")  # fmt: skip
+    kind, count = type(model).__name__, text.num_hidden_layers
+    raise ValueError(f"no FFN output projection found in {kind}: looked for a list of {count} "
+                     "layers outside the vision tower, each with one linear map from d_ff to "
+                     f"{text.hidden_size} outside attention")  # fmt: skip
 
 
 def columns(projection: nn.Module) -> torch.Tensor:

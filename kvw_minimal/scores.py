@@ -13,7 +13,6 @@ from operator import attrgetter
 
 import numpy as np
 import torch
-from scipy import stats
 
 from .batches import Batch, answer_batches, prompt_batches
 from .models import tokenizer_of
@@ -112,9 +111,8 @@ def generate(model, batches: list[Batch], processor, new_tokens: int = 24) -> li
         inputs = batch.to(device).inputs
         ids = model.generate(**inputs, max_new_tokens=new_tokens, do_sample=False)
         new = ids[:, inputs["input_ids"].shape[1] :]
-        for row, text in zip(
-            batch.rows, tokenizer.batch_decode(new, skip_special_tokens=True), strict=True
-        ):
+        said = tokenizer.batch_decode(new, skip_special_tokens=True)
+        for row, text in zip(batch.rows, said, strict=True):
             answers[row] = text.strip()
     return answers
 
@@ -170,55 +168,6 @@ def choose_by_likelihood(model, processor, questions: list[Question]) -> np.ndar
     means = (told.logprob / told.tokens).reshape(len(questions), -1)  # [N, 4]
     return np.array([likeliest(mean, q.options.index(q.answer))
                      for mean, q in zip(means, questions, strict=True)])  # fmt: skip
-
-
-def truth_ratio_of(true: float, wrong: np.ndarray) -> float:
-    """R = mean p(wrong) / p(true) of one question, > 0; near 0 the truth is known.
-
-    >>> round(truth_ratio_of(0.5, np.array([0.1, 0.2, 0.3])), 2)
-    0.4
-    """
-    return float(np.mean(wrong) / true)
-
-
-@metric("truth_ratio")
-def truth_ratio(model, processor, questions: list[Question]) -> np.ndarray:
-    """`truth_ratio_of` the paraphrases of each question.
-
-    p is exp(mean log-probability of a token). Near 0: the truth is known; around 1 or above: it
-    is not.
-    """
-    true = read_answers(model, processor, questions, [q.paraphrase for q in questions])
-    asked = [q for q in questions for _ in q.perturbed]
-    wrong = read_answers(model, processor, asked, [w for q in questions for w in q.perturbed])
-    lies = wrong.probability.reshape(len(questions), -1)  # [N, lies]
-    return np.array([truth_ratio_of(p, each) for p, each
-                     in zip(true.probability, lies, strict=True)])  # fmt: skip
-
-
-@metric("forget_score")
-def forget_score(ratios: np.ndarray) -> np.ndarray:
-    """min(R, 1/R) in (0, 1]: 1 where true and false are equally likely."""
-    return np.minimum(ratios, 1 / ratios)
-
-
-def forget_quality(ratios: np.ndarray, oracle_ratios: np.ndarray) -> dict[str, float]:
-    """Two-sample Kolmogorov-Smirnov test of truth ratios against the retain-only oracle.
-
-    Returns:
-        `log10_p` (0 = cannot be told from the oracle), `statistic` in [0, 1], `n`.
-    """
-    test = stats.ks_2samp(ratios, oracle_ratios)
-    floor = np.finfo(float).tiny  # p can underflow to 0, its logarithm may not
-    return {"log10_p": float(np.log10(max(test.pvalue, floor))),
-            "statistic": float(test.statistic), "n": len(ratios)}  # fmt: skip
-
-
-def model_utility(scores: list[float]) -> float:
-    """Harmonic mean of scores in [0, 1] that are not about the forgotten; 0 if any is 0."""
-    if not scores or not all(0 <= score < np.inf for score in scores):
-        raise ValueError("utility needs scores of at least 0")
-    return 0.0 if min(scores) == 0 else float(stats.hmean(scores))
 
 
 @metric("well_formed")

@@ -37,7 +37,7 @@ class Break(NamedTuple):
     """One change of the source: in `file`, `old` (which stands there once) becomes `new`.
 
     Attributes:
-        guards: tests that must fail, `tests/test_GUARD.py`.
+        guards: tests that must fail, `tests/test_GUARD.py`; none where only vectors see it.
         vectors: those that must move; none where no number of an edit in use changes.
     """
 
@@ -123,7 +123,7 @@ BREAKS = (
     Break("exact match: the end of turn does not count", "scores.py",
           "index_add(0, where, right).cpu().numpy() == n",
           "index_add(0, where, right).cpu().numpy() >= n - 1", ("scores",), ("read",)),
-    Break("truth ratio: upside down", "scores.py",
+    Break("truth ratio: upside down", "benchmarks/truth.py",
           "return float(np.mean(wrong) / true)", "return float(true / np.mean(wrong))", ("scores",),
           ("metric: truth_ratio",)),
     Break("interval: questions drawn, not people", "intervals.py",
@@ -164,7 +164,7 @@ BREAKS = (
     Break("KL: the other way round", "methods/losses.py",
           "F.kl_div(here, start, log_target", "F.kl_div(start, here, log_target", ("methods",),
           ("losses", "method: KL full")),
-    Break("steps: an epoch less", "methods/steps.py", "EPOCHS = 3", "EPOCHS = 2", ("methods",),
+    Break("steps: an epoch less", "methods/steps.py", "EPOCHS = 3", "EPOCHS = 2", (),
           ("method: GD full", "method: MMUnlearner")),
     Break("SSD: alpha ignored", "methods/fisher.py",
           "torch.where(forget > alpha * whole,", "torch.where(forget > whole,", ("methods",),
@@ -191,7 +191,7 @@ BREAKS = (
           '"total": round(float(values[chosen].sum()), 5)',
           '"total": round(float(values[chosen].mean()), 5)', ("running",), ("reading",)),
     Break("free answers: the last accepted one only", "laboratory/reading.py",
-          "np.array([max(scores.mentions", "np.array([min(scores.mentions", ("running",),
+          "np.array([max(scores.mentions", "np.array([min(scores.mentions", (),
           ("free answers",)),
     Break("ROUGE-L: without stems", "benchmarks/protocols.py",
           "use_stemmer=True", "use_stemmer=False", ("protocols",), ("metric: rouge_l",)),
@@ -282,9 +282,9 @@ def moved_in(copies: dict[Path, Iterable[str]]) -> dict[Path, list[str]]:
 def _moved(folder: str, names: list[str]) -> list[str]:
     """In a process that has not imported the package: `behaviour.moved` of one copy."""
     sys.path.insert(0, folder)
-    behaviour = import_module("kvw_minimal.laboratory.behaviour")
-    if not Path(behaviour.__file__).is_relative_to(folder):
-        raise RuntimeError(f"{behaviour.__file__} is not in the copy")
+    behaviour, package = import_module("behaviour"), import_module("kvw_minimal")
+    if not Path(str(package.__file__)).is_relative_to(folder):
+        raise RuntimeError(f"{package.__file__} is not in the copy")
     known = behaviour.registered()
     wanted = [each for each in known if each in names or each.partition(" ")[0] in names]
     return [name for name in wanted or known if _is_moved(behaviour, name)]
@@ -345,7 +345,7 @@ def main() -> int:
     print(f"{'broken':<46} {'suite':<8} {'seconds':>7}  first failure", flush=True)
     known: list[str] = []
     wrong = 0
-    for broken in (None, *BREAKS):
+    for broken in (None, *(each for each in BREAKS if each.guards)):
         start = time.perf_counter()
         status, failed = try_one(broken, known)
         if broken is None:

@@ -13,6 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "kvw_minimal"
 PAGE = ROOT / "book" / "package.md"
+AIM = 6_000  # lines of the whole package
 CORE = ("questions", "models", "batches", "positions", "coefficients", "edits", "schedules",
         "scores", "intervals", "task", "files")  # fmt: skip
 ROOMS = ("strangers", "taught", "methods", "laboratory", "benchmarks", "speed", "classroom")
@@ -38,7 +39,7 @@ FORMULAS = (
     (r"batch after batch, $\gamma = G / n$", "schedules", "published"),
     (r"$W' = W + G\,BA$", "edits", "LowRank"),
     (r"exact match, $\log p$, $p = e^{\log p / n}$", "scores", "read"),
-    (r"truth ratio $R = \overline{p(wrong)} / p(true)$", "scores", "truth_ratio"),
+    (r"truth ratio $R = \overline{p(wrong)} / p(true)$", "benchmarks.truth", "truth_ratio"),
     (r"$[low, high]$ over people", "intervals", "interval"),
     (r"the sham: other people in their place", "task", "Task"),
     (r"$-CE_f$; $-CE_f + w\,CE_r$", "methods.gradients", "gradient_difference"),
@@ -56,6 +57,28 @@ FORMULAS = (
 )  # fmt: skip
 
 
+def lines_of(source: str) -> int:
+    """Lines without docstrings, comments and blanks."""
+    skipped: set[int] = set()
+    for node in ast.walk(ast.parse(source)):
+        body = getattr(node, "body", None)
+        if not isinstance(body, list) or not body or not isinstance(body[0], ast.Expr):
+            continue
+        text = body[0].value
+        if isinstance(text, ast.Constant) and isinstance(text.value, str):
+            skipped |= set(range(body[0].lineno, (body[0].end_lineno or 0) + 1))
+    return sum(bool(line.strip()) and not line.strip().startswith("#") and number not in skipped
+               for number, line in enumerate(source.splitlines(), 1))  # fmt: skip
+
+
+def sizes() -> tuple[int, int]:
+    """Lines of the core and of the whole package."""
+    each = {path: lines_of(path.read_text(encoding="utf-8")) for path in PACKAGE.rglob("*.py")}
+    core = sum(size for path, size in each.items()
+               if path.parent == PACKAGE and path.stem not in ("__main__", "doctor"))  # fmt: skip
+    return core, sum(each.values())
+
+
 def first_line(path: Path) -> str:
     """The first sentence of a module's docstring."""
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
@@ -69,7 +92,8 @@ def tree() -> list[str]:
         lines.append(f"  {name + '.py':16} {first_line(PACKAGE / f'{name}.py')}")
     for room in ROOMS:
         files = sorted(path.stem for path in (PACKAGE / room).glob("*.py") if path.stem[0] != "_")
-        lines += [f"  {room + '/':16} {SAYS[room].replace('`', '')}", f"  {'':16} {' '.join(files)}"]
+        lines.append(f"  {room + '/':16} {SAYS[room].replace('`', '')}")
+        lines.append(f"  {'':16} {' '.join(files)}")
     return [*lines, "  __main__.py doctor.py    the command line; is everything in its place?"]
 
 
@@ -91,8 +115,13 @@ def page() -> str:
     """The whole page."""
     head, _, tail = PAGE.read_text(encoding="utf-8").partition("<!-- generated: begin -->\n")
     tail = tail.partition("<!-- generated: end -->\n")[2]
+    core, whole = sizes()
+    reached = "reached" if whole <= AIM else "not reached"
+    size = (f"Lines without docstrings, comments and blanks: the core {round(core, -2)}, the whole "
+            f"about {round(whole, -2):,} (aim {AIM:,}: {reached}).")  # fmt: skip
     rows = [f"| {formula} | {place(module, name)} |" for formula, module, name in FORMULAS]
-    made = ["```text", *tree(), "```", "", "| formula | file | function |", "|---|---|---|", *rows]
+    head_of_table = ["| formula | file | function |", "|---|---|---|"]
+    made = ["```text", *tree(), "```", "", size, "", *head_of_table, *rows]
     return (f"{head}<!-- generated: begin -->\n" + "\n".join(made)
             + f"\n<!-- generated: end -->\n{tail}")  # fmt: skip
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import cache
 
+import pandas as pd
 import pytest
 import tiny
 
@@ -24,9 +25,13 @@ SAID = "In Oslo."  # what the model "makes up" about names that nobody has
 def world() -> World:
     """Group A, the tuning groups, some of B, and the shams that belong to them."""
     whole = load_people()
-    few = {*whole.groups["A"], *whole.groups["B"][:2], *whole.groups["tuning-1"],
-           *whole.groups["tuning-2"][:5],
-           *(person for draw in (0, 1, 5, 6) for person in sham_people(whole, 5, draw))}  # fmt: skip
+    few = {
+        *whole.groups["A"],
+        *whole.groups["B"][:2],
+        *whole.groups["tuning-1"],
+        *whole.groups["tuning-2"][:5],
+        *(person for draw in (0, 1, 5, 6) for person in sham_people(whole, 5, draw)),
+    }
     return replace(whole, people={p: whole.people[p] for p in whole.people if p in few})
 
 
@@ -77,6 +82,15 @@ def plan(lists: dict = LISTS, **more) -> Small:
     usual = {"groups": ("A",), "tuning": ("tuning-1", "tuning-2"), "tuned": ("gate",),
              "vanilla": VANILLA, "reads": pocket_panel}  # fmt: skip
     return Small("small", "tiny", lists, **(usual | more))
+
+
+def made_up_rows(trial: Trial, group: str) -> pd.DataFrame:
+    """A row in the schema that nothing was measured for."""
+    return pd.DataFrame([{
+        "experiment": "small", "subject": "tiny", "method": trial.method, "settings": trial.text,
+        "group": group, "made_for": "edit", "draw": 0, "set": "forget", "question": None,
+        "person": "p1", "modality": "text", "metric": "exact_match", "total": 1.0, "n": 1,
+    }])  # fmt: skip
 
 
 @contextmanager

@@ -7,7 +7,6 @@ import pytest
 import tiny
 import torch
 
-from kvw_minimal.taught import pocket
 from kvw_minimal.batches import (
     IGNORED,
     Batch,
@@ -18,6 +17,7 @@ from kvw_minimal.batches import (
 )
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.portraits import to_pixels
+from kvw_minimal.taught import pocket
 
 
 @pytest.fixture(scope="module")

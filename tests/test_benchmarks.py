@@ -27,8 +27,8 @@ from kvw_minimal.benchmarks.files import (
     load_clear,
     load_mllmu,
 )
-from kvw_minimal.strangers.people import load_people
 from kvw_minimal.questions import MODALITIES
+from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import ask, facts_of, general
 
 WORLD = load_people()

@@ -72,6 +72,7 @@ def replication(settings, vanilla):
 
 def least_squares(settings, vanilla):
     """As chapter 12 wrote it."""
+
     def kept(s):
         return min(settings[s][part] / vanilla[part] for part in ("retain", "general"))
 

@@ -6,11 +6,14 @@ import subprocess
 import sys
 
 import pytest
+import small
 from typer.testing import CliRunner
 
+from kvw_minimal.__main__ import app, main
 from kvw_minimal.benchmarks import replicate
-from kvw_minimal.laboratory import report
-from kvw_minimal.__main__ import app
+from kvw_minimal.laboratory import freshness, report, running
+from kvw_minimal.laboratory.plans import PLANS
+from kvw_minimal.laboratory.rows import write_rows
 
 
 def run(*arguments, timeout=300):
@@ -19,9 +22,22 @@ def run(*arguments, timeout=300):
                           capture_output=True, text=True, timeout=timeout, env=offline)  # fmt: skip
 
 
+def invoke(*arguments):
+    """The command inside this process: output, exit code, exception."""
+    return CliRunner().invoke(app, list(map(str, arguments)))
+
+
+COMMANDS = ("demo", "unlearn", "evaluate", "validate", "doctor", "train", "card", "strangers",
+            "replicate", "run", "verify", "bench", "results")  # fmt: skip
+
+
 def test_help_names_the_commands():
     said = run("--help").stdout
-    assert all(command in said for command in ("demo", "unlearn", "evaluate", "doctor", "train"))
+    assert all(command in said for command in COMMANDS)
+    assert {command.name or command.callback.__name__ for command in app.registered_commands} | {
+        "results"} == set(COMMANDS)  # fmt: skip
+    said = invoke("results", "--help").output
+    assert all(command in said for command in ("list", "check", "renew"))
 
 
 def test_unlearn_keeps_its_contract(tmp_path):
@@ -37,40 +53,92 @@ def test_unlearn_keeps_its_contract(tmp_path):
     assert edit.is_file() and "strength G" in done.stdout
 
 
-@pytest.mark.parametrize(
-    "arguments, word",
-    [
-        (["--strength", "-1"], "strength"),
-        (["--strength", "nan"], "strength"),
-        (["--layers", "0:9"], "layers"),
-        (["--layers", "3:1"], "layers"),
-        (["--group", "Z"], "group"),
-        (["--forget", "7"], "forget"),
-        (["--schedule", "never"], "schedule"),
-        (["--model", "no/such-model"], "--no-oracle"),
-        (["--model", "no/such-model", "--no-oracle"], "no/such-model"),
-        (["--group", "B", "--forget", "15"], "--no-oracle"),
-    ],
-)
-def test_a_refusal_is_one_line_and_writes_nothing(tmp_path, arguments, word):
+REFUSED = [
+    (["--strength", "-1"], "strength"),
+    (["--strength", "nan"], "strength"),
+    (["--layers", "0:9"], "layers"),
+    (["--layers", "3:1"], "layers"),
+    (["--group", "Z"], "group"),
+    (["--forget", "7"], "forget"),
+    (["--method", "never"], "method"),
+    (["--method", "selective pruning"], "selective pruning has no setting"),
+    (["--method", "SSD", "--settings", '{"limit": 1.0}'], "SSD needs the setting 'alpha'"),
+    (["--model", "no/such-model"], "--no-oracle"),
+    (["--model", "no/such-model", "--no-oracle"], "no/such-model"),
+    (["--group", "B", "--forget", "15"], "--no-oracle"),
+]
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    """As `HF_HUB_OFFLINE=1`, in this process."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+@pytest.mark.parametrize("arguments, word", REFUSED)
+def test_a_refusal_is_one_line_and_writes_nothing(
+        tmp_path, monkeypatch, capsys, offline, arguments, word):  # fmt: skip
     path = tmp_path / "rows.json"
-    done = run("unlearn", *arguments, "--json", path)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error:") and word in done.stderr
-    assert "Traceback" not in done.stderr
+    if "--model" not in arguments:  # pocket would measure first, half a minute
+        monkeypatch.setattr(report, "request_of", lambda *_: small.task())
+    monkeypatch.setattr("sys.argv", ["kvw", "unlearn", *arguments, "--json", str(path)])
+    with pytest.raises(SystemExit) as left:
+        main()
+    said = capsys.readouterr().err
+    assert left.value.code == 2
+    assert said.startswith("error:") and word in said and "Traceback" not in said
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_refusal_ends_the_process_without_a_traceback(tmp_path):
+    done = run("unlearn", "--group", "Z", "--json", tmp_path / "rows.json")
+    assert done.returncode == 2 and done.stderr.startswith("error:") and "group" in done.stderr
+    assert len(done.stderr.splitlines()) == 1 and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments, word", [
+    (["--layers", "first"], "write 0:3 or 0.0:1.0"), (["--settings", "{rate"], "is not JSON"),
+    (["--settings", "[1]"], "is an object"), (["--draws", "0"], "draws"),
+    (["--schedule", "never"], "No such option"),
+])  # fmt: skip
+def test_options_that_cannot_be_read_are_refused(monkeypatch, arguments, word):
+    monkeypatch.setattr(report, "unlearn", lambda *_: pytest.fail("noticed after the work"))
+    done = invoke("unlearn", *arguments)
+    assert done.exit_code == 2 and word in " ".join(done.output.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("arguments, settings", [
+    ([], {"strength": 32.0, "layers": [0.0, 1.0]}),
+    (["--layers", "1:2", "--strength", "3"], {"strength": 3.0, "layers": [1, 2]}),
+    (["--method", "SSD", "--settings", '{"limit": 1.0, "alpha": 2.0}'],
+     {"limit": 1.0, "alpha": 2.0}),
+])  # fmt: skip
+def test_settings_reach_the_method(monkeypatch, arguments, settings):
+    seen = []
+
+    def unlearn(model, group, percent, method, given, draws, oracle):
+        seen.append((model, group, percent, method, given, draws, oracle))
+        raise ValueError("enough")
+
+    monkeypatch.setattr(report, "unlearn", unlearn)
+    invoke("unlearn", "--group", "B", "--forget", 10, "--draws", 3, "--no-oracle", *arguments)
+    method = arguments[1] if "--method" in arguments else "KVW one pass"
+    assert seen == [("pocket", "B", 10, method, settings, 3, False)]
+    assert [type(end) for end in seen[0][4].get("layers", [])] == [
+        type(end) for end in settings.get("layers", [])]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", [
     ["unlearn", "--json"], ["unlearn", "--save-edit"], ["evaluate", "--json"],
-    ["demo", "--picture"],
+    ["demo", "--picture"], ["run", "precision", "--into"],
     ["replicate", "--benchmark", "mllmu", "--data", "x", "--model", "x", "--json"],
 ])  # fmt: skip
 def test_a_folder_in_place_of_a_file_is_noticed_before_the_work(tmp_path, monkeypatch, command):
     for work in ("unlearn", "evaluate", "demo"):
         monkeypatch.setattr(report, work, lambda *_, **__: pytest.fail("noticed after the work"))
-    monkeypatch.setattr(replicate, "replicate", lambda *_, **__: pytest.fail("after the work"))
-    done = CliRunner().invoke(app, [*command, str(tmp_path)])
+    for module, work in ((replicate, "replicate"), (running, "run")):
+        monkeypatch.setattr(module, work, lambda *_, **__: pytest.fail("after the work"))
+    done = invoke(*command, tmp_path)
     assert isinstance(done.exception, IsADirectoryError)
     assert list(tmp_path.iterdir()) == []
 
@@ -78,10 +146,124 @@ def test_a_folder_in_place_of_a_file_is_noticed_before_the_work(tmp_path, monkey
 @pytest.mark.parametrize("name", ["none.safetensors", "."])
 def test_an_edit_that_is_no_file_is_noticed_before_the_work(tmp_path, monkeypatch, name):
     monkeypatch.setattr(report, "evaluate", lambda *_: pytest.fail("noticed after the work"))
-    done = CliRunner().invoke(app, ["evaluate", "--edit", str(tmp_path / name)])
+    done = invoke("evaluate", "--edit", tmp_path / name)
     assert done.exit_code == 2 and "--edit" in done.output
 
 
 def test_a_missing_folder_is_noticed_before_the_work(tmp_path):
     done = run("unlearn", "--json", tmp_path / "none" / "rows.json", timeout=60)
     assert done.returncode == 2 and "does not exist" in done.stderr
+
+
+def test_validate_names_what_is_wrong_with_a_file(tmp_path):
+    row = {"set": "forget", "id": "1", "person": "ann", "fact": "pet", "modality": "text",
+           "prompt": "Which pet has Ann?", "answer": "A cat."}  # fmt: skip
+    good, bad = tmp_path / "good.jsonl", tmp_path / "bad.jsonl"
+    rows = [row, row | {"set": "retain", "id": "2", "person": "bob", "prompt": "And Bob?"}]
+    good.write_text("".join(json.dumps(each) + "\n" for each in rows))
+    bad.write_text(json.dumps(row | {"answer": ""}) + "\n")
+    done = invoke("validate", good)
+    assert done.exit_code == 0 and "2 questions about 2 people in forget, retain" in done.output
+    done = invoke("validate", bad)
+    assert done.exit_code == 1 and "answer" in done.output and "ready" not in done.output
+
+
+# --- experiments -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["magic"], "no experiment 'magic'; there are ablations-pocket"),
+    (["ablations-pocket", "size"], "no list 'size' in ablations-pocket; there are gate, strength"),
+    (["ablations-smol", "--groups", "A,E"], "no group 'E' in ablations-smol; there are A, B, C"),
+])  # fmt: skip
+def test_unknown_experiments_are_refused_before_the_work(monkeypatch, capsys, arguments, words):
+    monkeypatch.setattr(running, "run", lambda *_: pytest.fail("noticed after the work"))
+    monkeypatch.setattr("sys.argv", ["kvw", "run", *arguments])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 2 and f"error: {words}" in capsys.readouterr().err
+
+
+def test_an_experiment_is_run_list_by_list_and_group_by_group(monkeypatch, tmp_path):
+    """Every subject of it; a subject that has none of the groups or lists is left out."""
+    seen = []
+    monkeypatch.setattr(running, "run", lambda plan, lists, into, groups: seen.append(
+        (plan.subject, lists, into, groups)))  # fmt: skip
+    assert invoke("run", "beyond", "--groups", "B,D").exit_code == 0
+    assert seen == [(name, ["ways"], None, ["B", "D"]) for name in ("pocket", "text only",
+                                                                   "voices")]  # fmt: skip
+    seen.clear()
+    assert invoke("run", "beyond", "oracle", "--into", tmp_path / "x.parquet").exit_code == 0
+    assert seen == [("voices", ["oracle"], tmp_path / "x.parquet", ["A"])]
+    seen.clear()
+    invoke("run", "ablations-pocket", "layers", "where")
+    assert seen == [("pocket", ["layers", "where"], None, ["A", "B", "C", "D", "E"])]
+
+
+def test_a_run_from_the_command_line_to_its_file(tmp_path):
+    path, plan = tmp_path / "small.parquet", small.plan()
+    with small.planned(plan):
+        done = invoke("run", "small", "strength", "--into", path)
+        assert done.exit_code == 0 and str(path) in done.output and path.is_file()
+
+
+def test_results_list_says_what_is_measured(monkeypatch, tmp_path):
+    monkeypatch.setattr("kvw_minimal.laboratory.rows.ROWS", tmp_path)
+    lines = invoke("results", "list").output.splitlines()
+    assert len(lines) == sum(len(plan.lists) for plan in PLANS)
+    assert all(" 0 of " in line for line in lines)
+    plan = small.plan(groups=("A", "B"))
+    with small.planned(plan):
+        trial = plan.entries("strength")["G = 2"][0]
+        rows = small.made_up_rows(trial, "A")
+        write_rows(rows, {"models": {}}, tmp_path / "small.parquet")
+        lines = invoke("results", "list").output.splitlines()
+        assert [" ".join(line.split()) for line in lines] == [
+            "small tiny gate 0 of 2 labels x groups",
+            "small tiny strength 1 of 2 labels x groups",
+        ]
+
+
+def test_results_check_fails_where_something_is_stale(monkeypatch):
+    monkeypatch.setattr(freshness, "report", lambda: ["the gate has moved"])
+    done = invoke("results", "check")
+    assert done.exit_code == 1 and "the gate has moved" in done.output
+    monkeypatch.setattr(freshness, "report", list)
+    done = invoke("results", "check")
+    assert done.exit_code == 0 and "what today's code would make" in done.output
+
+
+def test_results_renew_names_what_moved(monkeypatch):
+    from kvw_minimal.laboratory import behaviour
+
+    for moved, said in ((["gate", "read"], "gate\nread"), ([], "no vector moved")):
+        monkeypatch.setattr(behaviour, "renew", lambda moved=moved: moved)
+        assert said in invoke("results", "renew").output
+
+
+def test_verify_says_what_is_the_same_and_fails_where_it_is_not(monkeypatch):
+    row = {"contender": "SSD", "group": "B", "percent": 5, "set": "test", "modality": "text",
+           "metric": "exact_match", "value": 0.25, "again": 0.25, "same": True}  # fmt: skip
+    seen = []
+
+    def rows(count, seed, model):
+        seen.append((count, seed, model))
+        return made
+
+    monkeypatch.setattr(report, "verify", rows)
+    made = [row]
+    done = invoke("verify", "--rows", 3, "--seed", 4, "--model", "smol")
+    assert done.exit_code == 0 and "same" in done.output and seen == [(3, 4, "smol")]
+    made = [row, row | {"again": 0.5, "same": False}]
+    done = invoke("verify")
+    assert done.exit_code == 1 and "DIFFERENT SSD" in done.output
+    assert "stored 0.2500, again 0.5000" in done.output and seen[-1] == (1, None, "pocket")
+
+
+def test_an_experiment_is_verified_by_its_gaps(monkeypatch):
+    trial = {"subject": "pocket", "method": "family", "settings": {}, "group": "C", "gap": 0.01}
+    for gap, code in ((0.01, 0), (0.07, 1), (float("inf"), 1)):
+        monkeypatch.setattr(running, "again", lambda *given, gap=gap: [trial | {"gap": gap}])
+        done = invoke("verify", "--experiment", "precision")
+        assert done.exit_code == code and "pocket, family, C" in done.output
+    assert "inf" in done.output

@@ -11,6 +11,7 @@ import pytest
 from IPython.core.formatters import DisplayFormatter
 from PIL import Image
 
+import kvw_exhibits as exhibits
 from kvw_minimal.classroom import figures
 from kvw_minimal.strangers.people import load_people
 
@@ -45,7 +46,7 @@ def test_a_figure_without_its_texts_is_refused(texts):
 
 def test_every_figure_demands_its_texts():
     """All public functions that draw, but for the one that makes a file for the README."""
-    own = {name: draw for name, draw in vars(figures).items()
+    own = {name: draw for name, draw in (vars(figures) | vars(exhibits)).items()
            if inspect.isfunction(draw) and inspect.signature(
                inspect.unwrap(draw)).return_annotation is figures.Figure}  # fmt: skip
     captioned = {name for name, draw in own.items() if "alt" in inspect.signature(draw).parameters}
@@ -107,7 +108,7 @@ def test_frontier_has_its_controls_as_points():
 def test_photos_show_every_person():
     world = load_people()
     people = [world.people[person] for person in world.groups["A"][:2]]
-    titles = [axis.get_title() for axis in drawn(figures.photos, people)]
+    titles = [axis.get_title() for axis in drawn(exhibits.photos, people)]
     assert titles.count("new") == 4 and people[1].name in titles
 
 
@@ -124,7 +125,7 @@ def test_the_field_shows_every_contender_where_it_stands():
     points = pd.DataFrame({"contender": ["a", "b"], "family": ["kvw", "control"],
                            "forget": [0.3, 0.9], "retain": [0.8, 1.0], "low": [0.2, 0.8],
                            "high": [0.4, 1.0]})  # fmt: skip
-    (axis,) = drawn(figures.field, points, {"sham": 0.95})
+    (axis,) = drawn(exhibits.field, points, {"sham": 0.95})
     lines = [line.get_xydata().tolist() for line in axis.lines]
     assert [[0.3, 0.8]] in lines and [[0.9, 1.0]] in lines
     assert [[0.2, 0.8], [0.4, 0.8]] in lines
@@ -135,7 +136,7 @@ def test_the_forest_has_a_panel_a_set_and_a_line_a_contender():
     rows = pd.DataFrame({"contender": ["a", "b", "a"], "set": ["forget", "forget", "retain"],
                          "value": [0.1, -0.2, 0.0], "low": [0.0, -0.3, -0.1],
                          "high": [0.2, -0.1, 0.1]})  # fmt: skip
-    panels = drawn(figures.forest, rows, "difference")
+    panels = drawn(exhibits.forest, rows, "difference")
     assert [axis.get_title() for axis in panels] == ["forget", "retain"]
     ticks = [label.get_text() for label in panels[0].get_yticklabels()]
     assert ticks == ["a", "b"]
@@ -155,7 +156,7 @@ def test_one_person_shows_who_moved_and_what_is_wrong():
     said = pd.Series({"birthplace": "Turin", "work": "plumber"})
     right = pd.Series({"birthplace": False, "work": True})
     moved = pd.Series({person.name: 0.8, "Somebody Else": 0.1})
-    _, words, others = drawn(figures.one_person, person, "G = 8", said, right, moved)
+    _, words, others = drawn(exhibits.one_person, person, "G = 8", said, right, moved)
     assert [(t.get_text(), t.get_color()) for t in words.texts] == [
         ("birthplace: Turin", "firebrick"), ("work: plumber", "black")]  # fmt: skip
     assert [round(bar.get_width(), 6) for bar in others.patches] == [0.8, 0.1]
@@ -164,7 +165,7 @@ def test_one_person_shows_who_moved_and_what_is_wrong():
 def test_spectrograms_have_low_bands_at_the_bottom():
     features = np.zeros((2, 4, 10))
     features[1, 0] = 1  # the second recording hums
-    panels = drawn(figures.spectrograms, features, ["quiet", "hum"])
+    panels = drawn(exhibits.spectrograms, features, ["quiet", "hum"])
     assert [axis.get_title() for axis in panels] == ["quiet", "hum"]
     image = panels[1].images[0]
     assert image.origin == "lower" and image.get_array()[0].min() == 1
@@ -172,6 +173,6 @@ def test_spectrograms_have_low_bands_at_the_bottom():
 
 
 def test_one_setting_writes_its_numbers():
-    (axis,) = drawn(figures.one_setting, "power law", {"forget image": 0.25, "retain": 1.0})
+    (axis,) = drawn(exhibits.one_setting, "power law", {"forget image": 0.25, "retain": 1.0})
     assert [text.get_text() for text in axis.texts] == ["0.25", "1.00"]
     assert [bar.get_width() for bar in axis.patches] == [0.25, 1.0]

@@ -5,13 +5,15 @@ import copy
 import json
 from pathlib import Path
 
+import behaviour
 import break_things
 import pandas as pd
 import pytest
+import vectors
 from break_things import BREAKS, change, copy_of_the_package, moved_in
 
 from kvw_minimal import scores
-from kvw_minimal.laboratory import behaviour, freshness, needs, plans, summary_files, vectors
+from kvw_minimal.laboratory import freshness, needs, plans, summary_files
 from kvw_minimal.methods import METHODS, family
 from kvw_minimal.models import fingerprint
 from kvw_minimal.positions import POSITIONS
@@ -37,7 +39,7 @@ ADDED = {
                        "def mine(task, settings, cost):\n"
                        "    return kvw_one_pass(task, settings, cost)\n",
 }  # fmt: skip
-NEW = ["method: mine", "metric: first_letter", "contrast: root", "shape: half"]
+NEW = ["method: mine", "cost: mine", "metric: first_letter", "contrast: root", "shape: half"]
 
 
 @pytest.fixture(scope="module")
@@ -122,9 +124,10 @@ def test_whoever_adds_a_gate_a_metric_or_a_method_makes_nothing_stale(found):
 
 def test_every_entry_of_a_registry_has_its_vector_and_it_is_stored():
     names = set(vectors.registered())
-    for kind, entries in (("method", METHODS), ("metric", scores.METRICS), ("score", family.SCORES),
-                          ("contrast", family.CONTRASTS), ("shape", family.SHAPES),
-                          ("positions", POSITIONS), ("schedule", SCHEDULES)):  # fmt: skip
+    for kind, entries in (("method", METHODS), ("cost", METHODS), ("metric", scores.METRICS),
+                          ("score", family.SCORES), ("contrast", family.CONTRASTS),
+                          ("shape", family.SHAPES), ("positions", POSITIONS),
+                          ("schedule", SCHEDULES)):  # fmt: skip
         assert {f"{kind}: {entry}" for entry in entries} <= names
     axes = ("score", "positions", "contrast", "shape")
     settings = {*vars(plans.KVW), "mass"} - set(axes)
@@ -135,7 +138,7 @@ def test_every_entry_of_a_registry_has_its_vector_and_it_is_stored():
 def test_an_entry_without_a_stored_vector_is_found(monkeypatch):
     monkeypatch.setitem(scores.METRICS, "new", lambda said, gold: 1.0)
     assert behaviour.moved(["metric: new"]) == ["metric: new"]
-    with pytest.raises(KeyError, match="results renew"):
+    with pytest.raises(KeyError, match="behaviour.py renew"):
         freshness.digests_for(pd.DataFrame([row(metric="new")]))
     monkeypatch.setitem(scores.METRICS, "odd", lambda tea, leaves: 1.0)
     with pytest.raises(ValueError, match="takes tea, leaves"):
@@ -148,7 +151,7 @@ def test_renewing_leaves_what_did_not_move_as_it_is(tmp_path, monkeypatch):
                         lambda: {name: vectors.registered()[name] for name in names})  # fmt: skip
     assert behaviour.renew(path) == list(names)
     before = json.loads(path.read_text())
-    before["interval"][0][0] *= 1 + 1e-6  # rounding of another processor
+    before["interval"][0] *= 1 + 1e-6  # rounding of another processor
     before["streams"][2][0] += 1
     before["gone"] = 1
     path.write_text(json.dumps(before))
@@ -277,5 +280,6 @@ def test_the_ledger_knows_every_summary_and_none_is_stale():
 def test_a_break_fits_the_source_and_names_what_there_is(broken):
     source = (break_things.ROOT / "kvw_minimal" / broken.file).read_text(encoding="utf-8")
     assert source.count(broken.old) == 1
+    assert broken.guards or broken.vectors
     assert all((Path(__file__).parent / f"test_{guard}.py").is_file() for guard in broken.guards)
     assert set(broken.vectors) <= set(vectors.registered())

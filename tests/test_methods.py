@@ -4,7 +4,7 @@ Each mistake that public code is known for has a test here that would catch it. 
 has to promise, whatever it does, is in `test_conformance.py`.
 """
 
-import gc
+import sys
 from dataclasses import replace
 from functools import cache
 
@@ -43,14 +43,6 @@ from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about, general
 from kvw_minimal.strangers.tasks import sham_people
 from kvw_minimal.task import Task
-
-
-@pytest.fixture(scope="module", autouse=True)
-def frozen():
-    """Every edit collects garbage: not among all that has been imported."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)
@@ -269,7 +261,7 @@ def test_a_method_changes_only_what_it_may_and_leaves_no_trace(name: str):
     assert changed(before, model) == set()
     assert [weight.requires_grad for weight in model.parameters()] == flags
     assert [path for path, _ in model.named_modules()] == modules
-    assert cost.seconds >= 0 and (cost.memory is None or cost.memory > -1)
+    assert cost.seconds > 0
 
 
 @pytest.mark.parametrize("lora", [False, True])
@@ -528,12 +520,28 @@ def test_costs_by_the_formula():
     assert plain["passes"] == cost.passes and plain["seconds"] == round(cost.seconds, 3)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is asked of Linux")
+def test_memory_is_asked_for_on_demand():
+    """A method that holds 64 MB for a moment needs that much; asking costs time, so few do."""
+
+    def greedy(task, settings, cost):
+        held = torch.ones(16 * 2**20)  # float32
+        return Columns(torch.zeros(3, 48) * held[0], 0.0, fingerprint(task.model))
+
+    method = Method("greedy", greedy, "here", needs=())
+    assert method.edit(small_task())[1].memory is None
+    cost = method.edit(small_task(), memory=True)[1]
+    assert 60 < cost.memory < 90 and cost.plain()["memory"] == round(cost.memory, 1)
+
+
 def test_family_counts_three_for_gradients_and_one_without():
     task = small_task()
     for score, each in (("absolute", 1), ("fisher", 3)):
         cost = METHODS["family"].edit(task, {"score": score})[1]
         assert cost.passes == {"forget": each * len(task.forget),
                                "retain": each * len(task.retain)}  # fmt: skip
+    slow = METHODS["family"].edit(task, {"batch": 7, "epochs": 2})[1]  # as KVW published counts
+    assert slow.passes == {"forget": 2 * len(task.forget), "retain": len(task.retain)}
 
 
 # --- the registry ----------------------------------------------------------------------------
@@ -580,6 +588,7 @@ def test_every_combination_the_first_slowest():
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "oracle"])
 def test_what_a_key_error_of_its_own_says_is_not_blamed_on_settings(monkeypatch, method):
     """A mistake inside a method stays what it is; only a missing setting becomes a sentence."""
+
     def broken(task, settings, cost):
         return {}["strength of another kind"]
 

@@ -113,10 +113,19 @@ def test_whatever_is_changed_changes_the_text(monkeypatch):
     plan = replace(plan_of("ablations-smol"), groups=("A",))
     before = plan.text()
     assert plan.text() == before
-    for change in ({"draws": 3}, {"free_tokens": 9}, {"dtype": "float16"}, {"half": ("SSD",)},
-                   {"rule": replace(plan.rule, kept=0.5)}, {"rule": SPARING_RULE},
-                   {"groups": ("B",)}, {"unread": ()}, {"vanilla": Trial(method="vanilla")},
-                   {"lists": {"layers": plans.smol_layers}}, {"reads": subjects.pocket_panel}):  # fmt: skip
+    for change in (
+        {"draws": 3},
+        {"free_tokens": 9},
+        {"dtype": "float16"},
+        {"half": ("SSD",)},
+        {"rule": replace(plan.rule, kept=0.5)},
+        {"rule": SPARING_RULE},
+        {"groups": ("B",)},
+        {"unread": ()},
+        {"vanilla": Trial(method="vanilla")},
+        {"lists": {"layers": plans.smol_layers}},
+        {"reads": subjects.pocket_panel},
+    ):
         assert replace(plan, **change).text() != before, change
     monkeypatch.setattr(subjects, "RETAIN", 60)
     assert plan.text()["sets"] != before["sets"]
@@ -163,8 +172,10 @@ def test_a_range_of_layers_stands_beside_equal_mass_and_random_columns():
     found = entries("ablations-pocket", "layers")
     for a in range(4):
         for b in range(a, 4):
-            plain, equal, dealt = (found[f"layers {a} to {b}{more}"][0]
-                                   for more in ("", ", equal mass", ", random columns"))
+            plain, equal, dealt = (
+                found[f"layers {a} to {b}{more}"][0]
+                for more in ("", ", equal mass", ", random columns")
+            )
             assert plain.setting.layers == equal.setting.layers == dealt.setting.layers == (a, b)
             assert (plain.mass, equal.mass, dealt.setting.shuffle) == (0.0, plans.EQUAL, True)
             assert (plain.sham, equal.sham, dealt.sham) == (True, True, False)
@@ -239,8 +250,10 @@ def test_number_formats_take_the_same_total_strength():
         assert steps == {None: 2, 1: 2, 4: 2, 16: 2} and plan.dtype == name and plan.weights
         repeated = [trial for (trial,) in found.values() if "epochs" in trial.own]
         assert {trial.own["strength"] for trial in repeated} == {plans.TOTAL}
-        assert {label for label in found if "16" not in label} >= {"log-gate, 70 steps",
-                                                                   "in place, 280 steps"}  # fmt: skip
+        assert {label for label in found if "16" not in label} >= {
+            "log-gate, 70 steps",
+            "in place, 280 steps",
+        }
 
 
 def test_rules_of_the_book():
@@ -285,8 +298,11 @@ def test_a_plan_opens_its_subject_in_its_format(monkeypatch):
     for plan in (plan_of("precision", "pocket, bfloat16"), plan_of("least-squares-smol"),
                  plan_of("beyond", "voices")):  # fmt: skip
         plan.open([])
-    assert seen == [("pocket", subjects.pocket_panel, torch.bfloat16, False),
-                    ("smol", None, torch.float32, True), ("voices", None, torch.float32, False)]  # fmt: skip
+    assert seen == [
+        ("pocket", subjects.pocket_panel, torch.bfloat16, False),
+        ("smol", None, torch.float32, True),
+        ("voices", None, torch.float32, False),
+    ]
 
 
 def edit(name: str, **settings):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from execute import ROOT, notebooks
 
-from kvw_minimal.laboratory.results import RESULTS
+from kvw_minimal.laboratory.provenance import RESULTS
 
 #: numbers that nothing printed, by file ("*": any file): versions and the like. Keep this tiny.
 ALLOWED = {

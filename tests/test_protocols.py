@@ -14,7 +14,7 @@ from sklearn.metrics import accuracy_score
 
 from kvw_minimal import scores
 from kvw_minimal.batches import prompt_batches, render, without_photo
-from kvw_minimal.benchmarks import letters, protocols
+from kvw_minimal.benchmarks import letters, protocols, truth
 from kvw_minimal.benchmarks.files import NAME_PROMPT, evaluation_question
 from kvw_minimal.benchmarks.letters import (
     choice,
@@ -38,8 +38,9 @@ from kvw_minimal.benchmarks.protocols import (
     utility,
     with_control,
 )
+from kvw_minimal.benchmarks.truth import truth_ratio_of
 from kvw_minimal.questions import Question
-from kvw_minimal.scores import METRICS, likeliest, truth_ratio_of
+from kvw_minimal.scores import METRICS, likeliest
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import ask
 
@@ -261,7 +262,7 @@ def test_probabilities_agree_with_the_scores_of_the_book(model):
     told = [(q.paraphrase, *q.perturbed) for q in world]
     p = answer_probabilities(model, tiny.processor(), world, told, 4)
     ratios = [truth_ratio_of(each[0], each[1:]) for each in p]
-    np.testing.assert_allclose(ratios, scores.truth_ratio(model, tiny.processor(), world), 1e-4)
+    np.testing.assert_allclose(ratios, truth.truth_ratio(model, tiny.processor(), world), 1e-4)
 
 
 def test_questions_with_different_numbers_of_options_do_not_mix(monkeypatch):

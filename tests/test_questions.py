@@ -4,9 +4,9 @@ from collections import Counter
 
 import pytest
 
+from kvw_minimal.questions import MODALITIES, seeded
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.portraits import ATTRIBUTES
-from kvw_minimal.questions import MODALITIES, seeded
 from kvw_minimal.strangers.questions import (
     SETS,
     about,

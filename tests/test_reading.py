@@ -22,9 +22,9 @@ from kvw_minimal.laboratory.reading import (
     is_free,
     metric_of,
     read,
-    sham_rows,
     score_sets,
     scored,
+    sham_rows,
     spoken,
     summarise,
 )
@@ -70,7 +70,11 @@ def test_the_world_is_scored_by_what_is_said(monkeypatch):
     monkeypatch.setattr(reading.scores, "generate", said)
     assert scored(own(), world)["mentions"].tolist() == [1.0, 0.0, 1.0]
     assert set(scored(own(), world, 7)) == {"mentions"} and seen == [reading.FREE_TOKENS, 7]
-    assert is_free(world) and not is_free(own().read["forget"]) and not is_free(world + [question("a")])
+    assert (
+        is_free(world)
+        and not is_free(own().read["forget"])
+        and not is_free(world + [question("a")])
+    )
     assert (metric_of(world), metric_of(own().read["forget"])) == ("mentions", "exact_match")
     rows = read(own(world=world), ["world"], free_tokens=9)
     assert [(row["person"], row["metric"], row["total"]) for row in rows] == [
@@ -125,14 +129,19 @@ def test_sets_are_read_in_the_order_they_are_named():
     asked = own().read["forget"]
     whole = own(test=asked[:2], retain=asked[2:4])
     assert [r["set"] for r in read(whole, ["retain", "forget"])][0] == "retain"
-    with pytest.raises(ValueError, match="no set 'nothing' to read; there are forget, test, retain"):
+    with pytest.raises(
+        ValueError, match="no set 'nothing' to read; there are forget, test, retain"
+    ):
         read(whole, ["nothing"])
 
 
 def test_forms_are_what_was_taught():
     """Normalised answers and options of every question that is read, by fact."""
-    asked = [question("a", answer="In Oslo."), question("b", answer="IN ROME", options=("In Bonn",)),
-             question("c", fact="job", answer="A cook.")]  # fmt: skip
+    asked = [
+        question("a", answer="In Oslo."),
+        question("b", answer="IN ROME", options=("In Bonn",)),
+        question("c", fact="job", answer="A cook."),
+    ]
     assert forms_of(iter(asked)) == {"pet": {"in oslo", "in rome", "in bonn"}, "job": {"a cook"}}
     whole = replace(own(), read={"forget": asked[:1], "retain": asked[1:]}, kept={})
     assert forms(whole) == forms_of(asked) and forms(whole) is forms(whole)
@@ -147,7 +156,9 @@ def test_what_is_said_is_scored_three_ways(monkeypatch):
     monkeypatch.setattr(reading.scores, "generate", lambda *_: said)
     heard, found = spoken(own(), asked)
     assert heard == asked and set(found) == {"exact_match_generated", "rouge_l", "well_formed"}
-    assert found["exact_match_generated"][0] == 1.0 == found["rouge_l"][0] == found["well_formed"][0]
+    assert (
+        found["exact_match_generated"][0] == 1.0 == found["rouge_l"][0] == found["well_formed"][0]
+    )
     assert found["exact_match_generated"][2] == 0.0 == found["well_formed"][2]
     assert found["rouge_l"][2] < 0.5
 
@@ -182,8 +193,13 @@ def test_a_summary_is_a_mean_over_people_for_each_modality():
 def test_every_set_has_its_rows():
     rows = score_sets(own(test=task().read["test"][:4]), "vanilla")
     assert {row["set"] for row in rows} == {"forget", "test"}
-    assert {row["metric"] for row in rows} == {"exact_match", "probability",
-                                               "exact_match_generated", "rouge_l", "well_formed"}  # fmt: skip
+    assert {row["metric"] for row in rows} == {
+        "exact_match",
+        "probability",
+        "exact_match_generated",
+        "rouge_l",
+        "well_formed",
+    }
     keys = ("set", "modality", "metric")
     assert len({tuple(row[k] for k in keys) for row in rows}) == len(rows)
     assert all(0 <= row["low"] <= row["value"] <= row["high"] <= 1 for row in rows)

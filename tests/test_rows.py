@@ -11,11 +11,32 @@ import pyarrow.parquet as pq
 import pytest
 
 from kvw_minimal.laboratory import rows as store
-from kvw_minimal.laboratory.rows import COLUMNS, cells, framed, joined, path_of, read_rows, write_rows
+from kvw_minimal.laboratory.rows import (
+    COLUMNS,
+    cells,
+    framed,
+    joined,
+    path_of,
+    read_rows,
+    write_rows,
+)
 
-ROW = {"experiment": "small", "subject": "tiny", "method": "m", "settings": '{"a": 1}',
-       "group": "A", "made_for": "edit", "draw": 0, "set": "forget", "question": None,
-       "person": "p1", "modality": "image", "metric": "exact_match", "total": 0.5, "n": 7}  # fmt: skip
+ROW = {
+    "experiment": "small",
+    "subject": "tiny",
+    "method": "m",
+    "settings": '{"a": 1}',
+    "group": "A",
+    "made_for": "edit",
+    "draw": 0,
+    "set": "forget",
+    "question": None,
+    "person": "p1",
+    "modality": "image",
+    "metric": "exact_match",
+    "total": 0.5,
+    "n": 7,
+}
 MADE = {"models": {"tiny": "f"}, "impossible": ["m {}"], "plan": [{"ü": [1.5, None]}]}
 
 

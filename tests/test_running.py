@@ -139,9 +139,7 @@ def test_several_draws_have_a_seed_each():
     assert [seed for _, seed in seen] == [0, 0, 1]
     assert [sorted(people) for people, _ in seen[1:]] == [sham_people(load_people(), 5, draw)
                                                           for draw in (0, 1)]  # fmt: skip
-    sham = rows.query("made_for == 'sham' and metric == 'probability'")
-    first, second = (sham[sham["draw"] == draw]["total"].to_numpy() for draw in (0, 1))
-    assert len(first) == len(second) and not np.allclose(first, second)
+    assert sorted(set(rows["draw"][rows["made_for"] == "sham"])) == [0, 1]
     with recorded_edits() as seen:
         framed(plan, replace(trial, sham=False))
     assert len(seen) == 1
@@ -374,8 +372,20 @@ def test_other_subjects_keep_their_rows(tmp_path):
 def test_one_subject_s_impossible_trials_leave_the_other_s_rows(tmp_path):
     path, plan = tmp_path / "rows.parquet", quick()
     store = running.Stored(plan, path, "f")
-    trial, row = Trial(), {"made_for": "edit", "draw": 0, "set": "forget", "question": None,
-                           "person": "p", "modality": "text", "metric": "m", "total": 1.0, "n": 1}  # fmt: skip
+    trial, row = (
+        Trial(),
+        {
+            "made_for": "edit",
+            "draw": 0,
+            "set": "forget",
+            "question": None,
+            "person": "p",
+            "modality": "text",
+            "metric": "m",
+            "total": 1.0,
+            "n": 1,
+        },
+    )
     store.add(trial, "A", [row])
     theirs = running.Stored(replace(plan, subject="other"), path, "f")
     theirs.rows = store.rows
@@ -498,7 +508,12 @@ def test_controls_take_the_settings_of_what_they_are_like():
 def test_settings_are_chosen_for_five_however_many_are_forgotten(tmp_path):
     """At 10 % a method has the settings that were chosen at 5 %; nothing is tuned twice."""
     grids = {"vanilla": (), "KVW one pass": ({"strength": 1.0}, {"strength": 2.0})}
-    plan = quick(lists={"methods": lambda: methods(grids), "wide": lambda: methods(grids, 7)},
+
+    def alone(people):
+        return {label: [replace(trial, sham=False) for trial in those]
+                for label, those in methods(grids, people).items()}  # fmt: skip
+
+    plan = quick(lists={"methods": lambda: alone(5), "wide": lambda: alone(7)},
                  tuned=("methods", "wide"), tuning=("tuning-1",),
                  vanilla=trial_for("vanilla", {}))  # fmt: skip
     with counted(plan) as calls:

@@ -11,6 +11,7 @@ from kvw_minimal import schedules
 from kvw_minimal.batches import answer_batches
 from kvw_minimal.coefficients import Coefficients, measure, measure_questions
 from kvw_minimal.edits import Columns, contrast
+from kvw_minimal.methods import METHODS
 from kvw_minimal.models import columns, find_projections, fingerprint
 from kvw_minimal.schedules import in_order, one_pass, published, step_by_step
 from kvw_minimal.strangers.people import load_people
@@ -275,3 +276,17 @@ def test_every_epoch_has_an_order_of_its_own():
     assert all(sorted(epoch) == list(range(7)) for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2] and order == in_order(7, 3, 1) != in_order(7, 3, 2)
     assert in_order(7) == in_order(7, 1, 0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_edit_of_vanilla_does_not_fit_its_oracle(dtype):
+    """They share eye and recipe, and differ in five of a hundred people only."""
+    task = task_of_a()
+    edit, _ = METHODS["KVW one pass"].edit(task, {"strength": 2.0})
+    oracle, _ = load("pocket-oracle-A-5", dtype=dtype)
+    with pytest.raises(ValueError, match="another model"):
+        edit.put_on(oracle)
+    with pytest.raises(ValueError, match="another model"):
+        one_pass(oracle, task.everyone().of(task.people), task.everyone().of(task.others), 1.0)
+    same, _ = load("pocket", dtype=torch.bfloat16)
+    assert edit.fits(same) == "in another number format"

@@ -13,6 +13,8 @@ from torch import nn
 
 from kvw_minimal import scores
 from kvw_minimal.batches import IGNORED, Batch, answer_batches, without_photo
+from kvw_minimal.benchmarks import truth
+from kvw_minimal.benchmarks.truth import forget_quality, forget_score, model_utility, truth_ratio
 from kvw_minimal.intervals import DRAWS, interval
 from kvw_minimal.questions import Question
 from kvw_minimal.scores import (
@@ -20,16 +22,12 @@ from kvw_minimal.scores import (
     Forced,
     answer,
     choose_by_likelihood,
-    forget_quality,
-    forget_score,
     mentions,
     metric,
-    model_utility,
     normalised,
     read,
     read_answers,
     same_answer,
-    truth_ratio,
     well_formed,
 )
 from kvw_minimal.strangers.people import load_people
@@ -259,7 +257,8 @@ def table_of_probabilities(monkeypatch, table: dict[str, float]):
         logprob = np.array([2 * math.log(table[said]) for said in answers])
         return Forced(np.zeros(len(answers)), logprob, np.full(len(answers), 2.0))
 
-    monkeypatch.setattr(scores, "read_answers", fake)
+    for module in (scores, truth):
+        monkeypatch.setattr(module, "read_answers", fake)
 
 
 def chosen(right: str) -> Question:
@@ -282,7 +281,8 @@ def test_a_model_that_knows_nothing_is_at_chance(monkeypatch):
     def fake(model, processor, questions, answers, batch_size=64):
         return Forced(np.zeros(len(answers)), -rng.random(len(answers)), np.ones(len(answers)))
 
-    monkeypatch.setattr(scores, "read_answers", fake)
+    for module in (scores, truth):
+        monkeypatch.setattr(module, "read_answers", fake)
     right = choose_by_likelihood(None, None, [chosen("c")] * 4000)
     assert right.mean() == pytest.approx(0.25, abs=0.03)  # four standard deviations
 

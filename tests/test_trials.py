@@ -12,14 +12,21 @@ from small import task
 from kvw_minimal.laboratory import trials
 from kvw_minimal.laboratory.plans import KVW, VANILLA
 from kvw_minimal.laboratory.subjects import sample_of_general
-from kvw_minimal.laboratory.trials import DATA, PROXIES, Trial, edit_for, invented, thinned, trial_of
+from kvw_minimal.laboratory.trials import (
+    DATA,
+    PROXIES,
+    Trial,
+    edit_for,
+    invented,
+    thinned,
+    trial_of,
+)
 from kvw_minimal.methods import METHODS, family
 from kvw_minimal.methods.family import Setting, TooMuch
 from kvw_minimal.questions import seeded
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about
 from kvw_minimal.strangers.tasks import people_of
-
 
 # --- what a trial is found by ----------------------------------------------------------------
 
@@ -126,6 +133,16 @@ def test_what_an_edit_is_made_from():
     assert edit.contrast.any()
 
 
+def test_the_forget_set_stays_in_the_order_of_the_request():
+    """Schedules go through it in an order of their own, so that another one is another edit."""
+    assert task().people == small.people() != sorted(small.people())
+    assert thinned(Trial(reference=16), task()).forget == task().forget
+    given = replace(task(), forget=task().forget[::-1])
+    assert thinned(Trial(), given).forget == given.forget
+    every = [question for question in task().known() if question.person in small.people()]
+    assert set(thinned(Trial(asked=7), given).forget) < set(every)
+
+
 def test_what_is_drawn_follows_from_seed_size_and_people():
     """By the streams that stored rows were drawn with, written out."""
     made, people = thinned(Trial(asked=7, reference=16, seed=2), task()), small.people()
@@ -157,7 +174,9 @@ def test_a_task_with_general_questions_of_its_own_keeps_them():
 def test_more_people_are_those_of_the_next_group():
     world = load_people()
     assert people_of(world, "E", 12) == world.groups["E"] + world.groups["A"][:2]
-    assert people_of(world, "tuning-2", 11) == world.groups["tuning-2"] + world.groups["tuning-1"][:1]
+    assert (
+        people_of(world, "tuning-2", 11) == world.groups["tuning-2"] + world.groups["tuning-1"][:1]
+    )
     assert people_of(world, "B", 5) == world.forget_people("B", 5)
 
 
@@ -184,6 +203,7 @@ def test_an_empty_answer_is_none(monkeypatch):
 
 def test_everything_is_asked_once(monkeypatch):
     """After `prepare`, no trial of these scores asks the model again; another score does."""
+
     def forbidden(*_, **__):
         raise AssertionError("asked again")
 

@@ -5,11 +5,11 @@ from functools import cache
 import torch
 from torch import nn
 
-from kvw_minimal.taught import pocket
 from kvw_minimal.batches import IGNORED, Batch
-from kvw_minimal.strangers.people import World, load_people
 from kvw_minimal.questions import Question
+from kvw_minimal.strangers.people import World, load_people
 from kvw_minimal.strangers.questions import about
+from kvw_minimal.taught import pocket
 
 WIDTH, D_FF, LAYERS = 32, 48, 3
 LANGUAGE = {"hidden_size": WIDTH, "intermediate_size": D_FF, "num_hidden_layers": LAYERS,

@@ -36,11 +36,12 @@ from ..questions import Question
 from ..task import Task
 from .files import picture_cell, read_parquet
 
-KINDS = {"text": str, "list of texts": list, "path, base64 or bytes": (str, bytes, dict)}
+A_PICTURE = "path, base64 or bytes"
+KINDS: dict[str, Any] = {"text": str, "list of texts": list, A_PICTURE: (str, bytes, dict)}
 REQUIRED = ("set", "person", "fact", "prompt", "answer")
 LISTS = ("options", "perturbed")
 FIELDS = dict.fromkeys((*REQUIRED, "id", "value", "paraphrase", "form"), "text")
-FIELDS |= {"picture": "path, base64 or bytes"} | dict.fromkeys(LISTS, "list of texts")
+FIELDS |= {"picture": A_PICTURE} | dict.fromkeys(LISTS, "list of texts")
 WARNING = "warning: "
 Faults = list[tuple[str, str]]  # of a row: field, and what is wrong with it
 
@@ -68,8 +69,10 @@ def _picture(picture: str | bytes | dict, folder: Path) -> bytes:
         try:
             picture = base64.b64decode(picture.partition(";base64,")[2] or picture, validate=True)
         except ValueError as error:
-            raise ValueError(f"{picture:.60} is neither base64 nor a file; write its path as seen "
-                             f"from {folder}") from error  # fmt: skip
+            raise ValueError(
+                f"{str(picture):.60} is neither base64 nor a file; write its path as seen "
+                f"from {folder}"
+            ) from error
     return picture_cell({"bytes": picture}, "this row")["bytes"]
 
 

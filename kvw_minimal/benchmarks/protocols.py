@@ -72,20 +72,10 @@ from rouge_score import rouge_scorer
 from ..batches import without_photo
 from ..intervals import DRAWS, interval
 from ..questions import Question, seeded
-from ..scores import (
-    METRICS,
-    answer,
-    forget_quality,
-    forget_score,
-    likeliest,
-    mentions,
-    metric,
-    model_utility,
-    read_answers,
-    truth_ratio_of,
-)
+from ..scores import METRICS, answer, likeliest, mentions, metric, read_answers
 from .files import evaluation_question
 from .letters import chosen, with_options
+from .truth import forget_quality, forget_score, model_utility, truth_ratio_of
 
 NEW_TOKENS = 50
 BLOCK = 16  # batches whose pictures are in memory at a time
@@ -384,7 +374,7 @@ def utility(state: str, found: list[Measured], parts=UTILITY, seed: int = 0) -> 
 
 
 def clear_forget_quality(found: list[Measured], oracle: list[Measured]) -> dict[str, float]:
-    """`scores.forget_quality` of the truth ratios of the forgotten's captions.
+    """`forget_quality` of the truth ratios of the forgotten's captions.
 
     Returns:
         `log10_p` (<= 0; 0 = cannot be told from the oracle), `statistic` in [0, 1] (0 = same

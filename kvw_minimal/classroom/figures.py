@@ -1,4 +1,6 @@
-"""Every picture of the book, one function each, and the table of numbers to print below it.
+"""The pictures that several chapters draw, and what every picture of the book is made by.
+
+Those of a single chapter stand beside the chapters (`kvw_exhibits`).
 
 A function draws what it is given and measures nothing. Each takes `caption=`, what to look for, and
 `alt=`, what is to be seen, for those who cannot see it; `captioned` makes every one a `Picture`.
@@ -102,22 +104,6 @@ def captioned(draw: Callable[..., Figure]) -> Callable[..., Picture]:
     return drawn
 
 
-@captioned
-def photos(people: list[Person]) -> Figure:
-    """All photos of a few people, one row a person; new photos are marked."""
-    columns = max(len(person.photos) for person in people)
-    figure, axes = plt.subplots(len(people), columns, squeeze=False,
-                                figsize=(1.5 * columns, 1.75 * len(people)))  # fmt: skip
-    for row, person in zip(axes, people, strict=True):
-        for k, axis in enumerate(row):
-            axis.set_axis_off()
-            if k < len(person.photos):
-                axis.imshow(open_picture(person.photos[k], person.id))
-                axis.set_title("learned" if k < person.learned_photos else "new", fontsize=9)
-        row[0].set_title(person.name, fontsize=9)
-    return figure
-
-
 def _exact_match(rows: list[dict]) -> pd.DataFrame:
     return pd.DataFrame([row for row in rows if row["metric"] == "exact_match"])
 
@@ -173,42 +159,6 @@ def heatmap(values: np.ndarray, rows: list[str], columns: list[str], label: str,
 
 
 @captioned
-def spectrograms(features: np.ndarray, titles: list[str], seconds: float = 1.0) -> Figure:
-    """What an ear gets of recordings, one panel each: loudness by time and band.
-
-    Args:
-        features: `[recordings, bands, frames]`.
-    """
-    figure, axes = plt.subplots(1, len(features), squeeze=False, sharey=True,
-                                figsize=(2 * len(features), 2))  # fmt: skip
-    for axis, feature, title in zip(axes[0], features, titles, strict=True):
-        axis.imshow(feature, origin="lower", aspect="auto", cmap="magma",
-                    extent=(0, seconds, 0, len(feature)))  # fmt: skip
-        axis.set(title=title, xlabel="seconds")
-        axis.grid(False)
-    axes[0][0].set_ylabel("band")
-    return figure
-
-
-@captioned
-def against(retain: np.ndarray, forget: np.ndarray, titles: list[str]) -> Figure:
-    """Forget against retain coefficients, one panel a layer, one point a knowledge vector.
-
-    Args:
-        retain, forget: `[layers, d_ff]`, > 0.
-    """
-    figure, axes = plt.subplots(1, len(retain), figsize=(2.6 * len(retain), 2.8), squeeze=False,
-                                sharex=True, sharey=True)  # fmt: skip
-    for layer, axis in enumerate(axes[0]):
-        axis.scatter(retain[layer], forget[layer], s=4, alpha=0.5, linewidths=0)
-        low, high = min(retain.min(), forget.min()), max(retain.max(), forget.max())
-        axis.plot([low, high], [low, high], color="black", linewidth=0.8)
-        axis.set(xscale="log", yscale="log", title=titles[layer], xlabel="retain")
-    axes[0][0].set_ylabel("forget")
-    return figure
-
-
-@captioned
 def histogram(samples: dict[str, np.ndarray], label: str, bins: int = 40,
               log: bool = True) -> Figure:  # fmt: skip
     """Several distributions on one axis."""
@@ -233,15 +183,16 @@ def lines(table: pd.DataFrame, x: str, y: str, hue: str, log_x: bool = False,
     return figure
 
 
-def _plane(axis, ylim: tuple[float | None, float] = (-0.03, 1.05), title: str = "") -> None:
+def plane(axis, ylim: tuple[float | None, float] = (-0.03, 1.05), title: str = "") -> None:
     """What is known of the forgotten to the right, of the others upwards; a legend beside it."""
     axis.set(xlabel="exact match on the forgotten", ylabel="exact match on the others",
              xlim=(-0.03, 1.05), ylim=ylim, title=title)  # fmt: skip
     axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9)
 
 
-def _draw_frontier(axis, points: pd.DataFrame, controls: pd.DataFrame | None,
-                   mark: float | None) -> None:  # fmt: skip
+def draw_frontier(axis, points: pd.DataFrame, controls: pd.DataFrame | None,
+                  mark: float | None) -> None:  # fmt: skip
+    """What `frontier` draws, on an axis that is there."""
     methods = list(points.groupby("method", sort=False))
     colours = sns.color_palette("colorblind", len(methods))
     if controls is not None:
@@ -257,7 +208,7 @@ def _draw_frontier(axis, points: pd.DataFrame, controls: pd.DataFrame | None,
         axis.scatter(ring["forget"], ring["retain"], s=170, facecolors="none", edgecolors="black",
                      zorder=4)  # fmt: skip
     axis.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":")
-    _plane(axis)
+    plane(axis)
 
 
 @captioned
@@ -273,34 +224,7 @@ def frontier(points: pd.DataFrame, controls: pd.DataFrame | None = None,
         mark: a strength to put a ring around.
     """
     figure, axis = plt.subplots(figsize=(6.5, 3.8))
-    _draw_frontier(axis, points, controls, mark)
-    return figure
-
-
-@captioned
-def strength_frame(points: pd.DataFrame, controls: pd.DataFrame, strength: float,
-                   said: pd.DataFrame, right: pd.DataFrame, forgotten: int) -> Figure:  # fmt: skip
-    """One picture of the slider: where on the frontier we are, and what is answered there.
-
-    Args:
-        points, controls: as for `frontier`.
-        strength: which of `points` gets the ring.
-        said, right: one row a person, one column a fact; the word that was said, and whether it
-            is the taught one.
-        forgotten: how many rows, from the top, belong to the forgotten.
-    """
-    figure, (left, grid) = plt.subplots(1, 2, figsize=(10, 3.6), width_ratios=[1, 1.75])
-    _draw_frontier(left, points, controls, strength)
-    left.legend(frameon=False, loc="lower right", fontsize=9)
-    left.set_title(f"strength G = {strength:g}")
-    known, lost = sns.color_palette("colorblind")[0], sns.color_palette("colorblind")[1]
-    sns.heatmap(right.astype(float), annot=said.to_numpy(), fmt="", cbar=False, ax=grid,
-                cmap=[sns.desaturate(lost, 0.8), sns.light_palette(known, 5)[2]], vmin=0, vmax=1,
-                linewidths=1, annot_kws={"fontsize": 8, "color": "black"})  # fmt: skip
-    grid.axhline(forgotten, color="black", linewidth=2)
-    grid.set_title("what is said (blue: as taught, orange: otherwise)", fontsize=10)
-    grid.set(xlabel="", ylabel="kept            to forget")
-    grid.tick_params(axis="y", rotation=0)
+    draw_frontier(axis, points, controls, mark)
     return figure
 
 
@@ -331,97 +255,4 @@ def before_after(people: list[Person], facts: list[str], before: list[list[str]]
             )  # fmt: skip
         face.set_axis_off()
         text.set_axis_off()
-    return figure
-
-
-@captioned
-def field(points: pd.DataFrame, shams: dict[str, float], title: str = "",
-          least: float | None = None) -> Figure:  # fmt: skip
-    """Every contender as one point: what is kept against what is still known of the forgotten.
-
-    Args:
-        points: columns `contender`, `family`, `forget`, `retain` (exact match, 0 to 1), and
-            `low`, `high`, the interval of `forget`. One colour a family, `control` black.
-        shams: exact match on the forgotten under each sham, drawn as a vertical line: a sham's
-            own people stand among the others, so that it has no `retain`.
-        least: where the upright axis begins; by the points unless given.
-    """
-    figure, axis = plt.subplots(figsize=(8, 4.2))
-    families = dict.fromkeys(points["family"])
-    colours = dict(zip(families, sns.color_palette("colorblind", len(families)), strict=True))
-    colours |= {"control": "black"}
-    used = dict.fromkeys(families, 0)
-    for row in points.itertuples():
-        axis.plot([row.low, row.high], [row.retain] * 2, color=colours[row.family], linewidth=0.8,
-                  alpha=0.6)  # fmt: skip
-        axis.plot(row.forget, row.retain, linestyle="", marker=MARKERS[used[row.family]],
-                  markersize=8, color=colours[row.family], label=row.contender)  # fmt: skip
-        used[row.family] += 1
-    for (name, value), dashes in zip(shams.items(), ("--", ":", "-."), strict=False):
-        axis.axvline(value, color="grey", linewidth=1, linestyle=dashes, label=name)
-    _plane(axis, ylim=(least, 1.02), title=title)
-    return figure
-
-
-@captioned
-def forest(differences: pd.DataFrame, label: str) -> Figure:
-    """Differences with their intervals, one panel a set, one line a contender.
-
-    Args:
-        differences: columns `contender`, `set`, `value`, `low`, `high`.
-        label: what a value is the difference of.
-    """
-    sets, names = (list(dict.fromkeys(differences[key])) for key in ("set", "contender"))
-    size = (2.6 * len(sets) + 1.6, 0.24 * len(names) + 1)
-    figure, axes = plt.subplots(1, len(sets), figsize=size, sharey=True, squeeze=False)
-    for axis, part in zip(axes[0], sets, strict=True):
-        found = differences[differences["set"] == part]
-        y = [names.index(name) for name in found["contender"]]
-        errors = [found["value"] - found["low"], found["high"] - found["value"]]
-        axis.errorbar(found["value"], y, xerr=np.clip(errors, 0, None), fmt="o", markersize=4,
-                      linewidth=1)  # fmt: skip
-        axis.axvline(0, color="black", linewidth=0.8)
-        axis.set(title=part, yticks=range(len(names)), yticklabels=names)
-    axes[0][0].invert_yaxis()
-    figure.supxlabel(label, fontsize=10)
-    return figure
-
-
-@captioned
-def one_person(person: Person, title: str, said: pd.Series, right: pd.Series,
-               moved: pd.Series) -> Figure:  # fmt: skip
-    """A face, what is said about it at some strength, and whose answers moved most.
-
-    Args:
-        said, right: by fact: the word that was said, and whether it is the taught one.
-        moved: by name: how much less likely their taught answers have become, 0 to 1.
-    """
-    figure, (face, words, others) = plt.subplots(1, 3, figsize=(9, 2.9), width_ratios=(1, 1.4, 2))
-    face.imshow(open_picture(person.photos[0], person.id))
-    face.set_title(person.name, fontsize=10)
-    words.set_title(title, fontsize=10)
-    for line, fact in enumerate(said.index):
-        words.text(0, 1 - (line + 0.5) / len(said), f"{fact}: {said[fact]}", va="center",
-                   fontsize=9, color="black" if right[fact] else "firebrick")  # fmt: skip
-    for axis in (face, words):
-        axis.set_axis_off()
-    own = [COLOURS["edited"] if name == person.name else "grey" for name in moved.index]
-    others.barh(moved.index, moved, color=own)
-    others.invert_yaxis()
-    others.set(xlim=(0, 1), title="whose taught answers became less likely, by")
-    others.title.set_fontsize(10)
-    others.tick_params(labelsize=8)
-    return figure
-
-
-@captioned
-def one_setting(title: str, values: dict[str, float]) -> Figure:
-    """What is still known of each set at one setting of an edit, as bars from 0 to 1."""
-    figure, axis = plt.subplots(figsize=(5.2, 1.9))
-    colours = [COLOURS["edited"] if name.startswith("forget") else "grey" for name in values]
-    bars = axis.barh(list(values), list(values.values()), color=colours)
-    axis.bar_label(bars, fmt="%.2f", padding=2, fontsize=9)
-    axis.invert_yaxis()
-    axis.set(xlim=(0, 1.12))
-    axis.set_title(title, fontsize=10)
     return figure

@@ -2,9 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
-
-Key = TypeVar("Key")
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -30,8 +28,8 @@ KVW_RULE = Rule()  # of the headline, the replication and the ablations
 SPARING_RULE = Rule(kept=0.95, of=("retain", "general"), enough=0.10)  # of least squares
 
 
-def choose(tried: Mapping[Key, Mapping[str, float]], vanilla: Mapping[str, float],
-           rule: Rule = KVW_RULE) -> tuple[Key, bool]:  # fmt: skip
+def choose(tried: Mapping[Any, Mapping[str, float]], vanilla: Mapping[str, float],
+           rule: Rule = KVW_RULE) -> tuple[Any, bool]:  # fmt: skip
     """One of the settings that were tried, and whether it keeps enough.
 
     Where none keeps enough, the one that keeps most.
@@ -48,17 +46,17 @@ def choose(tried: Mapping[Key, Mapping[str, float]], vanilla: Mapping[str, float
         raise ValueError("nothing was tried, so that nothing can be chosen")
     order = {setting: i for i, setting in enumerate(tried)}
 
-    def share(setting: Key) -> float:
+    def share(setting: Any) -> float:
         return min(tried[setting][part] / vanilla[part] for part in rule.of)
 
-    def tie(setting: Key) -> list[float]:
+    def tie(setting: Any) -> list[float]:
         return [order[setting] if name == "order" else -tried[setting][name]
                 for name in rule.ties]  # fmt: skip
 
-    def least(settings: list[Key]) -> Key:
+    def least(settings: list[Any]) -> Any:
         return min(settings, key=lambda setting: [tried[setting]["forget"], *tie(setting)])
 
-    def most(settings: list[Key]) -> Key:
+    def most(settings: list[Any]) -> Any:
         return min(settings, key=lambda setting: [-share(setting), *tie(setting)])
 
     keeping = [setting for setting in tried if all(

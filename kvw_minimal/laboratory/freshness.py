@@ -9,7 +9,6 @@ that they need. Another digest today makes stale the rows that need it, and no o
 import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -19,9 +18,7 @@ import pandas as pd
 
 from ..files import read_json, write_json
 from ..methods import METHODS
-from ..models import fingerprint
 from ..strangers.people import ROOT, load_people
-from ..taught.catalogue import load
 from .needs import as_rows, combinations, of_method
 
 RESULTS = ROOT / "data" / "results"
@@ -48,13 +45,13 @@ def digests(names: Iterable[str], path: Path = FILE) -> dict[str, str]:
     """Today's digests of some vectors.
 
     Raises:
-        KeyError: one is not stored; `python -m kvw_minimal results renew` stores it.
+        KeyError: one is not stored; `python tests/behaviour.py renew` stores it.
     """
     known = stored(path)
     missing = sorted(set(names) - set(known))
     if missing:
         raise KeyError(f"no behaviour vector {missing[0]!r} is stored: "
-                       "`python -m kvw_minimal results renew` stores it")  # fmt: skip
+                       "`python tests/behaviour.py renew` stores it")  # fmt: skip
     return {name: digest(known[name]) for name in sorted(names)}
 
 
@@ -85,7 +82,7 @@ def stale(rows: pd.DataFrame, made: dict, moved: Collection[str] = (), plans: li
             reasons.append(f"{int(which.sum())} rows: {reason}")
 
     def where(**values: Any) -> np.ndarray:
-        each = [(rows[name].astype(object) == value).to_numpy() for name, value in values.items()]
+        each = [(rows[name] == value).to_numpy() for name, value in values.items()]
         return np.logical_and.reduce(each)
 
     if made["data"] != load_people().checksum[:16]:
@@ -188,29 +185,3 @@ def write_ledger(contents: Mapping[str, dict]) -> None:
             | {"behaviour": digests_for(as_rows(name, content))}
             for name, content in contents.items()}  # fmt: skip
     write_json(LEDGER, made)
-
-
-def report() -> list[str]:
-    """Everything that is stored and stale, in lines for people: vectors, rows, plans; a minute."""
-    from . import behaviour, plans, rows, summary_files
-
-    moved, ledger, prints = behaviour.moved(), read_json(LEDGER), cache(_print_of)
-    lines = [f"the behaviour vector {name!r} has moved: `results renew`" for name in moved]
-    for name in dict.fromkeys(plan.experiment for plan in plans.PLANS):
-        if rows.path_of(name).is_file():
-            frame, made = rows.read_rows(name, fresh=False)
-            today = [plan.text() for plan in plans.plans_of(name)]
-            looked = {model: prints(model) for model in made["models"]}
-            lines += [f"{name}: {why}" for why in stale(frame, made, moved, today, looked)[1]]
-    for name in summary_files.FILES:
-        frame = as_rows(name, summary_files.read_summary(name, fresh=False))
-        looked = {model: prints(model) for model in ledger[name]["models"]}
-        lines += [f"{name}: {why}" for why in stale(frame, ledger[name], moved, None, looked)[1]]
-    return lines
-
-
-def _print_of(name: str) -> str | None:
-    """The fingerprint of a model of this book as it is here, or None where it is not."""
-    from .subjects import is_made
-
-    return fingerprint(load(name)[0]) if is_made(name) else None

@@ -27,7 +27,7 @@ SCORED: dict[str, tuple[str, ...]] = {
     "oracle_distance": ("metric: probability", "read"),
     "log10_p": ("quality and utility", "metric: truth_ratio", "read"),
     "statistic": ("quality and utility", "metric: truth_ratio", "read"),
-    **dict.fromkeys(("taken", "lost", "seconds", "memory", "forget", "retain"), ()),
+    **dict.fromkeys(("taken", "lost", "seconds", "memory"), ()),
 }  # fmt: skip
 USUAL = {"people": 5, "proxy": "everyone else"}  # of the data of a trial; all else is usually off
 #: files of summaries, and which metric a card's rows are of by a word in `what`
@@ -105,8 +105,10 @@ def of_method(method: str, settings: str) -> Vectors:
     return found
 
 
-def of_metric(metric: str) -> Vectors:
-    """Of how it is scored."""
+def of_metric(method: str, metric: str) -> Vectors:
+    """Of how it is scored; of passes, how they are counted."""
+    if metric in ("forget", "retain"):
+        return {f"cost: {method}"}
     return set(SCORED.get(metric, (f"metric: {metric}",)))
 
 
@@ -118,7 +120,7 @@ def of_maker(made_for: str) -> Vectors:
 #: by which columns of a row its vectors are known
 PARTS: dict[tuple[str, ...], Callable[..., Vectors]] = {
     ("experiment", "subject"): of_subject, ("experiment", "subject", "set", "group"): of_set,
-    ("method", "settings"): of_method, ("metric",): of_metric, ("made_for",): of_maker,
+    ("method", "settings"): of_method, ("method", "metric"): of_metric, ("made_for",): of_maker,
 }  # fmt: skip
 
 

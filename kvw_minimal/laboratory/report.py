@@ -18,7 +18,7 @@ from ..task import Task
 from ..taught.catalogue import how_to_make, load, model_name
 from .plans import Plan, plan_of
 from .provenance import provenance
-from .reading import by_modality, check_headroom, scored, score_sets, sham_rows
+from .reading import by_modality, check_headroom, score_sets, scored, sham_rows
 from .subjects import is_made, strangers
 from .summary_files import read_summary
 
@@ -191,7 +191,7 @@ def demo(group: str = "A", picture: Path | None = None) -> None:
         picture.write_bytes(figures.to_png(figure))
 
 
-# --- stored comparisons, made again ----------------------------------------------------------------
+# --- stored comparisons, made again --------------------------------------------------------------
 
 
 def chosen_settings(plan: Plan, chosen: dict, name: str) -> dict:

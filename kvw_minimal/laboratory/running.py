@@ -58,7 +58,8 @@ def rows_of(plan: Plan, trial: Trial, group: str, requests: Requests,
         names = [n for n in task.read if sham is None or n not in plan.unread]
         seed = (sham or 0) if plan.draws else None  # each of several draws has a seed of its own
         with half_precision("cpu") if trial.method in plan.half else nullcontext():
-            edit, cost = edit_for(trial, task if sham is None else task.sham(sham), seed)
+            own = task if sham is None else task.sham(sham)
+            edit, cost = edit_for(trial, own, seed, memory=plan.by_question)
         said = trial.aloud or (group in plan.aloud and sham is None and not tuning)
         with edit.on(task.model):
             found = read(task, names, said, plan.by_question, plan.free_tokens)

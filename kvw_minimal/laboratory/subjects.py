@@ -23,7 +23,7 @@ from ..strangers.portraits import ATTRIBUTES, random_portraits
 from ..strangers.questions import about, ask, general
 from ..strangers.tasks import request
 from ..task import Task
-from ..taught.catalogue import find_file, load, model_name
+from ..taught.catalogue import find_file, how_to_make, load, model_name
 from ..taught.pictures import known_looks
 from ..taught.smol import world_questions
 
@@ -262,6 +262,8 @@ def oracle(task: Task, settings: dict, cost: Cost) -> Edit:
         settings: `base`, the model whose oracle it is.
     """
     name, made_for = oracle_of(settings["base"], task.people), fingerprint(task.model)
+    if not is_made(name):
+        raise FileNotFoundError(f"{name} is not made: `{how_to_make(name)}` makes it")
     found, _ = load(name)
     now = task.model.state_dict()
     weights = {path: weight for path, weight in found.named_parameters()

@@ -163,9 +163,8 @@ def evenly(questions: list[Question], most: int, *key: object) -> list[Question]
 
 def thinned(trial: Trial, task: Task) -> Task:
     """A request with the data that a trial is made from."""
-    world, people, every = load_people(), task.people, task.known()
-    forget = [question for question in every if question.person in set(people)]
-    retain = [question for question in every if question.person not in set(people)]
+    world, people, forget = load_people(), task.people, task.forget
+    retain = [question for question in task.known() if question.person not in set(people)]
     if trial.proxy == "twenty others":
         others = sorted(set(task.others))
         picked = seeded("twenty", *people).choice(len(others), 20, replace=False)
@@ -178,13 +177,16 @@ def thinned(trial: Trial, task: Task) -> Task:
     if trial.topics:
         retain = [question for question in retain if question.fact in trial.topics]
     key = (trial.seed, *people)
+    if trial.asked:  # drawn from all of them by person; else in the order of the request
+        every = [question for question in task.known() if question.person in set(people)]
+        forget = some(every, trial.asked, "forget", trial.asked, *key)
     if trial.balanced:
         retain = evenly(retain, trial.reference, *key)
     else:
         retain = some(retain, trial.reference, "retain", trial.reference, *key)
     general = task.once(("reference",), lambda: sample_of_general(world, "reference"))
-    return replace(task, forget=some(forget, trial.asked, "forget", trial.asked, *key),
-                   retain=retain, general=task.general or general, seed=trial.seed)  # fmt: skip
+    return replace(task, forget=forget, retain=retain, general=task.general or general,
+                   seed=trial.seed)  # fmt: skip
 
 
 def prepare(model, processor, world: World, scores: Iterable[str] = SCORES,
@@ -204,11 +206,13 @@ def prepare(model, processor, world: World, scores: Iterable[str] = SCORES,
     return requests
 
 
-def edit_for(trial: Trial, task: Task, seed: int | None = None) -> tuple[Edit, Cost]:
+def edit_for(trial: Trial, task: Task, seed: int | None = None,
+             memory: bool = False) -> tuple[Edit, Cost]:  # fmt: skip
     """The edit of a trial for a request, or for a sham of it, and what it cost.
 
     Args:
         seed: of what the method draws, if not that of the trial.
+        memory: as in `Method.edit`.
 
     Raises:
         ValueError: settings that cannot work; or there is not so much to take (`family.at_mass`).
@@ -217,4 +221,5 @@ def edit_for(trial: Trial, task: Task, seed: int | None = None) -> tuple[Edit, C
     settings = trial.own
     if trial.proxy == "portraits of nobody":
         settings = settings | {"general": True}
-    return METHODS[trial.method].edit(task if seed is None else replace(task, seed=seed), settings)
+    task = task if seed is None else replace(task, seed=seed)
+    return METHODS[trial.method].edit(task, settings, memory)

@@ -419,6 +419,7 @@ def family(task: Task, settings: dict, cost: Cost) -> Columns:
     if mass and setting.shape == "zero":
         setting = replace(setting, share=mass)
     edit = make(setting, task)
-    cost.add("forget", len(task.forget), 3 if setting.score == "fisher" else 1)
-    cost.add("retain", len(task.retain), 3 if setting.score == "fisher" else 1)
+    each = 3 if setting.score == "fisher" else 1
+    cost.add("forget", len(task.forget) * (setting.epochs if setting.batch else 1), each)
+    cost.add("retain", len(task.retain), each)
     return at_mass(edit, mass) if mass and setting.shape != "zero" else edit

@@ -30,7 +30,7 @@ class Cost:
         seconds: wall clock, encoding included. A pass over the retain set that requests share is
             not in it; in `passes` it is.
         memory: megabytes that the process grew by at its peak, or the device's peak; None where
-            neither can be asked (neither Linux nor CUDA).
+            nobody asked, or neither can be (neither Linux nor CUDA).
     """
 
     passes: dict[str, int] = field(default_factory=lambda: {"forget": 0, "retain": 0})
@@ -56,13 +56,13 @@ def _resident(peak: bool) -> float:
 
 
 @contextmanager
-def metered(cost: Cost, device: torch.device) -> Iterator[None]:
-    """Take time and peak memory of a block."""
-    gc.collect()
-    linux = device.type == "cpu" and sys.platform == "linux"
-    if device.type == "cuda":
+def metered(cost: Cost, device: torch.device, memory: bool) -> Iterator[None]:
+    """Take the time of a block, and its peak memory where that is wanted."""
+    cuda, linux = device.type == "cuda", device.type == "cpu" and sys.platform == "linux"
+    if memory and cuda:
         torch.cuda.reset_peak_memory_stats(device)
-    elif linux:
+    elif memory and linux:
+        gc.collect()
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:  # glibc keeps freed memory: a later method would get it for free
             trim(0)
@@ -71,9 +71,9 @@ def metered(cost: Cost, device: torch.device) -> Iterator[None]:
     start = time.perf_counter()
     yield
     cost.seconds = time.perf_counter() - start
-    if device.type == "cuda":
+    if memory and cuda:
         cost.memory = torch.cuda.max_memory_allocated(device) / 2**20
-    elif linux:
+    elif memory and linux:
         cost.memory = _resident(peak=True) - before
 
 
@@ -116,8 +116,12 @@ class Method:
     like: str | None = None
     optional: tuple[str, ...] = ()
 
-    def edit(self, task: Task, settings: dict | None = None) -> tuple[Edit, Cost]:
+    def edit(self, task: Task, settings: dict | None = None,
+             memory: bool = False) -> tuple[Edit, Cost]:  # fmt: skip
         """Make the edit; the model is as it was, whatever happens.
+
+        Args:
+            memory: whether the cost says how much was needed; half a second to ask.
 
         Raises:
             ValueError: settings that cannot work, nothing to learn from, activations or a loss
@@ -134,7 +138,7 @@ class Method:
             raise ValueError(f"{self.name} needs questions to retain, and this task has none")
         if not known.isfinite().all():
             raise ValueError("the model has weights that are NaN or infinite")
-        with restored(model), metered(cost, next(model.parameters()).device):
+        with restored(model), metered(cost, next(model.parameters()).device, memory):
             try:
                 edit = self.make(task, settings, cost)
             except KeyError as error:

@@ -6,7 +6,6 @@ a person can be read off the face.
 """
 
 import hashlib
-import json
 from pathlib import Path
 
 import numpy as np

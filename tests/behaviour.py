@@ -1,7 +1,7 @@
 """What the code does, in small numbers: stored results stay true while these stay the same.
 
-    moved()              # names of the vectors that today's code makes otherwise than the file says
-    renew()              # write those, and those that are new
+    python tests/behaviour.py check    # what has moved, and which stored rows are stale; a minute
+    python tests/behaviour.py renew    # write the vectors that moved or are new
 
 A *vector* is what one thing that decides stored numbers makes of a tiny committed model and fixed
 questions, or of made-up numbers (`vectors`): a few integers, texts and floats. All of them stand in
@@ -13,20 +13,26 @@ with `renew`; nothing that was stored before becomes stale.
 """
 
 import json
+import sys
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
+from vectors import TAUGHT, TINY, registered, tiny, world
 
-from ..batches import answer_batches
-from ..files import replacing
-from ..methods import Cost, losses
-from ..strangers.questions import about
-from .freshness import FILE, stored
-from .vectors import TAUGHT, TINY, registered, tiny, world
+from kvw_minimal.batches import answer_batches
+from kvw_minimal.files import read_json, replacing
+from kvw_minimal.laboratory import freshness, needs, plans, rows, summary_files
+from kvw_minimal.laboratory.freshness import FILE, LEDGER, stored
+from kvw_minimal.laboratory.subjects import is_made
+from kvw_minimal.methods import Cost, losses
+from kvw_minimal.models import fingerprint
+from kvw_minimal.strangers.questions import about
+from kvw_minimal.taught import load
 
 CLOSE = 1e-4  # relative: another processor rounds otherwise, but not by so much
 
@@ -104,3 +110,36 @@ def make_tiny(steps: int = 150) -> None:
     weights = {n: t.bfloat16() for n, t in model.state_dict().items() if n != "lm_head.weight"}
     TINY.parent.mkdir(parents=True, exist_ok=True)
     save_file(weights, TINY)
+
+
+def report() -> list[str]:
+    """Everything that is stored and stale, in lines for people: vectors, rows, plans; a minute."""
+    changed, ledger, prints = moved(), read_json(LEDGER), cache(print_of)
+    lines = [f"the behaviour vector {name!r} has moved" for name in changed]
+    for name in dict.fromkeys(plan.experiment for plan in plans.PLANS):
+        if rows.path_of(name).is_file():
+            frame, made = rows.read_rows(name, fresh=False)
+            today = [plan.text() for plan in plans.plans_of(name)]
+            looked = {model: prints(model) for model in made["models"]}
+            _, reasons = freshness.stale(frame, made, changed, today, looked)
+            lines += [f"{name}: {why}" for why in reasons]
+    for name in summary_files.FILES:
+        frame = needs.as_rows(name, summary_files.read_summary(name, fresh=False))
+        looked = {model: prints(model) for model in ledger[name]["models"]}
+        _, reasons = freshness.stale(frame, ledger[name], changed, None, looked)
+        lines += [f"{name}: {why}" for why in reasons]
+    return lines
+
+
+def print_of(name: str) -> str | None:
+    """The fingerprint of a model of this book as it is here, or None where it is not."""
+    return fingerprint(load(name)[0]) if is_made(name) else None
+
+
+if __name__ == "__main__":
+    COMMANDS = {"check": report, "renew": renew}
+    if len(sys.argv) != 2 or sys.argv[1] not in COMMANDS:
+        sys.exit(__doc__)
+    lines = COMMANDS[sys.argv[1]]()
+    print("\n".join(lines) or "nothing moved; every stored result is what today's code would make")
+    sys.exit(bool(lines) and sys.argv[1] == "check")

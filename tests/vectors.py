@@ -22,24 +22,24 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoProcessor, WhisperFeatureExtractor
 
-from .. import edits, scores
-from ..batches import answer_batches, prompt_batches, render, without_photo
-from ..benchmarks import letters, protocols  # noqa: F401 - they register metrics
-from ..intervals import interval
-from ..methods import METHODS, Cost, family, losses
-from ..methods.registry import restored
-from ..models import find_projections, fingerprint
-from ..positions import POSITIONS, kinds_of_positions
-from ..questions import Question, seeded
-from ..schedules import SCHEDULES, in_order, one_pass, published
-from ..strangers import questions as asked_of
-from ..strangers import tasks, voices
-from ..strangers.people import PERCENTS, REPORT_GROUPS, TUNING_GROUPS, load_people
-from ..task import Task
-from ..taught import pocket, smol
-from ..taught import voices as taught_voices
-from ..taught.catalogue import MODELS
-from . import choose, reading, subjects, summaries, trials
+from kvw_minimal import edits, scores
+from kvw_minimal.batches import answer_batches, prompt_batches, render, without_photo
+from kvw_minimal.benchmarks import letters, protocols, truth  # noqa: F401 - they register metrics
+from kvw_minimal.intervals import interval
+from kvw_minimal.laboratory import choose, reading, subjects, summaries, trials
+from kvw_minimal.methods import METHODS, Cost, family, losses
+from kvw_minimal.methods.registry import restored
+from kvw_minimal.models import find_projections, fingerprint
+from kvw_minimal.positions import POSITIONS, kinds_of_positions
+from kvw_minimal.questions import Question, seeded
+from kvw_minimal.schedules import SCHEDULES, in_order, one_pass, published
+from kvw_minimal.strangers import questions as asked_of
+from kvw_minimal.strangers import tasks, voices
+from kvw_minimal.strangers.people import PERCENTS, REPORT_GROUPS, TUNING_GROUPS, load_people
+from kvw_minimal.task import Task
+from kvw_minimal.taught import pocket, smol
+from kvw_minimal.taught import voices as taught_voices
+from kvw_minimal.taught.catalogue import MODELS
 
 TINY = MODELS / "tiny" / "model.safetensors"
 LANGUAGE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3,
@@ -292,7 +292,7 @@ def _data(name: str):
     if name == "aloud":
         return reading.read(task(), ["forget"], aloud=True)[2::3]
     own = trials.thinned(trials.Trial(**DATA[name]), whole_request())
-    found = [asked(own.forget), asked(own.retain), asked(own.general), own.seed]
+    found = [*map(asked, (own.forget, own.retain, own.general)), own.seed]
     if name == "proxy":
         alone = trials.thinned(trials.Trial(proxy="portraits of nobody"), whole_request())
         found += [len(alone.retain), asked(trials.invented(world(), task())[:9])]
@@ -320,8 +320,8 @@ def _contrast():
     projection = next(iter(find_projections(tiny()[0]).values()))
     half = projection.weight[:, :1].bfloat16().repeat(1, 3)
     worn = [edits.Columns(whole / 50, 3.0, "", rule=rule).gates for rule in ("gate", "share")]
-    cut = [few(edits.within(whole, layers)) for layers in ranges[:4]]
-    return [whole, edits.gate(whole[2], 0.37), resolved, cut, *map(few, worn),
+    worn += [edits.within(whole, layers) for layers in ranges[:4]]
+    return [whole, edits.gate(whole[2], 0.37), resolved, *map(few, worn),
             few(edits.scaled_columns(projection, half, made_up(3)))]  # fmt: skip
 
 
@@ -384,9 +384,8 @@ VARIANTS: dict[str, dict] = {
 
 @vector("setting", lambda: VARIANTS)
 def _setting(name: str):
-    cost = Cost()
-    edit: Any = METHODS["family"].make(task(), VARIANTS[name], cost)
-    return [few(edit.contrast), float(edit.strength), cost.passes]
+    edit: Any = METHODS["family"].make(task(), VARIANTS[name], Cost())
+    return [few(edit.contrast), float(edit.strength)]
 
 
 # --- methods -----------------------------------------------------------------------------------
@@ -415,11 +414,12 @@ def exactly() -> Iterator[None]:
         torch.Tensor.float = usual
 
 
-@vector("method", lambda: METHODS)
-def _method(name: str):
+@cache
+def made(name: str) -> tuple[Any, dict]:
+    """What a method changes, and the passes that it counts; of the oracle, whose it is."""
     if name == "oracle":
         return [subjects.oracle_of("smol", world().forget_people(*each))
-                for each in (("A", 5), ("E", 15))]  # fmt: skip
+                for each in (("A", 5), ("E", 15))], {}  # fmt: skip
     own, cost, request = METHODS[name], Cost(), replace(task(), seed=1)
     grid = own.grid or (METHODS[own.like].grid if own.like else ())
     settings = {key: USUAL.get(key, value) for key, value in (grid or ({},))[0].items()}
@@ -429,7 +429,17 @@ def _method(name: str):
             more = {} if key is None else {key: OPTIONAL[key]}
             edit = own.make(request, settings | more, cost)
         found |= change_of(edit) if key is None else {f"with {key}": change_of(edit)["whole"]}
-    return found | {"passes": cost.passes}
+    return found, cost.passes
+
+
+@vector("method", lambda: METHODS)
+def _method(name: str):
+    return made(name)[0]
+
+
+@vector("cost", lambda: METHODS)
+def _cost(name: str):
+    return made(name)[1]
 
 
 @vector("losses")
@@ -452,9 +462,8 @@ def _low_rank():
     pair = {f"{name.removesuffix('weight')}lora_{side}.weight": made_up(*shape).bfloat16()
             for side, shape in (("A", (2, 48)), ("B", (32, 2)))}  # fmt: skip
     with restored(model):
-        before = model.get_parameter(name).detach().clone()
         smol.merge(model, pair)
-        return few(model.get_parameter(name) - before)
+        return few(model.get_parameter(name))
 
 
 @vector("without eyes")
@@ -496,8 +505,7 @@ def examples(takes: tuple[str, ...]) -> list[tuple]:
         ("probabilities", "gold"): [(numbers, k) for k in range(2)],
     }  # fmt: skip
     if takes not in found:
-        raise ValueError(f"no example for a metric that takes {', '.join(takes)}: "
-                         "add one to `vectors.examples`")  # fmt: skip
+        raise ValueError(f"`vectors.examples` has none for what takes {', '.join(takes)}")
     return found[takes]
 
 
@@ -532,29 +540,26 @@ def _free_answers():
 
 @vector("reading")
 def _reading():
-    rows = reading.read(task(), ["test"])[::5]
     one_each = reading.read(task(), ["test"], by_question=True)
     forms = sorted((fact, sorted(said)) for fact, said in reading.forms(task()).items())
-    return [rows, one_each[3], len(one_each), code(*forms)]
+    return [reading.read(task(), ["test"])[::5], one_each[3], len(one_each), code(*forms)]
 
 
 @vector("spoken", lambda: ("exact_match_generated", "rouge_l", "well_formed"))
 def _spoken(metric: str):
-    own = replace(task(), read={"test": task().read["test"][3:9]})
-    return [reading.spoken(own, own.read["test"])[1][metric], reading.SPOKEN]
+    return [reading.spoken(task(), task().read["test"][3:9])[1][metric], reading.SPOKEN]
 
 
 @vector("quality and utility")
 def _quality():
     ratios, others = 3 * made_up(40).double().numpy(), 2 * made_up(30, of=5).double().numpy()
-    return [scores.forget_quality(ratios, others), scores.model_utility([0.5, 0.9, 0.8]),
-            scores.model_utility([0.5, 0.0])]  # fmt: skip
+    return [truth.forget_quality(ratios, others), truth.model_utility([0.5, 0.9, 0.8]),
+            truth.model_utility([0.5, 0.0])]  # fmt: skip
 
 
 @vector("interval")
 def _interval():
-    people = [f"p{i % 7}" for i in range(30)]
-    return [interval(made_up(30).double().numpy(), people, seed) for seed in (0, 1)]
+    return interval(made_up(30).double().numpy(), [f"p{i % 7}" for i in range(30)], 1)
 
 
 # --- choices and summaries ---------------------------------------------------------------------
@@ -567,10 +572,10 @@ def _choice(name: str):
     vanilla = {"forget": 1.0, "retain": 0.97, "general": 0.8}
     tried = {k: {"forget": (k / 40) ** 2 - 0.2, "retain": 0.97 * k / 40, "general": 0.02 * k**0.999}
              for k in range(18, 41)}  # fmt: skip
-    weak = {k: tried[k] for k in (20, 19, 18)}
     equal = {k: vanilla | {"forget": 0.3, "general": 0.79 + k / 400} for k in (1, 2)}
     strong = {k: vanilla | {"forget": 0.01 * k, "general": 0.79 + k / 400} for k in range(1, 12)}
-    return [choose.choose(each, vanilla, RULES[name]) for each in (tried, weak, equal, strong)]
+    return [choose.choose(each, vanilla, RULES[name])
+            for each in (tried, {k: tried[k] for k in (20, 19, 18)}, equal, strong)]  # fmt: skip
 
 
 @vector("summaries")
@@ -579,12 +584,12 @@ def _summaries():
         label="l", method="m", settings="{}", group="A")  # fmt: skip
     totals = rows["total"] * made_up(len(rows)).double().numpy()
     both = pd.concat([rows.assign(made_for="sham"), rows.assign(made_for="edit", total=totals)])
-    points, excess = summaries.points(both, ["made_for"]), summaries.excess(both, ["label"])
     names = [" / ".join(cell) for cell in product("ab", "cd", "ef", "gh")]
     cells = pd.DataFrame({"label": np.repeat(names, 3), "person": ["p", "q", "r"] * 16,
                           "total": made_up(48).double().numpy(), "n": 1, "set": "forget",
                           "metric": "exact_match", "made_for": "edit"})  # fmt: skip
     whole = summaries.grid(cells, "forget")
-    return [points.to_numpy()[::3].tolist(), excess.to_numpy().tolist(),
+    return [summaries.points(both, ["made_for"]).to_numpy()[::3].tolist(),
+            summaries.excess(both, ["label"]).to_numpy().tolist(),
             summaries.level(both, "forget"), summaries.main_effects(whole).to_numpy().tolist()[::3],
             summaries.shares(whole).to_dict()]  # fmt: skip
