@@ -6,7 +6,8 @@
 Copies the package to a temporary folder, changes one line there, runs the unit tests that guard
 it, and expects a failure; the copy without a change must pass. Ends with 1 if a break goes
 unnoticed, if the whole copy fails, or if a break no longer fits the source. The repository itself
-is never touched. On demand only: ten minutes on two cores, a minute for the vectors.
+is never touched, but for the outcome, in `data/results/breaks.json`. On demand only: ten minutes
+on two cores, a minute for the vectors.
 """
 
 import json
@@ -17,12 +18,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable
+from datetime import date
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
+OUTCOME = ROOT / "data" / "results" / "breaks.json"
 PASSED, FAILED = 0, 1  # pytest's exit status; others mean that it could not run the tests
 #: slow to import, and the same for every copy
 SHARED = ("torch", "pandas", "pyarrow.parquet", "peft", "scipy.stats", "rouge_score.rouge_scorer",
@@ -334,31 +337,45 @@ def unnoticed(breaks: Iterable[Break]) -> list[str]:
             if not set(broken.vectors) <= set(found[folder])]  # fmt: skip
 
 
+def remember(by: str, tried: int, wrong: list[str], start: float) -> int:
+    """Keep the last outcome of a whole sweep; 1 if a break went unnoticed."""
+    from kvw_minimal.files import write_json
+    from kvw_minimal.laboratory.provenance import commit
+
+    stored = json.loads(OUTCOME.read_text(encoding="utf-8")) if OUTCOME.exists() else {}
+    stored[by] = {"tried": tried, "unnoticed": wrong, "seconds": round(time.perf_counter() - start),
+                  "commit": commit(), "date": f"{date.today()}"}  # fmt: skip
+    write_json(OUTCOME, stored)
+    return int(bool(wrong))
+
+
 def main() -> int:
+    began = time.perf_counter()
     if "--moved" in sys.argv:
         print(json.dumps(_fork(json.load(sys.stdin))))
         return 0
     if "--vectors" in sys.argv:
         wrong_ones = unnoticed(BREAKS)
         print("\n".join(wrong_ones) or "every break moves the vectors that it names")
-        return int(bool(wrong_ones))
+        return remember("vectors", sum(bool(b.vectors) for b in BREAKS), wrong_ones, began)
     print(f"{'broken':<46} {'suite':<8} {'seconds':>7}  first failure", flush=True)
     known: list[str] = []
-    wrong = 0
+    wrong = []
     for broken in (None, *(each for each in BREAKS if each.guards)):
         start = time.perf_counter()
         status, failed = try_one(broken, known)
         if broken is None:
             known = failed
         good = status == (PASSED if broken is None else FAILED)
-        wrong += not good
         name = broken.name if broken else "nothing"
+        wrong += [] if good else [name]
         word = {PASSED: "passes", FAILED: "fails"}.get(status, f"exit {status}")
         mark = "" if good else "  <-- WRONG"
         seconds = time.perf_counter() - start
         print(f"{name:<46} {word:<8} {seconds:>7.1f}  {' '.join(failed[:1])}{mark}", flush=True)
-    print(f"{len(BREAKS)} breaks and the whole copy: {wrong} not as wanted")
-    return int(wrong > 0)
+    tried = sum(bool(each.guards) for each in BREAKS)
+    print(f"{tried} breaks and the whole copy: {len(wrong)} not as wanted")
+    return remember("unit tests", tried, wrong, began)
 
 
 if __name__ == "__main__":

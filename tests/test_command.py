@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from kvw_minimal.__main__ import app, main
 from kvw_minimal.benchmarks import replicate
-from kvw_minimal.laboratory import freshness, report, running
+from kvw_minimal.laboratory import report, running
 from kvw_minimal.laboratory.plans import PLANS
 from kvw_minimal.laboratory.rows import write_rows
 
@@ -33,11 +33,9 @@ COMMANDS = ("demo", "unlearn", "evaluate", "validate", "doctor", "train", "card"
 
 def test_help_names_the_commands():
     said = run("--help").stdout
-    assert all(command in said for command in COMMANDS)
-    assert {command.name or command.callback.__name__ for command in app.registered_commands} | {
-        "results"} == set(COMMANDS)  # fmt: skip
-    said = invoke("results", "--help").output
-    assert all(command in said for command in ("list", "check", "renew"))
+    assert [command for command in COMMANDS if command not in said] == []
+    known = {each.name or each.callback.__name__ for each in app.registered_commands}
+    assert known == set(COMMANDS)
 
 
 def test_unlearn_keeps_its_contract(tmp_path):
@@ -156,14 +154,15 @@ def test_a_missing_folder_is_noticed_before_the_work(tmp_path):
 
 
 def test_validate_names_what_is_wrong_with_a_file(tmp_path):
-    row = {"set": "forget", "id": "1", "person": "ann", "fact": "pet", "modality": "text",
+    row = {"set": "forget", "person": "Ann", "fact": "pet", "modality": "text",
            "prompt": "Which pet has Ann?", "answer": "A cat."}  # fmt: skip
     good, bad = tmp_path / "good.jsonl", tmp_path / "bad.jsonl"
-    rows = [row, row | {"set": "retain", "id": "2", "person": "bob", "prompt": "And Bob?"}]
+    rows = [row, row | {"set": "retain", "person": "Ben", "prompt": "Which pet has Ben?"}]
     good.write_text("".join(json.dumps(each) + "\n" for each in rows))
     bad.write_text(json.dumps(row | {"answer": ""}) + "\n")
     done = invoke("validate", good)
-    assert done.exit_code == 0 and "2 questions about 2 people in forget, retain" in done.output
+    assert done.exit_code == 0, done.output
+    assert "2 questions about 2 people in forget, retain: ready" in done.output
     done = invoke("validate", bad)
     assert done.exit_code == 1 and "answer" in done.output and "ready" not in done.output
 
@@ -207,9 +206,9 @@ def test_a_run_from_the_command_line_to_its_file(tmp_path):
         assert done.exit_code == 0 and str(path) in done.output and path.is_file()
 
 
-def test_results_list_says_what_is_measured(monkeypatch, tmp_path):
+def test_results_say_what_is_measured(monkeypatch, tmp_path):
     monkeypatch.setattr("kvw_minimal.laboratory.rows.ROWS", tmp_path)
-    lines = invoke("results", "list").output.splitlines()
+    lines = invoke("results").output.splitlines()
     assert len(lines) == sum(len(plan.lists) for plan in PLANS)
     assert all(" 0 of " in line for line in lines)
     plan = small.plan(groups=("A", "B"))
@@ -217,28 +216,11 @@ def test_results_list_says_what_is_measured(monkeypatch, tmp_path):
         trial = plan.entries("strength")["G = 2"][0]
         rows = small.made_up_rows(trial, "A")
         write_rows(rows, {"models": {}}, tmp_path / "small.parquet")
-        lines = invoke("results", "list").output.splitlines()
+        lines = invoke("results").output.splitlines()
         assert [" ".join(line.split()) for line in lines] == [
             "small tiny gate 0 of 2 labels x groups",
             "small tiny strength 1 of 2 labels x groups",
         ]
-
-
-def test_results_check_fails_where_something_is_stale(monkeypatch):
-    monkeypatch.setattr(freshness, "report", lambda: ["the gate has moved"])
-    done = invoke("results", "check")
-    assert done.exit_code == 1 and "the gate has moved" in done.output
-    monkeypatch.setattr(freshness, "report", list)
-    done = invoke("results", "check")
-    assert done.exit_code == 0 and "what today's code would make" in done.output
-
-
-def test_results_renew_names_what_moved(monkeypatch):
-    from kvw_minimal.laboratory import behaviour
-
-    for moved, said in ((["gate", "read"], "gate\nread"), ([], "no vector moved")):
-        monkeypatch.setattr(behaviour, "renew", lambda moved=moved: moved)
-        assert said in invoke("results", "renew").output
 
 
 def test_verify_says_what_is_the_same_and_fails_where_it_is_not(monkeypatch):

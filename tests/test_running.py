@@ -12,12 +12,13 @@ import pytest
 import small
 import tiny
 import torch
+import vectors
 from small import planned, task
 
 from kvw_minimal import scores
 from kvw_minimal.batches import answer_batches
 from kvw_minimal.edits import Columns
-from kvw_minimal.laboratory import running, vectors
+from kvw_minimal.laboratory import running
 from kvw_minimal.laboratory.plans import KVW, VANILLA, compared, plan_of, trial_for
 from kvw_minimal.laboratory.rows import COLUMNS, cells, read_rows, write_rows
 from kvw_minimal.laboratory.running import (
@@ -372,20 +373,9 @@ def test_other_subjects_keep_their_rows(tmp_path):
 def test_one_subject_s_impossible_trials_leave_the_other_s_rows(tmp_path):
     path, plan = tmp_path / "rows.parquet", quick()
     store = running.Stored(plan, path, "f")
-    trial, row = (
-        Trial(),
-        {
-            "made_for": "edit",
-            "draw": 0,
-            "set": "forget",
-            "question": None,
-            "person": "p",
-            "modality": "text",
-            "metric": "m",
-            "total": 1.0,
-            "n": 1,
-        },
-    )
+    trial = Trial()
+    own = ["experiment", "subject", "method", "settings", "group"]
+    row = small.made_up_rows(trial, "A").drop(columns=own).to_dict("records")[0]
     store.add(trial, "A", [row])
     theirs = running.Stored(replace(plan, subject="other"), path, "f")
     theirs.rows = store.rows

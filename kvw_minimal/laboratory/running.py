@@ -63,7 +63,7 @@ def rows_of(plan: Plan, trial: Trial, group: str, requests: Requests,
         said = trial.aloud or (group in plan.aloud and sham is None and not tuning)
         with edit.on(task.model):
             found = read(task, names, said, plan.by_question, plan.free_tokens)
-            if plan.weights and sham is None:
+            if plan.weights and sham is None and trial.method != "vanilla":
                 found += about_weights(first, task, edit, group)
         if plan.by_question and sham is None and not tuning:
             found += [_whole("cost", metric, value, group)
