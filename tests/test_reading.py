@@ -10,6 +10,7 @@ from small import task
 
 from kvw_minimal import scores
 from kvw_minimal.batches import answer_batches
+from kvw_minimal.benchmarks.truth import truth_ratio
 from kvw_minimal.edits import Columns
 from kvw_minimal.intervals import interval
 from kvw_minimal.laboratory import reading
@@ -123,6 +124,13 @@ def test_forget_set_and_general_are_heard_where_it_is_wanted(monkeypatch):
     assert {row["set"] for row in heard} == {"forget", "general"}
     assert [row["total"] for row in heard[:14]] == [float(i % 2) for i in range(14)]
     assert not [row for row in read(whole, ["forget"]) if row["metric"] == "well_formed"]
+    ratios = [row["total"] for row in rows if row["metric"] == "truth_ratio"]
+    expected = truth_ratio(whole.model, whole.processor, asked)
+    assert ratios == pytest.approx(expected.tolist(), abs=1e-4) and min(ratios) > 0
+    with_none = own(forget=[replace(q, perturbed=()) for q in asked])
+    assert "truth_ratio" not in {
+        row["metric"] for row in read(with_none, ["forget"], aloud=True, by_question=True)
+    }
 
 
 def test_sets_are_read_in_the_order_they_are_named():

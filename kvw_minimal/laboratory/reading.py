@@ -6,6 +6,7 @@ import numpy as np
 
 from .. import scores
 from ..benchmarks.protocols import rouge_l
+from ..benchmarks.truth import truth_ratio
 from ..intervals import interval
 from ..questions import Question
 from ..task import Task
@@ -88,7 +89,7 @@ def read(task: Task, names: Iterable[str], aloud: bool = False, by_question: boo
 
     Args:
         aloud: whether the forget set and general are also answered in words (`well_formed`).
-        by_question: one row a question instead.
+        by_question: one row a question instead; aloud, with the truth ratios of the forget set.
         free_tokens: at most so many in an answer about the world.
     """
     rows = []
@@ -100,6 +101,8 @@ def read(task: Task, names: Iterable[str], aloud: bool = False, by_question: boo
                 scores.well_formed(text, forms(task)[q.fact])
                 for text, q in zip(said, questions, strict=True)
             ])  # fmt: skip
+            if by_question and name == "forget" and all(q.perturbed for q in questions):
+                metrics["truth_ratio"] = truth_ratio(task.model, task.processor, questions)
         owners: dict[tuple, list[int]] = {}
         for i, q in enumerate(questions):
             key = (q.modality, q.person, q.id if by_question else None)
