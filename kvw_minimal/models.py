@@ -37,7 +37,7 @@ def load(name: str, device: str = "cpu", dtype: torch.dtype = torch.float32):
     except (OSError, ValueError) as error:
         raise OSError(f"cannot load {name!r}: not a model of this book that is made (others by "
                       "`python -m kvw_minimal train pocket --group A --forget 10`), not a folder "
-                      f"with a model, nor on the hub. Without network, give a local folder. ({error})"
+                      f"with a model, nor on the hub. Offline, give a local folder. ({error})"
                       ) from error  # fmt: skip
     return model.to(device).eval(), processor
 
