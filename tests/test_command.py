@@ -154,7 +154,7 @@ def test_a_missing_folder_is_noticed_before_the_work(tmp_path):
 
 
 def test_validate_names_what_is_wrong_with_a_file(tmp_path):
-    row = {"set": "forget", "person": "Ann", "fact": "pet", "modality": "text",
+    row = {"set": "forget", "person": "Ann", "fact": "pet",
            "prompt": "Which pet has Ann?", "answer": "A cat."}  # fmt: skip
     good, bad = tmp_path / "good.jsonl", tmp_path / "bad.jsonl"
     rows = [row, row | {"set": "retain", "person": "Ben", "prompt": "Which pet has Ben?"}]
