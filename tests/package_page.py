@@ -93,7 +93,7 @@ def tree() -> list[str]:
     for room in ROOMS:
         files = sorted(path.stem for path in (PACKAGE / room).glob("*.py") if path.stem[0] != "_")
         lines.append(f"  {room + '/':16} {SAYS[room].replace('`', '')}")
-        lines.append(f"  {'':16} {' '.join(files)}")
+        lines.append(f"  {'':16} {', '.join(files)}")
     return [*lines, "  __main__.py doctor.py    the command line; is everything in its place?"]
 
 

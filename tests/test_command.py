@@ -38,17 +38,20 @@ def test_help_names_the_commands():
     assert known == set(COMMANDS)
 
 
-def test_unlearn_keeps_its_contract(tmp_path):
+def test_unlearn_keeps_its_contract(monkeypatch, tmp_path):
     path, edit = tmp_path / "rows.json", tmp_path / "edit.safetensors"
-    done = run("unlearn", "--model", "pocket", "--forget", 5, "--draws", 1, "--json", path,
-               "--save-edit", edit)  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    arguments = ["unlearn", "--model", "pocket", "--forget", 5, "--draws", 1, "--json", path,
+                 "--save-edit", edit]  # fmt: skip
+    monkeypatch.setattr("sys.argv", ["kvw", *map(str, arguments)])
+    monkeypatch.setattr(report, "request_of", small.little_of(report.request_of))
+    done = invoke(*arguments)
+    assert done.exit_code == 0, done.output
     content = json.loads(path.read_text())
     assert set(content) == {"provenance", "rows"}
     assert content["provenance"]["command"].startswith("python -m kvw_minimal unlearn")
     states = [row["state"] for row in content["rows"]]
     assert set(states) == {"vanilla", "edited", "sham", "oracle"}
-    assert edit.is_file() and "strength G" in done.stdout
+    assert edit.is_file() and "strength G" in done.output
 
 
 REFUSED = [

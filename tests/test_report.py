@@ -79,18 +79,9 @@ def test_evaluate_says_which_edit_was_on(monkeypatch, tmp_path):
     assert set(with_edit["provenance"]) >= NEEDED
 
 
-def few_of(model: str, group: str, percent: int):
-    """The request to a model of the book, of which less is read: what is heard takes long."""
-    own = report_request_of(model, group, percent)
-    return replace(own, read={name: asked[:70:2] + asked[1:70:2] for name, asked in own.sets()})
-
-
-report_request_of = report.request_of
-
-
 def test_unlearn_writes_rows(monkeypatch, tmp_path):
     """The command's result: four states, the promised keys, finite numbers, provenance."""
-    monkeypatch.setattr(report, "request_of", few_of)
+    monkeypatch.setattr(report, "request_of", small.little_of(report.request_of))
     result, edit = report.unlearn("pocket", "A", 5, draws=2)
     rows = result["rows"]
     assert {row["state"] for row in rows} == {"vanilla", "edited", "sham", "oracle"}

@@ -111,9 +111,9 @@ def recorded_edits():
     """What `edit_for` is asked for: people, seed of the task, seed given."""
     seen, real = [], running.edit_for
 
-    def keep(trial, request, seed=None):
+    def keep(trial, request, seed=None, **more):
         seen.append((request.people, seed))
-        return real(trial, request, seed)
+        return real(trial, request, seed, **more)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(running, "edit_for", keep)
