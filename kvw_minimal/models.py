@@ -35,9 +35,9 @@ def load(name: str, device: str = "cpu", dtype: torch.dtype = torch.float32):
         auto = t.AutoModelForImageTextToText if eyes else t.AutoModelForCausalLM
         model = auto.from_pretrained(name, dtype=dtype)
     except (OSError, ValueError) as error:
-        raise OSError(f"cannot load {name!r}: not a model of this book that is made (others by "
-                      "`python -m kvw_minimal train pocket --group A --forget 10`), not a folder "
-                      f"with a model, nor on the hub. Offline, give a local folder. ({error})"
+        raise OSError(f"cannot load {name!r}: not a model of this book (pocket, pocket-oracle-A-5; "
+                      "others by `python -m kvw_minimal train pocket --group A --forget 10`), not a "
+                      f"folder with one, nor on the hub. Offline, give a local folder. ({error})"
                       ) from error  # fmt: skip
     return model.to(device).eval(), processor
 
