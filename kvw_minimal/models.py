@@ -36,7 +36,7 @@ def load(name: str, device: str = "cpu", dtype: torch.dtype = torch.float32):
         model = auto.from_pretrained(name, dtype=dtype)
     except (OSError, ValueError) as error:
         raise OSError(f"cannot load {name!r}: not a model of this book (pocket, pocket-oracle-A-5; "
-                      "others by `python -m kvw_minimal train pocket --group A --forget 10`), not a "
+                      "others by `python -m kvw_minimal train pocket --group A --forget 10`), no "
                       f"folder with one, nor on the hub. Offline, give a local folder. ({error})"
                       ) from error  # fmt: skip
     return model.to(device).eval(), processor
