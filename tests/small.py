@@ -94,11 +94,13 @@ def made_up_rows(trial: Trial, group: str) -> pd.DataFrame:
 
 
 def little_of(request_of: Callable) -> Callable:
-    """The same requests, of which little is read: what is said aloud takes long."""
+    """The same requests, less to retain and little to read: what is said aloud takes long."""
 
     def request(*given) -> Task:
         own = request_of(*given)
-        return replace(own, read={name: asked[:35] for name, asked in own.sets()})
+        retain = [question for question in own.retain if question.person in own.pool]
+        read = {name: asked[:35] for name, asked in own.sets()}
+        return replace(own, retain=retain, read=read)
 
     return request
 
