@@ -5,7 +5,6 @@ Every method of this book returns an `Edit`, of one of three kinds behind one fa
 LoRA), `Replaced` (new weights: full fine-tuning, dampening); `Together` is a sum of edits.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from .files import replacing
-from .models import alike, find_projections, fingerprint, sketch
+from .models import alike, columns, find_projections, fingerprint, hashed, sketch
 
 EPSILON = 1e-12
 FORMAT = "2"  # of saved edits; the first edition wrote none
@@ -263,11 +262,7 @@ class Edit:
 
 def _checksum(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> str:
     """SHA-256 of everything in an edit file, to notice a change by hand or by accident."""
-    digest = hashlib.sha256(json.dumps(sorted(metadata.items())).encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    return hashed(sorted(tensors.items()), json.dumps(sorted(metadata.items())))
 
 
 def _packed(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
@@ -366,7 +361,7 @@ class Columns(Edit):
         for row, (path, projection) in zip(gates, projections.items(), strict=True):
             if (row != 1).any():
                 old = weight(f"{path}.weight")
-                if len(row) != old.numel() // (old.shape[isinstance(projection, Conv1D)]):
+                if len(row) != columns(projection).shape[1]:
                     raise ValueError(f"this edit has {len(row)} vectors a layer, {path} has not")
                 new[f"{path}.weight"] = scaled_columns(projection, old, row)
         return new

@@ -1,6 +1,7 @@
 """Load a model, find the parts of it that the method speaks of, and tell two models apart."""
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -102,18 +103,23 @@ def columns(projection: nn.Module) -> torch.Tensor:
     return weight.T if isinstance(projection, Conv1D) else weight
 
 
+def hashed(tensors: Iterable[tuple[str, torch.Tensor]], before: str = "") -> str:
+    """SHA-256, hexadecimal, of a text and of name, shape, dtype and bytes of tensors, in order."""
+    digest = hashlib.sha256(before.encode())
+    for name, tensor in tensors:
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        whole = tensor.detach().cpu().contiguous()
+        digest.update(whole.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
 def fingerprint(model: nn.Module) -> str:
     """A short hash of everything a model is: name, shape, dtype and bytes of every tensor.
 
     16 hexadecimal digits, the same on every device. No weight can change unnoticed, be it in the
     eye, the connector or the attention.
     """
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        whole = tensor.detach().cpu().contiguous()
-        digest.update(whole.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]
+    return hashed(model.state_dict().items())[:16]
 
 
 def sketch(model: nn.Module) -> torch.Tensor:

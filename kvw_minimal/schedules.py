@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from .batches import Batch
 from .coefficients import Coefficients, tally
-from .edits import Columns, contrast, scaled_columns, within
+from .edits import Columns, contrast, gate, scaled_columns, within
 from .models import find_projections, fingerprint
 
 SCHEDULES = ("one pass", "published")
@@ -116,7 +116,7 @@ def published(model: nn.Module, batches: list[Batch], people: list[str], retain:
     order = in_order(len(batches), epochs, seed)
     mean = step_by_step(
         model, order, lambda i: within(contrast_of_batch(model, batches[i], reference), layers),
-        lambda total: torch.exp(-strength * total), progress,
+        lambda total: gate(total, strength), progress,
     )  # fmt: skip
     notes = {"people": forgotten, "gamma": strength / len(order), "batches": len(order), **notes}
     return Columns(mean.cpu(), strength, made_for, "published", notes)

@@ -12,6 +12,11 @@ from .coefficients import Coefficients, measure
 from .questions import Question, seeded
 
 
+def drawn_for_sham(pool: list[str], size: int, draw: int) -> list[str]:
+    """So many of some people, at random: whom a sham is made for. Another `draw`, other people."""
+    return sorted(seeded("sham", size, draw).choice(pool, size, replace=False).tolist())
+
+
 @dataclass
 class Task:
     """Anybody's questions make one: from a file, from a benchmark, from the strangers.
@@ -78,7 +83,7 @@ class Task:
         if len(pool) < size:
             raise ValueError(f"{len(pool)} people to retain are too few: the sham control needs "
                              f"as many as there are to forget, {size}")  # fmt: skip
-        drawn = set(seeded("sham", size, draw).choice(pool, size, replace=False).tolist())
+        drawn = set(drawn_for_sham(pool, size, draw))
         every = self.known()
         strange = sorted(drawn - {question.person for question in every})
         if strange:

@@ -23,7 +23,7 @@ from torch import nn
 
 from kvw_minimal.batches import Batch, answer_batches
 from kvw_minimal.edits import Columns, Edit, Replaced
-from kvw_minimal.methods import METHODS, Cost, Method, fisher, steps
+from kvw_minimal.methods import METHODS, Cost, Method
 from kvw_minimal.models import alike, body, find_projections, fingerprint, sketch
 from kvw_minimal.questions import Question
 from kvw_minimal.strangers.people import load_people
@@ -264,11 +264,7 @@ def check_method(method: Method, task: Task, settings: dict, changes: bool = Tru
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
-    """One epoch of small steps, and a small sample for Fisher diagonals."""
-    for name, value in {"EPOCHS": 1, "EACH": 2}.items():
-        for module in (steps, fisher):
-            monkeypatch.setattr(module, name, value)
-    monkeypatch.setattr(fisher, "FISHER_RETAIN", 8)
+    tiny.shorten(monkeypatch, each=2, sample=8)
 
 
 def encoder() -> Callable:

@@ -47,11 +47,7 @@ from kvw_minimal.task import Task
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
-    """One epoch of small steps, and a small sample for Fisher diagonals."""
-    for name, value in {"EPOCHS": 1, "EACH": 4}.items():
-        for module in (steps, fisher):
-            monkeypatch.setattr(module, name, value)
-    monkeypatch.setattr(fisher, "FISHER_RETAIN", 16)
+    tiny.shorten(monkeypatch, each=4, sample=16)
 
 
 @cache

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from kvw_minimal.batches import IGNORED, Batch
+from kvw_minimal.methods import fisher, steps
 from kvw_minimal.questions import Question
 from kvw_minimal.strangers.people import World, load_people
 from kvw_minimal.strangers.questions import about
@@ -32,6 +33,14 @@ ARCHITECTURES = ("llama", "gpt2", "opt", "phi", "qwen2_vl", "idefics3", "smolvlm
 def processor():
     """The tokenizer and picture processor of the book's own model."""
     return pocket.build_processor(pocket.build_tokenizer(load_people()))
+
+
+def shorten(monkeypatch, each: int, sample: int) -> None:
+    """One epoch of small steps, and a small sample for Fisher diagonals."""
+    for module in (steps, fisher):
+        monkeypatch.setattr(module, "EPOCHS", 1)
+        monkeypatch.setattr(module, "EACH", each)
+    monkeypatch.setattr(fisher, "FISHER_RETAIN", sample)
 
 
 def llava(seed: int = 0, dtype: torch.dtype = torch.float32, **language) -> nn.Module:

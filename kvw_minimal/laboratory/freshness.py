@@ -18,10 +18,10 @@ import pandas as pd
 
 from ..files import read_json, write_json
 from ..methods import METHODS
-from ..strangers.people import ROOT, load_people
+from ..strangers.people import load_people
 from .needs import as_rows, combinations, of_method
+from .provenance import RESULTS
 
-RESULTS = ROOT / "data" / "results"
 FILE = RESULTS / "behaviour.json"
 LEDGER = RESULTS / "ledger.json"  # what files that hold summaries only were made from
 #: how the rows of a plan come about; another value makes all of them stale

@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -241,7 +241,7 @@ LEAST_SQUARES_ON_SMOL = tuple(
     {"ridge": ridge, "passes": 2, "retain": 150, "portraits": 50} for ridge in (0.1, 0.03)
 )
 #: strengths of the headline, and those that the published schedule may have on other models
-KVW_STRENGTHS = (4.0, 8.0, 12.0, 16.0, 20.0, 24.0, 32.0, 48.0)
+KVW_STRENGTHS = tuple(settings["strength"] for settings in METHODS["KVW one pass"].grid)
 PUBLISHED_STRENGTHS = (2.0, 4.0, 6.5, 9.0, 13.0)
 
 
@@ -289,6 +289,8 @@ class Plan:
         with_general: whether tasks hold general questions beside people.
         half: methods whose gradients are taken in bfloat16 where the machine has it.
         weights: whether rows about the weights themselves are wanted.
+        prepared: whether everything is asked once, before the first edit, for all trials of the
+            family.
     """
 
     experiment: str
@@ -310,7 +312,7 @@ class Plan:
     with_general: bool = False
     half: tuple[str, ...] = ()
     weights: bool = False
-    prepared: bool = field(default=False)
+    prepared: bool = False
 
     def open(self, trials: list[Trial]) -> Requests:
         """The subject, with its model loaded and everything asked once that these trials need."""

@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -132,7 +133,7 @@ def evaluate(model: str, group: str, percent: int, edit_file: Path | None = None
     Returns:
         As `unlearn`; the provenance says which edit was on (`edit`, None without one).
     """
-    start, edit, described = time.perf_counter(), None, None
+    start, edit, described = time.perf_counter(), None, dict[str, Any]()
     if edit_file is not None:
         edit = Edit.load(edit_file)
         described = {"file": file_hash(edit_file)} | edit.notes
@@ -141,12 +142,12 @@ def evaluate(model: str, group: str, percent: int, edit_file: Path | None = None
     if edit is None:
         rows = score_sets(task, "vanilla")
     else:
-        described = (described or {}) | {"fits": edit.fits(task.model)}
+        described["fits"] = edit.fits(task.model)
         with edit.on(task.model):
             rows = score_sets(task, "edited")
     source = provenance(
         seconds=time.perf_counter() - start, seed=0, models=made, data=load_people().checksum,
-        group=group, forget=percent, edit=described,
+        group=group, forget=percent, edit=described or None,
     )  # fmt: skip
     return {"provenance": source, "rows": rows}
 

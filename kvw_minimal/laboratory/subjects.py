@@ -4,16 +4,15 @@ A subject is a function from the people who ask to be forgotten to their `Task`;
 requests share (the model, what was measured and encoded once) is kept inside it.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..batches import Batch, answer_batches
 from ..edits import Edit, Replaced
+from ..files import read_json
 from ..methods.registry import GRADIENTS, Cost, method
 from ..models import fingerprint
 from ..questions import MODALITIES, Question, seeded
@@ -266,10 +265,10 @@ def oracle(task: Task, settings: dict, cost: Cost) -> Edit:
         raise FileNotFoundError(f"{name} is not made: `{how_to_make(name)}` makes it")
     found, _ = load(name)
     now = task.model.state_dict()
-    weights = {path: weight for path, weight in found.named_parameters()
+    weights = {path: weight.detach() for path, weight in found.named_parameters()
                if not torch.equal(weight.data, now[path])}  # fmt: skip
     trained = find_file(name, "training.json")
     if trained is not None:
-        recipe = json.loads(Path(trained).read_text(encoding="utf-8"))["settings"]
+        recipe = read_json(trained, "settings")["settings"]
         cost.add("retain", recipe["steps"] * recipe["batch"], 3)
-    return Replaced({path: weight.detach() for path, weight in weights.items()}, made_for)
+    return Replaced(weights, made_for)

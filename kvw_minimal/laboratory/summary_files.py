@@ -10,17 +10,13 @@ from ..files import read_json
 from ..strangers.people import load_people
 from ..taught.catalogue import MODELS
 from .freshness import check_file
+from .needs import SUMMARIES
 from .provenance import RESULTS
 
-#: by name: where it is, and what made it or would make its like
+#: where each is, by name: the cards of models beside the models
 FILES: dict[str, Path] = {
-    path.stem: path
-    for path in [RESULTS / f"{name}.json" for name in (
-        "headline", "tuning", "oracles", "bench", "replication", "replication-tuning",
-        "replication-smol", "replication-smol-tuning", "least-squares-pocket",
-        "least-squares-pocket-tuning", "least-squares-smol", "least-squares-smol-tuning")]
-    + [MODELS / "scores.json", MODELS / "smol.json"]
-}  # fmt: skip
+    name: (MODELS if name in ("scores", "smol") else RESULTS) / f"{name}.json" for name in SUMMARIES
+}
 
 
 def read_summary(name: str, fresh: bool = True) -> dict:

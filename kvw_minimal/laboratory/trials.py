@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from .. import scores
 from ..edits import Edit
 from ..methods import METHODS, Cost, family
-from ..methods.family import SCORES, Setting
+from ..methods.family import SCORES, Setting, setting_of
 from ..positions import POSITIONS
 from ..questions import Question, seeded
 from ..strangers.people import World, load_people
@@ -102,15 +102,12 @@ DATA = ("people", "asked", "reference", "balanced", "topics", "proxy", "seed", "
 def trial_of(method: str, text: str, sham: bool = True) -> Trial:
     """The trial of a row."""
 
-    def plain(values: dict) -> dict:
-        return {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-
     found = json.loads(text)
-    data = plain(found.pop("data"))
+    data = found.pop("data")
+    data["topics"] = tuple(data.get("topics", ()))
     if method != "family":
         return Trial(method=method, settings=found, sham=sham, **data)
-    mass, setting = found.pop("mass"), Setting(**plain(found))
-    return Trial(setting, mass, sham=sham, **data)
+    return Trial(mass=found.pop("mass"), setting=setting_of(found), sham=sham, **data)
 
 
 # --- the data of a trial -----------------------------------------------------------------------

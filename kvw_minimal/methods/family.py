@@ -108,10 +108,14 @@ def nll(batch: Batch, logits: torch.Tensor) -> torch.Tensor:
 
 def record(task: Task, questions: list[Question], scores: Iterable[str] = tuple(ACTIVATIONS),
            positions: Iterable[str] = POSITIONS, batch_size: int = 64,
-           progress: bool = False) -> dict[tuple[str, str], Rows]:  # fmt: skip
+           progress: bool = False, made_for: str = "") -> dict[tuple[str, str], Rows]:  # fmt: skip
     """Ask every question once and keep what it calls, for every score and kind of position.
 
     `fisher` needs a backward pass; the others need only the body of the model.
+
+    Args:
+        made_for: the fingerprint that the rows bear, where the model's need not be taken: its
+            whole state would be read for each step of a schedule.
 
     Returns:
         `{(score, positions): Rows}`, on the processor.
@@ -155,7 +159,7 @@ def record(task: Task, questions: list[Question], scores: Iterable[str] = tuple(
     for (s, p), each in sums.items():
         if not each.isfinite().all():
             raise ValueError(f"NaN or infinite {s} at {p} positions; is the model broken?")
-    known, made = tuple(questions), fingerprint(task.model)
+    known, made = tuple(questions), made_for or fingerprint(task.model)
     return {(s, p): Rows(each, tokens[p].clamp(max=1) if s == "fisher" else tokens[p], known, made)
             for (s, p), each in sums.items()}  # fmt: skip
 
@@ -388,7 +392,8 @@ def make(setting: Setting, task: Task) -> Columns:
 
     def contrast_of(part):
         few, kind = [questions[i] for i in part], (setting.score, setting.positions)
-        return compare(whole, record(task, few, kind[:1], kind[1:])[kind], reference)
+        rows = record(task, few, kind[:1], kind[1:], made_for=made_for)[kind]
+        return compare(whole, rows, reference)
 
     mean = step_by_step(task.model, steps, contrast_of, lambda total: shaped(
         setting, total, made_for, task.seed).gates)  # fmt: skip

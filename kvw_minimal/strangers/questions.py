@@ -88,18 +88,8 @@ def about(world: World, people: list[str], *, new: bool = False, modalities=MODA
                 for k in range(photos if modality == "image" else 1):
                     photo = choices[(turn + k) % len(choices)]
                     wording = (turn + k) % (3 if new else 10)
-                    questions.append(
-                        ask(
-                            world,
-                            person,
-                            fact,
-                            modality,
-                            wording=wording,
-                            held_out=new,
-                            photo=photo,
-                            form=form,
-                        )  # fmt: skip
-                    )
+                    questions.append(ask(world, person, fact, modality, wording=wording,
+                                         held_out=new, photo=photo, form=form))  # fmt: skip
     return questions
 
 

@@ -1,7 +1,7 @@
 """Requests of strangers to be forgotten, as tasks."""
 
-from ..questions import Question, seeded
-from ..task import Task
+from ..questions import Question
+from ..task import Task, drawn_for_sham
 from .people import REPORT_GROUPS, TUNING_GROUPS, World
 from .questions import question_sets
 
@@ -9,7 +9,7 @@ from .questions import question_sets
 def sham_people(world: World, size: int, draw: int) -> list[str]:
     """Other people, drawn at random from the sham group, as many as there are to forget."""
     pool = world.groups["sham"]
-    return sorted(str(p) for p in seeded("sham", size, draw).choice(pool, size, replace=False))
+    return drawn_for_sham(pool, size, draw)
 
 
 def people_of(world: World, group: str, count: int) -> list[str]:
