@@ -93,18 +93,6 @@ def made_up_rows(trial: Trial, group: str) -> pd.DataFrame:
     }])  # fmt: skip
 
 
-def little_of(request_of: Callable) -> Callable:
-    """The same requests, less to retain and little to read: what is said aloud takes long."""
-
-    def request(*given) -> Task:
-        own = request_of(*given)
-        retain = [question for question in own.retain if question.person in own.pool]
-        read = {name: asked[:35] for name, asked in own.sets()}
-        return replace(own, retain=retain, read=read)
-
-    return request
-
-
 @contextmanager
 def planned(*known: Plan):
     """These are all plans there are, and nothing of theirs is stale."""

@@ -38,20 +38,46 @@ def test_help_names_the_commands():
     assert known == set(COMMANDS)
 
 
-def test_unlearn_keeps_its_contract(monkeypatch, tmp_path):
-    path, edit = tmp_path / "rows.json", tmp_path / "edit.safetensors"
-    arguments = ["unlearn", "--model", "pocket", "--forget", 5, "--draws", 1, "--json", path,
-                 "--save-edit", edit]  # fmt: skip
-    monkeypatch.setattr("sys.argv", ["kvw", *map(str, arguments)])
-    monkeypatch.setattr(report, "request_of", small.little_of(report.request_of))
-    done = invoke(*arguments)
-    assert done.exit_code == 0, done.output
-    content = json.loads(path.read_text())
+@pytest.fixture(scope="module")
+def unlearned(tmp_path_factory):
+    """One whole process: pocket, group A, two shams, everything read; what it wrote and said."""
+    folder = tmp_path_factory.mktemp("unlearned")
+    path, edit = folder / "rows.json", folder / "edit.safetensors"
+    done = run("unlearn", "--model", "pocket", "--forget", 5, "--draws", 2, "--json", path,
+               "--save-edit", edit)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(path.read_text()), edit, done.stdout
+
+
+def test_unlearn_keeps_its_contract(unlearned):
+    content, edit, said = unlearned
     assert set(content) == {"provenance", "rows"}
     assert content["provenance"]["command"].startswith("python -m kvw_minimal unlearn")
-    states = [row["state"] for row in content["rows"]]
-    assert set(states) == {"vanilla", "edited", "sham", "oracle"}
-    assert edit.is_file() and "strength G" in done.output
+    assert content["provenance"]["method"] == "KVW one pass"
+    assert content["provenance"]["sham_draws"] == 2
+    assert set(content["provenance"]["models"]) == {"pocket", "pocket-oracle-A-5"}
+    assert edit.is_file() and "strength G" in said
+
+
+def test_unlearn_writes_rows_of_four_states(unlearned):
+    """The promised keys, finite numbers, and a table that says the same."""
+    rows, said = unlearned[0]["rows"], unlearned[2]
+    assert {row["state"] for row in rows} == {"vanilla", "edited", "sham", "oracle"}
+    keys = {"state", "set", "modality", "metric", "value", "low", "high", "n"}
+    assert all(set(row) == keys for row in rows)
+    assert all(0 <= row["low"] <= row["value"] <= row["high"] <= 1 for row in rows)
+    lines = said[said.index("exact match") :].splitlines()
+    assert [line.split()[0] for line in lines[1:5]] == ["vanilla", "edited", "oracle", "sham"]
+    forget = [row["value"] for row in rows if row["state"] == "edited"
+              and (row["set"], row["metric"]) == ("forget", "exact_match")]  # fmt: skip
+    assert " / ".join(f"{value:.2f}" for value in forget) in lines[2]
+    assert lines[4].split()[-1] != "-" and "-" in lines[4]  # a sham is not read on retain
+
+
+def test_a_saved_edit_is_evaluated_to_the_same_rows(unlearned):
+    content, edit, _ = unlearned
+    again = report.evaluate("pocket", "A", 5, edit)
+    assert again["rows"] == [row for row in content["rows"] if row["state"] == "edited"]
 
 
 REFUSED = [

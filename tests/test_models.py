@@ -11,6 +11,7 @@ from transformers.pytorch_utils import Conv1D
 from kvw_minimal import models
 from kvw_minimal.edits import Columns
 from kvw_minimal.models import alike, body, columns, find_projections, fingerprint, sketch
+from kvw_minimal.taught import load
 
 EXPECTED = {
     "llava": "model.language_model.layers.{}.mlp.down_proj",
@@ -214,6 +215,14 @@ def test_a_sketch_survives_rounding(architecture, dtype):
     rounded = sketch(model.to(dtype))
     assert not torch.equal(known, rounded)
     assert alike(known, rounded) and alike(rounded, known)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_pocket_is_known_in_another_number_format(dtype):
+    model, _ = load("pocket")
+    assert alike(sketch(model), sketch(copy.deepcopy(model).to(dtype)))
+    oracle, _ = load("pocket-oracle-A-5")
+    assert not alike(sketch(model), sketch(copy.deepcopy(oracle).to(dtype)))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

@@ -1,11 +1,9 @@
 """What the command line says: which oracle, which edit was on, rows, the demonstration, verify."""
 
 import copy
-import json
 from contextlib import contextmanager
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import small
 
@@ -77,33 +75,6 @@ def test_evaluate_says_which_edit_was_on(monkeypatch, tmp_path):
     assert (noted["method"], noted["settings"]) == ("KVW one pass", {"strength": 2.5})
     assert noted["people"] == own.people and without["provenance"]["edit"] is None
     assert set(with_edit["provenance"]) >= NEEDED
-
-
-def test_unlearn_writes_rows(monkeypatch, tmp_path):
-    """The command's result: four states, the promised keys, finite numbers, provenance."""
-    monkeypatch.setattr(report, "request_of", small.little_of(report.request_of))
-    result, edit = report.unlearn("pocket", "A", 5, draws=2)
-    rows = result["rows"]
-    assert {row["state"] for row in rows} == {"vanilla", "edited", "sham", "oracle"}
-    keys = {"state", "set", "modality", "metric", "value", "low", "high", "n"}
-    assert all(set(row) == keys for row in rows)
-    assert all(0 <= row["low"] <= row["value"] <= row["high"] <= 1 for row in rows)
-    assert NEEDED | {"method", "settings", "sham_draws"} <= set(result["provenance"])
-    assert result["provenance"]["settings"] == {"strength": report.STRENGTH}
-    assert set(result["provenance"]["models"]) == {"pocket", "pocket-oracle-A-5"}
-    json.dumps(result, allow_nan=False)
-    edit.save(tmp_path / "edit.safetensors")
-    again = report.evaluate("pocket", "A", 5, tmp_path / "edit.safetensors")
-    edited = [row for row in rows if row["state"] == "edited"]
-    assert again["rows"] == edited
-    assert np.isfinite([row["value"] for row in again["rows"]]).all()
-    lines = report.table(rows).splitlines()
-    assert [line.split()[0] for line in lines[1:5]] == ["vanilla", "edited", "oracle", "sham"]
-    forget = [
-        row["value"] for row in edited if (row["set"], row["metric"]) == ("forget", "exact_match")
-    ]
-    assert " / ".join(f"{value:.2f}" for value in forget) in lines[2]
-    assert lines[4].split()[-1] != "-" and "-" in lines[4]  # a sham is not read on retain
 
 
 def test_any_method_can_be_asked_for(monkeypatch):
