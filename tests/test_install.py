@@ -1,0 +1,136 @@
+"""What an installed wheel holds and needs, and that nothing is fetched or run unseen."""
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+import yaml
+from execute import ROOT
+from typer.testing import CliRunner
+
+from kvw_minimal import __main__ as command
+from kvw_minimal.doctor import how_to_install
+from kvw_minimal.laboratory import provenance, report, rows, running, summary_files
+from kvw_minimal.strangers.people import DATA
+from kvw_minimal.taught import smol
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+#: what is imported, of packages that are called otherwise
+IMPORTED = {"dicebear-core": "dicebear", "pyyaml": "yaml", "scikit-learn": "sklearn",
+            "jupyter-book": "jupyter_book"}  # fmt: skip
+CARRIED = ("models/pocket", "models/pocket-oracle-A-5", "strangers", "strangers/photos", "world")
+
+
+def name_of(requirement: str) -> str:
+    """`peft` of `peft>=0.17`; nothing of `kvw-minimal[methods]`, which names other extras."""
+    name = re.match(r"[\w.-]+", requirement)[0]
+    return "" if name == PROJECT["name"] else name
+
+
+def extra_modules() -> set[str]:
+    """What is imported of packages that an extra has and the bare wheel does not."""
+    names = {name_of(each) for extra in ("methods", "benchmarks", "book") for each in EXTRAS[extra]}
+    return {IMPORTED.get(name, name.replace("-", "_")) for name in names - {""}}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel, built in a folder of links, so that nothing is left in the repository."""
+    folder = tmp_path_factory.mktemp("wheel")
+    for name in ("kvw_minimal", "notebooks", "data", "LICENSE", "pyproject.toml"):
+        (folder / name).symlink_to(ROOT / name)
+    build = "import sys; from setuptools.build_meta import build_wheel; print(build_wheel('.'))"
+    subprocess.run([sys.executable, "-c", build], cwd=folder, check=True, capture_output=True)
+    (built,) = folder.glob("*.whl")
+    with zipfile.ZipFile(built) as opened:
+        yield opened
+
+
+def test_the_wheel_carries_what_unlearning_reads(wheel):
+    root, held = "kvw_minimal/data/", set(wheel.namelist())
+    for part in CARRIED:
+        files = [path for path in (ROOT / "data" / part).iterdir() if path.is_file()]
+        assert {f"{root}{part}/{path.name}" for path in files} <= held
+        for path in files:
+            assert wheel.read(f"{root}{part}/{path.name}") == path.read_bytes()
+    assert not [name for name in held if "/results/" in name or "smol" in name.split("data/")[-1]
+                and name.startswith(root)]  # fmt: skip
+    assert sum(each.compress_size for each in wheel.infolist()) < 25e6
+
+
+def test_the_wheel_carries_every_module(wheel):
+    there = {str(path.relative_to(ROOT)) for path in (ROOT / "kvw_minimal").rglob("*.py")}
+    assert there <= set(wheel.namelist())
+
+
+def test_the_wheel_says_what_it_needs(wheel):
+    (name,) = (name for name in wheel.namelist() if name.endswith("/METADATA"))
+    said = Parser().parsestr(wheel.read(name).decode())
+    bare = {name_of(line) for line in said.get_all("Requires-Dist") if "extra ==" not in line}
+    assert bare == {name_of(each) for each in PROJECT["dependencies"]}
+    assert said.get_all("Provides-Extra") == ["methods", "benchmarks", "book", "test"]
+    assert b"kvw-minimal = kvw_minimal.__main__:main" in wheel.read(
+        name.replace("METADATA", "entry_points.txt"))  # fmt: skip
+
+
+#: a process that sees the wheel only and none of what only an extra has; it reads commands
+BARE = """
+import shlex
+import sys
+from dataclasses import replace
+
+sys.path.insert(0, sys.argv[1])
+sys.modules |= dict.fromkeys(sys.argv[2].split(","))  # None: cannot be imported
+from kvw_minimal import __main__ as command
+from kvw_minimal.laboratory import report
+
+assert command.__file__.startswith(sys.argv[1])
+whole = report.request_of
+
+def little(*given):
+    task = whole(*given)
+    retain = [question for question in task.retain if question.person in task.pool]
+    read = {name: asked[:: len(asked) // 24 | 1] for name, asked in task.sets()}
+    return replace(task, retain=retain[::2], read=read)
+
+report.request_of = little
+for line in sys.stdin:
+    sys.argv = ["kvw-minimal", *shlex.split(line)]
+    try:
+        command.main()
+    except SystemExit as done:
+        print(done.code or 0, end="\\0", flush=True)
+"""
+CLONE = "error: an installed wheel has no stored results: clone the repository and run this there\n2"
+#: how what is said to a command ends
+ASKED = {
+    "--version": f"kvw-minimal {PROJECT['version']}\n0",
+    "unlearn --draws 1": "(image / text questions; intervals stand in the rows)\n0",
+    "unlearn --method 'GA LoRA' --settings '{\"rate\": 1e-3}'": '`pip install "kvw-minimal[methods]"` installs it\n2',
+    "unlearn --group B": "or leave it and the headroom check out with --no-oracle\n2",
+    "train eye": '`pip install "kvw-minimal[methods]"` installs it\n2',
+    "validate people.jsonl": '`pip install "kvw-minimal[benchmarks]"` installs it\n2',
+    "demo --picture before.png": '`pip install "kvw-minimal[book]"` installs it\n2',
+    "doctor": "model pocket-oracle-A-5\n0",
+    **dict.fromkeys(("results", "run beyond", "verify", "doctor --targets"), CLONE),
+}
+
+
+def test_the_bare_wheel_unlearns_and_says_what_it_lacks(wheel, tmp_path):
+    wheel.extractall(tmp_path / "wheel")
+    (tmp_path / "people.jsonl").write_text("{}\n")
+    command = [sys.executable, "-c", BARE, tmp_path / "wheel", ",".join(extra_modules())]
+    environment = {name: os.environ[name] for name in os.environ if name != "PYTHONPATH"}
+    done = subprocess.run(command, input="\n".join(ASKED), cwd=tmp_path, text=True,
+                          env=environment | {"KVW_CACHE": str(tmp_path)}, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT)  # fmt: skip
+    said = dict(zip(ASKED, done.stdout.split("\0"), strict=False))
+    assert {line: text[-len(ASKED[line]):] for line, text in said.items()} == ASKED, done.stdout
