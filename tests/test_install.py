@@ -18,21 +18,18 @@ from kvw_minimal.taught import load, smol
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 #: what is imported, of packages that are called otherwise
-IMPORTED = {"dicebear-core": "dicebear", "pyyaml": "yaml", "scikit-learn": "sklearn",
-            "jupyter-book": "jupyter_book"}  # fmt: skip
+IMPORTED = {"dicebear-core": "dicebear", "pillow": "PIL"}
 CARRIED = ("models/pocket", "models/pocket-oracle-A-5", "strangers", "strangers/photos", "world")
 
 
-def name_of(requirement: str) -> str:
+def names(requirements: list[str]) -> set[str]:
     """`peft` of `peft>=0.17`; nothing of `kvw-minimal[methods]`, which names other extras."""
-    name = re.match(r"[\w.-]+", requirement)[0]
-    return "" if name == PROJECT["name"] else name
+    return {re.match(r"[\w.-]+", each)[0] for each in requirements} - {PROJECT["name"]}
 
 
-def extra_modules() -> set[str]:
-    """What is imported of packages that an extra has and the bare wheel does not."""
-    names = {name_of(each) for extra in ("methods", "benchmarks", "book") for each in EXTRAS[extra]}
-    return {IMPORTED.get(name, name.replace("-", "_")) for name in names - {""}}
+def modules(requirements: list[str]) -> str:
+    """What is imported of packages, with commas."""
+    return ",".join(IMPORTED.get(name, name.replace("-", "_")) for name in names(requirements))
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +62,8 @@ def test_the_wheel_carries_every_module(wheel):
 def test_the_wheel_says_what_it_needs(wheel):
     (name,) = (name for name in wheel.namelist() if name.endswith("/METADATA"))
     said = Parser().parsestr(wheel.read(name).decode())
-    bare = {name_of(line) for line in said.get_all("Requires-Dist") if "extra ==" not in line}
-    assert bare == {name_of(each) for each in PROJECT["dependencies"]}
+    bare = [line for line in said.get_all("Requires-Dist") if "extra ==" not in line]
+    assert names(bare) == names(PROJECT["dependencies"])
     assert said.get_all("Provides-Extra") == ["methods", "benchmarks", "book", "test"]
     assert b"kvw-minimal = kvw_minimal.__main__:main" in wheel.read(
         name.replace("METADATA", "entry_points.txt"))  # fmt: skip
@@ -80,6 +77,7 @@ from dataclasses import replace
 
 sys.path.insert(0, sys.argv[1])
 sys.modules |= dict.fromkeys(sys.argv[2].split(","))  # None: cannot be imported
+needed = sys.argv[3]
 from kvw_minimal import __main__ as command
 from kvw_minimal.laboratory import report
 
@@ -90,7 +88,7 @@ def little(*given):
     task = whole(*given)
     retain = [question for question in task.retain if question.person in task.pool]
     read = {name: asked[:: len(asked) // 24 | 1] for name, asked in task.sets()}
-    return replace(task, retain=retain[::2], read=read)
+    return replace(task, retain=retain[::5], read=read)
 
 report.request_of = little
 for line in sys.stdin:
@@ -99,6 +97,7 @@ for line in sys.stdin:
         command.main()
     except SystemExit as done:
         print(done.code or 0, end="\\0", flush=True)
+print("unused:", set(needed.split(",")) - set(sys.modules), end="")
 """
 CLONE = (
     "error: an installed wheel has no stored results: clone the repository and run this there\n2"
@@ -110,7 +109,6 @@ ASKED = {
     "unlearn --draws 1": "(image / text questions; intervals stand in the rows)\n0",
     "unlearn --method 'GA LoRA' --settings '{\"rate\": 1e-3}'": EXTRA.format("methods"),
     "unlearn --group B": "or leave it and the headroom check out with --no-oracle\n2",
-    "train eye": EXTRA.format("methods"),
     "validate people.jsonl": EXTRA.format("benchmarks"),
     "demo --picture before.png": EXTRA.format("book"),
     "doctor": "model pocket-oracle-A-5\n0",
@@ -121,13 +119,17 @@ ASKED = {
 def test_the_bare_wheel_unlearns_and_says_what_it_lacks(wheel, tmp_path):
     wheel.extractall(tmp_path / "wheel")
     (tmp_path / "people.jsonl").write_text("{}\n")
-    command = [sys.executable, "-c", BARE, tmp_path / "wheel", ",".join(extra_modules())]
+    extras = EXTRAS["methods"] + EXTRAS["benchmarks"] + EXTRAS["book"]
+    command = [sys.executable, "-c", BARE, tmp_path / "wheel", modules(extras),
+               modules(PROJECT["dependencies"])]  # fmt: skip
     environment = {name: os.environ[name] for name in os.environ if name != "PYTHONPATH"}
     done = subprocess.run(command, input="\n".join(ASKED), cwd=tmp_path, text=True,
                           env=environment | {"KVW_CACHE": str(tmp_path)}, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT)  # fmt: skip
-    said = dict(zip(ASKED, done.stdout.split("\0"), strict=False))
+    *answers, unused = done.stdout.split("\0")
+    said = dict(zip(ASKED, answers, strict=False))
     assert {line: text[-len(ASKED[line]) :] for line, text in said.items()} == ASKED, done.stdout
+    assert unused == "unused: set()"
 
 
 # --- nothing is fetched or run unseen ------------------------------------------------------------
