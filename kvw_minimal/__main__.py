@@ -4,6 +4,7 @@ import json
 import sys
 import time
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +27,27 @@ def _parse_layers(text: str) -> list:
         return [float(first), float(last)] if "." in text else [int(first), int(last)]
     except ValueError as error:
         raise typer.BadParameter(f"--layers {text!r}: write 0:3 or 0.0:1.0") from error
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"kvw-minimal {version('kvw-minimal')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    shown: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="say which this is")
+    ] = False,
+) -> None:
+    pass
+
+
+def _needs_results() -> None:
+    from .laboratory.provenance import check_results
+
+    check_results()
 
 
 @app.command()
@@ -193,6 +215,7 @@ def run(
     into: Annotated[Path | None, typer.Option(help="another file than the stored one")] = None,
 ) -> None:
     """Measure all that is missing of an experiment; resumes where it was interrupted."""
+    _needs_results()
     from .laboratory import plans, running
 
     check_place(into)
@@ -215,6 +238,7 @@ def run(
 @app.command("results")
 def list_results() -> None:
     """Every experiment, its lists, and how much of it is measured."""
+    _needs_results()
     from .laboratory import plans, rows
 
     for plan in plans.PLANS:
@@ -240,6 +264,7 @@ def verify(
     ] = "",
 ) -> None:
     """Make random rows of the stored results again, through the runner, and compare."""
+    _needs_results()
     from .laboratory import report, running
 
     good = True
@@ -277,6 +302,11 @@ def main() -> None:
         app()
     except (ValueError, OSError, KeyError) as error:
         typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        from .doctor import how_to_install
+
+        typer.echo(f"error: {error}{how_to_install(error.name or '')}", err=True)
         sys.exit(2)
     finally:
         if sys.stderr.isatty():

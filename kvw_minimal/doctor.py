@@ -1,7 +1,9 @@
 """`python -m kvw_minimal doctor`: is everything in its place, and which targets are reached?"""
 
 import importlib
+import re
 import time
+from importlib.metadata import requires
 
 import numpy as np
 
@@ -108,8 +110,20 @@ def headline(rows: list[dict]) -> list[str]:
     return lines
 
 
+def how_to_install(module: str) -> str:
+    """What to say behind "No module named ..." if an extra of this package has it, else nothing."""
+    name = module.partition(".")[0].replace("_", "-")
+    for line in requires("kvw-minimal") or ():
+        extra = re.fullmatch(rf'{re.escape(name)}[^\w[].*extra == "(\w+)"', line)
+        if extra:
+            return f'; `pip install "kvw-minimal[{extra[1]}]"` installs it'
+    return ""
+
+
 def examine(targets: bool = False) -> bool:
     """Print what is in place; with `targets`, score the models and print each target.
+
+    What only an extra has may be left out.
 
     Returns:
         True if everything needed is there. A target that is missed does not change that.
@@ -119,9 +133,8 @@ def examine(targets: bool = False) -> bool:
         try:
             module = importlib.import_module(package)
             print(f"ok       {package} {getattr(module, '__version__', '')}")
-        except ImportError as error:
-            healthy = False
-            print(f"MISSING  {package}: {error}; run `make book` or install requirements.txt")
+        except ModuleNotFoundError as error:
+            print(f"left out {package}: {error}{how_to_install(package)}")
     world = load_people()
     print(f"ok       {len(world.people)} strangers, data {world.checksum[:16]}")
     for name in ("pocket", "pocket-oracle-A-5"):
@@ -149,6 +162,7 @@ def card_scores(world: World) -> list[dict]:
 def target_lines(world: World) -> list[str]:
     """Every target with what was measured: live on the committed models, else as stored."""
     guess = chance(world)
+    stored = read_summary("headline")["rows"]  # before the work: a wheel has none
     lines = ["committed models, exact match, measured now:"]
     for row in card_scores(world):
         name, value = f"{row['model']}: {row['what']}", row["value"]
@@ -162,7 +176,7 @@ def target_lines(world: World) -> list[str]:
         else:
             lines.append(f"no target   {name:52} {value:.3f}")
     lines.append("headline, mean of the report groups, stored in headline.json:")
-    lines += headline(read_summary("headline")["rows"])
+    lines += headline(stored)
     return lines + cards.target_lines(verdict, guess, ORACLE_MARGIN)
 
 

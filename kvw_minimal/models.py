@@ -34,7 +34,7 @@ def load(name: str, device: str = "cpu", dtype: torch.dtype = torch.float32):
         processor = (t.AutoTokenizer if words_only else t.AutoProcessor).from_pretrained(name)
         eyes = hasattr(processor, "image_processor")
         auto = t.AutoModelForImageTextToText if eyes else t.AutoModelForCausalLM
-        model = auto.from_pretrained(name, dtype=dtype)
+        model = auto.from_pretrained(name, dtype=dtype, use_safetensors=True)
     except (OSError, ValueError) as error:
         raise OSError(f"cannot load {name!r}: not a model of this book (pocket, pocket-oracle-A-5; "
                       "others by `python -m kvw_minimal train pocket --group A --forget 10`), no "

@@ -21,12 +21,12 @@ from kvw_minimal.benchmarks.files import (
     CLEAR,
     MLLMU,
     NAME_PROMPT,
-    evaluation_question,
     export_clear,
     export_mllmu,
     load_clear,
     load_mllmu,
 )
+from kvw_minimal.benchmarks.protocols import evaluation_question
 from kvw_minimal.questions import MODALITIES
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import ask, facts_of, general

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import package_page
@@ -318,13 +319,18 @@ def test_vendored_files_come_with_their_licence():
 
 
 def test_constraints_pin_every_requirement():
-    def names(file: str) -> dict[str, str]:
-        lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
+    def names(lines: list[str]) -> dict[str, str]:
         found = [re.match(r"([\w.-]+)(\[[^]]*\])?\s*(.*)", line) for line in lines if line.strip()]
         return {m[1].lower().replace("_", "-"): m[3] for m in found if m}
 
-    pinned = names("constraints.txt")
-    assert set(names("requirements.txt")) <= set(pinned)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    asked = names(sum(extras.values(), project["dependencies"]))
+    pinned = names((ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines())
+    assert set(asked) - {project["name"]} <= set(pinned)
+    assert extras["book"][0] == f"{project['name']}[methods,benchmarks]"
+    whole = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    assert [line for line in whole if not line.startswith("#")] == ["-e .[book,test]"]
     assert all(re.fullmatch(r"==[\w.]+", version) for version in pinned.values())
 
 

@@ -15,7 +15,7 @@ from sklearn.metrics import accuracy_score
 from kvw_minimal import scores
 from kvw_minimal.batches import prompt_batches, render, without_photo
 from kvw_minimal.benchmarks import letters, protocols, truth
-from kvw_minimal.benchmarks.files import NAME_PROMPT, evaluation_question
+from kvw_minimal.benchmarks.files import NAME_PROMPT
 from kvw_minimal.benchmarks.letters import (
     choice,
     letter_question,
@@ -27,6 +27,7 @@ from kvw_minimal.benchmarks.protocols import (
     NEW_TOKENS,
     answer_probabilities,
     clear_forget_quality,
+    evaluation_question,
     nameless,
     options_probability,
     pick,

@@ -17,7 +17,6 @@ import warnings
 import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ from ..questions import MODALITIES, Question, seeded
 from ..strangers.people import Person, World
 from ..strangers.portraits import ATTRIBUTES
 from ..strangers.questions import ask, facts_of, general, value_of, values_of
-from .letters import LETTERS, letter_question
+from .letters import LETTERS
 
 MLLMU_HUB, CLEAR_HUB = "MLLMMU/MLLMU-Bench", "therem/CLEAR"
 _EVALUATION = ("ID", "Directory", "biography", "question", "answer", "Classification_Task",
@@ -53,24 +52,8 @@ CLEAR |= {"real_world": ("image", "question", "answer", "options")}
 
 NAME_PROMPT = "What is the name of the person in the image?"
 CAPTION_PROMPT = "Describe the person in the image."
-CLOZE_RULE = "Please **ONLY** provide the correct answer that should replace the [Blank]."
-GENERATION_RULE = (
-    "Answer the question based on your trained knowledge in one sentence accurately in ENGLISH."
-)
 _TYPES = {"image": "Image_Textual", "text": "Pure_Text"}  # how a modality is written
 _LISTS = {modality: f"{kind}_Questions" for modality, kind in _TYPES.items()}
-
-
-def evaluation_question(question: Question) -> Question:
-    """The question with the instruction that MLLMU-Bench's evaluation puts behind it.
-
-    Cloze (`Mask_Task`): only what replaces the [Blank]. With options (`Classification_Task`): the
-    options A to D, to be answered by a letter. Else (`Generation_Task`): one sentence.
-    """
-    if question.options and question.form != "cloze":
-        return letter_question(question)
-    rule = CLOZE_RULE if question.form == "cloze" else GENERATION_RULE
-    return replace(question, prompt=f"{question.prompt}\n{rule}")
 
 
 # ---- what is written ---------------------------------------------------------------------------
@@ -465,7 +448,7 @@ def load_mllmu(source: str | Path, config: str,
     Needed are only the columns that are read: `image` (`images` in `Test_Set`), `ID` and the three
     tasks, or `image` and `metadata` in `ft_Data`; `question`, `answer` and `biography` repeat what
     the tasks ask. The schema does not say which fact is asked: `fact` is the task, `value` the
-    whole answer. `evaluation_question` puts the benchmark's instruction behind a question.
+    whole answer. `evaluation_question` (in `protocols`) puts the instruction behind a question.
 
     Args:
         source: a folder with one sub-folder a config, or a hub id such as `MLLMU_HUB`.

@@ -73,11 +73,14 @@ from ..batches import without_photo
 from ..intervals import DRAWS, interval
 from ..questions import Question, seeded
 from ..scores import METRICS, answer, likeliest, mentions, metric, read_answers
-from .files import evaluation_question
-from .letters import chosen, with_options
+from .letters import chosen, letter_question, with_options
 from .truth import forget_quality, forget_score, model_utility, truth_ratio_of
 
 NEW_TOKENS = 50
+CLOZE_RULE = "Please **ONLY** provide the correct answer that should replace the [Blank]."
+GENERATION_RULE = (
+    "Answer the question based on your trained knowledge in one sentence accurately in ENGLISH."
+)
 BLOCK = 16  # batches whose pictures are in memory at a time
 #: by which metric what was said is scored, for each task of MLLMU-Bench
 SAID = {"classification": "choice", "generation": "rouge_l", "cloze": "cloze"}
@@ -139,6 +142,18 @@ def truth_score(ratios: np.ndarray) -> np.ndarray:
 
 
 # ---- asking ------------------------------------------------------------------------------------
+
+
+def evaluation_question(question: Question) -> Question:
+    """The question with the instruction that MLLMU-Bench's evaluation puts behind it.
+
+    Cloze (`Mask_Task`): only what replaces the [Blank]. With options (`Classification_Task`): the
+    options A to D, to be answered by a letter. Else (`Generation_Task`): one sentence.
+    """
+    if question.options and question.form != "cloze":
+        return letter_question(question)
+    rule = CLOZE_RULE if question.form == "cloze" else GENERATION_RULE
+    return replace(question, prompt=f"{question.prompt}\n{rule}")
 
 
 def blocks(count: int, batch_size: int) -> Iterator[slice]:

@@ -3,9 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from ..methods import METHODS
 from ..methods.family import Setting
@@ -39,6 +37,8 @@ CARDS = {"world": "mentions", "generated": "exact_match_generated",
          "unknowns": "exact_match_generated", "options": "choose_by_likelihood"}  # fmt: skip
 STATES = {"edited": "KVW one pass", "sham": "sham KVW one pass"}
 Vectors = set[str]
+if TYPE_CHECKING:  # to unlearn needs no pandas
+    import pandas as pd
 
 
 # --- rows ----------------------------------------------------------------------------------------
@@ -130,7 +130,7 @@ def needs(row: Mapping[str, Any]) -> frozenset[str]:
                                for columns, part in PARTS.items()))  # fmt: skip
 
 
-def combinations(rows: pd.DataFrame) -> Iterator[tuple[dict[str, str], Vectors]]:
+def combinations(rows: "pd.DataFrame") -> Iterator[tuple[dict[str, str], Vectors]]:
     """Every combination of the columns of `PARTS` that occurs, and the vectors that it needs."""
     for columns, part in PARTS.items():
         for values in rows[list(columns)].drop_duplicates().itertuples(index=False, name=None):
@@ -140,8 +140,10 @@ def combinations(rows: pd.DataFrame) -> Iterator[tuple[dict[str, str], Vectors]]
 # --- summaries -----------------------------------------------------------------------------------
 
 
-def as_rows(name: str, content: dict) -> pd.DataFrame:
+def as_rows(name: str, content: dict) -> "pd.DataFrame":
     """The rows of a summary in the columns of `PARTS`; a difference stands there twice."""
+    import pandas as pd
+
     found = []
     for row in content["rows"]:
         what = row.get("what", "")

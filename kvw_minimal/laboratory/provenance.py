@@ -6,9 +6,20 @@ import sys
 from datetime import date
 from importlib.metadata import version
 
-from ..strangers.people import ROOT
+from ..strangers.people import DATA, ROOT
 
-RESULTS = ROOT / "data" / "results"
+RESULTS = DATA / "results"
+
+
+def check_results() -> None:
+    """Refuse what needs the stored results where there are none.
+
+    Raises:
+        FileNotFoundError: this is an installed wheel.
+    """
+    if not RESULTS.is_dir():
+        raise FileNotFoundError("an installed wheel has no stored results: clone the repository "
+                                "and run this there")  # fmt: skip
 
 
 def commit() -> str:

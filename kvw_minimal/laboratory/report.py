@@ -18,7 +18,7 @@ from ..strangers.questions import SETS, about
 from ..task import Task
 from ..taught.catalogue import how_to_make, load, model_name
 from .plans import Plan, plan_of
-from .provenance import provenance
+from .provenance import RESULTS, provenance
 from .reading import by_modality, check_headroom, score_sets, scored, sham_rows
 from .subjects import is_made, strangers
 from .summary_files import read_summary
@@ -48,7 +48,8 @@ def stored_oracle(name: str) -> list[dict]:
     Raises:
         FileNotFoundError: there are none; the message says how to make the oracle.
     """
-    rows = [row for row in read_summary("oracles")["rows"] if row["oracle"] == name]
+    stored = read_summary("oracles")["rows"] if RESULTS.is_dir() else []
+    rows = [row for row in stored if row["oracle"] == name]
     if not rows:
         raise FileNotFoundError(
             f"the oracle {name} is neither here nor among the stored scores; make it with "
@@ -158,6 +159,8 @@ def demo(group: str = "A", picture: Path | None = None) -> None:
     Args:
         picture: also draw the two of the five whose answers changed most, and the two others.
     """
+    if picture is not None:
+        from ..classroom import figures  # first: what it needs may not be installed
     world = load_people()
     forget = world.forget_people(group, 5)
     result, edit = unlearn("pocket", group, 5)
@@ -177,8 +180,6 @@ def demo(group: str = "A", picture: Path | None = None) -> None:
         print(f"  {question.prompt:52} {before[i]:24} {mark} {after[i]}")
     print("\n" + table(result["rows"]))
     if picture is not None:
-        from ..classroom import figures
-
         facts = [question.fact for question in questions if question.person == shown[0]]
         starts = {person: i * len(facts) for i, person in enumerate(shown)}
         drawn = [person for person, _ in changed.most_common() if person in forget][:2] + shown[-2:]

@@ -9,9 +9,8 @@ from pathlib import Path
 from ..files import read_json
 from ..strangers.people import load_people
 from ..taught.catalogue import MODELS
-from .freshness import check_file
 from .needs import SUMMARIES
-from .provenance import RESULTS
+from .provenance import RESULTS, check_results
 
 #: where each is, by name: the cards of models beside the models
 FILES: dict[str, Path] = {
@@ -28,12 +27,16 @@ def read_summary(name: str, fresh: bool = True) -> dict:
 
     Raises:
         ValueError: there is no such file, it is damaged, of other data, or stale.
+        FileNotFoundError: as `check_results`.
     """
+    check_results()
     if name not in FILES:
         raise ValueError(f"no summary {name!r}; there are {', '.join(FILES)}")
     content = read_json(FILES[name], "provenance", "rows")
     if content["provenance"]["data"] != load_people().checksum[:16]:
         raise ValueError(f"{FILES[name].name} was made from other data")
     if fresh:
+        from .freshness import check_file  # with pandas
+
         check_file(FILES[name].name, content)
     return content

@@ -9,8 +9,11 @@ from pathlib import Path
 
 from ..batches import open_picture
 
-ROOT = Path(__file__).resolve().parents[2]
-STRANGERS = ROOT / "data" / "strangers"
+PACKAGE = Path(__file__).resolve().parents[1]
+ROOT = PACKAGE.parent
+#: what an installed wheel carries (a part of it), else that of the repository
+DATA = PACKAGE / "data" if (PACKAGE / "data").is_dir() else ROOT / "data"
+STRANGERS = DATA / "strangers"
 REPORT_GROUPS = ("A", "B", "C", "D", "E")
 TUNING_GROUPS = ("tuning-1", "tuning-2")
 PERCENTS = (5, 10, 15)

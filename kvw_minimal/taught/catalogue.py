@@ -13,9 +13,9 @@ import torch
 
 from .. import models
 from ..files import write_json
-from ..strangers.people import REPORT_GROUPS, ROOT, TUNING_GROUPS, load_people
+from ..strangers.people import DATA, REPORT_GROUPS, TUNING_GROUPS, load_people
 
-MODELS = ROOT / "data" / "models"
+MODELS = DATA / "models"
 #: what can be trained, and the recipe in this room that does it
 RECIPES = {"eye": "pocket", "pocket": "pocket", "smol-connector": "smol", "smol": "smol",
            "ear": "voices", "voices": "voices"}  # fmt: skip

