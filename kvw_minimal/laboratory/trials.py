@@ -128,8 +128,8 @@ def invented(world: World, task: Task) -> list[Question]:
         taken.add(name)
         fact = list(world.values)[len(questions) % len(world.values)]
         prompt = world.wordings[fact]["trained"][int(rng.integers(10))].format(who=name)
-        questions.append(Question(f"invented/{name}/{fact}", f"x{len(questions):03}", fact, "text",
-                                  prompt[0].upper() + prompt[1:], "", ""))  # fmt: skip
+        own = f"invented/{name}/{fact}"  # its person, too: no id of the world is a path
+        questions.append(Question(own, own, fact, "text", prompt[0].upper() + prompt[1:], "", ""))
     said = scores.answer(task.model, task.processor, questions)
     return [replace(q, answer=text, value=text) for q, text in zip(questions, said, strict=True)
             if text]  # fmt: skip
