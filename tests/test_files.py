@@ -13,6 +13,7 @@ from threading import Barrier
 
 import pandas as pd
 import pytest
+import tiny
 import torch
 from safetensors import SafetensorError
 
@@ -135,7 +136,8 @@ for turn in range(100):
 def test_processes_that_write_one_file_lose_nothing(tmp_path):
     """8 x 100 writes at one place, 2,400 reads meanwhile: none fails, none is half."""
     path, command = tmp_path / "shared.json", [sys.executable, "-c", WRITER]
-    running = [subprocess.Popen([*command, path, str(number)]) for number in range(8)]
+    running = [subprocess.Popen([*command, path, str(number)], env=tiny.environment())
+               for number in range(8)]  # fmt: skip
     assert [each.wait() for each in running] == [0] * 8
     assert read_json(path)["turn"] == 99  # whoever was last
     assert [file.name for file in tmp_path.iterdir()] == ["shared.json"]

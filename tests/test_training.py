@@ -3,10 +3,10 @@
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -240,7 +240,7 @@ own.taught(path)
 @pytest.mark.parametrize("when, left", [("half way", 5), ("between two", 3)])
 def test_a_killed_training_goes_on_to_the_same_bytes(tmp_path, when, left):
     path = tmp_path / "net"
-    done = subprocess.run([sys.executable, "-c", KILLED, path, when], cwd=Path(__file__).parent)
+    done = subprocess.run([sys.executable, "-c", KILLED, path, when], env=tiny.environment())
     assert done.returncode == -signal.SIGKILL
     again, cost = taught(path)
     assert cost == {"steps": left} and same(again, taught()[0])

@@ -170,13 +170,16 @@ def world_questions(replayed: bool | None = None) -> list[Question]:
     ]  # fmt: skip
 
 
+def accepted(said: list[str], questions: list[Question]) -> list[float]:
+    """1 where one of the accepted answers stands in what is said, else 0."""
+    return [max(scores.mentions(text, answer) for answer in question.options)
+            for text, question in zip(said, questions, strict=True)]  # fmt: skip
+
+
 def world_right(model, questions: list[Question]) -> list[tuple[str, float]]:
     """What a model says to world questions, and 1 where an accepted answer is in it."""
     said = scores.answer(model, processor(), questions, 32)
-    return [
-        (text, max(scores.mentions(text, answer) for answer in question.options))
-        for text, question in zip(said, questions, strict=True)
-    ]
+    return list(zip(said, accepted(said, questions), strict=True))
 
 
 # --- the connector -----------------------------------------------------------------------------
