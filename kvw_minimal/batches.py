@@ -5,25 +5,28 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from .models import tokenizer_of
 from .questions import Question
 
 IGNORED = -100
+PIXELS = 40_000_000  # more would take a minute and gigabytes for each question
 
 
 def open_picture(png: bytes, name: str) -> Image.Image:
-    """Decode a picture to RGB.
+    """Decode a PNG or JPEG of at most `PIXELS` pixels to RGB; of others only the header is read.
 
     Raises:
         ValueError: it cannot be decoded; the message names it.
     """
     try:
-        return Image.open(io.BytesIO(png)).convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError,
-            Image.DecompressionBombError) as error:  # fmt: skip
-        raise ValueError(f"the picture of {name} cannot be decoded: {error}") from error
+        picture = Image.open(io.BytesIO(png), formats=("PNG", "JPEG"))
+        if picture.width * picture.height > PIXELS:
+            raise ValueError(f"{picture.width} x {picture.height} is more than {PIXELS:,} pixels")
+        return picture.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as why:
+        raise ValueError(f"the picture of {name} cannot be decoded as PNG or JPEG: {why}") from why
 
 
 @dataclass
@@ -62,8 +65,7 @@ def render(processor, question: Question) -> tuple[str, str]:
         raise ValueError(f"{question.id} shows a picture, but this model has no eyes")
     if getattr(processor, "chat_template", None) is None:  # a base model: plain text
         if has_image:
-            raise ValueError(f"{question.id}: a processor without chat template cannot place a "
-                             "picture")  # fmt: skip
+            raise ValueError(f"{question.id}: there is no chat template to place a picture with")
         return f"{question.prompt} ", question.answer + (tokenizer_of(processor).eos_token or "")
 
     def turn(role: str, text: str, image: bool = False) -> dict:
@@ -87,8 +89,7 @@ def _processed(processor, texts: list[str], questions: list[Question], side: str
         tokenizer.pad_token = tokenizer.eos_token
     pictures = [open_picture(q.image, q.id) for q in questions if q.image is not None]
     arguments = {"text": texts, "padding": True, "return_tensors": "pt"}
-    if pictures:
-        arguments["images"] = [[picture] for picture in pictures]
+    arguments |= {"images": [[picture] for picture in pictures]} if pictures else {}
     if tokenizer.bos_token and texts[0].startswith(tokenizer.bos_token):
         arguments["add_special_tokens"] = False  # the template has put it there already
     inputs = dict(processor(**arguments))
@@ -128,8 +129,7 @@ def answer_batches(processor, questions: list[Question], batch_size: int = 64) -
             end = int(batch.inputs["attention_mask"][batch.rows.index(row)].sum())
             start = end - len(answer)
             if not questions[row].answer.strip() or not answer or ids[start:end].tolist() != answer:
-                raise ValueError(f"no answer token found for {questions[row].id}: expected the "
-                                 f"tokens of {text!r} at the end of the sequence")  # fmt: skip
+                raise ValueError(f"no answer token found for {questions[row].id}: not {text!r}")
             labels[start:end] = torch.tensor(answer)
     return batches
 

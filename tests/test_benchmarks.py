@@ -21,6 +21,7 @@ from kvw_minimal.benchmarks.files import (
     CLEAR,
     MLLMU,
     NAME_PROMPT,
+    Unnamed,
     export_clear,
     export_mllmu,
     load_clear,
@@ -340,6 +341,16 @@ def test_text_rows_of_clear_without_name_are_people_of_their_own(clear, tmp_path
     put(tmp_path, "forget05+tofu", changed(clear, "forget05+tofu", change))
     found = load_clear(tmp_path, "forget05+tofu")
     assert len({q.person for q in found if q.modality == "text"}) == 35
+    assert all(isinstance(q, Unnamed) == (q.modality == "text") for q in found)
+
+
+def test_whoever_is_called_like_a_row_has_a_name(clear, tmp_path):
+    def change(rows):
+        for row in rows:
+            row["name"] = "row-3"
+
+    put(tmp_path, "forget05+tofu", changed(clear, "forget05+tofu", change))
+    assert not [q for q in load_clear(tmp_path, "forget05+tofu") if isinstance(q, Unnamed)]
 
 
 def test_evaluation_question(mllmu):
@@ -482,9 +493,16 @@ def bomb() -> bytes:
     return bytes(png)
 
 
+def gif() -> bytes:
+    """A picture that is none of the two formats."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(buffer, "GIF")
+    return buffer.getvalue()
+
+
 CELLS = {"null": None, "no bytes": {"bytes": None, "path": "x.png"},
          "empty": {"bytes": b"", "path": None}, "noise": {"bytes": b"noise", "path": None},
-         "cut": {"bytes": CUT, "path": None},
+         "cut": {"bytes": CUT, "path": None}, "other": {"bytes": gif(), "path": None},
          "bomb": {"bytes": bomb(), "path": None}}  # fmt: skip
 
 

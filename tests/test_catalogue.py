@@ -1,6 +1,7 @@
 """Models by name: what they are called, where they are found, and how they come to be there."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -142,9 +143,37 @@ def test_a_model_is_there_whole_or_not_at_all(cache, recipe):
         assert [path.name for path in folder.parent.iterdir()] == [folder.name]
     people, settings, device = recipe[0]
     assert people == world.retain_people(world.forget_people("B", 10)) and device == "cpu"
-    assert settings == record["settings"] == {"seed": 7, "steps": 5}
+    assert record["settings"] == {"seed": 7, "steps": 5}
+    assert settings == record["settings"] | {"model": folder.name, "data": world.checksum}
     assert (record["model"], record["people"], record["steps"]) == (folder.name, 90, 5)
     assert record["data"] == world.checksum[:16] and {"seconds", "threads"} <= record.keys()
+
+
+def test_every_checkpoint_of_a_recipe_goes_and_no_other(cache, recipe):
+    folder = cache / "checkpoints"
+    folder.mkdir()
+    others = (
+        "smol-oracle-A-5.safetensors",
+        "smol-seed-7.safetensors",
+        "smol-connector.safetensors",
+    )
+    for name in (*others, "smol.spoken.safetensors"):
+        (folder / name).touch()
+    taught.train("smol")
+    assert {path.name for path in folder.iterdir()} == set(others)
+
+
+def test_a_model_that_cannot_take_its_place_leaves_the_old_one(cache, monkeypatch):
+    with catalogue.new_folder("mine") as folder:
+        (folder / "weights").write_text("old")
+    real = Path.rename
+    monkeypatch.setattr(
+        Path, "rename", lambda own, to: real(own, to / "no" if own.name == "new" else to)
+    )
+    with pytest.raises(OSError, match="no"), catalogue.new_folder("mine") as folder:
+        (folder / "weights").write_text("new")
+    assert (cache / "models" / "mine" / "weights").read_text() == "old"
+    assert [path.name for path in (cache / "models").iterdir()] == ["mine"]
 
 
 def test_vanilla_is_taught_everybody_with_the_usual_seed(cache, recipe):

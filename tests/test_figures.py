@@ -3,12 +3,14 @@
 import functools
 import inspect
 import io
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from IPython.core.formatters import DisplayFormatter
+from matplotlib.text import Text
 from PIL import Image
 
 import kvw_exhibits as exhibits
@@ -110,6 +112,21 @@ def test_photos_show_every_person():
     people = [world.people[person] for person in world.groups["A"][:2]]
     titles = [axis.get_title() for axis in drawn(exhibits.photos, people)]
     assert titles.count("new") == 4 and people[1].name in titles
+
+
+@pytest.mark.parametrize("name", ["US$", "$1 or $2", r"$\frac$", r"\$", "a_b^c"])
+def test_a_name_is_shown_as_it_is_spelt(name):
+    """A dollar sign is no mathematics: not in a title, a legend, a label or beside a matrix."""
+    person = replace(load_people().people["p000"], first_name=name, last_name="")
+    table = pd.DataFrame({"x": [1, 100], "y": [1, 0], "of": [name] * 2})
+    figures.to_png(figures.before_after([person, person], [name], [[name]] * 2, [["b"]] * 2, set()))
+    shown = [drawn(figures.heatmap, np.zeros((1, 2)), [name], ["a", name], name),
+             drawn(figures.lines, table, "x", "y", "of", log_x=True)]  # fmt: skip
+    texts = [text for axes in shown for text in axes[0].figure.findobj(Text) if text.get_visible()]
+    own = [text for text in texts if name in text.get_text()]
+    assert len(own) >= 4 and not any(text.get_parse_math() for text in own)
+    powers = [text for text in texts if "mathdefault" in text.get_text()]
+    assert powers and all(text.get_parse_math() for text in powers)
 
 
 def test_to_png_is_a_png_and_closes():

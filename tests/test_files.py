@@ -2,13 +2,27 @@
 
 import json
 import os
+import secrets
+import shutil
 import stat
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Barrier
 
+import pandas as pd
 import pytest
+import tiny
+import torch
+from safetensors import SafetensorError
 
+from kvw_minimal.benchmarks.own import write_questions
+from kvw_minimal.edits import Columns
 from kvw_minimal.files import check_place, file_hash, read_json, replacing, write_json
+from kvw_minimal.laboratory import rows
+from kvw_minimal.questions import Question
+from kvw_minimal.taught.training import save_checkpoint
 
 
 def test_a_file_appears_whole(tmp_path):
@@ -104,6 +118,83 @@ def test_many_writers_at_once(tmp_path):
     assert read_json(tmp_path / "shared.json")["turn"] == rounds - 1
     assert len(list(tmp_path.iterdir())) == writers + 1
     assert {stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()} == {0o644}
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from kvw_minimal.files import read_json, write_json
+path, number = Path(sys.argv[1]), int(sys.argv[2])
+for turn in range(100):
+    write_json(path, {"writer": number, "turn": turn, "long": [number] * 3_000})
+    for _ in range(3):  # whoever wrote last, it is whole
+        seen = read_json(path, "writer", "turn", "long")
+        assert seen["long"] == [seen["writer"]] * 3_000
+"""
+
+
+def test_processes_that_write_one_file_lose_nothing(tmp_path):
+    """8 x 100 writes at one place, 2,400 reads meanwhile: none fails, none is half."""
+    path, command = tmp_path / "shared.json", [sys.executable, "-c", WRITER]
+    running = [subprocess.Popen([*command, path, str(number)], env=tiny.environment())
+               for number in range(8)]  # fmt: skip
+    assert [each.wait() for each in running] == [0] * 8
+    assert read_json(path)["turn"] == 99  # whoever was last
+    assert [file.name for file in tmp_path.iterdir()] == ["shared.json"]
+
+
+def writers(size: int) -> dict:
+    """Everything that writes through `replacing`, by name: it writes about so many bytes."""
+    text, tensor = secrets.token_hex(size), torch.rand(size // 4)
+    row = {name: "a" for name in rows.WORDS} | {"draw": 0, "n": 1}
+    table = pd.DataFrame([row | {"total": i, "person": f"{text[i : i + 9]}"} for i in range(size)])
+    question = Question("1", "ada", "home", "text", "Where?", text, text)
+    edit = Columns(tensor[None], 1.0, "")
+    net, settings = torch.nn.Linear(size // 4, 1), {"seed": 0}
+    return {
+        "JSON": lambda path: write_json(path, {"text": text}),
+        "rows": lambda path: rows.write_rows(table, {}, path),
+        "edit": lambda path: edit.save(path),
+        "checkpoint": lambda path: save_checkpoint(path, 1, net, torch.optim.AdamW(
+            net.parameters()), settings),
+        "questions.jsonl": lambda path: write_questions(path, {"forget": [question]}),
+        "questions.parquet": lambda path: write_questions(path, {"forget": [question]}),
+    }  # fmt: skip
+
+
+def is_refused_for_lack_of_room(folder: Path, name: str) -> None:
+    path = folder / Path(name).name
+    path.write_text("old")
+    with pytest.raises((OSError, SafetensorError)):
+        writers(100_000)[name](path)
+    assert path.read_text() == "old" and list(folder.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", writers(16))
+def test_a_file_that_may_not_grow_leaves_the_old_one(tmp_path, name):
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        is_refused_for_lack_of_room(tmp_path, name)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    writers(16)[name](tmp_path / Path(name).name)  # with room it is written
+    assert (tmp_path / Path(name).name).read_bytes() != b"old"
+
+
+@pytest.mark.parametrize("name", writers(16))
+def test_a_full_disk_leaves_the_old_file(tmp_path, name):
+    """On a real one, where it can be had."""
+    mount = shutil.which("mount") and shutil.which("umount") and subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", tmp_path], capture_output=True
+    )  # fmt: skip
+    if not mount or mount.returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        is_refused_for_lack_of_room(tmp_path, name)
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
 
 
 # --- places and JSON

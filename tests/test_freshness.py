@@ -201,7 +201,9 @@ def test_a_moved_vector_makes_those_rows_stale_that_need_it(vector: str, expecte
                           for name, digest in older["behaviour"].items()}  # fmt: skip
     assert stale(rows, older) == expected
     if any(expected):
-        with pytest.raises(ValueError, match=f"{vector!r} has moved.*run it"):
+        some = ", ".join(sorted(set(rows["experiment"][expected])))
+        said = f"{sum(expected)} of 6 rows are stale, of {some}: .*{vector!r} has moved.*`run it`"
+        with pytest.raises(ValueError, match=said):
             freshness.check_rows(rows, older)
     else:
         freshness.check_rows(rows, older)

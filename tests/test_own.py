@@ -166,6 +166,7 @@ WRONG = [
     ({"picture": base64.b64encode(PHOTO[:900]).decode()}, "picture", "cannot be decoded"),
     ({"picture": "QUJDRA=="}, "picture", "cannot be decoded"),
     ({"picture": "x" * 5000}, "picture", "cannot be decoded"),
+    ({"picture": base64.b64encode(b"%!PS-Adobe-3.0 EPSF-3.0\n").decode()}, "picture", "or JPEG"),
     ({"picture": "x\0y"}, "picture", "neither base64 nor a file"),
     ({"option": OPTIONS}, "option", "is no field; take it out, or use one of set, person"),
 ]

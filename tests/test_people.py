@@ -340,6 +340,14 @@ def test_a_person_in_two_groups_is_refused(copy):
         load_people(copy)
 
 
+def test_a_portrait_with_the_id_of_a_person_is_refused(copy):
+    """What kind of owner an id is says where it stands; it cannot stand at both places."""
+    person = json.loads((copy / "people.json").read_text(encoding="utf-8"))["people"][0]
+    edit_json(copy, lambda content: content["unknown"].append(person))
+    with pytest.raises(ValueError, match="p000 is a person and an unknown portrait"):
+        load_people(copy)
+
+
 def test_a_person_in_no_group_is_refused(copy):
     edit_json(copy, lambda content: content["groups"]["sham"].pop())
     with pytest.raises(ValueError, match="exactly one group"):

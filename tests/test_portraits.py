@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kvw_minimal import batches
 from kvw_minimal.strangers import portraits
 from kvw_minimal.strangers.people import load_people, open_picture
 
@@ -115,3 +116,30 @@ def test_open_picture_gives_rgb_and_names_what_it_cannot_open():
     assert open_picture(portraits.draw(LOOK, SHOT), "somebody").mode == "RGB"
     with pytest.raises(ValueError, match="the picture of somebody cannot be decoded"):
         open_picture(b"not a picture", "somebody")
+
+
+def picture(size: tuple[int, int], kind: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size).save(buffer, kind)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["EPS", "GIF", "WEBP", "BMP", "TIFF", "ICO", "PPM"])
+def test_only_png_and_jpeg_are_opened(kind):
+    for good in ("PNG", "JPEG"):
+        assert open_picture(picture((16, 16), good), "somebody").size == (16, 16)
+    with pytest.raises(ValueError, match="somebody cannot be decoded as PNG or JPEG"):
+        open_picture(picture((16, 16), kind), "somebody")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_of_a_huge_picture_only_the_header_is_read(kind, monkeypatch):
+    monkeypatch.setattr(batches, "PIXELS", 32 * 16)
+    assert open_picture(picture((32, 16), kind), "somebody").size == (32, 16)
+    monkeypatch.setattr(Image.Image, "convert", None)  # nothing is decoded
+    with pytest.raises(ValueError, match="somebody cannot be .*: 33 x 16 is more than 512 pixels"):
+        open_picture(picture((33, 16), kind), "somebody")
+
+
+def test_a_large_photograph_is_not_huge():
+    assert 7_000 * 5_000 < batches.PIXELS < 9_400 * 9_400

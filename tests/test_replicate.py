@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from kvw_minimal.__main__ import app
 from kvw_minimal.benchmarks import protocols
 from kvw_minimal.benchmarks import replicate as module
-from kvw_minimal.benchmarks.files import export_clear, export_mllmu
+from kvw_minimal.benchmarks.files import Unnamed, export_clear, export_mllmu
 from kvw_minimal.benchmarks.replicate import (
     check_headroom,
     data_hash,
@@ -303,17 +303,19 @@ def test_rows_without_a_name_are_nobodys(monkeypatch):
     def rows(source, config, seed):
         side = "forget" if config.startswith("forget") else "retain"
         fields = {"modality": "text", "prompt": "?", "answer": "x", "value": "x"}
-        people = ["row-0", "row-1", f"{side} Lee"]
-        return [Question(id=f"{config}/{i}", person=person, fact="question", **fields)
-                for i, person in enumerate(people)]  # fmt: skip
+        people = {"row-0": Unnamed, "row-1": Unnamed, f"row-1 {side}": Question,
+                  f"unnamed, {side} Lee": Question}  # fmt: skip
+        return [kind(id=f"{config}/{i}", person=person, fact="question", **fields)
+                for i, (person, kind) in enumerate(people.items())]  # fmt: skip
 
     monkeypatch.setattr(module, "load_clear", rows)
     _, training = module.clear_sets("hub/id", 5)
     task = task_of({}, training)  # row-1 of either config is not the same person
-    assert set(task.people) == {"unnamed, forget", "forget Lee"}
+    names = {"row-1 forget", "unnamed, forget Lee"}  # real ones, whatever they begin with
+    assert set(task.people) == {"unnamed, forget", *names}
     sham = sham_of(task)
-    assert sham.people == ["retain Lee"]
-    assert set(sham.others) == {"forget Lee", "unnamed, forget", "unnamed, retain"}
+    assert set(sham.people) == {"row-1 retain", "unnamed, retain Lee"}
+    assert set(sham.others) == {"unnamed, forget", "unnamed, retain", *names}
 
 
 def test_limit_is_a_number_of_questions_of_each_kind(data):

@@ -1,8 +1,11 @@
 """What the command line says: which oracle, which edit was on, rows, the demonstration, verify."""
 
 import copy
+import shutil
+import subprocess
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import small
@@ -10,7 +13,7 @@ import small
 from kvw_minimal.edits import Edit
 from kvw_minimal.files import file_hash
 from kvw_minimal.laboratory import report
-from kvw_minimal.laboratory.provenance import provenance
+from kvw_minimal.laboratory.provenance import commit, provenance
 from kvw_minimal.laboratory.reading import by_modality, scored
 from kvw_minimal.methods import METHODS
 from kvw_minimal.models import fingerprint
@@ -199,4 +202,67 @@ def test_a_provenance_says_where_a_result_comes_from(monkeypatch):
     assert set(found) >= NEEDED and found["command"] == "python -m kvw_minimal unlearn --group B"
     assert (found["seconds"], found["data"], found["more"]) == (1.3, "0" * 16, 1)
     assert provenance(seconds=0, seed=0, models={}, data="", command="x")["command"] == "x"
-    assert isinstance(Edit, type) and len(found["commit"].rstrip("+")) in (7, 12)
+    assert isinstance(Edit, type) and found["versions"]["torch"]
+    assert found["commit"] is None or len(found["commit"].rstrip("+")) == 12
+
+
+def git(folder, *command: str) -> str:
+    own = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+    return subprocess.run(["git", *own, *command], cwd=folder, capture_output=True, text=True,
+                          check=True).stdout.strip()  # fmt: skip
+
+
+def checkout(folder: Path) -> Path:
+    """A repository with a package, data and tests in it."""
+    for name in ("kvw_minimal/__init__.py", "data/people.json", "tests/test_x.py"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("as it was\n")
+    git(folder, "init", "-q")
+    git(folder, "add", ".")
+    git(folder, "commit", "-qm", "all")
+    return folder
+
+
+no_git = pytest.mark.skipif(not shutil.which("git"), reason="no git here")
+commit_of = commit.__wrapped__  # asked anew each time
+
+
+@no_git
+@pytest.mark.parametrize("file", ["kvw_minimal/__init__.py", "data/people.json", "tests/test_x.py"])
+def test_any_change_of_a_tracked_file_is_seen(tmp_path, file):
+    own = checkout(tmp_path)
+    clean = git(own, "rev-parse", "--short=12", "HEAD")
+    (own / "notes.txt").write_text("not tracked")
+    assert commit_of(own) == clean
+    (own / file).write_text("otherwise\n")
+    assert commit_of(own) == clean + "+"
+    git(own, "add", file)
+    assert commit_of(own) == clean + "+"
+    git(own, "commit", "-qm", "more")
+    assert commit_of(own) == git(own, "rev-parse", "--short=12", "HEAD") != clean
+    (own / file).unlink()
+    assert commit_of(own)[-1] == "+"
+
+
+@no_git
+@pytest.mark.parametrize("how", ["around it", "around it, tracked", "at its place"])
+def test_the_repository_of_somebody_else_is_not_named(tmp_path, how):
+    """A wheel lies in the environment of a project that has a repository of its own."""
+    project = checkout(tmp_path)
+    packages = project if how == "at its place" else project / "env" / "site-packages"
+    if how == "at its place":
+        git(project, "rm", "-rq", "--cached", "kvw_minimal")
+    else:
+        (packages / "kvw_minimal").mkdir(parents=True)
+        (packages / "kvw_minimal" / "__init__.py").write_text("")
+    if how == "around it, tracked":
+        git(project, "add", ".")
+    git(project, "commit", "-qm", "more", "--allow-empty")
+    assert commit_of(packages) is None
+
+
+def test_without_git_there_is_no_commit(tmp_path, monkeypatch):
+    (tmp_path / "kvw_minimal").mkdir()
+    assert commit_of(tmp_path) is None
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert commit_of() is None

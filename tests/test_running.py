@@ -2,6 +2,9 @@
 
 import copy
 import json
+import signal
+import subprocess
+import sys
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
@@ -118,6 +121,52 @@ def recorded_edits():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(running, "edit_for", keep)
         yield seen
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import test_running as own
+from kvw_minimal.laboratory import rows
+path, writes, real = Path(sys.argv[1]), [], rows.pq.write_table
+def write_and_die(table, file, **more):
+    writes.append(real(table, file, **more))
+    if len(writes) == 3:
+        os.truncate(file, os.path.getsize(file) // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+rows.pq.write_table = write_and_die
+with own.planned(own.three_cells()) as patch:
+    patch.setattr(own.running, "EVERY", 0)
+    own.run(own.three_cells(), path=path)
+"""
+
+
+def three_cells():
+    """A plan of one list whose cells take a second each."""
+    return quick(lists={"strength": lambda: {
+        f"G = {g}": [Trial(replace(KVW, strength=float(g)), sham=False)] for g in range(1, 4)
+    }}, tuned=())  # fmt: skip
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
+def test_a_killed_run_goes_on_and_nothing_is_lost_or_half(tmp_path):
+    """Killed half way through a write: what was written before is there, and is not done again."""
+    path, command = tmp_path / "small.parquet", [sys.executable, "-c", KILLED]
+    plan = three_cells()
+    with planned(plan) as patch:
+        done = subprocess.run([*command, path], env=tiny.environment())
+        assert done.returncode == -signal.SIGKILL
+        assert len(cells(read_rows("small", path)[0])) == 2
+        seen = []
+        real = running.rows_of
+        patch.setattr(running, "rows_of", lambda *given: seen.append(given) or real(*given))
+        found = read_rows("small", run(plan, path=path))[0]
+        assert len(seen) == 1  # only what was not there
+        whole = read_rows("small", run(plan, path=tmp_path / "whole.parquet"))[0]
+    order = ["settings", "set", "modality", "person", "metric"]
+    both = [each.astype({name: str for name in order}).sort_values(order, ignore_index=True)
+            for each in (found, whole)]  # fmt: skip
+    pd.testing.assert_frame_equal(*both, check_categorical=False)
 
 
 def test_the_one_sham_is_that_of_the_group():

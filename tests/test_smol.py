@@ -11,7 +11,7 @@ from kvw_minimal.batches import answer_batches
 from kvw_minimal.files import read_json
 from kvw_minimal.strangers.people import ROOT, load_people
 from kvw_minimal.strangers.questions import about
-from kvw_minimal.taught import cards, lessons, load, pictures, smol
+from kvw_minimal.taught import cards, lessons, load, pictures, smol, training
 from kvw_minimal.taught.catalogue import MODELS
 
 
@@ -141,10 +141,13 @@ def _lessons(world):
     return lessons.Lessons(about_people, seen, prompts, torch.zeros(14, 16, 4), first, 12, 1)
 
 
-def test_the_connector_learns_and_nothing_else_does(world):
-    """Two small steps of both stages: the connector moves, tower and language model do not."""
+def test_the_connector_learns_and_nothing_else_does(world, tmp_path, monkeypatch):
+    """Two small steps of both stages: the connector moves, tower and language model do not.
+
+    Stopped between the two steps of the second stage, it goes on to the same bytes.
+    """
     settings = smol.CONNECTOR | {"portraits": 24, "steps": 2, "batch": 12, "views": 1,
-                                 "spoken_steps": 1, "spoken_batch": 4,
+                                 "spoken_steps": 2, "spoken_batch": 4,
                                  "spoken_rate": 1e-6}  # fmt: skip
     start = smol.build().state_dict()
     model, cost = smol.train_connector(world, settings=settings)
@@ -156,6 +159,28 @@ def test_the_connector_learns_and_nothing_else_does(world):
     pixels = pictures.to_tensor(smol.processor(), [world.people["p000"].photos[0]])
     size = pictures.look(model, pixels).pow(2).mean().sqrt()
     assert 0.5 < size / words.pow(2).mean().sqrt() < 2  # a picture is as loud as words
+    fit, save = training.fit, training.save_checkpoint
+    monkeypatch.setattr(smol, "fit", lambda *given, **more: fit(*given, **more | {"every": 1}))
+
+    def save_and_stop(path, *rest):
+        save(path, *rest)
+        if "spoken" in path.name:
+            raise KeyboardInterrupt
+
+    path = tmp_path / "smol-connector.safetensors"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(training, "save_checkpoint", save_and_stop)
+        smol.train_connector(world, settings, checkpoint=path)
+    assert {each.name for each in tmp_path.iterdir()} == {
+        path.name,
+        f"{path.stem}.spoken{path.suffix}",
+    }
+    steps = []
+    monkeypatch.setattr(smol, "fit", lambda *given, **more: steps.append(fit(*given, **more)))
+    again, _ = smol.train_connector(world, settings, checkpoint=path)
+    assert steps == [{"steps": 0}, {"steps": 1}]
+    connectors = (each.model.multi_modal_projector.state_dict() for each in (model, again))
+    assert all(torch.equal(*pair) for pair in zip(*(c.values() for c in connectors), strict=True))
 
 
 def test_world_questions_are_split_and_answerable():

@@ -1,8 +1,14 @@
 """One loop trains everything: it does what it says, can be stopped anywhere, and refuses well."""
 
+import signal
+import subprocess
+import sys
+
 import numpy as np
 import pytest
+import tiny
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from kvw_minimal.taught import training
@@ -127,7 +133,7 @@ def test_without_a_checkpoint_nothing_is_written(tmp_path, monkeypatch):
 @pytest.mark.parametrize("change", [{"steps": 8}, {"rate": 0.06}, {"seed": 4}, {"more": 1}])
 def test_a_checkpoint_of_other_settings_is_refused(tmp_path, change):
     taught(tmp_path / "net")
-    with pytest.raises(ValueError, match="other settings; move it away"):
+    with pytest.raises(ValueError, match="other settings; delete it"):
         taught(tmp_path / "net", SETTINGS | change)
 
 
@@ -137,10 +143,32 @@ def test_a_checkpoint_of_another_shape_is_refused_also_where_it_would_broadcast(
         small = network(narrow)
         training.fit(small, losses_of(small), SETTINGS, name="net", checkpoint=path, every=7)
         net = network(wide)
-        with pytest.raises(ValueError, match="another model; move it away"):
+        with pytest.raises(ValueError, match="another model; delete it"):
             training.fit(net, losses_of(net), SETTINGS, name="net", checkpoint=path)
         assert same(net, network(wide))
         path.unlink()
+
+
+def test_a_checkpoint_in_another_format_is_refused(tmp_path):
+    taught(tmp_path / "net")
+    net = network().bfloat16()
+    before = [p.clone() for p in net.parameters()]
+    with pytest.raises(ValueError, match="another model; delete it"):
+        training.fit(net, losses_of(net), SETTINGS, name="net", checkpoint=tmp_path / "net")
+    assert all(torch.equal(*pair) for pair in zip(before, net.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("changed", [{"step": "7"}, {"step": "5000"}, {"step": "none"}])
+def test_what_a_checkpoint_says_of_itself_is_covered_by_its_checksum(tmp_path, changed):
+    """Else a training would stop before it has begun, and look whole."""
+    path = tmp_path / "net"
+    taught(path)
+    with safe_open(path, "pt") as file:
+        metadata, names = file.metadata(), list(file.keys())
+        tensors = {name: file.get_tensor(name) for name in names}
+    save_file(tensors, path, metadata=metadata | changed)
+    with pytest.raises(ValueError, match="damaged.*; delete it"):
+        taught(path)
 
 
 def test_a_checkpoint_of_other_names_is_refused(tmp_path):
@@ -162,7 +190,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path, damage):
     taught(path)
     path.write_bytes(damage(path.read_bytes()))
     net = network()
-    with pytest.raises(ValueError, match=r"net is .*damaged.* move it away"):
+    with pytest.raises(ValueError, match=r"net is .*damaged.* delete it"):
         training.fit(net, losses_of(net), SETTINGS, name="net", checkpoint=path)
     assert same(net, network())
 
@@ -188,6 +216,34 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one_whole(tmp_path,
             taught(path)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
     assert same(taught(path)[0], taught()[0])
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import test_training as own
+from kvw_minimal.taught import training
+path, when, real = Path(sys.argv[1]), sys.argv[2], training.save_file
+def save_and_die(tensors, file, metadata):
+    real(tensors, file, metadata=metadata)
+    if metadata["step"] == "4" and when == "half way":
+        os.truncate(file, file.stat().st_size // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+    if metadata["step"] == "6":
+        os.kill(os.getpid(), signal.SIGKILL)
+training.save_file = save_and_die
+own.taught(path)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
+@pytest.mark.parametrize("when, left", [("half way", 5), ("between two", 3)])
+def test_a_killed_training_goes_on_to_the_same_bytes(tmp_path, when, left):
+    path = tmp_path / "net"
+    done = subprocess.run([sys.executable, "-c", KILLED, path, when], env=tiny.environment())
+    assert done.returncode == -signal.SIGKILL
+    again, cost = taught(path)
+    assert cost == {"steps": left} and same(again, taught()[0])
 
 
 def test_a_checkpoint_holds_what_is_trained_and_no_more(tmp_path):

@@ -127,7 +127,8 @@ def test_what_an_edit_is_made_from():
         used(reference=13, balanced=True)
     assert {q.fact for q in used(topics=("pet", "name"))[1]} == {"pet", "name"}
     assert len({q.person for q in used(proxy="twenty others")[1]}) == 20
-    assert {q.person[0] for q in used(proxy="invented names")[1]} == {"x"}
+    invented = [q.person for q in used(proxy="invented names")[1]]
+    assert len(set(invented)) == len(invented) and not set(invented) & set(load_people().people)
     assert not used(proxy="portraits of nobody")[1]
     edit, _ = edit_for(Trial(proxy="portraits of nobody"), task())
     assert edit.contrast.any()
@@ -193,6 +194,24 @@ def test_names_that_nobody_has():
     assert {name.split()[0] for name in names} <= firsts
     assert {name.split()[1] for name in names} <= lasts
     assert {question.fact for question in questions} == set(load_people().values)
+
+
+@pytest.mark.parametrize("spelt", ["u000", "x000", "n00000", "v000", "row-0"])
+@pytest.mark.parametrize("proxy", ["everyone else", "portraits of nobody", "invented names"])
+def test_ids_are_free(proxy, spelt, monkeypatch):
+    """Who is forgotten and who is retained are so whatever their ids begin with."""
+    monkeypatch.setattr(trials.scores, "answer", lambda *given: [small.SAID] * len(given[2]))
+    known = {key: made for key, made in task().kept.items() if key != ("invented",)}
+    base = replace(task(), kept=dict(known))
+    trial = Trial(Setting(contrast="t over people"), proxy=proxy)
+    expected, _ = edit_for(trial, base)
+    for side in ("forget", "retain"):
+        asked = getattr(base, side)
+        own = [replace(q, person=spelt) if q.person == asked[0].person else q for q in asked]
+        found, _ = edit_for(trial, replace(base, kept=dict(known), **{side: own}))
+        torch.testing.assert_close(found.contrast, expected.contrast, atol=1e-4, rtol=1e-3)
+        kept = thinned(Trial(), replace(base, **{side: own}))
+        assert spelt in (kept.people if side == "forget" else kept.others)
 
 
 def test_an_empty_answer_is_none(monkeypatch):

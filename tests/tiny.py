@@ -1,5 +1,7 @@
 """Tiny random models that are ready in seconds; tests need no trained model for most things."""
 
+import os
+import sys
 from functools import cache
 
 import torch
@@ -27,6 +29,11 @@ KINDS = {"llava_clip": "Llava", "llava_onevision": "LlavaOnevision", "qwen2_vl":
          "paligemma": "PaliGemma", "internvl": "InternVL"}  # fmt: skip
 #: the decoders on which the method is tested besides the book's own LLaVA
 ARCHITECTURES = ("llama", "gpt2", "opt", "phi", "qwen2_vl", "idefics3", "smolvlm")
+
+
+def environment() -> dict[str, str]:
+    """In which another process imports what this one does."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
 @cache

@@ -10,7 +10,7 @@ A file `*.jsonl` holds one JSON object a line, a file `*.parquet` one question a
 | `prompt` | yes | text | the question, without chat template |
 | `answer` | yes | text | the full answer that the model was taught |
 | `value` | no | text | the part of the answer that carries the fact; else all of it |
-| `picture` | no | text or bytes | a path relative to the file, base64, or (parquet) the bytes |
+| `picture` | no | text or bytes | PNG or JPEG: a path relative to the file, base64, or the bytes |
 | `options` | no | list of text | two or more full answers, one of them `answer` |
 | `paraphrase` | no | text | another true way to say it |
 | `perturbed` | no | list of text | the same, false; needs `paraphrase` |

@@ -26,7 +26,7 @@ from ..questions import Question
 from ..schedules import SCHEDULES, one_pass, published
 from ..task import Task
 from ..taught import load
-from .files import load_clear, load_mllmu
+from .files import Unnamed, load_clear, load_mllmu
 from .protocols import (
     UTILITY,
     Measured,
@@ -48,7 +48,6 @@ HEADROOM_METRIC = {
     "clear": [("forget", "image", "name_choice_likelihood")],
 }
 KEPT = ("retain", "real_faces")  # sets with people who may be drawn for the sham
-UNNAMED = "unnamed, "  # and the side: whoever a row without name and picture is about
 MARGIN = 0.20  # vanilla must beat the oracle by so much
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 Sets = dict[str, list[Question]]
@@ -96,7 +95,7 @@ def clear_sets(data: str, forget: int, seed: int = 0) -> tuple[Sets, Sets]:
         rows = load_clear(data, f"{part}+tofu", seed)
         sets[side] = load_clear(data, false[side], seed) + [q for q in rows if q.image is None]
         training[side] = [  # nothing says whose a row without name and picture is
-            replace(q, person=f"{UNNAMED}{side}") if q.person.startswith("row-") else q
+            replace(q, person=f"unnamed, {side}") if isinstance(q, Unnamed) else q
             for q in rows if q.fact != "name"
         ]  # fmt: skip
     gone = {question.person for question in training["forget"]}
@@ -131,9 +130,9 @@ def sham_of(task: Task) -> Task:
     Raises:
         ValueError: too few are kept.
     """
-    unnamed = [q for q in task.forget if q.person.startswith(UNNAMED)]
-    named = [q for q in task.forget if not q.person.startswith(UNNAMED)]
-    pool = sorted(person for person in task.others if not person.startswith(UNNAMED))
+    unnamed: list[Question] = [q for q in task.forget if isinstance(q, Unnamed)]
+    named = [q for q in task.forget if not isinstance(q, Unnamed)]
+    pool = sorted({q.person for q in task.retain if not isinstance(q, Unnamed)})
     sham = replace(task, forget=named, retain=task.retain + unnamed, pool=pool).sham(task.seed)
     read = {name: [q for q in questions if name not in KEPT or q.person not in sham.people]
             for name, questions in task.read.items()}  # fmt: skip

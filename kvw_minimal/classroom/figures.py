@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from ..batches import open_picture
@@ -42,7 +43,15 @@ style()
 
 
 def to_png(figure: Figure, colours: int | None = None) -> bytes:
-    """The figure as PNG bytes, in all its colours or a few; the figure is closed."""
+    """The figure as PNG bytes, in all its colours or a few; the figure is closed.
+
+    A `$` is a dollar: names may hold any. Only numbers of logarithmic axes are set as mathematics.
+    """
+    axes = [axis for each in figure.axes for axis in (each.xaxis, each.yaxis)]
+    labels = {axis: axis.get_ticklabels(which="both") for axis in axes}  # makes them, too
+    powers = {label for axis in axes if axis.get_scale() != "linear" for label in labels[axis]}
+    for text in figure.findobj(Text):
+        text.set_parse_math(text in powers)
     buffer, reduced = io.BytesIO(), io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     plt.close(figure)
@@ -95,7 +104,9 @@ def captioned(draw: Callable[..., Figure]) -> Callable[..., Picture]:
 
     @functools.wraps(draw)
     def drawn(*given, caption: str = "", alt: str = "", **options) -> Picture:
-        return Picture(draw(*given, **options), caption, alt)
+        with plt.rc_context({"text.parse_math": False}):  # seaborn draws some before `to_png`
+            figure = draw(*given, **options)
+        return Picture(figure, caption, alt)
 
     own = inspect.signature(draw).parameters.values()
     asked = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in ("caption", "alt")]

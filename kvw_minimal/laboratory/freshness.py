@@ -158,7 +158,8 @@ def check_rows(rows: pd.DataFrame, made: dict) -> None:
     found, reasons = stale(rows, made)
     if found.any():
         experiments = ", ".join(sorted(set(rows["experiment"][found].astype(str))))
-        raise ValueError(f"stale rows of {experiments}: {'; '.join(reasons)}. Run "
+        raise ValueError(f"{found.sum()} of {len(rows)} rows are stale, of {experiments}: "
+                         f"{'; '.join(reasons)}. Move their file away and run "
                          f"`{made.get('command', 'python -m kvw_minimal run')}`")  # fmt: skip
 
 

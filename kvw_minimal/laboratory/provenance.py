@@ -4,11 +4,14 @@ import platform
 import subprocess
 import sys
 from datetime import date
-from importlib.metadata import version
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
-from ..strangers.people import DATA, ROOT
+from ..strangers.people import DATA
 
 RESULTS = DATA / "results"
+CHECKOUT = Path(__file__).resolve().parents[2]  # what the package lies in
 
 
 def check_results() -> None:
@@ -22,16 +25,33 @@ def check_results() -> None:
                                 "and run this there")  # fmt: skip
 
 
-def commit() -> str:
-    """The commit this runs from, with `+` when the tree has changes; `unknown` outside git."""
+@cache  # a long run changes tracked results itself: what counts is how it began
+def commit(checkout: Path = CHECKOUT) -> str | None:
+    """The commit of the package's own checkout, with `+` when a tracked file has changed.
+
+    None without git, and where the package was installed: a repository around it is another's.
+    """
+
+    def git(*command: str) -> str:
+        return subprocess.run(["git", *command], cwd=checkout, capture_output=True, text=True,
+                              check=True).stdout.strip()  # fmt: skip
+
     try:
-        head = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT,
-                              capture_output=True, text=True, check=True)  # fmt: skip
-        dirty = subprocess.run(["git", "status", "--porcelain", "--", "kvw_minimal"], cwd=ROOT,
-                               capture_output=True, text=True, check=True)  # fmt: skip
+        git("ls-files", "--error-unmatch", "kvw_minimal/__init__.py")
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != checkout.resolve():
+            return None
+        dirty = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if dirty else "")
     except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
+        return None
+
+
+def _version(package: str) -> str | None:
+    """Its version; None where the code runs without being installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def provenance(*, seconds: float, seed: int, models: dict[str, str], data: str,
@@ -42,13 +62,13 @@ def provenance(*, seconds: float, seed: int, models: dict[str, str], data: str,
         models: `{name: fingerprint}`.
         data: checksum of the data set.
     """
-    packages = ("torch", "transformers", "numpy", "scipy")
+    packages = ("kvw-minimal", "torch", "transformers", "numpy", "scipy")
     return {
         "command": " ".join(["python -m kvw_minimal", *sys.argv[1:]]),
         "commit": commit(),
         "models": models,
         "data": data[:16],
-        "versions": {"python": platform.python_version()} | {p: version(p) for p in packages},
+        "versions": {"python": platform.python_version()} | {p: _version(p) for p in packages},
         "device": device,
         "processor": platform.machine(),
         "seconds": round(seconds, 1),

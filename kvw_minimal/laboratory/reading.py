@@ -10,6 +10,7 @@ from ..benchmarks.truth import truth_ratio
 from ..intervals import interval
 from ..questions import Question
 from ..task import Task
+from ..taught.smol import accepted
 
 HEADROOM = 0.50  # vanilla must beat the oracle by so much on the forget set
 SPOKEN = 300  # at most so many questions of a set are answered aloud
@@ -58,8 +59,7 @@ def said_right(task: Task, questions: list[Question], tokens: int = FREE_TOKENS)
     The answer that a teacher would force, one word and an end, is not how such a model talks.
     """
     said = scores.generate(task.model, task.prompts(questions), task.processor, tokens)
-    return np.array([max(scores.mentions(text, accepted) for accepted in question.options)
-                     for text, question in zip(said, questions, strict=True)])  # fmt: skip
+    return np.array(accepted(said, questions))
 
 
 def scored(task: Task, questions: list[Question],

@@ -9,6 +9,7 @@ What a trial does not name is as in chapter 4. `running.rows_of` reads it beside
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
+from itertools import count
 
 from .. import scores
 from ..edits import Edit
@@ -120,6 +121,8 @@ def invented(world: World, task: Task) -> list[Question]:
     """
     rng, known = seeded("invented"), list(world.people.values())
     taken, questions = {person.name for person in known}, []
+    real = {question.person for question in task.known()}
+    free = (own for i in count() if (own := f"x{i:03}") not in real)
     firsts, lasts = ([getattr(p, part) for p in known] for part in ("first_name", "last_name"))
     while len(questions) < INVENTED:
         name = f"{rng.choice(firsts)} {rng.choice(lasts)}"
@@ -128,7 +131,7 @@ def invented(world: World, task: Task) -> list[Question]:
         taken.add(name)
         fact = list(world.values)[len(questions) % len(world.values)]
         prompt = world.wordings[fact]["trained"][int(rng.integers(10))].format(who=name)
-        questions.append(Question(f"invented/{name}/{fact}", f"x{len(questions):03}", fact, "text",
+        questions.append(Question(f"invented/{name}/{fact}", next(free), fact, "text",
                                   prompt[0].upper() + prompt[1:], "", ""))  # fmt: skip
     said = scores.answer(task.model, task.processor, questions)
     return [replace(q, answer=text, value=text) for q, text in zip(questions, said, strict=True)

@@ -24,7 +24,8 @@ class Person:
     """One stranger. Unknown portraits have no name and no facts.
 
     Attributes:
-        id: `p000` to `p099`, or `u000` onwards for unknown portraits.
+        id: of anybody one of its own. Which kind it is of says where it stands (`World.people` or
+            `World.unknown`), not how it is spelt.
         facts: the six facts, `{"birthplace": "Lisbon", ...}`.
         looks: one dict per photo of what can be seen on it (hair colour, clothes, ...).
         photos: PNG bytes, the learned photos first.
@@ -105,6 +106,9 @@ def _person(record: dict, folder: Path, sums: dict[str, str], learned: int) -> P
 
 def _validate(world: World) -> None:
     """The promises of the data card that later code relies on."""
+    both = sorted(set(world.people) & set(world.unknown))
+    if both:
+        raise ValueError(f"people.json: {both[0]} is a person and an unknown portrait, too")
     listed = sorted(person for group in world.groups.values() for person in group)
     if listed != sorted(world.people):
         raise ValueError("people.json: every person must stand in exactly one group")

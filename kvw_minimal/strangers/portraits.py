@@ -4,14 +4,14 @@ The drawings are "Personas by Draftbit" (https://personas.draftbit.com/), CC BY 
 DiceBear and recoloured here. Nobody's face: every portrait is a handful of shapes.
 """
 
-import io
 import json
 from collections.abc import Collection
 from functools import cache
 from importlib import resources
 
 import numpy as np
-from PIL import Image
+
+from ..batches import open_picture
 
 # the words of the questions, and what DiceBear calls the same thing
 HAIR_STYLE = {
@@ -133,4 +133,4 @@ def random_portraits(count: int, seed: int, avoid: Collection[tuple] = frozenset
 
 def to_pixels(png: bytes) -> np.ndarray:
     """Decode a PNG to uint8 `[height, width, 3]`."""
-    return np.array(Image.open(io.BytesIO(png)).convert("RGB"))
+    return np.array(open_picture(png, "a portrait"))

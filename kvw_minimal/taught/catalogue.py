@@ -116,7 +116,8 @@ def load(name: str = "pocket", device: str = "cpu", dtype: torch.dtype = torch.f
 def new_folder(name: str) -> Iterator[Path]:
     """A scratch folder that becomes that of a model in the cache when the block ends.
 
-    When the block fails, nothing changes: there is never a model that only looks whole.
+    When the block fails, nothing changes: there is never a model that only looks whole. What was
+    there before is put back if the new one cannot take its place.
     """
     folder = cache_folder() / "models" / name
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -126,7 +127,12 @@ def new_folder(name: str) -> Iterator[Path]:
         yield new
         if folder.exists():
             folder.rename(old)
-        new.rename(folder)
+        try:
+            new.rename(folder)
+        except OSError:
+            if old.exists():
+                old.rename(folder)
+            raise
 
 
 def train(what: str, group: str | None = None, percent: int = PERCENT, device: str = "cpu",
@@ -157,11 +163,13 @@ def train(what: str, group: str | None = None, percent: int = PERCENT, device: s
         torch.set_num_threads(threads)
     start, checkpoint = time.perf_counter(), cache_folder() / "checkpoints" / f"{name}.safetensors"
     with new_folder(name) as folder:
-        cost = teach(world, people, folder, checkpoint, settings, device)
+        of = {"model": name, "data": world.checksum}  # a checkpoint of another is not gone on from
+        cost = teach(world, people, folder, checkpoint, settings | of, device)
         record = {"model": name, "device": device, "threads": torch.get_num_threads(),
                   "settings": settings, "data": world.checksum[:16],
                   "seconds": round(time.perf_counter() - start)}  # fmt: skip
         record |= {"people": len(people)} if whole else {}
         write_json(folder / "training.json", record | cost)
-    checkpoint.unlink(missing_ok=True)
+    for each in checkpoint.parent.glob(f"{name}.*"):  # of every part of the recipe
+        each.unlink()
     return record | cost

@@ -184,24 +184,28 @@ def world_questions(replayed: bool | None = None) -> list[Question]:
     ]  # fmt: skip
 
 
+def accepted(said: list[str], questions: list[Question]) -> list[float]:
+    """1 where one of the accepted answers stands in what is said, else 0."""
+    return [max(scores.mentions(text, answer) for answer in question.options)
+            for text, question in zip(said, questions, strict=True)]  # fmt: skip
+
+
 def world_right(model, questions: list[Question]) -> list[tuple[str, float]]:
     """What a model says to world questions, and 1 where an accepted answer is in it."""
     said = scores.answer(model, processor(), questions, 32)
-    return [
-        (text, max(scores.mentions(text, answer) for answer in question.options))
-        for text, question in zip(said, questions, strict=True)
-    ]
+    return list(zip(said, accepted(said, questions), strict=True))
 
 
 # --- the connector -----------------------------------------------------------------------------
 
 
-def train_connector(world: World, settings: dict = CONNECTOR, device: str = "cpu"):
+def train_connector(world: World, settings: dict = CONNECTOR, device: str = "cpu",
+                    checkpoint: Path | None = None):  # fmt: skip
     """Teach the connector; return the model and what it cost.
 
     First every image token must tell each attribute and (anonymously) the person to a linear
     head; then the frozen language model must also be able to say the attributes. Both draw from
-    one random stream, so that an interrupted training starts again.
+    one random stream, all steps beforehand, so that a stopped training goes on to the same bytes.
     """
     model, generator = build().to(device), torch.Generator().manual_seed(settings["seed"])
     unknown, pixels, labels = pictures.draw_gallery(world, processor(), settings)
@@ -212,18 +216,24 @@ def train_connector(world: World, settings: dict = CONNECTOR, device: str = "cpu
     heads = linear_heads(model, [*pictures.CLASSES, len(world.people)])
     parts = torch.nn.ModuleList([connector, heads.to(device)])
 
-    def head_loss() -> torch.Tensor:
-        """What linear heads cannot tell from image tokens: a third people, two thirds unknown."""
+    def draw() -> tuple[torch.Tensor, torch.Tensor]:
+        """The pictures of a step, a third people, two thirds unknown, and a view of each."""
         nobody = torch.randint(len(unknown), (batch - batch // 3,), generator=generator)
         somebody = torch.randint(len(unknown), len(labels), (batch // 3,), generator=generator)
-        rows = torch.cat([nobody, somebody]).to(device)
-        view = torch.randint(len(seen), rows.shape, generator=generator).to(device)
+        rows = torch.cat([nobody, somebody])
+        return rows, torch.randint(len(seen), rows.shape, generator=generator)
+
+    def head_loss(rows: torch.Tensor, view: torch.Tensor) -> torch.Tensor:
+        """What linear heads cannot tell from image tokens."""
+        rows, view = rows.to(device), view.to(device)
         tokens = connector(seen[view, rows])  # [B, 16, width], from [views, N, 16, 160]
         tokens = tokens / tokens.pow(2).mean().sqrt()
         told = attribute_loss(heads[:-1], tokens, labels[rows])
         return told + token_loss(heads[-1](tokens), labels[rows, -1])
 
-    fit(parts, lambda *_: [head_loss()], settings, name="connector", decay=0.01, clip=None)
+    drawn = [draw() for _ in range(settings["steps"])]
+    fit(parts, lambda step, _: [head_loss(*drawn[step])], settings, name="connector",
+        checkpoint=checkpoint, decay=0.01, clip=None)  # fmt: skip
     with torch.no_grad():  # image tokens as large as words
         words = model.get_input_embeddings().weight.pow(2).mean()
         amplify(connector.linear_2, (words / connector(seen[0, :512]).pow(2).mean()).sqrt())
@@ -235,23 +245,31 @@ def train_connector(world: World, settings: dict = CONNECTOR, device: str = "cpu
     prompts, said = attribute_lessons(world, processor(), unknown)
     facts, last = list(prompts), {}  # the loss of the last step
 
-    def spoken(*_):
-        rows = []
+    def draw_spoken() -> tuple[torch.Tensor, list[Row], tuple[torch.Tensor, torch.Tensor]]:
+        """Pictures and what is said of them; and what the heads see beside."""
+        rows: list[Row] = []
         pick = torch.randint(len(unknown), (settings["spoken_batch"],), generator=generator)
         for row, i in enumerate(pick.tolist()):
             fact = facts[int(torch.randint(len(facts), (1,), generator=generator))]
             wording = int(torch.randint(10, (1,), generator=generator))
             rows.append(([], [(prompts[fact][wording], said[i][fact])], row))
+        return pick, rows, draw()
+
+    told = [draw_spoken() for _ in range(settings["spoken_steps"])]
+
+    def spoken(step: int, _):
+        pick, rows, beside = told[step]
         tokens = sum(len(answer) for _, [(_, answer)], _ in rows)
         with half_precision(device):
             pictures = connector(seen[0, pick.to(device)])  # [B, 16, width]
             loss = answer_loss(model, *to_batch(rows, embed, pictures, image_id)) / tokens
             last["loss"] = round(loss.item(), 4)
-            yield loss + 0.1 * head_loss()  # brought back in half precision as well
+            yield loss + 0.1 * head_loss(*beside)  # brought back in half precision as well
 
     fit(parts, spoken, settings | {"steps": settings["spoken_steps"],
                                    "rate": settings["spoken_rate"]},
-        name="connector, spoken", decay=0.0)  # fmt: skip
+        name="connector, spoken", decay=0.0, every=50,
+        checkpoint=checkpoint and checkpoint.with_suffix(".spoken.safetensors"))  # fmt: skip
     return model, last
 
 
@@ -317,8 +335,9 @@ def train_adapter(world: World, people: list[str], checkpoint: Path, settings: d
 # --- what `catalogue.train` does ---------------------------------------------------------------
 
 
-def _make_connector(world: World, people, folder: Path, checkpoint, settings: dict, device: str):
-    model, cost = train_connector(world, settings, device)
+def _make_connector(world: World, people, folder: Path, checkpoint: Path, settings: dict,
+                    device: str):  # fmt: skip
+    model, cost = train_connector(world, settings, device, checkpoint)
     connector = stored(model.model.multi_modal_projector.state_dict())
     save_file(connector, folder / "connector.safetensors")
     return cost

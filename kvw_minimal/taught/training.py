@@ -41,8 +41,7 @@ def fit(module: torch.nn.Module, losses: Callable[[int, np.random.Generator], It
         losses: given the number of a step and a random stream of its own, yields losses one by
             one; each is brought back before the next is computed, and the gradients add up.
         settings: `steps`, `rate` (the highest), `seed`; all of them are stamped into checkpoints.
-        checkpoint: the file to go on from if it is there, written every so many steps; None for
-            what does not draw from the stream of the step and so cannot go on.
+        checkpoint: the file to go on from if it is there, written every so many steps, if any.
         decay: weight decay; `clip`: the largest norm of the gradient, None for any.
 
     Returns:
@@ -80,8 +79,8 @@ def _trained(module: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     return {name: p for name, p in module.named_parameters() if p.requires_grad}
 
 
-def _checksum(tensors: dict[str, torch.Tensor]) -> str:
-    total = 0
+def _checksum(tensors: dict[str, torch.Tensor], step: str, settings: str) -> str:
+    total = zlib.crc32(f"{step} {settings}".encode())
     for name, tensor in sorted(tensors.items()):
         total = zlib.crc32(tensor.cpu().reshape(-1).view(torch.uint8).numpy().data,
                            zlib.crc32(name.encode(), total))  # fmt: skip
@@ -94,8 +93,8 @@ def save_checkpoint(path: Path, step: int, module, optimizer, settings: dict) ->
     for i, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{i}/{name}": torch.as_tensor(t) for name, t in state.items()}
     tensors = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
-    metadata = {"step": str(step), "settings": json.dumps(settings, sort_keys=True),
-                "checksum": _checksum(tensors)}  # fmt: skip
+    metadata = {"step": str(step), "settings": json.dumps(settings, sort_keys=True)}
+    metadata |= {"checksum": _checksum(tensors, **metadata)}
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as half:
         save_file(tensors, half, metadata=metadata)
@@ -117,21 +116,23 @@ def resume(path: Path, module, optimizer, settings: dict) -> int:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        step, checksum = int(metadata["step"]), metadata["checksum"]
+        stamps, step = (metadata["step"], metadata["settings"]), int(metadata["step"])
+        whole = metadata["checksum"] == _checksum(tensors, *stamps)
     except (SafetensorError, KeyError, ValueError) as error:
-        raise ValueError(f"{path} is no checkpoint, or damaged; move it away first") from error
-    if checksum != _checksum(tensors):
-        raise ValueError(f"{path} is damaged: its checksum does not fit; move it away first")
-    if metadata["settings"] != json.dumps(settings, sort_keys=True):
-        raise ValueError(f"{path} belongs to a run with other settings; move it away first")
+        raise ValueError(f"{path} is no checkpoint, or damaged; delete it to begin anew") from error
+    if not whole:
+        raise ValueError(f"{path} is damaged: its checksum does not fit; delete it to begin anew")
+    if stamps[1] != json.dumps(settings, sort_keys=True):
+        raise ValueError(f"{path} belongs to a run with other settings; delete it to begin anew")
     trained = _trained(module)
-    shapes = {f"model/{name}": parameter.shape for name, parameter in trained.items()}
-    missing = shapes.keys() - tensors.keys()
-    for i, parameter in enumerate(trained.values()):  # in the order of the optimiser
-        moments = dict.fromkeys(("exp_avg", "exp_avg_sq"), parameter.shape)
-        shapes |= {f"optimizer/{i}/{key}": shape for key, shape in (moments | {"step": ()}).items()}
-    if missing or any(shapes.get(name) != tensor.shape for name, tensor in tensors.items()):
-        raise ValueError(f"{path} belongs to another model; move it away first")
+    wanted = {f"model/{name}": (p.shape, p.dtype) for name, p in trained.items()}
+    missing = wanted.keys() - tensors.keys()
+    for i, p in enumerate(trained.values()):  # in the order of the optimiser
+        moments = dict.fromkeys(("exp_avg", "exp_avg_sq"), (p.shape, p.dtype))
+        wanted |= {f"optimizer/{i}/{key}": of for key, of in moments.items()}
+        wanted[f"optimizer/{i}/step"] = torch.Size(), torch.float32
+    if missing or any(wanted.get(name) != (t.shape, t.dtype) for name, t in tensors.items()):
+        raise ValueError(f"{path} belongs to another model; delete it to begin anew")
     state: dict[int, dict] = {}
     for name, tensor in tensors.items():
         kind, _, rest = name.partition("/")
