@@ -8,7 +8,8 @@ from threading import Barrier
 
 import pytest
 
-from kvw_minimal.files import check_place, file_hash, read_json, replacing, write_json
+from kvw_minimal.files import check_place, read_json, replacing, write_json
+from kvw_minimal.laboratory.provenance import file_hash
 
 
 def test_a_file_appears_whole(tmp_path):

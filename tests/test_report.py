@@ -10,9 +10,8 @@ import pytest
 import small
 
 from kvw_minimal.edits import Edit
-from kvw_minimal.files import file_hash
 from kvw_minimal.laboratory import report
-from kvw_minimal.laboratory.provenance import provenance
+from kvw_minimal.laboratory.provenance import file_hash, provenance
 from kvw_minimal.laboratory.reading import by_modality, scored
 from kvw_minimal.methods import METHODS
 from kvw_minimal.models import fingerprint

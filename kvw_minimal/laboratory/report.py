@@ -9,7 +9,6 @@ import numpy as np
 
 from .. import scores
 from ..edits import Edit
-from ..files import file_hash
 from ..methods import METHODS
 from ..methods.kvw import STRENGTH
 from ..models import fingerprint
@@ -18,7 +17,7 @@ from ..strangers.questions import SETS, about
 from ..task import Task
 from ..taught.catalogue import how_to_make, load, model_name
 from .plans import Plan, plan_of
-from .provenance import provenance
+from .provenance import file_hash, provenance
 from .reading import by_modality, check_headroom, score_sets, scored, sham_rows
 from .subjects import is_made, strangers
 from .summary_files import read_summary

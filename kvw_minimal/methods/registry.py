@@ -2,22 +2,25 @@
 
 import ctypes
 import gc
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from operator import index
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from ..edits import Edit
-from ..models import sketch
+from ..edits import Edit, resolve_layers
+from ..models import find_projections, sketch
 from ..task import Task
 
 GRADIENTS = ("gradients", "retain set", "images")
 FORWARD = ("retain set", "images")
+COUNTS = ("epochs", "passes", "retain", "portraits")  # settings that are whole numbers
 
 
 @dataclass
@@ -134,6 +137,7 @@ class Method:
         if strange:
             raise ValueError(f"{self.name} has no setting {strange[0]!r}; there are "
                              f"{', '.join(sorted(named)) or 'none'}")  # fmt: skip
+        check_values(settings, (own.grid or ({},))[0], model)
         if "retain set" in self.needs and not task.retain:
             raise ValueError(f"{self.name} needs questions to retain, and this task has none")
         if not known.isfinite().all():
@@ -149,6 +153,29 @@ class Method:
         edit.notes = {"people": task.people} | edit.notes
         edit.notes |= {"method": self.name, "settings": settings}
         return edit, cost
+
+
+def check_values(settings: dict, usual: dict, model: nn.Module) -> None:
+    """Refuse values that no method can use, before anything is measured.
+
+    Args:
+        usual: the settings of a grid; one that is a word there is not looked at.
+
+    Raises:
+        ValueError: a number that is none, or out of range; `layers` that are not two.
+    """
+    for name, value in settings.items():
+        try:
+            if name == "layers":
+                resolve_layers(tuple(value), len(find_projections(model)))
+            elif isinstance(usual.get(name, 1.0), (int, float)):
+                if name in COUNTS:
+                    index(value)
+                least = int(name in COUNTS)
+                if not least <= value < math.inf or name == "share" and value > 1:
+                    raise ValueError(f"it must be finite, at least {least}, a share at most 1")
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"the setting {name} cannot be {value!r}: {error}") from error
 
 
 METHODS: dict[str, Method] = {}
