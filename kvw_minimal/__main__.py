@@ -106,17 +106,17 @@ def evaluate(
     model: ModelName = "pocket",
     forget: Forget = 5,
     group: Group = "A",
-    edit: Annotated[
-        Path | None, typer.Option(help="an edit to put on first", exists=True, dir_okay=False)
-    ] = None,
+    edit: Annotated[Path | None, typer.Option(help="an edit to put on first")] = None,
     json_file: Json = None,
 ) -> None:
     """Score a model as it is, or with a saved edit, on the four sets."""
     from .laboratory import report
 
     check_place(json_file)
-    if json_file and edit and json_file.resolve() == edit.resolve():
-        raise ValueError(f"{edit} is the edit; the rows need another file")
+    if edit and not edit.is_file():
+        raise typer.BadParameter(f"--edit {edit} does not exist, or is no ordinary file")
+    if edit and json_file and edit.resolve() == json_file.resolve():
+        raise ValueError(f"{edit} is the edit; the rows cannot go to one file with it")
     result = report.evaluate(model, group, forget, edit)
     _hand_over(report.table(result["rows"]), result, json_file)
 

@@ -69,11 +69,13 @@ def request_of(model: str, group: str, percent: int) -> Task:
     """The request of a group of strangers to a model.
 
     Raises:
-        ValueError, OSError: no such group or percentage, or no such model.
+        ValueError, OSError: no such group or percentage, no such model, or one without eyes.
     """
     world = load_people()
     forget = world.forget_people(group, percent)
     found, processor = load(model)
+    if not hasattr(processor, "image_processor"):
+        raise ValueError(f"{model} has no eyes, and half of what is asked shows a picture")
     return strangers(found, processor, world)(forget)
 
 

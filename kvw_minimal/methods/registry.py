@@ -109,6 +109,7 @@ class Method:
         needs: of `gradients`, `retain set`, `images` (it looks at pictures while it forgets).
         like: the method whose chosen settings it takes, for controls of equal strength.
         optional: settings beside those of the grid.
+        defaults: whether those of the grid may be left out.
     """
 
     name: str
@@ -118,6 +119,7 @@ class Method:
     needs: tuple[str, ...] = FORWARD
     like: str | None = None
     optional: tuple[str, ...] = ()
+    defaults: bool = False
 
     def edit(self, task: Task, settings: dict | None = None,
              memory: bool = False) -> tuple[Edit, Cost]:  # fmt: skip
@@ -132,23 +134,21 @@ class Method:
         """
         cost, model, settings = Cost(), task.model, dict(settings or {})
         own, known = METHODS[self.like] if self.like else self, sketch(model)
-        named = {*(own.grid or ({},))[0], *own.optional}
-        strange = sorted(set(settings) - named)
+        usual = (own.grid or ({},))[0]
+        named = {*usual, *own.optional}
+        strange, missing = sorted(set(settings) - named), sorted(set(usual) - set(settings))
         if strange:
             raise ValueError(f"{self.name} has no setting {strange[0]!r}; there are "
                              f"{', '.join(sorted(named)) or 'none'}")  # fmt: skip
-        check_values(settings, (own.grid or ({},))[0], model)
+        if missing and not own.defaults:
+            raise ValueError(f"{self.name} needs the setting {missing[0]!r}")
+        check_values(settings, usual, model)
         if "retain set" in self.needs and not task.retain:
             raise ValueError(f"{self.name} needs questions to retain, and this task has none")
         if not known.isfinite().all():
             raise ValueError("the model has weights that are NaN or infinite")
         with restored(model), metered(cost, next(model.parameters()).device, memory):
-            try:
-                edit = self.make(task, settings, cost)
-            except KeyError as error:
-                if error.args[0] in named - set(settings):
-                    raise ValueError(f"{self.name} needs the setting {error.args[0]!r}") from error
-                raise
+            edit = self.make(task, settings, cost)
         edit.sketch = known
         edit.notes = {"people": task.people} | edit.notes
         edit.notes |= {"method": self.name, "settings": settings}
@@ -173,9 +173,11 @@ def check_values(settings: dict, usual: dict, model: nn.Module) -> None:
                     index(value)
                 least = int(name in COUNTS)
                 if not least <= value < math.inf or name == "share" and value > 1:
-                    raise ValueError(f"it must be finite, at least {least}, a share at most 1")
+                    raise ValueError(f"{name} must be a finite number of at least {least}"
+                                     + ", at most 1" * (name == "share"))  # fmt: skip
         except (TypeError, ValueError) as error:
-            raise ValueError(f"the setting {name} cannot be {value!r}: {error}") from error
+            why = "of another kind" if isinstance(error, TypeError) else error
+            raise ValueError(f"the setting {name} cannot be {value!r}: {why}") from error
 
 
 METHODS: dict[str, Method] = {}

@@ -14,6 +14,7 @@ from urllib.request import urlopen
 
 import torch
 from huggingface_hub import constants
+from safetensors import SafetensorError
 
 from .. import models
 from ..files import write_json
@@ -115,11 +116,14 @@ def load(name: str = "pocket", device: str = "cpu", dtype: torch.dtype = torch.f
         `(model, processor)`, the model in evaluation mode.
 
     Raises:
-        OSError: there is no such model here and it cannot be fetched.
+        OSError: there is no such model here and it cannot be fetched, or it is damaged.
     """
     recipe = name.split("-")[0]
     if recipe in OWN_LOADERS and "/" not in name:  # `smol-ai/...` would be a hub id
-        return import_module(f"{__package__}.{recipe}").load(name, device, dtype)
+        try:
+            return import_module(f"{__package__}.{recipe}").load(name, device, dtype)
+        except (SafetensorError, RuntimeError) as error:
+            raise OSError(f"cannot load {name!r}, its weights are damaged: {error}") from error
     place = find_model(name)
     with nullcontext() if Path(place).is_dir() else hub_if_there():
         return models.load(place, device, dtype)
