@@ -299,7 +299,7 @@ def _child(call: Call, folder: Path) -> int:
         traceback.print_exc()
         status = 1
     try:
-        sys.stdout.flush()
+        print(end="", flush=True)
     except OSError as error:
         print(f"Exception ignored while flushing: {error!r}", file=sys.stderr)
         status = 120
@@ -623,7 +623,7 @@ CALLS = (
     Call("evaluate --model voices", "voices has no eyes", 2, ("HOME is missing",)),
     Call("evaluate --model no-such", "cannot load", 2, ("HOME is a file", "process")),
     Call("evaluate --model no/such", "cannot load", 2, ("no HOME", "nobody")),
-    Call("train pocket", "HOME", 2, ("no HOME", "nobody")),
+    Call("train pocket", "set KVW_CACHE", 2, ("no HOME", "nobody")),
     Call("train pocket", "file", 2, ("HOME is a file",)),
     Call("train pocket", "nowhere", 2, ("HOME is below a file",)),
     Call("doctor", "ok", 0, ("no HOME", "nobody")),
