@@ -311,7 +311,7 @@ def sentence(error: BaseException) -> str | None:
     if isinstance(error, ModuleNotFoundError) and not f"{error.name}".startswith("kvw_minimal"):
         return f"{said}; install what requirements.txt lists"
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename or 'standard output'}"
+        return error.strerror + (f": {error.filename}" if error.filename else "")
     return (said or type(error).__name__) if isinstance(error, (ValueError, OSError)) else None
 
 

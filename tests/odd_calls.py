@@ -22,7 +22,6 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import date
 from functools import partial, reduce
 from importlib import import_module
@@ -54,6 +53,7 @@ class Call(NamedTuple):
         says: a part of its one sentence; "" where the call is right and only its surroundings odd.
         surroundings: names of `SURROUNDINGS`; `process` starts a process of its own.
         sample: whether it is in the test run.
+        writes: what is written all the same.
     """
 
     typed: str
@@ -61,6 +61,7 @@ class Call(NamedTuple):
     status: int = 2
     surroundings: tuple[str, ...] = ()
     sample: bool = False
+    writes: tuple[str, ...] = ()
 
 
 class Outcome(NamedTuple):
@@ -283,6 +284,7 @@ def listing(folder: Path) -> dict[str, object]:
 def _child(call: Call, folder: Path) -> int:
     """In a process of its own, with what it prints going to pipes; its exit status."""
     os.chdir(folder)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs behind ignores it
     os.environ["KVW_CACHE"] = str(folder / "cache")
     for name in call.surroundings:
         SURROUNDINGS[name]()
@@ -330,12 +332,12 @@ def _read(pipes: dict[int, bytearray], pid: int, start: float) -> bool:
 
 
 def _interrupt_import(pid: int) -> None:
-    """SIGINT once the slow imports have begun."""
-    for _ in range(2_000):
-        with suppress(OSError):
-            if "libtorch" in Path(f"/proc/{pid}/maps").read_text(encoding="utf-8"):
-                os.kill(pid, signal.SIGINT)
-                return
+    """SIGINT once the slow imports of a process of its own have begun."""
+    about = Path(f"/proc/{pid}")
+    for _ in range(3_000):
+        started = b"-m\0kvw_minimal" in (about / "cmdline").read_bytes()
+        if started and "libtorch" in (about / "maps").read_text(encoding="utf-8"):
+            return os.kill(pid, signal.SIGINT)
         time.sleep(0.01)
 
 
@@ -392,8 +394,8 @@ def faults(call: Call, outcome: Outcome) -> list[str]:
         found.append("says something else")
     if outcome.seconds > MOST:
         found.append("late")
-    if call.status and outcome.written:
-        found.append(f"writes {', '.join(outcome.written)}")
+    if call.status and outcome.written != [*call.writes]:
+        found.append(f"writes {outcome.written}, not {call.writes}")
     return found
 
 
@@ -632,7 +634,7 @@ CALLS = (
     Call("results", "", 2, ("full output",)),
     Call("results", "", 2, ("full output", "process")),
     Call("results", "", 0, ("no output", "process")),
-    Call("evaluate --json x.json", "", 2, ("closed pipe", "little")),
+    Call("evaluate --json x.json", "", 2, ("closed pipe", "little"), writes=("x.json",)),
     # interrupted
     Call("evaluate --json x.json", "interrupted", 130, ("interrupted while it imports",
          "process"), True),

@@ -45,7 +45,7 @@ GOOD = Outcome(2, "", "error: no group 'Z'\n", 1.0, [])
     ({"err": "error: no group 'Z'\nerror: again\n"}, "not one sentence"),
     ({"err": "error: no group 'Z'\nand more\n"}, "not one sentence"),
     ({"err": ""}, "not one sentence"), ({"err": "error: 'A'\n"}, "says something else"),
-    ({"seconds": MOST + 1.0}, "late"), ({"written": ["x.json"]}, "writes x.json"),
+    ({"seconds": MOST + 1.0}, "late"), ({"written": ["x.json"]}, "writes ['x.json'], not ()"),
 ])  # fmt: skip
 def test_a_fault_would_be_found(change, fault):
     found = faults(Call("demo --group Z", "no group 'Z'"), GOOD._replace(**change))
