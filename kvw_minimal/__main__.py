@@ -6,14 +6,11 @@ import time
 import warnings
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
 from .files import check_place, write_json
-
-if TYPE_CHECKING:
-    from .edits import Edit
 
 NAME = "python -m kvw_minimal"
 MISUSE = typer.BadParameter.__mro__[1]  # click's UsageError, which typer brings along
@@ -44,12 +41,12 @@ def _parse_layers(text: str) -> list:
         raise typer.BadParameter(f"--layers {text!r}: write 0:3 or 0.0:1.0") from error
 
 
-def _hand_over(said: str, result: dict, json_file: Path | None, edit: "Edit | None" = None,
+def _hand_over(said: str, result: dict, json_file: Path | None, edit: Any = None,
                edit_file: Path | None = None) -> None:  # fmt: skip
     """Write rows, then the edit, then print: one that fails does not lose the others."""
     with ExitStack() as rest:  # from the last to the first
         rest.callback(typer.echo, said)
-        if edit is not None and edit_file is not None:
+        if edit_file is not None:
             rest.callback(edit.save, edit_file)
         if json_file is not None:
             rest.callback(write_json, json_file, result)
@@ -150,7 +147,7 @@ def train(
     forget: Forget = 5,
     device: str = "cpu",
     threads: Annotated[int | None, typer.Option(help="CPU threads", min=1)] = None,
-    seed: Annotated[int | None, typer.Option(help="smol: another seed than the usual")] = None,
+    seed: Annotated[int | None, typer.Option(help="smol: another than usual", min=0)] = None,
 ) -> None:
     """Train a part, vanilla, or an oracle; resumes where it was interrupted."""
     from .taught import catalogue
@@ -301,9 +298,9 @@ def sentence(error: BaseException) -> str | None:
     Returns:
         None for everything else: that is a fault of the program, and worth a traceback.
     """
-    said = " ".join(str(error).split())
+    said = " ".join(getattr(error, "format_message", error.__str__)().split())
     if isinstance(error, MISUSE):
-        return f"{error.format_message()} ({NAME} --help says more)"  # type: ignore[attr-defined]
+        return f"{said} ({NAME} --help says more)"
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; what was stored until now is kept"
     if isinstance(error, BrokenPipeError):

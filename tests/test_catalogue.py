@@ -159,7 +159,7 @@ def test_nobody_is_asked_about_a_folder_or_offline(monkeypatch):
     [("brain", {}, "train what. eye, pocket"), ("smol-ear", {}, "train what")]
     + [("pocket", {"seed": 3}, "--seed is for smol"), ("voices", {"seed": 3}, "--seed is for smol")]
     + [(part, {"group": "A"}, "without a group") for part in ("eye", "ear", "smol-connector")]
-    + [("pocket", {"percent": 10}, "Name a group"), ("smol", {"seed": -1}, "at least 0")]
+    + [("pocket", {"percent": 10}, "Name a group")]
     + [("pocket", {"device": device}, "no device") for device in ("abacus", "cuda:99", "", "meta")]
     + [(what, {"group": ""}, "no group ''") for what in ("pocket", "smol", "voices")]
     + [(what, {"group": "Z"}, "no group") for what in ("pocket", "smol", "voices")]

@@ -193,8 +193,6 @@ def train(what: str, group: str | None = None, percent: int = PERCENT, device: s
         raise ValueError(f"{what} is shared by vanilla and oracles; train it without a group")
     if group is None and percent != PERCENT:
         raise ValueError(f"--forget {percent} of whom? Name a group, or leave it out for vanilla")
-    if seed is not None and seed < 0:
-        raise ValueError(f"a seed is at least 0: {seed}")
     check_device(device)
     settings, teach = import_module(f"{__package__}.{RECIPES[what]}").TAUGHT[what]
     name = model_name(what, group, percent, SEED if seed is None else seed)
