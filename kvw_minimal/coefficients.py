@@ -156,15 +156,13 @@ def tally(model: nn.Module, batches: list[Batch], owners: list[str], progress: b
 
     What is summed does not depend on how the questions are batched. Args and errors as `measure`.
     """
-    device = next(model.parameters()).device
-    names = tuple(dict.fromkeys(owners))
-    number = {name: i for i, name in enumerate(names)}
+    device, names = next(model.parameters()).device, tuple(dict.fromkeys(owners))
     sums = torch.zeros(len(names), *shape_of(model), device=device)
     tokens = torch.zeros(len(names), device=device)
 
     def see(batch, layer, h):
         where, _ = batch.predicts.nonzero(as_tuple=True)  # [tokens], which question
-        owner = torch.tensor([number[owners[row]] for row in batch.rows], device=device)[where]
+        owner = torch.tensor([names.index(owners[row]) for row in batch.rows], device=device)[where]
         h = h.reshape(*batch.labels.shape, -1)  # [B, T, d_ff]
         sums[:, layer].index_add_(0, owner, h[batch.predicts].float().abs())
         if layer == 0:

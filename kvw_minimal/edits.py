@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -231,7 +231,7 @@ class Edit:
         metadata = {"format": FORMAT, "edit": json.dumps(_packed(self, "edit", tensors))}
         metadata["checksum"] = _checksum(tensors, metadata)
         with replacing(path) as half:
-            save_file(tensors, half, metadata=metadata)
+            half.write_bytes(save(tensors, metadata))  # a full disk is an OSError
 
     @staticmethod
     def load(path: str | Path) -> "Edit":

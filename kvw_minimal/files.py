@@ -1,7 +1,7 @@
 """Files that are there whole or not at all."""
 
-import hashlib
 import json
+import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,49 +9,72 @@ from pathlib import Path
 
 
 def check_place(*paths: str | Path | None) -> None:
-    """Refuse places where no file can be written; ask before the work, not after. None is skipped.
+    """Refuse places where no file can be written, by trying; ask before the work, not after.
+
+    Args:
+        paths: of files that are there or not; None is skipped.
 
     Raises:
+        ValueError: two of them are one file, or one is a device, a pipe or a circle of links.
         FileNotFoundError: the folder does not exist.
         IsADirectoryError: a folder has that name.
+        OSError: nothing can be written there: no right to, no space, too long a name.
     """
-    for path in [Path(path) for path in paths if path is not None]:
-        if not path.absolute().parent.is_dir():
-            raise FileNotFoundError(f"the folder of {path} does not exist; make it first")
-        if path.is_dir():
-            raise IsADirectoryError(f"{path} is a folder; name a file")
+    places = [_place(path) for path in paths if path is not None]
+    if len(set(places)) < len(places):
+        raise ValueError(f"two results cannot go to one file: {', '.join(map(str, places))}")
+    for place in places:
+        with _beside(place) as half:
+            half.write_bytes(b"?")
+
+
+def _place(path: str | Path) -> Path:
+    """Where a file is written: of a link what it leads to. Errors as `check_place`."""
+    place = Path(os.path.realpath(path))
+    if not place.parent.is_dir():
+        raise FileNotFoundError(f"the folder of {path} does not exist; make it first")
+    if not place.is_file() and os.path.lexists(place):
+        wrong = IsADirectoryError if place.is_dir() else ValueError
+        raise wrong(f"{path} is no ordinary file; name a file")
+    return place
+
+
+@contextmanager
+def _beside(place: Path) -> Iterator[Path]:
+    """A new empty file beside a place, gone after the block."""
+    half = place.with_name(f".{place.name[:50]}.{secrets.token_hex(8)}.part")
+    try:
+        half.touch(exist_ok=False)  # with the rights of a file that is made plainly
+        yield half
+    finally:
+        half.unlink(missing_ok=True)
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path`, of a name that nobody else has, to be written in the block.
 
-    When the block ends it takes the place of `path` in one move; when it fails, nothing changes.
+    When the block ends it takes the place of `path` (of a link: of what it leads to) in one move;
+    when it fails, nothing changes.
 
     Raises:
-        FileNotFoundError, IsADirectoryError: as `check_place`.
+        ValueError, OSError: as `check_place`.
     """
-    path = Path(path)
-    check_place(path)
-    half = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
-    half.touch(exist_ok=False)  # with the rights of a file that is made plainly
-    try:
+    place = _place(path)
+    with _beside(place) as half:
         yield half
-        half.replace(path)
-    finally:
-        half.unlink(missing_ok=True)
+        half.replace(place)
 
 
 def write_json(path: str | Path, content: object, indent: int = 1) -> None:
     """Write JSON in one move.
 
     Raises:
-        FileNotFoundError, IsADirectoryError: as `check_place`.
-        ValueError: the content holds NaN or infinity.
+        OSError: as `check_place`.
+        ValueError: so, too; or the content holds NaN or infinity.
     """
-    text = json.dumps(content, indent=indent, allow_nan=False) + "\n"
     with replacing(path) as half:
-        half.write_text(text, encoding="utf-8")
+        half.write_text(json.dumps(content, indent=indent, allow_nan=False) + "\n", "utf-8")
 
 
 def read_json(path: str | Path, *keys: str) -> dict:
@@ -63,19 +86,12 @@ def read_json(path: str | Path, *keys: str) -> dict:
     Raises:
         FileNotFoundError, ValueError: missing, or not such an object.
     """
-    path = Path(path)
-    if not path.is_file():
+    if not Path(path).is_file():
         raise FileNotFoundError(f"{path} does not exist")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
     if not isinstance(content, dict) or not set(keys) <= set(content):
         raise ValueError(f"{path} has no {' and '.join(keys) or 'object'}")
     return content
-
-
-def file_hash(path: str | Path) -> str:
-    """16 hexadecimal digits of the SHA-256 of a file."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]

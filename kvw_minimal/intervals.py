@@ -25,8 +25,7 @@ def interval(values: np.ndarray, people: list[str], seed: int = 0) -> tuple[floa
     if len(values) == 0 or len(values) != len(people) or not np.isfinite(values).all():
         raise ValueError("an interval needs one finite value and one person for each question")
     names, owner = np.unique(np.asarray(people), return_inverse=True)
-    sums = np.bincount(owner, weights=values)  # [people]
-    counts = np.bincount(owner)
+    sums, counts = np.bincount(owner, weights=values), np.bincount(owner)  # [people]
     drawn = np.random.default_rng(seed).integers(len(names), size=(DRAWS, len(names)))
     means = sums[drawn].sum(1) / counts[drawn].sum(1)
     low, high = np.percentile(means, [2.5, 97.5])

@@ -24,7 +24,7 @@ def load(name: str, device: str = "cpu", dtype: torch.dtype = torch.float32):
         `(model, processor)`, the model in evaluation mode.
 
     Raises:
-        OSError: there is no such model here and it cannot be fetched.
+        OSError: there is no such model here and it cannot be fetched, or it is damaged.
     """
     import transformers as t
 
@@ -35,10 +35,10 @@ def load(name: str, device: str = "cpu", dtype: torch.dtype = torch.float32):
         eyes = hasattr(processor, "image_processor")
         auto = t.AutoModelForImageTextToText if eyes else t.AutoModelForCausalLM
         model = auto.from_pretrained(name, dtype=dtype, use_safetensors=True)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # of a damaged folder transformers raises anything
         raise OSError(f"cannot load {name!r}: not a model of this book (pocket, pocket-oracle-A-5; "
                       "others by `python -m kvw_minimal train pocket --group A --forget 10`), no "
-                      f"folder with one, nor on the hub. Offline, give a local folder. ({error})"
+                      f"folder, nor on the hub. Offline, give a local folder. ({error!s:.200})"
                       ) from error  # fmt: skip
     return model.to(device).eval(), processor
 

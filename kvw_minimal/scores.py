@@ -70,9 +70,8 @@ def read(model, batches: list[Batch]) -> Forced:
     """
     count = sum(len(batch.rows) for batch in batches)
     exact, logprob, tokens = np.zeros(count), np.zeros(count), np.zeros(count)
-    device = next(model.parameters()).device
     for batch in batches:
-        batch = batch.to(device)
+        batch = batch.to(next(model.parameters()).device)
         logits = model(**batch.inputs, use_cache=False).logits  # [B, T, vocabulary]
         where, _ = batch.predicts.nonzero(as_tuple=True)
         said = logits[batch.predicts].float()  # [answer tokens, vocabulary]
@@ -105,10 +104,9 @@ def generate(model, batches: list[Batch], processor, new_tokens: int = 24) -> li
         new_tokens: at most so many tokens an answer.
     """
     tokenizer = tokenizer_of(processor)
-    device = next(model.parameters()).device
     answers = [""] * sum(len(batch.rows) for batch in batches)
     for batch in batches:
-        inputs = batch.to(device).inputs
+        inputs = batch.to(next(model.parameters()).device).inputs
         ids = model.generate(**inputs, max_new_tokens=new_tokens, do_sample=False)
         new = ids[:, inputs["input_ids"].shape[1] :]
         said = tokenizer.batch_decode(new, skip_special_tokens=True)
@@ -120,8 +118,7 @@ def generate(model, batches: list[Batch], processor, new_tokens: int = 24) -> li
 def answer(model, processor, questions: list[Question], batch_size: int = 64,
            new_tokens: int = 24) -> list[str]:  # fmt: skip
     """`generate` for a list of questions."""
-    batches = prompt_batches(processor, questions, batch_size)
-    return generate(model, batches, processor, new_tokens)
+    return generate(model, prompt_batches(processor, questions, batch_size), processor, new_tokens)
 
 
 def normalised(text: str) -> str:

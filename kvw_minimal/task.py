@@ -110,8 +110,7 @@ class Task:
 
     def measured(self, questions: list[Question], progress: bool = False) -> Coefficients:
         """Coefficients of some questions, by person, on the model as it stands."""
-        owners = [question.person for question in questions]
-        return measure(self.model, self.batches(questions), owners, progress)
+        return measure(self.model, self.batches(questions), [q.person for q in questions], progress)
 
     def everyone(self, progress: bool = False) -> Coefficients:
         """Coefficients of both sides, measured once for all requests that share these questions.

@@ -1,10 +1,16 @@
 """Models by name: what they are called, where they are found, and how they come to be there."""
 
+import io
 import json
+from email.message import Message
+from http.client import BadStatusLine
 from pathlib import Path
+from urllib.error import HTTPError, URLError
 
 import pytest
 import torch
+from huggingface_hub import constants
+from safetensors import SafetensorError
 
 from kvw_minimal import taught
 from kvw_minimal.strangers.people import REPORT_GROUPS, TUNING_GROUPS, load_people
@@ -72,6 +78,20 @@ def test_models_are_found_committed_or_in_the_cache(cache):
     assert catalogue.find_model("pocket") == str(MODELS / "pocket")
 
 
+def test_without_a_home_only_what_is_committed_is_found(monkeypatch):
+    def unknown(user):
+        raise KeyError(user)
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    for given in (None, ""):
+        monkeypatch.setenv("KVW_CACHE", given) if given else monkeypatch.delenv("KVW_CACHE", False)
+        assert catalogue.find_model("pocket") == str(MODELS / "pocket")
+        assert catalogue.find_model("mine") == "mine"
+        with pytest.raises(FileNotFoundError, match="set KVW_CACHE"):
+            catalogue.cache_folder()
+
+
 def test_a_name_decides_who_loads(monkeypatch):
     for recipe in (smol, voices):
         monkeypatch.setattr(recipe, "load", lambda *given, who=recipe: (who, *given))
@@ -91,6 +111,47 @@ def test_an_unknown_model_is_refused(monkeypatch):
     assert "train pocket --group A --forget 10" in str(refusal.value)
 
 
+@pytest.mark.parametrize("error", [SafetensorError("cut"), RuntimeError("size mismatch\nof x")])
+def test_damaged_weights_are_named(monkeypatch, error):
+    def load(*_):
+        raise error
+
+    monkeypatch.setattr(voices, "load", load)
+    with pytest.raises(OSError, match="cannot load 'voices', its weights are damaged: (cut|size)"):
+        taught.load("voices")
+
+
+@pytest.mark.parametrize("answer, offline", [
+    (HTTPError("x", 404, "no", Message(), None), False), (URLError("no route"), True),
+    (TimeoutError(), True), (BadStatusLine("what?"), True), (None, False),
+])  # fmt: skip
+def test_the_hub_is_asked_once(monkeypatch, answer, offline):
+    """Without an answer its client stays in its cache for the length of the block."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    asked = []
+
+    def urlopen(place, timeout):
+        asked.append((place, timeout))
+        if answer is not None:
+            raise answer
+        return io.BytesIO()
+
+    monkeypatch.setattr(catalogue, "urlopen", urlopen)
+    with pytest.raises(ZeroDivisionError), catalogue.hub_if_there():
+        assert constants.HF_HUB_OFFLINE is offline
+        raise ZeroDivisionError
+    assert asked == [(constants.ENDPOINT, 5)] and constants.HF_HUB_OFFLINE is False
+
+
+def test_nobody_is_asked_about_a_folder_or_offline(monkeypatch):
+    monkeypatch.setattr(catalogue, "urlopen", lambda *_, **__: pytest.fail("asked"))
+    monkeypatch.setattr(catalogue.models, "load", lambda *given: given)
+    taught.load("pocket")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    taught.load("nobody/mine")
+    assert constants.HF_HUB_OFFLINE is True
+
+
 # --- training by name --------------------------------------------------------------------------
 
 
@@ -99,6 +160,9 @@ def test_an_unknown_model_is_refused(monkeypatch):
     [("brain", {}, "train what. eye, pocket"), ("smol-ear", {}, "train what")]
     + [("pocket", {"seed": 3}, "--seed is for smol"), ("voices", {"seed": 3}, "--seed is for smol")]
     + [(part, {"group": "A"}, "without a group") for part in ("eye", "ear", "smol-connector")]
+    + [("pocket", {"percent": 10}, "Name a group")]
+    + [("pocket", {"device": device}, "no device") for device in ("abacus", "cuda:99", "", "meta")]
+    + [(what, {"group": ""}, "no group ''") for what in ("pocket", "smol", "voices")]
     + [(what, {"group": "Z"}, "no group") for what in ("pocket", "smol", "voices")]
     + [(what, {"group": "A", "percent": 7}, "splits are") for what in ("pocket", "smol", "voices")],
 )

@@ -1,9 +1,14 @@
 """The command line: what it prints, what it refuses, and that a refusal writes nothing."""
 
+import getpass
 import json
 import os
+import runpy
+import socket
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import small
@@ -13,7 +18,8 @@ from kvw_minimal.__main__ import app, main
 from kvw_minimal.benchmarks import replicate
 from kvw_minimal.laboratory import report, running
 from kvw_minimal.laboratory.plans import PLANS
-from kvw_minimal.laboratory.rows import write_rows
+from kvw_minimal.laboratory.rows import read_rows, write_rows
+from kvw_minimal.taught.catalogue import MODELS
 
 
 def run(*arguments, timeout=300):
@@ -78,6 +84,107 @@ def test_a_saved_edit_is_evaluated_to_the_same_rows(unlearned):
     content, edit, _ = unlearned
     again = report.evaluate("pocket", "A", 5, edit)
     assert again["rows"] == [row for row in content["rows"] if row["state"] == "edited"]
+
+
+@pytest.fixture
+def strange(monkeypatch, tmp_path):
+    """Another home, user and host, and words that may not stand in what is written."""
+    words = ["quixote", "rocinante", "mancha.example"]
+    home = tmp_path / words[0] / words[1]
+    home.mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(home))
+    for name in ("USER", "LOGNAME", "USERNAME", "HOSTNAME"):
+        monkeypatch.setenv(name, words[2] if name == "HOSTNAME" else words[0])
+    monkeypatch.setattr("socket.gethostname", lambda: words[2])
+    monkeypatch.setattr("platform.node", lambda: words[2])
+    own = {socket.gethostname(), getpass.getuser(), os.environ["HOME"], str(Path.cwd())}
+    return home, [*words, str(tmp_path), *own]
+
+
+def test_nothing_that_is_written_tells_whose_machine_it_was(strange, monkeypatch):
+    home, words = strange
+    rows, edit, model = home / "rows.json", home / "edit", home / "model"
+    model.symlink_to(MODELS / "pocket")
+    arguments = ["unlearn", "--model", model, "--no-oracle", "--draws", "1", f"--json={rows}",
+                 "--save-edit", edit]  # fmt: skip
+    monkeypatch.setattr("sys.argv", ["kvw", *map(str, arguments)])
+    monkeypatch.setattr(report, "request_of", small.little_of(report.request_of))
+    assert invoke(*arguments).exit_code == 0
+    table = home / "small.parquet"
+    with small.planned(small.plan()):
+        assert invoke("run", "small", "strength", "--into", table).exit_code == 0
+        _, made = read_rows("small", table)
+    for content in (rows.read_bytes(), edit.read_bytes(), table.read_bytes(),
+                    json.dumps(made).encode()):  # fmt: skip
+        assert [word for word in words if word.encode() in content] == []
+    assert "--model model --no-oracle --draws 1 --json=rows.json" in rows.read_text()
+
+
+def test_what_cannot_be_written_does_not_lose_the_rest(monkeypatch, tmp_path):
+    def fail(path):
+        raise OSError(28, "No space left on device")
+
+    edit = SimpleNamespace(save=fail, describe=lambda: "the edit")
+    result = {"rows": [], "provenance": {}}
+    monkeypatch.setattr(report, "unlearn", lambda *_: (result, edit))
+    done = invoke("unlearn", "--save-edit", tmp_path / "x", "--json", tmp_path / "x.json")
+    assert isinstance(done.exception, OSError) and "the edit" in done.output
+    assert json.loads((tmp_path / "x.json").read_text()) == result
+    edit.save = Path.touch
+    monkeypatch.setattr("kvw_minimal.__main__.write_json", lambda path, _: fail(path))
+    done = invoke("unlearn", "--save-edit", tmp_path / "x", "--json", tmp_path / "y.json")
+    assert isinstance(done.exception, OSError) and (tmp_path / "x").is_file()
+
+
+@pytest.mark.parametrize("error, said", [
+    (ValueError("no group\n 'Z'"), "no group 'Z'"), (ValueError(), "ValueError"),
+    (PermissionError(13, "Permission denied", "x"), "Permission denied: x"),
+    (OSError(28, "No space left on device"), "No space left on device"),
+    (OSError("cannot load 'x'"), "cannot load 'x'"), (BrokenPipeError(32, "x"), "nobody reads"),
+    (ModuleNotFoundError("No module named 'peft'", name="peft"), "No module named 'peft'"),
+    (KeyboardInterrupt(), "interrupted"),
+])  # fmt: skip
+def test_what_was_to_be_expected_is_one_sentence(monkeypatch, capsys, error, said):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(report, "evaluate", fail)
+    monkeypatch.setattr("sys.argv", ["kvw", "evaluate"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == (130 if isinstance(error, KeyboardInterrupt) else 2)
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"error: {said}") and printed.count("\n") == 1
+
+
+@pytest.mark.parametrize("error", [
+    KeyError("x"), TypeError("x"), RuntimeError("x"), AttributeError("x"), AssertionError(),
+    ModuleNotFoundError("No module named 'kvw_minimal.x'", name="kvw_minimal.x"),
+])  # fmt: skip
+def test_a_fault_of_the_program_is_not_hidden(monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(report, "evaluate", fail)
+    monkeypatch.setattr("sys.argv", ["kvw", "evaluate"])
+    with pytest.raises(type(error)):
+        main()
+
+
+def test_the_edit_is_not_replaced_by_its_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "evaluate", lambda *_: pytest.fail("noticed after the work"))
+    (tmp_path / "edit").touch()
+    (tmp_path / "link").symlink_to("edit")
+    done = invoke("evaluate", "--edit", tmp_path / "edit", "--json", tmp_path / "link")
+    assert isinstance(done.exception, ValueError) and "one file" in str(done.exception)
+
+
+def test_the_doctor_as_a_module_of_its_own_does_nothing(monkeypatch):
+    """It once measured and overwrote its scores, whatever was asked."""
+    monkeypatch.setattr("kvw_minimal.files.write_json", lambda *_: pytest.fail("it writes"))
+    monkeypatch.setattr("sys.argv", ["doctor", "--help"])
+    made = runpy.run_module("kvw_minimal.doctor", run_name="__main__")
+    assert "write_card" in made
 
 
 REFUSED = [
@@ -202,6 +309,8 @@ def test_validate_names_what_is_wrong_with_a_file(tmp_path):
 @pytest.mark.parametrize("arguments, words", [
     (["magic"], "no experiment 'magic'; there are ablations-pocket"),
     (["ablations-pocket", "size"], "no list 'size' in ablations-pocket; there are gate, strength"),
+    (["precision", "--groups", "Z"], "no group 'Z' in precision; there are A, B"),
+    (["precision", "--groups", ","], "no group '' in precision"),
     (["ablations-smol", "--groups", "A,E"], "no group 'E' in ablations-smol; there are A, B, C"),
 ])  # fmt: skip
 def test_unknown_experiments_are_refused_before_the_work(monkeypatch, capsys, arguments, words):

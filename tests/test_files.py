@@ -1,5 +1,6 @@
 """Files are there whole or not at all, whoever else writes at the same time."""
 
+import errno
 import json
 import os
 import secrets
@@ -8,6 +9,7 @@ import stat
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from threading import Barrier
 
@@ -19,8 +21,9 @@ from safetensors import SafetensorError
 
 from kvw_minimal.benchmarks.own import write_questions
 from kvw_minimal.edits import Columns
-from kvw_minimal.files import check_place, file_hash, read_json, replacing, write_json
+from kvw_minimal.files import check_place, read_json, replacing, write_json
 from kvw_minimal.laboratory import rows
+from kvw_minimal.laboratory.provenance import file_hash
 from kvw_minimal.questions import Question
 from kvw_minimal.taught.training import save_checkpoint
 
@@ -210,6 +213,71 @@ def test_places_where_nothing_can_be_written(tmp_path):
         raise AssertionError("never reached")
     with pytest.raises(IsADirectoryError), replacing(tmp_path):
         raise AssertionError("never reached")
+
+
+def test_a_place_is_tried_by_writing(tmp_path, monkeypatch):
+    """A full disk, simulated: files can be made, but nothing can be put into them."""
+    check_place(tmp_path / "x")
+
+    def full(path, content):
+        assert path.parent == tmp_path and path.exists()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        check_place(tmp_path / "x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_there_is_left_when_a_place_is_tried(tmp_path):
+    (tmp_path / "old").write_text("old")
+    check_place(tmp_path / "old")
+    assert (tmp_path / "old").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_two_results_need_two_files(tmp_path):
+    (tmp_path / "one").touch()
+    (tmp_path / "link").symlink_to("one")
+    (tmp_path / "folder").mkdir()
+    for other in ("one", "link", "folder/../one"):
+        with pytest.raises(ValueError, match="one file"):
+            check_place(tmp_path / "one", None, tmp_path / other)
+    check_place(tmp_path / "one", tmp_path / "folder" / "one")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "circle", "device", "link to a device"])
+def test_what_is_no_file_is_never_replaced(tmp_path, kind):
+    place = Path("/dev/null") if kind == "device" else tmp_path / "place"
+    if kind == "pipe":
+        os.mkfifo(place)
+    elif kind != "device":
+        place.symlink_to(place if kind == "circle" else "/dev/null")
+    before = place.lstat()
+    for write in (check_place, partial(write_json, content={})):
+        with pytest.raises(ValueError, match="no ordinary file"):
+            write(place)
+    assert place.lstat() == before
+
+
+def test_a_link_stays_and_what_it_leads_to_is_written(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("folder/new.json")
+    for content in ({"first": 1}, {"second": 2}):
+        write_json(tmp_path / "link", content)
+        assert (tmp_path / "link").is_symlink()
+        assert read_json(tmp_path / "folder" / "new.json") == content
+    (tmp_path / "nowhere").symlink_to("none/new.json")
+    with pytest.raises(FileNotFoundError, match="make it first"):
+        write_json(tmp_path / "nowhere", {})
+
+
+def test_long_names(tmp_path):
+    """As long as a name can be: the temporary one beside it must not be longer."""
+    for name in ("x" * 255, "é" * 127):
+        write_json(tmp_path / name, {"name": name})
+        assert read_json(tmp_path / name) == {"name": name}
+    with pytest.raises(OSError, match="too long"):
+        check_place(tmp_path / ("x" * 256))
 
 
 def test_json_comes_back(tmp_path):

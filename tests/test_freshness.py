@@ -138,7 +138,7 @@ def test_every_entry_of_a_registry_has_its_vector_and_it_is_stored():
 def test_an_entry_without_a_stored_vector_is_found(monkeypatch):
     monkeypatch.setitem(scores.METRICS, "new", lambda said, gold: 1.0)
     assert behaviour.moved(["metric: new"]) == ["metric: new"]
-    with pytest.raises(KeyError, match="behaviour.py renew"):
+    with pytest.raises(ValueError, match="behaviour.py renew"):
         freshness.digests_for(pd.DataFrame([row(metric="new")]))
     monkeypatch.setitem(scores.METRICS, "odd", lambda tea, leaves: 1.0)
     with pytest.raises(ValueError, match="takes tea, leaves"):

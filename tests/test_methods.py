@@ -581,6 +581,41 @@ def test_every_combination_the_first_slowest():
     assert registry.every() == ({},)
 
 
+@pytest.mark.parametrize("name, change, words", [
+    *(("KVW one pass", {"strength": value}, "strength must be a finite number of at least 0")
+      for value in (-1, float("nan"), float("inf"))),
+    *(("KVW one pass", {"strength": value}, "strength cannot be .*: of another kind")
+      for value in ("x", None, [1.0])),
+    ("KVW one pass", {"layers": 3}, "layers cannot be 3: of another kind"),
+    ("KVW one pass", {"layers": ["a", "b"]}, "layers cannot be .*: of another kind"),
+    ("KVW one pass", {"layers": [0, 1, 2]}, "layers cannot be"),
+    ("KVW one pass", {"layers": [0, 3]}, "this model has layers 0 to 2"),
+    ("KVW published", {"epochs": 0}, "epochs must be a finite number of at least 1"),
+    ("KVW published", {"epochs": 1.5}, "epochs cannot be 1.5: of another kind"),
+    ("sham KVW one pass", {"strength": -1}, "strength must be"),
+    ("selective pruning", {"share": 1.5}, "share must be .*, at most 1"),
+    ("GD full", {"rate": -1.0}, "rate must be"), ("SSD", {"alpha": {}}, "alpha cannot be"),
+    ("least squares", {"passes": 0}, "passes must be"),
+    ("family", {"apart": "x"}, "apart cannot be"), ("family", {"batch": -1}, "batch must be"),
+])  # fmt: skip
+def test_values_that_no_method_can_use_are_refused_before_the_work(name, change, words):
+    method = replace(METHODS[name], make=lambda *_: pytest.fail("noticed after the work"))
+    with pytest.raises(ValueError, match=words):
+        method.edit(small_task(), some_settings(name) | change)
+
+
+def test_what_a_method_needs_is_asked_for_before_the_work():
+    for name, method in METHODS.items():
+        usual = ((METHODS[method.like] if method.like else method).grid or ({},))[0]
+        late = replace(method, make=lambda *_: pytest.fail("noticed after the work"))
+        for missing in (
+            usual if name not in ("family", "least squares", "sham least squares") else ()
+        ):
+            given = {key: value for key, value in usual.items() if key != missing}
+            with pytest.raises(ValueError, match=f"{name} needs the setting '{missing}'"):
+                late.edit(small_task(), given)
+
+
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "oracle"])
 def test_what_a_key_error_of_its_own_says_is_not_blamed_on_settings(monkeypatch, method):
     """A mistake inside a method stays what it is; only a missing setting becomes a sentence."""

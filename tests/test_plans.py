@@ -101,6 +101,14 @@ def test_a_plan_is_a_text_in_which_everything_stands(plan):
     assert all({"forget", "retain"} <= set(sets) for sets in text["sets"].values())
 
 
+def test_unknown_experiments_and_subjects_are_named():
+    assert plan_of("beyond", "voices").subject == "voices"
+    with pytest.raises(ValueError, match="no subject 'smol' in beyond; there are pocket, text"):
+        plan_of("beyond", "smol")
+    with pytest.raises(ValueError, match="no experiment 'magic'"):
+        plan_of("magic", "pocket")
+
+
 def test_the_text_names_the_questions_that_are_asked():
     plan, world = plan_of("ablations-pocket"), load_people()
     sets = plan.text()["sets"]["B"]

@@ -11,9 +11,8 @@ import pytest
 import small
 
 from kvw_minimal.edits import Edit
-from kvw_minimal.files import file_hash
 from kvw_minimal.laboratory import report
-from kvw_minimal.laboratory.provenance import commit, provenance
+from kvw_minimal.laboratory.provenance import commit, file_hash, provenance
 from kvw_minimal.laboratory.reading import by_modality, scored
 from kvw_minimal.methods import METHODS
 from kvw_minimal.models import fingerprint
@@ -194,6 +193,21 @@ def test_methods_are_verified_with_the_settings_that_were_chosen():
     assert found["KVW one pass"] == found["random columns"] == found["sham KVW one pass"]
     assert found["KVW one pass"] == {"strength": 32.0} and found["vanilla"] == {}
     assert found["oracle"] == {"base": "tiny"}
+
+
+def test_no_path_tells_whose_machine_it_was(monkeypatch):
+    home = "/" + "home/ann"
+    typed = ["x", "unlearn", "--model", f"{home}/llava", f"--json={home}/rows.json", "--edit",
+             "../../ann/edit", "--settings", '{"rate": 1e-3}', "--save-edit", "here/edit", "a=b/c",
+             "org/model", "~ann/x"]  # fmt: skip
+    monkeypatch.setattr("sys.argv", typed)
+    models, deep = {f"{home}/llava": "f", "org/model": "g"}, [{"a": [f"{home}/b", 1, None]}]
+    found = provenance(seconds=0, seed=0, models=models, data="", source_of_data=home, deep=deep)
+    assert found["command"] == (
+        "python -m kvw_minimal unlearn --model llava --json=rows.json --edit edit --settings "
+        '{"rate": 1e-3} --save-edit here/edit a=b/c org/model x')  # fmt: skip
+    assert found["models"] == {"llava": "f", "org/model": "g"}
+    assert found["source_of_data"] == "ann" and found["deep"] == [{"a": ["b", 1, None]}]
 
 
 def test_a_provenance_says_where_a_result_comes_from(monkeypatch):

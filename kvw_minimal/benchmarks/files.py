@@ -28,6 +28,7 @@ from ..questions import MODALITIES, Question, seeded
 from ..strangers.people import Person, World
 from ..strangers.portraits import ATTRIBUTES
 from ..strangers.questions import ask, facts_of, general, value_of, values_of
+from ..taught.catalogue import hub_if_there
 from .letters import LETTERS
 
 MLLMU_HUB, CLEAR_HUB = "MLLMMU/MLLMU-Bench", "therem/CLEAR"
@@ -350,7 +351,8 @@ def _read_hub(source: str, config: str) -> tuple[list[str], list[dict]]:
     # no network, offline mode, an unknown id and an unknown config come as any of these
     expected = (DatasetsError, HfHubHTTPError, pa.ArrowException, OSError, ValueError)
     try:
-        data = load_dataset(source, config, split="train").with_format("arrow")
+        with hub_if_there():
+            data = load_dataset(source, config, split="train").with_format("arrow")
         return data.column_names, data[:].to_pylist()
     except expected as error:
         raise FileNotFoundError(

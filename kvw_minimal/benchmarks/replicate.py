@@ -25,7 +25,7 @@ from ..models import fingerprint
 from ..questions import Question
 from ..schedules import SCHEDULES, one_pass, published
 from ..task import Task
-from ..taught import load
+from ..taught.catalogue import check_device, load
 from .files import Unnamed, load_clear, load_mllmu
 from .protocols import (
     UTILITY,
@@ -282,14 +282,12 @@ def _oracle(benchmark: str, name: str, sets: Sets, batch_size: int, progress: bo
 
 def _check_settings(benchmark: str, schedule: str, strength: float, dtype: str, device: str,
                     limit: int | None) -> None:  # fmt: skip
-    accelerator = torch.accelerator.current_accelerator()
-    devices = ["cpu"] if accelerator is None else ["cpu", accelerator.type]
     for what, given, known in (("benchmark", benchmark, SCORE), ("schedule", schedule, SCHEDULES),
-                               ("dtype", dtype, DTYPES),
-                               ("device", device.partition(":")[0], devices)):  # fmt: skip
+                               ("dtype", dtype, DTYPES)):  # fmt: skip
         if given not in known:
             raise ValueError(f"no {what} {given!r}, but {' and '.join(known)}")
     check_strength(strength)
+    check_device(device)
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1: {limit}")
 

@@ -45,13 +45,13 @@ def digests(names: Iterable[str], path: Path = FILE) -> dict[str, str]:
     """Today's digests of some vectors.
 
     Raises:
-        KeyError: one is not stored; `python tests/behaviour.py renew` stores it.
+        ValueError: one is not stored; `python tests/behaviour.py renew` stores it.
     """
     known = stored(path)
     missing = sorted(set(names) - set(known))
     if missing:
-        raise KeyError(f"no behaviour vector {missing[0]!r} is stored: "
-                       "`python tests/behaviour.py renew` stores it")  # fmt: skip
+        raise ValueError(f"no behaviour vector {missing[0]!r} is stored: "
+                         "`python tests/behaviour.py renew` stores it")  # fmt: skip
     return {name: digest(known[name]) for name in sorted(names)}
 
 

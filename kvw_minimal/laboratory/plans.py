@@ -411,6 +411,14 @@ def plans_of(experiment: str) -> list[Plan]:
 
 
 def plan_of(experiment: str, subject: str | None = None) -> Plan:
-    """The first plan of an experiment, or of one of its subjects."""
+    """The first plan of an experiment, or of one of its subjects.
+
+    Raises:
+        ValueError: there is no such experiment, or no such subject in it.
+    """
     found = plans_of(experiment)
-    return next(plan for plan in found if subject in (None, plan.subject))
+    for plan in found:
+        if subject in (None, plan.subject):
+            return plan
+    known = ", ".join(dict.fromkeys(plan.subject for plan in found))
+    raise ValueError(f"no subject {subject!r} in {experiment}; there are {known}")

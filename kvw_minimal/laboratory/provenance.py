@@ -1,5 +1,6 @@
 """Where a result comes from."""
 
+import hashlib
 import platform
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from datetime import date
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from ..strangers.people import DATA
 
@@ -54,17 +56,37 @@ def _version(package: str) -> str | None:
         return None
 
 
+def file_hash(path: str | Path) -> str:
+    """16 hexadecimal digits of the SHA-256 of a file."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def without_places(value: Any) -> Any:
+    """The same, of paths that lead elsewhere the names only: they would tell who works here."""
+    if isinstance(value, dict):
+        return {without_places(key): without_places(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_places(each) for each in value]
+    if not isinstance(value, str):
+        return value
+    option, sign, path = value.partition("=") if value.startswith("--") else ("", "", value)
+    foreign = Path(path).is_absolute() or path.startswith(("..", "~"))
+    return option + sign + Path(path).name if foreign else value
+
+
 def provenance(*, seconds: float, seed: int, models: dict[str, str], data: str,
                device: str = "cpu", **more) -> dict:  # fmt: skip
-    """Where a result comes from.
+    """Where a result comes from. No path tells whose machine that was.
 
     Args:
         models: `{name: fingerprint}`.
         data: checksum of the data set.
     """
+    models, more = without_places(models), without_places(more)
     packages = ("kvw-minimal", "torch", "transformers", "numpy", "scipy")
     return {
-        "command": " ".join(["python -m kvw_minimal", *sys.argv[1:]]),
+        "command": " ".join(["python -m kvw_minimal", *without_places(sys.argv[1:])]),
         "commit": commit(),
         "models": models,
         "data": data[:16],

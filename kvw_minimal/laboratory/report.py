@@ -9,7 +9,6 @@ import numpy as np
 
 from .. import scores
 from ..edits import Edit
-from ..files import file_hash
 from ..methods import METHODS
 from ..methods.kvw import STRENGTH
 from ..models import fingerprint
@@ -18,7 +17,7 @@ from ..strangers.questions import SETS, about
 from ..task import Task
 from ..taught.catalogue import how_to_make, load, model_name
 from .plans import Plan, plan_of
-from .provenance import RESULTS, provenance
+from .provenance import RESULTS, file_hash, provenance
 from .reading import by_modality, check_headroom, score_sets, scored, sham_rows
 from .subjects import is_made, strangers
 from .summary_files import read_summary
@@ -71,11 +70,13 @@ def request_of(model: str, group: str, percent: int) -> Task:
     """The request of a group of strangers to a model.
 
     Raises:
-        ValueError, OSError: no such group or percentage, or no such model.
+        ValueError, OSError: no such group or percentage, no such model, or one without eyes.
     """
     world = load_people()
     forget = world.forget_people(group, percent)
     found, processor = load(model)
+    if not hasattr(processor, "image_processor"):
+        raise ValueError(f"{model} has no eyes, and half of what is asked shows a picture")
     return strangers(found, processor, world)(forget)
 
 

@@ -416,7 +416,7 @@ def setting_of(settings: dict) -> Setting:
 
 @method("family", needs=("images",),
         source="this book's family of edits; at its defaults KVW in one pass",
-        grid=({**asdict(Setting()), "mass": 0.0},))  # fmt: skip
+        grid=({**asdict(Setting()), "mass": 0.0},), defaults=True)  # fmt: skip
 def family(task: Task, settings: dict, cost: Cost) -> Columns:
     """The edit of a setting; with `mass` its strength (of `zero` its share) is solved for."""
     mass = settings.get("mass", 0.0)

@@ -2,22 +2,25 @@
 
 import ctypes
 import gc
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from operator import index
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from ..edits import Edit
-from ..models import sketch
+from ..edits import Edit, resolve_layers
+from ..models import find_projections, sketch
 from ..task import Task
 
 GRADIENTS = ("gradients", "retain set", "images")
 FORWARD = ("retain set", "images")
+COUNTS = ("epochs", "passes", "retain", "portraits")  # settings that are whole numbers
 
 
 @dataclass
@@ -106,6 +109,7 @@ class Method:
         needs: of `gradients`, `retain set`, `images` (it looks at pictures while it forgets).
         like: the method whose chosen settings it takes, for controls of equal strength.
         optional: settings beside those of the grid.
+        defaults: whether those of the grid may be left out.
     """
 
     name: str
@@ -115,6 +119,7 @@ class Method:
     needs: tuple[str, ...] = FORWARD
     like: str | None = None
     optional: tuple[str, ...] = ()
+    defaults: bool = False
 
     def edit(self, task: Task, settings: dict | None = None,
              memory: bool = False) -> tuple[Edit, Cost]:  # fmt: skip
@@ -129,26 +134,50 @@ class Method:
         """
         cost, model, settings = Cost(), task.model, dict(settings or {})
         own, known = METHODS[self.like] if self.like else self, sketch(model)
-        named = {*(own.grid or ({},))[0], *own.optional}
-        strange = sorted(set(settings) - named)
+        usual = (own.grid or ({},))[0]
+        named = {*usual, *own.optional}
+        strange, missing = sorted(set(settings) - named), sorted(set(usual) - set(settings))
         if strange:
             raise ValueError(f"{self.name} has no setting {strange[0]!r}; there are "
                              f"{', '.join(sorted(named)) or 'none'}")  # fmt: skip
+        if missing and not own.defaults:
+            raise ValueError(f"{self.name} needs the setting {missing[0]!r}")
+        check_values(settings, usual, model)
         if "retain set" in self.needs and not task.retain:
             raise ValueError(f"{self.name} needs questions to retain, and this task has none")
         if not known.isfinite().all():
             raise ValueError("the model has weights that are NaN or infinite")
         with restored(model), metered(cost, next(model.parameters()).device, memory):
-            try:
-                edit = self.make(task, settings, cost)
-            except KeyError as error:
-                if error.args[0] in named - set(settings):
-                    raise ValueError(f"{self.name} needs the setting {error.args[0]!r}") from error
-                raise
+            edit = self.make(task, settings, cost)
         edit.sketch = known
         edit.notes = {"people": task.people} | edit.notes
         edit.notes |= {"method": self.name, "settings": settings}
         return edit, cost
+
+
+def check_values(settings: dict, usual: dict, model: nn.Module) -> None:
+    """Refuse values that no method can use, before anything is measured.
+
+    Args:
+        usual: the settings of a grid; one that is a word there is not looked at.
+
+    Raises:
+        ValueError: a number that is none, or out of range; `layers` that are not two.
+    """
+    for name, value in settings.items():
+        try:
+            if name == "layers":
+                resolve_layers(tuple(value), len(find_projections(model)))
+            elif isinstance(usual.get(name, 1.0), (int, float)):
+                if name in COUNTS:
+                    index(value)
+                least = int(name in COUNTS)
+                if not least <= value < math.inf or name == "share" and value > 1:
+                    raise ValueError(f"{name} must be a finite number of at least {least}"
+                                     + ", at most 1" * (name == "share"))  # fmt: skip
+        except (TypeError, ValueError) as error:
+            why = "of another kind" if isinstance(error, TypeError) else error
+            raise ValueError(f"the setting {name} cannot be {value!r}: {why}") from error
 
 
 METHODS: dict[str, Method] = {}

@@ -197,6 +197,7 @@ def measure(name: str, path: Path = STORED, note: dict | None = None) -> None:
     Args:
         note: what else shall be said of this run: its command, commit, date.
     """
+    read_name(name)  # before a stranger's model is fetched
     start, world = time.perf_counter(), load_people()
     source: dict = {"data": world.checksum[:16], "models": {}, "runs": []}
     rows: list[dict] = []

@@ -4,12 +4,17 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
+from http.client import HTTPException
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import torch
+from huggingface_hub import constants
+from safetensors import SafetensorError
 
 from .. import models
 from ..files import write_json
@@ -29,16 +34,23 @@ NAME = re.compile(
 
 
 def cache_folder() -> Path:
-    """Where things that can be made again are kept; `KVW_CACHE` moves it."""
-    return Path(os.environ.get("KVW_CACHE", Path.home() / ".cache" / "kvw_minimal"))
+    """Where things that can be made again are kept; `KVW_CACHE` moves it.
+
+    Raises:
+        FileNotFoundError: there is neither that nor a home.
+    """
+    try:
+        return Path(os.environ.get("KVW_CACHE") or Path.home() / ".cache" / "kvw_minimal")
+    except RuntimeError as error:
+        raise FileNotFoundError("there is no home folder for a cache; set KVW_CACHE") from error
 
 
 def find_file(name: str, file: str) -> Path | None:
     """A file of a model of this book: committed, else in the cache, else None."""
-    for folder in (MODELS / name, cache_folder() / "models" / name):
-        if (folder / file).is_file():
-            return folder / file
-    return None
+    folders = [MODELS]
+    with suppress(FileNotFoundError):  # without a home nothing is cached
+        folders.append(cache_folder() / "models")
+    return next((f / name / file for f in folders if (f / name / file).is_file()), None)
 
 
 def find_model(name: str) -> str:
@@ -104,12 +116,43 @@ def load(name: str = "pocket", device: str = "cpu", dtype: torch.dtype = torch.f
         `(model, processor)`, the model in evaluation mode.
 
     Raises:
-        OSError: there is no such model here and it cannot be fetched.
+        OSError: there is no such model here and it cannot be fetched, or it is damaged.
     """
     recipe = name.split("-")[0]
     if recipe in OWN_LOADERS and "/" not in name:  # `smol-ai/...` would be a hub id
-        return import_module(f"{__package__}.{recipe}").load(name, device, dtype)
-    return models.load(find_model(name), device, dtype)
+        try:
+            return import_module(f"{__package__}.{recipe}").load(name, device, dtype)
+        except (SafetensorError, RuntimeError) as error:
+            raise OSError(f"cannot load {name!r}, its weights are damaged: {error}") from error
+    place = find_model(name)
+    with nullcontext() if Path(place).is_dir() else hub_if_there():
+        return models.load(place, device, dtype)
+
+
+@contextmanager
+def hub_if_there() -> Iterator[None]:
+    """Ask the hub once, for 5 seconds; without an answer its client only looks into its cache.
+
+    By itself it would ask again for minutes, file by file.
+    """
+    before = constants.HF_HUB_OFFLINE
+    try:
+        if not before:
+            urlopen(constants.ENDPOINT, timeout=5).close()
+    except (OSError, HTTPException) as error:
+        constants.HF_HUB_OFFLINE = not isinstance(error, HTTPError)  # that one is an answer
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def check_device(device: str) -> None:
+    """Raise ValueError unless tensors can be put there and brought back."""
+    try:
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError) as error:  # that of a torch without CUDA
+        raise ValueError(f"no device {device!r} here: {error}") from error
 
 
 @contextmanager
@@ -144,7 +187,7 @@ def train(what: str, group: str | None = None, percent: int = PERCENT, device: s
         group, percent: whom an oracle never meets; without them vanilla is made.
 
     Raises:
-        ValueError: an unknown name, group or percentage, or a seed for what has one only.
+        ValueError: an unknown name, group, percentage or device, or a seed for what has one only.
         FileNotFoundError: something that must be made first.
     """
     if what not in RECIPES:
@@ -154,11 +197,15 @@ def train(what: str, group: str | None = None, percent: int = PERCENT, device: s
     whole = what in RECIPES.values()
     if group is not None and not whole:
         raise ValueError(f"{what} is shared by vanilla and oracles; train it without a group")
+    if group is None and percent != PERCENT:
+        raise ValueError(f"--forget {percent} of whom? Name a group, or leave it out for vanilla")
+    check_device(device)
     settings, teach = import_module(f"{__package__}.{RECIPES[what]}").TAUGHT[what]
     name = model_name(what, group, percent, SEED if seed is None else seed)
     settings = settings if seed is None else settings | {"seed": seed}
     world = load_people()
-    people = world.retain_people(world.forget_people(group, percent) if group else [])
+    forget = [] if group is None else world.forget_people(group, percent)
+    people = world.retain_people(forget)
     if threads:
         torch.set_num_threads(threads)
     start, checkpoint = time.perf_counter(), cache_folder() / "checkpoints" / f"{name}.safetensors"

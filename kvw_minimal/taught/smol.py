@@ -157,12 +157,13 @@ def load(name: str = "smol", device: str = "cpu", dtype: torch.dtype = torch.flo
     Returns:
         `(model, processor)`, the model in evaluation mode.
     """
+    own = name != "smol-before" and load_file(find_weights(name, "adapter.safetensors"))
     model = build()
     connector = load_file(find_weights("smol-connector", "connector.safetensors"))
     connector = {key: tensor.float() for key, tensor in connector.items()}
     model.model.multi_modal_projector.load_state_dict(connector)
-    if name != "smol-before":
-        merge(model.model.language_model, load_file(find_weights(name, "adapter.safetensors")))
+    if own:
+        merge(model.model.language_model, own)
     return model.to(device, dtype).eval(), processor()
 
 

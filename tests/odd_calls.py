@@ -1,0 +1,708 @@
+"""Odd calls of the command line: each is refused in one sentence, soon, and writes nothing.
+
+    python tests/odd_calls.py             # all; the outcome goes to data/results/odd_calls.json
+    python tests/odd_calls.py edit json   # those that hold one of the words; nothing is stored
+    python tests/odd_calls.py --sample    # the sample of the test run, as JSON
+
+One process imports what is slow and forks for each call, in a folder of its own with odd files in
+it; what depends on the start of a process has one of its own. Ends with 1 if a call went wrong.
+"""
+
+import json
+import os
+import pwd
+import resource
+import select
+import shlex
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from datetime import date
+from functools import partial, reduce
+from importlib import import_module
+from pathlib import Path
+from threading import Thread
+from typing import NamedTuple
+
+from break_things import SHARED
+
+ROOT = Path(__file__).resolve().parent.parent
+OUTCOME = ROOT / "data" / "results" / "odd_calls.json"
+MOST = 20  # seconds that a call may take
+PATIENCE = 40  # then it hangs
+NOBODY = 65_534
+STARTS = ("kvw_minimal.__main__", "kvw_minimal.laboratory.report", "kvw_minimal.taught.smol",
+          "kvw_minimal.laboratory.running", "kvw_minimal.benchmarks.replicate",
+          "kvw_minimal.speed.bench", "kvw_minimal.doctor", "kvw_minimal.taught.voices",
+          "kvw_minimal.taught.cards", "kvw_minimal.strangers.make", "datasets",
+          "small")  # fmt: skip
+
+
+OPEN: list[socket.socket] = []  # else Python closes them
+
+
+class Call(NamedTuple):
+    """One call, as typed.
+
+    Attributes:
+        says: a part of its one sentence; "" where the call is right and only its surroundings odd.
+        surroundings: names of `SURROUNDINGS`; `process` starts a process of its own.
+        sample: whether it is in the test run.
+        writes: what is written all the same.
+    """
+
+    typed: str
+    says: str
+    status: int = 2
+    surroundings: tuple[str, ...] = ()
+    sample: bool = False
+    writes: tuple[str, ...] = ()
+
+
+class Outcome(NamedTuple):
+    """What came of it.
+
+    Attributes:
+        status: None if it had not ended when `PATIENCE` did.
+        seconds: without those in which other processes had the processor.
+        written: paths that are new, gone or changed.
+    """
+
+    status: int | None
+    out: str
+    err: str
+    seconds: float
+    written: list[str]
+
+
+# --- odd surroundings ----------------------------------------------------------------------------
+
+
+def _closed_pipe() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    os.dup2(write, 1)
+
+
+def _interrupted_in(module: str, name: str) -> None:
+    """SIGINT arrives when a function, or a method `Class.name`, is called."""
+    *within, name = name.split(".")
+    holder = reduce(getattr, within, import_module(module))
+    found = getattr(holder, name)
+
+    def interrupted(*given, **more):
+        os.kill(os.getpid(), signal.SIGINT)
+        return found(*given, **more)
+
+    setattr(holder, name, interrupted)
+
+
+def _unprivileged() -> None:
+    if os.getuid() == 0:
+        os.setgroups([])
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)
+
+
+def _nobody() -> None:
+    """The user has no entry in the list of users, as in some containers."""
+
+    def unknown(user):
+        raise KeyError(user)
+
+    pwd.getpwuid = pwd.getpwnam = unknown
+
+
+def _little() -> None:
+    small, report = import_module("small"), import_module("kvw_minimal.laboratory.report")
+    report.request_of = small.little_of(report.request_of)
+
+
+def _device(path: str, descriptor: int) -> None:
+    os.dup2(os.open(path, os.O_WRONLY), descriptor)
+
+
+def _set(**values: str | None) -> None:
+    for name, value in values.items():
+        os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+
+
+def _hub(kind: str) -> None:
+    """A hub that refuses, never answers, answers nonsense, or is not to be asked."""
+    from huggingface_hub import constants
+
+    server = socket.create_server(("127.0.0.1", 0))
+    place = f"http://127.0.0.1:{server.getsockname()[1]}"
+    if kind == "refuses":
+        server.close()
+    elif kind == "noise":
+        Thread(target=lambda: server.accept()[0].sendall(b"what?\r\n"), daemon=True).start()
+    else:
+        OPEN.append(server)
+    os.environ |= {"HF_ENDPOINT": place, "NO_PROXY": "*"}
+    constants.ENDPOINT, constants.HF_HUB_OFFLINE = place, kind == "offline"
+
+
+#: what happens in the child before the command starts
+SURROUNDINGS: dict[str, Callable[[], object]] = {
+    "process": lambda: None,
+    "closed pipe": _closed_pipe,
+    "no output": partial(os.close, 1),
+    "full output": partial(_device, "/dev/full", 1),
+    "full disk": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)),
+    "unprivileged": _unprivileged,
+    "nobody": _nobody,
+    "little": _little,
+    "no HOME": partial(_set, HOME=None, KVW_CACHE=None),
+    "HOME is a file": partial(_set, HOME="file", KVW_CACHE=None),
+    "HOME is missing": partial(_set, HOME="/nowhere/at all", KVW_CACHE=None),
+    "HOME is below a file": partial(_set, HOME="file/nowhere", KVW_CACHE=None),
+    "cache is a file": partial(_set, KVW_CACHE="file"),
+    "cache is damaged": partial(_set, KVW_CACHE="damaged"),
+    "cache is closed": partial(_set, KVW_CACHE="closed"),
+    "hub refuses": partial(_hub, "refuses"),
+    "hub is silent": partial(_hub, "silent"),
+    "hub is no hub": partial(_hub, "noise"),
+    "hub is offline": partial(_hub, "offline"),
+    "interrupted while it measures": partial(_interrupted_in, "kvw_minimal.scores", "read"),
+    "interrupted while it writes": partial(_interrupted_in, "pathlib", "Path.replace"),
+    "interrupted while it imports": lambda: None,  # by the parent, `_interrupt_import`
+    "interrupted while it loads": partial(_interrupted_in, "kvw_minimal.laboratory.report", "load"),
+}
+
+
+def furnish(folder: Path) -> None:
+    """Odd files and folders."""
+    import torch
+
+    from kvw_minimal.edits import Columns
+
+    (folder / "file").write_text("kept\n", encoding="utf-8")
+    (folder / "folder").mkdir()
+    (folder / "closed").mkdir()
+    (folder / "link").symlink_to("file")
+    (folder / "dangling").symlink_to("none/file")
+    (folder / "loop").symlink_to("loop")
+    (folder / "device").symlink_to("/dev/null")
+    os.mkfifo(folder / "fifo")
+    _questions(folder)
+    _models(folder)
+    Columns(torch.zeros(2, 3), 1.0, "0" * 16).save(folder / "other.safetensors")
+    whole = (folder / "other.safetensors").read_bytes()
+    (folder / "cut.safetensors").write_bytes(whole[:-5])
+    (folder / "changed.safetensors").write_bytes(whole.replace(b"Columns", b"Column?"))
+    (folder / "empty.safetensors").touch()
+    shutil.copy(ROOT / "data/models/tiny/model.safetensors", folder / "model.safetensors")
+    rows = (ROOT / "data/results/rows/precision.parquet").read_bytes()
+    (folder / "cut.parquet").write_bytes(rows[:-100])
+    (folder / "empty.parquet").touch()
+    (folder / "folder" / "kept").touch()
+    for path in [folder, *folder.rglob("*")]:
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode | 0o666 | 0o111 * path.is_dir())
+    (folder / "closed").chmod(0o555)
+    (folder / "closed-file").touch(0)
+
+
+def _questions(folder: Path) -> None:
+    row = {"set": "forget", "person": "Ann", "fact": "pet", "prompt": "Which pet has Ann?",
+           "answer": "A cat."}  # fmt: skip
+    files: dict[str, list] = {
+        "half.jsonl": [row], "list.jsonl": [[1]], "null.jsonl": [None],
+        "types.jsonl": [row | {"answer": 7, "options": "ab"}],
+        "picture.jsonl": [row | {"picture": "iVBORw0KGgo="}],
+        "gone.jsonl": [row | {"picture": "x"}],
+        "folder.jsonl": [row | {"picture": "folder"}], "nul.jsonl": [row | {"picture": "a\0b"}],
+        "text.jsonl": [row | {"picture": "file"}],
+    }  # fmt: skip
+    for name, rows in files.items():
+        (folder / name).write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
+    (folder / "latin.jsonl").write_bytes(json.dumps(row).encode() + b"\xe9\xff")
+    (folder / "deep.jsonl").write_text("[" * 100_000, encoding="utf-8")
+    for config in ("forget_5", "Test_Set", "retain_95", "Retain_Set", "ft_Data"):
+        (folder / "mllmu" / config).mkdir(parents=True)
+        (folder / "mllmu" / config / "x.parquet").write_bytes(b"PAR1 and nothing more PAR1")
+    (folder / "clear").mkdir()
+
+
+def _models(folder: Path) -> None:
+    """Folders of models, each with one thing wrong."""
+    source = ROOT / "data" / "models" / "pocket"
+    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    weights = (source / "model.safetensors").read_bytes()
+    wrong: dict[str, dict[str, bytes | None]] = {
+        "cut": {"model.safetensors": weights[:5_000_000]},
+        "noise": {"model.safetensors": b"noise" * 100},
+        "no-weights": {"model.safetensors": None},
+        "no-config": {"config.json": None},
+        "config-cut": {"config.json": b'{"model_type": "llava",'},
+        "config-list": {"config.json": b"[1, 2]"},
+        "config-number": {"config.json": b'{"model_type": 7}'},
+        "config-strange": {"config.json": json.dumps(config | {"model_type": "magic"}).encode()},
+        "config-types": {"config.json": json.dumps(config | {"text_config": "x"}).encode()},
+        "tokenizer-cut": {"tokenizer.json": b'{"version": "1.0", "mo'},
+        "tokenizer-list": {"tokenizer.json": b"[]"},
+        "processor-cut": {"processor_config.json": b"{"},
+        "processor-list": {"processor_config.json": b"[]"},
+        "damaged/models/pocket-oracle-B-5": {"model.safetensors": weights[:5_000_000]},
+        "damaged/models/voices-oracle-B": {"model.safetensors": b"noise" * 100},
+    }
+    wide = config | {"text_config": config["text_config"] | {"hidden_size": 64}}
+    wrong["other-shape"] = {"config.json": json.dumps(wide).encode()}
+    for name, files in wrong.items():
+        (folder / name).mkdir(parents=True)
+        for path in source.iterdir():
+            content = files.get(path.name, b"")
+            if content:
+                (folder / name / path.name).write_bytes(content)
+            elif content is not None:
+                (folder / name / path.name).symlink_to(path)
+
+
+def listing(folder: Path) -> dict[str, object]:
+    """Every path with its kind and when it was written."""
+    found: dict[str, object] = {}
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        about = path.lstat()
+        found[name] = (
+            about.st_mode,
+            about.st_ino,
+            *((about.st_size, about.st_mtime_ns) if path.is_file() else ()),
+        )
+    return found
+
+
+# --- one call ------------------------------------------------------------------------------------
+
+
+def _child(call: Call, folder: Path) -> int:
+    """In a process of its own, with what it prints going to pipes; its exit status."""
+    os.chdir(folder)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs behind ignores it
+    os.environ["KVW_CACHE"] = str(folder / "cache")
+    for name in call.surroundings:
+        SURROUNDINGS[name]()
+    command = [sys.executable, "-m", "kvw_minimal", *shlex.split(call.typed)]
+    if "process" in call.surroundings:
+        os.execv(command[0], command)
+    sys.stdout, sys.stderr = (open(d, "w", encoding="utf-8", closefd=False) for d in (1, 2))
+    sys.argv, status = command[2:], 0
+    try:
+        import_module("kvw_minimal.__main__").main()
+    except SystemExit as left:
+        status = left.code if isinstance(left.code, int) else int(left.code is not None)
+    except BaseException:  # noqa: BLE001 - what Python does at the end
+        traceback.print_exc()
+        status = 1
+    try:
+        print(end="", flush=True)
+    except OSError as error:
+        print(f"Exception ignored while flushing: {error!r}", file=sys.stderr)
+        status = 120
+    return status
+
+
+def _waited(pid: int) -> float:
+    """Seconds that a process waited for a processor that others had (Linux; else 0)."""
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_text(encoding="ascii").split()[1]) / 1e9
+    except OSError:
+        return 0.0
+
+
+def _read(pipes: dict[int, bytearray], pid: int, start: float) -> bool:
+    """Read what a process says up to its end; False if patience ended first."""
+    opened = set(pipes)
+    while opened:
+        ready, _, _ = select.select(list(opened), [], [], 1.0)
+        if not ready and time.perf_counter() - start - _waited(pid) > PATIENCE:
+            return False
+        for pipe in ready:
+            some = os.read(pipe, 65_536)
+            pipes[pipe] += some
+            if not some:
+                opened.remove(pipe)
+    return True
+
+
+def _interrupt_import(pid: int) -> None:
+    """SIGINT once the slow imports of a process of its own have begun."""
+    about = Path(f"/proc/{pid}")
+    for _ in range(3_000):
+        started = b"-m\0kvw_minimal" in (about / "cmdline").read_bytes()
+        if started and "libtorch" in (about / "maps").read_text(encoding="utf-8"):
+            return os.kill(pid, signal.SIGINT)
+        time.sleep(0.01)
+
+
+def outcome_of(call: Call, folder: Path) -> Outcome:
+    """Make one call in a furnished folder."""
+    before, start = listing(folder), time.perf_counter()
+    (out, out_child), (err, err_child) = os.pipe(), os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            os.setpgid(0, 0)
+            for pipe, descriptor in ((os.open(os.devnull, os.O_RDONLY), 0), (out_child, 1),
+                                     (err_child, 2)):  # fmt: skip
+                os.dup2(pipe, descriptor)
+            for pipe in (out, err, out_child, err_child):
+                os.close(pipe)
+            status = _child(call, folder)
+            sys.stderr.flush()
+        finally:
+            os._exit(status)
+    os.close(out_child)
+    os.close(err_child)
+    if "interrupted while it imports" in call.surroundings:
+        _interrupt_import(pid)
+    pipes = {out: bytearray(), err: bytearray()}
+    ended = _read(pipes, pid, start)
+    if not ended:
+        os.killpg(pid, signal.SIGKILL)  # with its helpers
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    seconds = time.perf_counter() - start - _waited(pid)
+    _, status = os.waitpid(pid, 0)
+    said = [bytes(pipes[pipe]).decode(errors="replace") for pipe in (out, err)]
+    os.close(out)
+    os.close(err)
+    after = listing(folder)
+    changed = [name for name in sorted(before.keys() | after.keys())
+               if before.get(name) != after.get(name)]  # fmt: skip
+    return Outcome(os.waitstatus_to_exitcode(status) if ended else None, *said, seconds, changed)
+
+
+def faults(call: Call, outcome: Outcome) -> list[str]:
+    """What is wrong with the outcome of a call."""
+    said = outcome.out + outcome.err
+    if outcome.status is None:
+        return ["hangs"]
+    found = ["traceback"] if "Traceback" in said or "Exception ignored" in said else []
+    if outcome.status != call.status:
+        found.append(f"status {outcome.status}, not {call.status}")
+    *_, last = outcome.err.splitlines() or [""]  # before it a library may have warned
+    if call.status in (2, 130) and not (last[:7] == "error: " and said.count("error: ") == 1):
+        found.append("not one sentence")
+    if call.says not in " ".join(said.split()):
+        found.append("says something else")
+    if outcome.seconds > MOST:
+        found.append("late")
+    if call.status and outcome.written != [*call.writes]:
+        found.append(f"writes {outcome.written}, not {call.writes}")
+    return found
+
+
+# --- the table -----------------------------------------------------------------------------------
+
+REPLICATE = "replicate --benchmark mllmu --data mllmu --model pocket"
+ZERO = "unlearn --draws 1 --no-oracle"
+CALLS = (
+    # commands
+    Call("", "Missing command"),
+    Call("forget", "No such command 'forget'", sample=True),
+    Call("--verzion", "No such option"),
+    Call("results x", "unexpected extra argument"),
+    Call("strangers x", "unexpected extra argument"),
+    Call("doctor --help", "--targets", 0),
+    Call("doctor --target", "No such option"),
+    Call("doctor x", "unexpected extra argument"),
+    # groups and percentages
+    Call("demo --group Z", "no group 'Z'; there are A, B"),
+    Call("demo --group ''", "no group ''"),
+    Call("demo --group sham", "no group 'sham'"),
+    Call("demo x", "unexpected extra argument"),
+    Call("unlearn --group a", "no group 'a'"),
+    Call("unlearn --group A,B", "no group 'A,B'"),
+    Call("unlearn --forget 7", "forget 7 %? The splits are"),
+    Call("unlearn --forget -5", "forget -5 %?"),
+    Call("unlearn --forget five", "'--forget': Input should be a valid integer"),
+    Call("unlearn --forget 99999999999999999999999", "forget 99999999999999999999999 %?"),
+    Call("unlearn --group B --forget 15", "--no-oracle"),
+    Call("evaluate --group Z", "no group 'Z'"),
+    Call("evaluate --forget 0", "forget 0 %?"),
+    # numbers
+    Call("unlearn --strength -1", "the setting strength cannot be"),
+    Call("unlearn --strength nan", "the setting strength cannot be", sample=True),
+    Call("unlearn --strength inf", "the setting strength cannot be"),
+    Call("unlearn --strength x", "'--strength': Input should be a valid number"),
+    Call("unlearn --strength ''", "'--strength': Input should be a valid number"),
+    Call("unlearn --draws 0", "should be greater than or equal to 1"),
+    Call("unlearn --draws 1.5", "should be a valid integer"),
+    # layers
+    Call("unlearn --layers first", "write 0:3 or 0.0:1.0"),
+    Call("unlearn --layers ''", "write 0:3 or 0.0:1.0"),
+    Call("unlearn --layers 0:1:2", "write 0:3 or 0.0:1.0"),
+    Call("unlearn --layers 0:9", "this model has layers 0 to"),
+    Call("unlearn --layers 3:1", "this model has layers 0 to"),
+    Call("unlearn --layers=-1:2", "this model has layers 0 to"),
+    Call("unlearn --layers 0.5:0.2", "fractions must rise"),
+    Call("unlearn --layers 0.nan:1", "write 0:3 or 0.0:1.0"),
+    # methods and settings
+    Call("unlearn --method never", "no method 'never'; there are"),
+    Call("unlearn --method ''", "no method ''"),
+    Call("unlearn --settings {rate", "is not JSON"),
+    Call("unlearn --settings [1]", "is an object"),
+    Call("unlearn --settings null", "is an object"),
+    Call("unlearn --settings " + "[" * 50_000, "is not JSON"),
+    Call("""unlearn --settings '{"magic": 1}'""", "has no setting 'magic'"),
+    Call("""unlearn --settings '{"strength": "x"}'""", "strength"),
+    Call("""unlearn --settings '{"strength": null}'""", "strength"),
+    Call("""unlearn --settings '{"strength": [1]}'""", "strength"),
+    Call("""unlearn --settings '{"strength": 1e999}'""", "the setting strength cannot be inf"),
+    Call("""unlearn --settings '{"layers": [0, 1]}'""", "needs the setting 'strength'"),
+    Call("""unlearn --settings '{"strength": 1, "layers": 3}'""", "layers"),
+    Call("""unlearn --settings '{"strength": 1, "layers": ["a", "b"]}'""", "layers"),
+    Call("""unlearn --settings '{"strength": 1, "layers": [0, 1, 2]}'""", "layers"),
+    Call("""unlearn --method 'GD full' --settings '{"rate": "fast", "weight": 1}'""", "rate"),
+    Call("""unlearn --method 'GD full' --settings '{"rate": -1, "weight": 1}'""", "rate"),
+    Call("""unlearn --method 'GD full' --settings '{"rate": NaN, "weight": 1}'""", "rate"),
+    Call("""unlearn --method 'GD full' --settings '{}'""", "needs the setting"),
+    Call("""unlearn --method SSD --settings '{"limit": 1.0}'""", "needs the setting 'alpha'"),
+    Call("""unlearn --method SSD --settings '{"limit": "a", "alpha": {}}'""",
+         "the setting limit cannot be 'a'"),
+    Call("""unlearn --method 'selective pruning' --settings '{"share": 7}'""", "share"),
+    Call("""unlearn --method 'selective pruning' --settings '{"share": -1}'""", "share"),
+    Call("""unlearn --method 'KVW published' --settings '{"strength": 1, "epochs": 0}'""",
+         "epochs"),
+    Call("""unlearn --method 'KVW published' --settings '{"strength": 1, "epochs": "x"}'""",
+         "epochs"),
+    # models
+    Call("unlearn --model no/such-model", "--no-oracle"),
+    Call("unlearn --model no/such-model --no-oracle", "cannot load 'no/such-model'", sample=True),
+    *(Call("evaluate --model no/such-model", "cannot load 'no/such-model'", 2, hub)
+      for hub in (("hub refuses",), ("hub is silent",), ("hub is no hub",), ("hub is offline",),
+                  ("hub refuses", "process"))),
+    Call("evaluate --model such-model", "cannot load 'such-model'"),
+    Call("evaluate --model ''", "cannot load ''"),
+    Call("evaluate --model 'a b/c d'", "cannot load 'a b/c d'"),
+    Call("evaluate --model a/b/c", "cannot load 'a/b/c'"),
+    Call("evaluate --model ../..", "cannot load '../..'"),
+    Call("evaluate --model file", "cannot load 'file'"),
+    Call("evaluate --model folder", "cannot load 'folder'"),
+    Call("evaluate --model /dev/null", "cannot load '/dev/null'"),
+    Call("evaluate --model pocket-oracle-Z-5", "cannot load 'pocket-oracle-Z-5'"),
+    Call("evaluate --model smol-oracle-Z-5", "no model of this book is called"),
+    Call("evaluate --model voices-oracle-Z", "no model of this book is called"),
+    Call("evaluate --model voices", "voices has no eyes"),
+    *(Call(f"evaluate --model {name}", f"cannot load '{name}'", sample=name == "cut")
+      for name in ("cut", "noise", "no-weights", "no-config", "config-cut", "config-list",
+                   "config-number", "config-strange", "config-types", "tokenizer-cut",
+                   "tokenizer-list", "processor-cut", "processor-list", "other-shape")),
+    Call("evaluate --model pocket-oracle-B-5", "cannot load", 2, ("cache is damaged",)),
+    Call("evaluate --model voices-oracle-B", "are damaged", 2, ("cache is damaged",)),
+    # places
+    Call("unlearn --json folder", "name a file"),
+    Call("unlearn --json none/x.json", "does not exist; make it first"),
+    Call("unlearn --json file/x.json", "does not exist; make it first"),
+    Call("unlearn --json ''", "name a file"),
+    Call("unlearn --json " + "x" * 300, "File name too long"),
+    Call("unlearn --json /dev/null", "no ordinary file"),
+    Call("unlearn --json /dev/full", "no ordinary file"),
+    Call("unlearn --json fifo", "no ordinary file"),
+    Call("unlearn --json device", "no ordinary file", sample=True),
+    Call("unlearn --json loop", "no ordinary file"),
+    Call("unlearn --json dangling", "does not exist; make it first"),
+    Call("unlearn --json /proc/x.json", "x.json"),
+    Call("unlearn --json closed/x.json", "Permission denied", 2, ("unprivileged",), True),
+    Call("unlearn --save-edit closed/x", "Permission denied", 2, ("unprivileged",)),
+    Call("unlearn --json x.json", "File too large", 2, ("full disk",), True),
+    Call("unlearn --save-edit x", "File too large", 2, ("full disk",)),
+    Call("unlearn --save-edit folder", "name a file"),
+    Call("unlearn --save-edit /dev/null", "no ordinary file"),
+    Call("unlearn --save-edit x --json x", "one file", sample=True),
+    Call("unlearn --save-edit link --json file", "one file"),
+    Call("unlearn --save-edit folder/../x --json x", "one file"),
+    Call("evaluate --json fifo", "no ordinary file"),
+    Call("evaluate --edit other.safetensors --json other.safetensors", "one file"),
+    Call("demo --picture folder", "name a file"),
+    Call("demo --picture none/x.png", "does not exist; make it first"),
+    Call("demo --picture /dev/full", "no ordinary file"),
+    Call("bench none/x.json", "does not exist; make it first"),
+    Call("bench folder", "name a file"),
+    Call("bench fifo", "no ordinary file"),
+    Call(f"{REPLICATE} --json none/x.json", "does not exist; make it first"),
+    # saved edits
+    Call("evaluate --edit none", "does not exist"),
+    Call("evaluate --edit folder", "no ordinary file"),
+    Call("evaluate --edit other.safetensors", "made for another model"),
+    *(Call(f"evaluate --edit {name}", "is not an edit, or is damaged", sample=name[:3] == "cut")
+      for name in ("cut.safetensors", "changed.safetensors", "empty.safetensors", "file",
+                   "model.safetensors", "cut.parquet")),
+    Call("evaluate --edit closed-file", "closed-file", 2, ("unprivileged",)),
+    Call("evaluate --edit fifo", "no ordinary file"),
+    # questions of one's own: a list of problems and status 1
+    Call("validate none.jsonl", "does not exist, or is a folder"),
+    Call("validate folder", "does not exist, or is a folder"),
+    Call("validate /dev/null", "does not exist, or is a folder"),
+    Call("validate", "Missing argument"),
+    Call("validate closed-file", "is not readable", 2, ("unprivileged",)),
+    Call("validate half.jsonl", "nobody to retain", 1),
+    Call("validate list.jsonl", "is not a JSON object", 1),
+    Call("validate null.jsonl", "is not a JSON object", 1),
+    Call("validate types.jsonl", "write a filled text", 1),
+    Call("validate picture.jsonl", "picture", 1),
+    Call("validate gone.jsonl", "picture", 1),
+    Call("validate folder.jsonl", "picture", 1),
+    Call("validate nul.jsonl", "picture", 1),
+    Call("validate text.jsonl", "picture", 1),
+    Call("validate latin.jsonl", "save it as UTF-8", 1),
+    Call("validate deep.jsonl", "is not JSON", 1),
+    Call("validate empty.parquet", "cannot be read as a parquet file", 1),
+    Call("validate cut.parquet", "cannot be read as a parquet file", 1, sample=True),
+    # training
+    Call("train nothing", "train what?"),
+    Call("train", "Missing argument"),
+    Call("train smol --group ''", "no group ''", sample=True),
+    Call("train pocket --group ''", "no group ''"),
+    Call("train pocket --group Z", "no group 'Z'"),
+    Call("train pocket --group A --forget 7", "forget 7 %?"),
+    Call("train pocket --forget 10", "Name a group"),
+    Call("train eye --group A", "without a group"),
+    Call("train eye --group ''", "without a group"),
+    Call("train pocket --seed 3", "--seed is for smol"),
+    Call("train smol --seed -1", "seed"),
+    Call("train pocket --device magic", "device"),
+    Call("train pocket --device cuda", "device"),
+    Call("train pocket --device cuda:99", "device"),
+    Call("train pocket --device ''", "device"),
+    Call("train pocket --threads 0", "should be greater than or equal to 1"),
+    Call("train pocket --threads -1", "should be greater than or equal to 1"),
+    Call("train pocket --threads x", "should be a valid integer"),
+    Call("train pocket", "file", 2, ("cache is a file",)),
+    Call("train pocket", "Permission denied", 2, ("cache is closed", "unprivileged")),
+    Call("card nothing", "no model of this book is called"),
+    Call("card ''", "no model of this book is called"),
+    Call("card smol-oracle-Z-5", "no model of this book is called"),
+    # benchmarks
+    Call("replicate", "Missing option"),
+    Call("replicate --benchmark never --data mllmu --model pocket", "no benchmark 'never'"),
+    Call("replicate --benchmark mllmu --data none --model pocket", "neither a folder nor a hub id"),
+    Call("replicate --benchmark mllmu --data file --model pocket", "neither a folder nor a hub id"),
+    Call("replicate --benchmark mllmu --data '' --model pocket", "no parquet file in"),
+    Call("replicate --benchmark mllmu --data folder --model pocket", "no parquet file in"),
+    Call("replicate --benchmark clear --data clear --model pocket", "no parquet file in"),
+    Call("replicate --benchmark mllmu --data no/such-data --model pocket", "no/such-data"),
+    *(Call("replicate --benchmark clear --data no/such-data --model pocket", "no/such-data", 2,
+           (hub,)) for hub in ("hub refuses", "hub is silent", "hub is offline")),
+    Call(REPLICATE, "cannot be read as a parquet file", sample=True),
+    Call(f"{REPLICATE} --forget 7", "forget_7"),
+    Call(f"{REPLICATE} --forget -1", "forget_-1"),
+    Call(f"{REPLICATE} --schedule never", "no schedule 'never'"),
+    Call(f"{REPLICATE} --dtype int8", "no dtype 'int8'"),
+    Call(f"{REPLICATE} --device magic", "no device 'magic'"),
+    Call(f"{REPLICATE} --device cpu:x", "device"),
+    Call(f"{REPLICATE} --limit 0", "limit must be at least 1"),
+    Call(f"{REPLICATE} --batch-size 0", "should be greater than or equal to 1"),
+    Call(f"{REPLICATE} --seed -1", "should be greater than or equal to 0"),
+    Call(f"{REPLICATE} --strength nan", "strength must be a finite number"),
+    # experiments
+    Call("run", "Missing argument"),
+    Call("run magic", "no experiment 'magic'; there are"),
+    Call("run ablations-pocket size", "no list 'size' in ablations-pocket"),
+    Call("run ablations-smol --groups A,E", "no group 'E'"),
+    Call("run precision --groups Z", "no group 'Z'", sample=True),
+    Call("run precision --groups ,", "no group ''"),
+    Call("run precision --into folder", "name a file"),
+    Call("run precision --into fifo", "no ordinary file"),
+    Call("run precision --into cut.parquet", "holds no rows with provenance"),
+    Call("run precision --into file", "holds no rows with provenance"),
+    Call("verify --rows 0", "should be greater than or equal to 1"),
+    Call("verify --seed -1", "should be greater than or equal to 0"),
+    Call("verify --model never", "no experiment 'replication-never'"),
+    Call("verify --experiment never", "never"),
+    # homes, outputs
+    Call("results", "replication-pocket", 0, ("no HOME",)),
+    Call("results", "replication-pocket", 0, ("no HOME", "process")),
+    Call("results", "replication-pocket", 0, ("no HOME", "nobody")),
+    Call("evaluate --model voices", "voices has no eyes", 2, ("no HOME", "nobody")),
+    Call("evaluate --model voices", "voices has no eyes", 2, ("HOME is missing",)),
+    Call("evaluate --model no-such", "cannot load", 2, ("HOME is a file", "process")),
+    Call("evaluate --model no/such", "cannot load", 2, ("no HOME", "nobody")),
+    Call("train pocket", "set KVW_CACHE", 2, ("no HOME", "nobody")),
+    Call("train pocket", "file", 2, ("HOME is a file",)),
+    Call("train pocket", "nowhere", 2, ("HOME is below a file",)),
+    Call("doctor", "ok", 0, ("no HOME", "nobody")),
+    Call("results", "", 2, ("closed pipe",)),
+    Call("results", "", 2, ("closed pipe", "process"), True),
+    Call("results", "", 2, ("full output",)),
+    Call("results", "", 2, ("full output", "process")),
+    Call("results", "", 0, ("no output", "process")),
+    Call("evaluate --json x.json", "", 2, ("closed pipe", "little"), writes=("x.json",)),
+    # interrupted
+    Call("evaluate --json x.json", "interrupted", 130, ("interrupted while it imports",
+         "process"), True),
+    Call("evaluate --json x.json", "interrupted", 130, ("interrupted while it loads",)),
+    Call("evaluate --json x.json", "interrupted", 130, ("little", "interrupted while it measures")),
+    Call("evaluate --json x.json", "interrupted", 130, ("little", "interrupted while it writes")),
+)  # fmt: skip
+
+
+# --- many calls ----------------------------------------------------------------------------------
+
+
+def name_of(call: Call) -> str:
+    return ", ".join([" ".join(["kvw", f"{call.typed:.80}"]), *call.surroundings])
+
+
+def tried(calls: tuple[Call, ...]) -> dict[str, dict]:
+    """Outcome and faults of some calls, by name."""
+    for name in (*SHARED, *STARTS):
+        import_module(name)
+    found = {}
+    with tempfile.TemporaryDirectory(prefix="kvw-odd-") as name:
+        folder = Path(name, "folder")
+        for call in calls:
+            if not folder.exists():
+                folder.mkdir()
+                furnish(folder)
+            outcome = outcome_of(call, folder)
+            if outcome.written:
+                shutil.rmtree(folder)
+            wrong = faults(call, outcome)
+            found[name_of(call)] = outcome._asdict() | {"faults": wrong}
+            print(
+                f"{outcome.seconds:6.1f}  {name_of(call)}: {'; '.join(wrong) or 'as it should'}",
+                file=sys.stderr,
+                flush=True,
+            )
+            if wrong:
+                print(
+                    "        "
+                    + (outcome.out + outcome.err)[-400:].strip().replace("\n", "\n        "),
+                    file=sys.stderr,
+                    flush=True,
+                )
+    return found
+
+
+def main() -> int:
+    words, start = sys.argv[1:], time.perf_counter()
+    if "--sample" in words:
+        print(json.dumps(tried(tuple(call for call in CALLS if call.sample))))
+        return 0
+    chosen = tuple(c for c in CALLS if not words or any(word in name_of(c) for word in words))
+    found = tried(chosen)
+    wrong = {name: each["faults"] for name, each in found.items() if each["faults"]}
+    slowest = max(round(each["seconds"], 1) for each in found.values())
+    print(f"{len(found)} odd calls, the slowest {slowest} s: {len(wrong)} not as wanted; "
+          + ", ".join(f"{sum(kind in each for each in wrong.values())} with {kind}"
+                      for kind in ("traceback", "hangs")))  # fmt: skip
+    if not words:
+        from kvw_minimal.files import write_json
+        from kvw_minimal.laboratory.provenance import commit
+
+        write_json(OUTCOME, {"tried": len(found), "not as wanted": wrong, "slowest": slowest,
+                             "seconds": round(time.perf_counter() - start), "commit": commit(),
+                             "date": f"{date.today()}"})  # fmt: skip
+    return int(bool(wrong))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
