@@ -1,15 +1,16 @@
 """Knowledge Vector Weakening, small enough to read.
 
-people -> questions -> batches -> coefficients -> edits -> scores -> figures
+questions -> batches -> coefficients -> edits -> scores -> intervals
 
-    from kvw_minimal.people import load_people
-    from kvw_minimal.models import load
-    from kvw_minimal.unlearn import begin, make_edit
+    from kvw_minimal.laboratory.subjects import strangers
+    from kvw_minimal.methods import METHODS
+    from kvw_minimal.strangers.people import load_people
+    from kvw_minimal.taught import load
 
     world = load_people()
     model, processor = load("pocket")
-    request = begin(model, processor, world, world.forget_people("A", 5))
-    edit = make_edit(request, request.forget)
+    task = strangers(model, processor, world)(world.forget_people("A", 5))
+    edit, cost = METHODS["KVW one pass"].edit(task, {"strength": 32.0})
     with edit.on(model):
         ...  # the model has forgotten five people; after the block it remembers them again
 """

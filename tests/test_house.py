@@ -17,6 +17,7 @@ import yaml
 from execute import ROOT, notebooks
 from package_page import lines_of, sizes
 
+import kvw_minimal
 from kvw_minimal.benchmarks import protocols
 
 MB = 1_000_000
@@ -225,7 +226,10 @@ def test_every_chapter_has_solutions():
 
 PACKAGE = ROOT / "kvw_minimal"
 ENTRY = "__main__.py"
-MOST_IN_ALL, MOST_IN_THE_CORE, MOST_IN_A_FILE = 6_900, 900, 400
+MOST_IN_THE_CORE, MOST_IN_A_FILE = 900, 400
+#: what was built into the house since, and the lines that it may take; never above 7,500 in all
+LATER = {"installed lightly, refused clearly": 90, "the rewrite": 200}
+MOST_IN_ALL = min(6_900 + sum(LATER.values()), 7_500)
 
 
 def modules() -> list[Path]:
@@ -238,6 +242,13 @@ def test_the_api_page_shows_every_module():
     there = {".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in modules()
              if path.name not in ("__init__.py", ENTRY)}  # fmt: skip
     assert set(shown) == there and len(shown) == len(there)
+
+
+def test_the_example_of_the_package_names_what_is_there():
+    example = [line.strip() for line in kvw_minimal.__doc__.splitlines() if " import " in line]
+    assert len(example) == 4
+    for line in example:
+        exec(line, {})  # raises where a module or a name is gone
 
 
 def test_the_package_page_is_what_the_code_says():
