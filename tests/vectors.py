@@ -392,12 +392,12 @@ def _setting(name: str):
 
 #: at which the tiny model forgets something, but not all
 USUAL = {"strength": 2.0, "share": 0.1, "rate": 2e-3, "weight": 1.0, "limit": 0.5, "alpha": 1.5,
-         "ridge": 0.1, "passes": 2}  # fmt: skip
+         "ridge": 0.1, "passes": 2, "decides": -1.0}  # fmt: skip
 
 
 #: of settings that a method may be given beside those of its grid
 OPTIONAL: dict[str, Any] = {"layers": [1, 2], "epochs": 2, "retain": 20, "portraits": 3,
-                            "margin": 2.0, "weight": 5.0}  # fmt: skip
+                            "margin": 2.0, "weight": 5.0, "others": 3}  # fmt: skip
 
 
 @contextmanager
