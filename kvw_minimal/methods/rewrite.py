@@ -33,7 +33,7 @@ from ..edits import LowRank, resolve_layers
 from ..models import body, columns, find_projections, fingerprint
 from ..questions import Question, seeded
 from ..task import Task
-from .registry import Cost, every, method
+from .registry import Cost, method
 from .somebody_else import asked_again, somebody_else
 
 OTHERS = 16  # somebody elses that a forget question is asked about
@@ -219,8 +219,9 @@ def lead(task: Task, goals: list[torch.Tensor], marks: list[torch.Tensor], price
 
 
 @method("rewrite", optional=("layers", "others"),
-        grid=every(over=(1.0, 1.125, 1.25, 1.5), price=(0.3, 1.0), price_deciding=(0.0,),
-                   decides=(DECIDES,)),
+        grid=tuple({"over": over, "price": price, "price_deciding": 0.0, "decides": DECIDES}
+                   for over, prices in ((1.25, (30.0, 10.0, 3.0, 1.0)), (1.5, (30.0, 10.0)),
+                                        (1.125, (3.0, 1.0))) for price in prices),
         source="this book, chapter 12: closed form, from forward passes alone; kin: MEMIT, "
         "AlphaEdit, ZeroUnlearn, LUNAR, name replacement")  # fmt: skip
 def rewrite(task: Task, settings: dict, cost: Cost) -> LowRank:
