@@ -363,7 +363,7 @@ def some_settings(name: str) -> dict:
     if own == "least squares":  # a random model knows nothing: what it says must fall far
         return {"ridge": 0.1, "passes": 2, "margin": 60.0}
     if own == "rewrite":  # nor does whom it is asked about decide anything
-        return dict(grid[-1]) | {"decides": -1.0, "others": 2}
+        return dict(grid[-1]) | {"decides": 0.0, "others": 2}
     if own == "family":
         return {"score": "fisher", "strength": 4.0}
     return dict(grid[0 if name == "SSD" else -1]) if grid else {}

@@ -21,7 +21,7 @@ from kvw_minimal.strangers.questions import about, general
 from kvw_minimal.task import Task
 
 ALL = -2.0  # a probability cannot fall by less: every token of an answer decides
-SETTINGS = {"over": 1.0, "price": 1.0, "price_deciding": 1.0, "decides": ALL, "others": 3}
+SETTINGS = {"over": 1.0, "price": 1.0, "price_deciding": 1.0, "decides": 0.0, "others": 3}
 
 
 @pytest.fixture(scope="module")
