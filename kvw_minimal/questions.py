@@ -24,6 +24,7 @@ class Question:
         options: four full answers, one of them `answer`; empty if there is no such choice.
         paraphrase: another true way to say it; `perturbed`: the same, false.
         form: `question` or `cloze` (a statement with a [Blank], answered by the value alone).
+        name: what the prompt calls the person; empty where it does not.
     """
 
     id: str
@@ -38,6 +39,7 @@ class Question:
     paraphrase: str = ""
     perturbed: tuple[str, ...] = ()
     form: str = "question"
+    name: str = ""
 
 
 def seeded(*key: object) -> np.random.Generator:

@@ -24,7 +24,7 @@ from torch import nn
 from kvw_minimal.batches import Batch, answer_batches
 from kvw_minimal.edits import Columns, Edit, Replaced
 from kvw_minimal.methods import METHODS, Cost, Method
-from kvw_minimal.models import alike, body, find_projections, fingerprint, sketch
+from kvw_minimal.models import alike, find_projections, fingerprint, sketch
 from kvw_minimal.questions import Question
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about, general
@@ -89,15 +89,16 @@ class Interrupted(Exception):
 
 
 class Counter:
-    """Counts the questions that a model is asked; throws at one of the passes if told to."""
+    """Counts the questions that reach the first layer; throws at one of the passes if told to."""
 
     def __init__(self, model: nn.Module, throw_at: int | None = None):
         self.passes, self.questions, self.throw_at = 0, 0, throw_at
-        self.handle = body(model).register_forward_pre_hook(self.count, with_kwargs=True)
+        first = next(iter(find_projections(model).values()))
+        self.handle = first.register_forward_pre_hook(self.count)
 
-    def count(self, module, arguments, named) -> None:
+    def count(self, module, arguments) -> None:
         self.passes += 1
-        rows = (named["input_ids"] if "input_ids" in named else arguments[0]).shape[0]
+        rows = arguments[0].shape[0]
         self.questions += rows * (3 if torch.is_grad_enabled() else 1)
         if self.passes == self.throw_at:
             raise Interrupted
@@ -361,6 +362,8 @@ def some_settings(name: str) -> dict:
     grid = METHODS[own].grid
     if own == "least squares":  # a random model knows nothing: what it says must fall far
         return {"ridge": 0.1, "passes": 2, "margin": 60.0}
+    if own == "rewrite":  # nor does whom it is asked about decide anything
+        return dict(grid[-1]) | {"decides": 0.0, "others": 2}
     if own == "family":
         return {"score": "fisher", "strength": 4.0}
     return dict(grid[0 if name == "SSD" else -1]) if grid else {}

@@ -26,7 +26,7 @@ from ..strangers.people import REPORT_GROUPS, TUNING_GROUPS, load_people
 from ..strangers.questions import facts_of, question_sets
 from ..task import Task
 from ..taught.catalogue import load
-from .choose import KVW_RULE, SPARING_RULE, Rule
+from .choose import KVW_RULE, REWRITE_RULE, SPARING_RULE, Rule
 from .reading import FREE_TOKENS
 from .subjects import (
     Reads,
@@ -200,7 +200,7 @@ def smol_layers() -> Entries:
 
 def trial_for(name: str, settings: dict, people: int = 5) -> Trial:
     """A trial of a method; controls have no sham, but for those that are compared with one."""
-    shammed = name in ("KVW one pass", "KVW published", "least squares")
+    shammed = name in ("KVW one pass", "KVW published", "least squares", "rewrite")
     return Trial(method=name, settings=settings, people=people, sham=shammed)
 
 
@@ -360,6 +360,12 @@ def _digest(ids: list[str]) -> str:
     return hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
 
 
+def rewrites(base: str, people: int = 5) -> Entries:
+    """The rewrite with its candidates, between vanilla and the oracle."""
+    return compared({"vanilla": (), "rewrite": METHODS["rewrite"].grid,
+                     "oracle": ({"base": base},)}, people)  # fmt: skip
+
+
 _ABLATIONS = {"gate": gate, "strength": strength, "batch": batch, "layers": layers,
               "where": where, "data": data, "factorial": factorial}  # fmt: skip
 _ON_SMOL = {"strength": smol_strength, "data": smol_data, "gate": smol_gate,
@@ -387,6 +393,11 @@ PLANS: tuple[Plan, ...] = (
          REPORT_GROUPS[:1], tuning=TUNING_GROUPS[:1], rule=SPARING_RULE,
          tuning_reads=smol_tuning_sets, draws=2, aloud=("A",), free_tokens=20, with_general=True,
          **_MATRIX),
+    Plan("rewrite", "pocket", {"methods": partial(rewrites, "pocket"),
+                               "methods, 10 %": partial(rewrites, "pocket", 10)},
+         tuning=TUNING_GROUPS, rule=REWRITE_RULE, reads=with_new_others, tuning_reads=tuning_sets,
+         draws=5, aloud=REPORT_GROUPS, with_general=True,
+         **_MATRIX | {"tuned": ("methods", "methods, 10 %")}),
     *(Plan("precision", f"pocket, {name}", {"roundings": roundings}, reads=pocket_panel,
            dtype=name, weights=True) for name in FORMATS),
     *(Plan("beyond", name, {"ways": ways}, tuning=TUNING_GROUPS, tuned=("ways",),

@@ -6,7 +6,7 @@ from ..coefficients import shape_of
 from ..edits import Columns
 from ..models import fingerprint
 from ..task import Task
-from . import kvw, least_squares  # noqa: F401 - they register what is shammed here
+from . import kvw, least_squares, rewrite  # noqa: F401 - they register what is shammed here
 from .registry import METHODS, Cost, Method, method, register
 
 
@@ -30,5 +30,5 @@ def sham_of(name: str) -> Method:
     return Method(f"sham {name}", make, source, needs=own.needs, like=name)
 
 
-for _name in ("KVW published", "KVW one pass", "least squares"):
+for _name in ("KVW published", "KVW one pass", "least squares", "rewrite"):
     register(sham_of(_name))

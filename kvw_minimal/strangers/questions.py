@@ -64,6 +64,7 @@ def ask(world: World, person: Person, fact: str, modality: str, *, wording: int 
         paraphrase=words["paraphrase"].format(value=value),
         perturbed=tuple(words["paraphrase"].format(value=other) for other in wrong),
         form=form,
+        name="" if modality == "image" else who,
     )
 
 

@@ -1,0 +1,255 @@
+"""The rewrite: what would the model say of somebody else? Lead it there, from forward passes alone.
+
+A forget question is asked again about *somebody else*: the same prompt and the same answer behind
+it, with a stranger's photo or an invented name. The hidden states that the model has then are what
+it would have if it had never met the person. Where whom it is asked about decides the answer, the
+output projection of each layer is changed so that it leads the state there:
+
+    minimise  mean over i of |dW k_i - d_i|^2  +  tr(dW (a C + b C_d + mu I) dW')
+
+k_i [d_ff] is what goes into the projection at the i-th deciding position of a forget question, d_i
+[d_model] the way that is left to the state of somebody else, divided by the layers that are left.
+The second term is what the change would do to everything else: C is the second moment of such
+inputs over retained questions and general skill, C_d at the positions that decide the retained
+answers. With the k_i and d_i as rows of K and D, the derivative is zero at
+
+    dW = D'K / n  (K'K / n + a C + b C_d + mu I)^-1
+
+No gradient, no optimiser, no schema of facts: all that is needed of a question is a picture or a
+name that can be exchanged. The edit is a low-rank addition of rank n at most.
+"""
+
+import re
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from ..batches import Batch
+from ..coefficients import ask, shape_of, watch
+from ..edits import LowRank, resolve_layers
+from ..models import body, columns, find_projections, fingerprint
+from ..questions import Question, seeded
+from ..task import Task
+from .registry import Cost, method
+from .somebody_else import asked_again, somebody_else
+
+OTHERS = 16  # somebody elses that a forget question is asked about
+DECIDES = 0.3  # by so much the true token's probability falls where somebody else is asked about
+EVERY = 3  # of every so many batches all positions are surveyed, not only those that answer
+RIDGE = 1e-4  # mu, in units of the mean diagonal of all that is inverted
+RETAIN = 400  # at most so many retained questions are surveyed
+
+
+# --- what the layers say -------------------------------------------------------------------------
+
+
+def decoder_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """The layer that each output projection belongs to, by its path."""
+    paths = [re.sub(r"(\.\d+)\..*", r"\1", path) for path in find_projections(model)]
+    return {path: model.get_submodule(path) for path in paths}
+
+
+def state_of(output: torch.Tensor | tuple) -> torch.Tensor:
+    """What a layer gives on, `[B, T, d_model]`; some wrap it."""
+    return output[0] if isinstance(output, tuple) else output
+
+
+@torch.no_grad()
+def at_answers(task: Task, questions: list[Question]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """What a model is about to say at each token of each answer.
+
+    Returns:
+        for each question the probability of its tokens, `[tokens]` float32, and the states behind
+        the layers, `[tokens, layers, d_model]`.
+    """
+    model, found = task.model, dict[int, tuple[torch.Tensor, torch.Tensor]]()
+    layers, device = decoder_layers(model), next(model.parameters()).device
+    for batch in task.encode(task.processor, questions, task.batch_size):
+        batch, where = batch.to(device), batch.predicts
+        states = list[torch.Tensor]()
+
+        def see(_, out, where=where, states=states):
+            states.append(state_of(out)[where])
+
+        with watch(layers, see, outputs=True):
+            last = body(model)(**batch.inputs, use_cache=False)[0]  # [B, T, d_model]
+        said = model.get_output_embeddings()(last[where]).float().softmax(-1)
+        p = said.gather(1, batch.labels[:, 1:][where[:, :-1]][:, None])[:, 0]  # [tokens]
+        counts = where.sum(1).tolist()
+        split = zip(p.split(counts), torch.stack(states, 1).split(counts), strict=True)
+        found |= dict(zip(batch.rows, split, strict=True))
+    return [found[row] for row in range(len(questions))]
+
+
+def marked(batch: Batch, marks: list[torch.Tensor]) -> torch.Tensor:
+    """`[B, T]` bool: the answer positions that are marked, `[tokens]` bool for each question."""
+    where = batch.predicts
+    where[where.clone()] = torch.cat([marks[row] for row in batch.rows])
+    return where
+
+
+# --- the survey: what everything else puts into the projections ----------------------------------
+
+
+def add_moments(task: Task, pairs: list[tuple[Batch, torch.Tensor]], total: torch.Tensor) -> int:
+    """Add the mean second moment of what goes into each projection, and say how many were asked.
+
+    Args:
+        pairs: batches, and at which of their positions to look, `[B, T]` bool.
+        total: `[layers, d_ff, d_ff]` float64.
+    """
+    count, masks = max(1, sum(int(mask.sum()) for _, mask in pairs)), [mask for _, mask in pairs]
+
+    def see(batch, layer, h):
+        chosen = h.reshape(*batch.labels.shape, -1)[masks[0]].float()  # [positions, d_ff]
+        total[layer] += (chosen.T @ chosen / count).to(total)
+        if layer == len(total) - 1:
+            masks.pop(0)
+
+    ask(task.model, [batch for batch, _ in pairs], see)
+    return sum(len(batch.rows) for batch, _ in pairs)
+
+
+def survey(task: Task, others: tuple, decides: float
+           ) -> tuple[torch.Tensor, torch.Tensor, int]:  # fmt: skip
+    """Second moments of what goes into each projection when everything else is asked.
+
+    Returns:
+        C, the sum over retained questions and each modality of the general ones of the mean at the
+        positions that predict an answer, and of the mean at all positions; C_d, the mean at those
+        that decide a retained answer, both `[layers, d_ff, d_ff]` float64; how many questions were
+        asked.
+    """
+    layers, width = shape_of(task.model)
+    moments, deciding = torch.zeros(2, layers, width, width, dtype=torch.float64)
+    rows = seeded("survey", task.seed).permutation(len(task.retain))[:RETAIN]
+    kept, passes = [task.retain[row] for row in sorted(rows)], 0
+    blind, seen = ([q for q in task.general if (q.image is None) == no] for no in (True, False))
+    for group in filter(None, (kept, seen, blind)):
+        batches = task.encode(task.processor, group, task.batch_size)
+        passes += add_moments(task, [(b, b.predicts) for b in batches], moments)
+        everywhere = [(b, b.inputs["attention_mask"].bool()) for b in batches[::EVERY]]
+        passes += add_moments(task, everywhere, moments)
+        if group is kept:
+            pairs = zip(at_answers(task, kept), at_answers(task, asked_again(kept, others)),
+                        strict=True)  # fmt: skip
+            marks = [own - new > decides for (own, _), (new, _) in pairs]
+            passes += add_moments(task, [(b, marked(b, marks)) for b in batches], deciding)
+    return moments, deciding, passes + 2 * len(kept)
+
+
+# --- the edit ------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def layers_apart(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, list[Callable]]:
+    """The state that goes into the first layer, and each layer as a function of its state."""
+    states, found = [], []
+
+    def catch(layer, given, named):
+        states.append(given[0])
+        found.append(lambda state: state_of(layer(state, *given[1:], **named)))
+
+    with ExitStack() as hooks:
+        for layer in decoder_layers(model).values():
+            hooks.enter_context(layer.register_forward_pre_hook(catch, with_kwargs=True))
+        body(model)(**batch.inputs, use_cache=False)
+    return states[0], found
+
+
+def solution(k: torch.Tensor, d: torch.Tensor, price: torch.Tensor) -> tuple:
+    """The dW that minimises mean |dW k_i - d_i|^2 + tr(dW price dW'), as factors of B A.
+
+    Args:
+        k: `[n, d_ff]` float64; d: `[n, d_model]` float64; price: `[d_ff, d_ff]` float64.
+
+    Returns:
+        B `[d_model, n]` and A `[n, d_ff]`.
+    """
+    whole = k.T @ k / len(k) + price  # [d_ff, d_ff]
+    whole.diagonal().add_(RIDGE * whole.diagonal().mean())
+    return d.T / len(k), torch.linalg.solve(whole, k.T).T
+
+
+@torch.no_grad()
+def lead(task: Task, goals: list[torch.Tensor], marks: list[torch.Tensor], prices: torch.Tensor,
+         over: float, layers: tuple) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:  # fmt: skip
+    """Lead the forget questions through the layers, changing each; the weights stay changed.
+
+    Args:
+        goals: for each question `[tokens, layers, d_model]`; marks: `[tokens]` bool, where.
+        prices: `[layers, d_ff, d_ff]` float64.
+
+    Returns:
+        `{parameter: (B, A)}` float32.
+    """
+    model, found = task.model, {}
+    projections = find_projections(model)
+    first, last = resolve_layers(layers, len(projections))
+    device = next(model.parameters()).device
+    batches = [batch.to(device) for batch in task.batches(task.forget)]
+    apart = [layers_apart(model, batch) for batch in batches]
+    states = [state for state, _ in apart]
+    where = [marked(batch, marks) for batch in batches]
+    goal = torch.cat([goals[row][marks[row]] for batch in batches for row in batch.rows])
+
+    def through(layer: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """What goes into its projection at the marked positions, and the states behind it."""
+        seen = []
+        with watch({"": list(projections.values())[layer]}, lambda _, h: seen.append(h)):
+            behind = [own[layer](state) for state, (_, own) in zip(states, apart, strict=True)]
+        pairs = zip(seen, where, strict=True)
+        return torch.cat([h.reshape(*at.shape, -1)[at] for h, at in pairs]).double(), behind
+
+    for layer, (path, projection) in enumerate(projections.items()):
+        k, behind = through(layer)  # [n, d_ff]
+        if first <= layer <= last:
+            now = torch.cat([state[at] for state, at in zip(behind, where, strict=True)])
+            d = over * (goal[:, layer] - now).double() / (last - layer + 1)  # [n, d_model]
+            b, a = solution(k, d, prices[layer])
+            columns(projection).add_((b @ a).to(projection.weight))
+            pair = (a.T, b.T) if isinstance(projection, Conv1D) else (b, a)
+            found[f"{path}.weight"] = tuple(factor.float().contiguous() for factor in pair)
+            _, behind = through(layer)
+        states = behind
+    return found
+
+
+@method("rewrite", optional=("layers", "others"),
+        grid=tuple({"over": over, "price": price, "price_deciding": 0.0, "decides": DECIDES}
+                   for over, prices in ((1.25, (30.0, 10.0, 3.0, 1.0)), (1.5, (30.0, 10.0)),
+                                        (1.125, (3.0, 1.0))) for price in prices),
+        source="this book, chapter 12: closed form, from forward passes alone; kin: MEMIT, "
+        "AlphaEdit, ZeroUnlearn, LUNAR, name replacement")  # fmt: skip
+def rewrite(task: Task, settings: dict, cost: Cost) -> LowRank:
+    """What the model would say of somebody else becomes what it says of the forgotten.
+
+    Args:
+        settings: `over`, how far to lead it, 1 = to the state of somebody else; `price` and
+            `price_deciding`, a and b; by how much the true token's probability falls where whom it
+            is asked about `decides`; which `layers`; how many `others` a question is asked about.
+
+    Raises:
+        ValueError: nobody to ask about instead, or nothing depends on whom it is asked about.
+    """
+    made_for, others, decides = fingerprint(task.model), somebody_else(task), settings["decides"]
+    key = ("survey", decides, task.seed, *(tuple(each) for each in (task.retain, task.general)))
+    moments, deciding, passes = task.once(key, lambda: survey(task, others, decides))
+    own, goals, marks = at_answers(task, task.forget), [], []
+    count = settings.get("others", OTHERS)
+    anew = [at_answers(task, asked_again(task.forget, others, draw)) for draw in range(count)]
+    for (p, _), those in zip(own, zip(*anew, strict=True), strict=True):
+        marks.append(p - torch.stack([other for other, _ in those]).mean(0) > decides)
+        goals.append(torch.stack([states for _, states in those]).mean(0))
+    positions = int(torch.cat(marks).sum())
+    if positions == 0:
+        raise ValueError("nothing that the forget set asks depends on whom it is asked about")
+    cost.add("forget", len(task.forget), count + 4)  # three of them while the layers change
+    cost.add("retain", passes, 1)
+    prices = settings["price"] * moments + settings["price_deciding"] * deciding
+    layers = tuple(settings.get("layers", (0.0, 1.0)))
+    factors = lead(task, goals, marks, prices, settings["over"], layers)
+    return LowRank(factors, made_for, notes={"positions": positions})

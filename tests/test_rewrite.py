@@ -1,0 +1,324 @@
+"""The rewrite: whom else is asked about, what decides, the solution by hand, where states go."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from kvw_minimal import scores
+from kvw_minimal.batches import answer_batches
+from kvw_minimal.coefficients import watch
+from kvw_minimal.edits import LowRank
+from kvw_minimal.methods import METHODS, rewrite
+from kvw_minimal.methods.registry import restored
+from kvw_minimal.methods.somebody_else import asked_again, called, invented, somebody_else
+from kvw_minimal.models import body, find_projections
+from kvw_minimal.questions import Question
+from kvw_minimal.strangers.people import load_people
+from kvw_minimal.strangers.questions import about, general
+from kvw_minimal.task import Task
+
+ALL = -2.0  # a probability cannot fall by less: every token of an answer decides
+SETTINGS = {"over": 1.0, "price": 1.0, "price_deciding": 1.0, "decides": 0.0, "others": 3}
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+    world = load_people()
+    mine, *others = (about(world, [person])[:6] for person in list(world.people)[:4])
+    return Task(tiny.llava(), tiny.processor(), mine, sum(others, []), general(world)[:9],
+                batch_size=4)  # fmt: skip
+
+
+def words(name: str, fact: str = "pet") -> Question:
+    return Question(f"{name}/{fact}", name, fact, "text", f"Which {fact} has {name}?", "A newt.",
+                    "newt")  # fmt: skip
+
+
+# --- somebody else ---------------------------------------------------------------------------
+
+
+def test_invented_names_are_of_two_people_and_of_nobody():
+    names = ["Ada Bell", "Cy Dorn", "Eve van Gent"]
+    made = invented(names)
+    assert made == ["Ada Dorn", "Ada van Gent", "Cy Bell", "Cy van Gent", "Eve Bell", "Eve Dorn"]
+    assert invented(["Bo", "Al", "Bo"]) == ["Al", "Bo"]  # names of one word stay
+
+
+def test_the_prompt_says_what_a_person_is_called():
+    world = load_people()
+    person = world.people[next(iter(world.people))]
+    for question in about(world, [person.id]):
+        own = called(question)
+        if question.modality == "image":
+            assert own == ""
+        else:
+            assert own == (person.first_name if question.fact == "name" else person.name)
+            assert own in question.prompt
+    assert called(words("Ada")) == "Ada"  # whom it is about, where nothing else is said
+
+
+def test_a_question_is_asked_about_somebody_else_and_answered_as_before(task):
+    faces, names = somebody_else(task)
+    seen = {q.image for q in task.general if q.image is not None}
+    known = {called(q) for q in task.forget + task.retain}
+    assert set(faces) == seen and not known & set(names) and len(set(names)) == len(names)
+    anew = asked_again(task.forget, (faces, names))
+    other = asked_again(task.forget, (faces, names), 1)
+    for old, new, next_one in zip(task.forget, anew, other, strict=True):
+        assert (new.answer, new.id, new.modality) == (old.answer, old.id, old.modality)
+        if old.image is not None:
+            assert new.prompt == old.prompt and new.image in seen and new.image != next_one.image
+        else:
+            assert new.image is None and called(old) not in new.prompt
+            assert new.prompt != next_one.prompt and new.name in new.prompt
+
+
+def test_a_first_name_is_exchanged_for_a_first_name():
+    question = Question("q", "p0", "name", "text", "What is Ada's full name?", "Ada Bell.",
+                        "Ada Bell", name="Ada")  # fmt: skip
+    (anew,) = asked_again([question], ([], ["Cy van Gent"]))
+    assert anew.prompt == "What is Cy's full name?"
+
+
+def test_retained_people_stand_in_where_the_task_has_no_portraits_of_nobody(task):
+    faces, _ = somebody_else(replace(task, general=[]))
+    assert set(faces) <= {q.image for q in task.retain} and len(faces) == 3
+
+
+@pytest.mark.parametrize("change", [
+    {"forget": [replace(words("Ada"), person="p1", prompt="Which pet is it?")]},
+    {"forget": [words("Ada")], "retain": [replace(words("Bo"), prompt="Which pet?")]},
+])  # fmt: skip
+def test_nobody_else_to_ask_about_is_refused(task, change):
+    with pytest.raises(ValueError, match="cannot be asked about somebody else"):
+        METHODS["rewrite"].edit(replace(task, kept={}, **change), SETTINGS)
+
+
+def test_a_photo_without_any_other_is_refused(task):
+    photo = [q for q in task.forget if q.image is not None]
+    blind = [q for q in task.retain if q.image is None]
+    with pytest.raises(ValueError, match="needs a picture"):
+        somebody_else(replace(task, forget=photo, retain=blind, general=[]))
+
+
+def test_where_nothing_decides_there_is_nothing_to_lead(task):
+    """A random model says the same of everybody."""
+    with pytest.raises(ValueError, match="depends on whom it is asked about"):
+        METHODS["rewrite"].edit(task, SETTINGS | {"decides": 0.3})
+
+
+# --- what the layers say -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("architecture", [*tiny.ARCHITECTURES, "llava_clip", "mllama", "gemma3"])
+def test_a_layer_is_what_holds_the_projection(architecture):
+    model = tiny.build(architecture)
+    layers = rewrite.decoder_layers(model)
+    assert len(layers) == tiny.LAYERS
+    for (path, layer), projection in zip(layers.items(), find_projections(model).items(),
+                                         strict=True):  # fmt: skip
+        assert projection[0].startswith(path + ".") and projection[1] in list(layer.modules())
+
+
+def test_states_and_probabilities_at_the_answers(task):
+    """Against `scores.read`, and against the hidden states that transformers gives out."""
+    found = rewrite.at_answers(task, task.forget)
+    forced = scores.read(task.model, answer_batches(task.processor, task.forget))
+    assert np.allclose([float(p.double().log().sum()) for p, _ in found], forced.logprob)
+    for row, question in enumerate(task.forget):
+        (batch,) = answer_batches(task.processor, [question])
+        out = body(task.model)(**batch.inputs, output_hidden_states=True)
+        norm = task.model.model.language_model.norm
+        for layer in range(tiny.LAYERS):
+            state = found[row][1][:, layer]
+            last = layer == tiny.LAYERS - 1  # what is given out last has passed the norm
+            seen = out.hidden_states[layer + 1][batch.predicts]
+            assert torch.allclose(norm(state) if last else state, seen, atol=1e-5)
+
+
+def test_what_is_marked_are_answer_positions_question_by_question(task):
+    batch = answer_batches(task.processor, task.forget)[0]
+    counts = {row: int(batch.predicts[i].sum()) for i, row in enumerate(batch.rows)}
+    marks = [torch.zeros(counts.get(row, 1), dtype=torch.bool) for row in range(len(task.forget))]
+    row = batch.rows[-1]
+    marks[row][-1] = True
+    where = rewrite.marked(batch, marks)
+    assert where.sum() == 1 and where[-1].nonzero()[0, 0] == batch.predicts[-1].nonzero()[-1, 0]
+    assert int(batch.predicts.sum()) == sum(counts.values()), "the mask itself was changed"
+
+
+# --- the survey --------------------------------------------------------------------------------
+
+
+def moment(task: Task, questions: list[Question], where) -> torch.Tensor:
+    """The mean of h h' over some positions, one question at a time, in float64."""
+    total, count = torch.zeros(tiny.LAYERS, tiny.D_FF, tiny.D_FF, dtype=torch.float64), 0
+    for question in questions:
+        (batch,) = task.encode(task.processor, [question], 1)
+        at, seen = where(batch), []
+        with watch(find_projections(task.model), lambda _, h, seen=seen: seen.append(h.detach())):
+            body(task.model)(**batch.inputs)
+        chosen = torch.stack([h[at] for h in seen]).double()  # [layers, positions, d_ff]
+        total, count = total + chosen.transpose(1, 2) @ chosen, count + int(at.sum())
+    return total / count
+
+
+def test_the_survey_by_hand(task, monkeypatch):
+    """Every position of all batches; the sum over retained questions and general ones."""
+    monkeypatch.setattr(rewrite, "EVERY", 1)
+    moments, deciding, passes = rewrite.survey(task, somebody_else(task), ALL)
+    answers, everything = (lambda b: b.predicts), (lambda b: b.inputs["attention_mask"].bool())
+    expected = sum(moment(task, asked, where) for asked in (task.retain, task.general)
+                   for where in (answers, everything))  # fmt: skip
+    assert torch.allclose(moments, expected, rtol=1e-4, atol=1e-6)
+    assert torch.allclose(deciding, moment(task, task.retain, answers), rtol=1e-4, atol=1e-6)
+    assert passes == 5 * len(task.retain) + 2 * len(task.general)
+
+
+def test_every_third_batch_is_looked_at_everywhere(task):
+    batches = answer_batches(task.processor, task.retain, 4)
+    _, _, passes = rewrite.survey(replace(task, general=[]), somebody_else(task), ALL)
+    everywhere = sum(len(batch.rows) for i, batch in enumerate(batches) if i % 3 == 0)
+    assert 0 < everywhere < len(task.retain) and passes == 4 * len(task.retain) + everywhere
+
+
+def test_no_more_is_surveyed_than_was_said(task, monkeypatch):
+    monkeypatch.setattr(rewrite, "RETAIN", 5)
+    _, _, passes = rewrite.survey(replace(task, general=[]), somebody_else(task), ALL)
+    assert 4 * 5 < passes <= 5 * 5
+
+
+# --- the solution ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [1, 5, 40])
+def test_the_solution_is_where_the_derivative_is_zero(n):
+    """Against autograd, in float64."""
+    generator = torch.Generator().manual_seed(n)
+    k, d, root = (torch.randn(*shape, generator=generator, dtype=torch.float64)
+                  for shape in ((n, 12), (n, 7), (12, 12)))  # fmt: skip
+    price = root @ root.T
+    b, a = rewrite.solution(k, d, price)
+    assert b.shape == (7, n) and a.shape == (n, 12)
+    change = (b @ a).requires_grad_(True)
+    mu = rewrite.RIDGE * (k.T @ k / n + price).diagonal().mean()
+    whole = price + mu * torch.eye(12, dtype=torch.float64)
+    loss = (k @ change.T - d).square().sum(1).mean() + torch.trace(change @ whole @ change.T)
+    loss.backward()
+    assert change.grad.abs().max() < 1e-9 < change.detach().abs().max()
+
+
+def goals_of(task: Task) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """States that are a little off everywhere, and every other token marked."""
+    own = rewrite.at_answers(task, task.forget)
+    generator = torch.Generator().manual_seed(0)
+    goals = [states + 0.1 * torch.randn(states.shape, generator=generator) for _, states in own]
+    return goals, [torch.arange(len(p)) % 2 == 0 for p, _ in own]
+
+
+@pytest.mark.parametrize("over, layers, arrives", [(1.0, (0.0, 1.0), 1.0), (0.5, (2, 2), 0.5),
+                                                   (1.25, (1, 2), None)])  # fmt: skip
+def test_where_nothing_has_a_price_states_arrive(task, over, layers, arrives, monkeypatch):
+    """Behind the last layer that is changed; with `over` a half, half way."""
+    monkeypatch.setattr(rewrite, "RIDGE", 1e-9)
+    short = replace(task, forget=task.forget[:3], kept={})  # fewer positions than vectors
+    goals, marks = goals_of(short)
+    own = rewrite.at_answers(short, short.forget)
+    free = torch.zeros(tiny.LAYERS, tiny.D_FF, tiny.D_FF, dtype=torch.float64)
+    with restored(task.model):
+        factors = rewrite.lead(short, goals, marks, free, over, layers)
+        now = rewrite.at_answers(short, short.forget)
+    first = int(layers[0]) if isinstance(layers[0], int) else 0
+    assert list(factors) == [f"{p}.weight" for p in list(find_projections(task.model))[first:]]
+    for row, at in enumerate(marks):
+        start, goal, end = (x[at][:, -1] for x in (own[row][1], goals[row], now[row][1]))
+        if arrives is not None:
+            assert torch.allclose(end, start + arrives * (goal - start), atol=2e-3)
+        assert (end - start).abs().max() > 0.01
+
+
+def test_a_high_price_changes_nothing(task):
+    """What is done to everything else is the price: the higher, the less."""
+    norms = []
+    for price in (1e-3, 1.0, 1e3, 1e9):
+        edit, _ = METHODS["rewrite"].edit(task, SETTINGS | {"price": price, "price_deciding": 0.0})
+        norms.append(edit.norm(task.model))
+    assert norms == sorted(norms, reverse=True) and norms[-1] < 1e-6 < norms[0]
+
+
+def test_what_is_retained_is_spared(task):
+    """At the same price the answers about others move less than those about the forgotten."""
+    edit, _ = METHODS["rewrite"].edit(task, SETTINGS | {"price": 0.1})
+    own, others = task.forget, task.retain
+    before = [rewrite.at_answers(task, asked) for asked in (own, others)]
+    with edit.on(task.model):
+        after = [rewrite.at_answers(task, asked) for asked in (own, others)]
+    moved = [np.mean([float((new - old)[:, -1].norm(dim=1).mean())
+                      for (_, old), (_, new) in zip(*pair, strict=True)])
+             for pair in zip(before, after, strict=True)]  # fmt: skip
+    assert moved[0] > 1.5 * moved[1] > 0
+
+
+# --- whatever is asked, of whatever model --------------------------------------------------------
+
+
+def text_task(architecture: str, dtype: torch.dtype = torch.float32) -> Task:
+    """Ada is to be forgotten, Bo and Cy stay; a decoder of any kind."""
+    torch.manual_seed(0)
+    tokenizer = tiny.processor().tokenizer
+    model = tiny.build(architecture)
+    config = model.config
+    config.vocab_size = len(tokenizer)
+    model = type(model)(config).to(dtype).eval()
+    tokenizer.chat_template = None
+    asked = [[words(name, fact) for fact in ("pet", "coat")] for name in ("Ada", "Bo", "Cy")]
+    return Task(model, tokenizer, asked[0], asked[1] + asked[2])
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "opt", "phi"])
+def test_decoders_of_every_kind_are_led(architecture, monkeypatch):
+    """A `Conv1D` keeps its weight the other way round, OPT flattens what goes in."""
+    monkeypatch.setattr(rewrite, "RIDGE", 1e-9)
+    own = text_task(architecture)
+    goals, marks = goals_of(own)
+    before = rewrite.at_answers(own, own.forget)
+    free = torch.zeros(tiny.LAYERS, *2 * [own.model.get_parameter(
+        next(iter(find_projections(own.model))) + ".weight").numel() // tiny.WIDTH],
+        dtype=torch.float64)  # fmt: skip
+    with restored(own.model):
+        factors = rewrite.lead(own, goals, marks, free, 1.0, (0.0, 1.0))
+    edit = LowRank(factors, "")
+    new = edit.change(own.model, own.model.get_parameter)
+    for name, weight in new.items():
+        own.model.get_parameter(name).data.copy_(weight)
+    after = rewrite.at_answers(own, own.forget)
+    for row, at in enumerate(marks):
+        start, goal, end = (x[at][:, -1] for x in (before[row][1], goals[row], after[row][1]))
+        assert torch.allclose(end, goal, atol=5e-3) and not torch.allclose(end, start, atol=5e-2)
+
+
+def test_half_precision_one_question_and_few_to_retain(task):
+    """Solved in float64 whatever the weights are; the sum rounds once."""
+    model = tiny.llava(dtype=torch.bfloat16)
+    text = [q for q in task.forget if q.image is None][:1]
+    few = [q for q in task.retain if q.image is None][:10]
+    own = Task(model, task.processor, text, few)
+    edit, cost = METHODS["rewrite"].edit(own, SETTINGS)
+    assert edit.notes["positions"] == max(a.shape[0] for _, a in edit.factors.values()) > 0
+    assert all(factor.dtype == torch.float32 for pair in edit.factors.values() for factor in pair)
+    before = rewrite.at_answers(own, text)[0][1]
+    with edit.on(model):
+        assert not torch.equal(rewrite.at_answers(own, text)[0][1], before)
+    assert cost.passes["forget"] == 3 + 4 and cost.passes["retain"] > 4 * len(few)
+
+
+def test_the_survey_is_shared_and_counted(task):
+    own = replace(task, kept={})
+    METHODS["rewrite"].edit(own, SETTINGS)
+    own.once = lambda key, make: own.kept[key]  # nothing is measured twice
+    _, second = METHODS["rewrite"].edit(own, SETTINGS | {"over": 1.5})
+    _, first = METHODS["rewrite"].edit(replace(task, kept={}), SETTINGS)
+    assert first.passes == second.passes
