@@ -27,6 +27,5 @@ def interval(values: np.ndarray, people: list[str], seed: int = 0) -> tuple[floa
     names, owner = np.unique(np.asarray(people), return_inverse=True)
     sums, counts = np.bincount(owner, weights=values), np.bincount(owner)  # [people]
     drawn = np.random.default_rng(seed).integers(len(names), size=(DRAWS, len(names)))
-    means = sums[drawn].sum(1) / counts[drawn].sum(1)
-    low, high = np.percentile(means, [2.5, 97.5])
+    low, high = np.percentile(sums[drawn].sum(1) / counts[drawn].sum(1), [2.5, 97.5])  # of means
     return float(values.mean()), float(low), float(high)

@@ -52,6 +52,8 @@ FORMULAS = (
     (r"effect $E(q,i) = \sum_t h_i\,\partial m/\partial h_i$", "methods.least_squares", "effects"),
     (r"ridge: $\min \overline{(Ed-y)^2} + \rho\lvert d\rvert^2$", "methods.least_squares",
      "ridge_solution"),
+    (r"$\Delta W = \frac{D^T K}{n} (\frac{K^T K}{n} + aC + bC_d + \mu I)^{-1}$",
+     "methods.rewrite", "solution"),
     (r"which setting is chosen", "laboratory.choose", "choose"),
     (r"sham minus edit, over people", "laboratory.summaries", "excess"),
 )  # fmt: skip
