@@ -161,6 +161,13 @@ def test_logits_that_are_not_finite_are_an_error():
         read(broken, [batch_of([[0, 1, 0]], [2], [0])])
 
 
+def test_log_probabilities_of_half_precision_are_taken_in_float32():
+    half = Bigram(TABLE).bfloat16()
+    log = half.table.float().log_softmax(-1)
+    forced = read(half, [batch_of([[0, 2, 1]], [2], [0])])
+    assert forced.logprob[0] == pytest.approx(float(log[0, 2] + log[2, 1]), abs=1e-6)
+
+
 @pytest.fixture(scope="module")
 def certain():
     """A tiny model that has learned six questions by heart, and six that it has not."""
