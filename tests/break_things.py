@@ -62,10 +62,11 @@ TESTED = ("pytest", "hypothesis", "matplotlib.pyplot", "seaborn", "ipywidgets", 
 
 
 def copy_of_the_package(folder: Path, tests: bool = True) -> Path:
-    """The package, its unit tests and a link to the data; no trained model is needed."""
+    """The package, its unit tests and links to what they read."""
     for name in ("kvw_minimal", "tests")[: 1 + tests]:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "data").symlink_to(ROOT / "data")
+    for name in ("data", "book"):
+        (folder / name).symlink_to(ROOT / name)
     (folder / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")  # no notebooks here
     return folder
 
