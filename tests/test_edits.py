@@ -108,6 +108,7 @@ def test_gate_is_one_where_retain_is_larger():
     ((0, 3), 4, (0, 3)), ((1, 1), 4, (1, 1)), ((3, 3), 4, (3, 3)),
     ((0.0, 1.0), 4, (0, 3)), ((0.5, 1.0), 4, (2, 3)), ((0.0, 0.5), 4, (0, 1)),
     ((0.25, 0.75), 28, (7, 20)), ((0.0, 1.0), 1, (0, 0)), ((0, 1.0), 4, (0, 3)),
+    ((0.7, 1.0), 4, (3, 3)), ((0.0, 0.7), 4, (0, 2)), ((0.6, 0.9), 4, (2, 3)),  # to the nearest
 ])  # fmt: skip
 def test_layers_first_and_last_inclusive(layers, count, expected):
     assert resolve_layers(layers, count) == expected

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import subprocess
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ import small
 
 from kvw_minimal.edits import Edit
 from kvw_minimal.files import file_hash
+from kvw_minimal.laboratory import provenance as provenance_of
 from kvw_minimal.laboratory import report
 from kvw_minimal.laboratory.provenance import provenance
 from kvw_minimal.laboratory.reading import by_modality, scored
@@ -121,6 +123,17 @@ def test_any_method_can_be_asked_for(monkeypatch):
         report.unlearn("tiny", "A", 5, "selective pruning", {"strength": 1.0}, 1, oracle=False)
 
 
+def test_without_headroom_it_is_refused(monkeypatch):
+    """The tiny model knows nothing, as if it were its own oracle."""
+    own = replace(small.task(), read={"forget": small.task().read["forget"][:14]})
+    monkeypatch.setattr(report, "request_of", lambda *_: own)
+    monkeypatch.setattr(report, "oracle_rows", lambda task, name: (
+        report.score_sets(task, "oracle"), {name: "its fingerprint"}))  # fmt: skip
+    monkeypatch.setattr(report, "sham_rows", lambda *_: pytest.fail("noticed after the work"))
+    with pytest.raises(ValueError, match="no headroom on image questions"):
+        report.unlearn("pocket", "A", 5, "selective pruning", {"share": 0.1}, 1)
+
+
 def test_the_demonstration_shows_before_and_after(monkeypatch, tmp_path, capsys):
     model, _ = load("pocket")
     own = report.request_of("pocket", "A", 5)
@@ -229,3 +242,28 @@ def test_a_provenance_says_where_a_result_comes_from(monkeypatch):
     assert (found["seconds"], found["data"], found["more"]) == (1.3, "0" * 16, 1)
     assert provenance(seconds=0, seed=0, models={}, data="", command="x")["command"] == "x"
     assert isinstance(Edit, type) and len(found["commit"].rstrip("+")) in (7, 12)
+
+
+def test_a_commit_says_whether_the_package_was_changed_since(monkeypatch, tmp_path):
+    def git(*what: str) -> str:
+        own = ["-c", "user.name=x", "-c", "user.email=x", "-c", "commit.gpgsign=false"]
+        return subprocess.run(["git", *own, *what], cwd=tmp_path, capture_output=True, text=True,
+                              check=True).stdout.strip()  # fmt: skip
+
+    monkeypatch.setattr(provenance_of, "ROOT", tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert provenance_of.commit() == "unknown"
+    (tmp_path / "kvw_minimal").mkdir()
+    module = tmp_path / "kvw_minimal" / "edits.py"
+    module.write_text("ONE = 1\n")
+    git("init", "-q")
+    git("add", "-A")
+    git("commit", "-q", "-m", "first")
+    head = git("rev-parse", "HEAD")
+    assert provenance_of.commit() == head[:12]
+    module.write_text("ONE = 2\n")
+    assert provenance_of.commit() == f"{head[:12]}+"
+    git("commit", "-q", "-a", "-m", "second")
+    assert provenance_of.commit() == git("rev-parse", "HEAD")[:12] != head[:12]
+    (module.parent / "new.py").touch()
+    assert provenance_of.commit().endswith("+")
