@@ -720,6 +720,16 @@ def test_half_of_an_edit_is_half_of_what_it_changes(model, kind):
     assert edit.part(0.0).norm(model) == 0
 
 
+@every_kind
+def test_a_part_of_a_part_is_a_smaller_part(model, kind):
+    whole = made(kind, model)
+    twice, once = whole.part(0.5).part(0.5), whole.part(0.25)
+    new, expected = (each.change(model, model.get_parameter) for each in (twice, once))
+    assert new.keys() == expected.keys() and twice.norm(model) < whole.norm(model)
+    for name, weight in new.items():
+        torch.testing.assert_close(weight, expected[name])
+
+
 def test_half_of_a_gate_is_its_square_root(model):
     edit = made("gate", model)
     torch.testing.assert_close(edit.part(0.5).gates, edit.gates.sqrt())
