@@ -119,12 +119,14 @@ def faults() -> list[str]:
     rooms = found["rooms"] | {"all": found}
     counts = [f"{each['killed']}/{each['tried']}" for each in rooms.values()]
     left = "; ".join(f"{each['name']} ({each['why']})" for each in found["survivors"])
+    more = [f"Not noticed: {left}."] if left else []
+    more += [f"{found['untried']} were not tried on this code."] if found["untried"] else []
     return [
         "Deliberate faults that the tests noticed, of those that `make break` tried "
         f"({found['date']}, commit `{found['commit']}`):",
         "",
         *(f"| {' | '.join(cells)} |" for cells in (rooms, ["---"] * len(rooms), counts)),
-        *(["", f"Not noticed: {left}."] if left else []),
+        *(["", *more] if more else []),
     ]
 
 

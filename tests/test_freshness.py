@@ -298,10 +298,11 @@ def test_every_room_has_faults_and_the_last_outcome_is_of_these():
     assert {broken.room for broken in BREAKS} == {"core", "command line", *ROOMS}
     stored = json.loads(break_things.OUTCOME.read_text(encoding="utf-8"))["unit tests"]
     assert break_things.complaints(BREAKS, stored) == []
-    tried = Counter(broken.room for broken in BREAKS)
-    assert {name: room["tried"] for name, room in stored["rooms"].items()} == tried
+    every = Counter(broken.room for broken in BREAKS)
+    assert all(room["tried"] <= every[name] for name, room in stored["rooms"].items())
     assert sum(room["killed"] for room in stored["rooms"].values()) == stored["killed"]
-    assert stored["tried"] == len(BREAKS) == stored["killed"] + len(stored["survivors"])
+    assert stored["tried"] == stored["killed"] + len(stored["survivors"])
+    assert stored["tried"] + stored["untried"] == len(BREAKS)
 
 
 MADE_UP = (Break("one", "edits.py", "return ratio.clamp(min=0)", "", ("edits",)),
@@ -311,7 +312,9 @@ MADE_UP = (Break("one", "edits.py", "return ratio.clamp(min=0)", "", ("edits",))
 
 def journal_of(**by: str | None) -> break_things.Journal:
     journal = break_things.Journal(anew=True)
-    journal.faults = {name: {"by": test, "seconds": 2.5} for name, test in by.items()}
+    for name, test in by.items():
+        (broken,) = [each for each in MADE_UP if each.name == name]
+        journal.faults[name] = {"by": test, "seconds": 2.5, "key": journal.fault(broken, test)}
     return journal
 
 
@@ -324,6 +327,8 @@ def test_what_is_killed_is_counted_by_room_and_who_survives_says_why():
     assert found["survivors"] == [
         {"name": "two", "room": "command line", "why": "nobody looks"}]  # fmt: skip
     assert "survived: command line, two: nobody looks" in break_things.table(found)
+    killed.faults["one"]["key"] = "of other code"
+    assert break_things.outcome(MADE_UP, killed)["untried"] == 1
     assert break_things.complaints(MADE_UP, found) == ["2 of 3 noticed, less than 95%"]
     found = break_things.outcome(MADE_UP, journal_of(one=None, two="tests/test_edits.py::a",
                                                      three="tests/test_edits.py::b"))  # fmt: skip
