@@ -472,6 +472,18 @@ def test_what_is_asked_for_reaches_the_published_schedule(monkeypatch):
                     same | {"layers": (0.0, 1.0), "epochs": 1}]  # fmt: skip
 
 
+def test_a_step_in_place_is_lost_where_its_gate_rounds_to_one():
+    """All steps where they are tiny and the format is coarse; none where it is that of gates."""
+    assert edit_of("KVW in place")[0].notes["lost"] == 0
+    forget, retain = ([q for q in questions if q.modality == "text"]
+                      for questions in (small_task().forget, small_task().retain))  # fmt: skip
+    half = replace(small_task(), model=tiny.llava(dtype=torch.bfloat16), forget=forget,
+                   retain=retain, kept={})  # fmt: skip
+    lost = [METHODS["KVW in place"].edit(half, {"strength": strength})[0].notes["lost"]
+            for strength in (1e-5, 0.3)]  # fmt: skip
+    assert lost[0] == 1 and 0 < lost[1] < 1
+
+
 def test_random_columns_have_the_same_gates_elsewhere():
     own, dealt = (gates_of(n, {"strength": 8.0}) for n in ("KVW one pass", "random columns"))
     assert torch.allclose(own.sort(1).values, dealt.sort(1).values, atol=1e-4)
