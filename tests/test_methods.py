@@ -224,6 +224,17 @@ def test_update_answers_stand_beside_their_questions():
                 assert golds[0] != golds[1]
 
 
+def test_every_epoch_learns_everything_once_in_an_order_of_its_own(monkeypatch):
+    monkeypatch.setattr(steps, "EACH", 2)
+    found = make_steps(small_task(), epochs=5)
+    seen = [tuple(step.forget[0].labels.flatten().tolist()) for step in found]
+    each = len(seen) // 5
+    epochs = [seen[start : start + each] for start in range(0, len(seen), each)]
+    assert each == 4 == len(set(seen)) and len(epochs) == 5
+    assert all(sorted(epoch) == sorted(epochs[0]) for epoch in epochs)
+    assert len(set(map(tuple, epochs))) > 2
+
+
 def test_steps_cover_the_forget_set_and_repeat_with_the_seed():
     task = small_task()
 
