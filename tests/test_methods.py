@@ -235,6 +235,15 @@ def test_every_epoch_learns_everything_once_in_an_order_of_its_own(monkeypatch):
     assert len(set(map(tuple, epochs))) > 2
 
 
+def test_what_is_retained_is_drawn_with_the_seed_and_each_question_once():
+    own, seen = replace(small_task(), encode=lambda processor, questions, size: [questions]), []
+    for seed in (0, 1, 0):
+        made = make_steps(replace(own, seed=seed), 1)
+        seen.append([q.id for step in made for batch in step.retain for q in batch])
+    assert len(set(seen[0])) == len(seen[0]) < len(own.retain)
+    assert seen[0] == seen[2] and set(seen[0]) != set(seen[1])
+
+
 def test_steps_cover_the_forget_set_and_repeat_with_the_seed():
     task = small_task()
 
