@@ -220,6 +220,16 @@ def test_answers_do_not_depend_on_their_neighbours(certain):
     assert forced.logprob == pytest.approx(alone.logprob, rel=1e-4, abs=1e-4)
 
 
+def test_answers_are_not_drawn():
+    """Of a model that is not sure of anything, whatever the state of the random numbers."""
+    known = tiny.some_questions(load_people(), people=1)[:4]
+    model, said = tiny.llava(seed=1), []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        said.append(answer(model, tiny.processor(), known, new_tokens=6))
+    assert said[0] == said[1]
+
+
 def test_new_tokens_is_a_limit(certain):
     model, known, _ = certain
     name = next(q for q in known if q.fact == "name")
