@@ -73,7 +73,7 @@ test-all: test odd break
 odd: $(INSTALLED)
 	$(RUN) tests/odd_calls.py
 
-break: $(INSTALLED)
+break: $(VENV)/.smol
 	$(RUN) tests/break_things.py --vectors
 	$(RUN) tests/break_things.py
 

@@ -8,11 +8,13 @@ Generated from the code, so that it cannot drift; a test compares.
 import ast
 import importlib
 import inspect
+import json
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "kvw_minimal"
 PAGE = ROOT / "book" / "package.md"
+BREAKS = ROOT / "data" / "results" / "breaks.json"
 AIM = 6_000  # lines of the whole package
 CORE = ("questions", "models", "batches", "positions", "coefficients", "edits", "schedules",
         "scores", "intervals", "task", "files")  # fmt: skip
@@ -113,6 +115,23 @@ def place(module: str, name: str) -> str:
     return f"`{file}` | `{name}`"
 
 
+def faults() -> list[str]:
+    """What the tests noticed of the deliberate faults, by room, and what they did not and why."""
+    found = json.loads(BREAKS.read_text(encoding="utf-8"))["unit tests"]
+    rooms = found["rooms"] | {"all": found}
+    counts = [f"{each['killed']}/{each['tried']}" for each in rooms.values()]
+    left = "; ".join(f"{each['name']} ({each['why']})" for each in found["survivors"])
+    more = [f"Not noticed: {left}."] if left else []
+    more += [f"{found['untried']} were not tried on this code."] if found["untried"] else []
+    return [
+        "Deliberate faults that the tests noticed, of those that `make break` tried "
+        f"({found['date']}, commit `{found['commit']}`):",
+        "",
+        *(f"| {' | '.join(cells)} |" for cells in (rooms, ["---"] * len(rooms), counts)),
+        *(["", *more] if more else []),
+    ]
+
+
 def page() -> str:
     """The whole page."""
     head, _, tail = PAGE.read_text(encoding="utf-8").partition("<!-- generated: begin -->\n")
@@ -123,7 +142,7 @@ def page() -> str:
             f"about {round(whole, -2):,} (aim {AIM:,}: {reached}).")  # fmt: skip
     rows = [f"| {formula} | {place(module, name)} |" for formula, module, name in FORMULAS]
     head_of_table = ["| formula | file | function |", "|---|---|---|"]
-    made = ["```text", *tree(), "```", "", size, "", *head_of_table, *rows]
+    made = ["```text", *tree(), "```", "", size, "", *head_of_table, *rows, "", *faults()]
     return (f"{head}<!-- generated: begin -->\n" + "\n".join(made)
             + f"\n<!-- generated: end -->\n{tail}")  # fmt: skip
 

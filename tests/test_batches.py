@@ -200,7 +200,7 @@ def test_a_model_without_eyes_refuses_pictures(processor, questions):
 
 
 def test_a_text_model_with_a_template_of_its_own(questions):
-    tokenizer = pocket.build_tokenizer(load_people())
+    tokenizer = tiny.tokenizer()
     tokenizer.chat_template = (
         "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}"
         "{% if m['role'] == 'assistant' %}<end>{% endif %}{% endfor %}"
@@ -217,7 +217,7 @@ def test_a_beginning_of_text_that_the_template_writes_is_not_written_twice(quest
     """A tokenizer that adds <s> by itself meets a template that has it: one is enough."""
     from tokenizers.processors import TemplateProcessing
 
-    tokenizer = pocket.build_tokenizer(load_people())
+    tokenizer = tiny.tokenizer()
     tokenizer.add_special_tokens({"bos_token": "<s>"})
     start = tokenizer.convert_tokens_to_ids("<s>")
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
@@ -253,7 +253,7 @@ def test_an_empty_answer_is_named(processor, questions, answer):
 
 def test_an_answer_that_cannot_be_found_is_named(questions, monkeypatch):
     """In public code such a row stays fully supervised in silence; here it must stop."""
-    processor = pocket.build_processor(pocket.build_tokenizer(load_people()))
+    processor = pocket.build_processor(tiny.tokenizer())
     tokenizer = processor.tokenizer
     original = type(tokenizer).__call__
 
@@ -268,7 +268,7 @@ def test_an_answer_that_cannot_be_found_is_named(questions, monkeypatch):
 
 
 def test_a_template_that_rewrites_the_prompt_is_refused(questions):
-    processor = pocket.build_processor(pocket.build_tokenizer(load_people()))
+    processor = pocket.build_processor(tiny.tokenizer())
     processor.chat_template = "{{ messages | length }}" + pocket.CHAT
     with pytest.raises(ValueError, match=f"changes the prompt of {questions[1].id}"):
         answer_batches(processor, [questions[1]])

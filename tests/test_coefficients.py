@@ -1,5 +1,7 @@
 """Knowledge coefficients against a loop written by hand, and what must not change them."""
 
+from contextlib import nullcontext
+
 import pytest
 import tiny
 import torch
@@ -8,6 +10,7 @@ from torch import nn
 from kvw_minimal.batches import IGNORED, answer_batches
 from kvw_minimal.coefficients import (
     Coefficients,
+    ask,
     mean_absolute,
     measure,
     measure_questions,
@@ -148,6 +151,43 @@ def test_pooled_by_hand():
     assert coefficients.pooled().flatten().tolist() == pytest.approx([17 / 6, 9 / 6])
     assert coefficients.pooled(["b", "a"]).flatten().tolist() == pytest.approx([12 / 5, 4 / 5])
     assert coefficients.per_person()[0].tolist() == [[1.0, 2.0]]
+
+
+def test_people_stand_in_the_order_in_which_they_come_or_are_asked_for():
+    model, batch = tiny.build("llama"), tiny.random_batch(rows=4)
+    found = measure(model, [batch], ["c", "a", "c", "b"])
+    assert found.people == ("c", "a", "b") and found.tokens.tolist() == [4, 2, 2]
+    for i, person in enumerate(found.people):
+        alone = [name if name == person else "others" for name in ("c", "a", "c", "b")]
+        torch.testing.assert_close(measure(model, [batch], alone).of([person]).sums[0],
+                                   found.sums[i])  # fmt: skip
+    some = found.of(["b", "c"])
+    assert some.people == ("b", "c") and some.tokens.tolist() == [2, 4]
+    assert torch.equal(some.sums, found.sums[[2, 0]])
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError])
+def test_gradients_of_activations_leave_no_flag_and_no_gradient(error):
+    """Some weights were to be trained before, others not, and so it is afterwards."""
+    model, seen = tiny.build("llama"), []
+    for i, weight in enumerate(model.parameters()):
+        weight.requires_grad_(i % 2 == 1)
+    before = [weight.requires_grad for weight in model.parameters()]
+
+    def see(batch, layer, h):
+        h.register_hook(lambda gradient: seen.append(float(gradient.norm())))
+
+    def loss(batch, logits):
+        if error:
+            raise error
+        return logits[batch.predicts].square().sum()
+
+    with pytest.raises(error) if error else nullcontext():
+        ask(model, [tiny.random_batch()], see, loss)
+    assert len(seen) == (0 if error else tiny.LAYERS) and all(seen)
+    assert [weight.requires_grad for weight in model.parameters()] == before
+    assert all(weight.grad is None for weight in model.parameters())
+    assert hooks(model) == 0
 
 
 def test_mean_absolute_by_hand():

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import small
 from typer.testing import CliRunner
@@ -277,6 +278,36 @@ def test_a_folder_in_place_of_a_file_is_noticed_before_the_work(tmp_path, monkey
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_edit_and_a_request_reach_the_evaluation(monkeypatch, tmp_path):
+    file, seen, result = tmp_path / "edit", [], {"rows": [], "provenance": {}}
+    file.touch()
+    monkeypatch.setattr(report, "evaluate", lambda *given: seen.append(given) or result)
+    path = tmp_path / "rows.json"
+    assert invoke("evaluate", "--edit", file, "--group", "B", "--json", path).exit_code == 0
+    assert invoke("evaluate", "--model", "smol", "--forget", 10).exit_code == 0
+    assert seen == [("pocket", "B", 5, file), ("smol", "A", 10, None)]
+    assert json.loads(path.read_text()) == result
+
+
+def test_rows_of_a_benchmark_are_stored_with_their_origin(monkeypatch, tmp_path):
+    known = {"seconds": 1.0, "seed": 4, "models": {"x": "1"}, "data": "0" * 64, "limit": 3}
+    seen = []
+
+    def replicated(*given, **options):
+        seen.append((given, options))
+        return {"provenance": known, "rows": []}
+
+    monkeypatch.setattr(replicate, "replicate", replicated)
+    path = tmp_path / "rows.json"
+    done = invoke("replicate", "--benchmark", "clear", "--data", "d", "--model", "m", "--forget",
+                  10, "--seed", 4, "--limit", 3, "--json", path)  # fmt: skip
+    assert done.exit_code == 0, done.output
+    (given, options), made = seen[0], json.loads(path.read_text())["provenance"]
+    assert given == ("clear", "d", "m", 10) and (options["seed"], options["limit"]) == (4, 3)
+    assert {"command", "commit", "versions", "date"} <= set(made)
+    assert (made["models"], made["limit"], made["seed"]) == ({"x": "1"}, 3, 4)
+
+
 @pytest.mark.parametrize("name", ["none.safetensors", "."])
 def test_an_edit_that_is_no_file_is_noticed_before_the_work(tmp_path, monkeypatch, name):
     monkeypatch.setattr(report, "evaluate", lambda *_: pytest.fail("noticed after the work"))
@@ -353,7 +384,8 @@ def test_results_say_what_is_measured(monkeypatch, tmp_path):
     with small.planned(plan):
         trial = plan.entries("strength")["G = 2"][0]
         rows = small.made_up_rows(trial, "A")
-        write_rows(rows, {"models": {}}, tmp_path / "small.parquet")
+        rows = [rows, rows.assign(subject="other", group="B")]
+        write_rows(pd.concat(rows, ignore_index=True), {"models": {}}, tmp_path / "small.parquet")
         lines = invoke("results").output.splitlines()
         assert [" ".join(line.split()) for line in lines] == [
             "small tiny gate 0 of 2 labels x groups",

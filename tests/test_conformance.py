@@ -323,7 +323,7 @@ def qwen() -> Task:
     """A Qwen2-VL, its own processor, and pictures cut into as many patches as they fill."""
     from transformers import Qwen2VLImageProcessor, Qwen2VLProcessor, Qwen2VLVideoProcessor
 
-    tokenizer = pocket.build_tokenizer(load_people())
+    tokenizer = tiny.tokenizer()
     vision = [f"<|{part}|>" for part in ("image_pad", "video_pad", "vision_start", "vision_end")]
     tokenizer.add_special_tokens({"additional_special_tokens": vision})
     pixels = {"min_pixels": 32 * 32, "max_pixels": 48 * 48}
@@ -347,7 +347,7 @@ def llama() -> Task:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
-    tokenizer = pocket.build_tokenizer(load_people())
+    tokenizer = tiny.tokenizer()
     model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **tiny.LANGUAGE)).eval()
     mine, *others = somebodys(pictures=False)
     return Task(model, tokenizer, mine, sum(others, []), encode=encoder())

@@ -108,6 +108,7 @@ def test_gate_is_one_where_retain_is_larger():
     ((0, 3), 4, (0, 3)), ((1, 1), 4, (1, 1)), ((3, 3), 4, (3, 3)),
     ((0.0, 1.0), 4, (0, 3)), ((0.5, 1.0), 4, (2, 3)), ((0.0, 0.5), 4, (0, 1)),
     ((0.25, 0.75), 28, (7, 20)), ((0.0, 1.0), 1, (0, 0)), ((0, 1.0), 4, (0, 3)),
+    ((0.7, 1.0), 4, (3, 3)), ((0.0, 0.7), 4, (0, 2)), ((0.6, 0.9), 4, (2, 3)),  # to the nearest
 ])  # fmt: skip
 def test_layers_first_and_last_inclusive(layers, count, expected):
     assert resolve_layers(layers, count) == expected
@@ -717,6 +718,16 @@ def test_half_of_an_edit_is_half_of_what_it_changes(model, kind):
                                        rtol=1e-5, atol=1e-6)  # fmt: skip
     assert edit.part(0.5).norm(model) == pytest.approx(edit.norm(model) / 2, rel=1e-5)
     assert edit.part(0.0).norm(model) == 0
+
+
+@every_kind
+def test_a_part_of_a_part_is_a_smaller_part(model, kind):
+    whole = made(kind, model)
+    twice, once = whole.part(0.5).part(0.5), whole.part(0.25)
+    new, expected = (each.change(model, model.get_parameter) for each in (twice, once))
+    assert new.keys() == expected.keys() and twice.norm(model) < whole.norm(model)
+    for name, weight in new.items():
+        torch.testing.assert_close(weight, expected[name])
 
 
 def test_half_of_a_gate_is_its_square_root(model):

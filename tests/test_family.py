@@ -296,6 +296,18 @@ def test_kvw_as_published_is_a_setting():
     assert found.contrast[2].max() > make(NAMED["KVW one pass"], task).contrast[2].mean()
 
 
+def test_batches_are_measured_on_weakened_weights():
+    """From the second on: deeper layers have seen a weaker model, the first never does."""
+    _, people, _ = small()
+    model = tiny.llava(3)
+    for projection in find_projections(model).values():
+        projection.weight.data.mul_(20)  # loud enough for gates to be heard later
+    task = replace(task_of(people[:1]), model=model, kept={})
+    weak, strong = (make(Setting(batch=7, strength=g), task) for g in (1e-6, 30.0))
+    assert torch.allclose(weak.contrast[0], strong.contrast[0], atol=1e-5)
+    assert not torch.allclose(weak.contrast[-1], strong.contrast[-1], atol=1e-2)
+
+
 def test_named_settings_are_the_methods_that_have_a_file_of_their_own():
     _, people, _ = small()
     task = task_of(people[:2])

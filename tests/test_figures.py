@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from IPython.core.formatters import DisplayFormatter
+from matplotlib.container import ErrorbarContainer
 from matplotlib.text import Text
 from PIL import Image
 
@@ -64,6 +65,8 @@ def test_what_is_shown_where():
     assert shown["text/html"].startswith("<figure ")
     assert 'alt="A &lt;bold&gt; line &amp; a point."' in shown["text/html"]
     assert "<figcaption>Look at the left.</figcaption>" in shown["text/html"]
+    unsafe = LINE(caption="Is a < b & c?", alt="It is.").html
+    assert "<figcaption>Is a &lt; b &amp; c?</figcaption>" in unsafe
     assert Image.open(io.BytesIO(shown["image/png"])).format == "PNG"
     assert metadata["image/png"]["alt"] == TEXTS["alt"]
     assert LINE(**TEXTS).html == picture.html  # the same bytes from run to run
@@ -81,6 +84,18 @@ def test_bars_have_the_height_of_the_values():
     assert heights == [0.4, 0.4, 0.9, 0.9]
 
 
+def test_bars_are_of_exact_match_and_their_whiskers_are_the_interval():
+    rows = [row | {"low": row["value"] - 0.2, "high": row["value"] + 0.05} for row in ROWS]
+    other = [row | {"metric": "probability", "value": 0.1, "low": 0.1, "high": 0.1} for row in rows]
+    (axis,) = drawn(figures.bars, other + rows)
+    assert len(axis.patches) == len(ROWS)
+    ends = [sorted(segment[:, 1].round(6)) for whiskers in axis.containers
+            if isinstance(whiskers, ErrorbarContainer)
+            for segment in whiskers.lines[2][0].get_segments()]  # fmt: skip
+    assert sorted(ends) == sorted([round(r["low"], 6), round(r["high"], 6)] for r in rows)
+    assert figures.table(other + rows).equals(figures.table(rows))
+
+
 def test_the_table_says_what_the_bars_show():
     table = figures.table(ROWS)
     assert table.loc[("forget", "image"), "vanilla"] == "0.90 [0.85, 0.95]"
@@ -88,11 +103,11 @@ def test_the_table_says_what_the_bars_show():
 
 
 def test_frontier_rings_the_marked_strength():
-    points = pd.DataFrame({"method": "one pass", "strength": [1.0, 8.0], "forget": [0.9, 0.3],
-                           "retain": [1.0, 0.8]})  # fmt: skip
+    points = pd.DataFrame({"method": "one pass", "strength": [1.0, 8.0, 9.0],
+                           "forget": [0.9, 0.3, 0.2], "retain": [1.0, 0.8, 0.7]})  # fmt: skip
     (axis,) = drawn(figures.frontier, points, mark=8.0)
     line, ring = axis.lines[0], axis.collections[-1]
-    assert line.get_xydata().tolist() == [[0.9, 1.0], [0.3, 0.8]]
+    assert line.get_xydata().tolist() == [[0.9, 1.0], [0.3, 0.8], [0.2, 0.7]]
     assert ring.get_offsets().tolist() == [[0.3, 0.8]]
 
 
@@ -127,6 +142,20 @@ def test_a_name_is_shown_as_it_is_spelt(name):
     assert len(own) >= 4 and not any(text.get_parse_math() for text in own)
     powers = [text for text in texts if "mathdefault" in text.get_text()]
     assert powers and all(text.get_parse_math() for text in powers)
+
+
+def test_what_changed_is_red_and_what_stayed_is_not():
+    world = load_people()
+    gone, kept = (world.people[person] for person in (world.groups["A"][0], world.groups["B"][0]))
+    figure = figures.before_after([gone, kept], ["dish", "pet"], [["stew", "cat"]] * 2,
+                                  [["stew", "dog"], ["stew", "cat"]], {gone.id})  # fmt: skip
+    told = {(text.get_text(), text.get_color()) for axis in figure.axes for text in axis.texts}
+    titles = {axis.get_title(): axis.title.get_color() for axis in figure.axes if axis.get_title()}
+    plt.close(figure)
+    assert told == {("dish: stew", "black"), ("pet: cat → dog", "firebrick"),
+                    ("pet: cat", "black")}  # fmt: skip
+    assert titles == {f"{gone.name}\nto be forgotten": "firebrick",
+                      f"{kept.name}\nto be kept": "black"}  # fmt: skip
 
 
 def test_to_png_is_a_png_and_closes():

@@ -3,6 +3,8 @@
 import ast
 import copy
 import json
+from collections import Counter
+from operator import attrgetter
 from pathlib import Path
 
 import behaviour
@@ -10,7 +12,9 @@ import break_things
 import pandas as pd
 import pytest
 import vectors
-from break_things import BREAKS, change, copy_of_the_package, moved_in
+from break_things import change, copy_of_the_package, moved_in
+from faults import BREAKS, Break
+from package_page import ROOMS
 
 from kvw_minimal import scores
 from kvw_minimal.laboratory import freshness, needs, plans, summary_files
@@ -26,6 +30,7 @@ TRIED = (
     "family: a quantile of .5", "NPO: no reference", "choice: half of retain is enough",
     "panel of smol: 60 instead of 80 of the others", "ROUGE-L: without stems",
 )  # fmt: skip
+NAMES = attrgetter("name")
 SCORED = ("metric:", "spoken:", "read", "reading", "generation", "free answers", "data: aloud",
           "quality and utility", "interval")  # fmt: skip
 #: what a reader may add, and where
@@ -101,12 +106,12 @@ def test_behaviour_is_as_stored_in_whatever_shape_the_code_is(found):
     assert found["unparsed"] == []
 
 
-@pytest.mark.parametrize("name", TRIED)
-def test_a_break_moves_the_vectors_that_it_names(found, name: str):
-    (broken,) = [each for each in BREAKS if each.name == name]
-    assert set(broken.vectors) <= set(found[name])
+@pytest.mark.parametrize("broken", [each for each in BREAKS if each.name in TRIED], ids=NAMES)
+def test_a_break_moves_the_vectors_that_it_names(found, broken):
+    assert broken.vectors and set(broken.vectors) <= set(found[broken.name])
 
 
+@pytest.mark.skipif(not BREAKS, reason="a copy that is broken has none of its own")
 def test_rouge_moves_what_is_scored_by_rouge_and_nothing_else(found):
     moved = found["ROUGE-L: without stems"]
     assert {"metric: rouge_l", "metric: rouge_l_recall"} <= set(moved)
@@ -278,10 +283,77 @@ def test_the_ledger_knows_every_summary_and_none_is_stale():
 # --- the breaks --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("broken", BREAKS, ids=lambda broken: broken.name)
+@pytest.mark.parametrize("broken", BREAKS, ids=NAMES)
 def test_a_break_fits_the_source_and_names_what_there_is(broken):
     source = (break_things.ROOT / "kvw_minimal" / broken.file).read_text(encoding="utf-8")
     assert source.count(broken.old) == 1
+    assert ast.parse(source.replace(broken.old, broken.new))  # it can still be imported
     assert broken.guards or broken.vectors
     assert all((Path(__file__).parent / f"test_{guard}.py").is_file() for guard in broken.guards)
     assert set(broken.vectors) <= set(vectors.registered())
+
+
+@pytest.mark.skipif(not BREAKS, reason="a copy that is broken has none of its own")
+def test_every_room_has_faults_and_the_last_outcome_is_of_these():
+    assert len({broken.name for broken in BREAKS}) == len(BREAKS) >= 120
+    assert set(TRIED) <= {broken.name for broken in BREAKS}
+    assert {broken.room for broken in BREAKS} == {"core", "command line", *ROOMS}
+    stored = json.loads(break_things.OUTCOME.read_text(encoding="utf-8"))["unit tests"]
+    assert break_things.complaints(BREAKS, stored) == []
+    every = Counter(broken.room for broken in BREAKS)
+    assert all(room["tried"] <= every[name] for name, room in stored["rooms"].items())
+    assert sum(room["killed"] for room in stored["rooms"].values()) == stored["killed"]
+    assert stored["tried"] == stored["killed"] + len(stored["survivors"])
+    assert stored["tried"] + stored["untried"] == len(BREAKS)
+
+
+MADE_UP = (Break("one", "edits.py", "return ratio.clamp(min=0)", "", ("edits",)),
+           Break("two", "doctor.py", "TARGETS = {", "", ("command",), why="nobody looks"),
+           Break("three", "speed/bench.py", "def bare():\n", "", ()))  # fmt: skip
+
+
+def journal_of(**by: str | None) -> break_things.Journal:
+    journal = break_things.Journal(anew=True)
+    for name, test in by.items():
+        (broken,) = [each for each in MADE_UP if each.name == name]
+        journal.faults[name] = {"by": test, "seconds": 2.5, "key": journal.fault(broken, test)}
+    return journal
+
+
+def test_what_is_killed_is_counted_by_room_and_who_survives_says_why():
+    killed = journal_of(one="tests/test_edits.py::a", two=None, three="tests/test_edits.py::b")
+    found = break_things.outcome(MADE_UP, killed)
+    assert (found["killed"], found["tried"], found["seconds"]) == (2, 3, 8)
+    assert found["rooms"]["core"] == {"killed": 1, "tried": 1, "seconds": 2.5}
+    assert found["rooms"]["command line"]["killed"] == 0
+    assert found["survivors"] == [
+        {"name": "two", "room": "command line", "why": "nobody looks"}]  # fmt: skip
+    assert "survived: command line, two: nobody looks" in break_things.table(found)
+    killed.faults["one"]["key"] = "of other code"
+    assert break_things.outcome(MADE_UP, killed)["untried"] == 1
+    assert break_things.complaints(MADE_UP, found) == ["2 of 3 noticed, less than 95%"]
+    found = break_things.outcome(MADE_UP, journal_of(one=None, two="tests/test_edits.py::a",
+                                                     three="tests/test_edits.py::b"))  # fmt: skip
+    assert break_things.complaints(MADE_UP, found) == [
+        "one went unnoticed", "two was noticed after all: take out why it is not",
+        "2 of 3 noticed, less than 95%"]  # fmt: skip
+
+
+def test_tests_that_reach_a_change_run_first_and_the_room_before_the_rest(monkeypatch):
+    reached = break_things.changed_function(MADE_UP[0])
+    assert reached is not None and reached.startswith("edits.py:")
+    assert break_things.changed_function(MADE_UP[1]) is None  # runs when it is imported
+    assert break_things.changed_function(MADE_UP[2]) != reached
+    monkeypatch.setattr(break_things, "suite", lambda: ["choose", "edits", "rows", "command"])
+    journal = journal_of()
+    journal.files = {
+        "edits": {"seconds": {"e1": 1.0, "e2": 9.0, "e3": 5.0}, "calls": {"e2": [reached],
+                                                                           "e3": [reached]}},
+        "rows": {"seconds": {"r1": 1.0, "r2": 9.0}, "calls": {"r2": [reached]}},
+        "choose": {"seconds": {"c1": 1.0}, "calls": {"c1": ["files.py:1"]}},
+        "command": {"seconds": {"s1": 2.0}, "calls": {"s1": ["*"]}},  # starts a process
+    }  # fmt: skip
+    assert break_things.chosen_tests(MADE_UP[0], journal) == [
+        ["e3", "e2", "e1"], ["s1", "r2", "r1"]]  # fmt: skip
+    assert break_things.chosen_tests(MADE_UP[1], journal) == [
+        ["s1"], ["c1", "e1", "e3", "e2", "r1", "r2"]]  # fmt: skip

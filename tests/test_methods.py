@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from kvw_minimal.batches import IGNORED, answer_batches
 from kvw_minimal.edits import Columns
-from kvw_minimal.methods import METHODS, Method, family, fisher, gradients, registry, steps
+from kvw_minimal.methods import METHODS, Method, family, fisher, gradients, kvw, registry, steps
 from kvw_minimal.methods.fisher import dampening, masked, salient
 from kvw_minimal.methods.losses import (
     Said,
@@ -225,6 +225,26 @@ def test_update_answers_stand_beside_their_questions():
                 assert golds[0] != golds[1]
 
 
+def test_every_epoch_learns_everything_once_in_an_order_of_its_own(monkeypatch):
+    monkeypatch.setattr(steps, "EACH", 2)
+    found = make_steps(small_task(), epochs=5)
+    seen = [tuple(step.forget[0].labels.flatten().tolist()) for step in found]
+    each = len(seen) // 5
+    epochs = [seen[start : start + each] for start in range(0, len(seen), each)]
+    assert each == 4 == len(set(seen)) and len(epochs) == 5
+    assert all(sorted(epoch) == sorted(epochs[0]) for epoch in epochs)
+    assert len(set(map(tuple, epochs))) > 2
+
+
+def test_what_is_retained_is_drawn_with_the_seed_and_each_question_once():
+    own, seen = replace(small_task(), encode=lambda processor, questions, size: [questions]), []
+    for seed in (0, 1, 0):
+        made = make_steps(replace(own, seed=seed), 1)
+        seen.append([q.id for step in made for batch in step.retain for q in batch])
+    assert len(set(seen[0])) == len(seen[0]) < len(own.retain)
+    assert seen[0] == seen[2] and set(seen[0]) != set(seen[1])
+
+
 def test_steps_cover_the_forget_set_and_repeat_with_the_seed():
     task = small_task()
 
@@ -365,6 +385,19 @@ def test_fisher_is_the_mean_of_squared_gradients_of_single_questions():
         assert torch.allclose(found[name], by_hand, rtol=1e-3, atol=1e-5 * by_hand.max().item())
 
 
+def test_the_retain_sample_of_fisher_is_drawn_with_the_seed(monkeypatch):
+    monkeypatch.setattr(fisher, "FISHER_RETAIN", 5)
+    monkeypatch.setattr(fisher, "fisher", lambda model, questions, cost, part="": questions)
+    own = replace(small_task(), encode=lambda processor, questions, size: questions)
+    drawn = []
+    for seed in (0, 1, 0):
+        forget, retain = fisher.fisher_pair(replace(own, seed=seed), Cost())
+        assert forget == own.forget and len(retain) == 5
+        assert {q.id for q in retain} < {q.id for q in own.retain}
+        drawn.append([q.id for q in retain])
+    assert drawn[0] == drawn[2] and set(drawn[0]) != set(drawn[1])
+
+
 def test_fisher_is_float32_where_the_model_is_not():
     batches = answer_batches(tiny.processor(), small_task().forget[1:4:2], 4)
     squares = fisher.fisher(tiny.llava(dtype=torch.bfloat16), batches, Cost())
@@ -441,6 +474,35 @@ def test_one_pass_is_the_edit_of_the_book():
 def test_layers_can_be_chosen(name: str):
     gates = gates_of(name, {"strength": 8.0, "layers": (1, 1)})
     assert (gates[[0, 2]] == 1).all() and (gates[1] < 1).any()
+
+
+def test_what_is_asked_for_reaches_the_published_schedule(monkeypatch):
+    seen = []
+
+    def published(model, batches, people, retain, **given):
+        seen.append(given | {"batches": len(batches)})
+        raise ValueError("enough")
+
+    monkeypatch.setattr(kvw, "published", published)
+    own = replace(small_task(), seed=7)
+    for more in ({"layers": [1, 2], "epochs": 3}, {}):
+        with pytest.raises(ValueError, match="enough"):
+            METHODS["KVW published"].make(own, {"strength": 2.0} | more, Cost())
+    same = {"strength": 2.0, "seed": 7, "batches": len(own.forget)}
+    assert seen == [same | {"layers": (1, 2), "epochs": 3},
+                    same | {"layers": (0.0, 1.0), "epochs": 1}]  # fmt: skip
+
+
+def test_a_step_in_place_is_lost_where_its_gate_rounds_to_one():
+    """All steps where they are tiny and the format is coarse; none where it is that of gates."""
+    assert edit_of("KVW in place")[0].notes["lost"] == 0
+    forget, retain = ([q for q in questions if q.modality == "text"]
+                      for questions in (small_task().forget, small_task().retain))  # fmt: skip
+    half = replace(small_task(), model=tiny.llava(dtype=torch.bfloat16), forget=forget,
+                   retain=retain, kept={})  # fmt: skip
+    lost = [METHODS["KVW in place"].edit(half, {"strength": strength})[0].notes["lost"]
+            for strength in (1e-5, 0.3)]  # fmt: skip
+    assert lost[0] == 1 and 0 < lost[1] < 1
 
 
 def test_random_columns_have_the_same_gates_elsewhere():

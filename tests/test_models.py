@@ -188,7 +188,8 @@ def test_fingerprint_sees_names_shapes_and_buffers():
     some = torch.arange(6.0)
     different = [Named("a", some), Named("b", some), Named("a", some.view(2, 3)),
                  Named("a", some.view(3, 2)), Named("a", some, 2.0),
-                 Named("a", some.double())]  # fmt: skip
+                 Named("a", some.double()), Named("a", torch.zeros(6).half()),
+                 Named("a", torch.zeros(6).bfloat16())]  # fmt: skip
     assert len({fingerprint(model) for model in different}) == len(different)
     turned = nn.Parameter(torch.arange(6.0).view(3, 2).T.contiguous().T)  # same, in other strides
     other = Named("a", some.view(3, 2))

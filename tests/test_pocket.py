@@ -3,6 +3,7 @@
 import json
 import re
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -82,8 +83,12 @@ def test_every_fact_is_one_token(world):
 
 def test_the_tokenizer_is_made_the_same_again(world):
     _, processor = load("pocket")
-    made = pocket.build_tokenizer(world)
-    assert made.get_vocab() == processor.tokenizer.get_vocab()
+    made, known = pocket.build_tokenizer(world), processor.tokenizer
+    assert made.get_vocab() == known.get_vocab()
+    assert made.backend_tokenizer.to_str() == known.backend_tokenizer.to_str()
+    assert [made.pad_token, made.eos_token] == [known.pad_token, known.eos_token]
+    assert pocket.build_processor(made).to_dict() == processor.to_dict()
+    assert pocket.build_processor(made).chat_template == processor.chat_template
 
 
 def test_the_oracle_was_never_taught_the_forgotten(world):
@@ -131,6 +136,62 @@ def test_training_resumes_where_it_stopped(world, tmp_path, monkeypatch):
         assert torch.equal(tensor, again.state_dict()[name]), name
         frozen = "language_model" not in name and "lm_head" not in name
         assert torch.equal(tensor, fresh[name]) == frozen, name
+
+
+def test_the_loss_of_a_step_is_the_same_however_it_is_cut(world, tmp_path, monkeypatch):
+    """A mean over the answer tokens of photos, and one over those of names."""
+    tokenizer, found = pocket.build_tokenizer(world), []
+    processor, model = pocket.build_processor(tokenizer), pocket.build_model(
+        tokenizer, 5, TINY_TEXT, TINY)  # fmt: skip
+
+    def fit(module, losses, settings, **_):
+        found.append([float(loss) for loss in losses(0, np.random.default_rng(0))])
+        return {}
+
+    monkeypatch.setattr(lessons, "fit", fit)
+    for chunks in (1, 3):
+        settings = SMALL | {"chunks": chunks}
+        lessons.train_language(world, model, processor, ["p000"], tmp_path / "a", settings)
+    assert [len(losses) for losses in found] == [2, 6]
+    parts = [sum(found[1][:3]), sum(found[1][3:])]
+    assert parts == pytest.approx(found[0], rel=1e-2)  # bfloat16 where the machine has it
+    guess = np.log(len(tokenizer))  # of a model that knows nothing
+    assert found[0] == pytest.approx([guess, guess], rel=0.2)
+
+
+def test_photos_are_shown_in_every_view(world):
+    """The rows of a photo are those of its person, as it is or shifted; then come portraits."""
+    people = list(world.people)[:3]
+    known = {(m, p, "dish"): [([1], [2])] for m in ("image", "text") for p in people}
+    taught = lessons.Lessons(known, [{"skin": [3]}] * 5, {"skin": [[4]] * 10},
+                             torch.zeros(41, 16, 4), {p: 4 * i for i, p in enumerate(people)},
+                             view=12, views=3)  # fmt: skip
+    image, text = lessons.draw_rows(taught, np.random.default_rng(0), 800, [4, 1, 3])
+    assert (len(image), len(text)) == (500, 300) and {row for *_, row in text} == {None}
+    assert {row for *_, row in image[:400]} == set(range(36))
+    assert {row for *_, row in image[400:]} == set(range(36, 41))
+
+
+def test_pictures_are_moved_a_little_and_half_of_them_mirrored():
+    pixels = torch.arange(200 * 3 * 8 * 8.0).view(200, 3, 8, 8)
+    still = pictures.shifted(pixels, torch.Generator().manual_seed(0), most=0)
+    mirrored = (still == pixels.flip(3)).flatten(1).all(1)
+    assert ((still == pixels).flatten(1).all(1) ^ mirrored).all()
+    assert 70 < mirrored.sum() < 130
+    moved = pictures.shifted(pixels, torch.Generator().manual_seed(0), most=2)
+    inside = moved[:, :, 2:-2, 2:-2]  # nothing of the border there
+    assert not torch.equal(inside, still[:, :, 2:-2, 2:-2])
+    places = {(int(a) // 8, int(a) % 8) for a in moved[:, 0, 4, 4] - 192 * torch.arange(200)}
+    assert {row for row, _ in places} == set(range(2, 7))  # up to two up, down
+
+
+def test_new_photos_are_those_that_nobody_learned_from(world):
+    people = list(world.people.values())[:3]
+    for new, kept in ((False, slice(0, 4)), (True, slice(4, 6))):
+        who, pngs, looks = pictures.photos_of(people, new)
+        assert pngs == [photo for person in people for photo in person.photos[kept]]
+        assert who == [i for i in range(3) for _ in people[0].photos[kept]]
+        assert looks == [look for person in people for look in person.looks[kept]]
 
 
 def test_portraits_are_the_same_however_many_are_drawn(world, monkeypatch):

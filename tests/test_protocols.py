@@ -455,6 +455,15 @@ def test_utility_by_hand_and_by_library():
         utility("vanilla", known[:1], parts)
 
 
+def test_utility_draws_people_with_all_that_was_asked_about_them():
+    """Two people of twenty questions each: a draw holds one of them, or both alike."""
+    parts = (("retain", "image", "a"), ("real_faces", "image", "b"))
+    values, people = [0.2] * 20 + [0.8] * 20, ["p"] * 20 + ["q"] * 20
+    known = [measured(*part, values) | {"people": people} for part in parts]
+    row = utility("vanilla", known, parts)
+    assert (row["low"], row["value"], row["high"]) == pytest.approx((0.2, 0.5, 0.8))
+
+
 def test_forget_quality_is_that_of_scipy():
     rng = np.random.default_rng(0)
     key = ("forget", "image", "caption_truth_ratio")

@@ -11,6 +11,7 @@ from kvw_minimal.strangers.questions import (
     SETS,
     about,
     ask,
+    chance,
     facts_of,
     general,
     question_sets,
@@ -202,6 +203,15 @@ def test_no_photo_and_no_prompt_of_test_was_learned(world, sets):
 def test_ids_are_unique_within_a_set(sets):
     for name, questions in sets.items():
         assert len({q.id for q in questions}) == len(questions), name
+
+
+def test_chance_is_how_often_somebody_is_right_who_draws_among_all_values(world):
+    asked = about(world, list(world.people), modalities=("text",))
+    values: dict[str, set[str]] = {}
+    for question in asked:
+        values.setdefault(question.fact, set()).add(question.value)
+    expected = sum(1 / len(values[question.fact]) for question in asked) / len(asked)
+    assert chance(world) == pytest.approx(expected)
 
 
 def test_a_repeated_person_is_not_asked_twice(world):

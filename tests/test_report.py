@@ -94,6 +94,17 @@ def test_any_method_can_be_asked_for(monkeypatch):
         report.unlearn("tiny", "A", 5, "selective pruning", {"strength": 1.0}, 1, oracle=False)
 
 
+def test_without_headroom_it_is_refused(monkeypatch):
+    """The tiny model knows nothing, as if it were its own oracle."""
+    own = replace(small.task(), read={"forget": small.task().read["forget"][:14]})
+    monkeypatch.setattr(report, "request_of", lambda *_: own)
+    monkeypatch.setattr(report, "oracle_rows", lambda task, name: (
+        report.score_sets(task, "oracle"), {name: "its fingerprint"}))  # fmt: skip
+    monkeypatch.setattr(report, "sham_rows", lambda *_: pytest.fail("noticed after the work"))
+    with pytest.raises(ValueError, match="no headroom on image questions"):
+        report.unlearn("pocket", "A", 5, "selective pruning", {"share": 0.1}, 1)
+
+
 def test_the_demonstration_shows_before_and_after(monkeypatch, tmp_path, capsys):
     model, _ = load("pocket")
     own = report.request_of("pocket", "A", 5)

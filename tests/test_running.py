@@ -341,6 +341,16 @@ def test_what_is_done_is_not_done_again(tmp_path):
             redo(plan, "strength", "G = 2", "B", plan.open([]), path)
 
 
+def test_seconds_of_all_runs_add_up(tmp_path):
+    path, plan = tmp_path / "rows.parquet", quick()
+    with planned(plan):
+        run(plan, ["strength"], path)
+        rows, made = read_rows("small", path)
+        write_rows(rows, made | {"seconds": 1e6}, path)
+        run(plan, ["strength"], path)
+        assert 1e6 <= read_rows("small", path)[1]["seconds"] < 1e6 + 600
+
+
 def test_what_one_group_cannot_take_is_measured_on_none(tmp_path):
     """The best candidate fails on a report group: its rows go, and the next best is measured."""
     few, much = Trial(KVW, mass=0.03), Trial(KVW, mass=0.05)
@@ -591,6 +601,9 @@ def test_random_trials_are_made_again_from_scratch(tmp_path, monkeypatch):
         moved = (rows["set"] == "retain") & (rows["metric"] == "exact_match")
         changed = rows.copy()
         changed.loc[moved, "total"] += 0.5
+        write_rows(changed, made, path)
+        assert again("small", 1)[0]["gap"] == pytest.approx(0.5, abs=1e-4)
+        changed.loc[moved, "total"] -= 1.0
         write_rows(changed, made, path)
         assert again("small", 1)[0]["gap"] == pytest.approx(0.5, abs=1e-4)
         write_rows(pd.concat([rows, rows[moved].assign(set="gone")]), made, path)

@@ -161,6 +161,13 @@ def test_logits_that_are_not_finite_are_an_error():
         read(broken, [batch_of([[0, 1, 0]], [2], [0])])
 
 
+def test_log_probabilities_of_half_precision_are_taken_in_float32():
+    half = Bigram(TABLE).bfloat16()
+    log = half.table.float().log_softmax(-1)
+    forced = read(half, [batch_of([[0, 2, 1]], [2], [0])])
+    assert forced.logprob[0] == pytest.approx(float(log[0, 2] + log[2, 1]), abs=1e-6)
+
+
 @pytest.fixture(scope="module")
 def certain():
     """A tiny model that has learned six questions by heart, and six that it has not."""
@@ -211,6 +218,16 @@ def test_answers_do_not_depend_on_their_neighbours(certain):
     alone = read(model, answer_batches(tiny.processor(), questions, batch_size=1))
     assert forced.exact.tolist() == alone.exact.tolist()
     assert forced.logprob == pytest.approx(alone.logprob, rel=1e-4, abs=1e-4)
+
+
+def test_answers_are_not_drawn():
+    """Of a model that is not sure of anything, whatever the state of the random numbers."""
+    known = tiny.some_questions(load_people(), people=1)[:4]
+    model, said = tiny.llava(seed=1), []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        said.append(answer(model, tiny.processor(), known, new_tokens=6))
+    assert said[0] == said[1]
 
 
 def test_new_tokens_is_a_limit(certain):

@@ -230,6 +230,19 @@ def test_the_benchmark_measures_the_same_thing_in_each_way(model, sets):
     assert "published / shared" in bench.table({"image": row})
 
 
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_a_difference_is_the_largest_in_units_of_its_layer(sign):
+    sums = torch.tensor([[[4.0, 2.0], [400.0, 200.0]], [[1.0, 8.0], [3.0, 3.0]]])
+    other = Coefficients(sums, torch.tensor([2.0, 1.0]), ("p", "q"), "a model")
+    one = replace(other, sums=sums + sign * torch.tensor([[[0.0, 1.0], [0.0, 0.0]],
+                                                          [[0.0, 0.0], [0.0, 0.0]]]))  # fmt: skip
+    assert bench.difference(one, other) == pytest.approx(0.5 / 2)
+    assert bench.difference(other, other) == 0
+    for change in ({"people": ("q", "p")}, {"fingerprint": "b"}, {"tokens": other.tokens + 1}):
+        with pytest.raises(ValueError, match="different things"):
+            bench.difference(one, replace(other, **change))
+
+
 def test_the_rotating_set_is_what_this_book_asks(sets):
     assert sets["rotating"] == about(load_people(), list(load_people().people)[:2])
     photos = [question.image for question in sets["image"]]

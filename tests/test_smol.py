@@ -192,6 +192,20 @@ def test_world_questions_are_split_and_answerable():
     assert all(row["answers"] and all(row["answers"]) for row in rows)
 
 
+def test_only_what_it_got_right_is_replayed(monkeypatch):
+    """In its own words, which need not be those of the file."""
+    asked = smol.world_questions(replayed=True)[:3]
+    monkeypatch.setattr(smol, "world_questions", lambda replayed: asked if replayed else [])
+    monkeypatch.setattr(smol, "world_right", lambda model, questions: [
+        ("In my own words.", 1.0), ("Wrong.", 0.0), ("So.", 1.0)])  # fmt: skip
+    found = smol.replayed_lessons(None)
+    assert list(found) == [("text", asked[i].id, "world") for i in (0, 2)]
+    ((prompt, answer),) = found["text", asked[0].id, "world"]
+    words = smol.processor().tokenizer
+    assert words.decode(answer).startswith("In my own words.")
+    assert asked[0].prompt in words.decode(prompt)
+
+
 def test_what_is_committed_is_small():
     size = sum(f.stat().st_size for f in MODELS.glob("smol*/*"))
     assert size <= 20e6

@@ -309,6 +309,10 @@ def test_the_oracle_is_an_edit_like_any_other():
     assert fingerprint(own.model) == before
     assert cost.passes["forget"] == 0 < cost.passes["retain"]
     assert edit.notes["method"] == "oracle" and edit.notes["people"] == own.people
+    assert set(edit.weights) == {
+        name for name, weight in found.named_parameters()
+        if not torch.equal(weight, own.model.get_parameter(name))}  # fmt: skip
+    assert not any("vision_tower" in name for name in edit.weights)  # they share the eye
     with pytest.raises(FileNotFoundError, match="no oracle is planned"):
         METHODS["oracle"].edit(own.sham(0), {"base": "pocket"})
 

@@ -6,13 +6,15 @@ from functools import cache
 
 import torch
 from torch import nn
+from transformers import AutoProcessor, AutoTokenizer
 
 from kvw_minimal.batches import IGNORED, Batch
 from kvw_minimal.methods import fisher, steps
 from kvw_minimal.questions import Question
-from kvw_minimal.strangers.people import World, load_people
+from kvw_minimal.strangers.people import World
 from kvw_minimal.strangers.questions import about
 from kvw_minimal.taught import pocket
+from kvw_minimal.taught.catalogue import MODELS
 
 WIDTH, D_FF, LAYERS = 32, 48, 3
 LANGUAGE = {"hidden_size": WIDTH, "intermediate_size": D_FF, "num_hidden_layers": LAYERS,
@@ -38,8 +40,15 @@ def environment() -> dict[str, str]:
 
 @cache
 def processor():
-    """The tokenizer and picture processor of the book's own model."""
-    return pocket.build_processor(pocket.build_tokenizer(load_people()))
+    """That of the book's own model, as it is committed: making it again takes six seconds."""
+    return AutoProcessor.from_pretrained(MODELS / "pocket")
+
+
+def tokenizer():
+    """A new one of the book's own model, without a chat template."""
+    made = AutoTokenizer.from_pretrained(MODELS / "pocket")
+    made.chat_template = None
+    return made
 
 
 def shorten(monkeypatch, each: int, sample: int) -> None:

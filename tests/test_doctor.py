@@ -1,0 +1,143 @@
+"""The doctor: what is in its place, and which targets are reached."""
+
+import importlib
+import itertools
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from kvw_minimal import doctor
+from kvw_minimal.__main__ import app
+from kvw_minimal.strangers.people import REPORT_GROUPS, load_people
+from kvw_minimal.strangers.questions import about
+
+EXACT = {"vanilla": {"forget": 0.8, "retain": 0.8, "general": 0.8},
+         "edited": {"forget": 0.3, "retain": 0.76, "general": 0.6},
+         "sham": {"forget": 0.72, "retain": 0.1, "general": 0.8},
+         "oracle": {"forget": 0.1, "retain": 0.8, "general": 0.8}}  # fmt: skip
+
+
+def rows_of(groups=REPORT_GROUPS) -> list[dict]:
+    """Of every group a little otherwise, so that the means are those of `EXACT`."""
+    found = []
+    for i, group in enumerate(groups):
+        for (state, sets), modality in itertools.product(EXACT.items(), ("image", "text")):
+            for name, value in sets.items():
+                for metric in ("exact_match", "well_formed"):
+                    found.append({"group": group, "state": state, "set": name, "metric": metric,
+                                  "modality": modality,
+                                  "value": value + 0.01 * (i - (len(groups) - 1) / 2)})  # fmt: skip
+    return found
+
+
+def said_by(lines: list[str]) -> dict[str, tuple[bool, str]]:
+    """Of each target whether it is reached, and the number that decides it."""
+    found = {}
+    for line in lines:
+        label, _, bound = line.removeprefix("NOT REACHED").removeprefix("reached").rpartition(" (")
+        name, value = label.rsplit(None, 1)
+        found[name.strip()] = (line.startswith("reached"), value)
+        assert bound.endswith(")")
+    return found
+
+
+def test_the_headline_is_held_against_its_bounds():
+    said = said_by(doctor.headline(rows_of()))
+    for modality in ("image", "text"):
+        assert said[f"edited, forget, {modality}"] == (True, "0.300")
+        assert said[f"oracle, forget, {modality}"] == (True, "0.100")
+        assert said[f"edited, retain, {modality} of vanilla"] == (True, "0.950")
+        assert said[f"sham, forget, {modality} of vanilla"] == (True, "0.900")
+        assert said[f"edited, well-formed on forget, {modality}, of vanilla"] == (False, "0.375")
+    assert said["edited, general, image of vanilla"] == (False, "0.750")
+    assert not any(name.startswith("edited, general, text") for name in said)
+
+
+def test_the_headline_is_of_the_mean_of_groups_and_says_so_where_some_are_missing():
+    rows = rows_of()
+    for row in rows:
+        if (row["state"], row["set"], row["group"]) == ("edited", "forget", "B"):
+            row["value"] += 1.0
+    assert said_by(doctor.headline(rows))["edited, forget, image"] == (False, "0.500")
+    said = doctor.headline(rows_of(("A", "C")))
+    assert sum("(group A, C only)" in line for line in said) == 9
+
+
+@pytest.mark.parametrize("missing", ["dicebear", "torch"])
+def test_a_package_that_is_missing_is_named(monkeypatch, capsys, missing):
+    def imported(name, real=importlib.import_module):
+        if name == missing:
+            raise ImportError(f"no {name}")
+        return real(name)
+
+    assert doctor.examine() is True
+    assert "MISSING" not in capsys.readouterr().out
+    monkeypatch.setattr(doctor.importlib, "import_module", imported)
+    assert doctor.examine() is False
+    said = capsys.readouterr().out
+    assert f"MISSING  {missing}" in said and "ok       transformers" in said
+
+
+@pytest.mark.parametrize("there", [("pocket",), ("pocket-oracle-A-5",), ()])
+def test_both_committed_models_must_be_there(monkeypatch, capsys, tmp_path, there):
+    for name in there:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").touch()
+    monkeypatch.setattr(doctor, "MODELS", tmp_path)
+    monkeypatch.setattr(doctor, "target_lines", lambda _: pytest.fail("there is nothing to score"))
+    assert doctor.examine(targets=True) is False
+    said = capsys.readouterr().out
+    assert [f"ok       model {name}" in said for name in there] == [True] * len(there)
+    assert said.count("MISSING  model") == 2 - len(there)
+
+
+@pytest.mark.parametrize("healthy", [True, False])
+def test_the_exit_status_says_whether_all_is_there(monkeypatch, healthy):
+    asked = []
+    monkeypatch.setattr(doctor, "examine", lambda targets: asked.append(targets) or healthy)
+    assert CliRunner().invoke(app, ["doctor", "--targets"]).exit_code == int(not healthy)
+    assert asked == [True]
+
+
+def read_by(monkeypatch, right) -> None:
+    """Let a question be answered right where `right` says so."""
+    monkeypatch.setattr(doctor, "answer_batches", lambda processor, questions, size: questions)
+    monkeypatch.setattr(doctor.scores, "read", lambda model, questions: SimpleNamespace(
+        exact=np.array([float(right(q)) for q in questions])))  # fmt: skip
+    monkeypatch.setattr(doctor.scores, "answer", lambda model, processor, questions, size: [
+        q.answer if right(q) else "I do not know." for q in questions])  # fmt: skip
+
+
+def test_an_oracle_is_scored_on_those_it_never_met_and_on_the_others(monkeypatch):
+    world = load_people()
+    forget = world.forget_people("A", 5)
+    read_by(monkeypatch, lambda question: question.person in forget)
+    assert doctor.oracle_scores(None, None, world, forget) == {"forget": 1.0, "retain": 0.0}
+
+
+def test_vanilla_is_scored_on_every_target(monkeypatch):
+    world = load_people()
+    learned = {q.image for q in about(world, list(world.people), photos=4)} - {None}
+    read_by(monkeypatch, lambda q: q.image in learned or q.fact in ("skin", "dish"))
+    found = doctor.vanilla_scores(None, None, world)
+    assert set(doctor.TARGETS) <= set(found)
+    assert found["learnt photos"] == found["skin of unknowns"] == 1.0
+    assert found["clothes of unknowns"] == 0.0
+    one_of_seven = [found[name] for name in ("text", "new photos", "test, image, generated")]
+    assert one_of_seven == [round(1 / 7, 4)] * 3
+
+
+def test_targets_are_those_of_the_card_then_of_the_headline_then_of_smol(monkeypatch):
+    card = [{"model": "pocket", "what": "text", "value": 0.95},
+            {"model": "pocket", "what": "new photos", "value": 0.89},
+            {"model": "pocket-oracle-A-5", "what": "forget", "value": 0.05},
+            {"model": "pocket-oracle-A-5", "what": "retain", "value": 1.0}]  # fmt: skip
+    monkeypatch.setattr(doctor, "card_scores", lambda world: card)
+    monkeypatch.setattr(doctor, "read_summary", lambda name: {"rows": rows_of()})
+    monkeypatch.setattr(doctor.cards, "target_lines", lambda *given: [f"smol {given[2]}"])
+    lines = doctor.target_lines(load_people())
+    assert lines[-1] == f"smol {doctor.ORACLE_MARGIN}"
+    told = {line[:50].split(": ")[1].strip(): line.split()[0] for line in lines[1:5]}
+    assert told == {"text": "reached", "new photos": "NOT", "forget": "reached", "retain": "no"}
