@@ -29,7 +29,8 @@ book: $(INSTALLED)
 	$(BUILD)
 	@echo "The book is ready. Open $(CURDIR)/_build/html/index.html"
 
-# quick checks first, so that a slip shows early; pytest last, so that its summary is what you see
+# quick checks first, so that a slip shows early; pytest last, so that its summary is what you see;
+# two processes, each file (a chapter too) whole in one of them
 test: $(VENV)/.smol
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
@@ -37,7 +38,7 @@ test: $(VENV)/.smol
 	$(VENV)/bin/lint-imports --no-cache
 	$(BUILD)
 	$(RUN) tests/check_browser.py
-	$(RUN) -m pytest
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile
 
 # outside of the repository, which must not be what is found there
 wheel: $(INSTALLED)

@@ -88,6 +88,7 @@ def demo(
 
 @app.command()
 def unlearn(
+    context: typer.Context,
     *,
     model: ModelName = "pocket",
     forget: Forget = 5,
@@ -113,9 +114,13 @@ def unlearn(
         raise typer.BadParameter(f"--settings is not JSON: {error}") from error
     if not isinstance(own, dict):
         raise typer.BadParameter(f"--settings is an object such as {{}}, not {settings}")
-    if not settings:
+    source = context.get_parameter_source
+    words = [name for name in ("strength", "layers") if "COMMANDLINE" in str(source(name))]
+    if words and (settings or not method.startswith("KVW")):
+        raise typer.BadParameter(f"--{words[0]} is for KVW without --settings: put it into these")
+    if not settings and method.startswith("KVW"):
         own = {"strength": strength, "layers": _parse_layers(layers)}
-    result, edit = report.unlearn(model, group, forget, method, own, draws, oracle)
+    result, edit = report.unlearn(model, group, forget, method, own or None, draws, oracle)
     said = f"{edit.describe()}\n{report.table(result['rows'])}"
     _hand_over(said, result, json_file, edit, save_edit)
 

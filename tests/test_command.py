@@ -196,7 +196,7 @@ REFUSED = [
     (["--group", "Z"], "group"),
     (["--forget", "7"], "forget"),
     (["--method", "never"], "method"),
-    (["--method", "selective pruning"], "selective pruning has no setting"),
+    (["--method", "selective pruning"], "selective pruning needs the setting 'share'"),
     (["--method", "SSD", "--settings", '{"limit": 1.0}'], "SSD needs the setting 'alpha'"),
     (["--model", "no/such-model"], "--no-oracle"),
     (["--model", "no/such-model", "--no-oracle"], "no/such-model"),
@@ -235,6 +235,8 @@ def test_a_refusal_ends_the_process_without_a_traceback(tmp_path):
     (["--layers", "first"], "write 0:3 or 0.0:1.0"), (["--settings", "{rate"], "is not JSON"),
     (["--settings", "[1]"], "is an object"), (["--draws", "0"], "draws"),
     (["--schedule", "never"], "No such option"),
+    (["--method", "rewrite", "--strength", "2"], "--strength is for KVW"),
+    (["--settings", '{"strength": 2.0}', "--layers", "0:1"], "--layers is for KVW"),
 ])  # fmt: skip
 def test_options_that_cannot_be_read_are_refused(monkeypatch, arguments, word):
     monkeypatch.setattr(report, "unlearn", lambda *_: pytest.fail("noticed after the work"))
@@ -243,7 +245,7 @@ def test_options_that_cannot_be_read_are_refused(monkeypatch, arguments, word):
 
 
 @pytest.mark.parametrize("arguments, settings", [
-    ([], {"strength": 32.0, "layers": [0.0, 1.0]}),
+    ([], {"strength": 32.0, "layers": [0.0, 1.0]}), (["--method", "rewrite"], None),
     (["--layers", "1:2", "--strength", "3"], {"strength": 3.0, "layers": [1, 2]}),
     (["--method", "SSD", "--settings", '{"limit": 1.0, "alpha": 2.0}'],
      {"limit": 1.0, "alpha": 2.0}),
@@ -259,8 +261,8 @@ def test_settings_reach_the_method(monkeypatch, arguments, settings):
     invoke("unlearn", "--group", "B", "--forget", 10, "--draws", 3, "--no-oracle", *arguments)
     method = arguments[1] if "--method" in arguments else "KVW one pass"
     assert seen == [("pocket", "B", 10, method, settings, 3, False)]
-    assert [type(end) for end in seen[0][4].get("layers", [])] == [
-        type(end) for end in settings.get("layers", [])]  # fmt: skip
+    assert [type(end) for end in (seen[0][4] or {}).get("layers", [])] == [
+        type(end) for end in (settings or {}).get("layers", [])]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", [

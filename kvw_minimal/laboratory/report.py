@@ -10,7 +10,6 @@ import numpy as np
 from .. import scores
 from ..edits import Edit
 from ..methods import METHODS
-from ..methods.kvw import STRENGTH
 from ..models import fingerprint
 from ..strangers.people import load_people
 from ..strangers.questions import SETS, about
@@ -86,7 +85,7 @@ def unlearn(model: str, group: str, percent: int, method: str = "KVW one pass",
     """Forget the people of a group; score vanilla, edited, sham and oracle on the four sets.
 
     Args:
-        settings: of the method; its strength is that of the book unless given.
+        settings: of the method; those that the book chose unless given.
         oracle: compare with the oracle and refuse if there is no headroom.
 
     Returns:
@@ -100,7 +99,7 @@ def unlearn(model: str, group: str, percent: int, method: str = "KVW one pass",
     start, made = time.perf_counter(), {}
     if method not in METHODS:
         raise ValueError(f"no method {method!r}; there are {', '.join(METHODS)}")
-    settings = {"strength": STRENGTH} if settings is None else settings
+    settings = METHODS[method].chosen if settings is None else settings
     load_people().forget_people(group, percent)  # refuses before a model is loaded
     if oracle and model not in TAUGHT:
         raise ValueError(

@@ -110,6 +110,7 @@ class Method:
         like: the method whose chosen settings it takes, for controls of equal strength.
         optional: settings beside those of the grid.
         defaults: whether those of the grid may be left out.
+        chosen: the settings that the book chose on the tuning groups, for who names none.
     """
 
     name: str
@@ -120,6 +121,7 @@ class Method:
     like: str | None = None
     optional: tuple[str, ...] = ()
     defaults: bool = False
+    chosen: dict = field(default_factory=dict, hash=False)
 
     def edit(self, task: Task, settings: dict | None = None,
              memory: bool = False) -> tuple[Edit, Cost]:  # fmt: skip

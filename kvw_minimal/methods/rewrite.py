@@ -41,6 +41,8 @@ DECIDES = 0.3  # by so much the true token's probability falls where somebody el
 EVERY = 3  # of every so many batches all positions are surveyed, not only those that answer
 RIDGE = 1e-4  # mu, in units of the mean diagonal of all that is inverted
 RETAIN = 400  # at most so many retained questions are surveyed
+#: by the rule, on the tuning groups
+CHOSEN = {"over": 1.25, "price": 10.0, "price_deciding": 0.0, "decides": DECIDES}
 
 
 # --- what the layers say -------------------------------------------------------------------------
@@ -218,7 +220,7 @@ def lead(task: Task, goals: list[torch.Tensor], marks: list[torch.Tensor], price
     return found
 
 
-@method("rewrite", optional=("layers", "others"),
+@method("rewrite", optional=("layers", "others"), chosen=CHOSEN,
         grid=tuple({"over": over, "price": price, "price_deciding": 0.0, "decides": DECIDES}
                    for over, prices in ((1.25, (30.0, 10.0, 3.0, 1.0)), (1.5, (30.0, 10.0)),
                                         (1.125, (3.0, 1.0))) for price in prices),
