@@ -13,7 +13,7 @@ import torch
 
 from kvw_minimal.edits import contrast, gate, within
 from kvw_minimal.laboratory import plans, subjects
-from kvw_minimal.laboratory.choose import KVW_RULE, SPARING_RULE, Rule
+from kvw_minimal.laboratory.choose import KVW_RULE, REWRITE_RULE, SPARING_RULE, Rule
 from kvw_minimal.laboratory.plans import (
     INNER,
     KVW,
@@ -267,9 +267,10 @@ def test_number_formats_take_the_same_total_strength():
 def test_rules_of_the_book():
     assert KVW_RULE == Rule(0.90, ("retain",), None, ("order",))
     assert SPARING_RULE == Rule(0.95, ("retain", "general"), 0.10, ("order",))
+    assert REWRITE_RULE == Rule(0.99, ("retain", "general"), 0.02, ("order",))
     for plan in PLANS:
-        sparing = plan.experiment.startswith("least-squares")
-        assert plan.rule == (SPARING_RULE if sparing else KVW_RULE)
+        of = {"least-squares": SPARING_RULE, "rewrite": REWRITE_RULE}
+        assert plan.rule == of.get(plan.experiment.removesuffix(f"-{plan.subject}"), KVW_RULE)
 
 
 def test_plans_are_found_by_experiment_and_subject():

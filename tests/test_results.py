@@ -26,6 +26,8 @@ from kvw_minimal.task import Task
 from kvw_minimal.taught import load
 
 STORED = ("ablations-pocket", "ablations-smol", "precision", "beyond", "rewrite")
+#: planned and not measured yet; `kvw_minimal results` says 0 of them: `run rewrite "methods, 10 %"`
+NOT_YET = {("rewrite", "methods, 10 %")}
 NEEDED = {"command", "commit", "models", "data", "versions", "device", "seconds", "seed",
           "date"}  # fmt: skip
 KEYS = ["set", "modality", "person", "question", "metric"]
@@ -260,6 +262,11 @@ def test_every_trial_is_there_for_all_groups_and_with_its_sham(experiment: str):
         sham = by_trial(own[own["made_for"] == "sham"])
         measured = by_trial(own)
         for name in plan.lists:
+            if (experiment, name) in NOT_YET:
+                reported = {key for those in plan.entries(name).values() for t in those
+                            if (key := t.key) in measured}  # fmt: skip
+                assert not reported, "it is there: take it out of NOT_YET"
+                continue
             for label, those in plan.entries(name).items():
                 found = []
                 for trial in those:

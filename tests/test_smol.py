@@ -241,6 +241,7 @@ def asked_once(monkeypatch, world):
         return np.ones(len(questions))
 
     monkeypatch.setattr(cards, "load", lambda name: (f"weights of {name}", None))
+    monkeypatch.setattr(cards, "read_name", lambda name: (name, None, 5, 0))
     monkeypatch.setattr(cards, "fingerprint", lambda model: model)
     monkeypatch.setattr(cards, "card_questions", lambda *_: {"a": questions, "b": questions})
     monkeypatch.setattr(cards, "right_answers", right_answers)

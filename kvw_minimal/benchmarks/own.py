@@ -15,6 +15,7 @@ A file `*.jsonl` holds one JSON object a line, a file `*.parquet` one question a
 | `paraphrase` | no | text | another true way to say it |
 | `perturbed` | no | list of text | the same, false; needs `paraphrase` |
 | `form` | no | text | `question`, or `cloze` for a statement with a [Blank] |
+| `name` | no | text | what the prompt calls the person; else `person`, where it stands there |
 | `id` | no | text | unlike all others in the file; else set and row |
 
 A field that is null is as if it were not there. A picture may be shown by many rows.
@@ -40,7 +41,7 @@ A_PICTURE = "path, base64 or bytes"
 KINDS: dict[str, Any] = {"text": str, "list of texts": list, A_PICTURE: (str, bytes, dict)}
 REQUIRED = ("set", "person", "fact", "prompt", "answer")
 LISTS = ("options", "perturbed")
-FIELDS = dict.fromkeys((*REQUIRED, "id", "value", "paraphrase", "form"), "text")
+FIELDS = dict.fromkeys((*REQUIRED, "id", "value", "paraphrase", "form", "name"), "text")
 FIELDS |= {"picture": A_PICTURE} | dict.fromkeys(LISTS, "list of texts")
 WARNING = "warning: "
 Faults = list[tuple[str, str]]  # of a row: field, and what is wrong with it
