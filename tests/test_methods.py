@@ -662,6 +662,8 @@ def test_every_combination_the_first_slowest():
     ("selective pruning", {"share": 1.5}, "share must be .*, at most 1"),
     ("GD full", {"rate": -1.0}, "rate must be"), ("SSD", {"alpha": {}}, "alpha cannot be"),
     ("least squares", {"passes": 0}, "passes must be"),
+    ("rewrite", {"others": 2.5}, "others cannot be 2.5: of another kind"),
+    ("rewrite", {"others": 0}, "others must be a finite number of at least 1"),
     ("family", {"apart": "x"}, "apart cannot be"), ("family", {"batch": -1}, "batch must be"),
 ])  # fmt: skip
 def test_values_that_no_method_can_use_are_refused_before_the_work(name, change, words):

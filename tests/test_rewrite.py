@@ -37,6 +37,10 @@ def words(name: str, fact: str = "pet") -> Question:
                     "newt")  # fmt: skip
 
 
+def answers(task: Task, questions: list[Question]):
+    return rewrite.at_answers(task.model, task.encode(task.processor, questions, task.batch_size))
+
+
 # --- somebody else ---------------------------------------------------------------------------
 
 
@@ -125,7 +129,7 @@ def test_a_layer_is_what_holds_the_projection(architecture):
 
 def test_states_and_probabilities_at_the_answers(task):
     """Against `scores.read`, and against the hidden states that transformers gives out."""
-    found = rewrite.at_answers(task, task.forget)
+    found = answers(task, task.forget)
     forced = scores.read(task.model, answer_batches(task.processor, task.forget))
     assert np.allclose([float(p.double().log().sum()) for p, _ in found], forced.logprob)
     for row, question in enumerate(task.forget):
@@ -213,7 +217,7 @@ def test_the_solution_is_where_the_derivative_is_zero(n):
 
 def goals_of(task: Task) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """States that are a little off everywhere, and every other token marked."""
-    own = rewrite.at_answers(task, task.forget)
+    own = answers(task, task.forget)
     generator = torch.Generator().manual_seed(0)
     goals = [states + 0.1 * torch.randn(states.shape, generator=generator) for _, states in own]
     return goals, [torch.arange(len(p)) % 2 == 0 for p, _ in own]
@@ -226,11 +230,11 @@ def test_where_nothing_has_a_price_states_arrive(task, over, layers, arrives, mo
     monkeypatch.setattr(rewrite, "RIDGE", 1e-9)
     short = replace(task, forget=task.forget[:3], kept={})  # fewer positions than vectors
     goals, marks = goals_of(short)
-    own = rewrite.at_answers(short, short.forget)
+    own = answers(short, short.forget)
     free = torch.zeros(tiny.LAYERS, tiny.D_FF, tiny.D_FF, dtype=torch.float64)
     with restored(task.model):
         factors = rewrite.lead(short, goals, marks, free, over, layers)
-        now = rewrite.at_answers(short, short.forget)
+        now = answers(short, short.forget)
     first = int(layers[0]) if isinstance(layers[0], int) else 0
     assert list(factors) == [f"{p}.weight" for p in list(find_projections(task.model))[first:]]
     for row, at in enumerate(marks):
@@ -253,9 +257,9 @@ def test_what_is_retained_is_spared(task):
     """At the same price the answers about others move less than those about the forgotten."""
     edit, _ = METHODS["rewrite"].edit(task, SETTINGS | {"price": 0.1})
     own, others = task.forget, task.retain
-    before = [rewrite.at_answers(task, asked) for asked in (own, others)]
+    before = [answers(task, asked) for asked in (own, others)]
     with edit.on(task.model):
-        after = [rewrite.at_answers(task, asked) for asked in (own, others)]
+        after = [answers(task, asked) for asked in (own, others)]
     moved = [np.mean([float((new - old)[:, -1].norm(dim=1).mean())
                       for (_, old), (_, new) in zip(*pair, strict=True)])
              for pair in zip(before, after, strict=True)]  # fmt: skip
@@ -284,7 +288,7 @@ def test_decoders_of_every_kind_are_led(architecture, monkeypatch):
     monkeypatch.setattr(rewrite, "RIDGE", 1e-9)
     own = text_task(architecture)
     goals, marks = goals_of(own)
-    before = rewrite.at_answers(own, own.forget)
+    before = answers(own, own.forget)
     free = torch.zeros(tiny.LAYERS, *2 * [own.model.get_parameter(
         next(iter(find_projections(own.model))) + ".weight").numel() // tiny.WIDTH],
         dtype=torch.float64)  # fmt: skip
@@ -294,7 +298,7 @@ def test_decoders_of_every_kind_are_led(architecture, monkeypatch):
     new = edit.change(own.model, own.model.get_parameter)
     for name, weight in new.items():
         own.model.get_parameter(name).data.copy_(weight)
-    after = rewrite.at_answers(own, own.forget)
+    after = answers(own, own.forget)
     for row, at in enumerate(marks):
         start, goal, end = (x[at][:, -1] for x in (before[row][1], goals[row], after[row][1]))
         assert torch.allclose(end, goal, atol=5e-3) and not torch.allclose(end, start, atol=5e-2)
@@ -309,9 +313,9 @@ def test_half_precision_one_question_and_few_to_retain(task):
     edit, cost = METHODS["rewrite"].edit(own, SETTINGS)
     assert edit.notes["positions"] == max(a.shape[0] for _, a in edit.factors.values()) > 0
     assert all(factor.dtype == torch.float32 for pair in edit.factors.values() for factor in pair)
-    before = rewrite.at_answers(own, text)[0][1]
+    before = answers(own, text)[0][1]
     with edit.on(model):
-        assert not torch.equal(rewrite.at_answers(own, text)[0][1], before)
+        assert not torch.equal(answers(own, text)[0][1], before)
     assert cost.passes["forget"] == 3 + 4 and cost.passes["retain"] > 4 * len(few)
 
 

@@ -26,7 +26,6 @@ class Rule:
 
 KVW_RULE = Rule()  # of the headline, the replication and the ablations
 SPARING_RULE = Rule(kept=0.95, of=("retain", "general"), enough=0.10)  # of least squares
-
 REWRITE_RULE = Rule(kept=0.99, of=("retain", "general"), enough=0.02)  # of the rewrite
 
 

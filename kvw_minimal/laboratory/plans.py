@@ -200,8 +200,7 @@ def smol_layers() -> Entries:
 
 def trial_for(name: str, settings: dict, people: int = 5) -> Trial:
     """A trial of a method; controls have no sham, but for those that are compared with one."""
-    shammed = name in ("KVW one pass", "KVW published", "least squares", "rewrite")
-    return Trial(method=name, settings=settings, people=people, sham=shammed)
+    return Trial(method=name, settings=settings, people=people, sham=f"sham {name}" in METHODS)
 
 
 def compared(grids: dict[str, tuple[dict, ...]], people: int = 5) -> Entries:
@@ -240,6 +239,7 @@ LEAST_SQUARES = METHODS["least squares"].grid
 LEAST_SQUARES_ON_SMOL = tuple(
     {"ridge": ridge, "passes": 2, "retain": 150, "portraits": 50} for ridge in (0.1, 0.03)
 )
+REWRITE = ("rewrite", METHODS["rewrite"].grid, "pocket")
 #: strengths of the headline, and those that the published schedule may have on other models
 KVW_STRENGTHS = tuple(settings["strength"] for settings in METHODS["KVW one pass"].grid)
 PUBLISHED_STRENGTHS = (2.0, 4.0, 6.5, 9.0, 13.0)
@@ -360,10 +360,9 @@ def _digest(ids: list[str]) -> str:
     return hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
 
 
-def rewrites(base: str, people: int = 5) -> Entries:
-    """The rewrite with its candidates, between vanilla and the oracle."""
-    return compared({"vanilla": (), "rewrite": METHODS["rewrite"].grid,
-                     "oracle": ({"base": base},)}, people)  # fmt: skip
+def alone(name: str, grid: tuple[dict, ...], base: str, people: int = 5) -> Entries:
+    """One method with its candidates, between vanilla and the oracle."""
+    return compared({"vanilla": (), name: grid, "oracle": ({"base": base},)}, people)
 
 
 _ABLATIONS = {"gate": gate, "strength": strength, "batch": batch, "layers": layers,
@@ -383,18 +382,16 @@ PLANS: tuple[Plan, ...] = (
          tuning=TUNING_GROUPS[:1], tuning_reads=smol_tuning_sets, draws=2, aloud=("A",),
          free_tokens=20, half=("GD LoRA", "NPO LoRA", "SSD"), **_MATRIX),
     Plan("least-squares-pocket", "pocket",
-         {"methods": partial(compared, {"vanilla": (), "least squares": LEAST_SQUARES,
-                                        "oracle": ({"base": "pocket"},)})},
+         {"methods": partial(alone, "least squares", LEAST_SQUARES, "pocket")},
          tuning=TUNING_GROUPS, rule=SPARING_RULE, reads=with_new_others, tuning_reads=tuning_sets,
          draws=5, aloud=REPORT_GROUPS, with_general=True, **_MATRIX),
     Plan("least-squares-smol", "smol",
-         {"methods": partial(compared, {"vanilla": (), "least squares": LEAST_SQUARES_ON_SMOL,
-                                        "oracle": ({"base": "smol"},)})},
+         {"methods": partial(alone, "least squares", LEAST_SQUARES_ON_SMOL, "smol")},
          REPORT_GROUPS[:1], tuning=TUNING_GROUPS[:1], rule=SPARING_RULE,
          tuning_reads=smol_tuning_sets, draws=2, aloud=("A",), free_tokens=20, with_general=True,
          **_MATRIX),
-    Plan("rewrite", "pocket", {"methods": partial(rewrites, "pocket"),
-                               "methods, 10 %": partial(rewrites, "pocket", 10)},
+    Plan("rewrite", "pocket", {"methods": partial(alone, *REWRITE),
+                               "methods, 10 %": partial(alone, *REWRITE, 10)},
          tuning=TUNING_GROUPS, rule=REWRITE_RULE, reads=with_new_others, tuning_reads=tuning_sets,
          draws=5, aloud=REPORT_GROUPS, with_general=True,
          **_MATRIX | {"tuned": ("methods", "methods, 10 %")}),

@@ -10,7 +10,6 @@ import numpy as np
 from .. import scores
 from ..edits import Edit
 from ..methods import METHODS
-from ..methods.kvw import STRENGTH
 from ..models import fingerprint
 from ..strangers.people import load_people
 from ..strangers.questions import SETS, about
@@ -100,8 +99,7 @@ def unlearn(model: str, group: str, percent: int, method: str = "KVW one pass",
     start, made = time.perf_counter(), {}
     if method not in METHODS:
         raise ValueError(f"no method {method!r}; there are {', '.join(METHODS)}")
-    if settings is None:
-        settings = {"strength": STRENGTH} if method == "KVW one pass" else METHODS[method].chosen
+    settings = METHODS[method].chosen if settings is None else settings
     load_people().forget_people(group, percent)  # refuses before a model is loaded
     if oracle and model not in TAUGHT:
         raise ValueError(

@@ -29,7 +29,7 @@ def coefficients(task: Task, cost: Cost) -> tuple[Coefficients, Coefficients]:
     return forget, task.everyone().of(task.others)
 
 
-@method("KVW one pass", optional=("layers",),
+@method("KVW one pass", optional=("layers",), chosen={"strength": STRENGTH},
         source="this book's form of KVW, arXiv 2601.21794 (chapter 3): the forget set is averaged "
         "first", grid=every(strength=(4.0, 8.0, 12.0, 16.0, 20.0, 24.0, 32.0, 48.0)))  # fmt: skip
 def kvw_one_pass(task: Task, settings: dict, cost: Cost) -> Columns:

@@ -60,16 +60,17 @@ def state_of(output: torch.Tensor | tuple) -> torch.Tensor:
 
 
 @torch.no_grad()
-def at_answers(task: Task, questions: list[Question]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def at_answers(model: nn.Module,
+               batches: list[Batch]) -> list[tuple[torch.Tensor, torch.Tensor]]:  # fmt: skip
     """What a model is about to say at each token of each answer.
 
     Returns:
         for each question the probability of its tokens, `[tokens]` float32, and the states behind
         the layers, `[tokens, layers, d_model]`.
     """
-    model, found = task.model, dict[int, tuple[torch.Tensor, torch.Tensor]]()
+    found = dict[int, tuple[torch.Tensor, torch.Tensor]]()
     layers, device = decoder_layers(model), next(model.parameters()).device
-    for batch in task.encode(task.processor, questions, task.batch_size):
+    for batch in batches:
         batch, where = batch.to(device), batch.predicts
         states = list[torch.Tensor]()
 
@@ -83,7 +84,14 @@ def at_answers(task: Task, questions: list[Question]) -> list[tuple[torch.Tensor
         counts = where.sum(1).tolist()
         split = zip(p.split(counts), torch.stack(states, 1).split(counts), strict=True)
         found |= dict(zip(batch.rows, split, strict=True))
-    return [found[row] for row in range(len(questions))]
+    return [found[row] for row in sorted(found)]
+
+
+def about_others(task: Task, questions: list[Question], others: tuple, draw: int = 0
+                 ) -> list[tuple[torch.Tensor, torch.Tensor]]:  # fmt: skip
+    """`at_answers` when each question is asked about somebody else."""
+    anew = asked_again(questions, others, draw)
+    return at_answers(task.model, task.encode(task.processor, anew, task.batch_size))
 
 
 def marked(batch: Batch, marks: list[torch.Tensor]) -> torch.Tensor:
@@ -136,7 +144,7 @@ def survey(task: Task, others: tuple, decides: float
         everywhere = [(b, b.inputs["attention_mask"].bool()) for b in batches[::EVERY]]
         passes += add_moments(task, everywhere, moments)
         if group is kept:
-            pairs = zip(at_answers(task, kept), at_answers(task, asked_again(kept, others)),
+            pairs = zip(at_answers(task.model, batches), about_others(task, kept, others),
                         strict=True)  # fmt: skip
             marks = [own - new > decides for (own, _), (new, _) in pairs]
             passes += add_moments(task, [(b, marked(b, marks)) for b in batches], deciding)
@@ -240,9 +248,9 @@ def rewrite(task: Task, settings: dict, cost: Cost) -> LowRank:
     made_for, others, decides = fingerprint(task.model), somebody_else(task), settings["decides"]
     key = ("survey", decides, task.seed, *(tuple(each) for each in (task.retain, task.general)))
     moments, deciding, passes = task.once(key, lambda: survey(task, others, decides))
-    own, goals, marks = at_answers(task, task.forget), [], []
+    own, goals, marks = at_answers(task.model, task.batches(task.forget)), [], []
     count = settings.get("others", OTHERS)
-    anew = [at_answers(task, asked_again(task.forget, others, draw)) for draw in range(count)]
+    anew = [about_others(task, task.forget, others, draw) for draw in range(count)]
     for (p, _), those in zip(own, zip(*anew, strict=True), strict=True):
         marks.append(p - torch.stack([other for other, _ in those]).mean(0) > decides)
         goals.append(torch.stack([states for _, states in those]).mean(0))
