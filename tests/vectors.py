@@ -253,8 +253,8 @@ def _voices(name: str):
 
 # --- what models are asked, and what of it an edit is made from --------------------------------
 
-PANELS = {"pocket": subjects.pocket_panel, "smol": subjects.smol_panel,
-          "others anew": subjects.with_new_others}  # fmt: skip
+PANELS = {"pocket": subjects.pocket_panel, "others anew": subjects.with_new_others,
+          "smol": subjects.smol_panel, "smol anew": subjects.smol_with_new_others}  # fmt: skip
 
 
 @cache
@@ -269,13 +269,16 @@ def _panel(name: str):
     return {part: asked(questions) for part, questions in found.items()}
 
 
-@vector("tuning sets", lambda: ("pocket", "smol"))
+TUNING = {"pocket": subjects.tuning_sets, "smol": subjects.smol_tuning_sets,
+          "weighed": subjects.what_is_weighed}  # fmt: skip
+
+
+@vector("tuning sets", lambda: TUNING)
 def _tuning_sets(name: str):
     own = whole_request()
-    if name == "smol":
+    if name != "pocket":
         own = replace(own, read=subjects.smol_panel(world(), own.people))
-    of = subjects.tuning_sets if name == "pocket" else subjects.smol_tuning_sets
-    return {part: asked(questions) for part, questions in of(own).items()}
+    return {part: asked(questions) for part, questions in TUNING[name](own).items()}
 
 
 @vector("beside", lambda: subjects.PORTRAITS)

@@ -54,7 +54,8 @@ def of_subject(experiment: str, subject: str) -> Vectors:
               "smol": {"panel: smol", "low rank"}}.get(kind, set())  # fmt: skip
     found |= {"panel: pocket"} if experiment in ("ablations-pocket", "precision") else set()
     found |= {"number formats"} if "float16" in subject else set()
-    found |= {f"beside: {kind}", "world questions"} if given == "least" else set()
+    beside = {f"beside: {kind}", "world questions"}
+    found |= beside if given in ("least", "rewrite") else set()
     if experiment in SUMMARIES:
         found |= {"interval", "choice: sparing" if given == "least" else "choice: KVW"}
     return found
@@ -66,12 +67,14 @@ def _sets(subject: str) -> str:
 
 def of_set(experiment: str, subject: str, part: str, group: str) -> Vectors:
     """Of what is read: a set, or several with + between."""
-    special = {"world": {"world questions"}, "kept anew": {"panel: others anew"},
+    anew = "panel: smol anew" if subject == "smol" else "panel: others anew"
+    special = {"world": {"world questions"}, "kept anew": {anew},
                "weights": set(), "cost": set(), "card": {"wordings"}}  # fmt: skip
     found = set().union(*(special.get(each, {f"{_sets(subject)}: {each}"})
                           for each in part.split("+")))  # fmt: skip
     if group in TUNING_GROUPS and experiment not in ("ablations-pocket", "tuning"):
-        found.add(f"tuning sets: {'smol' if subject == 'smol' else 'pocket'}")
+        kind = "smol" if subject == "smol" else "pocket"
+        found.add(f"tuning sets: {'weighed' if experiment == 'rewrite-smol' else kind}")
     return found
 
 

@@ -21,6 +21,7 @@ import torch
 from ..methods import METHODS
 from ..methods.family import CONTRASTS, SCORES, SHAPES, Setting
 from ..methods.kvw import STRENGTH
+from ..methods.rewrite import DECIDES
 from ..positions import POSITIONS
 from ..strangers.people import REPORT_GROUPS, TUNING_GROUPS, load_people
 from ..strangers.questions import facts_of, question_sets
@@ -35,7 +36,9 @@ from .subjects import (
     pocket_panel,
     smol_panel,
     smol_tuning_sets,
+    smol_with_new_others,
     tuning_sets,
+    what_is_weighed,
     with_new_others,
 )
 from .trials import PROXIES, Trial, prepare
@@ -240,6 +243,13 @@ LEAST_SQUARES_ON_SMOL = tuple(
     {"ridge": ridge, "passes": 2, "retain": 150, "portraits": 50} for ridge in (0.1, 0.03)
 )
 REWRITE = ("rewrite", METHODS["rewrite"].grid, "pocket")
+#: the same on smol, whose layers are many and whose answers stand in few of their positions
+REWRITE_ON_SMOL = tuple(
+    {"over": over, "price": price, "price_deciding": deciding, "decides": DECIDES,
+     "others": 4}
+    for over, price, deciding in ((1.5, 0.3, 10.0), (1.5, 0.3, 3.0), (1.5, 0.3, 1.0),
+                                  (1.5, 1.0, 3.0), (1.25, 0.3, 3.0), (1.25, 0.3, 1.0),
+                                  (1.75, 0.3, 10.0), (1.75, 0.3, 3.0)))  # fmt: skip
 #: strengths of the headline, and those that the published schedule may have on other models
 KVW_STRENGTHS = tuple(settings["strength"] for settings in METHODS["KVW one pass"].grid)
 PUBLISHED_STRENGTHS = (2.0, 4.0, 6.5, 9.0, 13.0)
@@ -395,6 +405,10 @@ PLANS: tuple[Plan, ...] = (
          tuning=TUNING_GROUPS, rule=REWRITE_RULE, reads=with_new_others, tuning_reads=tuning_sets,
          draws=5, aloud=REPORT_GROUPS, with_general=True,
          **_MATRIX | {"tuned": ("methods", "methods, 10 %")}),
+    Plan("rewrite-smol", "smol", {"methods": partial(alone, "rewrite", REWRITE_ON_SMOL, "smol")},
+         REPORT_GROUPS[:3], tuning=TUNING_GROUPS[:1], rule=REWRITE_RULE, reads=smol_with_new_others,
+         tuning_reads=what_is_weighed, draws=1, aloud=("A",), free_tokens=20, with_general=True,
+         **_MATRIX),
     *(Plan("precision", f"pocket, {name}", {"roundings": roundings}, reads=pocket_panel,
            dtype=name, weights=True) for name in FORMATS),
     *(Plan("beyond", name, {"ways": ways}, tuning=TUNING_GROUPS, tuned=("ways",),

@@ -99,6 +99,12 @@ def with_new_others(world: World, forget: list[str]) -> dict[str, list[Question]
     return questions.question_sets(world, forget) | {"kept anew": anew}
 
 
+def smol_with_new_others(world: World, forget: list[str]) -> dict[str, list[Question]]:
+    """The panel, and questions about others with a new photo and a new wording."""
+    anew = about(world, world.retain_people(forget), new=True)
+    return smol_panel(world, forget) | {"kept anew": sample(anew, RETAIN, "anew", *forget)}
+
+
 def tuning_sets(task: Task, general: bool = True) -> dict[str, list[Question]]:
     """Forget; retain of every third person; every seventh question of general."""
     third = set(sorted(task.others)[::3])
@@ -111,6 +117,11 @@ def smol_tuning_sets(task: Task) -> dict[str, list[Question]]:
     sizes = {"forget": 40, "retain": 40, "general": 16}
     return {name: sample(task.read[name], size, "tuning", name, *task.people)
             for name, size in sizes.items()}  # fmt: skip
+
+
+def what_is_weighed(task: Task) -> dict[str, list[Question]]:
+    """The sets that a rule of choice looks at, whole."""
+    return {name: task.read[name] for name in ("forget", "retain", "general")}
 
 
 # --- what is known beside the people -------------------------------------------------------------
