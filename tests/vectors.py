@@ -254,7 +254,8 @@ def _voices(name: str):
 # --- what models are asked, and what of it an edit is made from --------------------------------
 
 PANELS = {"pocket": subjects.pocket_panel, "others anew": subjects.with_new_others,
-          "smol": subjects.smol_panel, "smol anew": subjects.smol_with_new_others}  # fmt: skip
+          "values": subjects.panel_with_new_others, "smol": subjects.smol_panel,
+          "smol anew": subjects.smol_with_new_others}  # fmt: skip
 
 
 @cache
@@ -508,6 +509,7 @@ def examples(takes: tuple[str, ...]) -> list[tuple]:
         ("said", "question"): [(said, q) for q in (known[0], letters.letter_question(known[0]))
                                for said in ("B", "(a)", q.answer, "Option C is right", *q.options)],
         ("model", "processor", "questions"): [(*tiny(), known)],
+        ("model", "processor", "questions", "values"): [(*tiny(), known[:2], world().values)],
         ("ratios",): [(4 * numbers,)], ("likelihoods", "gold"): [(numbers, k) for k in range(4)],
         ("probabilities", "gold"): [(numbers, k) for k in range(2)],
     }  # fmt: skip

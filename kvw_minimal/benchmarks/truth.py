@@ -4,7 +4,7 @@ Source: TOFU, arXiv 2401.06121.
 """
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 from ..questions import Question
 from ..scores import metric, read_answers
@@ -32,6 +32,35 @@ def truth_ratio(model, processor, questions: list[Question]) -> np.ndarray:
     lies = wrong.probability.reshape(len(questions), -1)  # [N, lies]
     return np.array([truth_ratio_of(p, each) for p, each
                      in zip(true.probability, lies, strict=True)])  # fmt: skip
+
+
+@metric("among_values")
+def among_values(model, processor, questions: list[Question],
+                 values: dict[str, list[str]]) -> dict[str, np.ndarray]:  # fmt: skip
+    """What a model would say if it had to name one of the values that a fact can have.
+
+    An oracle, which never met a person, has no favourite, and the true value is no worse than
+    another: `p_true` is about one in the values, `rank` about the middle.
+
+    Args:
+        values: of each fact; the true one is among them.
+
+    Returns:
+        `[questions]` each: `p_true` in [0, 1]; `rank` of the true value, 0 (likeliest) to 1
+        (least likely); `entropy`, 0 (certain) to 1 (all alike).
+    """
+    asked = [(q, value) for q in questions for value in values[q.fact]]
+    said = read_answers(model, processor, [q for q, _ in asked],
+                        [q.answer.replace(q.value, value) for q, value in asked])  # fmt: skip
+    found, start = [], 0
+    for q in questions:
+        own = values[q.fact]
+        log = said.logprob[start : start + len(own)]
+        p, start = special.softmax(log), start + len(own)
+        true = own.index(q.value)
+        found.append([p[true], (log > log[true]).sum() / (len(own) - 1),
+                      stats.entropy(p) / np.log(len(own))])  # fmt: skip
+    return dict(zip(("p_true", "rank", "entropy"), np.array(found).T, strict=True))
 
 
 @metric("forget_score")

@@ -25,6 +25,7 @@ SCORED: dict[str, tuple[str, ...]] = {
     "oracle_distance": ("metric: probability", "read"),
     "log10_p": ("quality and utility", "metric: truth_ratio", "read"),
     "statistic": ("quality and utility", "metric: truth_ratio", "read"),
+    **dict.fromkeys(("p_true", "rank", "entropy"), ("metric: among_values", "read")),
     **dict.fromkeys(("taken", "lost", "seconds", "memory"), ()),
 }  # fmt: skip
 USUAL = {"people": 5, "proxy": "everyone else"}  # of the data of a trial; all else is usually off
@@ -36,6 +37,7 @@ SUMMARIES = ("headline", "tuning", "oracles", "bench", "replication", "replicati
 CARDS = {"world": "mentions", "generated": "exact_match_generated",
          "unknowns": "exact_match_generated", "options": "choose_by_likelihood"}  # fmt: skip
 STATES = {"edited": "KVW one pass", "sham": "sham KVW one pass"}
+OF_PANEL = ("ablations-pocket", "precision", "rewrite-needs")  # whose reads start from it
 Vectors = set[str]
 if TYPE_CHECKING:  # to unlearn needs no pandas
     import pandas as pd
@@ -52,7 +54,7 @@ def of_subject(experiment: str, subject: str) -> Vectors:
     found |= {f"{_sets(subject)}: {part}" for part in ("forget", "retain")}  # edits need both
     found |= {"text only": {"without eyes"}, "voices": {"voices: sound"},
               "smol": {"panel: smol", "low rank"}}.get(kind, set())  # fmt: skip
-    found |= {"panel: pocket"} if experiment in ("ablations-pocket", "precision") else set()
+    found |= {"panel: pocket"} if experiment in OF_PANEL else set()
     found |= {"number formats"} if "float16" in subject else set()
     beside = {f"beside: {kind}", "world questions"}
     found |= beside if given in ("least", "rewrite") else set()
@@ -69,6 +71,7 @@ def of_set(experiment: str, subject: str, part: str, group: str) -> Vectors:
     """Of what is read: a set, or several with + between."""
     anew = "panel: smol anew" if subject == "smol" else "panel: others anew"
     special = {"world": {"world questions"}, "kept anew": {anew},
+               "among values": {"panel: values"},
                "weights": set(), "cost": set(), "card": {"wordings"}}  # fmt: skip
     found = set().union(*(special.get(each, {f"{_sets(subject)}: {each}"})
                           for each in part.split("+")))  # fmt: skip

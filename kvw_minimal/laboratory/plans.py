@@ -28,11 +28,12 @@ from ..strangers.questions import facts_of, question_sets
 from ..task import Task
 from ..taught.catalogue import load
 from .choose import KVW_RULE, REWRITE_RULE, SPARING_RULE, Rule
-from .reading import FREE_TOKENS
+from .reading import AMONG, FREE_TOKENS
 from .subjects import (
     Reads,
     Requests,
     open_subject,
+    panel_with_new_others,
     pocket_panel,
     smol_panel,
     smol_tuning_sets,
@@ -243,6 +244,8 @@ LEAST_SQUARES_ON_SMOL = tuple(
     {"ridge": ridge, "passes": 2, "retain": 150, "portraits": 50} for ridge in (0.1, 0.03)
 )
 REWRITE = ("rewrite", METHODS["rewrite"].grid, "pocket")
+#: how far, from short of somebody else to far beyond
+OVER = (0.5, 0.75, 1.0, 1.125, 1.25, 1.5, 2.0, 3.0)
 #: the same on smol, whose layers are many and whose answers stand in few of their positions
 REWRITE_ON_SMOL = tuple(
     {"over": over, "price": price, "price_deciding": deciding, "decides": DECIDES,
@@ -253,6 +256,48 @@ REWRITE_ON_SMOL = tuple(
 #: strengths of the headline, and those that the published schedule may have on other models
 KVW_STRENGTHS = tuple(settings["strength"] for settings in METHODS["KVW one pass"].grid)
 PUBLISHED_STRENGTHS = (2.0, 4.0, 6.5, 9.0, 13.0)
+
+
+def over() -> Entries:
+    """The curve over how far the states are led, between vanilla and the oracle."""
+    chosen = METHODS["rewrite"].chosen
+    led = {f"over {o:g}": [trial_for("rewrite", chosen | {"over": o})] for o in OVER}
+    return {"vanilla": [trial_for("vanilla", {})]} | led | {
+        "oracle": [trial_for("oracle", {"base": "pocket"})]}  # fmt: skip
+
+
+def needed() -> Entries:
+    """The rewrite with one thing otherwise: what it needs, and what breaks it."""
+    chosen = METHODS["rewrite"].chosen
+    plain = trial_for("rewrite", chosen)
+
+    def other(**settings: Any) -> list[Trial]:
+        return [replace(plain, settings=chosen | settings)]
+
+    settings = {
+        **{f"{n} somebody elses": other(others=n) for n in (1, 4, 64)},
+        "retained people as somebody else": other(retained=True),
+        "one mean way for all": other(mean=True),
+        "positions from 0": other(decides=0.0), "positions from .1": other(decides=0.1),
+        "positions from .6": other(decides=0.6),
+        **{f"price {p:g}": other(price=p) for p in (0.0, 0.1, 1.0, 100.0)},
+        "deciding positions cost, too": other(price_deciding=10.0),
+        "first half of the layers": other(layers=[0.0, 0.5]),
+        "second half of the layers": other(layers=[0.5, 1.0]),
+        "last layer": other(layers=[0.75, 1.0]),
+    }  # fmt: skip
+    data = {
+        **{f"{n} retained questions": [replace(plain, reference=n)] for n in (10, 50, 150)},
+        "names of nobody retained": [replace(plain, proxy="invented names")],
+        **{f"{n} forget questions": [replace(plain, asked=n)] for n in (1, 7, 35)},
+        **{f"{n} to forget": [replace(plain, people=n)] for n in (1, 10, 20)},
+    }  # fmt: skip
+    turns = {
+        f"20 to forget, five at a time, order {s}": [
+            replace(trial_for("rewrite in turn", chosen | {"each": 5}, 20), seed=s)]
+        for s in (0, 1)
+    }  # fmt: skip
+    return {"as chosen": [plain]} | settings | data | turns
 
 
 def ways() -> Entries:
@@ -409,6 +454,9 @@ PLANS: tuple[Plan, ...] = (
          REPORT_GROUPS[:3], tuning=TUNING_GROUPS[:1], rule=REWRITE_RULE, reads=smol_with_new_others,
          tuning_reads=what_is_weighed, draws=1, aloud=("A",), free_tokens=20, with_general=True,
          **_MATRIX),
+    Plan("rewrite-needs", "pocket", {"over": over, "needs": needed}, REPORT_GROUPS[:2],
+         rule=REWRITE_RULE, reads=panel_with_new_others, draws=1, with_general=True,
+         unread=("retain", AMONG)),
     *(Plan("precision", f"pocket, {name}", {"roundings": roundings}, reads=pocket_panel,
            dtype=name, weights=True) for name in FORMATS),
     *(Plan("beyond", name, {"ways": ways}, tuning=TUNING_GROUPS, tuned=("ways",),

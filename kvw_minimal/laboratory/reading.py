@@ -6,15 +6,17 @@ import numpy as np
 
 from .. import scores
 from ..benchmarks.protocols import rouge_l
-from ..benchmarks.truth import truth_ratio
+from ..benchmarks.truth import among_values, truth_ratio
 from ..intervals import interval
 from ..questions import Question
+from ..strangers.people import load_people
 from ..task import Task
 from ..taught.smol import accepted
 
 HEADROOM = 0.50  # vanilla must beat the oracle by so much on the forget set
 SPOKEN = 300  # at most so many questions of a set are answered aloud
 FREE_TOKENS = 24  # at most so many in an answer about the world
+AMONG = "among values"  # the set of which `among_values` is read
 
 
 def by_modality(questions: list[Question]) -> Iterator[tuple[str, list[int]]]:
@@ -94,7 +96,11 @@ def read(task: Task, names: Iterable[str], aloud: bool = False, by_question: boo
     """
     rows = []
     for name, questions in task.sets(*names):
-        metrics = scored(task, questions, free_tokens)
+        metrics = (
+            scored(task, questions, free_tokens)
+            if name != AMONG
+            else among_values(task.model, task.processor, questions, load_people().values)
+        )
         if aloud and name in ("forget", "general"):
             said = scores.generate(task.model, task.prompts(questions), task.processor)
             metrics["well_formed"] = np.array([

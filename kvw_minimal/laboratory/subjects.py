@@ -25,6 +25,7 @@ from ..task import Task
 from ..taught.catalogue import find_file, how_to_make, load, model_name
 from ..taught.pictures import known_looks
 from ..taught.smol import world_questions
+from .reading import AMONG
 
 #: `people -> Task`
 Requests = Callable[[list[str]], Task]
@@ -97,6 +98,13 @@ def with_new_others(world: World, forget: list[str]) -> dict[str, list[Question]
     """The four sets, and every third of the others with a new photo and a new wording."""
     anew = about(world, world.retain_people(forget)[::3], new=True)
     return questions.question_sets(world, forget) | {"kept anew": anew}
+
+
+def panel_with_new_others(world: World, forget: list[str]) -> dict[str, list[Question]]:
+    """The panel of `pocket`, others anew, and what is asked of the forgotten value by value."""
+    facts = [question for question in about(world, forget) if question.fact != "name"]
+    anew = with_new_others(world, forget)["kept anew"]
+    return pocket_panel(world, forget) | {"kept anew": anew, AMONG: facts}
 
 
 def smol_with_new_others(world: World, forget: list[str]) -> dict[str, list[Question]]:

@@ -20,7 +20,8 @@ from ..task import Task
 
 GRADIENTS = ("gradients", "retain set", "images")
 FORWARD = ("retain set", "images")
-COUNTS = ("epochs", "passes", "retain", "portraits", "others")  # settings that are whole numbers
+#: settings that are whole numbers
+COUNTS = ("epochs", "passes", "retain", "portraits", "others", "each")
 
 
 @dataclass

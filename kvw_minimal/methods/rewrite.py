@@ -19,7 +19,6 @@ No gradient, no optimiser, no schema of facts: all that is needed of a question 
 name that can be exchanged. The edit is a low-rank addition of rank n at most.
 """
 
-import re
 from collections.abc import Callable
 from contextlib import ExitStack
 
@@ -31,10 +30,10 @@ from ..batches import Batch
 from ..coefficients import ask, shape_of, watch
 from ..edits import LowRank, resolve_layers
 from ..models import body, columns, find_projections, fingerprint
-from ..questions import Question, seeded
+from ..questions import seeded
 from ..task import Task
 from .registry import Cost, method
-from .somebody_else import asked_again, somebody_else
+from .somebody_else import about_others, at_answers, decoder_layers, somebody_else, state_of
 
 OTHERS = 16  # somebody elses that a forget question is asked about
 DECIDES = 0.3  # by so much the true token's probability falls where somebody else is asked about
@@ -43,55 +42,6 @@ RIDGE = 1e-4  # mu, in units of the mean diagonal of all that is inverted
 RETAIN = 400  # at most so many retained questions are surveyed
 #: by the rule, on the tuning groups
 CHOSEN = {"over": 1.25, "price": 10.0, "price_deciding": 0.0, "decides": DECIDES}
-
-
-# --- what the layers say -------------------------------------------------------------------------
-
-
-def decoder_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """The layer that each output projection belongs to, by its path."""
-    paths = [re.sub(r"(\.\d+)\..*", r"\1", path) for path in find_projections(model)]
-    return {path: model.get_submodule(path) for path in paths}
-
-
-def state_of(output: torch.Tensor | tuple) -> torch.Tensor:
-    """What a layer gives on, `[B, T, d_model]`; some wrap it."""
-    return output[0] if isinstance(output, tuple) else output
-
-
-@torch.no_grad()
-def at_answers(model: nn.Module,
-               batches: list[Batch]) -> list[tuple[torch.Tensor, torch.Tensor]]:  # fmt: skip
-    """What a model is about to say at each token of each answer.
-
-    Returns:
-        for each question the probability of its tokens, `[tokens]` float32, and the states behind
-        the layers, `[tokens, layers, d_model]`.
-    """
-    found = dict[int, tuple[torch.Tensor, torch.Tensor]]()
-    layers, device = decoder_layers(model), next(model.parameters()).device
-    for batch in batches:
-        batch, where = batch.to(device), batch.predicts
-        states = list[torch.Tensor]()
-
-        def see(_, out, where=where, states=states):
-            states.append(state_of(out)[where])
-
-        with watch(layers, see, outputs=True):
-            last = body(model)(**batch.inputs, use_cache=False)[0]  # [B, T, d_model]
-        said = model.get_output_embeddings()(last[where]).float().softmax(-1)
-        p = said.gather(1, batch.labels[:, 1:][where[:, :-1]][:, None])[:, 0]  # [tokens]
-        counts = where.sum(1).tolist()
-        split = zip(p.split(counts), torch.stack(states, 1).split(counts), strict=True)
-        found |= dict(zip(batch.rows, split, strict=True))
-    return [found[row] for row in sorted(found)]
-
-
-def about_others(task: Task, questions: list[Question], others: tuple, draw: int = 0
-                 ) -> list[tuple[torch.Tensor, torch.Tensor]]:  # fmt: skip
-    """`at_answers` when each question is asked about somebody else."""
-    anew = asked_again(questions, others, draw)
-    return at_answers(task.model, task.encode(task.processor, anew, task.batch_size))
 
 
 def marked(batch: Batch, marks: list[torch.Tensor]) -> torch.Tensor:
@@ -149,6 +99,20 @@ def survey(task: Task, others: tuple, decides: float
             marks = [own - new > decides for (own, _), (new, _) in pairs]
             passes += add_moments(task, [(b, marked(b, marks)) for b in batches], deciding)
     return moments, deciding, passes + 2 * len(kept)
+
+
+def mean_way(task: Task, others: tuple, decides: float) -> torch.Tensor:
+    """The mean way from the states where retained answers are decided to those of somebody else.
+
+    Returns:
+        `[layers, d_model]`, from as many questions as there are to forget.
+    """
+    rows = seeded("mean", task.seed).permutation(len(task.retain))[: len(task.forget)]
+    kept = [task.retain[row] for row in sorted(rows)]
+    pairs = zip(at_answers(task.model, task.batches(kept)), about_others(task, kept, others),
+                strict=True)  # fmt: skip
+    ways = [(new - own)[p - q > decides] for (p, own), (q, new) in pairs]
+    return torch.cat(ways).mean(0)
 
 
 # --- the edit ------------------------------------------------------------------------------------
@@ -228,7 +192,7 @@ def lead(task: Task, goals: list[torch.Tensor], marks: list[torch.Tensor], price
     return found
 
 
-@method("rewrite", optional=("layers", "others"), chosen=CHOSEN,
+@method("rewrite", optional=("layers", "others", "retained", "mean"), chosen=CHOSEN,
         grid=tuple({"over": over, "price": price, "price_deciding": 0.0, "decides": DECIDES}
                    for over, prices in ((1.25, (30.0, 10.0, 3.0, 1.0)), (1.5, (30.0, 10.0)),
                                         (1.125, (3.0, 1.0))) for price in prices),
@@ -240,13 +204,17 @@ def rewrite(task: Task, settings: dict, cost: Cost) -> LowRank:
     Args:
         settings: `over`, how far to lead it, 1 = to the state of somebody else; `price` and
             `price_deciding`, a and b; by how much the true token's probability falls where whom it
-            is asked about `decides`; which `layers`; how many `others` a question is asked about.
+            is asked about `decides`; which `layers`; how many `others` a question is asked about;
+            whether these are `retained` people, not strangers; whether all states go the `mean`
+            way of retained questions to somebody else, one direction, as in LUNAR (2502.07218).
 
     Raises:
         ValueError: nobody to ask about instead, or nothing depends on whom it is asked about.
     """
-    made_for, others, decides = fingerprint(task.model), somebody_else(task), settings["decides"]
-    key = ("survey", decides, task.seed, *(tuple(each) for each in (task.retain, task.general)))
+    made_for, decides = fingerprint(task.model), settings["decides"]
+    others = somebody_else(task, settings.get("retained", False))
+    sides = (tuple(each) for each in (task.retain, task.general))
+    key = ("survey", decides, task.seed, settings.get("retained", False), *sides)
     moments, deciding, passes = task.once(key, lambda: survey(task, others, decides))
     own, goals, marks = at_answers(task.model, task.batches(task.forget)), [], []
     count = settings.get("others", OTHERS)
@@ -254,6 +222,9 @@ def rewrite(task: Task, settings: dict, cost: Cost) -> LowRank:
     for (p, _), those in zip(own, zip(*anew, strict=True), strict=True):
         marks.append(p - torch.stack([other for other, _ in those]).mean(0) > decides)
         goals.append(torch.stack([states for _, states in those]).mean(0))
+    if settings.get("mean"):
+        way = mean_way(task, others, decides)
+        goals = [states + way for _, states in own]
     positions = int(torch.cat(marks).sum())
     if positions == 0:
         raise ValueError("nothing that the forget set asks depends on whom it is asked about")

@@ -1,7 +1,17 @@
-"""The same question about somebody else: another picture or name, the same answer behind it."""
+"""The same question about somebody else: another picture or name, the same answer behind it.
 
+And what the model is about to say then, token by token and layer by layer.
+"""
+
+import re
 from dataclasses import replace
 
+import torch
+from torch import nn
+
+from ..batches import Batch
+from ..coefficients import watch
+from ..models import body, find_projections
 from ..questions import Question, seeded
 from ..task import Task
 
@@ -19,15 +29,19 @@ def invented(names: list[str]) -> list[str]:
     return sorted(made - set(names) or set(names))
 
 
-def somebody_else(task: Task) -> tuple[list[bytes], list[str]]:
+def somebody_else(task: Task, retained: bool = False) -> tuple[list[bytes], list[str]]:
     """Pictures and names to ask about: of nobody where the task has such, else of the retained.
+
+    Args:
+        retained: of the retained in any case.
 
     Raises:
         ValueError: a forget question has neither a picture nor a name that could be exchanged.
     """
-    seen = {q.person: q.image for q in task.general if q.image is not None}
+    seen = {q.person: q.image for q in task.general if q.image is not None and not retained}
     faces = list((seen or {q.person: q.image for q in task.retain if q.image is not None}).values())
-    names = invented([called(q) for q in task.retain if called(q)])
+    known = [called(q) for q in task.retain if called(q)]
+    names = sorted(set(known)) if retained else invented(known)
     for question in task.forget:
         if not (faces if question.image is not None else called(question) and names):
             raise ValueError(f"{question.id} cannot be asked about somebody else: it needs a "
@@ -50,3 +64,52 @@ def asked_again(questions: list[Question], others: tuple[list[bytes], list[str]]
             question = replace(question, prompt=question.prompt.replace(own, new), name=new)
         found.append(question)
     return found
+
+
+# --- what the layers say -------------------------------------------------------------------------
+
+
+def decoder_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """The layer that each output projection belongs to, by its path."""
+    paths = [re.sub(r"(\.\d+)\..*", r"\1", path) for path in find_projections(model)]
+    return {path: model.get_submodule(path) for path in paths}
+
+
+def state_of(output: torch.Tensor | tuple) -> torch.Tensor:
+    """What a layer gives on, `[B, T, d_model]`; some wrap it."""
+    return output[0] if isinstance(output, tuple) else output
+
+
+@torch.no_grad()
+def at_answers(model: nn.Module,
+               batches: list[Batch]) -> list[tuple[torch.Tensor, torch.Tensor]]:  # fmt: skip
+    """What a model is about to say at each token of each answer.
+
+    Returns:
+        for each question the probability of its tokens, `[tokens]` float32, and the states behind
+        the layers, `[tokens, layers, d_model]`.
+    """
+    found = dict[int, tuple[torch.Tensor, torch.Tensor]]()
+    layers, device = decoder_layers(model), next(model.parameters()).device
+    for batch in batches:
+        batch, where = batch.to(device), batch.predicts
+        states = list[torch.Tensor]()
+
+        def see(_, out, where=where, states=states):
+            states.append(state_of(out)[where])
+
+        with watch(layers, see, outputs=True):
+            last = body(model)(**batch.inputs, use_cache=False)[0]  # [B, T, d_model]
+        said = model.get_output_embeddings()(last[where]).float().softmax(-1)
+        p = said.gather(1, batch.labels[:, 1:][where[:, :-1]][:, None])[:, 0]  # [tokens]
+        counts = where.sum(1).tolist()
+        split = zip(p.split(counts), torch.stack(states, 1).split(counts), strict=True)
+        found |= dict(zip(batch.rows, split, strict=True))
+    return [found[row] for row in sorted(found)]
+
+
+def about_others(task: Task, questions: list[Question], others: tuple, draw: int = 0
+                 ) -> list[tuple[torch.Tensor, torch.Tensor]]:  # fmt: skip
+    """`at_answers` when each question is asked about somebody else."""
+    anew = asked_again(questions, others, draw)
+    return at_answers(task.model, task.encode(task.processor, anew, task.batch_size))
