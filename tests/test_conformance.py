@@ -362,7 +362,7 @@ def some_settings(name: str) -> dict:
     grid = METHODS[own].grid
     if own == "least squares":  # a random model knows nothing: what it says must fall far
         return {"ridge": 0.1, "passes": 2, "margin": 60.0}
-    if own == "rewrite":  # nor does whom it is asked about decide anything
+    if own in ("rewrite", "rewrite in turn"):  # nor does whom it is asked about decide anything
         return dict(grid[-1]) | {"decides": 0.0, "others": 2}
     if own == "family":
         return {"score": "fisher", "strength": 4.0}

@@ -253,6 +253,7 @@ def test_a_sketch_sees_a_gentle_edit():
     with Columns(contrast, 0.01, fingerprint(model)).on(model):
         edited, rounded = sketch(model), sketch(copy.deepcopy(model).bfloat16())
     assert not alike(known, edited) and not alike(known, rounded) and alike(known, sketch(model))
+    assert not alike(edited, known), "smaller or larger, it is another"
 
 
 # --- loading

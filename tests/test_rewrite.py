@@ -92,6 +92,16 @@ def test_retained_people_stand_in_where_the_task_has_no_portraits_of_nobody(task
     assert set(faces) <= {q.image for q in task.retain} and len(faces) == 3
 
 
+def test_retained_people_stand_in_where_that_is_asked_for(task):
+    faces, names = somebody_else(task, retained=True)
+    assert len(faces) == 3 and set(faces) <= {q.image for q in task.retain}  # one a person
+    assert set(names) == {called(q) for q in task.retain if called(q)}
+    strangers, own = (METHODS["rewrite"].edit(replace(task, kept={}), SETTINGS | {"retained": r})[0]
+                      for r in (False, True))  # fmt: skip
+    assert any(not torch.equal(own.factors[name][0], strangers.factors[name][0])
+               for name in own.factors)  # fmt: skip
+
+
 @pytest.mark.parametrize("change", [
     {"forget": [replace(words("Ada"), person="p1", prompt="Which pet is it?")]},
     {"forget": [words("Ada")], "retain": [replace(words("Bo"), prompt="Which pet?")]},
@@ -302,6 +312,44 @@ def test_decoders_of_every_kind_are_led(architecture, monkeypatch):
     for row, at in enumerate(marks):
         start, goal, end = (x[at][:, -1] for x in (before[row][1], goals[row], after[row][1]))
         assert torch.allclose(end, goal, atol=5e-3) and not torch.allclose(end, start, atol=5e-2)
+
+
+def test_one_mean_way_for_all(task):
+    """The mean over the retained positions that decide of somebody else's state minus the own."""
+    others, kept = somebody_else(task), task.retain[: len(task.forget)]
+    few = replace(task, retain=kept)
+    found = rewrite.mean_way(few, others, 0.0)
+    ways = []
+    anew = asked_again(kept, others)
+    for (p, old), (q, new) in zip(answers(task, kept), answers(task, anew), strict=True):
+        ways += [n - o for own, other, o, n in zip(p, q, old, new, strict=True) if own > other]
+    assert torch.allclose(found, torch.stack(ways).mean(0), atol=1e-5)
+    plain, led = (METHODS["rewrite"].edit(few, SETTINGS | {"mean": mean})[0]
+                  for mean in (False, True))  # fmt: skip
+    assert not any(torch.equal(plain.factors[name][0], led.factors[name][0])
+                   for name in led.factors)  # fmt: skip
+
+
+def test_one_request_after_another_is_each_on_what_the_last_one_left(task):
+    mine = [replace(q, person=f"{q.person}{i % 2}") for i, q in enumerate(task.forget)]
+    own = replace(task, forget=mine, seed=1, kept={})
+    edit, cost = METHODS["rewrite in turn"].edit(own, SETTINGS | {"each": 1})
+    first, second = rewrite.seeded("in turn", 1).permutation(own.people)
+    with restored(own.model):
+        for now, later in ((first, second), (second, None)):
+            one, _ = METHODS["rewrite"].edit(replace(
+                own, forget=[q for q in mine if q.person == now], kept={},
+                retain=own.retain + [q for q in mine if q.person == later]), SETTINGS)  # fmt: skip
+            for name, weight in one.change(own.model, own.model.get_parameter).items():
+                own.model.get_parameter(name).data.copy_(weight)
+        wanted = {name: own.model.get_parameter(name).clone() for name in edit.factors}
+    for name, weight in edit.change(own.model, own.model.get_parameter).items():
+        assert torch.allclose(weight, wanted[name], atol=1e-5)
+    assert cost.passes["forget"] == len(mine) * (SETTINGS["others"] + 4)
+    whole, _ = METHODS["rewrite in turn"].edit(own, SETTINGS | {"each": 2})
+    at_once, _ = METHODS["rewrite"].edit(replace(own, kept={}), SETTINGS)
+    assert all(torch.equal(whole.factors[name][0], at_once.factors[name][0])
+               for name in at_once.factors)  # fmt: skip
 
 
 def test_half_precision_one_question_and_few_to_retain(task):

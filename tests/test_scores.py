@@ -14,7 +14,13 @@ from torch import nn
 from kvw_minimal import scores
 from kvw_minimal.batches import IGNORED, Batch, answer_batches, without_photo
 from kvw_minimal.benchmarks import truth
-from kvw_minimal.benchmarks.truth import forget_quality, forget_score, model_utility, truth_ratio
+from kvw_minimal.benchmarks.truth import (
+    among_values,
+    forget_quality,
+    forget_score,
+    model_utility,
+    truth_ratio,
+)
 from kvw_minimal.intervals import DRAWS, interval
 from kvw_minimal.questions import Question
 from kvw_minimal.scores import (
@@ -313,6 +319,23 @@ def test_truth_ratio_by_hand(monkeypatch):
     assert ratios == pytest.approx([0.2 / 0.5, 0.2 / 0.05])
     assert forget_score(ratios) == pytest.approx([0.4, 0.25])
     assert forget_score(np.array([1.0])) == 1.0
+
+
+def test_among_the_values_of_a_fact_by_hand(monkeypatch):
+    """The true one is neither the likeliest nor the least likely; then all are alike."""
+    table_of_probabilities(monkeypatch, {"In-a": 0.4**0.5, "In-b": 0.2**0.5,
+                                         "In-c": 0.1**0.5, "In-d": 0.1**0.5})  # fmt: skip
+    question = Question("q", "p", "f", "text", "?", "In-b", "b")
+    last = replace(question, answer="In-c", value="c")
+    found = among_values(None, None, [question, last], {"f": ["a", "b", "c", "d"]})
+    assert found["p_true"] == pytest.approx([0.25, 0.125])
+    assert found["rank"] == pytest.approx([1 / 3, 2 / 3])  # what is alike is not likelier
+    p = np.array([0.5, 0.25, 0.125, 0.125])
+    assert found["entropy"] == pytest.approx([-(p * np.log(p)).sum() / np.log(4)] * 2)
+    table_of_probabilities(monkeypatch, dict.fromkeys(("In-a", "In-b", "In-c", "In-d"), 0.1))
+    found = among_values(None, None, [last], {"f": ["a", "b", "c", "d"]})
+    assert [found[name].item() for name in ("p_true", "rank", "entropy")] == pytest.approx(
+        [0.25, 0, 1])  # fmt: skip
 
 
 def test_truth_ratio_of_a_model_that_knows(certain):

@@ -20,12 +20,15 @@ from kvw_minimal.laboratory.subjects import (
     is_made,
     open_subject,
     oracle_of,
+    panel_with_new_others,
     pocket_panel,
     sample_of_general,
     smol_panel,
     smol_tuning_sets,
+    smol_with_new_others,
     strangers,
     tuning_sets,
+    what_is_weighed,
     with_new_others,
 )
 from kvw_minimal.methods import METHODS
@@ -125,6 +128,22 @@ def test_every_third_of_the_others_is_asked_anew():
     others = WORLD.retain_people(forget)[::3]
     assert asked["kept anew"] == about(WORLD, others, new=True)
     assert not {q.id for q in asked["kept anew"]} & {q.id for q in asked["retain"]}
+
+
+def test_the_panels_of_the_rewrite():
+    forget = WORLD.forget_people("C", 5)
+    asked = panel_with_new_others(WORLD, forget)
+    plain = pocket_panel(WORLD, forget)
+    assert {name: asked[name] for name in plain} == plain
+    assert asked["kept anew"] == with_new_others(WORLD, forget)["kept anew"]
+    assert asked["among values"] == [q for q in plain["forget"] if q.fact != "name"]
+    asked, plain = smol_with_new_others(WORLD, forget), smol_panel(WORLD, forget)
+    assert {name: asked[name] for name in plain} == plain
+    every = about(WORLD, WORLD.retain_people(forget), new=True)
+    assert asked["kept anew"] == drawn(every, 80, "anew", *forget)
+    own = whole(forget, smol_with_new_others)
+    assert what_is_weighed(own) == {name: own.read[name] for name in
+                                    ("forget", "retain", "general")}  # fmt: skip
 
 
 def test_tuning_asks_a_part():

@@ -12,8 +12,9 @@ from .registry import METHODS, Cost, method
 from .rewrite import rewrite
 
 
-@method("rewrite in turn", source="a control of this book: the rewrite, one request after another",
-        grid=(METHODS["rewrite"].chosen | {"each": 5},))  # fmt: skip
+@method("rewrite in turn", grid=(METHODS["rewrite"].chosen | {"each": 5},),
+        optional=METHODS["rewrite"].optional,
+        source="a control of this book: the rewrite, one request after another")  # fmt: skip
 def rewrite_in_turn(task: Task, settings: dict, cost: Cost) -> LowRank:
     """So many people at a time, in an order of their own; who is not asked for yet is retained.
 
