@@ -454,7 +454,7 @@ PLANS: tuple[Plan, ...] = (
          REPORT_GROUPS[:3], tuning=TUNING_GROUPS[:1], rule=REWRITE_RULE, reads=smol_with_new_others,
          tuning_reads=what_is_weighed, draws=1, aloud=("A",), free_tokens=20, with_general=True,
          **_MATRIX),
-    Plan("rewrite-needs", "pocket", {"over": over, "needs": needed}, REPORT_GROUPS[:2],
+    Plan("rewrite-needs", "pocket", {"over": over, "needs": needed}, REPORT_GROUPS[:1],
          rule=REWRITE_RULE, reads=panel_with_new_others, draws=1, with_general=True,
          unread=("retain", AMONG)),
     *(Plan("precision", f"pocket, {name}", {"roundings": roundings}, reads=pocket_panel,
