@@ -270,9 +270,11 @@ def test_what_the_rewrite_needs_is_asked_one_thing_at_a_time():
     assert len(set(keys)) == len(keys)
 
 
-def test_the_rewrite_is_tried_as_often_on_smol_as_on_pocket():
+def test_the_rewrite_is_tried_eight_times_and_where_the_edge_was_chosen_twice_more():
     grids = [plan_of(name).entries("methods")["rewrite"] for name in ("rewrite", "rewrite-smol")]
-    assert [len({trial.key for trial in grid}) for grid in grids] == [8, 8]
+    assert [len({trial.key for trial in grid}) for grid in grids] == [8, 8 + 2]
+    led = [trial.settings["over"] for trial in grids[1]]
+    assert led == sorted(led), "of equals the first is taken: the one that changes least"
 
 
 def test_shams_are_for_what_is_compared_with_one():
