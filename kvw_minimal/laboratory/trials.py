@@ -132,7 +132,7 @@ def invented(world: World, task: Task) -> list[Question]:
         fact = list(world.values)[len(questions) % len(world.values)]
         prompt = world.wordings[fact]["trained"][int(rng.integers(10))].format(who=name)
         questions.append(Question(f"invented/{name}/{fact}", next(free), fact, "text",
-                                  prompt[0].upper() + prompt[1:], "", ""))  # fmt: skip
+                                  prompt[0].upper() + prompt[1:], "", "", name=name))  # fmt: skip
     said = scores.answer(task.model, task.processor, questions)
     return [replace(q, answer=text, value=text) for q, text in zip(questions, said, strict=True)
             if text]  # fmt: skip
