@@ -618,6 +618,8 @@ BREAKS: tuple[Break, ...] = (
           "q.answer.replace(q.value, value) for q, value in asked",
           "q.answer for q, value in asked",
           ("scores",), ("metric: among_values",)),
+    Break("invented names: nobody is called so", "laboratory/trials.py",
+          '"", "", name=name))', '"", ""))', ("trials",)),
     Break("panel of the rewrite: names are among the values", "laboratory/subjects.py",
           'for question in about(world, forget) if question.fact != "name"]',
           "for question in about(world, forget)]", ("subjects",), ("panel: values",)),

@@ -183,6 +183,7 @@ def test_more_people_are_those_of_the_next_group():
 
 def test_names_that_nobody_has():
     questions = thinned(Trial(proxy="invented names"), task()).retain
+    assert all(q.name and q.name in q.prompt for q in questions)
     known = {person.name for person in load_people().people.values()}
     names = [question.id.split("/")[1] for question in questions]
     assert len(set(names)) == len(names) == trials.INVENTED and not set(names) & known
