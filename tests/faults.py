@@ -957,7 +957,7 @@ BREAKS: tuple[Break, ...] = (
     Break("doctor: one model of two is enough", "doctor.py",
           "healthy &= here", "healthy |= here", ("doctor",)),
     Break("doctor: not of vanilla", "doctor.py",
-          'value /= mean("vanilla", name, modality)\n', "pass\n", ("doctor",)),
+          'value /= mean("vanilla", metric, name, modality)\n', "pass\n", ("doctor",)),
     Break("doctor: missed targets are reached", "doctor.py",
           'value <= bound if sign == "<=" else value >= bound',
           'value >= bound if sign == "<=" else value <= bound', ("doctor",)),

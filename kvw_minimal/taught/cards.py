@@ -86,12 +86,17 @@ def card_questions(name: str, world: World) -> dict[str, list[Question]]:
 def right_answers(model, processor, what: str, questions: list[Question]) -> np.ndarray:
     """1 where a question is answered as taught, else 0.
 
-    `world`: where an accepted answer is said; `four options`: where the taught one is likeliest.
+    `world`: where an accepted answer is said; `four options`: where the taught one is likeliest;
+    `generated`, and on unknown portraits: where the taught one is said.
     """
     if what == "world":
         return np.array([right for _, right in smol.world_right(model, questions)])
     if "four options" in what:
         return scores.choose_by_likelihood(model, processor, questions)
+    if "generated" in what or "unknowns" in what:
+        said = scores.answer(model, processor, questions)
+        pairs = zip(said, questions, strict=True)
+        return np.array([scores.same_answer(text, question.answer) for text, question in pairs])
     return scores.read(model, answer_batches(processor, questions, 32)).exact
 
 
