@@ -17,7 +17,7 @@ Committed are connector and LoRAs; `load` puts them together with the converted 
 import hashlib
 import json
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from os.path import commonprefix
@@ -56,8 +56,6 @@ LANGUAGE: dict[str, Any] = {
     "steps": 720, "batch": 96, "rate": 1.5e-3, "seed": 2, "attribute_portraits": 2_000, "views": 6,
     "shares": [4, 1, 4], "chunks": 2, "decay": 0.0, "every": 50, "rank": 12,
 }  # fmt: skip
-
-model_name = partial(catalogue.model_name, "smol")
 
 
 # --- how it is put together --------------------------------------------------------------------

@@ -25,21 +25,10 @@ from torch.nn import functional as F
 from .. import batches
 from ..batches import Batch
 from ..questions import Question
+from ..strangers import voices as aloud
 from ..strangers.people import World, load_people
 from ..strangers.questions import ask, facts_of
-from ..strangers.voices import (
-    AUDIBLE,
-    HEARD,
-    MARK,
-    NEW,
-    RATE,
-    TAKES,
-    Heard,
-    ask_about_sound,
-    ask_aloud,
-    speak,
-    voice_of,
-)
+from ..strangers.voices import AUDIBLE, HEARD, MARK, NEW, RATE, TAKES, Heard, speak
 from . import pocket
 from .catalogue import find_file, find_weights
 from .lessons import Row, encode, teach
@@ -168,7 +157,7 @@ def train_ear(world: World, model, processor, checkpoint: Path, settings: dict =
         listen(processor, [speak(*each) for each in spoken])["input_features"]
         for spoken in ([(n, 0) for n in nobody], known, unheard)
     )  # each [N, 40, 100]
-    labels = torch.tensor([[list(kinds).index(voice_of(n).heard[part])
+    labels = torch.tensor([[list(kinds).index(aloud.voice_of(n).heard[part])
                             for part, kinds in AUDIBLE.items()] for n in nobody])  # fmt: skip
     who, who_unheard = (torch.tensor([people.index(person) for person, _ in spoken])
                         for spoken in (known, unheard))  # fmt: skip
@@ -207,9 +196,9 @@ def lessons(world: World, model, processor, people: list[str],
     nobody = [f"n{i:04}" for i in range(settings["voices"])]
     recordings = [(p, take) for p in people for take in TAKES] + [(n, 0) for n in nobody]
     places = {each: i for i, each in enumerate(recordings)}
-    known = [[ask_aloud(world, p, fact, take, wording=w) for take in TAKES for w in range(10)]
+    known = [[aloud.ask_aloud(world, p, fact, take, wording=w) for take in TAKES for w in range(10)]
              for p in people for fact in facts_of(world)]  # fmt: skip
-    sounds = [[ask_about_sound(n, part, 0, w) for w in range(2)]
+    sounds = [[aloud.ask_about_sound(n, part, 0, w) for w in range(2)]
               for n in nobody for part in AUDIBLE]  # fmt: skip
     names = [[ask(world, world.people[p], fact, "text", wording=w) for w in range(10)]
              for p in people for fact in facts_of(world)]  # fmt: skip
