@@ -125,15 +125,6 @@ def ask_again(stored: dict, name: str, model, processor, world: World, items: in
     return compared
 
 
-def again(stored: dict, world: World, items: int = 12, seed: int = 0) -> list[tuple]:
-    """`ask_again` for every stored model."""
-    rng, compared = np.random.default_rng(seed), []
-    for name in dict.fromkeys(row["model"] for row in stored["rows"]):
-        model, processor = load(name)
-        compared += ask_again(stored, name, model, processor, world, items, rng)
-    return compared
-
-
 def stored_row(rows: list[dict], model: str, what: str) -> dict:
     return next(row for row in rows if (row["model"], row["what"]) == (model, what))
 
