@@ -32,6 +32,7 @@ from ..strangers.voices import AUDIBLE, HEARD, MARK, NEW, RATE, TAKES, Heard, sp
 from . import pocket
 from .catalogue import find_file, find_weights
 from .lessons import Row, encode, teach
+from .pictures import look
 from .training import amplify, attribute_loss, fit, linear_heads, stored
 
 CHAT = (
@@ -122,14 +123,6 @@ def ear_tokens(model, features: torch.Tensor) -> torch.Tensor:
     return model.model.multi_modal_projector(model.model.audio_tower(features).last_hidden_state)
 
 
-@torch.no_grad()
-def hear(model, processor, recordings: list[np.ndarray], block: int = 256) -> torch.Tensor:
-    """`ear_tokens` of many recordings, `[N, 25, 160]`."""
-    found = [ear_tokens(model, listen(processor, recordings[i : i + block])["input_features"])
-             for i in range(0, len(recordings), block)]  # fmt: skip
-    return torch.cat(found)
-
-
 def load(name: str = "voices", device: str = "cpu",
          dtype: torch.dtype = torch.float32) -> tuple[torch.nn.Module, Any]:  # fmt: skip
     """`voices`, or `voices-oracle-A`: the model and its processor.
@@ -211,7 +204,8 @@ def lessons(world: World, model, processor, people: list[str],
         ]
         size = len(groups[0])
         found.append([rows[start : start + size] for start in range(0, len(rows), size)])
-    return found, hear(model, processor, [speak(*each) for each in recordings])
+    sound = listen(processor, [speak(*each) for each in recordings])["input_features"]
+    return found, look(model, sound, tokens=ear_tokens)
 
 
 def train_language(world: World, model, processor, people: list[str], checkpoint: Path,
