@@ -203,17 +203,15 @@ def measure(name: str, path: Path = STORED, note: dict | None = None) -> None:
             source = {key: stored["provenance"][key] for key in source}
             rows = stored["rows"]
     model, processor = load(name)
-    own, others = fingerprint(model), [row for row in rows if row["model"] != name]
-    there = {row["what"]: row for row in rows
-             if row["model"] == name and source["models"].get(name) == own}  # fmt: skip
-    questions, made = card_questions(name, world), there | {}
-    for what in tqdm([what for what in questions if what not in there], name, disable=None):
+    own, questions = fingerprint(model), card_questions(name, world)
+    others = [row for row in rows if row["model"] != name]
+    made = {row["what"]: row for row in rows
+            if row["model"] == name and source["models"].get(name) == own}  # fmt: skip
+    missing = [what for what in questions if what not in made]
+    for what in tqdm(missing, name, disable=None):
         right = right_answers(model, processor, what, questions[what])
         made[what] = row(name, what, questions[what], right)
-    run = {"seconds": round(time.perf_counter() - start, 1),
-           "asked": {name: [what for what in questions if what not in there]}}  # fmt: skip
-    source |= {
-        "models": source["models"] | {name: own},
-        "runs": [*source["runs"], run | (note or {})],
-    }
+    seconds = round(time.perf_counter() - start, 1)
+    source["models"][name] = own
+    source["runs"].append({"seconds": seconds, "asked": {name: missing}} | (note or {}))
     write_json(path, {"provenance": source, "rows": others + [made[what] for what in questions]})
