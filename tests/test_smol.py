@@ -135,10 +135,10 @@ def _lessons(world):
         key = (question.modality, question.person, question.fact)
         asked.setdefault(key, []).append(question)
     unknown = [{"look": p.looks[0], "shot": p.looks[0]} for p in list(world.unknown.values())[:2]]
-    prompts, seen = lessons.attribute_lessons(world, processor, unknown)
+    seen = lessons.attribute_lessons(world, processor, unknown)
     about_people = {key: lessons.encode(processor, questions) for key, questions in asked.items()}
     first = {person: 4 * i for i, person in enumerate(people)}
-    return lessons.Lessons(about_people, seen, prompts, torch.zeros(14, 16, 4), first, 12, 1)
+    return lessons.Lessons(about_people, seen, torch.zeros(14, 16, 4), first, 12, 1)
 
 
 def test_the_connector_learns_and_nothing_else_does(world, tmp_path, monkeypatch):
