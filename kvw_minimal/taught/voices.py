@@ -13,6 +13,7 @@ Everything that measures, weakens and scores takes `Batch`es. So all that is wri
 how a recording becomes a `Batch`: `answer_batches`.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -195,15 +196,13 @@ def lessons(world: World, model, processor, people: list[str],
               for n in nobody for part in AUDIBLE]  # fmt: skip
     names = [[ask(world, world.people[p], fact, "text", wording=w) for w in range(10)]
              for p in people for fact in facts_of(world)]  # fmt: skip
-    found: list[list[list[Row]]] = []
-    for groups in (known, sounds, names):
-        flat = [question for group in groups for question in group]
-        rows: list[Row] = [
-            ([], [pair], places[q.person, q.take] if isinstance(q, Heard) else None)
-            for q, pair in zip(flat, encode(processor.tokenizer, flat), strict=True)
-        ]
-        size = len(groups[0])
-        found.append([rows[start : start + size] for start in range(0, len(rows), size)])
+
+    def rows_of(asked: Sequence[Question]) -> list[Row]:
+        pairs = zip(asked, encode(processor.tokenizer, list(asked)), strict=True)
+        return [([], [pair], places[q.person, q.take] if isinstance(q, Heard) else None)
+                for q, pair in pairs]  # fmt: skip
+
+    found = [[rows_of(asked) for asked in facts] for facts in (known, sounds, names)]
     sound = listen(processor, [speak(*each) for each in recordings])["input_features"]
     return found, look(model, sound, tokens=ear_tokens)
 
