@@ -7,12 +7,11 @@ from importlib.metadata import requires
 
 import numpy as np
 
-from . import scores
-from .batches import answer_batches
 from .files import write_json
 from .laboratory.provenance import provenance
 from .laboratory.summary_files import read_summary
 from .models import fingerprint
+from .questions import MODALITIES, Question
 from .strangers.people import REPORT_GROUPS, World, load_people
 from .strangers.portraits import ATTRIBUTES
 from .strangers.questions import about, ask, chance, facts_of, general
@@ -27,51 +26,44 @@ TARGETS = {
     "facial hair of unknowns": 0.90, "clothes of unknowns": 0.90,
 }  # fmt: skip
 ORACLE_MARGIN = 0.05  # the oracle on the forgotten, above chance
-#: the headline, mean of five report groups: (state, set, bound, relative to vanilla)
+#: the headline, mean of five report groups: (state, metric, set, sign, bound, relative to vanilla)
 HEADLINE = [
-    ("edited", "forget", "<=", 0.35, False), ("edited", "retain", ">=", 0.90, True),
-    ("sham", "forget", ">=", 0.80, True), ("oracle", "forget", "<=", 0.30, False),
-    ("edited", "general", ">=", 0.95, True),
-]  # fmt: skip
+    ("edited", "exact_match", "forget", "<=", 0.35, False),
+    ("edited", "exact_match", "retain", ">=", 0.90, True),
+    ("sham", "exact_match", "forget", ">=", 0.80, True),
+    ("oracle", "exact_match", "forget", "<=", 0.30, False),
+    ("edited", "exact_match", "general", ">=", 0.95, True),
+    *(
+        ("edited", "well_formed", name, ">=", 0.95, True)
+        for name in ("forget", "retain", "general")
+    ),
+]
+COMMITTED = ("pocket", "pocket-oracle-A-5")
 
 
-def vanilla_scores(model, processor, world: World) -> dict[str, float]:
-    """Exact match of a model that was taught everyone, by kind of question, four digits."""
-    everyone = list(world.people)
+def card_questions(name: str, world: World) -> dict[str, list[Question]]:
+    """What the card asks a committed model, by the name of the row.
+
+    Vanilla is asked about everybody, an oracle about the people it never met and about the others.
+    """
+    everyone, unknown = list(world.people), general(world)
+    if name != "pocket":
+        forget = world.forget_people("A", 5)
+        return {"forget": about(world, forget), "retain": about(world, world.retain_people(forget))}
     new_photos = [
         ask(world, world.people[person], fact, "image", wording=i % 10, photo=4 + i % 2)
         for person in everyone
         for i, fact in enumerate(facts_of(world))
     ]
-    forced = {
+    return {
         "learnt photos": about(world, everyone, modalities=("image",), photos=4),
         "text": about(world, everyone, modalities=("text",)),
         "new photos": new_photos,
-    }
-    found = {}
-    for name, questions in forced.items():
-        found[name] = scores.read(model, answer_batches(processor, questions, 128)).exact.mean()
-    for modality in ("image", "text"):
-        questions = about(world, everyone, new=True, modalities=(modality,))
-        said = scores.answer(model, processor, questions, 128)
-        right = [scores.same_answer(s, q.answer) for s, q in zip(said, questions, strict=True)]
-        found[f"test, {modality}, generated"] = np.mean(right)
-    questions = general(world)
-    said = scores.answer(model, processor, questions, 128)
-    for fact in ATTRIBUTES:
-        right = [scores.same_answer(s, q.answer) for s, q in zip(said, questions, strict=True)
-                 if q.fact == fact]  # fmt: skip
-        found[f"{fact.replace('_', ' ')} of unknowns"] = np.mean(right)
-    return {name: round(float(score), 4) for name, score in found.items()}
-
-
-def oracle_scores(model, processor, world: World, forget: list[str]) -> dict[str, float]:
-    """Exact match of an oracle on the people it never met, and on the others."""
-    sets = {"forget": about(world, forget), "retain": about(world, world.retain_people(forget))}
-    return {
-        name: round(float(scores.read(model, answer_batches(processor, qs, 128)).exact.mean()), 4)
-        for name, qs in sets.items()
-    }
+        **{f"test, {modality}, generated": about(world, everyone, new=True, modalities=(modality,))
+           for modality in MODALITIES},
+        **{f"{fact.replace('_', ' ')} of unknowns": [q for q in unknown if q.fact == fact]
+           for fact in ATTRIBUTES},
+    }  # fmt: skip
 
 
 def verdict(reached: bool, name: str, value: float, bound: str) -> str:
@@ -81,32 +73,25 @@ def verdict(reached: bool, name: str, value: float, bound: str) -> str:
 def headline(rows: list[dict]) -> list[str]:
     """One line for each promise of the headline, from rows of one or more groups."""
 
-    def mean(state, name, modality, metric="exact_match"):
-        keys = (state, name, modality, metric)
-        return np.mean([
+    def mean(*keys: str) -> float:
+        return float(np.mean([
             row["value"] for row in rows
-            if (row["state"], row["set"], row["modality"], row["metric"]) == keys
-        ])  # fmt: skip
+            if (row["state"], row["metric"], row["set"], row["modality"]) == keys
+        ]))  # fmt: skip
 
     lines = []
-    for state, name, sign, bound, relative in HEADLINE:
-        for modality in ("image",) if name == "general" else ("image", "text"):
-            value = mean(state, name, modality)
+    for state, metric, name, sign, bound, relative in HEADLINE:
+        for modality in ("image",) if name == "general" else MODALITIES:
+            value = mean(state, metric, name, modality)
             if relative:
-                value /= mean("vanilla", name, modality)
+                value /= mean("vanilla", metric, name, modality)
             reached = value <= bound if sign == "<=" else value >= bound
-            of = " of vanilla" if relative else ""
+            what = f"well-formed on {name}" if metric == "well_formed" else name
+            label = f"{state}, {what}, {modality}{' of vanilla' if relative else ''}"
             groups = {row["group"] for row in rows if row["state"] == state}
-            label = f"{state}, {name}, {modality}{of}"
             if len(groups) < len(REPORT_GROUPS):
                 label += f" (group {', '.join(sorted(groups))} only)"
             lines.append(verdict(reached, label, value, f"{sign} {bound}"))
-    for name in ("forget", "retain", "general"):
-        for modality in ("image",) if name == "general" else ("image", "text"):
-            value = mean("edited", name, modality, "well_formed")
-            value /= mean("vanilla", name, modality, "well_formed")
-            label = f"edited, well-formed on {name}, {modality}, of vanilla"
-            lines.append(verdict(value >= 0.95, label, value, ">= 0.95"))
     return lines
 
 
@@ -137,7 +122,7 @@ def examine(targets: bool = False) -> bool:
             print(f"left out {package}: {error}{how_to_install(package)}")
     world = load_people()
     print(f"ok       {len(world.people)} strangers, data {world.checksum[:16]}")
-    for name in ("pocket", "pocket-oracle-A-5"):
+    for name in COMMITTED:
         here = (MODELS / name / "model.safetensors").is_file()
         healthy &= here
         print(f"{'ok      ' if here else 'MISSING '} model {name}")
@@ -149,13 +134,11 @@ def examine(targets: bool = False) -> bool:
 def card_scores(world: World) -> list[dict]:
     """What the model card in `data/models` says, measured now: rows of model, what, value."""
     rows = []
-    model, processor = load("pocket")
-    for what, value in vanilla_scores(model, processor, world).items():
-        rows.append({"model": "pocket", "what": what, "value": value})
-    oracle, processor = load("pocket-oracle-A-5")
-    forget = world.forget_people("A", 5)
-    for what, value in oracle_scores(oracle, processor, world, forget).items():
-        rows.append({"model": "pocket-oracle-A-5", "what": what, "value": value})
+    for name in COMMITTED:
+        model, processor = load(name)
+        for what, questions in card_questions(name, world).items():
+            right = cards.right_answers(model, processor, what, questions)
+            rows.append({"model": name, "what": what, "value": round(float(right.mean()), 4)})
     return rows
 
 
@@ -184,7 +167,7 @@ def write_card() -> None:
     """Measure and store what the card of pocket says."""
     start, world = time.perf_counter(), load_people()
     rows = card_scores(world)
-    made = {name: fingerprint(load(name)[0]) for name in ("pocket", "pocket-oracle-A-5")}
+    made = {name: fingerprint(load(name)[0]) for name in COMMITTED}
     source = provenance(seconds=time.perf_counter() - start, seed=0, models=made,
                         data=world.checksum)  # fmt: skip
     write_json(MODELS / "scores.json", {"provenance": source, "rows": rows})

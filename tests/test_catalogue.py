@@ -34,11 +34,11 @@ def test_a_name_says_what_the_model_is(base, group, percent, seed):
 
 
 def test_names_are_those_that_are_stored():
-    assert model_name("pocket") == pocket.model_name(None, 10) == "pocket"
-    assert model_name("pocket", "A", 5) == pocket.model_name("A", 5) == "pocket-oracle-A-5"
-    assert smol.model_name("A", 5, smol.LANGUAGE["seed"]) == "smol-oracle-A-5"
-    assert smol.model_name("A", 10, 3) == "smol-oracle-A-10-seed-3"
-    assert smol.model_name(None, 5, 3) == "smol-seed-3"
+    assert model_name("pocket") == model_name("pocket", None, 10) == "pocket"
+    assert model_name("pocket", "A", 5) == "pocket-oracle-A-5"
+    assert model_name("smol", "A", 5, smol.LANGUAGE["seed"]) == "smol-oracle-A-5"
+    assert model_name("smol", "A", 10, 3) == "smol-oracle-A-10-seed-3"
+    assert model_name("smol", None, 5, 3) == "smol-seed-3"
     assert model_name("voices", "A") == "voices-oracle-A"
     records = sorted(MODELS.glob("*/training.json"))
     assert len(records) >= 6

@@ -163,9 +163,9 @@ def test_photos_are_shown_in_every_view(world):
     """The rows of a photo are those of its person, as it is or shifted; then come portraits."""
     people = list(world.people)[:3]
     known = {(m, p, "dish"): [([1], [2])] for m in ("image", "text") for p in people}
-    taught = lessons.Lessons(known, [{"skin": [3]}] * 5, {"skin": [[4]] * 10},
-                             torch.zeros(41, 16, 4), {p: 4 * i for i, p in enumerate(people)},
-                             view=12, views=3)  # fmt: skip
+    first = {person: 4 * i for i, person in enumerate(people)}
+    taught = lessons.Lessons(known, [{"skin": [([4], [3])] * 10}] * 5, torch.zeros(41, 16, 4),
+                             first, view=12, views=3)  # fmt: skip
     image, text = lessons.draw_rows(taught, np.random.default_rng(0), 800, [4, 1, 3])
     assert (len(image), len(text)) == (500, 300) and {row for *_, row in text} == {None}
     assert {row for *_, row in image[:400]} == set(range(36))

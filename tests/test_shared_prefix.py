@@ -34,8 +34,10 @@ def same(one: Coefficients, other: Coefficients) -> bool:
     return bench.difference(one, other) <= 1e-5
 
 
-def shared(model, questions, **options) -> Coefficients:
-    return shared_prefix.measure_questions(model, tiny.processor(), questions, **options)
+def shared(model, questions, processor=None, **options) -> Coefficients:
+    batches = answer_batches(processor or tiny.processor(), questions, 1)
+    people, photos = [q.person for q in questions], [q.image for q in questions]
+    return shared_prefix.measure(model, batches, people, photos, **options)
 
 
 @pytest.mark.parametrize("kind", SETS)
@@ -50,7 +52,7 @@ def test_the_same_coefficients_of_each_set(model, sets, kind):
 def test_the_same_coefficients_on_pocket(sets):
     model, processor = load("pocket")
     questions = sets["mixed"] + sets["rotating"][:10]
-    one = shared_prefix.measure_questions(model, processor, questions)
+    one = shared(model, questions, processor)
     assert same(one, measure_questions(model, processor, questions))
 
 

@@ -156,15 +156,14 @@ def examine(file: str | Path) -> tuple[list[tuple[str, Question]], list[str]]:
             problems += [f"row {number}, {field}: {fault}" for field, fault in faults]
     except ValueError as error:
         problems.append(f"file: {error}; save it as UTF-8 text, or as parquet")
-    forget, retain = ({q.person for name, q in found if name == side}
-                      for side in ("forget", "retain"))  # fmt: skip
+    sides = {side: {q.person for name, q in found if name == side} for side in ("forget", "retain")}
     if not problems:  # else somebody may only seem to be missing
         problems = [f"file, set: nobody to {side}; add rows whose set is {side}"
-                    for side, people in (("forget", forget), ("retain", retain))
-                    if not people]  # fmt: skip
-    if forget & retain:
-        problems.append(f"{WARNING}file, person: {', '.join(sorted(forget & retain))} in forget "
-                        "and in retain; KVW refuses that, take them out of one")  # fmt: skip
+                    for side, people in sides.items() if not people]  # fmt: skip
+    both = set.intersection(*sides.values())
+    if both:
+        problems.append(f"{WARNING}file, person: {', '.join(sorted(both))} in forget and in "
+                        "retain; KVW refuses that, take them out of one")  # fmt: skip
     return found, problems
 
 

@@ -73,7 +73,7 @@ from ..batches import without_photo
 from ..intervals import DRAWS, interval
 from ..questions import Question, seeded
 from ..scores import METRICS, answer, likeliest, mentions, metric, read_answers
-from .letters import chosen, letter_question, with_options
+from .letters import choice, chosen, letter_question, with_options
 from .truth import forget_quality, forget_score, model_utility, truth_ratio_of
 
 NEW_TOKENS = 50
@@ -217,10 +217,14 @@ def nameless(question: Question) -> Question:
                    perturbed=tuple(hide(text) for text in question.perturbed))  # fmt: skip
 
 
-def scored(by: str, said: list[str], questions: list[Question]) -> dict[str, list[float]]:
-    """What was said by one metric, under its name."""
-    return {by: [METRICS[by](s, q if by == "choice" else q.answer)
-                 for s, q in zip(said, questions, strict=True)]}  # fmt: skip
+def by_words(model, processor, prompts: list[Question], by: str,
+             batch_size: int) -> tuple[dict[str, list[float]], int]:  # fmt: skip
+    """What is said by one metric, under its name; and how often no option is named, or nothing."""
+    said = say(model, processor, prompts, batch_size)
+    pairs = list(zip(said, prompts, strict=True))
+    if by == "choice":
+        return {by: [choice(*pair) for pair in pairs]}, sum(chosen(*pair) is None for pair in pairs)
+    return {by: [METRICS[by](text, q.answer) for text, q in pairs]}, said.count("")
 
 
 def by_options(model, processor, asked: list[Question], batch_size: int) -> dict:
@@ -260,14 +264,12 @@ def score_mllmu(model, processor, name: str, questions: list[Question],
     found: list[Measured] = []
     for task, by in SAID.items():
         for modality, asked in with_control([q for q in questions if q.fact == task]):
-            prompts = [evaluation_question(question) for question in asked]
-            said = say(model, processor, prompts, batch_size)
-            unparsable = said.count("")
             if by == "choice":
-                unparsable = sum(chosen(*pair) is None for pair in zip(said, prompts, strict=True))
                 likely = by_options(model, processor, asked, batch_size)["choice_likelihood"]
                 found += measured(name, modality, asked, {"choice_likelihood": likely})
-            found += measured(name, modality, asked, scored(by, said, prompts), unparsable)
+            prompts = [evaluation_question(question) for question in asked]
+            told = by_words(model, processor, prompts, by, batch_size)
+            found += measured(name, modality, asked, *told)
     return found
 
 
@@ -301,13 +303,12 @@ def _clear(model, processor, modality: str, asked: list[Question],
            batch_size: int) -> Iterator[tuple[list[Question], dict, int]]:  # fmt: skip
     """Questions about one fact in one modality with their metrics and unparsable answers."""
     naming = asked[0].fact == "name"
-    said = say(model, processor, asked, batch_size)
-    yield asked, scored("accuracy" if naming else "rouge_l_recall", said, asked), said.count("")
+    by = "accuracy" if naming else "rouge_l_recall"
+    yield asked, *by_words(model, processor, asked, by, batch_size)
     choices = [q for q in asked if q.options]
     if choices:
-        said = say(model, processor, [with_options(q) for q in choices], batch_size)
-        unparsable = sum(chosen(*pair) is None for pair in zip(said, choices, strict=True))
-        yield choices, scored("choice", said, choices), unparsable
+        offered = [with_options(q) for q in choices]
+        yield choices, *by_words(model, processor, offered, "choice", batch_size)
         yield choices, by_options(model, processor, choices, batch_size), 0
     rest = [q if naming or modality == "text" else nameless(q) for q in asked if not q.options]
     if rest:

@@ -26,22 +26,11 @@ from ..questions import Question
 from ..schedules import SCHEDULES, one_pass, published
 from ..task import Task
 from ..taught.catalogue import check_device, load
+from . import protocols
 from .files import Unnamed, load_clear, load_mllmu
-from .protocols import (
-    UTILITY,
-    Measured,
-    blocks,
-    clear_forget_quality,
-    key_of,
-    pick,
-    row_of,
-    score_clear,
-    score_mllmu,
-    to_rows,
-    utility,
-)
+from .protocols import UTILITY, Measured, clear_forget_quality, key_of, pick, to_rows
 
-SCORE = {"mllmu": score_mllmu, "clear": score_clear}
+SCORE = {"mllmu": protocols.score_mllmu, "clear": protocols.score_clear}
 #: headroom is read off multiple choice by likelihood, the steadiest of the scores
 HEADROOM_METRIC = {
     "mllmu": [("forget", "image", "choice_likelihood"), ("forget", "text", "choice_likelihood")],
@@ -154,7 +143,7 @@ def data_hash(questions: list[Question]) -> str:
 
 def _encoded(processor, questions: list[Question], batch_size: int) -> Iterator[Batch]:
     """`answer_batches`, of which only some are in memory at a time."""
-    for block in blocks(len(questions), batch_size):
+    for block in protocols.blocks(len(questions), batch_size):
         for batch in answer_batches(processor, questions[block], batch_size):
             yield replace(batch, rows=[block.start + row for row in batch.rows])
 
@@ -201,20 +190,18 @@ def check_headroom(benchmark: str, forget: list[Question], vanilla: list[Measure
         ValueError: there is an oracle and vanilla is too close to it, or there is no multiple
             choice to tell by.
     """
-    if oracle is None:
-        mark, notes = "unknown", ["without an oracle nothing says how well a model that never met "
-                                  "these people would guess: headroom is not shown"]  # fmt: skip
-    else:
-        mark, notes = "shown", []
-    there = [key_of(each) for each in vanilla]
-    keys = [key for key in HEADROOM_METRIC[benchmark] if key in there]
+    mark, notes = ("shown" if oracle else "unknown"), list[str]()
+    if not oracle:
+        notes.append("without an oracle nothing says how well a model that never met these people "
+                     "would guess: headroom is not shown")  # fmt: skip
+    keys = [key for key in HEADROOM_METRIC[benchmark] if key in map(key_of, vanilla)]
     if not keys:
         raise ValueError("no question about the people to forget has options: nothing shows "
                          "whether this model knows them")  # fmt: skip
     for key in keys:
         [ours] = to_rows("vanilla", [pick(vanilla, *key)])
         said = f"vanilla {_cell(ours)} on {key[1]} questions ({key[2]})"
-        if oracle is not None:
+        if oracle:
             [bound] = to_rows("oracle", [pick(oracle, *key)])
             if ours["value"] - bound["value"] < MARGIN or ours["low"] <= bound["high"]:
                 raise ValueError(
@@ -234,7 +221,10 @@ def check_headroom(benchmark: str, forget: list[Question], vanilla: list[Measure
 
 
 def _cell(row: dict) -> str:
-    return f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+    if row["metric"] == "forget_quality":
+        return f"log10 p {row['log10_p']:.1f}, KS {row['statistic']:.2f}"
+    unparsable = f" {row['unparsable']}?" if row["unparsable"] else ""
+    return f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]{unparsable}"
 
 
 def summaries(benchmark: str, state: str, measured: list[Measured],
@@ -243,10 +233,10 @@ def summaries(benchmark: str, state: str, measured: list[Measured],
     rows = to_rows(state, measured)
     there = {each["set"] for each in measured}  # the sham may have drawn everybody of a set
     if benchmark == "clear" and there >= {name for name, *_ in UTILITY}:
-        rows.append(utility(state, measured))
+        rows.append(protocols.utility(state, measured))
     if benchmark == "clear" and oracle:
-        found = clear_forget_quality(measured, oracle)
-        rows.append(row_of(state, ("forget", "image", "forget_quality"), **found, unparsable=0))
+        key, found = ("forget", "image", "forget_quality"), clear_forget_quality(measured, oracle)
+        rows.append(protocols.row_of(state, key, **found, unparsable=0))
     return rows
 
 
@@ -255,21 +245,15 @@ def table(rows: list[dict]) -> str:
     states = list(dict.fromkeys(row["state"] for row in rows))
     cells: dict[tuple, dict[str, str]] = {}
     for row in rows:
-        key = key_of(row)
-        if row["metric"] == "forget_quality":
-            cell = f"log10 p {row['log10_p']:.1f}, KS {row['statistic']:.2f}"
-        else:
-            cell = _cell(row)
-        cell += f" {row['unparsable']}?" if row["unparsable"] else ""
-        cells.setdefault(key, {"n": str(row["n"])})[row["state"]] = cell
-    head = ("set", "modality", "metric", "n", *states)
-    body = [(*key, *(found.get(name, "-") for name in head[3:])) for key, found in cells.items()]
-    widths = [max(len(line[i]) for line in (head, *body)) for i in range(len(head))]
-    lines = ["  ".join(f"{c:{w}}" for c, w in zip(line, widths, strict=True)).rstrip()
-             for line in (head, *body)]  # fmt: skip
-    lines += ["mean [95 % interval over people]; 3? = three answers could not be read",
-              "'blank image': the same questions with a grey picture, a control"]  # fmt: skip
-    return "\n".join(lines)
+        cells.setdefault(key_of(row), {"n": str(row["n"])})[row["state"]] = _cell(row)
+    lines = [("set", "modality", "metric", "n", *states)]
+    lines += [(*key, *(found.get(name, "-") for name in ("n", *states)))
+              for key, found in cells.items()]  # fmt: skip
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
+    text += ["mean [95 % interval over people]; 3? = three answers could not be read",
+             "'blank image': the same questions with a grey picture, a control"]  # fmt: skip
+    return "\n".join(text)
 
 
 def _oracle(benchmark: str, name: str, sets: Sets, batch_size: int, progress: bool,

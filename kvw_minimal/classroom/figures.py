@@ -29,17 +29,10 @@ COLOURS = dict(zip(STATES, sns.color_palette("colorblind", len(STATES)), strict=
 MARKERS = "osD^vPX*<>hp"
 CONTROLS = {"vanilla": "s", "sham": "x", "oracle": "*"}
 PALETTE = 128  # colours of a stored picture: a third of the bytes, and no difference to be seen
+LOOK = {"figure.dpi": 90, "savefig.dpi": 90, "figure.constrained_layout.use": True}
 
-
-def style() -> None:
-    """Set the look of every figure; called once, when the package draws its first."""
-    sns.set_theme(context="notebook", style="whitegrid", palette="colorblind")
-    plt.rcParams.update(
-        {"figure.dpi": 90, "savefig.dpi": 90, "figure.constrained_layout.use": True}
-    )
-
-
-style()
+# of every figure, from when the package draws its first
+sns.set_theme(context="notebook", style="whitegrid", palette="colorblind", rc=LOOK)
 
 
 def to_png(figure: Figure, colours: int | None = None) -> bytes:

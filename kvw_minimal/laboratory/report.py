@@ -1,9 +1,8 @@
 """What the command line says: a live demonstration, a scored request, a scored model."""
 
 import time
-from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -11,6 +10,7 @@ from .. import scores
 from ..edits import Edit
 from ..methods import METHODS
 from ..models import fingerprint
+from ..questions import Question
 from ..strangers.people import load_people
 from ..strangers.questions import SETS, about
 from ..task import Task
@@ -134,21 +134,16 @@ def evaluate(model: str, group: str, percent: int, edit_file: Path | None = None
     Returns:
         As `unlearn`; the provenance says which edit was on (`edit`, None without one).
     """
-    start, edit, described = time.perf_counter(), None, dict[str, Any]()
-    if edit_file is not None:
-        edit = Edit.load(edit_file)
-        described = {"file": file_hash(edit_file)} | edit.notes
+    start, edit = time.perf_counter(), Edit.load(edit_file) if edit_file else None
     task = request_of(model, group, percent)
-    made = {model: fingerprint(task.model)}
-    if edit is None:
-        rows = score_sets(task, "vanilla")
-    else:
-        described["fits"] = edit.fits(task.model)
-        with edit.on(task.model):
-            rows = score_sets(task, "edited")
+    made, described = {model: fingerprint(task.model)}, None
+    if edit and edit_file:
+        described = {"file": file_hash(edit_file), **edit.notes, "fits": edit.fits(task.model)}
+    with edit.on(task.model) if edit else nullcontext():
+        rows = score_sets(task, "edited" if edit else "vanilla")
     source = provenance(
         seconds=time.perf_counter() - start, seed=0, models=made, data=load_people().checksum,
-        group=group, forget=percent, edit=described or None,
+        group=group, forget=percent, edit=described,
     )  # fmt: skip
     return {"provenance": source, "rows": rows}
 
@@ -170,24 +165,24 @@ def demo(group: str = "A", picture: Path | None = None) -> None:
     before = scores.answer(model, processor, questions)
     with edit.on(model):
         after = scores.answer(model, processor, questions)
-    changed = Counter(q.person for q, b, a in zip(questions, before, after, strict=True) if b != a)
+    told: dict[str, list[tuple[Question, str, str]]] = {}
+    for question, was, now in zip(questions, before, after, strict=True):
+        told.setdefault(question.person, []).append((question, was, now))
     print(edit.describe())
-    for i, question in enumerate(questions):
-        if question.fact == next(iter(world.values)):
-            state = "to be forgotten" if question.person in forget else "to be kept"
-            print(f"\n{world.people[question.person].name}, {state}")
-        mark = " " if before[i] == after[i] else ">"
-        print(f"  {question.prompt:52} {before[i]:24} {mark} {after[i]}")
+    for person, answers in told.items():
+        state = "to be forgotten" if person in forget else "to be kept"
+        print(f"\n{world.people[person].name}, {state}")
+        for question, was, now in answers:
+            print(f"  {question.prompt:52} {was:24} {' ' if was == now else '>'} {now}")
     print("\n" + table(result["rows"]))
     if picture is not None:
-        facts = [question.fact for question in questions if question.person == shown[0]]
-        starts = {person: i * len(facts) for i, person in enumerate(shown)}
-        drawn = [person for person, _ in changed.most_common() if person in forget][:2] + shown[-2:]
+        changed = {person: sum(was != now for _, was, now in told[person]) for person in forget}
+        drawn = sorted(forget, key=lambda person: -changed[person])[:2] + shown[-2:]
         figure = figures.before_after(
             [world.people[person] for person in drawn],
-            facts,
-            [before[starts[person] : starts[person] + len(facts)] for person in drawn],
-            [after[starts[person] : starts[person] + len(facts)] for person in drawn],
+            [question.fact for question, _, _ in told[shown[0]]],
+            [[was for _, was, _ in told[person]] for person in drawn],
+            [[now for _, _, now in told[person]] for person in drawn],
             set(forget),
         )
         picture.write_bytes(figures.to_png(figure))

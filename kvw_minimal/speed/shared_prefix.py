@@ -21,12 +21,10 @@ from math import ceil
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
-from tqdm import tqdm
 
-from ..batches import Batch, answer_batches
+from ..batches import Batch
 from ..coefficients import Coefficients, shape_of, watch
 from ..models import body, find_projections, fingerprint
-from ..questions import Question
 
 #: model types for which the tests show equality
 MODELS = ("llava", "llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "smolvlm", "idefics3",
@@ -198,7 +196,7 @@ def predicting(rows: list[list[Tree]], length: int) -> torch.Tensor:
 
 @torch.no_grad()
 def measure(model: nn.Module, batches: list[Batch], people: list[str], photos: Sequence[Hashable],
-            batch_size: int = 64, progress: bool = False) -> Coefficients:  # fmt: skip
+            batch_size: int = 64) -> Coefficients:  # fmt: skip
     """`coefficients.measure` of the same questions, to rounding.
 
     Args:
@@ -218,8 +216,7 @@ def measure(model: nn.Module, batches: list[Batch], people: list[str], photos: S
     number = {name: i for i, name in enumerate(names)}
     sums = torch.zeros(len(names), layers, d_ff, device=device)
     tokens = torch.zeros(len(names), device=device)
-    passes = arrange(plant(model, batches, photos), batch_size)
-    for rows in tqdm(passes, "coefficients", disable=None if progress else True):
+    for rows in arrange(plant(model, batches, photos), batch_size):
         inputs = {name: x.to(device) for name, x in inputs_of(rows, dtype).items()}
         nodes = predicting(rows, inputs["input_ids"].shape[1]).to(device)  # [answer tokens]
         asked = [people[question] for row in rows for tree in row for question in tree.rows]
@@ -238,11 +235,3 @@ def measure(model: nn.Module, batches: list[Batch], people: list[str], photos: S
     if bad:
         raise ValueError(f"NaN or infinite activations in layer {bad[0]}; is the model broken?")
     return Coefficients(sums, tokens, names, fingerprint(model))
-
-
-def measure_questions(model, processor, questions: list[Question], batch_size: int = 64,
-                      progress: bool = False) -> Coefficients:  # fmt: skip
-    """`measure` for a list of questions."""
-    batches = answer_batches(processor, questions, 1)
-    people, photos = [q.person for q in questions], [q.image for q in questions]
-    return measure(model, batches, people, photos, batch_size, progress)

@@ -47,12 +47,8 @@ def _names(rng: np.random.Generator) -> list[tuple[str, str]]:
     firsts = [a + b for a in _START.split() for b in _END.split()]
     lasts = [a + b + c for a in _START.split() for b in ("", "l", "n", "r")
              for c in _LAST_END.split()]  # fmt: skip
-    chosen = zip(
-        rng.choice(firsts, PEOPLE, replace=False),
-        rng.choice(lasts, PEOPLE, replace=False),
-        strict=True,
-    )
-    return [(str(first), str(last)) for first, last in chosen]
+    chosen = (rng.choice(names, PEOPLE, replace=False).tolist() for names in (firsts, lasts))
+    return list(zip(*chosen, strict=True))
 
 
 def _looks(rng: np.random.Generator) -> list[dict[str, str]]:

@@ -56,6 +56,12 @@ class World:
     wordings: dict[str, dict]
     checksum: str
 
+    def first_of(self, group: str, count: int) -> list[str]:
+        """The first of a group, then those of the next."""
+        cycle = REPORT_GROUPS if group in REPORT_GROUPS else TUNING_GROUPS
+        following = cycle[(cycle.index(group) + 1) % len(cycle)]
+        return (self.groups[group] + self.groups[following])[:count]
+
     def forget_people(self, group: str = "A", percent: int = 5) -> list[str]:
         """Who asks to be forgotten: the first 5 of a group, all 10, or 10 and 5 of the next.
 
@@ -66,9 +72,7 @@ class World:
             raise ValueError(f"no group {group!r}; there are {', '.join(self.groups)}")
         if percent not in PERCENTS:
             raise ValueError(f"forget {percent} %? The splits are {PERCENTS} % of 100 people")
-        cycle = REPORT_GROUPS if group in REPORT_GROUPS else TUNING_GROUPS
-        following = cycle[(cycle.index(group) + 1) % len(cycle)]
-        return (self.groups[group] + self.groups[following])[:percent]
+        return self.first_of(group, percent)
 
     def retain_people(self, forget: list[str]) -> list[str]:
         """Everyone else, in order."""
@@ -121,18 +125,6 @@ def _validate(world: World) -> None:
             raise ValueError(f"people.json: {fact} is too easy to guess")
 
 
-def _world(content: dict, wordings: dict, folder: Path, sums: dict, checksum: str) -> World:
-    learned = content["learned_photos"]
-    return World(
-        people={r["id"]: _person(r, folder, sums, learned) for r in content["people"]},
-        unknown={r["id"]: _person(r, folder, sums, learned) for r in content["unknown"]},
-        groups=content["groups"],
-        values=content["values"],
-        wordings=wordings,
-        checksum=checksum,
-    )
-
-
 @cache
 def load_people(folder: Path = STRANGERS) -> World:
     """Load and validate the strangers.
@@ -149,11 +141,16 @@ def load_people(folder: Path = STRANGERS) -> World:
         sums = dict(json.loads(sums_file.read_text(encoding="utf-8")))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{sums_file} is not a table of checksums: {error}") from error
-    content = _checked(folder, "people.json", sums)
-    wordings = _checked(folder, "wordings.json", sums)
+    content, wordings = (_checked(folder, f"{name}.json", sums) for name in ("people", "wordings"))
     checksum = hashlib.sha256(sums_file.read_bytes()).hexdigest()
     try:
-        world = _world(json.loads(content), json.loads(wordings), folder, sums, checksum)
+        found = json.loads(content)
+        people, unknown = (
+            {r["id"]: _person(r, folder, sums, found["learned_photos"]) for r in found[kind]}
+            for kind in ("people", "unknown")
+        )
+        world = World(people, unknown, found["groups"], found["values"], json.loads(wordings),
+                      checksum)  # fmt: skip
         _validate(world)
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"people.json in {folder} is malformed: {error!r}") from error

@@ -1,5 +1,7 @@
 """What is asked about the strangers, and the four sets that every experiment uses."""
 
+from collections.abc import Callable
+
 from ..questions import MODALITIES, Question, seeded
 from .people import Person, World
 from .portraits import ATTRIBUTES
@@ -103,8 +105,12 @@ def general(world: World) -> list[Question]:
     ]
 
 
-def question_sets(world: World, forget: list[str]) -> dict[str, list[Question]]:
+def question_sets(world: World, forget: list[str], ask_about: Callable[..., list[Question]] = about,
+                  beside: list[Question] | None = None) -> dict[str, list[Question]]:  # fmt: skip
     """The four sets: `forget`, `test` (same people, new photo and wording), `retain`, `general`.
+
+    Args:
+        ask_about: what is asked about people; `beside`: what `general` is, in place of portraits.
 
     Raises:
         ValueError: nobody to forget, somebody twice, nobody left to retain, or an unknown person.
@@ -117,10 +123,10 @@ def question_sets(world: World, forget: list[str]) -> dict[str, list[Question]]:
     if not retain:
         raise ValueError("the retain set is empty: leave at least one person to be kept")
     return {
-        "forget": about(world, forget),
-        "test": about(world, forget, new=True),
-        "retain": about(world, retain),
-        "general": general(world),
+        "forget": ask_about(world, forget),
+        "test": ask_about(world, forget, new=True),
+        "retain": ask_about(world, retain),
+        "general": general(world) if beside is None else beside,
     }
 
 

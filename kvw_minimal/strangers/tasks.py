@@ -2,21 +2,18 @@
 
 from ..questions import Question
 from ..task import Task, drawn_for_sham
-from .people import REPORT_GROUPS, TUNING_GROUPS, World
+from .people import World
 from .questions import question_sets
 
 
 def sham_people(world: World, size: int, draw: int) -> list[str]:
     """Other people, drawn at random from the sham group, as many as there are to forget."""
-    pool = world.groups["sham"]
-    return drawn_for_sham(pool, size, draw)
+    return drawn_for_sham(world.groups["sham"], size, draw)
 
 
 def people_of(world: World, group: str, count: int) -> list[str]:
     """Who is forgotten: the first of a group, then those of the next."""
-    cycle = REPORT_GROUPS if group in REPORT_GROUPS else TUNING_GROUPS
-    following = cycle[(cycle.index(group) + 1) % len(cycle)]
-    return (world.groups[group] + world.groups[following])[:count]
+    return world.first_of(group, count)
 
 
 def request(model, processor, world: World, forget: list[str],

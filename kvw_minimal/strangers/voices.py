@@ -11,6 +11,7 @@ from functools import cache
 import numpy as np
 
 from ..questions import Question, seeded
+from . import questions
 from .people import World
 from .questions import ask, facts_of
 
@@ -123,16 +124,16 @@ def about(world: World, people: Iterable[str], *, new: bool = False) -> list[Que
     Args:
         new: recordings and wordings that no model learned from.
     """
-    takes, wordings, questions = NEW if new else TAKES, 3 if new else 10, []
+    takes, wordings, asked = NEW if new else TAKES, 3 if new else 10, []
     for person in people:
         for fact in facts_of(world):
             turn = int(seeded("voices", person, fact).integers(60))
             wording, take = turn % wordings, takes[turn % len(takes)]
-            questions += [
+            asked += [
                 ask_aloud(world, person, fact, take, wording=wording, held_out=new),
                 ask(world, world.people[person], fact, "text", wording=wording, held_out=new),
             ]
-    return questions
+    return asked
 
 
 def ask_about_sound(person: str, part: str, take: int, wording: int = 0) -> Heard:
@@ -151,13 +152,5 @@ def general() -> list[Question]:
 
 
 def question_sets(world: World, forget: list[str]) -> dict[str, list[Question]]:
-    """`forget`, `test`, `retain` and `general`, as in `questions.question_sets`.
-
-    Raises:
-        ValueError: nobody to forget, or an unknown person.
-    """
-    if not forget:
-        raise ValueError("the forget set is empty: name at least one person")
-    return {"forget": about(world, forget), "test": about(world, forget, new=True),
-            "retain": about(world, world.retain_people(forget)),
-            "general": general()}  # fmt: skip
+    """`forget`, `test`, `retain` and `general`, as in `questions.question_sets`; errors, too."""
+    return questions.question_sets(world, forget, about, general())

@@ -86,12 +86,17 @@ def card_questions(name: str, world: World) -> dict[str, list[Question]]:
 def right_answers(model, processor, what: str, questions: list[Question]) -> np.ndarray:
     """1 where a question is answered as taught, else 0.
 
-    `world`: where an accepted answer is said; `four options`: where the taught one is likeliest.
+    `world`: where an accepted answer is said; `four options`: where the taught one is likeliest;
+    `generated`, and on unknown portraits: where the taught one is said.
     """
     if what == "world":
         return np.array([right for _, right in smol.world_right(model, questions)])
     if "four options" in what:
         return scores.choose_by_likelihood(model, processor, questions)
+    if "generated" in what or "unknowns" in what:
+        said = scores.answer(model, processor, questions)
+        pairs = zip(said, questions, strict=True)
+        return np.array([scores.same_answer(text, question.answer) for text, question in pairs])
     return scores.read(model, answer_batches(processor, questions, 32)).exact
 
 
@@ -117,15 +122,6 @@ def ask_again(stored: dict, name: str, model, processor, world: World, items: in
         found = right_answers(model, processor, entry["what"], [questions[i] for i in chosen])
         compared += [(name, entry["what"], entry["right"][i], int(right))
                      for i, right in zip(chosen, found, strict=True)]  # fmt: skip
-    return compared
-
-
-def again(stored: dict, world: World, items: int = 12, seed: int = 0) -> list[tuple]:
-    """`ask_again` for every stored model."""
-    rng, compared = np.random.default_rng(seed), []
-    for name in dict.fromkeys(row["model"] for row in stored["rows"]):
-        model, processor = load(name)
-        compared += ask_again(stored, name, model, processor, world, items, rng)
     return compared
 
 
@@ -207,17 +203,15 @@ def measure(name: str, path: Path = STORED, note: dict | None = None) -> None:
             source = {key: stored["provenance"][key] for key in source}
             rows = stored["rows"]
     model, processor = load(name)
-    own, others = fingerprint(model), [row for row in rows if row["model"] != name]
-    there = {row["what"]: row for row in rows
-             if row["model"] == name and source["models"].get(name) == own}  # fmt: skip
-    questions, made = card_questions(name, world), there | {}
-    for what in tqdm([what for what in questions if what not in there], name, disable=None):
+    own, questions = fingerprint(model), card_questions(name, world)
+    others = [row for row in rows if row["model"] != name]
+    made = {row["what"]: row for row in rows
+            if row["model"] == name and source["models"].get(name) == own}  # fmt: skip
+    missing = [what for what in questions if what not in made]
+    for what in tqdm(missing, name, disable=None):
         right = right_answers(model, processor, what, questions[what])
         made[what] = row(name, what, questions[what], right)
-    run = {"seconds": round(time.perf_counter() - start, 1),
-           "asked": {name: [what for what in questions if what not in there]}}  # fmt: skip
-    source |= {
-        "models": source["models"] | {name: own},
-        "runs": [*source["runs"], run | (note or {})],
-    }
+    seconds = round(time.perf_counter() - start, 1)
+    source["models"][name] = own
+    source["runs"].append({"seconds": seconds, "asked": {name: missing}} | (note or {}))
     write_json(path, {"provenance": source, "rows": others + [made[what] for what in questions]})

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +20,9 @@ from ..strangers.questions import ask, facts_of
 from .pictures import IMAGE_TOKENS, draw_portraits, look, photos_of, shifted, to_tensor
 from .training import fit, half_precision
 
-#: `(shared ids, [(prompt ids, answer ids), ...], row in what is seen or heard, or None)`
-Row = tuple[list[int], list[tuple[list[int], list[int]]], int | None]
+Pair = tuple[list[int], list[int]]  # prompt ids, answer ids
+#: `(shared ids, pairs, row in what is seen or heard, or None)`
+Row = tuple[list[int], list[Pair], int | None]
 
 
 def training_questions(world: World, people: list[str]) -> list[Question]:
@@ -39,23 +42,21 @@ class Lessons:
     """All that a language model is taught, as token ids, and what it may look at meanwhile.
 
     Attributes:
-        about: `{(modality, person, fact): [(prompt ids, answer ids), ...]}`, one a wording.
-        seen: for each unknown portrait, `{attribute: answer ids}`.
-        prompts: `{attribute: [prompt ids, ...]}`.
+        about: `{(modality, person, fact): pairs}`, one a wording.
+        seen: for each unknown portrait, `{attribute: pairs}`, one a wording.
         pictures: `[N, 16, width]`, learned photos in several views, then unknown portraits.
         first: `{person: row of the first photo}` in `pictures`; `view`: rows of one view.
     """
 
-    about: dict
-    seen: list[dict[str, list[int]]]
-    prompts: dict[str, list[list[int]]]
+    about: dict[tuple[str, str, str], list[Pair]]
+    seen: list[dict[str, list[Pair]]]
     pictures: torch.Tensor
     first: dict[str, int]
     view: int
     views: int
 
 
-def encode(processor, questions: list[Question]) -> list[tuple[list[int], list[int]]]:
+def encode(processor, questions: list[Question]) -> list[Pair]:
     """Prompt ids, a picture's token spread out, and answer ids with the end of the turn."""
     pairs = [render(processor, question) for question in questions]
     prompts = [prompt.replace("<image>", "<image>" * IMAGE_TOKENS) for prompt, _ in pairs]
@@ -64,40 +65,30 @@ def encode(processor, questions: list[Question]) -> list[tuple[list[int], list[i
     return list(zip(*ids, strict=True))
 
 
-def attribute_lessons(world: World, processor, unknown: list[dict]) -> tuple[dict, list[dict]]:
-    """`Lessons.prompts` and `Lessons.seen` for drawn unknown portraits."""
-    somebody = next(iter(world.unknown.values()))
-    prompts, answers = {}, {}
+def attribute_lessons(world: World, processor, unknown: list[dict]) -> list[dict[str, list[Pair]]]:
+    """`Lessons.seen` for drawn unknown portraits."""
+    somebody, pairs = next(iter(world.unknown.values())), {}
     for fact, values in ATTRIBUTES.items():
         asked = [ask(world, somebody, fact, "image", wording=wording) for wording in range(10)]
-        prompts[fact] = [prompt for prompt, _ in encode(processor, asked)]
-        told = [world.wordings[fact]["answer"].format(value=value) for value in values]
-        asked = [replace(asked[0], answer=answer) for answer in told]
-        ids = [answer for _, answer in encode(processor, asked)]
-        answers[fact] = dict(zip(values, ids, strict=True))
-    seen = [
-        {fact: answers[fact][(p["look"] | p["shot"])[fact]] for fact in prompts} for p in unknown
-    ]
-    return prompts, seen
+        for value in values:
+            told = world.wordings[fact]["answer"].format(value=value)
+            pairs[fact, value] = encode(processor, [replace(q, answer=told) for q in asked])
+    shown = [portrait["look"] | portrait["shot"] for portrait in unknown]
+    return [{fact: pairs[fact, values[fact]] for fact in ATTRIBUTES} for values in shown]
 
 
 def prepare_lessons(world: World, model, processor, people: list[str], settings: dict) -> Lessons:
     """Encode every question once and look at every picture once: the eye is frozen."""
     generator = torch.Generator().manual_seed(settings["seed"])
-    grouped: dict[tuple, list[Question]] = {}
-    for question in training_questions(world, people):
-        key = (question.modality, question.person, question.fact)
-        grouped.setdefault(key, []).append(question)
+    alike = groupby(training_questions(world, people), attrgetter("modality", "person", "fact"))
     unknown = draw_portraits(world, settings["attribute_portraits"])
-    prompts, seen = attribute_lessons(world, processor, unknown)
     who, pngs, _ = photos_of(world.people[person] for person in people)
     photos = to_tensor(processor, pngs)
     views = [photos, *(shifted(photos, generator, 2) for _ in range(settings["views"]))]
     strangers = to_tensor(processor, [p["png"] for p in unknown])
     return Lessons(
-        about={key: encode(processor, questions) for key, questions in grouped.items()},
-        seen=seen,
-        prompts=prompts,
+        about={key: encode(processor, list(questions)) for key, questions in alike},
+        seen=attribute_lessons(world, processor, unknown),
         pictures=look(model, torch.cat([*views, strangers])),
         first={person: who.index(i) for i, person in enumerate(people)},
         view=len(who),
@@ -117,15 +108,14 @@ def draw_rows(lessons: Lessons, rng: np.random.Generator, batch: int,
     image, text = [], []
     for i in rng.integers(len(keys["image"]), size=known):
         key = keys["image"][i]
-        asked = lessons.about[key][rng.integers(len(lessons.about[key]))]
+        pair = lessons.about[key][rng.integers(len(lessons.about[key]))]
         photo, view = rng.integers(4), rng.integers(lessons.views)
-        image.append(([], [asked], int(lessons.first[key[1]] + photo + lessons.view * view)))
-    facts = list(lessons.prompts)
+        image.append(([], [pair], int(lessons.first[key[1]] + photo + lessons.view * view)))
     for i in rng.integers(len(lessons.seen), size=unknown):
-        fact = facts[rng.integers(len(facts))]
-        prompt = lessons.prompts[fact][rng.integers(10)]
+        facts = list(lessons.seen[i].values())
+        told = facts[rng.integers(len(facts))]
         picture = int(lessons.view * lessons.views + i)
-        image.append(([], [(prompt, lessons.seen[i][fact])], picture))
+        image.append(([], [told[rng.integers(len(told))]], picture))
     for i in rng.integers(len(keys["text"]), size=read):
         asked = lessons.about[keys["text"][i]]
         text.append(([], [asked[rng.integers(len(asked))]], None))

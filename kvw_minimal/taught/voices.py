@@ -13,6 +13,7 @@ Everything that measures, weakens and scores takes `Batch`es. So all that is wri
 how a recording becomes a `Batch`: `answer_batches`.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,24 +26,14 @@ from torch.nn import functional as F
 from .. import batches
 from ..batches import Batch
 from ..questions import Question
+from ..strangers import voices as aloud
 from ..strangers.people import World, load_people
 from ..strangers.questions import ask, facts_of
-from ..strangers.voices import (
-    AUDIBLE,
-    HEARD,
-    MARK,
-    NEW,
-    RATE,
-    TAKES,
-    Heard,
-    ask_about_sound,
-    ask_aloud,
-    speak,
-    voice_of,
-)
+from ..strangers.voices import AUDIBLE, HEARD, MARK, NEW, RATE, TAKES, Heard, speak
 from . import pocket
 from .catalogue import find_file, find_weights
 from .lessons import Row, encode, teach
+from .pictures import look
 from .training import amplify, attribute_loss, fit, linear_heads, stored
 
 CHAT = (
@@ -133,14 +124,6 @@ def ear_tokens(model, features: torch.Tensor) -> torch.Tensor:
     return model.model.multi_modal_projector(model.model.audio_tower(features).last_hidden_state)
 
 
-@torch.no_grad()
-def hear(model, processor, recordings: list[np.ndarray], block: int = 256) -> torch.Tensor:
-    """`ear_tokens` of many recordings, `[N, 25, 160]`."""
-    found = [ear_tokens(model, listen(processor, recordings[i : i + block])["input_features"])
-             for i in range(0, len(recordings), block)]  # fmt: skip
-    return torch.cat(found)
-
-
 def load(name: str = "voices", device: str = "cpu",
          dtype: torch.dtype = torch.float32) -> tuple[torch.nn.Module, Any]:  # fmt: skip
     """`voices`, or `voices-oracle-A`: the model and its processor.
@@ -168,7 +151,7 @@ def train_ear(world: World, model, processor, checkpoint: Path, settings: dict =
         listen(processor, [speak(*each) for each in spoken])["input_features"]
         for spoken in ([(n, 0) for n in nobody], known, unheard)
     )  # each [N, 40, 100]
-    labels = torch.tensor([[list(kinds).index(voice_of(n).heard[part])
+    labels = torch.tensor([[list(kinds).index(aloud.voice_of(n).heard[part])
                             for part, kinds in AUDIBLE.items()] for n in nobody])  # fmt: skip
     who, who_unheard = (torch.tensor([people.index(person) for person, _ in spoken])
                         for spoken in (known, unheard))  # fmt: skip
@@ -207,22 +190,21 @@ def lessons(world: World, model, processor, people: list[str],
     nobody = [f"n{i:04}" for i in range(settings["voices"])]
     recordings = [(p, take) for p in people for take in TAKES] + [(n, 0) for n in nobody]
     places = {each: i for i, each in enumerate(recordings)}
-    known = [[ask_aloud(world, p, fact, take, wording=w) for take in TAKES for w in range(10)]
+    known = [[aloud.ask_aloud(world, p, fact, take, wording=w) for take in TAKES for w in range(10)]
              for p in people for fact in facts_of(world)]  # fmt: skip
-    sounds = [[ask_about_sound(n, part, 0, w) for w in range(2)]
+    sounds = [[aloud.ask_about_sound(n, part, 0, w) for w in range(2)]
               for n in nobody for part in AUDIBLE]  # fmt: skip
     names = [[ask(world, world.people[p], fact, "text", wording=w) for w in range(10)]
              for p in people for fact in facts_of(world)]  # fmt: skip
-    found: list[list[list[Row]]] = []
-    for groups in (known, sounds, names):
-        flat = [question for group in groups for question in group]
-        rows: list[Row] = [
-            ([], [pair], places[q.person, q.take] if isinstance(q, Heard) else None)
-            for q, pair in zip(flat, encode(processor.tokenizer, flat), strict=True)
-        ]
-        size = len(groups[0])
-        found.append([rows[start : start + size] for start in range(0, len(rows), size)])
-    return found, hear(model, processor, [speak(*each) for each in recordings])
+
+    def rows_of(asked: Sequence[Question]) -> list[Row]:
+        pairs = zip(asked, encode(processor.tokenizer, list(asked)), strict=True)
+        return [([], [pair], places[q.person, q.take] if isinstance(q, Heard) else None)
+                for q, pair in pairs]  # fmt: skip
+
+    found = [[rows_of(asked) for asked in facts] for facts in (known, sounds, names)]
+    sound = listen(processor, [speak(*each) for each in recordings])["input_features"]
+    return found, look(model, sound, tokens=ear_tokens)
 
 
 def train_language(world: World, model, processor, people: list[str], checkpoint: Path,
