@@ -38,6 +38,19 @@ HEADLINE = [
         for name in ("forget", "retain", "general")
     ),
 ]
+#: the rewrite: the same, a pair where photos and names differ; of `world` what vanilla says right
+_SPARES = [("rewrite", "exact_match", "retain", ">=", 0.99, True),
+           ("rewrite", "exact_match", "kept anew", ">=", 0.98, True),
+           ("sham", "exact_match", "forget", ">=", 0.95, True)]  # fmt: skip
+_ON_POCKET = [("rewrite", "exact_match", "forget", "<=", 0.03, False),
+              ("rewrite", "exact_match", "test", "<=", 0.05, False),
+              ("rewrite", "exact_match", "general", ">=", 0.99, True), *_SPARES]  # fmt: skip
+_ON_SMOL = [("rewrite", "exact_match", "forget", "<=", 0.05, False),
+            ("rewrite", "exact_match", "test", "<=", (0.20, 0.10), False),
+            *(("rewrite", "exact_match", name, ">=", 0.97, True) for name in ("general", "world")),
+            *_SPARES]  # fmt: skip
+REWRITE = {("rewrite", "methods"): _ON_POCKET, ("rewrite", "methods, 10 %"): _ON_POCKET,
+           ("rewrite-smol", "methods"): _ON_SMOL}  # fmt: skip
 COMMITTED = ("pocket", "pocket-oracle-A-5")
 
 
@@ -70,8 +83,8 @@ def verdict(reached: bool, name: str, value: float, bound: str) -> str:
     return f"{'reached    ' if reached else 'NOT REACHED'} {name:52} {value:.3f} ({bound})"
 
 
-def headline(rows: list[dict]) -> list[str]:
-    """One line for each promise of the headline, from rows of one or more groups."""
+def headline(rows: list[dict], promises: list[tuple] = HEADLINE) -> list[str]:
+    """One line for each promise and modality, from rows of one or more groups."""
 
     def mean(*keys: str) -> float:
         return float(np.mean([
@@ -80,8 +93,12 @@ def headline(rows: list[dict]) -> list[str]:
         ]))  # fmt: skip
 
     lines = []
-    for state, metric, name, sign, bound, relative in HEADLINE:
-        for modality in ("image",) if name == "general" else MODALITIES:
+    for state, metric, name, sign, bounds, relative in promises:
+        read = {row["modality"] for row in rows if row["set"] == name}
+        for i, modality in enumerate(MODALITIES):
+            if modality not in read:
+                continue
+            bound = bounds[i] if isinstance(bounds, tuple) else bounds
             value = mean(state, metric, name, modality)
             if relative:
                 value /= mean("vanilla", metric, name, modality)
@@ -93,6 +110,25 @@ def headline(rows: list[dict]) -> list[str]:
                 label += f" (group {', '.join(sorted(groups))} only)"
             lines.append(verdict(reached, label, value, f"{sign} {bound}"))
     return lines
+
+
+def of_rewrite(experiment: str, name: str) -> list[dict]:
+    """Means of a stored list as rows of a headline, a sham's with the state `sham`."""
+    from .laboratory.plans import plan_of  # what it needs may not be installed
+    from .laboratory.rows import read_rows
+    from .laboratory.running import labelled
+
+    plan, (rows, made) = plan_of(experiment), read_rows(experiment)
+    shown = labelled(plan, name, rows, plan.groups, made["impossible"])
+    shown = shown[shown["metric"].isin(["exact_match", "mentions"])]
+    world = shown["set"] == "world"
+    known = shown[world & (shown["label"] == "vanilla") & (shown["total"] == 1)]["question"]
+    shown = shown[~world | shown["question"].isin(known)]
+    shown = shown.assign(state=shown["label"].where(shown["made_for"] == "edit", "sham"))
+    keys = ["state", "group", "set", "modality"]
+    sums = shown.astype(dict.fromkeys(keys, str)).groupby(keys)[["total", "n"]].sum()
+    means = (sums["total"].astype(float) / sums["n"]).rename("value").reset_index()
+    return means.assign(metric="exact_match").to_dict("records")
 
 
 def how_to_install(module: str) -> str:
@@ -160,6 +196,9 @@ def target_lines(world: World) -> list[str]:
             lines.append(f"no target   {name:52} {value:.3f}")
     lines.append("headline, mean of the report groups, stored in headline.json:")
     lines += headline(stored)
+    for (experiment, name), promises in REWRITE.items():
+        lines.append(f"{experiment}, {name}, mean of its report groups, stored as rows:")
+        lines += headline(of_rewrite(experiment, name), promises)
     return lines + cards.target_lines(verdict, guess, ORACLE_MARGIN)
 
 

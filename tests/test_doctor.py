@@ -25,6 +25,8 @@ def rows_of(groups=REPORT_GROUPS) -> list[dict]:
     for i, group in enumerate(groups):
         for (state, sets), modality in itertools.product(EXACT.items(), ("image", "text")):
             for name, value in sets.items():
+                if (name, modality) == ("general", "text"):  # it is asked with a picture
+                    continue
                 for metric in ("exact_match", "well_formed"):
                     found.append({"group": group, "state": state, "set": name, "metric": metric,
                                   "modality": modality,
@@ -140,7 +142,19 @@ def test_targets_are_those_of_the_card_then_of_the_headline_then_of_smol(monkeyp
     monkeypatch.setattr(doctor, "card_scores", lambda world: card)
     monkeypatch.setattr(doctor, "read_summary", lambda name: {"rows": rows_of()})
     monkeypatch.setattr(doctor.cards, "target_lines", lambda *given: [f"smol {given[2]}"])
+    monkeypatch.setattr(
+        doctor,
+        "of_rewrite",
+        lambda experiment, name: [
+            row | {"state": "rewrite"} if row["state"] == "edited" else row for row in rows_of()
+        ],
+    )
+    monkeypatch.setattr(doctor, "REWRITE", {("rewrite", "10 %"): [
+        ("rewrite", "exact_match", "forget", "<=", (0.29, 0.31), False)]})  # fmt: skip
     lines = doctor.target_lines(load_people())
+    assert "rewrite, 10 %" in lines[-4]
+    assert said_by(lines[-3:-1]) == {"rewrite, forget, image": (False, "0.300"),
+                                     "rewrite, forget, text": (True, "0.300")}  # fmt: skip
     assert lines[-1] == f"smol {doctor.ORACLE_MARGIN}"
     told = {line[:50].split(": ")[1].strip(): line.split()[0] for line in lines[1:5]}
     assert told == {"text": "reached", "new photos": "NOT", "forget": "reached", "retain": "no"}

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import small
 
+from kvw_minimal import scores
 from kvw_minimal.edits import Edit
 from kvw_minimal.laboratory import report
 from kvw_minimal.laboratory.provenance import commit, file_hash, provenance
@@ -17,6 +18,7 @@ from kvw_minimal.laboratory.reading import by_modality, scored
 from kvw_minimal.methods import METHODS
 from kvw_minimal.models import fingerprint
 from kvw_minimal.strangers.people import load_people
+from kvw_minimal.strangers.questions import about
 from kvw_minimal.taught import load
 
 NEEDED = {"command", "commit", "models", "data", "versions", "device", "seconds", "seed", "date"}
@@ -121,8 +123,13 @@ def test_the_demonstration_shows_before_and_after(monkeypatch, tmp_path, capsys)
     lines = [line for line in said.splitlines() if line.startswith("  ")]
     assert len(lines) == 49 and sum(" > " in line for line in lines) > 5
     for line in lines:  # marked exactly where the two answers differ
-        before, mark, after = line[55:79].strip(), line[80], line[82:].strip()
-        assert before and after and (before != after) == (mark == ">"), line
+        before, after, anew = line[55:79].strip(), line[82:106].strip(), line[109:].strip()
+        for mark, said in ((line[80], after), (line[107], anew)):
+            assert before and said and (before != said) == (mark == ">"), line
+    told = [line[109:].strip() for line in lines]
+    with METHODS["rewrite"].edit(own, METHODS["rewrite"].chosen)[0].on(model):
+        asked = about(world, [*own.people, *own.others[:2]], modalities=("image",))
+        assert told == scores.answer(model, own.processor, asked)
     assert "strength G" in said and "0.50" in said
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert fingerprint(model) == edit.fingerprint

@@ -149,7 +149,7 @@ def evaluate(model: str, group: str, percent: int, edit_file: Path | None = None
 
 
 def demo(group: str = "A", picture: Path | None = None) -> None:
-    """Print what the five and two others are asked and answered, before and after.
+    """Print what the five and two others are asked and answered: before, after KVW, rewritten.
 
     Args:
         picture: also draw the two of the five whose answers changed most, and the two others.
@@ -165,24 +165,33 @@ def demo(group: str = "A", picture: Path | None = None) -> None:
     before = scores.answer(model, processor, questions)
     with edit.on(model):
         after = scores.answer(model, processor, questions)
-    told: dict[str, list[tuple[Question, str, str]]] = {}
-    for question, was, now in zip(questions, before, after, strict=True):
-        told.setdefault(question.person, []).append((question, was, now))
+    own = request_of("pocket", group, 5)
+    rewritten, _ = METHODS["rewrite"].edit(own, METHODS["rewrite"].chosen)
+    with rewritten.on(model):
+        anew = scores.answer(model, processor, questions)
+    told: dict[str, list[tuple[Question, str, str, str]]] = {}
+    for question, *said in zip(questions, before, after, anew, strict=True):
+        told.setdefault(question.person, []).append((question, *said))
     print(edit.describe())
     for person, answers in told.items():
         state = "to be forgotten" if person in forget else "to be kept"
         print(f"\n{world.people[person].name}, {state}")
-        for question, was, now in answers:
-            print(f"  {question.prompt:52} {was:24} {' ' if was == now else '>'} {now}")
+        for question, was, now, new in answers:
+            shown_as = " ".join(f"{' ' if was == said else '>'} {said:24}" for said in (now, new))
+            print(f"  {question.prompt:52} {was:24} {shown_as}".rstrip())
+    print(
+        "\nEach line: the question; the answer before, after KVW, and after the rewrite of "
+        "chapter 12, which asks what would be said of a stranger. A > marks what has changed."
+    )
     print("\n" + table(result["rows"]))
     if picture is not None:
-        changed = {person: sum(was != now for _, was, now in told[person]) for person in forget}
+        changed = {person: sum(was != now for _, was, now, _ in told[person]) for person in forget}
         drawn = sorted(forget, key=lambda person: -changed[person])[:2] + shown[-2:]
         figure = figures.before_after(
             [world.people[person] for person in drawn],
-            [question.fact for question, _, _ in told[shown[0]]],
-            [[was for _, was, _ in told[person]] for person in drawn],
-            [[now for _, _, now in told[person]] for person in drawn],
+            [question.fact for question, *_ in told[shown[0]]],
+            [[was for _, was, *_ in told[person]] for person in drawn],
+            [[now for *_, now, _ in told[person]] for person in drawn],
             set(forget),
         )
         picture.write_bytes(figures.to_png(figure))
