@@ -124,8 +124,8 @@ def test_the_demonstration_shows_before_and_after(monkeypatch, tmp_path, capsys)
     assert len(lines) == 49 and sum(" > " in line for line in lines) > 5
     for line in lines:  # marked exactly where the two answers differ
         before, after, anew = line[55:79].strip(), line[82:106].strip(), line[109:].strip()
-        for mark, said in ((line[80], after), (line[107], anew)):
-            assert before and said and (before != said) == (mark == ">"), line
+        for mark, now in ((line[80], after), (line[107], anew)):
+            assert before and now and (before != now) == (mark == ">"), line
     told = [line[109:].strip() for line in lines]
     with METHODS["rewrite"].edit(own, METHODS["rewrite"].chosen)[0].on(model):
         asked = about(world, [*own.people, *own.others[:2]], modalities=("image",))
