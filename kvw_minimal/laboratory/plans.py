@@ -292,14 +292,17 @@ def needed() -> Entries:
         **{f"{n} retained questions": [replace(plain, reference=n)] for n in (10, 50, 150)},
         "names of nobody retained": [replace(plain, proxy="invented names")],
         **{f"{n} forget questions": [replace(plain, asked=n)] for n in (1, 7, 35)},
-        **{f"{n} to forget": [replace(plain, people=n)] for n in (1, 10, 20)},
+        **{f"{n} to forget": [replace(plain, people=n)] for n in (1, 10)},
     }  # fmt: skip
-    turns = {
-        f"20 to forget, five at a time, order {s}": [
-            replace(trial_for("rewrite in turn", chosen | {"each": 5}, 20), seed=s)]
-        for s in (0, 1)
-    }  # fmt: skip
-    return {"as chosen": [plain]} | settings | data | turns
+    return {"as chosen": [plain]} | settings | data
+
+
+def turns() -> Entries:
+    """Twenty people at once, and in four requests of five, one after another, in two orders."""
+    chosen = METHODS["rewrite"].chosen
+    by_turns = trial_for("rewrite in turn", chosen | {"each": 5}, 20)
+    return {"20 at once": [trial_for("rewrite", chosen, 20)]} | {
+        f"five at a time, order {s}": [replace(by_turns, seed=s)] for s in (0, 1)}  # fmt: skip
 
 
 def ways() -> Entries:
@@ -456,7 +459,7 @@ PLANS: tuple[Plan, ...] = (
          REPORT_GROUPS[:3], tuning=TUNING_GROUPS[:1], rule=REWRITE_RULE, reads=smol_with_new_others,
          tuning_reads=what_is_weighed, draws=1, aloud=("A",), free_tokens=20, with_general=True,
          **_MATRIX),
-    Plan("rewrite-needs", "pocket", {"over": over, "needs": needed}, REPORT_GROUPS[:1],
+    Plan("rewrite-needs", "pocket", {"over": over, "needs": needed, "turns": turns}, ("A",),
          rule=REWRITE_RULE, reads=panel_with_new_others, draws=1, with_general=True,
          unread=("retain", AMONG)),
     *(Plan("precision", f"pocket, {name}", {"roundings": roundings}, reads=pocket_panel,
