@@ -420,3 +420,14 @@ def test_rows_of_an_edited_model_are_refused():
     assert isinstance(edit, Columns)
     with edit.on(task.model), pytest.raises(ValueError, match="edited"):
         make(Setting(), task)
+
+
+def test_a_value_that_is_said_twice_is_looked_at_where_it_is_said_first():
+    model, processor = tiny.llava(), tiny.processor()
+    once = about(load_people(), ["p000"], modalities=("text",))[0]
+    twice = replace(once, answer=f"{once.value}, {once.value}.")
+    (batch,) = answer_batches(processor, [twice])
+    fact = kinds_of_positions(model, processor, batch, [twice])["fact"][0]
+    answer = batch.predicts[0].nonzero()[:, 0]
+    said = fact[answer]
+    assert said[0] and not said[len(said) // 2 :].any()

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from execute import ROOT, notebooks
 
+from kvw_minimal.laboratory.plans import plan_of
 from kvw_minimal.laboratory.provenance import RESULTS
 from kvw_minimal.laboratory.rows import read_rows
-from kvw_minimal.strangers.people import REPORT_GROUPS
+from kvw_minimal.laboratory.running import labelled
 
 #: numbers that nothing printed, by file ("*": any file): versions and the like. Keep this tiny.
 ALLOWED = {
@@ -33,8 +34,8 @@ QUOTED = {
           for part in ("forget", "retain", "general")),
     ),
 }  # fmt: skip
-#: and of which experiment and method the means of rows
-QUOTED_ROWS = {"README.md": (("rewrite", "rewrite"),)}
+#: and of which experiment, list and label the means of rows
+QUOTED_ROWS = {"README.md": (("rewrite", "methods", "rewrite"),)}
 ARXIV = re.compile(r"\b\d{4}\.\d{5}\b")
 VERSION = re.compile(r"\bv?\d+\.\d+\.\d[\w.]*")  # 1.0.4, and so no decimal number
 LINK_TARGET = re.compile(r"\]\([^)]*\)|<https?:[^>]*>|\bhttps?:\S+")
@@ -110,10 +111,9 @@ def quotable(page: str, results: Path = RESULTS) -> list[float]:
         chosen = [row["value"] for row in rows if wanted.items() <= row.items()]
         assert chosen, f"{file} has no row that {page} could quote"
         found += chosen
-    for experiment, method in QUOTED_ROWS.get(page, ()):
-        rows, _ = read_rows(experiment)
-        own = rows[(rows["method"] == method) & (rows["metric"] == "exact_match")
-                   & rows["group"].isin(REPORT_GROUPS)]  # fmt: skip
+    for experiment, name, label in QUOTED_ROWS.get(page, ()):
+        rows = labelled(plan_of(experiment), name, read_rows(experiment)[0])
+        own = rows[(rows["label"] == label) & (rows["metric"] == "exact_match")]
         sums = own.groupby(["made_for", "set", "modality"], observed=True)[["total", "n"]].sum()
         found += (sums["total"].astype(float) / sums["n"]).tolist()
     return found

@@ -102,6 +102,8 @@ def test_questions_are_encoded_once_for_each_size():
     one = task.batches(task.forget)
     assert task.batches(list(task.forget)) is one and task.prompts(task.forget) is not one
     assert task.prompts(task.forget) is task.prompts(list(task.forget))
+    turned = task.forget[::-1]  # as many, but others
+    assert task.prompts(turned) is not task.prompts(task.forget)
     singles = task.batches(task.forget, 1)
     assert len(singles) == len(task.forget) and task.batches(task.forget, 1) is singles
     backwards = task.batches(task.forget[::-1])
