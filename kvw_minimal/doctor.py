@@ -49,8 +49,9 @@ _ON_SMOL = [("rewrite", "exact_match", "forget", "<=", 0.05, False),
             ("rewrite", "exact_match", "test", "<=", (0.20, 0.10), False),
             *(("rewrite", "exact_match", name, ">=", 0.97, True) for name in ("general", "world")),
             *_SPARES]  # fmt: skip
-REWRITE = {("rewrite", "methods"): _ON_POCKET, ("rewrite", "methods, 10 %"): _ON_POCKET,
-           ("rewrite-smol", "methods"): _ON_SMOL}  # fmt: skip
+REWRITE: dict[tuple[str, str], list[tuple]] = {("rewrite", "methods"): _ON_POCKET,
+                                               ("rewrite", "methods, 10 %"): _ON_POCKET,
+                                               ("rewrite-smol", "methods"): _ON_SMOL}  # fmt: skip
 COMMITTED = ("pocket", "pocket-oracle-A-5")
 
 

@@ -170,8 +170,8 @@ def demo(group: str = "A", picture: Path | None = None) -> None:
     with rewritten.on(model):
         anew = scores.answer(model, processor, questions)
     told: dict[str, list[tuple[Question, str, str, str]]] = {}
-    for question, *said in zip(questions, before, after, anew, strict=True):
-        told.setdefault(question.person, []).append((question, *said))
+    for each in zip(questions, before, after, anew, strict=True):
+        told.setdefault(each[0].person, []).append(each)
     print(edit.describe())
     for person, answers in told.items():
         state = "to be forgotten" if person in forget else "to be kept"
