@@ -39,8 +39,8 @@ def among_values(model, processor, questions: list[Question],
                  values: dict[str, list[str]]) -> dict[str, np.ndarray]:  # fmt: skip
     """What a model would say if it had to name one of the values that a fact can have.
 
-    An oracle, which never met a person, has no favourite, and the true value is no worse than
-    another: `p_true` is about one in the values, `rank` about the middle.
+    For an oracle, which never met a person, the true value is nothing special: on average its
+    `rank` is about the middle, though it may well be sure of another one (low `entropy`).
 
     Args:
         values: of each fact; the true one is among them.
