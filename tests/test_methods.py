@@ -64,7 +64,8 @@ def some_settings(name: str) -> dict:
     """Settings of a method's grid (or of the one that it is like) that change something."""
     own = METHODS[name].like or name
     grid = METHODS[own].grid
-    known = {"least squares": {"margin": 60.0}, "rewrite": {"decides": 0.0, "others": 2}}
+    known = {"least squares": {"margin": 60.0}}
+    known |= dict.fromkeys(("rewrite", "rewrite in turn"), {"decides": 0.0, "others": 2})
     more = known.get(own, {})  # a random model knows nothing
     return (grid[0 if name == "SSD" else -1] | more) if grid else {}
 
