@@ -33,7 +33,7 @@ def _place(path: str | Path) -> Path:
     place = Path(os.path.realpath(path))
     if not place.parent.is_dir():
         raise FileNotFoundError(f"the folder of {path} does not exist; make it first")
-    if not place.is_file() and os.path.lexists(place):
+    if os.path.lexists(place) and not place.is_file():  # in this order: another may just make it
         wrong = IsADirectoryError if place.is_dir() else ValueError
         raise wrong(f"{path} is no ordinary file; name a file")
     return place

@@ -611,7 +611,12 @@ def test_family_counts_three_for_gradients_and_one_without():
 
 
 BUDGET = 8  # settings that every compared method may try
-OWN_CHAPTER = {"least squares": 6, "family": 1, "KVW in place": 1}  # tuned apart, or not at all
+OWN_CHAPTER = {
+    "least squares": 6,
+    "family": 1,
+    "KVW in place": 1,
+    "rewrite in turn": 1,
+}  # tuned apart, or not at all
 
 
 def test_everybody_has_the_same_budget():
