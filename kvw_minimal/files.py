@@ -33,7 +33,8 @@ def _place(path: str | Path) -> Path:
     place = Path(os.path.realpath(path))
     if not place.parent.is_dir():
         raise FileNotFoundError(f"the folder of {path} does not exist; make it first")
-    if os.path.lexists(place) and not place.is_file():  # in this order: another may just make it
+    # whether it is there is asked first: another process may make it between the two
+    if (place.exists() or place.is_symlink()) and not place.is_file():
         wrong = IsADirectoryError if place.is_dir() else ValueError
         raise wrong(f"{path} is no ordinary file; name a file")
     return place
