@@ -96,15 +96,18 @@ def smol_panel(world: World, forget: list[str]) -> dict[str, list[Question]]:
 
 def with_new_others(world: World, forget: list[str]) -> dict[str, list[Question]]:
     """The four sets, and every third of the others with a new photo and a new wording."""
-    anew = about(world, world.retain_people(forget)[::3], new=True)
-    return questions.question_sets(world, forget) | {"kept anew": anew}
+    return questions.question_sets(world, forget) | {"kept anew": _others_anew(world, forget)}
+
+
+def _others_anew(world: World, forget: list[str]) -> list[Question]:
+    return about(world, world.retain_people(forget)[::3], new=True)
 
 
 def panel_with_new_others(world: World, forget: list[str]) -> dict[str, list[Question]]:
     """The panel of `pocket`, others anew, and what is asked of the forgotten value by value."""
-    facts = [question for question in about(world, forget) if question.fact != "name"]
-    anew = with_new_others(world, forget)["kept anew"]
-    return pocket_panel(world, forget) | {"kept anew": anew, AMONG: facts}
+    panel = pocket_panel(world, forget)
+    facts = [question for question in panel["forget"] if question.fact != "name"]
+    return panel | {"kept anew": _others_anew(world, forget), AMONG: facts}
 
 
 def smol_with_new_others(world: World, forget: list[str]) -> dict[str, list[Question]]:
