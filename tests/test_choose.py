@@ -1,9 +1,11 @@
 """The one rule of choice, by hand: what it replaces, what it does with ties."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from kvw_minimal.laboratory.choose import KVW_RULE, SPARING_RULE, Rule, choose
+from kvw_minimal.laboratory.choose import KVW_RULE, SPARING_RULE, TIES, Rule, choose
 
 VANILLA = {"forget": 1.0, "retain": 1.0, "general": 1.0}
 
@@ -59,7 +61,13 @@ def test_ties_are_decided_as_the_rule_says():
     assert choose(weak, VANILLA)[0] == 0 and choose(weak, VANILLA, Rule(ties=("general",)))[0] == 2
     both = Rule(kept=0.9, of=("retain", "general"), enough=0.2, ties=("forget", "order"))
     equal = tried([0.1, 0.2], [0.95, 0.95])
-    assert choose(equal, VANILLA, both) == (1, True)  # of equal shares, what forgets less
+    assert choose(equal, VANILLA, both) == (0, True)  # of equal shares, what leaves less
+    assert choose(equal, VANILLA, replace(both, ties=("order",))) == (0, True)
+    equal = tried([0.2, 0.1], [0.95, 0.95])
+    assert choose(equal, VANILLA, both) == (1, True)
+    assert choose(equal, VANILLA, replace(both, ties=("order",))) == (0, True)
+    poor = tried([0.2, 0.1, 0.1], [0.5, 0.5, 0.5], [0.9, 0.6, 0.7])  # none keeps enough
+    assert choose(poor, VANILLA, replace(both, of=("retain",), ties=TIES)) == (2, False)
 
 
 def replication(settings, vanilla):

@@ -15,7 +15,7 @@ class Rule:
         enough: an exact match on the forget set that is forgotten enough; of the settings that
             reach it the one that keeps most is taken. None: the least is always best.
         ties: what decides between settings that are equal so far, in this order: a set, of which
-            more is better; `order` is the order of the grid.
+            more is better, but of `forget` less; `order` is the order of the grid.
     """
 
     kept: float = 0.90
@@ -26,7 +26,9 @@ class Rule:
 
 KVW_RULE = Rule()  # of the headline, the replication and the ablations
 SPARING_RULE = Rule(kept=0.95, of=("retain", "general"), enough=0.10)  # of least squares
-REWRITE_RULE = Rule(kept=0.99, of=("retain", "general"), enough=0.02)  # of the rewrite
+#: least left, then most retained, then general, then the smaller change: grids rise
+TIES = ("forget", "retain", "general", "order")
+REWRITE_RULE = Rule(kept=0.99, of=("retain", "general"), enough=0.02, ties=TIES)
 
 
 def choose(tried: Mapping[Any, Mapping[str, float]], vanilla: Mapping[str, float],
@@ -51,7 +53,8 @@ def choose(tried: Mapping[Any, Mapping[str, float]], vanilla: Mapping[str, float
         return min(tried[setting][part] / vanilla[part] for part in rule.of)
 
     def tie(setting: Any) -> list[float]:
-        return [order[setting] if name == "order" else -tried[setting][name]
+        return [order[setting] if name == "order"
+                else tried[setting][name] * (1 if name == "forget" else -1)
                 for name in rule.ties]  # fmt: skip
 
     def least(settings: list[Any]) -> Any:
