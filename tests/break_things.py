@@ -13,9 +13,9 @@ then every other test of a file that reaches it. Which tests do is seen in a run
 on a copy without a change, which must pass. Ends with 1 if fewer than 95 % of the faults are
 noticed, if one goes unnoticed that does not say why, if one that says so is noticed, if the whole
 copy fails, or if a fault no longer fits the source. The repository itself is never touched, but
-for the outcome, in `data/results/breaks.json`; what is known of a fault and of the code as it is
-stays in `.pytest_cache`, so that a sweep goes on where it was stopped. On demand only: half an
-hour on two cores.
+for the outcome, in `data/results/breaks.json`, which every later sweep goes on from: what was
+noticed stays so while the changed function and the test that noticed are as they were; what went
+unnoticed is tried again after any change. On demand only: half an hour on two cores.
 """
 
 import argparse
@@ -261,13 +261,30 @@ def file_of(test: str) -> str:
     return test.partition("::")[0].removeprefix("tests/test_").removesuffix(".py")
 
 
+def _around(broken: Break) -> str:
+    """The innermost function that a fault changes, as source; of none of them the whole file."""
+    lines = (ROOT / "kvw_minimal" / broken.file).read_text(encoding="utf-8").splitlines()
+    own = changed_function(broken)
+    spans = [(start, end) for start, end, key in functions(broken.file) if key == own]
+    return "\n".join(lines[spans[0][0] - 1 : spans[0][1]] if spans else lines)
+
+
+def _named(source: str, name: str) -> str:
+    """A function of a file by its name, as source; the whole file if there is none."""
+    found = [node for node in ast.parse(source).body if getattr(node, "name", None) == name]
+    return ast.get_source_segment(source, found[0]) or source if found else source
+
+
 class Journal:
     """What is known of the code as it is and of each fault, written as it comes."""
 
     def __init__(self, anew: bool):
         known = json.loads(JOURNAL.read_text()) if JOURNAL.is_file() and not anew else {}
+        stored = json.loads(OUTCOME.read_text()) if OUTCOME.is_file() and not anew else {}
         self.files: dict[str, dict] = known.get("files", {})
-        self.faults: dict[str, dict] = known.get("faults", {})
+        self.faults: dict[str, dict] = stored.get("unit tests", {}).get("faults", {}) | known.get(
+            "faults", {}
+        )
 
     def write(self) -> None:
         JOURNAL.parent.mkdir(exist_ok=True)
@@ -281,9 +298,13 @@ class Journal:
         return found if found and found["key"] == file_key(name) else None
 
     def fault(self, broken: Break, by: str | None) -> str:
-        """The key of an outcome: of the test file that noticed, or of all if none did."""
-        names = suite() if by is None else [file_of(by)]
-        return _hash(broken.file, broken.old, broken.new, *map(file_key, names))
+        """The key of an outcome: of the changed function and the test that noticed, or of all."""
+        if by is None:
+            return _hash(broken.file, broken.old, broken.new, *map(file_key, suite()))
+        path = ROOT / "tests" / f"test_{file_of(by)}.py"
+        source = path.read_text(encoding="utf-8") if path.is_file() else ""
+        name = by.partition("::")[2].partition("[")[0].partition(" ")[0]
+        return _hash(broken.file, broken.old, broken.new, _around(broken), _named(source, name))
 
     def outcome(self, broken: Break) -> dict | None:
         found = self.faults.get(broken.name)
@@ -504,7 +525,10 @@ def outcome(breaks: Iterable[Break], journal: Journal) -> dict:
             survivors.append({"name": broken.name, "room": broken.room, "why": broken.why})
     killed, count = (sum(room[i] for room in rooms.values()) for i in (0, 1))
     whole = sum(sum(known["seconds"].values()) for known in journal.files.values())
+    known_of = {broken.name: journal.faults[broken.name] for broken in breaks
+                if journal.outcome(broken)}  # fmt: skip
     return {"killed": killed, "tried": count, "untried": untried, "survivors": survivors,
+            "faults": known_of,
             "seconds": round(whole + sum(room[2] for room in rooms.values())),
             "rooms": {name: dict(zip(("killed", "tried", "seconds"), room, strict=True))
                       for name, room in rooms.items()}}  # fmt: skip

@@ -339,6 +339,37 @@ def test_what_is_killed_is_counted_by_room_and_who_survives_says_why():
         "2 of 3 noticed, less than 95%"]  # fmt: skip
 
 
+def test_what_was_noticed_is_known_until_its_function_or_the_test_that_noticed_is_changed(
+        tmp_path, monkeypatch):  # fmt: skip
+    """Of what went unnoticed any change of the package is a reason to try again."""
+    package, tests = tmp_path / "kvw_minimal", tmp_path / "tests"
+    package.mkdir(), tests.mkdir()
+    code, test = package / "edits.py", tests / "test_edits.py"
+    code.write_text("def one():\n    return 1 + 1\n\n\ndef other():\n    return 3\n")
+    test.write_text("def test_a():\n    assert one()\n\n\ndef test_b():\n    pass\n")
+    monkeypatch.setattr(break_things, "ROOT", tmp_path)
+    broken = Break("x", "edits.py", "1 + 1", "1 + 2", ("edits",))
+
+    def keys() -> tuple[str, str]:
+        for each in (break_things.functions, break_things.source_key, break_things.file_key):
+            each.cache_clear()
+        journal = break_things.Journal(anew=True)
+        return journal.fault(broken, "tests/test_edits.py::test_a[x]"), journal.fault(broken, None)
+
+    before, found = keys(), []
+    for path, old, new in (
+        (code, "return 3", "return 4"), (test, "pass", "..."),
+        (code, "return 1", "return 2 - 1"), (test, "assert one", "one"),
+    ):  # fmt: skip
+        path.write_text(path.read_text().replace(old, new))
+        after = keys()
+        found.append([a != b for a, b in zip(after, before, strict=True)])
+        before = after
+    assert found == [[False, True], [False, True], [True, True], [True, True]]
+    for each in (break_things.functions, break_things.source_key, break_things.file_key):
+        each.cache_clear()
+
+
 def test_tests_that_reach_a_change_run_first_and_the_room_before_the_rest(monkeypatch):
     reached = break_things.changed_function(MADE_UP[0])
     assert reached is not None and reached.startswith("edits.py:")
