@@ -659,7 +659,7 @@ BREAKS: tuple[Break, ...] = (
     Break("choice: of equals the last one", "laboratory/choose.py",
           'order[setting] if name == "order"', '-order[setting] if name == "order"', ("choose",)),
     Break("choice: of equals the one that keeps less", "laboratory/choose.py",
-          "else -tried[setting][name]", "else tried[setting][name]", ("choose",)),
+          '* (1 if name == "forget" else -1)', "", ("choose",)),
     Break("sham rows: made from the request's own people", "laboratory/reading.py",
           "with edit_of(task.sham(draw)).on(task.model):", "with edit_of(task).on(task.model):",
           ("report", "results", "reading")),
