@@ -387,6 +387,9 @@ VARIANTS: dict[str, dict] = {
     "batch": {"batch": 5, "strength": 4.0}, "epochs": {"batch": 9, "epochs": 2, "strength": 4.0},
     "shuffle": {"shuffle": True}, "layers": {"layers": [1, 2]}, "strength": {"strength": 3.0},
     "share": {"shape": "top", "share": 0.05}, "mass": {"mass": 0.1},
+    "batch, person": {"batch": "person", "strength": 4.0},
+    "against, facts": {"against": "facts", "batch": 1, "strength": 4.0},
+    "against, whole": {"against": "whole", "modalities": ["image"]},
 }  # fmt: skip
 
 

@@ -104,8 +104,9 @@ def of_method(method: str, settings: str) -> Vectors:
         parts = {name: given.get(name, usual[name]) for name in usual}
         axes = ("score", "positions", "contrast", "shape")
         found |= {f"{axis}: {parts.pop(axis)}" for axis in axes}
-        found |= {f"setting: {name}" for name in parts
-                  if json.dumps(parts[name]) != json.dumps(usual[name])}  # fmt: skip
+        found |= {f"setting: {name}" + f", {value}" * isinstance(value, str)
+                  for name, value in parts.items()
+                  if json.dumps(value) != json.dumps(usual[name])}  # fmt: skip
         if data.get("proxy") == "portraits of nobody":
             found.add("setting: general")
     return found

@@ -54,6 +54,7 @@ EQUAL = 0.06  # for ranges of layers: a single one can take hardly more
 GATES_SHARE = 0.35  # of vectors that a threshold or a top-k shape may touch
 KVW = Setting()
 VANILLA = Trial(replace(KVW, strength=0.0), sham=False)
+FOUR = POSITIONS[:4]  # of them; `answer alone` has an experiment of its own
 BATCHES = (1, 2, 5, 10, 35)
 ALL, INNER = (0, 29), (1, 28)  # the layers of SmolLM2; all but the first and the last
 #: KVW on smol, as the replication tuned it
@@ -78,7 +79,7 @@ def gate() -> Entries:
     """Each axis alone around KVW in one pass, every setting with its candidates."""
     settings = {"KVW one pass": KVW}
     settings |= {f"score: {s}": replace(KVW, score=s) for s in SCORES[1:]}
-    settings |= {f"positions: {p}": replace(KVW, positions=p) for p in POSITIONS[1:]}
+    settings |= {f"positions: {p}": replace(KVW, positions=p) for p in FOUR[1:]}
     settings |= {f"contrast: {c}": replace(KVW, contrast=c) for c in list(CONTRASTS)[1:]}
     settings |= {f"shape: {s}": replace(KVW, shape=s, share=GATES_SHARE) for s in list(SHAPES)[1:]}
     settings |= {
@@ -131,7 +132,7 @@ def where() -> Entries:
     return {
         f"{p} positions, {name} questions": [
             Trial(replace(KVW, positions=p, modalities=m), mass=MASS)]
-        for (name, m), p in itertools.product(kinds.items(), POSITIONS)
+        for (name, m), p in itertools.product(kinds.items(), FOUR)
         if (name, p) != ("text", "image")
     }  # fmt: skip
 
@@ -158,7 +159,7 @@ def factorial() -> Entries:
     return {
         " / ".join(point): [
             Trial(Setting(*point, share=GATES_SHARE), mass=0.15, sham=False)]
-        for point in itertools.product(SCORES, POSITIONS, CONTRASTS, SHAPES)
+        for point in itertools.product(SCORES, FOUR, CONTRASTS, SHAPES)
     }  # fmt: skip
 
 
@@ -197,6 +198,39 @@ def smol_layers() -> Entries:
     ranges = ((1, 9), (10, 19), (20, 28))
     return {f"layers {a} to {b}": [Trial(replace(ON_SMOL, layers=(a, b)), mass=0.03)]
             for a, b in ranges}  # fmt: skip
+
+
+# --- as published --------------------------------------------------------------------------------
+
+#: the mask of the authors' code; their batch is one long caption: here what one photo answers
+AUTHORS = replace(KVW, positions="answer alone")
+PHOTOS = replace(AUTHORS, batch="person", modalities=("image",), against="whole")
+MANY = (4.0, 8.0, 12.0, 16.0, 20.0, 24.0, 32.0, 48.0)  # strengths, where a step is many tokens
+FEW = (2.0, 4.0, 5.0, 6.0, 6.5, 7.0, 8.0, 10.0)  # and where it is three or four
+ARMS: dict[str, tuple[Setting, tuple[float, ...]]] = {
+    "one pass": (AUTHORS, MANY),
+    "one person's photos": (PHOTOS, MANY),
+    "one person's questions": (replace(AUTHORS, batch="person"), MANY),
+    "seven random questions": (replace(AUTHORS, batch=7), FEW),
+    "one question": (replace(AUTHORS, batch=1), FEW),
+    "one pass, end of turn": (KVW, MANY),
+    "one person's photos, end of turn": (replace(PHOTOS, positions="answer"), MANY),
+    "one question, end of turn": (replace(KVW, batch=1), FEW),
+    "one person's photos, others' photos": (replace(PHOTOS, against="modalities"), MANY),
+    "one question, others' same fact": (replace(AUTHORS, batch=1, against="facts"), FEW),
+    "one person's photos, layers 1 to 2": (replace(PHOTOS, layers=(1, 2)), MANY),
+    "one person's photos, layers 0 to 2": (replace(PHOTOS, layers=(0, 2)), MANY),
+}
+ORDERS = (1, 2)  # of batches, beside the first
+
+
+def arms() -> Entries:
+    """What a batch holds, which tokens count, whom it is compared with, which layers: curves."""
+    found = {f"{name}, G = {g:g}": [Trial(replace(setting, strength=g))]
+             for name, (setting, strengths) in ARMS.items() for g in strengths}  # fmt: skip
+    return {"vanilla": [VANILLA]} | found | {
+        f"one person's photos, order {s}, G = {g:g}": [Trial(replace(PHOTOS, strength=g), seed=s)]
+        for s in ORDERS for g in MANY}  # fmt: skip
 
 
 # --- methods side by side ------------------------------------------------------------------------
@@ -433,6 +467,8 @@ _MATRIX: dict[str, Any] = {"tuned": ("methods",), "unread": ("retain",), "by_que
 PLANS: tuple[Plan, ...] = (
     Plan("ablations-pocket", "pocket", _ABLATIONS, tuning=TUNING_GROUPS, tuned=("gate",),
          vanilla=VANILLA, reads=pocket_panel, prepared=True),
+    Plan("as-published", "pocket", {"arms": arms}, vanilla=VANILLA, reads=pocket_panel,
+         prepared=True),
     Plan("ablations-smol", "smol", _ON_SMOL, REPORT_GROUPS[:3], vanilla=VANILLA, prepared=True),
     Plan("replication-pocket", "pocket",
          {"methods": partial(compared, POCKET), "methods, 10 %": partial(compared, POCKET, 10)},

@@ -7,10 +7,10 @@ An edit answers six questions. Each has a few answers, and each answer is a shor
 
 - *score*: what of a coefficient h counts? `absolute` |h|, `square` h^2, `positive` max(0, h), or
   `fisher`, the squared derivative of the loss by the factor in front of the vector.
-- *positions*: at which tokens? Those that predict the `answer`, those that predict the `fact` in
-  it, all `text`, or those of the `image`.
-- *whose*: which modalities are asked about, and who is the reference: the retain set, or the
-  retain set and `general`.
+- *positions*: at which tokens? Those that predict the `answer` and its end of turn, the `answer
+  alone` (as in the authors' code), the `fact` in it, all `text`, or those of the `image`.
+- *whose*: which modalities are asked about, and what is the reference: the retain set, or the
+  retain set and `general`; of the same modalities, of the same facts, or whole.
 - *contrast*: how are forget and retain compared?
 - *shape*: how does a contrast become a gate?
 - *schedule*: everything at once, or batch after batch on weights already weakened.
@@ -43,6 +43,7 @@ ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "absolute": torch.abs, "square": torch.square, "positive": torch.relu,
 }  # fmt: skip
 SCORES = (*ACTIVATIONS, "fisher")
+AGAINST = ("modalities", "facts", "whole")
 TINY = torch.finfo(torch.float32).tiny
 
 
@@ -268,8 +269,10 @@ class Setting:
         modalities: of the questions asked on both sides.
         apart: contrasts are taken for each modality and added, instead of pooling first.
         general: the reference also holds descriptions of unknown portraits.
-        batch: forget questions a step, in seeded order, on weights already weakened; 0 for all
-            at once.
+        against: what of the retain set is compared with: its questions in these `modalities`,
+            about the same `facts` in the same modality as those of a step, or the `whole` of it.
+        batch: forget questions a step, in seeded order, on weights already weakened; `person` for
+            those about one person, 0 for all at once.
         epochs: how often the forget set is gone through in batches.
         shuffle: contrasts are dealt out at random within each layer: a control.
         layers: first and last, inclusive: whole numbers count layers, (0.0, 1.0) are fractions.
@@ -284,18 +287,21 @@ class Setting:
     modalities: tuple[str, ...] = MODALITIES
     apart: bool = False
     general: bool = False
-    batch: int = 0
+    against: str = "modalities"
+    batch: int | str = 0
     epochs: int = 1
     shuffle: bool = False
     layers: tuple = (0.0, 1.0)
 
     def __post_init__(self):
         for value, known in ((self.score, SCORES), (self.positions, POSITIONS),
-                             (self.contrast, CONTRASTS), (self.shape, SHAPES)):  # fmt: skip
+                             (self.contrast, CONTRASTS), (self.shape, SHAPES),
+                             (self.against, AGAINST)):  # fmt: skip
             if value not in known:
                 raise ValueError(f"no {value!r}; there are {', '.join(known)}")
-        if not 0 < self.share <= 1 or self.batch < 0 or self.epochs < 1:
-            raise ValueError("share is in (0, 1], batch at least 0, epochs at least 1")
+        fits = self.batch == "person" or isinstance(self.batch, int) and self.batch >= 0
+        if not 0 < self.share <= 1 or not fits or self.epochs < 1:
+            raise ValueError("share is in (0, 1], batch at least 0 or 'person', epochs at least 1")
         if not self.modalities or set(self.modalities) - set(MODALITIES):
             raise ValueError(f"modalities are some of {MODALITIES}, not {self.modalities}")
 
@@ -310,11 +316,27 @@ NAMED: dict[str, Setting] = {
 }
 
 
+def like(forget: Rows, retain: Rows) -> Rows:
+    """The retained questions about the same facts, in the same modality, as some forget questions.
+
+    Raises:
+        ValueError: there are none.
+    """
+    kinds = {(question.fact, question.modality) for question in forget.questions}
+    return retain.where(lambda question: (question.fact, question.modality) in kinds)
+
+
 def compare(setting: Setting, forget: Rows, retain: Rows) -> torch.Tensor:
     """The contrast of a setting, `[layers, d_ff]` float32, >= 0, zero outside its layers."""
-    between = CONTRASTS[setting.contrast]
     groups = [(m,) for m in setting.modalities] if setting.apart else [setting.modalities]
-    parts = [between(forget.of(group), retain.of(group)) for group in groups]
+    parts = []
+    for group in groups:
+        asked, among = forget.of(group), retain
+        if setting.against == "modalities":
+            among = retain.of(group)
+        elif setting.against == "facts":
+            among = like(asked, retain)
+        parts.append(CONTRASTS[setting.contrast](asked, among))
     return within(torch.stack(parts).sum(0).float(), setting.layers)
 
 
@@ -371,6 +393,18 @@ def at_mass(edit: Columns, mass: float) -> Columns:
     return edit.at((low + high) / 2)
 
 
+def in_steps(questions: list[Question], setting: Setting,
+             rng: np.random.Generator) -> list[list[Question]]:  # fmt: skip
+    """The forget questions of each step of a schedule, every epoch shuffled anew."""
+    if isinstance(setting.batch, str):
+        people = list(dict.fromkeys(question.person for question in questions))
+        own = [[q for q in questions if q.person == person] for person in people]
+        return [own[i] for _ in range(setting.epochs) for i in rng.permutation(len(own))]
+    cuts = range(setting.batch, len(questions), setting.batch)
+    return [[questions[i] for i in part] for _ in range(setting.epochs)
+            for part in np.split(rng.permutation(len(questions)), cuts)]  # fmt: skip
+
+
 def make(setting: Setting, task: Task) -> Columns:
     """The edit of a setting that forgets `task.forget`.
 
@@ -385,13 +419,10 @@ def make(setting: Setting, task: Task) -> Columns:
         return shaped(setting, compare(setting, asked, reference), made_for, task.seed)
     questions = [q for q in asked.questions if q.modality in setting.modalities]
     whole = replace(setting, apart=False)  # a batch may hold one modality only
-    rng = np.random.default_rng(task.seed)
-    cuts = range(setting.batch, len(questions), setting.batch)
-    steps = [part for _ in range(setting.epochs)
-             for part in np.split(rng.permutation(len(questions)), cuts)]  # fmt: skip
+    steps = in_steps(questions, setting, np.random.default_rng(task.seed))
 
-    def contrast_of(part):
-        few, kind = [questions[i] for i in part], (setting.score, setting.positions)
+    def contrast_of(few):
+        kind = (setting.score, setting.positions)
         rows = record(task, few, kind[:1], kind[1:], made_for=made_for)[kind]
         return compare(whole, rows, reference)
 
