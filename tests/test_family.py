@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, replace
 from functools import cache
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -86,7 +87,13 @@ def test_positions_are_what_they_say():
         assert torch.equal(kinds["text"] | kinds["image"], attended)
         assert not (kinds["text"] & kinds["image"]).any()
         assert not (kinds["fact"] & ~kinds["answer"]).any()
+        assert not (kinds["answer alone"] & ~kinds["answer"]).any()
         for i, row in enumerate(batch.rows):
+            said = batch.inputs["input_ids"][i, 1:][kinds["answer alone"][i, :-1]]
+            assert processor.tokenizer.decode(said).strip() == asked[row].answer
+            ends = kinds["answer"][i] & ~kinds["answer alone"][i]
+            said = processor.tokenizer.decode(batch.inputs["input_ids"][i, 1:][ends[:-1]])
+            assert said == processor.tokenizer.eos_token
             said = batch.inputs["input_ids"][i, 1:][kinds["fact"][i, :-1]]
             assert processor.tokenizer.decode(said).strip() == asked[row].value
             assert kinds["image"][i].sum() == (16 if asked[row].image else 0)
@@ -296,6 +303,106 @@ def test_kvw_as_published_is_a_setting():
     assert found.contrast[2].max() > make(NAMED["KVW one pass"], task).contrast[2].mean()
 
 
+def loop_of_the_authors(
+    task: Task, batches: list[list[Question]], gamma: float, layers: tuple[int, int]
+) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """The public code's loop, told anew: coefficients of each batch, and the change of weights.
+
+    Labels hold the tokens of the answer alone, found by looking for them from the end; |h| is
+    averaged over the positions one before; every batch multiplies the weights where they stand.
+    """
+    projections = list(find_projections(task.model).values())
+    tokenizer, seen = tiny.processor().tokenizer, list[torch.Tensor]()
+    hooks = [p.register_forward_pre_hook(lambda module, x: seen.append(x[0])) for p in projections]
+
+    def coefficients(questions: list[Question]) -> torch.Tensor:
+        sums, count = torch.zeros(len(projections), projections[0].weight.shape[1]), 0
+        for question in questions:
+            (batch,) = answer_batches(tiny.processor(), [question], 1)
+            ids = batch.inputs["input_ids"][0].tolist()
+            answer = tokenizer(question.answer, add_special_tokens=False)["input_ids"]
+            first = next(i for i in reversed(range(len(ids))) if ids[i : i + len(answer)] == answer)
+            seen.clear()
+            with torch.no_grad():
+                task.model(**batch.inputs)
+            at = slice(first - 1, first - 1 + len(answer))
+            sums += torch.stack([h[0, at].float().abs().sum(0) for h in seen])
+            count += len(answer)
+        return sums / count
+
+    before = [projection.weight.detach().clone() for projection in projections]
+    retain, found = coefficients(task.retain), []
+    for questions in batches:
+        forget = coefficients(questions)
+        found.append(forget)
+        delta = ((forget + 1e-12).log() - (retain + 1e-12).log()).clamp(min=0)
+        for layer in range(layers[0], layers[1] + 1):
+            projections[layer].weight.data.mul_(torch.exp(-gamma * delta[layer]))
+    for hook in hooks:
+        hook.remove()
+    after = torch.stack(
+        [p.weight.detach() / old for p, old in zip(projections, before, strict=True)]
+    )
+    for projection, old in zip(projections, before, strict=True):
+        projection.weight.data.copy_(old)
+    return found, after
+
+
+def test_the_authors_loop_gives_the_same_coefficients_and_weights():
+    """A batch is what is asked about one person's photo: as long as one of their captions."""
+    _, people, _ = small()
+    task, gamma, layers = task_of(people[:2]), 3.0, (0, 1)
+    setting = Setting(positions="answer alone", batch="person", modalities=("image",),
+                      against="whole", strength=2 * gamma, layers=layers)  # fmt: skip
+    steps = family.in_steps([q for q in task.forget if q.image], setting,
+                            np.random.default_rng(task.seed))  # fmt: skip
+    assert sorted(len(step) for step in steps) == [7, 7]
+    theirs, changed = loop_of_the_authors(task, steps, gamma, layers)
+    rows = [record(task, step, ("absolute",), ("answer alone",)) for step in steps]
+    first = rows[0]["absolute", "answer alone"].mean()
+    assert torch.allclose(first, theirs[0], atol=1e-5)
+    edit = make(setting, task)
+    assert (edit.gates < 0.9).any() and edit.notes["batches"] == 2
+    weights = torch.where(changed.isfinite(), changed, 1.0)
+    assert torch.allclose(weights, edit.gates[:, None, :].expand_as(weights), atol=1e-5)
+    with_end = make(replace(setting, positions="answer"), task)
+    assert not torch.allclose(with_end.gates, edit.gates, atol=1e-3)
+
+
+def test_a_step_is_one_persons_questions_in_another_order_each_epoch():
+    task = task_of(small()[1][:5])
+    found = family.in_steps(
+        task.forget, Setting(batch="person", epochs=4), np.random.default_rng(0)
+    )
+    assert [len(step) for step in found] == [14] * 20
+    owners = [{q.person for q in step} for step in found]
+    assert all(len(own) == 1 for own in owners)
+    orders = ["".join(min(own) for own in owners[i : i + 5]) for i in range(0, 20, 5)]
+    assert len(set(orders)) > 1 and len({"".join(sorted(order)) for order in orders}) == 1
+    whole = make(Setting(batch=10**6), task).contrast
+    assert torch.allclose(whole, make(Setting(), task).contrast, atol=1e-5)  # one step of all
+
+
+def test_whom_a_step_is_compared_with():
+    """The whole retain set, its questions of the asked modalities, or about the same facts."""
+    _, people, _ = small()
+    task = task_of(people[:2])
+    few = replace(task, forget=[q for q in task.forget if q.image][:2])
+    asked, retain = sides(Setting(), few)
+    kinds = {(q.fact, q.modality) for q in asked.questions}
+    of = {"whole": lambda q: True, "modalities": lambda q: q.modality == "image",
+          "facts": lambda q: (q.fact, q.modality) in kinds}  # fmt: skip
+    made = {name: family.compare(Setting(modalities=("image",), against=name), asked, retain)
+            for name in family.AGAINST}  # fmt: skip
+    for name, own in of.items():
+        expected = CONTRASTS["log ratio"](asked, retain.where(own))
+        assert torch.allclose(made[name], expected, atol=1e-6), name
+    assert len({float(each.sum()) for each in made.values()}) == 3
+    nobody = retain.where(lambda q: q.fact not in {fact for fact, _ in kinds})
+    with pytest.raises(ValueError, match="no question has a token"):
+        family.compare(Setting(against="facts"), asked, nobody)
+
+
 def test_batches_are_measured_on_weakened_weights():
     """From the second on: deeper layers have seen a weaker model, the first never does."""
     _, people, _ = small()
@@ -396,8 +503,13 @@ def test_bad_settings_are_refused():
     task, people, asked = small()
     with pytest.raises(ValueError, match="no 'loud'; there are absolute"):
         Setting(score="loud")
-    with pytest.raises(ValueError, match="share is in"):
-        Setting(share=0.0)
+    for wrong in ({"share": 0.0}, {"batch": "people"}, {"batch": -1}, {"batch": 1.5}):
+        with pytest.raises(ValueError, match="share is in"):
+            Setting(**wrong)
+    with pytest.raises(ValueError, match="no 'nobody'; there are modalities"):
+        Setting(against="nobody")
+    with pytest.raises(ValueError, match="batch cannot be 'photo'"):
+        METHODS["family"].edit(task_of(people[:2]), {"batch": "photo"})
     with pytest.raises(ValueError, match="modalities"):
         Setting(modalities=())
     with pytest.raises(ValueError, match="p001 cannot be both"):

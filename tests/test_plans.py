@@ -29,7 +29,6 @@ from kvw_minimal.laboratory.plans import (
 from kvw_minimal.laboratory.trials import PROXIES, Trial, edit_for, trial_of
 from kvw_minimal.methods import METHODS
 from kvw_minimal.methods.family import CONTRASTS, SCORES, SHAPES, Setting
-from kvw_minimal.positions import POSITIONS
 from kvw_minimal.strangers.people import REPORT_GROUPS, TUNING_GROUPS, load_people
 from kvw_minimal.strangers.questions import facts_of
 
@@ -145,14 +144,15 @@ def test_whatever_is_changed_changes_the_text(monkeypatch):
 
 def test_labels_do_not_swallow_each_other():
     """Labels round what they name: two that round alike would be one, in silence."""
-    axes = len(SCORES) + len(POSITIONS) + len(CONTRASTS) + len(SHAPES) - 4
+    axes = len(SCORES) + len(plans.FOUR) + len(CONTRASTS) + len(SHAPES) - 4
     sizes = {"gate": 1 + axes + 5, "strength": 1 + 25 + 8, "batch": 6 + 6 + 2, "layers": 3 * 10,
-             "where": 3 * len(POSITIONS) - 1, "data": 4 + 3 + 6 + len(facts_of(load_people()))
+             "where": 3 * len(plans.FOUR) - 1, "data": 4 + 3 + 6 + len(facts_of(load_people()))
              + len(PROXIES) + 4 + 3,
-             "factorial": len(SCORES) * len(POSITIONS) * len(CONTRASTS) * len(SHAPES)}  # fmt: skip
+             "factorial": len(SCORES) * len(plans.FOUR) * len(CONTRASTS) * len(SHAPES)}  # fmt: skip
     assert {name: len(entries("ablations-pocket", name)) for name in sizes} == sizes
     assert set(sizes) == set(plan_of("ablations-pocket").lists)
     smol = {name: len(entries("ablations-smol", name)) for name in plan_of("ablations-smol").lists}
+    assert len(plans.FOUR) == 4 and len(entries("as-published", "arms")) == 1 + 8 * (12 + 2)
     assert smol == {"strength": 1 + 8 + 2, "data": 3, "gate": sizes["gate"], "layers": 3}
 
 

@@ -233,6 +233,16 @@ def arms() -> Entries:
         for s in ORDERS for g in MANY}  # fmt: skip
 
 
+def smol_arms() -> Entries:
+    """Three of the arms on smol, without its first and last layer, at four strengths."""
+    found = {"vanilla": [VANILLA]}
+    for name in ("one pass", "one person's photos", "one question"):
+        for g in (1.0, 2.0, 3.0, 4.5):
+            setting = replace(ARMS[name][0], strength=g, layers=INNER)
+            found[f"{name}, G = {g:g}"] = [Trial(setting)]
+    return found
+
+
 # --- methods side by side ------------------------------------------------------------------------
 
 
@@ -468,6 +478,8 @@ PLANS: tuple[Plan, ...] = (
     Plan("ablations-pocket", "pocket", _ABLATIONS, tuning=TUNING_GROUPS, tuned=("gate",),
          vanilla=VANILLA, reads=pocket_panel, prepared=True),
     Plan("as-published", "pocket", {"arms": arms}, vanilla=VANILLA, reads=pocket_panel,
+         prepared=True),
+    Plan("as-published", "smol", {"arms": smol_arms}, REPORT_GROUPS[:3], vanilla=VANILLA,
          prepared=True),
     Plan("ablations-smol", "smol", _ON_SMOL, REPORT_GROUPS[:3], vanilla=VANILLA, prepared=True),
     Plan("replication-pocket", "pocket",

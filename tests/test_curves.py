@@ -1,0 +1,79 @@
+"""Curves read where they keep equally much, against numbers worked out by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from kvw_minimal.laboratory.curves import at_retain, between, by_person, crossing
+
+LABELS = ["G = 1", "G = 2", "G = 4"]
+
+
+def rows(kept=(1.0, 1.0, 0.9, 0.5), left=(1.0, 0.8, 0.4, 0.0), sham=(1.0, 1.0, 0.7)):
+    """Two people and two others, two modalities; person b always stands .1 above a."""
+    found = []
+    for label, keep, leave in zip(["vanilla", *LABELS], kept, left, strict=True):
+        for modality in ("image", "text"):
+            found += [(label, "edit", "retain", modality, p, 4 * keep, 4) for p in ("x", "y")]
+            found += [(label, "edit", "forget", modality, p, 10 * (leave + more), 10)
+                      for p, more in (("a", 0.0), ("b", 0.1))]  # fmt: skip
+    for label, leave in zip(LABELS, sham, strict=True):
+        found += [(label, "sham", "forget", m, p, 10 * leave, 10)
+                  for m in ("image", "text") for p in ("a", "b")]  # fmt: skip
+    names = ["label", "made_for", "set", "modality", "person", "total", "n"]
+    return pd.DataFrame(found, columns=names).assign(metric="exact_match")
+
+
+def test_modalities_are_pooled_by_person_and_labels_stand_in_their_order():
+    mixed = rows()
+    mixed.loc[(mixed["person"] == "a") & (mixed["modality"] == "text"), "total"] = 0.0
+    found = by_person(mixed, ["G = 2", "G = 1"], "edit", "forget")
+    assert list(found.index) == ["G = 2", "G = 1"] and list(found.columns) == ["a", "b"]
+    assert found["a"].tolist() == pytest.approx([0.2, 0.4])
+    assert found["b"].tolist() == pytest.approx([0.5, 0.9])
+    with pytest.raises(ValueError, match="nothing is stored of 'G = 8'"):
+        by_person(mixed, ["G = 1", "G = 8"], "edit", "forget")
+
+
+@pytest.mark.parametrize(("kept", "level", "expected"), [
+    ([1.0, 0.9], 0.95, [0.5, 0.5]), ([1.0, 0.98, 0.9], 0.92, [0, 0.25, 0.75]),
+    ([1.0, 0.8, 1.0, 0.5], 0.9, [0.5, 0.5, 0, 0]),  # the first time that it falls
+    ([1.0, 0.9, 0.8], 0.9, [0, 1.0, 0.0]), ([1.0, 0.95], 0.9, None),
+])  # fmt: skip
+def test_where_a_curve_falls_below_a_level(kept, level, expected):
+    found = crossing(kept, level)
+    assert found is None if expected is None else found.tolist() == pytest.approx(expected)
+
+
+def test_a_curve_that_starts_too_low_is_refused():
+    with pytest.raises(ValueError, match="never keeps 0.9"):
+        crossing([0.8, 0.7], 0.9)
+
+
+def test_what_is_left_at_equal_retain():
+    """Half way from G = 1 to G = 2 at .95, a quarter from G = 2 to G = 4 at .80."""
+    found = at_retain(rows(), LABELS, 0.95)
+    assert found is not None
+    assert found["edit"] == pytest.approx((0.65, 0.6, 0.7), abs=1e-9)
+    assert found["sham"] == pytest.approx((1.0, 1.0, 1.0))
+    assert found["sham - edit"][0] == pytest.approx(0.35)
+    quarter = at_retain(rows(), LABELS, 0.80)
+    assert quarter is not None and quarter["edit"][0] == pytest.approx(0.35)
+    assert quarter["sham"][0] == pytest.approx(0.925)
+    assert at_retain(rows(), LABELS, 0.4) is None
+
+
+def test_levels_are_shares_of_what_vanilla_keeps():
+    """And before the first strength the line starts at vanilla."""
+    found = at_retain(rows(kept=(0.8, 0.72, 0.4, 0.0)), LABELS, 0.95)
+    assert found is not None and found["edit"][0] == pytest.approx(0.95)
+
+
+def test_the_area_is_the_mean_over_the_levels_that_are_reached():
+    levels = (0.99, 0.95, 0.3)
+    each = [at_retain(rows(), LABELS, level) for level in levels]
+    assert each[2] is None
+    mean = np.mean([found["sham - edit"][0] for found in each[:2] if found])
+    assert between(rows(), LABELS, levels) == pytest.approx(mean)
+    with pytest.raises(ValueError, match="never keep so little"):
+        between(rows(), LABELS, (0.3,))
