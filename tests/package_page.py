@@ -16,7 +16,7 @@ PACKAGE = ROOT / "kvw_minimal"
 PAGE = ROOT / "book" / "package.md"
 BREAKS = ROOT / "data" / "results" / "breaks.json"
 AIM = 6_000  # lines of the whole package
-CORE = ("questions", "models", "batches", "positions", "coefficients", "edits", "schedules",
+CORE = ("questions", "models", "batches", "coefficients", "edits", "schedules",
         "scores", "intervals", "task", "files")  # fmt: skip
 ROOMS = ("strangers", "taught", "methods", "laboratory", "benchmarks", "speed", "classroom")
 SAYS = {

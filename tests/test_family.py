@@ -30,9 +30,9 @@ from kvw_minimal.methods.family import (
     setting_of,
     sides,
 )
+from kvw_minimal.methods.positions import POSITIONS, kinds_of_positions
 from kvw_minimal.methods.steps import linear_maps
 from kvw_minimal.models import columns, find_projections
-from kvw_minimal.positions import POSITIONS, kinds_of_positions
 from kvw_minimal.questions import Question
 from kvw_minimal.schedules import one_pass, published
 from kvw_minimal.strangers.people import load_people

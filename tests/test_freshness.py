@@ -19,8 +19,8 @@ from package_page import ROOMS
 from kvw_minimal import scores
 from kvw_minimal.laboratory import freshness, needs, plans, summary_files
 from kvw_minimal.methods import METHODS, family
+from kvw_minimal.methods.positions import POSITIONS
 from kvw_minimal.models import fingerprint
-from kvw_minimal.positions import POSITIONS
 from kvw_minimal.schedules import SCHEDULES
 from kvw_minimal.strangers.people import load_people
 

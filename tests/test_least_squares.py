@@ -12,9 +12,9 @@ from kvw_minimal.batches import answer_batches
 from kvw_minimal.coefficients import shape_of
 from kvw_minimal.methods import METHODS
 from kvw_minimal.methods import least_squares as ls
+from kvw_minimal.methods.positions import kinds_of_positions
 from kvw_minimal.methods.registry import Cost
 from kvw_minimal.models import columns, find_projections
-from kvw_minimal.positions import kinds_of_positions
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about, general
 from kvw_minimal.task import Task

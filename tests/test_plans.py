@@ -13,7 +13,7 @@ import torch
 
 from kvw_minimal.edits import contrast, gate, within
 from kvw_minimal.laboratory import plans, subjects
-from kvw_minimal.laboratory.choose import KVW_RULE, REWRITE_RULE, SPARING_RULE, Rule
+from kvw_minimal.laboratory.choose import KVW_RULE, REWRITE_RULE, SPARING_RULE, TIES, Rule
 from kvw_minimal.laboratory.plans import (
     INNER,
     KVW,
@@ -152,7 +152,7 @@ def test_labels_do_not_swallow_each_other():
     assert {name: len(entries("ablations-pocket", name)) for name in sizes} == sizes
     assert set(sizes) == set(plan_of("ablations-pocket").lists)
     smol = {name: len(entries("ablations-smol", name)) for name in plan_of("ablations-smol").lists}
-    assert len(plans.FOUR) == 4 and len(entries("as-published", "arms")) == 1 + 8 * (12 + 2)
+    assert len(plans.FOUR) == 4 and len(entries("as-published", "arms")) == 1 + 8 * (12 + 2) + 3 * 2
     assert smol == {"strength": 1 + 8 + 2, "data": 3, "gate": sizes["gate"], "layers": 3}
 
 
@@ -305,7 +305,7 @@ def test_number_formats_take_the_same_total_strength():
 def test_rules_of_the_book():
     assert KVW_RULE == Rule(0.90, ("retain",), None, ("order",))
     assert SPARING_RULE == Rule(0.95, ("retain", "general"), 0.10, ("order",))
-    assert REWRITE_RULE == Rule(0.99, ("retain", "general"), 0.02, ("order",))
+    assert REWRITE_RULE == Rule(0.99, ("retain", "general"), 0.02, TIES)
     for plan in PLANS:
         of = {"least-squares": SPARING_RULE, "rewrite": REWRITE_RULE}
         mine = [rule for start, rule in of.items() if plan.experiment.startswith(start)]

@@ -28,9 +28,9 @@ from kvw_minimal.benchmarks import letters, protocols, truth  # noqa: F401 - the
 from kvw_minimal.intervals import interval
 from kvw_minimal.laboratory import choose, reading, subjects, summaries, trials
 from kvw_minimal.methods import METHODS, Cost, family, losses
+from kvw_minimal.methods.positions import POSITIONS, kinds_of_positions
 from kvw_minimal.methods.registry import restored
 from kvw_minimal.models import find_projections, fingerprint
-from kvw_minimal.positions import POSITIONS, kinds_of_positions
 from kvw_minimal.questions import Question, seeded
 from kvw_minimal.schedules import SCHEDULES, in_order, one_pass, published
 from kvw_minimal.strangers import questions as asked_of

@@ -21,8 +21,8 @@ import torch
 from ..methods import METHODS
 from ..methods.family import CONTRASTS, SCORES, SHAPES, Setting
 from ..methods.kvw import STRENGTH
+from ..methods.positions import POSITIONS
 from ..methods.rewrite import DECIDES
-from ..positions import POSITIONS
 from ..strangers.people import REPORT_GROUPS, TUNING_GROUPS, load_people
 from ..strangers.questions import facts_of, question_sets
 from ..task import Task
@@ -206,14 +206,15 @@ def smol_layers() -> Entries:
 AUTHORS = replace(KVW, positions="answer alone")
 PHOTOS = replace(AUTHORS, batch="person", modalities=("image",), against="whole")
 MANY = (4.0, 8.0, 12.0, 16.0, 20.0, 24.0, 32.0, 48.0)  # strengths, where a step is many tokens
+MORE = (*MANY, 64.0, 96.0, 128.0)  # where the others are kept for longer
 FEW = (2.0, 4.0, 5.0, 6.0, 6.5, 7.0, 8.0, 10.0)  # and where it is three or four
 ARMS: dict[str, tuple[Setting, tuple[float, ...]]] = {
-    "one pass": (AUTHORS, MANY),
+    "one pass": (AUTHORS, MORE),
     "one person's photos": (PHOTOS, MANY),
     "one person's questions": (replace(AUTHORS, batch="person"), MANY),
     "seven random questions": (replace(AUTHORS, batch=7), FEW),
     "one question": (replace(AUTHORS, batch=1), FEW),
-    "one pass, end of turn": (KVW, MANY),
+    "one pass, end of turn": (KVW, MORE),
     "one person's photos, end of turn": (replace(PHOTOS, positions="answer"), MANY),
     "one question, end of turn": (replace(KVW, batch=1), FEW),
     "one person's photos, others' photos": (replace(PHOTOS, against="modalities"), MANY),

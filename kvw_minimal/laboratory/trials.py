@@ -15,7 +15,7 @@ from .. import scores
 from ..edits import Edit
 from ..methods import METHODS, Cost, family
 from ..methods.family import SCORES, Setting, setting_of
-from ..positions import POSITIONS
+from ..methods.positions import POSITIONS
 from ..questions import Question, seeded
 from ..strangers.people import World, load_people
 from ..strangers.questions import about, facts_of

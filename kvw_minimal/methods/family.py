@@ -31,11 +31,11 @@ from ..batches import Batch
 from ..coefficients import ask, shape_of
 from ..edits import EPSILON, Columns, contrast, within
 from ..models import fingerprint
-from ..positions import POSITIONS, kinds_of_positions
 from ..questions import MODALITIES, Question
 from ..schedules import step_by_step
 from ..task import Task
 from .kvw import CLOSED, dealt, most
+from .positions import POSITIONS, kinds_of_positions
 from .registry import Cost, method
 
 #: what of a coefficient counts, without any gradient

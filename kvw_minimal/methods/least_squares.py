@@ -27,9 +27,9 @@ from torch import nn
 from ..coefficients import ask, shape_of
 from ..edits import Columns
 from ..models import fingerprint
-from ..positions import kinds_of_positions
 from ..questions import Question, seeded
 from ..task import Task
+from .positions import kinds_of_positions
 from .registry import GRADIENTS, Cost, every, method
 
 

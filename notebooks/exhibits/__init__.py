@@ -184,3 +184,26 @@ def one_setting(title: str, values: dict[str, float]) -> Figure:
     axis.set(xlim=(0, 1.12))
     axis.set_title(title, fontsize=10)
     return figure
+
+
+@captioned
+def left_and_kept(curves: dict[str, pd.DataFrame], levels: tuple[float, ...] = ()) -> Figure:
+    """What is left of the forgotten while ever less is kept of the others, one panel an arm.
+
+    Args:
+        curves: columns `kept`, `edit`, `sham`, from the weakest strength on.
+        levels: where curves are read, as thin lines.
+    """
+    figure, axes = plt.subplots(1, len(curves), figsize=(2.5 * len(curves), 2.9), sharey=True,
+                                squeeze=False)  # fmt: skip
+    for axis, (name, curve) in zip(axes[0], curves.items(), strict=True):
+        for made_for, line in (("edit", "-"), ("sham", "--")):
+            colour = COLOURS["edited" if made_for == "edit" else "sham"]
+            axis.plot(curve["kept"], curve[made_for], line, marker="o", markersize=4, color=colour)
+            axis.annotate(made_for, (curve["kept"].iloc[-1], curve[made_for].iloc[-1]), (4, 4),
+                          textcoords="offset points", color=colour, fontsize=9)  # fmt: skip
+        for level in levels:
+            axis.axvline(level, color="grey", linewidth=0.6, linestyle=":")
+        axis.set(title=name, xlabel="kept of the others", xlim=(1.02, 0.55), ylim=(-0.03, 1.05))
+    axes[0][0].set_ylabel("left of the forgotten")
+    return figure

@@ -2,9 +2,9 @@
 
 import torch
 
-from .batches import Batch, render
-from .models import tokenizer_of
-from .questions import Question
+from ..batches import Batch, render
+from ..models import tokenizer_of
+from ..questions import Question
 
 POSITIONS = ("answer", "fact", "text", "image", "answer alone")  # alone: not its end of turn
 
