@@ -850,7 +850,7 @@ BREAKS: tuple[Break, ...] = (
           'seeded("utility", seed, *names)', 'seeded("utility", seed, len(drawn))',
           ("protocols",)),
     Break("nameless: first names stay", "benchmarks/protocols.py",
-          "sorted({question.person, *parts}, key", "sorted({question.person}, key",
+          "whole_words({question.person, *parts})", "whole_words({question.person})",
           ("protocols",)),
     Break("control: the picture is there", "benchmarks/protocols.py",
           '"blank image": without_photo(image)', '"blank image": image', ("protocols",)),
