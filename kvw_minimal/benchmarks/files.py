@@ -471,7 +471,7 @@ def _evaluation(row: dict, where: str, config: str, number: int) -> Iterator[dic
         answer = options[LETTERS.index(letter)] if options else _field(item, "Ground_Truth", where)
         image = pictures[seen[task, modality] % len(pictures)] if modality == "image" else None
         seen[task, modality] += 1
-        name = called.search(prompt) if modality == "text" else None
+        name = called.search(prompt)
         yield {"person": person, "fact": task, "modality": modality, "prompt": prompt,
                "answer": answer, "image": image, "options": options, "form": form,
                "name": name[0] if name else ""}  # fmt: skip

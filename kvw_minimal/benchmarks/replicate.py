@@ -119,9 +119,8 @@ def in_text(sets: Sets, training: Sets) -> tuple[Sets, Sets]:
     same people stand in for it.
     """
     read = {name: [q for q in asked if q.image is None] for name, asked in sets.items()}
-    rows = {side: [q for q in asked if q.image is None] or read[side]
-            for side, asked in training.items()}  # fmt: skip
-    return {name: asked for name, asked in read.items() if asked}, rows
+    return read, {side: [q for q in asked if q.image is None] or read[side]
+                  for side, asked in training.items()}  # fmt: skip
 
 
 def task_of(sets: Sets, training: Sets, seed: int = 0) -> Task:
