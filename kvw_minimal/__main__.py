@@ -208,7 +208,7 @@ def replicate(
     model: Annotated[str, typer.Option(help="pocket, a folder, or a hub id")],
     forget: Annotated[int, typer.Option(help="percent of the people")] = 5,
     oracle: Annotated[str | None, typer.Option(help="a model never taught the forgotten")] = None,
-    strength: Strength,
+    strength: Annotated[float | None, typer.Option(help="total G; else as tuned")] = None,
     schedule: Annotated[str, typer.Option(help="'one pass' or 'published'")] = "one pass",
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16")] = "float32",
     device: Annotated[str, typer.Option(help="cpu, or cuda")] = "cpu",

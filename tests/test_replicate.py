@@ -12,6 +12,7 @@ import pytest
 import tiny
 import torch
 from execute import ROOT
+from transformers import LlamaConfig, LlamaForCausalLM
 from typer.testing import CliRunner
 
 from kvw_minimal.__main__ import app
@@ -26,10 +27,12 @@ from kvw_minimal.benchmarks.replicate import (
     measure_rows,
     replicate,
     sham_of,
+    summaries,
     table,
     task_of,
 )
 from kvw_minimal.coefficients import measure_questions
+from kvw_minimal.methods.kvw import STRENGTH
 from kvw_minimal.models import fingerprint
 from kvw_minimal.questions import Question
 from kvw_minimal.strangers.people import World, load_people
@@ -63,6 +66,17 @@ def tiny_model(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("model")
     tiny.llava().save_pretrained(folder)
     tiny.processor().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory) -> str:
+    """A random language model in a folder, without eyes."""
+    folder, tokenizer = tmp_path_factory.mktemp("reader"), tiny.tokenizer()
+    torch.manual_seed(0)
+    config = LlamaConfig(vocab_size=len(tokenizer), **tiny.LANGUAGE)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     return str(folder)
 
 
@@ -205,6 +219,9 @@ def test_a_model_that_knows_nobody_is_refused_beside_an_oracle(data, tiny_model)
     ({"limit": 0}, ValueError, "at least 1"),
     ({"strength": -1.0}, ValueError, "strength"),
     ({"schedule": "never"}, ValueError, "one pass and published"),
+    ({"schedule": "published", "strength": 32.0}, ValueError,
+     "32 is too much .*gamma = strength / questions.*10 took .* none at all for 6.5"),
+    ({"schedule": "published", "strength": 10.1}, ValueError, "too much"),
     ({"forget": 7}, ValueError, "forget_7"),
     ({"forget": 10}, FileNotFoundError, "forget_10.*holds.*forget_5"),
     ({"benchmark": "clear"}, FileNotFoundError, "forget05.*holds"),
@@ -217,10 +234,130 @@ def test_refusals_come_before_the_work(change, error, words, data, tiny_model, m
         replicate(**settings)
 
 
-def test_a_model_without_eyes_is_refused(data, monkeypatch):
-    monkeypatch.setattr(module, "load", lambda *_, **__: (None, tiny.processor().tokenizer))
-    with pytest.raises(ValueError, match="no eyes"):
-        replicate("mllmu", str(data["mllmu"]), "a/reader")
+# --- the schedule published
+
+
+class Enough(Exception):
+    """The edit would be made now."""
+
+
+def fed(monkeypatch, *given, **settings):
+    """The task, the schedule and the strength with which the edit would be made."""
+
+    def stop(task, everyone, schedule, strength, progress):
+        assert sorted(everyone.people) == sorted({*task.people, *task.others})
+        raise Enough(task, schedule, strength)
+
+    monkeypatch.setattr(module, "edit_of", stop)
+    with pytest.raises(Enough) as caught, pytest.warns(UserWarning):
+        replicate(*given, limit=1, **settings)
+    return caught.value.args
+
+
+def test_every_schedule_has_its_own_tuned_strength(data, tiny_model, monkeypatch):
+    assert module.STRENGTHS == {"one pass": STRENGTH, "published": 6.5}
+    given = ("clear", str(data["clear"]), tiny_model)
+    assert fed(monkeypatch, *given)[1:] == ("one pass", STRENGTH)
+    assert fed(monkeypatch, *given, strength=48.0)[2] == 48.0
+    assert fed(monkeypatch, *given, schedule="published")[1:] == ("published", 6.5)
+    assert fed(monkeypatch, *given, schedule="published", strength=10.0)[2] == 10.0
+
+
+def test_published_is_fed_the_captions_of_clear(data, tiny_model, monkeypatch):
+    for schedule, facts in (("one pass", {"caption", "question"}), ("published", {"caption"})):
+        task, *_ = fed(monkeypatch, "clear", str(data["clear"]), tiny_model, schedule=schedule)
+        assert {q.fact for q in task.forget} == {q.fact for q in task.retain} == facts
+        assert {q.fact for q in task.read["retain"]} == {"name", "caption", "question"}
+    names = {WORLD.people[person].name for person in FORGET}
+    assert set(task.people) == names and len(task.forget) == 4 * len(names)
+    task, *_ = fed(monkeypatch, "mllmu", str(data["mllmu"]), tiny_model, schedule="published")
+    assert {q.fact for q in task.forget + task.retain} == {"training"} and len(task.forget) == 140
+
+
+# --- without eyes
+
+
+@pytest.mark.parametrize("benchmark", ["mllmu", "clear"])
+@pytest.mark.parametrize("schedule", ["one pass", "published"])
+def test_a_model_without_eyes_is_measured_and_scored_on_text(benchmark, schedule, data, reader):
+    with pytest.warns(UserWarning, match="no eyes.* text questions alone") as caught:
+        result = replicate(benchmark, str(data[benchmark]), reader, schedule=schedule, limit=2)
+    source, rows = result["provenance"], result["rows"]
+    assert source["warnings"] == [str(each.message) for each in caught]
+    assert {row["modality"] for row in rows} == {"text"}
+    assert {row["state"] for row in rows} == {"vanilla", "edited", "sham"}
+    whom = {"mllmu": FORGET, "clear": [WORLD.people[person].name for person in FORGET]}
+    assert source["people"] == sorted(whom[benchmark]) and len(source["sham"]) == 5
+    asked = {"mllmu": 5 * 3 * 7, "clear": 5 * 7}[benchmark]
+    assert source["training_rows"]["forget"] == asked
+    told = [[row["value"] for row in rows if row["state"] == state and row["set"] == "forget"]
+            for state in ("vanilla", "edited")]  # fmt: skip
+    assert len(told[0]) == len(told[1]) > 0
+
+
+def test_without_eyes_the_nameless_of_both_sides_are_not_one(data, reader, monkeypatch):
+    """Rows of both configs have the same numbers; their text is fed whatever the schedule."""
+    named = module.told_apart
+    monkeypatch.setattr(module, "told_apart", lambda text, who: text[:10] + named(text[10:], who))
+    for schedule in ("one pass", "published"):
+        task, *_ = fed(monkeypatch, "clear", str(data["clear"]), reader, schedule=schedule)
+        assert "unnamed, forget" in task.people and "unnamed, retain" in task.others
+        assert {q.modality for q in task.forget + task.retain} == {"text"}
+
+
+def test_a_model_without_eyes_and_its_oracle(data, reader):
+    """An oracle is scored as it can be, and headroom is read off text."""
+    with pytest.raises(ValueError, match="no headroom.* text questions .question_probability"):
+        replicate("clear", str(data["clear"]), reader, oracle=reader, limit=1)
+    with pytest.raises(ValueError, match="no headroom.* text questions .choice_likelihood"):
+        replicate("mllmu", str(data["mllmu"]), reader, oracle=reader, limit=1)
+
+
+def test_an_oracle_without_eyes_is_no_bound_for_a_model_that_sees(data, tiny_model, reader):
+    with pytest.raises(ValueError, match="oracle has no eyes"):
+        replicate("clear", str(data["clear"]), tiny_model, oracle=reader, limit=1)
+
+
+def test_headroom_and_summaries_of_text_alone():
+    def told(value: float) -> list[dict]:
+        keys = ("set", "modality", "metric")
+        return [measured("clear", value)[0] | dict(zip(keys, module.HEADROOM_TEXT, strict=True))]
+
+    assert check_headroom("clear", asked(), told(1.0), told(0.25)) == ("shown", [])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        mark, notes = check_headroom("clear", [asked()[0]], told(0.5), None)
+    assert mark == "unknown" and len(notes) == 1  # no options, no level of chance
+    assert [row["metric"] for row in summaries("clear", "edited", told(1.0), told(1.0))] == [
+        "question_probability"
+    ]
+
+
+# --- rows that are left out
+
+
+def test_what_is_wrong_with_the_data_stands_in_the_provenance(data, reader, monkeypatch):
+    def spoilt(*given):
+        warnings.warn("1 of 25 rows", stacklevel=2)
+        return module.mllmu_sets(*given)
+
+    monkeypatch.setitem(module.SETS_OF, "mllmu", spoilt)
+    with pytest.warns(UserWarning, match="1 of 25 rows"):
+        result = replicate("mllmu", str(data["mllmu"]), reader, limit=1)
+    assert result["provenance"]["warnings"][0] == "1 of 25 rows"
+
+
+def test_whose_row_is_bad_is_neither_forgotten_nor_kept(data, monkeypatch):
+    load, kept = module.load_mllmu, WORLD.groups["B"][0]
+
+    def without(source, config, people=None):
+        lost = {"forget_5": FORGET[0], "retain_95": kept}.get(config)
+        return [q for q in load(source, config, people) if q.person != lost]
+
+    monkeypatch.setattr(module, "load_mllmu", without)
+    _, training = module.mllmu_sets(str(data["mllmu"]), 5)
+    people = {side: {q.person for q in asked} for side, asked in training.items()}
+    assert people["forget"] == set(FORGET[1:]) and not {FORGET[0], kept} & people["retain"]
 
 
 def test_somebody_must_be_forgotten_and_somebody_else_kept(data):
@@ -297,6 +434,32 @@ def test_clear_is_measured_on_captions_and_text_and_never_on_the_forgotten(data,
     monkeypatch.setattr(module, "load_clear", leaky)
     sets, _ = module.clear_sets(str(data["clear"]), 5)
     assert not gone & {q.person for q in sets["retain"]}
+
+
+def test_text_of_clear_is_about_whom_it_names(data):
+    sets, training = module.clear_sets(str(data["clear"]), 5)
+    names = {"forget": {WORLD.people[person].name for person in FORGET}}
+    names["retain"] = {person.name for person in small_world().people.values()} - names["forget"]
+    for side, people in names.items():
+        for asked in (sets[side], training[side]):
+            text = [q for q in asked if q.modality == "text"]
+            assert {q.person for q in text} == people and len(text) == 7 * len(people)
+            assert all(q.person in f"{q.prompt} {q.answer}" for q in text)
+            assert not any(isinstance(q, Unnamed) for q in text)
+
+
+def test_whom_a_question_names_must_be_one_and_whole():
+    fields = {"fact": "question", "modality": "text", "value": ""}
+    asked = [Unnamed(id=f"{i}", person=f"row-{i}", prompt=prompt, answer=answer, **fields)
+             for i, (prompt, answer) in enumerate([("Who is Ann Lee Vik?", "A poet."),
+                                                   ("Who wrote it?", "It was Ann Lee."),
+                                                   ("Do Bo Vik and Ann Lee meet?", "No."),
+                                                   ("Who is Ann Leeson?", "Nobody."),
+                                                   ("Who?", "Nobody.")])]  # fmt: skip
+    found = module.told_apart(asked, {"Ann Lee", "Ann Lee Vik", "Bo Vik"})
+    assert [q.person for q in found] == ["Ann Lee Vik", "Ann Lee", "row-2", "row-3", "row-4"]
+    assert [type(q) for q in found] == [Question] * 2 + [Unnamed] * 3
+    assert module.told_apart(asked, set()) == asked
 
 
 def test_rows_without_a_name_are_nobodys(monkeypatch):

@@ -13,9 +13,10 @@ Sources: the data set cards of `MLLMMU/MLLMU-Bench` and `therem/CLEAR`.
 import json
 import re
 import tempfile
+import warnings
 import zlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,11 +41,11 @@ _ONE_PICTURE = ("Full_Set", "Retain_Set", "forget_5", "forget_10", "forget_15",
 MLLMU: dict[str, tuple[str, ...]] = {config: ("image", *_EVALUATION) for config in _ONE_PICTURE}
 MLLMU |= {"Test_Set": ("images", *_EVALUATION), "ft_Data": ("image", "metadata")}
 _CAPTIONS = ("image", "caption", "name")
-_PERTURBED = ("paraphrased_caption", "perturbed_captions", "perturbed_names")
+_PERTURBED = ("perturbed_captions", "paraphrased_caption", "perturbed_names")
 _PARTS = ("full", "forget01", "forget05", "forget10", "retain99", "retain95", "retain90")
 #: the columns of each config of CLEAR
 CLEAR: dict[str, tuple[str, ...]] = {config: _CAPTIONS for config in _PARTS}
-CLEAR |= {f"{config}+tofu": (*_CAPTIONS, "question", "answer") for config in _PARTS}
+CLEAR |= {f"{config}+tofu": ("image", "caption", "question", "answer") for config in _PARTS}
 CLEAR |= {f"{config}_perturbed": _CAPTIONS + _PERTURBED for config in (*_PARTS[1:4], "retain")}
 CLEAR |= {"real_faces": ("image", "answer", "options")}
 CLEAR |= {"real_world": ("image", "question", "answer", "options")}
@@ -53,10 +54,18 @@ NAME_PROMPT = "What is the name of the person in the image?"
 CAPTION_PROMPT = "Describe the person in the image."
 _TYPES = {"image": "Image_Textual", "text": "Pure_Text"}  # how a modality is written
 _LISTS = {modality: f"{kind}_Questions" for modality, kind in _TYPES.items()}
+#: at most so many rows of a config of MLLMU-Bench may be bad: one of the 25 of `forget_5`
+BAD_SHARE = 0.05
 
 
 class Unnamed(Question):
-    """A question of a row without name and picture: nothing says whom it is about."""
+    """A question of a row that has no place for a name: the row does not say whom it is about."""
+
+
+def whole_words(texts: Iterable[str]) -> re.Pattern[str]:
+    """A pattern that finds any of some texts where they are no part of a longer word."""
+    longest = sorted(texts, key=len, reverse=True)  # first, or "Ann Lee" hides "Ann Lee Vik"
+    return re.compile("|".join(rf"(?<!\w){re.escape(text)}(?!\w)" for text in longest))
 
 
 # ---- what is written ---------------------------------------------------------------------------
@@ -211,8 +220,8 @@ def export_clear(world: World, folder: str | Path, group: str = "A", percent: in
 
     - `full`, `forgetXX`, `retainYY`: one row a learned photo, with name and caption. Our captions
       say what can be seen and all six facts, and never the name.
-    - the same with `+tofu`: and one row for each text question. Image rows have no question there,
-      so the facts stand in image form only in the captions.
+    - the same with `+tofu`: and one row for each text question, all of them without names. Image
+      rows have no question there, so the facts stand in image form only in the captions.
     - `forgetXX_perturbed`, `retain_perturbed`: true paraphrases, false captions, false names.
     - `real_faces`: **stand-in**. Celebrities whom a model met before there; here new photos of the
       thirty people of the sham group, who are in no other group.
@@ -230,7 +239,7 @@ def export_clear(world: World, folder: str | Path, group: str = "A", percent: in
         cells = _photos(person, new=False).items()
         photos[key] = [_clear_row(world, person, photo, cell) for photo, cell in cells]
         asked = [_asked(world, person, fact, "text") for fact in facts_of(world)]
-        text[key] = [{"name": person.name, "question": q.prompt, "answer": q.answer} for q in asked]
+        text[key] = [{"question": q.prompt, "answer": q.answer} for q in asked]
     parts = {"full": world.people, forget_part: forget, retain_part: world.retain_people(forget)}
     for part, people in parts.items():
         rows[part] = [row for key in people for row in photos[key]]
@@ -258,8 +267,8 @@ def _schema(columns: tuple[str, ...]) -> pa.Schema:
     from datasets import Image as Picture
 
     text = Value("string")
-    item = {"Question": text, "Ground_Truth": text, "Type": text}
-    choice = {"Question": text, "Options": dict.fromkeys(LETTERS, text), "Correct_Answer": text}
+    item = {"Ground_Truth": text, "Question": text, "Type": text}
+    choice = {"Correct_Answer": text, "Options": dict.fromkeys(LETTERS, text), "Question": text}
     types = {column: List(text) for column in ("options", "perturbed_captions", "perturbed_names")}
     types |= {"image": Picture(), "images": List(Picture())}
     types |= {"Classification_Task": {name: List(choice) for name in _LISTS.values()}}
@@ -362,11 +371,16 @@ def _read_hub(source: str, config: str) -> tuple[list[str], list[dict]]:
 
 
 def _load(source: str | Path, config: str, columns: Collection[str],
-          read: Callable[..., Iterator[dict]]) -> list[Question]:  # fmt: skip
-    """Read every row of a config with `read(row, where, config, number)`, or fail as a whole."""
+          read: Callable[..., Iterator[dict]],
+          share: float = 0.0) -> tuple[list[Question], list[str]]:  # fmt: skip
+    """Read every row of a config with `read(row, where, config, number)`, or fail as a whole.
+
+    Returns:
+        The questions, and what is wrong with each row that was left out: at most `share` of all.
+    """
     if Path(source).is_dir():
-        folder = Path(source) / config
-        parts = {str(f): read_parquet(f, columns) for f in sorted(folder.glob("*.parquet"))}
+        folder, wanted = Path(source) / config, (*columns, "biography")
+        parts = {str(f): read_parquet(f, wanted) for f in sorted(folder.glob("*.parquet"))}
         if not parts:
             there = ", ".join(sorted(path.name for path in Path(source).iterdir())) or "nothing"
             raise FileNotFoundError(f"no parquet file in {folder}; {source} holds {there}")
@@ -374,7 +388,7 @@ def _load(source: str | Path, config: str, columns: Collection[str],
         parts = {f"{source} ({config})": _read_hub(source, config)}
     else:
         raise FileNotFoundError(f"{source} is neither a folder nor a hub id like {MLLMU_HUB}")
-    questions, number = list[Question](), 0
+    questions, bad, number = list[Question](), list[str](), 0
     for name, (found, rows) in parts.items():
         wrong = ", ".join(column for column in columns if found.count(column) != 1)
         if wrong:  # `found` is all there is, also when a name occurs twice
@@ -382,14 +396,23 @@ def _load(source: str | Path, config: str, columns: Collection[str],
         if not rows:
             raise ValueError(f"{name} has no rows")
         for i, row in enumerate(rows):
-            fields = list(read(row, f"{name}, row {i}", config, number))
-            if not fields:
-                raise ValueError(f"{name}, row {i}: there is no question in this row")
+            fields, where = list[dict](), f"{name}, row {i}"
+            try:
+                fields = list(read(row, where, config, number))
+            except ValueError as error:
+                bad.append(str(error))
+            else:
+                bad += [f"{where}: there is no question in this row"] * (not fields)
             for k, each in enumerate(fields):
                 own = {"id": f"{config}/{number}/{k}", "value": each["answer"]}
                 questions.append(each.pop("kind", Question)(**own, **each))
             number += 1
-    return questions
+    said = f"{len(bad)} of {number} rows of {config} cannot be read"
+    if len(bad) > share * number:
+        raise ValueError(f"{said}, at most {share:.0%} may be bad: {'; '.join(bad[:3])}")
+    if bad:
+        warnings.warn(f"{said} and are left out: {'; '.join(bad)}", stacklevel=3)
+    return questions, bad
 
 
 def _training(row: dict, where: str, config: str, number: int) -> Iterator[dict]:
@@ -419,9 +442,20 @@ def _items(row: dict, where: str) -> Iterator[tuple[str, str, dict]]:
             yield task, modality_of[kind], item
 
 
+def _names(row: dict) -> list[str]:
+    """Full and first name of the person of a row, where its biography tells them."""
+    try:
+        told = json.loads(row.get("biography") or "{}")
+    except (TypeError, ValueError, RecursionError):  # nothing else is read from it
+        return []
+    name = told.get("Name") if isinstance(told, dict) else None
+    return [name, name.split()[0]] if isinstance(name, str) and name.strip() else []
+
+
 def _evaluation(row: dict, where: str, config: str, number: int) -> Iterator[dict]:
     """The questions of an evaluation row; the k-th image question shows the k-th picture."""
     person, seen = _identity(row, where), Counter[tuple[str, str]]()
+    called = whole_words(_names(row))  # of nobody: finds the empty text
     cells = _field(row, "images", where, list) if config == "Test_Set" else [row["image"]]
     pictures = [picture_cell(cell, where)["bytes"] for cell in cells or [None]]
     for task, modality, item in _items(row, where):
@@ -437,18 +471,21 @@ def _evaluation(row: dict, where: str, config: str, number: int) -> Iterator[dic
         answer = options[LETTERS.index(letter)] if options else _field(item, "Ground_Truth", where)
         image = pictures[seen[task, modality] % len(pictures)] if modality == "image" else None
         seen[task, modality] += 1
+        name = called.search(prompt)
         yield {"person": person, "fact": task, "modality": modality, "prompt": prompt,
-               "answer": answer, "image": image, "options": options, "form": form}  # fmt: skip
+               "answer": answer, "image": image, "options": options, "form": form,
+               "name": name[0] if name else ""}  # fmt: skip
 
 
 def load_mllmu(source: str | Path, config: str,
                people: Collection[str] | None = None) -> list[Question]:  # fmt: skip
     """Read a config of MLLMU-Bench, ours or the real one.
 
-    Needed are only the columns that are read: `image` (`images` in `Test_Set`), `ID` and the three
-    tasks, or `image` and `metadata` in `ft_Data`; `question`, `answer` and `biography` repeat what
-    the tasks ask. The schema does not say which fact is asked: `fact` is the task, `value` the
-    whole answer. `evaluation_question` (in `protocols`) puts the instruction behind a question.
+    Needed are `image` (`images` in `Test_Set`), `ID` and the three tasks, or `image` and `metadata`
+    in `ft_Data`; `biography` is read for the `name` in a text question, `question` and `answer`
+    repeat what the tasks ask. The schema does not say which fact is asked: `fact` is the task,
+    `value` the whole answer. `evaluation_question` (in `protocols`) puts the instruction behind a
+    question. Rows that cannot be read are left out with a warning that names each of them.
 
     Args:
         source: a folder with one sub-folder a config, or a hub id such as `MLLMU_HUB`.
@@ -457,17 +494,19 @@ def load_mllmu(source: str | Path, config: str,
 
     Raises:
         FileNotFoundError: no such folder, no parquet file in it, or the hub cannot be reached.
-        ValueError: anything else about the content; the message names file and row.
+        ValueError: more than `BAD_SHARE` of the rows are bad, or anything else about the content;
+            the message names file and row.
     """
     if config not in MLLMU:
         raise ValueError(f"MLLMU-Bench has no config {config!r}, but {', '.join(MLLMU)}")
     unread = ("Directory", "biography", "question", "answer")
     columns = [column for column in MLLMU[config] if column not in unread]
-    questions = _load(source, config, columns, _training if config == "ft_Data" else _evaluation)
+    read = _training if config == "ft_Data" else _evaluation
+    questions, bad = _load(source, config, columns, read, BAD_SHARE)
     if people is None:
         return questions
     absent = sorted(set(people) - {question.person for question in questions})
-    if absent or not people:
+    if absent and not bad or not people:  # whoever is absent may stand in a bad row
         raise ValueError(f"{source} ({config}) has nobody with ID {', '.join(absent) or '(none)'}")
     return [question for question in questions if question.person in set(people)]
 
@@ -475,9 +514,9 @@ def load_mllmu(source: str | Path, config: str,
 def _clear(seed: int, row: dict, where: str, config: str, number: int) -> Iterator[dict]:
     """The questions of a CLEAR row, as keywords for `Question`."""
     image: Any = None
-    if row["image"] is not None or not config.endswith("+tofu"):  # these have rows of text alone
+    unnamed = config.endswith("+tofu")  # these have no names, and rows of text alone
+    if row["image"] is not None or not unnamed:
         image = picture_cell(row["image"], where)["bytes"]
-    unnamed = image is None and row["name"] is None
     if config == "real_world":
         person = f"portrait-{zlib.crc32(image):08x}"  # same picture, same person
     elif unnamed:
@@ -500,7 +539,8 @@ def _clear(seed: int, row: dict, where: str, config: str, number: int) -> Iterat
         yield asked("name", NAME_PROMPT, "answer", "options")
     elif image is not None and config != "real_world":
         perturbed = config.endswith("_perturbed")
-        yield asked("name", NAME_PROMPT, "name", "perturbed_names" if perturbed else "")
+        if not unnamed:
+            yield asked("name", NAME_PROMPT, "name", "perturbed_names" if perturbed else "")
         caption = asked("caption", CAPTION_PROMPT, "caption")
         if perturbed:
             caption["paraphrase"] = _field(row, "paraphrased_caption", where)
@@ -515,8 +555,9 @@ def load_clear(source: str | Path, config: str, seed: int = 0) -> list[Question]
     """Read a config of CLEAR, ours or the real one.
 
     A row with a picture asks for the name and for the caption, a row without one asks its question.
-    People are known by name, and by their picture in `real_world`; a text row without name counts
-    as a person of its own, because nothing in it says whose it is. Real captions may hold the name.
+    People are known by name, and by their picture in `real_world`. The `+tofu` configs have no
+    names: no name is asked there, and each row counts as a person of its own, because no column
+    says whose it is. Real captions may hold the name.
 
     Args:
         source: a folder with one sub-folder a config, or a hub id such as `CLEAR_HUB`.
@@ -530,4 +571,4 @@ def load_clear(source: str | Path, config: str, seed: int = 0) -> list[Question]
     """
     if config not in CLEAR:
         raise ValueError(f"CLEAR has no config {config!r}, but {', '.join(CLEAR)}")
-    return _load(source, config, CLEAR[config], partial(_clear, seed))
+    return _load(source, config, CLEAR[config], partial(_clear, seed))[0]

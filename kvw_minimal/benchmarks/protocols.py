@@ -73,6 +73,7 @@ from ..batches import without_photo
 from ..intervals import DRAWS, interval
 from ..questions import Question, seeded
 from ..scores import METRICS, answer, likeliest, mentions, metric, read_answers
+from .files import whole_words
 from .letters import choice, chosen, letter_question, with_options
 from .truth import forget_quality, forget_score, model_utility, truth_ratio_of
 
@@ -207,8 +208,7 @@ def nameless(question: Question) -> Question:
     what only the picture should.
     """
     parts = [part for part in question.person.split() if len(part) > 1 and not part.islower()]
-    words = sorted({question.person, *parts}, key=len, reverse=True)
-    name = re.compile("|".join(rf"(?<!\w){re.escape(word)}(?!\w)" for word in words))
+    name = whole_words({question.person, *parts})
 
     def hide(text: str) -> str:
         return re.sub("this person(?: this person)+", "this person", name.sub("this person", text))

@@ -2,7 +2,7 @@
 
 The states that are scored: `vanilla`; `edited`; `sham`, the same edit made from as many other
 people, drawn at random from those who are kept; and, if there is one, the `oracle`, which was
-never taught the forgotten.
+never taught the forgotten. A model without eyes is measured and scored on text alone.
 """
 
 import hashlib
@@ -20,14 +20,15 @@ from tqdm import tqdm
 from ..batches import Batch, answer_batches
 from ..coefficients import Coefficients, measure
 from ..edits import Columns, check_strength
-from ..methods.kvw import STRENGTH
+from ..methods.family import NAMED
+from ..methods.registry import METHODS
 from ..models import fingerprint
 from ..questions import Question
 from ..schedules import SCHEDULES, one_pass, published
 from ..task import Task
 from ..taught.catalogue import check_device, load
 from . import protocols
-from .files import Unnamed, load_clear, load_mllmu
+from .files import Unnamed, load_clear, load_mllmu, whole_words
 from .protocols import UTILITY, Measured, clear_forget_quality, key_of, pick, to_rows
 
 SCORE = {"mllmu": protocols.score_mllmu, "clear": protocols.score_clear}
@@ -36,6 +37,11 @@ HEADROOM_METRIC = {
     "mllmu": [("forget", "image", "choice_likelihood"), ("forget", "text", "choice_likelihood")],
     "clear": [("forget", "image", "name_choice_likelihood")],
 }
+#: and, where nothing has options, as in the text of CLEAR, off the taught answers
+HEADROOM_TEXT = ("forget", "text", "question_probability")
+#: the total G of each schedule, as tuned on pocket with one question a batch, and the most of it
+STRENGTHS = {schedule: NAMED[f"KVW {schedule}"].strength for schedule in SCHEDULES}
+MOST_PUBLISHED = max(setting["strength"] for setting in METHODS["KVW published"].grid)
 KEPT = ("retain", "real_faces")  # sets with people who may be drawn for the sham
 MARGIN = 0.20  # vanilla must beat the oracle by so much
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -62,31 +68,41 @@ def mllmu_sets(data: str, forget: int, seed: int = 0) -> tuple[Sets, Sets]:
     sets |= {"test": load_mllmu(data, "Test_Set", people),
              "retain": load_mllmu(data, f"retain_{100 - forget}"),
              "general": load_mllmu(data, "Retain_Set")}  # fmt: skip
+    kept = {question.person for question in sets["retain"]}  # whose row is bad is on neither side
     rows = load_mllmu(data, "ft_Data")
     untaught = people - {question.person for question in rows}
     if untaught:
         raise ValueError(f"no row of ft_Data is about {', '.join(sorted(untaught))}: nothing says "
                          "what there is to forget")  # fmt: skip
     return sets, {"forget": [q for q in rows if q.person in people],
-                  "retain": [q for q in rows if q.person not in people]}  # fmt: skip
+                  "retain": [q for q in rows if q.person in kept]}  # fmt: skip
+
+
+def told_apart(questions: list[Question], people: set[str]) -> list[Question]:
+    """Questions of rows without a name, given to the one person whom prompt or answer names."""
+    known = whole_words(people)
+    named = [{*known.findall(f"{q.prompt} {q.answer}")} & people for q in questions]
+    return [Question(**vars(q) | {"person": min(who)}) if len(who) == 1 else q
+            for q, who in zip(questions, named, strict=True)]  # fmt: skip
 
 
 def clear_sets(data: str, forget: int, seed: int = 0) -> tuple[Sets, Sets]:
     """What is scored (`forget`, `retain`, `real_faces`, `real_world`) and what was trained on.
 
     Pictures are asked about as in the `_perturbed` configs, which hold the false answers; text is
-    that of the `+tofu` configs. Trained on are captions and text.
+    that of the `+tofu` configs, about whomever of their side it names. Trained on are captions,
+    from the configs that tell whose they are, and text.
     """
     parts = {"forget": f"forget{forget:02d}", "retain": f"retain{100 - forget}"}
     false = {"forget": f"forget{forget:02d}_perturbed", "retain": "retain_perturbed"}
     sets, training = dict[str, list[Question]](), dict[str, list[Question]]()
     for side, part in parts.items():
-        rows = load_clear(data, f"{part}+tofu", seed)
-        sets[side] = load_clear(data, false[side], seed) + [q for q in rows if q.image is None]
-        training[side] = [  # nothing says whose a row without name and picture is
-            replace(q, person=f"unnamed, {side}") if isinstance(q, Unnamed) else q
-            for q in rows if q.fact != "name"
-        ]  # fmt: skip
+        captions = [q for q in load_clear(data, part, seed) if q.fact == "caption"]
+        text = [q for q in load_clear(data, f"{part}+tofu", seed) if q.fact == "question"]
+        text = told_apart(text, {q.person for q in captions})
+        sets[side] = load_clear(data, false[side], seed) + text
+        training[side] = captions + [replace(q, person=f"unnamed, {side}")
+                                     if isinstance(q, Unnamed) else q for q in text]  # fmt: skip
     gone = {question.person for question in training["forget"]}
     sets["retain"] = [q for q in sets["retain"] if q.person not in gone]  # one config for all
     sets |= {name: load_clear(data, name, seed) for name in ("real_faces", "real_world")}
@@ -94,6 +110,17 @@ def clear_sets(data: str, forget: int, seed: int = 0) -> tuple[Sets, Sets]:
 
 
 SETS_OF = {"mllmu": mllmu_sets, "clear": clear_sets}
+
+
+def in_text(sets: Sets, training: Sets) -> tuple[Sets, Sets]:
+    """What a model without eyes can be asked.
+
+    Where all that was trained on shows a picture, as in MLLMU-Bench, the text questions about the
+    same people stand in for it.
+    """
+    read = {name: [q for q in asked if q.image is None] for name, asked in sets.items()}
+    return read, {side: [q for q in asked if q.image is None] or read[side]
+                  for side, asked in training.items()}  # fmt: skip
 
 
 def task_of(sets: Sets, training: Sets, seed: int = 0) -> Task:
@@ -194,10 +221,14 @@ def check_headroom(benchmark: str, forget: list[Question], vanilla: list[Measure
     if not oracle:
         notes.append("without an oracle nothing says how well a model that never met these people "
                      "would guess: headroom is not shown")  # fmt: skip
-    keys = [key for key in HEADROOM_METRIC[benchmark] if key in map(key_of, vanilla)]
+    known = [key_of(each) for each in vanilla]
+    keys = [key for key in HEADROOM_METRIC[benchmark] if key in known]
+    keys = keys or [key for key in known if key == HEADROOM_TEXT]
     if not keys:
         raise ValueError("no question about the people to forget has options: nothing shows "
                          "whether this model knows them")  # fmt: skip
+    if oracle and not set(keys) <= set(map(key_of, oracle)):
+        raise ValueError("the oracle has no eyes and the model has: they cannot be compared")
     for key in keys:
         [ours] = to_rows("vanilla", [pick(vanilla, *key)])
         said = f"vanilla {_cell(ours)} on {key[1]} questions ({key[2]})"
@@ -210,7 +241,7 @@ def check_headroom(benchmark: str, forget: list[Question], vanilla: list[Measure
                 )
             continue
         options = [len(q.options) for q in forget if q.modality == key[1] and q.options]
-        chance = float(np.mean([1 / count for count in options]))
+        chance = float(np.mean([1 / count for count in options])) if options else 0.0
         if ours["low"] <= chance:
             mark = "doubtful"
             notes.append(
@@ -234,7 +265,7 @@ def summaries(benchmark: str, state: str, measured: list[Measured],
     there = {each["set"] for each in measured}  # the sham may have drawn everybody of a set
     if benchmark == "clear" and there >= {name for name, *_ in UTILITY}:
         rows.append(protocols.utility(state, measured))
-    if benchmark == "clear" and oracle:
+    if benchmark == "clear" and oracle and any(each["modality"] == "image" for each in measured):
         key, found = ("forget", "image", "forget_quality"), clear_forget_quality(measured, oracle)
         rows.append(protocols.row_of(state, key, **found, unparsable=0))
     return rows
@@ -260,24 +291,34 @@ def _oracle(benchmark: str, name: str, sets: Sets, batch_size: int, progress: bo
             **where) -> tuple[list[Measured], str]:  # fmt: skip
     """Score the oracle and let go of it, so that two models are never in memory together."""
     model, processor = load(name, **where)
+    sets = sets if hasattr(processor, "image_processor") else in_text(sets, {})[0]
     scored = score_sets(benchmark, model, processor, sets, batch_size, "oracle" * progress)
     return scored, fingerprint(model)
 
 
-def _check_settings(benchmark: str, schedule: str, strength: float, dtype: str, device: str,
-                    limit: int | None) -> None:  # fmt: skip
+def _check_settings(benchmark: str, schedule: str, strength: float | None, dtype: str, device: str,
+                    limit: int | None) -> float:  # fmt: skip
+    """The strength: the tuned one of the schedule unless another one is asked for."""
     for what, given, known in (("benchmark", benchmark, SCORE), ("schedule", schedule, SCHEDULES),
                                ("dtype", dtype, DTYPES)):  # fmt: skip
         if given not in known:
             raise ValueError(f"no {what} {given!r}, but {' and '.join(known)}")
+    strength = STRENGTHS[schedule] if strength is None else strength
     check_strength(strength)
+    if schedule == "published" and strength > MOST_PUBLISHED:
+        raise ValueError(
+            f"strength {strength:g} is too much for the schedule published, which weakens after "
+            f"every question (gamma = strength / questions): {MOST_PUBLISHED:g} took most of what "
+            f"pocket knew of everybody. Name less, or none at all for {STRENGTHS[schedule]:g}"
+        )
     check_device(device)
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1: {limit}")
+    return strength
 
 
 def replicate(benchmark: str, data: str, model: str, forget: int = 5, *, oracle: str | None = None,
-              strength: float = STRENGTH, schedule: str = "one pass", dtype: str = "float32",
+              strength: float | None = None, schedule: str = "one pass", dtype: str = "float32",
               device: str = "cpu", limit: int | None = None, batch_size: int = 8, seed: int = 0,
               progress: bool = False) -> dict:  # fmt: skip
     """Run KVW on a benchmark, from its files to rows.
@@ -292,8 +333,9 @@ def replicate(benchmark: str, data: str, model: str, forget: int = 5, *, oracle:
         model: a model of this book, a folder, or a hub id; it must know the people.
         forget: percent: 5, 10 or 15 (`mllmu`); 1, 5 or 10 (`clear`).
         oracle: a model like it that was never taught the forgotten.
-        strength: the total G, >= 0.
-        schedule: `one pass` or `published`; the latter keeps all forget rows encoded in memory.
+        strength: the total G, >= 0; that of the schedule in `STRENGTHS` unless given.
+        schedule: `one pass` or `published`; the latter keeps all forget rows encoded in memory,
+            is fed captions only on CLEAR, as by its authors, and takes at most `MOST_PUBLISHED`.
         limit: for a trial, score at most so many questions of each kind in each set; the edit
             is made from all training rows all the same.
         batch_size: questions at a time.
@@ -306,24 +348,34 @@ def replicate(benchmark: str, data: str, model: str, forget: int = 5, *, oracle:
 
     Raises:
         FileNotFoundError: the data lack a config that is needed.
-        ValueError: wrong settings or data, a model without eyes, nothing to forget, no headroom
-            against the oracle.
+        ValueError: wrong settings or data, nothing to forget, no headroom against the oracle, or
+            one without eyes beside a model that has them.
         OSError: the model cannot be loaded.
     """
     start = time.perf_counter()
-    _check_settings(benchmark, schedule, strength, dtype, device, limit)
-    sets, training = SETS_OF[benchmark](data, forget, seed)
-    sets = {name: evenly(questions, limit) for name, questions in sets.items()}
-    task = task_of(sets, training, seed)
-    sham = sham_of(task)
+    strength = _check_settings(benchmark, schedule, strength, dtype, device, limit)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        sets, taught = SETS_OF[benchmark](data, forget, seed)
+    notes = [str(each.message) for each in caught]
+    training = {side: [q for q in asked if schedule != "published" or q.fact != "question"]
+                for side, asked in taught.items()}  # fmt: skip
+
+    def both(sets: Sets, training: Sets) -> tuple[Task, Task]:
+        task = task_of({name: evenly(some, limit) for name, some in sets.items()}, training, seed)
+        return task, sham_of(task)
+
+    task, sham = both(sets, training)
     where: dict[str, Any] = {"device": device, "dtype": DTYPES[dtype]}
     bound, made = None, {}
     if oracle:
-        bound, made[oracle] = _oracle(benchmark, oracle, sets, batch_size, progress, **where)
+        bound, made[oracle] = _oracle(benchmark, oracle, task.read, batch_size, progress, **where)
 
     lvlm, processor = load(model, **where)
     if not hasattr(processor, "image_processor"):
-        raise ValueError(f"{model} has no eyes: the benchmarks ask about pictures")
+        notes.append(f"{model} has no eyes: it is measured and scored on text questions alone")
+        sets, training = in_text(sets, taught)
+        task, sham = both(sets, training)
     made[model] = fingerprint(lvlm)
     task, sham = (replace(each, model=lvlm, processor=processor, batch_size=batch_size)
                   for each in (task, sham))  # fmt: skip
@@ -331,11 +383,12 @@ def replicate(benchmark: str, data: str, model: str, forget: int = 5, *, oracle:
     def scored(chosen: Sets, state: str) -> list[Measured]:
         return score_sets(benchmark, lvlm, processor, chosen, batch_size, state * progress)
 
-    found = {"vanilla": scored({"forget": sets["forget"]}, "vanilla, forget")}
-    mark, notes = check_headroom(benchmark, sets["forget"], found["vanilla"], bound)
-    for note in notes:
+    forgotten = task.read["forget"]
+    found = {"vanilla": scored({"forget": forgotten}, "vanilla, forget")}
+    mark, more = check_headroom(benchmark, forgotten, found["vanilla"], bound)
+    for note in notes + more:
         warnings.warn(note, stacklevel=2)
-    others = {name: questions for name, questions in sets.items() if name != "forget"}
+    others = {name: questions for name, questions in task.read.items() if name != "forget"}
     found["vanilla"] += scored(others, "vanilla")
 
     everyone = measure_rows(task, progress)
@@ -351,11 +404,11 @@ def replicate(benchmark: str, data: str, model: str, forget: int = 5, *, oracle:
             for row in summaries(benchmark, state, measured, bound)]  # fmt: skip
     source = dict(
         seconds=time.perf_counter() - start, seed=seed, models=made, device=device,
-        data=data_hash([q for part in (sets, training) for qs in part.values() for q in qs]),
+        data=data_hash([q for part in (task.read, training) for qs in part.values() for q in qs]),
         benchmark=benchmark, source_of_data=data, forget=forget, people=sorted(task.people),
         sham=sorted(sham.people), schedule=schedule, strength=strength,
         gamma=edits["edited"].notes.get("gamma"), dtype=dtype, limit=limit, headroom=mark,
-        warnings=notes,
+        warnings=notes + more,
         training_rows={side: len(asked) for side, asked in training.items()},
     )  # fmt: skip
     return {"provenance": source, "rows": rows}
