@@ -23,15 +23,15 @@ def _delta(k: torch.Tensor, d: torch.Tensor, price: torch.Tensor) -> torch.Tenso
 
 
 def check_delta(delta: Callable) -> None:
-    """`delta(K, D, P)` minimises the mean of |dW k - d|^2 plus tr(dW P dW'), `[2, 4]`."""
+    """`delta(k, d, price)` minimises mean |dW k_i - d_i|^2 + tr(dW price dW'), `[2, 4]`."""
     k, d, price = _drawn(20)
     compare(delta(k, d, price), _delta(k, d, price))
 
 
 def check_price(price_of_one_more: Callable) -> None:
-    """`price_of_one_more(K, D, P, H, a)` is what H moves by: without and with its moment, `[2]`.
+    """`price_of_one_more(k, d, price, h, a)` is what h moves by: without its moment and with it.
 
-    Two inputs of the new question.
+    `[2]`; two inputs of the new question.
     """
     k, d, price = _drawn(21)
     h = torch.randn(2, 4, generator=torch.Generator().manual_seed(22)).double()
