@@ -34,8 +34,10 @@ QUOTED = {
           for part in ("forget", "retain", "general")),
     ),
 }  # fmt: skip
-#: and of which experiment, list and label the means of rows
-QUOTED_ROWS = {"README.md": (("rewrite", "methods", "rewrite"),)}
+#: and of which experiment, list, label and sets the means of rows
+QUOTED_ROWS = {"README.md": (
+    ("rewrite", "methods", "rewrite", ("forget", "test", "retain", "general")),
+    ("rewrite-smol", "methods", "rewrite", ("forget", "retain", "general")))}  # fmt: skip
 ARXIV = re.compile(r"\b\d{4}\.\d{5}\b")
 VERSION = re.compile(r"\bv?\d+\.\d+\.\d[\w.]*")  # 1.0.4, and so no decimal number
 LINK_TARGET = re.compile(r"\]\([^)]*\)|<https?:[^>]*>|\bhttps?:\S+")
@@ -111,9 +113,10 @@ def quotable(page: str, results: Path = RESULTS) -> list[float]:
         chosen = [row["value"] for row in rows if wanted.items() <= row.items()]
         assert chosen, f"{file} has no row that {page} could quote"
         found += chosen
-    for experiment, name, label in QUOTED_ROWS.get(page, ()):
+    for experiment, name, label, sets in QUOTED_ROWS.get(page, ()):
         rows = labelled(plan_of(experiment), name, read_rows(experiment)[0])
-        own = rows[(rows["label"] == label) & (rows["metric"] == "exact_match")]
+        own = rows[(rows["label"] == label) & (rows["metric"] == "exact_match")
+                   & rows["set"].isin(sets)]  # fmt: skip
         sums = own.groupby(["made_for", "set", "modality"], observed=True)[["total", "n"]].sum()
         found += (sums["total"].astype(float) / sums["n"]).tolist()
     return found

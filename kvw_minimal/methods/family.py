@@ -7,8 +7,8 @@ An edit answers six questions. Each has a few answers, and each answer is a shor
 
 - *score*: what of a coefficient h counts? `absolute` |h|, `square` h^2, `positive` max(0, h), or
   `fisher`, the squared derivative of the loss by the factor in front of the vector.
-- *positions*: at which tokens? Those that predict the `answer` and its end of turn, the `answer
-  alone` (as in the authors' code), the `fact` in it, all `text`, or those of the `image`.
+- *positions*: at which tokens? Those that predict the `answer` and its end of turn, those of the
+  `answer alone` (as in the authors' code) or of the `fact` in it; all `text`; or the `image`.
 - *whose*: which modalities are asked about, and what is the reference: the retain set, or the
   retain set and `general`; of the same modalities, of the same facts, or whole.
 - *contrast*: how are forget and retain compared?
