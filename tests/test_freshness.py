@@ -135,7 +135,8 @@ def test_every_entry_of_a_registry_has_its_vector_and_it_is_stored():
                           ("schedule", SCHEDULES)):  # fmt: skip
         assert {f"{kind}: {entry}" for entry in entries} <= names
     axes = ("score", "positions", "contrast", "shape")
-    settings = {*vars(plans.KVW), "mass"} - set(axes)
+    settings = {*vars(plans.KVW), "mass"} - {*axes, "against"}
+    settings |= {f"against, {name}" for name in family.AGAINST[1:]} | {"batch, person"}
     assert {f"setting: {name}" for name in settings} <= names
     assert names == set(freshness.stored())
 
