@@ -57,7 +57,8 @@ def test_everything_that_an_edit_is_made_from_stands_in_a_row():
 
 CHANGED = {"score": "square", "positions": "text", "contrast": "quantile", "shape": "top",
            "strength": 31.0, "share": 0.2, "modalities": ("text",), "apart": True, "general": True,
-           "batch": 2, "epochs": 2, "shuffle": True, "layers": (0, 1)}  # fmt: skip
+           "against": "whole", "batch": 2, "epochs": 2, "shuffle": True,
+           "layers": (0, 1)}  # fmt: skip
 CHANGED_DATA = {"people": 6, "asked": 7, "reference": 8, "balanced": True, "topics": ("name",),
                 "proxy": PROXIES[1], "seed": 1, "aloud": True}  # fmt: skip
 

@@ -22,7 +22,7 @@ GRADIENTS = ("gradients", "retain set", "images")
 FORWARD = ("retain set", "images")
 #: settings that are whole numbers
 COUNTS = ("epochs", "passes", "retain", "portraits", "others", "each")
-WORDS = {"batch": "person"}  # that stand for a number
+WORDS = {("batch", "person")}  # that stand for a number
 
 
 @dataclass
@@ -172,7 +172,7 @@ def check_values(settings: dict, usual: dict, model: nn.Module) -> None:
         try:
             if name == "layers":
                 resolve_layers(tuple(value), len(find_projections(model)))
-            elif isinstance(usual.get(name, 1.0), (int, float)) and value != WORDS.get(name):
+            elif isinstance(usual.get(name, 1.0), (int, float)) and (name, value) not in WORDS:
                 if name in COUNTS:
                     index(value)
                 least = int(name in COUNTS)
