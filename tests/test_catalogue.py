@@ -240,6 +240,19 @@ def test_a_model_that_cannot_take_its_place_leaves_the_old_one(cache, monkeypatc
     assert [path.name for path in (cache / "models").iterdir()] == ["mine"]
 
 
+@pytest.mark.parametrize("error", [ValueError, OSError, KeyboardInterrupt])
+def test_a_block_that_fails_makes_no_model_and_leaves_the_old_one(cache, error):
+    for before in (None, "old"):
+        if before:
+            with catalogue.new_folder("mine") as folder:
+                (folder / "weights").write_text(before)
+        with pytest.raises(error), catalogue.new_folder("mine") as folder:
+            (folder / "weights").write_text("half")
+            raise error("in the middle")
+        there = [path.read_text() for path in (cache / "models").rglob("weights")]
+        assert there == ([before] if before else [])
+
+
 def test_vanilla_is_taught_everybody_with_the_usual_seed(cache, recipe):
     assert taught.train("smol", seed=2)["model"] == "smol"
     people, settings, _ = recipe[0]
