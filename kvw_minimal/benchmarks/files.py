@@ -16,7 +16,7 @@ import tempfile
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from ..strangers.people import Person, World
 from ..strangers.portraits import ATTRIBUTES
 from ..strangers.questions import ask, facts_of, general, value_of, values_of
 from ..taught.catalogue import hub_if_there
-from .letters import LETTERS
+from .letters import LETTERS, whole_words
 
 MLLMU_HUB, CLEAR_HUB = "MLLMMU/MLLMU-Bench", "therem/CLEAR"
 _EVALUATION = ("ID", "Directory", "biography", "question", "answer", "Classification_Task",
@@ -60,12 +60,6 @@ BAD_SHARE = 0.05
 
 class Unnamed(Question):
     """A question of a row that has no place for a name: the row does not say whom it is about."""
-
-
-def whole_words(texts: Iterable[str]) -> re.Pattern[str]:
-    """A pattern that finds any of some texts where they are no part of a longer word."""
-    longest = sorted(texts, key=len, reverse=True)  # first, or "Ann Lee" hides "Ann Lee Vik"
-    return re.compile("|".join(rf"(?<!\w){re.escape(text)}(?!\w)" for text in longest))
 
 
 # ---- what is written ---------------------------------------------------------------------------

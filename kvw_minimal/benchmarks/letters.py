@@ -1,6 +1,7 @@
 """Multiple choice: options behind a question, and which of them an answer names."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 
 from ..questions import Question
@@ -13,6 +14,12 @@ ARTICLE = re.compile(
     r"(?i:(?<!option )(?<!choice ))\bA(?= [a-z])"
     r"(?! (?:and|as|because|for|is|or|since|was|which|with)\b)"
 )
+
+
+def whole_words(texts: Iterable[str]) -> re.Pattern[str]:
+    """A pattern that finds any of some texts where they are no part of a longer word."""
+    longest = sorted(texts, key=len, reverse=True)  # first, or "Ann Lee" hides "Ann Lee Vik"
+    return re.compile("|".join(rf"(?<!\w){re.escape(text)}(?!\w)" for text in longest))
 
 
 def letter_question(question: Question) -> Question:

@@ -73,8 +73,7 @@ from ..batches import without_photo
 from ..intervals import DRAWS, interval
 from ..questions import Question, seeded
 from ..scores import METRICS, answer, likeliest, mentions, metric, read_answers
-from .files import whole_words
-from .letters import choice, chosen, letter_question, with_options
+from .letters import choice, chosen, letter_question, whole_words, with_options
 from .truth import forget_quality, forget_score, model_utility, truth_ratio_of
 
 NEW_TOKENS = 50

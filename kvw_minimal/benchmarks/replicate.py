@@ -28,7 +28,8 @@ from ..schedules import SCHEDULES, one_pass, published
 from ..task import Task
 from ..taught.catalogue import check_device, load
 from . import protocols
-from .files import Unnamed, load_clear, load_mllmu, whole_words
+from .files import Unnamed, load_clear, load_mllmu
+from .letters import whole_words
 from .protocols import UTILITY, Measured, clear_forget_quality, key_of, pick, to_rows
 
 SCORE = {"mllmu": protocols.score_mllmu, "clear": protocols.score_clear}
