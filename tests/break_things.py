@@ -282,9 +282,8 @@ class Journal:
         known = json.loads(JOURNAL.read_text()) if JOURNAL.is_file() and not anew else {}
         stored = json.loads(OUTCOME.read_text()) if OUTCOME.is_file() and not anew else {}
         self.files: dict[str, dict] = known.get("files", {})
-        self.faults: dict[str, dict] = stored.get("unit tests", {}).get("faults", {}) | known.get(
-            "faults", {}
-        )
+        self.faults: dict[str, dict] = stored.get("unit tests", {}).get("faults", {})
+        self.faults |= known.get("faults", {})
 
     def write(self) -> None:
         JOURNAL.parent.mkdir(exist_ok=True)
@@ -512,12 +511,13 @@ def outcome(breaks: Iterable[Break], journal: Journal) -> dict:
     """Of each room how many faults were noticed, tried, and seconds; what went unnoticed; and how
     many were not tried since the package, or the tests that noticed, were changed."""  # fmt: skip
     rooms: dict[str, list] = {}
-    survivors, untried = [], 0
+    survivors, untried, faults = [], 0, {}
     for broken in breaks:
         known = journal.outcome(broken)
         if known is None:
             untried += 1
             continue
+        faults[broken.name] = known
         room = rooms.setdefault(broken.room, [0, 0, 0.0])
         rooms[broken.room] = [room[0] + (known["by"] is not None), room[1] + 1,
                               round(room[2] + known["seconds"], 1)]  # fmt: skip
@@ -525,10 +525,8 @@ def outcome(breaks: Iterable[Break], journal: Journal) -> dict:
             survivors.append({"name": broken.name, "room": broken.room, "why": broken.why})
     killed, count = (sum(room[i] for room in rooms.values()) for i in (0, 1))
     whole = sum(sum(known["seconds"].values()) for known in journal.files.values())
-    known_of = {broken.name: journal.faults[broken.name] for broken in breaks
-                if journal.outcome(broken)}  # fmt: skip
     return {"killed": killed, "tried": count, "untried": untried, "survivors": survivors,
-            "faults": known_of,
+            "faults": faults,
             "seconds": round(whole + sum(room[2] for room in rooms.values())),
             "rooms": {name: dict(zip(("killed", "tried", "seconds"), room, strict=True))
                       for name, room in rooms.items()}}  # fmt: skip

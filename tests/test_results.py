@@ -37,7 +37,6 @@ STORED = (
 )
 #: planned and not measured yet: experiment and list; `run rewrite-needs turns`
 NOT_YET = {("rewrite-needs", "turns")}
-
 NEEDED = {"command", "commit", "models", "data", "versions", "device", "seconds", "seed",
           "date"}  # fmt: skip
 KEYS = ["set", "modality", "person", "question", "metric"]
@@ -310,29 +309,29 @@ def test_the_stored_factorial_is_whole():
     assert 0 < summaries.shares(forget).sum() <= 1
 
 
+def the_same(plan: plans.Plan, name: str, label: str, group: str, requests) -> None:
+    """One trial on a group and its sham on pocket's panel, made again: as they are stored."""
+    again = running.redo(plan, name, label, group, requests)
+    exact = again[again.index.get_level_values("metric") == "exact_match"]
+    sizes = {"forget": 35, "test": 35, "retain": 95, "general": 60}
+    gaps = (exact["stored"] - exact["again"]).abs() * exact.index.get_level_values("set").map(
+        sizes)  # fmt: skip
+    assert len(exact) == 7 + 3 and (gaps < 2.5).all(), exact  # processors round differently
+
+
 def test_a_slice_of_the_ablations_comes_out_the_same():
     """Two trials of chapters 8 and 9 again, on the real model, with what they need only."""
     plan = plan_of("ablations-pocket")
     requests = trials.prepare(*load("pocket"), load_people(), ("absolute",), ("answer",))
     for label in (f"G = {plans.STRENGTHS[12]:g}", "published, G = 9"):
-        again = running.redo(plan, "strength", label, "C", requests)
-        exact = again[again.index.get_level_values("metric") == "exact_match"]
-        sizes = {"forget": 35, "test": 35, "retain": 95, "general": 60}
-        gaps = (exact["stored"] - exact["again"]).abs() * exact.index.get_level_values("set").map(
-            sizes)  # fmt: skip
-        assert len(exact) == 7 + 3 and (gaps < 2.5).all(), exact  # processors round differently
+        the_same(plan, "strength", label, "C", requests)
 
 
 def test_a_slice_of_what_is_published_comes_out_the_same():
     """One person's photos in a batch, the authors' mask, beside its sham."""
     plan = plan_of("as-published")
     requests = trials.prepare(*load("pocket"), load_people(), ("absolute",), ("answer alone",))
-    again = running.redo(plan, "arms", "one person's photos, G = 16", "D", requests)
-    exact = again[again.index.get_level_values("metric") == "exact_match"]
-    sizes = {"forget": 35, "test": 35, "retain": 95, "general": 60}
-    gaps = (exact["stored"] - exact["again"]).abs() * exact.index.get_level_values("set").map(
-        sizes)  # fmt: skip
-    assert len(exact) == 7 + 3 and (gaps < 2.5).all(), exact  # processors round differently
+    the_same(plan, "arms", "one person's photos, G = 16", "D", requests)
 
 
 def compared(again: list[dict], rows: pd.DataFrame, most: float) -> pd.DataFrame:
