@@ -24,10 +24,10 @@ class Rule:
     ties: tuple[str, ...] = ("order",)
 
 
-KVW_RULE = Rule()  # of the headline, the replication and the ablations
-SPARING_RULE = Rule(kept=0.95, of=("retain", "general"), enough=0.10)  # of least squares
 #: least left, then most retained, then general, then the smaller change: grids rise
 TIES = ("forget", "retain", "general", "order")
+KVW_RULE = Rule(ties=TIES)  # of the replication and the ablations
+SPARING_RULE = Rule(kept=0.95, of=("retain", "general"), enough=0.10)  # of least squares
 REWRITE_RULE = Rule(kept=0.99, of=("retain", "general"), enough=0.02, ties=TIES)
 
 

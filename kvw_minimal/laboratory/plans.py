@@ -22,6 +22,7 @@ from ..methods import METHODS
 from ..methods.family import CONTRASTS, SCORES, SHAPES, Setting
 from ..methods.kvw import STRENGTH
 from ..methods.positions import POSITIONS
+from ..methods.registry import every
 from ..methods.rewrite import DECIDES
 from ..strangers.people import REPORT_GROUPS, TUNING_GROUPS, load_people
 from ..strangers.questions import facts_of, question_sets
@@ -54,15 +55,22 @@ EQUAL = 0.06  # for ranges of layers: a single one can take hardly more
 GATES_SHARE = 0.35  # of vectors that a threshold or a top-k shape may touch
 KVW = Setting()
 VANILLA = Trial(replace(KVW, strength=0.0), sham=False)
-FOUR = POSITIONS[:4]  # of them; `answer alone` has an experiment of its own
+END = replace(KVW, positions="answer and end")  # the end of turn counts, too
+#: the published schedule: a batch of the authors' is one long caption, here what one photo answers
+PHOTOS = replace(KVW, batch="person", modalities=("image",), against="whole")
+ORDERS = (1, 3)  # of batches, beside the first; seed 2 gives five people the order of seed 0
+MANY = (4.0, 8.0, 12.0, 16.0, 20.0, 24.0, 32.0, 48.0)  # strengths, where a step is many tokens
+MORE = (*MANY, 64.0, 96.0, 128.0)  # where the others are kept for longer
+FEW = (2.0, 4.0, 5.0, 6.0, 6.5, 7.0, 8.0, 10.0)  # and where it is three or four
+FOUR = POSITIONS[:4]  # of them, where all are crossed
 BATCHES = (1, 2, 5, 10, 35)
 ALL, INNER = (0, 29), (1, 28)  # the layers of SmolLM2; all but the first and the last
-#: KVW on smol, as the replication tuned it
-ON_SMOL = replace(KVW, strength=4.0, layers=INNER)
+#: KVW on smol, as the replication tuned it; its ablations were measured with the end of turn
+ON_SMOL = replace(END, strength=4.0, layers=INNER)
 ON_SMOL_MASS = 0.1  # about what that takes from a vector
 FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 EPOCHS = (1, 4, 16)  # passes over the forget set: 70, 280 and 1,120 steps
-TOTAL = 6.5  # strength of the published schedule, as the replication tuned it
+TOTAL = 6.5  # strength of the published schedule with one question a batch
 
 
 # --- the family, part by part, on pocket ---------------------------------------------------------
@@ -70,6 +78,8 @@ TOTAL = 6.5  # strength of the published schedule, as the replication tuned it
 
 def _at_masses(setting: Setting) -> list[Trial]:
     """The candidates of a setting; where it asks again on the way, strengths instead."""
+    if setting.batch == "person":
+        return [Trial(replace(setting, strength=g)) for g in (8.0, 16.0, 24.0, 32.0, 48.0)]
     if setting.batch:
         return [Trial(replace(setting, strength=g)) for g in (2.0, 4.0, 6.5, 9.0, 13.0)]
     return [Trial(setting, mass=mass) for mass in MASSES]
@@ -79,10 +89,11 @@ def gate() -> Entries:
     """Each axis alone around KVW in one pass, every setting with its candidates."""
     settings = {"KVW one pass": KVW}
     settings |= {f"score: {s}": replace(KVW, score=s) for s in SCORES[1:]}
-    settings |= {f"positions: {p}": replace(KVW, positions=p) for p in FOUR[1:]}
+    settings |= {f"positions: {p}": replace(KVW, positions=p) for p in POSITIONS[1:]}
     settings |= {f"contrast: {c}": replace(KVW, contrast=c) for c in list(CONTRASTS)[1:]}
     settings |= {f"shape: {s}": replace(KVW, shape=s, share=GATES_SHARE) for s in list(SHAPES)[1:]}
     settings |= {
+        "schedule: published": PHOTOS,
         "schedule: batches of 1": replace(KVW, batch=1),
         "schedule: batches of 10": replace(KVW, batch=10),
         "modalities apart": replace(KVW, apart=True),
@@ -93,11 +104,10 @@ def gate() -> Entries:
 
 
 def strength() -> Entries:
-    """One pass at 25 strengths, the published schedule at eight; some aloud."""
+    """One pass at 25 strengths, the published schedule at eleven; some aloud."""
     one_pass = {f"G = {g:g}": [Trial(replace(KVW, strength=g), aloud=i % 3 == 0)]
                 for i, g in enumerate(STRENGTHS)}  # fmt: skip
-    published = {f"published, G = {g:g}": [Trial(replace(KVW, strength=g, batch=1))]
-                 for g in (1.0, 2.0, 4.0, 6.5, 9.0, 13.0, 20.0, 32.0)}  # fmt: skip
+    published = {f"published, G = {g:g}": [Trial(replace(PHOTOS, strength=g))] for g in MORE}
     return {"vanilla": [replace(VANILLA, aloud=True)]} | one_pass | published
 
 
@@ -149,8 +159,8 @@ def data() -> Entries:
     topics = {f"reference about {f}": [Trial(topics=(f,))] for f in facts_of(load_people())}
     proxies = {f"reference: {p}": [Trial(proxy=p)] for p in PROXIES}
     people = {f"{n} to forget": [Trial(people=n)] for n in (1, 2, 10, 20)}
-    order = {f"published, order {s}": [Trial(replace(KVW, strength=9.0, batch=1), seed=s)]
-             for s in range(1, 4)}  # fmt: skip
+    order = {f"published, order {s}": [Trial(replace(PHOTOS, strength=24.0), seed=s)]
+             for s in (0, *ORDERS)}  # fmt: skip
     return sizes | even | ratio | topics | proxies | people | order
 
 
@@ -170,9 +180,9 @@ def smol_strength() -> Entries:
     """One pass at eight strengths, the published schedule at two of them."""
     grid = [round(float(g), 2) for g in np.geomspace(1, 16, 8)]
     one_pass = {f"G = {g:g}": [Trial(replace(ON_SMOL, strength=g))] for g in grid}
-    published = {f"published, G = {g:g}": [Trial(replace(ON_SMOL, strength=g, batch=1))]
-                 for g in grid[:3:2]}  # fmt: skip
-    return {"vanilla": [VANILLA]} | one_pass | published
+    single = {f"one question a batch, G = {g:g}": [Trial(replace(ON_SMOL, strength=g, batch=1))]
+              for g in grid[:3:2]}  # fmt: skip
+    return {"vanilla": [VANILLA]} | one_pass | single
 
 
 def smol_gate() -> Entries:
@@ -180,6 +190,10 @@ def smol_gate() -> Entries:
     found = {}
     for label, those in gate().items():
         setting = replace(those[0].setting, layers=ON_SMOL.layers, strength=ON_SMOL.strength)
+        if label == "schedule: published" or setting.positions == ON_SMOL.positions:
+            continue  # as-published has the one; the other is KVW here
+        if setting.positions == KVW.positions:
+            setting = replace(setting, positions=ON_SMOL.positions)
         found[label] = [Trial(setting, mass=0.0 if setting.batch else ON_SMOL_MASS)]
     return found
 
@@ -202,27 +216,20 @@ def smol_layers() -> Entries:
 
 # --- as published --------------------------------------------------------------------------------
 
-#: the mask of the authors' code; their batch is one long caption: here what one photo answers
-AUTHORS = replace(KVW, positions="answer alone")
-PHOTOS = replace(AUTHORS, batch="person", modalities=("image",), against="whole")
-MANY = (4.0, 8.0, 12.0, 16.0, 20.0, 24.0, 32.0, 48.0)  # strengths, where a step is many tokens
-MORE = (*MANY, 64.0, 96.0, 128.0)  # where the others are kept for longer
-FEW = (2.0, 4.0, 5.0, 6.0, 6.5, 7.0, 8.0, 10.0)  # and where it is three or four
 ARMS: dict[str, tuple[Setting, tuple[float, ...]]] = {
-    "one pass": (AUTHORS, MORE),
+    "one pass": (KVW, MORE),
     "one person's photos": (PHOTOS, MANY),
-    "one person's questions": (replace(AUTHORS, batch="person"), MANY),
-    "seven random questions": (replace(AUTHORS, batch=7), FEW),
-    "one question": (replace(AUTHORS, batch=1), FEW),
-    "one pass, end of turn": (KVW, MORE),
-    "one person's photos, end of turn": (replace(PHOTOS, positions="answer"), MANY),
-    "one question, end of turn": (replace(KVW, batch=1), FEW),
+    "one person's questions": (replace(KVW, batch="person"), MANY),
+    "seven random questions": (replace(KVW, batch=7), FEW),
+    "one question": (replace(KVW, batch=1), FEW),
+    "one pass, end of turn": (END, MORE),
+    "one person's photos, end of turn": (replace(PHOTOS, positions=END.positions), MANY),
+    "one question, end of turn": (replace(END, batch=1), FEW),
     "one person's photos, others' photos": (replace(PHOTOS, against="modalities"), MANY),
-    "one question, others' same fact": (replace(AUTHORS, batch=1, against="facts"), FEW),
+    "one question, others' same fact": (replace(KVW, batch=1, against="facts"), FEW),
     "one person's photos, layers 1 to 2": (replace(PHOTOS, layers=(1, 2)), MANY),
     "one person's photos, layers 0 to 2": (replace(PHOTOS, layers=(0, 2)), MANY),
 }
-ORDERS = (1, 3)  # of batches, beside the first; seed 2 gives five people the order of seed 0
 
 
 def arms() -> Entries:
@@ -248,8 +255,9 @@ def smol_arms() -> Entries:
 
 
 def trial_for(name: str, settings: dict, people: int = 5) -> Trial:
-    """A trial of a method; controls have no sham, but for those that are compared with one."""
-    return Trial(method=name, settings=settings, people=people, sham=f"sham {name}" in METHODS)
+    """A trial of a method; controls have no sham."""
+    plain = name in ("vanilla", "oracle") or METHODS[name].like is not None
+    return Trial(method=name, settings=settings, people=people, sham=not plain)
 
 
 def compared(grids: dict[str, tuple[dict, ...]], people: int = 5) -> Entries:
@@ -269,21 +277,19 @@ POCKET: dict[str, tuple[dict, ...]] = {
 } | {"oracle": ({"base": "pocket"},)}  # fmt: skip
 _RATES = ({"weight": 1.0, "rate": 1e-3}, {"weight": 5.0, "rate": 2e-3},
           {"weight": 5.0, "rate": 3e-3})  # fmt: skip
-#: fewer of them on smol, with fewer tries, in a range that a look at tuning-1 gave
+_INNER, _SMALL = {"layers": list(INNER)}, (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
+_RATES = every(weight=(1.0, 5.0), rate=(5e-4, 1e-3, 2e-3, 3e-3))
+#: fewer of them on smol, in a range that a look at tuning-1 gave
 SMOL: dict[str, tuple[dict, ...]] = {
     "vanilla": (),
-    "KVW published": ({"strength": 0.7, "layers": list(INNER)},
-                      {"strength": 1.2, "layers": list(INNER)},
-                      {"strength": 0.7, "layers": list(ALL)}),
-    "KVW one pass": ({"strength": 4.0, "layers": list(INNER)},
-                     {"strength": 5.0, "layers": list(INNER)},
-                     {"strength": 4.0, "layers": list(ALL)}),
+    "KVW published": tuple({"strength": g} | _INNER for g in _SMALL),
+    "KVW one pass": tuple({"strength": g} | _INNER for g in _SMALL),
     "GD LoRA": _RATES, "NPO LoRA": _RATES,
-    "selective pruning": ({"share": 0.005}, {"share": 0.01}, {"share": 0.02}),
-    "SSD": ({"limit": 1.0, "alpha": 4.0}, {"limit": 1.0, "alpha": 2.0},
-            {"limit": 0.3, "alpha": 4.0}),
+    "selective pruning": every(share=(0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06)),
+    "SSD": every(limit=(0.3, 1.0), alpha=(2.0, 4.0, 8.0, 16.0)),
     "random columns": (), "oracle": ({"base": "smol"},),
 }  # fmt: skip
+SHARES = (0.1, 0.2, 0.35, 0.5, 0.7, 1.4, 2.0, 4.0)  # of an edit: the points of its curve
 LEAST_SQUARES = METHODS["least squares"].grid
 LEAST_SQUARES_ON_SMOL = tuple(
     {"ridge": ridge, "passes": 2, "retain": 150, "portraits": 50} for ridge in (0.1, 0.03)
@@ -300,9 +306,6 @@ REWRITE_ON_SMOL = tuple(
                                   (1.25, 0.3, 1.0), (1.5, 1.0, 3.0), (1.5, 0.3, 10.0),
                                   (1.5, 0.3, 3.0), (1.5, 0.3, 1.0), (1.75, 0.3, 10.0),
                                   (1.75, 0.3, 3.0)))  # fmt: skip
-#: strengths of the headline, and those that the published schedule may have on other models
-KVW_STRENGTHS = tuple(settings["strength"] for settings in METHODS["KVW one pass"].grid)
-PUBLISHED_STRENGTHS = (2.0, 4.0, 6.5, 9.0, 13.0)
 
 
 def over() -> Entries:
@@ -353,9 +356,8 @@ def turns() -> Entries:
 def ways() -> Entries:
     """Both schedules at their candidates, beside vanilla and random columns."""
     return compared({
-        "vanilla": (), "KVW one pass": tuple({"strength": g} for g in KVW_STRENGTHS),
-        "KVW published": tuple({"strength": g} for g in PUBLISHED_STRENGTHS),
-        "random columns": (),
+        "vanilla": (), "KVW one pass": METHODS["KVW one pass"].grid,
+        "KVW published": METHODS["KVW published"].grid, "random columns": (),
     })  # fmt: skip
 
 
@@ -365,7 +367,8 @@ def roundings() -> Entries:
                       "one pass": [trial_for("KVW one pass", {"strength": STRENGTH})]}  # fmt: skip
     for epochs, (way, name) in itertools.product(
             EPOCHS, (("log-gate", "KVW published"), ("in place", "KVW in place"))):  # fmt: skip
-        settings = {"strength": TOTAL, "epochs": epochs}
+        settings: dict[str, Any] = {"strength": TOTAL, "epochs": epochs}
+        settings |= {"batch": 1} if name == "KVW published" else {}
         found[f"{way}, {70 * epochs} steps"] = [Trial(method=name, settings=settings)]
     return found
 
@@ -388,7 +391,8 @@ class Plan:
         draws: of the sham: as many, with a seed each; 0 for the one that belongs to the group.
         unread: sets that a sham is not read on: its own people stand in `retain`.
         by_question: whether rows are single questions.
-        aloud: groups whose forget set is answered in words, too.
+        shares: of each edit and its sham that are read, too, on forget and retain: its curve.
+        aloud: groups that are answered in words, too; `said`: of which sets.
         free_tokens: at most so many in an answer about the world.
         dtype: number format of the weights.
         with_general: whether tasks hold general questions beside people.
@@ -411,7 +415,9 @@ class Plan:
     draws: int = 0
     unread: tuple[str, ...] = ("test", "retain")
     by_question: bool = False
+    shares: tuple[float, ...] = ()
     aloud: tuple[str, ...] = ()
+    said: tuple[str, ...] = ("forget", "general")
     free_tokens: int = FREE_TOKENS
     dtype: str = "float32"
     with_general: bool = False
@@ -485,8 +491,9 @@ PLANS: tuple[Plan, ...] = (
     Plan("ablations-smol", "smol", _ON_SMOL, REPORT_GROUPS[:3], vanilla=VANILLA, prepared=True),
     Plan("replication-pocket", "pocket",
          {"methods": partial(compared, POCKET), "methods, 10 %": partial(compared, POCKET, 10)},
-         tuning=TUNING_GROUPS, tuning_reads=tuning_sets, draws=5, aloud=REPORT_GROUPS,
-         **_MATRIX | {"tuned": ("methods", "methods, 10 %")}),
+         tuning=TUNING_GROUPS, reads=pocket_panel, tuning_reads=what_is_weighed, unread=("retain",),
+         by_question=True, shares=SHARES, aloud=REPORT_GROUPS, said=("forget", "retain", "general"),
+         tuned=("methods", "methods, 10 %")),
     Plan("replication-smol", "smol", {"methods": partial(compared, SMOL)}, REPORT_GROUPS[:3],
          tuning=TUNING_GROUPS[:1], tuning_reads=smol_tuning_sets, draws=2, aloud=("A",),
          free_tokens=20, half=("GD LoRA", "NPO LoRA", "SSD"), **_MATRIX),

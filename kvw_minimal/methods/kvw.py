@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from ..batches import Batch
 from ..coefficients import Coefficients
 from ..edits import EPSILON, Columns, Replaced, gate
 from ..models import columns, find_projections, fingerprint
@@ -38,17 +39,32 @@ def kvw_one_pass(task: Task, settings: dict, cost: Cost) -> Columns:
     return one_pass(task.model, forget, retain, settings["strength"], layers_of(settings))
 
 
-@method("KVW published", source="KVW, arXiv 2601.21794, with one question a batch",
-        grid=every(strength=(2.0, 4.0, 5.0, 6.0, 6.5, 7.0, 8.0, 10.0)),
-        optional=("layers", "epochs"))  # fmt: skip
+def batches_of(task: Task, batch: int | str) -> list[Batch]:
+    """The forget set as the published schedule takes it.
+
+    Args:
+        batch: so many questions a batch; or `person`: what is asked about one person's photos,
+            about as much as the authors' caption of a picture says. Of whom there is no photo,
+            all that is asked.
+    """
+    if batch != "person":
+        return task.batches(task.forget, int(batch))
+    own = [[q for q in task.forget if q.person == person] for person in task.people]
+    shown = [[q for q in asked if q.modality == "image"] or asked for asked in own]
+    return [found for asked in shown for found in task.batches(asked)]
+
+
+@method("KVW published", optional=("layers", "epochs", "batch"),
+        source="KVW, arXiv 2601.21794; a batch of the authors' is one picture with its caption: "
+        "here it is what is asked about one person's photos",
+        grid=every(strength=(4.0, 8.0, 12.0, 16.0, 20.0, 24.0, 32.0, 48.0)))  # fmt: skip
 def kvw_published(task: Task, settings: dict, cost: Cost) -> Columns:
-    """Weaken a little after each forget question; gamma = strength / questions."""
-    retain = task.everyone().of(task.others)
-    owners = [question.person for question in task.forget]
-    edit = published(task.model, task.batches(task.forget, 1), owners, retain, seed=task.seed,
-                     strength=settings["strength"], layers=layers_of(settings),
-                     epochs=settings.get("epochs", 1))  # fmt: skip
-    cost.add("forget", edit.notes["batches"], 1)
+    """Weaken a little after each batch (`batches_of`); gamma = strength / batches."""
+    retain, epochs = task.everyone().of(task.others), settings.get("epochs", 1)
+    batches = batches_of(task, settings.get("batch", "person"))
+    edit = published(task.model, batches, task.people, retain, seed=task.seed, epochs=epochs,
+                     strength=settings["strength"], layers=layers_of(settings))  # fmt: skip
+    cost.add("forget", sum(len(batch.rows) for batch in batches) * epochs, 1)
     cost.add("retain", len(task.retain), 1)
     return edit
 
