@@ -98,7 +98,8 @@ def of_method(method: str, settings: str) -> Vectors:
     own = METHODS.get(method)
     if own is not None and method != "family":
         learns = {"rate", "alpha"} & {*(own.grid or ({},))[0]}
-        found |= {"losses"} if learns else set() if "gradients" in own.needs else {"coefficients"}
+        reads = METHODS[own.like or method].make.__module__.endswith(".kvw")
+        found |= {"losses"} if learns else {"coefficients"} if reads else set()
     if method == "family":
         usual = json.loads(json.dumps(asdict(Setting()) | {"mass": 0.0}))
         parts = {name: given.get(name, usual[name]) for name in usual}

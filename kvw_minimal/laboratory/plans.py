@@ -62,10 +62,10 @@ ORDERS = (1, 3)  # of batches, beside the first; seed 2 gives five people the or
 MANY = (4.0, 8.0, 12.0, 16.0, 20.0, 24.0, 32.0, 48.0)  # strengths, where a step is many tokens
 MORE = (*MANY, 64.0, 96.0, 128.0)  # where the others are kept for longer
 FEW = (2.0, 4.0, 5.0, 6.0, 6.5, 7.0, 8.0, 10.0)  # and where it is three or four
-FOUR = POSITIONS[:4]  # of them, where all are crossed
+FOUR = (END.positions, *POSITIONS[1:4])  # of the ablations, which were measured with the end
 BATCHES = (1, 2, 5, 10, 35)
 ALL, INNER = (0, 29), (1, 28)  # the layers of SmolLM2; all but the first and the last
-#: KVW on smol, as the replication tuned it; its ablations were measured with the end of turn
+#: KVW on smol, as the replication tuned it
 ON_SMOL = replace(END, strength=4.0, layers=INNER)
 ON_SMOL_MASS = 0.1  # about what that takes from a vector
 FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -78,8 +78,6 @@ TOTAL = 6.5  # strength of the published schedule with one question a batch
 
 def _at_masses(setting: Setting) -> list[Trial]:
     """The candidates of a setting; where it asks again on the way, strengths instead."""
-    if setting.batch == "person":
-        return [Trial(replace(setting, strength=g)) for g in (8.0, 16.0, 24.0, 32.0, 48.0)]
     if setting.batch:
         return [Trial(replace(setting, strength=g)) for g in (2.0, 4.0, 6.5, 9.0, 13.0)]
     return [Trial(setting, mass=mass) for mass in MASSES]
@@ -87,39 +85,39 @@ def _at_masses(setting: Setting) -> list[Trial]:
 
 def gate() -> Entries:
     """Each axis alone around KVW in one pass, every setting with its candidates."""
-    settings = {"KVW one pass": KVW}
-    settings |= {f"score: {s}": replace(KVW, score=s) for s in SCORES[1:]}
-    settings |= {f"positions: {p}": replace(KVW, positions=p) for p in POSITIONS[1:]}
-    settings |= {f"contrast: {c}": replace(KVW, contrast=c) for c in list(CONTRASTS)[1:]}
-    settings |= {f"shape: {s}": replace(KVW, shape=s, share=GATES_SHARE) for s in list(SHAPES)[1:]}
+    settings = {"KVW one pass": END}
+    settings |= {f"score: {s}": replace(END, score=s) for s in SCORES[1:]}
+    settings |= {f"positions: {p}": replace(END, positions=p) for p in FOUR[1:]}
+    settings |= {f"contrast: {c}": replace(END, contrast=c) for c in list(CONTRASTS)[1:]}
+    settings |= {f"shape: {s}": replace(END, shape=s, share=GATES_SHARE) for s in list(SHAPES)[1:]}
     settings |= {
-        "schedule: published": PHOTOS,
-        "schedule: batches of 1": replace(KVW, batch=1),
-        "schedule: batches of 10": replace(KVW, batch=10),
-        "modalities apart": replace(KVW, apart=True),
-        "reference with general": replace(KVW, general=True),
-        "random columns": replace(KVW, shuffle=True),
+        "schedule: batches of 1": replace(END, batch=1),
+        "schedule: batches of 10": replace(END, batch=10),
+        "modalities apart": replace(END, apart=True),
+        "reference with general": replace(END, general=True),
+        "random columns": replace(END, shuffle=True),
     }
     return {label: _at_masses(setting) for label, setting in settings.items()}
 
 
 def strength() -> Entries:
-    """One pass at 25 strengths, the published schedule at eleven; some aloud."""
-    one_pass = {f"G = {g:g}": [Trial(replace(KVW, strength=g), aloud=i % 3 == 0)]
+    """One pass at 25 strengths, the published schedule at eight; some aloud."""
+    one_pass = {f"G = {g:g}": [Trial(replace(END, strength=g), aloud=i % 3 == 0)]
                 for i, g in enumerate(STRENGTHS)}  # fmt: skip
-    published = {f"published, G = {g:g}": [Trial(replace(PHOTOS, strength=g))] for g in MORE}
+    published = {f"published, G = {g:g}": [Trial(replace(END, strength=g, batch=1))]
+                 for g in (1.0, 2.0, 4.0, 6.5, 9.0, 13.0, 20.0, 32.0)}  # fmt: skip
     return {"vanilla": [replace(VANILLA, aloud=True)]} | one_pass | published
 
 
 def batch() -> Entries:
     """Forget questions a step: at equal total strength, and at equal gamma a step."""
-    whole = {f"G = 9, batches of {b}": [Trial(replace(KVW, strength=9.0, batch=b))]
+    whole = {f"G = 9, batches of {b}": [Trial(replace(END, strength=9.0, batch=b))]
              for b in (*BATCHES, 70)}  # fmt: skip
     gamma = {f"gamma = 0.13, batches of {b}":
-             [Trial(replace(KVW, strength=round(0.13 * 70 / b, 4), batch=b))]
+             [Trial(replace(END, strength=round(0.13 * 70 / b, 4), batch=b))]
              for b in (*BATCHES, 70)}  # fmt: skip
     epochs = {f"G = 9, batches of 10, {n} epochs":
-              [Trial(replace(KVW, strength=9.0, batch=10, epochs=n))] for n in (2, 4)}  # fmt: skip
+              [Trial(replace(END, strength=9.0, batch=10, epochs=n))] for n in (2, 4)}  # fmt: skip
     return whole | gamma | epochs
 
 
@@ -127,7 +125,7 @@ def layers() -> Entries:
     """Every range of pocket's four layers: as it is, at equal mass, and dealt out at random."""
     found = {}
     for a, b in itertools.combinations_with_replacement(range(4), 2):
-        within = replace(KVW, layers=(a, b))
+        within = replace(END, layers=(a, b))
         found[f"layers {a} to {b}"] = [Trial(within)]
         found[f"layers {a} to {b}, equal mass"] = [Trial(within, mass=EQUAL)]
         found[f"layers {a} to {b}, random columns"] = [
@@ -141,7 +139,7 @@ def where() -> Entries:
     kinds = {"both": ("image", "text"), "image": ("image",), "text": ("text",)}
     return {
         f"{p} positions, {name} questions": [
-            Trial(replace(KVW, positions=p, modalities=m), mass=MASS)]
+            Trial(replace(END, positions=p, modalities=m), mass=MASS)]
         for (name, m), p in itertools.product(kinds.items(), FOUR)
         if (name, p) != ("text", "image")
     }  # fmt: skip
@@ -149,18 +147,19 @@ def where() -> Entries:
 
 def data() -> Entries:
     """How much and which data: reference, forget set, topics, proxies, people, order."""
-    sizes = {f"{n} reference questions": [Trial(reference=n, seed=s) for s in range(3)]
+    trial = partial(Trial, END)
+    sizes = {f"{n} reference questions": [trial(reference=n, seed=s) for s in range(3)]
              for n in (4, 16, 64, 256)}  # fmt: skip
     even = {f"{n} balanced reference questions":
-            [Trial(reference=n, balanced=True, seed=s) for s in range(3)]
+            [trial(reference=n, balanced=True, seed=s) for s in range(3)]
             for n in (14, 70, 280)}  # fmt: skip
-    ratio = {f"{a} : {r} questions": [Trial(asked=a, reference=r)]
+    ratio = {f"{a} : {r} questions": [trial(asked=a, reference=r)]
              for a, r in ((7, 7), (7, 70), (7, 0), (35, 35), (70, 70), (70, 7))}  # fmt: skip
-    topics = {f"reference about {f}": [Trial(topics=(f,))] for f in facts_of(load_people())}
-    proxies = {f"reference: {p}": [Trial(proxy=p)] for p in PROXIES}
-    people = {f"{n} to forget": [Trial(people=n)] for n in (1, 2, 10, 20)}
-    order = {f"published, order {s}": [Trial(replace(PHOTOS, strength=24.0), seed=s)]
-             for s in (0, *ORDERS)}  # fmt: skip
+    topics = {f"reference about {f}": [trial(topics=(f,))] for f in facts_of(load_people())}
+    proxies = {f"reference: {p}": [trial(proxy=p)] for p in PROXIES}
+    people = {f"{n} to forget": [trial(people=n)] for n in (1, 2, 10, 20)}
+    order = {f"published, order {s}": [Trial(replace(END, strength=9.0, batch=1), seed=s)]
+             for s in range(1, 4)}  # fmt: skip
     return sizes | even | ratio | topics | proxies | people | order
 
 
@@ -180,9 +179,9 @@ def smol_strength() -> Entries:
     """One pass at eight strengths, the published schedule at two of them."""
     grid = [round(float(g), 2) for g in np.geomspace(1, 16, 8)]
     one_pass = {f"G = {g:g}": [Trial(replace(ON_SMOL, strength=g))] for g in grid}
-    single = {f"one question a batch, G = {g:g}": [Trial(replace(ON_SMOL, strength=g, batch=1))]
-              for g in grid[:3:2]}  # fmt: skip
-    return {"vanilla": [VANILLA]} | one_pass | single
+    published = {f"published, G = {g:g}": [Trial(replace(ON_SMOL, strength=g, batch=1))]
+                 for g in grid[:3:2]}  # fmt: skip
+    return {"vanilla": [VANILLA]} | one_pass | published
 
 
 def smol_gate() -> Entries:
@@ -190,10 +189,6 @@ def smol_gate() -> Entries:
     found = {}
     for label, those in gate().items():
         setting = replace(those[0].setting, layers=ON_SMOL.layers, strength=ON_SMOL.strength)
-        if label == "schedule: published" or setting.positions == ON_SMOL.positions:
-            continue  # as-published has the one; the other is KVW here
-        if setting.positions == KVW.positions:
-            setting = replace(setting, positions=ON_SMOL.positions)
         found[label] = [Trial(setting, mass=0.0 if setting.batch else ON_SMOL_MASS)]
     return found
 
@@ -275,8 +270,6 @@ POCKET: dict[str, tuple[dict, ...]] = {
                  "IDK", "MMUnlearner", "LLM Surgery", "selective pruning", "SSD",
                  "random columns")
 } | {"oracle": ({"base": "pocket"},)}  # fmt: skip
-_RATES = ({"weight": 1.0, "rate": 1e-3}, {"weight": 5.0, "rate": 2e-3},
-          {"weight": 5.0, "rate": 3e-3})  # fmt: skip
 _INNER, _SMALL = {"layers": list(INNER)}, (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
 _RATES = every(weight=(1.0, 5.0), rate=(5e-4, 1e-3, 2e-3, 3e-3))
 #: fewer of them on smol, in a range that a look at tuning-1 gave
@@ -363,11 +356,12 @@ def ways() -> Entries:
 
 def roundings() -> Entries:
     """One pass; the log-gate and in place, over and over at the same total strength."""
+    one_pass = {"strength": STRENGTH, "end_of_turn": True}  # all of this was measured with it
     found: Entries = {"vanilla": [trial_for("vanilla", {})],
-                      "one pass": [trial_for("KVW one pass", {"strength": STRENGTH})]}  # fmt: skip
+                      "one pass": [trial_for("KVW one pass", one_pass)]}  # fmt: skip
     for epochs, (way, name) in itertools.product(
             EPOCHS, (("log-gate", "KVW published"), ("in place", "KVW in place"))):  # fmt: skip
-        settings: dict[str, Any] = {"strength": TOTAL, "epochs": epochs}
+        settings: dict[str, Any] = {"strength": TOTAL, "epochs": epochs, "end_of_turn": True}
         settings |= {"batch": 1} if name == "KVW published" else {}
         found[f"{way}, {70 * epochs} steps"] = [Trial(method=name, settings=settings)]
     return found
@@ -521,6 +515,7 @@ PLANS: tuple[Plan, ...] = (
     *(Plan("precision", f"pocket, {name}", {"roundings": roundings}, reads=pocket_panel,
            dtype=name, weights=True) for name in FORMATS),
     *(Plan("beyond", name, {"ways": ways}, tuning=TUNING_GROUPS, tuned=("ways",),
+           rule=replace(KVW_RULE, ties=("forget", "retain", "order")),
            tuning_reads=partial(tuning_sets, general=False))
       for name in ("pocket", "text only", "voices")),
     Plan("beyond", "voices", {"oracle": partial(compared, {"oracle": ({"base": "voices"},)})},

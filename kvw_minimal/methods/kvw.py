@@ -22,6 +22,17 @@ def layers_of(settings: dict) -> tuple:
     return tuple(settings.get("layers", (0.0, 1.0)))
 
 
+def counted(task: Task, settings: dict) -> Task:
+    """The task, for coefficients; with `end_of_turn` one whose answers count it: an ablation."""
+    if not settings.get("end_of_turn"):
+        return task
+
+    def encode(*asked) -> list[Batch]:
+        return [replace(batch, ends=None) for batch in task.encode(*asked)]
+
+    return replace(task, encode=encode, kept=task.once(("end of turn",), dict))
+
+
 def coefficients(task: Task, cost: Cost) -> tuple[Coefficients, Coefficients]:
     """Forget coefficients, measured now; retain coefficients from the pass that is shared."""
     forget = task.measured(task.forget)
@@ -30,12 +41,12 @@ def coefficients(task: Task, cost: Cost) -> tuple[Coefficients, Coefficients]:
     return forget, task.everyone().of(task.others)
 
 
-@method("KVW one pass", optional=("layers",), chosen={"strength": STRENGTH},
+@method("KVW one pass", optional=("layers", "end_of_turn"), chosen={"strength": STRENGTH},
         source="this book's form of KVW, arXiv 2601.21794 (chapter 3): the forget set is averaged "
         "first", grid=every(strength=(4.0, 8.0, 12.0, 16.0, 20.0, 24.0, 32.0, 48.0)))  # fmt: skip
 def kvw_one_pass(task: Task, settings: dict, cost: Cost) -> Columns:
     """Average the forget set, then weaken once: gates min(1, (KC_r / KC_f)^strength)."""
-    forget, retain = coefficients(task, cost)
+    forget, retain = coefficients(counted(task, settings), cost)
     return one_pass(task.model, forget, retain, settings["strength"], layers_of(settings))
 
 
@@ -54,13 +65,14 @@ def batches_of(task: Task, batch: int | str) -> list[Batch]:
     return [found for asked in shown for found in task.batches(asked)]
 
 
-@method("KVW published", optional=("layers", "epochs", "batch"),
+@method("KVW published", optional=("layers", "epochs", "batch", "end_of_turn"),
         source="KVW, arXiv 2601.21794; a batch of the authors' is one picture with its caption: "
         "here it is what is asked about one person's photos",
         grid=every(strength=(4.0, 8.0, 12.0, 16.0, 20.0, 24.0, 32.0, 48.0)))  # fmt: skip
 def kvw_published(task: Task, settings: dict, cost: Cost) -> Columns:
     """Weaken a little after each batch (`batches_of`); gamma = strength / batches."""
-    retain, epochs = task.everyone().of(task.others), settings.get("epochs", 1)
+    task, epochs = counted(task, settings), settings.get("epochs", 1)
+    retain = task.everyone().of(task.others)
     batches = batches_of(task, settings.get("batch", "person"))
     edit = published(task.model, batches, task.people, retain, seed=task.seed, epochs=epochs,
                      strength=settings["strength"], layers=layers_of(settings))  # fmt: skip
@@ -98,7 +110,7 @@ def prune(task: Task, settings: dict, cost: Cost) -> Columns:
     return Columns(most(ratio, settings["share"]), CLOSED, forget.fingerprint)
 
 
-@method("KVW in place", optional=("epochs",), grid=every(strength=(6.5,)),
+@method("KVW in place", optional=("epochs", "end_of_turn"), grid=every(strength=(6.5,)),
         source="KVW, arXiv 2601.21794, as it is usually written: each step multiplies the weights "
         "in their own number format")  # fmt: skip
 @torch.no_grad()
@@ -107,7 +119,7 @@ def kvw_in_place(task: Task, settings: dict, cost: Cost) -> Replaced:
 
     Notes say which share of all steps was `lost`: the gate was 1 in that format, nothing happened.
     """
-    model, made_for = task.model, fingerprint(task.model)
+    task, model, made_for = counted(task, settings), task.model, fingerprint(task.model)
     retain = task.everyone().of(task.others).pooled()  # [layers, d_ff]
     batches, steps, lost = task.batches(task.forget, 1), 0, 0
     order = in_order(len(batches), settings.get("epochs", 1), task.seed)
