@@ -395,7 +395,8 @@ VARIANTS: dict[str, dict] = {
 
 @vector("setting", lambda: VARIANTS)
 def _setting(name: str):
-    settings = {"positions": "answer and end"} | VARIANTS[name]  # as when they were first stored
+    usual = {"positions": "answer and end", "strength": 32.0}  # as when they were first stored
+    settings = usual | VARIANTS[name]
     edit: Any = METHODS["family"].make(task(), settings, Cost())
     return [few(edit.contrast), float(edit.strength)]
 

@@ -30,14 +30,18 @@ SCORED: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 USUAL = {"people": 5, "proxy": "everyone else"}  # of the data of a trial; all else is usually off
 #: files of summaries, and which metric a card's rows are of by a word in `what`
-SUMMARIES = ("headline", "tuning", "oracles", "bench", "replication", "replication-tuning",
-             "replication-smol", "replication-smol-tuning", "least-squares-pocket",
-             "least-squares-pocket-tuning", "least-squares-smol", "least-squares-smol-tuning",
-             "scores", "smol")  # fmt: skip
+SUMMARIES = ("oracles", "bench", "replication-smol", "replication-smol-tuning",
+             "least-squares-pocket", "least-squares-pocket-tuning", "least-squares-smol",
+             "least-squares-smol-tuning", "scores", "smol")  # fmt: skip
 CARDS = {"world": "mentions", "generated": "exact_match_generated",
          "unknowns": "exact_match_generated", "options": "choose_by_likelihood"}  # fmt: skip
-STATES = {"edited": "KVW one pass", "sham": "sham KVW one pass"}
-OF_PANEL = ("ablations-pocket", "precision", "rewrite-needs")  # whose reads start from it
+OF_PANEL = (
+    "ablations-pocket",
+    "as-published",
+    "precision",
+    "replication-pocket",
+    "rewrite-needs",
+)  # whose reads start from it
 Vectors = set[str]
 if TYPE_CHECKING:  # to unlearn needs no pandas
     import pandas as pd
@@ -57,7 +61,7 @@ def of_subject(experiment: str, subject: str) -> Vectors:
     found |= {"panel: pocket"} if experiment in OF_PANEL else set()
     found |= {"number formats"} if "float16" in subject else set()
     beside = {f"beside: {kind}", "world questions"}
-    found |= beside if given in ("least", "rewrite") else set()
+    found |= beside if given in ("least", "rewrite", "replication") else set()
     if experiment in SUMMARIES:
         found |= {"interval", "choice: sparing" if given == "least" else "choice: KVW"}
     return found
@@ -75,9 +79,10 @@ def of_set(experiment: str, subject: str, part: str, group: str) -> Vectors:
                "weights": set(), "cost": set(), "card": {"wordings"}}  # fmt: skip
     found = set().union(*(special.get(each, {f"{_sets(subject)}: {each}"})
                           for each in part.split("+")))  # fmt: skip
-    if group in TUNING_GROUPS and experiment not in ("ablations-pocket", "tuning"):
+    if group in TUNING_GROUPS and experiment != "ablations-pocket":
         kind = "smol" if subject == "smol" else "pocket"
-        found.add(f"tuning sets: {'weighed' if experiment == 'rewrite-smol' else kind}")
+        weighed = experiment in ("rewrite-smol", "replication-pocket")
+        found.add(f"tuning sets: {'weighed' if weighed else kind}")
     return found
 
 
@@ -159,7 +164,7 @@ def as_rows(name: str, content: dict) -> "pd.DataFrame":
         metric = row.get("metric", "seconds" if name == "bench" else metric)
         part = row.get("set", "card") if name != "bench" else "cost"
         state = row.get("state", "vanilla")
-        of = {row.get("contender", STATES.get(state, state)), row.get("against")} - {None}
+        of = {row.get("contender", state), row.get("against")} - {None}
         found += [{"experiment": name, "subject": "smol" if "smol" in name else "pocket",
                    "method": method, "settings": "{}", "group": row.get("group", ""), "set": part,
                    "metric": metric, "made_for": method} for method in sorted(of)]  # fmt: skip

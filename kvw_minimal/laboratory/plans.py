@@ -20,7 +20,6 @@ import torch
 
 from ..methods import METHODS
 from ..methods.family import CONTRASTS, SCORES, SHAPES, Setting
-from ..methods.kvw import STRENGTH
 from ..methods.positions import POSITIONS
 from ..methods.registry import every
 from ..methods.rewrite import DECIDES
@@ -55,7 +54,8 @@ EQUAL = 0.06  # for ranges of layers: a single one can take hardly more
 GATES_SHARE = 0.35  # of vectors that a threshold or a top-k shape may touch
 KVW = Setting()
 VANILLA = Trial(replace(KVW, strength=0.0), sham=False)
-END = replace(KVW, positions="answer and end")  # the end of turn counts, too
+#: the end of turn counts, too: so the ablations were measured, at the strength tuned with it
+END = replace(KVW, positions="answer and end", strength=32.0)
 #: the published schedule: a batch of the authors' is one long caption, here what one photo answers
 PHOTOS = replace(KVW, batch="person", modalities=("image",), against="whole")
 ORDERS = (1, 3)  # of batches, beside the first; seed 2 gives five people the order of seed 0
@@ -301,6 +301,11 @@ REWRITE_ON_SMOL = tuple(
                                   (1.75, 0.3, 3.0)))  # fmt: skip
 
 
+def beyond_the_gate() -> Entries:
+    """Least squares and the rewrite, as their own experiments chose them."""
+    return {name: [trial_for(name, METHODS[name].chosen)] for name in ("least squares", "rewrite")}
+
+
 def over() -> Entries:
     """The curve over how far the states are led, between vanilla and the oracle."""
     chosen = METHODS["rewrite"].chosen
@@ -356,7 +361,7 @@ def ways() -> Entries:
 
 def roundings() -> Entries:
     """One pass; the log-gate and in place, over and over at the same total strength."""
-    one_pass = {"strength": STRENGTH, "end_of_turn": True}  # all of this was measured with it
+    one_pass = {"strength": END.strength, "end_of_turn": True}  # as all of this was measured
     found: Entries = {"vanilla": [trial_for("vanilla", {})],
                       "one pass": [trial_for("KVW one pass", one_pass)]}  # fmt: skip
     for epochs, (way, name) in itertools.product(
@@ -488,6 +493,9 @@ PLANS: tuple[Plan, ...] = (
          tuning=TUNING_GROUPS, reads=pocket_panel, tuning_reads=what_is_weighed, unread=("retain",),
          by_question=True, shares=SHARES, aloud=REPORT_GROUPS, said=("forget", "retain", "general"),
          tuned=("methods", "methods, 10 %")),
+    Plan("replication-pocket", "pocket", {"beyond the gate": beyond_the_gate}, reads=pocket_panel,
+         with_general=True, unread=("retain",), by_question=True, shares=SHARES,
+         aloud=REPORT_GROUPS, said=("forget", "retain", "general")),
     Plan("replication-smol", "smol", {"methods": partial(compared, SMOL)}, REPORT_GROUPS[:3],
          tuning=TUNING_GROUPS[:1], tuning_reads=smol_tuning_sets, draws=2, aloud=("A",),
          free_tokens=20, half=("GD LoRA", "NPO LoRA", "SSD"), **_MATRIX),

@@ -282,7 +282,7 @@ class Setting:
     positions: str = "answer"
     contrast: str = "log ratio"
     shape: str = "power law"
-    strength: float = 32.0
+    strength: float = 24.0
     share: float = 0.1
     modalities: tuple[str, ...] = MODALITIES
     apart: bool = False
@@ -308,7 +308,7 @@ class Setting:
 
 NAMED: dict[str, Setting] = {
     "KVW one pass": Setting(),
-    "KVW published": Setting(batch="person", modalities=("image",), against="whole", strength=24.0),
+    "KVW published": Setting(batch="person", modalities=("image",), against="whole", strength=20.0),
     "selective pruning": Setting(shape="zero", share=0.25),
     "SSD-like": Setting(score="fisher", shape="threshold", strength=1.0),
     "zero ablation": Setting(shape="zero", share=0.03),
