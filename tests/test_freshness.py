@@ -80,9 +80,9 @@ def row(**other) -> dict:
     text = json.dumps({"data": {"people": 5, "aloud": False, "proxy": "everyone else"}}
                       | family.asdict(trial) | {"mass": 0.0})  # fmt: skip
     return {"experiment": "ablations-pocket", "subject": "pocket", "method": "family",
-            "settings": text, "group": "A", "made_for": "edit", "draw": 0, "set": "forget",
-            "question": None, "person": "p078", "modality": "text", "metric": "exact_match",
-            "total": 1.0, "n": 7} | other  # fmt: skip
+            "settings": text, "group": "A", "made_for": "edit", "draw": 0, "share": 1.0,
+            "set": "forget", "question": None, "person": "p078", "modality": "text",
+            "metric": "exact_match", "total": 1.0, "n": 7} | other  # fmt: skip
 
 
 def with_setting(**other) -> dict:

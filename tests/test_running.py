@@ -495,8 +495,8 @@ def test_unknown_lists_and_groups_are_refused(tmp_path, names, groups, words):
 def level_rows(levels: dict[Trial, tuple], group: str = "tuning-1", **more) -> list[dict]:
     """Made-up rows: exact match on forget and retain, in tenths."""
     return [{"subject": "tiny", "method": trial.method, "settings": trial.text, "group": group,
-             "made_for": "edit", "draw": 0, "set": part, "modality": "image", "person": "p1",
-             "metric": "exact_match", "total": total, "n": 10} | more
+             "made_for": "edit", "draw": 0, "share": 1.0, "set": part, "modality": "image",
+             "person": "p1", "metric": "exact_match", "total": total, "n": 10} | more
             for trial, both in levels.items()
             for part, total in zip(("forget", "retain"), both, strict=True)]  # fmt: skip
 

@@ -250,9 +250,8 @@ def smol_arms() -> Entries:
 
 
 def trial_for(name: str, settings: dict, people: int = 5) -> Trial:
-    """A trial of a method; controls have no sham."""
-    plain = name in ("vanilla", "oracle") or METHODS[name].like is not None
-    return Trial(method=name, settings=settings, people=people, sham=not plain)
+    """A trial of a method; what has nothing to be chosen, as controls have not, has no sham."""
+    return Trial(method=name, settings=settings, people=people, sham=len(METHODS[name].grid) > 1)
 
 
 def compared(grids: dict[str, tuple[dict, ...]], people: int = 5) -> Entries:
