@@ -122,8 +122,9 @@ def unknown_of(world) -> dict:
     every = general(world)
     chosen = seeded("playground", "general").choice(len(every), SAMPLE, replace=False)
     some = [every[int(i)] for i in chosen]
-    return {"photos": [picture(q.image) for q in some],
-            "learned": [asked(q, [each.image for each in some]) for q in some]}  # fmt: skip
+    photos = [question.image or b"" for question in some]
+    return {"photos": [picture(photo) for photo in photos],
+            "learned": [asked(question, photos) for question in some]}  # fmt: skip
 
 
 def first_logits(task, question):
@@ -141,14 +142,9 @@ def check_of(task) -> dict:
     from kvw_minimal.methods import METHODS
     from kvw_minimal.questions import seeded
 
-    every = [question for _, questions in task.sets() for question in questions]
-    sizes = [len(questions) for _, questions in task.sets()]
-    ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
-    rng = seeded("playground", "check")
-    rows = [int(rng.integers(end - size, end))
-            for size, end in zip(sizes, ends, strict=True) for _ in range(CHECKED)]  # fmt: skip
-    # so many from each set, the sets in turn
-    some = [every[rows[i % len(sizes) * CHECKED + i // len(sizes)]] for i in range(CHECKED)]
+    rng, sets = seeded("playground", "check"), [questions for _, questions in task.sets()]
+    turns = (sets[i % len(sets)] for i in range(CHECKED))  # a question of each set, in turn
+    some = [questions[int(rng.integers(len(questions)))] for questions in turns]
     edit, _ = METHODS["KVW one pass"].edit(task, {"strength": STRENGTH})
 
     def said() -> tuple[list[str], str]:
@@ -194,7 +190,8 @@ def parts() -> dict[str, dict]:
     oracle = catalogue.MODELS / catalogue.model_name("pocket", GROUP, PERCENT)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     eye, language = eye_and_language(folder)
-    task = request(*catalogue.load("pocket"), world, people_of(world, GROUP, PERCENT))
+    model, processor = catalogue.load("pocket")
+    task = request(model, processor, world, people_of(world, GROUP, PERCENT))
     coefficients = task.everyone()
     sums = coefficients.sums.double().sum(0)  # the page takes people away from it
     made = {

@@ -252,8 +252,8 @@
       const image = await imageTokens(photo);
       for (const e of [0, 1]) {
         const said = playground.answer(minds.vanilla, promptOf(text, image), image, edits[e]);
-        const words_ = words.decode(said.tokens);
-        if (words_ !== answers[e]) problems.push(`${text} ${words_} (PyTorch: ${answers[e]})`);
+        const own = words.decode(said.tokens);
+        if (own !== answers[e]) problems.push(`${text} ${own} (PyTorch: ${answers[e]})`);
         if (i < compared)
           said.logits.forEach((value, j) => {
             const gap = Math.abs(value - stored[e][i * size + j]);
@@ -289,6 +289,10 @@
     select.value = String(value);
   }
 
+  const OWN = "your own choice";
+  const presets = list => ({ ...(list === "sham" ? world.shams : {}), ...world.presets,
+    nobody: [] });
+
   // Bring every control in line with what is chosen.
   async function showChoice() {
     const own = await person(chosen.person);
@@ -308,6 +312,8 @@
     fill(element("wording"), [...learned, ...held].map((text, i) => [i,
       i < learned.length ? text : `${text} (new wording)`]), chosen.wording);
     for (const list of ["forget", "sham"]) {
+      const same = ([, people]) => people.join() === chosen[list].join();
+      element(`${list}-preset`).value = (Object.entries(presets(list)).find(same) || [OWN])[0];
       element(list).replaceChildren(...chosen[list].map(id => {
         const entry = document.createElement("li"), button = document.createElement("button");
         button.type = "button";
@@ -315,6 +321,7 @@
         button.setAttribute("aria-label", `Take ${nameOf(id)} off this list`);
         button.onclick = () => {
           chosen[list] = chosen[list].filter(other => other !== id);
+          element(`${list}-add`).focus(); // this button is about to go
           changed(true);
         };
         entry.append(button);
@@ -434,10 +441,11 @@
     on("strength", "input", value => { chosen.strength = Number(value); }, true);
     on("undo", "click", () => { chosen.undone = !chosen.undone; }, true);
     for (const name of ["forget", "sham"]) {
-      const presets = name === "sham" ? { ...world.shams, ...world.presets } : world.presets;
-      const entries = Object.keys(presets).map(key => [key, key]);
-      fill(element(`${name}-preset`), [...entries, ["nobody", "nobody"]], entries[0][0]);
-      on(`${name}-preset`, "change", key => { chosen[name] = [...(presets[key] || [])]; }, true);
+      const entries = [...Object.keys(presets(name)), OWN].map(key => [key, key]);
+      fill(element(`${name}-preset`), entries, OWN);
+      on(`${name}-preset`, "change", key => {
+        chosen[name] = [...(presets(name)[key] || chosen[name])];
+      }, true);
       on(`${name}-add`, "click", () => {
         if (chosen[name].length < MOST)
           chosen[name] = [...new Set([...chosen[name], chosen.person])];
@@ -453,6 +461,7 @@
         return;
       }
       root.classList.add("with-oracle");
+      element("oracle").textContent = "The oracle of group A is loaded";
       await changed();
     };
     element("check-all").onclick = () => showCheck(parts.check.questions.length);
@@ -511,13 +520,14 @@
     const button = document.createElement("button"), trouble = document.createElement("p");
     button.type = "button";
     button.textContent = `Load the model: ${megabytes(FIRST)} MB, then ` +
-      `${megabytes(["p000"])} MB for each person it meets`;
+      `${(playground.sizes.p000 / 1e3).toFixed(0)} kB for each person it meets`;
     trouble.setAttribute("role", "alert");
     trouble.dataset.is = "trouble";
     button.onclick = () => start(button);
     const place = document.createElement("div");
     place.append(button, trouble);
     root.replaceChildren(place);
-    Object.assign(playground, { check: showCheck, chosen, gates });
+    // for those who try the page from a console, and for tests/check_browser.py
+    Object.assign(playground, { check: showCheck, turns: () => turns, chosen, gates });
   }
 })();
