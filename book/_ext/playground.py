@@ -114,6 +114,13 @@ def person_of(world, person, coefficients) -> dict:
     }
 
 
+def everyone_of(coefficients) -> dict:
+    """The coefficients of all people together, in float64: the page takes people away from them."""
+    sums = coefficients.sums.double().sum(0)  # [layers, d_ff]
+    return {"layers": len(sums), "sums": floats(sums, "<f8"),
+            "tokens": float(coefficients.tokens.sum())}  # fmt: skip
+
+
 def unknown_of(world) -> dict:
     """A few portraits of nobody, each with one question about what can be seen on it."""
     from kvw_minimal.questions import seeded
@@ -193,15 +200,13 @@ def parts() -> dict[str, dict]:
     model, processor = catalogue.load("pocket")
     task = request(model, processor, world, people_of(world, GROUP, PERCENT))
     coefficients = task.everyone()
-    sums = coefficients.sums.double().sum(0)  # the page takes people away from it
     made = {
         "eye": packed(eye) | {"config": config["vision_config"]},
         "pocket": packed(language) | {"config": config["text_config"]},
         "oracle": packed(eye_and_language(oracle)[1]) | {"config": config["text_config"]},
         "world": world_of(world) | {"words": words_of(folder / "tokenizer.json"),
                                     "oracle": people_of(world, GROUP, PERCENT)},
-        "everyone": {"layers": len(sums), "sums": floats(sums, "<f8"),
-                     "tokens": float(coefficients.tokens.sum())},
+        "everyone": everyone_of(coefficients),
         "unknown": unknown_of(world),
         "check": check_of(task),
     }  # fmt: skip

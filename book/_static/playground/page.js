@@ -216,10 +216,11 @@
   }
 
   async function showScores(turn) {
+    const right = {}, asked = {}, questions = await sample();
     for (const set of Object.keys(SETS))
-      for (const model of columns()) cell(set, model).textContent = "…";
-    const right = {}, asked = {};
-    for (const { set, text, answer, photo } of await sample()) {
+      for (const model of columns())
+        cell(set, model).textContent = questions.some(each => each.set === set) ? "…" : "nobody";
+    for (const { set, text, answer, photo } of questions) {
       asked[set] = (asked[set] || 0) + 1;
       for (const model of columns()) {
         if (turn !== turns) return false;
@@ -386,8 +387,9 @@
     <ul data-is="${name}"></ul></fieldset>`;
 
   const BODY = `
-    <fieldset class="who"><legend>Whom is asked about</legend>
-      <img data-is="picture" width="128" height="128" alt="">
+    <div class="pair">
+    <fieldset><legend>Whom is asked about</legend>
+      <img data-is="picture" width="96" height="96" alt="">
       <div>
         <label>Name <select data-is="name"></select></label>
         <label>Shown by <select data-is="by"><option value="photo">a photo</option>
@@ -404,7 +406,8 @@
       <label>or in your own <input data-is="own" type="text" maxlength="200"
         placeholder="Where was this person born?"></label>
     </fieldset>
-    <div class="lists">${list("forget", "To be forgotten")}${list("sham", "Sham: others instead")}
+    </div>
+    <div class="pair">${list("forget", "To be forgotten")}${list("sham", "Sham: others instead")}
     </div>
     <fieldset><legend>Knowledge Vector Weakening</legend>
       <label>Strength <input data-is="strength" type="range" min="0" max="96" step="1">
