@@ -159,7 +159,7 @@
     const list = document.createElement("ol");
     for (const i of order) {
       const entry = document.createElement("li"), percent = (100 * likely[i]).toFixed(0);
-      entry.textContent = `${values[i]} ${percent} %`;
+      entry.textContent = `${percent} % ${values[i]}`;
       entry.style.setProperty("--share", `${percent}%`);
       if (values[i] === truth) entry.className = "true";
       list.append(entry);
@@ -369,7 +369,10 @@
       showGates();
       if (!await showAnswers(turn)) return;
       root.dataset.state = "answered";
-      if (!root.dataset.checked) await showCheck(10);
+      if (!root.dataset.checked) {
+        root.dataset.checked = "running";
+        await showCheck(10);
+      }
       if (turn === turns && await showScores(turn)) root.dataset.state = "scored";
     } catch (error) {
       element("trouble").textContent = error.message;
@@ -419,11 +422,11 @@
     <p data-is="trouble" role="alert"></p>
     <p class="asked" data-is="asked"></p>
     <p data-is="told" aria-live="polite" class="spoken"></p>
-    <table><caption>What each model says</caption>${head("")}<tbody>
+    <div class="wide"><table><caption>What each model says</caption>${head("")}<tbody>
       ${row("answer", "answer")}${row("truth", "probability of the truth")}
       ${row("values", "likeliest values")}</tbody></table>
     <table><caption>Exact match, ten questions of each set</caption>${head("")}<tbody>
-      ${Object.entries(SETS).map(([set, title]) => row(set, title)).join("")}</tbody></table>
+      ${Object.entries(SETS).map(([set, title]) => row(set, title)).join("")}</tbody></table></div>
     <p class="foot" data-is="time"></p>
     <p class="foot"><span data-is="check">Not checked yet.</span>
       <button type="button" data-is="check-all">Ask all fifty</button></p>`;
