@@ -77,6 +77,7 @@ COMPARED = """
 const callback = arguments[arguments.length - 1];
 playground.check(Infinity).then(callback, error => callback({problems: [String(error)]}));
 """
+CONTROLS = "#playground :is(button, input, select)"
 PLAYGROUND = "playground"
 QUESTIONS = 50  # that the playground must answer as PyTorch does
 ROWS = ("answer", "truth", "values", "forget", "test", "retain", "general")
@@ -212,6 +213,11 @@ def playground_problems(window, seconds: float = 180) -> tuple[str, list[str]]:
         )
         if not foot.startswith("Checked: 10 "):
             problems.append(f"the playground says of itself: {foot}")
+        window.find_element(By.CSS_SELECTOR, "#playground summary").send_keys(Keys.ENTER)
+        controls = window.find_elements(By.CSS_SELECTOR, CONTROLS)
+        nameless = [c.get_attribute("data-is") for c in controls if not c.accessible_name]
+        if nameless or len(controls) < 100:  # a face for each person
+            problems.append(f"of {len(controls)} controls these have no name: {nameless}")
         compared = window.execute_async_script(COMPARED)
         problems += [f"not as PyTorch: {each}" for each in compared["problems"]]
         if compared.get("asked") != QUESTIONS or not 0 < compared.get("changed", 0) < QUESTIONS:
