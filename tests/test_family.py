@@ -277,10 +277,10 @@ def test_kvw_in_one_pass_is_the_default():
     task = task_of(people[:2])
     sides_of = [measure_questions(task.model, tiny.processor(), side)
                 for side in (task.forget, task.retain)]  # fmt: skip
-    chapter = one_pass(task.model, *sides_of, strength=32.0)
+    chapter = one_pass(task.model, *sides_of, strength=STRENGTH)
     assert NAMED["KVW one pass"] == Setting()
     for mine in (make(Setting(), task), METHODS["family"].edit(task)[0],
-                 METHODS["KVW one pass"].edit(task, {"strength": 32.0})[0]):  # fmt: skip
+                 METHODS["KVW one pass"].edit(task, {"strength": STRENGTH})[0]):  # fmt: skip
         assert torch.allclose(mine.contrast, chapter.contrast, atol=1e-4)
         assert torch.allclose(mine.gates, chapter.gates, atol=1e-4)
         assert mine.strength == chapter.strength and mine.fingerprint == chapter.fingerprint
@@ -419,7 +419,7 @@ def test_batches_are_measured_on_weakened_weights():
 def test_named_settings_are_the_methods_that_have_a_file_of_their_own():
     _, people, _ = small()
     task = task_of(people[:2])
-    for name, settings in (("random columns", {"strength": 32.0}),
+    for name, settings in (("random columns", {"strength": STRENGTH}),
                            ("KVW published", {"strength": NAMED["KVW published"].strength}),
                            ("selective pruning", {"share": 0.25})):  # fmt: skip
         own, mine = METHODS[name].edit(task, settings)[0], make(NAMED[name], task)
