@@ -30,6 +30,7 @@ from kvw_minimal.methods.family import (
     setting_of,
     sides,
 )
+from kvw_minimal.methods.kvw import STRENGTH
 from kvw_minimal.methods.positions import POSITIONS, kinds_of_positions
 from kvw_minimal.methods.steps import linear_maps
 from kvw_minimal.models import columns, find_projections

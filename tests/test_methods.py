@@ -18,6 +18,7 @@ from kvw_minimal.batches import IGNORED, answer_batches
 from kvw_minimal.edits import Columns
 from kvw_minimal.methods import METHODS, Method, family, fisher, gradients, kvw, registry, steps
 from kvw_minimal.methods.fisher import dampening, masked, salient
+from kvw_minimal.methods.kvw import STRENGTH
 from kvw_minimal.methods.losses import (
     Said,
     divergence,

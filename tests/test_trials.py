@@ -23,6 +23,7 @@ from kvw_minimal.laboratory.trials import (
 )
 from kvw_minimal.methods import METHODS, family
 from kvw_minimal.methods.family import Setting, TooMuch
+from kvw_minimal.methods.kvw import STRENGTH
 from kvw_minimal.questions import seeded
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about
