@@ -17,6 +17,7 @@ from kvw_minimal.laboratory.choose import KVW_RULE, REWRITE_RULE, SPARING_RULE, 
 from kvw_minimal.laboratory.plans import (
     END,
     INNER,
+    MORE_TRIES,
     PLANS,
     POCKET,
     SMOL,
@@ -219,13 +220,11 @@ def test_smol_has_its_own_lists():
 def test_every_method_has_the_same_number_of_tries():
     tries = {name: len(grid) for name, grid in POCKET.items()}
     controls = {"vanilla", "random columns", "oracle"}
-    assert {name for name, count in tries.items() if count != 8} == controls
+    assert {name for name, count in tries.items() if count != 8} == controls | set(MORE_TRIES)
+    assert all(8 < tries[name] <= 12 for name in MORE_TRIES)
     assert {name for name, grid in SMOL.items() if len(grid) != 8} == controls
-    assert all(POCKET[name] == METHODS[name].grid for name in set(POCKET) - controls)
-    for plan in (plan_of("replication-pocket"), plan_of("replication-smol")):
-        counts = {len(those) for label, those in plan.entries("methods").items()
-                  if label not in controls}  # fmt: skip
-        assert counts == {8}
+    assert all(POCKET[name][:8] == METHODS[name].grid for name in set(POCKET) - controls)
+    assert all(len({*map(str, grid)}) == len(grid) for grid in POCKET.values())
 
 
 def test_every_method_is_compared():

@@ -260,9 +260,26 @@ def compared(grids: dict[str, tuple[dict, ...]], people: int = 5) -> Entries:
             for name, grid in grids.items()}  # fmt: skip
 
 
+def beside_the_edge(*pairs: tuple[float, float]) -> tuple[dict, ...]:
+    """More candidates, weights and rates, for a method whose choice was the edge of its grid."""
+    return tuple({"weight": weight, "rate": rate} for weight, rate in pairs)
+
+
+#: at most four, from the first grid outwards
+MORE_TRIES: dict[str, tuple[dict, ...]] = {
+    "GD full": beside_the_edge((5.0, 1.4e-3), (5.0, 2e-3), (10.0, 1e-3), (10.0, 1.4e-3)),
+    "GD LoRA": beside_the_edge((10.0, 5e-3), (10.0, 7e-3)),
+    "KL full": beside_the_edge((0.5, 5e-4), (0.5, 7e-4)),
+    "KL LoRA": beside_the_edge((5.0, 1e-2), (5.0, 1.4e-2), (10.0, 7e-3), (10.0, 1e-2)),
+    "NPO full": beside_the_edge((0.5, 5e-4), (0.5, 7e-4)),
+    "NPO LoRA": beside_the_edge((10.0, 5e-3), (10.0, 7e-3)),
+    "IDK": beside_the_edge((0.5, 2e-4), (0.5, 3e-4)),
+    "MMUnlearner": beside_the_edge((1.0, 2e-3), (1.0, 3e-3), (2.0, 1.5e-3), (2.0, 2e-3)),
+    "LLM Surgery": beside_the_edge((5.0, 7e-4), (5.0, 1e-3), (10.0, 5e-4), (10.0, 7e-4)),
+}
 #: the methods of pocket's comparison, vanilla first and the oracle last, as tables show them
 POCKET: dict[str, tuple[dict, ...]] = {
-    name: METHODS[name].grid
+    name: METHODS[name].grid + MORE_TRIES.get(name, ())
     for name in ("vanilla", "KVW published", "KVW one pass",
                  *(f"{loss} {kind}" for loss in ("GA", "GD", "KL", "NPO")
                    for kind in ("full", "LoRA")),
