@@ -116,8 +116,8 @@ def test_rouge_moves_what_is_scored_by_rouge_and_nothing_else(found):
     moved = found["ROUGE-L: without stems"]
     assert {"metric: rouge_l", "metric: rouge_l_recall"} <= set(moved)
     assert set(moved) <= {"metric: rouge_l", "metric: rouge_l_recall", "spoken: rouge_l"}
-    content = summary_files.read_summary("headline", fresh=False)
-    rows = needs.as_rows("headline", content)
+    content = summary_files.read_summary("oracles", fresh=False)
+    rows = needs.as_rows("oracles", content)
     marked = stale(rows, moved=moved)
     assert marked == (rows["metric"] == "rouge_l").tolist()
     assert any(marked)

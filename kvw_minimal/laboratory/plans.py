@@ -167,7 +167,8 @@ def factorial() -> Entries:
     """Score x positions x contrast x shape, all taking the same mass; without shams."""
     return {
         " / ".join(point): [
-            Trial(Setting(*point, share=GATES_SHARE), mass=0.15, sham=False)]
+            Trial(Setting(*point, share=GATES_SHARE, strength=END.strength), mass=0.15,
+                  sham=False)]
         for point in itertools.product(SCORES, FOUR, CONTRASTS, SHAPES)
     }  # fmt: skip
 
