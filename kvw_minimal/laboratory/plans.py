@@ -239,12 +239,9 @@ def arms() -> Entries:
 
 def smol_arms() -> Entries:
     """Two of the arms on smol, without its first and last layer, at four strengths."""
-    found = {"vanilla": [VANILLA]}
-    for name in ("one pass", "one person's photos"):
-        for g in (1.0, 2.0, 3.0, 4.5):
-            setting = replace(ARMS[name][0], strength=g, layers=INNER)
-            found[f"{name}, G = {g:g}"] = [Trial(setting)]
-    return found
+    return {"vanilla": [VANILLA]} | {
+        f"{name}, G = {g:g}": [Trial(replace(ARMS[name][0], strength=g, layers=INNER))]
+        for name in ("one pass", "one person's photos") for g in (1.0, 2.0, 3.0, 4.5)}  # fmt: skip
 
 
 # --- methods side by side ------------------------------------------------------------------------
@@ -261,26 +258,20 @@ def compared(grids: dict[str, tuple[dict, ...]], people: int = 5) -> Entries:
             for name, grid in grids.items()}  # fmt: skip
 
 
-def beside_the_edge(*pairs: tuple[float, float]) -> tuple[dict, ...]:
-    """More candidates, weights and rates, for a method whose choice was the edge of its grid."""
-    return tuple({"weight": weight, "rate": rate} for weight, rate in pairs)
-
-
-#: at most four, from the first grid outwards
-MORE_TRIES: dict[str, tuple[dict, ...]] = {
-    "GD full": beside_the_edge((5.0, 1.4e-3), (5.0, 2e-3), (10.0, 1e-3), (10.0, 1.4e-3)),
-    "GD LoRA": beside_the_edge((10.0, 5e-3), (10.0, 7e-3)),
-    "KL full": beside_the_edge((0.5, 5e-4), (0.5, 7e-4)),
-    "KL LoRA": beside_the_edge((5.0, 1e-2), (5.0, 1.4e-2), (10.0, 7e-3), (10.0, 1e-2)),
-    "NPO full": beside_the_edge((0.5, 5e-4), (0.5, 7e-4)),
-    "NPO LoRA": beside_the_edge((10.0, 5e-3), (10.0, 7e-3)),
-    "IDK": beside_the_edge((0.5, 2e-4), (0.5, 3e-4)),
-    "MMUnlearner": beside_the_edge((1.0, 2e-3), (1.0, 3e-3), (2.0, 1.5e-3), (2.0, 2e-3)),
-    "LLM Surgery": beside_the_edge((5.0, 7e-4), (5.0, 1e-3), (10.0, 5e-4), (10.0, 7e-4)),
-}
+#: more candidates, weights and rates, where the choice was the edge of the grid: at most four
+MORE_TRIES: dict[str, tuple[tuple[float, float], ...]] = {
+    "GD full": ((5.0, 1.4e-3), (5.0, 2e-3), (10.0, 1e-3), (10.0, 1.4e-3)),
+    "GD LoRA": ((10.0, 5e-3), (10.0, 7e-3)), "KL full": ((0.5, 5e-4), (0.5, 7e-4)),
+    "KL LoRA": ((5.0, 1e-2), (5.0, 1.4e-2), (10.0, 7e-3), (10.0, 1e-2)),
+    "NPO full": ((0.5, 5e-4), (0.5, 7e-4)), "NPO LoRA": ((10.0, 5e-3), (10.0, 7e-3)),
+    "IDK": ((0.5, 2e-4), (0.5, 3e-4)),
+    "MMUnlearner": ((1.0, 2e-3), (1.0, 3e-3), (2.0, 1.5e-3), (2.0, 2e-3)),
+    "LLM Surgery": ((5.0, 7e-4), (5.0, 1e-3), (10.0, 5e-4), (10.0, 7e-4)),
+}  # fmt: skip
 #: the methods of pocket's comparison, vanilla first and the oracle last, as tables show them
 POCKET: dict[str, tuple[dict, ...]] = {
-    name: METHODS[name].grid + MORE_TRIES.get(name, ())
+    name: METHODS[name].grid + tuple(
+        {"weight": weight, "rate": rate} for weight, rate in MORE_TRIES.get(name, ()))
     for name in ("vanilla", "KVW published", "KVW one pass",
                  *(f"{loss} {kind}" for loss in ("GA", "GD", "KL", "NPO")
                    for kind in ("full", "LoRA")),
