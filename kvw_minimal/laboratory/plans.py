@@ -258,7 +258,7 @@ def compared(grids: dict[str, tuple[dict, ...]], people: int = 5) -> Entries:
             for name, grid in grids.items()}  # fmt: skip
 
 
-#: more candidates, weights and rates, where the choice was the edge of the grid: at most four
+#: more candidates, as the grid has them, where the choice was the edge of it: at most four
 MORE_TRIES: dict[str, tuple[tuple[float, float], ...]] = {
     "GD full": ((5.0, 1.4e-3), (5.0, 2e-3), (10.0, 1e-3), (10.0, 1.4e-3)),
     "GD LoRA": ((10.0, 5e-3), (10.0, 7e-3)), "KL full": ((0.5, 5e-4), (0.5, 7e-4)),
@@ -267,11 +267,12 @@ MORE_TRIES: dict[str, tuple[tuple[float, float], ...]] = {
     "IDK": ((0.5, 2e-4), (0.5, 3e-4)),
     "MMUnlearner": ((1.0, 2e-3), (1.0, 3e-3), (2.0, 1.5e-3), (2.0, 2e-3)),
     "LLM Surgery": ((5.0, 7e-4), (5.0, 1e-3), (10.0, 5e-4), (10.0, 7e-4)),
+    "SSD": ((0.3, 1.5), (0.3, 1.25), (0.1, 2.0), (0.1, 3.0)),
 }  # fmt: skip
 #: the methods of pocket's comparison, vanilla first and the oracle last, as tables show them
 POCKET: dict[str, tuple[dict, ...]] = {
     name: METHODS[name].grid + tuple(
-        {"weight": weight, "rate": rate} for weight, rate in MORE_TRIES.get(name, ()))
+        dict(zip(METHODS[name].grid[0], more, strict=True)) for more in MORE_TRIES.get(name, ()))
     for name in ("vanilla", "KVW published", "KVW one pass",
                  *(f"{loss} {kind}" for loss in ("GA", "GD", "KL", "NPO")
                    for kind in ("full", "LoRA")),
