@@ -279,13 +279,12 @@ POCKET: dict[str, tuple[dict, ...]] = {
                  "IDK", "MMUnlearner", "LLM Surgery", "selective pruning", "SSD",
                  "random columns")
 } | {"oracle": ({"base": "pocket"},)}  # fmt: skip
-_INNER, _SMALL = {"layers": list(INNER)}, (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
+_STRENGTHS = every(strength=(1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0), layers=(list(INNER),))
 _RATES = every(weight=(1.0, 5.0), rate=(5e-4, 1e-3, 2e-3, 3e-3))
 #: fewer of them on smol, in a range that a look at tuning-1 gave
 SMOL: dict[str, tuple[dict, ...]] = {
     "vanilla": (),
-    "KVW published": tuple({"strength": g} | _INNER for g in _SMALL),
-    "KVW one pass": tuple({"strength": g} | _INNER for g in _SMALL),
+    **dict.fromkeys(("KVW published", "KVW one pass"), _STRENGTHS),
     "GD LoRA": _RATES, "NPO LoRA": _RATES,
     "selective pruning": every(share=(0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06)),
     "SSD": every(limit=(0.3, 1.0), alpha=(2.0, 4.0, 8.0, 16.0)),
