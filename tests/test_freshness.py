@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from operator import attrgetter
 from pathlib import Path
+from types import SimpleNamespace
 
 import behaviour
 import break_things
@@ -389,3 +390,11 @@ def test_tests_that_reach_a_change_run_first_and_the_room_before_the_rest(monkey
         ["e3", "e2", "e1"], ["s1", "r2", "r1"]]  # fmt: skip
     assert break_things.chosen_tests(MADE_UP[1], journal) == [
         ["s1"], ["c1", "e1", "e3", "e2", "r1", "r2"]]  # fmt: skip
+
+
+def test_a_summary_of_other_data_is_refused_even_if_its_age_does_not_matter(monkeypatch):
+    assert summary_files.read_summary("oracles", fresh=False)["rows"]
+    world = SimpleNamespace(checksum="0" * 64)
+    monkeypatch.setattr(summary_files, "load_people", lambda: world)
+    with pytest.raises(ValueError, match=r"oracles\.json was made from other data"):
+        summary_files.read_summary("oracles", fresh=False)

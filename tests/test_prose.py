@@ -9,10 +9,11 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from execute import ROOT, notebooks
 
-from kvw_minimal.laboratory.plans import plan_of
+from kvw_minimal.laboratory.plans import plans_of
 from kvw_minimal.laboratory.provenance import RESULTS
 from kvw_minimal.laboratory.rows import read_rows
 from kvw_minimal.laboratory.running import labelled
@@ -25,17 +26,17 @@ EXACT = {"metric": "exact_match"}
 #: what a page may quote: file in data/results, its list, the rows of it; each by its `value`
 QUOTED = {
     "README.md": (
-        ("headline.json", "means", EXACT),
-        ("least-squares-pocket.json", "rows",
-         EXACT | {"group": "A to E", "contender": "least squares"}),
-        *((file, "rows", EXACT | {"group": "A", "set": part} | whose)
-          for file, whose in (("least-squares-smol.json", {}),
-                              ("replication-smol.json", {"contender": "KVW one pass"}))
+        ("oracles.json", "rows", EXACT),
+        *(("least-squares-smol.json", "rows", EXACT | {"group": "A", "set": part})
           for part in ("forget", "retain", "general")),
     ),
 }  # fmt: skip
 #: and of which experiment, list, label and sets the means of rows
 QUOTED_ROWS = {"README.md": (
+    *(("replication-pocket", "methods", label, ("forget", "test", "retain", "general"))
+      for label in ("vanilla", "KVW one pass")),
+    *(("replication-pocket", "beyond the gate", label, ("forget", "test", "retain", "general"))
+      for label in ("least squares", "rewrite")),
     ("rewrite", "methods", "rewrite", ("forget", "test", "retain", "general")),
     ("rewrite-smol", "methods", "rewrite", ("forget", "retain", "general")))}  # fmt: skip
 ARXIV = re.compile(r"\b\d{4}\.\d{5}\b")
@@ -110,11 +111,19 @@ def quotable(page: str, results: Path = RESULTS) -> list[float]:
     found = []
     for file, part, wanted in QUOTED.get(page, ()):
         rows = json.loads((results / file).read_text(encoding="utf-8"))[part]
-        chosen = [row["value"] for row in rows if wanted.items() <= row.items()]
+        chosen = [row for row in rows if wanted.items() <= row.items()]
         assert chosen, f"{file} has no row that {page} could quote"
-        found += chosen
+        found += [row["value"] for row in chosen]
+        kinds = {(row["set"], row["modality"]) for row in chosen}  # and their means
+        found += [
+            float(
+                np.mean([row["value"] for row in chosen if (row["set"], row["modality"]) == kind])
+            )
+            for kind in kinds
+        ]
     for experiment, name, label, sets in QUOTED_ROWS.get(page, ()):
-        rows = labelled(plan_of(experiment), name, read_rows(experiment)[0])
+        plan = next(plan for plan in plans_of(experiment) if name in plan.lists)
+        rows = labelled(plan, name, read_rows(experiment)[0], plan.groups)
         own = rows[(rows["label"] == label) & (rows["metric"] == "exact_match")
                    & rows["set"].isin(sets)]  # fmt: skip
         sums = own.groupby(["made_for", "set", "modality"], observed=True)[["total", "n"]].sum()

@@ -109,6 +109,35 @@ def test_what_stands_in_the_rows_is_what_the_edited_model_says():
         assert mine["total"].sum() == pytest.approx(found.sum(), abs=1e-3), made_for
 
 
+def test_a_curve_is_the_same_edit_and_its_sham_at_shares_of_them():
+    """Read on forget, and of the edit on retain; not while tuning, nor of what has no sham."""
+    plan, trial = quick(shares=(0.25, 2.0)), Trial(replace(KVW, strength=8.0))
+    rows = framed(plan, trial)
+    assert set(rows["share"]) == {1.0, 0.25, 2.0}
+    parts = rows[rows["share"] != 1]
+    assert {(m, s) for m, s in zip(parts["made_for"], parts["set"], strict=True)} == {
+        ("edit", "forget"), ("edit", "retain"), ("sham", "forget")}  # fmt: skip
+    own = few_requests()(small.people())
+    for made_for, request in (("edit", own), ("sham", own.sham(0))):
+        with edit_for(trial, request)[0].part(0.25).on(own.model):
+            found = scores.read(own.model, own.batches(own.read["forget"])).probability
+        mine = parts[(parts["made_for"] == made_for) & (parts["set"] == "forget")
+                     & (parts["metric"] == "probability") & (parts["share"] == 0.25)]  # fmt: skip
+        assert mine["total"].sum() == pytest.approx(found.sum(), abs=1e-3), made_for
+    for quiet in (framed(plan, trial, tuning=True), framed(plan, replace(trial, sham=False))):
+        assert set(quiet["share"]) == {1.0}
+
+
+def test_a_share_of_an_edit_has_a_label_of_its_own():
+    trial = Trial(replace(KVW, strength=8.0))
+    plan = quick(lists={"one": lambda: {"mine": [trial]}}, tuned=(), shares=(0.25,))
+    rows = framed(plan, trial).assign(experiment="small", subject="tiny", method=trial.method,
+                                      settings=trial.text, group="A")  # fmt: skip
+    shown = labelled(plan, "one", rows)
+    assert set(shown["label"]) == {"mine", "mine, 0.25 of it"}
+    assert ((shown["label"] == "mine") == (shown["share"] == 1)).all()
+
+
 @contextmanager
 def recorded_edits():
     """What `edit_for` is asked for: people, seed of the task, seed given."""
