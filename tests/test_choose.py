@@ -38,6 +38,8 @@ def test_general_decides_between_equals():
     """LLM Surgery's weights 1 and 5 forget and keep the same; one of them keeps general skill."""
     assert choose(tried([0.1, 0.1, 0.3], [0.95] * 3, [0.5, 0.9, 1.0]), VANILLA) == (1, True)
     assert choose(tried([0.1, 0.1], [0.95, 0.96], [0.9, 0.5]), VANILLA) == (1, True)  # retain first
+    unread = {i: {"forget": 0.1, "retain": 0.95} for i in range(2)}  # nothing general is asked
+    assert choose(unread, {"forget": 1.0, "retain": 1.0}) == (0, True)
 
 
 def test_what_must_be_kept_is_a_share_of_vanilla():

@@ -531,7 +531,6 @@ PLANS: tuple[Plan, ...] = (
     *(Plan("precision", f"pocket, {name}", {"roundings": roundings}, reads=pocket_panel,
            dtype=name, weights=True) for name in FORMATS),
     *(Plan("beyond", name, {"ways": ways}, tuning=TUNING_GROUPS, tuned=("ways",),
-           rule=replace(KVW_RULE, ties=("forget", "retain", "order")),
            tuning_reads=partial(tuning_sets, general=False))
       for name in ("pocket", "text only", "voices")),
     Plan("beyond", "voices", {"oracle": partial(compared, {"oracle": ({"base": "voices"},)})},
