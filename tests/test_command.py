@@ -20,6 +20,7 @@ from kvw_minimal.benchmarks import replicate
 from kvw_minimal.laboratory import report, running
 from kvw_minimal.laboratory.plans import PLANS
 from kvw_minimal.laboratory.rows import read_rows, write_rows
+from kvw_minimal.methods.kvw import STRENGTH
 from kvw_minimal.taught.catalogue import MODELS
 
 
@@ -245,7 +246,7 @@ def test_options_that_cannot_be_read_are_refused(monkeypatch, arguments, word):
 
 
 @pytest.mark.parametrize("arguments, settings", [
-    ([], {"strength": 32.0, "layers": [0.0, 1.0]}), (["--method", "rewrite"], None),
+    ([], {"strength": STRENGTH, "layers": [0.0, 1.0]}), (["--method", "rewrite"], None),
     (["--layers", "1:2", "--strength", "3"], {"strength": 3.0, "layers": [1, 2]}),
     (["--method", "SSD", "--settings", '{"limit": 1.0, "alpha": 2.0}'],
      {"limit": 1.0, "alpha": 2.0}),

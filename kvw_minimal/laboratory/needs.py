@@ -61,7 +61,8 @@ def of_subject(experiment: str, subject: str) -> Vectors:
     found |= {"panel: pocket"} if experiment in OF_PANEL else set()
     found |= {"number formats"} if "float16" in subject else set()
     beside = {f"beside: {kind}", "world questions"}
-    found |= beside if given in ("least", "rewrite", "replication") else set()
+    kept = given in ("least", "rewrite") or experiment == "replication-pocket"
+    found |= beside if kept else set()
     if experiment in SUMMARIES:
         found |= {"interval", "choice: sparing" if given == "least" else "choice: KVW"}
     return found
