@@ -9,7 +9,6 @@ import json
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 from execute import ROOT, notebooks
 
@@ -26,7 +25,6 @@ EXACT = {"metric": "exact_match"}
 #: what a page may quote: file in data/results, its list, the rows of it; each by its `value`
 QUOTED = {
     "README.md": (
-        ("oracles.json", "rows", EXACT),
         *(("least-squares-smol.json", "rows", EXACT | {"group": "A", "set": part})
           for part in ("forget", "retain", "general")),
     ),
@@ -34,7 +32,7 @@ QUOTED = {
 #: and of which experiment, list, label and sets the means of rows
 QUOTED_ROWS = {"README.md": (
     *(("replication-pocket", "methods", label, ("forget", "test", "retain", "general"))
-      for label in ("vanilla", "KVW one pass")),
+      for label in ("vanilla", "KVW one pass", "KVW published", "LLM Surgery", "oracle")),
     *(("replication-pocket", "beyond the gate", label, ("forget", "test", "retain", "general"))
       for label in ("least squares", "rewrite")),
     ("rewrite", "methods", "rewrite", ("forget", "test", "retain", "general")),
@@ -111,16 +109,9 @@ def quotable(page: str, results: Path = RESULTS) -> list[float]:
     found = []
     for file, part, wanted in QUOTED.get(page, ()):
         rows = json.loads((results / file).read_text(encoding="utf-8"))[part]
-        chosen = [row for row in rows if wanted.items() <= row.items()]
+        chosen = [row["value"] for row in rows if wanted.items() <= row.items()]
         assert chosen, f"{file} has no row that {page} could quote"
-        found += [row["value"] for row in chosen]
-        kinds = {(row["set"], row["modality"]) for row in chosen}  # and their means
-        found += [
-            float(
-                np.mean([row["value"] for row in chosen if (row["set"], row["modality"]) == kind])
-            )
-            for kind in kinds
-        ]
+        found += chosen
     for experiment, name, label, sets in QUOTED_ROWS.get(page, ()):
         plan = next(plan for plan in plans_of(experiment) if name in plan.lists)
         rows = labelled(plan, name, read_rows(experiment)[0], plan.groups)
