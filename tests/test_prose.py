@@ -188,8 +188,8 @@ def test_a_founded_number_passes(prose: str):
 def test_an_invented_number_on_a_page_is_found(path: Path):
     """Three that no page quotes; and few of those with two digits are founded at all."""
     numbers = quotable(str(path.relative_to(ROOT)))
-    invented = "KVW leaves .42 of them, .17 of others, and 63.1 % of everyone else."
-    assert unfounded(invented, numbers, allowed_in(path)) == [".42", ".17", "63.1 %"]
+    invented = "KVW leaves .23 of them, .17 of others, and 63.1 % of everyone else."
+    assert unfounded(invented, numbers, allowed_in(path)) == [".23", ".17", "63.1 %"]
     every = " ".join(f"{hundredth / 100:.2f}" for hundredth in range(100))
     assert len(unfounded(every, numbers)) > 70
 
