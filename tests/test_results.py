@@ -153,7 +153,6 @@ def test_rows_of_smol_follow_from_the_single_scores_that_are_stored():
 
 LINES = {"| vanilla": ("vanilla", "edit"), "| KVW |": ("KVW one pass", "edit"),
          "| sham: KVW": ("KVW one pass", "sham"),
-         "| KVW as published": ("KVW published", "edit"),
          "| least squares": ("least squares", "edit"),
          "| **the rewrite**": ("rewrite", "edit"),
          "| sham: the rewrite": ("rewrite", "sham"), "| LLM Surgery": ("LLM Surgery", "edit"),
