@@ -8,7 +8,7 @@ from importlib.metadata import requires
 import numpy as np
 
 from .files import write_json
-from .laboratory.provenance import provenance
+from .laboratory.provenance import check_results, provenance
 from .laboratory.summary_files import read_summary
 from .models import fingerprint
 from .questions import MODALITIES, Question
@@ -190,7 +190,8 @@ def card_scores(world: World) -> list[dict]:
 def target_lines(world: World) -> list[str]:
     """Every target with what was measured: live on the committed models, else as stored."""
     guess = chance(world)
-    kept = {key: stored(*key) for key in STORED}  # before the work: a wheel has none
+    check_results()  # before the work: a wheel has none
+    kept = {key: stored(*key) for key in STORED}
     lines = ["committed models, exact match, measured now:"]
     for row in card_scores(world):
         name, value = f"{row['model']}: {row['what']}", row["value"]

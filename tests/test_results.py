@@ -144,7 +144,7 @@ def test_rows_of_smol_follow_from_the_single_scores_that_are_stored():
                 for number in ("value", "low", "high", "n"):
                     assert stored[number] == pytest.approx(row[number], abs=1.5e-4), wanted
                 checked += 1
-    assert checked > 300
+    assert checked > 190
     whole = {(part["contender"], part["group"]) for part in content["parts"]}
     report = plan_of("replication-smol").groups
     assert whole >= {(row["contender"], row["group"]) for row in content["rows"]
@@ -156,7 +156,7 @@ LINES = {"| vanilla": ("vanilla", "edit"), "| KVW |": ("KVW one pass", "edit"),
          "| least squares": ("least squares", "edit"),
          "| **the rewrite**": ("rewrite", "edit"),
          "| sham: the rewrite": ("rewrite", "sham"), "| LLM Surgery": ("LLM Surgery", "edit"),
-         "| oracle": ("oracle", "edit")}  # fmt: skip
+         "| oracle (group A)": ("oracle", "edit")}  # fmt: skip
 
 
 def line_of(start: str) -> list[list[float]]:
