@@ -162,7 +162,7 @@ LINES = {"| vanilla": ("vanilla", "edit"), "| KVW |": ("KVW one pass", "edit"),
 def line_of(start: str) -> list[list[float]]:
     """The cells of a line of the README's table, image and text."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
-    [line] = [line for line in readme if line.startswith(start)]
+    line = next(line for line in readme if line.startswith(start))  # of smol there is another
     return [[float(number) for number in text.split("/") if number.strip()]
             for text in line.split("|")[2:-1]]  # fmt: skip
 
