@@ -10,7 +10,7 @@ questions -> batches -> coefficients -> edits -> scores -> intervals
     world = load_people()
     model, processor = load("pocket")
     task = strangers(model, processor, world)(world.forget_people("A", 5))
-    edit, cost = METHODS["KVW one pass"].edit(task, {"strength": 32.0})
+    edit, cost = METHODS["KVW one pass"].edit(task, {"strength": 24.0})
     with edit.on(model):
         ...  # the model has forgotten five people; after the block it remembers them again
 """

@@ -37,25 +37,41 @@ class Batch:
         inputs: what the model takes (`input_ids [B, T]`, `attention_mask [B, T]`, pictures).
         labels: `[B, T]`, token ids of answer and end of turn, -100 elsewhere.
         rows: `[B]`, where the questions stood in the list that was asked for.
+        ends: `[B, T]` bool, which of the labels end the turn; None: none of them.
     """
 
     inputs: dict[str, torch.Tensor]
     labels: torch.Tensor
     rows: list[int]
+    ends: torch.Tensor | None = None
 
     @property
     def predicts(self) -> torch.Tensor:
-        """`[B, T]` bool: position t is True where token t + 1 belongs to the answer.
+        """`[B, T]` bool: position t is True where token t + 1 is of the answer or ends its turn.
 
-        This is the published mask M: a causal model says the answer one position early.
+        A causal model says the answer one position early. Losses and scores are taken here.
         """
-        mask = torch.zeros_like(self.labels, dtype=torch.bool)
-        mask[:, :-1] = self.labels[:, 1:] != IGNORED
+        return self._before(self.labels != IGNORED)
+
+    @property
+    def answers(self) -> torch.Tensor:
+        """`[B, T]` bool: position t is True where token t + 1 is of the answer itself.
+
+        This is the mask M of the coefficients: in the authors' code the end of turn is not in it.
+        """
+        own = self.labels != IGNORED
+        return self._before(own if self.ends is None else own & ~self.ends)
+
+    def _before(self, tokens: torch.Tensor) -> torch.Tensor:
+        """The positions one before some tokens, padding left out."""
+        mask = torch.zeros_like(tokens)
+        mask[:, :-1] = tokens[:, 1:]
         return mask & self.inputs["attention_mask"].bool()
 
     def to(self, device) -> "Batch":
         inputs = {name: tensor.to(device) for name, tensor in self.inputs.items()}
-        return replace(self, inputs=inputs, labels=self.labels.to(device))
+        ends = None if self.ends is None else self.ends.to(device)
+        return replace(self, inputs=inputs, labels=self.labels.to(device), ends=ends)
 
 
 def render(processor, question: Question) -> tuple[str, str]:
@@ -122,15 +138,19 @@ def answer_batches(processor, questions: list[Question], batch_size: int = 64) -
     wholes = [prompt + answer for prompt, answer in rendered]
     batches = list(_batches(processor, wholes, questions, batch_size, "right"))
     for batch in batches:
-        for ids, labels, row in zip(batch.inputs["input_ids"], batch.labels, batch.rows,
-                                    strict=True):  # fmt: skip
-            text = rendered[row][1]
-            answer = tokenizer_of(processor)(text, add_special_tokens=False)["input_ids"]
-            end = int(batch.inputs["attention_mask"][batch.rows.index(row)].sum())
-            start = end - len(answer)
-            if not questions[row].answer.strip() or not answer or ids[start:end].tolist() != answer:
+        batch.ends = torch.zeros_like(batch.labels, dtype=torch.bool)
+        for i, row in enumerate(batch.rows):
+            text, said = rendered[row][1], questions[row].answer.strip()
+            turn = tokenizer_of(processor)(text, add_special_tokens=False,
+                                           return_offsets_mapping=True)  # fmt: skip
+            answer, end = turn["input_ids"], int(batch.inputs["attention_mask"][i].sum())
+            here = slice(end - len(answer), end)
+            found = batch.inputs["input_ids"][i, here].tolist()
+            if not said or not answer or found != answer or said not in text:
                 raise ValueError(f"no answer token found for {questions[row].id}: not {text!r}")
-            labels[start:end] = torch.tensor(answer)
+            batch.labels[i, here] = torch.tensor(answer)
+            over = text.index(said) + len(said)  # where the end of turn begins
+            batch.ends[i, here] = torch.tensor([a >= over for a, _ in turn["offset_mapping"]])
     return batches
 
 

@@ -125,17 +125,17 @@ def ask(model: nn.Module, batches: list[Batch], see: Callable[[Batch, int, torch
                 loss(batch, logits).backward()
 
 
-def mean_absolute(h: torch.Tensor, predicts: torch.Tensor) -> torch.Tensor:
+def mean_absolute(h: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
     """The published coefficient of one batch: sum M |h| / sum M.
 
     Args:
         h: `[B, T, d_ff]`, any float type.
-        predicts: `[B, T]` bool, the mask M.
+        answers: `[B, T]` bool, the mask M.
 
     Returns:
         `[d_ff]` float32.
     """
-    return h[predicts].float().abs().mean(0)
+    return h[answers].float().abs().mean(0)
 
 
 def shape_of(model: nn.Module) -> tuple[int, int]:
@@ -161,10 +161,10 @@ def tally(model: nn.Module, batches: list[Batch], owners: list[str], progress: b
     tokens = torch.zeros(len(names), device=device)
 
     def see(batch, layer, h):
-        where, _ = batch.predicts.nonzero(as_tuple=True)  # [tokens], which question
+        where, _ = batch.answers.nonzero(as_tuple=True)  # [tokens], which question
         owner = torch.tensor([names.index(owners[row]) for row in batch.rows], device=device)[where]
         h = h.reshape(*batch.labels.shape, -1)  # [B, T, d_ff]
-        sums[:, layer].index_add_(0, owner, h[batch.predicts].float().abs())
+        sums[:, layer].index_add_(0, owner, h[batch.answers].float().abs())
         if layer == 0:
             tokens.index_add_(0, owner, torch.ones(len(owner), device=device))
 

@@ -1,6 +1,7 @@
 """In which order the gates are made: everything at once, or batch after batch."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -88,7 +89,7 @@ def in_order(count: int, epochs: int = 1, seed: int = 0) -> list[int]:
 
 def contrast_of_batch(model: nn.Module, batch: Batch, retain: torch.Tensor) -> torch.Tensor:
     """max(0, log kc_b - log kc_r) of one batch, `[layers, d_ff]`."""
-    alone = Batch(batch.inputs, batch.labels, list(range(len(batch.rows))))
+    alone = replace(batch, rows=list(range(len(batch.rows))))
     sums, tokens, _ = tally(model, [alone], ["batch"] * len(batch.rows))
     return contrast(sums[0] / tokens[0], retain)
 

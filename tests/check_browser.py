@@ -3,9 +3,11 @@
     python tests/check_browser.py [--shots FOLDER]
 
 Checks: no console error, no request beyond the folder of the book, every formula set, every
-slider moves its picture, no launch button while the repository setting is empty.
+slider moves its picture, no launch button while the repository setting is empty; on the playground
+that the model in the page answers as PyTorch does, by keyboard alone.
 Prints of every page how long it is, in screens of 1,280 x 900 pixels, how much of that is prose,
-how many tables have more than eight rows, and its bytes with those of everything that it loads.
+how many tables have more than eight rows, and its bytes with those of everything that it loads;
+what the playground loads upon its buttons is counted apart.
 Without Chromium (or Chrome) and its driver the check says that it was skipped.
 """
 
@@ -64,6 +66,21 @@ const rows = [...text.querySelectorAll('table')].map(t => t.querySelectorAll('tb
 return [document.documentElement.scrollHeight, 1 - height('div.cell') / text.offsetHeight,
         rows.filter(count => count > arguments[0]).length];
 """
+# of the playground: the visible cells of a row of its tables, by model
+CELLS = """
+const cells = document.querySelectorAll(`#playground [data-row="${arguments[0]}"] td`);
+return Object.fromEntries([...cells].filter(c => c.offsetParent !== null)
+  .map(c => [c.dataset.model, c.textContent]));
+"""
+# compare with PyTorch as many questions as are stored
+COMPARED = """
+const callback = arguments[arguments.length - 1];
+playground.check(Infinity).then(callback, error => callback({problems: [String(error)]}));
+"""
+CONTROLS = "#playground :is(button, input, select)"
+PLAYGROUND = "playground"
+QUESTIONS = 50  # that the playground must answer as PyTorch does
+ROWS = ("answer", "truth", "values", "forget", "test", "retain", "general")
 SCREEN = 900  # pixels
 MANY_ROWS = 8
 
@@ -158,6 +175,75 @@ def slider_problems(window) -> tuple[int, list[str]]:
     return len(handles), problems
 
 
+def playground_problems(window, seconds: float = 180) -> tuple[str, list[str]]:
+    """Use the playground by keyboard; what its model says must be what PyTorch says.
+
+    Args:
+        seconds: that anything may take on a machine that is doing other work.
+    """
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+
+    def press(name: str, key: str) -> dict[str, dict[str, str]]:
+        """Press a key on a control, wait for the scores, and return what each row then shows."""
+        found = window.find_elements(By.CSS_SELECTOR, f"#playground {name}")
+        if not found:
+            raise LookupError(f"no {name} on the playground")
+        before = window.execute_script("return playground.turns ? playground.turns() : 0")
+        found[0].send_keys(key)
+        asked = f"return playground.turns && playground.turns() > {before}"
+        state = "return document.getElementById('playground').dataset.state"
+        if not wait_until(lambda: window.execute_script(asked), seconds):
+            raise LookupError(f"{name} does nothing")
+        wait_until(lambda: window.execute_script(state) in ("scored", "failed"), seconds)
+        if window.execute_script(state) != "scored":
+            shown = window.find_element(By.ID, "playground").text
+            raise LookupError(f"no scores after {name}: {shown}")
+        return {row: window.execute_script(CELLS, row) for row in ROWS}
+
+    def same(rows: dict, one: str, other: str) -> bool:
+        return all(cells[one] == cells[other] for cells in rows.values())
+
+    problems, strength = [], "[data-is=strength]"
+    window.set_script_timeout(seconds)
+    try:
+        edited = press("button", Keys.ENTER)
+        first, foot = window.execute_script(
+            "return [playground.firstAnswer, document.querySelector('[data-is=check]').textContent]"
+        )
+        if not foot.startswith("Checked: 10 "):
+            problems.append(f"the playground says of itself: {foot}")
+        window.find_element(By.CSS_SELECTOR, "#playground summary").send_keys(Keys.ENTER)
+        controls = window.find_elements(By.CSS_SELECTOR, CONTROLS)
+        nameless = [c.get_attribute("data-is") for c in controls if not c.accessible_name]
+        if nameless or len(controls) < 100:  # a face for each person
+            problems.append(f"of {len(controls)} controls these have no name: {nameless}")
+        compared = window.execute_async_script(COMPARED)
+        problems += [f"not as PyTorch: {each}" for each in compared["problems"]]
+        if compared.get("asked") != QUESTIONS or not 0 < compared.get("changed", 0) < QUESTIONS:
+            problems.append(f"the playground was to compare {QUESTIONS} questions: {compared}")
+        if same(edited, "vanilla", "edited"):
+            problems.append("KVW changes nothing on the playground")
+        undone = press("[data-is=undo]", Keys.SPACE)
+        if not (same(undone, "vanilla", "edited") and same(undone, "vanilla", "sham")):
+            problems.append("undoing an edit does not give vanilla back")
+        if press("[data-is=undo]", Keys.SPACE) != edited:
+            problems.append("an edit that is put on again is another one")
+        nothing, most = press(strength, Keys.HOME), press(strength, Keys.END)
+        if not same(nothing, "vanilla", "edited") or most == edited:
+            problems.append("the strength does not reach the answers")
+        after = window.execute_script("return playground.lastAnswers")
+        scores = press("[data-is=oracle]", Keys.ENTER)
+        wanted = {"vanilla": ("10 of 10", "10 of 10"), "oracle": ("0 of 10", "10 of 10")}
+        found = {name: (scores["forget"].get(name), scores["retain"].get(name)) for name in wanted}
+        if found != wanted:
+            problems.append(f"of the forgotten and of everyone else they know {found}")
+    except LookupError as error:
+        return "", [*problems, str(error)]
+    return (f"first answer after {first / 1000:.1f} s, three models in {after:.0f} ms, "
+            f"logits within {max(compared['differences']):.0e}"), problems  # fmt: skip
+
+
 def check(window, page: Path, shots: Path | None) -> tuple[str, list[str]]:
     """Open one page; return what was seen on it and what is wrong with it."""
     from selenium.webdriver.common.by import By
@@ -175,8 +261,13 @@ def check(window, page: Path, shots: Path | None) -> tuple[str, list[str]]:
         problems.append(f"{views} widgets, {window.execute_script(drawn)} drawn")
     sliders, slider_trouble = slider_problems(window) if views else (0, [])
     problems += slider_trouble
-    asked = requests(window)
-    problems += [f"asks for {url}" for url in asked if not url.startswith(LOCAL)]
+    asked, later, played = requests(window), [], ""
+    if page.stem == PLAYGROUND:
+        played, playground_trouble = playground_problems(window)
+        problems += playground_trouble
+        later = requests(window)
+        played = f"; upon its buttons {weight(later) / 1e6:.1f} MB, {played}"
+    problems += [f"asks for {url}" for url in asked + later if not url.startswith(LOCAL)]
     problems += [f"console: {entry['message']}" for entry in window.get_log("browser")
                  if entry["level"] == "SEVERE"]  # fmt: skip
     if shots:
@@ -187,6 +278,7 @@ def check(window, page: Path, shots: Path | None) -> tuple[str, list[str]]:
     return (
         f"{height / SCREEN:.1f} screens, {prose:.0%} prose, {tables} long tables, "
         f"{weight(asked) / 1e6:.1f} MB; {rendered} formulas, {views} widgets, {sliders} sliders"
+        + played
     ), problems
 
 

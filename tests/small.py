@@ -88,8 +88,9 @@ def made_up_rows(trial: Trial, group: str) -> pd.DataFrame:
     """A row in the schema that nothing was measured for."""
     return pd.DataFrame([{
         "experiment": "small", "subject": "tiny", "method": trial.method, "settings": trial.text,
-        "group": group, "made_for": "edit", "draw": 0, "set": "forget", "question": None,
-        "person": "p1", "modality": "text", "metric": "exact_match", "total": 1.0, "n": 1,
+        "group": group, "made_for": "edit", "draw": 0, "share": 1.0, "set": "forget",
+        "question": None, "person": "p1", "modality": "text", "metric": "exact_match",
+        "total": 1.0, "n": 1,
     }])  # fmt: skip
 
 

@@ -85,6 +85,27 @@ def test_predicts_sees_from_the_start_of_answer_to_before_the_end_of_turn(proces
             assert followers.strip() == f"{questions[row].answer}<end>"
 
 
+def test_answers_see_the_answer_without_its_end(processor, questions):
+    """The mask of the coefficients: of the labels all but the end of turn, as the authors'."""
+    for batch in answer_batches(processor, questions, batch_size=5):
+        for i, row in enumerate(batch.rows):
+            said = batch.inputs["input_ids"][i, batch.answers[i].nonzero().flatten() + 1]
+            assert processor.tokenizer.decode(said).strip() == questions[row].answer
+        assert not (batch.answers & ~batch.predicts).any()
+        assert torch.equal(replace(batch, ends=None).answers, batch.predicts)
+
+
+def test_an_answer_that_the_template_changes_is_refused(processor, questions):
+    whole = processor.chat_template
+    processor.chat_template = whole.replace("part['text'] }}", "part['text'] | upper }}")
+    assert processor.chat_template != whole
+    try:
+        with pytest.raises(ValueError, match=f"no answer token found for {questions[0].id}"):
+            answer_batches(processor, questions[:1])
+    finally:
+        processor.chat_template = whole
+
+
 def test_labels_are_the_answer_and_its_end_only(processor, questions):
     end = processor.tokenizer.eos_token_id
     for batch in answer_batches(processor, questions):

@@ -11,6 +11,7 @@ import huggingface_hub.errors
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from exports import export_clear, export_mllmu
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -22,8 +23,6 @@ from kvw_minimal.benchmarks.files import (
     MLLMU,
     NAME_PROMPT,
     Unnamed,
-    export_clear,
-    export_mllmu,
     load_clear,
     load_mllmu,
 )
@@ -31,6 +30,7 @@ from kvw_minimal.benchmarks.protocols import evaluation_question
 from kvw_minimal.methods.somebody_else import called
 from kvw_minimal.questions import MODALITIES
 from kvw_minimal.strangers.people import load_people
+from kvw_minimal.strangers.portraits import ATTRIBUTES
 from kvw_minimal.strangers.questions import ask, facts_of, general
 
 WORLD = load_people()
@@ -167,7 +167,7 @@ def asked_of(people, photos, new: bool) -> dict:
     """All the package can ask about `people`: what one sees of a question -> its answers."""
     universe: dict = {}
     for person in people:
-        facts = facts_of(WORLD) if person.facts else list(benchmarks.ATTRIBUTES)
+        facts = facts_of(WORLD) if person.facts else list(ATTRIBUTES)
         for fact in facts:
             for modality in MODALITIES if person.facts else ("image",):
                 for photo in photos:
@@ -203,7 +203,7 @@ def test_mllmu_round_trip(mllmu, config, people, photos, new):
         assert question.options in choices
         assert (question.fact == "cloze") == (question.form == "cloze")
         facts.setdefault((question.person, question.modality, question.fact), []).append(fact)
-    expected = facts_of(WORLD) if persons[0].facts else list(benchmarks.ATTRIBUTES)
+    expected = facts_of(WORLD) if persons[0].facts else list(ATTRIBUTES)
     assert all(asked == expected for asked in facts.values())
     modalities = 2 if persons[0].facts else 1
     assert len(facts) == len(people) * modalities * 3  # nothing was left out

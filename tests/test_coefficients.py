@@ -65,7 +65,7 @@ def by_hand(model, questions) -> tuple[dict[str, torch.Tensor], dict[str, int]]:
         arguments = {"images": [to_pixels(question.image)]} if picture else {}
         text = f"{prompt}{question.answer}<end>"
         inputs = processor(text=[text], return_tensors="pt", **arguments)
-        answer = len(processor.tokenizer(f"{question.answer}<end>")["input_ids"])
+        answer = len(processor.tokenizer(question.answer)["input_ids"])  # without the end of turn
         seen = {}
         handles = [
             layer.mlp.register_forward_hook(
@@ -79,7 +79,7 @@ def by_hand(model, questions) -> tuple[dict[str, torch.Tensor], dict[str, int]]:
         length = inputs["input_ids"].shape[1]
         for i, layer in enumerate(layers):
             x, y = seen[i]
-            for t in range(length - answer - 1, length - 1):  # the last token predicts nothing
+            for t in range(length - answer - 2, length - 2):  # the last but one predicts the end
                 gate = nn.functional.silu(layer.mlp.gate_proj.weight @ x[0, t])
                 h = gate * (layer.mlp.up_proj.weight @ x[0, t])
                 torch.testing.assert_close(layer.mlp.down_proj.weight @ h, y[0, t])
@@ -209,7 +209,7 @@ def test_one_batch_is_mean_absolute_of_what_is_watched(model, questions):
             watch(find_projections(model), lambda i, h, seen=seen: seen.append(h)),
         ):
             model(**batch.inputs)
-        by_layer = torch.stack([mean_absolute(h, batch.predicts) for h in seen])
+        by_layer = torch.stack([mean_absolute(h, batch.answers) for h in seen])
         assert close(measure(model, [batch], people).pooled(), by_layer)
 
 

@@ -20,6 +20,7 @@ from kvw_minimal.benchmarks import replicate
 from kvw_minimal.laboratory import report, running
 from kvw_minimal.laboratory.plans import PLANS
 from kvw_minimal.laboratory.rows import read_rows, write_rows
+from kvw_minimal.methods.kvw import STRENGTH
 from kvw_minimal.taught.catalogue import MODELS
 
 
@@ -245,7 +246,7 @@ def test_options_that_cannot_be_read_are_refused(monkeypatch, arguments, word):
 
 
 @pytest.mark.parametrize("arguments, settings", [
-    ([], {"strength": 32.0, "layers": [0.0, 1.0]}), (["--method", "rewrite"], None),
+    ([], {"strength": STRENGTH, "layers": [0.0, 1.0]}), (["--method", "rewrite"], None),
     (["--layers", "1:2", "--strength", "3"], {"strength": 3.0, "layers": [1, 2]}),
     (["--method", "SSD", "--settings", '{"limit": 1.0, "alpha": 2.0}'],
      {"limit": 1.0, "alpha": 2.0}),
@@ -395,29 +396,14 @@ def test_results_say_what_is_measured(monkeypatch, tmp_path):
         ]
 
 
-def test_verify_says_what_is_the_same_and_fails_where_it_is_not(monkeypatch):
-    row = {"contender": "SSD", "group": "B", "percent": 5, "set": "test", "modality": "text",
-           "metric": "exact_match", "value": 0.25, "again": 0.25, "same": True}  # fmt: skip
-    seen = []
-
-    def rows(count, seed, model):
-        seen.append((count, seed, model))
-        return made
-
-    monkeypatch.setattr(report, "verify", rows)
-    made = [row]
-    done = invoke("verify", "--rows", 3, "--seed", 4, "--model", "smol")
-    assert done.exit_code == 0 and "same" in done.output and seen == [(3, 4, "smol")]
-    made = [row, row | {"again": 0.5, "same": False}]
-    done = invoke("verify")
-    assert done.exit_code == 1 and "DIFFERENT SSD" in done.output
-    assert "stored 0.2500, again 0.5000" in done.output and seen[-1] == (1, None, "pocket")
-
-
 def test_an_experiment_is_verified_by_its_gaps(monkeypatch):
     trial = {"subject": "pocket", "method": "family", "settings": {}, "group": "C", "gap": 0.01}
     for gap, code in ((0.01, 0), (0.07, 1), (float("inf"), 1)):
-        monkeypatch.setattr(running, "again", lambda *given, gap=gap: [trial | {"gap": gap}])
-        done = invoke("verify", "--experiment", "precision")
+        seen: list = []
+        monkeypatch.setattr(running, "again", lambda *given, gap=gap, seen=seen: (
+            seen.append(given) or [trial | {"gap": each} for each in (gap, 0.0)]))  # fmt: skip
+        done = invoke("verify", "--experiment", "precision", "--rows", 3, "--seed", 4)
         assert done.exit_code == code and "pocket, family, C" in done.output
-    assert "inf" in done.output
+        assert seen == [("precision", 3, 4)] and f"{gap:.4f}" in done.output
+    invoke("verify")
+    assert seen[-1] == ("replication-pocket", 1, None)

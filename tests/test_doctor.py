@@ -10,11 +10,14 @@ from typer.testing import CliRunner
 
 from kvw_minimal import doctor
 from kvw_minimal.__main__ import app
+from kvw_minimal.laboratory.plans import plan_of
+from kvw_minimal.laboratory.rows import read_rows
+from kvw_minimal.laboratory.running import labelled
 from kvw_minimal.strangers.people import REPORT_GROUPS, load_people
 from kvw_minimal.strangers.questions import about
 
 EXACT = {"vanilla": {"forget": 0.8, "retain": 0.8, "general": 0.8},
-         "edited": {"forget": 0.3, "retain": 0.76, "general": 0.6},
+         "KVW one pass": {"forget": 0.3, "retain": 0.76, "general": 0.6},
          "sham": {"forget": 0.72, "retain": 0.1, "general": 0.8},
          "oracle": {"forget": 0.1, "retain": 0.8, "general": 0.8}}  # fmt: skip
 
@@ -46,24 +49,30 @@ def said_by(lines: list[str]) -> dict[str, tuple[bool, str]]:
 
 
 def test_the_headline_is_held_against_its_bounds():
-    said = said_by(doctor.headline(rows_of()))
+    said = said_by(doctor.headline(rows_of(), doctor.HEADLINE))
     for modality in ("image", "text"):
-        assert said[f"edited, forget, {modality}"] == (True, "0.300")
+        assert said[f"KVW one pass, forget, {modality}"] == (True, "0.300")
         assert said[f"oracle, forget, {modality}"] == (True, "0.100")
-        assert said[f"edited, retain, {modality} of vanilla"] == (True, "0.950")
+        assert said[f"KVW one pass, retain, {modality} of vanilla"] == (True, "0.950")
         assert said[f"sham, forget, {modality} of vanilla"] == (True, "0.900")
-        assert said[f"edited, well-formed on forget, {modality} of vanilla"] == (False, "0.375")
-    assert said["edited, general, image of vanilla"] == (False, "0.750")
-    assert not any(name.startswith("edited, general, text") for name in said)
+        assert said[f"KVW one pass, well-formed on forget, {modality} of vanilla"] == (
+            False,
+            "0.375",
+        )
+    assert said["KVW one pass, general, image of vanilla"] == (False, "0.750")
+    assert not any(name.startswith("KVW one pass, general, text") for name in said)
 
 
 def test_the_headline_is_of_the_mean_of_groups_and_says_so_where_some_are_missing():
     rows = rows_of()
     for row in rows:
-        if (row["state"], row["set"], row["group"]) == ("edited", "forget", "B"):
+        if (row["state"], row["set"], row["group"]) == ("KVW one pass", "forget", "B"):
             row["value"] += 1.0
-    assert said_by(doctor.headline(rows))["edited, forget, image"] == (False, "0.500")
-    said = doctor.headline(rows_of(("A", "C")))
+    assert said_by(doctor.headline(rows, doctor.HEADLINE))["KVW one pass, forget, image"] == (
+        False,
+        "0.500",
+    )
+    said = doctor.headline(rows_of(("A", "C")), doctor.HEADLINE)
     assert sum("(group A, C only)" in line for line in said) == len(said) == 14
 
 
@@ -140,21 +149,40 @@ def test_targets_are_those_of_the_card_then_of_the_headline_then_of_smol(monkeyp
             {"model": "pocket-oracle-A-5", "what": "forget", "value": 0.05},
             {"model": "pocket-oracle-A-5", "what": "retain", "value": 1.0}]  # fmt: skip
     monkeypatch.setattr(doctor, "card_scores", lambda world: card)
-    monkeypatch.setattr(doctor, "read_summary", lambda name: {"rows": rows_of()})
     monkeypatch.setattr(doctor.cards, "target_lines", lambda *given: [f"smol {given[2]}"])
+    monkeypatch.setattr(doctor, "STORED", {("rewrite", "10 %", "rewrite"): [
+        ("rewrite", "exact_match", "forget", "<=", (0.29, 0.31), False)]})  # fmt: skip
     monkeypatch.setattr(
         doctor,
-        "of_rewrite",
-        lambda experiment, name: [
-            row | {"state": "rewrite"} if row["state"] == "edited" else row for row in rows_of()
+        "stored",
+        lambda experiment, name, method: [
+            row | {"state": method} if row["state"] == "KVW one pass" else row for row in rows_of()
         ],
     )
-    monkeypatch.setattr(doctor, "REWRITE", {("rewrite", "10 %"): [
-        ("rewrite", "exact_match", "forget", "<=", (0.29, 0.31), False)]})  # fmt: skip
     lines = doctor.target_lines(load_people())
-    assert "rewrite, 10 %" in lines[-4]
+    assert "rewrite, 10 %, rewrite" in lines[-4]
     assert said_by(lines[-3:-1]) == {"rewrite, forget, image": (False, "0.300"),
                                      "rewrite, forget, text": (True, "0.300")}  # fmt: skip
     assert lines[-1] == f"smol {doctor.ORACLE_MARGIN}"
     told = {line[:50].split(": ")[1].strip(): line.split()[0] for line in lines[1:5]}
     assert told == {"text": "reached", "new photos": "NOT", "forget": "reached", "retain": "no"}
+
+
+def test_what_is_stored_of_a_method_stands_beside_its_sham_and_the_oracles():
+    """No share of an edit, no other contender; oracles of all groups, by their own file."""
+    found = doctor.stored("replication-pocket", "methods", "KVW one pass")
+    assert {row["state"] for row in found} == {"vanilla", "KVW one pass", "sham", "oracle"}
+    keys = [tuple(row[key] for key in ("state", "group", "set", "modality", "metric"))
+            for row in found]  # fmt: skip
+    assert len(set(keys)) == len(keys)
+    groups = {state: {key[1] for key in keys if key[0] == state} for state, *_ in keys}
+    assert set(map(frozenset, groups.values())) == {frozenset(REPORT_GROUPS)}
+    plan = plan_of("replication-pocket")
+    rows = labelled(plan, "methods", read_rows("replication-pocket")[0])
+    own = rows[(rows["label"] == "KVW one pass") & (rows["made_for"] == "edit")
+               & (rows["metric"] == "exact_match") & (rows["set"] == "forget")
+               & (rows["group"] == "C") & (rows["modality"] == "text")]  # fmt: skip
+    [value] = [row["value"] for row, key in zip(found, keys, strict=True)
+               if key == ("KVW one pass", "C", "forget", "text", "exact_match")]  # fmt: skip
+    assert value == pytest.approx(own["total"].sum() / own["n"].sum())
+    assert any(row["metric"] == "well_formed" and row["set"] == "retain" for row in found)

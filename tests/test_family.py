@@ -30,6 +30,7 @@ from kvw_minimal.methods.family import (
     setting_of,
     sides,
 )
+from kvw_minimal.methods.kvw import STRENGTH
 from kvw_minimal.methods.positions import POSITIONS, kinds_of_positions
 from kvw_minimal.methods.steps import linear_maps
 from kvw_minimal.models import columns, find_projections
@@ -87,11 +88,11 @@ def test_positions_are_what_they_say():
         assert torch.equal(kinds["text"] | kinds["image"], attended)
         assert not (kinds["text"] & kinds["image"]).any()
         assert not (kinds["fact"] & ~kinds["answer"]).any()
-        assert not (kinds["answer alone"] & ~kinds["answer"]).any()
+        assert not (kinds["answer"] & ~kinds["answer and end"]).any()
         for i, row in enumerate(batch.rows):
-            said = batch.inputs["input_ids"][i, 1:][kinds["answer alone"][i, :-1]]
+            said = batch.inputs["input_ids"][i, 1:][kinds["answer"][i, :-1]]
             assert processor.tokenizer.decode(said).strip() == asked[row].answer
-            ends = kinds["answer"][i] & ~kinds["answer alone"][i]
+            ends = kinds["answer and end"][i] & ~kinds["answer"][i]
             said = processor.tokenizer.decode(batch.inputs["input_ids"][i, 1:][ends[:-1]])
             assert said == processor.tokenizer.eos_token
             said = batch.inputs["input_ids"][i, 1:][kinds["fact"][i, :-1]]
@@ -111,7 +112,7 @@ def test_square_and_positive_by_hand():
     with torch.no_grad():
         model(**batch.inputs)
     handle.remove()
-    h = seen[0][0][batch.predicts[0]]  # [answer tokens, d_ff]
+    h = seen[0][0][batch.answers[0]]  # [answer tokens, d_ff]
     expected = {"absolute": h.abs(), "square": h**2, "positive": h.clamp(min=0)}
     for score, each in expected.items():
         assert torch.allclose(rows_of(score, "answer").sums[0, 1], each.sum(0), atol=1e-5)
@@ -277,10 +278,10 @@ def test_kvw_in_one_pass_is_the_default():
     task = task_of(people[:2])
     sides_of = [measure_questions(task.model, tiny.processor(), side)
                 for side in (task.forget, task.retain)]  # fmt: skip
-    chapter = one_pass(task.model, *sides_of, strength=32.0)
+    chapter = one_pass(task.model, *sides_of, strength=STRENGTH)
     assert NAMED["KVW one pass"] == Setting()
     for mine in (make(Setting(), task), METHODS["family"].edit(task)[0],
-                 METHODS["KVW one pass"].edit(task, {"strength": 32.0})[0]):  # fmt: skip
+                 METHODS["KVW one pass"].edit(task, {"strength": STRENGTH})[0]):  # fmt: skip
         assert torch.allclose(mine.contrast, chapter.contrast, atol=1e-4)
         assert torch.allclose(mine.gates, chapter.gates, atol=1e-4)
         assert mine.strength == chapter.strength and mine.fingerprint == chapter.fingerprint
@@ -293,9 +294,8 @@ def test_kvw_as_published_is_a_setting():
     task = task_of(people[:1])
     retain = measure_questions(task.model, tiny.processor(), task.retain)
     batches = answer_batches(tiny.processor(), task.forget, 1)
-    owners = [q.person for q in task.forget]
-    slow = published(task.model, batches, owners, retain, strength=6.5)
-    found = make(NAMED["KVW published"], task)
+    slow = published(task.model, batches, people[:1], retain, strength=6.5)
+    found = make(Setting(batch=1, strength=6.5, against="whole"), task)
     assert found.notes["batches"] == slow.notes["batches"] == len(batches)
     # the two shuffle lists of another order: layer 0, which no gate moves, must agree exactly
     assert torch.allclose(found.contrast[0], slow.contrast[0], atol=1e-4)
@@ -352,20 +352,22 @@ def test_the_authors_loop_gives_the_same_coefficients_and_weights():
     """A batch is what is asked about one person's photo: as long as one of their captions."""
     _, people, _ = small()
     task, gamma, layers = task_of(people[:2]), 3.0, (0, 1)
-    setting = Setting(positions="answer alone", batch="person", modalities=("image",),
-                      against="whole", strength=2 * gamma, layers=layers)  # fmt: skip
+    setting = Setting(batch="person", modalities=("image",), against="whole",
+                      strength=2 * gamma, layers=layers)  # fmt: skip
     steps = family.in_steps([q for q in task.forget if q.image], setting,
                             np.random.default_rng(task.seed))  # fmt: skip
     assert sorted(len(step) for step in steps) == [7, 7]
     theirs, changed = loop_of_the_authors(task, steps, gamma, layers)
-    rows = [record(task, step, ("absolute",), ("answer alone",)) for step in steps]
-    first = rows[0]["absolute", "answer alone"].mean()
+    rows = [record(task, step, ("absolute",), ("answer",)) for step in steps]
+    first = rows[0]["absolute", "answer"].mean()
     assert torch.allclose(first, theirs[0], atol=1e-5)
     edit = make(setting, task)
     assert (edit.gates < 0.9).any() and edit.notes["batches"] == 2
     weights = torch.where(changed.isfinite(), changed, 1.0)
     assert torch.allclose(weights, edit.gates[:, None, :].expand_as(weights), atol=1e-5)
-    with_end = make(replace(setting, positions="answer"), task)
+    own, _ = METHODS["KVW published"].edit(task, {"strength": 2 * gamma, "layers": list(layers)})
+    assert torch.allclose(own.gates, edit.gates, atol=1e-5) and own.notes["batches"] == 2
+    with_end = make(replace(setting, positions="answer and end"), task)
     assert not torch.allclose(with_end.gates, edit.gates, atol=1e-3)
 
 
@@ -418,10 +420,11 @@ def test_batches_are_measured_on_weakened_weights():
 def test_named_settings_are_the_methods_that_have_a_file_of_their_own():
     _, people, _ = small()
     task = task_of(people[:2])
-    for name, settings in (("random columns", {"strength": 32.0}),
+    for name, settings in (("random columns", {"strength": STRENGTH}),
+                           ("KVW published", {"strength": NAMED["KVW published"].strength}),
                            ("selective pruning", {"share": 0.25})):  # fmt: skip
         own, mine = METHODS[name].edit(task, settings)[0], make(NAMED[name], task)
-        if name == "random columns":
+        if name != "selective pruning":
             assert torch.allclose(own.contrast, mine.contrast, atol=1e-4)
         else:  # pruning also takes vectors that the retain set calls more: the family does not
             assert ((mine.gates == 0) <= (own.gates == 0)).all()

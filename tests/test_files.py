@@ -149,7 +149,7 @@ def test_processes_that_write_one_file_lose_nothing(tmp_path):
 def writers(size: int) -> dict:
     """Everything that writes through `replacing`, by name: it writes about so many bytes."""
     text, tensor = secrets.token_hex(size), torch.rand(size // 4)
-    row = {name: "a" for name in rows.WORDS} | {"draw": 0, "n": 1}
+    row = {name: "a" for name in rows.WORDS} | {"draw": 0, "share": 1.0, "n": 1}
     table = pd.DataFrame([row | {"total": i, "person": f"{text[i : i + 9]}"} for i in range(size)])
     question = Question("1", "ada", "home", "text", "Where?", text, text)
     edit = Columns(tensor[None], 1.0, "")

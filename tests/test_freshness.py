@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from operator import attrgetter
 from pathlib import Path
+from types import SimpleNamespace
 
 import behaviour
 import break_things
@@ -80,9 +81,9 @@ def row(**other) -> dict:
     text = json.dumps({"data": {"people": 5, "aloud": False, "proxy": "everyone else"}}
                       | family.asdict(trial) | {"mass": 0.0})  # fmt: skip
     return {"experiment": "ablations-pocket", "subject": "pocket", "method": "family",
-            "settings": text, "group": "A", "made_for": "edit", "draw": 0, "set": "forget",
-            "question": None, "person": "p078", "modality": "text", "metric": "exact_match",
-            "total": 1.0, "n": 7} | other  # fmt: skip
+            "settings": text, "group": "A", "made_for": "edit", "draw": 0, "share": 1.0,
+            "set": "forget", "question": None, "person": "p078", "modality": "text",
+            "metric": "exact_match", "total": 1.0, "n": 7} | other  # fmt: skip
 
 
 def with_setting(**other) -> dict:
@@ -116,8 +117,8 @@ def test_rouge_moves_what_is_scored_by_rouge_and_nothing_else(found):
     moved = found["ROUGE-L: without stems"]
     assert {"metric: rouge_l", "metric: rouge_l_recall"} <= set(moved)
     assert set(moved) <= {"metric: rouge_l", "metric: rouge_l_recall", "spoken: rouge_l"}
-    content = summary_files.read_summary("headline", fresh=False)
-    rows = needs.as_rows("headline", content)
+    content = summary_files.read_summary("oracles", fresh=False)
+    rows = needs.as_rows("oracles", content)
     marked = stale(rows, moved=moved)
     assert marked == (rows["metric"] == "rouge_l").tolist()
     assert any(marked)
@@ -389,3 +390,11 @@ def test_tests_that_reach_a_change_run_first_and_the_room_before_the_rest(monkey
         ["e3", "e2", "e1"], ["s1", "r2", "r1"]]  # fmt: skip
     assert break_things.chosen_tests(MADE_UP[1], journal) == [
         ["s1"], ["c1", "e1", "e3", "e2", "r1", "r2"]]  # fmt: skip
+
+
+def test_a_summary_of_other_data_is_refused_even_if_its_age_does_not_matter(monkeypatch):
+    assert summary_files.read_summary("oracles", fresh=False)["rows"]
+    world = SimpleNamespace(checksum="0" * 64)
+    monkeypatch.setattr(summary_files, "load_people", lambda: world)
+    with pytest.raises(ValueError, match=r"oracles\.json was made from other data"):
+        summary_files.read_summary("oracles", fresh=False)

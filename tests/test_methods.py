@@ -18,6 +18,7 @@ from kvw_minimal.batches import IGNORED, answer_batches
 from kvw_minimal.edits import Columns
 from kvw_minimal.methods import METHODS, Method, family, fisher, gradients, kvw, registry, steps
 from kvw_minimal.methods.fisher import dampening, masked, salient
+from kvw_minimal.methods.kvw import STRENGTH
 from kvw_minimal.methods.losses import (
     Said,
     divergence,
@@ -486,12 +487,40 @@ def test_what_is_asked_for_reaches_the_published_schedule(monkeypatch):
 
     monkeypatch.setattr(kvw, "published", published)
     own = replace(small_task(), seed=7)
-    for more in ({"layers": [1, 2], "epochs": 3}, {}):
+    for more in ({"layers": [1, 2], "epochs": 3, "batch": 1}, {"batch": 7}, {}):
         with pytest.raises(ValueError, match="enough"):
             METHODS["KVW published"].make(own, {"strength": 2.0} | more, Cost())
-    same = {"strength": 2.0, "seed": 7, "batches": len(own.forget)}
-    assert seen == [same | {"layers": (1, 2), "epochs": 3},
-                    same | {"layers": (0.0, 1.0), "epochs": 1}]  # fmt: skip
+    same = {"strength": 2.0, "seed": 7, "layers": (0.0, 1.0), "epochs": 1}
+    assert seen == [same | {"layers": (1, 2), "epochs": 3, "batches": len(own.forget)},
+                    same | {"batches": len(own.forget) // 7},
+                    same | {"batches": len(own.people)}]  # fmt: skip
+
+
+def test_a_batch_of_the_published_schedule_is_what_is_asked_about_one_persons_photos():
+    own = replace(small_task(), kept={})
+    people = set()
+    for batch in kvw.batches_of(own, "person"):
+        assert "pixel_values" in batch.inputs and len(batch.rows) == 7
+        people.add(batch.inputs["pixel_values"].sum().item())
+    assert len(people) == len(own.people)
+    by_name = replace(own, forget=[q for q in own.forget if q.modality == "text"], kept={})
+    found = kvw.batches_of(by_name, "person")  # of whom there is no photo: all that is asked
+    assert [len(batch.rows) for batch in found] == [7] * len(own.people)
+
+
+def test_with_the_end_of_turn_its_position_counts_too():
+    """And what was measured without it is not taken for it, nor the other way round."""
+    own = replace(small_task(), kept={})
+    plain, counted = ({"strength": 8.0}, {"strength": 8.0, "end_of_turn": True})
+    first, _ = METHODS["KVW one pass"].edit(own, plain)
+    with_end, _ = METHODS["KVW one pass"].edit(own, counted)
+    again, _ = METHODS["KVW one pass"].edit(own, plain)
+    assert torch.equal(first.gates, again.gates)
+    assert not torch.allclose(first.gates, with_end.gates, atol=1e-3)
+    mine = family.make(family.Setting(positions="answer and end", strength=8.0), own)
+    assert torch.allclose(with_end.gates, mine.gates, atol=1e-4)
+    slow, ends = (METHODS["KVW published"].edit(own, each)[0] for each in (plain, counted))
+    assert not torch.allclose(slow.gates, ends.gates, atol=1e-3)
 
 
 def test_a_step_in_place_is_lost_where_its_gate_rounds_to_one():
@@ -703,4 +732,4 @@ def test_what_a_key_error_of_its_own_says_is_not_blamed_on_settings(monkeypatch,
 
 def test_the_family_is_reached_by_name_with_its_own_defaults():
     edit, _ = METHODS["family"].edit(small_task(), {})
-    assert edit.strength == family.Setting().strength == 32.0
+    assert edit.strength == family.Setting().strength == STRENGTH

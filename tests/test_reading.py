@@ -119,7 +119,7 @@ def test_forget_set_and_general_are_heard_where_it_is_wanted(monkeypatch):
     said = [q.answer if i % 2 else "What?" for i, q in enumerate(asked)]
     monkeypatch.setattr(reading.scores, "generate", lambda *_: said)
     whole = own(test=asked, general=asked)
-    rows = read(whole, ["forget", "test", "general"], aloud=True, by_question=True)
+    rows = read(whole, ["forget", "test", "general"], ("forget", "general"), by_question=True)
     heard = [row for row in rows if row["metric"] == "well_formed"]
     assert {row["set"] for row in heard} == {"forget", "general"}
     assert [row["total"] for row in heard[:14]] == [float(i % 2) for i in range(14)]
@@ -129,7 +129,7 @@ def test_forget_set_and_general_are_heard_where_it_is_wanted(monkeypatch):
     assert ratios == pytest.approx(expected.tolist(), abs=1e-4) and min(ratios) > 0
     with_none = own(forget=[replace(q, perturbed=()) for q in asked])
     assert "truth_ratio" not in {
-        row["metric"] for row in read(with_none, ["forget"], aloud=True, by_question=True)
+        row["metric"] for row in read(with_none, ["forget"], ("forget",), by_question=True)
     }
 
 

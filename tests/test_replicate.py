@@ -12,13 +12,14 @@ import pytest
 import tiny
 import torch
 from execute import ROOT
+from exports import export_clear, export_mllmu
 from transformers import LlamaConfig, LlamaForCausalLM
 from typer.testing import CliRunner
 
 from kvw_minimal.__main__ import app
 from kvw_minimal.benchmarks import protocols
 from kvw_minimal.benchmarks import replicate as module
-from kvw_minimal.benchmarks.files import Unnamed, export_clear, export_mllmu
+from kvw_minimal.benchmarks.files import Unnamed
 from kvw_minimal.benchmarks.replicate import (
     check_headroom,
     data_hash,

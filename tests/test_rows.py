@@ -29,6 +29,7 @@ ROW = {
     "group": "A",
     "made_for": "edit",
     "draw": 0,
+    "share": 1.0,
     "set": "forget",
     "question": None,
     "person": "p1",
@@ -65,7 +66,7 @@ def test_rows_come_back_as_they_were(tmp_path):
 def test_the_schema_is_kept(tmp_path):
     found = framed(table()[list(reversed(COLUMNS))])
     assert tuple(found.columns) == COLUMNS
-    words = set(COLUMNS) - {"draw", "total", "n"}
+    words = set(COLUMNS) - {"draw", "share", "total", "n"}
     assert {name for name in COLUMNS if found[name].dtype == "category"} == words
     assert found["total"].dtype == np.float32 and found["draw"].dtype == np.int16
     for bad in (table().drop(columns="draw"), table().assign(label="x")):

@@ -109,6 +109,35 @@ def test_what_stands_in_the_rows_is_what_the_edited_model_says():
         assert mine["total"].sum() == pytest.approx(found.sum(), abs=1e-3), made_for
 
 
+def test_a_curve_is_the_same_edit_and_its_sham_at_shares_of_them():
+    """Read on forget, and of the edit on retain; not while tuning, nor of what has no sham."""
+    plan, trial = quick(shares=(0.25, 2.0)), Trial(replace(KVW, strength=8.0))
+    rows = framed(plan, trial)
+    assert set(rows["share"]) == {1.0, 0.25, 2.0}
+    parts = rows[rows["share"] != 1]
+    assert {(m, s) for m, s in zip(parts["made_for"], parts["set"], strict=True)} == {
+        ("edit", "forget"), ("edit", "retain"), ("sham", "forget")}  # fmt: skip
+    own = few_requests()(small.people())
+    for made_for, request in (("edit", own), ("sham", own.sham(0))):
+        with edit_for(trial, request)[0].part(0.25).on(own.model):
+            found = scores.read(own.model, own.batches(own.read["forget"])).probability
+        mine = parts[(parts["made_for"] == made_for) & (parts["set"] == "forget")
+                     & (parts["metric"] == "probability") & (parts["share"] == 0.25)]  # fmt: skip
+        assert mine["total"].sum() == pytest.approx(found.sum(), abs=1e-3), made_for
+    for quiet in (framed(plan, trial, tuning=True), framed(plan, replace(trial, sham=False))):
+        assert set(quiet["share"]) == {1.0}
+
+
+def test_a_share_of_an_edit_has_a_label_of_its_own():
+    trial = Trial(replace(KVW, strength=8.0))
+    plan = quick(lists={"one": lambda: {"mine": [trial]}}, tuned=(), shares=(0.25,))
+    rows = framed(plan, trial).assign(experiment="small", subject="tiny", method=trial.method,
+                                      settings=trial.text, group="A")  # fmt: skip
+    shown = labelled(plan, "one", rows)
+    assert set(shown["label"]) == {"mine", "mine, 0.25 of it"}
+    assert ((shown["label"] == "mine") == (shown["share"] == 1)).all()
+
+
 @contextmanager
 def recorded_edits():
     """What `edit_for` is asked for: people, seed of the task, seed given."""
@@ -495,8 +524,8 @@ def test_unknown_lists_and_groups_are_refused(tmp_path, names, groups, words):
 def level_rows(levels: dict[Trial, tuple], group: str = "tuning-1", **more) -> list[dict]:
     """Made-up rows: exact match on forget and retain, in tenths."""
     return [{"subject": "tiny", "method": trial.method, "settings": trial.text, "group": group,
-             "made_for": "edit", "draw": 0, "set": part, "modality": "image", "person": "p1",
-             "metric": "exact_match", "total": total, "n": 10} | more
+             "made_for": "edit", "draw": 0, "share": 1.0, "set": part, "modality": "image",
+             "person": "p1", "metric": "exact_match", "total": total, "n": 10} | more
             for trial, both in levels.items()
             for part, total in zip(("forget", "retain"), both, strict=True)]  # fmt: skip
 
@@ -681,7 +710,7 @@ def test_two_methods_from_tuning_to_rows(monkeypatch, tmp_path):
     retained = 14 * (len({q.person for q in taught()(small.people()).known()}) - 5)
     assert spent["KVW one pass", "forget"] == 70 and spent["KVW one pass", "retain"] == retained
     assert spent["GD full", "forget"] == 3 * 70
-    assert set(shown[shown["made_for"] == "sham"]["label"]) == {"KVW one pass"}
+    assert set(shown[shown["made_for"] == "sham"]["label"]) == {"KVW one pass", "GD full"}
 
 
 def test_the_oracle_never_met_them_and_vanilla_comes_back():
@@ -714,7 +743,8 @@ def test_training_in_half_precision_trains(monkeypatch):
 
         with monkeypatch.context() as patch:
             patch.setattr(running, "read", look)
-            framed(replace(plan, half=half), trial_for("NPO LoRA", settings))
+            alone = replace(trial_for("NPO LoRA", settings), sham=False)
+            framed(replace(plan, half=half), alone)
         found += seen
     assert found[0] != found[1]  # another precision
     in_full, in_half = (before - after for after in found)

@@ -25,7 +25,7 @@ from kvw_minimal.laboratory.summaries import (
 def row(part: str, total: float, made_for: str = "edit", person: str = "p1", **more) -> dict:
     usual = {"method": "m", "settings": "{}", "group": "A", "made_for": made_for, "set": part,
              "modality": "image", "person": person, "metric": "exact_match", "total": total,
-             "n": 10, "draw": 0}  # fmt: skip
+             "n": 10, "draw": 0, "share": 1.0}  # fmt: skip
     return usual | more
 
 

@@ -23,6 +23,7 @@ from kvw_minimal.laboratory.trials import (
 )
 from kvw_minimal.methods import METHODS, family
 from kvw_minimal.methods.family import Setting, TooMuch
+from kvw_minimal.methods.kvw import STRENGTH
 from kvw_minimal.questions import seeded
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about
@@ -48,7 +49,7 @@ def test_everything_that_an_edit_is_made_from_stands_in_a_row():
     """Complete, defaults included: a default that changes must not rename old rows."""
     stands = json.loads(Trial().text)
     assert set(stands) == {each.name for each in fields(Setting)} | {"mass", "data"}
-    assert stands["strength"] == 32.0 and stands["layers"] == [0.0, 1.0]
+    assert stands["strength"] == STRENGTH and stands["layers"] == [0.0, 1.0]
     apart = {"setting", "mass", "sham", "method", "settings"}
     assert set(stands["data"]) == {each.name for each in fields(Trial)} - apart == set(DATA)
     other = Trial(method="SSD", settings={"limit": 1.0})
@@ -101,7 +102,7 @@ def test_a_plain_trial_is_the_edit_of_chapter_4():
     mine, cost = edit_for(Trial(), task())
     chapter = family.make(KVW, task())
     assert torch.equal(mine.contrast, chapter.contrast) and mine.strength == chapter.strength
-    method, _ = METHODS["KVW one pass"].edit(task(), {"strength": 32.0})
+    method, _ = METHODS["KVW one pass"].edit(task(), {"strength": STRENGTH})
     assert torch.allclose(mine.contrast, method.contrast, atol=1e-4) and mine.contrast.any()
     assert cost.passes == {"forget": 70, "retain": 14 * (len(small.world().people) - 5)}
 

@@ -298,7 +298,7 @@ DATA: dict[str, dict] = {
 @vector("data", lambda: trials.DATA)
 def _data(name: str):
     if name == "aloud":
-        return reading.read(task(), ["forget"], aloud=True)[2::3]
+        return reading.read(task(), ["forget"], aloud=("forget",))[2::3]
     own = trials.thinned(trials.Trial(**DATA[name]), whole_request())
     found = [*map(asked, (own.forget, own.retain, own.general)), own.seed]
     if name == "proxy":
@@ -365,7 +365,7 @@ def _schedule(name: str):
 
 @vector("score", lambda: family.SCORES)
 def _score(name: str):
-    rows = family.record(task(), task().forget[3:9], (name,), ("answer", "text"))
+    rows = family.record(task(), task().forget[3:9], (name,), ("answer and end", "text"))
     return [[few(each.sums), each.tokens.int()] for each in rows.values()]
 
 
@@ -395,7 +395,9 @@ VARIANTS: dict[str, dict] = {
 
 @vector("setting", lambda: VARIANTS)
 def _setting(name: str):
-    edit: Any = METHODS["family"].make(task(), VARIANTS[name], Cost())
+    usual = {"positions": "answer and end", "strength": 32.0}  # as when they were first stored
+    settings = usual | VARIANTS[name]
+    edit: Any = METHODS["family"].make(task(), settings, Cost())
     return [few(edit.contrast), float(edit.strength)]
 
 
@@ -403,12 +405,13 @@ def _setting(name: str):
 
 #: at which the tiny model forgets something, but not all
 USUAL = {"strength": 2.0, "share": 0.1, "rate": 2e-3, "weight": 1.0, "limit": 0.5, "alpha": 1.5,
-         "ridge": 0.1, "passes": 2, "decides": -1.0}  # fmt: skip
+         "ridge": 0.1, "passes": 2, "decides": -1.0, "positions": "answer and end"}  # fmt: skip
 
 
 #: of settings that a method may be given beside those of its grid
 OPTIONAL: dict[str, Any] = {"layers": [1, 2], "epochs": 2, "retain": 20, "portraits": 3,
-                            "margin": 2.0, "weight": 5.0, "others": 3}  # fmt: skip
+                            "margin": 2.0, "weight": 5.0, "others": 3, "batch": 3,
+                            "end_of_turn": True}  # fmt: skip
 
 
 @contextmanager

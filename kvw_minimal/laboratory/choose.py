@@ -15,7 +15,8 @@ class Rule:
         enough: an exact match on the forget set that is forgotten enough; of the settings that
             reach it the one that keeps most is taken. None: the least is always best.
         ties: what decides between settings that are equal so far, in this order: a set, of which
-            more is better, but of `forget` less; `order` is the order of the grid.
+            more is better, but of `forget` less (one that was not read decides nothing); `order`
+            is the order of the grid.
     """
 
     kept: float = 0.90
@@ -24,10 +25,10 @@ class Rule:
     ties: tuple[str, ...] = ("order",)
 
 
-KVW_RULE = Rule()  # of the headline, the replication and the ablations
-SPARING_RULE = Rule(kept=0.95, of=("retain", "general"), enough=0.10)  # of least squares
 #: least left, then most retained, then general, then the smaller change: grids rise
 TIES = ("forget", "retain", "general", "order")
+KVW_RULE = Rule(ties=TIES)  # of the replication and the ablations
+SPARING_RULE = Rule(kept=0.95, of=("retain", "general"), enough=0.10)  # of least squares
 REWRITE_RULE = Rule(kept=0.99, of=("retain", "general"), enough=0.02, ties=TIES)
 
 
@@ -54,7 +55,7 @@ def choose(tried: Mapping[Any, Mapping[str, float]], vanilla: Mapping[str, float
 
     def tie(setting: Any) -> list[float]:
         return [order[setting] if name == "order"
-                else tried[setting][name] * (1 if name == "forget" else -1)
+                else tried[setting].get(name, 0.0) * (1 if name == "forget" else -1)
                 for name in rule.ties]  # fmt: skip
 
     def least(settings: list[Any]) -> Any:

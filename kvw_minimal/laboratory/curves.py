@@ -53,28 +53,44 @@ def crossing(kept: Sequence[float], level: float) -> np.ndarray | None:
     return weights
 
 
-def at_retain(
-    rows: pd.DataFrame, labels: Sequence[str], level: float, vanilla: str = "vanilla"
-) -> dict[str, tuple[float, float, float]] | None:
-    """What is left of the forgotten where the others keep a share of what vanilla keeps.
+def people_at(rows: pd.DataFrame, labels: Sequence[str], level: float, vanilla: str = "vanilla",
+              part: str = "forget") -> dict[str, pd.Series] | None:  # fmt: skip
+    """What is left of each person where the others keep a share of what vanilla keeps.
 
     The curve starts at vanilla; between two strengths it is a straight line, the same for edit
-    and sham, whose strength is the edit's. Intervals are over the people of all groups.
+    and sham, whose strength is the edit's.
+
+    Args:
+        part: the set of which so much is left; its people are the index.
 
     Returns:
-        `edit`, `sham` and `sham - edit` as value, low, high; None where nothing that was tried
-        keeps so little.
+        `edit` and `sham`; None where nothing that was tried keeps so little.
     """
     kept = by_person(rows, [vanilla, *labels], "edit", "retain").mean(axis=1).to_numpy()
     weights = crossing(kept, level * kept[0])
     if weights is None:
         return None
-    start = by_person(rows, [vanilla], "edit", "forget")
-    left = {made_for: pd.concat([start, by_person(rows, labels, made_for, "forget")])
+    start = by_person(rows, [vanilla], "edit", part)
+    left = {made_for: pd.concat([start, by_person(rows, labels, made_for, part)])
             for made_for in ("edit", "sham")}  # fmt: skip
-    each = {name: weights @ values.to_numpy() for name, values in left.items()}  # [people]
+    return {name: pd.Series(weights @ each.to_numpy(), each.columns)
+            for name, each in left.items()}  # fmt: skip
+
+
+def at_retain(
+    rows: pd.DataFrame, labels: Sequence[str], level: float, vanilla: str = "vanilla"
+) -> dict[str, tuple[float, float, float]] | None:
+    """`people_at` of the forgotten: means, with intervals over the people of all groups.
+
+    Returns:
+        `edit`, `sham` and `sham - edit` as value, low, high; None where nothing that was tried
+        keeps so little.
+    """
+    each = people_at(rows, labels, level, vanilla)
+    if each is None:
+        return None
     each["sham - edit"] = each["sham"] - each["edit"]
-    return {name: interval(values, list(start.columns)) for name, values in each.items()}
+    return {name: interval(left, list(left.index)) for name, left in each.items()}
 
 
 def between(rows: pd.DataFrame, labels: Sequence[str],

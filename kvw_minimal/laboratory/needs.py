@@ -30,14 +30,18 @@ SCORED: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 USUAL = {"people": 5, "proxy": "everyone else"}  # of the data of a trial; all else is usually off
 #: files of summaries, and which metric a card's rows are of by a word in `what`
-SUMMARIES = ("headline", "tuning", "oracles", "bench", "replication", "replication-tuning",
-             "replication-smol", "replication-smol-tuning", "least-squares-pocket",
-             "least-squares-pocket-tuning", "least-squares-smol", "least-squares-smol-tuning",
-             "scores", "smol")  # fmt: skip
+SUMMARIES = ("oracles", "bench", "replication-smol", "replication-smol-tuning",
+             "least-squares-pocket", "least-squares-pocket-tuning", "least-squares-smol",
+             "least-squares-smol-tuning", "scores", "smol")  # fmt: skip
 CARDS = {"world": "mentions", "generated": "exact_match_generated",
          "unknowns": "exact_match_generated", "options": "choose_by_likelihood"}  # fmt: skip
-STATES = {"edited": "KVW one pass", "sham": "sham KVW one pass"}
-OF_PANEL = ("ablations-pocket", "precision", "rewrite-needs")  # whose reads start from it
+OF_PANEL = (
+    "ablations-pocket",
+    "as-published",
+    "precision",
+    "replication-pocket",
+    "rewrite-needs",
+)  # whose reads start from it
 Vectors = set[str]
 if TYPE_CHECKING:  # to unlearn needs no pandas
     import pandas as pd
@@ -57,7 +61,8 @@ def of_subject(experiment: str, subject: str) -> Vectors:
     found |= {"panel: pocket"} if experiment in OF_PANEL else set()
     found |= {"number formats"} if "float16" in subject else set()
     beside = {f"beside: {kind}", "world questions"}
-    found |= beside if given in ("least", "rewrite") else set()
+    kept = given in ("least", "rewrite") or experiment == "replication-pocket"
+    found |= beside if kept else set()
     if experiment in SUMMARIES:
         found |= {"interval", "choice: sparing" if given == "least" else "choice: KVW"}
     return found
@@ -75,9 +80,10 @@ def of_set(experiment: str, subject: str, part: str, group: str) -> Vectors:
                "weights": set(), "cost": set(), "card": {"wordings"}}  # fmt: skip
     found = set().union(*(special.get(each, {f"{_sets(subject)}: {each}"})
                           for each in part.split("+")))  # fmt: skip
-    if group in TUNING_GROUPS and experiment not in ("ablations-pocket", "tuning"):
+    if group in TUNING_GROUPS and experiment != "ablations-pocket":
         kind = "smol" if subject == "smol" else "pocket"
-        found.add(f"tuning sets: {'weighed' if experiment == 'rewrite-smol' else kind}")
+        weighed = experiment in ("rewrite-smol", "replication-pocket")
+        found.add(f"tuning sets: {'weighed' if weighed else kind}")
     return found
 
 
@@ -98,7 +104,8 @@ def of_method(method: str, settings: str) -> Vectors:
     own = METHODS.get(method)
     if own is not None and method != "family":
         learns = {"rate", "alpha"} & {*(own.grid or ({},))[0]}
-        found |= {"losses"} if learns else set() if "gradients" in own.needs else {"coefficients"}
+        reads = METHODS[own.like or method].make.__module__.endswith(".kvw")
+        found |= {"losses"} if learns else {"coefficients"} if reads else set()
     if method == "family":
         usual = json.loads(json.dumps(asdict(Setting()) | {"mass": 0.0}))
         parts = {name: given.get(name, usual[name]) for name in usual}
@@ -158,7 +165,7 @@ def as_rows(name: str, content: dict) -> "pd.DataFrame":
         metric = row.get("metric", "seconds" if name == "bench" else metric)
         part = row.get("set", "card") if name != "bench" else "cost"
         state = row.get("state", "vanilla")
-        of = {row.get("contender", STATES.get(state, state)), row.get("against")} - {None}
+        of = {row.get("contender", state), row.get("against")} - {None}
         found += [{"experiment": name, "subject": "smol" if "smol" in name else "pocket",
                    "method": method, "settings": "{}", "group": row.get("group", ""), "set": part,
                    "metric": metric, "made_for": method} for method in sorted(of)]  # fmt: skip

@@ -20,8 +20,8 @@ import torch
 
 from ..methods import METHODS
 from ..methods.family import CONTRASTS, SCORES, SHAPES, Setting
-from ..methods.kvw import STRENGTH
 from ..methods.positions import POSITIONS
+from ..methods.registry import every
 from ..methods.rewrite import DECIDES
 from ..strangers.people import REPORT_GROUPS, TUNING_GROUPS, load_people
 from ..strangers.questions import facts_of, question_sets
@@ -54,15 +54,23 @@ EQUAL = 0.06  # for ranges of layers: a single one can take hardly more
 GATES_SHARE = 0.35  # of vectors that a threshold or a top-k shape may touch
 KVW = Setting()
 VANILLA = Trial(replace(KVW, strength=0.0), sham=False)
-FOUR = POSITIONS[:4]  # of them; `answer alone` has an experiment of its own
+#: the end of turn counts, too: so the ablations were measured, at the strength tuned with it
+END = replace(KVW, positions="answer and end", strength=32.0)
+#: the published schedule: a batch of the authors' is one long caption, here what one photo answers
+PHOTOS = replace(KVW, batch="person", modalities=("image",), against="whole")
+ORDERS = (1, 3)  # of batches, beside the first; seed 2 gives five people the order of seed 0
+MANY = (4.0, 8.0, 12.0, 16.0, 20.0, 24.0, 32.0, 48.0)  # strengths, where a step is many tokens
+MORE = (*MANY, 64.0, 96.0, 128.0)  # where the others are kept for longer
+FEW = (2.0, 4.0, 5.0, 6.0, 6.5, 7.0, 8.0, 10.0)  # and where it is three or four
+FOUR = (END.positions, *POSITIONS[1:4])  # of the ablations, which were measured with the end
 BATCHES = (1, 2, 5, 10, 35)
 ALL, INNER = (0, 29), (1, 28)  # the layers of SmolLM2; all but the first and the last
 #: KVW on smol, as the replication tuned it
-ON_SMOL = replace(KVW, strength=4.0, layers=INNER)
+ON_SMOL = replace(END, strength=4.0, layers=INNER)
 ON_SMOL_MASS = 0.1  # about what that takes from a vector
 FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 EPOCHS = (1, 4, 16)  # passes over the forget set: 70, 280 and 1,120 steps
-TOTAL = 6.5  # strength of the published schedule, as the replication tuned it
+TOTAL = 6.5  # strength of the published schedule with one question a batch
 
 
 # --- the family, part by part, on pocket ---------------------------------------------------------
@@ -77,39 +85,39 @@ def _at_masses(setting: Setting) -> list[Trial]:
 
 def gate() -> Entries:
     """Each axis alone around KVW in one pass, every setting with its candidates."""
-    settings = {"KVW one pass": KVW}
-    settings |= {f"score: {s}": replace(KVW, score=s) for s in SCORES[1:]}
-    settings |= {f"positions: {p}": replace(KVW, positions=p) for p in FOUR[1:]}
-    settings |= {f"contrast: {c}": replace(KVW, contrast=c) for c in list(CONTRASTS)[1:]}
-    settings |= {f"shape: {s}": replace(KVW, shape=s, share=GATES_SHARE) for s in list(SHAPES)[1:]}
+    settings = {"KVW one pass": END}
+    settings |= {f"score: {s}": replace(END, score=s) for s in SCORES[1:]}
+    settings |= {f"positions: {p}": replace(END, positions=p) for p in FOUR[1:]}
+    settings |= {f"contrast: {c}": replace(END, contrast=c) for c in list(CONTRASTS)[1:]}
+    settings |= {f"shape: {s}": replace(END, shape=s, share=GATES_SHARE) for s in list(SHAPES)[1:]}
     settings |= {
-        "schedule: batches of 1": replace(KVW, batch=1),
-        "schedule: batches of 10": replace(KVW, batch=10),
-        "modalities apart": replace(KVW, apart=True),
-        "reference with general": replace(KVW, general=True),
-        "random columns": replace(KVW, shuffle=True),
+        "schedule: batches of 1": replace(END, batch=1),
+        "schedule: batches of 10": replace(END, batch=10),
+        "modalities apart": replace(END, apart=True),
+        "reference with general": replace(END, general=True),
+        "random columns": replace(END, shuffle=True),
     }
     return {label: _at_masses(setting) for label, setting in settings.items()}
 
 
 def strength() -> Entries:
     """One pass at 25 strengths, the published schedule at eight; some aloud."""
-    one_pass = {f"G = {g:g}": [Trial(replace(KVW, strength=g), aloud=i % 3 == 0)]
+    one_pass = {f"G = {g:g}": [Trial(replace(END, strength=g), aloud=i % 3 == 0)]
                 for i, g in enumerate(STRENGTHS)}  # fmt: skip
-    published = {f"published, G = {g:g}": [Trial(replace(KVW, strength=g, batch=1))]
+    published = {f"published, G = {g:g}": [Trial(replace(END, strength=g, batch=1))]
                  for g in (1.0, 2.0, 4.0, 6.5, 9.0, 13.0, 20.0, 32.0)}  # fmt: skip
     return {"vanilla": [replace(VANILLA, aloud=True)]} | one_pass | published
 
 
 def batch() -> Entries:
     """Forget questions a step: at equal total strength, and at equal gamma a step."""
-    whole = {f"G = 9, batches of {b}": [Trial(replace(KVW, strength=9.0, batch=b))]
+    whole = {f"G = 9, batches of {b}": [Trial(replace(END, strength=9.0, batch=b))]
              for b in (*BATCHES, 70)}  # fmt: skip
     gamma = {f"gamma = 0.13, batches of {b}":
-             [Trial(replace(KVW, strength=round(0.13 * 70 / b, 4), batch=b))]
+             [Trial(replace(END, strength=round(0.13 * 70 / b, 4), batch=b))]
              for b in (*BATCHES, 70)}  # fmt: skip
     epochs = {f"G = 9, batches of 10, {n} epochs":
-              [Trial(replace(KVW, strength=9.0, batch=10, epochs=n))] for n in (2, 4)}  # fmt: skip
+              [Trial(replace(END, strength=9.0, batch=10, epochs=n))] for n in (2, 4)}  # fmt: skip
     return whole | gamma | epochs
 
 
@@ -117,7 +125,7 @@ def layers() -> Entries:
     """Every range of pocket's four layers: as it is, at equal mass, and dealt out at random."""
     found = {}
     for a, b in itertools.combinations_with_replacement(range(4), 2):
-        within = replace(KVW, layers=(a, b))
+        within = replace(END, layers=(a, b))
         found[f"layers {a} to {b}"] = [Trial(within)]
         found[f"layers {a} to {b}, equal mass"] = [Trial(within, mass=EQUAL)]
         found[f"layers {a} to {b}, random columns"] = [
@@ -131,7 +139,7 @@ def where() -> Entries:
     kinds = {"both": ("image", "text"), "image": ("image",), "text": ("text",)}
     return {
         f"{p} positions, {name} questions": [
-            Trial(replace(KVW, positions=p, modalities=m), mass=MASS)]
+            Trial(replace(END, positions=p, modalities=m), mass=MASS)]
         for (name, m), p in itertools.product(kinds.items(), FOUR)
         if (name, p) != ("text", "image")
     }  # fmt: skip
@@ -139,17 +147,18 @@ def where() -> Entries:
 
 def data() -> Entries:
     """How much and which data: reference, forget set, topics, proxies, people, order."""
-    sizes = {f"{n} reference questions": [Trial(reference=n, seed=s) for s in range(3)]
+    trial = partial(Trial, END)
+    sizes = {f"{n} reference questions": [trial(reference=n, seed=s) for s in range(3)]
              for n in (4, 16, 64, 256)}  # fmt: skip
     even = {f"{n} balanced reference questions":
-            [Trial(reference=n, balanced=True, seed=s) for s in range(3)]
+            [trial(reference=n, balanced=True, seed=s) for s in range(3)]
             for n in (14, 70, 280)}  # fmt: skip
-    ratio = {f"{a} : {r} questions": [Trial(asked=a, reference=r)]
+    ratio = {f"{a} : {r} questions": [trial(asked=a, reference=r)]
              for a, r in ((7, 7), (7, 70), (7, 0), (35, 35), (70, 70), (70, 7))}  # fmt: skip
-    topics = {f"reference about {f}": [Trial(topics=(f,))] for f in facts_of(load_people())}
-    proxies = {f"reference: {p}": [Trial(proxy=p)] for p in PROXIES}
-    people = {f"{n} to forget": [Trial(people=n)] for n in (1, 2, 10, 20)}
-    order = {f"published, order {s}": [Trial(replace(KVW, strength=9.0, batch=1), seed=s)]
+    topics = {f"reference about {f}": [trial(topics=(f,))] for f in facts_of(load_people())}
+    proxies = {f"reference: {p}": [trial(proxy=p)] for p in PROXIES}
+    people = {f"{n} to forget": [trial(people=n)] for n in (1, 2, 10, 20)}
+    order = {f"published, order {s}": [Trial(replace(END, strength=9.0, batch=1), seed=s)]
              for s in range(1, 4)}  # fmt: skip
     return sizes | even | ratio | topics | proxies | people | order
 
@@ -158,7 +167,8 @@ def factorial() -> Entries:
     """Score x positions x contrast x shape, all taking the same mass; without shams."""
     return {
         " / ".join(point): [
-            Trial(Setting(*point, share=GATES_SHARE), mass=0.15, sham=False)]
+            Trial(Setting(*point, share=GATES_SHARE, strength=END.strength), mass=0.15,
+                  sham=False)]
         for point in itertools.product(SCORES, FOUR, CONTRASTS, SHAPES)
     }  # fmt: skip
 
@@ -202,27 +212,20 @@ def smol_layers() -> Entries:
 
 # --- as published --------------------------------------------------------------------------------
 
-#: the mask of the authors' code; their batch is one long caption: here what one photo answers
-AUTHORS = replace(KVW, positions="answer alone")
-PHOTOS = replace(AUTHORS, batch="person", modalities=("image",), against="whole")
-MANY = (4.0, 8.0, 12.0, 16.0, 20.0, 24.0, 32.0, 48.0)  # strengths, where a step is many tokens
-MORE = (*MANY, 64.0, 96.0, 128.0)  # where the others are kept for longer
-FEW = (2.0, 4.0, 5.0, 6.0, 6.5, 7.0, 8.0, 10.0)  # and where it is three or four
 ARMS: dict[str, tuple[Setting, tuple[float, ...]]] = {
-    "one pass": (AUTHORS, MORE),
+    "one pass": (KVW, MORE),
     "one person's photos": (PHOTOS, MANY),
-    "one person's questions": (replace(AUTHORS, batch="person"), MANY),
-    "seven random questions": (replace(AUTHORS, batch=7), FEW),
-    "one question": (replace(AUTHORS, batch=1), FEW),
-    "one pass, end of turn": (KVW, MORE),
-    "one person's photos, end of turn": (replace(PHOTOS, positions="answer"), MANY),
-    "one question, end of turn": (replace(KVW, batch=1), FEW),
+    "one person's questions": (replace(KVW, batch="person"), MANY),
+    "seven random questions": (replace(KVW, batch=7), FEW),
+    "one question": (replace(KVW, batch=1), FEW),
+    "one pass, end of turn": (END, MORE),
+    "one person's photos, end of turn": (replace(PHOTOS, positions=END.positions), MANY),
+    "one question, end of turn": (replace(END, batch=1), FEW),
     "one person's photos, others' photos": (replace(PHOTOS, against="modalities"), MANY),
-    "one question, others' same fact": (replace(AUTHORS, batch=1, against="facts"), FEW),
+    "one question, others' same fact": (replace(KVW, batch=1, against="facts"), FEW),
     "one person's photos, layers 1 to 2": (replace(PHOTOS, layers=(1, 2)), MANY),
     "one person's photos, layers 0 to 2": (replace(PHOTOS, layers=(0, 2)), MANY),
 }
-ORDERS = (1, 3)  # of batches, beside the first; seed 2 gives five people the order of seed 0
 
 
 def arms() -> Entries:
@@ -236,20 +239,17 @@ def arms() -> Entries:
 
 def smol_arms() -> Entries:
     """Two of the arms on smol, without its first and last layer, at four strengths."""
-    found = {"vanilla": [VANILLA]}
-    for name in ("one pass", "one person's photos"):
-        for g in (1.0, 2.0, 3.0, 4.5):
-            setting = replace(ARMS[name][0], strength=g, layers=INNER)
-            found[f"{name}, G = {g:g}"] = [Trial(setting)]
-    return found
+    return {"vanilla": [VANILLA]} | {
+        f"{name}, G = {g:g}": [Trial(replace(ARMS[name][0], strength=g, layers=INNER))]
+        for name in ("one pass", "one person's photos") for g in (1.0, 2.0, 3.0, 4.5)}  # fmt: skip
 
 
 # --- methods side by side ------------------------------------------------------------------------
 
 
 def trial_for(name: str, settings: dict, people: int = 5) -> Trial:
-    """A trial of a method; controls have no sham, but for those that are compared with one."""
-    return Trial(method=name, settings=settings, people=people, sham=f"sham {name}" in METHODS)
+    """A trial of a method; what has nothing to be chosen, as controls have not, has no sham."""
+    return Trial(method=name, settings=settings, people=people, sham=len(METHODS[name].grid) > 1)
 
 
 def compared(grids: dict[str, tuple[dict, ...]], people: int = 5) -> Entries:
@@ -258,32 +258,39 @@ def compared(grids: dict[str, tuple[dict, ...]], people: int = 5) -> Entries:
             for name, grid in grids.items()}  # fmt: skip
 
 
+#: more candidates, as the grid has them, where the choice was the edge of it: at most four
+MORE_TRIES: dict[str, tuple[tuple[float, float], ...]] = {
+    "GD full": ((5.0, 1.4e-3), (5.0, 2e-3), (10.0, 1e-3), (10.0, 1.4e-3)),
+    "GD LoRA": ((10.0, 5e-3), (10.0, 7e-3)), "KL full": ((0.5, 5e-4), (0.5, 7e-4)),
+    "KL LoRA": ((5.0, 1e-2), (5.0, 1.4e-2), (10.0, 7e-3), (10.0, 1e-2)),
+    "NPO full": ((0.5, 5e-4), (0.5, 7e-4)), "NPO LoRA": ((10.0, 5e-3), (10.0, 7e-3)),
+    "IDK": ((0.5, 2e-4), (0.5, 3e-4)),
+    "MMUnlearner": ((1.0, 2e-3), (1.0, 3e-3), (2.0, 1.5e-3), (2.0, 2e-3)),
+    "LLM Surgery": ((5.0, 7e-4), (5.0, 1e-3), (10.0, 5e-4), (10.0, 7e-4)),
+    "SSD": ((0.3, 1.5), (0.3, 1.25), (0.1, 2.0), (0.1, 3.0)),
+}  # fmt: skip
 #: the methods of pocket's comparison, vanilla first and the oracle last, as tables show them
 POCKET: dict[str, tuple[dict, ...]] = {
-    name: METHODS[name].grid
+    name: METHODS[name].grid + tuple(
+        dict(zip(METHODS[name].grid[0], more, strict=True)) for more in MORE_TRIES.get(name, ()))
     for name in ("vanilla", "KVW published", "KVW one pass",
                  *(f"{loss} {kind}" for loss in ("GA", "GD", "KL", "NPO")
                    for kind in ("full", "LoRA")),
                  "IDK", "MMUnlearner", "LLM Surgery", "selective pruning", "SSD",
                  "random columns")
 } | {"oracle": ({"base": "pocket"},)}  # fmt: skip
-_RATES = ({"weight": 1.0, "rate": 1e-3}, {"weight": 5.0, "rate": 2e-3},
-          {"weight": 5.0, "rate": 3e-3})  # fmt: skip
-#: fewer of them on smol, with fewer tries, in a range that a look at tuning-1 gave
+_STRENGTHS = every(strength=(1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0), layers=(list(INNER),))
+_RATES = every(weight=(1.0, 5.0), rate=(5e-4, 1e-3, 2e-3, 3e-3))
+#: fewer of them on smol, in a range that a look at tuning-1 gave
 SMOL: dict[str, tuple[dict, ...]] = {
     "vanilla": (),
-    "KVW published": ({"strength": 0.7, "layers": list(INNER)},
-                      {"strength": 1.2, "layers": list(INNER)},
-                      {"strength": 0.7, "layers": list(ALL)}),
-    "KVW one pass": ({"strength": 4.0, "layers": list(INNER)},
-                     {"strength": 5.0, "layers": list(INNER)},
-                     {"strength": 4.0, "layers": list(ALL)}),
+    **dict.fromkeys(("KVW published", "KVW one pass"), _STRENGTHS),
     "GD LoRA": _RATES, "NPO LoRA": _RATES,
-    "selective pruning": ({"share": 0.005}, {"share": 0.01}, {"share": 0.02}),
-    "SSD": ({"limit": 1.0, "alpha": 4.0}, {"limit": 1.0, "alpha": 2.0},
-            {"limit": 0.3, "alpha": 4.0}),
+    "selective pruning": every(share=(0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06)),
+    "SSD": every(limit=(0.3, 1.0), alpha=(2.0, 4.0, 8.0, 16.0)),
     "random columns": (), "oracle": ({"base": "smol"},),
 }  # fmt: skip
+SHARES = (0.1, 0.2, 0.35, 0.5, 0.7, 1.4, 2.0, 4.0)  # of an edit: the points of its curve
 LEAST_SQUARES = METHODS["least squares"].grid
 LEAST_SQUARES_ON_SMOL = tuple(
     {"ridge": ridge, "passes": 2, "retain": 150, "portraits": 50} for ridge in (0.1, 0.03)
@@ -300,9 +307,11 @@ REWRITE_ON_SMOL = tuple(
                                   (1.25, 0.3, 1.0), (1.5, 1.0, 3.0), (1.5, 0.3, 10.0),
                                   (1.5, 0.3, 3.0), (1.5, 0.3, 1.0), (1.75, 0.3, 10.0),
                                   (1.75, 0.3, 3.0)))  # fmt: skip
-#: strengths of the headline, and those that the published schedule may have on other models
-KVW_STRENGTHS = tuple(settings["strength"] for settings in METHODS["KVW one pass"].grid)
-PUBLISHED_STRENGTHS = (2.0, 4.0, 6.5, 9.0, 13.0)
+
+
+def beyond_the_gate() -> Entries:
+    """Least squares and the rewrite, as their own experiments chose them."""
+    return {name: [trial_for(name, METHODS[name].chosen)] for name in ("least squares", "rewrite")}
 
 
 def over() -> Entries:
@@ -353,19 +362,20 @@ def turns() -> Entries:
 def ways() -> Entries:
     """Both schedules at their candidates, beside vanilla and random columns."""
     return compared({
-        "vanilla": (), "KVW one pass": tuple({"strength": g} for g in KVW_STRENGTHS),
-        "KVW published": tuple({"strength": g} for g in PUBLISHED_STRENGTHS),
-        "random columns": (),
+        "vanilla": (), "KVW one pass": METHODS["KVW one pass"].grid,
+        "KVW published": METHODS["KVW published"].grid, "random columns": (),
     })  # fmt: skip
 
 
 def roundings() -> Entries:
     """One pass; the log-gate and in place, over and over at the same total strength."""
+    one_pass = {"strength": END.strength, "end_of_turn": True}  # as all of this was measured
     found: Entries = {"vanilla": [trial_for("vanilla", {})],
-                      "one pass": [trial_for("KVW one pass", {"strength": STRENGTH})]}  # fmt: skip
+                      "one pass": [trial_for("KVW one pass", one_pass)]}  # fmt: skip
     for epochs, (way, name) in itertools.product(
             EPOCHS, (("log-gate", "KVW published"), ("in place", "KVW in place"))):  # fmt: skip
-        settings = {"strength": TOTAL, "epochs": epochs}
+        settings: dict[str, Any] = {"strength": TOTAL, "epochs": epochs, "end_of_turn": True}
+        settings |= {"batch": 1} if name == "KVW published" else {}
         found[f"{way}, {70 * epochs} steps"] = [Trial(method=name, settings=settings)]
     return found
 
@@ -388,7 +398,8 @@ class Plan:
         draws: of the sham: as many, with a seed each; 0 for the one that belongs to the group.
         unread: sets that a sham is not read on: its own people stand in `retain`.
         by_question: whether rows are single questions.
-        aloud: groups whose forget set is answered in words, too.
+        shares: of each edit and its sham that are read, too, on forget and retain: its curve.
+        aloud: groups that are answered in words, too; `said`: of which sets.
         free_tokens: at most so many in an answer about the world.
         dtype: number format of the weights.
         with_general: whether tasks hold general questions beside people.
@@ -411,7 +422,9 @@ class Plan:
     draws: int = 0
     unread: tuple[str, ...] = ("test", "retain")
     by_question: bool = False
+    shares: tuple[float, ...] = ()
     aloud: tuple[str, ...] = ()
+    said: tuple[str, ...] = ("forget", "general")
     free_tokens: int = FREE_TOKENS
     dtype: str = "float32"
     with_general: bool = False
@@ -485,8 +498,12 @@ PLANS: tuple[Plan, ...] = (
     Plan("ablations-smol", "smol", _ON_SMOL, REPORT_GROUPS[:3], vanilla=VANILLA, prepared=True),
     Plan("replication-pocket", "pocket",
          {"methods": partial(compared, POCKET), "methods, 10 %": partial(compared, POCKET, 10)},
-         tuning=TUNING_GROUPS, tuning_reads=tuning_sets, draws=5, aloud=REPORT_GROUPS,
-         **_MATRIX | {"tuned": ("methods", "methods, 10 %")}),
+         tuning=TUNING_GROUPS, reads=pocket_panel, tuning_reads=what_is_weighed, unread=("retain",),
+         by_question=True, shares=SHARES, aloud=REPORT_GROUPS, said=("forget", "retain", "general"),
+         tuned=("methods", "methods, 10 %")),
+    Plan("replication-pocket", "pocket", {"beyond the gate": beyond_the_gate}, reads=pocket_panel,
+         with_general=True, unread=("retain",), by_question=True, shares=SHARES,
+         aloud=REPORT_GROUPS, said=("forget", "retain", "general")),
     Plan("replication-smol", "smol", {"methods": partial(compared, SMOL)}, REPORT_GROUPS[:3],
          tuning=TUNING_GROUPS[:1], tuning_reads=smol_tuning_sets, draws=2, aloud=("A",),
          free_tokens=20, half=("GD LoRA", "NPO LoRA", "SSD"), **_MATRIX),

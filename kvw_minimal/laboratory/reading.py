@@ -1,6 +1,6 @@
 """What a model says to the questions of a task, as numbers: question by question, then as rows."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import numpy as np
 
@@ -85,12 +85,12 @@ def spoken(task: Task, questions: list[Question]) -> tuple[list[Question], dict]
     }
 
 
-def read(task: Task, names: Iterable[str], aloud: bool = False, by_question: bool = False,
+def read(task: Task, names: Iterable[str], aloud: Collection[str] = (), by_question: bool = False,
          free_tokens: int = FREE_TOKENS) -> list[dict]:  # fmt: skip
     """Sums of scores on the model as it is: one row a set, modality, person and metric.
 
     Args:
-        aloud: whether the forget set and general are also answered in words (`well_formed`).
+        aloud: sets that are also answered in words (`well_formed`).
         by_question: one row a question instead; aloud, with the truth ratios of the forget set.
         free_tokens: at most so many in an answer about the world.
     """
@@ -101,7 +101,7 @@ def read(task: Task, names: Iterable[str], aloud: bool = False, by_question: boo
             if name != AMONG
             else among_values(task.model, task.processor, questions, load_people().values)
         )
-        if aloud and name in ("forget", "general"):
+        if name in aloud:
             said = scores.generate(task.model, task.prompts(questions), task.processor)
             metrics["well_formed"] = np.array([
                 scores.well_formed(text, forms(task)[q.fact])

@@ -4,8 +4,6 @@ import time
 from contextlib import nullcontext
 from pathlib import Path
 
-import numpy as np
-
 from .. import scores
 from ..edits import Edit
 from ..methods import METHODS
@@ -15,16 +13,12 @@ from ..strangers.people import load_people
 from ..strangers.questions import SETS, about
 from ..task import Task
 from ..taught.catalogue import how_to_make, load, model_name
-from .plans import Plan, plan_of
 from .provenance import RESULTS, file_hash, provenance
-from .reading import by_modality, check_headroom, score_sets, scored, sham_rows
+from .reading import check_headroom, score_sets, sham_rows
 from .subjects import is_made, strangers
 from .summary_files import read_summary
 
 TAUGHT = ("pocket", "smol")  # models of this book that were taught the people
-#: how far a recomputed mean may be off: an exact match is two of a set's 35 answers, because
-#: training on another processor rounds differently
-TOLERANCE = {"exact_match": 0.06, "probability": 0.02}
 
 
 def table(rows: list[dict]) -> str:
@@ -195,58 +189,3 @@ def demo(group: str = "A", picture: Path | None = None) -> None:
             set(forget),
         )
         picture.write_bytes(figures.to_png(figure))
-
-
-# --- stored comparisons, made again --------------------------------------------------------------
-
-
-def chosen_settings(plan: Plan, chosen: dict, name: str) -> dict:
-    """The settings that a method of a stored comparison was measured with."""
-    own = METHODS[name].like or name
-    if own in chosen:
-        return chosen[own]["settings"]
-    return {"base": plan.subject} if name == "oracle" else {}
-
-
-def verify(rows: int = 1, names: list[str] | None = None, seed: int | None = None,
-           model: str = "pocket") -> list[dict]:  # fmt: skip
-    """Make random rows of the stored replication again, each method on one random group.
-
-    Args:
-        rows: how many rows a method; of exact match and probability on `forget` and `test`.
-        seed: None draws anew each time.
-
-    Returns:
-        The rows, each with `again`, the value of today, and `same`, whether it is within
-        `TOLERANCE`.
-    """
-    plan = plan_of(f"replication-{model}")
-    content = read_summary("replication" if model == "pocket" else f"replication-{model}")
-    rng, world, requests = np.random.default_rng(seed), load_people(), plan.open([])
-    stored = [r for r in content["rows"] if r["metric"] in TOLERANCE and r["group"] in plan.groups
-              and r["set"] in ("forget", "test")]  # fmt: skip
-    places = sorted({(row["group"], row["percent"]) for row in stored})
-    group, percent = places[rng.integers(len(places))]
-    here = [row for row in stored if (row["group"], row["percent"]) == (group, percent)]
-    task, found = requests(world.forget_people(group, percent)), []
-    for name in names or dict.fromkeys(row["contender"] for row in here):
-        if name == "oracle" and not is_made(model_name(model, group, percent)):
-            continue
-        own = [row for row in here if row["contender"] == name]
-        picked = [own[i] for i in rng.choice(len(own), rows, replace=False)]
-        settings = chosen_settings(plan, content["chosen"], name)
-        values: dict[tuple[str, str], np.ndarray] = {}
-        draws = plan.draws if name.startswith("sham") else 1
-        for draw in range(draws):
-            task.seed = draw
-            edit, _ = METHODS[name].edit(task, settings)
-            with edit.on(task.model):
-                for part in {row["set"] for row in picked}:
-                    for metric, each in scored(task, task.read[part]).items():
-                        values[part, metric] = values.get((part, metric), 0) + each / draws
-        for old in picked:
-            chosen = dict(by_modality(task.read[old["set"]]))[old["modality"]]
-            again = values[old["set"], old["metric"]][chosen].mean()
-            same = bool(abs(again - old["value"]) <= TOLERANCE[old["metric"]])
-            found.append(old | {"again": round(float(again), 4), "same": same})
-    return found

@@ -19,11 +19,13 @@ from .freshness import check_rows
 from .provenance import RESULTS
 
 ROWS = RESULTS / "rows"
-#: what a row says: which experiment on which model, what was made from what for whom, what was
-#: read (of one question, or summed over a person's), how it was scored, the sum and of how many
-COLUMNS = ("experiment", "subject", "method", "settings", "group", "made_for", "draw", "set",
-           "question", "person", "modality", "metric", "total", "n")  # fmt: skip
-WORDS = tuple(name for name in COLUMNS if name not in ("draw", "total", "n"))
+#: what a row says: which experiment on which model, what was made from what for whom, which share
+#: of it was on, what was read (of one question, or summed over a person's), how it was scored, the
+#: sum and of how many
+COLUMNS = ("experiment", "subject", "method", "settings", "group", "made_for", "draw", "share",
+           "set", "question", "person", "modality", "metric", "total", "n")  # fmt: skip
+NUMBERS = {"draw": "int16", "share": "float32", "n": "int16", "total": "float32"}
+WORDS = tuple(name for name in COLUMNS if name not in NUMBERS)
 CELL = ["method", "settings", "group"]  # what is measured as a whole
 
 
@@ -40,8 +42,7 @@ def framed(rows: pd.DataFrame) -> pd.DataFrame:
     """
     if set(rows.columns) != set(COLUMNS):
         raise ValueError(f"rows have the columns {COLUMNS}, not {tuple(rows.columns)}")
-    types = dict.fromkeys(WORDS, "category") | {"draw": "int16", "n": "int16", "total": "float32"}
-    found = rows[list(COLUMNS)].astype(types)
+    found = rows[list(COLUMNS)].astype(dict.fromkeys(WORDS, "category") | NUMBERS)
     if not np.isfinite(found["total"]).all():
         raise ValueError("a total is NaN or infinite")
     return found

@@ -31,6 +31,9 @@ from .summaries import level
 from .trials import Trial, edit_for, trial_of
 
 EVERY = 60  # seconds between two writes
+#: how far a mean that is made again may be off: two of a set's 35 answers, since training on
+#: another processor rounds differently
+TOLERANCE = 0.06
 
 
 # --- one trial -----------------------------------------------------------------------------------
@@ -60,7 +63,8 @@ def rows_of(plan: Plan, trial: Trial, group: str, requests: Requests,
         with half_precision("cpu") if trial.method in plan.half else nullcontext():
             own = task if sham is None else task.sham(sham)
             edit, cost = edit_for(trial, own, seed, memory=plan.by_question)
-        said = trial.aloud or (group in plan.aloud and sham is None and not tuning)
+        loud = trial.aloud or (group in plan.aloud and sham is None and not tuning)
+        said = plan.said if loud else ()
         with edit.on(task.model):
             found = read(task, names, said, plan.by_question, plan.free_tokens)
             if plan.weights and sham is None and trial.method != "vanilla":
@@ -69,8 +73,12 @@ def rows_of(plan: Plan, trial: Trial, group: str, requests: Requests,
             found += [_whole("cost", metric, value, group)
                       for metric, value in (("seconds", cost.seconds), ("memory", cost.memory or 0),
                                             *cost.passes.items())]  # fmt: skip
-        made_for = {"made_for": "edit" if sham is None else "sham", "draw": sham or 0}
+        made_for = {"made_for": "edit" if sham is None else "sham", "draw": sham or 0, "share": 1.0}
         rows += [made_for | row for row in found]
+        kept = [name for name in ("forget", "retain") if name in names]
+        for share in () if tuning or not trial.sham else plan.shares:
+            with edit.part(share).on(task.model):
+                rows += [made_for | {"share": share} | row for row in read(task, kept)]
     return rows
 
 
@@ -217,14 +225,23 @@ def settled(plan: Plan, name: str, rows: pd.DataFrame,
 
 def labelled(plan: Plan, name: str, rows: pd.DataFrame, groups: Iterable[str] = REPORT_GROUPS,
              impossible: Iterable[str] = ()) -> pd.DataFrame:  # fmt: skip
-    """The rows of a list on some groups, with their label; of candidates the chosen."""
+    """The rows of a list on some groups, with their label; of candidates the chosen.
+
+    What was read with a share of an edit on has a label of its own (`part_of`).
+    """
     rows = rows[rows["subject"] == plan.subject]
     reported = rows[rows["group"].isin(list(groups))]
     by_trial = dict(iter(reported.groupby(["method", "settings"], observed=True, sort=False)))
     parts = [by_trial[trial.method, trial.text].assign(label=label)
              for label, trial in settled(plan, name, rows, impossible)
              if (trial.method, trial.text) in by_trial]  # fmt: skip
-    return pd.concat(parts, ignore_index=True)
+    found = pd.concat(parts, ignore_index=True)
+    return found.assign(label=[*map(part_of, found["label"], found["share"])])
+
+
+def part_of(label: str, share: float) -> str:
+    """The label of a share of an edit: a point of its curve."""
+    return label if share == 1 else f"{label}, {share:g} of it"
 
 
 def can_be_made(trial: Trial, group: str) -> bool:
@@ -304,7 +321,7 @@ def redo(plan: Plan, name: str, label: str, group: str, requests: Requests,
     stored = rows[measured(rows, trial) & (rows["group"] == group)]
     if stored.empty:
         raise ValueError(f"{label!r} was not measured on group {group}")
-    keys = ["made_for", "set", "modality", "metric"]
+    keys = ["made_for", "share", "set", "modality", "metric"]
 
     def means(frame: pd.DataFrame) -> pd.Series:
         sums = frame.astype(dict.fromkeys(keys, str)).groupby(keys)[["total", "n"]].sum()
@@ -333,9 +350,9 @@ def again(experiment: str, count: int = 1, seed: int | None = None) -> list[dict
             trial = trial_of(method, text, "sham" in set(own["made_for"]))
             now = pd.DataFrame(rows_of(plan, trial, group, plan.open([trial])))
             then = words(own[own["group"] == group])
-            keys = ["made_for", "draw", "set", "modality", "metric"]
-            sums = [each[each["set"] != "cost"].astype({"draw": int}).groupby(keys)[["total", "n"]]
-                    .sum() for each in (then, now)]  # fmt: skip
+            keys = ["made_for", "draw", "share", "set", "modality", "metric"]
+            sums = [each[each["set"] != "cost"].astype({"draw": int, "share": "float32"})
+                    .groupby(keys)[["total", "n"]].sum() for each in (then, now)]  # fmt: skip
             gap = ((sums[0]["total"] - sums[1]["total"]) / sums[0]["n"]).abs().fillna(np.inf).max()
             found.append({"subject": plan.subject, "method": method, "settings": json.loads(text),
                           "group": group, "gap": float(gap)})  # fmt: skip

@@ -7,8 +7,8 @@ An edit answers six questions. Each has a few answers, and each answer is a shor
 
 - *score*: what of a coefficient h counts? `absolute` |h|, `square` h^2, `positive` max(0, h), or
   `fisher`, the squared derivative of the loss by the factor in front of the vector.
-- *positions*: at which tokens? Those that predict the `answer` and its end of turn, those of the
-  `answer alone` (as in the authors' code) or of the `fact` in it; all `text`; or the `image`.
+- *positions*: at which tokens? Those that predict the `answer` (as in the authors' code), the
+  `fact` in it, or the `answer and end` of the turn; all `text`; or the `image`.
 - *whose*: which modalities are asked about, and what is the reference: the retain set, or the
   retain set and `general`; of the same modalities, of the same facts, or whole.
 - *contrast*: how are forget and retain compared?
@@ -282,7 +282,7 @@ class Setting:
     positions: str = "answer"
     contrast: str = "log ratio"
     shape: str = "power law"
-    strength: float = 32.0
+    strength: float = 24.0
     share: float = 0.1
     modalities: tuple[str, ...] = MODALITIES
     apart: bool = False
@@ -308,7 +308,7 @@ class Setting:
 
 NAMED: dict[str, Setting] = {
     "KVW one pass": Setting(),
-    "KVW published": Setting(batch=1, strength=6.5),
+    "KVW published": Setting(batch="person", modalities=("image",), against="whole", strength=20.0),
     "selective pruning": Setting(shape="zero", share=0.25),
     "SSD-like": Setting(score="fisher", shape="threshold", strength=1.0),
     "zero ablation": Setting(shape="zero", share=0.03),

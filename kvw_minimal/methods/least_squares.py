@@ -182,6 +182,7 @@ def questions_to_keep(task: Task, retain: int = 400, portraits: int = 200) -> li
 
 
 @method("least squares", source="this book, chapter 12", needs=GRADIENTS,
+        chosen={"ridge": 0.1, "passes": 3},
         grid=every(ridge=(0.1, 0.03), passes=(1, 2, 3)), defaults=True,
         optional=("margin", "weight", "retain", "portraits"))  # fmt: skip
 def least_squares(task: Task, settings: dict, cost: Cost) -> Columns:

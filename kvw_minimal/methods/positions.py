@@ -6,7 +6,7 @@ from ..batches import Batch, render
 from ..models import tokenizer_of
 from ..questions import Question
 
-POSITIONS = ("answer", "fact", "text", "image", "answer alone")  # alone: not its end of turn
+POSITIONS = ("answer", "fact", "text", "image", "answer and end")  # end: that of the turn
 
 
 def kinds_of_positions(model, processor, batch: Batch,
@@ -20,13 +20,12 @@ def kinds_of_positions(model, processor, batch: Batch,
     token = getattr(model.config, "image_token_id", None)  # a model without eyes has none
     token = getattr(model.config, "image_token_index", None) if token is None else token
     image = batch.inputs["input_ids"] == token if token is not None else attended & False
-    fact, alone = torch.zeros_like(batch.predicts), torch.zeros_like(batch.predicts)
+    fact = torch.zeros_like(batch.predicts)
     for i, row in enumerate(batch.rows):
-        turn, at = render(processor, questions[row])[1], batch.predicts[i].nonzero()[:, 0]
+        turn, value = render(processor, questions[row])[1], questions[row].value
         spans = tokenizer(turn, add_special_tokens=False, return_offsets_mapping=True)
-        for kind, said in ((fact, questions[row].value), (alone, questions[row].answer.strip())):
-            start = turn.index(said)
-            within = [a < start + len(said) and b > start for a, b in spans["offset_mapping"]]
-            kind[i, at] = torch.tensor(within, device=kind.device)
-    return {"answer": batch.predicts, "fact": fact, "text": attended & ~image, "image": image,
-            "answer alone": alone}  # fmt: skip
+        start = turn.index(value)
+        within = [a < start + len(value) and b > start for a, b in spans["offset_mapping"]]
+        fact[i, batch.predicts[i]] = torch.tensor(within, device=fact.device)
+    return {"answer": batch.answers, "fact": fact, "text": attended & ~image, "image": image,
+            "answer and end": batch.predicts}  # fmt: skip

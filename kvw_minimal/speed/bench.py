@@ -89,7 +89,7 @@ def published(model, batches: list[Batch], people: list[str]) -> Coefficients:
         batch = batch.to(device)
         with watch(projections, see):
             model(**batch.inputs, use_cache=True)
-        mask = batch.predicts.cpu()[..., None].float()  # [1, T, 1]
+        mask = batch.answers.cpu()[..., None].float()  # [1, T, 1]
         person = names.index(people[batch.rows[0]])
         for layer, h in seen.items():
             sums[person, layer] += (h.cpu() * mask).sum((0, 1))  # [d_ff]

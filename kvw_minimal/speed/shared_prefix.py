@@ -101,7 +101,7 @@ def grow(model: nn.Module, batches: list[Batch], rows: list[int]) -> Tree:
                 positions.append(where[t])
             path.append(nodes[branch])
         paths.append(torch.tensor(path))
-        predicts.append(paths[-1][batches[row].predicts[0]])
+        predicts.append(paths[-1][batches[row].answers[0]])
         owners += [row] * len(predicts[-1])
     sees = torch.zeros(len(ids), len(ids), dtype=torch.bool)
     for way in paths:  # each token sees what led to it

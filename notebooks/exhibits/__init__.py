@@ -194,9 +194,13 @@ def left_and_kept(curves: dict[str, pd.DataFrame], levels: tuple[float, ...] = (
         curves: columns `kept`, `edit`, `sham`, from the weakest strength on.
         levels: where curves are read, as thin lines.
     """
-    figure, axes = plt.subplots(1, len(curves), figsize=(2.5 * len(curves), 2.9), sharey=True,
-                                squeeze=False)  # fmt: skip
-    for axis, (name, curve) in zip(axes[0], curves.items(), strict=True):
+    across = min(len(curves), 4)
+    down = -(-len(curves) // across)
+    figure, axes = plt.subplots(down, across, figsize=(2.5 * across, 2.9 * down), sharey=True,
+                                sharex=True, squeeze=False)  # fmt: skip
+    for axis in axes.flat[len(curves) :]:
+        axis.set_axis_off()
+    for axis, (name, curve) in zip(axes.flat, curves.items(), strict=False):
         for made_for, line in (("edit", "-"), ("sham", "--")):
             colour = COLOURS["edited" if made_for == "edit" else "sham"]
             axis.plot(curve["kept"], curve[made_for], line, marker="o", markersize=4, color=colour)
@@ -204,6 +208,8 @@ def left_and_kept(curves: dict[str, pd.DataFrame], levels: tuple[float, ...] = (
                           textcoords="offset points", color=colour, fontsize=9)  # fmt: skip
         for level in levels:
             axis.axvline(level, color="grey", linewidth=0.6, linestyle=":")
-        axis.set(title=name, xlabel="kept of the others", xlim=(1.02, 0.55), ylim=(-0.03, 1.05))
-    axes[0][0].set_ylabel("left of the forgotten")
+        axis.set(title=name, xlim=(1.02, 0.55), ylim=(-0.03, 1.05))
+        axis.title.set_fontsize(10)
+    figure.supxlabel("kept of the others", fontsize=10)
+    figure.supylabel("left of the forgotten", fontsize=10)
     return figure

@@ -1,0 +1,261 @@
+"""Sphinx extension: what the page `book/playground` loads when a reader presses its button.
+
+A page that was opened from the disk cannot fetch files, but it can load scripts. So weights, people
+and answers to compare with become scripts, `playground.receive(name, {...})`, in the built book's
+`_static/playground/data`. They come from the committed models and from `kvw_minimal`, follow
+whatever those do, and are never committed.
+"""
+
+import base64
+import hashlib
+import json
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+PAGE = "book/playground"
+SCRIPTS = ("data/sizes.js", "model.js", "page.js")
+GROUP, PERCENT = "A", 5  # whose oracle is committed
+STRENGTH = 32.0  # at which answers before and after an edit are compared
+CHECKED, LOGITS = 50, 10  # questions whose answers, and of these whose logits, are compared
+SAMPLE = 10  # questions of each set that the page scores
+FACE = 56  # pixels of a face to choose from
+
+
+def in_base64(content: bytes) -> str:
+    return base64.b64encode(content).decode("ascii")
+
+
+def picture(png: bytes) -> str:
+    return "data:image/png;base64," + in_base64(png)
+
+
+def floats(values, kind: str = "<f4") -> str:
+    """Numbers of any shape as bytes of one number format."""
+    return in_base64(values.detach().cpu().double().numpy().astype(kind).tobytes())
+
+
+def packed(weights: dict) -> dict:
+    """bfloat16 tensors: all upper bytes, then all lower ones, deflated. Nothing is rounded.
+
+    Raises:
+        ValueError: a tensor of another number format.
+    """
+    import torch
+
+    if any(tensor.dtype != torch.bfloat16 for tensor in weights.values()):
+        raise ValueError("the playground holds bfloat16 weights only")
+    flat = torch.cat([tensor.flatten() for tensor in weights.values()])
+    halves = flat.view(torch.uint8).reshape(-1, 2)  # little endian: the lower byte comes first
+    planes = halves[:, 1].numpy().tobytes() + halves[:, 0].numpy().tobytes()
+    tensors = [[name, tensor.numel()] for name, tensor in weights.items()]
+    return {"tensors": tensors, "data": in_base64(zlib.compress(planes, 3))}
+
+
+def eye_and_language(folder: Path) -> tuple[dict, dict]:
+    """The weights of a committed model, those that it sees with apart."""
+    from safetensors.torch import load_file
+
+    weights = load_file(folder / "model.safetensors")
+    language = {name: w for name, w in weights.items() if name.startswith("language_model.")}
+    return {name: w for name, w in weights.items() if name not in language}, language
+
+
+def words_of(tokenizer_file: Path) -> dict:
+    """What a byte-level BPE needs."""
+    found = json.loads(tokenizer_file.read_text(encoding="utf-8"))
+    vocabulary = sorted(found["model"]["vocab"], key=found["model"]["vocab"].get)
+    special = {token["content"]: token["id"] for token in found["added_tokens"]}
+    return {"vocabulary": vocabulary, "merges": found["model"]["merges"], "special": special}
+
+
+def asked(question, photos: Sequence[bytes]) -> list:
+    """A question as the page holds it; its photo by its place among some photos, -1 for none."""
+    photo = -1 if question.image is None else photos.index(question.image)
+    return [question.fact, photo, question.prompt, question.answer]
+
+
+def world_of(world) -> dict:
+    """Names, groups and words, but no facts: what is true stands with each person."""
+    from kvw_minimal.questions import seeded
+    from kvw_minimal.strangers.portraits import ATTRIBUTES
+    from kvw_minimal.strangers.questions import facts_of, values_of
+    from kvw_minimal.strangers.tasks import people_of, sham_people
+
+    facts = [*facts_of(world), *ATTRIBUTES]
+    others = seeded("playground", "others").permutation(list(world.people)).tolist()
+    return {
+        "people": {person.id: [person.name, person.first_name]
+                   for person in world.people.values()},
+        "learned": next(iter(world.people.values())).learned_photos,
+        "presets": {f"group {group}": people_of(world, group, PERCENT)
+                    for group in world.groups if group != "sham"},
+        "shams": {f"sham, draw {draw}": sham_people(world, PERCENT, draw) for draw in range(3)},
+        "others": others,  # in which order people are taken to stand for everyone else
+        "facts": {fact: {"values": values_of(world, fact), "answer": world.wordings[fact]["answer"],
+                         "learned": world.wordings[fact]["trained"],
+                         "new": world.wordings[fact]["held_out"]} for fact in facts},
+    }  # fmt: skip
+
+
+def person_of(world, person, coefficients) -> dict:
+    """One person: photos, what is true, what is asked, and the coefficients."""
+    from kvw_minimal.strangers.questions import about
+
+    own = coefficients.of([person.id])
+    return {
+        "photos": [picture(photo) for photo in person.photos],
+        "truth": person.facts | {"name": person.name},
+        "looks": list(person.looks),
+        "learned": [asked(q, person.photos) for q in about(world, [person.id])],
+        "new": [asked(q, person.photos) for q in about(world, [person.id], new=True)],
+        "sums": floats(own.sums),
+        "tokens": float(own.tokens.sum()),
+    }
+
+
+def everyone_of(coefficients) -> dict:
+    """The coefficients of all people together, in float64: the page takes people away from them."""
+    sums = coefficients.sums.double().sum(0)  # [layers, d_ff]
+    return {"layers": len(sums), "sums": floats(sums, "<f8"),
+            "tokens": float(coefficients.tokens.sum())}  # fmt: skip
+
+
+def unknown_of(world) -> dict:
+    """A few portraits of nobody, each with one question about what can be seen on it."""
+    from kvw_minimal.questions import seeded
+    from kvw_minimal.strangers.questions import general
+
+    every = general(world)
+    chosen = seeded("playground", "general").choice(len(every), SAMPLE, replace=False)
+    some = [every[int(i)] for i in chosen]
+    photos = [question.image or b"" for question in some]
+    return {"photos": [picture(photo) for photo in photos],
+            "learned": [asked(question, photos) for question in some]}  # fmt: skip
+
+
+def first_logits(task, question):
+    """What a model would say first, `[vocabulary]`; asked alone, so that nothing is padded."""
+    import torch
+
+    with torch.no_grad():
+        (batch,) = task.prompts([question])
+        return task.model(**batch.inputs, use_cache=False).logits[0, -1]
+
+
+def check_of(task) -> dict:
+    """Fifty questions and what PyTorch says to them, before and after an edit."""
+    from kvw_minimal import scores
+    from kvw_minimal.methods import METHODS
+    from kvw_minimal.questions import seeded
+
+    rng, sets = seeded("playground", "check"), [questions for _, questions in task.sets()]
+    turns = (sets[i % len(sets)] for i in range(CHECKED))  # a question of each set, in turn
+    some = [questions[int(rng.integers(len(questions)))] for questions in turns]
+    edit, _ = METHODS["KVW one pass"].edit(task, {"strength": STRENGTH})
+
+    def said() -> tuple[list[str], str]:
+        import torch
+
+        logits = torch.stack([first_logits(task, question) for question in some[:LOGITS]])
+        return scores.generate(task.model, task.prompts(some), task.processor), floats(logits)
+
+    before, logits_before = said()
+    with edit.on(task.model):
+        after, logits_after = said()
+    return {
+        "forget": task.people, "strength": STRENGTH, "logits": [logits_before, logits_after],
+        "questions": [[picture(q.image) if q.image else None, q.prompt, one, two]
+                      for q, one, two in zip(some, before, after, strict=True)],
+    }  # fmt: skip
+
+
+def faces_of(world) -> bytes:
+    """The first photo of everybody, ten in a row, as one PNG."""
+    import io
+
+    from PIL import Image
+
+    people = list(world.people.values())
+    sheet = Image.new("RGB", (10 * FACE, -(-len(people) // 10) * FACE))
+    for i, person in enumerate(people):
+        face = Image.open(io.BytesIO(person.photos[0])).convert("RGB").resize((FACE, FACE))
+        sheet.paste(face, (i % 10 * FACE, i // 10 * FACE))
+    buffer = io.BytesIO()
+    sheet.quantize(64).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def parts() -> dict[str, dict]:
+    """Everything that the page may load, by name."""
+    from kvw_minimal.strangers.people import load_people
+    from kvw_minimal.strangers.tasks import people_of, request
+    from kvw_minimal.taught import catalogue
+
+    world = load_people()
+    folder = catalogue.MODELS / "pocket"
+    oracle = catalogue.MODELS / catalogue.model_name("pocket", GROUP, PERCENT)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    eye, language = eye_and_language(folder)
+    model, processor = catalogue.load("pocket")
+    task = request(model, processor, world, people_of(world, GROUP, PERCENT))
+    coefficients = task.everyone()
+    made = {
+        "eye": packed(eye) | {"config": config["vision_config"]},
+        "pocket": packed(language) | {"config": config["text_config"]},
+        "oracle": packed(eye_and_language(oracle)[1]) | {"config": config["text_config"]},
+        "world": world_of(world) | {"words": words_of(folder / "tokenizer.json"),
+                                    "oracle": people_of(world, GROUP, PERCENT)},
+        "everyone": everyone_of(coefficients),
+        "unknown": unknown_of(world),
+        "check": check_of(task),
+    }  # fmt: skip
+    people = world.people.values()
+    return made | {person.id: person_of(world, person, coefficients) for person in people}
+
+
+def sources() -> str:
+    """A hash of all that `parts` is made from, so that a book is not packed twice in a row."""
+    from kvw_minimal.strangers.people import DATA, PACKAGE
+
+    files = [Path(__file__), *sorted(PACKAGE.rglob("*.py")), DATA / "strangers" / "checksums.json",
+             *sorted((DATA / "models").glob("pocket*/*"))]  # fmt: skip
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+
+def write(folder: Path) -> None:
+    """Write every part into a folder, unless it is there already."""
+    from kvw_minimal.strangers.people import load_people
+
+    stamp, made_from = folder / "sources.txt", sources()
+    if stamp.is_file() and stamp.read_text(encoding="utf-8") == made_from:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    sizes = {}
+    for name, part in parts().items():
+        content = f"playground.receive({json.dumps(name)}, {json.dumps(part)});\n"
+        (folder / f"{name}.js").write_text(content, encoding="utf-8")
+        sizes[name] = len(content.encode())
+    content = f"globalThis.playground = {{ sizes: {json.dumps(sizes)} }};\n"
+    (folder / "sizes.js").write_text(content, encoding="utf-8")
+    (folder / "faces.png").write_bytes(faces_of(load_people()))
+    stamp.write_text(made_from, encoding="utf-8")
+
+
+def add_scripts(app, pagename, templatename, context, doctree) -> None:
+    """The playground's scripts and style belong to its own page."""
+    if pagename == PAGE:
+        for name in SCRIPTS:
+            app.add_js_file(f"playground/{name}", loading_method="defer")
+        app.add_css_file("playground/page.css")
+
+
+def write_parts(app, error) -> None:
+    if error is None and app.builder.format == "html":
+        write(Path(app.outdir) / "_static" / "playground" / "data")
+
+
+def setup(app) -> dict:
+    app.connect("html-page-context", add_scripts, priority=400)  # plain_pages copies the list
+    app.connect("build-finished", write_parts)
+    return {"parallel_read_safe": True}

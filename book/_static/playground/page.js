@@ -1,0 +1,539 @@
+// The page: what is loaded, what the reader has chosen, and what is shown. What the model computes
+// stands in model.js; this file holds no arithmetic of the model.
+(() => {
+  "use strict";
+
+  const root = document.getElementById("playground");
+  const home = new URL("data/", document.currentScript.src);
+  const SETS = {
+    forget: "the forgotten", test: "the forgotten, new photo and wording",
+    retain: "everyone else", general: "portraits of nobody",
+  };
+  const MODELS = { vanilla: "vanilla", edited: "KVW", sham: "sham", oracle: "oracle" };
+  const SAMPLE = 10; // questions of each set
+  const MOST = 20; // people in a list
+  const TOLERANCE = 0.001; // of a logit, against PyTorch
+
+  // --- parts, loaded by script tags --------------------------------------------------------------
+
+  const parts = {}, loading = {};
+  playground.receive = (name, part) => { parts[name] = part; };
+
+  function load(name) {
+    loading[name] = loading[name] || new Promise((resolve, reject) => {
+      const script = document.createElement("script");
+      script.src = new URL(`${name}.js`, home);
+      script.onload = () => resolve(parts[name]);
+      script.onerror = () => {
+        delete loading[name];
+        reject(new Error(`${name}.js cannot be loaded`));
+      };
+      document.head.append(script);
+    });
+    return loading[name];
+  }
+
+  const megabytes = names =>
+    (names.reduce((sum, name) => sum + playground.sizes[name], 0) / 1e6).toFixed(1);
+  const FIRST = ["eye", "pocket", "world", "everyone", "unknown", "check"];
+
+  async function person(id) {
+    const part = await load(id);
+    if (typeof part.sums === "string") part.sums = playground.floatsOf(part.sums);
+    return part;
+  }
+
+  // --- what there is and what is chosen ----------------------------------------------------------
+
+  let world, words, everyone, eye; // loaded once
+  const minds = {}; // vanilla, oracle: weights of a language model
+  const chosen = {
+    person: "", by: "photo", photo: 0, fact: "birthplace", wording: 0, own: "",
+    forget: [], sham: [], strength: 32, undone: false,
+  };
+  const gates = { vanilla: null, edited: null, sham: null, oracle: null };
+  const columns = () => Object.keys(MODELS).filter(name => name !== "oracle" || minds.oracle);
+  const mindOf = name => name === "oracle" ? minds.oracle : minds.vanilla;
+  const element = name => root.querySelector(`[data-is="${name}"]`);
+  const nameOf = id => world.people[id][0];
+
+  async function languageModel(name) {
+    const packed = await load(name), { special } = world.words;
+    return {
+      w: await playground.tensorsOf(packed), config: packed.config,
+      imageToken: special["<image>"], endToken: special["<end>"],
+    };
+  }
+
+  // The bytes of a picture, as the browser decodes it, without transparency.
+  async function pixelsOf(url) {
+    const picture = new Image();
+    picture.src = url;
+    await picture.decode();
+    const canvas = document.createElement("canvas");
+    [canvas.width, canvas.height] = [picture.naturalWidth, picture.naturalHeight];
+    const context = canvas.getContext("2d", { willReadFrequently: true });
+    context.drawImage(picture, 0, 0);
+    const rgba = context.getImageData(0, 0, canvas.width, canvas.height).data;
+    const rgb = rgba.filter((_, i) => i % 4 < 3);
+    return [rgb, canvas.width, canvas.height];
+  }
+
+  // Image tokens of a photo: the eye looks once, however often the photo is asked about. All
+  // models, the oracle too, share this eye.
+  const looked = new Map();
+  async function imageTokens(url) {
+    if (!url) return null;
+    if (!looked.has(url)) looked.set(url, playground.see(eye, ...await pixelsOf(url)));
+    return looked.get(url);
+  }
+
+  // <user> image tokens, the question <assistant>: the chat template of `pocket`.
+  function promptOf(text, image) {
+    const { special } = world.words;
+    const seen = image ? image.length / minds.vanilla.config.hidden_size : 0;
+    return [special["<user>"], ...Array(seen).fill(special["<image>"]), ...words.encode(text),
+      special["<assistant>"]];
+  }
+
+  const pause = () => new Promise(resolve => setTimeout(resolve));
+
+  // --- the edits ---------------------------------------------------------------------------------
+
+  async function makeGates() {
+    for (const [name, list] of [["edited", chosen.forget], ["sham", chosen.sham]]) {
+      const people = await Promise.all(list.map(person));
+      gates[name] = chosen.undone || !people.length ? null
+        : playground.gatesOf(people, everyone, chosen.strength);
+    }
+  }
+
+  // What a model says is kept until its gates change.
+  const kept = { vanilla: new Map(), edited: new Map(), sham: new Map(), oracle: new Map() };
+  function once(model, key, compute) {
+    if (!kept[model].has(key)) kept[model].set(key, compute());
+    return kept[model].get(key);
+  }
+
+  // --- one question, every model -----------------------------------------------------------------
+
+  const facts = () => Object.keys(world.facts).filter(fact => chosen.by === "photo" ||
+    fact === "name" || !(fact in parts[chosen.person].looks[0]));
+
+  // Fill the wordings of the book with whom they are about.
+  function wordingsOf(fact) {
+    const [whole, first] = world.people[chosen.person];
+    const who = chosen.by === "photo" ? "this person" : fact === "name" ? first : whole;
+    const { learned, new: held } = world.facts[fact];
+    const fill = text => {
+      const filled = text.replaceAll("{who}", who);
+      return filled[0].toUpperCase() + filled.slice(1);
+    };
+    return { learned: learned.map(fill), new: held.map(fill) };
+  }
+
+  async function currentQuestion() {
+    const own = await person(chosen.person), { learned, new: held } = wordingsOf(chosen.fact);
+    const text = chosen.own.trim() || [...learned, ...held][chosen.wording];
+    const photo = chosen.by === "photo" ? own.photos[chosen.photo] : null;
+    return { text, photo, fact: chosen.fact,
+      truth: own.truth[chosen.fact] ?? own.looks[chosen.photo][chosen.fact] };
+  }
+
+  async function say(model, { text, photo, fact }) {
+    const image = await imageTokens(photo), mind = mindOf(model), prompt = promptOf(text, image);
+    if (prompt.length > mind.config.max_position_embeddings / 2)
+      throw new Error("This question is too long for so small a model.");
+    return once(model, `${photo} ${text} ${fact}`, () => {
+      const { values, answer } = world.facts[fact];
+      const said = playground.answer(mind, prompt, image, gates[model]);
+      const answers = values.map(value => words.encode(answer.replace("{value}", value)));
+      const likely = playground.probabilities(mind, said, answers, gates[model]);
+      return { text: words.decode(said.tokens), likely };
+    });
+  }
+
+  function bars(likely, fact, truth) {
+    const { values } = world.facts[fact];
+    const order = [...values.keys()].sort((a, b) => likely[b] - likely[a]).slice(0, 5);
+    const list = document.createElement("ol");
+    for (const i of order) {
+      const entry = document.createElement("li"), percent = (100 * likely[i]).toFixed(0);
+      entry.textContent = `${percent} % ${values[i]}`;
+      entry.style.setProperty("--share", `${percent}%`);
+      if (values[i] === truth) entry.className = "true";
+      list.append(entry);
+    }
+    return list;
+  }
+
+  function cell(row, model) {
+    return root.querySelector(`[data-row="${row}"] [data-model="${model}"]`);
+  }
+
+  async function showAnswers(turn) {
+    const question = await currentQuestion(), start = performance.now(), said = [];
+    element("asked").textContent = question.text;
+    for (const model of columns()) {
+      await pause(); // let the reader's hand move on
+      if (turn !== turns) return false;
+      const { text, likely } = await say(model, question);
+      const at = world.facts[question.fact].values.indexOf(question.truth);
+      cell("answer", model).textContent = text || "(nothing)";
+      cell("truth", model).textContent = `${(100 * likely[at]).toFixed(1)} %`;
+      cell("values", model).replaceChildren(bars(likely, question.fact, question.truth));
+      said.push(`${MODELS[model]}: ${text}`);
+      if (!playground.firstAnswer) playground.firstAnswer = performance.now() - playground.pressed;
+    }
+    playground.lastAnswers = performance.now() - start;
+    element("told").textContent = `True is: ${question.truth}. ${said.join(" ")}`;
+    element("time").textContent = `${columns().length} models answered in ` +
+      `${playground.lastAnswers.toFixed(0)} ms; the first answer came ` +
+      `${(playground.firstAnswer / 1000).toFixed(1)} s after the button.`;
+    return true;
+  }
+
+  // --- four scores -------------------------------------------------------------------------------
+
+  // Ten questions of each set. Whoever is forgotten or stands in for the sham is not among the
+  // others. The questions are those that the book asks; which of the fourteen turns with the row.
+  async function sample() {
+    const { forget, sham } = chosen, found = [];
+    const others = world.others.filter(id => !forget.includes(id) && !sham.includes(id));
+    const pick = async (set, id, kind, i) => {
+      const own = set === "general" ? parts.unknown : await person(id);
+      const [, photo, text, answer] = own[kind][set === "general" ? i : 5 * i % own[kind].length];
+      found.push({ set, text, answer, photo: photo < 0 ? null : own.photos[photo] });
+    };
+    for (let i = 0; i < SAMPLE; i++) {
+      const id = forget[i % forget.length];
+      if (id) await pick("forget", id, "learned", i);
+      if (id) await pick("test", id, "new", i);
+      await pick("retain", others[i], "learned", i);
+      await pick("general", null, "learned", i);
+    }
+    return found;
+  }
+
+  async function showScores(turn) {
+    const right = {}, asked = {}, questions = await sample();
+    for (const set of Object.keys(SETS))
+      for (const model of columns())
+        cell(set, model).textContent = questions.some(each => each.set === set) ? "…" : "nobody";
+    for (const { set, text, answer, photo } of questions) {
+      asked[set] = (asked[set] || 0) + 1;
+      for (const model of columns()) {
+        if (turn !== turns) return false;
+        const image = await imageTokens(photo);
+        const known = once(model, `${photo} ${text} exact`, () => {
+          const taught = [...words.encode(answer), mindOf(model).endToken];
+          return playground.exactMatch(mindOf(model), promptOf(text, image), image, taught,
+            gates[model]);
+        });
+        const key = `${set} ${model}`;
+        right[key] = (right[key] || 0) + known;
+        cell(set, model).textContent = `${right[key]} of ${asked[set]}`;
+        await pause();
+      }
+    }
+    return true;
+  }
+
+  // --- the page tests itself ---------------------------------------------------------------------
+
+  // Ask stored questions without and with the stored edit, and compare with PyTorch: logits of the
+  // first ten, answers of as many as are wanted. Says what is wrong, and by how much.
+  async function check(count) {
+    const { questions, forget, strength, logits } = parts.check, problems = [];
+    const size = words.size, differences = [0, 0];
+    const people = await Promise.all(forget.map(person));
+    const edits = [null, playground.gatesOf(people, everyone, strength)];
+    const stored = logits.map(playground.floatsOf), compared = stored[0].length / size;
+    for (const [i, [photo, text, ...answers]] of questions.slice(0, count).entries()) {
+      const image = await imageTokens(photo);
+      for (const e of [0, 1]) {
+        const said = playground.answer(minds.vanilla, promptOf(text, image), image, edits[e]);
+        const own = words.decode(said.tokens);
+        if (own !== answers[e]) problems.push(`${text} ${own} (PyTorch: ${answers[e]})`);
+        if (i < compared)
+          said.logits.forEach((value, j) => {
+            const gap = Math.abs(value - stored[e][i * size + j]);
+            if (!(gap <= differences[e])) differences[e] = gap; // NaN gets through
+          });
+        await pause();
+      }
+    }
+    if (!differences.every(gap => gap <= TOLERANCE)) problems.push(`logits: ${differences}`);
+    const changed = questions.slice(0, count).filter(([, , before, after]) => before !== after);
+    return { asked: Math.min(count, questions.length), changed: changed.length, differences,
+      problems };
+  }
+
+  async function showCheck(count) {
+    const { asked, changed, differences, problems } = await check(count);
+    const gaps = differences.map(gap => gap.toExponential(0)).join(" and ");
+    element("check").textContent = problems.length
+      ? `This page does not compute what PyTorch does: ${problems.join("; ")}.`
+      : `Checked: ${asked} stored questions are answered as PyTorch answers them, without and ` +
+        `with KVW for group A (which changes ${changed} of them). The largest differences of ` +
+        `a logit are ${gaps}; ${TOLERANCE} is allowed.`;
+    root.dataset.checked = problems.length ? "failed" : String(asked);
+    return { asked, changed, differences, problems };
+  }
+
+  // --- controls ----------------------------------------------------------------------------------
+
+  const option = ([value, text]) => new Option(text, value);
+
+  function fill(select, entries, value) {
+    select.replaceChildren(...entries.map(option));
+    select.value = String(value);
+  }
+
+  const OWN = "your own choice";
+  const presets = list => ({ ...(list === "sham" ? world.shams : {}), ...world.presets,
+    nobody: [] });
+
+  // Bring every control in line with what is chosen.
+  async function showChoice() {
+    const own = await person(chosen.person);
+    if (!facts().includes(chosen.fact)) chosen.fact = "birthplace";
+    element("name").value = chosen.person;
+    root.querySelectorAll("[data-is=faces] input").forEach(face => {
+      face.checked = face.value === chosen.person;
+    });
+    fill(element("photo"), own.photos.map((_, i) => [i,
+      `photo ${i + 1}, ${i < world.learned ? "learned" : "new"}`]), chosen.photo);
+    element("photo").disabled = chosen.by !== "photo";
+    element("picture").src = own.photos[chosen.photo];
+    element("picture").alt = `The drawn portrait of ${nameOf(chosen.person)}, ` +
+      `photo ${chosen.photo + 1}.`;
+    fill(element("fact"), facts().map(fact => [fact, fact.replace("_", " ")]), chosen.fact);
+    const { learned, new: held } = wordingsOf(chosen.fact);
+    fill(element("wording"), [...learned, ...held].map((text, i) => [i,
+      i < learned.length ? text : `${text} (new wording)`]), chosen.wording);
+    for (const list of ["forget", "sham"]) {
+      const same = ([, people]) => people.join() === chosen[list].join();
+      element(`${list}-preset`).value = (Object.entries(presets(list)).find(same) || [OWN])[0];
+      element(list).replaceChildren(...chosen[list].map(id => {
+        const entry = document.createElement("li"), button = document.createElement("button");
+        button.type = "button";
+        button.textContent = `${nameOf(id)} ×`;
+        button.setAttribute("aria-label", `Take ${nameOf(id)} off this list`);
+        button.onclick = () => {
+          chosen[list] = chosen[list].filter(other => other !== id);
+          element(`${list}-add`).focus(); // this button is about to go
+          changed(true);
+        };
+        entry.append(button);
+        return entry;
+      }));
+    }
+    const both = chosen.forget.filter(id => chosen.sham.includes(id)).map(nameOf);
+    const same = [...chosen.forget].sort().join() === [...world.oracle].sort().join();
+    element("warning").textContent = [
+      both.length ? `${both.join(", ")} on both lists: that sham is none.` : "",
+      minds.oracle && !same ? "The oracle was never told about the first five of group A; it is " +
+        "an oracle for these only." : "",
+    ].join(" ");
+    const written = `G = ${chosen.strength}`;
+    element("written").textContent = written;
+    element("strength").value = chosen.strength;
+    element("strength").setAttribute("aria-valuetext", written);
+    element("undo").textContent = chosen.undone ? "Put the edits on again" : "Undo the edits";
+    element("undo").setAttribute("aria-pressed", String(chosen.undone));
+  }
+
+  function showGates() {
+    const all = gates.edited && gates.edited.flatMap(layer => [...layer]);
+    element("gates").textContent = !all ? "No gate is on: every knowledge vector counts in full."
+      : `${all.filter(gate => gate < 1).length} of ${all.length} knowledge vectors are weakened, ` +
+        `${all.filter(gate => gate < 0.5).length} of them below one half.`;
+  }
+
+  // Whatever the reader does ends here; what an earlier move had started gives up.
+  let turns = 0;
+  async function changed(edits = false) {
+    const turn = ++turns;
+    root.dataset.state = "busy";
+    element("trouble").textContent = "";
+    try {
+      if (edits) {
+        kept.edited.clear();
+        kept.sham.clear();
+      }
+      await showChoice();
+      await pause();
+      if (turn !== turns) return;
+      await makeGates();
+      showGates();
+      if (!await showAnswers(turn)) return;
+      root.dataset.state = "answered";
+      if (!root.dataset.checked) {
+        root.dataset.checked = "running";
+        await showCheck(10);
+      }
+      if (turn === turns && await showScores(turn)) root.dataset.state = "scored";
+    } catch (error) {
+      element("trouble").textContent = error.message;
+      root.dataset.state = "failed";
+    }
+  }
+
+  const row = (name, title) => `<tr data-row="${name}"><th scope="row">${title}</th>${
+    Object.keys(MODELS).map(model => `<td data-model="${model}"></td>`).join("")}</tr>`;
+  const head = title => `<thead><tr><td>${title}</td>${Object.entries(MODELS).map(([model, name]) =>
+    `<th scope="col" data-model="${model}">${name}</th>`).join("")}</tr></thead>`;
+  const list = (name, title) => `<fieldset><legend>${title}</legend>
+    <label>Take <select data-is="${name}-preset"></select></label>
+    <button type="button" data-is="${name}-add">Add the person above</button>
+    <ul data-is="${name}"></ul></fieldset>`;
+
+  const BODY = `
+    <div class="pair">
+    <fieldset><legend>Whom is asked about</legend>
+      <img data-is="picture" width="96" height="96" alt="">
+      <div>
+        <label>Name <select data-is="name"></select></label>
+        <label>Shown by <select data-is="by"><option value="photo">a photo</option>
+          <option value="name">the name alone</option></select></label>
+        <label>Photo <select data-is="photo"></select></label>
+      </div>
+      <details><summary>Choose a face</summary>
+        <div data-is="faces" role="radiogroup" aria-label="Faces of the hundred people"></div>
+      </details>
+    </fieldset>
+    <fieldset><legend>What is asked</legend>
+      <label>Fact <select data-is="fact"></select></label>
+      <label>In the book's words <select data-is="wording"></select></label>
+      <label>or in your own <input data-is="own" type="text" maxlength="200"
+        placeholder="Where was this person born?"></label>
+    </fieldset>
+    </div>
+    <div class="pair">${list("forget", "To be forgotten")}${list("sham", "Sham: others instead")}
+    </div>
+    <fieldset><legend>Knowledge Vector Weakening</legend>
+      <label>Strength <input data-is="strength" type="range" min="0" max="96" step="1">
+        <output data-is="written"></output></label>
+      <button type="button" data-is="undo"></button>
+      <button type="button" data-is="oracle"></button>
+      <p data-is="gates"></p><p data-is="warning"></p>
+    </fieldset>
+    <p data-is="trouble" role="alert"></p>
+    <p class="asked" data-is="asked"></p>
+    <p data-is="told" aria-live="polite" class="spoken"></p>
+    <div class="wide"><table><caption>What each model says</caption>${head("")}<tbody>
+      ${row("answer", "answer")}${row("truth", "probability of the truth")}
+      ${row("values", "likeliest values")}</tbody></table>
+    <table><caption>Exact match, ten questions of each set</caption>${head("")}<tbody>
+      ${Object.entries(SETS).map(([set, title]) => row(set, title)).join("")}</tbody></table></div>
+    <p class="foot" data-is="time"></p>
+    <p class="foot"><span data-is="check">Not checked yet.</span>
+      <button type="button" data-is="check-all">Ask all fifty</button></p>`;
+
+  function listen() {
+    const on = (name, event, act, edits = false) =>
+      element(name).addEventListener(event, ({ target }) => { act(target.value); changed(edits); });
+    const choose = id => { chosen.person = id; };
+    on("name", "change", choose);
+    on("faces", "change", choose);
+    on("by", "change", value => { chosen.by = value; });
+    on("photo", "change", value => { chosen.photo = Number(value); });
+    on("fact", "change", value => { chosen.fact = value; });
+    on("wording", "change", value => { // a wording of the book replaces one's own
+      [chosen.wording, chosen.own] = [Number(value), element("own").value = ""];
+    });
+    on("own", "change", value => { chosen.own = value; });
+    on("strength", "input", value => { chosen.strength = Number(value); }, true);
+    on("undo", "click", () => { chosen.undone = !chosen.undone; }, true);
+    for (const name of ["forget", "sham"]) {
+      const entries = [...Object.keys(presets(name)), OWN].map(key => [key, key]);
+      fill(element(`${name}-preset`), entries, OWN);
+      on(`${name}-preset`, "change", key => {
+        chosen[name] = [...(presets(name)[key] || chosen[name])];
+      }, true);
+      on(`${name}-add`, "click", () => {
+        if (chosen[name].length < MOST)
+          chosen[name] = [...new Set([...chosen[name], chosen.person])];
+      }, true);
+    }
+    element("oracle").onclick = async () => {
+      element("oracle").disabled = true;
+      try {
+        minds.oracle = await languageModel("oracle");
+      } catch (error) {
+        element("warning").textContent = error.message;
+        element("oracle").disabled = false;
+        return;
+      }
+      root.classList.add("with-oracle");
+      element("oracle").textContent = "The oracle of group A is loaded";
+      await changed();
+    };
+    element("check-all").onclick = () => showCheck(parts.check.questions.length);
+  }
+
+  function faces() {
+    const sheet = new URL("faces.png", home);
+    return Object.keys(world.people).map((id, i) => {
+      const face = document.createElement("input");
+      Object.assign(face, { type: "radio", name: "playground-face", value: id, title: nameOf(id) });
+      face.setAttribute("aria-label", nameOf(id));
+      face.style.background = `url("${sheet}") ${-56 * (i % 10)}px ${-56 * Math.floor(i / 10)}px`;
+      return face;
+    });
+  }
+
+  async function start(button) {
+    playground.pressed = performance.now();
+    button.disabled = true;
+    button.textContent = "Loading …";
+    try {
+      if (typeof DecompressionStream === "undefined")
+        throw new Error("this browser is too old (it has no DecompressionStream)");
+      await Promise.all(FIRST.map(load));
+      world = parts.world;
+      words = playground.tokenizer(world.words);
+      words.size = world.words.vocabulary.length;
+      everyone = { ...parts.everyone,
+        sums: new Float64Array(playground.bytesOf(parts.everyone.sums).buffer) };
+      eye = { w: await playground.tensorsOf(parts.eye), config: parts.eye.config };
+      minds.vanilla = await languageModel("pocket");
+    } catch (error) {
+      button.disabled = false;
+      button.textContent = "Try again";
+      element("trouble").textContent = `The model cannot run here: ${error.message}.`;
+      root.dataset.state = "failed";
+      return;
+    }
+    chosen.forget = [...world.oracle];
+    chosen.sham = [...Object.values(world.shams)[0]];
+    chosen.person = chosen.forget[0];
+    root.insertAdjacentHTML("beforeend", BODY);
+    button.parentElement.remove();
+    element("faces").append(...faces());
+    const named = Object.keys(world.people).map(id => [id, nameOf(id)]);
+    fill(element("name"), named.sort((a, b) => a[1].localeCompare(b[1])), chosen.person);
+    element("oracle").textContent = `Load the oracle of group A, too (${megabytes(["oracle"])} MB)`;
+    await person(chosen.person);
+    listen();
+    element("name").focus();
+    await changed(true);
+  }
+
+  // Without the parts that the build makes (see book/_ext/playground.py) the sentence stays.
+  if (root && playground.sizes) {
+    const button = document.createElement("button"), trouble = document.createElement("p");
+    button.type = "button";
+    button.textContent = `Load the model: ${megabytes(FIRST)} MB, then ` +
+      `${(playground.sizes.p000 / 1e3).toFixed(0)} kB for each person it meets`;
+    trouble.setAttribute("role", "alert");
+    trouble.dataset.is = "trouble";
+    button.onclick = () => start(button);
+    const place = document.createElement("div");
+    place.append(button, trouble);
+    root.replaceChildren(place);
+    // for those who try the page from a console, and for tests/check_browser.py
+    Object.assign(playground, { check: showCheck, turns: () => turns, chosen, gates });
+  }
+})();
