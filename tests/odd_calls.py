@@ -615,7 +615,7 @@ CALLS = (
     Call("run precision --into file", "holds no rows with provenance"),
     Call("verify --rows 0", "should be greater than or equal to 1"),
     Call("verify --seed -1", "should be greater than or equal to 0"),
-    Call("verify --model never", "no experiment 'replication-never'"),
+    Call("verify --model pocket", "No such option: --model"),
     Call("verify --experiment never", "never"),
     # homes, outputs
     Call("results", "replication-pocket", 0, ("no HOME",)),

@@ -102,3 +102,13 @@ def planned(*known: Plan):
         patch.setattr(rows, "check_rows", lambda *_: None)
         patch.setattr(running, "digests_for", lambda *_: {})
         yield patch
+
+
+def little_of(request_of):
+    """The same requests, of which next to nothing is read: for what is not about the scores."""
+
+    def little(*given) -> Task:
+        task = request_of(*given)
+        return replace(task, read={name: asked[:8] for name, asked in task.read.items()})
+
+    return little

@@ -626,6 +626,9 @@ def test_random_trials_are_made_again_from_scratch(tmp_path, monkeypatch):
         (found,) = again("small", 5)
         assert (found["subject"], found["method"], found["group"]) == ("tiny", "family", "A")
         assert found["settings"]["strength"] == 2.0 and found["gap"] < 1e-4
+        other = quick(lists={"other": lambda: {"SSD": [trial_for("SSD", {})]}}, tuned=())
+        with planned(plan, other):  # two plans on one model: each makes its own trials again
+            assert [each["method"] for each in again("small", 5)] == ["family"]
         rows, made = read_rows("small")
         moved = (rows["set"] == "retain") & (rows["metric"] == "exact_match")
         changed = rows.copy()

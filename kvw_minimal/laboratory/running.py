@@ -341,7 +341,9 @@ def again(experiment: str, count: int = 1, seed: int | None = None) -> list[dict
     rows, made = read_rows(experiment)
     rng, found = np.random.default_rng(seed), []
     for plan in plans_of(experiment):
-        own = rows[rows["subject"] == plan.subject]
+        methods = {trial.method for name in plan.lists for own in plan.entries(name).values()
+                   for trial in own}  # fmt: skip
+        own = rows[(rows["subject"] == plan.subject) & rows["method"].isin(methods)]
         report = own[own["group"].isin(plan.groups)]
         known = sorted(cells(report))
         for i in rng.choice(len(known), min(count, len(known)), replace=False):
