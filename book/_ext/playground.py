@@ -16,7 +16,6 @@ from pathlib import Path
 PAGE = "book/playground"
 SCRIPTS = ("data/sizes.js", "model.js", "page.js")
 GROUP, PERCENT = "A", 5  # whose oracle is committed
-STRENGTH = 32.0  # at which answers before and after an edit are compared
 CHECKED, LOGITS = 50, 10  # questions whose answers, and of these whose logits, are compared
 SAMPLE = 10  # questions of each set that the page scores
 FACE = 56  # pixels of a face to choose from
@@ -152,7 +151,8 @@ def check_of(task) -> dict:
     rng, sets = seeded("playground", "check"), [questions for _, questions in task.sets()]
     turns = (sets[i % len(sets)] for i in range(CHECKED))  # a question of each set, in turn
     some = [questions[int(rng.integers(len(questions)))] for questions in turns]
-    edit, _ = METHODS["KVW one pass"].edit(task, {"strength": STRENGTH})
+    one_pass = METHODS["KVW one pass"]
+    edit, _ = one_pass.edit(task, one_pass.chosen)
 
     def said() -> tuple[list[str], str]:
         import torch
@@ -164,7 +164,7 @@ def check_of(task) -> dict:
     with edit.on(task.model):
         after, logits_after = said()
     return {
-        "forget": task.people, "strength": STRENGTH, "logits": [logits_before, logits_after],
+        "forget": task.people, **one_pass.chosen, "logits": [logits_before, logits_after],
         "questions": [[picture(q.image) if q.image else None, q.prompt, one, two]
                       for q, one, two in zip(some, before, after, strict=True)],
     }  # fmt: skip
@@ -188,6 +188,7 @@ def faces_of(world) -> bytes:
 
 def parts() -> dict[str, dict]:
     """Everything that the page may load, by name."""
+    from kvw_minimal.methods import METHODS
     from kvw_minimal.strangers.people import load_people
     from kvw_minimal.strangers.tasks import people_of, request
     from kvw_minimal.taught import catalogue
@@ -205,7 +206,8 @@ def parts() -> dict[str, dict]:
         "pocket": packed(language) | {"config": config["text_config"]},
         "oracle": packed(eye_and_language(oracle)[1]) | {"config": config["text_config"]},
         "world": world_of(world) | {"words": words_of(folder / "tokenizer.json"),
-                                    "oracle": people_of(world, GROUP, PERCENT)},
+                                    "oracle": people_of(world, GROUP, PERCENT),
+                                    **METHODS["KVW one pass"].chosen},
         "everyone": everyone_of(coefficients),
         "unknown": unknown_of(world),
         "check": check_of(task),

@@ -488,6 +488,9 @@ _ABLATIONS = {"gate": gate, "strength": strength, "batch": batch, "layers": laye
 _ON_SMOL = {"strength": smol_strength, "data": smol_data, "gate": smol_gate,
             "layers": smol_layers}  # fmt: skip
 _MATRIX: dict[str, Any] = {"tuned": ("methods",), "unread": ("retain",), "by_question": True}
+_WALKED: dict[str, Any] = {"reads": pocket_panel, "unread": ("retain",), "by_question": True,
+                           "shares": SHARES, "aloud": REPORT_GROUPS,
+                           "said": ("forget", "retain", "general")}  # fmt: skip
 PLANS: tuple[Plan, ...] = (
     Plan("ablations-pocket", "pocket", _ABLATIONS, tuning=TUNING_GROUPS, tuned=("gate",),
          vanilla=VANILLA, reads=pocket_panel, prepared=True),
@@ -498,12 +501,10 @@ PLANS: tuple[Plan, ...] = (
     Plan("ablations-smol", "smol", _ON_SMOL, REPORT_GROUPS[:3], vanilla=VANILLA, prepared=True),
     Plan("replication-pocket", "pocket",
          {"methods": partial(compared, POCKET), "methods, 10 %": partial(compared, POCKET, 10)},
-         tuning=TUNING_GROUPS, reads=pocket_panel, tuning_reads=what_is_weighed, unread=("retain",),
-         by_question=True, shares=SHARES, aloud=REPORT_GROUPS, said=("forget", "retain", "general"),
-         tuned=("methods", "methods, 10 %")),
-    Plan("replication-pocket", "pocket", {"beyond the gate": beyond_the_gate}, reads=pocket_panel,
-         with_general=True, unread=("retain",), by_question=True, shares=SHARES,
-         aloud=REPORT_GROUPS, said=("forget", "retain", "general")),
+         tuning=TUNING_GROUPS, tuning_reads=what_is_weighed, tuned=("methods", "methods, 10 %"),
+         **_WALKED),
+    Plan("replication-pocket", "pocket", {"beyond the gate": beyond_the_gate}, with_general=True,
+         **_WALKED),
     Plan("replication-smol", "smol", {"methods": partial(compared, SMOL)}, REPORT_GROUPS[:3],
          tuning=TUNING_GROUPS[:1], tuning_reads=smol_tuning_sets, draws=2, aloud=("A",),
          free_tokens=20, half=("GD LoRA", "NPO LoRA", "SSD"), **_MATRIX),

@@ -49,7 +49,7 @@
   const minds = {}; // vanilla, oracle: weights of a language model
   const chosen = {
     person: "", by: "photo", photo: 0, fact: "birthplace", wording: 0, own: "",
-    forget: [], sham: [], strength: 32, undone: false,
+    forget: [], sham: [], strength: 0, undone: false,
   };
   const gates = { vanilla: null, edited: null, sham: null, oracle: null };
   const columns = () => Object.keys(MODELS).filter(name => name !== "oracle" || minds.oracle);
@@ -493,6 +493,7 @@
         throw new Error("this browser is too old (it has no DecompressionStream)");
       await Promise.all(FIRST.map(load));
       world = parts.world;
+      chosen.strength = world.strength; // as the package has chosen it
       words = playground.tokenizer(world.words);
       words.size = world.words.vocabulary.length;
       everyone = { ...parts.everyone,
