@@ -1,6 +1,8 @@
 # make book    everything from a fresh clone to a book you can open
 # make test    every check: lint, types, the book, a browser, unit tests, every notebook
 # make lab     the notebooks, live
+# make slides  a deck for each session of the course, into _build/slides
+# make students  a copy of the book without solutions and answers, into _build/students
 # make models  train the oracles: hours (PERCENT=10 or 15: of larger requests)
 # make bench   what measuring costs: minutes, on a quiet machine
 # make replication  every contender on every report group: an hour or two, then hours on smol
@@ -21,8 +23,11 @@ INSTALLED := $(VENV)/.installed
 BUILD := rm -rf _build && $(VENV)/bin/jupyter-book build . -n -W --keep-going -q
 GROUPS := A B C D E
 PERCENT := 5
+# left out of the copy for students, beside solutions and answers, as "book/exam.md"
+WITHOUT :=
 
-.PHONY: book test test-all wheel smol lab models replication bench execute odd break format clean
+.PHONY: book test test-all wheel smol lab slides students models replication bench execute odd \
+        break format clean
 
 book: $(INSTALLED)
 	$(RUN) -m kvw_minimal demo
@@ -54,6 +59,12 @@ smol: $(VENV)/.smol
 
 lab: $(INSTALLED)
 	$(RUN) -m jupyterlab notebooks
+
+slides: $(INSTALLED)
+	$(RUN) book/_ext/slides.py
+
+students: $(INSTALLED)
+	$(RUN) book/_ext/students.py $(WITHOUT)
 
 models: $(INSTALLED)
 	for group in $(GROUPS); do $(RUN) -m kvw_minimal train pocket --group $$group --forget $(PERCENT) || exit 1; done

@@ -3,8 +3,9 @@
     python tests/check_browser.py [--shots FOLDER]
 
 Checks: no console error, no request beyond the folder of the book, every formula set, every
-slider moves its picture, no launch button while the repository setting is empty; on the playground
-that the model in the page answers as PyTorch does, by keyboard alone.
+slider moves its picture, no launch button while the repository setting is empty; on the landing
+page that its slider changes the answers, and on the playground that the model in the page answers
+as PyTorch does, by keyboard alone.
 Prints of every page how long it is, in screens of 1,280 x 900 pixels, how much of that is prose,
 how many tables have more than eight rows, and its bytes with those of everything that it loads;
 what the playground loads upon its buttons is counted apart.
@@ -77,6 +78,15 @@ COMPARED = """
 const callback = arguments[arguments.length - 1];
 playground.check(Infinity).then(callback, error => callback({problems: [String(error)]}));
 """
+# of the landing page: what it shows of people (answers) and of the four sets (scores), and says
+LANDED = """
+const all = of => [...document.querySelectorAll('#landing ' + of)];
+return [all('[data-taught]').map(c => c.textContent), all('td.score b').map(c => c.textContent),
+        all('[aria-live]').map(c => c.textContent),
+        all('[data-taught]').every(c => c.classList.contains('changed') ===
+                                        (c.textContent !== c.dataset.taught))];
+"""
+LANDING = ("book", "index.html")
 CONTROLS = "#playground :is(button, input, select)"
 PLAYGROUND = "playground"
 QUESTIONS = 50  # that the playground must answer as PyTorch does
@@ -175,6 +185,29 @@ def slider_problems(window) -> tuple[int, list[str]]:
     return len(handles), problems
 
 
+def landing_problems(window) -> list[str]:
+    """Move the slider of the landing page by keyboard; answers and scores must follow."""
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+
+    found = window.find_elements(By.ID, "landing-strength")
+    if not found or not found[0].is_displayed() or not found[0].accessible_name:
+        return ["no slider with a name on the landing page"]
+    shown = [window.execute_script(LANDED)]
+    for key in (Keys.HOME, Keys.END, Keys.ARROW_LEFT):
+        found[0].send_keys(key)
+        shown.append(window.execute_script(LANDED))
+    chosen, none, most, less = shown
+    names = ("answers", "scores", "announcement")
+    problems = [f"the slider changes no {name}" for i, name in enumerate(names)
+                if not most[i] or none[i] in (most[i], chosen[i])]  # fmt: skip
+    if less[2] == most[2]:
+        problems.append("an arrow key does not move the slider")
+    if not all(marked for *_, marked in shown):
+        problems.append("an answer that changed is not marked, or one that did not is")
+    return problems
+
+
 def playground_problems(window, seconds: float = 180) -> tuple[str, list[str]]:
     """Use the playground by keyboard; what its model says must be what PyTorch says.
 
@@ -261,6 +294,8 @@ def check(window, page: Path, shots: Path | None) -> tuple[str, list[str]]:
         problems.append(f"{views} widgets, {window.execute_script(drawn)} drawn")
     sliders, slider_trouble = slider_problems(window) if views else (0, [])
     problems += slider_trouble
+    if page.parts[-2:] == LANDING:
+        problems += landing_problems(window)
     asked, later, played = requests(window), [], ""
     if page.stem == PLAYGROUND:
         played, playground_trouble = playground_problems(window)

@@ -80,7 +80,7 @@ def test_ties_are_decided_as_the_rule_says():
 
 
 def replication(settings, vanilla):
-    """As the replication, the ablations and chapter 13 wrote it, each in its own words."""
+    """As the replication, the ablations and chapter 11 wrote it, each in its own words."""
     good = [s for s in settings if settings[s]["retain"] >= 0.9 * vanilla["retain"]]
     if good:
         return min(good, key=lambda s: settings[s]["forget"]), True
@@ -88,7 +88,7 @@ def replication(settings, vanilla):
 
 
 def least_squares(settings, vanilla):
-    """As chapter 12 wrote it."""
+    """As chapter 10 wrote it."""
 
     def kept(s):
         return min(settings[s][part] / vanilla[part] for part in ("retain", "general"))

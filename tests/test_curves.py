@@ -4,7 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kvw_minimal.laboratory.curves import at_retain, between, by_person, crossing
+from kvw_minimal.laboratory.curves import (
+    at_retain,
+    between,
+    by_person,
+    crossing,
+    curves_of,
+    table_at,
+)
 
 LABELS = ["G = 1", "G = 2", "G = 4"]
 
@@ -69,6 +76,18 @@ def test_levels_are_shares_of_what_vanilla_keeps():
     assert found is not None and found["edit"][0] == pytest.approx(0.95)
 
 
+def test_the_set_that_keeps_least_counts():
+    """Portraits fall to .95 half way to G = 1, where a tenth of both people has gone."""
+    own = rows()
+    portraits = own[own["set"] == "retain"].assign(set="general")
+    shares = portraits["label"].map({"vanilla": 0.8, "G = 1": 0.72, "G = 2": 0.1, "G = 4": 0.0})
+    both = pd.concat([own, portraits.assign(total=4 * shares)])
+    found = at_retain(both, LABELS, 0.95, of=("retain", "general"))
+    assert found is not None and found["edit"][0] == pytest.approx(0.95)
+    alone = at_retain(both, LABELS, 0.95)
+    assert alone is not None and alone["edit"][0] == pytest.approx(0.65)
+
+
 def test_the_area_is_the_mean_over_the_levels_that_are_reached():
     levels = (0.99, 0.95, 0.3)
     each = [at_retain(rows(), LABELS, level) for level in levels]
@@ -77,3 +96,40 @@ def test_the_area_is_the_mean_over_the_levels_that_are_reached():
     assert between(rows(), LABELS, levels) == pytest.approx(mean)
     with pytest.raises(ValueError, match="never keep so little"):
         between(rows(), LABELS, (0.3,))
+
+
+def test_labels_of_points_are_told_from_others():
+    labels = ["vanilla", "one, G = 2", "a, b, mass = 0.1", "one, G = 4", "half, 0.5 of it",
+              "one, G = 2", "a = b"]  # fmt: skip
+    assert curves_of(labels) == {"one": ["one, G = 2", "one, G = 4"], "a, b": ["a, b, mass = 0.1"]}
+
+
+def test_a_table_says_what_is_left_and_what_is_not_reached():
+    own = rows()
+    nobody = own[own["set"] == "forget"]
+    everything = pd.concat([own, nobody.assign(set="general", total=0.8 * nobody["total"])])
+    found = table_at(everything, {"whole": LABELS, "weak": LABELS[:1]}, 0.95)
+    assert found.loc["whole"].tolist() == ["0.65 [0.60, 0.70]", "1.00 [1.00, 1.00]",
+                                           "+0.35 [+0.30, +0.40]", "0.52 / 0.80"]  # fmt: skip
+    assert found.loc["weak"].tolist() == ["not reached", "", "", ""]
+    assert "general: edit / sham" not in table_at(own, {"whole": LABELS}, 0.95)
+
+
+def test_people_of_whom_vanilla_was_not_asked_have_no_start():
+    more = rows()
+    more.loc[(more["person"] == "b") & (more["label"] != "vanilla"), "person"] = "c"
+    with pytest.raises(ValueError, match="vanilla was not asked about c"):
+        at_retain(more, LABELS, 0.95)
+    mixed = pd.concat([rows(), more.assign(label=more["label"] + "0")])
+    assert at_retain(mixed, LABELS, 0.95) == at_retain(rows(), LABELS, 0.95)
+    fewer = rows()
+    fewer = fewer[(fewer["person"] != "b") | (fewer["label"] == "vanilla")]
+    found = at_retain(fewer, LABELS, 0.95)
+    assert found is not None and found["edit"][0] == pytest.approx(0.6)
+
+
+def test_an_edit_without_a_sham_has_a_curve_too():
+    own = rows()
+    found = at_retain(own[own["made_for"] == "edit"], LABELS, 0.95)
+    assert found is not None and set(found) == {"edit"}
+    assert found["edit"] == at_retain(own, LABELS, 0.95)["edit"]

@@ -237,7 +237,7 @@ def test_other_data_make_everything_stale():
 
 def test_another_plan_makes_its_part_stale():
     text = plans.plan_of("ablations-smol").text()
-    keys = [trials[0] for trials in text["lists"]["strength"].values()][:3]
+    keys = [trials[0] for trials in text["lists"]["parts"].values()][:3]
     rows = pd.DataFrame([
         row(experiment="ablations-smol", subject="smol", settings=key.partition(" ")[2], set=part)
         for key in keys for part in ("forget", "retain")
@@ -265,10 +265,12 @@ def test_another_plan_makes_its_part_stale():
 
 
 def test_another_rule_of_choice_concerns_what_it_chose():
-    text = plans.plan_of("ablations-pocket").text()
-    several, one = text["lists"]["gate"]["KVW one pass"][0], text["lists"]["strength"]["G = 1"][0]
-    rows = pd.DataFrame([row(settings=key.partition(" ")[2], group=group)
-                         for key in (several, one) for group in ("A", "tuning-1")])  # fmt: skip
+    text = plans.plan_of("beyond", "voices").text()
+    several, one = text["lists"]["ways"]["KVW one pass"][0], text["lists"]["ways"]["vanilla"][0]
+    rows = pd.DataFrame([
+        row(experiment="beyond", subject="voices", method=key.partition(" {")[0],
+            settings=key[key.index("{"):], group=group)
+        for key in (several, one) for group in ("A", "tuning-1")])  # fmt: skip
     other = copy.deepcopy(text)
     other["rule"]["kept"] = 0.5
     own = made(rows, plan=[text])

@@ -6,7 +6,6 @@ from collections import Counter
 from dataclasses import fields, replace
 from functools import cache
 
-import numpy as np
 import pytest
 import small
 import torch
@@ -14,9 +13,10 @@ import torch
 from kvw_minimal.edits import contrast, gate, within
 from kvw_minimal.laboratory import plans, subjects
 from kvw_minimal.laboratory.choose import KVW_RULE, REWRITE_RULE, SPARING_RULE, TIES, Rule
+from kvw_minimal.laboratory.curves import curves_of
 from kvw_minimal.laboratory.plans import (
-    END,
     INNER,
+    KVW,
     MORE_TRIES,
     PLANS,
     POCKET,
@@ -30,8 +30,8 @@ from kvw_minimal.laboratory.plans import (
 from kvw_minimal.laboratory.trials import PROXIES, Trial, edit_for, trial_of
 from kvw_minimal.methods import METHODS
 from kvw_minimal.methods.family import CONTRASTS, SCORES, SHAPES, Setting
+from kvw_minimal.methods.positions import POSITIONS
 from kvw_minimal.strangers.people import REPORT_GROUPS, TUNING_GROUPS, load_people
-from kvw_minimal.strangers.questions import facts_of
 
 LISTS = [(plan, name) for plan in PLANS for name in plan.lists]
 NAMES = [f"{plan.experiment}, {plan.subject}, {name}" for plan, name in LISTS]
@@ -131,7 +131,7 @@ def test_whatever_is_changed_changes_the_text(monkeypatch):
         {"groups": ("B",)},
         {"unread": ()},
         {"vanilla": Trial(method="vanilla")},
-        {"lists": {"layers": plans.smol_layers}},
+        {"lists": {"layers": plans.smol_arms}},
         {"reads": subjects.pocket_panel},
     ):
         assert replace(plan, **change).text() != before, change
@@ -140,76 +140,74 @@ def test_whatever_is_changed_changes_the_text(monkeypatch):
     assert plan.text()["lists"] == before["lists"]
 
 
-# --- the lists of the ablations, counted by hand ---------------------------------------------
+# --- the lists of the ablations ---------------------------------------------------------------
 
 
 def test_labels_do_not_swallow_each_other():
     """Labels round what they name: two that round alike would be one, in silence."""
-    axes = len(SCORES) + len(plans.FOUR) + len(CONTRASTS) + len(SHAPES) - 4
-    sizes = {"gate": 1 + axes + 5, "strength": 1 + 25 + 8, "batch": 6 + 6 + 2, "layers": 3 * 10,
-             "where": 3 * len(plans.FOUR) - 1, "data": 4 + 3 + 6 + len(facts_of(load_people()))
-             + len(PROXIES) + 4 + 3,
-             "factorial": len(SCORES) * len(plans.FOUR) * len(CONTRASTS) * len(SHAPES)}  # fmt: skip
+    axes = len(SCORES) + len(POSITIONS) + len(CONTRASTS) + len(SHAPES) - 4
+    parts, facts = 1 + axes + 3, 1
+    sizes = {"gate": 1 + 6 * parts, "combined": 1 + 4 * 2 * 3 * len(SHAPES),
+             "where": 1 + 3 * 11, "layers": 1 + 3 * 10,
+             "data": 1 + 3 * (2 * 2 + 2 * 2 + 1 + facts + len(PROXIES) + 3)}  # fmt: skip
     assert {name: len(entries("ablations-pocket", name)) for name in sizes} == sizes
     assert set(sizes) == set(plan_of("ablations-pocket").lists)
     smol = {name: len(entries("ablations-smol", name)) for name in plan_of("ablations-smol").lists}
-    assert len(plans.FOUR) == 4 and len(entries("as-published", "arms")) == 1 + 8 * (12 + 2) + 3 * 2
-    assert smol == {"strength": 1 + 8 + 2, "data": 3, "gate": sizes["gate"], "layers": 3}
+    assert len(entries("as-published", "arms")) == 1 + 8 * (12 + 2) + 3 * 2
+    assert smol == {"parts": 1 + len(plans.ON_SMOL_PARTS) + 2 + 3}
 
 
-def test_each_axis_is_changed_alone():
-    for label, those in entries("ablations-pocket", "gate").items():
-        setting = those[0].setting
-        changed = [each.name for each in fields(Setting)
-                   if getattr(setting, each.name) != getattr(END, each.name)]  # fmt: skip
-        free = {"strength"} if setting.batch else set()  # what tuning chooses from
-        free |= {"share"} if setting.shape != END.shape else set()
-        assert len(set(changed) - free) == (label != "KVW one pass"), label
+def test_a_curve_rises_and_starts_at_vanilla():
+    for name in plan_of("ablations-pocket").lists:
+        found = entries("ablations-pocket", name)
+        assert next(iter(found)) == "vanilla" and found["vanilla"] == [VANILLA]
+        for label, points in curves_of(found).items():
+            trials = [found[point][0] for point in points]
+            of = "mass" if trials[0].mass else "G"
+            amounts = [t.mass or t.setting.strength for t in trials]
+            assert amounts == sorted(set(amounts)) and len(amounts) in (3, 4, 6), label
+            assert points == [f"{label}, {of} = {amount:g}" for amount in amounts]
+            alike = {replace(t, mass=0.0, setting=replace(t.setting, strength=1.0)).key
+                     for t in trials}  # fmt: skip
+            assert len(alike) == 1, label
 
 
-def test_strengths_rise_evenly_and_some_are_heard():
-    found = [those[0] for label, those in entries("ablations-pocket", "strength").items()
-             if label.startswith("G = ")]  # fmt: skip
-    strengths = [trial.setting.strength for trial in found]
-    assert (strengths[0], strengths[-1], len(strengths)) == (1.0, 320.0, 25)
-    steps = np.diff(np.log(strengths))
-    assert steps.max() / steps.min() < 1.1
-    assert [trial.aloud for trial in found] == [i % 3 == 0 for i in range(25)]
+def test_each_part_is_exchanged_alone():
+    for label, setting in plans.exchanged().items():
+        changed = {each.name for each in fields(Setting)
+                   if getattr(setting, each.name) != getattr(KVW, each.name)}  # fmt: skip
+        free = {"share"} if setting.shape != KVW.shape else set()
+        assert len(changed - free) == (label != "KVW one pass"), label
 
 
-def test_a_range_of_layers_stands_beside_equal_mass_and_random_columns():
-    found = entries("ablations-pocket", "layers")
-    for a in range(4):
-        for b in range(a, 4):
-            plain, equal, dealt = (
-                found[f"layers {a} to {b}{more}"][0]
-                for more in ("", ", equal mass", ", random columns")
-            )
-            assert plain.setting.layers == equal.setting.layers == dealt.setting.layers == (a, b)
-            assert (plain.mass, equal.mass, dealt.setting.shuffle) == (0.0, plans.EQUAL, True)
-            assert (plain.sham, equal.sham, dealt.sham) == (True, True, False)
-            assert all(isinstance(end, int) for end in plain.setting.layers)
+def test_parts_together_are_named_by_what_they_are():
+    for label, setting in plans.combined().items():
+        assert label == f"{setting.score} / {setting.contrast} / {setting.shape}"
+    alone, all_together = plans.exchanged().values(), list(plans.combined().values())
+    assert sum(setting in all_together for setting in alone) == 1 + 1 + 2 + 3
+    assert not any(those[0].sham for those in entries("ablations-pocket", "combined").values())
 
 
-def test_every_cell_of_the_factorial_takes_the_same():
-    found = entries("ablations-pocket", "factorial")
-    assert {trial.mass for (trial,) in found.values()} == {0.15}
-    for label, (trial,) in found.items():
-        setting = trial.setting
-        assert label == " / ".join((setting.score, setting.positions, setting.contrast,
-                                    setting.shape)) and not trial.sham  # fmt: skip
+def test_every_range_of_layers_has_whole_numbers():
+    found = plans.ranges().values()
+    assert {setting.layers for setting in found} == {(a, b) for b in range(4) for a in range(b + 1)}
+    assert all(isinstance(end, int) for setting in found for end in setting.layers)
 
 
-def test_smol_has_its_own_lists():
-    lists = {name: entries("ablations-smol", name) for name in plan_of("ablations-smol").lists}
-    assert sum(label.startswith("G = ") for label in lists["strength"]) == 8
-    assert set(lists["gate"]) == set(entries("ablations-pocket", "gate"))
-    whole = [trial for by_label in lists.values() for those in by_label.values() for trial in those]
-    edits = [trial for trial in whole if trial != VANILLA]
+def test_smol_has_its_own_list():
+    found = entries("ablations-smol", "parts")
+    edits = [those[0] for label, those in found.items() if label != "vanilla"]
     assert all(trial.sham and all(isinstance(end, int) for end in trial.setting.layers)
                for trial in edits)  # fmt: skip
-    with pytest.raises(ValueError, match="no list 'factorial' in ablations-smol; there are stren"):
-        plan_of("ablations-smol").entries("factorial")
+    assert {t.mass for t in edits} == {plans.ON_SMOL_MASS, 0.03, 0.0}
+    for label in plans.ON_SMOL_PARTS:  # each alone, as in `exchanged`
+        own, usual = found[label][0].setting, found["KVW one pass"][0].setting
+        there = plans.exchanged()[label]
+        assert {each.name for each in fields(Setting) if getattr(own, each.name)
+                != getattr(usual, each.name)} == {each.name for each in fields(Setting)
+                if getattr(there, each.name) != getattr(KVW, each.name)}, label  # fmt: skip
+    with pytest.raises(ValueError, match="no list 'gate' in ablations-smol; there are parts"):
+        plan_of("ablations-smol").entries("gate")
     with pytest.raises(ValueError, match="no experiment 'ablations-llava'; there are ablations-po"):
         plans_of("ablations-llava")
 

@@ -8,7 +8,7 @@ from functools import cache
 import pandas as pd
 import pytest
 
-from kvw_minimal.laboratory import plans, running, summaries, trials
+from kvw_minimal.laboratory import plans, running, trials
 from kvw_minimal.laboratory.choose import KVW_RULE, SPARING_RULE, choose
 from kvw_minimal.laboratory.freshness import stale
 from kvw_minimal.laboratory.plans import plan_of, plans_of
@@ -247,18 +247,8 @@ def test_every_trial_is_there_for_all_groups_and_with_its_sham(experiment: str):
                     continue
                 assert all(shammed for trial, reported, shammed in found
                            if reported and trial.sham), label  # fmt: skip
-                if name != "factorial" and those[0].key not in made["impossible"]:
+                if those[0].key not in made["impossible"]:
                     assert any(groups for _, groups, _ in found), label
-
-
-def test_the_stored_factorial_is_whole():
-    """144 cells take the mass they should, on all five groups."""
-    rows, _ = read_rows("ablations-pocket")
-    shown = running.labelled(plan_of("ablations-pocket"), "factorial", rows)
-    assert set(shown["group"]) == set(REPORT_GROUPS)
-    forget = summaries.grid(shown, "forget")
-    assert forget.shape == (144, 25) and not forget.isna().any(axis=None)
-    assert 0 < summaries.shares(forget).sum() <= 1
 
 
 def the_same(plan: plans.Plan, name: str, label: str, group: str, requests) -> None:
@@ -274,9 +264,9 @@ def the_same(plan: plans.Plan, name: str, label: str, group: str, requests) -> N
 def test_a_slice_of_the_ablations_comes_out_the_same():
     """Two trials of chapters 8 and 9 again, on the real model, with what they need only."""
     plan = plan_of("ablations-pocket")
-    requests = trials.prepare(*load("pocket"), load_people(), ("absolute",), ("answer and end",))
-    for label in (f"G = {plans.STRENGTHS[12]:g}", "published, G = 9"):
-        the_same(plan, "strength", label, "C", requests)
+    requests = trials.prepare(*load("pocket"), load_people(), ("absolute",), ("answer",))
+    the_same(plan, "gate", "shape: top, mass = 0.2", "C", requests)
+    the_same(plan, "data", "70 balanced reference questions, draw 1, G = 24", "B", requests)
 
 
 def test_a_slice_of_what_is_published_comes_out_the_same():
@@ -379,7 +369,7 @@ def test_a_slice_of_smol_comes_out_the_same():
     """A balanced reference needs 140 questions, so that edit can be made again here."""
     rows, made = read_rows("ablations-smol")
     plan, world = plan_of("ablations-smol"), load_people()
-    [trial] = plan.entries("data")["70 balanced reference questions"]
+    [trial] = plan.entries("parts")["70 balanced reference questions"]
     forget = world.forget_people("A", 5)
     photos = {"forget": about(world, forget, modalities=("image",))}
     task = replace(open_subject("smol")(forget), read=photos)

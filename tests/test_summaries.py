@@ -1,25 +1,11 @@
-"""Means, intervals, sham minus edit, tables and effects, all by hand on made-up rows."""
-
-import itertools
+"""Means, intervals, sham minus edit, and tables, all by hand on made-up rows."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from kvw_minimal.intervals import interval
-from kvw_minimal.laboratory.summaries import (
-    FACTORS,
-    cell,
-    complete,
-    excess,
-    grid,
-    interaction,
-    level,
-    main_effects,
-    points,
-    shares,
-    summary,
-)
+from kvw_minimal.laboratory.summaries import cell, excess, level, points, summary
 
 
 def row(part: str, total: float, made_for: str = "edit", person: str = "p1", **more) -> dict:
@@ -130,68 +116,3 @@ def test_a_level_is_the_mean_of_the_modalities():
     assert level(pd.DataFrame(rows), "retain") == pytest.approx((0.75 + 0.0) / 2)
     assert level(pd.DataFrame(rows), "retain", "probability") == 0.5
     assert level(pd.DataFrame(rows), "forget") == 0.1
-
-
-# --- the factorial ---------------------------------------------------------------------------
-
-LEVELS = (("a", "b"), ("c", "d", "e"), ("f", "g"), ("h", "i"))
-
-
-def cells(value) -> pd.DataFrame:
-    """Every cell for three people, as `value(score, positions, contrast, shape)` says."""
-    index = pd.MultiIndex.from_product(LEVELS, names=FACTORS)
-    found = pd.DataFrame({p: [value(*cell) for cell in index] for p in ("p1", "p2", "p3")}, index)
-    return found + np.array([-0.1, 0.0, 0.1])  # people differ, in every cell alike
-
-
-def test_a_main_effect_is_found_and_adds_up():
-    table = main_effects(cells(lambda s, p, c, f: 0.4 * (s == "a") + 0.03 * (p == "c")))
-    effects = table.set_index(["factor", "level"])["value"]
-    assert effects["score", "a"] == pytest.approx(0.2) == -effects["score", "b"]
-    assert effects["positions", "c"] == pytest.approx(0.02)
-    assert effects["positions", "d"] == pytest.approx(-0.01)
-    assert effects["contrast"].abs().max() < 1e-12
-    assert (table["low"] <= table["value"]).all() and (table["value"] <= table["high"]).all()
-    assert table.groupby("factor")["value"].sum().abs().max() < 0.02  # equal numbers of cells
-
-
-def test_an_interaction_is_what_both_do_beyond_each():
-    both = cells(lambda s, p, c, f: 0.3 * (s == "a") + 0.2 * (f == "h") + 0.4 * (s == "a" == "a")
-                 * (f == "h"))  # fmt: skip
-    found = interaction(both, "score", "shape")
-    assert found.loc["a", "h"] == pytest.approx(0.1) == -found.loc["a", "i"]
-    assert interaction(both, "score", "contrast").abs().to_numpy().max() < 1e-12
-    parts = shares(both)
-    assert parts.sum() == pytest.approx(1)
-    assert parts["score x shape"] == pytest.approx(0.1**2 / np.var([0.9, 0.3, 0.2, 0.0]), rel=1e-6)
-
-
-def test_three_together_are_the_rest():
-    odd = cells(lambda s, p, c, f: float((s == "a") ^ (c == "f") ^ (f == "h")))
-    assert shares(odd).sum() == pytest.approx(0, abs=1e-12)
-
-
-def test_levels_with_missing_cells_are_left_out():
-    whole = [" / ".join(cell) for cell in itertools.product(*LEVELS)]
-    assert complete(whole) == {name: list(own) for name, own in zip(FACTORS, LEVELS, strict=True)}
-    holes = [label for label in whole if not (" / d / " in label and label.endswith("h"))]
-    assert complete(holes)["positions"] == ["c", "e"]
-    with pytest.raises(ValueError, match="no cell"):
-        complete([])
-
-
-def test_a_grid_pools_photos_and_names_of_edits():
-    labels = [" / ".join(cell) for cell in itertools.product(*LEVELS)]
-    rows = [row("forget", total, made_for, person, label=label, modality=modality)
-            for label in labels
-            for made_for, person, modality, total in (
-                ("edit", "p1", "image", 4), ("edit", "p1", "text", 8), ("edit", "p2", "image", 1),
-                ("sham", "p1", "image", 10))]  # fmt: skip
-    rows += [row("test", 0, label=labels[0]), row("forget", 0, label=labels[0], metric="other")]
-    found = grid(pd.DataFrame(rows), "forget")
-    assert found.shape == (len(labels), 2) and found.index.names == list(FACTORS)
-    assert found["p1"].tolist() == pytest.approx([0.6] * len(labels))
-    assert found["p2"].tolist() == pytest.approx([0.1] * len(labels))
-    few = pd.DataFrame([each for each in rows if " / d / " not in each["label"]
-                        or not each["label"].endswith("h")])  # fmt: skip
-    assert set(grid(few, "forget").index.get_level_values("positions")) == {"c", "e"}

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import cache, partial
-from itertools import product
 from operator import attrgetter
 from types import SimpleNamespace
 from typing import Any
@@ -599,12 +598,6 @@ def _summaries():
         label="l", method="m", settings="{}", group="A")  # fmt: skip
     totals = rows["total"] * made_up(len(rows)).double().numpy()
     both = pd.concat([rows.assign(made_for="sham"), rows.assign(made_for="edit", total=totals)])
-    names = [" / ".join(cell) for cell in product("ab", "cd", "ef", "gh")]
-    cells = pd.DataFrame({"label": np.repeat(names, 3), "person": ["p", "q", "r"] * 16,
-                          "total": made_up(48).double().numpy(), "n": 1, "set": "forget",
-                          "metric": "exact_match", "made_for": "edit"})  # fmt: skip
-    whole = summaries.grid(cells, "forget")
     return [summaries.points(both, ["made_for"]).to_numpy()[::3].tolist(),
             summaries.excess(both, ["label"]).to_numpy().tolist(),
-            summaries.level(both, "forget"), summaries.main_effects(whole).to_numpy().tolist()[::3],
-            summaries.shares(whole).to_dict()]  # fmt: skip
+            summaries.level(both, "forget")]  # fmt: skip

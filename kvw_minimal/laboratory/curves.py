@@ -5,12 +5,13 @@ which the others keep, say, .95 of what they had, what is left of the forgotten,
 same edit, made for others, have left of them?
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from ..intervals import interval
+from .summaries import cell
 
 LEVELS = (0.99, 0.95, 0.90)  # shares of what vanilla keeps of the others
 
@@ -30,6 +31,7 @@ def by_person(rows: pd.DataFrame, labels: Sequence[str], made_for: str, part: st
     missing = sorted(set(labels) - set(own["label"]))
     if missing:
         raise ValueError(f"nothing is stored of {missing[0]!r} ({made_for}, {part})")
+    own = own[own["label"].isin(list(labels))]  # others may be about other people
     sums = own.groupby(["label", "person"], sort=False)[["total", "n"]].sum()
     return (sums["total"] / sums["n"]).unstack().loc[list(labels)]
 
@@ -53,8 +55,10 @@ def crossing(kept: Sequence[float], level: float) -> np.ndarray | None:
     return weights
 
 
-def people_at(rows: pd.DataFrame, labels: Sequence[str], level: float, vanilla: str = "vanilla",
-              part: str = "forget") -> dict[str, pd.Series] | None:  # fmt: skip
+def people_at(
+    rows: pd.DataFrame, labels: Sequence[str], level: float, vanilla: str = "vanilla",
+    part: str = "forget", of: Sequence[str] = ("retain",)
+) -> dict[str, pd.Series] | None:  # fmt: skip
     """What is left of each person where the others keep a share of what vanilla keeps.
 
     The curve starts at vanilla; between two strengths it is a straight line, the same for edit
@@ -62,34 +66,41 @@ def people_at(rows: pd.DataFrame, labels: Sequence[str], level: float, vanilla: 
 
     Args:
         part: the set of which so much is left; its people are the index.
+        of: the sets that keep it, each for itself: the one that keeps least counts.
 
     Returns:
-        `edit` and `sham`; None where nothing that was tried keeps so little.
+        `edit` and `sham`, if there is one; None where nothing that was tried keeps so little.
     """
-    kept = by_person(rows, [vanilla, *labels], "edit", "retain").mean(axis=1).to_numpy()
-    weights = crossing(kept, level * kept[0])
+    told = [by_person(rows, [vanilla, *labels], "edit", name).mean(axis=1).to_numpy()
+            for name in of]  # fmt: skip
+    weights = crossing(np.min([each / each[0] for each in told], axis=0), level)
     if weights is None:
         return None
     start = by_person(rows, [vanilla], "edit", part)
-    left = {made_for: pd.concat([start, by_person(rows, labels, made_for, part)])
-            for made_for in ("edit", "sham")}  # fmt: skip
+    kinds = [made_for for made_for in ("edit", "sham") if made_for in set(rows["made_for"])]
+    left = {made_for: by_person(rows, labels, made_for, part) for made_for in kinds}
+    if unknown := set(left["edit"].columns) - set(start.columns):
+        raise ValueError(f"vanilla was not asked about {min(unknown)}, where the curve starts")
+    left = {name: pd.concat([start[own.columns], own]) for name, own in left.items()}
     return {name: pd.Series(weights @ each.to_numpy(), each.columns)
             for name, each in left.items()}  # fmt: skip
 
 
 def at_retain(
-    rows: pd.DataFrame, labels: Sequence[str], level: float, vanilla: str = "vanilla"
-) -> dict[str, tuple[float, float, float]] | None:
+    rows: pd.DataFrame, labels: Sequence[str], level: float, vanilla: str = "vanilla",
+    of: Sequence[str] = ("retain",)
+) -> dict[str, tuple[float, float, float]] | None:  # fmt: skip
     """`people_at` of the forgotten: means, with intervals over the people of all groups.
 
     Returns:
         `edit`, `sham` and `sham - edit` as value, low, high; None where nothing that was tried
         keeps so little.
     """
-    each = people_at(rows, labels, level, vanilla)
+    each = people_at(rows, labels, level, vanilla, of=of)
     if each is None:
         return None
-    each["sham - edit"] = each["sham"] - each["edit"]
+    if "sham" in each:
+        each["sham - edit"] = each["sham"] - each["edit"]
     return {name: interval(left, list(left.index)) for name, left in each.items()}
 
 
@@ -106,3 +117,40 @@ def between(rows: pd.DataFrame, labels: Sequence[str],
     if not reached:
         raise ValueError(f"{labels[0]!r} and the rest never keep so little as {max(levels):g}")
     return float(np.mean(reached))
+
+
+def curves_of(labels: Iterable[str]) -> dict[str, list[str]]:
+    """`{curve: its labels}` of labels such as `one pass, G = 8`; others are left out."""
+    found: dict[str, list[str]] = {}
+    for label in dict.fromkeys(labels):
+        name, point, _ = label.rpartition(", ")
+        if point and " = " in label[len(name) :]:
+            found.setdefault(name, []).append(label)
+    return found
+
+
+def table_at(
+    rows: pd.DataFrame, curves: Mapping[str, Sequence[str]], level: float,
+    vanilla: str = "vanilla", of: Sequence[str] = ("retain",)
+) -> pd.DataFrame:  # fmt: skip
+    """What each curve leaves at a level, for people: a line a curve, intervals as text.
+
+    Returns:
+        `left`, `left by the sham`, `sham - edit` and, where it was read, `general: edit / sham`;
+        `not reached` where nothing that was tried keeps so little.
+    """
+    lines = {}
+    for name, labels in curves.items():
+        found = at_retain(rows, labels, level, vanilla, of)
+        if found is None:
+            lines[name] = {"left": "not reached"}
+            continue
+        numbers = pd.DataFrame(found, ["value", "low", "high"]).T
+        own = cell(numbers)
+        lines[name] = {"left": own["edit"], "left by the sham": own["sham"],
+                       "sham - edit": cell(numbers, "+")["sham - edit"]}  # fmt: skip
+        if "general" in set(rows["set"].astype(str)):
+            there = people_at(rows, labels, level, vanilla, "general", of) or {}
+            lines[name]["general: edit / sham"] = " / ".join(
+                f"{each.mean():.2f}" for each in there.values())  # fmt: skip
+    return pd.DataFrame(lines).T.fillna("")

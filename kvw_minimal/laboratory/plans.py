@@ -10,12 +10,11 @@ seeds; or the candidates that tuning chooses from (`tuned`).
 import hashlib
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 
 from ..methods import METHODS
@@ -46,15 +45,12 @@ from .trials import PROXIES, Trial, prepare
 
 #: `{label: trials}`
 Entries = dict[str, list[Trial]]
-MASSES = (0.03, 0.06, 0.10, 0.15, 0.20, 0.25, 0.30)
-MASS = 0.25  # where nothing is tuned: what chapter 4's edit takes, nearly
-#: 25 strengths from a fifth of the tuned one to ten times as much
-STRENGTHS = tuple(round(float(g), 2) for g in np.geomspace(1, 320, 25))
-EQUAL = 0.06  # for ranges of layers: a single one can take hardly more
+MASSES = (0.06, 0.10, 0.15, 0.20, 0.25, 0.30)
+MASS = 0.25  # where nothing is walked: what chapter 4's edit takes, nearly
 GATES_SHARE = 0.35  # of vectors that a threshold or a top-k shape may touch
 KVW = Setting()
 VANILLA = Trial(replace(KVW, strength=0.0), sham=False)
-#: the end of turn counts, too: so the ablations were measured, at the strength tuned with it
+#: the end of turn counts, too, at the strength tuned with it
 END = replace(KVW, positions="answer and end", strength=32.0)
 #: the published schedule: a batch of the authors' is one long caption, here what one photo answers
 PHOTOS = replace(KVW, batch="person", modalities=("image",), against="whole")
@@ -62,152 +58,111 @@ ORDERS = (1, 3)  # of batches, beside the first; seed 2 gives five people the or
 MANY = (4.0, 8.0, 12.0, 16.0, 20.0, 24.0, 32.0, 48.0)  # strengths, where a step is many tokens
 MORE = (*MANY, 64.0, 96.0, 128.0)  # where the others are kept for longer
 FEW = (2.0, 4.0, 5.0, 6.0, 6.5, 7.0, 8.0, 10.0)  # and where it is three or four
-FOUR = (END.positions, *POSITIONS[1:4])  # of the ablations, which were measured with the end
-BATCHES = (1, 2, 5, 10, 35)
 ALL, INNER = (0, 29), (1, 28)  # the layers of SmolLM2; all but the first and the last
-#: KVW on smol, as the replication tuned it
 ON_SMOL = replace(END, strength=4.0, layers=INNER)
 ON_SMOL_MASS = 0.1  # about what that takes from a vector
+ON_SMOL_PARTS = ("KVW one pass", "score: square", "score: fisher", "positions: image",
+                 "contrast: difference", "shape: zero", "random columns")  # fmt: skip
 FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 EPOCHS = (1, 4, 16)  # passes over the forget set: 70, 280 and 1,120 steps
 TOTAL = 6.5  # strength of the published schedule with one question a batch
 
 
-# --- the family, part by part, on pocket ---------------------------------------------------------
+# --- the family, part by part: curves, to be read where they keep equally much -------------------
 
 
-def _at_masses(setting: Setting) -> list[Trial]:
-    """The candidates of a setting; where it asks again on the way, strengths instead."""
-    if setting.batch:
-        return [Trial(replace(setting, strength=g)) for g in (2.0, 4.0, 6.5, 9.0, 13.0)]
-    return [Trial(setting, mass=mass) for mass in MASSES]
+def curve(name: str, trial: Trial, amounts: Iterable[float], of: str = "G") -> Entries:
+    """One edit of the family at several strengths, or masses: the points of its curve, by label."""
+    return {
+        f"{name}, {of} = {amount:g}": [replace(trial, mass=amount) if of == "mass" else
+                                       replace(trial, setting=replace(trial.setting,
+                                                                      strength=amount))]
+        for amount in amounts
+    }  # fmt: skip
 
 
-def gate() -> Entries:
-    """Each axis alone around KVW in one pass, every setting with its candidates."""
-    settings = {"KVW one pass": END}
-    settings |= {f"score: {s}": replace(END, score=s) for s in SCORES[1:]}
-    settings |= {f"positions: {p}": replace(END, positions=p) for p in FOUR[1:]}
-    settings |= {f"contrast: {c}": replace(END, contrast=c) for c in list(CONTRASTS)[1:]}
-    settings |= {f"shape: {s}": replace(END, shape=s, share=GATES_SHARE) for s in list(SHAPES)[1:]}
-    settings |= {
-        "schedule: batches of 1": replace(END, batch=1),
-        "schedule: batches of 10": replace(END, batch=10),
-        "modalities apart": replace(END, apart=True),
-        "reference with general": replace(END, general=True),
-        "random columns": replace(END, shuffle=True),
-    }
-    return {label: _at_masses(setting) for label, setting in settings.items()}
-
-
-def strength() -> Entries:
-    """One pass at 25 strengths, the published schedule at eight; some aloud."""
-    one_pass = {f"G = {g:g}": [Trial(replace(END, strength=g), aloud=i % 3 == 0)]
-                for i, g in enumerate(STRENGTHS)}  # fmt: skip
-    published = {f"published, G = {g:g}": [Trial(replace(END, strength=g, batch=1))]
-                 for g in (1.0, 2.0, 4.0, 6.5, 9.0, 13.0, 20.0, 32.0)}  # fmt: skip
-    return {"vanilla": [replace(VANILLA, aloud=True)]} | one_pass | published
-
-
-def batch() -> Entries:
-    """Forget questions a step: at equal total strength, and at equal gamma a step."""
-    whole = {f"G = 9, batches of {b}": [Trial(replace(END, strength=9.0, batch=b))]
-             for b in (*BATCHES, 70)}  # fmt: skip
-    gamma = {f"gamma = 0.13, batches of {b}":
-             [Trial(replace(END, strength=round(0.13 * 70 / b, 4), batch=b))]
-             for b in (*BATCHES, 70)}  # fmt: skip
-    epochs = {f"G = 9, batches of 10, {n} epochs":
-              [Trial(replace(END, strength=9.0, batch=10, epochs=n))] for n in (2, 4)}  # fmt: skip
-    return whole | gamma | epochs
-
-
-def layers() -> Entries:
-    """Every range of pocket's four layers: as it is, at equal mass, and dealt out at random."""
-    found = {}
-    for a, b in itertools.combinations_with_replacement(range(4), 2):
-        within = replace(END, layers=(a, b))
-        found[f"layers {a} to {b}"] = [Trial(within)]
-        found[f"layers {a} to {b}, equal mass"] = [Trial(within, mass=EQUAL)]
-        found[f"layers {a} to {b}, random columns"] = [
-            Trial(replace(within, shuffle=True), sham=False)
-        ]
+def curves(those: Mapping[str, Setting | Trial], amounts: Iterable[float], of: str = "mass",
+           **more: Any) -> Entries:  # fmt: skip
+    """The curves of several edits, beside vanilla, where each starts."""
+    found: Entries = {"vanilla": [VANILLA]}
+    for name, each in those.items():
+        trial = each if isinstance(each, Trial) else Trial(each, **more)
+        found |= curve(name, trial, amounts, of)
     return found
 
 
-def where() -> Entries:
+def exchanged() -> dict[str, Setting]:
+    """KVW in one pass with one part exchanged, by what was exchanged."""
+    return {
+        "KVW one pass": KVW,
+        **{f"score: {s}": replace(KVW, score=s) for s in SCORES[1:]},
+        **{f"positions: {p}": replace(KVW, positions=p) for p in POSITIONS[1:]},
+        **{f"contrast: {c}": replace(KVW, contrast=c) for c in list(CONTRASTS)[1:]},
+        **{f"shape: {s}": replace(KVW, shape=s, share=GATES_SHARE) for s in list(SHAPES)[1:]},
+        "modalities apart": replace(KVW, apart=True),
+        "reference with general": replace(KVW, general=True),
+        "random columns": replace(KVW, shuffle=True),
+    }  # fmt: skip
+
+
+def combined() -> dict[str, Setting]:
+    """Score x contrast x shape, of those that can take enough."""
+    found = {}
+    for score, contrast, shape in itertools.product(SCORES[:2], list(CONTRASTS)[:3], SHAPES):
+        setting = replace(KVW, score=score, contrast=contrast, shape=shape)
+        if shape != KVW.shape:
+            setting = replace(setting, share=GATES_SHARE)
+        found[f"{score} / {contrast} / {shape}"] = setting
+    return found
+
+
+def from_where() -> dict[str, Setting]:
     """Positions x whose questions: what photos, names, and both forget in the other modality."""
     kinds = {"both": ("image", "text"), "image": ("image",), "text": ("text",)}
+    return {f"{p} positions, {name} questions": replace(KVW, positions=p, modalities=m)
+            for (name, m), p in itertools.product(kinds.items(), POSITIONS[:4])
+            if (name, p) != ("text", "image")}  # fmt: skip
+
+
+def ranges() -> dict[str, Setting]:
+    """Ranges of pocket's four layers."""
+    return {f"layers {a} to {b}": replace(KVW, layers=(a, b))
+            for a, b in itertools.combinations_with_replacement(range(4), 2)}  # fmt: skip
+
+
+def less_data() -> dict[str, Trial]:
+    """How much and which data: reference, forget set, topics, proxies, people."""
+    trial = partial(Trial, KVW)
     return {
-        f"{p} positions, {name} questions": [
-            Trial(replace(END, positions=p, modalities=m), mass=MASS)]
-        for (name, m), p in itertools.product(kinds.items(), FOUR)
-        if (name, p) != ("text", "image")
+        **{f"{n} reference questions, draw {s}": trial(reference=n, seed=s)
+           for n in (16, 256) for s in (0, 1)},
+        **{f"{n} balanced reference questions, draw {s}":
+           trial(reference=n, balanced=True, seed=s) for n in (14, 70) for s in (0, 1)},
+        "7 forget questions": trial(asked=7),
+        **{f"reference about {f}": trial(topics=(f,)) for f in facts_of(load_people())[2:3]},
+        **{f"reference: {p}": trial(proxy=p) for p in PROXIES},
+        **{f"{n} to forget": trial(people=n) for n in (1, 10, 20)},
     }  # fmt: skip
 
 
-def data() -> Entries:
-    """How much and which data: reference, forget set, topics, proxies, people, order."""
-    trial = partial(Trial, END)
-    sizes = {f"{n} reference questions": [trial(reference=n, seed=s) for s in range(3)]
-             for n in (4, 16, 64, 256)}  # fmt: skip
-    even = {f"{n} balanced reference questions":
-            [trial(reference=n, balanced=True, seed=s) for s in range(3)]
-            for n in (14, 70, 280)}  # fmt: skip
-    ratio = {f"{a} : {r} questions": [trial(asked=a, reference=r)]
-             for a, r in ((7, 7), (7, 70), (7, 0), (35, 35), (70, 70), (70, 7))}  # fmt: skip
-    topics = {f"reference about {f}": [trial(topics=(f,))] for f in facts_of(load_people())}
-    proxies = {f"reference: {p}": [trial(proxy=p)] for p in PROXIES}
-    people = {f"{n} to forget": [trial(people=n)] for n in (1, 2, 10, 20)}
-    order = {f"published, order {s}": [Trial(replace(END, strength=9.0, batch=1), seed=s)]
-             for s in range(1, 4)}  # fmt: skip
-    return sizes | even | ratio | topics | proxies | people | order
+def on_smol() -> Entries:
+    """Some parts exchanged and thirds of the layers at one mass; a small reference at one strength.
 
-
-def factorial() -> Entries:
-    """Score x positions x contrast x shape, all taking the same mass; without shams."""
+    As all of this was measured: the end of turn counts where the answer does.
+    """
+    parts = {name: replace(exchanged()[name], layers=INNER, strength=ON_SMOL.strength)
+             for name in ON_SMOL_PARTS}  # fmt: skip
+    parts = {name: replace(setting, positions=ON_SMOL.positions)
+             if setting.positions == KVW.positions else setting
+             for name, setting in parts.items()}  # fmt: skip
     return {
-        " / ".join(point): [
-            Trial(Setting(*point, share=GATES_SHARE, strength=END.strength), mass=0.15,
-                  sham=False)]
-        for point in itertools.product(SCORES, FOUR, CONTRASTS, SHAPES)
-    }  # fmt: skip
-
-
-# --- the family on smol --------------------------------------------------------------------------
-
-
-def smol_strength() -> Entries:
-    """One pass at eight strengths, the published schedule at two of them."""
-    grid = [round(float(g), 2) for g in np.geomspace(1, 16, 8)]
-    one_pass = {f"G = {g:g}": [Trial(replace(ON_SMOL, strength=g))] for g in grid}
-    published = {f"published, G = {g:g}": [Trial(replace(ON_SMOL, strength=g, batch=1))]
-                 for g in grid[:3:2]}  # fmt: skip
-    return {"vanilla": [VANILLA]} | one_pass | published
-
-
-def smol_gate() -> Entries:
-    """Each axis alone at one mass (a schedule: at one strength): tuning all would take days."""
-    found = {}
-    for label, those in gate().items():
-        setting = replace(those[0].setting, layers=ON_SMOL.layers, strength=ON_SMOL.strength)
-        found[label] = [Trial(setting, mass=0.0 if setting.batch else ON_SMOL_MASS)]
-    return found
-
-
-def smol_data() -> Entries:
-    """A small balanced reference instead of all others, and a random one of the same size."""
-    return {
+        **{name: [Trial(setting, mass=ON_SMOL_MASS)] for name, setting in parts.items()},
+        **{f"layers {a} to {b}": [Trial(replace(ON_SMOL, layers=(a, b)), mass=0.03)]
+           for a, b in ((1, 9), (10, 19), (20, 28))},
         "70 balanced reference questions": [Trial(ON_SMOL, reference=70, balanced=True)],
-        "70 reference questions": [Trial(ON_SMOL, reference=70)],
         "everyone else": [Trial(ON_SMOL)],
-    }
-
-
-def smol_layers() -> Entries:
-    """Thirds of the layers that `ON_SMOL` edits, at equal mass."""
-    ranges = ((1, 9), (10, 19), (20, 28))
-    return {f"layers {a} to {b}": [Trial(replace(ON_SMOL, layers=(a, b)), mass=0.03)]
-            for a, b in ranges}  # fmt: skip
+        "vanilla": [VANILLA],
+    }  # fmt: skip
 
 
 # --- as published --------------------------------------------------------------------------------
@@ -230,18 +185,19 @@ ARMS: dict[str, tuple[Setting, tuple[float, ...]]] = {
 
 def arms() -> Entries:
     """What a batch holds, which tokens count, whom it is compared with, which layers: curves."""
-    found = {f"{name}, G = {g:g}": [Trial(replace(setting, strength=g))]
-             for name, (setting, strengths) in ARMS.items() for g in strengths}  # fmt: skip
-    return {"vanilla": [VANILLA]} | found | {
-        f"one person's photos, order {s}, G = {g:g}": [Trial(replace(PHOTOS, strength=g), seed=s)]
-        for s in ORDERS for g in MANY}  # fmt: skip
+    found: Entries = {"vanilla": [VANILLA]}
+    for name, (setting, strengths) in ARMS.items():
+        found |= curve(name, Trial(setting), strengths)
+    for seed in ORDERS:
+        found |= curve(f"one person's photos, order {seed}", Trial(PHOTOS, seed=seed), MANY)
+    return found
 
 
 def smol_arms() -> Entries:
     """Two of the arms on smol, without its first and last layer, at four strengths."""
-    return {"vanilla": [VANILLA]} | {
-        f"{name}, G = {g:g}": [Trial(replace(ARMS[name][0], strength=g, layers=INNER))]
-        for name in ("one pass", "one person's photos") for g in (1.0, 2.0, 3.0, 4.5)}  # fmt: skip
+    inner = {name: replace(ARMS[name][0], layers=INNER)
+             for name in ("one pass", "one person's photos")}  # fmt: skip
+    return curves(inner, (1.0, 2.0, 3.0, 4.5), "G")
 
 
 # --- methods side by side ------------------------------------------------------------------------
@@ -483,22 +439,26 @@ def alone(name: str, grid: tuple[dict, ...], base: str, people: int = 5) -> Entr
     return compared({"vanilla": (), name: grid, "oracle": ({"base": base},)}, people)
 
 
-_ABLATIONS = {"gate": gate, "strength": strength, "batch": batch, "layers": layers,
-              "where": where, "data": data, "factorial": factorial}  # fmt: skip
-_ON_SMOL = {"strength": smol_strength, "data": smol_data, "gate": smol_gate,
-            "layers": smol_layers}  # fmt: skip
+_ABLATIONS: dict[str, Callable[[], Entries]] = {
+    "gate": lambda: curves(exchanged(), MASSES),
+    "combined": lambda: curves(combined(), MASSES[1:5], sham=False),
+    "where": lambda: curves(from_where(), MASSES[1::2]),
+    "layers": lambda: curves(ranges(), (12.0, 48.0, 192.0), "G"),
+    "data": lambda: curves(less_data(), (12.0, 24.0, 48.0), "G"),
+}
 _MATRIX: dict[str, Any] = {"tuned": ("methods",), "unread": ("retain",), "by_question": True}
 _WALKED: dict[str, Any] = {"reads": pocket_panel, "unread": ("retain",), "by_question": True,
                            "shares": SHARES, "aloud": REPORT_GROUPS,
                            "said": ("forget", "retain", "general")}  # fmt: skip
 PLANS: tuple[Plan, ...] = (
-    Plan("ablations-pocket", "pocket", _ABLATIONS, tuning=TUNING_GROUPS, tuned=("gate",),
-         vanilla=VANILLA, reads=pocket_panel, prepared=True),
+    Plan("ablations-pocket", "pocket", _ABLATIONS, vanilla=VANILLA, reads=pocket_panel,
+         prepared=True),
     Plan("as-published", "pocket", {"arms": arms}, vanilla=VANILLA, reads=pocket_panel,
          prepared=True),
     Plan("as-published", "smol", {"arms": smol_arms}, REPORT_GROUPS[:3], vanilla=VANILLA,
          prepared=True),
-    Plan("ablations-smol", "smol", _ON_SMOL, REPORT_GROUPS[:3], vanilla=VANILLA, prepared=True),
+    Plan("ablations-smol", "smol", {"parts": on_smol}, REPORT_GROUPS[:3], vanilla=VANILLA,
+         prepared=True),
     Plan("replication-pocket", "pocket",
          {"methods": partial(compared, POCKET), "methods, 10 %": partial(compared, POCKET, 10)},
          tuning=TUNING_GROUPS, tuning_reads=what_is_weighed, tuned=("methods", "methods, 10 %"),
@@ -506,7 +466,7 @@ PLANS: tuple[Plan, ...] = (
     Plan("replication-pocket", "pocket", {"beyond the gate": beyond_the_gate}, with_general=True,
          **_WALKED),
     Plan("replication-smol", "smol", {"methods": partial(compared, SMOL)}, REPORT_GROUPS[:3],
-         tuning=TUNING_GROUPS[:1], tuning_reads=smol_tuning_sets, draws=2, aloud=("A",),
+         tuning=TUNING_GROUPS[:1], tuning_reads=smol_tuning_sets, draws=1, aloud=("A",),
          free_tokens=20, half=("GD LoRA", "NPO LoRA", "SSD"), **_MATRIX),
     Plan("least-squares-pocket", "pocket",
          {"methods": partial(alone, "least squares", LEAST_SQUARES, "pocket")},

@@ -181,7 +181,7 @@ def questions_to_keep(task: Task, retain: int = 400, portraits: int = 200) -> li
     return [*keep, told] if told else keep
 
 
-@method("least squares", source="this book, chapter 12", needs=GRADIENTS,
+@method("least squares", source="this book, chapter 10", needs=GRADIENTS,
         chosen={"ridge": 0.1, "passes": 3},
         grid=every(ridge=(0.1, 0.03), passes=(1, 2, 3)), defaults=True,
         optional=("margin", "weight", "retain", "portraits"))  # fmt: skip

@@ -196,7 +196,7 @@ def lead(task: Task, goals: list[torch.Tensor], marks: list[torch.Tensor], price
         grid=tuple({"over": over, "price": price, "price_deciding": 0.0, "decides": DECIDES}
                    for over, prices in ((1.25, (30.0, 10.0, 3.0, 1.0)), (1.5, (30.0, 10.0)),
                                         (1.125, (3.0, 1.0))) for price in prices),
-        source="this book, chapter 12: closed form, from forward passes alone; kin: MEMIT, "
+        source="this book, chapter 10: closed form, from forward passes alone; kin: MEMIT, "
         "AlphaEdit, ZeroUnlearn, LUNAR, name replacement")  # fmt: skip
 def rewrite(task: Task, settings: dict, cost: Cost) -> LowRank:
     """What the model would say of somebody else becomes what it says of the forgotten.

@@ -4,62 +4,159 @@ from collections.abc import Callable
 
 import torch
 
-from .comparison import compare
+from .comparison import drawn, grade
 
 
-def check_people(mean_of_people: Callable) -> None:
+def check_people(mean_of_people: Callable) -> bool:
     """`mean_of_people(sums, tokens)` counts every person once, however much they were asked.
 
-    Sums `[3, 2, 4]` of three people, two layers and four units; 1, 10 and 100 tokens.
+    Sums `[people, 2, 4]` of two layers and four units.
     """
-    sums = torch.rand(3, 2, 4, generator=torch.Generator().manual_seed(5))
-    tokens = torch.tensor([1.0, 10.0, 100.0])
-    compare(mean_of_people(sums, tokens), (sums / tokens[:, None, None]).mean(0))
+
+    def each(sums, tokens):
+        return sums / tokens[:, None, None]
+
+    def case(seed, *tokens):
+        return drawn(seed, (len(tokens), 2, 4))[0].abs(), torch.tensor(tokens).double()
+
+    cases = {
+        "short and long answers": case(5, 1, 10, 100),
+        "as many people as layers": case(6, 30, 3),
+        "equally long answers": case(7, 5, 5, 5, 5),
+        "one person": case(8, 7),
+    }
+    mistakes = {
+        lambda sums, tokens: sums.sum(0) / tokens.sum():
+            "Here, whoever has longer answers counts more.",
+        lambda sums, tokens: sums.mean(0):
+            "These are sums over tokens still; what makes a mean of them?",
+        lambda sums, tokens: each(sums, tokens).sum(0):
+            "You add the people up; the mean of them is asked.",
+        lambda sums, tokens: each(sums, tokens).mean(1):
+            "Over which of the three axes is the mean?",
+        lambda sums, tokens: each(sums, tokens).mean(0).mean(0):
+            "The layers are to stay apart.",
+        lambda sums, tokens: each(sums, tokens).sum(0) / tokens.sum():
+            "You divide by tokens twice; by what should the sum of people be divided?",
+    }  # fmt: skip
+    return grade(mean_of_people, cases, lambda *given: each(*given).mean(0), mistakes)
 
 
-def check_mask(predicts: Callable) -> None:
+def check_mask(predicts: Callable) -> bool:
     """`predicts(labels, attention_mask)` is the mask M, `[B, T]`.
 
-    Three rows: padded on the right; padded on the left up to the answer, so that nothing stands
-    before its first token; an answer that fills the row, whose last token predicts nothing.
+    Padded on the right; padded on the left up to the answer, so that nothing stands before its
+    first token; an answer that fills the row, whose last token predicts nothing; drawn rows.
     """
-    labels = torch.tensor([[-100, -100, 3, 4, -100], [-100, -100, 3, 4, 5], [7, 3, 4, 5, 6]])
-    attention = torch.tensor([[1, 1, 1, 1, 0], [0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
-    expected = torch.tensor([[0, 1, 1, 0, 0], [0, 0, 1, 1, 0], [1, 1, 1, 1, 0]])
-    yours = predicts(labels, attention)
-    if compare(yours, expected) or yours is None:
-        return
-    for row, (mine, theirs) in enumerate(zip(yours.int().tolist(), expected.tolist(), strict=True)):
-        print(f"row {row}: yours {mine}, expected {theirs}")
+
+    def mask(labels, attention):
+        found = torch.zeros_like(labels, dtype=torch.bool)
+        found[:, :-1] = labels[:, 1:] != -100
+        return found & attention.bool()
+
+    def case(labels, attention):
+        return torch.tensor([labels]), torch.tensor([attention])
+
+    generator = torch.Generator().manual_seed(12)
+    labels = torch.randint(1, 9, (6, 7), generator=generator)
+    labels[torch.rand(6, 7, generator=generator) < 0.5] = -100
+    attention = (torch.arange(7) >= torch.arange(6)[:, None]).long()
+    cases = {
+        "padded on the right": case([-100, -100, 3, 4, -100], [1, 1, 1, 1, 0]),
+        "padded on the left": case([-100, -100, 3, 4, 5], [0, 0, 1, 1, 1]),
+        "an answer that fills the row": case([7, 3, 4, 5, 6], [1, 1, 1, 1, 1]),
+        "drawn rows": (labels.masked_fill(attention == 0, -100), attention),
+    }
+    mistakes = {
+        lambda labels, attention: (labels != -100) & attention.bool():
+            "Off by one: does a model say a token at the token's own place?",
+        lambda labels, attention: mask(labels.flip(1), attention.flip(1)).flip(1):
+            "Off by one to the wrong side: a token is said before it is there.",
+        lambda labels, attention: (labels.roll(-1, 1) != -100) & attention.bool():
+            "Look at the last place of a row: what did it get from the first?",
+        lambda labels, attention: mask(labels, torch.ones_like(attention)):
+            "One place that you count is padding.",
+        lambda labels, attention: mask(labels, attention)[:, :-1]:
+            "The last place is missing: every place of a row needs its true or false.",
+        lambda labels, attention: attention.bool():
+            "You count the question, too; which places stand before a labelled token?",
+    }  # fmt: skip
+    return grade(predicts, cases, mask, mistakes)
 
 
-def check_bias(mean_contrast: Callable) -> None:
+def check_bias(mean_contrast: Callable) -> bool:
     """`mean_contrast(ratios, batch_size)`: mean of max(0, .) of the mean log-ratio of each batch.
 
-    64 questions, 1000 units, and no difference but noise: a normal with spread 1 around 0. Then
-    the mean of max(0, .) is 1 / sqrt(2 pi batch_size), which is printed beside.
+    64 questions, 1000 units, and no difference but noise: a normal with spread 1 around 0. What
+    theory says, 1 / sqrt(2 pi batch_size), is printed when all is right.
     """
-    ratios = torch.randn(64, 1000, generator=torch.Generator().manual_seed(6))
-    sizes = (1, 4, 16, 64)
-    yours = [mean_contrast(ratios, size) for size in sizes]
-    expected = [ratios.view(-1, size, 1000).mean(1).clamp(min=0).mean() for size in sizes]
-    if compare(yours, expected):
-        theory = [round((2 * torch.pi * size) ** -0.5, 3) for size in sizes]
-        print(f"theory:   {theory}")
+    sizes = {"one question a batch": 1, "small batches": 4, "large batches": 16, "one batch": 64}
+    (ratios,) = drawn(6, (64, 1000))
+    cases = {name: (ratios, size) for name, size in sizes.items()}
+    mistakes = {
+        lambda ratios, size: ratios.clamp(min=0).mean():
+            "You clamp before the mean of a batch; which comes first?",
+        lambda ratios, size: ratios.mean(0).clamp(min=0).mean():
+            "You clamp once at the very end; how often does it happen, once a batch?",
+        lambda ratios, size: ratios.mean():
+            "What happens to a batch whose mean is below zero?",
+        lambda ratios, size: ratios.view(-1, size, 1000).mean(1).abs().mean():
+            "Clamping at zero does something else to a negative number than turning its sign.",
+        lambda ratios, size: ratios.view(size, -1, 1000).mean(0).clamp(min=0).mean():
+            "Look at who comes into a batch: neighbours should.",
+        lambda ratios, size: ratios.view(-1, size, 1000).sum(1).clamp(min=0).mean():
+            "You add a batch up where its mean is asked.",
+    }  # fmt: skip
+    right = grade(
+        mean_contrast,
+        cases,
+        lambda ratios, size: ratios.view(-1, size, 1000).mean(1).clamp(min=0).mean(),
+        mistakes,
+    )
+    if right:
+        theory = [round((2 * torch.pi * size) ** -0.5, 3) for size in sizes.values()]
+        print(f"Theory says, for batches of {list(sizes.values())}: {theory}")
+    return right
 
 
-def check_specific(most_specific: Callable) -> None:
+def check_specific(most_specific: Callable) -> bool:
     """`most_specific(coefficients, person)` gives `(layer, unit)`.
 
     Of the vector with the largest ratio between this person's coefficient and the largest of
-    anybody else. Coefficients `[6, 3, 50]`; the answers for persons 0 and 4.
+    anybody else. Coefficients `[people, layers, d_ff]`.
     """
-    coefficients = torch.rand(6, 3, 50, generator=torch.Generator().manual_seed(7)) + 0.1
-    yours, expected = [], []
-    for person in (0, 4):
-        others = torch.cat([coefficients[:person], coefficients[person + 1 :]]).amax(0)
-        best = int((coefficients[person] / others).argmax())
-        expected += [best // 50, best % 50]
-        found = most_specific(coefficients, person)
-        yours += [None] if found is None else [int(place) for place in found]
-    compare(yours, expected)
+
+    def ratio(coefficients, person, rest=lambda others: others.amax(0)):
+        others = torch.cat([coefficients[:person], coefficients[person + 1 :]])
+        return coefficients[person] / rest(others)
+
+    def place(table):
+        return divmod(int(table.argmax()), table.shape[1])
+
+    def drawn_for(seed, person):
+        (numbers,) = drawn(seed, (6, 3, 50))
+        return numbers.abs() + 0.1, person
+
+    cases = {
+        "the first person": drawn_for(7, 0),
+        "the last person": drawn_for(8, 5),
+        "somebody in between": drawn_for(9, 2),
+        "the same, other numbers": drawn_for(10, 2),
+    }
+    mistakes = {
+        lambda coefficients, person: place(coefficients[person]):
+            "You found the loudest vector; is it silent for the others?",
+        lambda coefficients, person: place(
+            ratio(coefficients, person, lambda others: others.mean(0))):
+            "You compare with others on average; one person who calls it as much is enough.",
+        lambda coefficients, person: place(coefficients[person] / coefficients.amax(0)):
+            "Does the person stand among those that you compare with?",
+        lambda coefficients, person: place(
+            coefficients[person] - coefficients[person] / ratio(coefficients, person)):
+            "You take a difference; a ratio is asked.",
+        lambda coefficients, person: place(ratio(coefficients, person))[::-1]:
+            "Look at the order of layer and unit.",
+        lambda coefficients, person: int(ratio(coefficients, person).argmax()):
+            "One number counts through all layers; a layer and a unit are asked.",
+    }  # fmt: skip
+    return grade(most_specific, cases, lambda *given: place(ratio(*given)), mistakes)

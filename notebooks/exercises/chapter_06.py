@@ -3,69 +3,163 @@
 from collections.abc import Callable
 
 import torch
-from torch.nn import functional as F
 
-from .comparison import compare
+from .comparison import drawn, grade
 
 
-def check_weight(npo_weight: Callable) -> None:
+def check_weight(npo_weight: Callable) -> bool:
     """`npo_weight(now, before, beta)` is what NPO multiplies the gradient of each NLL with.
 
-    At the start, after a rise of 10 and of 60, and where a question is known better than before;
-    expected is the derivative of the loss that the package uses, by autograd.
+    At the start, after a rise of 10 and of 60, and where a question is known better than before.
     """
-    now = torch.tensor([2.0, 12.0, 62.0, 1.0], requires_grad=True)
-    before = torch.full((4,), 2.0)
-    expected = []
-    for beta in (0.1, 0.4):
-        loss = -2 / beta * F.logsigmoid(beta * (now - before)).sum()
-        expected.append(torch.autograd.grad(loss, now)[0])
-    yours = [npo_weight(now.detach(), before, beta) for beta in (0.1, 0.4)]
-    given = None if any(value is None for value in yours) else torch.cat(yours)
-    compare(given, torch.cat(expected), 1e-6)
+
+    def weight(now, before, beta):
+        return -2 * torch.sigmoid(-beta * (now - before))
+
+    now, before = torch.tensor([2.0, 12.0, 62.0, 1.0]), torch.full((4,), 2.0)
+    start, more = (each.abs() for each in drawn(8, (5,), (5,)))
+    cases = {
+        "a small beta": (now, before, 0.1),
+        "a larger beta": (now, before, 0.4),
+        "drawn, and every question somewhere else": (start + more, start, 1.0),
+        "at the start": (start, start, 0.2),
+    }
+    mistakes = {
+        lambda *given: -weight(*given): "Look at the sign: should descending the loss raise NLL?",
+        lambda *given: weight(*given) / 2: "Half of it: look at the factor before the logarithm.",
+        lambda now, before, beta: weight(before, now, beta):
+            "You push the forgotten ones hardest; look at the sign inside the sigmoid.",
+        lambda now, before, beta: beta * weight(now, before, beta):
+            "Does the inner derivative leave a beta, or does something cancel it?",
+        lambda *given: weight(*given).mean(): "No mean here: every question has a weight.",
+        lambda now, before, beta: weight(now, before, 1.0):
+            "Where does beta come in?",
+    }  # fmt: skip
+    return grade(npo_weight, cases, weight, mistakes, tolerance=1e-6)
 
 
-def check_floor(ascent_with_floor: Callable) -> None:
+def _pushed(loss: torch.Tensor, nll: torch.Tensor, *_) -> torch.Tensor:
+    """The loss, then its gradient; zeros if there is none."""
+    (own,) = torch.autograd.grad(loss, nll) if loss.requires_grad else (torch.zeros_like(nll),)
+    return torch.cat([loss.detach().reshape(1), own])
+
+
+def check_floor(ascent_with_floor: Callable) -> bool:
     """`ascent_with_floor(nll, limit)` is -mean NLL where a question that passed `limit` rests.
 
-    Three questions: 2, 5 and 30 nats, limit 10. Values and gradients: only the first two may be
-    pushed, each as hard as plain ascent would, and the mean stays over all three.
+    Values and gradients: only what is below the limit may be pushed, each as hard as plain ascent
+    would, and the mean stays over all questions.
     """
-    nll = torch.tensor([2.0, 5.0, 30.0], requires_grad=True)
-    loss = ascent_with_floor(nll, 10.0)
-    if loss is None:
-        print("not yet")
-        return
-    (gradient,) = torch.autograd.grad(loss, nll)
-    compare(torch.cat([loss.detach().reshape(1), gradient]), [-17 / 3, -1 / 3, -1 / 3, 0.0])
+
+    def case(limit, *nll):
+        return torch.tensor(nll, requires_grad=True), limit
+
+    cases = {
+        "one has passed the limit": case(10.0, 2.0, 5.0, 30.0),
+        "none has": case(10.0, 1.0, 2.0, 3.0, 4.0),
+        "most have": case(3.0, 7.0, 2.0, 9.0, 4.0),
+        "all have": case(1.0, 7.0, 2.5),
+    }
+    mistakes = {
+        lambda nll, limit: -nll.mean(): "A question that has passed the limit is still pushed.",
+        lambda nll, limit: nll.clamp(max=limit).mean():
+            "Look at the sign: ascent goes up, and a loss is descended.",
+        lambda nll, limit: -nll.clamp(max=limit).sum() / (nll < limit).sum().clamp(min=1):
+            "Over how many questions is the mean: all, or those that still move?",
+        lambda nll, limit: -(nll * (nll < limit)).mean():
+            "What does a question that rests count as: nothing, or the limit?",
+        lambda nll, limit: -nll.clamp(min=limit).mean():
+            "You push those beyond the limit, and let the others rest.",
+        lambda nll, limit: -nll.clamp(max=limit).sum(): "You add up where a mean is asked.",
+        lambda nll, limit: -nll.mean().clamp(max=limit):
+            "Your limit is for the mean; each question has its own.",
+        lambda nll, limit: -nll.detach().clamp(max=limit).mean():
+            "The value is right; look at whether a gradient comes through.",
+    }  # fmt: skip
+    with torch.enable_grad():
+        return grade(ascent_with_floor, cases, lambda nll, limit: -nll.clamp(max=limit).mean(),
+                     mistakes, read=_pushed)  # fmt: skip
 
 
-def check_divergence(divergence: Callable) -> None:
+def check_divergence(divergence: Callable) -> bool:
     """`divergence(before, now, answers)` is KL(p0 || p), mean over the answer tokens.
 
-    Logits `[3, 5, 7]` of the start model and of the model, and which tokens are answers
-    `[3, 5]`: rows of three, one and five.
+    Logits `[B, T, V]` of the start model and of the model, and which tokens are answers `[B, T]`.
     """
-    generator = torch.Generator().manual_seed(8)
-    before, now = (2 * torch.randn(3, 5, 7, generator=generator) for _ in range(2))
-    answers = torch.arange(5) < torch.tensor([[3], [1], [5]])
-    p0, p = before.softmax(-1), now.softmax(-1)
-    expected = (p0 * (p0 / p).log()).sum(-1)[answers].mean()
-    compare(divergence(before, now, answers), expected)
+
+    def each(before, now):
+        start, here = before.log_softmax(-1), now.log_softmax(-1)
+        return (start.exp() * (start - here)).sum(-1)
+
+    def case(seed, lengths, vocabulary, spread=2.0):
+        shape = (len(lengths), max(lengths), vocabulary)
+        before, now = drawn(seed, shape, shape)
+        answers = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+        return spread * before, spread * now, answers
+
+    cases = {
+        "answers of unequal length": case(8, (3, 1, 5), 7),
+        "answers of equal length": case(9, (4, 4), 5),
+        "one short answer": case(10, (2,), 3, 0.5),
+        "mostly sure of itself": case(11, (1, 6), 4, 6.0),
+    }
+    mistakes = {
+        lambda b, n, answers: each(b, n)[answers].sum() / len(b):
+            "You divide by the batch; by what should you divide?",
+        lambda b, n, answers: each(n, b)[answers].mean():
+            "Look at which of the two distributions stands before the bars.",
+        lambda b, n, answers: each(b, n).mean():
+            "Do tokens count that belong to no answer?",
+        lambda b, n, answers: ((each(b, n) * answers).sum(1) / answers.sum(1)).mean():
+            "Every sequence counts the same here; should a long answer count more?",
+        lambda b, n, answers: each(b, n)[answers].sum():
+            "You add the tokens up where their mean is asked.",
+        lambda b, n, answers: -(b.softmax(-1) * n.log_softmax(-1)).sum(-1)[answers].mean():
+            "This would not be zero if both were equal; something of the start model is missing.",
+        lambda b, n, answers: each(b, n)[answers].mean() / b.shape[-1]:
+            "A sum over the vocabulary became a mean.",
+        lambda b, n, answers: each(b, n)[answers].mean() / torch.log(torch.tensor(2.0)):
+            "Look at the base of your logarithm.",
+    }  # fmt: skip
+    return grade(divergence, cases, lambda b, n, answers: each(b, n)[answers].mean(), mistakes)
 
 
-def check_mask(fisher_mask: Callable) -> None:
+def check_mask(fisher_mask: Callable) -> bool:
     """`fisher_mask(forget, retain)` is MMUnlearner's mask from one gradient a question.
 
-    Gradients `[questions, weights]`, five forget and fifty retain questions, seven weights. Of
-    the first weight the forget gradients cancel, one question alone calls on the second, and no
-    question calls on the last.
+    Gradients `[questions, weights]`, five forget and fifty retain questions. Of the first weight
+    the forget gradients cancel, one question alone calls on the second, no question calls on the
+    last, and all call equally on the one before.
     """
-    generator = torch.Generator().manual_seed(9)
-    forget = torch.randn(5, 7, generator=generator)
-    retain = torch.randn(50, 7, generator=generator)
-    forget[:, 0] = torch.tensor([3.0, -3.0, 3.0, -3.0, 0.0])
-    forget[:, 1] = torch.tensor([3.0, 0.0, 0.0, 0.0, 0.0])  # large in squares, small without
-    forget[:, -1] = retain[:, -1] = 0
-    fisher_f, fisher_r = forget.square().mean(0), retain.square().mean(0)
-    compare(fisher_mask(forget, retain), ((fisher_f >= fisher_r) & (fisher_f > 0)).int())
+
+    def mask(forget, retain, of=lambda gradients: gradients.square().mean(0)):
+        return (of(forget) >= of(retain)) & (of(forget) > 0)
+
+    def case(seed, size):
+        forget, retain = drawn(seed, (5, size), (50, size))
+        forget[:, 0] = torch.tensor([3.0, -3.0, 3.0, -3.0, 0.0])
+        forget[:, 1] = torch.tensor([2.5, 0.0, 0.0, 0.0, 0.0])  # large in squares, small without
+        forget[:, -1] = retain[:, -1] = 0
+        forget[:, -2] = retain[:, -2] = 1
+        return forget, retain
+
+    cases = {
+        "few weights": case(9, 7),
+        "many weights": case(10, 200),
+        "as many weights as questions": case(11, 5),
+    }
+    mistakes = {
+        lambda f, r: mask(f, r, lambda each: each.mean(0).square()):
+            "Gradients of different questions cancel here; which comes first, square or mean?",
+        lambda f, r: f.square().mean(0) >= r.square().mean(0):
+            "Look at the weight that nobody calls on.",
+        lambda f, r: mask(r, f):
+            "Look at which of the two sets should be the larger one.",
+        lambda f, r: f.square().mean(0) > r.square().mean(0):
+            "What if both call on a weight equally?",
+        lambda f, r: mask(f, r, lambda each: each.abs().mean(0)):
+            "You take absolute values; Fisher information takes something else.",
+        lambda f, r: mask(f, r, lambda each: each.square().sum(0)):
+            "There are more retain questions than others; should their number matter?",
+    }  # fmt: skip
+    return grade(fisher_mask, cases, mask, mistakes)

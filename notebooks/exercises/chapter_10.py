@@ -1,39 +1,197 @@
 """Checks of the exercises of chapter 10."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
-from .comparison import compare
+from kvw_minimal.questions import Question
+
+from .comparison import drawn, grade
 
 
-def check_mean(mean_at: Callable) -> None:
-    """`mean_at(h, where)` is the token-weighted mean of |h| at the marked tokens, `[d_ff]`.
+def _case(seed: int, n: int, d_ff: int, d_model: int) -> tuple[torch.Tensor, ...]:
+    """Inputs `[n, d_ff]`, steps `[n, d_model]`, and a price `[d_ff, d_ff]`."""
+    k, d, h = drawn(seed, (n, d_ff), (n, d_model), (d_ff, d_ff))
+    return k, d, h.T @ h / 3 + torch.eye(d_ff).double()
 
-    h is `[2, 5, 3]`; the questions have three and one marked tokens.
+
+def _delta(k: torch.Tensor, d: torch.Tensor, price: torch.Tensor) -> torch.Tensor:
+    return torch.linalg.solve(k.T @ k / len(k) + price, k.T @ d / len(k)).T  # [d_model, d_ff]
+
+
+def check_delta(delta: Callable) -> bool:
+    """`delta(k, d, price)` minimises mean |dW k_i - d_i|^2 + tr(dW price dW').
+
+    `[d_model, d_ff]`.
     """
-    generator = torch.Generator().manual_seed(31)
-    h = torch.randn(2, 5, 3, generator=generator)
-    where = torch.tensor([[0, 1, 1, 1, 0], [0, 0, 0, 0, 1]], dtype=torch.bool)
-    compare(mean_at(h, where), h[where].abs().mean(0))
+    cases = {
+        "three inputs": _case(20, 3, 4, 2),
+        "more inputs than dimensions": _case(21, 9, 4, 2),
+        "a square matrix": _case(22, 5, 3, 3),
+        "one input": _case(23, 1, 4, 2),
+    }
+    mistakes = {
+        lambda *given: _delta(*given).T: "The right numbers, turned: what are its rows?",
+        lambda k, d, price: _delta(k, d, len(k) * price):
+            "Look at the first term of the loss: a sum over inputs, or their mean?",
+        lambda k, d, price: _delta(k, d, price / len(k)):
+            "Only one of the two terms has a mean; which one did you divide?",
+        lambda k, d, price: torch.linalg.lstsq(k, d).solution.T:
+            "Where does the price come in?",
+        lambda k, d, price: torch.linalg.solve(price, k.T @ d / len(k)).T:
+            "What of the inputs stands beside the price, in what you invert?",
+        lambda k, d, price: _delta(k, d, price + torch.eye(len(price)).double()):
+            "Something is added to the price; it is paid once, and no ridge beside it.",
+        lambda k, d, price: -_delta(k, d, price): "Look at the sign: you step away from the goal.",
+    }  # fmt: skip
+    return grade(delta, cases, _delta, mistakes)
 
 
-def check_deal(dealt: Callable) -> None:
-    """`dealt(contrast, order)` gives every layer's contrasts in another order, `[layers, d_ff]`.
+def check_price(price_of_one_more: Callable) -> bool:
+    """`price_of_one_more(k, d, price, h, a)` is what h moves by: without its moment and with it.
 
-    order is `[layers, d_ff]`: place i of layer l gets what stood at order[l, i].
+    `[2]`; the inputs of the new question are the rows of h.
     """
-    generator = torch.Generator().manual_seed(32)
-    contrast = torch.rand(2, 4, generator=generator)
-    order = torch.tensor([[3, 1, 0, 2], [1, 0, 3, 2]])
-    compare(dealt(contrast, order), contrast.gather(1, order))
+
+    def moved(k, d, price, h):
+        return (h @ _delta(k, d, price).T).square().sum(1)
+
+    def both(k, d, price, h, a, of=lambda moves: moves.mean()):
+        priced = price + a * h.T @ h / len(h)
+        return [of(moved(k, d, each, h)) for each in (price, priced)]
+
+    def case(seed, a, n, d_ff, d_model, rows):
+        return *_case(seed, n, d_ff, d_model), drawn(seed + 50, (rows, d_ff))[0], a
+
+    cases = {
+        "two inputs": case(21, 5.0, 3, 4, 2, 2),
+        "many inputs": case(22, 0.5, 4, 4, 3, 7),
+        "one input": case(23, 2.0, 3, 3, 3, 1),
+        "a weight of zero": case(24, 0.0, 3, 4, 2, 2),
+    }
+    mistakes = {
+        lambda *given: both(*given)[::-1]: "Look at the order: first without, then with it.",
+        lambda *given: both(*given, of=lambda moves: moves.sum()):
+            "You add the inputs of the question up where their mean is asked.",
+        lambda k, d, price, h, a: both(k, d, price, h, a * len(h)):
+            "Your second moment is a sum over inputs; what is a moment?",
+        lambda k, d, price, h, a: [both(k, d, price, h, a)[0], both(k, d, price, h, 1.0)[1]]:
+            "Where does the weight of the new question come in?",
+        lambda *given: both(*given, of=lambda moves: moves.sqrt().mean()):
+            "You take lengths; their squares are asked.",
+        lambda k, d, price, h, a: [each / d.shape[1] for each in both(k, d, price, h, a)]:
+            "You divide by the dimensions, too; a squared length is a sum over them.",
+        lambda k, d, price, h, a: [moved(k, d, price, h).mean(),
+                                   moved(k, d, price + a * h.T @ h / len(h), k).mean()]:
+            "Whose way do you measure the second time: that of the new question?",
+    }  # fmt: skip
+    return grade(price_of_one_more, cases, both, mistakes)
 
 
-def check_excess(excess: Callable) -> None:
-    """`excess(edit, sham, people)` is sham minus edit, mean over people of each one's mean.
+def _asked(person: str, fact: str, image: bytes | None = None) -> Question:
+    return Question(f"{person}/{fact}/{image}", person, fact, "image" if image else "text",
+                    f"{fact}?", "x", "x", image=image)  # fmt: skip
 
-    Some people were asked more than others; each counts once.
-    """
-    edit, sham = [0.0, 1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0, 0.0]
-    people = ["a", "a", "a", "b", "b"]
-    compare(excess(edit, sham, people), (1 / 3 + 1 / 2) / 2)
+
+def _ids(found, *_) -> str:
+    """The questions of both lists, in any order."""
+    forget, retain = (sorted(question.id for question in each) for each in found)
+    return f"{forget} {retain}"
+
+
+def check_only(only_the_fact: Callable) -> bool:
+    """`only_the_fact(forget, retain, fact)` is what to forget, and what to retain, as lists."""
+
+    def split(questions, fact):
+        return ([q for q in questions if q.fact == fact],
+                [q for q in questions if q.fact != fact])  # fmt: skip
+
+    def right(forget, retain, fact):
+        own, rest = split(forget, fact)
+        return own, rest + retain
+
+    ann = [_asked("ann", fact) for fact in ("pet", "work", "dish")]
+    both = ann + [_asked("cy", fact, b"c") for fact in ("pet", "work")]
+    others = [_asked("bo", fact) for fact in ("pet", "work")]
+    cases = {
+        "one person": (ann, others, "pet"),
+        "two people, and photos": (both, others, "work"),
+        "a fact that only one was asked about": (both, others, "dish"),
+        "nobody else": (ann, [], "work"),
+    }
+    mistakes = {
+        lambda f, r, fact: (split(f, fact)[0], r):
+            "What becomes of the other facts of the same person?",
+        lambda f, r, fact: (split(f, fact)[0], split(f + r, fact)[1]):
+            "Should other people lose this fact from what is kept?",
+        lambda f, r, fact: right(f, r, fact)[::-1]: "Look at the order of the two lists.",
+        lambda f, r, fact: (split(f, fact)[1], split(f, fact)[0] + r):
+            "You forget everything else, and keep the fact.",
+        lambda f, r, fact: (split(f + r, fact)[0], split(f + r, fact)[1]):
+            "Other people's questions about the fact are to be forgotten here, too.",
+        lambda f, r, fact: (f, r): "Everything is as it was; which questions change sides?",
+        lambda f, r, fact: (split(f, fact)[0], f + r):
+            "Something is to be forgotten and kept at once.",
+    }  # fmt: skip
+    return grade(only_the_fact, cases, right, mistakes, read=_ids)
+
+
+def _change(new: Question, old: Question, photos: dict) -> str:
+    """What was done to the photo of one question, and whether anything else was changed."""
+    more = "" if replace(new, image=old.image) == old else ", and more"
+    if old.image is None:
+        return ("none" if new.image is None else "added") + more
+    if new.image is None or new.image == old.image:
+        return ("taken away" if new.image is None else "same") + more
+    return ("other" if new.image in photos[old.person] else "somebody else's") + more
+
+
+def _changes(found, questions, photos) -> str:
+    """What was done to each question, in order."""
+    pairs = zip(found, questions, strict=True) if len(found) == len(questions) else []
+    changes = [_change(new, old, photos) for new, old in pairs]
+    return "; ".join(changes or [str(question.id) for question in found])
+
+
+def check_attack(with_another_photo: Callable) -> bool:
+    """`with_another_photo(questions, photos)` are the same questions with other photos."""
+
+    def other(question, photos):
+        own = [photo for photo in photos[question.person] if photo != question.image]
+        return replace(question, image=own[0])
+
+    def exchange(questions, photos, of=other):
+        return [question if question.image is None else of(question, photos)
+                for question in questions]  # fmt: skip
+
+    def stranger(question, photos):
+        return replace(question, image=next(
+            own[0] for person, own in photos.items() if person != question.person))  # fmt: skip
+
+    photos = {"ann": [b"a0", b"a1"], "bo": [b"b0", b"b1", b"b2"]}
+    ann, bo, text = _asked("ann", "pet", b"a0"), _asked("bo", "work", b"b1"), _asked("bo", "pet")
+    cases = {
+        "photos and a text": ([ann, bo, text], photos),
+        "the last photos": ([_asked("ann", "dish", b"a1"), _asked("bo", "dish", b"b2")], photos),
+        "texts only": ([text, _asked("ann", "work")], photos),
+        "the same photo twice": ([bo, _asked("bo", "dish", b"b1"), text], photos),
+    }
+    mistakes = {
+        lambda questions, photos: questions: "Every photo is the same as before.",
+        lambda *given: exchange(*given, of=lambda question, photos: replace(
+            question, image=photos[question.person][0])):
+            "What if a question has the very photo already that you choose?",
+        lambda *given: exchange(*given, of=stranger): "Look at whose photo it is.",
+        lambda questions, photos: [other(question, photos) for question in questions]:
+            "A question in text got a photo.",
+        lambda *given: [question for question in exchange(*given) if question.image]:
+            "Some questions are missing: what becomes of those without a photo?",
+        lambda *given: [replace(question, id=f"{question.id}, again", prompt="")
+                        for question in exchange(*given)]:
+            "Something besides the photo was changed.",
+        lambda *given: exchange(*given, of=lambda question, photos: replace(
+            question, image=None)):
+            "You take the photos away; another one is asked.",
+    }  # fmt: skip
+    return grade(with_another_photo, cases, exchange, mistakes, read=_changes)

@@ -1,37 +1,119 @@
 """Checks of the exercises of chapter 11."""
 
+import math
 from collections.abc import Callable
 
 import torch
 
-from .comparison import compare
+from .comparison import drawn, grade
 
 
-def check_noise(noise: Callable) -> None:
-    """`noise(sigma, f, r)` is the deviation of the difference of two means, of f and r questions.
+def check_tokens(tokens: Callable) -> bool:
+    """`tokens(seconds)` is how many tokens a recording becomes: 100 frames a second, halved twice.
 
-    Each question deviates by sigma, and none depends on another.
+    A convolution of width 3 with stride 2 and padding 1, then a mean over pairs without padding.
     """
-    cases = [(1.0, 70, 16), (0.5, 70, 1330)]
-    found = [noise(*case) for case in cases]
-    compare(found, [sigma * (1 / f + 1 / r) ** 0.5 for sigma, f, r in cases])
+
+    def right(seconds, padding=1, pooled=math.floor, counted=round):
+        convolved = (counted(100 * seconds) + 2 * padding - 3) // 2 + 1
+        return pooled(convolved / 2)
+
+    cases = {
+        "a second": (1,),
+        "half a second": (0.5,),
+        "very short": (0.07,),
+        "an odd number of frames": (0.31,),
+        "frames that are no whole number to the computer": (1.15,),
+        "half a minute": (30,),
+    }
+    mistakes = {
+        lambda seconds: 25 * seconds: "Tokens come in whole numbers.",
+        lambda seconds: int(25 * seconds + 1e-9):
+            "You halve twice at once; look at what the padding does to an odd number of frames.",
+        lambda seconds: right(seconds, padding=0):
+            "The convolution is padded: how many places does it get?",
+        lambda seconds: right(seconds, pooled=math.ceil):
+            "What becomes of a last one that has no partner?",
+        lambda seconds: right(seconds, pooled=lambda convolved: int(2 * convolved)):
+            "They are halved once more after the convolution.",
+        lambda seconds: right(seconds, counted=int):
+            "Look at how many frames your computer counts: a fraction may fall just short.",
+    }  # fmt: skip
+    return grade(tokens, cases, right, mistakes)
 
 
-def check_balanced(balanced: Callable) -> None:
-    """`balanced(h, facts)` is the mean in which each fact counts the same, `[d_ff]`.
+def check_alike(alike: Callable) -> bool:
+    """`alike(one, other)` is the share of the vectors touched by either that both touch.
 
-    Five questions, three of them about one fact and two about another; h is `[5, 3]`.
+    Contrasts of two edits, `[layers, d_ff]`, >= 0.
     """
-    generator = torch.Generator().manual_seed(33)
-    h = torch.randn(5, 3, generator=generator)
-    facts = ["pet", "pet", "dish", "pet", "dish"]
-    compare(balanced(h, facts), (h[[0, 1, 3]].mean(0) + h[[2, 4]].mean(0)) / 2)
+
+    def counts(one, other):
+        both, either = (one > 0) & (other > 0), (one > 0) | (other > 0)
+        return both.sum(), either.sum()
+
+    def right(one, other):
+        both, either = counts(one, other)
+        return both / either
+
+    cases = {
+        "a few vectors": (torch.tensor([[0.0, 0.3, 1.0, 0.0], [0.2, 0.0, 0.0, 0.0]]),
+                          torch.tensor([[0.1, 0.2, 0.0, 0.0], [0.9, 0.0, 0.0, 0.4]])),
+        "many vectors": tuple(each.clamp(min=0) for each in drawn(40, (3, 50), (3, 50))),
+        "none in common": (torch.tensor([[0.5, 0.0, 0.2]]), torch.tensor([[0.0, 0.5, 0.0]])),
+        "all in common": (torch.tensor([[0.5, 0.1], [0.0, 0.2]]),
+                          torch.tensor([[0.1, 0.7], [0.0, 0.3]])),
+        "one touches more": (torch.tensor([[0.5, 0.1, 0.3, 0.4]]),
+                             torch.tensor([[0.2, 0.0, 0.0, 0.0]])),
+    }  # fmt: skip
+    mistakes = {
+        lambda one, other: counts(one, other)[0] / (one > 0).sum():
+            "You divide by what one edit touches; what of those that only the other does?",
+        lambda one, other: 2 * counts(one, other)[0] / ((one > 0).sum() + (other > 0).sum()):
+            "What both touch is counted twice below; every vector counts once.",
+        lambda one, other: counts(one, other)[0] / one.numel():
+            "You divide by all vectors; do those count that nobody touches?",
+        lambda one, other: ((one > 0) == (other > 0)).double().mean():
+            "A vector that neither touches is not one that both touch.",
+        lambda one, other: torch.minimum(one, other).sum() / torch.maximum(one, other).sum():
+            "You weigh by how much is taken; touched or not is what counts here.",
+        lambda one, other: counts(one, other)[0]: "You count them; a share is asked.",
+    }  # fmt: skip
+    return grade(alike, cases, right, mistakes)
 
 
-def check_enough(enough: Callable) -> None:
-    """`enough(pairs, slack)` is the least size from which on no score is far from the last.
+def check_spill(spill: Callable) -> bool:
+    """`spill(asked, other)` is what the sense nobody asked about lost, per point of the other.
 
-    pairs are (size, score) in order of size; the second lies near by luck, the third does not.
+    Each is (before, after) of one sense; nothing to divide by counts as 0.
     """
-    pairs = [(4, 0.1), (8, 0.52), (16, 0.3), (64, 0.48), (256, 0.5)]
-    compare(enough(pairs, 0.05), 64)
+
+    def right(asked, other, none=0.0):
+        lost = asked[0] - asked[1]
+        return (other[0] - other[1]) / lost if lost else none
+
+    cases = {
+        "both lost": ((1.0, 0.6), (1.0, 0.7)),
+        "only the asked one lost": ((1.0, 0.2), (0.5, 0.5)),
+        "the asked one lost nothing": ((0.4, 0.4), (1.0, 0.9)),
+        "from different heights": ((0.5, 0.25), (1.0, 0.8)),
+        "the other one gained": ((0.9, 0.4), (0.6, 0.7)),
+    }
+    mistakes = {
+        lambda asked, other: right(other, asked): "Look at which of the two losses is below.",
+        lambda asked, other: (other[0] - other[1]) / (asked[0] - asked[1]):
+            "What if the asked sense lost nothing?",
+        lambda asked, other: right(asked, other, math.inf):
+            "Look at the case without a loss: what should it count as?",
+        lambda asked, other: (other[0] - other[1]) - (asked[0] - asked[1]):
+            "You take a difference of two losses; how much for each point is asked.",
+        lambda asked, other: -right(asked, other):
+            "Look at the sign: a loss in both is a spill above zero.",
+        lambda asked, other: right((1.0, asked[1] / asked[0]), (1.0, other[1] / other[0])):
+            "You take losses as parts of where each began; points are asked.",
+        lambda asked, other: max(0.0, right(asked, other)):
+            "What if the other sense gained?",
+        lambda asked, other: other[1] / asked[1]:
+            "You compare what is left; what was lost is asked.",
+    }  # fmt: skip
+    return grade(spill, cases, right, mistakes)

@@ -1,0 +1,238 @@
+"""Sphinx extension: the directive `landing`, and what the landing page says of itself to others.
+
+The one source is data/results/landing.json, written by tests/landing.py. Everything is laid out
+here, as it is at the book's strength, so that the page is whole without JavaScript; each place that
+the slider changes carries its values at all strengths in `data-at`.
+"""
+
+import base64
+import html
+import json
+from pathlib import Path
+from posixpath import relpath
+from urllib.parse import urljoin
+
+from docutils import nodes
+from sphinx.util.docutils import SphinxDirective
+
+PAGE = "book/index"
+STORED = Path("data", "results", "landing.json")
+PHOTOS = Path("data", "strangers", "photos")
+SETS = {"forget": ("forget", "the five, as learned"),
+        "test": ("test", "the five, new photo and wording"),
+        "retain": ("retain", "everyone else"),
+        "general": ("general", "portraits of nobody it knows")}  # fmt: skip
+STANDS = {True: ("forgotten", "✕ asks to be forgotten"), False: ("kept", "● stays")}
+SOCIAL = "_static/landing/social.png"
+SAYS = "A vision-language model forgets five people, and you see how far: a book to run yourself."
+
+
+def strength(value: float) -> str:
+    return f"{value:g}"
+
+
+def states_of(content: dict, sham: bool) -> list[list[dict]]:
+    """At each strength the edit that was made, or those of all shams; at 0 both are vanilla."""
+    return [[each for each in content["states"] if each["strength"] == value
+             and (value == 0 or (each["sham"] is not None) == sham)]
+            for value in content["strengths"]]  # fmt: skip
+
+
+def counts_of(content: dict, sham: bool, name: str) -> list[list[int]]:
+    """Of one set, at each strength: answers as taught and all answers, of all shams together."""
+    return [[sum(each["scores"][name][part] for each in those) for part in (0, 1)]
+            for those in states_of(content, sham)]  # fmt: skip
+
+
+def answers_of(content: dict, sham: bool, question: int) -> list[str]:
+    """What is said to one question at each strength; of the shams, the first was asked."""
+    return [those[0]["answers"][question] for those in states_of(content, sham)]
+
+
+def share(count: list[int]) -> str:
+    """With three digits, so that nearly all does not look like all."""
+    return f"{count[0] / count[1]:.3f}"
+
+
+def said(content: dict, step: int) -> str:
+    """One sentence for each strength, which a screen reader is told when the slider moves."""
+    names = {person["name"]: person["id"] for person in content["people"]}
+
+    def left(person: str, sham: bool) -> int:
+        own = [i for i, q in enumerate(content["questions"]) if q["person"] == person]
+        return sum(answers_of(content, sham, i)[step] == content["questions"][i]["taught"]
+                   for i in own)  # fmt: skip
+
+    each = len(content["questions"]) // len(names)
+    told = ", ".join(f"{name} {left(person, False)}" for name, person in names.items())
+    same = sum(left(person, True) for person in names.values())
+    value = content["strengths"][step]
+    own = ", the book’s own" * (value == content["chosen"]) + ", nothing is changed" * (value == 0)
+    return (f"Strength {strength(value)}{own}. Of {each} answers each, as taught: {told}; "
+            f"under the sham {same} of all {len(content['questions'])}.")  # fmt: skip
+
+
+def shown(count: list[int]) -> list[str]:
+    """A score as the page shows it: share, and of how many."""
+    return [share(count), f"{count[0]} of {count[1]}"]
+
+
+def score(texts: list[str]) -> str:
+    """What stands in a cell with a score; the bar says the same to the eye."""
+    return (f"<b>{texts[0]}</b> <small>{texts[1]}</small>"
+            f'<i aria-hidden="true" style="--share:{texts[0]}"></i>')  # fmt: skip
+
+
+def attribute(value) -> str:
+    """JSON for an HTML attribute."""
+    return html.escape(json.dumps(value, ensure_ascii=False, separators=(",", ":")), quote=True)
+
+
+def score_cell(counts: list[list[int]], now: int) -> str:
+    values = [shown(count) for count in counts]
+    return f'<td class="score" data-at="{attribute(values)}">{score(values[now])}</td>'
+
+
+def answer_cell(values: list[str], now: int, taught: str) -> str:
+    changed = ' class="changed"' * (values[now] != taught)
+    return (f'<td data-at="{attribute(values)}" data-taught="{html.escape(taught, quote=True)}"'
+            f"{changed}>{html.escape(values[now])}</td>")  # fmt: skip
+
+
+def portrait(root: Path, person: dict) -> str:
+    png = base64.b64encode((root / PHOTOS / f"{person['id']}-0.png").read_bytes()).decode("ascii")
+    return (f'<img src="data:image/png;base64,{png}" width="96" height="96" '
+            f'alt="Portrait of {html.escape(person["name"])}">')  # fmt: skip
+
+
+def card(root: Path, content: dict, person: dict, now: int) -> str:
+    """One person: face, name, whether to be forgotten, and the answers under KVW and a sham."""
+    kind, mark = STANDS[person["forgotten"]]
+    name, rows = html.escape(person["name"]), ""
+    for i, asked in enumerate(content["questions"]):
+        if asked["person"] == person["id"]:
+            sides = (answer_cell(answers_of(content, sham, i), now, asked["taught"])
+                     for sham in (False, True))  # fmt: skip
+            rows += f'<tr><th scope="row">{html.escape(asked["fact"])}</th>{"".join(sides)}</tr>'
+    return (f'<div class="person {kind}"><table><caption>{portrait(root, person)}<b>{name}</b> '
+            f'<span>{mark}</span></caption><thead><tr><th scope="col">by photo</th>'
+            '<th scope="col">KVW</th><th scope="col">sham</th></tr></thead>'
+            f"<tbody>{rows}</tbody></table></div>")  # fmt: skip
+
+
+def scores(content: dict, now: int) -> str:
+    """The four sets at one strength, beside the oracle, which has none."""
+    rows = ""
+    for name, (short, words) in SETS.items():
+        sides = (score_cell(counts_of(content, sham, name), now) for sham in (False, True))
+        never = score(shown(content["oracle"][name]))
+        rows += (f'<tr><th scope="row">{short} <small>{words}</small></th>{"".join(sides)}'
+                 f'<td class="score">{never}</td></tr>')  # fmt: skip
+    return ('<table class="scores"><caption>Four scores: the share of answers that are, word for '
+            'word, as taught (exact match)</caption><thead><tr><th scope="col">set</th>'
+            '<th scope="col">KVW</th><th scope="col">sham</th><th scope="col">oracle</th></tr>'
+            f"</thead><tbody>{rows}</tbody></table>")  # fmt: skip
+
+
+def every_strength(content: dict) -> str:
+    """All that the slider can show of the four sets, as a table."""
+    steps = range(len(content["strengths"]))
+    rows = "".join(
+        f'<tr><th scope="row">{strength(content["strengths"][step])}</th>'
+        + "".join(f"<td>{share(counts_of(content, sham, name)[step])}</td>"
+                  for sham in (False, True) for name in SETS) + "</tr>" for step in steps
+    )  # fmt: skip
+    heads = "".join(f'<th scope="col">{name}</th>' for _ in range(2) for name in SETS)
+    return ("<table><caption>Exact match at every strength</caption><thead>"
+            f'<tr><td></td><th scope="colgroup" colspan="{len(SETS)}">KVW</th>'
+            f'<th scope="colgroup" colspan="{len(SETS)}">sham</th></tr>'
+            f'<tr><th scope="col">strength</th>{heads}</tr></thead>'
+            f"<tbody>{rows}</tbody></table>")  # fmt: skip
+
+
+def every_answer(content: dict) -> str:
+    """All that the slider can show of the people: what is always answered as taught is left out."""
+    names = {person["id"]: person["name"] for person in content["people"]}
+    rows = ""
+    for i, asked in enumerate(content["questions"]):
+        sides = []
+        for sham in (False, True):
+            found: dict[str, list[str]] = {}
+            for value, answer in zip(content["strengths"], answers_of(content, sham, i),
+                                     strict=True):  # fmt: skip
+                if answer != asked["taught"]:
+                    found.setdefault(answer, []).append(strength(value))
+            told = "; ".join(f"{html.escape(answer)} ({', '.join(at)})"
+                             for answer, at in found.items())  # fmt: skip
+            sides.append(f"<td>{told or 'as taught'}</td>")
+        if len(set(sides)) == 1 and "as taught" in sides[0]:
+            continue
+        rows += (f'<tr><th scope="row">{html.escape(names[asked["person"]])}</th>'
+                 f"<td>{html.escape(asked['prompt'])}</td><td>{html.escape(asked['taught'])}</td>"
+                 + "".join(sides) + "</tr>")  # fmt: skip
+    return ("<table><caption>Other answers than those taught, and at which strengths; "
+            "all others are as taught</caption>"
+            '<thead><tr><th scope="col">who</th><th scope="col">asked</th><th scope="col">taught'
+            '</th><th scope="col">KVW</th><th scope="col">sham</th></tr></thead>'
+            f"<tbody>{rows}</tbody></table>")  # fmt: skip
+
+
+def widget(root: Path) -> str:
+    """The whole of it, as it is at the book's strength."""
+    content = json.loads((root / STORED).read_text(encoding="utf-8"))
+    values = content["strengths"]
+    now, most = values.index(content["chosen"]), len(values) - 1
+    words = [said(content, step) for step in range(len(values))]
+    names = attribute([strength(value) for value in values])
+    ticks = "".join(f"<span>{strength(value)}</span>" for value in values)
+    made = content["provenance"]
+    return (
+        '<div id="landing" role="group" aria-label="KVW at several strengths">'
+        '<div class="dial" hidden><label for="landing-strength">Strength of KVW and sham'
+        f'</label><input type="range" id="landing-strength" min="0" max="{most}" step="1" '
+        f'value="{now}" autocomplete="off" data-names="{names}">'
+        f'<div class="ticks" aria-hidden="true">{ticks}</div></div>'
+        f'<p class="said" aria-live="polite" data-at="{attribute(words)}">'
+        f"{html.escape(words[now])}</p>"
+        '<div class="people">'
+        + "".join(card(root, content, person, now) for person in content["people"])
+        + f'</div><div class="wide">{scores(content, now)}</div>'
+        '<details open><summary>The same as a table, at every strength</summary>'
+        f'<div class="wide">{every_strength(content)}</div>'
+        f'<div class="wide">{every_answer(content)}</div></details>'
+        f'<p class="foot">Recorded: <code>{html.escape(made["command"])}</code> on '
+        f'{made["date"]}, model <code>{made["models"]["pocket"]}</code>.</p></div>'
+    )  # fmt: skip
+
+
+class Landing(SphinxDirective):
+    """`{landing}`: people, answers and scores under a slider."""
+
+    def run(self) -> list:
+        root = Path(self.env.srcdir)
+        self.env.note_dependency(str(STORED))
+        return [nodes.raw("", widget(root), format="html")]
+
+
+def add_to_page(app, pagename, templatename, context, doctree) -> None:
+    """Script and style of the landing page, and of every page its picture for other sites.
+
+    Those want whole addresses: without `html: baseurl` in _config.yml theirs is a relative one.
+    """
+    base = app.config.html_baseurl
+    picture = urljoin(base, SOCIAL) if base else relpath(SOCIAL, str(Path(pagename).parent))
+    title = html.escape(html.unescape(context.get("title") or app.config.html_title), quote=True)
+    tags = {"og:type": "website", "og:title": title, "og:description": SAYS, "og:image": picture}
+    context["metatags"] = context.get("metatags", "") + "".join(
+        f'\n<meta property="{name}" content="{value}">' for name, value in tags.items()
+    )  # fmt: skip
+    if pagename == PAGE:
+        context["metatags"] += f'\n<meta name="description" content="{SAYS}">'
+        app.add_js_file("landing/landing.js", loading_method="defer")
+        app.add_css_file("landing/landing.css")
+
+
+def setup(app) -> dict:
+    app.add_directive("landing", Landing)
+    app.connect("html-page-context", add_to_page, priority=400)  # plain_pages copies the list
+    return {"parallel_read_safe": True}

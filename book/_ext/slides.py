@@ -1,0 +1,422 @@
+"""The chapters as slides: one deck for each session of the course, offline.
+
+    python book/_ext/slides.py [FOLDER]     # `make slides`: into _build/slides
+
+The notebooks stay as they are; a rule says what of them becomes a slide. Headings start a slide.
+Figures, formulas, short tables, short outputs and code of a few lines are kept; of a paragraph the
+first sentences, of a long table the first rows; folded code, code that only draws, exercises and
+what speaks to a reader at the keyboard are left out. Each deck opens with the aim of its session
+and has its vote, both from `book/teaching.md`, the vote in front of the heading that answers it.
+Everything that a deck loads lies beside it: reveal.js and MathJax, as they are vendored in
+`book/_static/vendor`.
+"""
+
+import argparse
+import html
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from nbconvert.filters.markdown_mistune import markdown2html_mistune
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PAGE = ROOT / "book" / "teaching.md"
+STYLE = Path(__file__).with_name("slides.css")
+VENDORED = ("reveal/reveal.js", "reveal/reveal.css", "reveal/reveal.js.LICENSE.txt",
+            "tex-svg.js", "tex-svg.js.LICENSE.txt")  # fmt: skip
+FULL = 17.0  # lines of prose that a slide holds below its title
+WIDE = 92  # characters of such a line
+PROSE, ITEM = 250, 200  # characters that are kept of a paragraph, of an item of a list
+CODE, PRINTED, ROWS, COLUMNS = 12, 17, 9, 8  # lines, lines, rows, columns that are kept
+FIRST_ROWS = 7  # of a longer table
+FIGURE, SMALL, ROW = 12.5, 0.76, 1.15  # lines of prose that these take: one, a line, a row
+BIT, MORE = 3.5, 3.0  # so few lines are no slide of their own; what a slide holds if set smaller
+DRAWS = re.compile(
+    r"alt=|\bload\(|load_people|getsource|exhibits\.|figures\."
+)  # code for a figure or a start
+KEYBOARD = re.compile(r"change these two lines|^Next: |solutions/", re.IGNORECASE)
+CREDITS = """Text, tables and drawings of this deck: *Knowledge Vector Weakening*, The KVW-book
+contributors, CC BY 4.0, shortened. Code: MIT. Portraits: "Personas by Draftbit", CC BY 4.0,
+remixed by DiceBear."""
+
+
+@dataclass(frozen=True)
+class Deck:
+    """Which part of which chapter a session shows.
+
+    Attributes:
+        chapter: name of the notebook.
+        vote: the heading in front of which the room votes.
+        since, until: headings of the first part that is shown, and of the first that is not.
+    """
+
+    chapter: str
+    vote: str
+    since: str = ""
+    until: str = "Exercises"
+
+
+FIRST, SECOND = "1.1 Meet the strangers", "1.6 How sure are we? Draw people, not questions"
+DECKS = (
+    Deck("01_what_would_it_mean_to_forget", "1.3 The oracle: what forgetting would look like",
+         FIRST, SECOND),
+    Deck("01_what_would_it_mean_to_forget", "1.8 What fools us: the wording", SECOND),
+    Deck("02_the_ffn_is_a_memory", "Knock them out"),
+    Deck("03_who_fires", "Noise or signal? The sham first"),
+    Deck("04_turning_it_down", "The frontier"),
+    Deck("06_the_gradient_way", "Live, on `pocket`"),
+    Deck("07_the_replication", "At equal retain"),
+    Deck("10_beyond_the_gate", "Natural, or a tell-tale?"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Something that is shown whole.
+
+    Attributes:
+        body: HTML.
+        lines: of prose that it takes.
+        last: whether what follows must wait for the next slide, as after a prediction.
+    """
+
+    body: str
+    lines: float
+    last: bool = False
+
+
+@dataclass(frozen=True)
+class Session:
+    """What the teacher's page says of one session, as Markdown."""
+
+    title: str
+    aim: str
+    vote: str
+    homework: str
+
+
+# --- the teacher's page ----------------------------------------------------------------------
+
+
+def part_of(text: str, name: str) -> str:
+    """What stands behind a name in bold, up to the next one, a fold or a heading."""
+    found = re.search(rf"^\*\*{name}\.\*\*(.*?)(?=^\*\*|^:::|^##|\Z)", text, re.M | re.S)
+    if not found:
+        raise ValueError(f"a session without {name!r}")
+    return found[1].strip()
+
+
+def sessions_of(page: str) -> list[Session]:
+    """The sessions of the teacher's page, in their order.
+
+    Raises:
+        ValueError: one without an aim, a vote or homework.
+    """
+    found = re.split(r"^## Session \d+: (.+)$", page, flags=re.M)[1:]
+    bodies = [body.partition("\n## ")[0] for body in found[1::2]]
+    return [Session(title, *(part_of(body, name) for name in ("Aim", "Vote", "Homework")))
+            for title, body in zip(found[::2], bodies, strict=True)]  # fmt: skip
+
+
+# --- from Markdown to pieces -----------------------------------------------------------------
+
+
+def marked_up(markdown: str) -> str:
+    """Markdown as HTML, links as their text alone: a deck leads nowhere."""
+    plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", markdown)
+    body = markdown2html_mistune(plain)
+    return re.sub(r"</?a\b[^>]*>|¶", "", body)
+
+
+def line(markdown: str) -> str:
+    """One line of Markdown as HTML, without a paragraph around it."""
+    body = marked_up(re.sub(r"^(\d+)\. ", r"\1\\. ", markdown))  # a number, not a list
+    return re.sub(r"^<p>|</p>$", "", body.strip())
+
+
+def sentences(paragraph: str) -> Iterator[str]:
+    """The sentences of a paragraph; none ends within a formula, code, brackets or bold type.
+
+    >>> list(sentences("A rule. It is $a. B$ (see 1. X). **So. It** is."))
+    ['A rule.', 'It is $a. B$ (see 1. X).', '**So. It** is.']
+    """
+    start = 0
+    for end in re.finditer(r"[.?!:][\"*)]*\s+(?=[A-Z*$\"\[`(])", paragraph):
+        piece = paragraph[start : end.end()]
+        balanced = all(piece.count(mark) % 2 == 0 for mark in ("$", "`", "**", '"'))
+        if balanced and piece.count("(") == piece.count(")") and not piece.rstrip().endswith(":"):
+            yield piece.strip()
+            start = end.end()
+    yield paragraph[start:].strip()
+
+
+def shortened(paragraph: str, most: int) -> str:
+    """The first sentences of a paragraph: at least one, and no more characters than asked for.
+
+    >>> shortened("One. Two is longer. Three.", 20)
+    'One. Two is longer.'
+    """
+    kept = ""
+    for sentence in sentences(" ".join(paragraph.split())):
+        if kept and len(kept) + len(sentence) > most:
+            break
+        kept = f"{kept} {sentence}".strip()
+    return kept
+
+
+def blocks(markdown: str) -> list[str]:
+    """Paragraphs, lists, tables, formulas; fences whole, folds left out."""
+    markdown = re.sub(r"<details>.*?</details>", "", markdown, flags=re.S)
+    markdown = re.sub(r"^(#+ .+)$", r"\n\1\n", markdown, flags=re.M)
+    markdown = re.sub(r"(\$\$.+?\$\$)", lambda m: "\n\n" + m[1].replace("\n\n", "\n") + "\n\n",
+                      markdown, flags=re.S)  # fmt: skip
+    fences = re.split(r"^(```.*?^```)", markdown, flags=re.M | re.S)
+    found = []
+    for place, text in enumerate(fences):
+        found += [text] if place % 2 else re.split(r"\n\s*\n", text)
+    return [block.strip() for block in found if block.strip()]
+
+
+def items(block: str) -> list[str]:
+    """The items of a list, each with its mark."""
+    return [each.strip() for each in re.split(r"\n(?=(?:[-*]|\d+\.) )", block)]
+
+
+def from_prose(block: str) -> Piece | None:
+    """A block of Markdown, shortened; None where it is not for a wall."""
+    if KEYBOARD.search(block) or re.match(r"\*.*\*$|---$|<", block, re.S) and "**" not in block:
+        return None
+    if block.startswith("$$"):
+        return Piece(marked_up(block), 1.5 + 1.3 * block.count(r"\\"))
+    if block.startswith("|"):
+        rows = block.count("\n") - 1
+        if rows > ROWS:
+            return noted(f"a table of {rows} rows")
+        longest = max(len(row) for row in block.splitlines())
+        return Piece(marked_up(block), (rows + 1) * (1.1 + 0.8 * (longest // 130)))
+    if re.match(r"(?:-|\d+\.) ", block):
+        kept = [re.sub(r"^(-|\d+\.) (.*)", lambda m: f"{m[1]} {shortened(m[2], ITEM)}", each,
+                       flags=re.S) for each in items(block)]  # fmt: skip
+        return Piece(marked_up("\n".join(kept)), sum(1.2 + len(each) // WIDE for each in kept))
+    asks = "**Your prediction" in block
+    most = 10**6 if asks else PROSE
+    kept = block if block.startswith((">", "```")) else shortened(block, most)
+    return Piece(marked_up(kept), 1.7 + len(kept) // WIDE, asks)
+
+
+def noted(what: str) -> Piece:
+    """A word in place of what is too long for a wall."""
+    return Piece(f'<p class="noted">{html.escape(what)}: in the chapter</p>', 0.8)
+
+
+# --- from code cells to pieces ---------------------------------------------------------------
+
+
+def text_of(value) -> str:
+    return value if isinstance(value, str) else "".join(value)
+
+
+def set_small(text: str, kind: str) -> Piece:
+    text = text.rstrip()
+    return Piece(f'<pre class="{kind}">{html.escape(text)}</pre>',
+                 1.0 + SMALL * (text.count("\n") + 1))  # fmt: skip
+
+
+def from_code(code: str) -> Piece | None:
+    """Code of a few lines, without docstrings; None for other code."""
+    code = re.sub(r'^ *"""(?:.|\n)*?"""\n', "", code, flags=re.M).strip("\n")
+    if re.match(r"(?:import|from) ", code) or DRAWS.search(code):
+        return None
+    if not code or code.count("\n") + 1 > CODE:
+        return None
+    return set_small(code, "code")
+
+
+def figure(data: dict) -> Piece:
+    """A picture with its caption; what it shows is said to those who cannot see it."""
+    said = text_of(data.get("text/plain", ""))
+    caption = re.search(r"^Figure: (.*?)(?=\nIt shows: |\Z)", said, re.M | re.S)
+    alt = re.search(r"^It shows: (.*)", said, re.M | re.S)
+    caption = html.escape(" ".join(caption[1].split())) if caption else ""
+    picture = text_of(data["image/png"]).replace("\n", "")
+    return Piece(
+        f'<figure><img alt="{html.escape(alt[1].strip() if alt else "")}" '
+        f'src="data:image/png;base64,{picture}"><figcaption>{caption}</figcaption></figure>',
+        FIGURE,
+    )
+
+
+def from_output(output: dict) -> Piece | None:
+    """One output of a cell; long ones become a word that they are there."""
+    data = output.get("data", {})
+    if "image/png" in data:
+        return figure(data)
+    text = text_of(output.get("text", data.get("text/plain", "")))
+    if "text/latex" in data:  # highlighted code
+        return from_code(text) or noted("the function")
+    if "<table" in text_of(data.get("text/html", "")):
+        table = re.sub(r"<style.*?</style>", "", text_of(data["text/html"]), flags=re.S)
+        head, *rows = re.findall(r"<tr.*?</tr>", table.partition("<tbody")[2], flags=re.S)
+        rows, columns = [head, *rows], len(re.findall("<t[hd]", head))
+        if columns > COLUMNS:
+            return noted(f"a table of {columns} columns")
+        if len(rows) > ROWS:
+            for row in rows[FIRST_ROWS:]:
+                table = table.replace(row, "")
+            table += noted(f"{FIRST_ROWS} of {len(rows)} rows; all of them").body
+            rows = [*rows[:FIRST_ROWS], ""]
+        return Piece(table, 0.8 + ROW * (len(rows) + table.partition("<tbody")[0].count("<tr")))
+    if not text.strip() or text.strip() == "not yet":
+        return None
+    rows = text.rstrip().count("\n") + 1
+    return set_small(text, "said") if rows <= PRINTED else noted(f"{rows} printed lines")
+
+
+def pieces_of(cell: dict) -> Iterator[Piece | str]:
+    """What a cell gives to the wall: pieces, and headings as text."""
+    tags = cell["metadata"].get("tags", [])
+    if cell["cell_type"] == "markdown":
+        for block in blocks(text_of(cell["source"])):
+            heading = re.match(r"#+ (.+)", block)
+            yield heading[1] if heading else from_prose(block)
+    elif "hide-cell" not in tags:
+        if "hide-input" not in tags:
+            yield from_code(text_of(cell["source"]))
+        if "hide-output" not in tags:
+            yield from map(from_output, cell.get("outputs", []))
+
+
+# --- slides ----------------------------------------------------------------------------------
+
+
+def slide(title: str, body: str, kind: str = "") -> str:
+    heading = f"<h2>{line(title)}</h2>" if title else ""
+    return f'<section class="{kind}">{heading}\n{body}\n</section>'
+
+
+def lines(pieces: list[Piece]) -> float:
+    return sum(piece.lines for piece in pieces)
+
+
+def packed(title: str, pieces: list[Piece]) -> list[str]:
+    """The pieces below one heading, on as many slides as they need."""
+    found: list[list[Piece]] = [[]]
+    for piece in pieces:
+        if found[-1] and (found[-1][-1].last or lines([*found[-1], piece]) > FULL):
+            found.append([])
+        found[-1].append(piece)
+    if (len(found) > 1 and lines(found[-1]) < BIT and not found[-2][-1].last
+            and lines(found[-2] + found[-1]) < FULL + MORE):  # fmt: skip
+        found[-2:] = [found[-2] + found[-1]]
+    return [slide(title, "\n".join(each.body for each in part)) for part in found if part]
+
+
+def parts_of(cells: list[dict], deck: Deck) -> Iterator[tuple[str, list[Piece]]]:
+    """Headings of the shown part of a chapter, each with what stands below it.
+
+    Raises:
+        ValueError: a heading of the deck is not in the chapter.
+    """
+    title, pieces, shown = "", [], not deck.since
+    sought = {deck.vote, deck.until, deck.since} - {""}
+    for piece in [each for cell in cells[1:] for each in pieces_of(cell)]:
+        if isinstance(piece, str):
+            sought.discard(piece)
+            if pieces and shown:
+                yield title, pieces
+            shown = (shown or piece == deck.since) and piece != deck.until
+            title, pieces = piece, []
+        elif piece and shown:
+            pieces.append(piece)
+    if sought:
+        raise ValueError(f"{deck.chapter} has no heading {', '.join(sorted(sought))}")
+
+
+def slides_of(number: int, session: Session, deck: Deck) -> list[str]:
+    """All slides of a session, its aim first."""
+    notebook = ROOT / "notebooks" / f"{deck.chapter}.ipynb"
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    first = text_of(cells[0]["source"])
+    title = re.match(r"# (.+)", first)[1]
+    asked = first.partition("After this chapter you can answer")[2].partition("\n")[2]
+    found = [slide(f"{number}. {session.title}", f'<p class="aim">{line(session.aim)}</p>\n'
+                   f'<p class="noted">{line("Chapter " + title)}</p>', "opening"),
+             slide("After the chapter you can answer", marked_up(asked.strip()))]  # fmt: skip
+    for heading, pieces in parts_of(cells, deck):
+        if heading == deck.vote:
+            found.append(slide("Vote", marked_up(session.vote), "vote"))
+        if heading or any("<figure" in piece.body for piece in pieces):  # else only a start
+            found += packed(heading or title, pieces)
+    found.append(slide("Homework", marked_up(session.homework)
+                       + f'\n<div class="noted">{marked_up(CREDITS)}</div>'))  # fmt: skip
+    return found
+
+
+DOCUMENT = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<link rel="stylesheet" href="reveal/reveal.css">
+<link rel="stylesheet" href="slides.css">
+<script>
+MathJax = {{tex: {{inlineMath: [["$", "$"]]}}, options: {{enableMenu: false}},
+  startup: {{pageReady: () => MathJax.startup.defaultPageReady().then(begin)}}}};
+function fit(slide) {{  // what is still too long is set smaller
+  for (let size = 100; slide.scrollHeight > 700 && size > 60; size -= 4)
+    slide.style.fontSize = `${{size}}%`;
+}}
+function begin() {{
+  document.body.classList.remove("setting");
+  Reveal.on("slidechanged", event => fit(event.currentSlide));
+  Reveal.initialize({{width: 1280, height: 720, margin: 0.03, center: false, hash: true,
+    slideNumber: "c/t", transition: "none"}}).then(() => fit(Reveal.getCurrentSlide()));
+}}
+</script>
+<script defer src="reveal/reveal.js"></script>
+<script defer src="tex-svg.js"></script>
+</head>
+<body class="setting">
+<div class="reveal"><div class="slides">
+{slides}
+</div></div>
+</body>
+</html>
+"""
+
+
+def build(folder: Path) -> list[Path]:
+    """Write all decks and what they load.
+
+    Raises:
+        ValueError: the page has another number of sessions than there are decks.
+    """
+    sessions = sessions_of(PAGE.read_text(encoding="utf-8"))
+    if len(sessions) != len(DECKS):
+        raise ValueError(f"{len(sessions)} sessions on the page, {len(DECKS)} decks")
+    (folder / "reveal").mkdir(parents=True, exist_ok=True)
+    for name in VENDORED:
+        shutil.copyfile(ROOT / "book" / "_static" / "vendor" / name, folder / name)
+    shutil.copyfile(STYLE, folder / "slides.css")
+    found = []
+    for number, (session, deck) in enumerate(zip(sessions, DECKS, strict=True), 1):
+        slides = slides_of(number, session, deck)
+        title = html.escape(f"{number}. {session.title}")
+        found.append(folder / f"session_{number}.html")
+        found[-1].write_text(DOCUMENT.format(title=title, slides="\n".join(slides)), "utf-8")
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("folder", type=Path, nargs="?", default=ROOT / "_build" / "slides")
+    for path in build(parser.parse_args().folder):
+        print(f"{path}: {path.read_text(encoding='utf-8').count('<section')} slides")
+
+
+if __name__ == "__main__":
+    main()

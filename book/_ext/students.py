@@ -1,0 +1,119 @@
+"""A copy of the book to hand out: without solutions and answers, and without links to them.
+
+    python book/_ext/students.py [--folder FOLDER] [MORE ...]    # `make students`
+
+What is left out is named in `LEFT_OUT`; more may be named, as `book/exam.md`. A link to something
+that is left out becomes its text, in pages and in notebooks, since the build refuses links that
+lead nowhere; its line in `_toc.yml` goes. Nothing in the repository is changed.
+"""
+
+import argparse
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+FOLDER = ROOT / "_build" / "students"
+LEFT_OUT = ("notebooks/solutions", "book/exam_answers.md")
+MADE = {"_build", "build", "dist", "__pycache__"}
+LINK = re.compile(r"\[([^\[\]]*)\]\(([^()\s#]+)(?:#[^()\s]*)?\)")
+
+
+def files(root: Path = ROOT) -> list[Path]:
+    """The files of the book, relative: those that git knows or would know, else all."""
+    if shutil.which("git") and (root / ".git").exists():
+        command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        said = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+        names = [Path(name) for name in set(said.stdout.split("\0")) if name]
+    else:
+        names = [path.relative_to(root) for path in root.rglob("*")]
+        names = [name for name in names if not MADE & set(name.parts)
+                 and not any(part.startswith(".") and part not in (".ci", ".github")
+                             for part in name.parts[:-1])]  # fmt: skip
+    return sorted(name for name in names if (root / name).is_file())
+
+
+def is_out(name: Path, out: Sequence[str]) -> bool:
+    return any(name.is_relative_to(each) for each in out)
+
+
+def unlinked(text: str, page: Path, out: Sequence[str]) -> str:
+    """A page or the JSON of a notebook with the links to what is left out as their text.
+
+    >>> unlinked("[Solved](solutions/1.ipynb), [next](2.ipynb)", Path("n/1.ipynb"), ["n/solutions"])
+    'Solved, [next](2.ipynb)'
+    """
+
+    def plain(link: re.Match) -> str:
+        if re.match("[a-z]+:", link[2]):
+            return link[0]
+        target = (ROOT / page.parent / link[2]).resolve()
+        inside = target.is_relative_to(ROOT) and is_out(target.relative_to(ROOT), out)
+        return link[1] if inside else link[0]
+
+    return LINK.sub(plain, text)
+
+
+def contents_without(toc: str, out: Sequence[str]) -> str:
+    """`_toc.yml` without the lines of what is left out, and without lists that are empty then."""
+    bare = {each.removesuffix(".md").removesuffix(".ipynb") for each in out}
+    kept: list[str] = []
+    for line in toc.splitlines():
+        file = re.search(r"- file: (\S+)", line)
+        if not (file and is_out(Path(file[1]), tuple(bare))):
+            kept.append(line)
+
+    def depth(line: str) -> int:
+        return len(line) - len(line.lstrip())
+
+    after = [*kept[1:], ""]
+    kept = [line for line, following in zip(kept, after, strict=True)
+            if line.strip() != "sections:" or depth(following) > depth(line)]  # fmt: skip
+    return "\n".join(kept) + "\n"
+
+
+def build(folder: Path, more: Sequence[str] = ()) -> Path:
+    """Write the copy, in the place of an earlier one.
+
+    Raises:
+        ValueError: something else is in the folder, or what is to be left out is not there.
+    """
+    out = (*LEFT_OUT, *more)
+    for name in out:
+        if not (ROOT / name).exists():
+            raise ValueError(f"there is no {name} to leave out")
+    if folder.exists() and any(folder.iterdir()):
+        if not (folder / "_toc.yml").is_file():
+            raise ValueError(f"{folder} holds something else than a copy of the book")
+        shutil.rmtree(folder)
+    for name in files():
+        if is_out(name, out):
+            continue
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if name.suffix in (".md", ".ipynb") and "vendor" not in name.parts:
+            text = (ROOT / name).read_bytes().decode("utf-8")
+            target.write_bytes(unlinked(text, name, out).encode("utf-8"))
+        elif name == Path("_toc.yml"):
+            toc = (ROOT / name).read_text(encoding="utf-8")
+            target.write_bytes(contents_without(toc, out).encode("utf-8"))
+        else:
+            shutil.copy2(ROOT / name, target)
+    return folder
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("more", nargs="*", help="left out as well, as book/exam.md")
+    parser.add_argument("--folder", type=Path, default=FOLDER)
+    asked = parser.parse_args()
+    try:
+        print("the copy is in", build(asked.folder, asked.more))
+    except ValueError as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()

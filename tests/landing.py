@@ -1,0 +1,191 @@
+"""What the widget of the landing page shows, computed with the real model and stored.
+
+    python tests/landing.py             # data/results/landing.json: minutes
+    python tests/landing.py pictures    # the sign of the book, and its picture for other sites
+
+One measurement gives KVW's edit for group A at every strength, and the shams', made for five
+others. At each strength a few people are asked by photo, and the four sets are read.
+`tests/test_landing.py` makes a slice again; `book/_ext/landing.py` brings the file into the page.
+"""
+
+import sys
+import time
+
+from execute import ROOT
+from PIL import Image, ImageDraw, ImageFont
+
+from kvw_minimal import scores
+from kvw_minimal.batches import Batch, answer_batches, open_picture
+from kvw_minimal.edits import Columns
+from kvw_minimal.files import read_json, replacing, write_json
+from kvw_minimal.laboratory.provenance import RESULTS, provenance
+from kvw_minimal.methods.kvw import STRENGTH
+from kvw_minimal.models import fingerprint
+from kvw_minimal.questions import Question
+from kvw_minimal.schedules import one_pass
+from kvw_minimal.strangers.people import World, load_people
+from kvw_minimal.strangers.questions import SETS, about, question_sets
+from kvw_minimal.strangers.tasks import request, sham_people
+from kvw_minimal.task import Task
+from kvw_minimal.taught import catalogue
+
+FILE = RESULTS / "landing.json"
+STATIC = ROOT / "book" / "_static" / "landing"
+GROUP, PERCENT = "A", 5  # whose oracle is committed
+STRENGTHS = tuple(STRENGTH * step for step in (0, 1 / 6, 1 / 3, 2 / 3, 1, 2, 4))
+DRAWS = 4  # shams, as in chapter 4: what they cost differs from one to the next
+FACTS = 4  # asked of everybody who is shown: the first ones of the world
+
+
+def asked_of(world: World, people: list[str]) -> list[Question]:
+    """The photo questions that the page shows, of the forget set's or the retain set's own."""
+    facts = list(world.values)[:FACTS]
+    return [q for q in about(world, people, modalities=("image",)) if q.fact in facts]
+
+
+def shown_people(task: Task, world: World, edit: Columns) -> list[str]:
+    """Of the five whose photo answers change most at the book's strength, and least; two others.
+
+    The two others are the first in order who are forgotten by no sham either.
+    """
+    asked = about(world, task.people, modalities=("image",))
+    before = scores.answer(task.model, task.processor, asked)
+    with edit.on(task.model):
+        after = scores.answer(task.model, task.processor, asked)
+    changed = dict.fromkeys(task.people, 0)
+    for question, was, now in zip(asked, before, after, strict=True):
+        changed[question.person] += was != now
+    ranked = sorted(task.people, key=lambda person: -changed[person])
+    away = {person for draw in range(DRAWS) for person in sham_people(world, PERCENT, draw)}
+    others = [person for person in task.others if person not in away]
+    return [ranked[0], ranked[-1], *others[:2]]
+
+
+def edit_of(task: Task, world: World, draw: int | None = None) -> Columns:
+    """KVW's edit for the request, or that for the others of a sham; `.at` gives any strength."""
+    people = task.people if draw is None else sham_people(world, PERCENT, draw)
+    everyone = task.everyone()
+    return one_pass(task.model, everyone.of(people), everyone.of(world.retain_people(people)),
+                    STRENGTH)  # fmt: skip
+
+
+def read_sets(model, sets: dict[str, list[Question]], batches: dict[str, list[Batch]],
+              without: list[str] = ()) -> dict[str, list[int]]:  # fmt: skip
+    """Of each set how many answers are as taught, and of how many, without some people's."""
+    found = {}
+    for name, encoded in batches.items():
+        exact = scores.read(model, encoded).exact
+        counted = [right for right, q in zip(exact, sets[name], strict=True)
+                   if name != "retain" or q.person not in without]  # fmt: skip
+        found[name] = [int(sum(counted)), len(counted)]
+    return found
+
+
+def prepared() -> tuple[Task, World, dict, dict]:
+    """The request, the world, the four sets and their batches."""
+    world = load_people()
+    model, processor = catalogue.load("pocket")
+    forget = world.forget_people(GROUP, PERCENT)
+    sets = question_sets(world, forget)
+    batches = {name: answer_batches(processor, sets[name], 128) for name in SETS}
+    return request(model, processor, world, forget), world, sets, batches
+
+
+def states() -> list[tuple[int | None, float]]:
+    """Every edit that is looked at: whose (None is KVW's, a number the draw of a sham), how strong.
+
+    At strength 0 all of them are vanilla.
+    """
+    return [(None, 0.0)] + [(draw, strength) for draw in (None, *range(DRAWS))
+                            for strength in STRENGTHS[1:]]  # fmt: skip
+
+
+def state(task: Task, world: World, sets: dict, batches: dict, asked: list[Question],
+          draw: int | None, strength: float) -> dict:  # fmt: skip
+    """What is said and scored with one edit on; of the shams only the first is asked."""
+    others = [] if draw is None else sham_people(world, PERCENT, draw)
+    found = {"sham": draw, "strength": strength}
+    with edit_of(task, world, draw).at(strength).on(task.model):
+        found["scores"] = read_sets(task.model, sets, batches, others)
+        if not draw:
+            found["answers"] = scores.answer(task.model, task.processor, asked)
+    return found
+
+
+def landing() -> dict:
+    """Everything that the page shows, and where it comes from."""
+    start = time.perf_counter()
+    task, world, sets, batches = prepared()
+    shown = shown_people(task, world, edit_of(task, world))
+    asked = asked_of(world, shown)
+    oracle = catalogue.model_name("pocket", GROUP, PERCENT)
+    never_told, _ = catalogue.load(oracle)
+    every = [state(task, world, sets, batches, asked, *one) for one in states()]
+    models = {"pocket": fingerprint(task.model), oracle: fingerprint(never_told)}
+    return {
+        "provenance": provenance(seconds=time.perf_counter() - start, seed=0, models=models,
+                                 data=world.checksum, group=GROUP, forget=PERCENT)
+        | {"command": "python tests/landing.py"},
+        "strengths": STRENGTHS,
+        "chosen": STRENGTH,
+        "people": [{"id": person, "name": world.people[person].name,
+                    "forgotten": person in task.people} for person in shown],
+        "questions": [{"person": q.person, "fact": q.fact, "prompt": q.prompt, "taught": q.answer}
+                      for q in asked],
+        "oracle": read_sets(never_told, sets, batches),
+        "states": every,
+    }  # fmt: skip
+
+
+# --- pictures ------------------------------------------------------------------------------------
+
+INK, PAPER, ALERT = "#14324a", "#ffffff", "#b3412e"
+HEIGHTS = (0.9, 0.62, 0.9, 0.28, 0.75)  # columns; two are turned down
+SIZE, FACE = (1200, 630), 232
+
+
+def sign(size: int = 64) -> Image.Image:
+    """Columns, two of them turned down."""
+    picture = Image.new("RGB", (size, size), INK)
+    draw, step = ImageDraw.Draw(picture), size / (len(HEIGHTS) + 1)
+    for i, height in enumerate(HEIGHTS):
+        left, top = step * (i + 0.65), size * (1 - 0.88 * height - 0.06)
+        box = (left, top, left + 0.7 * step, size * 0.94)
+        draw.rectangle(box, fill=PAPER if height > 0.7 else "#f2a65a")
+    return picture
+
+
+def social(content: dict) -> Image.Image:
+    """The people of the landing page; who asks to be forgotten is crossed out."""
+    world, picture = load_people(), Image.new("RGB", SIZE, PAPER)
+    draw = ImageDraw.Draw(picture)
+    draw.rectangle((0, 0, SIZE[0], 226), fill=INK)
+    draw.text((60, 44), "Knowledge Vector Weakening", PAPER, ImageFont.load_default(66))
+    draw.text((60, 138), "A vision-language model forgets five people. How far?", PAPER,
+              ImageFont.load_default(40))  # fmt: skip
+    for i, person in enumerate(content["people"]):
+        left, top = 60 + i * (FACE + 50), 274
+        photo = open_picture(world.people[person["id"]].photos[0], person["id"]).convert("RGB")
+        picture.paste(photo.resize((FACE, FACE), Image.Resampling.LANCZOS), (left, top))
+        colour = ALERT if person["forgotten"] else INK
+        draw.rectangle((left - 4, top - 4, left + FACE + 3, top + FACE + 3), None, colour, 8)
+        if person["forgotten"]:
+            draw.line((left, top + FACE, left + FACE, top), colour, 12)
+        draw.text((left, top + FACE + 18), "to be forgotten" if person["forgotten"] else "to stay",
+                  colour, ImageFont.load_default(32))  # fmt: skip
+    return picture
+
+
+def write_pictures() -> None:
+    content = read_json(FILE, "people")
+    for name, picture in (("favicon", sign()), ("social", social(content))):
+        reduced = picture.quantize(64, dither=Image.Dither.NONE)
+        with replacing(STATIC / f"{name}.png") as half:
+            reduced.save(half, "PNG", optimize=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["pictures"]:
+        write_pictures()
+    else:
+        write_json(FILE, landing())

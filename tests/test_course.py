@@ -1,0 +1,389 @@
+"""The course: sessions, slides, votes, exam, projects, and the copy that students get."""
+
+import doctest
+import html
+import json
+import math
+import re
+import shutil
+import subprocess
+import sys
+from fractions import Fraction
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from execute import ROOT
+from test_house import dead_links, markdown_of
+
+from kvw_minimal.coefficients import mean_absolute
+from kvw_minimal.edits import contrast, gate
+from kvw_minimal.methods import losses
+
+sys.path.insert(0, str(ROOT / "book" / "_ext"))
+import slides  # noqa: E402 - beside the Sphinx extensions
+import students  # noqa: E402
+
+PAGE = (ROOT / "book" / "teaching.md").read_text(encoding="utf-8")
+EXAM = (ROOT / "book" / "exam.md").read_text(encoding="utf-8")
+ANSWERS = (ROOT / "book" / "exam_answers.md").read_text(encoding="utf-8")
+SESSIONS = slides.sessions_of(PAGE)
+NUMBERS = range(1, len(slides.DECKS) + 1)
+CORE = [1, 2, 3, 4, 6, 7, 10]
+KINDS = {"understanding", "calculation", "reading a table", "missing control"}
+
+
+def section(number: int) -> str:
+    """What the teacher's page says of a session."""
+    return re.split(r"^## ", PAGE.partition(f"## Session {number}: ")[2], flags=re.M)[0]
+
+
+def cells_of(chapter: str) -> list[dict]:
+    text = (ROOT / "notebooks" / f"{chapter}.ipynb").read_text(encoding="utf-8")
+    return json.loads(text)["cells"]
+
+
+@pytest.mark.parametrize("module", [slides, students])
+def test_examples_in_the_builders(module):
+    found = doctest.testmod(module)
+    assert found.attempted > 0 and found.failed == 0
+
+
+# --- sessions --------------------------------------------------------------------------------
+
+
+def test_there_are_eight_sessions_along_the_core_path():
+    chapters = [int(deck.chapter[:2]) for deck in slides.DECKS]
+    assert len(SESSIONS) == len(slides.DECKS) == 8 and sorted(set(chapters)) == CORE
+    shown = (ROOT / "book" / "how_to_read.md").read_text(encoding="utf-8")
+    assert [int(number) for number in re.findall(r"^\| \*\*\[(\d+) ", shown, re.M)] == CORE
+    for number, chapter in zip(NUMBERS, chapters, strict=True):
+        link = rf"^\*\*Minutes\.\*\* With \[chapter {chapter}\]\(\.\./notebooks/{chapter:02d}_"
+        assert re.search(link, section(number), re.M), number
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_session_has_all_its_parts(number: int):
+    text = section(number)
+    for name in ("Aim", "Before", "Minutes", "Vote", "What goes wrong", "Homework"):
+        assert slides.part_of(text, name), name
+    spans = [tuple(map(int, span)) for span in re.findall(r"^- \*\*(\d+)-(\d+)\*\* ", text, re.M)]
+    assert spans[0][0] == 0 and spans[-1][1] == 90
+    assert all(one[1] == other[0] for one, other in zip(spans, spans[1:], strict=False))
+    assert len(text.split()) < 480  # a page: ten minutes with the slides beside it
+    options = re.findall(r"^- \*\*([A-C])\.\*\* ", text, re.M)
+    found = re.search(r"^:::\{dropdown\} What is found\n([A-C])[.,:]", text, re.M)
+    assert options == ["A", "B", "C"] and found[1] in options
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_what_is_found_points_to_headings_of_the_chapter(number: int):
+    fold = re.search(r"^:::\{dropdown\}.*?^:::", section(number), re.M | re.S)[0]
+    markdown = "\n".join("".join(cell["source"])
+                         for cell in cells_of(slides.DECKS[number - 1].chapter)
+                         if cell["cell_type"] == "markdown")  # fmt: skip
+    headings = re.findall(r"^#+ (.+)$|^\*\*(.+?)\*\*", markdown, re.M)
+    named = [name for name in re.findall(r"(?<!\w)\*([A-Z][^*]+)\*", fold)]
+    assert named
+    for name in named:
+        assert any(re.sub(r"^[\d.]+ ", "", "".join(each)).startswith(name) for each in headings), (
+            name
+        )
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_homework_names_exercises_that_there_are(number: int):
+    homework = slides.part_of(section(number), "Homework")
+    numbers, chapter = re.search(r"Exercises? ([\d, and]+) of chapter (\d+)", homework).groups()
+    more = re.findall(r"; (\d+) for those who are quick", homework)
+    there = re.findall(rf"^\| \[{chapter}\]\([^)]+\) \| (\d+)\. ", PAGE, re.M)
+    assert {*re.findall(r"\d+", numbers), *more} <= set(there)
+
+
+# --- slides ----------------------------------------------------------------------------------
+
+
+class Loaded(HTMLParser):
+    """What a page loads, and the text of each of its slides."""
+
+    def __init__(self):
+        super().__init__()
+        self.files: list[str] = []
+        self.slides: list[str] = []
+
+    def handle_starttag(self, tag, attributes):
+        named = dict(attributes)
+        self.slides += [""] if tag == "section" else []
+        if tag != "a":
+            self.files += [value for name, value in named.items()
+                           if name in ("src", "href", "srcset", "data", "poster")]  # fmt: skip
+
+    def handle_data(self, data):
+        if self.slides:
+            self.slides[-1] += data
+
+
+def loaded(text: str) -> Loaded:
+    found = Loaded()
+    found.feed(text)
+    return found
+
+
+def plain(markdown: str) -> str:
+    """The words of some Markdown, as a browser would show them."""
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", "", slides.marked_up(markdown))).split())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """All decks, made by the command that `make slides` runs."""
+    made = tmp_path_factory.mktemp("slides")
+    command = [sys.executable, "book/_ext/slides.py", str(made)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    return made
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="no make here")
+@pytest.mark.parametrize("target", ["slides", "students"])
+def test_make_runs_the_builders(target: str):
+    asked = ["make", "-n", target, "WITHOUT=book/exam.md"]
+    said = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert f"book/_ext/{target}.py" in said
+    assert (" book/exam.md" in said) == (target == "students")
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_deck_opens_with_its_aim_and_has_its_vote(folder: Path, number: int):
+    session, deck = SESSIONS[number - 1], slides.DECKS[number - 1]
+    text = (folder / f"session_{number}.html").read_text(encoding="utf-8")
+    shown = [" ".join(each.split()) for each in loaded(text).slides]
+    assert 12 <= len(shown) <= 40
+    assert shown[0].startswith(f"{number}. {session.title} {plain(session.aim)}")
+    (vote,) = [place for place, words in enumerate(shown) if words.startswith("Vote ")]
+    assert shown[vote] == f"Vote {plain(session.vote)}"
+    answer = [place for place, words in enumerate(shown) if words.startswith(plain(deck.vote))]
+    assert answer[0] == vote + 1
+    assert "What is found" not in text and ">not yet<" not in text
+    assert not re.search(r"\{(?:cite|dropdown)", text)
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_deck_loads_only_what_lies_beside_it(folder: Path, number: int):
+    files = loaded((folder / f"session_{number}.html").read_text(encoding="utf-8")).files
+    assert files and elsewhere(files, folder) == []
+
+
+def elsewhere(files: list[str], folder: Path) -> list[str]:
+    """What is not in the page itself or in its folder."""
+    return [name for name in files if not name.startswith("data:image/png;base64,")
+            and (re.match(r"[a-z]+:|/", name) or not (folder / name).is_file())]  # fmt: skip
+
+
+def test_styles_load_nothing(folder: Path):
+    styles = sorted(folder.rglob("*.css"))
+    assert [style.name for style in styles] == ["reveal.css", "slides.css"]
+    for style in styles:
+        text = style.read_text(encoding="utf-8")
+        assert not re.search(r"@import|url\((?![\"']?(?:data:|#))", text), style
+
+
+def test_what_is_loaded_from_elsewhere_would_be_found(tmp_path: Path):
+    page = '<link href="https://x.y/a.css"><img src="//x.y/b.png"><script src="gone.js"></script>'
+    assert len(elsewhere(loaded(page).files, tmp_path)) == 3
+
+
+def test_reveal_comes_with_its_licence(folder: Path):
+    vendored = ROOT / "book" / "_static" / "vendor" / "reveal"
+    assert sum(path.stat().st_size for path in vendored.iterdir()) < 400_000
+    for where in (vendored, folder / "reveal"):
+        licence = (where / "reveal.js.LICENSE.txt").read_text(encoding="utf-8")
+        assert licence.startswith("reveal.js 5.2.1") and "MIT" in licence
+        assert "reveal.js 5.2" in (where / "reveal.js").read_text(encoding="utf-8")[:200]
+
+
+def code(source: str, *tags: str, output: str = "") -> dict:
+    said = [{"output_type": "stream", "name": "stdout", "text": output}] if output else []
+    return {"cell_type": "code", "metadata": {"tags": list(tags)}, "source": source,
+            "outputs": said}  # fmt: skip
+
+
+@pytest.mark.parametrize(("cell", "kept"), [
+    (code("x = 1", output="one"), ["x = 1", "one"]),
+    (code("x = 1", "hide-input", output="one"), ["one"]),
+    (code("x = 1", "hide-cell", output="one"), []),
+    (code("import torch"), []),
+    (code("figures.lines(x)", output="one"), ["one"]),
+    (code("x = 1\n" * 30, output="one\n" * 30), ["30 printed lines: in the chapter"]),
+    (code("def f():\n    return None", output="not yet\n"), ["def f():\n    return None"]),
+])  # fmt: skip
+def test_what_of_a_cell_is_kept(cell: dict, kept: list[str]):
+    found = [piece.body for piece in slides.pieces_of(cell) if piece]
+    assert [html.unescape(re.sub(r"<[^>]+>", "", body)) for body in found] == kept
+
+
+def test_of_a_long_table_the_first_rows_are_kept():
+    body = "".join(f"<tr>\n<td>row {n}</td></tr>" for n in range(20))
+    table = f"<table><thead><tr><th>a</th></tr></thead><tbody>{body}</tbody></table>"
+    kept = slides.from_output({"data": {"text/html": table, "text/plain": "a"}})
+    assert "row 6<" in kept.body and "row 7<" not in kept.body
+    assert "7 of 20 rows" in kept.body
+    table = table.replace("<td>", "<td></td>" * 9 + "<td>")
+    wide = slides.from_output({"data": {"text/html": table, "text/plain": "a"}})
+    assert "<table" not in wide.body
+
+
+def test_a_prediction_is_the_last_on_its_slide():
+    asked = slides.from_prose("**Your prediction.** Which?")
+    found = slides.packed("A title", [asked, slides.Piece("<p>The answer</p>", 1.0)])
+    assert len(found) == 2 and "answer" not in found[0]
+
+
+def test_a_heading_that_is_not_there_is_an_error():
+    deck = slides.Deck("01_what_would_it_mean_to_forget", "1.99 Nowhere")
+    with pytest.raises(ValueError, match="1.99 Nowhere"):
+        list(slides.parts_of(cells_of(deck.chapter), deck))
+
+
+# --- the exam --------------------------------------------------------------------------------
+
+
+def questions(page: str) -> dict[int, tuple[str, str]]:
+    """Title and text of each question, by number."""
+    found = re.split(r"^## (\d+)\. (.+)$", page, flags=re.M)[1:]
+    return {int(number): (title, body) for number, title, body in
+            zip(found[::3], found[1::3], found[2::3], strict=True)}  # fmt: skip
+
+
+def test_the_exam_has_twenty_questions_with_chapter_kind_and_answer():
+    asked, answered = questions(EXAM), questions(ANSWERS)
+    assert list(asked) == list(answered) == list(range(1, 21))
+    tags = {}
+    for number, (title, body) in asked.items():
+        assert answered[number][0] == title and "*Half*: " in answered[number][1]
+        chapter, kind = re.search(
+            r"^\*\[Chapter (\d+)\]\([^)]+\).*? · (.+)\*$", body, re.M
+        ).groups()
+        assert kind in KINDS
+        tags[number] = int(chapter), kind
+    for chosen in (tags.values(), [tags[number] for number in range(2, 21, 2)]):
+        assert {chapter for chapter, _ in chosen} == set(CORE)
+        assert {kind for _, kind in chosen} == KINDS
+
+
+def test_the_exam_does_not_lead_to_its_answers():
+    assert "exam_answers" not in EXAM
+
+
+def test_what_is_calculated_in_the_answers():
+    """By the package where it has the formula; the questions' numbers are written down again."""
+    told = {number: body for number, (_, body) in questions(ANSWERS).items()}
+    asked = {number: body for number, (_, body) in questions(EXAM).items()}
+
+    guessed = Fraction(5 * 6 * 4, 25) + Fraction(5 * 4, 100)
+    assert guessed == 5 and "140 questions" in told[3] and "Together 5" in told[3]
+
+    w_gate, w_up, w_down = (torch.tensor([[float(n) for n in re.findall(r"-?\d+", row)]
+                                          for row in each.split(r"\\")])
+                            for each in re.findall(r"pmatrix\}(.+?)\\end", asked[6]))  # fmt: skip
+    x = torch.tensor([2.0, 1.0])
+    c = torch.relu(w_gate @ x) * (w_up @ x)
+    silent = w_down.clone()
+    silent[:, 1] = 0
+    assert "x = (2, 1)" in asked[6] and c.tolist() == [4, 2, 3]
+    assert "4, 2, 3" in told[6] and (w_down @ c).tolist() == [7, 5] and "(7, 5)" in told[6]
+    assert (silent @ c).tolist() == [7, 3] and "(7, 3)" in told[6]
+
+    [row] = re.findall(r"^\| (8 .+) \|$", asked[9], re.M)
+    h = torch.tensor([[[float(n)] for n in row.split(" | ")]])
+    mask = torch.tensor([[False, True, True, True, True, False, False]])
+    late = mask.roll(1, 1)
+    found = [mean_absolute(h, mask).item(), mean_absolute(h, late).item(), h[mask].mean().item()]
+    assert found == [3, 5, 1]
+    assert [int(n) for n in re.findall(r"/ 4 = (\d+)", told[9])] == found
+
+    ratios = torch.tensor([2.0, -2.0, 1.0, -1.0])
+    assert "2, -2, 1, -1" in asked[11] and "= 3/4" in told[11]
+    assert ratios.clamp(min=0).mean() == 0.75 and ratios.mean().clamp(min=0) == 0
+
+    gates = gate(contrast(torch.tensor([4.0, 3.0, 1.0]), torch.tensor([2.0, 3.0, 5.0])), 3)
+    assert "(4, 2), (3, 3) and (1, 5)" in asked[12] and "1/8; 1; 1" in told[12]
+    assert torch.allclose(gates, torch.tensor([1 / 8, 1, 1]))
+    assert "1/64, 1 and 1" in told[12] and torch.allclose(gates**2, torch.tensor([1 / 64, 1, 1]))
+
+    now = torch.tensor([0.0, math.log(3)], requires_grad=True)
+    losses.negative_preference(now, torch.zeros(2), 1.0).mul(2).backward()  # a mean over two
+    assert torch.allclose(now.grad, torch.tensor([-1.0, -0.5]))
+    assert "= 1 at the start" in told[15] and "= 1/2 there" in told[15]
+
+    first = next(n for n in range(1, 99) if 70 * n + 1330 < 630 * n)
+    assert f"from {first} requests on" in told[17]
+
+
+# --- projects --------------------------------------------------------------------------------
+
+
+def test_the_rubric_adds_up():
+    page = (ROOT / "book" / "projects.md").read_text(encoding="utf-8")
+    points = [int(number) for number in re.findall(r"^\| \*\*[^*]+\*\*, (\d+) \|", page, re.M)]
+    assert len(points) == 6 and sum(points) == 100
+    for brief in ("A new method", "An audit"):
+        text = page.partition(f"## {brief}\n")[2].partition("\n## ")[0]
+        assert all(f"**A {kind} one**" in text for kind in ("good", "bad"))
+
+
+# --- the copy for students -------------------------------------------------------------------
+
+
+def left_over(copy: Path) -> list[str]:
+    """What of a copy leads to something that it lacks and the book has."""
+    pages = [path for path in copy.rglob("*") if path.suffix in (".md", ".ipynb")
+             and "vendor" not in path.parts]  # fmt: skip
+    found = []
+    for page in pages:
+        own = ROOT / page.relative_to(copy)
+        lost = set(dead_links(page, markdown_of(page))) - set(dead_links(own, markdown_of(own)))
+        found += [f"{own.name}: {link}" for link in sorted(lost)]
+    return found
+
+
+def in_contents(copy: Path) -> list[str]:
+    toc = yaml.safe_load((copy / "_toc.yml").read_text(encoding="utf-8"))
+    chapters = [chapter for part in toc["parts"] for chapter in part["chapters"]]
+    sections = [each for chapter in chapters for each in chapter.get("sections", [])]
+    return [toc["root"], *(entry["file"] for entry in chapters + sections)]
+
+
+@pytest.mark.parametrize("more", [(), ("book/exam.md", "book/teaching.md")])
+def test_the_copy_for_students_is_whole(tmp_path: Path, more: tuple):
+    copy = students.build(tmp_path / "copy", more)
+    out = [name for name in map(str, students.files())
+           if students.is_out(Path(name), (*students.LEFT_OUT, *more))]  # fmt: skip
+    assert len(out) == 12 + len(more)
+    there = {str(path.relative_to(copy)) for path in copy.rglob("*") if path.is_file()}
+    assert there == set(map(str, students.files())) - set(out)
+    assert left_over(copy) == []
+    gone = {name.rpartition(".")[0] for name in out}
+    assert in_contents(copy) == [name for name in in_contents(ROOT) if name not in gone]
+    for page in copy.rglob("*.ipynb"):  # still notebooks, with the same cells
+        own = json.loads((ROOT / page.relative_to(copy)).read_text(encoding="utf-8"))
+        mine = json.loads(page.read_text(encoding="utf-8"))
+        assert [cell["id"] for cell in mine["cells"]] == [cell["id"] for cell in own["cells"]]
+    students.build(copy, more)  # again, in its place
+
+
+def test_a_link_that_is_left_over_would_be_found(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(students, "unlinked", lambda text, page, out: text)
+    copy = students.build(tmp_path)
+    assert "teaching.md: exam_answers.md" in left_over(copy)
+    assert sum("solutions/" in each for each in left_over(copy)) >= 22
+
+
+def test_the_copy_replaces_nothing_else(tmp_path: Path):
+    (tmp_path / "thesis.txt").touch()
+    with pytest.raises(ValueError, match="something else"):
+        students.build(tmp_path)
+    with pytest.raises(ValueError, match="no book/nothing.md"):
+        students.build(tmp_path / "copy", ["book/nothing.md"])
+    assert (tmp_path / "thesis.txt").exists()
