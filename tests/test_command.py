@@ -342,7 +342,7 @@ def test_validate_names_what_is_wrong_with_a_file(tmp_path):
 
 @pytest.mark.parametrize("arguments, words", [
     (["magic"], "no experiment 'magic'; there are ablations-pocket"),
-    (["ablations-pocket", "size"], "no list 'size' in ablations-pocket; there are gate, strength"),
+    (["ablations-pocket", "size"], "no list 'size' in ablations-pocket; there are gate, combined"),
     (["precision", "--groups", "Z"], "no group 'Z' in precision; there are A, B"),
     (["precision", "--groups", ","], "no group '' in precision"),
     (["ablations-smol", "--groups", "A,E"], "no group 'E' in ablations-smol; there are A, B, C"),
@@ -368,7 +368,7 @@ def test_an_experiment_is_run_list_by_list_and_group_by_group(monkeypatch, tmp_p
     assert seen == [("voices", ["oracle"], tmp_path / "x.parquet", ["A"])]
     seen.clear()
     invoke("run", "ablations-pocket", "layers", "where")
-    assert seen == [("pocket", ["layers", "where"], None, ["A", "B", "C", "D", "E"])]
+    assert seen == [("pocket", ["where", "layers"], None, ["A", "B", "C", "D", "E"])]
 
 
 def test_a_run_from_the_command_line_to_its_file(tmp_path):

@@ -46,7 +46,6 @@ from .trials import PROXIES, Trial, prepare
 #: `{label: trials}`
 Entries = dict[str, list[Trial]]
 MASSES = (0.06, 0.10, 0.15, 0.20, 0.25, 0.30)
-MASS = 0.25  # where nothing is walked: what chapter 4's edit takes, nearly
 GATES_SHARE = 0.35  # of vectors that a threshold or a top-k shape may touch
 KVW = Setting()
 VANILLA = Trial(replace(KVW, strength=0.0), sham=False)
@@ -58,7 +57,7 @@ ORDERS = (1, 3)  # of batches, beside the first; seed 2 gives five people the or
 MANY = (4.0, 8.0, 12.0, 16.0, 20.0, 24.0, 32.0, 48.0)  # strengths, where a step is many tokens
 MORE = (*MANY, 64.0, 96.0, 128.0)  # where the others are kept for longer
 FEW = (2.0, 4.0, 5.0, 6.0, 6.5, 7.0, 8.0, 10.0)  # and where it is three or four
-ALL, INNER = (0, 29), (1, 28)  # the layers of SmolLM2; all but the first and the last
+INNER = (1, 28)  # the layers of SmolLM2 without the first and the last
 ON_SMOL = replace(END, strength=4.0, layers=INNER)
 ON_SMOL_MASS = 0.1  # about what that takes from a vector
 ON_SMOL_PARTS = ("KVW one pass", "score: square", "score: fisher", "positions: image",

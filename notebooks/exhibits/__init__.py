@@ -10,7 +10,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from kvw_minimal.batches import open_picture
-from kvw_minimal.classroom.figures import COLOURS, MARKERS, captioned, draw_frontier, plane
+from kvw_minimal.classroom.figures import COLOURS, captioned, draw_frontier
 from kvw_minimal.strangers.people import Person
 
 
@@ -90,99 +90,6 @@ def strength_frame(points: pd.DataFrame, controls: pd.DataFrame, strength: float
     grid.set_title("what is said (blue: as taught, orange: otherwise)", fontsize=10)
     grid.set(xlabel="", ylabel="kept            to forget")
     grid.tick_params(axis="y", rotation=0)
-    return figure
-
-
-@captioned
-def field(points: pd.DataFrame, shams: dict[str, float], title: str = "",
-          least: float | None = None) -> Figure:  # fmt: skip
-    """Every contender as one point: what is kept against what is still known of the forgotten.
-
-    Args:
-        points: columns `contender`, `family`, `forget`, `retain` (exact match, 0 to 1), and
-            `low`, `high`, the interval of `forget`. One colour a family, `control` black.
-        shams: exact match on the forgotten under each sham, drawn as a vertical line: a sham's
-            own people stand among the others, so that it has no `retain`.
-        least: where the upright axis begins; by the points unless given.
-    """
-    figure, axis = plt.subplots(figsize=(8, 4.2))
-    families = dict.fromkeys(points["family"])
-    colours = dict(zip(families, sns.color_palette("colorblind", len(families)), strict=True))
-    colours |= {"control": "black"}
-    used = dict.fromkeys(families, 0)
-    for row in points.itertuples():
-        axis.plot([row.low, row.high], [row.retain] * 2, color=colours[row.family], linewidth=0.8,
-                  alpha=0.6)  # fmt: skip
-        axis.plot(row.forget, row.retain, linestyle="", marker=MARKERS[used[row.family]],
-                  markersize=8, color=colours[row.family], label=row.contender)  # fmt: skip
-        used[row.family] += 1
-    for (name, value), dashes in zip(shams.items(), ("--", ":", "-."), strict=False):
-        axis.axvline(value, color="grey", linewidth=1, linestyle=dashes, label=name)
-    plane(axis, ylim=(least, 1.02), title=title)
-    return figure
-
-
-@captioned
-def forest(differences: pd.DataFrame, label: str) -> Figure:
-    """Differences with their intervals, one panel a set, one line a contender.
-
-    Args:
-        differences: columns `contender`, `set`, `value`, `low`, `high`.
-        label: what a value is the difference of.
-    """
-    sets, names = (list(dict.fromkeys(differences[key])) for key in ("set", "contender"))
-    size = (2.6 * len(sets) + 1.6, 0.24 * len(names) + 1)
-    figure, axes = plt.subplots(1, len(sets), figsize=size, sharey=True, squeeze=False)
-    for axis, part in zip(axes[0], sets, strict=True):
-        found = differences[differences["set"] == part]
-        y = [names.index(name) for name in found["contender"]]
-        errors = [found["value"] - found["low"], found["high"] - found["value"]]
-        axis.errorbar(found["value"], y, xerr=np.clip(errors, 0, None), fmt="o", markersize=4,
-                      linewidth=1)  # fmt: skip
-        axis.axvline(0, color="black", linewidth=0.8)
-        axis.set(title=part, yticks=range(len(names)), yticklabels=names)
-    axes[0][0].invert_yaxis()
-    figure.supxlabel(label, fontsize=10)
-    return figure
-
-
-@captioned
-def one_person(person: Person, title: str, said: pd.Series, right: pd.Series,
-               moved: pd.Series) -> Figure:  # fmt: skip
-    """A face, what is said about it at some strength, and whose answers moved most.
-
-    Args:
-        said, right: by fact: the word that was said, and whether it is the taught one.
-        moved: by name: how much less likely their taught answers have become, 0 to 1.
-    """
-    figure, (face, words, others) = plt.subplots(1, 3, figsize=(9, 2.9), width_ratios=(1, 1.4, 2))
-    face.imshow(open_picture(person.photos[0], person.id))
-    face.set_title(person.name, fontsize=10)
-    words.set_title(title, fontsize=10)
-    for line, fact in enumerate(said.index):
-        words.text(0, 1 - (line + 0.5) / len(said), f"{fact}: {said[fact]}", va="center",
-                   fontsize=9, color="black" if right[fact] else "firebrick")  # fmt: skip
-    for axis in (face, words):
-        axis.set_axis_off()
-    own = [COLOURS["edited"] if name == person.name else "grey" for name in moved.index]
-    others.barh(moved.index, moved, color=own)
-    others.invert_yaxis()
-    others.set(xlim=(0, 1), title="whose taught answers became less likely, by")
-    others.title.set_fontsize(10)
-    others.tick_params(labelsize=8)
-    return figure
-
-
-@captioned
-def one_setting(title: str, values: dict[str, float]) -> Figure:
-    """What is still known of each set at one setting of an edit, as bars from 0 to 1."""
-    figure, axis = plt.subplots(figsize=(5.2, 1.9))
-    colours = [COLOURS["edited"] if name.startswith("forget") else "grey" for name in values]
-    bars = axis.barh(list(values), list(values.values()), color=colours)
-    axis.bar_label(bars, fmt="%.2f", padding=2, fontsize=9)
-    axis.invert_yaxis()
-    axis.set(xlim=(0, 1.12))
-    axis.set_title(title, fontsize=10)
     return figure
 
 
