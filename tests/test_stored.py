@@ -63,7 +63,7 @@ def width_problems(notebook: dict) -> list[str]:
 
 
 def widget_problems(notebook: dict) -> list[str]:
-    """Widget metadata needs its state, and every shown widget must be in it."""
+    """Widget metadata needs its state, every shown widget must be in it, and one must be shown."""
     stored = notebook["metadata"].get("widgets", {})
     problems = [f"widget metadata without state: {kind}" for kind in stored
                 if "state" not in stored[kind]]  # fmt: skip
@@ -72,6 +72,7 @@ def widget_problems(notebook: dict) -> list[str]:
              for cell in notebook["cells"] for o in cell.get("outputs", [])
              if "application/vnd.jupyter.widget-view+json" in o.get("data", {})]  # fmt: skip
     problems += ["a shown widget is not stored" for model in shown if model not in state]
+    problems += ["the state of widgets that nobody shows"] if state and not shown else []
     bars = [m for m in state.values() if m["model_name"] == "FloatProgressModel"]
     return problems + ["a dead progress bar is stored" for _ in bars]
 
@@ -177,6 +178,7 @@ BREAKS = {
         lambda n: n["metadata"]["widgets"][WIDGETS].pop("state"),
     ),
     "a widget that is not stored": (widget_problems, lambda n: n["metadata"].pop("widgets")),
+    "state that is left over": (widget_problems, lambda n: n["cells"].pop()),
     "a dead progress bar": (
         widget_problems,
         lambda n: n["metadata"]["widgets"][WIDGETS]["state"][MODEL].update(
