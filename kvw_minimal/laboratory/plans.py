@@ -90,17 +90,17 @@ def curves(those: Mapping[str, Setting | Trial], amounts: Iterable[float], of: s
     return found
 
 
-def exchanged() -> dict[str, Setting]:
+def exchanged(plain: Setting = KVW) -> dict[str, Setting]:
     """KVW in one pass with one part exchanged, by what was exchanged."""
     return {
-        "KVW one pass": KVW,
-        **{f"score: {s}": replace(KVW, score=s) for s in SCORES[1:]},
-        **{f"positions: {p}": replace(KVW, positions=p) for p in POSITIONS[1:]},
-        **{f"contrast: {c}": replace(KVW, contrast=c) for c in list(CONTRASTS)[1:]},
-        **{f"shape: {s}": replace(KVW, shape=s, share=GATES_SHARE) for s in list(SHAPES)[1:]},
-        "modalities apart": replace(KVW, apart=True),
-        "reference with general": replace(KVW, general=True),
-        "random columns": replace(KVW, shuffle=True),
+        "KVW one pass": plain,
+        **{f"score: {s}": replace(plain, score=s) for s in SCORES[1:]},
+        **{f"positions: {p}": replace(plain, positions=p) for p in POSITIONS[1:]},
+        **{f"contrast: {c}": replace(plain, contrast=c) for c in list(CONTRASTS)[1:]},
+        **{f"shape: {s}": replace(plain, shape=s, share=GATES_SHARE) for s in list(SHAPES)[1:]},
+        "modalities apart": replace(plain, apart=True),
+        "reference with general": replace(plain, general=True),
+        "random columns": replace(plain, shuffle=True),
     }  # fmt: skip
 
 
@@ -149,13 +149,9 @@ def on_smol() -> Entries:
 
     As all of this was measured: the end of turn counts where the answer does.
     """
-    parts = {name: replace(exchanged()[name], layers=INNER, strength=ON_SMOL.strength)
-             for name in ON_SMOL_PARTS}  # fmt: skip
-    parts = {name: replace(setting, positions=ON_SMOL.positions)
-             if setting.positions == KVW.positions else setting
-             for name, setting in parts.items()}  # fmt: skip
+    parts = exchanged(ON_SMOL)
     return {
-        **{name: [Trial(setting, mass=ON_SMOL_MASS)] for name, setting in parts.items()},
+        **{name: [Trial(parts[name], mass=ON_SMOL_MASS)] for name in ON_SMOL_PARTS},
         **{f"layers {a} to {b}": [Trial(replace(ON_SMOL, layers=(a, b)), mass=0.03)]
            for a, b in ((1, 9), (10, 19), (20, 28))},
         "70 balanced reference questions": [Trial(ON_SMOL, reference=70, balanced=True)],

@@ -9,10 +9,11 @@ grade only what you would run yourself.
 
 import argparse
 import csv
-import json
 import logging
 import sys
 from pathlib import Path
+
+from kvw_minimal.files import replacing, write_json
 
 from .grading import grade_notebook
 
@@ -36,15 +37,13 @@ def table(rows: list[dict]) -> str:
 
 def write(rows: list[dict], out: Path) -> None:
     """JSON or CSV, as the name ends."""
-    half = out.with_name(out.name + ".part")
-    with half.open("w", encoding="utf-8", newline="") as file:
-        if out.suffix == ".json":
-            json.dump(rows, file, indent=1)
-        else:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows)
-    half.replace(out)
+    if out.suffix == ".json":
+        write_json(out, rows)
+        return
+    with replacing(out) as half, half.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def main(arguments: list[str] | None = None) -> int:
