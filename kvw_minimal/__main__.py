@@ -146,6 +146,28 @@ def evaluate(
 
 
 @app.command()
+def audit(
+    *,
+    model: ModelName = "pocket",
+    group: Group = "A",
+    forget: Forget = 5,
+    method: Annotated[str, typer.Option(help="a method, as the book chose it")] = "KVW one pass",
+    edit: Annotated[Path | None, typer.Option(help="a saved edit in place of a method")] = None,
+    json_file: Json = None,
+) -> None:
+    """Gone, or only quiet? Ask every probe of an edit, its sham and the oracle; minutes."""
+    from .laboratory import report
+
+    check_place(json_file)
+    if edit and not edit.is_file():
+        raise typer.BadParameter(f"--edit {edit} does not exist, or is no ordinary file")
+    if edit and json_file and edit.resolve() == json_file.resolve():
+        raise ValueError(f"{edit} is the edit; the rows cannot go to one file with it")
+    said, result = report.audited(model, group, forget, method, edit)
+    _hand_over(said, result, json_file)
+
+
+@app.command()
 def validate(file: Path) -> None:
     """Name every bad row of a file with your own questions, and what to do about it."""
     from .benchmarks.own import validate_command

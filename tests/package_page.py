@@ -18,12 +18,14 @@ BREAKS = ROOT / "data" / "results" / "breaks.json"
 AIM = 6_000  # lines of the whole package
 CORE = ("questions", "models", "batches", "coefficients", "edits", "schedules",
         "scores", "intervals", "task", "files")  # fmt: skip
-ROOMS = ("strangers", "taught", "methods", "laboratory", "benchmarks", "speed", "classroom")
+ROOMS = ("strangers", "taught", "methods", "laboratory", "audit", "benchmarks", "speed",
+         "classroom")  # fmt: skip
 SAYS = {
     "strangers": "the hundred people, their portraits and voices, what is asked about them",
     "taught": "the models of this book and the one loop, `fit`, that trained them",
     "methods": "every way to forget, under one signature and in one list",
     "laboratory": "plans as data, one runner, one store of rows, what rows say",
+    "audit": "gone, or only quiet? probes of an edit, and a verdict",
     "benchmarks": "MLLMU-Bench and CLEAR, and anybody's own questions",
     "speed": "coefficients from fewer tokens, and what measuring costs",
     "classroom": "figures with captions and texts, explorers",
@@ -56,6 +58,9 @@ FORMULAS = (
      "ridge_solution"),
     (r"$\Delta W = \frac{D^T K}{n} (\frac{K^T K}{n} + aC + bC_d + \mu I)^{-1}$",
      "methods.rewrite", "solution"),
+    (r"recovered share: (attack $-$ edited) / (vanilla $-$ edited)", "audit.findings", "Finding"),
+    (r"at least one of $n$ samples: $1 - (1 - p)^n$", "audit.wordings", "samples"),
+    (r"extraction strength: 1 - tokens given / tokens", "audit.tokens", "extraction_strength"),
     (r"which setting is chosen", "laboratory.choose", "choose"),
     (r"sham minus edit, over people", "laboratory.summaries", "excess"),
 )  # fmt: skip

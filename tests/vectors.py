@@ -21,7 +21,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoProcessor, WhisperFeatureExtractor
 
-from kvw_minimal import edits, scores
+from kvw_minimal import audit, edits, scores
+from kvw_minimal.audit import brought_back
 from kvw_minimal.batches import answer_batches, prompt_batches, render, without_photo
 from kvw_minimal.benchmarks import letters, protocols, truth  # noqa: F401 - they register metrics
 from kvw_minimal.intervals import interval
@@ -562,6 +563,23 @@ def _reading():
 @vector("spoken", lambda: ("exact_match_generated", "rouge_l", "well_formed"))
 def _spoken(metric: str):
     return [reading.spoken(task(), task().read["test"][3:9])[1][metric], reading.SPOKEN]
+
+
+@vector("probe", lambda: audit.PROBES)
+def _probe(name: str):
+    """What a probe finds after a pruning of three people, and how it is tried."""
+    people = list(world().people)[:27]
+    forget = asked_of.about(world(), people[:3])
+    read = {"test": forget[:4], "cloze": asked_of.about(world(), people[:3], form="cloze")}
+    asked = replace(task(), forget=forget, retain=asked_of.about(world(), people[3:]), read=read,
+                    pool=None, kept={})  # fmt: skip
+    edit, _ = METHODS["selective pruning"].edit(asked, {"share": 0.2})
+    steps, brought_back.STEPS = brought_back.STEPS, (1, 3)
+    try:
+        rows = audit.examine(asked, edit, [name])
+    finally:
+        brought_back.STEPS = steps
+    return [[row["set"], row["modality"], row["person"], row["n"], row["total"]] for row in rows]
 
 
 @vector("quality and utility")

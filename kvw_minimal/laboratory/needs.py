@@ -21,6 +21,7 @@ SCORED: dict[str, tuple[str, ...]] = {
     "truth_ratio": ("metric: truth_ratio", "read"),
     "forget_score": ("metric: forget_score", "metric: truth_ratio", "read"),
     "utility": ("quality and utility", "metric: exact_match", "metric: probability", "read"),
+    "known": (),  # of a probe, which has a vector of its own
     "difference": ("metric: exact_match", "metric: mentions", "read", *SPOKEN),
     "oracle_distance": ("metric: probability", "read"),
     "log10_p": ("quality and utility", "metric: truth_ratio", "read"),
@@ -61,7 +62,7 @@ def of_subject(experiment: str, subject: str) -> Vectors:
     found |= {"panel: pocket"} if experiment in OF_PANEL else set()
     found |= {"number formats"} if "float16" in subject else set()
     beside = {f"beside: {kind}", "world questions"}
-    kept = given in ("least", "rewrite") or experiment == "replication-pocket"
+    kept = given in ("least", "rewrite", "audit") or experiment == "replication-pocket"
     found |= beside if kept else set()
     if experiment in SUMMARIES:
         found |= {"interval", "choice: sparing" if given == "least" else "choice: KVW"}
@@ -74,6 +75,10 @@ def _sets(subject: str) -> str:
 
 def of_set(experiment: str, subject: str, part: str, group: str) -> Vectors:
     """Of what is read: a set, or several with + between."""
+    if experiment == "audit":
+        own = {"cloze": {"wordings"}, "test": {"questions: test"}}
+        probe, _, setting = part.partition(": ")
+        return {f"probe: {probe}"} | own.get(setting, set())
     anew = "panel: smol anew" if subject == "smol" else "panel: others anew"
     special = {"world": {"world questions"}, "kept anew": {anew},
                "among values": {"panel: values"},

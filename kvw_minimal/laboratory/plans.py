@@ -31,6 +31,7 @@ from .reading import AMONG, FREE_TOKENS
 from .subjects import (
     Reads,
     Requests,
+    audited,
     open_subject,
     panel_with_new_others,
     pocket_panel,
@@ -259,6 +260,14 @@ REWRITE_ON_SMOL = tuple(
                                   (1.5, 0.3, 3.0), (1.5, 0.3, 1.0), (1.75, 0.3, 10.0),
                                   (1.75, 0.3, 3.0)))  # fmt: skip
 
+#: what `replication-pocket` chose of the contenders that are audited, too
+TUNED: dict[str, dict] = {
+    "NPO full": {"weight": 0.5, "rate": 7e-4}, "NPO LoRA": {"weight": 10.0, "rate": 7e-3},
+    "GD full": {"weight": 5.0, "rate": 1.4e-3}, "GD LoRA": {"weight": 10.0, "rate": 7e-3},
+    "LLM Surgery": {"weight": 10.0, "rate": 7e-4}, "SSD": {"limit": 0.1, "alpha": 2.0},
+    "selective pruning": {"share": 0.3},
+}  # fmt: skip
+
 
 def beyond_the_gate() -> Entries:
     """Least squares and the rewrite, as their own experiments chose them."""
@@ -310,6 +319,24 @@ def turns() -> Entries:
         f"five at a time, order {s}": [replace(by_turns, seed=s)] for s in (0, 1)}  # fmt: skip
 
 
+def examined() -> Entries:
+    """What the book chose of each method, between vanilla and the oracle; the rewrite also as far
+    as somebody else, and no further."""
+    made = {
+        name: [trial_for(name, settings)]
+        for name, settings in (
+            ("KVW one pass", METHODS["KVW one pass"].chosen),
+            ("KVW published", METHODS["KVW published"].chosen),
+            ("least squares", METHODS["least squares"].chosen),
+            ("rewrite", METHODS["rewrite"].chosen),
+            *TUNED.items(),
+        )
+    }
+    made["rewrite, over 1"] = [trial_for("rewrite", METHODS["rewrite"].chosen | {"over": 1.0})]
+    return {"vanilla": [trial_for("vanilla", {})]} | made | {
+        "oracle": [trial_for("oracle", {"base": "pocket"})]}  # fmt: skip
+
+
 def ways() -> Entries:
     """Both schedules at their candidates, beside vanilla and random columns."""
     return compared({
@@ -356,6 +383,7 @@ class Plan:
         with_general: whether tasks hold general questions beside people.
         half: methods whose gradients are taken in bfloat16 where the machine has it.
         weights: whether rows about the weights themselves are wanted.
+        probed: whether probes of `kvw_minimal.audit` are asked, in place of what is read else.
         prepared: whether everything is asked once, before the first edit, for all trials of the
             family.
     """
@@ -381,6 +409,7 @@ class Plan:
     with_general: bool = False
     half: tuple[str, ...] = ()
     weights: bool = False
+    probed: bool = False
     prepared: bool = False
 
     def open(self, trials: list[Trial]) -> Requests:
@@ -484,6 +513,8 @@ PLANS: tuple[Plan, ...] = (
     Plan("rewrite-needs", "pocket", {"over": over, "needs": needed, "turns": turns}, ("A",),
          rule=REWRITE_RULE, reads=panel_with_new_others, draws=1, with_general=True,
          unread=("retain", AMONG)),
+    Plan("audit", "pocket", {"methods": examined}, ("A",), reads=audited, with_general=True,
+         probed=True),
     *(Plan("precision", f"pocket, {name}", {"roundings": roundings}, reads=pocket_panel,
            dtype=name, weights=True) for name in FORMATS),
     *(Plan("beyond", name, {"ways": ways}, tuning=TUNING_GROUPS, tuned=("ways",),

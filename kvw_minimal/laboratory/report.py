@@ -2,20 +2,24 @@
 
 import time
 from contextlib import nullcontext
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from .. import scores
+from ..audit import audit, verdict
+from ..audit import table as findings
 from ..edits import Edit
 from ..methods import METHODS
 from ..models import fingerprint
 from ..questions import Question
 from ..strangers.people import load_people
-from ..strangers.questions import SETS, about
+from ..strangers.questions import SETS, about, question_sets
 from ..task import Task
 from ..taught.catalogue import how_to_make, load, model_name
 from .provenance import RESULTS, file_hash, provenance
 from .reading import check_headroom, score_sets, sham_rows
-from .subjects import is_made, strangers
+from .subjects import Reads, is_made, sample_of_general, strangers
+from .subjects import audited as audited_sets
 from .summary_files import read_summary
 
 TAUGHT = ("pocket", "smol")  # models of this book that were taught the people
@@ -59,8 +63,11 @@ def oracle_rows(task: Task, name: str) -> tuple[list[dict], dict[str, str]]:
     return score_sets(oracle, "oracle"), {name: fingerprint(model)}
 
 
-def request_of(model: str, group: str, percent: int) -> Task:
+def request_of(model: str, group: str, percent: int, reads: Reads = question_sets) -> Task:
     """The request of a group of strangers to a model.
+
+    Args:
+        reads: what is read.
 
     Raises:
         ValueError, OSError: no such group or percentage, no such model, or one without eyes.
@@ -70,7 +77,7 @@ def request_of(model: str, group: str, percent: int) -> Task:
     found, processor = load(model)
     if not hasattr(processor, "image_processor"):
         raise ValueError(f"{model} has no eyes, and half of what is asked shows a picture")
-    return strangers(found, processor, world)(forget)
+    return strangers(found, processor, world, reads)(forget)
 
 
 def unlearn(model: str, group: str, percent: int, method: str = "KVW one pass",
@@ -189,3 +196,46 @@ def demo(group: str = "A", picture: Path | None = None) -> None:
             set(forget),
         )
         picture.write_bytes(figures.to_png(figure))
+
+
+def audited(model: str, group: str, percent: int, method: str,
+            edit_file: Path | None = None) -> tuple[str, dict]:  # fmt: skip
+    """Ask every probe of an edit of strangers, beside its sham and the oracle.
+
+    Args:
+        method: with the settings that the book chose; `edit_file`: a saved edit in its place, of
+            which there is no sham.
+
+    Returns:
+        a table with the verdict, and `{"provenance": ..., "verdict": ..., "rows": findings}`.
+
+    Raises:
+        ValueError, OSError: no such method, group or model; an edit of another model.
+    """
+    start, world = time.perf_counter(), load_people()
+    if method not in METHODS:
+        raise ValueError(f"no method {method!r}; there are {', '.join(METHODS)}")
+    forget = world.forget_people(group, percent)
+    task = request_of(model, group, percent, audited_sets)
+    task = replace(task, general=sample_of_general(world, "audit"))
+    sham = None
+    if edit_file:
+        edit = Edit.load(edit_file)
+        edit.fits(task.model)
+    else:
+        edit, sham = (METHODS[method].edit(each, METHODS[method].chosen)[0]
+                      for each in (task, task.sham(0)))  # fmt: skip
+    oracle = None
+    if model in TAUGHT and is_made(model_name(model, group, percent)):
+        oracle, _ = METHODS["oracle"].edit(task, {"base": model})
+    found = audit(task, edit, oracle, sham)
+    word, because = verdict(found)
+    source = provenance(
+        seconds=time.perf_counter() - start, seed=0, models={model: fingerprint(task.model)},
+        data=world.checksum, group=group, forget=percent, people=forget,
+        edit=edit.notes, oracle="stands beside it" if oracle else "strangers in its place",
+    )  # fmt: skip
+    said = f"{edit.describe()}\n{findings(found)}\n\nverdict: {word}"
+    if because:
+        said += f", by {', '.join(each.label for each in because[:3])}"
+    return said, {"provenance": source, "verdict": word, "rows": [asdict(f) for f in found]}

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from ..audit.probes import BROUGHT_BACK, PROBES, examine
 from ..edits import Edit
 from ..methods import METHODS
 from ..methods.family import TooMuch
@@ -65,6 +66,12 @@ def rows_of(plan: Plan, trial: Trial, group: str, requests: Requests,
             edit, cost = edit_for(trial, own, seed, memory=plan.by_question)
         loud = trial.aloud or (group in plan.aloud and sham is None and not tuning)
         said = plan.said if loud else ()
+        made_for = {"made_for": "edit" if sham is None else "sham", "draw": sham or 0, "share": 1.0}
+        if plan.probed:  # a sham has lost nobody who could be brought back
+            reading = [p.name for p in PROBES.values() if p.kind != BROUGHT_BACK]
+            found = examine(task, edit, reading if sham is not None else ())
+            rows += [made_for | row for row in found]
+            continue
         with edit.on(task.model):
             found = read(task, names, said, plan.by_question, plan.free_tokens)
             if plan.weights and sham is None and trial.method != "vanilla":
@@ -73,7 +80,6 @@ def rows_of(plan: Plan, trial: Trial, group: str, requests: Requests,
             found += [_whole("cost", metric, value, group)
                       for metric, value in (("seconds", cost.seconds), ("memory", cost.memory or 0),
                                             *cost.passes.items())]  # fmt: skip
-        made_for = {"made_for": "edit" if sham is None else "sham", "draw": sham or 0, "share": 1.0}
         rows += [made_for | row for row in found]
         kept = [name for name in ("forget", "retain") if name in names]
         for share in () if tuning or not trial.sham else plan.shares:

@@ -110,6 +110,11 @@ def panel_with_new_others(world: World, forget: list[str]) -> dict[str, list[Que
     return panel | {"kept anew": _others_anew(world, forget), AMONG: facts}
 
 
+def audited(world: World, forget: list[str]) -> dict[str, list[Question]]:
+    """The four sets, and statements about the forgotten that are to be filled in."""
+    return questions.question_sets(world, forget) | {"cloze": about(world, forget, form="cloze")}
+
+
 def smol_with_new_others(world: World, forget: list[str]) -> dict[str, list[Question]]:
     """The panel, and questions about others with a new photo and a new wording."""
     anew = about(world, world.retain_people(forget), new=True)

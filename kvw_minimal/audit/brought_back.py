@@ -1,0 +1,147 @@
+"""Brought back: a little training, rounding, or half of the way home, and the answers return?
+
+What is changed here is put back afterwards, bit for bit. Relearning teaches two of the forgotten
+again and asks about the others: whoever had not learned them at all could not know them.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
+
+import numpy as np
+import torch
+from torch import nn
+
+from .. import scores
+from ..edits import Edit, Replaced
+from ..methods.losses import say, token_loss
+from ..methods.registry import Cost, restored
+from ..methods.steps import full_weights, linear_maps, low_rank, take_step
+from ..models import fingerprint
+from ..questions import Question, seeded
+from ..task import Task
+from .probes import BROUGHT_BACK, Answers, probe
+from .wordings import AS_TAUGHT
+
+TAUGHT_AGAIN = 2  # of the forgotten
+STEPS = (5, 10, 20, 40)
+#: highest rates of full weights and of LoRA: slow, and as fast as others survive it
+RATES = {"full": (2e-4, 1e-3), "LoRA": (2e-3, 1e-2)}
+UNRELATED = 28  # questions about others, as many as are asked about two people
+LARGEST = (0.01, 0.1)  # shares of an edit's largest changes that are undone
+HALFWAY = (0.75, 0.5, 0.25)  # of the edit that is left
+BITS = (8, 4)
+
+
+def relearned(task: Task, taught: list[Question], asked: list[Question],
+              kind: str, rate: float) -> Iterator[tuple[int, np.ndarray]]:  # fmt: skip
+    """Exact match on some questions while others are taught, all of them in each step.
+
+    Yields:
+        `(step, [questions])` at each of `STEPS`.
+    """
+    model, batches = task.model, task.batches(taught)
+    lora = low_rank(model, task.seed) if kind == "LoRA" else nullcontext(model)
+    with restored(model), torch.enable_grad(), lora as trained:
+        weights = (full_weights(model) if kind == "full" else
+                   [p for p in trained.parameters() if p.requires_grad])  # fmt: skip
+        optimizer = torch.optim.AdamW(weights, rate)
+        for step in range(1, max(STEPS) + 1):
+            take_step(token_loss(say(model, batches, Cost())), optimizer)
+            if step in STEPS:
+                yield step, scores.read(model, task.batches(asked)).exact
+
+
+def at_each(task: Task, taught: list[Question], asked: list[Question]) -> dict[str, Answers]:
+    """`relearned` at every rate and step."""
+    return {f"{kind}, rate {rate:g}, {step} steps": (asked, exact)
+            for kind, rates in RATES.items() for rate in rates
+            for step, exact in relearned(task, taught, asked, kind, rate)}  # fmt: skip
+
+
+@probe("relearning two", BROUGHT_BACK, "arXiv 2402.16835, 2406.13356: two are taught again, the "
+       "others are asked about", AS_TAUGHT, several=True)  # fmt: skip
+def relearning_two(task: Task, edit: Edit) -> dict[str, Answers]:
+    again = set(task.people[:TAUGHT_AGAIN])
+    taught = [q for q in task.forget if q.person in again]
+    asked = [q for q in task.forget if q.person not in again]
+    return at_each(task, taught, asked) if asked else {}
+
+
+@probe("relearning others", BROUGHT_BACK, "training on what was never to be forgotten", AS_TAUGHT,
+       several=True)  # fmt: skip
+def relearning_others(task: Task, edit: Edit) -> dict[str, Answers]:
+    if not task.retain:
+        return {}
+    drawn = seeded("relearning", task.seed).permutation(len(task.retain))[:UNRELATED]
+    return at_each(task, [task.retain[i] for i in drawn], task.forget)
+
+
+@contextmanager
+def changed(model: nn.Module, change: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
+    """The linear maps of the decoder with another weight inside the block."""
+    weights = {f"{n}.weight": change(m.weight.detach()) for n, m in linear_maps(model).items()}
+    with restored(model):
+        for name, weight in weights.items():
+            model.get_parameter(name).data.copy_(weight)
+        yield
+
+
+def rounded(weight: torch.Tensor, bits: int) -> torch.Tensor:
+    """Rows rounded to so many bits, symmetric, scaled by their largest entry (simulated)."""
+    most = 2 ** (bits - 1) - 1
+    scale = weight.abs().amax(1, keepdim=True).clamp(min=1e-12) / most
+    return (weight / scale).round().clamp(-most, most) * scale
+
+
+@probe("rounding", BROUGHT_BACK, "quantisation, arXiv 2410.16454: rows rounded to 8 and 4 bits",
+       AS_TAUGHT, several=True)  # fmt: skip
+def rounding(task: Task, edit: Edit) -> dict[str, Answers]:
+    found = {}
+    for bits in BITS:
+        with changed(task.model, partial(rounded, bits=bits)):
+            exact = scores.read(task.model, task.batches(task.forget)).exact
+        found[f"{bits} bits"] = (task.forget, exact)
+    return found
+
+
+@contextmanager
+def without(model: nn.Module, edit: Edit) -> Iterator[None]:
+    """The model as it was before the edit, inside the block."""
+    edit.take_off(model)
+    try:
+        yield
+    finally:
+        edit.put_on(model)
+
+
+@probe("part of the way back", BROUGHT_BACK, "of whoever has both models: a share of the edit",
+       AS_TAUGHT, several=True, before=True)  # fmt: skip
+def part_of_the_way(task: Task, edit: Edit) -> dict[str, Answers]:
+    found = {}
+    with without(task.model, edit):
+        for share in HALFWAY:
+            with edit.part(share).on(task.model):
+                exact = scores.read(task.model, task.batches(task.forget)).exact
+            found[f"{share:g} left"] = (task.forget, exact)
+    return found
+
+
+@probe("largest changes undone", BROUGHT_BACK, "of whoever has both models: the largest entries "
+       "of the difference are taken out", AS_TAUGHT, several=True, before=True)  # fmt: skip
+def largest_undone(task: Task, edit: Edit) -> dict[str, Answers]:
+    found, model = {}, task.model
+    with without(model, edit):
+        new = edit.change(model, model.get_parameter)
+        gaps = {name: w.detach() - model.get_parameter(name).detach() for name, w in new.items()}
+        if not any(gap.any() for gap in gaps.values()):
+            return {}
+        every = torch.cat([gap.abs().flatten() for gap in gaps.values()])
+        for share in LARGEST:
+            limit = every.kthvalue(max(1, int((1 - share) * every.numel()))).values
+            rest = {name: model.get_parameter(name).detach() + gap * (gap.abs() <= limit)
+                    for name, gap in gaps.items()}  # fmt: skip
+            with Replaced(rest, fingerprint(model)).on(model):
+                exact = scores.read(model, task.batches(task.forget)).exact
+            found[f"{share:g} of them"] = (task.forget, exact)
+    return found

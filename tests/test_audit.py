@@ -1,0 +1,306 @@
+"""The audit: does each probe find what was left on purpose, and stay silent where nothing is?"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import vectors
+
+from kvw_minimal import audit, scores
+from kvw_minimal.audit import brought_back, findings, inside, membership, probes, receipt, tokens
+from kvw_minimal.edits import Columns, Replaced
+from kvw_minimal.methods import METHODS
+from kvw_minimal.methods.somebody_else import decoder_layers
+from kvw_minimal.models import find_projections, fingerprint
+from kvw_minimal.strangers.questions import about
+from kvw_minimal.task import Task
+
+FORGOTTEN, KEPT = 3, 24  # so many that some values are shared
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+    """The tiny committed model, which knows about half of what is asked about eight people."""
+    model, processor = vectors.tiny()
+    people = list(vectors.world().people)[: FORGOTTEN + KEPT]
+    forget = about(vectors.world(), people[:FORGOTTEN])
+    read = {"cloze": about(vectors.world(), people[:FORGOTTEN], form="cloze"),
+            "test": about(vectors.world(), people[: FORGOTTEN + 1], new=True)}  # fmt: skip
+    retain = about(vectors.world(), people[FORGOTTEN:])
+    return Task(model, processor, forget, retain, vectors.task().general, read)
+
+
+@pytest.fixture(scope="module")
+def nothing(task):
+    return METHODS["vanilla"].edit(task)[0]
+
+
+@pytest.fixture(scope="module")
+def noise(task):
+    """Random weights in place of the language model's: nobody is known."""
+    torch.manual_seed(0)
+    names = [f"{path}.weight" for path in brought_back.linear_maps(task.model)]
+    weights = {n: torch.randn_like(task.model.get_parameter(n)) * 0.2 for n in names}
+    return Replaced(weights, fingerprint(task.model))
+
+
+def mean(task, edit, name, setting="") -> float:
+    rows = [row for row in audit.examine(task, edit, [name])
+            if row["set"] == probes.label_of(name, setting)]  # fmt: skip
+    return sum(row["total"] for row in rows) / sum(row["n"] for row in rows)
+
+
+# --- the list, and what every probe keeps ------------------------------------------------------
+
+
+def test_two_probes_of_one_name_are_refused():
+    with pytest.raises(ValueError, match="as taught"):
+        probes.probe("as taught", "inside", "")(lambda task, edit: probes.NOTHING)
+    with pytest.raises(ValueError, match="no kind"):
+        probes.probe("another", "elsewhere", "")(lambda task, edit: probes.NOTHING)
+
+
+@pytest.mark.parametrize("name", audit.PROBES)
+def test_a_probe_asks_about_the_forgotten_and_leaves_the_model_alone(name, task, monkeypatch):
+    monkeypatch.setattr(brought_back, "STEPS", (2,))
+    edit, before = METHODS["KVW one pass"].edit(task, {"strength": 8.0})[0], fingerprint(task.model)
+    rows = audit.examine(task, edit, [name])
+    assert fingerprint(task.model) == before
+    assert all(weight.grad is None for weight in task.model.parameters())
+    with edit.on(task.model):  # it is off: it can be put on
+        pass
+    assert rows and {row["person"] for row in rows} <= set(task.people)
+    assert all(0 <= row["total"] / row["n"] <= 1 for row in rows)
+    assert audit.PROBES[name].source and audit.PROBES[name].beside in ("", "as taught")
+
+
+def test_what_is_not_finite_is_not_passed_on(task, nothing, monkeypatch):
+    nan = {"": (task.forget[:1], np.array([np.nan]))}
+    broken = replace(audit.PROBES["as taught"], make=lambda task, edit: nan)
+    monkeypatch.setitem(audit.PROBES, "as taught", broken)
+    with pytest.raises(ValueError, match="not finite"):
+        audit.examine(task, nothing, ["as taught"])
+
+
+# --- tokens, by hand ---------------------------------------------------------------------------
+
+
+def test_tokens_are_what_the_scores_are_made_of(task):
+    told, read = tokens.tell(task, task.forget), scores.read(task.model, task.batches(task.forget))
+    assert [len(t.log) for t in told] == [n - 1 for n in read.tokens]  # without the end of turn
+    assert all(t.log.sum() >= total for t, total in zip(told, read.logprob, strict=True))
+    assert {bool(t.right.all()) for t in told} == {True, False}  # it knows some and not others
+
+
+def test_a_standard_score_is_taken_over_the_vocabulary(task):
+    batch = task.batches(task.forget)[0]
+    with torch.no_grad():
+        log = task.model(**batch.inputs).logits[batch.answers].float().log_softmax(-1)[0]
+    gold = batch.labels[:, 1:][batch.answers[:, :-1]][0]
+    mean = (log.exp() * log).sum()
+    spread = (log.exp() * (log - mean) ** 2).sum().sqrt()
+    told = tokens.tell(task, task.forget)[batch.rows[0]]
+    assert told.standard[0] == pytest.approx(float((log[gold] - mean) / spread), rel=1e-4)
+
+
+def test_strength_of_extraction_asks_for_the_whole_rest():
+    right = np.array([True, False, True, True, True])
+    assert tokens.extraction_strength(right) == pytest.approx(1 - 2 / 5)
+    assert tokens.exact_memorisation(right) == pytest.approx(4 / 5)
+    assert tokens.extraction_strength(~right[:1]) == 0
+
+
+def test_min_k_looks_at_the_least_likely():
+    assert tokens.lowest(np.arange(10.0)) == pytest.approx(0.5)  # two of ten
+    assert tokens.lowest(np.array([-1.0, -5.0])) == -5.0  # at least one
+
+
+# --- each probe finds what is there, and nothing where nothing is --------------------------------
+
+
+def test_samples_are_what_drawing_them_would_give(task, nothing):
+    p = np.exp(scores.read(task.model, task.batches(task.forget)).logprob)
+    drawn = np.random.default_rng(0).random((4000, len(p), 20)) < p[:, None]
+    assert mean(task, nothing, "20 samples") == pytest.approx(drawn.any(2).mean(), abs=0.01)
+
+
+def test_membership_is_the_area_under_the_curve(task, nothing, noise):
+    for signal in ("loss", "min-k"):  # min-k++ of so small a model tells nobody apart
+        assert mean(task, nothing, "membership", signal) > 0.85
+        assert 0.35 < mean(task, noise, "membership", signal) < 0.65
+    assert membership._above(1.0, 1.0) == 0.5
+
+
+def test_relearning_teaches_what_it_is_given_and_asks_about_the_rest(task, nothing, monkeypatch):
+    monkeypatch.setattr(brought_back, "STEPS", (40,))
+    again = [q for q in task.forget if q.person == task.people[0]]
+    before = scores.read(task.model, task.batches(again)).exact.mean()
+    for kind, rate in (("full", 3e-4), ("LoRA", 1e-2)):
+        ((step, after),) = brought_back.relearned(task, again, again, kind, rate)
+        assert step == 40 and after.mean() > before + 0.2
+    asked = {row["person"] for row in audit.examine(task, nothing, ["relearning two"])}
+    assert asked == set(task.people[2:])
+
+
+def test_rounding_to_many_bits_changes_nothing_and_to_few_something():
+    weight = torch.randn(4, 30, generator=torch.Generator().manual_seed(0))
+    gap = [(brought_back.rounded(weight, bits) - weight).abs().amax(1) for bits in (16, 8, 4)]
+    scale = weight.abs().amax(1)
+    assert (gap[0] < 1e-4 * scale).all() and (gap[1] < scale / 127).all()
+    assert (gap[2] > gap[1]).all() and len(brought_back.rounded(weight, 4)[0].unique()) <= 15
+
+
+def test_half_of_the_way_is_half_of_the_edit(task, noise, monkeypatch):
+    monkeypatch.setattr(brought_back, "HALFWAY", (0.0, 1.0))
+    vanilla = scores.read(task.model, task.batches(task.forget)).exact.mean()
+    assert mean(task, noise, "part of the way back", "0 left") == pytest.approx(vanilla)
+    gone = mean(task, noise, "part of the way back", "1 left")
+    assert gone == pytest.approx(mean(task, noise, "as taught")) and gone < vanilla
+
+
+def test_undoing_all_changes_gives_the_model_before(task, noise, monkeypatch):
+    monkeypatch.setattr(brought_back, "LARGEST", (0.0001, 0.9999999))
+    vanilla = scores.read(task.model, task.batches(task.forget)).exact.mean()
+    assert mean(task, noise, "largest changes undone", "1 of them") == pytest.approx(vanilla)
+    assert mean(task, noise, "largest changes undone", "0.0001 of them") < vanilla
+
+
+def test_a_layer_that_hears_itself_says_the_same(task):
+    last = list(decoder_layers(task.model).values())[-1]
+    states: list = []
+    said = scores.read(task.model, task.batches(task.forget)).logprob
+    with inside.kept(last, states), inside.written(last, lambda own: own):
+        again = scores.read(task.model, task.batches(task.forget)).logprob
+    assert np.allclose(said, again) and len(states) == len(task.batches(task.forget))
+    with inside.written(last, lambda own: 0 * own):
+        assert not np.allclose(scores.read(task.model, task.batches(task.forget)).logprob, said)
+
+
+def test_the_lens_reads_no_answer_from_the_first_layer_that_only_the_last_gives(task, nothing):
+    assert mean(task, nothing, "logit lens", "layer 0") < mean(task, nothing, "as taught")
+
+
+def test_a_patch_of_the_model_before_brings_its_answers_with_it(task, nothing, noise):
+    """Behind the layer the tiny model is as before: only layer 0 was changed."""
+    layer = next(iter(find_projections(task.model)))
+    first = Replaced({f"{layer}.weight": noise.weights[f"{layer}.weight"] * 50},
+                     fingerprint(task.model))  # fmt: skip
+    assert mean(task, first, "patching", "layer 0") > mean(task, first, "as taught") + 0.1
+    same = mean(task, nothing, "patching", "layer 0")
+    assert same == pytest.approx(mean(task, nothing, "as taught"))
+
+
+def test_a_linear_probe_finds_what_is_planted_and_its_control_does_not(task, monkeypatch):
+    people = list(vectors.world().people)
+    asked = about(vectors.world(), people, modalities=("text",))
+    jobs = [q for q in asked if q.fact == "job"] or [q for q in asked if q.fact == asked[0].fact]
+    values = sorted({q.value for q in jobs})
+    rng = np.random.default_rng(0)
+
+    def planted(task, questions):
+        states = rng.normal(size=(len(questions), 2, len(values)))
+        for row, q in enumerate(questions):
+            states[row, 1, values.index(q.value)] += 12
+        return states
+
+    monkeypatch.setattr(inside, "states_before_values", planted)
+    found = inside._probed(task, jobs[20:], jobs[:20])
+    assert np.mean(found["values"]) > 0.9 and np.mean(found["control"]) < 0.3
+
+
+def test_states_are_taken_where_values_part(task):
+    asked = [q for q in task.known() if q.fact == task.forget[0].fact and q.modality == "text"]
+    states = inside.states_before_values(task, asked)
+    assert states.shape[:2] == (len(asked), len(find_projections(task.model)))
+    alike = {tuple(np.round(state[-1], 4)) for state in states}
+    assert len(alike) == len(asked)  # other names: other states
+
+
+def test_an_edit_of_what_one_person_calls_tells_who_it_was(task):
+    person = task.people[0]
+    coefficients = task.everyone()
+    own = coefficients.pooled([person]) / coefficients.pooled([p for p in task.others])
+    edit = Columns((own > 1.9).float() * 5, 1.0, fingerprint(task.model))
+    told = {row["person"]: row["total"] / row["n"]
+            for row in audit.examine(task, edit, ["who was it"])}  # fmt: skip
+    assert told[person] > 0.9 > max(told[other] for other in task.people[1:])
+    nothing = Columns(torch.zeros_like(own), 0.0, fingerprint(task.model))
+    assert mean(task, nothing, "who was it") == 0.5
+    energy = receipt.through(task, edit, task.batches(task.known()))
+    assert (energy > 0).any() and np.isfinite(energy).all()
+
+
+# --- the verdict, by hand ----------------------------------------------------------------------
+
+
+def rows(label: str, *values: float) -> list[dict]:
+    return [{"set": label, "modality": "text", "person": f"p{i}", "total": value, "n": 1}
+            for i, value in enumerate(values)]  # fmt: skip
+
+
+def states(label: str, vanilla, oracle, edited) -> dict:
+    return {"vanilla": rows(label, *vanilla), "oracle": rows(label, *oracle),
+            "edited": rows(label, *edited)}  # fmt: skip
+
+
+def both(one: dict, other: dict) -> dict:
+    return {state: one[state] + other[state] for state in one}
+
+
+PLAIN = states("as taught", (1, 1, 1, 1), (0, 0, 0, 0), (0, 0.5, 0, 0.5))
+
+
+def test_the_recovered_share_is_of_what_was_lost():
+    attack = states("rounding: 4 bits", (1, 1, 1, 1), (0.05, 0.05, 0.05, 0.05), (1, 0.5, 0.5, 0.5))
+    _, found = audit.judge(both(PLAIN, attack))
+    assert found.recovered == pytest.approx((0.625 - 0.25) / (1 - 0.25))
+    assert found.again == pytest.approx(0.05) and found.left == pytest.approx(0.575 / 0.95)
+
+
+def test_a_probe_that_vanilla_fails_does_not_apply():
+    letters = states("letter", (0.2, 0.2, 0.2, 0.2), (0.1, 0.1, 0.1, 0.1), (0.2, 0.2, 0.2, 0.2))
+    found = audit.judge(both(PLAIN, letters))[1]
+    assert not found.applies and found.recovered is None
+
+
+def test_an_attack_that_teaches_the_oracle_does_not_count():
+    fair = states("rounding: 8 bits", (1,) * 4, (0,) * 4, (0.3, 0.5, 0.3, 0.5))
+    unfair = states("rounding: 4 bits", (1,) * 4, (0.5,) * 4, (1,) * 4)
+    found = audit.judge(both(PLAIN, both(fair, unfair)))
+    assert {f.label: f.strongest for f in found} == {
+        "as taught": True, "rounding: 8 bits": True, "rounding: 4 bits": False}  # fmt: skip
+
+
+def test_the_verdict_is_quiet_where_something_is_surely_left_and_never_erased():
+    assert audit.verdict(audit.judge(PLAIN))[0] != findings.QUIET  # two of four: not surely
+    loud = states("as taught", (1,) * 4, (0,) * 4, (0.4, 0.5, 0.4, 0.5))
+    said, because = audit.verdict(audit.judge(loud))
+    assert said == findings.QUIET and [f.label for f in because] == ["as taught"]
+    gone = states("as taught", (1,) * 4, (0.1,) * 4, (0.1,) * 4)
+    assert audit.verdict(audit.judge(gone)) == (findings.GONE, [])
+    over = states("membership: loss", (1,) * 4, (0.5,) * 4, (0.0, 0.1, 0.0, 0.1))
+    assert audit.verdict(audit.judge(both(gone, over)))[0] == findings.OVER
+    assert "erased" not in (findings.QUIET, findings.OVER, findings.GONE)
+
+
+def test_what_needs_the_model_before_counts_for_no_verdict():
+    gone = states("as taught", (1,) * 4, (0,) * 4, (0,) * 4)
+    undone = states("largest changes undone: 0.1 of them", (1,) * 4, (0,) * 4, (1,) * 4)
+    assert audit.verdict(audit.judge(both(gone, undone)))[0] == findings.GONE
+
+
+def test_states_that_do_not_belong_together_are_refused():
+    with pytest.raises(ValueError, match="needs vanilla"):
+        audit.judge({"edited": PLAIN["edited"]})
+    with pytest.raises(ValueError, match="other people"):
+        audit.judge(PLAIN | {"oracle": rows("as taught", 0)})
+
+
+def test_without_an_oracle_strangers_stand_in_its_place(task, nothing, monkeypatch):
+    monkeypatch.setattr(brought_back, "STEPS", (2,))
+    found = {f.label: f for f in audit.audit(task, nothing)}
+    assert found["as taught"].oracle < found["as taught"].vanilla == found["as taught"].edited
+    assert found["as taught"].left == pytest.approx(1.0)
+    assert not any(f.kind == "brought back" or f.before for f in found.values())
+    assert "as taught" in audit.table(found.values())
