@@ -229,7 +229,8 @@ def test_an_edit_of_what_one_person_calls_tells_who_it_was(task):
     assert told[person] == 1.0 > max(told[other] for other in task.people[1:])
     nothing = Columns(torch.zeros(loudest.shape), 0.0, fingerprint(task.model))
     assert mean(task, nothing, "who was it") == 0.5
-    energy = receipt.through(task, edit, task.batches(task.known()))
+    with edit.on(task.model):
+        energy = receipt.through(task, edit, task.batches(task.known()))
     assert (energy > 0).any() and np.isfinite(energy).all()
 
 
