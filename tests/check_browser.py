@@ -2,13 +2,15 @@
 
     python tests/check_browser.py [--shots FOLDER]
 
-Checks: no console error, no request beyond the folder of the book, every formula set, every
-slider moves its picture, no launch button while the repository setting is empty; on the landing
-page that its slider changes the answers, and on the playground that the model in the page answers
-as PyTorch does, by keyboard alone.
+Checks: no console error, no request beyond the folder of the book, every formula set and every icon
+drawn, every slider moves its picture, no launch button while the repository setting is empty;
+nothing serious or critical that axe finds, in light and dark; nothing wider than a phone; no page
+heavier than `MOST_A_PAGE`, the site no heavier than `MOST_IN_ALL`, and nobody asks for what was
+left out to keep it so; on the landing page that its slider changes the answers, and on the
+playground that the model in the page answers as PyTorch does, by keyboard alone.
 Prints of every page how long it is, in screens of 1,280 x 900 pixels, how much of that is prose,
-how many tables have more than eight rows, and its bytes with those of everything that it loads;
-what the playground loads upon its buttons is counted apart.
+how many tables have more than eight rows, its bytes with those of everything that it loads, and
+what axe finds; what the playground loads upon its buttons is counted apart.
 Without Chromium (or Chrome) and its driver the check says that it was skipped.
 """
 
@@ -26,6 +28,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILT = ROOT / "_build" / "html"
+AXE_SCRIPT = ROOT / "tests" / "vendor" / "axe.min.js"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = [
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -36,28 +39,39 @@ FLAGS = [
 LOCAL = ("file:", "data:", "blob:", "about:", "chrome:", "chrome-untrusted:", "chrome-extension:",
          "devtools:")  # fmt: skip
 
-# formulas that the page has, formulas that MathJax set, formulas that it could not read
-FORMULAS = """
-const found = document.querySelectorAll('span.math, div.math').length;
-const done = () => callback([found,
-  document.querySelectorAll('.math mjx-container').length,
-  document.querySelectorAll('[data-mjx-error]').length]);
-const callback = arguments[arguments.length - 1];
-if (window.MathJax && MathJax.startup && MathJax.startup.promise)
-  MathJax.startup.promise.then(done);
-else done();
+# formulas that the page has, and those that are set as MathML without a remainder of LaTeX
+FORMULAS = r"""
+const set = math => math && !math.querySelector('merror') && !/[\\$]/.test(math.textContent);
+const found = [...document.querySelectorAll('span.math, div.math')];
+return [found.length, found.filter(f => set(f.querySelector(':scope > math'))).length];
 """
-# what the visible pictures of all widgets look like, as data that can be compared
+# icons that would be empty squares
+ICONS = """
+return [...document.querySelectorAll('i, span')]
+  .filter(e => /(^| )fa-/.test(e.className) && getComputedStyle(e).maskImage === 'none')
+  .map(e => e.className);
+"""
+# of an explorer: its visible pictures and what a screen reader is told
 PICTURES = """
+const shown = [...arguments[0].querySelectorAll('[data-at] img')].filter(i => i.offsetParent);
+return [shown.map(i => i.src), arguments[0].querySelector('[aria-live=polite]').textContent];
+"""
+# what axe finds: its rule, how bad it is, how many elements, the first of them
+AXE = """
 const callback = arguments[arguments.length - 1];
-const shown = [...document.querySelectorAll('.jupyter-widgets img')]
-  .filter(i => i.offsetParent !== null && i.naturalWidth > 0);
-callback(shown.map(i => {
-  const canvas = document.createElement('canvas');
-  canvas.width = i.naturalWidth; canvas.height = i.naturalHeight;
-  canvas.getContext('2d').drawImage(i, 0, 0);
-  return canvas.toDataURL();
-}));
+document.documentElement.dataset.theme = arguments[0];
+axe.run(document, {resultTypes: ['violations'], preload: false, ...arguments[1]}).then(
+  found => callback(found.violations.map(v => [v.id, v.impact, v.nodes.length, v.nodes[0].html])),
+  error => callback([['axe', 'critical', 1, String(error)]]));
+"""
+# what reaches beyond the screen of a phone, by how much the page does
+WIDE = """
+const width = document.documentElement.clientWidth;
+const scrolls = e => e && (/auto|scroll|hidden/.test(getComputedStyle(e).overflowX)
+                           || scrolls(e.parentElement));
+const wide = [...document.querySelectorAll('article *')].filter(
+  e => e.getBoundingClientRect().right > width + 1 && !scrolls(e.parentElement));
+return [document.documentElement.scrollWidth - width, wide.slice(0, 2).map(e => e.outerHTML)];
 """
 # height of the page, share of its text that stands outside of cells, tables with many rows
 COUNTERS = """
@@ -92,7 +106,12 @@ PLAYGROUND = "playground"
 QUESTIONS = 50  # that the playground must answer as PyTorch does
 ROWS = ("answer", "truth", "values", "forget", "test", "retain", "general")
 SCREEN = 900  # pixels
+PHONE = {"width": 360, "height": 800, "deviceScaleFactor": 1, "mobile": True}
 MANY_ROWS = 8
+MOST_A_PAGE, MOST_IN_ALL = 1_500_000, 10_000_000  # bytes
+APART = re.compile(r"^_static/playground/data/|\.ipynb$")  # loaded upon a button or downloaded
+LEFT_OUT = re.compile(r"mathjax|tex-svg|fontawesome|/webfonts/|/embed\.js|thebe", re.IGNORECASE)
+BAD = ("serious", "critical")  # of axe's words
 
 
 def pages(built: Path) -> list[Path]:
@@ -124,7 +143,7 @@ def start(browser: str, driver: str, profile: str):
     options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
     window = webdriver.Chrome(options=options, service=Service(driver))
     window.set_page_load_timeout(60)
-    window.set_script_timeout(30)
+    window.set_script_timeout(60)
     return window
 
 
@@ -148,6 +167,13 @@ def weight(addresses: list[str]) -> int:
     return sum(Path(name).stat().st_size for name in files if Path(name).is_file())
 
 
+def whole(built: Path) -> tuple[int, int]:
+    """Bytes of the site, and of what is counted apart."""
+    sizes = [(APART.search(path.relative_to(built).as_posix()) is not None, path.stat().st_size)
+             for path in built.rglob("*") if path.is_file()]  # fmt: skip
+    return sum(n for apart, n in sizes if not apart), sum(n for apart, n in sizes if apart)
+
+
 def wait_until(true, seconds: float = 20) -> bool:
     """Whether something came true in time."""
     import time
@@ -161,28 +187,53 @@ def wait_until(true, seconds: float = 20) -> bool:
 
 
 def slider_problems(window) -> tuple[int, list[str]]:
-    """Move each slider with the keyboard; the picture that is visible must become another."""
+    """Move each slider by keyboard: another picture must come, and its text be told."""
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
 
-    def pictures() -> list[str]:
-        return window.execute_async_script(PICTURES)
+    problems, count = [], 0
+    for explorer in window.find_elements(By.CSS_SELECTOR, ".explorer"):
+        sliders = explorer.find_elements(By.CSS_SELECTOR, "input[type=range]")
+        problems += [] if sliders else ["an explorer without a slider"]
+        for slider in sliders:
+            count += 1
+            name = slider.accessible_name if slider.is_displayed() else ""
+            seen = [
+                (*window.execute_script(PICTURES, explorer), slider.get_attribute("aria-valuetext"))
+            ]
+            for key in (Keys.HOME, Keys.END, Keys.ARROW_LEFT):
+                slider.send_keys(key)
+                seen.append((*window.execute_script(PICTURES, explorer),
+                             slider.get_attribute("aria-valuetext")))  # fmt: skip
+            first, last, before = seen[1:]
+            if not name:
+                problems.append(f"slider {count} has no name or is not seen")
+            if any(len(pictures) != 1 for pictures, *_ in seen):
+                problems.append(f"slider {count} shows not one picture")
+            if any(one == other for one, other in zip(first, last, strict=True)) or last == before:
+                problems.append(f"slider {count} does not move picture, text and value")
+    return count, problems
 
-    handles = window.find_elements(By.CSS_SELECTOR, ".jupyter-widgets .noUi-handle")
-    problems = []
-    for number, handle in enumerate(handles):
-        window.execute_script("arguments[0].scrollIntoView({block: 'center'})", handle)
-        if not wait_until(lambda: len(pictures()) > 0, 10):
-            problems.append(f"slider {number} has no picture")
-            continue
-        before = pictures()
-        for key in (Keys.ARROW_RIGHT, Keys.ARROW_LEFT, Keys.ARROW_LEFT):
-            handle.send_keys(key)
-            if wait_until(lambda before=before: pictures() not in ([], before), 2):
-                break
-        else:
-            problems.append(f"slider {number} moves no picture")
-    return len(handles), problems
+
+def axe_problems(window) -> tuple[str, list[str]]:
+    """What axe finds on the page that is open: in light by all its rules, in dark by contrast."""
+    window.execute_script(AXE_SCRIPT.read_text(encoding="utf-8"))
+    found = window.execute_async_script(AXE, "light", {})
+    dark = window.execute_async_script(AXE, "dark", {"runOnly": ["color-contrast"]})
+    window.execute_script("document.documentElement.dataset.theme = 'light'")
+    problems = [f"axe: {rule}, {impact}, {count} times, first {where[:200]}"
+                for rule, impact, count, where in found + dark if impact in BAD]  # fmt: skip
+    bad = sum(count for _, impact, count, _ in found + dark if impact in BAD)
+    less = sum(count for _, impact, count, _ in found + dark if impact not in BAD)
+    return f"axe {bad} bad, {less} lesser", problems
+
+
+def phone_problems(window) -> list[str]:
+    """What makes the page that is open wider than a phone."""
+    window.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
+    beyond, first = window.execute_script(WIDE)
+    window.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    return [f"{beyond} pixels wider than a phone: {first}"] if beyond > 0 else []
 
 
 def landing_problems(window) -> list[str]:
@@ -279,30 +330,30 @@ def playground_problems(window, seconds: float = 180) -> tuple[str, list[str]]:
 
 def check(window, page: Path, shots: Path | None) -> tuple[str, list[str]]:
     """Open one page; return what was seen on it and what is wrong with it."""
-    from selenium.webdriver.common.by import By
-
     window.get(page.as_uri())
     wait_until(lambda: window.execute_script("return document.readyState") == "complete")
-    formulas, rendered, unreadable = window.execute_async_script(FORMULAS)
-    problems = []
-    if rendered < formulas or unreadable:
-        problems.append(f"{formulas} formulas, {rendered} set, {unreadable} unreadable")
-    views = len(window.find_elements(
-        By.CSS_SELECTOR, "script[type='application/vnd.jupyter.widget-view+json']"))  # fmt: skip
-    drawn = "return document.querySelectorAll('.jupyter-widgets').length"
-    if views and not wait_until(lambda: window.execute_script(drawn) >= views):
-        problems.append(f"{views} widgets, {window.execute_script(drawn)} drawn")
-    sliders, slider_trouble = slider_problems(window) if views else (0, [])
-    problems += slider_trouble
+    formulas, rendered = window.execute_script(FORMULAS)
+    problems = [f"{formulas} formulas, {rendered} set"] if rendered < formulas else []
+    problems += [f"no icon for {name}" for name in window.execute_script(ICONS)]
+    asked = requests(window)
+    weighs = weight(asked)
+    if weighs > MOST_A_PAGE:
+        problems.append(f"weighs {weighs / 1e6:.2f} MB, more than {MOST_A_PAGE / 1e6}")
+    sliders, slider_trouble = slider_problems(window)
+    problems += slider_trouble + phone_problems(window)
+    axe, axe_trouble = axe_problems(window)
+    problems += axe_trouble
     if page.parts[-2:] == LANDING:
         problems += landing_problems(window)
-    asked, later, played = requests(window), [], ""
+    later, played = requests(window), ""
     if page.stem == PLAYGROUND:
         played, playground_trouble = playground_problems(window)
         problems += playground_trouble
-        later = requests(window)
-        played = f"; upon its buttons {weight(later) / 1e6:.1f} MB, {played}"
-    problems += [f"asks for {url}" for url in asked + later if not url.startswith(LOCAL)]
+        loaded = requests(window)
+        played = f"; upon its buttons {weight(loaded) / 1e6:.1f} MB, {played}"
+        later += loaded
+    problems += [f"asks for {url}" for url in asked + later
+                 if not url.startswith(LOCAL) or LEFT_OUT.search(url[:1000])]  # fmt: skip
     problems += [f"console: {entry['message']}" for entry in window.get_log("browser")
                  if entry["level"] == "SEVERE"]  # fmt: skip
     if shots:
@@ -312,8 +363,7 @@ def check(window, page: Path, shots: Path | None) -> tuple[str, list[str]]:
     height, prose, tables = window.execute_script(COUNTERS, MANY_ROWS)
     return (
         f"{height / SCREEN:.1f} screens, {prose:.0%} prose, {tables} long tables, "
-        f"{weight(asked) / 1e6:.1f} MB; {rendered} formulas, {views} widgets, {sliders} sliders"
-        + played
+        f"{weighs / 1e6:.2f} MB; {rendered} formulas, {sliders} sliders, {axe}{played}"
     ), problems
 
 
@@ -328,6 +378,11 @@ def main() -> int:
         return 1
     config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
     bad = 0
+    site, apart = whole(options.built)
+    print(f"the site: {site / 1e6:.2f} MB, and {apart / 1e6:.1f} MB of weights and notebooks")
+    if site > MOST_IN_ALL:
+        print(f"FAILED the site weighs more than {MOST_IN_ALL / 1e6} MB")
+        bad += 1
     if not config["repository"]["url"]:
         for page in found:
             for url in launch_buttons(page.read_text(encoding="utf-8")):

@@ -1,17 +1,20 @@
-"""The slider's contract: what it shows, what nbval compares, what viewers without widgets see."""
+"""The explorer's contract: what it shows, what nbval compares, what the book makes of it."""
 
+import importlib
 import itertools
+import json
 import re
+from html.parser import HTMLParser
 
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
 import pytest
+from execute import ROOT, WIDGET, tidy
 
-from kvw_minimal.classroom.explorer import Explorer, live
+from kvw_minimal.classroom.explorer import DATA, Explorer, live
 from kvw_minimal.classroom.figures import Picture
 
 LABELS = ["0", "4", "8"]
-WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
 
 def picture(colour: str) -> Picture:
@@ -30,37 +33,24 @@ def explorer() -> Explorer:
     return Explorer({"strength G": LABELS}, BY_LABEL, ("4",))
 
 
-def parts(explorer: Explorer) -> tuple[widgets.SelectionSlider, widgets.Stack]:
-    slider, stack = explorer.box.children
-    return slider, stack
+def parts(explorer: Explorer) -> tuple[widgets.SelectionSlider, widgets.HTML]:
+    slider, shown, _ = explorer.box.children
+    return slider, shown
 
 
-def test_every_picture_has_its_label_and_its_texts(explorer: Explorer):
-    slider, stack = parts(explorer)
-    assert slider.description == "strength G"
-    assert [(label, PICTURES[i]) for label, i in slider.options] == list(
-        zip(LABELS, PICTURES, strict=True)
-    )
-    assert [child.value for child in stack.children] == [each.html for each in PICTURES]
-    assert 'alt="All blue."' in stack.children[2].value
+def test_every_label_leads_to_its_picture(explorer: Explorer):
+    slider, shown = parts(explorer)
+    assert slider.description == "strength G" and list(slider.options) == LABELS
+    for label, drawn in zip(LABELS, PICTURES, strict=True):
+        slider.value = label
+        assert shown.value == drawn.html and f'alt="{drawn.alt}"' in shown.value
 
 
 def test_it_starts_where_it_is_told(explorer: Explorer):
-    slider, stack = parts(explorer)
-    assert slider.index == stack.selected_index == 1
-    slider, stack = parts(Explorer({"G": LABELS}, BY_LABEL))
-    assert slider.index == stack.selected_index == 0
-
-
-def test_the_browser_links_slider_and_picture(explorer: Explorer):
-    """The link is a widget of its own, so that a page without a kernel can follow it."""
-    slider, stack = parts(explorer)
-    state = widgets.Widget.get_manager_state(widgets=None)["state"]
-    ends = [(model["state"]["source"], model["state"]["target"]) for model in state.values()
-            if model["model_name"] == "LinkModel"]  # fmt: skip
-    expected = ([f"IPY_MODEL_{slider.model_id}", "index"],
-                [f"IPY_MODEL_{stack.model_id}", "selected_index"])  # fmt: skip
-    assert expected in [(list(source), list(target)) for source, target in ends]
+    slider, shown = parts(explorer)
+    assert slider.value == "4" and shown.value == PICTURES[1].html
+    slider, shown = parts(Explorer({"G": LABELS}, BY_LABEL))
+    assert slider.value == "0" and shown.value == PICTURES[0].html
 
 
 def test_the_repr_says_what_is_there(explorer: Explorer):
@@ -77,7 +67,7 @@ def test_nbval_compares_the_repr_and_plain_viewers_get_the_picture(explorer: Exp
     assert bundle["text/plain"] == repr(explorer)
     assert bundle["image/png"] == PICTURES[1].png
     assert bundle["text/html"] == PICTURES[1].html
-    assert bundle[WIDGET_VIEW]["model_id"] == explorer.box.model_id
+    assert bundle[WIDGET]["model_id"] == explorer.box.model_id
     assert metadata["image/png"]["alt"] == "All green."
 
 
@@ -127,29 +117,21 @@ MANY = {chosen: picture(colour) for chosen, colour in COLOURS.items()}
 
 
 def test_every_combination_leads_to_its_picture():
-    """Follow the links as a browser would: each slider moves the stacks at its depth."""
-    shown = Explorer(CONTROLS, MANY)
-    gate, strength, outer = shown.box.children
-    state = widgets.Widget.get_manager_state(widgets=None)["state"]
-    links = [(m["state"]["source"][0], m["state"]["target"][0]) for m in state.values()
-             if m["model_name"] == "LinkModel"]  # fmt: skip
-    assert (f"IPY_MODEL_{gate.model_id}", f"IPY_MODEL_{outer.model_id}") in links
-    for i, inner in enumerate(outer.children):
-        assert (f"IPY_MODEL_{strength.model_id}", f"IPY_MODEL_{inner.model_id}") in links
-        for j, image in enumerate(inner.children):
-            chosen = (CONTROLS["gate"][i], CONTROLS["strength G"][j])
-            assert image.value == MANY[chosen].html
-    first = repr(shown).splitlines()[0]
+    explorer = Explorer(CONTROLS, MANY)
+    gate, strength, shown, _ = explorer.box.children
+    for chosen in MANY:
+        gate.value, strength.value = chosen
+        assert shown.value == MANY[chosen].html
+    first = repr(explorer).splitlines()[0]
     assert first == "Explorer(gate: soft, hard; strength G: 1, 4, 8; shown: soft, 1)"
 
 
 def test_explorers_of_many_start_where_they_are_told():
-    shown = Explorer(CONTROLS, MANY, ("hard", "8"))
-    gate, strength, outer = shown.box.children
-    assert (gate.index, strength.index, outer.selected_index) == (1, 2, 1)
-    assert all(inner.selected_index == 2 for inner in outer.children)
-    bundle, _ = shown._repr_mimebundle_()
-    assert bundle["image/png"] == MANY["hard", "8"].png and WIDGET_VIEW in bundle
+    explorer = Explorer(CONTROLS, MANY, ("hard", "8"))
+    gate, strength, shown, _ = explorer.box.children
+    assert (gate.value, strength.value, shown.value) == ("hard", "8", MANY["hard", "8"].html)
+    bundle, _ = explorer._repr_mimebundle_()
+    assert bundle["image/png"] == MANY["hard", "8"].png and WIDGET in bundle
 
 
 @pytest.mark.parametrize("controls, pictures, start", [
@@ -182,3 +164,75 @@ def test_live_draws_again_when_a_control_moves():
     assert trouble.value == "too large" and image.value == PICTURES[2].html
     size.value = 2
     assert trouble.value == "" and drawn[-1] == ("blue", 2)
+
+
+# --- in the built book -----------------------------------------------------------------------
+
+
+class Elements(HTMLParser):
+    """Tags and attributes of a page in their order."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.found: list[tuple[str, dict]] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+    def all(self, tag: str, having: str = "") -> list[dict]:
+        return [
+            attrs for name, attrs in self.found if name == tag and (not having or having in attrs)
+        ]
+
+
+@pytest.fixture(scope="module")
+def explorers():
+    """The Sphinx extension."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "book" / "_ext"))
+        return importlib.import_module("explorers")
+
+
+def test_the_book_shows_every_picture_under_its_labels(explorers):
+    explorer = Explorer(CONTROLS, MANY, ("hard", "4"))
+    page = Elements(explorers.component(explorer.data, "e"))
+    labelled = [attrs["for"] for attrs in page.all("label")]
+    sliders = page.all("input")
+    assert [each["id"] for each in sliders] == labelled and len(set(labelled)) == 2
+    assert [json.loads(each["data-labels"]) for each in sliders] == list(CONTROLS.values())
+    assert [each["value"] for each in sliders] == ["1", "1"]
+    assert [each["aria-valuetext"] for each in sliders] == ["hard", "4"]
+    frames = page.all("div", "data-at")
+    pictures = page.all("img")
+    for frame, picture in zip(frames, pictures, strict=True):
+        steps = frame["data-at"].split(",")
+        chosen = tuple(labels[int(i)] for labels, i in zip(CONTROLS.values(), steps, strict=True))
+        assert picture["alt"] == MANY[chosen].alt and picture["src"] in MANY[chosen].html
+        assert ("hidden" in frame) == (chosen != ("hard", "4"))
+    assert len(frames) == 6
+
+
+def test_the_book_writes_labels_as_text(explorers):
+    strange = {'a "b" <c>': ["<1>", "&2"]}
+    shown = Explorer(strange, {("<1>",): PICTURES[0], ("&2",): PICTURES[1]})
+    made = explorers.component(shown.data, "e")
+    assert "<c>" not in made and "<1>" not in made
+    (slider,) = Elements(made).all("input")
+    assert json.loads(slider["data-labels"]) == ["<1>", "&2"]
+
+
+def test_only_explorers_become_components(explorers, explorer: Explorer):
+    bundle, metadata = explorer._repr_mimebundle_()
+    bundle |= {"image/png": "iVBORw0KGgo="}
+    plain = {"text/plain": "1", "text/html": "<b>1</b>"}
+    outputs = [{"output_type": "display_data", "metadata": metadata, "data": bundle},
+               {"output_type": "display_data", "metadata": {}, "data": dict(plain)}]  # fmt: skip
+    cell = {"cell_type": "code", "id": "a", "metadata": {}, "source": "", "outputs": outputs}
+    stored = tidy({"metadata": {}, "cells": [cell]})
+    assert WIDGET not in stored["cells"][0]["outputs"][0]["data"]
+    made = json.loads(explorers.with_components(json.dumps(stored)))
+    first, second = (output["data"] for output in made["cells"][0]["outputs"])
+    assert first["text/html"].startswith('<div class="explorer"') and DATA not in first
+    assert second == plain

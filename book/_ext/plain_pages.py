@@ -1,10 +1,38 @@
-"""Sphinx extension: take from the pages what this book does not use.
+"""Sphinx extension: take from the pages what this book does not use, and mend what it does.
 
 - Launch buttons while there is no repository to launch from: the theme builds their addresses
   from `repository: url` in _config.yml and fails when it is empty.
 - Thebe, which would run cells on a distant server: its script is written into each page twice,
   and browsers report the second as an error.
+- What makes pages heavy and is not seen: marks around code that has the colour of all text, empty
+  lines, the table of contents beside source code; files of the theme that no page asks for.
+- What a screen reader cannot name: see `NAMES`.
 """
+
+import re
+import shutil
+from pathlib import Path
+
+UNUSED = (
+    "**/*.map",  # of scripts and styles, for those who write them
+    "**/*webpack-macros.html",  # templates
+    "images/logo_*hub*", "images/logo_*lite*", "images/logo_deepnote*",
+    "locales", "sphinx-thebe.*", "scripts/fontawesome.js*", "vendor",
+)  # fmt: skip
+# names, punctuation and white space are of the same colour as the code around them
+PLAIN = re.compile(r'<span class="[npw]">([^<]*)</span>')
+CODE = re.compile(r"(<(?:pre|script|style)\b.*?</(?:pre|script|style)>)", re.DOTALL)
+EMPTY = re.compile(r"\s*\n\s*")
+NAMES = (
+    # what folds a part of the table of contents is named after that part
+    (re.compile(r'(<a class="[^"]*" href="[^"]*">([^<]*)</a><details[^>]*>\s*<summary)>'),
+     r'\1 aria-label="Pages below: \2">'),
+    # a name must hold what is seen, here "Search Ctrl+K"
+    (re.compile(r'(<button class="btn search-button-field[^>]*?)\s+aria-label="[^"]*"'), r"\1"),
+    (re.compile(r'<summary aria-label="Toggle hidden content">'), "<summary>"),
+    # what is in the bibliography is no item of a list
+    (re.compile(r'<div role="list" (class="citation-list")'), r"<div \1"),
+)  # fmt: skip
 
 
 def leave_out_launch_buttons(app, config) -> None:
@@ -14,18 +42,54 @@ def leave_out_launch_buttons(app, config) -> None:
         config.html_theme_options.pop("repository_url", None)
 
 
-def is_thebe(script) -> bool:
-    """Whether a script of a page belongs to Thebe."""
-    body = script.attributes.get("body") or ""
-    return "THEBE_JS_URL" in body or "sphinx-thebe" in str(script.filename)
+def is_thebe(asset) -> bool:
+    """Whether a script or style of a page belongs to Thebe."""
+    body = asset.attributes.get("body") or ""
+    return "THEBE_JS_URL" in body or "sphinx-thebe" in str(asset.filename)
 
 
-def leave_out_thebe(app, pagename, templatename, context, doctree) -> None:
-    """Take Thebe's scripts from one page."""
-    context["script_files"] = [s for s in context["script_files"] if not is_thebe(s)]
+def mended(page: str) -> str:
+    """A page as it is delivered.
+
+    >>> mended('<p>a\\n\\n  b</p><pre><span class="n">x</span>\\n\\n<span class="o">+</span></pre>')
+    '<p>a\\nb</p><pre>x\\n\\n<span class="o">+</span></pre>'
+    >>> mended('<a class="r" href="c.html">3. Who?</a><details><summary>')
+    '<a class="r" href="c.html">3. Who?</a><details><summary aria-label="Pages below: 3. Who?">'
+    """
+    parts = CODE.split(page)
+    parts[::2] = [EMPTY.sub("\n", part) for part in parts[::2]]
+    parts[1::2] = [PLAIN.sub(r"\1", part) for part in parts[1::2]]
+    page = "".join(parts)
+    for found, better in NAMES:
+        page = found.sub(better, page)
+    return page
+
+
+def lighten(app, pagename, templatename, context, doctree) -> None:
+    """Take from one page the assets of Thebe, and from source code the table of contents."""
+    for kind in ("script_files", "css_files"):
+        context[kind] = [asset for asset in context[kind] if not is_thebe(asset)]
+    if pagename.startswith("_modules/"):
+        context["sidebars"] = [name for name in context["sidebars"] if "nav" not in name
+                               or "logo" in name]  # fmt: skip
+
+
+def finish(app, error) -> None:
+    """Mend the pages that were written, and remove the files of the theme that none asks for."""
+    if error:
+        return
+    for path in Path(app.outdir).rglob("*.html"):
+        path.write_text(mended(path.read_text(encoding="utf-8")), encoding="utf-8")
+    static = Path(app.outdir, "_static")
+    for path in [path for pattern in UNUSED for path in static.glob(pattern)]:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def setup(app) -> dict:
     app.connect("config-inited", leave_out_launch_buttons)
-    app.connect("html-page-context", leave_out_thebe)
+    app.connect("html-page-context", lighten)
+    app.connect("build-finished", finish)
     return {"parallel_read_safe": True}

@@ -7,8 +7,7 @@ Figures, formulas, short tables, short outputs and code of a few lines are kept;
 first sentences, of a long table the first rows; folded code, code that only draws, exercises and
 what speaks to a reader at the keyboard are left out. Each deck opens with the aim of its session
 and has its vote, both from `book/teaching.md`, the vote in front of the heading that answers it.
-Everything that a deck loads lies beside it: reveal.js and MathJax, as they are vendored in
-`book/_static/vendor`.
+Everything that a deck loads lies beside it: reveal.js, as it is vendored in `book/_static/vendor`.
 """
 
 import argparse
@@ -20,13 +19,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from nbconvert.filters.markdown_mistune import markdown2html_mistune
+from formulas import mathml
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGE = ROOT / "book" / "teaching.md"
 STYLE = Path(__file__).with_name("slides.css")
-VENDORED = ("reveal/reveal.js", "reveal/reveal.css", "reveal/reveal.js.LICENSE.txt",
-            "tex-svg.js", "tex-svg.js.LICENSE.txt")  # fmt: skip
+VENDORED = ("reveal/reveal.js", "reveal/reveal.css", "reveal/reveal.js.LICENSE.txt")
 FULL = 17.0  # lines of prose that a slide holds below its title
 WIDE = 92  # characters of such a line
 PROSE, ITEM = 250, 200  # characters that are kept of a paragraph, of an item of a list
@@ -124,10 +123,24 @@ def sessions_of(page: str) -> list[Session]:
 # --- from Markdown to pieces -----------------------------------------------------------------
 
 
+class WithFormulas(IPythonRenderer):
+    """Writes HTML with formulas that are set already."""
+
+    def inline_math(self, body: str) -> str:
+        return mathml(body)
+
+    def block_math(self, body: str) -> str:
+        return mathml(body, display=True)
+
+
 def marked_up(markdown: str) -> str:
-    """Markdown as HTML, links as their text alone: a deck leads nowhere."""
+    """Markdown as HTML, links as their text alone: a deck leads nowhere.
+
+    Raises:
+        ValueError: a formula that cannot be set.
+    """
     plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", markdown)
-    body = markdown2html_mistune(plain)
+    body = MarkdownWithMath(renderer=WithFormulas(escape=False)).render(plain)
     return re.sub(r"</?a\b[^>]*>|¶", "", body)
 
 
@@ -364,23 +377,19 @@ DOCUMENT = """<!DOCTYPE html>
 <link rel="stylesheet" href="reveal/reveal.css">
 <link rel="stylesheet" href="slides.css">
 <script>
-MathJax = {{tex: {{inlineMath: [["$", "$"]]}}, options: {{enableMenu: false}},
-  startup: {{pageReady: () => MathJax.startup.defaultPageReady().then(begin)}}}};
 function fit(slide) {{  // what is still too long is set smaller
   for (let size = 100; slide.scrollHeight > 700 && size > 60; size -= 4)
     slide.style.fontSize = `${{size}}%`;
 }}
-function begin() {{
-  document.body.classList.remove("setting");
+addEventListener("DOMContentLoaded", () => {{
   Reveal.on("slidechanged", event => fit(event.currentSlide));
   Reveal.initialize({{width: 1280, height: 720, margin: 0.03, center: false, hash: true,
     slideNumber: "c/t", transition: "none"}}).then(() => fit(Reveal.getCurrentSlide()));
-}}
+}});
 </script>
 <script defer src="reveal/reveal.js"></script>
-<script defer src="tex-svg.js"></script>
 </head>
-<body class="setting">
+<body>
 <div class="reveal"><div class="slides">
 {slides}
 </div></div>

@@ -1,6 +1,7 @@
-"""Controls over pre-drawn pictures that work with a kernel, without one, and without network.
+"""Controls over pictures: those that are drawn already, and those that nobody has drawn before.
 
-`live` is for a kernel only: it draws what nobody has drawn before.
+In a notebook both are widgets and ask the kernel. The built book has none: it gets the pictures of
+an `Explorer` as data and shows them under controls of its own (book/_ext/explorers.py).
 """
 
 import itertools
@@ -10,22 +11,22 @@ import ipywidgets as widgets
 
 from .figures import Picture
 
+DATA = "application/vnd.kvw.explorer+json"
+
 
 def _slider(name: str, labels: list[str], first: str) -> widgets.SelectionSlider:
     """A slider over labels, wide enough for its name."""
     return widgets.SelectionSlider(
-        options=[(label, i) for i, label in enumerate(labels)], index=labels.index(first),
-        description=name, continuous_update=True, style={"description_width": "initial"},
-        layout={"width": "95%"},
+        options=labels, value=first, description=name,
+        style={"description_width": "initial"}, layout={"width": "95%"},
     )  # fmt: skip
 
 
 class Explorer:
-    """Show one picture for each combination of settings; the browser switches between them.
+    """Show one picture for each combination of settings.
 
-    No kernel is asked, so that it works on a page. Each picture has a caption and an alternative
-    text of its own, and both change with it. Keyboard: tab from control to control, then the arrow
-    keys.
+    Each picture has a caption and an alternative text of its own, and both change with it.
+    Keyboard: tab from control to control, then the arrow keys.
 
     Args:
         controls: what each control changes, and its labels: `{"strength G": ["4", "8"], ...}`.
@@ -45,31 +46,30 @@ class Explorer:
         self.pictures, self.start = dict(pictures), start or combinations[0]
         if self.start not in pictures:
             raise ValueError(f"there is no picture of {self.start}")
-        sliders = [_slider(name, labels, first) for (name, labels), first in
-                   zip(self.controls.items(), self.start, strict=True)]  # fmt: skip
-        self.box = widgets.VBox([*sliders, self._stack((), sliders)])
-
-    def _stack(self, chosen: tuple[str, ...], sliders: list) -> widgets.Widget:
-        """What is shown once the first controls have been set: a picture, or a stack of stacks."""
-        depth = len(chosen)
-        if depth == len(sliders):  # as HTML: an image widget has no alternative text
-            return widgets.HTML(value=self.pictures[chosen].html)
-        labels = list(self.controls.values())[depth]
-        stack = widgets.Stack([self._stack((*chosen, label), sliders) for label in labels],
-                              selected_index=sliders[depth].index)  # fmt: skip
-        widgets.jslink((sliders[depth], "index"), (stack, "selected_index"))
-        return stack
+        sliders = {name: _slider(name, labels, first) for (name, labels), first in
+                   zip(self.controls.items(), self.start, strict=True)}  # fmt: skip
+        self.box = live(lambda **chosen: self.pictures[tuple(chosen.values())], **sliders)
 
     def __repr__(self) -> str:
         listed = "; ".join(f"{name}: {', '.join(labels)}" for name, labels in self.controls.items())
         shown = f"shown: {', '.join(self.start)}"
         return f"Explorer({listed}; {shown})\n{self.pictures[self.start]!r}"
 
+    @property
+    def data(self) -> dict:
+        """What the book shows: controls, start, and all pictures as HTML.
+
+        These in the order of their labels; the last control moves first.
+        """
+        every = itertools.product(*self.controls.values())
+        return {"controls": self.controls, "start": list(self.start),
+                "pictures": [self.pictures[chosen].html for chosen in every]}  # fmt: skip
+
     def _repr_mimebundle_(self, **options) -> tuple[dict, dict]:
-        """The widget; what viewers without widgets show; and what nbval compares."""
+        """The widget; what viewers without widgets show; what the book and nbval take."""
         shown, metadata = self.pictures[self.start]._repr_mimebundle_()
         widget = self.box._repr_mimebundle_(**options)
-        return widget | shown | {"text/plain": repr(self)}, metadata
+        return widget | shown | {DATA: self.data, "text/plain": repr(self)}, metadata
 
 
 def live(draw: Callable[..., Picture], **controls: widgets.Widget) -> widgets.VBox:
