@@ -198,7 +198,9 @@ def slider_problems(window) -> tuple[int, list[str]]:
         problems += [] if sliders else ["an explorer without a slider"]
         for slider in sliders:
             count += 1
-            name = slider.accessible_name if slider.is_displayed() else ""
+            if not slider.is_displayed() or not slider.accessible_name:
+                problems.append(f"slider {count} has no name or is not seen")
+                continue
             seen = [
                 (*window.execute_script(PICTURES, explorer), slider.get_attribute("aria-valuetext"))
             ]
@@ -207,8 +209,6 @@ def slider_problems(window) -> tuple[int, list[str]]:
                 seen.append((*window.execute_script(PICTURES, explorer),
                              slider.get_attribute("aria-valuetext")))  # fmt: skip
             first, last, before = seen[1:]
-            if not name:
-                problems.append(f"slider {count} has no name or is not seen")
             if any(len(pictures) != 1 for pictures, *_ in seen):
                 problems.append(f"slider {count} shows not one picture")
             if any(one == other for one, other in zip(first, last, strict=True)) or last == before:
