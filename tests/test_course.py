@@ -189,6 +189,20 @@ def test_styles_load_nothing(folder: Path):
         assert not re.search(r"@import|url\((?![\"']?(?:data:|#))", text), style
 
 
+@pytest.mark.parametrize("number", NUMBERS)
+def test_formulas_are_set(folder: Path, number: int):
+    text = (folder / f"session_{number}.html").read_text(encoding="utf-8")
+    body = re.sub(r"<(pre|code)\b.*?</\1>", "", text.partition("<body>")[2], flags=re.DOTALL)
+    assert not re.search(r"\$[^$]+\$|\\[a-z]+", body)
+    assert 'url("math.woff2")' in text and (folder / "math.woff2").is_file()
+
+
+def test_a_formula_that_cannot_be_set_makes_no_deck():
+    assert "<math" in slides.marked_up("$x_1$") and "<math" in slides.marked_up("$$\nx\n$$")
+    with pytest.raises(ValueError, match="cannot be set"):
+        slides.marked_up(r"$\nonsense$")
+
+
 def test_what_is_loaded_from_elsewhere_would_be_found(tmp_path: Path):
     page = '<link href="https://x.y/a.css"><img src="//x.y/b.png"><script src="gone.js"></script>'
     assert len(elsewhere(loaded(page).files, tmp_path)) == 3

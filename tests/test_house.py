@@ -328,8 +328,9 @@ def test_the_repository_is_named_in_one_setting_only():
 def test_vendored_files_come_with_their_licence():
     vendored = [path for path in tracked() if "vendor" in path.parts and path.suffix == ".js"]
     assert sorted(path.name for path in vendored) == ["axe.min.js", "reveal.js"]
+    vendored += [path for path in tracked() if path.suffix in (".woff2", ".ttf", ".otf")]
     for path in vendored:
-        assert "icen" in path.with_suffix(".js.LICENSE.txt").read_text(encoding="utf-8")
+        assert "icen" in path.with_suffix(f"{path.suffix}.LICENSE.txt").read_text(encoding="utf-8")
 
 
 def test_constraints_pin_every_requirement():

@@ -7,7 +7,8 @@ Figures, formulas, short tables, short outputs and code of a few lines are kept;
 first sentences, of a long table the first rows; folded code, code that only draws, exercises and
 what speaks to a reader at the keyboard are left out. Each deck opens with the aim of its session
 and has its vote, both from `book/teaching.md`, the vote in front of the heading that answers it.
-Everything that a deck loads lies beside it: reveal.js, as it is vendored in `book/_static/vendor`.
+Everything that a deck loads lies beside it: reveal.js, as it is vendored in `book/_static/vendor`,
+and the font of formulas.
 """
 
 import argparse
@@ -26,6 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 PAGE = ROOT / "book" / "teaching.md"
 STYLE = Path(__file__).with_name("slides.css")
 VENDORED = ("reveal/reveal.js", "reveal/reveal.css", "reveal/reveal.js.LICENSE.txt")
+FONT = ("math.woff2", "math.woff2.LICENSE.txt")  # of formulas
 FULL = 17.0  # lines of prose that a slide holds below its title
 WIDE = 92  # characters of such a line
 PROSE, ITEM = 250, 200  # characters that are kept of a paragraph, of an item of a list
@@ -376,6 +378,7 @@ DOCUMENT = """<!DOCTYPE html>
 <title>{title}</title>
 <link rel="stylesheet" href="reveal/reveal.css">
 <link rel="stylesheet" href="slides.css">
+<style>@font-face {{ font-family: "Book Math"; src: url("math.woff2") format("woff2"); }}</style>
 <script>
 function fit(slide) {{  // what is still too long is set smaller
   for (let size = 100; slide.scrollHeight > 700 && size > 60; size -= 4)
@@ -410,6 +413,8 @@ def build(folder: Path) -> list[Path]:
     (folder / "reveal").mkdir(parents=True, exist_ok=True)
     for name in VENDORED:
         shutil.copyfile(ROOT / "book" / "_static" / "vendor" / name, folder / name)
+    for name in FONT:
+        shutil.copyfile(ROOT / "book" / "_static" / "fonts" / name, folder / name)
     shutil.copyfile(STYLE, folder / "slides.css")
     found = []
     for number, (session, deck) in enumerate(zip(sessions, DECKS, strict=True), 1):
