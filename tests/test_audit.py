@@ -205,8 +205,9 @@ def test_a_linear_probe_finds_what_is_planted_and_its_control_does_not(task, mon
         return states
 
     monkeypatch.setattr(inside, "states_before_values", planted)
-    found = inside._probed(task, jobs[20:], jobs[:20])
-    assert np.mean(found["values"]) > 0.9 and np.mean(found["control"]) < 0.3
+    first, second = inside.probed(task, jobs[20:], jobs[:20], shuffled=False).T
+    assert second.mean() > 0.9 and first.mean() < 0.3  # planted in the second layer
+    assert inside.probed(task, jobs[20:], jobs[:20], shuffled=True).mean() < 0.3
 
 
 def test_states_are_taken_where_values_part(task):

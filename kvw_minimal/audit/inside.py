@@ -1,5 +1,6 @@
 """Inside: is the answer still there in a layer, where nobody hears it?"""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -15,12 +16,11 @@ from ..methods.somebody_else import at_answers, decoder_layers, state_of
 from ..questions import Question, seeded
 from ..task import Task
 from .brought_back import without
-from .probes import NOTHING, Answers, probe
+from .probes import Answers, probe
 from .wordings import AS_TAUGHT
 
 KIND = "inside"
 PENALTY = 1.0  # of the ridge of a probe on standardised states
-HELD_BACK = 0.2  # of the people who are kept, to choose the layer by
 LEAST = 2  # people with a value, for a probe to know it
 
 
@@ -124,46 +124,51 @@ def states_before_values(task: Task, questions: list[Question]) -> np.ndarray:
     return torch.stack(found).float().cpu().numpy()
 
 
-@probe("linear probe", KIND, "arXiv 1909.03368: trained on those who are kept, layer by layer, "
-       "beside a control task whose values are shuffled among people", several=True)  # fmt: skip
+@probe("linear probe", KIND, "arXiv 1909.03368: trained on those who are kept, a probe for each "
+       "layer, fact and modality", several=True)  # fmt: skip
 def linear_probe(task: Task, edit: Edit) -> dict[str, Answers]:
-    """Each fact and modality by itself; the layer is chosen on people who are held back."""
-    asked: list[Question] = []
-    found: dict[str, list[float]] = {"values": [], "control": []}
+    return _by_layer(task, shuffled=False)
+
+
+@probe("shuffled probe", KIND, "its control task: values dealt out anew among those who are kept",
+       several=True)  # fmt: skip
+def shuffled_probe(task: Task, edit: Edit) -> dict[str, Answers]:
+    return _by_layer(task, shuffled=True)
+
+
+def _by_layer(task: Task, shuffled: bool) -> dict[str, Answers]:
+    """Whether a probe finds the value of each question whose value somebody else has, too."""
+    asked, right = list[Question](), list[np.ndarray]()
     for kind in dict.fromkeys((q.fact, q.modality) for q in task.forget):
         known, own = ([q for q in each if (q.fact, q.modality) == kind]
                       for each in (task.retain, task.forget))  # fmt: skip
-        count = {q.value: sum(p.value == q.value for p in known) for q in known}
-        known = [q for q in known if count[q.value] >= LEAST]
-        own = [q for q in own if count.get(q.value, 0) >= LEAST]
+        count = Counter(q.value for q in known)
+        known, own = ([q for q in each if count[q.value] >= LEAST] for each in (known, own))
         if own:
             asked += own
-            for name, right in _probed(task, known, own).items():
-                found[name] += right
-    return {name: (asked, np.array(right)) if asked else NOTHING for name, right in found.items()}
+            right.append(probed(task, known, own, shuffled))
+    if not asked:
+        return {}
+    return {f"layer {layer}": (asked, each) for layer, each in enumerate(np.concatenate(right).T)}
 
 
-def _probed(task: Task, known: list[Question], own: list[Question]) -> dict[str, list[float]]:
-    """Whether the probes of one fact find the values of some questions, 0 or 1 each."""
+def probed(task: Task, known: list[Question], own: list[Question], shuffled: bool) -> np.ndarray:
+    """Whether probes that were trained on some questions find the values of others.
+
+    Returns:
+        `[own, layers]`, 0 or 1.
+    """
     from sklearn.linear_model import RidgeClassifier
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    states = states_before_values(task, known + own)
-    seen, new = states[: len(known)], states[len(known) :]  # [N, layers, d_model]
-    order = seeded("linear probe", known[0].fact, known[0].modality).permutation(len(known))
-    back, values = order[: max(1, int(HELD_BACK * len(known)))], np.array([q.value for q in known])
-    rest = np.setdiff1d(order, back)
-    shuffled = values[order]
-
-    def fitted(layer: int, labels: np.ndarray, rows: np.ndarray):
+    states = states_before_values(task, known + own)  # [N, layers, d_model]
+    seen, new = states[: len(known)], states[len(known) :]
+    values, asked = (np.array([q.value for q in each]) for each in (known, own))
+    if shuffled:
+        values = values[seeded("shuffled", known[0].fact).permutation(len(values))]
+    found = []
+    for layer in range(states.shape[1]):
         ridge = make_pipeline(StandardScaler(), RidgeClassifier(PENALTY))
-        return ridge.fit(seen[rows, layer], labels[rows])
-
-    held = [float((fitted(layer, values, rest).predict(seen[back, layer]) == values[back]).mean())
-            for layer in range(seen.shape[1])]  # fmt: skip
-    best = int(np.argmax(held))
-    told = {"values": fitted(best, values, order).predict(new[:, best]),
-            "control": fitted(best, shuffled, order).predict(new[:, best])}  # fmt: skip
-    return {name: [float(said == q.value) for said, q in zip(each, own, strict=True)]
-            for name, each in told.items()}  # fmt: skip
+        found.append(ridge.fit(seen[:, layer], values).predict(new[:, layer]) == asked)
+    return np.array(found, dtype=float).T
