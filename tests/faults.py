@@ -1148,7 +1148,7 @@ BREAKS: tuple[Break, ...] = (
     Break("verdict: what vanilla fails counts, too", "audit/findings.py",
           "if gap >= MARGIN:", "if gap > 0:", ("audit",)),
     Break("verdict: an attack that teaches the oracle counts", "audit/findings.py",
-          "f.oracle - plain <= CHANCE] or same", "f.oracle - plain <= 1] or same", ("audit",)),
+          "f.oracle - plain <= CHANCE)] or same", "f.oracle - plain <= 1)] or same", ("audit",)),
     Break("verdict: whoever has the model before counts", "audit/findings.py",
           "if f.applies and f.strongest and not f.before]", "if f.applies and f.strongest]",
           ("audit",)),

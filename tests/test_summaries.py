@@ -116,3 +116,13 @@ def test_a_level_is_the_mean_of_the_modalities():
     assert level(pd.DataFrame(rows), "retain") == pytest.approx((0.75 + 0.0) / 2)
     assert level(pd.DataFrame(rows), "retain", "probability") == 0.5
     assert level(pd.DataFrame(rows), "forget") == 0.1
+
+
+def test_nine_in_ten_are_nine_tenths_in_a_file_too():
+    """17 and 19 of 20: in float32 that is less than .9, and a setting would not be chosen."""
+    rows = pd.DataFrame([
+        {"set": "retain", "metric": "exact_match", "made_for": "edit", "modality": modality,
+         "total": np.float32(total), "n": np.int16(20)}
+        for modality, total in (("image", 17), ("text", 19))
+    ]).astype({"total": "float32", "n": "int16"})  # fmt: skip
+    assert level(rows, "retain") == 0.9

@@ -31,7 +31,7 @@ class Finding:
             lost; None where it does not apply, is none, or nothing was lost.
         again: the same of the oracle.
         strongest: whether it is the setting that counts: of those that leave the oracle where it
-            was, the one that brings back most.
+            was and where vanilla knows it, the one that brings back most.
     """
 
     label: str
@@ -116,7 +116,7 @@ def _marked(one: Finding, found: list[Finding]) -> Finding:
     name = probe_of(one.label).name
     same = [each for each in found if probe_of(each.label).name == name]
     plain = next((f.oracle for f in found if f.label == PROBES[name].beside), None)
-    fair = [f for f in same if plain is None or f.oracle - plain <= CHANCE] or same
+    fair = [f for f in same if f.applies and (plain is None or f.oracle - plain <= CHANCE)] or same
     return replace(one, strongest=one == max(fair, key=lambda f: f.edited))
 
 
@@ -128,11 +128,12 @@ def verdict(found: Iterable[Finding]) -> tuple[str, list[Finding]]:
     but membership says that the truth is unlikelier than of anybody. Else *gone as far as these
     probes see*; never *erased*.
     """
+    found = list(found)
     counted = [f for f in found if f.applies and f.strongest and not f.before]
     loud = [f for f in counted if f.left is not None and f.left >= LEFT and f.low > 0]
     if loud:
         return QUIET, sorted(loud, key=lambda f: -(f.left or 0))
-    low = [f for f in counted if f.kind == "membership" and f.high < 0
+    low = [f for f in found if f.applies and f.kind == "membership" and f.high < 0
            and f.oracle - f.edited >= MARGIN]  # fmt: skip
     return (OVER, low) if low else (GONE, [])
 

@@ -109,7 +109,7 @@ def among_four(task: Task, edit: Edit) -> Answers:
 
 
 @probe("among all values", SAID, "how the true value stands among those that others "
-       "have: reciprocal rank, 1 - rank, probability, certainty", several=True)  # fmt: skip
+       "have: reciprocal rank, 1 - rank, probability", several=True)  # fmt: skip
 def among_all(task: Task, edit: Edit) -> dict[str, Answers]:
     values: dict[str, list[str]] = {}
     for q in task.forget + task.retain:
@@ -122,8 +122,8 @@ def among_all(task: Task, edit: Edit) -> dict[str, Answers]:
     found = among_values(task.model, task.processor, asked, values)
     count = np.array([len(values[q.fact]) - 1 for q in asked])
     return {"reciprocal rank": (asked, 1 / (1 + found["rank"] * count)),
-            "rank": (asked, 1 - found["rank"]), "probability": (asked, found["p_true"]),
-            "certainty": (asked, 1 - found["entropy"])}  # fmt: skip
+            "rank": (asked, 1 - found["rank"]),
+            "probability": (asked, found["p_true"])}  # fmt: skip
 
 
 @probe("exact memorisation", SAID, "arXiv 2205.10770, as in open-unlearning")

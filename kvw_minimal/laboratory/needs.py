@@ -31,9 +31,8 @@ SCORED: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 USUAL = {"people": 5, "proxy": "everyone else"}  # of the data of a trial; all else is usually off
 #: files of summaries, and which metric a card's rows are of by a word in `what`
-SUMMARIES = ("oracles", "bench", "replication-smol", "replication-smol-tuning",
-             "least-squares-pocket", "least-squares-pocket-tuning", "least-squares-smol",
-             "least-squares-smol-tuning", "scores", "smol")  # fmt: skip
+SUMMARIES = ("oracles", "bench", "least-squares-pocket", "least-squares-pocket-tuning",
+             "least-squares-smol", "least-squares-smol-tuning", "scores", "smol")  # fmt: skip
 CARDS = {"world": "mentions", "generated": "exact_match_generated",
          "unknowns": "exact_match_generated", "options": "choose_by_likelihood"}  # fmt: skip
 OF_PANEL = (
@@ -160,7 +159,7 @@ def combinations(rows: "pd.DataFrame") -> Iterator[tuple[dict[str, str], Vectors
 
 
 def as_rows(name: str, content: dict) -> "pd.DataFrame":
-    """The rows of a summary in the columns of `PARTS`; a difference stands there twice."""
+    """The rows of a summary in the columns of `PARTS`."""
     import pandas as pd
 
     found = []
@@ -169,9 +168,8 @@ def as_rows(name: str, content: dict) -> "pd.DataFrame":
         metric = next((by for word, by in CARDS.items() if word in what), "exact_match")
         metric = row.get("metric", "seconds" if name == "bench" else metric)
         part = row.get("set", "card") if name != "bench" else "cost"
-        state = row.get("state", "vanilla")
-        of = {row.get("contender", state), row.get("against")} - {None}
-        found += [{"experiment": name, "subject": "smol" if "smol" in name else "pocket",
-                   "method": method, "settings": "{}", "group": row.get("group", ""), "set": part,
-                   "metric": metric, "made_for": method} for method in sorted(of)]  # fmt: skip
+        method = row.get("contender", row.get("state", "vanilla"))
+        found.append({"experiment": name, "subject": "smol" if "smol" in name else "pocket",
+                      "method": method, "settings": "{}", "group": row.get("group", ""),
+                      "set": part, "metric": metric, "made_for": method})  # fmt: skip
     return pd.DataFrame(found)
