@@ -36,7 +36,7 @@ def invoke(*arguments):
 
 
 COMMANDS = ("demo", "unlearn", "evaluate", "validate", "doctor", "train", "card", "strangers",
-            "replicate", "run", "verify", "bench", "results", "audit")  # fmt: skip
+            "replicate", "run", "verify", "bench", "results", "audit", "check")  # fmt: skip
 
 
 def test_help_names_the_commands():
