@@ -5,6 +5,7 @@ at the end say what it catches.
 """
 
 import io
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -14,7 +15,9 @@ import tiny
 import torch
 from PIL import Image
 
-from kvw_minimal.audit.conformance import PROMISES, Interrupted, check_method, fresh
+from kvw_minimal.audit import checking
+from kvw_minimal.audit.checking import method_of
+from kvw_minimal.audit.conformance import PROMISES, Interrupted, check_method, fresh, state_of
 from kvw_minimal.batches import Batch, answer_batches
 from kvw_minimal.edits import Columns, Replaced
 from kvw_minimal.methods import METHODS, Cost, Method
@@ -356,3 +359,127 @@ def test_controls_take_the_settings_of_what_they_are_like(name, words):
     settings = {} if "needs" in words else {"strength": 1.0}
     with pytest.raises(ValueError, match=words):
         METHODS[name].edit(fresh(strangers()), settings)
+
+
+# --- and anybody's -----------------------------------------------------------------------------
+
+MINE = """
+import torch
+from beside import LAYERS
+from kvw_minimal.edits import Columns
+from kvw_minimal.methods import Method
+from kvw_minimal.models import fingerprint
+
+calls = []
+
+def good(task, settings, cost):
+    task.measured(task.forget)
+    cost.add("forget", len(task.forget), 1)
+    drawn = torch.rand(LAYERS, 48, generator=torch.Generator().manual_seed(task.seed))
+    return Columns(drawn, settings.get("strength", 1.0), fingerprint(task.model))
+
+def drawn(task, settings, cost):
+    edit = good(task, settings, cost)
+    return Columns(torch.rand_like(edit.contrast), 1.0, edit.fingerprint)
+
+def hooked(task, settings, cost):
+    task.model.lm_head.register_forward_hook(lambda *_: None)
+    return good(task, settings, cost)
+
+def twice(task, settings, cost):
+    calls.append(task)
+    assert len(calls) != 2, "not a second time"
+    return good(task, settings, cost)
+
+def nothing(task, settings, cost):
+    return None
+
+mine = Method("my own", good, "a test", ({"strength": 2.0}, {"strength": 3.0}), needs=())
+number = 7
+"""
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch) -> str:
+    """A file with methods of somebody's own, that imports another one beside it."""
+    (tmp_path / "beside.py").write_text(f"LAYERS = {tiny.LAYERS}", encoding="utf-8")
+    (tmp_path / "own_methods.py").write_text(MINE, encoding="utf-8")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(checking, "small_task", strangers)
+    yield str(tmp_path / "own_methods.py")
+    for name in ("beside", "own_methods"):
+        sys.modules.pop(name, None)
+
+
+def broken(place: str, settings: dict | None = None) -> dict[int, str]:
+    """Which promises are broken, by their number, and in which way."""
+    said, whole = checking.check(place, settings)
+    *lines, last = said.splitlines()
+    assert len(lines) == len(PROMISES)
+    found = {i: line for i, line in enumerate(lines) if line.startswith("broken  ")}
+    assert all(line.startswith("kept    ") for i, line in enumerate(lines) if i not in found)
+    assert f"{len(PROMISES) - len(found)} of {len(PROMISES)} kept" in last
+    assert whole == (not found)
+    return found
+
+
+def test_it_is_said_which_promises_a_method_keeps(mine):
+    assert broken(f"{mine}:good") == broken(f"{mine}:mine") == {}
+    found = broken(f"{mine}:drawn", {})
+    assert list(found) == [6] and "But the same seed gives another edit." in found[6]
+
+
+def test_what_one_promise_finds_spoils_no_other(mine):
+    """After a broken one another copy of the model is asked; the model itself is never touched."""
+    before = state_of(strangers().model)
+    found = broken(f"{mine}:hooked")
+    assert list(found) == [0, 7] and "after the edit was made: hooks" in found[0]
+    assert state_of(strangers().model) == before
+    found = broken(f"{mine}:twice")
+    assert list(found) == [6] and "it raised AssertionError('not a second time')" in found[6]
+
+
+def test_a_method_is_found_by_its_name(mine, monkeypatch):
+    method, settings = method_of(f"{mine}:good")
+    assert (method.name, method.needs, settings, method.grid) == ("good", (), {}, ({},))
+    assert method_of(f"{mine}:good", {"strength": 2.0})[0].grid == ({"strength": 2.0},)
+    assert method_of(f"{mine}:mine")[1] == {"strength": 2.0}
+    monkeypatch.chdir(mine.rpartition("/")[0])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    assert method_of("own_methods:mine", {"strength": 5.0})[0].name == "my own"
+    for place, name in (("kvw_minimal.methods:KVW one pass", "KVW one pass"),
+                        ("kvw_minimal.methods.kvw:kvw_one_pass", "KVW one pass"),
+                        ("kvw_minimal.methods:sham least squares", "sham least squares"),
+                        ("kvw_minimal.methods:GD full", "GD full")):  # fmt: skip
+        own = METHODS["least squares" if name.startswith("sham") else name]
+        assert method_of(place) == (METHODS[name], own.chosen or own.grid[0])
+
+
+@pytest.mark.parametrize("place, words", [
+    ("good", "write MODULE:METHOD, not 'good'"), (":good", "write MODULE:METHOD"),
+    ("{}:", "write MODULE:METHOD"), ("{}:number", "has no method 'number'"),
+    ("{}:gone", "has no method 'gone'"), ("{}:Method", "has no method 'Method'"),
+    ("none.py:x", "importing none.py raised FileNotFoundError"),
+    ("no_such_module:x", "No module named 'no_such_module'"),
+    ("{}:nothing", "nothing, at {{}}, raised AttributeError"),
+])  # fmt: skip
+def test_what_is_no_method_is_refused_in_a_sentence(mine, place, words):
+    with pytest.raises(ValueError) as refused:
+        checking.check(place.format(mine))
+    assert words.format() in str(refused.value)
+
+
+@pytest.mark.parametrize("source", ["1 / 0", "import no_such_module", "def x(:", "exit(0)"])
+def test_a_module_that_cannot_be_imported_is_named(tmp_path, source):
+    path = tmp_path / "bad.py"
+    path.write_text(source, encoding="utf-8")
+    with pytest.raises(ValueError, match="importing .*bad.py raised [A-Z]"):
+        method_of(f"{path}:x")
+
+
+def test_a_method_is_tried_on_what_pocket_was_taught():
+    task = checking.small_task()
+    assert (len(task.people), len(task.others), len(task.known())) == (1, 3, 16)
+    eye = task.model.model.vision_tower
+    assert eye.training and not task.model.training
+    assert not any(weight.requires_grad for weight in eye.parameters())

@@ -119,17 +119,18 @@ class Held:
         method, task, settings: at which it does something to this model.
         changes: whether it does; False for vanilla.
         edit, cost: what it made; `seen`: the passes that were counted.
-        silent: what the model said before; `before`: what it was then; `changed`: what of it was
-            no longer so when the edit had been made.
+        silent: what the model said before; `changed`: what of it was no longer as it had been
+            when the edit was made.
     """
 
     def __init__(self, method: Method, task: Task, settings: dict, changes: bool = True):
         self.method, self.task, self.settings, self.changes = method, task, settings, changes
-        self.silent, self.before = said_by(task), state_of(task.model)  # its own hooks come first
+        self.silent = said_by(task)  # transformers sets hooks of its own in a first pass
+        before = state_of(task.model)
         stir(1)
         with counting(task.model) as self.seen:
             self.edit, self.cost = method.edit(fresh(task), settings)
-        self.changed = differences(self.before, task.model)
+        self.changed = differences(before, task.model)
 
     def worn(self) -> torch.Tensor:
         """What is said with the edit on; an error takes it off."""
@@ -176,8 +177,9 @@ def counts_its_cost(held: Held) -> None:
 
 def comes_off(held: Held) -> None:
     """The edit can be put on, and comes off to the bit, also where an error comes between."""
+    before = state_of(held.task.model)
     held.worn()
-    untouched(held.before, held.task.model, "after the edit came off")
+    untouched(before, held.task.model, "after the edit came off")
 
 
 def changes_something(held: Held) -> None:
