@@ -391,6 +391,13 @@ def twice(task, settings, cost):
     assert len(calls) != 2, "not a second time"
     return good(task, settings, cost)
 
+def once(task, settings, cost):
+    edit = good(task, settings, cost)
+    calls.append(task)
+    if len(calls) == 1:
+        task.model.lm_head.register_forward_hook(lambda *_: 1 / 0)
+    return edit
+
 def nothing(task, settings, cost):
     return None
 
@@ -435,6 +442,7 @@ def test_what_one_promise_finds_spoils_no_other(mine):
     found = broken(f"{mine}:hooked")
     assert list(found) == [0, 7] and "after the edit was made: hooks" in found[0]
     assert state_of(strangers().model) == before
+    assert list(broken(f"{mine}:once")) == [0]
     found = broken(f"{mine}:twice")
     assert list(found) == [6] and "it raised AssertionError('not a second time')" in found[6]
 
