@@ -42,6 +42,16 @@ def _parse_layers(text: str) -> list:
         raise typer.BadParameter(f"--layers {text!r}: write 0:3 or 0.0:1.0") from error
 
 
+def _parse_settings(text: str) -> dict:
+    try:
+        own = json.loads(text) if text else {}
+    except (ValueError, RecursionError) as error:
+        raise typer.BadParameter(f"--settings is not JSON: {error}") from error
+    if not isinstance(own, dict):
+        raise typer.BadParameter(f"--settings is an object such as {{}}, not {text}")
+    return own
+
+
 def _version(asked: bool) -> None:
     if asked:
         typer.echo(f"kvw-minimal {version('kvw-minimal')}")
@@ -108,12 +118,7 @@ def unlearn(
     from .laboratory import report
 
     check_place(save_edit, json_file)
-    try:
-        own = json.loads(settings) if settings else {}
-    except (ValueError, RecursionError) as error:
-        raise typer.BadParameter(f"--settings is not JSON: {error}") from error
-    if not isinstance(own, dict):
-        raise typer.BadParameter(f"--settings is an object such as {{}}, not {settings}")
+    own = _parse_settings(settings)
     source = context.get_parameter_source
     words = [name for name in ("strength", "layers") if "COMMANDLINE" in str(source(name))]
     if words and (settings or not method.startswith("KVW")):
@@ -165,6 +170,19 @@ def audit(
         raise ValueError(f"{edit} is the edit; the rows cannot go to one file with it")
     said, result = report.audited(model, group, forget, method, edit)
     _hand_over(said, result, json_file)
+
+
+@app.command("check")
+def check_method(
+    method: Annotated[str, typer.Argument(metavar="MODULE:METHOD", help="such as mine.py:forget")],
+    settings: Annotated[str, typer.Option(help="as JSON; else the usual")] = "",
+) -> None:
+    """Say which promises of every method a method of your own keeps, and which it breaks."""
+    from .audit.checking import check
+
+    said, whole = check(method, _parse_settings(settings) if settings else None)
+    typer.echo(said)
+    raise typer.Exit(int(not whole))
 
 
 @app.command()

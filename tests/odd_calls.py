@@ -192,6 +192,9 @@ def furnish(folder: Path) -> None:
     os.mkfifo(folder / "fifo")
     _questions(folder)
     _models(folder)
+    for name, source in {"raises.py": "1 / 0", "quits.py": "import sys\nsys.exit(0)",
+                         "mine.py": "number = 7\ndef nothing(*_): pass"}.items():  # fmt: skip
+        (folder / name).write_text(source, encoding="utf-8")
     Columns(torch.zeros(2, 3), 1.0, "0" * 16).save(folder / "other.safetensors")
     whole = (folder / "other.safetensors").read_bytes()
     (folder / "cut.safetensors").write_bytes(whole[:-5])
@@ -556,6 +559,22 @@ CALLS = (
     Call("validate deep.jsonl", "is not JSON", 1),
     Call("validate empty.parquet", "cannot be read as a parquet file", 1),
     Call("validate cut.parquet", "cannot be read as a parquet file", 1, sample=True),
+    # methods of one's own
+    Call("check", "Missing argument"),
+    Call("check mine.py", "write MODULE:METHOD"),
+    Call("check :nothing", "write MODULE:METHOD"),
+    Call("check mine.py:", "write MODULE:METHOD"),
+    Call("check none.py:x", "importing none.py raised FileNotFoundError"),
+    Call("check folder:x", "has no method 'x'"),
+    Call("check file:x", "No module named 'file'"),
+    Call("check ..:x", "importing .. raised TypeError"),
+    Call("check no/such.module:x", "No module named"),
+    Call("check raises.py:x", "importing raises.py raised ZeroDivisionError", sample=True),
+    Call("check quits.py:x", "importing quits.py raised SystemExit"),
+    Call("check mine.py:number", "has no method 'number'"),
+    Call("check mine.py:gone", "has no method 'gone'"),
+    Call("check mine.py:nothing", "nothing, at {}, raised AttributeError"),
+    Call("check mine.py:nothing --settings [1]", "is an object"),
     # training
     Call("train nothing", "train what?"),
     Call("train", "Missing argument"),

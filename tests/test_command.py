@@ -16,6 +16,7 @@ import small
 from typer.testing import CliRunner
 
 from kvw_minimal.__main__ import app, main
+from kvw_minimal.audit import checking
 from kvw_minimal.benchmarks import replicate
 from kvw_minimal.laboratory import report, running
 from kvw_minimal.laboratory.plans import PLANS
@@ -36,7 +37,7 @@ def invoke(*arguments):
 
 
 COMMANDS = ("demo", "unlearn", "evaluate", "validate", "doctor", "train", "card", "strangers",
-            "replicate", "run", "verify", "bench", "results", "audit")  # fmt: skip
+            "replicate", "run", "verify", "bench", "results", "audit", "check")  # fmt: skip
 
 
 def test_help_names_the_commands():
@@ -335,6 +336,17 @@ def test_validate_names_what_is_wrong_with_a_file(tmp_path):
     assert "2 questions about 2 people in forget, retain: ready" in done.output
     done = invoke("validate", bad)
     assert done.exit_code == 1 and "answer" in done.output and "ready" not in done.output
+
+
+@pytest.mark.parametrize("whole, status", [(True, 0), (False, 1)])
+def test_a_method_of_ones_own_is_checked(monkeypatch, whole, status):
+    seen = []
+    monkeypatch.setattr(checking, "check", lambda *given: seen.append(given) or ("said", whole))
+    done = invoke("check", "mine.py:forget", "--settings", '{"rate": 1}')
+    assert done.exit_code == status and done.output == "said\n"
+    assert invoke("check", "mine.py:forget").exit_code == status
+    assert seen == [("mine.py:forget", {"rate": 1}), ("mine.py:forget", None)]
+    assert invoke("check", "mine.py:forget", "--settings", "[1]").exit_code == 2
 
 
 # --- experiments -----------------------------------------------------------------------------

@@ -1,264 +1,32 @@
-"""What every method promises, whatever it does: `check_method` holds any of them to it.
+"""Every registered method keeps what `kvw_minimal.audit.conformance` promises of all of them.
 
-    check_method(METHODS["NPO full"], task, {"rate": 1e-3, "weight": 1.0})
-
-Where a promise is broken it raises AssertionError with the promise in words. A method of your own
-needs no test but this one; the deliberately bad ones at the end say what it catches.
+A method of your own needs no test but this one, which finds it by itself; the deliberately bad ones
+at the end say what it catches.
 """
 
 import io
-import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
-import numpy as np
 import pytest
 import tiny
 import torch
 from PIL import Image
-from torch import nn
 
+from kvw_minimal.audit import checking
+from kvw_minimal.audit.checking import method_of
+from kvw_minimal.audit.conformance import PROMISES, Interrupted, check_method, fresh, state_of
 from kvw_minimal.batches import Batch, answer_batches
-from kvw_minimal.edits import Columns, Edit, Replaced
+from kvw_minimal.edits import Columns, Replaced
 from kvw_minimal.methods import METHODS, Cost, Method
-from kvw_minimal.models import alike, find_projections, fingerprint, sketch
+from kvw_minimal.models import find_projections, fingerprint, sketch
 from kvw_minimal.questions import Question
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about, general
 from kvw_minimal.task import Task
 from kvw_minimal.taught import pocket
-
-# --- the promises ------------------------------------------------------------------------------
-
-
-def promise(kept: object, words: str) -> None:
-    """Raise AssertionError with the words unless a promise is kept."""
-    if not kept:
-        raise AssertionError(words)
-
-
-def state_of(model: nn.Module) -> dict:
-    """Everything that a method could leave behind: bits, flags, modes, modules, hooks, names."""
-    modules = dict(model.named_modules())
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return {
-        "bits": {name: (tensor.dtype, tensor.clone().view(torch.uint8))
-                 for name, tensor in model.state_dict().items()},
-        "parameters": {name: id(weight) for name, weight in model.named_parameters()},
-        "flags": {name: weight.requires_grad for name, weight in model.named_parameters()},
-        "gradients": [name for name, weight in model.named_parameters() if weight.grad is not None],
-        "modes": {name: module.training for name, module in modules.items()},
-        "modules": {name: id(module) for name, module in modules.items()},
-        "hooks": {(name, kind): list(getattr(module, kind) or ())
-                  for name, module in modules.items() for kind in hooks},
-        "attributes": sorted(vars(model)),
-    }  # fmt: skip
-
-
-def differences(before: dict, model: nn.Module) -> list[str]:
-    """What of a model is not as it was."""
-    now = state_of(model)
-    bits, old = now.pop("bits"), before["bits"]
-    same = set(bits) == set(old) and all(
-        bits[name][0] == old[name][0] and torch.equal(bits[name][1], old[name][1]) for name in old
-    )
-    return ([] if same else ["bits"]) + [part for part in now if now[part] != before[part]]
-
-
-def check_untouched(before: dict, model: nn.Module, when: str) -> None:
-    changed = differences(before, model)
-    promise(not changed, f"the model is not as it was {when}: {', '.join(changed)}")
-
-
-@torch.no_grad()
-def logits_of(task: Task) -> list[torch.Tensor]:
-    """What the model says to everything that it is asked, in batches of its own."""
-    batches = task.encode(task.processor, task.known(), 64)
-    return [task.model(**batch.inputs, use_cache=False).logits for batch in batches]
-
-
-def equal(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
-
-
-class Interrupted(Exception):
-    """Thrown from within a forward pass."""
-
-
-class Counter:
-    """Counts the questions that reach the first layer; throws at one of the passes if told to."""
-
-    def __init__(self, model: nn.Module, throw_at: int | None = None):
-        self.passes, self.questions, self.throw_at = 0, 0, throw_at
-        first = next(iter(find_projections(model).values()))
-        self.handle = first.register_forward_pre_hook(self.count)
-
-    def count(self, module, arguments) -> None:
-        self.passes += 1
-        rows = arguments[0].shape[0]
-        self.questions += rows * (3 if torch.is_grad_enabled() else 1)
-        if self.passes == self.throw_at:
-            raise Interrupted
-
-    def __deepcopy__(self, memo) -> "Counter":
-        return self  # a frozen copy of the model counts on the same account
-
-    def __enter__(self) -> "Counter":
-        return self
-
-    def __exit__(self, *error) -> None:
-        self.handle.remove()
-
-
-def fresh(task: Task, **changes) -> Task:
-    """The same task with nothing measured yet."""
-    return replace(task, kept={}, **changes)
-
-
-def stir(seed: int) -> None:
-    """Bring the common streams into another state: no method may draw from them."""
-    torch.manual_seed(seed)
-    np.random.seed(seed)
-
-
-def check_edit(method: Method, task: Task, settings: dict, changes: bool) -> tuple[Edit, Cost, int]:
-    """Making it leaves no trace; putting it on does something and is undone, errors or not."""
-    silent = logits_of(task)  # transformers sets hooks of its own in a first pass
-    before = state_of(task.model)
-    stir(1)
-    with Counter(task.model) as counter:
-        edit, cost = method.edit(fresh(task), settings)
-    check_untouched(before, task.model, "after the edit was made")
-    promise(cost.seconds > 0 and set(cost.passes) == {"forget", "retain"}, "costs are not counted")
-    spent = sum(cost.passes.values())
-    promise(all(isinstance(n, int) and n >= 0 for n in cost.passes.values())
-            and counter.questions - len(task.known()) <= spent <= counter.questions
-            and (spent > 0) == (counter.questions > 0),  # the pass over both sides may be shared
-            f"costs say {spent} passes, {counter.questions} were made")  # fmt: skip
-    try:
-        with edit.on(task.model):
-            said = logits_of(task)
-            raise Interrupted
-    except Interrupted:
-        check_untouched(before, task.model, "after the edit came off")
-    except ValueError as error:
-        raise AssertionError(f"the edit cannot be put on: {error}") from error
-    promise(all(each.isfinite().all() for each in said), "the edited model says NaN")
-    promise(equal(said, silent) != changes, "the edit changes nothing that is said"
-            if changes else "the edit changes what is said")  # fmt: skip
-    return edit, cost, counter.passes
-
-
-def check_saved(edit: Edit, task: Task) -> None:
-    """From a file it is the same edit, to the last bit of what the model says."""
-    with TemporaryDirectory() as folder:
-        edit.save(Path(folder, "edit"))
-        loaded = Edit.load(Path(folder, "edit"))
-    with edit.on(task.model):
-        said = logits_of(task)
-    with loaded.on(task.model):
-        promise(equal(said, logits_of(task)), "a loaded edit gives other answers")
-    promise(loaded.notes == json.loads(json.dumps(edit.notes)), "notes are lost in a file")
-
-
-def check_notes(method: Method, edit: Edit, task: Task, settings: dict) -> None:
-    """Who was forgotten, by what, with which settings, from which model."""
-    try:
-        json.dumps(edit.notes, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise AssertionError(f"the notes are not JSON: {error}") from error
-    promise(edit.notes.get("method") == method.name, "the notes do not name the method")
-    promise(edit.notes.get("settings") == settings, "the notes do not hold the settings")
-    people = edit.notes.get("people")
-    promise(people and set(people) <= {*task.people, *task.others}, "the notes do not say who")
-    promise(edit.fingerprint == fingerprint(task.model), "the edit is of another model")
-    promise(edit.sketch is not None and alike(edit.sketch, sketch(task.model)), "no sketch")
-    promise(edit.describe(), "it does not describe itself")
-
-
-def check_repeats(method: Method, task: Task, settings: dict, edit: Edit) -> None:
-    """From the same seed the same edit, whatever was drawn from the common streams before."""
-    stir(2)
-    again, cost = method.edit(fresh(task), settings)
-    with edit.on(task.model):
-        first = state_of(task.model)
-    with again.on(task.model):
-        promise("bits" not in differences(first, task.model), "the same seed gives another edit")
-    other, _ = method.edit(fresh(task, seed=task.seed + 1), settings)
-    promise(type(other) is type(edit), "another seed gives another kind of edit")
-
-
-def check_failure(method: Method, task: Task, settings: dict, passes: int) -> None:
-    """Interrupted in the first, a middle or the last pass: the model is as it was."""
-    before = state_of(task.model)
-    for throw_at in {1, (passes + 1) // 2, passes} if passes else ():
-        try:
-            with Counter(task.model, throw_at):
-                method.edit(fresh(task), settings)
-        except Interrupted:
-            check_untouched(before, task.model, f"after pass {throw_at} of {passes} failed")
-        else:
-            raise AssertionError("an error was swallowed")
-
-
-def refused(method: Method, task: Task, settings: dict) -> str:
-    """The sentence with which something is refused, or nothing if it is not."""
-    before = state_of(task.model)
-    try:
-        method.edit(fresh(task), settings)
-        said = ""
-    except ValueError as error:
-        said = str(error)
-    except (TypeError, KeyError, AttributeError) as error:
-        raise AssertionError(f"refused with {error!r} in place of a sentence") from error
-    check_untouched(before, task.model, "after something was refused")
-    return said
-
-
-def check_refusals(method: Method, task: Task, settings: dict) -> None:
-    """Broken weights, settings that there are not, settings that are missing."""
-    name = next(iter(find_projections(task.model))) + ".weight"
-    weight = task.model.get_parameter(name)
-    for value in (torch.nan, torch.inf):
-        own = weight.data[0, 0].clone()
-        weight.data[0, 0] = value
-        try:
-            promise("NaN or infinite" in refused(method, task, settings), f"weights may be {value}")
-        finally:
-            weight.data[0, 0] = own
-    said = refused(method, task, settings | {"no such setting": 1})
-    promise("no such setting" in said, "an unknown setting is ignored")
-    for missing in settings:
-        less = {name: value for name, value in settings.items() if name != missing}
-        said = refused(method, task, less)
-        promise(not said or missing in said, f"without {missing!r} it says {said!r}")
-    if "retain set" in method.needs:
-        said = refused(method, fresh(task, retain=[]), settings)
-        promise("retain" in said, "nobody to retain is not noticed")
-
-
-def check_method(method: Method, task: Task, settings: dict, changes: bool = True) -> Edit:
-    """Hold a method to all that is promised for any of them.
-
-    Args:
-        task: a small one, of a model in which not every part is in the same mode.
-        settings: at which it does something to this model.
-        changes: whether it does; False for vanilla.
-
-    Raises:
-        AssertionError: with the promise that is broken.
-    """
-    edit, _, passes = check_edit(method, task, settings, changes)
-    check_notes(method, edit, task, settings)
-    check_saved(edit, task)
-    check_repeats(method, task, settings, edit)
-    check_failure(method, task, settings, passes)
-    check_refusals(method, task, settings)
-    return edit
-
 
 # --- whose questions ---------------------------------------------------------------------------
 
@@ -380,10 +148,7 @@ def test_every_method_keeps_its_promises(name: str):
 @every
 @pytest.mark.parametrize("whose", [qwen, llama])
 def test_every_method_works_for_somebody_else(whose: Callable[[], Task], name: str):
-    task = whose()
-    edit, *_ = check_edit(METHODS[name], task, some_settings(name), name != "vanilla")
-    check_notes(METHODS[name], edit, task, some_settings(name))
-    check_saved(edit, task)
+    check_method(METHODS[name], whose(), some_settings(name), name != "vanilla", PROMISES[:6])
 
 
 @pytest.mark.parametrize("score", ["square", "positive"])
@@ -594,3 +359,135 @@ def test_controls_take_the_settings_of_what_they_are_like(name, words):
     settings = {} if "needs" in words else {"strength": 1.0}
     with pytest.raises(ValueError, match=words):
         METHODS[name].edit(fresh(strangers()), settings)
+
+
+# --- and anybody's -----------------------------------------------------------------------------
+
+MINE = """
+import torch
+from beside import LAYERS
+from kvw_minimal.edits import Columns
+from kvw_minimal.methods import Method
+from kvw_minimal.models import fingerprint
+
+calls = []
+
+def good(task, settings, cost):
+    task.measured(task.forget)
+    cost.add("forget", len(task.forget), 1)
+    drawn = torch.rand(LAYERS, 48, generator=torch.Generator().manual_seed(task.seed))
+    return Columns(drawn, settings.get("strength", 1.0), fingerprint(task.model))
+
+def drawn(task, settings, cost):
+    edit = good(task, settings, cost)
+    return Columns(torch.rand_like(edit.contrast), 1.0, edit.fingerprint)
+
+def hooked(task, settings, cost):
+    task.model.lm_head.register_forward_hook(lambda *_: None)
+    return good(task, settings, cost)
+
+def twice(task, settings, cost):
+    calls.append(task)
+    assert len(calls) != 2, "not a second time"
+    return good(task, settings, cost)
+
+def once(task, settings, cost):
+    edit = good(task, settings, cost)
+    calls.append(task)
+    if len(calls) == 1:
+        task.model.lm_head.register_forward_hook(lambda *_: 1 / 0)
+    return edit
+
+def nothing(task, settings, cost):
+    return None
+
+mine = Method("my own", good, "a test", ({"strength": 2.0}, {"strength": 3.0}), needs=())
+number = 7
+"""
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch) -> str:
+    """A file with methods of somebody's own, that imports another one beside it."""
+    (tmp_path / "beside.py").write_text(f"LAYERS = {tiny.LAYERS}", encoding="utf-8")
+    (tmp_path / "own_methods.py").write_text(MINE, encoding="utf-8")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(checking, "small_task", strangers)
+    yield str(tmp_path / "own_methods.py")
+    for name in ("beside", "own_methods"):
+        sys.modules.pop(name, None)
+
+
+def broken(place: str, settings: dict | None = None) -> dict[int, str]:
+    """Which promises are broken, by their number, and in which way."""
+    said, whole = checking.check(place, settings)
+    *lines, last = said.splitlines()
+    assert len(lines) == len(PROMISES)
+    found = {i: line for i, line in enumerate(lines) if line.startswith("broken  ")}
+    assert all(line.startswith("kept    ") for i, line in enumerate(lines) if i not in found)
+    assert f"{len(PROMISES) - len(found)} of {len(PROMISES)} kept" in last
+    assert whole == (not found)
+    return found
+
+
+def test_it_is_said_which_promises_a_method_keeps(mine):
+    assert broken(f"{mine}:good") == broken(f"{mine}:mine") == {}
+    found = broken(f"{mine}:drawn", {})
+    assert list(found) == [6] and "But the same seed gives another edit." in found[6]
+
+
+def test_what_one_promise_finds_spoils_no_other(mine):
+    """After a broken one another copy of the model is asked; the model itself is never touched."""
+    before = state_of(strangers().model)
+    found = broken(f"{mine}:hooked")
+    assert list(found) == [0, 7] and "after the edit was made: hooks" in found[0]
+    assert state_of(strangers().model) == before
+    assert list(broken(f"{mine}:once")) == [0]
+    found = broken(f"{mine}:twice")
+    assert list(found) == [6] and "it raised AssertionError('not a second time')" in found[6]
+
+
+def test_a_method_is_found_by_its_name(mine, monkeypatch):
+    method, settings = method_of(f"{mine}:good")
+    assert (method.name, method.needs, settings, method.grid) == ("good", (), {}, ({},))
+    assert method_of(f"{mine}:good", {"strength": 2.0})[0].grid == ({"strength": 2.0},)
+    assert method_of(f"{mine}:mine")[1] == {"strength": 2.0}
+    monkeypatch.chdir(mine.rpartition("/")[0])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    assert method_of("own_methods:mine", {"strength": 5.0})[0].name == "my own"
+    for place, name in (("kvw_minimal.methods:KVW one pass", "KVW one pass"),
+                        ("kvw_minimal.methods.kvw:kvw_one_pass", "KVW one pass"),
+                        ("kvw_minimal.methods:sham least squares", "sham least squares"),
+                        ("kvw_minimal.methods:GD full", "GD full")):  # fmt: skip
+        own = METHODS["least squares" if name.startswith("sham") else name]
+        assert method_of(place) == (METHODS[name], own.chosen or own.grid[0])
+
+
+@pytest.mark.parametrize("place, words", [
+    ("good", "write MODULE:METHOD, not 'good'"), (":good", "write MODULE:METHOD"),
+    ("{}:", "write MODULE:METHOD"), ("{}:number", "has no method 'number'"),
+    ("{}:gone", "has no method 'gone'"), ("{}:Method", "has no method 'Method'"),
+    ("none.py:x", "importing none.py raised FileNotFoundError"),
+    ("no_such_module:x", "No module named 'no_such_module'"),
+    ("{}:nothing", "nothing, at {{}}, raised AttributeError"),
+])  # fmt: skip
+def test_what_is_no_method_is_refused_in_a_sentence(mine, place, words):
+    with pytest.raises(ValueError) as refused:
+        checking.check(place.format(mine))
+    assert words.format() in str(refused.value)
+
+
+@pytest.mark.parametrize("source", ["1 / 0", "import no_such_module", "def x(:", "exit(0)"])
+def test_a_module_that_cannot_be_imported_is_named(tmp_path, source):
+    path = tmp_path / "bad.py"
+    path.write_text(source, encoding="utf-8")
+    with pytest.raises(ValueError, match="importing .*bad.py raised [A-Z]"):
+        method_of(f"{path}:x")
+
+
+def test_a_method_is_tried_on_what_pocket_was_taught():
+    task = checking.small_task()
+    assert (len(task.people), len(task.others), len(task.known())) == (1, 3, 16)
+    eye = task.model.model.vision_tower
+    assert eye.training and not task.model.training
+    assert not any(weight.requires_grad for weight in eye.parameters())

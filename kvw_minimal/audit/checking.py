@@ -1,0 +1,105 @@
+"""Anybody's method, held to what every method promises: `python -m kvw_minimal check`."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from importlib import import_module
+from pathlib import Path
+from runpy import run_path
+
+from ..methods import METHODS, Method
+from ..strangers.people import load_people
+from ..strangers.questions import about, general
+from ..task import Task
+from ..taught import load
+from .conformance import PROMISES, Broken, Held, fresh
+
+
+@contextmanager
+def somebody_elses(what: str) -> Iterator[None]:
+    """Code of somebody else runs in this block: whatever it raises becomes one sentence.
+
+    Raises:
+        Broken: as it comes.
+        ValueError: with all else that was raised.
+    """
+    try:
+        yield
+    except Broken:
+        raise
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - it may raise anything
+        raise ValueError(f"{what} raised {error!r}") from error
+
+
+def method_of(place: str, settings: dict | None = None) -> tuple[Method, dict]:
+    """A method from `MODULE:METHOD`, and the settings to try it at.
+
+    MODULE is a file, or the name of a module, also of the current folder. METHOD is the name of a
+    function `(task, settings, cost) -> Edit` or of a `Method` in it, or that of a registered one.
+
+    Args:
+        settings: those that the book chose, or the first of its grid, unless given.
+
+    Raises:
+        ValueError: no such module or method, or a module that cannot be imported.
+    """
+    where, _, name = place.rpartition(":")
+    if not where or not name:
+        raise ValueError(f"write MODULE:METHOD, not {place!r}")
+    path, file = Path(where), where.endswith(".py")
+    sys.path.append(str((path.parent if file else Path()).resolve()))  # what stands beside it
+    with somebody_elses(f"importing {where}"):
+        names = run_path(where) if file else vars(import_module(where))
+    found = names.get(name, METHODS.get(name))
+    found = next((each for each in METHODS.values() if each.make is found), found)
+    if isinstance(found, Method):
+        like = METHODS[found.like] if found.like else found
+        usual = like.chosen or (like.grid or ({},))[0]
+        return found, dict(usual if settings is None else settings)
+    if not callable(found) or isinstance(found, type):
+        raise ValueError(f"{where} has no method {name!r}: no function (task, settings, cost) -> "
+                         "Edit, no Method, none registered")  # fmt: skip
+    return Method(name, found, where, (settings or {},), needs=()), settings or {}
+
+
+def small_task() -> Task:
+    """One of four strangers whom `pocket` was taught is to be forgotten, in seconds.
+
+    The eye is frozen and stands in training mode, all else in evaluation mode: a method that puts
+    one mode back for all of it is noticed.
+    """
+    world = load_people()
+    model, processor = load("pocket")
+    model.model.vision_tower.train().requires_grad_(False)
+    mine, *others = (about(world, [person])[:4] for person in list(world.people)[:4])
+    return Task(model, processor, mine, sum(others, []), general(world)[:2])
+
+
+def check(place: str, settings: dict | None = None) -> tuple[str, bool]:
+    """What is promised of the method at `MODULE:METHOD`, kept or broken, a line each; whether all.
+
+    After a broken promise the others are asked of another copy of the model.
+
+    Raises:
+        ValueError: as `method_of`; or it makes no edit, so that there is nothing to ask about.
+    """
+    method, own = method_of(place, settings)
+    task, broken, lines = small_task(), 0, []
+
+    def anew() -> Held:
+        return Held(method, fresh(task, model=deepcopy(task.model)), own)
+
+    with somebody_elses(f"{method.name}, at {own},"):
+        held: Held | None = anew()
+    for promise in PROMISES:
+        lines.append(f"kept    {str(promise.__doc__).splitlines()[0]}")
+        try:
+            with somebody_elses("it"):
+                held = held or anew()
+                promise(held)
+        except (Broken, ValueError) as error:
+            held, broken = None, broken + 1
+            lines[-1] = f"broken{lines[-1][6:]} But {error}."
+    lines.append(f"{method.name}, at {own}: {len(PROMISES) - broken} of {len(PROMISES)} kept")
+    return "\n".join(lines), not broken

@@ -1,0 +1,305 @@
+"""What every method promises, whatever it does, and `check_method`, which holds one to it.
+
+    check_method(METHODS["NPO full"], task, {"rate": 1e-3, "weight": 1.0})
+
+Where a promise is broken it raises `Broken` and says in which way. The promises stand in
+`PROMISES`; each looks at the method from outside, so that anybody's can be held to them
+(`kvw_minimal.audit.checking`).
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..edits import Edit
+from ..methods.registry import Method
+from ..models import alike, find_projections, fingerprint, hashed, sketch
+from ..task import Task
+
+
+class Broken(AssertionError):
+    """A promise is not kept; the message says in which way."""
+
+
+class Interrupted(Exception):
+    """Thrown from within a forward pass: what any error of the model looks like to a method."""
+
+
+# --- what is looked at -------------------------------------------------------------------------
+
+
+def wanted(kept: object, words: str) -> None:
+    """Raise `Broken` with the words unless something is so."""
+    if not kept:
+        raise Broken(words)
+
+
+def state_of(model: nn.Module) -> dict:
+    """Everything that a method could leave behind: bits, flags, modes, modules, hooks, names."""
+    modules, weights = dict(model.named_modules()), dict(model.named_parameters())
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return {
+        "bits": hashed(model.state_dict().items()),
+        "parameters": {name: id(weight) for name, weight in weights.items()},
+        "flags": {name: weight.requires_grad for name, weight in weights.items()},
+        "gradients": [name for name, weight in weights.items() if weight.grad is not None],
+        "modes": {name: module.training for name, module in modules.items()},
+        "modules": {name: id(module) for name, module in modules.items()},
+        "hooks": {name: [list(getattr(module, kind) or ()) for kind in kinds]
+                  for name, module in modules.items()},
+        "attributes": sorted(vars(model)),
+    }  # fmt: skip
+
+
+def differences(before: dict, model: nn.Module) -> str:
+    """What of a model is not as it was, in words; empty if nothing is."""
+    now = state_of(model)
+    return ", ".join(part for part in now if now[part] != before[part])
+
+
+def untouched(before: dict, model: nn.Module, when: str) -> None:
+    """Raise `Broken` unless a model is as it was."""
+    changed = differences(before, model)
+    wanted(not changed, f"the model is not as it was {when}: {changed}")
+
+
+@torch.no_grad()
+def said_by(task: Task) -> torch.Tensor:
+    """All logits of all that the model is asked, in batches of its own, in one row."""
+    batches = task.encode(task.processor, task.known(), 64)
+    said = [task.model(**batch.inputs, use_cache=False).logits for batch in batches]
+    return torch.cat([logits.flatten() for logits in said])
+
+
+@contextmanager
+def counting(model: nn.Module, throw_at: int | None = None) -> Iterator[Counter]:
+    """Count the `questions` that reach the first layer, in how many `passes`.
+
+    Args:
+        throw_at: the pass in which `Interrupted` is thrown.
+    """
+    seen = Counter(passes=0, questions=0)
+
+    def count(module: nn.Module, inputs: tuple) -> None:  # a frozen copy has it on, too
+        seen["passes"] += 1
+        seen["questions"] += len(inputs[0]) * (3 if torch.is_grad_enabled() else 1)
+        if seen["passes"] == throw_at:
+            raise Interrupted
+
+    handle = next(iter(find_projections(model).values())).register_forward_pre_hook(count)
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def fresh(task: Task, **changes) -> Task:
+    """The same task with nothing measured yet."""
+    return replace(task, kept={}, **changes)
+
+
+def stir(seed: int) -> None:
+    """Bring the common streams into another state: no method may draw from them."""
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+
+
+class Held:
+    """A method and the edit that it made, to be held to its promises.
+
+    Attributes:
+        method, task, settings: at which it does something to this model.
+        changes: whether it does; False for vanilla.
+        edit, cost: what it made; `seen`: the passes that were counted.
+        silent: what the model said before; `changed`: what of it was no longer as it had been
+            when the edit was made.
+    """
+
+    def __init__(self, method: Method, task: Task, settings: dict, changes: bool = True):
+        self.method, self.task, self.settings, self.changes = method, task, settings, changes
+        self.silent = said_by(task)  # transformers sets hooks of its own in a first pass
+        before = state_of(task.model)
+        stir(1)
+        with counting(task.model) as self.seen:
+            self.edit, self.cost = method.edit(fresh(task), settings)
+        self.changed = differences(before, task.model)
+
+    def worn(self) -> torch.Tensor:
+        """What is said with the edit on; an error takes it off."""
+        try:
+            with self.edit.on(self.task.model):
+                said = said_by(self.task)
+                raise Interrupted
+        except Interrupted:
+            return said
+        except ValueError as error:
+            raise Broken(f"the edit cannot be put on: {error}") from error
+
+    def refused(self, settings: dict | None = None, **changes) -> str:
+        """The sentence with which settings or a task are refused, or nothing if they are not."""
+        task, said = fresh(self.task, **changes), ""
+        before = state_of(task.model)
+        try:
+            self.method.edit(task, self.settings if settings is None else settings)
+        except ValueError as error:
+            said = str(error)
+        except (TypeError, KeyError, AttributeError) as error:
+            raise Broken(f"refused with {error!r} in place of a sentence") from error
+        untouched(before, task.model, "after something was refused")
+        return said
+
+
+# --- the promises: what is promised is the first line of each -----------------------------------
+
+
+def leaves_no_trace(held: Held) -> None:
+    """Making it leaves no trace on the model: bits, flags, gradients, modes, modules, hooks."""
+    wanted(not held.changed, f"the model is not as it was after the edit was made: {held.changed}")
+
+
+def counts_its_cost(held: Held) -> None:
+    """The cost says how long it took and how many passes over questions it needed."""
+    passes, made = held.cost.passes, held.seen["questions"]
+    wanted(held.cost.seconds > 0 and set(passes) == {"forget", "retain"}, "costs are not counted")
+    spent, shared = sum(passes.values()), len(held.task.known())  # a pass may have been shared
+    wanted(all(isinstance(n, int) and n >= 0 for n in passes.values())
+           and made - shared <= spent <= made and (spent > 0) == (made > 0),
+           f"costs say {spent} passes, {made} were made")  # fmt: skip
+
+
+def comes_off(held: Held) -> None:
+    """The edit can be put on, and comes off to the bit, also where an error comes between."""
+    before = state_of(held.task.model)
+    held.worn()
+    untouched(before, held.task.model, "after the edit came off")
+
+
+def changes_something(held: Held) -> None:
+    """With the edit on, the model says something else than before, and never NaN."""
+    said, so = held.worn(), "nothing that" if held.changes else "what"
+    wanted(said.isfinite().all(), "the edited model says NaN")
+    wanted(torch.equal(said, held.silent) != held.changes, f"the edit changes {so} is said")
+
+
+def notes_are_true(held: Held) -> None:
+    """Its notes say who was forgotten, by what, at which settings, and from which model."""
+    edit, task = held.edit, held.task
+    try:
+        json.dumps(edit.notes, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise Broken(f"the notes are not JSON: {error}") from error
+    wanted(edit.notes.get("method") == held.method.name, "the notes do not name the method")
+    wanted(edit.notes.get("settings") == held.settings, "the notes do not hold the settings")
+    people = edit.notes.get("people")
+    wanted(people and set(people) <= {*task.people, *task.others}, "the notes do not say who")
+    wanted(edit.fingerprint == fingerprint(task.model), "the edit is of another model")
+    wanted(edit.sketch is not None and alike(edit.sketch, sketch(task.model)), "no sketch")
+    wanted(edit.describe(), "it does not describe itself")
+
+
+def can_be_saved(held: Held) -> None:
+    """From a file it is the same edit, to the last bit of what the model says."""
+    edit, task = held.edit, held.task
+    with TemporaryDirectory() as folder:
+        edit.save(Path(folder, "edit"))
+        loaded = Edit.load(Path(folder, "edit"))
+    with edit.on(task.model):
+        said = said_by(task)
+    with loaded.on(task.model):
+        wanted(torch.equal(said, said_by(task)), "a loaded edit gives other answers")
+    wanted(loaded.notes == json.loads(json.dumps(edit.notes)), "notes are lost in a file")
+
+
+def repeats_itself(held: Held) -> None:
+    """From the same seed it is the same edit, whatever else was drawn before."""
+    task = held.task
+    stir(2)
+    again, _ = held.method.edit(fresh(task), held.settings)
+    with held.edit.on(task.model):
+        first = state_of(task.model)
+    with again.on(task.model):
+        wanted("bits" not in differences(first, task.model), "the same seed gives another edit")
+    other, _ = held.method.edit(fresh(task, seed=task.seed + 1), held.settings)
+    wanted(type(other) is type(held.edit), "another seed gives another kind of edit")
+
+
+def lets_errors_through(held: Held) -> None:
+    """An error in any pass comes through, and the model is as it was.
+
+    Tried in the first, a middle and the last pass.
+    """
+    task, passes = held.task, held.seen["passes"]
+    before = state_of(task.model)
+    for throw_at in {1, (passes + 1) // 2, passes} if passes else ():
+        try:
+            with counting(task.model, throw_at):
+                held.method.edit(fresh(task), held.settings)
+        except Interrupted:
+            untouched(before, task.model, f"after pass {throw_at} of {passes} failed")
+        else:
+            raise Broken("an error was swallowed")
+
+
+def refuses_broken_weights(held: Held) -> None:
+    """Weights that are NaN or infinite are refused, in a sentence."""
+    model = held.task.model
+    weight = model.get_parameter(next(iter(find_projections(model))) + ".weight")
+    for value in (torch.nan, torch.inf):
+        own = weight.data[0, 0].clone()
+        weight.data[0, 0] = value
+        try:
+            wanted("NaN or infinite" in held.refused(), f"weights may be {value}")
+        finally:
+            weight.data[0, 0] = own
+
+
+def refuses_strange_settings(held: Held) -> None:
+    """Settings that there are not, or that are missing, are refused by name."""
+    more = held.settings | {"no such setting": 1}
+    wanted("no such setting" in held.refused(more), "an unknown setting is ignored")
+    for missing in held.settings:
+        less = {name: held.settings[name] for name in held.settings if name != missing}
+        said = held.refused(less)
+        wanted(not said or missing in said, f"without {missing!r} it says {said!r}")
+
+
+def wants_somebody_to_retain(held: Held) -> None:
+    """Where it needs somebody to retain, and there is nobody, it says so."""
+    if "retain set" in held.method.needs:
+        wanted("retain" in held.refused(retain=[]), "nobody to retain is not noticed")
+
+
+Promise = Callable[[Held], None]
+#: every promise, in the order in which they are asked for; the first six look at a single edit
+PROMISES: tuple[Promise, ...] = (
+    leaves_no_trace, counts_its_cost, comes_off, changes_something, notes_are_true, can_be_saved,
+    repeats_itself, lets_errors_through, refuses_broken_weights, refuses_strange_settings,
+    wants_somebody_to_retain)  # fmt: skip
+
+
+def check_method(method: Method, task: Task, settings: dict, changes: bool = True,
+                 promises: Iterable[Promise] = PROMISES) -> Edit:  # fmt: skip
+    """Hold a method to all that is promised for any of them.
+
+    Args:
+        task: a small one, of a model in which not every part is in the same mode.
+        settings, changes: as in `Held`.
+
+    Returns:
+        The edit that it made.
+
+    Raises:
+        Broken: (an AssertionError) with the promise that is broken.
+    """
+    held = Held(method, task, settings, changes)
+    for promise in promises:
+        promise(held)
+    return held.edit

@@ -1,0 +1,63 @@
+"""The museum: each mistake looks right, its check catches it, and its mended twin passes both."""
+
+from importlib import import_module
+
+import package_page
+import pytest
+
+from kvw_exhibits.museum import EXHIBITS, Exhibit, caught, page
+
+ROOMS = pytest.mark.parametrize("exhibit", EXHIBITS, ids=lambda exhibit: exhibit.room.__name__)
+
+#: why each is caught: not for another reason
+SAYS = {
+    "Swallowed": "changes nothing", "HooksLeftOn": "failed: hooks", "InPlace": "changes nothing",
+    "Unseeded": "the same seed gives another edit", "StaleCache": "measured on another model",
+    "OneFolder": "cannot go to one file", "FalseIsTrue": "False is read as True",
+    "NeverRaised": "3 of 3 tokens", "OnePlaceholder": "<assistant> In Turin.",
+    "EndOfTurn": "<end>' is counted", "NotTheCopy": "is taught 'In Turin.' again",
+    "GivenAway": "is asked after", "Unseen": "the same", "BatchMean": "2.0 times the mean",
+    "MaskedTooEarly": "4 weights outside", "SumStops": "2,000 ones is 0.25",
+    "FirstLetter": "'Correct answer: D' is read as C", "OnlyAToZ": "José is found",
+    "RowOrder": "turned round", "FirstOfEquals": "turned round",
+}  # fmt: skip
+PAGE = package_page.ROOT / "book" / "museum.md"
+BEGIN, END = "<!-- generated: begin -->\n", "<!-- generated: end -->\n"
+
+
+def written() -> str:
+    """The whole page, with the list of exhibits made anew."""
+    head, _, tail = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    return f"{head}{BEGIN}\n{page()}\n{END}{tail.partition(END)[2]}"
+
+
+@ROOMS
+def test_a_mistake_looks_right_and_is_caught(exhibit: Exhibit):
+    assert exhibit.room.fine(exhibit.room.mistake)
+    assert SAYS[exhibit.room.__name__] in caught(exhibit.room)
+
+
+@ROOMS
+def test_its_mended_twin_looks_right_and_is(exhibit: Exhibit):
+    assert exhibit.room.fine(exhibit.room.mended)
+    exhibit.room.check(exhibit.room.mended)
+
+
+def test_there_are_enough():
+    assert len(EXHIBITS) >= 12 and len({each.name for each in EXHIBITS}) == len(EXHIBITS)
+
+
+@ROOMS
+def test_a_mistake_is_dated_and_its_guard_stands_in_the_package(exhibit: Exhibit):
+    assert " 202" in exhibit.seen and exhibit.told.endswith(".")
+    module, _, name = exhibit.guard.rpartition(".")
+    assert callable(getattr(import_module(f"kvw_minimal.{module}"), name))
+
+
+def test_the_page_is_what_the_museum_says():
+    """`python tests/test_museum.py` writes it again."""
+    assert written() == PAGE.read_text(encoding="utf-8")
+
+
+if __name__ == "__main__":
+    PAGE.write_text(written(), encoding="utf-8")
