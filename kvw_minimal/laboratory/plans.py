@@ -26,7 +26,7 @@ from ..strangers.people import REPORT_GROUPS, TUNING_GROUPS, load_people
 from ..strangers.questions import facts_of, question_sets
 from ..task import Task
 from ..taught.catalogue import load
-from .choose import KVW_RULE, REWRITE_RULE, SPARING_RULE, Rule
+from .choose import KVW_RULE, MIDDLE_RULE, REWRITE_RULE, SPARING_RULE, Rule
 from .reading import AMONG, FREE_TOKENS
 from .subjects import (
     Reads,
@@ -310,6 +310,37 @@ def turns() -> Entries:
         f"five at a time, order {s}": [replace(by_turns, seed=s)] for s in (0, 1)}  # fmt: skip
 
 
+def many() -> Entries:
+    """Half a world and more forgotten; of more than 30 there is nobody left for a sham."""
+    chosen = METHODS["rewrite"].chosen
+    whole, by_turns = (trial_for(name, chosen | more, 60) for name, more in
+                       (("rewrite", {}), ("rewrite in turn", {"each": 5})))  # fmt: skip
+    return {"30 at once": [trial_for("rewrite", chosen, 30)],
+            "60 at once": [replace(whole, sham=False)],
+            "60, five at a time": [by_turns]}  # fmt: skip
+
+
+def otherwise() -> Entries:
+    """The rewrite asked otherwise, for more people, or led elsewhere: all groups, with ranks."""
+    plain = trial_for("rewrite", METHODS["rewrite"].chosen)
+    refusing = replace(plain, settings=plain.settings | {"refusal": True}, aloud=True)
+    return {"vanilla": [trial_for("vanilla", {})]} | {name: [trial] for name, trial in {
+        "as chosen": plain,
+        "asked by photo only": replace(plain, only=("image",)),
+        "asked by name only": replace(plain, only=("text",)),
+        "four photos a question": replace(plain, photos=4),
+        "one fact of one person": replace(plain, people=1, only=("work",)),
+        "15 to forget": replace(plain, people=15),
+        "towards a refusal": refusing,
+    }.items()}  # fmt: skip
+
+
+def without_a_tell_tale() -> Entries:
+    """What the rewrite is chosen from by rank: its grid, and less far."""
+    nearer = every(over=(1.0, 1.0625), price=(3.0, 1.0), price_deciding=(0.0,), decides=(DECIDES,))
+    return {"by rank": [trial_for("rewrite", each) for each in (*nearer, *REWRITE[1])]}
+
+
 def ways() -> Entries:
     """Both schedules at their candidates, beside vanilla and random columns."""
     return compared({
@@ -445,6 +476,8 @@ _MATRIX: dict[str, Any] = {"tuned": ("methods",), "unread": ("retain",), "by_que
 _WALKED: dict[str, Any] = {"reads": pocket_panel, "unread": ("retain",), "by_question": True,
                            "shares": SHARES, "aloud": REPORT_GROUPS,
                            "said": ("forget", "retain", "general")}  # fmt: skip
+_NEEDS: dict[str, Any] = {"reads": panel_with_new_others, "draws": 1, "with_general": True,
+                          "unread": ("retain", AMONG)}  # fmt: skip
 PLANS: tuple[Plan, ...] = (
     Plan("ablations-pocket", "pocket", _ABLATIONS, vanilla=VANILLA, reads=pocket_panel,
          prepared=True),
@@ -481,9 +514,12 @@ PLANS: tuple[Plan, ...] = (
          REPORT_GROUPS[:3], tuning=TUNING_GROUPS[:1], rule=REWRITE_RULE, reads=smol_with_new_others,
          tuning_reads=what_is_weighed, draws=1, aloud=("A",), free_tokens=20, with_general=True,
          **_MATRIX),
-    Plan("rewrite-needs", "pocket", {"over": over, "needs": needed, "turns": turns}, ("A",),
-         rule=REWRITE_RULE, reads=panel_with_new_others, draws=1, with_general=True,
-         unread=("retain", AMONG)),
+    Plan("rewrite-needs", "pocket",
+         {"over": over, "needs": needed, "turns": turns, "many": many}, ("A",),
+         rule=REWRITE_RULE, **_NEEDS),
+    Plan("rewrite-needs", "pocket", {"otherwise": otherwise, "by rank": without_a_tell_tale},
+         tuning=TUNING_GROUPS, tuned=("by rank",), rule=MIDDLE_RULE, tuning_reads=what_is_weighed,
+         **_NEEDS),
     *(Plan("precision", f"pocket, {name}", {"roundings": roundings}, reads=pocket_panel,
            dtype=name, weights=True) for name in FORMATS),
     *(Plan("beyond", name, {"ways": ways}, tuning=TUNING_GROUPS, tuned=("ways",),

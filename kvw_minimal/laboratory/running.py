@@ -24,7 +24,7 @@ from .choose import choose
 from .freshness import digests_for
 from .plans import Plan, plans_of
 from .provenance import provenance
-from .reading import read
+from .reading import AMONG, read
 from .rows import COLUMNS, cells, joined, path_of, read_rows, words, write_rows
 from .subjects import Requests, is_made, oracle_of
 from .summaries import level
@@ -181,12 +181,16 @@ class Stored:
 
 
 def levels(rows: pd.DataFrame, trial: Trial, groups: Iterable[str]) -> dict[str, float] | None:
-    """Exact match of a trial on each set, mean over groups and modalities; None if not measured."""
+    """Exact match of a trial on each set, mean over groups and modalities; None if not measured.
+
+    With the `rank` of the true value, where values were read.
+    """
     own = rows[measured(rows, trial) & rows["group"].isin(list(groups))]
     if own.empty:
         return None
-    return {name: level(own, name) for name in dict.fromkeys(own["set"].astype(str))
-            if name in ("forget", "retain", "general")}  # fmt: skip
+    found = {name: level(own, name) for name in dict.fromkeys(own["set"].astype(str))
+             if name in ("forget", "retain", "general")}  # fmt: skip
+    return found | ({"rank": level(own, AMONG, "rank")} if (own["set"] == AMONG).any() else {})
 
 
 def while_tuning(trial: Trial) -> Trial:
