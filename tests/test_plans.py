@@ -293,12 +293,12 @@ def test_every_group_is_asked_otherwise_one_thing_at_a_time():
     assert found["towards a refusal"].settings == plain.settings | {"refusal": True}
 
 
-def test_by_rank_is_chosen_from_the_grid_and_from_less_far():
-    plan = plans_of("rewrite-needs")[1]
+def test_by_rank_is_chosen_from_eight_tries_from_a_strangers_state_on():
+    plan, chosen = plans_of("rewrite-needs")[1], METHODS["rewrite"].chosen
     [those] = plan.entries("by rank").values()
-    grid = METHODS["rewrite"].grid
-    assert [trial.settings for trial in those[-len(grid) :]] == list(grid)
-    assert {trial.settings["over"] for trial in those[: -len(grid)]} == {1.0, 1.0625}
+    led = [trial.settings["over"] for trial in those]
+    assert len(those) == 8 and led == sorted(led) and led[0] == 1.0
+    assert chosen in [trial.settings for trial in those] and all(trial.sham for trial in those)
     own = plan.tuning_reads(small.task())
     assert set(own) == {"forget", "retain", "general"}  # values, where they are read:
     assert "among values" in plan.tuning_reads(replace(small.task(), read=own | {"among values": 0})

@@ -35,13 +35,8 @@ SUMMARIES = ("oracles", "bench", "replication-smol", "replication-smol-tuning",
              "least-squares-smol-tuning", "scores", "smol")  # fmt: skip
 CARDS = {"world": "mentions", "generated": "exact_match_generated",
          "unknowns": "exact_match_generated", "options": "choose_by_likelihood"}  # fmt: skip
-OF_PANEL = (
-    "ablations-pocket",
-    "as-published",
-    "precision",
-    "replication-pocket",
-    "rewrite-needs",
-)  # whose reads start from it
+#: whose reads start from the panel
+OF_PANEL = ("ablations-pocket", "as-published", "precision", "replication-pocket", "rewrite-needs")
 Vectors = set[str]
 if TYPE_CHECKING:  # to unlearn needs no pandas
     import pandas as pd

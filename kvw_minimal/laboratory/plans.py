@@ -313,11 +313,10 @@ def turns() -> Entries:
 def many() -> Entries:
     """Half a world and more forgotten; of more than 30 there is nobody left for a sham."""
     chosen = METHODS["rewrite"].chosen
-    whole, by_turns = (trial_for(name, chosen | more, 60) for name, more in
-                       (("rewrite", {}), ("rewrite in turn", {"each": 5})))  # fmt: skip
-    return {"30 at once": [trial_for("rewrite", chosen, 30)],
-            "60 at once": [replace(whole, sham=False)],
-            "60, five at a time": [by_turns]}  # fmt: skip
+    thirty = trial_for("rewrite", chosen, 30)
+    return {"30 at once": [thirty], "60 at once": [replace(thirty, people=60, sham=False)],
+            "60, five at a time": [trial_for("rewrite in turn", chosen | {"each": 5}, 60)]
+            }  # fmt: skip
 
 
 def otherwise() -> Entries:
@@ -325,20 +324,18 @@ def otherwise() -> Entries:
     plain = trial_for("rewrite", METHODS["rewrite"].chosen)
     refusing = replace(plain, settings=plain.settings | {"refusal": True}, aloud=True)
     return {"vanilla": [trial_for("vanilla", {})]} | {name: [trial] for name, trial in {
-        "as chosen": plain,
+        "as chosen": plain, "four photos a question": replace(plain, photos=4),
         "asked by photo only": replace(plain, only=("image",)),
         "asked by name only": replace(plain, only=("text",)),
-        "four photos a question": replace(plain, photos=4),
         "one fact of one person": replace(plain, people=1, only=("work",)),
-        "15 to forget": replace(plain, people=15),
-        "towards a refusal": refusing,
+        "15 to forget": replace(plain, people=15), "towards a refusal": refusing,
     }.items()}  # fmt: skip
 
 
 def without_a_tell_tale() -> Entries:
-    """What the rewrite is chosen from by rank: its grid, and less far."""
-    nearer = every(over=(1.0, 1.0625), price=(3.0, 1.0), price_deciding=(0.0,), decides=(DECIDES,))
-    return {"by rank": [trial_for("rewrite", each) for each in (*nearer, *REWRITE[1])]}
+    """What the rewrite is chosen from by rank: eight tries, from a stranger's state to beyond."""
+    tries = every(over=(1.0, 1.0625, 1.125, 1.25), price=(10.0, 3.0))
+    return {"by rank": [trial_for("rewrite", METHODS["rewrite"].chosen | each) for each in tries]}
 
 
 def ways() -> Entries:

@@ -272,9 +272,8 @@ def run(plan: Plan, names: Iterable[str] = (), path: Path | None = None,
     if strange:
         raise ValueError(f"no group {sorted(strange)}; the plan has {', '.join(plan.groups)}")
     wanted = {name: plan.entries(name) for name in names}
-    requests = plan.open(
-        [t for entries in wanted.values() for own in entries.values() for t in own]
-    )
+    requests = plan.open([t for entries in wanted.values() for own in entries.values()
+                          for t in own])  # fmt: skip
     model = fingerprint(requests(load_people().groups[plan.groups[0]][:5]).model)
     path = path or path_of(plan.experiment)
     store = Stored(plan, path, model)

@@ -187,8 +187,7 @@ def thinned(trial: Trial, task: Task) -> Task:
     if trial.topics:
         retain = [question for question in retain if question.fact in trial.topics]
     key = (trial.seed, *people)
-    if trial.photos > 1:
-        forget = about(world, people, photos=trial.photos)
+    forget = about(world, people, photos=trial.photos) if trial.photos > 1 else forget
     if trial.only:
         forget = [q for q in forget if {q.modality, q.fact} & set(trial.only)]
     if trial.asked:  # drawn from all of them by person; else in the order of the request

@@ -34,14 +34,7 @@ from ..models import body, columns, find_projections, fingerprint
 from ..questions import seeded
 from ..task import Task
 from .registry import Cost, method
-from .somebody_else import (
-    about_others,
-    asked_again,
-    at_answers,
-    decoder_layers,
-    somebody_else,
-    state_of,
-)
+from .somebody_else import about_others, at_answers, decoder_layers, somebody_else, state_of
 from .steps import DO_NOT_KNOW
 
 OTHERS = 16  # somebody elses that a forget question is asked about
@@ -138,8 +131,8 @@ def refusing_way(task: Task, others: tuple, own: list, marks: list[torch.Tensor]
     Returns:
         `[layers, d_model]`.
     """
-    asked = [replace(q, answer=DO_NOT_KNOW) for q in asked_again(task.forget, others)]
-    refused = at_answers(task.model, task.encode(task.processor, asked, task.batch_size))
+    unknowing = [replace(question, answer=DO_NOT_KNOW) for question in task.forget]
+    refused = about_others(task, unknowing, others)
     told = torch.cat([states[at] for (_, states), at in zip(own, marks, strict=True)])
     return torch.cat([states[1:] for _, states in refused]).mean(0) - told.mean(0)
 
@@ -256,11 +249,11 @@ def rewrite(task: Task, settings: dict, cost: Cost) -> LowRank:
     if positions == 0:
         raise ValueError("nothing that the forget set asks depends on whom it is asked about")
     if settings.get("mean") or settings.get("refusal"):
-        way = (mean_way(task, others, decides) if settings.get("mean") else
-               refusing_way(task, others, own, marks))  # fmt: skip
+        way = (refusing_way(task, others, own, marks) if settings.get("refusal") else
+               mean_way(task, others, decides))  # fmt: skip
         goals = [states + way for _, states in own]
-    more = bool(settings.get("refusal"))  # a pass with another answer behind it
-    cost.add("forget", len(task.forget), count + 4 + more)  # three while the layers change
+    # three passes while the layers change
+    cost.add("forget", len(task.forget), count + 4 + bool(settings.get("refusal")))
     cost.add("retain", passes, 1)
     prices = settings["price"] * moments + settings["price_deciding"] * deciding
     layers = tuple(settings.get("layers", (0.0, 1.0)))

@@ -63,9 +63,9 @@ class World:
         """
         kinds = (REPORT_GROUPS, TUNING_GROUPS)
         own, other = kinds if group in REPORT_GROUPS else kinds[::-1]
-        start = own.index(group)
-        order = own[start:] + own[:start] + other
-        return [person for name in order for person in self.groups[name]][:count]
+        at = own.index(group)
+        return [person for name in own[at:] + own[:at] + other for person in self.groups[name]
+                ][:count]  # fmt: skip
 
     def forget_people(self, group: str = "A", percent: int = 5) -> list[str]:
         """Who asks to be forgotten: the first 5 of a group, all 10, or 10 and 5 of the next.
