@@ -416,8 +416,9 @@ class LowRank(Edit):
 
     def describe(self) -> str:
         ranks = {a.shape[0] for _, a in self.factors.values()}
+        size = sum(factor.nbytes for pair in self.factors.values() for factor in pair) / 1000
         first = f"adds to {len(self.factors)} matrices, rank at most {max(ranks, default=0)}"
-        return f"{first}, strength {self.strength:g}\n{super().describe()}"
+        return f"{first}, {size:.0f} kB, strength {self.strength:g}\n{super().describe()}"
 
 
 @dataclass

@@ -5,7 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kvw_minimal.laboratory.choose import SPARING_RULE, TIES, Rule, choose
+from kvw_minimal.laboratory.choose import (
+    MIDDLE_RULE,
+    REWRITE_RULE,
+    SPARING_RULE,
+    TIES,
+    Rule,
+    choose,
+)
 
 VANILLA = {"forget": 1.0, "retain": 1.0, "general": 1.0}
 
@@ -59,6 +66,20 @@ def test_what_must_be_kept_is_a_share_of_vanilla():
 ])  # fmt: skip
 def test_the_rule_of_least_squares(forget, retain, general, expected):
     assert choose(tried(forget, retain, general), VANILLA, SPARING_RULE) == expected
+
+
+def test_of_those_that_forget_enough_the_middle_rank_is_taken():
+    ranks = [0.3, 0.9, 0.6, 0.5, 0.1]
+    settings = tried([0.5, 0.0, 0.01, 0.02, 0.0], [1.0, 1.0, 0.99, 0.9, 1.0])
+    told = {
+        i: found | {"rank": rank} for (i, found), rank in zip(settings.items(), ranks, strict=True)
+    }
+    assert choose(told, VANILLA, MIDDLE_RULE) == (2, True)  # 3 keeps too little, 0 leaves too much
+    assert choose(told, VANILLA, REWRITE_RULE) == (1, True)
+    equal = {i: found | {"rank": 0.5} for i, found in settings.items()}
+    assert (
+        choose(equal, VANILLA, MIDDLE_RULE) == choose(settings, VANILLA, MIDDLE_RULE) == (1, True)
+    )
 
 
 def test_ties_are_decided_as_the_rule_says():

@@ -763,7 +763,7 @@ def test_the_norm_is_that_of_the_difference(model, kind):
 
 
 def test_every_kind_describes_itself(model):
-    words = {"share": "vectors in 3 of 3 layers", "low rank": "adds to 3 matrices, rank at most 2",
+    words = {"share": "vectors in 3 of 3 layers", "low rank": "rank at most 2, 2 kB, strength",
              "replaced": "in 3 tensors, share 1", "together": "edit 1: "}  # fmt: skip
     for kind, word in words.items():
         text = made(kind, model).describe()

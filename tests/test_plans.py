@@ -12,7 +12,14 @@ import torch
 
 from kvw_minimal.edits import contrast, gate, within
 from kvw_minimal.laboratory import plans, subjects
-from kvw_minimal.laboratory.choose import KVW_RULE, REWRITE_RULE, SPARING_RULE, TIES, Rule
+from kvw_minimal.laboratory.choose import (
+    KVW_RULE,
+    MIDDLE_RULE,
+    REWRITE_RULE,
+    SPARING_RULE,
+    TIES,
+    Rule,
+)
 from kvw_minimal.laboratory.curves import curves_of
 from kvw_minimal.laboratory.plans import (
     INNER,
@@ -27,7 +34,7 @@ from kvw_minimal.laboratory.plans import (
     plans_of,
     trial_for,
 )
-from kvw_minimal.laboratory.trials import PROXIES, Trial, edit_for, trial_of
+from kvw_minimal.laboratory.trials import DATA, PROXIES, Trial, edit_for, trial_of
 from kvw_minimal.methods import METHODS
 from kvw_minimal.methods.family import CONTRASTS, SCORES, SHAPES, Setting
 from kvw_minimal.methods.positions import POSITIONS
@@ -53,8 +60,7 @@ def test_a_list_can_be_made_and_its_trials_found_again(plan, name):
     for trial in whole:
         assert trial_of(trial.method, trial.text, trial.sham) == trial
         assert json.loads(trial.text)["data"]["people"] == trial.people
-    kinds = {(repr(t.own), t.method, *(getattr(t, n) for n in ("people", "asked", "reference",
-              "balanced", "topics", "proxy", "seed", "aloud"))) for t in whole}  # fmt: skip
+    kinds = {(repr(t.own), t.method, *(getattr(t, n) for n in DATA)) for t in whole}
     assert len({trial.key for trial in whole}) == len(kinds)  # apart unless they are the same
 
 
@@ -268,6 +274,35 @@ def test_what_the_rewrite_needs_is_asked_one_thing_at_a_time():
                                 sham=trial.sham)  # fmt: skip
     keys = [trial.key for (trial,) in plan.entries("needs").values()]
     assert len(set(keys)) == len(keys)
+    thirty, sixty, in_turn = (trial for (trial,) in plan.entries("many").values())
+    assert thirty == replace(plain, people=30) and sixty == replace(plain, people=60, sham=False)
+    settings = plain.settings | {"each": 5}
+    assert in_turn == replace(sixty, method="rewrite in turn", settings=settings)
+
+
+def test_every_group_is_asked_otherwise_one_thing_at_a_time():
+    plan, plain = plans_of("rewrite-needs")[1], trial_for("rewrite", METHODS["rewrite"].chosen)
+    found = {label: trial for label, (trial,) in plan.entries("otherwise").items()}
+    assert found.pop("vanilla").method == "vanilla" and found.pop("as chosen") == plain
+    assert plan.groups == REPORT_GROUPS and all(trial.sham for trial in found.values())
+    for label, trial in found.items():
+        turned = {name for name, value in vars(trial).items() if value != vars(plain)[name]}
+        beside = {"one fact of one person": {"people", "only"},
+                  "towards a refusal": {"settings", "aloud"}}  # fmt: skip
+        assert turned == beside.get(label, turned) and len(turned) == 1 + (label in beside), label
+    assert found["towards a refusal"].settings == plain.settings | {"refusal": True}
+
+
+def test_by_rank_is_chosen_from_eight_tries_from_a_strangers_state_on():
+    plan, chosen = plans_of("rewrite-needs")[1], METHODS["rewrite"].chosen
+    [those] = plan.entries("by rank").values()
+    led = [trial.settings["over"] for trial in those]
+    assert len(those) == 8 and led == sorted(led) and led[0] == 1.0
+    assert chosen in [trial.settings for trial in those] and all(trial.sham for trial in those)
+    own = plan.tuning_reads(small.task())
+    assert set(own) == {"forget", "retain", "general"}  # values, where they are read:
+    assert "among values" in plan.tuning_reads(replace(small.task(), read=own | {"among values": 0})
+                                               )  # fmt: skip
 
 
 def test_the_rewrite_is_tried_eight_times_and_where_the_edge_was_chosen_twice_more():
@@ -304,8 +339,10 @@ def test_rules_of_the_book():
     assert KVW_RULE == Rule(0.90, ("retain",), None, TIES)
     assert SPARING_RULE == Rule(0.95, ("retain", "general"), 0.10, ("order",))
     assert REWRITE_RULE == Rule(0.99, ("retain", "general"), 0.02, TIES)
+    assert MIDDLE_RULE == Rule(0.99, ("retain", "general"), 0.02, ("middle", *TIES))
     for plan in PLANS:
-        of = {"least-squares": SPARING_RULE, "rewrite": REWRITE_RULE}
+        rewrite = MIDDLE_RULE if "by rank" in plan.lists else REWRITE_RULE
+        of = {"least-squares": SPARING_RULE, "rewrite": rewrite}
         mine = [rule for start, rule in of.items() if plan.experiment.startswith(start)]
         assert plan.rule == (mine or [KVW_RULE])[0]
 

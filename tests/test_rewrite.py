@@ -330,6 +330,34 @@ def test_one_mean_way_for_all(task):
                    for name in led.factors)  # fmt: skip
 
 
+def test_towards_a_refusal_is_one_way_for_all_that_decides(task, monkeypatch):
+    """The mean state behind the refusal's own tokens minus that where the forgotten are told."""
+    others, own = somebody_else(task), answers(task, task.forget)
+    marks = [torch.arange(len(p)) % 2 == 0 for p, _ in own]
+    found = rewrite.refusing_way(task, others, own, marks)
+    there = []
+    for question in asked_again(task.forget, others):
+        (batch,) = answer_batches(task.processor, [replace(question, answer="I do not know.")])
+        hidden = body(task.model)(**batch.inputs, output_hidden_states=True).hidden_states
+        there.append(torch.stack(hidden[1:-1], 2)[batch.predicts][1:])  # the last has the norm on
+    told = torch.cat([states[at] for (_, states), at in zip(own, marks, strict=True)]).mean(0)
+    assert torch.allclose(found[:-1], torch.cat(there).mean(0) - told[:-1], atol=1e-5)
+    seen = {}
+
+    def led(task, goals, *_):
+        seen["goals"] = goals
+        return {}
+
+    monkeypatch.setattr(rewrite, "lead", led)
+    way = torch.full(own[0][1].shape[1:], 0.5)
+    monkeypatch.setattr(rewrite, "refusing_way", lambda *_: way)
+    plain, cost = (METHODS["rewrite"].edit(task, SETTINGS | {"refusal": refusal})[1].passes
+                   for refusal in (False, True))  # fmt: skip
+    assert all(torch.allclose(goal, states + way) for goal, (_, states)
+               in zip(seen["goals"], own, strict=True))  # fmt: skip
+    assert cost["forget"] == plain["forget"] + len(task.forget)  # a pass with another answer
+
+
 def test_one_request_after_another_is_each_on_what_the_last_one_left(task):
     mine = [replace(q, person=f"{q.person}{i % 2}") for i, q in enumerate(task.forget)]
     own = replace(task, forget=mine, seed=1, kept={})

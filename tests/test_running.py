@@ -22,6 +22,7 @@ from kvw_minimal import scores
 from kvw_minimal.batches import answer_batches
 from kvw_minimal.edits import Columns
 from kvw_minimal.laboratory import running
+from kvw_minimal.laboratory.choose import MIDDLE_RULE
 from kvw_minimal.laboratory.plans import KVW, VANILLA, compared, plan_of, trial_for
 from kvw_minimal.laboratory.rows import COLUMNS, cells, read_rows, write_rows
 from kvw_minimal.laboratory.running import (
@@ -554,6 +555,20 @@ def test_sets_modalities_and_groups_count_as_the_rule_says():
     assert choose_of(plan, pd.DataFrame(rows), [one, two]) == one
     rows += level_rows({VANILLA: (10, 10), one: (6, 10), two: (0, 10)}, "tuning-2")
     assert choose_of(plan, pd.DataFrame(rows), [one, two]) == two
+
+
+def test_the_rank_of_the_true_value_decides_where_the_rule_says_so():
+    plan, one, two = small.plan(), Trial(mass=0.1), Trial(mass=0.2)
+    rows = level_rows({VANILLA: (10, 10), one: (0, 10), two: (0, 10)})
+    for trial, rank in ((one, 9), (two, 4)):
+        told = level_rows({trial: (rank, 0)}, metric="rank")[:1]
+        rows += [row | {"set": "among values"} for row in told]
+    rows += [row | {"group": "A", "total": 5} for row in rows if row["metric"] == "rank"]
+    found = pd.DataFrame(rows)
+    assert running.levels(found, one, ["tuning-1"])["rank"] == 0.9
+    assert "rank" not in running.levels(found, VANILLA, ["tuning-1"])
+    assert choose_of(plan, found, [one, two]) == one  # the first of two that are equal
+    assert choose_of(replace(plan, rule=MIDDLE_RULE), found, [one, two]) == two
 
 
 def methods(settings: dict[str, tuple], people: int = 5) -> dict[str, list[Trial]]:

@@ -14,6 +14,7 @@ from kvw_minimal.laboratory.plans import KVW, VANILLA
 from kvw_minimal.laboratory.subjects import sample_of_general
 from kvw_minimal.laboratory.trials import (
     DATA,
+    LATER,
     PROXIES,
     Trial,
     edit_for,
@@ -38,6 +39,7 @@ from kvw_minimal.strangers.tasks import people_of
     Trial(reference=28, balanced=True), Trial(Setting(modalities=("text",), shape="zero"), mass=.1),
     Trial(method="GD LoRA", settings={"weight": 5.0, "rate": 1e-3}, sham=False),
     Trial(method="KVW one pass", settings={"strength": 4.0, "layers": [1, 28]}, people=10),
+    Trial(people=60, only=("image", "work"), photos=4, sham=False),
 ])  # fmt: skip
 def test_a_trial_comes_back_from_its_row(trial):
     assert trial_of(trial.method, trial.text, trial.sham) == trial
@@ -51,7 +53,11 @@ def test_everything_that_an_edit_is_made_from_stands_in_a_row():
     assert set(stands) == {each.name for each in fields(Setting)} | {"mass", "data"}
     assert stands["strength"] == STRENGTH and stands["layers"] == [0.0, 1.0]
     apart = {"setting", "mass", "sham", "method", "settings"}
-    assert set(stands["data"]) == {each.name for each in fields(Trial)} - apart == set(DATA)
+    assert {each.name for each in fields(Trial)} - apart == set(DATA)
+    assert set(stands["data"]) == set(DATA) - set(LATER)  # what came later, where it is used
+    usual = {each.name: each.default for each in fields(Trial) if each.name in LATER}
+    assert usual == LATER and all(name in json.loads(replace(Trial(), **{name: value}).text)["data"]
+                                  for name, value in CHANGED_DATA.items())  # fmt: skip
     other = Trial(method="SSD", settings={"limit": 1.0})
     assert json.loads(other.text) == {"data": stands["data"], "limit": 1.0}
 
@@ -61,7 +67,8 @@ CHANGED = {"score": "square", "positions": "text", "contrast": "quantile", "shap
            "against": "whole", "batch": 2, "epochs": 2, "shuffle": True,
            "layers": (0, 1)}  # fmt: skip
 CHANGED_DATA = {"people": 6, "asked": 7, "reference": 8, "balanced": True, "topics": ("name",),
-                "proxy": PROXIES[1], "seed": 1, "aloud": True}  # fmt: skip
+                "proxy": PROXIES[1], "seed": 1, "aloud": True, "photos": 4,
+                "only": ("image",)}  # fmt: skip
 
 
 def test_whatever_changes_changes_the_key():
@@ -84,8 +91,10 @@ def test_the_first_two_layers_are_not_all_layers():
 
 
 @pytest.mark.parametrize("how, words", [
-    ({"proxy": "nobody"}, "no proxy 'nobody'"), ({"people": 21}, "people are 1 to 20"),
-    ({"people": 0}, "people are 1 to 20"), ({"mass": 1.0}, "mass is in"),
+    ({"proxy": "nobody"}, "no proxy 'nobody'"), ({"people": 71}, "people are 1 to 70"),
+    ({"people": 0}, "people are 1 to 70"), ({"photos": 5}, "photos are 1 to 4"),
+    ({"only": ("voice",)}, "only are some of"), ({"photos": 0}, "photos are 1 to 4"),
+    ({"mass": 1.0}, "mass is in"),
     ({"mass": -0.1}, "mass is in"), ({"method": "magic"}, "no method 'magic'"),
     ({"mass": 0.1, "setting": Setting(batch=1)}, "no mass to solve for"),
     ({"topics": ("age",)}, "topics are some of"),
@@ -136,6 +145,24 @@ def test_what_an_edit_is_made_from():
     assert edit.contrast.any()
 
 
+def test_the_forget_set_is_asked_in_part_or_of_more_photos():
+    plain = task().forget
+    for only in (("image",), ("work",), ("text", "pet")):
+        made = thinned(Trial(only=only), task())
+        assert made.forget == [q for q in plain if q.modality in only or q.fact in only]
+        assert made.retain == thinned(Trial(), task()).retain  # what is left out is on neither side
+    more = thinned(Trial(photos=3), task()).forget
+    assert more == about(load_people(), small.people(), photos=3)
+    assert {question.id for question in plain} < {question.id for question in more}
+    seen = {}
+    for question in more:
+        seen.setdefault((question.person, question.fact, question.modality), []).append(question)
+    assert {(q[0].modality, len({each.image for each in q})) for q in seen.values()} == {
+        ("image", 3), ("text", 1)}  # fmt: skip
+    both = thinned(Trial(photos=2, only=("image",), asked=50), task())
+    assert len(both.forget) == 50 and {q.modality for q in both.forget} == {"image"}
+
+
 def test_the_forget_set_stays_in_the_order_of_the_request():
     """Schedules go through it in an order of their own, so that another one is another edit."""
     assert task().people == small.people() != sorted(small.people())
@@ -181,6 +208,11 @@ def test_more_people_are_those_of_the_next_group():
         people_of(world, "tuning-2", 11) == world.groups["tuning-2"] + world.groups["tuning-1"][:1]
     )
     assert people_of(world, "B", 5) == world.forget_people("B", 5)
+    for group, count, order in (("D", 60, "D E A B C tuning-1"), ("tuning-2", 70,
+                                "tuning-2 tuning-1 A B C D E")):  # fmt: skip
+        people = [person for name in order.split(" ") for person in world.groups[name]]
+        assert people_of(world, group, count) == people and len(set(people)) == count
+        assert not set(people) & set(world.groups["sham"])
 
 
 def test_names_that_nobody_has():

@@ -292,6 +292,7 @@ DATA: dict[str, dict] = {
     "people": {"people": 20}, "asked": {"asked": 7}, "reference": {"reference": 16, "seed": 2},
     "balanced": {"reference": 28, "balanced": True}, "topics": {"topics": ("dish", "name")},
     "proxy": {"proxy": "twenty others"}, "seed": {"reference": 4, "seed": 1}, "aloud": {},
+    "only": {"only": ("image", "work")}, "photos": {"photos": 4},
 }  # fmt: skip
 
 
@@ -449,6 +450,15 @@ def made(name: str) -> tuple[Any, dict]:
 @vector("method", lambda: METHODS)
 def _method(name: str):
     return made(name)[0]
+
+
+@vector("towards a refusal")
+def _refusal():
+    """Apart from the rewrite's own vector, so that rows without it depend on that alone."""
+    own, request = METHODS["rewrite"], replace(task(), seed=1)
+    settings = {key: USUAL.get(key, value) for key, value in own.grid[0].items()}
+    with restored(request.model):
+        return change_of(own.make(request, settings | {"refusal": True}, Cost()))
 
 
 @vector("cost", lambda: METHODS)

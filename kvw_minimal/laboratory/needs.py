@@ -35,13 +35,8 @@ SUMMARIES = ("oracles", "bench", "least-squares-pocket", "least-squares-pocket-t
              "least-squares-smol", "least-squares-smol-tuning", "scores", "smol")  # fmt: skip
 CARDS = {"world": "mentions", "generated": "exact_match_generated",
          "unknowns": "exact_match_generated", "options": "choose_by_likelihood"}  # fmt: skip
-OF_PANEL = (
-    "ablations-pocket",
-    "as-published",
-    "precision",
-    "replication-pocket",
-    "rewrite-needs",
-)  # whose reads start from it
+#: whose reads start from the panel
+OF_PANEL = ("ablations-pocket", "as-published", "precision", "replication-pocket", "rewrite-needs")
 Vectors = set[str]
 if TYPE_CHECKING:  # to unlearn needs no pandas
     import pandas as pd
@@ -86,7 +81,7 @@ def of_set(experiment: str, subject: str, part: str, group: str) -> Vectors:
                           for each in part.split("+")))  # fmt: skip
     if group in TUNING_GROUPS and experiment != "ablations-pocket":
         kind = "smol" if subject == "smol" else "pocket"
-        weighed = experiment in ("rewrite-smol", "replication-pocket")
+        weighed = experiment in ("rewrite-smol", "rewrite-needs", "replication-pocket")
         found.add(f"tuning sets: {'weighed' if weighed else kind}")
     return found
 
@@ -106,6 +101,7 @@ def of_method(method: str, settings: str) -> Vectors:
     found |= {f"method: {method}", "on and off", "contrast and gate"}
     found |= {f"schedule: {name}" for name in SCHEDULES if name in method}
     own = METHODS.get(method)
+    found |= {"towards a refusal"} if given.get("refusal") else set()
     if own is not None and method != "family":
         learns = {"rate", "alpha"} & {*(own.grid or ({},))[0]}
         reads = METHODS[own.like or method].make.__module__.endswith(".kvw")

@@ -26,7 +26,7 @@ from ..strangers.people import REPORT_GROUPS, TUNING_GROUPS, load_people
 from ..strangers.questions import facts_of, question_sets
 from ..task import Task
 from ..taught.catalogue import load
-from .choose import KVW_RULE, REWRITE_RULE, SPARING_RULE, Rule
+from .choose import KVW_RULE, MIDDLE_RULE, REWRITE_RULE, SPARING_RULE, Rule
 from .reading import AMONG, FREE_TOKENS
 from .subjects import (
     Reads,
@@ -337,6 +337,34 @@ def examined() -> Entries:
         "oracle": [trial_for("oracle", {"base": "pocket"})]}  # fmt: skip
 
 
+def many() -> Entries:
+    """Half a world and more forgotten; of more than 30 there is nobody left for a sham."""
+    chosen = METHODS["rewrite"].chosen
+    thirty = trial_for("rewrite", chosen, 30)
+    return {"30 at once": [thirty], "60 at once": [replace(thirty, people=60, sham=False)],
+            "60, five at a time": [trial_for("rewrite in turn", chosen | {"each": 5}, 60)]
+            }  # fmt: skip
+
+
+def otherwise() -> Entries:
+    """The rewrite asked otherwise, for more people, or led elsewhere: all groups, with ranks."""
+    plain = trial_for("rewrite", METHODS["rewrite"].chosen)
+    refusing = replace(plain, settings=plain.settings | {"refusal": True}, aloud=True)
+    return {"vanilla": [trial_for("vanilla", {})]} | {name: [trial] for name, trial in {
+        "as chosen": plain, "four photos a question": replace(plain, photos=4),
+        "asked by photo only": replace(plain, only=("image",)),
+        "asked by name only": replace(plain, only=("text",)),
+        "one fact of one person": replace(plain, people=1, only=("work",)),
+        "15 to forget": replace(plain, people=15), "towards a refusal": refusing,
+    }.items()}  # fmt: skip
+
+
+def without_a_tell_tale() -> Entries:
+    """What the rewrite is chosen from by rank: eight tries, from a stranger's state to beyond."""
+    tries = every(over=(1.0, 1.0625, 1.125, 1.25), price=(10.0, 3.0))
+    return {"by rank": [trial_for("rewrite", METHODS["rewrite"].chosen | each) for each in tries]}
+
+
 def ways() -> Entries:
     """Both schedules at their candidates, beside vanilla and random columns."""
     return compared({
@@ -474,6 +502,8 @@ _MATRIX: dict[str, Any] = {"tuned": ("methods",), "unread": ("retain",), "by_que
 _WALKED: dict[str, Any] = {"reads": pocket_panel, "unread": ("retain",), "by_question": True,
                            "shares": SHARES, "aloud": REPORT_GROUPS,
                            "said": ("forget", "retain", "general")}  # fmt: skip
+_NEEDS: dict[str, Any] = {"reads": panel_with_new_others, "draws": 1, "with_general": True,
+                          "unread": ("retain", AMONG)}  # fmt: skip
 PLANS: tuple[Plan, ...] = (
     Plan("ablations-pocket", "pocket", _ABLATIONS, vanilla=VANILLA, reads=pocket_panel,
          prepared=True),
@@ -510,9 +540,12 @@ PLANS: tuple[Plan, ...] = (
          REPORT_GROUPS[:3], tuning=TUNING_GROUPS[:1], rule=REWRITE_RULE, reads=smol_with_new_others,
          tuning_reads=what_is_weighed, draws=1, aloud=("A",), free_tokens=20, with_general=True,
          **_MATRIX),
-    Plan("rewrite-needs", "pocket", {"over": over, "needs": needed, "turns": turns}, ("A",),
-         rule=REWRITE_RULE, reads=panel_with_new_others, draws=1, with_general=True,
-         unread=("retain", AMONG)),
+    Plan("rewrite-needs", "pocket",
+         {"over": over, "needs": needed, "turns": turns, "many": many}, ("A",),
+         rule=REWRITE_RULE, **_NEEDS),
+    Plan("rewrite-needs", "pocket", {"otherwise": otherwise, "by rank": without_a_tell_tale},
+         tuning=TUNING_GROUPS, tuned=("by rank",), rule=MIDDLE_RULE, tuning_reads=what_is_weighed,
+         **_NEEDS),
     Plan("audit", "pocket", {"methods": examined}, ("A",), reads=audited, with_general=True,
          probed=True),
     *(Plan("precision", f"pocket, {name}", {"roundings": roundings}, reads=pocket_panel,

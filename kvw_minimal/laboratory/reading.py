@@ -96,11 +96,8 @@ def read(task: Task, names: Iterable[str], aloud: Collection[str] = (), by_quest
     """
     rows = []
     for name, questions in task.sets(*names):
-        metrics = (
-            scored(task, questions, free_tokens)
-            if name != AMONG
-            else among_values(task.model, task.processor, questions, load_people().values)
-        )
+        metrics = (among_values(task.model, task.processor, questions, load_people().values)
+                   if name == AMONG else scored(task, questions, free_tokens))  # fmt: skip
         if name in aloud:
             said = scores.generate(task.model, task.prompts(questions), task.processor)
             metrics["well_formed"] = np.array([

@@ -25,7 +25,7 @@ from .choose import choose
 from .freshness import digests_for
 from .plans import Plan, plans_of
 from .provenance import provenance
-from .reading import read
+from .reading import AMONG, read
 from .rows import COLUMNS, cells, joined, path_of, read_rows, words, write_rows
 from .subjects import Requests, is_made, oracle_of
 from .summaries import level
@@ -187,12 +187,16 @@ class Stored:
 
 
 def levels(rows: pd.DataFrame, trial: Trial, groups: Iterable[str]) -> dict[str, float] | None:
-    """Exact match of a trial on each set, mean over groups and modalities; None if not measured."""
+    """Exact match of a trial on each set, mean over groups and modalities; None if not measured.
+
+    With the `rank` of the true value, where values were read.
+    """
     own = rows[measured(rows, trial) & rows["group"].isin(list(groups))]
     if own.empty:
         return None
-    return {name: level(own, name) for name in dict.fromkeys(own["set"].astype(str))
-            if name in ("forget", "retain", "general")}  # fmt: skip
+    found = {name: level(own, name) for name in dict.fromkeys(own["set"].astype(str))
+             if name in ("forget", "retain", "general")}  # fmt: skip
+    return found | ({"rank": level(own, AMONG, "rank")} if (own["set"] == AMONG).any() else {})
 
 
 def while_tuning(trial: Trial) -> Trial:
@@ -274,9 +278,8 @@ def run(plan: Plan, names: Iterable[str] = (), path: Path | None = None,
     if strange:
         raise ValueError(f"no group {sorted(strange)}; the plan has {', '.join(plan.groups)}")
     wanted = {name: plan.entries(name) for name in names}
-    requests = plan.open(
-        [t for entries in wanted.values() for own in entries.values() for t in own]
-    )
+    requests = plan.open([t for entries in wanted.values() for own in entries.values()
+                          for t in own])  # fmt: skip
     model = fingerprint(requests(load_people().groups[plan.groups[0]][:5]).model)
     path = path or path_of(plan.experiment)
     store = Stored(plan, path, model)

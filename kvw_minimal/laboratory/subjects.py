@@ -136,8 +136,9 @@ def smol_tuning_sets(task: Task) -> dict[str, list[Question]]:
 
 
 def what_is_weighed(task: Task) -> dict[str, list[Question]]:
-    """The sets that a rule of choice looks at, whole."""
-    return {name: task.read[name] for name in ("forget", "retain", "general")}
+    """The sets that a rule of choice looks at, whole, and values where they are read."""
+    weighed = ("forget", "retain", "general", AMONG)
+    return {name: task.read[name] for name in weighed if name in task.read}
 
 
 # --- what is known beside the people -------------------------------------------------------------

@@ -16,7 +16,7 @@ from ..edits import Edit
 from ..methods import METHODS, Cost, family
 from ..methods.family import SCORES, Setting, setting_of
 from ..methods.positions import POSITIONS
-from ..questions import Question, seeded
+from ..questions import MODALITIES, Question, seeded
 from ..strangers.people import World, load_people
 from ..strangers.questions import about, facts_of
 from ..task import Task
@@ -34,7 +34,8 @@ class Trial:
         setting: an edit of the family. Its strength counts where `mass` is 0.
         mass: mean share that is taken from a knowledge vector, 1 - gate; the strength (of a `zero`
             shape the share) is then solved for. Only where nothing is asked again on the way.
-        people: how many are forgotten, 1 to 20: the group's, then those of the next.
+        people: how many are forgotten, 1 to 70: the group's, then those of the next. Of the
+            hundred, 30 are kept for shams: of more than 30 there is none.
         asked, reference: at most so many questions of the forget set and of the reference, drawn
             with a seed; 0 for all.
         balanced: the drawn reference asks about every fact, by photo and by name, equally often; a
@@ -44,6 +45,9 @@ class Trial:
         seed: of what is drawn, and of the order of batches.
         sham: whether the same is done for as many random others.
         aloud: whether the model also answers in words, to see whether they are well formed.
+        only: modalities and facts of which the forget set is asked; all if empty. What is left out
+            is not retained either.
+        photos: of a person that the forget set asks each of its image questions about, 1 to 4.
         method: another method than the family, and `settings`: what it takes.
     """
 
@@ -58,6 +62,8 @@ class Trial:
     seed: int = 0
     sham: bool = True
     aloud: bool = False
+    only: tuple[str, ...] = ()
+    photos: int = 1
     method: str = "family"
     settings: dict = field(default_factory=dict, hash=False)
 
@@ -66,13 +72,14 @@ class Trial:
             raise ValueError(f"no proxy {self.proxy!r}; there are {', '.join(PROXIES)}")
         if self.method not in METHODS:
             raise ValueError(f"no method {self.method!r}; there are {', '.join(METHODS)}")
-        if not 1 <= self.people <= 20 or not 0 <= self.mass < 1:
-            raise ValueError("people are 1 to 20, mass is in [0, 1)")
+        if not 1 <= self.people <= 70 or not 0 <= self.mass < 1 or not 1 <= self.photos <= 4:
+            raise ValueError("people are 1 to 70, mass is in [0, 1), photos are 1 to 4")
         if self.mass and self.setting.batch:
             raise ValueError("a schedule of batches has no mass to solve for: set its strength")
-        strange = set(self.topics) - set(facts_of(load_people()))
-        if strange:
-            raise ValueError(f"topics are some of {facts_of(load_people())}, not {self.topics}")
+        facts = facts_of(load_people())
+        for name, known in (("topics", facts), ("only", [*MODALITIES, *facts])):
+            if set(getattr(self, name)) - set(known):
+                raise ValueError(f"{name} are some of {known}, not {getattr(self, name)}")
 
     @property
     def own(self) -> dict:
@@ -92,12 +99,15 @@ class Trial:
     @property
     def text(self) -> str:
         """The complete settings, as they stand in a row."""
-        data = {name: getattr(self, name) for name in DATA}
+        data = {name: value for name in DATA if (value := getattr(self, name)) != LATER.get(name)}
         return json.dumps({"data": data} | self.own, sort_keys=True)
 
 
 #: what of a trial says which data an edit is made from, and how it is read
-DATA = ("people", "asked", "reference", "balanced", "topics", "proxy", "seed", "aloud")
+DATA = ("people", "asked", "reference", "balanced", "topics", "proxy", "seed", "aloud", "only",
+        "photos")  # fmt: skip
+#: what came later stands in a row only where it is not this: older rows keep their name
+LATER = {"only": (), "photos": 1}
 
 
 def trial_of(method: str, text: str, sham: bool = True) -> Trial:
@@ -105,7 +115,7 @@ def trial_of(method: str, text: str, sham: bool = True) -> Trial:
 
     found = json.loads(text)
     data = found.pop("data")
-    data["topics"] = tuple(data.get("topics", ()))
+    data |= {name: tuple(data.get(name, ())) for name in ("topics", "only")}
     if method != "family":
         return Trial(method=method, settings=found, sham=sham, **data)
     return Trial(mass=found.pop("mass"), setting=setting_of(found), sham=sham, **data)
@@ -177,8 +187,11 @@ def thinned(trial: Trial, task: Task) -> Task:
     if trial.topics:
         retain = [question for question in retain if question.fact in trial.topics]
     key = (trial.seed, *people)
+    forget = about(world, people, photos=trial.photos) if trial.photos > 1 else forget
+    if trial.only:
+        forget = [q for q in forget if {q.modality, q.fact} & set(trial.only)]
     if trial.asked:  # drawn from all of them by person; else in the order of the request
-        every = [question for question in task.known() if question.person in set(people)]
+        every = sorted(forget, key=lambda question: question.person)
         forget = some(every, trial.asked, "forget", trial.asked, *key)
     if trial.balanced:
         retain = evenly(retain, trial.reference, *key)

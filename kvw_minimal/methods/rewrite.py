@@ -21,6 +21,7 @@ name that can be exchanged. The edit is a low-rank addition of rank n at most.
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -34,6 +35,7 @@ from ..questions import seeded
 from ..task import Task
 from .registry import Cost, method
 from .somebody_else import about_others, at_answers, decoder_layers, somebody_else, state_of
+from .steps import DO_NOT_KNOW
 
 OTHERS = 16  # somebody elses that a forget question is asked about
 DECIDES = 0.3  # by so much the true token's probability falls where somebody else is asked about
@@ -115,6 +117,26 @@ def mean_way(task: Task, others: tuple, decides: float) -> torch.Tensor:
     return torch.cat(ways).mean(0)
 
 
+def refusing_way(task: Task, others: tuple, own: list, marks: list[torch.Tensor]) -> torch.Tensor:
+    """The mean way from the states where the forgotten are told to those of a refusal, as in LUNAR.
+
+    Source: LUNAR, arXiv 2502.07218, and its `generate_directions.py`: the mean state of prompts
+    that the model refuses minus that of the forget prompts, at the last token. The models of this
+    book refuse nothing by themselves, so here "I do not know." stands behind questions about
+    somebody else, and the states are those behind its first tokens, where a refusal is under way.
+
+    Args:
+        own: `at_answers` of the forget questions; marks: `[tokens]` bool of each, where it decides.
+
+    Returns:
+        `[layers, d_model]`.
+    """
+    unknowing = [replace(question, answer=DO_NOT_KNOW) for question in task.forget]
+    refused = about_others(task, unknowing, others)
+    told = torch.cat([states[at] for (_, states), at in zip(own, marks, strict=True)])
+    return torch.cat([states[1:] for _, states in refused]).mean(0) - told.mean(0)
+
+
 # --- the edit ------------------------------------------------------------------------------------
 
 
@@ -192,7 +214,7 @@ def lead(task: Task, goals: list[torch.Tensor], marks: list[torch.Tensor], price
     return found
 
 
-@method("rewrite", optional=("layers", "others", "retained", "mean"), chosen=CHOSEN,
+@method("rewrite", optional=("layers", "others", "retained", "mean", "refusal"), chosen=CHOSEN,
         grid=tuple({"over": over, "price": price, "price_deciding": 0.0, "decides": DECIDES}
                    for over, prices in ((1.25, (30.0, 10.0, 3.0, 1.0)), (1.5, (30.0, 10.0)),
                                         (1.125, (3.0, 1.0))) for price in prices),
@@ -206,7 +228,8 @@ def rewrite(task: Task, settings: dict, cost: Cost) -> LowRank:
             `price_deciding`, a and b; by how much the true token's probability falls where whom it
             is asked about `decides`; which `layers`; how many `others` a question is asked about;
             whether these are `retained` people, not strangers; whether all states go the `mean`
-            way of retained questions to somebody else, one direction, as in LUNAR (2502.07218).
+            way of retained questions to somebody else, one direction; or towards a `refusal`, one
+            direction, too (`refusing_way`).
 
     Raises:
         ValueError: nobody to ask about instead, or nothing depends on whom it is asked about.
@@ -222,13 +245,15 @@ def rewrite(task: Task, settings: dict, cost: Cost) -> LowRank:
     for (p, _), those in zip(own, zip(*anew, strict=True), strict=True):
         marks.append(p - torch.stack([other for other, _ in those]).mean(0) > decides)
         goals.append(torch.stack([states for _, states in those]).mean(0))
-    if settings.get("mean"):
-        way = mean_way(task, others, decides)
-        goals = [states + way for _, states in own]
     positions = int(torch.cat(marks).sum())
     if positions == 0:
         raise ValueError("nothing that the forget set asks depends on whom it is asked about")
-    cost.add("forget", len(task.forget), count + 4)  # three of them while the layers change
+    if settings.get("mean") or settings.get("refusal"):
+        way = (refusing_way(task, others, own, marks) if settings.get("refusal") else
+               mean_way(task, others, decides))  # fmt: skip
+        goals = [states + way for _, states in own]
+    # three passes while the layers change
+    cost.add("forget", len(task.forget), count + 4 + bool(settings.get("refusal")))
     cost.add("retain", passes, 1)
     prices = settings["price"] * moments + settings["price_deciding"] * deciding
     layers = tuple(settings.get("layers", (0.0, 1.0)))

@@ -57,10 +57,15 @@ class World:
     checksum: str
 
     def first_of(self, group: str, count: int) -> list[str]:
-        """The first of a group, then those of the next."""
-        cycle = REPORT_GROUPS if group in REPORT_GROUPS else TUNING_GROUPS
-        following = cycle[(cycle.index(group) + 1) % len(cycle)]
-        return (self.groups[group] + self.groups[following])[:count]
+        """The first of a group, then of the next of its kind, then of the other kind; at most 70.
+
+        Nobody of the sham group, which is kept for controls.
+        """
+        kinds = (REPORT_GROUPS, TUNING_GROUPS)
+        own, other = kinds if group in REPORT_GROUPS else kinds[::-1]
+        at = own.index(group)
+        return [person for name in own[at:] + own[:at] + other for person in self.groups[name]
+                ][:count]  # fmt: skip
 
     def forget_people(self, group: str = "A", percent: int = 5) -> list[str]:
         """Who asks to be forgotten: the first 5 of a group, all 10, or 10 and 5 of the next.
