@@ -21,12 +21,21 @@ from ..methods import METHODS
 from ..methods.family import CONTRASTS, SCORES, SHAPES, Setting
 from ..methods.positions import POSITIONS
 from ..methods.registry import every
-from ..methods.rewrite import DECIDES
 from ..strangers.people import REPORT_GROUPS, TUNING_GROUPS, load_people
 from ..strangers.questions import facts_of, question_sets
 from ..task import Task
 from ..taught.catalogue import load
 from .choose import KVW_RULE, MIDDLE_RULE, REWRITE_RULE, SPARING_RULE, Rule
+from .contenders import (
+    INNER,
+    LEAST_SQUARES,
+    LEAST_SQUARES_ON_SMOL,
+    POCKET,
+    REWRITE,
+    REWRITE_ON_SMOL,
+    SMOL,
+    TUNED,
+)
 from .reading import AMONG, FREE_TOKENS
 from .subjects import (
     Reads,
@@ -58,7 +67,6 @@ ORDERS = (1, 3)  # of batches, beside the first; seed 2 gives five people the or
 MANY = (4.0, 8.0, 12.0, 16.0, 20.0, 24.0, 32.0, 48.0)  # strengths, where a step is many tokens
 MORE = (*MANY, 64.0, 96.0, 128.0)  # where the others are kept for longer
 FEW = (2.0, 4.0, 5.0, 6.0, 6.5, 7.0, 8.0, 10.0)  # and where it is three or four
-INNER = (1, 28)  # the layers of SmolLM2 without the first and the last
 ON_SMOL = replace(END, strength=4.0, layers=INNER)
 ON_SMOL_MASS = 0.1  # about what that takes from a vector
 ON_SMOL_PARTS = ("KVW one pass", "score: square", "score: fisher", "positions: image",
@@ -210,63 +218,9 @@ def compared(grids: dict[str, tuple[dict, ...]], people: int = 5) -> Entries:
             for name, grid in grids.items()}  # fmt: skip
 
 
-#: more candidates, as the grid has them, where the choice was the edge of it: at most four
-MORE_TRIES: dict[str, tuple[tuple[float, float], ...]] = {
-    "GD full": ((5.0, 1.4e-3), (5.0, 2e-3), (10.0, 1e-3), (10.0, 1.4e-3)),
-    "GD LoRA": ((10.0, 5e-3), (10.0, 7e-3)), "KL full": ((0.5, 5e-4), (0.5, 7e-4)),
-    "KL LoRA": ((5.0, 1e-2), (5.0, 1.4e-2), (10.0, 7e-3), (10.0, 1e-2)),
-    "NPO full": ((0.5, 5e-4), (0.5, 7e-4)), "NPO LoRA": ((10.0, 5e-3), (10.0, 7e-3)),
-    "IDK": ((0.5, 2e-4), (0.5, 3e-4)),
-    "MMUnlearner": ((1.0, 2e-3), (1.0, 3e-3), (2.0, 1.5e-3), (2.0, 2e-3)),
-    "LLM Surgery": ((5.0, 7e-4), (5.0, 1e-3), (10.0, 5e-4), (10.0, 7e-4)),
-    "SSD": ((0.3, 1.5), (0.3, 1.25), (0.1, 2.0), (0.1, 3.0)),
-}  # fmt: skip
-#: the methods of pocket's comparison, vanilla first and the oracle last, as tables show them
-POCKET: dict[str, tuple[dict, ...]] = {
-    name: METHODS[name].grid + tuple(
-        dict(zip(METHODS[name].grid[0], more, strict=True)) for more in MORE_TRIES.get(name, ()))
-    for name in ("vanilla", "KVW published", "KVW one pass",
-                 *(f"{loss} {kind}" for loss in ("GA", "GD", "KL", "NPO")
-                   for kind in ("full", "LoRA")),
-                 "IDK", "MMUnlearner", "LLM Surgery", "selective pruning", "SSD",
-                 "random columns")
-} | {"oracle": ({"base": "pocket"},)}  # fmt: skip
-_STRENGTHS = every(strength=(1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0), layers=(list(INNER),))
-_RATES = every(weight=(1.0, 5.0), rate=(5e-4, 1e-3, 2e-3, 3e-3))
-#: fewer of them on smol, in a range that a look at tuning-1 gave
-SMOL: dict[str, tuple[dict, ...]] = {
-    "vanilla": (),
-    **dict.fromkeys(("KVW published", "KVW one pass"), _STRENGTHS),
-    "GD LoRA": _RATES, "NPO LoRA": _RATES,
-    "selective pruning": every(share=(0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06)),
-    "SSD": every(limit=(0.3, 1.0), alpha=(2.0, 4.0, 8.0, 16.0)),
-    "random columns": (), "oracle": ({"base": "smol"},),
-}  # fmt: skip
 SHARES = (0.1, 0.2, 0.35, 0.5, 0.7, 1.4, 2.0, 4.0)  # of an edit: the points of its curve
-LEAST_SQUARES = METHODS["least squares"].grid
-LEAST_SQUARES_ON_SMOL = tuple(
-    {"ridge": ridge, "passes": 2, "retain": 150, "portraits": 50} for ridge in (0.1, 0.03)
-)
-REWRITE = ("rewrite", METHODS["rewrite"].grid, "pocket")
 #: how far, from short of somebody else to far beyond
 OVER = (0.5, 0.75, 1.0, 1.125, 1.25, 1.5, 2.0, 3.0)
-#: the same on smol: eight that were planned, and two more since 1.25 was chosen, at their edge;
-#: of equals the first is taken, which changes least
-REWRITE_ON_SMOL = tuple(
-    {"over": over, "price": price, "price_deciding": deciding, "decides": DECIDES,
-     "others": 4}
-    for over, price, deciding in ((1.0, 0.3, 3.0), (1.125, 0.3, 3.0), (1.25, 0.3, 3.0),
-                                  (1.25, 0.3, 1.0), (1.5, 1.0, 3.0), (1.5, 0.3, 10.0),
-                                  (1.5, 0.3, 3.0), (1.5, 0.3, 1.0), (1.75, 0.3, 10.0),
-                                  (1.75, 0.3, 3.0)))  # fmt: skip
-
-#: what `replication-pocket` chose of the contenders that are audited, too
-TUNED: dict[str, dict] = {
-    "NPO full": {"weight": 0.5, "rate": 7e-4}, "NPO LoRA": {"weight": 10.0, "rate": 7e-3},
-    "GD full": {"weight": 5.0, "rate": 1.4e-3}, "GD LoRA": {"weight": 10.0, "rate": 7e-3},
-    "LLM Surgery": {"weight": 10.0, "rate": 7e-4}, "SSD": {"limit": 0.1, "alpha": 2.0},
-    "selective pruning": {"share": 0.3},
-}  # fmt: skip
 
 
 def beyond_the_gate() -> Entries:
@@ -322,19 +276,13 @@ def turns() -> Entries:
 def examined() -> Entries:
     """What the book chose of each method, between vanilla and the oracle; the rewrite also as far
     as somebody else, and no further."""
-    made = {
-        name: [trial_for(name, settings)]
-        for name, settings in (
-            ("KVW one pass", METHODS["KVW one pass"].chosen),
-            ("KVW published", METHODS["KVW published"].chosen),
-            ("least squares", METHODS["least squares"].chosen),
-            ("rewrite", METHODS["rewrite"].chosen),
-            *TUNED.items(),
-        )
-    }
-    made["rewrite, over 1"] = [trial_for("rewrite", METHODS["rewrite"].chosen | {"over": 1.0})]
-    return {"vanilla": [trial_for("vanilla", {})]} | made | {
-        "oracle": [trial_for("oracle", {"base": "pocket"})]}  # fmt: skip
+    names = ("KVW one pass", "KVW published", "least squares", "rewrite")
+    chosen = {name: METHODS[name].chosen for name in names} | TUNED
+    short = trial_for("rewrite", METHODS["rewrite"].chosen | {"over": 1.0})
+    return {"vanilla": [trial_for("vanilla", {})],
+            **{name: [trial_for(name, settings)] for name, settings in chosen.items()},
+            "rewrite, over 1": [short],
+            "oracle": [trial_for("oracle", {"base": "pocket"})]}  # fmt: skip
 
 
 def many() -> Entries:
