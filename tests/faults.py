@@ -790,7 +790,7 @@ BREAKS: tuple[Break, ...] = (
           'wide["total", "edit"] / wide["n", "edit"] - wide["total", "sham"] / wide["n", "sham"]',
           ("summaries",)),
     Break("level: modalities pooled", "laboratory/summaries.py",
-          'return float((sums["total"] / sums["n"]).mean())',
+          'return round(float((sums["total"].astype(float) / sums["n"]).mean()), 6)',
           'return float(sums["total"].sum() / sums["n"].sum())', ("summaries", "running")),
     Break("level: shams count", "laboratory/summaries.py",
           '(rows["metric"] == metric) & (rows["made_for"] == "edit")]',

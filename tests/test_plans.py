@@ -11,7 +11,7 @@ import small
 import torch
 
 from kvw_minimal.edits import contrast, gate, within
-from kvw_minimal.laboratory import plans, subjects
+from kvw_minimal.laboratory import plans, running, subjects
 from kvw_minimal.laboratory.choose import (
     KVW_RULE,
     MIDDLE_RULE,
@@ -20,20 +20,18 @@ from kvw_minimal.laboratory.choose import (
     TIES,
     Rule,
 )
+from kvw_minimal.laboratory.contenders import INNER, MORE_TRIES, POCKET, SMOL, TUNED
 from kvw_minimal.laboratory.curves import curves_of
 from kvw_minimal.laboratory.plans import (
-    INNER,
     KVW,
-    MORE_TRIES,
     PLANS,
-    POCKET,
-    SMOL,
     VANILLA,
     Plan,
     plan_of,
     plans_of,
     trial_for,
 )
+from kvw_minimal.laboratory.rows import read_rows
 from kvw_minimal.laboratory.trials import DATA, PROXIES, Trial, edit_for, trial_of
 from kvw_minimal.methods import METHODS
 from kvw_minimal.methods.family import CONTRASTS, SCORES, SHAPES, Setting
@@ -418,3 +416,10 @@ def test_the_published_schedule_keeps_to_its_layers_on_the_way():
     for layer in (1, 2):  # layer 0 fed the coefficients of the others
         assert not torch.equal(found.gates[layer], everywhere.gates[layer])
     assert INNER == (1, 28)
+
+
+def test_who_is_audited_has_the_settings_that_the_replication_chose():
+    rows, made = read_rows("replication-pocket")
+    chosen = running.settled(plan_of("replication-pocket"), "methods", rows, made["impossible"])
+    own = {name: trial.settings for name, trial in chosen}
+    assert TUNED == {name: own[name] for name in TUNED}
