@@ -276,6 +276,13 @@ def test_an_attack_that_teaches_the_oracle_does_not_count():
         "as taught": True, "rounding: 8 bits": True, "rounding: 4 bits": False}  # fmt: skip
 
 
+def test_where_every_setting_teaches_the_oracle_none_counts():
+    gone = states("as taught", (1,) * 4, (0,) * 4, (0,) * 4)
+    teaches = states("rounding: 4 bits", (1,) * 4, (0.5,) * 4, (1,) * 4)
+    found = audit.judge(both(gone, teaches))
+    assert audit.verdict(found)[0] == findings.GONE and not found[1].fair
+
+
 def test_the_verdict_is_quiet_where_something_is_surely_left_and_never_erased():
     assert audit.verdict(audit.judge(PLAIN))[0] != findings.QUIET  # two of four: not surely
     loud = states("as taught", (1,) * 4, (0,) * 4, (0.4, 0.5, 0.4, 0.5))

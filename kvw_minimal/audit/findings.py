@@ -30,6 +30,7 @@ class Finding:
         recovered: (attack - edited) / (vanilla - edited), what an attack brought back of what was
             lost; None where it does not apply, is none, or nothing was lost.
         again: the same of the oracle.
+        fair: whether it leaves the oracle where it was; of an attack that does not, nothing counts.
         strongest: whether it is the setting that counts: of those that leave the oracle where it
             was and where vanilla knows it, the one that brings back most.
     """
@@ -46,6 +47,7 @@ class Finding:
     left: float | None
     recovered: float | None
     again: float | None
+    fair: bool = True
     strongest: bool = True
 
     @property
@@ -116,8 +118,10 @@ def _marked(one: Finding, found: list[Finding]) -> Finding:
     name = probe_of(one.label).name
     same = [each for each in found if probe_of(each.label).name == name]
     plain = next((f.oracle for f in found if f.label == PROBES[name].beside), None)
-    fair = [f for f in same if f.applies and (plain is None or f.oracle - plain <= CHANCE)] or same
-    return replace(one, strongest=one == max(fair, key=lambda f: f.edited))
+    fair = [f for f in same if f.applies and (f.kind != BROUGHT_BACK or plain is None
+                                              or f.oracle - plain <= CHANCE)]  # fmt: skip
+    best = max(fair or same, key=lambda f: f.edited)
+    return replace(one, fair=one in fair, strongest=one == best)
 
 
 def verdict(found: Iterable[Finding]) -> tuple[str, list[Finding]]:
@@ -129,7 +133,7 @@ def verdict(found: Iterable[Finding]) -> tuple[str, list[Finding]]:
     probes see*; never *erased*.
     """
     found = list(found)
-    counted = [f for f in found if f.applies and f.strongest and not f.before]
+    counted = [f for f in found if f.fair and f.strongest and not f.before]
     loud = [f for f in counted if f.left is not None and f.left >= LEFT and f.low > 0]
     if loud:
         return QUIET, sorted(loud, key=lambda f: -(f.left or 0))

@@ -33,7 +33,7 @@ def who_was_it(task: Task, edit: Edit) -> dict[str, Answers]:
 
 @torch.no_grad()
 def through(task: Task, edit: Edit, batches: list) -> np.ndarray:
-    """|dW h|^2 / |W h|^2 over the changed linear maps and answer tokens, `[questions]`."""
+    """Energy |dW h|^2 / |W h|^2 over the changed linear maps and answer tokens, `[questions]`."""
     model = task.model
     with without(model, edit):
         new = edit.change(model, model.get_parameter)
