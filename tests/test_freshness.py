@@ -182,6 +182,9 @@ def test_a_row_needs_the_parts_that_its_setting_is_made_of():
             "panel: pocket"} <= own  # fmt: skip
     assert not {"shape: power law", "setting: batch", "data: seed", "sham", "method: SSD"} & own
     assert "method: SSD" in needs.needs(row(method="SSD", settings='{"alpha": 2.0, "limit": 1.0}'))
+    for settings in ({"over": 1.25}, {"over": 1.25, "refusal": True}):
+        led = needs.needs(row(method="rewrite", settings=json.dumps(settings)))
+        assert "method: rewrite" in led and ("towards a refusal" in led) == ("refusal" in settings)
     vanilla = needs.needs(with_setting(strength=0.0))
     assert not any(name.startswith(("method", "shape", "setting")) for name in vanilla)
 
