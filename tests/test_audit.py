@@ -109,6 +109,8 @@ def test_strength_of_extraction_asks_for_the_whole_rest():
     assert tokens.extraction_strength(right) == pytest.approx(1 - 2 / 5)
     assert tokens.exact_memorisation(right) == pytest.approx(4 / 5)
     assert tokens.extraction_strength(~right[:1]) == 0
+    twice = np.array([False, True, False, True])  # the last slip counts, not the first
+    assert tokens.extraction_strength(twice) == pytest.approx(1 - 3 / 4)
 
 
 def test_min_k_looks_at_the_least_likely():
