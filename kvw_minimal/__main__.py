@@ -84,6 +84,15 @@ def _hand_over(said: str, result: dict, json_file: Path | None, edit: Any = None
             rest.callback(write_json, json_file, result)
 
 
+def _check_edit(edit: Path | None, json_file: Path | None) -> None:
+    """The edit is there, and the rows can be written somewhere else."""
+    check_place(json_file)
+    if edit and not edit.is_file():
+        raise typer.BadParameter(f"--edit {edit} does not exist, or is no ordinary file")
+    if edit and json_file and edit.resolve() == json_file.resolve():
+        raise ValueError(f"{edit} is the edit; the rows cannot go to one file with it")
+
+
 @app.command()
 def demo(
     group: Group = "A",
@@ -141,11 +150,7 @@ def evaluate(
     """Score a model as it is, or with a saved edit, on the four sets."""
     from .laboratory import report
 
-    check_place(json_file)
-    if edit and not edit.is_file():
-        raise typer.BadParameter(f"--edit {edit} does not exist, or is no ordinary file")
-    if edit and json_file and edit.resolve() == json_file.resolve():
-        raise ValueError(f"{edit} is the edit; the rows cannot go to one file with it")
+    _check_edit(edit, json_file)
     result = report.evaluate(model, group, forget, edit)
     _hand_over(report.table(result["rows"]), result, json_file)
 
@@ -163,11 +168,7 @@ def audit(
     """Gone, or only quiet? Ask every probe of an edit, its sham and the oracle; minutes."""
     from .laboratory import report
 
-    check_place(json_file)
-    if edit and not edit.is_file():
-        raise typer.BadParameter(f"--edit {edit} does not exist, or is no ordinary file")
-    if edit and json_file and edit.resolve() == json_file.resolve():
-        raise ValueError(f"{edit} is the edit; the rows cannot go to one file with it")
+    _check_edit(edit, json_file)
     said, result = report.audited(model, group, forget, method, edit)
     _hand_over(said, result, json_file)
 

@@ -154,14 +154,9 @@ def audit(task: Task, edit: Edit, oracle: Edit | None = None,
     Raises:
         ValueError: without an oracle, questions that cannot be asked about anybody else.
     """
-    nothing, reading = (
-        METHODS["vanilla"].edit(task)[0],
-        [
-            probe.name
-            for probe in PROBES.values()
-            if not probe.before and probe.kind != BROUGHT_BACK
-        ],
-    )
+    nothing, _ = METHODS["vanilla"].edit(task)
+    reading = [probe.name for probe in PROBES.values()
+               if not probe.before and probe.kind != BROUGHT_BACK]  # fmt: skip
     rows = {"vanilla": examine(task, nothing), "edited": examine(task, edit)}
     if oracle is None:
         met = replace(task, forget=asked_again(task.forget, somebody_else(task)))

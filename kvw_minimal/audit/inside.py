@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import nn
 
 from .. import scores
 from ..batches import Batch
+from ..coefficients import watch
 from ..edits import Edit
 from ..methods.somebody_else import at_answers, decoder_layers, state_of
 from ..questions import Question, seeded
@@ -39,14 +40,9 @@ def written(layer: nn.Module, write: Callable[[torch.Tensor], torch.Tensor]) -> 
         handle.remove()
 
 
-@contextmanager
-def kept(layer: nn.Module, states: list[torch.Tensor]) -> Iterator[None]:
+def kept(layer: nn.Module, states: list[torch.Tensor]) -> AbstractContextManager[None]:
     """Note what a layer gives on, forward pass after forward pass."""
-    handle = layer.register_forward_hook(lambda _, inputs, out: states.append(state_of(out)))
-    try:
-        yield
-    finally:
-        handle.remove()
+    return watch({"": layer}, lambda _, out: states.append(state_of(out)), outputs=True)
 
 
 # --- what each layer would say -----------------------------------------------------------------
