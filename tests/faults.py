@@ -770,7 +770,7 @@ BREAKS: tuple[Break, ...] = (
           '+ ("+" if dirty else "")', '+ ""',
           ("results", "report")),
     Break("provenance: shortened data", "laboratory/provenance.py",
-          '"data": data[:16]', '"data": data[:8]', ("results", "report")),
+          '"data": data[:16]', '"data": data[:8]', ("freshness", "results", "report")),
     Break("rows: totals that are not finite", "laboratory/rows.py",
           'if not np.isfinite(found["total"]).all():', 'if found["total"].isna().all():',
           ("rows",)),

@@ -19,6 +19,7 @@ from package_page import ROOMS
 
 from kvw_minimal import scores
 from kvw_minimal.laboratory import freshness, needs, plans, summary_files
+from kvw_minimal.laboratory.provenance import provenance
 from kvw_minimal.methods import METHODS, family
 from kvw_minimal.methods.positions import POSITIONS
 from kvw_minimal.models import fingerprint
@@ -236,6 +237,12 @@ def test_another_model_makes_its_rows_stale_whichever_part_is_another(part: str)
 def test_other_data_make_everything_stale():
     rows = pd.DataFrame([row(), row(metric="probability")])
     assert stale(rows, made(rows, data="0")) == [True, True]
+
+
+def test_data_are_named_as_long_as_they_are_compared():
+    own = provenance(seconds=1.0, seed=0, models={}, data=load_people().checksum)
+    rows = pd.DataFrame([row()])
+    assert stale(rows, made(rows, data=own["data"])) == [False]
 
 
 def test_another_plan_makes_its_part_stale():
