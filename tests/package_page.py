@@ -176,17 +176,17 @@ def row_of(symbol: Symbol) -> str:
         ValueError: there is no such chapter.
     """
     letters = ", ".join(f"${each}$" for each in symbol.latex.split(", "))
-    _, name = place(symbol.module, symbol.name).split(" | ")
+    place(symbol.module, symbol.name)  # raises
     notebook = notebook_of(symbol.chapter).name
     called = int(symbol.chapter) if symbol.chapter.isdigit() else "by hand"
     link = f"[{called}](../notebooks/{notebook})"
-    where = f"`{symbol.module}`, {name}"
+    where = f"`{symbol.module}.{symbol.name}`"
     return f"| {letters} | {symbol.meaning} | {symbol.shape} | {where} | {link} |"
 
 
 def glossary() -> str:
     """The whole page of words and letters."""
-    head_of_table = ["| letter | means | shape, unit, range | module, function | chapter |",
+    head_of_table = ["| letter | means | shape, unit, range | function | chapter |",
                      "|---|---|---|---|---|"]  # fmt: skip
     return filled(GLOSSARY, head_of_table + [row_of(symbol) for symbol in SYMBOLS])
 

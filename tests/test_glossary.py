@@ -63,6 +63,10 @@ def test_each_letter_stands_in_a_formula_of_its_chapter(symbol: Symbol):
     assert [each for each in symbol.latex.split(", ") if not stands(each, found)] == []
 
 
+def test_no_bar_of_a_formula_ends_a_cell():
+    assert {package_page.row_of(symbol).count("|") for symbol in SYMBOLS} == {6}
+
+
 def test_no_letter_stands_for_two_things():
     letters = [each for symbol in SYMBOLS for each in symbol.latex.split(", ")]
     assert sorted(letters) == sorted(set(letters))
