@@ -176,12 +176,11 @@ def row_of(symbol: Symbol) -> str:
         ValueError: there is no such chapter.
     """
     letters = ", ".join(f"${each}$" for each in symbol.latex.split(", "))
-    place(symbol.module, symbol.name)  # raises
+    _, name = place(symbol.module, symbol.name).split(" | ")  # a long path would squeeze the rest
     notebook = notebook_of(symbol.chapter).name
     called = int(symbol.chapter) if symbol.chapter.isdigit() else "by hand"
     link = f"[{called}](../notebooks/{notebook})"
-    where = f"`{symbol.module}.{symbol.name}`"
-    return f"| {letters} | {symbol.meaning} | {symbol.shape} | {where} | {link} |"
+    return f"| {letters} | {symbol.meaning} | {symbol.shape} | {name} | {link} |"
 
 
 def glossary() -> str:
