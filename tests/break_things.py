@@ -242,7 +242,7 @@ def _hash(*parts: str | bytes) -> str:
 @cache
 def source_key() -> str:
     """Of the package, and of what tests share."""
-    own = ("break_things", "faults", "package_page", "check_browser", "execute")
+    own = ("break_things", "faults", "package_page", "notation", "check_browser", "execute")
     shared = [path for path in (ROOT / "tests").glob("*.py")
               if not path.stem.startswith("test_") and path.stem not in own]  # fmt: skip
     paths = sorted([*(ROOT / "kvw_minimal").rglob("*.py"), *shared])

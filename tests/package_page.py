@@ -1,8 +1,9 @@
-"""Write `book/package.md`: the drawn tree, and where each formula of the book stands.
+"""Write what two pages say of the code: `book/package.md`, the drawn tree and where each formula
+stands; `book/glossary.md`, what each letter means.
 
     python tests/package_page.py
 
-Generated from the code, so that it cannot drift; a test compares.
+Generated from the code and from `tests/notation.py`, so that it cannot drift; tests compare.
 """
 
 import ast
@@ -11,9 +12,12 @@ import inspect
 import json
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from notation import ROOT, SYMBOLS, Symbol, notebook_of
+
 PACKAGE = ROOT / "kvw_minimal"
 PAGE = ROOT / "book" / "package.md"
+GLOSSARY = ROOT / "book" / "glossary.md"
+BEGIN, END = "<!-- generated: begin -->\n", "<!-- generated: end -->\n"
 BREAKS = ROOT / "data" / "results" / "breaks.json"
 AIM = 6_000  # lines of the whole package
 CORE = ("questions", "models", "batches", "coefficients", "edits", "schedules",
@@ -35,10 +39,10 @@ FORMULAS = (
     (r"mask $M$: one before an answer token", "batches", "Batch"),
     (r"$c = \sum M \lvert h\rvert / \sum M$, of one batch", "coefficients", "mean_absolute"),
     (r"the same, by person, for any number of batches", "coefficients", "tally"),
-    (r"knowledge vectors $v_i$: the columns of $W_{down}$", "models", "columns"),
-    (r"contrast $\delta = \max(0, \log kc_f - \log kc_r)$", "edits", "contrast"),
-    (r"gate $e^{-G\delta} = \min(1, (kc_r/kc_f)^G)$", "edits", "gate"),
-    (r"$W' = W\,e^{-G\delta}$, columnwise", "edits", "scaled_columns"),
+    (r"knowledge vectors $v_i$: the columns of $W_\text{down}$", "models", "columns"),
+    (r"contrast $\delta = \max(0, \log c_f - \log c_r)$", "edits", "contrast"),
+    (r"gate $g = e^{-G\delta} = \min(1, (c_r/c_f)^G)$", "edits", "gate"),
+    (r"$W' = W\,g$, columnwise", "edits", "scaled_columns"),
     (r"averaged first, weakened once", "schedules", "one_pass"),
     (r"batch after batch, $\gamma = G / n$", "schedules", "published"),
     (r"$W' = W + G\,BA$", "edits", "LowRank"),
@@ -46,17 +50,19 @@ FORMULAS = (
     (r"truth ratio $R = \overline{p(wrong)} / p(true)$", "benchmarks.truth", "truth_ratio"),
     (r"$[low, high]$ over people", "intervals", "interval"),
     (r"the sham: other people in their place", "task", "Task"),
-    (r"$-CE_f$; $-CE_f + w\,CE_r$", "methods.gradients", "gradient_difference"),
-    (r"NPO: $-\frac{2}{\beta}\log\sigma(\beta(NLL - NLL_0))$", "methods.losses",
-     "negative_preference"),
-    (r"$KL(p_0 \Vert p)$", "methods.losses", "divergence"),
-    (r"Fisher diagonal $\overline{g^2}$", "methods.fisher", "fisher"),
+    (r"$-\mathrm{CE}_f$; $-\mathrm{CE}_f + w\,\mathrm{CE}_r$", "methods.gradients",
+     "gradient_difference"),
+    (r"NPO: $-\frac{2}{\beta}\log\sigma(\beta\Delta)$, $\Delta = \mathrm{NLL} - \mathrm{NLL}_0$",
+     "methods.losses", "negative_preference"),
+    (r"$\mathrm{KL}(p_0 \Vert p)$", "methods.losses", "divergence"),
+    (r"Fisher diagonal $F = \overline{(\partial\,\mathrm{NLL} / \partial W)^2}$", "methods.fisher",
+     "fisher"),
     (r"score, positions, contrast, shape, schedule", "methods.family", "Setting"),
-    (r"strength at a mass: mean of $1 - gate$", "methods.family", "at_mass"),
-    (r"effect $E(q,i) = \sum_t h_i\,\partial m/\partial h_i$", "methods.least_squares", "effects"),
-    (r"ridge: $\min \overline{(Ed-y)^2} + \rho\lvert d\rvert^2$", "methods.least_squares",
+    (r"strength at a mass: mean of $1 - g$", "methods.family", "at_mass"),
+    (r"effect $E_i = \sum_t h_i\,\partial m/\partial h_i$", "methods.least_squares", "effects"),
+    (r"ridge: $\min \overline{(E z - y)^2} + \rho\lvert z\rvert^2$", "methods.least_squares",
      "ridge_solution"),
-    (r"$\Delta W = \frac{D^T K}{n} (\frac{K^T K}{n} + aC + bC_d + \mu I)^{-1}$",
+    (r"$\Delta W = \frac{d^T k}{n} (\frac{k^T k}{n} + aC + bC_d + \mu I)^{-1}$",
      "methods.rewrite", "solution"),
     (r"recovered share: (attack $-$ edited) / (vanilla $-$ edited)", "audit.findings", "Finding"),
     (r"at least one of $n$ samples: $1 - (1 - p)^n$", "audit.wordings", "samples"),
@@ -137,20 +143,53 @@ def faults() -> list[str]:
     ]
 
 
+def filled(page: Path, made: list[str]) -> str:
+    """A page with these lines between its marks.
+
+    Raises:
+        ValueError: it has no marks.
+    """
+    head, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{page.name} has no place for what is generated")
+    return head + begin + "\n".join(made) + "\n" + end + tail
+
+
 def page() -> str:
-    """The whole page."""
-    head, _, tail = PAGE.read_text(encoding="utf-8").partition("<!-- generated: begin -->\n")
-    tail = tail.partition("<!-- generated: end -->\n")[2]
+    """The whole page of the package."""
     core, whole = sizes()
     reached = "reached" if whole <= AIM else "not reached"
     size = (f"Lines without docstrings, comments and blanks: the core {round(core, -2)}, the whole "
             f"about {round(whole, -2):,} (aim {AIM:,}: {reached}).")  # fmt: skip
     rows = [f"| {formula} | {place(module, name)} |" for formula, module, name in FORMULAS]
     head_of_table = ["| formula | file | function |", "|---|---|---|"]
-    made = ["```text", *tree(), "```", "", size, "", *head_of_table, *rows, "", *faults()]
-    return (f"{head}<!-- generated: begin -->\n" + "\n".join(made)
-            + f"\n<!-- generated: end -->\n{tail}")  # fmt: skip
+    return filled(PAGE, ["```text", *tree(), "```", "", size, "", *head_of_table, *rows, "",
+                         *faults()])  # fmt: skip
+
+
+def row_of(symbol: Symbol) -> str:
+    """A row of the table of notation.
+
+    Raises:
+        AttributeError: its function does not stand where it says.
+        ValueError: there is no such chapter.
+    """
+    letters = ", ".join(f"${each}$" for each in symbol.latex.split(", "))
+    _, name = place(symbol.module, symbol.name).split(" | ")  # a long path would squeeze the rest
+    notebook = notebook_of(symbol.chapter).name
+    called = int(symbol.chapter) if symbol.chapter.isdigit() else "by hand"
+    link = f"[{called}](../notebooks/{notebook})"
+    return f"| {letters} | {symbol.meaning} | {symbol.shape} | {name} | {link} |"
+
+
+def glossary() -> str:
+    """The whole page of words and letters."""
+    head_of_table = ["| letter | means | shape, unit, range | function | chapter |",
+                     "|---|---|---|---|---|"]  # fmt: skip
+    return filled(GLOSSARY, head_of_table + [row_of(symbol) for symbol in SYMBOLS])
 
 
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
+    GLOSSARY.write_text(glossary(), encoding="utf-8")

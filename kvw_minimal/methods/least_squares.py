@@ -2,19 +2,19 @@
 
 A gate asks how loudly a vector is called. It does not ask what the vector *does* there, so it
 turns down what the forgotten share with others, and never turns anything up. Here the question is
-asked directly. To first order, taking the share d_i away from every vector i lowers the log-odds
+asked directly. To first order, taking the share z_i away from every vector i lowers the log-odds
 m(q) of the fact in the answer to question q by
 
-    sum_i E(q, i) d_i,    E(q, i) = sum_t h_i(t) dm(q) / dh_i(t)    (the *effect* of i on q)
+    sum_i E(q, i) z_i,    E(q, i) = sum_t h_i(t) dm(q) / dh_i(t)    (the *effect* of i on q)
 
-so what we want is a system of linear equations in d, solved by ridge regression:
+so what we want is a system of linear equations in z, solved by ridge regression:
 
-    minimise  mean over f of (E d - (m + margin))^2  +  weight * mean over k of (E d - lost)^2
-              + ridge * |d|^2
+    minimise  mean over f of (E z - (m + margin))^2  +  weight * mean over r of (E z - lost)^2
+              + ridge * |z|^2
 
-f are the forget questions, whose log-odds shall fall to -margin, k the questions to keep, of
+f are the forget questions, whose log-odds shall fall to -margin, r the questions to keep, of
 which nothing shall change (`lost`, at most 0, is what earlier passes took from them). Vector i is
-then multiplied by 1 - d_i, which may be negative or above 1. As effects change once the factors
+then multiplied by 1 - z_i, which may be negative or above 1. As effects change once the factors
 do, a few passes are made. No optimiser and no learning rate; but one backward pass a question.
 """
 
@@ -86,12 +86,12 @@ def effects(task: Task, questions: list[Question], batch_size: int = 64) -> Effe
 
 def ridge_solution(equations: list[tuple[torch.Tensor, torch.Tensor, float]],
                    ridge: float) -> torch.Tensor:  # fmt: skip
-    """The d that minimises sum_g w_g mean((E_g d - y_g)^2) + ridge |d|^2.
+    """The z that minimises sum_s w_s mean((E_s z - y_s)^2) + ridge |z|^2, s the sets.
 
     Solved in float64 with one unknown a question instead of one a vector, which are many more.
 
     Args:
-        equations: `(E [questions, n], y [questions], w)` of each group.
+        equations: `(E [questions, n], y [questions], w)` of each set.
         ridge: > 0.
 
     Returns:

@@ -11,9 +11,9 @@ k_i [d_ff] is what goes into the projection at the i-th deciding position of a f
 [d_model] the way that is left to the state of somebody else, divided by the layers that are left.
 The second term is what the change would do to everything else: C is the second moment of such
 inputs over retained questions and general skill, C_d at the positions that decide the retained
-answers. With the k_i and d_i as rows of K and D, the derivative is zero at
+answers. With the k_i and d_i as rows of k and d, the derivative is zero at
 
-    dW = D'K / n  (K'K / n + a C + b C_d + mu I)^-1
+    dW = d'k / n  (k'k / n + a C + b C_d + mu I)^-1
 
 No gradient, no optimiser, no schema of facts: all that is needed of a question is a picture or a
 name that can be exchanged. The edit is a low-rank addition of rank n at most.

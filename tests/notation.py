@@ -1,0 +1,92 @@
+"""The letters of this book: what each means, its shape or range, its function and its chapter.
+
+`tests/package_page.py` writes them into `book/glossary.md`; `tests/test_glossary.py` sees to it
+that each stands in a formula of its chapter, for one thing only.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Symbol(NamedTuple):
+    """A row of the table of notation.
+
+    Attributes:
+        latex: as it stands in a formula; several are parted by a blank after the comma.
+        meaning: in a few words.
+        shape: or the unit, or the range; empty for a plain number.
+        module: of `kvw_minimal`; `name`: what in it computes, finds or holds the thing.
+        chapter: how the name of its notebook begins.
+    """
+
+    latex: str
+    meaning: str
+    shape: str
+    module: str
+    name: str
+    chapter: str
+
+
+SYMBOLS = tuple(Symbol(*row) for row in (
+    (r"W_\text{down}", "output projection of a layer's FFN", "`[d_model, d_ff]`",
+     "models", "find_projections", "02"),
+    ("v_i", "knowledge vector, column $i$ of it", "`[d_model]`", "models", "columns", "02"),
+    ("h_i", "what vector $i$ is multiplied by at one token, with its sign; `h`",
+     "`[B, T, d_ff]`", "coefficients", "watch", "03"),
+    ("M", "mask: 1 where a token of an answer is predicted", "`[B, T]`, 0 or 1",
+     "batches", "Batch", "03"),
+    (r"c_{l,i}", r"knowledge coefficient: mean of $\lvert h\rvert$ under the mask",
+     "`[layers, d_ff]`, ≥ 0", "coefficients", "mean_absolute", "03"),
+    ("c_f, c_r", "the same over the forget set, the retain set; `kc_f`, `kc_r`",
+     "`[layers, d_ff]`, ≥ 0", "coefficients", "Coefficients", "kvw"),
+    (r"\varepsilon", "keeps the logarithm of a silent vector finite", "$10^{-12}$",
+     "edits", "contrast", "03"),
+    (r"\delta", "contrast of forget and retain", "`[layers, d_ff]`, ≥ 0",
+     "edits", "contrast", "08"),
+    ("G", "strength of an edit", "≥ 0", "edits", "gate", "04"),
+    ("g", "gate: what a knowledge vector is multiplied by", "`[layers, d_ff]`, in (0, 1]",
+     "edits", "gate", "kvw"),
+    (r"\gamma", "strength of one batch, $G / n$", "≥ 0", "schedules", "published", "04"),
+    ("s, A, B", "LoRA: the change of a weight is $s\\,BA$; $r$ alone is its rank",
+     "`[r, d_in]`, `[d_out, r]`", "edits", "LowRank", "05"),
+    ("p", "probability that the model gives", "0 to 1", "scores", "read", "06"),
+    ("p_0", "the same of the model from before", "0 to 1", "methods.losses", "divergence", "06"),
+    (r"\mathrm{NLL}", r"minus $\log p$, summed over the tokens of an answer", "nats, ≥ 0",
+     "methods.losses", "sequence_loss", "06"),
+    (r"\mathrm{CE}", r"minus $\log p$, mean over all answer tokens", "nats a token, ≥ 0",
+     "methods.losses", "token_loss", "06"),
+    (r"\mathrm{KL}", "divergence of two distributions over the next token",
+     "nats a token, ≥ 0", "methods.losses", "divergence", "06"),
+    (r"\Delta", r"by how much $\mathrm{NLL}$ has risen (before a weight, $\Delta W$: its change)",
+     "nats", "methods.losses", "negative_preference", "06"),
+    (r"\beta", "how soon NPO lets go", "> 0", "methods.losses", "negative_preference", "06"),
+    (r"\sigma", r"with brackets: the logistic function $1 / (1 + e^{-x})$", "0 to 1",
+     "methods.losses", "negative_preference", "06"),
+    ("w", "weight of what is to be kept in a loss", "≥ 0",
+     "methods.gradients", "gradient_difference", "06"),
+    ("F_f, F_r", "Fisher information: mean squared gradient of a weight",
+     "as the weight, ≥ 0", "methods.fisher", "fisher", "06"),
+    ("m", "log-odds of the fact in an answer", "nats", "methods.least_squares", "effects", "10"),
+    ("E_i", "effect of vector $i$ on them", "`[questions, layers, d_ff]`",
+     "methods.least_squares", "effects", "10"),
+    ("z_i", "share of vector $i$ that least squares takes away", "`[layers, d_ff]`, of any sign",
+     "methods.least_squares", "ridge_solution", "10"),
+    ("k_i, d_i", "rewrite: what goes in at a deciding position, and the step wanted there",
+     "`[n, d_ff]`, `[n, d_model]`", "methods.rewrite", "solution", "10"),
+    ("C", "second moment of what else goes in", "`[d_ff, d_ff]`",
+     "methods.rewrite", "survey", "10"),
+))  # fmt: skip
+
+
+def notebook_of(chapter: str) -> Path:
+    """The notebook whose name begins so.
+
+    Raises:
+        ValueError: there is not exactly one.
+    """
+    found = sorted((ROOT / "notebooks").glob(f"{chapter}_*.ipynb"))
+    if len(found) != 1:
+        raise ValueError(f"{len(found)} notebooks begin with {chapter}_")
+    return found[0]

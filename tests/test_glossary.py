@@ -1,0 +1,127 @@
+"""The glossary and the table of notation: one letter for one thing, and words that are used."""
+
+import json
+import re
+from pathlib import Path
+
+import notation
+import package_page
+import pytest
+from notation import ROOT, SYMBOLS, Symbol, notebook_of
+from test_house import markdown_of
+
+PAGE = (ROOT / "book" / "glossary.md").read_text(encoding="utf-8")
+TOKEN = re.compile(r"\\(?:text|mathrm)\{[^}]*\}|\\[a-zA-Z]+|[^\s{}]")
+FORMULA = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+(?:\n[^$\n]+)?)\$", re.DOTALL)
+CODE = re.compile(r"^```.*?^```|`[^`\n]+`", re.DOTALL | re.MULTILINE)
+
+
+def tokens(latex: str) -> list[str]:
+    r"""The commands and letters of a formula, without braces and blanks.
+
+    >>> tokens(r"c_{l,i} \\le \\mathrm{CE}_f")
+    ['c', '_', 'l', ',', 'i', '\\\\le', '\\\\mathrm{CE}', '_', 'f']
+    """
+    return TOKEN.findall(latex)
+
+
+def formulas(path: Path) -> list[list[str]]:
+    """The formulas of a page or notebook, each as tokens."""
+    prose = CODE.sub(" ", markdown_of(path))
+    return [tokens(shown or inline) for shown, inline in FORMULA.findall(prose)]
+
+
+def stands(latex: str, found: list[list[str]]) -> bool:
+    """Whether a symbol stands in one of some formulas, as a whole."""
+    own = tokens(latex)
+    return any(own == each[at : at + len(own)] for each in found for at in range(len(each)))
+
+
+def terms(page: str) -> dict[str, str]:
+    """The definition of each term of a page, by what stands above it."""
+    return dict(re.findall(r"^(\S.*)\n: (.+)$", page, re.MULTILINE))
+
+
+def first_link(definition: str) -> Path:
+    """The page that a definition leads to."""
+    target = re.search(r"\]\(([^)#]+)", definition)
+    assert target, definition
+    return (ROOT / "book" / target[1]).resolve()
+
+
+# --- letters ---------------------------------------------------------------------------------
+
+
+def test_the_page_is_what_the_table_says():
+    """`python tests/package_page.py` writes it again; a function that is gone raises."""
+    assert package_page.glossary() == PAGE
+
+
+@pytest.mark.parametrize("symbol", SYMBOLS, ids=lambda symbol: symbol.latex)
+def test_each_letter_stands_in_a_formula_of_its_chapter(symbol: Symbol):
+    found = formulas(notebook_of(symbol.chapter))
+    assert [each for each in symbol.latex.split(", ") if not stands(each, found)] == []
+
+
+def test_no_bar_of_a_formula_ends_a_cell():
+    assert {package_page.row_of(symbol).count("|") for symbol in SYMBOLS} == {6}
+
+
+def test_no_letter_stands_for_two_things():
+    letters = [each for symbol in SYMBOLS for each in symbol.latex.split(", ")]
+    assert sorted(letters) == sorted(set(letters))
+
+
+def test_a_letter_that_is_not_there_would_be_found(tmp_path: Path):
+    page = tmp_path / "page.md"
+    page.write_text("So $c_{f} = 1$, and `$h$` is code.\n\n$$\\mathrm{CE}_f + v_i$$\n")
+    found = formulas(page)
+    assert stands("c_f", found) and stands(r"\mathrm{CE}", found) and stands("v_i", found)
+    assert not stands("h", found) and not stands("c_r", found) and not stands("C", found)
+
+
+def test_a_function_or_a_chapter_that_is_gone_raises(monkeypatch):
+    gone = SYMBOLS[0]._replace(name="nothing")
+    with pytest.raises(AttributeError):
+        package_page.row_of(gone)
+    with pytest.raises(ValueError, match="0 notebooks begin with 99_"):
+        package_page.row_of(SYMBOLS[0]._replace(chapter="99"))
+    monkeypatch.setattr(notation, "ROOT", ROOT / "book")
+    with pytest.raises(ValueError, match="0 notebooks"):
+        notebook_of("02")
+
+
+def test_a_page_without_marks_raises(tmp_path: Path):
+    (tmp_path / "page.md").write_text("# Nothing\n")
+    with pytest.raises(ValueError, match="page.md has no place"):
+        package_page.filled(tmp_path / "page.md", ["| a |"])
+
+
+# --- words -----------------------------------------------------------------------------------
+
+
+def used(term: str, path: Path) -> bool:
+    """Whether a page uses a term, in any of its forms, beginning as the glossary writes it."""
+    text = " ".join(markdown_of(path).lower().split())
+    return all(
+        re.search(rf"(?<![a-z]){re.escape(form.lower())}", text) for form in term.split(", ")
+    )
+
+
+@pytest.mark.parametrize("term", terms(PAGE))
+def test_a_term_is_used_where_the_glossary_sends_its_reader(term: str):
+    assert used(term, first_link(terms(PAGE)[term]))
+
+
+def test_terms_are_short_and_many():
+    found = terms(PAGE)
+    assert len(found) == len(re.findall(r"^: ", PAGE, re.MULTILINE)) >= 35
+    assert max(len(said.split()) for said in found.values()) < 60
+
+
+def test_a_term_that_nobody_uses_would_be_found(tmp_path: Path):
+    cell = {"cell_type": "markdown", "source": ["Two *shams*,\n", "as before."]}
+    page = tmp_path / "chapter.ipynb"
+    page.write_text(json.dumps({"cells": [cell]}))
+    assert used("sham", page) and used("Sham, before", page)
+    assert not used("gate", page) and not used("sham, gate", page)
