@@ -768,7 +768,7 @@ BREAKS: tuple[Break, ...] = (
           "pass", ("reading", "running")),
     Break("provenance: a dirty tree looks clean", "laboratory/provenance.py",
           '+ ("+" if dirty else "")', '+ ""',
-          ("results", "report")),
+          ("freshness", "results", "report")),
     Break("provenance: shortened data", "laboratory/provenance.py",
           '"data": data[:16]', '"data": data[:8]', ("freshness", "results", "report")),
     Break("rows: totals that are not finite", "laboratory/rows.py",

@@ -3,6 +3,8 @@
 import ast
 import copy
 import json
+import shutil
+import subprocess
 from collections import Counter
 from operator import attrgetter
 from pathlib import Path
@@ -19,7 +21,7 @@ from package_page import ROOMS
 
 from kvw_minimal import scores
 from kvw_minimal.laboratory import freshness, needs, plans, summary_files
-from kvw_minimal.laboratory.provenance import provenance
+from kvw_minimal.laboratory.provenance import commit, provenance
 from kvw_minimal.methods import METHODS, family
 from kvw_minimal.methods.positions import POSITIONS
 from kvw_minimal.models import fingerprint
@@ -243,6 +245,26 @@ def test_data_are_named_as_long_as_they_are_compared():
     own = provenance(seconds=1.0, seed=0, models={}, data=load_people().checksum)
     rows = pd.DataFrame([row()])
     assert stale(rows, made(rows, data=own["data"])) == [False]
+
+
+@pytest.mark.skipif(not shutil.which("git"), reason="needs git")
+def test_a_changed_file_shows_in_the_commit(tmp_path):
+    file = tmp_path / "kvw_minimal" / "__init__.py"
+    file.parent.mkdir()
+    file.touch()
+
+    def git(*command: str) -> str:
+        name = ["-c", "user.name=x", "-c", "user.email=x"]
+        return subprocess.run(["git", *name, *command], cwd=tmp_path, check=True, text=True,
+                              capture_output=True).stdout.strip()  # fmt: skip
+
+    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "first"]):
+        git(*command)
+    head = git("rev-parse", "--short=12", "HEAD")
+    assert commit.__wrapped__(tmp_path) == head
+    file.write_text("changed = True\n", encoding="utf-8")
+    assert commit.__wrapped__(tmp_path) == f"{head}+"
+    assert commit.__wrapped__(tmp_path / "kvw_minimal") is None  # inside of another's repository
 
 
 def test_another_plan_makes_its_part_stale():

@@ -191,6 +191,14 @@ def test_headroom(benchmark):
     assert mark == "doubtful" and "does not seem to know the people" in notes[-1]
 
 
+@pytest.mark.parametrize("benchmark", ["mllmu", "clear"])
+def test_chance_is_the_mean_over_questions(benchmark):
+    easy = [replace(q, id=f"{q.id}, easy", options=q.options[:2]) for q in asked()]
+    unsure = measured(benchmark, 0.45)  # below one in two, above the mean with one in four
+    assert check_headroom(benchmark, easy, unsure, None)[0] == "doubtful"
+    assert check_headroom(benchmark, easy + asked(), unsure, None)[0] == "unknown"
+
+
 def test_one_modality_without_headroom_is_enough_to_refuse():
     vanilla, oracle = measured("mllmu", 1.0), measured("mllmu", 0.25)
     oracle[1]["values"] = np.ones(5)

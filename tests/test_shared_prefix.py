@@ -213,10 +213,11 @@ def test_padded_questions_are_refused(model, sets):
 
 
 @pytest.mark.parametrize("layer", [0, 2])
-def test_activations_that_are_not_finite_name_the_layer(sets, layer):
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_activations_that_are_not_finite_name_the_layer(sets, layer, value):
     model = tiny.llava()
     with torch.no_grad():
-        model.model.language_model.layers[layer].mlp.up_proj.weight[3, 3] = float("nan")
+        model.model.language_model.layers[layer].mlp.up_proj.weight[3, 3] = float(value)
     with pytest.raises(ValueError, match=rf"NaN or infinite activations in layer {layer}\b"):
         shared(model, sets["text"][:4])
 
