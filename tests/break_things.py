@@ -66,7 +66,7 @@ def copy_of_the_package(folder: Path, tests: bool = True) -> Path:
     """The package, its unit tests and links to what they read."""
     for name in ("kvw_minimal", "tests")[: 1 + tests]:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("data", "book", "README.md"):
+    for name in ("data", "book", "notebooks", "README.md"):
         (folder / name).symlink_to(ROOT / name)
     (folder / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")  # no notebooks here
     return folder

@@ -18,8 +18,9 @@ from typer.testing import CliRunner
 from kvw_minimal.__main__ import app, main
 from kvw_minimal.audit import checking
 from kvw_minimal.benchmarks import replicate
-from kvw_minimal.laboratory import report, running
+from kvw_minimal.laboratory import counterparts, report, running
 from kvw_minimal.laboratory.plans import PLANS
+from kvw_minimal.laboratory.provenance import file_hash
 from kvw_minimal.laboratory.rows import read_rows, write_rows
 from kvw_minimal.methods.kvw import STRENGTH
 from kvw_minimal.taught.catalogue import MODELS
@@ -37,7 +38,8 @@ def invoke(*arguments):
 
 
 COMMANDS = ("demo", "unlearn", "evaluate", "validate", "doctor", "train", "card", "strangers",
-            "replicate", "run", "verify", "bench", "results", "audit", "check")  # fmt: skip
+            "replicate", "run", "verify", "bench", "results", "audit", "check", "new",
+            "compare")  # fmt: skip
 
 
 def test_help_names_the_commands():
@@ -347,6 +349,28 @@ def test_a_method_of_ones_own_is_checked(monkeypatch, whole, status):
     assert invoke("check", "mine.py:forget").exit_code == status
     assert seen == [("mine.py:forget", {"rate": 1}), ("mine.py:forget", None)]
     assert invoke("check", "mine.py:forget", "--settings", "[1]").exit_code == 2
+
+
+def test_a_folder_to_fork_is_made_where_one_is(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    done = invoke("new", "mine", "--method")
+    assert done.exit_code == 0 and done.output.startswith("mine: Makefile, README.md, method.ipynb")
+    assert (tmp_path / "mine" / "method.ipynb").is_file()
+    assert invoke("new", "yours").exit_code == 0
+    assert (tmp_path / "yours" / "experiment.ipynb").is_file()
+
+
+def test_rows_of_ones_own_are_compared(monkeypatch, tmp_path):
+    file, path, result = tmp_path / "x.parquet", tmp_path / "x.json", {"notes": [], "rows": []}
+    file.write_bytes(b"rows")
+    monkeypatch.setattr(counterparts, "compare", lambda *given: (f"{given}", result))
+    done = invoke("compare", file, "--json", path)
+    assert done.exit_code == 0 and done.output == f"({file!r},)\n"
+    stored = json.loads(path.read_text())
+    assert {key: stored[key] for key in result} == result
+    assert stored["provenance"]["rows"] == file_hash(file)
+    done = invoke("compare", file, "--json", file)
+    assert isinstance(done.exception, ValueError) and file.read_bytes() == b"rows"
 
 
 # --- experiments -----------------------------------------------------------------------------

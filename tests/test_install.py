@@ -19,6 +19,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 EXTRAS = PROJECT["optional-dependencies"]
 #: what is imported, of packages that are called otherwise
 IMPORTED = {"dicebear-core": "dicebear", "pillow": "PIL"}
+TEMPLATES = {"experiment_template.ipynb", "method_template.ipynb", "questions.jsonl"}
 CARRIED = ("models/pocket", "models/pocket-oracle-A-5", "strangers", "strangers/photos", "world")
 
 
@@ -52,6 +53,14 @@ def test_the_wheel_carries_what_unlearning_reads(wheel):
     files = [ROOT / "data" / "models" / "README.md", *(path for path in files if path.is_file())]
     assert held == {str(path.relative_to(ROOT)): path.read_bytes() for path in files}
     assert sum(each.compress_size for each in wheel.infolist()) < 22e6
+
+
+def test_the_wheel_carries_the_templates(wheel):
+    folder = "kvw_minimal/notebooks/"
+    held = {name.removeprefix(folder) for name in wheel.namelist() if name.startswith(folder)}
+    assert held == TEMPLATES
+    for name in held:
+        assert wheel.read(folder + name) == (ROOT / "notebooks" / name).read_bytes()
 
 
 def test_the_wheel_carries_every_module(wheel):
@@ -112,7 +121,9 @@ ASKED = {
     "validate people.jsonl": EXTRA.format("benchmarks"),
     "demo --picture before.png": EXTRA.format("book"),
     "doctor": "model pocket-oracle-A-5\n0",
-    **dict.fromkeys(("results", "run beyond", "verify", "doctor --targets"), CLONE),
+    "new mine": "mine: Makefile, README.md, experiment.ipynb, pytest.ini, questions.jsonl, "
+    "requirements.txt\n0",
+    **dict.fromkeys(("results", "compare x", "run beyond", "verify", "doctor --targets"), CLONE),
 }
 
 

@@ -4,9 +4,15 @@ import doctest
 import importlib
 import json
 import re
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
+import colab
 import pytest
+import yaml
 from execute import ROOT, notebooks
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
@@ -56,6 +62,68 @@ def test_a_formula_that_cannot_be_set_ends_the_build(tmp_path: Path, latex: str)
 def test_a_formula_with_a_number_ends_the_build(tmp_path: Path):
     with pytest.raises(ExtensionError, match="has a label"):
         built(tmp_path, ".. math::\n   :label: one\n\n   x")
+
+
+# --- elsewhere ---------------------------------------------------------------------------------
+
+
+FORK = "https://github.com/ann/fork"
+
+
+def test_a_fork_has_buttons_for_its_own_notebooks():
+    """As the theme makes them from `_config.yml`, in which nothing but the address is filled in."""
+    launch = importlib.import_module("sphinx_book_theme.header_buttons.launch")
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    options = {"launch_buttons": config["launch_buttons"], "repository_url": FORK,
+               "repository_branch": config["repository"]["branch"]}  # fmt: skip
+    page = "notebooks/method_template"
+    host, user, name = FORK.rsplit("/", 2)  # which the theme takes apart in the same way
+    context = {"pagename": page, "sourcename": f"{page}.ipynb", "header_buttons": [],
+               "github_url": host, "github_user": user, "github_repo": name}  # fmt: skip
+    env = SimpleNamespace(doc2path=lambda name: str(ROOT / f"{name}.ipynb"),
+                          metadata={page: {"kernelspec": {}}})  # fmt: skip
+    app = SimpleNamespace(env=env, config={"html_theme_options": options})
+    launch.add_launch_buttons(app, page, "page.html", context, None)
+    (group,) = context["header_buttons"]
+    assert {each["text"]: each["url"] for each in group["buttons"]} == {
+        "Binder": f"https://mybinder.org/v2/gh/ann/fork/main?urlpath=lab/tree/{page}.ipynb",
+        "Colab": f"https://colab.research.google.com/github/ann/fork/blob/main/{page}.ipynb",
+    }
+
+
+@pytest.mark.parametrize("url, shown", [(FORK, FORK), ("", colab.ADDRESS), (None, colab.ADDRESS)])
+def test_the_first_cell_for_colab_gets_the_address_of_the_repository(url, shown):
+    plain_pages = importlib.import_module("plain_pages")
+    assert plain_pages.ADDRESS == colab.ADDRESS
+    app = SimpleNamespace(config=SimpleNamespace(html_theme_options={"repository_url": url}))
+    source = [colab.first_cell()]
+    plain_pages.name_the_repository(app, "book/how_to_read", source)
+    assert source == [colab.first_cell(shown)] and source[0].count(shown) == 1
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_first_cell_for_colab_installs_only_where_nothing_is(monkeypatch, tmp_path, there):
+    called, path = [], [*sys.path]
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: path if there else None)
+    monkeypatch.setattr(subprocess, "run", lambda command, check: called.append(command))
+    (tmp_path / "KVW-book" / "notebooks").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*path])
+    exec(colab.first_cell(FORK), {})
+    if there:
+        assert called == [] and sys.path == path and Path.cwd() == tmp_path
+    else:
+        assert [command[:2] for command in called] == [["git", "clone"], [sys.executable, "-m"]]
+        assert FORK in called[0] and Path.cwd() == tmp_path / "KVW-book" / "notebooks"
+        assert sys.path[0] == str(tmp_path / "KVW-book")
+
+
+def test_binder_gets_a_python_that_the_package_runs_on():
+    """repo2docker reads it from `runtime.txt`, and the packages from `requirements.txt`."""
+    (named,) = (ROOT / "runtime.txt").read_text(encoding="utf-8").split()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["requires-python"] == f">={named.removeprefix('python-')}"
+    assert not (ROOT / "binder").exists() and not (ROOT / ".binder").exists()  # read in its place
 
 
 def test_no_stored_output_is_set_by_a_script():
