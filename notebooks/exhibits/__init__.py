@@ -53,7 +53,7 @@ def walk(vectors: list[list[float]], coefficients: list[float]) -> Figure:
     axis.plot(*ends[-1], "o", color="black")
     axis.annotate("FFN(x)", ends[-1], (-7, 0), textcoords="offset points", ha="right", va="center")
     low, high = np.minimum(ends.min(0), 0), np.maximum(ends.max(0), 0)
-    axis.set(xlim=(low[0] - 3, high[0] + 2.5), ylim=(low[1] - 1.5, high[1] + 1), aspect="equal",
+    axis.set(xlim=(low[0] - 5, high[0] + 3), ylim=(low[1] - 2, high[1] + 1), aspect="equal",
              xlabel="east", ylabel="north")  # fmt: skip
     axis.locator_params(integer=True)
     return figure
