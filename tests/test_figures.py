@@ -176,6 +176,17 @@ def test_ways_to_forget_are_lines_in_the_order_of_their_settings():
     assert lines[1].get_xydata().tolist() == [[0.5, 0.9]]
 
 
+def test_a_walk_ends_at_the_sum():
+    (axis,) = drawn(exhibits.walk, [[1, 0], [0, 1], [1, 1]], [1, 8, -3])
+    (dot,) = axis.lines
+    assert dot.get_xydata().tolist() == [[-2.0, 5.0]]
+    arrows = [(text.xyann, text.xy) for text in axis.texts if text.arrow_patch]
+    tips = [tuple(map(float, tip)) for _, tip in arrows]
+    assert tips == [(1, 0), (1, 8), (-2, 5)]
+    assert [tuple(map(float, tail)) for tail, _ in arrows] == [(0, 0), *tips[:-1]]
+    assert [t.get_text() for t in axis.texts if "v" in t.get_text()] == ["1 v₀", "8 v₁", "-3 v₂"]
+
+
 def test_spectrograms_have_low_bands_at_the_bottom():
     features = np.zeros((2, 4, 10))
     features[1, 0] = 1  # the second recording hums

@@ -19,14 +19,43 @@ def photos(people: list[Person]) -> Figure:
     """All photos of a few people, one row a person; new photos are marked."""
     columns = max(len(person.photos) for person in people)
     figure, axes = plt.subplots(len(people), columns, squeeze=False,
-                                figsize=(1.5 * columns, 1.75 * len(people)))  # fmt: skip
+                                figsize=(1.05 * columns, 1.3 * len(people)))  # fmt: skip
     for row, person in zip(axes, people, strict=True):
         for k, axis in enumerate(row):
             axis.set_axis_off()
             if k < len(person.photos):
                 axis.imshow(open_picture(person.photos[k], person.id))
-                axis.set_title("learned" if k < person.learned_photos else "new", fontsize=9)
-        row[0].set_title(person.name, fontsize=9)
+                axis.set_title("learned" if k < person.learned_photos else "new", fontsize=8)
+        row[0].set_title(person.name, fontsize=8)
+    return figure
+
+
+@captioned
+def walk(vectors: list[list[float]], coefficients: list[float]) -> Figure:
+    """A sum of vectors in the plane, each times its coefficient: arrows, tip to tail.
+
+    Args:
+        vectors: one `[x, y]` each, up to ten.
+        coefficients: how often each is taken; negative ones go backwards.
+    """
+    steps = np.asarray(coefficients, float)[:, None] * np.asarray(vectors, float)
+    ends = np.cumsum(steps, 0)
+    figure, axis = plt.subplots(figsize=(3.4, 2.7))
+    colours = sns.color_palette("colorblind", len(steps))
+    for i, (step, end) in enumerate(zip(steps, ends, strict=True)):
+        look = {"arrowstyle": "-|>", "color": colours[i], "linewidth": 2, "shrinkA": 0,
+                "shrinkB": 0}  # fmt: skip
+        axis.annotate("", end, end - step, arrowprops=look)
+        beside = 22 * np.array([step[1], -step[0]]) / max(np.hypot(*step), 1e-9)  # to its right
+        axis.annotate(f"{coefficients[i]:g} v{chr(0x2080 + i)}", end - step / 2, beside,
+                      textcoords="offset points", color=colours[i], ha="center", va="center",
+                      fontsize=11)  # fmt: skip
+    axis.plot(*ends[-1], "o", color="black")
+    axis.annotate("FFN(x)", ends[-1], (-7, 0), textcoords="offset points", ha="right", va="center")
+    low, high = np.minimum(ends.min(0), 0), np.maximum(ends.max(0), 0)
+    axis.set(xlim=(low[0] - 5, high[0] + 3), ylim=(low[1] - 2, high[1] + 1), aspect="equal",
+             xlabel="east", ylabel="north")  # fmt: skip
+    axis.locator_params(integer=True)
     return figure
 
 
