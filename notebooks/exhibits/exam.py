@@ -73,10 +73,10 @@ def noisy(model: nn.Module, seed: int) -> nn.Module:
 
 def others_forgotten(model: nn.Module, seed: int) -> nn.Module:
     """A copy after KVW for five others."""
-    found = copy.deepcopy(model)
-    sham = toys.task_of(found, seed).sham(seed)
-    METHODS["KVW one pass"].edit(sham, {"strength": STRENGTH})[0].put_on(found)
-    return found
+    sham = toys.task_of(model, seed).sham(seed)
+    edit, _ = METHODS["KVW one pass"].edit(sham, {"strength": STRENGTH})
+    with edit.on(model):
+        return copy.deepcopy(model)
 
 
 def students(seed: int) -> dict[str, nn.Module]:
@@ -124,10 +124,11 @@ def marks(model: nn.Module, seed: int) -> tuple[dict[str, float], dict[str, floa
     return found | asked(READING, "other wording, ", toys.HELD_OUT), seconds
 
 
-def take(seeds: int) -> dict:
-    """Everything that is stored: `found`, by label and student, and mean seconds by probe."""
+def take(seeds: int) -> None:
+    """Write `FILE` seed by seed: `found`, by label and student, and mean seconds by probe."""
     found: Found = {}
     took: dict[str, list[float]] = {}
+    start = time.perf_counter()
     for seed in tqdm(range(seeds), "seeds", disable=None):
         for student, model in students(seed).items():
             own, seconds = marks(model, seed)
@@ -135,8 +136,11 @@ def take(seeds: int) -> dict:
                 found.setdefault(label, {}).setdefault(student, []).append(round(value, 4))
             for name, value in seconds.items():
                 took.setdefault(name, []).append(value)
-    mean = {name: round(float(np.mean(each)), 3) for name, each in took.items()}
-    return {"found": found, "seconds of a probe": mean}
+        mean = {name: round(float(np.mean(each)), 3) for name, each in took.items()}
+        source = provenance(seconds=time.perf_counter() - start, seed=0, models={},
+                            data=identity(), seeds=seed + 1, strength=STRENGTH, noise=NOISE,
+                            command="python -m kvw_exhibits.exam")  # fmt: skip
+        write_json(FILE, {"provenance": source, "found": found, "seconds of a probe": mean})
 
 
 def auc(knows: np.ndarray, never: np.ndarray) -> float:
@@ -165,9 +169,4 @@ def identity() -> str:
 
 
 if __name__ == "__main__":
-    start = time.perf_counter()
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else SEEDS
-    taken = take(count)
-    write_json(FILE, taken | {"provenance": provenance(
-        seconds=time.perf_counter() - start, seed=0, models={}, data=identity(), seeds=count,
-        command="python -m kvw_exhibits.exam", strength=STRENGTH, noise=NOISE)})  # fmt: skip
+    take(int(sys.argv[1]) if len(sys.argv) > 1 else SEEDS)
