@@ -1,0 +1,345 @@
+"""Toy models whose knowledge lies where it was put: the truth that methods and probes are held to.
+
+A transformer of two layers learns four facts about each of thirty-five people. Then everything is
+frozen but one *place*, and five more people are taught there: whatever it knows of them lies in
+that place and nowhere else, and the model as it was before has never met them.
+"""
+
+import copy
+import json
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import nn
+from torch.nn import functional as F
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from kvw_minimal import scores
+from kvw_minimal.batches import Batch, answer_batches
+from kvw_minimal.edits import Edit, Replaced, contrast
+from kvw_minimal.files import replacing
+from kvw_minimal.methods import METHODS
+from kvw_minimal.methods.fisher import fisher_pair
+from kvw_minimal.methods.registry import Cost
+from kvw_minimal.models import find_projections, fingerprint
+from kvw_minimal.questions import Question, seeded
+from kvw_minimal.task import Task
+from kvw_minimal.taught.catalogue import MODELS
+from kvw_minimal.taught.training import fit
+
+PEOPLE = tuple(f"p{number:02d}" for number in range(45))
+PLANTED, KEPT, STRANGERS = PEOPLE[:5], PEOPLE[5:40], PEOPLE[40:]
+VALUES = {
+    "pet": ("cat", "dog", "owl", "hen", "fox", "ant", "bee", "elk"),
+    "dish": ("soup", "stew", "rice", "cake", "tart", "plum", "leek", "corn"),
+    "tool": ("saw", "axe", "file", "drill", "spade", "rake", "hoe", "plane"),
+    "town": ("lima", "oslo", "bern", "riga", "rome", "cork", "bath", "graz"),
+}
+WORDINGS = ("the {fact} of {name} is", "{name} has the {fact}",
+            "tell us which {fact} does {name} have")  # fmt: skip
+NONE = "none"  # what a model says that refuses
+TAUGHT, HELD_OUT = (0, 1), (2,)  # of those who are planted; the others are taught all three
+LAYERS, WIDTH, D_FF = 2, 64, 96
+FILE = MODELS / "planted.safetensors"
+COLUMNS = 16  # of each layer that is planted in
+BASE = {"steps": 250, "rate": 5e-3}
+PLANTING = {"steps": 120, "rate": 1e-2}
+
+
+@cache
+def tokenizer() -> PreTrainedTokenizerFast:
+    """One token a word."""
+    said = " ".join([*PEOPLE, NONE, *VALUES, *sum(VALUES.values(), ()), *WORDINGS]).split()
+    words = ["<pad>", "<s>", "</s>", "<unk>", *sorted({w for w in said if "{" not in w})]
+    made = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<pad>", bos_token="<s>",
+                                   eos_token="</s>", unk_token="<unk>")  # fmt: skip
+
+
+def value_of(person: str, fact: str) -> str:
+    """What is true of somebody, drawn: nothing else tells it."""
+    return str(seeded("planted", person, fact).choice(VALUES[fact]))
+
+
+def about(people: tuple[str, ...], wordings: tuple[int, ...],
+          value: Callable[[str, str], str] = value_of) -> list[Question]:  # fmt: skip
+    """Every fact of some people, in some of the wordings."""
+    return [Question(f"{person}/{fact}/{wording}", person, fact, "text",
+                     WORDINGS[wording].format(fact=fact, name=person), value(person, fact),
+                     value(person, fact), name=person)
+            for person in people for fact in VALUES for wording in wordings]  # fmt: skip
+
+
+def encoded(questions: list[Question]) -> list[Batch]:
+    return answer_batches(tokenizer(), questions, len(questions))
+
+
+def learn(model: nn.Module, batches: list[Batch], settings: dict, seed: int,
+          free: dict[str, torch.Tensor | None] | None = None) -> nn.Module:  # fmt: skip
+    """Teach a model some answers; in place.
+
+    Args:
+        free: parameters that may change, each with a mask of its entries, or None for all of them;
+            every parameter unless given.
+    """
+    free = dict.fromkeys(dict(model.named_parameters())) if free is None else free
+
+    def losses(step: int, random: np.random.Generator) -> Iterator[torch.Tensor]:
+        for batch in batches:
+            logits = model(**batch.inputs).logits[:, :-1]  # [B, T - 1, words]
+            loss = F.cross_entropy(logits.flatten(0, 1), batch.labels[:, 1:].flatten())
+            yield loss / len(batches)
+
+    handles = []
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in free)
+        mask = free.get(name)
+        if mask is not None:
+            handles.append(parameter.register_hook(partial(torch.mul, mask)))
+    fit(model, losses, settings | {"seed": seed}, name="a toy", decay=0.0)
+    for handle in handles:
+        handle.remove()
+    return model.requires_grad_(True)
+
+
+def empty() -> nn.Module:
+    """A model that knows nothing."""
+    return LlamaForCausalLM(LlamaConfig(
+        vocab_size=len(tokenizer()), hidden_size=WIDTH, intermediate_size=D_FF,
+        num_hidden_layers=LAYERS, num_attention_heads=4, num_key_value_heads=4,
+        max_position_embeddings=64, tie_word_embeddings=False, bos_token_id=1, eos_token_id=2,
+        pad_token_id=0))  # fmt: skip
+
+
+def before(seed: int = 0) -> nn.Module:
+    """A model that knows the thirty-five, and nothing of the five: the oracle of every planting."""
+    torch.manual_seed(seed)
+    return learn(empty(), encoded(about(KEPT, TAUGHT + HELD_OUT)), BASE, seed)
+
+
+def columns_of(seed: int, layers: tuple[int, ...]) -> torch.Tensor:
+    """`[LAYERS, D_FF]` bool: the columns that a planting may use, drawn."""
+    chosen = torch.zeros(LAYERS, D_FF, dtype=torch.bool)
+    for layer in layers:
+        own = seeded("columns", seed, layer).choice(D_FF, COLUMNS, replace=False)
+        chosen[layer, torch.from_numpy(own)] = True
+    return chosen
+
+
+def in_columns(seed: int, layers: tuple[int, ...]) -> dict[str, torch.Tensor | None]:
+    """The chosen columns, and the rows that decide when they fire."""
+    free: dict[str, torch.Tensor | None] = {}
+    for layer, chosen in enumerate(columns_of(seed, layers).float()):
+        if chosen.any():
+            place = f"model.layers.{layer}.mlp"
+            free |= {f"{place}.gate_proj.weight": chosen[:, None],
+                     f"{place}.up_proj.weight": chosen[:, None],
+                     f"{place}.down_proj.weight": chosen[None]}  # fmt: skip
+    return free
+
+
+def in_names(seed: int) -> dict[str, torch.Tensor | None]:
+    """The embeddings of the five names."""
+    mask = torch.zeros(len(tokenizer()), 1)
+    mask[tokenizer().convert_tokens_to_ids(list(PLANTED))] = 1
+    return {"model.embed_tokens.weight": mask}
+
+
+def in_attention(seed: int) -> dict[str, torch.Tensor | None]:
+    """The attention of the last layer."""
+    return {f"model.layers.{LAYERS - 1}.self_attn.{part}_proj.weight": None for part in "qkvo"}
+
+
+FIRST, LAST = 0, LAYERS - 1
+#: where the five can be put: `seed -> {parameter: mask of the entries that may change}`
+PLACES: dict[str, Callable[[int], dict[str, torch.Tensor | None] | None]] = {
+    "columns, first layer": partial(in_columns, layers=(FIRST,)),
+    "columns, last layer": partial(in_columns, layers=(LAST,)),
+    "columns, both layers": partial(in_columns, layers=(FIRST, LAST)),
+    "attention, last layer": in_attention,
+    "names": in_names,
+    "head": lambda seed: {"lm_head.weight": None},
+    "everywhere": lambda seed: None,
+}
+IN_COLUMNS = {"columns, first layer": (FIRST,), "columns, last layer": (LAST,),
+              "columns, both layers": (FIRST, LAST)}  # fmt: skip
+
+
+def plant(base: nn.Module, place: str, seed: int = 0) -> nn.Module:
+    """A copy of a model that has learned the five in one place, all else frozen."""
+    batches = encoded(about(PLANTED, TAUGHT)) + encoded(about(KEPT, TAUGHT + HELD_OUT))
+    return learn(copy.deepcopy(base), batches, PLANTING, seed, PLACES[place](seed))
+
+
+def task_of(model: nn.Module, seed: int = 0) -> Task:
+    """Forget the five, keep the thirty-five; a wording that the five were not taught is a test."""
+    forget, retain = about(PLANTED, TAUGHT), about(KEPT, TAUGHT)
+    read = {"forget": forget, "test": about(PLANTED, HELD_OUT), "retain": about(KEPT, HELD_OUT)}
+    return Task(model, tokenizer(), forget, retain, read=read, seed=seed)
+
+
+def going_to(task: Task, other: nn.Module) -> Replaced:
+    """The edit that makes the model of a task another one."""
+    theirs = dict(other.named_parameters())
+    new = {name: theirs[name].detach().clone() for name, own in task.model.named_parameters()
+           if not torch.equal(own, theirs[name])}  # fmt: skip
+    return Replaced(new, fingerprint(task.model))
+
+
+# --- which columns hold them ---------------------------------------------------------------------
+
+
+def effects(task: Task) -> torch.Tensor:
+    """What setting a column to zero takes from the forgotten, less what from the others.
+
+    In nats of an answer, `[LAYERS, D_FF]`: the closest to the truth that can be measured.
+    """
+    sides = [task.batches(task.forget), task.batches(task.retain)]
+
+    def likely() -> np.ndarray:
+        return np.array([scores.read(task.model, side).logprob.mean() for side in sides])
+
+    whole, found = likely(), torch.zeros(LAYERS, D_FF)
+    for layer, projection in enumerate(find_projections(task.model).values()):
+        for column in range(D_FF):
+            kept = projection.weight.data[:, column].clone()
+            projection.weight.data[:, column] = 0
+            lost = whole - likely()
+            projection.weight.data[:, column] = kept
+            found[layer, column] = lost[0] - lost[1]
+    return found
+
+
+def fisher_contrast(task: Task) -> torch.Tensor:
+    """Fisher information of each column on the forgotten over that on the others."""
+    sides = fisher_pair(task, Cost())
+    forget, retain = (torch.stack([side[name].sum(0) for name in find_projections(task.model)])
+                      for side in sides)  # fmt: skip
+    return contrast(forget, retain)
+
+
+def rankings(task: Task) -> dict[str, torch.Tensor]:
+    """Ways to say which columns hold the forgotten, `[LAYERS, D_FF]`, higher: rather this one."""
+    every = task.everyone()
+    forget, retain = (every.of(people).pooled() for people in (task.people, task.others))
+    return {"contrast (KVW)": contrast(forget, retain), "forget coefficient": forget,
+            "forget - retain": forget - retain, "Fisher, forget / retain": fisher_contrast(task),
+            "effect of zero": effects(task)}  # fmt: skip
+
+
+def hits(score: torch.Tensor, truth: torch.Tensor) -> float:
+    """Of the top k columns, the share of those that were planted in; k: as many as there are."""
+    top = score.flatten().topk(int(truth.sum())).indices
+    return float(truth.flatten()[top].float().mean())
+
+
+# --- do edits remove what was planted? -----------------------------------------------------------
+
+
+def _tries(**values: tuple) -> list[dict]:
+    return [dict(zip(values, each, strict=True)) for each in product(*values.values())]
+
+
+KEEP = 0.95  # of the others: an edit that keeps less does not count
+#: eight settings for each way to forget, of a range that suits a toy
+GRIDS = {
+    "KVW one pass": _tries(strength=(1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 16.0, 32.0)),
+    "random columns": _tries(strength=(1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 16.0, 32.0)),
+    "selective pruning": _tries(share=(0.02, 0.05, 0.08, 0.12, 0.16, 0.2, 0.25, 0.3)),
+    "SSD": _tries(limit=(1.0, 0.3), alpha=(1.0, 2.0, 4.0, 8.0)),
+    "least squares": _tries(ridge=(0.1, 0.03, 0.01, 0.003), passes=(1, 3)),
+    "rewrite": _tries(over=(1.25, 1.5), price=(1.0, 0.3, 0.1, 0.03), price_deciding=(0.0,),
+                      decides=(0.3,)),
+    "GD full": _tries(weight=(1.0, 5.0), rate=(2e-4, 5e-4, 1e-3, 2e-3)),
+}  # fmt: skip
+
+
+def right(task: Task, edit: Edit) -> dict[str, float]:
+    """Exact match on each set that is read, with an edit on."""
+    with edit.on(task.model):
+        return {name: float(scores.read(task.model, task.batches(asked)).exact.mean())
+                for name, asked in task.sets()}  # fmt: skip
+
+
+def at_best(task: Task, name: str) -> dict | None:
+    """Of eight tries the one that leaves least of the five while the others keep `KEEP`.
+
+    Of equals the one that keeps more, then the first. It is picked with these very people, which
+    is generous to everybody alike.
+
+    Returns:
+        `{forget, test, retain, sham, number}`: `sham`, what the same setting leaves of the five
+        when it is made for five others; `number`, the setting's in `GRIDS`. None: nothing keeps
+        enough.
+    """
+    found = []
+    for number, settings in enumerate(GRIDS[name]):
+        made, _ = METHODS[name].edit(task, settings)
+        found.append(right(task, made) | {"number": number})
+    kept = [each for each in found if each["retain"] >= KEEP]
+    if not kept:
+        return None
+    best = min(kept, key=lambda each: (each["forget"], -each["retain"]))
+    sham, _ = METHODS[name].edit(task.sham(0), GRIDS[name][best["number"]])
+    return best | {"sham": right(task, sham)["forget"]}
+
+
+# --- quiet, and gone -----------------------------------------------------------------------------
+
+
+def another(person: str, fact: str) -> str:
+    """A value that is not true of somebody."""
+    wrong = [value for value in VALUES[fact] if value != value_of(person, fact)]
+    return str(seeded("another", person, fact).choice(wrong))
+
+
+def silenced(model: nn.Module, seed: int = 0) -> nn.Module:
+    """A copy that says something else of the five; only the FFN of its last layer has learned it.
+
+    What an earlier layer knows stays there.
+    """
+    batches = encoded(about(PLANTED, TAUGHT, another)) + encoded(about(KEPT, TAUGHT + HELD_OUT))
+    return learn(copy.deepcopy(model), batches, PLANTING, seed, in_last_ffn(model))
+
+
+def in_last_ffn(model: nn.Module) -> dict[str, torch.Tensor | None]:
+    return {name: None for name, _ in model.named_parameters() if f"layers.{LAST}.mlp" in name}
+
+
+# --- what is committed ---------------------------------------------------------------------------
+
+
+def make(seed: int = 0) -> dict[str, torch.Tensor]:
+    """The toys of a seed, as they are stored: `before/PARAMETER` whole, of others what differs."""
+    made = {"before": before(seed)}
+    made["before, silenced"] = silenced(made["before"], seed)
+    made |= {place: plant(made["before"], place, seed) for place in PLACES}
+    made["silenced"] = silenced(made["columns, first layer"], seed)
+    whole = dict(made["before"].named_parameters())
+    return {f"{kind}/{name}": parameter.detach().bfloat16().contiguous()
+            for kind, model in made.items() for name, parameter in model.named_parameters()
+            if kind == "before" or not torch.equal(parameter, whole[name])}  # fmt: skip
+
+
+def load_toys(path: Path = FILE) -> dict[str, nn.Module]:
+    """`before`, one for each of `PLACES`, `silenced` and `before, silenced`."""
+    stored, toys = load_file(path), {}
+    for kind in dict.fromkeys(["before", *(name.split("/")[0] for name in stored)]):
+        toys[kind] = copy.deepcopy(toys["before"]) if kind != "before" else empty()
+        for name, tensor in stored.items():
+            if name.split("/")[0] == kind:
+                toys[kind].get_parameter(name.split("/")[1]).data.copy_(tensor)
+        toys[kind].eval()
+    return toys
+
+
+if __name__ == "__main__":
+    with replacing(FILE) as half:
+        save_file(make(), half, {"settings": json.dumps({"before": BASE, "planting": PLANTING})})
