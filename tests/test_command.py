@@ -37,7 +37,8 @@ def invoke(*arguments):
 
 
 COMMANDS = ("demo", "unlearn", "evaluate", "validate", "doctor", "train", "card", "strangers",
-            "replicate", "run", "verify", "bench", "results", "audit", "check")  # fmt: skip
+            "replicate", "run", "verify", "bench", "results", "audit", "check",
+            "export")  # fmt: skip
 
 
 def test_help_names_the_commands():
