@@ -195,9 +195,8 @@ def export(edit: Edit, model: nn.Module, processor, folder: str | Path, format: 
 
 def _save_whole(edit: Edit, model: nn.Module, processor, folder: Path) -> None:
     """The edited model and its processor. Raises ValueError if `transformers` has not made them."""
-    if not type(model).__module__.startswith("transformers.") or not hasattr(
-        processor, "save_pretrained"
-    ):
+    public = type(model).__module__.startswith("transformers.")
+    if not public or not hasattr(processor, "save_pretrained"):
         raise ValueError(f"plain transformers cannot load a {type(model).__name__} of this book")
     with edit.on(model):
         model.save_pretrained(folder)
