@@ -1197,7 +1197,7 @@ BREAKS: tuple[Break, ...] = (
           "((each.fingerprint, each.mask, *each", '((each.fingerprint, "", *each',
           ("coefficients",)),
     Break("mask: that the end counts goes unsaid", "coefficients.py",
-          'mask = "answer and end" if any(batch.ends is None', 'mask = "answer" if any(batch.ends',
+          'mask = "answer and end" if any', 'mask = "answer" if any',
           ("coefficients",)),
     Break("adapter: factors of what comes out", "sharing/folders.py",
           '"feedforward_modules": paths}', '"feedforward_modules": []}', ("sharing",)),
