@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .files import check_place, write_json
+from .files import check_place, read_json, write_json
 
 NAME = "python -m kvw_minimal"
 MISUSE = typer.BadParameter.__mro__[1]  # click's UsageError, which typer brings along
@@ -171,6 +171,29 @@ def audit(
     _check_edit(edit, json_file)
     said, result = report.audited(model, group, forget, method, edit)
     _hand_over(said, result, json_file)
+
+
+@app.command("export")
+def export_edit(
+    folder: Annotated[Path, typer.Argument(help="a new one")],
+    *,
+    edit: Annotated[Path, typer.Option(help="a saved edit")],
+    model: ModelName = "pocket",
+    format: Annotated[str, typer.Option(help="merged, peft or factors")] = "merged",
+    scores: Annotated[Path | None, typer.Option(help="rows of `unlearn --json`")] = None,
+    named: Annotated[bool, typer.Option(help="say in the card for whom it was made")] = False,
+) -> None:
+    """Write a saved edit as a folder that other tools read, with a model card."""
+    from . import sharing
+    from .edits import Edit
+    from .taught import load
+
+    _check_edit(edit, None)
+    sharing.check_request(folder, format)
+    rows = read_json(scores, "rows")["rows"] if scores else None
+    made, (found, processor) = Edit.load(edit), load(model)
+    sharing.export(made, found, processor, folder, format, scores=rows, named=named)
+    typer.echo(f"{folder} holds the edit as {format}; its README.md says how to load it")
 
 
 @app.command("check")

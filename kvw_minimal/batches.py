@@ -88,10 +88,9 @@ def render(processor, question: Question) -> tuple[str, str]:
         parts = [{"type": "image"}] * image + [{"type": "text", "text": text}]
         return {"role": role, "content": parts if has_eyes else text}
 
-    turns = [turn("user", question.prompt, has_image)]
-    prompt = processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-    turns.append(turn("assistant", question.answer))
-    whole = processor.apply_chat_template(turns, tokenize=False).rstrip()
+    asked, said = turn("user", question.prompt, has_image), turn("assistant", question.answer)
+    prompt = processor.apply_chat_template([asked], add_generation_prompt=True, tokenize=False)
+    whole = processor.apply_chat_template([asked, said], tokenize=False).rstrip()
     if not whole.startswith(prompt):
         raise ValueError(f"the chat template changes the prompt of {question.id} after its answer")
     return prompt, whole[len(prompt) :]
@@ -108,9 +107,7 @@ def _processed(processor, texts: list[str], questions: list[Question], side: str
     arguments |= {"images": [[picture] for picture in pictures]} if pictures else {}
     if tokenizer.bos_token and texts[0].startswith(tokenizer.bos_token):
         arguments["add_special_tokens"] = False  # the template has put it there already
-    inputs = dict(processor(**arguments))
-    inputs.pop("token_type_ids", None)
-    return inputs
+    return {key: own for key, own in processor(**arguments).items() if key != "token_type_ids"}
 
 
 def _batches(processor, texts: list[str], questions: list[Question], batch_size: int,

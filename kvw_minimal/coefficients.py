@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -18,17 +18,44 @@ from .questions import Question
 class Coefficients:
     """Sums of absolute coefficients per person; means are taken when asked for.
 
+    What was measured apart, on other questions or machines, is joined by `+`; files of it are
+    written and read in `kvw_minimal.sharing.measurements`.
+
     Attributes:
-        sums: `[people, layers, d_ff]` float32, sum over answer-predicting tokens of |h|.
-        tokens: `[people]` float32, how many such tokens.
+        sums: `[people, layers, d_ff]` float32, sum over answer-predicting tokens of |h|; float64
+            once joined.
+        tokens: `[people]`, how many such tokens, of the same type.
         people: ids in the order of the first axis.
         fingerprint: of the model they were measured on.
+        mask: which tokens those are: `answer`, or `answer and end` of the turn.
     """
 
     sums: torch.Tensor
     tokens: torch.Tensor
     people: tuple[str, ...]
     fingerprint: str
+    mask: str = "answer"
+
+    def __add__(self, other: "Coefficients") -> "Coefficients":
+        """Two parts as if measured in one go; the same person may be in both.
+
+        Sums and counts are added, in float64 on the CPU: the order of parts changes nothing but
+        the order of people. No question may be in both parts: it would count twice.
+
+        Raises:
+            ValueError: parts of two models, masks, or numbers of layers or vectors.
+        """
+        one, two = ((each.fingerprint, each.mask, *each.sums.shape[1:]) for each in (self, other))
+        if one != two:
+            raise ValueError(f"parts of two models, masks or shapes cannot be joined: {one}, {two}")
+        people = tuple(dict.fromkeys(self.people + other.people))
+        sums = torch.zeros(len(people), *one[2:], dtype=torch.float64)
+        tokens = torch.zeros(len(people), dtype=torch.float64)
+        for part in (self, other):
+            rows = torch.tensor([people.index(person) for person in part.people])
+            sums.index_add_(0, rows, part.sums.cpu().double())
+            tokens.index_add_(0, rows, part.tokens.cpu().double())
+        return replace(self, sums=sums, tokens=tokens, people=people)
 
     def of(self, people: list[str]) -> "Coefficients":
         """The coefficients of some of the people that were measured together.
@@ -40,7 +67,7 @@ class Coefficients:
         if missing or not people:
             raise ValueError(f"no coefficients of {missing or 'nobody'} here")
         rows = [self.people.index(person) for person in people]
-        return Coefficients(self.sums[rows], self.tokens[rows], tuple(people), self.fingerprint)
+        return replace(self, sums=self.sums[rows], tokens=self.tokens[rows], people=tuple(people))
 
     def pooled(self, people: list[str] | None = None) -> torch.Tensor:
         """Token-weighted mean over all or some people, `[layers, d_ff]`, >= 0.
@@ -66,19 +93,15 @@ def watch(modules: dict[str, nn.Module], see: Callable, outputs: bool = False) -
         outputs: what comes out instead of what goes in.
     """
 
-    def hook_of(layer):
-        def hook(module, inputs, output=None):
-            see(layer, output if outputs else inputs[0])
-            # returns None: a returned tensor would replace the input
-
-        return hook
+    def hook(layer, module, inputs, output=None):
+        see(layer, output if outputs else inputs[0])
+        # returns None: a returned tensor would replace the input
 
     handles = []
     try:
         for layer, module in enumerate(modules.values()):
-            hook = hook_of(layer)
-            handles.append(module.register_forward_hook(hook) if outputs
-                           else module.register_forward_pre_hook(hook))  # fmt: skip
+            register = module.register_forward_hook if outputs else module.register_forward_pre_hook
+            handles.append(register(partial(hook, layer)))
         yield
     finally:
         for handle in handles:
@@ -115,14 +138,12 @@ def ask(model: nn.Module, batches: list[Batch], see: Callable[[Batch, int, torch
     projections, device = find_projections(model), next(model.parameters()).device
     for batch in tqdm(batches, progress, disable=None if progress else True):
         batch = batch.to(device)
-        with watch(projections, partial(see, batch)):
+        with watch(projections, partial(see, batch)), torch.set_grad_enabled(loss is not None):
             if loss is None:
-                with torch.no_grad():
-                    body(model)(**batch.inputs, use_cache=False)
+                body(model)(**batch.inputs, use_cache=False)
                 continue
-            with torch.enable_grad(), differentiable(model):
-                logits = model(**batch.inputs, use_cache=False).logits
-                loss(batch, logits).backward()
+            with differentiable(model):
+                loss(batch, model(**batch.inputs, use_cache=False).logits).backward()
 
 
 def mean_absolute(h: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
@@ -188,7 +209,8 @@ def measure(model: nn.Module, batches: list[Batch], people: list[str],
     Raises:
         ValueError: an activation is not finite; the message names the layer.
     """
-    return Coefficients(*tally(model, batches, people, progress), fingerprint(model))
+    mask = "answer and end" if any(batch.ends is None for batch in batches) else "answer"
+    return Coefficients(*tally(model, batches, people, progress), fingerprint(model), mask)
 
 
 def measure_questions(model, processor, questions: list[Question], batch_size: int = 64,

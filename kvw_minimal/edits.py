@@ -229,7 +229,7 @@ class Edit:
         """Write a safetensors file, in one move. The file is a record of who was forgotten."""
         tensors: dict[str, torch.Tensor] = {}
         metadata = {"format": FORMAT, "edit": json.dumps(_packed(self, "edit", tensors))}
-        metadata["checksum"] = _checksum(tensors, metadata)
+        metadata["checksum"] = checksum(tensors, metadata)
         with replacing(path) as half:
             half.write_bytes(save(tensors, metadata))  # a full disk is an OSError
 
@@ -249,7 +249,7 @@ class Edit:
             if own != FORMAT:
                 raise ValueError(f"its format is {own}, not {FORMAT}; make it again with "
                                  "`unlearn --save-edit`")  # fmt: skip
-            if metadata.pop("checksum") != _checksum(tensors, metadata):
+            if metadata.pop("checksum") != checksum(tensors, metadata):
                 raise ValueError("its checksum does not fit its content")
             edit = _unpacked(json.loads(metadata["edit"]), tensors)
             if not isinstance(edit, Edit):
@@ -260,7 +260,7 @@ class Edit:
             raise ValueError(f"{path} is not an edit, or is damaged: {error}") from error
 
 
-def _checksum(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> str:
+def checksum(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> str:
     """SHA-256 of everything in an edit file, to notice a change by hand or by accident."""
     return hashed(sorted(tensors.items()), json.dumps(sorted(metadata.items())))
 

@@ -103,13 +103,12 @@ def generate(model, batches: list[Batch], processor, new_tokens: int = 24) -> li
         batches: from `prompt_batches`.
         new_tokens: at most so many tokens an answer.
     """
-    tokenizer = tokenizer_of(processor)
     answers = [""] * sum(len(batch.rows) for batch in batches)
     for batch in batches:
         inputs = batch.to(next(model.parameters()).device).inputs
         ids = model.generate(**inputs, max_new_tokens=new_tokens, do_sample=False)
         new = ids[:, inputs["input_ids"].shape[1] :]
-        said = tokenizer.batch_decode(new, skip_special_tokens=True)
+        said = tokenizer_of(processor).batch_decode(new, skip_special_tokens=True)
         for row, text in zip(batch.rows, said, strict=True):
             answers[row] = text.strip()
     return answers

@@ -83,8 +83,7 @@ class Task:
         if len(pool) < size:
             raise ValueError(f"{len(pool)} people to retain are too few: the sham control needs "
                              f"as many as there are to forget, {size}")  # fmt: skip
-        drawn = set(drawn_for_sham(pool, size, draw))
-        every = self.known()
+        drawn, every = set(drawn_for_sham(pool, size, draw)), self.known()
         strange = sorted(drawn - {question.person for question in every})
         if strange:
             raise ValueError(f"nothing is asked about {', '.join(strange)}, drawn for a sham")

@@ -407,6 +407,7 @@ def faults(call: Call, outcome: Outcome) -> list[str]:
 
 REPLICATE = "replicate --benchmark mllmu --data mllmu --model pocket"
 ZERO = "unlearn --draws 1 --no-oracle"
+EXPORT = "export --edit other.safetensors"
 CALLS = (
     # commands
     Call("", "Missing command"),
@@ -541,6 +542,27 @@ CALLS = (
                    "model.safetensors", "cut.parquet")),
     Call("evaluate --edit closed-file", "closed-file", 2, ("unprivileged",)),
     Call("evaluate --edit fifo", "no ordinary file"),
+    # edits for other tools
+    Call("export x", "Missing option '--edit'"),
+    Call(EXPORT, "Missing argument"),
+    Call("export x --edit none", "does not exist"),
+    Call("export x --edit cut.safetensors", "is not an edit, or is damaged"),
+    Call(f"{EXPORT} x", "made for another model"),
+    Call(f"{EXPORT} x --format onnx", "no format 'onnx'; there are merged, peft, factors",
+         sample=True),
+    Call(f"{EXPORT} folder", "there already"),
+    Call(f"{EXPORT} file", "there already"),
+    Call(f"{EXPORT} loop", "there already"),
+    Call(f"{EXPORT} ''", "there already"),
+    Call(f"{EXPORT} none/x", "does not exist; make it first"),
+    Call(f"{EXPORT} dangling", "does not exist; make it first"),
+    Call(f"{EXPORT} {'x' * 300}", "File name too long"),
+    Call(f"{EXPORT} closed/x", "Permission denied", 2, ("unprivileged",)),
+    Call(f"{EXPORT} x --scores none", "does not exist"),
+    Call(f"{EXPORT} x --scores deep.jsonl", "is not JSON"),
+    Call(f"{EXPORT} x --scores half.jsonl", "has no rows"),
+    Call(f"{EXPORT} x --model no/such-model", "cannot load 'no/such-model'", 2,
+         ("hub is offline",)),
     # questions of one's own: a list of problems and status 1
     Call("validate none.jsonl", "does not exist, or is a folder"),
     Call("validate folder", "does not exist, or is a folder"),

@@ -23,7 +23,7 @@ AIM = 6_000  # lines of the whole package
 CORE = ("questions", "models", "batches", "coefficients", "edits", "schedules",
         "scores", "intervals", "task", "files")  # fmt: skip
 ROOMS = ("strangers", "taught", "methods", "laboratory", "audit", "benchmarks", "speed",
-         "classroom")  # fmt: skip
+         "classroom", "sharing")  # fmt: skip
 SAYS = {
     "strangers": "the hundred people, their portraits and voices, what is asked about them",
     "taught": "the models of this book and the one loop, `fit`, that trained them",
@@ -33,6 +33,7 @@ SAYS = {
     "benchmarks": "MLLMU-Bench and CLEAR, and anybody's own questions",
     "speed": "coefficients from fewer tokens, and what measuring costs",
     "classroom": "figures with captions and texts, explorers",
+    "sharing": "edits for other tools, coefficients measured in parts",
 }
 #: each formula of the book, and the function that is it
 FORMULAS = (

@@ -1,6 +1,7 @@
 """Knowledge coefficients against a loop written by hand, and what must not change them."""
 
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 import tiny
@@ -18,6 +19,7 @@ from kvw_minimal.coefficients import (
 )
 from kvw_minimal.edits import Columns
 from kvw_minimal.models import find_projections, fingerprint
+from kvw_minimal.schedules import one_pass
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.portraits import to_pixels
 
@@ -151,6 +153,61 @@ def test_pooled_by_hand():
     assert coefficients.pooled().flatten().tolist() == pytest.approx([17 / 6, 9 / 6])
     assert coefficients.pooled(["b", "a"]).flatten().tolist() == pytest.approx([12 / 5, 4 / 5])
     assert coefficients.per_person()[0].tolist() == [[1.0, 2.0]]
+
+
+def test_parts_are_joined_as_if_measured_in_one_go(model, questions, measured):
+    """Three parts, of which two hold questions about the same people; in every order."""
+    parts = [measure_questions(model, tiny.processor(), questions[i::3]) for i in range(3)]
+    for a, b, c in ((0, 1, 2), (2, 0, 1), (1, 2, 0)):
+        whole = parts[a] + (parts[b] + parts[c])
+        assert set(whole.people) == set(measured.people) and whole.fingerprint == fingerprint(model)
+        assert whole.sums.dtype == whole.tokens.dtype == torch.float64
+        assert close(whole.pooled(), measured.pooled())
+        own = whole.of(list(measured.people))
+        assert own.tokens.tolist() == measured.tokens.tolist()
+        torch.testing.assert_close(own.sums, measured.sums.double(), rtol=1e-5, atol=1e-7)
+        first = (parts[0] + parts[1] + parts[2]).of(list(whole.people))
+        torch.testing.assert_close(whole.sums, first.sums, rtol=1e-6, atol=0)
+    one = one_pass(model, own.of([own.people[0]]), own.of(list(own.people[1:])), 4.0)
+    at_once = one_pass(model, measured.of([own.people[0]]), measured.of(list(own.people[1:])), 4.0)
+    torch.testing.assert_close(one.gates, at_once.gates, rtol=1e-4, atol=1e-6)
+
+
+def test_parts_are_joined_by_hand():
+    one = Coefficients(torch.tensor([[[2.0, 4.0]], [[1.0, 1.0]]]), torch.tensor([2.0, 1.0]),
+                       ("a", "b"), "f")  # fmt: skip
+    two = Coefficients(torch.tensor([[[7.0, 0.0]], [[8.0, 2.0]]]), torch.tensor([5.0, 6.0]),
+                       ("c", "a"), "f")  # fmt: skip
+    whole = one + two
+    assert whole.people == ("a", "b", "c") and (two + one).people == ("c", "a", "b")
+    assert whole.sums.tolist() == [[[10.0, 6.0]], [[1.0, 1.0]], [[7.0, 0.0]]]
+    assert whole.tokens.tolist() == [8.0, 1.0, 5.0]
+    assert whole.pooled().flatten().tolist() == pytest.approx([18 / 14, 7 / 14])
+    many = one.of(["a"])
+    many.tokens[0] = 2.0**24  # one more is lost in float32
+    assert (many + one.of(["b"])).tokens.sum() == 2.0**24 + 1
+    assert one.tokens.tolist() == [2.0, 1.0] and one.sums.dtype == torch.float32
+
+
+@pytest.mark.parametrize("other", [
+    {"fingerprint": "g"}, {"mask": "answer and end"}, {"sums": torch.ones(2, 2, 2)},
+    {"sums": torch.ones(2, 1, 3)},
+])  # fmt: skip
+def test_parts_that_differ_are_refused(other):
+    one = Coefficients(torch.ones(2, 1, 2), torch.ones(2), ("a", "b"), "f")
+    with pytest.raises(ValueError, match="two models, masks or shapes cannot be joined"):
+        one + replace(one, **other)
+
+
+def test_which_tokens_were_counted_is_known(model, questions, measured):
+    batches = answer_batches(tiny.processor(), questions[:4])
+    people = [question.person for question in questions[:4]]
+    assert measured.mask == measured.of([measured.people[0]]).mask == "answer"
+    for batch in batches:
+        batch.ends = None
+    counted = measure(model, batches, people)
+    assert counted.mask == counted.of(people[:1]).mask == (counted + counted).mask
+    assert counted.mask == "answer and end"
 
 
 def test_people_stand_in_the_order_in_which_they_come_or_are_asked_for():

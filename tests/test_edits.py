@@ -924,7 +924,7 @@ def rewrite(path, tensor=None, sign: bool = True, fields=(), kind: object = "Col
     metadata = {key: value for key, value in metadata.items() if value is not LEFT_OUT}
     metadata.pop("checksum")
     if sign:
-        metadata["checksum"] = edits._checksum(tensors, metadata)
+        metadata["checksum"] = edits.checksum(tensors, metadata)
     save_file(tensors, path, metadata=metadata)
 
 

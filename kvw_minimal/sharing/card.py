@@ -1,0 +1,93 @@
+"""The model card of an exported edit: by what it was made, scores beside shams, limits."""
+
+import json
+
+from ..edits import Edit, Together
+
+#: how each format is read: what is imported, and what is done with the model as it was
+LOAD = {
+    "merged": ("", "processor = {processor}.from_pretrained(FOLDER)"),
+    "peft": ("from peft import PeftModel\n", "model = PeftModel.from_pretrained(model, FOLDER)"),
+    "factors": (
+        "import json\nimport torch\nfrom safetensors.torch import load_file\n",
+        """tensors = load_file(f"{{FOLDER}}/edit.safetensors")
+with torch.no_grad():
+    for name in json.load(open(f"{{FOLDER}}/edit.json"))["parameters"]:
+        weight = model.get_parameter(name)
+        weight.copy_({how})""",
+    ),
+}
+PRIVATE = ("For whom it was made is not said here: who asked to be forgotten is personal data, "
+           "too.")  # fmt: skip
+LIMITS = """- An answer that is not given any more may still be there: asked another way, taught
+  again, rounded or looked into, a model can give back what an edit hides. `python -m kvw_minimal
+  audit` asks for that; this card does not.
+- Whoever has the model before has what was to be forgotten, and can tell from the difference for
+  whom the edit was made.
+- Scores hold for the questions that were asked, and for weights in the number format in which
+  they were asked. Nothing here is a legal assurance.
+"""
+NO_SCORES = "None were given to this card: nothing here says that anything was forgotten."
+NO_SHAM = "No sham stands beside them: what the same method does to others' answers is not known."
+
+
+def single(edit: Edit) -> list[Edit]:
+    """An edit that is no sum, or those that a sum consists of, in order."""
+    if isinstance(edit, Together):
+        return [own for each in edit.edits for own in single(each)]
+    return [edit]
+
+
+def score_table(rows: list[dict]) -> str:
+    """One line a set, modality and metric, one column a state, in Markdown.
+
+    Raises:
+        ValueError: these are no rows of `unlearn --json`.
+    """
+    cells: dict[tuple, dict[str, str]] = {}
+    try:
+        for row in rows:
+            own = cells.setdefault((row["set"], row["modality"], row["metric"]), {})
+            own[row["state"]] = "{value:.3f} [{low:.3f}, {high:.3f}]".format(**row)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"these scores are no rows of `unlearn --json`: {error!r}") from error
+    states = list(dict.fromkeys(state for own in cells.values() for state in own))
+    lines = [["set", "modality", "metric", *states], ["---"] * (3 + len(states))]
+    lines += [[*map(str, key), *(own.get(state, "-") for state in states)]
+              for key, own in cells.items()]  # fmt: skip
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"{table}\n\n95 % intervals over people.{'' if 'sham' in states else f' {NO_SHAM}'}"
+
+
+def card(edit: Edit, format: str, words: dict, scores: list[dict] | None, named: bool) -> str:
+    """`README.md`, with the front matter that hubs read.
+
+    Args:
+        words: classes of the `model` and its `processor`, and its `dtype`; `base`, the hub id of
+            the unedited model, or None; what the edit `changes`, in a few words, and `how` a weight
+            is made from what it was and `tensors`.
+        format, scores, named: as in `export`.
+
+    Raises:
+        ValueError: as `score_table`.
+    """
+    notes, model = [each.notes for each in single(edit)], words["model"]
+    people = list(dict.fromkeys(str(who) for each in notes for who in each.get("people", [])))
+    library = {"merged": "transformers", "peft": "peft"}.get(format, "safetensors")
+    base = [f"base_model: {words['base']}"] if words["base"] else []
+    asked = [f"| {each.get('method', 'not said')} | `{json.dumps(each.get('settings', {}))}` |"
+             for each in notes]  # fmt: skip
+    place = repr(words["base"]) if words["base"] else "UNEDITED"
+    place = "FOLDER" if format == "merged" else place
+    imports, then = LOAD[format]
+    return "\n".join([
+        "---", f"library_name: {library}", *base, "tags:", "- machine-unlearning", "---", "",
+        f"# {model}, with an edit that makes it forget", "",
+        f"Made with `kvw_minimal` for the model with the fingerprint `{edit.fingerprint}`; "
+        f"it changes {words['changes']}.", "", "| method | settings |", "|---|---|", *asked, "",
+        f"Made for: {', '.join(people)}." if named else PRIVATE, "", "## Load it", "", "```python",
+        f"{imports}from transformers import {model}, {words['processor']}", "",
+        f"model = {model}.from_pretrained({place}, dtype=\"{words['dtype']}\")",
+        then.format(**words), "```", "",
+        "## Scores", "", score_table(scores) if scores else NO_SCORES, "",
+        "## Limits", "", LIMITS])  # fmt: skip

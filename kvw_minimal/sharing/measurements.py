@@ -1,0 +1,63 @@
+"""Coefficients as files: measured in parts, on many machines, and edited on one.
+
+    save_measured(measure_questions(model, processor, some), "some.safetensors")  # on each machine
+    whole = load_measured("some.safetensors") + load_measured("others.safetensors")  # on one
+    edit = one_pass(model, whole.of(forget), whole.of(retain), strength=24.0)
+
+Parts join only if they are of one model (by its fingerprint), one mask and one shape.
+"""
+
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from ..coefficients import Coefficients
+from ..edits import checksum
+from ..files import replacing
+
+FORMAT = "1"  # of files of coefficients
+
+
+def save_measured(coefficients: Coefficients, path: str | Path) -> None:
+    """Write a safetensors file, in one move. It says by their ids who was asked about.
+
+    Tensors `sums [people, layers, d_ff]` and `tokens [people]`; as metadata the format, the
+    people, the model's fingerprint, the mask, and a checksum of all that.
+
+    Raises:
+        OSError: as `files.check_place`.
+    """
+    tensors = {"sums": coefficients.sums.cpu().contiguous(),
+               "tokens": coefficients.tokens.cpu().contiguous()}  # fmt: skip
+    metadata = {"format": FORMAT, "people": json.dumps(coefficients.people),
+                "fingerprint": coefficients.fingerprint, "mask": coefficients.mask}  # fmt: skip
+    metadata["checksum"] = checksum(tensors, metadata)
+    with replacing(path) as half:
+        half.write_bytes(save(tensors, metadata))
+
+
+def load_measured(path: str | Path) -> Coefficients:
+    """Read what `save_measured` wrote, onto the CPU.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: truncated, changed by hand, something else, or of another format.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if metadata.get("format") != FORMAT or "mask" not in metadata:
+            raise ValueError(f"its format is not {FORMAT}; measure again")
+        if metadata.pop("checksum") != checksum(tensors, metadata):
+            raise ValueError("its checksum does not fit its content")
+        people = tuple(json.loads(metadata["people"]))
+        shape = tensors["sums"].shape, tensors["tokens"].shape
+        if len(shape[0]) != 3 or shape[0][:1] != (len(people),) or shape[1] != (len(people),):
+            raise ValueError("its people and its numbers do not go together")
+        return Coefficients(tensors["sums"], tensors["tokens"], people, metadata["fingerprint"],
+                            metadata["mask"])  # fmt: skip
+    except (SafetensorError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} holds no coefficients, or is damaged: {error}") from error

@@ -1,0 +1,427 @@
+"""Edits for other tools, loaded where this package is not; coefficients as files."""
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from peft import IA3Config, LoraConfig, PeftConfig
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+from kvw_minimal import sharing
+from kvw_minimal.__main__ import app
+from kvw_minimal.coefficients import Coefficients
+from kvw_minimal.edits import Columns, Edit, LowRank, Replaced
+from kvw_minimal.models import find_projections, fingerprint, sketch
+from kvw_minimal.sharing import card, folders
+
+NAMES = ("Ada Lark", "p0451", "quixote")
+NOTES = {"method": "KVW one pass", "settings": {"strength": 2.0}, "people": list(NAMES)}
+FORMS = ("peft", "merged", "factors")
+#: of each model, which edits go out in which forms
+CASES = {"llava": {"gates": FORMS, "shares": ("peft",), "low rank": FORMS, "one rank": ("peft",),
+                   "two gates": ("peft",), "two low ranks": ("peft",)},
+         "qwen2_vl": {"gates": ("peft",), "low rank": ("peft",)},
+         "llama": {"gates": FORMS, "low rank": FORMS, "mixed": ("factors",)},
+         "gpt2": {"gates": ("peft", "factors"), "low rank": ("peft",)}}  # fmt: skip
+#: run where this package is not: what each card says, then logits
+STRANGER = """
+import json, re, sys
+sys.modules["kvw_minimal"] = None
+try:
+    import kvw_minimal
+except ImportError:
+    pass
+else:
+    raise SystemExit("the package is there")
+import torch
+from safetensors.torch import load_file, save_file
+found = {}
+for name, case in json.load(open(sys.argv[1])).items():
+    inputs = load_file(case["inputs"])
+    code = re.search("```python\\n(.*?)```", open(case["folder"] + "/README.md").read(), re.S)[1]
+    known = {"FOLDER": case["folder"], "UNEDITED": case["base"]}
+    exec(code, known)
+    model = known["model"].eval()
+    with torch.no_grad():
+        found[name] = model(**inputs).logits.contiguous()
+        if hasattr(model, "merge_and_unload"):
+            found[name + " unloaded"] = model.merge_and_unload()(**inputs).logits.contiguous()
+save_file(found, sys.argv[2])
+"""
+
+
+def loud(name: str) -> torch.nn.Module:
+    """A tiny model whose FFNs can be heard in what it says."""
+    model = tiny.llava() if name == "llava" else tiny.build(name)
+    with torch.no_grad():
+        for projection in find_projections(model).values():
+            projection.weight.mul_(20)
+    return model
+
+
+def asked(name: str) -> dict[str, torch.Tensor]:
+    """Ids, and pictures where it has eyes."""
+    batch = tiny.picture_batch(name) if name == "qwen2_vl" else tiny.random_batch()
+    return batch.inputs
+
+
+def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def columns_of(model, seed: int = 0, rule: str = "gate") -> Columns:
+    contrast = drawn(tiny.LAYERS, tiny.D_FF, seed=seed)
+    contrast = contrast.abs() if rule == "gate" else contrast
+    return Columns(contrast, 2.0, fingerprint(model), notes=NOTES, rule=rule)
+
+
+def low_rank(model, ranks=(2, 3, 5), seed: int = 0, strength: float = 0.5) -> LowRank:
+    """An addition to each output projection, of ranks that differ."""
+    factors = {}
+    for rank, (path, projection) in zip(ranks, find_projections(model).items(), strict=True):
+        out, into = projection.weight.shape
+        factors[f"{path}.weight"] = (drawn(out, rank, seed=seed), drawn(rank, into, seed=seed + 1))
+    return LowRank(factors, fingerprint(model), strength, notes=NOTES)
+
+
+def edit_of(model, key: str) -> Edit:
+    """By its name in `CASES`."""
+    if key == "mixed":
+        return columns_of(model) + low_rank(model)
+    if key == "two low ranks":
+        return low_rank(model) + (low_rank(model, seed=5) + low_rank(model, seed=7))
+    if "rank" in key:
+        return low_rank(model, (4, 4, 4) if key == "one rank" else (2, 3, 5))
+    edit = columns_of(model, rule="share" if key == "shares" else "gate")
+    return edit + columns_of(model, 1) if key == "two gates" else edit
+
+
+def weights(model) -> Replaced:
+    path = next(iter(find_projections(model)))
+    new = {f"{path}.weight": model.get_submodule(path).weight.detach() + 0.5}
+    return Replaced(new, fingerprint(model), notes=NOTES)
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory):
+    """`{case: (logits with the edit on, plain logits)}`, and the logits in another process."""
+    place = tmp_path_factory.mktemp("shared")
+    cases, expected = {}, {}
+    for name, edits in CASES.items():
+        model, inputs = loud(name), asked(name)
+        model.save_pretrained(place / name)
+        save_file({key: tensor.contiguous() for key, tensor in inputs.items()}, place / f"{name}.i")
+        processor = tiny.processor() if name == "llava" else tiny.tokenizer()
+        with torch.no_grad():
+            plain = model(**inputs).logits
+            for key, forms in edits.items():
+                edit = edit_of(model, key)
+                with edit.on(model):
+                    edited = model(**inputs).logits
+                for form in forms:
+                    case = f"{name}, {key}, {form}"
+                    sharing.export(edit, model, processor, place / case, form)
+                    expected[case] = edited, plain
+                    cases[case] = {"folder": str(place / case), "base": str(place / name),
+                                   "inputs": str(place / f"{name}.i")}  # fmt: skip
+            assert torch.equal(model(**inputs).logits, plain)
+    (place / "cases.json").write_text(json.dumps(cases))
+    subprocess.run([sys.executable, "-c", STRANGER, place / "cases.json", place / "said"],
+                   check=True, env=tiny.environment(), timeout=300)  # fmt: skip
+    return expected, load_file(place / "said"), place
+
+
+def test_other_tools_say_what_the_edited_model_says(said):
+    """On the plain model, by the code of the card, without this package."""
+    expected, found, _ = said
+    assert set(expected) <= set(found)
+    for case, (edited, plain) in expected.items():
+        assert (edited - plain).abs().max() > 0.01, case
+        torch.testing.assert_close(found[case], edited, atol=1e-5, rtol=1e-5, msg=case)
+
+
+def test_an_adapter_merged_by_peft_is_the_merged_model(said):
+    _, found, _ = said
+    for name in ("llava", "llama"):
+        for key in ("gates", "low rank"):
+            one, other = found[f"{name}, {key}, peft unloaded"], found[f"{name}, {key}, merged"]
+            torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5, msg=f"{name}, {key}")
+    for case, (edited, _) in said[0].items():
+        if case.endswith("peft"):
+            torch.testing.assert_close(found[f"{case} unloaded"], edited, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_fields_of_an_adapter_are_those_of_peft(said, name):
+    place = said[2]
+    for key, kind in (("gates", IA3Config), ("low rank", LoraConfig)):
+        folder = place / f"{name}, {key}, peft"
+        written = json.loads((folder / "adapter_config.json").read_text())
+        assert set(written) <= {field.name for field in fields(kind)}
+        config = PeftConfig.from_pretrained(folder)
+        assert type(config) is kind and config.inference_mode
+        assert config.target_modules == set(find_projections(loud(name)))
+        assert config.fan_in_fan_out == (name == "gpt2")
+        assert config.base_model_name_or_path is None
+        if kind is IA3Config:
+            assert config.feedforward_modules == config.target_modules
+
+
+def test_a_lora_has_its_own_rank_and_a_scale_of_one(said):
+    place = said[2]
+    for key, ranks in (("low rank", [2, 3, 5]), ("one rank", [4, 4, 4])):
+        tensors = load_file(place / f"llava, {key}, peft" / "adapter_model.safetensors")
+        assert [len(t) for name, t in sorted(tensors.items()) if "lora_A" in name] == ranks
+        config = PeftConfig.from_pretrained(place / f"llava, {key}, peft")
+        assert config.r == config.lora_alpha and config.rank_pattern == config.alpha_pattern
+        assert sorted(config.rank_pattern.values()) == (ranks if key == "low rank" else [])
+
+
+def test_factors_come_with_their_schema(said):
+    place = said[2]
+    for case, kind in (("gates", "columns"), ("low rank", "additions of low rank"),
+                       ("mixed", "weights")):  # fmt: skip
+        folder = place / f"llama, {case}, factors"
+        told = json.loads((folder / "edit.json").read_text())
+        tensors = load_file(folder / "edit.safetensors")
+        names = set(told["parameters"])
+        assert names == {f"{path}.weight" for path in find_projections(loud("llama"))}
+        assert told["kind"] == kind and told["how"] == folders.HOW[kind]
+        assert (told["format"], told["fingerprint"]) == ("1", fingerprint(loud("llama")))
+        assert {re.sub(r"\.[AB]$", "", name) for name in tensors} == names
+    gpt2 = load_file(place / "gpt2, gates, factors" / "edit.safetensors")
+    assert {tuple(t.shape) for t in gpt2.values()} == {(tiny.D_FF, 1)}
+
+
+# --- the card ------------------------------------------------------------------------------------
+
+ROW = {"state": "edited", "set": "forget", "modality": "text", "metric": "exact_match",
+       "value": 0.25, "low": 0.1, "high": 0.4, "n": 5}  # fmt: skip
+ROWS = [ROW | {"state": state, "value": value, "people": list(NAMES)}
+        for state, value in (("vanilla", 1.0), ("edited", 0.25), ("sham", 0.875))]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def llama():
+    return loud("llama")
+
+
+def test_nothing_that_is_written_names_anybody_or_a_place(said):
+    place = said[2]
+    files = [p for p in place.rglob("*") if p.is_file() and p.name not in ("cases.json", "said")]
+    assert len(files) > 60
+    for word in (*NAMES, str(place), str(Path.home())):
+        assert [file for file in files if word.encode() in file.read_bytes()] == [], word
+
+
+def test_scores_do_not_name_anybody_unless_it_is_wanted(llama, tmp_path):
+    edit = columns_of(llama) + low_rank(llama)
+    for named in (False, True):
+        folder = tmp_path / str(named)
+        sharing.export(edit, llama, tiny.tokenizer(), folder, "merged", scores=ROWS, named=named)
+        text = (folder / "README.md").read_text()
+        assert [name in text for name in NAMES] == [named] * 3
+        assert (card.PRIVATE in text) != named
+    assert text.count('| KVW one pass | `{"strength": 2.0}` |') == 2
+    assert "| forget | text | exact_match | 1.000 [0.100, 0.400] | 0.250 [0.100, 0.400] | " in text
+    assert "| set | modality | metric | vanilla | edited | sham |" in text
+    assert card.NO_SHAM not in text and card.LIMITS in text and card.NO_SCORES not in text
+    assert fingerprint(llama) in text
+
+
+def test_a_card_says_what_is_missing(llama, tmp_path):
+    edit = columns_of(llama)
+    for name, scores, words in (("none", None, card.NO_SCORES), ("no sham", [ROW], card.NO_SHAM)):
+        sharing.export(edit, llama, None, tmp_path / name, "peft", scores=scores)
+        assert words in (tmp_path / name / "README.md").read_text()
+
+
+def test_a_hub_id_is_said_and_a_folder_is_not(llama, tmp_path, monkeypatch):
+    for i, (name, base) in enumerate([("org/model", "org/model"), (str(tmp_path), None),
+                                      ("/nowhere/model", None), ("", None)]):  # fmt: skip
+        monkeypatch.setattr(llama, "name_or_path", name, raising=False)
+        sharing.export(columns_of(llama), llama, None, tmp_path / f"{i}", "peft")
+        assert PeftConfig.from_pretrained(tmp_path / f"{i}").base_model_name_or_path == base
+        text = (tmp_path / f"{i}" / "README.md").read_text()
+        assert ("base_model: org/model\n" in text) == (base is not None)
+        assert (".from_pretrained('org/model', dtype=\"float32\")" in text) == (base is not None)
+        assert str(tmp_path) not in text and "nowhere" not in text
+
+
+# --- refusals ------------------------------------------------------------------------------------
+
+
+def refused(tmp_path: Path, error, match: str | None, *given, **more) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(error, match=match):
+        sharing.export(*given, **more)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_an_adapter_cannot_be_is_refused(llama, tmp_path):
+    mark, words = fingerprint(llama), "model.embed_tokens.weight"
+    pair = (drawn(tiny.VOCABULARY, 2), drawn(2, tiny.WIDTH))
+    mixed = columns_of(llama) + low_rank(llama)
+    strange, nothing = LowRank({words: pair}, mark), LowRank({}, mark)
+    for edit, match in ((weights(llama), "neither"), (mixed, "neither"),
+                        (strange, "no linear map"), (nothing, "changes nothing")):  # fmt: skip
+        refused(tmp_path, ValueError, match, edit, llama, None, tmp_path / "x", "peft")
+
+
+def test_what_does_not_belong_together_is_refused(llama, tmp_path):
+    edit = columns_of(llama)
+    other = replace(edit, fingerprint="0" * 16)
+    for form in sharing.FORMATS:
+        given = (other, llama, tiny.tokenizer(), tmp_path / "x", form)
+        refused(tmp_path, ValueError, "another model", *given)
+    refused(tmp_path, ValueError, "no format 'gguf'; there are merged, peft, factors",
+            edit, llama, None, tmp_path / "x", "gguf")  # fmt: skip
+    own = type("Own", (type(llama),), {"__module__": "mine"})(llama.config)
+    mine = replace(edit, fingerprint=fingerprint(own))
+    given = (mine, own, tiny.tokenizer(), tmp_path / "x")
+    refused(tmp_path, ValueError, "cannot load a Own", *given)
+    refused(tmp_path, ValueError, "cannot load", edit, llama, None, tmp_path / "x")
+
+
+@pytest.mark.parametrize("rows", [[1], [{}], [ROW | {"value": "high"}], [ROW | {"low": None}]])
+def test_scores_that_are_no_rows_are_refused(llama, tmp_path, rows):
+    refused(tmp_path, ValueError, "no rows of `unlearn --json`", columns_of(llama), llama, None,
+            tmp_path / "x", "peft", scores=rows)  # fmt: skip
+
+
+def test_what_is_there_is_never_replaced(llama, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "kept").touch()
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nowhere/at all")
+    for name in ("full", "file"):
+        given = (columns_of(llama), llama, None, tmp_path / name, "peft")
+        refused(tmp_path, FileExistsError, "there already", *given)
+    for name in ("link", "none/x", "file/x"):
+        given = (columns_of(llama), llama, None, tmp_path / name, "peft")
+        refused(tmp_path, FileNotFoundError, "make it first", *given)
+
+
+def test_an_empty_folder_is_filled_and_everybody_may_read_it(llama, tmp_path):
+    (tmp_path / "empty").mkdir()
+    sharing.export(columns_of(llama), llama, None, tmp_path / "empty", "peft")
+    files = list((tmp_path / "empty").iterdir())
+    assert {file.name for file in files} == {"README.md", "adapter_config.json",
+                                             "adapter_model.safetensors"}  # fmt: skip
+    plain = tmp_path / "plain"
+    plain.touch()
+    assert {file.stat().st_mode for file in files} == {plain.stat().st_mode}
+
+
+@pytest.mark.parametrize("error, seen", [(SafetensorError("full"), OSError),
+                                         (OSError(28, "full"), OSError),
+                                         (KeyboardInterrupt(), KeyboardInterrupt)])  # fmt: skip
+def test_a_folder_is_there_whole_or_not_at_all(llama, tmp_path, monkeypatch, error, seen):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(folders, "save_file", fail)
+    (tmp_path / "empty").mkdir()
+    for form in ("peft", "factors"):
+        given = (columns_of(llama), llama, None, tmp_path / "empty", form)
+        refused(tmp_path, seen, None, *given)
+    monkeypatch.setattr(llama, "save_pretrained", fail)
+    before = fingerprint(llama)
+    given = (columns_of(llama), llama, tiny.tokenizer(), tmp_path / "empty")
+    refused(tmp_path, seen, None, *given)
+    assert fingerprint(llama) == before
+
+
+def test_an_edit_of_rounded_weights_is_exported_too(tmp_path):
+    exact = loud("llama")
+    edit = replace(columns_of(exact), sketch=sketch(exact))
+    half = loud("llama").bfloat16()
+    sharing.export(edit, half, tiny.tokenizer(), tmp_path / "x")
+    assert 'dtype="bfloat16"' in (tmp_path / "x" / "README.md").read_text()
+    assert "bfloat16" in (tmp_path / "x" / "config.json").read_text()
+
+
+# --- the command ---------------------------------------------------------------------------------
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(app, ["export", *map(str, arguments)])
+
+
+def test_a_saved_edit_is_exported(llama, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("kvw_minimal.taught.load",
+                        lambda name: seen.append(name) or (llama, tiny.tokenizer()))  # fmt: skip
+    columns_of(llama).save(tmp_path / "edit")
+    (tmp_path / "rows.json").write_text(json.dumps({"rows": ROWS}))
+    done = invoke("--edit", tmp_path / "edit", "--model", "mine", tmp_path / "x", "--format",
+                  "peft", "--scores", tmp_path / "rows.json", "--named")  # fmt: skip
+    assert done.exit_code == 0 and "as peft" in done.output, done.output
+    text = (tmp_path / "x" / "README.md").read_text()
+    assert "0.875" in text and NAMES[0] in text
+    assert invoke("--edit", tmp_path / "edit", tmp_path / "y").exit_code == 0
+    assert (tmp_path / "y" / "tokenizer.json").is_file() and seen == ["mine", "pocket"]
+    assert NAMES[0] not in (tmp_path / "y" / "README.md").read_text()
+
+
+def test_a_call_that_cannot_work_loads_no_model(llama, tmp_path, monkeypatch):
+    monkeypatch.setattr("kvw_minimal.taught.load", lambda name: pytest.fail("loaded"))
+    columns_of(llama).save(tmp_path / "edit")
+    (tmp_path / "rows.json").write_text("{}")
+    for arguments, word in ((["--edit", tmp_path / "none", tmp_path / "x"], "does not exist"),
+                            (["--edit", tmp_path / "edit", tmp_path], "there already"),
+                            (["--edit", tmp_path / "edit", tmp_path / "x", "--format", "onnx"],
+                             "no format 'onnx'"),
+                            (["--edit", tmp_path / "rows.json", tmp_path / "x"], "is not an edit"),
+                            (["--edit", tmp_path / "edit", tmp_path / "x", "--scores",
+                              tmp_path / "rows.json"], "has no rows")):  # fmt: skip
+        done = invoke(*arguments)
+        said = " ".join(f"{done.output} {done.exception}".replace("│", " ").split())
+        assert done.exit_code and word in said, arguments
+
+
+# --- coefficients as files -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def measured() -> Coefficients:
+    return Coefficients(drawn(2, 3, 4).abs(), torch.tensor([2.0, 7.0]), ("a", "ü"), "f" * 16,
+                        "answer and end")  # fmt: skip
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_coefficients_come_back_as_they_were(measured, tmp_path, joined):
+    measured = measured + measured if joined else measured
+    sharing.save_measured(measured, tmp_path / "x")
+    back = sharing.load_measured(tmp_path / "x")
+    assert torch.equal(back.sums, measured.sums) and back.sums.dtype == measured.sums.dtype
+    assert torch.equal(back.tokens, measured.tokens) and back.people == measured.people
+    assert (back.fingerprint, back.mask) == (measured.fingerprint, measured.mask)
+
+
+def test_damaged_files_of_coefficients_are_refused(measured, tmp_path, llama):
+    sharing.save_measured(measured, tmp_path / "x")
+    whole = (tmp_path / "x").read_bytes()
+    for content in (b"", whole[:-3], whole.replace(b"ffff", b"fffe"), whole.replace(b"and", b"end"),
+                    whole.replace(b'"format":"1"', b'"format":"9"')):  # fmt: skip
+        (tmp_path / "y").write_bytes(content)
+        with pytest.raises(ValueError, match="no coefficients, or is damaged"):
+            sharing.load_measured(tmp_path / "y")
+    columns_of(llama).save(tmp_path / "edit")
+    with pytest.raises(ValueError, match="format is not 1"):
+        sharing.load_measured(tmp_path / "edit")
+    with pytest.raises(FileNotFoundError):
+        sharing.load_measured(tmp_path / "none")
+    for wrong in (replace(measured, people=("a",)), replace(measured, tokens=torch.ones(3)),
+                  replace(measured, sums=torch.ones(2, 3))):  # fmt: skip
+        sharing.save_measured(wrong, tmp_path / "y")
+        with pytest.raises(ValueError, match="do not go together"):
+            sharing.load_measured(tmp_path / "y")
