@@ -167,6 +167,14 @@ def test_to_png_is_a_png_and_closes():
     assert len(few) < len(png) and len(Image.open(io.BytesIO(few)).getcolors()) <= 16
 
 
+def test_a_picture_is_as_wide_as_drawn_and_has_twice_as_many_pixels():
+    picture = LINE(**TEXTS)
+    width = round(picture.figure.get_figwidth() * 90)
+    assert picture.width == width and f'width="{width}"' in picture.html
+    assert Image.open(io.BytesIO(picture.png)).width == 2 * width
+    assert picture._repr_mimebundle_()[1]["image/png"]["width"] == width
+
+
 def test_ways_to_forget_are_lines_in_the_order_of_their_settings():
     points = pd.DataFrame({"method": ["GA", "GA", "NPO"], "forget": [0.9, 0.2, 0.5],
                            "retain": [1.0, 0.3, 0.9]})  # fmt: skip

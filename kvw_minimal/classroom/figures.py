@@ -29,7 +29,8 @@ COLOURS = dict(zip(STATES, sns.color_palette("colorblind", len(STATES)), strict=
 MARKERS = "osD^vPX*<>hp"
 CONTROLS = {"vanilla": "s", "sham": "x", "oracle": "*"}
 PALETTE = 128  # colours of a stored picture: a third of the bytes, and no difference to be seen
-LOOK = {"figure.dpi": 90, "savefig.dpi": 90, "figure.constrained_layout.use": True}
+SHARP = 2  # pixels a point of the page, along each side: as many as most screens have
+LOOK = {"figure.dpi": 90, "savefig.dpi": 90 * SHARP, "figure.constrained_layout.use": True}
 
 # of every figure, from when the package draws its first
 sns.set_theme(context="notebook", style="whitegrid", palette="colorblind", rc=LOOK)
@@ -75,12 +76,18 @@ class Picture:
             raise ValueError("a figure needs a caption (caption=) and an alternative text (alt=)")
 
     @property
+    def width(self) -> int:
+        """In pixels of a page; the picture itself has `SHARP` times as many."""
+        return Image.open(io.BytesIO(self.png)).width // SHARP
+
+    @property
     def html(self) -> str:
         """The figure as one element that needs no file beside it."""
         source = f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
         return (
             f'<figure style="margin: 0"><img src="{source}" alt="{html.escape(self.alt)}" '
-            f'style="max-width: 100%"><figcaption>{html.escape(self.caption)}</figcaption></figure>'
+            f'width="{self.width}" style="max-width: 100%; height: auto">'
+            f"<figcaption>{html.escape(self.caption)}</figcaption></figure>"
         )
 
     def __repr__(self) -> str:
@@ -89,7 +96,7 @@ class Picture:
     def _repr_mimebundle_(self, **_) -> tuple[dict, dict]:
         """HTML for the book, PNG for viewers that show no HTML, text for nbval to compare."""
         shown = {"text/plain": repr(self), "image/png": self.png, "text/html": self.html}
-        return shown, {"image/png": {"alt": self.alt}}
+        return shown, {"image/png": {"alt": self.alt, "width": self.width}}
 
 
 def captioned(draw: Callable[..., Figure]) -> Callable[..., Picture]:
