@@ -43,7 +43,7 @@ def check_sum(summands: Callable) -> bool:
 
 
 def check_lens(lens: Callable) -> bool:
-    """`lens(v, c, g, E, k)` gives the ids of the k tokens that `c * v` pushes up most."""
+    """`lens(v, h, scale, U, k)` gives the ids of the k tokens that `h * v` pushes up most."""
 
     def pushed(v, c, g, E):
         return E @ (g * c * v)
@@ -62,7 +62,7 @@ def check_lens(lens: Callable) -> bool:
         lambda v, c, g, E, k: pushed(v, c.abs(), g, E).topk(k).indices:
             "Look at what a negative coefficient does to the ranking.",
         lambda v, c, g, E, k: pushed(v, c, torch.ones_like(g), E).topk(k).indices:
-            "One of the arguments has no say in your ranking; does a weight come before E?",
+            "One of the arguments has no say in your ranking; does a weight come before U?",
         lambda v, c, g, E, k: pushed(v, c, g, E).topk(k, largest=False).indices:
             "You list what is pushed down.",
         lambda v, c, g, E, k: pushed(v, c, g, E).abs().topk(k).indices:
