@@ -31,7 +31,7 @@ EXAM = (ROOT / "book" / "exam.md").read_text(encoding="utf-8")
 ANSWERS = (ROOT / "book" / "exam_answers.md").read_text(encoding="utf-8")
 SESSIONS = slides.sessions_of(PAGE)
 NUMBERS = range(1, len(slides.DECKS) + 1)
-CORE = [1, 2, 3, 4, 6, 7, 10]
+CORE = [1, 2, 3, 4, 6, 7, 10, 12, 13]
 KINDS = {"understanding", "calculation", "reading a table", "missing control"}
 
 
@@ -54,9 +54,9 @@ def test_examples_in_the_builders(module):
 # --- sessions --------------------------------------------------------------------------------
 
 
-def test_there_are_eight_sessions_along_the_core_path():
+def test_there_are_ten_sessions_along_the_core_path():
     chapters = [int(deck.chapter[:2]) for deck in slides.DECKS]
-    assert len(SESSIONS) == len(slides.DECKS) == 8 and sorted(set(chapters)) == CORE
+    assert len(SESSIONS) == len(slides.DECKS) == 10 and sorted(set(chapters)) == CORE
     shown = (ROOT / "book" / "how_to_read.md").read_text(encoding="utf-8")
     assert [int(number) for number in re.findall(r"^\| \*\*\[(\d+) ", shown, re.M)] == CORE
     for number, chapter in zip(NUMBERS, chapters, strict=True):
