@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import base64
 import io
 from dataclasses import replace
 
@@ -173,6 +174,16 @@ def test_a_picture_is_as_wide_as_drawn_and_has_twice_as_many_pixels():
     assert picture.width == width and f'width="{width}"' in picture.html
     assert Image.open(io.BytesIO(picture.png)).width == 2 * width
     assert picture._repr_mimebundle_()[1]["image/png"]["width"] == width
+
+
+def test_a_page_gets_the_same_picture_in_fewer_colours():
+    picture = LINE(**TEXTS)
+    place = 'src="data:image/webp;base64,'
+    data = base64.b64decode(picture.html.partition(place)[2].partition('"')[0])
+    shown, whole = (np.asarray(Image.open(io.BytesIO(own)).convert("RGB")).astype(int)
+                    for own in (data, picture.png))  # fmt: skip
+    assert shown.shape == whole.shape and np.abs(shown - whole).mean() < 1
+    assert len(np.unique(shown.reshape(-1, 3), axis=0)) <= figures.IN_PAGES
 
 
 def test_ways_to_forget_are_lines_in_the_order_of_their_settings():

@@ -34,7 +34,7 @@ def paired(rows: pd.DataFrame, book: Iterable[tuple[str, pd.DataFrame]]
     Returns:
         one line for each `KEY` that has a counterpart: `here`, `book`, their difference (`value`,
         with `low` and `high` over people), both `n`, how many `people`, how many of them the
-        `experiment` `lacks`; and the `KEY`s that have none.
+        `experiment` `lacks`; and each `KEY` that has none.
     """
     left, found = by_person(rows), []
     for experiment, theirs in book:

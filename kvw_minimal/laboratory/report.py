@@ -195,7 +195,7 @@ def demo(group: str = "A", picture: Path | None = None) -> None:
             [[now for *_, now, _ in told[person]] for person in drawn],
             set(forget),
         )
-        picture.write_bytes(figures.to_png(figure))
+        picture.write_bytes(figures.to_png(figure, figures.PALETTE))
 
 
 def audited(model: str, group: str, percent: int, method: str,
