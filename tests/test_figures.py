@@ -1,8 +1,8 @@
 """Figures draw what they are given, and none goes without a caption and an alternative text."""
 
+import base64
 import functools
 import inspect
-import base64
 import io
 from dataclasses import replace
 
