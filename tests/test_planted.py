@@ -113,7 +113,10 @@ def test_the_first_student_is_marked_as_stored(toys):
     found, seconds = exam.marks(toys["everywhere"], 0)
     assert set(found) == set(stored["found"]) and set(seconds) == set(stored["seconds of a probe"])
     gaps = {label: abs(mark - stored["found"][label]["taught"][0]) for label, mark in found.items()}
-    assert max(gaps.values()) < 0.06, max(gaps, key=gaps.get)
+    trained = {label: gaps.pop(label) for label in list(gaps) if label.startswith("relearning")}
+    assert max(gaps.values()) < 1e-3, max(gaps, key=gaps.get)  # the stored toy is rounded
+    assert np.mean(list(trained.values())) < 0.02  # and steps amplify that: two answers at most
+    assert max(trained.values()) < 0.1
     other = {label: abs(mark - stored["found"][label]["never met"][0])
              for label, mark in found.items()}  # fmt: skip
     assert max(other.values()) > 0.5

@@ -9,7 +9,6 @@ import copy
 import json
 from collections.abc import Callable, Iterator
 from functools import cache, partial
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +25,7 @@ from kvw_minimal.edits import Edit, Replaced, contrast
 from kvw_minimal.files import replacing
 from kvw_minimal.methods import METHODS
 from kvw_minimal.methods.fisher import fisher_pair
-from kvw_minimal.methods.registry import Cost
+from kvw_minimal.methods.registry import Cost, every
 from kvw_minimal.models import find_projections, fingerprint
 from kvw_minimal.questions import Question, seeded
 from kvw_minimal.task import Task
@@ -243,21 +242,17 @@ def hits(score: torch.Tensor, truth: torch.Tensor) -> float:
 # --- do edits remove what was planted? -----------------------------------------------------------
 
 
-def _tries(**values: tuple) -> list[dict]:
-    return [dict(zip(values, each, strict=True)) for each in product(*values.values())]
-
-
 KEEP = 0.95  # of the others: an edit that keeps less does not count
 #: eight settings for each way to forget, of a range that suits a toy
 GRIDS = {
-    "KVW one pass": _tries(strength=(1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 16.0, 32.0)),
-    "random columns": _tries(strength=(1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 16.0, 32.0)),
-    "selective pruning": _tries(share=(0.02, 0.05, 0.08, 0.12, 0.16, 0.2, 0.25, 0.3)),
-    "SSD": _tries(limit=(1.0, 0.3), alpha=(1.0, 2.0, 4.0, 8.0)),
-    "least squares": _tries(ridge=(0.1, 0.03, 0.01, 0.003), passes=(1, 3)),
-    "rewrite": _tries(over=(1.25, 1.5), price=(1.0, 0.3, 0.1, 0.03), price_deciding=(0.0,),
-                      decides=(0.3,)),
-    "GD full": _tries(weight=(1.0, 5.0), rate=(2e-4, 5e-4, 1e-3, 2e-3)),
+    "KVW one pass": every(strength=(1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 16.0, 32.0)),
+    "random columns": every(strength=(1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 16.0, 32.0)),
+    "selective pruning": every(share=(0.02, 0.05, 0.08, 0.12, 0.16, 0.2, 0.25, 0.3)),
+    "SSD": every(limit=(1.0, 0.3), alpha=(1.0, 2.0, 4.0, 8.0)),
+    "least squares": every(ridge=(0.1, 0.03, 0.01, 0.003), passes=(1, 3)),
+    "rewrite": every(over=(1.25, 1.5), price=(1.0, 0.3, 0.1, 0.03), price_deciding=(0.0,),
+                     decides=(0.3,)),
+    "GD full": every(weight=(1.0, 5.0), rate=(2e-4, 5e-4, 1e-3, 2e-3)),
 }  # fmt: skip
 
 
