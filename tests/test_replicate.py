@@ -524,7 +524,7 @@ def test_the_example_of_the_page_runs(tmp_path, monkeypatch, tiny_model):
     [code] = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "your_own.md", "exec"), {})
-    tables = page[page.index("### The tables") :]
+    tables = page.partition("### The tables")[2].partition("\n## ")[0]
     listed = set(re.findall(r"^\| `(\w+)` \|", tables, re.MULTILINE))
     there = {path.parent.name for path in tmp_path.rglob("*.parquet")}
     assert there == {"ft_Data", "forget_5", "retain_95", "Test_Set", "Retain_Set"} == listed

@@ -18,7 +18,7 @@ import torch
 from tqdm import tqdm
 
 from ..batches import Batch, answer_batches
-from ..coefficients import Coefficients, measure
+from ..coefficients import Coefficients, tally
 from ..edits import Columns, check_strength
 from ..methods.kvw import STRENGTH
 from ..models import fingerprint
@@ -180,7 +180,8 @@ def measure_rows(task: Task, progress: bool = False) -> Coefficients:
     """The coefficients of all training rows, by person; `Task.everyone` would keep the pictures."""
     rows = task.known()
     batches: Any = _encoded(task.processor, rows, task.batch_size)  # read once: need not be a list
-    return measure(task.model, batches, [q.person for q in rows], progress)
+    found = tally(task.model, batches, [q.person for q in rows], progress)
+    return Coefficients(*found, fingerprint(task.model))
 
 
 def edit_of(task: Task, everyone: Coefficients, schedule: str, strength: float,
