@@ -157,18 +157,16 @@ def in_attention(seed: int) -> dict[str, torch.Tensor | None]:
 
 
 FIRST, LAST = 0, LAYERS - 1
+IN_COLUMNS = {"columns, first layer": (FIRST,), "columns, last layer": (LAST,),
+              "columns, both layers": (FIRST, LAST)}  # fmt: skip
 #: where the five can be put: `seed -> {parameter: mask of the entries that may change}`
 PLACES: dict[str, Callable[[int], dict[str, torch.Tensor | None] | None]] = {
-    "columns, first layer": partial(in_columns, layers=(FIRST,)),
-    "columns, last layer": partial(in_columns, layers=(LAST,)),
-    "columns, both layers": partial(in_columns, layers=(FIRST, LAST)),
+    **{name: partial(in_columns, layers=layers) for name, layers in IN_COLUMNS.items()},
     "attention, last layer": in_attention,
     "names": in_names,
     "head": lambda seed: {"lm_head.weight": None},
     "everywhere": lambda seed: None,
 }
-IN_COLUMNS = {"columns, first layer": (FIRST,), "columns, last layer": (LAST,),
-              "columns, both layers": (FIRST, LAST)}  # fmt: skip
 
 
 def plant(base: nn.Module, place: str, seed: int = 0) -> nn.Module:
