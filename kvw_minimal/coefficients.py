@@ -1,7 +1,7 @@
 """Knowledge coefficients: how strongly each knowledge vector is called when answers are given."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -9,9 +9,15 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from .architectures import is_mixture, size_of, watched, where_asked
 from .batches import Batch, answer_batches
-from .models import body, columns, find_projections, fingerprint
+from .models import body, find_projections, fingerprint
 from .questions import Question
+
+
+def mean(sums: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Sums `[..., layers, d_ff]` by how many tokens `[...]`; 0 of an expert that no token asked."""
+    return sums / tokens.clamp(min=1).view(*tokens.shape, *[1] * (sums.ndim - tokens.ndim))
 
 
 @dataclass(frozen=True)
@@ -23,8 +29,9 @@ class Coefficients:
 
     Attributes:
         sums: `[people, layers, d_ff]` float32, sum over answer-predicting tokens of |h|; float64
-            once joined.
-        tokens: `[people]`, how many such tokens, of the same type.
+            once joined. Of a mixture `[people, layers, experts, d_ff]`.
+        tokens: `[people]`, how many such tokens, of the same type; of a mixture
+            `[people, layers, experts]`, how many asked each expert.
         people: ids in the order of the first axis.
         fingerprint: of the model they were measured on.
         mask: which tokens those are: `answer`, or `answer and end` of the turn.
@@ -50,7 +57,7 @@ class Coefficients:
             raise ValueError(f"parts of two models, masks or shapes cannot be joined: {one}, {two}")
         people = tuple(dict.fromkeys(self.people + other.people))
         sums = torch.zeros(len(people), *one[2:], dtype=torch.float64)
-        tokens = torch.zeros(len(people), dtype=torch.float64)
+        tokens = torch.zeros(len(people), *self.tokens.shape[1:], dtype=torch.float64)
         for part in (self, other):
             rows = torch.tensor([people.index(person) for person in part.people])
             sums.index_add_(0, rows, part.sums.cpu().double())
@@ -72,22 +79,26 @@ class Coefficients:
     def pooled(self, people: list[str] | None = None) -> torch.Tensor:
         """Token-weighted mean over all or some people, `[layers, d_ff]`, >= 0.
 
+        Of a mixture `[layers, experts, d_ff]`: means over the tokens that asked the expert.
+
         Raises:
             ValueError: as `of`.
         """
         some = self if people is None else self.of(people)
-        return some.sums.sum(0) / some.tokens.sum()
+        return mean(some.sums.sum(0), some.tokens.sum(0))
 
     def per_person(self) -> torch.Tensor:
         """Mean over each person's tokens, `[people, layers, d_ff]`."""
-        return self.sums / self.tokens[:, None, None]
+        return mean(self.sums, self.tokens)
 
 
 @contextmanager
 def watch(modules: dict[str, nn.Module], see: Callable, outputs: bool = False) -> Iterator[None]:
     """Call `see(layer, h)` with the input `[B, T, d_ff]` of each module inside the block.
 
-    The hooks are removed on the way out, whatever happened.
+    Of a mixture `see(row, h [n, d_ff], asked [n])` for each expert that any token asks, with rows
+    `layer * experts + expert`; `asked` says which of the B T tokens. The hooks are removed on the
+    way out, whatever happened.
 
     Args:
         outputs: what comes out instead of what goes in.
@@ -97,15 +108,14 @@ def watch(modules: dict[str, nn.Module], see: Callable, outputs: bool = False) -
         see(layer, output if outputs else inputs[0])
         # returns None: a returned tensor would replace the input
 
-    handles = []
-    try:
+    with ExitStack() as block:
         for layer, module in enumerate(modules.values()):
+            if is_mixture(module):
+                block.enter_context(watched(module, see, layer * module.num_experts))
+                continue
             register = module.register_forward_hook if outputs else module.register_forward_pre_hook
-            handles.append(register(partial(hook, layer)))
+            block.callback(register(partial(hook, layer)).remove)
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager
@@ -122,7 +132,7 @@ def differentiable(model: nn.Module) -> Iterator[None]:
             weight.requires_grad_(flags[name])
 
 
-def ask(model: nn.Module, batches: list[Batch], see: Callable[[Batch, int, torch.Tensor], None],
+def ask(model: nn.Module, batches: list[Batch], see: Callable[..., None],
         loss: Callable | None = None, progress: str = "") -> None:  # fmt: skip
     """Let a model read batches, and show what goes into each of its output projections.
 
@@ -130,12 +140,12 @@ def ask(model: nn.Module, batches: list[Batch], see: Callable[[Batch, int, torch
 
     Args:
         see: `see(batch, layer, h)` with `h [B, T, d_ff]` (OPT flattens it to `[B T, d_ff]`), layer
-            after layer.
+            after layer; of a mixture as in `watch`.
         loss: `loss(batch, logits [B, T, vocabulary])`; if given, its gradients are computed, too,
             and `h` can take a hook for them. Without it nobody needs the head, nor a gradient.
         progress: the name of a progress bar, shown in a terminal.
     """
-    projections, device = find_projections(model), next(model.parameters()).device
+    projections, device = find_projections(model), where_asked(model)
     for batch in tqdm(batches, progress, disable=None if progress else True):
         batch = batch.to(device)
         with watch(projections, partial(see, batch)), torch.set_grad_enabled(loss is not None):
@@ -159,16 +169,17 @@ def mean_absolute(h: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
     return h[answers].float().abs().mean(0)
 
 
-def shape_of(model: nn.Module) -> tuple[int, int]:
-    """How many layers of how many knowledge vectors.
+def shape_of(model: nn.Module) -> tuple[int, ...]:
+    """How many layers of how many knowledge vectors; of a mixture `(layers, experts, d_ff)`.
 
     Raises:
         ValueError: layers of different width.
     """
-    widths = {columns(projection).shape[1] for projection in find_projections(model).values()}
+    sizes = [size_of(projection) for projection in find_projections(model).values()]
+    widths = {(*experts, width) for *experts, _, width in sizes}
     if len(widths) != 1:
         raise ValueError(f"layers of different width are not supported: {sorted(widths)}")
-    return len(find_projections(model)), widths.pop()
+    return len(sizes), *widths.pop()
 
 
 def tally(model: nn.Module, batches: list[Batch], owners: list[str], progress: bool = False
@@ -177,23 +188,27 @@ def tally(model: nn.Module, batches: list[Batch], owners: list[str], progress: b
 
     What is summed does not depend on how the questions are batched. Args and errors as `measure`.
     """
-    device, names = next(model.parameters()).device, tuple(dict.fromkeys(owners))
-    sums = torch.zeros(len(names), *shape_of(model), device=device)
-    tokens = torch.zeros(len(names), device=device)
+    device, names = where_asked(model), tuple(dict.fromkeys(owners))
+    layers, *experts, d_ff = shape_of(model)
+    sums = torch.zeros(len(names), layers, *experts, d_ff, device=device)
+    tokens = torch.zeros(sums.shape[:-1], device=device)
 
-    def see(batch, layer, h):
-        where, _ = batch.answers.nonzero(as_tuple=True)  # [tokens], which question
-        owner = torch.tensor([names.index(owners[row]) for row in batch.rows], device=device)[where]
-        h = h.reshape(*batch.labels.shape, -1)  # [B, T, d_ff]
-        sums[:, layer].index_add_(0, owner, h[batch.answers].float().abs())
-        if layer == 0:
-            tokens.index_add_(0, owner, torch.ones(len(owner), device=device))
+    def see(batch, row, h, asked=slice(None)):
+        answers = batch.answers.flatten()[asked]  # [tokens] bool, of those that are here
+        which = torch.tensor([names.index(owners[row]) for row in batch.rows], device=device)
+        owner = which.repeat_interleave(batch.labels.shape[1])[asked][answers]
+        h = h.flatten(0, -2)  # [tokens, d_ff]
+        if len(h) != len(answers):
+            raise ValueError(f"its FFNs read {len(h)} tokens where {len(answers)} were given")
+        called = h[answers].float().abs().to(device)
+        sums.flatten(1, -2)[:, row].index_add_(0, owner, called)
+        tokens.flatten(1)[:, row].index_add_(0, owner, torch.ones(len(owner), device=device))
 
     ask(model, batches, see, progress="coefficients" * progress)
-    bad = (~sums.isfinite()).any(2).any(0).nonzero().flatten().tolist()
+    bad = (~sums.isfinite()).flatten(2).any(2).any(0).nonzero().flatten().tolist()
     if bad:
         raise ValueError(f"NaN or infinite activations in layer {bad[0]}; is the model broken?")
-    return sums, tokens, names
+    return sums, tokens if experts else tokens[:, 0], names
 
 
 def measure(model: nn.Module, batches: list[Batch], people: list[str],

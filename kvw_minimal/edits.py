@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -17,8 +18,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
+from .architectures import is_turned, plain_weight, weight_name
 from .files import replacing
 from .models import alike, columns, find_projections, fingerprint, hashed, sketch
 
@@ -85,12 +86,12 @@ def scaled_columns(projection: nn.Module, weight: torch.Tensor,
     """A weight with each of its knowledge vectors multiplied, from its float32 product.
 
     Args:
-        projection: whose weight it is; `Conv1D` keeps its vectors in rows.
-        factors: `[d_ff]`.
+        projection: whose weight it is; some keep their vectors in rows.
+        factors: `[d_ff]`, of a mixture `[experts, d_ff]`.
     """
     exact = torch.promote_types(weight.dtype, torch.float32)
     factors = factors.to(weight.device, exact)
-    along = factors[:, None] if isinstance(projection, Conv1D) else factors
+    along = factors.unsqueeze(-1 if is_turned(projection) else -2)
     return (weight.to(exact) * along).to(weight.dtype)
 
 
@@ -158,14 +159,14 @@ class Edit:
         """Change a model in place; several edits can be on at once.
 
         Raises:
-            ValueError: another model, a wrong shape, a weight that is not finite, or an edit
-                that is on already. The model is untouched then.
+            ValueError: another model, a wrong shape, a weight that is not finite, quantised or not
+                in memory, or an edit that is on already. The model is untouched then.
         """
         worn = _WORN.get(model)
         if worn and any(edit is self for edit in worn.edits):
             raise ValueError("this edit is on this model already; take it off first")
         same = self.fits(model) == "exactly"
-        new = self.change(model, model.get_parameter)
+        new = self.change(model, partial(plain_weight, model))
         broken = [name for name, weight in new.items() if not weight.isfinite().all()]
         if broken:
             raise ValueError(f"this edit would make {broken[0]} NaN or infinite")
@@ -216,7 +217,7 @@ class Edit:
     @torch.no_grad()
     def norm(self, model: nn.Module) -> float:
         """Frobenius norm of the difference that it would make to the weights as they are."""
-        new = self.change(model, model.get_parameter)
+        new = self.change(model, partial(plain_weight, model))
         gaps = [own.double() - model.get_parameter(name).double() for name, own in new.items()]
         return sum(float(gap.square().sum()) for gap in gaps) ** 0.5
 
@@ -305,7 +306,8 @@ class Columns(Edit):
     """One factor for each knowledge vector: W = W0 * factors, columnwise.
 
     Attributes:
-        contrast: `[layers, d_ff]` float32; zero for vectors that stay as they are.
+        contrast: `[layers, d_ff]` float32, of a mixture `[layers, experts, d_ff]`; zero for
+            vectors that stay as they are.
         strength: the total G, >= 0.
         fingerprint: of the model the edit was made for.
         schedule: `one pass`, or `published`: then the strength is part of how it came about.
@@ -326,8 +328,8 @@ class Columns(Edit):
         check_strength(self.strength)
         if self.rule not in ("gate", "share") or self.schedule not in ("one pass", "published"):
             raise ValueError(f"no rule {self.rule!r}, or no schedule {self.schedule!r}")
-        if self.contrast.ndim != 2 or self.contrast.dtype != torch.float32:
-            raise ValueError("a contrast must be float32, [layers, d_ff]")
+        if self.contrast.ndim not in (2, 3) or self.contrast.dtype != torch.float32:
+            raise ValueError("a contrast must be float32, [layers, d_ff]; of experts 3-D")
         if not self.contrast.isfinite().all():
             raise ValueError("a contrast must be finite")
         if self.rule == "gate" and (self.contrast < 0).any():
@@ -360,17 +362,17 @@ class Columns(Edit):
         new = {}
         for row, (path, projection) in zip(gates, projections.items(), strict=True):
             if (row != 1).any():
-                old = weight(f"{path}.weight")
-                if len(row) != columns(projection).shape[1]:
-                    raise ValueError(f"this edit has {len(row)} vectors a layer, {path} has not")
-                new[f"{path}.weight"] = scaled_columns(projection, old, row)
+                old = weight(name := f"{path}.{weight_name(projection)}")
+                if row.shape != columns(projection).select(-2, 0).shape:
+                    raise ValueError(f"this edit has {row.numel()} vectors a layer, {path} has not")
+                new[name] = scaled_columns(projection, old, row)
         return new
 
     def describe(self) -> str:
         gates, changed = self.gates, self.gates != 1
         lines = [f"{self.schedule}, strength G = {self.strength:g}, model {self.fingerprint}",
                  f"weakens {int(changed.sum())} of {gates.numel()} knowledge vectors in "
-                 f"{int(changed.any(1).sum())} of {len(gates)} layers",
+                 f"{int(changed.flatten(1).any(1).sum())} of {len(gates)} layers",
                  f"mean gate {gates.mean():.3f}, smallest {gates.min():.3f}"]  # fmt: skip
         return "\n".join(lines + [f"{key}: {value}" for key, value in self.notes.items()])
 

@@ -6,10 +6,8 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
-#: words in the path of a module that mark it as an eye or an ear, not as part of the language model
-SENSES = ("vision", "visual", "image", "audio", "projector", "connector")
+from .architectures import ffns_of, is_turned, stacks_of, state_of, weight_of
 
 
 def load(name: str, device: str = "cpu", dtype: torch.dtype = torch.float32):
@@ -52,55 +50,43 @@ def body(model: nn.Module) -> nn.Module:
     return getattr(model, model.base_model_prefix, model)
 
 
-def _is_output_projection(name: str, module: nn.Module, width: int) -> bool:
-    """Whether a module inside a decoder layer is the last matrix of its FFN."""
-    inside = any(word in name.lower() for word in ("attn", "attention"))
-    if inside or not isinstance(module, (nn.Linear, Conv1D)):  # GPT-2 has Conv1D
-        return False
-    outer, inner = columns(module).shape  # [d_model, d_ff]
-    return outer == width and inner != width
-
-
 def find_projections(model: nn.Module) -> dict[str, nn.Module]:
     """Find the FFN output projection of each decoder layer, first layer first.
 
-    Works on gated and plain FFNs, `nn.Linear` and `Conv1D`, in an LVLM or alone; the vision
-    tower is never touched.
+    Works on gated and plain FFNs, `nn.Linear` and `Conv1D`, quantised or not, in an LVLM or alone;
+    what `model.get_decoder()` names is looked into, never a tower. Of a mixture of experts it finds
+    what holds the experts of each layer; experts that every token asks, and layers that are no
+    mixture, are left alone. `book/families.md` says on which families it was tried.
 
     Returns:
         `{module path: projection}`, one a layer; its weight is `[d_model, d_ff]`
-        (`[d_ff, d_model]` in a `Conv1D`).
+        (`[d_ff, d_model]` in a `Conv1D`), of experts `[experts, d_model, d_ff]`.
 
     Raises:
-        ValueError: there is no such projection, or several in one layer (mixture of experts).
+        ValueError: there is no such projection, or several in one layer that are no experts of
+            one tensor; or an encoder reads the question.
     """
     text = model.config.get_text_config(decoder=True)
-    for path, stack in model.named_modules():
-        if not isinstance(stack, nn.ModuleList) or len(stack) != text.num_hidden_layers:
-            continue
-        if any(sense in path.lower() for sense in SENSES):
-            continue
-        found = [
-            [(f"{path}.{i}.{name}", module) for name, module in layer.named_modules()
-             if _is_output_projection(name, module, text.hidden_size)]
-            for i, layer in enumerate(stack)
-        ]  # fmt: skip
-        experts = any("expert" in name.lower() for name, _ in stack.named_modules())
-        if all(len(layer) == 1 for layer in found) and not experts:
-            return dict(layer[0] for layer in found)
-        if experts or any(len(layer) > 1 for layer in found):
-            raise ValueError(f"{type(model).__name__} has several FFNs in one layer ({path}); a "
-                             "mixture of experts is not supported")  # fmt: skip
-    kind, count = type(model).__name__, text.num_hidden_layers
+    if getattr(model.config, "is_encoder_decoder", False):
+        raise ValueError(f"{type(model).__name__} reads the question by an encoder: no token of it "
+                         "stands before the answer, where coefficients are taken")  # fmt: skip
+    kind, count = type(model).__name__, getattr(text, "num_hidden_layers", 0)
+    for path, stack in stacks_of(model, count):
+        found = ffns_of(stack, path, text.hidden_size)
+        if found:
+            return found
     raise ValueError(f"no FFN output projection found in {kind}: looked for a list of {count} "
                      "layers outside the vision tower, each with one linear map from d_ff to "
                      f"{text.hidden_size} outside attention")  # fmt: skip
 
 
 def columns(projection: nn.Module) -> torch.Tensor:
-    """The knowledge vectors of a layer as columns, a view `[d_model, d_ff]` of its weight."""
-    weight = projection.weight.data
-    return weight.T if isinstance(projection, Conv1D) else weight
+    """The knowledge vectors of a layer as columns, a view `[d_model, d_ff]` of its weight.
+
+    Of a mixture `[experts, d_model, d_ff]`.
+    """
+    weight = weight_of(projection)
+    return weight.mT if is_turned(projection) else weight
 
 
 def hashed(tensors: Iterable[tuple[str, torch.Tensor]], before: str = "") -> str:
@@ -119,7 +105,7 @@ def fingerprint(model: nn.Module) -> str:
     16 hexadecimal digits, the same on every device. No weight can change unnoticed, be it in the
     eye, the connector or the attention.
     """
-    return hashed(model.state_dict().items())[:16]
+    return hashed(state_of(model))[:16]
 
 
 def sketch(model: nn.Module) -> torch.Tensor:
@@ -129,7 +115,7 @@ def sketch(model: nn.Module) -> torch.Tensor:
         `[tensors, 2]` float64, in the order of the state dict; two numbers say little about one
         tensor, but hundreds of them tell two models apart.
     """
-    exact = [tensor.detach().double() for tensor in model.state_dict().values()]
+    exact = (tensor.detach().double() for _, tensor in state_of(model))  # one at a time
     return torch.tensor([[t.sum(), t.norm()] for t in exact], dtype=torch.float64)
 
 

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from .architectures import weight_of
 from .batches import Batch
-from .coefficients import Coefficients, tally
+from .coefficients import Coefficients, mean, tally
 from .edits import Columns, contrast, gate, scaled_columns, within
 from .models import find_projections, fingerprint
 
@@ -35,6 +36,14 @@ def check_sides(made_for: str, people: Iterable[str], *measured: Coefficients) -
         raise ValueError(f"{', '.join(both)} cannot be both forgotten and retained")
 
 
+def compared(forget: torch.Tensor, retain: torch.Tensor) -> torch.Tensor:
+    """Their `contrast`; zero in an FFN that was never run for the retain set.
+
+    That is an expert that none of its tokens asked: there is nothing to compare with.
+    """
+    return contrast(forget, retain) * retain.any(-1, keepdim=True)
+
+
 def one_pass(model: nn.Module, forget: Coefficients, retain: Coefficients, strength: float,
              layers: tuple = (0.0, 1.0), **notes) -> Columns:  # fmt: skip
     """Average the forget set first, then weaken once.
@@ -45,7 +54,7 @@ def one_pass(model: nn.Module, forget: Coefficients, retain: Coefficients, stren
         ValueError: as `check_sides`.
     """
     check_sides(fingerprint(model), forget.people, forget, retain)
-    scores = contrast(forget.pooled(), retain.pooled())
+    scores = compared(forget.pooled(), retain.pooled())
     return Columns(within(scores, layers).cpu(), strength, forget.fingerprint, notes=notes)
 
 
@@ -68,16 +77,16 @@ def step_by_step(model: nn.Module, steps: Sequence[Any],
         The mean of the contrasts, `[layers, d_ff]`.
     """
     projections = list(find_projections(model).values())
-    before = [projection.weight.detach().clone() for projection in projections]
+    before = [weight_of(projection).clone() for projection in projections]
     total: Any = 0.0
     try:
         for step in tqdm(steps, "steps", disable=None if progress else True):
             total = total + contrast_of(step) / len(steps)
             for projection, old, row in zip(projections, before, factors_of(total), strict=True):
-                projection.weight.data.copy_(scaled_columns(projection, old, row))
+                weight_of(projection).copy_(scaled_columns(projection, old, row))
     finally:
         for projection, old in zip(projections, before, strict=True):
-            projection.weight.data.copy_(old)
+            weight_of(projection).copy_(old)
     return total
 
 
@@ -91,7 +100,7 @@ def contrast_of_batch(model: nn.Module, batch: Batch, retain: torch.Tensor) -> t
     """max(0, log kc_b - log kc_r) of one batch, `[layers, d_ff]`."""
     alone = replace(batch, rows=list(range(len(batch.rows))))
     sums, tokens, _ = tally(model, [alone], ["batch"] * len(batch.rows))
-    return contrast(sums[0] / tokens[0], retain)
+    return compared(mean(sums[0], tokens[0]), retain)
 
 
 def published(model: nn.Module, batches: list[Batch], people: list[str], retain: Coefficients, *,

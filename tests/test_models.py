@@ -109,23 +109,8 @@ def test_several_ffns_in_a_layer_are_refused():
     model = tiny.build("llama")
     for layer in model.model.layers:
         layer.second = nn.Linear(tiny.D_FF, tiny.WIDTH)
-    with pytest.raises(ValueError, match="mixture of experts"):
+    with pytest.raises(ValueError, match=r"several FFNs in one layer.*: 0.mlp.down_proj, 0.second"):
         find_projections(model)
-
-
-@pytest.mark.parametrize("kind", ["Mixtral", "Qwen2Moe"])
-def test_a_mixture_of_experts_is_refused(kind):
-    """Qwen2-MoE keeps its experts in one tensor, but one *shared* expert looks like a plain FFN."""
-    import transformers
-
-    experts = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2,
-               "moe_intermediate_size": 24, "shared_expert_intermediate_size": 40}  # fmt: skip
-    config_class = getattr(transformers, f"{kind}Config")
-    known = config_class().to_dict()
-    config = config_class(vocab_size=tiny.VOCABULARY, **tiny.LANGUAGE,
-                          **{name: n for name, n in experts.items() if name in known})  # fmt: skip
-    with pytest.raises(ValueError, match="expert|no FFN output projection"):
-        find_projections(getattr(transformers, f"{kind}ForCausalLM")(config))
 
 
 def test_fingerprint_tells_models_and_edits_apart():

@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from ..architectures import refuse_experts
 from ..batches import Batch
 from ..coefficients import ask, shape_of
 from ..edits import EPSILON, Columns, contrast, within
@@ -128,6 +129,7 @@ def record(task: Task, questions: list[Question], scores: Iterable[str] = tuple(
     strange = (set(scores) - set(SCORES)) | (set(positions) - set(POSITIONS))
     if strange:
         raise ValueError(f"no {sorted(strange)}; there are {SCORES} and {POSITIONS}")
+    refuse_experts(task.model)
     shape = (len(questions), *shape_of(task.model))
     sums = {(s, p): torch.zeros(shape) for s in scores for p in positions}
     tokens = {p: torch.zeros(len(questions)) for p in positions}

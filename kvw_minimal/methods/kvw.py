@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from ..architectures import weight_name, weight_of
 from ..batches import Batch
 from ..coefficients import Coefficients
 from ..edits import EPSILON, Columns, Replaced, gate
@@ -84,8 +85,9 @@ def kvw_published(task: Task, settings: dict, cost: Cost) -> Columns:
 
 def dealt(contrast: torch.Tensor, seed: int) -> torch.Tensor:
     """Contrasts `[layers, d_ff]` dealt out at random within each layer."""
-    rng = np.random.default_rng(seed)
-    return torch.stack([row[torch.from_numpy(rng.permutation(len(row)))] for row in contrast])
+    rng, rows = np.random.default_rng(seed), contrast.flatten(1)  # a mixture: among its experts
+    every = [row[torch.from_numpy(rng.permutation(len(row)))] for row in rows]
+    return torch.stack(every).view_as(contrast)
 
 
 @method("random columns", source="a control of this book: the gates of KVW one pass, dealt out at "
@@ -129,11 +131,11 @@ def kvw_in_place(task: Task, settings: dict, cost: Cost) -> Replaced:
         step = contrast_of_batch(model, batches[i], retain)
         gates = gate(step, settings["strength"] / len(order))
         for projection, wanted in zip(projections.values(), gates, strict=True):
-            rounded = wanted.to(projection.weight.dtype)
+            rounded = wanted.to(columns(projection).dtype)
             steps += int((wanted < 1).sum())
             lost += int(((wanted < 1) & (rounded == 1)).sum())
-            columns(projection).mul_(rounded)
+            columns(projection).mul_(rounded.unsqueeze(-2))
     cost.add("forget", len(order), 1)
     cost.add("retain", len(task.retain), 1)
-    new = {f"{path}.weight": p.weight.detach().clone() for path, p in projections.items()}
+    new = {f"{path}.{weight_name(p)}": weight_of(p).clone() for path, p in projections.items()}
     return Replaced(new, made_for, notes={"lost": lost / max(1, steps)})

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from ..architectures import refuse_experts
 from ..coefficients import ask, shape_of
 from ..edits import Columns
 from ..models import fingerprint
@@ -55,6 +56,7 @@ def effects(task: Task, questions: list[Question], batch_size: int = 64) -> Effe
         ValueError: an effect that is not finite.
     """
     model, processor = task.model, task.processor
+    refuse_experts(model)
     effect = torch.zeros(len(questions), *shape_of(model))
     log_odds = torch.zeros(len(questions))
 

@@ -27,6 +27,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from ..architectures import refuse_experts
 from ..batches import Batch
 from ..coefficients import ask, shape_of, watch
 from ..edits import LowRank, resolve_layers
@@ -85,6 +86,7 @@ def survey(task: Task, others: tuple, decides: float
         that decide a retained answer, both `[layers, d_ff, d_ff]` float64; how many questions were
         asked.
     """
+    refuse_experts(task.model)
     layers, width = shape_of(task.model)
     moments, deciding = torch.zeros(2, layers, width, width, dtype=torch.float64)
     rows = seeded("survey", task.seed).permutation(len(task.retain))[:RETAIN]

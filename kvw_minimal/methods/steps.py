@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..architectures import refuse_experts
 from ..batches import Batch
 from ..edits import Edit, LowRank, Replaced
 from ..models import find_projections, fingerprint
@@ -105,8 +106,10 @@ def linear_maps(model: nn.Module) -> dict[str, nn.Linear]:
     """The linear maps inside the decoder layers, by path: what a method may change.
 
     Raises:
-        ValueError: there are none (GPT-2 keeps its matrices in another kind of layer).
+        ValueError: there are none (GPT-2 keeps its matrices in another kind of layer), or not of
+            its FFNs (a mixture of experts).
     """
+    refuse_experts(model)
     stack = next(iter(find_projections(model))).rsplit(".0.", 1)[0]
     found = {name: module for name, module in model.named_modules()
              if name.startswith(stack + ".") and isinstance(module, nn.Linear)}  # fmt: skip

@@ -11,8 +11,10 @@ Each folder has a model card. It says by what the edit was made, and not for who
 The schema of `edit.json`: `format`, "1"; `kind` and `how`, a line of `HOW`; `fingerprint` and
 `base_model` (a hub id, or null) of the model that it belongs to; `parameters`, the names of what
 it changes, as in `named_parameters()`. Tensors have those names: factors `[1, d_ff]`, or `[d_ff,
-1]` where a weight is stored `[d_ff, d_model]` (GPT-2), or whole weights; `name.B [rows, r]` and
-`name.A [r, columns]` of an addition.
+1]` where a weight is stored `[d_ff, d_model]` (GPT-2), of experts in one tensor with the experts
+first; or whole weights; `name.B [rows, r]` and `name.A [r, columns]` of an addition.
+
+A quantised model, or one that is offloaded, cannot be edited in place: its factors leave as `peft`.
 """
 
 import os
@@ -21,6 +23,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -29,6 +32,7 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from ..architectures import is_turned, plain_weight, weight_name
 from ..edits import Columns, Edit, LowRank
 from ..files import write_json
 from ..models import find_projections
@@ -55,9 +59,9 @@ def tensors_of(edit: Edit, model: nn.Module) -> tuple[str, list[str], dict[str, 
     added = [each for each in every if isinstance(each, LowRank)]
     if len(scaled) == len(every):
         gates = torch.stack(scaled).prod(0)  # [layers, d_ff]
-        found = {f"{path}.weight": row[:, None] if isinstance(projection, Conv1D) else row[None]
-                 for row, (path, projection) in zip(gates, find_projections(model).items(),
-                                                    strict=True)}  # fmt: skip
+        every = zip(gates, find_projections(model).items(), strict=True)
+        found = {f"{path}.{weight_name(own)}": row.unsqueeze(-1 if is_turned(own) else -2)
+                 for row, (path, own) in every}  # fmt: skip
         return "columns", list(found), found
     if len(added) == len(every):
         pairs: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {}
@@ -67,7 +71,7 @@ def tensors_of(edit: Edit, model: nn.Module) -> tuple[str, list[str], dict[str, 
         found = {f"{name}.B": torch.cat([b for b, _ in own], 1) for name, own in pairs.items()}
         found |= {f"{name}.A": torch.cat([a for _, a in own]) for name, own in pairs.items()}
         return "additions of low rank", list(pairs), {name: t.float() for name, t in found.items()}
-    found = edit.change(model, model.get_parameter)
+    found = edit.change(model, partial(plain_weight, model))
     return "weights", list(found), found
 
 
@@ -75,11 +79,15 @@ def adapter_of(edit: Edit, model: nn.Module) -> tuple[dict, dict[str, torch.Tens
     """`adapter_config.json` and the tensors of an adapter.
 
     Raises:
-        ValueError: new weights, an addition to what is no linear map, or nothing at all.
+        ValueError: new weights, experts in one tensor, an addition to what is no linear map, or
+            nothing at all.
     """
     kind, names, own = tensors_of(edit, model)
     if kind == "weights":
         raise ValueError("whole new weights are neither (IA)3 nor a LoRA; export them as merged")
+    if any(not name.endswith(".weight") for name in names):
+        raise ValueError("experts in one tensor are no linear maps, and no adapter scales what "
+                         "goes into them; export them as merged or factors")  # fmt: skip
     paths = [name.removesuffix(".weight") for name in names]
     modules = [model.get_submodule(path) for path in paths]
     if not paths or not all(isinstance(module, (nn.Linear, Conv1D)) for module in modules):
@@ -159,7 +167,8 @@ def export(edit: Edit, model: nn.Module, processor, folder: str | Path, format: 
 
     Raises:
         ValueError: no such format; an edit of another model, or one that the format cannot
-            express; a model that plain `transformers` cannot load; scores that are something else.
+            express; weights to be `merged` that are quantised or not in memory; a model that plain
+            `transformers` cannot load; scores that are something else.
         OSError: as `check_request`, or the disk is full.
     """
     check_request(folder, format)

@@ -23,8 +23,9 @@ FORMAT = "1"  # of files of coefficients
 def save_measured(coefficients: Coefficients, path: str | Path) -> None:
     """Write a safetensors file, in one move. It says by their ids who was asked about.
 
-    Tensors `sums [people, layers, d_ff]` and `tokens [people]`; as metadata the format, the
-    people, the model's fingerprint, the mask, and a checksum of all that.
+    Tensors `sums [people, layers, d_ff]` and `tokens [people]`, of a mixture of experts `sums
+    [people, layers, experts, d_ff]` and `tokens [people, layers, experts]`; as metadata the
+    format, the people, the model's fingerprint, the mask, and a checksum of all that.
 
     Raises:
         OSError: as `files.check_place`.
@@ -54,8 +55,9 @@ def load_measured(path: str | Path) -> Coefficients:
         if metadata.pop("checksum") != checksum(tensors, metadata):
             raise ValueError("its checksum does not fit its content")
         people = tuple(json.loads(metadata["people"]))
-        shape = tensors["sums"].shape, tensors["tokens"].shape
-        if len(shape[0]) != 3 or shape[0][:1] != (len(people),) or shape[1] != (len(people),):
+        sums, tokens = tensors["sums"].shape, tensors["tokens"].shape
+        wanted = sums[:1] if len(sums) == 3 else sums[:-1]
+        if len(sums) not in (3, 4) or sums[:1] != (len(people),) or tokens != wanted:
             raise ValueError("its people and its numbers do not go together")
         return Coefficients(tensors["sums"], tensors["tokens"], people, metadata["fingerprint"],
                             metadata["mask"])  # fmt: skip

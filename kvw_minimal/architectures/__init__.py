@@ -1,0 +1,16 @@
+"""What a model's weights can look like: experts in one tensor, quantised, waiting elsewhere."""
+
+from .experts import is_mixture, refuse_experts, watched
+from .layers import ffns_of, stacks_of
+from .weights import (
+    is_turned,
+    plain_weight,
+    size_of,
+    state_of,
+    weight_name,
+    weight_of,
+    where_asked,
+)
+
+__all__ = ["ffns_of", "is_mixture", "is_turned", "plain_weight", "refuse_experts", "size_of",
+           "stacks_of", "state_of", "watched", "weight_name", "weight_of", "where_asked"]  # fmt: skip

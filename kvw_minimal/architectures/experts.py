@@ -1,0 +1,83 @@
+"""Mixtures of experts: many small FFNs in one layer, each asked by a few of the tokens.
+
+In `transformers` the experts of a layer are one module with one tensor, `down_proj`. How they are
+run a model chooses by a name in its config, from `ALL_EXPERTS_FUNCTIONS`; while a block is watched
+that is `_run` below, which does what the others do and shows what goes into the tensor.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
+
+WATCHED = "kvw_watched"  # the name of `_run`
+_SEERS: WeakKeyDictionary[nn.Module, Callable] = WeakKeyDictionary()
+
+
+def is_mixture(module: nn.Module) -> bool:
+    """Whether a module is the experts of one layer, run as its model's config says."""
+    weight = getattr(module, "down_proj", None)
+    return isinstance(weight, nn.Parameter) and weight.ndim == 3 and hasattr(module, "_apply_gate")
+
+
+def refuse_experts(model: nn.Module) -> None:
+    """Stop what needs one FFN a layer.
+
+    Raises:
+        ValueError: the model is a mixture of experts.
+    """
+    if any(is_mixture(module) for module in model.modules()):
+        raise ValueError(f"{type(model).__name__} is a mixture of experts, and this needs one FFN "
+                         "a layer; KVW and selective pruning work on experts")  # fmt: skip
+
+
+def _applied(experts: nn.Module, name: str, expert: int, x: torch.Tensor) -> torch.Tensor:
+    """One of an expert's linear maps, `[n, in]` -> `[n, out]`."""
+    weight = getattr(experts, name)[expert]
+    new = x @ (weight if experts.is_transposed else weight.T)
+    return new + getattr(experts, f"{name}_bias")[expert] if experts.has_bias else new
+
+
+def _run(experts: nn.Module, hidden_states: torch.Tensor, top_k_index: torch.Tensor,
+         top_k_weights: torch.Tensor) -> torch.Tensor:  # fmt: skip
+    """Ask one expert after the other, and show what each is about to add up.
+
+    Args:
+        hidden_states: `[tokens, d_model]`.
+        top_k_index, top_k_weights: `[tokens, k]`, which experts a token asks and what each counts.
+    """
+    (see, row), total = _SEERS.get(experts, (None, 0)), torch.zeros_like(hidden_states)
+    first = "gate_up_proj" if experts.has_gate else "up_proj"
+    for expert in range(experts.num_experts):
+        asked, rank = (top_k_index == expert).nonzero(as_tuple=True)
+        if not len(asked):
+            continue
+        inner = _applied(experts, first, expert, hidden_states[asked])
+        h = experts._apply_gate(inner) if experts.has_gate else experts.act_fn(inner)
+        if see is not None:
+            see(row + expert, h, asked)
+        out = _applied(experts, "down_proj", expert, h)
+        out = experts.post_expert_norm(out) if experts.has_post_expert_norm else out
+        total.index_add_(0, asked, (out * top_k_weights[asked, rank, None]).to(total.dtype))
+    return total
+
+
+ALL_EXPERTS_FUNCTIONS.register(WATCHED, _run)
+
+
+@contextmanager
+def watched(experts: nn.Module, see: Callable, first: int = 0) -> Iterator[None]:
+    """Call `see(first + expert, h [n, d_ff], asked [n])` for each expert that a token asks.
+
+    `asked` says which tokens, counted through the batch. Afterwards the experts are run as before.
+    """
+    usual = experts.config._experts_implementation
+    experts.config._experts_implementation, _SEERS[experts] = WATCHED, (see, first)
+    try:
+        yield
+    finally:
+        experts.config._experts_implementation = usual
+        del _SEERS[experts]

@@ -1,0 +1,65 @@
+"""Which of the linear maps in a decoder layer is the last of its FFN."""
+
+from collections.abc import Iterator
+
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from .experts import is_mixture
+from .weights import size_of
+
+#: words in the path of a module that mark it as an eye or an ear, not as part of the language model
+SENSES = ("vision", "visual", "image", "audio", "projector", "connector")
+#: words in the path of a linear map that is of something else than an FFN
+OTHERS = ("attn", "attention", "mamba", "mixer.out_proj", "per_layer", "laurel")
+
+
+def stacks_of(model: nn.Module, count: int) -> Iterator[tuple[str, nn.ModuleList]]:
+    """Lists of so many layers, with their paths, that may be those of the language model."""
+    decoder = set(model.get_decoder().modules())
+    for path, stack in model.named_modules():
+        if not isinstance(stack, nn.ModuleList) or len(stack) != count:
+            continue
+        inside = stack in decoder or len(decoder) == 1  # in ModernBERT a mere head is called so
+        if inside and not any(sense in path.lower() for sense in SENSES):
+            yield path, stack
+
+
+def is_output_projection(name: str, module: nn.Module, width: int) -> bool:
+    """Whether a module inside a decoder layer is the last matrix of its FFN."""
+    other = any(word in name.lower() for word in OTHERS)
+    if other or not isinstance(module, (nn.Linear, Conv1D)):  # GPT-2 has Conv1D
+        return False
+    outer, inner = size_of(module)
+    return outer == width and inner != width
+
+
+def ffns_of(layers: nn.ModuleList, path: str, width: int) -> dict[str, nn.Module]:
+    """The output projection of the FFN of each layer, or what holds the experts of each mixture.
+
+    Args:
+        path: of the layers.
+        width: d_model.
+
+    Returns:
+        `{module path: projection}`, one a layer; nothing if there is a layer without.
+
+    Raises:
+        ValueError: several in one layer, or experts that are not in one tensor.
+    """
+    named = list(layers.named_modules())
+    mixtures = {f"{path}.{name}": module for name, module in named if is_mixture(module)}
+    if mixtures:
+        return mixtures
+    found = [
+        [f"{i}.{name}" for name, module in layer.named_modules()
+         if is_output_projection(name, module, width)] for i, layer in enumerate(layers)
+    ]  # fmt: skip
+    if any("expert" in name.lower() for name, _ in named):
+        raise ValueError(f"the layers in {path} have experts of a kind that is not supported")
+    several = next((layer for layer in found if len(layer) > 1), None)
+    if several:
+        raise ValueError(f"there are several FFNs in one layer of {path}: {', '.join(several)}")
+    if not all(found):
+        return {}
+    return {f"{path}.{name}": layers.get_submodule(name) for (name,) in found}

@@ -1,0 +1,78 @@
+"""The weights of a model where they are: turned, quantised, or waiting on a disk (`accelerate`)."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from .experts import is_mixture
+
+
+def weight_name(projection: nn.Module) -> str:
+    """What the weight of a projection is called in it."""
+    return "down_proj" if is_mixture(projection) else "weight"
+
+
+def weight_of(projection: nn.Module) -> torch.Tensor:
+    """The weight of a projection as it is stored, to be read and written."""
+    return getattr(projection, weight_name(projection)).data
+
+
+def is_turned(projection: nn.Module) -> bool:
+    """Whether a weight has its knowledge vectors in rows, `[d_ff, d_model]`."""
+    return isinstance(projection, Conv1D) or getattr(projection, "is_transposed", False)
+
+
+def size_of(projection: nn.Module) -> tuple[int, ...]:
+    """`(d_model, d_ff)`, also of a quantised weight; of a mixture `(experts, d_model, d_ff)`."""
+    if isinstance(projection, nn.Linear):
+        return projection.out_features, projection.in_features
+    weight = weight_of(projection)
+    return tuple(weight.mT.shape if is_turned(projection) else weight.shape)
+
+
+def is_plain(weight: torch.Tensor) -> bool:
+    """Whether a weight is an ordinary tensor of numbers that can be multiplied in place."""
+    kind = type(weight.data) is torch.Tensor and not hasattr(weight, "quant_state")
+    return kind and weight.is_floating_point() and not weight.is_meta
+
+
+def plain_weight(model: nn.Module, name: str) -> torch.Tensor:
+    """A parameter by its name, to be edited in place.
+
+    Raises:
+        ValueError: it is quantised, or not in memory (offloaded by `accelerate`).
+    """
+    weight = model.get_parameter(name)
+    if is_plain(weight):
+        return weight
+    why = "waits elsewhere (offloaded)" if weight.is_meta else "is quantised"
+    raise ValueError(f"{name} {why} and cannot be edited in place; `sharing.export(..., "
+                     "format='peft')` writes factors that act beside it")  # fmt: skip
+
+
+def where_asked(model: nn.Module) -> torch.device:
+    """Where a model takes its inputs: the device of the first weight that is in memory."""
+    found = (weight.device for weight in model.parameters() if not weight.is_meta)
+    return next(found, torch.device("cpu"))
+
+
+def state_of(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor of a model by its name, one after the other: those that wait are read now.
+
+    A quantised tensor of several parts (`torchao`) comes in parts.
+    """
+    for name, tensor in model.state_dict().items():
+        path, _, own = name.rpartition(".")
+        if tensor.is_meta:
+            tensor = model.get_submodule(path)._hf_hook.weights_map[own]
+        yield from _parts(name, tensor)
+
+
+def _parts(name: str, tensor: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
+    if type(tensor.data) is torch.Tensor:
+        yield name, tensor
+        return
+    for part in tensor.__tensor_flatten__()[0]:
+        yield from _parts(f"{name}.{part}", getattr(tensor, part))
