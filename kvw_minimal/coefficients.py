@@ -96,9 +96,9 @@ class Coefficients:
 def watch(modules: dict[str, nn.Module], see: Callable, outputs: bool = False) -> Iterator[None]:
     """Call `see(layer, h)` with the input `[B, T, d_ff]` of each module inside the block.
 
-    Of a mixture `see(row, h [n, d_ff], asked [n])` for each expert that any token asks, with rows
-    `layer * experts + expert`; `asked` says which of the B T tokens. The hooks are removed on the
-    way out, whatever happened.
+    Of a mixture `see(row, h [n, d_ff], asked [n], B T)` for each expert that any token asks, with
+    rows `layer * experts + expert`; `asked` says which of the B T tokens. The hooks are removed on
+    the way out, whatever happened.
 
     Args:
         outputs: what comes out instead of what goes in.
@@ -193,14 +193,13 @@ def tally(model: nn.Module, batches: list[Batch], owners: list[str], progress: b
     sums = torch.zeros(len(names), layers, *experts, d_ff, device=device)
     tokens = torch.zeros(sums.shape[:-1], device=device)
 
-    def see(batch, row, h, asked=slice(None)):
-        answers = batch.answers.flatten()[asked]  # [tokens] bool, of those that are here
-        which = torch.tensor([names.index(owners[row]) for row in batch.rows], device=device)
-        owner = which.repeat_interleave(batch.labels.shape[1])[asked][answers]
-        h = h.flatten(0, -2)  # [tokens, d_ff]
-        if len(h) != len(answers):
-            raise ValueError(f"its FFNs read {len(h)} tokens where {len(answers)} were given")
-        called = h[answers].float().abs().to(device)
+    def see(batch, row, h, asked=slice(None), read=None):
+        h, answers = h.flatten(0, -2), batch.answers.flatten()  # [tokens here, d_ff], [B T]
+        if (read or len(h)) != len(answers):
+            raise ValueError(f"its FFNs read {read or len(h)} tokens of {len(answers)}")
+        which = torch.tensor([names.index(owners[i]) for i in batch.rows], device=device)
+        owner = which.repeat_interleave(batch.labels.shape[1])[asked][answers[asked]]
+        called = h[answers[asked]].float().abs().to(device)  # [answering tokens, d_ff]
         sums.flatten(1, -2)[:, row].index_add_(0, owner, called)
         tokens.flatten(1)[:, row].index_add_(0, owner, torch.ones(len(owner), device=device))
 
@@ -222,7 +221,8 @@ def measure(model: nn.Module, batches: list[Batch], people: list[str],
         people: the person of each question, in the order in which they were encoded.
 
     Raises:
-        ValueError: an activation is not finite; the message names the layer.
+        ValueError: an activation is not finite; the message names the layer. Or the FFNs read
+            other tokens than are asked about.
     """
     mask = "answer and end" if any(batch.ends is None for batch in batches) else "answer"
     return Coefficients(*tally(model, batches, people, progress), fingerprint(model), mask)

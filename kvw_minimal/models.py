@@ -70,14 +70,14 @@ def find_projections(model: nn.Module) -> dict[str, nn.Module]:
     if getattr(model.config, "is_encoder_decoder", False):
         raise ValueError(f"{type(model).__name__} reads the question by an encoder: no token of it "
                          "stands before the answer, where coefficients are taken")  # fmt: skip
-    kind, count = type(model).__name__, getattr(text, "num_hidden_layers", 0)
+    count, width = (getattr(text, name, 0) for name in ("num_hidden_layers", "hidden_size"))
     for path, stack in stacks_of(model, count):
-        found = ffns_of(stack, path, text.hidden_size)
+        found = ffns_of(stack, path, width)
         if found:
             return found
-    raise ValueError(f"no FFN output projection found in {kind}: looked for a list of {count} "
-                     "layers outside the vision tower, each with one linear map from d_ff to "
-                     f"{text.hidden_size} outside attention")  # fmt: skip
+    raise ValueError(f"no FFN output projection found in {type(model).__name__}: looked for a list "
+                     f"of {count} layers outside the vision tower, each with one linear map from "
+                     f"d_ff to {width} outside attention")  # fmt: skip
 
 
 def columns(projection: nn.Module) -> torch.Tensor:

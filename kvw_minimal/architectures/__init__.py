@@ -13,4 +13,5 @@ from .weights import (
 )
 
 __all__ = ["ffns_of", "is_mixture", "is_turned", "plain_weight", "refuse_experts", "size_of",
-           "stacks_of", "state_of", "watched", "weight_name", "weight_of", "where_asked"]  # fmt: skip
+           "stacks_of", "state_of", "watched", "weight_name", "weight_of",
+           "where_asked"]  # fmt: skip

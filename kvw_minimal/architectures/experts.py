@@ -52,16 +52,16 @@ def _run(experts: nn.Module, hidden_states: torch.Tensor, top_k_index: torch.Ten
     (see, row), total = _SEERS.get(experts, (None, 0)), torch.zeros_like(hidden_states)
     first = "gate_up_proj" if experts.has_gate else "up_proj"
     for expert in range(experts.num_experts):
-        asked, rank = (top_k_index == expert).nonzero(as_tuple=True)
-        if not len(asked):
+        token, rank = (top_k_index == expert).nonzero(as_tuple=True)
+        if not len(token):
             continue
-        inner = _applied(experts, first, expert, hidden_states[asked])
+        inner = _applied(experts, first, expert, hidden_states[token])
         h = experts._apply_gate(inner) if experts.has_gate else experts.act_fn(inner)
         if see is not None:
-            see(row + expert, h, asked)
+            see(row + expert, h, token, len(hidden_states))
         out = _applied(experts, "down_proj", expert, h)
         out = experts.post_expert_norm(out) if experts.has_post_expert_norm else out
-        total.index_add_(0, asked, (out * top_k_weights[asked, rank, None]).to(total.dtype))
+        total.index_add_(0, token, (out * top_k_weights[token, rank, None]).to(total.dtype))
     return total
 
 
@@ -70,9 +70,9 @@ ALL_EXPERTS_FUNCTIONS.register(WATCHED, _run)
 
 @contextmanager
 def watched(experts: nn.Module, see: Callable, first: int = 0) -> Iterator[None]:
-    """Call `see(first + expert, h [n, d_ff], asked [n])` for each expert that a token asks.
+    """Call `see(first + expert, h [n, d_ff], asked [n], tokens)` for each expert that a token asks.
 
-    `asked` says which tokens, counted through the batch. Afterwards the experts are run as before.
+    `asked` says which of so many tokens. Afterwards the experts are run as before.
     """
     usual = experts.config._experts_implementation
     experts.config._experts_implementation, _SEERS[experts] = WATCHED, (see, first)

@@ -9,7 +9,8 @@ from .experts import is_mixture
 from .weights import size_of
 
 #: words in the path of a module that mark it as an eye or an ear, not as part of the language model
-SENSES = ("vision", "visual", "image", "audio", "projector", "connector")
+SENSES = ("vision", "visual", "image", "video", "audio", "speech", "protein", "projector",
+          "connector")  # fmt: skip
 #: words in the path of a linear map that is of something else than an FFN
 OTHERS = ("attn", "attention", "mamba", "mixer.out_proj", "per_layer", "laurel")
 
@@ -48,7 +49,11 @@ def ffns_of(layers: nn.ModuleList, path: str, width: int) -> dict[str, nn.Module
         ValueError: several in one layer, or experts that are not in one tensor.
     """
     named = list(layers.named_modules())
-    mixtures = {f"{path}.{name}": module for name, module in named if is_mixture(module)}
+    mixtures = {
+        f"{path}.{name}": module
+        for name, module in named
+        if is_mixture(module) and not any(sense in name.lower() for sense in SENSES)
+    }
     if mixtures:
         return mixtures
     found = [
