@@ -62,7 +62,15 @@ def state_of(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     """Every tensor of a model by its name, one after the other: those that wait are read now.
 
     A quantised tensor of several parts (`torchao`) comes in parts.
+
+    Raises:
+        ValueError: 4-bit weights of `bitsandbytes` on a processor for which it repacks them at the
+            first question: reading its state dict afterwards scrambles their scales (0.50.2).
     """
+    if any(getattr(module, "support_avx512bf16_for_cpu", False) for module in model.modules()):
+        raise ValueError("bitsandbytes repacks 4-bit weights on this processor, and reading them "
+                         "scrambles them; set `support_avx512bf16_for_cpu` of each of its modules "
+                         "to False before the first question")  # fmt: skip
     for name, tensor in model.state_dict().items():
         path, _, own = name.rpartition(".")
         if tensor.is_meta:
