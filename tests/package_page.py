@@ -22,9 +22,10 @@ BREAKS = ROOT / "data" / "results" / "breaks.json"
 AIM = 6_000  # lines of the whole package
 CORE = ("questions", "models", "batches", "coefficients", "edits", "schedules",
         "scores", "intervals", "task", "files")  # fmt: skip
-ROOMS = ("strangers", "taught", "methods", "laboratory", "audit", "benchmarks", "speed",
+ROOMS = ("architectures", "strangers", "taught", "methods", "laboratory", "audit", "benchmarks", "speed",
          "classroom", "sharing")  # fmt: skip
 SAYS = {
+    "architectures": "where weights stand in a model: FFNs, experts, quantised, elsewhere",
     "strangers": "the hundred people, their portraits and voices, what is asked about them",
     "taught": "the models of this book and the one loop, `fit`, that trained them",
     "methods": "every way to forget, under one signature and in one list",
@@ -40,6 +41,7 @@ FORMULAS = (
     (r"mask $M$: one before an answer token", "batches", "Batch"),
     (r"$c = \sum M \lvert h\rvert / \sum M$, of one batch", "coefficients", "mean_absolute"),
     (r"the same, by person, for any number of batches", "coefficients", "tally"),
+    (r"mean over the tokens that asked, of an expert those that asked it", "coefficients", "mean"),
     (r"knowledge vectors $v_i$: the columns of $W_\text{down}$", "models", "columns"),
     (r"contrast $\delta = \max(0, \log c_f - \log c_r)$", "edits", "contrast"),
     (r"gate $g = e^{-G\delta} = \min(1, (c_r/c_f)^G)$", "edits", "gate"),
@@ -101,15 +103,20 @@ def first_line(path: Path) -> str:
     return text.split("\n")[0].rstrip(".")
 
 
+def of_room(room: str) -> list[str]:
+    """What a room is for, and its modules, as lines of text."""
+    files = sorted(path.stem for path in (PACKAGE / room).glob("*.py") if path.stem[0] != "_")
+    return [f"  {room + '/':16} {SAYS[room].replace('`', '')}", f"  {'':16} {', '.join(files)}"]
+
+
 def tree() -> list[str]:
     """The rooms as lines of text, each module of the core with what it says of itself."""
-    lines = ["kvw_minimal/"]
+    below, *above = ROOMS  # what the core imports, and what imports the core
+    lines = ["kvw_minimal/", *of_room(below)]
     for name in CORE:
         lines.append(f"  {name + '.py':16} {first_line(PACKAGE / f'{name}.py')}")
-    for room in ROOMS:
-        files = sorted(path.stem for path in (PACKAGE / room).glob("*.py") if path.stem[0] != "_")
-        lines.append(f"  {room + '/':16} {SAYS[room].replace('`', '')}")
-        lines.append(f"  {'':16} {', '.join(files)}")
+    for room in above:
+        lines += of_room(room)
     return [*lines, "  __main__.py doctor.py    the command line; is everything in its place?"]
 
 

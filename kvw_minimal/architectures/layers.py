@@ -49,11 +49,8 @@ def ffns_of(layers: nn.ModuleList, path: str, width: int) -> dict[str, nn.Module
         ValueError: several in one layer, or experts that are not in one tensor.
     """
     named = list(layers.named_modules())
-    mixtures = {
-        f"{path}.{name}": module
-        for name, module in named
-        if is_mixture(module) and not any(sense in name.lower() for sense in SENSES)
-    }
+    mixtures = {f"{path}.{name}": module for name, module in named
+                if is_mixture(module) and not any(s in name.lower() for s in SENSES)}  # fmt: skip
     if mixtures:
         return mixtures
     found = [
