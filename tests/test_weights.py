@@ -54,8 +54,8 @@ def test_coefficients_of_bfloat16_are_summed_in_float32():
     """In bfloat16 a sum stands still once it is 256 times what is added."""
     model, batch = families.build("llama").bfloat16(), tiny.random_batch()
     once = measure(model, [batch], OWNERS)
-    often = measure(model, [batch] * 512, OWNERS)
-    torch.testing.assert_close(often.sums, 512 * once.sums, rtol=1e-5, atol=0)
+    often = measure(model, [batch] * 300, OWNERS)
+    torch.testing.assert_close(often.sums, 300 * once.sums, rtol=1e-5, atol=0)
 
 
 # --- waiting elsewhere
@@ -146,14 +146,14 @@ import sys
 import families, tiny, torch
 from kvw_minimal.coefficients import measure
 from kvw_minimal.models import body
-sizes = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 8}
-model, batch = families.build("llama", sizes), tiny.random_batch(32, 60)
-owners = [str(i % 4) for i in range(32)]
+sizes = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 4}
+model, batch = families.build("llama", sizes), tiny.random_batch(16, 60)
+owners = [str(i % 4) for i in range(16)]
 with torch.no_grad():
     if sys.argv[1] == "measure":
-        measure(model, [batch] * 2, owners)
+        measure(model, [batch], owners)
     else:
-        [body(model)(**batch.inputs, use_cache=False) for _ in range(2)]
+        body(model)(**batch.inputs, use_cache=False)
 from pathlib import Path
 status = Path("/proc/self/status").read_text()
 print(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))

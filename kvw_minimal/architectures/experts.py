@@ -14,7 +14,7 @@ from torch import nn
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
 WATCHED = "kvw_watched"  # the name of `_run`
-_SEERS: WeakKeyDictionary[nn.Module, Callable] = WeakKeyDictionary()
+_SEERS: WeakKeyDictionary[nn.Module, tuple[Callable, int]] = WeakKeyDictionary()
 
 
 def is_mixture(module: nn.Module) -> bool:
@@ -49,7 +49,7 @@ def _run(experts: nn.Module, hidden_states: torch.Tensor, top_k_index: torch.Ten
         hidden_states: `[tokens, d_model]`.
         top_k_index, top_k_weights: `[tokens, k]`, which experts a token asks and what each counts.
     """
-    (see, row), total = _SEERS.get(experts, (None, 0)), torch.zeros_like(hidden_states)
+    seer, total = _SEERS.get(experts), torch.zeros_like(hidden_states)
     first = "gate_up_proj" if experts.has_gate else "up_proj"
     for expert in range(experts.num_experts):
         token, rank = (top_k_index == expert).nonzero(as_tuple=True)
@@ -57,7 +57,8 @@ def _run(experts: nn.Module, hidden_states: torch.Tensor, top_k_index: torch.Ten
             continue
         inner = _applied(experts, first, expert, hidden_states[token])
         h = experts._apply_gate(inner) if experts.has_gate else experts.act_fn(inner)
-        if see is not None:
+        if seer is not None:
+            see, row = seer
             see(row + expert, h, token, len(hidden_states))
         out = _applied(experts, "down_proj", expert, h)
         out = experts.post_expert_norm(out) if experts.has_post_expert_norm else out

@@ -59,9 +59,9 @@ def tensors_of(edit: Edit, model: nn.Module) -> tuple[str, list[str], dict[str, 
     added = [each for each in every if isinstance(each, LowRank)]
     if len(scaled) == len(every):
         gates = torch.stack(scaled).prod(0)  # [layers, d_ff]
-        every = zip(gates, find_projections(model).items(), strict=True)
+        rows = zip(gates, find_projections(model).items(), strict=True)
         found = {f"{path}.{weight_name(own)}": row.unsqueeze(-1 if is_turned(own) else -2)
-                 for row, (path, own) in every}  # fmt: skip
+                 for row, (path, own) in rows}  # fmt: skip
         return "columns", list(found), found
     if len(added) == len(every):
         pairs: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {}
