@@ -22,8 +22,8 @@ BREAKS = ROOT / "data" / "results" / "breaks.json"
 AIM = 6_000  # lines of the whole package
 CORE = ("questions", "models", "batches", "coefficients", "edits", "schedules",
         "scores", "intervals", "task", "files")  # fmt: skip
-ROOMS = ("architectures", "strangers", "taught", "methods", "laboratory", "audit", "benchmarks", "speed",
-         "classroom", "sharing")  # fmt: skip
+ROOMS = ("architectures", "strangers", "taught", "methods", "laboratory", "audit", "benchmarks",
+         "speed", "classroom", "sharing")  # fmt: skip
 SAYS = {
     "architectures": "where weights stand in a model: FFNs, experts, quantised, elsewhere",
     "strangers": "the hundred people, their portraits and voices, what is asked about them",
