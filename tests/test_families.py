@@ -7,6 +7,8 @@ import families
 import pytest
 from families import AHEAD, FAMILIES, OUTCOME, PAGE, RESULTS, Family, check, known, others, outcome
 
+from kvw_minimal.models import find_projections
+
 #: plain maps that are turned, experts that are turned and have a bias, two kinds of experts in one
 #: layer of an LVLM, an FFN beside other maps of its size
 FEW = ("gpt2", "gpt_oss", "ernie4_5_vl_moe", "gemma4")
@@ -20,10 +22,19 @@ def test_a_family_works(name: str):
     assert check(by_name[name]) == "" and STORED["families"][name]["outcome"] == "works"
 
 
-@pytest.mark.parametrize("name", ["jetmoe", "llama4_text", "falcon_mamba", "t5gemma2", "evolla"])
+REFUSED = ("jetmoe", "llama4_text", "falcon_mamba", "t5gemma2", "evolla", "prophetnet")
+
+
+@pytest.mark.parametrize("name", REFUSED)
 def test_a_family_is_refused_in_the_words_of_the_page(name: str):
     found = outcome(name)
     assert found["outcome"] == "refused" and found == STORED["families"][name]
+
+
+def test_a_stack_beside_the_language_model_is_not_taken_for_it():
+    """The eye of BLIP-2 is followed by layers that no word tells from those of a decoder."""
+    found = find_projections(families.build("blip-2"))
+    assert [path.split(".")[0] for path in found] == ["language_model"] * 2
 
 
 def test_a_wrong_line_would_be_found():
