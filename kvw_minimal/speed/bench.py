@@ -318,25 +318,23 @@ class Case(NamedTuple):
 
     Attributes:
         make: gives `(model, processor)`.
-        count: about how many questions of each set it is asked.
         runs: how often.
-        sets: which; all of `question_sets` unless given.
+        sets: of `question_sets`, with about how many questions.
         needs: bytes of memory.
     """
 
     make: Callable
-    count: int
     runs: int
-    sets: tuple[str, ...] = ()
+    sets: dict[str, int]
     needs: int = 0
 
 
 MODELS: dict[str, Case] = {
-    "pocket": Case(load, 96, 5),
-    "SmolLM2's shape": Case(smollm2_shaped, 12, 5, ("image", "text", "mixed")),
-    "SmolVLM-256M's shape": Case(smolvlm_shaped, 6, 3, ("image", "text", "mixed"), 3 * GB),
-    "SmolVLM-2.2B's shape, bfloat16": Case(partial(smolvlm_shaped, "2.2B", torch.bfloat16), 6, 3,
-                                           ("text",), 8 * GB),
+    "pocket": Case(load, 5, dict.fromkeys(("image", "text", "mixed", "rotating"), 96)),
+    "SmolLM2's shape": Case(smollm2_shaped, 5, dict.fromkeys(("image", "text", "mixed"), 12)),
+    "SmolVLM-256M's shape": Case(smolvlm_shaped, 3, {"image": 6, "text": 24}, 3 * GB),
+    "SmolVLM-2.2B's shape, bfloat16": Case(partial(smolvlm_shaped, "2.2B", torch.bfloat16), 3,
+                                           {"text": 12}, 8 * GB),
 }  # fmt: skip
 
 
@@ -364,9 +362,9 @@ def main(file: Path | None = None, models: dict = MODELS, values: dict = GROWTH,
         seconds = _seconds(lambda made=made, name=name, model=model: made.update(
             {name: fingerprint(model)}))  # fmt: skip
         sizes.append(size_of(model, name, seconds))
-        sets = question_sets(world, case.count)
-        found = {kind: compare(model, processor, sets[kind], runs=case.runs, mark=made[name])
-                 for kind in case.sets or sets}  # fmt: skip
+        found = {kind: compare(model, processor, question_sets(world, count)[kind],
+                               runs=case.runs, mark=made[name])
+                 for kind, count in case.sets.items()}  # fmt: skip
         print(f"{name} on {device}, {torch.get_num_threads()} threads; times in seconds\n")
         print(table(found), f"\n\nits fingerprint, once: {seconds:.2f} s\n")
         rows += [{"model": name, "set": kind, "runs": case.runs} | row
