@@ -323,6 +323,15 @@ def test_random_weights_in_the_shape_of_smolvlm(monkeypatch):
     assert same(one, other) and one.sums.min() > 0
 
 
+def test_random_weights_in_the_shape_of_smollm2(monkeypatch):
+    small = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
+             "num_attention_heads": 2, "num_key_value_heads": 1}  # fmt: skip
+    monkeypatch.setattr(bench, "SMOLLM2", bench.SMOLLM2 | small)
+    model, _ = bench.smollm2_shaped()
+    assert model.get_output_embeddings().weight.shape == (bench.SMOLLM2_WORDS, 64)
+    assert len(find_projections(model)) == 2
+
+
 def test_weights_of_a_shape_are_as_many_as_they_say():
     """In numbers alone: SmolVLM-256M has 256 million, SmolVLM-2.2B has 2.2 billion."""
     for size, count in (("256M", 2.56e8), ("2.2B", 2.25e9)):

@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from ..batches import answer_batches
 from ..coefficients import Coefficients, tally
-from ..models import body, hashed
+from ..models import body, fingerprint, hashed
 from ..questions import Question
 from ..taught.catalogue import check_device
 from .measurements import load_measured, save_measured
@@ -75,6 +75,8 @@ def agreed() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError, torch.OutOfMemoryError) as error:
+        if state.num_processes == 1:
+            raise
         wrong = [(state.process_index, str(error))]
     wrong = told(wrong)
     if wrong:
@@ -121,7 +123,7 @@ def is_sharded(model: nn.Module) -> bool:
 
 
 def whole_fingerprint(model: nn.Module) -> str:
-    """`models.fingerprint`, also of a sharded model: one tensor at a time is gathered."""
+    """`models.fingerprint` of a model that is sharded: one tensor at a time is gathered."""
     tensors = ((name, tensor.full_tensor() if isinstance(tensor, DTensor) else tensor)
                for name, tensor in model.state_dict().items())  # fmt: skip
     return hashed(tensors)[:16]
@@ -184,7 +186,7 @@ def measure_in_parts(model: nn.Module, processor, questions: list[Question], int
     state, folder = PartialState(), Path(f"{os.path.realpath(into)}.parts")
     with agreed():
         sharded = is_sharded(model)
-        mark = whole_fingerprint(model)
+        mark = whole_fingerprint(model) if sharded else fingerprint(model)
         if not questions:
             raise ValueError("there are no questions to measure")
         parts = named(cut(questions, batch_size), processor, mark)
