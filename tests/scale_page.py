@@ -8,7 +8,7 @@ shapes of two models; a test compares.
 
 import json
 from dataclasses import dataclass
-from math import ceil, floor, log2, log10
+from math import ceil, floor, log10
 
 from package_page import ROOT, filled
 
@@ -100,13 +100,12 @@ def on_paper(bench: dict) -> list[str]:
                   f"moments a layer, {size(shape.layers * shape.moments)} in all; its fingerprint "
                   f"takes {time(2 * shape.weights / known['hashed'])}, once for a process.", "",
                   "| people | coefficients | operations | with shared beginnings | one core here | "
-                  "a large card (assumed) | cards for a day | joined in |",
+                  "a large card (assumed) | cards for a day | added up in |",
                   "|---|---|---|---|---|---|---|---|"]  # fmt: skip
         for people in (1, 1000, 10**6):
             whole = 2 * shape.weights * people * ASKED * (PICTURE + TEXT)
             shared = 2 * shape.weights * people * (PICTURE + ASKED * TEXT)
-            # each number is copied, in float64, once for each halving of the list of parts
-            joining = max(1, log2(people)) * 2 * people * shape.row / known["joined"]
+            joining = 2 * people * shape.row / known["joined"]  # float64
             cells = (f"{people:,}", size(people * shape.row), power(whole), power(shared),
                      time(shared / known["operations"]), time(shared / CARD),
                      f"{ceil(shared / CARD / DAY):,}", time(joining))  # fmt: skip
@@ -121,8 +120,9 @@ def page() -> str:
     grows = ", ".join(f"{row['grows with']} {row['value']:.2f}" for row in bench["slopes"])
     load = max(source["load"], default=0)
     return filled(PAGE, [
-        f"Measured on {source['date']}, commit `{source['commit']}`, {source['threads']} thread, "
-        f"while about {round(load)} processes asked for the machine's two cores:", "",
+        f"Measured on {source['date']}, commit `{source['commit']}`, by one thread and the time "
+        f"that the processor gave to it, while about {round(load)} processes asked for the "
+        "machine's two cores:", "",
         *measured(bench), "",
         f"Seconds grow with a power of what is measured: {grows}.", "",
         f"From it three constants, of {CONSTANTS_OF} and one core: "

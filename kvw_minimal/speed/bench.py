@@ -236,9 +236,9 @@ def compare(model, processor, questions: list[Question], batch_size: int = 64,
     return row | {"difference": agreed}
 
 
-# --- what it grows with ------------------------------------------------------------------------
+# --- what it grows with --------------------------------------------------------------------------
 
-#: for each: its values, with the others as in the first line
+#: for each its values; the others are as in `USUAL` meanwhile
 GROWTH: dict[str, tuple[int, ...]] = {
     "questions": (24, 48, 96, 192), "layers": (2, 4, 8, 16), "width": (128, 256, 512, 1024),
 }  # fmt: skip
@@ -300,7 +300,7 @@ def size_of(model: torch.nn.Module, name: str, seconds: float) -> dict[str, Any]
 
 def free_memory() -> int:
     """Bytes that nobody uses; where that cannot be asked, as if there were enough."""
-    if "SC_AVPHYS_PAGES" not in os.sysconf_names:
+    if "SC_AVPHYS_PAGES" not in getattr(os, "sysconf_names", ()):  # Windows has neither
         return 2**63
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
