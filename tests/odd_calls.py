@@ -39,7 +39,7 @@ NOBODY = 65_534
 STARTS = ("kvw_minimal.__main__", "kvw_minimal.laboratory.report", "kvw_minimal.taught.smol",
           "kvw_minimal.laboratory.running", "kvw_minimal.laboratory.counterparts",
           "kvw_minimal.laboratory.forking", "kvw_minimal.benchmarks.replicate",
-          "kvw_minimal.speed.bench", "kvw_minimal.doctor", "kvw_minimal.taught.voices",
+          "kvw_minimal.speed.bench", "kvw_minimal.sharing.parts", "kvw_minimal.doctor", "kvw_minimal.taught.voices",
           "kvw_minimal.taught.cards", "kvw_minimal.strangers.make", "datasets",
           "small")  # fmt: skip
 

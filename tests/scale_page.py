@@ -41,7 +41,7 @@ class Shape:
         return 8 * self.d_ff**2
 
 
-SHAPES = (Shape("LLaVA-1.5, 7B", 7e9, 32, 11_008), Shape("Qwen2-VL, 72B", 72e9, 80, 29_568))
+SHAPES = (Shape("LLaVA, 7B", 7e9, 32, 11_008), Shape("Qwen2-VL, 72B", 72e9, 80, 29_568))
 
 
 def rounded(value: float, digits: int = 2) -> int:
