@@ -39,9 +39,9 @@ NOBODY = 65_534
 STARTS = ("kvw_minimal.__main__", "kvw_minimal.laboratory.report", "kvw_minimal.taught.smol",
           "kvw_minimal.laboratory.running", "kvw_minimal.laboratory.counterparts",
           "kvw_minimal.laboratory.forking", "kvw_minimal.benchmarks.replicate",
-          "kvw_minimal.speed.bench", "kvw_minimal.sharing.parts", "kvw_minimal.doctor", "kvw_minimal.taught.voices",
-          "kvw_minimal.taught.cards", "kvw_minimal.strangers.make", "datasets",
-          "small")  # fmt: skip
+          "kvw_minimal.speed.bench", "kvw_minimal.sharing.parts", "kvw_minimal.doctor",
+          "kvw_minimal.taught.voices", "kvw_minimal.taught.cards", "kvw_minimal.strangers.make",
+          "datasets", "small")  # fmt: skip
 
 
 OPEN: list[socket.socket] = []  # else Python closes them
