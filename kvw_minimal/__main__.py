@@ -408,6 +408,39 @@ def bench(
     measured.main(file, provenance=provenance)
 
 
+@app.command("measure")
+def measure_file(
+    *,
+    questions: Annotated[Path, typer.Option(help="a file that `validate` accepts")],
+    into: Annotated[Path, typer.Option(help="write the coefficients here (safetensors)")],
+    model: ModelName = "pocket",
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16")] = "float32",
+    device: Annotated[str, typer.Option(help="cpu, or cuda")] = "cpu",
+    batch_size: Annotated[int, typer.Option(help="questions at a time", min=1)] = 16,
+) -> None:
+    """Measure the coefficients of all who stand in a file; under `torchrun` by many processes."""
+    from .benchmarks.own import read_questions
+    from .benchmarks.replicate import DTYPES
+    from .sharing import parts
+    from .taught import load
+
+    if dtype not in DTYPES:
+        raise typer.BadParameter(f"--dtype {dtype!r}: there are {' and '.join(DTYPES)}")
+    state = parts.started(device)
+    try:
+        with parts.agreed():
+            check_place(into)
+            asked = parts.sides(read_questions(questions))
+            found, processor = load(model, str(state.device), DTYPES[dtype])
+        said = parts.measure_in_parts(found, processor, asked, into, batch_size, progress=True)
+    except (ValueError, OSError) as error:
+        if state.is_main_process:
+            raise
+        raise typer.Exit(2) from error  # one of them says it
+    if state.is_main_process:
+        typer.echo(said)
+
+
 def sentence(error: BaseException) -> str | None:
     """What is wrong with the call or with the place it is made in, in one line.
 

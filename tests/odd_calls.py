@@ -39,9 +39,9 @@ NOBODY = 65_534
 STARTS = ("kvw_minimal.__main__", "kvw_minimal.laboratory.report", "kvw_minimal.taught.smol",
           "kvw_minimal.laboratory.running", "kvw_minimal.laboratory.counterparts",
           "kvw_minimal.laboratory.forking", "kvw_minimal.benchmarks.replicate",
-          "kvw_minimal.speed.bench", "kvw_minimal.doctor", "kvw_minimal.taught.voices",
-          "kvw_minimal.taught.cards", "kvw_minimal.strangers.make", "datasets",
-          "small")  # fmt: skip
+          "kvw_minimal.speed.bench", "kvw_minimal.sharing.parts", "kvw_minimal.doctor",
+          "kvw_minimal.taught.voices", "kvw_minimal.taught.cards", "kvw_minimal.strangers.make",
+          "datasets", "small")  # fmt: skip
 
 
 OPEN: list[socket.socket] = []  # else Python closes them
@@ -408,6 +408,7 @@ def faults(call: Call, outcome: Outcome) -> list[str]:
 REPLICATE = "replicate --benchmark mllmu --data mllmu --model pocket"
 ZERO = "unlearn --draws 1 --no-oracle"
 EXPORT = "export --edit other.safetensors"
+MEASURE = "measure --questions half.jsonl --into"
 CALLS = (
     # commands
     Call("", "Missing command"),
@@ -582,6 +583,17 @@ CALLS = (
     Call("validate deep.jsonl", "is not JSON", 1),
     Call("validate empty.parquet", "cannot be read as a parquet file", 1),
     Call("validate cut.parquet", "cannot be read as a parquet file", 1, sample=True),
+    # coefficients of a file of questions
+    Call("measure", "Missing option"),
+    Call("measure --questions none.jsonl --into x", "does not exist, or is a folder"),
+    Call(f"{MEASURE} x", "nobody to retain", sample=True),
+    Call(f"{MEASURE} folder", "name a file"),
+    Call(f"{MEASURE} none/x", "does not exist; make it first"),
+    Call(f"{MEASURE} fifo", "no ordinary file"),
+    Call(f"{MEASURE} x --dtype int8", "there are float32 and bfloat16"),
+    Call(f"{MEASURE} x --device magic", "no device 'magic'"),
+    Call(f"{MEASURE} x --device cuda", "no device 'cuda'"),
+    Call(f"{MEASURE} x --batch-size 0", "should be greater than or equal to 1"),
     # methods of one's own
     Call("check", "Missing argument"),
     Call("check mine.py", "write MODULE:METHOD"),

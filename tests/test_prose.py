@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 import pytest
+import scale_page
 from execute import ROOT, notebooks
 
 from kvw_minimal.laboratory.plans import plans_of
@@ -23,12 +24,15 @@ ALLOWED = {
     "book/families.md": {"2.5"},  # Kosmos
 }
 EXACT = {"metric": "exact_match"}
-#: what a page may quote: file in data/results, its list, the rows of it; each by its `value`
+#: what a page may quote: file in data/results, its list, the rows of it; each by its `value`, or
+#: by what is named behind them
 QUOTED = {
     "README.md": (
         *(("least-squares-smol.json", "rows", EXACT | {"group": "A", "set": part})
           for part in ("forget", "retain", "general")),
     ),
+    "book/scale.md": (("bench.json", "slopes", {}),
+                      ("bench.json", "rows", {}, *scale_page.RATIOS)),
 }  # fmt: skip
 #: and of which experiment, list, label and sets the means of rows
 QUOTED_ROWS = {"README.md": (
@@ -108,9 +112,10 @@ def allowed_in(path: Path) -> set[str]:
 def quotable(page: str, results: Path = RESULTS) -> list[float]:
     """The stored numbers that a page may quote; none, unless `QUOTED` names the page."""
     found = []
-    for file, part, wanted in QUOTED.get(page, ()):
+    for file, part, wanted, *keys in QUOTED.get(page, ()):
         rows = json.loads((results / file).read_text(encoding="utf-8"))[part]
-        chosen = [row["value"] for row in rows if wanted.items() <= row.items()]
+        chosen = [row[key] for row in rows if wanted.items() <= row.items()
+                  for key in keys or ("value",)]  # fmt: skip
         assert chosen, f"{file} has no row that {page} could quote"
         found += chosen
     for experiment, name, label, sets in QUOTED_ROWS.get(page, ()):

@@ -231,6 +231,7 @@ def test_the_benchmark_measures_the_same_thing_in_each_way(model, sets):
     assert row["tokens, shared"] < 0.6 * row["tokens"]
     assert all(row[way] > 0 for way in ("published", "batched", "shared", "bare"))
     assert "published / shared" in bench.table({"image": row})
+    assert row["tokens a second"] == row["tokens"] / row["batched"]
 
 
 @pytest.mark.parametrize("sign", [-1.0, 1.0])
@@ -259,21 +260,88 @@ def test_medians_are_of_nine_interleaved_runs(model, sets, monkeypatch):
     row = bench.compare(model, tiny.processor(), sets["text"][:6])
     assert ran == ran[:4] * 9 and len(set(map(id, ran))) == 4
     assert [row[way] for way in ("published", "batched", "shared", "bare")] == [17, 18, 19, 20]
+    ratios = sorted((4 * i + 4) / (4 * i + 2) for i in range(9))
+    assert row["bare / batched"] == ratios[4] and row["published / batched"] == 17 / 18
 
 
 def test_the_benchmark_is_stored_with_provenance(model, tmp_path, capsys, monkeypatch):
-    models = {"tiny": (lambda: (model, tiny.processor()), 14)}
-    bench.main(tmp_path / "bench.json", models, 1, lambda **known: known | {"command": "bench"})
-    stored = read_json(tmp_path / "bench.json", "provenance", "rows")
+    models = {"tiny": bench.Case(lambda: (model, tiny.processor()), 1, dict.fromkeys(SETS, 14)),
+              "some": bench.Case(lambda: (model, tiny.processor()), 1, {"text": 6}),
+              "huge": bench.Case(lambda: pytest.fail("made"), 1, {}, needs=2**60)}  # fmt: skip
+    bench.main(tmp_path / "bench.json", models, {"layers": (1, 2)},
+               lambda **known: known | {"command": "bench"})  # fmt: skip
+    stored = read_json(tmp_path / "bench.json", "provenance", "rows", "growth", "slopes")
     assert [(row["model"], row["set"], row["runs"]) for row in stored["rows"]] == [
-        ("tiny", kind, 1) for kind in SETS
-    ]
+        *(("tiny", kind, 1) for kind in SETS), ("some", "text", 1)]  # fmt: skip
+    assert [about["model"] for about in stored["models"]] == ["tiny", "some"]
+    assert (stored["models"][0]["layers"], stored["models"][0]["d_ff"]) == (tiny.LAYERS, tiny.D_FF)
+    assert stored["models"][0]["bytes"] > 4 * stored["models"][0]["weights"] > 0
+    assert [(row["grows with"], row["value"]) for row in stored["growth"]] == [
+        ("layers", 1), ("layers", 2)]  # fmt: skip
+    assert [row["grows with"] for row in stored["slopes"]] == ["layers"]
+    assert (
+        stored["joining"] > 1e6 and stored["models"][0]["weights"] > stored["models"][0]["decoder"]
+    )
     assert all(row["published / shared"] > 0 for row in stored["rows"])
     source = stored["provenance"]
-    assert source["models"] == {"tiny": fingerprint(model)} and source["threads"] >= 1
+    assert source["models"] == dict.fromkeys(("tiny", "some"), fingerprint(model))
+    assert source["threads"] >= 1 and len(source["load"]) == 3
     assert source["command"] == "bench"
     assert source["data"] == load_people().checksum and source["seconds"] > 0
-    assert "published / shared" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "published / shared" in said and "seconds grow with the power of: layers" in said
+    assert "huge is left out: it needs 1152921505 GB of memory" in said
     monkeypatch.setattr(bench, "compare", lambda *_, **__: pytest.fail("refused after the work"))
     with pytest.raises(IsADirectoryError):
         bench.main(tmp_path, models)
+
+
+def test_exponents_are_those_of_the_growth():
+    rows = [{"grows with": what, "value": x, "seconds": 0.3 * x**power}
+            for what, power in (("width", 2.0), ("questions", 1.0)) for x in (2, 4, 8)]  # fmt: skip
+    found = {row["grows with"]: row["value"] for row in bench.slopes(rows)}
+    assert found == pytest.approx({"width": 2.0, "questions": 1.0})
+
+
+def test_random_weights_in_the_shape_of_smolvlm(monkeypatch):
+    """A tenth as wide, which says the same of how it is put together."""
+    language, eye, scale = bench.SMOLVLM["256M"]
+    small = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
+             "num_attention_heads": 2}  # fmt: skip
+    monkeypatch.setitem(bench.SMOLVLM, "256M", (
+        language | small | {"num_key_value_heads": 1}, eye | small, scale))  # fmt: skip
+    model, processor = bench.smolvlm_shaped()
+    asked = bench.question_sets(load_people(), 6)["image"][:3]
+    (batch,) = answer_batches(processor, asked)
+    image = processor.tokenizer.convert_tokens_to_ids("<image>")
+    assert ((batch.inputs["input_ids"] == image).sum(1) == 64).all()
+    assert batch.inputs["pixel_values"].shape[-2:] == (512, 512)
+    assert model.config.text_config.vocab_size == 49_280 and find_projections(model)
+    assert all(weight.isfinite().all() for weight in model.parameters())
+    one, other = (made(model, processor, asked) for made in (
+        lambda m, p, q: shared(m, q, p), measure_questions))  # fmt: skip
+    assert same(one, other) and one.sums.min() > 0
+
+
+def test_random_weights_in_the_shape_of_smollm2(monkeypatch):
+    small = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
+             "num_attention_heads": 2, "num_key_value_heads": 1}  # fmt: skip
+    monkeypatch.setattr(bench, "SMOLLM2", bench.SMOLLM2 | small)
+    model, _ = bench.smollm2_shaped()
+    assert model.get_output_embeddings().weight.shape == (bench.SMOLLM2_WORDS, 64)
+    assert len(find_projections(model)) == 2
+
+
+def test_weights_of_a_shape_are_as_many_as_they_say():
+    """In numbers alone: SmolVLM-256M has 256 million, SmolVLM-2.2B has 2.2 billion."""
+    for size, count in (("256M", 2.56e8), ("2.2B", 2.25e9)):
+        language, eye, scale = bench.SMOLVLM[size]
+        width, inner, depth = (language[name] for name in (
+            "hidden_size", "intermediate_size", "num_hidden_layers"))  # fmt: skip
+        heads = language["num_key_value_heads"] / language["num_attention_heads"]
+        text = depth * (width**2 * (2 + 2 * heads) + 3 * width * inner)
+        words = 2 * width * language["vocab_size"]  # in and out
+        seen, wide, deep = (eye[name] for name in (
+            "hidden_size", "intermediate_size", "num_hidden_layers"))  # fmt: skip
+        sight = deep * (4 * seen**2 + 2 * seen * wide) + seen * scale**2 * width
+        assert text + words + sight == pytest.approx(count, rel=0.05)

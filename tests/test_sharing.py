@@ -60,11 +60,7 @@ save_file(found, sys.argv[2])
 
 def loud(name: str) -> torch.nn.Module:
     """A tiny model whose FFNs can be heard in what it says."""
-    model = tiny.llava() if name == "llava" else tiny.build(name)
-    with torch.no_grad():
-        for projection in find_projections(model).values():
-            projection.weight.mul_(20)
-    return model
+    return tiny.loud(tiny.llava() if name == "llava" else tiny.build(name))
 
 
 def asked(name: str) -> dict[str, torch.Tensor]:

@@ -10,6 +10,7 @@ from transformers import AutoProcessor, AutoTokenizer
 
 from kvw_minimal.batches import IGNORED, Batch
 from kvw_minimal.methods import fisher, steps
+from kvw_minimal.models import find_projections
 from kvw_minimal.questions import Question
 from kvw_minimal.strangers.people import World
 from kvw_minimal.strangers.questions import about
@@ -63,6 +64,41 @@ def llava(seed: int = 0, dtype: torch.dtype = torch.float32, **language) -> nn.M
     """A LLaVA whose language model has three layers of 48 knowledge vectors, with a tiny eye."""
     model = pocket.build_model(processor().tokenizer, seed, LANGUAGE | language, EYE)
     return model.to(dtype).eval()
+
+
+def qwen2_vl(seed: int = 0) -> tuple[nn.Module, object]:
+    """A Qwen2-VL of the size of `build`, with a processor that has the words of the book's own."""
+    from transformers import (
+        Qwen2VLForConditionalGeneration,
+        Qwen2VLImageProcessor,
+        Qwen2VLProcessor,
+        Qwen2VLVideoProcessor,
+    )
+
+    words, config = tokenizer(), build("qwen2_vl").config
+    marks = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+    words.add_special_tokens({"additional_special_tokens": marks},
+                             replace_extra_special_tokens=False)  # fmt: skip
+    size = {"patch_size": PATCH, "size": {"shortest_edge": SIDE**2, "longest_edge": SIDE**2}}
+    template = pocket.CHAT.replace("<image>", "<|vision_start|><|image_pad|><|vision_end|>")
+    processor = Qwen2VLProcessor(
+        Qwen2VLImageProcessor(**size), words, Qwen2VLVideoProcessor(**size),
+        chat_template=template,
+    )  # fmt: skip
+    start, end, image, video = words.convert_tokens_to_ids(marks)
+    config.text_config.vocab_size, config.text_config.pad_token_id = len(words), words.pad_token_id
+    config.vision_start_token_id, config.vision_end_token_id = start, end
+    config.image_token_id, config.video_token_id = image, video
+    torch.manual_seed(seed)
+    return Qwen2VLForConditionalGeneration(config).eval(), processor
+
+
+def loud(model: nn.Module) -> nn.Module:
+    """The same, with FFNs that can be heard in what it says."""
+    with torch.no_grad():
+        for projection in find_projections(model).values():
+            projection.weight.mul_(20)
+    return model
 
 
 def some_questions(world: World, people: int = 3) -> list[Question]:

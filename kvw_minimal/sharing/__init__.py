@@ -1,4 +1,7 @@
-"""What leaves this package and what comes into it: edits for other tools, measurements in parts."""
+"""What leaves this package and what comes into it: edits for other tools, measurements in parts.
+
+`sharing.parts` measures by many processes; it needs `accelerate`, and is imported for itself.
+"""
 
 from .folders import FORMATS, check_request, export
 from .measurements import load_measured, save_measured

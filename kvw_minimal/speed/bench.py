@@ -1,38 +1,47 @@
 """`python -m kvw_minimal bench [FILE]`: what measuring coefficients costs, done in three ways.
 
-Prints a table for each model and, with FILE, stores its rows with provenance: medians of `RUNS`
-interleaved runs, on a quiet machine about five minutes on two cores.
+Prints a table for each model and, with FILE, stores its rows with provenance: medians of
+interleaved runs, and medians of the ratios of each run, which a busy machine moves least; some six
+minutes on one core. Nothing is downloaded: the large models are random, in the shape of SmolVLM.
 
 *published* renders the public loop from its description: one question at a time, with head and
 key-value cache; of each layer a float32 copy of the whole |h| goes to the CPU and is masked there.
-*batched* is `coefficients.measure`, *shared* is `shared_prefix.measure`, and *bare* a headless
-forward pass over the batches that measures nothing. All start from encoded questions.
+*batched* is `coefficients.tally`, *shared* is `shared_prefix.measure`, and *bare* a headless
+forward pass over the batches that measures nothing. All start from encoded questions and a known
+fingerprint, which is taken once for a model, whatever is asked: that is timed apart.
 """
 
+import os
+import re
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from ..batches import Batch, answer_batches
-from ..coefficients import Coefficients, measure, shape_of, watch
+from ..coefficients import Coefficients, shape_of, tally, watch
 from ..files import check_place, write_json
 from ..models import body, find_projections, fingerprint
 from ..questions import Question
 from ..strangers.people import World, load_people
 from ..strangers.questions import about, ask, facts_of
 from ..taught import load, pocket
+from ..taught.catalogue import find_model
 from . import shared_prefix
 
 RUNS = 9
 A_PHOTO = 6  # questions about one photo
+GB = 10**9
 #: the language model of SmolLM2-135M, in numbers
 SMOLLM2 = dict(
     hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
-    num_key_value_heads=3, max_position_embeddings=2048,
+    num_key_value_heads=3,
 )  # fmt: skip
 SMOLLM2_WORDS = 49_152
 
@@ -52,6 +61,69 @@ def smollm2_shaped():
     return model.eval(), processor
 
 
+#: SmolVLM in two sizes, in numbers: language model, eye, and how many patches are one token
+SMOLVLM: dict[str, tuple[dict, dict, int]] = {
+    "256M": (SMOLLM2 | dict(vocab_size=49_280, max_position_embeddings=8192),
+             dict(hidden_size=768, intermediate_size=3072, num_hidden_layers=12,
+                  num_attention_heads=12, image_size=512, patch_size=16), 4),
+    "2.2B": (dict(hidden_size=2048, intermediate_size=8192, num_hidden_layers=24,
+                  num_attention_heads=32, num_key_value_heads=32, vocab_size=49_155,
+                  max_position_embeddings=16_384),
+             dict(hidden_size=1152, intermediate_size=4304, num_hidden_layers=27,
+                  num_attention_heads=16, image_size=384, patch_size=14), 3),
+}  # fmt: skip
+
+
+def filled(model: torch.nn.Module) -> torch.nn.Module:
+    """Small random weights in place of none: one block again and again, which takes no time."""
+    block = 0.02 * torch.randn(2**20, generator=torch.Generator().manual_seed(0))
+    for weight in model.parameters():
+        count = -(-weight.numel() // len(block))
+        flat = block.repeat(count)[: weight.numel()] if weight.ndim > 1 else torch.ones(len(weight))
+        weight.data.copy_(flat.view_as(weight))
+    return model
+
+
+def smolvlm_shaped(size: str = "256M", dtype: torch.dtype = torch.float32):
+    """A random model in the shape of SmolVLM: one tile a picture, which becomes 64 or 81 tokens.
+
+    Returns:
+        `(model, processor)`; the words are those of `pocket`.
+    """
+    from transformers import (
+        AutoTokenizer,
+        Idefics3Config,
+        Idefics3ForConditionalGeneration,
+        Idefics3ImageProcessor,
+        Idefics3Processor,
+    )
+    from transformers.initialization import no_init_weights
+
+    language, eye, scale = SMOLVLM[size]
+    side, tokenizer = eye["image_size"], AutoTokenizer.from_pretrained(find_model("pocket"))
+    tokenizer.add_special_tokens({"additional_special_tokens": [
+        "<fake_token_around_image>", "<global-img>", "<end_of_utterance>"]},
+        replace_extra_special_tokens=False)  # fmt: skip
+    pictures = Idefics3ImageProcessor(do_image_splitting=False, size={"longest_edge": side},
+                                      max_image_size={"longest_edge": side})  # fmt: skip
+    processor = Idefics3Processor(
+        pictures,
+        tokenizer,
+        chat_template=pocket.CHAT,
+        image_seq_len=(side // eye["patch_size"] // scale) ** 2,
+    )
+    config = Idefics3Config(
+        vision_config=eye,
+        text_config=language | {"model_type": "llama"},
+        scale_factor=scale,
+        pad_token_id=tokenizer.pad_token_id,
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+    )
+    with no_init_weights():
+        model = Idefics3ForConditionalGeneration._from_config(config, dtype=dtype)
+    return filled(model).eval(), processor
+
+
 def question_sets(world: World, count: int = 96) -> dict[str, list[Question]]:
     """About `count` questions in each set; in all but `rotating`, a person shows one photo.
 
@@ -69,11 +141,13 @@ def question_sets(world: World, count: int = 96) -> dict[str, list[Question]]:
 
 
 @torch.no_grad()
-def published(model, batches: list[Batch], people: list[str]) -> Coefficients:
+def published(model, batches: list[Batch], people: list[str],
+              mark: str | None = None) -> Coefficients:  # fmt: skip
     """The public loop (Kim et al. 2026, arXiv 2601.21794), with sums kept per person.
 
     Args:
         batches: one question each.
+        mark: fingerprint of the model, where it is known.
     """
     projections = find_projections(model)
     device = next(model.parameters()).device
@@ -94,7 +168,7 @@ def published(model, batches: list[Batch], people: list[str]) -> Coefficients:
         for layer, h in seen.items():
             sums[person, layer] += (h.cpu() * mask).sum((0, 1))  # [d_ff]
         tokens[person] += mask.sum()
-    return Coefficients(sums, tokens, names, fingerprint(model))
+    return Coefficients(sums, tokens, names, mark or fingerprint(model))
 
 
 def difference(one: Coefficients, other: Coefficients) -> float:
@@ -111,21 +185,26 @@ def difference(one: Coefficients, other: Coefficients) -> float:
 
 
 def _seconds(work) -> float:
-    if torch.cuda.is_available():
+    """How long it takes; of one thread the time that the processor gave to it, whoever waits."""
+    gpu = torch.cuda.is_available()
+    clock = time.perf_counter if gpu or torch.get_num_threads() > 1 else time.process_time
+    if gpu:
         torch.cuda.synchronize()
-    start = time.perf_counter()
+    start = clock()
     work()
-    if torch.cuda.is_available():
+    if gpu:
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def compare(model, processor, questions: list[Question], batch_size: int = 64,
-            runs: int = RUNS) -> dict[str, float]:  # fmt: skip
+            runs: int = RUNS, mark: str | None = None) -> dict[str, float]:  # fmt: skip
     """Median seconds of each way on the same questions, tokens read, and how well they agree.
 
-    The runs are interleaved, so that a busy moment of the machine touches all of them.
+    The runs are interleaved, so that a busy moment of the machine touches all of them; a ratio is
+    the median of those of the runs.
     """
+    mark = mark or fingerprint(model)
     people = [question.person for question in questions]
     photos = [question.image for question in questions]
     single = answer_batches(processor, questions, 1)
@@ -137,9 +216,9 @@ def compare(model, processor, questions: list[Question], batch_size: int = 64,
             body(model)(**batch.to(model.device).inputs, use_cache=False)
 
     ways = {
-        "published": partial(published, model, single, people),
-        "batched": partial(measure, model, batches, people),
-        "shared": partial(shared_prefix.measure, model, single, people, photos, batch_size),
+        "published": partial(published, model, single, people, mark),
+        "batched": lambda: Coefficients(*tally(model, batches, people), mark),
+        "shared": partial(shared_prefix.measure, model, single, people, photos, batch_size, mark),
         "bare": bare,
     }
     exact = ways["batched"]()  # warms up, too
@@ -148,11 +227,82 @@ def compare(model, processor, questions: list[Question], batch_size: int = 64,
     trees = shared_prefix.plant(model, single, photos)
     row: dict[str, float] = {"questions": len(questions)}
     row |= {way: statistics.median(run[way] for run in times) for way in ways}
-    row |= {"tokens": sum(int(batch.inputs["attention_mask"].sum()) for batch in single),
-            "tokens, shared": sum(len(tree.ids) for tree in trees)}  # fmt: skip
-    return row | {"published / batched": row["published"] / row["batched"],
-                  "published / shared": row["published"] / row["shared"],
-                  "batched / bare": row["batched"] / row["bare"], "difference": agreed}  # fmt: skip
+    tokens = sum(int(batch.inputs["attention_mask"].sum()) for batch in single)
+    row |= {"tokens": tokens, "tokens, shared": sum(len(tree.ids) for tree in trees),
+            "tokens a second": tokens / row["batched"]}  # fmt: skip
+    for one, other in (("published", "batched"), ("published", "shared"), ("bare", "batched"),
+                       ("bare", "shared")):  # fmt: skip
+        row[f"{one} / {other}"] = statistics.median(run[one] / run[other] for run in times)
+    return row | {"difference": agreed}
+
+
+# --- what it grows with --------------------------------------------------------------------------
+
+#: for each its values; the others are as in `USUAL` meanwhile
+GROWTH: dict[str, tuple[int, ...]] = {
+    "questions": (24, 48, 96, 192), "layers": (2, 4, 8, 16), "width": (128, 256, 512, 1024),
+}  # fmt: skip
+USUAL = {"questions": 48, "layers": 4, "width": 256}
+
+
+def growth(world: World, runs: int = 5, values: dict = GROWTH) -> list[dict[str, Any]]:
+    """Median seconds of measuring text questions: how many, and by a model how deep and wide."""
+    _, processor = load("pocket")
+    works, rows = {}, []
+    for what, sizes in values.items():
+        for size in sizes:
+            now = USUAL | {what: size}
+            language = {"hidden_size": now["width"], "intermediate_size": 3 * now["width"],
+                        "num_hidden_layers": now["layers"], "num_attention_heads": 4,
+                        "num_key_value_heads": 4}  # fmt: skip
+            model = pocket.build_model(processor.tokenizer, 0, language).eval()
+            asked = question_sets(world, now["questions"])["text"]
+            batches = answer_batches(processor, asked, now["questions"])
+            works[what, size] = partial(tally, model, batches, [q.person for q in asked])
+            works[what, size]()
+    times = [{key: _seconds(work) for key, work in works.items()} for _ in range(runs)]
+    for what, size in works:
+        seconds = statistics.median(run[what, size] for run in times)
+        rows.append({"grows with": what, "value": size, "seconds": seconds})
+    return rows
+
+
+def slopes(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of each thing the exponent: 1 where twice as much takes twice as long."""
+    found = []
+    for what in dict.fromkeys(row["grows with"] for row in rows):
+        pairs = [(row["value"], row["seconds"]) for row in rows if row["grows with"] == what]
+        x, y = np.log(np.array(pairs, dtype=float)).T
+        found.append({"grows with": what, "value": float(np.polyfit(x, y, 1)[0])})
+    return found
+
+
+def joining(people: int = 64, runs: int = 5) -> float:
+    """Bytes a second at which parts are joined by `+`: those that come out."""
+    part = Coefficients(torch.rand(people, 30, 1536), torch.ones(people), (), "")
+    ends = [replace(part, people=tuple(f"{end}{i}" for i in range(people))) for end in "ab"]
+    whole = ends[0] + ends[1]
+    seconds = statistics.median(_seconds(lambda: ends[0] + ends[1]) for _ in range(runs))
+    return whole.sums.numel() * whole.sums.element_size() / seconds
+
+
+def size_of(model: torch.nn.Module, name: str, seconds: float) -> dict[str, Any]:
+    """How large a model is, in all and in its decoder, and how long its fingerprint takes."""
+    tensors, first = model.state_dict().values(), next(iter(find_projections(model)))
+    stack = re.sub(r"\.\d+\..*", ".", first)
+    return {
+        "model": name, "fingerprint": seconds, "layers": shape_of(model)[0],
+        "d_ff": shape_of(model)[1], "bytes": sum(t.numel() * t.element_size() for t in tensors),
+        "weights": sum(w.numel() for w in model.parameters()),
+        "decoder": sum(w.numel() for n, w in model.named_parameters() if n.startswith(stack)),
+    }  # fmt: skip
+
+
+def free_memory() -> int:
+    """Bytes that nobody uses; where that cannot be asked, as if there were enough."""
+    if "SC_AVPHYS_PAGES" not in getattr(os, "sysconf_names", ()):  # Windows has neither
+        return 2**63
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def table(rows: dict[str, dict[str, float]]) -> str:
@@ -166,15 +316,36 @@ def table(rows: dict[str, dict[str, float]]) -> str:
                      for line in lines)  # fmt: skip
 
 
-#: models by name: how each is made, and how many questions it is asked
-MODELS: dict[str, tuple[Callable, int]] = {
-    "pocket": (load, 96), "SmolLM2's shape": (smollm2_shaped, 24),
+class Case(NamedTuple):
+    """A model to be compared on.
+
+    Attributes:
+        make: gives `(model, processor)`.
+        runs: how often.
+        sets: of `question_sets`, with about how many questions.
+        needs: bytes of memory.
+    """
+
+    make: Callable
+    runs: int
+    sets: dict[str, int]
+    needs: int = 0
+
+
+MODELS: dict[str, Case] = {
+    "pocket": Case(load, 3, dict.fromkeys(("image", "text", "mixed", "rotating"), 96)),
+    "SmolLM2's shape": Case(smollm2_shaped, 3, dict.fromkeys(("image", "text", "mixed"), 12)),
+    "SmolVLM-256M's shape": Case(smolvlm_shaped, 2, {"image": 6, "text": 24}, 3 * GB),
+    "SmolVLM-2.2B's shape, bfloat16": Case(partial(smolvlm_shaped, "2.2B", torch.bfloat16), 2,
+                                           {"text": 6}, 8 * GB),
 }  # fmt: skip
 
 
-def main(file: Path | None = None, models: dict = MODELS, runs: int = RUNS,
+def main(file: Path | None = None, models: dict = MODELS, values: dict = GROWTH,
          provenance: Callable[..., dict] = dict) -> None:  # fmt: skip
     """Compare on every model and set, on a GPU where there is one; print, and store in `file`.
+
+    A model for which memory is too small is left out, with a sentence.
 
     Args:
         provenance: what is stored about where rows come from, given what is known here.
@@ -183,19 +354,33 @@ def main(file: Path | None = None, models: dict = MODELS, runs: int = RUNS,
         FileNotFoundError, IsADirectoryError: no file can be written there; nothing was run.
     """
     check_place(file)
-    start, world, rows, made = time.perf_counter(), load_people(), [], {}
+    start, world, rows, made, sizes = time.perf_counter(), load_people(), [], {}, []
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    for name, (make, count) in models.items():
-        model, processor = make()
+    for name, case in models.items():
+        if free_memory() < case.needs:
+            print(f"{name} is left out: it needs {case.needs / GB:.0f} GB of memory\n")
+            continue
+        model, processor = case.make()
         model.to(device)
-        made[name] = fingerprint(model)
-        found = {kind: compare(model, processor, asked, runs=runs)
-                 for kind, asked in question_sets(world, count).items()}  # fmt: skip
+        seconds = _seconds(lambda made=made, name=name, model=model: made.update(
+            {name: fingerprint(model)}))  # fmt: skip
+        sizes.append(size_of(model, name, seconds))
+        found = {kind: compare(model, processor, question_sets(world, count)[kind],
+                               runs=case.runs, mark=made[name])
+                 for kind, count in case.sets.items()}  # fmt: skip
         print(f"{name} on {device}, {torch.get_num_threads()} threads; times in seconds\n")
-        print(table(found), "\n")
-        rows += [{"model": name, "set": kind, "runs": runs} | row for kind, row in found.items()]
+        print(table(found), f"\n\nits fingerprint, once: {seconds:.2f} s\n")
+        rows += [{"model": name, "set": kind, "runs": case.runs} | row
+                 for kind, row in found.items()]  # fmt: skip
+        del model
+    grown = growth(world, values=values)
+    exponents = slopes(grown)
+    print("seconds grow with the power of: "
+          + ", ".join(f"{row['grows with']} {row['value']:.2f}" for row in exponents))  # fmt: skip
     if file is not None:
         source = provenance(seconds=time.perf_counter() - start, seed=0, models=made,
                             data=world.checksum, device=device,
-                            threads=torch.get_num_threads())  # fmt: skip
-        write_json(file, {"provenance": source, "rows": rows})
+                            threads=torch.get_num_threads(),
+                            load=getattr(os, "getloadavg", tuple)())  # fmt: skip
+        write_json(file, {"provenance": source, "models": sizes, "rows": rows,
+                          "growth": grown, "slopes": exponents, "joining": joining()})  # fmt: skip

@@ -196,7 +196,7 @@ def predicting(rows: list[list[Tree]], length: int) -> torch.Tensor:
 
 @torch.no_grad()
 def measure(model: nn.Module, batches: list[Batch], people: list[str], photos: Sequence[Hashable],
-            batch_size: int = 64) -> Coefficients:  # fmt: skip
+            batch_size: int = 64, mark: str | None = None) -> Coefficients:  # fmt: skip
     """`coefficients.measure` of the same questions, to rounding.
 
     Args:
@@ -204,6 +204,7 @@ def measure(model: nn.Module, batches: list[Batch], people: list[str], photos: S
         people: the person of each question, in the order in which they were encoded.
         photos: what tells the photo of each question from others, None for a text question.
         batch_size: about how many questions are read at a time.
+        mark: fingerprint of the model, where it is known: every byte is read for it.
 
     Raises:
         ValueError: a model not in `MODELS`, a batch of several questions, or an activation that
@@ -234,4 +235,4 @@ def measure(model: nn.Module, batches: list[Batch], people: list[str], photos: S
     bad = (~sums.isfinite()).any(2).any(0).nonzero().flatten().tolist()
     if bad:
         raise ValueError(f"NaN or infinite activations in layer {bad[0]}; is the model broken?")
-    return Coefficients(sums, tokens, names, fingerprint(model))
+    return Coefficients(sums, tokens, names, mark or fingerprint(model))

@@ -1,0 +1,173 @@
+"""Cases of measuring by many processes: one process imports what is slow, then forks for each.
+
+    python tests/processes.py FOLDER
+
+FOLDER holds models `llava` and `other`, and files of questions. What came of each case goes to
+`FOLDER/outcomes.json`: exit status and errors of each process, and how many parts were measured.
+"""
+
+import json
+import multiprocessing
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor.parallel import RowwiseParallel, parallelize_module
+
+from kvw_minimal import __main__ as command
+from kvw_minimal.benchmarks import own, replicate
+from kvw_minimal.coefficients import measure_questions
+from kvw_minimal.models import body, find_projections
+from kvw_minimal.sharing import parts
+from kvw_minimal.taught import load
+
+SLOW = (replicate,)  # imported before the forks
+MOST = 60  # seconds that a case may take
+FORK = multiprocessing.get_context("fork")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def _process(work: Callable[[int], None], rank: int, count: int, port: int, folder: Path) -> None:
+    """What a forked process does: tell `accelerate` who it is, send what it says to files, work."""
+    known = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count,
+             "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1}  # fmt: skip
+    os.environ |= {name: str(value) for name, value in known.items()}
+    for stream, name in ((1, "said"), (2, "errors")):
+        os.dup2(os.open(folder / f"{name}-{rank}", os.O_WRONLY | os.O_CREAT), stream)
+    tally = parts.tally
+
+    def counted(*given):
+        with (folder / "measured").open("a") as file:
+            file.write("x")
+        return tally(*given)
+
+    parts.tally = counted
+    work(rank)
+
+
+def together(count: int, work: Callable[[int], None], folder: Path) -> dict:
+    """Processes that know of each other, side by side; the status of one that hangs is None."""
+    folder.mkdir()
+    port = free_port()
+    processes = [FORK.Process(target=_process, args=(work, rank, count, port, folder))
+                 for rank in range(count)]  # fmt: skip
+    start = time.monotonic()
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(max(0.1, MOST - time.monotonic() + start))
+    status = [process.exitcode for process in processes]
+    for process in processes:
+        process.kill()
+    measured = folder / "measured"
+    return {"status": status, "seconds": time.monotonic() - start,
+            "measured": len(measured.read_text()) if measured.is_file() else 0,
+            "errors": [(folder / f"errors-{rank}").read_text() for rank in range(count)],
+            "said": [(folder / f"said-{rank}").read_text() for rank in range(count)]}  # fmt: skip
+
+
+# --- what a process may do -----------------------------------------------------------------------
+
+
+def measure(rank: int, place: Path, into: str, questions: str = "all.jsonl", model: str = "llava",
+            other: int = -1) -> None:  # fmt: skip
+    """The command; `other` is the process that has another model."""
+    model = "other" if rank == other else model
+    sys.argv = ["kvw", "measure", "--model", str(place / model), "--batch-size", "2",
+                "--questions", str(place / questions), "--into", str(place / into)]  # fmt: skip
+    command.main()
+
+
+def fails(rank: int, place: Path, into: str, how: Callable[[], None], patience: int = 60) -> None:
+    """The command; the second part of process 1 goes wrong."""
+    tally, seen = parts.tally, []
+
+    def second(*given):
+        seen.append(1)
+        if rank == 1 and len(seen) == 2:
+            how()
+        return tally(*given)
+
+    parts.tally = second
+    parts.PATIENCE = timedelta(seconds=patience)
+    parts.started.__defaults__ = ("cpu", parts.PATIENCE)
+    measure(rank, place, into)
+
+
+def wrong() -> None:
+    raise ValueError("a picture of nothing")
+
+
+def silent(folder: Path) -> None:
+    """Until the other process has had enough."""
+    while not (folder / "errors-0").stat().st_size:
+        time.sleep(0.05)
+    os._exit(9)
+
+
+def sharded(rank: int, place: Path, into: str, way: str) -> None:
+    """A model of which each process holds a half, cut by `fully_shard` or by tensor parallelism."""
+    state = parts.started()
+    model, processor = load(str(place / "llava"))
+    mesh = init_device_mesh("cpu", (state.num_processes,))
+    if way == "fully_shard":
+        for path in find_projections(model):
+            layer = model.get_submodule(path.rpartition(".mlp.")[0])
+            fully_shard(layer, mesh=mesh)
+        fully_shard(body(model), mesh=mesh)
+    else:
+        parallelize_module(
+            model, mesh, {path: RowwiseParallel() for path in find_projections(model)}
+        )
+    held = sum(w.to_local().numel() if hasattr(w, "to_local") else w.numel()
+               for w in body(model).parameters())  # fmt: skip
+    questions = parts.sides(own.read_questions(place / "all.jsonl"))
+    try:
+        print(parts.measure_in_parts(model, processor, questions, place / into, 2))
+        print(held, sum(w.numel() for w in body(model).parameters()))
+    except ValueError as error:
+        print(error)
+
+
+def cases(place: Path) -> dict[str, tuple[int, Callable[[int], None]]]:
+    """Name, how many processes, and what each does."""
+    plain = {f"{count} processes": (count, partial(measure, place=place, into=f"{count}"))
+             for count in (1, 2, 4)}  # fmt: skip
+    end = partial(os._exit, 9)
+    return plain | {
+        "qwen2_vl": (2, partial(measure, place=place, into="qwen2_vl.measured", model="qwen2_vl")),
+        "few": (4, partial(measure, place=place, into="few", questions="few.jsonl")),
+        "wrong": (2, partial(fails, place=place, into="wrong", how=wrong)),
+        "wrong, again": (4, partial(measure, place=place, into="wrong")),
+        "ends": (2, partial(fails, place=place, into="ends", how=end)),
+        "hangs": (2, partial(fails, place=place, into="hangs", patience=4,
+                             how=partial(silent, place / "case hangs"))),
+        "other model": (2, partial(measure, place=place, into="other-model", other=1)),
+        "no questions": (2, partial(measure, place=place, into="x", questions="none.jsonl")),
+        "fully_shard": (2, partial(sharded, place=place, into="sharded", way="fully_shard")),
+        "tensor": (2, partial(sharded, place=place, into="tensor", way="tensor")),
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    place = Path(sys.argv[1])
+    for name in ("llava", "qwen2_vl"):  # what is imported when it is needed, is needed once
+        questions = parts.sides(own.read_questions(place / "all.jsonl"))
+        measure_questions(*load(str(place / name)), questions)
+    found = {}
+    for name, (count, work) in cases(place).items():
+        found[name] = together(count, work, place / f"case {name}")
+    (place / "outcomes.json").write_text(json.dumps(found))

@@ -1,0 +1,135 @@
+"""Write what `book/scale.md` says in numbers: 7B, 72B, a million requests, on paper.
+
+    python tests/scale_page.py
+
+Everything is arithmetic on what `make bench` measured (`data/results/bench.json`) and on the public
+shapes of two models; a test compares.
+"""
+
+import json
+from dataclasses import dataclass
+from math import ceil, floor, log10
+
+from package_page import ROOT, filled
+
+PAGE = ROOT / "book" / "scale.md"
+BENCH = ROOT / "data" / "results" / "bench.json"
+CONSTANTS_OF = "SmolVLM-256M's shape"  # the model and set that the constants are taken from
+CARD = 10**14  # operations a second of a large card: assumed, as in `hub_models.md`
+ASKED, PICTURE, TEXT = 20, 576, 64  # questions about a person; tokens of a picture, of a question
+DAY = 86_400
+RATIOS = ("bare / batched", "bare / shared", "published / batched", "published / shared")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A model from the hub in numbers, weights in bfloat16."""
+
+    name: str
+    weights: float
+    layers: int
+    d_ff: int
+
+    @property
+    def row(self) -> int:
+        """Bytes of the coefficients of a person, or of an edit."""
+        return 4 * self.layers * self.d_ff
+
+    @property
+    def moments(self) -> int:
+        """Bytes of the rewrite's second moments of a layer, float64."""
+        return 8 * self.d_ff**2
+
+
+SHAPES = (Shape("LLaVA, 7B", 7e9, 32, 11_008), Shape("Qwen2-VL, 72B", 72e9, 80, 29_568))
+
+
+def rounded(value: float, digits: int = 2) -> int:
+    scale = 10 ** max(0, floor(log10(value)) + 1 - digits)
+    return round(value / scale) * scale
+
+
+def size(count: float) -> str:
+    """Bytes, without a point."""
+    for unit, power in (("TB", 12), ("GB", 9), ("MB", 6)):
+        if count >= 3 * 10**power:
+            return f"{rounded(count / 10**power)} {unit}"
+    return f"{rounded(count / 1000)} kB"
+
+
+def time(seconds: float) -> str:
+    for unit, length in (("years", 365 * DAY), ("days", DAY), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 3 * length:
+            return f"{rounded(seconds / length):,} {unit}"
+    return f"{max(1, rounded(max(1, seconds)))} s"
+
+
+def power(value: float) -> str:
+    exponent = floor(log10(value))
+    exponent += round(value / 10**exponent) == 10
+    return f"${round(value / 10**exponent)} \\times 10^{{{exponent}}}$"
+
+
+def constants(bench: dict) -> dict[str, float]:
+    """What was measured: operations, bytes hashed, bytes joined a second."""
+    (model,) = [each for each in bench["models"] if each["model"] == CONSTANTS_OF]
+    (row,) = [r for r in bench["rows"] if (r["model"], r["set"]) == (CONSTANTS_OF, "text")]
+    return {"operations": 2 * model["decoder"] * row["tokens a second"],
+            "hashed": model["bytes"] / model["fingerprint"],
+            "joined": bench["joining"]}  # fmt: skip
+
+
+def measured(bench: dict) -> list[str]:
+    """What measuring costs, as a table of medians."""
+    lines = ["| model | set | tokens a second | bare pass / measured | bare pass / shared "
+             "| public loop / measured | public loop / shared |",
+             "|---|---|---|---|---|---|---|"]  # fmt: skip
+    for row in bench["rows"]:
+        ratios = [f"{row[name]:.2f}" for name in RATIOS]
+        lines.append(f"| {row['model']} | {row['set']} | {row['tokens a second']:,.0f} | "
+                     f"{' | '.join(ratios)} |")  # fmt: skip
+    return lines
+
+
+def on_paper(bench: dict) -> list[str]:
+    """A table for each model: one request, a thousand, a million."""
+    known, lines = constants(bench), []
+    for shape in SHAPES:
+        lines += ["", f"**{shape.name}**: {size(2 * shape.weights)} of weights; {size(shape.row)} "
+                  f"of coefficients a person, and as much an edit; {size(shape.moments)} of second "
+                  f"moments a layer, {size(shape.layers * shape.moments)} in all; its fingerprint "
+                  f"takes {time(2 * shape.weights / known['hashed'])}, once for a process.", "",
+                  "| people | coefficients | operations | with shared beginnings | one core here | "
+                  "a large card (assumed) | cards for a day | added up in |",
+                  "|---|---|---|---|---|---|---|---|"]  # fmt: skip
+        for people in (1, 1000, 10**6):
+            whole = 2 * shape.weights * people * ASKED * (PICTURE + TEXT)
+            shared = 2 * shape.weights * people * (PICTURE + ASKED * TEXT)
+            joining = 2 * people * shape.row / known["joined"]  # float64
+            cells = (f"{people:,}", size(people * shape.row), power(whole), power(shared),
+                     time(shared / known["operations"]), time(shared / CARD),
+                     f"{ceil(shared / CARD / DAY):,}", time(joining))  # fmt: skip
+            lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def page() -> str:
+    """The whole page."""
+    bench = json.loads(BENCH.read_text(encoding="utf-8"))
+    known, source = constants(bench), bench["provenance"]
+    grows = ", ".join(f"{row['grows with']} {row['value']:.2f}" for row in bench["slopes"])
+    load = max(source["load"], default=0)
+    return filled(PAGE, [
+        f"Measured on {source['date']}, commit `{source['commit']}`, by one thread and the time "
+        f"that the processor gave to it, while about {round(load)} processes asked for the "
+        "machine's two cores:", "",
+        *measured(bench), "",
+        f"Seconds grow with a power of what is measured: {grows}.", "",
+        f"From it three constants, of {CONSTANTS_OF} and one core: "
+        f"{power(known['operations'])} operations a second while measuring, "
+        f"{size(known['hashed'])} a second hashed, {size(known['joined'])} a second joined.",
+        *on_paper(bench)])  # fmt: skip
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
