@@ -118,7 +118,7 @@ BREAKS: tuple[Break, ...] = (
     Break("batches: rows as they stand in the batch", "batches.py",
           "IGNORED), rows)", "IGNORED), list(range(len(rows))))", ("batches", "scores")),
     Break("special tokens: a second beginning", "batches.py",
-          'arguments["add_special_tokens"] = False', "pass", ("batches", "architectures")),
+          'given["add_special_tokens"] = False', "pass", ("batches", "architectures")),
     Break("grey picture: for text questions, too", "batches.py",
           "image=buffer.getvalue()) for q in questions if q.image is not None]",
           "image=buffer.getvalue()) for q in questions]", ("batches",)),

@@ -47,7 +47,7 @@ def forms(task: Task) -> dict[str, set[str]]:
 
 def is_free(questions: list[Question]) -> bool:
     """Whether answers are free words (about the world), in which an accepted one must stand."""
-    return all(question.fact == "world" for question in questions)
+    return all(question.fact == "world" and question.options for question in questions)
 
 
 def metric_of(questions: list[Question]) -> str:
@@ -73,9 +73,14 @@ def scored(task: Task, questions: list[Question],
     return {"exact_match": forced.exact, "probability": forced.probability}
 
 
+def asked_aloud(questions: list[Question]) -> list[Question]:
+    """At most `SPOKEN` of the questions, evenly spread."""
+    return questions[:: -(-len(questions) // SPOKEN)]
+
+
 def spoken(task: Task, questions: list[Question]) -> tuple[list[Question], dict]:
-    """At most `SPOKEN` of the questions, evenly spread, and how their spoken answers score."""
-    asked = questions[:: -(-len(questions) // SPOKEN)]
+    """The questions that are asked aloud, and how their spoken answers score."""
+    asked = asked_aloud(questions)
     said, known = scores.generate(task.model, task.prompts(asked), task.processor), forms(task)
     pairs = list(zip(said, asked, strict=True))
     return asked, {
