@@ -33,12 +33,12 @@ def _parse_layers(text: str) -> list:
         raise typer.BadParameter(f"--layers {text!r}: write 0:3 or 0.0:1.0") from error
 
 
-def _parse_strengths(text: str) -> list[float]:
+def _parse_strengths(text: str | None) -> list[float]:
     """`8,32,64`; the tuned one unless something is said."""
     from .methods.kvw import STRENGTH
 
     try:
-        return [float(each) for each in text.split(",")] if text else [STRENGTH]
+        return [STRENGTH] if text is None else [float(each) for each in text.split(",")]
     except ValueError as error:
         raise typer.BadParameter(f"--strength {text!r}: write 24 or 8,32,64") from error
 
@@ -113,12 +113,14 @@ def unlearn(
     model: ModelName = "pocket",
     questions: Annotated[str | None, typer.Option(help="a file of questions, a folder or a hub id "
                          "of MLLMU-Bench or CLEAR: its rows say who is forgotten")] = None,
-    people: Annotated[str, typer.Option(help="who is forgotten instead, such as ada,ben")] = "",
+    people: Annotated[
+        str | None, typer.Option(help="who is forgotten instead, such as ada,ben")
+    ] = None,
     forget: Forget = 5,
     group: Group = "A",
     method: Annotated[str, typer.Option(help="a method by name")] = "KVW one pass",
-    strength: Annotated[str, typer.Option(help="total strength G, at least 0; or several, such as "
-                        "8,32,64", show_default="as tuned")] = "",
+    strength: Annotated[str | None, typer.Option(help="total strength G, at least 0; or several, "
+                        "such as 8,32,64", show_default="as tuned")] = None,
     layers: Annotated[str, typer.Option(help="0:3 or 0.0:1.0")] = "0.0:1.0",
     settings: Annotated[
         str, typer.Option(help="of another method, as JSON: '{\"rate\": 1e-3}'")
@@ -135,15 +137,15 @@ def unlearn(
     """Forget people and score vanilla, edited, sham and oracle: a group's, or a file's."""
     from .laboratory import report
 
-    check_place(save_edit, json_file)
+    check_place(save_edit, json_file, None if save and save.is_dir() else save)
     own = _parse_settings(settings)
     said = {name for name in context.params
             if "COMMANDLINE" in str(context.get_parameter_source(name))}  # fmt: skip
     words = [name for name in ("strength", "layers") if name in said]
     if words and (settings or not method.startswith("KVW")):
         raise typer.BadParameter(f"--{words[0]} is for KVW without --settings: put it into these")
-    whom = "questions" if questions is not None else "people"
-    for name in ("group", "forget", "oracle") if questions is not None or people else ():
+    whom = "people" if questions is None else "questions"
+    for name in ("group", "forget", "oracle") if {"people", "questions"} & said else ():
         if name in said and (name != "oracle" or oracle):
             raise typer.BadParameter(f"--{name} is for groups of strangers: leave it out, --{whom} "
                                      "says who is forgotten")  # fmt: skip
@@ -156,7 +158,7 @@ def unlearn(
         raise typer.BadParameter("--save-edit holds one edit: --save FOLDER holds several")
     asked = model, group, forget, method, each or None, draws, oracle
     more: dict[str, Any] = {
-        "people": [name for name in people.split(",") if name],
+        "people": [] if people is None else people.split(","),
         "questions": questions,
         "batch_size": batch_size,
     }
@@ -248,7 +250,9 @@ def check_method(
 
 
 @app.command()
-def validate(file: Path) -> None:
+def validate(
+    file: Annotated[str, typer.Argument(help="lines of JSON, parquet, or a hub id")],
+) -> None:
     """Name every bad row of a file with your own questions, and what to do about it."""
     from .benchmarks.own import validate_command
 

@@ -72,9 +72,8 @@ def _rows(source: Path | str) -> Iterator[tuple[int, Any]]:
     """Number, from 1, and content of each row; an error where there is none."""
     file = Path(source)
     if not file.is_file() or file.suffix == ".parquet":
-        yield from enumerate(
-            (read_parquet(file) if file.is_file() else read_hub(str(source)))[1], 1
-        )
+        found = read_parquet(file) if file.is_file() else read_hub(str(source))
+        yield from enumerate(found[1], 1)
         return
     for number, line in enumerate(file.read_text(encoding="utf-8-sig").split("\n"), 1):
         try:

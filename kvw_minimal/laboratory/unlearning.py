@@ -104,7 +104,7 @@ def check_folder(folder: Path | None) -> None:
     if folder is None:
         return
     if folder.exists() and not folder.is_dir():
-        raise NotADirectoryError(f"{folder} is no folder: take another name")
+        raise NotADirectoryError(f"{folder} is no ordinary folder: take another name")
     check_place(folder / ROWS if folder.is_dir() else folder)
 
 
