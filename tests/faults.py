@@ -1112,7 +1112,7 @@ BREAKS: tuple[Break, ...] = (
           "                yield number, json.loads(line, object_pairs_hook=_object)\n",
           "                yield number, json.loads(line)\n", ("conversations", "malformed")),
     Break("own: half a character", "benchmarks/own.py",
-          "0xD800 <= ord(letter) < 0xE000", "False", ("conversations", "malformed")),
+          "ensure_ascii=False, default=str)", "default=str)", ("conversations", "malformed")),
     Break("own: tests of others are read", "benchmarks/own.py",
           'q.person in own or not name.startswith("test")', "True", ("unlearning",)),
     Break("rewrite: the name stays where there is a picture", "methods/somebody_else.py",

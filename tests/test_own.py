@@ -13,8 +13,6 @@ import pytest
 import tiny
 import torch
 from execute import ROOT
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from kvw_minimal.benchmarks import own
@@ -231,24 +229,6 @@ def test_files_that_are_none(tmp_path):
     for name in ("x.jsonl", "x.parquet"):
         [problem] = validate(tmp_path / name)
         assert problem.startswith("file: ") and "save it as UTF-8 text, or as parquet" in problem
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
-    max_leaves=6,
-)
-
-
-@settings(max_examples=150, deadline=None, derandomize=True,
-          suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
-@given(row=st.dictionaries(st.sampled_from([*FIELDS, "subject"]), JSON), base=st.booleans())
-def test_any_row_is_read_or_refused_with_words(tmp_path, row, base):
-    file = lines(tmp_path, ADA | {"id": "first"}, BEN, ADA | row if base else row)
-    problems = validate(file)
-    assert all(re.match(r"(warning: file|row 3), \w+: .+", problem) for problem in problems)
-    if not [problem for problem in problems if not problem.startswith(WARNING)]:
-        assert len(read_questions(file)) == 3
 
 
 # --- the command and the page

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import small
 import tiny
 import torch
 from exports import export_clear
@@ -16,7 +15,7 @@ from test_own import blocks_of_the_page, lines, on_the_page  # noqa: F401 - a fi
 
 from kvw_minimal import coefficients
 from kvw_minimal.benchmarks.own import chosen, read_questions, task_from, write_questions
-from kvw_minimal.edits import Edit
+from kvw_minimal.edits import Columns, Edit
 from kvw_minimal.files import write_json
 from kvw_minimal.laboratory import expected, report, unlearning
 from kvw_minimal.laboratory.unlearning import inputs_of
@@ -211,7 +210,7 @@ def test_damaged_rows_are_refused(tmp_path, content, says):
 
 
 def test_an_edit_of_other_settings_is_refused(tmp_path):
-    edit, _ = METHODS["KVW one pass"].edit(small.task(), {"strength": 8.0})
+    edit = Columns(torch.zeros(2, 3), 8.0, "0" * 16, notes={"settings": {"strength": 8.0}})
     edit.save(tmp_path / "edit-2.safetensors")
     with pytest.raises(ValueError, match="made with other settings"):
         unlearning.saved_edit(tmp_path, {"strength": 2.0})
@@ -291,7 +290,7 @@ def counted(model, monkeypatch) -> Counter:
 
 
 def test_passes_and_tokens_are_told_beforehand_exactly(file, model, monkeypatch):
-    asked = {"settings": at(0.5, 2.0), "draws": 3, "questions": str(file), "batch_size": 5}
+    asked = {"settings": at(0.5, 2.0), "draws": 3, "questions": str(file), "batch_size": 16}
     cost = expected.expected("tiny", **asked)
     found = counted(model, monkeypatch)
     report.unlearn("tiny", **asked)
@@ -309,8 +308,8 @@ def test_passes_and_tokens_are_told_beforehand_exactly(file, model, monkeypatch)
     assert [line.split(":")[0] for line in said] == ["questions", "passes", "memory", "time"]
 
 
-def test_a_live_oracle_is_in_the_cost():
-    task = small.little_of(lambda: small.task())()
+def test_a_live_oracle_is_in_the_cost(file, model):
+    task = task_from(file, model, tiny.processor())
     without, beside = (expected.work_of(task, 1, 2, oracle) for oracle in (False, True))
     for one, two in zip(without[1:], beside[1:], strict=True):
         assert two.times == one.times + 1 and one.kind == two.kind

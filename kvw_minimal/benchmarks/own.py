@@ -30,6 +30,7 @@ import base64
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,15 +57,15 @@ LISTS = ("options", "perturbed")
 FIELDS = dict.fromkeys((*REQUIRED, "id", "value", "paraphrase", "form", "name"), "text")
 FIELDS |= {"picture": A_PICTURE} | dict.fromkeys(LISTS, "list of texts") | LISTED
 WARNING = "warning: "
+HALF = re.compile("[\ud800-\udfff]")  # of a character, a surrogate
 Faults = list[tuple[str, str]]  # of a row: field, and what is wrong with it
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict:
     """A JSON object, of which each field is named once."""
-    names = [name for name, _ in pairs]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise ValueError(f"{twice!r:.40} stands there twice")
+    twice = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
+    if twice:
+        raise ValueError(f"{twice[0]!r:.40} stands there twice")
     return dict(pairs)
 
 
@@ -100,12 +101,6 @@ def _picture(picture: str | bytes | dict, folder: Path) -> bytes:
     return picture_cell({"bytes": picture}, "this row")["bytes"]
 
 
-def _broken(value: Any) -> bool:
-    """Whether half a character (a surrogate) stands in a text, or in one of a list or object."""
-    return any(0xD800 <= ord(letter) < 0xE000 for letter in json.dumps(value, ensure_ascii=False,
-                                                                       default=str))  # fmt: skip
-
-
 def _faults(row: dict) -> Faults:
     """What is wrong with the fields of a row, each taken alone."""
     held = [name for name in SAID if "messages" in row]
@@ -119,11 +114,12 @@ def _faults(row: dict) -> Faults:
         kind = FIELDS.get(name)
         parts = value if isinstance(value, list) else [value]
         if kind is None:
-            found.append((name, f"is no field; take it out, or use one of {', '.join(FIELDS)}"))
+            found.append((repr(name)[1:-1][:40], "is no field; take it out, or use one of "
+                          + ", ".join(FIELDS)))  # fmt: skip
         elif (not isinstance(value, KINDS[kind]) or not parts or name not in ("picture", *LISTED)
               and not all(isinstance(part, str) and part.strip() for part in parts)):  # fmt: skip
             found.append((name, f"is {value!r:.40}; write a filled {kind}"))
-        elif _broken(value):
+        elif name != "picture" and HALF.search(json.dumps(value, ensure_ascii=False, default=str)):
             found.append((name, "holds half a character; write it as UTF-8"))
     return found
 
@@ -132,6 +128,7 @@ def _conflicts(row: dict) -> Faults:
     """What is wrong between the fields of a row."""
     answer, options, form = row["answer"], row.get("options"), row.get("form", "question")
     known = re.fullmatch("forget|retain|general|test(-.+)?", row["set"])
+    known = known and row["set"].isprintable()
     checks = (
         ("set", not known, f"is {row['set']!r}; use forget, retain, general, test or test-..."),
         ("value", row.get("value", answer) not in answer, "is no part of the answer; copy it "

@@ -252,7 +252,11 @@ def unlearn(model: str, group: str = "A", percent: int = 5, method: str = AT_ONC
     before, rows = begun(folder, inputs)
     made, edits, edit_of = {model: fingerprint(task.model)}, list[Edit](), edit_maker(method)
     done = {(row["state"], row["strength"]) for row in rows}
-    bar = tqdm(total=1 + len(each) * (1 + draws), desc="scores", disable=None)
+    wanted: dict[tuple, int] = {("vanilla", None): 1} | ({("oracle", None): 1} if bound else {})
+    for own in each:
+        wanted |= {("edited", own.get("strength")): 1, ("sham", own.get("strength")): draws}
+    there = sum(steps for cell, steps in wanted.items() if cell in done)
+    bar = tqdm(total=sum(wanted.values()), desc="scores", initial=there, disable=None)
 
     def result() -> dict:
         seconds = before.get("seconds", 0.0) + time.perf_counter() - start
@@ -268,6 +272,7 @@ def unlearn(model: str, group: str = "A", percent: int = 5, method: str = AT_ONC
         """Make the rows of a state, unless they are there, and write them down."""
         if (state, strength) not in done:
             rows.extend(row | {"strength": strength} for row in find())
+            bar.update(state != "sham")
             if folder is not None:
                 folder.mkdir(exist_ok=True)
                 write_json(folder / ROWS, result())
@@ -289,7 +294,6 @@ def unlearn(model: str, group: str = "A", percent: int = 5, method: str = AT_ONC
             if folder is not None:
                 edit.save(edit_file(folder, own))
             keep("edited", strength, partial(edited_rows, task, edit))
-            bar.update()
             keep("sham", strength, partial(sham_rows, task, sham(own), draws))
     return result(), edits
 
