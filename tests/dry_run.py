@@ -4,7 +4,8 @@
 
 Each trial is two processes, one after the other; passes and tokens are compared exactly in
 `tests/test_unlearning.py`, here it is time and memory. A machine that others use is now faster and
-now slower: between the two runs, too.
+now slower, between the two processes, too: so both have one thread and a clock that counts the time
+of their own work, which on a quiet machine is that on the wall.
 """
 
 import json
@@ -26,14 +27,16 @@ ROOT = Path(__file__).resolve().parent.parent
 OUTCOME = ROOT / "data" / "results" / "dry_run.json"
 FACTOR = 1.5  # that lies between them at most
 #: how many are forgotten and retained, at which strengths, with how many shams
-TRIALS = ((5, 15, [24.0], 5), (3, 9, [8.0, 32.0], 10), (2, 30, [8.0, 24.0, 64.0], 2))
+TRIALS = ((3, 9, [24.0], 5), (2, 8, [8.0, 24.0, 64.0], 2))
 EXPECTED = """
-import json, sys
+import json, sys, time
+time.perf_counter = time.process_time
 from kvw_minimal.laboratory.expected import expected
 print(json.dumps(expected(**json.loads(sys.argv[1]))))
 """
 DONE = """
-import json, sys
+import json, sys, time
+time.perf_counter = time.process_time
 from kvw_minimal.laboratory.report import unlearn
 print(json.dumps(unlearn(**json.loads(sys.argv[1]))[0]["provenance"]))
 """
@@ -42,7 +45,8 @@ print(json.dumps(unlearn(**json.loads(sys.argv[1]))[0]["provenance"]))
 def said(program: str, asked: dict) -> dict:
     """What a process of its own prints, as JSON."""
     done = subprocess.run([sys.executable, "-c", program, json.dumps(asked)], check=True,
-                          stdout=subprocess.PIPE, text=True, env=tiny.environment())  # fmt: skip
+                          stdout=subprocess.PIPE, text=True,
+                          env=tiny.environment() | {"OMP_NUM_THREADS": "1"})  # fmt: skip
     return json.loads(done.stdout)
 
 

@@ -153,7 +153,7 @@ BREAKS: tuple[Break, ...] = (
     Break("layers: the upper fraction is inclusive", "edits.py",
           "round(last * count) - 1)", "min(round(last * count), count - 1))", ("edits",)),
     Break("strength: NaN and infinity let through", "edits.py",
-          'if not 0 <= strength < float("inf"):', "if strength < 0:", ("edits", "command")),
+          "if not 0 <= strength < 2**63:", "if strength < 0:", ("edits", "command")),
     Break("put on: infinite weights let through", "edits.py",
           "if not weight.isfinite().all()]", "if weight.isnan().any()]", ("edits",)),
     Break("put on: twice", "edits.py",
