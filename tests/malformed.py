@@ -1,7 +1,7 @@
 """Malformed inputs, thousands of them: each is refused in a sentence, or taken for what it says.
 
     python tests/malformed.py          # 10,000; the outcome goes to data/results/malformed.json
-    python tests/malformed.py edits    # of some kinds only; nothing is stored
+    python tests/malformed.py edits    # of some kinds only; the outcome of the others is kept
 
 `hypothesis` makes them up: rows and lines of questions, pictures, settings, saved edits,
 coefficients, checkpoints of a training and folders of models. `test_malformed.py` tries 500.
@@ -35,7 +35,7 @@ from kvw_minimal.benchmarks.conversations import Conversation
 from kvw_minimal.benchmarks.own import FIELDS, LISTS, WARNING, examine, read_questions
 from kvw_minimal.coefficients import Coefficients
 from kvw_minimal.edits import Columns, Edit, LowRank, Replaced, Together, checksum
-from kvw_minimal.files import write_json
+from kvw_minimal.files import read_json, write_json
 from kvw_minimal.laboratory.provenance import commit
 from kvw_minimal.methods import METHODS
 from kvw_minimal.methods.registry import COUNTS
@@ -519,7 +519,7 @@ def attempt(kind: str, count: int, folder: Path, chance: int | None = None) -> C
 
 def main(kinds: list[str]) -> int:
     """All of them, or some; 1 if one was neither refused nor taken for what it says."""
-    outcome, bad = {}, 0
+    outcome, bad = read_json(OUTCOME) if OUTCOME.is_file() else {}, 0
     for kind in kinds or KINDS:
         start, count = time.process_time(), round(KINDS[kind][0] * ALL)
         with TemporaryDirectory() as folder:
@@ -529,9 +529,8 @@ def main(kinds: list[str]) -> int:
                 found, bad = {"found": f"{type(error).__name__}: {error}"[:400]}, 1
         outcome[kind] = {"tried": count} | found
         print(f"{kind}: {outcome[kind]}, {time.process_time() - start:.0f} s", flush=True)
-    if not kinds:
-        write_json(OUTCOME, {"date": date.today().isoformat(), "commit": commit(),
-                             "kinds": outcome})  # fmt: skip
+        outcome[kind] |= {"date": date.today().isoformat(), "commit": commit()}
+        write_json(OUTCOME, {kind: outcome[kind] for kind in KINDS if kind in outcome})
     return bad
 
 

@@ -55,6 +55,11 @@ class Conversation(Question):
         return told
 
 
+def shown(word: Any) -> str:
+    """A word of somebody's file as it may stand in a message: on one line, and not long."""
+    return repr(str(word))[1:-1][:40]
+
+
 def _part(part: Any, images: Iterator, read: Callable[[Any], bytes]) -> str | bytes:
     """The text or the picture of one part."""
     if isinstance(part, str):
@@ -68,8 +73,9 @@ def _part(part: Any, images: Iterator, read: Callable[[Any], bytes]) -> str | by
             raise ValueError(f"a text is {part['text']!r:.40}; fill it, without {BETWEEN!r}")
         return part["text"]
     if kind not in ("image", "image_url") or len(part) > 1 or set(part) - set(SOURCES):
-        raise ValueError(f"a part holds {', '.join([repr(kind), *sorted(part)])}; write a text, or "
-                         "an image with its path, its base64 or its bytes")  # fmt: skip
+        held = ", ".join(map(shown, [kind, *sorted(part)]))
+        raise ValueError(f"a part holds {held}; write a text, or an image with its path, its "
+                         "base64 or its bytes")  # fmt: skip
     source = next(iter(part.values()), None)
     if isinstance(source, dict) and set(source) == {"url"}:  # as OpenAI writes it
         source = source["url"]
@@ -94,7 +100,8 @@ def conversation(messages: list, images: list, read: Callable[[Any], bytes]) -> 
     """
     turns, texts, pictures, rest = [], list[str](), list[bytes](), iter(images)
     for turn in messages:
-        if not isinstance(turn, dict) or set(turn) != {"role", "content"}:
+        own = turn if isinstance(turn, dict) else {}
+        if {name for name, value in own.items() if value is not None} != {"role", "content"}:
             raise ValueError("a turn is no object with role and content; write both")
         content = turn["content"]
         content = content if isinstance(content, list) else [content]
@@ -106,8 +113,9 @@ def conversation(messages: list, images: list, read: Callable[[Any], bytes]) -> 
     roles = [role for role, _ in turns]
     talk = roles[1:] if roles[:1] == ["system"] else roles
     if talk != ["user", "assistant"] * max(1, len(talk) // 2):
-        raise ValueError(f"the roles are {', '.join(map(str, roles))}; write user and assistant in "
-                         "turn, a system before them if you like, the answer last")  # fmt: skip
+        said = ", ".join(map(shown, roles))
+        raise ValueError(f"the roles are {said}; write user and assistant in turn, a system before "
+                         "them if you like, the answer last")  # fmt: skip
     if turns[-1][1] != ("text",) or "text" not in turns[-2][1]:
         raise ValueError("the answer is one text, and the turn before it says something; write "
                          "them so")  # fmt: skip

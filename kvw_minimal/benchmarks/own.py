@@ -42,7 +42,7 @@ import torch
 from ..files import replacing
 from ..questions import Question
 from ..task import Task
-from .conversations import Conversation, as_messages, conversation
+from .conversations import Conversation, as_messages, conversation, shown
 from .files import CLEAR_HUB, HUB_ID, MLLMU_HUB, Unnamed, picture_cell, read_hub, read_parquet
 from .replicate import SETS_OF, Sets, in_text, task_of
 
@@ -114,7 +114,7 @@ def _faults(row: dict) -> Faults:
         kind = FIELDS.get(name)
         parts = value if isinstance(value, list) else [value]
         if kind is None:
-            found.append((repr(name)[1:-1][:40], "is no field; take it out, or use one of "
+            found.append((shown(name), "is no field; take it out, or use one of "
                           + ", ".join(FIELDS)))  # fmt: skip
         elif (not isinstance(value, KINDS[kind]) or not parts or name not in ("picture", *LISTED)
               and not all(isinstance(part, str) and part.strip() for part in parts)):  # fmt: skip

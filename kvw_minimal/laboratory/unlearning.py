@@ -136,6 +136,6 @@ def saved_edit(folder: Path | None, settings: dict) -> Edit | None:
     if file is None or not file.is_file():
         return None
     edit = Edit.load(file)
-    if edit.notes.get("settings") != settings:
+    if json.dumps(edit.notes.get("settings")) != json.dumps(settings):
         raise ValueError(f"{file} was made with other settings; name another folder")
     return edit
