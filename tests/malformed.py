@@ -31,7 +31,7 @@ from PIL import Image
 from safetensors.torch import load, save
 
 from kvw_minimal.batches import answer_batches, open_picture
-from kvw_minimal.benchmarks.conversations import Conversation
+from kvw_minimal.benchmarks.conversations import Conversation, check_rendered
 from kvw_minimal.benchmarks.own import FIELDS, LISTS, WARNING, examine, read_questions
 from kvw_minimal.coefficients import Coefficients
 from kvw_minimal.edits import Columns, Edit, LowRank, Replaced, Together, checksum
@@ -474,7 +474,9 @@ def judge_model(folder: Path, changed: tuple[str, bytes | None]) -> str:
     if made:
         model, processor = made
         own = replace(task(), model=model, processor=processor, kept={})
-        return refused_or(lambda: METHODS["KVW one pass"].edit(own, {"strength": 2.0}))[0]
+        found, _ = refused_or(lambda: check_rendered(processor, own.known()))
+        if found == "taken":
+            found, _ = refused_or(lambda: METHODS["KVW one pass"].edit(own, {"strength": 2.0}))
     return found
 
 

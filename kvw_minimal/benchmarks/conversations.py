@@ -148,7 +148,7 @@ def check_rendered(processor, questions: Iterable[Question]) -> None:
     for question in questions:
         try:
             render(processor, question)
-        except TemplateError as error:
+        except (TemplateError, TypeError) as error:  # the latter in what a template computes
             raise ValueError(f"the chat template of this model refuses {question.id}: {error}"
                              ) from error  # fmt: skip
         if isinstance(question, Conversation) and not getattr(processor, "chat_template", None):

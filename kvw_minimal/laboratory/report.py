@@ -12,6 +12,7 @@ from tqdm import tqdm
 from .. import scores
 from ..audit import audit, verdict
 from ..audit import table as findings
+from ..benchmarks.conversations import check_rendered
 from ..edits import Edit
 from ..files import write_json
 from ..methods import METHODS
@@ -120,7 +121,9 @@ def request_of(model: str, group: str, percent: int, reads: Reads = question_set
     found, processor = load(model)
     if not hasattr(processor, "image_processor"):
         raise ValueError(f"{model} has no eyes, and half of what is asked shows a picture")
-    return strangers(found, processor, world, reads)(forget)
+    task = strangers(found, processor, world, reads)(forget)
+    check_rendered(processor, task.forget[:1])
+    return task
 
 
 def some_strangers(people: Sequence[str]) -> list[str]:
@@ -143,7 +146,6 @@ def request_from(questions: str, model: str, people: Sequence[str] = ()) -> Task
         ValueError, OSError: questions that cannot be read, somebody on both sides, too few to
             retain for a sham, no such model, or one that cannot be asked so.
     """
-    from ..benchmarks.conversations import check_rendered
     from ..benchmarks.own import task_from
 
     task = task_from(questions, people=people)
