@@ -252,7 +252,8 @@ def unlearn(model: str, group: str = "A", percent: int = 5, method: str = AT_ONC
         check_values(own, (METHODS[method].grid or ({},))[0], task.model)
     inputs = inputs_of(task, method, each[0], draws)
     before, rows = begun(folder, inputs)
-    made, edits, edit_of = {model: fingerprint(task.model)}, list[Edit](), edit_maker(method)
+    made, edit_of = {model: fingerprint(task.model)}, edit_maker(method)
+    edits = [saved_edit(folder, own) or edit_of(task, own) for own in each]
     done = {(row["state"], row["strength"]) for row in rows}
     wanted: dict[tuple, int] = {("vanilla", None): 1} | ({("oracle", None): 1} if bound else {})
     for own in each:
@@ -289,10 +290,8 @@ def unlearn(model: str, group: str = "A", percent: int = 5, method: str = AT_ONC
             made |= made_from
             keep("oracle", None, lambda: found)
             check_headroom(rows)
-        for own in each:
+        for own, edit in zip(each, edits, strict=True):
             strength = own.get("strength")
-            edit = saved_edit(folder, own) or edit_of(task, own)
-            edits.append(edit)
             if folder is not None:
                 edit.save(edit_file(folder, own))
             keep("edited", strength, partial(edited_rows, task, edit))
