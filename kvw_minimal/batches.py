@@ -76,7 +76,7 @@ class Batch:
 
 def render(processor, question: Question) -> tuple[str, str]:
     """Prompt and answer as text; the answer ends with the template's end of turn."""
-    has_eyes, has_image = hasattr(processor, "image_processor"), question.image is not None
+    has_eyes, has_image = hasattr(processor, "image_processor"), bool(question.pictures)
     if has_image and not has_eyes:
         raise ValueError(f"{question.id} shows a picture, but this model has no eyes")
     if getattr(processor, "chat_template", None) is None:  # a base model: plain text
@@ -84,30 +84,13 @@ def render(processor, question: Question) -> tuple[str, str]:
             raise ValueError(f"{question.id}: there is no chat template to place a picture with")
         return f"{question.prompt} ", question.answer + (tokenizer_of(processor).eos_token or "")
 
-    def turn(role: str, text: str, image: bool = False) -> dict:
-        parts = [{"type": "image"}] * image + [{"type": "text", "text": text}]
-        return {"role": role, "content": parts if has_eyes else text}
-
-    asked, said = turn("user", question.prompt, has_image), turn("assistant", question.answer)
-    prompt = processor.apply_chat_template([asked], add_generation_prompt=True, tokenize=False)
-    whole = processor.apply_chat_template([asked, said], tokenize=False).rstrip()
+    answer = [{"type": "text", "text": question.answer}] if has_eyes else question.answer
+    asked, said = question.messages(has_eyes), {"role": "assistant", "content": answer}
+    prompt = processor.apply_chat_template(asked, add_generation_prompt=True, tokenize=False)
+    whole = processor.apply_chat_template([*asked, said], tokenize=False).rstrip()
     if not whole.startswith(prompt):
         raise ValueError(f"the chat template changes the prompt of {question.id} after its answer")
     return prompt, whole[len(prompt) :]
-
-
-def _processed(processor, texts: list[str], questions: list[Question], side: str) -> dict:
-    """Run the processor on a batch; pictures that cannot be decoded are named."""
-    tokenizer = tokenizer_of(processor)
-    tokenizer.padding_side = side
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    pictures = [open_picture(q.image, q.id) for q in questions if q.image is not None]
-    arguments = {"text": texts, "padding": True, "return_tensors": "pt"}
-    arguments |= {"images": [[picture] for picture in pictures]} if pictures else {}
-    if tokenizer.bos_token and texts[0].startswith(tokenizer.bos_token):
-        arguments["add_special_tokens"] = False  # the template has put it there already
-    return {key: own for key, own in processor(**arguments).items() if key != "token_type_ids"}
 
 
 def _batches(processor, texts: list[str], questions: list[Question], batch_size: int,
@@ -115,12 +98,20 @@ def _batches(processor, texts: list[str], questions: list[Question], batch_size:
     """Questions in batches, nothing labelled: image and text apart, similar lengths together."""
     if not questions:
         raise ValueError("there are no questions to encode")
+    tokenizer, given = tokenizer_of(processor), {"padding": True, "return_tensors": "pt"}
+    tokenizer.padding_side = side
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    if tokenizer.bos_token and texts[0].startswith(tokenizer.bos_token):
+        given["add_special_tokens"] = False  # the template has put it there already
     order = sorted(range(len(texts)), key=lambda row: (len(texts[row]), row))
     for with_image in (True, False):
-        kind = [row for row in order if (questions[row].image is not None) == with_image]
+        kind = [row for row in order if bool(questions[row].pictures) == with_image]
         for rows in (kind[i : i + batch_size] for i in range(0, len(kind), batch_size)):
-            some = ([texts[row] for row in rows], [questions[row] for row in rows])
-            inputs = _processed(processor, *some, side)
+            some = [questions[row] for row in rows]
+            shown = [[open_picture(each, q.id) for each in q.pictures] for q in some]
+            images = {"images": shown} if with_image else {}
+            read = processor(text=[texts[row] for row in rows], **images, **given)
+            inputs = {key: own for key, own in read.items() if key != "token_type_ids"}
             yield Batch(inputs, torch.full_like(inputs["input_ids"], IGNORED), rows)
 
 
@@ -132,8 +123,7 @@ def answer_batches(processor, questions: list[Question], batch_size: int = 64) -
             behind its prompt; the message names the question.
     """
     rendered = [render(processor, question) for question in questions]
-    wholes = [prompt + answer for prompt, answer in rendered]
-    batches = list(_batches(processor, wholes, questions, batch_size, "right"))
+    batches = list(_batches(processor, [*map("".join, rendered)], questions, batch_size, "right"))
     for batch in batches:
         batch.ends = torch.zeros_like(batch.labels, dtype=torch.bool)
         for i, row in enumerate(batch.rows):

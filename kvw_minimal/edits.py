@@ -49,8 +49,8 @@ def gate(contrast: torch.Tensor, strength: float) -> torch.Tensor:
 
 
 def check_strength(strength: float) -> None:
-    """Raise ValueError unless 0 <= strength < infinity."""
-    if not 0 <= strength < float("inf"):
+    """Raise ValueError unless 0 <= strength < 2^63: torch takes no larger whole number."""
+    if not 0 <= strength < 2**63:
         raise ValueError(f"strength must be a finite number of at least 0: {strength}")
 
 
@@ -257,7 +257,7 @@ class Edit:
                 raise ValueError("what it holds is something else")
             return edit
         except (SafetensorError, AttributeError, LookupError, TypeError, ValueError,
-                RecursionError) as error:  # fmt: skip
+                RecursionError, OverflowError) as error:  # fmt: skip
             raise ValueError(f"{path} is not an edit, or is damaged: {error}") from error
 
 
@@ -332,8 +332,8 @@ class Columns(Edit):
             raise ValueError("a contrast must be float32, [layers, d_ff]; of experts 3-D")
         if not self.contrast.isfinite().all():
             raise ValueError("a contrast must be finite")
-        if self.rule == "gate" and (self.contrast < 0).any():
-            raise ValueError("the contrast of a gate must not be negative")
+        if not self.contrast.numel() or self.rule == "gate" and (self.contrast < 0).any():
+            raise ValueError("a contrast must not be empty, that of a gate must not be negative")
 
     @property
     def log_gates(self) -> torch.Tensor:
@@ -439,8 +439,9 @@ class Replaced(Edit):
     sketch: torch.Tensor | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self):
-        if any(not t.isfinite().all() for t in self.weights.values()):
-            raise ValueError("weights must be finite")
+        numbers = [torch.full((), self.share), *self.weights.values()]
+        if not all(each.isfinite().all() for each in numbers):
+            raise ValueError("weights and their share must be finite")
 
     def part(self, share: float) -> "Replaced":
         return replace(self, share=share * self.share)

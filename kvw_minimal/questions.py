@@ -41,6 +41,20 @@ class Question:
     form: str = "question"
     name: str = ""
 
+    @property
+    def pictures(self) -> list[bytes]:
+        """Every picture that is shown before the answer, in order."""
+        return [] if self.image is None else [self.image]
+
+    def messages(self, eyes: bool = True) -> list[dict]:
+        """What is said and shown before the answer, as chat templates take it.
+
+        Args:
+            eyes: of a model without eyes each content is a text, not a list of parts.
+        """
+        parts = [*[{"type": "image"}] * len(self.pictures), {"type": "text", "text": self.prompt}]
+        return [{"role": "user", "content": parts if eyes else self.prompt}]
+
 
 def seeded(*key: object) -> np.random.Generator:
     """A random stream of its own for each key, the same on every machine."""

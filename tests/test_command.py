@@ -74,7 +74,7 @@ def test_unlearn_writes_rows_of_four_states(unlearned):
     """The promised keys, finite numbers, and a table that says the same."""
     rows, said = unlearned[0]["rows"], unlearned[2]
     assert {row["state"] for row in rows} == {"vanilla", "edited", "sham", "oracle"}
-    keys = {"state", "set", "modality", "metric", "value", "low", "high", "n"}
+    keys = {"state", "strength", "set", "modality", "metric", "value", "low", "high", "n"}
     assert all(set(row) == keys for row in rows)
     assert all(0 <= row["low"] <= row["value"] <= row["high"] <= 1 for row in rows)
     lines = said[said.index("exact match") :].splitlines()
@@ -88,7 +88,8 @@ def test_unlearn_writes_rows_of_four_states(unlearned):
 def test_a_saved_edit_is_evaluated_to_the_same_rows(unlearned):
     content, edit, _ = unlearned
     again = report.evaluate("pocket", "A", 5, edit)
-    assert again["rows"] == [row for row in content["rows"] if row["state"] == "edited"]
+    assert [row | {"strength": STRENGTH} for row in again["rows"]] == [
+        row for row in content["rows"] if row["state"] == "edited"]  # fmt: skip
 
 
 @pytest.fixture
@@ -131,7 +132,7 @@ def test_what_cannot_be_written_does_not_lose_the_rest(monkeypatch, tmp_path):
 
     edit = SimpleNamespace(save=fail, describe=lambda: "the edit")
     result = {"rows": [], "provenance": {}}
-    monkeypatch.setattr(report, "unlearn", lambda *_: (result, edit))
+    monkeypatch.setattr(report, "unlearn", lambda *_, **__: (result, [edit]))
     done = invoke("unlearn", "--save-edit", tmp_path / "x", "--json", tmp_path / "x.json")
     assert isinstance(done.exception, OSError) and "the edit" in done.output
     assert json.loads((tmp_path / "x.json").read_text()) == result
@@ -238,6 +239,12 @@ def test_a_refusal_ends_the_process_without_a_traceback(tmp_path):
 @pytest.mark.parametrize("arguments, word", [
     (["--layers", "first"], "write 0:3 or 0.0:1.0"), (["--settings", "{rate"], "is not JSON"),
     (["--settings", "[1]"], "is an object"), (["--draws", "0"], "draws"),
+    (["--strength", ""], "write 24 or 8,32,64"), (["--strength", "8,x"], "write 24 or 8,32,64"),
+    (["--strength", "8,32", "--save-edit", "x"], "--save FOLDER holds several"),
+    (["--questions", "x", "--group", "A"], "--group is for groups of strangers"),
+    (["--questions", "x", "--forget", "5"], "--forget is for groups of strangers"),
+    (["--questions", "x", "--oracle"], "--oracle is for groups of strangers"),
+    (["--people", "p001", "--group", "A"], "leave it out, --people says who is forgotten"),
     (["--schedule", "never"], "No such option"),
     (["--method", "rewrite", "--strength", "2"], "--strength is for KVW"),
     (["--settings", '{"strength": 2.0}', "--layers", "0:1"], "--layers is for KVW"),
@@ -249,24 +256,27 @@ def test_options_that_cannot_be_read_are_refused(monkeypatch, arguments, word):
 
 
 @pytest.mark.parametrize("arguments, settings", [
-    ([], {"strength": STRENGTH, "layers": [0.0, 1.0]}), (["--method", "rewrite"], None),
-    (["--layers", "1:2", "--strength", "3"], {"strength": 3.0, "layers": [1, 2]}),
+    ([], [{"strength": STRENGTH, "layers": [0.0, 1.0]}]), (["--method", "rewrite"], None),
+    (["--layers", "1:2", "--strength", "3"], [{"strength": 3.0, "layers": [1, 2]}]),
+    (["--strength", "3,0.5"], [{"strength": each, "layers": [0.0, 1.0]} for each in (3.0, 0.5)]),
     (["--method", "SSD", "--settings", '{"limit": 1.0, "alpha": 2.0}'],
-     {"limit": 1.0, "alpha": 2.0}),
+     [{"limit": 1.0, "alpha": 2.0}]),
 ])  # fmt: skip
 def test_settings_reach_the_method(monkeypatch, arguments, settings):
     seen = []
 
-    def unlearn(model, group, percent, method, given, draws, oracle):
-        seen.append((model, group, percent, method, given, draws, oracle))
+    def unlearn(*given, **more):
+        seen.append(given)
+        assert more == {"people": [], "questions": None, "batch_size": None, "folder": None}
         raise ValueError("enough")
 
     monkeypatch.setattr(report, "unlearn", unlearn)
     invoke("unlearn", "--group", "B", "--forget", 10, "--draws", 3, "--no-oracle", *arguments)
     method = arguments[1] if "--method" in arguments else "KVW one pass"
     assert seen == [("pocket", "B", 10, method, settings, 3, False)]
-    assert [type(end) for end in (seen[0][4] or {}).get("layers", [])] == [
-        type(end) for end in (settings or {}).get("layers", [])]  # fmt: skip
+    ends = [[type(end) for own in each or () for end in own.get("layers", [])]
+            for each in (seen[0][4], settings)]  # fmt: skip
+    assert ends[0] == ends[1]
 
 
 @pytest.mark.parametrize("command", [

@@ -80,7 +80,7 @@ def test_any_method_can_be_asked_for(monkeypatch):
                                       for name in ("forget", "retain")})  # fmt: skip
     monkeypatch.setattr(report, "request_of", lambda *_: own)
     settings = {"share": 0.1}
-    result, edit = report.unlearn("tiny", "A", 5, "selective pruning", settings, 1, oracle=False)
+    result, [edit] = report.unlearn("tiny", "A", 5, "selective pruning", settings, 1, oracle=False)
     assert edit.notes["method"] == "selective pruning" and edit.notes["settings"] == settings
     assert {row["state"] for row in result["rows"]} == {"vanilla", "edited", "sham"}
     assert {row["set"] for row in result["rows"] if row["state"] == "sham"} == {"forget"}
@@ -105,7 +105,7 @@ def test_the_demonstration_shows_before_and_after(monkeypatch, tmp_path, capsys)
     own = report.request_of("pocket", "A", 5)
     edit, _ = METHODS["selective pruning"].edit(own, {"share": 0.3})
     rows = [{"state": "vanilla", "set": "forget", "metric": "exact_match", "value": 0.5}]
-    monkeypatch.setattr(report, "unlearn", lambda *_: ({"rows": rows}, edit))
+    monkeypatch.setattr(report, "unlearn", lambda *_: ({"rows": rows}, [edit]))
     picture = tmp_path / "demo.png"
     report.demo("A", picture)
     said = capsys.readouterr().out

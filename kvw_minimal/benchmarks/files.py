@@ -22,6 +22,7 @@ from ..taught.catalogue import hub_if_there
 from .letters import LETTERS, whole_words
 
 MLLMU_HUB, CLEAR_HUB = "MLLMMU/MLLMU-Bench", "therem/CLEAR"
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _EVALUATION = ("ID", "Directory", "biography", "question", "answer", "Classification_Task",
                "Generation_Task", "Mask_Task")  # fmt: skip
 _ONE_PICTURE = ("Full_Set", "Retain_Set", "forget_5", "forget_10", "forget_15",
@@ -99,13 +100,18 @@ def read_parquet(file: Path, columns: Collection[str] = ()) -> tuple[list[str], 
         raise ValueError(f"{file} cannot be read as a parquet file: {error}") from error
 
 
-def _read_hub(source: str, config: str) -> tuple[list[str], list[dict]]:
-    """The same from the hub."""
+def read_hub(source: str, config: str | None = None) -> tuple[list[str], list[dict]]:
+    """The same from the hub, of its split `train`.
+
+    Raises:
+        FileNotFoundError: the hub cannot be reached, or has no such data set or config.
+    """
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
     from huggingface_hub.errors import HfHubHTTPError
 
     # no network, offline mode, an unknown id and an unknown config come as any of these
+    wanted = f"its config {config}" if config else "it"
     expected = (DatasetsError, HfHubHTTPError, pa.ArrowException, OSError, ValueError)
     try:
         with hub_if_there():
@@ -113,7 +119,7 @@ def _read_hub(source: str, config: str) -> tuple[list[str], list[dict]]:
         return data.column_names, data[:].to_pylist()
     except expected as error:
         raise FileNotFoundError(
-            f"{source} is no folder here, and the hub did not give its config {config}: {error} "
+            f"{source} is no folder here, and the hub did not give {wanted}: {error} "
             "-- download the data set where there is a network and give its local folder"
         ) from error
 
@@ -132,8 +138,8 @@ def _load(source: str | Path, config: str, columns: Collection[str],
         if not parts:
             there = ", ".join(sorted(path.name for path in Path(source).iterdir())) or "nothing"
             raise FileNotFoundError(f"no parquet file in {folder}; {source} holds {there}")
-    elif isinstance(source, str) and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", source):
-        parts = {f"{source} ({config})": _read_hub(source, config)}
+    elif isinstance(source, str) and HUB_ID.fullmatch(source):
+        parts = {f"{source} ({config})": read_hub(source, config)}
     else:
         raise FileNotFoundError(f"{source} is neither a folder nor a hub id like {MLLMU_HUB}")
     questions, bad, number = list[Question](), list[str](), 0

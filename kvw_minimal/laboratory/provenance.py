@@ -75,6 +75,16 @@ def without_places(value: Any) -> Any:
     return option + sign + Path(path).name if foreign else value
 
 
+def peak_memory() -> float | None:
+    """Megabytes that this process has held at most; None where the system does not say."""
+    try:
+        from resource import RUSAGE_SELF, getrusage
+    except ImportError:  # Windows
+        return None
+    most = getrusage(RUSAGE_SELF).ru_maxrss  # in kB; on a Mac in bytes
+    return most / 2**20 if sys.platform == "darwin" else most / 2**10
+
+
 def provenance(*, seconds: float, seed: int, models: dict[str, str], data: str,
                device: str = "cpu", **more) -> dict:  # fmt: skip
     """Where a result comes from. No path tells whose machine that was.

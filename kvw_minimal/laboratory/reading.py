@@ -47,12 +47,7 @@ def forms(task: Task) -> dict[str, set[str]]:
 
 def is_free(questions: list[Question]) -> bool:
     """Whether answers are free words (about the world), in which an accepted one must stand."""
-    return all(question.fact == "world" for question in questions)
-
-
-def metric_of(questions: list[Question]) -> str:
-    """The score by which questions are right or wrong: `exact_match`, or `mentions`."""
-    return "mentions" if is_free(questions) else "exact_match"
+    return all(question.fact == "world" and question.options for question in questions)
 
 
 def said_right(task: Task, questions: list[Question], tokens: int = FREE_TOKENS) -> np.ndarray:
@@ -73,9 +68,14 @@ def scored(task: Task, questions: list[Question],
     return {"exact_match": forced.exact, "probability": forced.probability}
 
 
+def asked_aloud(questions: list[Question]) -> list[Question]:
+    """At most `SPOKEN` of the questions, evenly spread."""
+    return questions[:: -(-len(questions) // SPOKEN)]
+
+
 def spoken(task: Task, questions: list[Question]) -> tuple[list[Question], dict]:
-    """At most `SPOKEN` of the questions, evenly spread, and how their spoken answers score."""
-    asked = questions[:: -(-len(questions) // SPOKEN)]
+    """The questions that are asked aloud, and how their spoken answers score."""
+    asked = asked_aloud(questions)
     said, known = scores.generate(task.model, task.prompts(asked), task.processor), forms(task)
     pairs = list(zip(said, asked, strict=True))
     return asked, {
@@ -153,17 +153,18 @@ def sham_rows(task: Task, edit_of, draws: int) -> list[dict]:
     Args:
         edit_of: makes the edit of a task.
     """
-    total: dict[str, np.ndarray] = {}
+    total: dict[str, dict[str, np.ndarray]] = {}
     names = [name for name in task.read if name != "retain"]  # its own people stand there
     for draw in range(draws):
         with edit_of(task.sham(draw)).on(task.model):
             for name, questions in task.sets(*names):
-                exact = next(iter(scored(task, questions).values()))
-                total[name] = total.get(name, 0) + exact / draws
+                own = total.setdefault(name, {})
+                for metric, values in scored(task, questions).items():
+                    own[metric] = own.get(metric, 0) + values / draws
     return [
         row
-        for name, exact in total.items()
-        for row in summarise("sham", name, task.read[name], {metric_of(task.read[name]): exact})
+        for name, metrics in total.items()
+        for row in summarise("sham", name, task.read[name], metrics)
     ]
 
 

@@ -1,41 +1,82 @@
 """What the command line says: a live demonstration, a scored request, a scored model."""
 
 import time
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
+
+from tqdm import tqdm
 
 from .. import scores
 from ..audit import audit, verdict
 from ..audit import table as findings
+from ..benchmarks.conversations import check_rendered
 from ..edits import Edit
+from ..files import write_json
 from ..methods import METHODS
+from ..methods.registry import check_values
 from ..models import fingerprint
 from ..questions import Question
 from ..strangers.people import load_people
-from ..strangers.questions import SETS, about, question_sets
+from ..strangers.questions import about, question_sets
 from ..task import Task
 from ..taught.catalogue import how_to_make, load, model_name
-from .provenance import RESULTS, file_hash, provenance
+from .provenance import RESULTS, file_hash, peak_memory, provenance
 from .reading import check_headroom, score_sets, sham_rows
 from .subjects import Reads, is_made, sample_of_general, strangers
 from .subjects import audited as audited_sets
 from .summary_files import read_summary
+from .unlearning import (
+    AT_ONCE,
+    ROWS,
+    begun,
+    check_folder,
+    digest_of,
+    edit_file,
+    edit_maker,
+    inputs_of,
+    one_pass_of,
+    saved_edit,
+)
 
+STATES = ("vanilla", "edited", "oracle", "sham")
+UNKNOWN = ("headroom: unknown. Without a model that never met them, nothing says how many of these "
+           "answers are guessed.")  # fmt: skip
 TAUGHT = ("pocket", "smol")  # models of this book that were taught the people
 
 
-def table(rows: list[dict]) -> str:
-    """Exact match, image / text, one line a state."""
-    lines = [f"{'exact match':12}" + "".join(f"{name:>14}" for name in SETS)]
-    for state in dict.fromkeys(row["state"] for row in rows):
-        line = f"{state:12}"
-        for name in SETS:
-            values = [row["value"] for row in rows if row["metric"] == "exact_match"
-                      and (row["state"], row["set"]) == (state, name)]  # fmt: skip
-            line += f"{' / '.join(f'{value:.2f}' for value in values) or '-':>14}"
-        lines.append(line)
+def table(rows: list[dict], metric: str = "exact_match") -> str:
+    """A metric, image / text, one line a state; of several strengths a block each."""
+    rows = [row for row in rows if row["metric"] == metric]
+    names = list(dict.fromkeys(row["set"] for row in rows))
+    strengths = list(dict.fromkeys(row.get("strength") for row in rows))
+    strengths = [each for each in strengths if each is not None] or strengths
+
+    def cell(own: list[dict], name: str) -> str:
+        values = [f"{row['value']:.2f}" for row in own if row["set"] == name]
+        return f"{' / '.join(values) or '-':>{max(14, len(name) + 2)}}"
+
+    lines = [f"{metric.replace('_', ' '):12}"
+             + "".join(f"{name:>{max(14, len(name) + 2)}}" for name in names)]  # fmt: skip
+    for strength in strengths:
+        lines += [f"strength {strength:g}"] * (len(strengths) > 1)
+        block = [row for row in rows if row.get("strength") in (None, strength)]
+        states = {row["state"] for row in block}
+        for state in (state for state in STATES if state in states):
+            own = [row for row in block if row["state"] == state]
+            lines.append(f"{state:12}" + "".join(cell(own, name) for name in names))
     return "\n".join(lines + ["(image / text questions; intervals stand in the rows)"])
+
+
+def tables(result: dict) -> list[str]:
+    """What the command says of rows: exact match; where the questions are anybody's, also how
+    likely the answers are, and that nobody has looked for headroom."""  # fmt: skip
+    said = [table(result["rows"])]
+    if "questions" in result["provenance"]:
+        said += [table(result["rows"], "probability"), UNKNOWN]
+    return said
 
 
 def stored_oracle(name: str) -> list[dict]:
@@ -63,70 +104,199 @@ def oracle_rows(task: Task, name: str) -> tuple[list[dict], dict[str, str]]:
     return score_sets(oracle, "oracle"), {name: fingerprint(model)}
 
 
-def request_of(model: str, group: str, percent: int, reads: Reads = question_sets) -> Task:
+def request_of(model: str, group: str, percent: int, reads: Reads = question_sets,
+               people: Sequence[str] = ()) -> Task:  # fmt: skip
     """The request of a group of strangers to a model.
 
     Args:
         reads: what is read.
+        people: who is forgotten, in place of a group.
 
     Raises:
-        ValueError, OSError: no such group or percentage, no such model, or one without eyes.
+        ValueError, OSError: no such people, group or percentage, no such model, or one without
+            eyes.
     """
     world = load_people()
-    forget = world.forget_people(group, percent)
+    forget = some_strangers(people) or world.forget_people(group, percent)
     found, processor = load(model)
     if not hasattr(processor, "image_processor"):
         raise ValueError(f"{model} has no eyes, and half of what is asked shows a picture")
-    return strangers(found, processor, world, reads)(forget)
+    task = strangers(found, processor, world, reads)(forget)
+    check_rendered(processor, task.forget[:1])
+    return task
 
 
-def unlearn(model: str, group: str, percent: int, method: str = "KVW one pass",
-            settings: dict | None = None, draws: int = 20,
-            oracle: bool = True) -> tuple[dict, Edit]:  # fmt: skip
-    """Forget the people of a group; score vanilla, edited, sham and oracle on the four sets.
-
-    Args:
-        settings: of the method; those that the book chose unless given.
-        oracle: compare with the oracle and refuse if there is no headroom.
-
-    Returns:
-        `{"provenance": ..., "rows": [{state, set, modality, metric, value, low, high, n}]}`
-        and the edit. The model is left as it was.
+def some_strangers(people: Sequence[str]) -> list[str]:
+    """Strangers by their ids.
 
     Raises:
-        FileNotFoundError, ValueError: no such method; no oracle, unless it is left out; no
-            headroom; settings that cannot work.
+        ValueError: somebody unknown.
     """
-    start, made = time.perf_counter(), {}
-    if method not in METHODS:
-        raise ValueError(f"no method {method!r}; there are {', '.join(METHODS)}")
-    settings = METHODS[method].chosen if settings is None else settings
-    load_people().forget_people(group, percent)  # refuses before a model is loaded
-    if oracle and model not in TAUGHT:
+    known = load_people().people
+    strange = sorted(set(people) - set(known))
+    if strange:
+        raise ValueError(f"no stranger is called {strange[0]!r}; there are {', '.join(known)}")
+    return list(dict.fromkeys(people))
+
+
+def request_from(questions: str, model: str, people: Sequence[str] = ()) -> Task:
+    """The request of anybody's questions to a model (`benchmarks.own.task_from`).
+
+    Raises:
+        ValueError, OSError: questions that cannot be read, somebody on both sides, too few to
+            retain for a sham, no such model, or one that cannot be asked so.
+    """
+    from ..benchmarks.own import task_from
+
+    task = task_from(questions, people=people)
+    both = sorted(set(task.people) & set(task.others))
+    if both:
+        raise ValueError(f"{', '.join(both)} cannot be both forgotten and retained")
+    task.sham(0)  # refuses before a model is loaded
+    found, processor = load(model)
+    if not hasattr(processor, "image_processor"):
+        task = task_from(questions, people=people, processor=processor)
+    task = replace(task, model=found, processor=processor)
+    check_rendered(processor, [q for asked in (task.known(), *task.read.values()) for q in asked])
+    return task
+
+
+def bound_of(model: str, group: str, percent: int, people: Sequence[str] = ()) -> str:
+    """The name of the oracle of a group, whose weights or scores are here.
+
+    Raises:
+        ValueError, FileNotFoundError: there is none.
+    """
+    if model not in TAUGHT or people:
         raise ValueError(
             f"nothing says which model is the oracle of {model!r}: its headroom cannot be checked; "
-            f"with --no-oracle it is left out (only {' and '.join(TAUGHT)} have oracles here)"
+            f"with --no-oracle it is left out (only {' and '.join(TAUGHT)} have oracles here, of "
+            "their groups)"
         )
-    bound = model_name(model, group, percent) if oracle else None
-    if bound and not is_made(bound):
-        stored_oracle(bound)  # complain before the work, not after
-    task = request_of(model, group, percent)
-    edit, _ = METHODS[method].edit(task, settings)
-    made[model] = edit.fingerprint
-    rows = score_sets(task, "vanilla")
+    bound = model_name(model, group, percent)
+    if not is_made(bound):
+        stored_oracle(bound)
+    return bound
+
+
+def asked_of(model: str, group: str, percent: int, oracle: bool, people: Sequence[str],
+             questions: str | None) -> tuple[Task, str | None, dict]:  # fmt: skip
+    """A request with the name of its oracle, and what its provenance says of the questions.
+
+    Raises:
+        ValueError, OSError: as `request_of`, `request_from` and `bound_of`.
+    """
+    if questions is not None:
+        task = request_from(questions, model, people)
+        return task, None, {"data": digest_of(task.read), "questions": questions}
+    if not people:
+        load_people().forget_people(group, percent)  # refuses before a model is loaded
+    bound = bound_of(model, group, percent, people) if oracle else None
+    whom = {} if people else {"group": group, "forget": percent}
+    task = request_of(model, group, percent, question_sets, people)
+    return task, bound, {"data": load_people().checksum} | whom
+
+
+def settings_of(method: str, settings: dict | list[dict] | None) -> list[dict]:
+    """One setting a strength; those that the book chose unless given.
+
+    Raises:
+        ValueError: no such method; or a strength twice.
+    """
+    if method not in METHODS:
+        raise ValueError(f"no method {method!r}; there are {', '.join(METHODS)}")
+    each = settings if isinstance(settings, list) else [settings or METHODS[method].chosen]
+    if any(each.count(own) > 1 for own in each):
+        raise ValueError("a strength stands there twice; name each once")
+    return each
+
+
+def edited_rows(task: Task, edit: Edit) -> list[dict]:
+    """The scores with an edit on."""
     with edit.on(task.model):
-        rows += score_sets(task, "edited")
-    if bound:
-        found, made_from = oracle_rows(task, bound)
-        rows, made = rows + found, made | made_from
-        check_headroom(rows)
-    rows += sham_rows(task, lambda other: METHODS[method].edit(other, settings)[0], draws)
-    source = provenance(
-        seconds=time.perf_counter() - start, seed=0, models=made, data=load_people().checksum,
-        group=group, forget=percent, people=task.people, method=method, settings=settings,
-        gamma=edit.notes.get("gamma"), sham_draws=draws,
-    )  # fmt: skip
-    return {"provenance": source, "rows": rows}, edit
+        return score_sets(task, "edited")
+
+
+def unlearn(model: str, group: str = "A", percent: int = 5, method: str = AT_ONCE,
+            settings: dict | list[dict] | None = None, draws: int = 20, oracle: bool = True, *,
+            people: Sequence[str] = (), questions: str | None = None,
+            batch_size: int | None = None,
+            folder: Path | None = None) -> tuple[dict, list[Edit]]:  # fmt: skip
+    """Forget the people of a group, or of a file; score vanilla, edited, sham and oracle.
+
+    Args:
+        settings: of the method, or a list of them that differ in their strength; those that the
+            book chose unless given.
+        draws: so many shams each.
+        oracle: compare with the oracle and refuse if there is no headroom. Of a file of questions
+            nothing says which model that is.
+        people: who is forgotten: of the strangers in place of a group, of a file in place of those
+            of the set `forget`.
+        questions: as `benchmarks.own.task_from`.
+        batch_size: questions that are read at a time; that of `Task` unless given.
+        folder: keep rows and edits there, and go on with what is there.
+
+    Returns:
+        `{"provenance": ..., "rows": [{state, strength, set, modality, metric, value, low, high,
+        n}]}`, the strength None where there is none, and the edits. The model is left as it was.
+
+    Raises:
+        FileNotFoundError, ValueError: no such method, people or questions; no oracle, unless it is
+            left out; no headroom; settings that cannot work; a folder with other rows.
+    """
+    start, each = time.perf_counter(), settings_of(method, settings)
+    check_folder(folder)
+    task, bound, about = asked_of(model, group, percent, oracle, people, questions)
+    task = one_pass_of(replace(task, batch_size=batch_size or task.batch_size))
+    for own in each:
+        check_values(own, (METHODS[method].grid or ({},))[0], task.model)
+    inputs = inputs_of(task, method, each[0], draws)
+    before, rows = begun(folder, inputs)
+    made, edit_of = {model: fingerprint(task.model)}, edit_maker(method)
+    edits = [saved_edit(folder, own) or edit_of(task, own) for own in each]
+    done = {(row["state"], row["strength"]) for row in rows}
+    wanted: dict[tuple, int] = {("vanilla", None): 1} | ({("oracle", None): 1} if bound else {})
+    for own in each:
+        wanted |= {("edited", own.get("strength")): 1, ("sham", own.get("strength")): draws}
+    there = sum(steps for cell, steps in wanted.items() if cell in done)
+    bar = tqdm(total=sum(wanted.values()), desc="scores", initial=there, disable=None)
+
+    def result() -> dict:
+        seconds = before.get("seconds", 0.0) + time.perf_counter() - start
+        gammas = [edit.notes.get("gamma") for edit in edits]
+        source = provenance(
+            seconds=seconds, seed=task.seed, models=made, people=task.people, method=method,
+            settings=each, gamma=gammas, sham_draws=draws, inputs=inputs,
+            headroom="shown" if bound else "unknown",
+            memory=peak_memory(), **about)  # fmt: skip
+        return {"provenance": source, "rows": rows}
+
+    def keep(state: str, strength: float | None, find: Callable[[], list[dict]]) -> None:
+        """Make the rows of a state, unless they are there, and write them down."""
+        if (state, strength) not in done:
+            rows.extend(row | {"strength": strength} for row in find())
+            bar.update(state != "sham")
+            if folder is not None:
+                folder.mkdir(exist_ok=True)
+                write_json(folder / ROWS, result())
+
+    def sham(own: dict) -> Callable[[Task], Edit]:
+        return lambda other: (bar.update(), edit_of(other, own))[1]
+
+    with bar:
+        keep("vanilla", None, lambda: score_sets(task, "vanilla"))
+        if bound:
+            found, made_from = oracle_rows(task, bound)
+            made |= made_from
+            keep("oracle", None, lambda: found)
+            check_headroom(rows)
+        for own, edit in zip(each, edits, strict=True):
+            strength = own.get("strength")
+            if folder is not None:
+                edit.save(edit_file(folder, own))
+            keep("edited", strength, partial(edited_rows, task, edit))
+            keep("sham", strength, partial(sham_rows, task, sham(own), draws))
+    return result(), edits
 
 
 def evaluate(model: str, group: str, percent: int, edit_file: Path | None = None) -> dict:
@@ -159,7 +329,7 @@ def demo(group: str = "A", picture: Path | None = None) -> None:
         from ..classroom import figures  # first: what it needs may not be installed
     world = load_people()
     forget = world.forget_people(group, 5)
-    result, edit = unlearn("pocket", group, 5)
+    result, [edit] = unlearn("pocket", group, 5)
     model, processor = load("pocket")
     shown = forget + world.retain_people(forget)[:2]
     questions = about(world, shown, modalities=("image",))

@@ -2,7 +2,6 @@
 
 import ctypes
 import gc
-import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -176,7 +175,7 @@ def check_values(settings: dict, usual: dict, model: nn.Module) -> None:
                 if name in COUNTS:
                     index(value)
                 least = int(name in COUNTS)
-                if not least <= value < math.inf or name == "share" and value > 1:
+                if not least <= value < 2**63 or name == "share" and value > 1:
                     raise ValueError(f"{name} must be a finite number of at least {least}"
                                      + ", at most 1" * (name == "share"))  # fmt: skip
         except (TypeError, ValueError) as error:

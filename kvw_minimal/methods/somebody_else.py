@@ -58,7 +58,7 @@ def asked_again(questions: list[Question], others: tuple[list[bytes], list[str]]
     for row, question in enumerate(questions, draw):
         if question.image is not None and faces:
             question = replace(question, image=faces[row % len(faces)])
-        elif called(question) and names:
+        if called(question) and names:
             own, new = called(question), names[row % len(names)]
             new = new if " " in own else new.split(maxsplit=1)[0]  # a first name for a first name
             question = replace(question, prompt=question.prompt.replace(own, new), name=new)

@@ -10,6 +10,7 @@ Parts join only if they are of one model (by its fingerprint), one mask and one 
 import json
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
@@ -39,6 +40,22 @@ def save_measured(coefficients: Coefficients, path: str | Path) -> None:
         half.write_bytes(save(tensors, metadata))
 
 
+def check_numbers(people: tuple, sums: torch.Tensor, tokens: torch.Tensor) -> None:
+    """Refuse what no measurement gives.
+
+    Raises:
+        ValueError: people who are no texts or stand there twice; a sum or a count that is no
+            floating-point number, not finite or negative; somebody without a token.
+    """
+    if not all(isinstance(who, str) for who in people) or len(set(people)) < len(people):
+        raise ValueError("its people are no texts, or somebody stands there twice")
+    for each in (sums, tokens):
+        if not each.is_floating_point() or not each.isfinite().all() or (each < 0).any():
+            raise ValueError("a sum or a count in it is negative, or no finite number")
+    if tokens.ndim == 1 and not tokens.all():
+        raise ValueError("nothing was measured of somebody in it")
+
+
 def load_measured(path: str | Path) -> Coefficients:
     """Read what `save_measured` wrote, onto the CPU.
 
@@ -59,7 +76,8 @@ def load_measured(path: str | Path) -> Coefficients:
         wanted = sums[:1] if len(sums) == 3 else sums[:-1]
         if len(sums) not in (3, 4) or sums[:1] != (len(people),) or tokens != wanted:
             raise ValueError("its people and its numbers do not go together")
+        check_numbers(people, tensors["sums"], tensors["tokens"])
         return Coefficients(tensors["sums"], tensors["tokens"], people, metadata["fingerprint"],
                             metadata["mask"])  # fmt: skip
-    except (SafetensorError, LookupError, TypeError, ValueError) as error:
+    except (SafetensorError, LookupError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} holds no coefficients, or is damaged: {error}") from error

@@ -1,0 +1,179 @@
+"""What `unlearn` would cost: counted where it can be, the rest timed on a few batches."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from .. import scores
+from ..batches import Batch
+from ..benchmarks.protocols import rouge_l
+from ..coefficients import shape_of, tally
+from ..edits import Columns
+from ..intervals import interval
+from ..methods import METHODS
+from ..models import fingerprint
+from ..task import Task
+from .provenance import peak_memory
+from .reading import asked_aloud, by_modality, is_free
+from .report import asked_of, settings_of
+from .subjects import is_made
+from .unlearning import AT_ONCE, one_pass_of
+
+METRICS = 5  # of a set with an interval each
+
+
+class Work(NamedTuple):
+    """Batches that are given to the model several times.
+
+    Attributes:
+        kind: `measure`, `read` (with the answer behind the question) or `say` (it is answered).
+        batches: of one set, encoded.
+        times: how often.
+    """
+
+    kind: str
+    batches: list[Batch]
+    times: int
+
+
+def work_of(task: Task, strengths: int, draws: int, oracle: bool = False) -> list[Work]:
+    """All that `unlearn` gives to the model, encoded as it encodes it.
+
+    Args:
+        oracle: whether another model is asked, too.
+    """
+    found = [Work("measure", task.batches(task.known()), 1)]
+    aloud = 1 + strengths + oracle
+    for name, questions in task.sets():
+        times = aloud + strengths * draws * (name != "retain")
+        free = is_free(questions)
+        asked = task.prompts(questions) if free else task.batches(questions)
+        found.append(Work("say" if free else "read", asked, times))
+        found.append(Work("say", task.prompts(asked_aloud(questions)), aloud))
+    return found
+
+
+def tokens_of(batch: Batch) -> int:
+    """How many tokens the questions of a batch have, pieces of pictures counted."""
+    return int(batch.inputs["attention_mask"].sum())
+
+
+def _timed(do: Callable, *given: object) -> float:
+    start = time.perf_counter()
+    do(*given)
+    return time.perf_counter() - start
+
+
+def _ways(task: Task) -> dict[str, Callable[[Batch], object]]:
+    """How a batch of each kind of work is done."""
+    model = task.model
+
+    def alone(batch: Batch) -> Batch:
+        return replace(batch, rows=list(range(len(batch.rows))))
+
+    def say(batch: Batch) -> list[float]:
+        said = scores.generate(model, [alone(batch)], task.processor)
+        return [rouge_l(text, text) for text in said]
+
+    return {"measure": lambda batch: tally(model, [alone(batch)], ["somebody"] * len(batch.rows)),
+            "read": lambda batch: scores.read(model, [alone(batch)]), "say": say}  # fmt: skip
+
+
+def seconds_of(task: Task, works: Sequence[Work]) -> float:
+    """Seconds of some work, from its largest batch and one of middle size of each kind and
+    modality; what is padding counts as a token."""  # fmt: skip
+    kinds: dict[tuple[str, bool], list[tuple[Batch, int]]] = {}
+    for kind, batches, times in works:
+        for batch in batches:
+            seen = any(tensor.is_floating_point() for tensor in batch.inputs.values())
+            kinds.setdefault((kind, seen), []).append((batch, times))
+    ways, total = _ways(task), 0.0
+    for (kind, _), pairs in kinds.items():
+        order = sorted({id(b): b for b, _ in pairs}.values(), key=lambda b: b.labels.numel())
+        few = [order[-1], order[len(order) // 2]]
+        ways[kind](few[-1])  # the first time takes longer
+        spent = sum(_timed(ways[kind], batch) for batch in few)
+        rate = spent / sum(batch.labels.numel() for batch in few)
+        total += rate * sum(batch.labels.numel() * times for batch, times in pairs)
+    return total
+
+
+def seconds_around(task: Task, strengths: int, draws: int) -> float:
+    """Seconds for making edits, putting them on and off, and for the intervals of scores."""
+    model, shape = task.model, shape_of(task.model)
+    edit = Columns(torch.full(shape, 0.01), 1.0, fingerprint(model))
+    making = _timed(lambda: METHODS["vanilla"].edit(task, {}))
+
+    def wear() -> None:
+        with edit.on(model):
+            pass
+
+    wearing = _timed(wear)
+    requests = {tuple(task.sham(draw).people) for draw in range(draws)}
+    drawing = 0.0
+    for _, questions in task.sets():
+        for _, rows in by_modality(questions):
+            people = [questions[row].person for row in rows]
+            drawing += _timed(interval, np.zeros(len(people)), people)
+    states = METRICS * (1 + strengths) + strengths
+    return (1 + len(requests)) * making + strengths * (1 + draws) * wearing + states * drawing
+
+
+def expected(model: str, group: str = "A", percent: int = 5, method: str = AT_ONCE,
+             settings: dict | list[dict] | None = None, draws: int = 20, oracle: bool = True, *,
+             people: Sequence[str] = (), questions: str | None = None,
+             batch_size: int | None = None) -> dict:  # fmt: skip
+    """What `report.unlearn` with the same arguments would cost on this machine as busy as it is.
+
+    Returns:
+        `questions` to forget and to retain, and those that are `read`; their `tokens`; `passes`:
+        how many questions are given to the model to `measure`, `read` and `say`; `tokens in all`
+        these; `seconds`; `memory`, megabytes, None where the system does not say.
+
+    Raises:
+        ValueError, OSError: as `unlearn`; or a method whose cost nobody can tell beforehand.
+    """
+    start, each = time.perf_counter(), settings_of(method, settings)
+    if method != AT_ONCE:
+        raise ValueError(f"nothing can say what {method} costs before it is done: --dry-run is for "
+                         f"{AT_ONCE}")  # fmt: skip
+    task, bound, _ = asked_of(model, group, percent, oracle, people, questions)
+    task = one_pass_of(replace(task, batch_size=batch_size or task.batch_size))
+    live = bound is not None and is_made(bound)
+    load = time.perf_counter() - start
+    works = work_of(task, len(each), draws, live)
+    before = time.perf_counter() - start  # what is encoded here need not be encoded again
+    seconds = before + live * load
+    seconds += seconds_of(task, works) + seconds_around(task, len(each), draws)
+    passes = dict.fromkeys(("measure", "read", "say"), 0)
+    for kind, batches, times in works:
+        passes[kind] += times * sum(len(batch.rows) for batch in batches)
+    once = [batch for work in works for batch in work.batches if work.kind != "say"]
+    layers, width = shape_of(task.model)
+    sums, held = 4 * len(task.people + task.others) * layers * width / 2**20, peak_memory()
+    return {
+        "questions": len(task.known()), "read": sum(len(asked) for _, asked in task.sets()),
+        "tokens": sum(map(tokens_of, once)), "passes": passes,
+        "tokens in all": sum(work.times * tokens_of(b) for work in works for b in work.batches),
+        "seconds": seconds, "memory": None if held is None else held + sums,
+    }  # fmt: skip
+
+
+def told(*asked: Any, **more: Any) -> str:
+    """`expected` in four lines."""
+    cost = expected(*asked, **more)
+    passes = {kind: f"{count:,}" for kind, count in cost["passes"].items()}
+    memory = "unknown here" if cost["memory"] is None else f"about {cost['memory']:,.0f} MB"
+    return "\n".join([
+        f"questions: {cost['questions']:,} to forget and to retain, {cost['read']:,} to read, "
+        f"{cost['tokens']:,} tokens",
+        f"passes:    {passes['measure']} to measure, {passes['read']} to read, {passes['say']} "
+        f"answered aloud, {cost['tokens in all']:,} tokens",
+        f"memory:    {memory}",
+        f"time:      about {cost['seconds'] / 60:.1f} minutes, if the machine stays as busy as it "
+        "is now",
+    ])  # fmt: skip

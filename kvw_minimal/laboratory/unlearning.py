@@ -1,0 +1,141 @@
+"""What one request costs once, however many strengths are asked for; and rows in a folder.
+
+A folder that `unlearn --save` fills holds `rows.json` and an edit for each strength. Rows are added
+when they are there, so that an interrupted run goes on where it was, if it is asked the same.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import fields
+from importlib.metadata import version
+from pathlib import Path
+
+from ..edits import Edit
+from ..files import check_place, read_json
+from ..methods import METHODS
+from ..models import fingerprint
+from ..questions import Question
+from ..task import Task
+
+ROWS = "rows.json"
+AT_ONCE = "KVW one pass"  # of which an edit at one strength is one at any
+KEYS = {"state", "strength", "set", "modality", "metric", "value", "low", "high", "n"}  # of a row
+EditOf = Callable[[Task, dict], Edit]
+
+
+class OnePass(Task):
+    """A task that measures every question once, whoever is forgotten: the shams, too."""
+
+    def measured(self, questions, progress=False):
+        every, own = self.known(), list(dict.fromkeys(question.person for question in questions))
+        whole = {question.id for question in every if question.person in own}
+        if len(questions) == len(every) or whole != {question.id for question in questions}:
+            return super().measured(questions, progress)
+        return self.everyone(progress=True).of(own)
+
+
+def one_pass_of(task: Task) -> OnePass:
+    """The same task."""
+    return OnePass(**{each.name: getattr(task, each.name) for each in fields(Task)})
+
+
+def edit_maker(method: str) -> EditOf:
+    """A function that makes the edit of a task with some settings, and nothing twice."""
+    made: dict[tuple, Edit] = {}
+
+    def edit_of(task: Task, settings: dict) -> Edit:
+        if method != AT_ONCE:
+            return METHODS[method].edit(task, settings)[0]
+        key = (*task.people, json.dumps(without_strength(settings)))
+        if key not in made:
+            made[key] = METHODS[method].edit(task, settings)[0]
+        edit = made[key].at(settings["strength"])
+        edit.notes = edit.notes | {"settings": settings}
+        return edit
+
+    return edit_of
+
+
+def without_strength(settings: dict) -> dict:
+    """The settings that all strengths share."""
+    return {name: value for name, value in settings.items() if name != "strength"}
+
+
+# --- the folder ----------------------------------------------------------------------------------
+
+
+def digest_of(sets: dict[str, list[Question]]) -> str:
+    """SHA-256, hexadecimal, of everything that is asked and shown, in order."""
+    digest = hashlib.sha256()
+    for name, questions in sets.items():
+        for question in questions:
+            text = json.dumps([name, vars(question)], default=lambda png: hash_of(png))
+            digest.update(text.encode())
+    return digest.hexdigest()
+
+
+def hash_of(png: bytes) -> str:
+    """SHA-256, hexadecimal, of a picture."""
+    return hashlib.sha256(png).hexdigest()
+
+
+def inputs_of(task: Task, method: str, settings: dict, draws: int) -> str:
+    """What every row of a request depends on, its strength apart, in 16 hexadecimal digits."""
+    asked = {"to forget": task.forget, "to retain": task.retain, "general": task.general}
+    told = [digest_of(asked | task.read), fingerprint(task.model), method,
+            without_strength(settings), draws, task.seed, version("kvw-minimal")]  # fmt: skip
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+
+
+def edit_file(folder: Path, settings: dict) -> Path:
+    """Where an edit goes; its name says the strength."""
+    strength = f"-{settings['strength']:g}" if "strength" in settings else ""
+    return folder / f"edit{strength}.safetensors"
+
+
+def check_folder(folder: Path | None) -> None:
+    """Refuse a folder that cannot be written to, by trying; it need not be there yet.
+
+    Raises:
+        NotADirectoryError: a file has that name.
+        OSError: as `files.check_place`.
+    """
+    if folder is None:
+        return
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is no ordinary folder: take another name")
+    check_place(folder / ROWS if folder.is_dir() else folder)
+
+
+def begun(folder: Path | None, inputs: str) -> tuple[dict, list[dict]]:
+    """Provenance and rows that an earlier run left in a folder; nothing where there was none.
+
+    Raises:
+        ValueError: rows of other inputs, or none that can be read.
+    """
+    if folder is None or not (folder / ROWS).is_file():
+        return {}, []
+    found = read_json(folder / ROWS, "provenance", "rows")
+    source, rows = found["provenance"], found["rows"]
+    if not isinstance(source, dict) or source.get("inputs") != inputs:
+        raise ValueError(f"{folder} holds rows of other questions, settings or draws, or of "
+                         "another model; name another folder")  # fmt: skip
+    if not isinstance(rows, list) or any(not isinstance(r, dict) or set(r) != KEYS for r in rows):
+        raise ValueError(f"{folder / ROWS} is damaged; name another folder")
+    return source, rows
+
+
+def saved_edit(folder: Path | None, settings: dict) -> Edit | None:
+    """The edit that an earlier run left in a folder.
+
+    Raises:
+        ValueError: what is there is damaged, or was made with other settings.
+    """
+    file = edit_file(folder, settings) if folder is not None else None
+    if file is None or not file.is_file():
+        return None
+    edit = Edit.load(file)
+    if json.dumps(edit.notes.get("settings")) != json.dumps(settings):
+        raise ValueError(f"{file} was made with other settings; name another folder")
+    return edit

@@ -1,0 +1,437 @@
+"""Anybody's questions and one command: several strengths, shams, a folder to go on in, the cost."""
+
+import base64
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from exports import export_clear
+from test_command import invoke
+from test_own import blocks_of_the_page, lines, on_the_page  # noqa: F401 - a fixture
+
+from kvw_minimal import coefficients
+from kvw_minimal.benchmarks.own import chosen, read_questions, task_from, write_questions
+from kvw_minimal.edits import Columns, Edit
+from kvw_minimal.files import write_json
+from kvw_minimal.laboratory import expected, report, unlearning
+from kvw_minimal.laboratory.unlearning import inputs_of
+from kvw_minimal.methods import METHODS
+from kvw_minimal.models import fingerprint
+from kvw_minimal.strangers.people import load_people
+from kvw_minimal.strangers.questions import about
+
+WORLD = load_people()
+SIX = list(WORLD.people)[:6]
+FREE = "A person who lives by the sea. "  # an answer of several words, with a space behind it
+
+
+@pytest.fixture
+def file(tmp_path) -> Path:
+    """Two to forget, four to retain, and answers of several words."""
+    asked = {name: about(WORLD, people)[::5] for name, people in
+             (("forget", SIX[:2]), ("retain", SIX[2:]))}  # fmt: skip
+    asked["test-free"] = [replace(q, id=f"free/{q.id}", answer=FREE, value=FREE.strip(),
+                                  options=())
+                          for q in asked["forget"]]  # fmt: skip
+    write_questions(tmp_path / "mine.jsonl", asked)
+    return tmp_path / "mine.jsonl"
+
+
+@pytest.fixture
+def model(monkeypatch):
+    """What any name loads."""
+    made = tiny.llava(3)
+    monkeypatch.setattr(report, "load", lambda name: (made, tiny.processor()))
+    return made
+
+
+@pytest.fixture
+def quiet(monkeypatch):
+    """What is answered aloud takes the longest: here nothing is."""
+    monkeypatch.setattr("kvw_minimal.scores.generate", lambda model, batches, *_: [""] * sum(
+        len(batch.rows) for batch in batches))  # fmt: skip
+
+
+def at(*strengths: float) -> list[dict]:
+    return [{"strength": strength} for strength in strengths]
+
+
+def unlearn(file, strengths=(2.0,), draws=2, method="KVW one pass", **more):
+    settings = at(*strengths) if method == "KVW one pass" else more.pop("settings")
+    return report.unlearn("tiny", method=method, settings=settings, draws=draws,
+                          questions=str(file), **more)  # fmt: skip
+
+
+# --- several strengths
+
+
+@pytest.mark.parametrize("strengths", [(2.0,), (0.5, 2.0, 8.0)])
+def test_every_question_is_measured_once(file, model, quiet, monkeypatch, strengths):
+    """Whatever the number of strengths and of shams."""
+    found, asked = coefficients.body, Counter()
+
+    def body(model):
+        def read(**inputs):
+            asked["passes"] += len(inputs["input_ids"])
+            return found(model)(**inputs)
+
+        return read
+
+    monkeypatch.setattr(coefficients, "body", body)
+    unlearn(file, strengths, draws=3)
+    assert asked["passes"] == len(task_from(file).known())
+
+
+def test_rows_and_edits_are_those_of_each_strength_alone(file, model, quiet, monkeypatch):
+    before, worn, read = fingerprint(model), [], report.score_sets
+    monkeypatch.setattr(report, "score_sets", lambda task, state: (
+        worn.append(fingerprint(task.model)), read(task, state))[1])  # fmt: skip
+    together, edits = unlearn(file, (0.5, 8.0))
+    for edit, seen in zip(edits, worn[1:], strict=True):
+        with edit.on(model):
+            assert fingerprint(model) == seen != worn[0] == before
+    for strength, edit in zip((0.5, 8.0), edits, strict=True):
+        alone, [own] = unlearn(file, (strength,))
+        task = task_from(file, model, tiny.processor())
+        plain, _ = METHODS["KVW one pass"].edit(task, {"strength": strength})
+        assert torch.equal(own.contrast, edit.contrast) and edit.notes == own.notes == plain.notes
+        torch.testing.assert_close(plain.contrast, edit.contrast, rtol=1e-4, atol=1e-5)
+        assert (edit.strength, edit.fingerprint) == (strength, before) == (own.strength, before)
+        mine = [row for row in together["rows"] if row["strength"] in (None, strength)]
+        assert mine == alone["rows"] and {row["state"] for row in mine} == {
+            "vanilla", "edited", "sham"}  # fmt: skip
+    assert fingerprint(model) == before
+    source = together["provenance"]
+    assert source["settings"] == at(0.5, 8.0) and source["people"] == SIX[:2]
+    assert (source["headroom"], source["sham_draws"]) == ("unknown", 2)
+
+
+def test_another_method_is_made_for_each_request(file, model, quiet):
+    result, [edit] = unlearn(file, method="selective pruning", settings={"share": 0.1})
+    assert edit.notes["method"] == "selective pruning"
+    assert {row["strength"] for row in result["rows"]} == {None}
+
+
+def test_the_table_has_a_block_for_each_strength():
+    def row(state, strength, value, name="forget"):
+        return {"state": state, "strength": strength, "set": name, "metric": "exact_match",
+                "value": value}  # fmt: skip
+
+    rows = [row("vanilla", None, 1.0), row("edited", 2.0, 0.5), row("sham", 2.0, 0.9),
+            row("edited", 8.0, 0.25), row("sham", 8.0, 0.8), row("oracle", None, 0.1),
+            row("vanilla", None, 0.75, "a set with a long name")]  # fmt: skip
+    said = [line.split() for line in report.table(rows).splitlines()]
+    assert said[1:-1] == [
+        ["strength", "2"], ["vanilla", "1.00", "0.75"], ["edited", "0.50", "-"],
+        ["oracle", "0.10", "-"], ["sham", "0.90", "-"],
+        ["strength", "8"], ["vanilla", "1.00", "0.75"], ["edited", "0.25", "-"],
+        ["oracle", "0.10", "-"], ["sham", "0.80", "-"],
+    ]  # fmt: skip
+
+
+# --- a folder to go on in
+
+
+def test_an_interrupted_run_goes_on(file, model, quiet, monkeypatch, tmp_path):
+    whole, _ = unlearn(file, (0.5, 2.0), folder=tmp_path / "whole")
+    assert sorted(path.name for path in (tmp_path / "whole").iterdir()) == [
+        "edit-0.5.safetensors", "edit-2.safetensors", "rows.json"]  # fmt: skip
+    assert json.loads((tmp_path / "whole" / "rows.json").read_text())["rows"] == whole["rows"]
+    sham, read, seen = report.sham_rows, report.score_sets, []
+
+    def interrupted(task, edit_of, draws):
+        rows = sham(task, edit_of, draws)
+        if len(seen) > 2:  # vanilla, edited, edited
+            raise KeyboardInterrupt
+        return rows
+
+    def scored(task, state):
+        seen.append(state)
+        return read(task, state)
+
+    monkeypatch.setattr(report, "score_sets", scored)
+    monkeypatch.setattr(report, "sham_rows", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        unlearn(file, (0.5, 2.0), folder=tmp_path / "half")
+    half = json.loads((tmp_path / "half" / "rows.json").read_text())
+    assert half["rows"] == [row for row in whole["rows"]
+                            if (row["state"], row["strength"]) != ("sham", 2.0)]  # fmt: skip
+    monkeypatch.setattr(report, "sham_rows", sham)
+    again, edits = unlearn(file, (0.5, 2.0), folder=tmp_path / "half")
+    assert seen == ["vanilla", "edited", "edited"] and again["rows"] == whole["rows"]
+    assert again["provenance"]["seconds"] > half["provenance"]["seconds"]
+    more, _ = unlearn(file, (0.5, 8.0), folder=tmp_path / "half")  # another strength
+    assert seen[3:] == ["edited"] and more["rows"][: len(whole["rows"])] == whole["rows"]
+    assert [edit.strength for edit in edits] == [0.5, 2.0]
+    assert Edit.load(tmp_path / "half" / "edit-8.safetensors").strength == 8.0
+
+
+@pytest.mark.parametrize("change", [
+    {"draws": 3}, {"method": "selective pruning", "settings": {"share": 0.1}},
+    {"people": SIX[1:3]}, {"model": 4}, {"question": "Who?"}, {"picture": True}, {"layers": [0, 1]},
+])  # fmt: skip
+def test_rows_of_other_inputs_are_not_gone_on_from(
+    file, model, quiet, monkeypatch, tmp_path, change
+):
+    unlearn(file, folder=tmp_path / "x")
+    kept = (tmp_path / "x" / "rows.json").read_bytes()
+    if "model" in change:
+        monkeypatch.setattr(report, "load", lambda _: (tiny.llava(4), tiny.processor()))
+    if "question" in change or "picture" in change:
+        first, *rest = file.read_text().splitlines()
+        first = json.loads(first)
+        other = base64.b64encode(WORLD.people[SIX[5]].photos[0]).decode()
+        first |= {"prompt": "Who?"} if "question" in change else {"picture": other}
+        file.write_text("\n".join([json.dumps(first), *rest]))
+    more = {name: own for name, own in change.items()
+            if name in ("draws", "method", "settings", "people")}  # fmt: skip
+    with pytest.raises(ValueError, match="holds rows of other questions"):
+        if "layers" in change:
+            report.unlearn("tiny", settings=[{"strength": 2.0, "layers": [0, 1]}], draws=2,
+                           questions=str(file), folder=tmp_path / "x")  # fmt: skip
+        else:
+            unlearn(file, folder=tmp_path / "x", **more)
+    assert (tmp_path / "x" / "rows.json").read_bytes() == kept
+
+
+@pytest.mark.parametrize("content, says", [
+    ("{", "is not JSON"), ("[]", "has no provenance"), ('{"provenance": 1, "rows": []}', "other"),
+    ('{"provenance": {"inputs": "X"}, "rows": [1]}', "is damaged"),
+    ('{"provenance": {"inputs": "X"}, "rows": [{"state": "sham"}]}', "is damaged"),
+])  # fmt: skip
+def test_damaged_rows_are_refused(tmp_path, content, says):
+    (tmp_path / "rows.json").write_text(content)
+    with pytest.raises(ValueError, match=says):
+        unlearning.begun(tmp_path, "X")
+
+
+def test_an_edit_of_other_settings_is_refused(tmp_path):
+    edit = Columns(torch.zeros(2, 3), 8.0, "0" * 16, notes={"settings": {"strength": 8.0}})
+    edit.save(tmp_path / "edit-2.safetensors")
+    with pytest.raises(ValueError, match="made with other settings"):
+        unlearning.saved_edit(tmp_path, {"strength": 2.0})
+    assert unlearning.saved_edit(tmp_path, {"strength": 3.0}) is None
+
+
+def test_inputs_are_the_same_for_every_strength(file, model):
+    task = task_from(file, model, tiny.processor())
+    one, two, three = (inputs_of(task, "KVW one pass", own, 2) for own in (
+        {"strength": 2.0}, {"strength": 8.0}, {"strength": 2.0, "end_of_turn": True}))  # fmt: skip
+    assert one == two != three
+
+
+# --- who is forgotten
+
+
+def test_others_of_the_file_are_forgotten(file):
+    task = task_from(file, people=SIX[1:3])
+    assert set(task.people) == set(SIX[1:3]) and set(task.others) == {SIX[0], *SIX[3:]}
+    assert {q.person for q in task.read["test-free"]} == {SIX[1]}
+    assert sorted(q.id for q in task.known()) == sorted(q.id for q in task_from(file).known())
+    assert task.read["forget"] == task.forget and task.read["retain"] == task.retain
+    assert "test-free" not in task_from(file, people=SIX[2:3]).read
+    with pytest.raises(ValueError, match="nothing is asked about 'ada'; there are p0"):
+        task_from(file, people=["ada", SIX[0]])
+    with pytest.raises(ValueError, match="people to retain are too few"):
+        report.request_from(str(file), "tiny", SIX)
+    general = {"forget": [], "retain": [], "general": task.forget}
+    with pytest.raises(ValueError, match="nothing is asked about"):
+        chosen(general, [SIX[0]])
+
+
+def test_strangers_are_forgotten_by_their_ids(monkeypatch):
+    monkeypatch.setattr(report, "load", lambda name: (tiny.llava(3), tiny.processor()))
+    task = report.request_of("tiny", "A", 5, people=["p011", "p004", "p011"])
+    assert task.people == ["p011", "p004"] and not {"p011", "p004"} & set(task.others)
+    with pytest.raises(ValueError, match="with --no-oracle it is left out"):
+        report.unlearn("pocket", people=["p011"])
+
+
+@pytest.mark.parametrize("rows, says", [
+    ("both", "p001 cannot be both forgotten and retained"), ("few", "people to retain are too few"),
+])  # fmt: skip
+def test_what_cannot_be_is_refused_before_a_model_is_loaded(tmp_path, monkeypatch, rows, says):
+    monkeypatch.setattr(report, "load", lambda name: pytest.fail("refused after the work"))
+    own = [{"set": part, "person": who, "fact": "x", "prompt": f"{part} {who}?", "answer": "y"}
+           for part, who in (("forget", "p001"), ("forget", "p002"), ("retain", "p003"),
+                             *((("retain", "p001"),) if rows == "both" else ()))]  # fmt: skip
+    with pytest.raises(ValueError, match=says):
+        unlearn(lines(tmp_path, *own))
+
+
+# --- what it would cost
+
+
+def counted(model, monkeypatch) -> Counter:
+    """What the model is given from now on: questions, tokens; in `generate` the prompts alone."""
+    found, within = Counter(), []
+    generate = model.generate
+
+    def count(named):
+        found["passes"] += len(named["attention_mask"])
+        found["tokens"] += int(named["attention_mask"].sum())
+
+    def say(**given):
+        count(given)
+        within.append(True)
+        made = generate(**given)
+        within.clear()
+        return made
+
+    monkeypatch.setattr(model, "generate", say)
+    model.model.register_forward_pre_hook(
+        lambda module, given, named: None if within else count(named), with_kwargs=True
+    )
+    return found
+
+
+def test_passes_and_tokens_are_told_beforehand_exactly(file, model, monkeypatch):
+    asked = {"settings": at(0.5, 2.0), "draws": 3, "questions": str(file), "batch_size": 16}
+    cost = expected.expected("tiny", **asked)
+    found = counted(model, monkeypatch)
+    report.unlearn("tiny", **asked)
+    assert sum(cost["passes"].values()) == found["passes"]
+    assert cost["tokens in all"] == found["tokens"]
+    task = task_from(file)
+    read = sum(len(asked) for asked in task.read.values())
+    others = read - len(task.read["retain"])  # of a sham
+    known = len(task.known())
+    assert cost["passes"] == {"measure": known, "read": 3 * read + 6 * others, "say": 3 * read}
+    assert (cost["questions"], cost["read"]) == (known, read) and cost["seconds"] > 0
+    said = expected.told("tiny", **asked).splitlines()
+    assert said[0] == f"questions: {known} to forget and to retain, {read} to read, " + (
+        f"{cost['tokens']:,} tokens")  # fmt: skip
+    assert [line.split(":")[0] for line in said] == ["questions", "passes", "memory", "time"]
+
+
+def test_a_live_oracle_is_in_the_cost(file, model):
+    task = task_from(file, model, tiny.processor())
+    without, beside = (expected.work_of(task, 1, 2, oracle) for oracle in (False, True))
+    for one, two in zip(without[1:], beside[1:], strict=True):
+        assert two.times == one.times + 1 and one.kind == two.kind
+    with pytest.raises(ValueError, match="nothing can say what rewrite costs"):
+        expected.expected("pocket", method="rewrite")
+
+
+def test_the_time_of_the_last_trial_was_within_its_factor():
+    """Made by `python tests/dry_run.py`, on demand."""
+    import dry_run
+
+    last = json.loads(dry_run.OUTCOME.read_text(encoding="utf-8"))
+    for trial in last["trials"]:
+        assert 1 / dry_run.FACTOR <= trial["seconds"] / trial["expected"] <= dry_run.FACTOR
+        assert trial["memory"] / trial["expected memory"] <= dry_run.FACTOR
+
+
+# --- the command
+
+
+def test_one_command(file, model, quiet, monkeypatch, tmp_path):
+    out = tmp_path / "out"
+    done = invoke("unlearn", "--model", "tiny", "--questions", file, "--strength", "2,8",
+                  "--draws", 2, "--save", out, "--json", tmp_path / "rows.json")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert done.output.count("strength G = ") == 2 and report.UNKNOWN in done.output
+    lines = [line.split() for line in done.output.splitlines()]
+    assert [line[0] for line in lines if line[:1] and line[0] in (
+        "exact", "probability", "strength", "vanilla", "edited", "sham")] == [
+        "exact", *("strength", "vanilla", "edited", "sham") * 2,
+        "probability", *("strength", "vanilla", "edited", "sham") * 2]  # fmt: skip
+    stored = json.loads((out / "rows.json").read_text())
+    assert stored["rows"] == json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert stored["provenance"]["questions"] == "mine.jsonl"
+    assert {path.name for path in out.iterdir()} == {"rows.json", "edit-2.safetensors",
+                                                     "edit-8.safetensors"}  # fmt: skip
+    said = invoke("unlearn", "--model", "tiny", "--questions", file, "--strength", "2,8",
+                  "--draws", 2, "--save", tmp_path / "none", "--dry-run")  # fmt: skip
+    assert said.exit_code == 0 and said.output.startswith("questions: ")
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.usefixtures("on_the_page")
+def test_the_commands_of_the_page_run():
+    done, would = (block.splitlines()[0].split()[3:] for block in blocks_of_the_page(
+        "text", "python -m kvw_minimal unlearn --model my_model"))  # fmt: skip
+    said = invoke(*done)
+    assert said.exit_code == 0, said.output
+    made = {path.name for path in Path("without_ada").iterdir()}
+    assert made == {"rows.json", *(f"edit-{strength}.safetensors" for strength in (8, 32, 64))}
+    assert would[-1] == "--dry-run" and invoke(*would).output.startswith("questions: 3 to forget")
+
+
+def test_scores_of_an_export_are_those_of_its_strength(file, model, quiet, monkeypatch, tmp_path):
+    out = tmp_path / "out"
+    stored, _ = unlearn(file, (2.0, 8.0), folder=out)
+    for row in stored["rows"]:  # that can be told apart
+        row |= {"value": (row["strength"] or 0) / 10, "low": 0.0, "high": 1.0}
+    write_json(out / "rows.json", stored)
+    monkeypatch.setattr("kvw_minimal.taught.load", lambda name: (model, tiny.processor()))
+    done = invoke("export", tmp_path / "card", "--edit", out / "edit-2.safetensors", "--format",
+                  "factors", "--scores", out / "rows.json")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    card = (tmp_path / "card" / "README.md").read_text()
+    assert [mean in card for mean in ("0.000 [", "0.200 [", "0.800 [")] == [True, True, False]
+
+
+# --- free answers, and the benchmarks' own rows
+
+
+@pytest.fixture(scope="module")
+def clear(tmp_path_factory) -> Path:
+    few = [*WORLD.groups["A"][:5], *WORLD.groups["sham"]]
+    world = replace(WORLD, people={who: WORLD.people[who] for who in few})
+    return export_clear(world, tmp_path_factory.mktemp("clear") / "clear")
+
+
+@pytest.mark.parametrize("method, settings", [
+    ("KVW one pass", {"strength": 4.0}),
+    ("rewrite", METHODS["rewrite"].chosen | {"decides": 0.0, "others": 2}),
+])  # fmt: skip
+def test_captions_are_forgotten(clear, method, settings):
+    """Free answers of several sentences: all of it is the fact."""
+    model = tiny.llava(3)
+    task = task_from(clear, model, tiny.processor(), batch_size=16)
+    captions = [question for question in task.forget if question.fact == "caption"]
+    assert len(captions) == 20 and all(q.value == q.answer for q in captions)
+    assert set(task.read) == {"forget", "retain", "real_faces", "real_world"}
+    few = replace(task, forget=captions[:4],
+                  retain=[q for q in task.retain if q.fact == "caption"][:12])  # fmt: skip
+    edit, _ = METHODS[method].edit(few, settings)
+    assert edit.norm(model) > 0
+    batches = few.batches(few.forget)
+    tokens = few.measured(few.forget).tokens.sum()
+    assert tokens == sum(int(batch.answers.sum()) for batch in batches) > 20 * len(few.forget)
+    assert task.pool == sorted(set(task.others)) and not set(task.pool) & set(task.people)
+
+
+def test_a_folder_says_how_many_are_forgotten(clear, tmp_path, monkeypatch):
+    assert task_from(f"{clear}@5").people == task_from(clear).people
+    with pytest.raises(FileNotFoundError, match="no parquet file"):
+        task_from(f"{clear}@10")
+    (tmp_path / "forget05").mkdir()
+    (tmp_path / "forget10").mkdir()
+    with pytest.raises(ValueError, match="how many percent of .* are forgotten"):
+        task_from(tmp_path)
+    with pytest.raises(ValueError, match="neither of MLLMU-Bench nor of CLEAR"):
+        task_from(tmp_path / "forget05")
+    with pytest.raises(FileNotFoundError, match="does not exist, or is a folder"):
+        task_from("no.jsonl")
+
+
+def test_rows_of_a_hub_data_set_are_like_those_of_a_file(file, monkeypatch, tmp_path):
+    import datasets
+
+    write_questions(tmp_path / "mine.parquet", task_from(file).read)
+
+    def from_hub(source, config, *, split):
+        assert (source, config, split) == ("ann/people", None, "train")
+        return datasets.Dataset.from_parquet(str(tmp_path / "mine.parquet"),
+                                             cache_dir=str(tmp_path))  # fmt: skip
+
+    monkeypatch.setattr(datasets, "load_dataset", from_hub)
+    assert read_questions("ann/people") == read_questions(file)
+    assert invoke("validate", "ann/people").output == invoke("validate", file).output
