@@ -1,18 +1,18 @@
 """Requests that arrive one after another: what becomes of everybody, and can one be taken back?
 
-    python -m kvw_exhibits.one_by_one     # data/results/one_by_one.json: half an hour on one core
+    python -m kvw_exhibits.one_by_one     # data/results/one_by_one.json: twenty minutes on one core
 
 Twelve people ask one by one, and twenty-five five at a time. A method answers in three ways: *at
-once*, when all have asked; *anew*, measuring on the model as the last request left it; or *from the
-start*, measuring on the vanilla model, so that edits are only put on top of each other. A sham
-answers requests of as many others. At the end the request in the middle is taken back.
+once*, when all have asked; *anew*, measuring on the model as the last request left it, where nobody
+asks any more about who was forgotten; or *each alone*, as if it were the only request, measured on
+the vanilla model: such edits are only put on top of each other. A sham answers the requests of as
+many others. At the end the request in the middle is taken back.
 """
 
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -33,8 +33,8 @@ from kvw_minimal.task import Task, drawn_for_sham
 from kvw_minimal.taught import load
 
 FILE = RESULTS / "one_by_one.json"
-NAMES = ("KVW one pass", "least squares", "rewrite")
-ONCE, ANEW, START = "at once", "anew", "from the start"
+NAMES = ("KVW one pass", "rewrite")
+ONCE, ANEW, ALONE = "at once", "anew", "each alone"
 #: how many people ask, and how many of them at a time
 SEQUENCES = {"twelve of one": (12, 1), "five of five": (25, 5)}
 Requests = list[list[str]]
@@ -48,32 +48,39 @@ def requests_of(world: World, sequence: str, sham: bool = False) -> Requests:
     return [some[i : i + each] for i in range(0, count, each)]
 
 
-def answered(task: Task, name: str, requests: Requests, way: str) -> Iterator[Edit]:
-    """Put one edit after another on a model, and yield each once it is on.
-
-    Each request retains everybody who has not asked yet; nobody is asked about who has.
+def edit_for(task: Task, name: str, requests: Requests, i: int, way: str) -> Edit:
+    """The edit of one request, to be put on whatever `task.model` wears.
 
     Args:
-        task: of all who ask; its model wears nothing yet. What it wears is left on it.
-        way: `ANEW`, `START`, or `ONCE`: one request by all.
+        task: of everybody; what it keeps is of the vanilla model.
+        way: `ONCE`, all requests as one; `ANEW`, without those who asked before; or `ALONE`.
     """
-    model, made_for = task.model, fingerprint(task.model)
+    asking = {p for some in requests for p in some} if way == ONCE else set(requests[i])
+    past = {p for some in requests[:i] for p in some} if way == ANEW else set()
     known = task.known()
-    if way == ONCE:
-        requests = [[person for some in requests for person in some]]
+    own = replace(task, kept={} if way == ANEW else task.kept,
+                  forget=[q for q in known if q.person in asking],
+                  retain=[q for q in known if q.person not in asking | past])  # fmt: skip
+    edit, _ = METHODS[name].edit(own, METHODS[name].chosen)
+    return edit
 
-    def edit_for(i: int) -> Edit:
-        past = {person for some in requests[:i] for person in some}
-        now = set(requests[i])
-        own = replace(task, kept={}, forget=[q for q in known if q.person in now],
-                      retain=[q for q in known if q.person not in past | now])  # fmt: skip
-        edit, _ = METHODS[name].edit(own, METHODS[name].chosen)
-        return replace(edit, fingerprint=made_for, sketch=None)  # type: ignore[type-var]
 
-    places = range(len(requests))
-    edits = map(edit_for, places) if way == ANEW else iter([edit_for(i) for i in places])
+def answered(task: Task, name: str, requests: Requests, way: str, made_for: str,
+             first: int = 0) -> Iterator[Edit]:  # fmt: skip
+    """Put the edit of one request after another on a model, and yield each once it is on.
+
+    Args:
+        made_for: the fingerprint of the vanilla model, for which all of them are together.
+        first: those of the requests before it are on already.
+    """
+    if way == ALONE:  # made before any of them is on
+        edits = iter([edit_for(task, name, requests, i, way) for i in range(len(requests))])
+    else:
+        count = 1 if way == ONCE else len(requests)
+        edits = (edit_for(task, name, requests, i, way) for i in range(first, count))
     for edit in edits:
-        edit.put_on(model)
+        edit = replace(edit, fingerprint=made_for, sketch=None)  # type: ignore[type-var]
+        edit.put_on(task.model)
         yield edit
 
 
@@ -89,36 +96,41 @@ def means(task: Task, sets: dict[str, list[Question]]) -> dict[str, list[float]]
 
 def size_of(model: torch.nn.Module, first: dict[str, torch.Tensor]) -> float:
     """Frobenius norm of what became of some weights."""
-    gaps = [model.get_parameter(name).double() - weight.double() for name, weight in first.items()]
-    return float(sum(gap.square().sum() for gap in gaps)) ** 0.5
+    gaps = [model.get_parameter(name).detach().double() - weight.double()
+            for name, weight in first.items()]  # fmt: skip
+    return sum(float(gap.square().sum()) for gap in gaps) ** 0.5
 
 
 def walk(task: Task, name: str, requests: Requests, way: str, asking: list[str],
          sham: bool) -> Iterator[dict]:  # fmt: skip
-    """A row after each request: who has asked, who will, the others and portraits of nobody.
+    """A row after each request (of a sham the last): who asked, who will, others, portraits.
 
     Args:
         requests: that are answered; of a sham those of other people than `asking`.
     """
-    world, first = load_people(), weights_of(task.model)
-    each, worn, start = len(requests[0]), [], time.perf_counter()
+    model, made_for = task.model, fingerprint(task.model)
+    first, edits, each = weights_of(model), list[Edit](), len(requests[0])
     busy = {person for some in requests for person in some} | {*asking}
     others = [q for q in task.read["retain"] if q.person not in busy]
+    start = time.perf_counter()
     try:
-        for i, edit in enumerate(answered(task, name, requests, way)):
-            worn.append(edit)
-            done = len(asking) if way == ONCE else (i + 1) * each
+        for edit in answered(task, name, requests, way, made_for):
+            edits.append(edit)
+            done = len(asking) if way == ONCE else len(edits) * each
+            if sham and done < len(asking):
+                continue
             seconds = time.perf_counter() - start
-            yield {"method": name, "way": way, "sham": sham, "after": done,
-                   "size": round(size_of(task.model, first), 4), "seconds": round(seconds, 1),
-                   "sets": means(task, {"asked": about(world, asking[:done]),
-                                        "not yet": about(world, asking[done:]),
+            yield {"method": name, "way": way, "sham": sham, "after": done, "taken back": "",
+                   "size": round(size_of(model, first), 4), "seconds": round(seconds, 1),
+                   "sets": means(task, {"asked": about(load_people(), asking[:done]),
+                                        "not yet": about(load_people(), asking[done:]),
                                         "others": others, "general": task.read["general"]})
                    }  # fmt: skip
-            start = time.perf_counter()
+        if not sham and way != ONCE:
+            yield from taken_back(task, name, requests, way, made_for, edits, first)
     finally:
-        for edit in worn:
-            edit.take_off(task.model)
+        for edit in edits:
+            edit.take_off(model)
 
 
 def weights_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -126,30 +138,37 @@ def weights_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: weight.detach().clone() for name, weight in model.named_parameters()}
 
 
-def taken_back(task: Task, name: str, requests: Requests, way: str) -> dict:
+def taken_back(task: Task, name: str, requests: Requests, way: str, made_for: str,
+               edits: list[Edit], first: dict[str, torch.Tensor]) -> Iterator[dict]:  # fmt: skip
     """The request in the middle is taken back: is all as if it had never been made?
 
-    Returns:
-        `gap`, the difference of the weights from those of the same requests without it, as a share
-        of what these changed; and what is known in both cases (`back`, `never`).
+    Args:
+        edits: of all requests, on the model; changed to those without it.
+
+    Yields:
+        A row of the model without it (`taken back` is "it"), then one of a model that was never
+        asked ("never made") with the `gap`: the difference of the weights of both, as a share of
+        what the requests without it changed.
     """
     model, middle = task.model, len(requests) // 2
     rest = [*requests[:middle], *requests[middle + 1 :]]
-    mine = about(load_people(), requests[middle])
-    theirs = about(load_people(), [person for some in rest for person in some])
-    sets, first = {"taken back": mine, "the others who asked": theirs}, weights_of(model)
-    found: dict[str, Any] = {"method": name, "way": way}
-    edits = list(answered(task, name, requests, way))
-    edits[middle].take_off(model)
-    back, found["back"] = weights_of(model), means(task, sets)
-    for edit in edits[:middle] + edits[middle + 1 :]:
-        edit.take_off(model)
-    edits = list(answered(task, name, rest, way))
-    found["gap"] = round(size_of(model, back) / size_of(model, first), 5)
-    found["never"] = means(task, sets)
-    for edit in edits:
-        edit.take_off(model)
-    return found
+    sets = {"taken back": about(load_people(), requests[middle]),
+            "asked": about(load_people(), [p for some in rest for p in some])}  # fmt: skip
+    row = {"method": name, "way": way, "sham": False}
+    edits.pop(middle).take_off(model)
+    back = weights_of(model)
+    yield row | {"taken back": "it", "sets": means(task, sets)}
+    if way == ANEW:
+        for edit in edits[middle:]:
+            edit.take_off(model)
+        del edits[middle:]
+        edits += answered(task, name, rest, way, made_for, middle)
+    else:
+        while edits:
+            edits.pop().take_off(model)
+        edits += answered(task, name, rest, way, made_for)
+    gap = size_of(model, back) / size_of(model, first)
+    yield row | {"taken back": "never made", "gap": round(gap, 5), "sets": means(task, sets)}
 
 
 def opened(sequence: str) -> tuple[Task, list[str]]:
@@ -162,18 +181,15 @@ def opened(sequence: str) -> tuple[Task, list[str]]:
 
 
 def take(sequences: list[str], keep: Callable[[dict], None]) -> None:
-    """Walk every sequence, and hand over the rows and what was taken back after each step."""
+    """Walk every sequence, and hand over each row."""
     for sequence in sequences:
         task, asking = opened(sequence)
         for name in tqdm(NAMES, sequence, disable=None):
-            for way in (ONCE, ANEW, START):
-                for sham in (False, True) if way != START else (False,):
-                    requests = requests_of(load_people(), sequence, sham)
-                    for row in walk(task, name, requests, way, asking, sham):
-                        keep({"kind": "walk", "sequence": sequence} | row)
-                if way != ONCE:
-                    back = taken_back(task, name, requests_of(load_people(), sequence), way)
-                    keep({"kind": "taken back", "sequence": sequence} | back)
+            for way, sham in ((ONCE, False), (ONCE, True), (ANEW, False), (ANEW, True),
+                              (ALONE, False)):  # fmt: skip
+                requests = requests_of(load_people(), sequence, sham)
+                for row in walk(task, name, requests, way, asking, sham):
+                    keep({"sequence": sequence} | row)
 
 
 def main(sequences: list[str]) -> None:
