@@ -224,7 +224,8 @@ def compared(playground, world, pocket):
     likely = [likelihood(model, batches[2], value) for value in given["questions"][2]["values"]]
     small = (batches[0].inputs["pixel_values"][0] + 1).mul(127.5).round().permute(1, 2, 0)
     own = {"answers": [question.answer for question in questions],
-           "logits": [plain, edited, rewritten], "gates": edit.gates, "likely": likely, "encoded": [ids(text) for text in texts],
+           "logits": [plain, edited, rewritten], "gates": edit.gates, "likely": likely,
+           "encoded": [ids(text) for text in texts],
            "small": small.flatten().int().tolist()}  # fmt: skip
     return own, json.loads(ran.stdout)
 
