@@ -125,7 +125,7 @@ def quotable(page: str, results: Path = RESULTS) -> list[float]:
 
 
 @cache
-def numbers_of(page: str) -> list[float]:
+def quotable_once(page: str) -> list[float]:
     """`quotable` of the stored results, read once a page."""
     return quotable(page)
 
@@ -141,7 +141,7 @@ def test_numbers_in_a_chapter_are_its_own(path: Path):
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_numbers_on_a_page_are_among_those_it_may_quote(path: Path):
-    numbers = numbers_of(str(path.relative_to(ROOT)))
+    numbers = quotable_once(str(path.relative_to(ROOT)))
     assert unfounded(path.read_text(encoding="utf-8"), numbers, allowed_in(path)) == []
 
 
@@ -195,7 +195,7 @@ def test_a_founded_number_passes(prose: str):
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_an_invented_number_on_a_page_is_found(path: Path):
     """Three that no page quotes; and few of those with two digits are founded at all."""
-    numbers = numbers_of(str(path.relative_to(ROOT)))
+    numbers = quotable_once(str(path.relative_to(ROOT)))
     invented = "KVW leaves .23 of them, .17 of others, and 63.1 % of everyone else."
     assert unfounded(invented, numbers, allowed_in(path)) == [".23", ".17", "63.1 %"]
     every = " ".join(f"{hundredth / 100:.2f}" for hundredth in range(100))
