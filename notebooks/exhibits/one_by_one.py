@@ -1,6 +1,8 @@
 """Requests that arrive one after another: what becomes of everybody, and can one be taken back?
 
-    python -m kvw_exhibits.one_by_one     # data/results/one_by_one.json: twenty minutes on one core
+    python -m kvw_exhibits.one_by_one [SEQUENCE ...]     # data/results/one_by_one.json
+
+It takes twenty minutes on one core.
 
 Twelve people ask one by one, and twenty-five five at a time. A method answers in three ways: *at
 once*, when all have asked; *anew*, measuring on the model as the last request left it, where nobody
@@ -19,7 +21,7 @@ from tqdm import tqdm
 
 from kvw_minimal import scores
 from kvw_minimal.edits import Edit
-from kvw_minimal.files import write_json
+from kvw_minimal.files import read_json, write_json
 from kvw_minimal.intervals import interval
 from kvw_minimal.laboratory.provenance import RESULTS, provenance
 from kvw_minimal.laboratory.subjects import beside, pocket_panel
@@ -193,8 +195,10 @@ def take(sequences: list[str], keep: Callable[[dict], None]) -> None:
 
 
 def main(sequences: list[str]) -> None:
-    """Measure and write `FILE`, row by row."""
-    rows, start = list[dict](), time.perf_counter()
+    """Measure some sequences and write `FILE`, row by row; what it has of others stays."""
+    before = read_json(FILE, "rows") if FILE.is_file() else {"rows": [], "provenance": {}}
+    rows = [row for row in before["rows"] if row["sequence"] not in sequences]
+    start = time.perf_counter() - (before["provenance"]["seconds"] if rows else 0)
     model, _ = load("pocket")
     models = {"pocket": fingerprint(model)}
 
