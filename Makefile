@@ -1,5 +1,5 @@
 # make book    everything from a fresh clone to a book you can open
-# make test    every check: lint, types, the book, a browser, unit tests, every notebook
+# make test    every check: lint, types, the book, a browser, unit tests, every chapter
 # make lab     the notebooks, live
 # make slides  a deck for each session of the course, into _build/slides
 # make students  a copy of the book without solutions and answers, into _build/students
@@ -13,6 +13,8 @@
 # make test-all   make test and what follows up to `make break`: hours
 # make families  try KVW on a tiny model of every family that transformers knows
 # make quantised  fetch what makes models of 4 and 8 bits (47 MB) and try them
+# make solutions  run the solutions and compare every stored output: minutes (what they are checked
+#                 by runs in make test, too)
 # make odd     call the command line oddly, in every way that we know: it must refuse clearly
 # make malformed  ten thousand malformed inputs: each must be refused in a sentence, or understood
 # make expected   what `unlearn --dry-run` tells beforehand, beside what then happens: minutes
@@ -32,8 +34,8 @@ PERCENT := 5
 # left out of the copy for students, beside solutions and answers, as "book/exam.md"
 WITHOUT :=
 
-.PHONY: book test test-all wheel dist colab smol lab slides students models replication bench execute odd \
-        families quantised malformed expected break format clean
+.PHONY: book test test-all wheel dist colab smol lab slides students models replication bench execute \
+        solutions families quantised malformed expected odd break format clean
 
 book: $(INSTALLED)
 	$(RUN) -m kvw_minimal demo
@@ -102,7 +104,7 @@ execute: $(INSTALLED)
 
 # what takes too long for every run; last outcomes stand in data/results: breaks.json,
 # families.json, odd_calls.json, malformed.json, dry_run.json
-test-all: test families quantised malformed expected odd break
+test-all: test solutions families quantised malformed expected odd break
 
 families: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(RUN) tests/families.py
@@ -112,6 +114,9 @@ quantised: $(INSTALLED)
 	$(RUN) -m pip install --disable-pip-version-check -q --no-deps --upgrade \
 	  --target $(VENV)/quantised bitsandbytes==0.50.2 torchao==0.18.0
 	PYTHONPATH=tests:$(VENV)/quantised OMP_NUM_THREADS=1 $(RUN) -m pytest -q tests/quantised.py
+
+solutions: $(VENV)/.smol
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile notebooks/solutions
 
 odd: $(INSTALLED)
 	$(RUN) tests/odd_calls.py

@@ -104,6 +104,7 @@ LANDING = ("book", "index.html")
 CONTROLS = "#playground :is(button, input, select)"
 PLAYGROUND = "playground"
 QUESTIONS = 50  # that the playground must answer as PyTorch does
+EDITS = 3  # and without an edit, with KVW, with the rewrite
 ROWS = ("answer", "truth", "values", "forget", "test", "retain", "general")
 SCREEN = 900  # pixels
 PHONE = {"width": 360, "height": 800, "deviceScaleFactor": 1, "mobile": True}
@@ -303,10 +304,6 @@ def playground_problems(window, seconds: float = 180) -> tuple[str, list[str]]:
         nameless = [c.get_attribute("data-is") for c in controls if not c.accessible_name]
         if nameless or len(controls) < 100:  # a face for each person
             problems.append(f"of {len(controls)} controls these have no name: {nameless}")
-        compared = window.execute_async_script(COMPARED)
-        problems += [f"not as PyTorch: {each}" for each in compared["problems"]]
-        if compared.get("asked") != QUESTIONS or not 0 < compared.get("changed", 0) < QUESTIONS:
-            problems.append(f"the playground was to compare {QUESTIONS} questions: {compared}")
         if same(edited, "vanilla", "edited"):
             problems.append("KVW changes nothing on the playground")
         undone = press("[data-is=undo]", Keys.SPACE)
@@ -323,6 +320,20 @@ def playground_problems(window, seconds: float = 180) -> tuple[str, list[str]]:
         found = {name: (scores["forget"].get(name), scores["retain"].get(name)) for name in wanted}
         if found != wanted:
             problems.append(f"of the forgotten and of everyone else they know {found}")
+        found = press("[data-is=rewrite]", Keys.ENTER)["forget"]
+        if not found.get("rewrite", "10").startswith(("0", "1 ")):
+            problems.append(f"after the rewrite {found} of the forgotten are known")
+        compared = window.execute_async_script(COMPARED)
+        problems += [f"not as PyTorch: {each}" for each in compared["problems"]]
+        gaps, turned = compared.get("differences", []), compared.get("changed", 0)
+        if compared.get("asked") != QUESTIONS or not 0 < turned < QUESTIONS or len(gaps) != EDITS:
+            problems.append(f"the playground was to compare {QUESTIONS} questions: {compared}")
+        window.find_element(By.CSS_SELECTOR, "[data-is=attack]").send_keys(Keys.ENTER)
+        asked = "return document.getElementById('playground').dataset.attacked"
+        wait_until(lambda: window.execute_script(asked), seconds)
+        found, ways = window.execute_script(CELLS, "ways"), window.execute_script(asked)
+        if not ways or found.get("vanilla") == found.get("oracle") or len(found) != len(wanted) + 3:
+            problems.append(f"asked in every way ({ways}) they know {found}")
     except LookupError as error:
         return "", [*problems, str(error)]
     return (f"first answer after {first / 1000:.1f} s, three models in {after:.0f} ms, "

@@ -18,8 +18,8 @@ from execute import ROOT
 from safetensors.torch import load_file
 
 from kvw_minimal.batches import prompt_batches
-from kvw_minimal.edits import Columns, contrast
-from kvw_minimal.models import fingerprint, tokenizer_of
+from kvw_minimal.edits import Columns, LowRank, contrast
+from kvw_minimal.models import columns, find_projections, fingerprint, tokenizer_of
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.portraits import to_pixels
 from kvw_minimal.strangers.questions import about, ask, values_of
@@ -130,12 +130,15 @@ const list = values => [...values];
     imageToken: special["<image>"], endToken: special["<end>"] };
   const everyone = { ...given.everyone,
     sums: new Float64Array(p.bytesOf(given.everyone.sums).buffer) };
+  const added = p.withAdditions(mind, given.additions.map(({ rank, B, A }) =>
+    ({ rank, B: p.floatsOf(B), A: p.floatsOf(A) })));
   const forget = given.forget.map(one => ({ ...one, sums: p.floatsOf(one.sums) }));
   const gates = p.gatesOf(forget, everyone, given.strength);
   const said = given.questions.map(({ tokens, rgb, values, taught }) => {
     const image = rgb && p.see(eye, Uint8Array.from(rgb), 128, 128);
     const one = p.answer(mind, tokens, image, null), two = p.answer(mind, tokens, image, gates);
-    const text = words.decode(one.tokens), logits = [list(one.logits), list(two.logits)];
+    const text = words.decode(one.tokens), three = p.answer(added, tokens, image, null);
+    const logits = [one, two, three].map(said => list(said.logits));
     return { text, logits, likely: p.probabilities(mind, one, values, null),
       exact: p.exactMatch(mind, tokens, image, taught, null) };
   });
@@ -171,6 +174,11 @@ def likelihood(model, batch, answer: list[int]) -> float:
     return float(told.gather(1, torch.tensor(answer)[:, None]).double().prod())
 
 
+def widths_of(model) -> dict[str, int]:
+    """How many knowledge vectors each layer has, by the path of its projection."""
+    return {path: columns(p).shape[1] for path, p in find_projections(model).items()}
+
+
 @pytest.fixture(scope="module")
 def compared(playground, world, pocket):
     """What PyTorch and what node say to the same questions, without and with an edit."""
@@ -193,6 +201,11 @@ def compared(playground, world, pocket):
     plain = logits()
     with edit.on(model):
         edited = logits()
+    torch.manual_seed(0)
+    added = LowRank({f"{path}.weight": (torch.randn(256, 3) / 40, torch.randn(3, w) / 40)
+                     for path, w in widths_of(model).items()}, fingerprint(model))  # fmt: skip
+    with added.on(model):
+        rewritten = logits()
     eye, language = playground.eye_and_language(POCKET)
     texts = ODD + [question.answer for question in questions]
     given = {
@@ -201,6 +214,7 @@ def compared(playground, world, pocket):
         "eye": playground.packed(eye), "language": playground.packed(language),
         "forget": [playground.person_of(world, world.people[one], measured) for one in forget],
         "everyone": playground.everyone_of(measured), "strength": STRENGTH,
+        "additions": playground.additions_of(added, model),
         "questions": [told_of(world, question, batch.inputs["input_ids"][0], ids)
                       for question, batch in zip(questions, batches, strict=True)],
     }  # fmt: skip
@@ -209,8 +223,9 @@ def compared(playground, world, pocket):
     assert ran.returncode == 0, ran.stderr
     likely = [likelihood(model, batches[2], value) for value in given["questions"][2]["values"]]
     small = (batches[0].inputs["pixel_values"][0] + 1).mul(127.5).round().permute(1, 2, 0)
-    own = {"answers": [question.answer for question in questions], "logits": [plain, edited],
-           "gates": edit.gates, "likely": likely, "encoded": [ids(text) for text in texts],
+    own = {"answers": [question.answer for question in questions],
+           "logits": [plain, edited, rewritten], "gates": edit.gates, "likely": likely,
+           "encoded": [ids(text) for text in texts],
            "small": small.flatten().int().tolist()}  # fmt: skip
     return own, json.loads(ran.stdout)
 
@@ -231,12 +246,13 @@ def test_gates_are_alike(compared):
     assert torch.allclose(torch.tensor(found["gates"]), own["gates"], rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("edited", [False, True], ids=["vanilla", "edited"])
-def test_logits_are_alike(compared, edited: bool):
+@pytest.mark.parametrize("edited", [0, 1, 2], ids=["vanilla", "gates", "additions"])
+def test_logits_are_alike(compared, edited: int):
     own, found = compared
     for wanted, said in zip(own["logits"][edited], found["said"], strict=True):
         assert torch.allclose(torch.tensor(said["logits"][edited]), wanted, rtol=0, atol=1e-3)
-    assert not torch.allclose(own["logits"][0][0], own["logits"][1][0], atol=1e-2)
+    if edited:
+        assert not torch.allclose(own["logits"][0][0], own["logits"][edited][0], atol=1e-2)
 
 
 def test_answers_and_scores_are_alike(compared):

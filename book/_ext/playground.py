@@ -142,32 +142,58 @@ def first_logits(task, question):
         return task.model(**batch.inputs, use_cache=False).logits[0, -1]
 
 
-def check_of(task) -> dict:
-    """Fifty questions and what PyTorch says to them, before and after an edit."""
-    from kvw_minimal import scores
-    from kvw_minimal.methods import METHODS
+def checked(task) -> list:
+    """The questions that page and PyTorch are compared on: of each set in turn."""
     from kvw_minimal.questions import seeded
 
     rng, sets = seeded("playground", "check"), [questions for _, questions in task.sets()]
-    turns = (sets[i % len(sets)] for i in range(CHECKED))  # a question of each set, in turn
-    some = [questions[int(rng.integers(len(questions)))] for questions in turns]
+    turns = (sets[i % len(sets)] for i in range(CHECKED))
+    return [questions[int(rng.integers(len(questions)))] for questions in turns]
+
+
+def said_by(task, some: list) -> tuple[list[str], str]:
+    """What PyTorch answers to some questions, and the first logits of a few."""
+    import torch
+
+    from kvw_minimal import scores
+
+    logits = torch.stack([first_logits(task, question) for question in some[:LOGITS]])
+    return scores.generate(task.model, task.prompts(some), task.processor), floats(logits)
+
+
+def check_of(task, some: list) -> dict:
+    """Fifty questions and what PyTorch says to them, before and after an edit by KVW."""
+    from kvw_minimal.methods import METHODS
+
     one_pass = METHODS["KVW one pass"]
     edit, _ = one_pass.edit(task, one_pass.chosen)
-
-    def said() -> tuple[list[str], str]:
-        import torch
-
-        logits = torch.stack([first_logits(task, question) for question in some[:LOGITS]])
-        return scores.generate(task.model, task.prompts(some), task.processor), floats(logits)
-
-    before, logits_before = said()
+    before, logits_before = said_by(task, some)
     with edit.on(task.model):
-        after, logits_after = said()
+        after, logits_after = said_by(task, some)
     return {
         "forget": task.people, **one_pass.chosen, "logits": [logits_before, logits_after],
         "questions": [[picture(q.image) if q.image else None, q.prompt, one, two]
                       for q, one, two in zip(some, before, after, strict=True)],
     }  # fmt: skip
+
+
+def additions_of(edit, model) -> list[dict]:
+    """What an edit of low rank adds to the output projection of each layer, B A."""
+    from kvw_minimal.models import find_projections
+
+    pairs = [edit.factors[f"{path}.weight"] for path in find_projections(model)]
+    return [{"rank": len(a), "B": floats(b), "A": floats(a)} for b, a in pairs]
+
+
+def rewrite_of(task, some: list) -> dict:
+    """The rewrite, and what PyTorch says with it on."""
+    from kvw_minimal.methods import METHODS
+
+    rewrite = METHODS["rewrite"]
+    edit, _ = rewrite.edit(task, rewrite.chosen)
+    with edit.on(task.model):
+        answers, logits = said_by(task, some)
+    return {"layers": additions_of(edit, task.model), "answers": answers, "logits": logits}
 
 
 def faces_of(world) -> bytes:
@@ -188,6 +214,7 @@ def faces_of(world) -> bytes:
 
 def parts() -> dict[str, dict]:
     """Everything that the page may load, by name."""
+    from kvw_minimal.laboratory.subjects import beside
     from kvw_minimal.methods import METHODS
     from kvw_minimal.strangers.people import load_people
     from kvw_minimal.strangers.tasks import people_of, request
@@ -199,8 +226,9 @@ def parts() -> dict[str, dict]:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     eye, language = eye_and_language(folder)
     model, processor = catalogue.load("pocket")
-    task = request(model, processor, world, people_of(world, GROUP, PERCENT))
-    coefficients = task.everyone()
+    task = request(model, processor, world, people_of(world, GROUP, PERCENT),
+                   general=beside("pocket", world))  # fmt: skip
+    coefficients, some = task.everyone(), checked(task)
     made = {
         "eye": packed(eye) | {"config": config["vision_config"]},
         "pocket": packed(language) | {"config": config["text_config"]},
@@ -210,7 +238,8 @@ def parts() -> dict[str, dict]:
                                     **METHODS["KVW one pass"].chosen},
         "everyone": everyone_of(coefficients),
         "unknown": unknown_of(world),
-        "check": check_of(task),
+        "check": check_of(task, some),
+        "rewrite": rewrite_of(task, some),
     }  # fmt: skip
     people = world.people.values()
     return made | {person.id: person_of(world, person, coefficients) for person in people}

@@ -66,12 +66,11 @@ def known(rows: Iterable[Mapping]) -> Known:
     return found
 
 
-def judge(rows: Mapping[str, Iterable[Mapping]], modality: str = "") -> list[Finding]:
+def judge(rows: Mapping[str, Iterable[Mapping]]) -> list[Finding]:
     """What every probe found, as `examine` gave it of several states of one model.
 
     Args:
         rows: of `vanilla`, `oracle`, `edited` and, if there is one, `sham`.
-        modality: `image` or `text` alone; both unless given.
 
     Raises:
         ValueError: a state is missing, or was asked about other people.
@@ -80,10 +79,6 @@ def judge(rows: Mapping[str, Iterable[Mapping]], modality: str = "") -> list[Fin
     if missing:
         raise ValueError(f"an audit needs vanilla, oracle and edited, not only {sorted(rows)}")
     told = {state: known(each) for state, each in rows.items()}
-    if modality:
-        told = {state: {label: {key: value for key, value in own.items() if key[1] == modality}
-                        for label, own in each.items()}
-                for state, each in told.items()}  # fmt: skip
     found = [_finding(label, told) for label, own in told["edited"].items()
              if own and label in told["oracle"]]  # fmt: skip
     return [_marked(each, found) for each in found]

@@ -67,7 +67,7 @@ ORDERS = (1, 3)  # of batches, beside the first; seed 2 gives five people the or
 MANY = (4.0, 8.0, 12.0, 16.0, 20.0, 24.0, 32.0, 48.0)  # strengths, where a step is many tokens
 MORE = (*MANY, 64.0, 96.0, 128.0)  # where the others are kept for longer
 FEW = (2.0, 4.0, 5.0, 6.0, 6.5, 7.0, 8.0, 10.0)  # and where it is three or four
-ON_SMOL = replace(END, strength=4.0, layers=INNER)
+ON_SMOL = replace(KVW, strength=4.0, layers=INNER)
 ON_SMOL_MASS = 0.1  # about what that takes from a vector
 ON_SMOL_PARTS = ("KVW one pass", "score: square", "score: fisher", "positions: image",
                  "contrast: difference", "shape: zero", "random columns")  # fmt: skip
@@ -154,10 +154,7 @@ def less_data() -> dict[str, Trial]:
 
 
 def on_smol() -> Entries:
-    """Some parts exchanged and thirds of the layers at one mass; a small reference at one strength.
-
-    As all of this was measured: the end of turn counts where the answer does.
-    """
+    """Some parts exchanged and thirds of the layers at one mass; a small reference at one strength."""
     parts = exchanged(ON_SMOL)
     return {
         **{name: [Trial(parts[name], mass=ON_SMOL_MASS)] for name in ON_SMOL_PARTS},
@@ -323,12 +320,11 @@ def ways() -> Entries:
 
 def roundings() -> Entries:
     """One pass; the log-gate and in place, over and over at the same total strength."""
-    one_pass = {"strength": END.strength, "end_of_turn": True}  # as all of this was measured
     found: Entries = {"vanilla": [trial_for("vanilla", {})],
-                      "one pass": [trial_for("KVW one pass", one_pass)]}  # fmt: skip
+                      "one pass": [trial_for("KVW one pass", METHODS["KVW one pass"].chosen)]}
     for epochs, (way, name) in itertools.product(
             EPOCHS, (("log-gate", "KVW published"), ("in place", "KVW in place"))):  # fmt: skip
-        settings: dict[str, Any] = {"strength": TOTAL, "epochs": epochs, "end_of_turn": True}
+        settings: dict[str, Any] = {"strength": TOTAL, "epochs": epochs}
         settings |= {"batch": 1} if name == "KVW published" else {}
         found[f"{way}, {70 * epochs} steps"] = [Trial(method=name, settings=settings)]
     return found

@@ -433,8 +433,31 @@ globalThis.playground = globalThis.playground || {};
     return gates;
   }
 
+  // --- additions of low rank ---------------------------------------------------------------------
+
+  // A copy of a language model whose output projections are W + B A; what does not change is
+  // shared. B `[width, rank]` and A `[rank, columns]` lie in rows.
+  function withAdditions(mind, layers) {
+    const w = { ...mind.w }, width = mind.config.hidden_size;
+    layers.forEach(({ rank, B, A }, layer) => {
+      const name = `language_model.model.layers.${layer}.mlp.down_proj.weight`;
+      const made = Float32Array.from(mind.w[name]), columns = made.length / width;
+      const sums = new Float64Array(columns);
+      for (let row = 0; row < width; row++) {
+        sums.fill(0);
+        for (let r = 0; r < rank; r++) {
+          const b = B[row * rank + r];
+          for (let i = 0; i < columns; i++) sums[i] += b * A[r * columns + i];
+        }
+        for (let i = 0; i < columns; i++) made[row * columns + i] += sums[i];
+      }
+      w[name] = made;
+    });
+    return { ...mind, w };
+  }
+
   Object.assign(playground, {
     bytesOf, floatsOf, tensorsOf, shrink, see, read, newCache, answer, exactMatch, probabilities,
-    softmax, tokenizer, gatesOf,
+    softmax, tokenizer, gatesOf, withAdditions,
   });
 })();

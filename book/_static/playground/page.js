@@ -9,7 +9,10 @@
     forget: "the forgotten", test: "the forgotten, new photo and wording",
     retain: "everyone else", general: "portraits of nobody",
   };
-  const MODELS = { vanilla: "vanilla", edited: "KVW", sham: "sham", oracle: "oracle" };
+  const MODELS = {
+    vanilla: "vanilla", edited: "KVW", sham: "sham", rewrite: "rewrite", oracle: "oracle",
+  };
+  const MORE = ["rewrite", "oracle"]; // models of their own, of group A, loaded when asked for
   const SAMPLE = 10; // questions of each set
   const MOST = 20; // people in a list
   const TOLERANCE = 0.001; // of a logit, against PyTorch
@@ -46,19 +49,22 @@
   // --- what there is and what is chosen ----------------------------------------------------------
 
   let world, words, everyone, eye; // loaded once
-  const minds = {}; // vanilla, oracle: weights of a language model
+  const minds = {}; // vanilla, rewrite, oracle: weights of a language model
   const chosen = {
     person: "", by: "photo", photo: 0, fact: "birthplace", wording: 0, own: "",
     forget: [], sham: [], strength: 0, undone: false,
   };
-  const gates = { vanilla: null, edited: null, sham: null, oracle: null };
-  const columns = () => Object.keys(MODELS).filter(name => name !== "oracle" || minds.oracle);
-  const mindOf = name => name === "oracle" ? minds.oracle : minds.vanilla;
+  const gates = Object.fromEntries(Object.keys(MODELS).map(name => [name, null]));
+  const columns = () => Object.keys(MODELS).filter(name => !MORE.includes(name) || minds[name]);
+  const mindOf = name => minds[name] || minds.vanilla;
   const element = name => root.querySelector(`[data-is="${name}"]`);
   const nameOf = id => world.people[id][0];
 
   async function languageModel(name) {
-    const packed = await load(name), { special } = world.words;
+    const packed = await load(name), { special } = world.words, { floatsOf } = playground;
+    if (packed.layers) // an edit, not a model
+      return playground.withAdditions(minds.vanilla, packed.layers.map(({ rank, B, A }) =>
+        ({ rank, B: floatsOf(B), A: floatsOf(A) })));
     return {
       w: await playground.tensorsOf(packed), config: packed.config,
       imageToken: special["<image>"], endToken: special["<end>"],
@@ -109,7 +115,7 @@
   }
 
   // What a model says is kept until its gates change.
-  const kept = { vanilla: new Map(), edited: new Map(), sham: new Map(), oracle: new Map() };
+  const kept = Object.fromEntries(Object.keys(MODELS).map(name => [name, new Map()]));
   function once(model, key, compute) {
     if (!kept[model].has(key)) kept[model].set(key, compute());
     return kept[model].get(key);
@@ -121,9 +127,9 @@
     fact === "name" || !(fact in parts[chosen.person].looks[0]));
 
   // Fill the wordings of the book with whom they are about.
-  function wordingsOf(fact) {
+  function wordingsOf(fact, by = chosen.by) {
     const [whole, first] = world.people[chosen.person];
-    const who = chosen.by === "photo" ? "this person" : fact === "name" ? first : whole;
+    const who = by === "photo" ? "this person" : fact === "name" ? first : whole;
     const { learned, new: held } = world.facts[fact];
     const fill = text => {
       const filled = text.replaceAll("{who}", who);
@@ -174,6 +180,8 @@
   async function showAnswers(turn) {
     const question = await currentQuestion(), start = performance.now(), said = [];
     element("asked").textContent = question.text;
+    delete root.dataset.attacked;
+    for (const model of Object.keys(MODELS)) cell("ways", model).textContent = "";
     for (const model of columns()) {
       await pause(); // let the reader's hand move on
       if (turn !== turns) return false;
@@ -191,6 +199,37 @@
       `${playground.lastAnswers.toFixed(0)} ms; the first answer came ` +
       `${(playground.firstAnswer / 1000).toFixed(1)} s after the button.`;
     return true;
+  }
+
+  // --- an attack: the same question in every way -------------------------------------------------
+
+  // Every wording, each on the next of the photos, and by name where the name does not say it.
+  async function everyWay() {
+    const own = await person(chosen.person), { fact, photo: shown } = chosen;
+    const stays = own.truth[fact] !== undefined; // what can be seen differs from photo to photo
+    const found = [];
+    for (const by of stays && fact !== "name" ? ["photo", "name"] : ["photo"]) {
+      const { learned, new: held } = wordingsOf(fact, by);
+      [...learned, ...held].forEach((text, i) => {
+        const photo = stays ? i % own.photos.length : shown;
+        found.push({ text, fact, photo: by === "photo" ? own.photos[photo] : null,
+          truth: own.truth[fact] ?? own.looks[photo][fact] });
+      });
+    }
+    return found;
+  }
+
+  async function showAttack() {
+    const turn = turns, ways = await everyWay(), right = {};
+    for (const [i, question] of ways.entries())
+      for (const model of columns()) {
+        await pause();
+        if (turn !== turns) return;
+        const { text } = await say(model, question);
+        right[model] = (right[model] || 0) + text.includes(question.truth);
+        cell("ways", model).textContent = `${right[model]} of ${i + 1}`;
+      }
+    root.dataset.attacked = String(ways.length);
   }
 
   // --- four scores -------------------------------------------------------------------------------
@@ -247,12 +286,18 @@
     const { questions, forget, strength, logits } = parts.check, problems = [];
     const size = words.size, differences = [0, 0];
     const people = await Promise.all(forget.map(person));
-    const edits = [null, playground.gatesOf(people, everyone, strength)];
+    const edits = [[minds.vanilla, null],
+      [minds.vanilla, playground.gatesOf(people, everyone, strength)]];
     const stored = logits.map(playground.floatsOf), compared = stored[0].length / size;
-    for (const [i, [photo, text, ...answers]] of questions.slice(0, count).entries()) {
-      const image = await imageTokens(photo);
-      for (const e of [0, 1]) {
-        const said = playground.answer(minds.vanilla, promptOf(text, image), image, edits[e]);
+    if (minds.rewrite) {
+      edits.push([minds.rewrite, null]);
+      stored.push(playground.floatsOf(parts.rewrite.logits));
+      differences.push(0);
+    }
+    for (const [i, [photo, text, ...told]] of questions.slice(0, count).entries()) {
+      const image = await imageTokens(photo), answers = [...told, parts.rewrite?.answers[i]];
+      for (const [e, [mind, gated]] of edits.entries()) {
+        const said = playground.answer(mind, promptOf(text, image), image, gated);
         const own = words.decode(said.tokens);
         if (own !== answers[e]) problems.push(`${text} ${own} (PyTorch: ${answers[e]})`);
         if (i < compared)
@@ -275,7 +320,8 @@
     element("check").textContent = problems.length
       ? `This page does not compute what PyTorch does: ${problems.join("; ")}.`
       : `Checked: ${asked} stored questions are answered as PyTorch answers them, without and ` +
-        `with KVW for group A (which changes ${changed} of them). The largest differences of ` +
+        `with KVW for group A (which changes ${changed} of them)` +
+        `${minds.rewrite ? ", and with the rewrite" : ""}. The largest differences of ` +
         `a logit are ${gaps}; ${TOLERANCE} is allowed.`;
     root.dataset.checked = problems.length ? "failed" : String(asked);
     return { asked, changed, differences, problems };
@@ -335,6 +381,7 @@
       both.length ? `${both.join(", ")} on both lists: that sham is none.` : "",
       minds.oracle && !same ? "The oracle was never told about the first five of group A; it is " +
         "an oracle for these only." : "",
+      minds.rewrite && !same ? "The rewrite was made for the first five of group A." : "",
     ].join(" ");
     const written = `G = ${chosen.strength}`;
     element("written").textContent = written;
@@ -416,7 +463,7 @@
       <label>Strength <input data-is="strength" type="range" min="0" max="96" step="1">
         <output data-is="written"></output></label>
       <button type="button" data-is="undo"></button>
-      <button type="button" data-is="oracle"></button>
+      ${MORE.map(name => `<button type="button" data-is="${name}"></button>`).join(" ")}
       <p data-is="gates"></p><p data-is="warning"></p>
     </fieldset>
     <p data-is="trouble" role="alert"></p>
@@ -424,7 +471,9 @@
     <p data-is="told" aria-live="polite" class="spoken"></p>
     <div class="wide"><table><caption>What each model says</caption>${head("")}<tbody>
       ${row("answer", "answer")}${row("truth", "probability of the truth")}
-      ${row("values", "likeliest values")}</tbody></table>
+      ${row("values", "likeliest values")}${row("ways", "true, asked in every way")}</tbody></table>
+    <p><button type="button" data-is="attack">Ask in every way: all wordings, photos, the
+      name</button></p>
     <table><caption>Exact match, ten questions of each set</caption>${head("")}<tbody>
       ${Object.entries(SETS).map(([set, title]) => row(set, title)).join("")}</tbody></table></div>
     <p class="foot" data-is="time"></p>
@@ -457,19 +506,21 @@
           chosen[name] = [...new Set([...chosen[name], chosen.person])];
       }, true);
     }
-    element("oracle").onclick = async () => {
-      element("oracle").disabled = true;
-      try {
-        minds.oracle = await languageModel("oracle");
-      } catch (error) {
-        element("warning").textContent = error.message;
-        element("oracle").disabled = false;
-        return;
-      }
-      root.classList.add("with-oracle");
-      element("oracle").textContent = "The oracle of group A is loaded";
-      await changed();
-    };
+    for (const name of MORE)
+      element(name).onclick = async () => {
+        element(name).disabled = true;
+        try {
+          minds[name] = await languageModel(name);
+        } catch (error) {
+          element("warning").textContent = error.message;
+          element(name).disabled = false;
+          return;
+        }
+        root.classList.add(`with-${name}`);
+        element(name).textContent = `The ${name} of group A is loaded`;
+        await changed();
+      };
+    element("attack").onclick = showAttack;
     element("check-all").onclick = () => showCheck(parts.check.questions.length);
   }
 
@@ -515,7 +566,8 @@
     element("faces").append(...faces());
     const named = Object.keys(world.people).map(id => [id, nameOf(id)]);
     fill(element("name"), named.sort((a, b) => a[1].localeCompare(b[1])), chosen.person);
-    element("oracle").textContent = `Load the oracle of group A, too (${megabytes(["oracle"])} MB)`;
+    for (const name of MORE)
+      element(name).textContent = `Load the ${name} of group A, too (${megabytes([name])} MB)`;
     await person(chosen.person);
     listen();
     element("name").focus();

@@ -1,0 +1,128 @@
+"""Locked or erased: what comes back for somebody who has only the public model it was made from?
+
+    python -m kvw_exhibits.locked     # data/results/locked.json, on smol: half an hour on one core
+
+`smol-before` sees and talks, and has never met anybody: as a model on a hub, from which others are
+trained. The attacker has it and the edited model, no data, and neither the edit nor the model
+before it. Of an edit that scales knowledge vectors each factor can be read off; of an addition of
+low rank the directions can; and whole projections can be put back. What comes back of the oracle,
+which has nothing to give, says what an attack makes up.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from kvw_minimal import scores
+from kvw_minimal.edits import Edit, scaled_columns
+from kvw_minimal.files import write_json
+from kvw_minimal.intervals import interval
+from kvw_minimal.laboratory import plans, running
+from kvw_minimal.laboratory.provenance import RESULTS, provenance
+from kvw_minimal.laboratory.rows import read_rows
+from kvw_minimal.laboratory.subjects import open_subject
+from kvw_minimal.laboratory.trials import Trial, edit_for
+from kvw_minimal.methods.registry import restored
+from kvw_minimal.models import columns, find_projections, fingerprint
+from kvw_minimal.strangers.people import load_people
+from kvw_minimal.taught import load
+
+FILE = RESULTS / "locked.json"
+GROUP = "A"
+SUBJECTS = (("replication-smol", "KVW one pass"), ("replication-smol", "selective pruning"),
+            ("rewrite-smol", "rewrite"))  # fmt: skip
+DIRECTIONS = (1, 2, 4, 8, 16, 32)
+SMALLEST = 1e-4  # a factor below it has left nothing to be scaled up
+Weights = dict[str, torch.Tensor]  # {parameter: new weight}
+
+
+def factors(model: nn.Module, public: nn.Module) -> torch.Tensor:
+    """By how much each knowledge vector w seems scaled against the public w0: <w, w0> / <w0, w0>.
+
+    Returns:
+        `[layers, d_ff]` float64.
+    """
+    both = zip(find_projections(model).values(), find_projections(public).values(), strict=True)
+    pairs = [(columns(own).double(), columns(other).double()) for own, other in both]
+    return torch.stack([(w * w0).sum(0) / w0.square().sum(0) for w, w0 in pairs])
+
+
+def unscaled(model: nn.Module, public: nn.Module) -> Weights:
+    """Every knowledge vector divided by its factor, where there is something left to divide."""
+    found = factors(model, public)
+    found = torch.where(found < SMALLEST, 1.0, 1 / found)
+    return {
+        f"{path}.weight": scaled_columns(own, own.weight.detach(), row)  # type: ignore[arg-type]
+        for row, (path, own) in zip(found, find_projections(model).items(), strict=True)
+    }
+
+
+def without_directions(model: nn.Module, public: nn.Module, count: int) -> Weights:
+    """Without so many of the strongest directions in which each projection left the public one."""
+    found = {}
+    for name, other in put_back(model, public).items():
+        own = model.get_parameter(name).detach()
+        u, s, v = torch.linalg.svd(own.double() - other.double(), full_matrices=False)
+        found[name] = (own.double() - (u[:, :count] * s[:count]) @ v[:count]).float()
+    return found
+
+
+def put_back(model: nn.Module, public: nn.Module) -> Weights:
+    """The public output projections in place of the model's."""
+    names = [f"{path}.weight" for path in find_projections(model)]
+    return {name: public.get_parameter(name).detach() for name in names}
+
+
+ATTACKS: dict[str, Callable[[nn.Module, nn.Module], Weights]] = {
+    "": lambda model, public: {},
+    "factors undone": unscaled, "projections put back": put_back,
+    **{f"{n} directions undone": partial(without_directions, count=n) for n in DIRECTIONS},
+}  # fmt: skip
+
+
+def states(requests) -> Iterator[tuple[str, Edit]]:
+    """What is attacked: vanilla, edits as the book chose them on smol, the oracle."""
+    task = requests(load_people().groups[GROUP][:5])
+    yield "vanilla", edit_for(Trial(method="vanilla"), task)[0]
+    for experiment, name in SUBJECTS:
+        plan = plans.plan_of(experiment)
+        rows, made = read_rows(experiment)
+        chosen = dict(running.settled(plan, "methods", rows, made["impossible"]))
+        yield name, edit_for(chosen[name], task)[0]
+    yield "oracle", edit_for(Trial(method="oracle", settings={"base": "smol"}), task)[0]
+
+
+def main() -> None:
+    """Attack every state in every way and write `FILE`, row by row."""
+    rows, start = list[dict](), time.perf_counter()
+    requests, public = open_subject("smol", with_general=True), load("smol-before")[0]
+    task = requests(load_people().groups[GROUP][:5])
+    models = {"smol": fingerprint(task.model), "smol-before": fingerprint(public)}
+    for state, edit in states(requests):
+        with edit.on(task.model):
+            for attack, make in tqdm(ATTACKS.items(), state, disable=None):
+                row = {"state": state, "attack": attack}
+                if attack == "factors undone" and hasattr(edit, "gates"):
+                    error = (factors(task.model, public) - edit.gates).abs().mean()
+                    row["factor error"] = round(float(error), 5)
+                with restored(task.model):
+                    for path, weight in make(task.model, public).items():
+                        task.model.get_parameter(path).data.copy_(weight)
+                    for name in ("forget", "retain", "general"):
+                        asked = task.read[name]
+                        exact = scores.read(task.model, task.batches(asked)).exact
+                        found = interval(exact, [q.person for q in asked])
+                        row[name] = [round(value, 4) for value in found]
+                rows.append(row)
+                source = provenance(seconds=time.perf_counter() - start, seed=0, models=models,
+                                    data=load_people().checksum, group=GROUP,
+                                    command="python -m kvw_exhibits.locked")  # fmt: skip
+                write_json(FILE, {"provenance": source, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()
