@@ -154,7 +154,7 @@ def less_data() -> dict[str, Trial]:
 
 
 def on_smol() -> Entries:
-    """Some parts exchanged and thirds of the layers at one mass; a small reference at one strength."""
+    """Parts exchanged and thirds of the layers at one mass; a small reference at one strength."""
     parts = exchanged(ON_SMOL)
     return {
         **{name: [Trial(parts[name], mass=ON_SMOL_MASS)] for name in ON_SMOL_PARTS},
@@ -320,8 +320,10 @@ def ways() -> Entries:
 
 def roundings() -> Entries:
     """One pass; the log-gate and in place, over and over at the same total strength."""
-    found: Entries = {"vanilla": [trial_for("vanilla", {})],
-                      "one pass": [trial_for("KVW one pass", METHODS["KVW one pass"].chosen)]}
+    found: Entries = {
+        "vanilla": [trial_for("vanilla", {})],
+        "one pass": [trial_for("KVW one pass", METHODS["KVW one pass"].chosen)],
+    }
     for epochs, (way, name) in itertools.product(
             EPOCHS, (("log-gate", "KVW published"), ("in place", "KVW in place"))):  # fmt: skip
         settings: dict[str, Any] = {"strength": TOTAL, "epochs": epochs}
