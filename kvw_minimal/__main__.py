@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from .files import check_place, read_json, write_json
+from .laboratory.arguments import read_layers, read_settings, read_strengths
 
 NAME = "python -m kvw_minimal"
 MISUSE = typer.BadParameter.__mro__[1]  # click's UsageError, which typer brings along
@@ -22,35 +23,6 @@ Group = Annotated[str, typer.Option(help="A to E, or tuning-1, tuning-2")]
 Forget = Annotated[int, typer.Option(help="percent of the people: 5, 10 or 15")]
 ModelName = Annotated[str, typer.Option(help="pocket, a folder, or a hub id")]
 Json = Annotated[Path | None, typer.Option("--json", help="write rows here")]
-
-
-def _parse_layers(text: str) -> list:
-    """`0:3` is layers 0 to 3, `0.0:1.0` fractions of the depth."""
-    try:
-        first, last = text.split(":")
-        return [float(first), float(last)] if "." in text else [int(first), int(last)]
-    except ValueError as error:
-        raise typer.BadParameter(f"--layers {text!r}: write 0:3 or 0.0:1.0") from error
-
-
-def _parse_strengths(text: str | None) -> list[float]:
-    """`8,32,64`; the tuned one unless something is said."""
-    from .methods.kvw import STRENGTH
-
-    try:
-        return [STRENGTH] if text is None else [float(each) for each in text.split(",")]
-    except ValueError as error:
-        raise typer.BadParameter(f"--strength {text!r}: write 24 or 8,32,64") from error
-
-
-def _parse_settings(text: str) -> dict:
-    try:
-        own = json.loads(text) if text else {}
-    except (ValueError, RecursionError) as error:
-        raise typer.BadParameter(f"--settings is not JSON: {error}") from error
-    if not isinstance(own, dict):
-        raise typer.BadParameter(f"--settings is an object such as {{}}, not {text}")
-    return own
 
 
 def _version(asked: bool) -> None:
@@ -138,7 +110,7 @@ def unlearn(
     from .laboratory import report
 
     check_place(save_edit, json_file, None if save and save.is_dir() else save)
-    own = _parse_settings(settings)
+    own = read_settings(settings)
     said = {name for name in context.params
             if "COMMANDLINE" in str(context.get_parameter_source(name))}  # fmt: skip
     words = [name for name in ("strength", "layers") if name in said]
@@ -151,9 +123,7 @@ def unlearn(
                                      "says who is forgotten")  # fmt: skip
     each: list[dict] = [own] if settings else []
     if not settings and method.startswith("KVW"):
-        each = [
-            {"strength": G, "layers": _parse_layers(layers)} for G in _parse_strengths(strength)
-        ]
+        each = [{"strength": G, "layers": read_layers(layers)} for G in read_strengths(strength)]
     if save_edit and len(each) > 1:
         raise typer.BadParameter("--save-edit holds one edit: --save FOLDER holds several")
     asked = model, group, forget, method, each or None, draws, oracle
@@ -244,7 +214,7 @@ def check_method(
     """Say which promises of every method a method of your own keeps, and which it breaks."""
     from .audit.checking import check
 
-    said, whole = check(method, _parse_settings(settings) if settings else None)
+    said, whole = check(method, read_settings(settings) if settings else None)
     typer.echo(said)
     raise typer.Exit(int(not whole))
 
