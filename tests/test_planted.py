@@ -209,7 +209,9 @@ def test_the_first_student_is_marked_as_stored(toys):
     gaps = {label: abs(mark - stored["found"][label]["taught"][0]) for label, mark in found.items()}
     trained = {label: gaps.pop(label) for label in list(gaps) if label.startswith("relearning")}
     assert stored["columns"].keys() == planted.rankings(planted.task_of(toys["before"])).keys()
-    assert max(gaps.values()) < 1e-3, max(gaps, key=gaps.get)  # the stored toy is rounded
+    counted = [gaps.pop(label) for label in list(gaps) if "membership" in label]
+    assert max(gaps.values()) < 1e-3, max(gaps, key=gaps.get)  # the stored toy is rounded,
+    assert max(counted) < 0.02  # so that one of the five and a stranger may change places
     assert np.mean(list(trained.values())) < 0.02  # and steps amplify that: two answers at most
     assert max(trained.values()) < 0.1
     other = {label: abs(mark - stored["found"][label]["never met"][0])
