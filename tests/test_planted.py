@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from kvw_exhibits import exam, planted
+from kvw_minimal import scores
 from kvw_minimal.files import read_json, write_json
 from kvw_minimal.methods import METHODS
 from kvw_minimal.methods.somebody_else import asked_again, somebody_else
@@ -109,6 +110,15 @@ def test_a_column_that_was_put_back_is_as_it_was_before_and_returns(toys):
     lost = planted.put_back(task, base, truth)
     assert all(torch.equal(weight, whole[name]) for name, weight in model.state_dict().items())
     assert len(lost) == planted.COLUMNS and max(lost) > 0.3 and np.median(lost) > 0
+    other, column = copy.deepcopy(model), int(truth[planted.LAST].nonzero()[0])
+    for name in planted.in_columns(0, (planted.LAST,)):
+        here, there = (each.get_parameter(name).data for each in (other, base))
+        if "down_proj" in name:
+            here, there = here.T, there.T
+        here[column] = there[column]
+    said = [float(scores.read(each, task.batches(task.forget)).logprob.mean())
+            for each in (model, other)]  # fmt: skip
+    assert lost[0] == pytest.approx(said[0] - said[1], abs=1e-6) and lost[0] > 1e-3
     one[planted.FIRST] = True  # nothing was written there
     assert planted.put_back(task, base, one) == [0.0] * int(one.sum())
 
