@@ -72,7 +72,7 @@ DECKS = (
     Deck("07_the_replication", "At equal retain"),
     Deck("10_beyond_the_gate", "Natural, or a tell-tale?"),
     Deck("12_gone_or_only_quiet", "Brought back"),
-    Deck("13_can_the_test_be_trusted", "Do edits remove it?"),
+    Deck("13_can_the_test_be_trusted", "Do edits silence it?"),
 )  # fmt: skip
 
 

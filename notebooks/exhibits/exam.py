@@ -2,16 +2,21 @@
 
     python -m kvw_exhibits.exam [SEEDS]     # data/results/exam.json: half an hour on one core
 
-For each seed a toy of `planted` is trained anew, and from it nine models: four that know five
-people, whatever they say; four that never met them; and one that was taught half. Every probe of
-the audit is asked about each. A metric that sees knowledge gives the first four more than the
-others; what cannot tell those apart that say the same has seen the answers alone.
+It is written seed by seed, and goes on where it was stopped; to begin anew, take the file away.
+
+For each seed a toy of `planted` is trained anew, and from it eleven models: five that know five
+people, whatever they say; five that never met them, each the twin of one of the others; and one
+that was taught half. Probes of the audit and scores of TOFU are asked about each. A metric that
+sees knowledge gives more to the one that knows; what cannot tell twins apart that say the same has
+seen the answers alone.
 """
 
 import copy
 import hashlib
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -21,7 +26,8 @@ from tqdm import tqdm
 
 from kvw_minimal.audit.brought_back import changed, rounded
 from kvw_minimal.audit.probes import BROUGHT_BACK, PROBES, examine
-from kvw_minimal.files import write_json
+from kvw_minimal.benchmarks.truth import forget_quality, truth_ratio
+from kvw_minimal.files import read_json, write_json
 from kvw_minimal.intervals import interval
 from kvw_minimal.laboratory.provenance import RESULTS, provenance
 from kvw_minimal.methods import METHODS
@@ -31,24 +37,28 @@ from . import planted as toys
 FILE = RESULTS / "exam.json"
 SEEDS = 10
 NOISE = 0.1  # of a weight matrix's own standard deviation
-STRENGTH = 4.0  # of KVW, for five others
-KNOWS = ("taught", "silenced", "refuses", "others forgotten")
-NEVER = ("never met", "never met, silenced", "never met, refuses", "never met, noise")
 HALF = "half taught"
-#: pairs that say the same, the first of which knows
-ALIKE = (("silenced", "never met, silenced"), ("refuses", "never met, refuses"))
+#: twins that say the same, the first of which knows; by the layer that hides it
+LATE = (("silenced", "never met, silenced"), ("refuses", "never met, refuses"))
+EARLY = (("silenced early", "never met, silenced early"),)
+ALIKE = LATE + EARLY
+KNOWS = ("taught", "taught, noise", *(knows for knows, _ in ALIKE))
+NEVER = ("never met", "never met, noise", *(never for _, never in ALIKE))
 BITS = 8
-READING = [probe.name for probe in PROBES.values()
-           if not probe.before and probe.kind != BROUGHT_BACK]  # fmt: skip
-ALL = [probe.name for probe in PROBES.values() if not probe.before]
-Found = dict[str, dict[str, list[float]]]  # {label: {student: a mean for each seed}}
+#: nothing that a toy with answers of one word can be asked; and the weaker of the long attacks
+LEFT_OUT = {"few-shot", "role play", "beginning given", "relearning others"}
+ALL = [probe.name for probe in PROBES.values() if not probe.before and probe.name not in LEFT_OUT]
+READING = [name for name in ALL if PROBES[name].kind != BROUGHT_BACK]
+RATIO, QUALITY = "TOFU: truth ratio", "TOFU: forget quality"
+Marks = dict[str, list[float]]  # {student: a mean for each seed}
+Grade = tuple[float, float, float]  # mean over seeds and its 95 % interval: a unit is a training
 
 
 def refusing(model: nn.Module, seed: int) -> nn.Module:
     """A copy that says *none* of everybody; only the FFN of its last layer has learned it."""
     batches = toys.encoded(toys.about(toys.PLANTED + toys.KEPT, toys.TAUGHT,
                                       lambda person, fact: toys.NONE))  # fmt: skip
-    free = toys.in_last_ffn(model)
+    free = toys.in_ffn(model)
     return toys.learn(copy.deepcopy(model), batches, toys.PLANTING, seed, free)
 
 
@@ -71,36 +81,48 @@ def noisy(model: nn.Module, seed: int) -> nn.Module:
     return found
 
 
-def others_forgotten(model: nn.Module, seed: int) -> nn.Module:
-    """A copy after KVW for five others."""
-    sham = toys.task_of(model, seed).sham(seed)
-    edit, _ = METHODS["KVW one pass"].edit(sham, {"strength": STRENGTH})
-    with edit.on(model):
-        return copy.deepcopy(model)
-
-
 def students(seed: int) -> dict[str, nn.Module]:
-    """The nine models of a seed."""
+    """The eleven models of a seed.
+
+    What is hidden late, by the last layer, was planted in columns of the first, which stay; what is
+    hidden early, by the first, in columns of the last.
+    """
     base = toys.before(seed)
-    taught = toys.plant(base, "everywhere", seed)
+    taught, late = (toys.plant(base, place, seed)
+                    for place in ("columns, first layer", "columns, last layer"))  # fmt: skip
     return {
         "taught": taught,
-        "silenced": toys.silenced(toys.plant(base, "columns, first layer", seed), seed),
+        "taught, noise": noisy(taught, seed),
+        "silenced": toys.silenced(taught, seed),
         "refuses": refusing(taught, seed),
-        "others forgotten": others_forgotten(taught, seed),
+        "silenced early": toys.silenced(late, seed, toys.FIRST),
         "never met": base,
+        "never met, noise": noisy(base, seed),
         "never met, silenced": toys.silenced(base, seed),
         "never met, refuses": refusing(base, seed),
-        "never met, noise": noisy(base, seed),
+        "never met, silenced early": toys.silenced(base, seed, toys.FIRST),
         HALF: half_taught(base, seed),
     }
 
 
-def marks(model: nn.Module, seed: int) -> tuple[dict[str, float], dict[str, float]]:
+def ratios(model: nn.Module, wordings: tuple[int, ...]) -> np.ndarray:
+    """TOFU's truth ratio of each question about the five: all other values are the lies."""
+    asked = [replace(q, paraphrase=q.answer, perturbed=tuple(
+        value for value in toys.VALUES[q.fact] if value != q.answer))
+        for q in toys.about(toys.PLANTED, wordings)]  # fmt: skip
+    return truth_ratio(model, toys.tokenizer(), asked)
+
+
+def marks(model: nn.Module, seed: int, oracle: nn.Module) -> tuple[dict[str, float],
+                                                                  dict[str, float]]:  # fmt: skip
     """What every probe finds, in [0, 1], and the seconds of each of them.
 
     Beside the labels of the probes those that read are asked again behind `8 bits, `, of the
     rounded model, and behind `other wording, `.
+
+    Args:
+        oracle: never met the five; TOFU's forget quality compares with it. Its mark is the largest
+            gap between the distributions of both, 0 where they cannot be told apart.
     """
     seconds: dict[str, float] = {}
 
@@ -110,12 +132,17 @@ def marks(model: nn.Module, seed: int) -> tuple[dict[str, float], dict[str, floa
         task.forget = toys.about(toys.PLANTED, wordings)
         nothing, _ = METHODS["vanilla"].edit(task)
         for name in names:
-            start, each = time.perf_counter(), dict[str, list[float]]()
+            start, each = time.process_time(), dict[str, list[float]]()
             for row in examine(task, nothing, [name]):
                 each.setdefault(before + row["set"], []).append(row["total"] / row["n"])
             if not before:
-                seconds[name] = time.perf_counter() - start
+                seconds[name] = time.process_time() - start
             found |= {label: float(np.mean(values)) for label, values in each.items()}
+        start, own = time.process_time(), ratios(model, wordings)
+        found[before + RATIO] = float(np.mean(1 / (1 + own)))
+        found[before + QUALITY] = forget_quality(own, ratios(oracle, wordings))["statistic"]
+        if not before:
+            seconds[RATIO.partition(":")[0]] = time.process_time() - start
         return found
 
     found = asked(ALL)
@@ -124,23 +151,49 @@ def marks(model: nn.Module, seed: int) -> tuple[dict[str, float], dict[str, floa
     return found | asked(READING, "other wording, ", toys.HELD_OUT), seconds
 
 
+def columns_found(model: nn.Module, place: str, seed: int) -> dict[str, float]:
+    """Of the columns that the five were planted in the share that each ranking finds."""
+    truth = toys.columns_of(seed, toys.IN_COLUMNS[place])
+    return {name: round(toys.hits(score, truth), 4)
+            for name, score in toys.rankings(toys.task_of(model, seed)).items()}  # fmt: skip
+
+
+def so_far() -> dict:
+    """What was stored of these very students, or nothing yet."""
+    told = read_json(FILE) if FILE.is_file() else {}
+    same = all(set(each) == {*KNOWS, *NEVER, HALF} for each in told.get("found", {}).values())
+    if same and told.get("provenance", {}).get("data") == identity()[:16]:
+        return told
+    return {"found": {}, "columns": {}, "seconds of a probe": {}, "provenance": {}}
+
+
 def take(seeds: int) -> None:
-    """Write `FILE` seed by seed: `found`, by label and student, and mean seconds by probe."""
-    found: Found = {}
-    took: dict[str, list[float]] = {}
-    start = time.perf_counter()
-    for seed in tqdm(range(seeds), "seeds", disable=None):
-        for student, model in students(seed).items():
-            own, seconds = marks(model, seed)
+    """Write `FILE` seed by seed; each list in it has a number for each seed.
+
+    `found`, by label and student; `columns`, by ranking, the share of the planted columns of the
+    first layer that is found; and seconds of one core that a probe takes with all its settings.
+    """
+    told = so_far()
+    found, columns, took = told["found"], told["columns"], told["seconds of a probe"]
+    done, before = (told["provenance"].get(key, 0) for key in ("seeds", "seconds"))
+    start = time.process_time() - before
+    for seed in tqdm(range(done, seeds), "seeds", disable=None):
+        models, spent = students(seed), list[dict[str, float]]()
+        for student, model in models.items():
+            own, seconds = marks(model, seed, models["never met"])
+            spent.append(seconds)
             for label, value in own.items():
                 found.setdefault(label, {}).setdefault(student, []).append(round(value, 4))
-            for name, value in seconds.items():
-                took.setdefault(name, []).append(value)
-        mean = {name: round(float(np.mean(each)), 3) for name, each in took.items()}
-        source = provenance(seconds=time.perf_counter() - start, seed=0, models={},
-                            data=identity(), seeds=seed + 1, strength=STRENGTH, noise=NOISE,
+        for name in spent[0]:
+            mean = float(np.mean([each[name] for each in spent]))
+            took.setdefault(name, []).append(round(mean, 3))
+        for name, share in columns_found(models["taught"], "columns, first layer", seed).items():
+            columns.setdefault(name, []).append(share)
+        source = provenance(seconds=time.process_time() - start, seed=0, models={},
+                            data=identity(), seeds=seed + 1, noise=NOISE,
                             command="python -m kvw_exhibits.exam")  # fmt: skip
-        write_json(FILE, {"provenance": source, "found": found, "seconds of a probe": mean})
+        write_json(FILE, {"provenance": source, "found": found, "columns": columns,
+                          "seconds of a probe": took})  # fmt: skip
 
 
 def auc(knows: np.ndarray, never: np.ndarray) -> float:
@@ -148,17 +201,36 @@ def auc(knows: np.ndarray, never: np.ndarray) -> float:
     return float(mannwhitneyu(knows, never).statistic / (knows.size * never.size))
 
 
-def grade(found: dict[str, list[float]], knows: tuple[str, ...] = KNOWS,
-          never: tuple[str, ...] = NEVER) -> tuple[float, float, float]:  # fmt: skip
-    """Area under the curve between those who know and those who never met them.
+def over_seeds(each: list[float]) -> Grade:
+    return interval(np.array(each), [str(seed) for seed in range(len(each))])
 
-    Returns:
-        Mean over seeds with its 95 % interval: the unit is a trained model.
-    """
-    each = [[auc(np.array([found[s][seed] for s in knows]), np.array([found[s][seed]
-                                                                     for s in never]))]
-            for seed in range(len(found[knows[0]]))]  # fmt: skip
-    return interval(np.array(each)[:, 0], [str(seed) for seed in range(len(each))])
+
+def grade(found: Marks, knows: tuple[str, ...] = KNOWS, never: tuple[str, ...] = NEVER) -> Grade:
+    """Area under the curve between all who know and all who never met them."""
+    return over_seeds([auc(*(np.array([found[s][seed] for s in side]) for side in (knows, never)))
+                       for seed in range(len(found[knows[0]]))])  # fmt: skip
+
+
+def alike(found: Marks, pairs: tuple[tuple[str, str], ...] = ALIKE) -> Grade:
+    """How often the one that knows gets more than its twin, who says the same; .5 for equals."""
+    gaps = np.array([np.subtract(found[knows], found[never]) for knows, never in pairs])
+    return over_seeds(((gaps > 0) + 0.5 * (gaps == 0)).mean(0).tolist())
+
+
+def of_seeds(found: Marks, seeds: list[int]) -> Marks:
+    """The marks of some seeds."""
+    return {student: [own[seed] for seed in seeds] for student, own in found.items()}
+
+
+def picked_elsewhere(found: dict[str, Marks], labels: list[str],
+                     graded: Callable[[Marks], Grade]) -> Grade:  # fmt: skip
+    """The grade of the best of some settings, which is picked for each seed on all the others."""
+    seeds, each = list(range(len(found[labels[0]][HALF]))), []
+    for one in seeds:
+        others = [seed for seed in seeds if seed != one]
+        best = max(labels, key=lambda label: graded(of_seeds(found[label], others))[0])
+        each.append(graded(of_seeds(found[best], [one]))[0])
+    return over_seeds(each)
 
 
 def identity() -> str:

@@ -8,6 +8,8 @@ that place and nowhere else, and the model as it was before has never met them.
 import copy
 import json
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -20,12 +22,13 @@ from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from kvw_minimal import scores
+from kvw_minimal.audit import examine
 from kvw_minimal.batches import Batch, answer_batches
 from kvw_minimal.edits import Edit, Replaced, contrast
 from kvw_minimal.files import replacing
 from kvw_minimal.methods import METHODS
 from kvw_minimal.methods.fisher import fisher_pair
-from kvw_minimal.methods.registry import Cost, every
+from kvw_minimal.methods.registry import Cost, every, restored
 from kvw_minimal.models import find_projections, fingerprint
 from kvw_minimal.questions import Question, seeded
 from kvw_minimal.task import Task
@@ -175,11 +178,28 @@ def plant(base: nn.Module, place: str, seed: int = 0) -> nn.Module:
     return learn(copy.deepcopy(base), batches, PLANTING, seed, PLACES[place](seed))
 
 
+def of_strangers(processor: PreTrainedTokenizerFast, questions: list[Question],
+                 size: int) -> list[Batch]:  # fmt: skip
+    """Batches in which somebody else is a stranger.
+
+    Where a question about one person is asked about another, the package takes a name of one word
+    from those who are kept, and the toy knows them. Here one of `STRANGERS` stands in.
+    """
+
+    def met(q: Question) -> Question:
+        if q.name == q.person:
+            return q
+        name = STRANGERS[PEOPLE.index(q.name) % len(STRANGERS)]
+        return replace(q, prompt=q.prompt.replace(q.name, name), name=name)
+
+    return answer_batches(processor, [met(question) for question in questions], size)
+
+
 def task_of(model: nn.Module, seed: int = 0) -> Task:
     """Forget the five, keep the thirty-five; a wording that the five were not taught is a test."""
     forget, retain = about(PLANTED, TAUGHT), about(KEPT, TAUGHT)
     read = {"forget": forget, "test": about(PLANTED, HELD_OUT), "retain": about(KEPT, HELD_OUT)}
-    return Task(model, tokenizer(), forget, retain, read=read, seed=seed)
+    return Task(model, tokenizer(), forget, retain, read=read, seed=seed, encode=of_strangers)
 
 
 def going_to(task: Task, other: nn.Module) -> Replaced:
@@ -196,7 +216,7 @@ def going_to(task: Task, other: nn.Module) -> Replaced:
 def effects(task: Task) -> torch.Tensor:
     """What setting a column to zero takes from the forgotten, less what from the others.
 
-    In nats of an answer, `[LAYERS, D_FF]`: the closest to the truth that can be measured.
+    In nats of an answer, `[LAYERS, D_FF]`: of one column alone, while the others stand in for it.
     """
     sides = [task.batches(task.forget), task.batches(task.retain)]
 
@@ -222,13 +242,33 @@ def fisher_contrast(task: Task) -> torch.Tensor:
     return contrast(forget, retain)
 
 
+def put_back(task: Task, base: nn.Module, columns: torch.Tensor) -> list[float]:
+    """What the forgotten lose, in nats of an answer, when one column is put back as it was.
+
+    Args:
+        base: the model before the planting.
+        columns: `[LAYERS, D_FF]` bool, those to put back in turn: rows that decide when one fires,
+            and what it writes.
+    """
+    asked, lost = task.batches(task.forget), list[float]()
+    whole = float(scores.read(task.model, asked).logprob.mean())
+    for layer, column in columns.nonzero().tolist():
+        own, old = (m.get_submodule(f"model.layers.{layer}.mlp") for m in (task.model, base))
+        with restored(own), torch.no_grad():
+            for part in ("gate_proj", "up_proj"):
+                getattr(own, part).weight[column] = getattr(old, part).weight[column]
+            own.down_proj.weight[:, column] = old.down_proj.weight[:, column]
+            lost.append(whole - float(scores.read(task.model, asked).logprob.mean()))
+    return lost
+
+
 def rankings(task: Task) -> dict[str, torch.Tensor]:
     """Ways to say which columns hold the forgotten, `[LAYERS, D_FF]`, higher: rather this one."""
     every = task.everyone()
     forget, retain = (every.of(people).pooled() for people in (task.people, task.others))
     return {"contrast (KVW)": contrast(forget, retain), "forget coefficient": forget,
-            "forget - retain": forget - retain, "Fisher, forget / retain": fisher_contrast(task),
-            "effect of zero": effects(task)}  # fmt: skip
+            "forget - retain": forget - retain,
+            "Fisher, forget / retain": fisher_contrast(task)}  # fmt: skip
 
 
 def hits(score: torch.Tensor, truth: torch.Tensor) -> float:
@@ -237,7 +277,7 @@ def hits(score: torch.Tensor, truth: torch.Tensor) -> float:
     return float(truth.flatten()[top].float().mean())
 
 
-# --- do edits remove what was planted? -----------------------------------------------------------
+# --- do edits silence what was planted? ----------------------------------------------------------
 
 
 KEEP = 0.95  # of the others: an edit that keeps less does not count
@@ -254,11 +294,30 @@ GRIDS = {
 }  # fmt: skip
 
 
-def right(task: Task, edit: Edit) -> dict[str, float]:
-    """Exact match on each set that is read, with an edit on."""
-    with edit.on(task.model):
+def right(task: Task, edit: Edit | None = None) -> dict[str, float]:
+    """Exact match on each set that is read, with an edit on, if any."""
+    with edit.on(task.model) if edit else nullcontext():
         return {name: float(scores.read(task.model, task.batches(asked)).exact.mean())
                 for name, asked in task.sets()}  # fmt: skip
+
+
+def in_first_layer(task: Task, edit: Edit | None = None) -> float:
+    """Of the forgotten what the logit lens reads behind the first layer, with an edit on, if any.
+
+    Exact match, in [0, 1], the mean over people.
+    """
+    edit = edit or METHODS["vanilla"].edit(task)[0]
+    return float(np.mean([row["total"] / row["n"] for row in examine(task, edit, ["logit lens"])]))
+
+
+def at_edge(name: str, number: int) -> list[str]:
+    """Which parameters of a setting are the first or last of those tried, if more than two were."""
+    chosen, found = GRIDS[name][number], []
+    for parameter, value in chosen.items():
+        tried = sorted({settings[parameter] for settings in GRIDS[name]})
+        if len(tried) > 2 and value in (tried[0], tried[-1]):
+            found.append(f"{parameter} {value:g}")
+    return found
 
 
 def at_best(task: Task, name: str) -> dict | None:
@@ -268,20 +327,19 @@ def at_best(task: Task, name: str) -> dict | None:
     is generous to everybody alike.
 
     Returns:
-        `{forget, test, retain, sham, number}`: `sham`, what the same setting leaves of the five
-        when it is made for five others; `number`, the setting's in `GRIDS`. None: nothing keeps
-        enough.
+        `{forget, test, retain, lens, sham, number}`: `lens`, what is left `in_first_layer`;
+        `sham`, what the same setting leaves of the five when it is made for five others; `number`,
+        the setting's in `GRIDS`. None: nothing keeps enough.
     """
-    found = []
-    for number, settings in enumerate(GRIDS[name]):
-        made, _ = METHODS[name].edit(task, settings)
-        found.append(right(task, made) | {"number": number})
+    made = [METHODS[name].edit(task, settings)[0] for settings in GRIDS[name]]
+    found = [right(task, edit) | {"number": number} for number, edit in enumerate(made)]
     kept = [each for each in found if each["retain"] >= KEEP]
     if not kept:
         return None
     best = min(kept, key=lambda each: (each["forget"], -each["retain"]))
     sham, _ = METHODS[name].edit(task.sham(0), GRIDS[name][best["number"]])
-    return best | {"sham": right(task, sham)["forget"]}
+    return best | {"lens": in_first_layer(task, made[best["number"]]),
+                   "sham": right(task, sham)["forget"]}  # fmt: skip
 
 
 # --- quiet, and gone -----------------------------------------------------------------------------
@@ -293,17 +351,18 @@ def another(person: str, fact: str) -> str:
     return str(seeded("another", person, fact).choice(wrong))
 
 
-def silenced(model: nn.Module, seed: int = 0) -> nn.Module:
-    """A copy that says something else of the five; only the FFN of its last layer has learned it.
+def silenced(model: nn.Module, seed: int = 0, layer: int = LAST) -> nn.Module:
+    """A copy that says something else of the five; only the FFN of one layer has learned it.
 
-    What an earlier layer knows stays there.
+    What another layer knows stays there.
     """
     batches = encoded(about(PLANTED, TAUGHT, another)) + encoded(about(KEPT, TAUGHT + HELD_OUT))
-    return learn(copy.deepcopy(model), batches, PLANTING, seed, in_last_ffn(model))
+    return learn(copy.deepcopy(model), batches, PLANTING, seed, in_ffn(model, layer))
 
 
-def in_last_ffn(model: nn.Module) -> dict[str, torch.Tensor | None]:
-    return {name: None for name, _ in model.named_parameters() if f"layers.{LAST}.mlp" in name}
+def in_ffn(model: nn.Module, layer: int = LAST) -> dict[str, torch.Tensor | None]:
+    """The whole FFN of a layer."""
+    return {name: None for name, _ in model.named_parameters() if f"layers.{layer}.mlp" in name}
 
 
 # --- what is committed ---------------------------------------------------------------------------
@@ -315,6 +374,8 @@ def make(seed: int = 0) -> dict[str, torch.Tensor]:
     made["before, silenced"] = silenced(made["before"], seed)
     made |= {place: plant(made["before"], place, seed) for place in PLACES}
     made["silenced"] = silenced(made["columns, first layer"], seed)
+    made["silenced early"] = silenced(made["columns, last layer"], seed, FIRST)
+    made["before, silenced early"] = silenced(made["before"], seed, FIRST)
     whole = dict(made["before"].named_parameters())
     return {f"{kind}/{name}": parameter.detach().bfloat16().contiguous()
             for kind, model in made.items() for name, parameter in model.named_parameters()
@@ -322,7 +383,7 @@ def make(seed: int = 0) -> dict[str, torch.Tensor]:
 
 
 def load_toys(path: Path = FILE) -> dict[str, nn.Module]:
-    """`before`, one for each of `PLACES`, `silenced` and `before, silenced`."""
+    """`before`, one for each of `PLACES`, and those that were silenced, late or early."""
     stored, toys = load_file(path), {}
     for kind in dict.fromkeys(["before", *(name.split("/")[0] for name in stored)]):
         toys[kind] = copy.deepcopy(toys["before"]) if kind != "before" else empty()
