@@ -1181,7 +1181,7 @@ BREAKS: tuple[Break, ...] = (
     Break("export: scores of any strength", "__main__.py",
           'row.get("strength") in (None, own)', "True", ("unlearning",)),
     # command line
-    Break("--layers: fractions of the depth, always", "__main__.py",
+    Break("--layers: fractions of the depth, always", "laboratory/arguments.py",
           'if "." in text else [int(first), int(last)]', "", ("command",)),
     Break("a refusal is a success", "__main__.py",
           "KeyboardInterrupt) else 2", "KeyboardInterrupt) else 0", ("command",)),
