@@ -603,7 +603,7 @@ CALLS = (
     Call("validate folder", "does not exist, or is a folder"),
     Call("validate /dev/null", "does not exist, or is a folder"),
     Call("validate", "Missing argument"),
-    Call("validate closed-file", "is not readable", 2, ("unprivileged",)),
+    Call("validate closed-file", "Permission denied", 2, ("unprivileged",)),
     Call("validate half.jsonl", "nobody to retain", 1),
     Call("validate list.jsonl", "is not a JSON object", 1),
     Call("validate null.jsonl", "is not a JSON object", 1),

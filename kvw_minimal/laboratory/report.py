@@ -61,7 +61,8 @@ def table(rows: list[dict], metric: str = "exact_match") -> str:
     lines = [f"{metric.replace('_', ' '):12}"
              + "".join(f"{name:>{max(14, len(name) + 2)}}" for name in names)]  # fmt: skip
     for strength in strengths:
-        lines += [f"strength {strength:g}"] * (len(strengths) > 1)
+        if len(strengths) > 1:
+            lines.append(f"strength {strength:g}")
         block = [row for row in rows if row.get("strength") in (None, strength)]
         states = {row["state"] for row in block}
         for state in (state for state in STATES if state in states):
