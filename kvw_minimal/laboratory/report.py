@@ -238,8 +238,9 @@ def unlearn(model: str, group: str = "A", percent: int = 5, method: str = AT_ONC
         folder: keep rows and edits there, and go on with what is there.
 
     Returns:
-        `{"provenance": ..., "rows": [{state, strength, set, modality, metric, value, low, high,
-        n}]}`, the strength None where there is none, and the edits. The model is left as it was.
+        A dict of `provenance` and `rows` (state, strength, set, modality, metric, value, low, high
+        and n of each; the strength None where there is none), and the edits. The model is left as
+        it was.
 
     Raises:
         FileNotFoundError, ValueError: no such method, people or questions; no oracle, unless it is

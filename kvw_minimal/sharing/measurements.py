@@ -24,9 +24,9 @@ FORMAT = "1"  # of files of coefficients
 def save_measured(coefficients: Coefficients, path: str | Path) -> None:
     """Write a safetensors file, in one move. It says by their ids who was asked about.
 
-    Tensors `sums [people, layers, d_ff]` and `tokens [people]`, of a mixture of experts `sums
-    [people, layers, experts, d_ff]` and `tokens [people, layers, experts]`; as metadata the
-    format, the people, the model's fingerprint, the mask, and a checksum of all that.
+    Tensors `sums [people, layers, d_ff]` and `tokens [people]`, of a mixture of experts
+    `[people, layers, experts, d_ff]` and `[people, layers, experts]`; as metadata the format, the
+    people, the model's fingerprint, the mask, and a checksum of all that.
 
     Raises:
         OSError: as `files.check_place`.
