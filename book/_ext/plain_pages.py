@@ -6,7 +6,8 @@
 - Thebe, which would run cells on a distant server: its script is written into each page twice,
   and browsers report the second as an error.
 - What makes pages heavy and is not seen: marks around code that has the colour of all text, empty
-  lines, the table of contents beside source code; files of the theme that no page asks for.
+  lines, the table of contents beside source code and the one for paper; files of the theme that no
+  page asks for.
 - What a screen reader cannot name: see `NAMES`.
 """
 
@@ -25,6 +26,9 @@ UNUSED = (
 PLAIN = re.compile(r'<span class="[npw]">([^<]*)</span>')
 CODE = re.compile(r"(<(?:pre|script|style)\b.*?</(?:pre|script|style)>)", re.DOTALL)
 EMPTY = re.compile(r"\s*\n\s*")
+PRE = re.compile(r'<span class="pre">([^<]*)</span>')  # they only keep words from being hyphenated
+# a second table of contents, which is seen on paper alone and names no page of it
+PRINTED = re.compile(r'<div id="print-main-content">.*?(?=<div id="searchbox">)', re.DOTALL)
 NAMES = (
     # what folds a part of the table of contents is named after that part
     (re.compile(r'(<a class="[^"]*" href="[^"]*">([^<]*)</a><details[^>]*>\s*<summary)>'),
@@ -61,10 +65,12 @@ def mended(page: str) -> str:
 
     >>> mended('<p>a\\n\\n  b</p><pre><span class="n">x</span>\\n\\n<span class="o">+</span></pre>')
     '<p>a\\nb</p><pre>x\\n\\n<span class="o">+</span></pre>'
+    >>> mended('<div id="a"><div id="print-main-content">x</div></div><div id="searchbox">')
+    '<div id="a"></div><div id="searchbox">'
     >>> mended('<a class="r" href="c.html">3. Who?</a><details><summary>')
     '<a class="r" href="c.html">3. Who?</a><details><summary aria-label="Pages below: 3. Who?">'
     """
-    parts = CODE.split(page)
+    parts = CODE.split(PRINTED.sub("</div>", PRE.sub(r"\1", page)))
     parts[::2] = [EMPTY.sub("\n", part) for part in parts[::2]]
     parts[1::2] = [PLAIN.sub(r"\1", part) for part in parts[1::2]]
     page = "".join(parts)
