@@ -200,8 +200,9 @@ def export_edit(
 
     _check_edit(edit, None)
     sharing.check_request(folder, format)
-    made, (found, processor) = Edit.load(edit), load(model)
+    made = Edit.load(edit)
     rows = _of_strength(made, read_json(scores, "rows")["rows"]) if scores else None
+    found, processor = load(model)
     sharing.export(made, found, processor, folder, format, scores=rows, named=named)
     typer.echo(f"{folder} holds the edit as {format}; its README.md says how to load it")
 

@@ -94,8 +94,10 @@ def hashed(tensors: Iterable[tuple[str, torch.Tensor]], before: str = "") -> str
     digest = hashlib.sha256(before.encode())
     for name, tensor in tensors:
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        whole = tensor.detach().cpu().contiguous()
-        digest.update(whole.reshape(-1).view(torch.uint8).numpy().data)
+        whole = tensor.detach().cpu().reshape(-1)
+        if whole.stride(0) != 1:  # of one number, `contiguous` takes any stride for its own
+            whole = whole.clone(memory_format=torch.contiguous_format)
+        digest.update(whole.view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
