@@ -18,10 +18,8 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from kvw_minimal import scores
 from kvw_minimal.edits import Edit, scaled_columns
 from kvw_minimal.files import read_json, write_json
-from kvw_minimal.intervals import interval
 from kvw_minimal.laboratory import plans, running
 from kvw_minimal.laboratory.provenance import RESULTS, provenance
 from kvw_minimal.laboratory.rows import read_rows
@@ -32,6 +30,8 @@ from kvw_minimal.models import columns, find_projections, fingerprint
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.task import Task
 from kvw_minimal.taught import load
+
+from .one_by_one import means
 
 FILE = RESULTS / "locked.json"
 GROUP = "A"
@@ -105,12 +105,7 @@ def attacked(task: Task, edit: Edit, attack: str, public: nn.Module) -> dict:
     with restored(model):
         for path, weight in ATTACKS[attack](model, public).items():
             model.get_parameter(path).data.copy_(weight)
-        for name in ("forget", "retain", "general"):
-            asked = task.read[name]
-            exact = scores.read(model, task.batches(asked)).exact
-            found = interval(exact, [q.person for q in asked])
-            row[name] = [round(value, 4) for value in found]
-    return row
+        return row | means(task, dict(task.sets("forget", "retain", "general")))
 
 
 def main() -> None:
