@@ -647,7 +647,7 @@ CALLS = (
     # training
     Call("train nothing", "train what?"),
     Call("train", "Missing argument"),
-    Call("train smol --group ''", "no group ''", sample=True),
+    Call("train smol --group ''", "no group ''"),
     Call("train pocket --group ''", "no group ''"),
     Call("train pocket --group Z", "no group 'Z'"),
     Call("train pocket --group A --forget 7", "forget 7 %?"),
