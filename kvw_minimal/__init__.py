@@ -2,7 +2,7 @@
 
 questions -> batches -> coefficients -> edits -> scores -> intervals
 
-    from kvw_minimal.laboratory.subjects import strangers
+    from kvw_minimal.requests.subjects import strangers
     from kvw_minimal.methods import METHODS
     from kvw_minimal.strangers.people import load_people
     from kvw_minimal.taught import load

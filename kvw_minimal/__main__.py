@@ -4,25 +4,30 @@ import json
 import sys
 import time
 import warnings
-from contextlib import ExitStack
-from importlib.metadata import version
+from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from .files import check_place, read_json, write_json
-from .laboratory.arguments import read_layers, read_settings, read_strengths
+from .files import check_place, read_json
+from .requests.arguments import (
+    Forget,
+    Group,
+    Json,
+    ModelName,
+    hand_over,
+    how_to_install,
+    read_layers,
+    read_settings,
+    read_strengths,
+)
 
 NAME = "python -m kvw_minimal"
 MISUSE = typer.BadParameter.__mro__[1]  # click's UsageError, which typer brings along
 
 
 app = typer.Typer(help="Knowledge Vector Weakening, from the book.", add_completion=False)
-Group = Annotated[str, typer.Option(help="A to E, or tuning-1, tuning-2")]
-Forget = Annotated[int, typer.Option(help="percent of the people: 5, 10 or 15")]
-ModelName = Annotated[str, typer.Option(help="pocket, a folder, or a hub id")]
-Json = Annotated[Path | None, typer.Option("--json", help="write rows here")]
 
 
 def _version(asked: bool) -> None:
@@ -40,23 +45,6 @@ def _options(
     pass
 
 
-def _needs_results() -> None:
-    from .laboratory.provenance import check_results
-
-    check_results()
-
-
-def _hand_over(said: str, result: dict, json_file: Path | None, edit: Any = None,
-               edit_file: Path | None = None) -> None:  # fmt: skip
-    """Write rows, then the edit, then print: one that fails does not lose the others."""
-    with ExitStack() as rest:  # from the last to the first
-        rest.callback(typer.echo, said)
-        if edit_file is not None:
-            rest.callback(edit.save, edit_file)
-        if json_file is not None:
-            rest.callback(write_json, json_file, result)
-
-
 def _check_edit(edit: Path | None, json_file: Path | None) -> None:
     """The edit is there, and the rows can be written somewhere else."""
     check_place(json_file)
@@ -64,18 +52,6 @@ def _check_edit(edit: Path | None, json_file: Path | None) -> None:
         raise typer.BadParameter(f"--edit {edit} does not exist, or is no ordinary file")
     if edit and json_file and edit.resolve() == json_file.resolve():
         raise ValueError(f"{edit} is the edit; the rows cannot go to one file with it")
-
-
-@app.command()
-def demo(
-    group: Group = "A",
-    picture: Annotated[Path | None, typer.Option(help="also draw it (PNG)")] = None,
-) -> None:
-    """Forget five people, live: their answers and two others' before and after."""
-    from .laboratory import report
-
-    check_place(picture)
-    report.demo(group, picture)
 
 
 @app.command()
@@ -107,7 +83,7 @@ def unlearn(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what it would cost")] = False,
 ) -> None:  # fmt: skip
     """Forget people and score vanilla, edited, sham and oracle: a group's, or a file's."""
-    from .laboratory import report
+    from .requests import report
 
     check_place(save_edit, json_file, None if save and save.is_dir() else save)
     own = read_settings(settings)
@@ -133,13 +109,13 @@ def unlearn(
         "batch_size": batch_size,
     }
     if dry_run:
-        from .laboratory import expected
+        from .requests import expected
 
         typer.echo(expected.told(*asked, **more))
         return
     result, edits = report.unlearn(*asked, **more, folder=save)
     said_last = [*(edit.describe() for edit in edits), *report.tables(result)]
-    _hand_over("\n".join(said_last), result, json_file, edits[0], save_edit)
+    hand_over("\n".join(said_last), result, json_file, edits[0], save_edit)
 
 
 @app.command()
@@ -151,11 +127,11 @@ def evaluate(
     json_file: Json = None,
 ) -> None:
     """Score a model as it is, or with a saved edit, on the four sets."""
-    from .laboratory import report
+    from .requests import report
 
     _check_edit(edit, json_file)
     result = report.evaluate(model, group, forget, edit)
-    _hand_over(report.table(result["rows"]), result, json_file)
+    hand_over(report.table(result["rows"]), result, json_file)
 
 
 @app.command()
@@ -169,11 +145,11 @@ def audit(
     json_file: Json = None,
 ) -> None:
     """Gone, or only quiet? Ask every probe of an edit, its sham and the oracle; minutes."""
-    from .laboratory import report
+    from .requests import report
 
     _check_edit(edit, json_file)
     said, result = report.audited(model, group, forget, method, edit)
-    _hand_over(said, result, json_file)
+    hand_over(said, result, json_file)
 
 
 def _of_strength(edit: Any, rows: Any) -> Any:
@@ -236,45 +212,10 @@ def new(
     method: Annotated[bool, typer.Option("--method", help="a method, not an experiment")] = False,
 ) -> None:
     """Make a folder of your own to fork: a notebook, questions, and what checks them."""
-    from .laboratory import forking
+    from .requests import forking
 
     made = forking.new(name, "method" if method else "experiment")
     typer.echo(f"{made}: {', '.join(sorted(path.name for path in made.iterdir()))}")
-
-
-@app.command()
-def compare(
-    file: Annotated[Path, typer.Argument(help="rows of your own, as `run --into` stores them")],
-    json_file: Json = None,
-) -> None:
-    """Lay rows of your own beside the book's, and say which have no counterpart there."""
-    _needs_results()
-    from .laboratory import counterparts
-    from .laboratory.provenance import file_hash, provenance
-    from .strangers.people import load_people
-
-    check_place(json_file)
-    if json_file and json_file.resolve() == file.resolve():
-        raise ValueError(f"{file} holds your rows; what comes of them cannot go to one file")
-    start = time.perf_counter()
-    said, result = counterparts.compare(file)
-    source = provenance(seconds=time.perf_counter() - start, seed=0, models={},
-                        data=load_people().checksum, rows=file_hash(file))  # fmt: skip
-    _hand_over(said, {"provenance": source} | result, json_file)
-
-
-@app.command()
-def doctor(
-    targets: Annotated[bool, typer.Option(help="also score the models")] = False,
-    card: Annotated[bool, typer.Option(help="measure and store what pocket's card says")] = False,
-) -> None:
-    """Say whether everything is in its place and, with --targets, which targets are reached."""
-    from . import doctor as checks
-
-    if card:
-        checks.write_card()
-    elif not checks.examine(targets):
-        raise typer.Exit(1)
 
 
 @app.command()
@@ -290,16 +231,6 @@ def train(
     from .taught import catalogue
 
     typer.echo(json.dumps(catalogue.train(what, group, forget, device, threads, seed), indent=1))
-
-
-@app.command()
-def card(name: Annotated[str, typer.Argument(help="smol-before, smol or an oracle of it")]) -> None:
-    """Measure and store what the card of smol says about one of its models."""
-    from .laboratory.provenance import provenance
-    from .taught import cards
-
-    note = provenance(seconds=0, seed=0, models={}, data="")
-    cards.measure(name, note={key: note[key] for key in ("command", "commit", "date")})
 
 
 @app.command()
@@ -329,7 +260,7 @@ def replicate(
 ) -> None:
     """Run KVW and its controls on MLLMU-Bench or CLEAR."""
     from .benchmarks import replicate as benchmarks
-    from .laboratory.provenance import provenance
+    from .requests.provenance import provenance
 
     check_place(json_file)
     with warnings.catch_warnings():
@@ -341,84 +272,7 @@ def replicate(
             progress=True,
         )  # fmt: skip
     said, source = benchmarks.table(result["rows"]), provenance(**result["provenance"])
-    _hand_over(said, result | {"provenance": source}, json_file)
-
-
-@app.command()
-def run(
-    experiment: Annotated[str, typer.Argument(help="one of `results`")],
-    lists: Annotated[list[str] | None, typer.Argument(help="lists of it; all unless given")] = None,
-    groups: Annotated[str, typer.Option(help="report groups, such as A,B; all unless given")] = "",
-    into: Annotated[Path | None, typer.Option(help="another file than the stored one")] = None,
-) -> None:
-    """Measure all that is missing of an experiment; resumes where it was interrupted."""
-    _needs_results()
-    from .laboratory import plans, running
-
-    check_place(into)
-    named = groups.split(",") if groups else []
-    found = plans.plans_of(experiment)
-    every = [name for plan in found for name in plan.lists]
-    places = [group for plan in found for group in plan.groups]
-    for given, known, kind in ((lists, every, "list"), (named, places, "group")):
-        strange = sorted(set(given or ()) - set(known))
-        if strange:
-            raise ValueError(f"no {kind} {strange[0]!r} in {experiment}; there are "
-                             f"{', '.join(dict.fromkeys(known))}")  # fmt: skip
-    for plan in found:
-        own = [name for name in plan.lists if name in (lists or plan.lists)]
-        its = [group for group in plan.groups if group in (named or plan.groups)]
-        if own and its:
-            typer.echo(running.run(plan, own, into, its))
-
-
-@app.command("results")
-def list_results() -> None:
-    """Every experiment, its lists, and how much of it is measured."""
-    _needs_results()
-    from .laboratory import plans, rows
-
-    for plan in plans.PLANS:
-        path, measured = rows.path_of(plan.experiment), set()
-        if path.is_file():
-            stored, _ = rows.read_rows(plan.experiment, fresh=False)
-            measured = rows.cells(stored[stored["subject"] == plan.subject])
-        for name in plan.lists:
-            entries = plan.entries(name)
-            there = sum(any((t.method, t.text, group) in measured for t in those)
-                        for those in entries.values() for group in plan.groups)  # fmt: skip
-            typer.echo(f"{plan.experiment:22} {plan.subject:18} {name:14} {there:4} of "
-                       f"{len(entries) * len(plan.groups):4} labels x groups")  # fmt: skip
-
-
-@app.command()
-def verify(
-    rows: Annotated[int, typer.Option(help="random trials of each subject", min=1)] = 1,
-    seed: Annotated[int | None, typer.Option(help="of the choice of trials", min=0)] = None,
-    experiment: Annotated[str, typer.Option(help="whose trials")] = "replication-pocket",
-) -> None:
-    """Make random trials of the stored results again, through the runner, and compare."""
-    _needs_results()
-    from .laboratory import running
-
-    good = True
-    for trial in running.again(experiment, rows, seed):
-        good &= trial["gap"] <= running.TOLERANCE
-        typer.echo(f"{trial['subject']}, {trial['method']}, {trial['group']}: largest gap of a "
-                   f"mean {trial['gap']:.4f}")  # fmt: skip
-    if not good:
-        raise typer.Exit(1)
-
-
-@app.command()
-def bench(
-    file: Annotated[Path | None, typer.Argument(help="store the rows here")] = None,
-) -> None:
-    """What measuring coefficients costs, done in three ways; minutes, on a quiet machine."""
-    from .laboratory.provenance import provenance
-    from .speed import bench as measured
-
-    measured.main(file, provenance=provenance)
+    hand_over(said, result | {"provenance": source}, json_file)
 
 
 @app.command("measure")
@@ -468,8 +322,6 @@ def sentence(error: BaseException) -> str | None:
     if isinstance(error, BrokenPipeError):
         return "nobody reads what is printed any more"
     if isinstance(error, ModuleNotFoundError) and not f"{error.name}".startswith("kvw_minimal"):
-        from .doctor import how_to_install
-
         return said + how_to_install(error.name or "")
     if isinstance(error, OSError) and error.strerror:
         return error.strerror + (f": {error.filename}" if error.filename else "")
@@ -478,6 +330,8 @@ def sentence(error: BaseException) -> str | None:
 
 def _call(arguments: list[str]) -> int:
     """Run a command; its exit status. What it prints is out by then, or it fails."""
+    for more in entry_points(group="kvw_minimal.commands"):  # those of the book's experiments
+        more.load()(app)
     command, status = typer.main.get_command(app), 0
     try:
         with command.make_context(NAME, arguments) as context:

@@ -24,13 +24,13 @@ import torch
 from safetensors.torch import save_file
 from vectors import TAUGHT, TINY, registered, tiny, world
 
+from kvw_experiments import freshness, needs, plans, rows, summary_files
+from kvw_experiments.freshness import FILE, LEDGER, stored
 from kvw_minimal.batches import answer_batches
 from kvw_minimal.files import read_json, replacing
-from kvw_minimal.laboratory import freshness, needs, plans, rows, summary_files
-from kvw_minimal.laboratory.freshness import FILE, LEDGER, stored
-from kvw_minimal.laboratory.subjects import is_made
 from kvw_minimal.methods import Cost, losses
 from kvw_minimal.models import fingerprint
+from kvw_minimal.requests.subjects import is_made
 from kvw_minimal.strangers.questions import about
 from kvw_minimal.taught import load
 

@@ -498,7 +498,7 @@ def unnoticed(breaks: Iterable[Break]) -> list[str]:
 def remember(by: str, found: dict) -> None:
     """Keep the last outcome of a whole sweep."""
     from kvw_minimal.files import write_json
-    from kvw_minimal.laboratory.provenance import commit
+    from kvw_minimal.requests.provenance import commit
 
     stored = json.loads(OUTCOME.read_text(encoding="utf-8")) if OUTCOME.exists() else {}
     versions = {name: version(name) for name in ("torch", "transformers", "numpy", "pytest")}

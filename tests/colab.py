@@ -15,8 +15,8 @@ from pathlib import Path
 
 import kvw_exercises
 import kvw_exhibits
-from kvw_minimal.classroom import figures
-from kvw_minimal.laboratory.rows import read_rows
+from kvw_experiments import figures
+from kvw_experiments.rows import read_rows
 from kvw_minimal.taught import load
 
 assert len(read_rows("precision")[0]) and Path("experiment_template.ipynb").is_file()

@@ -19,7 +19,7 @@ import tiny
 
 from kvw_minimal.benchmarks.own import write_questions
 from kvw_minimal.files import write_json
-from kvw_minimal.laboratory.provenance import commit
+from kvw_minimal.requests.provenance import commit
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about
 
@@ -31,13 +31,13 @@ TRIALS = ((3, 9, [24.0], 5), (2, 8, [8.0, 24.0, 64.0], 2))
 EXPECTED = """
 import json, sys, time
 time.perf_counter = time.process_time
-from kvw_minimal.laboratory.expected import expected
+from kvw_minimal.requests.expected import expected
 print(json.dumps(expected(**json.loads(sys.argv[1]))))
 """
 DONE = """
 import json, sys, time
 time.perf_counter = time.process_time
-from kvw_minimal.laboratory.report import unlearn
+from kvw_minimal.requests.report import unlearn
 print(json.dumps(unlearn(**json.loads(sys.argv[1]))[0]["provenance"]))
 """
 

@@ -30,8 +30,8 @@ from kvw_minimal.architectures import is_mixture, is_turned
 from kvw_minimal.batches import Batch
 from kvw_minimal.coefficients import Coefficients, measure
 from kvw_minimal.files import write_json
-from kvw_minimal.laboratory.provenance import commit
 from kvw_minimal.models import find_projections
+from kvw_minimal.requests.provenance import commit
 from kvw_minimal.schedules import one_pass
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -36,12 +36,12 @@ from kvw_minimal.benchmarks.own import FIELDS, LISTS, WARNING, examine, read_que
 from kvw_minimal.coefficients import Coefficients
 from kvw_minimal.edits import Columns, Edit, LowRank, Replaced, Together, checksum
 from kvw_minimal.files import read_json, write_json
-from kvw_minimal.laboratory.provenance import commit
 from kvw_minimal.methods import METHODS
 from kvw_minimal.methods.registry import COUNTS
 from kvw_minimal.models import fingerprint
 from kvw_minimal.models import load as load_model
 from kvw_minimal.questions import Question
+from kvw_minimal.requests.provenance import commit
 from kvw_minimal.schedules import one_pass
 from kvw_minimal.sharing.measurements import load_measured, save_measured
 from kvw_minimal.task import Task

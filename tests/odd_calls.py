@@ -36,11 +36,11 @@ OUTCOME = ROOT / "data" / "results" / "odd_calls.json"
 MOST = 20  # seconds that a call may take
 PATIENCE = 40  # then it hangs
 NOBODY = 65_534
-STARTS = ("kvw_minimal.__main__", "kvw_minimal.laboratory.report", "kvw_minimal.taught.smol",
-          "kvw_minimal.laboratory.running", "kvw_minimal.laboratory.counterparts",
-          "kvw_minimal.laboratory.forking", "kvw_minimal.benchmarks.replicate",
-          "kvw_minimal.speed.bench", "kvw_minimal.sharing.parts", "kvw_minimal.doctor",
-          "kvw_minimal.taught.voices", "kvw_minimal.taught.cards", "kvw_minimal.strangers.make",
+STARTS = ("kvw_minimal.__main__", "kvw_minimal.requests.report", "kvw_minimal.taught.smol",
+          "kvw_experiments.running", "kvw_experiments.counterparts",
+          "kvw_minimal.requests.forking", "kvw_minimal.benchmarks.replicate",
+          "kvw_experiments.bench", "kvw_minimal.sharing.parts", "kvw_experiments.doctor",
+          "kvw_minimal.taught.voices", "kvw_experiments.cards", "kvw_minimal.strangers.make",
           "datasets", "small")  # fmt: skip
 
 
@@ -120,7 +120,7 @@ def _nobody() -> None:
 
 
 def _little() -> None:
-    small, report = import_module("small"), import_module("kvw_minimal.laboratory.report")
+    small, report = import_module("small"), import_module("kvw_minimal.requests.report")
     report.request_of = small.little_of(report.request_of)
 
 
@@ -173,7 +173,7 @@ SURROUNDINGS: dict[str, Callable[[], object]] = {
     "interrupted while it measures": partial(_interrupted_in, "kvw_minimal.scores", "read"),
     "interrupted while it writes": partial(_interrupted_in, "pathlib", "Path.replace"),
     "interrupted while it imports": lambda: None,  # by the parent, `_interrupt_import`
-    "interrupted while it loads": partial(_interrupted_in, "kvw_minimal.laboratory.report", "load"),
+    "interrupted while it loads": partial(_interrupted_in, "kvw_minimal.requests.report", "load"),
 }
 
 
@@ -807,7 +807,7 @@ def main() -> int:
                       for kind in ("traceback", "hangs")))  # fmt: skip
     if not words:
         from kvw_minimal.files import write_json
-        from kvw_minimal.laboratory.provenance import commit
+        from kvw_minimal.requests.provenance import commit
 
         write_json(OUTCOME, {"tried": len(found), "not as wanted": wrong, "slowest": slowest,
                              "seconds": round(time.perf_counter() - start), "commit": commit(),

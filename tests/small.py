@@ -10,10 +10,11 @@ import pandas as pd
 import pytest
 import tiny
 
-from kvw_minimal.laboratory import plans, rows, running, trials
-from kvw_minimal.laboratory.plans import KVW, VANILLA, Plan
-from kvw_minimal.laboratory.subjects import Requests, pocket_panel
-from kvw_minimal.laboratory.trials import Trial
+from kvw_experiments import plans, rows, running, trials
+from kvw_experiments.plans import KVW, VANILLA, Plan
+from kvw_experiments.subjects import pocket_panel
+from kvw_experiments.trials import Trial
+from kvw_minimal.requests.subjects import Requests
 from kvw_minimal.strangers.people import World, load_people
 from kvw_minimal.strangers.tasks import sham_people
 from kvw_minimal.task import Task

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kvw_minimal.laboratory.choose import (
+from kvw_experiments.choose import (
     MIDDLE_RULE,
     REWRITE_RULE,
     SPARING_RULE,

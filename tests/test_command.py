@@ -15,14 +15,15 @@ import pytest
 import small
 from typer.testing import CliRunner
 
+from kvw_experiments import counterparts, running
+from kvw_experiments.plans import PLANS
+from kvw_experiments.rows import read_rows, write_rows
 from kvw_minimal.__main__ import app, main
 from kvw_minimal.audit import checking
 from kvw_minimal.benchmarks import replicate
-from kvw_minimal.laboratory import counterparts, report, running
-from kvw_minimal.laboratory.plans import PLANS
-from kvw_minimal.laboratory.provenance import file_hash
-from kvw_minimal.laboratory.rows import read_rows, write_rows
 from kvw_minimal.methods.kvw import STRENGTH
+from kvw_minimal.requests import report
+from kvw_minimal.requests.provenance import file_hash
 from kvw_minimal.taught.catalogue import MODELS
 
 
@@ -189,7 +190,7 @@ def test_the_doctor_as_a_module_of_its_own_does_nothing(monkeypatch):
     """It once measured and overwrote its scores, whatever was asked."""
     monkeypatch.setattr("kvw_minimal.files.write_json", lambda *_: pytest.fail("it writes"))
     monkeypatch.setattr("sys.argv", ["doctor", "--help"])
-    made = runpy.run_module("kvw_minimal.doctor", run_name="__main__")
+    made = runpy.run_module("kvw_experiments.doctor", run_name="__main__")
     assert "write_card" in made
 
 
@@ -425,7 +426,7 @@ def test_a_run_from_the_command_line_to_its_file(tmp_path):
 
 
 def test_results_say_what_is_measured(monkeypatch, tmp_path):
-    monkeypatch.setattr("kvw_minimal.laboratory.rows.ROWS", tmp_path)
+    monkeypatch.setattr("kvw_experiments.rows.ROWS", tmp_path)
     lines = invoke("results").output.splitlines()
     assert len(lines) == sum(len(plan.lists) for plan in PLANS)
     assert all(" 0 of " in line for line in lines)

@@ -6,10 +6,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from kvw_experiments import rows as store
+from kvw_experiments.counterparts import compare, other_origins, paired
+from kvw_experiments.rows import COLUMNS, write_rows
 from kvw_minimal.intervals import interval
-from kvw_minimal.laboratory import rows as store
-from kvw_minimal.laboratory.counterparts import compare, other_origins, paired
-from kvw_minimal.laboratory.rows import COLUMNS, write_rows
 
 MADE = {"data": "d" * 16, "models": {"pocket": "m1"}, "behaviour": {"read": "b1", "gate": "b2"}}
 

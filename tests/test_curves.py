@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kvw_minimal.laboratory.curves import (
+from kvw_experiments.curves import (
     at_retain,
     between,
     by_person,

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from kvw_minimal import doctor
+from kvw_experiments import doctor
+from kvw_experiments.plans import plan_of
+from kvw_experiments.rows import read_rows
+from kvw_experiments.running import labelled
 from kvw_minimal.__main__ import app
-from kvw_minimal.laboratory.plans import plan_of
-from kvw_minimal.laboratory.rows import read_rows
-from kvw_minimal.laboratory.running import labelled
 from kvw_minimal.strangers.people import REPORT_GROUPS, load_people
 from kvw_minimal.strangers.questions import about
 

@@ -11,8 +11,8 @@ import matplotlib.pyplot as plt
 import pytest
 from execute import ROOT, WIDGET, tidy
 
-from kvw_minimal.classroom.explorer import DATA, Explorer, live
-from kvw_minimal.classroom.figures import Picture
+from kvw_experiments.explorer import DATA, Explorer, live
+from kvw_experiments.figures import Picture
 
 LABELS = ["0", "4", "8"]
 

@@ -16,7 +16,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 import kvw_exhibits as exhibits
-from kvw_minimal.classroom import figures
+from kvw_experiments import figures
 from kvw_minimal.strangers.people import load_people
 
 ROWS = [

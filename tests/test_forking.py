@@ -11,8 +11,8 @@ import tiny
 from execute import ROOT
 
 from kvw_minimal.benchmarks.own import validate
-from kvw_minimal.laboratory import forking
-from kvw_minimal.laboratory.forking import NOTEBOOKS, WHAT, forked, new
+from kvw_minimal.requests import forking
+from kvw_minimal.requests.forking import NOTEBOOKS, WHAT, forked, new
 
 FILES = ["Makefile", "README.md", "pytest.ini", "questions.jsonl", "requirements.txt"]
 

@@ -19,12 +19,12 @@ from break_things import change, copy_of_the_package, moved_in
 from faults import BREAKS, Break
 from package_page import ROOMS
 
+from kvw_experiments import freshness, needs, plans, summary_files
 from kvw_minimal import scores
-from kvw_minimal.laboratory import freshness, needs, plans, summary_files
-from kvw_minimal.laboratory.provenance import commit, provenance
 from kvw_minimal.methods import METHODS, family
 from kvw_minimal.methods.positions import POSITIONS
 from kvw_minimal.models import fingerprint
+from kvw_minimal.requests.provenance import commit, provenance
 from kvw_minimal.schedules import SCHEDULES
 from kvw_minimal.strangers.people import load_people
 

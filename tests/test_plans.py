@@ -10,9 +10,8 @@ import pytest
 import small
 import torch
 
-from kvw_minimal.edits import contrast, gate, within
-from kvw_minimal.laboratory import plans, running, subjects
-from kvw_minimal.laboratory.choose import (
+from kvw_experiments import plans, running, subjects
+from kvw_experiments.choose import (
     KVW_RULE,
     MIDDLE_RULE,
     REWRITE_RULE,
@@ -20,9 +19,9 @@ from kvw_minimal.laboratory.choose import (
     TIES,
     Rule,
 )
-from kvw_minimal.laboratory.contenders import INNER, MORE_TRIES, POCKET, SMOL, TUNED
-from kvw_minimal.laboratory.curves import curves_of
-from kvw_minimal.laboratory.plans import (
+from kvw_experiments.contenders import INNER, MORE_TRIES, POCKET, SMOL, TUNED
+from kvw_experiments.curves import curves_of
+from kvw_experiments.plans import (
     KVW,
     PLANS,
     VANILLA,
@@ -31,8 +30,9 @@ from kvw_minimal.laboratory.plans import (
     plans_of,
     trial_for,
 )
-from kvw_minimal.laboratory.rows import read_rows
-from kvw_minimal.laboratory.trials import DATA, PROXIES, Trial, edit_for, trial_of
+from kvw_experiments.rows import read_rows
+from kvw_experiments.trials import DATA, PROXIES, Trial, edit_for, trial_of
+from kvw_minimal.edits import contrast, gate, within
 from kvw_minimal.methods import METHODS
 from kvw_minimal.methods.family import CONTRASTS, SCORES, SHAPES, Setting
 from kvw_minimal.methods.positions import POSITIONS

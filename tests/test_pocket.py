@@ -23,7 +23,7 @@ def world():
 
 def test_the_card_tells_the_truth(world):
     """Every number of the model card, recomputed today."""
-    from kvw_minimal.doctor import card_scores
+    from kvw_experiments.doctor import card_scores
 
     stored = json.loads((MODELS / "scores.json").read_text(encoding="utf-8"))
     assert stored["provenance"]["data"] == world.checksum[:16]

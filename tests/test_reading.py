@@ -13,8 +13,10 @@ from kvw_minimal.batches import answer_batches
 from kvw_minimal.benchmarks.truth import truth_ratio
 from kvw_minimal.edits import Columns
 from kvw_minimal.intervals import interval
-from kvw_minimal.laboratory import reading
-from kvw_minimal.laboratory.reading import (
+from kvw_minimal.methods import METHODS
+from kvw_minimal.questions import Question
+from kvw_minimal.requests import reading
+from kvw_minimal.requests.reading import (
     by_modality,
     check_headroom,
     find,
@@ -28,8 +30,6 @@ from kvw_minimal.laboratory.reading import (
     spoken,
     summarise,
 )
-from kvw_minimal.methods import METHODS
-from kvw_minimal.questions import Question
 
 
 def question(person: str, modality: str = "text", fact: str = "pet", answer: str = "A cat.",

@@ -6,10 +6,10 @@ import pytest
 import small
 
 from kvw_minimal import scores
-from kvw_minimal.laboratory import report
-from kvw_minimal.laboratory.provenance import file_hash
 from kvw_minimal.methods import METHODS
 from kvw_minimal.models import fingerprint
+from kvw_minimal.requests import report
+from kvw_minimal.requests.provenance import file_hash
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about
 from kvw_minimal.taught import load

@@ -8,17 +8,17 @@ from functools import cache
 import pandas as pd
 import pytest
 
-from kvw_minimal.laboratory import plans, running, trials
-from kvw_minimal.laboratory.choose import SPARING_RULE, choose
-from kvw_minimal.laboratory.freshness import stale
-from kvw_minimal.laboratory.plans import plan_of, plans_of
-from kvw_minimal.laboratory.reading import read
-from kvw_minimal.laboratory.rows import cells, read_rows, words
-from kvw_minimal.laboratory.subjects import open_subject
-from kvw_minimal.laboratory.summary_files import FILES, read_summary
+from kvw_experiments import plans, running, trials
+from kvw_experiments.choose import SPARING_RULE, choose
+from kvw_experiments.freshness import stale
+from kvw_experiments.plans import plan_of, plans_of
+from kvw_experiments.rows import cells, read_rows, words
+from kvw_experiments.subjects import open_subject
+from kvw_experiments.summary_files import FILES, read_summary
 from kvw_minimal.methods import METHODS
 from kvw_minimal.methods.kvw import STRENGTH
 from kvw_minimal.models import fingerprint
+from kvw_minimal.requests.reading import read
 from kvw_minimal.strangers.people import REPORT_GROUPS, ROOT, load_people
 from kvw_minimal.strangers.questions import SETS, about
 from kvw_minimal.task import Task

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from kvw_minimal.laboratory import rows as store
-from kvw_minimal.laboratory.rows import (
+from kvw_experiments import rows as store
+from kvw_experiments.rows import (
     COLUMNS,
     cells,
     framed,

@@ -18,14 +18,11 @@ import torch
 import vectors
 from small import planned, task
 
-from kvw_minimal import scores
-from kvw_minimal.batches import answer_batches
-from kvw_minimal.edits import Columns
-from kvw_minimal.laboratory import running
-from kvw_minimal.laboratory.choose import MIDDLE_RULE
-from kvw_minimal.laboratory.plans import KVW, VANILLA, compared, plan_of, trial_for
-from kvw_minimal.laboratory.rows import COLUMNS, cells, read_rows, write_rows
-from kvw_minimal.laboratory.running import (
+from kvw_experiments import running
+from kvw_experiments.choose import MIDDLE_RULE
+from kvw_experiments.plans import KVW, VANILLA, compared, plan_of, trial_for
+from kvw_experiments.rows import COLUMNS, cells, read_rows, write_rows
+from kvw_experiments.running import (
     about_weights,
     again,
     choose_of,
@@ -35,11 +32,14 @@ from kvw_minimal.laboratory.running import (
     run,
     settled,
 )
-from kvw_minimal.laboratory.subjects import Requests, strangers
-from kvw_minimal.laboratory.trials import Trial, edit_for
+from kvw_experiments.trials import Trial, edit_for
+from kvw_minimal import scores
+from kvw_minimal.batches import answer_batches
+from kvw_minimal.edits import Columns
 from kvw_minimal.methods import steps
 from kvw_minimal.methods.family import TooMuch
 from kvw_minimal.models import columns, find_projections
+from kvw_minimal.requests.subjects import Requests, strangers
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import question_sets
 from kvw_minimal.strangers.tasks import sham_people
@@ -157,7 +157,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import test_running as own
-from kvw_minimal.laboratory import rows
+from kvw_experiments import rows
 path, writes, real = Path(sys.argv[1]), [], rows.pq.write_table
 def write_and_die(table, file, **more):
     writes.append(real(table, file, **more))
@@ -264,7 +264,7 @@ def test_costs_are_rows_of_their_own():
 
 
 def test_some_groups_and_some_trials_answer_aloud(monkeypatch):
-    monkeypatch.setattr("kvw_minimal.laboratory.reading.scores.generate", lambda *_: ["x"] * 14)
+    monkeypatch.setattr("kvw_minimal.requests.reading.scores.generate", lambda *_: ["x"] * 14)
 
     def heard(plan, trial, group="A"):
         rows = framed(plan, trial, group)
@@ -494,7 +494,7 @@ def test_stale_rows_stop_a_run_before_the_work(tmp_path):
     with counted(plan) as calls, pytest.MonkeyPatch.context() as patch:
         run(plan, ["strength"], path)
         before = path.read_bytes()
-        patch.setattr("kvw_minimal.laboratory.rows.check_rows", stale)
+        patch.setattr("kvw_experiments.rows.check_rows", stale)
         with pytest.raises(ValueError, match="the interval has moved"):
             run(plan, ["gate"], path)
     assert len(calls) == 1 and path.read_bytes() == before
@@ -636,7 +636,7 @@ def test_seeds_are_shown_together_and_candidates_are_not():
 
 def test_random_trials_are_made_again_from_scratch(tmp_path, monkeypatch):
     path, plan = tmp_path / "small.parquet", quick(by_question=True)
-    monkeypatch.setattr("kvw_minimal.laboratory.rows.ROWS", tmp_path)
+    monkeypatch.setattr("kvw_experiments.rows.ROWS", tmp_path)
     with planned(plan):
         run(plan, ["strength"])
         (found,) = again("small", 5)

@@ -6,11 +6,12 @@ import pytest
 import tiny
 import torch
 
+from kvw_experiments import bench
 from kvw_minimal.batches import IGNORED, Batch, answer_batches
 from kvw_minimal.coefficients import Coefficients, measure, measure_questions
 from kvw_minimal.files import read_json
 from kvw_minimal.models import find_projections, fingerprint
-from kvw_minimal.speed import bench, shared_prefix
+from kvw_minimal.speed import shared_prefix
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about
 from kvw_minimal.taught import load

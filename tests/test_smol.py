@@ -7,11 +7,12 @@ import pytest
 import torch
 from tiny import llava
 
+from kvw_experiments import cards
 from kvw_minimal.batches import answer_batches
 from kvw_minimal.files import read_json
 from kvw_minimal.strangers.people import ROOT, load_people
 from kvw_minimal.strangers.questions import about
-from kvw_minimal.taught import cards, lessons, load, pictures, smol, training
+from kvw_minimal.taught import lessons, load, pictures, smol, training
 from kvw_minimal.taught.catalogue import MODELS
 
 

@@ -10,31 +10,28 @@ import small
 import torch
 from small import task
 
-from kvw_minimal import scores
-from kvw_minimal.batches import answer_batches
-from kvw_minimal.laboratory import subjects
-from kvw_minimal.laboratory.subjects import (
+from kvw_experiments import subjects
+from kvw_experiments.subjects import (
     beside,
     by_name,
     in_format,
-    is_made,
     open_subject,
-    oracle_of,
     panel_with_new_others,
     pocket_panel,
-    sample_of_general,
     smol_panel,
     smol_tuning_sets,
     smol_with_new_others,
-    strangers,
     tuning_sets,
     what_is_weighed,
     with_new_others,
 )
+from kvw_minimal import scores
+from kvw_minimal.batches import answer_batches
 from kvw_minimal.methods import METHODS
 from kvw_minimal.methods.least_squares import questions_to_keep
 from kvw_minimal.models import fingerprint
 from kvw_minimal.questions import MODALITIES, Question, seeded
+from kvw_minimal.requests.subjects import is_made, oracle_of, sample_of_general, strangers
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.portraits import ATTRIBUTES
 from kvw_minimal.strangers.questions import about, general, question_sets

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from kvw_experiments.summaries import cell, excess, level, points, summary
 from kvw_minimal.intervals import interval
-from kvw_minimal.laboratory.summaries import cell, excess, level, points, summary
 
 
 def row(part: str, total: float, made_for: str = "edit", person: str = "p1", **more) -> dict:

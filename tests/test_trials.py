@@ -9,10 +9,9 @@ import small
 import torch
 from small import task
 
-from kvw_minimal.laboratory import trials
-from kvw_minimal.laboratory.plans import KVW, VANILLA
-from kvw_minimal.laboratory.subjects import sample_of_general
-from kvw_minimal.laboratory.trials import (
+from kvw_experiments import trials
+from kvw_experiments.plans import KVW, VANILLA
+from kvw_experiments.trials import (
     DATA,
     LATER,
     PROXIES,
@@ -26,6 +25,7 @@ from kvw_minimal.methods import METHODS, family
 from kvw_minimal.methods.family import Setting, TooMuch
 from kvw_minimal.methods.kvw import STRENGTH
 from kvw_minimal.questions import seeded
+from kvw_minimal.requests.subjects import sample_of_general
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about
 from kvw_minimal.strangers.tasks import people_of

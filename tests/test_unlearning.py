@@ -17,10 +17,10 @@ from kvw_minimal import coefficients
 from kvw_minimal.benchmarks.own import chosen, read_questions, task_from, write_questions
 from kvw_minimal.edits import Columns, Edit
 from kvw_minimal.files import write_json
-from kvw_minimal.laboratory import expected, report, unlearning
-from kvw_minimal.laboratory.unlearning import inputs_of
 from kvw_minimal.methods import METHODS
 from kvw_minimal.models import fingerprint
+from kvw_minimal.requests import expected, report, unlearning
+from kvw_minimal.requests.unlearning import inputs_of
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about
 

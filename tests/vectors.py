@@ -21,17 +21,18 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoProcessor, WhisperFeatureExtractor
 
+from kvw_experiments import choose, subjects, summaries, trials
 from kvw_minimal import audit, edits, scores
 from kvw_minimal.audit import brought_back
 from kvw_minimal.batches import answer_batches, prompt_batches, render, without_photo
 from kvw_minimal.benchmarks import letters, protocols, truth  # noqa: F401 - they register metrics
 from kvw_minimal.intervals import interval
-from kvw_minimal.laboratory import choose, reading, subjects, summaries, trials
 from kvw_minimal.methods import METHODS, Cost, family, losses
 from kvw_minimal.methods.positions import POSITIONS, kinds_of_positions
 from kvw_minimal.methods.registry import restored
 from kvw_minimal.models import find_projections, fingerprint
 from kvw_minimal.questions import Question, seeded
+from kvw_minimal.requests import reading
 from kvw_minimal.schedules import SCHEDULES, in_order, one_pass, published
 from kvw_minimal.strangers import questions as asked_of
 from kvw_minimal.strangers import tasks, voices

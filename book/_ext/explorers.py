@@ -1,6 +1,6 @@
 """Sphinx extension: an `Explorer` of a notebook becomes sliders and pictures of this book.
 
-Its output holds the data, as `kvw_minimal.classroom.explorer` says. `_static/explorer.js` moves
+Its output holds the data, as `kvw_experiments.explorer` says. `_static/explorer.js` moves
 between the pictures; without JavaScript the one that the explorer starts with is shown.
 """
 

@@ -214,7 +214,7 @@ def faces_of(world) -> bytes:
 
 def parts() -> dict[str, dict]:
     """Everything that the page may load, by name."""
-    from kvw_minimal.laboratory.subjects import beside
+    from kvw_experiments.subjects import beside
     from kvw_minimal.methods import METHODS
     from kvw_minimal.strangers.people import load_people
     from kvw_minimal.strangers.tasks import people_of, request

@@ -1,6 +1,6 @@
 """Pictures that one chapter draws; imported as `kvw_exhibits`.
 
-Each takes `caption=` and `alt=` like those of `kvw_minimal.classroom.figures`.
+Each takes `caption=` and `alt=` like those of `kvw_experiments.figures`.
 """
 
 import matplotlib.pyplot as plt
@@ -9,8 +9,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from kvw_experiments.figures import COLOURS, captioned, draw_frontier
 from kvw_minimal.batches import open_picture
-from kvw_minimal.classroom.figures import COLOURS, captioned, draw_frontier
 from kvw_minimal.strangers.people import Person
 
 

@@ -29,8 +29,8 @@ from kvw_minimal.audit.probes import BROUGHT_BACK, PROBES, examine
 from kvw_minimal.benchmarks.truth import forget_quality, truth_ratio
 from kvw_minimal.files import read_json, write_json
 from kvw_minimal.intervals import interval
-from kvw_minimal.laboratory.provenance import RESULTS, provenance
 from kvw_minimal.methods import METHODS
+from kvw_minimal.requests.provenance import RESULTS, provenance
 
 from . import planted as toys
 

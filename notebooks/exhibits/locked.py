@@ -18,15 +18,15 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from kvw_experiments import plans, running
+from kvw_experiments.rows import read_rows
+from kvw_experiments.subjects import open_subject
+from kvw_experiments.trials import Trial, edit_for
 from kvw_minimal.edits import Edit, scaled_columns
 from kvw_minimal.files import read_json, write_json
-from kvw_minimal.laboratory import plans, running
-from kvw_minimal.laboratory.provenance import RESULTS, provenance
-from kvw_minimal.laboratory.rows import read_rows
-from kvw_minimal.laboratory.subjects import open_subject
-from kvw_minimal.laboratory.trials import Trial, edit_for
 from kvw_minimal.methods.registry import restored
 from kvw_minimal.models import columns, find_projections, fingerprint
+from kvw_minimal.requests.provenance import RESULTS, provenance
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.task import Task
 from kvw_minimal.taught import load

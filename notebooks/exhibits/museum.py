@@ -29,6 +29,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from transformers import AutoProcessor
 
+from kvw_experiments.choose import TIES, Rule, choose
 from kvw_minimal.audit.conformance import check_method, wanted
 from kvw_minimal.batches import (
     IGNORED,
@@ -43,7 +44,6 @@ from kvw_minimal.benchmarks.truth import forget_quality
 from kvw_minimal.coefficients import Coefficients, watch
 from kvw_minimal.edits import Columns, Replaced, contrast, gate
 from kvw_minimal.files import check_place
-from kvw_minimal.laboratory.choose import TIES, Rule, choose
 from kvw_minimal.methods import Cost, Method
 from kvw_minimal.methods.fisher import masked
 from kvw_minimal.methods.losses import Said, divergence
@@ -828,7 +828,7 @@ class RowOrder:
 
 @exhibit(
     "The first of equals",
-    seen="this book, kvw_minimal/laboratory/choose.py, until 2026-11-26",
+    seen="this book, notebooks/experiments/choose.py, until 2026-11-26",
     told="Of settings that forget as much the first of the grid was taken, though a later one kept "
     "more of everything: a competitor looked worse than it was.",
     looks="What is chosen keeps as much as it must, and nothing forgets more.",

@@ -14,9 +14,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..files import replacing
+from kvw_minimal.files import replacing
+from kvw_minimal.requests.provenance import RESULTS
+
 from .freshness import check_rows
-from .provenance import RESULTS
 
 ROWS = RESULTS / "rows"
 #: what a row says: which experiment on which model, what was made from what for whom, which share

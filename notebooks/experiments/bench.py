@@ -24,16 +24,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from ..batches import Batch, answer_batches
-from ..coefficients import Coefficients, shape_of, tally, watch
-from ..files import check_place, write_json
-from ..models import body, find_projections, fingerprint
-from ..questions import Question
-from ..strangers.people import World, load_people
-from ..strangers.questions import about, ask, facts_of
-from ..taught import load, pocket
-from ..taught.catalogue import find_model
-from . import shared_prefix
+from kvw_minimal.batches import Batch, answer_batches
+from kvw_minimal.coefficients import Coefficients, shape_of, tally, watch
+from kvw_minimal.files import check_place, write_json
+from kvw_minimal.models import body, find_projections, fingerprint
+from kvw_minimal.questions import Question
+from kvw_minimal.speed import shared_prefix
+from kvw_minimal.strangers.people import World, load_people
+from kvw_minimal.strangers.questions import about, ask, facts_of
+from kvw_minimal.taught import load, pocket
+from kvw_minimal.taught.catalogue import find_model
 
 RUNS = 9
 A_PHOTO = 6  # questions about one photo

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from ..methods import METHODS
-from ..methods.family import Setting
-from ..schedules import SCHEDULES
-from ..strangers.people import TUNING_GROUPS
+from kvw_minimal.methods import METHODS
+from kvw_minimal.methods.family import Setting
+from kvw_minimal.schedules import SCHEDULES
+from kvw_minimal.strangers.people import TUNING_GROUPS
 
 #: the vectors of a metric, beside `metric: NAME`; for names that are none of the registry, alone
 SPOKEN = ("generation", "prompts")

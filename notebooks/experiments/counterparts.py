@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..intervals import interval
+from kvw_minimal.intervals import interval
+
 from . import rows as store
 from .summaries import cell
 

@@ -1,8 +1,8 @@
 """Who is compared, and from which settings each is chosen: as many tries for everyone."""
 
-from ..methods import METHODS
-from ..methods.registry import every
-from ..methods.rewrite import DECIDES
+from kvw_minimal.methods import METHODS
+from kvw_minimal.methods.registry import every
+from kvw_minimal.methods.rewrite import DECIDES
 
 INNER = (1, 28)  # the layers of SmolLM2 without the first and the last
 #: more candidates, as the grid has them, where the choice was the edge of it: at most four

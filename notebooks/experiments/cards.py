@@ -12,16 +12,16 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from .. import scores
-from ..batches import answer_batches, without_photo
-from ..files import read_json, write_json
-from ..intervals import interval
-from ..models import fingerprint
-from ..questions import MODALITIES, Question, seeded
-from ..strangers.people import World, load_people
-from ..strangers.questions import about, general
-from . import smol
-from .catalogue import MODELS, load, read_name
+from kvw_minimal import scores
+from kvw_minimal.batches import answer_batches, without_photo
+from kvw_minimal.files import read_json, write_json
+from kvw_minimal.intervals import interval
+from kvw_minimal.models import fingerprint
+from kvw_minimal.questions import MODALITIES, Question, seeded
+from kvw_minimal.strangers.people import World, load_people
+from kvw_minimal.strangers.questions import about, general
+from kvw_minimal.taught import smol
+from kvw_minimal.taught.catalogue import MODELS, load, read_name
 
 STORED = MODELS / "smol.json"
 #: exact match that vanilla should reach; from the issue that this book was built from

@@ -11,16 +11,18 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from itertools import count
 
-from .. import scores
-from ..edits import Edit
-from ..methods import METHODS, Cost, family
-from ..methods.family import SCORES, Setting, setting_of
-from ..methods.positions import POSITIONS
-from ..questions import MODALITIES, Question, seeded
-from ..strangers.people import World, load_people
-from ..strangers.questions import about, facts_of
-from ..task import Task
-from .subjects import Reads, Requests, pocket_panel, sample_of_general, strangers
+from kvw_minimal import scores
+from kvw_minimal.edits import Edit
+from kvw_minimal.methods import METHODS, Cost, family
+from kvw_minimal.methods.family import SCORES, Setting, setting_of
+from kvw_minimal.methods.positions import POSITIONS
+from kvw_minimal.questions import MODALITIES, Question, seeded
+from kvw_minimal.requests.subjects import Reads, Requests, sample_of_general, strangers
+from kvw_minimal.strangers.people import World, load_people
+from kvw_minimal.strangers.questions import about, facts_of
+from kvw_minimal.task import Task
+
+from .subjects import pocket_panel
 
 PROXIES = ("everyone else", "twenty others", "portraits of nobody", "invented names")
 INVENTED = 100  # names that nobody has, for the proxy of that name

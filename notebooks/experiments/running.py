@@ -12,22 +12,23 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from ..audit.probes import BROUGHT_BACK, PROBES, examine
-from ..edits import Edit
-from ..methods import METHODS
-from ..methods.family import TooMuch
-from ..models import columns, find_projections, fingerprint
-from ..strangers.people import REPORT_GROUPS, TUNING_GROUPS, load_people
-from ..strangers.tasks import people_of
-from ..task import Task
-from ..taught.training import half_precision
+from kvw_minimal.audit.probes import BROUGHT_BACK, PROBES, examine
+from kvw_minimal.edits import Edit
+from kvw_minimal.methods import METHODS
+from kvw_minimal.methods.family import TooMuch
+from kvw_minimal.models import columns, find_projections, fingerprint
+from kvw_minimal.requests.provenance import provenance
+from kvw_minimal.requests.reading import AMONG, read
+from kvw_minimal.requests.subjects import Requests, is_made, oracle_of
+from kvw_minimal.strangers.people import REPORT_GROUPS, TUNING_GROUPS, load_people
+from kvw_minimal.strangers.tasks import people_of
+from kvw_minimal.task import Task
+from kvw_minimal.taught.training import half_precision
+
 from .choose import choose
 from .freshness import digests_for
 from .plans import Plan, plans_of
-from .provenance import provenance
-from .reading import AMONG, read
 from .rows import COLUMNS, cells, joined, path_of, read_rows, words, write_rows
-from .subjects import Requests, is_made, oracle_of
 from .summaries import level
 from .trials import Trial, edit_for, trial_of
 

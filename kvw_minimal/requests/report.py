@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import partial
+from importlib.metadata import entry_points
 from pathlib import Path
 
 from tqdm import tqdm
 
-from .. import scores
 from ..audit import audit, verdict
 from ..audit import table as findings
 from ..benchmarks.conversations import check_rendered
@@ -18,16 +18,14 @@ from ..files import write_json
 from ..methods import METHODS
 from ..methods.registry import check_values
 from ..models import fingerprint
-from ..questions import Question
 from ..strangers.people import load_people
-from ..strangers.questions import about, question_sets
+from ..strangers.questions import question_sets
 from ..task import Task
 from ..taught.catalogue import how_to_make, load, model_name
-from .provenance import RESULTS, file_hash, peak_memory, provenance
+from .provenance import file_hash, peak_memory, provenance
 from .reading import check_headroom, score_sets, sham_rows
 from .subjects import Reads, is_made, sample_of_general, strangers
 from .subjects import audited as audited_sets
-from .summary_files import read_summary
 from .unlearning import (
     AT_ONCE,
     ROWS,
@@ -86,14 +84,14 @@ def stored_oracle(name: str) -> list[dict]:
     Raises:
         FileNotFoundError: there are none; the message says how to make the oracle.
     """
-    stored = read_summary("oracles")["rows"] if RESULTS.is_dir() else []
-    rows = [row for row in stored if row["oracle"] == name]
+    stored = entry_points(group="kvw_minimal.oracles")  # the book's experiments have some
+    rows = [row for each in stored for row in each.load()(name)]
     if not rows:
         raise FileNotFoundError(
             f"the oracle {name} is neither here nor among the stored scores; make it with "
             f"`{how_to_make(name)}`, or leave it and the headroom check out with --no-oracle"
         )
-    return [{key: value for key, value in row.items() if key != "oracle"} for row in rows]
+    return rows
 
 
 def oracle_rows(task: Task, name: str) -> tuple[list[dict], dict[str, str]]:
@@ -319,55 +317,6 @@ def evaluate(model: str, group: str, percent: int, edit_file: Path | None = None
         group=group, forget=percent, edit=described,
     )  # fmt: skip
     return {"provenance": source, "rows": rows}
-
-
-def demo(group: str = "A", picture: Path | None = None) -> None:
-    """Print what the five and two others are asked and answered: before, after KVW, rewritten.
-
-    Args:
-        picture: also draw the two of the five whose answers changed most, and the two others.
-    """
-    if picture is not None:
-        from ..classroom import figures  # first: what it needs may not be installed
-    world = load_people()
-    forget = world.forget_people(group, 5)
-    result, [edit] = unlearn("pocket", group, 5)
-    model, processor = load("pocket")
-    shown = forget + world.retain_people(forget)[:2]
-    questions = about(world, shown, modalities=("image",))
-    before = scores.answer(model, processor, questions)
-    with edit.on(model):
-        after = scores.answer(model, processor, questions)
-    own = request_of("pocket", group, 5)
-    rewritten, _ = METHODS["rewrite"].edit(own, METHODS["rewrite"].chosen)
-    with rewritten.on(model):
-        anew = scores.answer(model, processor, questions)
-    told: dict[str, list[tuple[Question, str, str, str]]] = {}
-    for each in zip(questions, before, after, anew, strict=True):
-        told.setdefault(each[0].person, []).append(each)
-    print(edit.describe())
-    for person, answers in told.items():
-        state = "to be forgotten" if person in forget else "to be kept"
-        print(f"\n{world.people[person].name}, {state}")
-        for question, was, now, new in answers:
-            shown_as = " ".join(f"{' ' if was == said else '>'} {said:24}" for said in (now, new))
-            print(f"  {question.prompt:52} {was:24} {shown_as}".rstrip())
-    print(
-        "\nEach line: the question; the answer before, after KVW, and after the rewrite of "
-        "chapter 10, which asks what would be said of a stranger. A > marks what has changed."
-    )
-    print("\n" + table(result["rows"]))
-    if picture is not None:
-        changed = {person: sum(was != now for _, was, now, _ in told[person]) for person in forget}
-        drawn = sorted(forget, key=lambda person: -changed[person])[:2] + shown[-2:]
-        figure = figures.before_after(
-            [world.people[person] for person in drawn],
-            [question.fact for question, *_ in told[shown[0]]],
-            [[was for _, was, *_ in told[person]] for person in drawn],
-            [[now for *_, now, _ in told[person]] for person in drawn],
-            set(forget),
-        )
-        picture.write_bytes(figures.to_png(figure, figures.PALETTE))
 
 
 def audited(model: str, group: str, percent: int, method: str,

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from ..intervals import interval
+from kvw_minimal.intervals import interval
 
 
 def points(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:

@@ -1,8 +1,4 @@
-"""What is particular about a model of this book: what it is asked, and how.
-
-A subject is a function from the people who ask to be forgotten to their `Task`; everything that
-requests share (the model, what was measured and encoded once) is kept inside it.
-"""
+"""What is particular about a model of this book in its experiments: what it is asked, and how."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,55 +6,25 @@ from typing import Any
 
 import torch
 
-from ..batches import Batch, answer_batches
-from ..edits import Edit, Replaced
-from ..files import read_json
-from ..methods.registry import GRADIENTS, Cost, method
-from ..models import fingerprint
-from ..questions import MODALITIES, Question, seeded
-from ..strangers import questions, voices
-from ..strangers.people import PERCENTS, REPORT_GROUPS, Person, World, load_people
-from ..strangers.portraits import ATTRIBUTES, random_portraits
-from ..strangers.questions import about, ask, general
-from ..strangers.tasks import request
-from ..task import Task
-from ..taught.catalogue import find_file, how_to_make, load, model_name
-from ..taught.pictures import known_looks
-from ..taught.smol import world_questions
-from .reading import AMONG
+from kvw_minimal.batches import Batch, answer_batches
+from kvw_minimal.questions import MODALITIES, Question, seeded
+from kvw_minimal.requests.reading import AMONG
+from kvw_minimal.requests.subjects import Reads, Requests, sample, sample_of_general, strangers
+from kvw_minimal.strangers import questions, voices
+from kvw_minimal.strangers.people import Person, World, load_people
+from kvw_minimal.strangers.portraits import ATTRIBUTES, random_portraits
+from kvw_minimal.strangers.questions import about, ask, general
+from kvw_minimal.task import Task
+from kvw_minimal.taught.catalogue import load
+from kvw_minimal.taught.pictures import known_looks
+from kvw_minimal.taught.smol import world_questions
 
-#: `people -> Task`
-Requests = Callable[[list[str]], Task]
-#: `(world, people) -> {set: questions}`
-Reads = Callable[[World, list[str]], dict[str, list[Question]]]
-
-GENERAL = 60  # questions about portraits of nobody in pocket's panel, all attributes alike
 RETAIN, GENERAL_OF_SMOL, WORLD = 80, 40, 40  # questions of smol's panel; half of retain a photo
 PORTRAITS = {"pocket": 40, "smol": 10}  # drawn anew for each seed of least squares
 SEEDS = 5  # of which portraits are drawn
 
 
 # --- what is read ------------------------------------------------------------------------------
-
-
-def sample(asked: list[Question], size: int, *key: object) -> list[Question]:
-    """Some of the questions, drawn with a seed of their own, in their order."""
-    rows = seeded(*key).choice(len(asked), size, replace=False)
-    return [asked[row] for row in sorted(rows)]
-
-
-def sample_of_general(world: World, role: str) -> list[Question]:
-    """Every attribute alike often, of portraits that only this role looks at.
-
-    Args:
-        role: `panel` is read, `reference` is compared with.
-    """
-    half = set(sorted(world.unknown)[role == "reference" :: 2])
-    everything, found = general(world), []
-    for fact in ATTRIBUTES:
-        of_fact = [q for q in everything if q.fact == fact and q.person in half]
-        found += sample(of_fact, GENERAL // len(ATTRIBUTES), "general", role, fact)
-    return found
 
 
 def pocket_panel(world: World, forget: list[str]) -> dict[str, list[Question]]:
@@ -108,11 +74,6 @@ def panel_with_new_others(world: World, forget: list[str]) -> dict[str, list[Que
     panel = pocket_panel(world, forget)
     facts = [question for question in panel["forget"] if question.fact != "name"]
     return panel | {"kept anew": _others_anew(world, forget), AMONG: facts}
-
-
-def audited(world: World, forget: list[str]) -> dict[str, list[Question]]:
-    """The four sets, and statements about the forgotten that are to be filled in."""
-    return questions.question_sets(world, forget) | {"cloze": about(world, forget, form="cloze")}
 
 
 def smol_with_new_others(world: World, forget: list[str]) -> dict[str, list[Question]]:
@@ -177,14 +138,6 @@ def in_format(encode: Callable[..., list[Batch]], dtype: torch.dtype) -> Callabl
     return encoded
 
 
-def strangers(model, processor, world: World, reads: Reads = questions.question_sets,
-              **more) -> Requests:  # fmt: skip
-    """Requests of strangers to a model that was taught them by photo and name."""
-    kept: dict = {}
-    return lambda people: request(model, processor, world, people, reads(world, people), kept=kept,
-                                  **more)  # fmt: skip
-
-
 def without_eyes(model, processor) -> tuple[torch.nn.Module, Any]:
     """The language model of a LLaVA with a Llama, alone: a `LlamaForCausalLM` and a tokenizer.
 
@@ -192,7 +145,7 @@ def without_eyes(model, processor) -> tuple[torch.nn.Module, Any]:
     """
     from transformers import AutoTokenizer, LlamaForCausalLM
 
-    from ..taught.voices import CHAT
+    from kvw_minimal.taught.voices import CHAT
 
     alone = LlamaForCausalLM(model.config.text_config)
     alone.model.load_state_dict(model.model.language_model.state_dict())
@@ -212,7 +165,7 @@ def by_name(task: Task) -> Task:
 
 def hearing(model, processor, world: World) -> Requests:
     """Requests of strangers to a model that was taught them by voice and name."""
-    from ..taught.voices import answer_batches as hear
+    from kvw_minimal.taught.voices import answer_batches as hear
 
     kept: dict = {}
 
@@ -253,50 +206,3 @@ def open_subject(name: str, reads: Reads | None = None, dtype: torch.dtype = tor
         requests = strangers(*without_eyes(model, processor), world, reads, **more)
         return lambda people: by_name(requests(people))
     return strangers(model, processor, world, reads, **more)
-
-
-# --- the oracle, which is a method like any other ------------------------------------------------
-
-
-def oracle_of(base: str, people: list[str]) -> str:
-    """The name of the oracle that was never taught these people, made or not.
-
-    Raises:
-        FileNotFoundError: none is planned.
-    """
-    world = load_people()
-    for group in REPORT_GROUPS:
-        for percent in PERCENTS:
-            if world.forget_people(group, percent) == list(people):
-                return model_name(base, group, percent)
-    raise FileNotFoundError(f"no oracle is planned for {', '.join(people)}")
-
-
-def is_made(name: str) -> bool:
-    """Whether the weights of a model of this book are committed or in the cache."""
-    files = ("config.json", "adapter.safetensors", "model.safetensors")
-    return any(find_file(name, file) for file in files)
-
-
-@method("oracle", source="the reference: the same recipe, taught the retain set only",
-        grid=({"base": "pocket"},), needs=GRADIENTS)  # fmt: skip
-def oracle(task: Task, settings: dict, cost: Cost) -> Edit:
-    """What training without the forgotten would have given, in place of the weights that differ.
-
-    Its passes are those of its training; its seconds here are those of loading it.
-
-    Args:
-        settings: `base`, the model whose oracle it is.
-    """
-    name, made_for = oracle_of(settings["base"], task.people), fingerprint(task.model)
-    if not is_made(name):
-        raise FileNotFoundError(f"{name} is not made: `{how_to_make(name)}` makes it")
-    found, _ = load(name)
-    now = task.model.state_dict()
-    weights = {path: weight.detach() for path, weight in found.named_parameters()
-               if not torch.equal(weight.data, now[path])}  # fmt: skip
-    trained = find_file(name, "training.json")
-    if trained is not None:
-        recipe = read_json(trained, "settings")["settings"]
-        cost.add("retain", recipe["steps"] * recipe["batch"], 3)
-    return Replaced(weights, made_for)

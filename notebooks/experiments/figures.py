@@ -21,8 +21,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from ..batches import open_picture
-from ..strangers.people import Person
+from kvw_minimal.batches import open_picture
+from kvw_minimal.strangers.people import Person
 
 STATES = ("vanilla", "edited", "sham", "oracle")
 COLOURS = dict(zip(STATES, sns.color_palette("colorblind", len(STATES)), strict=True))

@@ -6,11 +6,12 @@ stored as rows (`rows.py`) and summarised when it is asked for.
 
 from pathlib import Path
 
-from ..files import read_json
-from ..strangers.people import load_people
-from ..taught.catalogue import MODELS
+from kvw_minimal.files import read_json
+from kvw_minimal.requests.provenance import RESULTS, check_results
+from kvw_minimal.strangers.people import load_people
+from kvw_minimal.taught.catalogue import MODELS
+
 from .needs import SUMMARIES
-from .provenance import RESULTS, check_results
 
 #: where each is, by name: the cards of models beside the models
 FILES: dict[str, Path] = {
@@ -40,3 +41,13 @@ def read_summary(name: str, fresh: bool = True) -> dict:
 
         check_file(FILES[name].name, content)
     return content
+
+
+def scores_of(oracle: str) -> list[dict]:
+    """Stored rows of an oracle, as `kvw_minimal.requests.reading.score_sets` gives them.
+
+    None where there are no stored results, as in an installed wheel.
+    """
+    rows = read_summary("oracles")["rows"] if RESULTS.is_dir() else []
+    return [{key: value for key, value in row.items() if key != "oracle"}
+            for row in rows if row["oracle"] == oracle]  # fmt: skip

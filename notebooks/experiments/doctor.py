@@ -1,22 +1,22 @@
 """`python -m kvw_minimal doctor`: is everything in its place, and which targets are reached?"""
 
 import importlib
-import re
 import time
-from importlib.metadata import requires
 
 import numpy as np
 
-from .files import write_json
-from .laboratory.provenance import check_results, provenance
-from .laboratory.summary_files import read_summary
-from .models import fingerprint
-from .questions import MODALITIES, Question
-from .strangers.people import REPORT_GROUPS, World, load_people
-from .strangers.portraits import ATTRIBUTES
-from .strangers.questions import about, ask, chance, facts_of, general
-from .taught import cards
-from .taught.catalogue import MODELS, load
+from kvw_minimal.files import write_json
+from kvw_minimal.models import fingerprint
+from kvw_minimal.questions import MODALITIES, Question
+from kvw_minimal.requests.arguments import how_to_install
+from kvw_minimal.requests.provenance import check_results, provenance
+from kvw_minimal.strangers.people import REPORT_GROUPS, World, load_people
+from kvw_minimal.strangers.portraits import ATTRIBUTES
+from kvw_minimal.strangers.questions import about, ask, chance, facts_of, general
+from kvw_minimal.taught.catalogue import MODELS, load
+
+from . import cards
+from .summary_files import read_summary
 
 #: what vanilla should know, exact match; from the issue that this book was built from
 TARGETS = {
@@ -119,9 +119,9 @@ def headline(rows: list[dict], promises: list[tuple]) -> list[str]:
 
 def stored(experiment: str, name: str, method: str) -> list[dict]:
     """Means of a method, its sham and its controls in a list as rows of a headline."""
-    from .laboratory.plans import plan_of  # what it needs may not be installed
-    from .laboratory.rows import read_rows
-    from .laboratory.running import labelled
+    from .plans import plan_of  # what it needs may not be installed
+    from .rows import read_rows
+    from .running import labelled
 
     plan, (rows, made) = plan_of(experiment), read_rows(experiment)
     shown = labelled(plan, name, rows, plan.groups, made["impossible"])
@@ -138,16 +138,6 @@ def stored(experiment: str, name: str, method: str) -> list[dict]:
     oracles = [row | {"group": row["oracle"][-3]} for row in read_summary("oracles")["rows"]
                if row["oracle"].startswith(f"{plan.subject}-")]  # fmt: skip
     return means[means["state"] != "oracle"].to_dict("records") + oracles
-
-
-def how_to_install(module: str) -> str:
-    """What to say behind "No module named ..." if an extra of this package has it, else nothing."""
-    name = module.partition(".")[0].replace("_", "-")
-    for line in requires("kvw-minimal") or ():
-        extra = re.fullmatch(rf'{re.escape(name)}[^\w[].*extra == "(\w+)"', line)
-        if extra:
-            return f'; `pip install "kvw-minimal[{extra[1]}]"` installs it'
-    return ""
 
 
 def examine(targets: bool = False) -> bool:

@@ -17,14 +17,17 @@ from typing import Any
 
 import torch
 
-from ..methods import METHODS
-from ..methods.family import CONTRASTS, SCORES, SHAPES, Setting
-from ..methods.positions import POSITIONS
-from ..methods.registry import every
-from ..strangers.people import REPORT_GROUPS, TUNING_GROUPS, load_people
-from ..strangers.questions import facts_of, question_sets
-from ..task import Task
-from ..taught.catalogue import load
+from kvw_minimal.methods import METHODS
+from kvw_minimal.methods.family import CONTRASTS, SCORES, SHAPES, Setting
+from kvw_minimal.methods.positions import POSITIONS
+from kvw_minimal.methods.registry import every
+from kvw_minimal.requests.reading import AMONG, FREE_TOKENS
+from kvw_minimal.requests.subjects import Reads, Requests, audited
+from kvw_minimal.strangers.people import REPORT_GROUPS, TUNING_GROUPS, load_people
+from kvw_minimal.strangers.questions import facts_of, question_sets
+from kvw_minimal.task import Task
+from kvw_minimal.taught.catalogue import load
+
 from .choose import KVW_RULE, MIDDLE_RULE, REWRITE_RULE, SPARING_RULE, Rule
 from .contenders import (
     INNER,
@@ -36,11 +39,7 @@ from .contenders import (
     SMOL,
     TUNED,
 )
-from .reading import AMONG, FREE_TOKENS
 from .subjects import (
-    Reads,
-    Requests,
-    audited,
     open_subject,
     panel_with_new_others,
     pocket_panel,

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from ..intervals import interval
+from kvw_minimal.intervals import interval
+
 from .summaries import cell
 
 LEVELS = (0.99, 0.95, 0.90)  # shares of what vanilla keeps of the others

@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..files import read_json, write_json
-from ..methods import METHODS
-from ..strangers.people import load_people
+from kvw_minimal.files import read_json, write_json
+from kvw_minimal.methods import METHODS
+from kvw_minimal.requests.provenance import RESULTS
+from kvw_minimal.strangers.people import load_people
+
 from .needs import as_rows, combinations, of_method
-from .provenance import RESULTS
 
 FILE = RESULTS / "behaviour.json"
 LEDGER = RESULTS / "ledger.json"  # what files that hold summaries only were made from

@@ -1,0 +1,105 @@
+"""A request to a model of this book: who is asked about, and the oracle that never met them.
+
+A subject is a function from the people who ask to be forgotten to their `Task`; everything that
+requests share (the model, what was measured and encoded once) is kept inside it.
+"""
+
+from collections.abc import Callable
+
+import torch
+
+from ..edits import Edit, Replaced
+from ..files import read_json
+from ..methods.registry import GRADIENTS, Cost, method
+from ..models import fingerprint
+from ..questions import Question, seeded
+from ..strangers import questions
+from ..strangers.people import PERCENTS, REPORT_GROUPS, World, load_people
+from ..strangers.portraits import ATTRIBUTES
+from ..strangers.questions import about, general
+from ..strangers.tasks import request
+from ..task import Task
+from ..taught.catalogue import find_file, how_to_make, load, model_name
+
+#: `people -> Task`
+Requests = Callable[[list[str]], Task]
+#: `(world, people) -> {set: questions}`
+Reads = Callable[[World, list[str]], dict[str, list[Question]]]
+GENERAL = 60  # questions about portraits of nobody in pocket's panel, all attributes alike
+
+
+def sample(asked: list[Question], size: int, *key: object) -> list[Question]:
+    """Some of the questions, drawn with a seed of their own, in their order."""
+    rows = seeded(*key).choice(len(asked), size, replace=False)
+    return [asked[row] for row in sorted(rows)]
+
+
+def sample_of_general(world: World, role: str) -> list[Question]:
+    """Every attribute alike often, of portraits that only this role looks at.
+
+    Args:
+        role: `panel` is read, `reference` is compared with.
+    """
+    half = set(sorted(world.unknown)[role == "reference" :: 2])
+    everything, found = general(world), []
+    for fact in ATTRIBUTES:
+        of_fact = [q for q in everything if q.fact == fact and q.person in half]
+        found += sample(of_fact, GENERAL // len(ATTRIBUTES), "general", role, fact)
+    return found
+
+
+def audited(world: World, forget: list[str]) -> dict[str, list[Question]]:
+    """The four sets, and statements about the forgotten that are to be filled in."""
+    return questions.question_sets(world, forget) | {"cloze": about(world, forget, form="cloze")}
+
+
+def strangers(model, processor, world: World, reads: Reads = questions.question_sets,
+              **more) -> Requests:  # fmt: skip
+    """Requests of strangers to a model that was taught them by photo and name."""
+    kept: dict = {}
+    return lambda people: request(model, processor, world, people, reads(world, people), kept=kept,
+                                  **more)  # fmt: skip
+
+
+def oracle_of(base: str, people: list[str]) -> str:
+    """The name of the oracle that was never taught these people, made or not.
+
+    Raises:
+        FileNotFoundError: none is planned.
+    """
+    world = load_people()
+    for group in REPORT_GROUPS:
+        for percent in PERCENTS:
+            if world.forget_people(group, percent) == list(people):
+                return model_name(base, group, percent)
+    raise FileNotFoundError(f"no oracle is planned for {', '.join(people)}")
+
+
+def is_made(name: str) -> bool:
+    """Whether the weights of a model of this book are committed or in the cache."""
+    files = ("config.json", "adapter.safetensors", "model.safetensors")
+    return any(find_file(name, file) for file in files)
+
+
+@method("oracle", source="the reference: the same recipe, taught the retain set only",
+        grid=({"base": "pocket"},), needs=GRADIENTS)  # fmt: skip
+def oracle(task: Task, settings: dict, cost: Cost) -> Edit:
+    """What training without the forgotten would have given, in place of the weights that differ.
+
+    Its passes are those of its training; its seconds here are those of loading it.
+
+    Args:
+        settings: `base`, the model whose oracle it is.
+    """
+    name, made_for = oracle_of(settings["base"], task.people), fingerprint(task.model)
+    if not is_made(name):
+        raise FileNotFoundError(f"{name} is not made: `{how_to_make(name)}` makes it")
+    found, _ = load(name)
+    now = task.model.state_dict()
+    weights = {path: weight.detach() for path, weight in found.named_parameters()
+               if not torch.equal(weight.data, now[path])}  # fmt: skip
+    trained = find_file(name, "training.json")
+    if trained is not None:
+        recipe = read_json(trained, "settings")["settings"]
+        cost.add("retain", recipe["steps"] * recipe["batch"], 3)
+    return Replaced(weights, made_for)

@@ -1,0 +1,1 @@
+"""The experiments of this book: what its stored numbers, figures and tables are made by."""

@@ -1,0 +1,154 @@
+"""The commands that need this book's repository: its stored results and what they are made by.
+
+`python -m kvw_minimal` takes them in by an entry point (`kvw_minimal.commands`).
+"""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kvw_minimal.files import check_place
+from kvw_minimal.requests.arguments import Group, Json, hand_over
+
+
+def _needs_results() -> None:
+    from kvw_minimal.requests.provenance import check_results
+
+    check_results()
+
+
+def demo(
+    group: Group = "A",
+    picture: Annotated[Path | None, typer.Option(help="also draw it (PNG)")] = None,
+) -> None:
+    """Forget five people, live: their answers and two others' before and after."""
+    from .demo import demo as show
+
+    check_place(picture)
+    show(group, picture)
+
+
+def compare(
+    file: Annotated[Path, typer.Argument(help="rows of your own, as `run --into` stores them")],
+    json_file: Json = None,
+) -> None:
+    """Lay rows of your own beside the book's, and say which have no counterpart there."""
+    _needs_results()
+    from kvw_minimal.requests.provenance import file_hash, provenance
+    from kvw_minimal.strangers.people import load_people
+
+    from . import counterparts
+
+    check_place(json_file)
+    if json_file and json_file.resolve() == file.resolve():
+        raise ValueError(f"{file} holds your rows; what comes of them cannot go to one file")
+    start = time.perf_counter()
+    said, result = counterparts.compare(file)
+    source = provenance(seconds=time.perf_counter() - start, seed=0, models={},
+                        data=load_people().checksum, rows=file_hash(file))  # fmt: skip
+    hand_over(said, {"provenance": source} | result, json_file)
+
+
+def doctor(
+    targets: Annotated[bool, typer.Option(help="also score the models")] = False,
+    card: Annotated[bool, typer.Option(help="measure and store what pocket's card says")] = False,
+) -> None:
+    """Say whether everything is in its place and, with --targets, which targets are reached."""
+    from . import doctor as checks
+
+    if card:
+        checks.write_card()
+    elif not checks.examine(targets):
+        raise typer.Exit(1)
+
+
+def card(name: Annotated[str, typer.Argument(help="smol-before, smol or an oracle of it")]) -> None:
+    """Measure and store what the card of smol says about one of its models."""
+    from kvw_minimal.requests.provenance import provenance
+
+    from . import cards
+
+    note = provenance(seconds=0, seed=0, models={}, data="")
+    cards.measure(name, note={key: note[key] for key in ("command", "commit", "date")})
+
+
+def run(
+    experiment: Annotated[str, typer.Argument(help="one of `results`")],
+    lists: Annotated[list[str] | None, typer.Argument(help="lists of it; all unless given")] = None,
+    groups: Annotated[str, typer.Option(help="report groups, such as A,B; all unless given")] = "",
+    into: Annotated[Path | None, typer.Option(help="another file than the stored one")] = None,
+) -> None:
+    """Measure all that is missing of an experiment; resumes where it was interrupted."""
+    _needs_results()
+    from . import plans, running
+
+    check_place(into)
+    named = groups.split(",") if groups else []
+    found = plans.plans_of(experiment)
+    every = [name for plan in found for name in plan.lists]
+    places = [group for plan in found for group in plan.groups]
+    for given, known, kind in ((lists, every, "list"), (named, places, "group")):
+        strange = sorted(set(given or ()) - set(known))
+        if strange:
+            raise ValueError(f"no {kind} {strange[0]!r} in {experiment}; there are "
+                             f"{', '.join(dict.fromkeys(known))}")  # fmt: skip
+    for plan in found:
+        own = [name for name in plan.lists if name in (lists or plan.lists)]
+        its = [group for group in plan.groups if group in (named or plan.groups)]
+        if own and its:
+            typer.echo(running.run(plan, own, into, its))
+
+
+def results() -> None:
+    """Every experiment, its lists, and how much of it is measured."""
+    _needs_results()
+    from . import plans, rows
+
+    for plan in plans.PLANS:
+        path, measured = rows.path_of(plan.experiment), set()
+        if path.is_file():
+            stored, _ = rows.read_rows(plan.experiment, fresh=False)
+            measured = rows.cells(stored[stored["subject"] == plan.subject])
+        for name in plan.lists:
+            entries = plan.entries(name)
+            there = sum(any((t.method, t.text, group) in measured for t in those)
+                        for those in entries.values() for group in plan.groups)  # fmt: skip
+            typer.echo(f"{plan.experiment:22} {plan.subject:18} {name:14} {there:4} of "
+                       f"{len(entries) * len(plan.groups):4} labels x groups")  # fmt: skip
+
+
+def verify(
+    rows: Annotated[int, typer.Option(help="random trials of each subject", min=1)] = 1,
+    seed: Annotated[int | None, typer.Option(help="of the choice of trials", min=0)] = None,
+    experiment: Annotated[str, typer.Option(help="whose trials")] = "replication-pocket",
+) -> None:
+    """Make random trials of the stored results again, through the runner, and compare."""
+    _needs_results()
+    from . import running
+
+    good = True
+    for trial in running.again(experiment, rows, seed):
+        good &= trial["gap"] <= running.TOLERANCE
+        typer.echo(f"{trial['subject']}, {trial['method']}, {trial['group']}: largest gap of a "
+                   f"mean {trial['gap']:.4f}")  # fmt: skip
+    if not good:
+        raise typer.Exit(1)
+
+
+def bench(
+    file: Annotated[Path | None, typer.Argument(help="store the rows here")] = None,
+) -> None:
+    """What measuring coefficients costs, done in three ways; minutes, on a quiet machine."""
+    from kvw_minimal.requests.provenance import provenance
+
+    from . import bench as measured
+
+    measured.main(file, provenance=provenance)
+
+
+def enter(app: typer.Typer) -> None:
+    """Enter all of them into the command line."""
+    for command in (demo, compare, doctor, card, run, results, verify, bench):
+        app.command()(command)
