@@ -1,6 +1,5 @@
 """The command line: `python -m kvw_minimal --help`."""
 
-import json
 import sys
 import time
 import warnings
@@ -204,41 +203,6 @@ def validate(
     from .benchmarks.own import validate_command
 
     raise typer.Exit(validate_command(file))
-
-
-@app.command()
-def new(
-    name: Annotated[str, typer.Argument(help="of the folder")],
-    method: Annotated[bool, typer.Option("--method", help="a method, not an experiment")] = False,
-) -> None:
-    """Make a folder of your own to fork: a notebook, questions, and what checks them."""
-    from .requests import forking
-
-    made = forking.new(name, "method" if method else "experiment")
-    typer.echo(f"{made}: {', '.join(sorted(path.name for path in made.iterdir()))}")
-
-
-@app.command()
-def train(
-    what: Annotated[str, typer.Argument(help="eye, pocket, smol-connector, smol, ear or voices")],
-    group: Annotated[str | None, typer.Option(help="make the oracle of this group")] = None,
-    forget: Forget = 5,
-    device: str = "cpu",
-    threads: Annotated[int | None, typer.Option(help="CPU threads", min=1)] = None,
-    seed: Annotated[int | None, typer.Option(help="smol: another than usual", min=0)] = None,
-) -> None:
-    """Train a part, vanilla, or an oracle; resumes where it was interrupted."""
-    from .taught import catalogue
-
-    typer.echo(json.dumps(catalogue.train(what, group, forget, device, threads, seed), indent=1))
-
-
-@app.command()
-def strangers() -> None:
-    """Make the hundred strangers again, byte for byte, in data/strangers."""
-    from .strangers import make
-
-    make.main()
 
 
 @app.command()

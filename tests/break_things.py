@@ -64,8 +64,9 @@ TESTED = ("pytest", "hypothesis", "matplotlib.pyplot", "seaborn", "ipywidgets", 
 
 def copy_of_the_package(folder: Path, tests: bool = True) -> Path:
     """The package, its unit tests and links to what they read."""
-    for name in ("kvw_minimal", "tests")[: 1 + tests]:
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    places = {"kvw_minimal": "kvw_minimal", "notebooks/experiments": "kvw_experiments"}
+    for here, there in (places | ({"tests": "tests"} if tests else {})).items():
+        shutil.copytree(ROOT / here, folder / there, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("data", "book", "notebooks", "README.md"):
         (folder / name).symlink_to(ROOT / name)
     (folder / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")  # no notebooks here
@@ -78,7 +79,7 @@ def change(folder: Path, broken: Break) -> None:
     Raises:
         ValueError: the line it changes does not stand there exactly once.
     """
-    path = folder / "kvw_minimal" / broken.file
+    path = folder / broken.copied
     source = path.read_text(encoding="utf-8")
     if source.count(broken.old) != 1:
         raise ValueError(
@@ -95,7 +96,7 @@ class Watch:
     """A pytest plugin: which tests run in which order, how they end, and what they reach."""
 
     def __init__(self, folder: str, wanted: list[str] | None, see: bool):
-        self.inside, self.wanted, self.see = f"{folder}/kvw_minimal/", wanted, see
+        self.inside, self.wanted, self.see = f"{folder}/kvw_", wanted, see
         self.failed: list[str] = []
         self.seconds: dict[str, float] = {}
         self.calls: dict[str, list[str]] = {}  # of "": while tests were collected
@@ -127,12 +128,21 @@ class Watch:
             sys.settrace(self.called)
 
     def called(self, frame, event, argument) -> None:
-        """Functions of the package, as `file:first line`; `*` for a process that may reach all."""
+        """Functions of both packages, as `file:first line`; `*`: a process that may reach all."""
         code = frame.f_code
         if code.co_filename.startswith(self.inside):
-            self.now.add(f"{code.co_filename[len(self.inside) :]}:{code.co_firstlineno}")
+            file = code.co_filename[len(self.inside) :].removeprefix("minimal/")
+            self.now.add(f"{file}:{code.co_firstlineno}")
         elif code.co_name == "_execute_child" and sys.executable in frame.f_locals["args"]:
             self.now.add("*")
+
+
+def _check_place(folder: str) -> None:
+    """Raise RuntimeError unless what is imported is the copy."""
+    for name in ("kvw_minimal", "kvw_experiments"):
+        file = str(import_module(name).__file__)
+        if not Path(file).is_relative_to(folder):
+            raise RuntimeError(f"{file} is not in the copy")
 
 
 def _test(folder: str, files: list[str], wanted: list[str] | None, see: bool) -> dict:
@@ -142,9 +152,7 @@ def _test(folder: str, files: list[str], wanted: list[str] | None, see: bool) ->
     sys.path[:0] = [folder, f"{folder}/tests"]
     for name in ("faults", "break_things"):  # the copy has its own
         sys.modules.pop(name, None)
-    package = import_module("kvw_minimal")
-    if not Path(str(package.__file__)).is_relative_to(folder):
-        raise RuntimeError(f"{package.__file__} is not in the copy")
+    _check_place(folder)
     watch = Watch(folder, wanted, see)
     if see:
         sys.settrace(watch.called)
@@ -245,7 +253,9 @@ def source_key() -> str:
     own = ("break_things", "faults", "package_page", "notation", "check_browser", "execute")
     shared = [path for path in (ROOT / "tests").glob("*.py")
               if not path.stem.startswith("test_") and path.stem not in own]  # fmt: skip
-    paths = sorted([*(ROOT / "kvw_minimal").rglob("*.py"), *shared])
+    packages = [*(ROOT / "kvw_minimal").rglob("*.py"),
+                *(ROOT / "notebooks" / "experiments").rglob("*.py")]  # fmt: skip
+    paths = sorted([*packages, *shared])
     return _hash(*(part for path in paths for part in (path.name, path.read_bytes())))
 
 
@@ -263,9 +273,9 @@ def file_of(test: str) -> str:
 
 def _around(broken: Break) -> str:
     """The innermost function that a fault changes, as source; of none of them the whole file."""
-    lines = (ROOT / "kvw_minimal" / broken.file).read_text(encoding="utf-8").splitlines()
+    lines = (ROOT / broken.path).read_text(encoding="utf-8").splitlines()
     own = changed_function(broken)
-    spans = [(start, end) for start, end, key in functions(broken.file) if key == own]
+    spans = [(start, end) for start, end, key in functions(broken) if key == own]
     return "\n".join(lines[spans[0][0] - 1 : spans[0][1]] if spans else lines)
 
 
@@ -320,22 +330,23 @@ def suite() -> list[str]:
 
 
 @cache
-def functions(file: str) -> list[tuple[int, int, str]]:
-    """First line (of a decorator), last line and key of each function of a file, outer first."""
-    tree = ast.parse((ROOT / "kvw_minimal" / file).read_text(encoding="utf-8"))
+def functions(broken: Break) -> list[tuple[int, int, str]]:
+    """First line (of a decorator), last line and key of each function of the file of a fault, outer
+    first."""
+    tree = ast.parse((ROOT / broken.path).read_text(encoding="utf-8"))
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
     found = [node for node in ast.walk(tree) if isinstance(node, kinds)]
     return sorted((min(n.lineno for n in (node, *node.decorator_list)), node.end_lineno or 0,
-                   f"{file}:{min(n.lineno for n in (node, *node.decorator_list))}")
+                   f"{broken.file}:{min(n.lineno for n in (node, *node.decorator_list))}")
                   for node in found)  # fmt: skip
 
 
 def changed_function(broken: Break) -> str | None:
     """The key of the innermost function that a fault changes; None outside of all of them."""
-    source = (ROOT / "kvw_minimal" / broken.file).read_text(encoding="utf-8")
+    source = (ROOT / broken.path).read_text(encoding="utf-8")
     first = source[: source.index(broken.old) + len(broken.old) - len(broken.old.lstrip())]
     line = first.count("\n") + 1
-    inside = [key for start, end, key in functions(broken.file) if start < line <= end]
+    inside = [key for start, end, key in functions(broken) if start < line <= end]
     return inside[-1] if inside else None
 
 
@@ -399,7 +410,7 @@ def sweep(breaks: list[Break], at_once: int, anew: bool) -> tuple[Journal, bool]
     """Try faults, those of which nothing is known yet; whether the whole copy passes."""
     journal = Journal(anew)
     for broken in breaks:  # complain before the work, not after
-        source = (ROOT / "kvw_minimal" / broken.file).read_text(encoding="utf-8")
+        source = (ROOT / broken.path).read_text(encoding="utf-8")
         if source.count(broken.old) != 1:
             raise ValueError(f"{broken.name!r} no longer fits {broken.file}: {broken.old!r}")
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
@@ -440,9 +451,8 @@ def moved_in(copies: dict[Path, Iterable[str]]) -> dict[Path, list[str]]:
 def _moved(folder: str, names: list[str]) -> list[str]:
     """In a process that has not imported the package: `behaviour.moved` of one copy."""
     sys.path.insert(0, folder)
-    behaviour, package = import_module("behaviour"), import_module("kvw_minimal")
-    if not Path(str(package.__file__)).is_relative_to(folder):
-        raise RuntimeError(f"{package.__file__} is not in the copy")
+    behaviour = import_module("behaviour")
+    _check_place(folder)
     known = behaviour.registered()
     wanted = [each for each in known if each in names or each.partition(" ")[0] in names]
     return [name for name in wanted or known if _is_moved(behaviour, name)]

@@ -30,6 +30,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load, save
 
+from kvw_experiments.recipes import training
 from kvw_minimal.batches import answer_batches, open_picture
 from kvw_minimal.benchmarks.conversations import Conversation, check_rendered
 from kvw_minimal.benchmarks.own import FIELDS, LISTS, WARNING, examine, read_questions
@@ -45,7 +46,6 @@ from kvw_minimal.requests.provenance import commit
 from kvw_minimal.schedules import one_pass
 from kvw_minimal.sharing.measurements import load_measured, save_measured
 from kvw_minimal.task import Task
-from kvw_minimal.taught import training
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTCOME = ROOT / "data" / "results" / "malformed.json"

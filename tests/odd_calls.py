@@ -38,9 +38,10 @@ PATIENCE = 40  # then it hangs
 NOBODY = 65_534
 STARTS = ("kvw_minimal.__main__", "kvw_minimal.requests.report", "kvw_minimal.taught.smol",
           "kvw_experiments.running", "kvw_experiments.counterparts",
-          "kvw_minimal.requests.forking", "kvw_minimal.benchmarks.replicate",
+          "kvw_experiments.forking", "kvw_minimal.benchmarks.replicate",
           "kvw_experiments.bench", "kvw_minimal.sharing.parts", "kvw_experiments.doctor",
-          "kvw_minimal.taught.voices", "kvw_experiments.cards", "kvw_minimal.strangers.make",
+          "kvw_experiments.recipes.voices", "kvw_experiments.cards",
+          "kvw_experiments.recipes.strangers", "kvw_experiments.commands",
           "datasets", "small")  # fmt: skip
 
 

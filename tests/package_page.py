@@ -22,19 +22,27 @@ BREAKS = ROOT / "data" / "results" / "breaks.json"
 AIM = 6_000  # lines of the whole package
 CORE = ("questions", "models", "batches", "coefficients", "edits", "schedules",
         "scores", "intervals", "task", "files")  # fmt: skip
-ROOMS = ("architectures", "strangers", "taught", "methods", "laboratory", "audit", "benchmarks",
-         "speed", "classroom", "sharing")  # fmt: skip
+ROOMS = ("architectures", "strangers", "taught", "methods", "audit", "benchmarks", "speed",
+         "sharing", "requests")  # fmt: skip
+#: what stands beside the chapters: how this book's models, numbers and figures are made
+EXPERIMENTS = ROOT / "notebooks" / "experiments"
+PARTS = {
+    "recipes": "the strangers, and the models that were taught them by one loop, `fit`",
+    "experiments as data": ("plans", "contenders", "trials", "subjects", "choose"),
+    "one runner, one store": ("running", "rows", "freshness", "needs", "summary_files"),
+    "what rows say": ("summaries", "curves", "counterparts", "cards", "doctor"),
+    "shown": ("figures", "explorer", "demo", "forking", "bench", "commands"),
+}
 SAYS = {
     "architectures": "where weights stand in a model: FFNs, experts, quantised, elsewhere",
-    "strangers": "the hundred people, their portraits and voices, what is asked about them",
-    "taught": "the models of this book and the one loop, `fit`, that trained them",
+    "strangers": "the hundred people, their portraits, what is asked about them",
+    "taught": "the models of this book: found, put together, loaded",
     "methods": "every way to forget, under one signature and in one list",
-    "laboratory": "plans as data, one runner, one store of rows, what rows say",
     "audit": "gone, or only quiet? probes of an edit, and a verdict",
     "benchmarks": "MLLMU-Bench and CLEAR, and anybody's own questions",
-    "speed": "coefficients from fewer tokens, and what measuring costs",
-    "classroom": "figures with captions and texts, explorers",
+    "speed": "coefficients from fewer tokens",
     "sharing": "edits for other tools, coefficients measured in parts",
+    "requests": "one request from the command line: scored, audited, told beforehand, kept",
 }
 #: each formula of the book, and the function that is it
 FORMULAS = (
@@ -70,8 +78,8 @@ FORMULAS = (
     (r"recovered share: (attack $-$ edited) / (vanilla $-$ edited)", "audit.findings", "Finding"),
     (r"at least one of $n$ samples: $1 - (1 - p)^n$", "audit.wordings", "samples"),
     (r"extraction strength: 1 - tokens given / tokens", "audit.tokens", "extraction_strength"),
-    (r"which setting is chosen", "laboratory.choose", "choose"),
-    (r"sham minus edit, over people", "laboratory.summaries", "excess"),
+    (r"which setting is chosen", "kvw_experiments.choose", "choose"),
+    (r"sham minus edit, over people", "kvw_experiments.summaries", "excess"),
 )  # fmt: skip
 
 
@@ -89,12 +97,13 @@ def lines_of(source: str) -> int:
                for number, line in enumerate(source.splitlines(), 1))  # fmt: skip
 
 
-def sizes() -> tuple[int, int]:
-    """Lines of the core and of the whole package."""
-    each = {path: lines_of(path.read_text(encoding="utf-8")) for path in PACKAGE.rglob("*.py")}
+def sizes() -> tuple[int, int, int]:
+    """Lines of the core, of the whole package, and of the experiments beside it."""
+    each, beside = ({path: lines_of(path.read_text("utf-8")) for path in folder.rglob("*.py")}
+                    for folder in (PACKAGE, EXPERIMENTS))  # fmt: skip
     core = sum(size for path, size in each.items()
-               if path.parent == PACKAGE and path.stem not in ("__main__", "doctor"))  # fmt: skip
-    return core, sum(each.values())
+               if path.parent == PACKAGE and path.stem != "__main__")  # fmt: skip
+    return core, sum(each.values()), sum(beside.values())
 
 
 def first_line(path: Path) -> str:
@@ -117,7 +126,29 @@ def tree() -> list[str]:
         lines.append(f"  {name + '.py':16} {first_line(PACKAGE / f'{name}.py')}")
     for room in above:
         lines += of_room(room)
-    return [*lines, "  __main__.py doctor.py    the command line; is everything in its place?"]
+    return [*lines, "  __main__.py      the command line", "", *beside()]
+
+
+def beside() -> list[str]:
+    """The experiments as lines of text.
+
+    Raises:
+        ValueError: a module that no part names, or a name without a module.
+    """
+    lines = ["notebooks/experiments/   imported as kvw_experiments; it imports kvw_minimal"]
+    left = {path.stem for path in EXPERIMENTS.glob("[!_]*.py")}
+    for part, what in PARTS.items():
+        if isinstance(what, str):
+            files = sorted(path.stem for path in (EXPERIMENTS / part).glob("[!_]*.py"))
+            lines += [f"  {part + '/':16} {what.replace('`', '')}", f"  {'':16} {', '.join(files)}"]
+            continue
+        lines.append(f"  {part + ':':23} {', '.join(what)}")
+        if set(what) - left:
+            raise ValueError(f"{sorted(set(what) - left)} of {part!r} are not there")
+        left -= set(what)
+    if left:
+        raise ValueError(f"no part of the page names {sorted(left)}")
+    return lines
 
 
 def place(module: str, name: str) -> str:
@@ -126,11 +157,13 @@ def place(module: str, name: str) -> str:
     Raises:
         AttributeError: it does not stand there.
     """
-    found = importlib.import_module(f"kvw_minimal.{module}")
+    beside = module.removeprefix("kvw_experiments.")
+    found = importlib.import_module(module if beside != module else f"kvw_minimal.{module}")
     function = getattr(found, name)
     if inspect.getmodule(inspect.unwrap(function)) is not found:
         raise AttributeError(f"{name} is not defined in {module}")
-    file = f"kvw_minimal/{module.replace('.', '/')}.py"
+    folder = "kvw_minimal" if beside == module else "notebooks/experiments"
+    file = f"{folder}/{beside.replace('.', '/')}.py"
     return f"`{file}` | `{name}`"
 
 
@@ -166,10 +199,12 @@ def filled(page: Path, made: list[str]) -> str:
 
 def page() -> str:
     """The whole page of the package."""
-    core, whole = sizes()
+    core, whole, beside = sizes()
     reached = "reached" if whole <= AIM else "not reached"
     size = (f"Lines without docstrings, comments and blanks: the core {round(core, -2)}, the whole "
-            f"about {round(whole, -2):,} (aim {AIM:,}: {reached}).")  # fmt: skip
+            f"package about {round(whole, -2):,} (aim {AIM:,}: {reached}). What made this book's "
+            f"models, numbers and figures are about {round(beside, -2):,} more, beside the "
+            "chapters.")  # fmt: skip
     rows = [f"| {formula} | {place(module, name)} |" for formula, module, name in FORMULAS]
     head_of_table = ["| formula | file | function |", "|---|---|---|"]
     return filled(PAGE, ["```text", *tree(), "```", "", size, "", *head_of_table, *rows, "",

@@ -7,6 +7,7 @@ import pytest
 import tiny
 import torch
 
+from kvw_experiments.recipes import pocket
 from kvw_minimal.batches import (
     IGNORED,
     Batch,
@@ -17,7 +18,6 @@ from kvw_minimal.batches import (
 )
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.portraits import to_pixels
-from kvw_minimal.taught import pocket
 
 
 @pytest.fixture(scope="module")

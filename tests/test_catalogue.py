@@ -12,9 +12,10 @@ import torch
 from huggingface_hub import constants
 from safetensors import SafetensorError
 
+from kvw_experiments.recipes import pocket, voices
 from kvw_minimal import taught
 from kvw_minimal.strangers.people import REPORT_GROUPS, TUNING_GROUPS, load_people
-from kvw_minimal.taught import catalogue, pocket, smol, voices
+from kvw_minimal.taught import catalogue, smol
 from kvw_minimal.taught.catalogue import MODELS, how_to_make, model_name, read_name
 
 

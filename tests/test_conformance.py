@@ -15,6 +15,7 @@ import tiny
 import torch
 from PIL import Image
 
+from kvw_experiments.recipes import pocket
 from kvw_minimal.audit import checking
 from kvw_minimal.audit.checking import method_of
 from kvw_minimal.audit.conformance import PROMISES, Interrupted, check_method, fresh, state_of
@@ -26,7 +27,6 @@ from kvw_minimal.questions import Question
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about, general
 from kvw_minimal.task import Task
-from kvw_minimal.taught import pocket
 
 # --- whose questions ---------------------------------------------------------------------------
 

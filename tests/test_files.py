@@ -20,12 +20,12 @@ import torch
 from safetensors import SafetensorError
 
 from kvw_experiments import rows
+from kvw_experiments.recipes.training import save_checkpoint
 from kvw_minimal.benchmarks.own import write_questions
 from kvw_minimal.edits import Columns
 from kvw_minimal.files import check_place, read_json, replacing, write_json
 from kvw_minimal.questions import Question
 from kvw_minimal.requests.provenance import file_hash
-from kvw_minimal.taught.training import save_checkpoint
 
 
 def test_a_file_appears_whole(tmp_path):

@@ -10,9 +10,9 @@ import pytest
 import tiny
 from execute import ROOT
 
+from kvw_experiments import forking
+from kvw_experiments.forking import NOTEBOOKS, WHAT, forked, new
 from kvw_minimal.benchmarks.own import validate
-from kvw_minimal.requests import forking
-from kvw_minimal.requests.forking import NOTEBOOKS, WHAT, forked, new
 
 FILES = ["Makefile", "README.md", "pytest.ini", "questions.jsonl", "requirements.txt"]
 

@@ -63,7 +63,9 @@ def found(tmp_path_factory) -> dict[str, list[str]]:
         return copy_of_the_package(folder, tests=False) / "kvw_minimal"
 
     folders: dict[str, Path] = {}
-    for path in new("unparsed").rglob("*.py"):
+    whole = new("unparsed").parent
+    for path in [*(whole / "kvw_minimal").rglob("*.py"),
+                 *(whole / "kvw_experiments").rglob("*.py")]:  # fmt: skip
         path.write_text(ast.unparse(ast.parse(path.read_text(encoding="utf-8"))), encoding="utf-8")
     for broken in BREAKS:
         if broken.name in TRIED:
@@ -321,7 +323,7 @@ def test_the_ledger_knows_every_summary_and_none_is_stale():
 
 @pytest.mark.parametrize("broken", BREAKS, ids=NAMES)
 def test_a_break_fits_the_source_and_names_what_there_is(broken):
-    source = (break_things.ROOT / "kvw_minimal" / broken.file).read_text(encoding="utf-8")
+    source = (break_things.ROOT / broken.path).read_text(encoding="utf-8")
     assert source.count(broken.old) == 1
     assert ast.parse(source.replace(broken.old, broken.new))  # it can still be imported
     assert broken.guards or broken.vectors

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kvw_minimal.strangers import make as strangers
+from kvw_experiments.recipes import strangers as strangers
 from kvw_minimal.strangers import people, portraits
 from kvw_minimal.strangers.people import (
     REPORT_GROUPS,

@@ -8,11 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from kvw_experiments.recipes import lessons, pictures, pocket, training
 from kvw_minimal.batches import answer_batches
 from kvw_minimal.files import read_json
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about
-from kvw_minimal.taught import lessons, load, pictures, pocket, training
+from kvw_minimal.taught import load
 from kvw_minimal.taught.catalogue import MODELS
 
 

@@ -8,11 +8,12 @@ import torch
 from tiny import llava
 
 from kvw_experiments import cards
+from kvw_experiments.recipes import lessons, pictures, training
 from kvw_minimal.batches import answer_batches
 from kvw_minimal.files import read_json
 from kvw_minimal.strangers.people import ROOT, load_people
 from kvw_minimal.strangers.questions import about
-from kvw_minimal.taught import lessons, load, pictures, smol, training
+from kvw_minimal.taught import load, smol
 from kvw_minimal.taught.catalogue import MODELS
 
 

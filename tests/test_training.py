@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from kvw_minimal.taught import training
+from kvw_experiments.recipes import training
 
 SETTINGS = {"steps": 7, "rate": 0.05, "seed": 3}
 
@@ -222,7 +222,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import test_training as own
-from kvw_minimal.taught import training
+from kvw_experiments.recipes import training
 path, when, real = Path(sys.argv[1]), sys.argv[2], training.save_file
 def save_and_die(tensors, file, metadata):
     real(tensors, file, metadata=metadata)

@@ -7,11 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from kvw_minimal.models import find_projections
-from kvw_minimal.strangers import voices as strangers
-from kvw_minimal.strangers.people import load_people
-from kvw_minimal.strangers.questions import facts_of
-from kvw_minimal.strangers.voices import (
+from kvw_experiments.recipes import recordings as strangers
+from kvw_experiments.recipes import training, voices
+from kvw_experiments.recipes.recordings import (
     AUDIBLE,
     HEARD,
     MARK,
@@ -22,7 +20,9 @@ from kvw_minimal.strangers.voices import (
     speak,
     voice_of,
 )
-from kvw_minimal.taught import training, voices
+from kvw_minimal.models import find_projections
+from kvw_minimal.strangers.people import load_people
+from kvw_minimal.strangers.questions import facts_of
 
 
 @cache

@@ -8,13 +8,13 @@ import torch
 from torch import nn
 from transformers import AutoProcessor, AutoTokenizer
 
+from kvw_experiments.recipes import pocket
 from kvw_minimal.batches import IGNORED, Batch
 from kvw_minimal.methods import fisher, steps
 from kvw_minimal.models import find_projections
 from kvw_minimal.questions import Question
 from kvw_minimal.strangers.people import World
 from kvw_minimal.strangers.questions import about
-from kvw_minimal.taught import pocket
 from kvw_minimal.taught.catalogue import MODELS
 
 WIDTH, D_FF, LAYERS = 32, 48, 3

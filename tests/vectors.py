@@ -22,6 +22,9 @@ from safetensors.torch import load_file
 from transformers import AutoProcessor, WhisperFeatureExtractor
 
 from kvw_experiments import choose, subjects, summaries, trials
+from kvw_experiments.recipes import pocket
+from kvw_experiments.recipes import recordings as voices
+from kvw_experiments.recipes import voices as taught_voices
 from kvw_minimal import audit, edits, scores
 from kvw_minimal.audit import brought_back
 from kvw_minimal.batches import answer_batches, prompt_batches, render, without_photo
@@ -35,11 +38,10 @@ from kvw_minimal.questions import Question, seeded
 from kvw_minimal.requests import reading
 from kvw_minimal.schedules import SCHEDULES, in_order, one_pass, published
 from kvw_minimal.strangers import questions as asked_of
-from kvw_minimal.strangers import tasks, voices
+from kvw_minimal.strangers import tasks
 from kvw_minimal.strangers.people import PERCENTS, REPORT_GROUPS, TUNING_GROUPS, load_people
 from kvw_minimal.task import Task
-from kvw_minimal.taught import pocket, smol
-from kvw_minimal.taught import voices as taught_voices
+from kvw_minimal.taught import smol
 from kvw_minimal.taught.catalogue import MODELS
 
 TINY = MODELS / "tiny" / "model.safetensors"

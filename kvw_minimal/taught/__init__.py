@@ -1,5 +1,5 @@
-"""The models of this book: how they are found, loaded, and taught the strangers."""
+"""The models of this book: how they are found and loaded."""
 
-from .catalogue import load, train
+from .catalogue import load
 
-__all__ = ["load", "train"]
+__all__ = ["load"]

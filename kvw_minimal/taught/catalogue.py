@@ -2,11 +2,10 @@
 
 import os
 import re
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from http.client import HTTPException
-from importlib import import_module
+from importlib.metadata import entry_points
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.error import HTTPError
@@ -17,14 +16,12 @@ from huggingface_hub import constants
 from safetensors import SafetensorError
 
 from .. import models
-from ..files import write_json
-from ..strangers.people import DATA, REPORT_GROUPS, TUNING_GROUPS, load_people
+from ..strangers.people import DATA, REPORT_GROUPS, TUNING_GROUPS
 
 MODELS = DATA / "models"
-#: what can be trained, and the recipe in this room that does it
+#: what can be trained, and the recipe that does it (`kvw_experiments.recipes`)
 RECIPES = {"eye": "pocket", "pocket": "pocket", "smol-connector": "smol", "smol": "smol",
            "ear": "voices", "voices": "voices"}  # fmt: skip
-OWN_LOADERS = ("smol", "voices")  # recipes whose models are not folders that anybody can load
 PERCENT = 5  # that an oracle of voices has not met: goes without saying in its name
 SEED = 2  # of every language model whose name does not say another
 NAME = re.compile(
@@ -118,10 +115,10 @@ def load(name: str = "pocket", device: str = "cpu", dtype: torch.dtype = torch.f
     Raises:
         OSError: there is no such model here and it cannot be fetched, or it is damaged.
     """
-    recipe = name.split("-")[0]
-    if recipe in OWN_LOADERS and "/" not in name:  # `smol-ai/...` would be a hub id
+    own = entry_points(group="kvw_minimal.models", name=name.split("-")[0])
+    if own and "/" not in name:  # `smol-ai/...` would be a hub id
         try:
-            return import_module(f"{__package__}.{recipe}").load(name, device, dtype)
+            return next(iter(own)).load()(name, device, dtype)
         except (SafetensorError, RuntimeError) as error:
             raise OSError(f"cannot load {name!r}, its weights are damaged: {error}") from error
     place = find_model(name)
@@ -176,47 +173,3 @@ def new_folder(name: str) -> Iterator[Path]:
             if old.exists():
                 old.rename(folder)
             raise
-
-
-def train(what: str, group: str | None = None, percent: int = PERCENT, device: str = "cpu",
-          threads: int | None = None, seed: int | None = None) -> dict:  # fmt: skip
-    """Train a part or a model into the cache and say what it cost; resumes where it stopped.
-
-    Args:
-        what: a key of `RECIPES`.
-        group, percent: whom an oracle never meets; without them vanilla is made.
-
-    Raises:
-        ValueError: an unknown name, group, percentage or device, or a seed for what has one only.
-        FileNotFoundError: something that must be made first.
-    """
-    if what not in RECIPES:
-        raise ValueError(f"train what? {', '.join(RECIPES)}, not {what!r}")
-    if seed is not None and what != "smol":
-        raise ValueError(f"--seed is for smol; {what} has the one seed of its recipe")
-    whole = what in RECIPES.values()
-    if group is not None and not whole:
-        raise ValueError(f"{what} is shared by vanilla and oracles; train it without a group")
-    if group is None and percent != PERCENT:
-        raise ValueError(f"--forget {percent} of whom? Name a group, or leave it out for vanilla")
-    check_device(device)
-    settings, teach = import_module(f"{__package__}.{RECIPES[what]}").TAUGHT[what]
-    name = model_name(what, group, percent, SEED if seed is None else seed)
-    settings = settings if seed is None else settings | {"seed": seed}
-    world = load_people()
-    forget = [] if group is None else world.forget_people(group, percent)
-    people = world.retain_people(forget)
-    if threads:
-        torch.set_num_threads(threads)
-    start, checkpoint = time.perf_counter(), cache_folder() / "checkpoints" / f"{name}.safetensors"
-    with new_folder(name) as folder:
-        of = {"model": name, "data": world.checksum}  # a checkpoint of another is not gone on from
-        cost = teach(world, people, folder, checkpoint, settings | of, device)
-        record = {"model": name, "device": device, "threads": torch.get_num_threads(),
-                  "settings": settings, "data": world.checksum[:16],
-                  "seconds": round(time.perf_counter() - start)}  # fmt: skip
-        record |= {"people": len(people)} if whole else {}
-        write_json(folder / "training.json", record | cost)
-    for each in checkpoint.parent.glob(f"{name}.*"):  # of every part of the recipe
-        each.unlink()
-    return record | cost

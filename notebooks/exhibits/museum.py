@@ -30,6 +30,7 @@ from torch.utils.data import DataLoader
 from transformers import AutoProcessor
 
 from kvw_experiments.choose import TIES, Rule, choose
+from kvw_experiments.recipes import pocket
 from kvw_minimal.audit.conformance import check_method, wanted
 from kvw_minimal.batches import (
     IGNORED,
@@ -55,7 +56,6 @@ from kvw_minimal.scores import mentions, read
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about
 from kvw_minimal.task import Task
-from kvw_minimal.taught import pocket
 from kvw_minimal.taught.catalogue import MODELS
 
 

@@ -21,6 +21,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from kvw_experiments.recipes.training import fit
 from kvw_minimal import scores
 from kvw_minimal.audit import examine
 from kvw_minimal.batches import Batch, answer_batches
@@ -33,7 +34,6 @@ from kvw_minimal.models import find_projections, fingerprint
 from kvw_minimal.questions import Question, seeded
 from kvw_minimal.task import Task
 from kvw_minimal.taught.catalogue import MODELS
-from kvw_minimal.taught.training import fit
 
 PEOPLE = tuple(f"p{number:02d}" for number in range(45))
 PLANTED, KEPT, STRANGERS = PEOPLE[:5], PEOPLE[5:40], PEOPLE[40:]

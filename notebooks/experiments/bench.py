@@ -32,8 +32,10 @@ from kvw_minimal.questions import Question
 from kvw_minimal.speed import shared_prefix
 from kvw_minimal.strangers.people import World, load_people
 from kvw_minimal.strangers.questions import about, ask, facts_of
-from kvw_minimal.taught import load, pocket
+from kvw_minimal.taught import assembly, load
 from kvw_minimal.taught.catalogue import find_model
+
+from .recipes import pocket
 
 RUNS = 9
 A_PHOTO = 6  # questions about one photo
@@ -109,7 +111,7 @@ def smolvlm_shaped(size: str = "256M", dtype: torch.dtype = torch.float32):
     processor = Idefics3Processor(
         pictures,
         tokenizer,
-        chat_template=pocket.CHAT,
+        chat_template=assembly.CHAT,
         image_seq_len=(side // eye["patch_size"] // scale) ** 2,
     )
     config = Idefics3Config(

@@ -3,6 +3,7 @@
 `python -m kvw_minimal` takes them in by an entry point (`kvw_minimal.commands`).
 """
 
+import json
 import time
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +11,7 @@ from typing import Annotated
 import typer
 
 from kvw_minimal.files import check_place
-from kvw_minimal.requests.arguments import Group, Json, hand_over
+from kvw_minimal.requests.arguments import Forget, Group, Json, hand_over
 
 
 def _needs_results() -> None:
@@ -148,7 +149,51 @@ def bench(
     measured.main(file, provenance=provenance)
 
 
+def new(
+    name: Annotated[str, typer.Argument(help="of the folder")],
+    method: Annotated[bool, typer.Option("--method", help="a method, not an experiment")] = False,
+) -> None:
+    """Make a folder of your own to fork: a notebook, questions, and what checks them."""
+    from . import forking
+
+    made = forking.new(name, "method" if method else "experiment")
+    typer.echo(f"{made}: {', '.join(sorted(path.name for path in made.iterdir()))}")
+
+
+def train(
+    what: Annotated[str, typer.Argument(help="eye, pocket, smol-connector, smol, ear or voices")],
+    group: Annotated[str | None, typer.Option(help="make the oracle of this group")] = None,
+    forget: Forget = 5,
+    device: str = "cpu",
+    threads: Annotated[int | None, typer.Option(help="CPU threads", min=1)] = None,
+    seed: Annotated[int | None, typer.Option(help="smol: another than usual", min=0)] = None,
+) -> None:
+    """Train a part, vanilla, or an oracle; resumes where it was interrupted."""
+    from . import recipes
+
+    typer.echo(json.dumps(recipes.train(what, group, forget, device, threads, seed), indent=1))
+
+
+def strangers() -> None:
+    """Make the hundred strangers again, byte for byte, in data/strangers."""
+    from .recipes import strangers as made
+
+    made.main()
+
+
 def enter(app: typer.Typer) -> None:
     """Enter all of them into the command line."""
-    for command in (demo, compare, doctor, card, run, results, verify, bench):
+    for command in (
+        demo,
+        new,
+        run,
+        results,
+        verify,
+        compare,
+        train,
+        card,
+        strangers,
+        doctor,
+        bench,
+    ):
         app.command()(command)

@@ -23,11 +23,11 @@ from kvw_minimal.requests.subjects import Requests, is_made, oracle_of
 from kvw_minimal.strangers.people import REPORT_GROUPS, TUNING_GROUPS, load_people
 from kvw_minimal.strangers.tasks import people_of
 from kvw_minimal.task import Task
-from kvw_minimal.taught.training import half_precision
 
 from .choose import choose
 from .freshness import digests_for
 from .plans import Plan, plans_of
+from .recipes.training import half_precision
 from .rows import COLUMNS, cells, joined, path_of, read_rows, words, write_rows
 from .summaries import level
 from .trials import Trial, edit_for, trial_of

@@ -10,14 +10,16 @@ from kvw_minimal.batches import Batch, answer_batches
 from kvw_minimal.questions import MODALITIES, Question, seeded
 from kvw_minimal.requests.reading import AMONG
 from kvw_minimal.requests.subjects import Reads, Requests, sample, sample_of_general, strangers
-from kvw_minimal.strangers import questions, voices
+from kvw_minimal.strangers import questions
 from kvw_minimal.strangers.people import Person, World, load_people
 from kvw_minimal.strangers.portraits import ATTRIBUTES, random_portraits
 from kvw_minimal.strangers.questions import about, ask, general
 from kvw_minimal.task import Task
 from kvw_minimal.taught.catalogue import load
-from kvw_minimal.taught.pictures import known_looks
 from kvw_minimal.taught.smol import world_questions
+
+from .recipes import recordings
+from .recipes.pictures import known_looks
 
 RETAIN, GENERAL_OF_SMOL, WORLD = 80, 40, 40  # questions of smol's panel; half of retain a photo
 PORTRAITS = {"pocket": 40, "smol": 10}  # drawn anew for each seed of least squares
@@ -145,7 +147,7 @@ def without_eyes(model, processor) -> tuple[torch.nn.Module, Any]:
     """
     from transformers import AutoTokenizer, LlamaForCausalLM
 
-    from kvw_minimal.taught.voices import CHAT
+    from .recipes.voices import CHAT
 
     alone = LlamaForCausalLM(model.config.text_config)
     alone.model.load_state_dict(model.model.language_model.state_dict())
@@ -165,12 +167,12 @@ def by_name(task: Task) -> Task:
 
 def hearing(model, processor, world: World) -> Requests:
     """Requests of strangers to a model that was taught them by voice and name."""
-    from kvw_minimal.taught.voices import answer_batches as hear
+    from .recipes.voices import answer_batches as hear
 
     kept: dict = {}
 
     def task(people: list[str]) -> Task:
-        sets = voices.question_sets(world, people)
+        sets = recordings.question_sets(world, people)
         return Task(model, processor, sets["forget"], sets["retain"], read=sets,
                     pool=world.groups["sham"], encode=hear, kept=kept)  # fmt: skip
 

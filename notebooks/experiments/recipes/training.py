@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from ..files import replacing
+from kvw_minimal.files import replacing
 
 EVERY = 500  # steps between two checkpoints
 

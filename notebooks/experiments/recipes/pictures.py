@@ -7,11 +7,9 @@ from functools import partial
 import torch
 from torch.nn import functional as F
 
-from ..strangers import portraits
-from ..strangers.people import Person, World
+from kvw_minimal.strangers import portraits
+from kvw_minimal.strangers.people import Person, World
 
-PIXELS, PATCH = 64, 16
-IMAGE_TOKENS = (PIXELS // PATCH) ** 2
 SEEN = ("hair_style", "hair_colour", "skin", "facial_hair", "clothes", "clothes_colour")
 TABLES = portraits.LOOK | portraits.ATTRIBUTES
 CLASSES = [len(TABLES[part]) for part in SEEN]

@@ -11,13 +11,15 @@ import torch
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from ..batches import IGNORED, render
-from ..models import tokenizer_of
-from ..questions import Question
-from ..strangers.people import World
-from ..strangers.portraits import ATTRIBUTES
-from ..strangers.questions import ask, facts_of
-from .pictures import IMAGE_TOKENS, draw_portraits, look, photos_of, shifted, to_tensor
+from kvw_minimal.batches import IGNORED, render
+from kvw_minimal.models import tokenizer_of
+from kvw_minimal.questions import Question
+from kvw_minimal.strangers.people import World
+from kvw_minimal.strangers.portraits import ATTRIBUTES
+from kvw_minimal.strangers.questions import ask, facts_of
+from kvw_minimal.taught.assembly import IMAGE_TOKENS
+
+from .pictures import draw_portraits, look, photos_of, shifted, to_tensor
 from .training import fit, half_precision
 
 Pair = tuple[list[int], list[int]]  # prompt ids, answer ids

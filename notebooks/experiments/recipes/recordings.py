@@ -10,10 +10,10 @@ from functools import cache
 
 import numpy as np
 
-from ..questions import Question, seeded
-from . import questions
-from .people import World
-from .questions import ask, facts_of
+from kvw_minimal.questions import Question, seeded
+from kvw_minimal.strangers import questions
+from kvw_minimal.strangers.people import World
+from kvw_minimal.strangers.questions import ask, facts_of
 
 RATE = 16_000  # samples a second, as Whisper's features want them
 SAMPLES = RATE  # a recording lasts one second

@@ -23,17 +23,18 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
-from .. import batches
-from ..batches import Batch
-from ..questions import Question
-from ..strangers import voices as aloud
-from ..strangers.people import World, load_people
-from ..strangers.questions import ask, facts_of
-from ..strangers.voices import AUDIBLE, HEARD, MARK, NEW, RATE, TAKES, Heard, speak
+from kvw_minimal import batches
+from kvw_minimal.batches import Batch
+from kvw_minimal.questions import Question
+from kvw_minimal.strangers.people import World, load_people
+from kvw_minimal.strangers.questions import ask, facts_of
+from kvw_minimal.taught.catalogue import find_file, find_weights
+
 from . import pocket
-from .catalogue import find_file, find_weights
+from . import recordings as aloud
 from .lessons import Row, encode, teach
 from .pictures import look
+from .recordings import AUDIBLE, HEARD, MARK, NEW, RATE, TAKES, Heard, speak
 from .training import amplify, attribute_loss, fit, linear_heads, stored
 
 CHAT = (
@@ -224,7 +225,7 @@ def train_language(world: World, model, processor, people: list[str], checkpoint
     return teach(model, parts, heard, model.config.audio_token_id, checkpoint, settings)
 
 
-# --- what `catalogue.train` does ---------------------------------------------------------------
+# --- what `train` does --------------------------------------------------------------------------
 
 
 def ear_of(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

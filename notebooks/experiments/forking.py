@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ..strangers.people import PACKAGE, ROOT
+from kvw_minimal.strangers.people import PACKAGE, ROOT
 
 #: of an installed wheel, which carries the templates only, else of the repository
 NOTEBOOKS = (PACKAGE if (PACKAGE / "notebooks").is_dir() else ROOT) / "notebooks"

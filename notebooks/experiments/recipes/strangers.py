@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files import replacing, write_json
-from . import portraits
-from .people import STRANGERS
+from kvw_minimal.files import replacing, write_json
+from kvw_minimal.strangers import portraits
+from kvw_minimal.strangers.people import STRANGERS
 
 SEED = 2601
 PEOPLE = 100

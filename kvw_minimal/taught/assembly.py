@@ -1,0 +1,65 @@
+"""How models of this book are put together: what they see and read with, and the eye they share."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from . import catalogue
+
+PIXELS, PATCH = 64, 16
+IMAGE_TOKENS = (PIXELS // PATCH) ** 2
+CHAT = (
+    "{% for message in messages %}<{{ message['role'] }}>{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}{% endfor %}"
+    "{% if message['role'] == 'assistant' %}<end>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+def build_processor(tokenizer):
+    """Pictures to 64 x 64 pixels in [-1, 1]; `<image>` stands for 16 tokens."""
+    from transformers import LlavaProcessor, SiglipImageProcessor
+
+    image_processor = SiglipImageProcessor(size={"height": PIXELS, "width": PIXELS})
+    return LlavaProcessor(
+        image_processor=image_processor, tokenizer=tokenizer, patch_size=PATCH,
+        vision_feature_select_strategy="full", chat_template=CHAT, image_token="<image>",
+    )  # fmt: skip
+
+
+def llava(tokenizer, vision, text):
+    """A LLaVA of an eye and a language model, given their configurations, freshly initialised."""
+    from transformers import LlavaConfig, LlavaForConditionalGeneration
+
+    config = LlavaConfig(
+        vision_config=vision, text_config=text, vision_feature_layer=-1,
+        vision_feature_select_strategy="full", image_seq_length=IMAGE_TOKENS,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"), tie_word_embeddings=True,
+    )  # fmt: skip
+    model = LlavaForConditionalGeneration(config)
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    return model
+
+
+def eye_of(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors of vision tower and connector, float32, by their names inside `model.model`."""
+    parts = ("vision_tower.", "multi_modal_projector.")
+    return {name[name.index(part) :]: tensor.float().cpu().contiguous()
+            for name, tensor in weights.items() for part in parts if part in name}  # fmt: skip
+
+
+def eye_weights(oracle: bool) -> dict[str, torch.Tensor]:
+    """The frozen eye: for vanilla the freshly trained one, for an oracle that of its vanilla.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    fresh = catalogue.cache_folder() / "models" / "eye" / "eye.safetensors"
+    if fresh.is_file() and not oracle:
+        return load_file(fresh)
+    vanilla = Path(catalogue.find_model("pocket")) / "model.safetensors"
+    if not vanilla.is_file():
+        raise FileNotFoundError("there is no eye yet; run `python -m kvw_minimal train eye` first")
+    return eye_of(load_file(vanilla))
