@@ -272,6 +272,10 @@ def measure_file(
         typer.echo(said)
 
 
+for more in entry_points(group="kvw_minimal.commands"):  # those of the book's experiments
+    more.load()(app)
+
+
 def sentence(error: BaseException) -> str | None:
     """What is wrong with the call or with the place it is made in, in one line.
 
@@ -294,8 +298,6 @@ def sentence(error: BaseException) -> str | None:
 
 def _call(arguments: list[str]) -> int:
     """Run a command; its exit status. What it prints is out by then, or it fails."""
-    for more in entry_points(group="kvw_minimal.commands"):  # those of the book's experiments
-        more.load()(app)
     command, status = typer.main.get_command(app), 0
     try:
         with command.make_context(NAME, arguments) as context:

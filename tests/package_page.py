@@ -28,7 +28,7 @@ ROOMS = ("architectures", "strangers", "taught", "methods", "audit", "benchmarks
 EXPERIMENTS = ROOT / "notebooks" / "experiments"
 PARTS = {
     "recipes": "the strangers, and the models that were taught them by one loop, `fit`",
-    "experiments as data": ("plans", "contenders", "trials", "subjects", "choose"),
+    "experiments as data": ("plans", "contenders", "family", "trials", "subjects", "choose"),
     "one runner, one store": ("running", "rows", "freshness", "needs", "summary_files"),
     "what rows say": ("summaries", "curves", "counterparts", "cards", "doctor"),
     "shown": ("figures", "explorer", "demo", "forking", "bench", "commands"),
@@ -68,8 +68,8 @@ FORMULAS = (
     (r"$\mathrm{KL}(p_0 \Vert p)$", "methods.losses", "divergence"),
     (r"Fisher diagonal $F = \overline{(\partial\,\mathrm{NLL} / \partial W)^2}$", "methods.fisher",
      "fisher"),
-    (r"score, positions, contrast, shape, schedule", "methods.family", "Setting"),
-    (r"strength at a mass: mean of $1 - g$", "methods.family", "at_mass"),
+    (r"score, positions, contrast, shape, schedule", "kvw_experiments.family", "Setting"),
+    (r"strength at a mass: mean of $1 - g$", "kvw_experiments.family", "at_mass"),
     (r"effect $E_i = \sum_t h_i\,\partial m/\partial h_i$", "methods.least_squares", "effects"),
     (r"ridge: $\min \overline{(E z - y)^2} + \rho\lvert z\rvert^2$", "methods.least_squares",
      "ridge_solution"),

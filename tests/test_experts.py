@@ -9,12 +9,12 @@ import torch
 from torch import nn
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
+from kvw_experiments.family import record
 from kvw_minimal import sharing
 from kvw_minimal.architectures import is_mixture, watched
 from kvw_minimal.coefficients import mean, measure, shape_of
 from kvw_minimal.edits import Columns, Edit
 from kvw_minimal.methods import least_squares, rewrite, steps
-from kvw_minimal.methods.family import record
 from kvw_minimal.methods.kvw import dealt
 from kvw_minimal.methods.registry import METHODS
 from kvw_minimal.models import columns, find_projections, fingerprint

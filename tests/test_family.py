@@ -10,11 +10,8 @@ import tiny
 import torch
 from torch.nn import functional as F
 
-from kvw_minimal.batches import answer_batches
-from kvw_minimal.coefficients import measure_questions
-from kvw_minimal.edits import Columns
-from kvw_minimal.methods import METHODS, family
-from kvw_minimal.methods.family import (
+from kvw_experiments import family
+from kvw_experiments.family import (
     CONTRASTS,
     NAMED,
     SCORES,
@@ -30,6 +27,10 @@ from kvw_minimal.methods.family import (
     setting_of,
     sides,
 )
+from kvw_minimal.batches import answer_batches
+from kvw_minimal.coefficients import measure_questions
+from kvw_minimal.edits import Columns
+from kvw_minimal.methods import METHODS
 from kvw_minimal.methods.kvw import STRENGTH
 from kvw_minimal.methods.positions import POSITIONS, kinds_of_positions
 from kvw_minimal.methods.steps import linear_maps

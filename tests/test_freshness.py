@@ -19,9 +19,9 @@ from break_things import change, copy_of_the_package, moved_in
 from faults import BREAKS, Break
 from package_page import ROOMS
 
-from kvw_experiments import freshness, needs, plans, summary_files
+from kvw_experiments import family, freshness, needs, plans, summary_files
 from kvw_minimal import scores
-from kvw_minimal.methods import METHODS, family
+from kvw_minimal.methods import METHODS
 from kvw_minimal.methods.positions import POSITIONS
 from kvw_minimal.models import fingerprint
 from kvw_minimal.requests.provenance import commit, provenance
@@ -39,11 +39,13 @@ SCORED = ("metric:", "spoken:", "read", "reading", "generation", "free answers",
           "quality and utility", "interval")  # fmt: skip
 #: what a reader may add, and where
 ADDED = {
-    "methods/family.py": '\n\nCONTRASTS["root"] = lambda f, r: log_ratio(f, r).sqrt()\n'
+    "kvw_experiments/family.py": '\n\nCONTRASTS["root"] = lambda f, r: log_ratio(f, r).sqrt()\n'
                          'SHAPES["half"] = lambda contrasts, share: contrasts / 2\n',
-    "scores.py": '\n\n@metric("first_letter")\ndef first_letter(said: str, gold: str) -> float:\n'
-                 "    return float(said[:1] == gold[:1])\n",
-    "methods/mine.py": "from .kvw import kvw_one_pass\nfrom .registry import every, method\n\n\n"
+    "kvw_minimal/scores.py":
+        '\n\n@metric("first_letter")\ndef first_letter(said: str, gold: str) -> float:\n'
+        "    return float(said[:1] == gold[:1])\n",
+    "kvw_minimal/methods/mine.py":
+        "from .kvw import kvw_one_pass\nfrom .registry import every, method\n\n\n"
                        '@method("mine", source="a reader", grid=every(strength=(1.0, 2.0)))\n'
                        "def mine(task, settings, cost):\n"
                        "    return kvw_one_pass(task, settings, cost)\n",
@@ -74,7 +76,7 @@ def found(tmp_path_factory) -> dict[str, list[str]]:
     package = new("added", "contrast:", "shape:", "metric:", "method: family",
                   "method: KVW one pass", *NEW)  # fmt: skip
     for file, text in ADDED.items():
-        with (package / file).open("a", encoding="utf-8") as source:
+        with (package.parent / file).open("a", encoding="utf-8") as source:
             source.write(text)
     result = moved_in(copies)
     return {name: result[folder] for name, folder in folders.items()}

@@ -14,9 +14,10 @@ import tiny
 import torch
 from torch.nn import functional as F
 
+from kvw_experiments import family
 from kvw_minimal.batches import IGNORED, answer_batches
 from kvw_minimal.edits import Columns
-from kvw_minimal.methods import METHODS, Method, family, fisher, gradients, kvw, registry, steps
+from kvw_minimal.methods import METHODS, Method, fisher, gradients, kvw, registry, steps
 from kvw_minimal.methods.fisher import dampening, masked, salient
 from kvw_minimal.methods.kvw import STRENGTH
 from kvw_minimal.methods.losses import (

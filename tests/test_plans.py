@@ -21,6 +21,7 @@ from kvw_experiments.choose import (
 )
 from kvw_experiments.contenders import INNER, MORE_TRIES, POCKET, SMOL, TUNED
 from kvw_experiments.curves import curves_of
+from kvw_experiments.family import CONTRASTS, SCORES, SHAPES, Setting
 from kvw_experiments.plans import (
     KVW,
     PLANS,
@@ -34,7 +35,6 @@ from kvw_experiments.rows import read_rows
 from kvw_experiments.trials import DATA, PROXIES, Trial, edit_for, trial_of
 from kvw_minimal.edits import contrast, gate, within
 from kvw_minimal.methods import METHODS
-from kvw_minimal.methods.family import CONTRASTS, SCORES, SHAPES, Setting
 from kvw_minimal.methods.positions import POSITIONS
 from kvw_minimal.strangers.people import REPORT_GROUPS, TUNING_GROUPS, load_people
 

@@ -20,6 +20,7 @@ from small import planned, task
 
 from kvw_experiments import running
 from kvw_experiments.choose import MIDDLE_RULE
+from kvw_experiments.family import TooMuch
 from kvw_experiments.plans import KVW, VANILLA, compared, plan_of, trial_for
 from kvw_experiments.rows import COLUMNS, cells, read_rows, write_rows
 from kvw_experiments.running import (
@@ -37,7 +38,6 @@ from kvw_minimal import scores
 from kvw_minimal.batches import answer_batches
 from kvw_minimal.edits import Columns
 from kvw_minimal.methods import steps
-from kvw_minimal.methods.family import TooMuch
 from kvw_minimal.models import columns, find_projections
 from kvw_minimal.requests.subjects import Requests, strangers
 from kvw_minimal.strangers.people import load_people

@@ -9,7 +9,8 @@ import small
 import torch
 from small import task
 
-from kvw_experiments import trials
+from kvw_experiments import family, trials
+from kvw_experiments.family import Setting, TooMuch
 from kvw_experiments.plans import KVW, VANILLA
 from kvw_experiments.trials import (
     DATA,
@@ -21,8 +22,7 @@ from kvw_experiments.trials import (
     thinned,
     trial_of,
 )
-from kvw_minimal.methods import METHODS, family
-from kvw_minimal.methods.family import Setting, TooMuch
+from kvw_minimal.methods import METHODS
 from kvw_minimal.methods.kvw import STRENGTH
 from kvw_minimal.questions import seeded
 from kvw_minimal.requests.subjects import sample_of_general

@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoProcessor, WhisperFeatureExtractor
 
-from kvw_experiments import choose, subjects, summaries, trials
+from kvw_experiments import choose, family, subjects, summaries, trials
 from kvw_experiments.recipes import pocket
 from kvw_experiments.recipes import recordings as voices
 from kvw_experiments.recipes import voices as taught_voices
@@ -30,7 +30,7 @@ from kvw_minimal.audit import brought_back
 from kvw_minimal.batches import answer_batches, prompt_batches, render, without_photo
 from kvw_minimal.benchmarks import letters, protocols, truth  # noqa: F401 - they register metrics
 from kvw_minimal.intervals import interval
-from kvw_minimal.methods import METHODS, Cost, family, losses
+from kvw_minimal.methods import METHODS, Cost, losses
 from kvw_minimal.methods.positions import POSITIONS, kinds_of_positions
 from kvw_minimal.methods.registry import restored
 from kvw_minimal.models import find_projections, fingerprint

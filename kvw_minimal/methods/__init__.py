@@ -4,7 +4,8 @@
     with edit.on(task.model):
         ...
 
-To add one, put a file into this folder that registers it (`registry.method`); nothing else changes.
+To add one, put a file into this folder that registers it (`registry.method`), or name a module that
+does in an entry point `kvw_minimal.methods` of your own package; nothing else changes.
 
 What is the same for all of them:
 
@@ -23,11 +24,14 @@ f, r and u for forget, retain and update questions, p0 for the frozen start mode
 """
 
 from importlib import import_module
+from importlib.metadata import entry_points
 from pkgutil import iter_modules
 
 from .registry import METHODS, Cost, Method, method
 
 for _module in iter_modules(__path__):  # each registers what it holds
     import_module(f"{__name__}.{_module.name}")
+for _more in entry_points(group="kvw_minimal.methods"):
+    _more.load()
 
 __all__ = ["METHODS", "Cost", "Method", "method"]

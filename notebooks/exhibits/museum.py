@@ -68,7 +68,8 @@ class Exhibit:
         seen: in which project and file, and when.
         told: what happens, in a sentence.
         looks: why nobody noticed.
-        caught: what notices; `guard`: the function of `kvw_minimal` that does.
+        caught: what notices; `guard`: the function that does, of `kvw_minimal` unless it says
+            another.
         room: the class with `mistake`, `mended`, `fine` and `check`.
     """
 
@@ -833,7 +834,7 @@ class RowOrder:
     "more of everything: a competitor looked worse than it was.",
     looks="What is chosen keeps as much as it must, and nothing forgets more.",
     caught="With the grid turned round the same setting must be chosen.",
-    guard="laboratory.choose.choose",
+    guard="kvw_experiments.choose.choose",
 )
 class FirstOfEquals:
     TRIED = {"small": {"forget": 0.1, "retain": 0.92}, "large": {"forget": 0.1, "retain": 0.99}}

@@ -196,4 +196,4 @@ def enter(app: typer.Typer) -> None:
         doctor,
         bench,
     ):
-        app.command()(command)
+        app.command(rich_help_panel="Of this book")(command)

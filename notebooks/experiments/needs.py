@@ -6,9 +6,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from kvw_minimal.methods import METHODS
-from kvw_minimal.methods.family import Setting
 from kvw_minimal.schedules import SCHEDULES
 from kvw_minimal.strangers.people import TUNING_GROUPS
+
+from .family import Setting
 
 #: the vectors of a metric, beside `metric: NAME`; for names that are none of the registry, alone
 SPOKEN = ("generation", "prompts")

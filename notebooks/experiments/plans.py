@@ -18,7 +18,6 @@ from typing import Any
 import torch
 
 from kvw_minimal.methods import METHODS
-from kvw_minimal.methods.family import CONTRASTS, SCORES, SHAPES, Setting
 from kvw_minimal.methods.positions import POSITIONS
 from kvw_minimal.methods.registry import every
 from kvw_minimal.requests.reading import AMONG, FREE_TOKENS
@@ -39,6 +38,7 @@ from .contenders import (
     SMOL,
     TUNED,
 )
+from .family import CONTRASTS, SCORES, SHAPES, Setting
 from .subjects import (
     open_subject,
     panel_with_new_others,

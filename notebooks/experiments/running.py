@@ -15,7 +15,6 @@ from tqdm import tqdm
 from kvw_minimal.audit.probes import BROUGHT_BACK, PROBES, examine
 from kvw_minimal.edits import Edit
 from kvw_minimal.methods import METHODS
-from kvw_minimal.methods.family import TooMuch
 from kvw_minimal.models import columns, find_projections, fingerprint
 from kvw_minimal.requests.provenance import provenance
 from kvw_minimal.requests.reading import AMONG, read
@@ -25,6 +24,7 @@ from kvw_minimal.strangers.tasks import people_of
 from kvw_minimal.task import Task
 
 from .choose import choose
+from .family import TooMuch
 from .freshness import digests_for
 from .plans import Plan, plans_of
 from .recipes.training import half_precision

@@ -13,8 +13,7 @@ from itertools import count
 
 from kvw_minimal import scores
 from kvw_minimal.edits import Edit
-from kvw_minimal.methods import METHODS, Cost, family
-from kvw_minimal.methods.family import SCORES, Setting, setting_of
+from kvw_minimal.methods import METHODS, Cost
 from kvw_minimal.methods.positions import POSITIONS
 from kvw_minimal.questions import MODALITIES, Question, seeded
 from kvw_minimal.requests.subjects import Reads, Requests, sample_of_general, strangers
@@ -22,6 +21,8 @@ from kvw_minimal.strangers.people import World, load_people
 from kvw_minimal.strangers.questions import about, facts_of
 from kvw_minimal.task import Task
 
+from . import family
+from .family import SCORES, Setting, setting_of
 from .subjects import pocket_panel
 
 PROXIES = ("everyone else", "twenty others", "portraits of nobody", "invented names")

@@ -27,17 +27,17 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from ..architectures import refuse_experts
-from ..batches import Batch
-from ..coefficients import ask, shape_of
-from ..edits import EPSILON, Columns, contrast, within
-from ..models import fingerprint
-from ..questions import MODALITIES, Question
-from ..schedules import step_by_step
-from ..task import Task
-from .kvw import CLOSED, dealt, most
-from .positions import POSITIONS, kinds_of_positions
-from .registry import Cost, method
+from kvw_minimal.architectures import refuse_experts
+from kvw_minimal.batches import Batch
+from kvw_minimal.coefficients import ask, shape_of
+from kvw_minimal.edits import EPSILON, Columns, contrast, within
+from kvw_minimal.methods.kvw import CLOSED, dealt, most
+from kvw_minimal.methods.positions import POSITIONS, kinds_of_positions
+from kvw_minimal.methods.registry import Cost, method
+from kvw_minimal.models import fingerprint
+from kvw_minimal.questions import MODALITIES, Question
+from kvw_minimal.schedules import step_by_step
+from kvw_minimal.task import Task
 
 #: what of a coefficient counts, without any gradient
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
