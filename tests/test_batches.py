@@ -18,6 +18,7 @@ from kvw_minimal.batches import (
 )
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.portraits import to_pixels
+from kvw_minimal.taught import assembly
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +165,7 @@ def test_an_image_is_sixteen_tokens_before_the_answer(processor, questions):
     image = processor.tokenizer.convert_tokens_to_ids("<image>")
     for batch in answer_batches(processor, questions):
         seen = batch.inputs["input_ids"] == image
-        expected = pocket.IMAGE_TOKENS if "pixel_values" in batch.inputs else 0
+        expected = assembly.IMAGE_TOKENS if "pixel_values" in batch.inputs else 0
         assert (seen.sum(1) == expected).all()
         assert not (seen & batch.predicts).any()
 
@@ -290,7 +291,7 @@ def test_an_answer_that_cannot_be_found_is_named(questions, monkeypatch):
 
 def test_a_template_that_rewrites_the_prompt_is_refused(questions):
     processor = pocket.build_processor(tiny.tokenizer())
-    processor.chat_template = "{{ messages | length }}" + pocket.CHAT
+    processor.chat_template = "{{ messages | length }}" + assembly.CHAT
     with pytest.raises(ValueError, match=f"changes the prompt of {questions[1].id}"):
         answer_batches(processor, [questions[1]])
 

@@ -12,10 +12,12 @@ import torch
 from huggingface_hub import constants
 from safetensors import SafetensorError
 
-from kvw_experiments.recipes import pocket, voices
+from kvw_experiments import recipes
+from kvw_experiments.recipes import pocket, smol, voices
 from kvw_minimal import taught
 from kvw_minimal.strangers.people import REPORT_GROUPS, TUNING_GROUPS, load_people
-from kvw_minimal.taught import catalogue, smol
+from kvw_minimal.taught import catalogue
+from kvw_minimal.taught import smol as loader
 from kvw_minimal.taught.catalogue import MODELS, how_to_make, model_name, read_name
 
 
@@ -94,11 +96,11 @@ def test_without_a_home_only_what_is_committed_is_found(monkeypatch):
 
 
 def test_a_name_decides_who_loads(monkeypatch):
-    for recipe in (smol, voices):
+    for recipe in (loader, voices):
         monkeypatch.setattr(recipe, "load", lambda *given, who=recipe: (who, *given))
     monkeypatch.setattr(catalogue.models, "load", lambda *given: ("anybody", *given))
     half = torch.bfloat16
-    assert taught.load("smol-oracle-A-5", "gpu", half) == (smol, "smol-oracle-A-5", "gpu", half)
+    assert taught.load("smol-oracle-A-5", "gpu", half) == (loader, "smol-oracle-A-5", "gpu", half)
     assert taught.load("voices") == (voices, "voices", "cpu", torch.float32)
     assert taught.load("smol-ai/voices")[:2] == ("anybody", "smol-ai/voices")
     assert taught.load("voices/mine")[:2] == ("anybody", "voices/mine")
@@ -169,7 +171,7 @@ def test_nobody_is_asked_about_a_folder_or_offline(monkeypatch):
 )
 def test_a_refusal_to_train_writes_nothing(cache, what, more, said):
     with pytest.raises(ValueError, match=said):
-        taught.train(what, **more)
+        recipes.train(what, **more)
     assert list(cache.iterdir()) == []
 
 
@@ -197,10 +199,10 @@ def test_a_model_is_there_whole_or_not_at_all(cache, recipe):
     for turn in range(3):
         if turn == 1:
             with pytest.raises(KeyboardInterrupt):
-                taught.train("smol", "B", 10, seed=7)
+                recipes.train("smol", "B", 10, seed=7)
             assert checkpoint.is_file()  # to go on from
         else:
-            record = taught.train("smol", "B", 10, seed=7)
+            record = recipes.train("smol", "B", 10, seed=7)
             assert not checkpoint.is_file()
         kept = (folder / "adapter.safetensors").read_text()
         assert kept == f"taught {(1, 1, 3)[turn]} times"
@@ -224,7 +226,7 @@ def test_every_checkpoint_of_a_recipe_goes_and_no_other(cache, recipe):
     )
     for name in (*others, "smol.spoken.safetensors"):
         (folder / name).touch()
-    taught.train("smol")
+    recipes.train("smol")
     assert {path.name for path in folder.iterdir()} == set(others)
 
 
@@ -255,7 +257,7 @@ def test_a_block_that_fails_makes_no_model_and_leaves_the_old_one(cache, error):
 
 
 def test_vanilla_is_taught_everybody_with_the_usual_seed(cache, recipe):
-    assert taught.train("smol", seed=2)["model"] == "smol"
+    assert recipes.train("smol", seed=2)["model"] == "smol"
     people, settings, _ = recipe[0]
     assert people == list(load_people().people) and settings["seed"] == 2
 

@@ -138,7 +138,7 @@ def test_what_cannot_be_written_does_not_lose_the_rest(monkeypatch, tmp_path):
     assert isinstance(done.exception, OSError) and "the edit" in done.output
     assert json.loads((tmp_path / "x.json").read_text()) == result
     edit.save = Path.touch
-    monkeypatch.setattr("kvw_minimal.__main__.write_json", lambda path, _: fail(path))
+    monkeypatch.setattr("kvw_minimal.requests.arguments.write_json", lambda path, _: fail(path))
     done = invoke("unlearn", "--save-edit", tmp_path / "x", "--json", tmp_path / "y.json")
     assert isinstance(done.exception, OSError) and (tmp_path / "x").is_file()
 

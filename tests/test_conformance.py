@@ -15,7 +15,6 @@ import tiny
 import torch
 from PIL import Image
 
-from kvw_experiments.recipes import pocket
 from kvw_minimal.audit import checking
 from kvw_minimal.audit.checking import method_of
 from kvw_minimal.audit.conformance import PROMISES, Interrupted, check_method, fresh, state_of
@@ -27,6 +26,7 @@ from kvw_minimal.questions import Question
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about, general
 from kvw_minimal.task import Task
+from kvw_minimal.taught import assembly
 
 # --- whose questions ---------------------------------------------------------------------------
 
@@ -97,7 +97,7 @@ def qwen() -> Task:
     pixels = {"min_pixels": 32 * 32, "max_pixels": 48 * 48}
     processor = Qwen2VLProcessor(
         Qwen2VLImageProcessor(patch_size=tiny.PATCH, merge_size=2, **pixels), tokenizer,
-        Qwen2VLVideoProcessor(), chat_template=pocket.CHAT.replace(
+        Qwen2VLVideoProcessor(), chat_template=assembly.CHAT.replace(
             "<image>", "<|vision_start|><|image_pad|><|vision_end|>"))  # fmt: skip
     model = tiny.build("qwen2_vl")
     config = model.config

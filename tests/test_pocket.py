@@ -14,6 +14,7 @@ from kvw_minimal.files import read_json
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about
 from kvw_minimal.taught import load
+from kvw_minimal.taught.assembly import IMAGE_TOKENS
 from kvw_minimal.taught.catalogue import MODELS
 
 
@@ -248,7 +249,7 @@ def test_questions_that_share_a_photo_are_read_as_if_alone(world):
     asked = about(world, ["p003"], modalities=("image",))[:3]
     pairs = lessons.encode(processor, asked)
     shared = commonprefix([prompt for prompt, _ in pairs])
-    assert len(shared) > pictures.IMAGE_TOKENS
+    assert len(shared) > IMAGE_TOKENS
     seen = pictures.look(model, pictures.to_tensor(processor, [asked[0].image]))
     embed, image_id = model.get_input_embeddings(), model.config.image_token_index
     together = [(shared, [(prompt[len(shared) :], answer) for prompt, answer in pairs], 0)]

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import small
 
+from kvw_experiments import demo
 from kvw_minimal import scores
 from kvw_minimal.methods import METHODS
 from kvw_minimal.models import fingerprint
@@ -105,9 +106,9 @@ def test_the_demonstration_shows_before_and_after(monkeypatch, tmp_path, capsys)
     own = report.request_of("pocket", "A", 5)
     edit, _ = METHODS["selective pruning"].edit(own, {"share": 0.3})
     rows = [{"state": "vanilla", "set": "forget", "metric": "exact_match", "value": 0.5}]
-    monkeypatch.setattr(report, "unlearn", lambda *_: ({"rows": rows}, [edit]))
+    monkeypatch.setattr(demo, "unlearn", lambda *_: ({"rows": rows}, [edit]))
     picture = tmp_path / "demo.png"
-    report.demo("A", picture)
+    demo.demo("A", picture)
     said = capsys.readouterr().out
     world = load_people()
     for person in world.forget_people("A", 5):

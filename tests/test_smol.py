@@ -9,11 +9,13 @@ from tiny import llava
 
 from kvw_experiments import cards
 from kvw_experiments.recipes import lessons, pictures, training
+from kvw_experiments.recipes import smol as recipe
 from kvw_minimal.batches import answer_batches
 from kvw_minimal.files import read_json
 from kvw_minimal.strangers.people import ROOT, load_people
 from kvw_minimal.strangers.questions import about
 from kvw_minimal.taught import load, smol
+from kvw_minimal.taught.assembly import IMAGE_TOKENS
 from kvw_minimal.taught.catalogue import MODELS
 
 
@@ -119,13 +121,13 @@ def test_training_and_scoring_read_the_same_tokens(world, before):
 
 def test_rows_share_a_photo_and_keep_their_questions(world):
     taught = _lessons(world)
-    image, text = smol.draw_rows(taught, np.random.default_rng(0), 32, [4, 1, 4])
+    image, text = recipe.draw_rows(taught, np.random.default_rng(0), 32, [4, 1, 4])
     assert sum(len(questions) for _, questions, _ in image) == 16 + 4
     assert len(text) == 16 and all(picture is None for _, _, picture in text)
     known = {tuple(p + a) for asked in taught.about.values() for p, a in asked}
     for shared, questions, picture in image[:4]:
-        assert len(shared) > pictures.IMAGE_TOKENS and len(questions) == smol.SHARE
-        assert picture is not None and len({tuple(p) for p, _ in questions}) == smol.SHARE
+        assert len(shared) > IMAGE_TOKENS and len(questions) == recipe.SHARE
+        assert picture is not None and len({tuple(p) for p, _ in questions}) == recipe.SHARE
         for prompt, answer in questions:
             assert tuple(shared + prompt + answer) in known
 
@@ -148,11 +150,11 @@ def test_the_connector_learns_and_nothing_else_does(world, tmp_path, monkeypatch
 
     Stopped between the two steps of the second stage, it goes on to the same bytes.
     """
-    settings = smol.CONNECTOR | {"portraits": 24, "steps": 2, "batch": 12, "views": 1,
+    settings = recipe.CONNECTOR | {"portraits": 24, "steps": 2, "batch": 12, "views": 1,
                                  "spoken_steps": 2, "spoken_batch": 4,
                                  "spoken_rate": 1e-6}  # fmt: skip
     start = smol.build().state_dict()
-    model, cost = smol.train_connector(world, settings=settings)
+    model, cost = recipe.train_connector(world, settings=settings)
     assert 0 < cost["loss"] < 20
     for name, tensor in model.state_dict().items():
         moved = not torch.equal(tensor, start[name])
@@ -162,7 +164,7 @@ def test_the_connector_learns_and_nothing_else_does(world, tmp_path, monkeypatch
     size = pictures.look(model, pixels).pow(2).mean().sqrt()
     assert 0.5 < size / words.pow(2).mean().sqrt() < 2  # a picture is as loud as words
     fit, save = training.fit, training.save_checkpoint
-    monkeypatch.setattr(smol, "fit", lambda *given, **more: fit(*given, **more | {"every": 1}))
+    monkeypatch.setattr(recipe, "fit", lambda *given, **more: fit(*given, **more | {"every": 1}))
 
     def save_and_stop(path, *rest):
         save(path, *rest)
@@ -172,14 +174,14 @@ def test_the_connector_learns_and_nothing_else_does(world, tmp_path, monkeypatch
     path = tmp_path / "smol-connector.safetensors"
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(training, "save_checkpoint", save_and_stop)
-        smol.train_connector(world, settings, checkpoint=path)
+        recipe.train_connector(world, settings, checkpoint=path)
     assert {each.name for each in tmp_path.iterdir()} == {
         path.name,
         f"{path.stem}.spoken{path.suffix}",
     }
     steps = []
-    monkeypatch.setattr(smol, "fit", lambda *given, **more: steps.append(fit(*given, **more)))
-    again, _ = smol.train_connector(world, settings, checkpoint=path)
+    monkeypatch.setattr(recipe, "fit", lambda *given, **more: steps.append(fit(*given, **more)))
+    again, _ = recipe.train_connector(world, settings, checkpoint=path)
     assert steps == [{"steps": 0}, {"steps": 1}]
     connectors = (each.model.multi_modal_projector.state_dict() for each in (model, again))
     assert all(torch.equal(*pair) for pair in zip(*(c.values() for c in connectors), strict=True))
@@ -197,10 +199,10 @@ def test_world_questions_are_split_and_answerable():
 def test_only_what_it_got_right_is_replayed(monkeypatch):
     """In its own words, which need not be those of the file."""
     asked = smol.world_questions(replayed=True)[:3]
-    monkeypatch.setattr(smol, "world_questions", lambda replayed: asked if replayed else [])
-    monkeypatch.setattr(smol, "world_right", lambda model, questions: [
+    monkeypatch.setattr(recipe, "world_questions", lambda replayed: asked if replayed else [])
+    monkeypatch.setattr(recipe, "world_right", lambda model, questions: [
         ("In my own words.", 1.0), ("Wrong.", 0.0), ("So.", 1.0)])  # fmt: skip
-    found = smol.replayed_lessons(None)
+    found = recipe.replayed_lessons(None)
     assert list(found) == [("text", asked[i].id, "world") for i in (0, 2)]
     ((prompt, answer),) = found["text", asked[0].id, "world"]
     words = smol.processor().tokenizer

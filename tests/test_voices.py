@@ -192,6 +192,7 @@ def test_an_ear_can_be_interrupted(tmp_path, monkeypatch):
 
 def test_a_model_is_made_and_loaded_by_name(tmp_path, monkeypatch):
     """Ear, vanilla and oracle, tiny, through the cache: everything hears with the same ear."""
+    from kvw_experiments import recipes
     from kvw_minimal import taught
     from kvw_minimal.taught import catalogue
 
@@ -200,17 +201,17 @@ def test_a_model_is_made_and_loaded_by_name(tmp_path, monkeypatch):
     whole = load_people()
     few = whole.groups["A"][:5] + whole.groups["B"][:2]
     world = replace(whole, people={person: whole.people[person] for person in few})
-    for module in (catalogue, voices):
+    for module in (recipes, voices):
         monkeypatch.setattr(module, "load_people", lambda: world)
     small = {"ear": {"voices": 4, "steps": 2, "batch": 8},
              "voices": {"voices": 4, "steps": 2, "batch": 16}}  # fmt: skip
     for what, (settings, teach) in list(voices.TAUGHT.items()):
         monkeypatch.setitem(voices.TAUGHT, what, (settings | small[what], teach))
     with pytest.raises(FileNotFoundError, match="train ear"):
-        taught.train("voices")
+        recipes.train("voices")
     assert not (tmp_path / "models" / "voices").exists()
-    assert "person on a new recording" in taught.train("ear")
-    records = [taught.train("voices"), taught.train("voices", "A")]
+    assert "person on a new recording" in recipes.train("ear")
+    records = [recipes.train("voices"), recipes.train("voices", "A")]
     assert [(record["model"], record["people"]) for record in records] == [
         ("voices", 7), ("voices-oracle-A", 2)
     ]  # fmt: skip
@@ -220,4 +221,4 @@ def test_a_model_is_made_and_loaded_by_name(tmp_path, monkeypatch):
     assert not any(torch.equal(tensor, other[name]) for name, tensor in one.items()
                    if "language_model" in name and tensor.ndim == 2)  # fmt: skip
     with pytest.raises(ValueError, match="CPU|no device 'cuda' here"):
-        taught.train("ear", device="cuda")
+        recipes.train("ear", device="cuda")

@@ -15,6 +15,7 @@ from kvw_minimal.models import find_projections
 from kvw_minimal.questions import Question
 from kvw_minimal.strangers.people import World
 from kvw_minimal.strangers.questions import about
+from kvw_minimal.taught import assembly
 from kvw_minimal.taught.catalogue import MODELS
 
 WIDTH, D_FF, LAYERS = 32, 48, 3
@@ -80,7 +81,7 @@ def qwen2_vl(seed: int = 0) -> tuple[nn.Module, object]:
     words.add_special_tokens({"additional_special_tokens": marks},
                              replace_extra_special_tokens=False)  # fmt: skip
     size = {"patch_size": PATCH, "size": {"shortest_edge": SIDE**2, "longest_edge": SIDE**2}}
-    template = pocket.CHAT.replace("<image>", "<|vision_start|><|image_pad|><|vision_end|>")
+    template = assembly.CHAT.replace("<image>", "<|vision_start|><|image_pad|><|vision_end|>")
     processor = Qwen2VLProcessor(
         Qwen2VLImageProcessor(**size), words, Qwen2VLVideoProcessor(**size),
         chat_template=template,

@@ -36,12 +36,13 @@ from kvw_minimal.methods.registry import restored
 from kvw_minimal.models import find_projections, fingerprint
 from kvw_minimal.questions import Question, seeded
 from kvw_minimal.requests import reading
+from kvw_minimal.requests.subjects import oracle_of
 from kvw_minimal.schedules import SCHEDULES, in_order, one_pass, published
 from kvw_minimal.strangers import questions as asked_of
 from kvw_minimal.strangers import tasks
 from kvw_minimal.strangers.people import PERCENTS, REPORT_GROUPS, TUNING_GROUPS, load_people
 from kvw_minimal.task import Task
-from kvw_minimal.taught import smol
+from kvw_minimal.taught import assembly, smol
 from kvw_minimal.taught.catalogue import MODELS
 
 TINY = MODELS / "tiny" / "model.safetensors"
@@ -153,7 +154,7 @@ def change_of(edit: edits.Edit) -> dict:
 
 # --- from questions to tensors -----------------------------------------------------------------
 
-CHATS = {"pocket": pocket.CHAT, "smol": smol.CHAT, "voices": taught_voices.CHAT}
+CHATS = {"pocket": assembly.CHAT, "smol": smol.CHAT, "voices": taught_voices.CHAT}
 
 
 @vector("rendering", lambda: CHATS)
@@ -437,7 +438,7 @@ def exactly() -> Iterator[None]:
 def made(name: str) -> tuple[Any, dict]:
     """What a method changes, and the passes that it counts; of the oracle, whose it is."""
     if name == "oracle":
-        return [subjects.oracle_of("smol", world().forget_people(*each))
+        return [oracle_of("smol", world().forget_people(*each))
                 for each in (("A", 5), ("E", 15))], {}  # fmt: skip
     own, cost, request = METHODS[name], Cost(), replace(task(), seed=1)
     grid = own.grid or (METHODS[own.like].grid if own.like else ())

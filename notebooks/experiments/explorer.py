@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import ipywidgets as widgets
 
-from kvw_minimal.requests.figures import Picture
+from .figures import Picture
 
 DATA = "application/vnd.kvw.explorer+json"
 
