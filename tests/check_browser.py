@@ -21,6 +21,8 @@ import re
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -107,6 +109,7 @@ QUESTIONS = 50  # that the playground must answer as PyTorch does
 EDITS = 3  # and without an edit, with KVW, with the rewrite
 ROWS = ("answer", "truth", "values", "forget", "test", "retain", "general")
 SCREEN = 900  # pixels
+AT_ONCE = 2  # browsers
 PHONE = {"width": 360, "height": 800, "deviceScaleFactor": 1, "mobile": True}
 MANY_ROWS = 8
 MOST_A_PAGE, MOST_IN_ALL = 1_500_000, 10_000_000  # bytes
@@ -382,6 +385,24 @@ def check(window, page: Path, shots: Path | None) -> tuple[str, list[str]]:
     ), problems
 
 
+def look(browser: tuple[str, str], waiting: Iterator[Path], options: argparse.Namespace) -> int:
+    """Open pages in a browser of its own until none waits; how many problems were found."""
+    bad = 0
+    with tempfile.TemporaryDirectory() as profile:
+        window = start(*browser, profile)
+        try:
+            requests(window)  # forget what the browser asked for while starting
+            for page in waiting:
+                seen, problems = check(window, page, options.shots)
+                lines = [f"FAILED {page.relative_to(options.built)}: {each}" for each in problems]
+                state = "seen" if problems else "ok"
+                print("\n".join([*lines, f"{state} {page.relative_to(options.built)}: {seen}"]))
+                bad += len(problems)
+        finally:
+            window.quit()
+    return bad
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--built", type=Path, default=BUILT, help="folder with the built book")
@@ -408,18 +429,11 @@ def main() -> int:
         print("browser check: no browser found, check skipped "
               "(Debian: apt install chromium chromium-driver)")  # fmt: skip
         return int(bad > 0)
-    with tempfile.TemporaryDirectory() as profile:
-        window = start(*browser, profile)
-        try:
-            requests(window)  # forget what the browser asked for while starting
-            for page in found:
-                seen, problems = check(window, page, options.shots)
-                for problem in problems:
-                    print(f"FAILED {page.relative_to(options.built)}: {problem}")
-                bad += len(problems)
-                print(f"{'seen' if problems else 'ok'} {page.relative_to(options.built)}: {seen}")
-        finally:
-            window.quit()
+    found.sort(key=lambda page: page.stem != PLAYGROUND)  # which takes longest
+    waiting = iter(found)  # of which each browser takes the next
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        asked = [pool.submit(look, browser, waiting, options) for _ in range(AT_ONCE)]
+        bad += sum(each.result() for each in asked)
     print(f"browser check: {len(found)} pages, {bad} problems")
     return int(bad > 0)
 
