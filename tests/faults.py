@@ -766,7 +766,7 @@ BREAKS: tuple[Break, ...] = (
           "anew = about(world, world.retain_people(forget), new=True)\n    return smol",
           "anew = about(world, world.retain_people(forget))\n    return smol", ("subjects",),
           ("panel: smol anew",)),
-    # laboratory
+    # experiments
     Break("choice: half of retain is enough", "experiments/choose.py",
           "kept: float = 0.90", "kept: float = 0.50", ("choose",), ("choice: KVW",)),
     Break("choice: the one that forgets least", "experiments/choose.py",
@@ -1100,7 +1100,7 @@ BREAKS: tuple[Break, ...] = (
     Break("bench: a power without logarithms", "experiments/bench.py",
           "np.log(np.array(pairs, dtype=float)).T", "np.array(pairs, dtype=float).T",
           ("shared_prefix",)),
-    # classroom
+    # figures and explorers
     Break("bars: whiskers upside down", "experiments/figures.py",
           '[found["value"] - found["low"], found["high"] - found["value"]]',
           '[found["high"] - found["value"], found["value"] - found["low"]]', ("figures",)),

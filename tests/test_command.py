@@ -15,7 +15,7 @@ import pytest
 import small
 from typer.testing import CliRunner
 
-from kvw_experiments import counterparts, running
+from kvw_experiments import counterparts, demo, running
 from kvw_experiments.plans import PLANS
 from kvw_experiments.rows import read_rows, write_rows
 from kvw_minimal.__main__ import app, main
@@ -286,9 +286,8 @@ def test_settings_reach_the_method(monkeypatch, arguments, settings):
     ["replicate", "--benchmark", "mllmu", "--data", "x", "--model", "x", "--json"],
 ])  # fmt: skip
 def test_a_folder_in_place_of_a_file_is_noticed_before_the_work(tmp_path, monkeypatch, command):
-    for work in ("unlearn", "evaluate", "demo"):
-        monkeypatch.setattr(report, work, lambda *_, **__: pytest.fail("noticed after the work"))
-    for module, work in ((replicate, "replicate"), (running, "run")):
+    for module, work in ((report, "unlearn"), (report, "evaluate"), (demo, "demo"),
+                         (replicate, "replicate"), (running, "run")):  # fmt: skip
         monkeypatch.setattr(module, work, lambda *_, **__: pytest.fail("after the work"))
     done = invoke(*command, tmp_path)
     assert isinstance(done.exception, IsADirectoryError)

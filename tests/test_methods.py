@@ -652,7 +652,7 @@ OWN_CHAPTER = {
 def test_everybody_has_the_same_budget():
     """Eight settings each, all different; controls choose nothing, they take what is theirs."""
     for name, method in METHODS.items():
-        if name == "oracle":  # registered by the laboratory
+        if name == "oracle":  # registered where requests are
             continue
         assert len(method.grid) in (0, OWN_CHAPTER.get(name, BUDGET)), name
         assert len({str(settings) for settings in method.grid}) == len(method.grid)
