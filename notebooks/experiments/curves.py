@@ -27,9 +27,9 @@ def by_person(rows: pd.DataFrame, labels: Sequence[str], made_for: str, part: st
     Raises:
         ValueError: a label of which there is nothing.
     """
-    own = rows[(rows["made_for"].astype(str) == made_for) & (rows["set"].astype(str) == part)
-               & (rows["metric"].astype(str) == "exact_match")].astype({"person": str})  # fmt: skip
-    missing = sorted(set(labels) - set(own["label"]))
+    own = rows[(rows["made_for"] == made_for) & (rows["set"] == part)
+               & (rows["metric"] == "exact_match")].astype({"person": str})  # fmt: skip
+    missing = sorted(set(labels) - set(own["label"].unique()))
     if missing:
         raise ValueError(f"nothing is stored of {missing[0]!r} ({made_for}, {part})")
     own = own[own["label"].isin(list(labels))]  # others may be about other people
@@ -78,7 +78,7 @@ def people_at(
     if weights is None:
         return None
     start = by_person(rows, [vanilla], "edit", part)
-    kinds = [made_for for made_for in ("edit", "sham") if made_for in set(rows["made_for"])]
+    kinds = [made_for for made_for in ("edit", "sham") if made_for in rows["made_for"].unique()]
     left = {made_for: by_person(rows, labels, made_for, part) for made_for in kinds}
     if unknown := set(left["edit"].columns) - set(start.columns):
         raise ValueError(f"vanilla was not asked about {min(unknown)}, where the curve starts")
@@ -150,7 +150,7 @@ def table_at(
         own = cell(numbers)
         lines[name] = {"left": own["edit"], "left by the sham": own["sham"],
                        "sham - edit": cell(numbers, "+")["sham - edit"]}  # fmt: skip
-        if "general" in set(rows["set"].astype(str)):
+        if "general" in rows["set"].unique():
             there = people_at(rows, labels, level, vanilla, "general", of) or {}
             lines[name]["general: edit / sham"] = " / ".join(
                 f"{each.mean():.2f}" for each in there.values())  # fmt: skip

@@ -195,7 +195,7 @@ def levels(rows: pd.DataFrame, trial: Trial, groups: Iterable[str]) -> dict[str,
     own = rows[measured(rows, trial) & rows["group"].isin(list(groups))]
     if own.empty:
         return None
-    found = {name: level(own, name) for name in dict.fromkeys(own["set"].astype(str))
+    found = {name: level(own, name) for name in own["set"].unique()
              if name in ("forget", "retain", "general")}  # fmt: skip
     return found | ({"rank": level(own, AMONG, "rank")} if (own["set"] == AMONG).any() else {})
 

@@ -30,7 +30,7 @@ def excess(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     Returns:
         One line for each of `keys`, modality and metric, with its interval over people.
     """
-    forgotten = rows[rows["set"].astype(str) == "forget"]
+    forgotten = rows[rows["set"] == "forget"]
     whole = [*keys, "method", "settings", "group", "modality", "metric", "person"]
     plain = forgotten.astype(dict.fromkeys([*whole[len(keys) :], "made_for"], str))
     wide = plain.pivot_table(
