@@ -243,11 +243,13 @@ def labelled(plan: Plan, name: str, rows: pd.DataFrame, groups: Iterable[str] = 
     rows = rows[rows["subject"] == plan.subject]
     reported = rows[rows["group"].isin(list(groups))]
     by_trial = dict(iter(reported.groupby(["method", "settings"], observed=True, sort=False)))
-    parts = [by_trial[trial.method, trial.text].assign(label=label)
-             for label, trial in settled(plan, name, rows, impossible)
-             if (trial.method, trial.text) in by_trial]  # fmt: skip
-    found = pd.concat(parts, ignore_index=True)
-    return found.assign(label=[*map(part_of, found["label"], found["share"])])
+    found = []
+    for label, trial in settled(plan, name, rows, impossible):
+        own = by_trial.get((trial.method, trial.text))
+        if own is not None:
+            parts = {share: part_of(label, share) for share in own["share"].unique()}
+            found.append(own.assign(label=own["share"].map(parts)))
+    return pd.concat(found, ignore_index=True)
 
 
 def part_of(label: str, share: float) -> str:
