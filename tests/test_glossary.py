@@ -72,6 +72,28 @@ def test_no_letter_stands_for_two_things():
     assert sorted(letters) == sorted(set(letters))
 
 
+#: what the page says of all chapters above the table, and $e$ of the exponential
+EVERYWHERE = set("f r l i t n x e".split())
+
+
+def strange(chapters: dict[str, list[list[str]]]) -> dict[str, list[str]]:
+    """The letters outside of the table that stand in formulas of more than one chapter."""
+    table = {token for symbol in SYMBOLS for token in tokens(symbol.latex)} | EVERYWHERE
+    where: dict[str, set[str]] = {}
+    for name, found in chapters.items():
+        for letter in {token for each in found for token in each if token.isalpha()} - table:
+            where.setdefault(letter, set()).add(name)
+    return {letter: sorted(names) for letter, names in where.items() if len(names) > 1}
+
+
+def test_any_other_letter_belongs_to_one_chapter():
+    chapters = sorted((ROOT / "notebooks").glob("[01][0-9]_*.ipynb"))
+    assert len(chapters) == 13 and strange({each.name: formulas(each) for each in chapters}) == {}
+    assert strange(
+        {"1": [["a", "_", "t"]], "2": [["a", "_", "i"]], "3": [["G"]], "4": [["G"]]}
+    ) == {"a": ["1", "2"]}
+
+
 def test_a_letter_that_is_not_there_would_be_found(tmp_path: Path):
     page = tmp_path / "page.md"
     page.write_text("So $c_{f} = 1$, and `$h$` is code.\n\n$$\\mathrm{CE}_f + v_i$$\n")
