@@ -11,8 +11,10 @@ from functools import partial
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.functional import normalize
 
 from .. import scores
+from ..coefficients import watch
 from ..edits import Edit, Replaced
 from ..methods.losses import say, token_loss
 from ..methods.registry import Cost, restored
@@ -31,6 +33,7 @@ UNRELATED = 28  # questions about others, as many as are asked about two people
 LARGEST = (0.01, 0.1)  # shares of an edit's largest changes that are undone
 HALFWAY = (0.75, 0.5, 0.25)  # of the edit that is left
 BITS = (8, 4)
+PULLS = (0.25, 0.5, 1.0, 2.0)  # of a prototype, in lengths of a row of the head
 
 
 def relearned(task: Task, taught: list[Question], asked: list[Question],
@@ -103,6 +106,49 @@ def rounding(task: Task, edit: Edit) -> dict[str, Answers]:
             exact = scores.read(task.model, task.batches(task.forget)).exact
         found[f"{bits} bits"] = (task.forget, exact)
     return found
+
+
+@torch.no_grad()
+def prototypes_of(task: Task, given: list[Question]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The tokens of some answers, `[n]`, and how each stands off from the others, `[n, d_model]`.
+
+    That is its prototype, the mean state that the head reads before it, less the mean of all
+    prototypes, as long as a row of the head is on average.
+    """
+    model, head = task.model, task.model.get_output_embeddings()
+    states, tokens = list[torch.Tensor](), list[torch.Tensor]()
+    for batch in (each.to(head.weight.device) for each in task.batches(given)):
+        with watch({"": head}, lambda _, h, own=batch.predicts: states.append(normalize(h[own]))):
+            model(**batch.inputs, use_cache=False)
+        tokens.append(batch.labels[:, 1:][batch.predicts[:, :-1]])
+    every, where = torch.cat(tokens).unique(return_inverse=True)
+    mean = torch.stack([torch.cat(states)[where == i].mean(0) for i in range(len(every))])
+    return every, normalize(mean - mean.mean(0)) * head.weight.norm(dim=1).mean()
+
+
+@probe("prototypes", BROUGHT_BACK, "prototypical relearning, arXiv 2506.01318, there the row of a "
+       "class: who has the answers in one modality adds the mean state before each token to its "
+       "output row, and asks in the other", AS_TAUGHT, several=True)  # fmt: skip
+def prototypes(task: Task, edit: Edit) -> dict[str, Answers]:
+    asked, exact = list[Question](), {f"pull {pull:g}": list[float]() for pull in PULLS}
+    for modality in dict.fromkeys(q.modality for q in task.forget):
+        own, given = ([q for q in task.forget if (q.modality == modality) == same]
+                      for same in (True, False))  # fmt: skip
+        if not given:
+            return {}
+        tokens, ways = prototypes_of(task, given)
+        for pull, found in zip(PULLS, exact.values(), strict=True):
+
+            def pulled(_, inputs, said, way=pull * ways, tokens=tokens):
+                return said.index_add(-1, tokens, inputs[0] @ way.T)
+
+            handle = task.model.get_output_embeddings().register_forward_hook(pulled)
+            try:
+                found += scores.read(task.model, task.batches(own)).exact.tolist()
+            finally:
+                handle.remove()
+        asked += own
+    return {setting: (asked, np.array(found)) for setting, found in exact.items()}
 
 
 @contextmanager

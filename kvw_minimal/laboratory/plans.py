@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from ..audit import PROBES
 from ..methods import METHODS
 from ..methods.family import CONTRASTS, SCORES, SHAPES, Setting
 from ..methods.positions import POSITIONS
@@ -357,7 +358,7 @@ class Plan:
         with_general: whether tasks hold general questions beside people.
         half: methods whose gradients are taken in bfloat16 where the machine has it.
         weights: whether rows about the weights themselves are wanted.
-        probed: whether probes of `kvw_minimal.audit` are asked, in place of what is read else.
+        probes: of `kvw_minimal.audit` that are asked, in place of what is read else.
         prepared: whether everything is asked once, before the first edit, for all trials of the
             family.
     """
@@ -383,7 +384,7 @@ class Plan:
     with_general: bool = False
     half: tuple[str, ...] = ()
     weights: bool = False
-    probed: bool = False
+    probes: tuple[str, ...] = ()
     prepared: bool = False
 
     def open(self, trials: list[Trial]) -> Requests:
@@ -493,7 +494,7 @@ PLANS: tuple[Plan, ...] = (
          tuning=TUNING_GROUPS, tuned=("by rank",), rule=MIDDLE_RULE, tuning_reads=what_is_weighed,
          **_NEEDS),
     Plan("audit", "pocket", {"methods": examined}, ("A",), reads=audited, with_general=True,
-         probed=True),
+         probes=tuple(PROBES)),
     *(Plan("precision", f"pocket, {name}", {"roundings": roundings}, reads=pocket_panel,
            dtype=name, weights=True) for name in FORMATS),
     *(Plan("beyond", name, {"ways": ways}, tuning=TUNING_GROUPS, tuned=("ways",),

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from ..audit.probes import BROUGHT_BACK, PROBES, examine
+from ..audit.probes import examine, reading
 from ..edits import Edit
 from ..methods import METHODS
 from ..methods.family import TooMuch
@@ -41,11 +41,12 @@ TOLERANCE = 0.06
 
 
 def rows_of(plan: Plan, trial: Trial, group: str, requests: Requests,
-            tuning: bool = False) -> list[dict]:  # fmt: skip
+            tuning: bool = False, probes: Iterable[str] = ()) -> list[dict]:  # fmt: skip
     """What a trial does to a group: one row for each that is read, for the edit and its shams.
 
     Args:
         tuning: no shams, and what the plan reads while tuning.
+        probes: all of the plan unless given.
 
     Raises:
         TooMuch, ValueError: settings that cannot work.
@@ -60,6 +61,9 @@ def rows_of(plan: Plan, trial: Trial, group: str, requests: Requests,
     first, rows = _vectors(task) if plan.weights else [], []
     for sham in draws:
         names = [n for n in task.read if sham is None or n not in plan.unread]
+        asked = [p for p in probes or plan.probes if sham is None or p in reading()]
+        if plan.probes and not asked:
+            continue
         seed = (sham or 0) if plan.draws else None  # each of several draws has a seed of its own
         with half_precision("cpu") if trial.method in plan.half else nullcontext():
             own = task if sham is None else task.sham(sham)
@@ -67,10 +71,8 @@ def rows_of(plan: Plan, trial: Trial, group: str, requests: Requests,
         loud = trial.aloud or (group in plan.aloud and sham is None and not tuning)
         said = plan.said if loud else ()
         made_for = {"made_for": "edit" if sham is None else "sham", "draw": sham or 0, "share": 1.0}
-        if plan.probed:  # a sham has lost nobody who could be brought back
-            reading = [p.name for p in PROBES.values() if p.kind != BROUGHT_BACK]
-            found = examine(task, edit, reading if sham is not None else ())
-            rows += [made_for | row for row in found]
+        if plan.probes:
+            rows += [made_for | row for row in examine(task, edit, asked)]
             continue
         with edit.on(task.model):
             found = read(task, names, said, plan.by_question, plan.free_tokens)
@@ -130,6 +132,7 @@ class Stored:
         self.rows: list[pd.DataFrame] = []
         self.impossible: set[str] = set()
         self.done: set[tuple[str, str, str]] = set()
+        self.asked: set[tuple[str, str, str, str]] = set()  # and which probe, where there are such
         self.made: dict = {}
         self.start = self.written = time.perf_counter()
         if path.is_file():
@@ -138,6 +141,8 @@ class Stored:
             if self.made["models"].get(plan.subject) not in (None, model):
                 self.rows = [rows[rows["subject"] != plan.subject]]  # of another model
             self.done = cells(self.own())
+            asked = self.own().assign(set=lambda own: own["set"].str.partition(": ")[0])
+            self.asked = cells(asked, "set")
 
     def frame(self) -> pd.DataFrame:
         """All rows, of every subject."""
@@ -153,7 +158,7 @@ class Stored:
         new = pd.DataFrame(rows).assign(
             experiment=self.plan.experiment, subject=self.plan.subject, method=trial.method,
             settings=trial.text, group=group)  # fmt: skip
-        self.rows.append(new)
+        self.rows += [new] if rows else []
         self.done.add((trial.method, trial.text, group))
         if time.perf_counter() - self.written > EVERY:
             self.write()
@@ -285,11 +290,13 @@ def run(plan: Plan, names: Iterable[str] = (), path: Path | None = None,
     store = Stored(plan, path, model)
 
     def measure(trial: Trial, group: str, tuning: bool = False) -> None:
-        if (trial.method, trial.text, group) in store.done or trial.key in store.impossible:
+        cell = trial.method, trial.text, group
+        probes = [each for each in plan.probes if (*cell, each) not in store.asked]
+        if (cell in store.done and not probes) or trial.key in store.impossible:
             return
         if can_be_made(trial, group):
             try:
-                store.add(trial, group, rows_of(plan, trial, group, requests, tuning))
+                store.add(trial, group, rows_of(plan, trial, group, requests, tuning, probes))
             except TooMuch:
                 store.drop(trial)
 
