@@ -42,6 +42,7 @@ from .subjects import (
     Reads,
     Requests,
     audited,
+    audited_on_smol,
     open_subject,
     panel_with_new_others,
     pocket_panel,
@@ -72,6 +73,11 @@ ON_SMOL = replace(KVW, strength=4.0, layers=INNER)
 ON_SMOL_MASS = 0.1  # about what that takes from a vector
 ON_SMOL_PARTS = ("KVW one pass", "score: square", "score: fisher", "positions: image",
                  "contrast: difference", "shape: zero", "random columns")  # fmt: skip
+#: where reading is dear: no training, nothing that reads everybody or layer by layer
+ON_SMOL_PROBES = ("as taught", "another set", "beginning given", "20 samples", "photo and name",
+                  "few-shot", "role play", "true or false", "among four", "exact memorisation",
+                  "extraction strength", "membership", "rounding", "prototypes", "patching",
+                  "linear probe")  # fmt: skip
 FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 EPOCHS = (1, 4, 16)  # passes over the forget set: 70, 280 and 1,120 steps
 TOTAL = 6.5  # strength of the published schedule with one question a batch
@@ -281,6 +287,15 @@ def examined() -> Entries:
             **{name: [trial_for(name, settings)] for name, settings in chosen.items()},
             "rewrite, over 1": [short],
             "oracle": [trial_for("oracle", {"base": "pocket"})]}  # fmt: skip
+
+
+def examined_on_smol() -> Entries:
+    """The same of smol, at what its own experiments chose; no sham is made."""
+    chosen = {"vanilla": {}, "oracle": {"base": "smol"},
+              "KVW one pass": {"strength": 4.0, "layers": list(INNER)},
+              "rewrite": REWRITE_ON_SMOL[2], "NPO LoRA": {"weight": 1.0, "rate": 5e-4}}  # fmt: skip
+    return {name: [Trial(method=name, settings=settings, sham=False)]
+            for name, settings in chosen.items()}  # fmt: skip
 
 
 def many() -> Entries:
@@ -495,6 +510,8 @@ PLANS: tuple[Plan, ...] = (
          **_NEEDS),
     Plan("audit", "pocket", {"methods": examined}, ("A",), reads=audited, with_general=True,
          probes=tuple(PROBES)),
+    Plan("audit", "smol", {"on smol": examined_on_smol}, ("A",), reads=audited_on_smol,
+         with_general=True, probes=ON_SMOL_PROBES),
     *(Plan("precision", f"pocket, {name}", {"roundings": roundings}, reads=pocket_panel,
            dtype=name, weights=True) for name in FORMATS),
     *(Plan("beyond", name, {"ways": ways}, tuning=TUNING_GROUPS, tuned=("ways",),

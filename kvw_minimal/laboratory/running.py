@@ -72,7 +72,8 @@ def rows_of(plan: Plan, trial: Trial, group: str, requests: Requests,
         said = plan.said if loud else ()
         made_for = {"made_for": "edit" if sham is None else "sham", "draw": sham or 0, "share": 1.0}
         if plan.probes:
-            rows += [made_for | row for row in examine(task, edit, asked)]
+            probed = replace(task, forget=task.read.get("probed", task.forget))
+            rows += [made_for | row for row in examine(probed, edit, asked)]
             continue
         with edit.on(task.model):
             found = read(task, names, said, plan.by_question, plan.free_tokens)

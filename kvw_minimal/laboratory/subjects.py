@@ -19,7 +19,7 @@ from ..questions import MODALITIES, Question, seeded
 from ..strangers import questions, voices
 from ..strangers.people import PERCENTS, REPORT_GROUPS, Person, World, load_people
 from ..strangers.portraits import ATTRIBUTES, random_portraits
-from ..strangers.questions import about, ask, general
+from ..strangers.questions import about, ask, facts_of, general
 from ..strangers.tasks import request
 from ..task import Task
 from ..taught.catalogue import find_file, how_to_make, load, model_name
@@ -113,6 +113,13 @@ def panel_with_new_others(world: World, forget: list[str]) -> dict[str, list[Que
 def audited(world: World, forget: list[str]) -> dict[str, list[Question]]:
     """The four sets, and statements about the forgotten that are to be filled in."""
     return questions.question_sets(world, forget) | {"cloze": about(world, forget, form="cloze")}
+
+
+def audited_on_smol(world: World, forget: list[str]) -> dict[str, list[Question]]:
+    """The same, of three facts; `probed` are the questions that probes ask, not all of forget."""
+    facts, sets = facts_of(world)[1::2], audited(world, forget)
+    return {name: [q for q in sets[own] if q.fact in facts] for name, own in
+            (("probed", "forget"), ("test", "test"), ("cloze", "cloze"))}  # fmt: skip
 
 
 def smol_with_new_others(world: World, forget: list[str]) -> dict[str, list[Question]]:
