@@ -13,7 +13,6 @@ import torch
 from torch import nn
 from torch.nn.functional import normalize
 
-from .. import scores
 from ..coefficients import watch
 from ..edits import Edit, Replaced
 from ..methods.losses import say, token_loss
@@ -23,7 +22,7 @@ from ..models import fingerprint
 from ..questions import Question, seeded
 from ..task import Task
 from .probes import BROUGHT_BACK, Answers, probe
-from .wordings import AS_TAUGHT
+from .wordings import AS_TAUGHT, exact
 
 TAUGHT_AGAIN = 2  # of the forgotten
 STEPS = (5, 10, 20, 40)
@@ -52,14 +51,14 @@ def relearned(task: Task, taught: list[Question], asked: list[Question],
         for step in range(1, max(STEPS) + 1):
             take_step(token_loss(say(model, batches, Cost())), optimizer)
             if step in STEPS:
-                yield step, scores.read(model, task.batches(asked)).exact
+                yield step, exact(task, asked)[1]
 
 
 def at_each(task: Task, taught: list[Question], asked: list[Question]) -> dict[str, Answers]:
     """`relearned` at every rate and step."""
-    return {f"{kind}, rate {rate:g}, {step} steps": (asked, exact)
+    return {f"{kind}, rate {rate:g}, {step} steps": (asked, right)
             for kind, rates in RATES.items() for rate in rates
-            for step, exact in relearned(task, taught, asked, kind, rate)}  # fmt: skip
+            for step, right in relearned(task, taught, asked, kind, rate)}  # fmt: skip
 
 
 @probe("relearning two", BROUGHT_BACK, "arXiv 2402.16835, 2406.13356: two are taught again, the "
@@ -103,8 +102,7 @@ def rounding(task: Task, edit: Edit) -> dict[str, Answers]:
     found = {}
     for bits in BITS:
         with changed(task.model, partial(rounded, bits=bits)):
-            exact = scores.read(task.model, task.batches(task.forget)).exact
-        found[f"{bits} bits"] = (task.forget, exact)
+            found[f"{bits} bits"] = exact(task, task.forget)
     return found
 
 
@@ -130,25 +128,25 @@ def prototypes_of(task: Task, given: list[Question]) -> tuple[torch.Tensor, torc
        "class: who has the answers in one modality adds the mean state before each token to its "
        "output row, and asks in the other", AS_TAUGHT, several=True)  # fmt: skip
 def prototypes(task: Task, edit: Edit) -> dict[str, Answers]:
-    asked, exact = list[Question](), {f"pull {pull:g}": list[float]() for pull in PULLS}
+    asked, right = list[Question](), {f"pull {pull:g}": list[float]() for pull in PULLS}
     for modality in dict.fromkeys(q.modality for q in task.forget):
         own, given = ([q for q in task.forget if (q.modality == modality) == same]
                       for same in (True, False))  # fmt: skip
         if not given:
             return {}
         tokens, ways = prototypes_of(task, given)
-        for pull, found in zip(PULLS, exact.values(), strict=True):
+        for pull, found in zip(PULLS, right.values(), strict=True):
 
             def pulled(_, inputs, said, way=pull * ways, tokens=tokens):
                 return said.index_add(-1, tokens, inputs[0] @ way.T)
 
             handle = task.model.get_output_embeddings().register_forward_hook(pulled)
             try:
-                found += scores.read(task.model, task.batches(own)).exact.tolist()
+                found += exact(task, own)[1].tolist()
             finally:
                 handle.remove()
         asked += own
-    return {setting: (asked, np.array(found)) for setting, found in exact.items()}
+    return {setting: (asked, np.array(found)) for setting, found in right.items()}
 
 
 @contextmanager
@@ -168,8 +166,7 @@ def part_of_the_way(task: Task, edit: Edit) -> dict[str, Answers]:
     with without(task.model, edit):
         for share in HALFWAY:
             with edit.part(share).on(task.model):
-                exact = scores.read(task.model, task.batches(task.forget)).exact
-            found[f"{share:g} left"] = (task.forget, exact)
+                found[f"{share:g} left"] = exact(task, task.forget)
     return found
 
 
@@ -188,6 +185,5 @@ def largest_undone(task: Task, edit: Edit) -> dict[str, Answers]:
             rest = {name: model.get_parameter(name).detach() + gap * (gap.abs() <= limit)
                     for name, gap in gaps.items()}  # fmt: skip
             with Replaced(rest, fingerprint(model)).on(model):
-                exact = scores.read(model, task.batches(task.forget)).exact
-            found[f"{share:g} of them"] = (task.forget, exact)
+                found[f"{share:g} of them"] = exact(task, task.forget)
     return found
