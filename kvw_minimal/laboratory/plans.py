@@ -291,7 +291,8 @@ def examined() -> Entries:
 
 def examined_on_smol() -> Entries:
     """The same of smol, at what its own experiments chose; no sham is made."""
-    chosen = {"vanilla": {}, "oracle": {"base": "smol"},
+    chosen: dict[str, dict] = {
+              "vanilla": {}, "oracle": {"base": "smol"},
               "KVW one pass": {"strength": 4.0, "layers": list(INNER)},
               "rewrite": REWRITE_ON_SMOL[2], "NPO LoRA": {"weight": 1.0, "rate": 5e-4}}  # fmt: skip
     return {name: [Trial(method=name, settings=settings, sham=False)]
