@@ -142,8 +142,8 @@ class Stored:
             if self.made["models"].get(plan.subject) not in (None, model):
                 self.rows = [rows[rows["subject"] != plan.subject]]  # of another model
             self.done = cells(self.own())
-            asked = self.own().assign(set=lambda own: own["set"].str.partition(": ")[0])
-            self.asked = cells(asked, "set")
+            self.asked = {(*cell, label.partition(": ")[0])
+                          for *cell, label in cells(self.own(), "set")}  # fmt: skip
 
     def frame(self) -> pd.DataFrame:
         """All rows, of every subject."""
