@@ -1,5 +1,6 @@
 """The audit: does each probe find what was left on purpose, and stay silent where nothing is?"""
 
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -134,6 +135,19 @@ def test_membership_is_the_area_under_the_curve(task, nothing, noise):
     assert membership._above(1.0, 1.0) == 0.5
 
 
+def test_beside_itself_a_model_tells_nobody_and_beside_one_that_knew_nothing_whom_it_met(
+    task, nothing, noise
+):
+    assert mean(task, nothing, "reference ratio") == 0.5
+    model, whole = deepcopy(task.model), dict(task.model.named_parameters())
+    for name in noise.weights:
+        model.get_parameter(name).data.zero_()
+    taught = Replaced({name: whole[name].detach() for name in noise.weights}, fingerprint(model))
+    assert mean(replace(task, model=model, kept={}), taught, "reference ratio") > 0.85
+    alone = replace(task, retain=[], general=[])
+    assert audit.examine(alone, nothing, ["reference ratio"]) == []
+
+
 def test_relearning_teaches_what_it_is_given_and_asks_about_the_rest(task, nothing, monkeypatch):
     monkeypatch.setattr(brought_back, "STEPS", (40,))
     again = [q for q in task.forget if q.person == task.people[0]]
@@ -151,6 +165,38 @@ def test_rounding_to_many_bits_changes_nothing_and_to_few_something():
     scale = weight.abs().amax(1)
     assert (gap[0] < 1e-4 * scale).all() and (gap[1] < scale / 127).all()
     assert (gap[2] > gap[1]).all() and len(brought_back.rounded(weight, 4)[0].unique()) <= 15
+
+
+def test_prototypes_find_what_an_edit_of_the_head_left_in_the_states(task, nothing, noise):
+    """The words of the answers can not be said any more; what precedes them is as it was."""
+    model = deepcopy(task.model)
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())  # untied
+    apart = replace(task, model=model, kept={})
+    ids = torch.cat([b.labels[b.labels >= 0] for b in task.batches(task.forget)]).unique()
+    rows = model.lm_head.weight.detach().index_fill(0, ids, 0.0)
+    mute = Replaced({"lm_head.weight": rows}, fingerprint(model))
+    found = [mean(apart, mute, "prototypes", f"pull {pull:g}") for pull in brought_back.PULLS]
+    assert mean(apart, mute, "as taught") == 0 and max(found) > 0.1
+    assert mean(task, noise, "prototypes", "pull 1") < 0.05
+    text = replace(task, forget=[q for q in task.forget if q.modality == "text"], kept={})
+    assert audit.examine(text, nothing, ["prototypes"]) == []  # nothing is given, nothing asked
+
+
+def test_a_prototype_is_the_mean_state_before_a_token(task):
+    given = [q for q in task.forget if q.modality == "text"]
+    every, ways = brought_back.prototypes_of(task, given)
+    (batch,) = task.batches(given)
+    head = task.model.get_output_embeddings()
+    with torch.no_grad():
+        hidden = task.model(**batch.inputs, output_hidden_states=True).hidden_states[-1]
+    own = torch.nn.functional.normalize(hidden[batch.predicts])
+    gold = batch.labels[:, 1:][batch.predicts[:, :-1]]
+    mean = torch.stack([own[gold == token].mean(0) for token in every])
+    apart = mean - mean.mean(0)
+    assert torch.allclose(
+        torch.cosine_similarity(ways, apart), torch.ones(len(every)).double(), atol=1e-4
+    )
+    assert torch.allclose(ways.norm(dim=1), head.weight.norm(dim=1).mean(), rtol=1e-4)
 
 
 def test_half_of_the_way_is_half_of_the_edit(task, noise, monkeypatch):
@@ -278,6 +324,20 @@ def test_an_attack_that_teaches_the_oracle_does_not_count():
         "as taught": True, "rounding: 8 bits": True, "rounding: 4 bits": False}  # fmt: skip
 
 
+def test_an_attack_that_breaks_vanilla_does_not_count():
+    """Here it leaves a third of what vanilla knows: what it finds in the edit says nothing."""
+    gone = states("as taught", (1,) * 4, (0,) * 4, (0,) * 4)
+    breaks = states("rounding: 4 bits", (0.33,) * 4, (0,) * 4, (0.33,) * 4)
+    found = audit.judge(both(gone, breaks))
+    assert found[1].left == 1 and not found[1].fair
+    assert audit.verdict(found)[0] == findings.GONE
+    spares = states("rounding: 8 bits", (0.95,) * 4, (0,) * 4, (0.3,) * 4)
+    found = audit.judge(both(gone, both(breaks, spares)))
+    assert [f.label for f in audit.verdict(found)[1]] == ["rounding: 8 bits"]
+    read = states("few-shot", (0.4,) * 4, (0,) * 4, (0.4,) * 4)  # it changes nothing
+    assert audit.judge(both(gone, read))[1].fair
+
+
 def test_where_every_setting_teaches_the_oracle_none_counts():
     gone = states("as taught", (1,) * 4, (0,) * 4, (0,) * 4)
     teaches = states("rounding: 4 bits", (1,) * 4, (0.5,) * 4, (1,) * 4)
@@ -292,6 +352,8 @@ def test_the_verdict_is_quiet_where_something_is_surely_left_and_never_erased():
     assert said == findings.QUIET and [f.label for f in because] == ["as taught"]
     gone = states("as taught", (1,) * 4, (0.1,) * 4, (0.1,) * 4)
     assert audit.verdict(audit.judge(gone)) == (findings.GONE, [])
+    held = states("reference ratio", (0.5,) * 4, (0.25,) * 4, (0,) * 4)  # it needs vanilla
+    assert audit.verdict(audit.judge(both(gone, held)))[0] == findings.GONE
     over = states("membership: loss", (1,) * 4, (0.5,) * 4, (0.0, 0.1, 0.0, 0.1))
     assert audit.verdict(audit.judge(both(gone, over)))[0] == findings.OVER
     assert "erased" not in (findings.QUIET, findings.OVER, findings.GONE)

@@ -27,6 +27,7 @@ from kvw_experiments.plans import (
     PLANS,
     VANILLA,
     Plan,
+    examined_on_smol,
     plan_of,
     plans_of,
     trial_for,
@@ -423,3 +424,12 @@ def test_who_is_audited_has_the_settings_that_the_replication_chose():
     chosen = running.settled(plan_of("replication-pocket"), "methods", rows, made["impossible"])
     own = {name: trial.settings for name, trial in chosen}
     assert TUNED == {name: own[name] for name in TUNED}
+
+
+def test_who_is_audited_on_smol_has_the_settings_that_its_experiments_chose():
+    own = {name: trials[0].settings for name, trials in examined_on_smol().items()}
+    chosen: dict = {}
+    for experiment in ("rewrite-smol", "replication-smol"):
+        rows, made = read_rows(experiment)
+        chosen |= dict(running.settled(plan_of(experiment), "methods", rows, made["impossible"]))
+    assert own == {name: chosen[name].settings for name in own}

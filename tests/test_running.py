@@ -22,7 +22,7 @@ from kvw_experiments import running
 from kvw_experiments.choose import MIDDLE_RULE
 from kvw_experiments.family import TooMuch
 from kvw_experiments.plans import KVW, VANILLA, compared, plan_of, trial_for
-from kvw_experiments.rows import COLUMNS, cells, read_rows, write_rows
+from kvw_experiments.rows import COLUMNS, cells, read_rows, words, write_rows
 from kvw_experiments.running import (
     about_weights,
     again,
@@ -323,11 +323,11 @@ def counted(*lists, fails=lambda trial, group: False):
     """Counts the trials that are measured; some may fail."""
     calls, real = [], running.rows_of
 
-    def count(plan, trial, group, requests, tuning=False):
+    def count(plan, trial, group, requests, tuning=False, probes=()):
         calls.append((trial, group, tuning))
         if fails(trial, group):
             raise TooMuch("too much")
-        return real(plan, trial, group, requests, tuning)
+        return real(plan, trial, group, requests, tuning, probes)
 
     with planned(*lists) as patch:
         patch.setattr(running, "rows_of", count)
@@ -402,6 +402,26 @@ def test_what_one_group_cannot_take_is_measured_on_none(tmp_path):
     assert {g for m, text, g in cells(rows) if text == few.text} == {"A", "tuning-1", "tuning-2"}
     assert much.text not in set(rows["settings"].astype(str))
     assert set(shown["settings"].astype(str)) == {few.text}
+
+
+def test_a_cell_is_asked_only_the_probes_that_it_was_not(tmp_path):
+    """A sham is asked none that would bring back whom it did not take."""
+    path, both = tmp_path / "rows.parquet", ("as taught", "rounding", "20 samples")
+    plan = quick(probes=both[:1])
+    with counted(plan):
+        run(plan, ["strength"], path)
+    first, _ = read_rows("small", path, fresh=False)
+    with counted(more := replace(plan, probes=both)) as calls:
+        run(more, ["strength"], path)
+        run(more, ["strength"], path)  # nothing is left to ask
+    rows, _ = read_rows("small", path, fresh=False)
+    assert len(calls) == 1 and words(rows[: len(first)]).equals(words(first))
+    asked = {
+        who: set(own["set"].astype(str)) for who, own in rows.groupby("made_for", observed=True)
+    }
+    assert asked == {"sham": {both[0], both[2]}, "edit": {*both[::2], "rounding: 8 bits",
+                                                          "rounding: 4 bits"}}  # fmt: skip
+    assert not rows.duplicated(["made_for", "set", "person", "modality"]).any()
 
 
 def test_an_interrupted_run_keeps_what_is_done(tmp_path, monkeypatch):

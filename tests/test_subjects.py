@@ -12,6 +12,7 @@ from small import task
 
 from kvw_experiments import subjects
 from kvw_experiments.subjects import (
+    audited_on_smol,
     beside,
     by_name,
     in_format,
@@ -50,6 +51,15 @@ def drawn(asked: list[Question], size: int, *key: object) -> list[Question]:
 def whole(people: list[str], reads=question_sets, **more):
     """A request of which only the questions matter."""
     return request(None, None, WORLD, people, reads(WORLD, people), **more)
+
+
+def test_probes_of_smol_are_asked_about_three_facts_and_the_edit_about_all():
+    people = WORLD.groups["A"][:5]
+    task = whole(people, audited_on_smol)
+    assert {name: len(asked) for name, asked in task.read.items()} == dict.fromkeys(
+        ("probed", "test", "cloze"), 5 * 3 * 2)  # fmt: skip
+    assert len({q.fact for q in task.forget}) == 7
+    assert [q for q in task.forget if q in task.read["probed"]] == task.read["probed"]
 
 
 # --- what is asked ---------------------------------------------------------------------------

@@ -11,8 +11,9 @@ from functools import partial
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.functional import normalize
 
-from .. import scores
+from ..coefficients import watch
 from ..edits import Edit, Replaced
 from ..methods.losses import say, token_loss
 from ..methods.registry import Cost, restored
@@ -21,7 +22,7 @@ from ..models import fingerprint
 from ..questions import Question, seeded
 from ..task import Task
 from .probes import BROUGHT_BACK, Answers, probe
-from .wordings import AS_TAUGHT
+from .wordings import AS_TAUGHT, exact
 
 TAUGHT_AGAIN = 2  # of the forgotten
 STEPS = (5, 10, 20, 40)
@@ -31,6 +32,7 @@ UNRELATED = 28  # questions about others, as many as are asked about two people
 LARGEST = (0.01, 0.1)  # shares of an edit's largest changes that are undone
 HALFWAY = (0.75, 0.5, 0.25)  # of the edit that is left
 BITS = (8, 4)
+PULLS = (0.25, 0.5, 1.0, 2.0)  # of a prototype, in lengths of a row of the head
 
 
 def relearned(task: Task, taught: list[Question], asked: list[Question],
@@ -49,14 +51,14 @@ def relearned(task: Task, taught: list[Question], asked: list[Question],
         for step in range(1, max(STEPS) + 1):
             take_step(token_loss(say(model, batches, Cost())), optimizer)
             if step in STEPS:
-                yield step, scores.read(model, task.batches(asked)).exact
+                yield step, exact(task, asked)[1]
 
 
 def at_each(task: Task, taught: list[Question], asked: list[Question]) -> dict[str, Answers]:
     """`relearned` at every rate and step."""
-    return {f"{kind}, rate {rate:g}, {step} steps": (asked, exact)
+    return {f"{kind}, rate {rate:g}, {step} steps": (asked, right)
             for kind, rates in RATES.items() for rate in rates
-            for step, exact in relearned(task, taught, asked, kind, rate)}  # fmt: skip
+            for step, right in relearned(task, taught, asked, kind, rate)}  # fmt: skip
 
 
 @probe("relearning two", BROUGHT_BACK, "arXiv 2402.16835, 2406.13356: two are taught again, the "
@@ -100,9 +102,51 @@ def rounding(task: Task, edit: Edit) -> dict[str, Answers]:
     found = {}
     for bits in BITS:
         with changed(task.model, partial(rounded, bits=bits)):
-            exact = scores.read(task.model, task.batches(task.forget)).exact
-        found[f"{bits} bits"] = (task.forget, exact)
+            found[f"{bits} bits"] = exact(task, task.forget)
     return found
+
+
+@torch.no_grad()
+def prototypes_of(task: Task, given: list[Question]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The tokens of some answers, `[n]`, and how each stands off from the others, `[n, d_model]`.
+
+    That is its prototype, the mean state that the head reads before it, less the mean of all
+    prototypes, as long as a row of the head is on average.
+    """
+    model, head = task.model, task.model.get_output_embeddings()
+    states, tokens = list[torch.Tensor](), list[torch.Tensor]()
+    for batch in (each.to(head.weight.device) for each in task.batches(given)):
+        with watch({"": head}, lambda _, h, own=batch.predicts: states.append(normalize(h[own]))):
+            model(**batch.inputs, use_cache=False)
+        tokens.append(batch.labels[:, 1:][batch.predicts[:, :-1]])
+    every, where = torch.cat(tokens).unique(return_inverse=True)
+    mean = torch.stack([torch.cat(states)[where == i].mean(0) for i in range(len(every))])
+    return every, normalize(mean - mean.mean(0)) * head.weight.norm(dim=1).mean()
+
+
+@probe("prototypes", BROUGHT_BACK, "prototypical relearning, arXiv 2506.01318, there the row of a "
+       "class: who has the answers in one modality adds the mean state before each token to its "
+       "output row, and asks in the other", AS_TAUGHT, several=True)  # fmt: skip
+def prototypes(task: Task, edit: Edit) -> dict[str, Answers]:
+    asked, right = list[Question](), {f"pull {pull:g}": list[float]() for pull in PULLS}
+    for modality in dict.fromkeys(q.modality for q in task.forget):
+        own, given = ([q for q in task.forget if (q.modality == modality) == same]
+                      for same in (True, False))  # fmt: skip
+        if not given:
+            return {}
+        tokens, ways = prototypes_of(task, given)
+        for pull, found in zip(PULLS, right.values(), strict=True):
+
+            def pulled(_, inputs, said, way=pull * ways, tokens=tokens):
+                return said.index_add(-1, tokens, inputs[0] @ way.T)
+
+            handle = task.model.get_output_embeddings().register_forward_hook(pulled)
+            try:
+                found += exact(task, own)[1].tolist()
+            finally:
+                handle.remove()
+        asked += own
+    return {setting: (asked, np.array(found)) for setting, found in right.items()}
 
 
 @contextmanager
@@ -122,8 +166,7 @@ def part_of_the_way(task: Task, edit: Edit) -> dict[str, Answers]:
     with without(task.model, edit):
         for share in HALFWAY:
             with edit.part(share).on(task.model):
-                exact = scores.read(task.model, task.batches(task.forget)).exact
-            found[f"{share:g} left"] = (task.forget, exact)
+                found[f"{share:g} left"] = exact(task, task.forget)
     return found
 
 
@@ -142,6 +185,5 @@ def largest_undone(task: Task, edit: Edit) -> dict[str, Answers]:
             rest = {name: model.get_parameter(name).detach() + gap * (gap.abs() <= limit)
                     for name, gap in gaps.items()}  # fmt: skip
             with Replaced(rest, fingerprint(model)).on(model):
-                exact = scores.read(model, task.batches(task.forget)).exact
-            found[f"{share:g} of them"] = (task.forget, exact)
+                found[f"{share:g} of them"] = exact(task, task.forget)
     return found

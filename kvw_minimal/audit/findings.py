@@ -10,10 +10,12 @@ from ..intervals import interval
 from ..methods import METHODS
 from ..methods.somebody_else import asked_again, somebody_else
 from ..task import Task
-from .probes import BROUGHT_BACK, PROBES, examine, probe_of
+from .probes import BROUGHT_BACK, PROBES, examine, probe_of, reading
 
 MARGIN = 0.2  # vanilla must beat the oracle by so much, else a probe cannot see anything
-CHANCE = 0.1  # an attack may lift the oracle by so much, else it taught what it asks
+#: an attack may lift the oracle by so much, else it taught what it asks; and cost vanilla so much,
+#: else it breaks what it looks for
+CHANCE = 0.1
 LEFT = 0.25  # of the way from the oracle to vanilla: so much is more than nothing
 QUIET, OVER, GONE = "quiet", "over-unlearned", "gone as far as these probes see"
 
@@ -30,9 +32,10 @@ class Finding:
         recovered: (attack - edited) / (vanilla - edited), what an attack brought back of what was
             lost; None where it does not apply, is none, or nothing was lost.
         again: the same of the oracle.
-        fair: whether it leaves the oracle where it was; of an attack that does not, nothing counts.
-        strongest: whether it is the setting that counts: of those that leave the oracle where it
-            was and where vanilla knows it, the one that brings back most.
+        fair: whether vanilla knows it, and an attack leaves the oracle and vanilla where they
+            were; of one that does not, nothing counts.
+        strongest: whether it is the setting that counts: of the fair ones the one that brings
+            back most.
     """
 
     label: str
@@ -95,28 +98,29 @@ def _finding(label: str, told: Mapping[str, Known]) -> Finding:
 
     values = {state: of(state) for state in told if state != "sham" or label in told[state]}
     mean = {state: float(value.mean()) for state, value in values.items()}
+    plain = {state: float(of(state, probe.beside or label).mean())
+             for state in ("vanilla", "oracle", "edited")}  # fmt: skip
     _, low, high = interval(values["edited"] - values["oracle"], [person for person, _ in keys])
     gap, left, shares = mean["vanilla"] - mean["oracle"], None, dict.fromkeys(("edited", "oracle"))
     if gap >= MARGIN:
         left = (mean["edited"] - mean["oracle"]) / gap
         for state in shares if probe.beside else ():
-            plain = float(of(state, probe.beside).mean())
-            lost = mean["vanilla"] - plain
-            shares[state] = (mean[state] - plain) / lost if lost >= CHANCE else None
+            lost = mean["vanilla"] - plain[state]
+            shares[state] = (mean[state] - plain[state]) / lost if lost >= CHANCE else None
+    fair = left is not None and (probe.kind != BROUGHT_BACK or (
+        mean["oracle"] - plain["oracle"] <= CHANCE
+        and plain["vanilla"] - mean["vanilla"] <= CHANCE))  # fmt: skip
     return Finding(label, probe.kind, probe.before, mean["vanilla"], mean["oracle"],
                    mean["edited"], mean.get("sham"), low, high, left, shares["edited"],
-                   shares["oracle"])  # fmt: skip
+                   shares["oracle"], fair)  # fmt: skip
 
 
 def _marked(one: Finding, found: list[Finding]) -> Finding:
-    """Whether it is the strongest setting of its probe that is fair to the oracle."""
+    """Whether it is the strongest setting of its probe that is fair."""
     name = probe_of(one.label).name
     same = [each for each in found if probe_of(each.label).name == name]
-    plain = next((f.oracle for f in found if f.label == PROBES[name].beside), None)
-    fair = [f for f in same if f.applies and (f.kind != BROUGHT_BACK or plain is None
-                                              or f.oracle - plain <= CHANCE)]  # fmt: skip
-    best = max(fair or same, key=lambda f: f.edited)
-    return replace(one, fair=one in fair, strongest=one == best)
+    best = max([f for f in same if f.fair] or same, key=lambda f: f.edited)
+    return replace(one, strongest=one == best)
 
 
 def verdict(found: Iterable[Finding]) -> tuple[str, list[Finding]]:
@@ -132,7 +136,7 @@ def verdict(found: Iterable[Finding]) -> tuple[str, list[Finding]]:
     loud = [f for f in counted if f.left is not None and f.left >= LEFT and f.low > 0]
     if loud:
         return QUIET, sorted(loud, key=lambda f: -(f.left or 0))
-    low = [f for f in found if f.applies and f.kind == "membership" and f.high < 0
+    low = [f for f in found if f.applies and f.kind == "membership" and not f.before and f.high < 0
            and f.oracle - f.edited >= MARGIN]  # fmt: skip
     return (OVER, low) if low else (GONE, [])
 
@@ -150,16 +154,14 @@ def audit(task: Task, edit: Edit, oracle: Edit | None = None,
         ValueError: without an oracle, questions that cannot be asked about anybody else.
     """
     nothing, _ = METHODS["vanilla"].edit(task)
-    reading = [probe.name for probe in PROBES.values()
-               if not probe.before and probe.kind != BROUGHT_BACK]  # fmt: skip
     rows = {"vanilla": examine(task, nothing), "edited": examine(task, edit)}
     if oracle is None:
         met = replace(task, forget=asked_again(task.forget, somebody_else(task)))
-        rows["oracle"] = examine(met, nothing, reading)
+        rows["oracle"] = examine(met, nothing, (n for n in reading() if not PROBES[n].before))
     else:
         rows["oracle"] = examine(task, oracle)
     if sham is not None:
-        rows["sham"] = examine(task, sham, reading)
+        rows["sham"] = examine(task, sham, reading())
     return judge(rows)
 
 

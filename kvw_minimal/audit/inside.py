@@ -18,7 +18,7 @@ from ..questions import Question, seeded
 from ..task import Task
 from .brought_back import without
 from .probes import Answers, probe
-from .wordings import AS_TAUGHT
+from .wordings import AS_TAUGHT, exact
 
 KIND = "inside"
 PENALTY = 1.0  # of the ridge of a probe on standardised states
@@ -56,8 +56,7 @@ def logit_lens(task: Task, edit: Edit) -> dict[str, Answers]:
     for number, layer in enumerate(layers[:-1]):
         states: list[torch.Tensor] = []
         with kept(layer, states), written(layers[-1], partial(_latest, states)):
-            exact = scores.read(task.model, task.batches(task.forget)).exact
-        found[f"layer {number}"] = (task.forget, exact)
+            found[f"layer {number}"] = exact(task, task.forget)
     return found
 
 
@@ -75,12 +74,12 @@ def patching(task: Task, edit: Edit) -> dict[str, Answers]:
         states: list[torch.Tensor] = []
         with without(model, edit), kept(layer, states):
             scores.read(model, batches)
-        exact = np.zeros(len(task.forget))
+        right = np.zeros(len(task.forget))
         for batch, state in zip(batches, states, strict=True):
             with written(layer, _put_in(batch, state)):
                 one = scores.read(model, [_alone(batch)])
-            exact[batch.rows] = one.exact
-        found[f"layer {number}"] = (task.forget, exact)
+            right[batch.rows] = one.exact
+        found[f"layer {number}"] = (task.forget, right)
     return found
 
 

@@ -11,7 +11,9 @@ import numpy as np
 
 from ..edits import Edit
 from ..methods.somebody_else import asked_again, somebody_else
+from ..questions import Question
 from ..task import Task
+from .brought_back import without
 from .probes import NOTHING, Answers, probe
 from .tokens import lowest, tell
 
@@ -26,18 +28,39 @@ SIGNALS = {
 @probe("membership", "membership", "area under the curve of loss (arXiv 1709.01604), min-k "
        "(2310.16789) and min-k++ (2404.02936) against matched strangers", several=True)  # fmt: skip
 def membership(task: Task, edit: Edit) -> dict[str, Answers]:
+    told = [tell(task, questions) for questions in _asked(task)]
+    if not told:
+        return dict.fromkeys(SIGNALS, NOTHING)
+    return {name: (task.forget, _above(*(np.array([signal(t) for t in each]) for each in told)))
+            for name, signal in SIGNALS.items()}  # fmt: skip
+
+
+@probe("reference ratio", "membership", "log-probability beside that of a reference model, arXiv "
+       "2112.03570; the reference is the model before the edit, which takes no knowledge of who "
+       "was forgotten. .5: it fell as that of strangers did", before=True)  # fmt: skip
+def reference_ratio(task: Task, edit: Edit) -> Answers:
+    asked = _asked(task)
+    if not asked:
+        return NOTHING
+
+    def losses() -> np.ndarray:
+        return np.array([[t.log.mean() for t in tell(task, each)] for each in asked])
+
+    now = losses()  # [1 + strangers, questions]
+    with without(task.model, edit):
+        return task.forget, _above(*(now - losses()))
+
+
+def _asked(task: Task) -> list[list[Question]]:
+    """The questions about the forgotten, then about strangers, draw after draw; or nothing."""
     try:
         others = somebody_else(task)
     except ValueError:  # nobody to compare with
-        return dict.fromkeys(SIGNALS, NOTHING)
-    known = tell(task, task.forget)
-    never = [tell(task, asked_again(task.forget, others, draw * len(task.forget)))
-             for draw in range(STRANGERS)]  # fmt: skip
-    return {name: (task.forget, np.array([
-        np.mean([_above(signal(own), signal(other[row])) for other in never])
-        for row, own in enumerate(known)])) for name, signal in SIGNALS.items()}  # fmt: skip
+        return []
+    draws = range(0, STRANGERS * len(task.forget), len(task.forget))
+    return [task.forget, *(asked_again(task.forget, others, draw) for draw in draws)]
 
 
-def _above(own: float, other: float) -> float:
-    """1 if the own signal is the higher one, .5 if both are the same."""
-    return 1.0 if own > other else 0.5 * (own == other)
+def _above(own: np.ndarray, *never: np.ndarray) -> np.ndarray:
+    """The share of the others whose signal is lower; one that is the same counts half."""
+    return np.mean([np.where(own == other, 0.5, own > other) for other in never], axis=0)

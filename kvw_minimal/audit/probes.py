@@ -79,7 +79,12 @@ def probe_of(label: str) -> Probe:
     return PROBES[label.partition(": ")[0]]
 
 
-def examine(task: Task, edit: Edit, names: Iterable[str] = ()) -> list[dict]:
+def reading() -> list[str]:
+    """The probes that only read; a sham has lost nobody who could be brought back."""
+    return [name for name, each in PROBES.items() if each.kind != BROUGHT_BACK]
+
+
+def examine(task: Task, edit: Edit, names: Iterable[str] | None = None) -> list[dict]:
     """Ask probes of the model with an edit on: one row a probe, setting, modality and person.
 
     Args:
@@ -92,7 +97,7 @@ def examine(task: Task, edit: Edit, names: Iterable[str] = ()) -> list[dict]:
     """
     rows = list[dict]()
     with edit.on(task.model):
-        for each in [PROBES[name] for name in names] or PROBES.values():
+        for each in [PROBES[name] for name in (PROBES if names is None else names)]:
             for setting, (questions, values) in each.make(task, edit).items():
                 label = label_of(each.name, setting)
                 if not np.isfinite(values).all():

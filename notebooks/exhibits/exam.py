@@ -45,8 +45,9 @@ ALIKE = LATE + EARLY
 KNOWS = ("taught", "taught, noise", *(knows for knows, _ in ALIKE))
 NEVER = ("never met", "never met, noise", *(never for _, never in ALIKE))
 BITS = 8
-#: nothing that a toy with answers of one word can be asked; and the weaker of the long attacks
-LEFT_OUT = {"few-shot", "role play", "beginning given", "relearning others"}
+#: nothing that a toy with answers of one word can be asked; and the weaker of the long attacks;
+#: prototypes want a second modality
+LEFT_OUT = {"few-shot", "role play", "beginning given", "relearning others", "prototypes"}
 ALL = [probe.name for probe in PROBES.values() if not probe.before and probe.name not in LEFT_OUT]
 READING = [name for name in ALL if PROBES[name].kind != BROUGHT_BACK]
 RATIO, QUALITY = "TOFU: truth ratio", "TOFU: forget quality"

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from kvw_minimal.audit import PROBES
 from kvw_minimal.methods import METHODS
 from kvw_minimal.methods.positions import POSITIONS
 from kvw_minimal.methods.registry import every
@@ -40,6 +41,7 @@ from .contenders import (
 )
 from .family import CONTRASTS, SCORES, SHAPES, Setting
 from .subjects import (
+    audited_on_smol,
     open_subject,
     panel_with_new_others,
     pocket_panel,
@@ -70,6 +72,11 @@ ON_SMOL = replace(KVW, strength=4.0, layers=INNER)
 ON_SMOL_MASS = 0.1  # about what that takes from a vector
 ON_SMOL_PARTS = ("KVW one pass", "score: square", "score: fisher", "positions: image",
                  "contrast: difference", "shape: zero", "random columns")  # fmt: skip
+#: where reading is dear: no training, nothing that reads everybody or layer by layer
+ON_SMOL_PROBES = ("as taught", "another set", "beginning given", "20 samples", "photo and name",
+                  "few-shot", "role play", "true or false", "among four", "exact memorisation",
+                  "extraction strength", "membership", "rounding", "prototypes", "patching",
+                  "linear probe")  # fmt: skip
 FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 EPOCHS = (1, 4, 16)  # passes over the forget set: 70, 280 and 1,120 steps
 TOTAL = 6.5  # strength of the published schedule with one question a batch
@@ -281,6 +288,16 @@ def examined() -> Entries:
             "oracle": [trial_for("oracle", {"base": "pocket"})]}  # fmt: skip
 
 
+def examined_on_smol() -> Entries:
+    """The same of smol, at what its own experiments chose; no sham is made."""
+    chosen: dict[str, dict] = {
+              "vanilla": {}, "oracle": {"base": "smol"},
+              "KVW one pass": {"strength": 4.0, "layers": list(INNER)},
+              "rewrite": REWRITE_ON_SMOL[2], "NPO LoRA": {"weight": 1.0, "rate": 5e-4}}  # fmt: skip
+    return {name: [Trial(method=name, settings=settings, sham=False)]
+            for name, settings in chosen.items()}  # fmt: skip
+
+
 def many() -> Entries:
     """Half a world and more forgotten; of more than 30 there is nobody left for a sham."""
     chosen = METHODS["rewrite"].chosen
@@ -356,7 +373,7 @@ class Plan:
         with_general: whether tasks hold general questions beside people.
         half: methods whose gradients are taken in bfloat16 where the machine has it.
         weights: whether rows about the weights themselves are wanted.
-        probed: whether probes of `kvw_minimal.audit` are asked, in place of what is read else.
+        probes: of `kvw_minimal.audit` that are asked, in place of what is read else.
         prepared: whether everything is asked once, before the first edit, for all trials of the
             family.
     """
@@ -382,7 +399,7 @@ class Plan:
     with_general: bool = False
     half: tuple[str, ...] = ()
     weights: bool = False
-    probed: bool = False
+    probes: tuple[str, ...] = ()
     prepared: bool = False
 
     def open(self, trials: list[Trial]) -> Requests:
@@ -492,7 +509,9 @@ PLANS: tuple[Plan, ...] = (
          tuning=TUNING_GROUPS, tuned=("by rank",), rule=MIDDLE_RULE, tuning_reads=what_is_weighed,
          **_NEEDS),
     Plan("audit", "pocket", {"methods": examined}, ("A",), reads=audited, with_general=True,
-         probed=True),
+         probes=tuple(PROBES)),
+    Plan("audit", "smol", {"on smol": examined_on_smol}, ("A",), reads=audited_on_smol,
+         with_general=True, probes=ON_SMOL_PROBES),
     *(Plan("precision", f"pocket, {name}", {"roundings": roundings}, reads=pocket_panel,
            dtype=name, weights=True) for name in FORMATS),
     *(Plan("beyond", name, {"ways": ways}, tuning=TUNING_GROUPS, tuned=("ways",),

@@ -99,6 +99,6 @@ def joined(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
     return framed(pd.concat(parts, ignore_index=True))
 
 
-def cells(rows: pd.DataFrame) -> set[tuple[str, str, str]]:
-    """What was measured: method, settings and group."""
-    return set(rows[CELL].drop_duplicates().itertuples(index=False, name=None))
+def cells(rows: pd.DataFrame, *more: str) -> set[tuple]:
+    """What was measured: method, settings and group; and more columns."""
+    return set(rows[[*CELL, *more]].drop_duplicates().itertuples(index=False, name=None))

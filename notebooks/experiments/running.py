@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from kvw_minimal.audit.probes import BROUGHT_BACK, PROBES, examine
+from kvw_minimal.audit.probes import examine, reading
 from kvw_minimal.edits import Edit
 from kvw_minimal.methods import METHODS
 from kvw_minimal.models import columns, find_projections, fingerprint
@@ -42,11 +42,12 @@ TOLERANCE = 0.06
 
 
 def rows_of(plan: Plan, trial: Trial, group: str, requests: Requests,
-            tuning: bool = False) -> list[dict]:  # fmt: skip
+            tuning: bool = False, probes: Iterable[str] = ()) -> list[dict]:  # fmt: skip
     """What a trial does to a group: one row for each that is read, for the edit and its shams.
 
     Args:
         tuning: no shams, and what the plan reads while tuning.
+        probes: all of the plan unless given.
 
     Raises:
         TooMuch, ValueError: settings that cannot work.
@@ -61,6 +62,9 @@ def rows_of(plan: Plan, trial: Trial, group: str, requests: Requests,
     first, rows = _vectors(task) if plan.weights else [], []
     for sham in draws:
         names = [n for n in task.read if sham is None or n not in plan.unread]
+        asked = [p for p in probes or plan.probes if sham is None or p in reading()]
+        if plan.probes and not asked:
+            continue
         seed = (sham or 0) if plan.draws else None  # each of several draws has a seed of its own
         with half_precision("cpu") if trial.method in plan.half else nullcontext():
             own = task if sham is None else task.sham(sham)
@@ -68,10 +72,9 @@ def rows_of(plan: Plan, trial: Trial, group: str, requests: Requests,
         loud = trial.aloud or (group in plan.aloud and sham is None and not tuning)
         said = plan.said if loud else ()
         made_for = {"made_for": "edit" if sham is None else "sham", "draw": sham or 0, "share": 1.0}
-        if plan.probed:  # a sham has lost nobody who could be brought back
-            reading = [p.name for p in PROBES.values() if p.kind != BROUGHT_BACK]
-            found = examine(task, edit, reading if sham is not None else ())
-            rows += [made_for | row for row in found]
+        if plan.probes:
+            probed = replace(task, forget=task.read.get("probed", task.forget))
+            rows += [made_for | row for row in examine(probed, edit, asked)]
             continue
         with edit.on(task.model):
             found = read(task, names, said, plan.by_question, plan.free_tokens)
@@ -131,6 +134,7 @@ class Stored:
         self.rows: list[pd.DataFrame] = []
         self.impossible: set[str] = set()
         self.done: set[tuple[str, str, str]] = set()
+        self.asked: set[tuple[str, str, str, str]] = set()  # and which probe, where there are such
         self.made: dict = {}
         self.start = self.written = time.perf_counter()
         if path.is_file():
@@ -139,6 +143,8 @@ class Stored:
             if self.made["models"].get(plan.subject) not in (None, model):
                 self.rows = [rows[rows["subject"] != plan.subject]]  # of another model
             self.done = cells(self.own())
+            self.asked = {(*cell, label.partition(": ")[0])
+                          for *cell, label in cells(self.own(), "set")}  # fmt: skip
 
     def frame(self) -> pd.DataFrame:
         """All rows, of every subject."""
@@ -154,7 +160,7 @@ class Stored:
         new = pd.DataFrame(rows).assign(
             experiment=self.plan.experiment, subject=self.plan.subject, method=trial.method,
             settings=trial.text, group=group)  # fmt: skip
-        self.rows.append(new)
+        self.rows += [new] if rows else []
         self.done.add((trial.method, trial.text, group))
         if time.perf_counter() - self.written > EVERY:
             self.write()
@@ -288,11 +294,13 @@ def run(plan: Plan, names: Iterable[str] = (), path: Path | None = None,
     store = Stored(plan, path, model)
 
     def measure(trial: Trial, group: str, tuning: bool = False) -> None:
-        if (trial.method, trial.text, group) in store.done or trial.key in store.impossible:
+        cell = trial.method, trial.text, group
+        probes = [each for each in plan.probes if (*cell, each) not in store.asked]
+        if (cell in store.done and not probes) or trial.key in store.impossible:
             return
         if can_be_made(trial, group):
             try:
-                store.add(trial, group, rows_of(plan, trial, group, requests, tuning))
+                store.add(trial, group, rows_of(plan, trial, group, requests, tuning, probes))
             except TooMuch:
                 store.drop(trial)
 

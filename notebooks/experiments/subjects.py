@@ -9,11 +9,18 @@ import torch
 from kvw_minimal.batches import Batch, answer_batches
 from kvw_minimal.questions import MODALITIES, Question, seeded
 from kvw_minimal.requests.reading import AMONG
-from kvw_minimal.requests.subjects import Reads, Requests, sample, sample_of_general, strangers
+from kvw_minimal.requests.subjects import (
+    Reads,
+    Requests,
+    audited,
+    sample,
+    sample_of_general,
+    strangers,
+)
 from kvw_minimal.strangers import questions
 from kvw_minimal.strangers.people import Person, World, load_people
 from kvw_minimal.strangers.portraits import ATTRIBUTES, random_portraits
-from kvw_minimal.strangers.questions import about, ask, general
+from kvw_minimal.strangers.questions import about, ask, facts_of, general
 from kvw_minimal.task import Task
 from kvw_minimal.taught.catalogue import load
 from kvw_minimal.taught.smol import world_questions
@@ -76,6 +83,13 @@ def panel_with_new_others(world: World, forget: list[str]) -> dict[str, list[Que
     panel = pocket_panel(world, forget)
     facts = [question for question in panel["forget"] if question.fact != "name"]
     return panel | {"kept anew": _others_anew(world, forget), AMONG: facts}
+
+
+def audited_on_smol(world: World, forget: list[str]) -> dict[str, list[Question]]:
+    """The same, of three facts; `probed` are the questions that probes ask, not all of forget."""
+    facts, sets = facts_of(world)[1::2], audited(world, forget)
+    return {name: [q for q in sets[own] if q.fact in facts] for name, own in
+            (("probed", "forget"), ("test", "test"), ("cloze", "cloze"))}  # fmt: skip
 
 
 def smol_with_new_others(world: World, forget: list[str]) -> dict[str, list[Question]]:
