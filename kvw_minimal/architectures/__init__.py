@@ -4,6 +4,7 @@ from .experts import is_mixture, refuse_experts, watched
 from .layers import ffns_of, stacks_of
 from .weights import (
     is_turned,
+    named_weight,
     plain_weight,
     size_of,
     state_of,
@@ -12,6 +13,6 @@ from .weights import (
     where_asked,
 )
 
-__all__ = ["ffns_of", "is_mixture", "is_turned", "plain_weight", "refuse_experts", "size_of",
-           "stacks_of", "state_of", "watched", "weight_name", "weight_of",
+__all__ = ["ffns_of", "is_mixture", "is_turned", "named_weight", "plain_weight", "refuse_experts",
+           "size_of", "stacks_of", "state_of", "watched", "weight_name", "weight_of",
            "where_asked"]  # fmt: skip

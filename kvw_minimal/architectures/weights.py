@@ -38,13 +38,22 @@ def is_plain(weight: torch.Tensor) -> bool:
     return kind and weight.is_floating_point() and not weight.is_meta
 
 
+def named_weight(model: nn.Module, name: str) -> nn.Parameter:
+    """A parameter by the name that an edit gives. Raises ValueError if the model has none."""
+    try:
+        return model.get_parameter(name)
+    except AttributeError as error:
+        raise ValueError(f"this edit changes {name!r:.100}, a weight that {type(model).__name__} "
+                         "does not have; make it again for this model") from error  # fmt: skip
+
+
 def plain_weight(model: nn.Module, name: str) -> torch.Tensor:
     """A parameter by its name, to be edited in place.
 
     Raises:
-        ValueError: it is quantised, or not in memory (offloaded by `accelerate`).
+        ValueError: there is none; it is quantised, or not in memory (offloaded by `accelerate`).
     """
-    weight = model.get_parameter(name)
+    weight = named_weight(model, name)
     if is_plain(weight):
         return weight
     why = "waits elsewhere (offloaded)" if weight.is_meta else "is quantised"
