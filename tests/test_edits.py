@@ -650,8 +650,10 @@ def test_a_result_that_is_not_finite_is_refused_and_nothing_changed(kind):
         edit.take_off(model)
 
 
-@pytest.mark.parametrize("name", ["model.language_model.layers.9.mlp.down_proj.weight", "", "lm_head",
-                                  "model.language_model.rotary_emb.inv_freq", "weight"])  # fmt: skip
+@pytest.mark.parametrize("name", [
+    "model.language_model.layers.9.mlp.down_proj.weight", "", "lm_head", "weight",
+    "model.language_model.rotary_emb.inv_freq",
+])  # fmt: skip
 @pytest.mark.parametrize("beside", [False, True])
 def test_a_weight_that_the_model_lacks_is_refused_and_nothing_changed(model, name, beside):
     """As a file that somebody forged: its fingerprint is that of the model."""
@@ -686,7 +688,9 @@ def test_a_weight_with_two_names_comes_back():
     model = tiny.build("gpt2")
     names, before = ["transformer.wte.weight", "lm_head.weight"], weights(model)
     assert model.get_parameter(names[0]) is model.get_parameter(names[1])
-    own = {name: torch.full_like(model.get_parameter(name), 0.1 + i) for i, name in enumerate(names)}
+    own = {
+        name: torch.full_like(model.get_parameter(name), 0.1 + i) for i, name in enumerate(names)
+    }
     edit = Replaced(own, fingerprint(model))
     with edit.on(model):
         assert not same_bits(model, before)

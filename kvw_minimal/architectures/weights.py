@@ -61,6 +61,17 @@ def plain_weight(model: nn.Module, name: str) -> torch.Tensor:
                      "format='peft')` writes factors that act beside it")  # fmt: skip
 
 
+def ready(model: nn.Module, device: str) -> nn.Module:
+    """A model in evaluation mode on a device.
+
+    A quantised one stays where its library put it; `bitsandbytes` must not repack it (`state_of`).
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    return (model if getattr(model, "is_quantized", False) else model.to(device)).eval()
+
+
 def where_asked(model: nn.Module) -> torch.device:
     """Where a model takes its inputs: the device of the first weight that is in memory."""
     found = (weight.device for weight in model.parameters() if not weight.is_meta)

@@ -17,6 +17,7 @@ from ..intervals import interval
 from ..methods import METHODS
 from ..models import fingerprint
 from ..task import Task
+from ..taught.catalogue import placed
 from .provenance import peak_memory
 from .reading import asked_aloud, by_modality, is_free
 from .report import asked_of, settings_of
@@ -126,7 +127,7 @@ def seconds_around(task: Task, strengths: int, draws: int) -> float:
 def expected(model: str, group: str = "A", percent: int = 5, method: str = AT_ONCE,
              settings: dict | list[dict] | None = None, draws: int = 20, oracle: bool = True, *,
              people: Sequence[str] = (), questions: str | None = None,
-             batch_size: int | None = None) -> dict:  # fmt: skip
+             batch_size: int | None = None, **where: str) -> dict:  # fmt: skip
     """What `report.unlearn` with the same arguments would cost on this machine as busy as it is.
 
     Returns:
@@ -141,7 +142,8 @@ def expected(model: str, group: str = "A", percent: int = 5, method: str = AT_ON
     if method != AT_ONCE:
         raise ValueError(f"nothing can say what {method} costs before it is done: --dry-run is for "
                          f"{AT_ONCE}")  # fmt: skip
-    task, bound, _ = asked_of(model, group, percent, oracle, people, questions)
+    place = placed(**where)
+    task, bound, _ = asked_of(model, group, percent, oracle, people, questions, **place)
     task = one_pass_of(replace(task, batch_size=batch_size or task.batch_size))
     live = bound is not None and is_made(bound)
     load = time.perf_counter() - start

@@ -167,8 +167,8 @@ def export(edit: Edit, model: nn.Module, processor, folder: str | Path, format: 
 
     Raises:
         ValueError: no such format; an edit of another model, or of a weight that this one lacks, or
-            one that the format cannot express; weights to be `merged` that are quantised or not in memory; a model that plain
-            `transformers` cannot load; scores that are something else.
+            one that the format cannot express; weights to be `merged` that are quantised or not in
+            memory; a model that plain `transformers` cannot load; scores that are something else.
         OSError: as `check_request`, or the disk is full.
     """
     check_request(folder, format)
