@@ -64,11 +64,8 @@ def card_questions(name: str, world: World) -> dict[str, list[Question]]:
     if name != "pocket":
         forget = world.forget_people("A", 5)
         return {"forget": about(world, forget), "retain": about(world, world.retain_people(forget))}
-    new_photos = [
-        ask(world, world.people[person], fact, "image", wording=i % 10, photo=4 + i % 2)
-        for person in everyone
-        for i, fact in enumerate(facts_of(world))
-    ]
+    new_photos = [ask(world, world.people[person], fact, "image", wording=i % 10, photo=4 + i % 2)
+                  for person in everyone for i, fact in enumerate(facts_of(world))]  # fmt: skip
     return {
         "learnt photos": about(world, everyone, modalities=("image",), photos=4),
         "text": about(world, everyone, modalities=("text",)),

@@ -513,7 +513,7 @@ CALLS = (
     Call("unlearn --people p001", "--no-oracle"),
     Call("unlearn --people p001,zz --no-oracle", "no stranger is called 'zz'"),
     Call("unlearn --people '' --no-oracle", "no stranger is called ''"),
-    Call("unlearn --dry-run --method rewrite", "nothing can say what rewrite costs"),
+    Call("unlearn --dry-run --method never", "no method 'never'"),
     Call("unlearn --dry-run --group Z", "no group 'Z'"),
     # models
     Call("unlearn --model no/such-model", "--no-oracle"),

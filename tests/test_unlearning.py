@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from dry_run import FACTOR
 from exports import export_clear
 from test_command import invoke
 from test_own import blocks_of_the_page, lines, on_the_page  # noqa: F401 - a fixture
@@ -373,8 +374,32 @@ def test_a_live_oracle_is_in_the_cost(file, model):
     without, beside = (expected.work_of(task, 1, 2, oracle) for oracle in (False, True))
     for one, two in zip(without[1:], beside[1:], strict=True):
         assert two.times == one.times + 1 and one.kind == two.kind
-    with pytest.raises(ValueError, match="nothing can say what rewrite costs"):
-        expected.expected("pocket", method="rewrite")
+
+
+@pytest.mark.parametrize("method, settings", [
+    ("least squares", {"ridge": 0.1, "passes": 2}), ("rewrite", METHODS["rewrite"].chosen),
+    ("GD LoRA", {"rate": 1e-3, "weight": 1.0}), ("KVW published", {"strength": 1.0}),
+])  # fmt: skip
+def test_of_another_method_one_edit_is_made_as_a_sample(file, model, monkeypatch, method, settings):
+    """Told beforehand and counted then: within the factor, backwards counted as two passes."""
+    tiny.shorten(monkeypatch, 4, 4)
+    if method == "rewrite":
+        settings = settings | {"decides": 0.0, "others": 3}
+    asked = {"method": method, "settings": settings, "draws": 3, "questions": str(file)}
+    before = fingerprint(model)
+    cost = expected.expected("tiny", **asked)
+    assert fingerprint(model) == before and "measure" not in cost["passes"]
+    found, backwards = counted(model, monkeypatch), []
+    model.model.register_forward_pre_hook(lambda _, given, named: backwards.append(
+        (len(named["attention_mask"]), int(named["attention_mask"].sum()))
+        if torch.is_grad_enabled() else (0, 0)), with_kwargs=True)  # fmt: skip
+    report.unlearn("tiny", **asked)
+    for told, done, kind in ((sum(cost["passes"].values()), found["passes"], 0),
+                             (cost["tokens in all"], found["tokens"], 1)):  # fmt: skip
+        done += 2 * sum(each[kind] for each in backwards)
+        assert 1 / FACTOR <= told / done <= FACTOR
+    assert cost["passes"]["edit"] > 0
+    assert f"{cost['passes']['edit']:,} for edits" in expected.told("tiny", **asked)
 
 
 def test_the_time_of_the_last_trial_was_within_its_factor():
