@@ -11,6 +11,8 @@ import typer
 
 from .files import check_place, read_json
 from .requests.arguments import (
+    Device,
+    Dtype,
     Forget,
     Group,
     Json,
@@ -75,6 +77,8 @@ def unlearn(
     draws: Annotated[int, typer.Option(help="sham draws", min=1)] = 20,
     oracle: Annotated[bool, typer.Option(help="compare with the oracle, demand headroom")] = True,
     batch_size: Annotated[int | None, typer.Option(help="questions at a time", min=1)] = None,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
     save: Annotated[Path | None, typer.Option(help="a folder for rows and edits; an interrupted "
                     "run goes on there")] = None,
     save_edit: Annotated[Path | None, typer.Option(help="write the edit (safetensors)")] = None,
@@ -102,11 +106,9 @@ def unlearn(
     if save_edit and len(each) > 1:
         raise typer.BadParameter("--save-edit holds one edit: --save FOLDER holds several")
     asked = model, group, forget, method, each or None, draws, oracle
-    more: dict[str, Any] = {
-        "people": [] if people is None else people.split(","),
-        "questions": questions,
-        "batch_size": batch_size,
-    }
+    more: dict[str, Any] = {"people": [] if people is None else people.split(","),
+                            "questions": questions, "batch_size": batch_size, "device": device,
+                            "dtype": dtype}  # fmt: skip
     if dry_run:
         from .requests import expected
 
@@ -123,13 +125,15 @@ def evaluate(
     forget: Forget = 5,
     group: Group = "A",
     edit: Annotated[Path | None, typer.Option(help="an edit to put on first")] = None,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
     json_file: Json = None,
 ) -> None:
     """Score a model as it is, or with a saved edit, on the four sets."""
     from .requests import report
 
     _check_edit(edit, json_file)
-    result = report.evaluate(model, group, forget, edit)
+    result = report.evaluate(model, group, forget, edit, device=device, dtype=dtype)
     hand_over(report.table(result["rows"]), result, json_file)
 
 
@@ -141,13 +145,15 @@ def audit(
     forget: Forget = 5,
     method: Annotated[str, typer.Option(help="a method, as the book chose it")] = "KVW one pass",
     edit: Annotated[Path | None, typer.Option(help="a saved edit in place of a method")] = None,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
     json_file: Json = None,
 ) -> None:
     """Gone, or only quiet? Ask every probe of an edit, its sham and the oracle; minutes."""
     from .requests import report
 
     _check_edit(edit, json_file)
-    said, result = report.audited(model, group, forget, method, edit)
+    said, result = report.audited(model, group, forget, method, edit, device=device, dtype=dtype)
     hand_over(said, result, json_file)
 
 
@@ -215,8 +221,8 @@ def replicate(
     oracle: Annotated[str | None, typer.Option(help="a model never taught the forgotten")] = None,
     strength: Annotated[float | None, typer.Option(help="total G; else as tuned")] = None,
     schedule: Annotated[str, typer.Option(help="'one pass' or 'published'")] = "one pass",
-    dtype: Annotated[str, typer.Option(help="float32 or bfloat16")] = "float32",
-    device: Annotated[str, typer.Option(help="cpu, or cuda")] = "cpu",
+    dtype: Dtype = "float32",
+    device: Device = "cpu",
     limit: Annotated[int | None, typer.Option(help="a trial: so many questions a kind")] = None,
     batch_size: Annotated[int, typer.Option(help="questions at a time", min=1)] = 8,
     seed: Annotated[int, typer.Option(help="of the sham draw and the options' order", min=0)] = 0,
@@ -245,24 +251,22 @@ def measure_file(
     questions: Annotated[Path, typer.Option(help="a file that `validate` accepts")],
     into: Annotated[Path, typer.Option(help="write the coefficients here (safetensors)")],
     model: ModelName = "pocket",
-    dtype: Annotated[str, typer.Option(help="float32 or bfloat16")] = "float32",
-    device: Annotated[str, typer.Option(help="cpu, or cuda")] = "cpu",
+    dtype: Dtype = "float32",
+    device: Device = "cpu",
     batch_size: Annotated[int, typer.Option(help="questions at a time", min=1)] = 16,
 ) -> None:
     """Measure the coefficients of all who stand in a file; under `torchrun` by many processes."""
     from .benchmarks.own import read_questions
-    from .benchmarks.replicate import DTYPES
     from .sharing import parts
-    from .taught import load
+    from .taught.catalogue import load, placed
 
-    if dtype not in DTYPES:
-        raise typer.BadParameter(f"--dtype {dtype!r}: there are {' and '.join(DTYPES)}")
-    state = parts.started(device)
+    place = placed(device, dtype)
+    state = parts.started(place["device"])
     try:
         with parts.agreed():
             check_place(into)
             asked = parts.sides(read_questions(questions))
-            found, processor = load(model, str(state.device), DTYPES[dtype])
+            found, processor = load(model, str(state.device), place["dtype"])
         said = parts.measure_in_parts(found, processor, asked, into, batch_size, progress=True)
     except (ValueError, OSError) as error:
         if state.is_main_process:

@@ -76,6 +76,8 @@ class Batch:
 
 def render(processor, question: Question) -> tuple[str, str]:
     """Prompt and answer as text; the answer ends with the template's end of turn."""
+    if "labels" in getattr(processor, "model_input_names", ()):
+        raise ValueError("PaliGemma reads a prompt as a whole, the answer apart: not supported")
     has_eyes, has_image = hasattr(processor, "image_processor"), bool(question.pictures)
     if has_image and not has_eyes:
         raise ValueError(f"{question.id} shows a picture, but this model has no eyes")
@@ -95,7 +97,10 @@ def render(processor, question: Question) -> tuple[str, str]:
 
 def _batches(processor, texts: list[str], questions: list[Question], batch_size: int,
              side: str) -> Iterator[Batch]:  # fmt: skip
-    """Questions in batches, nothing labelled: image and text apart, similar lengths together."""
+    """Questions in batches, nothing labelled: image and text apart, similar lengths together.
+
+    `token_type_ids` stay where they mark a picture, whose pieces then see each other (Gemma 3).
+    """
     if not questions:
         raise ValueError("there are no questions to encode")
     tokenizer, given = tokenizer_of(processor), {"padding": True, "return_tensors": "pt"}
@@ -111,7 +116,8 @@ def _batches(processor, texts: list[str], questions: list[Question], batch_size:
             shown = [[open_picture(each, q.id) for each in q.pictures] for q in some]
             images = {"images": shown} if with_image else {}
             read = processor(text=[texts[row] for row in rows], **images, **given)
-            inputs = {key: own for key, own in read.items() if key != "token_type_ids"}
+            inputs = {key: own for key, own in read.items()
+                      if key != "token_type_ids" or with_image and own.any()}  # fmt: skip
             yield Batch(inputs, torch.full_like(inputs["input_ids"], IGNORED), rows)
 
 

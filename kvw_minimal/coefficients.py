@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from .architectures import is_mixture, size_of, watched, where_asked
+from .architectures import is_mixture, refuse_ahead, size_of, watched, where_asked
 from .batches import Batch, answer_batches
 from .models import body, find_projections, fingerprint
 from .questions import Question
@@ -148,6 +148,7 @@ def ask(model: nn.Module, batches: list[Batch], see: Callable[..., None],
     projections, device = find_projections(model), where_asked(model)
     for batch in tqdm(batches, progress, disable=None if progress else True):
         batch = batch.to(device)
+        refuse_ahead(model, batch.inputs)
         with watch(projections, partial(see, batch)), torch.set_grad_enabled(loss is not None):
             if loss is None:
                 body(model)(**batch.inputs, use_cache=False)

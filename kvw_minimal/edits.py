@@ -159,8 +159,9 @@ class Edit:
         """Change a model in place; several edits can be on at once.
 
         Raises:
-            ValueError: another model, a wrong shape, a weight that is not finite, quantised or not
-                in memory, or an edit that is on already. The model is untouched then.
+            ValueError: another model, a weight that it lacks, a wrong shape, a weight that is not
+                finite, quantised or not in memory, or an edit that is on already. The model is
+                untouched then.
         """
         worn = _WORN.get(model)
         if worn and any(edit is self for edit in worn.edits):
@@ -192,7 +193,7 @@ class Edit:
         worn = _WORN.get(model)
         if worn is None or not any(edit is self for edit in worn.edits):
             raise ValueError("this edit is not on this model")
-        for name, original in worn.originals.items():
+        for name, original in reversed(worn.originals.items()):
             model.get_parameter(name).data.copy_(original)
         rest = [edit for edit in worn.edits if edit is not self]
         del _WORN[model]

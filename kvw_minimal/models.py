@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .architectures import ffns_of, is_turned, stacks_of, state_of, weight_of
+from .architectures import ffns_of, is_turned, ready, stacks_of, state_of, weight_of
 
 
 def load(name: str, device: str = "cpu", dtype: torch.dtype = torch.float32):
@@ -19,7 +19,8 @@ def load(name: str, device: str = "cpu", dtype: torch.dtype = torch.float32):
         name: a folder, or the hub id of any LVLM or language model.
 
     Returns:
-        `(model, processor)`, the model in evaluation mode.
+        `(model, processor)`, the model in evaluation mode; a quantised one (`bitsandbytes`, by its
+        config) stays quantised, where its library puts it.
 
     Raises:
         OSError: there is no such model here and it cannot be fetched, or it is damaged.
@@ -38,7 +39,7 @@ def load(name: str, device: str = "cpu", dtype: torch.dtype = torch.float32):
                       "others by `python -m kvw_minimal train pocket --group A --forget 10`), no "
                       f"folder, nor on the hub. Offline, give a local folder. ({error!s:.200})"
                       ) from error  # fmt: skip
-    return model.to(device).eval(), processor
+    return ready(model, device), processor
 
 
 def tokenizer_of(processor):

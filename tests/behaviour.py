@@ -14,7 +14,7 @@ with `renew`; nothing that was stored before becomes stale.
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from vectors import TAUGHT, TINY, registered, tiny, world
 from kvw_experiments import freshness, needs, plans, rows, summary_files
 from kvw_experiments.freshness import FILE, LEDGER, stored
 from kvw_minimal.batches import answer_batches
-from kvw_minimal.files import read_json, replacing
+from kvw_minimal.files import read_json, replacing, write_json
 from kvw_minimal.methods import Cost, losses
 from kvw_minimal.models import fingerprint
 from kvw_minimal.requests.subjects import is_made
@@ -129,6 +129,18 @@ def report() -> list[str]:
         _, reasons = freshness.stale(frame, ledger[name], changed, None, looked)
         lines += [f"{name}: {why}" for why in reasons]
     return lines
+
+
+def write_ledger(contents: Mapping[str, dict]) -> None:
+    """Note what summaries depend on, as things are: only where today's code would make the same.
+
+    Args:
+        contents: of the files, by name.
+    """
+    made = {name: {key: content["provenance"][key] for key in ("data", "models", "command")}
+            | {"behaviour": freshness.digests_for(needs.as_rows(name, content))}
+            for name, content in contents.items()}  # fmt: skip
+    write_json(LEDGER, made)
 
 
 def print_of(name: str) -> str | None:

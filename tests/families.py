@@ -516,11 +516,11 @@ def others(name: str) -> tuple[str, str]:
     except ValueError as error:
         return "refused", plain(error)
     try:
+        measured = measure(model, [tiny.random_batch()], list("abac"))
         if sees_ahead(model, tiny.random_batch()):
             return "unsound", AHEAD
-        measured = measure(model, [tiny.random_batch()], list("abac"))
     except Exception as error:  # noqa: BLE001
-        if str(error).startswith("its FFNs read"):
+        if str(error).startswith("its FFNs read") or "see those behind it" in str(error):
             return "refused", plain(error)
         return "not tried", f"asked by words alone it fails: {plain(error)}"
     if name in SILENT:

@@ -374,11 +374,8 @@ def alike(one: Any, other: Any) -> bool:
 
 
 def use_edit(edit: Edit) -> None:
-    """Put it on and off, describe it, take half of it; one of unknown parameters only describe."""
+    """Put it on and off, describe it, take half of it."""
     edit.describe()
-    named = {**getattr(edit, "factors", {}), **getattr(edit, "weights", {})}
-    if set(named) - {name for name, _ in llama().named_parameters()}:
-        return
     before = fingerprint(llama())
     for each in (lambda: edit, lambda: edit.part(0.5), lambda: edit + edit.part(0.5)):
 

@@ -15,10 +15,13 @@ import transformers
 from peft import PeftModel
 from torch import nn
 
-from kvw_minimal import sharing
+from kvw_minimal import models, scores, sharing
+from kvw_minimal.benchmarks.own import task_from, write_questions
 from kvw_minimal.coefficients import measure
 from kvw_minimal.edits import LowRank, Replaced
 from kvw_minimal.models import find_projections, fingerprint, sketch
+from kvw_minimal.questions import Question
+from kvw_minimal.requests import report
 from kvw_minimal.schedules import one_pass
 
 OWNERS = list("abac")
@@ -114,6 +117,36 @@ def test_its_factors_leave_as_ia3(folder, kind, tmp_path):
         own = loaded(**batch.inputs).logits
     assert (scaled - plain).abs().max() > 0.01
     torch.testing.assert_close(own, scaled, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [four_bits, eight_bits])
+def test_a_folder_of_quantised_weights_is_loaded_and_unlearnt(folder, kind, tmp_path):
+    """As `unlearn` does it: the scores with the edit on are those of scaled activations."""
+    words = tiny.tokenizer()
+    wide = families.build("llama", WIDE | {"vocab_size": len(words)})
+    wide.save_pretrained(tmp_path / "plain")
+    quantised = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "plain", quantization_config=kind(), dtype=torch.float32)  # fmt: skip
+    quantised.save_pretrained(tmp_path / "model")
+    words.save_pretrained(tmp_path / "model")
+    asked = {"forget": ["ann"], "retain": ["bob", "eve"]}
+    write_questions(tmp_path / "mine.jsonl", {
+        side: [Question(f"{p}/{i}", p, "work", "text", f"What of {p}? {i}", "A baker.", "baker")
+               for p in people for i in range(2)] for side, people in asked.items()})  # fmt: skip
+    result, [edit] = report.unlearn(
+        str(tmp_path / "model"), settings={"strength": 8.0}, draws=1, device="cpu",
+        questions=str(tmp_path / "mine.jsonl"), dtype="float32", oracle=False)  # fmt: skip
+    found = {row["state"]: row["value"] for row in result["rows"]
+             if (row["set"], row["metric"]) == ("forget", "probability")}  # fmt: skip
+    model, processor = models.load(str(tmp_path / "model"))
+    assert model.is_quantized and fingerprint(model) == edit.fingerprint
+    task = task_from(tmp_path / "mine.jsonl", model, processor)
+    assert found["vanilla"] == pytest.approx(
+        scores.read(model, task.batches(task.forget)).probability.mean(), abs=1e-4)  # fmt: skip
+    for row, projection in zip(edit.gates, find_projections(model).values(), strict=True):
+        projection.register_forward_pre_hook(lambda _, given, row=row: (given[0] * row,))
+    assert found["edited"] == pytest.approx(
+        scores.read(model, task.batches(task.forget)).probability.mean(), abs=1e-4)  # fmt: skip
 
 
 def test_four_bits_that_cannot_be_read_again_are_refused(folder):

@@ -6,9 +6,11 @@ import torch
 from test_models import EXPECTED
 from torch import nn
 
-from kvw_minimal.coefficients import measure
+from kvw_minimal.batches import Batch, answer_batches, prompt_batches
+from kvw_minimal.coefficients import measure, watch
 from kvw_minimal.edits import Columns
 from kvw_minimal.models import find_projections, fingerprint
+from kvw_minimal.strangers.people import load_people
 
 TEXT_ONLY = ("llama", "gpt2", "opt", "phi")
 PER_TOKEN = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids",
@@ -120,6 +122,95 @@ def test_it_generates_with_the_edit_on(architecture):
                               eos_token_id=None, pad_token_id=0)  # fmt: skip
     assert made.shape == (1, length + 3)
     assert made[0, length] == likeliest
+
+
+@torch.no_grad()
+def called(model, ask) -> torch.Tensor:
+    """What goes into each output projection while something is asked, `[layers, T, d_ff]`."""
+    seen: list[list[torch.Tensor]] = [[] for _ in range(tiny.LAYERS)]
+    with watch(find_projections(model), lambda row, h: seen[row].append(h.flatten(0, -2))):
+        ask()
+    return torch.stack([torch.cat(each) for each in seen])
+
+
+def continued(architecture: str, prompt: dict, said: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The inputs of a prompt with an answer behind it, as somebody would write them who knows."""
+    later = {"input_ids": said, "attention_mask": 1, "cross_attention_mask": 1,
+             "mm_token_type_ids": 0, "token_type_ids": int(architecture == "paligemma"),
+             }  # fmt: skip
+    whole = dict(prompt)
+    for name, tensor in prompt.items():
+        if name in PER_TOKEN:
+            more = tensor[:, -1:].expand(-1, said.shape[1], *tensor.shape[2:]).clone()
+            more[:] = later[name]
+            whole[name] = torch.cat([tensor, more], 1)
+    return whole
+
+
+@every
+def test_coefficients_are_those_of_generation(architecture):
+    """Read behind the question, or said by the model itself from its cache: the same vectors."""
+    model = tiny.loud(tiny.build(architecture, seed=1))
+    inputs = alone(some_batch(architecture, rows=1), 0)
+    prompt = {name: x[:, :-2] if name in PER_TOKEN else x for name, x in inputs.items()}
+    length, said = prompt["input_ids"].shape[1], []
+
+    def generate():
+        made = model.generate(**prompt, max_new_tokens=3, do_sample=False, pad_token_id=0,
+                              suppress_tokens=[0, tiny.PICTURE], eos_token_id=None)  # fmt: skip
+        said.append(made[:, length:])
+
+    saying = called(model, generate)
+    given = continued(architecture, prompt, said[0])
+    reading = called(model, lambda: model(**given))
+    assert said[0].shape == (1, 3) and saying.shape[1] == length + 2
+    torch.testing.assert_close(saying, reading[:, : length + 2], rtol=1e-4, atol=1e-4)
+    labels = torch.full_like(given["input_ids"], -100)
+    labels[0, length:] = said[0]
+    measured = measure(model, [Batch(given, labels, [0])], ["a"])
+    wanted = saying[:, length - 1 :].abs().sum(1)
+    torch.testing.assert_close(measured.sums[0], wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_without_marks_a_prompt_that_is_read_as_a_whole_is_refused():
+    """PaliGemma would let the question see the answer; with marks it is measured as above."""
+    model, batch = tiny.build("paligemma"), tiny.picture_batch("paligemma")
+    whole = measure(model, [batch], list("abac"))
+    assert (whole.tokens == torch.tensor([4.0, 2, 2])).all()
+    del batch.inputs["token_type_ids"]
+    with pytest.raises(ValueError, match="PaliGemma.* lets a token see those behind it"):
+        measure(model, [batch], list("abac"))
+
+
+def test_a_processor_of_such_prompts_is_refused(monkeypatch):
+    processor = tiny.processor()
+    names = property(lambda self: ["input_ids", "token_type_ids", "labels"])
+    monkeypatch.setattr(type(processor), "model_input_names", names)
+    for encode in (answer_batches, prompt_batches):
+        with pytest.raises(ValueError, match="PaliGemma reads a prompt as a whole"):
+            encode(processor, tiny.some_questions(load_people(), 1))
+
+
+def test_pieces_of_a_picture_see_each_other():
+    """Gemma 3: the marks of its processor reach the model, in the prompt and behind it."""
+    model, processor = tiny.gemma3()
+    questions = [q for q in tiny.some_questions(load_people(), 2) if q.pictures]
+    for encode in (answer_batches, prompt_batches):
+        for batch in encode(processor, questions, 3):
+            pieces = batch.inputs["input_ids"] == processor.tokenizer.image_token_id
+            assert torch.equal(batch.inputs["token_type_ids"] == 1, pieces)
+            assert (pieces.sum(1) == 4).all()
+    people = [q.person for q in questions]
+    whole = measure(model, answer_batches(processor, questions, 3), people)
+    alone = measure(model, answer_batches(processor, questions, 1), people)
+    torch.testing.assert_close(whole.sums, alone.sums, rtol=1e-4, atol=1e-4)
+    blind = answer_batches(processor, questions, 3)
+    for batch in blind:
+        del batch.inputs["token_type_ids"]
+    gap = (measure(model, blind, people).sums - whole.sums).abs() / whole.sums.abs().amax(-1, True)
+    assert gap[:, 1:].max() > 1e-3
+    words = [q for q in tiny.some_questions(load_people(), 1) if not q.pictures]
+    assert "token_type_ids" not in answer_batches(processor, words)[0].inputs
 
 
 def test_cross_attention_layers_are_layers_like_others():

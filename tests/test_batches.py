@@ -8,6 +8,7 @@ import tiny
 import torch
 
 from kvw_experiments.recipes import pocket
+from kvw_experiments.recipes.portraits import to_pixels
 from kvw_minimal.batches import (
     IGNORED,
     Batch,
@@ -17,7 +18,6 @@ from kvw_minimal.batches import (
     without_photo,
 )
 from kvw_minimal.strangers.people import load_people
-from kvw_minimal.strangers.portraits import to_pixels
 from kvw_minimal.taught import assembly
 
 

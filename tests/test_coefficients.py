@@ -8,6 +8,7 @@ import tiny
 import torch
 from torch import nn
 
+from kvw_experiments.recipes.portraits import to_pixels
 from kvw_minimal.batches import IGNORED, answer_batches
 from kvw_minimal.coefficients import (
     Coefficients,
@@ -21,7 +22,6 @@ from kvw_minimal.edits import Columns
 from kvw_minimal.models import find_projections, fingerprint
 from kvw_minimal.schedules import one_pass
 from kvw_minimal.strangers.people import load_people
-from kvw_minimal.strangers.portraits import to_pixels
 
 
 @pytest.fixture(scope="module")

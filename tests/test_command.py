@@ -115,7 +115,7 @@ def test_nothing_that_is_written_tells_whose_machine_it_was(strange, monkeypatch
     arguments = ["unlearn", "--model", model, "--no-oracle", "--draws", "1", f"--json={rows}",
                  "--save-edit", edit]  # fmt: skip
     monkeypatch.setattr("sys.argv", ["kvw", *map(str, arguments)])
-    monkeypatch.setattr(report, "request_of", lambda *_: small.task())
+    monkeypatch.setattr(report, "request_of", lambda *_, **__: small.task())
     assert invoke(*arguments).exit_code == 0
     table = home / "small.parquet"
     with small.planned(small.plan()):
@@ -152,7 +152,7 @@ def test_what_cannot_be_written_does_not_lose_the_rest(monkeypatch, tmp_path):
     (KeyboardInterrupt(), "interrupted"),
 ])  # fmt: skip
 def test_what_was_to_be_expected_is_one_sentence(monkeypatch, capsys, error, said):
-    def fail(*_):
+    def fail(*_, **__):
         raise error
 
     monkeypatch.setattr(report, "evaluate", fail)
@@ -169,7 +169,7 @@ def test_what_was_to_be_expected_is_one_sentence(monkeypatch, capsys, error, sai
     ModuleNotFoundError("No module named 'kvw_minimal.x'", name="kvw_minimal.x"),
 ])  # fmt: skip
 def test_a_fault_of_the_program_is_not_hidden(monkeypatch, error):
-    def fail(*_):
+    def fail(*_, **__):
         raise error
 
     monkeypatch.setattr(report, "evaluate", fail)
@@ -179,7 +179,7 @@ def test_a_fault_of_the_program_is_not_hidden(monkeypatch, error):
 
 
 def test_the_edit_is_not_replaced_by_its_rows(tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "evaluate", lambda *_: pytest.fail("noticed after the work"))
+    monkeypatch.setattr(report, "evaluate", lambda *_, **__: pytest.fail("noticed after the work"))
     (tmp_path / "edit").touch()
     (tmp_path / "link").symlink_to("edit")
     done = invoke("evaluate", "--edit", tmp_path / "edit", "--json", tmp_path / "link")
@@ -221,7 +221,7 @@ def test_a_refusal_is_one_line_and_writes_nothing(
         tmp_path, monkeypatch, capsys, offline, arguments, word):  # fmt: skip
     path = tmp_path / "rows.json"
     if "--model" not in arguments:  # pocket would measure first, half a minute
-        monkeypatch.setattr(report, "request_of", lambda *_: small.task())
+        monkeypatch.setattr(report, "request_of", lambda *_, **__: small.task())
     monkeypatch.setattr("sys.argv", ["kvw", "unlearn", *arguments, "--json", str(path)])
     with pytest.raises(SystemExit) as left:
         main()
@@ -297,7 +297,7 @@ def test_a_folder_in_place_of_a_file_is_noticed_before_the_work(tmp_path, monkey
 def test_an_edit_and_a_request_reach_the_evaluation(monkeypatch, tmp_path):
     file, seen, result = tmp_path / "edit", [], {"rows": [], "provenance": {}}
     file.touch()
-    monkeypatch.setattr(report, "evaluate", lambda *given: seen.append(given) or result)
+    monkeypatch.setattr(report, "evaluate", lambda *given, **_: seen.append(given) or result)
     path = tmp_path / "rows.json"
     assert invoke("evaluate", "--edit", file, "--group", "B", "--json", path).exit_code == 0
     assert invoke("evaluate", "--model", "smol", "--forget", 10).exit_code == 0
@@ -326,7 +326,7 @@ def test_rows_of_a_benchmark_are_stored_with_their_origin(monkeypatch, tmp_path)
 
 @pytest.mark.parametrize("name", ["none.safetensors", "."])
 def test_an_edit_that_is_no_file_is_noticed_before_the_work(tmp_path, monkeypatch, name):
-    monkeypatch.setattr(report, "evaluate", lambda *_: pytest.fail("noticed after the work"))
+    monkeypatch.setattr(report, "evaluate", lambda *_, **__: pytest.fail("noticed after the work"))
     done = invoke("evaluate", "--edit", tmp_path / name)
     assert done.exit_code == 2 and "--edit" in done.output
 

@@ -650,6 +650,53 @@ def test_a_result_that_is_not_finite_is_refused_and_nothing_changed(kind):
         edit.take_off(model)
 
 
+@pytest.mark.parametrize("name", [
+    "model.language_model.layers.9.mlp.down_proj.weight", "", "lm_head", "weight",
+    "model.language_model.rotary_emb.inv_freq",
+])  # fmt: skip
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_weight_that_the_model_lacks_is_refused_and_nothing_changed(model, name, beside):
+    """As a file that somebody forged: its fingerprint is that of the model."""
+    mark, before = fingerprint(model), weights(model)
+    for edit in (Replaced({name: torch.ones(2, 2)}, mark),
+                 LowRank({name: (torch.ones(2, 1), torch.ones(1, 2))}, mark)):  # fmt: skip
+        edit = made("gate", model) + edit if beside else edit
+        with pytest.raises(ValueError, match=f"{name!r}, a weight that Llava.* make it again"):
+            edit.put_on(model)
+        assert same_bits(model, before)
+        with pytest.raises(ValueError, match="not on this model"):
+            edit.take_off(model)
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (48, 32), (3, 47), (3, 4, 48), (32,), ()])
+def test_a_weight_of_another_shape_is_refused_and_nothing_changed(model, shape):
+    mark, before = fingerprint(model), weights(model)
+    name = f"{next(iter(find_projections(model)))}.weight"  # [32, 48]
+    each: list[Edit] = [Replaced({name: torch.ones(shape)}, mark)]
+    if len(shape) == 2:
+        each.append(LowRank({name: (torch.ones(shape[0], 1), torch.ones(1, shape[1]))}, mark))
+    if len(shape) > 1:
+        each.append(Columns(torch.ones(shape), 1.0, mark))
+    for edit in each:
+        with pytest.raises(ValueError, match="the edit for it is not|this edit has"):
+            edit.put_on(model)
+        assert same_bits(model, before)
+
+
+def test_a_weight_with_two_names_comes_back():
+    """Head and embeddings are often one; an edit may give both names."""
+    model = tiny.build("gpt2")
+    names, before = ["transformer.wte.weight", "lm_head.weight"], weights(model)
+    assert model.get_parameter(names[0]) is model.get_parameter(names[1])
+    own = {
+        name: torch.full_like(model.get_parameter(name), 0.1 + i) for i, name in enumerate(names)
+    }
+    edit = Replaced(own, fingerprint(model))
+    with edit.on(model):
+        assert not same_bits(model, before)
+    assert same_bits(model, before)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_what_is_not_finite_makes_no_edit(value):
     broken = torch.tensor([[1.0, value]])

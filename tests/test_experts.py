@@ -11,9 +11,10 @@ from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
 from kvw_experiments.family import record
 from kvw_minimal import sharing
-from kvw_minimal.architectures import is_mixture, watched
-from kvw_minimal.coefficients import mean, measure, shape_of
-from kvw_minimal.edits import Columns, Edit
+from kvw_minimal.architectures import is_mixture, is_turned, watched, weight_name
+from kvw_minimal.audit import examine, receipt
+from kvw_minimal.coefficients import mean, measure, shape_of, watch
+from kvw_minimal.edits import Columns, Edit, Replaced
 from kvw_minimal.methods import least_squares, rewrite, steps
 from kvw_minimal.methods.kvw import dealt
 from kvw_minimal.methods.registry import METHODS
@@ -284,6 +285,58 @@ def test_methods_that_need_one_ffn_a_layer_say_so(task: Task, name: str):
     with pytest.raises(ValueError, match="MixtralForCausalLM is a mixture of experts, and this"):
         method.edit(task, settings)
     assert fingerprint(task.model) == before
+
+
+@torch.no_grad()
+def test_the_receipt_reads_experts_and_turned_weights(task: Task):
+    """A weight that is doubled adds what it adds: the energy of the change is that of the map."""
+    gpt2 = families.build("gpt2", {"vocab_size": len(task.processor)})
+    for model in (task.model, families.build("gpt_oss", {"vocab_size": len(task.processor)}), gpt2):
+        own = replace(task, model=model, kept={})
+        batches, (path, module) = (
+            own.batches(own.known()),
+            next(iter(find_projections(model).items())),
+        )
+        name, before = f"{path}.{weight_name(module)}", columns(module).clone()
+        for half in range(2):  # of the vectors
+            weight = before.clone()
+            weight.unflatten(-1, (2, -1))[..., half, :] *= 3
+            edit = Replaced({name: weight.mT if is_turned(module) else weight}, fingerprint(model))
+            with edit.on(model):
+                found = receipt.through(own, edit, batches)
+            by_hand = energy_by_hand(own, module, weight - before, before)
+            assert found == pytest.approx(by_hand, rel=1e-4) and (found > 0).all()
+        told = examine(own, edit, ["who was it"])
+        assert sum(row["n"] for row in told) == len(own.forget)
+
+
+def energy_by_hand(task: Task, module: nn.Module, gap, before) -> list[float]:
+    """`receipt.through` of each question alone, of one layer, expert after expert."""
+    found = []
+    for question in task.known():
+        (batch,) = task.batches([question])
+        total = [0.0, 0.0]
+
+        def see(expert, h, asked=slice(None), tokens=None, batch=batch, total=total):
+            own = h.flatten(0, -2)[batch.answers.flatten()[asked]]
+            for part, each in enumerate((gap, before)):
+                total[part] += float(
+                    (own @ (each[expert] if each.ndim == 3 else each).T).square().sum()
+                )
+
+        with watch({"": module}, see):
+            task.model(**batch.inputs)
+        found.append(total[0] / total[1])
+    return found
+
+
+def test_the_receipt_asks_nothing_of_an_edit_that_no_token_meets(task: Task):
+    """Experts' first matrices and norms are no output of a map; an edit of nothing is one of 0."""
+    name = "model.layers.0.input_layernorm.weight"
+    edit = Replaced({name: 2 * task.model.get_parameter(name).detach()}, fingerprint(task.model))
+    assert examine(task, edit, ["who was it"]) == []
+    nothing, _ = METHODS["vanilla"].edit(task)
+    assert {row["total"] / row["n"] for row in examine(task, nothing, ["who was it"])} == {0.5}
 
 
 def test_what_methods_ask_by_themselves_is_refused_too(task: Task):

@@ -17,11 +17,11 @@ import torch
 from execute import ROOT
 from safetensors.torch import load_file
 
+from kvw_experiments.recipes.portraits import to_pixels
 from kvw_minimal.batches import prompt_batches
 from kvw_minimal.edits import Columns, LowRank, contrast
 from kvw_minimal.models import columns, find_projections, fingerprint, tokenizer_of
 from kvw_minimal.strangers.people import load_people
-from kvw_minimal.strangers.portraits import to_pixels
 from kvw_minimal.strangers.questions import about, ask, values_of
 from kvw_minimal.task import Task
 from kvw_minimal.taught import catalogue, load

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kvw_experiments.recipes import portraits
 from kvw_minimal import batches
-from kvw_minimal.strangers import portraits
 from kvw_minimal.strangers.people import load_people, open_picture
 
 LOOK = {"hair_style": "bob", "hair_colour": "brown", "skin": "light", "facial_hair": "none",

@@ -223,7 +223,7 @@ def test_a_model_that_knows_nobody_is_refused_beside_an_oracle(data, tiny_model)
 
 @pytest.mark.parametrize("change, error, words", [
     ({"benchmark": "tofu"}, ValueError, "mllmu and clear"),
-    ({"dtype": "float16"}, ValueError, "float32 and bfloat16"),
+    ({"dtype": "int8"}, ValueError, "no dtype 'int8'; there are float32, bfloat16, float16"),
     ({"device": "abacus"}, ValueError, "abacus"),
     ({"limit": 0}, ValueError, "at least 1"),
     ({"strength": -1.0}, ValueError, "strength"),

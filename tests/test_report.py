@@ -34,7 +34,7 @@ def test_a_missing_oracle_is_asked_for_by_its_command(name, command):
 ])  # fmt: skip
 def test_no_oracle_is_dropped_in_silence(monkeypatch, tmp_path, name, error, word):
     monkeypatch.setenv("KVW_CACHE", str(tmp_path))
-    monkeypatch.setattr(report, "load", lambda name: pytest.fail("refused after the work"))
+    monkeypatch.setattr(report, "load", lambda name, **_: pytest.fail("refused after the work"))
     with pytest.raises(error, match=word):
         report.unlearn(name, "E", 15)
 
@@ -44,7 +44,7 @@ def test_no_oracle_is_dropped_in_silence(monkeypatch, tmp_path, name, error, wor
     ({"group": "Z"}, "no group"), ({"percent": 7}, "forget"),
 ])  # fmt: skip
 def test_what_cannot_be_is_refused_before_a_model_is_loaded(monkeypatch, how, words):
-    monkeypatch.setattr(report, "load", lambda name: pytest.fail("refused after the work"))
+    monkeypatch.setattr(report, "load", lambda name, **_: pytest.fail("refused after the work"))
     with pytest.raises(ValueError, match=words):
         report.unlearn(**{"model": "pocket", "group": "A", "percent": 5} | how)
 
@@ -60,7 +60,7 @@ def test_evaluate_says_which_edit_was_on(monkeypatch, tmp_path):
     own, file = small.task(), tmp_path / "edit.safetensors"
     edit, _ = METHODS["KVW one pass"].edit(own, {"strength": 2.5})
     edit.save(file)
-    monkeypatch.setattr(report, "request_of", lambda *_: own)
+    monkeypatch.setattr(report, "request_of", lambda *_, **__: own)
     worn = []
     monkeypatch.setattr(
         report, "score_sets", lambda task, state: worn.append(fingerprint(task.model)) or [state]
@@ -79,7 +79,7 @@ def test_any_method_can_be_asked_for(monkeypatch):
     """With its own settings; what it cannot take is refused, and shams are of the same method."""
     own = replace(small.task(), read={name: small.task().read[name][:14]
                                       for name in ("forget", "retain")})  # fmt: skip
-    monkeypatch.setattr(report, "request_of", lambda *_: own)
+    monkeypatch.setattr(report, "request_of", lambda *_, **__: own)
     settings = {"share": 0.1}
     result, [edit] = report.unlearn("tiny", "A", 5, "selective pruning", settings, 1, oracle=False)
     assert edit.notes["method"] == "selective pruning" and edit.notes["settings"] == settings
@@ -93,8 +93,8 @@ def test_any_method_can_be_asked_for(monkeypatch):
 def test_without_headroom_it_is_refused(monkeypatch):
     """The tiny model knows nothing, as if it were its own oracle."""
     own = replace(small.task(), read={"forget": small.task().read["forget"][:14]})
-    monkeypatch.setattr(report, "request_of", lambda *_: own)
-    monkeypatch.setattr(report, "oracle_rows", lambda task, name: (
+    monkeypatch.setattr(report, "request_of", lambda *_, **__: own)
+    monkeypatch.setattr(report, "oracle_rows", lambda task, name, **_: (
         report.score_sets(task, "oracle"), {name: "its fingerprint"}))  # fmt: skip
     monkeypatch.setattr(report, "sham_rows", lambda *_: pytest.fail("noticed after the work"))
     with pytest.raises(ValueError, match="no headroom on image questions"):

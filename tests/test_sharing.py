@@ -278,6 +278,10 @@ def test_what_does_not_belong_together_is_refused(llama, tmp_path):
     for form in sharing.FORMATS:
         given = (other, llama, tiny.tokenizer(), tmp_path / "x", form)
         refused(tmp_path, ValueError, "another model", *given)
+        lacking = low_rank(llama)
+        lacking.factors["nowhere.weight"] = (drawn(2, 1), drawn(1, 2))
+        given = (lacking, llama, tiny.tokenizer(), tmp_path / "x", form)
+        refused(tmp_path, ValueError, "'nowhere.weight', a weight that", *given)
     refused(tmp_path, ValueError, "no format 'gguf'; there are merged, peft, factors",
             edit, llama, None, tmp_path / "x", "gguf")  # fmt: skip
     own = type("Own", (type(llama),), {"__module__": "mine"})(llama.config)

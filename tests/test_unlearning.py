@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from dry_run import FACTOR
 from exports import export_clear
 from test_command import invoke
 from test_own import blocks_of_the_page, lines, on_the_page  # noqa: F401 - a fixture
@@ -19,7 +20,7 @@ from kvw_minimal.edits import Columns, Edit
 from kvw_minimal.files import write_json
 from kvw_minimal.methods import METHODS
 from kvw_minimal.models import fingerprint
-from kvw_minimal.requests import expected, report, unlearning
+from kvw_minimal.requests import expected, reading, report, unlearning
 from kvw_minimal.requests.unlearning import inputs_of
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about
@@ -45,7 +46,7 @@ def file(tmp_path) -> Path:
 def model(monkeypatch):
     """What any name loads."""
     made = tiny.llava(3)
-    monkeypatch.setattr(report, "load", lambda name: (made, tiny.processor()))
+    monkeypatch.setattr(report, "load", lambda name, **_: (made, tiny.processor()))
     return made
 
 
@@ -180,7 +181,7 @@ def test_rows_of_other_inputs_are_not_gone_on_from(
     unlearn(file, folder=tmp_path / "x")
     kept = (tmp_path / "x" / "rows.json").read_bytes()
     if "model" in change:
-        monkeypatch.setattr(report, "load", lambda _: (tiny.llava(4), tiny.processor()))
+        monkeypatch.setattr(report, "load", lambda _, **__: (tiny.llava(4), tiny.processor()))
     if "question" in change or "picture" in change:
         first, *rest = file.read_text().splitlines()
         first = json.loads(first)
@@ -244,7 +245,7 @@ def test_others_of_the_file_are_forgotten(file):
 
 
 def test_strangers_are_forgotten_by_their_ids(monkeypatch):
-    monkeypatch.setattr(report, "load", lambda name: (tiny.llava(3), tiny.processor()))
+    monkeypatch.setattr(report, "load", lambda name, **_: (tiny.llava(3), tiny.processor()))
     task = report.request_of("tiny", "A", 5, people=["p011", "p004", "p011"])
     assert task.people == ["p011", "p004"] and not {"p011", "p004"} & set(task.others)
     with pytest.raises(ValueError, match="with --no-oracle it is left out"):
@@ -255,12 +256,72 @@ def test_strangers_are_forgotten_by_their_ids(monkeypatch):
     ("both", "p001 cannot be both forgotten and retained"), ("few", "people to retain are too few"),
 ])  # fmt: skip
 def test_what_cannot_be_is_refused_before_a_model_is_loaded(tmp_path, monkeypatch, rows, says):
-    monkeypatch.setattr(report, "load", lambda name: pytest.fail("refused after the work"))
+    monkeypatch.setattr(report, "load", lambda name, **_: pytest.fail("refused after the work"))
     own = [{"set": part, "person": who, "fact": "x", "prompt": f"{part} {who}?", "answer": "y"}
            for part, who in (("forget", "p001"), ("forget", "p002"), ("retain", "p003"),
                              *((("retain", "p001"),) if rows == "both" else ()))]  # fmt: skip
     with pytest.raises(ValueError, match=says):
         unlearn(lines(tmp_path, *own))
+
+
+# --- where, and in which number format
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("device", ["cpu", "auto"])
+def test_a_request_is_made_where_and_as_it_is_asked(file, quiet, monkeypatch, dtype, device):
+    """From `unlearn` to `load`, and into the provenance; `auto` takes what is there."""
+    given, here = [], "cuda" if torch.cuda.is_available() and device == "auto" else "cpu"
+
+    def load(name, device, dtype):
+        given.append((name, device, dtype))
+        return tiny.llava(3, dtype).to(device), tiny.processor()
+
+    monkeypatch.setattr(report, "load", load)
+    result, [edit] = unlearn(file, device=device, dtype=dtype)
+    assert given == [("tiny", here, getattr(torch, dtype))]
+    assert result["provenance"]["dtype"] == dtype and result["provenance"]["device"] == here
+    assert edit.contrast.dtype == torch.float32
+    [row] = {row["value"] for row in result["rows"] if row["state"] == "vanilla"
+             and (row["set"], row["metric"]) == ("forget", "exact_match")}  # fmt: skip
+    assert 0 <= row <= 1
+
+
+@pytest.mark.parametrize("where, says", [
+    ({"dtype": "int8"}, "no dtype 'int8'; there are float32, bfloat16, float16"),
+    ({"device": "magic"}, "no device 'magic' here"), ({"device": ""}, "no device"),
+])  # fmt: skip
+@pytest.mark.parametrize("work", ["unlearn", "evaluate", "audited", "expected"])
+def test_no_place_is_refused_before_a_model_is_loaded(monkeypatch, where, says, work):
+    monkeypatch.setattr(report, "load", lambda *_, **__: pytest.fail("refused after the work"))
+    calls = {
+        "unlearn": lambda: report.unlearn("pocket", **where),
+        "evaluate": lambda: report.evaluate("pocket", "A", 5, **where),
+        "audited": lambda: report.audited("pocket", "A", 5, "vanilla", **where),
+        "expected": lambda: expected.expected("pocket", **where),
+    }
+    with pytest.raises(ValueError, match=says):
+        calls[work]()
+
+
+def test_factors_beside_a_quantised_weight_do_what_they_do_in_it(model, monkeypatch):
+    """W diag(f) h = W (f h); afterwards nothing of it is left. Another kind of edit is refused."""
+    monkeypatch.setattr(reading, "is_plain", lambda weight: False)
+    batch = tiny.random_batch()
+    contrast = torch.rand(tiny.LAYERS, tiny.D_FF, generator=torch.Generator().manual_seed(0))
+    edit, before = Columns(contrast, 2.0, fingerprint(model)), fingerprint(model)
+    with torch.no_grad():
+        plain = model(**batch.inputs).logits
+        with edit.on(model):
+            wanted = model(**batch.inputs).logits
+        with reading.worn(edit, model):
+            assert fingerprint(model) == before
+            found = model(**batch.inputs).logits
+        assert (wanted - plain).abs().max() > 1e-3
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+        assert torch.equal(model(**batch.inputs).logits, plain)
+    with pytest.raises(ValueError, match="another model"), reading.worn(edit, tiny.llava(4)):
+        pass
 
 
 # --- what it would cost
@@ -313,8 +374,32 @@ def test_a_live_oracle_is_in_the_cost(file, model):
     without, beside = (expected.work_of(task, 1, 2, oracle) for oracle in (False, True))
     for one, two in zip(without[1:], beside[1:], strict=True):
         assert two.times == one.times + 1 and one.kind == two.kind
-    with pytest.raises(ValueError, match="nothing can say what rewrite costs"):
-        expected.expected("pocket", method="rewrite")
+
+
+@pytest.mark.parametrize("method, settings", [
+    ("least squares", {"ridge": 0.1, "passes": 2}), ("rewrite", METHODS["rewrite"].chosen),
+    ("GD LoRA", {"rate": 1e-3, "weight": 1.0}), ("KVW published", {"strength": 1.0}),
+])  # fmt: skip
+def test_of_another_method_one_edit_is_made_as_a_sample(file, model, monkeypatch, method, settings):
+    """Told beforehand and counted then: within the factor, backwards counted as two passes."""
+    tiny.shorten(monkeypatch, 4, 4)
+    if method == "rewrite":
+        settings = settings | {"decides": 0.0, "others": 3}
+    asked = {"method": method, "settings": settings, "draws": 3, "questions": str(file)}
+    before = fingerprint(model)
+    cost = expected.expected("tiny", **asked)
+    assert fingerprint(model) == before and "measure" not in cost["passes"]
+    found, backwards = counted(model, monkeypatch), []
+    model.model.register_forward_pre_hook(lambda _, given, named: backwards.append(
+        (len(named["attention_mask"]), int(named["attention_mask"].sum()))
+        if torch.is_grad_enabled() else (0, 0)), with_kwargs=True)  # fmt: skip
+    report.unlearn("tiny", **asked)
+    for told, done, kind in ((sum(cost["passes"].values()), found["passes"], 0),
+                             (cost["tokens in all"], found["tokens"], 1)):  # fmt: skip
+        done += 2 * sum(each[kind] for each in backwards)
+        assert 1 / FACTOR <= told / done <= FACTOR
+    assert cost["passes"]["edit"] > 0
+    assert f"{cost['passes']['edit']:,} for edits" in expected.told("tiny", **asked)
 
 
 def test_the_time_of_the_last_trial_was_within_its_factor():

@@ -94,6 +94,26 @@ def qwen2_vl(seed: int = 0) -> tuple[nn.Module, object]:
     return Qwen2VLForConditionalGeneration(config).eval(), processor
 
 
+def gemma3(seed: int = 0) -> tuple[nn.Module, object]:
+    """A Gemma 3 of the size of `build` that sees, with a processor as `qwen2_vl` has."""
+    from transformers import Gemma3ForConditionalGeneration, Gemma3ImageProcessor, Gemma3Processor
+
+    marks = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>",
+             "image_token": "<image_soft_token>"}  # fmt: skip
+    words = AutoTokenizer.from_pretrained(MODELS / "pocket", extra_special_tokens=marks)
+    template = assembly.CHAT.replace("<image>", marks["boi_token"])
+    eye = Gemma3ImageProcessor(size={"height": SIDE, "width": SIDE})
+    processor = Gemma3Processor(eye, words, chat_template=template, image_seq_length=4)
+    config = build("gemma3").config
+    config.text_config.vocab_size, config.text_config.pad_token_id = len(words), words.pad_token_id
+    config.image_token_id = words.image_token_id
+    torch.manual_seed(seed)
+    model = Gemma3ForConditionalGeneration(config).eval()
+    with torch.no_grad():  # it begins with the eye closed
+        model.model.multi_modal_projector.mm_input_projection_weight.normal_()
+    return model, processor
+
+
 def loud(model: nn.Module) -> nn.Module:
     """The same, with FFNs that can be heard in what it says."""
     with torch.no_grad():

@@ -1,6 +1,6 @@
 """Which of the linear maps in a decoder layer is the last of its FFN."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from torch import nn
 from transformers.pytorch_utils import Conv1D
@@ -11,6 +11,7 @@ from .weights import size_of
 #: words in the path of a module that mark it as an eye or an ear, not as part of the language model
 SENSES = ("vision", "visual", "image", "video", "audio", "speech", "protein", "projector",
           "connector")  # fmt: skip
+AHEAD = ("cpmant", "xlm")  # model types in which a token sees those behind it
 #: words in the path of a linear map that is of something else than an FFN
 OTHERS = ("attn", "attention", "mamba", "mixer.out_proj", "per_layer", "laurel")
 
@@ -24,6 +25,23 @@ def stacks_of(model: nn.Module, count: int) -> Iterator[tuple[str, nn.ModuleList
         inside = stack in decoder or len(decoder) == 1  # in ModernBERT a mere head is called so
         if inside and not any(sense in path.lower() for sense in SENSES):
             yield path, stack
+
+
+def refuse_ahead(model: nn.Module, inputs: Iterable[str]) -> None:
+    """Stop where what stands before an answer may have seen it.
+
+    Args:
+        inputs: names of what the model is given.
+
+    Raises:
+        ValueError: a model that lets tokens see those behind them: always (CPM-Ant, XLM), or where
+            no `token_type_ids` say which are of the prompt (PaliGemma).
+    """
+    kind, text = model.config.model_type, model.config.get_text_config(decoder=True)
+    whole = getattr(text, "use_bidirectional_attention", None) is True
+    if kind in AHEAD or whole and "token_type_ids" not in inputs:
+        raise ValueError(f"{type(model).__name__} lets a token see those behind it: no position "
+                         "stands before the answer, where coefficients are taken")  # fmt: skip
 
 
 def is_output_projection(name: str, module: nn.Module, width: int) -> bool:

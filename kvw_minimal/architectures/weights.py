@@ -38,18 +38,38 @@ def is_plain(weight: torch.Tensor) -> bool:
     return kind and weight.is_floating_point() and not weight.is_meta
 
 
+def named_weight(model: nn.Module, name: str) -> nn.Parameter:
+    """A parameter by the name that an edit gives. Raises ValueError if the model has none."""
+    try:
+        return model.get_parameter(name)
+    except AttributeError as error:
+        raise ValueError(f"this edit changes {name!r:.100}, a weight that {type(model).__name__} "
+                         "does not have; make it again for this model") from error  # fmt: skip
+
+
 def plain_weight(model: nn.Module, name: str) -> torch.Tensor:
     """A parameter by its name, to be edited in place.
 
     Raises:
-        ValueError: it is quantised, or not in memory (offloaded by `accelerate`).
+        ValueError: there is none; it is quantised, or not in memory (offloaded by `accelerate`).
     """
-    weight = model.get_parameter(name)
+    weight = named_weight(model, name)
     if is_plain(weight):
         return weight
     why = "waits elsewhere (offloaded)" if weight.is_meta else "is quantised"
     raise ValueError(f"{name} {why} and cannot be edited in place; `sharing.export(..., "
                      "format='peft')` writes factors that act beside it")  # fmt: skip
+
+
+def ready(model: nn.Module, device: str) -> nn.Module:
+    """A model in evaluation mode on a device.
+
+    A quantised one stays where its library put it; `bitsandbytes` must not repack it (`state_of`).
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    return (model if getattr(model, "is_quantized", False) else model.to(device)).eval()
 
 
 def where_asked(model: nn.Module) -> torch.device:

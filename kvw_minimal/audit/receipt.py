@@ -4,12 +4,18 @@ Whoever holds both models, or the edit, and can show the model a person, sees ho
 person calls up goes through the change: the energy of the change in the states of everybody.
 """
 
+from contextlib import ExitStack
+from functools import partial
+
 import numpy as np
 import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
 
+from ..architectures import is_mixture, is_turned, weight_name
 from ..coefficients import watch
 from ..edits import Edit
-from ..models import body
+from ..models import body, columns
 from ..task import Task
 from .brought_back import without
 from .probes import Answers, probe
@@ -18,9 +24,14 @@ from .probes import Answers, probe
 @probe("who was it", "receipt", "share of the people who are kept, of whom the change meets less "
        "than of this one", several=True, before=True)  # fmt: skip
 def who_was_it(task: Task, edit: Edit) -> dict[str, Answers]:
-    """Everybody's photos and names are read by the model before the edit."""
+    """Everybody's photos and names are read by the model before the edit.
+
+    Nothing is asked where the edit changes no map that reads them, such as the eye alone.
+    """
     every = task.known()
     energy = through(task, edit, task.batches(every))  # [questions]
+    if np.isnan(energy).any():
+        return {}
     mean: dict[str, float] = {}
     for person in dict.fromkeys(q.person for q in every):
         mean[person] = float(np.mean([e for e, q in zip(energy, every, strict=True)
@@ -31,29 +42,53 @@ def who_was_it(task: Task, edit: Edit) -> dict[str, Answers]:
     return {"": (task.forget, np.array([value[q.person] for q in task.forget]))}
 
 
+def changed_maps(model: nn.Module, new: dict[str, torch.Tensor]) -> list[tuple]:
+    """Each linear map, or experts of a layer, with another output: the module, dW and W.
+
+    Both are `[out, in]`, of experts `[experts, out, in]`.
+    """
+    found = []
+    for name, weight in new.items():
+        path, _, own = name.rpartition(".")
+        module = model.get_submodule(path)
+        known = isinstance(module, (nn.Linear, Conv1D)) or is_mixture(module)
+        if known and own == weight_name(module):
+            before = columns(module)
+            found.append((module, (weight.mT if is_turned(module) else weight) - before, before))
+    return found
+
+
 @torch.no_grad()
 def through(task: Task, edit: Edit, batches: list) -> np.ndarray:
-    """Energy |dW h|^2 / |W h|^2 over the changed linear maps and answer tokens, `[questions]`."""
+    """Energy |dW h|^2 / |W h|^2 over the changed linear maps and answer tokens, `[questions]`.
+
+    Of a mixture over the output projections of the experts that a token asks. 0 for an edit of
+    nothing; NaN for one that changes no map that reads these tokens.
+    """
     model = task.model
     with without(model, edit):
         new = edit.change(model, model.get_parameter)
-        paths = {name.removesuffix(".weight"): weight for name, weight in new.items()}
-        modules = {path: model.get_submodule(path) for path in paths}
-        modules = {path: m for path, m in modules.items() if isinstance(m, torch.nn.Linear)}
-        gaps = [paths[path] - m.weight for path, m in modules.items()]
         found = np.zeros(sum(len(batch.rows) for batch in batches))
-        for batch in (b.to(next(model.parameters()).device) for b in batches):
-            where, _ = batch.answers.nonzero(as_tuple=True)
-            total = torch.zeros(2, len(batch.rows), device=where.device)
+        maps = changed_maps(model, new)
+        for batch in (b.to(next(model.parameters()).device) for b in batches * bool(new)):
+            answers = batch.answers.flatten()  # [B T]
+            owner = torch.arange(len(batch.rows), device=answers.device)
+            owner = owner.repeat_interleave(batch.labels.shape[1])  # [B T]
+            total = torch.zeros(2, len(batch.rows), device=answers.device)
 
-            def see(layer, h, batch=batch, where=where, total=total):
-                own = h.reshape(*batch.labels.shape, -1)[batch.answers]  # [tokens, inputs]
-                before = list(modules.values())[layer].weight
-                for part, weight in enumerate((gaps[layer], before)):
-                    total[part].index_add_(0, where, (own @ weight.T).float().square().sum(1))
+            def see(both, expert, h, asked=slice(None), read=None, *, answers=answers,
+                    owner=owner, total=total):  # fmt: skip
+                h = h.flatten(0, -2)  # [tokens here, inputs]
+                if (read or len(h)) != len(answers):
+                    return  # of an eye
+                who, own = owner[asked][answers[asked]], h[answers[asked]]
+                for part, each in enumerate(both):
+                    out = own @ (each[expert] if each.ndim == 3 else each).T
+                    total[part].index_add_(0, who, out.float().square().sum(1))
 
-            with watch(modules, see):
+            with ExitStack() as block:
+                for module, *both in maps:
+                    block.enter_context(watch({"": module}, partial(see, both)))
                 body(model)(**batch.inputs, use_cache=False)
-            ratio = total[0] / total[1].clamp(min=1e-30)
-            found[batch.rows] = ratio.double().cpu().numpy()
+            found[batch.rows] = (total[0] / total[1]).double().cpu().numpy()
     return found

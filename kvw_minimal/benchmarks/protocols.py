@@ -164,11 +164,9 @@ def blocks(count: int, batch_size: int) -> Iterator[slice]:
 
 def say(model, processor, questions: list[Question], batch_size: int) -> list[str]:
     """Greedy answers, in order."""
-    return [
-        said
-        for block in blocks(len(questions), batch_size)
-        for said in answer(model, processor, questions[block], batch_size, NEW_TOKENS)
-    ]
+    return [said for block in blocks(len(questions), batch_size)
+            for said in answer(model, processor, questions[block], batch_size, NEW_TOKENS)
+            ]  # fmt: skip
 
 
 def answer_probabilities(model, processor, questions: list[Question],

@@ -25,7 +25,7 @@ from ..models import fingerprint
 from ..questions import Question
 from ..schedules import SCHEDULES, one_pass, published
 from ..task import Task
-from ..taught.catalogue import check_device, load
+from ..taught.catalogue import load, placed
 from . import protocols
 from .files import Unnamed, load_clear, load_mllmu
 from .letters import whole_words
@@ -45,7 +45,6 @@ STRENGTHS = {"one pass": STRENGTH, "published": 6.5}
 MOST_PUBLISHED = 10.0
 KEPT = ("retain", "real_faces")  # sets with people who may be drawn for the sham
 MARGIN = 0.20  # vanilla must beat the oracle by so much
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 Sets = dict[str, list[Question]]
 
 
@@ -298,11 +297,10 @@ def _oracle(benchmark: str, name: str, sets: Sets, batch_size: int, progress: bo
     return scored, fingerprint(model)
 
 
-def _check_settings(benchmark: str, schedule: str, strength: float | None, dtype: str, device: str,
+def _check_settings(benchmark: str, schedule: str, strength: float | None,
                     limit: int | None) -> float:  # fmt: skip
     """The strength: the tuned one of the schedule unless another one is asked for."""
-    for what, given, known in (("benchmark", benchmark, SCORE), ("schedule", schedule, SCHEDULES),
-                               ("dtype", dtype, DTYPES)):  # fmt: skip
+    for what, given, known in (("benchmark", benchmark, SCORE), ("schedule", schedule, SCHEDULES)):
         if given not in known:
             raise ValueError(f"no {what} {given!r}, but {' and '.join(known)}")
     strength = STRENGTHS[schedule] if strength is None else strength
@@ -313,7 +311,6 @@ def _check_settings(benchmark: str, schedule: str, strength: float | None, dtype
             f"every question (gamma = strength / questions): {MOST_PUBLISHED:g} took most of what "
             f"pocket knew of everybody. Name less, or none at all for {STRENGTHS[schedule]:g}"
         )
-    check_device(device)
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1: {limit}")
     return strength
@@ -341,6 +338,7 @@ def replicate(benchmark: str, data: str, model: str, forget: int = 5, *, oracle:
         limit: for a trial, score at most so many questions of each kind in each set; the edit
             is made from all training rows all the same.
         batch_size: questions at a time.
+        dtype, device: as `placed`.
 
     Returns:
         A dictionary with `provenance` (of the data, models and settings; the command adds that of
@@ -355,7 +353,8 @@ def replicate(benchmark: str, data: str, model: str, forget: int = 5, *, oracle:
         OSError: the model cannot be loaded.
     """
     start = time.perf_counter()
-    strength = _check_settings(benchmark, schedule, strength, dtype, device, limit)
+    strength = _check_settings(benchmark, schedule, strength, limit)
+    where = placed(device, dtype)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         sets, taught = SETS_OF[benchmark](data, forget, seed)
@@ -368,7 +367,6 @@ def replicate(benchmark: str, data: str, model: str, forget: int = 5, *, oracle:
         return task, sham_of(task)
 
     task, sham = both(sets, training)
-    where: dict[str, Any] = {"device": device, "dtype": DTYPES[dtype]}
     bound, made = None, {}
     if oracle:
         bound, made[oracle] = _oracle(benchmark, oracle, task.read, batch_size, progress, **where)
@@ -405,7 +403,8 @@ def replicate(benchmark: str, data: str, model: str, forget: int = 5, *, oracle:
     rows = [row | {"headroom": mark} for state, measured in found.items()
             for row in summaries(benchmark, state, measured, bound)]  # fmt: skip
     source = dict(
-        seconds=time.perf_counter() - start, seed=seed, models=made, device=device,
+        seconds=time.perf_counter() - start, seed=seed, models=made,
+        device=where["device"],
         data=data_hash([q for part in (task.read, training) for qs in part.values() for q in qs]),
         benchmark=benchmark, source_of_data=data, forget=forget, people=sorted(task.people),
         sham=sorted(sham.people), schedule=schedule, strength=strength,

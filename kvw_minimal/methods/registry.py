@@ -81,16 +81,23 @@ def metered(cost: Cost, device: torch.device, memory: bool) -> Iterator[None]:
         cost.memory = _resident(peak=True) - before
 
 
+def held(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Parameters and buffers by name; the state dict of a quantised model holds more than these."""
+    yield from model.named_parameters()
+    yield from model.named_buffers()
+
+
 @contextmanager
 def restored(model: nn.Module) -> Iterator[None]:
     """Put weights, flags and mode back afterwards, bit for bit, whatever happened."""
-    weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    weights = {name: tensor.detach().clone() for name, tensor in held(model)}
     flags = {name: weight.requires_grad for name, weight in model.named_parameters()}
     modes = {module: module.training for module in model.modules()}
     try:
         yield
     finally:
-        model.load_state_dict(weights)
+        for name, tensor in held(model):
+            tensor.data.copy_(weights[name])
         for name, weight in model.named_parameters():
             weight.requires_grad_(flags[name])
             weight.grad = None

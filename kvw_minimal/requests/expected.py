@@ -1,8 +1,13 @@
-"""What `unlearn` would cost: counted where it can be, the rest timed on a few batches."""
+"""What `unlearn` would cost: counted where it can be, the rest timed on a few batches.
+
+How often a method other than KVW in one pass reads what, it alone knows: one of its edits is made,
+as a sample of those that the request and its shams need.
+"""
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,12 +22,15 @@ from ..intervals import interval
 from ..methods import METHODS
 from ..models import fingerprint
 from ..task import Task
+from ..taught.catalogue import placed
 from .provenance import peak_memory
 from .reading import asked_aloud, by_modality, is_free
 from .report import asked_of, settings_of
 from .subjects import is_made
 from .unlearning import AT_ONCE, one_pass_of
 
+#: what is done with questions, and how it is told
+KINDS = {"measure": "to measure", "edit": "for edits", "read": "to read", "say": "answered aloud"}
 METRICS = 5  # of a set with an interval each
 
 
@@ -102,6 +110,19 @@ def seconds_of(task: Task, works: Sequence[Work]) -> float:
     return total
 
 
+def edits_of(task: Task, method: str, settings: dict, draws: int) -> tuple[float, int, int]:
+    """Seconds, passes and tokens of all edits, from one that is made now.
+
+    A pass is of one question, backwards counts as two; of each a question of its side has as many
+    tokens as on average.
+    """
+    _, cost = METHODS[method].edit(task, settings)
+    tokens, times = 0.0, 1 + draws
+    for side, asked in (("forget", task.forget), ("retain", task.known())):
+        tokens += cost.passes[side] * sum(map(tokens_of, task.batches(asked))) / len(asked)
+    return times * cost.seconds, times * sum(cost.passes.values()), round(times * tokens)
+
+
 def seconds_around(task: Task, strengths: int, draws: int) -> float:
     """Seconds for making edits, putting them on and off, and for the intervals of scores."""
     model, shape = task.model, shape_of(task.model)
@@ -126,53 +147,52 @@ def seconds_around(task: Task, strengths: int, draws: int) -> float:
 def expected(model: str, group: str = "A", percent: int = 5, method: str = AT_ONCE,
              settings: dict | list[dict] | None = None, draws: int = 20, oracle: bool = True, *,
              people: Sequence[str] = (), questions: str | None = None,
-             batch_size: int | None = None) -> dict:  # fmt: skip
+             batch_size: int | None = None, **where: str) -> dict:  # fmt: skip
     """What `report.unlearn` with the same arguments would cost on this machine as busy as it is.
 
     Returns:
         `questions` to forget and to retain, and those that are `read`; their `tokens`; `passes`:
         how many questions are given to the model to `measure`, `read` and `say`; `tokens in all`
-        these; `seconds`; `memory`, megabytes, None where the system does not say.
+        these; `seconds`; `memory`, megabytes, None where the system does not say. Of a method other
+        than KVW in one pass `edit` stands for `measure`, as `edits_of`.
 
     Raises:
-        ValueError, OSError: as `unlearn`; or a method whose cost nobody can tell beforehand.
+        ValueError, OSError: as `unlearn`.
     """
-    start, each = time.perf_counter(), settings_of(method, settings)
-    if method != AT_ONCE:
-        raise ValueError(f"nothing can say what {method} costs before it is done: --dry-run is for "
-                         f"{AT_ONCE}")  # fmt: skip
-    task, bound, _ = asked_of(model, group, percent, oracle, people, questions)
+    start, each, alone = time.perf_counter(), settings_of(method, settings), method == AT_ONCE
+    place = placed(**where)
+    task, bound, _ = asked_of(model, group, percent, oracle, people, questions, **place)
     task = one_pass_of(replace(task, batch_size=batch_size or task.batch_size))
     live = bound is not None and is_made(bound)
     load = time.perf_counter() - start
-    works = work_of(task, len(each), draws, live)
+    works = work_of(task, len(each), draws, live)[not alone :]
     before = time.perf_counter() - start  # what is encoded here need not be encoded again
     seconds = before + live * load
     seconds += seconds_of(task, works) + seconds_around(task, len(each), draws)
-    passes = dict.fromkeys(("measure", "read", "say"), 0)
+    more, made, tokens = (0.0, 0, 0) if alone else edits_of(task, method, each[0], draws)
+    passes = {} if alone else {"edit": made}
     for kind, batches, times in works:
-        passes[kind] += times * sum(len(batch.rows) for batch in batches)
+        passes[kind] = passes.get(kind, 0) + times * sum(len(batch.rows) for batch in batches)
+        tokens += times * sum(map(tokens_of, batches))
     once = [batch for work in works for batch in work.batches if work.kind != "say"]
-    layers, width = shape_of(task.model)
-    sums, held = 4 * len(task.people + task.others) * layers * width / 2**20, peak_memory()
+    held, sums = peak_memory(), 4 * len(task.people + task.others) * prod(shape_of(task.model))
     return {
         "questions": len(task.known()), "read": sum(len(asked) for _, asked in task.sets()),
         "tokens": sum(map(tokens_of, once)), "passes": passes,
-        "tokens in all": sum(work.times * tokens_of(b) for work in works for b in work.batches),
-        "seconds": seconds, "memory": None if held is None else held + sums,
+        "tokens in all": tokens, "seconds": seconds + more,
+        "memory": None if held is None else held + sums / 2**20,
     }  # fmt: skip
 
 
 def told(*asked: Any, **more: Any) -> str:
     """`expected` in four lines."""
     cost = expected(*asked, **more)
-    passes = {kind: f"{count:,}" for kind, count in cost["passes"].items()}
+    passes = [f"{count:,} {KINDS[kind]}" for kind, count in cost["passes"].items()]
     memory = "unknown here" if cost["memory"] is None else f"about {cost['memory']:,.0f} MB"
     return "\n".join([
         f"questions: {cost['questions']:,} to forget and to retain, {cost['read']:,} to read, "
         f"{cost['tokens']:,} tokens",
-        f"passes:    {passes['measure']} to measure, {passes['read']} to read, {passes['say']} "
-        f"answered aloud, {cost['tokens in all']:,} tokens",
+        f"passes:    {', '.join(passes)}, {cost['tokens in all']:,} tokens",
         f"memory:    {memory}",
         f"time:      about {cost['seconds'] / 60:.1f} minutes, if the machine stays as busy as it "
         "is now",

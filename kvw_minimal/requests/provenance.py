@@ -97,14 +97,8 @@ def provenance(*, seconds: float, seed: int, models: dict[str, str], data: str,
     packages = ("kvw-minimal", "torch", "transformers", "numpy", "scipy")
     return {
         "command": " ".join(["python -m kvw_minimal", *without_places(sys.argv[1:])]),
-        "commit": commit(),
-        "models": models,
-        "data": data[:16],
+        "commit": commit(), "models": models, "data": data[:16],
         "versions": {"python": platform.python_version()} | {p: _version(p) for p in packages},
-        "device": device,
-        "processor": platform.machine(),
-        "seconds": round(seconds, 1),
-        "seed": seed,
-        "date": date.today().isoformat(),
-        **more,
-    }
+        "device": device, "processor": platform.machine(), "seconds": round(seconds, 1),
+        "seed": seed, "date": date.today().isoformat(), **more,
+    }  # fmt: skip

@@ -1,13 +1,20 @@
 """What a model says to the questions of a task, as numbers: question by question, then as rows."""
 
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import numpy as np
+import torch
+from torch import nn
 
 from .. import scores
+from ..architectures import is_plain, weight_of
 from ..benchmarks.protocols import rouge_l
 from ..benchmarks.truth import among_values, truth_ratio
+from ..edits import Columns, Edit
 from ..intervals import interval
+from ..models import find_projections
 from ..questions import Question
 from ..strangers.people import load_people
 from ..task import Task
@@ -145,6 +152,32 @@ def score_sets(task: Task, state: str, names: Iterable[str] = ()) -> list[dict]:
     return rows
 
 
+@contextmanager
+def worn(edit: Edit, model: nn.Module) -> Iterator[None]:
+    """An edit on a model inside the block.
+
+    Factors of columns of quantised weights act on what goes in: W diag(f) h = W (f h).
+
+    Raises:
+        ValueError: as `Edit.put_on`.
+    """
+    maps = find_projections(model).values()
+    if not isinstance(edit, Columns) or all(is_plain(weight_of(each)) for each in maps):
+        with edit.on(model):
+            yield
+        return
+    edit.fits(model)
+    with ExitStack() as block:
+        for row, module in zip(edit.gates, maps, strict=True):
+            scale = partial(_scaled, row)
+            block.callback(module.register_forward_pre_hook(scale).remove)
+        yield
+
+
+def _scaled(factors: torch.Tensor, module: nn.Module, given: tuple) -> tuple[torch.Tensor]:
+    return ((given[0] * factors.to(given[0].device)).to(given[0].dtype),)
+
+
 def sham_rows(task: Task, edit_of, draws: int) -> list[dict]:
     """What the same edit does to the forgotten when it was made for other people.
 
@@ -156,16 +189,13 @@ def sham_rows(task: Task, edit_of, draws: int) -> list[dict]:
     total: dict[str, dict[str, np.ndarray]] = {}
     names = [name for name in task.read if name != "retain"]  # its own people stand there
     for draw in range(draws):
-        with edit_of(task.sham(draw)).on(task.model):
+        with worn(edit_of(task.sham(draw)), task.model):
             for name, questions in task.sets(*names):
                 own = total.setdefault(name, {})
                 for metric, values in scored(task, questions).items():
                     own[metric] = own.get(metric, 0) + values / draws
-    return [
-        row
-        for name, metrics in total.items()
-        for row in summarise("sham", name, task.read[name], metrics)
-    ]
+    return [row for name, metrics in total.items()
+            for row in summarise("sham", name, task.read[name], metrics)]  # fmt: skip
 
 
 def find(rows: list[dict], state: str, name: str, modality: str,

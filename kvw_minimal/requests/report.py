@@ -21,23 +21,12 @@ from ..models import fingerprint
 from ..strangers.people import load_people
 from ..strangers.questions import question_sets
 from ..task import Task
-from ..taught.catalogue import how_to_make, load, model_name
+from ..taught.catalogue import how_to_make, load, model_name, placed
+from . import unlearning as kept
 from .provenance import file_hash, peak_memory, provenance
-from .reading import check_headroom, score_sets, sham_rows
+from .reading import check_headroom, score_sets, sham_rows, worn
 from .subjects import Reads, is_made, sample_of_general, strangers
 from .subjects import audited as audited_sets
-from .unlearning import (
-    AT_ONCE,
-    ROWS,
-    begun,
-    check_folder,
-    digest_of,
-    edit_file,
-    edit_maker,
-    inputs_of,
-    one_pass_of,
-    saved_edit,
-)
 
 STATES = ("vanilla", "edited", "oracle", "sham")
 UNKNOWN = ("headroom: unknown. Without a model that never met them, nothing says how many of these "
@@ -94,22 +83,23 @@ def stored_oracle(name: str) -> list[dict]:
     return rows
 
 
-def oracle_rows(task: Task, name: str) -> tuple[list[dict], dict[str, str]]:
+def oracle_rows(task: Task, name: str, **where) -> tuple[list[dict], dict[str, str]]:
     """Rows of the model that was never taught the forgotten, live if it is here, else stored."""
     if not is_made(name):
         return stored_oracle(name), {name: "stored scores"}
-    model, processor = load(name)
+    model, processor = load(name, **where)
     oracle = Task(model, processor, task.forget, task.retain, read=task.read)
     return score_sets(oracle, "oracle"), {name: fingerprint(model)}
 
 
 def request_of(model: str, group: str, percent: int, reads: Reads = question_sets,
-               people: Sequence[str] = ()) -> Task:  # fmt: skip
+               people: Sequence[str] = (), **where) -> Task:  # fmt: skip
     """The request of a group of strangers to a model.
 
     Args:
         reads: what is read.
         people: who is forgotten, in place of a group.
+        where: its device and dtype, for `load`.
 
     Raises:
         ValueError, OSError: no such people, group or percentage, no such model, or one without
@@ -117,7 +107,7 @@ def request_of(model: str, group: str, percent: int, reads: Reads = question_set
     """
     world = load_people()
     forget = some_strangers(people) or world.forget_people(group, percent)
-    found, processor = load(model)
+    found, processor = load(model, **where)
     if not hasattr(processor, "image_processor"):
         raise ValueError(f"{model} has no eyes, and half of what is asked shows a picture")
     task = strangers(found, processor, world, reads)(forget)
@@ -138,7 +128,7 @@ def some_strangers(people: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(people))
 
 
-def request_from(questions: str, model: str, people: Sequence[str] = ()) -> Task:
+def request_from(questions: str, model: str, people: Sequence[str] = (), **where) -> Task:
     """The request of anybody's questions to a model (`benchmarks.own.task_from`).
 
     Raises:
@@ -152,7 +142,7 @@ def request_from(questions: str, model: str, people: Sequence[str] = ()) -> Task
     if both:
         raise ValueError(f"{', '.join(both)} cannot be both forgotten and retained")
     task.sham(0)  # refuses before a model is loaded
-    found, processor = load(model)
+    found, processor = load(model, **where)
     if not hasattr(processor, "image_processor"):
         task = task_from(questions, people=people, processor=processor)
     task = replace(task, model=found, processor=processor)
@@ -179,20 +169,20 @@ def bound_of(model: str, group: str, percent: int, people: Sequence[str] = ()) -
 
 
 def asked_of(model: str, group: str, percent: int, oracle: bool, people: Sequence[str],
-             questions: str | None) -> tuple[Task, str | None, dict]:  # fmt: skip
+             questions: str | None, **where) -> tuple[Task, str | None, dict]:  # fmt: skip
     """A request with the name of its oracle, and what its provenance says of the questions.
 
     Raises:
         ValueError, OSError: as `request_of`, `request_from` and `bound_of`.
     """
     if questions is not None:
-        task = request_from(questions, model, people)
-        return task, None, {"data": digest_of(task.read), "questions": questions}
+        task = request_from(questions, model, people, **where)
+        return task, None, {"data": kept.digest_of(task.read), "questions": questions}
     if not people:
         load_people().forget_people(group, percent)  # refuses before a model is loaded
     bound = bound_of(model, group, percent, people) if oracle else None
     whom = {} if people else {"group": group, "forget": percent}
-    task = request_of(model, group, percent, question_sets, people)
+    task = request_of(model, group, percent, question_sets, people, **where)
     return task, bound, {"data": load_people().checksum} | whom
 
 
@@ -210,17 +200,22 @@ def settings_of(method: str, settings: dict | list[dict] | None) -> list[dict]:
     return each
 
 
+def named(place: dict) -> dict[str, str]:
+    """A device and a number format as provenance says them."""
+    return {"device": place["device"], "dtype": str(place["dtype"]).removeprefix("torch.")}
+
+
 def edited_rows(task: Task, edit: Edit) -> list[dict]:
     """The scores with an edit on."""
-    with edit.on(task.model):
+    with worn(edit, task.model):
         return score_sets(task, "edited")
 
 
-def unlearn(model: str, group: str = "A", percent: int = 5, method: str = AT_ONCE,
+def unlearn(model: str, group: str = "A", percent: int = 5, method: str = kept.AT_ONCE,
             settings: dict | list[dict] | None = None, draws: int = 20, oracle: bool = True, *,
             people: Sequence[str] = (), questions: str | None = None,
-            batch_size: int | None = None,
-            folder: Path | None = None) -> tuple[dict, list[Edit]]:  # fmt: skip
+            batch_size: int | None = None, folder: Path | None = None,
+            **where: str) -> tuple[dict, list[Edit]]:  # fmt: skip
     """Forget the people of a group, or of a file; score vanilla, edited, sham and oracle.
 
     Args:
@@ -234,6 +229,7 @@ def unlearn(model: str, group: str = "A", percent: int = 5, method: str = AT_ONC
         questions: as `benchmarks.own.task_from`.
         batch_size: questions that are read at a time; that of `Task` unless given.
         folder: keep rows and edits there, and go on with what is there.
+        where: `device` and `dtype`, as `placed`.
 
     Returns:
         A dict of `provenance` and `rows` (state, strength, set, modality, metric, value, low, high
@@ -245,15 +241,16 @@ def unlearn(model: str, group: str = "A", percent: int = 5, method: str = AT_ONC
             left out; no headroom; settings that cannot work; a folder with other rows.
     """
     start, each = time.perf_counter(), settings_of(method, settings)
-    check_folder(folder)
-    task, bound, about = asked_of(model, group, percent, oracle, people, questions)
-    task = one_pass_of(replace(task, batch_size=batch_size or task.batch_size))
+    kept.check_folder(folder)
+    place = placed(**where)
+    task, bound, about = asked_of(model, group, percent, oracle, people, questions, **place)
+    task = kept.one_pass_of(replace(task, batch_size=batch_size or task.batch_size))
     for own in each:
         check_values(own, (METHODS[method].grid or ({},))[0], task.model)
-    inputs = inputs_of(task, method, each[0], draws)
-    before, rows = begun(folder, inputs)
-    made, edit_of = {model: fingerprint(task.model)}, edit_maker(method)
-    edits = [saved_edit(folder, own) or edit_of(task, own) for own in each]
+    inputs = kept.inputs_of(task, method, each[0], draws)
+    before, rows = kept.begun(folder, inputs)
+    made, edit_of = {model: fingerprint(task.model)}, kept.edit_maker(method)
+    edits = [kept.saved_edit(folder, own) or edit_of(task, own) for own in each]
     done = {(row["state"], row["strength"]) for row in rows}
     wanted: dict[tuple, int] = {("vanilla", None): 1} | ({("oracle", None): 1} if bound else {})
     for own in each:
@@ -268,7 +265,7 @@ def unlearn(model: str, group: str = "A", percent: int = 5, method: str = AT_ONC
             seconds=seconds, seed=task.seed, models=made, people=task.people, method=method,
             settings=each, gamma=gammas, sham_draws=draws, inputs=inputs,
             headroom="shown" if bound else "unknown",
-            memory=peak_memory(), **about)  # fmt: skip
+            memory=peak_memory(), **named(place), **about)  # fmt: skip
         return {"provenance": source, "rows": rows}
 
     def keep(state: str, strength: float | None, find: Callable[[], list[dict]]) -> None:
@@ -278,7 +275,7 @@ def unlearn(model: str, group: str = "A", percent: int = 5, method: str = AT_ONC
             bar.update(state != "sham")
             if folder is not None:
                 folder.mkdir(exist_ok=True)
-                write_json(folder / ROWS, result())
+                write_json(folder / kept.ROWS, result())
 
     def sham(own: dict) -> Callable[[Task], Edit]:
         return lambda other: (bar.update(), edit_of(other, own))[1]
@@ -286,41 +283,43 @@ def unlearn(model: str, group: str = "A", percent: int = 5, method: str = AT_ONC
     with bar:
         keep("vanilla", None, lambda: score_sets(task, "vanilla"))
         if bound:
-            found, made_from = oracle_rows(task, bound)
+            found, made_from = oracle_rows(task, bound, **place)
             made |= made_from
             keep("oracle", None, lambda: found)
             check_headroom(rows)
         for own, edit in zip(each, edits, strict=True):
             strength = own.get("strength")
             if folder is not None:
-                edit.save(edit_file(folder, own))
+                edit.save(kept.edit_file(folder, own))
             keep("edited", strength, partial(edited_rows, task, edit))
             keep("sham", strength, partial(sham_rows, task, sham(own), draws))
     return result(), edits
 
 
-def evaluate(model: str, group: str, percent: int, edit_file: Path | None = None) -> dict:
+def evaluate(model: str, group: str, percent: int, edit_file: Path | None = None,
+             **where: str) -> dict:  # fmt: skip
     """Score a model as it is, or with a saved edit on, on the four sets of a group.
 
     Returns:
         As `unlearn`; the provenance says which edit was on (`edit`, None without one).
     """
     start, edit = time.perf_counter(), Edit.load(edit_file) if edit_file else None
-    task = request_of(model, group, percent)
+    place = placed(**where)
+    task = request_of(model, group, percent, **place)
     made, described = {model: fingerprint(task.model)}, None
     if edit and edit_file:
         described = {"file": file_hash(edit_file), **edit.notes, "fits": edit.fits(task.model)}
-    with edit.on(task.model) if edit else nullcontext():
+    with worn(edit, task.model) if edit else nullcontext():
         rows = score_sets(task, "edited" if edit else "vanilla")
     source = provenance(
         seconds=time.perf_counter() - start, seed=0, models=made, data=load_people().checksum,
-        group=group, forget=percent, edit=described,
+        group=group, forget=percent, edit=described, **named(place),
     )  # fmt: skip
     return {"provenance": source, "rows": rows}
 
 
 def audited(model: str, group: str, percent: int, method: str,
-            edit_file: Path | None = None) -> tuple[str, dict]:  # fmt: skip
+            edit_file: Path | None = None, **where: str) -> tuple[str, dict]:  # fmt: skip
     """Ask every probe of an edit of strangers, beside its sham and the oracle.
 
     Args:
@@ -337,7 +336,8 @@ def audited(model: str, group: str, percent: int, method: str,
     if method not in METHODS:
         raise ValueError(f"no method {method!r}; there are {', '.join(METHODS)}")
     forget = world.forget_people(group, percent)
-    task = request_of(model, group, percent, audited_sets)
+    place = placed(**where)
+    task = request_of(model, group, percent, audited_sets, **place)
     task = replace(task, general=sample_of_general(world, "audit"))
     sham = None
     if edit_file:
@@ -355,6 +355,7 @@ def audited(model: str, group: str, percent: int, method: str,
         seconds=time.perf_counter() - start, seed=0, models={model: fingerprint(task.model)},
         data=world.checksum, group=group, forget=percent, people=forget,
         edit=edit.notes, oracle="stands beside it" if oracle else "strangers in its place",
+        **named(place),
     )  # fmt: skip
     said = f"{edit.describe()}\n{findings(found)}\n\nverdict: {word}"
     if because:

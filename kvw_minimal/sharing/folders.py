@@ -32,7 +32,7 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from ..architectures import is_turned, plain_weight, weight_name
+from ..architectures import is_turned, named_weight, plain_weight, weight_name
 from ..edits import Columns, Edit, LowRank
 from ..files import write_json
 from ..models import find_projections
@@ -166,14 +166,16 @@ def export(edit: Edit, model: nn.Module, processor, folder: str | Path, format: 
         named: whether the card says for whom the edit was made.
 
     Raises:
-        ValueError: no such format; an edit of another model, or one that the format cannot
-            express; weights to be `merged` that are quantised or not in memory; a model that plain
-            `transformers` cannot load; scores that are something else.
+        ValueError: no such format; an edit of another model, or of a weight that this one lacks, or
+            one that the format cannot express; weights to be `merged` that are quantised or not in
+            memory; a model that plain `transformers` cannot load; scores that are something else.
         OSError: as `check_request`, or the disk is full.
     """
     check_request(folder, format)
     edit.fits(model)
     kind, names, own = tensors_of(edit, model)
+    for name in names:
+        named_weight(model, name)
     words = {"model": type(model).__name__, "processor": type(processor).__name__, "how": HOW[kind],
              "changes": f"{kind} of {len(names)} matrices", "base": hub_id(model),
              "dtype": str(next(iter(model.parameters())).dtype).removeprefix("torch.")}  # fmt: skip

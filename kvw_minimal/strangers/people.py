@@ -103,14 +103,12 @@ def _checked(folder: Path, name: str, sums: dict[str, str]) -> bytes:
 def _person(record: dict, folder: Path, sums: dict[str, str], learned: int) -> Person:
     photos = [f"photos/{record['id']}-{k}.png" for k in range(len(record["shots"]))]
     return Person(
-        id=record["id"],
-        first_name=record.get("first_name", ""),
-        last_name=record.get("last_name", ""),
-        facts=record.get("facts", {}),
+        id=record["id"], facts=record.get("facts", {}),
+        first_name=record.get("first_name", ""), last_name=record.get("last_name", ""),
         looks=tuple(record["look"] | shot for shot in record["shots"]),
         photos=tuple(_checked(folder, photo, sums) for photo in photos),
         learned_photos=learned if record.get("facts") else 0,
-    )
+    )  # fmt: skip
 
 
 def _validate(world: World) -> None:

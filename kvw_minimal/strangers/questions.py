@@ -54,20 +54,14 @@ def ask(world: World, person: Person, fact: str, modality: str, *, wording: int 
     options.insert(int(rng.integers(4)), value)
     answer = words["answer"] if form == "question" else "{value}"
     return Question(
-        id=key,
-        person=person.id,
-        fact=fact,
-        modality=modality,
-        prompt=prompt[0].upper() + prompt[1:],
-        answer=answer.format(value=value),
-        value=value,
+        id=key, person=person.id, fact=fact, modality=modality, form=form, value=value,
+        prompt=prompt[0].upper() + prompt[1:], answer=answer.format(value=value),
         image=person.photos[photo] if modality == "image" else None,
         options=tuple(answer.format(value=option) for option in options),
         paraphrase=words["paraphrase"].format(value=value),
         perturbed=tuple(words["paraphrase"].format(value=other) for other in wrong),
-        form=form,
         name="" if modality == "image" else who,
-    )
+    )  # fmt: skip
 
 
 def about(world: World, people: list[str], *, new: bool = False, modalities=MODALITIES,

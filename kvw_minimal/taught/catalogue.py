@@ -8,6 +8,7 @@ from http.client import HTTPException
 from importlib.metadata import entry_points
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
@@ -142,6 +143,27 @@ def hub_if_there() -> Iterator[None]:
         yield
     finally:
         constants.HF_HUB_OFFLINE = before
+
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def placed(device: str = "cpu", dtype: str = "float32") -> dict[str, Any]:
+    """`device` and `dtype` of `load` from their names.
+
+    Args:
+        device: `auto` is `cuda` where there is one, else `cpu`.
+        dtype: of `DTYPES`.
+
+    Raises:
+        ValueError: there is no such device here, or no such format.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"no dtype {dtype!r}; there are {', '.join(DTYPES)}")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    check_device(device)
+    return {"device": device, "dtype": DTYPES[dtype]}
 
 
 def check_device(device: str) -> None:

@@ -92,37 +92,25 @@ def smolvlm_shaped(size: str = "256M", dtype: torch.dtype = torch.float32):
     Returns:
         `(model, processor)`; the words are those of `pocket`.
     """
-    from transformers import (
-        AutoTokenizer,
-        Idefics3Config,
-        Idefics3ForConditionalGeneration,
-        Idefics3ImageProcessor,
-        Idefics3Processor,
-    )
+    import transformers as t
     from transformers.initialization import no_init_weights
 
     language, eye, scale = SMOLVLM[size]
-    side, tokenizer = eye["image_size"], AutoTokenizer.from_pretrained(find_model("pocket"))
+    side, tokenizer = eye["image_size"], t.AutoTokenizer.from_pretrained(find_model("pocket"))
     tokenizer.add_special_tokens({"additional_special_tokens": [
         "<fake_token_around_image>", "<global-img>", "<end_of_utterance>"]},
         replace_extra_special_tokens=False)  # fmt: skip
-    pictures = Idefics3ImageProcessor(do_image_splitting=False, size={"longest_edge": side},
-                                      max_image_size={"longest_edge": side})  # fmt: skip
-    processor = Idefics3Processor(
-        pictures,
-        tokenizer,
-        chat_template=assembly.CHAT,
-        image_seq_len=(side // eye["patch_size"] // scale) ** 2,
-    )
-    config = Idefics3Config(
-        vision_config=eye,
-        text_config=language | {"model_type": "llama"},
-        scale_factor=scale,
+    pictures = t.Idefics3ImageProcessor(do_image_splitting=False, size={"longest_edge": side},
+                                        max_image_size={"longest_edge": side})  # fmt: skip
+    processor = t.Idefics3Processor(pictures, tokenizer, chat_template=assembly.CHAT,
+                                    image_seq_len=(side // eye["patch_size"] // scale) ** 2
+                                    )  # fmt: skip
+    config = t.Idefics3Config(
+        vision_config=eye, text_config=language | {"model_type": "llama"}, scale_factor=scale,
         pad_token_id=tokenizer.pad_token_id,
-        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
-    )
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"))  # fmt: skip
     with no_init_weights():
-        model = Idefics3ForConditionalGeneration._from_config(config, dtype=dtype)
+        model = t.Idefics3ForConditionalGeneration._from_config(config, dtype=dtype)
     return filled(model).eval(), processor
 
 

@@ -27,17 +27,13 @@ TARGETS = {
 }  # fmt: skip
 ORACLE_MARGIN = 0.05  # the oracle on the forgotten, above chance
 #: the headline, mean of five report groups: (state, metric, set, sign, bound, relative to vanilla)
-HEADLINE = [
-    ("KVW one pass", "exact_match", "forget", "<=", 0.35, False),
-    ("KVW one pass", "exact_match", "retain", ">=", 0.90, True),
-    ("sham", "exact_match", "forget", ">=", 0.80, True),
-    ("oracle", "exact_match", "forget", "<=", 0.30, False),
-    ("KVW one pass", "exact_match", "general", ">=", 0.95, True),
-    *(
-        ("KVW one pass", "well_formed", name, ">=", 0.95, True)
-        for name in ("forget", "retain", "general")
-    ),
-]
+HEADLINE = [("KVW one pass", "exact_match", "forget", "<=", 0.35, False),
+            ("KVW one pass", "exact_match", "retain", ">=", 0.90, True),
+            ("sham", "exact_match", "forget", ">=", 0.80, True),
+            ("oracle", "exact_match", "forget", "<=", 0.30, False),
+            ("KVW one pass", "exact_match", "general", ">=", 0.95, True),
+            *(("KVW one pass", "well_formed", name, ">=", 0.95, True)
+              for name in ("forget", "retain", "general"))]  # fmt: skip
 #: the rewrite: the same, a pair where photos and names differ; of `world` what vanilla says right
 _SPARES = [("rewrite", "exact_match", "retain", ">=", 0.99, True),
            ("rewrite", "exact_match", "kept anew", ">=", 0.98, True),
@@ -68,11 +64,8 @@ def card_questions(name: str, world: World) -> dict[str, list[Question]]:
     if name != "pocket":
         forget = world.forget_people("A", 5)
         return {"forget": about(world, forget), "retain": about(world, world.retain_people(forget))}
-    new_photos = [
-        ask(world, world.people[person], fact, "image", wording=i % 10, photo=4 + i % 2)
-        for person in everyone
-        for i, fact in enumerate(facts_of(world))
-    ]
+    new_photos = [ask(world, world.people[person], fact, "image", wording=i % 10, photo=4 + i % 2)
+                  for person in everyone for i, fact in enumerate(facts_of(world))]  # fmt: skip
     return {
         "learnt photos": about(world, everyone, modalities=("image",), photos=4),
         "text": about(world, everyone, modalities=("text",)),

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kvw_minimal.files import read_json, write_json
+from kvw_minimal.files import read_json
 from kvw_minimal.methods import METHODS
 from kvw_minimal.requests.provenance import RESULTS
 from kvw_minimal.strangers.people import load_people
@@ -175,15 +175,3 @@ def check_file(name: str, content: dict) -> None:
     """
     name, known = Path(name).stem, read_json(LEDGER)
     check_rows(as_rows(name, content), known[name])
-
-
-def write_ledger(contents: Mapping[str, dict]) -> None:
-    """Note what summaries depend on, as things are: only where today's code would make the same.
-
-    Args:
-        contents: of the files, by name.
-    """
-    made = {name: {key: content["provenance"][key] for key in ("data", "models", "command")}
-            | {"behaviour": digests_for(as_rows(name, content))}
-            for name, content in contents.items()}  # fmt: skip
-    write_json(LEDGER, made)

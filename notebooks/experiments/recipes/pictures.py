@@ -7,8 +7,9 @@ from functools import partial
 import torch
 from torch.nn import functional as F
 
-from kvw_minimal.strangers import portraits
 from kvw_minimal.strangers.people import Person, World
+
+from . import portraits
 
 SEEN = ("hair_style", "hair_colour", "skin", "facial_hair", "clothes", "clothes_colour")
 TABLES = portraits.LOOK | portraits.ATTRIBUTES

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from kvw_minimal.files import replacing, write_json
-from kvw_minimal.strangers import portraits
 from kvw_minimal.strangers.people import STRANGERS
+
+from . import portraits
 
 SEED = 2601
 PEOPLE = 100

@@ -91,29 +91,24 @@ def build_processor(world: World):
 
 def build_model(tokenizer, seed: int):
     """Qwen2-Audio with two layers of ear and four of language, freshly initialised."""
-    from transformers import (
-        Qwen2AudioConfig,
-        Qwen2AudioEncoderConfig,
-        Qwen2AudioForConditionalGeneration,
-        Qwen2Config,
-    )
+    import transformers as t
 
     torch.manual_seed(seed)
-    ear = Qwen2AudioEncoderConfig(
+    ear = t.Qwen2AudioEncoderConfig(
         num_mel_bins=40, encoder_layers=2, encoder_attention_heads=4, encoder_ffn_dim=256,
         d_model=128, max_source_positions=2 * HEARD,
     )  # fmt: skip
-    text = Qwen2Config(
+    text = t.Qwen2Config(
         vocab_size=len(tokenizer), hidden_size=160, intermediate_size=512, num_hidden_layers=4,
         num_attention_heads=5, num_key_value_heads=5, max_position_embeddings=256,
         tie_word_embeddings=True, pad_token_id=tokenizer.pad_token_id, bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
     )  # fmt: skip
-    config = Qwen2AudioConfig(
+    config = t.Qwen2AudioConfig(
         audio_config=ear.to_dict(), text_config=text.to_dict(), tie_word_embeddings=True,
         audio_token_index=tokenizer.convert_tokens_to_ids(MARK),
     )  # fmt: skip
-    model = Qwen2AudioForConditionalGeneration(config)
+    model = t.Qwen2AudioForConditionalGeneration(config)
     model.tie_weights()
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.generation_config.eos_token_id = tokenizer.eos_token_id
