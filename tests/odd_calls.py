@@ -509,6 +509,15 @@ CALLS = (
     Call("unlearn --dry-run --group Z", "no group 'Z'"),
     # models
     Call("unlearn --model no/such-model", "--no-oracle"),
+    Call("unlearn --dtype int8", "no dtype 'int8'; there are float32, bfloat16, float16"),
+    Call("unlearn --dtype ''", "no dtype ''"),
+    Call("unlearn --device magic", "no device 'magic'"),
+    Call("unlearn --device cuda --no-oracle", "no device 'cuda'"),
+    Call("unlearn --device magic --dry-run", "no device 'magic'"),
+    Call("evaluate --dtype FLOAT32", "no dtype 'FLOAT32'"),
+    Call("evaluate --device cpu:x", "device"),
+    Call("audit --dtype int8", "no dtype 'int8'"),
+    Call("audit --device ''", "device"),
     Call("unlearn --model no/such-model --no-oracle", "cannot load 'no/such-model'", sample=True),
     *(Call("evaluate --model no/such-model", "cannot load 'no/such-model'", 2, hub)
       for hub in (("hub refuses",), ("hub is silent",), ("hub is no hub",), ("hub is offline",),
