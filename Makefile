@@ -151,5 +151,6 @@ $(INSTALLED): requirements.txt constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import venv, ensurepip' || { \
 	  echo "This Python cannot make virtual environments (Debian: apt install python3-venv)."; exit 1; }
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	@rm -rf kvw_minimal.egg-info # what an earlier installation said of it would be believed first
 	$(RUN) -m pip install --disable-pip-version-check -q -r requirements.txt -c constraints.txt
 	@touch $@
