@@ -27,6 +27,7 @@ PLAIN = re.compile(r'<span class="[npw]">([^<]*)</span>')
 CODE = re.compile(r"(<(?:pre|script|style)\b.*?</(?:pre|script|style)>)", re.DOTALL)
 EMPTY = re.compile(r"\s*\n\s*")
 PRE = re.compile(r'<span class="pre">([^<]*)</span>')  # they only keep words from being hyphenated
+LITERAL = '<code class="docutils literal notranslate">'  # no style asks for the first
 # a second table of contents, which is seen on paper alone and names no page of it
 PRINTED = re.compile(r'<div id="print-main-content">.*?(?=<div id="searchbox">)', re.DOTALL)
 NAMES = (
@@ -70,9 +71,9 @@ def mended(page: str) -> str:
     >>> mended('<a class="r" href="c.html">3. Who?</a><details><summary>')
     '<a class="r" href="c.html">3. Who?</a><details><summary aria-label="Pages below: 3. Who?">'
     """
-    parts = CODE.split(PRINTED.sub("</div>", PRE.sub(r"\1", page)))
+    page = PRINTED.sub("</div>", PLAIN.sub(r"\1", PRE.sub(r"\1", page)))
+    parts = CODE.split(page.replace(LITERAL, '<code class="literal notranslate">'))
     parts[::2] = [EMPTY.sub("\n", part) for part in parts[::2]]
-    parts[1::2] = [PLAIN.sub(r"\1", part) for part in parts[1::2]]
     page = "".join(parts)
     for found, better in NAMES:
         page = found.sub(better, page)
