@@ -108,8 +108,8 @@ def planned(*known: Plan):
 def little_of(request_of):
     """The same requests, of which next to nothing is read: for what is not about the scores."""
 
-    def little(*given) -> Task:
-        task = request_of(*given)
+    def little(*given, **where) -> Task:
+        task = request_of(*given, **where)
         return replace(task, read={name: asked[:8] for name, asked in task.read.items()})
 
     return little

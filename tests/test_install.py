@@ -97,8 +97,8 @@ from kvw_minimal.requests import report
 assert command.__file__.startswith(sys.argv[1])
 whole = report.request_of
 
-def little(*given):
-    task = whole(*given)
+def little(*given, **where):
+    task = whole(*given, **where)
     retain = [question for question in task.retain if question.person in task.pool]
     read = {name: asked[:: len(asked) // 24 | 1] for name, asked in task.sets()}
     return replace(task, retain=retain[::5], read=read)
