@@ -51,7 +51,7 @@ test: $(VENV)/.smol
 	$(VENV)/bin/lint-imports --no-cache
 	$(BUILD)
 	$(RUN) tests/check_browser.py
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # outside of the repository, which must not be what is found there
 wheel: $(INSTALLED)
