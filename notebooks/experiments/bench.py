@@ -29,6 +29,7 @@ from kvw_minimal.coefficients import Coefficients, shape_of, tally, watch
 from kvw_minimal.files import check_place, write_json
 from kvw_minimal.models import body, find_projections, fingerprint
 from kvw_minimal.questions import Question
+from kvw_minimal.requests.provenance import provenance
 from kvw_minimal.speed import shared_prefix
 from kvw_minimal.strangers.people import World, load_people
 from kvw_minimal.strangers.questions import about, ask, facts_of
@@ -331,14 +332,10 @@ MODELS: dict[str, Case] = {
 }  # fmt: skip
 
 
-def main(file: Path | None = None, models: dict = MODELS, values: dict = GROWTH,
-         provenance: Callable[..., dict] = dict) -> None:  # fmt: skip
+def main(file: Path | None = None, models: dict = MODELS, values: dict = GROWTH) -> None:
     """Compare on every model and set, on a GPU where there is one; print, and store in `file`.
 
     A model for which memory is too small is left out, with a sentence.
-
-    Args:
-        provenance: what is stored about where rows come from, given what is known here.
 
     Raises:
         FileNotFoundError, IsADirectoryError: no file can be written there; nothing was run.

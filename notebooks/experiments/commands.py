@@ -142,11 +142,9 @@ def bench(
     file: Annotated[Path | None, typer.Argument(help="store the rows here")] = None,
 ) -> None:
     """What measuring coefficients costs, done in three ways; minutes, on a quiet machine."""
-    from kvw_minimal.requests.provenance import provenance
-
     from . import bench as measured
 
-    measured.main(file, provenance=provenance)
+    measured.main(file)
 
 
 def new(
