@@ -191,8 +191,8 @@ def tally(model: nn.Module, batches: list[Batch], owners: list[str], progress: b
     """
     device, names = where_asked(model), tuple(dict.fromkeys(owners))
     layers, *experts, d_ff = shape_of(model)
-    sums = torch.zeros(len(names), layers, *experts, d_ff, device=device)
-    tokens = torch.zeros(sums.shape[:-1], device=device)
+    sums = torch.zeros(layers, *experts, len(names), d_ff, device=device)  # a layer's in one piece
+    tokens = torch.zeros(len(names), layers, *experts, device=device)
 
     def see(batch, row, h, asked=slice(None), read=None):
         h, answers = h.flatten(0, -2), batch.answers.flatten()  # [tokens here, d_ff], [B T]
@@ -200,15 +200,15 @@ def tally(model: nn.Module, batches: list[Batch], owners: list[str], progress: b
             raise ValueError(f"its FFNs read {read or len(h)} tokens of {len(answers)}")
         which = torch.tensor([names.index(owners[i]) for i in batch.rows], device=device)
         owner = which.repeat_interleave(batch.labels.shape[1])[asked][answers[asked]]
-        called = h[answers[asked]].float().abs().to(device)  # [answering tokens, d_ff]
-        sums.flatten(1, -2)[:, row].index_add_(0, owner, called)
+        called = h[answers[asked]].float().abs_().to(device)  # [answering tokens, d_ff]
+        sums.flatten(0, -3)[row].index_add_(0, owner, called)
         tokens.flatten(1)[:, row].index_add_(0, owner, torch.ones(len(owner), device=device))
 
     ask(model, batches, see, progress="coefficients" * progress)
-    bad = (~sums.isfinite()).flatten(2).any(2).any(0).nonzero().flatten().tolist()
+    bad = (~sums.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
     if bad:
         raise ValueError(f"NaN or infinite activations in layer {bad[0]}; is the model broken?")
-    return sums, tokens if experts else tokens[:, 0], names
+    return sums.movedim(-2, 0).contiguous(), tokens if experts else tokens[:, 0], names
 
 
 def measure(model: nn.Module, batches: list[Batch], people: list[str],

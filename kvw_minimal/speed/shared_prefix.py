@@ -215,7 +215,7 @@ def measure(model: nn.Module, batches: list[Batch], people: list[str], photos: S
     device, dtype = next(model.parameters()).device, next(model.parameters()).dtype
     names = tuple(dict.fromkeys(people))
     number = {name: i for i, name in enumerate(names)}
-    sums = torch.zeros(len(names), layers, d_ff, device=device)
+    sums = torch.zeros(layers, len(names), d_ff, device=device)  # a layer's in one piece
     tokens = torch.zeros(len(names), device=device)
     for rows in arrange(plant(model, batches, photos), batch_size):
         inputs = {name: x.to(device) for name, x in inputs_of(rows, dtype).items()}
@@ -226,13 +226,14 @@ def measure(model: nn.Module, batches: list[Batch], people: list[str], photos: S
 
         def see(layer, h, nodes=nodes, owner=owner):
             h = h.reshape(-1, d_ff)[nodes]  # [answer tokens, d_ff]
-            sums[:, layer].index_add_(0, owner, h.float().abs())
+            sums[layer].index_add_(0, owner, h.float().abs_())
             if layer == layers - 1:
                 raise _Enough
 
         with suppress(_Enough), watch(projections, see):
             body(model)(**inputs, use_cache=False)
-    bad = (~sums.isfinite()).any(2).any(0).nonzero().flatten().tolist()
+    bad = (~sums.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
     if bad:
         raise ValueError(f"NaN or infinite activations in layer {bad[0]}; is the model broken?")
+    sums = sums.movedim(0, 1).contiguous()  # [people, layers, d_ff]
     return Coefficients(sums, tokens, names, mark or fingerprint(model))

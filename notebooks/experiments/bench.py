@@ -324,9 +324,9 @@ class Case(NamedTuple):
 
 
 MODELS: dict[str, Case] = {
-    "pocket": Case(load, 3, dict.fromkeys(("image", "text", "mixed", "rotating"), 96)),
-    "SmolLM2's shape": Case(smollm2_shaped, 3, dict.fromkeys(("image", "text", "mixed"), 12)),
-    "SmolVLM-256M's shape": Case(smolvlm_shaped, 2, {"image": 6, "text": 24}, 3 * GB),
+    "pocket": Case(load, RUNS, dict.fromkeys(("image", "text", "mixed", "rotating"), 96)),
+    "SmolLM2's shape": Case(smollm2_shaped, 3, dict.fromkeys(("image", "text", "mixed"), 96)),
+    "SmolVLM-256M's shape": Case(smolvlm_shaped, 3, {"image": 6, "text": 96}, 3 * GB),
     "SmolVLM-2.2B's shape, bfloat16": Case(partial(smolvlm_shaped, "2.2B", torch.bfloat16), 2,
                                            {"text": 6}, 8 * GB),
 }  # fmt: skip
