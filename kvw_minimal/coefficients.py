@@ -199,8 +199,9 @@ def tally(model: nn.Module, batches: list[Batch], owners: list[str], progress: b
         if (read or len(h)) != len(answers):
             raise ValueError(f"its FFNs read {read or len(h)} tokens of {len(answers)}")
         which = torch.tensor([names.index(owners[i]) for i in batch.rows], device=device)
-        owner = which.repeat_interleave(batch.labels.shape[1])[asked][answers[asked]]
-        called = h[answers[asked]].float().abs_().to(device)  # [answering tokens, d_ff]
+        here = answers[asked].nonzero()[:, 0]  # [answering tokens]
+        owner = which.repeat_interleave(batch.labels.shape[1])[asked][here]
+        called = h.index_select(0, here.to(h.device)).float().abs_().to(device)  # [here, d_ff]
         sums.flatten(0, -3)[row].index_add_(0, owner, called)
         tokens.flatten(1)[:, row].index_add_(0, owner, torch.ones(len(owner), device=device))
 

@@ -90,8 +90,7 @@ def scaled_columns(projection: nn.Module, weight: torch.Tensor,
         factors: `[d_ff]`, of a mixture `[experts, d_ff]`.
     """
     exact = torch.promote_types(weight.dtype, torch.float32)
-    factors = factors.to(weight.device, exact)
-    along = factors.unsqueeze(-1 if is_turned(projection) else -2)
+    along = factors.to(weight.device, exact).unsqueeze(-1 if is_turned(projection) else -2)
     return (weight.to(exact) * along).to(weight.dtype)
 
 

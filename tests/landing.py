@@ -14,6 +14,7 @@ import time
 from execute import ROOT
 from PIL import Image, ImageDraw, ImageFont
 
+from kvw_experiments.needs import RESULTS
 from kvw_minimal import scores
 from kvw_minimal.batches import Batch, answer_batches, open_picture
 from kvw_minimal.edits import Columns
@@ -21,7 +22,7 @@ from kvw_minimal.files import read_json, replacing, write_json
 from kvw_minimal.methods.kvw import STRENGTH
 from kvw_minimal.models import fingerprint
 from kvw_minimal.questions import Question
-from kvw_minimal.requests.provenance import RESULTS, provenance
+from kvw_minimal.requests.provenance import provenance
 from kvw_minimal.schedules import one_pass
 from kvw_minimal.strangers.people import World, load_people
 from kvw_minimal.strangers.questions import SETS, about, question_sets

@@ -12,6 +12,8 @@ from math import ceil, floor, log10
 
 from package_page import ROOT, filled
 
+from kvw_minimal.methods.rewrite import HELD
+
 PAGE = ROOT / "book" / "scale.md"
 BENCH = ROOT / "data" / "results" / "bench.json"
 CONSTANTS_OF = "SmolVLM-256M's shape"  # the model and set that the constants are taken from
@@ -37,8 +39,13 @@ class Shape:
 
     @property
     def moments(self) -> int:
-        """Bytes of the rewrite's second moments of a layer, float64."""
-        return 8 * self.d_ff**2
+        """Bytes of the rewrite's second moments of a layer: two, float64."""
+        return 2 * 8 * self.d_ff**2
+
+    @property
+    def blocks(self) -> int:
+        """How often the survey is read: once for as many layers as may be in memory."""
+        return ceil(self.layers / max(1, HELD // self.moments))
 
 
 SHAPES = (Shape("LLaVA, 7B", 7e9, 32, 11_008), Shape("Qwen2-VL, 72B", 72e9, 80, 29_568))
@@ -97,9 +104,10 @@ def on_paper(bench: dict) -> list[str]:
     for shape in SHAPES:
         lines += ["", f"**{shape.name}**: {size(2 * shape.weights)} of weights; {size(shape.row)} "
                   f"of coefficients a person, and as much an edit; {size(shape.moments)} of second "
-                  f"moments a layer, {size(shape.layers * shape.moments)} in all; its fingerprint "
-                  f"takes {time(2 * shape.weights / known['hashed'])}, once for a process.", "",
-                  "| people | coefficients | operations | with shared beginnings | one core here | "
+                  f"moments a layer, {size(shape.layers * shape.moments)} in all, in "
+                  f"{shape.blocks} blocks; its fingerprint takes "
+                  f"{time(2 * shape.weights / known['hashed'])}, once for a process.", "",
+                  "| people | coefficients | operations | with shared beginnings | this machine | "
                   "a large card (assumed) | cards for a day | added up in |",
                   "|---|---|---|---|---|---|---|---|"]  # fmt: skip
         for people in (1, 1000, 10**6):
@@ -118,14 +126,17 @@ def page() -> str:
     bench = json.loads(BENCH.read_text(encoding="utf-8"))
     known, source = constants(bench), bench["provenance"]
     grows = ", ".join(f"{row['grows with']} {row['value']:.2f}" for row in bench["slopes"])
+    how, cores = (("by one thread and the time that the processor gave to it", "one core")
+                  if source["threads"] == 1 else
+                  (f"on {source['threads']} cores by the clock on the wall",
+                   f"{source['threads']} cores"))  # fmt: skip
     load = max(source["load"], default=0)
     return filled(PAGE, [
-        f"Measured on {source['date']}, commit `{source['commit']}`, by one thread and the time "
-        f"that the processor gave to it, while about {round(load)} processes asked for the "
-        "machine's two cores:", "",
+        f"Measured on {source['date']}, commit `{source['commit']}`, {how}; the load of the "
+        f"machine, itself counted, was about {round(load)}:", "",
         *measured(bench), "",
         f"Seconds grow with a power of what is measured: {grows}.", "",
-        f"From it three constants, of {CONSTANTS_OF} and one core: "
+        f"From it three constants, of {CONSTANTS_OF} and {cores}: "
         f"{power(known['operations'])} operations a second while measuring, "
         f"{size(known['hashed'])} a second hashed, {size(known['joined'])} a second joined.",
         *on_paper(bench)])  # fmt: skip

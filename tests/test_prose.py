@@ -14,10 +14,10 @@ import pytest
 import scale_page
 from execute import ROOT, notebooks
 
+from kvw_experiments.needs import RESULTS
 from kvw_experiments.plans import plans_of
 from kvw_experiments.rows import read_rows
 from kvw_experiments.running import labelled
-from kvw_minimal.requests.provenance import RESULTS
 
 #: numbers that nothing printed, by file ("*": any file): versions and the like. Keep this tiny.
 ALLOWED = {

@@ -192,6 +192,26 @@ def test_the_survey_by_hand(task, monkeypatch):
     assert passes == 5 * len(task.retain) + 2 * len(task.general)
 
 
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_what_is_more_than_memory_is_surveyed_in_blocks(task, monkeypatch, at_once):
+    """The same to the last bit, in a file, from as many more passes as there are blocks."""
+    general_and_retained = rewrite.survey(task, somebody_else(task), ALL)
+    monkeypatch.setattr(rewrite, "HELD", at_once * 2 * 8 * tiny.D_FF**2)
+    *streamed, passes = rewrite.survey(task, somebody_else(task), ALL)
+    for here, there in zip(general_and_retained, streamed, strict=False):
+        assert torch.equal(here, there) and there.any()
+    blocks, marking = -(-tiny.LAYERS // at_once), 2 * len(task.retain)
+    assert blocks > 1 and passes - marking == blocks * (general_and_retained[-1] - marking)
+
+
+def test_a_disk_without_room_is_said_before_the_survey(task, monkeypatch):
+    monkeypatch.setattr(rewrite, "HELD", 0)
+    full = rewrite.shutil.disk_usage(".")._replace(free=1000)
+    monkeypatch.setattr(rewrite.shutil, "disk_usage", lambda folder: full)
+    with pytest.raises(OSError, match="second moments of .* TMPDIR"):
+        rewrite.survey(task, somebody_else(task), ALL)
+
+
 def test_every_third_batch_is_looked_at_everywhere(task):
     batches = answer_batches(task.processor, task.retain, 4)
     _, _, passes = rewrite.survey(replace(task, general=[]), somebody_else(task), ALL)
@@ -243,7 +263,7 @@ def test_where_nothing_has_a_price_states_arrive(task, over, layers, arrives, mo
     own = answers(short, short.forget)
     free = torch.zeros(tiny.LAYERS, tiny.D_FF, tiny.D_FF, dtype=torch.float64)
     with restored(task.model):
-        factors = rewrite.lead(short, goals, marks, free, over, layers)
+        factors = rewrite.lead(short, goals, marks, free.__getitem__, over, layers)
         now = answers(short, short.forget)
     first = int(layers[0]) if isinstance(layers[0], int) else 0
     assert list(factors) == [f"{p}.weight" for p in list(find_projections(task.model))[first:]]
@@ -303,7 +323,7 @@ def test_decoders_of_every_kind_are_led(architecture, monkeypatch):
         next(iter(find_projections(own.model))) + ".weight").numel() // tiny.WIDTH],
         dtype=torch.float64)  # fmt: skip
     with restored(own.model):
-        factors = rewrite.lead(own, goals, marks, free, 1.0, (0.0, 1.0))
+        factors = rewrite.lead(own, goals, marks, free.__getitem__, 1.0, (0.0, 1.0))
     edit = LowRank(factors, "")
     new = edit.change(own.model, own.model.get_parameter)
     for name, weight in new.items():

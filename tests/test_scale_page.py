@@ -23,7 +23,8 @@ def test_other_measurements_make_another_page(tmp_path, monkeypatch):
 
 def test_sizes_by_hand():
     seven, large = SHAPES
-    assert seven.row == 32 * 11_008 * 4 and large.moments == 29_568**2 * 8
+    assert seven.row == 32 * 11_008 * 4 and large.moments == 29_568**2 * 16
+    assert (seven.blocks, large.blocks) == (16, 80)
     assert (size(1_409_024), size(14e9), size(1.4e12), size(2e15)) == (
         "1400 kB", "14 GB", "1400 GB", "2000 TB")  # fmt: skip
     assert (time(0.2), time(179), time(200), time(4e5), time(1e9)) == (

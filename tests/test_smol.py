@@ -188,8 +188,8 @@ def test_the_connector_learns_and_nothing_else_does(world, tmp_path, monkeypatch
 
 
 def test_world_questions_are_split_and_answerable():
-    everything = smol.world_questions()
-    replayed, kept = smol.world_questions(True), smol.world_questions(False)
+    everything = recipe.world_questions()
+    replayed, kept = recipe.world_questions(True), recipe.world_questions(False)
     assert len(replayed) + len(kept) == len(everything) == len({q.prompt for q in everything})
     assert not {q.prompt for q in replayed} & {q.prompt for q in kept}
     rows = json.loads((ROOT / "data" / "world" / "questions.json").read_text(encoding="utf-8"))
@@ -198,7 +198,7 @@ def test_world_questions_are_split_and_answerable():
 
 def test_only_what_it_got_right_is_replayed(monkeypatch):
     """In its own words, which need not be those of the file."""
-    asked = smol.world_questions(replayed=True)[:3]
+    asked = recipe.world_questions(replayed=True)[:3]
     monkeypatch.setattr(recipe, "world_questions", lambda replayed: asked if replayed else [])
     monkeypatch.setattr(recipe, "world_right", lambda model, questions: [
         ("In my own words.", 1.0), ("Wrong.", 0.0), ("So.", 1.0)])  # fmt: skip

@@ -11,6 +11,7 @@ import torch
 from small import task
 
 from kvw_experiments import subjects
+from kvw_experiments.recipes.smol import world_questions
 from kvw_experiments.subjects import (
     audited_on_smol,
     beside,
@@ -37,7 +38,6 @@ from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.portraits import ATTRIBUTES
 from kvw_minimal.strangers.questions import about, general, question_sets
 from kvw_minimal.strangers.tasks import request
-from kvw_minimal.taught.smol import world_questions
 
 WORLD = load_people()
 

@@ -12,7 +12,7 @@ from kvw_minimal.coefficients import measure_questions
 from kvw_minimal.questions import Question
 from kvw_minimal.strangers.people import REPORT_GROUPS, TUNING_GROUPS, load_people
 from kvw_minimal.strangers.questions import SETS, about, question_sets
-from kvw_minimal.strangers.tasks import people_of, request, sham_people
+from kvw_minimal.strangers.tasks import request, sham_people
 from kvw_minimal.task import Task
 
 
@@ -254,9 +254,9 @@ DRAWN = {0: ["p002", "p073", "p082", "p086", "p087"],
 @pytest.mark.parametrize("group", REPORT_GROUPS + TUNING_GROUPS)
 def test_some_people_of_a_group(world, group):
     for percent in (5, 10, 15):
-        assert people_of(world, group, percent) == world.forget_people(group, percent)
-    assert people_of(world, group, 1) == world.groups[group][:1]
-    assert len(set(people_of(world, group, 20))) == 20
+        assert world.first_of(group, percent) == world.forget_people(group, percent)
+    assert world.first_of(group, 1) == world.groups[group][:1]
+    assert len(set(world.first_of(group, 20))) == 20
 
 
 @pytest.mark.parametrize("forget, word", [

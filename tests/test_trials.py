@@ -28,7 +28,6 @@ from kvw_minimal.questions import seeded
 from kvw_minimal.requests.subjects import sample_of_general
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about
-from kvw_minimal.strangers.tasks import people_of
 
 # --- what a trial is found by ----------------------------------------------------------------
 
@@ -203,15 +202,13 @@ def test_a_task_with_general_questions_of_its_own_keeps_them():
 
 def test_more_people_are_those_of_the_next_group():
     world = load_people()
-    assert people_of(world, "E", 12) == world.groups["E"] + world.groups["A"][:2]
-    assert (
-        people_of(world, "tuning-2", 11) == world.groups["tuning-2"] + world.groups["tuning-1"][:1]
-    )
-    assert people_of(world, "B", 5) == world.forget_people("B", 5)
+    assert world.first_of("E", 12) == world.groups["E"] + world.groups["A"][:2]
+    assert world.first_of("tuning-2", 11) == world.groups["tuning-2"] + world.groups["tuning-1"][:1]
+    assert world.first_of("B", 5) == world.forget_people("B", 5)
     for group, count, order in (("D", 60, "D E A B C tuning-1"), ("tuning-2", 70,
                                 "tuning-2 tuning-1 A B C D E")):  # fmt: skip
         people = [person for name in order.split(" ") for person in world.groups[name]]
-        assert people_of(world, group, count) == people and len(set(people)) == count
+        assert world.first_of(group, count) == people and len(set(people)) == count
         assert not set(people) & set(world.groups["sham"])
 
 

@@ -20,8 +20,12 @@ from kvw_minimal import sharing
 from kvw_minimal.architectures import plain_weight, state_of, where_asked
 from kvw_minimal.coefficients import measure
 from kvw_minimal.edits import LowRank, Replaced
+from kvw_minimal.methods import METHODS
 from kvw_minimal.models import find_projections, fingerprint, sketch
 from kvw_minimal.schedules import one_pass
+from kvw_minimal.strangers.people import load_people
+from kvw_minimal.strangers.questions import about
+from kvw_minimal.task import Task
 
 OWNERS = list("abac")
 CPU = torch.device("cpu")
@@ -126,6 +130,21 @@ def test_its_factors_leave_as_ia3(tmp_path):
             wanted = here(**batch.inputs).logits
         loaded = PeftModel.from_pretrained(here, tmp_path / "out").eval()
         torch.testing.assert_close(loaded(**batch.inputs).logits, wanted, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["rewrite", "least squares", "GA full", "NPO LoRA", "SSD"])
+def test_what_cannot_change_a_weight_says_so_before_its_work(method, monkeypatch):
+    """Of a quantised model; nothing is asked."""
+    world = load_people()
+    people = list(world.people)[:4]
+    sets = {"forget": about(world, people[:1])[:6], "retain": about(world, people[1:])[:12]}
+    task = Task(tiny.llava(), tiny.processor(), **sets)
+    path, projection = next(iter(find_projections(task.model).items()))
+    projection.weight = nn.Parameter(torch.ones(2, 2, dtype=torch.uint8), requires_grad=False)
+    monkeypatch.setattr(type(task.model), "forward", lambda *_, **__: pytest.fail("it was asked"))
+    settings = METHODS[method].chosen or METHODS[method].grid[0]
+    with pytest.raises(ValueError, match=f"{path}.weight is quantised and cannot be edited"):
+        METHODS[method].edit(task, settings)
 
 
 def test_only_ordinary_weights_are_edited():

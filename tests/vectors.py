@@ -24,6 +24,7 @@ from transformers import AutoProcessor, WhisperFeatureExtractor
 from kvw_experiments import choose, family, subjects, summaries, trials
 from kvw_experiments.recipes import pocket
 from kvw_experiments.recipes import recordings as voices
+from kvw_experiments.recipes import smol as smol_recipe
 from kvw_experiments.recipes import voices as taught_voices
 from kvw_minimal import audit, edits, scores
 from kvw_minimal.audit import brought_back
@@ -205,7 +206,7 @@ def _streams():
 @vector("people")
 def _people():
     return {group: [world().forget_people(group, percent)[-5:] for percent in PERCENTS]
-            + [tasks.people_of(world(), group, count)[-1] for count in (1, 20)]
+            + [world().first_of(group, count)[-1] for count in (1, 20)]
             for group in (*REPORT_GROUPS, *TUNING_GROUPS)}  # fmt: skip
 
 
@@ -236,7 +237,7 @@ def _wordings():
 
 @vector("world questions")
 def _world_questions():
-    return [asked(smol.world_questions(replayed)) for replayed in (True, False)]
+    return [asked(smol_recipe.world_questions(replayed)) for replayed in (True, False)]
 
 
 @cache

@@ -79,7 +79,7 @@ def world_of(world) -> dict:
     from kvw_minimal.questions import seeded
     from kvw_minimal.strangers.portraits import ATTRIBUTES
     from kvw_minimal.strangers.questions import facts_of, values_of
-    from kvw_minimal.strangers.tasks import people_of, sham_people
+    from kvw_minimal.strangers.tasks import sham_people
 
     facts = [*facts_of(world), *ATTRIBUTES]
     others = seeded("playground", "others").permutation(list(world.people)).tolist()
@@ -87,7 +87,7 @@ def world_of(world) -> dict:
         "people": {person.id: [person.name, person.first_name]
                    for person in world.people.values()},
         "learned": next(iter(world.people.values())).learned_photos,
-        "presets": {f"group {group}": people_of(world, group, PERCENT)
+        "presets": {f"group {group}": world.first_of(group, PERCENT)
                     for group in world.groups if group != "sham"},
         "shams": {f"sham, draw {draw}": sham_people(world, PERCENT, draw) for draw in range(3)},
         "others": others,  # in which order people are taken to stand for everyone else
@@ -217,7 +217,7 @@ def parts() -> dict[str, dict]:
     from kvw_experiments.subjects import beside
     from kvw_minimal.methods import METHODS
     from kvw_minimal.strangers.people import load_people
-    from kvw_minimal.strangers.tasks import people_of, request
+    from kvw_minimal.strangers.tasks import request
     from kvw_minimal.taught import catalogue
 
     world = load_people()
@@ -226,7 +226,7 @@ def parts() -> dict[str, dict]:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     eye, language = eye_and_language(folder)
     model, processor = catalogue.load("pocket")
-    task = request(model, processor, world, people_of(world, GROUP, PERCENT),
+    task = request(model, processor, world, world.first_of(GROUP, PERCENT),
                    general=beside("pocket", world))  # fmt: skip
     coefficients, some = task.everyone(), checked(task)
     made = {
@@ -234,7 +234,7 @@ def parts() -> dict[str, dict]:
         "pocket": packed(language) | {"config": config["text_config"]},
         "oracle": packed(eye_and_language(oracle)[1]) | {"config": config["text_config"]},
         "world": world_of(world) | {"words": words_of(folder / "tokenizer.json"),
-                                    "oracle": people_of(world, GROUP, PERCENT),
+                                    "oracle": world.first_of(GROUP, PERCENT),
                                     **METHODS["KVW one pass"].chosen},
         "everyone": everyone_of(coefficients),
         "unknown": unknown_of(world),

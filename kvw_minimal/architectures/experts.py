@@ -23,17 +23,6 @@ def is_mixture(module: nn.Module) -> bool:
     return isinstance(weight, nn.Parameter) and weight.ndim == 3 and hasattr(module, "_apply_gate")
 
 
-def refuse_experts(model: nn.Module) -> None:
-    """Stop what needs one FFN a layer.
-
-    Raises:
-        ValueError: the model is a mixture of experts.
-    """
-    if any(is_mixture(module) for module in model.modules()):
-        raise ValueError(f"{type(model).__name__} is a mixture of experts, and this needs one FFN "
-                         "a layer; KVW and selective pruning work on experts")  # fmt: skip
-
-
 def _applied(experts: nn.Module, name: str, expert: int, x: torch.Tensor) -> torch.Tensor:
     """One of an expert's linear maps, `[n, in]` -> `[n, out]`."""
     weight = getattr(experts, name)[expert]

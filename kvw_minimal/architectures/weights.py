@@ -61,6 +61,19 @@ def plain_weight(model: nn.Module, name: str) -> torch.Tensor:
                      "format='peft')` writes factors that act beside it")  # fmt: skip
 
 
+def check_ordinary(model: nn.Module) -> None:
+    """Stop what needs one FFN a layer, of weights that can be changed in place, before its work.
+
+    Raises:
+        ValueError: a mixture of experts; or as `plain_weight`.
+    """
+    if any(is_mixture(module) for module in model.modules()):
+        raise ValueError(f"{type(model).__name__} is a mixture of experts, and this needs one FFN "
+                         "a layer; KVW and selective pruning work on experts")  # fmt: skip
+    for name, _ in model.named_parameters():
+        plain_weight(model, name)
+
+
 def ready(model: nn.Module, device: str) -> nn.Module:
     """A model in evaluation mode on a device.
 

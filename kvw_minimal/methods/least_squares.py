@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ..architectures import refuse_experts
+from ..architectures import check_ordinary
 from ..coefficients import ask, shape_of
 from ..edits import Columns
 from ..models import fingerprint
@@ -56,7 +56,7 @@ def effects(task: Task, questions: list[Question], batch_size: int = 64) -> Effe
         ValueError: an effect that is not finite.
     """
     model, processor = task.model, task.processor
-    refuse_experts(model)
+    check_ordinary(model)
     effect = torch.zeros(len(questions), *shape_of(model))
     log_odds = torch.zeros(len(questions))
 

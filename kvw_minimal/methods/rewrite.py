@@ -19,15 +19,18 @@ No gradient, no optimiser, no schema of facts: all that is needed of a question 
 name that can be exchanged. The edit is a low-rank addition of rank n at most.
 """
 
+import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from math import prod
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from ..architectures import refuse_experts
+from ..architectures import check_ordinary
 from ..batches import Batch
 from ..coefficients import ask, shape_of, watch
 from ..edits import LowRank, resolve_layers
@@ -43,6 +46,7 @@ DECIDES = 0.3  # by so much the true token's probability falls where somebody el
 EVERY = 3  # of every so many batches all positions are surveyed, not only those that answer
 RIDGE = 1e-4  # mu, in units of the mean diagonal of all that is inverted
 RETAIN = 400  # at most so many retained questions are surveyed
+HELD = 2**32  # bytes of second moments that are in memory at a time
 #: by the rule, on the tuning groups
 CHOSEN = {"over": 1.25, "price": 10.0, "price_deciding": 0.0, "decides": DECIDES}
 
@@ -57,23 +61,50 @@ def marked(batch: Batch, marks: list[torch.Tensor]) -> torch.Tensor:
 # --- the survey: what everything else puts into the projections ----------------------------------
 
 
+def room_for(layers: int, width: int) -> torch.Tensor:
+    """Zeros `[2, layers, d_ff, d_ff]` float64: in memory up to `HELD` bytes, more of them on disk.
+
+    The file has no name and ends with the tensor; it lies where temporary files do (`TMPDIR`).
+
+    Raises:
+        OSError: the disk has not so much room.
+    """
+    shape = (2, layers, width, width)
+    size = 8 * prod(shape)
+    if size <= HELD:
+        return torch.zeros(shape, dtype=torch.float64)
+    with TemporaryDirectory(prefix="moments", ignore_cleanup_errors=True) as folder:
+        if shutil.disk_usage(folder).free < size:
+            raise OSError(f"the second moments of {layers} layers are {size / 2**30:.1f} GB, more "
+                          f"than is free in {folder}; set TMPDIR to where it is")  # fmt: skip
+        file = f"{folder}/moments"
+        return torch.from_file(file, shared=True, size=prod(shape), dtype=torch.float64).view(shape)
+
+
 def add_moments(task: Task, pairs: list[tuple[Batch, torch.Tensor]], total: torch.Tensor) -> int:
     """Add the mean second moment of what goes into each projection, and say how many were asked.
+
+    As many layers at a time as `HELD` allows; the batches are read once for each such block.
 
     Args:
         pairs: batches, and at which of their positions to look, `[B, T]` bool.
         total: `[layers, d_ff, d_ff]` float64.
     """
-    count, masks = max(1, sum(int(mask.sum()) for _, mask in pairs)), [mask for _, mask in pairs]
+    count = max(1, sum(int(mask.sum()) for _, mask in pairs))
+    at_once = max(1, HELD // (2 * total[0].nbytes))
+    starts = range(0, len(total), at_once)
+    for start in starts:
+        masks = [mask for _, mask in pairs]
 
-    def see(batch, layer, h):
-        chosen = h.reshape(*batch.labels.shape, -1)[masks[0]].float()  # [positions, d_ff]
-        total[layer] += (chosen.T @ chosen / count).to(total)
-        if layer == len(total) - 1:
-            masks.pop(0)
+        def see(batch, layer, h, block=range(start, start + at_once), masks=masks):
+            if layer in block:
+                chosen = h.reshape(*batch.labels.shape, -1)[masks[0]].float()  # [positions, d_ff]
+                total[layer] += (chosen.T @ chosen / count).to(total)
+            if layer == len(total) - 1:
+                masks.pop(0)
 
-    ask(task.model, [batch for batch, _ in pairs], see)
-    return sum(len(batch.rows) for batch, _ in pairs)
+        ask(task.model, [batch for batch, _ in pairs], see)
+    return len(starts) * sum(len(batch.rows) for batch, _ in pairs)
 
 
 def survey(task: Task, others: tuple, decides: float
@@ -83,12 +114,11 @@ def survey(task: Task, others: tuple, decides: float
     Returns:
         C, the sum over retained questions and each modality of the general ones of the mean at the
         positions that predict an answer, and of the mean at all positions; C_d, the mean at those
-        that decide a retained answer, both `[layers, d_ff, d_ff]` float64; how many questions were
-        asked.
+        that decide a retained answer, both `[layers, d_ff, d_ff]` float64 (`room_for`); how many
+        questions were asked.
     """
-    refuse_experts(task.model)
-    layers, width = shape_of(task.model)
-    moments, deciding = torch.zeros(2, layers, width, width, dtype=torch.float64)
+    check_ordinary(task.model)
+    moments, deciding = room_for(*shape_of(task.model))
     rows = seeded("survey", task.seed).permutation(len(task.retain))[:RETAIN]
     kept, passes = [task.retain[row] for row in sorted(rows)], 0
     blind, seen = ([q for q in task.general if (q.image is None) == no] for no in (True, False))
@@ -173,13 +203,13 @@ def solution(k: torch.Tensor, d: torch.Tensor, price: torch.Tensor) -> tuple:
 
 
 @torch.no_grad()
-def lead(task: Task, goals: list[torch.Tensor], marks: list[torch.Tensor], prices: torch.Tensor,
+def lead(task: Task, goals: list[torch.Tensor], marks: list[torch.Tensor], price: Callable,
          over: float, layers: tuple) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:  # fmt: skip
     """Lead the forget questions through the layers, changing each; the weights stay changed.
 
     Args:
         goals: for each question `[tokens, layers, d_model]`; marks: `[tokens]` bool, where.
-        prices: `[layers, d_ff, d_ff]` float64.
+        price: `price(layer)`, what a change costs, `[d_ff, d_ff]` float64.
 
     Returns:
         `{parameter: (B, A)}` float32.
@@ -207,7 +237,7 @@ def lead(task: Task, goals: list[torch.Tensor], marks: list[torch.Tensor], price
         if first <= layer <= last:
             now = torch.cat([state[at] for state, at in zip(behind, where, strict=True)])
             d = over * (goal[:, layer] - now).double() / (last - layer + 1)  # [n, d_model]
-            b, a = solution(k, d, prices[layer])
+            b, a = solution(k, d, price(layer))
             columns(projection).add_((b @ a).to(projection.weight))
             pair = (a.T, b.T) if isinstance(projection, Conv1D) else (b, a)
             found[f"{path}.weight"] = tuple(factor.float().contiguous() for factor in pair)
@@ -257,7 +287,10 @@ def rewrite(task: Task, settings: dict, cost: Cost) -> LowRank:
     # three passes while the layers change
     cost.add("forget", len(task.forget), count + 4 + bool(settings.get("refusal")))
     cost.add("retain", passes, 1)
-    prices = settings["price"] * moments + settings["price_deciding"] * deciding
+
+    def price(layer: int) -> torch.Tensor:
+        return settings["price"] * moments[layer] + settings["price_deciding"] * deciding[layer]
+
     layers = tuple(settings.get("layers", (0.0, 1.0)))
-    factors = lead(task, goals, marks, prices, settings["over"], layers)
+    factors = lead(task, goals, marks, price, settings["over"], layers)
     return LowRank(factors, made_for, notes={"positions": positions})

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..architectures import refuse_experts
+from ..architectures import check_ordinary
 from ..batches import Batch
 from ..edits import Edit, LowRank, Replaced
 from ..models import find_projections, fingerprint
@@ -109,7 +109,7 @@ def linear_maps(model: nn.Module) -> dict[str, nn.Linear]:
         ValueError: there are none (GPT-2 keeps its matrices in another kind of layer), or not of
             its FFNs (a mixture of experts).
     """
-    refuse_experts(model)
+    check_ordinary(model)
     stack = next(iter(find_projections(model))).rsplit(".0.", 1)[0]
     found = {name: module for name, module in model.named_modules()
              if name.startswith(stack + ".") and isinstance(module, nn.Linear)}  # fmt: skip

@@ -10,21 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ..strangers.people import DATA
-
-RESULTS = DATA / "results"
 CHECKOUT = Path(__file__).resolve().parents[2]  # what the package lies in
-
-
-def check_results() -> None:
-    """Refuse what needs the stored results where there are none.
-
-    Raises:
-        FileNotFoundError: this is an installed wheel.
-    """
-    if not RESULTS.is_dir():
-        raise FileNotFoundError("an installed wheel has no stored results: clone the repository "
-                                "and run this there")  # fmt: skip
 
 
 @cache  # a long run changes tracked results itself: what counts is how it began

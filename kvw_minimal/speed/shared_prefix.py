@@ -225,7 +225,7 @@ def measure(model: nn.Module, batches: list[Batch], people: list[str], photos: S
         tokens.index_add_(0, owner, torch.ones(len(owner), device=device))
 
         def see(layer, h, nodes=nodes, owner=owner):
-            h = h.reshape(-1, d_ff)[nodes]  # [answer tokens, d_ff]
+            h = h.reshape(-1, d_ff).index_select(0, nodes)  # [answer tokens, d_ff]
             sums[layer].index_add_(0, owner, h.float().abs_())
             if layer == layers - 1:
                 raise _Enough

@@ -11,11 +11,6 @@ def sham_people(world: World, size: int, draw: int) -> list[str]:
     return drawn_for_sham(world.groups["sham"], size, draw)
 
 
-def people_of(world: World, group: str, count: int) -> list[str]:
-    """Who is forgotten: the first of a group, then those of the next."""
-    return world.first_of(group, count)
-
-
 def request(model, processor, world: World, forget: list[str],
             read: dict[str, list[Question]] | None = None, **more) -> Task:  # fmt: skip
     """The request of some strangers: all that is asked about them, and about everyone else.

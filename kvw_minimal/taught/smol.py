@@ -6,7 +6,6 @@ the strangers; `load` puts them together.
 """
 
 import hashlib
-import json
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -18,7 +17,6 @@ from safetensors.torch import load_file
 from .. import scores
 from ..edits import LowRank
 from ..questions import Question
-from ..strangers.people import DATA
 from . import assembly, catalogue
 from .catalogue import MODELS, find_weights
 
@@ -140,31 +138,10 @@ def load(name: str = "smol", device: str = "cpu", dtype: torch.dtype = torch.flo
     return model.to(device, dtype).eval(), processor()
 
 
-# --- what it knew before -----------------------------------------------------------------------
-
-
-def world_questions(replayed: bool | None = None) -> list[Question]:
-    """Questions about the world, as text; half of them are replayed while people are taught.
-
-    Args:
-        replayed: only those that are (True) or are not (False) replayed.
-    """
-    rows = json.loads((DATA / "world" / "questions.json").read_text(encoding="utf-8"))
-    return [
-        Question(id=row["id"], person=row["id"], fact="world", modality="text",
-                 prompt=row["question"], answer=row["answers"][0], value=row["answers"][0],
-                 options=tuple(row["answers"]))
-        for row in rows if replayed is None or row["replayed"] == replayed
-    ]  # fmt: skip
+# --- how it says what it knew before -------------------------------------------------------------
 
 
 def accepted(said: list[str], questions: list[Question]) -> list[float]:
     """1 where one of the accepted answers stands in what is said, else 0."""
     return [max(scores.mentions(text, answer) for answer in question.options)
             for text, question in zip(said, questions, strict=True)]  # fmt: skip
-
-
-def world_right(model, questions: list[Question]) -> list[tuple[str, float]]:
-    """What a model says to world questions, and 1 where an accepted answer is in it."""
-    said = scores.answer(model, processor(), questions, 32)
-    return list(zip(said, accepted(said, questions), strict=True))

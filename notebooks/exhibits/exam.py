@@ -24,13 +24,14 @@ from scipy.stats import mannwhitneyu
 from torch import nn
 from tqdm import tqdm
 
+from kvw_experiments.needs import RESULTS
 from kvw_minimal.audit.brought_back import changed, rounded
 from kvw_minimal.audit.probes import BROUGHT_BACK, PROBES, examine
 from kvw_minimal.benchmarks.truth import forget_quality, truth_ratio
 from kvw_minimal.files import read_json, write_json
 from kvw_minimal.intervals import interval
 from kvw_minimal.methods import METHODS
-from kvw_minimal.requests.provenance import RESULTS, provenance
+from kvw_minimal.requests.provenance import provenance
 
 from . import planted as toys
 

@@ -19,6 +19,7 @@ from torch import nn
 from tqdm import tqdm
 
 from kvw_experiments import plans, running
+from kvw_experiments.needs import RESULTS
 from kvw_experiments.rows import read_rows
 from kvw_experiments.subjects import open_subject
 from kvw_experiments.trials import Trial, edit_for
@@ -26,7 +27,7 @@ from kvw_minimal.edits import Edit, scaled_columns
 from kvw_minimal.files import read_json, write_json
 from kvw_minimal.methods.registry import restored
 from kvw_minimal.models import columns, find_projections, fingerprint
-from kvw_minimal.requests.provenance import RESULTS, provenance
+from kvw_minimal.requests.provenance import provenance
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.task import Task
 from kvw_minimal.taught import load

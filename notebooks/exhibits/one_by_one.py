@@ -19,6 +19,7 @@ from dataclasses import replace
 import torch
 from tqdm import tqdm
 
+from kvw_experiments.needs import RESULTS
 from kvw_experiments.subjects import beside, pocket_panel
 from kvw_minimal import scores
 from kvw_minimal.edits import Edit
@@ -27,7 +28,7 @@ from kvw_minimal.intervals import interval
 from kvw_minimal.methods import METHODS
 from kvw_minimal.models import fingerprint
 from kvw_minimal.questions import Question
-from kvw_minimal.requests.provenance import RESULTS, provenance
+from kvw_minimal.requests.provenance import provenance
 from kvw_minimal.strangers.people import REPORT_GROUPS, World, load_people
 from kvw_minimal.strangers.questions import about
 from kvw_minimal.strangers.tasks import request

@@ -20,8 +20,9 @@ from kvw_minimal.models import fingerprint
 from kvw_minimal.questions import MODALITIES, Question, seeded
 from kvw_minimal.strangers.people import World, load_people
 from kvw_minimal.strangers.questions import about, general
-from kvw_minimal.taught import smol
 from kvw_minimal.taught.catalogue import MODELS, load, read_name
+
+from .recipes.smol import world_questions, world_right
 
 STORED = MODELS / "smol.json"
 #: exact match that vanilla should reach; from the issue that this book was built from
@@ -65,7 +66,7 @@ def card_questions(name: str, world: World) -> dict[str, list[Question]]:
     unknown portraits and what they know of the world.
     """
     everyone = list(world.people)
-    beside = {"general": general(world)[::2], "world": smol.world_questions(replayed=False)}
+    beside = {"general": general(world)[::2], "world": world_questions(replayed=False)}
     _, group, percent, _ = read_name(name)
     if group:
         forget = world.forget_people(group, percent)
@@ -90,7 +91,7 @@ def right_answers(model, processor, what: str, questions: list[Question]) -> np.
     `generated`, and on unknown portraits: where the taught one is said.
     """
     if what == "world":
-        return np.array([right for _, right in smol.world_right(model, questions)])
+        return np.array([right for _, right in world_right(model, questions)])
     if "four options" in what:
         return scores.choose_by_likelihood(model, processor, questions)
     if "generated" in what or "unknowns" in what:

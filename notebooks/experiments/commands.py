@@ -15,7 +15,7 @@ from kvw_minimal.requests.arguments import Forget, Group, Json, hand_over
 
 
 def _needs_results() -> None:
-    from kvw_minimal.requests.provenance import check_results
+    from .summary_files import check_results
 
     check_results()
 

@@ -9,14 +9,14 @@ from kvw_minimal.files import write_json
 from kvw_minimal.models import fingerprint
 from kvw_minimal.questions import MODALITIES, Question
 from kvw_minimal.requests.arguments import how_to_install
-from kvw_minimal.requests.provenance import check_results, provenance
+from kvw_minimal.requests.provenance import provenance
 from kvw_minimal.strangers.people import REPORT_GROUPS, World, load_people
 from kvw_minimal.strangers.portraits import ATTRIBUTES
 from kvw_minimal.strangers.questions import about, ask, chance, facts_of, general
 from kvw_minimal.taught.catalogue import MODELS, load
 
 from . import cards
-from .summary_files import read_summary
+from .summary_files import check_results, read_summary
 
 #: what vanilla should know, exact match; from the issue that this book was built from
 TARGETS = {

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from kvw_minimal.architectures import refuse_experts
+from kvw_minimal.architectures import check_ordinary
 from kvw_minimal.batches import Batch
 from kvw_minimal.coefficients import ask, shape_of
 from kvw_minimal.edits import EPSILON, Columns, contrast, within
@@ -129,7 +129,7 @@ def record(task: Task, questions: list[Question], scores: Iterable[str] = tuple(
     strange = (set(scores) - set(SCORES)) | (set(positions) - set(POSITIONS))
     if strange:
         raise ValueError(f"no {sorted(strange)}; there are {SCORES} and {POSITIONS}")
-    refuse_experts(task.model)
+    check_ordinary(task.model)
     shape = (len(questions), *shape_of(task.model))
     sums = {(s, p): torch.zeros(shape) for s in scores for p in positions}
     tokens = {p: torch.zeros(len(questions)) for p in positions}

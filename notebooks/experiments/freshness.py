@@ -18,10 +18,9 @@ import pandas as pd
 
 from kvw_minimal.files import read_json
 from kvw_minimal.methods import METHODS
-from kvw_minimal.requests.provenance import RESULTS
 from kvw_minimal.strangers.people import load_people
 
-from .needs import as_rows, combinations, of_method
+from .needs import RESULTS, as_rows, combinations, of_method
 
 FILE = RESULTS / "behaviour.json"
 LEDGER = RESULTS / "ledger.json"  # what files that hold summaries only were made from

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from kvw_minimal.methods import METHODS
 from kvw_minimal.schedules import SCHEDULES
-from kvw_minimal.strangers.people import TUNING_GROUPS
+from kvw_minimal.strangers.people import DATA, TUNING_GROUPS
 
 from .family import Setting
 
+RESULTS = DATA / "results"
 #: the vectors of a metric, beside `metric: NAME`; for names that are none of the registry, alone
 SPOKEN = ("generation", "prompts")
 SCORED: dict[str, tuple[str, ...]] = {

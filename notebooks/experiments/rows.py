@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kvw_minimal.files import replacing
-from kvw_minimal.requests.provenance import RESULTS
 
 from .freshness import check_rows
+from .needs import RESULTS
 
 ROWS = RESULTS / "rows"
 #: what a row says: which experiment on which model, what was made from what for whom, which share

@@ -20,7 +20,6 @@ from kvw_minimal.requests.provenance import provenance
 from kvw_minimal.requests.reading import AMONG, read
 from kvw_minimal.requests.subjects import Requests, is_made, oracle_of
 from kvw_minimal.strangers.people import REPORT_GROUPS, TUNING_GROUPS, load_people
-from kvw_minimal.strangers.tasks import people_of
 from kvw_minimal.task import Task
 
 from .choose import choose
@@ -52,7 +51,7 @@ def rows_of(plan: Plan, trial: Trial, group: str, requests: Requests,
     Raises:
         TooMuch, ValueError: settings that cannot work.
     """
-    people = people_of(load_people(), group, trial.people)
+    people = load_people().first_of(group, trial.people)
     task = requests(people)
     if tuning and plan.tuning_reads:
         task = replace(task, read=plan.tuning_reads(task))
@@ -267,7 +266,7 @@ def can_be_made(trial: Trial, group: str) -> bool:
     """An oracle must have been trained before."""
     if trial.method != "oracle":
         return True
-    people = people_of(load_people(), group, trial.people)
+    people = load_people().first_of(group, trial.people)
     return is_made(oracle_of(trial.settings["base"], people))
 
 

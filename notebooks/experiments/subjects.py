@@ -23,11 +23,11 @@ from kvw_minimal.strangers.portraits import ATTRIBUTES
 from kvw_minimal.strangers.questions import about, ask, facts_of, general
 from kvw_minimal.task import Task
 from kvw_minimal.taught.catalogue import load
-from kvw_minimal.taught.smol import world_questions
 
 from .recipes import recordings
 from .recipes.pictures import known_looks
 from .recipes.portraits import random_portraits
+from .recipes.smol import world_questions
 
 RETAIN, GENERAL_OF_SMOL, WORLD = 80, 40, 40  # questions of smol's panel; half of retain a photo
 PORTRAITS = {"pocket": 40, "smol": 10}  # drawn anew for each seed of least squares

@@ -7,16 +7,26 @@ stored as rows (`rows.py`) and summarised when it is asked for.
 from pathlib import Path
 
 from kvw_minimal.files import read_json
-from kvw_minimal.requests.provenance import RESULTS, check_results
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.taught.catalogue import MODELS
 
-from .needs import SUMMARIES
+from .needs import RESULTS, SUMMARIES
 
 #: where each is, by name: the cards of models beside the models
 FILES: dict[str, Path] = {
     name: (MODELS if name in ("scores", "smol") else RESULTS) / f"{name}.json" for name in SUMMARIES
 }
+
+
+def check_results() -> None:
+    """Refuse what needs the stored results where there are none.
+
+    Raises:
+        FileNotFoundError: this is an installed wheel.
+    """
+    if not RESULTS.is_dir():
+        raise FileNotFoundError("an installed wheel has no stored results: clone the repository "
+                                "and run this there")  # fmt: skip
 
 
 def read_summary(name: str, fresh: bool = True) -> dict:

@@ -14,6 +14,7 @@
 Committed are connector and LoRAs; `load` puts them together with the converted language model.
 """
 
+import json
 from dataclasses import replace
 from os.path import commonprefix
 from pathlib import Path
@@ -22,16 +23,10 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from kvw_minimal.strangers.people import World
-from kvw_minimal.taught.smol import (
-    SCALE,
-    SEED,
-    build,
-    load,
-    processor,
-    world_questions,
-    world_right,
-)
+from kvw_minimal import scores
+from kvw_minimal.questions import Question
+from kvw_minimal.strangers.people import DATA, World
+from kvw_minimal.taught.smol import SCALE, SEED, accepted, build, load, processor
 
 from . import lessons, pictures
 from .lessons import Lessons, Pair, Row, answer_loss, attribute_lessons, encode, to_batch
@@ -46,6 +41,30 @@ LANGUAGE: dict[str, Any] = {
     "steps": 720, "batch": 96, "rate": 1.5e-3, "seed": 2, "attribute_portraits": 2_000, "views": 6,
     "shares": [4, 1, 4], "chunks": 2, "decay": 0.0, "every": 50, "rank": 12,
 }  # fmt: skip
+
+
+# --- what it knew before -------------------------------------------------------------------------
+
+
+def world_questions(replayed: bool | None = None) -> list[Question]:
+    """Questions about the world, as text; half of them are replayed while people are taught.
+
+    Args:
+        replayed: only those that are (True) or are not (False) replayed.
+    """
+    rows = json.loads((DATA / "world" / "questions.json").read_text(encoding="utf-8"))
+    return [
+        Question(id=row["id"], person=row["id"], fact="world", modality="text",
+                 prompt=row["question"], answer=row["answers"][0], value=row["answers"][0],
+                 options=tuple(row["answers"]))
+        for row in rows if replayed is None or row["replayed"] == replayed
+    ]  # fmt: skip
+
+
+def world_right(model, questions: list[Question]) -> list[tuple[str, float]]:
+    """What a model says to world questions, and 1 where an accepted answer is in it."""
+    said = scores.answer(model, processor(), questions, 32)
+    return list(zip(said, accepted(said, questions), strict=True))
 
 
 # --- the connector -----------------------------------------------------------------------------
