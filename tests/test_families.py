@@ -5,8 +5,10 @@ from importlib.metadata import version
 
 import families
 import pytest
+import tiny
 from families import AHEAD, FAMILIES, OUTCOME, PAGE, RESULTS, Family, check, known, others, outcome
 
+from kvw_minimal.coefficients import measure
 from kvw_minimal.models import find_projections
 
 #: plain maps that are turned, experts that are turned and have a bias, two kinds of experts in one
@@ -48,6 +50,15 @@ def test_a_wrong_line_would_be_found():
     with pytest.raises((KeyError, StopIteration)):  # the eye is not asked
         check(Family("llava", wrong["eye"]))
     assert check(Family("bert", by_name["bert"].path, {"is_decoder": False})) == AHEAD
+
+
+@pytest.mark.parametrize("name", ["bert", "electra", "roberta"])
+def test_what_reads_from_both_sides_is_refused_unless_it_is_a_decoder(name):
+    """As `AutoModelForCausalLM` loads it, unless its config says otherwise."""
+    model, batch = families.build(name, {"is_decoder": False}), tiny.random_batch()
+    with pytest.raises(ValueError, match="lets a token see those behind it"):
+        measure(model, [batch], ["ann"] * 4)
+    measure(families.build(name, {"is_decoder": True}), [batch], ["ann"] * 4)
 
 
 def test_a_family_without_a_line_would_be_found(monkeypatch):

@@ -34,12 +34,15 @@ def refuse_ahead(model: nn.Module, inputs: Iterable[str]) -> None:
         inputs: names of what the model is given.
 
     Raises:
-        ValueError: a model that lets tokens see those behind them: always (CPM-Ant, XLM), or where
-            no `token_type_ids` say which are of the prompt (PaliGemma).
+        ValueError: a model that lets tokens see those behind them: always (CPM-Ant, XLM), unless
+            its config says `is_decoder` (BERT and its kin), or where no `token_type_ids` say which
+            are of the prompt (PaliGemma).
     """
     kind, text = model.config.model_type, model.config.get_text_config(decoder=True)
     whole = getattr(text, "use_bidirectional_attention", None) is True
-    if kind in AHEAD or whole and "token_type_ids" not in inputs:
+    # GPT-NeoX has the word in its config, too, and never looks ahead
+    encoder = hasattr(type(text), "is_decoder") and not text.is_decoder and "neox" not in kind
+    if kind in AHEAD or encoder or whole and "token_type_ids" not in inputs:
         raise ValueError(f"{type(model).__name__} lets a token see those behind it: no position "
                          "stands before the answer, where coefficients are taken")  # fmt: skip
 
