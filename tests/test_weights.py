@@ -190,3 +190,52 @@ def test_measuring_needs_the_memory_of_a_pass():
                           capture_output=True, check=True)  # fmt: skip
     measuring, passing = map(int, done.stdout.split())
     assert measuring <= 1.05 * passing, f"{measuring} and {passing} kB"
+
+
+#: the same of a survey of the rewrite: megabytes that are not in files, in blocks, then at once
+SURVEYED = """
+import threading, time
+from pathlib import Path
+import tiny
+from kvw_minimal.methods import rewrite
+from kvw_minimal.methods.somebody_else import somebody_else
+from kvw_minimal.strangers.people import load_people
+from kvw_minimal.strangers.questions import about
+from kvw_minimal.task import Task
+
+def held():
+    status = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in status if line.startswith("RssAnon"))) / 1024
+
+def grown(work):
+    peak, done, before = [0.0], threading.Event(), held()
+    def look():
+        while not done.wait(0.002):
+            peak.append(held())
+    looking = threading.Thread(target=look)
+    looking.start()
+    kept = work()
+    done.set()
+    looking.join()
+    return max(peak) - before, kept
+
+world = load_people()
+people = list(world.people)[:3]
+model = tiny.llava(0, intermediate_size=1536, num_hidden_layers=4)
+task = Task(model, tiny.processor(), about(world, people[:1])[:2], about(world, people[1:])[:4])
+rewrite.survey(task, somebody_else(task), -1.0)
+rewrite.HELD = 2 * 8 * 1536**2
+blocks, kept = grown(lambda: rewrite.survey(task, somebody_else(task), -1.0))
+rewrite.HELD = 2**32
+print(blocks, grown(lambda: rewrite.survey(task, somebody_else(task), -1.0))[0])
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux for its peaks")
+def test_a_survey_in_blocks_holds_a_block():
+    """Of four layers one at a time: more than half of what they take together stays away."""
+    done = subprocess.run([sys.executable, "-c", SURVEYED], env=tiny.environment(), text=True,
+                          capture_output=True, check=True)  # fmt: skip
+    blocks, whole = map(float, done.stdout.split())
+    together = 4 * 2 * 8 * 1536**2 / 2**20
+    assert blocks < whole - together / 2, f"{blocks:.0f} and {whole:.0f} of {together:.0f} MB"
