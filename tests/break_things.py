@@ -47,7 +47,7 @@ OUTCOME = ROOT / "data" / "results" / "breaks.json"
 JOURNAL = ROOT / ".pytest_cache" / "breaks.json"
 LEAST = 0.95  # of all faults must be noticed
 #: what looks at the repository or at notebooks, not at what the package does
-ELSEWHERE = ("house", "prose", "stored", "exercises", "install", "course", "landing")
+ELSEWHERE = ("house", "prose", "stored", "exercises", "install", "course", "landing", "pages")
 ENDLESS = 60.0  # seconds beyond ten times what the tests usually take: it does not end
 #: slow to import, and the same for every copy
 SHARED = ("torch", "pandas", "pyarrow.parquet", "peft", "scipy.stats", "rouge_score.rouge_scorer",
