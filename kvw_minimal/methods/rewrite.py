@@ -76,7 +76,7 @@ def room_for(layers: int, width: int) -> torch.Tensor:
     with TemporaryDirectory(prefix="moments", ignore_cleanup_errors=True) as folder:
         if shutil.disk_usage(folder).free < size:
             raise OSError(f"the second moments of {layers} layers are {size / 2**30:.1f} GB, more "
-                          f"than is free in {folder}; set TMPDIR to where it is")  # fmt: skip
+                          f"than is free in {folder}; set TMPDIR to a larger disk")  # fmt: skip
         file = f"{folder}/moments"
         return torch.from_file(file, shared=True, size=prod(shape), dtype=torch.float64).view(shape)
 
