@@ -40,8 +40,8 @@ def refuse_ahead(model: nn.Module, inputs: Iterable[str]) -> None:
     """
     kind, text = model.config.model_type, model.config.get_text_config(decoder=True)
     whole = getattr(text, "use_bidirectional_attention", None) is True
-    # GPT-NeoX has the word in its config, too, and never looks ahead
-    encoder = hasattr(type(text), "is_decoder") and not text.is_decoder and "neox" not in text.model_type
+    encoder = hasattr(type(text), "is_decoder") and not text.is_decoder
+    encoder &= "neox" not in text.model_type  # it has the word, too, and never looks ahead
     if kind in AHEAD or encoder or whole and "token_type_ids" not in inputs:
         raise ValueError(f"{type(model).__name__} lets a token see those behind it: no position "
                          "stands before the answer, where coefficients are taken")  # fmt: skip
