@@ -77,8 +77,7 @@ def room_for(layers: int, width: int) -> torch.Tensor:
         if shutil.disk_usage(folder).free < size:
             raise OSError(f"the second moments of {layers} layers are {size / 2**30:.1f} GB, more "
                           f"than is free in {folder}; set TMPDIR to a larger disk")  # fmt: skip
-        file = f"{folder}/moments"
-        return torch.from_file(file, shared=True, size=prod(shape), dtype=torch.float64).view(shape)
+        return torch.from_file(f"{folder}/all", True, prod(shape), dtype=torch.float64).view(shape)
 
 
 def add_moments(task: Task, pairs: list[tuple[Batch, torch.Tensor]], total: torch.Tensor) -> int:
