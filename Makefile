@@ -4,7 +4,7 @@
 # make slides  a deck for each session of the course, into _build/slides
 # make students  a copy of the book without solutions and answers, into _build/students
 # make models  train the oracles: hours (PERCENT=10 or 15: of larger requests)
-# make bench   what measuring costs: minutes, on a quiet machine
+# make bench   what measuring costs: twenty minutes, on a quiet machine
 # make replication  every contender on every report group: an hour or two, then hours on smol
 # make wheel   build the wheel and, with nothing else installed, forget five people: a few minutes
 # make dist    build the package as it is published, source and wheel, and check both

@@ -1,8 +1,8 @@
 """`python -m kvw_minimal bench [FILE]`: what measuring coefficients costs, done in three ways.
 
 Prints a table for each model and, with FILE, stores its rows with provenance: medians of
-interleaved runs, and medians of the ratios of each run, which a busy machine moves least; a quarter
-of an hour on two cores. Nothing is downloaded: the large models are random, in SmolVLM's shape.
+interleaved runs, and medians of the ratios of each run, which a busy machine moves least; twenty
+minutes on two cores. Nothing is downloaded: the large models are random, in SmolVLM's shape.
 
 *published* renders the public loop from its description: one question at a time, with head and
 key-value cache; of each layer a float32 copy of the whole |h| goes to the CPU and is masked there.
