@@ -1,7 +1,11 @@
 """What strict nbval may leave uncompared: renderings that differ from run to run by design."""
 
-UNCOMPARED = ("text/html", "image/svg+xml", "application/papermill.record/image/png",
-              "application/vnd.kvw.explorer+json")  # fmt: skip
+UNCOMPARED = (
+    "text/html",
+    "image/svg+xml",
+    "application/papermill.record/image/png",
+    "application/vnd.kvw.explorer+json",
+)
 
 
 def pytest_collectstart(collector):

@@ -60,16 +60,26 @@ def unlearn(
     context: typer.Context,
     *,
     model: ModelName = "pocket",
-    questions: Annotated[str | None, typer.Option(help="a file of questions, a folder or a hub id "
-                         "of MLLMU-Bench or CLEAR: its rows say who is forgotten")] = None,
+    questions: Annotated[
+        str | None,
+        typer.Option(
+            help="a file of questions, a folder or a hub id "
+            "of MLLMU-Bench or CLEAR: its rows say who is forgotten"
+        ),
+    ] = None,
     people: Annotated[
         str | None, typer.Option(help="who is forgotten instead, such as ada,ben")
     ] = None,
     forget: Forget = 5,
     group: Group = "A",
     method: Annotated[str, typer.Option(help="a method by name")] = "KVW one pass",
-    strength: Annotated[str | None, typer.Option(help="total strength G, at least 0; or several, "
-                        "such as 8,32,64", show_default="as tuned")] = None,
+    strength: Annotated[
+        str | None,
+        typer.Option(
+            help="total strength G, at least 0; or several, such as 8,32,64",
+            show_default="as tuned",
+        ),
+    ] = None,
     layers: Annotated[str, typer.Option(help="0:3 or 0.0:1.0")] = "0.0:1.0",
     settings: Annotated[
         str, typer.Option(help="of another method, as JSON: '{\"rate\": 1e-3}'")
@@ -79,36 +89,44 @@ def unlearn(
     batch_size: Annotated[int | None, typer.Option(help="questions at a time", min=1)] = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
-    save: Annotated[Path | None, typer.Option(help="a folder for rows and edits; an interrupted "
-                    "run goes on there")] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(help="a folder for rows and edits; an interrupted run goes on there"),
+    ] = None,
     save_edit: Annotated[Path | None, typer.Option(help="write the edit (safetensors)")] = None,
     json_file: Json = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what it would cost")] = False,
-) -> None:  # fmt: skip
+) -> None:
     """Forget people and score vanilla, edited, sham and oracle: a group's, or a file's."""
     from .requests import report
 
     check_place(save_edit, json_file, None if save and save.is_dir() else save)
     own = read_settings(settings)
-    said = {name for name in context.params
-            if "COMMANDLINE" in str(context.get_parameter_source(name))}  # fmt: skip
+    said = {
+        name for name in context.params if "COMMANDLINE" in str(context.get_parameter_source(name))
+    }
     words = [name for name in ("strength", "layers") if name in said]
     if words and (settings or not method.startswith("KVW")):
         raise typer.BadParameter(f"--{words[0]} is for KVW without --settings: put it into these")
     whom = "people" if questions is None else "questions"
     for name in ("group", "forget", "oracle") if {"people", "questions"} & said else ():
         if name in said and (name != "oracle" or oracle):
-            raise typer.BadParameter(f"--{name} is for groups of strangers: leave it out, --{whom} "
-                                     "says who is forgotten")  # fmt: skip
+            raise typer.BadParameter(
+                f"--{name} is for groups of strangers: leave it out, --{whom} says who is forgotten"
+            )
     each: list[dict] = [own] if settings else []
     if not settings and method.startswith("KVW"):
         each = [{"strength": G, "layers": read_layers(layers)} for G in read_strengths(strength)]
     if save_edit and len(each) > 1:
         raise typer.BadParameter("--save-edit holds one edit: --save FOLDER holds several")
     asked = model, group, forget, method, each or None, draws, oracle
-    more: dict[str, Any] = {"people": [] if people is None else people.split(","),
-                            "questions": questions, "batch_size": batch_size, "device": device,
-                            "dtype": dtype}  # fmt: skip
+    more: dict[str, Any] = {
+        "people": [] if people is None else people.split(","),
+        "questions": questions,
+        "batch_size": batch_size,
+        "device": device,
+        "dtype": dtype,
+    }
     if dry_run:
         from .requests import expected
 
@@ -237,10 +255,20 @@ def replicate(
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = lambda message, *_: typer.echo(f"warning: {message}", err=True)
         result = benchmarks.replicate(
-            benchmark, data, model, forget, oracle=oracle, strength=strength, schedule=schedule,
-            dtype=dtype, device=device, limit=limit, batch_size=batch_size, seed=seed,
+            benchmark,
+            data,
+            model,
+            forget,
+            oracle=oracle,
+            strength=strength,
+            schedule=schedule,
+            dtype=dtype,
+            device=device,
+            limit=limit,
+            batch_size=batch_size,
+            seed=seed,
             progress=True,
-        )  # fmt: skip
+        )
     said, source = benchmarks.table(result["rows"]), provenance(**result["provenance"])
     hand_over(said, result | {"provenance": source}, json_file)
 

@@ -95,8 +95,9 @@ def render(processor, question: Question) -> tuple[str, str]:
     return prompt, whole[len(prompt) :]
 
 
-def _batches(processor, texts: list[str], questions: list[Question], batch_size: int,
-             side: str) -> Iterator[Batch]:  # fmt: skip
+def _batches(
+    processor, texts: list[str], questions: list[Question], batch_size: int, side: str
+) -> Iterator[Batch]:
     """Questions in batches, nothing labelled: image and text apart, similar lengths together.
 
     `token_type_ids` stay where they mark a picture, whose pieces then see each other (Gemma 3).
@@ -116,8 +117,11 @@ def _batches(processor, texts: list[str], questions: list[Question], batch_size:
             shown = [[open_picture(each, q.id) for each in q.pictures] for q in some]
             images = {"images": shown} if with_image else {}
             read = processor(text=[texts[row] for row in rows], **images, **given)
-            inputs = {key: own for key, own in read.items()
-                      if key != "token_type_ids" or with_image and own.any()}  # fmt: skip
+            inputs = {
+                key: own
+                for key, own in read.items()
+                if key != "token_type_ids" or with_image and own.any()
+            }
             yield Batch(inputs, torch.full_like(inputs["input_ids"], IGNORED), rows)
 
 
@@ -134,8 +138,9 @@ def answer_batches(processor, questions: list[Question], batch_size: int = 64) -
         batch.ends = torch.zeros_like(batch.labels, dtype=torch.bool)
         for i, row in enumerate(batch.rows):
             text, said = rendered[row][1], questions[row].answer.strip()
-            turn = tokenizer_of(processor)(text, add_special_tokens=False,
-                                           return_offsets_mapping=True)  # fmt: skip
+            turn = tokenizer_of(processor)(
+                text, add_special_tokens=False, return_offsets_mapping=True
+            )
             answer, end = turn["input_ids"], int(batch.inputs["attention_mask"][i].sum())
             here = slice(end - len(answer), end)
             found = batch.inputs["input_ids"][i, here].tolist()

@@ -132,8 +132,13 @@ def differentiable(model: nn.Module) -> Iterator[None]:
             weight.requires_grad_(flags[name])
 
 
-def ask(model: nn.Module, batches: list[Batch], see: Callable[..., None],
-        loss: Callable | None = None, progress: str = "") -> None:  # fmt: skip
+def ask(
+    model: nn.Module,
+    batches: list[Batch],
+    see: Callable[..., None],
+    loss: Callable | None = None,
+    progress: str = "",
+) -> None:
     """Let a model read batches, and show what goes into each of its output projections.
 
     Every measurement of this book is made by this loop: what differs is `see` alone.
@@ -183,8 +188,9 @@ def shape_of(model: nn.Module) -> tuple[int, ...]:
     return len(sizes), *widths.pop()
 
 
-def tally(model: nn.Module, batches: list[Batch], owners: list[str], progress: bool = False
-          ) -> tuple[torch.Tensor, torch.Tensor, tuple[str, ...]]:  # fmt: skip
+def tally(
+    model: nn.Module, batches: list[Batch], owners: list[str], progress: bool = False
+) -> tuple[torch.Tensor, torch.Tensor, tuple[str, ...]]:
     """Sums of |h| over the answering tokens of each owner, how many tokens, and the owners.
 
     What is summed does not depend on how the questions are batched. Args and errors as `measure`.
@@ -212,8 +218,9 @@ def tally(model: nn.Module, batches: list[Batch], owners: list[str], progress: b
     return sums.movedim(-2, 0).contiguous(), tokens if experts else tokens[:, 0], names
 
 
-def measure(model: nn.Module, batches: list[Batch], people: list[str],
-            progress: bool = False) -> Coefficients:  # fmt: skip
+def measure(
+    model: nn.Module, batches: list[Batch], people: list[str], progress: bool = False
+) -> Coefficients:
     """Measure the knowledge coefficients of questions on the model as it stands.
 
     No gradient and no head; sums stay on the device.
@@ -230,8 +237,9 @@ def measure(model: nn.Module, batches: list[Batch], people: list[str],
     return Coefficients(*tally(model, batches, people, progress), fingerprint(model), mask)
 
 
-def measure_questions(model, processor, questions: list[Question], batch_size: int = 64,
-                      progress: bool = False) -> Coefficients:  # fmt: skip
+def measure_questions(
+    model, processor, questions: list[Question], batch_size: int = 64, progress: bool = False
+) -> Coefficients:
     """`measure` for a list of questions."""
     batches = answer_batches(processor, questions, batch_size)
     return measure(model, batches, [question.person for question in questions], progress)

@@ -81,8 +81,9 @@ def within(scores: torch.Tensor, layers: tuple) -> torch.Tensor:
     return kept
 
 
-def scaled_columns(projection: nn.Module, weight: torch.Tensor,
-                   factors: torch.Tensor) -> torch.Tensor:  # fmt: skip
+def scaled_columns(
+    projection: nn.Module, weight: torch.Tensor, factors: torch.Tensor
+) -> torch.Tensor:
     """A weight with each of its knowledge vectors multiplied, from its float32 product.
 
     Args:
@@ -223,8 +224,9 @@ class Edit:
 
     def describe(self) -> str:
         """One paragraph for people."""
-        return "\n".join([f"model {self.fingerprint}"] +
-                         [f"{key}: {value}" for key, value in self.notes.items()])  # fmt: skip
+        return "\n".join(
+            [f"model {self.fingerprint}"] + [f"{key}: {value}" for key, value in self.notes.items()]
+        )
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file, in one move. The file is a record of who was forgotten."""
@@ -248,16 +250,24 @@ class Edit:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             own = metadata.get("format", "that of the first edition")
             if own != FORMAT:
-                raise ValueError(f"its format is {own}, not {FORMAT}; make it again with "
-                                 "`unlearn --save-edit`")  # fmt: skip
+                raise ValueError(
+                    f"its format is {own}, not {FORMAT}; make it again with `unlearn --save-edit`"
+                )
             if metadata.pop("checksum") != checksum(tensors, metadata):
                 raise ValueError("its checksum does not fit its content")
             edit = _unpacked(json.loads(metadata["edit"]), tensors)
             if not isinstance(edit, Edit):
                 raise ValueError("what it holds is something else")
             return edit
-        except (SafetensorError, AttributeError, LookupError, TypeError, ValueError,
-                RecursionError, OverflowError) as error:  # fmt: skip
+        except (
+            SafetensorError,
+            AttributeError,
+            LookupError,
+            TypeError,
+            ValueError,
+            RecursionError,
+            OverflowError,
+        ) as error:
             raise ValueError(f"{path} is not an edit, or is damaged: {error}") from error
 
 
@@ -348,8 +358,10 @@ class Columns(Edit):
     def at(self, strength: float) -> "Columns":
         """As `Edit.at`; a published edit cannot, since its gates depend on what came before."""
         if self.schedule != "one pass":
-            raise ValueError("a published edit cannot change its strength: each batch was "
-                             "measured on weights already weakened; run it again")  # fmt: skip
+            raise ValueError(
+                "a published edit cannot change its strength: each batch was "
+                "measured on weights already weakened; run it again"
+            )
         return replace(self, strength=strength)
 
     def part(self, share: float) -> "Columns":
@@ -370,10 +382,12 @@ class Columns(Edit):
 
     def describe(self) -> str:
         gates, changed = self.gates, self.gates != 1
-        lines = [f"{self.schedule}, strength G = {self.strength:g}, model {self.fingerprint}",
-                 f"weakens {int(changed.sum())} of {gates.numel()} knowledge vectors in "
-                 f"{int(changed.flatten(1).any(1).sum())} of {len(gates)} layers",
-                 f"mean gate {gates.mean():.3f}, smallest {gates.min():.3f}"]  # fmt: skip
+        lines = [
+            f"{self.schedule}, strength G = {self.strength:g}, model {self.fingerprint}",
+            f"weakens {int(changed.sum())} of {gates.numel()} knowledge vectors in "
+            f"{int(changed.flatten(1).any(1).sum())} of {len(gates)} layers",
+            f"mean gate {gates.mean():.3f}, smallest {gates.min():.3f}",
+        ]
         return "\n".join(lines + [f"{key}: {value}" for key, value in self.notes.items()])
 
 
@@ -396,8 +410,9 @@ class LowRank(Edit):
         check_strength(self.strength)
         if any(not t.isfinite().all() for pair in self.factors.values() for t in pair):
             raise ValueError("a low-rank addition must be finite")
-        if any(b.ndim != 2 or a.ndim != 2 or b.shape[1] != len(a)
-               for b, a in self.factors.values()):  # fmt: skip
+        if any(
+            b.ndim != 2 or a.ndim != 2 or b.shape[1] != len(a) for b, a in self.factors.values()
+        ):
             raise ValueError("a low-rank addition is B [out, r] and A [r, in]")
 
     def at(self, strength: float) -> "LowRank":

@@ -35,10 +35,11 @@ def load(name: str, device: str = "cpu", dtype: torch.dtype = torch.float32):
         auto = t.AutoModelForImageTextToText if eyes else t.AutoModelForCausalLM
         model = auto.from_pretrained(name, dtype=dtype, use_safetensors=True)
     except Exception as error:  # of a damaged folder transformers raises anything
-        raise OSError(f"cannot load {name!r}: not a model of this book (pocket, pocket-oracle-A-5; "
-                      "others by `python -m kvw_minimal train pocket --group A --forget 10`), no "
-                      f"folder, nor on the hub. Offline, give a local folder. ({error!s:.200})"
-                      ) from error  # fmt: skip
+        raise OSError(
+            f"cannot load {name!r}: not a model of this book (pocket, pocket-oracle-A-5; "
+            "others by `python -m kvw_minimal train pocket --group A --forget 10`), no "
+            f"folder, nor on the hub. Offline, give a local folder. ({error!s:.200})"
+        ) from error
     return ready(model, device), processor
 
 
@@ -69,16 +70,20 @@ def find_projections(model: nn.Module) -> dict[str, nn.Module]:
     """
     text = model.config.get_text_config(decoder=True)
     if getattr(model.config, "is_encoder_decoder", False):
-        raise ValueError(f"{type(model).__name__} reads the question by an encoder: no token of it "
-                         "stands before the answer, where coefficients are taken")  # fmt: skip
+        raise ValueError(
+            f"{type(model).__name__} reads the question by an encoder: no token of it "
+            "stands before the answer, where coefficients are taken"
+        )
     count, width = (getattr(text, name, 0) for name in ("num_hidden_layers", "hidden_size"))
     for path, stack in stacks_of(model, count):
         found = ffns_of(stack, path, width)
         if found:
             return found
-    raise ValueError(f"no FFN output projection found in {type(model).__name__}: looked for a list "
-                     f"of {count} layers outside the vision tower, each with one linear map from "
-                     f"d_ff to {width} outside attention")  # fmt: skip
+    raise ValueError(
+        f"no FFN output projection found in {type(model).__name__}: looked for a list "
+        f"of {count} layers outside the vision tower, each with one linear map from "
+        f"d_ff to {width} outside attention"
+    )
 
 
 def columns(projection: nn.Module) -> torch.Tensor:

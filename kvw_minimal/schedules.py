@@ -44,8 +44,14 @@ def compared(forget: torch.Tensor, retain: torch.Tensor) -> torch.Tensor:
     return contrast(forget, retain) * retain.any(-1, keepdim=True)
 
 
-def one_pass(model: nn.Module, forget: Coefficients, retain: Coefficients, strength: float,
-             layers: tuple = (0.0, 1.0), **notes) -> Columns:  # fmt: skip
+def one_pass(
+    model: nn.Module,
+    forget: Coefficients,
+    retain: Coefficients,
+    strength: float,
+    layers: tuple = (0.0, 1.0),
+    **notes,
+) -> Columns:
     """Average the forget set first, then weaken once.
 
     Source: this book's form of KVW, arXiv 2601.21794.
@@ -59,10 +65,13 @@ def one_pass(model: nn.Module, forget: Coefficients, retain: Coefficients, stren
 
 
 @torch.no_grad()
-def step_by_step(model: nn.Module, steps: Sequence[Any],
-                 contrast_of: Callable[[Any], torch.Tensor],
-                 factors_of: Callable[[torch.Tensor], torch.Tensor],
-                 progress: bool = False) -> torch.Tensor:  # fmt: skip
+def step_by_step(
+    model: nn.Module,
+    steps: Sequence[Any],
+    contrast_of: Callable[[Any], torch.Tensor],
+    factors_of: Callable[[torch.Tensor], torch.Tensor],
+    progress: bool = False,
+) -> torch.Tensor:
     """Weaken a little after each step, and measure the next one on the weakened weights.
 
     The original weights are scaled once by all that was found so far, in float32, so that nothing
@@ -103,9 +112,19 @@ def contrast_of_batch(model: nn.Module, batch: Batch, retain: torch.Tensor) -> t
     return compared(mean(sums[0], tokens[0]), retain)
 
 
-def published(model: nn.Module, batches: list[Batch], people: list[str], retain: Coefficients, *,
-              strength: float, layers: tuple = (0.0, 1.0), epochs: int = 1, seed: int = 0,
-              progress: bool = False, **notes) -> Columns:  # fmt: skip
+def published(
+    model: nn.Module,
+    batches: list[Batch],
+    people: list[str],
+    retain: Coefficients,
+    *,
+    strength: float,
+    layers: tuple = (0.0, 1.0),
+    epochs: int = 1,
+    seed: int = 0,
+    progress: bool = False,
+    **notes,
+) -> Columns:
     """The published schedule: weaken a little after each forget batch, on the weakened weights.
 
     The model is untouched afterwards; the result is an edit like any other.
@@ -125,8 +144,11 @@ def published(model: nn.Module, batches: list[Batch], people: list[str], retain:
     reference = retain.pooled()  # [layers, d_ff]
     order = in_order(len(batches), epochs, seed)
     mean = step_by_step(
-        model, order, lambda i: within(contrast_of_batch(model, batches[i], reference), layers),
-        lambda total: gate(total, strength), progress,
-    )  # fmt: skip
+        model,
+        order,
+        lambda i: within(contrast_of_batch(model, batches[i], reference), layers),
+        lambda total: gate(total, strength),
+        progress,
+    )
     notes = {"people": forgotten, "gamma": strength / len(order), "batches": len(order), **notes}
     return Columns(mean.cpu(), strength, made_for, "published", notes)

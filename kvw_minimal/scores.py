@@ -88,8 +88,9 @@ def read(model, batches: list[Batch]) -> Forced:
     return Forced(exact, logprob, tokens)
 
 
-def read_answers(model, processor, questions: list[Question], answers: list[str],
-                 batch_size: int = 64) -> Forced:  # fmt: skip
+def read_answers(
+    model, processor, questions: list[Question], answers: list[str], batch_size: int = 64
+) -> Forced:
     """`read` with other answers in place of the taught ones."""
     asked = [replace(q, answer=answer) for q, answer in zip(questions, answers, strict=True)]
     return read(model, answer_batches(processor, asked, batch_size))
@@ -114,8 +115,9 @@ def generate(model, batches: list[Batch], processor, new_tokens: int = 24) -> li
     return answers
 
 
-def answer(model, processor, questions: list[Question], batch_size: int = 64,
-           new_tokens: int = 24) -> list[str]:  # fmt: skip
+def answer(
+    model, processor, questions: list[Question], batch_size: int = 64, new_tokens: int = 24
+) -> list[str]:
     """`generate` for a list of questions."""
     return generate(model, prompt_batches(processor, questions, batch_size), processor, new_tokens)
 
@@ -162,8 +164,12 @@ def choose_by_likelihood(model, processor, questions: list[Question]) -> np.ndar
     options = [option for q in questions for option in q.options]
     told = read_answers(model, processor, asked, options)
     means = (told.logprob / told.tokens).reshape(len(questions), -1)  # [N, 4]
-    return np.array([likeliest(mean, q.options.index(q.answer))
-                     for mean, q in zip(means, questions, strict=True)])  # fmt: skip
+    return np.array(
+        [
+            likeliest(mean, q.options.index(q.answer))
+            for mean, q in zip(means, questions, strict=True)
+        ]
+    )
 
 
 @metric("well_formed")

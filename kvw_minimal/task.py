@@ -78,17 +78,26 @@ class Task:
                 is asked.
         """
         own, size = set(self.people), len(self.people)
-        pool = [person for person in (sorted(set(self.others)) if self.pool is None else self.pool)
-                if person not in own]  # fmt: skip
+        pool = [
+            person
+            for person in (sorted(set(self.others)) if self.pool is None else self.pool)
+            if person not in own
+        ]
         if len(pool) < size:
-            raise ValueError(f"{len(pool)} people to retain are too few: the sham control needs "
-                             f"as many as there are to forget, {size}")  # fmt: skip
+            raise ValueError(
+                f"{len(pool)} people to retain are too few: the sham control needs "
+                f"as many as there are to forget, {size}"
+            )
         drawn, every = set(drawn_for_sham(pool, size, draw)), self.known()
         strange = sorted(drawn - {question.person for question in every})
         if strange:
             raise ValueError(f"nothing is asked about {', '.join(strange)}, drawn for a sham")
-        return replace(self, seed=draw, forget=[q for q in every if q.person in drawn],
-                       retain=[q for q in every if q.person not in drawn])  # fmt: skip
+        return replace(
+            self,
+            seed=draw,
+            forget=[q for q in every if q.person in drawn],
+            retain=[q for q in every if q.person not in drawn],
+        )
 
     def once(self, key: tuple, make: Callable[[], Any]) -> Any:
         """What was made before under this key, or what is made now."""

@@ -84,10 +84,14 @@ def renew(path: Path = FILE) -> list[str]:
         Their names, and those of vectors that are gone.
     """
     before, now = stored(path), compute()
-    kept = {name: before[name] if name in before and same(value, before[name]) else value
-            for name, value in now.items()}  # fmt: skip
-    lines = [f"{json.dumps(name)}: {json.dumps(value, ensure_ascii=False, allow_nan=False)}"
-             for name, value in kept.items()]  # fmt: skip
+    kept = {
+        name: before[name] if name in before and same(value, before[name]) else value
+        for name, value in now.items()
+    }
+    lines = [
+        f"{json.dumps(name)}: {json.dumps(value, ensure_ascii=False, allow_nan=False)}"
+        for name, value in kept.items()
+    ]
     with replacing(path) as half:
         half.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
     changed = [name for name in kept if name not in before or kept[name] is not before[name]]
@@ -137,9 +141,11 @@ def write_ledger(contents: Mapping[str, dict]) -> None:
     Args:
         contents: of the files, by name.
     """
-    made = {name: {key: content["provenance"][key] for key in ("data", "models", "command")}
-            | {"behaviour": freshness.digests_for(needs.as_rows(name, content))}
-            for name, content in contents.items()}  # fmt: skip
+    made = {
+        name: {key: content["provenance"][key] for key in ("data", "models", "command")}
+        | {"behaviour": freshness.digests_for(needs.as_rows(name, content))}
+        for name, content in contents.items()
+    }
     write_json(LEDGER, made)
 
 

@@ -50,16 +50,39 @@ LEAST = 0.95  # of all faults must be noticed
 ELSEWHERE = ("house", "prose", "stored", "exercises", "install", "course", "landing", "pages")
 ENDLESS = 60.0  # seconds beyond ten times what the tests usually take: it does not end
 #: slow to import, and the same for every copy
-SHARED = ("torch", "pandas", "pyarrow.parquet", "peft", "scipy.stats", "rouge_score.rouge_scorer",
-          "tqdm", "transformers.models.llava.modeling_llava",
-          "transformers.models.llama.modeling_llama", "transformers.models.siglip.modeling_siglip",
-          "transformers.models.siglip.image_processing_siglip", "torchvision",
-          "transformers.models.llava.processing_llava", "transformers.models.auto",
-          "transformers.models.whisper.feature_extraction_whisper")  # fmt: skip
+SHARED = (
+    "torch",
+    "pandas",
+    "pyarrow.parquet",
+    "peft",
+    "scipy.stats",
+    "rouge_score.rouge_scorer",
+    "tqdm",
+    "transformers.models.llava.modeling_llava",
+    "transformers.models.llama.modeling_llama",
+    "transformers.models.siglip.modeling_siglip",
+    "transformers.models.siglip.image_processing_siglip",
+    "torchvision",
+    "transformers.models.llava.processing_llava",
+    "transformers.models.auto",
+    "transformers.models.whisper.feature_extraction_whisper",
+)
 #: and what the tests import beside that
-TESTED = ("pytest", "hypothesis", "matplotlib.pyplot", "seaborn", "ipywidgets", "typer.testing",
-          "datasets", "dicebear", "resvg_py", "tokenizers", "yaml", "nbformat",
-          "transformers.models.qwen2_audio.modeling_qwen2_audio")  # fmt: skip
+TESTED = (
+    "pytest",
+    "hypothesis",
+    "matplotlib.pyplot",
+    "seaborn",
+    "ipywidgets",
+    "typer.testing",
+    "datasets",
+    "dicebear",
+    "resvg_py",
+    "tokenizers",
+    "yaml",
+    "nbformat",
+    "transformers.models.qwen2_audio.modeling_qwen2_audio",
+)
 
 
 def copy_of_the_package(folder: Path, tests: bool = True) -> Path:
@@ -159,8 +182,12 @@ def _test(folder: str, files: list[str], wanted: list[str] | None, see: bool) ->
     options = ["-q", "-p", "no:cacheprovider", *(["-x"] if wanted else [])]
     paths = [f"tests/test_{name}.py" for name in files]
     status = import_module("pytest").main([*options, *paths], plugins=[watch])
-    return {"status": int(status), "failed": watch.failed, "seconds": watch.seconds,
-            "calls": watch.calls}  # fmt: skip
+    return {
+        "status": int(status),
+        "failed": watch.failed,
+        "seconds": watch.seconds,
+        "calls": watch.calls,
+    }
 
 
 class Run:
@@ -171,8 +198,9 @@ class Run:
         files: test files; `wanted`: tests of them, in their order, or None for all.
     """
 
-    def __init__(self, broken: Break | None, files: list[str], wanted: list[str] | None,
-                 most: float):  # fmt: skip
+    def __init__(
+        self, broken: Break | None, files: list[str], wanted: list[str] | None, most: float
+    ):
         self.folder = Path(tempfile.mkdtemp(prefix="kvw-break-")).resolve()
         self.start, self.most = time.perf_counter(), most
         copy_of_the_package(self.folder)
@@ -251,10 +279,15 @@ def _hash(*parts: str | bytes) -> str:
 def source_key() -> str:
     """Of the package, and of what tests share."""
     own = ("break_things", "faults", "package_page", "notation", "check_browser", "execute")
-    shared = [path for path in (ROOT / "tests").glob("*.py")
-              if not path.stem.startswith("test_") and path.stem not in own]  # fmt: skip
-    packages = [*(ROOT / "kvw_minimal").rglob("*.py"),
-                *(ROOT / "notebooks" / "experiments").rglob("*.py")]  # fmt: skip
+    shared = [
+        path
+        for path in (ROOT / "tests").glob("*.py")
+        if not path.stem.startswith("test_") and path.stem not in own
+    ]
+    packages = [
+        *(ROOT / "kvw_minimal").rglob("*.py"),
+        *(ROOT / "notebooks" / "experiments").rglob("*.py"),
+    ]
     paths = sorted([*packages, *shared])
     return _hash(*(part for path in paths for part in (path.name, path.read_bytes())))
 
@@ -336,9 +369,14 @@ def functions(broken: Break) -> list[tuple[int, int, str]]:
     tree = ast.parse((ROOT / broken.path).read_text(encoding="utf-8"))
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
     found = [node for node in ast.walk(tree) if isinstance(node, kinds)]
-    return sorted((min(n.lineno for n in (node, *node.decorator_list)), node.end_lineno or 0,
-                   f"{broken.file}:{min(n.lineno for n in (node, *node.decorator_list))}")
-                  for node in found)  # fmt: skip
+    return sorted(
+        (
+            min(n.lineno for n in (node, *node.decorator_list)),
+            node.end_lineno or 0,
+            f"{broken.file}:{min(n.lineno for n in (node, *node.decorator_list))}",
+        )
+        for node in found
+    )
 
 
 def changed_function(broken: Break) -> str | None:
@@ -358,17 +396,18 @@ def chosen_tests(broken: Break, journal: Journal) -> list[list[str]]:
         each = []
         for name in files:
             known = journal.files[name]
-            calling = {test for test, calls in known["calls"].items()
-                       if reached in calls or "*" in calls}  # fmt: skip
+            calling = {
+                test for test, calls in known["calls"].items() if reached in calls or "*" in calls
+            }
             if calling or reached is None or name in broken.guards:
-                tests = sorted(known["seconds"], key=lambda t: (t not in calling,
-                                                                known["seconds"][t]))  # fmt: skip
+                tests = sorted(
+                    known["seconds"], key=lambda t: (t not in calling, known["seconds"][t])
+                )
                 first = sum(known["seconds"][test] for test in tests if test in calling)
                 each.append((not calling, first, tests))
         return [test for *_, tests in sorted(each) for test in tests]
 
-    return [ordered(broken.guards),
-            ordered(name for name in suite() if name not in broken.guards)]  # fmt: skip
+    return [ordered(broken.guards), ordered(name for name in suite() if name not in broken.guards)]
 
 
 def tried(broken: Break, journal: Journal) -> Iterator[Run]:
@@ -387,8 +426,11 @@ def tried(broken: Break, journal: Journal) -> Iterator[Run]:
             break
         if found["status"]:
             raise RuntimeError(f"{broken.name}: pytest ended with {found}")
-    journal.faults[broken.name] = {"key": journal.fault(broken, by), "by": by,
-                                   "seconds": round(seconds, 1)}  # fmt: skip
+    journal.faults[broken.name] = {
+        "key": journal.fault(broken, by),
+        "by": by,
+        "seconds": round(seconds, 1),
+    }
     journal.write()
     said = by if by else "SURVIVED" + (f": {broken.why}" if broken.why else "")
     print(f"{broken.room:<12} {broken.name:<58} {seconds:>6.1f}  {said}", flush=True)
@@ -401,7 +443,8 @@ def looked_at(name: str, journal: Journal) -> Iterator[Run]:
         print(f"the whole copy fails: {found['failed']} {found.get('said', '')}", flush=True)
         return
     journal.files[name] = {"key": file_key(name)} | {
-        what: found[what] for what in ("seconds", "calls")}  # fmt: skip
+        what: found[what] for what in ("seconds", "calls")
+    }
     journal.write()
     print(f"{'whole copy':<12} test_{name}.py {found['took']:.1f}", flush=True)
 
@@ -418,12 +461,14 @@ def sweep(breaks: list[Break], at_once: int, anew: bool) -> tuple[Journal, bool]
         import_module(name)
     import_module("torch").set_num_threads(1)
     gc.freeze()  # what is imported is shared by all that are forked
-    side_by_side((looked_at(name, journal) for name in suite() if journal.file(name) is None),
-                 at_once)  # fmt: skip
+    side_by_side(
+        (looked_at(name, journal) for name in suite() if journal.file(name) is None), at_once
+    )
     if any(journal.file(name) is None for name in suite()):
         return journal, False
-    side_by_side((tried(broken, journal) for broken in breaks if journal.outcome(broken) is None),
-                 at_once)  # fmt: skip
+    side_by_side(
+        (tried(broken, journal) for broken in breaks if journal.outcome(broken) is None), at_once
+    )
     return journal, True
 
 
@@ -443,8 +488,15 @@ def moved_in(copies: dict[Path, Iterable[str]]) -> dict[Path, list[str]]:
     """
     asked = json.dumps({str(folder): list(names) for folder, names in copies.items()})
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run([sys.executable, __file__, "--moved"], input=asked, text=True, check=True,
-                          stdout=subprocess.PIPE, env=environment, cwd=ROOT / "tests")  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, __file__, "--moved"],
+        input=asked,
+        text=True,
+        check=True,
+        stdout=subprocess.PIPE,
+        env=environment,
+        cwd=ROOT / "tests",
+    )
     return {Path(folder): found for folder, found in json.loads(done.stdout).items()}
 
 
@@ -497,9 +549,11 @@ def unnoticed(breaks: Iterable[Break]) -> list[str]:
             change(copy_of_the_package(folder, tests=False), broken)
             folders[folder] = broken
         found = moved_in({folder: broken.vectors for folder, broken in folders.items()})
-    return [f"{broken.name}: moves {found[folder]}, not all of {broken.vectors}"
-            for folder, broken in folders.items()
-            if not set(broken.vectors) <= set(found[folder])]  # fmt: skip
+    return [
+        f"{broken.name}: moves {found[folder]}, not all of {broken.vectors}"
+        for folder, broken in folders.items()
+        if not set(broken.vectors) <= set(found[folder])
+    ]
 
 
 # --- what comes out -------------------------------------------------------------------------------
@@ -519,7 +573,7 @@ def remember(by: str, found: dict) -> None:
 
 def outcome(breaks: Iterable[Break], journal: Journal) -> dict:
     """Of each room how many faults were noticed, tried, and seconds; what went unnoticed; and how
-    many were not tried since the package, or the tests that noticed, were changed."""  # fmt: skip
+    many were not tried since the package, or the tests that noticed, were changed."""
     rooms: dict[str, list] = {}
     survivors, untried, faults = [], 0, {}
     for broken in breaks:
@@ -529,28 +583,42 @@ def outcome(breaks: Iterable[Break], journal: Journal) -> dict:
             continue
         faults[broken.name] = known
         room = rooms.setdefault(broken.room, [0, 0, 0.0])
-        rooms[broken.room] = [room[0] + (known["by"] is not None), room[1] + 1,
-                              round(room[2] + known["seconds"], 1)]  # fmt: skip
+        rooms[broken.room] = [
+            room[0] + (known["by"] is not None),
+            room[1] + 1,
+            round(room[2] + known["seconds"], 1),
+        ]
         if known["by"] is None:
             survivors.append({"name": broken.name, "room": broken.room, "why": broken.why})
     killed, count = (sum(room[i] for room in rooms.values()) for i in (0, 1))
     whole = sum(sum(known["seconds"].values()) for known in journal.files.values())
-    return {"killed": killed, "tried": count, "untried": untried, "survivors": survivors,
-            "faults": faults,
-            "seconds": round(whole + sum(room[2] for room in rooms.values())),
-            "rooms": {name: dict(zip(("killed", "tried", "seconds"), room, strict=True))
-                      for name, room in rooms.items()}}  # fmt: skip
+    return {
+        "killed": killed,
+        "tried": count,
+        "untried": untried,
+        "survivors": survivors,
+        "faults": faults,
+        "seconds": round(whole + sum(room[2] for room in rooms.values())),
+        "rooms": {
+            name: dict(zip(("killed", "tried", "seconds"), room, strict=True))
+            for name, room in rooms.items()
+        },
+    }
 
 
 def table(found: dict) -> str:
     """The outcome for people: killed and tried by room, and who survived."""
     lines = [f"{'room':<14} {'killed':>6} {'tried':>6} {'seconds':>8}"]
-    lines += [f"{name:<14} {room['killed']:>6} {room['tried']:>6} {room['seconds']:>8.0f}"
-              for name, room in found["rooms"].items()]  # fmt: skip
+    lines += [
+        f"{name:<14} {room['killed']:>6} {room['tried']:>6} {room['seconds']:>8.0f}"
+        for name, room in found["rooms"].items()
+    ]
     lines.append(f"{'all':<14} {found['killed']:>6} {found['tried']:>6} {found['seconds']:>8}")
     lines += [f"{found['untried']} were not tried"] if found["untried"] else []
-    lines += [f"survived: {each['room']}, {each['name']}: {each['why'] or 'NOBODY SAYS WHY'}"
-              for each in found["survivors"]]  # fmt: skip
+    lines += [
+        f"survived: {each['room']}, {each['name']}: {each['why'] or 'NOBODY SAYS WHY'}"
+        for each in found["survivors"]
+    ]
     return "\n".join(lines)
 
 
@@ -558,8 +626,11 @@ def complaints(breaks: Iterable[Break], found: dict) -> list[str]:
     """What is wrong with an outcome."""
     unnoticed = {each["name"]: each["why"] for each in found["survivors"]}
     wrong = [f"{name} went unnoticed" for name, why in unnoticed.items() if not why]
-    wrong += [f"{broken.name} was noticed after all: take out why it is not"
-              for broken in breaks if broken.why and broken.name not in unnoticed]  # fmt: skip
+    wrong += [
+        f"{broken.name} was noticed after all: take out why it is not"
+        for broken in breaks
+        if broken.why and broken.name not in unnoticed
+    ]
     if found["killed"] < LEAST * found["tried"]:
         wrong.append(f"{found['killed']} of {found['tried']} noticed, less than {LEAST:.0%}")
     return wrong
@@ -581,12 +652,21 @@ def main() -> int:
     if given.vectors:
         wrong = unnoticed(BREAKS)
         print("\n".join(wrong) or "every break moves the vectors that it names")
-        remember("vectors", {"tried": sum(bool(each.vectors) for each in BREAKS),
-                             "unnoticed": wrong,
-                             "seconds": round(time.perf_counter() - began)})  # fmt: skip
+        remember(
+            "vectors",
+            {
+                "tried": sum(bool(each.vectors) for each in BREAKS),
+                "unnoticed": wrong,
+                "seconds": round(time.perf_counter() - began),
+            },
+        )
         return int(bool(wrong))
-    breaks = [each for each in BREAKS if not given.words or any(
-        word in (each.room, each.file) or word in each.name for word in given.words)]  # fmt: skip
+    breaks = [
+        each
+        for each in BREAKS
+        if not given.words
+        or any(word in (each.room, each.file) or word in each.name for word in given.words)
+    ]
     journal, whole = Journal(anew=False), True
     if not given.so_far:
         journal, whole = sweep(breaks, given.at_once, given.anew)

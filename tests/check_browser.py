@@ -33,13 +33,28 @@ BUILT = ROOT / "_build" / "html"
 AXE_SCRIPT = ROOT / "tests" / "vendor" / "axe.min.js"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = [
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--disable-dev-shm-usage", "--window-size=1280,900",
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--window-size=1280,900",
     "--host-resolver-rules=MAP * ~NOTFOUND",  # there is no network, whatever the machine has
-]  # fmt: skip
-LOCAL = ("file:", "data:", "blob:", "about:", "chrome:", "chrome-untrusted:", "chrome-extension:",
-         "devtools:")  # fmt: skip
+]
+LOCAL = (
+    "file:",
+    "data:",
+    "blob:",
+    "about:",
+    "chrome:",
+    "chrome-untrusted:",
+    "chrome-extension:",
+    "devtools:",
+)
 
 # formulas that the page has, and those that are set as MathML without a remainder of LaTeX
 FORMULAS = r"""
@@ -174,8 +189,11 @@ def weight(addresses: list[str]) -> int:
 
 def whole(built: Path) -> tuple[int, int]:
     """Bytes of the site, and of what is counted apart."""
-    sizes = [(APART.search(path.relative_to(built).as_posix()) is not None, path.stat().st_size)
-             for path in built.rglob("*") if path.is_file()]  # fmt: skip
+    sizes = [
+        (APART.search(path.relative_to(built).as_posix()) is not None, path.stat().st_size)
+        for path in built.rglob("*")
+        if path.is_file()
+    ]
     return sum(n for apart, n in sizes if not apart), sum(n for apart, n in sizes if apart)
 
 
@@ -210,8 +228,12 @@ def slider_problems(window) -> tuple[int, list[str]]:
             ]
             for key in (Keys.HOME, Keys.END, Keys.ARROW_LEFT):
                 slider.send_keys(key)
-                seen.append((*window.execute_script(PICTURES, explorer),
-                             slider.get_attribute("aria-valuetext")))  # fmt: skip
+                seen.append(
+                    (
+                        *window.execute_script(PICTURES, explorer),
+                        slider.get_attribute("aria-valuetext"),
+                    )
+                )
             first, last, before = seen[1:]
             if any(len(pictures) != 1 for pictures, *_ in seen):
                 problems.append(f"slider {count} shows not one picture")
@@ -226,8 +248,11 @@ def axe_problems(window) -> tuple[str, list[str]]:
     found = window.execute_async_script(AXE, "light", {})
     dark = window.execute_async_script(AXE, "dark", {"runOnly": ["color-contrast"]})
     window.execute_script("document.documentElement.dataset.theme = 'light'")
-    problems = [f"axe: {rule}, {impact}, {count} times, first {where[:200]}"
-                for rule, impact, count, where in found + dark if impact in BAD]  # fmt: skip
+    problems = [
+        f"axe: {rule}, {impact}, {count} times, first {where[:200]}"
+        for rule, impact, count, where in found + dark
+        if impact in BAD
+    ]
     bad = sum(count for _, impact, count, _ in found + dark if impact in BAD)
     less = sum(count for _, impact, count, _ in found + dark if impact not in BAD)
     return f"axe {bad} bad, {less} lesser", problems
@@ -255,8 +280,11 @@ def landing_problems(window) -> list[str]:
         shown.append(window.execute_script(LANDED))
     chosen, none, most, less = shown
     names = ("answers", "scores", "announcement")
-    problems = [f"the slider changes no {name}" for i, name in enumerate(names)
-                if not most[i] or none[i] in (most[i], chosen[i])]  # fmt: skip
+    problems = [
+        f"the slider changes no {name}"
+        for i, name in enumerate(names)
+        if not most[i] or none[i] in (most[i], chosen[i])
+    ]
     if less[2] == most[2]:
         problems.append("an arrow key does not move the slider")
     if not all(marked for *_, marked in shown):
@@ -339,8 +367,10 @@ def playground_problems(window, seconds: float = 180) -> tuple[str, list[str]]:
             problems.append(f"asked in every way ({ways}) they know {found}")
     except LookupError as error:
         return "", [*problems, str(error)]
-    return (f"first answer after {first / 1000:.1f} s, three models in {after:.0f} ms, "
-            f"logits within {max(compared['differences']):.0e}"), problems  # fmt: skip
+    return (
+        f"first answer after {first / 1000:.1f} s, three models in {after:.0f} ms, "
+        f"logits within {max(compared['differences']):.0e}"
+    ), problems
 
 
 def check(window, page: Path, shots: Path | None) -> tuple[str, list[str]]:
@@ -370,10 +400,16 @@ def check(window, page: Path, shots: Path | None) -> tuple[str, list[str]]:
         loaded = requests(window)
         played = f"; upon its buttons {weight(loaded) / 1e6:.1f} MB, {played}"
         later += loaded
-    problems += [f"asks for {url}" for url in asked + later
-                 if not url.startswith(LOCAL) or LEFT_OUT.search(url[:1000])]  # fmt: skip
-    problems += [f"console: {entry['message']}" for entry in window.get_log("browser")
-                 if entry["level"] == "SEVERE"]  # fmt: skip
+    problems += [
+        f"asks for {url}"
+        for url in asked + later
+        if not url.startswith(LOCAL) or LEFT_OUT.search(url[:1000])
+    ]
+    problems += [
+        f"console: {entry['message']}"
+        for entry in window.get_log("browser")
+        if entry["level"] == "SEVERE"
+    ]
     if shots:
         shots.mkdir(parents=True, exist_ok=True)
         name = hashlib.sha256(str(page).encode()).hexdigest()[:6] + "-" + page.stem + ".png"
@@ -426,8 +462,10 @@ def main() -> int:
                 bad += 1
     browser = find_browser()
     if browser is None:
-        print("browser check: no browser found, check skipped "
-              "(Debian: apt install chromium chromium-driver)")  # fmt: skip
+        print(
+            "browser check: no browser found, check skipped "
+            "(Debian: apt install chromium chromium-driver)"
+        )
         return int(bad > 0)
     found.sort(key=lambda page: page.stem != PLAYGROUND)  # which takes longest
     waiting = iter(found)  # of which each browser takes the next

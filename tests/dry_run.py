@@ -52,27 +52,49 @@ print(json.dumps(unlearn(**json.loads(sys.argv[1]))[0]["provenance"]))
 
 def said(program: str, asked: dict) -> dict:
     """What a process of its own prints, as JSON."""
-    done = subprocess.run([sys.executable, "-c", program, json.dumps(asked)], check=True,
-                          stdout=subprocess.PIPE, text=True,
-                          env=tiny.environment() | {"OMP_NUM_THREADS": "1"})  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", program, json.dumps(asked)],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=tiny.environment() | {"OMP_NUM_THREADS": "1"},
+    )
     return json.loads(done.stdout)
 
 
-def trial(forget: int, retain: int, method: str, settings: list[dict], draws: int,
-          folder: Path) -> dict:  # fmt: skip
+def trial(
+    forget: int, retain: int, method: str, settings: list[dict], draws: int, folder: Path
+) -> dict:
     """One file of strangers, asked of pocket: told beforehand, then done."""
     world, file = load_people(), folder / f"{forget}-{retain}.jsonl"
     people = list(world.people)[: forget + retain]
-    sets = {"forget": about(world, people[:forget]), "retain": about(world, people[forget:]),
-            "test": about(world, people[:forget], new=True)}  # fmt: skip
+    sets = {
+        "forget": about(world, people[:forget]),
+        "retain": about(world, people[forget:]),
+        "test": about(world, people[:forget], new=True),
+    }
     write_questions(file, sets)
-    asked = {"model": "pocket", "questions": str(file), "method": method, "draws": draws,
-             "settings": settings}  # fmt: skip
+    asked = {
+        "model": "pocket",
+        "questions": str(file),
+        "method": method,
+        "draws": draws,
+        "settings": settings,
+    }
     told, then = said(EXPECTED, asked), said(DONE, asked)
-    return {"forget": forget, "retain": retain, "method": method, "settings": settings,
-            "draws": draws, "passes": told["passes"], "tokens": told["tokens in all"],
-            "expected": round(told["seconds"], 1), "seconds": then["seconds"],
-            "expected memory": round(told["memory"]), "memory": round(then["memory"])}  # fmt: skip
+    return {
+        "forget": forget,
+        "retain": retain,
+        "method": method,
+        "settings": settings,
+        "draws": draws,
+        "passes": told["passes"],
+        "tokens": told["tokens in all"],
+        "expected": round(told["seconds"], 1),
+        "seconds": then["seconds"],
+        "expected memory": round(told["memory"]),
+        "memory": round(then["memory"]),
+    }
 
 
 def main() -> int:

@@ -36,8 +36,16 @@ def _photos(person: Person, new: bool) -> dict[int, dict]:
     return {k: picture_cell({"bytes": person.photos[k]}, f"{person.id}, photo {k}") for k in span}
 
 
-def _asked(world: World, person: Person, fact: str, modality: str, photo: int = 0,
-           new: bool = False, form: str = "question", shift: int = 0) -> Question:  # fmt: skip
+def _asked(
+    world: World,
+    person: Person,
+    fact: str,
+    modality: str,
+    photo: int = 0,
+    new: bool = False,
+    form: str = "question",
+    shift: int = 0,
+) -> Question:
     """`ask` with a wording that turns with person and fact, so that all wordings are used."""
     wording = (int(seeded(person.id, fact).integers(60)) + shift) % (3 if new else 10)
     return ask(world, person, fact, modality, wording=wording, held_out=new, photo=photo, form=form)
@@ -207,10 +215,14 @@ def export_clear(world: World, folder: str | Path, group: str = "A", percent: in
         for photo, cell in _photos(face, new=True).items()
     ]
     rows["real_world"] = [
-        {"image": picture_cell({"bytes": q.image}, q.id), "question": q.prompt, "answer": q.answer,
-         "options": [option for option in q.options if option != q.answer]}
+        {
+            "image": picture_cell({"bytes": q.image}, q.id),
+            "question": q.prompt,
+            "answer": q.answer,
+            "options": [option for option in q.options if option != q.answer],
+        }
         for q in general(world)
-    ]  # fmt: skip
+    ]
     note = f"CLEAR. Forgotten: group {group}, {percent} %. Stand-ins: `real_faces` (celebrities "
     note += "there) shows new photos of thirty of the people; `real_world` (world knowledge there) "
     note += "asks what can be seen on portraits of unknown people."

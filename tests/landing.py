@@ -66,18 +66,23 @@ def edit_of(task: Task, world: World, draw: int | None = None) -> Columns:
     """KVW's edit for the request, or that for the others of a sham; `.at` gives any strength."""
     people = task.people if draw is None else sham_people(world, PERCENT, draw)
     everyone = task.everyone()
-    return one_pass(task.model, everyone.of(people), everyone.of(world.retain_people(people)),
-                    STRENGTH)  # fmt: skip
+    return one_pass(
+        task.model, everyone.of(people), everyone.of(world.retain_people(people)), STRENGTH
+    )
 
 
-def read_sets(model, sets: dict[str, list[Question]], batches: dict[str, list[Batch]],
-              without: list[str] = ()) -> dict[str, list[int]]:  # fmt: skip
+def read_sets(
+    model, sets: dict[str, list[Question]], batches: dict[str, list[Batch]], without: list[str] = ()
+) -> dict[str, list[int]]:
     """Of each set how many answers are as taught, and of how many, without some people's."""
     found = {}
     for name, encoded in batches.items():
         exact = scores.read(model, encoded).exact
-        counted = [right for right, q in zip(exact, sets[name], strict=True)
-                   if name != "retain" or q.person not in without]  # fmt: skip
+        counted = [
+            right
+            for right, q in zip(exact, sets[name], strict=True)
+            if name != "retain" or q.person not in without
+        ]
         found[name] = [int(sum(counted)), len(counted)]
     return found
 
@@ -97,12 +102,20 @@ def states() -> list[tuple[int | None, float]]:
 
     At strength 0 all of them are vanilla.
     """
-    return [(None, 0.0)] + [(draw, strength) for draw in (None, *range(DRAWS))
-                            for strength in STRENGTHS[1:]]  # fmt: skip
+    return [(None, 0.0)] + [
+        (draw, strength) for draw in (None, *range(DRAWS)) for strength in STRENGTHS[1:]
+    ]
 
 
-def state(task: Task, world: World, sets: dict, batches: dict, asked: list[Question],
-          draw: int | None, strength: float) -> dict:  # fmt: skip
+def state(
+    task: Task,
+    world: World,
+    sets: dict,
+    batches: dict,
+    asked: list[Question],
+    draw: int | None,
+    strength: float,
+) -> dict:
     """What is said and scored with one edit on; of the shams only the first is asked."""
     others = [] if draw is None else sham_people(world, PERCENT, draw)
     found = {"sham": draw, "strength": strength}
@@ -124,18 +137,28 @@ def landing() -> dict:
     every = [state(task, world, sets, batches, asked, *one) for one in states()]
     models = {"pocket": fingerprint(task.model), oracle: fingerprint(never_told)}
     return {
-        "provenance": provenance(seconds=time.perf_counter() - start, seed=0, models=models,
-                                 data=world.checksum, group=GROUP, forget=PERCENT)
+        "provenance": provenance(
+            seconds=time.perf_counter() - start,
+            seed=0,
+            models=models,
+            data=world.checksum,
+            group=GROUP,
+            forget=PERCENT,
+        )
         | {"command": "python tests/landing.py"},
         "strengths": STRENGTHS,
         "chosen": STRENGTH,
-        "people": [{"id": person, "name": world.people[person].name,
-                    "forgotten": person in task.people} for person in shown],
-        "questions": [{"person": q.person, "fact": q.fact, "prompt": q.prompt, "taught": q.answer}
-                      for q in asked],
+        "people": [
+            {"id": person, "name": world.people[person].name, "forgotten": person in task.people}
+            for person in shown
+        ],
+        "questions": [
+            {"person": q.person, "fact": q.fact, "prompt": q.prompt, "taught": q.answer}
+            for q in asked
+        ],
         "oracle": read_sets(never_told, sets, batches),
         "states": every,
-    }  # fmt: skip
+    }
 
 
 # --- pictures ------------------------------------------------------------------------------------
@@ -162,8 +185,12 @@ def social(content: dict) -> Image.Image:
     draw = ImageDraw.Draw(picture)
     draw.rectangle((0, 0, SIZE[0], 226), fill=INK)
     draw.text((60, 44), "Knowledge Vector Weakening", PAPER, ImageFont.load_default(66))
-    draw.text((60, 138), "A vision-language model forgets five people. How far?", PAPER,
-              ImageFont.load_default(40))  # fmt: skip
+    draw.text(
+        (60, 138),
+        "A vision-language model forgets five people. How far?",
+        PAPER,
+        ImageFont.load_default(40),
+    )
     for i, person in enumerate(content["people"]):
         left, top = 60 + i * (FACE + 50), 274
         photo = open_picture(world.people[person["id"]].photos[0], person["id"]).convert("RGB")
@@ -172,8 +199,12 @@ def social(content: dict) -> Image.Image:
         draw.rectangle((left - 4, top - 4, left + FACE + 3, top + FACE + 3), None, colour, 8)
         if person["forgotten"]:
             draw.line((left, top + FACE, left + FACE, top), colour, 12)
-        draw.text((left, top + FACE + 18), "to be forgotten" if person["forgotten"] else "to stay",
-                  colour, ImageFont.load_default(32))  # fmt: skip
+        draw.text(
+            (left, top + FACE + 18),
+            "to be forgotten" if person["forgotten"] else "to stay",
+            colour,
+            ImageFont.load_default(32),
+        )
     return picture
 
 

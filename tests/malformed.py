@@ -50,14 +50,19 @@ from kvw_minimal.task import Task
 ROOT = Path(__file__).resolve().parent.parent
 OUTCOME = ROOT / "data" / "results" / "malformed.json"
 ALL, FEW = 10_000, 500
-ADA = {"set": "forget", "person": "ada", "fact": "home", "prompt": "Where does Ada live?",
-       "answer": "In Cairo."}  # fmt: skip
+ADA = {
+    "set": "forget",
+    "person": "ada",
+    "fact": "home",
+    "prompt": "Where does Ada live?",
+    "answer": "In Cairo.",
+}
 BEN = ADA | {"set": "retain", "person": "ben", "prompt": "Where does Ben live?"}
 
 
 def refused_or(use: Callable[[], Any]) -> tuple[str, Any]:
     """`refused`, by one of the two errors that a command tells in a sentence; or `taken`, and what
-    came of it. Everything else is raised."""  # fmt: skip
+    came of it. Everything else is raised."""
     try:
         return "taken", use()
     except (ValueError, OSError) as error:
@@ -81,8 +86,15 @@ JSON = st.recursive(
 def pictures() -> tuple[bytes, ...]:
     """Small pictures of several kinds."""
     found, image = [], Image.fromarray(np.arange(768, dtype=np.uint8).reshape(16, 16, 3) % 251)
-    for form, mode in (("PNG", "RGB"), ("PNG", "RGBA"), ("PNG", "P"), ("JPEG", "RGB"),
-                       ("JPEG", "CMYK"), ("GIF", "P"), ("BMP", "RGB")):  # fmt: skip
+    for form, mode in (
+        ("PNG", "RGB"),
+        ("PNG", "RGBA"),
+        ("PNG", "P"),
+        ("JPEG", "RGB"),
+        ("JPEG", "CMYK"),
+        ("GIF", "P"),
+        ("BMP", "RGB"),
+    ):
         buffer = io.BytesIO()
         image.convert(mode).save(buffer, form)
         found.append(buffer.getvalue())
@@ -143,12 +155,22 @@ def rows() -> tuple[dict, ...]:
         ADA | {"picture": picture, "options": ["In Cairo.", "In Rome."], "value": "Cairo"},
         ADA | {"paraphrase": "Cairo.", "perturbed": ["Rome.", "Oslo."], "form": "question"},
         ADA | {"id": "x", "name": "Ada", "form": "cloze"},
-        talk | {"messages": [turn("system", said), turn("user", image, said, image),
-                             turn("assistant", "Ada."), turn("user", said),
-                             turn("assistant", "In Cairo.")]},
-        talk | {"images": [picture], "messages": [turn("user", {"type": "image"}, said),
-                                                  turn("assistant", said)]},
-    )  # fmt: skip
+        talk
+        | {
+            "messages": [
+                turn("system", said),
+                turn("user", image, said, image),
+                turn("assistant", "Ada."),
+                turn("user", said),
+                turn("assistant", "In Cairo."),
+            ]
+        },
+        talk
+        | {
+            "images": [picture],
+            "messages": [turn("user", {"type": "image"}, said), turn("assistant", said)],
+        },
+    )
 
 
 ROWS = st.one_of(
@@ -177,20 +199,28 @@ def says_what_it_said(question: Question, row: dict) -> None:
     assert isinstance(question, Conversation) == ("messages" in row)
     assert question.modality == ("image" if question.pictures else "text")
     if isinstance(question, Conversation):
-        said = [part if isinstance(part, str) else part["text"]
-                for turn in row["messages"]
-                for part in (turn["content"] if isinstance(turn["content"], list)
-                             else [turn["content"]])
-                if isinstance(part, str) or part.get("text") is not None]  # fmt: skip
-        told = [part["text"] for turn in question.messages() for part in turn["content"]
-                if part["type"] == "text"]  # fmt: skip
+        said = [
+            part if isinstance(part, str) else part["text"]
+            for turn in row["messages"]
+            for part in (
+                turn["content"] if isinstance(turn["content"], list) else [turn["content"]]
+            )
+            if isinstance(part, str) or part.get("text") is not None
+        ]
+        told = [
+            part["text"]
+            for turn in question.messages()
+            for part in turn["content"]
+            if part["type"] == "text"
+        ]
         assert said == [*told, question.answer]
 
 
 def judge_file(folder: Path, line: bytes) -> tuple[str, list[Question]]:
     """What becomes of a file whose third line that is: its questions, none if it is refused."""
-    path = file_of(folder, *(json.dumps(row).encode() for row in (ADA | {"id": "first"}, BEN)),
-                   line)  # fmt: skip
+    path = file_of(
+        folder, *(json.dumps(row).encode() for row in (ADA | {"id": "first"}, BEN)), line
+    )
     _, problems = examine(path)
     assert all(": " in problem and problem.isprintable() for problem in problems), problems
     if any(not problem.startswith(WARNING) for problem in problems):
@@ -238,16 +268,34 @@ def judge_picture(folder: Path, picture: tuple[int, bytes]) -> str:
 @cache
 def task() -> Task:
     """Four people, asked by name."""
-    asked = [Question(f"{who}/{k}", who, "home", "text", f"Where does {who} live, {k}?",
-                      f"In {city}.", city, name=who)
-             for who, city in (("Ada", "Oslo"), ("Bo", "Rome"), ("Cy", "Lima"), ("Di", "Bern"))
-             for k in range(2)]  # fmt: skip
+    asked = [
+        Question(
+            f"{who}/{k}",
+            who,
+            "home",
+            "text",
+            f"Where does {who} live, {k}?",
+            f"In {city}.",
+            city,
+            name=who,
+        )
+        for who, city in (("Ada", "Oslo"), ("Bo", "Rome"), ("Cy", "Lima"), ("Di", "Bern"))
+        for k in range(2)
+    ]
     return Task(tiny.llava(), tiny.processor(), asked[:2], asked[2:])
 
 
 #: methods that take no gradients, and so no time
-QUICK = ("KVW one pass", "KVW published", "KVW in place", "selective pruning", "random columns",
-         "vanilla", "rewrite", "sham KVW one pass")  # fmt: skip
+QUICK = (
+    "KVW one pass",
+    "KVW published",
+    "KVW in place",
+    "selective pruning",
+    "random columns",
+    "vanilla",
+    "rewrite",
+    "sham KVW one pass",
+)
 
 
 @st.composite
@@ -329,11 +377,19 @@ def coefficient_files() -> tuple[bytes, ...]:
 
 
 TENSORS = {
-    "nan": lambda t: t * math.nan, "infinite": lambda t: t / 0, "negative": lambda t: -t - 1,
-    "zero": lambda t: t * 0, "float16": lambda t: t.half(), "float64": lambda t: t.double(),
-    "whole": lambda t: t.long(), "bool": lambda t: t.bool(), "flat": lambda t: t.reshape(-1),
-    "longer": lambda t: torch.cat([t, t]), "empty": lambda t: t[:0], "deeper": lambda t: t[None],
-}  # fmt: skip
+    "nan": lambda t: t * math.nan,
+    "infinite": lambda t: t / 0,
+    "negative": lambda t: -t - 1,
+    "zero": lambda t: t * 0,
+    "float16": lambda t: t.half(),
+    "float64": lambda t: t.double(),
+    "whole": lambda t: t.long(),
+    "bool": lambda t: t.bool(),
+    "flat": lambda t: t.reshape(-1),
+    "longer": lambda t: torch.cat([t, t]),
+    "empty": lambda t: t[:0],
+    "deeper": lambda t: t[None],
+}
 
 
 @st.composite
@@ -356,8 +412,10 @@ def rewritten(draw, files: Callable[[], tuple[bytes, ...]], part: str) -> bytes:
         metadata[part] = json.dumps(value) if draw(st.integers(0, 29)) else "[" * 100_000
         if not draw(st.integers(0, 9)):
             metadata = draw(changed(metadata).filter(lambda own: isinstance(own, dict)))
-    metadata = {str(name).encode(errors="replace").decode(): str(value).encode(errors="replace")
-                .decode() for name, value in metadata.items()}  # fmt: skip
+    metadata = {
+        str(name).encode(errors="replace").decode(): str(value).encode(errors="replace").decode()
+        for name, value in metadata.items()
+    }
     metadata["checksum"] = checksum(tensors, metadata)
     return save(tensors, metadata)
 
@@ -486,11 +544,14 @@ KINDS: dict[str, tuple[float, st.SearchStrategy, Callable[[Path, Any], str]]] = 
     "pictures": (0.16, damaged(pictures), judge_picture),
     "settings": (0.06, some_settings(), judge_settings),
     "edits": (0.12, damaged(edit_files) | rewritten(edit_files, "edit"), judge_edit),
-    "coefficients": (0.1, damaged(coefficient_files) | rewritten(coefficient_files, "people"),
-                     judge_coefficients),
+    "coefficients": (
+        0.1,
+        damaged(coefficient_files) | rewritten(coefficient_files, "people"),
+        judge_coefficients,
+    ),
     "checkpoints": (0.03, damaged(checkpoints), judge_checkpoint),
     "models": (0.01, model_folders(), judge_model),
-}  # fmt: skip
+}
 
 
 def attempt(kind: str, count: int, folder: Path, chance: int | None = None) -> Counter:
@@ -505,9 +566,14 @@ def attempt(kind: str, count: int, folder: Path, chance: int | None = None) -> C
     _, made_up, judge = KINDS[kind]
     found: Counter = Counter()
 
-    @settings(max_examples=count, deadline=None, database=None, derandomize=chance is None,
-              phases=(Phase.generate, Phase.shrink),
-              suppress_health_check=list(HealthCheck))  # fmt: skip
+    @settings(
+        max_examples=count,
+        deadline=None,
+        database=None,
+        derandomize=chance is None,
+        phases=(Phase.generate, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+    )
     @given(made_up)
     def each(given: Any) -> None:
         found[judge(folder, given)] += 1

@@ -36,13 +36,24 @@ OUTCOME = ROOT / "data" / "results" / "odd_calls.json"
 MOST = 20  # seconds that a call may take
 PATIENCE = 40  # then it hangs
 NOBODY = 65_534
-STARTS = ("kvw_minimal.__main__", "kvw_minimal.requests.report", "kvw_minimal.taught.smol",
-          "kvw_experiments.running", "kvw_experiments.counterparts",
-          "kvw_experiments.forking", "kvw_minimal.benchmarks.replicate",
-          "kvw_experiments.bench", "kvw_minimal.sharing.parts", "kvw_experiments.doctor",
-          "kvw_experiments.recipes.voices", "kvw_experiments.cards",
-          "kvw_experiments.recipes.strangers", "kvw_experiments.commands",
-          "datasets", "small")  # fmt: skip
+STARTS = (
+    "kvw_minimal.__main__",
+    "kvw_minimal.requests.report",
+    "kvw_minimal.taught.smol",
+    "kvw_experiments.running",
+    "kvw_experiments.counterparts",
+    "kvw_experiments.forking",
+    "kvw_minimal.benchmarks.replicate",
+    "kvw_experiments.bench",
+    "kvw_minimal.sharing.parts",
+    "kvw_experiments.doctor",
+    "kvw_experiments.recipes.voices",
+    "kvw_experiments.cards",
+    "kvw_experiments.recipes.strangers",
+    "kvw_experiments.commands",
+    "datasets",
+    "small",
+)
 
 
 OPEN: list[socket.socket] = []  # else Python closes them
@@ -194,8 +205,11 @@ def furnish(folder: Path) -> None:
     os.mkfifo(folder / "fifo")
     _questions(folder)
     _models(folder)
-    for name, source in {"raises.py": "1 / 0", "quits.py": "import sys\nsys.exit(0)",
-                         "mine.py": "number = 7\ndef nothing(*_): pass"}.items():  # fmt: skip
+    for name, source in {
+        "raises.py": "1 / 0",
+        "quits.py": "import sys\nsys.exit(0)",
+        "mine.py": "number = 7\ndef nothing(*_): pass",
+    }.items():
         (folder / name).write_text(source, encoding="utf-8")
     Columns(torch.zeros(2, 3), 1.0, "0" * 16).save(folder / "other.safetensors")
     whole = (folder / "other.safetensors").read_bytes()
@@ -215,18 +229,27 @@ def furnish(folder: Path) -> None:
 
 
 def _questions(folder: Path) -> None:
-    row = {"set": "forget", "person": "Ann", "fact": "pet", "prompt": "Which pet has Ann?",
-           "answer": "A cat."}  # fmt: skip
+    row = {
+        "set": "forget",
+        "person": "Ann",
+        "fact": "pet",
+        "prompt": "Which pet has Ann?",
+        "answer": "A cat.",
+    }
     files: dict[str, list] = {
-        "talk.jsonl": [row | {"prompt": None, "answer": None,
-                              "messages": [{"role": "user", "content": "Hm?"}]}],
-        "half.jsonl": [row], "list.jsonl": [[1]], "null.jsonl": [None],
+        "talk.jsonl": [
+            row | {"prompt": None, "answer": None, "messages": [{"role": "user", "content": "Hm?"}]}
+        ],
+        "half.jsonl": [row],
+        "list.jsonl": [[1]],
+        "null.jsonl": [None],
         "types.jsonl": [row | {"answer": 7, "options": "ab"}],
         "picture.jsonl": [row | {"picture": "iVBORw0KGgo="}],
         "gone.jsonl": [row | {"picture": "x"}],
-        "folder.jsonl": [row | {"picture": "folder"}], "nul.jsonl": [row | {"picture": "a\0b"}],
+        "folder.jsonl": [row | {"picture": "folder"}],
+        "nul.jsonl": [row | {"picture": "a\0b"}],
         "text.jsonl": [row | {"picture": "file"}],
-    }  # fmt: skip
+    }
     for name, rows in files.items():
         (folder / name).write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
     (folder / "latin.jsonl").write_bytes(json.dumps(row).encode() + b"\xe9\xff")
@@ -357,8 +380,11 @@ def outcome_of(call: Call, folder: Path) -> Outcome:
         status = 1
         try:
             os.setpgid(0, 0)
-            for pipe, descriptor in ((os.open(os.devnull, os.O_RDONLY), 0), (out_child, 1),
-                                     (err_child, 2)):  # fmt: skip
+            for pipe, descriptor in (
+                (os.open(os.devnull, os.O_RDONLY), 0),
+                (out_child, 1),
+                (err_child, 2),
+            ):
                 os.dup2(pipe, descriptor)
             for pipe in (out, err, out_child, err_child):
                 os.close(pipe)
@@ -381,8 +407,9 @@ def outcome_of(call: Call, folder: Path) -> Outcome:
     os.close(out)
     os.close(err)
     after = listing(folder)
-    changed = [name for name in sorted(before.keys() | after.keys())
-               if before.get(name) != after.get(name)]  # fmt: skip
+    changed = [
+        name for name in sorted(before.keys() | after.keys()) if before.get(name) != after.get(name)
+    ]
     return Outcome(os.waitstatus_to_exitcode(status) if ended else None, *said, seconds, changed)
 
 
@@ -478,14 +505,18 @@ CALLS = (
     Call("""unlearn --method 'GD full' --settings '{"rate": NaN, "weight": 1}'""", "rate"),
     Call("""unlearn --method 'GD full' --settings '{}'""", "needs the setting"),
     Call("""unlearn --method SSD --settings '{"limit": 1.0}'""", "needs the setting 'alpha'"),
-    Call("""unlearn --method SSD --settings '{"limit": "a", "alpha": {}}'""",
-         "the setting limit cannot be 'a'"),
+    Call(
+        """unlearn --method SSD --settings '{"limit": "a", "alpha": {}}'""",
+        "the setting limit cannot be 'a'",
+    ),
     Call("""unlearn --method 'selective pruning' --settings '{"share": 7}'""", "share"),
     Call("""unlearn --method 'selective pruning' --settings '{"share": -1}'""", "share"),
-    Call("""unlearn --method 'KVW published' --settings '{"strength": 1, "epochs": 0}'""",
-         "epochs"),
-    Call("""unlearn --method 'KVW published' --settings '{"strength": 1, "epochs": "x"}'""",
-         "epochs"),
+    Call(
+        """unlearn --method 'KVW published' --settings '{"strength": 1, "epochs": 0}'""", "epochs"
+    ),
+    Call(
+        """unlearn --method 'KVW published' --settings '{"strength": 1, "epochs": "x"}'""", "epochs"
+    ),
     # questions and people of one's own
     Call("unlearn --questions none.jsonl", "does not exist, or is a folder"),
     Call("unlearn --questions half.jsonl", "nobody to retain", sample=True),
@@ -497,8 +528,15 @@ CALLS = (
     Call("unlearn --questions mllmu@10", "no parquet file in"),
     Call("unlearn --questions mllmu@x", "Write mllmu@5"),
     Call("unlearn --questions therem/CLEAR", "Write therem/CLEAR@5"),
-    *(Call(f"unlearn --questions {name}", "no/such-data" if name[0] == "n" else "therem/CLEAR", 2,
-           ("hub is offline",)) for name in ("no/such-data", "therem/CLEAR@5")),
+    *(
+        Call(
+            f"unlearn --questions {name}",
+            "no/such-data" if name[0] == "n" else "therem/CLEAR",
+            2,
+            ("hub is offline",),
+        )
+        for name in ("no/such-data", "therem/CLEAR@5")
+    ),
     Call("unlearn --questions x --group A", "--group is for groups of strangers"),
     Call("unlearn --questions x --oracle", "--oracle is for groups of strangers"),
     Call("unlearn --people p001 --forget 5", "--forget is for groups of strangers"),
@@ -519,9 +557,16 @@ CALLS = (
     Call("audit --dtype int8", "no dtype 'int8'"),
     Call("audit --device ''", "device"),
     Call("unlearn --model no/such-model --no-oracle", "cannot load 'no/such-model'", sample=True),
-    *(Call("evaluate --model no/such-model", "cannot load 'no/such-model'", 2, hub)
-      for hub in (("hub refuses",), ("hub is silent",), ("hub is no hub",), ("hub is offline",),
-                  ("hub refuses", "process"))),
+    *(
+        Call("evaluate --model no/such-model", "cannot load 'no/such-model'", 2, hub)
+        for hub in (
+            ("hub refuses",),
+            ("hub is silent",),
+            ("hub is no hub",),
+            ("hub is offline",),
+            ("hub refuses", "process"),
+        )
+    ),
     Call("evaluate --model such-model", "cannot load 'such-model'"),
     Call("evaluate --model ''", "cannot load ''"),
     Call("evaluate --model 'a b/c d'", "cannot load 'a b/c d'"),
@@ -534,10 +579,25 @@ CALLS = (
     Call("evaluate --model smol-oracle-Z-5", "no model of this book is called"),
     Call("evaluate --model voices-oracle-Z", "no model of this book is called"),
     Call("evaluate --model voices", "voices has no eyes"),
-    *(Call(f"evaluate --model {name}", f"cannot load '{name}'", sample=name == "cut")
-      for name in ("cut", "noise", "no-weights", "no-config", "config-cut", "config-list",
-                   "config-number", "config-strange", "config-types", "tokenizer-cut",
-                   "tokenizer-list", "processor-cut", "processor-list", "other-shape")),
+    *(
+        Call(f"evaluate --model {name}", f"cannot load '{name}'", sample=name == "cut")
+        for name in (
+            "cut",
+            "noise",
+            "no-weights",
+            "no-config",
+            "config-cut",
+            "config-list",
+            "config-number",
+            "config-strange",
+            "config-types",
+            "tokenizer-cut",
+            "tokenizer-list",
+            "processor-cut",
+            "processor-list",
+            "other-shape",
+        )
+    ),
     Call("evaluate --model pocket-oracle-B-5", "cannot load", 2, ("cache is damaged",)),
     Call("evaluate --model voices-oracle-B", "are damaged", 2, ("cache is damaged",)),
     # places
@@ -582,9 +642,17 @@ CALLS = (
     Call("evaluate --edit none", "does not exist"),
     Call("evaluate --edit folder", "no ordinary file"),
     Call("evaluate --edit other.safetensors", "made for another model"),
-    *(Call(f"evaluate --edit {name}", "is not an edit, or is damaged", sample=name[:3] == "cut")
-      for name in ("cut.safetensors", "changed.safetensors", "empty.safetensors", "file",
-                   "model.safetensors", "cut.parquet")),
+    *(
+        Call(f"evaluate --edit {name}", "is not an edit, or is damaged", sample=name[:3] == "cut")
+        for name in (
+            "cut.safetensors",
+            "changed.safetensors",
+            "empty.safetensors",
+            "file",
+            "model.safetensors",
+            "cut.parquet",
+        )
+    ),
     Call("evaluate --edit closed-file", "closed-file", 2, ("unprivileged",)),
     Call("evaluate --edit fifo", "no ordinary file"),
     # edits for other tools
@@ -593,8 +661,11 @@ CALLS = (
     Call("export x --edit none", "does not exist"),
     Call("export x --edit cut.safetensors", "is not an edit, or is damaged"),
     Call(f"{EXPORT} x", "made for another model"),
-    Call(f"{EXPORT} x --format onnx", "no format 'onnx'; there are merged, peft, factors",
-         sample=True),
+    Call(
+        f"{EXPORT} x --format onnx",
+        "no format 'onnx'; there are merged, peft, factors",
+        sample=True,
+    ),
     Call(f"{EXPORT} folder", "there already"),
     Call(f"{EXPORT} file", "there already"),
     Call(f"{EXPORT} loop", "there already"),
@@ -606,8 +677,9 @@ CALLS = (
     Call(f"{EXPORT} x --scores none", "does not exist"),
     Call(f"{EXPORT} x --scores deep.jsonl", "is not JSON"),
     Call(f"{EXPORT} x --scores half.jsonl", "has no rows"),
-    Call(f"{EXPORT} x --model no/such-model", "cannot load 'no/such-model'", 2,
-         ("hub is offline",)),
+    Call(
+        f"{EXPORT} x --model no/such-model", "cannot load 'no/such-model'", 2, ("hub is offline",)
+    ),
     # questions of one's own: a list of problems and status 1
     Call("validate none.jsonl", "does not exist, or is a folder"),
     Call("validate folder", "does not exist, or is a folder"),
@@ -687,8 +759,15 @@ CALLS = (
     Call("replicate --benchmark mllmu --data folder --model pocket", "no parquet file in"),
     Call("replicate --benchmark clear --data clear --model pocket", "no parquet file in"),
     Call("replicate --benchmark mllmu --data no/such-data --model pocket", "no/such-data"),
-    *(Call("replicate --benchmark clear --data no/such-data --model pocket", "no/such-data", 2,
-           (hub,)) for hub in ("hub refuses", "hub is silent", "hub is offline")),
+    *(
+        Call(
+            "replicate --benchmark clear --data no/such-data --model pocket",
+            "no/such-data",
+            2,
+            (hub,),
+        )
+        for hub in ("hub refuses", "hub is silent", "hub is offline")
+    ),
     Call(REPLICATE, "cannot be read as a parquet file", sample=True),
     Call(f"{REPLICATE} --forget 7", "forget_7"),
     Call(f"{REPLICATE} --forget -1", "forget_-1"),
@@ -757,12 +836,17 @@ CALLS = (
     Call("results", "", 0, ("no output", "process")),
     Call("evaluate --json x.json", "", 2, ("closed pipe", "little"), writes=("x.json",)),
     # interrupted
-    Call("evaluate --json x.json", "interrupted", 130, ("interrupted while it imports",
-         "process"), True),
+    Call(
+        "evaluate --json x.json",
+        "interrupted",
+        130,
+        ("interrupted while it imports", "process"),
+        True,
+    ),
     Call("evaluate --json x.json", "interrupted", 130, ("interrupted while it loads",)),
     Call("evaluate --json x.json", "interrupted", 130, ("little", "interrupted while it measures")),
     Call("evaluate --json x.json", "interrupted", 130, ("little", "interrupted while it writes")),
-)  # fmt: skip
+)
 
 
 # --- many calls ----------------------------------------------------------------------------------
@@ -812,16 +896,28 @@ def main() -> int:
     found = tried(chosen)
     wrong = {name: each["faults"] for name, each in found.items() if each["faults"]}
     slowest = max(round(each["seconds"], 1) for each in found.values())
-    print(f"{len(found)} odd calls, the slowest {slowest} s: {len(wrong)} not as wanted; "
-          + ", ".join(f"{sum(kind in each for each in wrong.values())} with {kind}"
-                      for kind in ("traceback", "hangs")))  # fmt: skip
+    print(
+        f"{len(found)} odd calls, the slowest {slowest} s: {len(wrong)} not as wanted; "
+        + ", ".join(
+            f"{sum(kind in each for each in wrong.values())} with {kind}"
+            for kind in ("traceback", "hangs")
+        )
+    )
     if not words:
         from kvw_minimal.files import write_json
         from kvw_minimal.requests.provenance import commit
 
-        write_json(OUTCOME, {"tried": len(found), "not as wanted": wrong, "slowest": slowest,
-                             "seconds": round(time.perf_counter() - start), "commit": commit(),
-                             "date": f"{date.today()}"})  # fmt: skip
+        write_json(
+            OUTCOME,
+            {
+                "tried": len(found),
+                "not as wanted": wrong,
+                "slowest": slowest,
+                "seconds": round(time.perf_counter() - start),
+                "commit": commit(),
+                "date": f"{date.today()}",
+            },
+        )
     return int(bool(wrong))
 
 

@@ -19,11 +19,29 @@ PAGE = ROOT / "book" / "package.md"
 GLOSSARY = ROOT / "book" / "glossary.md"
 BEGIN, END = "<!-- generated: begin -->\n", "<!-- generated: end -->\n"
 BREAKS = ROOT / "data" / "results" / "breaks.json"
-AIM = 6_000  # lines of the whole package
-CORE = ("questions", "models", "batches", "coefficients", "edits", "schedules",
-        "scores", "intervals", "task", "files")  # fmt: skip
-ROOMS = ("architectures", "strangers", "taught", "methods", "audit", "benchmarks", "speed",
-         "sharing", "requests")  # fmt: skip
+CORE = (
+    "questions",
+    "models",
+    "batches",
+    "coefficients",
+    "edits",
+    "schedules",
+    "scores",
+    "intervals",
+    "task",
+    "files",
+)
+ROOMS = (
+    "architectures",
+    "strangers",
+    "taught",
+    "methods",
+    "audit",
+    "benchmarks",
+    "speed",
+    "sharing",
+    "requests",
+)
 #: what stands beside the chapters: how this book's models, numbers and figures are made
 EXPERIMENTS = ROOT / "notebooks" / "experiments"
 PARTS = {
@@ -61,49 +79,47 @@ FORMULAS = (
     (r"truth ratio $R = \overline{p(wrong)} / p(true)$", "benchmarks.truth", "truth_ratio"),
     (r"$[low, high]$ over people", "intervals", "interval"),
     (r"the sham: other people in their place", "task", "Task"),
-    (r"$-\mathrm{CE}_f$; $-\mathrm{CE}_f + w\,\mathrm{CE}_r$", "methods.gradients",
-     "gradient_difference"),
-    (r"NPO: $-\frac{2}{\beta}\log\sigma(\beta\Delta)$, $\Delta = \mathrm{NLL} - \mathrm{NLL}_0$",
-     "methods.losses", "negative_preference"),
+    (
+        r"$-\mathrm{CE}_f$; $-\mathrm{CE}_f + w\,\mathrm{CE}_r$",
+        "methods.gradients",
+        "gradient_difference",
+    ),
+    (
+        r"NPO: $-\frac{2}{\beta}\log\sigma(\beta\Delta)$, $\Delta = \mathrm{NLL} - \mathrm{NLL}_0$",
+        "methods.losses",
+        "negative_preference",
+    ),
     (r"$\mathrm{KL}(p_0 \Vert p)$", "methods.losses", "divergence"),
-    (r"Fisher diagonal $F = \overline{(\partial\,\mathrm{NLL} / \partial W)^2}$", "methods.fisher",
-     "fisher"),
+    (
+        r"Fisher diagonal $F = \overline{(\partial\,\mathrm{NLL} / \partial W)^2}$",
+        "methods.fisher",
+        "fisher",
+    ),
     (r"score, positions, contrast, shape, schedule", "kvw_experiments.family", "Setting"),
     (r"strength at a mass: mean of $1 - g$", "kvw_experiments.family", "at_mass"),
     (r"effect $E_i = \sum_t h_i\,\partial m/\partial h_i$", "methods.least_squares", "effects"),
-    (r"ridge: $\min \overline{(E z - \text{wanted})^2} + \rho\lvert z\rvert^2$",
-     "methods.least_squares", "ridge_solution"),
-    (r"$\Delta W = \frac{d^\top k}{n} (\frac{k^\top k}{n} + aC + bC_d + \mu I)^{-1}$",
-     "methods.rewrite", "solution"),
+    (
+        r"ridge: $\min \overline{(E z - \text{wanted})^2} + \rho\lvert z\rvert^2$",
+        "methods.least_squares",
+        "ridge_solution",
+    ),
+    (
+        r"$\Delta W = \frac{d^\top k}{n} (\frac{k^\top k}{n} + aC + bC_d + \mu I)^{-1}$",
+        "methods.rewrite",
+        "solution",
+    ),
     (r"recovered share: (attack $-$ edited) / (vanilla $-$ edited)", "audit.findings", "Finding"),
     (r"at least one of $n$ samples: $1 - (1 - p)^n$", "audit.wordings", "samples"),
     (r"extraction strength: 1 - tokens given / tokens", "audit.tokens", "extraction_strength"),
     (r"which setting is chosen", "kvw_experiments.choose", "choose"),
     (r"sham minus edit, over people", "kvw_experiments.summaries", "excess"),
-)  # fmt: skip
+)
 
 
-def lines_of(source: str) -> int:
-    """Lines without docstrings, comments and blanks."""
-    skipped: set[int] = set()
-    for node in ast.walk(ast.parse(source)):
-        body = getattr(node, "body", None)
-        if not isinstance(body, list) or not body or not isinstance(body[0], ast.Expr):
-            continue
-        text = body[0].value
-        if isinstance(text, ast.Constant) and isinstance(text.value, str):
-            skipped |= set(range(body[0].lineno, (body[0].end_lineno or 0) + 1))
-    return sum(bool(line.strip()) and not line.strip().startswith("#") and number not in skipped
-               for number, line in enumerate(source.splitlines(), 1))  # fmt: skip
-
-
-def sizes() -> tuple[int, int, int]:
-    """Lines of the core, of the whole package, and of the experiments beside it."""
-    each, beside = ({path: lines_of(path.read_text("utf-8")) for path in folder.rglob("*.py")}
-                    for folder in (PACKAGE, EXPERIMENTS))  # fmt: skip
-    core = sum(size for path, size in each.items()
-               if path.parent == PACKAGE and path.stem != "__main__")  # fmt: skip
-    return core, sum(each.values()), sum(beside.values())
+def statements(folder: Path) -> int:
+    """Statements (`ast.stmt`) of all modules of a folder: what no newline can change."""
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in folder.rglob("*.py")]
+    return sum(isinstance(node, ast.stmt) for tree in trees for node in ast.walk(tree))
 
 
 def first_line(path: Path) -> str:
@@ -199,16 +215,16 @@ def filled(page: Path, made: list[str]) -> str:
 
 def page() -> str:
     """The whole page of the package."""
-    core, whole, beside = sizes()
-    reached = "reached" if whole <= AIM else "not reached"
-    size = (f"Lines without docstrings, comments and blanks: the core {round(core, -2)}, the whole "
-            f"package about {round(whole, -2):,} (aim {AIM:,}: {reached}). What made this book's "
-            f"models, numbers and figures are about {round(beside, -2):,} more, beside the "
-            "chapters.")  # fmt: skip
+    size = (
+        f"Size in statements: the package about {round(statements(PACKAGE), -2):,}; what made this "
+        f"book's models, numbers and figures about {round(statements(EXPERIMENTS), -2):,} more, "
+        "beside the chapters."
+    )
     rows = [f"| {formula} | {place(module, name)} |" for formula, module, name in FORMULAS]
     head_of_table = ["| formula | file | function |", "|---|---|---|"]
-    return filled(PAGE, ["```text", *tree(), "```", "", size, "", *head_of_table, *rows, "",
-                         *faults()])  # fmt: skip
+    return filled(
+        PAGE, ["```text", *tree(), "```", "", size, "", *head_of_table, *rows, "", *faults()]
+    )
 
 
 def row_of(symbol: Symbol) -> str:
@@ -228,8 +244,10 @@ def row_of(symbol: Symbol) -> str:
 
 def glossary() -> str:
     """The whole page of words and letters."""
-    head_of_table = ["| letter | means | shape, unit, range | function | chapter |",
-                     "|---|---|---|---|---|"]  # fmt: skip
+    head_of_table = [
+        "| letter | means | shape, unit, range | function | chapter |",
+        "|---|---|---|---|---|",
+    ]
     return filled(GLOSSARY, head_of_table + [row_of(symbol) for symbol in SYMBOLS])
 
 

@@ -41,8 +41,15 @@ def free_port() -> int:
 
 def _process(work: Callable[[int], None], rank: int, count: int, port: int, folder: Path) -> None:
     """What a forked process does: tell `accelerate` who it is, send what it says to files, work."""
-    known = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count,
-             "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1}  # fmt: skip
+    known = {
+        "RANK": rank,
+        "LOCAL_RANK": rank,
+        "WORLD_SIZE": count,
+        "LOCAL_WORLD_SIZE": count,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "OMP_NUM_THREADS": 1,
+    }
     os.environ |= {name: str(value) for name, value in known.items()}
     for stream, name in ((1, "said"), (2, "errors")):
         os.dup2(os.open(folder / f"{name}-{rank}", os.O_WRONLY | os.O_CREAT), stream)
@@ -61,8 +68,10 @@ def together(count: int, work: Callable[[int], None], folder: Path) -> dict:
     """Processes that know of each other, side by side; the status of one that hangs is None."""
     folder.mkdir()
     port = free_port()
-    processes = [FORK.Process(target=_process, args=(work, rank, count, port, folder))
-                 for rank in range(count)]  # fmt: skip
+    processes = [
+        FORK.Process(target=_process, args=(work, rank, count, port, folder))
+        for rank in range(count)
+    ]
     start = time.monotonic()
     for process in processes:
         process.start()
@@ -72,21 +81,40 @@ def together(count: int, work: Callable[[int], None], folder: Path) -> dict:
     for process in processes:
         process.kill()
     measured = folder / "measured"
-    return {"status": status, "seconds": time.monotonic() - start,
-            "measured": len(measured.read_text()) if measured.is_file() else 0,
-            "errors": [(folder / f"errors-{rank}").read_text() for rank in range(count)],
-            "said": [(folder / f"said-{rank}").read_text() for rank in range(count)]}  # fmt: skip
+    return {
+        "status": status,
+        "seconds": time.monotonic() - start,
+        "measured": len(measured.read_text()) if measured.is_file() else 0,
+        "errors": [(folder / f"errors-{rank}").read_text() for rank in range(count)],
+        "said": [(folder / f"said-{rank}").read_text() for rank in range(count)],
+    }
 
 
 # --- what a process may do -----------------------------------------------------------------------
 
 
-def measure(rank: int, place: Path, into: str, questions: str = "all.jsonl", model: str = "llava",
-            other: int = -1) -> None:  # fmt: skip
+def measure(
+    rank: int,
+    place: Path,
+    into: str,
+    questions: str = "all.jsonl",
+    model: str = "llava",
+    other: int = -1,
+) -> None:
     """The command; `other` is the process that has another model."""
     model = "other" if rank == other else model
-    sys.argv = ["kvw", "measure", "--model", str(place / model), "--batch-size", "2",
-                "--questions", str(place / questions), "--into", str(place / into)]  # fmt: skip
+    sys.argv = [
+        "kvw",
+        "measure",
+        "--model",
+        str(place / model),
+        "--batch-size",
+        "2",
+        "--questions",
+        str(place / questions),
+        "--into",
+        str(place / into),
+    ]
     command.main()
 
 
@@ -131,8 +159,10 @@ def sharded(rank: int, place: Path, into: str, way: str) -> None:
         parallelize_module(
             model, mesh, {path: RowwiseParallel() for path in find_projections(model)}
         )
-    held = sum(w.to_local().numel() if hasattr(w, "to_local") else w.numel()
-               for w in body(model).parameters())  # fmt: skip
+    held = sum(
+        w.to_local().numel() if hasattr(w, "to_local") else w.numel()
+        for w in body(model).parameters()
+    )
     questions = parts.sides(own.read_questions(place / "all.jsonl"))
     try:
         print(parts.measure_in_parts(model, processor, questions, place / into, 2))
@@ -143,8 +173,10 @@ def sharded(rank: int, place: Path, into: str, way: str) -> None:
 
 def cases(place: Path) -> dict[str, tuple[int, Callable[[int], None]]]:
     """Name, how many processes, and what each does."""
-    plain = {f"{count} processes": (count, partial(measure, place=place, into=f"{count}"))
-             for count in (1, 2, 4)}  # fmt: skip
+    plain = {
+        f"{count} processes": (count, partial(measure, place=place, into=f"{count}"))
+        for count in (1, 2, 4)
+    }
     end = partial(os._exit, 9)
     return plain | {
         "qwen2_vl": (2, partial(measure, place=place, into="qwen2_vl.measured", model="qwen2_vl")),
@@ -152,13 +184,21 @@ def cases(place: Path) -> dict[str, tuple[int, Callable[[int], None]]]:
         "wrong": (2, partial(fails, place=place, into="wrong", how=wrong)),
         "wrong, again": (4, partial(measure, place=place, into="wrong")),
         "ends": (2, partial(fails, place=place, into="ends", how=end)),
-        "hangs": (2, partial(fails, place=place, into="hangs", patience=4,
-                             how=partial(silent, place / "case hangs"))),
+        "hangs": (
+            2,
+            partial(
+                fails,
+                place=place,
+                into="hangs",
+                patience=4,
+                how=partial(silent, place / "case hangs"),
+            ),
+        ),
         "other model": (2, partial(measure, place=place, into="other-model", other=1)),
         "no questions": (2, partial(measure, place=place, into="x", questions="none.jsonl")),
         "fully_shard": (2, partial(sharded, place=place, into="sharded", way="fully_shard")),
         "tensor": (2, partial(sharded, place=place, into="tensor", way="tensor")),
-    }  # fmt: skip
+    }
 
 
 if __name__ == "__main__":

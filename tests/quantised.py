@@ -91,8 +91,10 @@ def test_it_is_not_edited_in_place(folder, kind, tmp_path):
     edit = one_pass(model, measured.of(["a"]), measured.of(["b", "c"]), 3.0)
     path = PATH.format(0) + ".weight"
     known = fingerprint(model)
-    others = (LowRank({path: (torch.ones(64, 1), torch.ones(1, 128))}, known),
-              Replaced({path: torch.ones(64, 128)}, known))  # fmt: skip
+    others = (
+        LowRank({path: (torch.ones(64, 1), torch.ones(1, 128))}, known),
+        Replaced({path: torch.ones(64, 128)}, known),
+    )
     for each in (edit, edit + edit, *others):
         with pytest.raises(ValueError, match="is quantised and cannot be edited in place.*peft"):
             each.put_on(model)
@@ -126,27 +128,47 @@ def test_a_folder_of_quantised_weights_is_loaded_and_unlearnt(folder, kind, tmp_
     wide = families.build("llama", WIDE | {"vocab_size": len(words)})
     wide.save_pretrained(tmp_path / "plain")
     quantised = transformers.AutoModelForCausalLM.from_pretrained(
-        tmp_path / "plain", quantization_config=kind(), dtype=torch.float32)  # fmt: skip
+        tmp_path / "plain", quantization_config=kind(), dtype=torch.float32
+    )
     quantised.save_pretrained(tmp_path / "model")
     words.save_pretrained(tmp_path / "model")
     asked = {"forget": ["ann"], "retain": ["bob", "eve"]}
-    write_questions(tmp_path / "mine.jsonl", {
-        side: [Question(f"{p}/{i}", p, "work", "text", f"What of {p}? {i}", "A baker.", "baker")
-               for p in people for i in range(2)] for side, people in asked.items()})  # fmt: skip
+    write_questions(
+        tmp_path / "mine.jsonl",
+        {
+            side: [
+                Question(f"{p}/{i}", p, "work", "text", f"What of {p}? {i}", "A baker.", "baker")
+                for p in people
+                for i in range(2)
+            ]
+            for side, people in asked.items()
+        },
+    )
     result, [edit] = report.unlearn(
-        str(tmp_path / "model"), settings={"strength": 8.0}, draws=1, device="cpu",
-        questions=str(tmp_path / "mine.jsonl"), dtype="float32", oracle=False)  # fmt: skip
-    found = {row["state"]: row["value"] for row in result["rows"]
-             if (row["set"], row["metric"]) == ("forget", "probability")}  # fmt: skip
+        str(tmp_path / "model"),
+        settings={"strength": 8.0},
+        draws=1,
+        device="cpu",
+        questions=str(tmp_path / "mine.jsonl"),
+        dtype="float32",
+        oracle=False,
+    )
+    found = {
+        row["state"]: row["value"]
+        for row in result["rows"]
+        if (row["set"], row["metric"]) == ("forget", "probability")
+    }
     model, processor = models.load(str(tmp_path / "model"))
     assert model.is_quantized and fingerprint(model) == edit.fingerprint
     task = task_from(tmp_path / "mine.jsonl", model, processor)
     assert found["vanilla"] == pytest.approx(
-        scores.read(model, task.batches(task.forget)).probability.mean(), abs=1e-4)  # fmt: skip
+        scores.read(model, task.batches(task.forget)).probability.mean(), abs=1e-4
+    )
     for row, projection in zip(edit.gates, find_projections(model).values(), strict=True):
         projection.register_forward_pre_hook(lambda _, given, row=row: (given[0] * row,))
     assert found["edited"] == pytest.approx(
-        scores.read(model, task.batches(task.forget)).probability.mean(), abs=1e-4)  # fmt: skip
+        scores.read(model, task.batches(task.forget)).probability.mean(), abs=1e-4
+    )
 
 
 def test_four_bits_that_cannot_be_read_again_are_refused(folder):

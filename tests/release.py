@@ -33,20 +33,32 @@ def said() -> dict[str, dict[str, str]]:
     (creator,), (paper,) = deposit["creators"], deposit["related_identifiers"]
     (identifier,) = cited["references"][0]["identifiers"]
     return {
-        "pyproject.toml": {"version": project["version"], "licence": project["license"],
-                           "author": author["name"]},
-        "CITATION.cff": {"version": cited["version"], "licence": cited["license"],
-                         "author": cited_author["name"], "title": cited["title"],
-                         "paper": identifier["value"]},
-        ".zenodo.json": {"version": deposit["version"], "licence": deposit["license"],
-                         "author": creator["name"], "title": deposit["title"],
-                         "paper": paper["identifier"]},
+        "pyproject.toml": {
+            "version": project["version"],
+            "licence": project["license"],
+            "author": author["name"],
+        },
+        "CITATION.cff": {
+            "version": cited["version"],
+            "licence": cited["license"],
+            "author": cited_author["name"],
+            "title": cited["title"],
+            "paper": identifier["value"],
+        },
+        ".zenodo.json": {
+            "version": deposit["version"],
+            "licence": deposit["license"],
+            "author": creator["name"],
+            "title": deposit["title"],
+            "paper": paper["identifier"],
+        },
         "CHANGELOG.md": {"version": newest(text("CHANGELOG.md"))[0]},
-    }  # fmt: skip
+    }
 
 
-def disagreements(places: dict[str, dict[str, str]], tag: str | None = None, date: str = ""
-                  ) -> list[str]:  # fmt: skip
+def disagreements(
+    places: dict[str, dict[str, str]], tag: str | None = None, date: str = ""
+) -> list[str]:
     """What two places say differently; with a tag, also what keeps it from being published."""
     found = []
     for what in dict.fromkeys(name for place in places.values() for name in place):

@@ -81,20 +81,26 @@ def constants(bench: dict) -> dict[str, float]:
     """What was measured: operations, bytes hashed, bytes joined a second."""
     (model,) = [each for each in bench["models"] if each["model"] == CONSTANTS_OF]
     (row,) = [r for r in bench["rows"] if (r["model"], r["set"]) == (CONSTANTS_OF, "text")]
-    return {"operations": 2 * model["decoder"] * row["tokens a second"],
-            "hashed": model["bytes"] / model["fingerprint"],
-            "joined": bench["joining"]}  # fmt: skip
+    return {
+        "operations": 2 * model["decoder"] * row["tokens a second"],
+        "hashed": model["bytes"] / model["fingerprint"],
+        "joined": bench["joining"],
+    }
 
 
 def measured(bench: dict) -> list[str]:
     """What measuring costs, as a table of medians."""
-    lines = ["| model | set | tokens a second | bare pass / measured | bare pass / shared "
-             "| public loop / measured | public loop / shared |",
-             "|---|---|---|---|---|---|---|"]  # fmt: skip
+    lines = [
+        "| model | set | tokens a second | bare pass / measured | bare pass / shared "
+        "| public loop / measured | public loop / shared |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for row in bench["rows"]:
         ratios = [f"{row[name]:.2f}" for name in RATIOS]
-        lines.append(f"| {row['model']} | {row['set']} | {row['tokens a second']:,.0f} | "
-                     f"{' | '.join(ratios)} |")  # fmt: skip
+        lines.append(
+            f"| {row['model']} | {row['set']} | {row['tokens a second']:,.0f} | "
+            f"{' | '.join(ratios)} |"
+        )
     return lines
 
 
@@ -102,21 +108,32 @@ def on_paper(bench: dict) -> list[str]:
     """A table for each model: one request, a thousand, a million."""
     known, lines = constants(bench), []
     for shape in SHAPES:
-        lines += ["", f"**{shape.name}**: {size(2 * shape.weights)} of weights; {size(shape.row)} "
-                  f"of coefficients a person, and as much an edit; {size(shape.moments)} of second "
-                  f"moments a layer, {size(shape.layers * shape.moments)} in all, in "
-                  f"{shape.blocks} blocks; its fingerprint takes "
-                  f"{time(2 * shape.weights / known['hashed'])}, once for a process.", "",
-                  "| people | coefficients | operations | with shared beginnings | this machine | "
-                  "a large card (assumed) | cards for a day | added up in |",
-                  "|---|---|---|---|---|---|---|---|"]  # fmt: skip
+        lines += [
+            "",
+            f"**{shape.name}**: {size(2 * shape.weights)} of weights; {size(shape.row)} "
+            f"of coefficients a person, and as much an edit; {size(shape.moments)} of second "
+            f"moments a layer, {size(shape.layers * shape.moments)} in all, in "
+            f"{shape.blocks} blocks; its fingerprint takes "
+            f"{time(2 * shape.weights / known['hashed'])}, once for a process.",
+            "",
+            "| people | coefficients | operations | with shared beginnings | this machine | "
+            "a large card (assumed) | cards for a day | added up in |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
         for people in (1, 1000, 10**6):
             whole = 2 * shape.weights * people * ASKED * (PICTURE + TEXT)
             shared = 2 * shape.weights * people * (PICTURE + ASKED * TEXT)
             joining = 2 * people * shape.row / known["joined"]  # float64
-            cells = (f"{people:,}", size(people * shape.row), power(whole), power(shared),
-                     time(shared / known["operations"]), time(shared / CARD),
-                     f"{ceil(shared / CARD / DAY):,}", time(joining))  # fmt: skip
+            cells = (
+                f"{people:,}",
+                size(people * shape.row),
+                power(whole),
+                power(shared),
+                time(shared / known["operations"]),
+                time(shared / CARD),
+                f"{ceil(shared / CARD / DAY):,}",
+                time(joining),
+            )
             lines.append(f"| {' | '.join(cells)} |")
     return lines
 
@@ -126,20 +143,31 @@ def page() -> str:
     bench = json.loads(BENCH.read_text(encoding="utf-8"))
     known, source = constants(bench), bench["provenance"]
     grows = ", ".join(f"{row['grows with']} {row['value']:.2f}" for row in bench["slopes"])
-    how, cores = (("by one thread and the time that the processor gave to it", "one core")
-                  if source["threads"] == 1 else
-                  (f"on {source['threads']} cores by the clock on the wall",
-                   f"{source['threads']} cores"))  # fmt: skip
+    how, cores = (
+        ("by one thread and the time that the processor gave to it", "one core")
+        if source["threads"] == 1
+        else (
+            f"on {source['threads']} cores by the clock on the wall",
+            f"{source['threads']} cores",
+        )
+    )
     load = max(source["load"], default=0)
-    return filled(PAGE, [
-        f"Measured on {source['date']}, commit `{source['commit']}`, {how}; the load of the "
-        f"machine, itself counted, was about {round(load)}:", "",
-        *measured(bench), "",
-        f"Seconds grow with a power of what is measured: {grows}.", "",
-        f"From it three constants, of {CONSTANTS_OF} and {cores}: "
-        f"{power(known['operations'])} operations a second while measuring, "
-        f"{size(known['hashed'])} a second hashed, {size(known['joined'])} a second joined.",
-        *on_paper(bench)])  # fmt: skip
+    return filled(
+        PAGE,
+        [
+            f"Measured on {source['date']}, commit `{source['commit']}`, {how}; the load of the "
+            f"machine, itself counted, was about {round(load)}:",
+            "",
+            *measured(bench),
+            "",
+            f"Seconds grow with a power of what is measured: {grows}.",
+            "",
+            f"From it three constants, of {CONSTANTS_OF} and {cores}: "
+            f"{power(known['operations'])} operations a second while measuring, "
+            f"{size(known['hashed'])} a second hashed, {size(known['joined'])} a second joined.",
+            *on_paper(bench),
+        ],
+    )
 
 
 if __name__ == "__main__":

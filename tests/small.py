@@ -41,8 +41,9 @@ def requests() -> Requests:
     """A tiny random model, everything asked once; the test that changes it puts it back."""
     with pytest.MonkeyPatch.context() as patch:  # a random model makes up nothing
         patch.setattr(trials.scores, "answer", lambda model, processor, qs: [SAID] * len(qs))
-        made = trials.prepare(tiny.llava(3), tiny.processor(), world(), ("absolute", "square"),
-                              ("answer", "text"))  # fmt: skip
+        made = trials.prepare(
+            tiny.llava(3), tiny.processor(), world(), ("absolute", "square"), ("answer", "text")
+        )
     gc.freeze()  # every edit collects garbage: not among all that has been imported
     return made
 
@@ -80,19 +81,39 @@ LISTS = {
 
 def plan(lists: dict = LISTS, **more) -> Small:
     """By default of two lists, tuned as in the ablations."""
-    usual = {"groups": ("A",), "tuning": ("tuning-1", "tuning-2"), "tuned": ("gate",),
-             "vanilla": VANILLA, "reads": pocket_panel}  # fmt: skip
+    usual = {
+        "groups": ("A",),
+        "tuning": ("tuning-1", "tuning-2"),
+        "tuned": ("gate",),
+        "vanilla": VANILLA,
+        "reads": pocket_panel,
+    }
     return Small("small", "tiny", lists, **(usual | more))
 
 
 def made_up_rows(trial: Trial, group: str) -> pd.DataFrame:
     """A row in the schema that nothing was measured for."""
-    return pd.DataFrame([{
-        "experiment": "small", "subject": "tiny", "method": trial.method, "settings": trial.text,
-        "group": group, "made_for": "edit", "draw": 0, "share": 1.0, "set": "forget",
-        "question": None, "person": "p1", "modality": "text", "metric": "exact_match",
-        "total": 1.0, "n": 1,
-    }])  # fmt: skip
+    return pd.DataFrame(
+        [
+            {
+                "experiment": "small",
+                "subject": "tiny",
+                "method": trial.method,
+                "settings": trial.text,
+                "group": group,
+                "made_for": "edit",
+                "draw": 0,
+                "share": 1.0,
+                "set": "forget",
+                "question": None,
+                "person": "p1",
+                "modality": "text",
+                "metric": "exact_match",
+                "total": 1.0,
+                "n": 1,
+            }
+        ]
+    )
 
 
 @contextmanager

@@ -13,8 +13,13 @@ from kvw_minimal.models import find_projections, fingerprint
 from kvw_minimal.strangers.people import load_people
 
 TEXT_ONLY = ("llama", "gpt2", "opt", "phi")
-PER_TOKEN = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids",
-             "cross_attention_mask")  # fmt: skip
+PER_TOKEN = (
+    "input_ids",
+    "attention_mask",
+    "token_type_ids",
+    "mm_token_type_ids",
+    "cross_attention_mask",
+)
 #: first matrix and activation of FFNs that are not gated
 PLAIN = {
     "gpt2": ("c_fc", nn.GELU("tanh")),
@@ -47,8 +52,10 @@ def by_hand(architecture: str, model, batch, row: int) -> torch.Tensor:
     first, activation = PLAIN.get(architecture, ("gate_proj", nn.SiLU()))
     if "gemma" in architecture:
         activation = nn.GELU("tanh")
-    parents = [model.get_submodule(EXPECTED[architecture].format(layer).rpartition(".")[0])
-               for layer in range(tiny.LAYERS)]  # fmt: skip
+    parents = [
+        model.get_submodule(EXPECTED[architecture].format(layer).rpartition(".")[0])
+        for layer in range(tiny.LAYERS)
+    ]
     given: list[torch.Tensor] = []
     handles = [
         getattr(parent, first).register_forward_pre_hook(
@@ -118,8 +125,9 @@ def test_it_generates_with_the_edit_on(architecture):
     length = batch.labels.shape[1]
     with torch.no_grad(), Columns(contrast, 1.0, fingerprint(model)).on(model):
         likeliest = model(**batch.inputs).logits[0, -1].argmax()
-        made = model.generate(**batch.inputs, max_new_tokens=3, do_sample=False,
-                              eos_token_id=None, pad_token_id=0)  # fmt: skip
+        made = model.generate(
+            **batch.inputs, max_new_tokens=3, do_sample=False, eos_token_id=None, pad_token_id=0
+        )
     assert made.shape == (1, length + 3)
     assert made[0, length] == likeliest
 
@@ -135,9 +143,13 @@ def called(model, ask) -> torch.Tensor:
 
 def continued(architecture: str, prompt: dict, said: torch.Tensor) -> dict[str, torch.Tensor]:
     """The inputs of a prompt with an answer behind it, as somebody would write them who knows."""
-    later = {"input_ids": said, "attention_mask": 1, "cross_attention_mask": 1,
-             "mm_token_type_ids": 0, "token_type_ids": int(architecture == "paligemma"),
-             }  # fmt: skip
+    later = {
+        "input_ids": said,
+        "attention_mask": 1,
+        "cross_attention_mask": 1,
+        "mm_token_type_ids": 0,
+        "token_type_ids": int(architecture == "paligemma"),
+    }
     whole = dict(prompt)
     for name, tensor in prompt.items():
         if name in PER_TOKEN:
@@ -156,8 +168,14 @@ def test_coefficients_are_those_of_generation(architecture):
     length, said = prompt["input_ids"].shape[1], []
 
     def generate():
-        made = model.generate(**prompt, max_new_tokens=3, do_sample=False, pad_token_id=0,
-                              suppress_tokens=[0, tiny.PICTURE], eos_token_id=None)  # fmt: skip
+        made = model.generate(
+            **prompt,
+            max_new_tokens=3,
+            do_sample=False,
+            pad_token_id=0,
+            suppress_tokens=[0, tiny.PICTURE],
+            eos_token_id=None,
+        )
         said.append(made[:, length:])
 
     saying = called(model, generate)

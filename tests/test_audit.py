@@ -26,8 +26,10 @@ def task() -> Task:
     model, processor = vectors.tiny()
     people = list(vectors.world().people)[: FORGOTTEN + KEPT]
     forget = about(vectors.world(), people[:FORGOTTEN])
-    read = {"cloze": about(vectors.world(), people[:FORGOTTEN], form="cloze"),
-            "test": about(vectors.world(), people[: FORGOTTEN + 1], new=True)}  # fmt: skip
+    read = {
+        "cloze": about(vectors.world(), people[:FORGOTTEN], form="cloze"),
+        "test": about(vectors.world(), people[: FORGOTTEN + 1], new=True),
+    }
     retain = about(vectors.world(), people[FORGOTTEN:])
     return Task(model, processor, forget, retain, vectors.task().general, read)
 
@@ -47,8 +49,11 @@ def noise(task):
 
 
 def mean(task, edit, name, setting="") -> float:
-    rows = [row for row in audit.examine(task, edit, [name])
-            if row["set"] == probes.label_of(name, setting)]  # fmt: skip
+    rows = [
+        row
+        for row in audit.examine(task, edit, [name])
+        if row["set"] == probes.label_of(name, setting)
+    ]
     return sum(row["total"] for row in rows) / sum(row["n"] for row in rows)
 
 
@@ -232,8 +237,9 @@ def test_the_lens_reads_no_answer_from_the_first_layer_that_only_the_last_gives(
 def test_a_patch_of_the_model_before_brings_its_answers_with_it(task, nothing, noise):
     """Behind the layer the tiny model is as before: only layer 0 was changed."""
     layer = next(iter(find_projections(task.model)))
-    first = Replaced({f"{layer}.weight": noise.weights[f"{layer}.weight"] * 50},
-                     fingerprint(task.model))  # fmt: skip
+    first = Replaced(
+        {f"{layer}.weight": noise.weights[f"{layer}.weight"] * 50}, fingerprint(task.model)
+    )
     assert mean(task, first, "patching", "layer 0") > mean(task, first, "as taught") + 0.1
     same = mean(task, nothing, "patching", "layer 0")
     assert same == pytest.approx(mean(task, nothing, "as taught"))
@@ -273,8 +279,9 @@ def test_an_edit_of_what_one_person_calls_tells_who_it_was(task):
     each = coefficients.per_person()  # [people, layers, d_ff]
     loudest = each.argmax(0) == coefficients.people.index(person)
     edit = Columns(loudest.float() * 5, 1.0, fingerprint(task.model))
-    told = {row["person"]: row["total"] / row["n"]
-            for row in audit.examine(task, edit, ["who was it"])}  # fmt: skip
+    told = {
+        row["person"]: row["total"] / row["n"] for row in audit.examine(task, edit, ["who was it"])
+    }
     assert told[person] == 1.0 > max(told[other] for other in task.people[1:])
     nothing = Columns(torch.zeros(loudest.shape), 0.0, fingerprint(task.model))
     assert mean(task, nothing, "who was it") == 0.5
@@ -287,13 +294,18 @@ def test_an_edit_of_what_one_person_calls_tells_who_it_was(task):
 
 
 def rows(label: str, *values: float) -> list[dict]:
-    return [{"set": label, "modality": "text", "person": f"p{i}", "total": value, "n": 1}
-            for i, value in enumerate(values)]  # fmt: skip
+    return [
+        {"set": label, "modality": "text", "person": f"p{i}", "total": value, "n": 1}
+        for i, value in enumerate(values)
+    ]
 
 
 def states(label: str, vanilla, oracle, edited) -> dict:
-    return {"vanilla": rows(label, *vanilla), "oracle": rows(label, *oracle),
-            "edited": rows(label, *edited)}  # fmt: skip
+    return {
+        "vanilla": rows(label, *vanilla),
+        "oracle": rows(label, *oracle),
+        "edited": rows(label, *edited),
+    }
 
 
 def both(one: dict, other: dict) -> dict:
@@ -321,7 +333,10 @@ def test_an_attack_that_teaches_the_oracle_does_not_count():
     unfair = states("rounding: 4 bits", (1,) * 4, (0.5,) * 4, (1,) * 4)
     found = audit.judge(both(PLAIN, both(fair, unfair)))
     assert {f.label: f.strongest for f in found} == {
-        "as taught": True, "rounding: 8 bits": True, "rounding: 4 bits": False}  # fmt: skip
+        "as taught": True,
+        "rounding: 8 bits": True,
+        "rounding: 4 bits": False,
+    }
 
 
 def test_an_attack_that_breaks_vanilla_does_not_count():

@@ -55,8 +55,9 @@ class Plain:
 
 
 def test_predicts_is_one_position_before_the_answer():
-    labels = torch.tensor([[IGNORED, IGNORED, 7, 8, IGNORED, IGNORED],
-                           [IGNORED, 5, 6, IGNORED, 9, 3]])  # fmt: skip
+    labels = torch.tensor(
+        [[IGNORED, IGNORED, 7, 8, IGNORED, IGNORED], [IGNORED, 5, 6, IGNORED, 9, 3]]
+    )
     attention = torch.tensor([[1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1]])
     batch = Batch({"input_ids": labels, "attention_mask": attention}, labels, [0, 1])
     assert batch.predicts.tolist() == [

@@ -36,8 +36,12 @@ from kvw_minimal.strangers.questions import ask, facts_of, general
 WORLD = load_people()
 FORGET = WORLD.forget_people("A", 5)
 FILE = "train-00000-of-00001.parquet"
-FEW = settings(max_examples=25, deadline=None, derandomize=True,
-               suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
+FEW = settings(
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +84,16 @@ def changed(source: Path, config: str, change) -> pa.Table:
 # ---- schema --------------------------------------------------------------------------------------
 
 #: as in `dataset_info` of the two cards on the hub, column by column
-EVALUATION = ["ID", "Directory", "biography", "question", "answer", "Classification_Task",
-              "Generation_Task", "Mask_Task"]  # fmt: skip
+EVALUATION = [
+    "ID",
+    "Directory",
+    "biography",
+    "question",
+    "answer",
+    "Classification_Task",
+    "Generation_Task",
+    "Mask_Task",
+]
 COLUMNS = {
     "ft_Data": ["image", "metadata"],
     "Full_Set": ["image", *EVALUATION],
@@ -93,19 +105,45 @@ COLUMNS = {
     "full+tofu": ["image", "caption", "question", "answer"],
     "forget05": ["image", "caption", "name"],
     "forget05+tofu": ["image", "caption", "question", "answer"],
-    "forget05_perturbed": ["image", "caption", "name", "perturbed_captions",
-                           "paraphrased_caption", "perturbed_names"],
+    "forget05_perturbed": [
+        "image",
+        "caption",
+        "name",
+        "perturbed_captions",
+        "paraphrased_caption",
+        "perturbed_names",
+    ],
     "retain95": ["image", "caption", "name"],
     "retain95+tofu": ["image", "caption", "question", "answer"],
-    "retain_perturbed": ["image", "caption", "name", "perturbed_captions",
-                         "paraphrased_caption", "perturbed_names"],
+    "retain_perturbed": [
+        "image",
+        "caption",
+        "name",
+        "perturbed_captions",
+        "paraphrased_caption",
+        "perturbed_names",
+    ],
     "real_faces": ["image", "answer", "options"],
     "real_world": ["image", "question", "answer", "options"],
-}  # fmt: skip
-ROWS = {"ft_Data": 400, "Full_Set": 100, "Test_Set": 100, "Retain_Set": 60, "forget_5": 5,
-        "retain_95": 95, "full": 400, "full+tofu": 1100, "forget05": 20, "forget05+tofu": 55,
-        "forget05_perturbed": 20, "retain95": 380, "retain95+tofu": 1045, "retain_perturbed": 380,
-        "real_faces": 60, "real_world": 300}  # fmt: skip
+}
+ROWS = {
+    "ft_Data": 400,
+    "Full_Set": 100,
+    "Test_Set": 100,
+    "Retain_Set": 60,
+    "forget_5": 5,
+    "retain_95": 95,
+    "full": 400,
+    "full+tofu": 1100,
+    "forget05": 20,
+    "forget05+tofu": 55,
+    "forget05_perturbed": 20,
+    "retain95": 380,
+    "retain95+tofu": 1045,
+    "retain_perturbed": 380,
+    "real_faces": 60,
+    "real_world": 300,
+}
 
 
 def test_columns_and_rows_are_those_of_the_hub(mllmu, clear):
@@ -118,14 +156,40 @@ def test_columns_and_rows_are_those_of_the_hub(mllmu, clear):
 
 
 def test_configs_are_those_of_the_hub():
-    assert set(MLLMU) == {"ft_Data", "Full_Set", "Test_Set", "Retain_Set", "forget_5", "forget_10",
-                          "forget_15", "retain_95", "retain_90", "retain_85"}  # fmt: skip
+    assert set(MLLMU) == {
+        "ft_Data",
+        "Full_Set",
+        "Test_Set",
+        "Retain_Set",
+        "forget_5",
+        "forget_10",
+        "forget_15",
+        "retain_95",
+        "retain_90",
+        "retain_85",
+    }
     assert set(CLEAR) == {
-        "full", "full+tofu", "retain_perturbed", "real_faces", "real_world",
-        "forget01", "forget05", "forget10", "forget01+tofu", "forget05+tofu", "forget10+tofu",
-        "forget01_perturbed", "forget05_perturbed", "forget10_perturbed",
-        "retain99", "retain95", "retain90", "retain99+tofu", "retain95+tofu", "retain90+tofu",
-    }  # fmt: skip
+        "full",
+        "full+tofu",
+        "retain_perturbed",
+        "real_faces",
+        "real_world",
+        "forget01",
+        "forget05",
+        "forget10",
+        "forget01+tofu",
+        "forget05+tofu",
+        "forget10+tofu",
+        "forget01_perturbed",
+        "forget05_perturbed",
+        "forget10_perturbed",
+        "retain99",
+        "retain95",
+        "retain90",
+        "retain99+tofu",
+        "retain95+tofu",
+        "retain90+tofu",
+    }
 
 
 def test_cells_have_the_types_of_the_hub(mllmu):
@@ -173,8 +237,16 @@ def asked_of(people, photos, new: bool) -> dict:
                 for photo in photos:
                     for form, count in (("question", 3 if new else 10), ("cloze", 1)):
                         for wording in range(count):
-                            q = ask(WORLD, person, fact, modality, wording=wording, held_out=new,
-                                    photo=photo, form=form)  # fmt: skip
+                            q = ask(
+                                WORLD,
+                                person,
+                                fact,
+                                modality,
+                                wording=wording,
+                                held_out=new,
+                                photo=photo,
+                                form=form,
+                            )
                             key = (q.person, q.modality, q.prompt, q.image, q.form)
                             universe.setdefault(key, []).append((fact, q.answer, q.options))
     return universe
@@ -265,8 +337,11 @@ def test_clear_round_trip(clear, config, people):
         for text in (describing.answer, describing.paraphrase, *describing.perturbed):
             assert person.first_name not in text and person.last_name not in text
         statements = describing.answer.rstrip(".").split(". ")
-        values = [person.looks[k]["hair_colour"], person.looks[k]["clothes"],
-                  *person.facts.values()]  # fmt: skip
+        values = [
+            person.looks[k]["hair_colour"],
+            person.looks[k]["clothes"],
+            *person.facts.values(),
+        ]
         assert all(s.endswith(v) for s, v in zip(statements, values, strict=True))
         if not config.endswith("_perturbed"):
             assert naming.options == describing.perturbed == () and not describing.paraphrase
@@ -293,7 +368,11 @@ def test_clear_stand_ins_round_trip(clear):
     worlds = load_clear(clear, "real_world")
     for found, original in zip(worlds, general(WORLD), strict=True):
         assert (found.prompt, found.answer, found.image, set(found.options)) == (
-            original.prompt, original.answer, original.image, set(original.options))  # fmt: skip
+            original.prompt,
+            original.answer,
+            original.image,
+            set(original.options),
+        )
     assert len({question.person for question in worlds}) == len(WORLD.unknown)
     faces = [WORLD.people[person] for person in WORLD.groups["sham"]]
     found = load_clear(clear, "real_faces")
@@ -479,10 +558,23 @@ def test_unknown_group_or_percent(tmp_path):
 
 # ---- errors of the loaders -----------------------------------------------------------------------
 
-READ = [(config, column) for config, columns in COLUMNS.items() for column in columns
-        if config in ("ft_Data", "Test_Set", "forget_5", "full+tofu", "forget05",
-                      "forget05_perturbed", "real_faces", "real_world")
-        and not (config in MLLMU and column in EVALUATION[1:5])]  # fmt: skip
+READ = [
+    (config, column)
+    for config, columns in COLUMNS.items()
+    for column in columns
+    if config
+    in (
+        "ft_Data",
+        "Test_Set",
+        "forget_5",
+        "full+tofu",
+        "forget05",
+        "forget05_perturbed",
+        "real_faces",
+        "real_world",
+    )
+    and not (config in MLLMU and column in EVALUATION[1:5])
+]
 
 
 @pytest.mark.parametrize(("config", "column"), READ)
@@ -525,15 +617,30 @@ def gif() -> bytes:
     return buffer.getvalue()
 
 
-CELLS = {"null": None, "no bytes": {"bytes": None, "path": "x.png"},
-         "empty": {"bytes": b"", "path": None}, "noise": {"bytes": b"noise", "path": None},
-         "cut": {"bytes": CUT, "path": None}, "other": {"bytes": gif(), "path": None},
-         "bomb": {"bytes": bomb(), "path": None}}  # fmt: skip
+CELLS = {
+    "null": None,
+    "no bytes": {"bytes": None, "path": "x.png"},
+    "empty": {"bytes": b"", "path": None},
+    "noise": {"bytes": b"noise", "path": None},
+    "cut": {"bytes": CUT, "path": None},
+    "other": {"bytes": gif(), "path": None},
+    "bomb": {"bytes": bomb(), "path": None},
+}
 
 
 @pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
-@pytest.mark.parametrize("config", ["forget_5", "Test_Set", "ft_Data", "forget05", "real_faces",
-                                    "real_world", "forget05_perturbed"])  # fmt: skip
+@pytest.mark.parametrize(
+    "config",
+    [
+        "forget_5",
+        "Test_Set",
+        "ft_Data",
+        "forget05",
+        "real_faces",
+        "real_world",
+        "forget05_perturbed",
+    ],
+)
 def test_missing_or_corrupt_picture_names_file_and_row(mllmu, clear, tmp_path, config, cell):
     def damage(rows):
         del rows[4:]
@@ -724,8 +831,10 @@ def test_the_hub_gives_the_same_questions_as_the_folder(mllmu, clear, tmp_path, 
     monkeypatch.setattr(datasets, "load_dataset", lambda *arguments, **keywords: other)
     with pytest.raises(ValueError, match=r"CLEAR \(forget10\) needs one column name; found image"):
         load_clear("therem/CLEAR", "forget10")
-    assert asked == [("MLLMMU/MLLMU-Bench", "Test_Set", "train"),
-                     ("therem/CLEAR", "forget05+tofu", "train")]  # fmt: skip
+    assert asked == [
+        ("MLLMMU/MLLMU-Bench", "Test_Set", "train"),
+        ("therem/CLEAR", "forget05+tofu", "train"),
+    ]
 
 
 def test_hub_id_without_network(monkeypatch, tmp_path):
@@ -733,8 +842,10 @@ def test_hub_id_without_network(monkeypatch, tmp_path):
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
-    for load_one, source, config in ((load_mllmu, benchmarks.MLLMU_HUB, "forget_5"),
-                                     (load_clear, benchmarks.CLEAR_HUB, "forget05")):  # fmt: skip
+    for load_one, source, config in (
+        (load_mllmu, benchmarks.MLLMU_HUB, "forget_5"),
+        (load_clear, benchmarks.CLEAR_HUB, "forget05"),
+    ):
         with pytest.raises(FileNotFoundError, match="give its local folder") as error:
             load_one(source, config)
         assert source in str(error.value) and config in str(error.value)
@@ -793,8 +904,9 @@ def test_truncated_files_are_refused(mllmu, clear, tmp_path, config, share):
 
 
 @FEW
-@given(config=st.sampled_from(SMALL), place=st.integers(0), bit=st.integers(0, 7),
-       tail=st.booleans())  # fmt: skip
+@given(
+    config=st.sampled_from(SMALL), place=st.integers(0), bit=st.integers(0, 7), tail=st.booleans()
+)
 def test_a_flipped_bit_is_refused_or_changes_nothing(
     mllmu, clear, tmp_path, config, place, bit, tail
 ):
@@ -820,10 +932,20 @@ DAMAGED = st.one_of(
     st.tuples(st.integers(8, 60), st.binary(min_size=1, max_size=8)).map(
         lambda hit: PNG[: hit[0]] + hit[1] + PNG[hit[0] + len(hit[1]) :]
     ),
-    st.sampled_from([b"GIF89a", b"BM", b"\xff\xd8\xff\xe0", b"II*\x00", b"RIFF    WEBPVP8 ",
-                     b"\x00\x00\x01\x00", b"8BPS", b"P6 9 9 255 ", b"\x89PNG\r\n\x1a\n"]).flatmap(
-        lambda magic: st.binary(max_size=200).map(lambda rest: magic + rest))
-)  # fmt: skip
+    st.sampled_from(
+        [
+            b"GIF89a",
+            b"BM",
+            b"\xff\xd8\xff\xe0",
+            b"II*\x00",
+            b"RIFF    WEBPVP8 ",
+            b"\x00\x00\x01\x00",
+            b"8BPS",
+            b"P6 9 9 255 ",
+            b"\x89PNG\r\n\x1a\n",
+        ]
+    ).flatmap(lambda magic: st.binary(max_size=200).map(lambda rest: magic + rest)),
+)
 
 
 @settings(FEW, max_examples=60)
@@ -851,8 +973,11 @@ JSON = st.recursive(
 
 
 @settings(FEW, max_examples=60)
-@given(metadata=st.one_of(JSON.map(json.dumps), st.text(max_size=30),
-                          st.lists(JSON, max_size=3).map(json.dumps)))  # fmt: skip
+@given(
+    metadata=st.one_of(
+        JSON.map(json.dumps), st.text(max_size=30), st.lists(JSON, max_size=3).map(json.dumps)
+    )
+)
 def test_any_metadata_is_refused_or_read_whole(mllmu, tmp_path, metadata):
     def change(rows):
         del rows[2:]
@@ -863,14 +988,25 @@ def test_any_metadata_is_refused_or_read_whole(mllmu, tmp_path, metadata):
     assert found is None or len(found) == 7 + len(json.loads(metadata))
 
 
-VALUES = st.sampled_from([
-    pa.array([1, 2]), pa.array([1.5, None]), pa.array(["", "x"]), pa.array([None, None]),
-    pa.array([b"\xff", b"x"]), pa.array([["x"], []]), pa.array([[1], [2]]),
-    pa.array([{"bytes": 1}, {"bytes": 2}]), pa.array([{"bytes": b"x"}, None]),
-    pa.array([{"Question": "x"}] * 2), pa.array([[{"Question": "x"}]] * 2),
-    pa.array([[None], [None]]), pa.array([True, False]), pa.array([0, 1], pa.timestamp("s")),
-    pa.array(["x", "x"]).dictionary_encode(),
-])  # fmt: skip
+VALUES = st.sampled_from(
+    [
+        pa.array([1, 2]),
+        pa.array([1.5, None]),
+        pa.array(["", "x"]),
+        pa.array([None, None]),
+        pa.array([b"\xff", b"x"]),
+        pa.array([["x"], []]),
+        pa.array([[1], [2]]),
+        pa.array([{"bytes": 1}, {"bytes": 2}]),
+        pa.array([{"bytes": b"x"}, None]),
+        pa.array([{"Question": "x"}] * 2),
+        pa.array([[{"Question": "x"}]] * 2),
+        pa.array([[None], [None]]),
+        pa.array([True, False]),
+        pa.array([0, 1], pa.timestamp("s")),
+        pa.array(["x", "x"]).dictionary_encode(),
+    ]
+)
 
 
 @settings(FEW, max_examples=80)

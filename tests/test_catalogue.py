@@ -124,10 +124,16 @@ def test_damaged_weights_are_named(monkeypatch, error):
         taught.load("voices")
 
 
-@pytest.mark.parametrize("answer, offline", [
-    (HTTPError("x", 404, "no", Message(), None), False), (URLError("no route"), True),
-    (TimeoutError(), True), (BadStatusLine("what?"), True), (None, False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "answer, offline",
+    [
+        (HTTPError("x", 404, "no", Message(), None), False),
+        (URLError("no route"), True),
+        (TimeoutError(), True),
+        (BadStatusLine("what?"), True),
+        (None, False),
+    ],
+)
 def test_the_hub_is_asked_once(monkeypatch, answer, offline):
     """Without an answer its client stays in its cache for the length of the block."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)

@@ -20,22 +20,36 @@ VANILLA = {"forget": 1.0, "retain": 1.0, "general": 1.0}
 def tried(forget, retain, general=None) -> dict[int, dict[str, float]]:
     """Settings by number, in the order of the grid."""
     general = general or [1.0] * len(forget)
-    return {i: {"forget": f, "retain": r, "general": g}
-            for i, (f, r, g) in enumerate(zip(forget, retain, general, strict=True))}  # fmt: skip
+    return {
+        i: {"forget": f, "retain": r, "general": g}
+        for i, (f, r, g) in enumerate(zip(forget, retain, general, strict=True))
+    }
 
 
-@pytest.mark.parametrize(("forget", "retain", "expected"), [
-    # of the replication: the one that forgets most while nine tenths of retain are kept
-    ([0.9, 0.8, 0.7, 0.5, 0.4, 0.3, 0.1, 0.0], [1.0, 1.0, 0.95, 0.9, 0.89, 0.8, 0.5, 0.1],
-     (3, True)),
-    ([0.1] * 8, [0.2, 0.3, 0.8, 0.4, 0.5, 0.6, 0.7, 0.1], (2, False)),  # none keeps: the gentlest
-    # of the ablations, and of the other modalities
-    ([0.8, 0.5, 0.1], [1.0, 0.9, 0.8], (1, True)), ([0.1], [0.8], (0, False)),
-    ([0.8, 0.5, 0.1], [0.7, 0.3, 0.1], (0, False)),
-    ([0.5, 0.3, 0.3], [1.0, 0.9, 1.0], (2, True)),  # equal: the one that keeps more
-    ([0.5, 0.3, 0.3], [1.0, 0.9, 0.9], (1, True)),  # in everything: the first of the grid
-    ([0.2, 0.1, 0.3], [0.8, 0.8, 0.7], (1, False)), ([0.2, 0.2], [1.0, 1.0], (0, True)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("forget", "retain", "expected"),
+    [
+        # of the replication: the one that forgets most while nine tenths of retain are kept
+        (
+            [0.9, 0.8, 0.7, 0.5, 0.4, 0.3, 0.1, 0.0],
+            [1.0, 1.0, 0.95, 0.9, 0.89, 0.8, 0.5, 0.1],
+            (3, True),
+        ),
+        (
+            [0.1] * 8,
+            [0.2, 0.3, 0.8, 0.4, 0.5, 0.6, 0.7, 0.1],
+            (2, False),
+        ),  # none keeps: the gentlest
+        # of the ablations, and of the other modalities
+        ([0.8, 0.5, 0.1], [1.0, 0.9, 0.8], (1, True)),
+        ([0.1], [0.8], (0, False)),
+        ([0.8, 0.5, 0.1], [0.7, 0.3, 0.1], (0, False)),
+        ([0.5, 0.3, 0.3], [1.0, 0.9, 1.0], (2, True)),  # equal: the one that keeps more
+        ([0.5, 0.3, 0.3], [1.0, 0.9, 0.9], (1, True)),  # in everything: the first of the grid
+        ([0.2, 0.1, 0.3], [0.8, 0.8, 0.7], (1, False)),
+        ([0.2, 0.2], [1.0, 1.0], (0, True)),
+    ],
+)
 def test_the_rule_of_kvw(forget, retain, expected):
     assert choose(tried(forget, retain), VANILLA) == expected
     assert choose(tried(forget, retain, [0.0] * len(forget)), VANILLA) == expected  # no say
@@ -56,14 +70,22 @@ def test_what_must_be_kept_is_a_share_of_vanilla():
     assert choose(settings, VANILLA | {"retain": 0.9}) == (0, False)
 
 
-@pytest.mark.parametrize(("forget", "retain", "general", "expected"), [
-    ([0.5, 0.3, 0.2, 0.0], [1.0, 1.0, 0.96, 0.9], [1.0] * 4, (2, True)),  # none forgets enough
-    ([0.5, 0.10, 0.05, 0.0], [1.0, 0.99, 0.97, 0.96], [1.0] * 4, (1, True)),  # gentlest of enough
-    ([0.5, 0.05, 0.05, 0.0], [1.0] * 4, [1.0, 0.95, 0.99, 0.96], (2, True)),  # general counts
-    ([0.0] * 4, [0.5, 0.9, 0.94, 0.6], [1.0] * 4, (2, False)),  # none keeps enough: keeps most
-    ([0.0] * 4, [1.0] * 4, [0.5, 0.9, 0.94, 0.6], (2, False)),
-    ([0.05, 0.05], [0.99, 0.99], [1.0, 1.0], (0, True)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("forget", "retain", "general", "expected"),
+    [
+        ([0.5, 0.3, 0.2, 0.0], [1.0, 1.0, 0.96, 0.9], [1.0] * 4, (2, True)),  # none forgets enough
+        (
+            [0.5, 0.10, 0.05, 0.0],
+            [1.0, 0.99, 0.97, 0.96],
+            [1.0] * 4,
+            (1, True),
+        ),  # gentlest of enough
+        ([0.5, 0.05, 0.05, 0.0], [1.0] * 4, [1.0, 0.95, 0.99, 0.96], (2, True)),  # general counts
+        ([0.0] * 4, [0.5, 0.9, 0.94, 0.6], [1.0] * 4, (2, False)),  # none keeps enough: keeps most
+        ([0.0] * 4, [1.0] * 4, [0.5, 0.9, 0.94, 0.6], (2, False)),
+        ([0.05, 0.05], [0.99, 0.99], [1.0, 1.0], (0, True)),
+    ],
+)
 def test_the_rule_of_least_squares(forget, retain, general, expected):
     assert choose(tried(forget, retain, general), VANILLA, SPARING_RULE) == expected
 
@@ -84,8 +106,12 @@ def test_of_those_that_forget_enough_the_middle_rank_is_taken():
 
 def test_ties_are_decided_as_the_rule_says():
     settings = tried([0.3, 0.3, 0.3, 0.5], [0.95, 0.95, 1.0, 1.0], [0.2, 0.4, 0.4, 1.0])
-    for ties, expected in ((("order",), 0), (("general", "order"), 1), (("retain", "order"), 2),
-                           (("general", "retain"), 2)):  # fmt: skip
+    for ties, expected in (
+        (("order",), 0),
+        (("general", "order"), 1),
+        (("retain", "order"), 2),
+        (("general", "retain"), 2),
+    ):
         assert choose(settings, VANILLA, Rule(ties=ties)) == (expected, True), ties
     weak = tried([0.5, 0.1, 0.1], [0.8, 0.8, 0.8], [0.1, 0.2, 0.3])
     assert choose(weak, VANILLA)[0] == 2 and choose(weak, VANILLA, Rule(ties=("order",)))[0] == 0

@@ -174,10 +174,12 @@ def test_parts_are_joined_as_if_measured_in_one_go(model, questions, measured):
 
 
 def test_parts_are_joined_by_hand():
-    one = Coefficients(torch.tensor([[[2.0, 4.0]], [[1.0, 1.0]]]), torch.tensor([2.0, 1.0]),
-                       ("a", "b"), "f")  # fmt: skip
-    two = Coefficients(torch.tensor([[[7.0, 0.0]], [[8.0, 2.0]]]), torch.tensor([5.0, 6.0]),
-                       ("c", "a"), "f")  # fmt: skip
+    one = Coefficients(
+        torch.tensor([[[2.0, 4.0]], [[1.0, 1.0]]]), torch.tensor([2.0, 1.0]), ("a", "b"), "f"
+    )
+    two = Coefficients(
+        torch.tensor([[[7.0, 0.0]], [[8.0, 2.0]]]), torch.tensor([5.0, 6.0]), ("c", "a"), "f"
+    )
     whole = one + two
     assert whole.people == ("a", "b", "c") and (two + one).people == ("c", "a", "b")
     assert whole.sums.tolist() == [[[10.0, 6.0]], [[1.0, 1.0]], [[7.0, 0.0]]]
@@ -189,10 +191,15 @@ def test_parts_are_joined_by_hand():
     assert one.tokens.tolist() == [2.0, 1.0] and one.sums.dtype == torch.float32
 
 
-@pytest.mark.parametrize("other", [
-    {"fingerprint": "g"}, {"mask": "answer and end"}, {"sums": torch.ones(2, 2, 2)},
-    {"sums": torch.ones(2, 1, 3)},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"fingerprint": "g"},
+        {"mask": "answer and end"},
+        {"sums": torch.ones(2, 2, 2)},
+        {"sums": torch.ones(2, 1, 3)},
+    ],
+)
 def test_parts_that_differ_are_refused(other):
     one = Coefficients(torch.ones(2, 1, 2), torch.ones(2), ("a", "b"), "f")
     with pytest.raises(ValueError, match="two models, masks or shapes cannot be joined"):
@@ -216,8 +223,9 @@ def test_people_stand_in_the_order_in_which_they_come_or_are_asked_for():
     assert found.people == ("c", "a", "b") and found.tokens.tolist() == [4, 2, 2]
     for i, person in enumerate(found.people):
         alone = [name if name == person else "others" for name in ("c", "a", "c", "b")]
-        torch.testing.assert_close(measure(model, [batch], alone).of([person]).sums[0],
-                                   found.sums[i])  # fmt: skip
+        torch.testing.assert_close(
+            measure(model, [batch], alone).of([person]).sums[0], found.sums[i]
+        )
     some = found.of(["b", "c"])
     assert some.people == ("b", "c") and some.tokens.tolist() == [2, 4]
     assert torch.equal(some.sums, found.sums[[2, 0]])
@@ -248,8 +256,9 @@ def test_gradients_of_activations_leave_no_flag_and_no_gradient(error):
 
 
 def test_mean_absolute_by_hand():
-    h = torch.tensor([[[1.0, -2.0], [-3.0, 4.0], [100.0, 100.0]],
-                      [[-5.0, 0.0], [100.0, 100.0], [100.0, 100.0]]])  # fmt: skip
+    h = torch.tensor(
+        [[[1.0, -2.0], [-3.0, 4.0], [100.0, 100.0]], [[-5.0, 0.0], [100.0, 100.0], [100.0, 100.0]]]
+    )
     mask = torch.tensor([[True, True, False], [True, False, False]])
     assert mean_absolute(h, mask).tolist() == [3.0, 2.0]
     half = mean_absolute(h.bfloat16(), mask)
@@ -291,8 +300,9 @@ def test_a_bfloat16_model_is_summed_in_float32(questions):
             batch.inputs["pixel_values"] = batch.inputs["pixel_values"].bfloat16()
     coefficients = measure(model, batches, [q.person for q in questions])
     assert coefficients.sums.dtype == torch.float32
-    exact = measure(tiny.llava(), answer_batches(tiny.processor(), questions),
-                    [q.person for q in questions]).pooled()  # fmt: skip
+    exact = measure(
+        tiny.llava(), answer_batches(tiny.processor(), questions), [q.person for q in questions]
+    ).pooled()
     difference = (coefficients.pooled() - exact).abs()
     assert (difference <= 0.05 * exact.amax(-1, keepdim=True)).all()
 

@@ -29,8 +29,13 @@ from kvw_minimal.taught.catalogue import MODELS
 
 def run(*arguments, timeout=300):
     offline = os.environ | {"HF_HUB_OFFLINE": "1"}  # else a hub id is tried again and again
-    return subprocess.run([sys.executable, "-m", "kvw_minimal", *map(str, arguments)],
-                          capture_output=True, text=True, timeout=timeout, env=offline)  # fmt: skip
+    return subprocess.run(
+        [sys.executable, "-m", "kvw_minimal", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env=offline,
+    )
 
 
 def invoke(*arguments):
@@ -38,9 +43,27 @@ def invoke(*arguments):
     return CliRunner().invoke(app, list(map(str, arguments)))
 
 
-COMMANDS = ("demo", "unlearn", "evaluate", "validate", "doctor", "train", "card", "strangers",
-            "replicate", "run", "verify", "bench", "results", "audit", "check", "new",
-            "compare", "export", "measure")  # fmt: skip
+COMMANDS = (
+    "demo",
+    "unlearn",
+    "evaluate",
+    "validate",
+    "doctor",
+    "train",
+    "card",
+    "strangers",
+    "replicate",
+    "run",
+    "verify",
+    "bench",
+    "results",
+    "audit",
+    "check",
+    "new",
+    "compare",
+    "export",
+    "measure",
+)
 
 
 def test_help_names_the_commands():
@@ -55,8 +78,19 @@ def unlearned(tmp_path_factory):
     """One whole process: pocket, group A, two shams, everything read; what it wrote and said."""
     folder = tmp_path_factory.mktemp("unlearned")
     path, edit = folder / "rows.json", folder / "edit.safetensors"
-    done = run("unlearn", "--model", "pocket", "--forget", 5, "--draws", 2, "--json", path,
-               "--save-edit", edit)  # fmt: skip
+    done = run(
+        "unlearn",
+        "--model",
+        "pocket",
+        "--forget",
+        5,
+        "--draws",
+        2,
+        "--json",
+        path,
+        "--save-edit",
+        edit,
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(path.read_text()), edit, done.stdout
 
@@ -80,8 +114,11 @@ def test_unlearn_writes_rows_of_four_states(unlearned):
     assert all(0 <= row["low"] <= row["value"] <= row["high"] <= 1 for row in rows)
     lines = said[said.index("exact match") :].splitlines()
     assert [line.split()[0] for line in lines[1:5]] == ["vanilla", "edited", "oracle", "sham"]
-    forget = [row["value"] for row in rows if row["state"] == "edited"
-              and (row["set"], row["metric"]) == ("forget", "exact_match")]  # fmt: skip
+    forget = [
+        row["value"]
+        for row in rows
+        if row["state"] == "edited" and (row["set"], row["metric"]) == ("forget", "exact_match")
+    ]
     assert " / ".join(f"{value:.2f}" for value in forget) in lines[2]
     assert lines[4].split()[-1] != "-" and "-" in lines[4]  # a sham is not read on retain
 
@@ -90,7 +127,8 @@ def test_a_saved_edit_is_evaluated_to_the_same_rows(unlearned):
     content, edit, _ = unlearned
     again = report.evaluate("pocket", "A", 5, edit)
     assert [row | {"strength": STRENGTH} for row in again["rows"]] == [
-        row for row in content["rows"] if row["state"] == "edited"]  # fmt: skip
+        row for row in content["rows"] if row["state"] == "edited"
+    ]
 
 
 @pytest.fixture
@@ -112,8 +150,17 @@ def test_nothing_that_is_written_tells_whose_machine_it_was(strange, monkeypatch
     home, words = strange
     rows, edit, model = home / "rows.json", home / "edit", home / "model"
     model.symlink_to(MODELS / "pocket")
-    arguments = ["unlearn", "--model", model, "--no-oracle", "--draws", "1", f"--json={rows}",
-                 "--save-edit", edit]  # fmt: skip
+    arguments = [
+        "unlearn",
+        "--model",
+        model,
+        "--no-oracle",
+        "--draws",
+        "1",
+        f"--json={rows}",
+        "--save-edit",
+        edit,
+    ]
     monkeypatch.setattr("sys.argv", ["kvw", *map(str, arguments)])
     monkeypatch.setattr(report, "request_of", lambda *_, **__: small.task())
     assert invoke(*arguments).exit_code == 0
@@ -121,8 +168,12 @@ def test_nothing_that_is_written_tells_whose_machine_it_was(strange, monkeypatch
     with small.planned(small.plan()):
         assert invoke("run", "small", "strength", "--into", table).exit_code == 0
         _, made = read_rows("small", table)
-    for content in (rows.read_bytes(), edit.read_bytes(), table.read_bytes(),
-                    json.dumps(made).encode()):  # fmt: skip
+    for content in (
+        rows.read_bytes(),
+        edit.read_bytes(),
+        table.read_bytes(),
+        json.dumps(made).encode(),
+    ):
         assert [word for word in words if word.encode() in content] == []
     assert "--model model --no-oracle --draws 1 --json=rows.json" in rows.read_text()
 
@@ -143,14 +194,19 @@ def test_what_cannot_be_written_does_not_lose_the_rest(monkeypatch, tmp_path):
     assert isinstance(done.exception, OSError) and (tmp_path / "x").is_file()
 
 
-@pytest.mark.parametrize("error, said", [
-    (ValueError("no group\n 'Z'"), "no group 'Z'"), (ValueError(), "ValueError"),
-    (PermissionError(13, "Permission denied", "x"), "Permission denied: x"),
-    (OSError(28, "No space left on device"), "No space left on device"),
-    (OSError("cannot load 'x'"), "cannot load 'x'"), (BrokenPipeError(32, "x"), "nobody reads"),
-    (ModuleNotFoundError("No module named 'peft'", name="peft"), "No module named 'peft'"),
-    (KeyboardInterrupt(), "interrupted"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "error, said",
+    [
+        (ValueError("no group\n 'Z'"), "no group 'Z'"),
+        (ValueError(), "ValueError"),
+        (PermissionError(13, "Permission denied", "x"), "Permission denied: x"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (OSError("cannot load 'x'"), "cannot load 'x'"),
+        (BrokenPipeError(32, "x"), "nobody reads"),
+        (ModuleNotFoundError("No module named 'peft'", name="peft"), "No module named 'peft'"),
+        (KeyboardInterrupt(), "interrupted"),
+    ],
+)
 def test_what_was_to_be_expected_is_one_sentence(monkeypatch, capsys, error, said):
     def fail(*_, **__):
         raise error
@@ -164,10 +220,17 @@ def test_what_was_to_be_expected_is_one_sentence(monkeypatch, capsys, error, sai
     assert printed.startswith(f"error: {said}") and printed.count("\n") == 1
 
 
-@pytest.mark.parametrize("error", [
-    KeyError("x"), TypeError("x"), RuntimeError("x"), AttributeError("x"), AssertionError(),
-    ModuleNotFoundError("No module named 'kvw_minimal.x'", name="kvw_minimal.x"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "error",
+    [
+        KeyError("x"),
+        TypeError("x"),
+        RuntimeError("x"),
+        AttributeError("x"),
+        AssertionError(),
+        ModuleNotFoundError("No module named 'kvw_minimal.x'", name="kvw_minimal.x"),
+    ],
+)
 def test_a_fault_of_the_program_is_not_hidden(monkeypatch, error):
     def fail(*_, **__):
         raise error
@@ -218,7 +281,8 @@ def offline(monkeypatch):
 
 @pytest.mark.parametrize("arguments, word", REFUSED)
 def test_a_refusal_is_one_line_and_writes_nothing(
-        tmp_path, monkeypatch, capsys, offline, arguments, word):  # fmt: skip
+    tmp_path, monkeypatch, capsys, offline, arguments, word
+):
     path = tmp_path / "rows.json"
     if "--model" not in arguments:  # pocket would measure first, half a minute
         monkeypatch.setattr(report, "request_of", lambda *_, **__: small.task())
@@ -237,32 +301,47 @@ def test_a_refusal_ends_the_process_without_a_traceback(tmp_path):
     assert len(done.stderr.splitlines()) == 1 and list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("arguments, word", [
-    (["--layers", "first"], "write 0:3 or 0.0:1.0"), (["--settings", "{rate"], "is not JSON"),
-    (["--settings", "[1]"], "is an object"), (["--draws", "0"], "draws"),
-    (["--strength", ""], "write 24 or 8,32,64"), (["--strength", "8,x"], "write 24 or 8,32,64"),
-    (["--strength", "8,32", "--save-edit", "x"], "--save FOLDER holds several"),
-    (["--questions", "x", "--group", "A"], "--group is for groups of strangers"),
-    (["--questions", "x", "--forget", "5"], "--forget is for groups of strangers"),
-    (["--questions", "x", "--oracle"], "--oracle is for groups of strangers"),
-    (["--people", "p001", "--group", "A"], "leave it out, --people says who is forgotten"),
-    (["--schedule", "never"], "No such option"),
-    (["--method", "rewrite", "--strength", "2"], "--strength is for KVW"),
-    (["--settings", '{"strength": 2.0}', "--layers", "0:1"], "--layers is for KVW"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments, word",
+    [
+        (["--layers", "first"], "write 0:3 or 0.0:1.0"),
+        (["--settings", "{rate"], "is not JSON"),
+        (["--settings", "[1]"], "is an object"),
+        (["--draws", "0"], "draws"),
+        (["--strength", ""], "write 24 or 8,32,64"),
+        (["--strength", "8,x"], "write 24 or 8,32,64"),
+        (["--strength", "8,32", "--save-edit", "x"], "--save FOLDER holds several"),
+        (["--questions", "x", "--group", "A"], "--group is for groups of strangers"),
+        (["--questions", "x", "--forget", "5"], "--forget is for groups of strangers"),
+        (["--questions", "x", "--oracle"], "--oracle is for groups of strangers"),
+        (["--people", "p001", "--group", "A"], "leave it out, --people says who is forgotten"),
+        (["--schedule", "never"], "No such option"),
+        (["--method", "rewrite", "--strength", "2"], "--strength is for KVW"),
+        (["--settings", '{"strength": 2.0}', "--layers", "0:1"], "--layers is for KVW"),
+    ],
+)
 def test_options_that_cannot_be_read_are_refused(monkeypatch, arguments, word):
     monkeypatch.setattr(report, "unlearn", lambda *_: pytest.fail("noticed after the work"))
     done = invoke("unlearn", *arguments)
     assert done.exit_code == 2 and word in " ".join(done.output.replace("│", " ").split())
 
 
-@pytest.mark.parametrize("arguments, settings", [
-    ([], [{"strength": STRENGTH, "layers": [0.0, 1.0]}]), (["--method", "rewrite"], None),
-    (["--layers", "1:2", "--strength", "3"], [{"strength": 3.0, "layers": [1, 2]}]),
-    (["--strength", "3,0.5"], [{"strength": each, "layers": [0.0, 1.0]} for each in (3.0, 0.5)]),
-    (["--method", "SSD", "--settings", '{"limit": 1.0, "alpha": 2.0}'],
-     [{"limit": 1.0, "alpha": 2.0}]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments, settings",
+    [
+        ([], [{"strength": STRENGTH, "layers": [0.0, 1.0]}]),
+        (["--method", "rewrite"], None),
+        (["--layers", "1:2", "--strength", "3"], [{"strength": 3.0, "layers": [1, 2]}]),
+        (
+            ["--strength", "3,0.5"],
+            [{"strength": each, "layers": [0.0, 1.0]} for each in (3.0, 0.5)],
+        ),
+        (
+            ["--method", "SSD", "--settings", '{"limit": 1.0, "alpha": 2.0}'],
+            [{"limit": 1.0, "alpha": 2.0}],
+        ),
+    ],
+)
 def test_settings_reach_the_method(monkeypatch, arguments, settings):
     seen = []
 
@@ -275,19 +354,32 @@ def test_settings_reach_the_method(monkeypatch, arguments, settings):
     invoke("unlearn", "--group", "B", "--forget", 10, "--draws", 3, "--no-oracle", *arguments)
     method = arguments[1] if "--method" in arguments else "KVW one pass"
     assert seen == [("pocket", "B", 10, method, settings, 3, False)]
-    ends = [[type(end) for own in each or () for end in own.get("layers", [])]
-            for each in (seen[0][4], settings)]  # fmt: skip
+    ends = [
+        [type(end) for own in each or () for end in own.get("layers", [])]
+        for each in (seen[0][4], settings)
+    ]
     assert ends[0] == ends[1]
 
 
-@pytest.mark.parametrize("command", [
-    ["unlearn", "--json"], ["unlearn", "--save-edit"], ["evaluate", "--json"],
-    ["demo", "--picture"], ["run", "precision", "--into"],
-    ["replicate", "--benchmark", "mllmu", "--data", "x", "--model", "x", "--json"],
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["unlearn", "--json"],
+        ["unlearn", "--save-edit"],
+        ["evaluate", "--json"],
+        ["demo", "--picture"],
+        ["run", "precision", "--into"],
+        ["replicate", "--benchmark", "mllmu", "--data", "x", "--model", "x", "--json"],
+    ],
+)
 def test_a_folder_in_place_of_a_file_is_noticed_before_the_work(tmp_path, monkeypatch, command):
-    for module, work in ((report, "unlearn"), (report, "evaluate"), (demo, "demo"),
-                         (replicate, "replicate"), (running, "run")):  # fmt: skip
+    for module, work in (
+        (report, "unlearn"),
+        (report, "evaluate"),
+        (demo, "demo"),
+        (replicate, "replicate"),
+        (running, "run"),
+    ):
         monkeypatch.setattr(module, work, lambda *_, **__: pytest.fail("after the work"))
     done = invoke(*command, tmp_path)
     assert isinstance(done.exception, IsADirectoryError)
@@ -315,8 +407,23 @@ def test_rows_of_a_benchmark_are_stored_with_their_origin(monkeypatch, tmp_path)
 
     monkeypatch.setattr(replicate, "replicate", replicated)
     path = tmp_path / "rows.json"
-    done = invoke("replicate", "--benchmark", "clear", "--data", "d", "--model", "m", "--forget",
-                  10, "--seed", 4, "--limit", 3, "--json", path)  # fmt: skip
+    done = invoke(
+        "replicate",
+        "--benchmark",
+        "clear",
+        "--data",
+        "d",
+        "--model",
+        "m",
+        "--forget",
+        10,
+        "--seed",
+        4,
+        "--limit",
+        3,
+        "--json",
+        path,
+    )
     assert done.exit_code == 0, done.output
     (given, options), made = seen[0], json.loads(path.read_text())["provenance"]
     assert given == ("clear", "d", "m", 10) and (options["seed"], options["limit"]) == (4, 3)
@@ -337,8 +444,13 @@ def test_a_missing_folder_is_noticed_before_the_work(tmp_path):
 
 
 def test_validate_names_what_is_wrong_with_a_file(tmp_path):
-    row = {"set": "forget", "person": "Ann", "fact": "pet",
-           "prompt": "Which pet has Ann?", "answer": "A cat."}  # fmt: skip
+    row = {
+        "set": "forget",
+        "person": "Ann",
+        "fact": "pet",
+        "prompt": "Which pet has Ann?",
+        "answer": "A cat.",
+    }
     good, bad = tmp_path / "good.jsonl", tmp_path / "bad.jsonl"
     rows = [row, row | {"set": "retain", "person": "Ben", "prompt": "Which pet has Ben?"}]
     good.write_text("".join(json.dumps(each) + "\n" for each in rows))
@@ -386,13 +498,22 @@ def test_rows_of_ones_own_are_compared(monkeypatch, tmp_path):
 # --- experiments -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arguments, words", [
-    (["magic"], "no experiment 'magic'; there are ablations-pocket"),
-    (["ablations-pocket", "size"], "no list 'size' in ablations-pocket; there are gate, combined"),
-    (["precision", "--groups", "Z"], "no group 'Z' in precision; there are A, B"),
-    (["precision", "--groups", ","], "no group '' in precision"),
-    (["ablations-smol", "--groups", "A,E"], "no group 'E' in ablations-smol; there are A, B, C"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["magic"], "no experiment 'magic'; there are ablations-pocket"),
+        (
+            ["ablations-pocket", "size"],
+            "no list 'size' in ablations-pocket; there are gate, combined",
+        ),
+        (["precision", "--groups", "Z"], "no group 'Z' in precision; there are A, B"),
+        (["precision", "--groups", ","], "no group '' in precision"),
+        (
+            ["ablations-smol", "--groups", "A,E"],
+            "no group 'E' in ablations-smol; there are A, B, C",
+        ),
+    ],
+)
 def test_unknown_experiments_are_refused_before_the_work(monkeypatch, capsys, arguments, words):
     monkeypatch.setattr(running, "run", lambda *_: pytest.fail("noticed after the work"))
     monkeypatch.setattr("sys.argv", ["kvw", "run", *arguments])
@@ -404,11 +525,15 @@ def test_unknown_experiments_are_refused_before_the_work(monkeypatch, capsys, ar
 def test_an_experiment_is_run_list_by_list_and_group_by_group(monkeypatch, tmp_path):
     """Every subject of it; a subject that has none of the groups or lists is left out."""
     seen = []
-    monkeypatch.setattr(running, "run", lambda plan, lists, into, groups: seen.append(
-        (plan.subject, lists, into, groups)))  # fmt: skip
+    monkeypatch.setattr(
+        running,
+        "run",
+        lambda plan, lists, into, groups: seen.append((plan.subject, lists, into, groups)),
+    )
     assert invoke("run", "beyond", "--groups", "B,D").exit_code == 0
-    assert seen == [(name, ["ways"], None, ["B", "D"]) for name in ("pocket", "text only",
-                                                                   "voices")]  # fmt: skip
+    assert seen == [
+        (name, ["ways"], None, ["B", "D"]) for name in ("pocket", "text only", "voices")
+    ]
     seen.clear()
     assert invoke("run", "beyond", "oracle", "--into", tmp_path / "x.parquet").exit_code == 0
     assert seen == [("voices", ["oracle"], tmp_path / "x.parquet", ["A"])]
@@ -446,8 +571,13 @@ def test_an_experiment_is_verified_by_its_gaps(monkeypatch):
     trial = {"subject": "pocket", "method": "family", "settings": {}, "group": "C", "gap": 0.01}
     for gap, code in ((0.01, 0), (0.07, 1), (float("inf"), 1)):
         seen: list = []
-        monkeypatch.setattr(running, "again", lambda *given, gap=gap, seen=seen: (
-            seen.append(given) or [trial | {"gap": each} for each in (gap, 0.0)]))  # fmt: skip
+        monkeypatch.setattr(
+            running,
+            "again",
+            lambda *given, gap=gap, seen=seen: (
+                seen.append(given) or [trial | {"gap": each} for each in (gap, 0.0)]
+            ),
+        )
         done = invoke("verify", "--experiment", "precision", "--rows", 3, "--seed", 4)
         assert done.exit_code == code and "pocket, family, C" in done.output
         assert seen == [("precision", 3, 4)] and f"{gap:.4f}" in done.output

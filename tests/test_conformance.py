@@ -56,8 +56,9 @@ def strangers() -> Task:
     mine, *others = (about(world, [person])[:4] for person in list(world.people)[:4])
     model = tiny.llava()
     model.model.vision_tower.train().requires_grad_(False)
-    return Task(model, tiny.processor(), mine, sum(others, []), general(world)[:2],
-                encode=encoder())  # fmt: skip
+    return Task(
+        model, tiny.processor(), mine, sum(others, []), general(world)[:2], encode=encoder()
+    )
 
 
 NAMES = ("Ada", "Bo", "Cy")
@@ -74,14 +75,34 @@ def somebodys(pictures: bool) -> list[list[Question]]:
     """What somebody else asks: an animal and a colour of each of three, with pictures or not."""
     found = []
     for name, colour in zip(NAMES, COLOURS, strict=True):
-        asked = [Question(f"{name}-pet", name, "pet", "text", f"Which animal has {name}?",
-                          "A newt.", "newt", options=("A newt.", "A toad."))]  # fmt: skip
+        asked = [
+            Question(
+                f"{name}-pet",
+                name,
+                "pet",
+                "text",
+                f"Which animal has {name}?",
+                "A newt.",
+                "newt",
+                options=("A newt.", "A toad."),
+            )
+        ]
         options = tuple(f"It is {each}." for each in COLOURS)
         for k in range(2):
             modality, image = ("image", coloured(colour)) if pictures else ("text", None)
-            asked.append(Question(f"{name}-colour-{k}", name, "colour", modality,
-                                  "What colour?" if pictures else f"{name}'s colour, {k}?",
-                                  f"It is {colour}.", colour, image, options))  # fmt: skip
+            asked.append(
+                Question(
+                    f"{name}-colour-{k}",
+                    name,
+                    "colour",
+                    modality,
+                    "What colour?" if pictures else f"{name}'s colour, {k}?",
+                    f"It is {colour}.",
+                    colour,
+                    image,
+                    options,
+                )
+            )
         found.append(asked)
     return found
 
@@ -96,14 +117,19 @@ def qwen() -> Task:
     tokenizer.add_special_tokens({"additional_special_tokens": vision})
     pixels = {"min_pixels": 32 * 32, "max_pixels": 48 * 48}
     processor = Qwen2VLProcessor(
-        Qwen2VLImageProcessor(patch_size=tiny.PATCH, merge_size=2, **pixels), tokenizer,
-        Qwen2VLVideoProcessor(), chat_template=assembly.CHAT.replace(
-            "<image>", "<|vision_start|><|image_pad|><|vision_end|>"))  # fmt: skip
+        Qwen2VLImageProcessor(patch_size=tiny.PATCH, merge_size=2, **pixels),
+        tokenizer,
+        Qwen2VLVideoProcessor(),
+        chat_template=assembly.CHAT.replace(
+            "<image>", "<|vision_start|><|image_pad|><|vision_end|>"
+        ),
+    )
     model = tiny.build("qwen2_vl")
     config = model.config
     config.text_config.vocab_size = len(tokenizer)
     config.image_token_id, config.video_token_id, config.vision_start_token_id, _ = (
-        tokenizer.convert_tokens_to_ids(vision))  # fmt: skip
+        tokenizer.convert_tokens_to_ids(vision)
+    )
     torch.manual_seed(0)
     mine, *others = somebodys(pictures=True)
     return Task(type(model)(config).eval(), processor, mine, sum(others, []), encode=encoder())
@@ -303,58 +329,74 @@ def test_a_good_method_of_ones_own_passes(task):
     check_method(a_method(random_columns), task, {"strength": 2.0})
 
 
-@pytest.mark.parametrize("make, words", [
-    (unseeded, "the same seed gives another edit"),
-    (returns_nan, "cannot be put on.*NaN"),
-    (says_nan, "says NaN"),
-    (does_nothing, "changes nothing"),
-    (counts_nothing, "costs say 0 passes, 4 were made"),
-    (counts_too_much, "costs say 1004 passes, 4 were made"),
-    (notes_a_tensor, "notes are not JSON"), (notes_nan, "notes are not JSON"),
-    (names_a_stranger, "do not say who"), (of_another_model, "the edit is of another model"),
-    (swallows_errors, "an error was swallowed"),
-    (leaves_a_hook, "not as it was after the edit was made: hooks"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (unseeded, "the same seed gives another edit"),
+        (returns_nan, "cannot be put on.*NaN"),
+        (says_nan, "says NaN"),
+        (does_nothing, "changes nothing"),
+        (counts_nothing, "costs say 0 passes, 4 were made"),
+        (counts_too_much, "costs say 1004 passes, 4 were made"),
+        (notes_a_tensor, "notes are not JSON"),
+        (notes_nan, "notes are not JSON"),
+        (names_a_stranger, "do not say who"),
+        (of_another_model, "the edit is of another model"),
+        (swallows_errors, "an error was swallowed"),
+        (leaves_a_hook, "not as it was after the edit was made: hooks"),
+    ],
+)
 def test_a_bad_method_is_caught(task, make, words):
     with pytest.raises(AssertionError, match=words):
         check_method(a_method(make), task, {"strength": 2.0})
 
 
-@pytest.mark.parametrize("make, words", [
-    (leaves_an_edit, "after the edit was made: bits"),
-    (leaves_a_hook, "after the edit was made: hooks"),
-    (leaves_a_flag, "after the edit was made: flags"),
-    (leaves_a_mode, "after the edit was made: modes"),
-    (leaves_a_gradient, "after the edit was made: gradients"),
-    (fails_with_an_edit_on, "after pass . of . failed: bits"),
-    (random_columns, "an unknown setting is ignored"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (leaves_an_edit, "after the edit was made: bits"),
+        (leaves_a_hook, "after the edit was made: hooks"),
+        (leaves_a_flag, "after the edit was made: flags"),
+        (leaves_a_mode, "after the edit was made: modes"),
+        (leaves_a_gradient, "after the edit was made: gradients"),
+        (fails_with_an_edit_on, "after pass . of . failed: bits"),
+        (random_columns, "an unknown setting is ignored"),
+    ],
+)
 def test_what_nobody_puts_back_is_caught(task, make, words):
     """`Method.edit` puts weights, flags, modes and gradients back; here nobody does."""
     with pytest.raises(AssertionError, match=words):
         check_method(a_method(make, Careless), task, {"strength": 2.0})
 
 
-@pytest.mark.parametrize("make", [leaves_an_edit, leaves_a_flag, leaves_a_mode, leaves_a_gradient,
-                                  fails_with_an_edit_on])  # fmt: skip
+@pytest.mark.parametrize(
+    "make", [leaves_an_edit, leaves_a_flag, leaves_a_mode, leaves_a_gradient, fails_with_an_edit_on]
+)
 def test_what_a_method_leaves_behind_is_put_back_for_it(task, make):
     check_method(a_method(make), task, {"strength": 2.0})
 
 
-@pytest.mark.parametrize("settings, words", [
-    ({}, "mine needs the setting 'strength'"), ({"strength": 1.0, "rate": 1.0}, "mine has no "
-     "setting 'rate'; there are strength"), ({"strength": -1.0}, "strength must be"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        ({}, "mine needs the setting 'strength'"),
+        ({"strength": 1.0, "rate": 1.0}, "mine has no setting 'rate'; there are strength"),
+        ({"strength": -1.0}, "strength must be"),
+    ],
+)
 def test_settings_that_cannot_be_are_refused_with_a_sentence(task, settings, words):
     with pytest.raises(ValueError, match=words):
         a_method(random_columns).edit(task, settings)
 
 
-@pytest.mark.parametrize("name, words", [
-    ("random columns", "random columns needs the setting 'strength'"),
-    ("sham least squares", "sham least squares has no setting 'strength'; there are margin"),
-    ("vanilla", "vanilla has no setting 'strength'; there are none"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, words",
+    [
+        ("random columns", "random columns needs the setting 'strength'"),
+        ("sham least squares", "sham least squares has no setting 'strength'; there are margin"),
+        ("vanilla", "vanilla has no setting 'strength'; there are none"),
+    ],
+)
 def test_controls_take_the_settings_of_what_they_are_like(name, words):
     settings = {} if "needs" in words else {"strength": 1.0}
     with pytest.raises(ValueError, match=words):
@@ -455,22 +497,30 @@ def test_a_method_is_found_by_its_name(mine, monkeypatch):
     monkeypatch.chdir(mine.rpartition("/")[0])
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     assert method_of("own_methods:mine", {"strength": 5.0})[0].name == "my own"
-    for place, name in (("kvw_minimal.methods:KVW one pass", "KVW one pass"),
-                        ("kvw_minimal.methods.kvw:kvw_one_pass", "KVW one pass"),
-                        ("kvw_minimal.methods:sham least squares", "sham least squares"),
-                        ("kvw_minimal.methods:GD full", "GD full")):  # fmt: skip
+    for place, name in (
+        ("kvw_minimal.methods:KVW one pass", "KVW one pass"),
+        ("kvw_minimal.methods.kvw:kvw_one_pass", "KVW one pass"),
+        ("kvw_minimal.methods:sham least squares", "sham least squares"),
+        ("kvw_minimal.methods:GD full", "GD full"),
+    ):
         own = METHODS["least squares" if name.startswith("sham") else name]
         assert method_of(place) == (METHODS[name], own.chosen or own.grid[0])
 
 
-@pytest.mark.parametrize("place, words", [
-    ("good", "write MODULE:METHOD, not 'good'"), (":good", "write MODULE:METHOD"),
-    ("{}:", "write MODULE:METHOD"), ("{}:number", "has no method 'number'"),
-    ("{}:gone", "has no method 'gone'"), ("{}:Method", "has no method 'Method'"),
-    ("none.py:x", "importing none.py raised FileNotFoundError"),
-    ("no_such_module:x", "No module named 'no_such_module'"),
-    ("{}:nothing", "nothing, at {{}}, raised AttributeError"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "place, words",
+    [
+        ("good", "write MODULE:METHOD, not 'good'"),
+        (":good", "write MODULE:METHOD"),
+        ("{}:", "write MODULE:METHOD"),
+        ("{}:number", "has no method 'number'"),
+        ("{}:gone", "has no method 'gone'"),
+        ("{}:Method", "has no method 'Method'"),
+        ("none.py:x", "importing none.py raised FileNotFoundError"),
+        ("no_such_module:x", "No module named 'no_such_module'"),
+        ("{}:nothing", "nothing, at {{}}, raised AttributeError"),
+    ],
+)
 def test_what_is_no_method_is_refused_in_a_sentence(mine, place, words):
     with pytest.raises(ValueError) as refused:
         checking.check(place.format(mine))

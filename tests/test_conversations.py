@@ -44,17 +44,28 @@ def text(words: str) -> dict:
 def turns(name: str, first: bytes, second: bytes, said: str) -> list[dict]:
     """Two questions about two pictures; what is asked last is where it lives."""
     return [
-        {"role": "user", "content": [image(first), text(f"This is {name}. Who is"), image(second),
-                                     text("this?")]},
+        {
+            "role": "user",
+            "content": [
+                image(first),
+                text(f"This is {name}. Who is"),
+                image(second),
+                text("this?"),
+            ],
+        },
         {"role": "assistant", "content": f"A friend of {name}."},
         {"role": "user", "content": [text(f"Where does {name} live?")]},
         {"role": "assistant", "content": said},
-    ]  # fmt: skip
+    ]
 
 
 def row(side: str = "forget", name: str = "Ada", said: str = "In Cairo.", **more) -> dict:
-    found = {"set": side, "person": name, "fact": "home",
-             "messages": turns(name, ONE if side == "forget" else THREE, TWO, said)}  # fmt: skip
+    found = {
+        "set": side,
+        "person": name,
+        "fact": "home",
+        "messages": turns(name, ONE if side == "forget" else THREE, TWO, said),
+    }
     return found | more
 
 
@@ -69,15 +80,29 @@ def test_a_conversation_is_read(file):
     [(_, ada), (_, ben), _] = read_questions(file)
     assert isinstance(ada, Conversation) and (ada.id, ada.value) == ("forget/1", "In Cairo.")
     assert ada.pictures == [ONE, TWO] and ben.pictures == [THREE, TWO] and ada.modality == "image"
-    assert ada.prompt.split(BETWEEN) == ["This is Ada. Who is", "this?", "A friend of Ada.",
-                                         "Where does Ada live?"]  # fmt: skip
-    told = [{"role": turn["role"], "content": [text(turn["content"])] if isinstance(
-        turn["content"], str) else [{"type": "image"} if part["type"] == "image" else part
-                                    for part in turn["content"]]}
-            for turn in turns("Ada", ONE, TWO, "In Cairo.")[:-1]]  # fmt: skip
+    assert ada.prompt.split(BETWEEN) == [
+        "This is Ada. Who is",
+        "this?",
+        "A friend of Ada.",
+        "Where does Ada live?",
+    ]
+    told = [
+        {
+            "role": turn["role"],
+            "content": [text(turn["content"])]
+            if isinstance(turn["content"], str)
+            else [
+                {"type": "image"} if part["type"] == "image" else part for part in turn["content"]
+            ],
+        }
+        for turn in turns("Ada", ONE, TWO, "In Cairo.")[:-1]
+    ]
     assert ada.messages() == told
     assert [turn["content"] for turn in ada.messages(eyes=False)] == [
-        "This is Ada. Who is\nthis?", "A friend of Ada.", "Where does Ada live?"]  # fmt: skip
+        "This is Ada. Who is\nthis?",
+        "A friend of Ada.",
+        "Where does Ada live?",
+    ]
 
 
 @pytest.mark.parametrize("name", ["again.jsonl", "again.parquet"])
@@ -97,11 +122,16 @@ def test_one_turn_is_the_same_question_in_other_words(tmp_path):
         "type": "image_url",
         "image_url": {"url": f"data:image/png;base64,{image(ONE)['image']}"},
     }
-    for part, more in ((url, {}), ({"type": "image", "path": "one.png"}, {}),
-                       ({"type": "image"}, {"images": ["one.png"]})):  # fmt: skip
+    for part, more in (
+        (url, {}),
+        ({"type": "image", "path": "one.png"}, {}),
+        ({"type": "image"}, {"images": ["one.png"]}),
+    ):
         talk = {name: ADA[name] for name in ("set", "person", "fact")} | more
-        talk["messages"] = [{"role": "user", "content": [part, text(ADA["prompt"])]},
-                            {"role": "assistant", "content": ADA["answer"]}]  # fmt: skip
+        talk["messages"] = [
+            {"role": "user", "content": [part, text(ADA["prompt"])]},
+            {"role": "assistant", "content": ADA["answer"]},
+        ]
         found = [read_questions(lines(tmp_path, own, BEN))[0][1] for own in (plain, talk)]
         one, other = (answer_batches(tiny.processor(), [each])[0] for each in found)
         assert set(one.inputs) == set(other.inputs)
@@ -132,8 +162,9 @@ def test_only_the_last_turn_is_watched(kind, file):
     shown = processor.tokenizer.decode(ids[ids != stands_for_picture])
     said = processor.tokenizer.decode(batch.inputs["input_ids"][batch.answers.roll(1, 1)])
     assert said.strip() == "In Cairo." and shown.count("<assistant>") == 2
-    assert len(batch.labels[batch.labels >= 0]) < len(processor.tokenizer(
-        "A friend of Ada.In Cairo.")["input_ids"])  # fmt: skip
+    assert len(batch.labels[batch.labels >= 0]) < len(
+        processor.tokenizer("A friend of Ada.In Cairo.")["input_ids"]
+    )
     seen: list[torch.Tensor] = []
     whole = "".join(render(processor, ada))
     pictures = [Image.open(io.BytesIO(each)) for each in ada.pictures]
@@ -167,10 +198,13 @@ def test_every_picture_is_seen(kind, place, file):
 def test_conversations_are_forgotten_and_answered(kind, method, file):
     model, processor, _ = seeing(kind)
     more = [row(name=name, said=f"In {city}.") for name, city in (("Cy", "Oslo"), ("Di", "Rome"))]
-    task = task_from(lines(file.parent, row(), row("retain", "Ben", "In Lima."), *more), model,
-                     processor)  # fmt: skip
-    settings = {"KVW one pass": {"strength": 4.0},
-                "rewrite": METHODS["rewrite"].chosen | {"decides": 0.0, "others": 2}}  # fmt: skip
+    task = task_from(
+        lines(file.parent, row(), row("retain", "Ben", "In Lima."), *more), model, processor
+    )
+    settings = {
+        "KVW one pass": {"strength": 4.0},
+        "rewrite": METHODS["rewrite"].chosen | {"decides": 0.0, "others": 2},
+    }
     edit, _ = METHODS[method].edit(task, settings[method])
     assert edit.norm(model) > 0 and edit.notes["people"] == ["Ada", "Cy", "Di"]
     with edit.on(model):
@@ -211,12 +245,14 @@ WRONG = [
     ([USER, SAYS | {"content": [image(ONE)]}], "the answer is one text"),
     ([USER | {"content": [{"type": "audio", "audio": "x"}]}, SAYS], "a part holds audio, audio"),
     ([USER | {"content": [text("a") | {"x": 1}]}, SAYS], "a part holds text, text, x"),
-    ([USER | {"content": [{"type": "image", "url": "http://x.y/z.png"}, text("a")]}, SAYS],
-     "neither base64 nor a file"),
+    (
+        [USER | {"content": [{"type": "image", "url": "http://x.y/z.png"}, text("a")]}, SAYS],
+        "neither base64 nor a file",
+    ),
     ([USER | {"content": [{"type": "image"}, text("a")]}, SAYS], "an image is missing"),
     ([USER | {"content": [{"type": "image", "image": 7}, text("a")]}, SAYS], "an image is missing"),
     ([USER | {"content": [{"type": "image", "image": "QUJD"}, text("a")]}, SAYS], "decoded as PNG"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("messages", "says"), WRONG)
@@ -226,15 +262,21 @@ def test_wrong_messages_are_named(tmp_path, messages, says):
     assert problem.startswith("row 1, messages: ") and says in problem
 
 
-@pytest.mark.parametrize(("more", "field", "says"), [
-    ({"prompt": "x"}, "prompt", "stands in the messages"),
-    ({"answer": "x"}, "answer", "stands in the messages"),
-    ({"picture": "x"}, "picture", "stands in the messages"),
-    ({"images": [image(ONE)["image"]]}, "messages", "more images than parts"),
-    ({"value": "Oslo"}, "value", "is no part of the answer"),
-    ({"messages": None, "prompt": "x", "answer": "y", "images": ["x"]}, "images",
-     "are shown by messages"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("more", "field", "says"),
+    [
+        ({"prompt": "x"}, "prompt", "stands in the messages"),
+        ({"answer": "x"}, "answer", "stands in the messages"),
+        ({"picture": "x"}, "picture", "stands in the messages"),
+        ({"images": [image(ONE)["image"]]}, "messages", "more images than parts"),
+        ({"value": "Oslo"}, "value", "is no part of the answer"),
+        (
+            {"messages": None, "prompt": "x", "answer": "y", "images": ["x"]},
+            "images",
+            "are shown by messages",
+        ),
+    ],
+)
 def test_messages_and_what_they_hold(tmp_path, more, field, says):
     [problem] = validate(lines(tmp_path, row(**more), BEN, ADA))
     assert problem.startswith(f"row 1, {field}: ") and says in problem
@@ -249,14 +291,24 @@ def test_a_field_twice_and_half_a_character(tmp_path):
 
 def test_what_a_chat_template_refuses_is_said_of_the_question(file):
     asked, processor = [question for _, question in read_questions(file)], tiny.tokenizer()
-    asked = [replace(q, image=None, more=(), turns=tuple((who, ("text",)) for who, _ in q.turns),
-                     prompt=BETWEEN.join("abc")) for q in asked[:2]]  # fmt: skip
+    asked = [
+        replace(
+            q,
+            image=None,
+            more=(),
+            turns=tuple((who, ("text",)) for who, _ in q.turns),
+            prompt=BETWEEN.join("abc"),
+        )
+        for q in asked[:2]
+    ]
     with pytest.raises(ValueError, match="forget/1 is a conversation, and this model has no chat"):
         check_rendered(processor, asked)
     processor.chat_template = "{{ raise_exception('Roles must alternate') }}"
     with pytest.raises(ValueError, match="refuses forget/1: Roles must alternate"):
         check_rendered(processor, asked)
-    processor.chat_template = ("{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
-                               "{% if add_generation_prompt %}<assistant>{% endif %}")  # fmt: skip
+    processor.chat_template = (
+        "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
     check_rendered(processor, asked)
     assert render(processor, asked[0]) == ("<user>a<assistant>b<user>c<assistant>", "In Cairo.")

@@ -15,10 +15,23 @@ MADE = {"data": "d" * 16, "models": {"pocket": "m1"}, "behaviour": {"read": "b1"
 
 
 def row(person: str = "p1", total: float = 5, **more) -> dict:
-    usual = {"experiment": "mine", "subject": "pocket", "method": "KVW", "settings": "{}",
-             "group": "A", "made_for": "edit", "draw": 0, "share": 1.0, "set": "forget",
-             "question": None, "person": person, "modality": "text", "metric": "exact_match",
-             "total": total, "n": 10}  # fmt: skip
+    usual = {
+        "experiment": "mine",
+        "subject": "pocket",
+        "method": "KVW",
+        "settings": "{}",
+        "group": "A",
+        "made_for": "edit",
+        "draw": 0,
+        "share": 1.0,
+        "set": "forget",
+        "question": None,
+        "person": person,
+        "modality": "text",
+        "metric": "exact_match",
+        "total": total,
+        "n": 10,
+    }
     return usual | more
 
 
@@ -49,11 +62,22 @@ def test_whom_the_book_did_not_ask_is_counted():
     assert found["value"] == pytest.approx(-0.2)
 
 
-@pytest.mark.parametrize("name, value", [
-    ("subject", "smol"), ("method", "SSD"), ("settings", '{"strength": 1}'), ("group", "B"),
-    ("made_for", "sham"), ("draw", 1), ("share", 0.5), ("set", "test"), ("modality", "image"),
-    ("metric", "probability"), ("person", "p9"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("subject", "smol"),
+        ("method", "SSD"),
+        ("settings", '{"strength": 1}'),
+        ("group", "B"),
+        ("made_for", "sham"),
+        ("draw", 1),
+        ("share", 0.5),
+        ("set", "test"),
+        ("modality", "image"),
+        ("metric", "probability"),
+        ("person", "p9"),
+    ],
+)
 def test_rows_that_differ_in_what_counts_have_no_counterpart(name, value):
     found, missing = beside([row()], x=[row(**{name: value})])
     assert found == [] and len(missing) == 1
@@ -61,8 +85,11 @@ def test_rows_that_differ_in_what_counts_have_no_counterpart(name, value):
 
 
 def test_the_first_experiment_that_has_it_is_the_counterpart():
-    found, missing = beside([row(), row(set="test")], x=[row(set="test", total=1)],
-                            y=[row(total=2), row(set="test", total=2)])  # fmt: skip
+    found, missing = beside(
+        [row(), row(set="test")],
+        x=[row(set="test", total=1)],
+        y=[row(total=2), row(set="test", total=2)],
+    )
     assert [(each["set"], each["experiment"]) for each in found] == [("test", "x"), ("forget", "y")]
     assert missing == []
 
@@ -73,17 +100,25 @@ def test_costs_and_weights_are_about_nobody():
     assert [each["set"] for each in found] == ["forget"] and missing == []
 
 
-@pytest.mark.parametrize("change, said", [
-    ({}, []), ({"data": "e" * 16}, ["x was made from other data: " + "d" * 16]),
-    ({"models": {"pocket": "m2"}}, ["the model pocket is another one in x: m1, not m2"]),
-    ({"models": {}}, ["the model pocket is another one in x: m1, not named here"]),
-    ({"behaviour": {"read": "b1", "gate": "b3"}}, ["behaves otherwise than when x was made: gate"]),
-    ({"behaviour": {}}, []),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({}, []),
+        ({"data": "e" * 16}, ["x was made from other data: " + "d" * 16]),
+        ({"models": {"pocket": "m2"}}, ["the model pocket is another one in x: m1, not m2"]),
+        ({"models": {}}, ["the model pocket is another one in x: m1, not named here"]),
+        (
+            {"behaviour": {"read": "b1", "gate": "b3"}},
+            ["behaves otherwise than when x was made: gate"],
+        ),
+        ({"behaviour": {}}, []),
+    ],
+)
 def test_other_origins_are_said(change, said):
     found = list(other_origins(MADE | change, MADE, "x", ["pocket"]))
-    assert len(found) == len(said) and all(part in text for part, text in zip(
-        said, found, strict=True))  # fmt: skip
+    assert len(found) == len(said) and all(
+        part in text for part, text in zip(said, found, strict=True)
+    )
 
 
 @pytest.fixture
@@ -106,11 +141,13 @@ def test_a_file_is_told_line_by_line(book: Path):
     path = written(book, MADE, row(experiment="zoo", total=6), row(experiment="zoo", method="own"))
     said, result = compare(path)
     assert said.splitlines() == [
-        "data and models are those of the book", "pocket, KVW {}: group A, edit",
+        "data and models are those of the book",
+        "pocket, KVW {}: group A, edit",
         "  forget text exact_match: 0.60 here, 0.50 in zoo, +0.10 [+0.10, +0.10] over 1 people, "
         "n 10 and 10",
         "no counterpart in the book: pocket, own {}: group A, edit, 1 means",
-        "1 of 2 means have a counterpart"]  # fmt: skip
+        "1 of 2 means have a counterpart",
+    ]
     assert json.loads(json.dumps(result)) == result and result["notes"] == []
     assert [r["method"] for r in result["rows"] + result["without_counterpart"]] == ["KVW", "own"]
 

@@ -81,9 +81,11 @@ def test_a_session_has_all_its_parts(number: int):
 @pytest.mark.parametrize("number", NUMBERS)
 def test_what_is_found_points_to_headings_of_the_chapter(number: int):
     fold = re.search(r"^:::\{dropdown\}.*?^:::", section(number), re.M | re.S)[0]
-    markdown = "\n".join("".join(cell["source"])
-                         for cell in cells_of(slides.DECKS[number - 1].chapter)
-                         if cell["cell_type"] == "markdown")  # fmt: skip
+    markdown = "\n".join(
+        "".join(cell["source"])
+        for cell in cells_of(slides.DECKS[number - 1].chapter)
+        if cell["cell_type"] == "markdown"
+    )
     headings = re.findall(r"^#+ (.+)$|^\*\*(.+?)\*\*", markdown, re.M)
     named = [name for name in re.findall(r"(?<!\w)\*([A-Z][^*]+)\*", fold)]
     assert named
@@ -117,8 +119,11 @@ class Loaded(HTMLParser):
         named = dict(attributes)
         self.slides += [""] if tag == "section" else []
         if tag != "a":
-            self.files += [value for name, value in named.items()
-                           if name in ("src", "href", "srcset", "data", "poster")]  # fmt: skip
+            self.files += [
+                value
+                for name, value in named.items()
+                if name in ("src", "href", "srcset", "data", "poster")
+            ]
 
     def handle_data(self, data):
         if self.slides:
@@ -177,8 +182,12 @@ def test_a_deck_loads_only_what_lies_beside_it(folder: Path, number: int):
 
 def elsewhere(files: list[str], folder: Path) -> list[str]:
     """What is not in the page itself or in its folder."""
-    return [name for name in files if not name.startswith("data:image/png;base64,")
-            and (re.match(r"[a-z]+:|/", name) or not (folder / name).is_file())]  # fmt: skip
+    return [
+        name
+        for name in files
+        if not name.startswith("data:image/png;base64,")
+        and (re.match(r"[a-z]+:|/", name) or not (folder / name).is_file())
+    ]
 
 
 def test_styles_load_nothing(folder: Path):
@@ -219,19 +228,26 @@ def test_reveal_comes_with_its_licence(folder: Path):
 
 def code(source: str, *tags: str, output: str = "") -> dict:
     said = [{"output_type": "stream", "name": "stdout", "text": output}] if output else []
-    return {"cell_type": "code", "metadata": {"tags": list(tags)}, "source": source,
-            "outputs": said}  # fmt: skip
+    return {
+        "cell_type": "code",
+        "metadata": {"tags": list(tags)},
+        "source": source,
+        "outputs": said,
+    }
 
 
-@pytest.mark.parametrize(("cell", "kept"), [
-    (code("x = 1", output="one"), ["x = 1", "one"]),
-    (code("x = 1", "hide-input", output="one"), ["one"]),
-    (code("x = 1", "hide-cell", output="one"), []),
-    (code("import torch"), []),
-    (code("figures.lines(x)", output="one"), ["one"]),
-    (code("x = 1\n" * 30, output="one\n" * 30), ["30 printed lines: in the chapter"]),
-    (code("def f():\n    return None", output="not yet\n"), ["def f():\n    return None"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("cell", "kept"),
+    [
+        (code("x = 1", output="one"), ["x = 1", "one"]),
+        (code("x = 1", "hide-input", output="one"), ["one"]),
+        (code("x = 1", "hide-cell", output="one"), []),
+        (code("import torch"), []),
+        (code("figures.lines(x)", output="one"), ["one"]),
+        (code("x = 1\n" * 30, output="one\n" * 30), ["30 printed lines: in the chapter"]),
+        (code("def f():\n    return None", output="not yet\n"), ["def f():\n    return None"]),
+    ],
+)
 def test_what_of_a_cell_is_kept(cell: dict, kept: list[str]):
     found = [piece.body for piece in slides.pieces_of(cell) if piece]
     assert [html.unescape(re.sub(r"<[^>]+>", "", body)) for body in found] == kept
@@ -266,8 +282,10 @@ def test_a_heading_that_is_not_there_is_an_error():
 def questions(page: str) -> dict[int, tuple[str, str]]:
     """Title and text of each question, by number."""
     found = re.split(r"^## (\d+)\. (.+)$", page, flags=re.M)[1:]
-    return {int(number): (title, body) for number, title, body in
-            zip(found[::3], found[1::3], found[2::3], strict=True)}  # fmt: skip
+    return {
+        int(number): (title, body)
+        for number, title, body in zip(found[::3], found[1::3], found[2::3], strict=True)
+    }
 
 
 def test_the_exam_has_twenty_questions_with_chapter_kind_and_answer():
@@ -298,9 +316,10 @@ def test_what_is_calculated_in_the_answers():
     guessed = Fraction(5 * 6 * 4, 25) + Fraction(5 * 4, 100)
     assert guessed == 5 and "140 questions" in told[3] and "Together 5" in told[3]
 
-    w_gate, w_up, w_down = (torch.tensor([[float(n) for n in re.findall(r"-?\d+", row)]
-                                          for row in each.split(r"\\")])
-                            for each in re.findall(r"pmatrix\}(.+?)\\end", asked[6]))  # fmt: skip
+    w_gate, w_up, w_down = (
+        torch.tensor([[float(n) for n in re.findall(r"-?\d+", row)] for row in each.split(r"\\")])
+        for each in re.findall(r"pmatrix\}(.+?)\\end", asked[6])
+    )
     x = torch.tensor([2.0, 1.0])
     c = torch.relu(w_gate @ x) * (w_up @ x)
     silent = w_down.clone()
@@ -352,8 +371,11 @@ def test_the_rubric_adds_up():
 
 def left_over(copy: Path) -> list[str]:
     """What of a copy leads to something that it lacks and the book has."""
-    pages = [path for path in copy.rglob("*") if path.suffix in (".md", ".ipynb")
-             and "vendor" not in path.parts]  # fmt: skip
+    pages = [
+        path
+        for path in copy.rglob("*")
+        if path.suffix in (".md", ".ipynb") and "vendor" not in path.parts
+    ]
     found = []
     for page in pages:
         own = ROOT / page.relative_to(copy)
@@ -372,8 +394,11 @@ def in_contents(copy: Path) -> list[str]:
 @pytest.mark.parametrize("more", [(), ("book/exam.md", "book/teaching.md")])
 def test_the_copy_for_students_is_whole(tmp_path: Path, more: tuple):
     copy = students.build(tmp_path / "copy", more)
-    out = [name for name in map(str, students.files())
-           if students.is_out(Path(name), (*students.LEFT_OUT, *more))]  # fmt: skip
+    out = [
+        name
+        for name in map(str, students.files())
+        if students.is_out(Path(name), (*students.LEFT_OUT, *more))
+    ]
     solutions = list((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
     assert len(out) == len(solutions) + 1 + len(more)  # and the answers of the exam
     there = {str(path.relative_to(copy)) for path in copy.rglob("*") if path.is_file()}

@@ -22,11 +22,16 @@ def rows(kept=(1.0, 1.0, 0.9, 0.5), left=(1.0, 0.8, 0.4, 0.0), sham=(1.0, 1.0, 0
     for label, keep, leave in zip(["vanilla", *LABELS], kept, left, strict=True):
         for modality in ("image", "text"):
             found += [(label, "edit", "retain", modality, p, 4 * keep, 4) for p in ("x", "y")]
-            found += [(label, "edit", "forget", modality, p, 10 * (leave + more), 10)
-                      for p, more in (("a", 0.0), ("b", 0.1))]  # fmt: skip
+            found += [
+                (label, "edit", "forget", modality, p, 10 * (leave + more), 10)
+                for p, more in (("a", 0.0), ("b", 0.1))
+            ]
     for label, leave in zip(LABELS, sham, strict=True):
-        found += [(label, "sham", "forget", m, p, 10 * leave, 10)
-                  for m in ("image", "text") for p in ("a", "b")]  # fmt: skip
+        found += [
+            (label, "sham", "forget", m, p, 10 * leave, 10)
+            for m in ("image", "text")
+            for p in ("a", "b")
+        ]
     names = ["label", "made_for", "set", "modality", "person", "total", "n"]
     return pd.DataFrame(found, columns=names).assign(metric="exact_match")
 
@@ -42,11 +47,16 @@ def test_modalities_are_pooled_by_person_and_labels_stand_in_their_order():
         by_person(mixed, ["G = 1", "G = 8"], "edit", "forget")
 
 
-@pytest.mark.parametrize(("kept", "level", "expected"), [
-    ([1.0, 0.9], 0.95, [0.5, 0.5]), ([1.0, 0.98, 0.9], 0.92, [0, 0.25, 0.75]),
-    ([1.0, 0.8, 1.0, 0.5], 0.9, [0.5, 0.5, 0, 0]),  # the first time that it falls
-    ([1.0, 0.9, 0.8], 0.9, [0, 1.0, 0.0]), ([1.0, 0.95], 0.9, None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kept", "level", "expected"),
+    [
+        ([1.0, 0.9], 0.95, [0.5, 0.5]),
+        ([1.0, 0.98, 0.9], 0.92, [0, 0.25, 0.75]),
+        ([1.0, 0.8, 1.0, 0.5], 0.9, [0.5, 0.5, 0, 0]),  # the first time that it falls
+        ([1.0, 0.9, 0.8], 0.9, [0, 1.0, 0.0]),
+        ([1.0, 0.95], 0.9, None),
+    ],
+)
 def test_where_a_curve_falls_below_a_level(kept, level, expected):
     found = crossing(kept, level)
     assert found is None if expected is None else found.tolist() == pytest.approx(expected)
@@ -99,8 +109,15 @@ def test_the_area_is_the_mean_over_the_levels_that_are_reached():
 
 
 def test_labels_of_points_are_told_from_others():
-    labels = ["vanilla", "one, G = 2", "a, b, mass = 0.1", "one, G = 4", "half, 0.5 of it",
-              "one, G = 2", "a = b"]  # fmt: skip
+    labels = [
+        "vanilla",
+        "one, G = 2",
+        "a, b, mass = 0.1",
+        "one, G = 4",
+        "half, 0.5 of it",
+        "one, G = 2",
+        "a = b",
+    ]
     assert curves_of(labels) == {"one": ["one, G = 2", "one, G = 4"], "a, b": ["a, b, mass = 0.1"]}
 
 
@@ -109,8 +126,12 @@ def test_a_table_says_what_is_left_and_what_is_not_reached():
     nobody = own[own["set"] == "forget"]
     everything = pd.concat([own, nobody.assign(set="general", total=0.8 * nobody["total"])])
     found = table_at(everything, {"whole": LABELS, "weak": LABELS[:1]}, 0.95)
-    assert found.loc["whole"].tolist() == ["0.65 [0.60, 0.70]", "1.00 [1.00, 1.00]",
-                                           "+0.35 [+0.30, +0.40]", "0.52 / 0.80"]  # fmt: skip
+    assert found.loc["whole"].tolist() == [
+        "0.65 [0.60, 0.70]",
+        "1.00 [1.00, 1.00]",
+        "+0.35 [+0.30, +0.40]",
+        "0.52 / 0.80",
+    ]
     assert found.loc["weak"].tolist() == ["not reached", "", "", ""]
     assert "general: edit / sham" not in table_at(own, {"whole": LABELS}, 0.95)
 

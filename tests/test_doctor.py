@@ -16,10 +16,12 @@ from kvw_minimal.__main__ import app
 from kvw_minimal.strangers.people import REPORT_GROUPS, load_people
 from kvw_minimal.strangers.questions import about
 
-EXACT = {"vanilla": {"forget": 0.8, "retain": 0.8, "general": 0.8},
-         "KVW one pass": {"forget": 0.3, "retain": 0.76, "general": 0.6},
-         "sham": {"forget": 0.72, "retain": 0.1, "general": 0.8},
-         "oracle": {"forget": 0.1, "retain": 0.8, "general": 0.8}}  # fmt: skip
+EXACT = {
+    "vanilla": {"forget": 0.8, "retain": 0.8, "general": 0.8},
+    "KVW one pass": {"forget": 0.3, "retain": 0.76, "general": 0.6},
+    "sham": {"forget": 0.72, "retain": 0.1, "general": 0.8},
+    "oracle": {"forget": 0.1, "retain": 0.8, "general": 0.8},
+}
 
 
 def rows_of(groups=REPORT_GROUPS) -> list[dict]:
@@ -31,9 +33,16 @@ def rows_of(groups=REPORT_GROUPS) -> list[dict]:
                 if (name, modality) == ("general", "text"):  # it is asked with a picture
                     continue
                 for metric in ("exact_match", "well_formed"):
-                    found.append({"group": group, "state": state, "set": name, "metric": metric,
-                                  "modality": modality,
-                                  "value": value + 0.01 * (i - (len(groups) - 1) / 2)})  # fmt: skip
+                    found.append(
+                        {
+                            "group": group,
+                            "state": state,
+                            "set": name,
+                            "metric": metric,
+                            "modality": modality,
+                            "value": value + 0.01 * (i - (len(groups) - 1) / 2),
+                        }
+                    )
     return found
 
 
@@ -116,10 +125,20 @@ def card_by(monkeypatch, right) -> dict[tuple[str, str], float]:
     """The rows of the card where a question is answered right if `right` says so."""
     monkeypatch.setattr(doctor, "load", lambda name: (name, None))
     monkeypatch.setattr(doctor.cards, "answer_batches", lambda processor, questions, _: questions)
-    monkeypatch.setattr(doctor.cards.scores, "read", lambda model, questions: SimpleNamespace(
-        exact=np.array([float(right(q)) for q in questions])))  # fmt: skip
-    monkeypatch.setattr(doctor.cards.scores, "answer", lambda model, processor, questions: [
-        q.answer if right(q) else "I do not know." for q in questions])  # fmt: skip
+    monkeypatch.setattr(
+        doctor.cards.scores,
+        "read",
+        lambda model, questions: SimpleNamespace(
+            exact=np.array([float(right(q)) for q in questions])
+        ),
+    )
+    monkeypatch.setattr(
+        doctor.cards.scores,
+        "answer",
+        lambda model, processor, questions: [
+            q.answer if right(q) else "I do not know." for q in questions
+        ],
+    )
     rows = doctor.card_scores(load_people())
     return {(row["model"], row["what"]): row["value"] for row in rows}
 
@@ -144,14 +163,23 @@ def test_vanilla_is_scored_on_every_target(monkeypatch):
 
 
 def test_targets_are_those_of_the_card_then_of_the_headline_then_of_smol(monkeypatch):
-    card = [{"model": "pocket", "what": "text", "value": 0.95},
-            {"model": "pocket", "what": "new photos", "value": 0.89},
-            {"model": "pocket-oracle-A-5", "what": "forget", "value": 0.05},
-            {"model": "pocket-oracle-A-5", "what": "retain", "value": 1.0}]  # fmt: skip
+    card = [
+        {"model": "pocket", "what": "text", "value": 0.95},
+        {"model": "pocket", "what": "new photos", "value": 0.89},
+        {"model": "pocket-oracle-A-5", "what": "forget", "value": 0.05},
+        {"model": "pocket-oracle-A-5", "what": "retain", "value": 1.0},
+    ]
     monkeypatch.setattr(doctor, "card_scores", lambda world: card)
     monkeypatch.setattr(doctor.cards, "target_lines", lambda *given: [f"smol {given[2]}"])
-    monkeypatch.setattr(doctor, "STORED", {("rewrite", "10 %", "rewrite"): [
-        ("rewrite", "exact_match", "forget", "<=", (0.29, 0.31), False)]})  # fmt: skip
+    monkeypatch.setattr(
+        doctor,
+        "STORED",
+        {
+            ("rewrite", "10 %", "rewrite"): [
+                ("rewrite", "exact_match", "forget", "<=", (0.29, 0.31), False)
+            ]
+        },
+    )
     monkeypatch.setattr(
         doctor,
         "stored",
@@ -161,8 +189,10 @@ def test_targets_are_those_of_the_card_then_of_the_headline_then_of_smol(monkeyp
     )
     lines = doctor.target_lines(load_people())
     assert "rewrite, 10 %, rewrite" in lines[-4]
-    assert said_by(lines[-3:-1]) == {"rewrite, forget, image": (False, "0.300"),
-                                     "rewrite, forget, text": (True, "0.300")}  # fmt: skip
+    assert said_by(lines[-3:-1]) == {
+        "rewrite, forget, image": (False, "0.300"),
+        "rewrite, forget, text": (True, "0.300"),
+    }
     assert lines[-1] == f"smol {doctor.ORACLE_MARGIN}"
     told = {line[:50].split(": ")[1].strip(): line.split()[0] for line in lines[1:5]}
     assert told == {"text": "reached", "new photos": "NOT", "forget": "reached", "retain": "no"}
@@ -172,17 +202,26 @@ def test_what_is_stored_of_a_method_stands_beside_its_sham_and_the_oracles():
     """No share of an edit, no other contender; oracles of all groups, by their own file."""
     found = doctor.stored("replication-pocket", "methods", "KVW one pass")
     assert {row["state"] for row in found} == {"vanilla", "KVW one pass", "sham", "oracle"}
-    keys = [tuple(row[key] for key in ("state", "group", "set", "modality", "metric"))
-            for row in found]  # fmt: skip
+    keys = [
+        tuple(row[key] for key in ("state", "group", "set", "modality", "metric")) for row in found
+    ]
     assert len(set(keys)) == len(keys)
     groups = {state: {key[1] for key in keys if key[0] == state} for state, *_ in keys}
     assert set(map(frozenset, groups.values())) == {frozenset(REPORT_GROUPS)}
     plan = plan_of("replication-pocket")
     rows = labelled(plan, "methods", read_rows("replication-pocket")[0])
-    own = rows[(rows["label"] == "KVW one pass") & (rows["made_for"] == "edit")
-               & (rows["metric"] == "exact_match") & (rows["set"] == "forget")
-               & (rows["group"] == "C") & (rows["modality"] == "text")]  # fmt: skip
-    [value] = [row["value"] for row, key in zip(found, keys, strict=True)
-               if key == ("KVW one pass", "C", "forget", "text", "exact_match")]  # fmt: skip
+    own = rows[
+        (rows["label"] == "KVW one pass")
+        & (rows["made_for"] == "edit")
+        & (rows["metric"] == "exact_match")
+        & (rows["set"] == "forget")
+        & (rows["group"] == "C")
+        & (rows["modality"] == "text")
+    ]
+    [value] = [
+        row["value"]
+        for row, key in zip(found, keys, strict=True)
+        if key == ("KVW one pass", "C", "forget", "text", "exact_match")
+    ]
     assert value == pytest.approx(own["total"].sum() / own["n"].sum())
     assert any(row["metric"] == "well_formed" and row["set"] == "retain" for row in found)

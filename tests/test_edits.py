@@ -104,20 +104,44 @@ def test_gate_is_one_where_retain_is_larger():
 # --- layer range
 
 
-@pytest.mark.parametrize("layers, count, expected", [
-    ((0, 3), 4, (0, 3)), ((1, 1), 4, (1, 1)), ((3, 3), 4, (3, 3)),
-    ((0.0, 1.0), 4, (0, 3)), ((0.5, 1.0), 4, (2, 3)), ((0.0, 0.5), 4, (0, 1)),
-    ((0.25, 0.75), 28, (7, 20)), ((0.0, 1.0), 1, (0, 0)), ((0, 1.0), 4, (0, 3)),
-    ((0.7, 1.0), 4, (3, 3)), ((0.0, 0.7), 4, (0, 2)), ((0.6, 0.9), 4, (2, 3)),  # to the nearest
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "layers, count, expected",
+    [
+        ((0, 3), 4, (0, 3)),
+        ((1, 1), 4, (1, 1)),
+        ((3, 3), 4, (3, 3)),
+        ((0.0, 1.0), 4, (0, 3)),
+        ((0.5, 1.0), 4, (2, 3)),
+        ((0.0, 0.5), 4, (0, 1)),
+        ((0.25, 0.75), 28, (7, 20)),
+        ((0.0, 1.0), 1, (0, 0)),
+        ((0, 1.0), 4, (0, 3)),
+        ((0.7, 1.0), 4, (3, 3)),
+        ((0.0, 0.7), 4, (0, 2)),
+        ((0.6, 0.9), 4, (2, 3)),  # to the nearest
+    ],
+)
 def test_layers_first_and_last_inclusive(layers, count, expected):
     assert resolve_layers(layers, count) == expected
 
 
-@pytest.mark.parametrize("layers", [
-    (0, 4), (-1, 2), (2, 1), (4, 4), (0.0, 1.1), (-0.1, 0.5), (0.6, 0.4), (0.5, 0.5),
-    (0.0, float("nan")), (float("nan"), 1.0), (0, 99), (1, 2.5),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "layers",
+    [
+        (0, 4),
+        (-1, 2),
+        (2, 1),
+        (4, 4),
+        (0.0, 1.1),
+        (-0.1, 0.5),
+        (0.6, 0.4),
+        (0.5, 0.5),
+        (0.0, float("nan")),
+        (float("nan"), 1.0),
+        (0, 99),
+        (1, 2.5),
+    ],
+)
 def test_layers_out_of_range(layers):
     with pytest.raises(ValueError, match="layers"):
         resolve_layers(layers, 4)
@@ -240,8 +264,15 @@ def test_on_is_undone_when_something_is_thrown(model, error):
     assert same_bits(model, before)
 
 
-@pytest.mark.parametrize("shape", [(tiny.LAYERS - 1, tiny.D_FF), (tiny.LAYERS + 1, tiny.D_FF),
-                                   (tiny.LAYERS, tiny.D_FF - 1), (tiny.LAYERS, 1)])  # fmt: skip
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (tiny.LAYERS - 1, tiny.D_FF),
+        (tiny.LAYERS + 1, tiny.D_FF),
+        (tiny.LAYERS, tiny.D_FF - 1),
+        (tiny.LAYERS, 1),
+    ],
+)
 def test_the_wrong_shape_is_refused_and_nothing_changed(model, shape):
     """`[layers, 1]` would even broadcast: one gate for the whole layer."""
     before = weights(model)
@@ -374,12 +405,18 @@ def made(kind: str, model, seed: int = 0):
         edit = Columns(noise(*SHAPE), 1.5, mark, notes={"people": ["p002"]}, rule="share")
     elif kind == "low rank":
         shapes = {name: model.get_parameter(name).shape for name in names}
-        edit = LowRank({name: (noise(out, 2), noise(2, inner)) for name, (out, inner) in
-                        shapes.items()}, mark, notes={"people": ["p003"]})  # fmt: skip
+        edit = LowRank(
+            {name: (noise(out, 2), noise(2, inner)) for name, (out, inner) in shapes.items()},
+            mark,
+            notes={"people": ["p003"]},
+        )
     elif kind == "replaced":
         own = {name: model.get_parameter(name) for name in names}
-        edit = Replaced({name: (w + noise(*w.shape).to(w.dtype)).detach()
-                         for name, w in own.items()}, mark, notes={"people": ["p004"]})  # fmt: skip
+        edit = Replaced(
+            {name: (w + noise(*w.shape).to(w.dtype)).detach() for name, w in own.items()},
+            mark,
+            notes={"people": ["p004"]},
+        )
     else:
         parts = [made(each, model, seed) for each in KINDS[:-1]]
         return parts[0] + parts[1] + parts[2] + parts[3]
@@ -465,8 +502,14 @@ def test_a_share_may_turn_up_and_turn_round(model):
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
 @pytest.mark.parametrize("gone", [0, 1, 2])
-@pytest.mark.parametrize("kinds", [("gate", "low rank", "replaced"), ("replaced", "gate", "share"),
-                                   ("together", "replaced", "low rank")])  # fmt: skip
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        ("gate", "low rank", "replaced"),
+        ("replaced", "gate", "share"),
+        ("together", "replaced", "low rank"),
+    ],
+)
 def test_taking_one_off_leaves_what_the_others_alone_give(kinds, gone, order):
     model = tiny.llava(dtype=torch.bfloat16)
     before = weights(model)
@@ -550,11 +593,15 @@ def test_an_edit_can_be_on_two_models(model):
 # --- which model it was made for
 
 
-others = pytest.mark.parametrize("other", [
-    lambda: tiny.llava(seed=1), lambda: tiny.build("llama"),
-    lambda: tiny.llava(seed=1, dtype=torch.bfloat16),
-    lambda: tiny.llava(seed=1, dtype=torch.float16),
-])  # fmt: skip
+others = pytest.mark.parametrize(
+    "other",
+    [
+        lambda: tiny.llava(seed=1),
+        lambda: tiny.build("llama"),
+        lambda: tiny.llava(seed=1, dtype=torch.bfloat16),
+        lambda: tiny.llava(seed=1, dtype=torch.float16),
+    ],
+)
 
 
 @every_kind
@@ -568,8 +615,9 @@ def test_another_model_is_refused_and_left_alone(model, kind, other):
     assert same_bits(stranger, before)
 
 
-@pytest.mark.parametrize("part", ["multi_modal_projector", "vision_tower", "self_attn",
-                                  "embed_tokens", "norm"])  # fmt: skip
+@pytest.mark.parametrize(
+    "part", ["multi_modal_projector", "vision_tower", "self_attn", "embed_tokens", "norm"]
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_model_of_which_a_part_was_zeroed_is_another_one(model, part, dtype):
     edit = made("gate", model)
@@ -591,8 +639,9 @@ def test_the_same_model_in_another_number_format_is_recognised(model, kind, dtyp
         assert edit.fits(model) == "exactly" and edit.fits(copy) == "in another number format"
         for name, tensor in copy.state_dict().items():
             # a sum is of four edits, each of which rounds
-            torch.testing.assert_close(tensor.float(), model.state_dict()[name],
-                                       rtol=0.05, atol=5e-3)  # fmt: skip
+            torch.testing.assert_close(
+                tensor.float(), model.state_dict()[name], rtol=0.05, atol=5e-3
+            )
     assert same_bits(copy, before)
 
 
@@ -650,16 +699,24 @@ def test_a_result_that_is_not_finite_is_refused_and_nothing_changed(kind):
         edit.take_off(model)
 
 
-@pytest.mark.parametrize("name", [
-    "model.language_model.layers.9.mlp.down_proj.weight", "", "lm_head", "weight",
-    "model.language_model.rotary_emb.inv_freq",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.language_model.layers.9.mlp.down_proj.weight",
+        "",
+        "lm_head",
+        "weight",
+        "model.language_model.rotary_emb.inv_freq",
+    ],
+)
 @pytest.mark.parametrize("beside", [False, True])
 def test_a_weight_that_the_model_lacks_is_refused_and_nothing_changed(model, name, beside):
     """As a file that somebody forged: its fingerprint is that of the model."""
     mark, before = fingerprint(model), weights(model)
-    for edit in (Replaced({name: torch.ones(2, 2)}, mark),
-                 LowRank({name: (torch.ones(2, 1), torch.ones(1, 2))}, mark)):  # fmt: skip
+    for edit in (
+        Replaced({name: torch.ones(2, 2)}, mark),
+        LowRank({name: (torch.ones(2, 1), torch.ones(1, 2))}, mark),
+    ):
         edit = made("gate", model) + edit if beside else edit
         with pytest.raises(ValueError, match=f"{name!r}, a weight that Llava.* make it again"):
             edit.put_on(model)
@@ -700,10 +757,12 @@ def test_a_weight_with_two_names_comes_back():
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_what_is_not_finite_makes_no_edit(value):
     broken = torch.tensor([[1.0, value]])
-    for make in (lambda: LowRank({"w": (broken.T, torch.ones(1, 2))}, "f"),
-                 lambda: LowRank({"w": (torch.ones(2, 1), broken)}, "f"),
-                 lambda: Replaced({"w": broken}, "f"),
-                 lambda: Columns(broken, 1.0, "f", rule="share")):  # fmt: skip
+    for make in (
+        lambda: LowRank({"w": (broken.T, torch.ones(1, 2))}, "f"),
+        lambda: LowRank({"w": (torch.ones(2, 1), broken)}, "f"),
+        lambda: Replaced({"w": broken}, "f"),
+        lambda: Columns(broken, 1.0, "f", rule="share"),
+    ):
         with pytest.raises(ValueError, match="finite"):
             make()
     with pytest.raises(ValueError, match="strength must be"):
@@ -761,8 +820,9 @@ def test_half_of_an_edit_is_half_of_what_it_changes(model, kind):
         whole = weights(model)
     with edit.part(0.5).on(model):
         for name, tensor in model.state_dict().items():
-            torch.testing.assert_close(tensor, (before[name] + whole[name]) / 2,
-                                       rtol=1e-5, atol=1e-6)  # fmt: skip
+            torch.testing.assert_close(
+                tensor, (before[name] + whole[name]) / 2, rtol=1e-5, atol=1e-6
+            )
     assert edit.part(0.5).norm(model) == pytest.approx(edit.norm(model) / 2, rel=1e-5)
     assert edit.part(0.0).norm(model) == 0
 
@@ -803,15 +863,22 @@ def test_the_norm_is_that_of_the_difference(model, kind):
     norm = edit.norm(model)
     assert same_bits(model, before)
     with edit.on(model):
-        gap = [(model.state_dict()[name].double() - old.double()).norm()
-               for name, old in before.items() if name != "lm_head.weight"]  # fmt: skip
+        gap = [
+            (model.state_dict()[name].double() - old.double()).norm()
+            for name, old in before.items()
+            if name != "lm_head.weight"
+        ]
     assert norm == pytest.approx(float(torch.stack(gap).norm()), rel=1e-6) and norm > 0
     assert Columns(torch.zeros(SHAPE), 1.0, edit.fingerprint).norm(model) == 0
 
 
 def test_every_kind_describes_itself(model):
-    words = {"share": "vectors in 3 of 3 layers", "low rank": "rank at most 2, 2 kB, strength",
-             "replaced": "in 3 tensors, share 1", "together": "edit 1: "}  # fmt: skip
+    words = {
+        "share": "vectors in 3 of 3 layers",
+        "low rank": "rank at most 2, 2 kB, strength",
+        "replaced": "in 3 tensors, share 1",
+        "together": "edit 1: ",
+    }
     for kind, word in words.items():
         text = made(kind, model).describe()
         assert word in text and fingerprint(model) in text and "people" in text
@@ -931,9 +998,15 @@ def test_a_flipped_bit_in_the_tensor_is_noticed(saved, place):
         Edit.load(path)
 
 
-@pytest.mark.parametrize("old, new", [
-    (b": 1.7,", b": 2.7,"), (b"one pass", b"two pass"), (b"p001", b"p002"), (b"0.02", b"0.03"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        (b": 1.7,", b": 2.7,"),
+        (b"one pass", b"two pass"),
+        (b"p001", b"p002"),
+        (b"0.02", b"0.03"),
+    ],
+)
 def test_a_hand_edited_header_is_noticed(saved, old, new):
     _, path = saved
     content = path.read_bytes()
@@ -954,8 +1027,9 @@ def test_a_changed_fingerprint_is_noticed(saved):
 LEFT_OUT = object()
 
 
-def rewrite(path, tensor=None, sign: bool = True, fields=(), kind: object = "Columns",
-            **changes) -> None:  # fmt: skip
+def rewrite(
+    path, tensor=None, sign: bool = True, fields=(), kind: object = "Columns", **changes
+) -> None:
     """Write other content, with a checksum that fits, so that later checks have to see it.
 
     Args:
@@ -984,14 +1058,33 @@ def test_what_is_rewritten_without_a_change_is_the_edit_itself(saved):
 refused = pytest.raises(ValueError, match=r"edit\.safetensors is not an edit, or is damaged")
 
 
-@pytest.mark.parametrize("fields", [
-    {"strength": -1.0}, {"strength": float("nan")}, {"strength": float("inf")},
-    {"strength": "much"}, {"strength": LEFT_OUT}, {"strength": [1.0]}, {"strength": None},
-    {"schedule": "two pass"}, {"schedule": 1}, {"rule": "none"}, {"strange": 1},
-    {"fingerprint": LEFT_OUT}, {"fingerprint": 1}, {"contrast": LEFT_OUT}, {"contrast": 1.0},
-    {"contrast": {"tensor": "no such tensor"}}, {"contrast": {"tensor": []}}, {"notes": []},
-    {"notes": None}, {"notes": 1}, {"notes": {"kind": "Columns", "of": {}}}, {"sketch": 1.0},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"strength": -1.0},
+        {"strength": float("nan")},
+        {"strength": float("inf")},
+        {"strength": "much"},
+        {"strength": LEFT_OUT},
+        {"strength": [1.0]},
+        {"strength": None},
+        {"schedule": "two pass"},
+        {"schedule": 1},
+        {"rule": "none"},
+        {"strange": 1},
+        {"fingerprint": LEFT_OUT},
+        {"fingerprint": 1},
+        {"contrast": LEFT_OUT},
+        {"contrast": 1.0},
+        {"contrast": {"tensor": "no such tensor"}},
+        {"contrast": {"tensor": []}},
+        {"notes": []},
+        {"notes": None},
+        {"notes": 1},
+        {"notes": {"kind": "Columns", "of": {}}},
+        {"sketch": 1.0},
+    ],
+)
 def test_fields_that_make_no_sense_are_refused_even_when_signed(saved, fields):
     _, path = saved
     rewrite(path, fields=fields)
@@ -1007,11 +1100,24 @@ def test_another_kind_is_refused_even_when_signed(saved, kind):
         Edit.load(path)
 
 
-@pytest.mark.parametrize("changes", [
-    {"format": "3"}, {"format": "1"}, {"format": LEFT_OUT}, {"edit": LEFT_OUT}, {"edit": "{"},
-    {"edit": "{}"}, {"edit": "[]"}, {"edit": "null"}, {"edit": "1"}, {"edit": "[" * 100_000},
-    {"edit": '{"tensor": "edit/contrast"}'}, {"edit": '{"dict": {}}'}, {"edit": '{"dict": 1}'},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"format": "3"},
+        {"format": "1"},
+        {"format": LEFT_OUT},
+        {"edit": LEFT_OUT},
+        {"edit": "{"},
+        {"edit": "{}"},
+        {"edit": "[]"},
+        {"edit": "null"},
+        {"edit": "1"},
+        {"edit": "[" * 100_000},
+        {"edit": '{"tensor": "edit/contrast"}'},
+        {"edit": '{"dict": {}}'},
+        {"edit": '{"dict": 1}'},
+    ],
+)
 def test_metadata_that_make_no_sense_are_refused_even_when_signed(saved, changes):
     _, path = saved
     rewrite(path, **changes)
@@ -1029,8 +1135,12 @@ def test_the_format_is_named(saved):
 def test_a_file_of_the_first_edition_is_refused_with_a_sentence(tmp_path):
     """As `Edit.save` wrote it there: no format, and a model known by a part of its weights."""
     path, scores = tmp_path / "old.safetensors", random_contrast()
-    metadata = {"strength": repr(1.7), "fingerprint": "0123456789abcdef", "schedule": "one pass",
-                "notes": json.dumps({"people": ["p001"]})}  # fmt: skip
+    metadata = {
+        "strength": repr(1.7),
+        "fingerprint": "0123456789abcdef",
+        "schedule": "one pass",
+        "notes": json.dumps({"people": ["p001"]}),
+    }
     digest = hashlib.sha256(scores.numpy().tobytes())
     digest.update(json.dumps([list(scores.shape), sorted(metadata.items())]).encode())
     save_file({"contrast": scores}, path, metadata | {"checksum": digest.hexdigest()})
@@ -1038,10 +1148,16 @@ def test_a_file_of_the_first_edition_is_refused_with_a_sentence(tmp_path):
         Edit.load(path)
 
 
-@pytest.mark.parametrize("tensor", [
-    torch.ones(5), torch.ones(SHAPE, dtype=torch.float64), torch.ones(SHAPE, dtype=torch.int64),
-    -torch.ones(SHAPE), torch.full(SHAPE, float("nan")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.ones(5),
+        torch.ones(SHAPE, dtype=torch.float64),
+        torch.ones(SHAPE, dtype=torch.int64),
+        -torch.ones(SHAPE),
+        torch.full(SHAPE, float("nan")),
+    ],
+)
 def test_tensors_that_make_no_sense_are_refused_even_when_signed(saved, tensor):
     _, path = saved
     rewrite(path, tensor)

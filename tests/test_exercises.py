@@ -63,8 +63,9 @@ def grades_of(number: str, name: str) -> list[SimpleNamespace]:
     module, found = importlib.import_module(f"kvw_exercises.chapter_{number}"), []
 
     def record(function, cases, solution, mistakes, **settings):
-        found.append(SimpleNamespace(cases=cases, solution=solution, mistakes=mistakes,
-                                     settings=settings))  # fmt: skip
+        found.append(
+            SimpleNamespace(cases=cases, solution=solution, mistakes=mistakes, settings=settings)
+        )
         return True
 
     with pytest.MonkeyPatch.context() as patch:
@@ -101,8 +102,11 @@ def test_every_check_stands_in_its_chapter_and_is_solved(chapter):
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
 def test_what_an_unsolved_chapter_prints_is_what_is_stored(chapter):
     """The stubs as they stand, without the rest of the chapter."""
-    cells = [cell for cell in nbformat.read(chapter, as_version=4).cells
-             if cell.cell_type == "code" and CALL.search(cell.source) and cell.outputs]  # fmt: skip
+    cells = [
+        cell
+        for cell in nbformat.read(chapter, as_version=4).cells
+        if cell.cell_type == "code" and CALL.search(cell.source) and cell.outputs
+    ]
     found = steps(chapter)[1]
     for cell in cells:
         names, space = CALL.findall(cell.source), {}
@@ -110,7 +114,9 @@ def test_what_an_unsolved_chapter_prints_is_what_is_stored(chapter):
         exec(kept(cell.source), space)
         printed = "".join(
             said(lambda code=code, space=space: eval(bare(code), space))[1]
-            for name, code in found if name in names)  # fmt: skip
+            for name, code in found
+            if name in names
+        )
         assert printed == "".join(output.text for output in cell.outputs), names
 
 
@@ -140,8 +146,9 @@ def test_each_mistake_gets_its_own_hint(number, name):
         hints = list(each.mistakes.values())
         assert len(hints) == len(set(hints)) >= 3
         for mistake, hint in each.mistakes.items():
-            right, printed = said(lambda m=mistake, e=each: grade(
-                m, e.cases, e.solution, e.mistakes, **e.settings))  # fmt: skip
+            right, printed = said(
+                lambda m=mistake, e=each: grade(m, e.cases, e.solution, e.mistakes, **e.settings)
+            )
             assert right is False and printed.splitlines()[-1] == hint, printed
             assert not without_shapes(printed), printed
 
@@ -157,9 +164,14 @@ def test_hints_and_cases_are_one_plain_sentence_without_a_number(number, name):
 
 def without_shapes(printed: str) -> list[str]:
     """The numbers in a text, but for shapes, types, lines of code, and how many differ."""
-    for known in (r"shape \[[\d, ]*\]", r"(float|int|bool|uint)\d+", r"\d+ of \d+ numbers",
-                  r"in line \d+(, `.*?`)?", r"(list|tuple) of \d+",
-                  r"TypeError: .* takes .* given"):  # fmt: skip
+    for known in (
+        r"shape \[[\d, ]*\]",
+        r"(float|int|bool|uint)\d+",
+        r"\d+ of \d+ numbers",
+        r"in line \d+(, `.*?`)?",
+        r"(list|tuple) of \d+",
+        r"TypeError: .* takes .* given",
+    ):
         printed = re.sub(known, "", printed)
     return re.findall(r"\d+", printed)
 
@@ -230,8 +242,14 @@ def test_garbage_is_answered_and_gives_nothing_away(number, name):
 
 def one(expected: float) -> tuple[bool, str]:
     """What is said to somebody who returns 0.5 and 7 where `expected` and 7 are right."""
-    return said(lambda: grade(lambda _: [0.5, 7.0], {"a": (1,), "b": (2,)},
-                              lambda _: [expected, 7.0], {lambda _: 3: "No."}))  # fmt: skip
+    return said(
+        lambda: grade(
+            lambda _: [0.5, 7.0],
+            {"a": (1,), "b": (2,)},
+            lambda _: [expected, 7.0],
+            {lambda _: 3: "No."},
+        )
+    )
 
 
 def test_what_is_said_does_not_depend_on_what_is_right():
@@ -266,7 +284,8 @@ def test_the_shape_that_is_asked_for_is_told_of_tensors_only():
         return said(grade, lambda n: torch.ones(2), {"a": (3,)}, solution, {})[1]
 
     assert "Tensor, shape [2], torch.float32; the shape [3, 1] is" in says(
-        lambda n: torch.ones(n, 1))  # fmt: skip
+        lambda n: torch.ones(n, 1)
+    )
     assert "a list of numbers is asked for" in says(lambda n: [1.0] * n)
 
 
@@ -279,7 +298,16 @@ def test_a_learner_may_change_arguments_and_return_what_agrees():
 
     assert said(grade, spoils, cases, lambda x: x + 1, {})[0]
     assert cases["a"][0].tolist() == [0, 1, 2]
-    assert said(grade, lambda x: x + 1.01, cases, lambda x: x + 1, {}, )[0] is False  # fmt: skip
+    assert (
+        said(
+            grade,
+            lambda x: x + 1.01,
+            cases,
+            lambda x: x + 1,
+            {},
+        )[0]
+        is False
+    )
     assert said(lambda: grade(lambda x: x + 1.01, cases, lambda x: x + 1, {}, tolerance=0.02))[0]
 
 
@@ -300,7 +328,8 @@ def test_other_right_answers_are_right():
     def photo(questions, photos):
         return tuple(
             replace(q, image=[p for p in photos[q.person] if p != q.image][-1]) if q.image else q
-            for q in questions)  # fmt: skip
+            for q in questions
+        )
 
     def harmonic(score):
         parts = [1 - score["forget"], score["retain"], score["general"]]
@@ -330,8 +359,9 @@ def test_two_models_and_a_run_of_the_chapter_are_graded_too():
     check = checks_of("01")["check_metrics"]
     good = {"forget": 0.0, "test": 0.0, "retain": 1.0, "general": 0.5}
     silent = dict.fromkeys(good, 0.0)
-    assert said(check, lambda score: 1 - score["forget"], lambda score: score["retain"],
-                good, silent)[0]  # fmt: skip
+    assert said(
+        check, lambda score: 1 - score["forget"], lambda score: score["retain"], good, silent
+    )[0]
     right, printed = said(
         check, lambda score: 1 - score["forget"], lambda score: 0.9 * score["general"], good, silent
     )
@@ -389,7 +419,10 @@ def test_a_class_is_graded(tmp_path, capsys):
         rows = {row["exercise"]: row for row in csv.DictReader(file)}
     assert not trace.exists()
     assert [rows[f"check_{name}"]["passed"] for name in ("tokens", "alike", "spill")] == [
-        "False", "True", "False"]  # fmt: skip
+        "False",
+        "True",
+        "False",
+    ]
     assert rows["check_tokens"]["said"] == "stopped after 15 seconds"
     assert "in line 2, `return missing`: NameError" in rows["check_spill"]["said"]
 

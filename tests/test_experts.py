@@ -28,8 +28,14 @@ OWNERS = ["a", "b", "a", "c"]
 #: as they are run: in one tensor, turned and with a bias, beside an expert that all ask
 KINDS = ("mixtral", "gpt_oss", "qwen2_moe")
 #: methods that weaken experts, or do nothing
-WORKING = ("KVW one pass", "KVW published", "KVW in place", "random columns", "selective pruning",
-           "vanilla")  # fmt: skip
+WORKING = (
+    "KVW one pass",
+    "KVW published",
+    "KVW in place",
+    "random columns",
+    "selective pruning",
+    "vanilla",
+)
 kinds = pytest.mark.parametrize("kind", KINDS)
 
 
@@ -90,8 +96,9 @@ def test_batches_and_padding_change_nothing():
     for row in range(4):
         length = int(batch.inputs["attention_mask"][row].sum())
         inputs = {name: x[row : row + 1, :length] for name, x in batch.inputs.items()}
-        apart.append(replace(batch, inputs=inputs, labels=batch.labels[row : row + 1, :length],
-                             rows=[row]))  # fmt: skip
+        apart.append(
+            replace(batch, inputs=inputs, labels=batch.labels[row : row + 1, :length], rows=[row])
+        )
     other = measure(model, apart, OWNERS)
     assert torch.equal(whole.tokens, other.tokens)
     assert families.apart(whole.sums, other.sums) <= 1e-5
@@ -248,8 +255,19 @@ def test_what_is_dealt_at_random_stays_in_its_layer():
 
 def questions(person: str, count: int = 2) -> list[Question]:
     said = ("A baker in Oslo.", "Two sons.", "A green boat.")
-    return [Question(f"{person}/{i}", person, "work", "text", f"What is known of {person}?",
-                     said[i], said[i].split()[0], options=said) for i in range(count)]  # fmt: skip
+    return [
+        Question(
+            f"{person}/{i}",
+            person,
+            "work",
+            "text",
+            f"What is known of {person}?",
+            said[i],
+            said[i].split()[0],
+            options=said,
+        )
+        for i in range(count)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -260,10 +278,17 @@ def task() -> Task:
     return Task(model, tokenizer, questions("ann"), [*questions("bob"), *questions("eve")])
 
 
-@pytest.mark.parametrize("name, settings", [
-    ("KVW one pass", {"strength": 4.0, "layers": (1, 1)}), ("KVW published", {"strength": 1.0}),
-    ("KVW in place", {"strength": 1.0}), ("random columns", {"strength": 4.0}),
-    ("selective pruning", {"share": 0.1}), ("vanilla", {})])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, settings",
+    [
+        ("KVW one pass", {"strength": 4.0, "layers": (1, 1)}),
+        ("KVW published", {"strength": 1.0}),
+        ("KVW in place", {"strength": 1.0}),
+        ("random columns", {"strength": 4.0}),
+        ("selective pruning", {"share": 0.1}),
+        ("vanilla", {}),
+    ],
+)
 def test_methods_that_work_on_experts(task: Task, name: str, settings: dict):
     before = fingerprint(task.model)
     edit, _ = METHODS[name].edit(task, settings)
@@ -340,9 +365,12 @@ def test_the_receipt_asks_nothing_of_an_edit_that_no_token_meets(task: Task):
 
 
 def test_what_methods_ask_by_themselves_is_refused_too(task: Task):
-    asks = (lambda: record(task, task.forget), lambda: least_squares.effects(task, task.forget),
-            lambda: rewrite.survey(task, (), 0.0),
-            lambda: steps.linear_maps(task.model))  # fmt: skip
+    asks = (
+        lambda: record(task, task.forget),
+        lambda: least_squares.effects(task, task.forget),
+        lambda: rewrite.survey(task, (), 0.0),
+        lambda: steps.linear_maps(task.model),
+    )
     for ask in asks:
         with pytest.raises(ValueError, match="needs one FFN a layer"):
             ask()

@@ -111,8 +111,13 @@ def test_what_does_not_fit_is_refused(labels: list[str], pictures: dict, start: 
 # --- several controls ------------------------------------------------------------------------
 
 CONTROLS = {"gate": ["soft", "hard"], "strength G": ["1", "4", "8"]}
-COLOURS = dict(zip(itertools.product(*CONTROLS.values()),
-                   ("red", "green", "blue", "white", "black", "grey"), strict=True))  # fmt: skip
+COLOURS = dict(
+    zip(
+        itertools.product(*CONTROLS.values()),
+        ("red", "green", "blue", "white", "black", "grey"),
+        strict=True,
+    )
+)
 MANY = {chosen: picture(colour) for chosen, colour in COLOURS.items()}
 
 
@@ -134,12 +139,15 @@ def test_explorers_of_many_start_where_they_are_told():
     assert bundle["image/png"] == MANY["hard", "8"].png and WIDGET in bundle
 
 
-@pytest.mark.parametrize("controls, pictures, start", [
-    ({}, {}, None),
-    (CONTROLS, {("soft", "1"): PICTURES[0]}, None),
-    (CONTROLS, MANY | {("soft", "9"): PICTURES[0]}, None),
-    (CONTROLS, MANY, ("soft", "9")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "controls, pictures, start",
+    [
+        ({}, {}, None),
+        (CONTROLS, {("soft", "1"): PICTURES[0]}, None),
+        (CONTROLS, MANY | {("soft", "9"): PICTURES[0]}, None),
+        (CONTROLS, MANY, ("soft", "9")),
+    ],
+)
 def test_explorers_of_many_refuse_what_cannot_be_shown(controls, pictures, start):
     with pytest.raises(ValueError, match="picture"):
         Explorer(controls, pictures, start)
@@ -227,8 +235,10 @@ def test_only_explorers_become_components(explorers, explorer: Explorer):
     bundle, metadata = explorer._repr_mimebundle_()
     bundle |= {"image/png": "iVBORw0KGgo="}
     plain = {"text/plain": "1", "text/html": "<b>1</b>"}
-    outputs = [{"output_type": "display_data", "metadata": metadata, "data": bundle},
-               {"output_type": "display_data", "metadata": {}, "data": dict(plain)}]  # fmt: skip
+    outputs = [
+        {"output_type": "display_data", "metadata": metadata, "data": bundle},
+        {"output_type": "display_data", "metadata": {}, "data": dict(plain)},
+    ]
     cell = {"cell_type": "code", "id": "a", "metadata": {}, "source": "", "outputs": outputs}
     stored = tidy({"metadata": {}, "cells": [cell]})
     assert WIDGET not in stored["cells"][0]["outputs"][0]["data"]

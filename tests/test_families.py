@@ -42,9 +42,11 @@ def test_a_stack_beside_the_language_model_is_not_taken_for_it():
 def test_a_wrong_line_would_be_found():
     """Another map, the layers of the eye, a model that sees ahead."""
     llava = by_name["llava"]
-    wrong = {"up_proj": llava.path.replace("down_proj", "up_proj"),
-             "eye": "model.vision_tower.encoder.layers.{}.mlp.fc2",
-             "gate_proj": llava.path.replace("down_proj", "gate_proj")}  # fmt: skip
+    wrong = {
+        "up_proj": llava.path.replace("down_proj", "up_proj"),
+        "eye": "model.vision_tower.encoder.layers.{}.mlp.fc2",
+        "gate_proj": llava.path.replace("down_proj", "gate_proj"),
+    }
     assert "by hand" in check(Family("llava", wrong["up_proj"]))
     assert "by hand" in check(Family("llava", wrong["gate_proj"]))
     with pytest.raises((KeyError, StopIteration)):  # the eye is not asked

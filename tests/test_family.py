@@ -57,8 +57,11 @@ def task_of(forget: list[str], retain: list[str] | None = None) -> Task:
     """Some of the six are to be forgotten; the rows are those of `small`."""
     task, people, asked = small()
     retain = [person for person in people if person not in forget] if retain is None else retain
-    return replace(task, forget=[q for q in asked if q.person in forget],
-                   retain=[q for q in asked if q.person in retain])  # fmt: skip
+    return replace(
+        task,
+        forget=[q for q in asked if q.person in forget],
+        retain=[q for q in asked if q.person in retain],
+    )
 
 
 def rows_of(score: str, positions: str) -> Rows:
@@ -225,8 +228,9 @@ def test_prepared_rows_are_those_that_are_recorded_on_their_own():
 
 def hand(values: list[list[float]], people: str) -> Rows:
     """One layer; one question a row, one token each."""
-    questions = tuple(Question(f"{i}", person, "job", "text", "?", "!", "!")
-                      for i, person in enumerate(people))  # fmt: skip
+    questions = tuple(
+        Question(f"{i}", person, "job", "text", "?", "!", "!") for i, person in enumerate(people)
+    )
     return Rows(torch.tensor(values)[:, None], torch.ones(len(values)), questions, "made up")
 
 
@@ -245,9 +249,9 @@ def test_contrasts_by_hand():
     t = (2 - 1) / (1 / 3 + 8 / 2) ** 0.5
     assert found["t over people"][2] == pytest.approx(t)
     high = torch.tensor([1.0, 2.8, 1.8])  # a tenth of the way below the largest of three
-    assert torch.allclose(found["quantile"],
-                          (torch.tensor([2.0, 1.0, 2.0]) / high).log().clamp(min=0),
-                          atol=1e-5)  # fmt: skip
+    assert torch.allclose(
+        found["quantile"], (torch.tensor([2.0, 1.0, 2.0]) / high).log().clamp(min=0), atol=1e-5
+    )
 
 
 def test_squared_gradients_are_not_drowned_by_epsilon():
@@ -277,12 +281,16 @@ def test_shapes_by_hand():
 def test_kvw_in_one_pass_is_the_default():
     _, people, _ = small()
     task = task_of(people[:2])
-    sides_of = [measure_questions(task.model, tiny.processor(), side)
-                for side in (task.forget, task.retain)]  # fmt: skip
+    sides_of = [
+        measure_questions(task.model, tiny.processor(), side) for side in (task.forget, task.retain)
+    ]
     chapter = one_pass(task.model, *sides_of, strength=STRENGTH)
     assert NAMED["KVW one pass"] == Setting()
-    for mine in (make(Setting(), task), METHODS["family"].edit(task)[0],
-                 METHODS["KVW one pass"].edit(task, {"strength": STRENGTH})[0]):  # fmt: skip
+    for mine in (
+        make(Setting(), task),
+        METHODS["family"].edit(task)[0],
+        METHODS["KVW one pass"].edit(task, {"strength": STRENGTH})[0],
+    ):
         assert torch.allclose(mine.contrast, chapter.contrast, atol=1e-4)
         assert torch.allclose(mine.gates, chapter.gates, atol=1e-4)
         assert mine.strength == chapter.strength and mine.fingerprint == chapter.fingerprint
@@ -353,10 +361,12 @@ def test_the_authors_loop_gives_the_same_coefficients_and_weights():
     """A batch is what is asked about one person's photo: as long as one of their captions."""
     _, people, _ = small()
     task, gamma, layers = task_of(people[:2]), 3.0, (0, 1)
-    setting = Setting(batch="person", modalities=("image",), against="whole",
-                      strength=2 * gamma, layers=layers)  # fmt: skip
-    steps = family.in_steps([q for q in task.forget if q.image], setting,
-                            np.random.default_rng(task.seed))  # fmt: skip
+    setting = Setting(
+        batch="person", modalities=("image",), against="whole", strength=2 * gamma, layers=layers
+    )
+    steps = family.in_steps(
+        [q for q in task.forget if q.image], setting, np.random.default_rng(task.seed)
+    )
     assert sorted(len(step) for step in steps) == [7, 7]
     theirs, changed = loop_of_the_authors(task, steps, gamma, layers)
     rows = [record(task, step, ("absolute",), ("answer",)) for step in steps]
@@ -393,10 +403,15 @@ def test_whom_a_step_is_compared_with():
     few = replace(task, forget=[q for q in task.forget if q.image][:2])
     asked, retain = sides(Setting(), few)
     kinds = {(q.fact, q.modality) for q in asked.questions}
-    of = {"whole": lambda q: True, "modalities": lambda q: q.modality == "image",
-          "facts": lambda q: (q.fact, q.modality) in kinds}  # fmt: skip
-    made = {name: family.compare(Setting(modalities=("image",), against=name), asked, retain)
-            for name in family.AGAINST}  # fmt: skip
+    of = {
+        "whole": lambda q: True,
+        "modalities": lambda q: q.modality == "image",
+        "facts": lambda q: (q.fact, q.modality) in kinds,
+    }
+    made = {
+        name: family.compare(Setting(modalities=("image",), against=name), asked, retain)
+        for name in family.AGAINST
+    }
     for name, own in of.items():
         expected = CONTRASTS["log ratio"](asked, retain.where(own))
         assert torch.allclose(made[name], expected, atol=1e-6), name
@@ -421,9 +436,11 @@ def test_batches_are_measured_on_weakened_weights():
 def test_named_settings_are_the_methods_that_have_a_file_of_their_own():
     _, people, _ = small()
     task = task_of(people[:2])
-    for name, settings in (("random columns", {"strength": STRENGTH}),
-                           ("KVW published", {"strength": NAMED["KVW published"].strength}),
-                           ("selective pruning", {"share": 0.25})):  # fmt: skip
+    for name, settings in (
+        ("random columns", {"strength": STRENGTH}),
+        ("KVW published", {"strength": NAMED["KVW published"].strength}),
+        ("selective pruning", {"share": 0.25}),
+    ):
         own, mine = METHODS[name].edit(task, settings)[0], make(NAMED[name], task)
         if name != "selective pruning":
             assert torch.allclose(own.contrast, mine.contrast, atol=1e-4)
@@ -454,8 +471,9 @@ def test_shuffled_gates_have_the_same_strength():
     straight, dealt = make(Setting(), task), make(NAMED["random columns"], task)
     assert torch.equal(dealt.contrast.sort(1).values, straight.contrast.sort(1).values)
     assert not torch.equal(dealt.contrast, straight.contrast)
-    assert not torch.equal(make(NAMED["random columns"], replace(task, seed=1)).contrast,
-                           dealt.contrast)  # fmt: skip
+    assert not torch.equal(
+        make(NAMED["random columns"], replace(task, seed=1)).contrast, dealt.contrast
+    )
 
 
 def test_batches_leave_the_model_as_it_was():
@@ -467,8 +485,14 @@ def test_batches_leave_the_model_as_it_was():
     assert all(torch.equal(before[name], w) for name, w in task.model.state_dict().items())
 
 
-@pytest.mark.parametrize("setting", [Setting(), Setting(contrast="difference", shape="top"),
-                                     Setting(score="fisher", shape="threshold")])  # fmt: skip
+@pytest.mark.parametrize(
+    "setting",
+    [
+        Setting(),
+        Setting(contrast="difference", shape="top"),
+        Setting(score="fisher", shape="threshold"),
+    ],
+)
 def test_a_mass_is_what_is_taken_on_average(setting):
     _, people, _ = small()
     edit = make(setting, task_of(people[:2]))

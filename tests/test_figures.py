@@ -20,11 +20,19 @@ from kvw_experiments import figures
 from kvw_minimal.strangers.people import load_people
 
 ROWS = [
-    {"state": state, "set": name, "modality": "image", "metric": "exact_match", "value": value,
-     "low": value - 0.05, "high": value + 0.05, "n": 10}
+    {
+        "state": state,
+        "set": name,
+        "modality": "image",
+        "metric": "exact_match",
+        "value": value,
+        "low": value - 0.05,
+        "high": value + 0.05,
+        "n": 10,
+    }
     for state, value in (("vanilla", 0.9), ("edited", 0.4))
     for name in ("forget", "retain")
-]  # fmt: skip
+]
 
 TEXTS = {"caption": "Look at the left.", "alt": "A <bold> line & a point."}
 
@@ -36,12 +44,14 @@ def drawn(draw, *given, **options):
     return picture.figure.axes
 
 
-LINE = functools.partial(figures.lines, pd.DataFrame({"x": [0, 1], "y": [1, 0], "of": ["a", "a"]}),
-                         "x", "y", "of")  # fmt: skip
+LINE = functools.partial(
+    figures.lines, pd.DataFrame({"x": [0, 1], "y": [1, 0], "of": ["a", "a"]}), "x", "y", "of"
+)
 
 
-@pytest.mark.parametrize("texts", [{}, {"caption": "c"}, {"alt": "a"},
-                                   {"caption": " ", "alt": "a"}])  # fmt: skip
+@pytest.mark.parametrize(
+    "texts", [{}, {"caption": "c"}, {"alt": "a"}, {"caption": " ", "alt": "a"}]
+)
 def test_a_figure_without_its_texts_is_refused(texts):
     with pytest.raises(ValueError, match="caption.*alternative text"):
         LINE(**texts)
@@ -50,9 +60,12 @@ def test_a_figure_without_its_texts_is_refused(texts):
 
 def test_every_figure_demands_its_texts():
     """All public functions that draw, but for the one that makes a file for the README."""
-    own = {name: draw for name, draw in (vars(figures) | vars(exhibits)).items()
-           if inspect.isfunction(draw) and inspect.signature(
-               inspect.unwrap(draw)).return_annotation is figures.Figure}  # fmt: skip
+    own = {
+        name: draw
+        for name, draw in (vars(figures) | vars(exhibits)).items()
+        if inspect.isfunction(draw)
+        and inspect.signature(inspect.unwrap(draw)).return_annotation is figures.Figure
+    }
     captioned = {name for name, draw in own.items() if "alt" in inspect.signature(draw).parameters}
     assert {name for name in own if not name.startswith("_")} - captioned == {"before_after"}
     assert len(captioned) > 8
@@ -61,8 +74,7 @@ def test_every_figure_demands_its_texts():
 def test_what_is_shown_where():
     picture = LINE(**TEXTS)
     shown, metadata = DisplayFormatter().format(picture)
-    assert shown["text/plain"] == (
-        "Figure: Look at the left.\nIt shows: A <bold> line & a point.")  # fmt: skip
+    assert shown["text/plain"] == ("Figure: Look at the left.\nIt shows: A <bold> line & a point.")
     assert shown["text/html"].startswith("<figure ")
     assert 'alt="A &lt;bold&gt; line &amp; a point."' in shown["text/html"]
     assert "<figcaption>Look at the left.</figcaption>" in shown["text/html"]
@@ -90,9 +102,12 @@ def test_bars_are_of_exact_match_and_their_whiskers_are_the_interval():
     other = [row | {"metric": "probability", "value": 0.1, "low": 0.1, "high": 0.1} for row in rows]
     (axis,) = drawn(figures.bars, other + rows)
     assert len(axis.patches) == len(ROWS)
-    ends = [sorted(segment[:, 1].round(6)) for whiskers in axis.containers
-            if isinstance(whiskers, ErrorbarContainer)
-            for segment in whiskers.lines[2][0].get_segments()]  # fmt: skip
+    ends = [
+        sorted(segment[:, 1].round(6))
+        for whiskers in axis.containers
+        if isinstance(whiskers, ErrorbarContainer)
+        for segment in whiskers.lines[2][0].get_segments()
+    ]
     assert sorted(ends) == sorted([round(r["low"], 6), round(r["high"], 6)] for r in rows)
     assert figures.table(other + rows).equals(figures.table(rows))
 
@@ -104,8 +119,14 @@ def test_the_table_says_what_the_bars_show():
 
 
 def test_frontier_rings_the_marked_strength():
-    points = pd.DataFrame({"method": "one pass", "strength": [1.0, 8.0, 9.0],
-                           "forget": [0.9, 0.3, 0.2], "retain": [1.0, 0.8, 0.7]})  # fmt: skip
+    points = pd.DataFrame(
+        {
+            "method": "one pass",
+            "strength": [1.0, 8.0, 9.0],
+            "forget": [0.9, 0.3, 0.2],
+            "retain": [1.0, 0.8, 0.7],
+        }
+    )
     (axis,) = drawn(figures.frontier, points, mark=8.0)
     line, ring = axis.lines[0], axis.collections[-1]
     assert line.get_xydata().tolist() == [[0.9, 1.0], [0.3, 0.8], [0.2, 0.7]]
@@ -114,8 +135,9 @@ def test_frontier_rings_the_marked_strength():
 
 def test_frontier_has_its_controls_as_points():
     points = pd.DataFrame({"method": "one pass", "forget": [0.9, 0.3], "retain": [1.0, 0.8]})
-    controls = pd.DataFrame({"state": ["vanilla", "sham", "sham"], "forget": [1.0, 0.9, 0.8],
-                             "retain": [1.0, 0.7, 0.6]})  # fmt: skip
+    controls = pd.DataFrame(
+        {"state": ["vanilla", "sham", "sham"], "forget": [1.0, 0.9, 0.8], "retain": [1.0, 0.7, 0.6]}
+    )
     (axis,) = drawn(figures.frontier, points, controls)
     vanilla, sham = axis.collections
     assert vanilla.get_offsets().tolist() == [[1.0, 1.0]]
@@ -136,8 +158,10 @@ def test_a_name_is_shown_as_it_is_spelt(name):
     person = replace(load_people().people["p000"], first_name=name, last_name="")
     table = pd.DataFrame({"x": [1, 100], "y": [1, 0], "of": [name] * 2})
     figures.to_png(figures.before_after([person, person], [name], [[name]] * 2, [["b"]] * 2, set()))
-    shown = [drawn(figures.heatmap, np.zeros((1, 2)), [name], ["a", name], name),
-             drawn(figures.lines, table, "x", "y", "of", log_x=True)]  # fmt: skip
+    shown = [
+        drawn(figures.heatmap, np.zeros((1, 2)), [name], ["a", name], name),
+        drawn(figures.lines, table, "x", "y", "of", log_x=True),
+    ]
     texts = [text for axes in shown for text in axes[0].figure.findobj(Text) if text.get_visible()]
     own = [text for text in texts if name in text.get_text()]
     assert len(own) >= 4 and not any(text.get_parse_math() for text in own)
@@ -148,15 +172,21 @@ def test_a_name_is_shown_as_it_is_spelt(name):
 def test_what_changed_is_red_and_what_stayed_is_not():
     world = load_people()
     gone, kept = (world.people[person] for person in (world.groups["A"][0], world.groups["B"][0]))
-    figure = figures.before_after([gone, kept], ["dish", "pet"], [["stew", "cat"]] * 2,
-                                  [["stew", "dog"], ["stew", "cat"]], {gone.id})  # fmt: skip
+    figure = figures.before_after(
+        [gone, kept],
+        ["dish", "pet"],
+        [["stew", "cat"]] * 2,
+        [["stew", "dog"], ["stew", "cat"]],
+        {gone.id},
+    )
     told = {(text.get_text(), text.get_color()) for axis in figure.axes for text in axis.texts}
     titles = {axis.get_title(): axis.title.get_color() for axis in figure.axes if axis.get_title()}
     plt.close(figure)
-    assert told == {("dish: stew", "black"), ("pet: cat → dog", "firebrick"),
-                    ("pet: cat", "black")}  # fmt: skip
-    assert titles == {f"{gone.name}\nto be forgotten": "firebrick",
-                      f"{kept.name}\nto be kept": "black"}  # fmt: skip
+    assert told == {("dish: stew", "black"), ("pet: cat → dog", "firebrick"), ("pet: cat", "black")}
+    assert titles == {
+        f"{gone.name}\nto be forgotten": "firebrick",
+        f"{kept.name}\nto be kept": "black",
+    }
 
 
 def test_to_png_is_a_png_and_closes():
@@ -180,15 +210,18 @@ def test_a_page_gets_the_same_picture_in_fewer_colours():
     picture = LINE(**TEXTS)
     place = 'src="data:image/webp;base64,'
     data = base64.b64decode(picture.html.partition(place)[2].partition('"')[0])
-    shown, whole = (np.asarray(Image.open(io.BytesIO(own)).convert("RGB")).astype(int)
-                    for own in (data, picture.png))  # fmt: skip
+    shown, whole = (
+        np.asarray(Image.open(io.BytesIO(own)).convert("RGB")).astype(int)
+        for own in (data, picture.png)
+    )
     assert shown.shape == whole.shape and np.abs(shown - whole).mean() < 1
     assert len(np.unique(shown.reshape(-1, 3), axis=0)) <= figures.IN_PAGES
 
 
 def test_ways_to_forget_are_lines_in_the_order_of_their_settings():
-    points = pd.DataFrame({"method": ["GA", "GA", "NPO"], "forget": [0.9, 0.2, 0.5],
-                           "retain": [1.0, 0.3, 0.9]})  # fmt: skip
+    points = pd.DataFrame(
+        {"method": ["GA", "GA", "NPO"], "forget": [0.9, 0.2, 0.5], "retain": [1.0, 0.3, 0.9]}
+    )
     (axis,) = drawn(figures.frontier, points)
     lines = axis.lines
     assert lines[0].get_xydata().tolist() == [[0.9, 1.0], [0.2, 0.3]]

@@ -139,8 +139,10 @@ for turn in range(100):
 def test_processes_that_write_one_file_lose_nothing(tmp_path):
     """8 x 100 writes at one place, 2,400 reads meanwhile: none fails, none is half."""
     path, command = tmp_path / "shared.json", [sys.executable, "-c", WRITER]
-    running = [subprocess.Popen([*command, path, str(number)], env=tiny.environment())
-               for number in range(8)]  # fmt: skip
+    running = [
+        subprocess.Popen([*command, path, str(number)], env=tiny.environment())
+        for number in range(8)
+    ]
     assert [each.wait() for each in running] == [0] * 8
     assert read_json(path)["turn"] == 99  # whoever was last
     assert [file.name for file in tmp_path.iterdir()] == ["shared.json"]
@@ -158,11 +160,12 @@ def writers(size: int) -> dict:
         "JSON": lambda path: write_json(path, {"text": text}),
         "rows": lambda path: rows.write_rows(table, {}, path),
         "edit": lambda path: edit.save(path),
-        "checkpoint": lambda path: save_checkpoint(path, 1, net, torch.optim.AdamW(
-            net.parameters()), settings),
+        "checkpoint": lambda path: save_checkpoint(
+            path, 1, net, torch.optim.AdamW(net.parameters()), settings
+        ),
         "questions.jsonl": lambda path: write_questions(path, {"forget": [question]}),
         "questions.parquet": lambda path: write_questions(path, {"forget": [question]}),
-    }  # fmt: skip
+    }
 
 
 def is_refused_for_lack_of_room(folder: Path, name: str) -> None:
@@ -189,9 +192,13 @@ def test_a_file_that_may_not_grow_leaves_the_old_one(tmp_path, name):
 @pytest.mark.parametrize("name", writers(16))
 def test_a_full_disk_leaves_the_old_file(tmp_path, name):
     """On a real one, where it can be had."""
-    mount = shutil.which("mount") and shutil.which("umount") and subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", tmp_path], capture_output=True
-    )  # fmt: skip
+    mount = (
+        shutil.which("mount")
+        and shutil.which("umount")
+        and subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", tmp_path], capture_output=True
+        )
+    )
     if not mount or mount.returncode:
         pytest.skip("no file system can be mounted here")
     try:

@@ -48,8 +48,9 @@ def test_what_needs_the_repository_is_left_out():
     assert any(cell.get("outputs") for cell in template["cells"])  # the template keeps its own
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/a", "1st", "-m", "a b", "a\n", "ä",
-                                  "x" * 65])  # fmt: skip
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "a/b", "/a", "1st", "-m", "a b", "a\n", "ä", "x" * 65]
+)
 def test_a_name_that_is_none_is_refused(tmp_path: Path, name: str):
     with pytest.raises(ValueError, match="is no name: take"):
         new(name, parent=tmp_path)
@@ -91,8 +92,13 @@ def test_a_forked_notebook_runs(tmp_path: Path):
     text = path.read_text(encoding="utf-8")
     assert text.count(r"GROUPS = (\"A\", \"B\")") == 1
     path.write_text(text.replace(r"(\"A\", \"B\")", r"(\"A\",)"), encoding="utf-8")
-    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
-                          cwd=made, env=tiny.environment(), capture_output=True, text=True,
-                          timeout=600)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        cwd=made,
+        env=tiny.environment(),
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
     assert done.returncode == 0, done.stdout[-3000:]
     assert "passed" in done.stdout and (made / "mine.parquet").is_file()

@@ -29,27 +29,43 @@ from kvw_minimal.schedules import SCHEDULES
 from kvw_minimal.strangers.people import load_people
 
 TRIED = (
-    "mask: two before", "epsilon: a million times larger", "layers: the last one left out",
-    "coefficients: signed", "schedule: one order for all epochs", "sham: from everybody's group",
-    "family: a quantile of .5", "NPO: no reference", "choice: half of retain is enough",
-    "panel of smol: 60 instead of 80 of the others", "ROUGE-L: without stems",
-)  # fmt: skip
+    "mask: two before",
+    "epsilon: a million times larger",
+    "layers: the last one left out",
+    "coefficients: signed",
+    "schedule: one order for all epochs",
+    "sham: from everybody's group",
+    "family: a quantile of .5",
+    "NPO: no reference",
+    "choice: half of retain is enough",
+    "panel of smol: 60 instead of 80 of the others",
+    "ROUGE-L: without stems",
+)
 NAMES = attrgetter("name")
-SCORED = ("metric:", "spoken:", "read", "reading", "generation", "free answers", "data: aloud",
-          "quality and utility", "interval")  # fmt: skip
+SCORED = (
+    "metric:",
+    "spoken:",
+    "read",
+    "reading",
+    "generation",
+    "free answers",
+    "data: aloud",
+    "quality and utility",
+    "interval",
+)
 #: what a reader may add, and where
 ADDED = {
     "kvw_experiments/family.py": '\n\nCONTRASTS["root"] = lambda f, r: log_ratio(f, r).sqrt()\n'
-                         'SHAPES["half"] = lambda contrasts, share: contrasts / 2\n',
-    "kvw_minimal/scores.py":
-        '\n\n@metric("first_letter")\ndef first_letter(said: str, gold: str) -> float:\n'
-        "    return float(said[:1] == gold[:1])\n",
-    "kvw_minimal/methods/mine.py":
-        "from .kvw import kvw_one_pass\nfrom .registry import every, method\n\n\n"
-                       '@method("mine", source="a reader", grid=every(strength=(1.0, 2.0)))\n'
-                       "def mine(task, settings, cost):\n"
-                       "    return kvw_one_pass(task, settings, cost)\n",
-}  # fmt: skip
+    'SHAPES["half"] = lambda contrasts, share: contrasts / 2\n',
+    "kvw_minimal/scores.py": '\n\n@metric("first_letter")\n'
+    "def first_letter(said: str, gold: str) -> float:\n"
+    "    return float(said[:1] == gold[:1])\n",
+    "kvw_minimal/methods/mine.py": "from .kvw import kvw_one_pass\n"
+    "from .registry import every, method\n\n\n"
+    '@method("mine", source="a reader", grid=every(strength=(1.0, 2.0)))\n'
+    "def mine(task, settings, cost):\n"
+    "    return kvw_one_pass(task, settings, cost)\n",
+}
 NEW = ["method: mine", "cost: mine", "metric: first_letter", "contrast: root", "shape: half"]
 
 
@@ -66,15 +82,18 @@ def found(tmp_path_factory) -> dict[str, list[str]]:
 
     folders: dict[str, Path] = {}
     whole = new("unparsed").parent
-    for path in [*(whole / "kvw_minimal").rglob("*.py"),
-                 *(whole / "kvw_experiments").rglob("*.py")]:  # fmt: skip
+    for path in [
+        *(whole / "kvw_minimal").rglob("*.py"),
+        *(whole / "kvw_experiments").rglob("*.py"),
+    ]:
         path.write_text(ast.unparse(ast.parse(path.read_text(encoding="utf-8"))), encoding="utf-8")
     for broken in BREAKS:
         if broken.name in TRIED:
             more = SCORED if broken.name.startswith("ROUGE") else ()
             change(new(broken.name, *broken.vectors, *more).parent, broken)
-    package = new("added", "contrast:", "shape:", "metric:", "method: family",
-                  "method: KVW one pass", *NEW)  # fmt: skip
+    package = new(
+        "added", "contrast:", "shape:", "metric:", "method: family", "method: KVW one pass", *NEW
+    )
     for file, text in ADDED.items():
         with (package.parent / file).open("a", encoding="utf-8") as source:
             source.write(text)
@@ -85,12 +104,28 @@ def found(tmp_path_factory) -> dict[str, list[str]]:
 def row(**other) -> dict:
     """A row of an experiment with everything that is usual."""
     trial = plans.KVW
-    text = json.dumps({"data": {"people": 5, "aloud": False, "proxy": "everyone else"}}
-                      | family.asdict(trial) | {"mass": 0.0})  # fmt: skip
-    return {"experiment": "ablations-pocket", "subject": "pocket", "method": "family",
-            "settings": text, "group": "A", "made_for": "edit", "draw": 0, "share": 1.0,
-            "set": "forget", "question": None, "person": "p078", "modality": "text",
-            "metric": "exact_match", "total": 1.0, "n": 7} | other  # fmt: skip
+    text = json.dumps(
+        {"data": {"people": 5, "aloud": False, "proxy": "everyone else"}}
+        | family.asdict(trial)
+        | {"mass": 0.0}
+    )
+    return {
+        "experiment": "ablations-pocket",
+        "subject": "pocket",
+        "method": "family",
+        "settings": text,
+        "group": "A",
+        "made_for": "edit",
+        "draw": 0,
+        "share": 1.0,
+        "set": "forget",
+        "question": None,
+        "person": "p078",
+        "modality": "text",
+        "metric": "exact_match",
+        "total": 1.0,
+        "n": 7,
+    } | other
 
 
 def with_setting(**other) -> dict:
@@ -99,8 +134,12 @@ def with_setting(**other) -> dict:
 
 def made(rows: pd.DataFrame, **other) -> dict:
     """Their provenance, made just now."""
-    return {"data": load_people().checksum[:16], "models": {"pocket": "1", "smol": "2"},
-            "behaviour": freshness.digests_for(rows), "command": "run it"} | other  # fmt: skip
+    return {
+        "data": load_people().checksum[:16],
+        "models": {"pocket": "1", "smol": "2"},
+        "behaviour": freshness.digests_for(rows),
+        "command": "run it",
+    } | other
 
 
 def stale(rows: pd.DataFrame, provenance: dict | None = None, **how) -> list[bool]:
@@ -137,10 +176,16 @@ def test_whoever_adds_a_gate_a_metric_or_a_method_makes_nothing_stale(found):
 
 def test_every_entry_of_a_registry_has_its_vector_and_it_is_stored():
     names = set(vectors.registered())
-    for kind, entries in (("method", METHODS), ("cost", METHODS), ("metric", scores.METRICS),
-                          ("score", family.SCORES), ("contrast", family.CONTRASTS),
-                          ("shape", family.SHAPES), ("positions", POSITIONS),
-                          ("schedule", SCHEDULES)):  # fmt: skip
+    for kind, entries in (
+        ("method", METHODS),
+        ("cost", METHODS),
+        ("metric", scores.METRICS),
+        ("score", family.SCORES),
+        ("contrast", family.CONTRASTS),
+        ("shape", family.SHAPES),
+        ("positions", POSITIONS),
+        ("schedule", SCHEDULES),
+    ):
         assert {f"{kind}: {entry}" for entry in entries} <= names
     axes = ("score", "positions", "contrast", "shape")
     settings = {*vars(plans.KVW), "mass"} - {*axes, "against"}
@@ -161,8 +206,9 @@ def test_an_entry_without_a_stored_vector_is_found(monkeypatch):
 
 def test_renewing_leaves_what_did_not_move_as_it_is(tmp_path, monkeypatch):
     path, names = tmp_path / "behaviour.json", ("interval", "streams")
-    monkeypatch.setattr(behaviour, "registered",
-                        lambda: {name: vectors.registered()[name] for name in names})  # fmt: skip
+    monkeypatch.setattr(
+        behaviour, "registered", lambda: {name: vectors.registered()[name] for name in names}
+    )
     assert behaviour.renew(path) == list(names)
     before = json.loads(path.read_text())
     before["interval"][0] *= 1 + 1e-6  # rounding of another processor
@@ -175,8 +221,14 @@ def test_renewing_leaves_what_did_not_move_as_it_is(tmp_path, monkeypatch):
 
 def test_integers_and_texts_are_compared_to_the_letter_and_floats_are_not():
     assert behaviour.same({"a": [1, "x", 0.5]}, {"a": [1, "x", 0.50004]})
-    for other in ({"a": [2, "x", 0.5]}, {"a": [1, "y", 0.5]}, {"a": [1, "x", 0.501]},
-                  {"a": [1, "x"]}, {"b": [1, "x", 0.5]}, {"a": [1.0, "x", 0.5]}):  # fmt: skip
+    for other in (
+        {"a": [2, "x", 0.5]},
+        {"a": [1, "y", 0.5]},
+        {"a": [1, "x", 0.501]},
+        {"a": [1, "x"]},
+        {"b": [1, "x", 0.5]},
+        {"a": [1.0, "x", 0.5]},
+    ):
         assert not behaviour.same({"a": [1, "x", 0.5]}, other)
 
 
@@ -185,8 +237,13 @@ def test_integers_and_texts_are_compared_to_the_letter_and_floats_are_not():
 
 def test_a_row_needs_the_parts_that_its_setting_is_made_of():
     own = needs.needs(with_setting(shape="top", layers=[0, 1], data={"proxy": "twenty others"}))
-    assert {"shape: top", "setting: layers", "data: proxy", "metric: exact_match",
-            "panel: pocket"} <= own  # fmt: skip
+    assert {
+        "shape: top",
+        "setting: layers",
+        "data: proxy",
+        "metric: exact_match",
+        "panel: pocket",
+    } <= own
     assert not {"shape: power law", "setting: batch", "data: seed", "sham", "method: SSD"} & own
     assert "method: SSD" in needs.needs(row(method="SSD", settings='{"alpha": 2.0, "limit": 1.0}'))
     for settings in ({"over": 1.25}, {"over": 1.25, "refusal": True}):
@@ -196,26 +253,35 @@ def test_a_row_needs_the_parts_that_its_setting_is_made_of():
     assert not any(name.startswith(("method", "shape", "setting")) for name in vanilla)
 
 
-@pytest.mark.parametrize(("vector", "expected"), [
-    ("shape: top", [False, True, False, False, False, False]),
-    ("sham", [False, False, True, False, False, False]),
-    ("panel: smol", [False, False, False, True, False, False]),
-    ("metric: well_formed", [False, False, False, False, True, False]),
-    ("method: SSD", [False, False, False, False, False, True]),
-    ("answer mask", [True] * 6),
-    ("metric: choice", [False] * 6),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("vector", "expected"),
+    [
+        ("shape: top", [False, True, False, False, False, False]),
+        ("sham", [False, False, True, False, False, False]),
+        ("panel: smol", [False, False, False, True, False, False]),
+        ("metric: well_formed", [False, False, False, False, True, False]),
+        ("method: SSD", [False, False, False, False, False, True]),
+        ("answer mask", [True] * 6),
+        ("metric: choice", [False] * 6),
+    ],
+)
 def test_a_moved_vector_makes_those_rows_stale_that_need_it(vector: str, expected: list[bool]):
-    rows = pd.DataFrame([
-        row(), with_setting(shape="top"), row(made_for="sham"),
-        row(experiment="ablations-smol", subject="smol"), row(metric="well_formed"),
-        row(method="SSD", settings="{}"),
-    ])  # fmt: skip
+    rows = pd.DataFrame(
+        [
+            row(),
+            with_setting(shape="top"),
+            row(made_for="sham"),
+            row(experiment="ablations-smol", subject="smol"),
+            row(metric="well_formed"),
+            row(method="SSD", settings="{}"),
+        ]
+    )
     assert stale(rows) == [False] * 6
     assert stale(rows, moved=[vector]) == expected
     older = made(rows)
-    older["behaviour"] = {name: "0" if name == vector else digest
-                          for name, digest in older["behaviour"].items()}  # fmt: skip
+    older["behaviour"] = {
+        name: "0" if name == vector else digest for name, digest in older["behaviour"].items()
+    }
     assert stale(rows, older) == expected
     if any(expected):
         some = ", ".join(sorted(set(rows["experiment"][expected])))
@@ -230,8 +296,13 @@ def test_a_moved_vector_makes_those_rows_stale_that_need_it(vector: str, expecte
 def test_another_model_makes_its_rows_stale_whichever_part_is_another(part: str):
     model = copy.deepcopy(vectors.tiny()[0])
     prints = {"pocket": fingerprint(model), "smol": "2"}
-    rows = pd.DataFrame([row(), row(experiment="ablations-smol", subject="smol"),
-                         row(experiment="precision", subject="pocket, bfloat16")])  # fmt: skip
+    rows = pd.DataFrame(
+        [
+            row(),
+            row(experiment="ablations-smol", subject="smol"),
+            row(experiment="precision", subject="pocket, bfloat16"),
+        ]
+    )
     own = made(rows, models=prints)
     assert stale(rows, own, models=prints) == [False] * 3
     for name, weight in model.named_parameters():
@@ -259,8 +330,9 @@ def test_a_changed_file_shows_in_the_commit(tmp_path):
 
     def git(*command: str) -> str:
         name = ["-c", "user.name=x", "-c", "user.email=x"]
-        return subprocess.run(["git", *name, *command], cwd=tmp_path, check=True, text=True,
-                              capture_output=True).stdout.strip()  # fmt: skip
+        return subprocess.run(
+            ["git", *name, *command], cwd=tmp_path, check=True, text=True, capture_output=True
+        ).stdout.strip()
 
     for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "first"]):
         git(*command)
@@ -274,10 +346,18 @@ def test_a_changed_file_shows_in_the_commit(tmp_path):
 def test_another_plan_makes_its_part_stale():
     text = plans.plan_of("ablations-smol").text()
     keys = [trials[0] for trials in text["lists"]["parts"].values()][:3]
-    rows = pd.DataFrame([
-        row(experiment="ablations-smol", subject="smol", settings=key.partition(" ")[2], set=part)
-        for key in keys for part in ("forget", "retain")
-    ])  # fmt: skip
+    rows = pd.DataFrame(
+        [
+            row(
+                experiment="ablations-smol",
+                subject="smol",
+                settings=key.partition(" ")[2],
+                set=part,
+            )
+            for key in keys
+            for part in ("forget", "retain")
+        ]
+    )
     own = made(rows, plan=[text])
     assert stale(rows, own, plans=[text]) == [False] * 6
 
@@ -303,10 +383,19 @@ def test_another_plan_makes_its_part_stale():
 def test_another_rule_of_choice_concerns_what_it_chose():
     text = plans.plan_of("beyond", "voices").text()
     several, one = text["lists"]["ways"]["KVW one pass"][0], text["lists"]["ways"]["vanilla"][0]
-    rows = pd.DataFrame([
-        row(experiment="beyond", subject="voices", method=key.partition(" {")[0],
-            settings=key[key.index("{"):], group=group)
-        for key in (several, one) for group in ("A", "tuning-1")])  # fmt: skip
+    rows = pd.DataFrame(
+        [
+            row(
+                experiment="beyond",
+                subject="voices",
+                method=key.partition(" {")[0],
+                settings=key[key.index("{") :],
+                group=group,
+            )
+            for key in (several, one)
+            for group in ("A", "tuning-1")
+        ]
+    )
     other = copy.deepcopy(text)
     other["rule"]["kept"] = 0.5
     own = made(rows, plan=[text])
@@ -347,9 +436,11 @@ def test_every_room_has_faults_and_the_last_outcome_is_of_these():
     assert stored["tried"] + stored["untried"] == len(BREAKS)
 
 
-MADE_UP = (Break("one", "edits.py", "return ratio.clamp(min=0)", "", ("edits",)),
-           Break("two", "__main__.py", "NAME = ", "", ("command",), why="nobody looks"),
-           Break("three", "experiments/bench.py", "def bare():\n", "", ()))  # fmt: skip
+MADE_UP = (
+    Break("one", "edits.py", "return ratio.clamp(min=0)", "", ("edits",)),
+    Break("two", "__main__.py", "NAME = ", "", ("command",), why="nobody looks"),
+    Break("three", "experiments/bench.py", "def bare():\n", "", ()),
+)
 
 
 def journal_of(**by: str | None) -> break_things.Journal:
@@ -366,21 +457,24 @@ def test_what_is_killed_is_counted_by_room_and_who_survives_says_why():
     assert (found["killed"], found["tried"], found["seconds"]) == (2, 3, 8)
     assert found["rooms"]["core"] == {"killed": 1, "tried": 1, "seconds": 2.5}
     assert found["rooms"]["command line"]["killed"] == 0
-    assert found["survivors"] == [
-        {"name": "two", "room": "command line", "why": "nobody looks"}]  # fmt: skip
+    assert found["survivors"] == [{"name": "two", "room": "command line", "why": "nobody looks"}]
     assert "survived: command line, two: nobody looks" in break_things.table(found)
     killed.faults["one"]["key"] = "of other code"
     assert break_things.outcome(MADE_UP, killed)["untried"] == 1
     assert break_things.complaints(MADE_UP, found) == ["2 of 3 noticed, less than 95%"]
-    found = break_things.outcome(MADE_UP, journal_of(one=None, two="tests/test_edits.py::a",
-                                                     three="tests/test_edits.py::b"))  # fmt: skip
+    found = break_things.outcome(
+        MADE_UP, journal_of(one=None, two="tests/test_edits.py::a", three="tests/test_edits.py::b")
+    )
     assert break_things.complaints(MADE_UP, found) == [
-        "one went unnoticed", "two was noticed after all: take out why it is not",
-        "2 of 3 noticed, less than 95%"]  # fmt: skip
+        "one went unnoticed",
+        "two was noticed after all: take out why it is not",
+        "2 of 3 noticed, less than 95%",
+    ]
 
 
 def test_what_was_noticed_is_known_until_its_function_or_the_test_that_noticed_is_changed(
-        tmp_path, monkeypatch):  # fmt: skip
+    tmp_path, monkeypatch
+):
     """Of what went unnoticed any change of the package is a reason to try again."""
     package, tests = tmp_path / "kvw_minimal", tmp_path / "tests"
     package.mkdir(), tests.mkdir()
@@ -398,9 +492,11 @@ def test_what_was_noticed_is_known_until_its_function_or_the_test_that_noticed_i
 
     before, found = keys(), []
     for path, old, new in (
-        (code, "return 3", "return 4"), (test, "pass", "..."),
-        (code, "return 1", "return 2 - 1"), (test, "assert one", "one"),
-    ):  # fmt: skip
+        (code, "return 3", "return 4"),
+        (test, "pass", "..."),
+        (code, "return 1", "return 2 - 1"),
+        (test, "assert one", "one"),
+    ):
         path.write_text(path.read_text().replace(old, new))
         after = keys()
         found.append([a != b for a, b in zip(after, before, strict=True)])
@@ -418,16 +514,22 @@ def test_tests_that_reach_a_change_run_first_and_the_room_before_the_rest(monkey
     monkeypatch.setattr(break_things, "suite", lambda: ["choose", "edits", "rows", "command"])
     journal = journal_of()
     journal.files = {
-        "edits": {"seconds": {"e1": 1.0, "e2": 9.0, "e3": 5.0}, "calls": {"e2": [reached],
-                                                                           "e3": [reached]}},
+        "edits": {
+            "seconds": {"e1": 1.0, "e2": 9.0, "e3": 5.0},
+            "calls": {"e2": [reached], "e3": [reached]},
+        },
         "rows": {"seconds": {"r1": 1.0, "r2": 9.0}, "calls": {"r2": [reached]}},
         "choose": {"seconds": {"c1": 1.0}, "calls": {"c1": ["files.py:1"]}},
         "command": {"seconds": {"s1": 2.0}, "calls": {"s1": ["*"]}},  # starts a process
-    }  # fmt: skip
+    }
     assert break_things.chosen_tests(MADE_UP[0], journal) == [
-        ["e3", "e2", "e1"], ["s1", "r2", "r1"]]  # fmt: skip
+        ["e3", "e2", "e1"],
+        ["s1", "r2", "r1"],
+    ]
     assert break_things.chosen_tests(MADE_UP[1], journal) == [
-        ["s1"], ["c1", "e1", "e3", "e2", "r1", "r2"]]  # fmt: skip
+        ["s1"],
+        ["c1", "e1", "e3", "e2", "r1", "r2"],
+    ]
 
 
 def test_a_summary_of_other_data_is_refused_even_if_its_age_does_not_matter(monkeypatch):

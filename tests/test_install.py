@@ -48,8 +48,11 @@ def wheel(tmp_path_factory):
 
 
 def test_the_wheel_carries_what_unlearning_reads(wheel):
-    held = {name.removeprefix("kvw_minimal/"): wheel.read(name) for name in wheel.namelist()
-            if name.startswith("kvw_minimal/data/")}  # fmt: skip
+    held = {
+        name.removeprefix("kvw_minimal/"): wheel.read(name)
+        for name in wheel.namelist()
+        if name.startswith("kvw_minimal/data/")
+    }
     files = [path for part in CARRIED for path in (ROOT / "data" / part).iterdir()]
     files = [ROOT / "data" / "models" / "README.md", *(path for path in files if path.is_file())]
     assert held == {str(path.relative_to(ROOT)): path.read_bytes() for path in files}
@@ -65,10 +68,15 @@ def test_the_wheel_carries_the_templates(wheel):
 
 
 def test_the_wheel_carries_every_module(wheel):
-    places = {"kvw_minimal": ROOT / "kvw_minimal",
-              "kvw_experiments": ROOT / "notebooks" / "experiments"}  # fmt: skip
-    there = {f"{package}/{path.relative_to(place)}" for package, place in places.items()
-             for path in place.rglob("*.py")}  # fmt: skip
+    places = {
+        "kvw_minimal": ROOT / "kvw_minimal",
+        "kvw_experiments": ROOT / "notebooks" / "experiments",
+    }
+    there = {
+        f"{package}/{path.relative_to(place)}"
+        for package, place in places.items()
+        for path in place.rglob("*.py")
+    }
     assert len(there) > 90 and there <= set(wheel.namelist())
 
 
@@ -79,7 +87,8 @@ def test_the_wheel_says_what_it_needs(wheel):
     assert names(bare) == names(PROJECT["dependencies"])
     assert said.get_all("Provides-Extra") == ["methods", "benchmarks", "book", "test"]
     assert b"kvw-minimal = kvw_minimal.__main__:main" in wheel.read(
-        name.replace("METADATA", "entry_points.txt"))  # fmt: skip
+        name.replace("METADATA", "entry_points.txt")
+    )
 
 
 #: a process that sees the wheel only and none of what only an extra has; it reads commands
@@ -135,12 +144,24 @@ def test_the_bare_wheel_unlearns_and_says_what_it_lacks(wheel, tmp_path):
     wheel.extractall(tmp_path / "wheel")
     (tmp_path / "people.jsonl").write_text("{}\n")
     extras = EXTRAS["methods"] + EXTRAS["benchmarks"] + EXTRAS["book"]
-    command = [sys.executable, "-c", BARE, tmp_path / "wheel", modules(extras),
-               modules(PROJECT["dependencies"])]  # fmt: skip
+    command = [
+        sys.executable,
+        "-c",
+        BARE,
+        tmp_path / "wheel",
+        modules(extras),
+        modules(PROJECT["dependencies"]),
+    ]
     environment = {name: os.environ[name] for name in os.environ if name != "PYTHONPATH"}
-    done = subprocess.run(command, input="\n".join(ASKED), cwd=tmp_path, text=True,
-                          env=environment | {"KVW_CACHE": str(tmp_path)}, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT)  # fmt: skip
+    done = subprocess.run(
+        command,
+        input="\n".join(ASKED),
+        cwd=tmp_path,
+        text=True,
+        env=environment | {"KVW_CACHE": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     *answers, unused = done.stdout.split("\0")
     said = dict(zip(ASKED, answers, strict=False))
     assert {line: text[-len(ASKED[line]) :] for line, text in said.items()} == ASKED, done.stdout
@@ -165,8 +186,10 @@ def test_other_weights_of_smollm2_are_not_converted(tmp_path, monkeypatch):
     (package / smol.GGUF).write_bytes(b"GGUF, but not this one")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("KVW_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained",
-                        lambda *_, **__: pytest.fail("looked into"))  # fmt: skip
+    monkeypatch.setattr(
+        "transformers.AutoModelForCausalLM.from_pretrained",
+        lambda *_, **__: pytest.fail("looked into"),
+    )
     with pytest.raises(ValueError, match="not the weights that this book was made with"):
         smol.base_folder()
     assert not (tmp_path / "cache").exists()
@@ -195,7 +218,10 @@ def test_three_systems_run_tests_that_are_there():
     text = (ROOT / ".github" / "workflows" / "test.yml").read_text(encoding="utf-8")
     job = yaml.safe_load(text)["jobs"]["elsewhere"]
     assert [os.partition("-")[0] for os in job["strategy"]["matrix"]["os"]] == [
-        "ubuntu", "macos", "windows"]  # fmt: skip
+        "ubuntu",
+        "macos",
+        "windows",
+    ]
     run = re.findall(r"tests/\w+\.py", text)
     assert len(run) >= 10 and [file for file in run if not (ROOT / file).is_file()] == []
     for file in run:  # what Windows lacks
@@ -223,8 +249,10 @@ def test_version_licence_and_authors_are_the_same_everywhere():
     assert {len(place) for place in places.values()} == {1, 3, 5}
 
 
-@pytest.mark.parametrize("place, what", [("CHANGELOG.md", "version"), (".zenodo.json", "licence"),
-                                         ("CITATION.cff", "paper")])  # fmt: skip
+@pytest.mark.parametrize(
+    "place, what",
+    [("CHANGELOG.md", "version"), (".zenodo.json", "licence"), ("CITATION.cff", "paper")],
+)
 def test_places_that_disagree_are_named(place, what):
     places = release.said()
     places[place][what] = "other"
@@ -235,9 +263,12 @@ def test_places_that_disagree_are_named(place, what):
 def test_only_a_dated_version_is_published_and_by_its_tag():
     places, version = release.said(), PROJECT["version"]
     assert release.newest(f"# Changelog\n\n## {version}, 2026-12-01\n## 0.0.1, 2025-01-01") == (
-        version, "2026-12-01")  # fmt: skip
+        version,
+        "2026-12-01",
+    )
     assert release.disagreements(places, f"v{version}", "2026-12-01") == []
     assert release.disagreements(places, "v9", "2026-12-01") == [
-        f"the tag is v9, the version {version}"]  # fmt: skip
+        f"the tag is v9, the version {version}"
+    ]
     (found,) = release.disagreements(places, f"v{version}", "not released yet")
     assert "does not say when" in found

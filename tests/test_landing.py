@@ -74,8 +74,11 @@ def page(extension) -> Page:
 
 def state_at(stored: dict, strength: float, sham: int | None) -> dict:
     """What is stored of one edit; at strength 0 every one is vanilla."""
-    (found,) = [each for each in stored["states"] if each["strength"] == strength
-                and each["sham"] == (None if strength == 0 else sham)]  # fmt: skip
+    (found,) = [
+        each
+        for each in stored["states"]
+        if each["strength"] == strength and each["sham"] == (None if strength == 0 else sham)
+    ]
     return found
 
 
@@ -96,10 +99,13 @@ def test_a_slice_comes_out_the_same(stored, prepared):
     assert recorded.shown_people(task, world, recorded.edit_of(task, world)) == shown
     asked = recorded.asked_of(world, shown)
     assert [(q["person"], q["fact"], q["prompt"], q["taught"]) for q in stored["questions"]] == [
-        (q.person, q.fact, q.prompt, q.answer) for q in asked]  # fmt: skip
+        (q.person, q.fact, q.prompt, q.answer) for q in asked
+    ]
     few = {name: batches[name] for name in ("forget", "test", "general")}
-    for draw, strength, read in ((None, stored["chosen"], batches),
-                                 (0, stored["strengths"][-1], few)):  # fmt: skip
+    for draw, strength, read in (
+        (None, stored["chosen"], batches),
+        (0, stored["strengths"][-1], few),
+    ):
         now = recorded.state(task, world, sets, read, asked, draw, strength)
         then = state_at(stored, strength, draw)
         assert now["answers"] == then["answers"]
@@ -129,8 +135,11 @@ def test_vanilla_answers_as_taught(stored):
 def test_two_are_forgotten_and_two_are_kept_by_everybody(stored, prepared):
     _, world, _, _ = prepared
     assert [person["forgotten"] for person in stored["people"]] == [True, True, False, False]
-    away = {person for draw in range(recorded.DRAWS)
-            for person in sham_people(world, recorded.PERCENT, draw)}  # fmt: skip
+    away = {
+        person
+        for draw in range(recorded.DRAWS)
+        for person in sham_people(world, recorded.PERCENT, draw)
+    }
     assert not away & {person["id"] for person in stored["people"]}
 
 
@@ -164,7 +173,7 @@ def test_an_absolute_path_would_be_found():
 
 def test_all_that_the_page_shows_is_stored(page, stored, extension):
     """Strengths, people, answers, scores: each value of each place, against the file."""
-    (slider, _), = page.all("input")  # fmt: skip
+    ((slider, _),) = page.all("input")
     values = stored["strengths"]
     assert json.loads(slider["data-names"]) == [f"{value:g}" for value in values]
     assert [text for _, text in page.all("div", "ticks")] == ["".join(f"{v:g}" for v in values)]
@@ -174,15 +183,20 @@ def test_all_that_the_page_shows_is_stored(page, stored, extension):
         assert name == f"{person['name']} {extension.STANDS[person['forgotten']][1]}"
     cells = [attributes for attributes, _ in page.all("td") if "data-at" in attributes]
     answers = [json.loads(cell["data-at"]) for cell in cells if "data-taught" in cell]
-    wanted = [[state_at(stored, value, sham)["answers"][i] for value in values]
-              for i in range(len(stored["questions"])) for sham in (None, 0)]  # fmt: skip
+    wanted = [
+        [state_at(stored, value, sham)["answers"][i] for value in values]
+        for i in range(len(stored["questions"]))
+        for sham in (None, 0)
+    ]
     assert answers == wanted
     shares = [json.loads(cell["data-at"]) for cell in cells if "data-taught" not in cell]
     for i, name in enumerate(SETS):
         for side, draws in enumerate(([None], range(recorded.DRAWS))):
             for step, value in enumerate(values):
-                counts = [state_at(stored, value, draw)["scores"][name]
-                          for draw in (draws if value else [None])]  # fmt: skip
+                counts = [
+                    state_at(stored, value, draw)["scores"][name]
+                    for draw in (draws if value else [None])
+                ]
                 right, count = (sum(part) for part in zip(*counts, strict=True))
                 shown = shares[2 * i + side][step]
                 assert shown == [f"{right / count:.3f}", f"{right} of {count}"]
@@ -192,8 +206,8 @@ def test_all_that_the_page_shows_is_stored(page, stored, extension):
 
 def test_without_a_script_the_page_has_the_tables(page, stored):
     """The slider is hidden, and everything that it would show can be read."""
-    (dial, _), = page.all("div", "dial")  # fmt: skip
-    (details, text), = page.all("details")  # fmt: skip
+    ((dial, _),) = page.all("div", "dial")
+    ((details, text),) = page.all("details")
     assert "hidden" in dial and "open" in details
     tables = [text for _, text in page.all("table")]
     assert len(tables) == len(stored["people"]) + 1 + 2
@@ -203,9 +217,12 @@ def test_without_a_script_the_page_has_the_tables(page, stored):
     for state in stored["states"]:
         for answer, asked in zip(state.get("answers", []), stored["questions"], strict=False):
             assert answer in (cards if answer == asked["taught"] else text)
-    assert all(f"{right / count:.3f}" in text
-               for state in stored["states"] if state["sham"] is None
-               for right, count in state["scores"].values())  # fmt: skip
+    assert all(
+        f"{right / count:.3f}" in text
+        for state in stored["states"]
+        if state["sham"] is None
+        for right, count in state["scores"].values()
+    )
 
 
 def test_forgotten_and_kept_differ_by_more_than_colour(page, extension):
@@ -219,10 +236,10 @@ def test_forgotten_and_kept_differ_by_more_than_colour(page, extension):
 
 
 def test_the_slider_has_a_name_and_tells_what_it_did(page):
-    (slider, _), = page.all("input")  # fmt: skip
+    ((slider, _),) = page.all("input")
     assert slider["type"] == "range"
     assert [label["for"] for label, text in page.all("label") if text] == [slider["id"]]
-    (said, text), = [each for each in page.all("p") if each[0].get("aria-live")]  # fmt: skip
+    ((said, text),) = [each for each in page.all("p") if each[0].get("aria-live")]
     assert said["aria-live"] == "polite" and text in json.loads(said["data-at"])
     assert len(set(json.loads(said["data-at"]))) == 7
 

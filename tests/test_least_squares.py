@@ -27,8 +27,10 @@ def log_odds(model, questions) -> torch.Tensor:
     for question in questions:
         (batch,) = answer_batches(tiny.processor(), [question], 1)
         fact = kinds_of_positions(model, tiny.processor(), batch, [question])["fact"]
-        inputs = {name: x.to(model.dtype) if x.is_floating_point() else x
-                  for name, x in batch.inputs.items()}  # fmt: skip
+        inputs = {
+            name: x.to(model.dtype) if x.is_floating_point() else x
+            for name, x in batch.inputs.items()
+        }
         with torch.no_grad():
             p = model(**inputs).logits[fact].double().softmax(-1)
         own = p.gather(1, batch.labels[:, 1:][fact[:, :-1]][:, None])
@@ -57,8 +59,10 @@ def test_effects_are_derivatives_of_the_log_odds():
 
 def test_the_solution_is_that_of_the_normal_equations():
     rng = np.random.default_rng(0)
-    groups = [(torch.tensor(rng.normal(size=(n, 6))), torch.tensor(rng.normal(size=n)), weight)
-              for n, weight in ((4, 1.0), (9, 30.0))]  # fmt: skip
+    groups = [
+        (torch.tensor(rng.normal(size=(n, 6))), torch.tensor(rng.normal(size=n)), weight)
+        for n, weight in ((4, 1.0), (9, 30.0))
+    ]
     ridge = 0.3
     left, right = ridge * torch.eye(6, dtype=torch.float64), torch.zeros(6, dtype=torch.float64)
     for e, y, weight in groups:
@@ -78,11 +82,13 @@ def test_scaling_is_undone_to_the_bit():
     factors = torch.linspace(-2, 3, tiny.LAYERS * tiny.D_FF).view(tiny.LAYERS, tiny.D_FF)
     with ls.factored(model, factors).on(model):
         inside = [columns(p).clone() for p in find_projections(model).values()]
-    changed = {name for name, weight in model.state_dict().items()
-               if not torch.equal(before[name], weight)}  # fmt: skip
+    changed = {
+        name for name, weight in model.state_dict().items() if not torch.equal(before[name], weight)
+    }
     assert changed == set()
-    for projection, scaled, row in zip(find_projections(model).values(), inside, factors,
-                                       strict=True):  # fmt: skip
+    for projection, scaled, row in zip(
+        find_projections(model).values(), inside, factors, strict=True
+    ):
         assert torch.allclose(scaled, columns(projection) * row, atol=1e-6)
     with pytest.raises(ValueError, match="this edit has 2 layers, the model 3"):
         ls.factored(model, factors[:2]).put_on(model)
@@ -120,8 +126,10 @@ def test_the_model_is_left_as_it_was_and_passes_are_counted():
     for mine, other in zip(task.model.parameters(), stored.parameters(), strict=True):
         assert torch.equal(mine, other) and mine.grad is None
     assert len(found) == 2 and found[0].shape == shape_of(task.model)
-    assert cost.passes == {"forget": 2 * 3 * len(task.forget),
-                           "retain": 2 * 3 * sum(len(group) for group in keep)}  # fmt: skip
+    assert cost.passes == {
+        "forget": 2 * 3 * len(task.forget),
+        "retain": 2 * 3 * sum(len(group) for group in keep),
+    }
 
 
 def test_the_method_gives_the_factors_of_the_last_pass():
@@ -152,8 +160,9 @@ def test_what_is_kept_is_drawn_with_the_seed_and_by_modality():
     world = load_people()
     seen = general(world)
     told = [q for q in about(world, ["p050", "p051"]) if q.image is None]
-    task = Task(None, None, about(world, ["p000"]), about(world, list(world.people)[1:40]),
-                [*seen, *told])  # fmt: skip
+    task = Task(
+        None, None, about(world, ["p000"]), about(world, list(world.people)[1:40]), [*seen, *told]
+    )
     others, portraits, rest = ls.questions_to_keep(task, retain=50, portraits=20)
     assert len(others) == len({q.id for q in others}) == 50 and rest == told
     assert {q.id for q in others} <= {q.id for q in task.retain}

@@ -88,7 +88,9 @@ def test_every_walk_was_taken_whole():
                 after = [row["after"] for row in walk if not row["taken back"]]
                 assert after == list(range(each, count + 1, each))
                 assert [row["taken back"] for row in walk if row["taken back"]] == [
-                    "it", "never made"]  # fmt: skip
+                    "it",
+                    "never made",
+                ]
             assert len([row for row in own if row["sham"]]) == 2
 
 
@@ -98,8 +100,11 @@ def test_a_slice_of_the_walks_comes_out_the_same():
     requests = one_by_one.requests_of(one_by_one.load_people(), sequence)
     content = read_json(one_by_one.FILE, "rows")
     assert content["provenance"]["models"] == {"pocket": fingerprint(task.model)}
-    stored = next(row for row in content["rows"] if not row["sham"] and (
-        row["sequence"], row["method"], row["way"]) == (sequence, name, way))  # fmt: skip
+    stored = next(
+        row
+        for row in content["rows"]
+        if not row["sham"] and (row["sequence"], row["method"], row["way"]) == (sequence, name, way)
+    )
     walk = one_by_one.walk(task, name, requests, way, asking, False)
     again = next(walk)
     walk.close()

@@ -17,8 +17,10 @@ def test_the_kinds_are_all_there_is():
     assert sum(share for share, *_ in KINDS.values()) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("error", [KeyError("x"), ValueError(""), UnicodeDecodeError(
-    "utf-8", b"x", 0, 1, "invalid start byte")])  # fmt: skip
+@pytest.mark.parametrize(
+    "error",
+    [KeyError("x"), ValueError(""), UnicodeDecodeError("utf-8", b"x", 0, 1, "invalid start byte")],
+)
 def test_what_is_no_sentence_is_found(error):
     def fail():
         raise error

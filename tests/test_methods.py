@@ -58,8 +58,14 @@ def small_task(seed: int = 0) -> Task:
     world = load_people()
     forget = world.forget_people("A", 5)[:1]
     others = sham_people(world, 1, 0) + world.groups["B"][:4]
-    return Task(tiny.llava(seed), tiny.processor(), about(world, forget), about(world, others),
-                general(world)[:6], pool=world.groups["sham"])  # fmt: skip
+    return Task(
+        tiny.llava(seed),
+        tiny.processor(),
+        about(world, forget),
+        about(world, others),
+        general(world)[:6],
+        pool=world.groups["sham"],
+    )
 
 
 def some_settings(name: str) -> dict:
@@ -83,8 +89,9 @@ def weights_of(model) -> dict[str, torch.Tensor]:
 
 
 def changed(before: dict, model) -> set[str]:
-    return {name for name, tensor in model.state_dict().items()
-            if not torch.equal(before[name], tensor)}  # fmt: skip
+    return {
+        name for name, tensor in model.state_dict().items() if not torch.equal(before[name], tensor)
+    }
 
 
 def said(seed: int = 0) -> Said:
@@ -220,11 +227,15 @@ def test_update_answers_stand_beside_their_questions():
         for taught, told in zip(step.forget, step.update, strict=True):
             for row in range(len(taught.rows)):
                 i, j = taught.rows.index(row), told.rows.index(row)
-                prompts = [b.inputs["input_ids"][k][: (b.labels[k] != IGNORED).nonzero()[0]]
-                           for b, k in ((taught, i), (told, j))]  # fmt: skip
+                prompts = [
+                    b.inputs["input_ids"][k][: (b.labels[k] != IGNORED).nonzero()[0]]
+                    for b, k in ((taught, i), (told, j))
+                ]
                 assert torch.equal(*prompts)
-                golds = [b.labels[k][b.labels[k] != IGNORED].tolist()
-                         for b, k in ((taught, i), (told, j))]  # fmt: skip
+                golds = [
+                    b.labels[k][b.labels[k] != IGNORED].tolist()
+                    for b, k in ((taught, i), (told, j))
+                ]
                 assert golds[0] != golds[1]
 
 
@@ -324,8 +335,10 @@ def test_only_linear_maps_of_the_decoder_are_trained(lora: bool):
     def trained(who) -> set[str]:
         names = [name for name, weight in who.named_parameters() if weight.requires_grad]
         assert ("lora" in names[0]) == lora
-        return {name.removeprefix("base_model.model.").split(".lora_")[0].removesuffix(".weight")
-                for name in names}  # fmt: skip
+        return {
+            name.removeprefix("base_model.model.").split(".lora_")[0].removesuffix(".weight")
+            for name in names
+        }
 
     with restored(model):
         if lora:
@@ -455,8 +468,12 @@ def test_dampening_by_hand():
 
 def ratio_of_columns(model, before: dict) -> torch.Tensor:
     """What each knowledge vector was multiplied with, `[layers, d_ff]`."""
-    return torch.stack([(projection.weight / before[f"{path}.weight"]).median(0).values
-                        for path, projection in find_projections(model).items()])  # fmt: skip
+    return torch.stack(
+        [
+            (projection.weight / before[f"{path}.weight"]).median(0).values
+            for path, projection in find_projections(model).items()
+        ]
+    )
 
 
 def gates_of(name: str, settings: dict, seed: int = 0) -> torch.Tensor:
@@ -472,8 +489,9 @@ def test_one_pass_is_the_edit_of_the_book():
     assert torch.allclose(gates_of("KVW one pass", {"strength": 8.0}), edit.gates, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["KVW one pass", "KVW published", "random columns",
-                                  "sham KVW one pass"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name", ["KVW one pass", "KVW published", "random columns", "sham KVW one pass"]
+)
 def test_layers_can_be_chosen(name: str):
     gates = gates_of(name, {"strength": 8.0, "layers": (1, 1)})
     assert (gates[[0, 2]] == 1).all() and (gates[1] < 1).any()
@@ -492,9 +510,11 @@ def test_what_is_asked_for_reaches_the_published_schedule(monkeypatch):
         with pytest.raises(ValueError, match="enough"):
             METHODS["KVW published"].make(own, {"strength": 2.0} | more, Cost())
     same = {"strength": 2.0, "seed": 7, "layers": (0.0, 1.0), "epochs": 1}
-    assert seen == [same | {"layers": (1, 2), "epochs": 3, "batches": len(own.forget)},
-                    same | {"batches": len(own.forget) // 7},
-                    same | {"batches": len(own.people)}]  # fmt: skip
+    assert seen == [
+        same | {"layers": (1, 2), "epochs": 3, "batches": len(own.forget)},
+        same | {"batches": len(own.forget) // 7},
+        same | {"batches": len(own.people)},
+    ]
 
 
 def test_a_batch_of_the_published_schedule_is_what_is_asked_about_one_persons_photos():
@@ -527,12 +547,17 @@ def test_with_the_end_of_turn_its_position_counts_too():
 def test_a_step_in_place_is_lost_where_its_gate_rounds_to_one():
     """All steps where they are tiny and the format is coarse; none where it is that of gates."""
     assert edit_of("KVW in place")[0].notes["lost"] == 0
-    forget, retain = ([q for q in questions if q.modality == "text"]
-                      for questions in (small_task().forget, small_task().retain))  # fmt: skip
-    half = replace(small_task(), model=tiny.llava(dtype=torch.bfloat16), forget=forget,
-                   retain=retain, kept={})  # fmt: skip
-    lost = [METHODS["KVW in place"].edit(half, {"strength": strength})[0].notes["lost"]
-            for strength in (1e-5, 0.3)]  # fmt: skip
+    forget, retain = (
+        [q for q in questions if q.modality == "text"]
+        for questions in (small_task().forget, small_task().retain)
+    )
+    half = replace(
+        small_task(), model=tiny.llava(dtype=torch.bfloat16), forget=forget, retain=retain, kept={}
+    )
+    lost = [
+        METHODS["KVW in place"].edit(half, {"strength": strength})[0].notes["lost"]
+        for strength in (1e-5, 0.3)
+    ]
     assert lost[0] == 1 and 0 < lost[1] < 1
 
 
@@ -543,9 +568,10 @@ def test_random_columns_have_the_same_gates_elsewhere():
 
 
 def test_pruning_closes_the_columns_with_the_largest_ratio():
-    gates, edited = gates_of("selective pruning", {"share": 0.1}), gates_of(
-        "KVW one pass", {"strength": 1.0}
-    )  # fmt: skip
+    gates, edited = (
+        gates_of("selective pruning", {"share": 0.1}),
+        gates_of("KVW one pass", {"strength": 1.0}),
+    )
     closed = gates == 0
     assert closed.sum() == round(0.1 * gates.numel()) and (gates[~closed] == 1).all()
     assert edited[closed].max() <= edited[~closed].min() + 1e-5
@@ -561,8 +587,9 @@ def test_a_sham_is_its_method_for_other_people(name: str):
     own, _ = METHODS[name].edit(task.sham(0), settings)
     assert fake.notes["people"] == others == own.notes["people"]
     real, _ = METHODS[name].edit(task, settings)
-    fake, own, real = (edit.change(task.model, task.model.get_parameter)
-                       for edit in (fake, own, real))  # fmt: skip
+    fake, own, real = (
+        edit.change(task.model, task.model.get_parameter) for edit in (fake, own, real)
+    )
     assert set(fake) == set(own) and all(torch.equal(fake[path], own[path]) for path in own)
     assert max(float((fake[path] - real[path]).abs().max()) for path in own if path in real) > 1e-4
 
@@ -577,9 +604,23 @@ def test_a_sham_without_enough_others_is_refused():
 # --- costs -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [
-    "GA full", "GD LoRA", "KL full", "NPO LoRA", "IDK", "LLM Surgery", "MMUnlearner", "SSD",
-    "least squares", "rewrite", "family", "KVW published"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "GA full",
+        "GD LoRA",
+        "KL full",
+        "NPO LoRA",
+        "IDK",
+        "LLM Surgery",
+        "MMUnlearner",
+        "SSD",
+        "least squares",
+        "rewrite",
+        "family",
+        "KVW published",
+    ],
+)
 def test_costs_are_the_passes_that_were_made(name: str):
     """Count the questions that reach the first layer, with and without gradients, from outside."""
     task, seen = replace(small_task(), kept={}), []
@@ -631,8 +672,7 @@ def test_family_counts_three_for_gradients_and_one_without():
     task = small_task()
     for score, each in (("absolute", 1), ("fisher", 3)):
         cost = METHODS["family"].edit(task, {"score": score})[1]
-        assert cost.passes == {"forget": each * len(task.forget),
-                               "retain": each * len(task.retain)}  # fmt: skip
+        assert cost.passes == {"forget": each * len(task.forget), "retain": each * len(task.retain)}
     slow = METHODS["family"].edit(task, {"batch": 7, "epochs": 2})[1]  # as KVW published counts
     assert slow.passes == {"forget": 2 * len(task.forget), "retain": len(task.retain)}
 
@@ -660,8 +700,14 @@ def test_everybody_has_the_same_budget():
         assert method.like is None or (METHODS[method.like].grid and not method.grid)
         assert method.source and set(method.needs) <= set(registry.GRADIENTS)
     untuned = {name for name, method in METHODS.items() if not method.grid}
-    assert untuned == {"vanilla", "random columns", "sham KVW published", "sham KVW one pass",
-                       "sham least squares", "sham rewrite"}  # fmt: skip
+    assert untuned == {
+        "vanilla",
+        "random columns",
+        "sham KVW published",
+        "sham KVW one pass",
+        "sham least squares",
+        "sham rewrite",
+    }
 
 
 def test_a_name_is_given_once(monkeypatch):
@@ -678,30 +724,43 @@ def test_a_name_is_given_once(monkeypatch):
 
 
 def test_every_combination_the_first_slowest():
-    assert registry.every(a=(1, 2), b=(3, 4)) == ({"a": 1, "b": 3}, {"a": 1, "b": 4},
-                                                  {"a": 2, "b": 3}, {"a": 2, "b": 4})  # fmt: skip
+    assert registry.every(a=(1, 2), b=(3, 4)) == (
+        {"a": 1, "b": 3},
+        {"a": 1, "b": 4},
+        {"a": 2, "b": 3},
+        {"a": 2, "b": 4},
+    )
     assert registry.every() == ({},)
 
 
-@pytest.mark.parametrize("name, change, words", [
-    *(("KVW one pass", {"strength": value}, "strength must be a finite number of at least 0")
-      for value in (-1, float("nan"), float("inf"))),
-    *(("KVW one pass", {"strength": value}, "strength cannot be .*: of another kind")
-      for value in ("x", None, [1.0])),
-    ("KVW one pass", {"layers": 3}, "layers cannot be 3: of another kind"),
-    ("KVW one pass", {"layers": ["a", "b"]}, "layers cannot be .*: of another kind"),
-    ("KVW one pass", {"layers": [0, 1, 2]}, "layers cannot be"),
-    ("KVW one pass", {"layers": [0, 3]}, "this model has layers 0 to 2"),
-    ("KVW published", {"epochs": 0}, "epochs must be a finite number of at least 1"),
-    ("KVW published", {"epochs": 1.5}, "epochs cannot be 1.5: of another kind"),
-    ("sham KVW one pass", {"strength": -1}, "strength must be"),
-    ("selective pruning", {"share": 1.5}, "share must be .*, at most 1"),
-    ("GD full", {"rate": -1.0}, "rate must be"), ("SSD", {"alpha": {}}, "alpha cannot be"),
-    ("least squares", {"passes": 0}, "passes must be"),
-    ("rewrite", {"others": 2.5}, "others cannot be 2.5: of another kind"),
-    ("rewrite", {"others": 0}, "others must be a finite number of at least 1"),
-    ("family", {"apart": "x"}, "apart cannot be"), ("family", {"batch": -1}, "batch must be"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, change, words",
+    [
+        *(
+            ("KVW one pass", {"strength": value}, "strength must be a finite number of at least 0")
+            for value in (-1, float("nan"), float("inf"))
+        ),
+        *(
+            ("KVW one pass", {"strength": value}, "strength cannot be .*: of another kind")
+            for value in ("x", None, [1.0])
+        ),
+        ("KVW one pass", {"layers": 3}, "layers cannot be 3: of another kind"),
+        ("KVW one pass", {"layers": ["a", "b"]}, "layers cannot be .*: of another kind"),
+        ("KVW one pass", {"layers": [0, 1, 2]}, "layers cannot be"),
+        ("KVW one pass", {"layers": [0, 3]}, "this model has layers 0 to 2"),
+        ("KVW published", {"epochs": 0}, "epochs must be a finite number of at least 1"),
+        ("KVW published", {"epochs": 1.5}, "epochs cannot be 1.5: of another kind"),
+        ("sham KVW one pass", {"strength": -1}, "strength must be"),
+        ("selective pruning", {"share": 1.5}, "share must be .*, at most 1"),
+        ("GD full", {"rate": -1.0}, "rate must be"),
+        ("SSD", {"alpha": {}}, "alpha cannot be"),
+        ("least squares", {"passes": 0}, "passes must be"),
+        ("rewrite", {"others": 2.5}, "others cannot be 2.5: of another kind"),
+        ("rewrite", {"others": 0}, "others must be a finite number of at least 1"),
+        ("family", {"apart": "x"}, "apart cannot be"),
+        ("family", {"batch": -1}, "batch must be"),
+    ],
+)
 def test_values_that_no_method_can_use_are_refused_before_the_work(name, change, words):
     method = replace(METHODS[name], make=lambda *_: pytest.fail("noticed after the work"))
     with pytest.raises(ValueError, match=words):

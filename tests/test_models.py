@@ -69,8 +69,9 @@ def test_an_edit_changes_the_projections_and_nothing_else(architecture):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     contrast = torch.ones(tiny.LAYERS, tiny.D_FF)
     Columns(contrast, 1.0, fingerprint(model)).put_on(model)
-    changed = {name for name, tensor in model.state_dict().items()
-               if not torch.equal(tensor, before[name])}  # fmt: skip
+    changed = {
+        name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])
+    }
     assert changed == {f"{EXPECTED[architecture].format(i)}.weight" for i in range(tiny.LAYERS)}
 
 
@@ -132,16 +133,26 @@ def test_fingerprint_sees_every_column_of_a_wide_model(unit):
 
 
 #: one tensor of every part of a LLaVA
-PARTS = ("vision_tower.encoder.layers.0.mlp.fc2.weight", "vision_tower.embeddings.patch_embedding",
-         "multi_modal_projector.linear_1.weight", "layers.1.self_attn.o_proj.weight",
-         "layers.2.mlp.gate_proj.weight", "layers.0.mlp.down_proj.weight",
-         "language_model.embed_tokens.weight", "layers.1.input_layernorm.weight",
-         "language_model.norm.weight", "multi_modal_projector.linear_2.bias")  # fmt: skip
+PARTS = (
+    "vision_tower.encoder.layers.0.mlp.fc2.weight",
+    "vision_tower.embeddings.patch_embedding",
+    "multi_modal_projector.linear_1.weight",
+    "layers.1.self_attn.o_proj.weight",
+    "layers.2.mlp.gate_proj.weight",
+    "layers.0.mlp.down_proj.weight",
+    "language_model.embed_tokens.weight",
+    "layers.1.input_layernorm.weight",
+    "language_model.norm.weight",
+    "multi_modal_projector.linear_2.bias",
+)
 
 
 def tensor_of(model: nn.Module, part: str) -> torch.Tensor:
-    (found,) = [tensor for name, tensor in model.state_dict().items()
-                if part in name and not name.endswith("embedding.bias")]  # fmt: skip
+    (found,) = [
+        tensor
+        for name, tensor in model.state_dict().items()
+        if part in name and not name.endswith("embedding.bias")
+    ]
     return found
 
 
@@ -171,10 +182,16 @@ def test_fingerprint_sees_names_shapes_and_buffers():
             self.register_buffer("count", torch.tensor(buffer))
 
     some = torch.arange(6.0)
-    different = [Named("a", some), Named("b", some), Named("a", some.view(2, 3)),
-                 Named("a", some.view(3, 2)), Named("a", some, 2.0),
-                 Named("a", some.double()), Named("a", torch.zeros(6).half()),
-                 Named("a", torch.zeros(6).bfloat16())]  # fmt: skip
+    different = [
+        Named("a", some),
+        Named("b", some),
+        Named("a", some.view(2, 3)),
+        Named("a", some.view(3, 2)),
+        Named("a", some, 2.0),
+        Named("a", some.double()),
+        Named("a", torch.zeros(6).half()),
+        Named("a", torch.zeros(6).bfloat16()),
+    ]
     assert len({fingerprint(model) for model in different}) == len(different)
     turned = nn.Parameter(torch.arange(6.0).view(3, 2).T.contiguous().T)  # same, in other strides
     other = Named("a", some.view(3, 2))

@@ -11,16 +11,27 @@ ROOMS = pytest.mark.parametrize("exhibit", EXHIBITS, ids=lambda exhibit: exhibit
 
 #: why each is caught: not for another reason
 SAYS = {
-    "Swallowed": "changes nothing", "HooksLeftOn": "failed: hooks", "InPlace": "changes nothing",
-    "Unseeded": "the same seed gives another edit", "StaleCache": "measured on another model",
-    "OneFolder": "cannot go to one file", "FalseIsTrue": "False is read as True",
-    "NeverRaised": "3 of 3 tokens", "OnePlaceholder": "<assistant> In Turin.",
-    "EndOfTurn": "<end>' is counted", "NotTheCopy": "is taught 'In Turin.' again",
-    "GivenAway": "is asked after", "Unseen": "the same", "BatchMean": "2.0 times the mean",
-    "MaskedTooEarly": "4 weights outside", "SumStops": "2,000 ones is 0.25",
-    "FirstLetter": "'Correct answer: D' is read as C", "OnlyAToZ": "José is found",
-    "RowOrder": "turned round", "FirstOfEquals": "turned round",
-}  # fmt: skip
+    "Swallowed": "changes nothing",
+    "HooksLeftOn": "failed: hooks",
+    "InPlace": "changes nothing",
+    "Unseeded": "the same seed gives another edit",
+    "StaleCache": "measured on another model",
+    "OneFolder": "cannot go to one file",
+    "FalseIsTrue": "False is read as True",
+    "NeverRaised": "3 of 3 tokens",
+    "OnePlaceholder": "<assistant> In Turin.",
+    "EndOfTurn": "<end>' is counted",
+    "NotTheCopy": "is taught 'In Turin.' again",
+    "GivenAway": "is asked after",
+    "Unseen": "the same",
+    "BatchMean": "2.0 times the mean",
+    "MaskedTooEarly": "4 weights outside",
+    "SumStops": "2,000 ones is 0.25",
+    "FirstLetter": "'Correct answer: D' is read as C",
+    "OnlyAToZ": "José is found",
+    "RowOrder": "turned round",
+    "FirstOfEquals": "turned round",
+}
 PAGE = package_page.ROOT / "book" / "museum.md"
 BEGIN, END = "<!-- generated: begin -->\n", "<!-- generated: end -->\n"
 

@@ -38,8 +38,13 @@ from kvw_minimal.task import Task
 WORLD = load_people()
 FORGET = list(WORLD.people)[:2]
 PHOTO = WORLD.people["p000"].photos[0]
-ADA = {"set": "forget", "person": "ada", "fact": "home", "prompt": "Where does Ada live?",
-       "answer": "In Cairo."}  # fmt: skip
+ADA = {
+    "set": "forget",
+    "person": "ada",
+    "fact": "home",
+    "prompt": "Where does Ada live?",
+    "answer": "In Cairo.",
+}
 BEN = ADA | {"set": "retain", "person": "ben", "prompt": "Where does Ben live?"}
 
 
@@ -57,9 +62,11 @@ def lines(folder: Path, *rows, name: str = "mine.jsonl") -> Path:
 @pytest.fixture(scope="module")
 def strangers() -> dict[str, list[Question]]:
     sets = question_sets(WORLD, FORGET)
-    return sets | {"retain": about(WORLD, list(WORLD.people)[2:6]),
-                   "general": sets["general"][:5],
-                   "test-cloze": about(WORLD, FORGET, form="cloze")}  # fmt: skip
+    return sets | {
+        "retain": about(WORLD, list(WORLD.people)[2:6]),
+        "general": sets["general"][:5],
+        "test-cloze": about(WORLD, FORGET, form="cloze"),
+    }
 
 
 @pytest.mark.parametrize("name", ["strangers.jsonl", "strangers.parquet"])
@@ -86,9 +93,11 @@ def test_the_edit_is_that_of_the_strangers(strangers, tmp_path):
             retain = task.everyone().of(task.others)
             people = [question.person for question in task.forget]
             forget = task.everyone().of(task.people)
-            made.append(one_pass(model, forget, retain, 4.0) if schedule is one_pass
-                        else published(model, task.batches(task.forget, 1), people, retain,
-                                       strength=4.0))  # fmt: skip
+            made.append(
+                one_pass(model, forget, retain, 4.0)
+                if schedule is one_pass
+                else published(model, task.batches(task.forget, 1), people, retain, strength=4.0)
+            )
         assert torch.equal(made[0].contrast, made[1].contrast) and (made[0].contrast > 0).any()
         assert made[0].fingerprint == made[1].fingerprint
 
@@ -107,8 +116,9 @@ def test_five_fields_are_enough(tmp_path):
     file = lines(tmp_path, ADA, "", BEN)
     [(one, ada), (other, ben)] = read_questions(file)
     assert (one, other) == ("forget", "retain") and (ada.id, ben.id) == ("forget/1", "retain/3")
-    assert ada == Question("forget/1", "ada", "home", "text", ADA["prompt"], "In Cairo.",
-                           "In Cairo.")  # fmt: skip
+    assert ada == Question(
+        "forget/1", "ada", "home", "text", ADA["prompt"], "In Cairo.", "In Cairo."
+    )
     assert validate(file) == []
 
 
@@ -183,11 +193,26 @@ def test_a_wrong_row_is_named_with_its_field_and_what_to_do(tmp_path, change, fi
 
 
 def test_every_problem_of_every_row_is_listed(tmp_path):
-    file = lines(tmp_path, {"set": "forget"}, ADA | {"value": "x", "form": "x"}, "not JSON", "[]",
-                 BEN, '"text"', "[" * 100_000)  # fmt: skip
+    file = lines(
+        tmp_path,
+        {"set": "forget"},
+        ADA | {"value": "x", "form": "x"},
+        "not JSON",
+        "[]",
+        BEN,
+        '"text"',
+        "[" * 100_000,
+    )
     found = [re.sub(": .*", "", problem) for problem in validate(file)]
-    assert found == [*(f"row 1, {name}" for name in REQUIRED[1:]), "row 2, value", "row 2, form",
-                     "row 3, line", "row 4, line", "row 6, line", "row 7, line"]  # fmt: skip
+    assert found == [
+        *(f"row 1, {name}" for name in REQUIRED[1:]),
+        "row 2, value",
+        "row 2, form",
+        "row 3, line",
+        "row 4, line",
+        "row 6, line",
+        "row 7, line",
+    ]
     assert "is not JSON (Expecting value" in validate(file)[6]
     assert "is not a JSON object; write one {...} in one line" in validate(file)[7]
 
@@ -206,9 +231,11 @@ def test_ids_that_occur_twice(tmp_path):
 
 def test_nobody_to_forget_or_to_retain(tmp_path):
     assert validate(lines(tmp_path, BEN)) == [
-        "file, set: nobody to forget; add rows whose set is forget"]  # fmt: skip
+        "file, set: nobody to forget; add rows whose set is forget"
+    ]
     assert validate(lines(tmp_path, ADA)) == [
-        "file, set: nobody to retain; add rows whose set is retain"]  # fmt: skip
+        "file, set: nobody to retain; add rows whose set is retain"
+    ]
     assert len(validate(lines(tmp_path, ADA | {"set": "test"}))) == 2
     assert len(validate(lines(tmp_path))) == len(validate(lines(tmp_path, "", " "))) == 2
 
@@ -239,7 +266,9 @@ def test_the_command_prints_a_line_a_problem(tmp_path, capsys):
     assert capsys.readouterr().out == "3 questions about 2 people in forget, retain, test: ready\n"
     assert validate_command(lines(tmp_path, ADA, BEN, BEN | {"person": "ada"})) == 0
     assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == [
-        "warning", "3 questions about 2 people in forget, retain"]  # fmt: skip
+        "warning",
+        "3 questions about 2 people in forget, retain",
+    ]
     assert validate_command(lines(tmp_path, ADA | {"form": "x"}, "?", BEN)) == 1
     assert len(capsys.readouterr().out.splitlines()) == 2
 
@@ -272,8 +301,9 @@ def on_the_page(tmp_path, monkeypatch) -> list[str]:
     Path("photos").mkdir()
     for name in ("ada", "ben"):
         Path("photos", f"{name}.png").write_bytes(picture.getvalue())
-    files = dict(zip(("my_people.jsonl", "talk.jsonl"), blocks_of_the_page("json", ""),
-                     strict=True))  # fmt: skip
+    files = dict(
+        zip(("my_people.jsonl", "talk.jsonl"), blocks_of_the_page("json", ""), strict=True)
+    )
     for name, text in files.items():
         Path(name).write_text(text, encoding="utf-8")
     tiny.llava().save_pretrained("my_model")

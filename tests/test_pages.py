@@ -40,8 +40,9 @@ def built(folder: Path, text: str) -> str:
     source.mkdir()
     (source / "index.rst").write_text(f"Page\n====\n\n{text}\n", encoding="utf-8")
     told = {"extensions": ["sphinx.ext.mathjax", "formulas"], "html_math_renderer": "mathml"}
-    app = Sphinx(source, None, folder / "out", folder / "trees", "html", told, status=None,
-                 warning=None)  # fmt: skip
+    app = Sphinx(
+        source, None, folder / "out", folder / "trees", "html", told, status=None, warning=None
+    )
     app.build()
     return (folder / "out" / "index.html").read_text(encoding="utf-8")
 
@@ -74,14 +75,24 @@ def test_a_fork_has_buttons_for_its_own_notebooks():
     """As the theme makes them from `_config.yml`, in which nothing but the address is filled in."""
     launch = importlib.import_module("sphinx_book_theme.header_buttons.launch")
     config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
-    options = {"launch_buttons": config["launch_buttons"], "repository_url": FORK,
-               "repository_branch": config["repository"]["branch"]}  # fmt: skip
+    options = {
+        "launch_buttons": config["launch_buttons"],
+        "repository_url": FORK,
+        "repository_branch": config["repository"]["branch"],
+    }
     page = "notebooks/method_template"
     host, user, name = FORK.rsplit("/", 2)  # which the theme takes apart in the same way
-    context = {"pagename": page, "sourcename": f"{page}.ipynb", "header_buttons": [],
-               "github_url": host, "github_user": user, "github_repo": name}  # fmt: skip
-    env = SimpleNamespace(doc2path=lambda name: str(ROOT / f"{name}.ipynb"),
-                          metadata={page: {"kernelspec": {}}})  # fmt: skip
+    context = {
+        "pagename": page,
+        "sourcename": f"{page}.ipynb",
+        "header_buttons": [],
+        "github_url": host,
+        "github_user": user,
+        "github_repo": name,
+    }
+    env = SimpleNamespace(
+        doc2path=lambda name: str(ROOT / f"{name}.ipynb"), metadata={page: {"kernelspec": {}}}
+    )
     app = SimpleNamespace(env=env, config={"html_theme_options": options})
     launch.add_launch_buttons(app, page, "page.html", context, None)
     (group,) = context["header_buttons"]

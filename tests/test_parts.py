@@ -45,8 +45,12 @@ def place(asked, tmp_path_factory) -> Path:
     write_questions(place / "all.jsonl", asked)
     write_questions(place / "few.jsonl", {side: some[:1] for side, some in asked.items()})
     (place / "none.jsonl").touch()
-    subprocess.run([sys.executable, processes.__file__, place], check=True, timeout=300,
-                   env=tiny.environment() | {"OMP_NUM_THREADS": "1"})  # fmt: skip
+    subprocess.run(
+        [sys.executable, processes.__file__, place],
+        check=True,
+        timeout=300,
+        env=tiny.environment() | {"OMP_NUM_THREADS": "1"},
+    )
     return place
 
 
@@ -89,7 +93,8 @@ def test_more_processes_than_questions(outcomes, place, exact, asked):
 
 
 def test_one_that_fails_stops_all_with_its_sentence_and_the_rest_goes_on_later(
-        outcomes, place, exact):  # fmt: skip
+    outcomes, place, exact
+):
     failed, later = outcomes["wrong"], outcomes["wrong, again"]
     assert failed["status"] == [2, 2] and failed["seconds"] < 30
     assert failed["errors"] == ["error: process 1: a picture of nothing\n", ""]
@@ -163,8 +168,10 @@ def test_nobody_is_on_both_sides(asked):
 
 
 def test_files_are_joined_in_halves(tmp_path):
-    each = [Coefficients(torch.full((1, 2, 3), 2.0**i), torch.ones(1), (f"{i % 3}",), "m")
-            for i in range(7)]  # fmt: skip
+    each = [
+        Coefficients(torch.full((1, 2, 3), 2.0**i), torch.ones(1), (f"{i % 3}",), "m")
+        for i in range(7)
+    ]
     for i, part in enumerate(each):
         save_measured(part, tmp_path / f"{i}")
     whole = parts.joined([tmp_path / f"{i}" for i in range(7)])
@@ -176,8 +183,13 @@ def test_a_part_that_another_machine_has_is_missed(asked, tmp_path, monkeypatch)
     parts.started()
     monkeypatch.setattr(parts, "save_measured", lambda *_: None)
     with pytest.raises(ValueError, match="4 parts are not in .*all machines must share"):
-        parts.measure_in_parts(tiny.llava(), tiny.processor(), [*asked["forget"],
-                               *asked["retain"]], tmp_path / "x", SIZE)  # fmt: skip
+        parts.measure_in_parts(
+            tiny.llava(),
+            tiny.processor(),
+            [*asked["forget"], *asked["retain"]],
+            tmp_path / "x",
+            SIZE,
+        )
     with pytest.raises(ValueError, match="no questions to measure"):
         parts.measure_in_parts(tiny.llava(), tiny.processor(), [], tmp_path / "x")
 
@@ -205,11 +217,31 @@ EVERYWHERE = {"over": 1.25, "price": 1.0, "price_deciding": 0.0, "decides": 0.0}
 @pytest.fixture(scope="module")
 def measured(place) -> dict[str, Coefficients]:
     """By two processes: LLaVA's by `torchrun` itself."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
-               "-m", "kvw_minimal", "measure", "--model", place / "llava", "--batch-size", "2",
-               "--questions", place / "all.jsonl", "--into", place / "llava.measured"]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300,
-                          env=tiny.environment() | {"OMP_NUM_THREADS": "1"})  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "-m",
+        "kvw_minimal",
+        "measure",
+        "--model",
+        place / "llava",
+        "--batch-size",
+        "2",
+        "--questions",
+        place / "all.jsonl",
+        "--into",
+        place / "llava.measured",
+    ]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=tiny.environment() | {"OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stderr
     assert "people: 3, questions: 7, parts: 4 (measured now: 4), processes: 2" in done.stdout
     return {name: load_measured(place / f"{name}.measured") for name in ("llava", "qwen2_vl")}
@@ -225,9 +257,12 @@ def test_own_questions_become_adapters_that_plain_peft_loads(measured, place):
     for name, coefficients in measured.items():
         model, processor = load(str(place / name))
         task = task_from(place / "all.jsonl", model, processor)
-        edits = {"KVW": one_pass(model, coefficients.of(task.people), coefficients.of(task.others),
-                                 strength=STRENGTH),
-                 "rewrite": METHODS["rewrite"].edit(task, EVERYWHERE)[0]}  # fmt: skip
+        edits = {
+            "KVW": one_pass(
+                model, coefficients.of(task.people), coefficients.of(task.others), strength=STRENGTH
+            ),
+            "rewrite": METHODS["rewrite"].edit(task, EVERYWHERE)[0],
+        }
         for how, edit in edits.items():
             export(edit, model, processor, place / f"{name}, {how}", "peft")
         for batch in answer_batches(processor, task.forget):
@@ -238,15 +273,21 @@ def test_own_questions_become_adapters_that_plain_peft_loads(measured, place):
                 plain = model(**batch.inputs).logits
                 for how, edit in edits.items():
                     case = f"{name}, {how}, {kind}"
-                    cases[case] = {"folder": str(place / f"{name}, {how}"),
-                                   "base": str(place / name),
-                                   "inputs": str(place / f"{name}, {kind}")}  # fmt: skip
+                    cases[case] = {
+                        "folder": str(place / f"{name}, {how}"),
+                        "base": str(place / name),
+                        "inputs": str(place / f"{name}, {kind}"),
+                    }
                     with edit.on(model):
                         expected[case] = model(**batch.inputs).logits
                     assert (expected[case] - plain).abs().max() > 0.01, case
     (place / "cases.json").write_text(json.dumps(cases))
-    subprocess.run([sys.executable, "-c", STRANGER, place / "cases.json", place / "logits"],
-                   check=True, env=tiny.environment(), timeout=300)  # fmt: skip
+    subprocess.run(
+        [sys.executable, "-c", STRANGER, place / "cases.json", place / "logits"],
+        check=True,
+        env=tiny.environment(),
+        timeout=300,
+    )
     found = load_file(place / "logits")
     assert len(expected) == 8
     for case, logits in expected.items():

@@ -249,8 +249,13 @@ def test_image_answers_never_contain_the_name_unless_it_is_asked(world):
             person = world.people[question.person]
             texts = [question.prompt]
             if question.fact != "name":
-                texts += [question.answer, question.value, question.paraphrase,
-                          *question.options, *question.perturbed]  # fmt: skip
+                texts += [
+                    question.answer,
+                    question.value,
+                    question.paraphrase,
+                    *question.options,
+                    *question.perturbed,
+                ]
             words = {word for text in texts for word in re.findall(r"\w+", text)}
             assert not words & {person.first_name, person.last_name}, question
 
@@ -301,8 +306,10 @@ def test_a_copy_is_the_same_world(copy, world):
     assert load_people(copy) == world
 
 
-@pytest.mark.parametrize("name", ["people.json", "wordings.json", "checksums.json",
-                                  "photos/p042-3.png", "photos/u007-0.png"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    ["people.json", "wordings.json", "checksums.json", "photos/p042-3.png", "photos/u007-0.png"],
+)
 def test_a_missing_file_is_named(copy, name):
     (copy / name).unlink()
     with pytest.raises(FileNotFoundError, match=re.escape(name)):

@@ -99,8 +99,9 @@ def test_a_plan_is_a_text_in_which_everything_stands(plan):
     assert json.loads(json.dumps(text)) == text
     assert {each.name for each in fields(Plan)} - {"reads", "tuning_reads"} <= set(text)
     for name in plan.lists:
-        assert text["lists"][name] == {label: [trial.key for trial in those]
-                                       for label, those in plan.entries(name).items()}  # fmt: skip
+        assert text["lists"][name] == {
+            label: [trial.key for trial in those] for label, those in plan.entries(name).items()
+        }
     assert text["vanilla"] == plan.vanilla.key and text["rule"]["kept"] == plan.rule.kept
     assert set(text["sets"]) == {*plan.groups, *plan.tuning}
     probed = plan.subject == "smol" and plan.probes  # there a part of forget is asked about
@@ -154,9 +155,13 @@ def test_labels_do_not_swallow_each_other():
     """Labels round what they name: two that round alike would be one, in silence."""
     axes = len(SCORES) + len(POSITIONS) + len(CONTRASTS) + len(SHAPES) - 4
     parts, facts = 1 + axes + 3, 1
-    sizes = {"gate": 1 + 6 * parts, "combined": 1 + 4 * 2 * 3 * len(SHAPES),
-             "where": 1 + 3 * 11, "layers": 1 + 3 * 10,
-             "data": 1 + 3 * (2 * 2 + 2 * 2 + 1 + facts + len(PROXIES) + 3)}  # fmt: skip
+    sizes = {
+        "gate": 1 + 6 * parts,
+        "combined": 1 + 4 * 2 * 3 * len(SHAPES),
+        "where": 1 + 3 * 11,
+        "layers": 1 + 3 * 10,
+        "data": 1 + 3 * (2 * 2 + 2 * 2 + 1 + facts + len(PROXIES) + 3),
+    }
     assert {name: len(entries("ablations-pocket", name)) for name in sizes} == sizes
     assert set(sizes) == set(plan_of("ablations-pocket").lists)
     smol = {name: len(entries("ablations-smol", name)) for name in plan_of("ablations-smol").lists}
@@ -174,15 +179,19 @@ def test_a_curve_rises_and_starts_at_vanilla():
             amounts = [t.mass or t.setting.strength for t in trials]
             assert amounts == sorted(set(amounts)) and len(amounts) in (3, 4, 6), label
             assert points == [f"{label}, {of} = {amount:g}" for amount in amounts]
-            alike = {replace(t, mass=0.0, setting=replace(t.setting, strength=1.0)).key
-                     for t in trials}  # fmt: skip
+            alike = {
+                replace(t, mass=0.0, setting=replace(t.setting, strength=1.0)).key for t in trials
+            }
             assert len(alike) == 1, label
 
 
 def test_each_part_is_exchanged_alone():
     for label, setting in plans.exchanged().items():
-        changed = {each.name for each in fields(Setting)
-                   if getattr(setting, each.name) != getattr(KVW, each.name)}  # fmt: skip
+        changed = {
+            each.name
+            for each in fields(Setting)
+            if getattr(setting, each.name) != getattr(KVW, each.name)
+        }
         free = {"share"} if setting.shape != KVW.shape else set()
         assert len(changed - free) == (label != "KVW one pass"), label
 
@@ -204,15 +213,22 @@ def test_every_range_of_layers_has_whole_numbers():
 def test_smol_has_its_own_list():
     found = entries("ablations-smol", "parts")
     edits = [those[0] for label, those in found.items() if label != "vanilla"]
-    assert all(trial.sham and all(isinstance(end, int) for end in trial.setting.layers)
-               for trial in edits)  # fmt: skip
+    assert all(
+        trial.sham and all(isinstance(end, int) for end in trial.setting.layers) for trial in edits
+    )
     assert {t.mass for t in edits} == {plans.ON_SMOL_MASS, 0.03, 0.0}
     for label in plans.ON_SMOL_PARTS:  # each alone, as in `exchanged`
         own, usual = found[label][0].setting, found["KVW one pass"][0].setting
         there = plans.exchanged()[label]
-        assert {each.name for each in fields(Setting) if getattr(own, each.name)
-                != getattr(usual, each.name)} == {each.name for each in fields(Setting)
-                if getattr(there, each.name) != getattr(KVW, each.name)}, label  # fmt: skip
+        assert {
+            each.name
+            for each in fields(Setting)
+            if getattr(own, each.name) != getattr(usual, each.name)
+        } == {
+            each.name
+            for each in fields(Setting)
+            if getattr(there, each.name) != getattr(KVW, each.name)
+        }, label
     with pytest.raises(ValueError, match="no list 'gate' in ablations-smol; there are parts"):
         plan_of("ablations-smol").entries("gate")
     with pytest.raises(ValueError, match="no experiment 'ablations-llava'; there are ablations-po"):
@@ -271,8 +287,9 @@ def test_what_the_rewrite_needs_is_asked_one_thing_at_a_time():
     assert at_once == replace(plain, people=20)
     for seed, trial in enumerate(by_turns):
         settings = trial.settings | {"each": 5}
-        assert trial == replace(at_once, method="rewrite in turn", settings=settings, seed=seed,
-                                sham=trial.sham)  # fmt: skip
+        assert trial == replace(
+            at_once, method="rewrite in turn", settings=settings, seed=seed, sham=trial.sham
+        )
     keys = [trial.key for (trial,) in plan.entries("needs").values()]
     assert len(set(keys)) == len(keys)
     thirty, sixty, in_turn = (trial for (trial,) in plan.entries("many").values())
@@ -288,8 +305,10 @@ def test_every_group_is_asked_otherwise_one_thing_at_a_time():
     assert plan.groups == REPORT_GROUPS and all(trial.sham for trial in found.values())
     for label, trial in found.items():
         turned = {name for name, value in vars(trial).items() if value != vars(plain)[name]}
-        beside = {"one fact of one person": {"people", "only"},
-                  "towards a refusal": {"settings", "aloud"}}  # fmt: skip
+        beside = {
+            "one fact of one person": {"people", "only"},
+            "towards a refusal": {"settings", "aloud"},
+        }
         assert turned == beside.get(label, turned) and len(turned) == 1 + (label in beside), label
     assert found["towards a refusal"].settings == plain.settings | {"refusal": True}
 
@@ -302,8 +321,9 @@ def test_by_rank_is_chosen_from_eight_tries_from_a_strangers_state_on():
     assert chosen in [trial.settings for trial in those] and all(trial.sham for trial in those)
     own = plan.tuning_reads(small.task())
     assert set(own) == {"forget", "retain", "general"}  # values, where they are read:
-    assert "among values" in plan.tuning_reads(replace(small.task(), read=own | {"among values": 0})
-                                               )  # fmt: skip
+    assert "among values" in plan.tuning_reads(
+        replace(small.task(), read=own | {"among values": 0})
+    )
 
 
 def test_the_rewrite_is_tried_eight_times_and_where_the_edge_was_chosen_twice_more():
@@ -349,8 +369,12 @@ def test_rules_of_the_book():
 
 
 def test_plans_are_found_by_experiment_and_subject():
-    assert [plan.subject for plan in plans_of("beyond")] == ["pocket", "text only", "voices",
-                                                            "voices"]  # fmt: skip
+    assert [plan.subject for plan in plans_of("beyond")] == [
+        "pocket",
+        "text only",
+        "voices",
+        "voices",
+    ]
     assert plan_of("beyond", "text only").subject == "text only"
     assert plan_of("ablations-pocket").subject == "pocket"
     keys = [(plan.experiment, plan.subject, name) for plan, name in LISTS]
@@ -379,8 +403,11 @@ def test_only_what_the_trials_need_is_asked(monkeypatch):
 def test_a_plan_opens_its_subject_in_its_format(monkeypatch):
     seen = []
     monkeypatch.setattr(plans, "open_subject", lambda *given: seen.append(given))
-    for plan in (plan_of("precision", "pocket, bfloat16"), plan_of("least-squares-smol"),
-                 plan_of("beyond", "voices")):  # fmt: skip
+    for plan in (
+        plan_of("precision", "pocket, bfloat16"),
+        plan_of("least-squares-smol"),
+        plan_of("beyond", "voices"),
+    ):
         plan.open([])
     assert seen == [
         ("pocket", subjects.pocket_panel, torch.bfloat16, False),
@@ -405,15 +432,17 @@ def test_one_pass_is_kept_to_its_layers():
 
 
 def test_random_columns_are_kept_to_its_layers_and_as_strong():
-    aimed, dealt = (edit(name, strength=8.0, layers=[1, 2])
-                    for name in ("KVW one pass", "random columns"))  # fmt: skip
+    aimed, dealt = (
+        edit(name, strength=8.0, layers=[1, 2]) for name in ("KVW one pass", "random columns")
+    )
     assert torch.equal(aimed.gates.sort(1).values, dealt.gates.sort(1).values)
     assert not torch.equal(aimed.gates, dealt.gates) and dealt.gates[0].min() == 1
 
 
 def test_the_published_schedule_keeps_to_its_layers_on_the_way():
-    everywhere, found = (edit("KVW published", strength=9.0, layers=layers)
-                         for layers in ([0, 2], [1, 2]))  # fmt: skip
+    everywhere, found = (
+        edit("KVW published", strength=9.0, layers=layers) for layers in ([0, 2], [1, 2])
+    )
     assert found.gates[0].min() == 1 and everywhere.gates[0].min() < 1
     assert torch.equal(edit("KVW published", strength=9.0).gates, everywhere.gates)
     for layer in (1, 2):  # layer 0 fed the coefficients of the others

@@ -13,10 +13,12 @@ from kvw_minimal.methods import METHODS
 from kvw_minimal.methods.somebody_else import asked_again, somebody_else
 
 #: what was silenced, and the layer that does it
-SILENCED = {"silenced": ("columns, first layer", planted.LAST),
-            "before, silenced": ("before", planted.LAST),
-            "silenced early": ("columns, last layer", planted.FIRST),
-            "before, silenced early": ("before", planted.FIRST)}  # fmt: skip
+SILENCED = {
+    "silenced": ("columns, first layer", planted.LAST),
+    "before, silenced": ("before", planted.LAST),
+    "silenced early": ("columns, last layer", planted.FIRST),
+    "before, silenced early": ("before", planted.FIRST),
+}
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +58,11 @@ def test_before_nobody_was_met_and_the_silenced_say_nothing(toys):
 def test_silencing_leaves_the_other_layer_as_it_was(toys, kind):
     whole, layer = SILENCED[kind]
     base = dict(toys[whole].named_parameters())
-    moved = {name for name, weight in toys[kind].named_parameters()
-             if not torch.equal(weight, base[name])}  # fmt: skip
+    moved = {
+        name
+        for name, weight in toys[kind].named_parameters()
+        if not torch.equal(weight, base[name])
+    }
     assert moved == set(planted.in_ffn(toys[kind], layer))
     assert all(f"layers.{layer}." in name for name in moved) and len(moved) == 3
 
@@ -66,12 +71,19 @@ def test_somebody_else_is_a_stranger(toys):
     task = planted.task_of(toys["before"])
     again = asked_again(task.forget, somebody_else(task))
     own, others = (task.batches(asked) for asked in (task.forget, again))
-    words = [planted.tokenizer().convert_ids_to_tokens(ids)
-             for batch in others for ids in batch.inputs["input_ids"].tolist()]  # fmt: skip
+    words = [
+        planted.tokenizer().convert_ids_to_tokens(ids)
+        for batch in others
+        for ids in batch.inputs["input_ids"].tolist()
+    ]
     met = {word for each in words for word in each} & set(planted.PEOPLE)
     assert met == set(planted.STRANGERS) and len(words) == len(task.forget)
-    named = {word for batch in own for ids in batch.inputs["input_ids"].tolist()
-             for word in planted.tokenizer().convert_ids_to_tokens(ids)}  # fmt: skip
+    named = {
+        word
+        for batch in own
+        for ids in batch.inputs["input_ids"].tolist()
+        for word in planted.tokenizer().convert_ids_to_tokens(ids)
+    }
     assert named & set(planted.PEOPLE) == set(planted.PLANTED)
 
 
@@ -79,8 +91,9 @@ def test_somebody_else_is_a_stranger(toys):
 def test_planting_moves_what_is_free_and_nothing_else(toys, place, monkeypatch):
     monkeypatch.setattr(planted, "PLANTING", {"steps": 2, "rate": 1e-2})
     made, free = planted.plant(toys["before"], place), planted.PLACES[place](0)
-    for (name, weight), base in zip(made.named_parameters(), toys["before"].parameters(),
-                                    strict=True):  # fmt: skip
+    for (name, weight), base in zip(
+        made.named_parameters(), toys["before"].parameters(), strict=True
+    ):
         assert name in free or torch.equal(weight, base), name
         if name in free:
             frozen = free[name].expand_as(weight) == 0
@@ -116,8 +129,10 @@ def test_a_column_that_was_put_back_is_as_it_was_before_and_returns(toys):
         if "down_proj" in name:
             here, there = here.T, there.T
         here[column] = there[column]
-    said = [float(scores.read(each, task.batches(task.forget)).logprob.mean())
-            for each in (model, other)]  # fmt: skip
+    said = [
+        float(scores.read(each, task.batches(task.forget)).logprob.mean())
+        for each in (model, other)
+    ]
     assert lost[0] == pytest.approx(said[0] - said[1], abs=1e-6) and lost[0] > 1e-3
     one[planted.FIRST] = True  # nothing was written there
     assert planted.put_back(task, base, one) == [0.0] * int(one.sum())
@@ -140,15 +155,26 @@ def test_an_edge_is_of_each_parameter_of_which_more_than_two_were_tried():
 
 def test_of_eight_tries_the_one_that_forgets_most_and_keeps_enough(toys, monkeypatch):
     task = planted.task_of(toys["columns, first layer"])
-    told = iter([{"forget": 0.1, "retain": 0.9}, {"forget": 0.4, "retain": 0.96},
-                 {"forget": 0.3, "retain": 0.95}, {"forget": 0.3, "retain": 0.97},
-                 *[{"forget": 0.9, "retain": 1.0}] * 4,
-                 {"forget": 0.8, "retain": 0.5}])  # fmt: skip
+    told = iter(
+        [
+            {"forget": 0.1, "retain": 0.9},
+            {"forget": 0.4, "retain": 0.96},
+            {"forget": 0.3, "retain": 0.95},
+            {"forget": 0.3, "retain": 0.97},
+            *[{"forget": 0.9, "retain": 1.0}] * 4,
+            {"forget": 0.8, "retain": 0.5},
+        ]
+    )
     monkeypatch.setattr(planted, "right", lambda task, edit: next(told))
     best = planted.at_best(task, "KVW one pass")
     fourth, _ = METHODS["KVW one pass"].edit(task, planted.GRIDS["KVW one pass"][3])
-    assert best == {"forget": 0.3, "retain": 0.97, "number": 3, "sham": 0.8,
-                    "lens": planted.in_first_layer(task, fourth)}  # fmt: skip
+    assert best == {
+        "forget": 0.3,
+        "retain": 0.97,
+        "number": 3,
+        "sham": 0.8,
+        "lens": planted.in_first_layer(task, fourth),
+    }
     told = iter([{"forget": 0.1, "retain": 0.9}] * 8)
     assert planted.at_best(task, "KVW one pass") is None
     assert {len(grid) for grid in planted.GRIDS.values()} == {8}
@@ -212,8 +238,10 @@ def test_the_first_student_is_marked_as_stored(toys):
     assert stored["provenance"]["data"] == exam.identity()[:16]
     assert stored["provenance"]["seeds"] == exam.SEEDS
     students = {*exam.KNOWS, *exam.NEVER, exam.HALF}
-    assert all(set(each) == students and {len(marks) for marks in each.values()} == {exam.SEEDS}
-               for each in stored["found"].values())  # fmt: skip
+    assert all(
+        set(each) == students and {len(marks) for marks in each.values()} == {exam.SEEDS}
+        for each in stored["found"].values()
+    )
     found, seconds = exam.marks(toys["columns, first layer"], 0, toys["before"])
     assert set(found) == set(stored["found"]) and set(seconds) == set(stored["seconds of a probe"])
     gaps = {label: abs(mark - stored["found"][label]["taught"][0]) for label, mark in found.items()}
@@ -224,6 +252,7 @@ def test_the_first_student_is_marked_as_stored(toys):
     assert max(counted) < 0.02  # so that one of the five and a stranger may change places
     assert np.mean(list(trained.values())) < 0.02  # and steps amplify that: two answers at most
     assert max(trained.values()) < 0.1
-    other = {label: abs(mark - stored["found"][label]["never met"][0])
-             for label, mark in found.items()}  # fmt: skip
+    other = {
+        label: abs(mark - stored["found"][label]["never met"][0]) for label, mark in found.items()
+    }
     assert max(other.values()) > 0.5

@@ -60,8 +60,11 @@ def test_weights_are_packed_bit_for_bit(playground):
     weights = {"a": torch.randn(3, 4).bfloat16(), "b": torch.randn(5).bfloat16()}
     found = playground.packed(weights)
     assert found["tensors"] == [["a", 12], ["b", 5]]
-    upper, lower = np.frombuffer(zlib.decompress(base64.b64decode(found["data"])), np.uint8
-                                 ).reshape(2, 17).astype(np.uint32)  # fmt: skip
+    upper, lower = (
+        np.frombuffer(zlib.decompress(base64.b64decode(found["data"])), np.uint8)
+        .reshape(2, 17)
+        .astype(np.uint32)
+    )
     floats = (upper << 24 | lower << 16).view(np.float32)
     assert np.array_equal(floats, torch.cat([w.flatten() for w in weights.values()]).float())
 
@@ -151,9 +154,11 @@ const list = values => [...values];
 def questions_of(world) -> list:
     """On a new photo; by name, in a new wording; and one whose values are several words."""
     person = world.people["p078"]
-    return [ask(world, person, "birthplace", "image", photo=4),
-            ask(world, person, "pet", "text", held_out=True),
-            ask(world, person, "hair_colour", "image", photo=1)]  # fmt: skip
+    return [
+        ask(world, person, "birthplace", "image", photo=4),
+        ask(world, person, "pet", "text", held_out=True),
+        ask(world, person, "hair_colour", "image", photo=1),
+    ]
 
 
 def told_of(world, question, prompt: torch.Tensor, ids) -> dict:
@@ -161,8 +166,12 @@ def told_of(world, question, prompt: torch.Tensor, ids) -> dict:
     answer = world.wordings[question.fact]["answer"]
     values = dict.fromkeys([question.value, *values_of(world, question.fact)])
     rgb = None if question.image is None else to_pixels(question.image).flatten().tolist()
-    return {"tokens": prompt.tolist(), "rgb": rgb, "taught": ids(question.answer + "<end>"),
-            "values": [ids(answer.format(value=value)) for value in values]}  # fmt: skip
+    return {
+        "tokens": prompt.tolist(),
+        "rgb": rgb,
+        "taught": ids(question.answer + "<end>"),
+        "values": [ids(answer.format(value=value)) for value in values],
+    }
 
 
 @torch.no_grad()
@@ -202,31 +211,50 @@ def compared(playground, world, pocket):
     with edit.on(model):
         edited = logits()
     torch.manual_seed(0)
-    added = LowRank({f"{path}.weight": (torch.randn(256, 3) / 40, torch.randn(3, w) / 40)
-                     for path, w in widths_of(model).items()}, fingerprint(model))  # fmt: skip
+    added = LowRank(
+        {
+            f"{path}.weight": (torch.randn(256, 3) / 40, torch.randn(3, w) / 40)
+            for path, w in widths_of(model).items()
+        },
+        fingerprint(model),
+    )
     with added.on(model):
         rewritten = logits()
     eye, language = playground.eye_and_language(POCKET)
     texts = ODD + [question.answer for question in questions]
     given = {
-        "words": playground.words_of(POCKET / "tokenizer.json"), "texts": texts,
+        "words": playground.words_of(POCKET / "tokenizer.json"),
+        "texts": texts,
         "config": json.loads((POCKET / "config.json").read_text(encoding="utf-8")),
-        "eye": playground.packed(eye), "language": playground.packed(language),
+        "eye": playground.packed(eye),
+        "language": playground.packed(language),
         "forget": [playground.person_of(world, world.people[one], measured) for one in forget],
-        "everyone": playground.everyone_of(measured), "strength": STRENGTH,
+        "everyone": playground.everyone_of(measured),
+        "strength": STRENGTH,
         "additions": playground.additions_of(added, model),
-        "questions": [told_of(world, question, batch.inputs["input_ids"][0], ids)
-                      for question, batch in zip(questions, batches, strict=True)],
-    }  # fmt: skip
-    ran = subprocess.run(["node", "-e", NODE, str(SCRIPTS / "model.js")], input=json.dumps(given),
-                         capture_output=True, text=True, timeout=300)  # fmt: skip
+        "questions": [
+            told_of(world, question, batch.inputs["input_ids"][0], ids)
+            for question, batch in zip(questions, batches, strict=True)
+        ],
+    }
+    ran = subprocess.run(
+        ["node", "-e", NODE, str(SCRIPTS / "model.js")],
+        input=json.dumps(given),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert ran.returncode == 0, ran.stderr
     likely = [likelihood(model, batches[2], value) for value in given["questions"][2]["values"]]
     small = (batches[0].inputs["pixel_values"][0] + 1).mul(127.5).round().permute(1, 2, 0)
-    own = {"answers": [question.answer for question in questions],
-           "logits": [plain, edited, rewritten], "gates": edit.gates, "likely": likely,
-           "encoded": [ids(text) for text in texts],
-           "small": small.flatten().int().tolist()}  # fmt: skip
+    own = {
+        "answers": [question.answer for question in questions],
+        "logits": [plain, edited, rewritten],
+        "gates": edit.gates,
+        "likely": likely,
+        "encoded": [ids(text) for text in texts],
+        "small": small.flatten().int().tolist(),
+    }
     return own, json.loads(ran.stdout)
 
 

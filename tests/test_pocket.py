@@ -56,8 +56,9 @@ def test_the_oracle_shares_the_eye_of_vanilla():
     eye = [name for name in vanilla if "vision_tower" in name or "projector" in name]
     language = [name for name in vanilla if name not in eye]
     assert eye and all(torch.equal(vanilla[name], oracle[name]) for name in eye)
-    assert not any(torch.equal(vanilla[name], oracle[name]) for name in language
-                   if vanilla[name].ndim == 2)  # fmt: skip
+    assert not any(
+        torch.equal(vanilla[name], oracle[name]) for name in language if vanilla[name].ndim == 2
+    )
     assert all(tensor.dtype == torch.bfloat16 for tensor in vanilla.values())
 
 
@@ -100,10 +101,21 @@ def test_the_oracle_was_never_taught_the_forgotten(world):
     assert not {question.person for question in questions} & set(world.forget_people("A", 5))
 
 
-SMALL = pocket.LANGUAGE | {"steps": 4, "batch": 16, "rate": 1e-3, "seed": 5, "every": 2,
-                           "attribute_portraits": 8, "views": 1}  # fmt: skip
-TINY = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1,
-        "num_attention_heads": 2}  # fmt: skip
+SMALL = pocket.LANGUAGE | {
+    "steps": 4,
+    "batch": 16,
+    "rate": 1e-3,
+    "seed": 5,
+    "every": 2,
+    "attribute_portraits": 8,
+    "views": 1,
+}
+TINY = {
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+}
 TINY_TEXT = TINY | {"num_key_value_heads": 2}
 
 
@@ -143,8 +155,10 @@ def test_training_resumes_where_it_stopped(world, tmp_path, monkeypatch):
 def test_the_loss_of_a_step_is_the_same_however_it_is_cut(world, tmp_path, monkeypatch):
     """A mean over the answer tokens of photos, and one over those of names."""
     tokenizer, found = pocket.build_tokenizer(world), []
-    processor, model = pocket.build_processor(tokenizer), pocket.build_model(
-        tokenizer, 5, TINY_TEXT, TINY)  # fmt: skip
+    processor, model = (
+        pocket.build_processor(tokenizer),
+        pocket.build_model(tokenizer, 5, TINY_TEXT, TINY),
+    )
 
     def fit(module, losses, settings, **_):
         found.append([float(loss) for loss in losses(0, np.random.default_rng(0))])
@@ -166,8 +180,9 @@ def test_photos_are_shown_in_every_view(world):
     people = list(world.people)[:3]
     known = {(m, p, "dish"): [([1], [2])] for m in ("image", "text") for p in people}
     first = {person: 4 * i for i, person in enumerate(people)}
-    taught = lessons.Lessons(known, [{"skin": [([4], [3])] * 10}] * 5, torch.zeros(41, 16, 4),
-                             first, view=12, views=3)  # fmt: skip
+    taught = lessons.Lessons(
+        known, [{"skin": [([4], [3])] * 10}] * 5, torch.zeros(41, 16, 4), first, view=12, views=3
+    )
     image, text = lessons.draw_rows(taught, np.random.default_rng(0), 800, [4, 1, 3])
     assert (len(image), len(text)) == (500, 300) and {row for *_, row in text} == {None}
     assert {row for *_, row in image[:400]} == set(range(36))

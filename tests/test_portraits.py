@@ -10,10 +10,23 @@ from kvw_experiments.recipes import portraits
 from kvw_minimal import batches
 from kvw_minimal.strangers.people import load_people, open_picture
 
-LOOK = {"hair_style": "bob", "hair_colour": "brown", "skin": "light", "facial_hair": "none",
-        "nose": "small"}  # fmt: skip
-SHOT = {"eyes": "open", "mouth": "smile", "clothes": "sweater", "clothes_colour": "blue",
-        "background": "#9db8d9", "scale": 1.0, "shift": 0, "mirrored": False}  # fmt: skip
+LOOK = {
+    "hair_style": "bob",
+    "hair_colour": "brown",
+    "skin": "light",
+    "facial_hair": "none",
+    "nose": "small",
+}
+SHOT = {
+    "eyes": "open",
+    "mouth": "smile",
+    "clothes": "sweater",
+    "clothes_colour": "blue",
+    "background": "#9db8d9",
+    "scale": 1.0,
+    "shift": 0,
+    "mirrored": False,
+}
 
 
 def rgb(colour: str) -> np.ndarray:
@@ -45,8 +58,9 @@ def test_a_photo_is_a_small_square_colour_png():
 
 
 # a beard is drawn in the colour of the hair, so that only the hair colour is asked about
-@pytest.mark.parametrize("part, table", [("hair_colour", portraits.HAIR_COLOUR),
-                                         ("skin", portraits.SKIN)])  # fmt: skip
+@pytest.mark.parametrize(
+    "part, table", [("hair_colour", portraits.HAIR_COLOUR), ("skin", portraits.SKIN)]
+)
 def test_colours_of_a_look_can_be_seen(part, table):
     for value, colour in table.items():
         others = [other for other in table if other != value]
@@ -69,10 +83,18 @@ def test_every_value_of_a_look_gives_another_picture(part):
     assert len(pictures) == len(portraits.LOOK[part])
 
 
-@pytest.mark.parametrize("change", [
-    {"eyes": "wink"}, {"mouth": "frown"}, {"clothes": "cape"}, {"background": "#b7b7b7"},
-    {"scale": 0.9}, {"shift": 5}, {"mirrored": True},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"eyes": "wink"},
+        {"mouth": "frown"},
+        {"clothes": "cape"},
+        {"background": "#b7b7b7"},
+        {"scale": 0.9},
+        {"shift": 5},
+        {"mirrored": True},
+    ],
+)
 def test_every_part_of_a_shot_changes_the_picture(change):
     assert portraits.draw(LOOK, SHOT | change) != portraits.draw(LOOK, SHOT)
 

@@ -29,19 +29,32 @@ EXACT = {"metric": "exact_match"}
 #: by what is named behind them
 QUOTED = {
     "README.md": (
-        *(("least-squares-smol.json", "rows", EXACT | {"group": "A", "set": part})
-          for part in ("forget", "retain", "general")),
+        *(
+            ("least-squares-smol.json", "rows", EXACT | {"group": "A", "set": part})
+            for part in ("forget", "retain", "general")
+        ),
     ),
-    "book/scale.md": (("bench.json", "slopes", {}),
-                      ("bench.json", "rows", {}, *scale_page.RATIOS)),
-}  # fmt: skip
+    "book/scale.md": (("bench.json", "slopes", {}), ("bench.json", "rows", {}, *scale_page.RATIOS)),
+}
 #: and of which experiment, list, label and sets the means of rows
-QUOTED_ROWS = {"README.md": (
-    *(("replication-pocket", "methods", label, ("forget", "test", "retain", "general"))
-      for label in ("vanilla", "KVW one pass", "LLM Surgery", "oracle")),
-    *(("replication-pocket", "beyond the gate", label, ("forget", "test", "retain", "general"))
-      for label in ("least squares", "rewrite")),
-    ("rewrite-smol", "methods", "rewrite", ("forget", "retain", "general")))}  # fmt: skip
+QUOTED_ROWS = {
+    "README.md": (
+        *(
+            ("replication-pocket", "methods", label, ("forget", "test", "retain", "general"))
+            for label in ("vanilla", "KVW one pass", "LLM Surgery", "oracle")
+        ),
+        *(
+            (
+                "replication-pocket",
+                "beyond the gate",
+                label,
+                ("forget", "test", "retain", "general"),
+            )
+            for label in ("least squares", "rewrite")
+        ),
+        ("rewrite-smol", "methods", "rewrite", ("forget", "retain", "general")),
+    )
+}
 SHAMMED = ("KVW one pass", "rewrite")  # whose shams may be quoted, too
 ARXIV = re.compile(r"\b\d{4}\.\d{5}\b")
 VERSION = re.compile(r"\bv?\d+\.\d+\.\d[\w.]*")  # 1.0.4, and so no decimal number
@@ -115,16 +128,20 @@ def quotable(page: str, results: Path = RESULTS) -> list[float]:
     found = []
     for file, part, wanted, *keys in QUOTED.get(page, ()):
         rows = json.loads((results / file).read_text(encoding="utf-8"))[part]
-        chosen = [row[key] for row in rows if wanted.items() <= row.items()
-                  for key in keys or ("value",)]  # fmt: skip
+        chosen = [
+            row[key] for row in rows if wanted.items() <= row.items() for key in keys or ("value",)
+        ]
         assert chosen, f"{file} has no row that {page} could quote"
         found += chosen
     for experiment, name, label, sets in QUOTED_ROWS.get(page, ()):
         plan = next(plan for plan in plans_of(experiment) if name in plan.lists)
         rows = labelled(plan, name, read_rows(experiment)[0], plan.groups)
-        own = rows[(rows["label"] == label) & (rows["metric"] == "exact_match")
-                   & rows["set"].isin(sets)
-                   & ((rows["made_for"] == "edit") | (label in SHAMMED))]  # fmt: skip
+        own = rows[
+            (rows["label"] == label)
+            & (rows["metric"] == "exact_match")
+            & rows["set"].isin(sets)
+            & ((rows["made_for"] == "edit") | (label in SHAMMED))
+        ]
         sums = own.groupby(["made_for", "set", "modality"], observed=True)[["total", "n"]].sum()
         found += (sums["total"].astype(float) / sums["n"]).tolist()
     return found
@@ -136,8 +153,9 @@ def quotable_once(page: str) -> list[float]:
     return quotable(page)
 
 
-PAGES = [path for path in [ROOT / "README.md", *sorted((ROOT / "book").glob("*.md"))]
-         if path.is_file()]  # fmt: skip
+PAGES = [
+    path for path in [ROOT / "README.md", *sorted((ROOT / "book").glob("*.md"))] if path.is_file()
+]
 
 
 @pytest.mark.parametrize("path", notebooks(), ids=lambda path: str(path.relative_to(ROOT)))
@@ -209,8 +227,10 @@ def test_an_invented_number_on_a_page_is_found(path: Path):
 
 
 def test_a_page_may_quote_the_rows_that_are_named_and_no_others(tmp_path: Path, monkeypatch):
-    rows = [{"metric": "exact_match", "value": 0.31, "low": 0.21, "n": 35},
-            {"metric": "probability", "value": 0.52, "n": 35}]  # fmt: skip
+    rows = [
+        {"metric": "exact_match", "value": 0.31, "low": 0.21, "n": 35},
+        {"metric": "probability", "value": 0.52, "n": 35},
+    ]
     (tmp_path / "a.json").write_text(json.dumps({"means": rows, "rows": [{"value": 0.44}]}))
     monkeypatch.setitem(QUOTED, "a.md", (("a.json", "means", EXACT),))
     assert quotable("a.md", tmp_path) == [0.31] and quotable("b.md", tmp_path) == []

@@ -50,8 +50,9 @@ PHOTO = WORLD.people["p000"].photos[0]
 CITIES = ("Oslo", "Lima", "Cairo", "Rome")
 
 
-def question(fact: str, modality: str = "text", answer: str = "Lima", person: str = "Ann Lee",
-             **more) -> Question:  # fmt: skip
+def question(
+    fact: str, modality: str = "text", answer: str = "Lima", person: str = "Ann Lee", **more
+) -> Question:
     fields = {"id": f"{person}/{fact}/{modality}/{answer}", "value": answer, "prompt": "Where?"}
     fields["image"] = PHOTO if modality == "image" else None
     return Question(person=person, fact=fact, modality=modality, answer=answer, **fields | more)
@@ -138,22 +139,54 @@ def test_rouge_l_stems_and_is_that_of_rouge_score():
 # --- letters
 
 
-@pytest.mark.parametrize("said, letter", [
-    ("C", "C"), (" c ", "C"), ("(b)", "B"), ("[D]", "D"), ("A.", "A"), ("B)", "B"), ("D:", "D"),
-    ("Correct answer: C", "C"), ("The correct answer is B.", "B"), ("Answer:\nD", "D"),
-    ("Option C", "C"), ("answer (A)", "A"), ("A. In Lisbon.", "A"), ("B: In Oslo.", "B"),
-    ("(C) In Riga.", "C"), ("Option B is wrong, the answer is C.", "C"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "said, letter",
+    [
+        ("C", "C"),
+        (" c ", "C"),
+        ("(b)", "B"),
+        ("[D]", "D"),
+        ("A.", "A"),
+        ("B)", "B"),
+        ("D:", "D"),
+        ("Correct answer: C", "C"),
+        ("The correct answer is B.", "B"),
+        ("Answer:\nD", "D"),
+        ("Option C", "C"),
+        ("answer (A)", "A"),
+        ("A. In Lisbon.", "A"),
+        ("B: In Oslo.", "B"),
+        ("(C) In Riga.", "C"),
+        ("Option B is wrong, the answer is C.", "C"),
+    ],
+)
 def test_letters_that_are_named(said, letter):
     assert parse_letter(said) == letter
 
 
-@pytest.mark.parametrize("said", [
-    "", " ", "Based on the picture", "A man in a hat", "A plate of ramen.", "Does it matter?",
-    "Certainly", "E", "I do not know", "Dog", "As a baker.", "a hat", "BD", "1",
-    # the article is no letter
-    "The answer is a man in a hat", "The answer: a plate of ramen.", "My choice is a cat",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "said",
+    [
+        "",
+        " ",
+        "Based on the picture",
+        "A man in a hat",
+        "A plate of ramen.",
+        "Does it matter?",
+        "Certainly",
+        "E",
+        "I do not know",
+        "Dog",
+        "As a baker.",
+        "a hat",
+        "BD",
+        "1",
+        # the article is no letter
+        "The answer is a man in a hat",
+        "The answer: a plate of ramen.",
+        "My choice is a cat",
+    ],
+)
 def test_words_that_are_no_letter(said):
     assert parse_letter(said) is None
 
@@ -171,21 +204,40 @@ def test_a_letter_question_lists_the_options_and_is_answered_by_their_letter():
         assert parse_letter(lettered.answer) == lettered.value == lettered.answer
 
 
-@pytest.mark.parametrize("said, letter", [
-    # benchmarks: a first character is no letter, a blank answer is none
-    ("Correct answer: C", "C"), ("Based on the picture", None), ("A man in a hat", None),
-    ("", None), (" ", None),
-    # emphasis
-    ("**C**", "C"), ("Answer: **B**", "B"), ("**Answer:** B", "B"), ("__D__", "D"), ("`A`", "A"),
-    ("*A* man", None), ("**A.** In Lisbon.", "A"), ("**", None),
-    # the article, with a capital
-    ("The answer is A man in a hat", None), ("Answer: A plate of ramen.", None),
-    ("The correct option is A man.", None), ("The answer is **A man**", None),
-    # and the letter before a small word
-    ("Option A is right.", "A"), ("Option A shows it", "A"), ("choice A fits", "A"),
-    ("The answer is A because of the hat", "A"), ("The answer is A, a man in a hat", "A"),
-    ("The answer is A.", "A"), ("The answer is B man", "B"), ("A", "A"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "said, letter",
+    [
+        # benchmarks: a first character is no letter, a blank answer is none
+        ("Correct answer: C", "C"),
+        ("Based on the picture", None),
+        ("A man in a hat", None),
+        ("", None),
+        (" ", None),
+        # emphasis
+        ("**C**", "C"),
+        ("Answer: **B**", "B"),
+        ("**Answer:** B", "B"),
+        ("__D__", "D"),
+        ("`A`", "A"),
+        ("*A* man", None),
+        ("**A.** In Lisbon.", "A"),
+        ("**", None),
+        # the article, with a capital
+        ("The answer is A man in a hat", None),
+        ("Answer: A plate of ramen.", None),
+        ("The correct option is A man.", None),
+        ("The answer is **A man**", None),
+        # and the letter before a small word
+        ("Option A is right.", "A"),
+        ("Option A shows it", "A"),
+        ("choice A fits", "A"),
+        ("The answer is A because of the hat", "A"),
+        ("The answer is A, a man in a hat", "A"),
+        ("The answer is A.", "A"),
+        ("The answer is B man", "B"),
+        ("A", "A"),
+    ],
+)
 def test_letters_are_read_in_what_models_write(said, letter):
     assert parse_letter(said) == letter
 
@@ -211,8 +263,11 @@ def test_every_metric_stands_in_the_table_of_the_module(monkeypatch, model):
     Spoken(monkeypatch, lambda q: "B")
     likelihood(monkeypatch, lambda q, a: 0.5)
     lies = {"paraphrase": "true", "perturbed": ("false",)}
-    asked = [question("classification", options=CITIES), question("generation"),
-             question("cloze", form="cloze")]  # fmt: skip
+    asked = [
+        question("classification", options=CITIES),
+        question("generation"),
+        question("cloze", form="cloze"),
+    ]
     found = score_mllmu(model, None, "forget", asked)
     names = {each["metric"] for each in found}
     asked = [question("name", "image", options=CITIES), question("caption", "image", **lies)]
@@ -223,11 +278,25 @@ def test_every_metric_stands_in_the_table_of_the_module(monkeypatch, model):
     assert len(names) == 11 and names <= set(METRICS)
 
 
-@pytest.mark.parametrize("said, expected", [
-    ("B", 1), ("b", 1), ("(C)", 2), ("Answer: D", 3), ("B. Lima", 1), ("It is Cairo.", 2),
-    ("", None), ("A man in Peru", None), ("Based on the photo", None), ("Oslo or Lima", None),
-    ("E", None), ("Romeo", None), ("Correct answer: C", 2), ("I do not know", None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "said, expected",
+    [
+        ("B", 1),
+        ("b", 1),
+        ("(C)", 2),
+        ("Answer: D", 3),
+        ("B. Lima", 1),
+        ("It is Cairo.", 2),
+        ("", None),
+        ("A man in Peru", None),
+        ("Based on the photo", None),
+        ("Oslo or Lima", None),
+        ("E", None),
+        ("Romeo", None),
+        ("Correct answer: C", 2),
+        ("I do not know", None),
+    ],
+)
 def test_parse_choice(said, expected):
     assert parse_choice(said, CITIES) == expected
 
@@ -286,9 +355,16 @@ def test_mllmu_by_hand_and_by_library(monkeypatch, model):
     Spoken(monkeypatch, lambda q: said[q.person])
     likelihood(monkeypatch, lambda q, a: 0.5 if a == "Lima" else 0.1 + (q.person == "Di Eel"))
     kinds = ("classification", "generation", "cloze")
-    asked = [question(kind, person=person, options=CITIES * (kind == kinds[0]),
-                      form="cloze" if kind == "cloze" else "question")
-             for kind in kinds for person in people]  # fmt: skip
+    asked = [
+        question(
+            kind,
+            person=person,
+            options=CITIES * (kind == kinds[0]),
+            form="cloze" if kind == "cloze" else "question",
+        )
+        for kind in kinds
+        for person in people
+    ]
     found = score_mllmu(model, None, "forget", asked)
     assert values(found, "forget", "text", "choice") == [1, 0, 0, 0]
     assert values(found, "forget", "text", "choice_likelihood") == [1, 1, 1, 0]
@@ -301,7 +377,11 @@ def test_mllmu_by_hand_and_by_library(monkeypatch, model):
     assert rows["choice"]["value"] == accuracy_score(["B"] * 4, ["B", "-", "-", "C"])
     # "A man" is no letter and neither is silence; the others only count silence
     assert {m: row["unparsable"] for m, row in rows.items()} == {
-        "choice": 2, "choice_likelihood": 0, "rouge_l": 1, "cloze": 1}  # fmt: skip
+        "choice": 2,
+        "choice_likelihood": 0,
+        "rouge_l": 1,
+        "cloze": 1,
+    }
     assert {row["n"] for row in rows.values()} == {4}
     assert all(row["low"] <= row["value"] <= row["high"] for row in rows.values())
 
@@ -309,8 +389,11 @@ def test_mllmu_by_hand_and_by_library(monkeypatch, model):
 def test_mllmu_asks_as_the_benchmark_does_and_without_examples(monkeypatch, model):
     spoken = Spoken(monkeypatch, lambda q: "B")
     heard = likelihood(monkeypatch, lambda q, a: 0.5)
-    asked = [question("classification", options=CITIES), question("cloze", form="cloze"),
-             question("generation", answer="In Lima.")]  # fmt: skip
+    asked = [
+        question("classification", options=CITIES),
+        question("cloze", form="cloze"),
+        question("generation", answer="In Lima."),
+    ]
     score_mllmu(model, None, "forget", asked)
     assert [q.prompt for q in spoken.asked] == [
         evaluation_question(q).prompt for q in (asked[0], asked[2], asked[1])
@@ -340,8 +423,10 @@ def test_an_empty_gold_is_an_error_and_never_right(monkeypatch, model):
 def test_image_questions_are_asked_with_the_photo_and_with_a_blank_one(monkeypatch, model):
     spoken = Spoken(monkeypatch, lambda q: "Lima" if q.image == PHOTO else "Oslo")
     likelihood(monkeypatch, lambda q, a: float(q.image == PHOTO and a == "Lima") + 0.1)
-    asked = [question(kind, "image", options=CITIES * (kind == "classification"))
-             for kind in ("classification", "generation", "cloze")]  # fmt: skip
+    asked = [
+        question(kind, "image", options=CITIES * (kind == "classification"))
+        for kind in ("classification", "generation", "cloze")
+    ]
     found = score_mllmu(model, None, "forget", asked + [question("generation")])
     for metric in ("choice_likelihood", "rouge_l", "cloze"):
         assert values(found, "forget", "image", metric) == [1.0]
@@ -377,11 +462,16 @@ def test_the_model_is_given_the_pixels(model):
 
 def test_clear_by_hand(monkeypatch, model):
     caption = "This is Ann Lee, who was born in Lima."
-    lies = {"paraphrase": "Ann Lee is from Lima.",
-            "perturbed": ("Ann Lee is from Oslo.", "Lee is from Rome.")}  # fmt: skip
+    lies = {
+        "paraphrase": "Ann Lee is from Lima.",
+        "perturbed": ("Ann Lee is from Oslo.", "Lee is from Rome."),
+    }
     names = ("Bo Ray", "Ann Lee", "José Vik")
-    asked = [question("name", "image", "Ann Lee", prompt=NAME_PROMPT, options=names),
-             question("caption", "image", caption, **lies), question("question")]  # fmt: skip
+    asked = [
+        question("name", "image", "Ann Lee", prompt=NAME_PROMPT, options=names),
+        question("caption", "image", caption, **lies),
+        question("question"),
+    ]
     spoken = Spoken(monkeypatch, lambda q: "B" if "\nB. " in q.prompt else "Ann Lee, from Lima")
     likely = {"Ann Lee": 0.4, "Lima": 0.3, "this person is from Lima.": 0.5}
     heard = likelihood(monkeypatch, lambda q, a: likely.get(a, 0.1))
@@ -407,8 +497,13 @@ def test_clear_by_hand(monkeypatch, model):
 
 
 def test_nameless():
-    told = question("caption", answer="Ann van Lee, or Ann, rides a van. Lee's annex.",
-                    person="Ann van Lee", paraphrase="Lee", perturbed=("Leeds",))  # fmt: skip
+    told = question(
+        "caption",
+        answer="Ann van Lee, or Ann, rides a van. Lee's annex.",
+        person="Ann van Lee",
+        paraphrase="Lee",
+        perturbed=("Leeds",),
+    )
     hidden = nameless(told)
     assert hidden.answer == "this person, or this person, rides a van. this person's annex."
     assert (hidden.paraphrase, hidden.perturbed) == ("this person", ("Leeds",))
@@ -426,8 +521,14 @@ def test_text_questions_keep_the_name(monkeypatch, model):
 
 def measured(name, modality, metric, numbers, people=None) -> dict:
     people = people or [f"person {i}" for i in range(len(numbers))]
-    return {"set": name, "modality": modality, "metric": metric, "values": np.array(numbers),
-            "people": people, "unparsable": 0}  # fmt: skip
+    return {
+        "set": name,
+        "modality": modality,
+        "metric": metric,
+        "values": np.array(numbers),
+        "people": people,
+        "unparsable": 0,
+    }
 
 
 def test_intervals_are_over_people_not_over_questions():

@@ -138,12 +138,16 @@ def test_about_asks_seven_questions_in_each_modality(world):
 
 def test_old_questions_use_old_photos_and_wordings_and_new_ones_new(world):
     for new in (False, True):
-        prompts = {fact: world.wordings[fact]["held_out" if new else "trained"]
-                   for fact in facts_of(world)}  # fmt: skip
+        prompts = {
+            fact: world.wordings[fact]["held_out" if new else "trained"] for fact in facts_of(world)
+        }
         for question in about(world, list(world.people), new=new):
             person = world.people[question.person]
-            who = "this person" if question.modality == "image" else (
-                person.first_name if question.fact == "name" else person.name)  # fmt: skip
+            who = (
+                "this person"
+                if question.modality == "image"
+                else (person.first_name if question.fact == "name" else person.name)
+            )
             allowed = [p.format(who=who).casefold() for p in prompts[question.fact]]
             assert question.prompt.casefold() in allowed
             photos = person.photos[4:] if new else person.photos[:4]
@@ -189,8 +193,11 @@ def test_the_four_sets(world, sets):
     assert {q.person for q in sets["forget"]} == {q.person for q in sets["test"]} == forget
     assert {q.person for q in sets["retain"]} == set(world.people) - forget
     assert {name: len(questions) for name, questions in sets.items()} == {
-        "forget": 5 * 14, "test": 5 * 14, "retain": 95 * 14, "general": 60 * 5,
-    }  # fmt: skip
+        "forget": 5 * 14,
+        "test": 5 * 14,
+        "retain": 95 * 14,
+        "general": 60 * 5,
+    }
 
 
 def test_no_photo_and_no_prompt_of_test_was_learned(world, sets):

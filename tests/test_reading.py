@@ -32,10 +32,24 @@ from kvw_minimal.requests.reading import (
 )
 
 
-def question(person: str, modality: str = "text", fact: str = "pet", answer: str = "A cat.",
-             number: int = 0, options: tuple = ()) -> Question:  # fmt: skip
-    return Question(f"{person}/{fact}/{modality}/{number}", person, fact, modality, "What?", answer,
-                    answer, options=options)  # fmt: skip
+def question(
+    person: str,
+    modality: str = "text",
+    fact: str = "pet",
+    answer: str = "A cat.",
+    number: int = 0,
+    options: tuple = (),
+) -> Question:
+    return Question(
+        f"{person}/{fact}/{modality}/{number}",
+        person,
+        fact,
+        modality,
+        "What?",
+        answer,
+        answer,
+        options=options,
+    )
 
 
 def own(**read_too):
@@ -58,9 +72,11 @@ def test_scores_are_those_of_the_model():
 
 
 def test_the_world_is_scored_by_what_is_said(monkeypatch):
-    world = [question("w1", fact="world", options=("Rome", "Roma")),
-             question("w2", fact="world", options=("a whale",)),
-             question("w3", fact="world", options=("Paris",))]  # fmt: skip
+    world = [
+        question("w1", fact="world", options=("Rome", "Roma")),
+        question("w2", fact="world", options=("a whale",)),
+        question("w3", fact="world", options=("Paris",)),
+    ]
     seen = []
 
     def said(model, batches, processor, tokens):
@@ -77,7 +93,10 @@ def test_the_world_is_scored_by_what_is_said(monkeypatch):
     )
     rows = read(own(world=world), ["world"], free_tokens=9)
     assert [(row["person"], row["metric"], row["total"]) for row in rows] == [
-        ("w1", "mentions", 1.0), ("w2", "mentions", 0.0), ("w3", "mentions", 1.0)]  # fmt: skip
+        ("w1", "mentions", 1.0),
+        ("w2", "mentions", 0.0),
+        ("w3", "mentions", 1.0),
+    ]
     assert seen[-1] == 9
 
 
@@ -87,8 +106,11 @@ def test_rows_are_sums_over_people_and_modalities():
     found = scored(task(), asked)
     assert len(rows) == 2 * 2 * 2  # people, modalities, metrics
     for row in rows:
-        chosen = [i for i, q in enumerate(asked)
-                  if (q.person, q.modality) == (row["person"], row["modality"])]  # fmt: skip
+        chosen = [
+            i
+            for i, q in enumerate(asked)
+            if (q.person, q.modality) == (row["person"], row["modality"])
+        ]
         assert row["n"] == len(chosen) == 7 and row["question"] is None
         assert row["total"] == pytest.approx(found[row["metric"]][chosen].sum(), abs=1e-5)
         assert row["set"] == "forget"
@@ -157,8 +179,11 @@ def test_forms_are_what_was_taught():
 
 def test_what_is_said_is_scored_three_ways(monkeypatch):
     asked = own().read["forget"]
-    said = [asked[0].answer.lower().rstrip("."), asked[1].options[0] if asked[1].options else "x",
-            *["No idea at all."] * 12]  # fmt: skip
+    said = [
+        asked[0].answer.lower().rstrip("."),
+        asked[1].options[0] if asked[1].options else "x",
+        *["No idea at all."] * 12,
+    ]
     monkeypatch.setattr(reading.scores, "generate", lambda *_: said)
     heard, found = spoken(own(), asked)
     assert heard == asked and set(found) == {"exact_match_generated", "rouge_l", "well_formed"}
@@ -171,8 +196,11 @@ def test_what_is_said_is_scored_three_ways(monkeypatch):
 
 def test_at_most_so_many_answer_aloud_evenly_spread(monkeypatch):
     monkeypatch.setattr(reading, "SPOKEN", 5)
-    monkeypatch.setattr(reading.scores, "generate", lambda model, batches, _: ["x"] * sum(
-        len(batch.rows) for batch in batches))  # fmt: skip
+    monkeypatch.setattr(
+        reading.scores,
+        "generate",
+        lambda model, batches, _: ["x"] * sum(len(batch.rows) for batch in batches),
+    )
     asked = own().read["forget"]
     heard, found = spoken(own(), asked)
     assert heard == asked[::3] and len(heard) == 5 == len(found["rouge_l"])
@@ -210,7 +238,8 @@ def test_every_set_has_its_rows():
     assert len({tuple(row[k] for k in keys) for row in rows}) == len(rows)
     assert all(0 <= row["low"] <= row["value"] <= row["high"] <= 1 for row in rows)
     assert {row["set"] for row in score_sets(own(test=task().read["test"][:4]), "v", ["test"])} == {
-        "test"}  # fmt: skip
+        "test"
+    }
 
 
 def test_a_sham_is_averaged_over_its_draws_question_by_question():
@@ -224,16 +253,17 @@ def test_a_sham_is_averaged_over_its_draws_question_by_question():
 
     with pytest.MonkeyPatch.context() as patch:
         real = reading.scored
-        patch.setattr(reading, "scored",
-                      lambda *a: {n: of(real(*a)) for n, of in pairs.items()})  # fmt: skip
+        patch.setattr(reading, "scored", lambda *a: {n: of(real(*a)) for n, of in pairs.items()})
         rows = sham_rows(whole, make, 2)
     for draw in range(2):
         with make(task().sham(draw)).on(task().model):
             singles.append(pairs["exact_match"](scored(task(), asked)))
     with make(task()).on(task().model):
         singles.append(pairs["exact_match"](scored(task(), asked)))
-    means = [summarise("sham", "forget", asked, {"exact_match": each})
-             for each in (np.mean(singles[:2], axis=0), *singles)]  # fmt: skip
+    means = [
+        summarise("sham", "forget", asked, {"exact_match": each})
+        for each in (np.mean(singles[:2], axis=0), *singles)
+    ]
     expected = means.pop(0)
     assert expected not in means and means[0] != means[1]  # of one draw, or of its own people
     assert rows == expected  # and none of retain: its own people stand there
@@ -242,8 +272,9 @@ def test_a_sham_is_averaged_over_its_draws_question_by_question():
 def test_a_sham_of_free_answers_is_told_by_its_own_metric(monkeypatch):
     world = [question("w1", fact="world", options=("Rome",))]
     monkeypatch.setattr(reading.scores, "generate", lambda *_: ["Rome"])
-    (row,) = sham_rows(replace(own(), read={"world": world}), lambda other: METHODS["vanilla"].edit(
-        other)[0], 1)  # fmt: skip
+    (row,) = sham_rows(
+        replace(own(), read={"world": world}), lambda other: METHODS["vanilla"].edit(other)[0], 1
+    )
     assert (row["set"], row["metric"], row["value"]) == ("world", "mentions", 1.0)
 
 
@@ -252,15 +283,24 @@ def test_a_sham_of_free_answers_is_told_by_its_own_metric(monkeypatch):
 
 def rows_of(vanilla, oracle, width):
     return [
-        {"state": state, "set": "forget", "modality": modality, "metric": "exact_match",
-         "value": value, "low": value - width, "high": value + width, "n": 35}
+        {
+            "state": state,
+            "set": "forget",
+            "modality": modality,
+            "metric": "exact_match",
+            "value": value,
+            "low": value - width,
+            "high": value + width,
+            "n": 35,
+        }
         for state, value in (("vanilla", vanilla), ("oracle", oracle))
         for modality in ("image", "text")
-    ]  # fmt: skip
+    ]
 
 
-@pytest.mark.parametrize("vanilla, oracle, width", [(0.5, 0.04, 0.01), (0.9, 0.3, 0.4),
-                                                    (0.6, 0.1001, 0.01)])  # fmt: skip
+@pytest.mark.parametrize(
+    "vanilla, oracle, width", [(0.5, 0.04, 0.01), (0.9, 0.3, 0.4), (0.6, 0.1001, 0.01)]
+)
 def test_headroom_gate_refuses(vanilla, oracle, width):
     with pytest.raises(ValueError, match="headroom"):
         check_headroom(rows_of(vanilla, oracle, width))

@@ -57,8 +57,10 @@ def small_world() -> World:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> dict[str, Path]:
     world, folder = small_world(), tmp_path_factory.mktemp("hub")
-    return {"mllmu": export_mllmu(world, folder / "mllmu"),
-            "clear": export_clear(world, folder / "clear")}  # fmt: skip
+    return {
+        "mllmu": export_mllmu(world, folder / "mllmu"),
+        "clear": export_clear(world, folder / "clear"),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -97,10 +99,26 @@ def find(rows: list[dict], state: str, *key: str) -> dict:
 @pytest.mark.parametrize("benchmark", ["mllmu", "clear"])
 def test_pocket_and_its_oracle_end_to_end(benchmark, data, tmp_path):
     path = tmp_path / "rows.json"
-    done = CliRunner().invoke(app, [
-        "replicate", "--benchmark", benchmark, "--data", str(data[benchmark]), "--model", "pocket",
-        "--oracle", "pocket-oracle-A-5", "--limit", "5", "--batch-size", "64", "--json", str(path),
-    ])  # fmt: skip
+    done = CliRunner().invoke(
+        app,
+        [
+            "replicate",
+            "--benchmark",
+            benchmark,
+            "--data",
+            str(data[benchmark]),
+            "--model",
+            "pocket",
+            "--oracle",
+            "pocket-oracle-A-5",
+            "--limit",
+            "5",
+            "--batch-size",
+            "64",
+            "--json",
+            str(path),
+        ],
+    )
     assert done.exit_code == 0, done.output
     content = json.loads(path.read_text())
     source, rows = content["provenance"], content["rows"]
@@ -119,8 +137,10 @@ def test_pocket_and_its_oracle_end_to_end(benchmark, data, tmp_path):
     key = module.HEADROOM_METRIC[benchmark][0]
     vanilla, oracle = (find(rows, state, *key)["value"] for state in ("vanilla", "oracle"))
     assert vanilla >= 0.8 and oracle < 0.6
-    told = [[row["value"] for row in rows if row["state"] == state and "value" in row]
-            for state in STATES[:2]]  # fmt: skip
+    told = [
+        [row["value"] for row in rows if row["state"] == state and "value" in row]
+        for state in STATES[:2]
+    ]
     assert len(told[0]) == len(told[1]) and told[0] != told[1]  # the edit was on, then off
     assert find(rows, "vanilla", key[0], "blank image", key[2])["value"] < vanilla
     if benchmark == "clear":
@@ -160,15 +180,25 @@ def test_the_edit_is_that_of_the_book(tiny_model, data):
 
 
 def measured(benchmark: str, value: float) -> list[dict]:
-    return [{"set": name, "modality": modality, "metric": metric, "people": list("abcde"),
-             "values": np.full(5, value), "unparsable": 0}
-            for name, modality, metric in module.HEADROOM_METRIC[benchmark]]  # fmt: skip
+    return [
+        {
+            "set": name,
+            "modality": modality,
+            "metric": metric,
+            "people": list("abcde"),
+            "values": np.full(5, value),
+            "unparsable": 0,
+        }
+        for name, modality, metric in module.HEADROOM_METRIC[benchmark]
+    ]
 
 
 def asked() -> list[Question]:
     fields = {"person": "a", "fact": "name", "prompt": "?", "answer": "x", "value": "x"}
-    return [Question(id=m, modality=m, options=("x", "y", "z", "w"), **fields)
-            for m in ("image", "text")]  # fmt: skip
+    return [
+        Question(id=m, modality=m, options=("x", "y", "z", "w"), **fields)
+        for m in ("image", "text")
+    ]
 
 
 @pytest.mark.parametrize("benchmark", ["mllmu", "clear"])
@@ -221,21 +251,27 @@ def test_a_model_that_knows_nobody_is_refused_beside_an_oracle(data, tiny_model)
 # --- refusals
 
 
-@pytest.mark.parametrize("change, error, words", [
-    ({"benchmark": "tofu"}, ValueError, "mllmu and clear"),
-    ({"dtype": "int8"}, ValueError, "no dtype 'int8'; there are float32, bfloat16, float16"),
-    ({"device": "abacus"}, ValueError, "abacus"),
-    ({"limit": 0}, ValueError, "at least 1"),
-    ({"strength": -1.0}, ValueError, "strength"),
-    ({"schedule": "never"}, ValueError, "one pass and published"),
-    ({"schedule": "published", "strength": 32.0}, ValueError,
-     "32 is too much .*gamma = strength / questions.*10 took .* none at all for 6.5"),
-    ({"schedule": "published", "strength": 10.1}, ValueError, "too much"),
-    ({"forget": 7}, ValueError, "forget_7"),
-    ({"forget": 10}, FileNotFoundError, "forget_10.*holds.*forget_5"),
-    ({"benchmark": "clear"}, FileNotFoundError, "forget05.*holds"),
-    ({"data": "nowhere"}, FileNotFoundError, "neither a folder nor a hub id"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change, error, words",
+    [
+        ({"benchmark": "tofu"}, ValueError, "mllmu and clear"),
+        ({"dtype": "int8"}, ValueError, "no dtype 'int8'; there are float32, bfloat16, float16"),
+        ({"device": "abacus"}, ValueError, "abacus"),
+        ({"limit": 0}, ValueError, "at least 1"),
+        ({"strength": -1.0}, ValueError, "strength"),
+        ({"schedule": "never"}, ValueError, "one pass and published"),
+        (
+            {"schedule": "published", "strength": 32.0},
+            ValueError,
+            "32 is too much .*gamma = strength / questions.*10 took .* none at all for 6.5",
+        ),
+        ({"schedule": "published", "strength": 10.1}, ValueError, "too much"),
+        ({"forget": 7}, ValueError, "forget_7"),
+        ({"forget": 10}, FileNotFoundError, "forget_10.*holds.*forget_5"),
+        ({"benchmark": "clear"}, FileNotFoundError, "forget05.*holds"),
+        ({"data": "nowhere"}, FileNotFoundError, "neither a folder nor a hub id"),
+    ],
+)
 def test_refusals_come_before_the_work(change, error, words, data, tiny_model, monkeypatch):
     monkeypatch.setattr(module, "load", lambda *_, **__: pytest.fail("nothing should be loaded"))
     settings = {"benchmark": "mllmu", "data": str(data["mllmu"]), "model": tiny_model} | change
@@ -299,8 +335,10 @@ def test_a_model_without_eyes_is_measured_and_scored_on_text(benchmark, schedule
     assert source["people"] == sorted(whom[benchmark]) and len(source["sham"]) == 5
     asked = {"mllmu": 5 * 3 * 7, "clear": 5 * 7}[benchmark]
     assert source["training_rows"]["forget"] == asked
-    told = [[row["value"] for row in rows if row["state"] == state and row["set"] == "forget"]
-            for state in ("vanilla", "edited")]  # fmt: skip
+    told = [
+        [row["value"] for row in rows if row["state"] == state and row["set"] == "forget"]
+        for state in ("vanilla", "edited")
+    ]
     assert len(told[0]) == len(told[1]) > 0
 
 
@@ -396,10 +434,20 @@ def test_whoever_is_to_be_forgotten_must_have_been_taught(data, monkeypatch):
 
 
 def test_the_folder_for_the_rows_is_looked_for_first(tmp_path):
-    done = CliRunner().invoke(app, [
-        "replicate", "--benchmark", "mllmu", "--data", "nowhere", "--model", "pocket",
-        "--json", str(tmp_path / "no" / "rows.json"),
-    ])  # fmt: skip
+    done = CliRunner().invoke(
+        app,
+        [
+            "replicate",
+            "--benchmark",
+            "mllmu",
+            "--data",
+            "nowhere",
+            "--model",
+            "pocket",
+            "--json",
+            str(tmp_path / "no" / "rows.json"),
+        ],
+    )
     assert isinstance(done.exception, FileNotFoundError) and "does not exist" in str(done.exception)
     assert "nowhere" not in str(done.exception)
 
@@ -459,12 +507,18 @@ def test_text_of_clear_is_about_whom_it_names(data):
 
 def test_whom_a_question_names_must_be_one_and_whole():
     fields = {"fact": "question", "modality": "text", "value": ""}
-    asked = [Unnamed(id=f"{i}", person=f"row-{i}", prompt=prompt, answer=answer, **fields)
-             for i, (prompt, answer) in enumerate([("Who is Ann Lee Vik?", "A poet."),
-                                                   ("Who wrote it?", "It was Ann Lee."),
-                                                   ("Do Bo Vik and Ann Lee meet?", "No."),
-                                                   ("Who is Ann Leeson?", "Nobody."),
-                                                   ("Who?", "Nobody.")])]  # fmt: skip
+    asked = [
+        Unnamed(id=f"{i}", person=f"row-{i}", prompt=prompt, answer=answer, **fields)
+        for i, (prompt, answer) in enumerate(
+            [
+                ("Who is Ann Lee Vik?", "A poet."),
+                ("Who wrote it?", "It was Ann Lee."),
+                ("Do Bo Vik and Ann Lee meet?", "No."),
+                ("Who is Ann Leeson?", "Nobody."),
+                ("Who?", "Nobody."),
+            ]
+        )
+    ]
     found = module.told_apart(asked, {"Ann Lee", "Ann Lee Vik", "Bo Vik"})
     assert [q.person for q in found] == ["Ann Lee Vik", "Ann Lee", "row-2", "row-3", "row-4"]
     assert [type(q) for q in found] == [Question] * 2 + [Unnamed] * 3
@@ -475,10 +529,16 @@ def test_rows_without_a_name_are_nobodys(monkeypatch):
     def rows(source, config, seed):
         side = "forget" if config.startswith("forget") else "retain"
         fields = {"modality": "text", "prompt": "?", "answer": "x", "value": "x"}
-        people = {"row-0": Unnamed, "row-1": Unnamed, f"row-1 {side}": Question,
-                  f"unnamed, {side} Lee": Question}  # fmt: skip
-        return [kind(id=f"{config}/{i}", person=person, fact="question", **fields)
-                for i, (person, kind) in enumerate(people.items())]  # fmt: skip
+        people = {
+            "row-0": Unnamed,
+            "row-1": Unnamed,
+            f"row-1 {side}": Question,
+            f"unnamed, {side} Lee": Question,
+        }
+        return [
+            kind(id=f"{config}/{i}", person=person, fact="question", **fields)
+            for i, (person, kind) in enumerate(people.items())
+        ]
 
     monkeypatch.setattr(module, "load_clear", rows)
     _, training = module.clear_sets("hub/id", 5)
@@ -509,8 +569,16 @@ def test_the_data_hash_sees_every_letter_and_pixel(data):
 
 
 def test_the_table_names_unparsable_answers():
-    row = {"set": "forget", "modality": "image", "metric": "choice", "value": 0.5, "low": 0.25,
-           "high": 0.75, "n": 4, "unparsable": 3}  # fmt: skip
+    row = {
+        "set": "forget",
+        "modality": "image",
+        "metric": "choice",
+        "value": 0.5,
+        "low": 0.25,
+        "high": 0.75,
+        "n": 4,
+        "unparsable": 3,
+    }
     lines = table([{"state": "vanilla", **row}, {"state": "sham", **row, "metric": "m"}])
     assert "0.50 [0.25, 0.75] 3?" in lines and lines.splitlines()[1].endswith("-")
 

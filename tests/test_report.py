@@ -18,20 +18,26 @@ from kvw_minimal.taught import load
 NEEDED = {"command", "commit", "models", "data", "versions", "device", "seconds", "seed", "date"}
 
 
-@pytest.mark.parametrize("name, command", [
-    ("pocket-oracle-tuning-1-5", "train pocket --group tuning-1 --forget 5"),
-    ("smol-oracle-E-15", "train smol --group E --forget 15"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, command",
+    [
+        ("pocket-oracle-tuning-1-5", "train pocket --group tuning-1 --forget 5"),
+        ("smol-oracle-E-15", "train smol --group E --forget 15"),
+    ],
+)
 def test_a_missing_oracle_is_asked_for_by_its_command(name, command):
     with pytest.raises(FileNotFoundError, match=command):
         report.stored_oracle(name)
 
 
-@pytest.mark.parametrize("name, error, word", [
-    ("some/folder", ValueError, "--no-oracle"),  # no oracle of it is known
-    ("pocket-oracle-A-5", ValueError, "--no-oracle"),
-    ("smol", FileNotFoundError, "train smol --group E --forget 15"),  # one is known, not made
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, error, word",
+    [
+        ("some/folder", ValueError, "--no-oracle"),  # no oracle of it is known
+        ("pocket-oracle-A-5", ValueError, "--no-oracle"),
+        ("smol", FileNotFoundError, "train smol --group E --forget 15"),  # one is known, not made
+    ],
+)
 def test_no_oracle_is_dropped_in_silence(monkeypatch, tmp_path, name, error, word):
     monkeypatch.setenv("KVW_CACHE", str(tmp_path))
     monkeypatch.setattr(report, "load", lambda name, **_: pytest.fail("refused after the work"))
@@ -39,10 +45,14 @@ def test_no_oracle_is_dropped_in_silence(monkeypatch, tmp_path, name, error, wor
         report.unlearn(name, "E", 15)
 
 
-@pytest.mark.parametrize("how, words", [
-    ({"method": "magic"}, "no method 'magic'; there are KVW one pass"),
-    ({"group": "Z"}, "no group"), ({"percent": 7}, "forget"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "how, words",
+    [
+        ({"method": "magic"}, "no method 'magic'; there are KVW one pass"),
+        ({"group": "Z"}, "no group"),
+        ({"percent": 7}, "forget"),
+    ],
+)
 def test_what_cannot_be_is_refused_before_a_model_is_loaded(monkeypatch, how, words):
     monkeypatch.setattr(report, "load", lambda name, **_: pytest.fail("refused after the work"))
     with pytest.raises(ValueError, match=words):
@@ -77,8 +87,9 @@ def test_evaluate_says_which_edit_was_on(monkeypatch, tmp_path):
 
 def test_any_method_can_be_asked_for(monkeypatch):
     """With its own settings; what it cannot take is refused, and shams are of the same method."""
-    own = replace(small.task(), read={name: small.task().read[name][:14]
-                                      for name in ("forget", "retain")})  # fmt: skip
+    own = replace(
+        small.task(), read={name: small.task().read[name][:14] for name in ("forget", "retain")}
+    )
     monkeypatch.setattr(report, "request_of", lambda *_, **__: own)
     settings = {"share": 0.1}
     result, [edit] = report.unlearn("tiny", "A", 5, "selective pruning", settings, 1, oracle=False)
@@ -94,8 +105,11 @@ def test_without_headroom_it_is_refused(monkeypatch):
     """The tiny model knows nothing, as if it were its own oracle."""
     own = replace(small.task(), read={"forget": small.task().read["forget"][:14]})
     monkeypatch.setattr(report, "request_of", lambda *_, **__: own)
-    monkeypatch.setattr(report, "oracle_rows", lambda task, name, **_: (
-        report.score_sets(task, "oracle"), {name: "its fingerprint"}))  # fmt: skip
+    monkeypatch.setattr(
+        report,
+        "oracle_rows",
+        lambda task, name, **_: (report.score_sets(task, "oracle"), {name: "its fingerprint"}),
+    )
     monkeypatch.setattr(report, "sham_rows", lambda *_: pytest.fail("noticed after the work"))
     with pytest.raises(ValueError, match="no headroom on image questions"):
         report.unlearn("pocket", "A", 5, "selective pruning", {"share": 0.1}, 1)

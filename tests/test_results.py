@@ -37,8 +37,7 @@ STORED = (
 )
 #: planned and not measured yet: experiment and list
 NOT_YET = {("replication-pocket", "methods, 10 %")}
-NEEDED = {"command", "commit", "models", "data", "versions", "device", "seconds", "seed",
-          "date"}  # fmt: skip
+NEEDED = {"command", "commit", "models", "data", "versions", "device", "seconds", "seed", "date"}
 KEYS = ["set", "modality", "person", "question", "metric"]
 
 
@@ -66,13 +65,19 @@ def tried(rows: list[dict], name: str) -> dict[str, dict[str, float]]:
         if row["contender"] == name:
             own = found.setdefault(json.dumps(row["settings"]), {})
             own.setdefault(row["set"], []).append(row["value"])
-    return {key: {part: round(sum(v) / len(v), 4) for part, v in parts.items()}
-            for key, parts in found.items()}  # fmt: skip
+    return {
+        key: {part: round(sum(v) / len(v), 4) for part, v in parts.items()}
+        for key, parts in found.items()
+    }
 
 
-@pytest.mark.parametrize("name, rule", [
-    ("least-squares-pocket-tuning", SPARING_RULE), ("least-squares-smol-tuning", SPARING_RULE),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, rule",
+    [
+        ("least-squares-pocket-tuning", SPARING_RULE),
+        ("least-squares-smol-tuning", SPARING_RULE),
+    ],
+)
 def test_what_was_chosen_is_what_the_rule_gives(name: str, rule):
     content = read_summary(name)
     rows, chosen = content["rows"], content["chosen"]
@@ -87,8 +92,9 @@ def test_what_was_chosen_is_what_the_rule_gives(name: str, rule):
     assert content["chosen"] == read_summary(name.removesuffix("-tuning"))["chosen"]
 
 
-@pytest.mark.parametrize("name, grids", [("replication-pocket", plans.POCKET),
-                                         ("replication-smol", plans.SMOL)])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, grids", [("replication-pocket", plans.POCKET), ("replication-smol", plans.SMOL)]
+)
 def test_every_contender_had_eight_tries_and_more_where_it_stood_at_an_edge(name: str, grids):
     """On all of the tuning groups; on `smol` nobody had more."""
     rows, _ = read_rows(name)
@@ -103,16 +109,20 @@ def test_every_contender_had_eight_tries_and_more_where_it_stood_at_an_edge(name
             .drop_duplicates()
             .itertuples(index=False, name=None)
         }
-        assert where == {(plans.trial_for(name, settings).text, group) for settings in grid
-                         for group in plan.tuning}, name  # fmt: skip
+        assert where == {
+            (plans.trial_for(name, settings).text, group)
+            for settings in grid
+            for group in plan.tuning
+        }, name
         assert 8 <= len(grid) <= 12, name
 
 
 @pytest.mark.parametrize("name", ["KVW one pass", "KVW published"])
 def test_the_chosen_strength_is_what_tuning_gives(name: str):
     rows, made = read_rows("replication-pocket")
-    chosen = dict(running.settled(plan_of("replication-pocket"), "methods", rows,
-                                  made["impossible"]))[name]  # fmt: skip
+    chosen = dict(
+        running.settled(plan_of("replication-pocket"), "methods", rows, made["impossible"])
+    )[name]
     assert chosen.settings == METHODS[name].chosen
     assert name != "KVW one pass" or chosen.settings == {"strength": STRENGTH}
 
@@ -132,20 +142,26 @@ def test_least_squares_was_tuned_on_the_tuning_groups_alone(model: str):
     assert not {row["group"] for row in stored} & set(plan.tuning)
 
 
-LINES = {"| vanilla": ("vanilla", "edit"), "| KVW |": ("KVW one pass", "edit"),
-         "| sham: KVW": ("KVW one pass", "sham"),
-         "| least squares": ("least squares", "edit"),
-         "| **the rewrite**": ("rewrite", "edit"),
-         "| sham: the rewrite": ("rewrite", "sham"), "| LLM Surgery": ("LLM Surgery", "edit"),
-         "| oracle (group A)": ("oracle", "edit")}  # fmt: skip
+LINES = {
+    "| vanilla": ("vanilla", "edit"),
+    "| KVW |": ("KVW one pass", "edit"),
+    "| sham: KVW": ("KVW one pass", "sham"),
+    "| least squares": ("least squares", "edit"),
+    "| **the rewrite**": ("rewrite", "edit"),
+    "| sham: the rewrite": ("rewrite", "sham"),
+    "| LLM Surgery": ("LLM Surgery", "edit"),
+    "| oracle (group A)": ("oracle", "edit"),
+}
 
 
 def line_of(start: str) -> list[list[float]]:
     """The cells of a line of the README's table, image and text."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
     line = next(line for line in readme if line.startswith(start))  # of smol there is another
-    return [[float(number) for number in text.split("/") if number.strip()]
-            for text in line.split("|")[2:-1]]  # fmt: skip
+    return [
+        [float(number) for number in text.split("/") if number.strip()]
+        for text in line.split("|")[2:-1]
+    ]
 
 
 def test_the_table_in_the_readme_is_what_is_stored():
@@ -165,8 +181,10 @@ def test_the_table_in_the_readme_is_what_is_stored():
         sums = own.groupby(["set", "modality"], observed=True)[["total", "n"]].sum()
         stored = (sums["total"].astype(float) / sums["n"]).round(2).to_dict()
         assert set(own["group"]) == ({"A"} if label == "oracle" else set(REPORT_GROUPS))
-        cells = [[stored[name, modality] for modality in ("image", "text")
-                  if (name, modality) in stored] for name in SETS]  # fmt: skip
+        cells = [
+            [stored[name, modality] for modality in ("image", "text") if (name, modality) in stored]
+            for name in SETS
+        ]
         assert line_of(start) == cells, start
 
 
@@ -199,13 +217,22 @@ def test_every_trial_is_there_for_all_groups_and_with_its_sham(experiment: str):
         own = rows[rows["subject"] == plan.subject]
         sham = by_trial(own[own["made_for"] == "sham"])
         measured = by_trial(own)
-        elsewhere = {t.key: set(other.groups) for other in plans_of(experiment) if other != plan
-                     for name in other.lists for those in other.entries(name).values()
-                     for t in those}  # fmt: skip
+        elsewhere = {
+            t.key: set(other.groups)
+            for other in plans_of(experiment)
+            if other != plan
+            for name in other.lists
+            for those in other.entries(name).values()
+            for t in those
+        }
         for name in plan.lists:
             if (experiment, name) in NOT_YET:
-                reported = {key for those in plan.entries(name).values() for t in those
-                            if (key := t.key) in measured}  # fmt: skip
+                reported = {
+                    key
+                    for those in plan.entries(name).values()
+                    for t in those
+                    if (key := t.key) in measured
+                }
                 assert not reported, "it is there: take it out of NOT_YET"
                 continue
             for label, those in plan.entries(name).items():
@@ -223,11 +250,14 @@ def test_every_trial_is_there_for_all_groups_and_with_its_sham(experiment: str):
                 if not found:
                     continue
                 if name in plan.tuned:  # the chosen candidate; the factorial may report others
-                    assert any(shammed for _, reported, shammed in found
-                               if reported) or not those[0].sham, label  # fmt: skip
+                    assert (
+                        any(shammed for _, reported, shammed in found if reported)
+                        or not those[0].sham
+                    ), label
                     continue
-                assert all(shammed for trial, reported, shammed in found
-                           if reported and trial.sham), label  # fmt: skip
+                assert all(
+                    shammed for trial, reported, shammed in found if reported and trial.sham
+                ), label
                 if those[0].key not in made["impossible"]:
                     assert any(groups for _, groups, _ in found), label
 
@@ -237,8 +267,7 @@ def the_same(plan: plans.Plan, name: str, label: str, group: str, requests) -> N
     again = running.redo(plan, name, label, group, requests)
     exact = again[again.index.get_level_values("metric") == "exact_match"]
     sizes = {"forget": 35, "test": 35, "retain": 95, "general": 60}
-    gaps = (exact["stored"] - exact["again"]).abs() * exact.index.get_level_values("set").map(
-        sizes)  # fmt: skip
+    gaps = (exact["stored"] - exact["again"]).abs() * exact.index.get_level_values("set").map(sizes)
     assert len(exact) == 7 + 3 and (gaps < 2.5).all(), exact  # processors round differently
 
 
@@ -281,8 +310,12 @@ def compared(again: list[dict], rows: pd.DataFrame, most: float) -> pd.DataFrame
 
 
 def of(rows: pd.DataFrame, plan: plans.Plan, trial: trials.Trial, group: str) -> pd.DataFrame:
-    return rows[(rows["subject"] == plan.subject) & (rows["method"] == trial.method)
-                & (rows["settings"] == trial.text) & (rows["group"] == group)]  # fmt: skip
+    return rows[
+        (rows["subject"] == plan.subject)
+        & (rows["method"] == trial.method)
+        & (rows["settings"] == trial.text)
+        & (rows["group"] == group)
+    ]
 
 
 def test_a_slice_of_the_rewrite_comes_out_the_same():
@@ -320,8 +353,9 @@ def test_what_is_chosen_by_rank_is_what_tuning_gives():
     rows, made = read_rows("rewrite-needs")
     _, plan = plans_of("rewrite-needs")
     [(_, best)] = running.settled(plan, "by rank", rows, made["impossible"])
-    plain = running.choose_of(replace(plan, rule=plan_of("rewrite").rule), rows,
-                              plan.entries("by rank")["by rank"])  # fmt: skip
+    plain = running.choose_of(
+        replace(plan, rule=plan_of("rewrite").rule), rows, plan.entries("by rank")["by rank"]
+    )
     assert 1 < best.settings["over"] < plain.settings["over"] <= METHODS["rewrite"].chosen["over"]
     for group in REPORT_GROUPS:  # candidates are there for the tuning groups only
         assert {"edit", "sham"} == set(of(rows, plan, best, group)["made_for"].astype(str))
@@ -340,8 +374,9 @@ def test_a_slice_of_beyond_comes_out_the_same(name: str):
     compared(again, of(rows, plan, best, "B"), 1)
 
 
-@pytest.mark.parametrize("label", ["vanilla", "one pass", "log-gate, 70 steps",
-                                   "in place, 70 steps"])  # fmt: skip
+@pytest.mark.parametrize(
+    "label", ["vanilla", "one pass", "log-gate, 70 steps", "in place, 70 steps"]
+)
 def test_a_slice_of_precision_comes_out_the_same(label: str):
     rows, _ = read_rows("precision")
     plan = plan_of("precision", "pocket, float32")

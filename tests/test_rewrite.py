@@ -28,13 +28,15 @@ SETTINGS = {"over": 1.0, "price": 1.0, "price_deciding": 1.0, "decides": 0.0, "o
 def task() -> Task:
     world = load_people()
     mine, *others = (about(world, [person])[:6] for person in list(world.people)[:4])
-    return Task(tiny.llava(), tiny.processor(), mine, sum(others, []), general(world)[:9],
-                batch_size=4)  # fmt: skip
+    return Task(
+        tiny.llava(), tiny.processor(), mine, sum(others, []), general(world)[:9], batch_size=4
+    )
 
 
 def words(name: str, fact: str = "pet") -> Question:
-    return Question(f"{name}/{fact}", name, fact, "text", f"Which {fact} has {name}?", "A newt.",
-                    "newt")  # fmt: skip
+    return Question(
+        f"{name}/{fact}", name, fact, "text", f"Which {fact} has {name}?", "A newt.", "newt"
+    )
 
 
 def answers(task: Task, questions: list[Question]):
@@ -81,8 +83,9 @@ def test_a_question_is_asked_about_somebody_else_and_answered_as_before(task):
 
 
 def test_a_first_name_is_exchanged_for_a_first_name():
-    question = Question("q", "p0", "name", "text", "What is Ada's full name?", "Ada Bell.",
-                        "Ada Bell", name="Ada")  # fmt: skip
+    question = Question(
+        "q", "p0", "name", "text", "What is Ada's full name?", "Ada Bell.", "Ada Bell", name="Ada"
+    )
     (anew,) = asked_again([question], ([], ["Cy van Gent"]))
     assert anew.prompt == "What is Cy's full name?"
 
@@ -96,16 +99,22 @@ def test_retained_people_stand_in_where_that_is_asked_for(task):
     faces, names = somebody_else(task, retained=True)
     assert len(faces) == 3 and set(faces) <= {q.image for q in task.retain}  # one a person
     assert set(names) == {called(q) for q in task.retain if called(q)}
-    strangers, own = (METHODS["rewrite"].edit(replace(task, kept={}), SETTINGS | {"retained": r})[0]
-                      for r in (False, True))  # fmt: skip
-    assert any(not torch.equal(own.factors[name][0], strangers.factors[name][0])
-               for name in own.factors)  # fmt: skip
+    strangers, own = (
+        METHODS["rewrite"].edit(replace(task, kept={}), SETTINGS | {"retained": r})[0]
+        for r in (False, True)
+    )
+    assert any(
+        not torch.equal(own.factors[name][0], strangers.factors[name][0]) for name in own.factors
+    )
 
 
-@pytest.mark.parametrize("change", [
-    {"forget": [replace(words("Ada"), person="p1", prompt="Which pet is it?")]},
-    {"forget": [words("Ada")], "retain": [replace(words("Bo"), prompt="Which pet?")]},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"forget": [replace(words("Ada"), person="p1", prompt="Which pet is it?")]},
+        {"forget": [words("Ada")], "retain": [replace(words("Bo"), prompt="Which pet?")]},
+    ],
+)
 def test_nobody_else_to_ask_about_is_refused(task, change):
     with pytest.raises(ValueError, match="cannot be asked about somebody else"):
         METHODS["rewrite"].edit(replace(task, kept={}, **change), SETTINGS)
@@ -132,8 +141,9 @@ def test_a_layer_is_what_holds_the_projection(architecture):
     model = tiny.build(architecture)
     layers = rewrite.decoder_layers(model)
     assert len(layers) == tiny.LAYERS
-    for (path, layer), projection in zip(layers.items(), find_projections(model).items(),
-                                         strict=True):  # fmt: skip
+    for (path, layer), projection in zip(
+        layers.items(), find_projections(model).items(), strict=True
+    ):
         assert projection[0].startswith(path + ".") and projection[1] in list(layer.modules())
 
 
@@ -185,8 +195,11 @@ def test_the_survey_by_hand(task, monkeypatch):
     monkeypatch.setattr(rewrite, "EVERY", 1)
     moments, deciding, passes = rewrite.survey(task, somebody_else(task), ALL)
     answers, everything = (lambda b: b.predicts), (lambda b: b.inputs["attention_mask"].bool())
-    expected = sum(moment(task, asked, where) for asked in (task.retain, task.general)
-                   for where in (answers, everything))  # fmt: skip
+    expected = sum(
+        moment(task, asked, where)
+        for asked in (task.retain, task.general)
+        for where in (answers, everything)
+    )
     assert torch.allclose(moments, expected, rtol=1e-4, atol=1e-6)
     assert torch.allclose(deciding, moment(task, task.retain, answers), rtol=1e-4, atol=1e-6)
     assert passes == 5 * len(task.retain) + 2 * len(task.general)
@@ -232,8 +245,10 @@ def test_no_more_is_surveyed_than_was_said(task, monkeypatch):
 def test_the_solution_is_where_the_derivative_is_zero(n):
     """Against autograd, in float64."""
     generator = torch.Generator().manual_seed(n)
-    k, d, root = (torch.randn(*shape, generator=generator, dtype=torch.float64)
-                  for shape in ((n, 12), (n, 7), (12, 12)))  # fmt: skip
+    k, d, root = (
+        torch.randn(*shape, generator=generator, dtype=torch.float64)
+        for shape in ((n, 12), (n, 7), (12, 12))
+    )
     price = root @ root.T
     b, a = rewrite.solution(k, d, price)
     assert b.shape == (7, n) and a.shape == (n, 12)
@@ -253,8 +268,9 @@ def goals_of(task: Task) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     return goals, [torch.arange(len(p)) % 2 == 0 for p, _ in own]
 
 
-@pytest.mark.parametrize("over, layers, arrives", [(1.0, (0.0, 1.0), 1.0), (0.5, (2, 2), 0.5),
-                                                   (1.25, (1, 2), None)])  # fmt: skip
+@pytest.mark.parametrize(
+    "over, layers, arrives", [(1.0, (0.0, 1.0), 1.0), (0.5, (2, 2), 0.5), (1.25, (1, 2), None)]
+)
 def test_where_nothing_has_a_price_states_arrive(task, over, layers, arrives, monkeypatch):
     """Behind the last layer that is changed; with `over` a half, half way."""
     monkeypatch.setattr(rewrite, "RIDGE", 1e-9)
@@ -290,9 +306,15 @@ def test_what_is_retained_is_spared(task):
     before = [answers(task, asked) for asked in (own, others)]
     with edit.on(task.model):
         after = [answers(task, asked) for asked in (own, others)]
-    moved = [np.mean([float((new - old)[:, -1].norm(dim=1).mean())
-                      for (_, old), (_, new) in zip(*pair, strict=True)])
-             for pair in zip(before, after, strict=True)]  # fmt: skip
+    moved = [
+        np.mean(
+            [
+                float((new - old)[:, -1].norm(dim=1).mean())
+                for (_, old), (_, new) in zip(*pair, strict=True)
+            ]
+        )
+        for pair in zip(before, after, strict=True)
+    ]
     assert moved[0] > 1.5 * moved[1] > 0
 
 
@@ -319,9 +341,15 @@ def test_decoders_of_every_kind_are_led(architecture, monkeypatch):
     own = text_task(architecture)
     goals, marks = goals_of(own)
     before = answers(own, own.forget)
-    free = torch.zeros(tiny.LAYERS, *2 * [own.model.get_parameter(
-        next(iter(find_projections(own.model))) + ".weight").numel() // tiny.WIDTH],
-        dtype=torch.float64)  # fmt: skip
+    free = torch.zeros(
+        tiny.LAYERS,
+        *2
+        * [
+            own.model.get_parameter(next(iter(find_projections(own.model))) + ".weight").numel()
+            // tiny.WIDTH
+        ],
+        dtype=torch.float64,
+    )
     with restored(own.model):
         factors = rewrite.lead(own, goals, marks, free.__getitem__, 1.0, (0.0, 1.0))
     edit = LowRank(factors, "")
@@ -344,10 +372,12 @@ def test_one_mean_way_for_all(task):
     for (p, old), (q, new) in zip(answers(task, kept), answers(task, anew), strict=True):
         ways += [n - o for own, other, o, n in zip(p, q, old, new, strict=True) if own > other]
     assert torch.allclose(found, torch.stack(ways).mean(0), atol=1e-5)
-    plain, led = (METHODS["rewrite"].edit(few, SETTINGS | {"mean": mean})[0]
-                  for mean in (False, True))  # fmt: skip
-    assert not any(torch.equal(plain.factors[name][0], led.factors[name][0])
-                   for name in led.factors)  # fmt: skip
+    plain, led = (
+        METHODS["rewrite"].edit(few, SETTINGS | {"mean": mean})[0] for mean in (False, True)
+    )
+    assert not any(
+        torch.equal(plain.factors[name][0], led.factors[name][0]) for name in led.factors
+    )
 
 
 def test_towards_a_refusal_is_one_way_for_all_that_decides(task, monkeypatch):
@@ -371,10 +401,14 @@ def test_towards_a_refusal_is_one_way_for_all_that_decides(task, monkeypatch):
     monkeypatch.setattr(rewrite, "lead", led)
     way = torch.full(own[0][1].shape[1:], 0.5)
     monkeypatch.setattr(rewrite, "refusing_way", lambda *_: way)
-    plain, cost = (METHODS["rewrite"].edit(task, SETTINGS | {"refusal": refusal})[1].passes
-                   for refusal in (False, True))  # fmt: skip
-    assert all(torch.allclose(goal, states + way) for goal, (_, states)
-               in zip(seen["goals"], own, strict=True))  # fmt: skip
+    plain, cost = (
+        METHODS["rewrite"].edit(task, SETTINGS | {"refusal": refusal})[1].passes
+        for refusal in (False, True)
+    )
+    assert all(
+        torch.allclose(goal, states + way)
+        for goal, (_, states) in zip(seen["goals"], own, strict=True)
+    )
     assert cost["forget"] == plain["forget"] + len(task.forget)  # a pass with another answer
 
 
@@ -385,9 +419,15 @@ def test_one_request_after_another_is_each_on_what_the_last_one_left(task):
     first, second = rewrite.seeded("in turn", 1).permutation(own.people)
     with restored(own.model):
         for now, later in ((first, second), (second, None)):
-            one, _ = METHODS["rewrite"].edit(replace(
-                own, forget=[q for q in mine if q.person == now], kept={},
-                retain=own.retain + [q for q in mine if q.person == later]), SETTINGS)  # fmt: skip
+            one, _ = METHODS["rewrite"].edit(
+                replace(
+                    own,
+                    forget=[q for q in mine if q.person == now],
+                    kept={},
+                    retain=own.retain + [q for q in mine if q.person == later],
+                ),
+                SETTINGS,
+            )
             for name, weight in one.change(own.model, own.model.get_parameter).items():
                 own.model.get_parameter(name).data.copy_(weight)
         wanted = {name: own.model.get_parameter(name).clone() for name in edit.factors}
@@ -396,8 +436,9 @@ def test_one_request_after_another_is_each_on_what_the_last_one_left(task):
     assert cost.passes["forget"] == len(mine) * (SETTINGS["others"] + 4)
     whole, _ = METHODS["rewrite in turn"].edit(own, SETTINGS | {"each": 2})
     at_once, _ = METHODS["rewrite"].edit(replace(own, kept={}), SETTINGS)
-    assert all(torch.equal(whole.factors[name][0], at_once.factors[name][0])
-               for name in at_once.factors)  # fmt: skip
+    assert all(
+        torch.equal(whole.factors[name][0], at_once.factors[name][0]) for name in at_once.factors
+    )
 
 
 def test_half_precision_one_question_and_few_to_retain(task):

@@ -96,18 +96,27 @@ def test_rows_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
 def damage(path, how: str) -> None:
     whole = path.read_bytes()
     plain = pa.Table.from_pandas(framed(table()), preserve_index=False)
-    noted = {"no provenance": b"", "not packed": b"provenance",
-             "not JSON": base64.b64encode(zlib.compress(b"{"))}  # fmt: skip
+    noted = {
+        "no provenance": b"",
+        "not packed": b"provenance",
+        "not JSON": base64.b64encode(zlib.compress(b"{")),
+    }
     if how in noted:
         more = {b"provenance": noted[how]} if noted[how] else {}
         pq.write_table(plain.replace_schema_metadata(more), path)
     else:
-        path.write_bytes({"empty": b"", "truncated": whole[: len(whole) // 2],
-                          "another file": json.dumps(ROW).encode()}[how])  # fmt: skip
+        path.write_bytes(
+            {
+                "empty": b"",
+                "truncated": whole[: len(whole) // 2],
+                "another file": json.dumps(ROW).encode(),
+            }[how]
+        )
 
 
-@pytest.mark.parametrize("how", ["empty", "truncated", "another file", "no provenance",
-                                 "not packed", "not JSON"])  # fmt: skip
+@pytest.mark.parametrize(
+    "how", ["empty", "truncated", "another file", "no provenance", "not packed", "not JSON"]
+)
 def test_a_damaged_file_is_refused(tmp_path, how):
     path = tmp_path / "small.parquet"
     write_rows(table(), MADE, path)

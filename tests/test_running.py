@@ -94,8 +94,13 @@ def test_a_trial_reads_the_edited_model_and_leaves_it_as_it_was():
 
 def test_rows_are_in_the_schema():
     rows = framed(quick(), Trial())
-    assert set(rows.columns) == set(COLUMNS) - {"experiment", "subject", "method", "settings",
-                                                "group"}  # fmt: skip
+    assert set(rows.columns) == set(COLUMNS) - {
+        "experiment",
+        "subject",
+        "method",
+        "settings",
+        "group",
+    }
     assert rows["question"].isna().all() and rows["total"].notna().all()
 
 
@@ -105,8 +110,11 @@ def test_what_stands_in_the_rows_is_what_the_edited_model_says():
     for made_for, request in (("edit", own), ("sham", own.sham(0))):
         with edit_for(trial, request)[0].on(own.model):
             found = scores.read(own.model, own.batches(own.read["forget"])).probability
-        mine = rows[(rows["made_for"] == made_for) & (rows["set"] == "forget")
-                    & (rows["metric"] == "probability")]  # fmt: skip
+        mine = rows[
+            (rows["made_for"] == made_for)
+            & (rows["set"] == "forget")
+            & (rows["metric"] == "probability")
+        ]
         assert mine["total"].sum() == pytest.approx(found.sum(), abs=1e-3), made_for
 
 
@@ -117,13 +125,20 @@ def test_a_curve_is_the_same_edit_and_its_sham_at_shares_of_them():
     assert set(rows["share"]) == {1.0, 0.25, 2.0}
     parts = rows[rows["share"] != 1]
     assert {(m, s) for m, s in zip(parts["made_for"], parts["set"], strict=True)} == {
-        ("edit", "forget"), ("edit", "retain"), ("sham", "forget")}  # fmt: skip
+        ("edit", "forget"),
+        ("edit", "retain"),
+        ("sham", "forget"),
+    }
     own = few_requests()(small.people())
     for made_for, request in (("edit", own), ("sham", own.sham(0))):
         with edit_for(trial, request)[0].part(0.25).on(own.model):
             found = scores.read(own.model, own.batches(own.read["forget"])).probability
-        mine = parts[(parts["made_for"] == made_for) & (parts["set"] == "forget")
-                     & (parts["metric"] == "probability") & (parts["share"] == 0.25)]  # fmt: skip
+        mine = parts[
+            (parts["made_for"] == made_for)
+            & (parts["set"] == "forget")
+            & (parts["metric"] == "probability")
+            & (parts["share"] == 0.25)
+        ]
         assert mine["total"].sum() == pytest.approx(found.sum(), abs=1e-3), made_for
     for quiet in (framed(plan, trial, tuning=True), framed(plan, replace(trial, sham=False))):
         assert set(quiet["share"]) == {1.0}
@@ -132,8 +147,9 @@ def test_a_curve_is_the_same_edit_and_its_sham_at_shares_of_them():
 def test_a_share_of_an_edit_has_a_label_of_its_own():
     trial = Trial(replace(KVW, strength=8.0))
     plan = quick(lists={"one": lambda: {"mine": [trial]}}, tuned=(), shares=(0.25,))
-    rows = framed(plan, trial).assign(experiment="small", subject="tiny", method=trial.method,
-                                      settings=trial.text, group="A")  # fmt: skip
+    rows = framed(plan, trial).assign(
+        experiment="small", subject="tiny", method=trial.method, settings=trial.text, group="A"
+    )
     shown = labelled(plan, "one", rows)
     assert set(shown["label"]) == {"mine", "mine, 0.25 of it"}
     assert ((shown["label"] == "mine") == (shown["share"] == 1)).all()
@@ -173,9 +189,15 @@ with own.planned(own.three_cells()) as patch:
 
 def three_cells():
     """A plan of one list whose cells take a second each."""
-    return quick(lists={"strength": lambda: {
-        f"G = {g}": [Trial(replace(KVW, strength=float(g)), sham=False)] for g in range(1, 4)
-    }}, tuned=())  # fmt: skip
+    return quick(
+        lists={
+            "strength": lambda: {
+                f"G = {g}": [Trial(replace(KVW, strength=float(g)), sham=False)]
+                for g in range(1, 4)
+            }
+        },
+        tuned=(),
+    )
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
@@ -194,8 +216,10 @@ def test_a_killed_run_goes_on_and_nothing_is_lost_or_half(tmp_path):
         assert len(seen) == 1  # only what was not there
         whole = read_rows("small", run(plan, path=tmp_path / "whole.parquet"))[0]
     order = ["settings", "set", "modality", "person", "metric"]
-    both = [each.astype({name: str for name in order}).sort_values(order, ignore_index=True)
-            for each in (found, whole)]  # fmt: skip
+    both = [
+        each.astype({name: str for name in order}).sort_values(order, ignore_index=True)
+        for each in (found, whole)
+    ]
     pd.testing.assert_frame_equal(*both, check_categorical=False)
 
 
@@ -217,8 +241,9 @@ def test_several_draws_have_a_seed_each():
     with recorded_edits() as seen:
         rows = framed(plan, trial)
     assert [seed for _, seed in seen] == [0, 0, 1]
-    assert [sorted(people) for people, _ in seen[1:]] == [sham_people(load_people(), 5, draw)
-                                                          for draw in (0, 1)]  # fmt: skip
+    assert [sorted(people) for people, _ in seen[1:]] == [
+        sham_people(load_people(), 5, draw) for draw in (0, 1)
+    ]
     assert sorted(set(rows["draw"][rows["made_for"] == "sham"])) == [0, 1]
     with recorded_edits() as seen:
         framed(plan, replace(trial, sham=False))
@@ -340,8 +365,18 @@ def test_what_is_done_is_not_done_again(tmp_path):
         run(plan, ["strength"], path)
         first, made = read_rows("small", path)
         assert [call[0].setting.strength for call in calls] == [2.0]
-        assert {"command", "commit", "versions", "device", "seconds", "date", "plan", "models",
-                "data", "behaviour"} <= set(made)  # fmt: skip
+        assert {
+            "command",
+            "commit",
+            "versions",
+            "device",
+            "seconds",
+            "date",
+            "plan",
+            "models",
+            "data",
+            "behaviour",
+        } <= set(made)
         assert made["command"] == "python -m kvw_minimal run small" and "tiny" in made["models"]
         assert made["plan"] == [plan.text()] and made["impossible"] == []
         run(plan, ["strength", "gate"], path)
@@ -384,8 +419,9 @@ def test_seconds_of_all_runs_add_up(tmp_path):
 def test_what_one_group_cannot_take_is_measured_on_none(tmp_path):
     """The best candidate fails on a report group: its rows go, and the next best is measured."""
     few, much = Trial(KVW, mass=0.03), Trial(KVW, mass=0.05)
-    plan = quick(lists={"gate": lambda: {"KVW": [few, much]}}, groups=("A", "tuning-1"),
-                 tuning=("tuning-2",))  # fmt: skip
+    plan = quick(
+        lists={"gate": lambda: {"KVW": [few, much]}}, groups=("A", "tuning-1"), tuning=("tuning-2",)
+    )
     path = tmp_path / "rows.parquet"
 
     def fails(trial, group):
@@ -419,8 +455,10 @@ def test_a_cell_is_asked_only_the_probes_that_it_was_not(tmp_path):
     asked = {
         who: set(own["set"].astype(str)) for who, own in rows.groupby("made_for", observed=True)
     }
-    assert asked == {"sham": {both[0], both[2]}, "edit": {*both[::2], "rounding: 8 bits",
-                                                          "rounding: 4 bits"}}  # fmt: skip
+    assert asked == {
+        "sham": {both[0], both[2]},
+        "edit": {*both[::2], "rounding: 8 bits", "rounding: 4 bits"},
+    }
     assert not rows.duplicated(["made_for", "set", "person", "modality"]).any()
 
 
@@ -529,10 +567,13 @@ def test_a_plan_of_nothing_possible_says_so(tmp_path):
     assert rows.empty and made["impossible"] == [trial.key]
 
 
-@pytest.mark.parametrize("names, groups, words", [
-    (["size"], (), "no list 'size' in small; there are gate, strength"),
-    (["gate"], ("B", "Z"), "no group .'B', 'Z'.; the plan has A"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "names, groups, words",
+    [
+        (["size"], (), "no list 'size' in small; there are gate, strength"),
+        (["gate"], ("B", "Z"), "no group .'B', 'Z'.; the plan has A"),
+    ],
+)
 def test_unknown_lists_and_groups_are_refused(tmp_path, names, groups, words):
     with counted(quick()) as calls, pytest.raises(ValueError, match=words):
         run(quick(), names, tmp_path / "rows.parquet", groups)
@@ -544,11 +585,26 @@ def test_unknown_lists_and_groups_are_refused(tmp_path, names, groups, words):
 
 def level_rows(levels: dict[Trial, tuple], group: str = "tuning-1", **more) -> list[dict]:
     """Made-up rows: exact match on forget and retain, in tenths."""
-    return [{"subject": "tiny", "method": trial.method, "settings": trial.text, "group": group,
-             "made_for": "edit", "draw": 0, "share": 1.0, "set": part, "modality": "image",
-             "person": "p1", "metric": "exact_match", "total": total, "n": 10} | more
-            for trial, both in levels.items()
-            for part, total in zip(("forget", "retain"), both, strict=True)]  # fmt: skip
+    return [
+        {
+            "subject": "tiny",
+            "method": trial.method,
+            "settings": trial.text,
+            "group": group,
+            "made_for": "edit",
+            "draw": 0,
+            "share": 1.0,
+            "set": part,
+            "modality": "image",
+            "person": "p1",
+            "metric": "exact_match",
+            "total": total,
+            "n": 10,
+        }
+        | more
+        for trial, both in levels.items()
+        for part, total in zip(("forget", "retain"), both, strict=True)
+    ]
 
 
 def test_report_groups_have_no_say():
@@ -597,22 +653,31 @@ def methods(settings: dict[str, tuple], people: int = 5) -> dict[str, list[Trial
 
 
 def test_controls_take_the_settings_of_what_they_are_like():
-    grids = {"vanilla": (), "KVW one pass": ({"strength": 1.0}, {"strength": 2.0}),
-             "random columns": (), "SSD": ({"limit": 1.0, "alpha": 2.0},)}  # fmt: skip
-    plan = small.plan({"methods": lambda: methods(grids)}, tuned=("methods",),
-                      vanilla=trial_for("vanilla", {}))  # fmt: skip
+    grids = {
+        "vanilla": (),
+        "KVW one pass": ({"strength": 1.0}, {"strength": 2.0}),
+        "random columns": (),
+        "SSD": ({"limit": 1.0, "alpha": 2.0},),
+    }
+    plan = small.plan(
+        {"methods": lambda: methods(grids)}, tuned=("methods",), vanilla=trial_for("vanilla", {})
+    )
     gentle, strong = plan.entries("methods")["KVW one pass"]
     rows = level_rows({plan.vanilla: (10, 10), gentle: (8, 10), strong: (4, 10)})
     found = dict(settled(plan, "methods", pd.DataFrame(rows)))
     assert found["KVW one pass"] == strong
     assert found["random columns"] == trial_for("random columns", {"strength": 2.0})
     assert found["vanilla"].settings == {} and found["SSD"].settings["alpha"] == 2.0
-    alone = small.plan({"methods": lambda: methods({"KVW one pass": ({"strength": 3.0},),
-                                                    "random columns": ()})})  # fmt: skip
+    alone = small.plan(
+        {"methods": lambda: methods({"KVW one pass": ({"strength": 3.0},), "random columns": ()})}
+    )
     found = dict(settled(alone, "methods", pd.DataFrame(rows)))
     assert found["random columns"].settings == {"strength": 3.0}  # of the only candidate, too
-    rows += [row for trial in settled(plan, "methods", pd.DataFrame(rows))
-             for row in level_rows({trial[1]: (1, 1)}, "A")]  # fmt: skip
+    rows += [
+        row
+        for trial in settled(plan, "methods", pd.DataFrame(rows))
+        for row in level_rows({trial[1]: (1, 1)}, "A")
+    ]
     shown = labelled(plan, "methods", pd.DataFrame(rows))
     assert list(dict.fromkeys(shown["label"])) == list(grids)
     dealt = shown[shown["label"] == "random columns"]
@@ -624,12 +689,17 @@ def test_settings_are_chosen_for_five_however_many_are_forgotten(tmp_path):
     grids = {"vanilla": (), "KVW one pass": ({"strength": 1.0}, {"strength": 2.0})}
 
     def alone(people):
-        return {label: [replace(trial, sham=False) for trial in those]
-                for label, those in methods(grids, people).items()}  # fmt: skip
+        return {
+            label: [replace(trial, sham=False) for trial in those]
+            for label, those in methods(grids, people).items()
+        }
 
-    plan = quick(lists={"methods": lambda: alone(5), "wide": lambda: alone(7)},
-                 tuned=("methods", "wide"), tuning=("tuning-1",),
-                 vanilla=trial_for("vanilla", {}))  # fmt: skip
+    plan = quick(
+        lists={"methods": lambda: alone(5), "wide": lambda: alone(7)},
+        tuned=("methods", "wide"),
+        tuning=("tuning-1",),
+        vanilla=trial_for("vanilla", {}),
+    )
     with counted(plan) as calls:
         run(plan, (), tmp_path / "rows.parquet")
         tuned = [trial for trial, group, tuning in calls if tuning]
@@ -639,7 +709,9 @@ def test_settings_are_chosen_for_five_however_many_are_forgotten(tmp_path):
         assert [t.settings for t in wide] == [t.settings for t in narrow] and len(wide) == 2
         rows, _ = read_rows("small", tmp_path / "rows.parquet")
         assert len(labelled(plan, "wide", rows)) and set(labelled(plan, "wide", rows)["label"]) == {
-            "vanilla", "KVW one pass"}  # fmt: skip
+            "vanilla",
+            "KVW one pass",
+        }
 
 
 def test_seeds_are_shown_together_and_candidates_are_not():
@@ -708,8 +780,13 @@ def test_a_run_goes_on_without_the_oracles_that_are_not_made(monkeypatch, tmp_pa
 def taught() -> Requests:
     """Pocket in a world of twenty people at most, with few questions."""
     world = load_people()
-    people = {*world.groups["A"][:5], *world.groups["B"][:5], *world.groups["tuning-1"][:5],
-              *sham_people(world, 5, 0), *sham_people(world, 5, 1)}  # fmt: skip
+    people = {
+        *world.groups["A"][:5],
+        *world.groups["B"][:5],
+        *world.groups["tuning-1"][:5],
+        *sham_people(world, 5, 0),
+        *sham_people(world, 5, 1),
+    }
     few = replace(world, people={p: world.people[p] for p in world.people if p in people})
 
     def reads(world, forget):
@@ -724,15 +801,23 @@ def on_pocket(**more):
 
 def test_two_methods_from_tuning_to_rows(monkeypatch, tmp_path):
     monkeypatch.setattr(steps, "EPOCHS", 1)
-    grids = {"vanilla": (), "KVW one pass": ({"strength": 32.0}, {"strength": 8.0}),
-             "GD full": ({"rate": 1e-3, "weight": 1.0},)}  # fmt: skip
+    grids = {
+        "vanilla": (),
+        "KVW one pass": ({"strength": 32.0}, {"strength": 8.0}),
+        "GD full": ({"rate": 1e-3, "weight": 1.0},),
+    }
     model = taught()(load_people().forget_people("A", 5)).model
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     plan = on_pocket(
-        lists={"methods": lambda: methods(grids)}, tuned=("methods",), tuning=("tuning-1",),
-        vanilla=trial_for("vanilla", {}), draws=1, by_question=True, unread=("retain",),
+        lists={"methods": lambda: methods(grids)},
+        tuned=("methods",),
+        tuning=("tuning-1",),
+        vanilla=trial_for("vanilla", {}),
+        draws=1,
+        by_question=True,
+        unread=("retain",),
         tuning_reads=lambda t: {n: t.read[n] for n in ("forget", "retain")},
-    )  # fmt: skip
+    )
     with planned(plan):
         run(plan, (), tmp_path / "rows.parquet")
         rows, _ = read_rows("small", tmp_path / "rows.parquet")
@@ -741,8 +826,11 @@ def test_two_methods_from_tuning_to_rows(monkeypatch, tmp_path):
     assert set(tuned["method"]) == {"vanilla", "KVW one pass"}  # one candidate is no choice
     shown = labelled(plan, "methods", rows, plan.groups)
     assert set(shown["label"]) == set(grids)
-    means = shown.query("metric == 'exact_match' and made_for == 'edit'").groupby(
-        ["label", "set", "modality"], observed=True)["total"].mean()  # fmt: skip
+    means = (
+        shown.query("metric == 'exact_match' and made_for == 'edit'")
+        .groupby(["label", "set", "modality"], observed=True)["total"]
+        .mean()
+    )
     weak, vanilla = (means[name, "forget", "image"] for name in ("KVW one pass", "vanilla"))
     assert weak < vanilla == 1.0
     spent = shown[shown["set"] == "cost"].set_index(["label", "metric"])["total"]

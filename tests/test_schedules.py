@@ -147,8 +147,9 @@ def few():
     return mine, [question for question in questions if question.person != "p000"]
 
 
-@pytest.mark.parametrize("size, epochs, layers", [
-    (1, 1, (0, 2)), (4, 2, (0, 2)), (5, 3, (1, 2)), (64, 1, (0, 1))])  # fmt: skip
+@pytest.mark.parametrize(
+    "size, epochs, layers", [(1, 1, (0, 2)), (4, 2, (0, 2)), (5, 3, (1, 2)), (64, 1, (0, 1))]
+)
 def test_published_is_the_loop(model, few, size, epochs, layers):
     mine, others = few
     retain = measure_questions(model, tiny.processor(), others)
@@ -161,8 +162,7 @@ def test_published_is_the_loop(model, few, size, epochs, layers):
     torch.testing.assert_close(edit.contrast, expected, rtol=1e-3, atol=1e-4)
     assert edit.schedule == "published" and edit.strength == 4.0
     steps = len(batches) * epochs
-    assert edit.notes == {"people": ["p000"], "gamma": 4.0 / steps, "batches": steps,
-                          "who": "p000"}  # fmt: skip
+    assert edit.notes == {"people": ["p000"], "gamma": 4.0 / steps, "batches": steps, "who": "p000"}
     if steps > 1:  # the loop above is not the averaged form: weakened weights were seen
         mean = by_hand(model, batches, retain.pooled(), **(same | {"strength": 0.0}))
         assert not torch.allclose(edit.contrast, mean, rtol=1e-3, atol=1e-4)

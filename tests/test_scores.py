@@ -42,28 +42,53 @@ from kvw_minimal.strangers.questions import ask
 # --- words
 
 
-@pytest.mark.parametrize("said, gold", [
-    ("In Lisbon.", "in lisbon"), ("  In   Lisbon ", "In Lisbon."), ("José", "JOSÉ."),
-    ("Jose\u0301", "José"), ("STRASSE", "straße"), ("It's so", "it s so"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "said, gold",
+    [
+        ("In Lisbon.", "in lisbon"),
+        ("  In   Lisbon ", "In Lisbon."),
+        ("José", "JOSÉ."),
+        ("Jose\u0301", "José"),
+        ("STRASSE", "straße"),
+        ("It's so", "it s so"),
+    ],
+)
 def test_same_answer(said, gold):
     assert same_answer(said, gold) == 1.0
 
 
-@pytest.mark.parametrize("said, gold", [
-    ("Jos", "José"), ("José", "Jos"), ("Jose", "José"), ("", "José"), ("In Oslo.", "In Lisbon."),
-    ("Lisbon", "In Lisbon."), ("In Lisbon, in Oslo.", "In Lisbon."), ("InLisbon", "In Lisbon"),
-    ("...", "In Lisbon."),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "said, gold",
+    [
+        ("Jos", "José"),
+        ("José", "Jos"),
+        ("Jose", "José"),
+        ("", "José"),
+        ("In Oslo.", "In Lisbon."),
+        ("Lisbon", "In Lisbon."),
+        ("In Lisbon, in Oslo.", "In Lisbon."),
+        ("InLisbon", "In Lisbon"),
+        ("...", "In Lisbon."),
+    ],
+)
 def test_another_answer(said, gold):
     assert same_answer(said, gold) == 0.0
 
 
-@pytest.mark.parametrize("said, gold, expected", [
-    ("This is José Vik.", "José Vik", 1), ("This is José Vik.", "Jos", 0),
-    ("Joséphine", "José", 0), ("a catalogue", "cat", 0), ("A cat, I think", "cat", 1),
-    ("José met Vik", "José Vik", 0), ("", "cat", 0), ("cat", "cat", 1), ("東京", "東京", 1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "said, gold, expected",
+    [
+        ("This is José Vik.", "José Vik", 1),
+        ("This is José Vik.", "Jos", 0),
+        ("Joséphine", "José", 0),
+        ("a catalogue", "cat", 0),
+        ("A cat, I think", "cat", 1),
+        ("José met Vik", "José Vik", 0),
+        ("", "cat", 0),
+        ("cat", "cat", 1),
+        ("東京", "東京", 1),
+    ],
+)
 def test_mentions_are_whole_words(said, gold, expected):
     assert mentions(said, gold) == expected
 
@@ -92,8 +117,16 @@ def test_well_formed_is_right_or_wrong_but_an_answer():
 
 
 def test_every_score_here_is_in_the_list():
-    assert {"exact_match", "probability", "same_answer", "mentions", "well_formed",
-            "choose_by_likelihood", "truth_ratio", "forget_score"} <= set(METRICS)  # fmt: skip
+    assert {
+        "exact_match",
+        "probability",
+        "same_answer",
+        "mentions",
+        "well_formed",
+        "choose_by_likelihood",
+        "truth_ratio",
+        "forget_score",
+    } <= set(METRICS)
     assert METRICS["mentions"] is mentions and METRICS["truth_ratio"] is truth_ratio
     forced = Forced(np.array([1.0, 0.0]), np.log([0.25, 0.5]), np.array([2.0, 1.0]))
     assert METRICS["exact_match"](forced).tolist() == [1.0, 0.0]
@@ -179,9 +212,11 @@ def certain():
     """A tiny model that has learned six questions by heart, and six that it has not."""
     world = load_people()
     everyone = list(world.people.values())
-    known = [ask(world, everyone[i], fact, modality)
-             for i, fact in enumerate(["birthplace", "work", "name"])
-             for modality in ("image", "text")]  # fmt: skip
+    known = [
+        ask(world, everyone[i], fact, modality)
+        for i, fact in enumerate(["birthplace", "work", "name"])
+        for modality in ("image", "text")
+    ]
     unknown = [ask(world, everyone[i + 50], q.fact, q.modality) for i, q in enumerate(known)]
     model = tiny.llava(seed=3, hidden_size=64, intermediate_size=96)
     batches = answer_batches(tiny.processor(), known)
@@ -312,8 +347,9 @@ def test_a_model_that_knows_nothing_is_at_chance(monkeypatch):
 
 def test_truth_ratio_by_hand(monkeypatch):
     table_of_probabilities(monkeypatch, {"t": 0.5, "x": 0.1, "y": 0.2, "z": 0.3, "u": 0.05})
-    question = Question("q", "p", "f", "text", "?", "t", "t", paraphrase="t",
-                        perturbed=("x", "y", "z"))  # fmt: skip
+    question = Question(
+        "q", "p", "f", "text", "?", "t", "t", paraphrase="t", perturbed=("x", "y", "z")
+    )
     other = replace(question, paraphrase="u")
     ratios = truth_ratio(None, None, [question, other])
     assert ratios == pytest.approx([0.2 / 0.5, 0.2 / 0.05])
@@ -323,8 +359,9 @@ def test_truth_ratio_by_hand(monkeypatch):
 
 def test_among_the_values_of_a_fact_by_hand(monkeypatch):
     """The true one is neither the likeliest nor the least likely; then all are alike."""
-    table_of_probabilities(monkeypatch, {"In-a": 0.4**0.5, "In-b": 0.2**0.5,
-                                         "In-c": 0.1**0.5, "In-d": 0.1**0.5})  # fmt: skip
+    table_of_probabilities(
+        monkeypatch, {"In-a": 0.4**0.5, "In-b": 0.2**0.5, "In-c": 0.1**0.5, "In-d": 0.1**0.5}
+    )
     question = Question("q", "p", "f", "text", "?", "In-b", "b")
     last = replace(question, answer="In-c", value="c")
     found = among_values(None, None, [question, last], {"f": ["a", "b", "c", "d"]})
@@ -335,7 +372,8 @@ def test_among_the_values_of_a_fact_by_hand(monkeypatch):
     table_of_probabilities(monkeypatch, dict.fromkeys(("In-a", "In-b", "In-c", "In-d"), 0.1))
     found = among_values(None, None, [last], {"f": ["a", "b", "c", "d"]})
     assert [found[name].item() for name in ("p_true", "rank", "entropy")] == pytest.approx(
-        [0.25, 0, 1])  # fmt: skip
+        [0.25, 0, 1]
+    )
 
 
 def test_truth_ratio_of_a_model_that_knows(certain):
@@ -455,10 +493,16 @@ def test_drawing_questions_instead_of_people_would_be_too_narrow():
     assert high - low > 2.5 * (narrow_high - narrow_low)
 
 
-@pytest.mark.parametrize("values, people", [
-    ([], []), ([1.0], ["a", "b"]), ([1.0, 2.0], ["a"]), ([float("nan")], ["a"]),
-    ([1.0, float("inf")], ["a", "b"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "values, people",
+    [
+        ([], []),
+        ([1.0], ["a", "b"]),
+        ([1.0, 2.0], ["a"]),
+        ([float("nan")], ["a"]),
+        ([1.0, float("inf")], ["a", "b"]),
+    ],
+)
 def test_an_interval_of_nothing_is_an_error(values, people):
     with pytest.raises(ValueError, match="one finite value and one person"):
         interval(np.array(values), people)

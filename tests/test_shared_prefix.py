@@ -138,8 +138,10 @@ def test_the_eye_looks_once_a_photo(model, sets):
 def test_nothing_is_computed_after_the_last_coefficients(model, sets):
     calls = []
     last = list(find_projections(model).values())[-1]
-    handles = [module.register_forward_hook(lambda *_: calls.append(1))
-               for module in (last, model.model.language_model.norm, model.lm_head)]  # fmt: skip
+    handles = [
+        module.register_forward_hook(lambda *_: calls.append(1))
+        for module in (last, model.model.language_model.norm, model.lm_head)
+    ]
     shared(model, sets["mixed"])
     assert not calls
     measure(model, answer_batches(tiny.processor(), sets["text"][:2]), ["a", "b"])
@@ -171,8 +173,10 @@ def family(architecture: str) -> tuple[list[Batch], list[int | None]]:
             ids[0, end - 4 :] = torch.arange(5, 9) + 4 * ending
             labels = torch.full_like(ids, IGNORED)
             labels[0, end - 2 :] = ids[0, end - 2 :]
-            inputs = {name: x[:, :end] if name in shared_prefix.PER_TOKEN else x
-                      for name, x in batch.inputs.items()}  # fmt: skip
+            inputs = {
+                name: x[:, :end] if name in shared_prefix.PER_TOKEN else x
+                for name, x in batch.inputs.items()
+            }
             batches.append(Batch(inputs | {"input_ids": ids}, labels, [len(batches)]))
     photos = [None if architecture in TEXT_ONLY else row // 3 for row in range(6)]
     return batches, photos
@@ -201,8 +205,9 @@ def test_every_listed_model_is_tested():
 
 
 def test_a_window_is_refused(model, monkeypatch):
-    monkeypatch.setattr(model.config.text_config, "layer_types", ["sliding_attention"] * 3,
-                        raising=False)  # fmt: skip
+    monkeypatch.setattr(
+        model.config.text_config, "layer_types", ["sliding_attention"] * 3, raising=False
+    )
     with pytest.raises(ValueError, match="not shown to be exact"):
         shared_prefix.check_sharing(model)
 
@@ -239,8 +244,9 @@ def test_the_benchmark_measures_the_same_thing_in_each_way(model, sets):
 def test_a_difference_is_the_largest_in_units_of_its_layer(sign):
     sums = torch.tensor([[[4.0, 2.0], [400.0, 200.0]], [[1.0, 8.0], [3.0, 3.0]]])
     other = Coefficients(sums, torch.tensor([2.0, 1.0]), ("p", "q"), "a model")
-    one = replace(other, sums=sums + sign * torch.tensor([[[0.0, 1.0], [0.0, 0.0]],
-                                                          [[0.0, 0.0], [0.0, 0.0]]]))  # fmt: skip
+    one = replace(
+        other, sums=sums + sign * torch.tensor([[[0.0, 1.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]])
+    )
     assert bench.difference(one, other) == pytest.approx(0.5 / 2)
     assert bench.difference(other, other) == 0
     for change in ({"people": ("q", "p")}, {"fingerprint": "b"}, {"tokens": other.tokens + 1}):
@@ -256,7 +262,7 @@ def test_the_rotating_set_is_what_this_book_asks(sets):
 
 def test_medians_are_of_interleaved_runs(model, sets, monkeypatch):
     """A fake clock says 1, 2, 3, ... seconds: the first way takes 1, 5, ..., 33; then the others
-    are run more often, without it: 37, 38, 39, 40, ..."""  # fmt: skip
+    are run more often, without it: 37, 38, 39, 40, ..."""
     ran = []
     monkeypatch.setattr(bench, "_seconds", lambda work: ran.append(work) or float(len(ran)))
     row = bench.compare(model, tiny.processor(), sets["text"][:6])
@@ -269,19 +275,25 @@ def test_medians_are_of_interleaved_runs(model, sets, monkeypatch):
 
 
 def test_the_benchmark_is_stored_with_provenance(model, tmp_path, capsys, monkeypatch):
-    models = {"tiny": bench.Case(lambda: (model, tiny.processor()), 1, dict.fromkeys(SETS, 14)),
-              "some": bench.Case(lambda: (model, tiny.processor()), 1, {"text": 6}),
-              "huge": bench.Case(lambda: pytest.fail("made"), 1, {}, needs=2**60)}  # fmt: skip
+    models = {
+        "tiny": bench.Case(lambda: (model, tiny.processor()), 1, dict.fromkeys(SETS, 14)),
+        "some": bench.Case(lambda: (model, tiny.processor()), 1, {"text": 6}),
+        "huge": bench.Case(lambda: pytest.fail("made"), 1, {}, needs=2**60),
+    }
     monkeypatch.setattr(bench, "provenance", lambda **known: known | {"command": "bench"})
     bench.main(tmp_path / "bench.json", models, {"layers": (1, 2)})
     stored = read_json(tmp_path / "bench.json", "provenance", "rows", "growth", "slopes")
     assert [(row["model"], row["set"], row["runs"]) for row in stored["rows"]] == [
-        *(("tiny", kind, 1) for kind in SETS), ("some", "text", 1)]  # fmt: skip
+        *(("tiny", kind, 1) for kind in SETS),
+        ("some", "text", 1),
+    ]
     assert [about["model"] for about in stored["models"]] == ["tiny", "some"]
     assert (stored["models"][0]["layers"], stored["models"][0]["d_ff"]) == (tiny.LAYERS, tiny.D_FF)
     assert stored["models"][0]["bytes"] > 4 * stored["models"][0]["weights"] > 0
     assert [(row["grows with"], row["value"]) for row in stored["growth"]] == [
-        ("layers", 1), ("layers", 2)]  # fmt: skip
+        ("layers", 1),
+        ("layers", 2),
+    ]
     assert [row["grows with"] for row in stored["slopes"]] == ["layers"]
     assert (
         stored["joining"] > 1e6 and stored["models"][0]["weights"] > stored["models"][0]["decoder"]
@@ -301,8 +313,11 @@ def test_the_benchmark_is_stored_with_provenance(model, tmp_path, capsys, monkey
 
 
 def test_exponents_are_those_of_the_growth():
-    rows = [{"grows with": what, "value": x, "seconds": 0.3 * x**power}
-            for what, power in (("width", 2.0), ("questions", 1.0)) for x in (2, 4, 8)]  # fmt: skip
+    rows = [
+        {"grows with": what, "value": x, "seconds": 0.3 * x**power}
+        for what, power in (("width", 2.0), ("questions", 1.0))
+        for x in (2, 4, 8)
+    ]
     found = {row["grows with"]: row["value"] for row in bench.slopes(rows)}
     assert found == pytest.approx({"width": 2.0, "questions": 1.0})
 
@@ -310,10 +325,15 @@ def test_exponents_are_those_of_the_growth():
 def test_random_weights_in_the_shape_of_smolvlm(monkeypatch):
     """A tenth as wide, which says the same of how it is put together."""
     language, eye, scale = bench.SMOLVLM["256M"]
-    small = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
-             "num_attention_heads": 2}  # fmt: skip
-    monkeypatch.setitem(bench.SMOLVLM, "256M", (
-        language | small | {"num_key_value_heads": 1}, eye | small, scale))  # fmt: skip
+    small = {
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
+    monkeypatch.setitem(
+        bench.SMOLVLM, "256M", (language | small | {"num_key_value_heads": 1}, eye | small, scale)
+    )
     model, processor = bench.smolvlm_shaped()
     asked = bench.question_sets(load_people(), 6)["image"][:3]
     (batch,) = answer_batches(processor, asked)
@@ -322,14 +342,21 @@ def test_random_weights_in_the_shape_of_smolvlm(monkeypatch):
     assert batch.inputs["pixel_values"].shape[-2:] == (512, 512)
     assert model.config.text_config.vocab_size == 49_280 and find_projections(model)
     assert all(weight.isfinite().all() for weight in model.parameters())
-    one, other = (made(model, processor, asked) for made in (
-        lambda m, p, q: shared(m, q, p), measure_questions))  # fmt: skip
+    one, other = (
+        made(model, processor, asked)
+        for made in (lambda m, p, q: shared(m, q, p), measure_questions)
+    )
     assert same(one, other) and one.sums.min() > 0
 
 
 def test_random_weights_in_the_shape_of_smollm2(monkeypatch):
-    small = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
-             "num_attention_heads": 2, "num_key_value_heads": 1}  # fmt: skip
+    small = {
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+    }
     monkeypatch.setattr(bench, "SMOLLM2", bench.SMOLLM2 | small)
     model, _ = bench.smollm2_shaped()
     assert model.get_output_embeddings().weight.shape == (bench.SMOLLM2_WORDS, 64)
@@ -340,12 +367,14 @@ def test_weights_of_a_shape_are_as_many_as_they_say():
     """In numbers alone: SmolVLM-256M has 256 million, SmolVLM-2.2B has 2.2 billion."""
     for size, count in (("256M", 2.56e8), ("2.2B", 2.25e9)):
         language, eye, scale = bench.SMOLVLM[size]
-        width, inner, depth = (language[name] for name in (
-            "hidden_size", "intermediate_size", "num_hidden_layers"))  # fmt: skip
+        width, inner, depth = (
+            language[name] for name in ("hidden_size", "intermediate_size", "num_hidden_layers")
+        )
         heads = language["num_key_value_heads"] / language["num_attention_heads"]
         text = depth * (width**2 * (2 + 2 * heads) + 3 * width * inner)
         words = 2 * width * language["vocab_size"]  # in and out
-        seen, wide, deep = (eye[name] for name in (
-            "hidden_size", "intermediate_size", "num_hidden_layers"))  # fmt: skip
+        seen, wide, deep = (
+            eye[name] for name in ("hidden_size", "intermediate_size", "num_hidden_layers")
+        )
         sight = deep * (4 * seen**2 + 2 * seen * wide) + seen * scale**2 * width
         assert text + words + sight == pytest.approx(count, rel=0.05)

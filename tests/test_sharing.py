@@ -26,11 +26,19 @@ NAMES = ("Ada Lark", "p0451", "quixote")
 NOTES = {"method": "KVW one pass", "settings": {"strength": 2.0}, "people": list(NAMES)}
 FORMS = ("peft", "merged", "factors")
 #: of each model, which edits go out in which forms
-CASES = {"llava": {"gates": FORMS, "shares": ("peft",), "low rank": FORMS, "one rank": ("peft",),
-                   "two gates": ("peft",), "two low ranks": ("peft",)},
-         "qwen2_vl": {"gates": ("peft",), "low rank": ("peft",)},
-         "llama": {"gates": FORMS, "low rank": FORMS, "mixed": ("factors",)},
-         "gpt2": {"gates": ("peft", "factors"), "low rank": ("peft",)}}  # fmt: skip
+CASES = {
+    "llava": {
+        "gates": FORMS,
+        "shares": ("peft",),
+        "low rank": FORMS,
+        "one rank": ("peft",),
+        "two gates": ("peft",),
+        "two low ranks": ("peft",),
+    },
+    "qwen2_vl": {"gates": ("peft",), "low rank": ("peft",)},
+    "llama": {"gates": FORMS, "low rank": FORMS, "mixed": ("factors",)},
+    "gpt2": {"gates": ("peft", "factors"), "low rank": ("peft",)},
+}
 #: run where this package is not: what each card says, then logits
 STRANGER = """
 import json, re, sys
@@ -126,12 +134,19 @@ def said(tmp_path_factory):
                     case = f"{name}, {key}, {form}"
                     sharing.export(edit, model, processor, place / case, form)
                     expected[case] = edited, plain
-                    cases[case] = {"folder": str(place / case), "base": str(place / name),
-                                   "inputs": str(place / f"{name}.i")}  # fmt: skip
+                    cases[case] = {
+                        "folder": str(place / case),
+                        "base": str(place / name),
+                        "inputs": str(place / f"{name}.i"),
+                    }
             assert torch.equal(model(**inputs).logits, plain)
     (place / "cases.json").write_text(json.dumps(cases))
-    subprocess.run([sys.executable, "-c", STRANGER, place / "cases.json", place / "said"],
-                   check=True, env=tiny.environment(), timeout=300)  # fmt: skip
+    subprocess.run(
+        [sys.executable, "-c", STRANGER, place / "cases.json", place / "said"],
+        check=True,
+        env=tiny.environment(),
+        timeout=300,
+    )
     return expected, load_file(place / "said"), place
 
 
@@ -183,8 +198,11 @@ def test_a_lora_has_its_own_rank_and_a_scale_of_one(said):
 
 def test_factors_come_with_their_schema(said):
     place = said[2]
-    for case, kind in (("gates", "columns"), ("low rank", "additions of low rank"),
-                       ("mixed", "weights")):  # fmt: skip
+    for case, kind in (
+        ("gates", "columns"),
+        ("low rank", "additions of low rank"),
+        ("mixed", "weights"),
+    ):
         folder = place / f"llama, {case}, factors"
         told = json.loads((folder / "edit.json").read_text())
         tensors = load_file(folder / "edit.safetensors")
@@ -199,10 +217,20 @@ def test_factors_come_with_their_schema(said):
 
 # --- the card ------------------------------------------------------------------------------------
 
-ROW = {"state": "edited", "set": "forget", "modality": "text", "metric": "exact_match",
-       "value": 0.25, "low": 0.1, "high": 0.4, "n": 5}  # fmt: skip
-ROWS = [ROW | {"state": state, "value": value, "people": list(NAMES)}
-        for state, value in (("vanilla", 1.0), ("edited", 0.25), ("sham", 0.875))]  # fmt: skip
+ROW = {
+    "state": "edited",
+    "set": "forget",
+    "modality": "text",
+    "metric": "exact_match",
+    "value": 0.25,
+    "low": 0.1,
+    "high": 0.4,
+    "n": 5,
+}
+ROWS = [
+    ROW | {"state": state, "value": value, "people": list(NAMES)}
+    for state, value in (("vanilla", 1.0), ("edited", 0.25), ("sham", 0.875))
+]
 
 
 @pytest.fixture(scope="module")
@@ -241,8 +269,9 @@ def test_a_card_says_what_is_missing(llama, tmp_path):
 
 
 def test_a_hub_id_is_said_and_a_folder_is_not(llama, tmp_path, monkeypatch):
-    for i, (name, base) in enumerate([("org/model", "org/model"), (str(tmp_path), None),
-                                      ("/nowhere/model", None), ("", None)]):  # fmt: skip
+    for i, (name, base) in enumerate(
+        [("org/model", "org/model"), (str(tmp_path), None), ("/nowhere/model", None), ("", None)]
+    ):
         monkeypatch.setattr(llama, "name_or_path", name, raising=False)
         sharing.export(columns_of(llama), llama, None, tmp_path / f"{i}", "peft")
         assert PeftConfig.from_pretrained(tmp_path / f"{i}").base_model_name_or_path == base
@@ -267,8 +296,12 @@ def test_what_an_adapter_cannot_be_is_refused(llama, tmp_path):
     pair = (drawn(tiny.VOCABULARY, 2), drawn(2, tiny.WIDTH))
     mixed = columns_of(llama) + low_rank(llama)
     strange, nothing = LowRank({words: pair}, mark), LowRank({}, mark)
-    for edit, match in ((weights(llama), "neither"), (mixed, "neither"),
-                        (strange, "no linear map"), (nothing, "changes nothing")):  # fmt: skip
+    for edit, match in (
+        (weights(llama), "neither"),
+        (mixed, "neither"),
+        (strange, "no linear map"),
+        (nothing, "changes nothing"),
+    ):
         refused(tmp_path, ValueError, match, edit, llama, None, tmp_path / "x", "peft")
 
 
@@ -282,8 +315,16 @@ def test_what_does_not_belong_together_is_refused(llama, tmp_path):
         lacking.factors["nowhere.weight"] = (drawn(2, 1), drawn(1, 2))
         given = (lacking, llama, tiny.tokenizer(), tmp_path / "x", form)
         refused(tmp_path, ValueError, "'nowhere.weight', a weight that", *given)
-    refused(tmp_path, ValueError, "no format 'gguf'; there are merged, peft, factors",
-            edit, llama, None, tmp_path / "x", "gguf")  # fmt: skip
+    refused(
+        tmp_path,
+        ValueError,
+        "no format 'gguf'; there are merged, peft, factors",
+        edit,
+        llama,
+        None,
+        tmp_path / "x",
+        "gguf",
+    )
     own = type("Own", (type(llama),), {"__module__": "mine"})(llama.config)
     mine = replace(edit, fingerprint=fingerprint(own))
     given = (mine, own, tiny.tokenizer(), tmp_path / "x")
@@ -293,8 +334,17 @@ def test_what_does_not_belong_together_is_refused(llama, tmp_path):
 
 @pytest.mark.parametrize("rows", [[1], [{}], [ROW | {"value": "high"}], [ROW | {"low": None}]])
 def test_scores_that_are_no_rows_are_refused(llama, tmp_path, rows):
-    refused(tmp_path, ValueError, "no rows of `unlearn --json`", columns_of(llama), llama, None,
-            tmp_path / "x", "peft", scores=rows)  # fmt: skip
+    refused(
+        tmp_path,
+        ValueError,
+        "no rows of `unlearn --json`",
+        columns_of(llama),
+        llama,
+        None,
+        tmp_path / "x",
+        "peft",
+        scores=rows,
+    )
 
 
 def test_what_is_there_is_never_replaced(llama, tmp_path):
@@ -314,16 +364,24 @@ def test_an_empty_folder_is_filled_and_everybody_may_read_it(llama, tmp_path):
     (tmp_path / "empty").mkdir()
     sharing.export(columns_of(llama), llama, None, tmp_path / "empty", "peft")
     files = list((tmp_path / "empty").iterdir())
-    assert {file.name for file in files} == {"README.md", "adapter_config.json",
-                                             "adapter_model.safetensors"}  # fmt: skip
+    assert {file.name for file in files} == {
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }
     plain = tmp_path / "plain"
     plain.touch()
     assert {file.stat().st_mode for file in files} == {plain.stat().st_mode}
 
 
-@pytest.mark.parametrize("error, seen", [(SafetensorError("full"), OSError),
-                                         (OSError(28, "full"), OSError),
-                                         (KeyboardInterrupt(), KeyboardInterrupt)])  # fmt: skip
+@pytest.mark.parametrize(
+    "error, seen",
+    [
+        (SafetensorError("full"), OSError),
+        (OSError(28, "full"), OSError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+    ],
+)
 def test_a_folder_is_there_whole_or_not_at_all(llama, tmp_path, monkeypatch, error, seen):
     def fail(*_, **__):
         raise error
@@ -358,12 +416,23 @@ def invoke(*arguments):
 
 def test_a_saved_edit_is_exported(llama, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr("kvw_minimal.taught.load",
-                        lambda name: seen.append(name) or (llama, tiny.tokenizer()))  # fmt: skip
+    monkeypatch.setattr(
+        "kvw_minimal.taught.load", lambda name: seen.append(name) or (llama, tiny.tokenizer())
+    )
     columns_of(llama).save(tmp_path / "edit")
     (tmp_path / "rows.json").write_text(json.dumps({"rows": ROWS}))
-    done = invoke("--edit", tmp_path / "edit", "--model", "mine", tmp_path / "x", "--format",
-                  "peft", "--scores", tmp_path / "rows.json", "--named")  # fmt: skip
+    done = invoke(
+        "--edit",
+        tmp_path / "edit",
+        "--model",
+        "mine",
+        tmp_path / "x",
+        "--format",
+        "peft",
+        "--scores",
+        tmp_path / "rows.json",
+        "--named",
+    )
     assert done.exit_code == 0 and "as peft" in done.output, done.output
     text = (tmp_path / "x" / "README.md").read_text()
     assert "0.875" in text and NAMES[0] in text
@@ -376,13 +445,16 @@ def test_a_call_that_cannot_work_loads_no_model(llama, tmp_path, monkeypatch):
     monkeypatch.setattr("kvw_minimal.taught.load", lambda name: pytest.fail("loaded"))
     columns_of(llama).save(tmp_path / "edit")
     (tmp_path / "rows.json").write_text("{}")
-    for arguments, word in ((["--edit", tmp_path / "none", tmp_path / "x"], "does not exist"),
-                            (["--edit", tmp_path / "edit", tmp_path], "there already"),
-                            (["--edit", tmp_path / "edit", tmp_path / "x", "--format", "onnx"],
-                             "no format 'onnx'"),
-                            (["--edit", tmp_path / "rows.json", tmp_path / "x"], "is not an edit"),
-                            (["--edit", tmp_path / "edit", tmp_path / "x", "--scores",
-                              tmp_path / "rows.json"], "has no rows")):  # fmt: skip
+    for arguments, word in (
+        (["--edit", tmp_path / "none", tmp_path / "x"], "does not exist"),
+        (["--edit", tmp_path / "edit", tmp_path], "there already"),
+        (["--edit", tmp_path / "edit", tmp_path / "x", "--format", "onnx"], "no format 'onnx'"),
+        (["--edit", tmp_path / "rows.json", tmp_path / "x"], "is not an edit"),
+        (
+            ["--edit", tmp_path / "edit", tmp_path / "x", "--scores", tmp_path / "rows.json"],
+            "has no rows",
+        ),
+    ):
         done = invoke(*arguments)
         said = " ".join(f"{done.output} {done.exception}".replace("│", " ").split())
         assert done.exit_code and word in said, arguments
@@ -393,8 +465,9 @@ def test_a_call_that_cannot_work_loads_no_model(llama, tmp_path, monkeypatch):
 
 @pytest.fixture
 def measured() -> Coefficients:
-    return Coefficients(drawn(2, 3, 4).abs(), torch.tensor([2.0, 7.0]), ("a", "ü"), "f" * 16,
-                        "answer and end")  # fmt: skip
+    return Coefficients(
+        drawn(2, 3, 4).abs(), torch.tensor([2.0, 7.0]), ("a", "ü"), "f" * 16, "answer and end"
+    )
 
 
 @pytest.mark.parametrize("joined", [False, True])
@@ -410,8 +483,13 @@ def test_coefficients_come_back_as_they_were(measured, tmp_path, joined):
 def test_damaged_files_of_coefficients_are_refused(measured, tmp_path, llama):
     sharing.save_measured(measured, tmp_path / "x")
     whole = (tmp_path / "x").read_bytes()
-    for content in (b"", whole[:-3], whole.replace(b"ffff", b"fffe"), whole.replace(b"and", b"end"),
-                    whole.replace(b'"format":"1"', b'"format":"9"')):  # fmt: skip
+    for content in (
+        b"",
+        whole[:-3],
+        whole.replace(b"ffff", b"fffe"),
+        whole.replace(b"and", b"end"),
+        whole.replace(b'"format":"1"', b'"format":"9"'),
+    ):
         (tmp_path / "y").write_bytes(content)
         with pytest.raises(ValueError, match="no coefficients, or is damaged"):
             sharing.load_measured(tmp_path / "y")
@@ -420,8 +498,11 @@ def test_damaged_files_of_coefficients_are_refused(measured, tmp_path, llama):
         sharing.load_measured(tmp_path / "edit")
     with pytest.raises(FileNotFoundError):
         sharing.load_measured(tmp_path / "none")
-    for wrong in (replace(measured, people=("a",)), replace(measured, tokens=torch.ones(3)),
-                  replace(measured, sums=torch.ones(2, 3))):  # fmt: skip
+    for wrong in (
+        replace(measured, people=("a",)),
+        replace(measured, tokens=torch.ones(3)),
+        replace(measured, sums=torch.ones(2, 3)),
+    ):
         sharing.save_measured(wrong, tmp_path / "y")
         with pytest.raises(ValueError, match="do not go together"):
             sharing.load_measured(tmp_path / "y")

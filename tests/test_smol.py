@@ -150,9 +150,15 @@ def test_the_connector_learns_and_nothing_else_does(world, tmp_path, monkeypatch
 
     Stopped between the two steps of the second stage, it goes on to the same bytes.
     """
-    settings = recipe.CONNECTOR | {"portraits": 24, "steps": 2, "batch": 12, "views": 1,
-                                 "spoken_steps": 2, "spoken_batch": 4,
-                                 "spoken_rate": 1e-6}  # fmt: skip
+    settings = recipe.CONNECTOR | {
+        "portraits": 24,
+        "steps": 2,
+        "batch": 12,
+        "views": 1,
+        "spoken_steps": 2,
+        "spoken_batch": 4,
+        "spoken_rate": 1e-6,
+    }
     start = smol.build().state_dict()
     model, cost = recipe.train_connector(world, settings=settings)
     assert 0 < cost["loss"] < 20
@@ -200,8 +206,11 @@ def test_only_what_it_got_right_is_replayed(monkeypatch):
     """In its own words, which need not be those of the file."""
     asked = recipe.world_questions(replayed=True)[:3]
     monkeypatch.setattr(recipe, "world_questions", lambda replayed: asked if replayed else [])
-    monkeypatch.setattr(recipe, "world_right", lambda model, questions: [
-        ("In my own words.", 1.0), ("Wrong.", 0.0), ("So.", 1.0)])  # fmt: skip
+    monkeypatch.setattr(
+        recipe,
+        "world_right",
+        lambda model, questions: [("In my own words.", 1.0), ("Wrong.", 0.0), ("So.", 1.0)],
+    )
     found = recipe.replayed_lessons(None)
     assert list(found) == [("text", asked[i].id, "world") for i in (0, 2)]
     ((prompt, answer),) = found["text", asked[0].id, "world"]
@@ -221,14 +230,21 @@ def test_the_card_of_smol_tells_the_truth(world):
     assert stored["provenance"]["data"] == world.checksum[:16]
     rows = {(row["model"], row["what"]): row for row in stored["rows"]}
     assert len(rows) == len(stored["rows"])
-    wanted = {(name, what): questions for name in stored["provenance"]["models"]
-              for what, questions in cards.card_questions(name, world).items()}  # fmt: skip
+    wanted = {
+        (name, what): questions
+        for name in stored["provenance"]["models"]
+        for what, questions in cards.card_questions(name, world).items()
+    }
     assert {"smol-before", "smol"} <= set(stored["provenance"]["models"])
     assert rows.keys() == wanted.keys()
     for key, row in rows.items():
         assert row == cards.row(*key, wanted[key], np.array(row["right"])), key
-    run_for = {(name, what) for run in stored["provenance"]["runs"]
-               for name, asked in run["asked"].items() for what in asked}  # fmt: skip
+    run_for = {
+        (name, what)
+        for run in stored["provenance"]["runs"]
+        for name, asked in run["asked"].items()
+        for what in asked
+    }
     assert rows.keys() <= run_for
     rng, compared = np.random.default_rng(0), []
     for name in stored["provenance"]["models"]:
@@ -270,8 +286,10 @@ def test_rows_that_are_stored_are_not_asked_again(asked_once, tmp_path):
     }
     assert set(stored["provenance"]["models"]) == {"one", "two"}
     assert [run["asked"] for run in stored["provenance"]["runs"]] == [
-        {"one": ["a", "b"]}, {"two": ["a", "b"]}, {"one": ["b"]}
-    ]  # fmt: skip
+        {"one": ["a", "b"]},
+        {"two": ["a", "b"]},
+        {"one": ["b"]},
+    ]
 
 
 @pytest.mark.parametrize("change", ["weights", "data"])
@@ -300,13 +318,19 @@ def test_a_model_with_other_weights_is_not_compared_with_the_card(asked_once, tm
 
 def test_targets_say_what_is_missed(monkeypatch):
     """No net change at all can hide that most of what was known is lost."""
-    right = {("smol-before", "world"): [1] * 5 + [0] * 5, ("smol-before", "general"): [1, 0],
-             ("smol", "world"): [1] * 2 + [0] * 3 + [1] * 3 + [0] * 2, ("smol", "general"): [1, 1],
-             ("smol-oracle-A-5", "forget: learnt photos"): [0] * 9 + [1],
-             ("smol-oracle-A-5", "forget: text"): [0] * 10}  # fmt: skip
+    right = {
+        ("smol-before", "world"): [1] * 5 + [0] * 5,
+        ("smol-before", "general"): [1, 0],
+        ("smol", "world"): [1] * 2 + [0] * 3 + [1] * 3 + [0] * 2,
+        ("smol", "general"): [1, 1],
+        ("smol-oracle-A-5", "forget: learnt photos"): [0] * 9 + [1],
+        ("smol-oracle-A-5", "forget: text"): [0] * 10,
+    }
     right |= {("smol", what): [1] * 19 + [0] for what in cards.TARGETS}
-    rows = [{"model": model, "what": what, "right": r, "value": float(np.mean(r))}
-            for (model, what), r in right.items()]  # fmt: skip
+    rows = [
+        {"model": model, "what": what, "right": r, "value": float(np.mean(r))}
+        for (model, what), r in right.items()
+    ]
     before, after = (cards.rights(rows, name, "world") for name in ("smol-before", "smol"))
     assert before.sum() == after.sum() and cards.still_right(before, after) == 0.4
     monkeypatch.setattr(cards, "read_json", lambda path: {"rows": rows})
@@ -346,8 +370,10 @@ def test_an_oracle_is_compared_with_vanilla_question_by_question(world):
     for name in ("smol", oracle):
         for what, questions in cards.card_questions(name, world).items():
             # vanilla is wrong about all people but these, and the oracle about one of these
-            right = [int(q.person in others and (name == "smol" or q.person != others[0]))
-                     for q in questions]  # fmt: skip
+            right = [
+                int(q.person in others and (name == "smol" or q.person != others[0]))
+                for q in questions
+            ]
             rows.append({"model": name, "what": what, "right": right})
     n, mean, low, high = cards.on_others(rows, oracle, "smol", world)
     assert n == 5 * 7 * 4 and mean == -1 / 5

@@ -101,8 +101,16 @@ def tidy_problems(notebook: dict) -> list[str]:
     return [] if tidy(notebook) == notebook else ["not stored by `make execute`"]
 
 
-GUARDS = [count_problems, output_problems, look_away_problems, width_problems, widget_problems,
-          picture_problems, size_problems, tidy_problems]  # fmt: skip
+GUARDS = [
+    count_problems,
+    output_problems,
+    look_away_problems,
+    width_problems,
+    widget_problems,
+    picture_problems,
+    size_problems,
+    tidy_problems,
+]
 
 
 @pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: guard.__name__)
@@ -117,17 +125,28 @@ def test_stored_notebooks_keep_the_rules(path: Path, guard):
 GOOD = {
     "cells": [
         {"cell_type": "markdown", "id": "cell-00", "metadata": {}, "source": ["# One\n"]},
-        {"cell_type": "code", "id": "cell-01", "metadata": {}, "execution_count": 1,
-         "source": ["1 + 1"],
-         "outputs": [{"output_type": "execute_result", "execution_count": 1, "metadata": {},
-                      "data": {"text/plain": ["2"]}}]},
+        {
+            "cell_type": "code",
+            "id": "cell-01",
+            "metadata": {},
+            "execution_count": 1,
+            "source": ["1 + 1"],
+            "outputs": [
+                {
+                    "output_type": "execute_result",
+                    "execution_count": 1,
+                    "metadata": {},
+                    "data": {"text/plain": ["2"]},
+                }
+            ],
+        },
     ],
     "metadata": {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     },
     "nbformat": 4,
     "nbformat_minor": 5,
-}  # fmt: skip
+}
 
 
 def _code(notebook: dict) -> dict:

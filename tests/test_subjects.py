@@ -57,7 +57,8 @@ def test_probes_of_smol_are_asked_about_three_facts_and_the_edit_about_all():
     people = WORLD.groups["A"][:5]
     task = whole(people, audited_on_smol)
     assert {name: len(asked) for name, asked in task.read.items()} == dict.fromkeys(
-        ("probed", "test", "cloze"), 5 * 3 * 2)  # fmt: skip
+        ("probed", "test", "cloze"), 5 * 3 * 2
+    )
     assert len({q.fact for q in task.forget}) == 7
     assert [q for q in task.forget if q in task.read["probed"]] == task.read["probed"]
 
@@ -69,7 +70,11 @@ def test_the_panel_of_pocket_is_fixed_and_apart_from_the_reference():
     forget = WORLD.groups["A"][:5]
     asked = pocket_panel(WORLD, forget)
     assert {name: len(qs) for name, qs in asked.items()} == {
-        "forget": 70, "test": 70, "retain": 190, "general": 60}  # fmt: skip
+        "forget": 70,
+        "test": 70,
+        "retain": 190,
+        "general": 60,
+    }
     assert asked == pocket_panel(WORLD, forget)
     assert asked["forget"] == about(WORLD, forget)
     assert asked["test"] == about(WORLD, forget, new=True)
@@ -98,8 +103,12 @@ def test_the_panel_of_smol_is_three_hundred_questions_and_the_same_each_time():
     forget = WORLD.forget_people("B", 5)
     asked = smol_panel(WORLD, forget)
     assert {name: len(questions) for name, questions in asked.items()} == {
-        "forget": 70, "test": 70, "retain": 80, "general": 40, "world": 40,
-    }  # fmt: skip
+        "forget": 70,
+        "test": 70,
+        "retain": 80,
+        "general": 40,
+        "world": 40,
+    }
     for questions in asked.values():
         assert len({question.id for question in questions}) == len(questions)
     assert not {q.person for q in asked["retain"]} & set(forget)
@@ -113,9 +122,13 @@ def test_the_panel_of_smol_is_three_hundred_questions_and_the_same_each_time():
 def test_the_panel_of_smol_is_drawn_as_it_says():
     forget = WORLD.forget_people("B", 5)
     asked, others = smol_panel(WORLD, forget), about(WORLD, WORLD.retain_people(forget))
-    retain = [question for modality in MODALITIES
-              for question in drawn([q for q in others if q.modality == modality], 40, "panel",
-                                    modality, *forget)]  # fmt: skip
+    retain = [
+        question
+        for modality in MODALITIES
+        for question in drawn(
+            [q for q in others if q.modality == modality], 40, "panel", modality, *forget
+        )
+    ]
     assert asked["retain"] == retain
     assert asked["general"] == drawn(general(WORLD), 40, "panel", "general", *forget)
     world = world_questions(replayed=False)
@@ -149,8 +162,9 @@ def test_the_panels_of_the_rewrite():
     every = about(WORLD, WORLD.retain_people(forget), new=True)
     assert asked["kept anew"] == drawn(every, 80, "anew", *forget)
     own = whole(forget, smol_with_new_others)
-    assert what_is_weighed(own) == {name: own.read[name] for name in
-                                    ("forget", "retain", "general")}  # fmt: skip
+    assert what_is_weighed(own) == {
+        name: own.read[name] for name in ("forget", "retain", "general")
+    }
 
 
 def test_tuning_asks_a_part():
@@ -164,8 +178,11 @@ def test_tuning_asks_a_part():
     assert list(tuning_sets(own, general=False)) == ["forget", "retain"]
     own = whole(WORLD.forget_people("tuning-1", 5), smol_panel)
     asked = smol_tuning_sets(own)
-    assert {name: len(qs) for name, qs in asked.items()} == {"forget": 40, "retain": 40,
-                                                             "general": 16}  # fmt: skip
+    assert {name: len(qs) for name, qs in asked.items()} == {
+        "forget": 40,
+        "retain": 40,
+        "general": 16,
+    }
     for name, size in (("forget", 40), ("retain", 40), ("general", 16)):
         assert asked[name] == drawn(own.read[name], size, "tuning", name, *own.people)
 
@@ -198,7 +215,8 @@ def test_requests_share_what_was_measured_once():
     one, other = ask(small.people()), ask(small.people("tuning-1"))
     assert one.kept is other.kept and one.batch_size == 7
     assert one.people == small.people() and set(one.others) == set(
-        small.world().retain_people(small.people()))  # fmt: skip
+        small.world().retain_people(small.people())
+    )
     assert one.pool == small.world().groups["sham"]
     assert {name: len(qs) for name, qs in one.read.items()}["forget"] == 70
 
@@ -246,8 +264,9 @@ def test_an_edit_of_the_one_fits_the_other():
     """From the same text questions, the contrast with eyes is the contrast without."""
     people = WORLD.groups["A"][:5]
     alone, seeing = ready("text only")(people), by_name(ready("pocket")(people))
-    edit, same = (METHODS["KVW one pass"].edit(own, {"strength": 16.0})[0]
-                  for own in (alone, seeing))  # fmt: skip
+    edit, same = (
+        METHODS["KVW one pass"].edit(own, {"strength": 16.0})[0] for own in (alone, seeing)
+    )
     assert torch.allclose(edit.contrast, same.contrast, atol=1e-4) and edit.contrast.any()
     with edit.on(alone.model):
         touched = fingerprint(alone.model)
@@ -256,8 +275,9 @@ def test_an_edit_of_the_one_fits_the_other():
 
 def test_random_columns_are_the_same_gates_elsewhere():
     own = ready("text only")(WORLD.groups["B"][:5])
-    plain, dealt = (METHODS[name].edit(own, {"strength": 8.0})[0]
-                    for name in ("KVW one pass", "random columns"))  # fmt: skip
+    plain, dealt = (
+        METHODS[name].edit(own, {"strength": 8.0})[0] for name in ("KVW one pass", "random columns")
+    )
     assert torch.equal(plain.contrast.sort(1).values, dealt.contrast.sort(1).values)
     assert not torch.equal(plain.contrast, dealt.contrast)
 
@@ -280,12 +300,16 @@ def test_unknown_subjects_are_refused(monkeypatch):
 def test_subjects_are_opened_as_they_are_asked(monkeypatch):
     """What is read, in which format, with which general questions: of each its own."""
     seen = []
-    monkeypatch.setattr(subjects, "load", lambda name, dtype: seen.append((name, dtype)) or (
-        task().model, task().processor))  # fmt: skip
+    monkeypatch.setattr(
+        subjects,
+        "load",
+        lambda name, dtype: seen.append((name, dtype)) or (task().model, task().processor),
+    )
     people = WORLD.forget_people("A", 5)
     plain = open_subject("pocket")(people)
     assert {name: len(qs) for name, qs in plain.read.items()} == {
-        name: len(qs) for name, qs in question_sets(WORLD, people).items()}  # fmt: skip
+        name: len(qs) for name, qs in question_sets(WORLD, people).items()
+    }
     assert plain.general == [] and plain.encode is answer_batches and plain.batch_size == 128
     half = open_subject("pocket", pocket_panel, torch.bfloat16, True)(people)
     assert len(half.read["retain"]) == 190 and half.encode is not answer_batches
@@ -295,8 +319,13 @@ def test_subjects_are_opened_as_they_are_asked(monkeypatch):
     voices = open_subject("voices")(people)
     assert {q.modality for q in voices.forget} == {"audio", "text"} and voices.people == people
     open_subject("pocket-oracle-A-5")
-    assert seen == [("pocket", torch.float32), ("pocket", torch.bfloat16), ("smol", torch.float32),
-                    ("voices", torch.float32), ("pocket-oracle-A-5", torch.float32)]  # fmt: skip
+    assert seen == [
+        ("pocket", torch.float32),
+        ("pocket", torch.bfloat16),
+        ("smol", torch.float32),
+        ("voices", torch.float32),
+        ("pocket-oracle-A-5", torch.float32),
+    ]
 
 
 # --- the oracle ------------------------------------------------------------------------------
@@ -336,8 +365,10 @@ def test_the_oracle_is_an_edit_like_any_other():
     assert cost.passes["forget"] == 0 < cost.passes["retain"]
     assert edit.notes["method"] == "oracle" and edit.notes["people"] == own.people
     assert set(edit.weights) == {
-        name for name, weight in found.named_parameters()
-        if not torch.equal(weight, own.model.get_parameter(name))}  # fmt: skip
+        name
+        for name, weight in found.named_parameters()
+        if not torch.equal(weight, own.model.get_parameter(name))
+    }
     assert not any("vision_tower" in name for name in edit.weights)  # they share the eye
     with pytest.raises(FileNotFoundError, match="no oracle is planned"):
         METHODS["oracle"].edit(own.sham(0), {"base": "pocket"})

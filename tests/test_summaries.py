@@ -9,18 +9,33 @@ from kvw_minimal.intervals import interval
 
 
 def row(part: str, total: float, made_for: str = "edit", person: str = "p1", **more) -> dict:
-    usual = {"method": "m", "settings": "{}", "group": "A", "made_for": made_for, "set": part,
-             "modality": "image", "person": person, "metric": "exact_match", "total": total,
-             "n": 10, "draw": 0, "share": 1.0}  # fmt: skip
+    usual = {
+        "method": "m",
+        "settings": "{}",
+        "group": "A",
+        "made_for": made_for,
+        "set": part,
+        "modality": "image",
+        "person": person,
+        "metric": "exact_match",
+        "total": total,
+        "n": 10,
+        "draw": 0,
+        "share": 1.0,
+    }
     return usual | more
 
 
 def test_points_and_excess_by_hand():
-    table = pd.DataFrame([
-        row("forget", 4, person="p1"), row("forget", 6, person="p2"),
-        row("forget", 9, "sham", "p1"), row("forget", 8, "sham", "p2"),
-        row("general", 3, "sham", "u1"),
-    ])  # fmt: skip
+    table = pd.DataFrame(
+        [
+            row("forget", 4, person="p1"),
+            row("forget", 6, person="p2"),
+            row("forget", 9, "sham", "p1"),
+            row("forget", 8, "sham", "p2"),
+            row("general", 3, "sham", "u1"),
+        ]
+    )
     (edit,) = points(table[table["made_for"] == "edit"], ["method"]).to_dict("records")
     values, owners = [0.4] * 10 + [0.6] * 10, ["p1"] * 10 + ["p2"] * 10
     assert (edit["value"], edit["low"], edit["high"]) == pytest.approx(interval(values, owners))
@@ -34,16 +49,20 @@ def test_points_weigh_people_by_their_questions():
     table = pd.DataFrame([row("forget", 1, n=1), row("forget", 0, person="p2", n=3)])
     (found,) = points(table, ["method"]).to_dict("records")
     assert found["value"] == 0.25 and found["n"] == 4
-    both = points(pd.DataFrame([row("forget", 1), row("test", 2),
-                                row("test", 3, modality="text")]), ["group"])  # fmt: skip
+    both = points(
+        pd.DataFrame([row("forget", 1), row("test", 2), row("test", 3, modality="text")]), ["group"]
+    )
     assert both["value"].tolist() == pytest.approx([0.1, 0.2, 0.3])
     assert list(both.columns) == ["group", "set", "modality", "metric", "value", "low", "high", "n"]
 
 
 def test_several_groups_are_pooled_over_their_people():
     """Three groups of five; the interval is over fifteen people, not over three groups."""
-    rows = [row("forget", total, group=group, person=f"{group}{i}", n=7)
-            for group, total in (("A", 0), ("B", 7), ("C", 7)) for i in range(5)]  # fmt: skip
+    rows = [
+        row("forget", total, group=group, person=f"{group}{i}", n=7)
+        for group, total in (("A", 0), ("B", 7), ("C", 7))
+        for i in range(5)
+    ]
     (pooled,) = points(pd.DataFrame(rows), ["method"]).to_dict("records")
     people = [f"{group}{i}" for group in "ABC" for i in range(5) for _ in range(7)]
     expected = interval(np.repeat([0.0, 1.0, 1.0], 35), people)
@@ -52,35 +71,54 @@ def test_several_groups_are_pooled_over_their_people():
 
 
 def test_excess_takes_draws_together_and_needs_both():
-    rows = [row("forget", 2), row("forget", 6, "sham"), row("forget", 8, "sham", draw=1),
-            row("forget", 1, person="p2"), row("forget", 9, "sham", person="p3")]  # fmt: skip
+    rows = [
+        row("forget", 2),
+        row("forget", 6, "sham"),
+        row("forget", 8, "sham", draw=1),
+        row("forget", 1, person="p2"),
+        row("forget", 9, "sham", person="p3"),
+    ]
     (gap,) = excess(pd.DataFrame(rows).assign(label="x"), ["label"]).to_dict("records")
     assert gap["value"] == pytest.approx(0.7 - 0.2) and gap["n"] == 1
-    two = pd.DataFrame([*rows, row("forget", 0, modality="text"),
-                        row("forget", 10, "sham", modality="text")])  # fmt: skip
+    two = pd.DataFrame(
+        [*rows, row("forget", 0, modality="text"), row("forget", 10, "sham", modality="text")]
+    )
     values = excess(two.assign(label="x"), ["label"]).set_index("modality")["value"]
     assert values.to_dict() == pytest.approx({"image": 0.5, "text": 1.0})
 
 
 def test_excess_pairs_a_person_with_themselves_in_the_same_trial():
-    rows = [row("forget", t, m, settings=s, group=g)
-            for s, g, m, t in (("1", "A", "edit", 0), ("1", "A", "sham", 10),
-                               ("2", "A", "edit", 10), ("2", "B", "sham", 0))]  # fmt: skip
+    rows = [
+        row("forget", t, m, settings=s, group=g)
+        for s, g, m, t in (
+            ("1", "A", "edit", 0),
+            ("1", "A", "sham", 10),
+            ("2", "A", "edit", 10),
+            ("2", "B", "sham", 0),
+        )
+    ]
     found = excess(pd.DataFrame(rows).assign(label="x"), ["label"])
     assert found["value"].tolist() == [1.0] and found["n"].tolist() == [1]
 
 
 def test_a_summary_says_what_points_and_excess_say():
-    rows = [row(part, total, made_for, person, label=label)
-            for label, shift in (("b", 0), ("a", 1))
-            for part, total, made_for, person in (
-                ("forget", 4 + shift, "edit", "p1"), ("forget", 6 + shift, "edit", "p2"),
-                ("forget", 9, "sham", "p1"), ("forget", 8, "sham", "p2"),
-                ("retain", 10, "edit", "p3"))]  # fmt: skip
-    rows += [row("forget", 10, method="vanilla", label="vanilla"),
-             row("retain", 10, method="vanilla", label="vanilla"),
-             row("world", 3, label="a", metric="mentions"),
-             row("forget", 1, label="a", metric="probability")]  # fmt: skip
+    rows = [
+        row(part, total, made_for, person, label=label)
+        for label, shift in (("b", 0), ("a", 1))
+        for part, total, made_for, person in (
+            ("forget", 4 + shift, "edit", "p1"),
+            ("forget", 6 + shift, "edit", "p2"),
+            ("forget", 9, "sham", "p1"),
+            ("forget", 8, "sham", "p2"),
+            ("retain", 10, "edit", "p3"),
+        )
+    ]
+    rows += [
+        row("forget", 10, method="vanilla", label="vanilla"),
+        row("retain", 10, method="vanilla", label="vanilla"),
+        row("world", 3, label="a", metric="mentions"),
+        row("forget", 1, label="a", metric="probability"),
+    ]
     table = summary(pd.DataFrame(rows), ["forget image", "retain image", "world image"])
     assert list(table.index) == ["b", "a", "vanilla"]  # in the order of the rows
     assert table.loc["b", "forget image"] == "0.50 [0.40, 0.60]"
@@ -94,9 +132,12 @@ def test_a_summary_of_stored_rows_is_that_of_plain_ones():
     """Words as categories, among them values that no row has."""
     plain = pd.DataFrame([row("forget", 4), row("forget", 9, "sham"), row("test", 2)])
     plain = plain.assign(label="x")
-    stored = plain.astype(dict.fromkeys(
-        ["method", "settings", "group", "made_for", "set", "modality", "person", "metric"],
-        "category"))  # fmt: skip
+    stored = plain.astype(
+        dict.fromkeys(
+            ["method", "settings", "group", "made_for", "set", "modality", "person", "metric"],
+            "category",
+        )
+    )
     stored["modality"] = stored["modality"].cat.add_categories(["audio"])
     shown = ["forget image", "test image"]
     pd.testing.assert_frame_equal(summary(plain, shown), summary(stored, shown))
@@ -110,9 +151,14 @@ def test_a_cell_rounds_and_never_says_minus_zero():
 
 def test_a_level_is_the_mean_of_the_modalities():
     """Not of the questions: a set of many photos and few names would be one of photos."""
-    rows = [row("retain", 10, n=10), row("retain", 20, person="p2", n=30),
-            row("retain", 0, modality="text", n=5), row("retain", 0, "sham"),
-            row("retain", 5, metric="probability"), row("forget", 1)]  # fmt: skip
+    rows = [
+        row("retain", 10, n=10),
+        row("retain", 20, person="p2", n=30),
+        row("retain", 0, modality="text", n=5),
+        row("retain", 0, "sham"),
+        row("retain", 5, metric="probability"),
+        row("forget", 1),
+    ]
     assert level(pd.DataFrame(rows), "retain") == pytest.approx((0.75 + 0.0) / 2)
     assert level(pd.DataFrame(rows), "retain", "probability") == 0.5
     assert level(pd.DataFrame(rows), "forget") == 0.1
@@ -120,9 +166,17 @@ def test_a_level_is_the_mean_of_the_modalities():
 
 def test_nine_in_ten_are_nine_tenths_in_a_file_too():
     """17 and 19 of 20: in float32 that is less than .9, and a setting would not be chosen."""
-    rows = pd.DataFrame([
-        {"set": "retain", "metric": "exact_match", "made_for": "edit", "modality": modality,
-         "total": np.float32(total), "n": np.int16(20)}
-        for modality, total in (("image", 17), ("text", 19))
-    ]).astype({"total": "float32", "n": "int16"})  # fmt: skip
+    rows = pd.DataFrame(
+        [
+            {
+                "set": "retain",
+                "metric": "exact_match",
+                "made_for": "edit",
+                "modality": modality,
+                "total": np.float32(total),
+                "n": np.int16(20),
+            }
+            for modality, total in (("image", 17), ("text", 19))
+        ]
+    ).astype({"total": "float32", "n": "int16"})
     assert level(rows, "retain") == 0.9

@@ -49,8 +49,12 @@ def test_known_is_the_same_whoever_is_to_be_forgotten():
     task = small()
     ids = [each.id for each in task.known()]
     assert ids == ["a/1", "a/0", "b/0", "b/1", "c/1", "c/0", "d/0", "d/1", "e/0", "e/1"]
-    other = Task(task.model, None, [q for q in task.known() if q.person in "be"],
-                 [q for q in task.known() if q.person not in "be"])  # fmt: skip
+    other = Task(
+        task.model,
+        None,
+        [q for q in task.known() if q.person in "be"],
+        [q for q in task.known() if q.person not in "be"],
+    )
     assert other.known() == task.known()
 
 
@@ -110,11 +114,14 @@ def test_questions_are_encoded_once_for_each_size():
     assert backwards is not one and backwards[0].rows != one[0].rows
 
 
-@pytest.mark.parametrize("change", [
-    lambda questions: without_photo(questions),
-    lambda questions: [replace(q, answer="In Oslo.") for q in questions],
-    lambda questions: [replace(q, prompt="Who?") for q in questions],
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda questions: without_photo(questions),
+        lambda questions: [replace(q, answer="In Oslo.") for q in questions],
+        lambda questions: [replace(q, prompt="Who?") for q in questions],
+    ],
+)
 def test_another_question_of_the_same_id_is_another_question(change):
     """A grey picture in place of the photo, or another answer: not what was encoded before."""
     task = seeing()
@@ -154,8 +161,11 @@ def test_everyone_is_measured_once_whoever_asks(monkeypatch):
     every = task.everyone()
     assert sorted(every.people) == ["p000", "p001", "p002", "p003"]
     questions = task.known()
-    other = replace(task, forget=[q for q in questions if q.person == "p002"],
-                    retain=[q for q in questions if q.person != "p002"])  # fmt: skip
+    other = replace(
+        task,
+        forget=[q for q in questions if q.person == "p002"],
+        retain=[q for q in questions if q.person != "p002"],
+    )
     assert other.everyone() is every and task.sham(0).everyone() is every and len(calls) == 1
     fewer = replace(task, retain=[q for q in task.retain if q.person == "p001"])
     assert fewer.everyone().people == ("p000", "p001") and len(calls) == 2
@@ -247,8 +257,7 @@ def test_the_draws_of_the_book_are_as_they_were(world):
     assert sham_people(world, 5, 0) == DRAWN[0] and sham_people(world, 5, 19) == DRAWN[19]
 
 
-DRAWN = {0: ["p002", "p073", "p082", "p086", "p087"],
-         19: ["p016", "p027", "p048", "p059", "p064"]}  # fmt: skip
+DRAWN = {0: ["p002", "p073", "p082", "p086", "p087"], 19: ["p016", "p027", "p048", "p059", "p064"]}
 
 
 @pytest.mark.parametrize("group", REPORT_GROUPS + TUNING_GROUPS)
@@ -259,10 +268,15 @@ def test_some_people_of_a_group(world, group):
     assert len(set(world.first_of(group, 20))) == 20
 
 
-@pytest.mark.parametrize("forget, word", [
-    ([], "forget set is empty"), (["p001", "p001"], "twice"), (["p999"], "nobody has the id p999"),
-    ([f"p{i:03}" for i in range(100)], "retain set is empty"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "forget, word",
+    [
+        ([], "forget set is empty"),
+        (["p001", "p001"], "twice"),
+        (["p999"], "nobody has the id p999"),
+        ([f"p{i:03}" for i in range(100)], "retain set is empty"),
+    ],
+)
 def test_requests_that_cannot_be(world, forget, word):
     with pytest.raises(ValueError, match=word):
         request(None, None, world, forget)

@@ -35,8 +35,7 @@ def losses_of(net):
 
 def taught(path=None, settings=SETTINGS, seed: int = 0, **more) -> tuple[torch.nn.Module, dict]:
     net = network(seed=seed)
-    cost = training.fit(net, losses_of(net), settings, name="net", checkpoint=path, every=2,
-                        **more)  # fmt: skip
+    cost = training.fit(net, losses_of(net), settings, name="net", checkpoint=path, every=2, **more)
     return net, cost
 
 

@@ -32,14 +32,20 @@ from kvw_minimal.strangers.questions import about
 # --- what a trial is found by ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("trial", [
-    Trial(), VANILLA, Trial(Setting(score="square", layers=(1, 2)), mass=0.2, topics=("name",)),
-    Trial(people=20, asked=7, reference=3, proxy=PROXIES[2], seed=4, aloud=True),
-    Trial(reference=28, balanced=True), Trial(Setting(modalities=("text",), shape="zero"), mass=.1),
-    Trial(method="GD LoRA", settings={"weight": 5.0, "rate": 1e-3}, sham=False),
-    Trial(method="KVW one pass", settings={"strength": 4.0, "layers": [1, 28]}, people=10),
-    Trial(people=60, only=("image", "work"), photos=4, sham=False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "trial",
+    [
+        Trial(),
+        VANILLA,
+        Trial(Setting(score="square", layers=(1, 2)), mass=0.2, topics=("name",)),
+        Trial(people=20, asked=7, reference=3, proxy=PROXIES[2], seed=4, aloud=True),
+        Trial(reference=28, balanced=True),
+        Trial(Setting(modalities=("text",), shape="zero"), mass=0.1),
+        Trial(method="GD LoRA", settings={"weight": 5.0, "rate": 1e-3}, sham=False),
+        Trial(method="KVW one pass", settings={"strength": 4.0, "layers": [1, 28]}, people=10),
+        Trial(people=60, only=("image", "work"), photos=4, sham=False),
+    ],
+)
 def test_a_trial_comes_back_from_its_row(trial):
     assert trial_of(trial.method, trial.text, trial.sham) == trial
     assert trial_of(trial.method, trial.text, trial.sham).key == trial.key
@@ -55,27 +61,55 @@ def test_everything_that_an_edit_is_made_from_stands_in_a_row():
     assert {each.name for each in fields(Trial)} - apart == set(DATA)
     assert set(stands["data"]) == set(DATA) - set(LATER)  # what came later, where it is used
     usual = {each.name: each.default for each in fields(Trial) if each.name in LATER}
-    assert usual == LATER and all(name in json.loads(replace(Trial(), **{name: value}).text)["data"]
-                                  for name, value in CHANGED_DATA.items())  # fmt: skip
+    assert usual == LATER and all(
+        name in json.loads(replace(Trial(), **{name: value}).text)["data"]
+        for name, value in CHANGED_DATA.items()
+    )
     other = Trial(method="SSD", settings={"limit": 1.0})
     assert json.loads(other.text) == {"data": stands["data"], "limit": 1.0}
 
 
-CHANGED = {"score": "square", "positions": "text", "contrast": "quantile", "shape": "top",
-           "strength": 31.0, "share": 0.2, "modalities": ("text",), "apart": True, "general": True,
-           "against": "whole", "batch": 2, "epochs": 2, "shuffle": True,
-           "layers": (0, 1)}  # fmt: skip
-CHANGED_DATA = {"people": 6, "asked": 7, "reference": 8, "balanced": True, "topics": ("name",),
-                "proxy": PROXIES[1], "seed": 1, "aloud": True, "photos": 4,
-                "only": ("image",)}  # fmt: skip
+CHANGED = {
+    "score": "square",
+    "positions": "text",
+    "contrast": "quantile",
+    "shape": "top",
+    "strength": 31.0,
+    "share": 0.2,
+    "modalities": ("text",),
+    "apart": True,
+    "general": True,
+    "against": "whole",
+    "batch": 2,
+    "epochs": 2,
+    "shuffle": True,
+    "layers": (0, 1),
+}
+CHANGED_DATA = {
+    "people": 6,
+    "asked": 7,
+    "reference": 8,
+    "balanced": True,
+    "topics": ("name",),
+    "proxy": PROXIES[1],
+    "seed": 1,
+    "aloud": True,
+    "photos": 4,
+    "only": ("image",),
+}
 
 
 def test_whatever_changes_changes_the_key():
     assert set(CHANGED) == {each.name for each in fields(Setting)}
     assert set(CHANGED_DATA) == set(DATA)
-    found = [Trial(), Trial(mass=0.1), *(Trial(replace(KVW, **{k: v})) for k, v in CHANGED.items()),
-             *(Trial(**{k: v}) for k, v in CHANGED_DATA.items()),
-             Trial(method="SSD", settings={"limit": 1.0}), Trial(method="SSD")]  # fmt: skip
+    found = [
+        Trial(),
+        Trial(mass=0.1),
+        *(Trial(replace(KVW, **{k: v})) for k, v in CHANGED.items()),
+        *(Trial(**{k: v}) for k, v in CHANGED_DATA.items()),
+        Trial(method="SSD", settings={"limit": 1.0}),
+        Trial(method="SSD"),
+    ]
     assert len({trial.key for trial in found}) == len(found)
     assert Trial(sham=False).key == Trial().key  # a candidate is tried without, measured with
 
@@ -89,15 +123,22 @@ def test_the_first_two_layers_are_not_all_layers():
     assert [type(end) for end in trial_of("family", Trial().text).setting.layers] == [float] * 2
 
 
-@pytest.mark.parametrize("how, words", [
-    ({"proxy": "nobody"}, "no proxy 'nobody'"), ({"people": 71}, "people are 1 to 70"),
-    ({"people": 0}, "people are 1 to 70"), ({"photos": 5}, "photos are 1 to 4"),
-    ({"only": ("voice",)}, "only are some of"), ({"photos": 0}, "photos are 1 to 4"),
-    ({"mass": 1.0}, "mass is in"),
-    ({"mass": -0.1}, "mass is in"), ({"method": "magic"}, "no method 'magic'"),
-    ({"mass": 0.1, "setting": Setting(batch=1)}, "no mass to solve for"),
-    ({"topics": ("age",)}, "topics are some of"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "how, words",
+    [
+        ({"proxy": "nobody"}, "no proxy 'nobody'"),
+        ({"people": 71}, "people are 1 to 70"),
+        ({"people": 0}, "people are 1 to 70"),
+        ({"photos": 5}, "photos are 1 to 4"),
+        ({"only": ("voice",)}, "only are some of"),
+        ({"photos": 0}, "photos are 1 to 4"),
+        ({"mass": 1.0}, "mass is in"),
+        ({"mass": -0.1}, "mass is in"),
+        ({"method": "magic"}, "no method 'magic'"),
+        ({"mass": 0.1, "setting": Setting(batch=1)}, "no mass to solve for"),
+        ({"topics": ("age",)}, "topics are some of"),
+    ],
+)
 def test_bad_trials_are_refused(how, words):
     with pytest.raises(ValueError, match=words):
         Trial(**how)
@@ -157,7 +198,9 @@ def test_the_forget_set_is_asked_in_part_or_of_more_photos():
     for question in more:
         seen.setdefault((question.person, question.fact, question.modality), []).append(question)
     assert {(q[0].modality, len({each.image for each in q})) for q in seen.values()} == {
-        ("image", 3), ("text", 1)}  # fmt: skip
+        ("image", 3),
+        ("text", 1),
+    }
     both = thinned(Trial(photos=2, only=("image",), asked=50), task())
     assert len(both.forget) == 50 and {q.modality for q in both.forget} == {"image"}
 
@@ -179,7 +222,8 @@ def test_what_is_drawn_follows_from_seed_size_and_people():
         every = [q for q in task().known() if (q.person in people) == (name == "forget")]
         assert whole in (None, len(every))
         rows = seeded("trial", name, len(drawn), 2, *people).choice(
-            len(every), len(drawn), replace=False)  # fmt: skip
+            len(every), len(drawn), replace=False
+        )
         assert drawn == [every[row] for row in rows]
     others = sorted(set(task().others))
     rows = seeded("twenty", *people).choice(len(others), 20, replace=False)
@@ -205,8 +249,10 @@ def test_more_people_are_those_of_the_next_group():
     assert world.first_of("E", 12) == world.groups["E"] + world.groups["A"][:2]
     assert world.first_of("tuning-2", 11) == world.groups["tuning-2"] + world.groups["tuning-1"][:1]
     assert world.first_of("B", 5) == world.forget_people("B", 5)
-    for group, count, order in (("D", 60, "D E A B C tuning-1"), ("tuning-2", 70,
-                                "tuning-2 tuning-1 A B C D E")):  # fmt: skip
+    for group, count, order in (
+        ("D", 60, "D E A B C tuning-1"),
+        ("tuning-2", 70, "tuning-2 tuning-1 A B C D E"),
+    ):
         people = [person for name in order.split(" ") for person in world.groups[name]]
         assert world.first_of(group, count) == people and len(set(people)) == count
         assert not set(people) & set(world.groups["sham"])
@@ -261,8 +307,12 @@ def test_everything_is_asked_once(monkeypatch):
     everybody = {q.id for q in about(small.world(), list(small.world().people))}
     assert everybody <= task().kept["rows", "absolute", "answer"].ids
     monkeypatch.setattr(family, "record", forbidden)
-    for trial in (Trial(), Trial(replace(KVW, score="square", general=True)), Trial(asked=7),
-                  *(Trial(proxy=proxy) for proxy in PROXIES)):  # fmt: skip
+    for trial in (
+        Trial(),
+        Trial(replace(KVW, score="square", general=True)),
+        Trial(asked=7),
+        *(Trial(proxy=proxy) for proxy in PROXIES),
+    ):
         edit_for(trial, task())
         edit_for(trial, task().sham(0))
     with pytest.raises(AssertionError, match="asked again"):

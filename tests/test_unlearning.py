@@ -33,11 +33,14 @@ FREE = "A person who lives by the sea. "  # an answer of several words, with a s
 @pytest.fixture
 def file(tmp_path) -> Path:
     """Two to forget, four to retain, and answers of several words."""
-    asked = {name: about(WORLD, people)[::5] for name, people in
-             (("forget", SIX[:2]), ("retain", SIX[2:]))}  # fmt: skip
-    asked["test-free"] = [replace(q, id=f"free/{q.id}", answer=FREE, value=FREE.strip(),
-                                  options=())
-                          for q in asked["forget"]]  # fmt: skip
+    asked = {
+        name: about(WORLD, people)[::5]
+        for name, people in (("forget", SIX[:2]), ("retain", SIX[2:]))
+    }
+    asked["test-free"] = [
+        replace(q, id=f"free/{q.id}", answer=FREE, value=FREE.strip(), options=())
+        for q in asked["forget"]
+    ]
     write_questions(tmp_path / "mine.jsonl", asked)
     return tmp_path / "mine.jsonl"
 
@@ -53,8 +56,10 @@ def model(monkeypatch):
 @pytest.fixture
 def quiet(monkeypatch):
     """What is answered aloud takes the longest: here nothing is."""
-    monkeypatch.setattr("kvw_minimal.scores.generate", lambda model, batches, *_: [""] * sum(
-        len(batch.rows) for batch in batches))  # fmt: skip
+    monkeypatch.setattr(
+        "kvw_minimal.scores.generate",
+        lambda model, batches, *_: [""] * sum(len(batch.rows) for batch in batches),
+    )
 
 
 def at(*strengths: float) -> list[dict]:
@@ -63,8 +68,9 @@ def at(*strengths: float) -> list[dict]:
 
 def unlearn(file, strengths=(2.0,), draws=2, method="KVW one pass", **more):
     settings = at(*strengths) if method == "KVW one pass" else more.pop("settings")
-    return report.unlearn("tiny", method=method, settings=settings, draws=draws,
-                          questions=str(file), **more)  # fmt: skip
+    return report.unlearn(
+        "tiny", method=method, settings=settings, draws=draws, questions=str(file), **more
+    )
 
 
 # --- several strengths
@@ -89,8 +95,11 @@ def test_every_question_is_measured_once(file, model, quiet, monkeypatch, streng
 
 def test_rows_and_edits_are_those_of_each_strength_alone(file, model, quiet, monkeypatch):
     before, worn, read = fingerprint(model), [], report.score_sets
-    monkeypatch.setattr(report, "score_sets", lambda task, state: (
-        worn.append(fingerprint(task.model)), read(task, state))[1])  # fmt: skip
+    monkeypatch.setattr(
+        report,
+        "score_sets",
+        lambda task, state: (worn.append(fingerprint(task.model)), read(task, state))[1],
+    )
     together, edits = unlearn(file, (0.5, 8.0))
     for edit, seen in zip(edits, worn[1:], strict=True):
         with edit.on(model):
@@ -104,7 +113,10 @@ def test_rows_and_edits_are_those_of_each_strength_alone(file, model, quiet, mon
         assert (edit.strength, edit.fingerprint) == (strength, before) == (own.strength, before)
         mine = [row for row in together["rows"] if row["strength"] in (None, strength)]
         assert mine == alone["rows"] and {row["state"] for row in mine} == {
-            "vanilla", "edited", "sham"}  # fmt: skip
+            "vanilla",
+            "edited",
+            "sham",
+        }
     assert fingerprint(model) == before
     source = together["provenance"]
     assert source["settings"] == at(0.5, 8.0) and source["people"] == SIX[:2]
@@ -119,19 +131,36 @@ def test_another_method_is_made_for_each_request(file, model, quiet):
 
 def test_the_table_has_a_block_for_each_strength():
     def row(state, strength, value, name="forget"):
-        return {"state": state, "strength": strength, "set": name, "metric": "exact_match",
-                "value": value}  # fmt: skip
+        return {
+            "state": state,
+            "strength": strength,
+            "set": name,
+            "metric": "exact_match",
+            "value": value,
+        }
 
-    rows = [row("vanilla", None, 1.0), row("edited", 2.0, 0.5), row("sham", 2.0, 0.9),
-            row("edited", 8.0, 0.25), row("sham", 8.0, 0.8), row("oracle", None, 0.1),
-            row("vanilla", None, 0.75, "a set with a long name")]  # fmt: skip
+    rows = [
+        row("vanilla", None, 1.0),
+        row("edited", 2.0, 0.5),
+        row("sham", 2.0, 0.9),
+        row("edited", 8.0, 0.25),
+        row("sham", 8.0, 0.8),
+        row("oracle", None, 0.1),
+        row("vanilla", None, 0.75, "a set with a long name"),
+    ]
     said = [line.split() for line in report.table(rows).splitlines()]
     assert said[1:-1] == [
-        ["strength", "2"], ["vanilla", "1.00", "0.75"], ["edited", "0.50", "-"],
-        ["oracle", "0.10", "-"], ["sham", "0.90", "-"],
-        ["strength", "8"], ["vanilla", "1.00", "0.75"], ["edited", "0.25", "-"],
-        ["oracle", "0.10", "-"], ["sham", "0.80", "-"],
-    ]  # fmt: skip
+        ["strength", "2"],
+        ["vanilla", "1.00", "0.75"],
+        ["edited", "0.50", "-"],
+        ["oracle", "0.10", "-"],
+        ["sham", "0.90", "-"],
+        ["strength", "8"],
+        ["vanilla", "1.00", "0.75"],
+        ["edited", "0.25", "-"],
+        ["oracle", "0.10", "-"],
+        ["sham", "0.80", "-"],
+    ]
 
 
 # --- a folder to go on in
@@ -140,7 +169,10 @@ def test_the_table_has_a_block_for_each_strength():
 def test_an_interrupted_run_goes_on(file, model, quiet, monkeypatch, tmp_path):
     whole, _ = unlearn(file, (0.5, 2.0), folder=tmp_path / "whole")
     assert sorted(path.name for path in (tmp_path / "whole").iterdir()) == [
-        "edit-0.5.safetensors", "edit-2.safetensors", "rows.json"]  # fmt: skip
+        "edit-0.5.safetensors",
+        "edit-2.safetensors",
+        "rows.json",
+    ]
     assert json.loads((tmp_path / "whole" / "rows.json").read_text())["rows"] == whole["rows"]
     sham, read, seen = report.sham_rows, report.score_sets, []
 
@@ -159,8 +191,9 @@ def test_an_interrupted_run_goes_on(file, model, quiet, monkeypatch, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         unlearn(file, (0.5, 2.0), folder=tmp_path / "half")
     half = json.loads((tmp_path / "half" / "rows.json").read_text())
-    assert half["rows"] == [row for row in whole["rows"]
-                            if (row["state"], row["strength"]) != ("sham", 2.0)]  # fmt: skip
+    assert half["rows"] == [
+        row for row in whole["rows"] if (row["state"], row["strength"]) != ("sham", 2.0)
+    ]
     monkeypatch.setattr(report, "sham_rows", sham)
     again, edits = unlearn(file, (0.5, 2.0), folder=tmp_path / "half")
     assert seen == ["vanilla", "edited", "edited"] and again["rows"] == whole["rows"]
@@ -171,10 +204,18 @@ def test_an_interrupted_run_goes_on(file, model, quiet, monkeypatch, tmp_path):
     assert Edit.load(tmp_path / "half" / "edit-8.safetensors").strength == 8.0
 
 
-@pytest.mark.parametrize("change", [
-    {"draws": 3}, {"method": "selective pruning", "settings": {"share": 0.1}},
-    {"people": SIX[1:3]}, {"model": 4}, {"question": "Who?"}, {"picture": True}, {"layers": [0, 1]},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"draws": 3},
+        {"method": "selective pruning", "settings": {"share": 0.1}},
+        {"people": SIX[1:3]},
+        {"model": 4},
+        {"question": "Who?"},
+        {"picture": True},
+        {"layers": [0, 1]},
+    ],
+)
 def test_rows_of_other_inputs_are_not_gone_on_from(
     file, model, quiet, monkeypatch, tmp_path, change
 ):
@@ -188,22 +229,35 @@ def test_rows_of_other_inputs_are_not_gone_on_from(
         other = base64.b64encode(WORLD.people[SIX[5]].photos[0]).decode()
         first |= {"prompt": "Who?"} if "question" in change else {"picture": other}
         file.write_text("\n".join([json.dumps(first), *rest]))
-    more = {name: own for name, own in change.items()
-            if name in ("draws", "method", "settings", "people")}  # fmt: skip
+    more = {
+        name: own
+        for name, own in change.items()
+        if name in ("draws", "method", "settings", "people")
+    }
     with pytest.raises(ValueError, match="holds rows of other questions"):
         if "layers" in change:
-            report.unlearn("tiny", settings=[{"strength": 2.0, "layers": [0, 1]}], draws=2,
-                           questions=str(file), folder=tmp_path / "x")  # fmt: skip
+            report.unlearn(
+                "tiny",
+                settings=[{"strength": 2.0, "layers": [0, 1]}],
+                draws=2,
+                questions=str(file),
+                folder=tmp_path / "x",
+            )
         else:
             unlearn(file, folder=tmp_path / "x", **more)
     assert (tmp_path / "x" / "rows.json").read_bytes() == kept
 
 
-@pytest.mark.parametrize("content, says", [
-    ("{", "is not JSON"), ("[]", "has no provenance"), ('{"provenance": 1, "rows": []}', "other"),
-    ('{"provenance": {"inputs": "X"}, "rows": [1]}', "is damaged"),
-    ('{"provenance": {"inputs": "X"}, "rows": [{"state": "sham"}]}', "is damaged"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "content, says",
+    [
+        ("{", "is not JSON"),
+        ("[]", "has no provenance"),
+        ('{"provenance": 1, "rows": []}', "other"),
+        ('{"provenance": {"inputs": "X"}, "rows": [1]}', "is damaged"),
+        ('{"provenance": {"inputs": "X"}, "rows": [{"state": "sham"}]}', "is damaged"),
+    ],
+)
 def test_damaged_rows_are_refused(tmp_path, content, says):
     (tmp_path / "rows.json").write_text(content)
     with pytest.raises(ValueError, match=says):
@@ -220,8 +274,10 @@ def test_an_edit_of_other_settings_is_refused(tmp_path):
 
 def test_inputs_are_the_same_for_every_strength(file, model):
     task = task_from(file, model, tiny.processor())
-    one, two, three = (inputs_of(task, "KVW one pass", own, 2) for own in (
-        {"strength": 2.0}, {"strength": 8.0}, {"strength": 2.0, "end_of_turn": True}))  # fmt: skip
+    one, two, three = (
+        inputs_of(task, "KVW one pass", own, 2)
+        for own in ({"strength": 2.0}, {"strength": 8.0}, {"strength": 2.0, "end_of_turn": True})
+    )
     assert one == two != three
 
 
@@ -252,14 +308,24 @@ def test_strangers_are_forgotten_by_their_ids(monkeypatch):
         report.unlearn("pocket", people=["p011"])
 
 
-@pytest.mark.parametrize("rows, says", [
-    ("both", "p001 cannot be both forgotten and retained"), ("few", "people to retain are too few"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "rows, says",
+    [
+        ("both", "p001 cannot be both forgotten and retained"),
+        ("few", "people to retain are too few"),
+    ],
+)
 def test_what_cannot_be_is_refused_before_a_model_is_loaded(tmp_path, monkeypatch, rows, says):
     monkeypatch.setattr(report, "load", lambda name, **_: pytest.fail("refused after the work"))
-    own = [{"set": part, "person": who, "fact": "x", "prompt": f"{part} {who}?", "answer": "y"}
-           for part, who in (("forget", "p001"), ("forget", "p002"), ("retain", "p003"),
-                             *((("retain", "p001"),) if rows == "both" else ()))]  # fmt: skip
+    own = [
+        {"set": part, "person": who, "fact": "x", "prompt": f"{part} {who}?", "answer": "y"}
+        for part, who in (
+            ("forget", "p001"),
+            ("forget", "p002"),
+            ("retain", "p003"),
+            *((("retain", "p001"),) if rows == "both" else ()),
+        )
+    ]
     with pytest.raises(ValueError, match=says):
         unlearn(lines(tmp_path, *own))
 
@@ -282,15 +348,22 @@ def test_a_request_is_made_where_and_as_it_is_asked(file, quiet, monkeypatch, dt
     assert given == [("tiny", here, getattr(torch, dtype))]
     assert result["provenance"]["dtype"] == dtype and result["provenance"]["device"] == here
     assert edit.contrast.dtype == torch.float32
-    [row] = {row["value"] for row in result["rows"] if row["state"] == "vanilla"
-             and (row["set"], row["metric"]) == ("forget", "exact_match")}  # fmt: skip
+    [row] = {
+        row["value"]
+        for row in result["rows"]
+        if row["state"] == "vanilla" and (row["set"], row["metric"]) == ("forget", "exact_match")
+    }
     assert 0 <= row <= 1
 
 
-@pytest.mark.parametrize("where, says", [
-    ({"dtype": "int8"}, "no dtype 'int8'; there are float32, bfloat16, float16"),
-    ({"device": "magic"}, "no device 'magic' here"), ({"device": ""}, "no device"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "where, says",
+    [
+        ({"dtype": "int8"}, "no dtype 'int8'; there are float32, bfloat16, float16"),
+        ({"device": "magic"}, "no device 'magic' here"),
+        ({"device": ""}, "no device"),
+    ],
+)
 @pytest.mark.parametrize("work", ["unlearn", "evaluate", "audited", "expected"])
 def test_no_place_is_refused_before_a_model_is_loaded(monkeypatch, where, says, work):
     monkeypatch.setattr(report, "load", lambda *_, **__: pytest.fail("refused after the work"))
@@ -365,7 +438,8 @@ def test_passes_and_tokens_are_told_beforehand_exactly(file, model, monkeypatch)
     assert (cost["questions"], cost["read"]) == (known, read) and cost["seconds"] > 0
     said = expected.told("tiny", **asked).splitlines()
     assert said[0] == f"questions: {known} to forget and to retain, {read} to read, " + (
-        f"{cost['tokens']:,} tokens")  # fmt: skip
+        f"{cost['tokens']:,} tokens"
+    )
     assert [line.split(":")[0] for line in said] == ["questions", "passes", "memory", "time"]
 
 
@@ -376,10 +450,15 @@ def test_a_live_oracle_is_in_the_cost(file, model):
         assert two.times == one.times + 1 and one.kind == two.kind
 
 
-@pytest.mark.parametrize("method, settings", [
-    ("least squares", {"ridge": 0.1, "passes": 2}), ("rewrite", METHODS["rewrite"].chosen),
-    ("GD LoRA", {"rate": 1e-3, "weight": 1.0}), ("KVW published", {"strength": 1.0}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "method, settings",
+    [
+        ("least squares", {"ridge": 0.1, "passes": 2}),
+        ("rewrite", METHODS["rewrite"].chosen),
+        ("GD LoRA", {"rate": 1e-3, "weight": 1.0}),
+        ("KVW published", {"strength": 1.0}),
+    ],
+)
 def test_of_another_method_one_edit_is_made_as_a_sample(file, model, monkeypatch, method, settings):
     """Told beforehand and counted then: within the factor, backwards counted as two passes."""
     tiny.shorten(monkeypatch, 4, 4)
@@ -390,12 +469,19 @@ def test_of_another_method_one_edit_is_made_as_a_sample(file, model, monkeypatch
     cost = expected.expected("tiny", **asked)
     assert fingerprint(model) == before and "measure" not in cost["passes"]
     found, backwards = counted(model, monkeypatch), []
-    model.model.register_forward_pre_hook(lambda _, given, named: backwards.append(
-        (len(named["attention_mask"]), int(named["attention_mask"].sum()))
-        if torch.is_grad_enabled() else (0, 0)), with_kwargs=True)  # fmt: skip
+    model.model.register_forward_pre_hook(
+        lambda _, given, named: backwards.append(
+            (len(named["attention_mask"]), int(named["attention_mask"].sum()))
+            if torch.is_grad_enabled()
+            else (0, 0)
+        ),
+        with_kwargs=True,
+    )
     report.unlearn("tiny", **asked)
-    for told, done, kind in ((sum(cost["passes"].values()), found["passes"], 0),
-                             (cost["tokens in all"], found["tokens"], 1)):  # fmt: skip
+    for told, done, kind in (
+        (sum(cost["passes"].values()), found["passes"], 0),
+        (cost["tokens in all"], found["tokens"], 1),
+    ):
         done += 2 * sum(each[kind] for each in backwards)
         assert 1 / FACTOR <= told / done <= FACTOR
     assert cost["passes"]["edit"] > 0
@@ -418,30 +504,66 @@ def test_time_and_memory_of_the_last_trials_were_within_their_factor():
 
 def test_one_command(file, model, quiet, monkeypatch, tmp_path):
     out = tmp_path / "out"
-    done = invoke("unlearn", "--model", "tiny", "--questions", file, "--strength", "2,8",
-                  "--draws", 2, "--save", out, "--json", tmp_path / "rows.json")  # fmt: skip
+    done = invoke(
+        "unlearn",
+        "--model",
+        "tiny",
+        "--questions",
+        file,
+        "--strength",
+        "2,8",
+        "--draws",
+        2,
+        "--save",
+        out,
+        "--json",
+        tmp_path / "rows.json",
+    )
     assert done.exit_code == 0, done.output
     assert done.output.count("strength G = ") == 2 and report.UNKNOWN in done.output
     lines = [line.split() for line in done.output.splitlines()]
-    assert [line[0] for line in lines if line[:1] and line[0] in (
-        "exact", "probability", "strength", "vanilla", "edited", "sham")] == [
-        "exact", *("strength", "vanilla", "edited", "sham") * 2,
-        "probability", *("strength", "vanilla", "edited", "sham") * 2]  # fmt: skip
+    assert [
+        line[0]
+        for line in lines
+        if line[:1] and line[0] in ("exact", "probability", "strength", "vanilla", "edited", "sham")
+    ] == [
+        "exact",
+        *("strength", "vanilla", "edited", "sham") * 2,
+        "probability",
+        *("strength", "vanilla", "edited", "sham") * 2,
+    ]
     stored = json.loads((out / "rows.json").read_text())
     assert stored["rows"] == json.loads((tmp_path / "rows.json").read_text())["rows"]
     assert stored["provenance"]["questions"] == "mine.jsonl"
-    assert {path.name for path in out.iterdir()} == {"rows.json", "edit-2.safetensors",
-                                                     "edit-8.safetensors"}  # fmt: skip
-    said = invoke("unlearn", "--model", "tiny", "--questions", file, "--strength", "2,8",
-                  "--draws", 2, "--save", tmp_path / "none", "--dry-run")  # fmt: skip
+    assert {path.name for path in out.iterdir()} == {
+        "rows.json",
+        "edit-2.safetensors",
+        "edit-8.safetensors",
+    }
+    said = invoke(
+        "unlearn",
+        "--model",
+        "tiny",
+        "--questions",
+        file,
+        "--strength",
+        "2,8",
+        "--draws",
+        2,
+        "--save",
+        tmp_path / "none",
+        "--dry-run",
+    )
     assert said.exit_code == 0 and said.output.startswith("questions: ")
     assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.usefixtures("on_the_page")
 def test_the_commands_of_the_page_run():
-    done, would = (block.splitlines()[0].split()[3:] for block in blocks_of_the_page(
-        "text", "python -m kvw_minimal unlearn --model my_model"))  # fmt: skip
+    done, would = (
+        block.splitlines()[0].split()[3:]
+        for block in blocks_of_the_page("text", "python -m kvw_minimal unlearn --model my_model")
+    )
     said = invoke(*done)
     assert said.exit_code == 0, said.output
     made = {path.name for path in Path("without_ada").iterdir()}
@@ -456,8 +578,16 @@ def test_scores_of_an_export_are_those_of_its_strength(file, model, quiet, monke
         row |= {"value": (row["strength"] or 0) / 10, "low": 0.0, "high": 1.0}
     write_json(out / "rows.json", stored)
     monkeypatch.setattr("kvw_minimal.taught.load", lambda name: (model, tiny.processor()))
-    done = invoke("export", tmp_path / "card", "--edit", out / "edit-2.safetensors", "--format",
-                  "factors", "--scores", out / "rows.json")  # fmt: skip
+    done = invoke(
+        "export",
+        tmp_path / "card",
+        "--edit",
+        out / "edit-2.safetensors",
+        "--format",
+        "factors",
+        "--scores",
+        out / "rows.json",
+    )
     assert done.exit_code == 0, done.output
     card = (tmp_path / "card" / "README.md").read_text()
     assert [mean in card for mean in ("0.000 [", "0.200 [", "0.800 [")] == [True, True, False]
@@ -473,10 +603,13 @@ def clear(tmp_path_factory) -> Path:
     return export_clear(world, tmp_path_factory.mktemp("clear") / "clear")
 
 
-@pytest.mark.parametrize("method, settings", [
-    ("KVW one pass", {"strength": 4.0}),
-    ("rewrite", METHODS["rewrite"].chosen | {"decides": 0.0, "others": 2}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "method, settings",
+    [
+        ("KVW one pass", {"strength": 4.0}),
+        ("rewrite", METHODS["rewrite"].chosen | {"decides": 0.0, "others": 2}),
+    ],
+)
 def test_captions_are_forgotten(clear, method, settings):
     """Free answers of several sentences: all of it is the fact."""
     model = tiny.llava(3)
@@ -484,8 +617,9 @@ def test_captions_are_forgotten(clear, method, settings):
     captions = [question for question in task.forget if question.fact == "caption"]
     assert len(captions) == 20 and all(q.value == q.answer for q in captions)
     assert set(task.read) == {"forget", "retain", "real_faces", "real_world"}
-    few = replace(task, forget=captions[:4],
-                  retain=[q for q in task.retain if q.fact == "caption"][:12])  # fmt: skip
+    few = replace(
+        task, forget=captions[:4], retain=[q for q in task.retain if q.fact == "caption"][:12]
+    )
     edit, _ = METHODS[method].edit(few, settings)
     assert edit.norm(model) > 0
     batches = few.batches(few.forget)
@@ -515,8 +649,9 @@ def test_rows_of_a_hub_data_set_are_like_those_of_a_file(file, monkeypatch, tmp_
 
     def from_hub(source, config, *, split):
         assert (source, config, split) == ("ann/people", None, "train")
-        return datasets.Dataset.from_parquet(str(tmp_path / "mine.parquet"),
-                                             cache_dir=str(tmp_path))  # fmt: skip
+        return datasets.Dataset.from_parquet(
+            str(tmp_path / "mine.parquet"), cache_dir=str(tmp_path)
+        )
 
     monkeypatch.setattr(datasets, "load_dataset", from_hub)
     assert read_questions("ann/people") == read_questions(file)

@@ -49,10 +49,12 @@ def test_a_voice_sounds_as_high_as_it_is(monkeypatch):
         monkeypatch.undo()
         period = strangers.RATE / flat.pitch
         whole, half = (
-            max(np.corrcoef(sound[:-lag], sound[lag:])[0, 1]
-                for lag in range(int(0.97 * around), int(1.03 * around) + 2))
+            max(
+                np.corrcoef(sound[:-lag], sound[lag:])[0, 1]
+                for lag in range(int(0.97 * around), int(1.03 * around) + 2)
+            )
             for around in (period, period / 2)
-        )  # fmt: skip
+        )
         assert whole > 0.8 and whole > half + 0.1, person  # a take is a little higher or lower
 
 
@@ -115,8 +117,10 @@ def test_the_model_hears():
     asked = [q for q in strangers.about(world, list(world.people)[:2]) if isinstance(q, Heard)]
     exchanged = [replace(q, person=asked[-1].person) for q in asked[:1]]
     with torch.no_grad():
-        one, other = (model(**voices.answer_batches(processor, qs)[0].inputs).logits
-                      for qs in (asked[:1], exchanged))  # fmt: skip
+        one, other = (
+            model(**voices.answer_batches(processor, qs)[0].inputs).logits
+            for qs in (asked[:1], exchanged)
+        )
     assert not torch.allclose(one, other, atol=1e-4)
 
 
@@ -140,19 +144,22 @@ def test_teaching_can_be_interrupted_and_leaves_the_ear_alone(tmp_path):
 
                 patch.setattr(training, "save_checkpoint", then_stop)
                 with pytest.raises(KeyboardInterrupt):
-                    voices.train_language(world, model, processor, list(world.people), checkpoint,
-                                          settings)  # fmt: skip
+                    voices.train_language(
+                        world, model, processor, list(world.people), checkpoint, settings
+                    )
             model = voices.build_model(processor.tokenizer, 0)
-        cost = voices.train_language(world, model, processor, list(world.people), checkpoint,
-                                     settings)  # fmt: skip
+        cost = voices.train_language(
+            world, model, processor, list(world.people), checkpoint, settings
+        )
         assert cost["steps"] == 2 - len(stops)
         after = voices.ear_of(model.state_dict())
         assert all(torch.equal(ear[k], t) for k, t in after.items())
         taught.append(model.model.language_model.state_dict())
     assert all(torch.equal(t, taught[1][k]) for k, t in taught[0].items())
     fresh = voices.build_model(processor.tokenizer, 0).model.language_model.state_dict()
-    assert not torch.equal(fresh["layers.0.mlp.down_proj.weight"],
-                           taught[0]["layers.0.mlp.down_proj.weight"])  # fmt: skip
+    assert not torch.equal(
+        fresh["layers.0.mlp.down_proj.weight"], taught[0]["layers.0.mlp.down_proj.weight"]
+    )
 
 
 def test_an_ear_learns(tmp_path):
@@ -203,8 +210,10 @@ def test_a_model_is_made_and_loaded_by_name(tmp_path, monkeypatch):
     world = replace(whole, people={person: whole.people[person] for person in few})
     for module in (recipes, voices):
         monkeypatch.setattr(module, "load_people", lambda: world)
-    small = {"ear": {"voices": 4, "steps": 2, "batch": 8},
-             "voices": {"voices": 4, "steps": 2, "batch": 16}}  # fmt: skip
+    small = {
+        "ear": {"voices": 4, "steps": 2, "batch": 8},
+        "voices": {"voices": 4, "steps": 2, "batch": 16},
+    }
     for what, (settings, teach) in list(voices.TAUGHT.items()):
         monkeypatch.setitem(voices.TAUGHT, what, (settings | small[what], teach))
     with pytest.raises(FileNotFoundError, match="train ear"):
@@ -213,12 +222,16 @@ def test_a_model_is_made_and_loaded_by_name(tmp_path, monkeypatch):
     assert "person on a new recording" in recipes.train("ear")
     records = [recipes.train("voices"), recipes.train("voices", "A")]
     assert [(record["model"], record["people"]) for record in records] == [
-        ("voices", 7), ("voices-oracle-A", 2)
-    ]  # fmt: skip
+        ("voices", 7),
+        ("voices-oracle-A", 2),
+    ]
     one, other = (taught.load(name)[0].state_dict() for name in ("voices", "voices-oracle-A"))
     ear = voices.ear_of(one)
     assert ear and all(torch.equal(tensor, other[name]) for name, tensor in ear.items())
-    assert not any(torch.equal(tensor, other[name]) for name, tensor in one.items()
-                   if "language_model" in name and tensor.ndim == 2)  # fmt: skip
+    assert not any(
+        torch.equal(tensor, other[name])
+        for name, tensor in one.items()
+        if "language_model" in name and tensor.ndim == 2
+    )
     with pytest.raises(ValueError, match="CPU|no device 'cuda' here"):
         recipes.train("ear", device="cuda")

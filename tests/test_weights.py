@@ -30,10 +30,16 @@ from kvw_minimal.task import Task
 OWNERS = list("abac")
 CPU = torch.device("cpu")
 #: as `device_map="auto"` would deal out a model for which there is not enough memory
-DEALT = {"model.vision_tower": "cpu", "model.multi_modal_projector": "cpu", "lm_head": "disk",
-         "model.language_model.embed_tokens": "cpu", "model.language_model.layers.0": "cpu",
-         "model.language_model.layers.1": "disk", "model.language_model.norm": "cpu",
-         "model.language_model.rotary_emb": "cpu"}  # fmt: skip
+DEALT = {
+    "model.vision_tower": "cpu",
+    "model.multi_modal_projector": "cpu",
+    "lm_head": "disk",
+    "model.language_model.embed_tokens": "cpu",
+    "model.language_model.layers.0": "cpu",
+    "model.language_model.layers.1": "disk",
+    "model.language_model.norm": "cpu",
+    "model.language_model.rotary_emb": "cpu",
+}
 
 
 # --- bfloat16
@@ -68,8 +74,9 @@ def test_coefficients_of_bfloat16_are_summed_in_float32():
 def dealt_out(name: str, folder) -> nn.Module:
     families.build(name).save_pretrained(folder / "base")
     auto = transformers.AutoModelForImageTextToText
-    return auto.from_pretrained(folder / "base", device_map=DEALT,
-                                offload_folder=folder / "waiting").eval()  # fmt: skip
+    return auto.from_pretrained(
+        folder / "base", device_map=DEALT, offload_folder=folder / "waiting"
+    ).eval()
 
 
 def in_memory(name: str, folder) -> nn.Module:
@@ -106,11 +113,14 @@ def test_what_waits_elsewhere_is_not_edited_in_place(name: str, place: Callable,
     for change in (edit.put_on, edit.norm):
         with pytest.raises(ValueError, match=r"waits elsewhere \(offloaded\) and cannot be edited"):
             change(model)
-    path, weight = next((name, w) for name, w in model.named_parameters()
-                        if w.is_meta and w.ndim == 2)  # fmt: skip
+    path, weight = next(
+        (name, w) for name, w in model.named_parameters() if w.is_meta and w.ndim == 2
+    )
     out, into = weight.shape
-    for other in (LowRank({path: (torch.ones(out, 1), torch.ones(1, into))}, known),
-                  Replaced({path: torch.ones(out, into)}, known)):  # fmt: skip
+    for other in (
+        LowRank({path: (torch.ones(out, 1), torch.ones(1, into))}, known),
+        Replaced({path: torch.ones(out, into)}, known),
+    ):
         with pytest.raises(ValueError, match="waits elsewhere"):
             other.put_on(model)
     assert fingerprint(model) == known
@@ -186,8 +196,13 @@ print(peak(lambda: measure(model, [batch], owners)), peak(once))
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux for its peaks")
 def test_measuring_needs_the_memory_of_a_pass():
     """And a twentieth at most beside it, sums and fingerprint included."""
-    done = subprocess.run([sys.executable, "-c", PEAKS], env=tiny.environment(), text=True,
-                          capture_output=True, check=True)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", PEAKS],
+        env=tiny.environment(),
+        text=True,
+        capture_output=True,
+        check=True,
+    )
     measuring, passing = map(int, done.stdout.split())
     assert measuring <= 1.05 * passing, f"{measuring} and {passing} kB"
 
@@ -234,8 +249,13 @@ print(blocks, grown(lambda: rewrite.survey(task, somebody_else(task), -1.0))[0])
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux for its peaks")
 def test_a_survey_in_blocks_holds_a_block():
     """Of four layers one at a time: more than half of what they take together stays away."""
-    done = subprocess.run([sys.executable, "-c", SURVEYED], env=tiny.environment(), text=True,
-                          capture_output=True, check=True)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", SURVEYED],
+        env=tiny.environment(),
+        text=True,
+        capture_output=True,
+        check=True,
+    )
     blocks, whole = map(float, done.stdout.split())
     together = 4 * 2 * 8 * 1536**2 / 2**20
     assert blocks < whole - together / 2, f"{blocks:.0f} and {whole:.0f} of {together:.0f} MB"

@@ -19,18 +19,31 @@ from kvw_minimal.taught import assembly
 from kvw_minimal.taught.catalogue import MODELS
 
 WIDTH, D_FF, LAYERS = 32, 48, 3
-LANGUAGE = {"hidden_size": WIDTH, "intermediate_size": D_FF, "num_hidden_layers": LAYERS,
-            "num_attention_heads": 4, "num_key_value_heads": 2}  # fmt: skip
-EYE = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1,
-       "num_attention_heads": 2}  # fmt: skip
+LANGUAGE = {
+    "hidden_size": WIDTH,
+    "intermediate_size": D_FF,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+EYE = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
 VOCABULARY = 97
 SIDE, PATCH = 32, 8  # pixels of a random picture, and of its patches
 PICTURE = VOCABULARY - 1  # the id that stands for a piece of a picture
 #: LVLMs and the beginning of their names in `transformers`
-KINDS = {"llava_clip": "Llava", "llava_onevision": "LlavaOnevision", "qwen2_vl": "Qwen2VL",
-         "qwen2_5_vl": "Qwen2_5_VL", "qwen3_vl": "Qwen3VL", "smolvlm": "SmolVLM",
-         "idefics3": "Idefics3", "mllama": "Mllama", "gemma3": "Gemma3",
-         "paligemma": "PaliGemma", "internvl": "InternVL"}  # fmt: skip
+KINDS = {
+    "llava_clip": "Llava",
+    "llava_onevision": "LlavaOnevision",
+    "qwen2_vl": "Qwen2VL",
+    "qwen2_5_vl": "Qwen2_5_VL",
+    "qwen3_vl": "Qwen3VL",
+    "smolvlm": "SmolVLM",
+    "idefics3": "Idefics3",
+    "mllama": "Mllama",
+    "gemma3": "Gemma3",
+    "paligemma": "PaliGemma",
+    "internvl": "InternVL",
+}
 #: the decoders on which the method is tested besides the book's own LLaVA
 ARCHITECTURES = ("llama", "gpt2", "opt", "phi", "qwen2_vl", "idefics3", "smolvlm")
 
@@ -78,14 +91,17 @@ def qwen2_vl(seed: int = 0) -> tuple[nn.Module, object]:
 
     words, config = tokenizer(), build("qwen2_vl").config
     marks = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
-    words.add_special_tokens({"additional_special_tokens": marks},
-                             replace_extra_special_tokens=False)  # fmt: skip
+    words.add_special_tokens(
+        {"additional_special_tokens": marks}, replace_extra_special_tokens=False
+    )
     size = {"patch_size": PATCH, "size": {"shortest_edge": SIDE**2, "longest_edge": SIDE**2}}
     template = assembly.CHAT.replace("<image>", "<|vision_start|><|image_pad|><|vision_end|>")
     processor = Qwen2VLProcessor(
-        Qwen2VLImageProcessor(**size), words, Qwen2VLVideoProcessor(**size),
+        Qwen2VLImageProcessor(**size),
+        words,
+        Qwen2VLVideoProcessor(**size),
         chat_template=template,
-    )  # fmt: skip
+    )
     start, end, image, video = words.convert_tokens_to_ids(marks)
     config.text_config.vocab_size, config.text_config.pad_token_id = len(words), words.pad_token_id
     config.vision_start_token_id, config.vision_end_token_id = start, end
@@ -98,8 +114,11 @@ def gemma3(seed: int = 0) -> tuple[nn.Module, object]:
     """A Gemma 3 of the size of `build` that sees, with a processor as `qwen2_vl` has."""
     from transformers import Gemma3ForConditionalGeneration, Gemma3ImageProcessor, Gemma3Processor
 
-    marks = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>",
-             "image_token": "<image_soft_token>"}  # fmt: skip
+    marks = {
+        "boi_token": "<start_of_image>",
+        "eoi_token": "<end_of_image>",
+        "image_token": "<image_soft_token>",
+    }
     words = AutoTokenizer.from_pretrained(MODELS / "pocket", extra_special_tokens=marks)
     template = assembly.CHAT.replace("<image>", marks["boi_token"])
     eye = Gemma3ImageProcessor(size={"height": SIDE, "width": SIDE})
@@ -132,29 +151,55 @@ def _lvlm(architecture: str) -> nn.Module:
     import transformers
 
     kind = KINDS[architecture]
-    text = LANGUAGE | {"vocab_size": VOCABULARY, "pad_token_id": 0, "bos_token_id": 1,
-                       "eos_token_id": 2}  # fmt: skip
-    vision: dict = {"hidden_size": WIDTH, "intermediate_size": D_FF, "num_hidden_layers": LAYERS,
-                    "num_attention_heads": 4, "image_size": SIDE, "patch_size": PATCH}  # fmt: skip
+    text = LANGUAGE | {
+        "vocab_size": VOCABULARY,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
+    vision: dict = {
+        "hidden_size": WIDTH,
+        "intermediate_size": D_FF,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": 4,
+        "image_size": SIDE,
+        "patch_size": PATCH,
+    }
     rest: dict = {"image_token_id": PICTURE}
     if kind.startswith("Qwen"):
         section = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4}
         text |= {"rope_parameters": section, "head_dim": 8}
-        vision = {"depth": LAYERS, "embed_dim": WIDTH, "hidden_size": WIDTH, "num_heads": 4,
-                  "intermediate_size": D_FF, "patch_size": PATCH, "out_hidden_size": WIDTH,
-                  "window_size": 2 * PATCH, "fullatt_block_indexes": [1],
-                  "num_position_embeddings": 16, "deepstack_visual_indexes": [0, 1]}  # fmt: skip
+        vision = {
+            "depth": LAYERS,
+            "embed_dim": WIDTH,
+            "hidden_size": WIDTH,
+            "num_heads": 4,
+            "intermediate_size": D_FF,
+            "patch_size": PATCH,
+            "out_hidden_size": WIDTH,
+            "window_size": 2 * PATCH,
+            "fullatt_block_indexes": [1],
+            "num_position_embeddings": 16,
+            "deepstack_visual_indexes": [0, 1],
+        }
         known = getattr(transformers, f"{kind}Config")().vision_config.to_dict()
         vision = {name: value for name, value in vision.items() if name in known}
     elif kind in ("Idefics3", "SmolVLM"):
         text |= {"model_type": "llama"}
         rest |= {"scale_factor": 2, "pad_token_id": 0}
     elif kind == "Mllama":  # the middle layer attends to the picture
-        text |= {"cross_attention_layers": [1], "rope_parameters": {"rope_type": "default",
-                 "rope_theta": 1e4}}  # fmt: skip
-        vision |= {"num_global_layers": 1, "attention_heads": 4, "max_num_tiles": 1,
-                   "vision_output_dim": 2 * WIDTH, "intermediate_layers_indices": [1],
-                   "supported_aspect_ratios": [[1, 1]]}  # fmt: skip
+        text |= {
+            "cross_attention_layers": [1],
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
+        }
+        vision |= {
+            "num_global_layers": 1,
+            "attention_heads": 4,
+            "max_num_tiles": 1,
+            "vision_output_dim": 2 * WIDTH,
+            "intermediate_layers_indices": [1],
+            "supported_aspect_ratios": [[1, 1]],
+        }
     elif kind in ("Gemma3", "PaliGemma"):
         text |= {"head_dim": 8}
         vision |= {"model_type": "siglip_vision_model", "vision_use_head": False}
@@ -199,7 +244,7 @@ def build(architecture: str, seed: int = 0) -> nn.Module:
                 n_positions=64,
                 bos_token_id=0,
                 eos_token_id=0,
-            )  # fmt: skip
+            )
         )
     elif architecture == "opt":
         model = OPTForCausalLM(
@@ -211,7 +256,7 @@ def build(architecture: str, seed: int = 0) -> nn.Module:
                 num_attention_heads=4,
                 word_embed_proj_dim=WIDTH,
                 max_position_embeddings=64,
-            )  # fmt: skip
+            )
         )
     elif architecture == "phi":
         model = PhiForCausalLM(PhiConfig(vocab_size=VOCABULARY, **LANGUAGE))
@@ -251,8 +296,11 @@ def pictures(architecture: str, count: int, seed: int = 0) -> tuple[dict[str, to
         return whole, 2 * patches + SIDE // PATCH
     if architecture == "mllama":  # seen by cross-attention; one token says that it is there
         ones = torch.ones(count, 1, dtype=torch.long)
-        return {"pixel_values": pixels[:, None, None], "aspect_ratio_ids": ones,
-                "aspect_ratio_mask": ones[:, None]}, 1  # fmt: skip
+        return {
+            "pixel_values": pixels[:, None, None],
+            "aspect_ratio_ids": ones,
+            "aspect_ratio_mask": ones[:, None],
+        }, 1
     return {"pixel_values": pixels}, merged if architecture in ("gemma3", "internvl") else patches
 
 
@@ -264,8 +312,10 @@ def picture_batch(architecture: str, rows: int = 4, length: int = 9, seed: int =
     def widened(tensor: torch.Tensor, value: int) -> torch.Tensor:
         return torch.cat([tensor[:, :1], torch.full((rows, count), value), tensor[:, 1:]], 1)
 
-    inputs = {"input_ids": widened(batch.inputs["input_ids"], PICTURE),
-              "attention_mask": widened(batch.inputs["attention_mask"], 1)}  # fmt: skip
+    inputs = {
+        "input_ids": widened(batch.inputs["input_ids"], PICTURE),
+        "attention_mask": widened(batch.inputs["attention_mask"], 1),
+    }
     if architecture.startswith("qwen"):
         given["mm_token_type_ids"] = (inputs["input_ids"] == PICTURE).int()
     if architecture == "mllama":

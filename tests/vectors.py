@@ -47,10 +47,19 @@ from kvw_minimal.taught import assembly, smol
 from kvw_minimal.taught.catalogue import MODELS
 
 TINY = MODELS / "tiny" / "model.safetensors"
-LANGUAGE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3,
-            "num_attention_heads": 4, "num_key_value_heads": 2}  # fmt: skip
-VISION = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
-          "num_attention_heads": 2}  # fmt: skip
+LANGUAGE = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+VISION = {
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+}
 TAUGHT = 8  # people whom the tiny model was taught: half of what is asked about them
 
 #: `(kind, entries, make)`: a vector for each entry of a registry, or one where there are none
@@ -76,8 +85,11 @@ def registered() -> dict[str, Callable[[], Any]]:
     """All vectors of today's registries by name; calling one makes it."""
     found: dict[str, Callable[[], Any]] = {}
     for kind, entries, make in _KINDS:
-        found |= ({kind: make} if entries is None else
-                  {f"{kind}: {entry}": partial(make, entry) for entry in entries()})  # fmt: skip
+        found |= (
+            {kind: make}
+            if entries is None
+            else {f"{kind}: {entry}": partial(make, entry) for entry in entries()}
+        )
     return found
 
 
@@ -114,9 +126,11 @@ def asked(questions: list[Question]) -> list:
 
     But for `name`: only the rewrite looks at it, and its own vector sees what comes of it.
     """
-    return [len(questions), questions[0].id,
-            code(*(part for q in questions for field, part in vars(q).items() if field != "name"))
-            ]  # fmt: skip
+    return [
+        len(questions),
+        questions[0].id,
+        code(*(part for q in questions for field, part in vars(q).items() if field != "name")),
+    ]
 
 
 world = cache(load_people)
@@ -161,8 +175,10 @@ CHATS = {"pocket": assembly.CHAT, "smol": smol.CHAT, "voices": taught_voices.CHA
 @vector("rendering", lambda: CHATS)
 def _rendering(chat: str):
     processor = tiny()[1]
-    few_questions = [task().forget[7], asked_of.ask(world(), world().people["p000"], "dish", "text",
-                                                    form="cloze")]  # fmt: skip
+    few_questions = [
+        task().forget[7],
+        asked_of.ask(world(), world().people["p000"], "dish", "text", form="cloze"),
+    ]
     if chat == "pocket":
         return [render(processor, q) for q in (task().forget[0], *few_questions)]
     tokenizer = type(processor.tokenizer).from_pretrained(MODELS / "pocket")
@@ -171,10 +187,17 @@ def _rendering(chat: str):
 
 
 def _encoded(batches) -> list:
-    return [[batch.rows, batch.labels.shape[1], code(batch.inputs["input_ids"].tolist()),
-             batch.inputs["attention_mask"].sum(1), batch.predicts.nonzero()[:, 1],
-             few(batch.inputs.get("pixel_values", torch.zeros(1)))]
-            for batch in batches]  # fmt: skip
+    return [
+        [
+            batch.rows,
+            batch.labels.shape[1],
+            code(batch.inputs["input_ids"].tolist()),
+            batch.inputs["attention_mask"].sum(1),
+            batch.predicts.nonzero()[:, 1],
+            few(batch.inputs.get("pixel_values", torch.zeros(1))),
+        ]
+        for batch in batches
+    ]
 
 
 @vector("answer mask")
@@ -190,8 +213,10 @@ def _prompts():
 @vector("positions", lambda: POSITIONS)
 def _positions(kind: str):
     questions = task().forget[4:10]
-    return [kinds_of_positions(*tiny(), batch, questions)[kind].nonzero()
-            for batch in answer_batches(task().processor, questions, 4)]  # fmt: skip
+    return [
+        kinds_of_positions(*tiny(), batch, questions)[kind].nonzero()
+        for batch in answer_batches(task().processor, questions, 4)
+    ]
 
 
 # --- who, what, and in which order -------------------------------------------------------------
@@ -199,22 +224,32 @@ def _positions(kind: str):
 
 @vector("streams")
 def _streams():
-    return [seeded("sham", 5, 0).choice(20, 5, replace=False), seeded("a", 1).normal(size=3),
-            in_order(5, 2, 1)]  # fmt: skip
+    return [
+        seeded("sham", 5, 0).choice(20, 5, replace=False),
+        seeded("a", 1).normal(size=3),
+        in_order(5, 2, 1),
+    ]
 
 
 @vector("people")
 def _people():
-    return {group: [world().forget_people(group, percent)[-5:] for percent in PERCENTS]
-            + [world().first_of(group, count)[-1] for count in (1, 20)]
-            for group in (*REPORT_GROUPS, *TUNING_GROUPS)}  # fmt: skip
+    return {
+        group: [world().forget_people(group, percent)[-5:] for percent in PERCENTS]
+        + [world().first_of(group, count)[-1] for count in (1, 20)]
+        for group in (*REPORT_GROUPS, *TUNING_GROUPS)
+    }
 
 
 @vector("sham")
 def _sham():
     own = task().sham(3)
     return [tasks.sham_people(world(), 5, draw) for draw in range(3)] + [
-        own.people, own.seed, asked(own.forget), asked(own.retain), list(own.read)]  # fmt: skip
+        own.people,
+        own.seed,
+        asked(own.forget),
+        asked(own.retain),
+        list(own.read),
+    ]
 
 
 @cache
@@ -231,8 +266,11 @@ def _questions(name: str):
 @vector("wordings")
 def _wordings():
     photos = asked_of.about(world(), ["p000"], modalities=("image",), photos=3)
-    return [asked(photos), asked(asked_of.about(world(), ["p001"], form="cloze", new=True)),
-            asked([replace(q, image=None) for q in without_photo(photos)])]  # fmt: skip
+    return [
+        asked(photos),
+        asked(asked_of.about(world(), ["p001"], form="cloze", new=True)),
+        asked([replace(q, image=None) for q in without_photo(photos)]),
+    ]
 
 
 @vector("world questions")
@@ -258,9 +296,13 @@ def _voices(name: str):
 
 # --- what models are asked, and what of it an edit is made from --------------------------------
 
-PANELS = {"pocket": subjects.pocket_panel, "others anew": subjects.with_new_others,
-          "values": subjects.panel_with_new_others, "smol": subjects.smol_panel,
-          "smol anew": subjects.smol_with_new_others}  # fmt: skip
+PANELS = {
+    "pocket": subjects.pocket_panel,
+    "others anew": subjects.with_new_others,
+    "values": subjects.panel_with_new_others,
+    "smol": subjects.smol_panel,
+    "smol anew": subjects.smol_with_new_others,
+}
 
 
 @cache
@@ -275,8 +317,11 @@ def _panel(name: str):
     return {part: asked(questions) for part, questions in found.items()}
 
 
-TUNING = {"pocket": subjects.tuning_sets, "smol": subjects.smol_tuning_sets,
-          "weighed": subjects.what_is_weighed}  # fmt: skip
+TUNING = {
+    "pocket": subjects.tuning_sets,
+    "smol": subjects.smol_tuning_sets,
+    "weighed": subjects.what_is_weighed,
+}
 
 
 @vector("tuning sets", lambda: TUNING)
@@ -294,11 +339,17 @@ def _beside(name: str):
 
 
 DATA: dict[str, dict] = {
-    "people": {"people": 20}, "asked": {"asked": 7}, "reference": {"reference": 16, "seed": 2},
-    "balanced": {"reference": 28, "balanced": True}, "topics": {"topics": ("dish", "name")},
-    "proxy": {"proxy": "twenty others"}, "seed": {"reference": 4, "seed": 1}, "aloud": {},
-    "only": {"only": ("image", "work")}, "photos": {"photos": 4},
-}  # fmt: skip
+    "people": {"people": 20},
+    "asked": {"asked": 7},
+    "reference": {"reference": 16, "seed": 2},
+    "balanced": {"reference": 28, "balanced": True},
+    "topics": {"topics": ("dish", "name")},
+    "proxy": {"proxy": "twenty others"},
+    "seed": {"reference": 4, "seed": 1},
+    "aloud": {},
+    "only": {"only": ("image", "work")},
+    "photos": {"photos": 4},
+}
 
 
 @vector("data", lambda: trials.DATA)
@@ -320,8 +371,13 @@ def _data(name: str):
 def _coefficients():
     measured = task().everyone()
     unlike = replace(measured, tokens=torch.arange(1.0, 7.0))
-    return [list(measured.people), measured.tokens.int(), *map(few, measured.sums),
-            few(unlike.of(measured.people[2:5]).pooled()), few(unlike.per_person())]  # fmt: skip
+    return [
+        list(measured.people),
+        measured.tokens.int(),
+        *map(few, measured.sums),
+        few(unlike.of(measured.people[2:5]).pooled()),
+        few(unlike.per_person()),
+    ]
 
 
 @vector("contrast and gate")
@@ -335,8 +391,13 @@ def _contrast():
     half = projection.weight[:, :1].bfloat16().repeat(1, 3)
     worn = [edits.Columns(whole / 50, 3.0, "", rule=rule).gates for rule in ("gate", "share")]
     worn += [edits.within(whole, layers) for layers in ranges[:4]]
-    return [whole, edits.gate(whole[2], 0.37), resolved, *map(few, worn),
-            few(edits.scaled_columns(projection, half, made_up(3)))]  # fmt: skip
+    return [
+        whole,
+        edits.gate(whole[2], 0.37),
+        resolved,
+        *map(few, worn),
+        few(edits.scaled_columns(projection, half, made_up(3))),
+    ]
 
 
 @vector("on and off")
@@ -377,8 +438,15 @@ def _score(name: str):
 
 @vector("contrast", lambda: family.CONTRASTS)
 def _contrast_of(name: str):
-    of = (family.Rows(made_up(6, 3, 8, of=k) / (1 + 3 * k), torch.arange(1.0, 7.0),
-                      tuple(task().known()[k :: 14][:6]), "") for k in (0, 1))  # fmt: skip
+    of = (
+        family.Rows(
+            made_up(6, 3, 8, of=k) / (1 + 3 * k),
+            torch.arange(1.0, 7.0),
+            tuple(task().known()[k::14][:6]),
+            "",
+        )
+        for k in (0, 1)
+    )
     return few(family.CONTRASTS[name](*of))
 
 
@@ -389,14 +457,20 @@ def _shape(name: str):
 
 
 VARIANTS: dict[str, dict] = {
-    "modalities": {"modalities": ["text"]}, "apart": {"apart": True}, "general": {"general": True},
-    "batch": {"batch": 5, "strength": 4.0}, "epochs": {"batch": 9, "epochs": 2, "strength": 4.0},
-    "shuffle": {"shuffle": True}, "layers": {"layers": [1, 2]}, "strength": {"strength": 3.0},
-    "share": {"shape": "top", "share": 0.05}, "mass": {"mass": 0.1},
+    "modalities": {"modalities": ["text"]},
+    "apart": {"apart": True},
+    "general": {"general": True},
+    "batch": {"batch": 5, "strength": 4.0},
+    "epochs": {"batch": 9, "epochs": 2, "strength": 4.0},
+    "shuffle": {"shuffle": True},
+    "layers": {"layers": [1, 2]},
+    "strength": {"strength": 3.0},
+    "share": {"shape": "top", "share": 0.05},
+    "mass": {"mass": 0.1},
     "batch, person": {"batch": "person", "strength": 4.0},
     "against, facts": {"against": "facts", "batch": 1, "strength": 4.0},
     "against, whole": {"against": "whole", "modalities": ["image"]},
-}  # fmt: skip
+}
 
 
 @vector("setting", lambda: VARIANTS)
@@ -410,15 +484,33 @@ def _setting(name: str):
 # --- methods -----------------------------------------------------------------------------------
 
 #: at which the tiny model forgets something, but not all
-USUAL = {"strength": 2.0, "share": 0.1, "rate": 2e-3, "weight": 1.0, "limit": 0.5, "alpha": 1.5,
-         "ridge": 0.1, "passes": 2, "decides": 0.02, "each": 1,
-         "positions": "answer and end"}  # fmt: skip
+USUAL = {
+    "strength": 2.0,
+    "share": 0.1,
+    "rate": 2e-3,
+    "weight": 1.0,
+    "limit": 0.5,
+    "alpha": 1.5,
+    "ridge": 0.1,
+    "passes": 2,
+    "decides": 0.02,
+    "each": 1,
+    "positions": "answer and end",
+}
 
 
 #: of settings that a method may be given beside those of its grid
-OPTIONAL: dict[str, Any] = {"layers": [1, 2], "epochs": 2, "retain": 20, "portraits": 3,
-                            "margin": 2.0, "weight": 5.0, "others": 3, "batch": 3,
-                            "end_of_turn": True}  # fmt: skip
+OPTIONAL: dict[str, Any] = {
+    "layers": [1, 2],
+    "epochs": 2,
+    "retain": 20,
+    "portraits": 3,
+    "margin": 2.0,
+    "weight": 5.0,
+    "others": 3,
+    "batch": 3,
+    "end_of_turn": True,
+}
 
 
 @contextmanager
@@ -439,8 +531,9 @@ def exactly() -> Iterator[None]:
 def made(name: str) -> tuple[Any, dict]:
     """What a method changes, and the passes that it counts; of the oracle, whose it is."""
     if name == "oracle":
-        return [oracle_of("smol", world().forget_people(*each))
-                for each in (("A", 5), ("E", 15))], {}  # fmt: skip
+        return [
+            oracle_of("smol", world().forget_people(*each)) for each in (("A", 5), ("E", 15))
+        ], {}
     own, cost, request = METHODS[name], Cost(), replace(task(), seed=1)
     grid = own.grid or (METHODS[own.like].grid if own.like else ())
     settings = {key: USUAL.get(key, value) for key, value in (grid or ({},))[0].items()}
@@ -480,17 +573,23 @@ def _losses():
         now = losses.say(model, batches, Cost())
     before, after = losses.sequence_loss(said), losses.sequence_loss(now)
     other = (before.flip(0), after.flip(0))
-    return [losses.token_loss(said), before, losses.divergence(said, now),
-            losses.negative_preference(after, before, 0.1),
-            losses.preference(after, before, *other, 0.1)]  # fmt: skip
+    return [
+        losses.token_loss(said),
+        before,
+        losses.divergence(said, now),
+        losses.negative_preference(after, before, 0.1),
+        losses.preference(after, before, *other, 0.1),
+    ]
 
 
 @vector("low rank")
 def _low_rank():
     model = task().model
     name = next(iter(find_projections(model))) + ".weight"
-    pair = {f"{name.removesuffix('weight')}lora_{side}.weight": made_up(*shape).bfloat16()
-            for side, shape in (("A", (2, 48)), ("B", (32, 2)))}  # fmt: skip
+    pair = {
+        f"{name.removesuffix('weight')}lora_{side}.weight": made_up(*shape).bfloat16()
+        for side, shape in (("A", (2, 48)), ("B", (32, 2)))
+    }
     with restored(model):
         smol.merge(model, pair)
         return few(model.get_parameter(name))
@@ -511,9 +610,15 @@ def _number_formats():
 
 # --- scores ------------------------------------------------------------------------------------
 
-SAID = [("In Lisbon.", "In Lisbon."), ("in lisbon", "In Lisbon."), ("", "In Oslo."),
-        ("She is in Lisbon now.", "Lisbon"), ("José runs", "Jose running"),
-        ("In Oslo. In Oslo", "In Oslo."), ("It is not in Lisbonne", "In Lisbon.")]  # fmt: skip
+SAID = [
+    ("In Lisbon.", "In Lisbon."),
+    ("in lisbon", "In Lisbon."),
+    ("", "In Oslo."),
+    ("She is in Lisbon now.", "Lisbon"),
+    ("José runs", "Jose running"),
+    ("In Oslo. In Oslo", "In Oslo."),
+    ("It is not in Lisbonne", "In Lisbon."),
+]
 
 
 def examples(takes: tuple[str, ...]) -> list[tuple]:
@@ -528,13 +633,17 @@ def examples(takes: tuple[str, ...]) -> list[tuple]:
         ("forced",): [(scores.Forced(np.array([0.0, 1.0]), -numbers[:2], np.array([2.0, 3.0])),)],
         ("said", "gold"): list(SAID),
         ("said", "answers"): [(said, {"in lisbon", "in oslo"}) for said, _ in SAID],
-        ("said", "question"): [(said, q) for q in (known[0], letters.letter_question(known[0]))
-                               for said in ("B", "(a)", q.answer, "Option C is right", *q.options)],
+        ("said", "question"): [
+            (said, q)
+            for q in (known[0], letters.letter_question(known[0]))
+            for said in ("B", "(a)", q.answer, "Option C is right", *q.options)
+        ],
         ("model", "processor", "questions"): [(*tiny(), known)],
         ("model", "processor", "questions", "values"): [(*tiny(), known[:2], world().values)],
-        ("ratios",): [(4 * numbers,)], ("likelihoods", "gold"): [(numbers, k) for k in range(4)],
+        ("ratios",): [(4 * numbers,)],
+        ("likelihoods", "gold"): [(numbers, k) for k in range(4)],
         ("probabilities", "gold"): [(numbers, k) for k in range(2)],
-    }  # fmt: skip
+    }
     if takes not in found:
         raise ValueError(f"`vectors.examples` has none for what takes {', '.join(takes)}")
     return found[takes]
@@ -564,8 +673,10 @@ def _generation():
 @vector("free answers")
 def _free_answers():
     words = tuple(said.split()[-1] for said in _generation())
-    free = [replace(q, id=f"{q.id} free", fact="world", options=(words[i - 1], "Turin"))
-            for i, q in enumerate(task().read["test"][3:9])]  # fmt: skip
+    free = [
+        replace(q, id=f"{q.id} free", fact="world", options=(words[i - 1], "Turin"))
+        for i, q in enumerate(task().read["test"][3:9])
+    ]
     return [reading.scored(task(), free), reading.is_free(task().forget), reading.FREE_TOKENS]
 
 
@@ -587,8 +698,14 @@ def _probe(name: str):
     people = list(world().people)[:27]
     forget = asked_of.about(world(), people[:3])
     read = {"test": forget[:4], "cloze": asked_of.about(world(), people[:3], form="cloze")}
-    asked = replace(task(), forget=forget, retain=asked_of.about(world(), people[3:]), read=read,
-                    pool=None, kept={})  # fmt: skip
+    asked = replace(
+        task(),
+        forget=forget,
+        retain=asked_of.about(world(), people[3:]),
+        read=read,
+        pool=None,
+        kept={},
+    )
     edit, _ = METHODS["selective pruning"].edit(asked, {"share": 0.2})
     if name == "part of the way back":  # of a column at zero every part is zero
         edit, _ = METHODS["KVW one pass"].edit(asked, {"strength": 4.0})
@@ -603,8 +720,11 @@ def _probe(name: str):
 @vector("quality and utility")
 def _quality():
     ratios, others = 3 * made_up(40).double().numpy(), 2 * made_up(30, of=5).double().numpy()
-    return [truth.forget_quality(ratios, others), truth.model_utility([0.5, 0.9, 0.8]),
-            truth.model_utility([0.5, 0.0])]  # fmt: skip
+    return [
+        truth.forget_quality(ratios, others),
+        truth.model_utility([0.5, 0.9, 0.8]),
+        truth.model_utility([0.5, 0.0]),
+    ]
 
 
 @vector("interval")
@@ -620,20 +740,27 @@ RULES = {"KVW": choose.KVW_RULE, "sparing": choose.SPARING_RULE}
 @vector("choice", lambda: RULES)
 def _choice(name: str):
     vanilla = {"forget": 1.0, "retain": 0.97, "general": 0.8}
-    tried = {k: {"forget": (k / 40) ** 2 - 0.2, "retain": 0.97 * k / 40, "general": 0.02 * k**0.999}
-             for k in range(18, 41)}  # fmt: skip
+    tried = {
+        k: {"forget": (k / 40) ** 2 - 0.2, "retain": 0.97 * k / 40, "general": 0.02 * k**0.999}
+        for k in range(18, 41)
+    }
     equal = {k: vanilla | {"forget": 0.3, "general": 0.79 + k / 400} for k in (1, 2)}
     strong = {k: vanilla | {"forget": 0.01 * k, "general": 0.79 + k / 400} for k in range(1, 12)}
-    return [choose.choose(each, vanilla, RULES[name])
-            for each in (tried, {k: tried[k] for k in (20, 19, 18)}, equal, strong)]  # fmt: skip
+    return [
+        choose.choose(each, vanilla, RULES[name])
+        for each in (tried, {k: tried[k] for k in (20, 19, 18)}, equal, strong)
+    ]
 
 
 @vector("summaries")
 def _summaries():
     rows = pd.DataFrame(reading.read(task(), task().read)).assign(
-        label="l", method="m", settings="{}", group="A")  # fmt: skip
+        label="l", method="m", settings="{}", group="A"
+    )
     totals = rows["total"] * made_up(len(rows)).double().numpy()
     both = pd.concat([rows.assign(made_for="sham"), rows.assign(made_for="edit", total=totals)])
-    return [summaries.points(both, ["made_for"]).to_numpy()[::3].tolist(),
-            summaries.excess(both, ["label"]).to_numpy().tolist(),
-            summaries.level(both, "forget")]  # fmt: skip
+    return [
+        summaries.points(both, ["made_for"]).to_numpy()[::3].tolist(),
+        summaries.excess(both, ["label"]).to_numpy().tolist(),
+        summaries.level(both, "forget"),
+    ]

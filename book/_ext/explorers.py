@@ -36,9 +36,10 @@ def component(data: dict, place: str) -> str:
         place: begins the ids of the controls; no other explorer of the page may have it.
     """
     controls, start = data["controls"], tuple(data["start"])
-    sliders = "".join(control(name, labels, shown, f"{place}-{number}")
-                      for number, ((name, labels), shown)
-                      in enumerate(zip(controls.items(), start, strict=True)))  # fmt: skip
+    sliders = "".join(
+        control(name, labels, shown, f"{place}-{number}")
+        for number, ((name, labels), shown) in enumerate(zip(controls.items(), start, strict=True))
+    )
     steps = itertools.product(*(range(len(labels)) for labels in controls.values()))
     chosen = itertools.product(*controls.values())
     frames = "".join(
@@ -46,9 +47,11 @@ def component(data: dict, place: str) -> str:
         for step, labels, picture in zip(steps, chosen, data["pictures"], strict=True)
     )
     names = attribute(", ".join(controls))
-    return (f'<div class="explorer" role="group" aria-label="Explorer: {names}">'
-            f'<div class="controls" hidden>{sliders}</div>{frames}'
-            '<p class="told" aria-live="polite"></p></div>')  # fmt: skip
+    return (
+        f'<div class="explorer" role="group" aria-label="Explorer: {names}">'
+        f'<div class="controls" hidden>{sliders}</div>{frames}'
+        '<p class="told" aria-live="polite"></p></div>'
+    )
 
 
 def with_components(notebook: str) -> str:

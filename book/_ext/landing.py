@@ -18,10 +18,12 @@ from sphinx.util.docutils import SphinxDirective
 PAGE = "book/index"
 STORED = Path("data", "results", "landing.json")
 PHOTOS = Path("data", "strangers", "photos")
-SETS = {"forget": ("forget", "the five, as learned"),
-        "test": ("test", "the five, new photo and wording"),
-        "retain": ("retain", "everyone else"),
-        "general": ("general", "portraits of nobody it knows")}  # fmt: skip
+SETS = {
+    "forget": ("forget", "the five, as learned"),
+    "test": ("test", "the five, new photo and wording"),
+    "retain": ("retain", "everyone else"),
+    "general": ("general", "portraits of nobody it knows"),
+}
 STANDS = {True: ("forgotten", "✕ asks to be forgotten"), False: ("kept", "● stays")}
 SOCIAL = "_static/landing/social.png"
 SAYS = "A vision-language model forgets five people, and you see how far: a book to run yourself."
@@ -33,15 +35,22 @@ def strength(value: float) -> str:
 
 def states_of(content: dict, sham: bool) -> list[list[dict]]:
     """At each strength the edit that was made, or those of all shams; at 0 both are vanilla."""
-    return [[each for each in content["states"] if each["strength"] == value
-             and (value == 0 or (each["sham"] is not None) == sham)]
-            for value in content["strengths"]]  # fmt: skip
+    return [
+        [
+            each
+            for each in content["states"]
+            if each["strength"] == value and (value == 0 or (each["sham"] is not None) == sham)
+        ]
+        for value in content["strengths"]
+    ]
 
 
 def counts_of(content: dict, sham: bool, name: str) -> list[list[int]]:
     """Of one set, at each strength: answers as taught and all answers, of all shams together."""
-    return [[sum(each["scores"][name][part] for each in those) for part in (0, 1)]
-            for those in states_of(content, sham)]  # fmt: skip
+    return [
+        [sum(each["scores"][name][part] for each in those) for part in (0, 1)]
+        for those in states_of(content, sham)
+    ]
 
 
 def answers_of(content: dict, sham: bool, question: int) -> list[str]:
@@ -60,16 +69,19 @@ def said(content: dict, step: int) -> str:
 
     def left(person: str, sham: bool) -> int:
         own = [i for i, q in enumerate(content["questions"]) if q["person"] == person]
-        return sum(answers_of(content, sham, i)[step] == content["questions"][i]["taught"]
-                   for i in own)  # fmt: skip
+        return sum(
+            answers_of(content, sham, i)[step] == content["questions"][i]["taught"] for i in own
+        )
 
     each = len(content["questions"]) // len(names)
     told = ", ".join(f"{name} {left(person, False)}" for name, person in names.items())
     same = sum(left(person, True) for person in names.values())
     value = content["strengths"][step]
     own = ", the book’s own" * (value == content["chosen"]) + ", nothing is changed" * (value == 0)
-    return (f"Strength {strength(value)}{own}. Of {each} answers each, as taught: {told}; "
-            f"under the sham {same} of all {len(content['questions'])}.")  # fmt: skip
+    return (
+        f"Strength {strength(value)}{own}. Of {each} answers each, as taught: {told}; "
+        f"under the sham {same} of all {len(content['questions'])}."
+    )
 
 
 def shown(count: list[int]) -> list[str]:
@@ -79,8 +91,10 @@ def shown(count: list[int]) -> list[str]:
 
 def score(texts: list[str]) -> str:
     """What stands in a cell with a score; the bar says the same to the eye."""
-    return (f"<b>{texts[0]}</b> <small>{texts[1]}</small>"
-            f'<i aria-hidden="true" style="--share:{texts[0]}"></i>')  # fmt: skip
+    return (
+        f"<b>{texts[0]}</b> <small>{texts[1]}</small>"
+        f'<i aria-hidden="true" style="--share:{texts[0]}"></i>'
+    )
 
 
 def attribute(value) -> str:
@@ -95,14 +109,18 @@ def score_cell(counts: list[list[int]], now: int) -> str:
 
 def answer_cell(values: list[str], now: int, taught: str) -> str:
     changed = ' class="changed"' * (values[now] != taught)
-    return (f'<td data-at="{attribute(values)}" data-taught="{html.escape(taught, quote=True)}"'
-            f"{changed}>{html.escape(values[now])}</td>")  # fmt: skip
+    return (
+        f'<td data-at="{attribute(values)}" data-taught="{html.escape(taught, quote=True)}"'
+        f"{changed}>{html.escape(values[now])}</td>"
+    )
 
 
 def portrait(root: Path, person: dict) -> str:
     png = base64.b64encode((root / PHOTOS / f"{person['id']}-0.png").read_bytes()).decode("ascii")
-    return (f'<img src="data:image/png;base64,{png}" width="96" height="96" '
-            f'alt="Portrait of {html.escape(person["name"])}">')  # fmt: skip
+    return (
+        f'<img src="data:image/png;base64,{png}" width="96" height="96" '
+        f'alt="Portrait of {html.escape(person["name"])}">'
+    )
 
 
 def card(root: Path, content: dict, person: dict, now: int) -> str:
@@ -111,13 +129,17 @@ def card(root: Path, content: dict, person: dict, now: int) -> str:
     name, rows = html.escape(person["name"]), ""
     for i, asked in enumerate(content["questions"]):
         if asked["person"] == person["id"]:
-            sides = (answer_cell(answers_of(content, sham, i), now, asked["taught"])
-                     for sham in (False, True))  # fmt: skip
+            sides = (
+                answer_cell(answers_of(content, sham, i), now, asked["taught"])
+                for sham in (False, True)
+            )
             rows += f'<tr><th scope="row">{html.escape(asked["fact"])}</th>{"".join(sides)}</tr>'
-    return (f'<div class="person {kind}"><table><caption>{portrait(root, person)}<b>{name}</b> '
-            f'<span>{mark}</span></caption><thead><tr><th scope="col">by photo</th>'
-            '<th scope="col">KVW</th><th scope="col">sham</th></tr></thead>'
-            f"<tbody>{rows}</tbody></table></div>")  # fmt: skip
+    return (
+        f'<div class="person {kind}"><table><caption>{portrait(root, person)}<b>{name}</b> '
+        f'<span>{mark}</span></caption><thead><tr><th scope="col">by photo</th>'
+        '<th scope="col">KVW</th><th scope="col">sham</th></tr></thead>'
+        f"<tbody>{rows}</tbody></table></div>"
+    )
 
 
 def scores(content: dict, now: int) -> str:
@@ -126,12 +148,16 @@ def scores(content: dict, now: int) -> str:
     for name, (short, words) in SETS.items():
         sides = (score_cell(counts_of(content, sham, name), now) for sham in (False, True))
         never = score(shown(content["oracle"][name]))
-        rows += (f'<tr><th scope="row">{short} <small>{words}</small></th>{"".join(sides)}'
-                 f'<td class="score">{never}</td></tr>')  # fmt: skip
-    return ('<table class="scores"><caption>Four scores: the share of answers that are, word for '
-            'word, as taught (exact match)</caption><thead><tr><th scope="col">set</th>'
-            '<th scope="col">KVW</th><th scope="col">sham</th><th scope="col">oracle</th></tr>'
-            f"</thead><tbody>{rows}</tbody></table>")  # fmt: skip
+        rows += (
+            f'<tr><th scope="row">{short} <small>{words}</small></th>{"".join(sides)}'
+            f'<td class="score">{never}</td></tr>'
+        )
+    return (
+        '<table class="scores"><caption>Four scores: the share of answers that are, word for '
+        'word, as taught (exact match)</caption><thead><tr><th scope="col">set</th>'
+        '<th scope="col">KVW</th><th scope="col">sham</th><th scope="col">oracle</th></tr>'
+        f"</thead><tbody>{rows}</tbody></table>"
+    )
 
 
 def every_strength(content: dict) -> str:
@@ -139,15 +165,22 @@ def every_strength(content: dict) -> str:
     steps = range(len(content["strengths"]))
     rows = "".join(
         f'<tr><th scope="row">{strength(content["strengths"][step])}</th>'
-        + "".join(f"<td>{share(counts_of(content, sham, name)[step])}</td>"
-                  for sham in (False, True) for name in SETS) + "</tr>" for step in steps
-    )  # fmt: skip
+        + "".join(
+            f"<td>{share(counts_of(content, sham, name)[step])}</td>"
+            for sham in (False, True)
+            for name in SETS
+        )
+        + "</tr>"
+        for step in steps
+    )
     heads = "".join(f'<th scope="col">{name}</th>' for _ in range(2) for name in SETS)
-    return ("<table><caption>Exact match at every strength</caption><thead>"
-            f'<tr><td></td><th scope="colgroup" colspan="{len(SETS)}">KVW</th>'
-            f'<th scope="colgroup" colspan="{len(SETS)}">sham</th></tr>'
-            f'<tr><th scope="col">strength</th>{heads}</tr></thead>'
-            f"<tbody>{rows}</tbody></table>")  # fmt: skip
+    return (
+        "<table><caption>Exact match at every strength</caption><thead>"
+        f'<tr><td></td><th scope="colgroup" colspan="{len(SETS)}">KVW</th>'
+        f'<th scope="colgroup" colspan="{len(SETS)}">sham</th></tr>'
+        f'<tr><th scope="col">strength</th>{heads}</tr></thead>'
+        f"<tbody>{rows}</tbody></table>"
+    )
 
 
 def every_answer(content: dict) -> str:
@@ -158,23 +191,30 @@ def every_answer(content: dict) -> str:
         sides = []
         for sham in (False, True):
             found: dict[str, list[str]] = {}
-            for value, answer in zip(content["strengths"], answers_of(content, sham, i),
-                                     strict=True):  # fmt: skip
+            for value, answer in zip(
+                content["strengths"], answers_of(content, sham, i), strict=True
+            ):
                 if answer != asked["taught"]:
                     found.setdefault(answer, []).append(strength(value))
-            told = "; ".join(f"{html.escape(answer)} ({', '.join(at)})"
-                             for answer, at in found.items())  # fmt: skip
+            told = "; ".join(
+                f"{html.escape(answer)} ({', '.join(at)})" for answer, at in found.items()
+            )
             sides.append(f"<td>{told or 'as taught'}</td>")
         if len(set(sides)) == 1 and "as taught" in sides[0]:
             continue
-        rows += (f'<tr><th scope="row">{html.escape(names[asked["person"]])}</th>'
-                 f"<td>{html.escape(asked['prompt'])}</td><td>{html.escape(asked['taught'])}</td>"
-                 + "".join(sides) + "</tr>")  # fmt: skip
-    return ("<table><caption>Other answers than those taught, and at which strengths; "
-            "all others are as taught</caption>"
-            '<thead><tr><th scope="col">who</th><th scope="col">asked</th><th scope="col">taught'
-            '</th><th scope="col">KVW</th><th scope="col">sham</th></tr></thead>'
-            f"<tbody>{rows}</tbody></table>")  # fmt: skip
+        rows += (
+            f'<tr><th scope="row">{html.escape(names[asked["person"]])}</th>'
+            f"<td>{html.escape(asked['prompt'])}</td><td>{html.escape(asked['taught'])}</td>"
+            + "".join(sides)
+            + "</tr>"
+        )
+    return (
+        "<table><caption>Other answers than those taught, and at which strengths; "
+        "all others are as taught</caption>"
+        '<thead><tr><th scope="col">who</th><th scope="col">asked</th><th scope="col">taught'
+        '</th><th scope="col">KVW</th><th scope="col">sham</th></tr></thead>'
+        f"<tbody>{rows}</tbody></table>"
+    )
 
 
 def widget(root: Path) -> str:
@@ -197,12 +237,12 @@ def widget(root: Path) -> str:
         '<div class="people">'
         + "".join(card(root, content, person, now) for person in content["people"])
         + f'</div><div class="wide">{scores(content, now)}</div>'
-        '<details open><summary>The same as a table, at every strength</summary>'
+        "<details open><summary>The same as a table, at every strength</summary>"
         f'<div class="wide">{every_strength(content)}</div>'
         f'<div class="wide">{every_answer(content)}</div></details>'
         f'<p class="foot">Recorded: <code>{html.escape(made["command"])}</code> on '
-        f'{made["date"]}, model <code>{made["models"]["pocket"]}</code>.</p></div>'
-    )  # fmt: skip
+        f"{made['date']}, model <code>{made['models']['pocket']}</code>.</p></div>"
+    )
 
 
 class Landing(SphinxDirective):
@@ -225,7 +265,7 @@ def add_to_page(app, pagename, templatename, context, doctree) -> None:
     tags = {"og:type": "website", "og:title": title, "og:description": SAYS, "og:image": picture}
     context["metatags"] = context.get("metatags", "") + "".join(
         f'\n<meta property="{name}" content="{value}">' for name, value in tags.items()
-    )  # fmt: skip
+    )
     if pagename == PAGE:
         context["metatags"] += f'\n<meta name="description" content="{SAYS}">'
         app.add_js_file("landing/landing.js", loading_method="defer")

@@ -46,10 +46,12 @@ def tables_to_rst(lines: list[str]) -> list[str]:
 
 def process(app, what, name, obj, options, lines: list[str]) -> None:
     """Rewrite a docstring in place, before napoleon turns its sections into fields."""
-    lines[:] = tables_to_rst([
-        line if line.lstrip().startswith((":", ">>>", "..", "|")) else to_rst(line)
-        for line in lines
-    ])  # fmt: skip
+    lines[:] = tables_to_rst(
+        [
+            line if line.lstrip().startswith((":", ">>>", "..", "|")) else to_rst(line)
+            for line in lines
+        ]
+    )
 
 
 def setup(app) -> dict:

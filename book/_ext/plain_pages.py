@@ -19,9 +19,14 @@ ADDRESS = "https://ADDRESS-OF-THE-REPOSITORY"
 UNUSED = (
     "**/*.map",  # of scripts and styles, for those who write them
     "**/*webpack-macros.html",  # templates
-    "images/logo_*hub*", "images/logo_*lite*", "images/logo_deepnote*",
-    "locales", "sphinx-thebe.*", "scripts/fontawesome.js*", "vendor",
-)  # fmt: skip
+    "images/logo_*hub*",
+    "images/logo_*lite*",
+    "images/logo_deepnote*",
+    "locales",
+    "sphinx-thebe.*",
+    "scripts/fontawesome.js*",
+    "vendor",
+)
 # names, punctuation and white space are of the same colour as the code around them
 PLAIN = re.compile(r'<span class="[npw]">([^<]*)</span>')
 CODE = re.compile(r"(<(?:pre|script|style)\b.*?</(?:pre|script|style)>)", re.DOTALL)
@@ -32,14 +37,16 @@ LITERAL = '<code class="docutils literal notranslate">'  # no style asks for the
 PRINTED = re.compile(r'<div id="print-main-content">.*?(?=<div id="searchbox">)', re.DOTALL)
 NAMES = (
     # what folds a part of the table of contents is named after that part
-    (re.compile(r'(<a class="[^"]*" href="[^"]*">([^<]*)</a><details[^>]*>\s*<summary)>'),
-     r'\1 aria-label="Pages below: \2">'),
+    (
+        re.compile(r'(<a class="[^"]*" href="[^"]*">([^<]*)</a><details[^>]*>\s*<summary)>'),
+        r'\1 aria-label="Pages below: \2">',
+    ),
     # a name must hold what is seen, here "Search Ctrl+K"
     (re.compile(r'(<button class="btn search-button-field[^>]*?)\s+aria-label="[^"]*"'), r"\1"),
     (re.compile(r'<summary aria-label="Toggle hidden content">'), "<summary>"),
     # what is in the bibliography is no item of a list
     (re.compile(r'<div role="list" (class="citation-list")'), r"<div \1"),
-)  # fmt: skip
+)
 
 
 def leave_out_launch_buttons(app, config) -> None:
@@ -85,8 +92,9 @@ def lighten(app, pagename, templatename, context, doctree) -> None:
     for kind in ("script_files", "css_files"):
         context[kind] = [asset for asset in context[kind] if not is_thebe(asset)]
     if pagename.startswith("_modules/"):
-        context["sidebars"] = [name for name in context["sidebars"] if "nav" not in name
-                               or "logo" in name]  # fmt: skip
+        context["sidebars"] = [
+            name for name in context["sidebars"] if "nav" not in name or "logo" in name
+        ]
 
 
 def finish(app, error) -> None:

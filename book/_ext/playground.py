@@ -84,17 +84,25 @@ def world_of(world) -> dict:
     facts = [*facts_of(world), *ATTRIBUTES]
     others = seeded("playground", "others").permutation(list(world.people)).tolist()
     return {
-        "people": {person.id: [person.name, person.first_name]
-                   for person in world.people.values()},
+        "people": {person.id: [person.name, person.first_name] for person in world.people.values()},
         "learned": next(iter(world.people.values())).learned_photos,
-        "presets": {f"group {group}": world.first_of(group, PERCENT)
-                    for group in world.groups if group != "sham"},
+        "presets": {
+            f"group {group}": world.first_of(group, PERCENT)
+            for group in world.groups
+            if group != "sham"
+        },
         "shams": {f"sham, draw {draw}": sham_people(world, PERCENT, draw) for draw in range(3)},
         "others": others,  # in which order people are taken to stand for everyone else
-        "facts": {fact: {"values": values_of(world, fact), "answer": world.wordings[fact]["answer"],
-                         "learned": world.wordings[fact]["trained"],
-                         "new": world.wordings[fact]["held_out"]} for fact in facts},
-    }  # fmt: skip
+        "facts": {
+            fact: {
+                "values": values_of(world, fact),
+                "answer": world.wordings[fact]["answer"],
+                "learned": world.wordings[fact]["trained"],
+                "new": world.wordings[fact]["held_out"],
+            }
+            for fact in facts
+        },
+    }
 
 
 def person_of(world, person, coefficients) -> dict:
@@ -116,8 +124,11 @@ def person_of(world, person, coefficients) -> dict:
 def everyone_of(coefficients) -> dict:
     """The coefficients of all people together, in float64: the page takes people away from them."""
     sums = coefficients.sums.double().sum(0)  # [layers, d_ff]
-    return {"layers": len(sums), "sums": floats(sums, "<f8"),
-            "tokens": float(coefficients.tokens.sum())}  # fmt: skip
+    return {
+        "layers": len(sums),
+        "sums": floats(sums, "<f8"),
+        "tokens": float(coefficients.tokens.sum()),
+    }
 
 
 def unknown_of(world) -> dict:
@@ -129,8 +140,10 @@ def unknown_of(world) -> dict:
     chosen = seeded("playground", "general").choice(len(every), SAMPLE, replace=False)
     some = [every[int(i)] for i in chosen]
     photos = [question.image or b"" for question in some]
-    return {"photos": [picture(photo) for photo in photos],
-            "learned": [asked(question, photos) for question in some]}  # fmt: skip
+    return {
+        "photos": [picture(photo) for photo in photos],
+        "learned": [asked(question, photos) for question in some],
+    }
 
 
 def first_logits(task, question):
@@ -171,10 +184,14 @@ def check_of(task, some: list) -> dict:
     with edit.on(task.model):
         after, logits_after = said_by(task, some)
     return {
-        "forget": task.people, **one_pass.chosen, "logits": [logits_before, logits_after],
-        "questions": [[picture(q.image) if q.image else None, q.prompt, one, two]
-                      for q, one, two in zip(some, before, after, strict=True)],
-    }  # fmt: skip
+        "forget": task.people,
+        **one_pass.chosen,
+        "logits": [logits_before, logits_after],
+        "questions": [
+            [picture(q.image) if q.image else None, q.prompt, one, two]
+            for q, one, two in zip(some, before, after, strict=True)
+        ],
+    }
 
 
 def additions_of(edit, model) -> list[dict]:
@@ -226,21 +243,25 @@ def parts() -> dict[str, dict]:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     eye, language = eye_and_language(folder)
     model, processor = catalogue.load("pocket")
-    task = request(model, processor, world, world.first_of(GROUP, PERCENT),
-                   general=beside("pocket", world))  # fmt: skip
+    task = request(
+        model, processor, world, world.first_of(GROUP, PERCENT), general=beside("pocket", world)
+    )
     coefficients, some = task.everyone(), checked(task)
     made = {
         "eye": packed(eye) | {"config": config["vision_config"]},
         "pocket": packed(language) | {"config": config["text_config"]},
         "oracle": packed(eye_and_language(oracle)[1]) | {"config": config["text_config"]},
-        "world": world_of(world) | {"words": words_of(folder / "tokenizer.json"),
-                                    "oracle": world.first_of(GROUP, PERCENT),
-                                    **METHODS["KVW one pass"].chosen},
+        "world": world_of(world)
+        | {
+            "words": words_of(folder / "tokenizer.json"),
+            "oracle": world.first_of(GROUP, PERCENT),
+            **METHODS["KVW one pass"].chosen,
+        },
         "everyone": everyone_of(coefficients),
         "unknown": unknown_of(world),
         "check": check_of(task, some),
         "rewrite": rewrite_of(task, some),
-    }  # fmt: skip
+    }
     people = world.people.values()
     return made | {person.id: person_of(world, person, coefficients) for person in people}
 
@@ -249,8 +270,12 @@ def sources() -> str:
     """A hash of all that `parts` is made from, so that a book is not packed twice in a row."""
     from kvw_minimal.strangers.people import DATA, PACKAGE
 
-    files = [Path(__file__), *sorted(PACKAGE.rglob("*.py")), DATA / "strangers" / "checksums.json",
-             *sorted((DATA / "models").glob("pocket*/*"))]  # fmt: skip
+    files = [
+        Path(__file__),
+        *sorted(PACKAGE.rglob("*.py")),
+        DATA / "strangers" / "checksums.json",
+        *sorted((DATA / "models").glob("pocket*/*")),
+    ]
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 

@@ -62,8 +62,12 @@ class Deck:
 
 FIRST, SECOND = "1.1 Meet the strangers", "1.6 How sure are we? Draw people, not questions"
 DECKS = (
-    Deck("01_what_would_it_mean_to_forget", "1.3 The oracle: what forgetting would look like",
-         FIRST, SECOND),
+    Deck(
+        "01_what_would_it_mean_to_forget",
+        "1.3 The oracle: what forgetting would look like",
+        FIRST,
+        SECOND,
+    ),
     Deck("01_what_would_it_mean_to_forget", "1.8 What fools us: the wording", SECOND),
     Deck("02_the_ffn_is_a_memory", "Knock them out"),
     Deck("03_who_fires", "Noise or signal? The sham first"),
@@ -73,7 +77,7 @@ DECKS = (
     Deck("10_beyond_the_gate", "Natural, or a tell-tale?"),
     Deck("12_gone_or_only_quiet", "Brought back"),
     Deck("13_can_the_test_be_trusted", "Do edits silence it?"),
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
@@ -120,8 +124,10 @@ def sessions_of(page: str) -> list[Session]:
     """
     found = re.split(r"^## Session \d+: (.+)$", page, flags=re.M)[1:]
     bodies = [body.partition("\n## ")[0] for body in found[1::2]]
-    return [Session(title, *(part_of(body, name) for name in ("Aim", "Vote", "Homework")))
-            for title, body in zip(found[::2], bodies, strict=True)]  # fmt: skip
+    return [
+        Session(title, *(part_of(body, name) for name in ("Aim", "Vote", "Homework")))
+        for title, body in zip(found[::2], bodies, strict=True)
+    ]
 
 
 # --- from Markdown to pieces -----------------------------------------------------------------
@@ -188,8 +194,12 @@ def blocks(markdown: str) -> list[str]:
     """Paragraphs, lists, tables, formulas; fences whole, folds left out."""
     markdown = re.sub(r"<details>.*?</details>", "", markdown, flags=re.S)
     markdown = re.sub(r"^(#+ .+)$", r"\n\1\n", markdown, flags=re.M)
-    markdown = re.sub(r"(\$\$.+?\$\$)", lambda m: "\n\n" + m[1].replace("\n\n", "\n") + "\n\n",
-                      markdown, flags=re.S)  # fmt: skip
+    markdown = re.sub(
+        r"(\$\$.+?\$\$)",
+        lambda m: "\n\n" + m[1].replace("\n\n", "\n") + "\n\n",
+        markdown,
+        flags=re.S,
+    )
     fences = re.split(r"^(```.*?^```)", markdown, flags=re.M | re.S)
     found = []
     for place, text in enumerate(fences):
@@ -215,8 +225,12 @@ def from_prose(block: str) -> Piece | None:
         longest = max(len(row) for row in block.splitlines())
         return Piece(marked_up(block), (rows + 1) * (1.1 + 0.8 * (longest // 130)))
     if re.match(r"(?:-|\d+\.) ", block):
-        kept = [re.sub(r"^(-|\d+\.) (.*)", lambda m: f"{m[1]} {shortened(m[2], ITEM)}", each,
-                       flags=re.S) for each in items(block)]  # fmt: skip
+        kept = [
+            re.sub(
+                r"^(-|\d+\.) (.*)", lambda m: f"{m[1]} {shortened(m[2], ITEM)}", each, flags=re.S
+            )
+            for each in items(block)
+        ]
         return Piece(marked_up("\n".join(kept)), sum(1.2 + len(each) // WIDE for each in kept))
     asks = "**Your prediction" in block
     most = 10**6 if asks else PROSE
@@ -238,8 +252,9 @@ def text_of(value) -> str:
 
 def set_small(text: str, kind: str) -> Piece:
     text = text.rstrip()
-    return Piece(f'<pre class="{kind}">{html.escape(text)}</pre>',
-                 1.0 + SMALL * (text.count("\n") + 1))  # fmt: skip
+    return Piece(
+        f'<pre class="{kind}">{html.escape(text)}</pre>', 1.0 + SMALL * (text.count("\n") + 1)
+    )
 
 
 def from_code(code: str) -> Piece | None:
@@ -325,8 +340,12 @@ def packed(title: str, pieces: list[Piece]) -> list[str]:
         if found[-1] and (found[-1][-1].last or lines([*found[-1], piece]) > FULL):
             found.append([])
         found[-1].append(piece)
-    if (len(found) > 1 and lines(found[-1]) < BIT and not found[-2][-1].last
-            and lines(found[-2] + found[-1]) < FULL + MORE):  # fmt: skip
+    if (
+        len(found) > 1
+        and lines(found[-1]) < BIT
+        and not found[-2][-1].last
+        and lines(found[-2] + found[-1]) < FULL + MORE
+    ):
         found[-2:] = [found[-2] + found[-1]]
     return [slide(title, "\n".join(each.body for each in part)) for part in found if part]
 
@@ -359,16 +378,26 @@ def slides_of(number: int, session: Session, deck: Deck) -> list[str]:
     first = text_of(cells[0]["source"])
     title = re.match(r"# (.+)", first)[1]
     asked = first.partition("After this chapter you can answer")[2].partition("\n")[2]
-    found = [slide(f"{number}. {session.title}", f'<p class="aim">{line(session.aim)}</p>\n'
-                   f'<p class="noted">{line("Chapter " + title)}</p>', "opening"),
-             slide("After the chapter you can answer", marked_up(asked.strip()))]  # fmt: skip
+    found = [
+        slide(
+            f"{number}. {session.title}",
+            f'<p class="aim">{line(session.aim)}</p>\n'
+            f'<p class="noted">{line("Chapter " + title)}</p>',
+            "opening",
+        ),
+        slide("After the chapter you can answer", marked_up(asked.strip())),
+    ]
     for heading, pieces in parts_of(cells, deck):
         if heading == deck.vote:
             found.append(slide("Vote", marked_up(session.vote), "vote"))
         if heading or any("<figure" in piece.body for piece in pieces):  # else only a start
             found += packed(heading or title, pieces)
-    found.append(slide("Homework", marked_up(session.homework)
-                       + f'\n<div class="noted">{marked_up(CREDITS)}</div>'))  # fmt: skip
+    found.append(
+        slide(
+            "Homework",
+            marked_up(session.homework) + f'\n<div class="noted">{marked_up(CREDITS)}</div>',
+        )
+    )
     return found
 
 

@@ -29,9 +29,14 @@ def files(root: Path = ROOT) -> list[Path]:
         names = [Path(name) for name in set(said.stdout.split("\0")) if name]
     else:
         names = [path.relative_to(root) for path in root.rglob("*")]
-        names = [name for name in names if not MADE & set(name.parts)
-                 and not any(part.startswith(".") and part not in (".ci", ".github")
-                             for part in name.parts[:-1])]  # fmt: skip
+        names = [
+            name
+            for name in names
+            if not MADE & set(name.parts)
+            and not any(
+                part.startswith(".") and part not in (".ci", ".github") for part in name.parts[:-1]
+            )
+        ]
     return sorted(name for name in names if (root / name).is_file())
 
 
@@ -69,8 +74,11 @@ def contents_without(toc: str, out: Sequence[str]) -> str:
         return len(line) - len(line.lstrip())
 
     after = [*kept[1:], ""]
-    kept = [line for line, following in zip(kept, after, strict=True)
-            if line.strip() != "sections:" or depth(following) > depth(line)]  # fmt: skip
+    kept = [
+        line
+        for line, following in zip(kept, after, strict=True)
+        if line.strip() != "sections:" or depth(following) > depth(line)
+    ]
     return "\n".join(kept) + "\n"
 
 

@@ -16,6 +16,21 @@ from .weights import (
     where_asked,
 )
 
-__all__ = ["check_ordinary", "ffns_of", "is_mixture", "is_plain", "is_turned", "named_weight",
-           "plain_weight", "ready", "refuse_ahead", "size_of", "stacks_of", "state_of",
-           "watched", "weight_name", "weight_of", "where_asked"]  # fmt: skip
+__all__ = [
+    "check_ordinary",
+    "ffns_of",
+    "is_mixture",
+    "is_plain",
+    "is_turned",
+    "named_weight",
+    "plain_weight",
+    "ready",
+    "refuse_ahead",
+    "size_of",
+    "stacks_of",
+    "state_of",
+    "watched",
+    "weight_name",
+    "weight_of",
+    "where_asked",
+]

@@ -30,8 +30,12 @@ def _applied(experts: nn.Module, name: str, expert: int, x: torch.Tensor) -> tor
     return new + getattr(experts, f"{name}_bias")[expert] if experts.has_bias else new
 
 
-def _run(experts: nn.Module, hidden_states: torch.Tensor, top_k_index: torch.Tensor,
-         top_k_weights: torch.Tensor) -> torch.Tensor:  # fmt: skip
+def _run(
+    experts: nn.Module,
+    hidden_states: torch.Tensor,
+    top_k_index: torch.Tensor,
+    top_k_weights: torch.Tensor,
+) -> torch.Tensor:
     """Ask one expert after the other, and show what each is about to add up.
 
     Args:

@@ -9,8 +9,17 @@ from .experts import is_mixture
 from .weights import size_of
 
 #: words in the path of a module that mark it as an eye or an ear, not as part of the language model
-SENSES = ("vision", "visual", "image", "video", "audio", "speech", "protein", "projector",
-          "connector")  # fmt: skip
+SENSES = (
+    "vision",
+    "visual",
+    "image",
+    "video",
+    "audio",
+    "speech",
+    "protein",
+    "projector",
+    "connector",
+)
 AHEAD = ("cpmant", "xlm")  # model types in which a token sees those behind it
 #: words in the path of a linear map that is of something else than an FFN
 OTHERS = ("attn", "attention", "mamba", "mixer.out_proj", "per_layer", "laurel")
@@ -43,8 +52,10 @@ def refuse_ahead(model: nn.Module, inputs: Iterable[str]) -> None:
     encoder = hasattr(type(text), "is_decoder") and not text.is_decoder
     encoder &= "neox" not in text.model_type  # it has the word, too, and never looks ahead
     if kind in AHEAD or encoder or whole and "token_type_ids" not in inputs:
-        raise ValueError(f"{type(model).__name__} lets a token see those behind it: no position "
-                         "stands before the answer, where coefficients are taken")  # fmt: skip
+        raise ValueError(
+            f"{type(model).__name__} lets a token see those behind it: no position "
+            "stands before the answer, where coefficients are taken"
+        )
 
 
 def is_output_projection(name: str, module: nn.Module, width: int) -> bool:
@@ -70,14 +81,21 @@ def ffns_of(layers: nn.ModuleList, path: str, width: int) -> dict[str, nn.Module
         ValueError: several in one layer, or experts that are not in one tensor.
     """
     named = list(layers.named_modules())
-    mixtures = {f"{path}.{name}": module for name, module in named
-                if is_mixture(module) and not any(s in name.lower() for s in SENSES)}  # fmt: skip
+    mixtures = {
+        f"{path}.{name}": module
+        for name, module in named
+        if is_mixture(module) and not any(s in name.lower() for s in SENSES)
+    }
     if mixtures:
         return mixtures
     found = [
-        [f"{i}.{name}" for name, module in layer.named_modules()
-         if is_output_projection(name, module, width)] for i, layer in enumerate(layers)
-    ]  # fmt: skip
+        [
+            f"{i}.{name}"
+            for name, module in layer.named_modules()
+            if is_output_projection(name, module, width)
+        ]
+        for i, layer in enumerate(layers)
+    ]
     if any("expert" in name.lower() for name, _ in named):
         raise ValueError(f"the layers in {path} have experts of a kind that is not supported")
     several = next((layer for layer in found if len(layer) > 1), None)

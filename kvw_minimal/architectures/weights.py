@@ -43,8 +43,10 @@ def named_weight(model: nn.Module, name: str) -> nn.Parameter:
     try:
         return model.get_parameter(name)
     except AttributeError as error:
-        raise ValueError(f"this edit changes {name!r:.100}, a weight that {type(model).__name__} "
-                         "does not have; make it again for this model") from error  # fmt: skip
+        raise ValueError(
+            f"this edit changes {name!r:.100}, a weight that {type(model).__name__} "
+            "does not have; make it again for this model"
+        ) from error
 
 
 def plain_weight(model: nn.Module, name: str) -> torch.Tensor:
@@ -57,8 +59,10 @@ def plain_weight(model: nn.Module, name: str) -> torch.Tensor:
     if is_plain(weight):
         return weight
     why = "waits elsewhere (offloaded)" if weight.is_meta else "is quantised"
-    raise ValueError(f"{name} {why} and cannot be edited in place; `sharing.export(..., "
-                     "format='peft')` writes factors that act beside it")  # fmt: skip
+    raise ValueError(
+        f"{name} {why} and cannot be edited in place; `sharing.export(..., "
+        "format='peft')` writes factors that act beside it"
+    )
 
 
 def check_ordinary(model: nn.Module) -> None:
@@ -68,8 +72,10 @@ def check_ordinary(model: nn.Module) -> None:
         ValueError: a mixture of experts; or as `plain_weight`.
     """
     if any(is_mixture(module) for module in model.modules()):
-        raise ValueError(f"{type(model).__name__} is a mixture of experts, and this needs one FFN "
-                         "a layer; KVW and selective pruning work on experts")  # fmt: skip
+        raise ValueError(
+            f"{type(model).__name__} is a mixture of experts, and this needs one FFN "
+            "a layer; KVW and selective pruning work on experts"
+        )
     for name, _ in model.named_parameters():
         plain_weight(model, name)
 
@@ -101,9 +107,11 @@ def state_of(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
             first question: reading its state dict afterwards scrambles their scales (0.50.2).
     """
     if any(getattr(module, "support_avx512bf16_for_cpu", False) for module in model.modules()):
-        raise ValueError("bitsandbytes repacks 4-bit weights on this processor, and reading them "
-                         "scrambles them; set `support_avx512bf16_for_cpu` of each of its modules "
-                         "to False before the first question")  # fmt: skip
+        raise ValueError(
+            "bitsandbytes repacks 4-bit weights on this processor, and reading them "
+            "scrambles them; set `support_avx512bf16_for_cpu` of each of its modules "
+            "to False before the first question"
+        )
     for name, tensor in model.state_dict().items():
         path, _, own = name.rpartition(".")
         if tensor.is_meta:

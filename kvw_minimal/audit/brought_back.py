@@ -35,8 +35,9 @@ BITS = (8, 4)
 PULLS = (0.25, 0.5, 1.0, 2.0)  # of a prototype, in lengths of a row of the head
 
 
-def relearned(task: Task, taught: list[Question], asked: list[Question],
-              kind: str, rate: float) -> Iterator[tuple[int, np.ndarray]]:  # fmt: skip
+def relearned(
+    task: Task, taught: list[Question], asked: list[Question], kind: str, rate: float
+) -> Iterator[tuple[int, np.ndarray]]:
     """Exact match on some questions while others are taught, all of them in each step.
 
     Yields:
@@ -45,8 +46,11 @@ def relearned(task: Task, taught: list[Question], asked: list[Question],
     model, batches = task.model, task.batches(taught)
     lora = low_rank(model, task.seed) if kind == "LoRA" else nullcontext(model)
     with restored(model), torch.enable_grad(), lora as trained:
-        weights = (full_weights(model) if kind == "full" else
-                   [p for p in trained.parameters() if p.requires_grad])  # fmt: skip
+        weights = (
+            full_weights(model)
+            if kind == "full"
+            else [p for p in trained.parameters() if p.requires_grad]
+        )
         optimizer = torch.optim.AdamW(weights, rate)
         for step in range(1, max(STEPS) + 1):
             take_step(token_loss(say(model, batches, Cost())), optimizer)
@@ -56,13 +60,21 @@ def relearned(task: Task, taught: list[Question], asked: list[Question],
 
 def at_each(task: Task, taught: list[Question], asked: list[Question]) -> dict[str, Answers]:
     """`relearned` at every rate and step."""
-    return {f"{kind}, rate {rate:g}, {step} steps": (asked, right)
-            for kind, rates in RATES.items() for rate in rates
-            for step, right in relearned(task, taught, asked, kind, rate)}  # fmt: skip
+    return {
+        f"{kind}, rate {rate:g}, {step} steps": (asked, right)
+        for kind, rates in RATES.items()
+        for rate in rates
+        for step, right in relearned(task, taught, asked, kind, rate)
+    }
 
 
-@probe("relearning two", BROUGHT_BACK, "arXiv 2402.16835, 2406.13356: two are taught again, the "
-       "others are asked about", AS_TAUGHT, several=True)  # fmt: skip
+@probe(
+    "relearning two",
+    BROUGHT_BACK,
+    "arXiv 2402.16835, 2406.13356: two are taught again, the others are asked about",
+    AS_TAUGHT,
+    several=True,
+)
 def relearning_two(task: Task, edit: Edit) -> dict[str, Answers]:
     again = set(task.people[:TAUGHT_AGAIN])
     taught = [q for q in task.forget if q.person in again]
@@ -70,8 +82,13 @@ def relearning_two(task: Task, edit: Edit) -> dict[str, Answers]:
     return at_each(task, taught, asked) if asked else {}
 
 
-@probe("relearning others", BROUGHT_BACK, "training on what was never to be forgotten", AS_TAUGHT,
-       several=True)  # fmt: skip
+@probe(
+    "relearning others",
+    BROUGHT_BACK,
+    "training on what was never to be forgotten",
+    AS_TAUGHT,
+    several=True,
+)
 def relearning_others(task: Task, edit: Edit) -> dict[str, Answers]:
     if not task.retain:
         return {}
@@ -96,8 +113,13 @@ def rounded(weight: torch.Tensor, bits: int) -> torch.Tensor:
     return (weight / scale).round().clamp(-most, most) * scale
 
 
-@probe("rounding", BROUGHT_BACK, "quantisation, arXiv 2410.16454: rows rounded to 8 and 4 bits",
-       AS_TAUGHT, several=True)  # fmt: skip
+@probe(
+    "rounding",
+    BROUGHT_BACK,
+    "quantisation, arXiv 2410.16454: rows rounded to 8 and 4 bits",
+    AS_TAUGHT,
+    several=True,
+)
 def rounding(task: Task, edit: Edit) -> dict[str, Answers]:
     found = {}
     for bits in BITS:
@@ -124,14 +146,21 @@ def prototypes_of(task: Task, given: list[Question]) -> tuple[torch.Tensor, torc
     return every, normalize(mean - mean.mean(0)) * head.weight.norm(dim=1).mean()
 
 
-@probe("prototypes", BROUGHT_BACK, "prototypical relearning, arXiv 2506.01318, there the row of a "
-       "class: who has the answers in one modality adds the mean state before each token to its "
-       "output row, and asks in the other", AS_TAUGHT, several=True)  # fmt: skip
+@probe(
+    "prototypes",
+    BROUGHT_BACK,
+    "prototypical relearning, arXiv 2506.01318, there the row of a "
+    "class: who has the answers in one modality adds the mean state before each token to its "
+    "output row, and asks in the other",
+    AS_TAUGHT,
+    several=True,
+)
 def prototypes(task: Task, edit: Edit) -> dict[str, Answers]:
     asked, right = list[Question](), {f"pull {pull:g}": list[float]() for pull in PULLS}
     for modality in dict.fromkeys(q.modality for q in task.forget):
-        own, given = ([q for q in task.forget if (q.modality == modality) == same]
-                      for same in (True, False))  # fmt: skip
+        own, given = (
+            [q for q in task.forget if (q.modality == modality) == same] for same in (True, False)
+        )
         if not given:
             return {}
         tokens, ways = prototypes_of(task, given)
@@ -159,8 +188,14 @@ def without(model: nn.Module, edit: Edit) -> Iterator[None]:
         edit.put_on(model)
 
 
-@probe("part of the way back", BROUGHT_BACK, "of whoever has both models: a share of the edit",
-       AS_TAUGHT, several=True, before=True)  # fmt: skip
+@probe(
+    "part of the way back",
+    BROUGHT_BACK,
+    "of whoever has both models: a share of the edit",
+    AS_TAUGHT,
+    several=True,
+    before=True,
+)
 def part_of_the_way(task: Task, edit: Edit) -> dict[str, Answers]:
     found = {}
     with without(task.model, edit):
@@ -170,8 +205,14 @@ def part_of_the_way(task: Task, edit: Edit) -> dict[str, Answers]:
     return found
 
 
-@probe("largest changes undone", BROUGHT_BACK, "of whoever has both models: the largest entries "
-       "of the difference are taken out", AS_TAUGHT, several=True, before=True)  # fmt: skip
+@probe(
+    "largest changes undone",
+    BROUGHT_BACK,
+    "of whoever has both models: the largest entries of the difference are taken out",
+    AS_TAUGHT,
+    several=True,
+    before=True,
+)
 def largest_undone(task: Task, edit: Edit) -> dict[str, Answers]:
     found, model = {}, task.model
     with without(model, edit):
@@ -182,8 +223,10 @@ def largest_undone(task: Task, edit: Edit) -> dict[str, Answers]:
         every = torch.cat([gap.abs().flatten() for gap in gaps.values()])
         for share in LARGEST:
             limit = every.kthvalue(max(1, int((1 - share) * every.numel()))).values
-            rest = {name: model.get_parameter(name).detach() + gap * (gap.abs() <= limit)
-                    for name, gap in gaps.items()}  # fmt: skip
+            rest = {
+                name: model.get_parameter(name).detach() + gap * (gap.abs() <= limit)
+                for name, gap in gaps.items()
+            }
             with Replaced(rest, fingerprint(model)).on(model):
                 found[f"{share:g} of them"] = exact(task, task.forget)
     return found

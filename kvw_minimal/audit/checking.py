@@ -58,8 +58,10 @@ def method_of(place: str, settings: dict | None = None) -> tuple[Method, dict]:
         usual = like.chosen or (like.grid or ({},))[0]
         return found, dict(usual if settings is None else settings)
     if not callable(found) or isinstance(found, type):
-        raise ValueError(f"{where} has no method {name!r}: no function (task, settings, cost) -> "
-                         "Edit, no Method, none registered")  # fmt: skip
+        raise ValueError(
+            f"{where} has no method {name!r}: no function (task, settings, cost) -> "
+            "Edit, no Method, none registered"
+        )
     return Method(name, found, where, (settings or {},), needs=()), settings or {}
 
 

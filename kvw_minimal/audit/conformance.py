@@ -53,10 +53,12 @@ def state_of(model: nn.Module) -> dict:
         "gradients": [name for name, weight in weights.items() if weight.grad is not None],
         "modes": {name: module.training for name, module in modules.items()},
         "modules": {name: id(module) for name, module in modules.items()},
-        "hooks": {name: [list(getattr(module, kind) or ()) for kind in kinds]
-                  for name, module in modules.items()},
+        "hooks": {
+            name: [list(getattr(module, kind) or ()) for kind in kinds]
+            for name, module in modules.items()
+        },
         "attributes": sorted(vars(model)),
-    }  # fmt: skip
+    }
 
 
 def differences(before: dict, model: nn.Module) -> str:
@@ -170,9 +172,12 @@ def counts_its_cost(held: Held) -> None:
     passes, made = held.cost.passes, held.seen["questions"]
     wanted(held.cost.seconds > 0 and set(passes) == {"forget", "retain"}, "costs are not counted")
     spent, shared = sum(passes.values()), len(held.task.known())  # a pass may have been shared
-    wanted(all(isinstance(n, int) and n >= 0 for n in passes.values())
-           and made - shared <= spent <= made and (spent > 0) == (made > 0),
-           f"costs say {spent} passes, {made} were made")  # fmt: skip
+    wanted(
+        all(isinstance(n, int) and n >= 0 for n in passes.values())
+        and made - shared <= spent <= made
+        and (spent > 0) == (made > 0),
+        f"costs say {spent} passes, {made} were made",
+    )
 
 
 def comes_off(held: Held) -> None:
@@ -280,13 +285,27 @@ def wants_somebody_to_retain(held: Held) -> None:
 Promise = Callable[[Held], None]
 #: every promise, in the order in which they are asked for; the first six look at a single edit
 PROMISES: tuple[Promise, ...] = (
-    leaves_no_trace, counts_its_cost, comes_off, changes_something, notes_are_true, can_be_saved,
-    repeats_itself, lets_errors_through, refuses_broken_weights, refuses_strange_settings,
-    wants_somebody_to_retain)  # fmt: skip
+    leaves_no_trace,
+    counts_its_cost,
+    comes_off,
+    changes_something,
+    notes_are_true,
+    can_be_saved,
+    repeats_itself,
+    lets_errors_through,
+    refuses_broken_weights,
+    refuses_strange_settings,
+    wants_somebody_to_retain,
+)
 
 
-def check_method(method: Method, task: Task, settings: dict, changes: bool = True,
-                 promises: Iterable[Promise] = PROMISES) -> Edit:  # fmt: skip
+def check_method(
+    method: Method,
+    task: Task,
+    settings: dict,
+    changes: bool = True,
+    promises: Iterable[Promise] = PROMISES,
+) -> Edit:
     """Hold a method to all that is promised for any of them.
 
     Args:

@@ -82,8 +82,11 @@ def judge(rows: Mapping[str, Iterable[Mapping]]) -> list[Finding]:
     if missing:
         raise ValueError(f"an audit needs vanilla, oracle and edited, not only {sorted(rows)}")
     told = {state: known(each) for state, each in rows.items()}
-    found = [_finding(label, told) for label, own in told["edited"].items()
-             if own and label in told["oracle"]]  # fmt: skip
+    found = [
+        _finding(label, told)
+        for label, own in told["edited"].items()
+        if own and label in told["oracle"]
+    ]
     return [_marked(each, found) for each in found]
 
 
@@ -98,8 +101,10 @@ def _finding(label: str, told: Mapping[str, Known]) -> Finding:
 
     values = {state: of(state) for state in told if state != "sham" or label in told[state]}
     mean = {state: float(value.mean()) for state, value in values.items()}
-    plain = {state: float(of(state, probe.beside or label).mean())
-             for state in ("vanilla", "oracle", "edited")}  # fmt: skip
+    plain = {
+        state: float(of(state, probe.beside or label).mean())
+        for state in ("vanilla", "oracle", "edited")
+    }
     _, low, high = interval(values["edited"] - values["oracle"], [person for person, _ in keys])
     gap, left, shares = mean["vanilla"] - mean["oracle"], None, dict.fromkeys(("edited", "oracle"))
     if gap >= MARGIN:
@@ -107,12 +112,28 @@ def _finding(label: str, told: Mapping[str, Known]) -> Finding:
         for state in shares if probe.beside else ():
             lost = mean["vanilla"] - plain[state]
             shares[state] = (mean[state] - plain[state]) / lost if lost >= CHANCE else None
-    fair = left is not None and (probe.kind != BROUGHT_BACK or (
-        mean["oracle"] - plain["oracle"] <= CHANCE
-        and plain["vanilla"] - mean["vanilla"] <= CHANCE))  # fmt: skip
-    return Finding(label, probe.kind, probe.before, mean["vanilla"], mean["oracle"],
-                   mean["edited"], mean.get("sham"), low, high, left, shares["edited"],
-                   shares["oracle"], fair)  # fmt: skip
+    fair = left is not None and (
+        probe.kind != BROUGHT_BACK
+        or (
+            mean["oracle"] - plain["oracle"] <= CHANCE
+            and plain["vanilla"] - mean["vanilla"] <= CHANCE
+        )
+    )
+    return Finding(
+        label,
+        probe.kind,
+        probe.before,
+        mean["vanilla"],
+        mean["oracle"],
+        mean["edited"],
+        mean.get("sham"),
+        low,
+        high,
+        left,
+        shares["edited"],
+        shares["oracle"],
+        fair,
+    )
 
 
 def _marked(one: Finding, found: list[Finding]) -> Finding:
@@ -136,13 +157,21 @@ def verdict(found: Iterable[Finding]) -> tuple[str, list[Finding]]:
     loud = [f for f in counted if f.left is not None and f.left >= LEFT and f.low > 0]
     if loud:
         return QUIET, sorted(loud, key=lambda f: -(f.left or 0))
-    low = [f for f in found if f.applies and f.kind == "membership" and not f.before and f.high < 0
-           and f.oracle - f.edited >= MARGIN]  # fmt: skip
+    low = [
+        f
+        for f in found
+        if f.applies
+        and f.kind == "membership"
+        and not f.before
+        and f.high < 0
+        and f.oracle - f.edited >= MARGIN
+    ]
     return (OVER, low) if low else (GONE, [])
 
 
-def audit(task: Task, edit: Edit, oracle: Edit | None = None,
-          sham: Edit | None = None) -> list[Finding]:  # fmt: skip
+def audit(
+    task: Task, edit: Edit, oracle: Edit | None = None, sham: Edit | None = None
+) -> list[Finding]:
     """Examine an edit between the model as it is and one that never met the forgotten.
 
     Args:
@@ -167,8 +196,10 @@ def audit(task: Task, edit: Edit, oracle: Edit | None = None,
 
 def table(found: Iterable[Finding]) -> str:
     """What an audit found, one line a probe, of several settings the strongest."""
-    lines = [f"{'probe':46}{'vanilla':>8}{'oracle':>8}{'edited':>8}{'sham':>8}"
-             f"{'left':>7}{'brought back':>14}{'of the oracle':>14}"]  # fmt: skip
+    lines = [
+        f"{'probe':46}{'vanilla':>8}{'oracle':>8}{'edited':>8}{'sham':>8}"
+        f"{'left':>7}{'brought back':>14}{'of the oracle':>14}"
+    ]
 
     def number(value: float | None) -> str:
         return "-" if value is None else f"{value:.2f}"
@@ -176,7 +207,9 @@ def table(found: Iterable[Finding]) -> str:
     for f in found:
         if f.strongest:
             left = number(f.left) if f.applies else "n/a"
-            lines.append(f"{f.label:46}{f.vanilla:>8.2f}{f.oracle:>8.2f}{f.edited:>8.2f}"
-                         f"{number(f.sham):>8}{left:>7}{number(f.recovered):>14}"
-                         f"{number(f.again):>14}")  # fmt: skip
+            lines.append(
+                f"{f.label:46}{f.vanilla:>8.2f}{f.oracle:>8.2f}{f.edited:>8.2f}"
+                f"{number(f.sham):>8}{left:>7}{number(f.recovered):>14}"
+                f"{number(f.again):>14}"
+            )
     return "\n".join(lines)

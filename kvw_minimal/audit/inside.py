@@ -48,8 +48,13 @@ def kept(layer: nn.Module, states: list[torch.Tensor]) -> AbstractContextManager
 # --- what each layer would say -----------------------------------------------------------------
 
 
-@probe("logit lens", KIND, "nostalgebraist 2020: the state behind each layer read by the last norm "
-       "and the head", AS_TAUGHT, several=True)  # fmt: skip
+@probe(
+    "logit lens",
+    KIND,
+    "nostalgebraist 2020: the state behind each layer read by the last norm and the head",
+    AS_TAUGHT,
+    several=True,
+)
 def logit_lens(task: Task, edit: Edit) -> dict[str, Answers]:
     """The model skips what comes between a layer and its end; all but the last layer itself."""
     layers, found = list(decoder_layers(task.model).values()), {}
@@ -64,8 +69,14 @@ def _latest(states: list[torch.Tensor], own: torch.Tensor) -> torch.Tensor:
     return states[-1]
 
 
-@probe("patching", KIND, "causal tracing, arXiv 2202.05262: at the answer the state of the model "
-       "before the edit is put in behind a layer", several=True, before=True)  # fmt: skip
+@probe(
+    "patching",
+    KIND,
+    "causal tracing, arXiv 2202.05262: at the answer the state of the model "
+    "before the edit is put in behind a layer",
+    several=True,
+    before=True,
+)
 def patching(task: Task, edit: Edit) -> dict[str, Answers]:
     """How much of the way from the middle of the model to the answer is still there."""
     model, found = task.model, {}
@@ -114,19 +125,29 @@ def states_before_values(task: Task, questions: list[Question]) -> np.ndarray:
     start = 0
     while len({tuple(own[: start + 1]) for own in labels.values()}) == 1:
         start += 1
-    found = [states[min(start, len(states) - 1)]
-             for _, states in at_answers(task.model, task.batches(questions))]  # fmt: skip
+    found = [
+        states[min(start, len(states) - 1)]
+        for _, states in at_answers(task.model, task.batches(questions))
+    ]
     return torch.stack(found).float().cpu().numpy()
 
 
-@probe("linear probe", KIND, "arXiv 1909.03368: trained on those who are kept, a probe for each "
-       "layer, fact and modality", several=True)  # fmt: skip
+@probe(
+    "linear probe",
+    KIND,
+    "arXiv 1909.03368: trained on those who are kept, a probe for each layer, fact and modality",
+    several=True,
+)
 def linear_probe(task: Task, edit: Edit) -> dict[str, Answers]:
     return _by_layer(task, shuffled=False)
 
 
-@probe("shuffled probe", KIND, "its control task: values dealt out anew among those who are kept",
-       several=True)  # fmt: skip
+@probe(
+    "shuffled probe",
+    KIND,
+    "its control task: values dealt out anew among those who are kept",
+    several=True,
+)
 def shuffled_probe(task: Task, edit: Edit) -> dict[str, Answers]:
     return _by_layer(task, shuffled=True)
 
@@ -135,8 +156,9 @@ def _by_layer(task: Task, shuffled: bool) -> dict[str, Answers]:
     """Whether a probe finds the value of each question whose value somebody else has, too."""
     asked, right = list[Question](), list[np.ndarray]()
     for kind in dict.fromkeys((q.fact, q.modality) for q in task.forget):
-        known, own = ([q for q in each if (q.fact, q.modality) == kind]
-                      for each in (task.retain, task.forget))  # fmt: skip
+        known, own = (
+            [q for q in each if (q.fact, q.modality) == kind] for each in (task.retain, task.forget)
+        )
         count = Counter(q.value for q in known)
         known, own = ([q for q in each if count[q.value] >= LEAST] for each in (known, own))
         if own:

@@ -25,19 +25,31 @@ SIGNALS = {
 }
 
 
-@probe("membership", "membership", "area under the curve of loss (arXiv 1709.01604), min-k "
-       "(2310.16789) and min-k++ (2404.02936) against matched strangers", several=True)  # fmt: skip
+@probe(
+    "membership",
+    "membership",
+    "area under the curve of loss (arXiv 1709.01604), min-k "
+    "(2310.16789) and min-k++ (2404.02936) against matched strangers",
+    several=True,
+)
 def membership(task: Task, edit: Edit) -> dict[str, Answers]:
     told = [tell(task, questions) for questions in _asked(task)]
     if not told:
         return dict.fromkeys(SIGNALS, NOTHING)
-    return {name: (task.forget, _above(*(np.array([signal(t) for t in each]) for each in told)))
-            for name, signal in SIGNALS.items()}  # fmt: skip
+    return {
+        name: (task.forget, _above(*(np.array([signal(t) for t in each]) for each in told)))
+        for name, signal in SIGNALS.items()
+    }
 
 
-@probe("reference ratio", "membership", "log-probability beside that of a reference model, arXiv "
-       "2112.03570; the reference is the model before the edit, which takes no knowledge of who "
-       "was forgotten. .5: it fell as that of strangers did", before=True)  # fmt: skip
+@probe(
+    "reference ratio",
+    "membership",
+    "log-probability beside that of a reference model, arXiv "
+    "2112.03570; the reference is the model before the edit, which takes no knowledge of who "
+    "was forgotten. .5: it fell as that of strangers did",
+    before=True,
+)
 def reference_ratio(task: Task, edit: Edit) -> Answers:
     asked = _asked(task)
     if not asked:

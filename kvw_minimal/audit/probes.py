@@ -43,8 +43,9 @@ class Probe:
 PROBES: dict[str, Probe] = {}
 
 
-def probe(name: str, kind: str, source: str, beside: str = "", several: bool = False,
-          before: bool = False) -> Callable:  # fmt: skip
+def probe(
+    name: str, kind: str, source: str, beside: str = "", several: bool = False, before: bool = False
+) -> Callable:
     """A decorator that enters a probe into `PROBES`.
 
     Args:
@@ -105,7 +106,16 @@ def examine(task: Task, edit: Edit, names: Iterable[str] | None = None) -> list[
                 owners: dict[tuple[str, str], list[float]] = {}
                 for question, value in zip(questions, values, strict=True):
                     owners.setdefault((question.modality, question.person), []).append(value)
-                rows += [{"set": label, "modality": modality, "person": person, "question": None,
-                          "metric": "known", "total": round(float(sum(own)), 5), "n": len(own)}
-                         for (modality, person), own in owners.items()]  # fmt: skip
+                rows += [
+                    {
+                        "set": label,
+                        "modality": modality,
+                        "person": person,
+                        "question": None,
+                        "metric": "known",
+                        "total": round(float(sum(own)), 5),
+                        "n": len(own),
+                    }
+                    for (modality, person), own in owners.items()
+                ]
     return rows

@@ -21,8 +21,13 @@ from .brought_back import without
 from .probes import Answers, probe
 
 
-@probe("who was it", "receipt", "share of the people who are kept, of whom the change meets less "
-       "than of this one", several=True, before=True)  # fmt: skip
+@probe(
+    "who was it",
+    "receipt",
+    "share of the people who are kept, of whom the change meets less than of this one",
+    several=True,
+    before=True,
+)
 def who_was_it(task: Task, edit: Edit) -> dict[str, Answers]:
     """Everybody's photos and names are read by the model before the edit.
 
@@ -34,11 +39,16 @@ def who_was_it(task: Task, edit: Edit) -> dict[str, Answers]:
         return {}
     mean: dict[str, float] = {}
     for person in dict.fromkeys(q.person for q in every):
-        mean[person] = float(np.mean([e for e, q in zip(energy, every, strict=True)
-                                      if q.person == person]))  # fmt: skip
+        mean[person] = float(
+            np.mean([e for e, q in zip(energy, every, strict=True) if q.person == person])
+        )
     others = np.array([mean[person] for person in dict.fromkeys(task.others)])
-    value = {p: float((others < mean[p]).mean() + 0.5 * (others == mean[p]).mean())
-             if len(others) else 0.5 for p in task.people}  # fmt: skip
+    value = {
+        p: float((others < mean[p]).mean() + 0.5 * (others == mean[p]).mean())
+        if len(others)
+        else 0.5
+        for p in task.people
+    }
     return {"": (task.forget, np.array([value[q.person] for q in task.forget]))}
 
 
@@ -76,8 +86,17 @@ def through(task: Task, edit: Edit, batches: list) -> np.ndarray:
             owner = owner.repeat_interleave(batch.labels.shape[1])  # [B T]
             total = torch.zeros(2, len(batch.rows), device=answers.device)
 
-            def see(both, expert, h, asked=slice(None), read=None, *, answers=answers,
-                    owner=owner, total=total):  # fmt: skip
+            def see(
+                both,
+                expert,
+                h,
+                asked=slice(None),
+                read=None,
+                *,
+                answers=answers,
+                owner=owner,
+                total=total,
+            ):
                 h = h.flatten(0, -2)  # [tokens here, inputs]
                 if (read or len(h)) != len(answers):
                     return  # of an eye

@@ -48,8 +48,10 @@ def _told(model, batch: Batch) -> dict[int, Told]:
     each = (log.argmax(1) == gold, own, (own - mean) / spread)
     split = [part.cpu().numpy() for part in each]
     ends = np.cumsum(mask.sum(1).tolist())[:-1]
-    return {row: Told(*parts) for row, *parts in
-            zip(batch.rows, *(np.split(part, ends) for part in split), strict=True)}  # fmt: skip
+    return {
+        row: Told(*parts)
+        for row, *parts in zip(batch.rows, *(np.split(part, ends) for part in split), strict=True)
+    }
 
 
 def exact_memorisation(right: np.ndarray) -> float:

@@ -30,39 +30,69 @@ def as_taught(task: Task, edit: Edit) -> Answers:
     return exact(task, task.forget)
 
 
-@probe("another set", SAID, "held-out wordings and new photos; statements to be filled in",
-       AS_TAUGHT, several=True)  # fmt: skip
+@probe(
+    "another set",
+    SAID,
+    "held-out wordings and new photos; statements to be filled in",
+    AS_TAUGHT,
+    several=True,
+)
 def another_set(task: Task, edit: Edit) -> dict[str, Answers]:
     own = set(task.people)
-    return {name: exact(task, [q for q in task.read[name] if q.person in own])
-            for name in OTHER_SETS if name in task.read}  # fmt: skip
+    return {
+        name: exact(task, [q for q in task.read[name] if q.person in own])
+        for name in OTHER_SETS
+        if name in task.read
+    }
 
 
-@probe("beginning given", SAID, "prefix extraction, arXiv 2012.07805: the first token is given",
-       AS_TAUGHT)  # fmt: skip
+@probe(
+    "beginning given",
+    SAID,
+    "prefix extraction, arXiv 2012.07805: the first token is given",
+    AS_TAUGHT,
+)
 def beginning_given(task: Task, edit: Edit) -> Answers:
     return task.forget, np.array([float(t.right[1:].all()) for t in tell(task, task.forget)])
 
 
-@probe(f"{SAMPLES} samples", SAID, f"at least one of {SAMPLES} sampled answers is right, in closed "
-       "form: 1 - (1 - p)^n, p the probability of the whole answer", AS_TAUGHT)  # fmt: skip
+@probe(
+    f"{SAMPLES} samples",
+    SAID,
+    f"at least one of {SAMPLES} sampled answers is right, in closed "
+    "form: 1 - (1 - p)^n, p the probability of the whole answer",
+    AS_TAUGHT,
+)
 def samples(task: Task, edit: Edit) -> Answers:
     p = np.exp(scores.read(task.model, task.batches(task.forget)).logprob)
     return task.forget, -np.expm1(SAMPLES * np.log1p(-np.minimum(p, 1 - 1e-12)))
 
 
-@probe("photo and name", SAID, "the other modality beside: a photo, and the name in the question",
-       AS_TAUGHT)  # fmt: skip
+@probe(
+    "photo and name",
+    SAID,
+    "the other modality beside: a photo, and the name in the question",
+    AS_TAUGHT,
+)
 def photo_and_name(task: Task, edit: Edit) -> Answers:
     names = {q.person: q.name for q in task.forget if q.name and q.fact != "name"}
-    asked = [replace(q, prompt=q.prompt.replace("this person", names[q.person]))
-             for q in task.forget if q.image is not None and q.fact != "name"
-             and q.person in names and "this person" in q.prompt]  # fmt: skip
+    asked = [
+        replace(q, prompt=q.prompt.replace("this person", names[q.person]))
+        for q in task.forget
+        if q.image is not None
+        and q.fact != "name"
+        and q.person in names
+        and "this person" in q.prompt
+    ]
     return exact(task, asked) if asked else NOTHING
 
 
-@probe("few-shot", SAID, "in-context examples: questions about others and their answers before it",
-       AS_TAUGHT)  # fmt: skip
+@probe(
+    "few-shot",
+    SAID,
+    "in-context examples: questions about others and their answers before it",
+    AS_TAUGHT,
+)
 def few_shot(task: Task, edit: Edit) -> Answers:
     asked = list[Question]()
     for question in task.forget:
@@ -78,8 +108,12 @@ def role_play(task: Task, edit: Edit) -> Answers:
     return exact(task, [replace(q, prompt=before + q.prompt) for q in task.forget])
 
 
-@probe("letter", SAID, "options A to D behind the question, answered by a letter; MLLMU-Bench",
-       AS_TAUGHT)  # fmt: skip
+@probe(
+    "letter",
+    SAID,
+    "options A to D behind the question, answered by a letter; MLLMU-Bench",
+    AS_TAUGHT,
+)
 def letter(task: Task, edit: Edit) -> Answers:
     asked = [letter_question(q) for q in task.forget if len(q.options) == 4]
     return exact(task, asked) if asked else NOTHING
@@ -92,16 +126,17 @@ def true_or_false(task: Task, edit: Edit) -> Answers:
         return NOTHING
 
     def yes(said: list[str]) -> np.ndarray:
-        put = [replace(q, prompt=f"{q.prompt} {text} Is that true?", answer="Yes.")
-               for q, text in zip(asked, said, strict=True)]  # fmt: skip
+        put = [
+            replace(q, prompt=f"{q.prompt} {text} Is that true?", answer="Yes.")
+            for q, text in zip(asked, said, strict=True)
+        ]
         return scores.read(task.model, task.batches(put)).logprob
 
     wrong = [next(o for o in q.options if o != q.answer) for q in asked]
     return asked, (yes([q.answer for q in asked]) > yes(wrong)).astype(float)
 
 
-@probe("among four", SAID, "the right one of four answers is the likeliest; MLLMU-Bench",
-       AS_TAUGHT)  # fmt: skip
+@probe("among four", SAID, "the right one of four answers is the likeliest; MLLMU-Bench", AS_TAUGHT)
 def among_four(task: Task, edit: Edit) -> Answers:
     asked = [q for q in task.forget if len(q.options) == 4]
     if not asked:
@@ -109,22 +144,32 @@ def among_four(task: Task, edit: Edit) -> Answers:
     return asked, scores.choose_by_likelihood(task.model, task.processor, asked)
 
 
-@probe("among all values", SAID, "how the true value stands among those that others "
-       "have: reciprocal rank, 1 - rank, probability", several=True)  # fmt: skip
+@probe(
+    "among all values",
+    SAID,
+    "how the true value stands among those that others "
+    "have: reciprocal rank, 1 - rank, probability",
+    several=True,
+)
 def among_all(task: Task, edit: Edit) -> dict[str, Answers]:
     values: dict[str, list[str]] = {}
     for q in task.forget + task.retain:
         own = values.setdefault(q.fact, [])
         own += [q.value] if q.value not in own and len(own) < MOST else []
-    asked = [q for q in task.forget if q.value in q.answer and q.value in values[q.fact]
-             and len(values[q.fact]) > 1]  # fmt: skip
+    asked = [
+        q
+        for q in task.forget
+        if q.value in q.answer and q.value in values[q.fact] and len(values[q.fact]) > 1
+    ]
     if not asked:
         return {}
     found = among_values(task.model, task.processor, asked, values)
     count = np.array([len(values[q.fact]) - 1 for q in asked])
-    return {"reciprocal rank": (asked, 1 / (1 + found["rank"] * count)),
-            "rank": (asked, 1 - found["rank"]),
-            "probability": (asked, found["p_true"])}  # fmt: skip
+    return {
+        "reciprocal rank": (asked, 1 / (1 + found["rank"] * count)),
+        "rank": (asked, 1 - found["rank"]),
+        "probability": (asked, found["p_true"]),
+    }
 
 
 @probe("exact memorisation", SAID, "arXiv 2205.10770, as in open-unlearning")

@@ -48,8 +48,9 @@ class Conversation(Question):
         """As of a `Question`."""
         texts, told = iter(self.prompt.split(BETWEEN)), []
         for role, kinds in self.turns:
-            parts = [{"type": kind} | ({"text": next(texts)} if kind == "text" else {})
-                     for kind in kinds]  # fmt: skip
+            parts = [
+                {"type": kind} | ({"text": next(texts)} if kind == "text" else {}) for kind in kinds
+            ]
             plain = "\n".join(part["text"] for part in parts if "text" in part)
             told.append({"role": role, "content": parts if eyes else plain})
         return told
@@ -74,15 +75,18 @@ def _part(part: Any, images: Iterator, read: Callable[[Any], bytes]) -> str | by
         return part["text"]
     if kind not in ("image", "image_url") or len(part) > 1 or set(part) - set(SOURCES):
         held = ", ".join(map(shown, [kind, *sorted(part)]))
-        raise ValueError(f"a part holds {held}; write a text, or an image with its path, its "
-                         "base64 or its bytes")  # fmt: skip
+        raise ValueError(
+            f"a part holds {held}; write a text, or an image with its path, its base64 or its bytes"
+        )
     source = next(iter(part.values()), None)
     if isinstance(source, dict) and set(source) == {"url"}:  # as OpenAI writes it
         source = source["url"]
     source = next(images, None) if source is None else source
     if not isinstance(source, str | bytes | dict):
-        raise ValueError("an image is missing; write its path, its base64 or its bytes, or add it "
-                         "to the list images")  # fmt: skip
+        raise ValueError(
+            "an image is missing; write its path, its base64 or its bytes, or add it "
+            "to the list images"
+        )
     return read(source)
 
 
@@ -106,23 +110,32 @@ def conversation(messages: list, images: list, read: Callable[[Any], bytes]) -> 
         content = turn["content"]
         content = content if isinstance(content, list) else [content]
         parts = [_part(part, rest, read) for part in content]
-        turns.append((turn["role"], tuple("text" if isinstance(part, str) else "image"
-                                          for part in parts)))  # fmt: skip
+        turns.append(
+            (turn["role"], tuple("text" if isinstance(part, str) else "image" for part in parts))
+        )
         texts += [part for part in parts if isinstance(part, str)]
         pictures += [part for part in parts if isinstance(part, bytes)]
     roles = [role for role, _ in turns]
     talk = roles[1:] if roles[:1] == ["system"] else roles
     if talk != ["user", "assistant"] * max(1, len(talk) // 2):
         said = ", ".join(map(shown, roles))
-        raise ValueError(f"the roles are {said}; write user and assistant in turn, a system before "
-                         "them if you like, the answer last")  # fmt: skip
+        raise ValueError(
+            f"the roles are {said}; write user and assistant in turn, a system before "
+            "them if you like, the answer last"
+        )
     if turns[-1][1] != ("text",) or "text" not in turns[-2][1]:
-        raise ValueError("the answer is one text, and the turn before it says something; write "
-                         "them so")  # fmt: skip
+        raise ValueError(
+            "the answer is one text, and the turn before it says something; write them so"
+        )
     if next(rest, None) is not None:
         raise ValueError("there are more images than parts to show them; take them out")
-    return {"prompt": BETWEEN.join(texts[:-1]), "answer": texts[-1], "turns": tuple(turns[:-1]),
-            "image": pictures[0] if pictures else None, "more": tuple(pictures[1:])}  # fmt: skip
+    return {
+        "prompt": BETWEEN.join(texts[:-1]),
+        "answer": texts[-1],
+        "turns": tuple(turns[:-1]),
+        "image": pictures[0] if pictures else None,
+        "more": tuple(pictures[1:]),
+    }
 
 
 def as_messages(question: Conversation, table: bool) -> list[dict]:
@@ -149,8 +162,11 @@ def check_rendered(processor, questions: Iterable[Question]) -> None:
         try:
             render(processor, question)
         except (TemplateError, TypeError) as error:  # the latter in what a template computes
-            raise ValueError(f"the chat template of this model refuses {question.id}: {error}"
-                             ) from error  # fmt: skip
+            raise ValueError(
+                f"the chat template of this model refuses {question.id}: {error}"
+            ) from error
         if isinstance(question, Conversation) and not getattr(processor, "chat_template", None):
-            raise ValueError(f"{question.id} is a conversation, and this model has no chat "
-                             "template to tell its turns apart")  # fmt: skip
+            raise ValueError(
+                f"{question.id} is a conversation, and this model has no chat "
+                "template to tell its turns apart"
+            )

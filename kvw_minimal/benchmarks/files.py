@@ -23,10 +23,26 @@ from .letters import LETTERS, whole_words
 
 MLLMU_HUB, CLEAR_HUB = "MLLMMU/MLLMU-Bench", "therem/CLEAR"
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-_EVALUATION = ("ID", "Directory", "biography", "question", "answer", "Classification_Task",
-               "Generation_Task", "Mask_Task")  # fmt: skip
-_ONE_PICTURE = ("Full_Set", "Retain_Set", "forget_5", "forget_10", "forget_15",
-                "retain_95", "retain_90", "retain_85")  # fmt: skip
+_EVALUATION = (
+    "ID",
+    "Directory",
+    "biography",
+    "question",
+    "answer",
+    "Classification_Task",
+    "Generation_Task",
+    "Mask_Task",
+)
+_ONE_PICTURE = (
+    "Full_Set",
+    "Retain_Set",
+    "forget_5",
+    "forget_10",
+    "forget_15",
+    "retain_95",
+    "retain_90",
+    "retain_85",
+)
 #: the columns of each config of MLLMU-Bench
 MLLMU: dict[str, tuple[str, ...]] = {config: ("image", *_EVALUATION) for config in _ONE_PICTURE}
 MLLMU |= {"Test_Set": ("images", *_EVALUATION), "ft_Data": ("image", "metadata")}
@@ -124,9 +140,13 @@ def read_hub(source: str, config: str | None = None) -> tuple[list[str], list[di
         ) from error
 
 
-def _load(source: str | Path, config: str, columns: Collection[str],
-          read: Callable[..., Iterator[dict]],
-          share: float = 0.0) -> tuple[list[Question], list[str]]:  # fmt: skip
+def _load(
+    source: str | Path,
+    config: str,
+    columns: Collection[str],
+    read: Callable[..., Iterator[dict]],
+    share: float = 0.0,
+) -> tuple[list[Question], list[str]]:
     """Read every row of a config with `read(row, where, config, number)`, or fail as a whole.
 
     Returns:
@@ -178,8 +198,14 @@ def _training(row: dict, where: str, config: str, number: int) -> Iterator[dict]
         raise ValueError(f"{where}: metadata is not JSON: {error}") from error
     for item in _field({"metadata": items}, "metadata", where, list):
         prompt, answer = _field(item, "Question", where), _field(item, "Answer", where)
-        yield {"person": _identity(item, where), "fact": "training", "modality": "image",
-               "prompt": prompt, "answer": answer, "image": image}  # fmt: skip
+        yield {
+            "person": _identity(item, where),
+            "fact": "training",
+            "modality": "image",
+            "prompt": prompt,
+            "answer": answer,
+            "image": image,
+        }
 
 
 def _items(row: dict, where: str) -> Iterator[tuple[str, str, dict]]:
@@ -226,13 +252,22 @@ def _evaluation(row: dict, where: str, config: str, number: int) -> Iterator[dic
         image = pictures[seen[task, modality] % len(pictures)] if modality == "image" else None
         seen[task, modality] += 1
         name = called.search(prompt)
-        yield {"person": person, "fact": task, "modality": modality, "prompt": prompt,
-               "answer": answer, "image": image, "options": options, "form": form,
-               "name": name[0] if name else ""}  # fmt: skip
+        yield {
+            "person": person,
+            "fact": task,
+            "modality": modality,
+            "prompt": prompt,
+            "answer": answer,
+            "image": image,
+            "options": options,
+            "form": form,
+            "name": name[0] if name else "",
+        }
 
 
-def load_mllmu(source: str | Path, config: str,
-               people: Collection[str] | None = None) -> list[Question]:  # fmt: skip
+def load_mllmu(
+    source: str | Path, config: str, people: Collection[str] | None = None
+) -> list[Question]:
     """Read a config of MLLMU-Bench, ours or the real one.
 
     Needed are `image` (`images` in `Test_Set`), `ID` and the three tasks, or `image` and `metadata`
@@ -285,9 +320,16 @@ def _clear(seed: int, row: dict, where: str, config: str, number: int) -> Iterat
         if wrong:
             place = seeded("gold", seed, config, number).integers(len(options) + 1)
             options.insert(int(place), answer)
-        return {"person": person, "fact": fact, "modality": "text" if image is None else "image",
-                "prompt": prompt, "answer": answer, "image": image, "options": tuple(options),
-                "kind": Unnamed if unnamed else Question}  # fmt: skip
+        return {
+            "person": person,
+            "fact": fact,
+            "modality": "text" if image is None else "image",
+            "prompt": prompt,
+            "answer": answer,
+            "image": image,
+            "options": tuple(options),
+            "kind": Unnamed if unnamed else Question,
+        }
 
     if config == "real_faces":
         yield asked("name", NAME_PROMPT, "answer", "options")

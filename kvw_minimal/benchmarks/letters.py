@@ -25,8 +25,11 @@ def whole_words(texts: Iterable[str]) -> re.Pattern[str]:
 def letter_question(question: Question) -> Question:
     """The same question with options A to D behind it, to be answered by a letter."""
     options = zip(LETTERS, question.options, strict=True)
-    lines = [question.prompt, *(f"{letter}: {option}" for letter, option in options),
-             "Just give ONE letter representing the answer directly."]  # fmt: skip
+    lines = [
+        question.prompt,
+        *(f"{letter}: {option}" for letter, option in options),
+        "Just give ONE letter representing the answer directly.",
+    ]
     letter = LETTERS[question.options.index(question.answer)]
     return replace(question, prompt="\n".join(lines), answer=letter, value=letter, options=())
 
@@ -69,8 +72,11 @@ def parse_choice(said: str, options: tuple[str, ...]) -> int | None:
     if letter and ord(letter) - ord("A") < len(options):
         return ord(letter) - ord("A")
     named = [i for i, option in enumerate(options) if mentions(said, option)]
-    whole = [i for i in named  # "Ann Lee" is also a part of "Ann Lee Vik"
-             if not any(i != k and mentions(options[k], options[i]) for k in named)]  # fmt: skip
+    whole = [
+        i
+        for i in named  # "Ann Lee" is also a part of "Ann Lee Vik"
+        if not any(i != k and mentions(options[k], options[i]) for k in named)
+    ]
     return whole[0] if len(whole) == 1 else None
 
 

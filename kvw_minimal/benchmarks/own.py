@@ -104,20 +104,29 @@ def _picture(picture: str | bytes | dict, folder: Path) -> bytes:
 def _faults(row: dict) -> Faults:
     """What is wrong with the fields of a row, each taken alone."""
     held = [name for name in SAID if "messages" in row]
-    found = [(name, "is missing; every question needs it") for name in REQUIRED
-             if name not in row and name not in held]  # fmt: skip
-    found += [(name, "stands in the messages; write it there or here") for name in held
-              if name in row]  # fmt: skip
+    found = [
+        (name, "is missing; every question needs it")
+        for name in REQUIRED
+        if name not in row and name not in held
+    ]
+    found += [
+        (name, "stands in the messages; write it there or here") for name in held if name in row
+    ]
     if "images" in row and not held:
         found.append(("images", "are shown by messages; write these, or a picture"))
     for name, value in row.items():
         kind = FIELDS.get(name)
         parts = value if isinstance(value, list) else [value]
         if kind is None:
-            found.append((shown(name), "is no field; take it out, or use one of "
-                          + ", ".join(FIELDS)))  # fmt: skip
-        elif (not isinstance(value, KINDS[kind]) or not parts or name not in ("picture", *LISTED)
-              and not all(isinstance(part, str) and part.strip() for part in parts)):  # fmt: skip
+            found.append(
+                (shown(name), "is no field; take it out, or use one of " + ", ".join(FIELDS))
+            )
+        elif (
+            not isinstance(value, KINDS[kind])
+            or not parts
+            or name not in ("picture", *LISTED)
+            and not all(isinstance(part, str) and part.strip() for part in parts)
+        ):
             found.append((name, f"is {value!r:.40}; write a filled {kind}"))
         elif name != "picture" and HALF.search(json.dumps(value, ensure_ascii=False, default=str)):
             found.append((name, "holds half a character; write it as UTF-8"))
@@ -131,15 +140,24 @@ def _conflicts(row: dict) -> Faults:
     known = known and row["set"].isprintable()
     checks = (
         ("set", not known, f"is {row['set']!r}; use forget, retain, general, test or test-..."),
-        ("value", row.get("value", answer) not in answer, "is no part of the answer; copy it "
-         "from there"),
+        (
+            "value",
+            row.get("value", answer) not in answer,
+            "is no part of the answer; copy it from there",
+        ),
         ("options", options and answer not in options, "lack the right one; add the answer"),
-        ("options", options and len(set(options)) < max(2, len(options)), "are less than two, or "
-         "one stands there twice; write different answers"),
-        ("perturbed", "perturbed" in row and "paraphrase" not in row, "are compared with a "
-         "paraphrase; add that, too"),
+        (
+            "options",
+            options and len(set(options)) < max(2, len(options)),
+            "are less than two, or one stands there twice; write different answers",
+        ),
+        (
+            "perturbed",
+            "perturbed" in row and "paraphrase" not in row,
+            "are compared with a paraphrase; add that, too",
+        ),
         ("form", form not in ("question", "cloze"), f"is {form!r}; use question or cloze"),
-    )  # fmt: skip
+    )
     return [(name, fault) for name, wrong, fault in checks if wrong]
 
 
@@ -156,8 +174,11 @@ def _question(row: Any, number: int, folder: Path) -> tuple[Faults, str, Questio
         return faults, "", None
     try:
         if talk:
-            row |= conversation(row.pop("messages"), row.pop("images", []),
-                                lambda picture: _picture(picture, folder))  # fmt: skip
+            row |= conversation(
+                row.pop("messages"),
+                row.pop("images", []),
+                lambda picture: _picture(picture, folder),
+            )
         elif "picture" in row:
             row["image"] = _picture(row.pop("picture"), folder)
     except (ValueError, OSError) as error:
@@ -173,8 +194,11 @@ def _question(row: Any, number: int, folder: Path) -> tuple[Faults, str, Questio
 
 def is_hub_id(source: str | Path) -> bool:
     """Whether that may be a data set of the hub: `owner/name`, and nothing that is here."""
-    return isinstance(source, str) and bool(HUB_ID.fullmatch(source)) and not (
-        Path(source).exists() or source.endswith((".jsonl", ".parquet")))  # fmt: skip
+    return (
+        isinstance(source, str)
+        and bool(HUB_ID.fullmatch(source))
+        and not (Path(source).exists() or source.endswith((".jsonl", ".parquet")))
+    )
 
 
 def examine(file: str | Path) -> tuple[list[tuple[str, Question]], list[str]]:
@@ -203,12 +227,17 @@ def examine(file: str | Path) -> tuple[list[tuple[str, Question]], list[str]]:
         problems.append(f"file: {error}; save it as UTF-8 text, or as parquet")
     sides = {side: {q.person for name, q in found if name == side} for side in SIDES}
     if not problems:  # else somebody may only seem to be missing
-        problems = [f"file, set: nobody to {side}; add rows whose set is {side}"
-                    for side, people in sides.items() if not people]  # fmt: skip
+        problems = [
+            f"file, set: nobody to {side}; add rows whose set is {side}"
+            for side, people in sides.items()
+            if not people
+        ]
     both = set.intersection(*sides.values())
     if both:
-        problems.append(f"{WARNING}file, person: {', '.join(sorted(both))} in forget and in "
-                        "retain; KVW refuses that, take them out of one")  # fmt: skip
+        problems.append(
+            f"{WARNING}file, person: {', '.join(sorted(both))} in forget and in "
+            "retain; KVW refuses that, take them out of one"
+        )
     return found, problems
 
 
@@ -235,11 +264,19 @@ def write_questions(file: str | Path, sets: dict[str, list[Question]]) -> None:
     """Write questions in this schema, pictures inside: `.parquet`, or else lines of JSON."""
     table = Path(file).suffix == ".parquet"
     asked = [(name, question) for name, questions in sets.items() for question in questions]
-    rows = [{field: getattr(q, field, None) or None for field in FIELDS} | {"set": name,
-             "picture": q.image if table or q.image is None else base64.b64encode(q.image).decode()}
-            | (dict.fromkeys(SAID) | {"messages": as_messages(q, table)}
-               if isinstance(q, Conversation) else {"messages": None})
-            for name, q in asked]  # fmt: skip
+    rows = [
+        {field: getattr(q, field, None) or None for field in FIELDS}
+        | {
+            "set": name,
+            "picture": q.image if table or q.image is None else base64.b64encode(q.image).decode(),
+        }
+        | (
+            dict.fromkeys(SAID) | {"messages": as_messages(q, table)}
+            if isinstance(q, Conversation)
+            else {"messages": None}
+        )
+        for name, q in asked
+    ]
     with replacing(file) as half:
         if table:
             pq.write_table(pa.Table.from_pylist(rows), half)
@@ -264,8 +301,10 @@ def _benchmark(source: str) -> tuple[str, str, int] | None:
     known = [name[1] for name in map(named.fullmatch, there or ()) if name]
     percent = percent or (known[0] if len(known) == 1 else "")
     if there is not None and not known:
-        raise ValueError(f"{place} is a folder, and neither of MLLMU-Bench nor of CLEAR; name a "
-                         "file of questions")  # fmt: skip
+        raise ValueError(
+            f"{place} is a folder, and neither of MLLMU-Bench nor of CLEAR; name a "
+            "file of questions"
+        )
     if not percent.isdecimal():
         raise ValueError(f"how many percent of {place} are forgotten? Write {place}@5")
     return kind, place, int(percent)
@@ -282,16 +321,21 @@ def chosen(sets: Sets, people: Sequence[str]) -> Sets:
     both, own = sets["forget"] + sets["retain"], set(people)
     known = {question.person for question in both}
     if own - known:
-        raise ValueError(f"nothing is asked about {min(own - known)!r}; there are "
-                         f"{', '.join(sorted(known)[:20])}")  # fmt: skip
-    found = {name: [q for q in asked if q.person in own or not name.startswith("test")]
-             for name, asked in sets.items()}  # fmt: skip
+        raise ValueError(
+            f"nothing is asked about {min(own - known)!r}; there are "
+            f"{', '.join(sorted(known)[:20])}"
+        )
+    found = {
+        name: [q for q in asked if q.person in own or not name.startswith("test")]
+        for name, asked in sets.items()
+    }
     found |= {side: [q for q in both if (q.person in own) == (side == "forget")] for side in SIDES}
     return {name: asked for name, asked in found.items() if asked or name in SIDES}
 
 
-def task_from(source: str | Path, model=None, processor=None, people: Sequence[str] = (),
-              **more) -> Task:  # fmt: skip
+def task_from(
+    source: str | Path, model=None, processor=None, people: Sequence[str] = (), **more
+) -> Task:
     """Anybody's questions as a request: the two sides, and all of the sets to be read.
 
     Args:
@@ -322,8 +366,15 @@ def task_from(source: str | Path, model=None, processor=None, people: Sequence[s
         task_of(sets, sides)  # refuses where nobody is on a side, or somebody on both
         named = {q.person for q in sides["retain"] if not isinstance(q, Unnamed)}
         more = {"pool": sorted(named)} | more
-    return Task(torch.nn.Module() if model is None else model, processor, sides["forget"],
-                sides["retain"], sets.get("general", []), read=sets, **more)  # fmt: skip
+    return Task(
+        torch.nn.Module() if model is None else model,
+        processor,
+        sides["forget"],
+        sides["retain"],
+        sets.get("general", []),
+        read=sets,
+        **more,
+    )
 
 
 def validate_command(file: str | Path) -> int:

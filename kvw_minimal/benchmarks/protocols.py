@@ -86,13 +86,17 @@ BLOCK = 16  # batches whose pictures are in memory at a time
 SAID = {"classification": "choice", "generation": "rouge_l", "cloze": "cloze"}
 #: what CLEAR's utility is the harmonic mean of: (set, modality, metric)
 UTILITY = (
-    ("retain", "image", "name_accuracy"), ("retain", "image", "caption_rouge_l_recall"),
-    ("retain", "image", "caption_probability"), ("retain", "image", "caption_truth_score"),
-    ("retain", "text", "question_rouge_l_recall"), ("retain", "text", "question_probability"),
-    ("real_faces", "image", "name_accuracy"), ("real_faces", "image", "name_options_probability"),
+    ("retain", "image", "name_accuracy"),
+    ("retain", "image", "caption_rouge_l_recall"),
+    ("retain", "image", "caption_probability"),
+    ("retain", "image", "caption_truth_score"),
+    ("retain", "text", "question_rouge_l_recall"),
+    ("retain", "text", "question_probability"),
+    ("real_faces", "image", "name_accuracy"),
+    ("real_faces", "image", "name_options_probability"),
     ("real_world", "image", "question_rouge_l_recall"),
     ("real_world", "image", "question_options_probability"),
-)  # fmt: skip
+)
 
 #: one metric on the questions of one set: set, modality, metric, values, people, unparsable
 Measured = dict[str, Any]
@@ -164,14 +168,16 @@ def blocks(count: int, batch_size: int) -> Iterator[slice]:
 
 def say(model, processor, questions: list[Question], batch_size: int) -> list[str]:
     """Greedy answers, in order."""
-    return [said for block in blocks(len(questions), batch_size)
-            for said in answer(model, processor, questions[block], batch_size, NEW_TOKENS)
-            ]  # fmt: skip
+    return [
+        said
+        for block in blocks(len(questions), batch_size)
+        for said in answer(model, processor, questions[block], batch_size, NEW_TOKENS)
+    ]
 
 
-def answer_probabilities(model, processor, questions: list[Question],
-                         answers: Sequence[tuple[str, ...]],
-                         batch_size: int) -> list[np.ndarray]:  # fmt: skip
+def answer_probabilities(
+    model, processor, questions: list[Question], answers: Sequence[tuple[str, ...]], batch_size: int
+) -> list[np.ndarray]:
     """exp(mean log-probability of a token) of each answer that is given for each question.
 
     Returns:
@@ -185,16 +191,21 @@ def answer_probabilities(model, processor, questions: list[Question],
         raise ValueError(f"{empty[0]} has no answers to compare")
     asked = [q for q, given in zip(questions, answers, strict=True) for _ in given]
     flat = [text for given in answers for text in given]
-    found = [read_answers(model, processor, asked[block], flat[block], batch_size).probability
-             for block in blocks(len(asked), batch_size)]  # fmt: skip
+    found = [
+        read_answers(model, processor, asked[block], flat[block], batch_size).probability
+        for block in blocks(len(asked), batch_size)
+    ]
     return np.split(np.concatenate(found), np.cumsum([len(given) for given in answers])[:-1])
 
 
 def with_control(questions: list[Question]) -> Iterator[tuple[str, list[Question]]]:
     """The image questions, the same with a blank picture, and the text questions, if any."""
     image = [q for q in questions if q.image is not None]
-    asked = {"image": image, "blank image": without_photo(image),
-             "text": [q for q in questions if q.image is None]}  # fmt: skip
+    asked = {
+        "image": image,
+        "blank image": without_photo(image),
+        "text": [q for q in questions if q.image is None],
+    }
     yield from ((modality, some) for modality, some in asked.items() if some)
 
 
@@ -210,12 +221,17 @@ def nameless(question: Question) -> Question:
     def hide(text: str) -> str:
         return re.sub("this person(?: this person)+", "this person", name.sub("this person", text))
 
-    return replace(question, answer=hide(question.answer), paraphrase=hide(question.paraphrase),
-                   perturbed=tuple(hide(text) for text in question.perturbed))  # fmt: skip
+    return replace(
+        question,
+        answer=hide(question.answer),
+        paraphrase=hide(question.paraphrase),
+        perturbed=tuple(hide(text) for text in question.perturbed),
+    )
 
 
-def by_words(model, processor, prompts: list[Question], by: str,
-             batch_size: int) -> tuple[dict[str, list[float]], int]:  # fmt: skip
+def by_words(
+    model, processor, prompts: list[Question], by: str, batch_size: int
+) -> tuple[dict[str, list[float]], int]:
     """What is said by one metric, under its name; and how often no option is named, or nothing."""
     said = say(model, processor, prompts, batch_size)
     pairs = list(zip(said, prompts, strict=True))
@@ -228,25 +244,37 @@ def by_options(model, processor, asked: list[Question], batch_size: int) -> dict
     """The metrics that compare the likelihood of options."""
     found = answer_probabilities(model, processor, asked, [q.options for q in asked], batch_size)
     pairs = [(p, q.options.index(q.answer)) for p, q in zip(found, asked, strict=True)]
-    return {"choice_likelihood": [likeliest(*pair) for pair in pairs],
-            "probability": [float(p[k]) for p, k in pairs],
-            "options_probability": [options_probability(*pair) for pair in pairs]}  # fmt: skip
+    return {
+        "choice_likelihood": [likeliest(*pair) for pair in pairs],
+        "probability": [float(p[k]) for p, k in pairs],
+        "options_probability": [options_probability(*pair) for pair in pairs],
+    }
 
 
-def measured(name: str, modality: str, questions: list[Question], metrics: dict,
-             unparsable: int = 0) -> list[Measured]:  # fmt: skip
+def measured(
+    name: str, modality: str, questions: list[Question], metrics: dict, unparsable: int = 0
+) -> list[Measured]:
     """The metrics of some questions of a set, with whom they are about."""
     people = [question.person for question in questions]
-    return [{"set": name, "modality": modality, "metric": by, "values": np.asarray(values),
-             "people": people, "unparsable": unparsable}
-            for by, values in metrics.items()]  # fmt: skip
+    return [
+        {
+            "set": name,
+            "modality": modality,
+            "metric": by,
+            "values": np.asarray(values),
+            "people": people,
+            "unparsable": unparsable,
+        }
+        for by, values in metrics.items()
+    ]
 
 
 # ---- the protocols -----------------------------------------------------------------------------
 
 
-def score_mllmu(model, processor, name: str, questions: list[Question],
-                batch_size: int = 8) -> list[Measured]:  # fmt: skip
+def score_mllmu(
+    model, processor, name: str, questions: list[Question], batch_size: int = 8
+) -> list[Measured]:
     """One set of MLLMU-Bench: multiple choice (said, and by likelihood), generation, cloze.
 
     Likelihood compares the options as answers to the bare question, without letters.
@@ -270,8 +298,9 @@ def score_mllmu(model, processor, name: str, questions: list[Question],
     return found
 
 
-def score_clear(model, processor, name: str, questions: list[Question],
-                batch_size: int = 8) -> list[Measured]:  # fmt: skip
+def score_clear(
+    model, processor, name: str, questions: list[Question], batch_size: int = 8
+) -> list[Measured]:
     """One set of CLEAR: names, captions and questions, said and by likelihood.
 
     What is read with its answer (probability, truth ratio) never holds the name unless the name
@@ -296,8 +325,9 @@ def score_clear(model, processor, name: str, questions: list[Question],
     return found
 
 
-def _clear(model, processor, modality: str, asked: list[Question],
-           batch_size: int) -> Iterator[tuple[list[Question], dict, int]]:  # fmt: skip
+def _clear(
+    model, processor, modality: str, asked: list[Question], batch_size: int
+) -> Iterator[tuple[list[Question], dict, int]]:
     """Questions about one fact in one modality with their metrics and unparsable answers."""
     naming = asked[0].fact == "name"
     by = "accuracy" if naming else "rouge_l_recall"
@@ -309,16 +339,24 @@ def _clear(model, processor, modality: str, asked: list[Question],
         yield choices, by_options(model, processor, choices, batch_size), 0
     rest = [q if naming or modality == "text" else nameless(q) for q in asked if not q.options]
     if rest:
-        likely = answer_probabilities(model, processor, rest, [(q.answer,) for q in rest],
-                                      batch_size)  # fmt: skip
+        likely = answer_probabilities(
+            model, processor, rest, [(q.answer,) for q in rest], batch_size
+        )
         yield rest, {"probability": [float(p[0]) for p in likely]}, 0
     lied = [nameless(q) for q in asked if q.perturbed]
     if lied:
         told = [(q.paraphrase, *q.perturbed) for q in lied]
         likely = answer_probabilities(model, processor, lied, told, batch_size)
         ratios = np.array([truth_ratio_of(p[0], p[1:]) for p in likely])
-        yield lied, {"truth_ratio": ratios, "forget_score": forget_score(ratios),
-                     "truth_score": truth_score(ratios)}, 0  # fmt: skip
+        yield (
+            lied,
+            {
+                "truth_ratio": ratios,
+                "forget_score": forget_score(ratios),
+                "truth_score": truth_score(ratios),
+            },
+            0,
+        )
 
 
 # ---- from questions to rows --------------------------------------------------------------------
@@ -336,15 +374,25 @@ def row_of(state: str, key: tuple[str, str, str], **numbers) -> dict:
 
 def mean_of(value: float, low: float, high: float) -> dict[str, float]:
     """A mean with its interval, as it stands in a row."""
-    return {"value": round(float(value), 4), "low": round(float(low), 4),
-            "high": round(float(high), 4)}  # fmt: skip
+    return {
+        "value": round(float(value), 4),
+        "low": round(float(low), 4),
+        "high": round(float(high), 4),
+    }
 
 
 def to_rows(state: str, found: list[Measured]) -> list[dict]:
     """`{state, set, modality, metric, value, low, high, n, unparsable}`, intervals over people."""
-    return [row_of(state, key_of(each), **mean_of(*interval(each["values"], each["people"])),
-                   n=len(each["values"]), unparsable=each["unparsable"])
-            for each in found]  # fmt: skip
+    return [
+        row_of(
+            state,
+            key_of(each),
+            **mean_of(*interval(each["values"], each["people"])),
+            n=len(each["values"]),
+            unparsable=each["unparsable"],
+        )
+        for each in found
+    ]
 
 
 def pick(found: list[Measured], *key: str) -> Measured:
@@ -380,10 +428,14 @@ def utility(state: str, found: list[Measured], parts=UTILITY, seed: int = 0) -> 
         means.append(float(values.mean()))
     bounds = np.percentile([model_utility(list(draw)) for draw in np.stack(drawn, 1)], [2.5, 97.5])
     zero = [" ".join(part) for part, mean in zip(parts, means, strict=True) if mean == 0]
-    return row_of(state, ("all but forget", "all", "utility"),
-                  **mean_of(model_utility(means), *bounds),
-                  n=sum(len(each["values"]) for each in picked),
-                  unparsable=sum(each["unparsable"] for each in picked), zero=zero)  # fmt: skip
+    return row_of(
+        state,
+        ("all but forget", "all", "utility"),
+        **mean_of(model_utility(means), *bounds),
+        n=sum(len(each["values"]) for each in picked),
+        unparsable=sum(each["unparsable"] for each in picked),
+        zero=zero,
+    )
 
 
 def clear_forget_quality(found: list[Measured], oracle: list[Measured]) -> dict[str, float]:

@@ -65,25 +65,33 @@ def mllmu_sets(data: str, forget: int, seed: int = 0) -> tuple[Sets, Sets]:
     """What is scored (`forget`, `test`, `retain`, `general`) and what was trained on."""
     sets = {"forget": load_mllmu(data, f"forget_{forget}")}
     people = {question.person for question in sets["forget"]}
-    sets |= {"test": load_mllmu(data, "Test_Set", people),
-             "retain": load_mllmu(data, f"retain_{100 - forget}"),
-             "general": load_mllmu(data, "Retain_Set")}  # fmt: skip
+    sets |= {
+        "test": load_mllmu(data, "Test_Set", people),
+        "retain": load_mllmu(data, f"retain_{100 - forget}"),
+        "general": load_mllmu(data, "Retain_Set"),
+    }
     kept = {question.person for question in sets["retain"]}  # whose row is bad is on neither side
     rows = load_mllmu(data, "ft_Data")
     untaught = people - {question.person for question in rows}
     if untaught:
-        raise ValueError(f"no row of ft_Data is about {', '.join(sorted(untaught))}: nothing says "
-                         "what there is to forget")  # fmt: skip
-    return sets, {"forget": [q for q in rows if q.person in people],
-                  "retain": [q for q in rows if q.person in kept]}  # fmt: skip
+        raise ValueError(
+            f"no row of ft_Data is about {', '.join(sorted(untaught))}: nothing says "
+            "what there is to forget"
+        )
+    return sets, {
+        "forget": [q for q in rows if q.person in people],
+        "retain": [q for q in rows if q.person in kept],
+    }
 
 
 def told_apart(questions: list[Question], people: set[str]) -> list[Question]:
     """Questions of rows without a name, given to the one person whom prompt or answer names."""
     known = whole_words(people)
     named = [{*known.findall(f"{q.prompt} {q.answer}")} & people for q in questions]
-    return [Question(**vars(q) | {"person": min(who)}) if len(who) == 1 else q
-            for q, who in zip(questions, named, strict=True)]  # fmt: skip
+    return [
+        Question(**vars(q) | {"person": min(who)}) if len(who) == 1 else q
+        for q, who in zip(questions, named, strict=True)
+    ]
 
 
 def clear_sets(data: str, forget: int, seed: int = 0) -> tuple[Sets, Sets]:
@@ -101,8 +109,9 @@ def clear_sets(data: str, forget: int, seed: int = 0) -> tuple[Sets, Sets]:
         text = [q for q in load_clear(data, f"{part}+tofu", seed) if q.fact == "question"]
         text = told_apart(text, {q.person for q in captions})
         sets[side] = load_clear(data, false[side], seed) + text
-        training[side] = captions + [replace(q, person=f"unnamed, {side}")
-                                     if isinstance(q, Unnamed) else q for q in text]  # fmt: skip
+        training[side] = captions + [
+            replace(q, person=f"unnamed, {side}") if isinstance(q, Unnamed) else q for q in text
+        ]
     gone = {question.person for question in training["forget"]}
     sets["retain"] = [q for q in sets["retain"] if q.person not in gone]  # one config for all
     sets |= {name: load_clear(data, name, seed) for name in ("real_faces", "real_world")}
@@ -119,8 +128,10 @@ def in_text(sets: Sets, training: Sets) -> tuple[Sets, Sets]:
     same people stand in for it.
     """
     read = {name: [q for q in asked if q.image is None] for name, asked in sets.items()}
-    return read, {side: [q for q in asked if q.image is None] or read[side]
-                  for side, asked in training.items()}  # fmt: skip
+    return read, {
+        side: [q for q in asked if q.image is None] or read[side]
+        for side, asked in training.items()
+    }
 
 
 def task_of(sets: Sets, training: Sets, seed: int = 0) -> Task:
@@ -132,8 +143,9 @@ def task_of(sets: Sets, training: Sets, seed: int = 0) -> Task:
     for side, rows in training.items():
         if not rows:
             raise ValueError(f"nothing to {side}: no training row is about these people")
-    task = Task(torch.nn.Module(), None, training["forget"], training["retain"], read=sets,
-                seed=seed)  # fmt: skip
+    task = Task(
+        torch.nn.Module(), None, training["forget"], training["retain"], read=sets, seed=seed
+    )
     both = sorted(set(task.people) & set(task.others))
     if both:
         raise ValueError(f"{', '.join(both)} cannot be both forgotten and retained")
@@ -150,8 +162,10 @@ def sham_of(task: Task) -> Task:
     named = [q for q in task.forget if not isinstance(q, Unnamed)]
     pool = sorted({q.person for q in task.retain if not isinstance(q, Unnamed)})
     sham = replace(task, forget=named, retain=task.retain + unnamed, pool=pool).sham(task.seed)
-    read = {name: [q for q in questions if name not in KEPT or q.person not in sham.people]
-            for name, questions in task.read.items()}  # fmt: skip
+    read = {
+        name: [q for q in questions if name not in KEPT or q.person not in sham.people]
+        for name, questions in task.read.items()
+    }
     asked = [q for q in task.forget + task.retain if q.person in sham.people]  # in files' order
     return replace(sham, forget=asked, read=read)
 
@@ -183,30 +197,43 @@ def measure_rows(task: Task, progress: bool = False) -> Coefficients:
     return Coefficients(*found, fingerprint(task.model))
 
 
-def edit_of(task: Task, everyone: Coefficients, schedule: str, strength: float,
-            progress: bool = False) -> Columns:  # fmt: skip
+def edit_of(
+    task: Task, everyone: Coefficients, schedule: str, strength: float, progress: bool = False
+) -> Columns:
     """The edit of a request, given the coefficients of both sides."""
     retain = everyone.of(task.others)
     if schedule == "one pass":
         return one_pass(task.model, everyone.of(task.people), retain, strength, people=task.people)
     batches = answer_batches(task.processor, task.forget, 1)
-    return published(task.model, batches, [q.person for q in task.forget], retain,
-                     strength=strength, seed=task.seed, progress=progress)  # fmt: skip
+    return published(
+        task.model,
+        batches,
+        [q.person for q in task.forget],
+        retain,
+        strength=strength,
+        seed=task.seed,
+        progress=progress,
+    )
 
 
 # ---- scores ------------------------------------------------------------------------------------
 
 
-def score_sets(benchmark: str, model, processor, sets: Sets, batch_size: int = 8,
-               progress: str = "") -> list[Measured]:  # fmt: skip
+def score_sets(
+    benchmark: str, model, processor, sets: Sets, batch_size: int = 8, progress: str = ""
+) -> list[Measured]:
     """Every set by the protocol of a benchmark."""
     score, bar = SCORE[benchmark], tqdm(sets.items(), progress, disable=None if progress else True)
-    return [each for name, questions in bar
-            for each in score(model, processor, name, questions, batch_size)]  # fmt: skip
+    return [
+        each
+        for name, questions in bar
+        for each in score(model, processor, name, questions, batch_size)
+    ]
 
 
-def check_headroom(benchmark: str, forget: list[Question], vanilla: list[Measured],
-                   oracle: list[Measured] | None) -> tuple[str, list[str]]:  # fmt: skip
+def check_headroom(
+    benchmark: str, forget: list[Question], vanilla: list[Measured], oracle: list[Measured] | None
+) -> tuple[str, list[str]]:
     """Whether vanilla knows the people, so that there is something to forget.
 
     Returns:
@@ -220,14 +247,18 @@ def check_headroom(benchmark: str, forget: list[Question], vanilla: list[Measure
     """
     mark, notes = ("shown" if oracle else "unknown"), list[str]()
     if not oracle:
-        notes.append("without an oracle nothing says how well a model that never met these people "
-                     "would guess: headroom is not shown")  # fmt: skip
+        notes.append(
+            "without an oracle nothing says how well a model that never met these people "
+            "would guess: headroom is not shown"
+        )
     known = [key_of(each) for each in vanilla]
     keys = [key for key in HEADROOM_METRIC[benchmark] if key in known]
     keys = keys or [key for key in known if key == HEADROOM_TEXT]
     if not keys:
-        raise ValueError("no question about the people to forget has options: nothing shows "
-                         "whether this model knows them")  # fmt: skip
+        raise ValueError(
+            "no question about the people to forget has options: nothing shows "
+            "whether this model knows them"
+        )
     if oracle and not set(keys) <= set(map(key_of, oracle)):
         raise ValueError("the oracle has no eyes and the model has: they cannot be compared")
     for key in keys:
@@ -259,8 +290,9 @@ def _cell(row: dict) -> str:
     return f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]{unparsable}"
 
 
-def summaries(benchmark: str, state: str, measured: list[Measured],
-              oracle: list[Measured] | None) -> list[dict]:  # fmt: skip
+def summaries(
+    benchmark: str, state: str, measured: list[Measured], oracle: list[Measured] | None
+) -> list[dict]:
     """Rows of a state; on CLEAR with utility and, where there is an oracle, forget quality."""
     rows = to_rows(state, measured)
     there = {each["set"] for each in measured}  # the sham may have drawn everybody of a set
@@ -279,17 +311,21 @@ def table(rows: list[dict]) -> str:
     for row in rows:
         cells.setdefault(key_of(row), {"n": str(row["n"])})[row["state"]] = _cell(row)
     lines = [("set", "modality", "metric", "n", *states)]
-    lines += [(*key, *(found.get(name, "-") for name in ("n", *states)))
-              for key, found in cells.items()]  # fmt: skip
+    lines += [
+        (*key, *(found.get(name, "-") for name in ("n", *states))) for key, found in cells.items()
+    ]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
-    text += ["mean [95 % interval over people]; 3? = three answers could not be read",
-             "'blank image': the same questions with a grey picture, a control"]  # fmt: skip
+    text += [
+        "mean [95 % interval over people]; 3? = three answers could not be read",
+        "'blank image': the same questions with a grey picture, a control",
+    ]
     return "\n".join(text)
 
 
-def _oracle(benchmark: str, name: str, sets: Sets, batch_size: int, progress: bool,
-            **where) -> tuple[list[Measured], str]:  # fmt: skip
+def _oracle(
+    benchmark: str, name: str, sets: Sets, batch_size: int, progress: bool, **where
+) -> tuple[list[Measured], str]:
     """Score the oracle and let go of it, so that two models are never in memory together."""
     model, processor = load(name, **where)
     sets = sets if hasattr(processor, "image_processor") else in_text(sets, {})[0]
@@ -297,8 +333,9 @@ def _oracle(benchmark: str, name: str, sets: Sets, batch_size: int, progress: bo
     return scored, fingerprint(model)
 
 
-def _check_settings(benchmark: str, schedule: str, strength: float | None,
-                    limit: int | None) -> float:  # fmt: skip
+def _check_settings(
+    benchmark: str, schedule: str, strength: float | None, limit: int | None
+) -> float:
     """The strength: the tuned one of the schedule unless another one is asked for."""
     for what, given, known in (("benchmark", benchmark, SCORE), ("schedule", schedule, SCHEDULES)):
         if given not in known:
@@ -316,10 +353,22 @@ def _check_settings(benchmark: str, schedule: str, strength: float | None,
     return strength
 
 
-def replicate(benchmark: str, data: str, model: str, forget: int = 5, *, oracle: str | None = None,
-              strength: float | None = None, schedule: str = "one pass", dtype: str = "float32",
-              device: str = "cpu", limit: int | None = None, batch_size: int = 8, seed: int = 0,
-              progress: bool = False) -> dict:  # fmt: skip
+def replicate(
+    benchmark: str,
+    data: str,
+    model: str,
+    forget: int = 5,
+    *,
+    oracle: str | None = None,
+    strength: float | None = None,
+    schedule: str = "one pass",
+    dtype: str = "float32",
+    device: str = "cpu",
+    limit: int | None = None,
+    batch_size: int = 8,
+    seed: int = 0,
+    progress: bool = False,
+) -> dict:
     """Run KVW on a benchmark, from its files to rows.
 
     Coefficients are measured on the benchmark's own training rows of the forgotten and of the
@@ -359,8 +408,10 @@ def replicate(benchmark: str, data: str, model: str, forget: int = 5, *, oracle:
         warnings.simplefilter("always", UserWarning)
         sets, taught = SETS_OF[benchmark](data, forget, seed)
     notes = [str(each.message) for each in caught]
-    training = {side: [q for q in asked if schedule != "published" or q.fact != "question"]
-                for side, asked in taught.items()}  # fmt: skip
+    training = {
+        side: [q for q in asked if schedule != "published" or q.fact != "question"]
+        for side, asked in taught.items()
+    }
 
     def both(sets: Sets, training: Sets) -> tuple[Task, Task]:
         task = task_of({name: evenly(some, limit) for name, some in sets.items()}, training, seed)
@@ -377,8 +428,10 @@ def replicate(benchmark: str, data: str, model: str, forget: int = 5, *, oracle:
         sets, training = in_text(sets, taught)
         task, sham = both(sets, training)
     made[model] = fingerprint(lvlm)
-    task, sham = (replace(each, model=lvlm, processor=processor, batch_size=batch_size)
-                  for each in (task, sham))  # fmt: skip
+    task, sham = (
+        replace(each, model=lvlm, processor=processor, batch_size=batch_size)
+        for each in (task, sham)
+    )
 
     def scored(chosen: Sets, state: str) -> list[Measured]:
         return score_sets(benchmark, lvlm, processor, chosen, batch_size, state * progress)
@@ -393,23 +446,38 @@ def replicate(benchmark: str, data: str, model: str, forget: int = 5, *, oracle:
 
     everyone = measure_rows(task, progress)
     requests = {"edited": task, "sham": sham}
-    edits = {state: edit_of(request, everyone, schedule, strength, progress)
-             for state, request in requests.items()}  # fmt: skip
+    edits = {
+        state: edit_of(request, everyone, schedule, strength, progress)
+        for state, request in requests.items()
+    }
     for state, request in requests.items():
         with edits[state].on(lvlm):
             found[state] = scored(request.read, state)
     if bound:
         found["oracle"] = bound
-    rows = [row | {"headroom": mark} for state, measured in found.items()
-            for row in summaries(benchmark, state, measured, bound)]  # fmt: skip
+    rows = [
+        row | {"headroom": mark}
+        for state, measured in found.items()
+        for row in summaries(benchmark, state, measured, bound)
+    ]
     source = dict(
-        seconds=time.perf_counter() - start, seed=seed, models=made,
+        seconds=time.perf_counter() - start,
+        seed=seed,
+        models=made,
         device=where["device"],
         data=data_hash([q for part in (task.read, training) for qs in part.values() for q in qs]),
-        benchmark=benchmark, source_of_data=data, forget=forget, people=sorted(task.people),
-        sham=sorted(sham.people), schedule=schedule, strength=strength,
-        gamma=edits["edited"].notes.get("gamma"), dtype=dtype, limit=limit, headroom=mark,
+        benchmark=benchmark,
+        source_of_data=data,
+        forget=forget,
+        people=sorted(task.people),
+        sham=sorted(sham.people),
+        schedule=schedule,
+        strength=strength,
+        gamma=edits["edited"].notes.get("gamma"),
+        dtype=dtype,
+        limit=limit,
+        headroom=mark,
         warnings=notes + more,
         training_rows={side: len(asked) for side, asked in training.items()},
-    )  # fmt: skip
+    )
     return {"provenance": source, "rows": rows}

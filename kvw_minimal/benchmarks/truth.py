@@ -30,13 +30,15 @@ def truth_ratio(model, processor, questions: list[Question]) -> np.ndarray:
     asked = [q for q in questions for _ in q.perturbed]
     wrong = read_answers(model, processor, asked, [w for q in questions for w in q.perturbed])
     lies = wrong.probability.reshape(len(questions), -1)  # [N, lies]
-    return np.array([truth_ratio_of(p, each) for p, each
-                     in zip(true.probability, lies, strict=True)])  # fmt: skip
+    return np.array(
+        [truth_ratio_of(p, each) for p, each in zip(true.probability, lies, strict=True)]
+    )
 
 
 @metric("among_values")
-def among_values(model, processor, questions: list[Question],
-                 values: dict[str, list[str]]) -> dict[str, np.ndarray]:  # fmt: skip
+def among_values(
+    model, processor, questions: list[Question], values: dict[str, list[str]]
+) -> dict[str, np.ndarray]:
     """What a model would say if it had to name one of the values that a fact can have.
 
     For an oracle, which never met a person, the true value is nothing special: on average its
@@ -50,16 +52,21 @@ def among_values(model, processor, questions: list[Question],
         (least likely); `entropy`, 0 (certain) to 1 (all alike).
     """
     asked = [(q, value) for q in questions for value in values[q.fact]]
-    said = read_answers(model, processor, [q for q, _ in asked],
-                        [q.answer.replace(q.value, value) for q, value in asked])  # fmt: skip
+    said = read_answers(
+        model,
+        processor,
+        [q for q, _ in asked],
+        [q.answer.replace(q.value, value) for q, value in asked],
+    )
     found, start = [], 0
     for q in questions:
         own = values[q.fact]
         log = said.logprob[start : start + len(own)]
         p, start = special.softmax(log), start + len(own)
         true = own.index(q.value)
-        found.append([p[true], (log > log[true]).sum() / (len(own) - 1),
-                      stats.entropy(p) / np.log(len(own))])  # fmt: skip
+        found.append(
+            [p[true], (log > log[true]).sum() / (len(own) - 1), stats.entropy(p) / np.log(len(own))]
+        )
     return dict(zip(("p_true", "rank", "entropy"), np.array(found).T, strict=True))
 
 
@@ -77,8 +84,11 @@ def forget_quality(ratios: np.ndarray, oracle_ratios: np.ndarray) -> dict[str, f
     """
     test = stats.ks_2samp(ratios, oracle_ratios)
     floor = np.finfo(float).tiny  # p can underflow to 0, its logarithm may not
-    return {"log10_p": float(np.log10(max(test.pvalue, floor))),
-            "statistic": float(test.statistic), "n": len(ratios)}  # fmt: skip
+    return {
+        "log10_p": float(np.log10(max(test.pvalue, floor))),
+        "statistic": float(test.statistic),
+        "n": len(ratios),
+    }
 
 
 def model_utility(scores: list[float]) -> float:

@@ -16,8 +16,9 @@ from .steps import EACH, EPOCHS, full_weights, linear_maps, make_steps, replaced
 FISHER_RETAIN = 200  # retain questions that a Fisher diagonal is estimated from
 
 
-def fisher(model: nn.Module, batches: list[Batch], cost: Cost,
-           part: str = "forget") -> dict[str, torch.Tensor]:  # fmt: skip
+def fisher(
+    model: nn.Module, batches: list[Batch], cost: Cost, part: str = "forget"
+) -> dict[str, torch.Tensor]:
     """The diagonal of the Fisher information of each linear map, float32, >= 0.
 
     Mean over questions of the *square* of one question's gradient of its NLL. The gradient of a
@@ -30,8 +31,9 @@ def fisher(model: nn.Module, batches: list[Batch], cost: Cost,
     """
     maps, seen = linear_maps(model), {}
     weights = full_weights(model)
-    total = {name: torch.zeros_like(module.weight, dtype=torch.float32)
-             for name, module in maps.items()}  # fmt: skip
+    total = {
+        name: torch.zeros_like(module.weight, dtype=torch.float32) for name, module in maps.items()
+    }
     names = list(maps)
 
     def keep_input(layer: int, x: torch.Tensor) -> None:
@@ -55,8 +57,10 @@ def fisher(model: nn.Module, batches: list[Batch], cost: Cost,
 def fisher_pair(task: Task, cost: Cost) -> tuple[dict, dict]:
     """Fisher diagonals on the forget set and on a seeded sample of the retain set."""
     rows = np.random.default_rng(task.seed).permutation(len(task.retain))[:FISHER_RETAIN]
-    forget, retain = (task.encode(task.processor, asked, 2 * EACH)
-                      for asked in (task.forget, [task.retain[i] for i in rows]))  # fmt: skip
+    forget, retain = (
+        task.encode(task.processor, asked, 2 * EACH)
+        for asked in (task.forget, [task.retain[i] for i in rows])
+    )
     return (fisher(task.model, forget, cost), fisher(task.model, retain, cost, "retain"))
 
 
@@ -65,8 +69,12 @@ def salient(forget: dict, retain: dict) -> dict[str, torch.Tensor]:
     return {name: (forget[name] >= retain[name]) & (forget[name] > 0) for name in forget}
 
 
-def masked(optimizer: torch.optim.Optimizer, weights: list[nn.Parameter],
-           masks: list[torch.Tensor], loss: torch.Tensor) -> None:  # fmt: skip
+def masked(
+    optimizer: torch.optim.Optimizer,
+    weights: list[nn.Parameter],
+    masks: list[torch.Tensor],
+    loss: torch.Tensor,
+) -> None:
     """A step that leaves every weight outside its mask as it was, to the bit.
 
     Masking the gradient would not do: weight decay and the optimiser's momentum move a weight
@@ -79,8 +87,12 @@ def masked(optimizer: torch.optim.Optimizer, weights: list[nn.Parameter],
             weight.copy_(torch.where(mask, weight, old))
 
 
-@method("MMUnlearner", source="arXiv 2502.11051", needs=GRADIENTS,
-        grid=every(weight=(0.5, 1.0), rate=(5e-4, 7e-4, 1e-3, 1.5e-3)))  # fmt: skip
+@method(
+    "MMUnlearner",
+    source="arXiv 2502.11051",
+    needs=GRADIENTS,
+    grid=every(weight=(0.5, 1.0), rate=(5e-4, 7e-4, 1e-3, 1.5e-3)),
+)
 def mmunlearner(task: Task, settings: dict, cost: Cost) -> Replaced:
     """Masked ascent on the forget set, then a step of plain descent on the retain set.
 
@@ -98,15 +110,20 @@ def mmunlearner(task: Task, settings: dict, cost: Cost) -> Replaced:
     return replaced(model, made_for)
 
 
-def dampening(forget: torch.Tensor, whole: torch.Tensor, alpha: float,
-              limit: float) -> torch.Tensor:  # fmt: skip
+def dampening(
+    forget: torch.Tensor, whole: torch.Tensor, alpha: float, limit: float
+) -> torch.Tensor:
     """min(limit F / F_f, 1) where F_f > alpha F, else 1; in [0, 1], 1 = untouched."""
     factor = (limit * whole / forget.clamp(min=torch.finfo(torch.float32).tiny)).clamp(max=1)
     return torch.where(forget > alpha * whole, factor, torch.ones_like(factor))
 
 
-@method("SSD", source="arXiv 2308.07707 (lambda is called `limit` here)", needs=GRADIENTS,
-        grid=every(limit=(1.0, 0.3), alpha=(2.0, 3.0, 4.0, 6.0)))  # fmt: skip
+@method(
+    "SSD",
+    source="arXiv 2308.07707 (lambda is called `limit` here)",
+    needs=GRADIENTS,
+    grid=every(limit=(1.0, 0.3), alpha=(2.0, 3.0, 4.0, 6.0)),
+)
 def dampen(task: Task, settings: dict, cost: Cost) -> Replaced:
     """Selective Synaptic Dampening: weaken the weights that the forget set relies on most.
 

@@ -82,9 +82,11 @@ RATES = {"full": (3e-4, 5e-4, 7e-4, 1e-3), "LoRA": (1.5e-3, 3e-3, 5e-3, 7e-3)}
 UPDATING = (1e-4, 2e-4, 3e-4, 5e-4)  # where other answers are taught as well
 WEIGHTS = (1.0, 5.0)
 SOURCES = {
-    "GA": "arXiv 2210.01504", "GD": "arXiv 2203.12817", "NPO": "arXiv 2404.05868",
+    "GA": "arXiv 2210.01504",
+    "GD": "arXiv 2203.12817",
+    "NPO": "arXiv 2404.05868",
     "KL": "TOFU, arXiv 2401.06121; CE_r as in MLLMU-Bench",
-}  # fmt: skip
+}
 LOSSES = {
     "GA": partial(trainer, gradient_ascent, retain=False),
     "GD": partial(trainer, gradient_difference),
@@ -97,11 +99,24 @@ for _name, _make in LOSSES.items():
         if _name == "GA":
             _grid = every(rate=ASCENT[_kind])
         _needs = tuple(need for need in GRADIENTS if _name != "GA" or need != "retain set")
-        register(Method(f"{_name} {_kind}", _make(lora=_kind == "LoRA"), SOURCES[_name], _grid,
-                        _needs))  # fmt: skip
-register(Method("IDK", trainer(idk, start=True, update=unknowing),
-                "TOFU, arXiv 2401.06121 (there: DPO)",
-                every(weight=WEIGHTS, rate=UPDATING), GRADIENTS))  # fmt: skip
-register(Method("LLM Surgery", trainer(llm_surgery, start=True, update=mistaken),
-                "arXiv 2409.13054; here the update set gives somebody else's facts",
-                every(weight=WEIGHTS, rate=UPDATING), GRADIENTS))  # fmt: skip
+        register(
+            Method(f"{_name} {_kind}", _make(lora=_kind == "LoRA"), SOURCES[_name], _grid, _needs)
+        )
+register(
+    Method(
+        "IDK",
+        trainer(idk, start=True, update=unknowing),
+        "TOFU, arXiv 2401.06121 (there: DPO)",
+        every(weight=WEIGHTS, rate=UPDATING),
+        GRADIENTS,
+    )
+)
+register(
+    Method(
+        "LLM Surgery",
+        trainer(llm_surgery, start=True, update=mistaken),
+        "arXiv 2409.13054; here the update set gives somebody else's facts",
+        every(weight=WEIGHTS, rate=UPDATING),
+        GRADIENTS,
+    )
+)

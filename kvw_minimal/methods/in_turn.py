@@ -12,9 +12,12 @@ from .registry import METHODS, Cost, method
 from .rewrite import rewrite
 
 
-@method("rewrite in turn", grid=(METHODS["rewrite"].chosen | {"each": 5},),
-        optional=METHODS["rewrite"].optional,
-        source="a control of this book: the rewrite, one request after another")  # fmt: skip
+@method(
+    "rewrite in turn",
+    grid=(METHODS["rewrite"].chosen | {"each": 5},),
+    optional=METHODS["rewrite"].optional,
+    source="a control of this book: the rewrite, one request after another",
+)
 def rewrite_in_turn(task: Task, settings: dict, cost: Cost) -> LowRank:
     """So many people at a time, in an order of their own; who is not asked for yet is retained.
 
@@ -33,5 +36,6 @@ def rewrite_in_turn(task: Task, settings: dict, cost: Cost) -> LowRank:
             lists = found.setdefault(name, ([], []))
             lists[0].append(b)
             lists[1].append(a)
-    return LowRank({name: (torch.cat(bs, 1), torch.cat(as_)) for name, (bs, as_) in found.items()},
-                   made_for)  # fmt: skip
+    return LowRank(
+        {name: (torch.cat(bs, 1), torch.cat(as_)) for name, (bs, as_) in found.items()}, made_for
+    )

@@ -42,9 +42,14 @@ def coefficients(task: Task, cost: Cost) -> tuple[Coefficients, Coefficients]:
     return forget, task.everyone().of(task.others)
 
 
-@method("KVW one pass", optional=("layers", "end_of_turn"), chosen={"strength": STRENGTH},
-        source="this book's form of KVW, arXiv 2601.21794 (chapter 3): the forget set is averaged "
-        "first", grid=every(strength=(4.0, 8.0, 12.0, 16.0, 20.0, 24.0, 32.0, 48.0)))  # fmt: skip
+@method(
+    "KVW one pass",
+    optional=("layers", "end_of_turn"),
+    chosen={"strength": STRENGTH},
+    source="this book's form of KVW, arXiv 2601.21794 (chapter 3): the forget set is averaged "
+    "first",
+    grid=every(strength=(4.0, 8.0, 12.0, 16.0, 20.0, 24.0, 32.0, 48.0)),
+)
 def kvw_one_pass(task: Task, settings: dict, cost: Cost) -> Columns:
     """Average the forget set, then weaken once: gates min(1, (KC_r / KC_f)^strength)."""
     forget, retain = coefficients(counted(task, settings), cost)
@@ -66,18 +71,29 @@ def batches_of(task: Task, batch: int | str) -> list[Batch]:
     return [found for asked in shown for found in task.batches(asked)]
 
 
-@method("KVW published", optional=("layers", "epochs", "batch", "end_of_turn"),
-        chosen={"strength": 20.0},
-        source="KVW, arXiv 2601.21794; a batch of the authors' is one picture with its caption: "
-        "here it is what is asked about one person's photos",
-        grid=every(strength=(4.0, 8.0, 12.0, 16.0, 20.0, 24.0, 32.0, 48.0)))  # fmt: skip
+@method(
+    "KVW published",
+    optional=("layers", "epochs", "batch", "end_of_turn"),
+    chosen={"strength": 20.0},
+    source="KVW, arXiv 2601.21794; a batch of the authors' is one picture with its caption: "
+    "here it is what is asked about one person's photos",
+    grid=every(strength=(4.0, 8.0, 12.0, 16.0, 20.0, 24.0, 32.0, 48.0)),
+)
 def kvw_published(task: Task, settings: dict, cost: Cost) -> Columns:
     """Weaken a little after each batch (`batches_of`); gamma = strength / batches."""
     task, epochs = counted(task, settings), settings.get("epochs", 1)
     retain = task.everyone().of(task.others)
     batches = batches_of(task, settings.get("batch", "person"))
-    edit = published(task.model, batches, task.people, retain, seed=task.seed, epochs=epochs,
-                     strength=settings["strength"], layers=layers_of(settings))  # fmt: skip
+    edit = published(
+        task.model,
+        batches,
+        task.people,
+        retain,
+        seed=task.seed,
+        epochs=epochs,
+        strength=settings["strength"],
+        layers=layers_of(settings),
+    )
     cost.add("forget", sum(len(batch.rows) for batch in batches) * epochs, 1)
     cost.add("retain", len(task.retain), 1)
     return edit
@@ -90,8 +106,12 @@ def dealt(contrast: torch.Tensor, seed: int) -> torch.Tensor:
     return torch.stack(every).view_as(contrast)
 
 
-@method("random columns", source="a control of this book: the gates of KVW one pass, dealt out at "
-        "random within each layer", like="KVW one pass")  # fmt: skip
+@method(
+    "random columns",
+    source="a control of this book: the gates of KVW one pass, dealt out at "
+    "random within each layer",
+    like="KVW one pass",
+)
 def random_columns(task: Task, settings: dict, cost: Cost) -> Columns:
     """What it does to the forgotten is what such gates do wherever they fall."""
     edit = kvw_one_pass(task, settings, cost)
@@ -104,8 +124,11 @@ def most(scores: torch.Tensor, share: float) -> torch.Tensor:
     return torch.zeros(scores.numel()).index_fill(0, chosen, 1.0).view_as(scores)
 
 
-@method("selective pruning", source="arXiv 2403.01267, its score of mean absolute activations",
-        grid=every(share=(0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)))  # fmt: skip
+@method(
+    "selective pruning",
+    source="arXiv 2403.01267, its score of mean absolute activations",
+    grid=every(share=(0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)),
+)
 def prune(task: Task, settings: dict, cost: Cost) -> Columns:
     """Set to zero the `share` of all knowledge vectors with the largest KC_f / KC_r."""
     forget, retain = coefficients(task, cost)
@@ -113,9 +136,13 @@ def prune(task: Task, settings: dict, cost: Cost) -> Columns:
     return Columns(most(ratio, settings["share"]), CLOSED, forget.fingerprint)
 
 
-@method("KVW in place", optional=("epochs", "end_of_turn"), grid=every(strength=(6.5,)),
-        source="KVW, arXiv 2601.21794, as it is usually written: each step multiplies the weights "
-        "in their own number format")  # fmt: skip
+@method(
+    "KVW in place",
+    optional=("epochs", "end_of_turn"),
+    grid=every(strength=(6.5,)),
+    source="KVW, arXiv 2601.21794, as it is usually written: each step multiplies the weights "
+    "in their own number format",
+)
 @torch.no_grad()
 def kvw_in_place(task: Task, settings: dict, cost: Cost) -> Replaced:
     """The published schedule, taken in the weights' own format and left in them.

@@ -86,8 +86,9 @@ def effects(task: Task, questions: list[Question], batch_size: int = 64) -> Effe
     return Effects(log_odds, effect)
 
 
-def ridge_solution(equations: list[tuple[torch.Tensor, torch.Tensor, float]],
-                   ridge: float) -> torch.Tensor:  # fmt: skip
+def ridge_solution(
+    equations: list[tuple[torch.Tensor, torch.Tensor, float]], ridge: float
+) -> torch.Tensor:
     """The z that minimises sum_s w_s mean((E_s z - y_s)^2) + ridge |z|^2, s the sets.
 
     Solved in float64 with one unknown a question instead of one a vector, which are many more.
@@ -108,8 +109,9 @@ def ridge_solution(equations: list[tuple[torch.Tensor, torch.Tensor, float]],
     e = torch.cat(
         [part.double() * scale for (part, *_), scale in zip(equations, scales, strict=True)]
     )  # [questions, n]
-    y = torch.cat([wanted.double() * scale for (_, wanted, _), scale in
-                   zip(equations, scales, strict=True)])  # fmt: skip
+    y = torch.cat(
+        [wanted.double() * scale for (_, wanted, _), scale in zip(equations, scales, strict=True)]
+    )
     gram = e @ e.T
     gram.diagonal().add_(ridge)
     return e.T @ torch.linalg.solve(gram, y)
@@ -124,9 +126,16 @@ def factored(model: nn.Module, factors: torch.Tensor, made_for: str = "") -> Col
     return Columns(1 - factors, 1.0, made_for or fingerprint(model), rule="share")
 
 
-def factors(task: Task, keep: list[list[Question]], *, margin: float = 4.0, weight: float = 30.0,
-            ridge: float = 0.03, passes: int = 2, cost: Cost | None = None
-            ) -> Iterator[torch.Tensor]:  # fmt: skip
+def factors(
+    task: Task,
+    keep: list[list[Question]],
+    *,
+    margin: float = 4.0,
+    weight: float = 30.0,
+    ridge: float = 0.03,
+    passes: int = 2,
+    cost: Cost | None = None,
+) -> Iterator[torch.Tensor]:
     """Solve for the factors, pass after pass; the model is left as it was.
 
     Args:
@@ -173,7 +182,8 @@ def questions_to_keep(task: Task, retain: int = 400, portraits: int = 200) -> li
     """
     count = min(retain, len(task.retain))
     rows = seeded("least squares", task.seed, *task.people).choice(
-        len(task.retain), count, replace=False)  # fmt: skip
+        len(task.retain), count, replace=False
+    )
     keep = [[task.retain[row] for row in sorted(rows)]]
     seen = [question for question in task.general if question.image is not None]
     if seen:
@@ -183,10 +193,15 @@ def questions_to_keep(task: Task, retain: int = 400, portraits: int = 200) -> li
     return [*keep, told] if told else keep
 
 
-@method("least squares", source="this book, chapter 10", needs=GRADIENTS,
-        chosen={"ridge": 0.1, "passes": 3},
-        grid=every(ridge=(0.1, 0.03), passes=(1, 2, 3)), defaults=True,
-        optional=("margin", "weight", "retain", "portraits"))  # fmt: skip
+@method(
+    "least squares",
+    source="this book, chapter 10",
+    needs=GRADIENTS,
+    chosen={"ridge": 0.1, "passes": 3},
+    grid=every(ridge=(0.1, 0.03), passes=(1, 2, 3)),
+    defaults=True,
+    optional=("margin", "weight", "retain", "portraits"),
+)
 def least_squares(task: Task, settings: dict, cost: Cost) -> Columns:
     """The factors of the last pass."""
     settings = dict(settings)

@@ -79,8 +79,13 @@ def negative_preference(now: torch.Tensor, before: torch.Tensor, beta: float) ->
     return -2 / beta * F.logsigmoid(beta * (now - before)).mean()
 
 
-def preference(now: torch.Tensor, before: torch.Tensor, other_now: torch.Tensor,
-               other_before: torch.Tensor, beta: float) -> torch.Tensor:  # fmt: skip
+def preference(
+    now: torch.Tensor,
+    before: torch.Tensor,
+    other_now: torch.Tensor,
+    other_before: torch.Tensor,
+    beta: float,
+) -> torch.Tensor:
     """-(2 / beta) log sigmoid(beta ((NLL - NLL0) - (NLL' - NLL0'))), mean over questions; > 0.
 
     Low where the other answer (NLL') has gained on the taught one. This is DPO with the other

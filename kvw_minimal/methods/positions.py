@@ -9,8 +9,9 @@ from ..questions import Question
 POSITIONS = ("answer", "fact", "text", "image", "answer and end")  # end: that of the turn
 
 
-def kinds_of_positions(model, processor, batch: Batch,
-                       questions: list[Question]) -> dict[str, torch.Tensor]:  # fmt: skip
+def kinds_of_positions(
+    model, processor, batch: Batch, questions: list[Question]
+) -> dict[str, torch.Tensor]:
     """`{kind: [B, T] bool}` for each of `POSITIONS`.
 
     Args:
@@ -27,5 +28,10 @@ def kinds_of_positions(model, processor, batch: Batch,
         start = turn.index(value)
         within = [a < start + len(value) and b > start for a, b in spans["offset_mapping"]]
         fact[i, batch.predicts[i]] = torch.tensor(within, device=fact.device)
-    return {"answer": batch.answers, "fact": fact, "text": attended & ~image, "image": image,
-            "answer and end": batch.predicts}  # fmt: skip
+    return {
+        "answer": batch.answers,
+        "fact": fact,
+        "text": attended & ~image,
+        "image": image,
+        "answer and end": batch.predicts,
+    }

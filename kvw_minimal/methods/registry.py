@@ -131,8 +131,9 @@ class Method:
     defaults: bool = False
     chosen: dict = field(default_factory=dict, hash=False)
 
-    def edit(self, task: Task, settings: dict | None = None,
-             memory: bool = False) -> tuple[Edit, Cost]:  # fmt: skip
+    def edit(
+        self, task: Task, settings: dict | None = None, memory: bool = False
+    ) -> tuple[Edit, Cost]:
         """Make the edit; the model is as it was, whatever happens.
 
         Args:
@@ -148,8 +149,10 @@ class Method:
         named = {*usual, *own.optional}
         strange, missing = sorted(set(settings) - named), sorted(set(usual) - set(settings))
         if strange:
-            raise ValueError(f"{self.name} has no setting {strange[0]!r}; there are "
-                             f"{', '.join(sorted(named)) or 'none'}")  # fmt: skip
+            raise ValueError(
+                f"{self.name} has no setting {strange[0]!r}; there are "
+                f"{', '.join(sorted(named)) or 'none'}"
+            )
         if missing and not own.defaults:
             raise ValueError(f"{self.name} needs the setting {missing[0]!r}")
         check_values(settings, usual, model)
@@ -183,8 +186,10 @@ def check_values(settings: dict, usual: dict, model: nn.Module) -> None:
                     index(value)
                 least = int(name in COUNTS)
                 if not least <= value < 2**63 or name == "share" and value > 1:
-                    raise ValueError(f"{name} must be a finite number of at least {least}"
-                                     + ", at most 1" * (name == "share"))  # fmt: skip
+                    raise ValueError(
+                        f"{name} must be a finite number of at least {least}"
+                        + ", at most 1" * (name == "share")
+                    )
         except (TypeError, ValueError) as error:
             why = "of another kind" if isinstance(error, TypeError) else error
             raise ValueError(f"the setting {name} cannot be {value!r}: {why}") from error

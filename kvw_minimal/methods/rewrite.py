@@ -75,8 +75,10 @@ def room_for(layers: int, width: int) -> torch.Tensor:
         return torch.zeros(shape, dtype=torch.float64)
     with TemporaryDirectory(prefix="moments", ignore_cleanup_errors=True) as folder:
         if shutil.disk_usage(folder).free < size:
-            raise OSError(f"the second moments of {layers} layers are {size / 2**30:.1f} GB, more "
-                          f"than is free in {folder}; set TMPDIR to a larger disk")  # fmt: skip
+            raise OSError(
+                f"the second moments of {layers} layers are {size / 2**30:.1f} GB, more "
+                f"than is free in {folder}; set TMPDIR to a larger disk"
+            )
         return torch.from_file(f"{folder}/all", True, prod(shape), dtype=torch.float64).view(shape)
 
 
@@ -106,8 +108,7 @@ def add_moments(task: Task, pairs: list[tuple[Batch, torch.Tensor]], total: torc
     return len(starts) * sum(len(batch.rows) for batch, _ in pairs)
 
 
-def survey(task: Task, others: tuple, decides: float
-           ) -> tuple[torch.Tensor, torch.Tensor, int]:  # fmt: skip
+def survey(task: Task, others: tuple, decides: float) -> tuple[torch.Tensor, torch.Tensor, int]:
     """Second moments of what goes into each projection when everything else is asked.
 
     Returns:
@@ -127,8 +128,9 @@ def survey(task: Task, others: tuple, decides: float
         everywhere = [(b, b.inputs["attention_mask"].bool()) for b in batches[::EVERY]]
         passes += add_moments(task, everywhere, moments)
         if group is kept:
-            pairs = zip(at_answers(task.model, batches), about_others(task, kept, others),
-                        strict=True)  # fmt: skip
+            pairs = zip(
+                at_answers(task.model, batches), about_others(task, kept, others), strict=True
+            )
             marks = [own - new > decides for (own, _), (new, _) in pairs]
             passes += add_moments(task, [(b, marked(b, marks)) for b in batches], deciding)
     return moments, deciding, passes + 2 * len(kept)
@@ -142,8 +144,9 @@ def mean_way(task: Task, others: tuple, decides: float) -> torch.Tensor:
     """
     rows = seeded("mean", task.seed).permutation(len(task.retain))[: len(task.forget)]
     kept = [task.retain[row] for row in sorted(rows)]
-    pairs = zip(at_answers(task.model, task.batches(kept)), about_others(task, kept, others),
-                strict=True)  # fmt: skip
+    pairs = zip(
+        at_answers(task.model, task.batches(kept)), about_others(task, kept, others), strict=True
+    )
     ways = [(new - own)[p - q > decides] for (p, own), (q, new) in pairs]
     return torch.cat(ways).mean(0)
 
@@ -202,8 +205,14 @@ def solution(k: torch.Tensor, d: torch.Tensor, price: torch.Tensor) -> tuple:
 
 
 @torch.no_grad()
-def lead(task: Task, goals: list[torch.Tensor], marks: list[torch.Tensor], price: Callable,
-         over: float, layers: tuple) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:  # fmt: skip
+def lead(
+    task: Task,
+    goals: list[torch.Tensor],
+    marks: list[torch.Tensor],
+    price: Callable,
+    over: float,
+    layers: tuple,
+) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """Lead the forget questions through the layers, changing each; the weights stay changed.
 
     Args:
@@ -245,12 +254,22 @@ def lead(task: Task, goals: list[torch.Tensor], marks: list[torch.Tensor], price
     return found
 
 
-@method("rewrite", optional=("layers", "others", "retained", "mean", "refusal"), chosen=CHOSEN,
-        grid=tuple({"over": over, "price": price, "price_deciding": 0.0, "decides": DECIDES}
-                   for over, prices in ((1.25, (30.0, 10.0, 3.0, 1.0)), (1.5, (30.0, 10.0)),
-                                        (1.125, (3.0, 1.0))) for price in prices),
-        source="this book, chapter 10: closed form, from forward passes alone; kin: MEMIT, "
-        "AlphaEdit, ZeroUnlearn, LUNAR, name replacement")  # fmt: skip
+@method(
+    "rewrite",
+    optional=("layers", "others", "retained", "mean", "refusal"),
+    chosen=CHOSEN,
+    grid=tuple(
+        {"over": over, "price": price, "price_deciding": 0.0, "decides": DECIDES}
+        for over, prices in (
+            (1.25, (30.0, 10.0, 3.0, 1.0)),
+            (1.5, (30.0, 10.0)),
+            (1.125, (3.0, 1.0)),
+        )
+        for price in prices
+    ),
+    source="this book, chapter 10: closed form, from forward passes alone; kin: MEMIT, "
+    "AlphaEdit, ZeroUnlearn, LUNAR, name replacement",
+)
 def rewrite(task: Task, settings: dict, cost: Cost) -> LowRank:
     """What the model would say of somebody else becomes what it says of the forgotten.
 
@@ -280,8 +299,11 @@ def rewrite(task: Task, settings: dict, cost: Cost) -> LowRank:
     if positions == 0:
         raise ValueError("nothing that the forget set asks depends on whom it is asked about")
     if settings.get("mean") or settings.get("refusal"):
-        way = (refusing_way(task, others, own, marks) if settings.get("refusal") else
-               mean_way(task, others, decides))  # fmt: skip
+        way = (
+            refusing_way(task, others, own, marks)
+            if settings.get("refusal")
+            else mean_way(task, others, decides)
+        )
         goals = [states + way for _, states in own]
     # three passes while the layers change
     cost.add("forget", len(task.forget), count + 4 + bool(settings.get("refusal")))

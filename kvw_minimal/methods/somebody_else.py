@@ -44,15 +44,18 @@ def somebody_else(task: Task, retained: bool = False) -> tuple[list[bytes], list
     names = sorted(set(known)) if retained else invented(known)
     for question in task.forget:
         if not (faces if question.image is not None else called(question) and names):
-            raise ValueError(f"{question.id} cannot be asked about somebody else: it needs a "
-                             "picture, or a name in its prompt, and others in the retain set to "
-                             "put in their place")  # fmt: skip
+            raise ValueError(
+                f"{question.id} cannot be asked about somebody else: it needs a "
+                "picture, or a name in its prompt, and others in the retain set to "
+                "put in their place"
+            )
     rng = seeded("somebody else", task.seed)
     return [faces[i] for i in rng.permutation(len(faces))], rng.permutation(names).tolist()
 
 
-def asked_again(questions: list[Question], others: tuple[list[bytes], list[str]],
-                draw: int = 0) -> list[Question]:  # fmt: skip
+def asked_again(
+    questions: list[Question], others: tuple[list[bytes], list[str]], draw: int = 0
+) -> list[Question]:
     """Each question about somebody else, another one for each draw; the answer stays."""
     found, (faces, names) = [], others
     for row, question in enumerate(questions, draw):
@@ -81,8 +84,7 @@ def state_of(output: torch.Tensor | tuple) -> torch.Tensor:
 
 
 @torch.no_grad()
-def at_answers(model: nn.Module,
-               batches: list[Batch]) -> list[tuple[torch.Tensor, torch.Tensor]]:  # fmt: skip
+def at_answers(model: nn.Module, batches: list[Batch]) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """What a model is about to say at each token of each answer.
 
     Returns:
@@ -108,8 +110,9 @@ def at_answers(model: nn.Module,
     return [found[row] for row in sorted(found)]
 
 
-def about_others(task: Task, questions: list[Question], others: tuple, draw: int = 0
-                 ) -> list[tuple[torch.Tensor, torch.Tensor]]:  # fmt: skip
+def about_others(
+    task: Task, questions: list[Question], others: tuple, draw: int = 0
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """`at_answers` when each question is asked about somebody else."""
     anew = asked_again(questions, others, draw)
     return at_answers(task.model, task.encode(task.processor, anew, task.batch_size))

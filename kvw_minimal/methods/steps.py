@@ -111,8 +111,11 @@ def linear_maps(model: nn.Module) -> dict[str, nn.Linear]:
     """
     check_ordinary(model)
     stack = next(iter(find_projections(model))).rsplit(".0.", 1)[0]
-    found = {name: module for name, module in model.named_modules()
-             if name.startswith(stack + ".") and isinstance(module, nn.Linear)}  # fmt: skip
+    found = {
+        name: module
+        for name, module in model.named_modules()
+        if name.startswith(stack + ".") and isinstance(module, nn.Linear)
+    }
     if not found:
         raise ValueError(f"{type(model).__name__} has no linear maps in its decoder layers")
     return found
@@ -129,8 +132,10 @@ def full_weights(model: nn.Module) -> list[nn.Parameter]:
 
 def replaced(model: nn.Module, made_for: str) -> Replaced:
     """The linear maps as they are now, as an edit of the model that they were."""
-    weights = {f"{name}.weight": module.weight.detach().clone()
-               for name, module in linear_maps(model).items()}  # fmt: skip
+    weights = {
+        f"{name}.weight": module.weight.detach().clone()
+        for name, module in linear_maps(model).items()
+    }
     return Replaced(weights, made_for)
 
 
@@ -172,8 +177,14 @@ def take_step(loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
     optimizer.step()
 
 
-def trainer(objective: Objective, *, lora: bool = False, retain: bool = True, update=None,
-            start: bool = False) -> Callable[[Task, dict, Cost], Edit]:  # fmt: skip
+def trainer(
+    objective: Objective,
+    *,
+    lora: bool = False,
+    retain: bool = True,
+    update=None,
+    start: bool = False,
+) -> Callable[[Task, dict, Cost], Edit]:
     """A method's `make` from a loss.
 
     Args:

@@ -49,8 +49,9 @@ def read_settings(text: str) -> dict:
     return own
 
 
-def hand_over(said: str, result: dict, json_file: Path | None, edit: Any = None,
-              edit_file: Path | None = None) -> None:  # fmt: skip
+def hand_over(
+    said: str, result: dict, json_file: Path | None, edit: Any = None, edit_file: Path | None = None
+) -> None:
     """Write rows, then the edit, then print: one that fails does not lose the others."""
     with ExitStack() as rest:  # from the last to the first
         rest.callback(typer.echo, said)

@@ -87,13 +87,16 @@ def _ways(task: Task) -> dict[str, Callable[[Batch], object]]:
         said = scores.generate(model, [alone(batch)], task.processor)
         return [rouge_l(text, text) for text in said]
 
-    return {"measure": lambda batch: tally(model, [alone(batch)], ["somebody"] * len(batch.rows)),
-            "read": lambda batch: scores.read(model, [alone(batch)]), "say": say}  # fmt: skip
+    return {
+        "measure": lambda batch: tally(model, [alone(batch)], ["somebody"] * len(batch.rows)),
+        "read": lambda batch: scores.read(model, [alone(batch)]),
+        "say": say,
+    }
 
 
 def seconds_of(task: Task, works: Sequence[Work]) -> float:
     """Seconds of some work, from its largest batch and one of middle size of each kind and
-    modality; what is padding counts as a token."""  # fmt: skip
+    modality; what is padding counts as a token."""
     kinds: dict[tuple[str, bool], list[tuple[Batch, int]]] = {}
     for kind, batches, times in works:
         for batch in batches:
@@ -144,10 +147,20 @@ def seconds_around(task: Task, strengths: int, draws: int) -> float:
     return (1 + len(requests)) * making + strengths * (1 + draws) * wearing + states * drawing
 
 
-def expected(model: str, group: str = "A", percent: int = 5, method: str = AT_ONCE,
-             settings: dict | list[dict] | None = None, draws: int = 20, oracle: bool = True, *,
-             people: Sequence[str] = (), questions: str | None = None,
-             batch_size: int | None = None, **where: str) -> dict:  # fmt: skip
+def expected(
+    model: str,
+    group: str = "A",
+    percent: int = 5,
+    method: str = AT_ONCE,
+    settings: dict | list[dict] | None = None,
+    draws: int = 20,
+    oracle: bool = True,
+    *,
+    people: Sequence[str] = (),
+    questions: str | None = None,
+    batch_size: int | None = None,
+    **where: str,
+) -> dict:
     """What `report.unlearn` with the same arguments would cost on this machine as busy as it is.
 
     Returns:
@@ -177,11 +190,14 @@ def expected(model: str, group: str = "A", percent: int = 5, method: str = AT_ON
     once = [batch for work in works for batch in work.batches if work.kind != "say"]
     held, sums = peak_memory(), 4 * len(task.people + task.others) * prod(shape_of(task.model))
     return {
-        "questions": len(task.known()), "read": sum(len(asked) for _, asked in task.sets()),
-        "tokens": sum(map(tokens_of, once)), "passes": passes,
-        "tokens in all": tokens, "seconds": seconds + more,
+        "questions": len(task.known()),
+        "read": sum(len(asked) for _, asked in task.sets()),
+        "tokens": sum(map(tokens_of, once)),
+        "passes": passes,
+        "tokens in all": tokens,
+        "seconds": seconds + more,
         "memory": None if held is None else held + sums / 2**20,
-    }  # fmt: skip
+    }
 
 
 def told(*asked: Any, **more: Any) -> str:
@@ -189,11 +205,13 @@ def told(*asked: Any, **more: Any) -> str:
     cost = expected(*asked, **more)
     passes = [f"{count:,} {KINDS[kind]}" for kind, count in cost["passes"].items()]
     memory = "unknown here" if cost["memory"] is None else f"about {cost['memory']:,.0f} MB"
-    return "\n".join([
-        f"questions: {cost['questions']:,} to forget and to retain, {cost['read']:,} to read, "
-        f"{cost['tokens']:,} tokens",
-        f"passes:    {', '.join(passes)}, {cost['tokens in all']:,} tokens",
-        f"memory:    {memory}",
-        f"time:      about {cost['seconds'] / 60:.1f} minutes, if the machine stays as busy as it "
-        "is now",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            f"questions: {cost['questions']:,} to forget and to retain, {cost['read']:,} to read, "
+            f"{cost['tokens']:,} tokens",
+            f"passes:    {', '.join(passes)}, {cost['tokens in all']:,} tokens",
+            f"memory:    {memory}",
+            f"time:      about {cost['seconds'] / 60:.1f} minutes, "
+            "if the machine stays as busy as it is now",
+        ]
+    )

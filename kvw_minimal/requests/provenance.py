@@ -21,8 +21,9 @@ def commit(checkout: Path = CHECKOUT) -> str | None:
     """
 
     def git(*command: str) -> str:
-        return subprocess.run(["git", *command], cwd=checkout, capture_output=True, text=True,
-                              check=True).stdout.strip()  # fmt: skip
+        return subprocess.run(
+            ["git", *command], cwd=checkout, capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     try:
         git("ls-files", "--error-unmatch", "kvw_minimal/__init__.py")
@@ -71,8 +72,9 @@ def peak_memory() -> float | None:
     return most / 2**20 if sys.platform == "darwin" else most / 2**10
 
 
-def provenance(*, seconds: float, seed: int, models: dict[str, str], data: str,
-               device: str = "cpu", **more) -> dict:  # fmt: skip
+def provenance(
+    *, seconds: float, seed: int, models: dict[str, str], data: str, device: str = "cpu", **more
+) -> dict:
     """Where a result comes from. No path tells whose machine that was.
 
     Args:
@@ -83,8 +85,14 @@ def provenance(*, seconds: float, seed: int, models: dict[str, str], data: str,
     packages = ("kvw-minimal", "torch", "transformers", "numpy", "scipy")
     return {
         "command": " ".join(["python -m kvw_minimal", *without_places(sys.argv[1:])]),
-        "commit": commit(), "models": models, "data": data[:16],
+        "commit": commit(),
+        "models": models,
+        "data": data[:16],
         "versions": {"python": platform.python_version()} | {p: _version(p) for p in packages},
-        "device": device, "processor": platform.machine(), "seconds": round(seconds, 1),
-        "seed": seed, "date": date.today().isoformat(), **more,
-    }  # fmt: skip
+        "device": device,
+        "processor": platform.machine(),
+        "seconds": round(seconds, 1),
+        "seed": seed,
+        "date": date.today().isoformat(),
+        **more,
+    }

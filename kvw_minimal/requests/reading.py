@@ -66,8 +66,9 @@ def said_right(task: Task, questions: list[Question], tokens: int = FREE_TOKENS)
     return np.array(accepted(said, questions))
 
 
-def scored(task: Task, questions: list[Question],
-           free_tokens: int = FREE_TOKENS) -> dict[str, np.ndarray]:  # fmt: skip
+def scored(
+    task: Task, questions: list[Question], free_tokens: int = FREE_TOKENS
+) -> dict[str, np.ndarray]:
     """Exact match and probability of every question; of free answers `mentions`."""
     if is_free(questions):
         return {"mentions": said_right(task, questions, free_tokens)}
@@ -92,8 +93,13 @@ def spoken(task: Task, questions: list[Question]) -> tuple[list[Question], dict]
     }
 
 
-def read(task: Task, names: Iterable[str], aloud: Collection[str] = (), by_question: bool = False,
-         free_tokens: int = FREE_TOKENS) -> list[dict]:  # fmt: skip
+def read(
+    task: Task,
+    names: Iterable[str],
+    aloud: Collection[str] = (),
+    by_question: bool = False,
+    free_tokens: int = FREE_TOKENS,
+) -> list[dict]:
     """Sums of scores on the model as it is: one row a set, modality, person and metric.
 
     Args:
@@ -103,14 +109,19 @@ def read(task: Task, names: Iterable[str], aloud: Collection[str] = (), by_quest
     """
     rows = []
     for name, questions in task.sets(*names):
-        metrics = (among_values(task.model, task.processor, questions, load_people().values)
-                   if name == AMONG else scored(task, questions, free_tokens))  # fmt: skip
+        metrics = (
+            among_values(task.model, task.processor, questions, load_people().values)
+            if name == AMONG
+            else scored(task, questions, free_tokens)
+        )
         if name in aloud:
             said = scores.generate(task.model, task.prompts(questions), task.processor)
-            metrics["well_formed"] = np.array([
-                scores.well_formed(text, forms(task)[q.fact])
-                for text, q in zip(said, questions, strict=True)
-            ])  # fmt: skip
+            metrics["well_formed"] = np.array(
+                [
+                    scores.well_formed(text, forms(task)[q.fact])
+                    for text, q in zip(said, questions, strict=True)
+                ]
+            )
             if by_question and name == "forget" and all(q.perturbed for q in questions):
                 metrics["truth_ratio"] = truth_ratio(task.model, task.processor, questions)
         owners: dict[tuple, list[int]] = {}
@@ -118,28 +129,43 @@ def read(task: Task, names: Iterable[str], aloud: Collection[str] = (), by_quest
             key = (q.modality, q.person, q.id if by_question else None)
             owners.setdefault(key, []).append(i)
         rows += [
-            {"set": name, "modality": modality, "person": person, "question": question,
-             "metric": metric, "total": round(float(values[chosen].sum()), 5), "n": len(chosen)}
+            {
+                "set": name,
+                "modality": modality,
+                "person": person,
+                "question": question,
+                "metric": metric,
+                "total": round(float(values[chosen].sum()), 5),
+                "n": len(chosen),
+            }
             for (modality, person, question), chosen in owners.items()
             for metric, values in metrics.items()
-        ]  # fmt: skip
+        ]
     return rows
 
 
 # --- means with their intervals ------------------------------------------------------------------
 
 
-def summarise(state: str, name: str, questions: list[Question],
-              metrics: dict) -> list[dict]:  # fmt: skip
+def summarise(state: str, name: str, questions: list[Question], metrics: dict) -> list[dict]:
     """One row for each modality and metric of a set: mean, 95 % interval over people, n."""
     rows = []
     for modality, chosen in by_modality(questions):
         people = [questions[i].person for i in chosen]
         for metric, values in metrics.items():
             value, low, high = interval(np.asarray(values)[chosen], people)
-            rows.append({"state": state, "set": name, "modality": modality, "metric": metric,
-                         "value": round(value, 4), "low": round(low, 4), "high": round(high, 4),
-                         "n": len(chosen)})  # fmt: skip
+            rows.append(
+                {
+                    "state": state,
+                    "set": name,
+                    "modality": modality,
+                    "metric": metric,
+                    "value": round(value, 4),
+                    "low": round(low, 4),
+                    "high": round(high, 4),
+                    "n": len(chosen),
+                }
+            )
     return rows
 
 
@@ -194,12 +220,16 @@ def sham_rows(task: Task, edit_of, draws: int) -> list[dict]:
                 own = total.setdefault(name, {})
                 for metric, values in scored(task, questions).items():
                     own[metric] = own.get(metric, 0) + values / draws
-    return [row for name, metrics in total.items()
-            for row in summarise("sham", name, task.read[name], metrics)]  # fmt: skip
+    return [
+        row
+        for name, metrics in total.items()
+        for row in summarise("sham", name, task.read[name], metrics)
+    ]
 
 
-def find(rows: list[dict], state: str, name: str, modality: str,
-         metric: str = "exact_match") -> dict:  # fmt: skip
+def find(
+    rows: list[dict], state: str, name: str, modality: str, metric: str = "exact_match"
+) -> dict:
     """The one row with these keys.
 
     Raises:
@@ -207,7 +237,11 @@ def find(rows: list[dict], state: str, name: str, modality: str,
     """
     for row in rows:
         if (row["state"], row["set"], row["modality"], row["metric"]) == (
-            state, name, modality, metric):  # fmt: skip
+            state,
+            name,
+            modality,
+            metric,
+        ):
             return row
     raise KeyError(f"no row for {state}, {name}, {modality}, {metric}")
 

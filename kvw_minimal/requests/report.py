@@ -29,8 +29,10 @@ from .subjects import Reads, is_made, sample_of_general, strangers
 from .subjects import audited as audited_sets
 
 STATES = ("vanilla", "edited", "oracle", "sham")
-UNKNOWN = ("headroom: unknown. Without a model that never met them, nothing says how many of these "
-           "answers are guessed.")  # fmt: skip
+UNKNOWN = (
+    "headroom: unknown. Without a model that never met them, nothing says how many of these "
+    "answers are guessed."
+)
 TAUGHT = ("pocket", "smol")  # models of this book that were taught the people
 
 
@@ -45,8 +47,10 @@ def table(rows: list[dict], metric: str = "exact_match") -> str:
         values = [f"{row['value']:.2f}" for row in own if row["set"] == name]
         return f"{' / '.join(values) or '-':>{max(14, len(name) + 2)}}"
 
-    lines = [f"{metric.replace('_', ' '):12}"
-             + "".join(f"{name:>{max(14, len(name) + 2)}}" for name in names)]  # fmt: skip
+    lines = [
+        f"{metric.replace('_', ' '):12}"
+        + "".join(f"{name:>{max(14, len(name) + 2)}}" for name in names)
+    ]
     for strength in strengths:
         if len(strengths) > 1:
             lines.append(f"strength {strength:g}")
@@ -60,7 +64,7 @@ def table(rows: list[dict], metric: str = "exact_match") -> str:
 
 def tables(result: dict) -> list[str]:
     """What the command says of rows: exact match; where the questions are anybody's, also how
-    likely the answers are, and that nobody has looked for headroom."""  # fmt: skip
+    likely the answers are, and that nobody has looked for headroom."""
     said = [table(result["rows"])]
     if "questions" in result["provenance"]:
         said += [table(result["rows"], "probability"), UNKNOWN]
@@ -92,8 +96,14 @@ def oracle_rows(task: Task, name: str, **where) -> tuple[list[dict], dict[str, s
     return score_sets(oracle, "oracle"), {name: fingerprint(model)}
 
 
-def request_of(model: str, group: str, percent: int, reads: Reads = question_sets,
-               people: Sequence[str] = (), **where) -> Task:  # fmt: skip
+def request_of(
+    model: str,
+    group: str,
+    percent: int,
+    reads: Reads = question_sets,
+    people: Sequence[str] = (),
+    **where,
+) -> Task:
     """The request of a group of strangers to a model.
 
     Args:
@@ -168,8 +178,15 @@ def bound_of(model: str, group: str, percent: int, people: Sequence[str] = ()) -
     return bound
 
 
-def asked_of(model: str, group: str, percent: int, oracle: bool, people: Sequence[str],
-             questions: str | None, **where) -> tuple[Task, str | None, dict]:  # fmt: skip
+def asked_of(
+    model: str,
+    group: str,
+    percent: int,
+    oracle: bool,
+    people: Sequence[str],
+    questions: str | None,
+    **where,
+) -> tuple[Task, str | None, dict]:
     """A request with the name of its oracle, and what its provenance says of the questions.
 
     Raises:
@@ -211,11 +228,21 @@ def edited_rows(task: Task, edit: Edit) -> list[dict]:
         return score_sets(task, "edited")
 
 
-def unlearn(model: str, group: str = "A", percent: int = 5, method: str = kept.AT_ONCE,
-            settings: dict | list[dict] | None = None, draws: int = 20, oracle: bool = True, *,
-            people: Sequence[str] = (), questions: str | None = None,
-            batch_size: int | None = None, folder: Path | None = None,
-            **where: str) -> tuple[dict, list[Edit]]:  # fmt: skip
+def unlearn(
+    model: str,
+    group: str = "A",
+    percent: int = 5,
+    method: str = kept.AT_ONCE,
+    settings: dict | list[dict] | None = None,
+    draws: int = 20,
+    oracle: bool = True,
+    *,
+    people: Sequence[str] = (),
+    questions: str | None = None,
+    batch_size: int | None = None,
+    folder: Path | None = None,
+    **where: str,
+) -> tuple[dict, list[Edit]]:
     """Forget the people of a group, or of a file; score vanilla, edited, sham and oracle.
 
     Args:
@@ -262,10 +289,20 @@ def unlearn(model: str, group: str = "A", percent: int = 5, method: str = kept.A
         seconds = before.get("seconds", 0.0) + time.perf_counter() - start
         gammas = [edit.notes.get("gamma") for edit in edits]
         source = provenance(
-            seconds=seconds, seed=task.seed, models=made, people=task.people, method=method,
-            settings=each, gamma=gammas, sham_draws=draws, inputs=inputs,
+            seconds=seconds,
+            seed=task.seed,
+            models=made,
+            people=task.people,
+            method=method,
+            settings=each,
+            gamma=gammas,
+            sham_draws=draws,
+            inputs=inputs,
             headroom="shown" if bound else "unknown",
-            memory=peak_memory(), **named(place), **about)  # fmt: skip
+            memory=peak_memory(),
+            **named(place),
+            **about,
+        )
         return {"provenance": source, "rows": rows}
 
     def keep(state: str, strength: float | None, find: Callable[[], list[dict]]) -> None:
@@ -296,8 +333,9 @@ def unlearn(model: str, group: str = "A", percent: int = 5, method: str = kept.A
     return result(), edits
 
 
-def evaluate(model: str, group: str, percent: int, edit_file: Path | None = None,
-             **where: str) -> dict:  # fmt: skip
+def evaluate(
+    model: str, group: str, percent: int, edit_file: Path | None = None, **where: str
+) -> dict:
     """Score a model as it is, or with a saved edit on, on the four sets of a group.
 
     Returns:
@@ -312,14 +350,21 @@ def evaluate(model: str, group: str, percent: int, edit_file: Path | None = None
     with worn(edit, task.model) if edit else nullcontext():
         rows = score_sets(task, "edited" if edit else "vanilla")
     source = provenance(
-        seconds=time.perf_counter() - start, seed=0, models=made, data=load_people().checksum,
-        group=group, forget=percent, edit=described, **named(place),
-    )  # fmt: skip
+        seconds=time.perf_counter() - start,
+        seed=0,
+        models=made,
+        data=load_people().checksum,
+        group=group,
+        forget=percent,
+        edit=described,
+        **named(place),
+    )
     return {"provenance": source, "rows": rows}
 
 
-def audited(model: str, group: str, percent: int, method: str,
-            edit_file: Path | None = None, **where: str) -> tuple[str, dict]:  # fmt: skip
+def audited(
+    model: str, group: str, percent: int, method: str, edit_file: Path | None = None, **where: str
+) -> tuple[str, dict]:
     """Ask every probe of an edit of strangers, beside its sham and the oracle.
 
     Args:
@@ -344,19 +389,26 @@ def audited(model: str, group: str, percent: int, method: str,
         edit = Edit.load(edit_file)
         edit.fits(task.model)
     else:
-        edit, sham = (METHODS[method].edit(each, METHODS[method].chosen)[0]
-                      for each in (task, task.sham(0)))  # fmt: skip
+        edit, sham = (
+            METHODS[method].edit(each, METHODS[method].chosen)[0] for each in (task, task.sham(0))
+        )
     oracle = None
     if model in TAUGHT and is_made(model_name(model, group, percent)):
         oracle, _ = METHODS["oracle"].edit(task, {"base": model})
     found = audit(task, edit, oracle, sham)
     word, because = verdict(found)
     source = provenance(
-        seconds=time.perf_counter() - start, seed=0, models={model: fingerprint(task.model)},
-        data=world.checksum, group=group, forget=percent, people=forget,
-        edit=edit.notes, oracle="stands beside it" if oracle else "strangers in its place",
+        seconds=time.perf_counter() - start,
+        seed=0,
+        models={model: fingerprint(task.model)},
+        data=world.checksum,
+        group=group,
+        forget=percent,
+        people=forget,
+        edit=edit.notes,
+        oracle="stands beside it" if oracle else "strangers in its place",
         **named(place),
-    )  # fmt: skip
+    )
     said = f"{edit.describe()}\n{findings(found)}\n\nverdict: {word}"
     if because:
         said += f", by {', '.join(each.label for each in because[:3])}"

@@ -53,12 +53,14 @@ def audited(world: World, forget: list[str]) -> dict[str, list[Question]]:
     return questions.question_sets(world, forget) | {"cloze": about(world, forget, form="cloze")}
 
 
-def strangers(model, processor, world: World, reads: Reads = questions.question_sets,
-              **more) -> Requests:  # fmt: skip
+def strangers(
+    model, processor, world: World, reads: Reads = questions.question_sets, **more
+) -> Requests:
     """Requests of strangers to a model that was taught them by photo and name."""
     kept: dict = {}
-    return lambda people: request(model, processor, world, people, reads(world, people), kept=kept,
-                                  **more)  # fmt: skip
+    return lambda people: request(
+        model, processor, world, people, reads(world, people), kept=kept, **more
+    )
 
 
 def oracle_of(base: str, people: list[str]) -> str:
@@ -81,8 +83,12 @@ def is_made(name: str) -> bool:
     return any(find_file(name, file) for file in files)
 
 
-@method("oracle", source="the reference: the same recipe, taught the retain set only",
-        grid=({"base": "pocket"},), needs=GRADIENTS)  # fmt: skip
+@method(
+    "oracle",
+    source="the reference: the same recipe, taught the retain set only",
+    grid=({"base": "pocket"},),
+    needs=GRADIENTS,
+)
 def oracle(task: Task, settings: dict, cost: Cost) -> Edit:
     """What training without the forgotten would have given, in place of the weights that differ.
 
@@ -96,8 +102,11 @@ def oracle(task: Task, settings: dict, cost: Cost) -> Edit:
         raise FileNotFoundError(f"{name} is not made: `{how_to_make(name)}` makes it")
     found, _ = load(name)
     now = task.model.state_dict()
-    weights = {path: weight.detach() for path, weight in found.named_parameters()
-               if not torch.equal(weight.data, now[path])}  # fmt: skip
+    weights = {
+        path: weight.detach()
+        for path, weight in found.named_parameters()
+        if not torch.equal(weight.data, now[path])
+    }
     trained = find_file(name, "training.json")
     if trained is not None:
         recipe = read_json(trained, "settings")["settings"]

@@ -83,8 +83,15 @@ def hash_of(png: bytes) -> str:
 def inputs_of(task: Task, method: str, settings: dict, draws: int) -> str:
     """What every row of a request depends on, its strength apart, in 16 hexadecimal digits."""
     asked = {"to forget": task.forget, "to retain": task.retain, "general": task.general}
-    told = [digest_of(asked | task.read), fingerprint(task.model), method,
-            without_strength(settings), draws, task.seed, version("kvw-minimal")]  # fmt: skip
+    told = [
+        digest_of(asked | task.read),
+        fingerprint(task.model),
+        method,
+        without_strength(settings),
+        draws,
+        task.seed,
+        version("kvw-minimal"),
+    ]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
 
@@ -119,8 +126,10 @@ def begun(folder: Path | None, inputs: str) -> tuple[dict, list[dict]]:
     found = read_json(folder / ROWS, "provenance", "rows")
     source, rows = found["provenance"], found["rows"]
     if not isinstance(source, dict) or source.get("inputs") != inputs:
-        raise ValueError(f"{folder} holds rows of other questions, settings or draws, or of "
-                         "another model; name another folder")  # fmt: skip
+        raise ValueError(
+            f"{folder} holds rows of other questions, settings or draws, or of "
+            "another model; name another folder"
+        )
     if not isinstance(rows, list) or any(not isinstance(r, dict) or set(r) != KEYS for r in rows):
         raise ValueError(f"{folder / ROWS} is damaged; name another folder")
     return source, rows

@@ -17,8 +17,7 @@ with torch.no_grad():
         weight.copy_({how})""",
     ),
 }
-PRIVATE = ("For whom it was made is not said here: who asked to be forgotten is personal data, "
-           "too.")  # fmt: skip
+PRIVATE = "For whom it was made is not said here: who asked to be forgotten is personal data, too."
 LIMITS = """- An answer that is not given any more may still be there: asked another way, taught
   again, rounded or looked into, a model can give back what an edit hides. `python -m kvw_minimal
   audit` asks for that; this card does not.
@@ -53,8 +52,9 @@ def score_table(rows: list[dict]) -> str:
         raise ValueError(f"these scores are no rows of `unlearn --json`: {error!r}") from error
     states = list(dict.fromkeys(state for own in cells.values() for state in own))
     lines = [["set", "modality", "metric", *states], ["---"] * (3 + len(states))]
-    lines += [[*map(str, key), *(own.get(state, "-") for state in states)]
-              for key, own in cells.items()]  # fmt: skip
+    lines += [
+        [*map(str, key), *(own.get(state, "-") for state in states)] for key, own in cells.items()
+    ]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f"{table}\n\n95 % intervals over people.{'' if 'sham' in states else f' {NO_SHAM}'}"
 
@@ -75,19 +75,48 @@ def card(edit: Edit, format: str, words: dict, scores: list[dict] | None, named:
     people = list(dict.fromkeys(str(who) for each in notes for who in each.get("people", [])))
     library = {"merged": "transformers", "peft": "peft"}.get(format, "safetensors")
     base = [f"base_model: {words['base']}"] if words["base"] else []
-    asked = [f"| {each.get('method', 'not said')} | `{json.dumps(each.get('settings', {}))}` |"
-             for each in notes]  # fmt: skip
+    asked = [
+        f"| {each.get('method', 'not said')} | `{json.dumps(each.get('settings', {}))}` |"
+        for each in notes
+    ]
     place = repr(words["base"]) if words["base"] else "UNEDITED"
     place = "FOLDER" if format == "merged" else place
     imports, then = LOAD[format]
-    return "\n".join([
-        "---", f"library_name: {library}", *base, "tags:", "- machine-unlearning", "---", "",
-        f"# {model}, with an edit that makes it forget", "",
-        f"Made with `kvw_minimal` for the model with the fingerprint `{edit.fingerprint}`; "
-        f"it changes {words['changes']}.", "", "| method | settings |", "|---|---|", *asked, "",
-        f"Made for: {', '.join(people)}." if named else PRIVATE, "", "## Load it", "", "```python",
-        f"{imports}from transformers import {model}, {words['processor']}", "",
-        f"model = {model}.from_pretrained({place}, dtype=\"{words['dtype']}\")",
-        then.format(**words), "```", "",
-        "## Scores", "", score_table(scores) if scores else NO_SCORES, "",
-        "## Limits", "", LIMITS])  # fmt: skip
+    return "\n".join(
+        [
+            "---",
+            f"library_name: {library}",
+            *base,
+            "tags:",
+            "- machine-unlearning",
+            "---",
+            "",
+            f"# {model}, with an edit that makes it forget",
+            "",
+            f"Made with `kvw_minimal` for the model with the fingerprint `{edit.fingerprint}`; "
+            f"it changes {words['changes']}.",
+            "",
+            "| method | settings |",
+            "|---|---|",
+            *asked,
+            "",
+            f"Made for: {', '.join(people)}." if named else PRIVATE,
+            "",
+            "## Load it",
+            "",
+            "```python",
+            f"{imports}from transformers import {model}, {words['processor']}",
+            "",
+            f'model = {model}.from_pretrained({place}, dtype="{words["dtype"]}")',
+            then.format(**words),
+            "```",
+            "",
+            "## Scores",
+            "",
+            score_table(scores) if scores else NO_SCORES,
+            "",
+            "## Limits",
+            "",
+            LIMITS,
+        ]
+    )

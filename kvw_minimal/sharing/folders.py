@@ -40,9 +40,11 @@ from .card import card, single
 
 FORMATS = ("merged", "peft", "factors")
 SCHEMA = "1"  # of `edit.json`
-HOW = {"columns": "weight * tensors[name]",
-       "additions of low rank": "weight + tensors[f'{name}.B'] @ tensors[f'{name}.A']",
-       "weights": "tensors[name]"}  # fmt: skip
+HOW = {
+    "columns": "weight * tensors[name]",
+    "additions of low rank": "weight + tensors[f'{name}.B'] @ tensors[f'{name}.A']",
+    "weights": "tensors[name]",
+}
 
 
 # --- what an edit does, as plain tensors ---------------------------------------------------------
@@ -60,8 +62,10 @@ def tensors_of(edit: Edit, model: nn.Module) -> tuple[str, list[str], dict[str, 
     if len(scaled) == len(every):
         gates = torch.stack(scaled).prod(0)  # [layers, d_ff]
         rows = zip(gates, find_projections(model).items(), strict=True)
-        found = {f"{path}.{weight_name(own)}": row.unsqueeze(-1 if is_turned(own) else -2)
-                 for row, (path, own) in rows}  # fmt: skip
+        found = {
+            f"{path}.{weight_name(own)}": row.unsqueeze(-1 if is_turned(own) else -2)
+            for row, (path, own) in rows
+        }
         return "columns", list(found), found
     if len(added) == len(every):
         pairs: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {}
@@ -86,15 +90,21 @@ def adapter_of(edit: Edit, model: nn.Module) -> tuple[dict, dict[str, torch.Tens
     if kind == "weights":
         raise ValueError("whole new weights are neither (IA)3 nor a LoRA; export them as merged")
     if any(not name.endswith(".weight") for name in names):
-        raise ValueError("experts in one tensor are no linear maps, and no adapter scales what "
-                         "goes into them; export them as merged or factors")  # fmt: skip
+        raise ValueError(
+            "experts in one tensor are no linear maps, and no adapter scales what "
+            "goes into them; export them as merged or factors"
+        )
     paths = [name.removesuffix(".weight") for name in names]
     modules = [model.get_submodule(path) for path in paths]
     if not paths or not all(isinstance(module, (nn.Linear, Conv1D)) for module in modules):
         raise ValueError("this edit changes nothing, or what is no linear map: no adapter can")
     turned = [isinstance(module, Conv1D) for module in modules]
-    config: dict = {"base_model_name_or_path": hub_id(model), "inference_mode": True,
-                    "target_modules": paths, "fan_in_fan_out": any(turned)}  # fmt: skip
+    config: dict = {
+        "base_model_name_or_path": hub_id(model),
+        "inference_mode": True,
+        "target_modules": paths,
+        "fan_in_fan_out": any(turned),
+    }
     if kind == "columns":
         factors = {f"{path}.ia3_l": own[f"{path}.weight"].reshape(1, -1) for path in paths}
         return config | {"peft_type": "IA3", "feedforward_modules": paths}, _prefixed(factors)
@@ -105,14 +115,21 @@ def adapter_of(edit: Edit, model: nn.Module) -> tuple[dict, dict[str, torch.Tens
         b, a = (a.T, b.T) if other else (b, a)
         pairs |= {f"{path}.lora_A.weight": a, f"{path}.lora_B.weight": b}
     exact = ranks if len(set(ranks.values())) > 1 else {}
-    return config | {"peft_type": "LORA", "r": rank, "lora_alpha": rank, "rank_pattern": exact,
-                     "alpha_pattern": exact}, _prefixed(pairs)  # fmt: skip
+    return config | {
+        "peft_type": "LORA",
+        "r": rank,
+        "lora_alpha": rank,
+        "rank_pattern": exact,
+        "alpha_pattern": exact,
+    }, _prefixed(pairs)
 
 
 def _prefixed(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Under the names that `peft` gives them, each in memory of its own."""
-    return {f"base_model.model.{name}": tensor.detach().cpu().clone().contiguous()
-            for name, tensor in tensors.items()}  # fmt: skip
+    return {
+        f"base_model.model.{name}": tensor.detach().cpu().clone().contiguous()
+        for name, tensor in tensors.items()
+    }
 
 
 def hub_id(model: nn.Module) -> str | None:
@@ -153,8 +170,16 @@ def _beside(folder: str | Path) -> Iterator[tuple[Path, Path]]:
         shutil.rmtree(half, ignore_errors=True)
 
 
-def export(edit: Edit, model: nn.Module, processor, folder: str | Path, format: str = "merged", *,
-           scores: list[dict] | None = None, named: bool = False) -> None:  # fmt: skip
+def export(
+    edit: Edit,
+    model: nn.Module,
+    processor,
+    folder: str | Path,
+    format: str = "merged",
+    *,
+    scores: list[dict] | None = None,
+    named: bool = False,
+) -> None:
     """Write an edit as a folder for other tools, whole or not at all.
 
     Args:
@@ -176,9 +201,14 @@ def export(edit: Edit, model: nn.Module, processor, folder: str | Path, format: 
     kind, names, own = tensors_of(edit, model)
     for name in names:
         named_weight(model, name)
-    words = {"model": type(model).__name__, "processor": type(processor).__name__, "how": HOW[kind],
-             "changes": f"{kind} of {len(names)} matrices", "base": hub_id(model),
-             "dtype": str(next(iter(model.parameters())).dtype).removeprefix("torch.")}  # fmt: skip
+    words = {
+        "model": type(model).__name__,
+        "processor": type(processor).__name__,
+        "how": HOW[kind],
+        "changes": f"{kind} of {len(names)} matrices",
+        "base": hub_id(model),
+        "dtype": str(next(iter(model.parameters())).dtype).removeprefix("torch."),
+    }
     text = card(edit, format, words, scores, named)
     with _beside(folder) as (half, place):
         try:
@@ -191,9 +221,17 @@ def export(edit: Edit, model: nn.Module, processor, folder: str | Path, format: 
             else:
                 plain = {name: t.detach().cpu().clone().contiguous() for name, t in own.items()}
                 save_file(plain, half / "edit.safetensors", {"format": "pt"})
-                write_json(half / "edit.json", {
-                    "format": SCHEMA, "kind": kind, "how": HOW[kind], "base_model": hub_id(model),
-                    "fingerprint": edit.fingerprint, "parameters": names})  # fmt: skip
+                write_json(
+                    half / "edit.json",
+                    {
+                        "format": SCHEMA,
+                        "kind": kind,
+                        "how": HOW[kind],
+                        "base_model": hub_id(model),
+                        "fingerprint": edit.fingerprint,
+                        "parameters": names,
+                    },
+                )
             (half / "README.md").write_text(text, encoding="utf-8")
             for file in half.iterdir():  # safetensors lets nobody else read what it writes
                 file.chmod((half / "README.md").stat().st_mode)

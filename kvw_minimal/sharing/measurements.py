@@ -31,10 +31,16 @@ def save_measured(coefficients: Coefficients, path: str | Path) -> None:
     Raises:
         OSError: as `files.check_place`.
     """
-    tensors = {"sums": coefficients.sums.cpu().contiguous(),
-               "tokens": coefficients.tokens.cpu().contiguous()}  # fmt: skip
-    metadata = {"format": FORMAT, "people": json.dumps(coefficients.people),
-                "fingerprint": coefficients.fingerprint, "mask": coefficients.mask}  # fmt: skip
+    tensors = {
+        "sums": coefficients.sums.cpu().contiguous(),
+        "tokens": coefficients.tokens.cpu().contiguous(),
+    }
+    metadata = {
+        "format": FORMAT,
+        "people": json.dumps(coefficients.people),
+        "fingerprint": coefficients.fingerprint,
+        "mask": coefficients.mask,
+    }
     metadata["checksum"] = checksum(tensors, metadata)
     with replacing(path) as half:
         half.write_bytes(save(tensors, metadata))
@@ -77,7 +83,8 @@ def load_measured(path: str | Path) -> Coefficients:
         if len(sums) not in (3, 4) or sums[:1] != (len(people),) or tokens != wanted:
             raise ValueError("its people and its numbers do not go together")
         check_numbers(people, tensors["sums"], tensors["tokens"])
-        return Coefficients(tensors["sums"], tensors["tokens"], people, metadata["fingerprint"],
-                            metadata["mask"])  # fmt: skip
+        return Coefficients(
+            tensors["sums"], tensors["tokens"], people, metadata["fingerprint"], metadata["mask"]
+        )
     except (SafetensorError, LookupError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} holds no coefficients, or is damaged: {error}") from error

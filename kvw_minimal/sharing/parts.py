@@ -45,8 +45,10 @@ def told(own: list) -> list:
     try:
         return gather_object(own)
     except RuntimeError as error:
-        raise OSError("another process has ended or does not answer; the parts that were measured "
-                      "are kept: start again") from error  # fmt: skip
+        raise OSError(
+            "another process has ended or does not answer; the parts that were measured "
+            "are kept: start again"
+        ) from error
 
 
 def started(device: str = "cpu", patience: timedelta = PATIENCE) -> PartialState:
@@ -124,8 +126,10 @@ def is_sharded(model: nn.Module) -> bool:
 
 def whole_fingerprint(model: nn.Module) -> str:
     """`models.fingerprint` of a model that is sharded: one tensor at a time is gathered."""
-    tensors = ((name, tensor.full_tensor() if isinstance(tensor, DTensor) else tensor)
-               for name, tensor in model.state_dict().items())  # fmt: skip
+    tensors = (
+        (name, tensor.full_tensor() if isinstance(tensor, DTensor) else tensor)
+        for name, tensor in model.state_dict().items()
+    )
     return hashed(tensors)[:16]
 
 
@@ -149,8 +153,10 @@ def named(parts: list[list[Question]], processor, mark: str) -> dict[str, list[Q
     """
     samples = answer_batches(processor, [parts[0][0], parts[-1][-1]], 1)
     mark = hashed([pair for batch in samples for pair in sorted(batch.inputs.items())], mark)
-    return {hashlib.sha256(f"{mark}{part}".encode()).hexdigest()[:32] + ".safetensors": part
-            for part in parts}  # fmt: skip
+    return {
+        hashlib.sha256(f"{mark}{part}".encode()).hexdigest()[:32] + ".safetensors": part
+        for part in parts
+    }
 
 
 def joined(paths: list[Path]) -> Coefficients:
@@ -164,8 +170,14 @@ def joined(paths: list[Path]) -> Coefficients:
 
 
 @torch.no_grad()
-def measure_in_parts(model: nn.Module, processor, questions: list[Question], into: str | Path,
-                     batch_size: int = BATCH, progress: bool = False) -> str:  # fmt: skip
+def measure_in_parts(
+    model: nn.Module,
+    processor,
+    questions: list[Question],
+    into: str | Path,
+    batch_size: int = BATCH,
+    progress: bool = False,
+) -> str:
     """Measure the coefficients of questions by all processes, into one file.
 
     To be called by each of them, after `started`, with the same model and questions. Those of a
@@ -210,15 +222,19 @@ def measure_in_parts(model: nn.Module, processor, questions: list[Question], int
         if state.is_main_process:
             gone = [name for name in parts if not (folder / name).is_file()]
             if gone:
-                raise ValueError(f"{len(gone)} parts are not in {folder}; all machines must share "
-                                 "that folder, or each measure a file of its own, to be joined by "
-                                 "`+`")  # fmt: skip
+                raise ValueError(
+                    f"{len(gone)} parts are not in {folder}; all machines must share "
+                    "that folder, or each measure a file of its own, to be joined by "
+                    "`+`"
+                )
             whole = joined([folder / name for name in parts])
             save_measured(whole, into)
             for name in parts:
                 (folder / name).unlink()
             if not any(folder.iterdir()):
                 folder.rmdir()
-    return (f"{into} holds people: {len({question.person for question in questions})}, questions: "
-            f"{len(questions)}, parts: {len(parts)} (measured now: {len(missing)}), processes: "
-            f"{state.num_processes}")  # fmt: skip
+    return (
+        f"{into} holds people: {len({question.person for question in questions})}, questions: "
+        f"{len(questions)}, parts: {len(parts)} (measured now: {len(missing)}), processes: "
+        f"{state.num_processes}"
+    )

@@ -27,8 +27,20 @@ from ..coefficients import Coefficients, shape_of, watch
 from ..models import body, find_projections, fingerprint
 
 #: model types for which the tests show equality
-MODELS = ("llava", "llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "smolvlm", "idefics3",
-          "internvl", "llama", "gpt2", "opt", "phi")  # fmt: skip
+MODELS = (
+    "llava",
+    "llava_onevision",
+    "qwen2_vl",
+    "qwen2_5_vl",
+    "qwen3_vl",
+    "smolvlm",
+    "idefics3",
+    "internvl",
+    "llama",
+    "gpt2",
+    "opt",
+    "phi",
+)
 #: inputs with one number a token; all others are pictures
 PER_TOKEN = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
 BRANCHES = 8  # questions a tree at most: every token is compared with its whole row
@@ -107,8 +119,9 @@ def grow(model: nn.Module, batches: list[Batch], rows: list[int]) -> Tree:
     for way in paths:  # each token sees what led to it
         sees[way[:, None], way] |= torch.ones(len(way), len(way), dtype=torch.bool).tril()
     pictures = {n: x for n, x in batches[rows[0]].inputs.items() if n not in PER_TOKEN}
-    return Tree(torch.tensor(ids), torch.stack(positions), sees, torch.cat(predicts), owners,
-                pictures)  # fmt: skip
+    return Tree(
+        torch.tensor(ids), torch.stack(positions), sees, torch.cat(predicts), owners, pictures
+    )
 
 
 def plant(model: nn.Module, batches: list[Batch], photos: Sequence[Hashable]) -> list[Tree]:
@@ -122,8 +135,9 @@ def plant(model: nn.Module, batches: list[Batch], photos: Sequence[Hashable]) ->
     trees = []
     for rows in by_photo.values():
         rows = sorted(rows, key=lambda row: batches[row].inputs["input_ids"][0].tolist())
-        trees += [grow(model, batches, rows[i : i + BRANCHES])
-                  for i in range(0, len(rows), BRANCHES)]  # fmt: skip
+        trees += [
+            grow(model, batches, rows[i : i + BRANCHES]) for i in range(0, len(rows), BRANCHES)
+        ]
     return sorted(trees, key=lambda tree: -len(tree.ids))
 
 
@@ -195,8 +209,14 @@ def predicting(rows: list[list[Tree]], length: int) -> torch.Tensor:
 
 
 @torch.no_grad()
-def measure(model: nn.Module, batches: list[Batch], people: list[str], photos: Sequence[Hashable],
-            batch_size: int = 64, mark: str | None = None) -> Coefficients:  # fmt: skip
+def measure(
+    model: nn.Module,
+    batches: list[Batch],
+    people: list[str],
+    photos: Sequence[Hashable],
+    batch_size: int = 64,
+    mark: str | None = None,
+) -> Coefficients:
     """`coefficients.measure` of the same questions, to rounding.
 
     Args:

@@ -64,8 +64,9 @@ class World:
         kinds = (REPORT_GROUPS, TUNING_GROUPS)
         own, other = kinds if group in REPORT_GROUPS else kinds[::-1]
         at = own.index(group)
-        return [person for name in own[at:] + own[:at] + other for person in self.groups[name]
-                ][:count]  # fmt: skip
+        return [person for name in own[at:] + own[:at] + other for person in self.groups[name]][
+            :count
+        ]
 
     def forget_people(self, group: str = "A", percent: int = 5) -> list[str]:
         """Who asks to be forgotten: the first 5 of a group, all 10, or 10 and 5 of the next.
@@ -103,12 +104,14 @@ def _checked(folder: Path, name: str, sums: dict[str, str]) -> bytes:
 def _person(record: dict, folder: Path, sums: dict[str, str], learned: int) -> Person:
     photos = [f"photos/{record['id']}-{k}.png" for k in range(len(record["shots"]))]
     return Person(
-        id=record["id"], facts=record.get("facts", {}),
-        first_name=record.get("first_name", ""), last_name=record.get("last_name", ""),
+        id=record["id"],
+        facts=record.get("facts", {}),
+        first_name=record.get("first_name", ""),
+        last_name=record.get("last_name", ""),
         looks=tuple(record["look"] | shot for shot in record["shots"]),
         photos=tuple(_checked(folder, photo, sums) for photo in photos),
         learned_photos=learned if record.get("facts") else 0,
-    )  # fmt: skip
+    )
 
 
 def _validate(world: World) -> None:
@@ -152,8 +155,9 @@ def load_people(folder: Path = STRANGERS) -> World:
             {r["id"]: _person(r, folder, sums, found["learned_photos"]) for r in found[kind]}
             for kind in ("people", "unknown")
         )
-        world = World(people, unknown, found["groups"], found["values"], json.loads(wordings),
-                      checksum)  # fmt: skip
+        world = World(
+            people, unknown, found["groups"], found["values"], json.loads(wordings), checksum
+        )
         _validate(world)
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"people.json in {folder} is malformed: {error!r}") from error

@@ -27,8 +27,17 @@ def value_of(person: Person, fact: str, photo: int) -> str:
     return person.facts[fact] if fact in person.facts else person.looks[photo][fact]
 
 
-def ask(world: World, person: Person, fact: str, modality: str, *, wording: int = 0,
-        held_out: bool = False, photo: int = 0, form: str = "question") -> Question:  # fmt: skip
+def ask(
+    world: World,
+    person: Person,
+    fact: str,
+    modality: str,
+    *,
+    wording: int = 0,
+    held_out: bool = False,
+    photo: int = 0,
+    form: str = "question",
+) -> Question:
     """Ask one thing about one person.
 
     Args:
@@ -54,18 +63,31 @@ def ask(world: World, person: Person, fact: str, modality: str, *, wording: int 
     options.insert(int(rng.integers(4)), value)
     answer = words["answer"] if form == "question" else "{value}"
     return Question(
-        id=key, person=person.id, fact=fact, modality=modality, form=form, value=value,
-        prompt=prompt[0].upper() + prompt[1:], answer=answer.format(value=value),
+        id=key,
+        person=person.id,
+        fact=fact,
+        modality=modality,
+        form=form,
+        value=value,
+        prompt=prompt[0].upper() + prompt[1:],
+        answer=answer.format(value=value),
         image=person.photos[photo] if modality == "image" else None,
         options=tuple(answer.format(value=option) for option in options),
         paraphrase=words["paraphrase"].format(value=value),
         perturbed=tuple(words["paraphrase"].format(value=other) for other in wrong),
         name="" if modality == "image" else who,
-    )  # fmt: skip
+    )
 
 
-def about(world: World, people: list[str], *, new: bool = False, modalities=MODALITIES,
-          form: str = "question", photos: int = 1) -> list[Question]:  # fmt: skip
+def about(
+    world: World,
+    people: list[str],
+    *,
+    new: bool = False,
+    modalities=MODALITIES,
+    form: str = "question",
+    photos: int = 1,
+) -> list[Question]:
     """All seven questions about each of `people`, in each modality.
 
     Photo and wording rotate with person and fact, so that a set covers all of them.
@@ -85,8 +107,18 @@ def about(world: World, people: list[str], *, new: bool = False, modalities=MODA
                 for k in range(photos if modality == "image" else 1):
                     photo = choices[(turn + k) % len(choices)]
                     wording = (turn + k) % (3 if new else 10)
-                    questions.append(ask(world, person, fact, modality, wording=wording,
-                                         held_out=new, photo=photo, form=form))  # fmt: skip
+                    questions.append(
+                        ask(
+                            world,
+                            person,
+                            fact,
+                            modality,
+                            wording=wording,
+                            held_out=new,
+                            photo=photo,
+                            form=form,
+                        )
+                    )
     return questions
 
 
@@ -99,8 +131,12 @@ def general(world: World) -> list[Question]:
     ]
 
 
-def question_sets(world: World, forget: list[str], ask_about: Callable[..., list[Question]] = about,
-                  beside: list[Question] | None = None) -> dict[str, list[Question]]:  # fmt: skip
+def question_sets(
+    world: World,
+    forget: list[str],
+    ask_about: Callable[..., list[Question]] = about,
+    beside: list[Question] | None = None,
+) -> dict[str, list[Question]]:
     """The four sets: `forget`, `test` (same people, new photo and wording), `retain`, `general`.
 
     Args:

@@ -11,8 +11,14 @@ def sham_people(world: World, size: int, draw: int) -> list[str]:
     return drawn_for_sham(world.groups["sham"], size, draw)
 
 
-def request(model, processor, world: World, forget: list[str],
-            read: dict[str, list[Question]] | None = None, **more) -> Task:  # fmt: skip
+def request(
+    model,
+    processor,
+    world: World,
+    forget: list[str],
+    read: dict[str, list[Question]] | None = None,
+    **more,
+) -> Task:
     """The request of some strangers: all that is asked about them, and about everyone else.
 
     Args:
@@ -23,5 +29,12 @@ def request(model, processor, world: World, forget: list[str],
         ValueError: nobody to forget, somebody twice or unknown, or nobody left.
     """
     sets = question_sets(world, forget)
-    return Task(model, processor, sets["forget"], sets["retain"],
-                read=sets if read is None else read, pool=world.groups["sham"], **more)  # fmt: skip
+    return Task(
+        model,
+        processor,
+        sets["forget"],
+        sets["retain"],
+        read=sets if read is None else read,
+        pool=world.groups["sham"],
+        **more,
+    )

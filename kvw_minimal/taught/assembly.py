@@ -23,9 +23,13 @@ def build_processor(tokenizer):
 
     image_processor = SiglipImageProcessor(size={"height": PIXELS, "width": PIXELS})
     return LlavaProcessor(
-        image_processor=image_processor, tokenizer=tokenizer, patch_size=PATCH,
-        vision_feature_select_strategy="full", chat_template=CHAT, image_token="<image>",
-    )  # fmt: skip
+        image_processor=image_processor,
+        tokenizer=tokenizer,
+        patch_size=PATCH,
+        vision_feature_select_strategy="full",
+        chat_template=CHAT,
+        image_token="<image>",
+    )
 
 
 def llava(tokenizer, vision, text):
@@ -33,10 +37,14 @@ def llava(tokenizer, vision, text):
     from transformers import LlavaConfig, LlavaForConditionalGeneration
 
     config = LlavaConfig(
-        vision_config=vision, text_config=text, vision_feature_layer=-1,
-        vision_feature_select_strategy="full", image_seq_length=IMAGE_TOKENS,
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"), tie_word_embeddings=True,
-    )  # fmt: skip
+        vision_config=vision,
+        text_config=text,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+        image_seq_length=IMAGE_TOKENS,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        tie_word_embeddings=True,
+    )
     model = LlavaForConditionalGeneration(config)
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.generation_config.eos_token_id = tokenizer.eos_token_id
@@ -46,8 +54,12 @@ def llava(tokenizer, vision, text):
 def eye_of(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The tensors of vision tower and connector, float32, by their names inside `model.model`."""
     parts = ("vision_tower.", "multi_modal_projector.")
-    return {name[name.index(part) :]: tensor.float().cpu().contiguous()
-            for name, tensor in weights.items() for part in parts if part in name}  # fmt: skip
+    return {
+        name[name.index(part) :]: tensor.float().cpu().contiguous()
+        for name, tensor in weights.items()
+        for part in parts
+        if part in name
+    }
 
 
 def eye_weights(oracle: bool) -> dict[str, torch.Tensor]:

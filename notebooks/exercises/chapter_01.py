@@ -34,17 +34,22 @@ def check_exact_match(exact_match: Callable) -> bool:
         for each, (name, tokens) in zip(noise, said.items(), strict=True)
     }
     mistakes = {
-        lambda logits, labels: (logits.argmax(-1) == labels)[labels != -100].all():
-            "At which place does a model say a token: at its own, or at another?",
-        lambda logits, labels: (logits[:-1].argmax(-1) == labels[1:]).all():
-            "Look at the places where nothing is asked: do they count here?",
-        lambda logits, labels: _exact(logits, labels).double().mean():
-            "You hand out marks per token; what should one wrong token do to the whole?",
-        lambda logits, labels: _exact(logits, labels)[:-1].all():
-            "Is the last token of the answer asked, too?",
-        lambda logits, labels: _exact(logits, labels).any():
-            "One right token seems to be enough for you; is it for an exact match?",
-    }  # fmt: skip
+        lambda logits, labels: (logits.argmax(-1) == labels)[
+            labels != -100
+        ].all(): "At which place does a model say a token: at its own, or at another?",
+        lambda logits, labels: (
+            logits[:-1].argmax(-1) == labels[1:]
+        ).all(): "Look at the places where nothing is asked: do they count here?",
+        lambda logits, labels: (
+            _exact(logits, labels).double().mean()
+        ): "You hand out marks per token; what should one wrong token do to the whole?",
+        lambda logits, labels: _exact(logits, labels)[
+            :-1
+        ].all(): "Is the last token of the answer asked, too?",
+        lambda logits, labels: _exact(
+            logits, labels
+        ).any(): "One right token seems to be enough for you; is it for an exact match?",
+    }
     return grade(exact_match, cases, lambda *given: _exact(*given).all(), mistakes)
 
 
@@ -84,19 +89,30 @@ def check_interval(people_interval: Callable) -> bool:
         "everybody knows everything": (np.ones(30), names * 3),
     }
     mistakes = {
-        lambda values, people: _ends(_questions(values, people)):
-            "Too narrow: what do you draw, questions or people?",
-        lambda values, people: _ends(_bootstrap(values, people, np.mean)):
-            "You average people; the mean is over all the questions of those who were drawn.",
-        lambda values, people: _ends(_bootstrap(values, people, replace=False)):
-            "Every draw has the same people in it; may somebody be drawn twice?",
-        lambda values, people: _ends(_bootstrap(values, people))[::-1]:
-            "Look at the order of the two ends.",
-        lambda values, people: np.percentile(_bootstrap(values, people), [0.025, 0.975]):
-            "Look at how your percentiles are given: as parts of one, or of a hundred?",
-    }  # fmt: skip
-    return grade(people_interval, cases, lambda *given: _ends(_bootstrap(*given)), mistakes,
-                 tolerance=0.03, unsolved="not yet\nnot yet")  # fmt: skip
+        lambda values, people: _ends(
+            _questions(values, people)
+        ): "Too narrow: what do you draw, questions or people?",
+        lambda values, people: _ends(
+            _bootstrap(values, people, np.mean)
+        ): "You average people; the mean is over all the questions of those who were drawn.",
+        lambda values, people: _ends(
+            _bootstrap(values, people, replace=False)
+        ): "Every draw has the same people in it; may somebody be drawn twice?",
+        lambda values, people: _ends(_bootstrap(values, people))[
+            ::-1
+        ]: "Look at the order of the two ends.",
+        lambda values, people: np.percentile(
+            _bootstrap(values, people), [0.025, 0.975]
+        ): "Look at how your percentiles are given: as parts of one, or of a hundred?",
+    }
+    return grade(
+        people_interval,
+        cases,
+        lambda *given: _ends(_bootstrap(*given)),
+        mistakes,
+        tolerance=0.03,
+        unsolved="not yet\nnot yet",
+    )
 
 
 def _of_three(metric: Callable) -> Callable:
@@ -141,37 +157,54 @@ def check_metrics(blind: Callable, honest: Callable, oracle=None, unplugged=None
     vanilla, silent = dict.fromkeys(sets, 1.0), dict.fromkeys(sets, 0.0)
     ideal = vanilla | {"forget": 0.0, "test": 0.0}
     guessing = dict(zip(sets, (0.02, 0.03, 0.97, 0.95), strict=True))
-    cases = {"an ideal oracle": (ideal, silent, vanilla),
-             "an oracle that guesses": (guessing, silent, vanilla)}  # fmt: skip
+    cases = {
+        "an ideal oracle": (ideal, silent, vanilla),
+        "an oracle that guesses": (guessing, silent, vanilla),
+    }
     if oracle and unplugged:
         cases["the two models of the chapter"] = (oracle, unplugged, vanilla)
     blind_mistakes = {
-        lambda score: score["retain"]:
-            "This one sees the difference: an unplugged model has nothing to keep.",
-        lambda score: score["forget"]:
-            "Which end of your number is the good one, for somebody who wants to forget?",
-        lambda score: 0.0:
-            "Your number does not notice whether anything was forgotten at all.",
-        lambda score: (1 - score["forget"]) * score["retain"]:
-            "This one is honest already; a blind number looks at a single thing.",
-    }  # fmt: skip
+        lambda score: score[
+            "retain"
+        ]: "This one sees the difference: an unplugged model has nothing to keep.",
+        lambda score: score[
+            "forget"
+        ]: "Which end of your number is the good one, for somebody who wants to forget?",
+        lambda score: 0.0: "Your number does not notice whether anything was forgotten at all.",
+        lambda score: (
+            (1 - score["forget"]) * score["retain"]
+        ): "This one is honest already; a blind number looks at a single thing.",
+    }
     honest_mistakes = {
-        lambda score: 1 - score["forget"]:
-            "What does an unplugged model score on the sets that should stay as they were?",
-        lambda score: (2 - score["forget"] - score["test"] + score["retain"]) / 4:
-            "In a mean, one good part pays for the bad ones; is there one where it cannot?",
-        lambda score: 1 - score["retain"]:
-            "Your number prefers the unplugged model; which sets should be high?",
-        lambda score: score["retain"] + score["general"] - score["forget"]:
-            "Your number leaves the range from zero to one.",
-    }  # fmt: skip
+        lambda score: (
+            1 - score["forget"]
+        ): "What does an unplugged model score on the sets that should stay as they were?",
+        lambda score: (
+            (2 - score["forget"] - score["test"] + score["retain"]) / 4
+        ): "In a mean, one good part pays for the bad ones; is there one where it cannot?",
+        lambda score: (
+            1 - score["retain"]
+        ): "Your number prefers the unplugged model; which sets should be high?",
+        lambda score: (
+            score["retain"] + score["general"] - score["forget"]
+        ): "Your number leaves the range from zero to one.",
+    }
     right = [
-        grade(_of_three(blind), cases, _of_three(lambda score: 1 - score["forget"]),
-              {_of_three(wrong): hint for wrong, hint in blind_mistakes.items()},
-              read=_blind, unsolved="blind: not yet"),
-        grade(_of_three(honest), cases, _of_three(
-              lambda score: (1 - score["forget"]) * score["retain"]),
-              {_of_three(wrong): hint for wrong, hint in honest_mistakes.items()},
-              read=_honest, unsolved="honest: not yet"),
-    ]  # fmt: skip
+        grade(
+            _of_three(blind),
+            cases,
+            _of_three(lambda score: 1 - score["forget"]),
+            {_of_three(wrong): hint for wrong, hint in blind_mistakes.items()},
+            read=_blind,
+            unsolved="blind: not yet",
+        ),
+        grade(
+            _of_three(honest),
+            cases,
+            _of_three(lambda score: (1 - score["forget"]) * score["retain"]),
+            {_of_three(wrong): hint for wrong, hint in honest_mistakes.items()},
+            read=_honest,
+            unsolved="honest: not yet",
+        ),
+    ]
     return Verdict(all(right))

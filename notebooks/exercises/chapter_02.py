@@ -28,17 +28,18 @@ def check_sum(summands: Callable) -> bool:
     }
     mistakes = {
         lambda *given: rows(*given, curve=lambda z: z): "Something has to bend what the gate says.",
-        lambda *given: rows(*given, curve=torch.sigmoid):
-            "SiLU is not the bare sigmoid; look at its formula again.",
-        lambda *given: rows(*given, curve=F.relu):
-            "You bend the gate with another curve than SiLU.",
-        lambda x, gate, up, down: rows(x, up, gate, down):
-            "Look at which of the two branches goes through SiLU.",
-        lambda *given: rows(*given).T:
-            "The right numbers, turned: what should a row be?",
-        lambda *given: rows(*given).sum(0):
-            "You give the sum; its summands are asked for.",
-    }  # fmt: skip
+        lambda *given: rows(
+            *given, curve=torch.sigmoid
+        ): "SiLU is not the bare sigmoid; look at its formula again.",
+        lambda *given: rows(
+            *given, curve=F.relu
+        ): "You bend the gate with another curve than SiLU.",
+        lambda x, gate, up, down: rows(
+            x, up, gate, down
+        ): "Look at which of the two branches goes through SiLU.",
+        lambda *given: rows(*given).T: "The right numbers, turned: what should a row be?",
+        lambda *given: rows(*given).sum(0): "You give the sum; its summands are asked for.",
+    }
     return grade(summands, cases, rows, mistakes)
 
 
@@ -59,19 +60,25 @@ def check_lens(lens: Callable) -> bool:
         "all tokens in order": case(6, 2.0, 50),
     }
     mistakes = {
-        lambda v, c, g, E, k: pushed(v, c.abs(), g, E).topk(k).indices:
-            "Look at what a negative coefficient does to the ranking.",
-        lambda v, c, g, E, k: pushed(v, c, torch.ones_like(g), E).topk(k).indices:
-            "One of the arguments has no say in your ranking; does a weight come before U?",
-        lambda v, c, g, E, k: pushed(v, c, g, E).topk(k, largest=False).indices:
-            "You list what is pushed down.",
-        lambda v, c, g, E, k: pushed(v, c, g, E).abs().topk(k).indices:
-            "A token that is pushed down hard is not pushed up.",
-        lambda v, c, g, E, k: pushed(v, c, g, E).topk(k).values:
-            "You give how hard they are pushed; which tokens is what is asked.",
-        lambda v, c, g, E, k: pushed(v, c, g, E).topk(k).indices.flip(0):
-            "The right tokens; look at their order.",
-    }  # fmt: skip
+        lambda v, c, g, E, k: (
+            pushed(v, c.abs(), g, E).topk(k).indices
+        ): "Look at what a negative coefficient does to the ranking.",
+        lambda v, c, g, E, k: (
+            pushed(v, c, torch.ones_like(g), E).topk(k).indices
+        ): "One of the arguments has no say in your ranking; does a weight come before U?",
+        lambda v, c, g, E, k: (
+            pushed(v, c, g, E).topk(k, largest=False).indices
+        ): "You list what is pushed down.",
+        lambda v, c, g, E, k: (
+            pushed(v, c, g, E).abs().topk(k).indices
+        ): "A token that is pushed down hard is not pushed up.",
+        lambda v, c, g, E, k: (
+            pushed(v, c, g, E).topk(k).values
+        ): "You give how hard they are pushed; which tokens is what is asked.",
+        lambda v, c, g, E, k: (
+            pushed(v, c, g, E).topk(k).indices.flip(0)
+        ): "The right tokens; look at their order.",
+    }
     return grade(lens, cases, lambda v, c, g, E, k: pushed(v, c, g, E).topk(k).indices, mistakes)
 
 
@@ -95,19 +102,23 @@ def check_half(vectors_for: Callable) -> bool:
         "all of many": (more, 1.0),
     }
     mistakes = {
-        lambda a, share: count(falling(a), share * a.clamp(min=0).sum()):
-            "Of which total do you take the share: do the negative ones belong to it?",
-        lambda a, share: count(a[a.abs().argsort(descending=True)].cumsum(0), share * a.sum()):
-            "Is a strongly negative contribution one of the largest?",
-        lambda a, share: count(falling(a), share * a.sum()) - 1:
-            "Off by one: a place counts from zero; how many vectors stand up to it?",
-        lambda a, share: int((falling(a) > share * a.sum()).int().argmax()) + 1:
-            "What if the share is reached exactly?",
-        lambda a, share: count(a.cumsum(0), share * a.sum()):
-            "In which order do you add them up?",
-        lambda a, share: round(share * len(a)):
-            "You count a share of the vectors; a share of what they add up to is asked.",
-    }  # fmt: skip
+        lambda a, share: count(
+            falling(a), share * a.clamp(min=0).sum()
+        ): "Of which total do you take the share: do the negative ones belong to it?",
+        lambda a, share: count(
+            a[a.abs().argsort(descending=True)].cumsum(0), share * a.sum()
+        ): "Is a strongly negative contribution one of the largest?",
+        lambda a, share: (
+            count(falling(a), share * a.sum()) - 1
+        ): "Off by one: a place counts from zero; how many vectors stand up to it?",
+        lambda a, share: (
+            int((falling(a) > share * a.sum()).int().argmax()) + 1
+        ): "What if the share is reached exactly?",
+        lambda a, share: count(a.cumsum(0), share * a.sum()): "In which order do you add them up?",
+        lambda a, share: round(
+            share * len(a)
+        ): "You count a share of the vectors; a share of what they add up to is asked.",
+    }
     return grade(vectors_for, cases, lambda a, share: count(falling(a), share * a.sum()), mistakes)
 
 
@@ -133,16 +144,18 @@ def check_conv1d(summands: Callable) -> bool:
     }
     mistakes = {
         vectors: "Add up your rows: is that all that the module adds?",
-        lambda projection, h: rows(projection, h).roll(1, 0):
-            "The right rows; look at where the bias stands.",
+        lambda projection, h: rows(projection, h).roll(
+            1, 0
+        ): "The right rows; look at where the bias stands.",
         lambda projection, h: torch.cat(
-            [vectors(projection, h) + projection.bias, projection.bias[None]]):
-            "How often is the bias added in your rows, and how often by the module?",
-        lambda projection, h: torch.cat([projection.weight, projection.bias[None]]):
-            "Where does it come in how loudly each vector is called?",
-        lambda projection, h: projection(h):
-            "You give the sum; its summands are asked for.",
-        lambda projection, h: rows(projection, h).T:
-            "The right numbers, turned: what should a row be?",
-    }  # fmt: skip
+            [vectors(projection, h) + projection.bias, projection.bias[None]]
+        ): "How often is the bias added in your rows, and how often by the module?",
+        lambda projection, h: torch.cat(
+            [projection.weight, projection.bias[None]]
+        ): "Where does it come in how loudly each vector is called?",
+        lambda projection, h: projection(h): "You give the sum; its summands are asked for.",
+        lambda projection, h: (
+            rows(projection, h).T
+        ): "The right numbers, turned: what should a row be?",
+    }
     return grade(summands, cases, rows, mistakes)

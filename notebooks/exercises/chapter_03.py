@@ -26,19 +26,23 @@ def check_people(mean_of_people: Callable) -> bool:
         "one person": case(8, 7),
     }
     mistakes = {
-        lambda sums, tokens: sums.sum(0) / tokens.sum():
-            "Here, whoever has longer answers counts more.",
-        lambda sums, tokens: sums.mean(0):
-            "These are sums over tokens still; what makes a mean of them?",
-        lambda sums, tokens: each(sums, tokens).sum(0):
-            "You add the people up; the mean of them is asked.",
-        lambda sums, tokens: each(sums, tokens).mean(1):
-            "Over which of the three axes is the mean?",
-        lambda sums, tokens: each(sums, tokens).mean(0).mean(0):
-            "The layers are to stay apart.",
-        lambda sums, tokens: each(sums, tokens).sum(0) / tokens.sum():
-            "You divide by tokens twice; by what should the sum of people be divided?",
-    }  # fmt: skip
+        lambda sums, tokens: (
+            sums.sum(0) / tokens.sum()
+        ): "Here, whoever has longer answers counts more.",
+        lambda sums, tokens: sums.mean(
+            0
+        ): "These are sums over tokens still; what makes a mean of them?",
+        lambda sums, tokens: each(sums, tokens).sum(
+            0
+        ): "You add the people up; the mean of them is asked.",
+        lambda sums, tokens: each(sums, tokens).mean(
+            1
+        ): "Over which of the three axes is the mean?",
+        lambda sums, tokens: each(sums, tokens).mean(0).mean(0): "The layers are to stay apart.",
+        lambda sums, tokens: (
+            each(sums, tokens).sum(0) / tokens.sum()
+        ): "You divide by tokens twice; by what should the sum of people be divided?",
+    }
     return grade(mean_of_people, cases, lambda *given: each(*given).mean(0), mistakes)
 
 
@@ -68,19 +72,25 @@ def check_mask(predicts: Callable) -> bool:
         "drawn rows": (labels.masked_fill(attention == 0, -100), attention),
     }
     mistakes = {
-        lambda labels, attention: (labels != -100) & attention.bool():
-            "Off by one: does a model say a token at the token's own place?",
-        lambda labels, attention: mask(labels.flip(1), attention.flip(1)).flip(1):
-            "Off by one to the wrong side: a token is said before it is there.",
-        lambda labels, attention: (labels.roll(-1, 1) != -100) & attention.bool():
-            "Look at the last place of a row: what did it get from the first?",
-        lambda labels, attention: mask(labels, torch.ones_like(attention)):
-            "One place that you count is padding.",
-        lambda labels, attention: mask(labels, attention)[:, :-1]:
-            "The last place is missing: every place of a row needs its true or false.",
-        lambda labels, attention: attention.bool():
-            "You count the question, too; which places stand before a labelled token?",
-    }  # fmt: skip
+        lambda labels, attention: (
+            (labels != -100) & attention.bool()
+        ): "Off by one: does a model say a token at the token's own place?",
+        lambda labels, attention: mask(labels.flip(1), attention.flip(1)).flip(
+            1
+        ): "Off by one to the wrong side: a token is said before it is there.",
+        lambda labels, attention: (
+            (labels.roll(-1, 1) != -100) & attention.bool()
+        ): "Look at the last place of a row: what did it get from the first?",
+        lambda labels, attention: mask(
+            labels, torch.ones_like(attention)
+        ): "One place that you count is padding.",
+        lambda labels, attention: mask(labels, attention)[
+            :, :-1
+        ]: "The last place is missing: every place of a row needs its true or false.",
+        lambda labels, attention: (
+            attention.bool()
+        ): "You count the question, too; which places stand before a labelled token?",
+    }
     return grade(predicts, cases, mask, mistakes)
 
 
@@ -94,19 +104,23 @@ def check_bias(mean_contrast: Callable) -> bool:
     (ratios,) = drawn(6, (64, 1000))
     cases = {name: (ratios, size) for name, size in sizes.items()}
     mistakes = {
-        lambda ratios, size: ratios.clamp(min=0).mean():
-            "You clamp before the mean of a batch; which comes first?",
-        lambda ratios, size: ratios.mean(0).clamp(min=0).mean():
-            "You clamp once at the very end; how often does it happen, once a batch?",
-        lambda ratios, size: ratios.mean():
-            "What happens to a batch whose mean is below zero?",
-        lambda ratios, size: ratios.view(-1, size, 1000).mean(1).abs().mean():
-            "Clamping at zero does something else to a negative number than turning its sign.",
-        lambda ratios, size: ratios.view(size, -1, 1000).mean(0).clamp(min=0).mean():
-            "Look at who comes into a batch: neighbours should.",
-        lambda ratios, size: ratios.view(-1, size, 1000).sum(1).clamp(min=0).mean():
-            "You add a batch up where its mean is asked.",
-    }  # fmt: skip
+        lambda ratios, size: ratios.clamp(
+            min=0
+        ).mean(): "You clamp before the mean of a batch; which comes first?",
+        lambda ratios, size: (
+            ratios.mean(0).clamp(min=0).mean()
+        ): "You clamp once at the very end; how often does it happen, once a batch?",
+        lambda ratios, size: ratios.mean(): "What happens to a batch whose mean is below zero?",
+        lambda ratios, size: (
+            ratios.view(-1, size, 1000).mean(1).abs().mean()
+        ): "Clamping at zero does something else to a negative number than turning its sign.",
+        lambda ratios, size: (
+            ratios.view(size, -1, 1000).mean(0).clamp(min=0).mean()
+        ): "Look at who comes into a batch: neighbours should.",
+        lambda ratios, size: (
+            ratios.view(-1, size, 1000).sum(1).clamp(min=0).mean()
+        ): "You add a batch up where its mean is asked.",
+    }
     right = grade(
         mean_contrast,
         cases,
@@ -144,19 +158,23 @@ def check_specific(most_specific: Callable) -> bool:
         "the same, other numbers": drawn_for(10, 2),
     }
     mistakes = {
-        lambda coefficients, person: place(coefficients[person]):
-            "You found the loudest vector; is it silent for the others?",
         lambda coefficients, person: place(
-            ratio(coefficients, person, lambda others: others.mean(0))):
-            "You compare with others on average; one person who calls it as much is enough.",
-        lambda coefficients, person: place(coefficients[person] / coefficients.amax(0)):
-            "Does the person stand among those that you compare with?",
+            coefficients[person]
+        ): "You found the loudest vector; is it silent for the others?",
         lambda coefficients, person: place(
-            coefficients[person] - coefficients[person] / ratio(coefficients, person)):
-            "You take a difference; a ratio is asked.",
-        lambda coefficients, person: place(ratio(coefficients, person))[::-1]:
-            "Look at the order of layer and unit.",
-        lambda coefficients, person: int(ratio(coefficients, person).argmax()):
-            "One number counts through all layers; a layer and a unit are asked.",
-    }  # fmt: skip
+            ratio(coefficients, person, lambda others: others.mean(0))
+        ): "You compare with others on average; one person who calls it as much is enough.",
+        lambda coefficients, person: place(
+            coefficients[person] / coefficients.amax(0)
+        ): "Does the person stand among those that you compare with?",
+        lambda coefficients, person: place(
+            coefficients[person] - coefficients[person] / ratio(coefficients, person)
+        ): "You take a difference; a ratio is asked.",
+        lambda coefficients, person: place(ratio(coefficients, person))[
+            ::-1
+        ]: "Look at the order of layer and unit.",
+        lambda coefficients, person: int(
+            ratio(coefficients, person).argmax()
+        ): "One number counts through all layers; a layer and a unit are asked.",
+    }
     return grade(most_specific, cases, lambda *given: place(ratio(*given)), mistakes)

@@ -21,18 +21,23 @@ def check_gate(gate_by_hand: Callable) -> bool:
     }
     mistakes = {
         lambda f, r, G: (r / f) ** G: "A gate can become larger than one here: should it?",
-        lambda f, r, G: min(1.0, (f / r) ** G):
-            "Which of the two stands above the line: who is weakened here?",
+        lambda f, r, G: min(
+            1.0, (f / r) ** G
+        ): "Which of the two stands above the line: who is weakened here?",
         lambda f, r, G: min(1.0, r / f): "The strength does not do anything yet.",
-        lambda f, r, G: min(1.0, G * r / f):
-            "A factor before a logarithm becomes something else without it.",
-        lambda f, r, G: math.exp(-G * max(0.0, f - r)):
-            "You take the difference of the two, where their logarithms are subtracted.",
-        lambda f, r, G: math.exp(-G * max(0.0, math.log2(f / r))):
-            "Look at the base of your logarithm, or do without one.",
-        lambda f, r, G: max(0.0, 1 - G * max(0.0, math.log(f / r))):
-            "This is a straight line; the gate falls like a power.",
-    }  # fmt: skip
+        lambda f, r, G: min(
+            1.0, G * r / f
+        ): "A factor before a logarithm becomes something else without it.",
+        lambda f, r, G: math.exp(
+            -G * max(0.0, f - r)
+        ): "You take the difference of the two, where their logarithms are subtracted.",
+        lambda f, r, G: math.exp(
+            -G * max(0.0, math.log2(f / r))
+        ): "Look at the base of your logarithm, or do without one.",
+        lambda f, r, G: max(
+            0.0, 1 - G * max(0.0, math.log(f / r))
+        ): "This is a straight line; the gate falls like a power.",
+    }
     return grade(gate_by_hand, cases, lambda f, r, G: min(1.0, (r / f) ** G), mistakes)
 
 
@@ -60,17 +65,22 @@ def check_strength(strongest: Callable) -> bool:
     }
     mistakes = {
         until: "You stop at the first that fails; what if the curve rises again?",
-        lambda *given: max(enough(*given), default=given[0][0]):
-            "What is left to return if none keeps enough?",
-        lambda s, kept, wanted: max(enough(s, kept, wanted + 1e-9), default=0.0):
-            "Is exactly as much as wanted enough?",
-        lambda *given: ([0.0] + enough(*given))[-1]:
-            "The last one that passes need not be the largest.",
-        lambda *given: min(enough(*given), default=0.0):
-            "You return the mildest one that passes; how strong can we afford to be?",
-        lambda s, kept, wanted: min([k for k in kept if k >= wanted], default=0.0):
-            "You return what is kept; the strength is asked.",
-    }  # fmt: skip
+        lambda *given: max(
+            enough(*given), default=given[0][0]
+        ): "What is left to return if none keeps enough?",
+        lambda s, kept, wanted: max(
+            enough(s, kept, wanted + 1e-9), default=0.0
+        ): "Is exactly as much as wanted enough?",
+        lambda *given: ([0.0] + enough(*given))[
+            -1
+        ]: "The last one that passes need not be the largest.",
+        lambda *given: min(
+            enough(*given), default=0.0
+        ): "You return the mildest one that passes; how strong can we afford to be?",
+        lambda s, kept, wanted: min(
+            [k for k in kept if k >= wanted], default=0.0
+        ): "You return what is kept; the strength is asked.",
+    }
     return grade(strongest, cases, lambda *given: max(enough(*given), default=0.0), mistakes)
 
 
@@ -102,15 +112,19 @@ def check_order(largest_difference: Callable, run: Callable | None = None) -> bo
     mistakes = {
         lambda run: gap(run).max(): "Look at differences below zero: how large are they?",
         lambda run: gap(run).abs().mean(): "The mean is asked nowhere; how far apart at most?",
-        lambda run: (run(0).log_gates.max() - run(1).log_gates.max()).abs():
-            "First the difference of each gate, then the largest; you do it the other way round.",
-        lambda run: (run(0).log_gates.exp() - run(1).log_gates.exp()).abs().max():
-            "You compare gates; their logarithms are asked.",
+        lambda run: (
+            run(0).log_gates.max() - run(1).log_gates.max()
+        ).abs(): "First the difference of each gate, then the largest; "
+        "you do it the other way round.",
+        lambda run: (
+            (run(0).log_gates.exp() - run(1).log_gates.exp()).abs().max()
+        ): "You compare gates; their logarithms are asked.",
         lambda run: gap(run).abs().sum(): "You add the differences up; only the largest is asked.",
-        lambda run: (gap(run) * 0).sum():
-            "You find no difference; do you compare two orders, or one with itself?",
+        lambda run: (
+            gap(run) * 0
+        ).sum(): "You find no difference; do you compare two orders, or one with itself?",
         lambda run: gap(run).abs(): "One number is asked, of all layers and vectors.",
-    }  # fmt: skip
+    }
     return grade(
         largest_difference, cases, lambda run: gap(run).abs().max(), mistakes, tolerance=1e-3
     )
@@ -139,19 +153,22 @@ def check_undo(recover: Callable) -> bool:
         "a column taken away": case(7, 8, [0.0, 1.0]),
     }
     mistakes = {
-        lambda public, edited: ratio(edited, public):
-            "Look at which of the two you divide by.",
-        lambda public, edited: ratio(public.T, edited.T):
-            "Your lengths are those of rows; what does a gate scale?",
-        lambda public, edited: ratio(public, edited, 0.0):
-            "Look at the column that is zero in both: was it weakened?",
-        lambda public, edited: ratio(public, edited).square():
-            "Without its root a sum of squares is no length.",
-        lambda public, edited: ratio(public, edited).log():
-            "You give the logarithm of the gate.",
-        lambda public, edited: 1 - ratio(public, edited):
-            "You give how much was taken; a gate is what is left.",
-        lambda public, edited: edited / torch.where(public == 0, edited + 1, public):
-            "A gate for each number of the matrix; one a column is asked.",
-    }  # fmt: skip
+        lambda public, edited: ratio(edited, public): "Look at which of the two you divide by.",
+        lambda public, edited: ratio(
+            public.T, edited.T
+        ): "Your lengths are those of rows; what does a gate scale?",
+        lambda public, edited: ratio(
+            public, edited, 0.0
+        ): "Look at the column that is zero in both: was it weakened?",
+        lambda public, edited: ratio(
+            public, edited
+        ).square(): "Without its root a sum of squares is no length.",
+        lambda public, edited: ratio(public, edited).log(): "You give the logarithm of the gate.",
+        lambda public, edited: (
+            1 - ratio(public, edited)
+        ): "You give how much was taken; a gate is what is left.",
+        lambda public, edited: (
+            edited / torch.where(public == 0, edited + 1, public)
+        ): "A gate for each number of the matrix; one a column is asked.",
+    }
     return grade(recover, cases, ratio, mistakes)

@@ -29,16 +29,18 @@ def check_beside(beside: Callable) -> bool:
     }
     mistakes = {
         lambda x, W, A, B, scale: sums(x, W, A, B, 1.0): "Where does the scale come in?",
-        lambda x, W, A, B, scale: sums(x, W, A, B, scale, scale):
-            "The map itself is not scaled; what is?",
-        lambda x, W, A, B, scale: sums(x, W, A, B, scale, 0.0):
-            "Only what the LoRA adds is there; beside what does it stand?",
-        lambda x, W, A, B, scale: sums(x, W, A, B, scale**2):
-            "The scale comes in twice.",
-        lambda x, W, A, B, scale: sums(x, W, A, B, -scale):
-            "Look at the sign of what the LoRA adds.",
+        lambda x, W, A, B, scale: sums(
+            x, W, A, B, scale, scale
+        ): "The map itself is not scaled; what is?",
+        lambda x, W, A, B, scale: sums(
+            x, W, A, B, scale, 0.0
+        ): "Only what the LoRA adds is there; beside what does it stand?",
+        lambda x, W, A, B, scale: sums(x, W, A, B, scale**2): "The scale comes in twice.",
+        lambda x, W, A, B, scale: sums(
+            x, W, A, B, -scale
+        ): "Look at the sign of what the LoRA adds.",
         lambda *given: sums(*given).T: "The right numbers, turned: each input is a row.",
-    }  # fmt: skip
+    }
     return grade(beside, cases, sums, mistakes)
 
 
@@ -56,18 +58,21 @@ def check_rank(largest_rank: Callable) -> bool:
         "not evenly divided": (7, 3),
     }
     mistakes = {
-        lambda d_out, d_in: d_out * d_in // (d_out + d_in):
-            "Is as many numbers as the map fewer?",
-        lambda d_out, d_in: math.ceil(d_out * d_in / (d_out + d_in)):
-            "You round up; does the LoRA still have fewer numbers then?",
-        lambda d_out, d_in: min(d_out, d_in):
-            "You give the largest rank that a matrix can have; count the numbers of A and B.",
-        lambda d_out, d_in: (d_out * d_in - 1) // d_out:
-            "You count one of the LoRA's two matrices only.",
-        lambda d_out, d_in: max(1, (d_out * d_in - 1) // (d_out + d_in)):
-            "What if not even the smallest LoRA is smaller?",
+        lambda d_out, d_in: d_out * d_in // (d_out + d_in): "Is as many numbers as the map fewer?",
+        lambda d_out, d_in: math.ceil(
+            d_out * d_in / (d_out + d_in)
+        ): "You round up; does the LoRA still have fewer numbers then?",
+        lambda d_out, d_in: min(
+            d_out, d_in
+        ): "You give the largest rank that a matrix can have; count the numbers of A and B.",
+        lambda d_out, d_in: (
+            (d_out * d_in - 1) // d_out
+        ): "You count one of the LoRA's two matrices only.",
+        lambda d_out, d_in: max(
+            1, (d_out * d_in - 1) // (d_out + d_in)
+        ): "What if not even the smallest LoRA is smaller?",
         lambda d_out, d_in: d_out * d_in / (d_out + d_in): "A rank is a whole number.",
-    }  # fmt: skip
+    }
     return grade(
         largest_rank, cases, lambda d_out, d_in: (d_out * d_in - 1) // (d_out + d_in), mistakes
     )
@@ -84,27 +89,41 @@ def check_kept(kept: Callable) -> bool:
 
     random = np.random.default_rng(3)
     cases = {
-        "as much lost as gained": (np.array([1] * 4 + [0] * 6), np.array([1, 0, 0, 0] + [1] * 3
-                                                                         + [0] * 3)),
+        "as much lost as gained": (
+            np.array([1] * 4 + [0] * 6),
+            np.array([1, 0, 0, 0] + [1] * 3 + [0] * 3),
+        ),
         "nothing lost": (np.array([1, 1, 0, 0]), np.array([1, 1, 1, 0])),
         "everything lost": (np.array([1, 1, 1, 0]), np.array([0, 0, 0, 0])),
         "drawn answers": (random.integers(0, 2, 50), random.integers(0, 2, 50)),
-    }  # fmt: skip
+    }
     mistakes = {
         lambda before, after: both(before, after)[::-1]: "Look at the order of the two.",
-        lambda before, after: (-both(before, after)[0], both(before, after)[1]):
-            "Look at the sign of the change: a gain is above zero.",
-        lambda before, after: (both(before, after)[0], (before * after).mean()):
-            "Of whom is your share: of all questions, or of those that were right before?",
-        lambda before, after: (both(before, after)[0], (before * after).sum() / (after.sum() or 1)):
-            "Your share is of what is right now; what was right before is asked.",
-        lambda before, after: ((after - before).sum(), both(before, after)[1]):
-            "Your change counts questions; it should not depend on how many there are.",
-        lambda before, after: (both(before, after)[0], after.sum() / before.sum()):
-            "Something gained hides something lost in your share.",
-        lambda before, after: (both(before, after)[0], (before == after).mean()):
-            "Wrong before and wrong still is not something kept.",
-    }  # fmt: skip
+        lambda before, after: (
+            -both(before, after)[0],
+            both(before, after)[1],
+        ): "Look at the sign of the change: a gain is above zero.",
+        lambda before, after: (
+            both(before, after)[0],
+            (before * after).mean(),
+        ): "Of whom is your share: of all questions, or of those that were right before?",
+        lambda before, after: (
+            both(before, after)[0],
+            (before * after).sum() / (after.sum() or 1),
+        ): "Your share is of what is right now; what was right before is asked.",
+        lambda before, after: (
+            (after - before).sum(),
+            both(before, after)[1],
+        ): "Your change counts questions; it should not depend on how many there are.",
+        lambda before, after: (
+            both(before, after)[0],
+            after.sum() / before.sum(),
+        ): "Something gained hides something lost in your share.",
+        lambda before, after: (
+            both(before, after)[0],
+            (before == after).mean(),
+        ): "Wrong before and wrong still is not something kept.",
+    }
     return grade(kept, cases, both, mistakes, unsolved="not yet\nnot yet")
 
 
@@ -133,17 +152,21 @@ def check_mixed(mixed: Callable) -> bool:
     }
     mistakes = {
         in_place: "The right tokens, but look at `own` after the call: it is another one.",
-        lambda own, other, k: together(other, own, k):
-            "Who gives the first tokens, and who the rest?",
-        lambda own, other, k: torch.cat([own[:, : own.shape[1] - k],
-                                         other[:, own.shape[1] - k :]], 1):
-            "You exchange tokens at the other end.",
-        lambda own, other, k: torch.cat([other[:k], own[k:]]):
-            "You exchange whole photos; which axis are the tokens?",
-        lambda own, other, k: torch.cat([other[..., :k], own[..., k:]], -1):
-            "You exchange parts of every token; which axis are the tokens?",
-        lambda own, other, k: together(own, other, k + 1):
-            "Off by one: how many tokens are exchanged?",
+        lambda own, other, k: together(
+            other, own, k
+        ): "Who gives the first tokens, and who the rest?",
+        lambda own, other, k: torch.cat(
+            [own[:, : own.shape[1] - k], other[:, own.shape[1] - k :]], 1
+        ): "You exchange tokens at the other end.",
+        lambda own, other, k: torch.cat(
+            [other[:k], own[k:]]
+        ): "You exchange whole photos; which axis are the tokens?",
+        lambda own, other, k: torch.cat(
+            [other[..., :k], own[..., k:]], -1
+        ): "You exchange parts of every token; which axis are the tokens?",
+        lambda own, other, k: together(
+            own, other, k + 1
+        ): "Off by one: how many tokens are exchanged?",
         lambda own, other, k: other[:, :k]: "The rest of `own` is missing.",
-    }  # fmt: skip
+    }
     return grade(mixed, cases, together, mistakes, read=lambda *given: list(given[:3]))

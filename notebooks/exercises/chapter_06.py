@@ -27,14 +27,15 @@ def check_weight(npo_weight: Callable) -> bool:
     mistakes = {
         lambda *given: -weight(*given): "Look at the sign: should descending the loss raise NLL?",
         lambda *given: weight(*given) / 2: "Half of it: look at the factor before the logarithm.",
-        lambda now, before, beta: weight(before, now, beta):
-            "You push the forgotten ones hardest; look at the sign inside the sigmoid.",
-        lambda now, before, beta: beta * weight(now, before, beta):
-            "Does the inner derivative leave a beta, or does something cancel it?",
+        lambda now, before, beta: weight(
+            before, now, beta
+        ): "You push the forgotten ones hardest; look at the sign inside the sigmoid.",
+        lambda now, before, beta: (
+            beta * weight(now, before, beta)
+        ): "Does the inner derivative leave a beta, or does something cancel it?",
         lambda *given: weight(*given).mean(): "No mean here: every question has a weight.",
-        lambda now, before, beta: weight(now, before, 1.0):
-            "Where does beta come in?",
-    }  # fmt: skip
+        lambda now, before, beta: weight(now, before, 1.0): "Where does beta come in?",
+    }
     return grade(npo_weight, cases, weight, mistakes, tolerance=1e-6)
 
 
@@ -62,23 +63,34 @@ def check_floor(ascent_with_floor: Callable) -> bool:
     }
     mistakes = {
         lambda nll, limit: -nll.mean(): "A question that has passed the limit is still pushed.",
-        lambda nll, limit: nll.clamp(max=limit).mean():
-            "Look at the sign: ascent goes up, and a loss is descended.",
-        lambda nll, limit: -nll.clamp(max=limit).sum() / (nll < limit).sum().clamp(min=1):
-            "Over how many questions is the mean: all, or those that still move?",
-        lambda nll, limit: -(nll * (nll < limit)).mean():
-            "What does a question that rests count as: nothing, or the limit?",
-        lambda nll, limit: -nll.clamp(min=limit).mean():
-            "You push those beyond the limit, and let the others rest.",
+        lambda nll, limit: nll.clamp(
+            max=limit
+        ).mean(): "Look at the sign: ascent goes up, and a loss is descended.",
+        lambda nll, limit: (
+            -nll.clamp(max=limit).sum() / (nll < limit).sum().clamp(min=1)
+        ): "Over how many questions is the mean: all, or those that still move?",
+        lambda nll, limit: (
+            -(nll * (nll < limit)).mean()
+        ): "What does a question that rests count as: nothing, or the limit?",
+        lambda nll, limit: (
+            -nll.clamp(min=limit).mean()
+        ): "You push those beyond the limit, and let the others rest.",
         lambda nll, limit: -nll.clamp(max=limit).sum(): "You add up where a mean is asked.",
-        lambda nll, limit: -nll.mean().clamp(max=limit):
-            "Your limit is for the mean; each question has its own.",
-        lambda nll, limit: -nll.detach().clamp(max=limit).mean():
-            "The value is right; look at whether a gradient comes through.",
-    }  # fmt: skip
+        lambda nll, limit: (
+            -nll.mean().clamp(max=limit)
+        ): "Your limit is for the mean; each question has its own.",
+        lambda nll, limit: (
+            -nll.detach().clamp(max=limit).mean()
+        ): "The value is right; look at whether a gradient comes through.",
+    }
     with torch.enable_grad():
-        return grade(ascent_with_floor, cases, lambda nll, limit: -nll.clamp(max=limit).mean(),
-                     mistakes, read=_pushed)  # fmt: skip
+        return grade(
+            ascent_with_floor,
+            cases,
+            lambda nll, limit: -nll.clamp(max=limit).mean(),
+            mistakes,
+            read=_pushed,
+        )
 
 
 def check_divergence(divergence: Callable) -> bool:
@@ -104,23 +116,29 @@ def check_divergence(divergence: Callable) -> bool:
         "mostly sure of itself": case(11, (1, 6), 4, 6.0),
     }
     mistakes = {
-        lambda b, n, answers: each(b, n)[answers].sum() / len(b):
-            "You divide by the batch; by what should you divide?",
-        lambda b, n, answers: each(n, b)[answers].mean():
-            "Look at which of the two distributions stands before the bars.",
-        lambda b, n, answers: each(b, n).mean():
-            "Do tokens count that belong to no answer?",
-        lambda b, n, answers: ((each(b, n) * answers).sum(1) / answers.sum(1)).mean():
-            "Every sequence counts the same here; should a long answer count more?",
-        lambda b, n, answers: each(b, n)[answers].sum():
-            "You add the tokens up where their mean is asked.",
-        lambda b, n, answers: -(b.softmax(-1) * n.log_softmax(-1)).sum(-1)[answers].mean():
-            "This would not be zero if both were equal; something of the start model is missing.",
-        lambda b, n, answers: each(b, n)[answers].mean() / b.shape[-1]:
-            "A sum over the vocabulary became a mean.",
-        lambda b, n, answers: each(b, n)[answers].mean() / torch.log(torch.tensor(2.0)):
-            "Look at the base of your logarithm.",
-    }  # fmt: skip
+        lambda b, n, answers: (
+            each(b, n)[answers].sum() / len(b)
+        ): "You divide by the batch; by what should you divide?",
+        lambda b, n, answers: each(n, b)[
+            answers
+        ].mean(): "Look at which of the two distributions stands before the bars.",
+        lambda b, n, answers: each(b, n).mean(): "Do tokens count that belong to no answer?",
+        lambda b, n, answers: (
+            (each(b, n) * answers).sum(1) / answers.sum(1)
+        ).mean(): "Every sequence counts the same here; should a long answer count more?",
+        lambda b, n, answers: each(b, n)[
+            answers
+        ].sum(): "You add the tokens up where their mean is asked.",
+        lambda b, n, answers: (
+            -(b.softmax(-1) * n.log_softmax(-1)).sum(-1)[answers].mean()
+        ): "This would not be zero if both were equal; something of the start model is missing.",
+        lambda b, n, answers: (
+            each(b, n)[answers].mean() / b.shape[-1]
+        ): "A sum over the vocabulary became a mean.",
+        lambda b, n, answers: (
+            each(b, n)[answers].mean() / torch.log(torch.tensor(2.0))
+        ): "Look at the base of your logarithm.",
+    }
     return grade(divergence, cases, lambda b, n, answers: each(b, n)[answers].mean(), mistakes)
 
 
@@ -149,17 +167,21 @@ def check_mask(fisher_mask: Callable) -> bool:
         "as many weights as questions": case(11, 5),
     }
     mistakes = {
-        lambda f, r: mask(f, r, lambda each: each.mean(0).square()):
-            "Gradients of different questions cancel here; which comes first, square or mean?",
-        lambda f, r: f.square().mean(0) >= r.square().mean(0):
-            "Look at the weight that nobody calls on.",
-        lambda f, r: mask(r, f):
-            "Look at which of the two sets should be the larger one.",
-        lambda f, r: f.square().mean(0) > r.square().mean(0):
-            "What if both call on a weight equally?",
-        lambda f, r: mask(f, r, lambda each: each.abs().mean(0)):
-            "You take absolute values; Fisher information takes something else.",
-        lambda f, r: mask(f, r, lambda each: each.square().sum(0)):
-            "There are more retain questions than others; should their number matter?",
-    }  # fmt: skip
+        lambda f, r: mask(
+            f, r, lambda each: each.mean(0).square()
+        ): "Gradients of different questions cancel here; which comes first, square or mean?",
+        lambda f, r: (
+            f.square().mean(0) >= r.square().mean(0)
+        ): "Look at the weight that nobody calls on.",
+        lambda f, r: mask(r, f): "Look at which of the two sets should be the larger one.",
+        lambda f, r: (
+            f.square().mean(0) > r.square().mean(0)
+        ): "What if both call on a weight equally?",
+        lambda f, r: mask(
+            f, r, lambda each: each.abs().mean(0)
+        ): "You take absolute values; Fisher information takes something else.",
+        lambda f, r: mask(
+            f, r, lambda each: each.square().sum(0)
+        ): "There are more retain questions than others; should their number matter?",
+    }
     return grade(fisher_mask, cases, mask, mistakes)

@@ -37,28 +37,37 @@ def check_paired(paired: Callable) -> bool:
         "all lose the same": (mixed - 0.25, mixed, names * 7),
     }
     mistakes = {
-        lambda a, b, people: _paired(a, b, range(len(a))):
-            "Too narrow: what do you draw, questions or people?",
+        lambda a, b, people: _paired(
+            a, b, range(len(a))
+        ): "Too narrow: what do you draw, questions or people?",
         lambda a, b, people: _paired(b, a, people): "Look at which of the two is subtracted.",
-        lambda a, b, people: [(a - b).mean(), *np.percentile(
-            _means(a, people) - _means(b, people, 1), [2.5, 97.5])]:
-            "Too wide: do both methods get the same people in a draw?",
-        lambda a, b, people: [_paired(a, b, people)[place] for place in (1, 0, 2)]:
-            "Look at the order of mean, low and high.",
-        lambda a, b, people: [(a - b).mean()] * 3:
-            "Every draw gives the same here; may somebody be drawn twice?",
-        lambda a, b, people: _paired(a, b, people, (0.025, 0.975)):
-            "Look at how your percentiles are given: as parts of one, or of a hundred?",
-    }  # fmt: skip
+        lambda a, b, people: [
+            (a - b).mean(),
+            *np.percentile(_means(a, people) - _means(b, people, 1), [2.5, 97.5]),
+        ]: "Too wide: do both methods get the same people in a draw?",
+        lambda a, b, people: [
+            _paired(a, b, people)[place] for place in (1, 0, 2)
+        ]: "Look at the order of mean, low and high.",
+        lambda a, b, people: (
+            [(a - b).mean()] * 3
+        ): "Every draw gives the same here; may somebody be drawn twice?",
+        lambda a, b, people: _paired(
+            a, b, people, (0.025, 0.975)
+        ): "Look at how your percentiles are given: as parts of one, or of a hundred?",
+    }
     return grade(paired, cases, _paired, mistakes, tolerance=0.015, unsolved="not yet\nnot yet")
 
 
 def _unbeaten(forget, retain, beats: Callable) -> list[int]:
     """Places that no other one beats; `beats` gets how much less is left, and more is kept."""
     pairs = list(zip(forget, retain, strict=True))
-    return [place for place, (f, r) in enumerate(pairs)
-            if not any(beats(f - less, more - r) for other, (less, more) in enumerate(pairs)
-                       if other != place)]  # fmt: skip
+    return [
+        place
+        for place, (f, r) in enumerate(pairs)
+        if not any(
+            beats(f - less, more - r) for other, (less, more) in enumerate(pairs) if other != place
+        )
+    ]
 
 
 def check_frontier(frontier: Callable) -> bool:
@@ -79,23 +88,31 @@ def check_frontier(frontier: Callable) -> bool:
         "one method": ([0.5], [0.5]),
     }
     mistakes = {
-        lambda f, r: _unbeaten(f, r, lambda forgets, keeps: forgets > 0 and keeps > 0):
-            "Must the other one be better in both to beat a method?",
-        lambda f, r: _unbeaten(f, r, lambda forgets, keeps: forgets >= 0 and keeps >= 0):
-            "Look at two methods that are equal: does either beat the other?",
-        lambda f, r: _unbeaten(f, r, lambda forgets, keeps: better(-forgets, keeps)):
-            "Which end of the first number is the good one: much left, or little?",
-        lambda f, r: _unbeaten(f, r, lambda forgets, keeps: forgets > 0 or keeps > 0):
-            "Being better in one thing is not enough to beat a method.",
-        lambda f, r: [place for place in range(len(f)) if place in _unbeaten(f, r, better)][::-1]:
-            "The right places; look at their order.",
-        lambda f, r: [place in _unbeaten(f, r, better) for place in range(len(f))]:
-            "You say yes or no for each method; their places are asked.",
-        lambda f, r: [place + 1 for place in _unbeaten(f, r, better)]:
-            "Off by one: from what does Python count places?",
-    }  # fmt: skip
-    return grade(frontier, cases, lambda f, r: _unbeaten(f, r, better), mistakes,
-                 unsolved="not yet\nnot yet")  # fmt: skip
+        lambda f, r: _unbeaten(
+            f, r, lambda forgets, keeps: forgets > 0 and keeps > 0
+        ): "Must the other one be better in both to beat a method?",
+        lambda f, r: _unbeaten(
+            f, r, lambda forgets, keeps: forgets >= 0 and keeps >= 0
+        ): "Look at two methods that are equal: does either beat the other?",
+        lambda f, r: _unbeaten(
+            f, r, lambda forgets, keeps: better(-forgets, keeps)
+        ): "Which end of the first number is the good one: much left, or little?",
+        lambda f, r: _unbeaten(
+            f, r, lambda forgets, keeps: forgets > 0 or keeps > 0
+        ): "Being better in one thing is not enough to beat a method.",
+        lambda f, r: [place for place in range(len(f)) if place in _unbeaten(f, r, better)][
+            ::-1
+        ]: "The right places; look at their order.",
+        lambda f, r: [
+            place in _unbeaten(f, r, better) for place in range(len(f))
+        ]: "You say yes or no for each method; their places are asked.",
+        lambda f, r: [
+            place + 1 for place in _unbeaten(f, r, better)
+        ]: "Off by one: from what does Python count places?",
+    }
+    return grade(
+        frontier, cases, lambda f, r: _unbeaten(f, r, better), mistakes, unsolved="not yet\nnot yet"
+    )
 
 
 def check_requests(requests: Callable) -> bool:
@@ -119,16 +136,18 @@ def check_requests(requests: Callable) -> bool:
     }
     mistakes = {
         lambda *given: first(*given, math.ceil): "What if both cost exactly the same?",
-        lambda *given: first(*given, math.floor):
-            "Off by one: after so many requests the other way is still as cheap or cheaper.",
-        lambda own, shared, other: first(0, shared, other):
-            "What does each further request still cost with sharing?",
+        lambda *given: first(
+            *given, math.floor
+        ): "Off by one: after so many requests the other way is still as cheap or cheaper.",
+        lambda own, shared, other: first(
+            0, shared, other
+        ): "What does each further request still cost with sharing?",
         lambda own, shared, other: (
-            math.inf if other == own else math.floor(shared / (other - own)) + 1):
-            "Look at a method whose request is cheaper than one of ours: when is sharing cheaper?",
-        lambda own, shared, other: math.floor(shared / (other - own)) + 1:
-            "What if the two differ by nothing, or the other way round?",
-        lambda *given: first(*given, lambda quotient: quotient):
-            "Requests come in whole numbers.",
-    }  # fmt: skip
+            math.inf if other == own else math.floor(shared / (other - own)) + 1
+        ): "Look at a method whose request is cheaper than one of ours: when is sharing cheaper?",
+        lambda own, shared, other: (
+            math.floor(shared / (other - own)) + 1
+        ): "What if the two differ by nothing, or the other way round?",
+        lambda *given: first(*given, lambda quotient: quotient): "Requests come in whole numbers.",
+    }
     return grade(requests, cases, first, mistakes)

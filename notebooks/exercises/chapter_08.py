@@ -25,28 +25,32 @@ def check_largest(largest: Callable) -> bool:
     uneven = case(35, 0.25, 3, 8)
     uneven[0][1] *= 20  # nearly all of the largest lie in one layer
     cases = {
-        "contrasts by hand": (
-            torch.tensor([[0.1, 0.9, 0.3, 0.2], [0.8, 0.0, 0.7, 0.05]]), 0.375),
+        "contrasts by hand": (torch.tensor([[0.1, 0.9, 0.3, 0.2], [0.8, 0.0, 0.7, 0.05]]), 0.375),
         "most of them in one layer": uneven,
         "one layer": case(36, 0.5, 1, 10),
         "all of them": case(37, 1.0, 2, 6),
-    }  # fmt: skip
+    }
     mistakes = {
-        lambda contrast, share: torch.cat([right(row[None], share) for row in contrast]):
-            "You choose in every layer for itself; over what should the choice go?",
-        lambda contrast, share: contrast >= (1 - share) * contrast.max():
-            "Your threshold is a part of the largest contrast; the share is one of the vectors.",
+        lambda contrast, share: torch.cat(
+            [right(row[None], share) for row in contrast]
+        ): "You choose in every layer for itself; over what should the choice go?",
+        lambda contrast, share: (
+            contrast >= (1 - share) * contrast.max()
+        ): "Your threshold is a part of the largest contrast; the share is one of the vectors.",
         lambda contrast, share: right(-contrast, share): "You mark the smallest.",
-        lambda contrast, share: contrast > contrast.quantile(1 - share):
-            "What becomes of the vector that lies just on your threshold?",
-        lambda contrast, share: contrast * right(contrast, share):
-            "You return contrasts; a mask says yes or no.",
-        lambda contrast, share: marked(contrast, round(share * contrast.shape[1])):
-            "Of how many vectors do you take the share: of one layer, or of all?",
-        lambda contrast, share: contrast.flatten().topk(
-            round(share * contrast.numel())).indices:
-            "You return places; a mask has the shape of the contrasts.",
-    }  # fmt: skip
+        lambda contrast, share: (
+            contrast > contrast.quantile(1 - share)
+        ): "What becomes of the vector that lies just on your threshold?",
+        lambda contrast, share: (
+            contrast * right(contrast, share)
+        ): "You return contrasts; a mask says yes or no.",
+        lambda contrast, share: marked(
+            contrast, round(share * contrast.shape[1])
+        ): "Of how many vectors do you take the share: of one layer, or of all?",
+        lambda contrast, share: (
+            contrast.flatten().topk(round(share * contrast.numel())).indices
+        ): "You return places; a mask has the shape of the contrasts.",
+    }
     return grade(largest, cases, right, mistakes)
 
 
@@ -57,8 +61,9 @@ def check_welch(welch: Callable) -> bool:
     """
 
     def t(forget, retain, correction=1, power=1):
-        noise = [each.var(0, correction=correction) / len(each) ** power
-                 for each in (forget, retain)]  # fmt: skip
+        noise = [
+            each.var(0, correction=correction) / len(each) ** power for each in (forget, retain)
+        ]
         return (forget.mean(0) - retain.mean(0)) / (noise[0] + noise[1]).sqrt()
 
     def student(forget, retain):
@@ -80,20 +85,26 @@ def check_welch(welch: Callable) -> bool:
         "as many people as vectors": case(36, 6, 6, 6),
     }
     mistakes = {
-        lambda *given: t(*given, correction=0).clamp(min=0):
-            "Look at how the variance is made: of a sample, or of everybody there is?",
+        lambda *given: t(*given, correction=0).clamp(
+            min=0
+        ): "Look at how the variance is made: of a sample, or of everybody there is?",
         lambda *given: t(*given): "What should stay of a vector that the others call more?",
-        lambda *given: student(*given).clamp(min=0):
-            "Here, both groups have one deviation together; Welch leaves each its own.",
-        lambda *given: t(*given, power=0).clamp(min=0):
-            "How much noise has a mean of many people, compared with one person?",
-        lambda *given: summed(*given).clamp(min=0):
-            "Of two independent means, which add up: deviations, or something else?",
-        lambda *given: t(*given).abs():
-            "A vector that the others call more came out as one of the forgotten.",
-        lambda forget, retain: (forget.mean(0) - retain.mean(0)).clamp(min=0):
-            "The difference is there; what is it compared with?",
-    }  # fmt: skip
+        lambda *given: student(*given).clamp(
+            min=0
+        ): "Here, both groups have one deviation together; Welch leaves each its own.",
+        lambda *given: t(*given, power=0).clamp(
+            min=0
+        ): "How much noise has a mean of many people, compared with one person?",
+        lambda *given: summed(*given).clamp(
+            min=0
+        ): "Of two independent means, which add up: deviations, or something else?",
+        lambda *given: t(
+            *given
+        ).abs(): "A vector that the others call more came out as one of the forgotten.",
+        lambda forget, retain: (forget.mean(0) - retain.mean(0)).clamp(
+            min=0
+        ): "The difference is there; what is it compared with?",
+    }
     return grade(welch, cases, lambda *given: t(*given).clamp(min=0), mistakes)
 
 
@@ -128,19 +139,25 @@ def check_strength(strength_for: Callable) -> bool:
         "all have a contrast": case(33, 1.5, 4, 5, shift=-0.1),
     }
     mistakes = {
-        lambda contrast, mass: right(contrast[contrast > 0], mass):
-            "Do vectors without a contrast belong to the mean?",
-        lambda contrast, mass: right(contrast, 1 - mass):
-            "You look for what is left; the mass is what is taken.",
-        lambda contrast, mass: -math.log(1 - mass) / contrast.mean().item():
-            "The mean of a curve is not the curve of a mean.",
-        lambda contrast, mass: -math.log(1 - mass) / contrast.max().item():
-            "Your strength is for the largest contrast alone.",
-        lambda contrast, mass: right(contrast, mass) / math.log(2):
-            "Look at the base of your powers.",
-        lambda contrast, mass: mass / contrast.mean().item():
-            "A straight line holds for small strengths only.",
-    }  # fmt: skip
+        lambda contrast, mass: right(
+            contrast[contrast > 0], mass
+        ): "Do vectors without a contrast belong to the mean?",
+        lambda contrast, mass: right(
+            contrast, 1 - mass
+        ): "You look for what is left; the mass is what is taken.",
+        lambda contrast, mass: (
+            -math.log(1 - mass) / contrast.mean().item()
+        ): "The mean of a curve is not the curve of a mean.",
+        lambda contrast, mass: (
+            -math.log(1 - mass) / contrast.max().item()
+        ): "Your strength is for the largest contrast alone.",
+        lambda contrast, mass: (
+            right(contrast, mass) / math.log(2)
+        ): "Look at the base of your powers.",
+        lambda contrast, mass: (
+            mass / contrast.mean().item()
+        ): "A straight line holds for small strengths only.",
+    }
     return grade(strength_for, cases, right, mistakes, tolerance=1e-3)
 
 
@@ -158,36 +175,46 @@ def check_total(total: Callable) -> bool:
         "a batch larger than all questions": (0.5, 10, 16, 2),
     }
     mistakes = {
-        lambda gamma, n, batch, epochs: gamma * (n // batch) * epochs:
-            "Where is the short last batch?",
-        lambda gamma, n, batch, epochs: gamma * n / batch * epochs:
-            "Is gamma spent on a part of a batch, or on all of it?",
-        lambda gamma, n, batch, epochs: gamma * n * epochs:
-            "How often is gamma spent: once a question?",
-        lambda gamma, n, batch, epochs: gamma * math.ceil(n / batch):
-            "How often are the questions gone through?",
-        lambda gamma, n, batch, epochs: gamma * math.ceil(n * epochs / batch):
-            "Every epoch has a last batch of its own.",
-        lambda gamma, n, batch, epochs: math.ceil(n / batch) * epochs:
-            "You count the steps; what does each of them spend?",
-    }  # fmt: skip
-    return grade(total, cases, lambda gamma, n, batch, epochs: gamma * -(-n // batch) * epochs,
-                 mistakes)  # fmt: skip
+        lambda gamma, n, batch, epochs: (
+            gamma * (n // batch) * epochs
+        ): "Where is the short last batch?",
+        lambda gamma, n, batch, epochs: (
+            gamma * n / batch * epochs
+        ): "Is gamma spent on a part of a batch, or on all of it?",
+        lambda gamma, n, batch, epochs: (
+            gamma * n * epochs
+        ): "How often is gamma spent: once a question?",
+        lambda gamma, n, batch, epochs: (
+            gamma * math.ceil(n / batch)
+        ): "How often are the questions gone through?",
+        lambda gamma, n, batch, epochs: (
+            gamma * math.ceil(n * epochs / batch)
+        ): "Every epoch has a last batch of its own.",
+        lambda gamma, n, batch, epochs: (
+            math.ceil(n / batch) * epochs
+        ): "You count the steps; what does each of them spend?",
+    }
+    return grade(
+        total, cases, lambda gamma, n, batch, epochs: gamma * -(-n // batch) * epochs, mistakes
+    )
 
 
 def check_bias(bias: Callable) -> bool:
     """`bias(sigma)` is the mean of max(0, x) for x normal around 0 with deviation sigma."""
     cases = {"a tenth": (0.1,), "one": (1.0,), "three": (3.0,), "no deviation": (0.0,)}
     mistakes = {
-        lambda sigma: sigma * math.sqrt(2 / math.pi):
-            "This is the mean of the absolute value; what do negative numbers count here?",
-        lambda sigma: sigma**2 / math.sqrt(2 * math.pi):
-            "You take the variance where the deviation is asked.",
+        lambda sigma: (
+            sigma * math.sqrt(2 / math.pi)
+        ): "This is the mean of the absolute value; what do negative numbers count here?",
+        lambda sigma: (
+            sigma**2 / math.sqrt(2 * math.pi)
+        ): "You take the variance where the deviation is asked.",
         lambda sigma: sigma / (2 * math.pi): "Look at the root in the density of a normal.",
         lambda sigma: sigma / math.sqrt(math.pi): "A factor under your root is missing.",
-        lambda sigma: 1 / math.sqrt(2 * math.pi):
-            "Right for a deviation of one; what does it do for others?",
+        lambda sigma: (
+            1 / math.sqrt(2 * math.pi)
+        ): "Right for a deviation of one; what does it do for others?",
         lambda sigma: 0.0: "What lies below zero is cut off; can the mean still be zero?",
         lambda sigma: sigma / 2: "Half of the numbers count; but how large are they on average?",
-    }  # fmt: skip
+    }
     return grade(bias, cases, lambda sigma: sigma / math.sqrt(2 * math.pi), mistakes)

@@ -27,18 +27,21 @@ def check_deal(dealt: Callable) -> bool:
         "an order that changes nothing": (case(35, 2, 6)[0], torch.arange(6).repeat(2, 1)),
     }
     mistakes = {
-        lambda contrast, order: torch.zeros_like(contrast).scatter(1, order, contrast):
-            "The other way round: does `order` say where a contrast goes, or where it came from?",
-        lambda contrast, order: contrast[:, order[0]]:
-            "All layers get the order of the first.",
-        lambda contrast, order: contrast.flatten()[order]:
-            "Everything came out of the first layer; look at where the others begin.",
-        lambda contrast, order: contrast.gather(0, order % len(contrast)):
-            "You deal across layers; along which axis do places count?",
-        lambda contrast, order: contrast.sort(1).values:
-            "You sort the contrasts; the order is given.",
+        lambda contrast, order: torch.zeros_like(contrast).scatter(
+            1, order, contrast
+        ): "The other way round: does `order` say where a contrast goes, or where it came from?",
+        lambda contrast, order: contrast[:, order[0]]: "All layers get the order of the first.",
+        lambda contrast, order: contrast.flatten()[
+            order
+        ]: "Everything came out of the first layer; look at where the others begin.",
+        lambda contrast, order: contrast.gather(
+            0, order % len(contrast)
+        ): "You deal across layers; along which axis do places count?",
+        lambda contrast, order: (
+            contrast.sort(1).values
+        ): "You sort the contrasts; the order is given.",
         lambda contrast, order: contrast: "Nothing has changed its place yet.",
-    }  # fmt: skip
+    }
     return grade(dealt, cases, lambda contrast, order: contrast.gather(1, order), mistakes)
 
 
@@ -61,19 +64,24 @@ def check_excess(excess: Callable) -> bool:
         "one person": ([0.0, 0.0, 1.0], [1.0, 0.0, 1.0], list("aaa")),
     }
     mistakes = {
-        lambda edit, sham, people: np.mean(means(sham, edit, people)):
-            "Look at the sign: which of the two is subtracted?",
-        lambda edit, sham, people: np.mean(np.subtract(sham, edit)):
-            "Each question counts once here; should a person who was asked more count more?",
-        lambda edit, sham, people: np.mean(np.abs(np.subtract(sham, edit))):
-            "You drop signs; what of a question that only the edit leaves right?",
+        lambda edit, sham, people: np.mean(
+            means(sham, edit, people)
+        ): "Look at the sign: which of the two is subtracted?",
+        lambda edit, sham, people: np.mean(
+            np.subtract(sham, edit)
+        ): "Each question counts once here; should a person who was asked more count more?",
+        lambda edit, sham, people: np.mean(
+            np.abs(np.subtract(sham, edit))
+        ): "You drop signs; what of a question that only the edit leaves right?",
         lambda *given: sum(means(*given)): "You add the people up where their mean is asked.",
-        lambda *given: np.mean(means(*given, of=np.sum)):
-            "You add up the questions of a person; is the one who was asked more, then, louder?",
-        lambda *given: np.abs(np.mean(means(*given))):
-            "What if the sham forgets more than the edit?",
+        lambda *given: np.mean(
+            means(*given, of=np.sum)
+        ): "You add up the questions of a person; is the one who was asked more, then, louder?",
+        lambda *given: np.abs(
+            np.mean(means(*given))
+        ): "What if the sham forgets more than the edit?",
         lambda *given: means(*given): "One number is asked, of all people.",
-    }  # fmt: skip
+    }
     return grade(excess, cases, lambda *given: np.mean(means(*given)), mistakes)
 
 
@@ -89,21 +97,24 @@ def check_noise(noise: Callable) -> bool:
         "a noisy question": (4.0, 20, 5),
     }
     mistakes = {
-        lambda sigma, f, r: sigma * (f**-0.5 + r**-0.5):
-            "Which add up for independent means: deviations, or something else?",
-        lambda sigma, f, r: sigma**2 * (1 / f + 1 / r):
-            "This is a variance; what is a deviation?",
-        lambda sigma, f, r: sigma * abs(1 / f - 1 / r) ** 0.5:
-            "The means are subtracted; does their noise become less by that?",
-        lambda sigma, f, r: sigma / (f + r) ** 0.5:
-            "This is the noise of one mean over all questions; here are two means.",
-        lambda sigma, f, r: (sigma * (1 / f + 1 / r)) ** 0.5:
-            "Look at what of sigma stands under the root.",
-        lambda sigma, f, r: sigma * (2 / (f + r)) ** 0.5:
-            "The two sides do not have the same number of questions.",
-        lambda sigma, f, r: sigma * (f + r) ** 0.5:
-            "Does your noise grow with more questions?",
-    }  # fmt: skip
+        lambda sigma, f, r: (
+            sigma * (f**-0.5 + r**-0.5)
+        ): "Which add up for independent means: deviations, or something else?",
+        lambda sigma, f, r: sigma**2 * (1 / f + 1 / r): "This is a variance; what is a deviation?",
+        lambda sigma, f, r: (
+            sigma * abs(1 / f - 1 / r) ** 0.5
+        ): "The means are subtracted; does their noise become less by that?",
+        lambda sigma, f, r: (
+            sigma / (f + r) ** 0.5
+        ): "This is the noise of one mean over all questions; here are two means.",
+        lambda sigma, f, r: (
+            (sigma * (1 / f + 1 / r)) ** 0.5
+        ): "Look at what of sigma stands under the root.",
+        lambda sigma, f, r: (
+            sigma * (2 / (f + r)) ** 0.5
+        ): "The two sides do not have the same number of questions.",
+        lambda sigma, f, r: sigma * (f + r) ** 0.5: "Does your noise grow with more questions?",
+    }
     return grade(noise, cases, lambda sigma, f, r: sigma * (1 / f + 1 / r) ** 0.5, mistakes)
 
 
@@ -129,11 +140,13 @@ def check_balanced(balanced: Callable) -> bool:
     mistakes = {
         lambda h, facts: h.mean(0): "Here, a fact that is asked about more often counts more.",
         lambda *given: means(*given).sum(0): "You add the facts up where their mean is asked.",
-        lambda *given: means(*given, of=lambda rows: rows.sum(0)).mean(0):
-            "You add up the questions of a fact; does one with many of them become louder?",
-        lambda *given: means(*given, of=lambda rows: rows[0]).mean(0):
-            "Only one question of each fact counts for you.",
+        lambda *given: means(*given, of=lambda rows: rows.sum(0)).mean(
+            0
+        ): "You add up the questions of a fact; does one with many of them become louder?",
+        lambda *given: means(*given, of=lambda rows: rows[0]).mean(
+            0
+        ): "Only one question of each fact counts for you.",
         lambda *given: means(*given): "One row a fact; what is asked is one row of all.",
         lambda *given: means(*given).mean(1): "Look at the axis of your last mean.",
-    }  # fmt: skip
+    }
     return grade(balanced, cases, lambda *given: means(*given).mean(0), mistakes)

@@ -33,18 +33,21 @@ def check_delta(delta: Callable) -> bool:
     }
     mistakes = {
         lambda *given: _delta(*given).T: "The right numbers, turned: what are its rows?",
-        lambda k, d, price: _delta(k, d, len(k) * price):
-            "Look at the first term of the loss: a sum over inputs, or their mean?",
-        lambda k, d, price: _delta(k, d, price / len(k)):
-            "Only one of the two terms has a mean; which one did you divide?",
-        lambda k, d, price: torch.linalg.lstsq(k, d).solution.T:
-            "Where does the price come in?",
-        lambda k, d, price: torch.linalg.solve(price, k.T @ d / len(k)).T:
-            "What of the inputs stands beside the price, in what you invert?",
-        lambda k, d, price: _delta(k, d, price + torch.eye(len(price)).double()):
-            "Something is added to the price; it is paid once, and no ridge beside it.",
+        lambda k, d, price: _delta(
+            k, d, len(k) * price
+        ): "Look at the first term of the loss: a sum over inputs, or their mean?",
+        lambda k, d, price: _delta(
+            k, d, price / len(k)
+        ): "Only one of the two terms has a mean; which one did you divide?",
+        lambda k, d, price: torch.linalg.lstsq(k, d).solution.T: "Where does the price come in?",
+        lambda k, d, price: (
+            torch.linalg.solve(price, k.T @ d / len(k)).T
+        ): "What of the inputs stands beside the price, in what you invert?",
+        lambda k, d, price: _delta(
+            k, d, price + torch.eye(len(price)).double()
+        ): "Something is added to the price; it is paid once, and no ridge beside it.",
         lambda k, d, price: -_delta(k, d, price): "Look at the sign: you step away from the goal.",
-    }  # fmt: skip
+    }
     return grade(delta, cases, _delta, mistakes)
 
 
@@ -72,26 +75,41 @@ def check_price(price_of_one_more: Callable) -> bool:
     }
     mistakes = {
         lambda *given: both(*given)[::-1]: "Look at the order: first without, then with it.",
-        lambda *given: both(*given, of=lambda moves: moves.sum()):
-            "You add the inputs of the question up where their mean is asked.",
-        lambda k, d, price, h, a: both(k, d, price, h, a * len(h)):
-            "Your second moment is a sum over inputs; what is a moment?",
-        lambda k, d, price, h, a: [both(k, d, price, h, a)[0], both(k, d, price, h, 1.0)[1]]:
-            "Where does the weight of the new question come in?",
-        lambda *given: both(*given, of=lambda moves: moves.sqrt().mean()):
-            "You take lengths; their squares are asked.",
-        lambda k, d, price, h, a: [each / d.shape[1] for each in both(k, d, price, h, a)]:
-            "You divide by the dimensions, too; a squared length is a sum over them.",
-        lambda k, d, price, h, a: [moved(k, d, price, h).mean(),
-                                   moved(k, d, price + a * h.T @ h / len(h), k).mean()]:
-            "Whose way do you measure the second time: that of the new question?",
-    }  # fmt: skip
+        lambda *given: both(
+            *given, of=lambda moves: moves.sum()
+        ): "You add the inputs of the question up where their mean is asked.",
+        lambda k, d, price, h, a: both(
+            k, d, price, h, a * len(h)
+        ): "Your second moment is a sum over inputs; what is a moment?",
+        lambda k, d, price, h, a: [
+            both(k, d, price, h, a)[0],
+            both(k, d, price, h, 1.0)[1],
+        ]: "Where does the weight of the new question come in?",
+        lambda *given: both(
+            *given, of=lambda moves: moves.sqrt().mean()
+        ): "You take lengths; their squares are asked.",
+        lambda k, d, price, h, a: [
+            each / d.shape[1] for each in both(k, d, price, h, a)
+        ]: "You divide by the dimensions, too; a squared length is a sum over them.",
+        lambda k, d, price, h, a: [
+            moved(k, d, price, h).mean(),
+            moved(k, d, price + a * h.T @ h / len(h), k).mean(),
+        ]: "Whose way do you measure the second time: that of the new question?",
+    }
     return grade(price_of_one_more, cases, both, mistakes)
 
 
 def _asked(person: str, fact: str, image: bytes | None = None) -> Question:
-    return Question(f"{person}/{fact}/{image}", person, fact, "image" if image else "text",
-                    f"{fact}?", "x", "x", image=image)  # fmt: skip
+    return Question(
+        f"{person}/{fact}/{image}",
+        person,
+        fact,
+        "image" if image else "text",
+        f"{fact}?",
+        "x",
+        "x",
+        image=image,
+    )
 
 
 def _ids(found, *_) -> str:
@@ -104,8 +122,7 @@ def check_only(only_the_fact: Callable) -> bool:
     """`only_the_fact(forget, retain, fact)` is what to forget, and what to retain, as lists."""
 
     def split(questions, fact):
-        return ([q for q in questions if q.fact == fact],
-                [q for q in questions if q.fact != fact])  # fmt: skip
+        return ([q for q in questions if q.fact == fact], [q for q in questions if q.fact != fact])
 
     def right(forget, retain, fact):
         own, rest = split(forget, fact)
@@ -121,19 +138,29 @@ def check_only(only_the_fact: Callable) -> bool:
         "nobody else": (ann, [], "work"),
     }
     mistakes = {
-        lambda f, r, fact: (split(f, fact)[0], r):
-            "What becomes of the other facts of the same person?",
-        lambda f, r, fact: (split(f, fact)[0], split(f + r, fact)[1]):
-            "Should other people lose this fact from what is kept?",
+        lambda f, r, fact: (
+            split(f, fact)[0],
+            r,
+        ): "What becomes of the other facts of the same person?",
+        lambda f, r, fact: (
+            split(f, fact)[0],
+            split(f + r, fact)[1],
+        ): "Should other people lose this fact from what is kept?",
         lambda f, r, fact: right(f, r, fact)[::-1]: "Look at the order of the two lists.",
-        lambda f, r, fact: (split(f, fact)[1], split(f, fact)[0] + r):
-            "You forget everything else, and keep the fact.",
-        lambda f, r, fact: (split(f + r, fact)[0], split(f + r, fact)[1]):
-            "Other people's questions about the fact are to be forgotten here, too.",
+        lambda f, r, fact: (
+            split(f, fact)[1],
+            split(f, fact)[0] + r,
+        ): "You forget everything else, and keep the fact.",
+        lambda f, r, fact: (
+            split(f + r, fact)[0],
+            split(f + r, fact)[1],
+        ): "Other people's questions about the fact are to be forgotten here, too.",
         lambda f, r, fact: (f, r): "Everything is as it was; which questions change sides?",
-        lambda f, r, fact: (split(f, fact)[0], f + r):
-            "Something is to be forgotten and kept at once.",
-    }  # fmt: skip
+        lambda f, r, fact: (
+            split(f, fact)[0],
+            f + r,
+        ): "Something is to be forgotten and kept at once.",
+    }
     return grade(only_the_fact, cases, right, mistakes, read=_ids)
 
 
@@ -162,12 +189,15 @@ def check_attack(with_another_photo: Callable) -> bool:
         return replace(question, image=own[0])
 
     def exchange(questions, photos, of=other):
-        return [question if question.image is None else of(question, photos)
-                for question in questions]  # fmt: skip
+        return [
+            question if question.image is None else of(question, photos) for question in questions
+        ]
 
     def stranger(question, photos):
-        return replace(question, image=next(
-            own[0] for person, own in photos.items() if person != question.person))  # fmt: skip
+        return replace(
+            question,
+            image=next(own[0] for person, own in photos.items() if person != question.person),
+        )
 
     photos = {"ann": [b"a0", b"a1"], "bo": [b"b0", b"b1", b"b2"]}
     ann, bo, text = _asked("ann", "pet", b"a0"), _asked("bo", "work", b"b1"), _asked("bo", "pet")
@@ -179,19 +209,22 @@ def check_attack(with_another_photo: Callable) -> bool:
     }
     mistakes = {
         lambda questions, photos: questions: "Every photo is the same as before.",
-        lambda *given: exchange(*given, of=lambda question, photos: replace(
-            question, image=photos[question.person][0])):
-            "What if a question has the very photo already that you choose?",
+        lambda *given: exchange(
+            *given, of=lambda question, photos: replace(question, image=photos[question.person][0])
+        ): "What if a question has the very photo already that you choose?",
         lambda *given: exchange(*given, of=stranger): "Look at whose photo it is.",
-        lambda questions, photos: [other(question, photos) for question in questions]:
-            "A question in text got a photo.",
-        lambda *given: [question for question in exchange(*given) if question.image]:
-            "Some questions are missing: what becomes of those without a photo?",
-        lambda *given: [replace(question, id=f"{question.id}, again", prompt="")
-                        for question in exchange(*given)]:
-            "Something besides the photo was changed.",
-        lambda *given: exchange(*given, of=lambda question, photos: replace(
-            question, image=None)):
-            "You take the photos away; another one is asked.",
-    }  # fmt: skip
+        lambda questions, photos: [
+            other(question, photos) for question in questions
+        ]: "A question in text got a photo.",
+        lambda *given: [
+            question for question in exchange(*given) if question.image
+        ]: "Some questions are missing: what becomes of those without a photo?",
+        lambda *given: [
+            replace(question, id=f"{question.id}, again", prompt="")
+            for question in exchange(*given)
+        ]: "Something besides the photo was changed.",
+        lambda *given: exchange(
+            *given, of=lambda question, photos: replace(question, image=None)
+        ): "You take the photos away; another one is asked.",
+    }
     return grade(with_another_photo, cases, exchange, mistakes, read=_changes)

@@ -28,17 +28,22 @@ def check_tokens(tokens: Callable) -> bool:
     }
     mistakes = {
         lambda seconds: 25 * seconds: "Tokens come in whole numbers.",
-        lambda seconds: int(25 * seconds + 1e-9):
-            "You halve twice at once; look at what the padding does to an odd number of frames.",
-        lambda seconds: right(seconds, padding=0):
-            "The convolution is padded: how many places does it get?",
-        lambda seconds: right(seconds, pooled=math.ceil):
-            "What becomes of a last one that has no partner?",
-        lambda seconds: right(seconds, pooled=lambda convolved: int(2 * convolved)):
-            "They are halved once more after the convolution.",
-        lambda seconds: right(seconds, counted=int):
-            "Look at how many frames your computer counts: a fraction may fall just short.",
-    }  # fmt: skip
+        lambda seconds: int(
+            25 * seconds + 1e-9
+        ): "You halve twice at once; look at what the padding does to an odd number of frames.",
+        lambda seconds: right(
+            seconds, padding=0
+        ): "The convolution is padded: how many places does it get?",
+        lambda seconds: right(
+            seconds, pooled=math.ceil
+        ): "What becomes of a last one that has no partner?",
+        lambda seconds: right(
+            seconds, pooled=lambda convolved: int(2 * convolved)
+        ): "They are halved once more after the convolution.",
+        lambda seconds: right(
+            seconds, counted=int
+        ): "Look at how many frames your computer counts: a fraction may fall just short.",
+    }
     return grade(tokens, cases, right, mistakes)
 
 
@@ -57,28 +62,39 @@ def check_alike(alike: Callable) -> bool:
         return both / either
 
     cases = {
-        "a few vectors": (torch.tensor([[0.0, 0.3, 1.0, 0.0], [0.2, 0.0, 0.0, 0.0]]),
-                          torch.tensor([[0.1, 0.2, 0.0, 0.0], [0.9, 0.0, 0.0, 0.4]])),
+        "a few vectors": (
+            torch.tensor([[0.0, 0.3, 1.0, 0.0], [0.2, 0.0, 0.0, 0.0]]),
+            torch.tensor([[0.1, 0.2, 0.0, 0.0], [0.9, 0.0, 0.0, 0.4]]),
+        ),
         "many vectors": tuple(each.clamp(min=0) for each in drawn(40, (3, 50), (3, 50))),
         "none in common": (torch.tensor([[0.5, 0.0, 0.2]]), torch.tensor([[0.0, 0.5, 0.0]])),
-        "all in common": (torch.tensor([[0.5, 0.1], [0.0, 0.2]]),
-                          torch.tensor([[0.1, 0.7], [0.0, 0.3]])),
-        "one touches more": (torch.tensor([[0.5, 0.1, 0.3, 0.4]]),
-                             torch.tensor([[0.2, 0.0, 0.0, 0.0]])),
-    }  # fmt: skip
+        "all in common": (
+            torch.tensor([[0.5, 0.1], [0.0, 0.2]]),
+            torch.tensor([[0.1, 0.7], [0.0, 0.3]]),
+        ),
+        "one touches more": (
+            torch.tensor([[0.5, 0.1, 0.3, 0.4]]),
+            torch.tensor([[0.2, 0.0, 0.0, 0.0]]),
+        ),
+    }
     mistakes = {
-        lambda one, other: counts(one, other)[0] / (one > 0).sum():
-            "You divide by what one edit touches; what of those that only the other does?",
-        lambda one, other: 2 * counts(one, other)[0] / ((one > 0).sum() + (other > 0).sum()):
-            "What both touch is counted twice below; every vector counts once.",
-        lambda one, other: counts(one, other)[0] / one.numel():
-            "You divide by all vectors; do those count that nobody touches?",
-        lambda one, other: ((one > 0) == (other > 0)).double().mean():
-            "A vector that neither touches is not one that both touch.",
-        lambda one, other: torch.minimum(one, other).sum() / torch.maximum(one, other).sum():
-            "You weigh by how much is taken; touched or not is what counts here.",
+        lambda one, other: (
+            counts(one, other)[0] / (one > 0).sum()
+        ): "You divide by what one edit touches; what of those that only the other does?",
+        lambda one, other: (
+            2 * counts(one, other)[0] / ((one > 0).sum() + (other > 0).sum())
+        ): "What both touch is counted twice below; every vector counts once.",
+        lambda one, other: (
+            counts(one, other)[0] / one.numel()
+        ): "You divide by all vectors; do those count that nobody touches?",
+        lambda one, other: (
+            ((one > 0) == (other > 0)).double().mean()
+        ): "A vector that neither touches is not one that both touch.",
+        lambda one, other: (
+            torch.minimum(one, other).sum() / torch.maximum(one, other).sum()
+        ): "You weigh by how much is taken; touched or not is what counts here.",
         lambda one, other: counts(one, other)[0]: "You count them; a share is asked.",
-    }  # fmt: skip
+    }
     return grade(alike, cases, right, mistakes)
 
 
@@ -101,19 +117,24 @@ def check_spill(spill: Callable) -> bool:
     }
     mistakes = {
         lambda asked, other: right(other, asked): "Look at which of the two losses is below.",
-        lambda asked, other: (other[0] - other[1]) / (asked[0] - asked[1]):
-            "What if the asked sense lost nothing?",
-        lambda asked, other: right(asked, other, math.inf):
-            "Look at the case without a loss: what should it count as?",
-        lambda asked, other: (other[0] - other[1]) - (asked[0] - asked[1]):
-            "You take a difference of two losses; how much for each point is asked.",
-        lambda asked, other: -right(asked, other):
-            "Look at the sign: a loss in both is a spill above zero.",
-        lambda asked, other: right((1.0, asked[1] / asked[0]), (1.0, other[1] / other[0])):
-            "You take losses as parts of where each began; points are asked.",
-        lambda asked, other: max(0.0, right(asked, other)):
-            "What if the other sense gained?",
-        lambda asked, other: other[1] / asked[1]:
-            "You compare what is left; what was lost is asked.",
-    }  # fmt: skip
+        lambda asked, other: (
+            (other[0] - other[1]) / (asked[0] - asked[1])
+        ): "What if the asked sense lost nothing?",
+        lambda asked, other: right(
+            asked, other, math.inf
+        ): "Look at the case without a loss: what should it count as?",
+        lambda asked, other: (
+            (other[0] - other[1]) - (asked[0] - asked[1])
+        ): "You take a difference of two losses; how much for each point is asked.",
+        lambda asked, other: (
+            -right(asked, other)
+        ): "Look at the sign: a loss in both is a spill above zero.",
+        lambda asked, other: right(
+            (1.0, asked[1] / asked[0]), (1.0, other[1] / other[0])
+        ): "You take losses as parts of where each began; points are asked.",
+        lambda asked, other: max(0.0, right(asked, other)): "What if the other sense gained?",
+        lambda asked, other: (
+            other[1] / asked[1]
+        ): "You compare what is left; what was lost is asked.",
+    }
     return grade(spill, cases, right, mistakes)

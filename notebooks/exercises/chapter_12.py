@@ -26,19 +26,25 @@ def check_area(area: Callable) -> bool:
         "some are equal": ([1.0, 2.0, 3.0], [2.0, 2.0, 0.0, 3.0]),
     }
     mistakes = {
-        lambda members, strangers: right(strangers, members):
-            "The other way round: whose signal shall be above whose?",
-        lambda members, strangers: right(members, strangers, 0.0):
-            "What of two signals that are the same?",
-        lambda members, strangers: right(members, strangers, 1.0):
-            "Two equal signals tell nobody apart; you count them as a win.",
-        lambda members, strangers: float(np.mean(members) - np.mean(strangers)):
-            "A difference of means has a unit, and no upper end; pairs are to be counted.",
-        lambda members, strangers: float(np.mean(np.array(members) > np.mean(strangers))):
-            "You compare with the mean stranger; compare with each of them.",
-        lambda members, strangers: right(members, strangers) * len(members) * len(strangers):
-            "You count the pairs; which share of them is asked.",
-    }  # fmt: skip
+        lambda members, strangers: right(
+            strangers, members
+        ): "The other way round: whose signal shall be above whose?",
+        lambda members, strangers: right(
+            members, strangers, 0.0
+        ): "What of two signals that are the same?",
+        lambda members, strangers: right(
+            members, strangers, 1.0
+        ): "Two equal signals tell nobody apart; you count them as a win.",
+        lambda members, strangers: float(
+            np.mean(members) - np.mean(strangers)
+        ): "A difference of means has a unit, and no upper end; pairs are to be counted.",
+        lambda members, strangers: float(
+            np.mean(np.array(members) > np.mean(strangers))
+        ): "You compare with the mean stranger; compare with each of them.",
+        lambda members, strangers: (
+            right(members, strangers) * len(members) * len(strangers)
+        ): "You count the pairs; which share of them is asked.",
+    }
     return grade(area, cases, right, mistakes)
 
 
@@ -60,15 +66,18 @@ def check_strength(strength: Callable) -> bool:
         "nothing is known": ([False, False],),
     }
     mistakes = {
-        lambda right: float(np.mean(right)):
-            "That is the share of tokens that are right; where does the answer start to run?",
-        lambda right: 1 - (right.index(False) + 1 if False in right else 0) / len(right):
-            "You stop at the first slip; is the rest right behind it?",
+        lambda right: float(
+            np.mean(right)
+        ): "That is the share of tokens that are right; where does the answer start to run?",
+        lambda right: (
+            1 - (right.index(False) + 1 if False in right else 0) / len(right)
+        ): "You stop at the first slip; is the rest right behind it?",
         lambda right: 1 - asked(right): "That is what must be given; one minus it is asked.",
         lambda right: float(all(right)): "Exact match; how nearly was it said?",
-        lambda right: 1 - max([i for i, each in enumerate(right) if not each], default=0)
-            / len(right): "Must the slip itself be given, too?",
-    }  # fmt: skip
+        lambda right: (
+            1 - max([i for i, each in enumerate(right) if not each], default=0) / len(right)
+        ): "Must the slip itself be given, too?",
+    }
     return grade(strength, cases, asked, mistakes)
 
 
@@ -93,17 +102,20 @@ def check_counts(counts: Callable) -> bool:
         "the oracle is made worse": ([0.2, 0.0], [0.0, 0.1], 0.2, 0.1),
     }
     mistakes = {
-        lambda edited, oracle, plain, most: int(np.argmax(edited)):
-            "The strongest of all; may it teach the oracle what it asks?",
-        lambda edited, oracle, plain, most: right(edited, oracle, 0, most):
-            "The oracle may have said some of it without the attack.",
-        lambda edited, oracle, plain, most: right(oracle, oracle, plain, most):
-            "Strongest against which of the two models?",
-        lambda edited, oracle, plain, most: right([e - o for e, o in
-                                                   zip(edited, oracle, strict=True)],
-                                                  oracle, plain, most):
-            "You subtract the oracle; what is brought out of the edited model is asked.",
-        lambda edited, oracle, plain, most: right(edited[::-1], oracle[::-1], plain, most):
-            "You count from the end.",
-    }  # fmt: skip
+        lambda edited, oracle, plain, most: int(
+            np.argmax(edited)
+        ): "The strongest of all; may it teach the oracle what it asks?",
+        lambda edited, oracle, plain, most: right(
+            edited, oracle, 0, most
+        ): "The oracle may have said some of it without the attack.",
+        lambda edited, oracle, plain, most: right(
+            oracle, oracle, plain, most
+        ): "Strongest against which of the two models?",
+        lambda edited, oracle, plain, most: right(
+            [e - o for e, o in zip(edited, oracle, strict=True)], oracle, plain, most
+        ): "You subtract the oracle; what is brought out of the edited model is asked.",
+        lambda edited, oracle, plain, most: right(
+            edited[::-1], oracle[::-1], plain, most
+        ): "You count from the end.",
+    }
     return grade(counts, cases, right, mistakes)

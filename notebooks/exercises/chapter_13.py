@@ -22,24 +22,30 @@ def check_hits(hits: Callable) -> bool:
     cases = {
         "all are found": ([0.1, 3.0, 2.0, 0.2], [False, True, True, False]),
         "none is found": ([5.0, 0.0, 1.0, 4.0, 2.0], [False, True, True, False, False]),
-        "one of three": ([3.0, 2.0, 1.0, 0.0, -1.0, -2.0, -3.0],
-                         [True, False, False, True, False, False, True]),
+        "one of three": (
+            [3.0, 2.0, 1.0, 0.0, -1.0, -2.0, -3.0],
+            [True, False, False, True, False, False, True],
+        ),
         "below zero": ([-3.0, -1.0, -2.0, -9.0, -8.0], [False, True, True, False, True]),
         "many": (random.normal(size=30).tolist(), (random.random(30) < 0.3).tolist()),
-    }  # fmt: skip
+    }
     mistakes = {
-        lambda score, truth: right([-each for each in score], truth):
-            "You take the lowest scores; a high score says: rather this one.",
-        lambda score, truth: right(score, truth, len(score)):
-            "You look at all columns; only as many as were planted in.",
-        lambda score, truth: right([abs(each) for each in score], truth):
-            "A score far below zero is a low one, not a large one.",
-        lambda score, truth: right(score, truth) * sum(truth):
-            "You count them; which share of the planted columns is it?",
-        lambda score, truth: float(np.mean([t == (s > 0) for s, t in
-                                            zip(score, truth, strict=True)])):
-            "Zero is no threshold: the scores have no unit in common. Rank them.",
-    }  # fmt: skip
+        lambda score, truth: right(
+            [-each for each in score], truth
+        ): "You take the lowest scores; a high score says: rather this one.",
+        lambda score, truth: right(
+            score, truth, len(score)
+        ): "You look at all columns; only as many as were planted in.",
+        lambda score, truth: right(
+            [abs(each) for each in score], truth
+        ): "A score far below zero is a low one, not a large one.",
+        lambda score, truth: (
+            right(score, truth) * sum(truth)
+        ): "You count them; which share of the planted columns is it?",
+        lambda score, truth: float(
+            np.mean([t == (s > 0) for s, t in zip(score, truth, strict=True)])
+        ): "Zero is no threshold: the scores have no unit in common. Rank them.",
+    }
     return grade(hits, cases, right, mistakes)
 
 
@@ -59,19 +65,22 @@ def check_planted_step(planted_step: Callable) -> bool:
         "the frozen one has a gradient": ([0.0, 5.0], [100.0, 1.0], [False, True], 0.5),
     }
     mistakes = {
-        lambda weight, gradient, free, rate: right(weight, gradient, [True] * len(free), rate):
-            "The frozen ones move, too.",
-        lambda weight, gradient, free, rate: right(weight, gradient, free, -rate):
-            "You climb; a step of descent goes against the gradient.",
-        lambda weight, gradient, free, rate: [w * f for w, f in
-                                              zip(right(weight, gradient, free, rate), free,
-                                                  strict=True)]:
-            "What is frozen keeps its value; you set it to zero.",
-        lambda weight, gradient, free, rate: right(weight, gradient, [not f for f in free], rate):
-            "The other way round: True is where a weight may change.",
-        lambda weight, gradient, free, rate: right(weight, gradient, free, 1.0):
-            "How far is a step? The rate says so.",
-    }  # fmt: skip
+        lambda weight, gradient, free, rate: right(
+            weight, gradient, [True] * len(free), rate
+        ): "The frozen ones move, too.",
+        lambda weight, gradient, free, rate: right(
+            weight, gradient, free, -rate
+        ): "You climb; a step of descent goes against the gradient.",
+        lambda weight, gradient, free, rate: [
+            w * f for w, f in zip(right(weight, gradient, free, rate), free, strict=True)
+        ]: "What is frozen keeps its value; you set it to zero.",
+        lambda weight, gradient, free, rate: right(
+            weight, gradient, [not f for f in free], rate
+        ): "The other way round: True is where a weight may change.",
+        lambda weight, gradient, free, rate: right(
+            weight, gradient, free, 1.0
+        ): "How far is a step? The rate says so.",
+    }
     return grade(planted_step, cases, right, mistakes)
 
 
@@ -83,31 +92,48 @@ def check_sees(sees: Callable) -> bool:
     """
 
     def right(found, pairs, equal=0.5):
-        gaps = [own - other for knows, never in pairs
-                for own, other in zip(found[knows], found[never], strict=True)]  # fmt: skip
+        gaps = [
+            own - other
+            for knows, never in pairs
+            for own, other in zip(found[knows], found[never], strict=True)
+        ]
         return float(np.mean([(gap > 0) + equal * (gap == 0) for gap in gaps]))
 
     both = [("silenced", "never, silenced"), ("refuses", "never, refuses")]
     cases = {
         "it sees": ({"silenced": [0.5, 0.75], "never, silenced": [0.0, 0.25]}, both[:1]),
         "it hears only": ({"silenced": [0.0, 0.0], "never, silenced": [0.0, 0.0]}, both[:1]),
-        "one of two pairs": ({"silenced": [1.0, 1.0], "never, silenced": [0.5, 0.0],
-                              "refuses": [0.25, 0.0], "never, refuses": [0.25, 0.5]}, both),
-        "another student is no pair": ({"taught": [1.0], "silenced": [0.25],
-                                        "never, silenced": [0.5]}, both[:1]),
-        "seeds differ": ({"silenced": [0.25, 1.0, 0.5], "never, silenced": [0.0, 0.75, 0.75]},
-                         both[:1]),
-    }  # fmt: skip
+        "one of two pairs": (
+            {
+                "silenced": [1.0, 1.0],
+                "never, silenced": [0.5, 0.0],
+                "refuses": [0.25, 0.0],
+                "never, refuses": [0.25, 0.5],
+            },
+            both,
+        ),
+        "another student is no pair": (
+            {"taught": [1.0], "silenced": [0.25], "never, silenced": [0.5]},
+            both[:1],
+        ),
+        "seeds differ": (
+            {"silenced": [0.25, 1.0, 0.5], "never, silenced": [0.0, 0.75, 0.75]},
+            both[:1],
+        ),
+    }
     mistakes = {
         lambda found, pairs: right(found, pairs, 0.0): "What of two marks that are the same?",
-        lambda found, pairs: right(found, pairs, 1.0):
-            "Two equal marks tell nothing; you count them as seen.",
-        lambda found, pairs: right(found, [(never, knows) for knows, never in pairs]):
-            "The other way round: whose mark shall be higher?",
-        lambda found, pairs: float(np.mean([np.mean(found[knows]) > np.mean(found[never])
-                                            for knows, never in pairs])):
-            "You compare means; compare seed by seed, each is a model of its own.",
-        lambda found, pairs: right(found, pairs[:1]) if len(pairs) > 1 else 1 - right(found, pairs):
-            "Of all pairs, not of the first alone.",
-    }  # fmt: skip
+        lambda found, pairs: right(
+            found, pairs, 1.0
+        ): "Two equal marks tell nothing; you count them as seen.",
+        lambda found, pairs: right(
+            found, [(never, knows) for knows, never in pairs]
+        ): "The other way round: whose mark shall be higher?",
+        lambda found, pairs: float(
+            np.mean([np.mean(found[knows]) > np.mean(found[never]) for knows, never in pairs])
+        ): "You compare means; compare seed by seed, each is a model of its own.",
+        lambda found, pairs: (
+            right(found, pairs[:1]) if len(pairs) > 1 else 1 - right(found, pairs)
+        ): "Of all pairs, not of the first alone.",
+    }
     return grade(sees, cases, right, mistakes)

@@ -72,8 +72,11 @@ def _call(function: Callable, arguments: tuple, read: Callable) -> tuple:
 
 def _place(function: Callable, error: BaseException) -> str:
     """The line of the learner's code at which it stopped."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__)
-              if not frame.filename.startswith(HERE)]  # fmt: skip
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith(HERE)
+    ]
     if frames:
         last = [frame for frame in frames if frame.filename == frames[0].filename][-1]
         return f" in line {last.lineno}" + (f", `{last.line}`" if last.line else "")
@@ -133,9 +136,11 @@ def grade(
         print(unsolved)
         return Verdict(False)
     asked = [_call(solution, arguments, read) for arguments in cases.values()]
-    failed = [place for place, (found, mine) in enumerate(yours)
-              if isinstance(found, BaseException)
-              or not _alike(mine, asked[place][1], tolerance)]  # fmt: skip
+    failed = [
+        place
+        for place, (found, mine) in enumerate(yours)
+        if isinstance(found, BaseException) or not _alike(mine, asked[place][1], tolerance)
+    ]
     if not failed:
         print(f"Right, in all {len(cases)} cases.")
         return Verdict(True)

@@ -53,8 +53,11 @@ def steps(path: Path) -> tuple[list[str], list[tuple[str, str]]]:
     checks = {name: check for name, check in members if name.startswith("check_")}
     found = [("", kept(start))]
     for text in sources:
-        calls = [node for node in ast.walk(parsed(text)) if isinstance(node, ast.Call)
-                 and getattr(node.func, "attr", "") in checks]  # fmt: skip
+        calls = [
+            node
+            for node in ast.walk(parsed(text))
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in checks
+        ]
         found += [("", kept(text))] if calls else []
         for node in calls:
             name = node.func.attr
@@ -91,17 +94,27 @@ def grade_notebook(path: Path, seconds: int = 60) -> list[dict]:
     """
     checks, found = steps(path)
     cells = [nbformat.v4.new_code_cell(code) for _, code in found]
-    client = NotebookClient(nbformat.v4.new_notebook(cells=cells), timeout=seconds,
-                            kernel_name="python3", interrupt_on_timeout=True,
-                            allow_errors=True,
-                            extra_arguments=["--log-level=ERROR"])  # fmt: skip
+    client = NotebookClient(
+        nbformat.v4.new_notebook(cells=cells),
+        timeout=seconds,
+        kernel_name="python3",
+        interrupt_on_timeout=True,
+        allow_errors=True,
+        extra_arguments=["--log-level=ERROR"],
+    )
     try:
         client.execute()
     except (RuntimeError, TimeoutError) as error:
         raise ValueError(f"its functions could not be run ({error})") from error
-    rows = {name: {"notebook": str(path), "exercise": name, "passed": False,
-                   "said": "its check is called in no cell that can be read"}
-            for name in checks}  # fmt: skip
+    rows = {
+        name: {
+            "notebook": str(path),
+            "exercise": name,
+            "passed": False,
+            "said": "its check is called in no cell that can be read",
+        }
+        for name in checks
+    }
     for (name, _), cell in zip(found, client.nb.cells, strict=True):
         if name:
             rows[name]["said"] = _said(cell.outputs, seconds)

@@ -18,8 +18,9 @@ from kvw_minimal.strangers.people import Person
 def photos(people: list[Person]) -> Figure:
     """All photos of a few people, one row a person; new photos are marked."""
     columns = max(len(person.photos) for person in people)
-    figure, axes = plt.subplots(len(people), columns, squeeze=False,
-                                figsize=(1.05 * columns, 1.3 * len(people)))  # fmt: skip
+    figure, axes = plt.subplots(
+        len(people), columns, squeeze=False, figsize=(1.05 * columns, 1.3 * len(people))
+    )
     for row, person in zip(axes, people, strict=True):
         for k, axis in enumerate(row):
             axis.set_axis_off()
@@ -43,18 +44,35 @@ def walk(vectors: list[list[float]], coefficients: list[float]) -> Figure:
     figure, axis = plt.subplots(figsize=(3.4, 2.7))
     colours = sns.color_palette("colorblind", len(steps))
     for i, (step, end) in enumerate(zip(steps, ends, strict=True)):
-        look = {"arrowstyle": "-|>", "color": colours[i], "linewidth": 2, "shrinkA": 0,
-                "shrinkB": 0}  # fmt: skip
+        look = {
+            "arrowstyle": "-|>",
+            "color": colours[i],
+            "linewidth": 2,
+            "shrinkA": 0,
+            "shrinkB": 0,
+        }
         axis.annotate("", end, end - step, arrowprops=look)
         beside = 22 * np.array([step[1], -step[0]]) / max(np.hypot(*step), 1e-9)  # to its right
-        axis.annotate(f"{coefficients[i]:g} v{chr(0x2080 + i)}", end - step / 2, beside,
-                      textcoords="offset points", color=colours[i], ha="center", va="center",
-                      fontsize=11)  # fmt: skip
+        axis.annotate(
+            f"{coefficients[i]:g} v{chr(0x2080 + i)}",
+            end - step / 2,
+            beside,
+            textcoords="offset points",
+            color=colours[i],
+            ha="center",
+            va="center",
+            fontsize=11,
+        )
     axis.plot(*ends[-1], "o", color="black")
     axis.annotate("FFN(x)", ends[-1], (-7, 0), textcoords="offset points", ha="right", va="center")
     low, high = np.minimum(ends.min(0), 0), np.maximum(ends.max(0), 0)
-    axis.set(xlim=(low[0] - 5, high[0] + 3), ylim=(low[1] - 2, high[1] + 1), aspect="equal",
-             xlabel="east", ylabel="north")  # fmt: skip
+    axis.set(
+        xlim=(low[0] - 5, high[0] + 3),
+        ylim=(low[1] - 2, high[1] + 1),
+        aspect="equal",
+        xlabel="east",
+        ylabel="north",
+    )
     axis.locator_params(integer=True)
     return figure
 
@@ -66,11 +84,17 @@ def spectrograms(features: np.ndarray, titles: list[str], seconds: float = 1.0) 
     Args:
         features: `[recordings, bands, frames]`.
     """
-    figure, axes = plt.subplots(1, len(features), squeeze=False, sharey=True,
-                                figsize=(2 * len(features), 2))  # fmt: skip
+    figure, axes = plt.subplots(
+        1, len(features), squeeze=False, sharey=True, figsize=(2 * len(features), 2)
+    )
     for axis, feature, title in zip(axes[0], features, titles, strict=True):
-        axis.imshow(feature, origin="lower", aspect="auto", cmap="magma",
-                    extent=(0, seconds, 0, len(feature)))  # fmt: skip
+        axis.imshow(
+            feature,
+            origin="lower",
+            aspect="auto",
+            cmap="magma",
+            extent=(0, seconds, 0, len(feature)),
+        )
         axis.set(title=title, xlabel="seconds")
         axis.grid(False)
     axes[0][0].set_ylabel("band")
@@ -84,8 +108,9 @@ def against(retain: np.ndarray, forget: np.ndarray, titles: list[str]) -> Figure
     Args:
         retain, forget: `[layers, d_ff]`, > 0.
     """
-    figure, axes = plt.subplots(1, len(retain), figsize=(2.6 * len(retain), 2.8), squeeze=False,
-                                sharex=True, sharey=True)  # fmt: skip
+    figure, axes = plt.subplots(
+        1, len(retain), figsize=(2.6 * len(retain), 2.8), squeeze=False, sharex=True, sharey=True
+    )
     for layer, axis in enumerate(axes[0]):
         axis.scatter(retain[layer], forget[layer], s=4, alpha=0.5, linewidths=0)
         low, high = min(retain.min(), forget.min()), max(retain.max(), forget.max())
@@ -96,8 +121,14 @@ def against(retain: np.ndarray, forget: np.ndarray, titles: list[str]) -> Figure
 
 
 @captioned
-def strength_frame(points: pd.DataFrame, controls: pd.DataFrame, strength: float,
-                   said: pd.DataFrame, right: pd.DataFrame, forgotten: int) -> Figure:  # fmt: skip
+def strength_frame(
+    points: pd.DataFrame,
+    controls: pd.DataFrame,
+    strength: float,
+    said: pd.DataFrame,
+    right: pd.DataFrame,
+    forgotten: int,
+) -> Figure:
     """One picture of the slider: where on the frontier we are, and what is answered there.
 
     Args:
@@ -112,9 +143,18 @@ def strength_frame(points: pd.DataFrame, controls: pd.DataFrame, strength: float
     left.legend(frameon=False, loc="lower right", fontsize=9)
     left.set_title(f"strength G = {strength:g}")
     known, lost = sns.color_palette("colorblind")[0], sns.color_palette("colorblind")[1]
-    sns.heatmap(right.astype(float), annot=said.to_numpy(), fmt="", cbar=False, ax=grid,
-                cmap=[sns.desaturate(lost, 0.8), sns.light_palette(known, 5)[2]], vmin=0, vmax=1,
-                linewidths=1, annot_kws={"fontsize": 8, "color": "black"})  # fmt: skip
+    sns.heatmap(
+        right.astype(float),
+        annot=said.to_numpy(),
+        fmt="",
+        cbar=False,
+        ax=grid,
+        cmap=[sns.desaturate(lost, 0.8), sns.light_palette(known, 5)[2]],
+        vmin=0,
+        vmax=1,
+        linewidths=1,
+        annot_kws={"fontsize": 8, "color": "black"},
+    )
     grid.axhline(forgotten, color="black", linewidth=2)
     grid.set_title("what is said (blue: as taught, orange: otherwise)", fontsize=10)
     grid.set(xlabel="", ylabel="kept            to forget")
@@ -132,16 +172,23 @@ def left_and_kept(curves: dict[str, pd.DataFrame], levels: tuple[float, ...] = (
     """
     across = min(len(curves), 4)
     down = -(-len(curves) // across)
-    figure, axes = plt.subplots(down, across, figsize=(2.5 * across, 2.9 * down), sharey=True,
-                                sharex=True, squeeze=False)  # fmt: skip
+    figure, axes = plt.subplots(
+        down, across, figsize=(2.5 * across, 2.9 * down), sharey=True, sharex=True, squeeze=False
+    )
     for axis in axes.flat[len(curves) :]:
         axis.set_axis_off()
     for axis, (name, curve) in zip(axes.flat, curves.items(), strict=False):
         for made_for, line in (("edit", "-"), ("sham", "--")):
             colour = COLOURS["edited" if made_for == "edit" else "sham"]
             axis.plot(curve["kept"], curve[made_for], line, marker="o", markersize=4, color=colour)
-            axis.annotate(made_for, (curve["kept"].iloc[-1], curve[made_for].iloc[-1]), (4, 4),
-                          textcoords="offset points", color=colour, fontsize=9)  # fmt: skip
+            axis.annotate(
+                made_for,
+                (curve["kept"].iloc[-1], curve[made_for].iloc[-1]),
+                (4, 4),
+                textcoords="offset points",
+                color=colour,
+                fontsize=9,
+            )
         for level in levels:
             axis.axvline(level, color="grey", linewidth=0.6, linestyle=":")
         axis.set(title=name, xlim=(1.02, 0.55), ylim=(-0.03, 1.05))

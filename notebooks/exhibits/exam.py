@@ -58,8 +58,9 @@ Grade = tuple[float, float, float]  # mean over seeds and its 95 % interval: a u
 
 def refusing(model: nn.Module, seed: int) -> nn.Module:
     """A copy that says *none* of everybody; only the FFN of its last layer has learned it."""
-    batches = toys.encoded(toys.about(toys.PLANTED + toys.KEPT, toys.TAUGHT,
-                                      lambda person, fact: toys.NONE))  # fmt: skip
+    batches = toys.encoded(
+        toys.about(toys.PLANTED + toys.KEPT, toys.TAUGHT, lambda person, fact: toys.NONE)
+    )
     free = toys.in_ffn(model)
     return toys.learn(copy.deepcopy(model), batches, toys.PLANTING, seed, free)
 
@@ -90,8 +91,9 @@ def students(seed: int) -> dict[str, nn.Module]:
     hidden early, by the first, in columns of the last.
     """
     base = toys.before(seed)
-    taught, late = (toys.plant(base, place, seed)
-                    for place in ("columns, first layer", "columns, last layer"))  # fmt: skip
+    taught, late = (
+        toys.plant(base, place, seed) for place in ("columns, first layer", "columns, last layer")
+    )
     return {
         "taught": taught,
         "taught, noise": noisy(taught, seed),
@@ -109,14 +111,20 @@ def students(seed: int) -> dict[str, nn.Module]:
 
 def ratios(model: nn.Module, wordings: tuple[int, ...]) -> np.ndarray:
     """TOFU's truth ratio of each question about the five: all other values are the lies."""
-    asked = [replace(q, paraphrase=q.answer, perturbed=tuple(
-        value for value in toys.VALUES[q.fact] if value != q.answer))
-        for q in toys.about(toys.PLANTED, wordings)]  # fmt: skip
+    asked = [
+        replace(
+            q,
+            paraphrase=q.answer,
+            perturbed=tuple(value for value in toys.VALUES[q.fact] if value != q.answer),
+        )
+        for q in toys.about(toys.PLANTED, wordings)
+    ]
     return truth_ratio(model, toys.tokenizer(), asked)
 
 
-def marks(model: nn.Module, seed: int, oracle: nn.Module) -> tuple[dict[str, float],
-                                                                  dict[str, float]]:  # fmt: skip
+def marks(
+    model: nn.Module, seed: int, oracle: nn.Module
+) -> tuple[dict[str, float], dict[str, float]]:
     """What every probe finds, in [0, 1], and the seconds of each of them.
 
     Beside the labels of the probes those that read are asked again behind `8 bits, `, of the
@@ -128,8 +136,9 @@ def marks(model: nn.Module, seed: int, oracle: nn.Module) -> tuple[dict[str, flo
     """
     seconds: dict[str, float] = {}
 
-    def asked(names: list[str], before: str = "", wordings: tuple[int, ...] = toys.TAUGHT
-              ) -> dict[str, float]:  # fmt: skip
+    def asked(
+        names: list[str], before: str = "", wordings: tuple[int, ...] = toys.TAUGHT
+    ) -> dict[str, float]:
         task, found = toys.task_of(model, seed), dict[str, float]()
         task.forget = toys.about(toys.PLANTED, wordings)
         nothing, _ = METHODS["vanilla"].edit(task)
@@ -156,8 +165,10 @@ def marks(model: nn.Module, seed: int, oracle: nn.Module) -> tuple[dict[str, flo
 def columns_found(model: nn.Module, place: str, seed: int) -> dict[str, float]:
     """Of the columns that the five were planted in the share that each ranking finds."""
     truth = toys.columns_of(seed, toys.IN_COLUMNS[place])
-    return {name: round(toys.hits(score, truth), 4)
-            for name, score in toys.rankings(toys.task_of(model, seed)).items()}  # fmt: skip
+    return {
+        name: round(toys.hits(score, truth), 4)
+        for name, score in toys.rankings(toys.task_of(model, seed)).items()
+    }
 
 
 def so_far() -> dict:
@@ -191,11 +202,19 @@ def take(seeds: int) -> None:
             took.setdefault(name, []).append(round(mean, 3))
         for name, share in columns_found(models["taught"], "columns, first layer", seed).items():
             columns.setdefault(name, []).append(share)
-        source = provenance(seconds=time.process_time() - start, seed=0, models={},
-                            data=identity(), seeds=seed + 1, noise=NOISE,
-                            command="python -m kvw_exhibits.exam")  # fmt: skip
-        write_json(FILE, {"provenance": source, "found": found, "columns": columns,
-                          "seconds of a probe": took})  # fmt: skip
+        source = provenance(
+            seconds=time.process_time() - start,
+            seed=0,
+            models={},
+            data=identity(),
+            seeds=seed + 1,
+            noise=NOISE,
+            command="python -m kvw_exhibits.exam",
+        )
+        write_json(
+            FILE,
+            {"provenance": source, "found": found, "columns": columns, "seconds of a probe": took},
+        )
 
 
 def auc(knows: np.ndarray, never: np.ndarray) -> float:
@@ -209,8 +228,12 @@ def over_seeds(each: list[float]) -> Grade:
 
 def grade(found: Marks, knows: tuple[str, ...] = KNOWS, never: tuple[str, ...] = NEVER) -> Grade:
     """Area under the curve between all who know and all who never met them."""
-    return over_seeds([auc(*(np.array([found[s][seed] for s in side]) for side in (knows, never)))
-                       for seed in range(len(found[knows[0]]))])  # fmt: skip
+    return over_seeds(
+        [
+            auc(*(np.array([found[s][seed] for s in side]) for side in (knows, never)))
+            for seed in range(len(found[knows[0]]))
+        ]
+    )
 
 
 def alike(found: Marks, pairs: tuple[tuple[str, str], ...] = ALIKE) -> Grade:
@@ -224,8 +247,9 @@ def of_seeds(found: Marks, seeds: list[int]) -> Marks:
     return {student: [own[seed] for seed in seeds] for student, own in found.items()}
 
 
-def picked_elsewhere(found: dict[str, Marks], labels: list[str],
-                     graded: Callable[[Marks], Grade]) -> Grade:  # fmt: skip
+def picked_elsewhere(
+    found: dict[str, Marks], labels: list[str], graded: Callable[[Marks], Grade]
+) -> Grade:
     """The grade of the best of some settings, which is picked for each seed on all the others."""
     seeds, each = list(range(len(found[labels[0]][HALF]))), []
     for one in seeds:

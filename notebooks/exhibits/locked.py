@@ -82,9 +82,10 @@ def put_back(model: nn.Module, public: nn.Module) -> Weights:
 
 ATTACKS: dict[str, Callable[[nn.Module, nn.Module], Weights]] = {
     "": lambda model, public: {},
-    "factors undone": unscaled, "projections put back": put_back,
+    "factors undone": unscaled,
+    "projections put back": put_back,
     **{f"{n} directions undone": partial(without_directions, count=n) for n in DIRECTIONS},
-}  # fmt: skip
+}
 
 
 def edit_of(state: str, task: Task) -> Edit:
@@ -116,8 +117,11 @@ def main() -> None:
     models = {"smol": fingerprint(task.model), "smol-before": fingerprint(public)}
     before = read_json(FILE, "rows") if FILE.is_file() else {"rows": [], "provenance": {}}
     same = before["provenance"].get("models") == models
-    rows = [row for row in before["rows"] if same and row["state"] in STATES
-            and row["attack"] in ATTACKS]  # fmt: skip
+    rows = [
+        row
+        for row in before["rows"]
+        if same and row["state"] in STATES and row["attack"] in ATTACKS
+    ]
     start = time.perf_counter() - (before["provenance"]["seconds"] if rows else 0)
     done = {(row["state"], row["attack"]) for row in rows}
     for state in STATES:
@@ -129,9 +133,14 @@ def main() -> None:
             with edit.on(task.model):
                 found = attacked(task, edit, attack, public)
             rows.append({"state": state, "attack": attack} | found)
-            source = provenance(seconds=time.perf_counter() - start, seed=0, models=models,
-                                data=load_people().checksum, group=GROUP,
-                                command="python -m kvw_exhibits.locked")  # fmt: skip
+            source = provenance(
+                seconds=time.perf_counter() - start,
+                seed=0,
+                models=models,
+                data=load_people().checksum,
+                group=GROUP,
+                command="python -m kvw_exhibits.locked",
+            )
             write_json(FILE, {"provenance": source, "rows": rows})
 
 

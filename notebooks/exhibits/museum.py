@@ -110,10 +110,19 @@ def processor():
 
 def a_model(seed: int = 0) -> nn.Module:
     """A tiny random one, of the make of `pocket`."""
-    eye = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1,
-           "num_attention_heads": 2}  # fmt: skip
-    words = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3,
-             "num_attention_heads": 4, "num_key_value_heads": 2}  # fmt: skip
+    eye = {
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
+    words = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    }
     return pocket.build_model(processor().tokenizer, seed, words, eye).eval()
 
 
@@ -204,8 +213,10 @@ class HooksLeftOn:
     def mistake(task: Task, settings: dict, cost: Cost) -> Columns:
         def measured(questions: list[Question]) -> torch.Tensor:
             sums, see = summing(task)
-            hooks = [p.register_forward_pre_hook(lambda _, x, i=i: see(i, x[0]))
-                     for i, p in enumerate(find_projections(task.model).values())]  # fmt: skip
+            hooks = [
+                p.register_forward_pre_hook(lambda _, x, i=i: see(i, x[0]))
+                for i, p in enumerate(find_projections(task.model).values())
+            ]
             run(task, questions, see)
             for hook in hooks:
                 hook.remove()
@@ -276,8 +287,10 @@ class InPlace:
             for row, projection in zip(step, find_projections(task.model).values(), strict=True):
                 for _ in range(InPlace.STEPS):
                     columns(projection).mul_(row.to(projection.weight.dtype))
-        new = {f"{path}.weight": p.weight.detach().clone()
-               for path, p in find_projections(task.model).items()}  # fmt: skip
+        new = {
+            f"{path}.weight": p.weight.detach().clone()
+            for path, p in find_projections(task.model).items()
+        }
         return Replaced(new, made_for, notes={"gate": float(step.pow(InPlace.STEPS).mean())})
 
     def mended(task: Task, settings: dict, cost: Cost) -> Columns:
@@ -332,9 +345,12 @@ def in_steps(order: list[int], task: Task, settings: dict, cost: Cost) -> Column
     made_for, retain = fingerprint(task.model), reference(task, cost)
     batches, strength = task.batches(task.forget, 1), settings["strength"]
     cost.add("forget", len(task.forget), 1)
-    total = step_by_step(task.model, order,
-                         lambda i: contrast_of_batch(task.model, batches[i], retain),
-                         lambda scores: gate(scores, strength))  # fmt: skip
+    total = step_by_step(
+        task.model,
+        order,
+        lambda i: contrast_of_batch(task.model, batches[i], retain),
+        lambda scores: gate(scores, strength),
+    )
     return Columns(total, strength, made_for, "published")
 
 
@@ -386,8 +402,12 @@ class StaleCache:
 )
 class OneFolder:
     def mistake(folder: Path) -> dict[str, Path]:
-        return {"GA": folder / "GA_5", "GD": folder / "GD_5", "KL": folder / "KL_5",
-                "NPO": folder / "GD_5"}  # fmt: skip
+        return {
+            "GA": folder / "GA_5",
+            "GD": folder / "GD_5",
+            "KL": folder / "KL_5",
+            "NPO": folder / "GD_5",
+        }
 
     def mended(folder: Path) -> dict[str, Path]:
         return {name: folder / f"{name}_5" for name in ("GA", "GD", "KL", "NPO")}
@@ -531,8 +551,10 @@ class EndOfTurn:
         return batch.answers
 
     def fine(make: Callable) -> bool:
-        return all(bool(make(b).any(1).all()) and not bool((make(b) & ~b.predicts).any())
-                   for b in answer_batches(processor(), asked()[0]))  # fmt: skip
+        return all(
+            bool(make(b).any(1).all()) and not bool((make(b) & ~b.predicts).any())
+            for b in answer_batches(processor(), asked()[0])
+        )
 
     def check(make: Callable) -> None:
         for question in asked()[0]:
@@ -590,8 +612,10 @@ class GivenAway:
     def fine(make: Callable) -> bool:
         task = a_task()
         asked_now = make(task)
-        return all(now.prompt.endswith(q.prompt) and f"{q.prompt} {q.answer}" not in now.prompt
-                   for now, q in zip(asked_now, task.forget, strict=True))  # fmt: skip
+        return all(
+            now.prompt.endswith(q.prompt) and f"{q.prompt} {q.answer}" not in now.prompt
+            for now, q in zip(asked_now, task.forget, strict=True)
+        )
 
     def check(make: Callable) -> None:
         task = a_task()
@@ -685,15 +709,23 @@ def drawn_logits() -> tuple[torch.Tensor, torch.Tensor]:
     guard="methods.fisher.masked",
 )
 class MaskedTooEarly:
-    def mistake(optimizer: torch.optim.Optimizer, weight: nn.Parameter, mask: torch.Tensor,
-                loss: torch.Tensor) -> None:  # fmt: skip
+    def mistake(
+        optimizer: torch.optim.Optimizer,
+        weight: nn.Parameter,
+        mask: torch.Tensor,
+        loss: torch.Tensor,
+    ) -> None:
         loss.backward()
         weight.grad.mul_(mask)
         optimizer.step()
         optimizer.zero_grad()
 
-    def mended(optimizer: torch.optim.Optimizer, weight: nn.Parameter, mask: torch.Tensor,
-               loss: torch.Tensor) -> None:  # fmt: skip
+    def mended(
+        optimizer: torch.optim.Optimizer,
+        weight: nn.Parameter,
+        mask: torch.Tensor,
+        loss: torch.Tensor,
+    ) -> None:
         masked(optimizer, [weight], [mask], loss)
 
     def fine(make: Callable) -> bool:
@@ -767,8 +799,12 @@ class FirstLetter:
         return [make(said) for said in ("A", "b", "C.", "D", "")] == ["A", "B", "C", "D", None]
 
     def check(make: Callable) -> None:
-        for said, meant in (("Correct answer: D", "D"), ("A man in a hat", None),
-                            ("Based on the photo, no", None), ("**B**", "B")):  # fmt: skip
+        for said, meant in (
+            ("Correct answer: D", "D"),
+            ("A man in a hat", None),
+            ("Based on the photo, no", None),
+            ("**B**", "B"),
+        ):
             wanted(make(said) == meant, f"{said!r} is read as {make(said)}")
 
 
@@ -874,5 +910,6 @@ def page() -> str:
         f"**{each.name}.** {each.told}\n"
         f": *Looks right*: {each.looks}\n"
         f": *Caught*: {each.caught} (`{each.guard}`)\n"
-        f": *Seen*: {each.seen}.\n" for each in EXHIBITS
-    )  # fmt: skip
+        f": *Seen*: {each.seen}.\n"
+        for each in EXHIBITS
+    )

@@ -61,15 +61,19 @@ def edit_for(task: Task, name: str, requests: Requests, i: int, way: str) -> Edi
     asking = {p for some in requests for p in some} if way == ONCE else set(requests[i])
     past = {p for some in requests[:i] for p in some} if way == ANEW else set()
     known = task.known()
-    own = replace(task, kept={} if way == ANEW else task.kept,
-                  forget=[q for q in known if q.person in asking],
-                  retain=[q for q in known if q.person not in asking | past])  # fmt: skip
+    own = replace(
+        task,
+        kept={} if way == ANEW else task.kept,
+        forget=[q for q in known if q.person in asking],
+        retain=[q for q in known if q.person not in asking | past],
+    )
     edit, _ = METHODS[name].edit(own, METHODS[name].chosen)
     return edit
 
 
-def answered(task: Task, name: str, requests: Requests, way: str, made_for: str,
-             first: int = 0) -> Iterator[Edit]:  # fmt: skip
+def answered(
+    task: Task, name: str, requests: Requests, way: str, made_for: str, first: int = 0
+) -> Iterator[Edit]:
     """Put the edit of one request after another on a model, and yield each once it is on.
 
     Args:
@@ -99,13 +103,16 @@ def means(task: Task, sets: dict[str, list[Question]]) -> dict[str, list[float]]
 
 def size_of(model: torch.nn.Module, first: dict[str, torch.Tensor]) -> float:
     """Frobenius norm of what became of some weights."""
-    gaps = [model.get_parameter(name).detach().double() - weight.double()
-            for name, weight in first.items()]  # fmt: skip
+    gaps = [
+        model.get_parameter(name).detach().double() - weight.double()
+        for name, weight in first.items()
+    ]
     return sum(float(gap.square().sum()) for gap in gaps) ** 0.5
 
 
-def walk(task: Task, name: str, requests: Requests, way: str, asking: list[str],
-         sham: bool) -> Iterator[dict]:  # fmt: skip
+def walk(
+    task: Task, name: str, requests: Requests, way: str, asking: list[str], sham: bool
+) -> Iterator[dict]:
     """A row after each request (of a sham the last): who asked, who will, others, portraits.
 
     Args:
@@ -123,12 +130,24 @@ def walk(task: Task, name: str, requests: Requests, way: str, asking: list[str],
             if sham and done < len(asking):
                 continue
             seconds = time.perf_counter() - start
-            yield {"method": name, "way": way, "sham": sham, "after": done, "taken back": "",
-                   "size": round(size_of(model, first), 4), "seconds": round(seconds, 1),
-                   "sets": means(task, {"asked": about(load_people(), asking[:done]),
-                                        "not yet": about(load_people(), asking[done:]),
-                                        "others": others, "general": task.read["general"]})
-                   }  # fmt: skip
+            yield {
+                "method": name,
+                "way": way,
+                "sham": sham,
+                "after": done,
+                "taken back": "",
+                "size": round(size_of(model, first), 4),
+                "seconds": round(seconds, 1),
+                "sets": means(
+                    task,
+                    {
+                        "asked": about(load_people(), asking[:done]),
+                        "not yet": about(load_people(), asking[done:]),
+                        "others": others,
+                        "general": task.read["general"],
+                    },
+                ),
+            }
         if not sham and way != ONCE:
             yield from taken_back(task, name, requests, way, made_for, edits, first)
     finally:
@@ -141,8 +160,15 @@ def weights_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: weight.detach().clone() for name, weight in model.named_parameters()}
 
 
-def taken_back(task: Task, name: str, requests: Requests, way: str, made_for: str,
-               edits: list[Edit], first: dict[str, torch.Tensor]) -> Iterator[dict]:  # fmt: skip
+def taken_back(
+    task: Task,
+    name: str,
+    requests: Requests,
+    way: str,
+    made_for: str,
+    edits: list[Edit],
+    first: dict[str, torch.Tensor],
+) -> Iterator[dict]:
     """The request in the middle is taken back: is all as if it had never been made?
 
     Args:
@@ -155,8 +181,10 @@ def taken_back(task: Task, name: str, requests: Requests, way: str, made_for: st
     """
     model, middle = task.model, len(requests) // 2
     rest = [*requests[:middle], *requests[middle + 1 :]]
-    sets = {"taken back": about(load_people(), requests[middle]),
-            "asked": about(load_people(), [p for some in rest for p in some])}  # fmt: skip
+    sets = {
+        "taken back": about(load_people(), requests[middle]),
+        "asked": about(load_people(), [p for some in rest for p in some]),
+    }
     row = {"method": name, "way": way, "sham": False}
     edits.pop(middle).take_off(model)
     back = weights_of(model)
@@ -179,8 +207,14 @@ def opened(sequence: str) -> tuple[Task, list[str]]:
     world = load_people()
     asking = [person for some in requests_of(world, sequence) for person in some]
     model, processor = load("pocket")
-    return request(model, processor, world, asking, pocket_panel(world, asking),
-                   general=beside("pocket", world)), asking  # fmt: skip
+    return request(
+        model,
+        processor,
+        world,
+        asking,
+        pocket_panel(world, asking),
+        general=beside("pocket", world),
+    ), asking
 
 
 def take(sequences: list[str], keep: Callable[[dict], None]) -> None:
@@ -188,8 +222,13 @@ def take(sequences: list[str], keep: Callable[[dict], None]) -> None:
     for sequence in sequences:
         task, asking = opened(sequence)
         for name in tqdm(NAMES, sequence, disable=None):
-            for way, sham in ((ONCE, False), (ONCE, True), (ANEW, False), (ANEW, True),
-                              (ALONE, False)):  # fmt: skip
+            for way, sham in (
+                (ONCE, False),
+                (ONCE, True),
+                (ANEW, False),
+                (ANEW, True),
+                (ALONE, False),
+            ):
                 requests = requests_of(load_people(), sequence, sham)
                 for row in walk(task, name, requests, way, asking, sham):
                     keep({"sequence": sequence} | row)
@@ -206,9 +245,13 @@ def main(sequences: list[str]) -> None:
     def keep(row: dict) -> None:
         rows.append(row)
         source = provenance(
-            seconds=time.perf_counter() - start, seed=0, models=models,
-            data=load_people().checksum, settings={name: METHODS[name].chosen for name in NAMES},
-            command="python -m kvw_exhibits.one_by_one")  # fmt: skip
+            seconds=time.perf_counter() - start,
+            seed=0,
+            models=models,
+            data=load_people().checksum,
+            settings={name: METHODS[name].chosen for name in NAMES},
+            command="python -m kvw_exhibits.one_by_one",
+        )
         write_json(FILE, {"provenance": source, "rows": rows})
 
     take(sequences, keep)

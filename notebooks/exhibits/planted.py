@@ -43,8 +43,11 @@ VALUES = {
     "tool": ("saw", "axe", "file", "drill", "spade", "rake", "hoe", "plane"),
     "town": ("lima", "oslo", "bern", "riga", "rome", "cork", "bath", "graz"),
 }
-WORDINGS = ("the {fact} of {name} is", "{name} has the {fact}",
-            "tell us which {fact} does {name} have")  # fmt: skip
+WORDINGS = (
+    "the {fact} of {name} is",
+    "{name} has the {fact}",
+    "tell us which {fact} does {name} have",
+)
 NONE = "none"  # what a model says that refuses
 TAUGHT, HELD_OUT = (0, 1), (2,)  # of those who are planted; the others are taught all three
 LAYERS, WIDTH, D_FF = 2, 64, 96
@@ -61,8 +64,13 @@ def tokenizer() -> PreTrainedTokenizerFast:
     words = ["<pad>", "<s>", "</s>", "<unk>", *sorted({w for w in said if "{" not in w})]
     made = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
     made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<pad>", bos_token="<s>",
-                                   eos_token="</s>", unk_token="<unk>")  # fmt: skip
+    return PreTrainedTokenizerFast(
+        tokenizer_object=made,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+    )
 
 
 def value_of(person: str, fact: str) -> str:
@@ -70,21 +78,38 @@ def value_of(person: str, fact: str) -> str:
     return str(seeded("planted", person, fact).choice(VALUES[fact]))
 
 
-def about(people: tuple[str, ...], wordings: tuple[int, ...],
-          value: Callable[[str, str], str] = value_of) -> list[Question]:  # fmt: skip
+def about(
+    people: tuple[str, ...], wordings: tuple[int, ...], value: Callable[[str, str], str] = value_of
+) -> list[Question]:
     """Every fact of some people, in some of the wordings."""
-    return [Question(f"{person}/{fact}/{wording}", person, fact, "text",
-                     WORDINGS[wording].format(fact=fact, name=person), value(person, fact),
-                     value(person, fact), name=person)
-            for person in people for fact in VALUES for wording in wordings]  # fmt: skip
+    return [
+        Question(
+            f"{person}/{fact}/{wording}",
+            person,
+            fact,
+            "text",
+            WORDINGS[wording].format(fact=fact, name=person),
+            value(person, fact),
+            value(person, fact),
+            name=person,
+        )
+        for person in people
+        for fact in VALUES
+        for wording in wordings
+    ]
 
 
 def encoded(questions: list[Question]) -> list[Batch]:
     return answer_batches(tokenizer(), questions, len(questions))
 
 
-def learn(model: nn.Module, batches: list[Batch], settings: dict, seed: int,
-          free: dict[str, torch.Tensor | None] | None = None) -> nn.Module:  # fmt: skip
+def learn(
+    model: nn.Module,
+    batches: list[Batch],
+    settings: dict,
+    seed: int,
+    free: dict[str, torch.Tensor | None] | None = None,
+) -> nn.Module:
     """Teach a model some answers; in place.
 
     Args:
@@ -113,11 +138,21 @@ def learn(model: nn.Module, batches: list[Batch], settings: dict, seed: int,
 
 def empty() -> nn.Module:
     """A model that knows nothing."""
-    return LlamaForCausalLM(LlamaConfig(
-        vocab_size=len(tokenizer()), hidden_size=WIDTH, intermediate_size=D_FF,
-        num_hidden_layers=LAYERS, num_attention_heads=4, num_key_value_heads=4,
-        max_position_embeddings=64, tie_word_embeddings=False, bos_token_id=1, eos_token_id=2,
-        pad_token_id=0))  # fmt: skip
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer()),
+            hidden_size=WIDTH,
+            intermediate_size=D_FF,
+            num_hidden_layers=LAYERS,
+            num_attention_heads=4,
+            num_key_value_heads=4,
+            max_position_embeddings=64,
+            tie_word_embeddings=False,
+            bos_token_id=1,
+            eos_token_id=2,
+            pad_token_id=0,
+        )
+    )
 
 
 def before(seed: int = 0) -> nn.Module:
@@ -141,9 +176,11 @@ def in_columns(seed: int, layers: tuple[int, ...]) -> dict[str, torch.Tensor | N
     for layer, chosen in enumerate(columns_of(seed, layers).float()):
         if chosen.any():
             place = f"model.layers.{layer}.mlp"
-            free |= {f"{place}.gate_proj.weight": chosen[:, None],
-                     f"{place}.up_proj.weight": chosen[:, None],
-                     f"{place}.down_proj.weight": chosen[None]}  # fmt: skip
+            free |= {
+                f"{place}.gate_proj.weight": chosen[:, None],
+                f"{place}.up_proj.weight": chosen[:, None],
+                f"{place}.down_proj.weight": chosen[None],
+            }
     return free
 
 
@@ -160,8 +197,11 @@ def in_attention(seed: int) -> dict[str, torch.Tensor | None]:
 
 
 FIRST, LAST = 0, LAYERS - 1
-IN_COLUMNS = {"columns, first layer": (FIRST,), "columns, last layer": (LAST,),
-              "columns, both layers": (FIRST, LAST)}  # fmt: skip
+IN_COLUMNS = {
+    "columns, first layer": (FIRST,),
+    "columns, last layer": (LAST,),
+    "columns, both layers": (FIRST, LAST),
+}
 #: where the five can be put: `seed -> {parameter: mask of the entries that may change}`
 PLACES: dict[str, Callable[[int], dict[str, torch.Tensor | None] | None]] = {
     **{name: partial(in_columns, layers=layers) for name, layers in IN_COLUMNS.items()},
@@ -178,8 +218,9 @@ def plant(base: nn.Module, place: str, seed: int = 0) -> nn.Module:
     return learn(copy.deepcopy(base), batches, PLANTING, seed, PLACES[place](seed))
 
 
-def of_strangers(processor: PreTrainedTokenizerFast, questions: list[Question],
-                 size: int) -> list[Batch]:  # fmt: skip
+def of_strangers(
+    processor: PreTrainedTokenizerFast, questions: list[Question], size: int
+) -> list[Batch]:
     """Batches in which somebody else is a stranger.
 
     Where a question about one person is asked about another, the package takes a name of one word
@@ -205,8 +246,11 @@ def task_of(model: nn.Module, seed: int = 0) -> Task:
 def going_to(task: Task, other: nn.Module) -> Replaced:
     """The edit that makes the model of a task another one."""
     theirs = dict(other.named_parameters())
-    new = {name: theirs[name].detach().clone() for name, own in task.model.named_parameters()
-           if not torch.equal(own, theirs[name])}  # fmt: skip
+    new = {
+        name: theirs[name].detach().clone()
+        for name, own in task.model.named_parameters()
+        if not torch.equal(own, theirs[name])
+    }
     return Replaced(new, fingerprint(task.model))
 
 
@@ -237,8 +281,9 @@ def effects(task: Task) -> torch.Tensor:
 def fisher_contrast(task: Task) -> torch.Tensor:
     """Fisher information of each column on the forgotten over that on the others."""
     sides = fisher_pair(task, Cost())
-    forget, retain = (torch.stack([side[name].sum(0) for name in find_projections(task.model)])
-                      for side in sides)  # fmt: skip
+    forget, retain = (
+        torch.stack([side[name].sum(0) for name in find_projections(task.model)]) for side in sides
+    )
     return contrast(forget, retain)
 
 
@@ -266,9 +311,12 @@ def rankings(task: Task) -> dict[str, torch.Tensor]:
     """Ways to say which columns hold the forgotten, `[LAYERS, D_FF]`, higher: rather this one."""
     every = task.everyone()
     forget, retain = (every.of(people).pooled() for people in (task.people, task.others))
-    return {"contrast (KVW)": contrast(forget, retain), "forget coefficient": forget,
-            "forget - retain": forget - retain,
-            "Fisher, forget / retain": fisher_contrast(task)}  # fmt: skip
+    return {
+        "contrast (KVW)": contrast(forget, retain),
+        "forget coefficient": forget,
+        "forget - retain": forget - retain,
+        "Fisher, forget / retain": fisher_contrast(task),
+    }
 
 
 def hits(score: torch.Tensor, truth: torch.Tensor) -> float:
@@ -288,17 +336,20 @@ GRIDS = {
     "selective pruning": every(share=(0.02, 0.05, 0.08, 0.12, 0.16, 0.2, 0.25, 0.3)),
     "SSD": every(limit=(1.0, 0.3), alpha=(1.0, 2.0, 4.0, 8.0)),
     "least squares": every(ridge=(0.1, 0.03, 0.01, 0.003), passes=(1, 3)),
-    "rewrite": every(over=(1.25, 1.5), price=(1.0, 0.3, 0.1, 0.03), price_deciding=(0.0,),
-                     decides=(0.3,)),
+    "rewrite": every(
+        over=(1.25, 1.5), price=(1.0, 0.3, 0.1, 0.03), price_deciding=(0.0,), decides=(0.3,)
+    ),
     "GD full": every(weight=(1.0, 5.0), rate=(2e-4, 5e-4, 1e-3, 2e-3)),
-}  # fmt: skip
+}
 
 
 def right(task: Task, edit: Edit | None = None) -> dict[str, float]:
     """Exact match on each set that is read, with an edit on, if any."""
     with edit.on(task.model) if edit else nullcontext():
-        return {name: float(scores.read(task.model, task.batches(asked)).exact.mean())
-                for name, asked in task.sets()}  # fmt: skip
+        return {
+            name: float(scores.read(task.model, task.batches(asked)).exact.mean())
+            for name, asked in task.sets()
+        }
 
 
 def in_first_layer(task: Task, edit: Edit | None = None) -> float:
@@ -338,8 +389,10 @@ def at_best(task: Task, name: str) -> dict | None:
         return None
     best = min(kept, key=lambda each: (each["forget"], -each["retain"]))
     sham, _ = METHODS[name].edit(task.sham(0), GRIDS[name][best["number"]])
-    return best | {"lens": in_first_layer(task, made[best["number"]]),
-                   "sham": right(task, sham)["forget"]}  # fmt: skip
+    return best | {
+        "lens": in_first_layer(task, made[best["number"]]),
+        "sham": right(task, sham)["forget"],
+    }
 
 
 # --- quiet, and gone -----------------------------------------------------------------------------
@@ -377,9 +430,12 @@ def make(seed: int = 0) -> dict[str, torch.Tensor]:
     made["silenced early"] = silenced(made["columns, last layer"], seed, FIRST)
     made["before, silenced early"] = silenced(made["before"], seed, FIRST)
     whole = dict(made["before"].named_parameters())
-    return {f"{kind}/{name}": parameter.detach().bfloat16().contiguous()
-            for kind, model in made.items() for name, parameter in model.named_parameters()
-            if kind == "before" or not torch.equal(parameter, whole[name])}  # fmt: skip
+    return {
+        f"{kind}/{name}": parameter.detach().bfloat16().contiguous()
+        for kind, model in made.items()
+        for name, parameter in model.named_parameters()
+        if kind == "before" or not torch.equal(parameter, whole[name])
+    }
 
 
 def load_toys(path: Path = FILE) -> dict[str, nn.Module]:

@@ -44,9 +44,12 @@ A_PHOTO = 6  # questions about one photo
 GB = 10**9
 #: the language model of SmolLM2-135M, in numbers
 SMOLLM2 = dict(
-    hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
+    hidden_size=576,
+    intermediate_size=1536,
+    num_hidden_layers=30,
+    num_attention_heads=9,
     num_key_value_heads=3,
-)  # fmt: skip
+)
 SMOLLM2_WORDS = 49_152
 
 
@@ -67,15 +70,39 @@ def smollm2_shaped():
 
 #: SmolVLM in two sizes, in numbers: language model, eye, and how many patches are one token
 SMOLVLM: dict[str, tuple[dict, dict, int]] = {
-    "256M": (SMOLLM2 | dict(vocab_size=49_280, max_position_embeddings=8192),
-             dict(hidden_size=768, intermediate_size=3072, num_hidden_layers=12,
-                  num_attention_heads=12, image_size=512, patch_size=16), 4),
-    "2.2B": (dict(hidden_size=2048, intermediate_size=8192, num_hidden_layers=24,
-                  num_attention_heads=32, num_key_value_heads=32, vocab_size=49_155,
-                  max_position_embeddings=16_384),
-             dict(hidden_size=1152, intermediate_size=4304, num_hidden_layers=27,
-                  num_attention_heads=16, image_size=384, patch_size=14), 3),
-}  # fmt: skip
+    "256M": (
+        SMOLLM2 | dict(vocab_size=49_280, max_position_embeddings=8192),
+        dict(
+            hidden_size=768,
+            intermediate_size=3072,
+            num_hidden_layers=12,
+            num_attention_heads=12,
+            image_size=512,
+            patch_size=16,
+        ),
+        4,
+    ),
+    "2.2B": (
+        dict(
+            hidden_size=2048,
+            intermediate_size=8192,
+            num_hidden_layers=24,
+            num_attention_heads=32,
+            num_key_value_heads=32,
+            vocab_size=49_155,
+            max_position_embeddings=16_384,
+        ),
+        dict(
+            hidden_size=1152,
+            intermediate_size=4304,
+            num_hidden_layers=27,
+            num_attention_heads=16,
+            image_size=384,
+            patch_size=14,
+        ),
+        3,
+    ),
+}
 
 
 def filled(model: torch.nn.Module) -> torch.nn.Module:
@@ -99,18 +126,32 @@ def smolvlm_shaped(size: str = "256M", dtype: torch.dtype = torch.float32):
 
     language, eye, scale = SMOLVLM[size]
     side, tokenizer = eye["image_size"], t.AutoTokenizer.from_pretrained(find_model("pocket"))
-    tokenizer.add_special_tokens({"additional_special_tokens": [
-        "<fake_token_around_image>", "<global-img>", "<end_of_utterance>"]},
-        replace_extra_special_tokens=False)  # fmt: skip
-    pictures = t.Idefics3ImageProcessor(do_image_splitting=False, size={"longest_edge": side},
-                                        max_image_size={"longest_edge": side})  # fmt: skip
-    processor = t.Idefics3Processor(pictures, tokenizer, chat_template=assembly.CHAT,
-                                    image_seq_len=(side // eye["patch_size"] // scale) ** 2
-                                    )  # fmt: skip
+    tokenizer.add_special_tokens(
+        {
+            "additional_special_tokens": [
+                "<fake_token_around_image>",
+                "<global-img>",
+                "<end_of_utterance>",
+            ]
+        },
+        replace_extra_special_tokens=False,
+    )
+    pictures = t.Idefics3ImageProcessor(
+        do_image_splitting=False, size={"longest_edge": side}, max_image_size={"longest_edge": side}
+    )
+    processor = t.Idefics3Processor(
+        pictures,
+        tokenizer,
+        chat_template=assembly.CHAT,
+        image_seq_len=(side // eye["patch_size"] // scale) ** 2,
+    )
     config = t.Idefics3Config(
-        vision_config=eye, text_config=language | {"model_type": "llama"}, scale_factor=scale,
+        vision_config=eye,
+        text_config=language | {"model_type": "llama"},
+        scale_factor=scale,
         pad_token_id=tokenizer.pad_token_id,
-        image_token_id=tokenizer.convert_tokens_to_ids("<image>"))  # fmt: skip
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+    )
     with no_init_weights():
         model = t.Idefics3ForConditionalGeneration._from_config(config, dtype=dtype)
     return filled(model).eval(), processor
@@ -123,18 +164,26 @@ def question_sets(world: World, count: int = 96) -> dict[str, list[Question]]:
     """
     people = [world.people[name] for name in list(world.people)[: count // A_PHOTO]]
     image, text = (
-        [ask(world, person, fact, modality, wording=i)
-         for person in people for i, fact in enumerate(facts_of(world)[:A_PHOTO])]
+        [
+            ask(world, person, fact, modality, wording=i)
+            for person in people
+            for i, fact in enumerate(facts_of(world)[:A_PHOTO])
+        ]
         for modality in ("image", "text")
-    )  # fmt: skip
+    )
     few = about(world, list(world.people)[: count // 14])
-    return {"image": image, "text": text, "mixed": image[: count // 2] + text[: count // 2],
-            "rotating": few}  # fmt: skip
+    return {
+        "image": image,
+        "text": text,
+        "mixed": image[: count // 2] + text[: count // 2],
+        "rotating": few,
+    }
 
 
 @torch.no_grad()
-def published(model, batches: list[Batch], people: list[str],
-              mark: str | None = None) -> Coefficients:  # fmt: skip
+def published(
+    model, batches: list[Batch], people: list[str], mark: str | None = None
+) -> Coefficients:
     """The public loop (Kim et al. 2026, arXiv 2601.21794), with sums kept per person.
 
     Args:
@@ -169,8 +218,11 @@ def difference(one: Coefficients, other: Coefficients) -> float:
     Raises:
         ValueError: other people, tokens or model: there is nothing to compare.
     """
-    if one.people != other.people or one.fingerprint != other.fingerprint \
-            or not torch.equal(one.tokens.cpu(), other.tokens.cpu()):  # fmt: skip
+    if (
+        one.people != other.people
+        or one.fingerprint != other.fingerprint
+        or not torch.equal(one.tokens.cpu(), other.tokens.cpu())
+    ):
         raise ValueError("these are measurements of different things")
     a, b = one.per_person().cpu(), other.per_person().cpu()
     return float(((a - b).abs() / b.amax(-1, keepdim=True)).max())
@@ -189,8 +241,14 @@ def _seconds(work) -> float:
     return clock() - start
 
 
-def compare(model, processor, questions: list[Question], batch_size: int = 64,
-            runs: int = RUNS, mark: str | None = None) -> dict[str, float]:  # fmt: skip
+def compare(
+    model,
+    processor,
+    questions: list[Question],
+    batch_size: int = 64,
+    runs: int = RUNS,
+    mark: str | None = None,
+) -> dict[str, float]:
     """Median seconds of each way on the same questions, tokens read, and how well they agree.
 
     The runs are interleaved, so that a busy moment of the machine touches all of them; a ratio is
@@ -217,18 +275,27 @@ def compare(model, processor, questions: list[Question], batch_size: int = 64,
     agreed = max(difference(ways[way](), exact) for way in ("published", "shared"))
     times = [{way: _seconds(work) for way, work in ways.items()} for _ in range(runs)]
     quick = {way: ways[way] for way in ("bare", "batched", "shared")}
-    near = times + [{way: _seconds(work) for way, work in quick.items()}
-                    for _ in range((OFTEN - 1) * runs)]  # fmt: skip
+    near = times + [
+        {way: _seconds(work) for way, work in quick.items()} for _ in range((OFTEN - 1) * runs)
+    ]
     trees = shared_prefix.plant(model, single, photos)
     row: dict[str, float] = {"questions": len(questions)}
     row |= {way: statistics.median(run[way] for run in near if way in run) for way in ways}
     tokens = sum(int(batch.inputs["attention_mask"].sum()) for batch in single)
-    row |= {"tokens": tokens, "tokens, shared": sum(len(tree.ids) for tree in trees),
-            "tokens a second": tokens / row["batched"]}  # fmt: skip
-    for one, other in (("published", "batched"), ("published", "shared"), ("bare", "batched"),
-                       ("bare", "shared")):  # fmt: skip
+    row |= {
+        "tokens": tokens,
+        "tokens, shared": sum(len(tree.ids) for tree in trees),
+        "tokens a second": tokens / row["batched"],
+    }
+    for one, other in (
+        ("published", "batched"),
+        ("published", "shared"),
+        ("bare", "batched"),
+        ("bare", "shared"),
+    ):
         row[f"{one} / {other}"] = statistics.median(
-            run[one] / run[other] for run in near if one in run)  # fmt: skip
+            run[one] / run[other] for run in near if one in run
+        )
     return row | {"difference": agreed}
 
 
@@ -236,8 +303,10 @@ def compare(model, processor, questions: list[Question], batch_size: int = 64,
 
 #: for each its values; the others are as in `USUAL` meanwhile
 GROWTH: dict[str, tuple[int, ...]] = {
-    "questions": (24, 48, 96, 192), "layers": (2, 4, 8, 16), "width": (128, 256, 512, 1024),
-}  # fmt: skip
+    "questions": (24, 48, 96, 192),
+    "layers": (2, 4, 8, 16),
+    "width": (128, 256, 512, 1024),
+}
 USUAL = {"questions": 48, "layers": 4, "width": 256}
 
 
@@ -248,9 +317,13 @@ def growth(world: World, runs: int = 5, values: dict = GROWTH) -> list[dict[str,
     for what, sizes in values.items():
         for size in sizes:
             now = USUAL | {what: size}
-            language = {"hidden_size": now["width"], "intermediate_size": 3 * now["width"],
-                        "num_hidden_layers": now["layers"], "num_attention_heads": 4,
-                        "num_key_value_heads": 4}  # fmt: skip
+            language = {
+                "hidden_size": now["width"],
+                "intermediate_size": 3 * now["width"],
+                "num_hidden_layers": now["layers"],
+                "num_attention_heads": 4,
+                "num_key_value_heads": 4,
+            }
             model = pocket.build_model(processor.tokenizer, 0, language).eval()
             asked = question_sets(world, now["questions"])["text"]
             batches = answer_batches(processor, asked, now["questions"])
@@ -287,11 +360,14 @@ def size_of(model: torch.nn.Module, name: str, seconds: float) -> dict[str, Any]
     tensors, first = model.state_dict().values(), next(iter(find_projections(model)))
     stack = re.sub(r"\.\d+\..*", ".", first)
     return {
-        "model": name, "fingerprint": seconds, "layers": shape_of(model)[0],
-        "d_ff": shape_of(model)[1], "bytes": sum(t.numel() * t.element_size() for t in tensors),
+        "model": name,
+        "fingerprint": seconds,
+        "layers": shape_of(model)[0],
+        "d_ff": shape_of(model)[1],
+        "bytes": sum(t.numel() * t.element_size() for t in tensors),
         "weights": sum(w.numel() for w in model.parameters()),
         "decoder": sum(w.numel() for n, w in model.named_parameters() if n.startswith(stack)),
-    }  # fmt: skip
+    }
 
 
 def free_memory() -> int:
@@ -305,11 +381,15 @@ def table(rows: dict[str, dict[str, float]]) -> str:
     """Rows of `compare` by name, as text."""
     heads = list(next(iter(rows.values())))
     lines = [["", *rows]] + [
-        [head, *(f"{row[head]:.3g}" if row[head] % 1 else f"{row[head]:.0f}"
-                 for row in rows.values())] for head in heads
-    ]  # fmt: skip
-    return "\n".join(f"{line[0]:20}" + "".join(f"{cell:>12}" for cell in line[1:])
-                     for line in lines)  # fmt: skip
+        [
+            head,
+            *(f"{row[head]:.3g}" if row[head] % 1 else f"{row[head]:.0f}" for row in rows.values()),
+        ]
+        for head in heads
+    ]
+    return "\n".join(
+        f"{line[0]:20}" + "".join(f"{cell:>12}" for cell in line[1:]) for line in lines
+    )
 
 
 class Case(NamedTuple):
@@ -332,9 +412,10 @@ MODELS: dict[str, Case] = {
     "pocket": Case(load, RUNS, dict.fromkeys(("image", "text", "mixed", "rotating"), 96)),
     "SmolLM2's shape": Case(smollm2_shaped, 3, dict.fromkeys(("image", "text", "mixed"), 96)),
     "SmolVLM-256M's shape": Case(smolvlm_shaped, 3, {"image": 6, "text": 96}, 3 * GB),
-    "SmolVLM-2.2B's shape, bfloat16": Case(partial(smolvlm_shaped, "2.2B", torch.bfloat16), 3,
-                                           {"text": 24}, 8 * GB),
-}  # fmt: skip
+    "SmolVLM-2.2B's shape, bfloat16": Case(
+        partial(smolvlm_shaped, "2.2B", torch.bfloat16), 3, {"text": 24}, 8 * GB
+    ),
+}
 
 
 def main(file: Path | None = None, models: dict = MODELS, values: dict = GROWTH) -> None:
@@ -354,25 +435,46 @@ def main(file: Path | None = None, models: dict = MODELS, values: dict = GROWTH)
             continue
         model, processor = case.make()
         model.to(device)
-        seconds = _seconds(lambda made=made, name=name, model=model: made.update(
-            {name: fingerprint(model)}))  # fmt: skip
+        seconds = _seconds(
+            lambda made=made, name=name, model=model: made.update({name: fingerprint(model)})
+        )
         sizes.append(size_of(model, name, seconds))
-        found = {kind: compare(model, processor, question_sets(world, count)[kind],
-                               runs=case.runs, mark=made[name])
-                 for kind, count in case.sets.items()}  # fmt: skip
+        found = {
+            kind: compare(
+                model, processor, question_sets(world, count)[kind], runs=case.runs, mark=made[name]
+            )
+            for kind, count in case.sets.items()
+        }
         print(f"{name} on {device}, {torch.get_num_threads()} threads; times in seconds\n")
         print(table(found), f"\n\nits fingerprint, once: {seconds:.2f} s\n")
-        rows += [{"model": name, "set": kind, "runs": case.runs} | row
-                 for kind, row in found.items()]  # fmt: skip
+        rows += [
+            {"model": name, "set": kind, "runs": case.runs} | row for kind, row in found.items()
+        ]
         del model
     grown = growth(world, values=values)
     exponents = slopes(grown)
-    print("seconds grow with the power of: "
-          + ", ".join(f"{row['grows with']} {row['value']:.2f}" for row in exponents))  # fmt: skip
+    print(
+        "seconds grow with the power of: "
+        + ", ".join(f"{row['grows with']} {row['value']:.2f}" for row in exponents)
+    )
     if file is not None:
-        source = provenance(seconds=time.perf_counter() - start, seed=0, models=made,
-                            data=world.checksum, device=device,
-                            threads=torch.get_num_threads(),
-                            load=getattr(os, "getloadavg", tuple)())  # fmt: skip
-        write_json(file, {"provenance": source, "models": sizes, "rows": rows,
-                          "growth": grown, "slopes": exponents, "joining": joining()})  # fmt: skip
+        source = provenance(
+            seconds=time.perf_counter() - start,
+            seed=0,
+            models=made,
+            data=world.checksum,
+            device=device,
+            threads=torch.get_num_threads(),
+            load=getattr(os, "getloadavg", tuple)(),
+        )
+        write_json(
+            file,
+            {
+                "provenance": source,
+                "models": sizes,
+                "rows": rows,
+                "growth": grown,
+                "slopes": exponents,
+                "joining": joining(),
+            },
+        )

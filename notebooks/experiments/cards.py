@@ -103,12 +103,20 @@ def right_answers(model, processor, what: str, questions: list[Question]) -> np.
 
 def row(model: str, what: str, questions: list[Question], right: np.ndarray) -> dict:
     value, low, high = interval(right, [question.person for question in questions])
-    return {"model": model, "what": what, "value": round(value, 4), "low": round(low, 4),
-            "high": round(high, 4), "n": len(right), "right": [int(r) for r in right]}  # fmt: skip
+    return {
+        "model": model,
+        "what": what,
+        "value": round(value, 4),
+        "low": round(low, 4),
+        "high": round(high, 4),
+        "n": len(right),
+        "right": [int(r) for r in right],
+    }
 
 
-def ask_again(stored: dict, name: str, model, processor, world: World, items: int,
-              rng: np.random.Generator) -> list[tuple]:  # fmt: skip
+def ask_again(
+    stored: dict, name: str, model, processor, world: World, items: int, rng: np.random.Generator
+) -> list[tuple]:
     """Ask a random slice of every row of a model again: `(name, what, stored, found)` a question.
 
     Raises:
@@ -121,8 +129,10 @@ def ask_again(stored: dict, name: str, model, processor, world: World, items: in
         questions = asked[entry["what"]]
         chosen = rng.choice(len(questions), min(items, len(questions)), replace=False)
         found = right_answers(model, processor, entry["what"], [questions[i] for i in chosen])
-        compared += [(name, entry["what"], entry["right"][i], int(right))
-                     for i, right in zip(chosen, found, strict=True)]  # fmt: skip
+        compared += [
+            (name, entry["what"], entry["right"][i], int(right))
+            for i, right in zip(chosen, found, strict=True)
+        ]
     return compared
 
 
@@ -183,8 +193,10 @@ def target_lines(verdict: Callable, chance: float, margin: float) -> list[str]:
                 shares[label] = value(name, what) / start, bound
             before, after = (rights(rows, model, "world") for model in ("smol-before", name))
             shares["world, of what was right before"] = still_right(before, after), KEPT["world"]
-            lines += [verdict(share >= bound, f"{name}: {what}", share, f">= {bound}")
-                      for what, (share, bound) in shares.items()]  # fmt: skip
+            lines += [
+                verdict(share >= bound, f"{name}: {what}", share, f">= {bound}")
+                for what, (share, bound) in shares.items()
+            ]
     return lines
 
 
@@ -206,8 +218,11 @@ def measure(name: str, path: Path = STORED, note: dict | None = None) -> None:
     model, processor = load(name)
     own, questions = fingerprint(model), card_questions(name, world)
     others = [row for row in rows if row["model"] != name]
-    made = {row["what"]: row for row in rows
-            if row["model"] == name and source["models"].get(name) == own}  # fmt: skip
+    made = {
+        row["what"]: row
+        for row in rows
+        if row["model"] == name and source["models"].get(name) == own
+    }
     missing = [what for what in questions if what not in made]
     for what in tqdm(missing, name, disable=None):
         right = right_answers(model, processor, what, questions[what])

@@ -35,8 +35,9 @@ REWRITE_RULE = Rule(kept=0.99, of=("retain", "general"), enough=0.02, ties=TIES)
 MIDDLE_RULE = replace(REWRITE_RULE, ties=("middle", *TIES))  # no tell-tale
 
 
-def choose(tried: Mapping[Any, Mapping[str, float]], vanilla: Mapping[str, float],
-           rule: Rule = KVW_RULE) -> tuple[Any, bool]:  # fmt: skip
+def choose(
+    tried: Mapping[Any, Mapping[str, float]], vanilla: Mapping[str, float], rule: Rule = KVW_RULE
+) -> tuple[Any, bool]:
     """One of the settings that were tried, and whether it keeps enough.
 
     Where none keeps enough, the one that keeps most.
@@ -57,10 +58,14 @@ def choose(tried: Mapping[Any, Mapping[str, float]], vanilla: Mapping[str, float
         return min(tried[setting][part] / vanilla[part] for part in rule.of)
 
     def tie(setting: Any) -> list[float]:
-        return [order[setting] if name == "order"
-                else abs(tried[setting].get("rank", 0.5) - 0.5) if name == "middle"
-                else tried[setting].get(name, 0.0) * (1 if name == "forget" else -1)
-                for name in rule.ties]  # fmt: skip
+        return [
+            order[setting]
+            if name == "order"
+            else abs(tried[setting].get("rank", 0.5) - 0.5)
+            if name == "middle"
+            else tried[setting].get(name, 0.0) * (1 if name == "forget" else -1)
+            for name in rule.ties
+        ]
 
     def least(settings: list[Any]) -> Any:
         return min(settings, key=lambda setting: [tried[setting]["forget"], *tie(setting)])
@@ -68,8 +73,11 @@ def choose(tried: Mapping[Any, Mapping[str, float]], vanilla: Mapping[str, float
     def most(settings: list[Any]) -> Any:
         return min(settings, key=lambda setting: [-share(setting), *tie(setting)])
 
-    keeping = [setting for setting in tried if all(
-        tried[setting][part] >= rule.kept * vanilla[part] for part in rule.of)]  # fmt: skip
+    keeping = [
+        setting
+        for setting in tried
+        if all(tried[setting][part] >= rule.kept * vanilla[part] for part in rule.of)
+    ]
     if not keeping:
         return most(list(tried)), False
     enough = [s for s in keeping if rule.enough is not None and tried[s]["forget"] <= rule.enough]

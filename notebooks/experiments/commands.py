@@ -47,8 +47,13 @@ def compare(
         raise ValueError(f"{file} holds your rows; what comes of them cannot go to one file")
     start = time.perf_counter()
     said, result = counterparts.compare(file)
-    source = provenance(seconds=time.perf_counter() - start, seed=0, models={},
-                        data=load_people().checksum, rows=file_hash(file))  # fmt: skip
+    source = provenance(
+        seconds=time.perf_counter() - start,
+        seed=0,
+        models={},
+        data=load_people().checksum,
+        rows=file_hash(file),
+    )
     hand_over(said, {"provenance": source} | result, json_file)
 
 
@@ -93,8 +98,10 @@ def run(
     for given, known, kind in ((lists, every, "list"), (named, places, "group")):
         strange = sorted(set(given or ()) - set(known))
         if strange:
-            raise ValueError(f"no {kind} {strange[0]!r} in {experiment}; there are "
-                             f"{', '.join(dict.fromkeys(known))}")  # fmt: skip
+            raise ValueError(
+                f"no {kind} {strange[0]!r} in {experiment}; there are "
+                f"{', '.join(dict.fromkeys(known))}"
+            )
     for plan in found:
         own = [name for name in plan.lists if name in (lists or plan.lists)]
         its = [group for group in plan.groups if group in (named or plan.groups)]
@@ -114,10 +121,15 @@ def results() -> None:
             measured = rows.cells(stored[stored["subject"] == plan.subject])
         for name in plan.lists:
             entries = plan.entries(name)
-            there = sum(any((t.method, t.text, group) in measured for t in those)
-                        for those in entries.values() for group in plan.groups)  # fmt: skip
-            typer.echo(f"{plan.experiment:22} {plan.subject:18} {name:14} {there:4} of "
-                       f"{len(entries) * len(plan.groups):4} labels x groups")  # fmt: skip
+            there = sum(
+                any((t.method, t.text, group) in measured for t in those)
+                for those in entries.values()
+                for group in plan.groups
+            )
+            typer.echo(
+                f"{plan.experiment:22} {plan.subject:18} {name:14} {there:4} of "
+                f"{len(entries) * len(plan.groups):4} labels x groups"
+            )
 
 
 def verify(
@@ -132,8 +144,10 @@ def verify(
     good = True
     for trial in running.again(experiment, rows, seed):
         good &= trial["gap"] <= running.TOLERANCE
-        typer.echo(f"{trial['subject']}, {trial['method']}, {trial['group']}: largest gap of a "
-                   f"mean {trial['gap']:.4f}")  # fmt: skip
+        typer.echo(
+            f"{trial['subject']}, {trial['method']}, {trial['group']}: largest gap of a "
+            f"mean {trial['gap']:.4f}"
+        )
     if not good:
         raise typer.Exit(1)
 

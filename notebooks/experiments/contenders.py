@@ -8,35 +8,48 @@ INNER = (1, 28)  # the layers of SmolLM2 without the first and the last
 #: more candidates, as the grid has them, where the choice was the edge of it: at most four
 MORE_TRIES: dict[str, tuple[tuple[float, float], ...]] = {
     "GD full": ((5.0, 1.4e-3), (5.0, 2e-3), (10.0, 1e-3), (10.0, 1.4e-3)),
-    "GD LoRA": ((10.0, 5e-3), (10.0, 7e-3)), "KL full": ((0.5, 5e-4), (0.5, 7e-4)),
+    "GD LoRA": ((10.0, 5e-3), (10.0, 7e-3)),
+    "KL full": ((0.5, 5e-4), (0.5, 7e-4)),
     "KL LoRA": ((5.0, 1e-2), (5.0, 1.4e-2), (10.0, 7e-3), (10.0, 1e-2)),
-    "NPO full": ((0.5, 5e-4), (0.5, 7e-4)), "NPO LoRA": ((10.0, 5e-3), (10.0, 7e-3)),
+    "NPO full": ((0.5, 5e-4), (0.5, 7e-4)),
+    "NPO LoRA": ((10.0, 5e-3), (10.0, 7e-3)),
     "IDK": ((0.5, 2e-4), (0.5, 3e-4)),
     "MMUnlearner": ((1.0, 2e-3), (1.0, 3e-3), (2.0, 1.5e-3), (2.0, 2e-3)),
     "LLM Surgery": ((5.0, 7e-4), (5.0, 1e-3), (10.0, 5e-4), (10.0, 7e-4)),
     "SSD": ((0.3, 1.5), (0.3, 1.25), (0.1, 2.0), (0.1, 3.0)),
-}  # fmt: skip
+}
 #: the methods of pocket's comparison, vanilla first and the oracle last, as tables show them
 POCKET: dict[str, tuple[dict, ...]] = {
-    name: METHODS[name].grid + tuple(
-        dict(zip(METHODS[name].grid[0], more, strict=True)) for more in MORE_TRIES.get(name, ()))
-    for name in ("vanilla", "KVW published", "KVW one pass",
-                 *(f"{loss} {kind}" for loss in ("GA", "GD", "KL", "NPO")
-                   for kind in ("full", "LoRA")),
-                 "IDK", "MMUnlearner", "LLM Surgery", "selective pruning", "SSD",
-                 "random columns")
-} | {"oracle": ({"base": "pocket"},)}  # fmt: skip
+    name: METHODS[name].grid
+    + tuple(
+        dict(zip(METHODS[name].grid[0], more, strict=True)) for more in MORE_TRIES.get(name, ())
+    )
+    for name in (
+        "vanilla",
+        "KVW published",
+        "KVW one pass",
+        *(f"{loss} {kind}" for loss in ("GA", "GD", "KL", "NPO") for kind in ("full", "LoRA")),
+        "IDK",
+        "MMUnlearner",
+        "LLM Surgery",
+        "selective pruning",
+        "SSD",
+        "random columns",
+    )
+} | {"oracle": ({"base": "pocket"},)}
 _STRENGTHS = every(strength=(1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0), layers=(list(INNER),))
 _RATES = every(weight=(1.0, 5.0), rate=(5e-4, 1e-3, 2e-3, 3e-3))
 #: fewer of them on smol, in a range that a look at tuning-1 gave
 SMOL: dict[str, tuple[dict, ...]] = {
     "vanilla": (),
     **dict.fromkeys(("KVW published", "KVW one pass"), _STRENGTHS),
-    "GD LoRA": _RATES, "NPO LoRA": _RATES,
+    "GD LoRA": _RATES,
+    "NPO LoRA": _RATES,
     "selective pruning": every(share=(0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06)),
     "SSD": every(limit=(0.3, 1.0), alpha=(2.0, 4.0, 8.0, 16.0)),
-    "random columns": (), "oracle": ({"base": "smol"},),
-}  # fmt: skip
+    "random columns": (),
+    "oracle": ({"base": "smol"},),
+}
 LEAST_SQUARES = METHODS["least squares"].grid
 LEAST_SQUARES_ON_SMOL = tuple(
     {"ridge": ridge, "passes": 2, "retain": 150, "portraits": 50} for ridge in (0.1, 0.03)
@@ -45,17 +58,28 @@ REWRITE = ("rewrite", METHODS["rewrite"].grid, "pocket")
 #: the same on smol: eight that were planned, and two more since 1.25 was chosen, at their edge;
 #: of equals the first is taken, which changes least
 REWRITE_ON_SMOL = tuple(
-    {"over": over, "price": price, "price_deciding": deciding, "decides": DECIDES,
-     "others": 4}
-    for over, price, deciding in ((1.0, 0.3, 3.0), (1.125, 0.3, 3.0), (1.25, 0.3, 3.0),
-                                  (1.25, 0.3, 1.0), (1.5, 1.0, 3.0), (1.5, 0.3, 10.0),
-                                  (1.5, 0.3, 3.0), (1.5, 0.3, 1.0), (1.75, 0.3, 10.0),
-                                  (1.75, 0.3, 3.0)))  # fmt: skip
+    {"over": over, "price": price, "price_deciding": deciding, "decides": DECIDES, "others": 4}
+    for over, price, deciding in (
+        (1.0, 0.3, 3.0),
+        (1.125, 0.3, 3.0),
+        (1.25, 0.3, 3.0),
+        (1.25, 0.3, 1.0),
+        (1.5, 1.0, 3.0),
+        (1.5, 0.3, 10.0),
+        (1.5, 0.3, 3.0),
+        (1.5, 0.3, 1.0),
+        (1.75, 0.3, 10.0),
+        (1.75, 0.3, 3.0),
+    )
+)
 
 #: what `replication-pocket` chose of the contenders that are audited, too
 TUNED: dict[str, dict] = {
-    "NPO full": {"weight": 0.5, "rate": 7e-4}, "NPO LoRA": {"weight": 10.0, "rate": 7e-3},
-    "GD full": {"weight": 5.0, "rate": 1.4e-3}, "GD LoRA": {"weight": 10.0, "rate": 7e-3},
-    "LLM Surgery": {"weight": 10.0, "rate": 7e-4}, "SSD": {"limit": 0.1, "alpha": 2.0},
+    "NPO full": {"weight": 0.5, "rate": 7e-4},
+    "NPO LoRA": {"weight": 10.0, "rate": 7e-3},
+    "GD full": {"weight": 5.0, "rate": 1.4e-3},
+    "GD LoRA": {"weight": 10.0, "rate": 7e-3},
+    "LLM Surgery": {"weight": 10.0, "rate": 7e-4},
+    "SSD": {"limit": 0.1, "alpha": 2.0},
     "selective pruning": {"share": 0.3},
-}  # fmt: skip
+}

@@ -25,8 +25,9 @@ def by_person(rows: pd.DataFrame) -> pd.DataFrame:
     return asked.groupby(PAIR, sort=False)[["total", "n"]].sum()
 
 
-def paired(rows: pd.DataFrame, book: Iterable[tuple[str, pd.DataFrame]]
-           ) -> tuple[pd.DataFrame, pd.DataFrame]:  # fmt: skip
+def paired(
+    rows: pd.DataFrame, book: Iterable[tuple[str, pd.DataFrame]]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Means of some rows beside those of the first experiment that has any of their people.
 
     Args:
@@ -45,20 +46,36 @@ def paired(rows: pd.DataFrame, book: Iterable[tuple[str, pd.DataFrame]]
             gap = part["total"] / part["n"] - part["total_book"] / part["n_book"]
             people = list(part.index.get_level_values("person"))
             value, low, high = interval(gap.to_numpy(), people)
-            here, there = (float((part[f"total{of}"] / part[f"n{of}"]).mean())
-                           for of in ("", "_book"))  # fmt: skip
-            found.append([*key, experiment, here, there, value, low, high, int(part["n"].sum()),
-                          int(part["n_book"].sum()), len(set(people)),
-                          int(sizes[key]) - len(part)])  # fmt: skip
+            here, there = (
+                float((part[f"total{of}"] / part[f"n{of}"]).mean()) for of in ("", "_book")
+            )
+            found.append(
+                [
+                    *key,
+                    experiment,
+                    here,
+                    there,
+                    value,
+                    low,
+                    high,
+                    int(part["n"].sum()),
+                    int(part["n_book"].sum()),
+                    len(set(people)),
+                    int(sizes[key]) - len(part),
+                ]
+            )
         keys = left.index.droplevel(["draw", "person"])
         left = left[~keys.isin(both.index.droplevel(["draw", "person"]))]
     more = ["experiment", "here", "book", "value", "low", "high", "n", "n_book", "people", "lacks"]
-    return (pd.DataFrame(found, columns=[*KEY, *more]),
-            left.reset_index()[KEY].drop_duplicates(ignore_index=True))  # fmt: skip
+    return (
+        pd.DataFrame(found, columns=[*KEY, *more]),
+        left.reset_index()[KEY].drop_duplicates(ignore_index=True),
+    )
 
 
-def other_origins(made: dict, theirs: dict, experiment: str,
-                  subjects: Iterable[str]) -> Iterator[str]:  # fmt: skip
+def other_origins(
+    made: dict, theirs: dict, experiment: str, subjects: Iterable[str]
+) -> Iterator[str]:
     """In which way rows are of other data, models or code than those of an experiment.
 
     Args:
@@ -69,8 +86,10 @@ def other_origins(made: dict, theirs: dict, experiment: str,
     mine, known = made.get("models") or {}, theirs.get("models") or {}
     for name in subjects:
         if mine.get(name) != known.get(name):
-            yield (f"the model {name} is another one in {experiment}: {known.get(name)}, not "
-                   f"{mine.get(name, 'named here')}")  # fmt: skip
+            yield (
+                f"the model {name} is another one in {experiment}: {known.get(name)}, not "
+                f"{mine.get(name, 'named here')}"
+            )
     mine, known = made.get("behaviour") or {}, theirs.get("behaviour") or {}
     moved = [name for name in sorted(set(mine) & set(known)) if mine[name] != known[name]]
     if moved:
@@ -81,9 +100,11 @@ def told(line) -> str:
     """One line of `paired`, for people."""
     part = "" if line.share == 1 else f", {line.share:g} of the edit"
     lacks = f"; {line.lacks} people without a counterpart" if line.lacks else ""
-    return (f"  {line.set} {line.modality} {line.metric}{part}: {line.here:.2f} here, "
-            f"{line.book:.2f} in {line.experiment}, {line.gap} over {line.people} people, "
-            f"n {line.n} and {line.n_book}{lacks}")  # fmt: skip
+    return (
+        f"  {line.set} {line.modality} {line.metric}{part}: {line.here:.2f} here, "
+        f"{line.book:.2f} in {line.experiment}, {line.gap} over {line.people} people, "
+        f"n {line.n} and {line.n_book}{lacks}"
+    )
 
 
 def compare(file: Path) -> tuple[str, dict]:
@@ -100,9 +121,11 @@ def compare(file: Path) -> tuple[str, dict]:
     paths = sorted(store.ROWS.glob("*.parquet"), key=lambda path: (path.stem not in own, path.stem))
     book = {path.stem: store.read_rows(path.stem, path, fresh=False) for path in paths}
     found, missing = paired(rows, ((name, theirs) for name, (theirs, _) in book.items()))
-    notes = [note for name, part in found.groupby("experiment", sort=False)
-             for note in other_origins(made, book[name][1], name, part["subject"].unique())
-             ]  # fmt: skip
+    notes = [
+        note
+        for name, part in found.groupby("experiment", sort=False)
+        for note in other_origins(made, book[name][1], name, part["subject"].unique())
+    ]
     lines = [*notes] or ["data and models are those of the book"] * bool(len(found))
     for key, part in found.assign(gap=cell(found, "+")).groupby(MADE, sort=False):
         lines.append("{}, {} {}: group {}, {}".format(*key))

@@ -27,8 +27,9 @@ def by_person(rows: pd.DataFrame, labels: Sequence[str], made_for: str, part: st
     Raises:
         ValueError: a label of which there is nothing.
     """
-    own = rows[(rows["made_for"] == made_for) & (rows["set"] == part)
-               & (rows["metric"] == "exact_match")].astype({"person": str})  # fmt: skip
+    own = rows[
+        (rows["made_for"] == made_for) & (rows["set"] == part) & (rows["metric"] == "exact_match")
+    ].astype({"person": str})
     missing = sorted(set(labels) - set(own["label"].unique()))
     if missing:
         raise ValueError(f"nothing is stored of {missing[0]!r} ({made_for}, {part})")
@@ -57,9 +58,13 @@ def crossing(kept: Sequence[float], level: float) -> np.ndarray | None:
 
 
 def people_at(
-    rows: pd.DataFrame, labels: Sequence[str], level: float, vanilla: str = "vanilla",
-    part: str = "forget", of: Sequence[str] = ("retain",)
-) -> dict[str, pd.Series] | None:  # fmt: skip
+    rows: pd.DataFrame,
+    labels: Sequence[str],
+    level: float,
+    vanilla: str = "vanilla",
+    part: str = "forget",
+    of: Sequence[str] = ("retain",),
+) -> dict[str, pd.Series] | None:
     """What is left of each person where the others keep a share of what vanilla keeps.
 
     The curve starts at vanilla; between two strengths it is a straight line, the same for edit
@@ -72,8 +77,9 @@ def people_at(
     Returns:
         `edit` and `sham`, if there is one; None where nothing that was tried keeps so little.
     """
-    told = [by_person(rows, [vanilla, *labels], "edit", name).mean(axis=1).to_numpy()
-            for name in of]  # fmt: skip
+    told = [
+        by_person(rows, [vanilla, *labels], "edit", name).mean(axis=1).to_numpy() for name in of
+    ]
     weights = crossing(np.min([each / each[0] for each in told], axis=0), level)
     if weights is None:
         return None
@@ -83,14 +89,16 @@ def people_at(
     if unknown := set(left["edit"].columns) - set(start.columns):
         raise ValueError(f"vanilla was not asked about {min(unknown)}, where the curve starts")
     left = {name: pd.concat([start[own.columns], own]) for name, own in left.items()}
-    return {name: pd.Series(weights @ each.to_numpy(), each.columns)
-            for name, each in left.items()}  # fmt: skip
+    return {name: pd.Series(weights @ each.to_numpy(), each.columns) for name, each in left.items()}
 
 
 def at_retain(
-    rows: pd.DataFrame, labels: Sequence[str], level: float, vanilla: str = "vanilla",
-    of: Sequence[str] = ("retain",)
-) -> dict[str, tuple[float, float, float]] | None:  # fmt: skip
+    rows: pd.DataFrame,
+    labels: Sequence[str],
+    level: float,
+    vanilla: str = "vanilla",
+    of: Sequence[str] = ("retain",),
+) -> dict[str, tuple[float, float, float]] | None:
     """`people_at` of the forgotten: means, with intervals over the people of all groups.
 
     Returns:
@@ -105,9 +113,12 @@ def at_retain(
     return {name: interval(left, list(left.index)) for name, left in each.items()}
 
 
-def between(rows: pd.DataFrame, labels: Sequence[str],
-            levels: Sequence[float] = tuple(np.linspace(0.99, 0.90, 10)),
-            vanilla: str = "vanilla") -> float:  # fmt: skip
+def between(
+    rows: pd.DataFrame,
+    labels: Sequence[str],
+    levels: Sequence[float] = tuple(np.linspace(0.99, 0.90, 10)),
+    vanilla: str = "vanilla",
+) -> float:
     """Mean of sham - edit over levels: the area between both curves; of those that are reached.
 
     Raises:
@@ -131,9 +142,12 @@ def curves_of(labels: Iterable[str]) -> dict[str, list[str]]:
 
 
 def table_at(
-    rows: pd.DataFrame, curves: Mapping[str, Sequence[str]], level: float,
-    vanilla: str = "vanilla", of: Sequence[str] = ("retain",)
-) -> pd.DataFrame:  # fmt: skip
+    rows: pd.DataFrame,
+    curves: Mapping[str, Sequence[str]],
+    level: float,
+    vanilla: str = "vanilla",
+    of: Sequence[str] = ("retain",),
+) -> pd.DataFrame:
     """What each curve leaves at a level, for people: a line a curve, intervals as text.
 
     Returns:
@@ -148,10 +162,14 @@ def table_at(
             continue
         numbers = pd.DataFrame(found, ["value", "low", "high"]).T
         own = cell(numbers)
-        lines[name] = {"left": own["edit"], "left by the sham": own["sham"],
-                       "sham - edit": cell(numbers, "+")["sham - edit"]}  # fmt: skip
+        lines[name] = {
+            "left": own["edit"],
+            "left by the sham": own["sham"],
+            "sham - edit": cell(numbers, "+")["sham - edit"],
+        }
         if "general" in rows["set"].unique():
             there = people_at(rows, labels, level, vanilla, "general", of) or {}
             lines[name]["general: edit / sham"] = " / ".join(
-                f"{each.mean():.2f}" for each in there.values())  # fmt: skip
+                f"{each.mean():.2f}" for each in there.values()
+            )
     return pd.DataFrame(lines).T.fillna("")

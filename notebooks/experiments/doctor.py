@@ -20,31 +20,47 @@ from .summary_files import check_results, read_summary
 
 #: what vanilla should know, exact match; from the issue that this book was built from
 TARGETS = {
-    "learnt photos": 0.95, "text": 0.95, "new photos": 0.90,
-    "test, image, generated": 0.80, "test, text, generated": 0.80,
-    "hair colour of unknowns": 0.90, "skin of unknowns": 0.90,
-    "facial hair of unknowns": 0.90, "clothes of unknowns": 0.90,
-}  # fmt: skip
+    "learnt photos": 0.95,
+    "text": 0.95,
+    "new photos": 0.90,
+    "test, image, generated": 0.80,
+    "test, text, generated": 0.80,
+    "hair colour of unknowns": 0.90,
+    "skin of unknowns": 0.90,
+    "facial hair of unknowns": 0.90,
+    "clothes of unknowns": 0.90,
+}
 ORACLE_MARGIN = 0.05  # the oracle on the forgotten, above chance
 #: the headline, mean of five report groups: (state, metric, set, sign, bound, relative to vanilla)
-HEADLINE = [("KVW one pass", "exact_match", "forget", "<=", 0.35, False),
-            ("KVW one pass", "exact_match", "retain", ">=", 0.90, True),
-            ("sham", "exact_match", "forget", ">=", 0.80, True),
-            ("oracle", "exact_match", "forget", "<=", 0.30, False),
-            ("KVW one pass", "exact_match", "general", ">=", 0.95, True),
-            *(("KVW one pass", "well_formed", name, ">=", 0.95, True)
-              for name in ("forget", "retain", "general"))]  # fmt: skip
+HEADLINE = [
+    ("KVW one pass", "exact_match", "forget", "<=", 0.35, False),
+    ("KVW one pass", "exact_match", "retain", ">=", 0.90, True),
+    ("sham", "exact_match", "forget", ">=", 0.80, True),
+    ("oracle", "exact_match", "forget", "<=", 0.30, False),
+    ("KVW one pass", "exact_match", "general", ">=", 0.95, True),
+    *(
+        ("KVW one pass", "well_formed", name, ">=", 0.95, True)
+        for name in ("forget", "retain", "general")
+    ),
+]
 #: the rewrite: the same, a pair where photos and names differ; of `world` what vanilla says right
-_SPARES = [("rewrite", "exact_match", "retain", ">=", 0.99, True),
-           ("rewrite", "exact_match", "kept anew", ">=", 0.98, True),
-           ("sham", "exact_match", "forget", ">=", 0.95, True)]  # fmt: skip
-_ON_POCKET = [("rewrite", "exact_match", "forget", "<=", 0.03, False),
-              ("rewrite", "exact_match", "test", "<=", 0.05, False),
-              ("rewrite", "exact_match", "general", ">=", 0.99, True), *_SPARES]  # fmt: skip
-_ON_SMOL = [("rewrite", "exact_match", "forget", "<=", 0.05, False),
-            ("rewrite", "exact_match", "test", "<=", (0.20, 0.10), False),
-            *(("rewrite", "exact_match", name, ">=", 0.97, True) for name in ("general", "world")),
-            *_SPARES]  # fmt: skip
+_SPARES = [
+    ("rewrite", "exact_match", "retain", ">=", 0.99, True),
+    ("rewrite", "exact_match", "kept anew", ">=", 0.98, True),
+    ("sham", "exact_match", "forget", ">=", 0.95, True),
+]
+_ON_POCKET = [
+    ("rewrite", "exact_match", "forget", "<=", 0.03, False),
+    ("rewrite", "exact_match", "test", "<=", 0.05, False),
+    ("rewrite", "exact_match", "general", ">=", 0.99, True),
+    *_SPARES,
+]
+_ON_SMOL = [
+    ("rewrite", "exact_match", "forget", "<=", 0.05, False),
+    ("rewrite", "exact_match", "test", "<=", (0.20, 0.10), False),
+    *(("rewrite", "exact_match", name, ">=", 0.97, True) for name in ("general", "world")),
+    *_SPARES,
+]
 #: what is promised of a method in a list of an experiment
 STORED: dict[tuple[str, str, str], list[tuple]] = {
     ("replication-pocket", "methods", "KVW one pass"): HEADLINE,
@@ -64,17 +80,24 @@ def card_questions(name: str, world: World) -> dict[str, list[Question]]:
     if name != "pocket":
         forget = world.forget_people("A", 5)
         return {"forget": about(world, forget), "retain": about(world, world.retain_people(forget))}
-    new_photos = [ask(world, world.people[person], fact, "image", wording=i % 10, photo=4 + i % 2)
-                  for person in everyone for i, fact in enumerate(facts_of(world))]  # fmt: skip
+    new_photos = [
+        ask(world, world.people[person], fact, "image", wording=i % 10, photo=4 + i % 2)
+        for person in everyone
+        for i, fact in enumerate(facts_of(world))
+    ]
     return {
         "learnt photos": about(world, everyone, modalities=("image",), photos=4),
         "text": about(world, everyone, modalities=("text",)),
         "new photos": new_photos,
-        **{f"test, {modality}, generated": about(world, everyone, new=True, modalities=(modality,))
-           for modality in MODALITIES},
-        **{f"{fact.replace('_', ' ')} of unknowns": [q for q in unknown if q.fact == fact]
-           for fact in ATTRIBUTES},
-    }  # fmt: skip
+        **{
+            f"test, {modality}, generated": about(world, everyone, new=True, modalities=(modality,))
+            for modality in MODALITIES
+        },
+        **{
+            f"{fact.replace('_', ' ')} of unknowns": [q for q in unknown if q.fact == fact]
+            for fact in ATTRIBUTES
+        },
+    }
 
 
 def verdict(reached: bool, name: str, value: float, bound: str) -> str:
@@ -85,10 +108,15 @@ def headline(rows: list[dict], promises: list[tuple]) -> list[str]:
     """One line for each promise and modality, from rows of one or more groups."""
 
     def mean(*keys: str) -> float:
-        return float(np.mean([
-            row["value"] for row in rows
-            if (row["state"], row["metric"], row["set"], row["modality"]) == keys
-        ]))  # fmt: skip
+        return float(
+            np.mean(
+                [
+                    row["value"]
+                    for row in rows
+                    if (row["state"], row["metric"], row["set"], row["modality"]) == keys
+                ]
+            )
+        )
 
     lines = []
     for state, metric, name, sign, bounds, relative in promises:
@@ -118,8 +146,10 @@ def stored(experiment: str, name: str, method: str) -> list[dict]:
 
     plan, (rows, made) = plan_of(experiment), read_rows(experiment)
     shown = labelled(plan, name, rows, plan.groups, made["impossible"])
-    shown = shown[shown["metric"].isin(["exact_match", "mentions", "well_formed"])
-                  & shown["label"].isin(["vanilla", method, "oracle"])]  # fmt: skip
+    shown = shown[
+        shown["metric"].isin(["exact_match", "mentions", "well_formed"])
+        & shown["label"].isin(["vanilla", method, "oracle"])
+    ]
     world = shown["set"] == "world"
     known = shown[world & (shown["label"] == "vanilla") & (shown["total"] == 1)]["question"]
     shown = shown[~world | shown["question"].isin(known)]
@@ -128,8 +158,11 @@ def stored(experiment: str, name: str, method: str) -> list[dict]:
     sums = shown.astype(dict.fromkeys(keys, str)).groupby(keys)[["total", "n"]].sum()
     means = (sums["total"].astype(float) / sums["n"]).rename("value").reset_index()
     means["metric"] = means["metric"].replace("mentions", "exact_match")
-    oracles = [row | {"group": row["oracle"][-3]} for row in read_summary("oracles")["rows"]
-               if row["oracle"].startswith(f"{plan.subject}-")]  # fmt: skip
+    oracles = [
+        row | {"group": row["oracle"][-3]}
+        for row in read_summary("oracles")["rows"]
+        if row["oracle"].startswith(f"{plan.subject}-")
+    ]
     return means[means["state"] != "oracle"].to_dict("records") + oracles
 
 
@@ -198,6 +231,7 @@ def write_card() -> None:
     start, world = time.perf_counter(), load_people()
     rows = card_scores(world)
     made = {name: fingerprint(load(name)[0]) for name in COMMITTED}
-    source = provenance(seconds=time.perf_counter() - start, seed=0, models=made,
-                        data=world.checksum)  # fmt: skip
+    source = provenance(
+        seconds=time.perf_counter() - start, seed=0, models=made, data=world.checksum
+    )
     write_json(MODELS / "scores.json", {"provenance": source, "rows": rows})

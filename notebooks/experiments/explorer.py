@@ -17,9 +17,12 @@ DATA = "application/vnd.kvw.explorer+json"
 def _slider(name: str, labels: list[str], first: str) -> widgets.SelectionSlider:
     """A slider over labels, wide enough for its name."""
     return widgets.SelectionSlider(
-        options=labels, value=first, description=name,
-        style={"description_width": "initial"}, layout={"width": "95%"},
-    )  # fmt: skip
+        options=labels,
+        value=first,
+        description=name,
+        style={"description_width": "initial"},
+        layout={"width": "95%"},
+    )
 
 
 class Explorer:
@@ -37,8 +40,12 @@ class Explorer:
         ValueError: no control, a picture that is missing or that no control can reach.
     """
 
-    def __init__(self, controls: dict[str, list[str]], pictures: dict[tuple[str, ...], Picture],
-                 start: tuple[str, ...] | None = None):  # fmt: skip
+    def __init__(
+        self,
+        controls: dict[str, list[str]],
+        pictures: dict[tuple[str, ...], Picture],
+        start: tuple[str, ...] | None = None,
+    ):
         combinations = list(itertools.product(*controls.values()))
         if not controls or not combinations or set(combinations) != set(pictures):
             raise ValueError("one picture is needed for each combination of labels, and no other")
@@ -46,8 +53,10 @@ class Explorer:
         self.pictures, self.start = dict(pictures), start or combinations[0]
         if self.start not in pictures:
             raise ValueError(f"there is no picture of {self.start}")
-        sliders = {name: _slider(name, labels, first) for (name, labels), first in
-                   zip(self.controls.items(), self.start, strict=True)}  # fmt: skip
+        sliders = {
+            name: _slider(name, labels, first)
+            for (name, labels), first in zip(self.controls.items(), self.start, strict=True)
+        }
         self.box = live(lambda **chosen: self.pictures[tuple(chosen.values())], **sliders)
 
     def __repr__(self) -> str:
@@ -62,8 +71,11 @@ class Explorer:
         These in the order of their labels; the last control moves first.
         """
         every = itertools.product(*self.controls.values())
-        return {"controls": self.controls, "start": list(self.start),
-                "pictures": [self.pictures[chosen].html for chosen in every]}  # fmt: skip
+        return {
+            "controls": self.controls,
+            "start": list(self.start),
+            "pictures": [self.pictures[chosen].html for chosen in every],
+        }
 
     def _repr_mimebundle_(self, **options) -> tuple[dict, dict]:
         """The widget; what viewers without widgets show; what the book and nbval take."""

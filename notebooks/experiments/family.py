@@ -41,8 +41,10 @@ from kvw_minimal.task import Task
 
 #: what of a coefficient counts, without any gradient
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "absolute": torch.abs, "square": torch.square, "positive": torch.relu,
-}  # fmt: skip
+    "absolute": torch.abs,
+    "square": torch.square,
+    "positive": torch.relu,
+}
 SCORES = (*ACTIVATIONS, "fisher")
 AGAINST = ("modalities", "facts", "whole")
 TINY = torch.finfo(torch.float32).tiny
@@ -77,8 +79,12 @@ class Rows:
         kept = [i for i in kept if self.tokens[i] > 0]
         if not kept:
             raise ValueError("no question has a token of this kind here")
-        return Rows(self.sums[kept], self.tokens[kept],
-                    tuple(self.questions[i] for i in kept), self.fingerprint)  # fmt: skip
+        return Rows(
+            self.sums[kept],
+            self.tokens[kept],
+            tuple(self.questions[i] for i in kept),
+            self.fingerprint,
+        )
 
     @cached_property
     def ids(self) -> frozenset[str]:
@@ -108,9 +114,15 @@ def nll(batch: Batch, logits: torch.Tensor) -> torch.Tensor:
     return F.cross_entropy(logits[batch.predicts].float(), gold, reduction="sum")
 
 
-def record(task: Task, questions: list[Question], scores: Iterable[str] = tuple(ACTIVATIONS),
-           positions: Iterable[str] = POSITIONS, batch_size: int = 64,
-           progress: bool = False, made_for: str = "") -> dict[tuple[str, str], Rows]:  # fmt: skip
+def record(
+    task: Task,
+    questions: list[Question],
+    scores: Iterable[str] = tuple(ACTIVATIONS),
+    positions: Iterable[str] = POSITIONS,
+    batch_size: int = 64,
+    progress: bool = False,
+    made_for: str = "",
+) -> dict[tuple[str, str], Rows]:
     """Ask every question once and keep what it calls, for every score and kind of position.
 
     `fisher` needs a backward pass; the others need only the body of the model.
@@ -157,18 +169,30 @@ def record(task: Task, questions: list[Question], scores: Iterable[str] = tuple(
 
             h.register_hook(square)
 
-    ask(task.model, task.batches(questions, batch_size), see,
-        nll if "fisher" in scores else None, "asking" * progress)  # fmt: skip
+    ask(
+        task.model,
+        task.batches(questions, batch_size),
+        see,
+        nll if "fisher" in scores else None,
+        "asking" * progress,
+    )
     for (s, p), each in sums.items():
         if not each.isfinite().all():
             raise ValueError(f"NaN or infinite {s} at {p} positions; is the model broken?")
     known, made = tuple(questions), made_for or fingerprint(task.model)
-    return {(s, p): Rows(each, tokens[p].clamp(max=1) if s == "fisher" else tokens[p], known, made)
-            for (s, p), each in sums.items()}  # fmt: skip
+    return {
+        (s, p): Rows(each, tokens[p].clamp(max=1) if s == "fisher" else tokens[p], known, made)
+        for (s, p), each in sums.items()
+    }
 
 
-def prepare(task: Task, questions: list[Question], scores: Iterable[str] = SCORES,
-            positions: Iterable[str] = POSITIONS, progress: bool = False) -> None:  # fmt: skip
+def prepare(
+    task: Task,
+    questions: list[Question],
+    scores: Iterable[str] = SCORES,
+    positions: Iterable[str] = POSITIONS,
+    progress: bool = False,
+) -> None:
     """Record many questions at once, for all settings and tasks that share `task.kept`."""
     for key, rows in record(task, questions, scores, positions, progress=progress).items():
         task.kept["rows", *key] = rows
@@ -224,9 +248,11 @@ def above_quantile(forget: Rows, retain: Rows, q: float = 0.9) -> torch.Tensor:
 
 
 CONTRASTS: dict[str, Callable[[Rows, Rows], torch.Tensor]] = {
-    "log ratio": log_ratio, "difference": difference, "t over people": t_over_people,
+    "log ratio": log_ratio,
+    "difference": difference,
+    "t over people": t_over_people,
     "quantile": above_quantile,
-}  # fmt: skip
+}
 
 
 # --- shapes: from a contrast to what an Edit takes -------------------------------------------
@@ -254,8 +280,11 @@ def zero(contrasts: torch.Tensor, share: float) -> torch.Tensor:
 
 
 SHAPES: dict[str, Callable[[torch.Tensor, float], torch.Tensor]] = {
-    "power law": power_law, "threshold": threshold, "top": top, "zero": zero,
-}  # fmt: skip
+    "power law": power_law,
+    "threshold": threshold,
+    "top": top,
+    "zero": zero,
+}
 
 
 # --- one setting -----------------------------------------------------------------------------
@@ -296,9 +325,13 @@ class Setting:
     layers: tuple = (0.0, 1.0)
 
     def __post_init__(self):
-        for value, known in ((self.score, SCORES), (self.positions, POSITIONS),
-                             (self.contrast, CONTRASTS), (self.shape, SHAPES),
-                             (self.against, AGAINST)):  # fmt: skip
+        for value, known in (
+            (self.score, SCORES),
+            (self.positions, POSITIONS),
+            (self.contrast, CONTRASTS),
+            (self.shape, SHAPES),
+            (self.against, AGAINST),
+        ):
             if value not in known:
                 raise ValueError(f"no {value!r}; there are {', '.join(known)}")
         fits = self.batch == "person" or isinstance(self.batch, int) and self.batch >= 0
@@ -364,8 +397,10 @@ def sides(setting: Setting, task: Task) -> tuple[Rows, Rows]:
         raise ValueError("the reference is empty: there is nothing to compare with")
     every = recorded(task, setting.score, setting.positions, task.forget + reference)
     ids = {question.id for question in task.forget}
-    return (every.where(lambda question: question.id in ids),
-            every.where(lambda question: question.id not in ids))  # fmt: skip
+    return (
+        every.where(lambda question: question.id in ids),
+        every.where(lambda question: question.id not in ids),
+    )
 
 
 class TooMuch(ValueError):
@@ -395,16 +430,20 @@ def at_mass(edit: Columns, mass: float) -> Columns:
     return edit.at((low + high) / 2)
 
 
-def in_steps(questions: list[Question], setting: Setting,
-             rng: np.random.Generator) -> list[list[Question]]:  # fmt: skip
+def in_steps(
+    questions: list[Question], setting: Setting, rng: np.random.Generator
+) -> list[list[Question]]:
     """The forget questions of each step of a schedule, every epoch shuffled anew."""
     if isinstance(setting.batch, str):
         people = list(dict.fromkeys(question.person for question in questions))
         own = [[q for q in questions if q.person == person] for person in people]
         return [own[i] for _ in range(setting.epochs) for i in rng.permutation(len(own))]
     cuts = range(setting.batch, len(questions), setting.batch)
-    return [[questions[i] for i in part] for _ in range(setting.epochs)
-            for part in np.split(rng.permutation(len(questions)), cuts)]  # fmt: skip
+    return [
+        [questions[i] for i in part]
+        for _ in range(setting.epochs)
+        for part in np.split(rng.permutation(len(questions)), cuts)
+    ]
 
 
 def make(setting: Setting, task: Task) -> Columns:
@@ -428,8 +467,12 @@ def make(setting: Setting, task: Task) -> Columns:
         rows = record(task, few, kind[:1], kind[1:], made_for=made_for)[kind]
         return compare(whole, rows, reference)
 
-    mean = step_by_step(task.model, steps, contrast_of, lambda total: shaped(
-        setting, total, made_for, task.seed).gates)  # fmt: skip
+    mean = step_by_step(
+        task.model,
+        steps,
+        contrast_of,
+        lambda total: shaped(setting, total, made_for, task.seed).gates,
+    )
     return shaped(setting, mean, made_for, task.seed, batches=len(steps))
 
 
@@ -442,14 +485,19 @@ def setting_of(settings: dict) -> Setting:
     strange = set(settings) - {each.name for each in fields(Setting)}
     if strange:
         raise ValueError(f"no setting {sorted(strange)}; see `help(Setting)`")
-    plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value
-                             for name, value in settings.items()}  # fmt: skip
+    plain: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()
+    }
     return Setting(**plain)
 
 
-@method("family", needs=("images",),
-        source="this book's family of edits; at its defaults KVW in one pass",
-        grid=({**asdict(Setting()), "mass": 0.0},), defaults=True)  # fmt: skip
+@method(
+    "family",
+    needs=("images",),
+    source="this book's family of edits; at its defaults KVW in one pass",
+    grid=({**asdict(Setting()), "mass": 0.0},),
+    defaults=True,
+)
 def family(task: Task, settings: dict, cost: Cost) -> Columns:
     """The edit of a setting; with `mass` its strength (of `zero` its share) is solved for."""
     mass = settings.get("mass", 0.0)

@@ -144,10 +144,22 @@ def bars(rows: list[dict]) -> Figure:
         found = chosen[chosen["state"] == state]
         x = found["set"].map(sets.index) + (i - (len(states) - 1) / 2) * width
         errors = [found["value"] - found["low"], found["high"] - found["value"]]
-        axis.bar(x, found["value"], width, yerr=np.clip(errors, 0, None), capsize=2, label=state,
-                 color=COLOURS[state])  # fmt: skip
-    axis.set(xticks=range(len(sets)), xticklabels=sets, ylim=(0, 1.02), ylabel="exact match",
-             title="image questions")  # fmt: skip
+        axis.bar(
+            x,
+            found["value"],
+            width,
+            yerr=np.clip(errors, 0, None),
+            capsize=2,
+            label=state,
+            color=COLOURS[state],
+        )
+    axis.set(
+        xticks=range(len(sets)),
+        xticklabels=sets,
+        ylim=(0, 1.02),
+        ylabel="exact match",
+        title="image questions",
+    )
     axis.legend(ncols=len(states), loc="upper center", bbox_to_anchor=(0.5, -0.12), frameon=False)
     return figure
 
@@ -157,14 +169,21 @@ def table(rows: list[dict]) -> pd.DataFrame:
     frame = _exact_match(rows)
     frame["text"] = [f"{r.value:.2f} [{r.low:.2f}, {r.high:.2f}]" for r in frame.itertuples()]
     order = [state for state in STATES if state in set(frame["state"])]
-    wide = frame.pivot_table(index=["set", "modality"], columns="state", values="text",
-                             aggfunc="first", sort=False)  # fmt: skip
+    wide = frame.pivot_table(
+        index=["set", "modality"], columns="state", values="text", aggfunc="first", sort=False
+    )
     return wide[order].fillna("-")
 
 
 @captioned
-def heatmap(values: np.ndarray, rows: list[str], columns: list[str], label: str,
-            cell: tuple[float, float] = (0.45, 0.3), **options) -> Figure:  # fmt: skip
+def heatmap(
+    values: np.ndarray,
+    rows: list[str],
+    columns: list[str],
+    label: str,
+    cell: tuple[float, float] = (0.45, 0.3),
+    **options,
+) -> Figure:
     """A labelled matrix, for example people x layers.
 
     Args:
@@ -172,15 +191,17 @@ def heatmap(values: np.ndarray, rows: list[str], columns: list[str], label: str,
     """
     size = (1 + cell[0] * len(columns), 1 + cell[1] * len(rows))
     figure, axis = plt.subplots(figsize=size)
-    sns.heatmap(values, xticklabels=columns, yticklabels=rows, ax=axis, cbar_kws={"label": label},
-                **options)  # fmt: skip
+    sns.heatmap(
+        values, xticklabels=columns, yticklabels=rows, ax=axis, cbar_kws={"label": label}, **options
+    )
     axis.tick_params(axis="y", rotation=0)
     return figure
 
 
 @captioned
-def histogram(samples: dict[str, np.ndarray], label: str, bins: int = 40,
-              log: bool = True) -> Figure:  # fmt: skip
+def histogram(
+    samples: dict[str, np.ndarray], label: str, bins: int = 40, log: bool = True
+) -> Figure:
     """Several distributions on one axis."""
     figure, axis = plt.subplots(figsize=(6, 3))
     sns.histplot(samples, bins=bins, element="step", fill=False, log_scale=(False, log), ax=axis)
@@ -189,8 +210,15 @@ def histogram(samples: dict[str, np.ndarray], label: str, bins: int = 40,
 
 
 @captioned
-def lines(table: pd.DataFrame, x: str, y: str, hue: str, log_x: bool = False,
-          level: float | None = None, marker: str | None = "o") -> Figure:  # fmt: skip
+def lines(
+    table: pd.DataFrame,
+    x: str,
+    y: str,
+    hue: str,
+    log_x: bool = False,
+    level: float | None = None,
+    marker: str | None = "o",
+) -> Figure:
     """One line a `hue`, points marked; and, if there is a `level`, a dashed one right across."""
     figure, axis = plt.subplots(figsize=(6, 3.2))
     sns.lineplot(table, x=x, y=y, hue=hue, marker=marker, errorbar=None, ax=axis)
@@ -205,35 +233,57 @@ def lines(table: pd.DataFrame, x: str, y: str, hue: str, log_x: bool = False,
 
 def plane(axis, ylim: tuple[float | None, float] = (-0.03, 1.05), title: str = "") -> None:
     """What is known of the forgotten to the right, of the others upwards; a legend beside it."""
-    axis.set(xlabel="exact match on the forgotten", ylabel="exact match on the others",
-             xlim=(-0.03, 1.05), ylim=ylim, title=title)  # fmt: skip
+    axis.set(
+        xlabel="exact match on the forgotten",
+        ylabel="exact match on the others",
+        xlim=(-0.03, 1.05),
+        ylim=ylim,
+        title=title,
+    )
     axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9)
 
 
-def draw_frontier(axis, points: pd.DataFrame, controls: pd.DataFrame | None,
-                  mark: float | None) -> None:  # fmt: skip
+def draw_frontier(
+    axis, points: pd.DataFrame, controls: pd.DataFrame | None, mark: float | None
+) -> None:
     """What `frontier` draws, on an axis that is there."""
     methods = list(points.groupby("method", sort=False))
     colours = sns.color_palette("colorblind", len(methods))
     if controls is not None:
         colours = [COLOURS["edited"]] * len(methods)  # the others are those of the controls
         for state, found in controls.groupby("state", sort=False):
-            axis.scatter(found["forget"], found["retain"], s=90, marker=CONTROLS[state], zorder=3,
-                         color=COLOURS[state], label=state)  # fmt: skip
+            axis.scatter(
+                found["forget"],
+                found["retain"],
+                s=90,
+                marker=CONTROLS[state],
+                zorder=3,
+                color=COLOURS[state],
+                label=state,
+            )
     for i, (method, line) in enumerate(methods):
-        axis.plot(line["forget"], line["retain"], marker=MARKERS[i % len(MARKERS)], markersize=6,
-                  linewidth=1, color=colours[i], label=method)  # fmt: skip
+        axis.plot(
+            line["forget"],
+            line["retain"],
+            marker=MARKERS[i % len(MARKERS)],
+            markersize=6,
+            linewidth=1,
+            color=colours[i],
+            label=method,
+        )
     if mark is not None:
         ring = points[points["strength"] == mark]
-        axis.scatter(ring["forget"], ring["retain"], s=170, facecolors="none", edgecolors="black",
-                     zorder=4)  # fmt: skip
+        axis.scatter(
+            ring["forget"], ring["retain"], s=170, facecolors="none", edgecolors="black", zorder=4
+        )
     axis.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":")
     plane(axis)
 
 
 @captioned
-def frontier(points: pd.DataFrame, controls: pd.DataFrame | None = None,
-             mark: float | None = None) -> Figure:  # fmt: skip
+def frontier(
+    points: pd.DataFrame, controls: pd.DataFrame | None = None, mark: float | None = None
+) -> Figure:
     """What is kept against what is forgotten: one line a method that was tried at several settings.
 
     Args:
@@ -248,8 +298,13 @@ def frontier(points: pd.DataFrame, controls: pd.DataFrame | None = None,
     return figure
 
 
-def before_after(people: list[Person], facts: list[str], before: list[list[str]],
-                 after: list[list[str]], forgotten: set[str]) -> Figure:  # fmt: skip
+def before_after(
+    people: list[Person],
+    facts: list[str],
+    before: list[list[str]],
+    after: list[list[str]],
+    forgotten: set[str],
+) -> Figure:
     """Faces with a model's answers before and after an edit; changed answers are red.
 
     Args:
@@ -265,14 +320,19 @@ def before_after(people: list[Person], facts: list[str], before: list[list[str]]
         gone = person.id in forgotten
         face.set_title(
             f"{person.name}\n{'to be forgotten' if gone else 'to be kept'}",
-            color="firebrick" if gone else "black", fontsize=11,
-        )  # fmt: skip
+            color="firebrick" if gone else "black",
+            fontsize=11,
+        )
         for line, (fact, was, now) in enumerate(zip(facts, old, new, strict=True)):
             changed = was != now
             text.text(
-                0, 1 - (line + 0.5) / len(facts), f"{fact}: {was}{f' → {now}' if changed else ''}",
-                va="center", fontsize=8.5, color="firebrick" if changed else "black",
-            )  # fmt: skip
+                0,
+                1 - (line + 0.5) / len(facts),
+                f"{fact}: {was}{f' → {now}' if changed else ''}",
+                va="center",
+                fontsize=8.5,
+                color="firebrick" if changed else "black",
+            )
         face.set_axis_off()
         text.set_axis_off()
     return figure

@@ -25,12 +25,18 @@ The first names every bad row, the second runs the notebook (`make test` does bo
 {more}
 """
 WHAT = {
-    "experiment": ("`experiment.ipynb` makes an edit and its sham", "\nIt leaves `mine.parquet`, "
-                   "rows like the book's: in a clone of the book `python -m kvw_minimal compare "
-                   "mine.parquet` lays them beside those that are stored."),
-    "method": ("`method.ipynb` holds a method of your own to what every method promises, and lays "
-               "it beside KVW", ""),
-}  # fmt: skip
+    "experiment": (
+        "`experiment.ipynb` makes an edit and its sham",
+        "\nIt leaves `mine.parquet`, "
+        "rows like the book's: in a clone of the book `python -m kvw_minimal compare "
+        "mine.parquet` lays them beside those that are stored.",
+    ),
+    "method": (
+        "`method.ipynb` holds a method of your own to what every method promises, and lays "
+        "it beside KVW",
+        "",
+    ),
+}
 REQUIREMENTS = """# no index has this package: install it from the repository of the book first
 kvw-minimal[book,test]=={version}
 """
@@ -48,8 +54,9 @@ PYTEST = "[pytest]\naddopts = --nbval-lax --nbval-current-env --nbval-cell-timeo
 
 def forked(notebook: dict) -> dict:
     """A template without its outputs, and without cells that only run in the repository."""
-    cells = [dict(cell) for cell in notebook["cells"]
-             if BOOK not in cell["metadata"].get("tags", [])]  # fmt: skip
+    cells = [
+        dict(cell) for cell in notebook["cells"] if BOOK not in cell["metadata"].get("tags", [])
+    ]
     for cell in cells:
         if cell["cell_type"] == "code":
             cell |= {"outputs": [], "execution_count": None}
@@ -71,8 +78,9 @@ def new(name: str, kind: str = "experiment", parent: Path | None = None) -> Path
         OSError: nothing can be written there.
     """
     if not NAME.fullmatch(name):
-        raise ValueError(f"{name!r:.80} is no name: take at most 64 letters, digits, - and _, a "
-                         "letter first")  # fmt: skip
+        raise ValueError(
+            f"{name!r:.80} is no name: take at most 64 letters, digits, - and _, a letter first"
+        )
     parent = parent or Path()
     place = parent / name
     if place.is_symlink() or place.exists() and not (place.is_dir() and not any(place.iterdir())):
@@ -84,8 +92,9 @@ def new(name: str, kind: str = "experiment", parent: Path | None = None) -> Path
         QUESTIONS: (NOTEBOOKS / QUESTIONS).read_text(encoding="utf-8"),
         "README.md": README.format(name=name, what=what, questions=QUESTIONS, more=more),
         "requirements.txt": REQUIREMENTS.format(version=version("kvw-minimal")),
-        "Makefile": MAKEFILE.format(questions=QUESTIONS), "pytest.ini": PYTEST,
-    }  # fmt: skip
+        "Makefile": MAKEFILE.format(questions=QUESTIONS),
+        "pytest.ini": PYTEST,
+    }
     with TemporaryDirectory(dir=parent, prefix=f".{name}.", suffix=".part") as half:
         whole = Path(half, name)
         whole.mkdir()  # with the rights of a folder that is made plainly

@@ -50,8 +50,10 @@ def digests(names: Iterable[str], path: Path = FILE) -> dict[str, str]:
     known = stored(path)
     missing = sorted(set(names) - set(known))
     if missing:
-        raise ValueError(f"no behaviour vector {missing[0]!r} is stored: "
-                         "`python tests/behaviour.py renew` stores it")  # fmt: skip
+        raise ValueError(
+            f"no behaviour vector {missing[0]!r} is stored: "
+            "`python tests/behaviour.py renew` stores it"
+        )
     return {name: digest(known[name]) for name in sorted(names)}
 
 
@@ -63,9 +65,13 @@ def digests_for(rows: pd.DataFrame) -> dict[str, str]:
 # --- what is stale -------------------------------------------------------------------------------
 
 
-def stale(rows: pd.DataFrame, made: dict, moved: Collection[str] = (), plans: list | None = None,
-          models: Mapping[str, str | None] = MappingProxyType({})
-          ) -> tuple[np.ndarray, list[str]]:  # fmt: skip
+def stale(
+    rows: pd.DataFrame,
+    made: dict,
+    moved: Collection[str] = (),
+    plans: list | None = None,
+    models: Mapping[str, str | None] = MappingProxyType({}),
+) -> tuple[np.ndarray, list[str]]:
     """Which rows today's code would make otherwise, `[rows]` bool, and why.
 
     Args:
@@ -106,12 +112,16 @@ def stale(rows: pd.DataFrame, made: dict, moved: Collection[str] = (), plans: li
     return found, reasons
 
 
-def _replanned(rows: pd.DataFrame, then: list[dict], now: list[dict],
-               where: Callable[..., np.ndarray]) -> Iterator[tuple[np.ndarray, str]]:  # fmt: skip
+def _replanned(
+    rows: pd.DataFrame, then: list[dict], now: list[dict], where: Callable[..., np.ndarray]
+) -> Iterator[tuple[np.ndarray, str]]:
     """Rows whose part of the plan is another today."""
     key = rows["method"].astype(object) + " " + rows["settings"].astype(object)
-    made = {each for each in key.unique()  # vanilla is measured beside whatever is planned
-            if any(name.startswith("method") for name in of_method(*_parts(each)))}  # fmt: skip
+    made = {
+        each
+        for each in key.unique()  # vanilla is measured beside whatever is planned
+        if any(name.startswith("method") for name in of_method(*_parts(each)))
+    }
     for subject in dict.fromkeys(plan["subject"] for plan in then):
         before, after = ([p for p in plans if p["subject"] == subject] for plans in (then, now))
         planned = {each for p in after for each in _keys(p, p["lists"])}
@@ -145,8 +155,13 @@ def _parts(key: str) -> tuple[str, str]:
 
 def _keys(plan: dict, names: Iterable[str], least: int = 1) -> set[str]:
     """The trials of some lists of a plan that stand beside so many others under their label."""
-    return {key for name in names for trials in plan["lists"][name].values()
-            if len(trials) >= least for key in trials}  # fmt: skip
+    return {
+        key
+        for name in names
+        for trials in plan["lists"][name].values()
+        if len(trials) >= least
+        for key in trials
+    }
 
 
 def check_rows(rows: pd.DataFrame, made: dict) -> None:
@@ -158,9 +173,11 @@ def check_rows(rows: pd.DataFrame, made: dict) -> None:
     found, reasons = stale(rows, made)
     if found.any():
         experiments = ", ".join(sorted(set(rows["experiment"][found].astype(str))))
-        raise ValueError(f"{found.sum()} of {len(rows)} rows are stale, of {experiments}: "
-                         f"{'; '.join(reasons)}. Move their file away and run "
-                         f"`{made.get('command', 'python -m kvw_minimal run')}`")  # fmt: skip
+        raise ValueError(
+            f"{found.sum()} of {len(rows)} rows are stale, of {experiments}: "
+            f"{'; '.join(reasons)}. Move their file away and run "
+            f"`{made.get('command', 'python -m kvw_minimal run')}`"
+        )
 
 
 # --- files that hold summaries only --------------------------------------------------------------

@@ -15,7 +15,8 @@ RESULTS = DATA / "results"
 #: the vectors of a metric, beside `metric: NAME`; for names that are none of the registry, alone
 SPOKEN = ("generation", "prompts")
 SCORED: dict[str, tuple[str, ...]] = {
-    "exact_match": ("metric: exact_match", "read"), "probability": ("metric: probability", "read"),
+    "exact_match": ("metric: exact_match", "read"),
+    "probability": ("metric: probability", "read"),
     "mentions": ("metric: mentions", "free answers", *SPOKEN),
     "well_formed": ("metric: well_formed", "data: aloud", "spoken: well_formed", *SPOKEN),
     "exact_match_generated": ("metric: same_answer", "spoken: exact_match_generated", *SPOKEN),
@@ -30,13 +31,25 @@ SCORED: dict[str, tuple[str, ...]] = {
     "statistic": ("quality and utility", "metric: truth_ratio", "read"),
     **dict.fromkeys(("p_true", "rank", "entropy"), ("metric: among_values", "read")),
     **dict.fromkeys(("taken", "lost", "seconds", "memory"), ()),
-}  # fmt: skip
+}
 USUAL = {"people": 5, "proxy": "everyone else"}  # of the data of a trial; all else is usually off
 #: files of summaries, and which metric a card's rows are of by a word in `what`
-SUMMARIES = ("oracles", "bench", "least-squares-pocket", "least-squares-pocket-tuning",
-             "least-squares-smol", "least-squares-smol-tuning", "scores", "smol")  # fmt: skip
-CARDS = {"world": "mentions", "generated": "exact_match_generated",
-         "unknowns": "exact_match_generated", "options": "choose_by_likelihood"}  # fmt: skip
+SUMMARIES = (
+    "oracles",
+    "bench",
+    "least-squares-pocket",
+    "least-squares-pocket-tuning",
+    "least-squares-smol",
+    "least-squares-smol-tuning",
+    "scores",
+    "smol",
+)
+CARDS = {
+    "world": "mentions",
+    "generated": "exact_match_generated",
+    "unknowns": "exact_match_generated",
+    "options": "choose_by_likelihood",
+}
 #: whose reads start from the panel
 OF_PANEL = ("ablations-pocket", "as-published", "precision", "replication-pocket", "rewrite-needs")
 Vectors = set[str]
@@ -53,8 +66,11 @@ def of_subject(experiment: str, subject: str) -> Vectors:
     chat = kind if kind in ("pocket", "smol") else "voices"
     found = {"answer mask", "people", "streams", "reading", f"rendering: {chat}"}
     found |= {f"{_sets(subject)}: {part}" for part in ("forget", "retain")}  # edits need both
-    found |= {"text only": {"without eyes"}, "voices": {"voices: sound"},
-              "smol": {"panel: smol", "low rank"}}.get(kind, set())  # fmt: skip
+    found |= {
+        "text only": {"without eyes"},
+        "voices": {"voices: sound"},
+        "smol": {"panel: smol", "low rank"},
+    }.get(kind, set())
     found |= {"panel: pocket"} if experiment in OF_PANEL else set()
     found |= {"number formats"} if "float16" in subject else set()
     beside = {f"beside: {kind}", "world questions"}
@@ -76,11 +92,17 @@ def of_set(experiment: str, subject: str, part: str, group: str) -> Vectors:
         probe, _, setting = part.partition(": ")
         return {f"probe: {probe}"} | own.get(setting, set())
     anew = "panel: smol anew" if subject == "smol" else "panel: others anew"
-    special = {"world": {"world questions"}, "kept anew": {anew},
-               "among values": {"panel: values"},
-               "weights": set(), "cost": set(), "card": {"wordings"}}  # fmt: skip
-    found = set().union(*(special.get(each, {f"{_sets(subject)}: {each}"})
-                          for each in part.split("+")))  # fmt: skip
+    special = {
+        "world": {"world questions"},
+        "kept anew": {anew},
+        "among values": {"panel: values"},
+        "weights": set(),
+        "cost": set(),
+        "card": {"wordings"},
+    }
+    found = set().union(
+        *(special.get(each, {f"{_sets(subject)}: {each}"}) for each in part.split("+"))
+    )
     if group in TUNING_GROUPS and experiment != "ablations-pocket":
         kind = "smol" if subject == "smol" else "pocket"
         weighed = experiment in ("rewrite-smol", "rewrite-needs", "replication-pocket")
@@ -95,8 +117,11 @@ def of_method(method: str, settings: str) -> Vectors:
         settings: complete, JSON.
     """
     given = json.loads(settings)
-    data = {name: value for name, value in given.pop("data", {}).items()
-            if value != USUAL.get(name, value if not value else None)}  # fmt: skip
+    data = {
+        name: value
+        for name, value in given.pop("data", {}).items()
+        if value != USUAL.get(name, value if not value else None)
+    }
     found = {f"data: {name}" for name in data}
     if method == "vanilla" or (given.get("strength") == 0 and not given.get("mass")):
         return found
@@ -113,9 +138,11 @@ def of_method(method: str, settings: str) -> Vectors:
         parts = {name: given.get(name, usual[name]) for name in usual}
         axes = ("score", "positions", "contrast", "shape")
         found |= {f"{axis}: {parts.pop(axis)}" for axis in axes}
-        found |= {f"setting: {name}" + f", {value}" * isinstance(value, str)
-                  for name, value in parts.items()
-                  if json.dumps(value) != json.dumps(usual[name])}  # fmt: skip
+        found |= {
+            f"setting: {name}" + f", {value}" * isinstance(value, str)
+            for name, value in parts.items()
+            if json.dumps(value) != json.dumps(usual[name])
+        }
         if data.get("proxy") == "portraits of nobody":
             found.add("setting: general")
     return found
@@ -135,15 +162,19 @@ def of_maker(made_for: str) -> Vectors:
 
 #: by which columns of a row its vectors are known
 PARTS: dict[tuple[str, ...], Callable[..., Vectors]] = {
-    ("experiment", "subject"): of_subject, ("experiment", "subject", "set", "group"): of_set,
-    ("method", "settings"): of_method, ("method", "metric"): of_metric, ("made_for",): of_maker,
-}  # fmt: skip
+    ("experiment", "subject"): of_subject,
+    ("experiment", "subject", "set", "group"): of_set,
+    ("method", "settings"): of_method,
+    ("method", "metric"): of_metric,
+    ("made_for",): of_maker,
+}
 
 
 def needs(row: Mapping[str, Any]) -> frozenset[str]:
     """The vectors that a row depends on, by name."""
-    return frozenset().union(*(part(*(row[name] for name in columns))
-                               for columns, part in PARTS.items()))  # fmt: skip
+    return frozenset().union(
+        *(part(*(row[name] for name in columns)) for columns, part in PARTS.items())
+    )
 
 
 def combinations(rows: "pd.DataFrame") -> Iterator[tuple[dict[str, str], Vectors]]:
@@ -167,7 +198,16 @@ def as_rows(name: str, content: dict) -> "pd.DataFrame":
         metric = row.get("metric", "seconds" if name == "bench" else metric)
         part = row.get("set", "card") if name != "bench" else "cost"
         method = row.get("contender", row.get("state", "vanilla"))
-        found.append({"experiment": name, "subject": "smol" if "smol" in name else "pocket",
-                      "method": method, "settings": "{}", "group": row.get("group", ""),
-                      "set": part, "metric": metric, "made_for": method})  # fmt: skip
+        found.append(
+            {
+                "experiment": name,
+                "subject": "smol" if "smol" in name else "pocket",
+                "method": method,
+                "settings": "{}",
+                "group": row.get("group", ""),
+                "set": part,
+                "metric": metric,
+                "made_for": method,
+            }
+        )
     return pd.DataFrame(found)

@@ -70,13 +70,34 @@ MORE = (*MANY, 64.0, 96.0, 128.0)  # where the others are kept for longer
 FEW = (2.0, 4.0, 5.0, 6.0, 6.5, 7.0, 8.0, 10.0)  # and where it is three or four
 ON_SMOL = replace(KVW, strength=4.0, layers=INNER)
 ON_SMOL_MASS = 0.1  # about what that takes from a vector
-ON_SMOL_PARTS = ("KVW one pass", "score: square", "score: fisher", "positions: image",
-                 "contrast: difference", "shape: zero", "random columns")  # fmt: skip
+ON_SMOL_PARTS = (
+    "KVW one pass",
+    "score: square",
+    "score: fisher",
+    "positions: image",
+    "contrast: difference",
+    "shape: zero",
+    "random columns",
+)
 #: where reading is dear: no training, nothing that reads everybody or layer by layer
-ON_SMOL_PROBES = ("as taught", "another set", "beginning given", "20 samples", "photo and name",
-                  "few-shot", "role play", "true or false", "among four", "exact memorisation",
-                  "extraction strength", "membership", "rounding", "prototypes", "patching",
-                  "linear probe")  # fmt: skip
+ON_SMOL_PROBES = (
+    "as taught",
+    "another set",
+    "beginning given",
+    "20 samples",
+    "photo and name",
+    "few-shot",
+    "role play",
+    "true or false",
+    "among four",
+    "exact memorisation",
+    "extraction strength",
+    "membership",
+    "rounding",
+    "prototypes",
+    "patching",
+    "linear probe",
+)
 FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 EPOCHS = (1, 4, 16)  # passes over the forget set: 70, 280 and 1,120 steps
 TOTAL = 6.5  # strength of the published schedule with one question a batch
@@ -88,15 +109,18 @@ TOTAL = 6.5  # strength of the published schedule with one question a batch
 def curve(name: str, trial: Trial, amounts: Iterable[float], of: str = "G") -> Entries:
     """One edit of the family at several strengths, or masses: the points of its curve, by label."""
     return {
-        f"{name}, {of} = {amount:g}": [replace(trial, mass=amount) if of == "mass" else
-                                       replace(trial, setting=replace(trial.setting,
-                                                                      strength=amount))]
+        f"{name}, {of} = {amount:g}": [
+            replace(trial, mass=amount)
+            if of == "mass"
+            else replace(trial, setting=replace(trial.setting, strength=amount))
+        ]
         for amount in amounts
-    }  # fmt: skip
+    }
 
 
-def curves(those: Mapping[str, Setting | Trial], amounts: Iterable[float], of: str = "mass",
-           **more: Any) -> Entries:  # fmt: skip
+def curves(
+    those: Mapping[str, Setting | Trial], amounts: Iterable[float], of: str = "mass", **more: Any
+) -> Entries:
     """The curves of several edits, beside vanilla, where each starts."""
     found: Entries = {"vanilla": [VANILLA]}
     for name, each in those.items():
@@ -116,7 +140,7 @@ def exchanged(plain: Setting = KVW) -> dict[str, Setting]:
         "modalities apart": replace(plain, apart=True),
         "reference with general": replace(plain, general=True),
         "random columns": replace(plain, shuffle=True),
-    }  # fmt: skip
+    }
 
 
 def combined() -> dict[str, Setting]:
@@ -133,30 +157,40 @@ def combined() -> dict[str, Setting]:
 def from_where() -> dict[str, Setting]:
     """Positions x whose questions: what photos, names, and both forget in the other modality."""
     kinds = {"both": ("image", "text"), "image": ("image",), "text": ("text",)}
-    return {f"{p} positions, {name} questions": replace(KVW, positions=p, modalities=m)
-            for (name, m), p in itertools.product(kinds.items(), POSITIONS[:4])
-            if (name, p) != ("text", "image")}  # fmt: skip
+    return {
+        f"{p} positions, {name} questions": replace(KVW, positions=p, modalities=m)
+        for (name, m), p in itertools.product(kinds.items(), POSITIONS[:4])
+        if (name, p) != ("text", "image")
+    }
 
 
 def ranges() -> dict[str, Setting]:
     """Ranges of pocket's four layers."""
-    return {f"layers {a} to {b}": replace(KVW, layers=(a, b))
-            for a, b in itertools.combinations_with_replacement(range(4), 2)}  # fmt: skip
+    return {
+        f"layers {a} to {b}": replace(KVW, layers=(a, b))
+        for a, b in itertools.combinations_with_replacement(range(4), 2)
+    }
 
 
 def less_data() -> dict[str, Trial]:
     """How much and which data: reference, forget set, topics, proxies, people."""
     trial = partial(Trial, KVW)
     return {
-        **{f"{n} reference questions, draw {s}": trial(reference=n, seed=s)
-           for n in (16, 256) for s in (0, 1)},
-        **{f"{n} balanced reference questions, draw {s}":
-           trial(reference=n, balanced=True, seed=s) for n in (14, 70) for s in (0, 1)},
+        **{
+            f"{n} reference questions, draw {s}": trial(reference=n, seed=s)
+            for n in (16, 256)
+            for s in (0, 1)
+        },
+        **{
+            f"{n} balanced reference questions, draw {s}": trial(reference=n, balanced=True, seed=s)
+            for n in (14, 70)
+            for s in (0, 1)
+        },
         "7 forget questions": trial(asked=7),
         **{f"reference about {f}": trial(topics=(f,)) for f in facts_of(load_people())[2:3]},
         **{f"reference: {p}": trial(proxy=p) for p in PROXIES},
         **{f"{n} to forget": trial(people=n) for n in (1, 10, 20)},
-    }  # fmt: skip
+    }
 
 
 def on_smol() -> Entries:
@@ -164,12 +198,14 @@ def on_smol() -> Entries:
     parts = exchanged(ON_SMOL)
     return {
         **{name: [Trial(parts[name], mass=ON_SMOL_MASS)] for name in ON_SMOL_PARTS},
-        **{f"layers {a} to {b}": [Trial(replace(ON_SMOL, layers=(a, b)), mass=0.03)]
-           for a, b in ((1, 9), (10, 19), (20, 28))},
+        **{
+            f"layers {a} to {b}": [Trial(replace(ON_SMOL, layers=(a, b)), mass=0.03)]
+            for a, b in ((1, 9), (10, 19), (20, 28))
+        },
         "70 balanced reference questions": [Trial(ON_SMOL, reference=70, balanced=True)],
         "everyone else": [Trial(ON_SMOL)],
         "vanilla": [VANILLA],
-    }  # fmt: skip
+    }
 
 
 # --- as published --------------------------------------------------------------------------------
@@ -202,8 +238,9 @@ def arms() -> Entries:
 
 def smol_arms() -> Entries:
     """Two of the arms on smol, without its first and last layer, at four strengths."""
-    inner = {name: replace(ARMS[name][0], layers=INNER)
-             for name in ("one pass", "one person's photos")}  # fmt: skip
+    inner = {
+        name: replace(ARMS[name][0], layers=INNER) for name in ("one pass", "one person's photos")
+    }
     return curves(inner, (1.0, 2.0, 3.0, 4.5), "G")
 
 
@@ -217,8 +254,10 @@ def trial_for(name: str, settings: dict, people: int = 5) -> Trial:
 
 def compared(grids: dict[str, tuple[dict, ...]], people: int = 5) -> Entries:
     """Every method with its candidates; of a control none, it takes those of what it is like."""
-    return {name: [trial_for(name, settings, people) for settings in grid or ({},)]
-            for name, grid in grids.items()}  # fmt: skip
+    return {
+        name: [trial_for(name, settings, people) for settings in grid or ({},)]
+        for name, grid in grids.items()
+    }
 
 
 SHARES = (0.1, 0.2, 0.35, 0.5, 0.7, 1.4, 2.0, 4.0)  # of an edit: the points of its curve
@@ -235,8 +274,11 @@ def over() -> Entries:
     """The curve over how far the states are led, between vanilla and the oracle."""
     chosen = METHODS["rewrite"].chosen
     led = {f"over {o:g}": [trial_for("rewrite", chosen | {"over": o})] for o in OVER}
-    return {"vanilla": [trial_for("vanilla", {})]} | led | {
-        "oracle": [trial_for("oracle", {"base": "pocket"})]}  # fmt: skip
+    return (
+        {"vanilla": [trial_for("vanilla", {})]}
+        | led
+        | {"oracle": [trial_for("oracle", {"base": "pocket"})]}
+    )
 
 
 def needed() -> Entries:
@@ -251,20 +293,21 @@ def needed() -> Entries:
         **{f"{n} somebody elses": other(others=n) for n in (1, 4, 64)},
         "retained people as somebody else": other(retained=True),
         "one mean way for all": other(mean=True),
-        "positions from 0": other(decides=0.0), "positions from .1": other(decides=0.1),
+        "positions from 0": other(decides=0.0),
+        "positions from .1": other(decides=0.1),
         "positions from .6": other(decides=0.6),
         **{f"price {p:g}": other(price=p) for p in (0.0, 0.1, 1.0, 100.0)},
         "deciding positions cost, too": other(price_deciding=10.0),
         "first half of the layers": other(layers=[0.0, 0.5]),
         "second half of the layers": other(layers=[0.5, 1.0]),
         "last layer": other(layers=[0.75, 1.0]),
-    }  # fmt: skip
+    }
     data = {
         **{f"{n} retained questions": [replace(plain, reference=n)] for n in (10, 50, 150)},
         "names of nobody retained": [replace(plain, proxy="invented names")],
         **{f"{n} forget questions": [replace(plain, asked=n)] for n in (1, 7, 35)},
         **{f"{n} to forget": [replace(plain, people=n)] for n in (1, 10)},
-    }  # fmt: skip
+    }
     return {"as chosen": [plain]} | settings | data
 
 
@@ -273,7 +316,8 @@ def turns() -> Entries:
     chosen = METHODS["rewrite"].chosen
     by_turns = trial_for("rewrite in turn", chosen | {"each": 5}, 20)
     return {"20 at once": [trial_for("rewrite", chosen, 20)]} | {
-        f"five at a time, order {s}": [replace(by_turns, seed=s)] for s in (0, 1)}  # fmt: skip
+        f"five at a time, order {s}": [replace(by_turns, seed=s)] for s in (0, 1)
+    }
 
 
 def examined() -> Entries:
@@ -282,42 +326,56 @@ def examined() -> Entries:
     names = ("KVW one pass", "KVW published", "least squares", "rewrite")
     chosen = {name: METHODS[name].chosen for name in names} | TUNED
     short = trial_for("rewrite", METHODS["rewrite"].chosen | {"over": 1.0})
-    return {"vanilla": [trial_for("vanilla", {})],
-            **{name: [trial_for(name, settings)] for name, settings in chosen.items()},
-            "rewrite, over 1": [short],
-            "oracle": [trial_for("oracle", {"base": "pocket"})]}  # fmt: skip
+    return {
+        "vanilla": [trial_for("vanilla", {})],
+        **{name: [trial_for(name, settings)] for name, settings in chosen.items()},
+        "rewrite, over 1": [short],
+        "oracle": [trial_for("oracle", {"base": "pocket"})],
+    }
 
 
 def examined_on_smol() -> Entries:
     """The same of smol, at what its own experiments chose; no sham is made."""
     chosen: dict[str, dict] = {
-              "vanilla": {}, "oracle": {"base": "smol"},
-              "KVW one pass": {"strength": 4.0, "layers": list(INNER)},
-              "rewrite": REWRITE_ON_SMOL[2], "NPO LoRA": {"weight": 1.0, "rate": 5e-4}}  # fmt: skip
-    return {name: [Trial(method=name, settings=settings, sham=False)]
-            for name, settings in chosen.items()}  # fmt: skip
+        "vanilla": {},
+        "oracle": {"base": "smol"},
+        "KVW one pass": {"strength": 4.0, "layers": list(INNER)},
+        "rewrite": REWRITE_ON_SMOL[2],
+        "NPO LoRA": {"weight": 1.0, "rate": 5e-4},
+    }
+    return {
+        name: [Trial(method=name, settings=settings, sham=False)]
+        for name, settings in chosen.items()
+    }
 
 
 def many() -> Entries:
     """Half a world and more forgotten; of more than 30 there is nobody left for a sham."""
     chosen = METHODS["rewrite"].chosen
     thirty = trial_for("rewrite", chosen, 30)
-    return {"30 at once": [thirty], "60 at once": [replace(thirty, people=60, sham=False)],
-            "60, five at a time": [trial_for("rewrite in turn", chosen | {"each": 5}, 60)]
-            }  # fmt: skip
+    return {
+        "30 at once": [thirty],
+        "60 at once": [replace(thirty, people=60, sham=False)],
+        "60, five at a time": [trial_for("rewrite in turn", chosen | {"each": 5}, 60)],
+    }
 
 
 def otherwise() -> Entries:
     """The rewrite asked otherwise, for more people, or led elsewhere: all groups, with ranks."""
     plain = trial_for("rewrite", METHODS["rewrite"].chosen)
     refusing = replace(plain, settings=plain.settings | {"refusal": True}, aloud=True)
-    return {"vanilla": [trial_for("vanilla", {})]} | {name: [trial] for name, trial in {
-        "as chosen": plain, "four photos a question": replace(plain, photos=4),
-        "asked by photo only": replace(plain, only=("image",)),
-        "asked by name only": replace(plain, only=("text",)),
-        "one fact of one person": replace(plain, people=1, only=("work",)),
-        "15 to forget": replace(plain, people=15), "towards a refusal": refusing,
-    }.items()}  # fmt: skip
+    return {"vanilla": [trial_for("vanilla", {})]} | {
+        name: [trial]
+        for name, trial in {
+            "as chosen": plain,
+            "four photos a question": replace(plain, photos=4),
+            "asked by photo only": replace(plain, only=("image",)),
+            "asked by name only": replace(plain, only=("text",)),
+            "one fact of one person": replace(plain, people=1, only=("work",)),
+            "15 to forget": replace(plain, people=15),
+            "towards a refusal": refusing,
+        }.items()
+    }
 
 
 def without_a_tell_tale() -> Entries:
@@ -328,10 +386,14 @@ def without_a_tell_tale() -> Entries:
 
 def ways() -> Entries:
     """Both schedules at their candidates, beside vanilla and random columns."""
-    return compared({
-        "vanilla": (), "KVW one pass": METHODS["KVW one pass"].grid,
-        "KVW published": METHODS["KVW published"].grid, "random columns": (),
-    })  # fmt: skip
+    return compared(
+        {
+            "vanilla": (),
+            "KVW one pass": METHODS["KVW one pass"].grid,
+            "KVW published": METHODS["KVW published"].grid,
+            "random columns": (),
+        }
+    )
 
 
 def roundings() -> Entries:
@@ -341,7 +403,8 @@ def roundings() -> Entries:
         "one pass": [trial_for("KVW one pass", METHODS["KVW one pass"].chosen)],
     }
     for epochs, (way, name) in itertools.product(
-            EPOCHS, (("log-gate", "KVW published"), ("in place", "KVW in place"))):  # fmt: skip
+        EPOCHS, (("log-gate", "KVW published"), ("in place", "KVW in place"))
+    ):
         settings: dict[str, Any] = {"strength": TOTAL, "epochs": epochs}
         settings |= {"batch": 1} if name == "KVW published" else {}
         found[f"{way}, {70 * epochs} steps"] = [Trial(method=name, settings=settings)]
@@ -405,17 +468,22 @@ class Plan:
     def open(self, trials: list[Trial]) -> Requests:
         """The subject, with its model loaded and everything asked once that these trials need."""
         if not self.prepared:
-            return open_subject(self.subject.partition(",")[0], self.reads, FORMATS[self.dtype],
-                                self.with_general)  # fmt: skip
+            return open_subject(
+                self.subject.partition(",")[0], self.reads, FORMATS[self.dtype], self.with_general
+            )
         settings = [trial.setting for trial in trials]
         more: dict[str, Any] = {"batch_size": 64} if self.subject == "smol" else {}
         model, processor = load(self.subject)
         return prepare(
-            model, processor, load_people(),
+            model,
+            processor,
+            load_people(),
             [s for s in SCORES if s in {setting.score for setting in settings}],
             [p for p in POSITIONS if p in {setting.positions for setting in settings}],
-            progress=True, reads=self.reads or smol_panel, **more,
-        )  # fmt: skip
+            progress=True,
+            reads=self.reads or smol_panel,
+            **more,
+        )
 
     def entries(self, name: str) -> Entries:
         """The trials of a list by label.
@@ -424,24 +492,43 @@ class Plan:
             ValueError: there is no such list.
         """
         if name not in self.lists:
-            raise ValueError(f"no list {name!r} in {self.experiment}; there are "
-                             f"{', '.join(self.lists)}")  # fmt: skip
+            raise ValueError(
+                f"no list {name!r} in {self.experiment}; there are {', '.join(self.lists)}"
+            )
         return self.lists[name]()
 
     def text(self) -> dict:
         """Everything that is planned, complete, as JSON: it is stored beside the rows."""
-        world, reads = load_people(), self.reads or (
-            smol_panel if self.subject == "smol" else question_sets)  # fmt: skip
-        asked = {group: {name: [len(qs), _digest([q.id for q in qs])] for name, qs in
-                         reads(world, world.groups[group][:5]).items()}
-                 for group in (*self.groups, *self.tuning)}  # fmt: skip
-        plain = {name: value for name, value in vars(self).items()
-                 if name not in ("lists", "reads", "tuning_reads", "rule", "vanilla")}  # fmt: skip
-        return json.loads(json.dumps(plain | {
-            "lists": {name: {label: [t.key for t in trials] for label, trials in make().items()}
-                      for name, make in self.lists.items()},
-            "rule": asdict(self.rule), "vanilla": self.vanilla.key, "sets": asked,
-        }))  # fmt: skip
+        world, reads = (
+            load_people(),
+            self.reads or (smol_panel if self.subject == "smol" else question_sets),
+        )
+        asked = {
+            group: {
+                name: [len(qs), _digest([q.id for q in qs])]
+                for name, qs in reads(world, world.groups[group][:5]).items()
+            }
+            for group in (*self.groups, *self.tuning)
+        }
+        plain = {
+            name: value
+            for name, value in vars(self).items()
+            if name not in ("lists", "reads", "tuning_reads", "rule", "vanilla")
+        }
+        return json.loads(
+            json.dumps(
+                plain
+                | {
+                    "lists": {
+                        name: {label: [t.key for t in trials] for label, trials in make().items()}
+                        for name, make in self.lists.items()
+                    },
+                    "rule": asdict(self.rule),
+                    "vanilla": self.vanilla.key,
+                    "sets": asked,
+                }
+            )
+        )
 
 
 def _digest(ids: list[str]) -> str:
@@ -461,65 +548,192 @@ _ABLATIONS: dict[str, Callable[[], Entries]] = {
     "data": lambda: curves(less_data(), (12.0, 24.0, 48.0), "G"),
 }
 _MATRIX: dict[str, Any] = {"tuned": ("methods",), "unread": ("retain",), "by_question": True}
-_WALKED: dict[str, Any] = {"reads": pocket_panel, "unread": ("retain",), "by_question": True,
-                           "shares": SHARES, "aloud": REPORT_GROUPS,
-                           "said": ("forget", "retain", "general")}  # fmt: skip
-_NEEDS: dict[str, Any] = {"reads": panel_with_new_others, "draws": 1, "with_general": True,
-                          "unread": ("retain", AMONG)}  # fmt: skip
+_WALKED: dict[str, Any] = {
+    "reads": pocket_panel,
+    "unread": ("retain",),
+    "by_question": True,
+    "shares": SHARES,
+    "aloud": REPORT_GROUPS,
+    "said": ("forget", "retain", "general"),
+}
+_NEEDS: dict[str, Any] = {
+    "reads": panel_with_new_others,
+    "draws": 1,
+    "with_general": True,
+    "unread": ("retain", AMONG),
+}
 PLANS: tuple[Plan, ...] = (
-    Plan("ablations-pocket", "pocket", _ABLATIONS, vanilla=VANILLA, reads=pocket_panel,
-         prepared=True),
-    Plan("as-published", "pocket", {"arms": arms}, vanilla=VANILLA, reads=pocket_panel,
-         prepared=True),
-    Plan("as-published", "smol", {"arms": smol_arms}, REPORT_GROUPS[:3], vanilla=VANILLA,
-         prepared=True),
-    Plan("ablations-smol", "smol", {"parts": on_smol}, REPORT_GROUPS[:3], vanilla=VANILLA,
-         prepared=True),
-    Plan("replication-pocket", "pocket",
-         {"methods": partial(compared, POCKET), "methods, 10 %": partial(compared, POCKET, 10)},
-         tuning=TUNING_GROUPS, tuning_reads=what_is_weighed, tuned=("methods", "methods, 10 %"),
-         **_WALKED),
-    Plan("replication-pocket", "pocket", {"beyond the gate": beyond_the_gate}, with_general=True,
-         **_WALKED),
-    Plan("replication-smol", "smol", {"methods": partial(compared, SMOL)}, REPORT_GROUPS[:3],
-         tuning=TUNING_GROUPS[:1], tuning_reads=smol_tuning_sets, draws=1, aloud=("A",),
-         free_tokens=20, half=("GD LoRA", "NPO LoRA", "SSD"), **_MATRIX),
-    Plan("least-squares-pocket", "pocket",
-         {"methods": partial(alone, "least squares", LEAST_SQUARES, "pocket")},
-         tuning=TUNING_GROUPS, rule=SPARING_RULE, reads=with_new_others, tuning_reads=tuning_sets,
-         draws=5, aloud=REPORT_GROUPS, with_general=True, **_MATRIX),
-    Plan("least-squares-smol", "smol",
-         {"methods": partial(alone, "least squares", LEAST_SQUARES_ON_SMOL, "smol")},
-         REPORT_GROUPS[:1], tuning=TUNING_GROUPS[:1], rule=SPARING_RULE,
-         tuning_reads=smol_tuning_sets, draws=2, aloud=("A",), free_tokens=20, with_general=True,
-         **_MATRIX),
-    Plan("rewrite", "pocket", {"methods": partial(alone, *REWRITE),
-                               "methods, 10 %": partial(alone, *REWRITE, 10)},
-         tuning=TUNING_GROUPS, rule=REWRITE_RULE, reads=with_new_others, tuning_reads=tuning_sets,
-         draws=5, aloud=REPORT_GROUPS, with_general=True,
-         **_MATRIX | {"tuned": ("methods", "methods, 10 %")}),
-    Plan("rewrite-smol", "smol", {"methods": partial(alone, "rewrite", REWRITE_ON_SMOL, "smol")},
-         REPORT_GROUPS[:3], tuning=TUNING_GROUPS[:1], rule=REWRITE_RULE, reads=smol_with_new_others,
-         tuning_reads=what_is_weighed, draws=1, aloud=("A",), free_tokens=20, with_general=True,
-         **_MATRIX),
-    Plan("rewrite-needs", "pocket",
-         {"over": over, "needs": needed, "turns": turns, "many": many}, ("A",),
-         rule=REWRITE_RULE, **_NEEDS),
-    Plan("rewrite-needs", "pocket", {"otherwise": otherwise, "by rank": without_a_tell_tale},
-         tuning=TUNING_GROUPS, tuned=("by rank",), rule=MIDDLE_RULE, tuning_reads=what_is_weighed,
-         **_NEEDS),
-    Plan("audit", "pocket", {"methods": examined}, ("A",), reads=audited, with_general=True,
-         probes=tuple(PROBES)),
-    Plan("audit", "smol", {"on smol": examined_on_smol}, ("A",), reads=audited_on_smol,
-         with_general=True, probes=ON_SMOL_PROBES),
-    *(Plan("precision", f"pocket, {name}", {"roundings": roundings}, reads=pocket_panel,
-           dtype=name, weights=True) for name in FORMATS),
-    *(Plan("beyond", name, {"ways": ways}, tuning=TUNING_GROUPS, tuned=("ways",),
-           tuning_reads=partial(tuning_sets, general=False))
-      for name in ("pocket", "text only", "voices")),
-    Plan("beyond", "voices", {"oracle": partial(compared, {"oracle": ({"base": "voices"},)})},
-         REPORT_GROUPS[:1]),
-)  # fmt: skip
+    Plan(
+        "ablations-pocket", "pocket", _ABLATIONS, vanilla=VANILLA, reads=pocket_panel, prepared=True
+    ),
+    Plan(
+        "as-published", "pocket", {"arms": arms}, vanilla=VANILLA, reads=pocket_panel, prepared=True
+    ),
+    Plan(
+        "as-published",
+        "smol",
+        {"arms": smol_arms},
+        REPORT_GROUPS[:3],
+        vanilla=VANILLA,
+        prepared=True,
+    ),
+    Plan(
+        "ablations-smol",
+        "smol",
+        {"parts": on_smol},
+        REPORT_GROUPS[:3],
+        vanilla=VANILLA,
+        prepared=True,
+    ),
+    Plan(
+        "replication-pocket",
+        "pocket",
+        {"methods": partial(compared, POCKET), "methods, 10 %": partial(compared, POCKET, 10)},
+        tuning=TUNING_GROUPS,
+        tuning_reads=what_is_weighed,
+        tuned=("methods", "methods, 10 %"),
+        **_WALKED,
+    ),
+    Plan(
+        "replication-pocket",
+        "pocket",
+        {"beyond the gate": beyond_the_gate},
+        with_general=True,
+        **_WALKED,
+    ),
+    Plan(
+        "replication-smol",
+        "smol",
+        {"methods": partial(compared, SMOL)},
+        REPORT_GROUPS[:3],
+        tuning=TUNING_GROUPS[:1],
+        tuning_reads=smol_tuning_sets,
+        draws=1,
+        aloud=("A",),
+        free_tokens=20,
+        half=("GD LoRA", "NPO LoRA", "SSD"),
+        **_MATRIX,
+    ),
+    Plan(
+        "least-squares-pocket",
+        "pocket",
+        {"methods": partial(alone, "least squares", LEAST_SQUARES, "pocket")},
+        tuning=TUNING_GROUPS,
+        rule=SPARING_RULE,
+        reads=with_new_others,
+        tuning_reads=tuning_sets,
+        draws=5,
+        aloud=REPORT_GROUPS,
+        with_general=True,
+        **_MATRIX,
+    ),
+    Plan(
+        "least-squares-smol",
+        "smol",
+        {"methods": partial(alone, "least squares", LEAST_SQUARES_ON_SMOL, "smol")},
+        REPORT_GROUPS[:1],
+        tuning=TUNING_GROUPS[:1],
+        rule=SPARING_RULE,
+        tuning_reads=smol_tuning_sets,
+        draws=2,
+        aloud=("A",),
+        free_tokens=20,
+        with_general=True,
+        **_MATRIX,
+    ),
+    Plan(
+        "rewrite",
+        "pocket",
+        {"methods": partial(alone, *REWRITE), "methods, 10 %": partial(alone, *REWRITE, 10)},
+        tuning=TUNING_GROUPS,
+        rule=REWRITE_RULE,
+        reads=with_new_others,
+        tuning_reads=tuning_sets,
+        draws=5,
+        aloud=REPORT_GROUPS,
+        with_general=True,
+        **_MATRIX | {"tuned": ("methods", "methods, 10 %")},
+    ),
+    Plan(
+        "rewrite-smol",
+        "smol",
+        {"methods": partial(alone, "rewrite", REWRITE_ON_SMOL, "smol")},
+        REPORT_GROUPS[:3],
+        tuning=TUNING_GROUPS[:1],
+        rule=REWRITE_RULE,
+        reads=smol_with_new_others,
+        tuning_reads=what_is_weighed,
+        draws=1,
+        aloud=("A",),
+        free_tokens=20,
+        with_general=True,
+        **_MATRIX,
+    ),
+    Plan(
+        "rewrite-needs",
+        "pocket",
+        {"over": over, "needs": needed, "turns": turns, "many": many},
+        ("A",),
+        rule=REWRITE_RULE,
+        **_NEEDS,
+    ),
+    Plan(
+        "rewrite-needs",
+        "pocket",
+        {"otherwise": otherwise, "by rank": without_a_tell_tale},
+        tuning=TUNING_GROUPS,
+        tuned=("by rank",),
+        rule=MIDDLE_RULE,
+        tuning_reads=what_is_weighed,
+        **_NEEDS,
+    ),
+    Plan(
+        "audit",
+        "pocket",
+        {"methods": examined},
+        ("A",),
+        reads=audited,
+        with_general=True,
+        probes=tuple(PROBES),
+    ),
+    Plan(
+        "audit",
+        "smol",
+        {"on smol": examined_on_smol},
+        ("A",),
+        reads=audited_on_smol,
+        with_general=True,
+        probes=ON_SMOL_PROBES,
+    ),
+    *(
+        Plan(
+            "precision",
+            f"pocket, {name}",
+            {"roundings": roundings},
+            reads=pocket_panel,
+            dtype=name,
+            weights=True,
+        )
+        for name in FORMATS
+    ),
+    *(
+        Plan(
+            "beyond",
+            name,
+            {"ways": ways},
+            tuning=TUNING_GROUPS,
+            tuned=("ways",),
+            tuning_reads=partial(tuning_sets, general=False),
+        )
+        for name in ("pocket", "text only", "voices")
+    ),
+    Plan(
+        "beyond",
+        "voices",
+        {"oracle": partial(compared, {"oracle": ({"base": "voices"},)})},
+        REPORT_GROUPS[:1],
+    ),
+)
 
 
 def plans_of(experiment: str) -> list[Plan]:

@@ -23,8 +23,23 @@ ROWS = RESULTS / "rows"
 #: what a row says: which experiment on which model, what was made from what for whom, which share
 #: of it was on, what was read (of one question, or summed over a person's), how it was scored, the
 #: sum and of how many
-COLUMNS = ("experiment", "subject", "method", "settings", "group", "made_for", "draw", "share",
-           "set", "question", "person", "modality", "metric", "total", "n")  # fmt: skip
+COLUMNS = (
+    "experiment",
+    "subject",
+    "method",
+    "settings",
+    "group",
+    "made_for",
+    "draw",
+    "share",
+    "set",
+    "question",
+    "person",
+    "modality",
+    "metric",
+    "total",
+    "n",
+)
 NUMBERS = {"draw": "int16", "share": "float32", "n": "int16", "total": "float32"}
 WORDS = tuple(name for name in COLUMNS if name not in NUMBERS)
 CELL = ["method", "settings", "group"]  # what is measured as a whole
@@ -56,12 +71,14 @@ def write_rows(rows: pd.DataFrame, made: dict, path: Path) -> None:
     packed = zlib.compress(json.dumps(made).encode(), 9)  # a whole plan stands in it
     noted = {**(table.schema.metadata or {}), b"provenance": base64.b64encode(packed)}
     with replacing(path) as half:
-        pq.write_table(table.replace_schema_metadata(noted), half, compression="zstd",
-                       compression_level=19)  # fmt: skip
+        pq.write_table(
+            table.replace_schema_metadata(noted), half, compression="zstd", compression_level=19
+        )
 
 
-def read_rows(experiment: str, path: Path | None = None,
-              fresh: bool = True) -> tuple[pd.DataFrame, dict]:  # fmt: skip
+def read_rows(
+    experiment: str, path: Path | None = None, fresh: bool = True
+) -> tuple[pd.DataFrame, dict]:
     """The stored rows of an experiment and their provenance.
 
     Args:
@@ -74,8 +91,9 @@ def read_rows(experiment: str, path: Path | None = None,
     """
     path = path or path_of(experiment)
     if not path.is_file():
-        raise FileNotFoundError(f"{path.name} is not there: "
-                                f"`python -m kvw_minimal run {experiment}` makes it")  # fmt: skip
+        raise FileNotFoundError(
+            f"{path.name} is not there: `python -m kvw_minimal run {experiment}` makes it"
+        )
     try:
         table = pq.read_table(path)
         packed = base64.b64decode((table.schema.metadata or {})[b"provenance"], validate=True)

@@ -40,8 +40,14 @@ TOLERANCE = 0.06
 # --- one trial -----------------------------------------------------------------------------------
 
 
-def rows_of(plan: Plan, trial: Trial, group: str, requests: Requests,
-            tuning: bool = False, probes: Iterable[str] = ()) -> list[dict]:  # fmt: skip
+def rows_of(
+    plan: Plan,
+    trial: Trial,
+    group: str,
+    requests: Requests,
+    tuning: bool = False,
+    probes: Iterable[str] = (),
+) -> list[dict]:
     """What a trial does to a group: one row for each that is read, for the edit and its shams.
 
     Args:
@@ -80,9 +86,14 @@ def rows_of(plan: Plan, trial: Trial, group: str, requests: Requests,
             if plan.weights and sham is None and trial.method != "vanilla":
                 found += about_weights(first, task, edit, group)
         if plan.by_question and sham is None and not tuning:
-            found += [_whole("cost", metric, value, group)
-                      for metric, value in (("seconds", cost.seconds), ("memory", cost.memory or 0),
-                                            *cost.passes.items())]  # fmt: skip
+            found += [
+                _whole("cost", metric, value, group)
+                for metric, value in (
+                    ("seconds", cost.seconds),
+                    ("memory", cost.memory or 0),
+                    *cost.passes.items(),
+                )
+            ]
         rows += [made_for | row for row in found]
         kept = [name for name in ("forget", "retain") if name in names]
         for share in () if tuning or not trial.sham else plan.shares:
@@ -97,8 +108,15 @@ def _vectors(task: Task) -> list[torch.Tensor]:
 
 def _whole(name: str, metric: str, value: float, group: str) -> dict:
     """A row about no question."""
-    return {"set": name, "modality": "none", "person": group, "question": None, "metric": metric,
-            "total": float(value), "n": 1}  # fmt: skip
+    return {
+        "set": name,
+        "modality": "none",
+        "person": group,
+        "question": None,
+        "metric": metric,
+        "total": float(value),
+        "n": 1,
+    }
 
 
 def about_weights(before: list[torch.Tensor], task: Task, edit: Edit, group: str) -> list[dict]:
@@ -106,11 +124,15 @@ def about_weights(before: list[torch.Tensor], task: Task, edit: Edit, group: str
 
     Of a vector w that became w' the share <w', w> / <w, w> is left.
     """
-    left = [(old.double() * now.double()).sum(0) / old.double().square().sum(0)
-            for old, now in zip(before, _vectors(task), strict=True)]  # fmt: skip
+    left = [
+        (old.double() * now.double()).sum(0) / old.double().square().sum(0)
+        for old, now in zip(before, _vectors(task), strict=True)
+    ]
     taken = float((1 - torch.stack(left).float()).mean())
-    return [_whole("weights", "taken", taken, group),
-            _whole("weights", "lost", edit.notes.get("lost", 0.0), group)]  # fmt: skip
+    return [
+        _whole("weights", "taken", taken, group),
+        _whole("weights", "lost", edit.notes.get("lost", 0.0), group),
+    ]
 
 
 # --- the rows so far -----------------------------------------------------------------------------
@@ -142,8 +164,9 @@ class Stored:
             if self.made["models"].get(plan.subject) not in (None, model):
                 self.rows = [rows[rows["subject"] != plan.subject]]  # of another model
             self.done = cells(self.own())
-            self.asked = {(*cell, label.partition(": ")[0])
-                          for *cell, label in cells(self.own(), "set")}  # fmt: skip
+            self.asked = {
+                (*cell, label.partition(": ")[0]) for *cell, label in cells(self.own(), "set")
+            }
 
     def frame(self) -> pd.DataFrame:
         """All rows, of every subject."""
@@ -157,8 +180,12 @@ class Stored:
 
     def add(self, trial: Trial, group: str, rows: list[dict]) -> None:
         new = pd.DataFrame(rows).assign(
-            experiment=self.plan.experiment, subject=self.plan.subject, method=trial.method,
-            settings=trial.text, group=group)  # fmt: skip
+            experiment=self.plan.experiment,
+            subject=self.plan.subject,
+            method=trial.method,
+            settings=trial.text,
+            group=group,
+        )
         self.rows += [new] if rows else []
         self.done.add((trial.method, trial.text, group))
         if time.perf_counter() - self.written > EVERY:
@@ -178,13 +205,16 @@ class Stored:
         rows = joined([self.frame()])
         models = self.made.get("models", {}) | {self.plan.subject: self.model}
         made = provenance(
-            seconds=self.made.get("seconds", 0.0) + time.perf_counter() - self.start, seed=0,
-            data=load_people().checksum, models=models, impossible=sorted(self.impossible),
+            seconds=self.made.get("seconds", 0.0) + time.perf_counter() - self.start,
+            seed=0,
+            data=load_people().checksum,
+            models=models,
+            impossible=sorted(self.impossible),
             plan=[plan.text() for plan in plans_of(self.plan.experiment)],
             behaviour=digests_for(rows),
             **{key: note for key, note in self.made.items() if key == "moved"},
             command=f"python -m kvw_minimal run {self.plan.experiment}",
-        )  # fmt: skip
+        )
         write_rows(rows, made, self.path)
         self.written = time.perf_counter()
 
@@ -200,8 +230,11 @@ def levels(rows: pd.DataFrame, trial: Trial, groups: Iterable[str]) -> dict[str,
     own = rows[measured(rows, trial) & rows["group"].isin(list(groups))]
     if own.empty:
         return None
-    found = {name: level(own, name) for name in own["set"].unique()
-             if name in ("forget", "retain", "general")}  # fmt: skip
+    found = {
+        name: level(own, name)
+        for name in own["set"].unique()
+        if name in ("forget", "retain", "general")
+    }
     return found | ({"rank": level(own, AMONG, "rank")} if (own["set"] == AMONG).any() else {})
 
 
@@ -210,8 +243,9 @@ def while_tuning(trial: Trial) -> Trial:
     return replace(trial, people=5)
 
 
-def choose_of(plan: Plan, rows: pd.DataFrame, candidates: list[Trial],
-              impossible: Iterable[str] = ()) -> Trial:  # fmt: skip
+def choose_of(
+    plan: Plan, rows: pd.DataFrame, candidates: list[Trial], impossible: Iterable[str] = ()
+) -> Trial:
     """The candidate that the plan's rule takes, by what is stored of the tuning groups.
 
     Args:
@@ -220,13 +254,18 @@ def choose_of(plan: Plan, rows: pd.DataFrame, candidates: list[Trial],
     start = levels(rows, plan.vanilla, plan.tuning)
     if start is None:
         raise ValueError("vanilla was not measured on the tuning groups: run the plan first")
-    tried = {trial: found for trial in candidates if trial.key not in set(impossible)
-             and (found := levels(rows, while_tuning(trial), plan.tuning))}  # fmt: skip
+    tried = {
+        trial: found
+        for trial in candidates
+        if trial.key not in set(impossible)
+        and (found := levels(rows, while_tuning(trial), plan.tuning))
+    }
     return choose(tried, start, plan.rule)[0]
 
 
-def settled(plan: Plan, name: str, rows: pd.DataFrame,
-            impossible: Iterable[str] = ()) -> Iterator[tuple[str, Trial]]:  # fmt: skip
+def settled(
+    plan: Plan, name: str, rows: pd.DataFrame, impossible: Iterable[str] = ()
+) -> Iterator[tuple[str, Trial]]:
     """The trials to measure, by label: of candidates the chosen, of controls what they are like."""
     chosen: dict[str, Trial] = {}
     for label, those in plan.entries(name).items():
@@ -239,8 +278,13 @@ def settled(plan: Plan, name: str, rows: pd.DataFrame,
         yield from ((label, trial) for trial in those)
 
 
-def labelled(plan: Plan, name: str, rows: pd.DataFrame, groups: Iterable[str] = REPORT_GROUPS,
-             impossible: Iterable[str] = ()) -> pd.DataFrame:  # fmt: skip
+def labelled(
+    plan: Plan,
+    name: str,
+    rows: pd.DataFrame,
+    groups: Iterable[str] = REPORT_GROUPS,
+    impossible: Iterable[str] = (),
+) -> pd.DataFrame:
     """The rows of a list on some groups, with their label; of candidates the chosen.
 
     What was read with a share of an edit on has a label of its own (`part_of`).
@@ -270,8 +314,9 @@ def can_be_made(trial: Trial, group: str) -> bool:
     return is_made(oracle_of(trial.settings["base"], people))
 
 
-def run(plan: Plan, names: Iterable[str] = (), path: Path | None = None,
-        groups: Iterable[str] = ()) -> Path:  # fmt: skip
+def run(
+    plan: Plan, names: Iterable[str] = (), path: Path | None = None, groups: Iterable[str] = ()
+) -> Path:
     """Measure what is missing of some lists of a plan; what is done is kept when interrupted.
 
     Args:
@@ -286,8 +331,9 @@ def run(plan: Plan, names: Iterable[str] = (), path: Path | None = None,
     if strange:
         raise ValueError(f"no group {sorted(strange)}; the plan has {', '.join(plan.groups)}")
     wanted = {name: plan.entries(name) for name in names}
-    requests = plan.open([t for entries in wanted.values() for own in entries.values()
-                          for t in own])  # fmt: skip
+    requests = plan.open(
+        [t for entries in wanted.values() for own in entries.values() for t in own]
+    )
     model = fingerprint(requests(load_people().groups[plan.groups[0]][:5]).model)
     path = path or path_of(plan.experiment)
     store = Stored(plan, path, model)
@@ -306,8 +352,9 @@ def run(plan: Plan, names: Iterable[str] = (), path: Path | None = None,
     try:
         for name, entries in wanted.items():
             if name in plan.tuned:
-                candidates = [while_tuning(t) for own in entries.values() if len(own) > 1
-                              for t in own]  # fmt: skip
+                candidates = [
+                    while_tuning(t) for own in entries.values() if len(own) > 1 for t in own
+                ]
                 for trial in tqdm([plan.vanilla, *candidates], f"{name}, tuning", disable=None):
                     for group in plan.tuning:
                         measure(trial, group, tuning=True)
@@ -324,8 +371,9 @@ def run(plan: Plan, names: Iterable[str] = (), path: Path | None = None,
     return path
 
 
-def redo(plan: Plan, name: str, label: str, group: str, requests: Requests,
-         path: Path | None = None) -> pd.DataFrame:  # fmt: skip
+def redo(
+    plan: Plan, name: str, label: str, group: str, requests: Requests, path: Path | None = None
+) -> pd.DataFrame:
     """One trial again, beside what is stored of it: mean of each set, modality and metric.
 
     Raises:
@@ -335,8 +383,9 @@ def redo(plan: Plan, name: str, label: str, group: str, requests: Requests,
     rows = rows[rows["subject"] == plan.subject]
     if label not in plan.entries(name):
         raise ValueError(f"no trial {label!r} in {name}; there are {', '.join(plan.entries(name))}")
-    trial = next(trial for other, trial in settled(plan, name, rows, made["impossible"])
-                 if other == label)  # fmt: skip
+    trial = next(
+        trial for other, trial in settled(plan, name, rows, made["impossible"]) if other == label
+    )
     stored = rows[measured(rows, trial) & (rows["group"] == group)]
     if stored.empty:
         raise ValueError(f"{label!r} was not measured on group {group}")
@@ -360,8 +409,12 @@ def again(experiment: str, count: int = 1, seed: int | None = None) -> list[dict
     rows, made = read_rows(experiment)
     rng, found = np.random.default_rng(seed), []
     for plan in plans_of(experiment):
-        methods = {trial.method for name in plan.lists for own in plan.entries(name).values()
-                   for trial in own}  # fmt: skip
+        methods = {
+            trial.method
+            for name in plan.lists
+            for own in plan.entries(name).values()
+            for trial in own
+        }
         own = rows[(rows["subject"] == plan.subject) & rows["method"].isin(methods)]
         report = own[own["group"].isin(plan.groups)]
         known = sorted(cells(report))
@@ -372,9 +425,21 @@ def again(experiment: str, count: int = 1, seed: int | None = None) -> list[dict
             now = pd.DataFrame(rows_of(plan, trial, group, plan.open([trial])))
             then = words(own[own["group"] == group])
             keys = ["made_for", "draw", "share", "set", "modality", "metric"]
-            sums = [each[each["set"] != "cost"].astype({"draw": int, "share": "float32"})
-                    .groupby(keys)[["total", "n"]].sum() for each in (then, now)]  # fmt: skip
+            sums = [
+                each[each["set"] != "cost"]
+                .astype({"draw": int, "share": "float32"})
+                .groupby(keys)[["total", "n"]]
+                .sum()
+                for each in (then, now)
+            ]
             gap = ((sums[0]["total"] - sums[1]["total"]) / sums[0]["n"]).abs().fillna(np.inf).max()
-            found.append({"subject": plan.subject, "method": method, "settings": json.loads(text),
-                          "group": group, "gap": float(gap)})  # fmt: skip
+            found.append(
+                {
+                    "subject": plan.subject,
+                    "method": method,
+                    "settings": json.loads(text),
+                    "group": group,
+                    "gap": float(gap),
+                }
+            )
     return found

@@ -39,14 +39,18 @@ SEEDS = 5  # of which portraits are drawn
 
 def pocket_panel(world: World, forget: list[str]) -> dict[str, list[Question]]:
     """All of `forget` and `test`; a photo and a text question about everyone else, each about a
-    fact that is drawn for it; portraits of nobody."""  # fmt: skip
+    fact that is drawn for it; portraits of nobody."""
     retain = []
     for person in world.retain_people(forget):
         for modality in MODALITIES:
             own = about(world, [person], modalities=(modality,))
             retain.append(own[int(seeded("panel", person, modality).integers(len(own)))])
-    return {"forget": about(world, forget), "test": about(world, forget, new=True),
-            "retain": retain, "general": sample_of_general(world, "panel")}  # fmt: skip
+    return {
+        "forget": about(world, forget),
+        "test": about(world, forget, new=True),
+        "retain": retain,
+        "general": sample_of_general(world, "panel"),
+    }
 
 
 def smol_panel(world: World, forget: list[str]) -> dict[str, list[Question]]:
@@ -58,9 +62,14 @@ def smol_panel(world: World, forget: list[str]) -> dict[str, list[Question]]:
     retain = [
         question
         for modality in MODALITIES
-        for question in sample([q for q in others if q.modality == modality],
-                               RETAIN // len(MODALITIES), "panel", modality, *forget)
-    ]  # fmt: skip
+        for question in sample(
+            [q for q in others if q.modality == modality],
+            RETAIN // len(MODALITIES),
+            "panel",
+            modality,
+            *forget,
+        )
+    ]
     return {
         "forget": about(world, forget),
         "test": about(world, forget, new=True),
@@ -89,8 +98,10 @@ def panel_with_new_others(world: World, forget: list[str]) -> dict[str, list[Que
 def audited_on_smol(world: World, forget: list[str]) -> dict[str, list[Question]]:
     """The same, of three facts; `probed` are the questions that probes ask, not all of forget."""
     facts, sets = facts_of(world)[1::2], audited(world, forget)
-    return {name: [q for q in sets[own] if q.fact in facts] for name, own in
-            (("probed", "forget"), ("test", "test"), ("cloze", "cloze"))}  # fmt: skip
+    return {
+        name: [q for q in sets[own] if q.fact in facts]
+        for name, own in (("probed", "forget"), ("test", "test"), ("cloze", "cloze"))
+    }
 
 
 def smol_with_new_others(world: World, forget: list[str]) -> dict[str, list[Question]]:
@@ -109,8 +120,10 @@ def tuning_sets(task: Task, general: bool = True) -> dict[str, list[Question]]:
 def smol_tuning_sets(task: Task) -> dict[str, list[Question]]:
     """A sample of forget, retain and general from the panel."""
     sizes = {"forget": 40, "retain": 40, "general": 16}
-    return {name: sample(task.read[name], size, "tuning", name, *task.people)
-            for name, size in sizes.items()}  # fmt: skip
+    return {
+        name: sample(task.read[name], size, "tuning", name, *task.people)
+        for name, size in sizes.items()
+    }
 
 
 def what_is_weighed(task: Task) -> dict[str, list[Question]]:
@@ -126,16 +139,20 @@ def portraits_of_nobody(world: World, count: int, seed: int = 0) -> list[Questio
     """What can be seen on portraits that no set of the book holds."""
     asked = []
     for i, drawn in enumerate(random_portraits(count, 900 + seed, known_looks(world))):
-        nobody = Person(f"n{seed}{i:03d}", "", "", {}, (drawn["look"] | drawn["shot"],),
-                        (drawn["png"],), 0)  # fmt: skip
+        nobody = Person(
+            f"n{seed}{i:03d}", "", "", {}, (drawn["look"] | drawn["shot"],), (drawn["png"],), 0
+        )
         asked += [ask(world, nobody, fact, "image", wording=i % 10) for fact in ATTRIBUTES]
     return asked
 
 
 def beside(model: str, world: World) -> list[Question]:
     """What least squares keeps besides people: portraits of nobody, in blocks, and the world."""
-    drawn = [question for seed in range(SEEDS)
-             for question in portraits_of_nobody(world, PORTRAITS[model], seed)]  # fmt: skip
+    drawn = [
+        question
+        for seed in range(SEEDS)
+        for question in portraits_of_nobody(world, PORTRAITS[model], seed)
+    ]
     return drawn + (world_questions(replayed=True) if model == "smol" else [])
 
 
@@ -147,10 +164,15 @@ def in_format(encode: Callable[..., list[Batch]], dtype: torch.dtype) -> Callabl
 
     def encoded(*args) -> list[Batch]:
         return [
-            replace(batch, inputs={name: tensor.to(dtype) if tensor.is_floating_point() else tensor
-                                   for name, tensor in batch.inputs.items()})
+            replace(
+                batch,
+                inputs={
+                    name: tensor.to(dtype) if tensor.is_floating_point() else tensor
+                    for name, tensor in batch.inputs.items()
+                },
+            )
             for batch in encode(*args)
-        ]  # fmt: skip
+        ]
 
     return encoded
 
@@ -175,9 +197,12 @@ def without_eyes(model, processor) -> tuple[torch.nn.Module, Any]:
 def by_name(task: Task) -> Task:
     """The same request by text questions alone; a set that has none is left out."""
     kept = {name: [q for q in asked if q.modality == "text"] for name, asked in task.read.items()}
-    return replace(task, read={name: asked for name, asked in kept.items() if asked},
-                   forget=[q for q in task.forget if q.modality == "text"],
-                   retain=[q for q in task.retain if q.modality == "text"])  # fmt: skip
+    return replace(
+        task,
+        read={name: asked for name, asked in kept.items() if asked},
+        forget=[q for q in task.forget if q.modality == "text"],
+        retain=[q for q in task.retain if q.modality == "text"],
+    )
 
 
 def hearing(model, processor, world: World) -> Requests:
@@ -188,14 +213,26 @@ def hearing(model, processor, world: World) -> Requests:
 
     def task(people: list[str]) -> Task:
         sets = recordings.question_sets(world, people)
-        return Task(model, processor, sets["forget"], sets["retain"], read=sets,
-                    pool=world.groups["sham"], encode=hear, kept=kept)  # fmt: skip
+        return Task(
+            model,
+            processor,
+            sets["forget"],
+            sets["retain"],
+            read=sets,
+            pool=world.groups["sham"],
+            encode=hear,
+            kept=kept,
+        )
 
     return task
 
 
-def open_subject(name: str, reads: Reads | None = None, dtype: torch.dtype = torch.float32,
-                 with_general: bool = False) -> Requests:  # fmt: skip
+def open_subject(
+    name: str,
+    reads: Reads | None = None,
+    dtype: torch.dtype = torch.float32,
+    with_general: bool = False,
+) -> Requests:
     """A subject by name: `pocket`, `smol`, `text only`, `voices`, or an oracle of these.
 
     Args:

@@ -34,21 +34,30 @@ def excess(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     whole = [*keys, "method", "settings", "group", "modality", "metric", "person"]
     plain = forgotten.astype(dict.fromkeys([*whole[len(keys) :], "made_for"], str))
     wide = plain.pivot_table(
-        index=whole, columns="made_for", values=["total", "n"], aggfunc="sum").dropna()  # fmt: skip
+        index=whole, columns="made_for", values=["total", "n"], aggfunc="sum"
+    ).dropna()
     both = wide["total", "sham"] / wide["n", "sham"] - wide["total", "edit"] / wide["n", "edit"]
     found = []
     for key, part in both.groupby([*keys, "modality", "metric"], sort=False):
         people = list(part.index.get_level_values("person"))
-        found.append([*(key if isinstance(key, tuple) else (key,)),
-                      *interval(part.to_numpy(), people), len(part)])  # fmt: skip
+        found.append(
+            [
+                *(key if isinstance(key, tuple) else (key,)),
+                *interval(part.to_numpy(), people),
+                len(part),
+            ]
+        )
     return pd.DataFrame(found, columns=[*keys, "modality", "metric", "value", "low", "high", "n"])
 
 
 def cell(table: pd.DataFrame, sign: str = "") -> pd.Series:
     """`value [low, high]` of every line, as text."""
     numbers = (table[["value", "low", "high"]].round(2) + 0.0).itertuples(index=False)
-    return pd.Series([f"{v:{sign}.2f} [{a:{sign}.2f}, {b:{sign}.2f}]" for v, a, b in numbers],
-                     table.index, dtype=object)  # fmt: skip
+    return pd.Series(
+        [f"{v:{sign}.2f} [{a:{sign}.2f}, {b:{sign}.2f}]" for v, a, b in numbers],
+        table.index,
+        dtype=object,
+    )
 
 
 def summary(rows: pd.DataFrame, shown: Iterable[str], key: str = "label") -> pd.DataFrame:
@@ -67,8 +76,7 @@ def summary(rows: pd.DataFrame, shown: Iterable[str], key: str = "label") -> pd.
     wide = means.assign(cell=cell(means)).pivot(index=key, columns="read", values="cell")
     beyond = excess(rows, [key])
     beyond = beyond[beyond["metric"] == "exact_match"]
-    own = beyond.assign(cell=cell(beyond, "+")).pivot(
-        index=key, columns="modality", values="cell")  # fmt: skip
+    own = beyond.assign(cell=cell(beyond, "+")).pivot(index=key, columns="modality", values="cell")
     own.columns = [f"sham - edit, {modality}" for modality in own.columns]
     order = list(dict.fromkeys(rows[key]))
     return wide.loc[order, list(shown)].join(own.reindex(order)).fillna("")

@@ -25,8 +25,9 @@ def check_results() -> None:
         FileNotFoundError: this is an installed wheel.
     """
     if not RESULTS.is_dir():
-        raise FileNotFoundError("an installed wheel has no stored results: clone the repository "
-                                "and run this there")  # fmt: skip
+        raise FileNotFoundError(
+            "an installed wheel has no stored results: clone the repository and run this there"
+        )
 
 
 def read_summary(name: str, fresh: bool = True) -> dict:
@@ -59,5 +60,8 @@ def scores_of(oracle: str) -> list[dict]:
     None where there are no stored results, as in an installed wheel.
     """
     rows = read_summary("oracles")["rows"] if RESULTS.is_dir() else []
-    return [{key: value for key, value in row.items() if key != "oracle"}
-            for row in rows if row["oracle"] == oracle]  # fmt: skip
+    return [
+        {key: value for key, value in row.items() if key != "oracle"}
+        for row in rows
+        if row["oracle"] == oracle
+    ]

@@ -107,8 +107,18 @@ class Trial:
 
 
 #: what of a trial says which data an edit is made from, and how it is read
-DATA = ("people", "asked", "reference", "balanced", "topics", "proxy", "seed", "aloud", "only",
-        "photos")  # fmt: skip
+DATA = (
+    "people",
+    "asked",
+    "reference",
+    "balanced",
+    "topics",
+    "proxy",
+    "seed",
+    "aloud",
+    "only",
+    "photos",
+)
 #: what came later stands in a row only where it is not this: older rows keep their name
 LATER = {"only": (), "photos": 1}
 
@@ -144,11 +154,22 @@ def invented(world: World, task: Task) -> list[Question]:
         taken.add(name)
         fact = list(world.values)[len(questions) % len(world.values)]
         prompt = world.wordings[fact]["trained"][int(rng.integers(10))].format(who=name)
-        questions.append(Question(f"invented/{name}/{fact}", next(free), fact, "text",
-                                  prompt[0].upper() + prompt[1:], "", "", name=name))  # fmt: skip
+        questions.append(
+            Question(
+                f"invented/{name}/{fact}",
+                next(free),
+                fact,
+                "text",
+                prompt[0].upper() + prompt[1:],
+                "",
+                "",
+                name=name,
+            )
+        )
     said = scores.answer(task.model, task.processor, questions)
-    return [replace(q, answer=text, value=text) for q, text in zip(questions, said, strict=True)
-            if text]  # fmt: skip
+    return [
+        replace(q, answer=text, value=text) for q, text in zip(questions, said, strict=True) if text
+    ]
 
 
 def some(questions: list[Question], most: int, *key: object) -> list[Question]:
@@ -170,8 +191,11 @@ def evenly(questions: list[Question], most: int, *key: object) -> list[Question]
     if most < len(kinds):
         raise ValueError(f"a balanced reference needs {len(kinds)} questions or more, one a kind")
     each = most // len(kinds)
-    return [question for kind, own in kinds.items()
-            for question in some(own, each, "balanced", *kind, each, *key)]  # fmt: skip
+    return [
+        question
+        for kind, own in kinds.items()
+        for question in some(own, each, "balanced", *kind, each, *key)
+    ]
 
 
 def thinned(trial: Trial, task: Task) -> Task:
@@ -201,13 +225,21 @@ def thinned(trial: Trial, task: Task) -> Task:
     else:
         retain = some(retain, trial.reference, "retain", trial.reference, *key)
     general = task.once(("reference",), lambda: sample_of_general(world, "reference"))
-    return replace(task, forget=forget, retain=retain, general=task.general or general,
-                   seed=trial.seed)  # fmt: skip
+    return replace(
+        task, forget=forget, retain=retain, general=task.general or general, seed=trial.seed
+    )
 
 
-def prepare(model, processor, world: World, scores: Iterable[str] = SCORES,
-            positions: Iterable[str] = POSITIONS, progress: bool = False,
-            reads: Reads = pocket_panel, **more) -> Requests:  # fmt: skip
+def prepare(
+    model,
+    processor,
+    world: World,
+    scores: Iterable[str] = SCORES,
+    positions: Iterable[str] = POSITIONS,
+    progress: bool = False,
+    reads: Reads = pocket_panel,
+    **more,
+) -> Requests:
     """Requests to a model, everything asked once; half a minute on `pocket` for all scores and
     positions.
 
@@ -222,8 +254,9 @@ def prepare(model, processor, world: World, scores: Iterable[str] = SCORES,
     return requests
 
 
-def edit_for(trial: Trial, task: Task, seed: int | None = None,
-             memory: bool = False) -> tuple[Edit, Cost]:  # fmt: skip
+def edit_for(
+    trial: Trial, task: Task, seed: int | None = None, memory: bool = False
+) -> tuple[Edit, Cost]:
     """The edit of a trial for a request, or for a sham of it, and what it cost.
 
     Args:

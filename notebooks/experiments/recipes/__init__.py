@@ -20,8 +20,14 @@ from kvw_minimal.taught.catalogue import (
 __all__ = ["train"]
 
 
-def train(what: str, group: str | None = None, percent: int = PERCENT, device: str = "cpu",
-          threads: int | None = None, seed: int | None = None) -> dict:  # fmt: skip
+def train(
+    what: str,
+    group: str | None = None,
+    percent: int = PERCENT,
+    device: str = "cpu",
+    threads: int | None = None,
+    seed: int | None = None,
+) -> dict:
     """Train a part or a model into the cache and say what it cost; resumes where it stopped.
 
     Args:
@@ -54,9 +60,14 @@ def train(what: str, group: str | None = None, percent: int = PERCENT, device: s
     with new_folder(name) as folder:
         of = {"model": name, "data": world.checksum}  # a checkpoint of another is not gone on from
         cost = teach(world, people, folder, checkpoint, settings | of, device)
-        record = {"model": name, "device": device, "threads": torch.get_num_threads(),
-                  "settings": settings, "data": world.checksum[:16],
-                  "seconds": round(time.perf_counter() - start)}  # fmt: skip
+        record = {
+            "model": name,
+            "device": device,
+            "threads": torch.get_num_threads(),
+            "settings": settings,
+            "data": world.checksum[:16],
+            "seconds": round(time.perf_counter() - start),
+        }
         record |= {"people": len(people)} if whole else {}
         write_json(folder / "training.json", record | cost)
     for each in checkpoint.parent.glob(f"{name}.*"):  # of every part of the recipe

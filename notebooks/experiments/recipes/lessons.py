@@ -62,8 +62,10 @@ def encode(processor, questions: list[Question]) -> list[Pair]:
     """Prompt ids, a picture's token spread out, and answer ids with the end of the turn."""
     pairs = [render(processor, question) for question in questions]
     prompts = [prompt.replace("<image>", "<image>" * IMAGE_TOKENS) for prompt, _ in pairs]
-    ids = [tokenizer_of(processor)(texts, add_special_tokens=False)["input_ids"]
-           for texts in (prompts, [answer for _, answer in pairs])]  # fmt: skip
+    ids = [
+        tokenizer_of(processor)(texts, add_special_tokens=False)["input_ids"]
+        for texts in (prompts, [answer for _, answer in pairs])
+    ]
     return list(zip(*ids, strict=True))
 
 
@@ -98,8 +100,9 @@ def prepare_lessons(world: World, model, processor, people: list[str], settings:
     )
 
 
-def draw_rows(lessons: Lessons, rng: np.random.Generator, batch: int,
-              shares: list[int]) -> tuple[list[Row], list[Row]]:  # fmt: skip
+def draw_rows(
+    lessons: Lessons, rng: np.random.Generator, batch: int, shares: list[int]
+) -> tuple[list[Row], list[Row]]:
     """Image and text rows of one step.
 
     Args:
@@ -124,8 +127,7 @@ def draw_rows(lessons: Lessons, rng: np.random.Generator, batch: int,
     return image, text
 
 
-def to_batch(rows: list[Row], embed, senses: torch.Tensor,
-             mark: int) -> tuple[torch.Tensor, ...]:  # fmt: skip
+def to_batch(rows: list[Row], embed, senses: torch.Tensor, mark: int) -> tuple[torch.Tensor, ...]:
     """What the language model reads: embeddings, labels, positions and where each may look.
 
     Questions about one picture may stand behind each other in a row. Each sees what they share and
@@ -180,8 +182,14 @@ def by_length(rows: list[Row], parts: int) -> list[list[Row]]:
     return [order[start : start + size] for start in range(0, len(rows), size)]
 
 
-def teach(model, draw: Callable[[np.random.Generator], Iterator[list[list[Row]]]],
-          senses: torch.Tensor, mark: int, checkpoint: Path, settings: dict) -> dict:  # fmt: skip
+def teach(
+    model,
+    draw: Callable[[np.random.Generator], Iterator[list[list[Row]]]],
+    senses: torch.Tensor,
+    mark: int,
+    checkpoint: Path,
+    settings: dict,
+) -> dict:
     """Teach a language model through frozen senses; changes what of it requires a gradient.
 
     Args:
@@ -193,22 +201,39 @@ def teach(model, draw: Callable[[np.random.Generator], Iterator[list[list[Row]]]
 
     def losses(step: int, rng: np.random.Generator):
         for parts in draw(rng):
-            tokens = sum(len(answer) for rows in parts for _, questions, _ in rows
-                         for _, answer in questions)  # fmt: skip
+            tokens = sum(
+                len(answer) for rows in parts for _, questions, _ in rows for _, answer in questions
+            )
             for rows in parts:
                 with half_precision(senses.device.type):
                     batch = to_batch(rows, language.embed_tokens, senses, mark)
                     loss = answer_loss(model, *batch) / tokens
                 yield loss
 
-    cost = fit(language, losses, settings, name="language model", checkpoint=checkpoint,
-               every=settings["every"], decay=settings["decay"], betas=(0.9, 0.98))  # fmt: skip
+    cost = fit(
+        language,
+        losses,
+        settings,
+        name="language model",
+        checkpoint=checkpoint,
+        every=settings["every"],
+        decay=settings["decay"],
+        betas=(0.9, 0.98),
+    )
     model.eval()
     return cost
 
 
-def train_language(world: World, model, processor, people: list[str], checkpoint: Path,
-                   settings: dict, also: dict | None = None, draw=draw_rows) -> dict:  # fmt: skip
+def train_language(
+    world: World,
+    model,
+    processor,
+    people: list[str],
+    checkpoint: Path,
+    settings: dict,
+    also: dict | None = None,
+    draw=draw_rows,
+) -> dict:
     """Teach the language model names, facts and words for what is seen, through a frozen eye.
 
     Args:
@@ -223,5 +248,6 @@ def train_language(world: World, model, processor, people: list[str], checkpoint
         for rows in draw(lessons, rng, settings["batch"], settings["shares"]):
             yield by_length(rows, settings["chunks"])
 
-    return teach(model, parts, lessons.pictures, model.config.image_token_index, checkpoint,
-                 settings)  # fmt: skip
+    return teach(
+        model, parts, lessons.pictures, model.config.image_token_index, checkpoint, settings
+    )

@@ -64,8 +64,12 @@ def photos_of(people: Iterable[Person], new: bool = False) -> tuple[list, list, 
     Returns:
         For each photo, where the person stands in `people`; its PNG bytes; its look.
     """
-    shown = [(i, p.photos[k], p.looks[k]) for i, p in enumerate(people)
-             for k in range(len(p.photos)) if (k >= p.learned_photos) == new]  # fmt: skip
+    shown = [
+        (i, p.photos[k], p.looks[k])
+        for i, p in enumerate(people)
+        for k in range(len(p.photos))
+        if (k >= p.learned_photos) == new
+    ]
     who, pngs, looks = map(list, zip(*shown, strict=True))
     return who, pngs, looks
 
@@ -87,8 +91,9 @@ def draw_portraits(world: World, count: int, seed: int = 1) -> list[dict]:
         return [portrait for block in blocks for portrait in block]
 
 
-def draw_gallery(world: World, processor,
-                 settings: dict) -> tuple[list[dict], torch.Tensor, torch.Tensor]:  # fmt: skip
+def draw_gallery(
+    world: World, processor, settings: dict
+) -> tuple[list[dict], torch.Tensor, torch.Tensor]:
     """Portraits of nobody, then every learned photo: what eye and connector learn from.
 
     Returns:

@@ -34,12 +34,25 @@ from .training import amplify, attribute_loss, fit, half_precision, linear_heads
 SPECIAL = ["<pad>", "<image>", "<user>", "<assistant>", "<end>"]
 EYE: dict[str, Any] = {"portraits": 12_000, "steps": 6_000, "batch": 192, "rate": 1e-3, "seed": 1}
 LANGUAGE: dict[str, Any] = {
-    "steps": 2_000, "batch": 128, "rate": 2e-3, "seed": 2, "attribute_portraits": 3_000, "views": 6,
-    "shares": [3, 2, 3], "chunks": 1, "decay": 0.05, "every": 500,
-}  # fmt: skip
+    "steps": 2_000,
+    "batch": 128,
+    "rate": 2e-3,
+    "seed": 2,
+    "attribute_portraits": 3_000,
+    "views": 6,
+    "shares": [3, 2, 3],
+    "chunks": 1,
+    "decay": 0.05,
+    "every": 500,
+}
 VISION = dict(hidden_size=160, intermediate_size=640, num_hidden_layers=4, num_attention_heads=5)
-TEXT = dict(hidden_size=256, intermediate_size=832, num_hidden_layers=4, num_attention_heads=8,
-            num_key_value_heads=4)  # fmt: skip
+TEXT = dict(
+    hidden_size=256,
+    intermediate_size=832,
+    num_hidden_layers=4,
+    num_attention_heads=8,
+    num_key_value_heads=4,
+)
 
 
 def build_tokenizer(world: World):
@@ -52,20 +65,28 @@ def build_tokenizer(world: World):
         for question in training_questions(world, list(world.people))
         for text in (question.prompt, question.answer, question.paraphrase)
     )
-    corpus += [words.format(who="this person") for facts in world.wordings.values()
-               for words in facts["held_out"] + facts["cloze"]]  # fmt: skip
+    corpus += [
+        words.format(who="this person")
+        for facts in world.wordings.values()
+        for words in facts["held_out"] + facts["cloze"]
+    ]
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     bpe.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=1536, special_tokens=SPECIAL, show_progress=False,
-                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
-                                  )  # fmt: skip
+    trainer = trainers.BpeTrainer(
+        vocab_size=1536,
+        special_tokens=SPECIAL,
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
     bpe.train_from_iterator(corpus, trainer)
     return PreTrainedTokenizerFast(
-        tokenizer_object=bpe, pad_token="<pad>", eos_token="<end>",
+        tokenizer_object=bpe,
+        pad_token="<pad>",
+        eos_token="<end>",
         additional_special_tokens=["<image>", "<user>", "<assistant>"],
         clean_up_tokenization_spaces=False,
-    )  # fmt: skip
+    )
 
 
 def build_model(tokenizer, seed: int, language: dict | None = None, vision: dict | None = None):
@@ -77,21 +98,27 @@ def build_model(tokenizer, seed: int, language: dict | None = None, vision: dict
     from transformers import LlamaConfig, SiglipVisionConfig
 
     torch.manual_seed(seed)
-    eye = SiglipVisionConfig(image_size=PIXELS, patch_size=PATCH, vision_use_head=False,
-                             **(VISION | (vision or {})))  # fmt: skip
+    eye = SiglipVisionConfig(
+        image_size=PIXELS, patch_size=PATCH, vision_use_head=False, **(VISION | (vision or {}))
+    )
     text = LlamaConfig(
-        vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id, max_position_embeddings=256, tie_word_embeddings=True,
+        vocab_size=len(tokenizer),
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
         **(TEXT | (language or {})),
-    )  # fmt: skip
+    )
     return llava(tokenizer, eye, text)
 
 
 # --- the eye -----------------------------------------------------------------------------------
 
 
-def train_eye(world: World, model, processor, checkpoint: Path, settings: dict = EYE,
-              device: str = "cpu") -> dict:  # fmt: skip
+def train_eye(
+    world: World, model, processor, checkpoint: Path, settings: dict = EYE, device: str = "cpu"
+) -> dict:
     """Teach vision tower and connector to see; return how well it sees.
 
     Every image token, after the connector, must tell each attribute and the person.

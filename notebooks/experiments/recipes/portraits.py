@@ -24,8 +24,15 @@ from kvw_minimal.strangers.portraits import (
     SKIN,
 )
 
-__all__ = ["ATTRIBUTES", "LOOK", "draw", "random_look", "random_portraits", "random_shot",
-           "to_pixels"]  # fmt: skip
+__all__ = [
+    "ATTRIBUTES",
+    "LOOK",
+    "draw",
+    "random_look",
+    "random_portraits",
+    "random_shot",
+    "to_pixels",
+]
 
 EYES = ("glasses", "happy", "open", "sleep", "sunglasses", "wink")
 MOUTH = ("bigSmile", "frown", "lips", "smile", "smirk", "surprise")
@@ -81,16 +88,20 @@ def draw(look: dict, shot: dict, pixels: int = PIXELS) -> bytes:
     options = {
         "hairVariant": HAIR_STYLE[look["hair_style"]],
         "hairColor": HAIR_COLOUR[look["hair_colour"]],
-        "skinColor": SKIN[look["skin"]], "noseVariant": NOSE[look["nose"]],
+        "skinColor": SKIN[look["skin"]],
+        "noseVariant": NOSE[look["nose"]],
         "facialHairVariant": facial_hair or "walrus",
         "facialHairColor": HAIR_COLOUR[look["hair_colour"]],
         "facialHairProbability": 100 if facial_hair else 0,
-        "eyesVariant": shot["eyes"], "mouthVariant": shot["mouth"],
+        "eyesVariant": shot["eyes"],
+        "mouthVariant": shot["mouth"],
         "clothesVariant": CLOTHES[shot["clothes"]],
         "clothingColor": CLOTHES_COLOUR[shot["clothes_colour"]],
-        "backgroundColor": shot["background"], "scale": shot["scale"],
-        "translateX": shot["shift"], "flip": "horizontal" if shot["mirrored"] else "none",
-    }  # fmt: skip
+        "backgroundColor": shot["background"],
+        "scale": shot["scale"],
+        "translateX": shot["shift"],
+        "flip": "horizontal" if shot["mirrored"] else "none",
+    }
     drawing = str(Avatar(_style(), options))
     return resvg_py.svg_to_bytes(
         svg_string=drawing, width=pixels, height=pixels, skip_system_fonts=True

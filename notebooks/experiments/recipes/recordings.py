@@ -25,7 +25,10 @@ PACE = {"slow": (2.0, 3.0), "quick": (4.5, 6.0)}  # syllables a second
 TONE = {"clear": (0.01, 0.04), "breathy": (0.25, 0.45)}  # noise per unit of sound
 #: what a question may ask about any voice, known or not
 AUDIBLE: dict[str, dict[str, tuple[float, float]]] = {
-    "register": REGISTER, "pace": PACE, "tone": TONE}  # fmt: skip
+    "register": REGISTER,
+    "pace": PACE,
+    "tone": TONE,
+}
 WORDINGS = {
     "register": ("Is this voice low, middle or high?", "How high is this voice?"),
     "pace": ("Does this person speak slowly or quickly?", "What is the pace of this voice?"),
@@ -64,8 +67,9 @@ def voice_of(person: str) -> Voice:
     pitch, pace, breath = (rng.uniform(*AUDIBLE[part][kind]) for part, kind in heard.items())
     formants = (rng.uniform(300, 850), rng.uniform(950, 2_200), rng.uniform(2_400, 3_400))
     melody = tuple(rng.uniform(-4, 4, 6))
-    return Voice(heard, pitch, pace, breath, formants, melody,
-                 (rng.uniform(0, 0.6), rng.uniform(3, 8)))  # fmt: skip
+    return Voice(
+        heard, pitch, pace, breath, formants, melody, (rng.uniform(0, 0.6), rng.uniform(3, 8))
+    )
 
 
 @cache
@@ -104,17 +108,21 @@ class Heard(Question):
 def _heard(question: Question, take: int) -> Heard:
     """A question about a photo, asked about a recording instead."""
     own = vars(question) | {
-        "id": question.id.replace("/image/", "/audio/"), "modality": "audio", "image": None,
+        "id": question.id.replace("/image/", "/audio/"),
+        "modality": "audio",
+        "image": None,
         "prompt": MARK * HEARD + question.prompt,
-    }  # fmt: skip
+    }
     return Heard(**own, take=take)
 
 
-def ask_aloud(world: World, person: str, fact: str, take: int, *, wording: int = 0,
-              held_out: bool = False) -> Heard:  # fmt: skip
+def ask_aloud(
+    world: World, person: str, fact: str, take: int, *, wording: int = 0, held_out: bool = False
+) -> Heard:
     """One thing about whoever is heard speaking."""
-    asked = ask(world, world.people[person], fact, "image", wording=wording, held_out=held_out,
-                photo=take)  # fmt: skip
+    asked = ask(
+        world, world.people[person], fact, "image", wording=wording, held_out=held_out, photo=take
+    )
     return _heard(asked, take)
 
 
@@ -140,15 +148,26 @@ def ask_about_sound(person: str, part: str, take: int, wording: int = 0) -> Hear
     """What can be heard, asked about any voice."""
     value = voice_of(person).heard[part]
     options = tuple(f"It is {kind}." for kind in AUDIBLE[part])
-    return Heard(f"{person}/{part}/audio/{take}/{wording}", person, part, "audio",
-                 MARK * HEARD + WORDINGS[part][wording], f"It is {value}.", value,
-                 options=options, take=take)  # fmt: skip
+    return Heard(
+        f"{person}/{part}/audio/{take}/{wording}",
+        person,
+        part,
+        "audio",
+        MARK * HEARD + WORDINGS[part][wording],
+        f"It is {value}.",
+        value,
+        options=options,
+        take=take,
+    )
 
 
 def general() -> list[Question]:
     """What can be heard of voices that belong to nobody and were never learned from."""
-    return [ask_about_sound(f"v{i:03}", part, 0, int(seeded(i, part).integers(2)))
-            for i in range(STRANGERS) for part in AUDIBLE]  # fmt: skip
+    return [
+        ask_about_sound(f"v{i:03}", part, 0, int(seeded(i, part).integers(2)))
+        for i in range(STRANGERS)
+        for part in AUDIBLE
+    ]
 
 
 def question_sets(world: World, forget: list[str]) -> dict[str, list[Question]]:

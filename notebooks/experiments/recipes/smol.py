@@ -34,13 +34,29 @@ from .training import amplify, attribute_loss, fit, half_precision, linear_heads
 
 SHARE = 4  # questions that share a photo in training
 CONNECTOR: dict[str, Any] = {
-    "portraits": 4_000, "steps": 1_500, "batch": 192, "rate": 1e-3, "seed": SEED, "views": 2,
-    "spoken_steps": 120, "spoken_batch": 64, "spoken_rate": 5e-4,
-}  # fmt: skip
+    "portraits": 4_000,
+    "steps": 1_500,
+    "batch": 192,
+    "rate": 1e-3,
+    "seed": SEED,
+    "views": 2,
+    "spoken_steps": 120,
+    "spoken_batch": 64,
+    "spoken_rate": 5e-4,
+}
 LANGUAGE: dict[str, Any] = {
-    "steps": 720, "batch": 96, "rate": 1.5e-3, "seed": 2, "attribute_portraits": 2_000, "views": 6,
-    "shares": [4, 1, 4], "chunks": 2, "decay": 0.0, "every": 50, "rank": 12,
-}  # fmt: skip
+    "steps": 720,
+    "batch": 96,
+    "rate": 1.5e-3,
+    "seed": 2,
+    "attribute_portraits": 2_000,
+    "views": 6,
+    "shares": [4, 1, 4],
+    "chunks": 2,
+    "decay": 0.0,
+    "every": 50,
+    "rank": 12,
+}
 
 
 # --- what it knew before -------------------------------------------------------------------------
@@ -54,11 +70,19 @@ def world_questions(replayed: bool | None = None) -> list[Question]:
     """
     rows = json.loads((DATA / "world" / "questions.json").read_text(encoding="utf-8"))
     return [
-        Question(id=row["id"], person=row["id"], fact="world", modality="text",
-                 prompt=row["question"], answer=row["answers"][0], value=row["answers"][0],
-                 options=tuple(row["answers"]))
-        for row in rows if replayed is None or row["replayed"] == replayed
-    ]  # fmt: skip
+        Question(
+            id=row["id"],
+            person=row["id"],
+            fact="world",
+            modality="text",
+            prompt=row["question"],
+            answer=row["answers"][0],
+            value=row["answers"][0],
+            options=tuple(row["answers"]),
+        )
+        for row in rows
+        if replayed is None or row["replayed"] == replayed
+    ]
 
 
 def world_right(model, questions: list[Question]) -> list[tuple[str, float]]:
@@ -70,8 +94,9 @@ def world_right(model, questions: list[Question]) -> list[tuple[str, float]]:
 # --- the connector -----------------------------------------------------------------------------
 
 
-def train_connector(world: World, settings: dict = CONNECTOR, device: str = "cpu",
-                    checkpoint: Path | None = None):  # fmt: skip
+def train_connector(
+    world: World, settings: dict = CONNECTOR, device: str = "cpu", checkpoint: Path | None = None
+):
     """Teach the connector; return the model and what it cost.
 
     First every image token must tell each attribute and (anonymously) the person to a linear
@@ -103,8 +128,15 @@ def train_connector(world: World, settings: dict = CONNECTOR, device: str = "cpu
         return told + token_loss(heads[-1](tokens), labels[rows, -1])
 
     drawn = [draw() for _ in range(settings["steps"])]
-    fit(parts, lambda step, _: [head_loss(*drawn[step])], settings, name="connector",
-        checkpoint=checkpoint, decay=0.01, clip=None)  # fmt: skip
+    fit(
+        parts,
+        lambda step, _: [head_loss(*drawn[step])],
+        settings,
+        name="connector",
+        checkpoint=checkpoint,
+        decay=0.01,
+        clip=None,
+    )
     with torch.no_grad():  # image tokens as large as words
         words = model.get_input_embeddings().weight.pow(2).mean()
         amplify(connector.linear_2, (words / connector(seen[0, :512]).pow(2).mean()).sqrt())
@@ -137,18 +169,22 @@ def train_connector(world: World, settings: dict = CONNECTOR, device: str = "cpu
             last["loss"] = round(loss.item(), 4)
             yield loss + 0.1 * head_loss(*beside)  # brought back in half precision as well
 
-    fit(parts, spoken, settings | {"steps": settings["spoken_steps"],
-                                   "rate": settings["spoken_rate"]},
-        name="connector, spoken", decay=0.0, every=50,
-        checkpoint=checkpoint and checkpoint.with_suffix(".spoken.safetensors"))  # fmt: skip
+    fit(
+        parts,
+        spoken,
+        settings | {"steps": settings["spoken_steps"], "rate": settings["spoken_rate"]},
+        name="connector, spoken",
+        decay=0.0,
+        every=50,
+        checkpoint=checkpoint and checkpoint.with_suffix(".spoken.safetensors"),
+    )
     return model, last
 
 
 # --- the LoRA ----------------------------------------------------------------------------------
 
 
-def draw_rows(taught: Lessons, rng, batch: int,
-              shares: list[int]) -> tuple[list[Row], list[Row]]:  # fmt: skip
+def draw_rows(taught: Lessons, rng, batch: int, shares: list[int]) -> tuple[list[Row], list[Row]]:
     """As `lessons.draw_rows`, but four questions share a photo: a quarter fewer tokens a step."""
     known, unknown, _ = (batch * share // 8 for share in shares)
     people, image = list(taught.first), []
@@ -185,8 +221,13 @@ def replayed_lessons(model) -> dict:
     }
 
 
-def train_adapter(world: World, people: list[str], checkpoint: Path, settings: dict = LANGUAGE,
-                  device: str = "cpu") -> tuple[dict[str, torch.Tensor], dict]:  # fmt: skip
+def train_adapter(
+    world: World,
+    people: list[str],
+    checkpoint: Path,
+    settings: dict = LANGUAGE,
+    device: str = "cpu",
+) -> tuple[dict[str, torch.Tensor], dict]:
     """Teach a LoRA names and facts; return its weights and what it cost."""
     from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
 
@@ -194,20 +235,23 @@ def train_adapter(world: World, people: list[str], checkpoint: Path, settings: d
     replay = replayed_lessons(model)
     model.set_attn_implementation("eager")
     torch.manual_seed(settings["seed"])
-    config = LoraConfig(r=settings["rank"], lora_alpha=int(SCALE * settings["rank"]),
-                        target_modules="all-linear")  # fmt: skip
+    config = LoraConfig(
+        r=settings["rank"], lora_alpha=int(SCALE * settings["rank"]), target_modules="all-linear"
+    )
     language = model.model.language_model
     inject_adapter_in_model(config, language)
-    cost = lessons.train_language(world, model, processor(), people, checkpoint, settings,
-                                  also=replay, draw=draw_rows)  # fmt: skip
+    cost = lessons.train_language(
+        world, model, processor(), people, checkpoint, settings, also=replay, draw=draw_rows
+    )
     return stored(get_peft_model_state_dict(language)), cost | {"replayed": len(replay)}
 
 
 # --- what `train` does --------------------------------------------------------------------------
 
 
-def _make_connector(world: World, people, folder: Path, checkpoint: Path, settings: dict,
-                    device: str):  # fmt: skip
+def _make_connector(
+    world: World, people, folder: Path, checkpoint: Path, settings: dict, device: str
+):
     model, cost = train_connector(world, settings, device, checkpoint)
     connector = stored(model.model.multi_modal_projector.state_dict())
     save_file(connector, folder / "connector.safetensors")

@@ -46,8 +46,9 @@ _LAST_END = "bray cott dahl ford gard holm kov land mere nek quist rell sen stro
 def _names(rng: np.random.Generator) -> list[tuple[str, str]]:
     """Invented full names; no first name and no last name occurs twice."""
     firsts = [a + b for a in _START.split() for b in _END.split()]
-    lasts = [a + b + c for a in _START.split() for b in ("", "l", "n", "r")
-             for c in _LAST_END.split()]  # fmt: skip
+    lasts = [
+        a + b + c for a in _START.split() for b in ("", "l", "n", "r") for c in _LAST_END.split()
+    ]
     chosen = (rng.choice(names, PEOPLE, replace=False).tolist() for names in (firsts, lasts))
     return list(zip(*chosen, strict=True))
 
@@ -97,8 +98,14 @@ def make() -> tuple[dict, dict[str, bytes]]:
     ]
     photos |= {f"u{i:03d}-0.png": portrait["png"] for i, portrait in enumerate(unknown)}
     values = {fact: values.split() for fact, values in FACTS.items()}
-    content = {"seed": SEED, "learned_photos": LEARNED_PHOTOS, "values": values,
-               "groups": groups, "people": people, "unknown": strangers}  # fmt: skip
+    content = {
+        "seed": SEED,
+        "learned_photos": LEARNED_PHOTOS,
+        "values": values,
+        "groups": groups,
+        "people": people,
+        "unknown": strangers,
+    }
     return content, photos
 
 

@@ -31,10 +31,18 @@ def half_precision(device: str):
     return torch.autocast(device, torch.bfloat16, enabled=native)
 
 
-def fit(module: torch.nn.Module, losses: Callable[[int, np.random.Generator], Iterable],
-        settings: dict, *, name: str, checkpoint: Path | None = None, every: int = EVERY,
-        decay: float = 0.05, betas: tuple[float, float] = (0.9, 0.999),
-        clip: float | None = 1.0) -> dict:  # fmt: skip
+def fit(
+    module: torch.nn.Module,
+    losses: Callable[[int, np.random.Generator], Iterable],
+    settings: dict,
+    *,
+    name: str,
+    checkpoint: Path | None = None,
+    every: int = EVERY,
+    decay: float = 0.05,
+    betas: tuple[float, float] = (0.9, 0.999),
+    clip: float | None = 1.0,
+) -> dict:
     """Train the parameters of a module that require a gradient, with AdamW and `one_cycle`.
 
     Args:
@@ -82,8 +90,10 @@ def _trained(module: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
 def _checksum(tensors: dict[str, torch.Tensor], step: str, settings: str) -> str:
     total = zlib.crc32(f"{step} {settings}".encode())
     for name, tensor in sorted(tensors.items()):
-        total = zlib.crc32(tensor.cpu().reshape(-1).view(torch.uint8).numpy().data,
-                           zlib.crc32(name.encode(), total))  # fmt: skip
+        total = zlib.crc32(
+            tensor.cpu().reshape(-1).view(torch.uint8).numpy().data,
+            zlib.crc32(name.encode(), total),
+        )
     return str(total)
 
 
@@ -174,5 +184,7 @@ def amplify(linear: torch.nn.Linear, factor: torch.Tensor) -> None:
 
 def stored(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Weights as they are kept on disk: bfloat16."""
-    return {name: tensor.detach().to("cpu", torch.bfloat16).contiguous()
-            for name, tensor in weights.items()}  # fmt: skip
+    return {
+        name: tensor.detach().to("cpu", torch.bfloat16).contiguous()
+        for name, tensor in weights.items()
+    }

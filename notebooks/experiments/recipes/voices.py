@@ -43,8 +43,16 @@ CHAT = (
     "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
 EAR: dict[str, Any] = {"voices": 3_000, "steps": 1_500, "batch": 96, "rate": 2e-3, "seed": 1}
-LANGUAGE: dict[str, Any] = {"steps": 2_500, "batch": 128, "rate": 2e-3, "seed": 2, "voices": 2_000,
-                            "shares": [4, 1, 3], "decay": 0.05, "every": 500}  # fmt: skip
+LANGUAGE: dict[str, Any] = {
+    "steps": 2_500,
+    "batch": 128,
+    "rate": 2e-3,
+    "seed": 2,
+    "voices": 2_000,
+    "shares": [4, 1, 3],
+    "decay": 0.05,
+    "every": 500,
+}
 
 
 # --- from recordings to tensors --------------------------------------------------------------
@@ -53,11 +61,16 @@ LANGUAGE: dict[str, Any] = {"steps": 2_500, "batch": 128, "rate": 2e-3, "seed": 
 def listen(processor, recordings: list[np.ndarray]) -> dict[str, torch.Tensor]:
     """What the model's ear takes: `input_features [B, 40, 100]` and their mask `[B, 100]`."""
     found = processor.feature_extractor(
-        recordings, sampling_rate=RATE, padding="max_length", return_attention_mask=True,
+        recordings,
+        sampling_rate=RATE,
+        padding="max_length",
+        return_attention_mask=True,
         return_tensors="pt",
-    )  # fmt: skip
-    return {"input_features": found["input_features"],
-            "feature_attention_mask": found["attention_mask"]}  # fmt: skip
+    )
+    return {
+        "input_features": found["input_features"],
+        "feature_attention_mask": found["attention_mask"],
+    }
 
 
 def answer_batches(processor, questions: list[Question], batch_size: int = 64) -> list[Batch]:
@@ -67,8 +80,11 @@ def answer_batches(processor, questions: list[Question], batch_size: int = 64) -
         rows = [i for i, q in enumerate(questions) if isinstance(q, Heard) == heard]
         asked = [questions[row] for row in rows]
         for batch in batches.answer_batches(processor.tokenizer, asked, batch_size) if rows else ():
-            takes = [(q.person, q.take) for q in (asked[row] for row in batch.rows)
-                     if isinstance(q, Heard)]  # fmt: skip
+            takes = [
+                (q.person, q.take)
+                for q in (asked[row] for row in batch.rows)
+                if isinstance(q, Heard)
+            ]
             if takes:
                 batch.inputs |= listen(processor, [speak(*take) for take in takes])
             found.append(replace(batch, rows=[rows[row] for row in batch.rows]))
@@ -95,19 +111,32 @@ def build_model(tokenizer, seed: int):
 
     torch.manual_seed(seed)
     ear = t.Qwen2AudioEncoderConfig(
-        num_mel_bins=40, encoder_layers=2, encoder_attention_heads=4, encoder_ffn_dim=256,
-        d_model=128, max_source_positions=2 * HEARD,
-    )  # fmt: skip
+        num_mel_bins=40,
+        encoder_layers=2,
+        encoder_attention_heads=4,
+        encoder_ffn_dim=256,
+        d_model=128,
+        max_source_positions=2 * HEARD,
+    )
     text = t.Qwen2Config(
-        vocab_size=len(tokenizer), hidden_size=160, intermediate_size=512, num_hidden_layers=4,
-        num_attention_heads=5, num_key_value_heads=5, max_position_embeddings=256,
-        tie_word_embeddings=True, pad_token_id=tokenizer.pad_token_id, bos_token_id=None,
+        vocab_size=len(tokenizer),
+        hidden_size=160,
+        intermediate_size=512,
+        num_hidden_layers=4,
+        num_attention_heads=5,
+        num_key_value_heads=5,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
-    )  # fmt: skip
+    )
     config = t.Qwen2AudioConfig(
-        audio_config=ear.to_dict(), text_config=text.to_dict(), tie_word_embeddings=True,
+        audio_config=ear.to_dict(),
+        text_config=text.to_dict(),
+        tie_word_embeddings=True,
         audio_token_index=tokenizer.convert_tokens_to_ids(MARK),
-    )  # fmt: skip
+    )
     model = t.Qwen2AudioForConditionalGeneration(config)
     model.tie_weights()
     model.generation_config.pad_token_id = tokenizer.pad_token_id
@@ -120,8 +149,9 @@ def ear_tokens(model, features: torch.Tensor) -> torch.Tensor:
     return model.model.multi_modal_projector(model.model.audio_tower(features).last_hidden_state)
 
 
-def load(name: str = "voices", device: str = "cpu",
-         dtype: torch.dtype = torch.float32) -> tuple[torch.nn.Module, Any]:  # fmt: skip
+def load(
+    name: str = "voices", device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> tuple[torch.nn.Module, Any]:
     """`voices`, or `voices-oracle-A`: the model and its processor.
 
     Raises:
@@ -141,16 +171,22 @@ def train_ear(world: World, model, processor, checkpoint: Path, settings: dict =
     """Teach the ear to hear; say how well it hears what it never heard."""
     people = list(world.people)
     nobody = [f"n{i:04}" for i in range(settings["voices"])]
-    known, unheard = ([(person, take) for person in people for take in takes]
-                      for takes in (TAKES, NEW))  # fmt: skip
+    known, unheard = (
+        [(person, take) for person in people for take in takes] for takes in (TAKES, NEW)
+    )
     of_nobody, of_known, of_unheard = (
         listen(processor, [speak(*each) for each in spoken])["input_features"]
         for spoken in ([(n, 0) for n in nobody], known, unheard)
     )  # each [N, 40, 100]
-    labels = torch.tensor([[list(kinds).index(aloud.voice_of(n).heard[part])
-                            for part, kinds in AUDIBLE.items()] for n in nobody])  # fmt: skip
-    who, who_unheard = (torch.tensor([people.index(person) for person, _ in spoken])
-                        for spoken in (known, unheard))  # fmt: skip
+    labels = torch.tensor(
+        [
+            [list(kinds).index(aloud.voice_of(n).heard[part]) for part, kinds in AUDIBLE.items()]
+            for n in nobody
+        ]
+    )
+    who, who_unheard = (
+        torch.tensor([people.index(person) for person, _ in spoken]) for spoken in (known, unheard)
+    )
     torch.manual_seed(settings["seed"])
     tower, connector = model.model.audio_tower, model.model.multi_modal_projector
     heads = linear_heads(model, [*map(len, AUDIBLE.values()), len(people)])
@@ -175,8 +211,9 @@ def train_ear(world: World, model, processor, checkpoint: Path, settings: dict =
     return cost | {"person on a new recording": round(float(right), 4)}
 
 
-def lessons(world: World, model, processor, people: list[str],
-            settings: dict) -> tuple[list[list[list[Row]]], torch.Tensor]:  # fmt: skip
+def lessons(
+    world: World, model, processor, people: list[str], settings: dict
+) -> tuple[list[list[list[Row]]], torch.Tensor]:
     """What is taught, and what is heard meanwhile.
 
     Returns:
@@ -186,25 +223,35 @@ def lessons(world: World, model, processor, people: list[str],
     nobody = [f"n{i:04}" for i in range(settings["voices"])]
     recordings = [(p, take) for p in people for take in TAKES] + [(n, 0) for n in nobody]
     places = {each: i for i, each in enumerate(recordings)}
-    known = [[aloud.ask_aloud(world, p, fact, take, wording=w) for take in TAKES for w in range(10)]
-             for p in people for fact in facts_of(world)]  # fmt: skip
-    sounds = [[aloud.ask_about_sound(n, part, 0, w) for w in range(2)]
-              for n in nobody for part in AUDIBLE]  # fmt: skip
-    names = [[ask(world, world.people[p], fact, "text", wording=w) for w in range(10)]
-             for p in people for fact in facts_of(world)]  # fmt: skip
+    known = [
+        [aloud.ask_aloud(world, p, fact, take, wording=w) for take in TAKES for w in range(10)]
+        for p in people
+        for fact in facts_of(world)
+    ]
+    sounds = [
+        [aloud.ask_about_sound(n, part, 0, w) for w in range(2)] for n in nobody for part in AUDIBLE
+    ]
+    names = [
+        [ask(world, world.people[p], fact, "text", wording=w) for w in range(10)]
+        for p in people
+        for fact in facts_of(world)
+    ]
 
     def rows_of(asked: Sequence[Question]) -> list[Row]:
         pairs = zip(asked, encode(processor.tokenizer, list(asked)), strict=True)
-        return [([], [pair], places[q.person, q.take] if isinstance(q, Heard) else None)
-                for q, pair in pairs]  # fmt: skip
+        return [
+            ([], [pair], places[q.person, q.take] if isinstance(q, Heard) else None)
+            for q, pair in pairs
+        ]
 
     found = [[rows_of(asked) for asked in facts] for facts in (known, sounds, names)]
     sound = listen(processor, [speak(*each) for each in recordings])["input_features"]
     return found, look(model, sound, tokens=ear_tokens)
 
 
-def train_language(world: World, model, processor, people: list[str], checkpoint: Path,
-                   settings: dict = LANGUAGE) -> dict:  # fmt: skip
+def train_language(
+    world: World, model, processor, people: list[str], checkpoint: Path, settings: dict = LANGUAGE
+) -> dict:
     """Teach the language model names, facts and words for what is heard, through a frozen ear."""
     taught, heard = lessons(world, model, processor, people, settings)
     counts = [settings["batch"] * share // 8 for share in settings["shares"]]
@@ -225,8 +272,11 @@ def train_language(world: World, model, processor, people: list[str], checkpoint
 
 def ear_of(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The tensors of ear and connector, float32."""
-    return {key: t.float().contiguous() for key, t in weights.items()
-            if "audio_tower" in key or "projector" in key}  # fmt: skip
+    return {
+        key: t.float().contiguous()
+        for key, t in weights.items()
+        if "audio_tower" in key or "projector" in key
+    }
 
 
 def _begin(world: World, settings: dict, device: str):
