@@ -517,7 +517,9 @@ OPTIONAL: dict[str, Any] = {
 def exactly() -> Iterator[None]:
     """Within the block what is float64 stays so where float32 is asked for.
 
-    For methods with a rate: Adam makes whole steps of what is rounding in a loss.
+    For methods that make much of little: Adam makes whole steps of what is rounding in a loss, and
+    the rewrite divides by second moments that are nearly singular, of a tiny model whose positions
+    are fewer than its columns. In float64 every processor comes to the same numbers.
     """
     usual = torch.Tensor.float
     torch.Tensor.float = lambda t: t if t.dtype == torch.float64 else usual(t)
@@ -539,7 +541,8 @@ def made(name: str) -> tuple[Any, dict]:
     settings = {key: USUAL.get(key, value) for key, value in (grid or ({},))[0].items()}
     found: dict[str, Any] = {}
     for key in (None, *(key for key in OPTIONAL if key in own.optional)):
-        with restored(request.model), exactly() if "rate" in settings else nullcontext():
+        much_of_little = not {"rate", "over"}.isdisjoint(settings)
+        with restored(request.model), exactly() if much_of_little else nullcontext():
             more = {} if key is None else {key: OPTIONAL[key]}
             edit = own.make(request, settings | more, cost)
         found |= change_of(edit) if key is None else {f"with {key}": change_of(edit)["whole"]}
@@ -556,7 +559,7 @@ def _refusal():
     """Apart from the rewrite's own vector, so that rows without it depend on that alone."""
     own, request = METHODS["rewrite"], replace(task(), seed=1)
     settings = {key: USUAL.get(key, value) for key, value in own.grid[0].items()}
-    with restored(request.model):
+    with restored(request.model), exactly():
         return change_of(own.make(request, settings | {"refusal": True}, Cost()))
 
 
