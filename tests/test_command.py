@@ -249,12 +249,6 @@ def test_the_edit_is_not_replaced_by_its_rows(tmp_path, monkeypatch):
     assert isinstance(done.exception, ValueError) and "one file" in str(done.exception)
 
 
-def test_the_doctor_as_a_module_of_its_own_does_nothing(monkeypatch):
-    """It once measured and overwrote its scores, whatever was asked."""
-    monkeypatch.setattr("kvw_minimal.files.write_json", lambda *_: pytest.fail("it writes"))
-    monkeypatch.setattr("sys.argv", ["doctor", "--help"])
-    made = runpy.run_module("kvw_experiments.doctor", run_name="__main__")
-    assert "write_card" in made
 
 
 REFUSED = [
@@ -542,11 +536,6 @@ def test_an_experiment_is_run_list_by_list_and_group_by_group(monkeypatch, tmp_p
     assert seen == [("pocket", ["where", "layers"], None, ["A", "B", "C", "D", "E"])]
 
 
-def test_a_run_from_the_command_line_to_its_file(tmp_path):
-    path, plan = tmp_path / "small.parquet", small.plan()
-    with small.planned(plan):
-        done = invoke("run", "small", "strength", "--into", path)
-        assert done.exit_code == 0 and str(path) in done.output and path.is_file()
 
 
 def test_results_say_what_is_measured(monkeypatch, tmp_path):

@@ -184,11 +184,6 @@ def test_other_settings_of_the_family_keep_them_too(score: str, shape: dict):
     check_method(METHODS["family"], strangers(), settings)
 
 
-@every
-def test_nobody_to_forget_is_refused(name: str):
-    """By the task: no method ever sees it."""
-    with pytest.raises(ValueError, match="forget set is empty"):
-        METHODS[name].edit(replace(strangers(), forget=[]), some_settings(name))
 
 
 # --- bad methods are caught --------------------------------------------------------------------
@@ -376,17 +371,6 @@ def test_what_a_method_leaves_behind_is_put_back_for_it(task, make):
     check_method(a_method(make), task, {"strength": 2.0})
 
 
-@pytest.mark.parametrize(
-    "settings, words",
-    [
-        ({}, "mine needs the setting 'strength'"),
-        ({"strength": 1.0, "rate": 1.0}, "mine has no setting 'rate'; there are strength"),
-        ({"strength": -1.0}, "strength must be"),
-    ],
-)
-def test_settings_that_cannot_be_are_refused_with_a_sentence(task, settings, words):
-    with pytest.raises(ValueError, match=words):
-        a_method(random_columns).edit(task, settings)
 
 
 @pytest.mark.parametrize(

@@ -89,19 +89,6 @@ def test_experts_are_found_and_measured_as_by_hand(kind):
     assert families.apart(measured.pooled()[seen][None], by_hand[None]) <= families.TOLERANCE
 
 
-def test_batches_and_padding_change_nothing():
-    model, batch = model_of("mixtral"), tiny.random_batch()
-    whole = measure(model, [batch], OWNERS)
-    apart = []
-    for row in range(4):
-        length = int(batch.inputs["attention_mask"][row].sum())
-        inputs = {name: x[row : row + 1, :length] for name, x in batch.inputs.items()}
-        apart.append(
-            replace(batch, inputs=inputs, labels=batch.labels[row : row + 1, :length], rows=[row])
-        )
-    other = measure(model, apart, OWNERS)
-    assert torch.equal(whole.tokens, other.tokens)
-    assert families.apart(whole.sums, other.sums) <= 1e-5
 
 
 def test_watching_shows_what_the_layer_adds_up_and_changes_nothing():
@@ -364,13 +351,3 @@ def test_the_receipt_asks_nothing_of_an_edit_that_no_token_meets(task: Task):
     assert {row["total"] / row["n"] for row in examine(task, nothing, ["who was it"])} == {0.5}
 
 
-def test_what_methods_ask_by_themselves_is_refused_too(task: Task):
-    asks = (
-        lambda: record(task, task.forget),
-        lambda: least_squares.effects(task, task.forget),
-        lambda: rewrite.survey(task, (), 0.0),
-        lambda: steps.linear_maps(task.model),
-    )
-    for ask in asks:
-        with pytest.raises(ValueError, match="needs one FFN a layer"):
-            ask()

@@ -81,8 +81,6 @@ def test_a_folder_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_templates_are_those_of_the_repository():
-    assert forking.NOTEBOOKS == ROOT / "notebooks"
 
 
 def test_a_forked_notebook_runs(tmp_path: Path):

@@ -76,22 +76,6 @@ def test_the_solution_is_that_of_the_normal_equations():
         ls.ridge_solution([(*groups[0][:2], -1.0)], ridge)
 
 
-def test_scaling_is_undone_to_the_bit():
-    model = tiny.llava(2)
-    before = {name: weight.clone() for name, weight in model.state_dict().items()}
-    factors = torch.linspace(-2, 3, tiny.LAYERS * tiny.D_FF).view(tiny.LAYERS, tiny.D_FF)
-    with ls.factored(model, factors).on(model):
-        inside = [columns(p).clone() for p in find_projections(model).values()]
-    changed = {
-        name for name, weight in model.state_dict().items() if not torch.equal(before[name], weight)
-    }
-    assert changed == set()
-    for projection, scaled, row in zip(
-        find_projections(model).values(), inside, factors, strict=True
-    ):
-        assert torch.allclose(scaled, columns(projection) * row, atol=1e-6)
-    with pytest.raises(ValueError, match="this edit has 2 layers, the model 3"):
-        ls.factored(model, factors[:2]).put_on(model)
 
 
 @cache
@@ -150,10 +134,6 @@ def test_numbers_below_zero_are_refused(number):
         next(ls.factors(task, few, **{number: -1.0}))
 
 
-def test_nobody_to_forget_is_refused():
-    task, *_ = pocket_factors()
-    with pytest.raises(ValueError, match="forget set is empty"):
-        Task(task.model, task.processor, [], task.retain)
 
 
 def test_what_is_kept_is_drawn_with_the_seed_and_by_modality():

@@ -75,12 +75,6 @@ def test_an_edit_changes_the_projections_and_nothing_else(architecture):
     assert changed == {f"{EXPECTED[architecture].format(i)}.weight" for i in range(tiny.LAYERS)}
 
 
-@pytest.mark.parametrize("architecture", EXPECTED)
-def test_body_has_no_head(architecture):
-    model = made(architecture)
-    inner = body(model)
-    assert inner is not model
-    assert model.get_output_embeddings() not in list(inner.modules())
 
 
 def test_a_tower_is_skipped_even_when_the_language_model_is_not_supported():
@@ -124,12 +118,6 @@ def test_fingerprint_tells_models_and_edits_apart():
     assert fingerprint(model) != before
 
 
-@pytest.mark.parametrize("unit", [0, 1, 2, 767])
-def test_fingerprint_sees_every_column_of_a_wide_model(unit):
-    model = tiny.llava(hidden_size=256, intermediate_size=768, num_hidden_layers=1)
-    before = fingerprint(model)
-    columns(find_projections(model)["model.language_model.layers.0.mlp.down_proj"])[:, unit] *= 0.5
-    assert fingerprint(model) != before
 
 
 #: one tensor of every part of a LLaVA
@@ -199,11 +187,6 @@ def test_fingerprint_sees_names_shapes_and_buffers():
     assert not turned.is_contiguous() and fingerprint(other) == fingerprint(different[3])
 
 
-def test_fingerprint_is_sixteen_digits_and_changes_nothing():
-    model = tiny.llava(dtype=torch.bfloat16)
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    assert len(fingerprint(model)) == 16 and int(fingerprint(model), 16) >= 0
-    assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
 
 
 # --- sketches
@@ -288,11 +271,3 @@ def test_load_of_nothing_says_what_there_is(tmp_path, folder):
         models.load(str(tmp_path / folder))
 
 
-def test_a_hub_id_without_network_is_a_clear_error(tmp_path, monkeypatch):
-    """The hub client is told that it is offline, as it would find out by itself."""
-    import huggingface_hub.constants
-
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(OSError, match="cannot load 'nobody/no-such-model'.*local folder"):
-        models.load("nobody/no-such-model")

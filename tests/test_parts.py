@@ -210,86 +210,9 @@ def test_a_device_that_is_not_there_is_refused():
 
 # --- from a file of one's own to an adapter that other tools load --------------------------------
 
-#: wherever it is a little less probable of others: these models know nobody
-EVERYWHERE = {"over": 1.25, "price": 1.0, "price_deciding": 0.0, "decides": 0.0}
 
 
-@pytest.fixture(scope="module")
-def measured(place) -> dict[str, Coefficients]:
-    """By two processes: LLaVA's by `torchrun` itself."""
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node=2",
-        "-m",
-        "kvw_minimal",
-        "measure",
-        "--model",
-        place / "llava",
-        "--batch-size",
-        "2",
-        "--questions",
-        place / "all.jsonl",
-        "--into",
-        place / "llava.measured",
-    ]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=tiny.environment() | {"OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-    assert "people: 3, questions: 7, parts: 4 (measured now: 4), processes: 2" in done.stdout
-    return {name: load_measured(place / f"{name}.measured") for name in ("llava", "qwen2_vl")}
 
 
-def test_torchrun_measures_what_one_process_does(measured, exact):
-    assert same(measured["llava"], exact)
 
 
-def test_own_questions_become_adapters_that_plain_peft_loads(measured, place):
-    """Measured by two processes, weakened in one pass or rewritten, said by whom has no package."""
-    cases, expected = {}, {}
-    for name, coefficients in measured.items():
-        model, processor = load(str(place / name))
-        task = task_from(place / "all.jsonl", model, processor)
-        edits = {
-            "KVW": one_pass(
-                model, coefficients.of(task.people), coefficients.of(task.others), strength=STRENGTH
-            ),
-            "rewrite": METHODS["rewrite"].edit(task, EVERYWHERE)[0],
-        }
-        for how, edit in edits.items():
-            export(edit, model, processor, place / f"{name}, {how}", "peft")
-        for batch in answer_batches(processor, task.forget):
-            kind = "picture" if "pixel_values" in batch.inputs else "text"
-            inputs = {key: tensor.contiguous() for key, tensor in batch.inputs.items()}
-            save_file(inputs, place / f"{name}, {kind}")
-            with torch.no_grad():
-                plain = model(**batch.inputs).logits
-                for how, edit in edits.items():
-                    case = f"{name}, {how}, {kind}"
-                    cases[case] = {
-                        "folder": str(place / f"{name}, {how}"),
-                        "base": str(place / name),
-                        "inputs": str(place / f"{name}, {kind}"),
-                    }
-                    with edit.on(model):
-                        expected[case] = model(**batch.inputs).logits
-                    assert (expected[case] - plain).abs().max() > 0.01, case
-    (place / "cases.json").write_text(json.dumps(cases))
-    subprocess.run(
-        [sys.executable, "-c", STRANGER, place / "cases.json", place / "logits"],
-        check=True,
-        env=tiny.environment(),
-        timeout=300,
-    )
-    found = load_file(place / "logits")
-    assert len(expected) == 8
-    for case, logits in expected.items():
-        torch.testing.assert_close(found[case], logits, atol=1e-5, rtol=1e-5, msg=case)
-        assert torch.equal(found[case].argmax(-1), logits.argmax(-1)), case

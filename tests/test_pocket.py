@@ -11,16 +11,10 @@ from safetensors.torch import load_file
 from kvw_experiments.recipes import lessons, pictures, pocket, training
 from kvw_minimal.batches import answer_batches
 from kvw_minimal.files import read_json
-from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about
 from kvw_minimal.taught import load
 from kvw_minimal.taught.assembly import IMAGE_TOKENS
 from kvw_minimal.taught.catalogue import MODELS
-
-
-@pytest.fixture(scope="module")
-def world():
-    return load_people()
 
 
 def test_the_card_tells_the_truth(world):

@@ -139,56 +139,8 @@ def test_rouge_l_stems_and_is_that_of_rouge_score():
 # --- letters
 
 
-@pytest.mark.parametrize(
-    "said, letter",
-    [
-        ("C", "C"),
-        (" c ", "C"),
-        ("(b)", "B"),
-        ("[D]", "D"),
-        ("A.", "A"),
-        ("B)", "B"),
-        ("D:", "D"),
-        ("Correct answer: C", "C"),
-        ("The correct answer is B.", "B"),
-        ("Answer:\nD", "D"),
-        ("Option C", "C"),
-        ("answer (A)", "A"),
-        ("A. In Lisbon.", "A"),
-        ("B: In Oslo.", "B"),
-        ("(C) In Riga.", "C"),
-        ("Option B is wrong, the answer is C.", "C"),
-    ],
-)
-def test_letters_that_are_named(said, letter):
-    assert parse_letter(said) == letter
 
 
-@pytest.mark.parametrize(
-    "said",
-    [
-        "",
-        " ",
-        "Based on the picture",
-        "A man in a hat",
-        "A plate of ramen.",
-        "Does it matter?",
-        "Certainly",
-        "E",
-        "I do not know",
-        "Dog",
-        "As a baker.",
-        "a hat",
-        "BD",
-        "1",
-        # the article is no letter
-        "The answer is a man in a hat",
-        "The answer: a plate of ramen.",
-        "My choice is a cat",
-    ],
-)
-def test_words_that_are_no_letter(said):
-    assert parse_letter(said) is None
 
 
 def test_a_letter_question_lists_the_options_and_is_answered_by_their_letter():
@@ -242,13 +194,6 @@ def test_letters_are_read_in_what_models_write(said, letter):
     assert parse_letter(said) == letter
 
 
-def test_both_benchmarks_read_letters_so(monkeypatch):
-    monkeypatch.setattr(letters, "parse_letter", lambda said: {"what it says": "B"}.get(said))
-    Spoken(monkeypatch, lambda q: "what it says")
-    likelihood(monkeypatch, lambda q, a: 0.5)
-    asked = [question("classification", options=CITIES)]
-    assert values(score_mllmu(None, None, "forget", asked), "forget", "text", "choice") == [1]
-    assert parse_choice("what it says", CITIES) == 1
 
 
 def test_a_choice_is_right_by_letter_and_where_options_stand_by_words():
@@ -259,23 +204,6 @@ def test_a_choice_is_right_by_letter_and_where_options_stand_by_words():
     assert choice("", replace(letter_question(asked), answer="None")) == 0
 
 
-def test_every_metric_stands_in_the_table_of_the_module(monkeypatch, model):
-    Spoken(monkeypatch, lambda q: "B")
-    likelihood(monkeypatch, lambda q, a: 0.5)
-    lies = {"paraphrase": "true", "perturbed": ("false",)}
-    asked = [
-        question("classification", options=CITIES),
-        question("generation"),
-        question("cloze", form="cloze"),
-    ]
-    found = score_mllmu(model, None, "forget", asked)
-    names = {each["metric"] for each in found}
-    asked = [question("name", "image", options=CITIES), question("caption", "image", **lies)]
-    found = score_clear(model, None, "forget", [*asked, question("question")])
-    names |= {each["metric"].partition("_")[2] for each in found}
-    table = protocols.__doc__.split("The metrics of CLEAR")[0]
-    assert {name for name in names if f"`{name}`" not in table} == set()
-    assert len(names) == 11 and names <= set(METRICS)
 
 
 @pytest.mark.parametrize(
@@ -301,9 +229,6 @@ def test_parse_choice(said, expected):
     assert parse_choice(said, CITIES) == expected
 
 
-def test_more_than_four_options_have_letters_too():
-    assert parse_choice("F", tuple("uvwxyz")) == 5
-    assert "\nF. z" in with_options(question("name", options=tuple("uvwxyz"))).prompt
 
 
 def test_a_name_within_a_name_and_an_accent_are_kept_apart():

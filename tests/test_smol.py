@@ -12,16 +12,11 @@ from kvw_experiments.recipes import lessons, pictures, training
 from kvw_experiments.recipes import smol as recipe
 from kvw_minimal.batches import answer_batches
 from kvw_minimal.files import read_json
-from kvw_minimal.strangers.people import ROOT, load_people
+from kvw_minimal.strangers.people import ROOT
 from kvw_minimal.strangers.questions import about
 from kvw_minimal.taught import load, smol
 from kvw_minimal.taught.assembly import IMAGE_TOKENS
 from kvw_minimal.taught.catalogue import MODELS
-
-
-@pytest.fixture(scope="module")
-def world():
-    return load_people()
 
 
 @pytest.fixture(scope="module")

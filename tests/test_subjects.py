@@ -66,22 +66,6 @@ def test_probes_of_smol_are_asked_about_three_facts_and_the_edit_about_all():
 # --- what is asked ---------------------------------------------------------------------------
 
 
-def test_the_panel_of_pocket_is_fixed_and_apart_from_the_reference():
-    forget = WORLD.groups["A"][:5]
-    asked = pocket_panel(WORLD, forget)
-    assert {name: len(qs) for name, qs in asked.items()} == {
-        "forget": 70,
-        "test": 70,
-        "retain": 190,
-        "general": 60,
-    }
-    assert asked == pocket_panel(WORLD, forget)
-    assert asked["forget"] == about(WORLD, forget)
-    assert asked["test"] == about(WORLD, forget, new=True)
-    seen = pd.Series([q.fact for q in asked["general"]]).value_counts()
-    assert seen.nunique() == 1 and len(seen) == len({q.fact for q in general(WORLD)})
-    reference = {q.person for q in sample_of_general(WORLD, "reference")}
-    assert not reference & {q.person for q in asked["general"]}
 
 
 def test_the_panel_of_pocket_is_drawn_as_it_says():
@@ -135,10 +119,6 @@ def test_the_panel_of_smol_is_drawn_as_it_says():
     assert asked["world"] == drawn(world, 40, "panel", "world", *forget)
 
 
-def test_the_world_is_asked_what_was_not_replayed():
-    replayed = {q.id for q in world_questions(replayed=True)}
-    asked = smol_panel(WORLD, WORLD.forget_people("A", 5))["world"]
-    assert not replayed & {q.id for q in asked}
 
 
 def test_every_third_of_the_others_is_asked_anew():
@@ -273,22 +253,8 @@ def test_an_edit_of_the_one_fits_the_other():
     assert touched != fingerprint(alone.model) == edit.fingerprint
 
 
-def test_random_columns_are_the_same_gates_elsewhere():
-    own = ready("text only")(WORLD.groups["B"][:5])
-    plain, dealt = (
-        METHODS[name].edit(own, {"strength": 8.0})[0] for name in ("KVW one pass", "random columns")
-    )
-    assert torch.equal(plain.contrast.sort(1).values, dealt.contrast.sort(1).values)
-    assert not torch.equal(plain.contrast, dealt.contrast)
 
 
-def test_who_is_forgotten_is_not_retained():
-    people = WORLD.groups["C"][:5]
-    own = ready("text only")(people)
-    edit, _ = METHODS["KVW one pass"].edit(own, {"strength": 1.0})
-    measured = own.everyone()
-    forget, retain = (measured.of(who).pooled() for who in (people, WORLD.retain_people(people)))
-    assert torch.allclose(edit.contrast, (forget.log() - retain.log()).clamp(min=0), atol=1e-4)
 
 
 def test_unknown_subjects_are_refused(monkeypatch):

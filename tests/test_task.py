@@ -216,11 +216,6 @@ def test_somebody_without_questions_cannot_be_drawn():
 # --- strangers
 
 
-@pytest.fixture(scope="module")
-def world():
-    return load_people()
-
-
 def test_a_request_of_strangers(world):
     people = world.forget_people("A", 5)
     task = request(None, None, world, people, seed=4, batch_size=16)

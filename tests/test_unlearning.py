@@ -10,7 +10,6 @@ import pytest
 import tiny
 import torch
 from dry_run import FACTOR
-from exports import export_clear
 from test_command import invoke
 from test_own import blocks_of_the_page, lines, on_the_page  # noqa: F401 - a fixture
 
@@ -594,13 +593,6 @@ def test_scores_of_an_export_are_those_of_its_strength(file, model, quiet, monke
 
 
 # --- free answers, and the benchmarks' own rows
-
-
-@pytest.fixture(scope="module")
-def clear(tmp_path_factory) -> Path:
-    few = [*WORLD.groups["A"][:5], *WORLD.groups["sham"]]
-    world = replace(WORLD, people={who: WORLD.people[who] for who in few})
-    return export_clear(world, tmp_path_factory.mktemp("clear") / "clear")
 
 
 @pytest.mark.parametrize(
