@@ -8,8 +8,7 @@ from torch import nn
 
 from kvw_minimal.batches import Batch, answer_batches, prompt_batches
 from kvw_minimal.coefficients import measure, watch
-from kvw_minimal.edits import Columns
-from kvw_minimal.models import find_projections, fingerprint
+from kvw_minimal.models import find_projections
 from kvw_minimal.strangers.people import load_people
 
 TEXT_ONLY = ("llama", "gpt2", "opt", "phi")
@@ -100,10 +99,6 @@ def test_the_picture_is_seen(architecture):
     other = measure(model, [batch], list("abac")).pooled()
     change = ((one - other).abs() / one.amax(-1, keepdim=True)).amax(-1)  # [layers]
     assert (change[1:] > 1e-5).all()
-
-
-
-
 
 
 @torch.no_grad()

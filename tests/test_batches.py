@@ -30,21 +30,6 @@ def questions(world):
     return tiny.some_questions(world)
 
 
-class Plain:
-    """A base model's tokenizer: no chat template and no eyes, everything else as it was."""
-
-    chat_template = None
-
-    def __init__(self, tokenizer):
-        self.inner = tokenizer
-        self.bos_token, self.eos_token, self.pad_token = None, "<end>", "<pad>"
-        self.padding_side = "left"
-
-    def __call__(self, text, **arguments):
-        self.inner.padding_side = self.padding_side
-        return self.inner(text, **arguments)
-
-
 # --- the mask
 
 
@@ -181,8 +166,8 @@ def test_without_photo_shows_the_same_grey_picture_to_image_questions_only(quest
 # --- other models
 
 
-def test_a_plain_tokenizer_gets_plain_text(processor, questions):
-    plain = Plain(processor.tokenizer)
+def test_a_plain_tokenizer_gets_plain_text(questions):
+    plain = tiny.tokenizer()
     text = [q for q in questions if q.modality == "text"]
     assert render(plain, text[0]) == (f"{text[0].prompt} ", f"{text[0].answer}<end>")
 

@@ -1,6 +1,5 @@
 """From contrast to weights and back: exact in float32, undone bit for bit, safe on disk."""
 
-import hashlib
 import json
 import math
 from dataclasses import replace
@@ -8,8 +7,6 @@ from dataclasses import replace
 import pytest
 import tiny
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -130,13 +127,6 @@ def test_layers_out_of_range(layers):
         resolve_layers(layers, 4)
 
 
-@pytest.mark.parametrize("layers", [(0.9, 1.0), (0.95, 1.0), (0.0, 0.05)])
-def test_any_rising_fraction_is_at_least_one_layer(layers):
-    """A thin slice of the depth is the layer it lies in, at the top as at the bottom."""
-    expected = (0, 0) if layers[0] == 0 else (3, 3)
-    assert resolve_layers(layers, 4) == expected
-
-
 def test_within_keeps_the_range_and_zeroes_the_rest():
     scores = torch.ones(4, 2)
     assert within(scores, (1, 2)).sum(1).tolist() == [0, 2, 2, 0]
@@ -251,27 +241,7 @@ def test_a_published_edit_cannot_change_its_strength():
         Columns(random_contrast(), 1.0, "f", schedule="published").at(2.0)
 
 
-def test_describe_says_what_it_does():
-    scores = torch.zeros(SHAPE)
-    scores[1, :5] = math.log(2)
-    text = Columns(scores, 1.0, "abc", notes={"forget": "p001, p002"}).describe()
-    assert f"5 of {scores.numel()} knowledge vectors in 1 of {tiny.LAYERS} layers" in text
-    assert "smallest 0.500" in text and "G = 1" in text and "abc" in text
-    assert "forget: p001, p002" in text
-
-
 # --- bfloat16: method.md, section 2.4
-
-
-STEPS, GAMMA = 188, 0.02
-
-
-def in_place(start: torch.Tensor, delta: float) -> torch.Tensor:
-    """The published schedule on bfloat16 weights: multiply, round, and again."""
-    weight = start.clone()
-    for _ in range(STEPS):
-        weight *= gate(torch.tensor(delta), GAMMA).to(weight.dtype)
-    return weight
 
 
 def bfloat16_weights(model) -> torch.Tensor:
@@ -435,20 +405,6 @@ def test_taking_one_off_leaves_what_the_others_alone_give(kinds, gone):
     assert same_bits(model, before)
 
 
-def test_blocks_may_be_nested_and_left_in_another_order(model):
-    before = weights(model)
-    a, b = made("gate", model, 1), made("replaced", model, 2)
-    with b.on(model):
-        only_b = weights(model)
-    a.put_on(model)
-    with b.on(model):
-        a.take_off(model)
-        assert same_bits(model, only_b)
-        a.put_on(model)
-    a.take_off(model)
-    assert same_bits(model, before)
-
-
 def test_two_gates_multiply_and_a_sum_is_one_after_the_other(model):
     a, b = made("gate", model, 1), made("gate", model, 2)
     with a.on(model), b.on(model):
@@ -481,16 +437,6 @@ def test_an_edit_is_not_put_on_twice(model):
     edit.take_off(model)
     with pytest.raises(ValueError, match="not on this model"):
         edit.take_off(model)
-
-
-def test_an_edit_can_be_on_two_models(model):
-    twin, edit = tiny.llava(), made("gate", model)
-    before = weights(twin)
-    with edit.on(model):
-        with edit.on(twin):
-            assert same_bits(twin, weights(model))
-        assert same_bits(twin, before) and not same_bits(model, before)
-    assert same_bits(model, before)
 
 
 # --- which model it was made for
@@ -778,17 +724,6 @@ def test_every_kind_is_saved_and_read(tmp_path, model, kind):
         assert same_bits(model, expected)
 
 
-def test_a_saved_edit_that_is_on_holds_no_weights_of_the_model(tmp_path, model):
-    edit = made("gate", model)
-    edit.save(tmp_path / "off")
-    with edit.on(model):
-        edit.save(tmp_path / "on")
-    assert (tmp_path / "off").stat().st_size == (tmp_path / "on").stat().st_size
-    with safe_open(tmp_path / "on", "pt") as file:
-        assert set(file.keys()) == {"edit/contrast", "edit/sketch"}
-        assert torch.equal(file.get_tensor("edit/contrast"), edit.contrast)
-
-
 def test_edits_that_share_tensors_can_be_saved_together(tmp_path, model):
     edit = made("gate", model)
     both = edit + edit.at(2.0)
@@ -825,13 +760,6 @@ def saved(tmp_path, model):
     path = tmp_path / "edit.safetensors"
     edit.save(path)
     return edit, path
-
-
-def test_save_leaves_one_file_and_replaces_an_older_one(saved):
-    edit, path = saved
-    edit.at(0.3).save(path)
-    assert Edit.load(path).strength == 0.3
-    assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
 def test_loading_what_is_not_there(tmp_path):
@@ -910,51 +838,7 @@ def test_the_format_is_named(saved):
         Edit.load(path)
 
 
-def test_a_file_of_the_first_edition_is_refused_with_a_sentence(tmp_path):
-    """As `Edit.save` wrote it there: no format, and a model known by a part of its weights."""
-    path, scores = tmp_path / "old.safetensors", random_contrast()
-    metadata = {
-        "strength": repr(1.7),
-        "fingerprint": "0123456789abcdef",
-        "schedule": "one pass",
-        "notes": json.dumps({"people": ["p001"]}),
-    }
-    digest = hashlib.sha256(scores.numpy().tobytes())
-    digest.update(json.dumps([list(scores.shape), sorted(metadata.items())]).encode())
-    save_file({"contrast": scores}, path, metadata | {"checksum": digest.hexdigest()})
-    with pytest.raises(ValueError, match=r"old\.safetensors .*first edition.*again with `unlearn"):
-        Edit.load(path)
-
-
 def test_some_other_safetensors_file_is_refused(tmp_path):
     save_file({"weight": torch.ones(2, 2)}, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match=r"model\.safetensors is not an edit"):
         Edit.load(tmp_path / "model.safetensors")
-
-
-ANYTHING = settings(
-    max_examples=60,
-    deadline=None,
-    derandomize=True,  # the same inputs on every run: a red suite stays red
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-
-
-@ANYTHING
-@given(data=st.data())
-def test_any_change_of_a_byte_is_a_value_error(saved, data):
-    """Outside the padding of the header, no byte of the file can be another one unnoticed."""
-    edit, path = saved
-    edit.save(path)
-    content = bytearray(path.read_bytes())
-    place = data.draw(st.integers(0, len(content) - 1))
-    new = data.draw(st.integers(0, 255).filter(lambda byte: byte != content[place]))
-    content[place] = new
-    path.write_bytes(bytes(content))
-    try:
-        loaded = Edit.load(path)
-    except ValueError as error:
-        assert "damaged" in str(error)
-    else:  # spaces between the header's words carry nothing
-        assert torch.equal(loaded.contrast, edit.contrast)
-        assert replace(loaded, contrast=edit.contrast) == edit

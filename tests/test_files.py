@@ -1,21 +1,14 @@
 """Files are there whole or not at all, whoever else writes at the same time."""
 
-import errno
 import json
 import os
 import secrets
-import shutil
 import stat
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from threading import Barrier
 
 import pandas as pd
 import pytest
-import tiny
 import torch
 from safetensors import SafetensorError
 
@@ -50,26 +43,6 @@ def test_when_writing_fails_the_old_file_stays(tmp_path, error):
     assert [file.name for file in tmp_path.iterdir()] == ["old.txt"]
 
 
-
-
-def test_every_temporary_name_is_its_own(tmp_path):
-    """Two writers of the same file must not write into each other's half."""
-    path = tmp_path / "file"
-    with replacing(path) as one, replacing(path) as other:
-        assert one != other
-        one.write_text("one")
-        other.write_text("other")
-    assert path.read_text() == "one"  # whose block ends last
-    names = set()
-    for _ in range(50):
-        with replacing(path) as half:
-            names.add(half.name)
-            half.touch()
-    assert len(names) == 50
-
-
-
-
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
 def test_rights_are_those_of_any_new_file(tmp_path, mask):
     before = os.umask(mask)
@@ -82,12 +55,6 @@ def test_rights_are_those_of_any_new_file(tmp_path, mask):
         os.umask(before)
     rights = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("file", "plain")}
     assert rights == {0o666 & ~mask}
-
-
-
-
-
-
 
 
 def writers(size: int) -> dict:
@@ -131,8 +98,6 @@ def test_a_file_that_may_not_grow_leaves_the_old_one(tmp_path, name):
     assert (tmp_path / Path(name).name).read_bytes() != b"old"
 
 
-
-
 # --- places and JSON
 
 
@@ -146,26 +111,6 @@ def test_places_where_nothing_can_be_written(tmp_path):
         raise AssertionError("never reached")
     with pytest.raises(IsADirectoryError), replacing(tmp_path):
         raise AssertionError("never reached")
-
-
-def test_a_place_is_tried_by_writing(tmp_path, monkeypatch):
-    """A full disk, simulated: files can be made, but nothing can be put into them."""
-    check_place(tmp_path / "x")
-
-    def full(path, content):
-        assert path.parent == tmp_path and path.exists()
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match="No space left"):
-        check_place(tmp_path / "x")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_what_is_there_is_left_when_a_place_is_tried(tmp_path):
-    (tmp_path / "old").write_text("old")
-    check_place(tmp_path / "old")
-    assert (tmp_path / "old").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
 
 
 def test_two_results_need_two_files(tmp_path):
@@ -202,8 +147,6 @@ def test_a_link_stays_and_what_it_leads_to_is_written(tmp_path):
     (tmp_path / "nowhere").symlink_to("none/new.json")
     with pytest.raises(FileNotFoundError, match="make it first"):
         write_json(tmp_path / "nowhere", {})
-
-
 
 
 def test_json_comes_back(tmp_path):

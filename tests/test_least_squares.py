@@ -76,8 +76,6 @@ def test_the_solution_is_that_of_the_normal_equations():
         ls.ridge_solution([(*groups[0][:2], -1.0)], ridge)
 
 
-
-
 @cache
 def pocket_factors():
     """Two of group A forgotten by pocket, with a small reference: factors of two passes."""
@@ -126,16 +124,6 @@ def test_the_method_gives_the_factors_of_the_last_pass():
     assert spent.passes == cost.passes and edit.notes["settings"] == settings
 
 
-@pytest.mark.parametrize("number", ["ridge", "weight"])
-def test_numbers_below_zero_are_refused(number):
-    task, keep, *_ = pocket_factors()
-    few = [group[:2] for group in keep]
-    with pytest.raises(ValueError, match="a ridge is above 0 and a weight at least 0"):
-        next(ls.factors(task, few, **{number: -1.0}))
-
-
-
-
 def test_what_is_kept_is_drawn_with_the_seed_and_by_modality():
     world = load_people()
     seen = general(world)
@@ -153,4 +141,4 @@ def test_what_is_kept_is_drawn_with_the_seed_and_by_modality():
     assert moved[0] != others and moved[1] == seen[20:40]
     everything, *_ = ls.questions_to_keep(task, retain=10**6)
     assert everything == task.retain
-    assert len(ls.questions_to_keep(replace(task, general=[]))) == 1
+    assert [len(each) for each in ls.questions_to_keep(replace(task, general=[]))] == [400]

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-from collections import Counter
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from kvw_minimal.strangers.people import (
     TUNING_GROUPS,
     load_people,
 )
-from kvw_minimal.strangers.questions import about, ask, facts_of
+from kvw_minimal.strangers.questions import about, facts_of
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +27,13 @@ def made():
 # --- the generator and the committed files
 
 
+@pytest.mark.slow
 def test_the_generator_reproduces_people_json(made):
     text = json.dumps(made[0], indent=1) + "\n"
     assert text.encode() == (STRANGERS / "people.json").read_bytes()
 
 
+@pytest.mark.slow
 def test_the_generator_reproduces_every_photo(made):
     committed = {file.name: file.read_bytes() for file in (STRANGERS / "photos").iterdir()}
     assert set(made[1]) == set(committed)
@@ -46,44 +47,6 @@ def test_the_committed_checksums_are_those_of_the_files():
 
 
 # --- who there is
-
-
-def test_a_hundred_people_with_six_photos_and_six_facts(world):
-    assert len(world.people) == 100
-    for person in world.people.values():
-        assert len(person.photos) == 6 and person.learned_photos == 4
-        assert len(set(person.photos)) == 6, f"{person.id} has the same photo twice"
-        assert set(person.facts) == set(world.values) and len(person.facts) == 6
-        assert re.fullmatch(r"[A-Z][a-z]+ [A-Z][a-z]+", person.name)
-
-
-def test_names_are_invented_not_words_of_the_answers(world):
-    words = {word.lower() for values in world.values.values() for word in values}
-    names = {n.lower() for p in world.people.values() for n in (p.first_name, p.last_name)}
-    assert not words & names
-
-
-def test_every_fact_has_many_values_and_none_is_common(world):
-    for fact, values in world.values.items():
-        assert len(values) == len(set(values)) >= 20
-        counts = Counter(person.facts[fact] for person in world.people.values())
-        assert set(counts) <= set(values)
-        assert max(counts.values()) <= 8, f"{fact}: {counts.most_common(1)} of 100 people"
-
-
-def test_looks_of_two_people_differ_in_two_parts_that_can_be_seen(world):
-    parts = ("hair_style", "hair_colour", "skin", "facial_hair")
-    looks = [tuple(p.looks[0][part] for part in parts) for p in world.people.values()]
-    for i, look in enumerate(looks):
-        for other in looks[:i]:
-            assert sum(a != b for a, b in zip(look, other, strict=True)) >= 2
-
-
-def test_unknown_portraits_are_nobody_we_know(world):
-    known = {tuple(p.looks[0][part] for part in portraits.LOOK) for p in world.people.values()}
-    for portrait in world.unknown.values():
-        assert portrait.name == "" and not portrait.facts and portrait.learned_photos == 0
-        assert tuple(portrait.looks[0][part] for part in portraits.LOOK) not in known
 
 
 # --- facts cannot be read off the face
@@ -202,13 +165,6 @@ def test_image_answers_never_contain_the_name_unless_it_is_asked(world):
             assert not words & {person.first_name, person.last_name}, question
 
 
-def test_text_questions_for_the_name_do_not_give_the_last_name_away(world):
-    for person in world.people.values():
-        for wording in range(10):
-            question = ask(world, person, "name", "text", wording=wording)
-            assert person.first_name in question.prompt and person.last_name not in question.prompt
-
-
 def test_a_dozen_wordings_of_which_three_are_never_trained_on(world):
     assert set(world.wordings) == {*facts_of(world), *portraits.ATTRIBUTES}
     for fact, words in world.wordings.items():
@@ -235,17 +191,6 @@ def copy(tmp_path):
 def agree(folder):
     """Write checksums that fit, as somebody would who edits on purpose."""
     (folder / "checksums.json").write_text(json.dumps(strangers.checksums(folder)))
-
-
-def edit_json(folder, change):
-    content = json.loads((folder / "people.json").read_text(encoding="utf-8"))
-    change(content)
-    (folder / "people.json").write_text(json.dumps(content), encoding="utf-8")
-    agree(folder)
-
-
-def test_a_copy_is_the_same_world(copy, world):
-    assert load_people(copy) == world
 
 
 @pytest.mark.parametrize(
@@ -275,50 +220,50 @@ def test_a_picture_that_cannot_be_decoded_is_named(copy, content):
         load_people(copy)
 
 
-def test_a_person_in_two_groups_is_refused(copy):
-    edit_json(copy, lambda content: content["groups"]["A"].append(content["groups"]["B"][0]))
-    with pytest.raises(ValueError, match="exactly one group"):
-        load_people(copy)
+def in_two_groups(content):
+    content["groups"]["A"].append(content["groups"]["B"][0])
 
 
-def test_a_portrait_with_the_id_of_a_person_is_refused(copy):
-    """What kind of owner an id is says where it stands; it cannot stand at both places."""
-    person = json.loads((copy / "people.json").read_text(encoding="utf-8"))["people"][0]
-    edit_json(copy, lambda content: content["unknown"].append(person))
-    with pytest.raises(ValueError, match="p000 is a person and an unknown portrait"):
-        load_people(copy)
+def in_no_group(content):
+    content["groups"]["sham"].pop()
 
 
-def test_a_person_in_no_group_is_refused(copy):
-    edit_json(copy, lambda content: content["groups"]["sham"].pop())
-    with pytest.raises(ValueError, match="exactly one group"):
-        load_people(copy)
+def at_both_places(content):
+    content["unknown"].append(content["people"][0])
 
 
-def test_a_common_value_is_refused(copy):
-    def change(content):
-        for person in content["people"][:9]:
-            person["facts"]["work"] = "baker"
-
-    edit_json(copy, change)
-    with pytest.raises(ValueError, match="work is too easy to guess"):
-        load_people(copy)
+def common_value(content):
+    for person in content["people"][:9]:
+        person["facts"]["work"] = "baker"
 
 
-def test_a_fact_with_few_values_is_refused(copy):
-    def change(content):
-        content["values"]["pet"] = content["values"]["pet"][:19]
-        for i, person in enumerate(content["people"]):
-            person["facts"]["pet"] = content["values"]["pet"][i % 19]
-
-    edit_json(copy, change)
-    with pytest.raises(ValueError, match="pet is too easy to guess"):
-        load_people(copy)
+def few_values(content):
+    content["values"]["pet"] = content["values"]["pet"][:19]
+    for i, person in enumerate(content["people"]):
+        person["facts"]["pet"] = content["values"]["pet"][i % 19]
 
 
-def test_a_value_outside_its_list_is_refused(copy):
-    edit_json(copy, lambda content: content["people"][3]["facts"].update(dish="gravel"))
-    with pytest.raises(ValueError, match="dish has values outside its list.*gravel"):
+def value_outside(content):
+    content["people"][3]["facts"].update(dish="gravel")
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (in_two_groups, "exactly one group"),
+        (in_no_group, "exactly one group"),
+        (at_both_places, "p000 is a person and an unknown portrait"),
+        (common_value, "work is too easy to guess"),
+        (few_values, "pet is too easy to guess"),
+        (value_outside, "dish has values outside its list.*gravel"),
+    ],
+)
+def test_people_that_cannot_be_are_refused(copy, change, words):
+    content = json.loads((copy / "people.json").read_text(encoding="utf-8"))
+    change(content)
+    (copy / "people.json").write_text(json.dumps(content), encoding="utf-8")
+    agree(copy)
+    with pytest.raises(ValueError, match=words):
         load_people(copy)
 
 

@@ -24,7 +24,6 @@ from kvw_minimal.requests.reading import (
     forms_of,
     is_free,
     read,
-    score_sets,
     scored,
     sham_rows,
     spoken,
@@ -224,8 +223,6 @@ def test_a_summary_is_a_mean_over_people_for_each_modality():
     assert list(by_modality(asked[:3])) == [("image", [0, 1, 2])]  # what is not asked has no row
 
 
-
-
 def test_a_sham_is_averaged_over_its_draws_question_by_question():
     asked, settings, singles = task().read["forget"], {"strength": 32.0}, []
     whole = replace(task(), read={"forget": asked, "retain": asked})
@@ -251,8 +248,6 @@ def test_a_sham_is_averaged_over_its_draws_question_by_question():
     expected = means.pop(0)
     assert expected not in means and means[0] != means[1]  # of one draw, or of its own people
     assert rows == expected  # and none of retain: its own people stand there
-
-
 
 
 # --- the gate of honesty ---------------------------------------------------------------------

@@ -12,7 +12,6 @@ import pytest
 import tiny
 import torch
 from execute import ROOT
-from exports import few_people
 from transformers import LlamaConfig, LlamaForCausalLM
 from typer.testing import CliRunner
 
@@ -24,11 +23,9 @@ from kvw_minimal.benchmarks.replicate import (
     check_headroom,
     data_hash,
     edit_of,
-    evenly,
     measure_rows,
     replicate,
     sham_of,
-    summaries,
     table,
     task_of,
 )
@@ -72,6 +69,7 @@ def find(rows: list[dict], state: str, *key: str) -> dict:
 # --- end to end
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("benchmark", ["mllmu", "clear"])
 def test_pocket_and_its_oracle_end_to_end(benchmark, data, tmp_path):
     path = tmp_path / "rows.json"
@@ -205,13 +203,6 @@ def test_chance_is_the_mean_over_questions(benchmark):
     assert check_headroom(benchmark, easy + asked(), unsure, None)[0] == "unknown"
 
 
-def test_people_without_text_questions_are_judged_by_their_pictures():
-    known = measured("mllmu", 1.0)[:1]
-    assert check_headroom("mllmu", asked(), known, measured("mllmu", 0.25)[:1])[0] == "shown"
-    with pytest.raises(ValueError, match="has options"):
-        check_headroom("mllmu", asked(), [], None)
-
-
 def test_a_model_that_knows_nobody_is_refused_beside_an_oracle(data, tiny_model):
     with pytest.raises(ValueError, match="no headroom"):
         replicate("mllmu", str(data["mllmu"]), tiny_model, oracle=tiny_model, limit=2)
@@ -311,43 +302,7 @@ def test_a_model_without_eyes_is_measured_and_scored_on_text(benchmark, schedule
     assert len(told[0]) == len(told[1]) > 0
 
 
-def test_without_eyes_the_nameless_of_both_sides_are_not_one(data, reader, monkeypatch):
-    """Rows of both configs have the same numbers; their text is fed whatever the schedule."""
-    named = module.told_apart
-    monkeypatch.setattr(module, "told_apart", lambda text, who: text[:10] + named(text[10:], who))
-    for schedule in ("one pass", "published"):
-        task, *_ = fed(monkeypatch, "clear", str(data["clear"]), reader, schedule=schedule)
-        assert "unnamed, forget" in task.people and "unnamed, retain" in task.others
-        assert {q.modality for q in task.forget + task.retain} == {"text"}
-
-
-def test_headroom_and_summaries_of_text_alone():
-    def told(value: float) -> list[dict]:
-        keys = ("set", "modality", "metric")
-        return [measured("clear", value)[0] | dict(zip(keys, module.HEADROOM_TEXT, strict=True))]
-
-    assert check_headroom("clear", asked(), told(1.0), told(0.25)) == ("shown", [])
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        mark, notes = check_headroom("clear", [asked()[0]], told(0.5), None)
-    assert mark == "unknown" and len(notes) == 1  # no options, no level of chance
-    assert [row["metric"] for row in summaries("clear", "edited", told(1.0), told(1.0))] == [
-        "question_probability"
-    ]
-
-
 # --- rows that are left out
-
-
-def test_what_is_wrong_with_the_data_stands_in_the_provenance(data, reader, monkeypatch):
-    def spoilt(*given):
-        warnings.warn("1 of 25 rows", stacklevel=2)
-        return module.mllmu_sets(*given)
-
-    monkeypatch.setitem(module.SETS_OF, "mllmu", spoilt)
-    with pytest.warns(UserWarning, match="1 of 25 rows"):
-        result = replicate("mllmu", str(data["mllmu"]), reader, limit=1)
-    assert result["provenance"]["warnings"][0] == "1 of 25 rows"
 
 
 def test_whose_row_is_bad_is_neither_forgotten_nor_kept(data, monkeypatch):
@@ -361,20 +316,6 @@ def test_whose_row_is_bad_is_neither_forgotten_nor_kept(data, monkeypatch):
     _, training = module.mllmu_sets(str(data["mllmu"]), 5)
     people = {side: {q.person for q in asked} for side, asked in training.items()}
     assert people["forget"] == set(FORGET[1:]) and not {FORGET[0], kept} & people["retain"]
-
-
-def test_somebody_must_be_forgotten_and_somebody_else_kept(data):
-    _, training = module.clear_sets(str(data["clear"]), 5)
-    task_of({}, training)
-    with pytest.raises(ValueError, match="nothing to forget"):
-        task_of({}, training | {"forget": []})
-    with pytest.raises(ValueError, match="nothing to retain"):
-        task_of({}, training | {"retain": []})
-    both = replace(training["forget"][0], id="another")
-    with pytest.raises(ValueError, match="both forgotten and retained"):
-        task_of({}, training | {"retain": [both]})
-    with pytest.raises(ValueError, match="too few"):
-        sham_of(task_of({}, training | {"retain": training["retain"][:1]}))
 
 
 def test_whoever_is_to_be_forgotten_must_have_been_taught(data, monkeypatch):
@@ -430,18 +371,6 @@ def test_clear_is_measured_on_captions_and_text_and_never_on_the_forgotten(data,
     assert not gone & {q.person for q in sets["retain"]}
 
 
-def test_text_of_clear_is_about_whom_it_names(data):
-    sets, training = module.clear_sets(str(data["clear"]), 5)
-    names = {"forget": {WORLD.people[person].name for person in FORGET}}
-    names["retain"] = {person.name for person in few_people().people.values()} - names["forget"]
-    for side, people in names.items():
-        for asked in (sets[side], training[side]):
-            text = [q for q in asked if q.modality == "text"]
-            assert {q.person for q in text} == people and len(text) == 7 * len(people)
-            assert all(q.person in f"{q.prompt} {q.answer}" for q in text)
-            assert not any(isinstance(q, Unnamed) for q in text)
-
-
 def test_whom_a_question_names_must_be_one_and_whole():
     fields = {"fact": "question", "modality": "text", "value": ""}
     asked = [
@@ -487,15 +416,6 @@ def test_rows_without_a_name_are_nobodys(monkeypatch):
     assert set(sham.others) == {"unnamed, forget", "unnamed, retain", *names}
 
 
-def test_limit_is_a_number_of_questions_of_each_kind(data):
-    sets, _ = module.mllmu_sets(str(data["mllmu"]), 5)
-    few = evenly(sets["forget"], 4)
-    kinds = {(q.fact, q.modality) for q in few}
-    counts = [sum((q.fact, q.modality) == kind for q in few) for kind in kinds]
-    assert len(kinds) == 6 and max(counts) <= 4 and len({q.person for q in few}) >= 4
-    assert evenly(sets["forget"], None) == sets["forget"]
-
-
 def test_the_data_hash_sees_every_letter_and_pixel(data):
     sets, _ = module.mllmu_sets(str(data["mllmu"]), 5)
     questions = sets["forget"][:3]
@@ -523,6 +443,7 @@ def test_the_table_names_unparsable_answers():
 # --- the page
 
 
+@pytest.mark.slow
 def test_the_example_of_the_page_runs(tmp_path, monkeypatch, tiny_model):
     """`book/your_own.md`: its code makes the folder that its command reads."""
     page = (ROOT / "book" / "your_own.md").read_text(encoding="utf-8")
