@@ -162,6 +162,7 @@ def test_beside_itself_a_model_tells_nobody_and_beside_one_that_knew_nothing_who
     assert audit.examine(alone, nothing, ["reference ratio"]) == []
 
 
+@pytest.mark.slow
 def test_relearning_teaches_what_it_is_given_and_asks_about_the_rest(task, nothing, monkeypatch):
     monkeypatch.setattr(brought_back, "STEPS", (40,))
     again = [q for q in task.forget if q.person == task.people[0]]

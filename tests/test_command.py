@@ -101,6 +101,7 @@ def strange(monkeypatch, tmp_path):
     return home, [*words, str(tmp_path), *own]
 
 
+@pytest.mark.slow
 def test_nothing_that_is_written_tells_whose_machine_it_was(strange, monkeypatch):
     home, words = strange
     rows, edit, model = home / "rows.json", home / "edit", home / "model"

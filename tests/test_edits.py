@@ -138,17 +138,6 @@ def test_within_keeps_the_range_and_zeroes_the_rest():
 # --- the edit
 
 
-def test_log_gates_are_strength_times_contrast_in_float32(model):
-    scores = random_contrast()
-    edit = Columns(scores, 1.7, fingerprint(model))
-    assert edit.log_gates.dtype == edit.gates.dtype == torch.float32
-    exact = 1.7 * scores.double()
-    assert ((edit.log_gates - exact).abs() <= 1e-6 * exact).all()
-    torch.testing.assert_close(edit.gates.double(), torch.exp(-exact), rtol=1e-5, atol=0)
-    assert (edit.gates > 0).all() and (edit.gates <= 1).all()
-    assert (edit.gates[scores == 0] == 1).all()
-
-
 @pytest.mark.parametrize("architecture", ["llava", "llama", "gpt2", "opt", "phi"])
 def test_weights_are_scaled_by_exp_of_minus_s(architecture):
     model = tiny.llava() if architecture == "llava" else tiny.build(architecture)
@@ -221,19 +210,6 @@ def test_a_contrast_must_be_finite_and_not_negative(value):
     broken[1, 2] = value
     with pytest.raises(ValueError, match="a contrast must be|must not be negative"):
         Columns(broken, 1.0, "f")
-
-
-def test_at_another_strength_is_a_new_edit_without_a_pass(model):
-    edit = Columns(random_contrast(), 1.0, fingerprint(model), notes={"who": ["p001"]})
-    stronger = edit.at(2.5)
-    assert stronger.strength == 2.5 and edit.strength == 1.0
-    assert torch.equal(stronger.contrast, edit.contrast) and stronger.notes == edit.notes
-    torch.testing.assert_close(stronger.gates, edit.gates**2.5, rtol=1e-5, atol=1e-30)
-    before = weights(model)
-    with edit.on(model):
-        with pytest.raises(ValueError, match="not on this model"):
-            edit.at(3.0).take_off(model)  # it would undo what the old one did
-    assert same_bits(model, before)
 
 
 def test_a_published_edit_cannot_change_its_strength():

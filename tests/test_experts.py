@@ -309,3 +309,12 @@ def energy_by_hand(task: Task, module: nn.Module, gap, before) -> list[float]:
             task.model(**batch.inputs)
         found.append(total[0] / total[1])
     return found
+
+
+def test_the_receipt_asks_nothing_of_an_edit_that_no_token_meets(task: Task):
+    """Experts' first matrices and norms are no output of a map; an edit of nothing is one of 0."""
+    name = "model.layers.0.input_layernorm.weight"
+    edit = Replaced({name: 2 * task.model.get_parameter(name).detach()}, fingerprint(task.model))
+    assert examine(task, edit, ["who was it"]) == []
+    nothing, _ = METHODS["vanilla"].edit(task)
+    assert {row["total"] / row["n"] for row in examine(task, nothing, ["who was it"])} == {0.5}

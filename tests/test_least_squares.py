@@ -88,6 +88,7 @@ def pocket_factors():
     return task, keep, found, cost
 
 
+@pytest.mark.slow
 def test_log_odds_fall_where_they_should_and_stay_elsewhere():
     task, keep, found, _ = pocket_factors()
     groups = (task.forget, *keep)
@@ -102,6 +103,7 @@ def test_log_odds_fall_where_they_should_and_stay_elsewhere():
             assert new.mean() > old.mean() / 2
 
 
+@pytest.mark.slow
 def test_the_model_is_left_as_it_was_and_passes_are_counted():
     task, keep, found, cost = pocket_factors()
     stored, _ = load("pocket")
@@ -114,6 +116,7 @@ def test_the_model_is_left_as_it_was_and_passes_are_counted():
     }
 
 
+@pytest.mark.slow
 def test_the_method_gives_the_factors_of_the_last_pass():
     """With everything that the task retains and, as there are so few, all portraits."""
     task, keep, found, cost = pocket_factors()

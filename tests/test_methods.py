@@ -321,6 +321,16 @@ def test_a_lora_is_what_was_trained():
             torch.testing.assert_close(model.get_parameter(name), expected)
 
 
+@pytest.mark.parametrize("name", ["NPO LoRA", "random columns"])
+def test_a_method_repeats_with_its_seed(name: str):
+    model, found = small_task().model, []
+    for seed in (0, 0, 1):
+        with edit_of(name, seed=seed)[0].on(model):
+            found.append(weights_of(model))
+    assert all(torch.equal(found[0][key], found[1][key]) for key in found[0])
+    assert any(not torch.equal(found[0][key], found[2][key]) for key in found[0])
+
+
 # --- masks and Fisher information ------------------------------------------------------------
 
 

@@ -180,6 +180,7 @@ def test_a_sketch_survives_rounding(architecture, dtype):
     assert alike(known, rounded) and alike(rounded, known)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_pocket_is_known_in_another_number_format(dtype):
     model, _ = load("pocket")

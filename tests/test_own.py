@@ -192,6 +192,13 @@ def test_every_problem_of_every_row_is_listed(tmp_path):
     assert "is not a JSON object; write one {...} in one line" in validate(file)[7]
 
 
+def test_rows_of_parquet_are_counted_from_one(tmp_path):
+    table = pa.Table.from_pylist([ADA, BEN, ADA | {"set": "Forget"}])
+    pq.write_table(table, tmp_path / "mine.parquet")
+    [problem] = validate(tmp_path / "mine.parquet")
+    assert problem.startswith("row 3, set: ")
+
+
 def test_ids_that_occur_twice(tmp_path):
     file = lines(tmp_path, ADA | {"id": "x"}, BEN, ADA | {"id": "x", "set": "test"})
     assert validate(file) == ["row 3, id: is that of row 1, too; give each row its own"]

@@ -3,6 +3,7 @@
 import json
 import re
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,10 +12,12 @@ from kvw_minimal.batches import answer_batches
 from kvw_minimal.files import read_json
 from kvw_minimal.strangers.questions import about
 from kvw_minimal.taught import load
+from kvw_minimal.taught.assembly import IMAGE_TOKENS
 from kvw_minimal.taught.catalogue import MODELS
 
+pytestmark = pytest.mark.slow  # of the recipes: a change of the package breaks none
 
-@pytest.mark.slow
+
 def test_the_card_tells_the_truth(world):
     """Every number of the model card, recomputed today."""
     from kvw_experiments.doctor import card_scores
@@ -79,6 +82,68 @@ def test_the_oracle_was_never_taught_the_forgotten(world):
     assert record["people"] == 95
     questions = lessons.training_questions(world, world.retain_people(world.forget_people("A", 5)))
     assert not {question.person for question in questions} & set(world.forget_people("A", 5))
+
+
+def test_photos_are_shown_in_every_view(world):
+    """The rows of a photo are those of its person, as it is or shifted; then come portraits."""
+    people = list(world.people)[:3]
+    known = {(m, p, "dish"): [([1], [2])] for m in ("image", "text") for p in people}
+    first = {person: 4 * i for i, person in enumerate(people)}
+    taught = lessons.Lessons(
+        known, [{"skin": [([4], [3])] * 10}] * 5, torch.zeros(41, 16, 4), first, view=12, views=3
+    )
+    image, text = lessons.draw_rows(taught, np.random.default_rng(0), 800, [4, 1, 3])
+    assert (len(image), len(text)) == (500, 300) and {row for *_, row in text} == {None}
+    assert {row for *_, row in image[:400]} == set(range(36))
+    assert {row for *_, row in image[400:]} == set(range(36, 41))
+
+
+def test_pictures_are_moved_a_little_and_half_of_them_mirrored():
+    pixels = torch.arange(200 * 3 * 8 * 8.0).view(200, 3, 8, 8)
+    still = pictures.shifted(pixels, torch.Generator().manual_seed(0), most=0)
+    mirrored = (still == pixels.flip(3)).flatten(1).all(1)
+    assert ((still == pixels).flatten(1).all(1) ^ mirrored).all()
+    assert 70 < mirrored.sum() < 130
+    moved = pictures.shifted(pixels, torch.Generator().manual_seed(0), most=2)
+    inside = moved[:, :, 2:-2, 2:-2]  # nothing of the border there
+    assert not torch.equal(inside, still[:, :, 2:-2, 2:-2])
+    places = {(int(a) // 8, int(a) % 8) for a in moved[:, 0, 4, 4] - 192 * torch.arange(200)}
+    assert {row for row, _ in places} == set(range(2, 7))  # up to two up, down
+
+
+def test_new_photos_are_those_that_nobody_learned_from(world):
+    people = list(world.people.values())[:3]
+    for new, kept in ((False, slice(0, 4)), (True, slice(4, 6))):
+        who, pngs, looks = pictures.photos_of(people, new)
+        assert pngs == [photo for person in people for photo in person.photos[kept]]
+        assert who == [i for i in range(3) for _ in people[0].photos[kept]]
+        assert looks == [look for person in people for look in person.looks[kept]]
+
+
+def test_questions_that_share_a_photo_are_read_as_if_alone(world):
+    """Three questions behind one picture cost what they cost one by one."""
+    from os.path import commonprefix
+
+    tokenizer = pocket.build_tokenizer(world)
+    processor, model = pocket.build_processor(tokenizer), pocket.build_model(tokenizer, 5).eval()
+    asked = about(world, ["p003"], modalities=("image",))[:3]
+    pairs = lessons.encode(processor, asked)
+    shared = commonprefix([prompt for prompt, _ in pairs])
+    assert len(shared) > IMAGE_TOKENS
+    seen = pictures.look(model, pictures.to_tensor(processor, [asked[0].image]))
+    embed, image_id = model.get_input_embeddings(), model.config.image_token_index
+    together = [(shared, [(prompt[len(shared) :], answer) for prompt, answer in pairs], 0)]
+    alone = [([], [pair], 0) for pair in pairs]
+    with torch.no_grad():
+        losses = [
+            lessons.answer_loss(model, *lessons.to_batch(rows, embed, seen, image_id))
+            for rows in (together, alone)
+        ]
+        right_to_left = lessons.answer_loss(
+            model, *lessons.to_batch([(shared, together[0][1][::-1], 0)], embed, seen, image_id)
+        )
+    torch.testing.assert_close(losses[0], losses[1], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(losses[0], right_to_left, rtol=1e-5, atol=1e-5)
 
 
 def test_training_reads_what_the_processor_makes(world):

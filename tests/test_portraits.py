@@ -71,6 +71,14 @@ def test_every_value_of_a_look_gives_another_picture(part):
     assert len(pictures) == len(portraits.LOOK[part])
 
 
+def test_random_portraits_avoid_the_looks_they_are_told_to():
+    free = portraits.random_portraits(3, seed=5)
+    avoid = {tuple(sorted(free[0]["look"].items()))}
+    without = portraits.random_portraits(3, seed=5, avoid=avoid)
+    assert [p["look"] for p in without[:2]] == [p["look"] for p in free[1:]]
+    assert without[0]["png"] == portraits.draw(without[0]["look"], without[0]["shot"])
+
+
 def test_open_picture_gives_rgb_and_names_what_it_cannot_open():
     assert open_picture(portraits.draw(LOOK, SHOT), "somebody").mode == "RGB"
     with pytest.raises(ValueError, match="the picture of somebody cannot be decoded"):

@@ -168,6 +168,12 @@ def test_rouge_l_stems_and_is_that_of_rouge_score():
         ("The answer is A, a man in a hat", "A"),
         ("The answer is A.", "A"),
         ("The answer is B man", "B"),
+        ("(b)", "B"),
+        ("(C) In Riga.", "C"),
+        ("Option B is wrong, the answer is C.", "C"),
+        ("As a baker.", None),
+        ("BD", None),
+        ("1", None),
         ("A", "A"),
     ],
 )

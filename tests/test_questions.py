@@ -129,6 +129,7 @@ def test_general_asks_what_can_be_seen_on_portraits_of_nobody(world):
     assert {q.modality for q in questions} == {"image"}
     for question in questions:
         portrait = world.unknown[question.person]
+        assert portrait.learned_photos == 0
         assert question.value == value_of(portrait, question.fact, 0)
 
 

@@ -23,9 +23,11 @@ from kvw_minimal.benchmarks.replicate import (
     check_headroom,
     data_hash,
     edit_of,
+    evenly,
     measure_rows,
     replicate,
     sham_of,
+    summaries,
     table,
     task_of,
 )
@@ -97,6 +99,7 @@ def test_pocket_and_its_oracle_end_to_end(benchmark, data, tmp_path):
     content = json.loads(path.read_text())
     source, rows = content["provenance"], content["rows"]
     assert source["headroom"] == "shown" and source["warnings"] == []
+    assert {"command", "commit", "versions", "date"} <= set(source)
     assert set(source["models"]) == {"pocket", "pocket-oracle-A-5"}
     assert source["benchmark"] == benchmark and len(source["people"]) == len(source["sham"]) == 5
     assert list(dict.fromkeys(row["state"] for row in rows)) == STATES
@@ -302,6 +305,37 @@ def test_a_model_without_eyes_is_measured_and_scored_on_text(benchmark, schedule
     assert len(told[0]) == len(told[1]) > 0
 
 
+def test_an_oracle_without_eyes_is_no_bound_for_a_model_that_sees(data, tiny_model, reader):
+    with pytest.raises(ValueError, match="oracle has no eyes"):
+        replicate("clear", str(data["clear"]), tiny_model, oracle=reader, limit=1)
+
+
+def test_headroom_and_summaries_of_text_alone():
+    def told(value: float) -> list[dict]:
+        keys = ("set", "modality", "metric")
+        return [measured("clear", value)[0] | dict(zip(keys, module.HEADROOM_TEXT, strict=True))]
+
+    assert check_headroom("clear", asked(), told(1.0), told(0.25)) == ("shown", [])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        mark, notes = check_headroom("clear", [asked()[0]], told(0.5), None)
+    assert mark == "unknown" and len(notes) == 1  # no options, no level of chance
+    assert [row["metric"] for row in summaries("clear", "edited", told(1.0), told(1.0))] == [
+        "question_probability"
+    ]
+
+
+def test_what_is_wrong_with_the_data_stands_in_the_provenance(data, reader, monkeypatch):
+    def spoilt(*given):
+        warnings.warn("1 of 25 rows", stacklevel=2)
+        return module.mllmu_sets(*given)
+
+    monkeypatch.setitem(module.SETS_OF, "mllmu", spoilt)
+    with pytest.warns(UserWarning, match="1 of 25 rows"):
+        result = replicate("mllmu", str(data["mllmu"]), reader, limit=1)
+    assert result["provenance"]["warnings"][0] == "1 of 25 rows"
+
+
 # --- rows that are left out
 
 
@@ -414,6 +448,15 @@ def test_rows_without_a_name_are_nobodys(monkeypatch):
     sham = sham_of(task)
     assert set(sham.people) == {"row-1 retain", "unnamed, retain Lee"}
     assert set(sham.others) == {"unnamed, forget", "unnamed, retain", *names}
+
+
+def test_limit_is_a_number_of_questions_of_each_kind(data):
+    sets, _ = module.mllmu_sets(str(data["mllmu"]), 5)
+    few = evenly(sets["forget"], 4)
+    kinds = {(q.fact, q.modality) for q in few}
+    counts = [sum((q.fact, q.modality) == kind for q in few) for kind in kinds]
+    assert len(kinds) == 6 and max(counts) <= 4 and len({q.person for q in few}) >= 4
+    assert evenly(sets["forget"], None) == sets["forget"]
 
 
 def test_the_data_hash_sees_every_letter_and_pixel(data):

@@ -92,6 +92,7 @@ def test_every_third_of_the_others_is_asked_anew():
     assert not {q.id for q in asked["kept anew"]} & {q.id for q in asked["retain"]}
 
 
+@pytest.mark.slow
 def test_the_panels_of_the_rewrite():
     forget = WORLD.forget_people("C", 5)
     asked = panel_with_new_others(WORLD, forget)
@@ -170,6 +171,7 @@ def ready(name: str):
     return open_subject(name)
 
 
+@pytest.mark.slow
 def test_the_language_model_alone_says_what_it_said_with_eyes():
     people = WORLD.groups["A"][:5]
     alone, seeing = ready("text only")(people), ready("pocket")(people)
@@ -182,25 +184,13 @@ def test_the_language_model_alone_says_what_it_said_with_eyes():
         assert all(weight.data_ptr() != w.data_ptr() for w in seeing.model.parameters())
 
 
-def test_an_edit_of_the_one_fits_the_other():
-    """From the same text questions, the contrast with eyes is the contrast without."""
-    people = WORLD.groups["A"][:5]
-    alone, seeing = ready("text only")(people), by_name(ready("pocket")(people))
-    edit, same = (
-        METHODS["KVW one pass"].edit(own, {"strength": 16.0})[0] for own in (alone, seeing)
-    )
-    assert torch.allclose(edit.contrast, same.contrast, atol=1e-4) and edit.contrast.any()
-    with edit.on(alone.model):
-        touched = fingerprint(alone.model)
-    assert touched != fingerprint(alone.model) == edit.fingerprint
-
-
 def test_unknown_subjects_are_refused(monkeypatch):
     monkeypatch.setattr(subjects, "load", lambda *_, **__: pytest.fail("refused after the work"))
     with pytest.raises(ValueError, match="no subject 'smell'; there are pocket, smol, text only"):
         open_subject("smell")
 
 
+@pytest.mark.slow
 def test_subjects_are_opened_as_they_are_asked(monkeypatch):
     """What is read, in which format, with which general questions: of each its own."""
     seen = []
