@@ -600,16 +600,16 @@ def test_costs_by_the_formula():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is asked of Linux")
 def test_memory_is_asked_for_on_demand():
-    """A method that holds 64 MB for a moment needs that much; asking costs time, so few do."""
+    """A method that holds 64 MB for a moment needs that much, also if one before left it free."""
 
     def greedy(task, settings, cost):
-        held = torch.ones(16 * 2**20)  # float32
-        return Columns(torch.zeros(3, 48) * held[0], 0.0, fingerprint(task.model))
+        held = [torch.ones(1000) for _ in range(16_000)]  # float32, in pieces that glibc keeps
+        return Columns(torch.zeros(3, 48) * held[0][0], 0.0, fingerprint(task.model))
 
     method = Method("greedy", greedy, "here", needs=())
     assert method.edit(small_task())[1].memory is None
     cost = method.edit(small_task(), memory=True)[1]
-    assert cost.memory > 60 and cost.plain()["memory"] == round(cost.memory, 1)
+    assert cost.memory > 50 and cost.plain()["memory"] == round(cost.memory, 1)
 
 
 def test_family_counts_three_for_gradients_and_one_without():

@@ -262,6 +262,7 @@ def fed(monkeypatch, *given, **settings):
     return caught.value.args
 
 
+@pytest.mark.slow
 def test_every_schedule_has_its_own_tuned_strength(data, tiny_model, monkeypatch):
     assert module.STRENGTHS == {"one pass": STRENGTH, "published": 6.5}
     given = ("clear", str(data["clear"]), tiny_model)
