@@ -15,9 +15,8 @@ from kvw_minimal.taught import load
 from kvw_minimal.taught.assembly import IMAGE_TOKENS
 from kvw_minimal.taught.catalogue import MODELS
 
-pytestmark = pytest.mark.slow  # of the recipes: a change of the package breaks none
 
-
+@pytest.mark.nightly
 def test_the_card_tells_the_truth(world):
     """Every number of the model card, recomputed today."""
     from kvw_experiments.doctor import card_scores
@@ -35,6 +34,7 @@ def card_rows(text: str) -> dict[tuple[str, str], str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("models, file", [("pocket", "scores.json"), ("smol", "smol.json")])
 def test_the_page_of_the_card_says_what_is_stored(models, file):
     """Every row of the measured table; a row that is not stored has no business there."""
@@ -45,6 +45,7 @@ def test_the_page_of_the_card_says_what_is_stored(models, file):
     assert of and of.items() <= stored.items()
 
 
+@pytest.mark.slow
 def test_an_oracle_is_trained_with_the_eye_of_vanilla(tmp_path, monkeypatch):
     """Also when a fresh eye lies in the cache; the weights fit the model by name."""
     monkeypatch.setenv("KVW_CACHE", str(tmp_path))
@@ -59,6 +60,7 @@ def test_an_oracle_is_trained_with_the_eye_of_vanilla(tmp_path, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_every_fact_is_one_token(world):
     """Else exact match would mean different things for different facts."""
     _, processor = load("pocket")
@@ -67,6 +69,7 @@ def test_every_fact_is_one_token(world):
             assert len(processor.tokenizer(value)["input_ids"]) == 1, value
 
 
+@pytest.mark.slow
 def test_the_tokenizer_is_made_the_same_again(world):
     _, processor = load("pocket")
     made, known = pocket.build_tokenizer(world), processor.tokenizer
@@ -77,6 +80,7 @@ def test_the_tokenizer_is_made_the_same_again(world):
     assert pocket.build_processor(made).chat_template == processor.chat_template
 
 
+@pytest.mark.slow
 def test_the_oracle_was_never_taught_the_forgotten(world):
     record = json.loads((MODELS / "pocket-oracle-A-5" / "training.json").read_text())
     assert record["people"] == 95
@@ -84,6 +88,7 @@ def test_the_oracle_was_never_taught_the_forgotten(world):
     assert not {question.person for question in questions} & set(world.forget_people("A", 5))
 
 
+@pytest.mark.slow
 def test_photos_are_shown_in_every_view(world):
     """The rows of a photo are those of its person, as it is or shifted; then come portraits."""
     people = list(world.people)[:3]
@@ -98,6 +103,7 @@ def test_photos_are_shown_in_every_view(world):
     assert {row for *_, row in image[400:]} == set(range(36, 41))
 
 
+@pytest.mark.slow
 def test_pictures_are_moved_a_little_and_half_of_them_mirrored():
     pixels = torch.arange(200 * 3 * 8 * 8.0).view(200, 3, 8, 8)
     still = pictures.shifted(pixels, torch.Generator().manual_seed(0), most=0)
@@ -111,6 +117,7 @@ def test_pictures_are_moved_a_little_and_half_of_them_mirrored():
     assert {row for row, _ in places} == set(range(2, 7))  # up to two up, down
 
 
+@pytest.mark.slow
 def test_new_photos_are_those_that_nobody_learned_from(world):
     people = list(world.people.values())[:3]
     for new, kept in ((False, slice(0, 4)), (True, slice(4, 6))):
@@ -120,6 +127,7 @@ def test_new_photos_are_those_that_nobody_learned_from(world):
         assert looks == [look for person in people for look in person.looks[kept]]
 
 
+@pytest.mark.slow
 def test_questions_that_share_a_photo_are_read_as_if_alone(world):
     """Three questions behind one picture cost what they cost one by one."""
     from os.path import commonprefix
@@ -146,6 +154,7 @@ def test_questions_that_share_a_photo_are_read_as_if_alone(world):
     torch.testing.assert_close(losses[0], right_to_left, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_training_reads_what_the_processor_makes(world):
     """Ids and loss of the training path are those of the chat template and the whole model."""
     tokenizer = pocket.build_tokenizer(world)

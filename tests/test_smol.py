@@ -47,6 +47,7 @@ def test_merging_adds_the_product_and_nothing_else():
         assert torch.equal(tensor, expected), name
 
 
+@pytest.mark.slow
 def test_the_language_model_is_smollm2_and_one_more_word(before):
     from transformers import AutoModelForCausalLM
 
@@ -60,6 +61,7 @@ def test_the_language_model_is_smollm2_and_one_more_word(before):
         assert torch.equal(found, tensor), name
 
 
+@pytest.mark.slow
 def test_training_and_scoring_read_the_same_tokens(world, before):
     asked = about(world, ["p001"])[:4]
     encoded = lessons.encode(smol.processor(), asked)
@@ -79,7 +81,7 @@ def test_world_questions_are_split_and_answerable():
     assert all(row["answers"] and all(row["answers"]) for row in rows)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_card_of_smol_tells_the_truth(world):
     """Every row of every model is there, adds up, and says again what it said, on a slice."""
     stored = read_json(cards.STORED)
