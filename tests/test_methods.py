@@ -321,6 +321,14 @@ def test_a_lora_is_what_was_trained():
             torch.testing.assert_close(model.get_parameter(name), expected)
 
 
+def test_a_lora_begins_with_its_seed():
+    def drawn(seed: int) -> torch.Tensor:
+        with low_rank(tiny.llava(), seed) as adapted:
+            return next(w.detach() for name, w in adapted.named_parameters() if "lora_A" in name)
+
+    assert torch.equal(drawn(0), drawn(0)) and not torch.equal(drawn(0), drawn(1))
+
+
 @pytest.mark.parametrize("name", ["NPO LoRA", "random columns"])
 def test_a_method_repeats_with_its_seed(name: str):
     model, found = small_task().model, []
