@@ -148,10 +148,7 @@ OTHERS = [name for name in METHODS if name not in (*CHAPTERS, "oracle")]
 
 @pytest.mark.parametrize(
     "name",
-    [
-        *(pytest.param(name, marks=pytest.mark.slow) for name in CHAPTERS),
-        *(pytest.param(name, marks=pytest.mark.nightly) for name in OTHERS),
-    ],
+    [*CHAPTERS, *(pytest.param(name, marks=pytest.mark.nightly) for name in OTHERS)],
 )
 def test_every_method_keeps_its_promises(name: str):
     check_method(METHODS[name], strangers(), some_settings(name), changes=name != "vanilla")
