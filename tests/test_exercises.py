@@ -20,7 +20,7 @@ from execute import ROOT
 from IPython.core.formatters import DisplayFormatter
 
 from kvw_exercises.__main__ import main
-from kvw_exercises.comparison import drawn, grade
+from kvw_exercises.comparison import grade
 from kvw_exercises.grading import kept, steps
 
 CHAPTERS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
@@ -121,15 +121,6 @@ def test_what_an_unsolved_chapter_prints_is_what_is_stored(chapter):
 
 
 @pytest.mark.parametrize(("number", "name"), ALL)
-def test_a_check_of_nothing_says_not_yet(number, name):
-    check = checks_of(number)[name]
-    for count in {needed(check), len(signature(check).parameters)}:
-        right, printed = said(check, *[lambda *_, **__: None] * count)
-        lines = printed.splitlines()
-        assert right is False and lines and all(line.endswith("not yet") for line in lines)
-
-
-@pytest.mark.parametrize(("number", "name"), ALL)
 def test_the_solution_is_right(number, name):
     *before, call = solved(number)[name]
     space = {}
@@ -190,28 +181,18 @@ class Odd:
     def __array__(self, *_, **__):
         raise KeyError("odd")
 
-    def __eq__(self, other):
-        raise KeyError("odd")
-
+    __eq__ = __array__
     __hash__ = None
 
 
 GARBAGE = {
     "a text": lambda *_: "three",
-    "a dict": lambda *_: {"a": torch.ones(2)},
     "a number": lambda *_: 12345.678,
-    "a complex number": lambda *_: 1j,
     "a huge number": lambda *_: 10**40,
-    "nan": lambda *_: float("nan"),
     "nan in a tensor": lambda *_: torch.full((2, 2), float("nan")),
-    "another shape": lambda *_: torch.ones(7, 1, 2),
-    "nothing in a list": lambda *_: [],
     "None in a list": lambda *_: [None, None],
     "a ragged list": lambda *_: [[1.0], [1.0, 2.0], "x"],
-    "an array": lambda *_: np.arange(5)[::-1],
     "an array of objects": lambda *_: np.array([None, "x"], dtype=object),
-    "its arguments": lambda *given: given,
-    "a type": lambda *_: torch.Tensor,
     "an odd object": lambda *_: Odd(),
     "an iterator": lambda *_: iter([1, 2]),
     "an exception": stops,
@@ -222,22 +203,21 @@ GARBAGE = {
 }
 
 
-@pytest.mark.parametrize(("number", "name"), ALL)
-def test_garbage_is_answered_and_gives_nothing_away(number, name):
-    check = checks_of(number)[name]
-    for what, function in GARBAGE.items():
-        right, printed = said(check, *[function] * needed(check))
-        if right and what == "its arguments":
-            continue
-        assert right is False and printed.strip(), what
-        assert "not yet" not in printed and not without_shapes(printed), (what, printed)
-        assert not re.search(r"\b(ann|bo|cy)/", printed)  # nor a question
-        if what == "an exception":
-            line = stops.__code__.co_firstlineno + 1
-            assert f'in line {line}, `raise ArithmeticError("no luck")`' in printed
-            assert "ArithmeticError: no luck" in printed
-        if what == "no end":
-            assert "RecursionError" in printed
+@pytest.mark.parametrize("what", GARBAGE)
+def test_garbage_is_answered_and_gives_nothing_away(what):
+    right, printed = said(
+        grade,
+        GARBAGE[what],
+        {"a": (torch.arange(3.0),), "b": (torch.ones(3),)},
+        lambda x: x + 1,
+        {lambda x: x: "One is to be added."},
+    )
+    assert right is False and printed.strip()
+    assert "not yet" not in printed and not without_shapes(printed), printed
+    if what == "an exception":
+        line = stops.__code__.co_firstlineno + 1
+        assert f'in line {line}, `raise ArithmeticError("no luck")`' in printed
+        assert "ArithmeticError: no luck" in printed
 
 
 def one(expected: float) -> tuple[bool, str]:
@@ -309,12 +289,6 @@ def test_a_learner_may_change_arguments_and_return_what_agrees():
         is False
     )
     assert said(lambda: grade(lambda x: x + 1.01, cases, lambda x: x + 1, {}, tolerance=0.02))[0]
-
-
-def test_drawn_numbers_are_the_same_for_the_same_seed():
-    one, other = drawn(3, (2, 3), (4,))
-    assert torch.equal(one, drawn(3, (2, 3))[0]) and other.shape == (4,)
-    assert not torch.equal(one, drawn(4, (2, 3))[0])
 
 
 def test_other_right_answers_are_right():
@@ -441,9 +415,3 @@ def test_one_right_try_counts_and_a_missing_check_is_told(tmp_path):
     assert len(rows) == len(checks_of("08"))
     assert rows["check_bias"]["passed"] is True
     assert rows["check_total"]["said"] == "its check is called in no cell that can be read"
-
-
-def test_another_ending_is_refused(tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        main([str(tmp_path), "--out", "table.xls"])
-    assert ".json or .csv, not in .xls" in capsys.readouterr().err

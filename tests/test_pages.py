@@ -16,6 +16,7 @@ import yaml
 from execute import ROOT, notebooks
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
+from write_pages import PAGES
 
 EXTENSIONS = ROOT / "book" / "_ext"
 
@@ -32,6 +33,12 @@ def beside():
 def test_examples_of_the_extensions_hold(name: str):
     found = doctest.testmod(importlib.import_module(name))
     assert found.attempted and not found.failed
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_a_generated_page_is_what_would_be_written(path: Path):
+    """`python tests/write_pages.py` writes all of them again."""
+    assert path.read_text(encoding="utf-8") == PAGES[path]()
 
 
 def built(folder: Path, text: str) -> str:
