@@ -21,7 +21,7 @@ from IPython.core.formatters import DisplayFormatter
 
 from kvw_exercises.__main__ import main
 from kvw_exercises.comparison import grade
-from kvw_exercises.grading import kept, steps
+from kvw_exercises.grading import grade_notebook, kept, steps
 
 CHAPTERS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 CALL = re.compile(r"\bexercises\.(check_\w+)\(")
@@ -372,7 +372,6 @@ def test_a_class_is_graded(tmp_path, capsys):
         tmp_path / "ann.ipynb",
         f"from kvw_exercises import chapter_11 as exercises\nopen({str(trace)!r}, 'w')",
         f"open({str(trace)!r}, 'w')",
-        "def tokens(seconds):\n    while True: pass\n\nexercises.check_tokens(tokens)",
         "import torch\n"
         "def alike(one, other):\n"
         "    both = torch.minimum(one, other) > 0\n"
@@ -384,7 +383,7 @@ def test_a_class_is_graded(tmp_path, capsys):
     (tmp_path / "bo.ipynb").write_text("{", encoding="utf-8")
     notebook(tmp_path / "cy.ipynb", "print('no exercises')")
     out = tmp_path / "table.csv"
-    assert main([str(tmp_path), "--out", str(out), "--seconds", "15"]) == 1
+    assert main([str(tmp_path), "--out", str(out)]) == 1
     printed = capsys.readouterr()
     assert "bo.ipynb: cannot be read as a notebook" in printed.err
     assert "cy.ipynb: no chapter of kvw_exercises is imported in it" in printed.err
@@ -392,13 +391,19 @@ def test_a_class_is_graded(tmp_path, capsys):
     with out.open(encoding="utf-8", newline="") as file:
         rows = {row["exercise"]: row for row in csv.DictReader(file)}
     assert not trace.exists()
-    assert [rows[f"check_{name}"]["passed"] for name in ("tokens", "alike", "spill")] == [
-        "False",
-        "True",
-        "False",
-    ]
-    assert rows["check_tokens"]["said"] == "stopped after 15 seconds"
+    assert [rows[f"check_{name}"]["passed"] for name in ("alike", "spill")] == ["True", "False"]
     assert "in line 2, `return missing`: NameError" in rows["check_spill"]["said"]
+
+
+@pytest.mark.nightly
+def test_a_cell_without_an_end_is_stopped(tmp_path):
+    notebook(
+        tmp_path / "ann.ipynb",
+        "import time\nfrom kvw_exercises import chapter_11 as exercises",
+        "def tokens(seconds):\n    time.sleep(10_000)\n\nexercises.check_tokens(tokens)",
+    )
+    rows = {row["exercise"]: row for row in grade_notebook(tmp_path / "ann.ipynb", 60)}
+    assert rows["check_tokens"]["said"] == "stopped after 60 seconds"
 
 
 def test_one_right_try_counts_and_a_missing_check_is_told(tmp_path):

