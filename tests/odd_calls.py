@@ -16,7 +16,6 @@ import signal
 import socket
 import sys
 import tempfile
-import time
 import traceback
 from collections.abc import Callable
 from functools import partial, reduce
@@ -152,7 +151,6 @@ SURROUNDINGS: dict[str, Callable[[], object]] = {
     "hub is offline": partial(_hub, "offline"),
     "interrupted while it measures": partial(_interrupted_in, "kvw_minimal.scores", "read"),
     "interrupted while it writes": partial(_interrupted_in, "pathlib", "Path.replace"),
-    "interrupted while it imports": lambda: None,  # by the parent, `_interrupt_import`
     "interrupted while it loads": partial(_interrupted_in, "kvw_minimal.requests.report", "load"),
 }
 
@@ -306,16 +304,6 @@ def _child(call: Call, folder: Path) -> int:
     return status
 
 
-def _interrupt_import(pid: int) -> None:
-    """SIGINT once the slow imports of a process of its own have begun."""
-    about = Path(f"/proc/{pid}")
-    for _ in range(3_000):
-        started = b"-m\0kvw_minimal" in (about / "cmdline").read_bytes()
-        if started and "libtorch" in (about / "maps").read_text(encoding="utf-8"):
-            return os.kill(pid, signal.SIGINT)
-        time.sleep(0.01)
-
-
 def _said(pipe: int) -> str:
     with open(pipe, encoding="utf-8", errors="replace") as told:
         return told.read()
@@ -340,8 +328,6 @@ def outcome_of(call: Call, folder: Path) -> Outcome:
             os._exit(status)
     os.close(out_child)
     os.close(err_child)
-    if "interrupted while it imports" in call.surroundings:
-        _interrupt_import(pid)
     said = [_said(out), _said(err)]
     _, ended = os.waitpid(pid, 0)
     after = listing(folder)
@@ -759,12 +745,6 @@ CALLS = (
     Call("results", "", 2, ("closed pipe", "process")),
     Call("evaluate --json x.json", "", 2, ("closed pipe", "little"), writes=("x.json",)),
     # interrupted
-    Call(
-        "evaluate --json x.json",
-        "interrupted",
-        130,
-        ("interrupted while it imports", "process"),
-    ),
     Call("evaluate --json x.json", "interrupted", 130, ("interrupted while it loads",)),
     Call("evaluate --json x.json", "interrupted", 130, ("little", "interrupted while it measures")),
     Call("evaluate --json x.json", "interrupted", 130, ("little", "interrupted while it writes")),

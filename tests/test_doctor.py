@@ -13,6 +13,8 @@ from kvw_minimal.__main__ import app
 from kvw_minimal.strangers.people import REPORT_GROUPS, load_people
 from kvw_minimal.strangers.questions import about
 
+pytestmark = pytest.mark.slow
+
 EXACT = {
     "vanilla": {"forget": 0.8, "retain": 0.8, "general": 0.8},
     "KVW one pass": {"forget": 0.3, "retain": 0.76, "general": 0.6},

@@ -374,21 +374,6 @@ def test_batches_are_measured_on_weakened_weights():
     assert not torch.allclose(weak.contrast[-1], strong.contrast[-1], atol=1e-2)
 
 
-def test_named_settings_are_the_methods_that_have_a_file_of_their_own():
-    _, people, _ = small()
-    task = task_of(people[:2])
-    for name, settings in (
-        ("random columns", {"strength": STRENGTH}),
-        ("KVW published", {"strength": NAMED["KVW published"].strength}),
-        ("selective pruning", {"share": 0.25}),
-    ):
-        own, mine = METHODS[name].edit(task, settings)[0], make(NAMED[name], task)
-        if name != "selective pruning":
-            assert torch.allclose(own.contrast, mine.contrast, atol=1e-4)
-        else:  # pruning also takes vectors that the retain set calls more: the family does not
-            assert ((mine.gates == 0) <= (own.gates == 0)).all()
-
-
 def test_where_and_whose():
     _, people, _ = small()
     task = task_of(people[:2])
@@ -404,17 +389,6 @@ def test_where_and_whose():
     assert {q.person for q in wider.questions} - set(people) != set()
     _, few = sides(Setting(), task_of(people[:2], people[2:3]))
     assert {q.person for q in few.questions} == set(people[2:3])
-
-
-def test_shuffled_gates_have_the_same_strength():
-    _, people, _ = small()
-    task = task_of(people[:2])
-    straight, dealt = make(Setting(), task), make(NAMED["random columns"], task)
-    assert torch.equal(dealt.contrast.sort(1).values, straight.contrast.sort(1).values)
-    assert not torch.equal(dealt.contrast, straight.contrast)
-    assert not torch.equal(
-        make(NAMED["random columns"], replace(task, seed=1)).contrast, dealt.contrast
-    )
 
 
 @pytest.mark.parametrize(

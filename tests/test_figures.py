@@ -18,6 +18,8 @@ import kvw_exhibits as exhibits
 from kvw_experiments import figures
 from kvw_minimal.strangers.people import load_people
 
+pytestmark = pytest.mark.slow
+
 ROWS = [
     {
         "state": state,

@@ -194,21 +194,6 @@ def test_an_entry_without_a_stored_vector_is_found(monkeypatch):
         behaviour.moved(["metric: odd"])
 
 
-def test_renewing_leaves_what_did_not_move_as_it_is(tmp_path, monkeypatch):
-    path, names = tmp_path / "behaviour.json", ("interval", "streams")
-    monkeypatch.setattr(
-        behaviour, "registered", lambda: {name: vectors.registered()[name] for name in names}
-    )
-    assert behaviour.renew(path) == list(names)
-    before = json.loads(path.read_text())
-    before["interval"][0] *= 1 + 1e-6  # rounding of another processor
-    before["streams"][2][0] += 1
-    before["gone"] = 1
-    path.write_text(json.dumps(before))
-    assert behaviour.renew(path) == ["streams", "gone"]
-    assert json.loads(path.read_text())["interval"] == before["interval"]
-
-
 def test_integers_and_texts_are_compared_to_the_letter_and_floats_are_not():
     assert behaviour.same({"a": [1, "x", 0.5]}, {"a": [1, "x", 0.50004]})
     for other in (

@@ -5,8 +5,11 @@ from functools import cache
 from pathlib import Path
 
 import package_page
+import pytest
 from notation import ROOT, SYMBOLS, notebook_of
 from test_house import markdown_of
+
+pytestmark = pytest.mark.slow
 
 PAGE = (ROOT / "book" / "glossary.md").read_text(encoding="utf-8")
 TOKEN = re.compile(r"\\(?:text|mathrm)\{[^}]*\}|\\[a-zA-Z]+|[^\s{}]")

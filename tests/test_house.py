@@ -1,8 +1,5 @@
 """Guards over the house: sizes, links, commands, and nothing that only works on one machine."""
 
-import ast
-import doctest
-import importlib
 import json
 import re
 import shutil
@@ -18,7 +15,8 @@ from typer.main import get_command
 
 import kvw_minimal
 from kvw_minimal.__main__ import app
-from kvw_minimal.benchmarks import protocols
+
+pytestmark = pytest.mark.slow
 
 MB = 1_000_000
 TEXT = {".py", ".md", ".ipynb", ".yml", ".toml", ".txt", ".cfg", ".cff", ".json", ".bib", ""}
@@ -210,31 +208,6 @@ def test_the_example_of_the_package_names_what_is_there():
         exec(line, {})  # raises where a module or a name is gone
 
 
-def private_names(source: str) -> set[str]:
-    """Private names that a module takes from another: imported, or as attributes of it."""
-    tree, found, imported = ast.parse(source), set(), set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom):
-            found |= {a.name for a in node.names if re.match("_(?!_)", a.name)}
-            imported |= {a.asname or a.name for a in node.names if a.name.islower()}
-        elif isinstance(node, ast.Import):
-            imported |= {(a.asname or a.name).split(".")[0] for a in node.names}
-    for node in ast.walk(tree):
-        if (
-            isinstance(node, ast.Attribute)
-            and re.match("_(?!_)", node.attr)
-            and isinstance(node.value, ast.Name)
-            and node.value.id in imported
-        ):
-            found.add(f"{node.value.id}.{node.attr}")
-    return found
-
-
-def test_no_module_takes_private_names_from_another():
-    found = {path: private_names(path.read_text(encoding="utf-8")) for path in modules()}
-    assert {path: names for path, names in found.items() if names} == {}
-
-
 def test_the_repository_is_named_in_one_setting_only():
     """Launch buttons and links to the source follow from `repository: url` in _config.yml.
 
@@ -289,17 +262,6 @@ def test_bytes_stay_as_they_were_committed():
     told = dict(zip(found[::3], found[2::3], strict=True))
     assert {"data/strangers/people.json", "kvw_minimal/edits.py"} <= set(told)
     assert set(told.values()) == {"unset"}
-
-
-def test_tables_in_docstrings_reach_the_page(monkeypatch):
-    """Sphinx reads no Markdown: each table of a docstring becomes one of its own."""
-    monkeypatch.syspath_prepend(str(ROOT / "book" / "_ext"))
-    plain_docstrings = importlib.import_module("plain_docstrings")
-    assert doctest.testmod(plain_docstrings).failed == 0
-    lines = (protocols.__doc__ or "").splitlines()
-    plain_docstrings.process(None, "module", "protocols", protocols, None, lines)
-    assert sum(line == ".. list-table::" for line in lines) == 2
-    assert "   * - ``forget_score``" in lines and not any(line.startswith("|") for line in lines)
 
 
 def exercises_of(notebook: Path) -> list[str]:

@@ -16,6 +16,8 @@ from execute import ROOT
 
 from kvw_minimal.taught import load, smol
 
+pytestmark = pytest.mark.slow
+
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 #: what is imported, of packages that are called otherwise
@@ -140,6 +142,7 @@ ASKED = {
 }
 
 
+@pytest.mark.nightly
 def test_the_bare_wheel_unlearns_and_says_what_it_lacks(wheel, tmp_path):
     wheel.extractall(tmp_path / "wheel")
     (tmp_path / "people.jsonl").write_text("{}\n")

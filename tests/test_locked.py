@@ -11,6 +11,8 @@ from kvw_minimal.edits import Columns
 from kvw_minimal.files import read_json
 from kvw_minimal.models import columns, find_projections, fingerprint
 
+pytestmark = pytest.mark.slow
+
 RANK, SIZE = 3, 1e-3  # of what a model learned after it was public
 
 

@@ -1,6 +1,6 @@
 """Malformed inputs, made up by `hypothesis`: each is refused, or taken for what it says.
 
-Rows and lines of questions, pictures, settings of methods, saved edits, measured coefficients.
+Rows and lines of questions, pictures, saved edits.
 """
 
 import base64
@@ -9,7 +9,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,15 +26,9 @@ from safetensors.torch import load, save
 from kvw_minimal.batches import answer_batches, open_picture
 from kvw_minimal.benchmarks.conversations import Conversation
 from kvw_minimal.benchmarks.own import FIELDS, LISTS, WARNING, examine, read_questions
-from kvw_minimal.coefficients import Coefficients
 from kvw_minimal.edits import Columns, Edit, LowRank, Replaced, Together, checksum
-from kvw_minimal.methods import METHODS
-from kvw_minimal.methods.registry import COUNTS
 from kvw_minimal.models import fingerprint
 from kvw_minimal.questions import Question
-from kvw_minimal.schedules import one_pass
-from kvw_minimal.sharing.measurements import load_measured, save_measured
-from kvw_minimal.task import Task
 
 ADA = {
     "set": "forget",
@@ -220,75 +214,6 @@ def judge_picture(folder: Path, picture: tuple[int, bytes]) -> str:
     return found
 
 
-# --- settings ------------------------------------------------------------------------------------
-
-
-@cache
-def task() -> Task:
-    """Four people, asked by name."""
-    asked = [
-        Question(
-            f"{who}/{k}",
-            who,
-            "home",
-            "text",
-            f"Where does {who} live, {k}?",
-            f"In {city}.",
-            city,
-            name=who,
-        )
-        for who, city in (("Ada", "Oslo"), ("Bo", "Rome"), ("Cy", "Lima"), ("Di", "Bern"))
-        for k in range(2)
-    ]
-    return Task(tiny.llava(), tiny.processor(), asked[:2], asked[2:])
-
-
-#: methods that take no gradients, and so no time
-QUICK = (
-    "KVW one pass",
-    "KVW published",
-    "KVW in place",
-    "selective pruning",
-    "random columns",
-    "vanilla",
-    "rewrite",
-    "sham KVW one pass",
-)
-
-
-@st.composite
-def some_settings(draw) -> tuple[str, Any]:
-    name = draw(st.sampled_from(QUICK))
-    own = METHODS[METHODS[name].like or name]
-    usual = dict((own.grid or ({},))[0])
-    for extra in own.optional:
-        if draw(st.booleans()):
-            usual[extra] = draw(st.sampled_from([1, 2, 0.5, "person", [0, 1], [0.0, 1.0], True]))
-    return name, draw(changed(usual) if draw(st.booleans()) else st.just(usual))
-
-
-def small_numbers(value: Any) -> Any:
-    """The same without counts that would take years."""
-    if isinstance(value, dict):
-        return {key: small_numbers(each) if key in COUNTS else each for key, each in value.items()}
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    return value % 4 if whole and value > 3 else value
-
-
-def judge_settings(folder: Path, given: tuple[str, Any]) -> str:
-    name, own = given[0], small_numbers(given[1])
-    if not isinstance(own, dict):  # the command says so
-        return "refused"
-    before = fingerprint(task().model)
-    found, made = refused_or(lambda: METHODS[name].edit(task(), own))
-    if made:
-        with made[0].on(task().model):
-            assert all(p.isfinite().all() for p in task().model.parameters())
-        assert made[0].notes["settings"] == own
-    assert fingerprint(task().model) == before
-    return found
-
-
 # --- files of tensors ----------------------------------------------------------------------------
 
 
@@ -311,12 +236,6 @@ def edits() -> tuple[Edit, ...]:
     return gates, added, new, Together((gates, added))
 
 
-@cache
-def coefficients() -> Coefficients:
-    sums = torch.rand(4, tiny.LAYERS, tiny.D_FF, generator=torch.Generator().manual_seed(0))
-    return Coefficients(sums, torch.ones(4), ("a", "b", "c", "d"), fingerprint(llama()))
-
-
 def written(write: Callable[[Path], object]) -> bytes:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "x"
@@ -327,11 +246,6 @@ def written(write: Callable[[Path], object]) -> bytes:
 @cache
 def edit_files() -> tuple[bytes, ...]:
     return tuple(written(edit.save) for edit in edits())
-
-
-@cache
-def coefficient_files() -> tuple[bytes, ...]:
-    return (written(partial(save_measured, coefficients())),)
 
 
 TENSORS = {
@@ -406,23 +320,6 @@ def wear(edit: Edit) -> None:
         assert all(weight.isfinite().all() for weight in llama().parameters())
 
 
-def judge_coefficients(folder: Path, file: bytes | tuple[int, bytes]) -> str:
-    path = folder / "measured.safetensors"
-    path.write_bytes(file if isinstance(file, bytes) else file[1])
-    found, measured = refused_or(lambda: load_measured(path))
-    if measured is not None and not isinstance(file, bytes):
-        own = coefficient_files()[file[0]]
-        again = written(partial(save_measured, measured))
-        assert content(again) == content(own), "damaged, and nobody noticed"
-    elif measured is not None:
-        people = list(measured.people)
-        assert len(set(people)) == len(people) and all(isinstance(who, str) for who in people)
-        assert (measured.sums >= 0).all() and measured.sums.isfinite().all()
-        assert (measured.tokens > 0).all() and measured.tokens.isfinite().all()
-        refused_or(lambda: one_pass(llama(), measured.of(people[:1]), measured.of(people[1:]), 2.0))
-    return found
-
-
 # --- all kinds -----------------------------------------------------------------------------------
 
 #: how many are tried, how they are made up, and who judges
@@ -430,13 +327,7 @@ KINDS: dict[str, tuple[int, st.SearchStrategy, Callable[[Path, Any], str]]] = {
     "rows": (3000, ROWS.map(lambda row: json.dumps(row).encode()), judge_line),
     "lines": (2000, damaged(whole_lines).map(lambda found: found[1]), judge_line),
     "pictures": (1500, damaged(pictures), judge_picture),
-    "settings": (500, some_settings(), judge_settings),
     "edits": (1200, damaged(edit_files) | rewritten(edit_files, "edit"), judge_edit),
-    "coefficients": (
-        800,
-        damaged(coefficient_files) | rewritten(coefficient_files, "people"),
-        judge_coefficients,
-    ),
 }
 
 

@@ -6,6 +6,8 @@ import pytest
 
 from kvw_exhibits.museum import EXHIBITS, Exhibit, caught
 
+pytestmark = pytest.mark.slow
+
 ROOMS = pytest.mark.parametrize("exhibit", EXHIBITS, ids=lambda exhibit: exhibit.room.__name__)
 
 #: why each is caught: not for another reason

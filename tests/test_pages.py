@@ -15,6 +15,8 @@ from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from write_pages import PAGES
 
+pytestmark = pytest.mark.slow
+
 EXTENSIONS = ROOT / "book" / "_ext"
 
 

@@ -23,7 +23,6 @@ from kvw_experiments.plans import (
     Plan,
     examined_on_smol,
     plan_of,
-    plans_of,
     trial_for,
 )
 from kvw_experiments.rows import read_rows
@@ -157,31 +156,6 @@ def test_each_part_is_exchanged_alone():
         assert len(changed - free) == (label != "KVW one pass"), label
 
 
-def test_smol_has_its_own_list():
-    found = entries("ablations-smol", "parts")
-    edits = [those[0] for label, those in found.items() if label != "vanilla"]
-    assert all(
-        trial.sham and all(isinstance(end, int) for end in trial.setting.layers) for trial in edits
-    )
-    assert {t.mass for t in edits} == {plans.ON_SMOL_MASS, 0.03, 0.0}
-    for label in plans.ON_SMOL_PARTS:  # each alone, as in `exchanged`
-        own, usual = found[label][0].setting, found["KVW one pass"][0].setting
-        there = plans.exchanged()[label]
-        assert {
-            each.name
-            for each in fields(Setting)
-            if getattr(own, each.name) != getattr(usual, each.name)
-        } == {
-            each.name
-            for each in fields(Setting)
-            if getattr(there, each.name) != getattr(KVW, each.name)
-        }, label
-    with pytest.raises(ValueError, match="no list 'gate' in ablations-smol; there are parts"):
-        plan_of("ablations-smol").entries("gate")
-    with pytest.raises(ValueError, match="no experiment 'ablations-llava'; there are ablations-po"):
-        plans_of("ablations-llava")
-
-
 # --- methods side by side --------------------------------------------------------------------
 
 
@@ -199,49 +173,6 @@ def test_smol_tries_settings_that_its_methods_have_and_no_others():
     for name, grid in SMOL.items():
         for settings in grid:
             assert set(settings) - {"layers"} == set(METHODS[name].grid[0]), name
-
-
-def test_what_the_rewrite_needs_is_asked_one_thing_at_a_time():
-    plan, chosen = plan_of("rewrite-needs"), METHODS["rewrite"].chosen
-    led = plan.entries("over")
-    assert (
-        [trials[0].settings["over"] for label, trials in led.items() if "over" in label]
-        == sorted(plans.OVER)
-        and list(led)[0] == "vanilla"
-        and list(led)[-1] == "oracle"
-    )
-    assert chosen["over"] in plans.OVER[1:-1] and 1.0 in plans.OVER
-    plain = led[f"over {chosen['over']:g}"][0]
-    for label, (trial,) in plan.entries("needs").items():
-        differs = [name for name, value in vars(trial).items() if value != vars(plain)[name]]
-        turned = {name for name, value in trial.settings.items() if chosen.get(name) != value}
-        assert len(differs) == (label != "as chosen") and len(turned) <= 1, label
-    at_once, *by_turns = (trial for (trial,) in plan.entries("turns").values())
-    assert at_once == replace(plain, people=20)
-    for seed, trial in enumerate(by_turns):
-        settings = trial.settings | {"each": 5}
-        assert trial == replace(
-            at_once, method="rewrite in turn", settings=settings, seed=seed, sham=trial.sham
-        )
-    keys = [trial.key for (trial,) in plan.entries("needs").values()]
-    assert len(set(keys)) == len(keys)
-    thirty, sixty, in_turn = (trial for (trial,) in plan.entries("many").values())
-    assert thirty == replace(plain, people=30) and sixty == replace(plain, people=60, sham=False)
-    settings = plain.settings | {"each": 5}
-    assert in_turn == replace(sixty, method="rewrite in turn", settings=settings)
-
-
-def test_by_rank_is_chosen_from_eight_tries_from_a_strangers_state_on():
-    plan, chosen = plans_of("rewrite-needs")[1], METHODS["rewrite"].chosen
-    [those] = plan.entries("by rank").values()
-    led = [trial.settings["over"] for trial in those]
-    assert len(those) == 8 and led == sorted(led) and led[0] == 1.0
-    assert chosen in [trial.settings for trial in those] and all(trial.sham for trial in those)
-    own = plan.tuning_reads(small.task())
-    assert set(own) == {"forget", "retain", "general"}  # values, where they are read:
-    assert "among values" in plan.tuning_reads(
-        replace(small.task(), read=own | {"among values": 0})
-    )
 
 
 def test_shams_are_for_what_is_compared_with_one():

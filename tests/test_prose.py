@@ -19,6 +19,8 @@ from kvw_experiments.plans import plans_of
 from kvw_experiments.rows import read_rows
 from kvw_experiments.running import labelled
 
+pytestmark = pytest.mark.slow
+
 #: numbers that nothing printed, by file ("*": any file): versions and the like. Keep this tiny.
 ALLOWED = {
     "*": {"3.11"},  # the Python that the book asks for

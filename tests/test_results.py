@@ -1,6 +1,5 @@
 """What is stored is fresh, complete, chosen by the rule; and a slice of it comes out the same."""
 
-import json
 from dataclasses import replace
 from functools import cache
 
@@ -8,7 +7,6 @@ import pandas as pd
 import pytest
 
 from kvw_experiments import plans, running, trials
-from kvw_experiments.choose import SPARING_RULE, choose
 from kvw_experiments.freshness import stale
 from kvw_experiments.plans import plan_of, plans_of
 from kvw_experiments.rows import read_rows, words
@@ -59,38 +57,9 @@ def test_summaries_are_what_todays_code_would_make(name: str):
         assert made["models"]["pocket"] == fingerprint(task_of("pocket", "A").model)
 
 
-def tried(rows: list[dict], name: str) -> dict[str, dict[str, float]]:
-    """Means over groups and modalities of every setting of a method, rounded as they were."""
-    found: dict[str, dict[str, list[float]]] = {}
-    for row in rows:
-        if row["contender"] == name:
-            own = found.setdefault(json.dumps(row["settings"]), {})
-            own.setdefault(row["set"], []).append(row["value"])
-    return {
-        key: {part: round(sum(v) / len(v), 4) for part, v in parts.items()}
-        for key, parts in found.items()
-    }
-
-
-@pytest.mark.parametrize(
-    "name, rule",
-    [
-        ("least-squares-pocket-tuning", SPARING_RULE),
-        ("least-squares-smol-tuning", SPARING_RULE),
-    ],
-)
-def test_what_was_chosen_is_what_the_rule_gives(name: str, rule):
-    content = read_summary(name)
-    rows, chosen = content["rows"], content["chosen"]
-    [vanilla] = tried(rows, "vanilla").values()
-    if "ridge" in chosen:
-        chosen = {"least squares": {"settings": chosen}}
-    for method, found in chosen.items():
-        best, kept = choose(tried(rows, method), vanilla, rule)
-        assert found["settings"] == json.loads(best), method
-        if "kept" in found:  # the least-squares files do not write it down
-            assert found["kept"] == kept
-    assert content["chosen"] == read_summary(name.removesuffix("-tuning"))["chosen"]
+def test_least_squares_are_chosen_as_its_tuning_says():
+    chosen = read_summary("least-squares-pocket-tuning")["chosen"]
+    assert METHODS["least squares"].chosen == chosen
 
 
 @pytest.mark.parametrize("name", ["KVW one pass", "KVW published"])

@@ -1,6 +1,5 @@
 """The runner: rows of a trial and its shams, resuming, choosing, and trials made again."""
 
-import copy
 import json
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,7 +11,6 @@ import pytest
 import small
 import tiny
 import torch
-import vectors
 from small import planned, task
 
 from kvw_experiments import running
@@ -32,15 +30,15 @@ from kvw_experiments.running import (
 )
 from kvw_experiments.trials import Trial, edit_for
 from kvw_minimal import scores
-from kvw_minimal.batches import answer_batches
 from kvw_minimal.edits import Columns
-from kvw_minimal.methods import steps
 from kvw_minimal.models import columns, find_projections
 from kvw_minimal.requests.subjects import Requests, strangers
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import question_sets
 from kvw_minimal.strangers.tasks import sham_people
 from kvw_minimal.taught import load
+
+pytestmark = pytest.mark.slow
 
 
 def framed(plan, trial: Trial, group: str = "A", **more) -> pd.DataFrame:
@@ -221,21 +219,6 @@ def test_some_groups_and_some_trials_answer_aloud(monkeypatch):
     assert heard(quick(), Trial(aloud=True)) == {"edit", "sham"}
     assert heard(quick(aloud=("A",)), Trial()) == {"edit"}
     assert heard(quick(aloud=("A",)), Trial(sham=False), "tuning-1") == set()
-
-
-def test_methods_that_train_in_half_are_made_so(monkeypatch):
-    entered = []
-
-    @contextmanager
-    def half(device):
-        entered.append(device)
-        yield
-
-    monkeypatch.setattr(running, "half_precision", half)
-    framed(quick(half=("family",)), Trial(sham=False))
-    assert entered == ["cpu"]
-    framed(quick(half=("SSD",)), Trial(sham=False))
-    assert entered == ["cpu"]
 
 
 def test_what_is_left_of_vectors_by_hand():
@@ -600,15 +583,6 @@ def test_settings_are_chosen_for_five_however_many_are_forgotten(tmp_path):
         }
 
 
-def test_seeds_are_shown_together_and_candidates_are_not():
-    plan = small.plan({"data": lambda: {"16": [Trial(reference=16, seed=s) for s in range(3)]}})
-    rows = [row for trial in plan.entries("data")["16"] for row in level_rows({trial: (1, 2)}, "A")]
-    rows += level_rows({Trial(reference=16): (9, 9)}, "B") + level_rows({Trial(): (0, 0)}, "A")
-    table = pd.DataFrame([*rows, *(r | {"subject": "other"} for r in rows)])
-    shown = labelled(plan, "data", table, ("A",))
-    assert set(shown["label"]) == {"16"} and len(shown) == 6 and set(shown["subject"]) == {"tiny"}
-
-
 # --- trials made again -----------------------------------------------------------------------
 
 
@@ -683,29 +657,3 @@ def test_the_oracle_never_met_them_and_vanilla_comes_back():
     spent = rows[rows["set"] == "cost"].set_index("metric")["total"]
     assert spent["forget"] == 0 < spent["retain"]  # those of its training
     assert all(torch.equal(before[name], own.model.state_dict()[name]) for name in before)
-
-
-def test_training_in_half_precision_trains(monkeypatch):
-    """What bfloat16 forgets is about what float32 forgets: no weight is read from a stale cast."""
-    monkeypatch.setattr(steps, "EPOCHS", 1)
-    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_bf16": True})
-    own, settings, found = vectors.task(), {"weight": 1.0, "rate": 1e-2}, []
-    model = copy.deepcopy(own.model).float()
-    own = replace(own, model=model, read={"forget": own.forget}, kept={}, encode=answer_batches)
-    before = scores.read(model, own.batches(own.forget)).logprob.mean()
-    plan = small.plan(opened=lambda: lambda people: own)
-    for half in ((), ("NPO LoRA",)):
-        real, seen = running.read, []
-
-        def look(request, *given, real=real, seen=seen):
-            seen.append(scores.read(request.model, request.batches(own.forget)).logprob.mean())
-            return real(request, *given)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(running, "read", look)
-            alone = replace(trial_for("NPO LoRA", settings), sham=False)
-            framed(replace(plan, half=half), alone)
-        found += seen
-    assert found[0] != found[1]  # another precision
-    in_full, in_half = (before - after for after in found)
-    assert in_full > 0.1 and 0.5 < in_half / in_full < 2, (before, found)

@@ -1,6 +1,9 @@
 """The page on size says what follows from the stored benchmark."""
 
+import pytest
 from scale_page import SHAPES, power, size, time
+
+pytestmark = pytest.mark.slow
 
 
 def test_sizes_by_hand():

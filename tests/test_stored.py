@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from execute import ROOT, WIDGET, notebooks, tidy
 
+pytestmark = pytest.mark.slow
+
 LARGEST = 1_000_000  # bytes
 WIDEST = 79  # columns of code
 LOOK_AWAY = re.compile(r"nbval[-_](ignore|skip|raises|test|check)", re.IGNORECASE)

@@ -9,7 +9,7 @@ import small
 import torch
 from small import task
 
-from kvw_experiments import family, trials
+from kvw_experiments import trials
 from kvw_experiments.family import Setting, TooMuch
 from kvw_experiments.plans import KVW, VANILLA
 from kvw_experiments.trials import (
@@ -253,27 +253,6 @@ def test_an_empty_answer_is_none(monkeypatch):
     said = ["", "In Rome."] * (trials.INVENTED // 2)
     monkeypatch.setattr(trials.scores, "answer", lambda *_: said)
     assert len(invented(load_people(), task())) == trials.INVENTED // 2
-
-
-def test_everything_is_asked_once(monkeypatch):
-    """After `prepare`, no trial of these scores asks the model again; another score does."""
-
-    def forbidden(*_, **__):
-        raise AssertionError("asked again")
-
-    everybody = {q.id for q in about(small.world(), list(small.world().people))}
-    assert everybody <= task().kept["rows", "absolute", "answer"].ids
-    monkeypatch.setattr(family, "record", forbidden)
-    for trial in (
-        Trial(),
-        Trial(replace(KVW, score="square", general=True)),
-        Trial(asked=7),
-        *(Trial(proxy=proxy) for proxy in PROXIES),
-    ):
-        edit_for(trial, task())
-        edit_for(trial, task().sham(0))
-    with pytest.raises(AssertionError, match="asked again"):
-        edit_for(Trial(replace(KVW, score="positive")), task())
 
 
 def test_a_sham_is_the_same_trial_for_others():

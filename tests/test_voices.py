@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kvw_experiments.recipes import recordings as strangers
-from kvw_experiments.recipes import training, voices
+from kvw_experiments.recipes import voices
 from kvw_experiments.recipes.recordings import (
     AUDIBLE,
     HEARD,
@@ -22,6 +22,8 @@ from kvw_experiments.recipes.recordings import (
 )
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import facts_of
+
+pytestmark = pytest.mark.slow
 
 
 @cache
@@ -98,44 +100,6 @@ def test_the_model_hears():
             for qs in (asked[:1], exchanged)
         )
     assert not torch.allclose(one, other, atol=1e-4)
-
-
-def test_teaching_can_be_interrupted_and_leaves_the_ear_alone(tmp_path):
-    """Two steps, or one and then one more: the same weights; and only the language model moves."""
-    world, _, processor = tiny()
-    settings = voices.LANGUAGE | {"steps": 2, "voices": 4, "batch": 16, "every": 1}
-    taught = []
-    for stops in ((), (1,)):
-        model = voices.build_model(processor.tokenizer, 0)
-        ear = {k: t.clone() for k, t in voices.ear_of(model.state_dict()).items()}
-        checkpoint = tmp_path / f"{len(taught)}.safetensors"
-        for stop in stops:  # as if the power went out after so many steps
-            with pytest.MonkeyPatch.context() as patch:
-                save = training.save_checkpoint
-
-                def then_stop(path, step, *rest, save=save, stop=stop):
-                    save(path, step, *rest)
-                    if step == stop:
-                        raise KeyboardInterrupt
-
-                patch.setattr(training, "save_checkpoint", then_stop)
-                with pytest.raises(KeyboardInterrupt):
-                    voices.train_language(
-                        world, model, processor, list(world.people), checkpoint, settings
-                    )
-            model = voices.build_model(processor.tokenizer, 0)
-        cost = voices.train_language(
-            world, model, processor, list(world.people), checkpoint, settings
-        )
-        assert cost["steps"] == 2 - len(stops)
-        after = voices.ear_of(model.state_dict())
-        assert all(torch.equal(ear[k], t) for k, t in after.items())
-        taught.append(model.model.language_model.state_dict())
-    assert all(torch.equal(t, taught[1][k]) for k, t in taught[0].items())
-    fresh = voices.build_model(processor.tokenizer, 0).model.language_model.state_dict()
-    assert not torch.equal(
-        fresh["layers.0.mlp.down_proj.weight"], taught[0]["layers.0.mlp.down_proj.weight"]
-    )
 
 
 def test_an_ear_learns(tmp_path):

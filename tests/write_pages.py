@@ -13,7 +13,7 @@ PAGES = {
     package_page.GLOSSARY: package_page.glossary,
     scale_page.PAGE: scale_page.page,
     families.PAGE: families.page,
-    MUSEUM: lambda: package_page.filled(MUSEUM, ["", museum.page(), ""]),
+    MUSEUM: lambda: package_page.filled(MUSEUM, ["", museum.page()]),
 }
 
 if __name__ == "__main__":
