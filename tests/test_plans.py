@@ -135,6 +135,10 @@ def test_a_curve_rises_and_starts_at_vanilla():
             assert len(alike) == 1, label
 
 
+def test_parts_together_have_no_shams():
+    assert not any(those[0].sham for those in entries("ablations-pocket", "combined").values())
+
+
 def test_each_part_is_exchanged_alone():
     for label, setting in plans.exchanged().items():
         changed = {

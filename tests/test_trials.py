@@ -264,6 +264,13 @@ def test_a_sham_is_the_same_trial_for_others():
     assert not torch.equal(plain.contrast, edit.contrast)
 
 
+def test_the_seed_is_that_of_the_trial_unless_another_is_given():
+    trial = Trial(replace(KVW, shuffle=True), seed=3)
+    first, again, other = (edit_for(trial, task(), seed)[0] for seed in (None, 3, 4))
+    assert torch.equal(first.contrast, again.contrast)
+    assert not torch.equal(first.contrast, other.contrast)
+
+
 def test_other_methods_get_the_same_data():
     """Of a method that is not of the family, too, the trial says what it is made from."""
     trial = Trial(method="KVW one pass", settings={"strength": 2.0}, asked=7)
