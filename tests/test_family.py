@@ -333,6 +333,10 @@ def test_a_step_is_one_persons_questions_in_another_order_each_epoch():
     assert all(len(own) == 1 for own in owners)
     orders = ["".join(min(own) for own in owners[i : i + 5]) for i in range(0, 20, 5)]
     assert len(set(orders)) > 1 and len({"".join(sorted(order)) for order in orders}) == 1
+    few = family.in_steps(task.forget, Setting(batch=7), np.random.default_rng(0))
+    dealt = [question for step in few for question in step]
+    assert {len(step) for step in few} == {7} and dealt != task.forget
+    assert sorted(q.id for q in dealt) == sorted(q.id for q in task.forget)
     whole = make(Setting(batch=10**6), task).contrast
     assert torch.allclose(whole, make(Setting(), task).contrast, atol=1e-5)  # one step of all
 

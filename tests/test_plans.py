@@ -29,6 +29,8 @@ from kvw_experiments.trials import DATA, Trial, edit_for, trial_of
 from kvw_minimal.edits import contrast, gate, within
 from kvw_minimal.methods import METHODS
 
+pytestmark = pytest.mark.slow
+
 LISTS = [(plan, name) for plan in PLANS for name in plan.lists]
 NAMES = [f"{plan.experiment}, {plan.subject}, {name}" for plan, name in LISTS]
 
@@ -77,6 +79,7 @@ def test_candidates_are_for_lists_that_are_tuned(plan, name):
     assert set(plan.tuned) <= set(plan.lists) and (not plan.tuned or plan.tuning)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("plan", PLANS, ids=lambda plan: f"{plan.experiment}, {plan.subject}")
 def test_a_plan_is_a_text_in_which_everything_stands(plan):
     text = plan.text()
@@ -93,6 +96,7 @@ def test_a_plan_is_a_text_in_which_everything_stands(plan):
     assert all(least <= set(sets) for sets in text["sets"].values())
 
 
+@pytest.mark.nightly
 def test_whatever_is_changed_changes_the_text(monkeypatch):
     plan = replace(plan_of("ablations-smol"), groups=("A",))
     before = plan.text()
