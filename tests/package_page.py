@@ -1,7 +1,7 @@
 """Write what two pages say of the code: `book/package.md`, the drawn tree and where each formula
 stands; `book/glossary.md`, what each letter means.
 
-    python tests/package_page.py
+    python tests/write_pages.py
 
 Generated from the code and from `tests/notation.py`, so that it cannot drift; tests compare.
 """
@@ -249,8 +249,3 @@ def glossary() -> str:
         "|---|---|---|---|---|",
     ]
     return filled(GLOSSARY, head_of_table + [row_of(symbol) for symbol in SYMBOLS])
-
-
-if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
-    GLOSSARY.write_text(glossary(), encoding="utf-8")
