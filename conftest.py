@@ -1,7 +1,5 @@
 """What strict nbval may leave uncompared, and in which tier of tests a notebook stands."""
 
-import pytest
-
 UNCOMPARED = (
     "text/html",
     "image/svg+xml",
