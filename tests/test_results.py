@@ -175,13 +175,13 @@ def test_a_slice_of_the_replication_comes_out_the_same(label: str):
 
 def test_an_edit_of_the_replication_and_its_curve_come_out_the_same():
     plan, rows = plan_of("replication-pocket"), read_rows("replication-pocket")[0]
-    task, share = plan.open([])(load_people().groups["B"][:5]), plan.shares[0]
+    task = plan.open([])(load_people().groups["B"][:5])
     trial = plans.trial_for("KVW one pass", METHODS["KVW one pass"].chosen)
     edit, _ = trials.edit_for(trial, task)
     own = of(rows, plan, trial, "B")
-    for part, worn in ((1.0, edit), (share, edit.part(share))):
-        with worn.on(task.model):
-            found = read(task, ("forget",), by_question=plan.by_question)
+    for part, by_question in ((1.0, True), (0.5, False)):  # of a curve people are stored
+        with edit.part(part).on(task.model):
+            found = read(task, ("forget",), by_question=by_question)
         again = [{"made_for": "edit"} | row for row in found]
         compared(again, own[own["share"] == part], 2)
 
