@@ -47,10 +47,6 @@ def model_of(kind: str) -> nn.Module:
     return model
 
 
-def path_of(kind: str) -> str:
-    return next(family.path for family in families.FAMILIES if family.name == kind)
-
-
 def deaf(model: nn.Module, expert: int, layer: int = 0) -> nn.Module:
     """No token asks this expert of this layer: its router hears nothing that speaks for it."""
     router = model.model.layers[layer].mlp.gate
@@ -71,11 +67,11 @@ def test_experts_are_found_and_measured_as_by_hand(kind):
     """Tokens that asked an expert, and only those, are in its mean."""
     model, batch = model_of(kind), tiny.random_batch()
     found = find_projections(model)
-    assert list(found) == [path_of(kind).format(i) for i in range(LAYERS)]
+    assert list(found) == [families.PATH_OF[kind].format(i) for i in range(LAYERS)]
     width = 24 if kind == "qwen2_moe" else D_FF
     assert shape_of(model) == (LAYERS, EXPERTS, width)
     measured = measure(model, [batch], OWNERS)
-    hand = families.by_hand(model, path_of(kind), batch, OWNERS)
+    hand = families.by_hand(model, families.PATH_OF[kind], batch, OWNERS)
     assert torch.equal(measured.tokens, hand.tokens)
     assert families.apart(measured.sums, hand.sums) <= families.TOLERANCE
     asked = measured.tokens.sum((0, 2))  # two experts a token, two tokens a question
@@ -113,7 +109,7 @@ def test_watching_shows_what_the_layer_adds_up_and_changes_nothing():
 def test_an_edit_goes_on_and_off_and_into_a_file(kind, tmp_path):
     model = model_of(kind)
     measured = measure(model, [tiny.random_batch()], OWNERS)
-    assert families.edited(model, path_of(kind), measured) == ""
+    assert families.edited(model, families.PATH_OF[kind], measured) == ""
     edit = one_pass(model, measured.of(["a"]), measured.of(["b", "c"]), 2.0)
     assert "in 2 of 2 layers" in edit.describe() and edit.contrast.ndim == 3
     edit.save(tmp_path / "edit")
