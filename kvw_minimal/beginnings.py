@@ -153,7 +153,9 @@ def _shared(model: nn.Module, batches: list[Batch], whole: bool) -> Iterator[Bat
         asked.sort(key=lambda each: len(each[2].ids) - each[1])
         for j in range(0, len(asked), size):
             which, cuts, some = zip(*asked[j : j + size], strict=True)
-            rest = _padded(some, [(cut, len(row.ids)) for cut, row in zip(cuts, some, strict=True)], side)
+            rest = _padded(
+                some, [(cut, len(row.ids)) for cut, row in zip(cuts, some, strict=True)], side
+            )
             yield _joined(first, cache, torch.tensor(which), rest, some, whole).to(model.device)
 
 
