@@ -106,7 +106,7 @@ def generate(model, batches: list[Batch], processor, new_tokens: int = 24) -> li
         new_tokens: at most so many tokens an answer.
     """
     answers = [""] * sum(len(batch.rows) for batch in batches)
-    for batch in share(model, batches, whole=True):
+    for batch in share(model, batches):
         inputs = batch.to(next(model.parameters()).device).inputs
         ids = model.generate(**inputs, max_new_tokens=new_tokens, do_sample=False)
         new = ids[:, inputs["input_ids"].shape[1] :]
