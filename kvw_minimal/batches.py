@@ -66,10 +66,13 @@ class Batch:
         """The positions one before some tokens, padding left out."""
         mask = torch.zeros_like(tokens)
         mask[:, :-1] = tokens[:, 1:]
-        return mask & self.inputs["attention_mask"].bool()
+        return mask & self.inputs["attention_mask"][:, -mask.shape[1] :].bool()
 
     def to(self, device) -> "Batch":
-        inputs = {name: tensor.to(device) for name, tensor in self.inputs.items()}
+        inputs = {
+            name: given.to(device) if isinstance(given, torch.Tensor) else given
+            for name, given in self.inputs.items()
+        }
         ends = None if self.ends is None else self.ends.to(device)
         return replace(self, inputs=inputs, labels=self.labels.to(device), ends=ends)
 
