@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from kvw_experiments import bench
 from kvw_minimal import beginnings, scores
@@ -91,6 +92,15 @@ def test_the_same_on_smol(shown):
 def test_the_same_through_a_processor(make, shown):
     model, processor = make()
     check_same(tiny.loud(model), processor, shown[:24])
+
+
+def test_the_same_without_eyes():
+    words = tiny.tokenizer()
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(words), **tiny.LANGUAGE)).eval()
+    model.generation_config.pad_token_id = words.pad_token_id
+    known = about(load_people(), list(load_people().people)[:1], modalities=("text",))
+    check_same(tiny.loud(model), words, chosen_between(known))
 
 
 def test_the_same_words_about_another_photo_are_another_beginning(shown):
