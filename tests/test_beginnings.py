@@ -177,6 +177,14 @@ def test_of_several_answers_the_whole_prompt_is_read_once(shown):
     assert batch.predicts[:, 0].all() and sorted(batch.rows) == list(range(24))
 
 
+def test_the_benchmark_times_both_ways(shown, monkeypatch):
+    """A fake clock: reading plainly takes as long as what it reads has tokens."""
+    model = tiny.llava()
+    monkeypatch.setattr(bench, "_seconds", lambda work: float(tokens_read(model, work)))
+    row = bench.reading(model, tiny.processor(), shown, runs=1)
+    assert row["read plainly"] / row["read"] == row["read plainly / read"] > 1.5
+
+
 # --- when it is read plainly -------------------------------------------------------------------
 
 
