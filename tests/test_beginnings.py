@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from kvw_experiments import bench
 from kvw_minimal import beginnings, scores
@@ -93,6 +94,15 @@ def test_the_same_through_a_processor(make, shown):
     check_same(tiny.loud(model), processor, shown[:24])
 
 
+def test_the_same_without_eyes():
+    words = tiny.tokenizer()
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(words), **tiny.LANGUAGE)).eval()
+    model.generation_config.pad_token_id = words.pad_token_id
+    known = about(load_people(), list(load_people().people)[:1], modalities=("text",))
+    check_same(tiny.loud(model), words, chosen_between(known))
+
+
 def test_the_same_words_about_another_photo_are_another_beginning(shown):
     first, other = shown[0], shown[-1]
     twins = [first, replace(first, id="twin", image=other.image)] * 8
@@ -165,6 +175,14 @@ def test_of_several_answers_the_whole_prompt_is_read_once(shown):
     assert batch.inputs["past_key_values"].get_seq_length() > 20
     assert batch.labels.shape[1] == batch.predicts.sum(1).max() + 1
     assert batch.predicts[:, 0].all() and sorted(batch.rows) == list(range(24))
+
+
+def test_the_benchmark_times_both_ways(shown, monkeypatch):
+    """A fake clock: reading plainly takes as long as what it reads has tokens."""
+    model = tiny.llava()
+    monkeypatch.setattr(bench, "_seconds", lambda work: float(tokens_read(model, work)))
+    row = bench.reading(model, tiny.processor(), shown, runs=1)
+    assert row["read plainly"] / row["read"] == row["read plainly / read"] > 1.5
 
 
 # --- when it is read plainly -------------------------------------------------------------------
