@@ -118,6 +118,19 @@ def test_commands_on_a_page_exist():
         assert made <= makefile_targets() and run <= known, path
 
 
+def test_every_test_is_in_a_tier():
+    """`make test` and the nightly run share all tests between them; the check is part of one."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    check, test, nightly = re.findall(
+        r"\$\(TESTS\) -m ([\w\" ]+?)(?: tests)?(?:;|$)", makefile, re.M
+    )
+    for marks in (set(), {"slow"}, {"nightly"}, {"slow", "nightly"}):
+        names = {mark: mark in marks for mark in ("slow", "nightly")}
+        chosen = [eval(expression.strip('"'), {}, names) for expression in (check, test, nightly)]
+        assert chosen[1] != chosen[2] and chosen[1] >= chosen[0], marks
+    assert [bool(eval(check.strip('"'), {}, {"slow": False, "nightly": False}))] == [True]
+
+
 def slug(heading: str) -> str:
     """The anchor that GitHub and the book give a heading."""
     plain = re.sub(r"[`*]|\[([^\]]*)\]\([^)]*\)", r"\1", heading.strip()).lower()
