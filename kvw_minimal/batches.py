@@ -66,7 +66,7 @@ class Batch:
         """The positions one before some tokens, padding left out."""
         mask = torch.zeros_like(tokens)
         mask[:, :-1] = tokens[:, 1:]
-        return mask & self.inputs["attention_mask"][:, -mask.shape[1] :].bool()
+        return mask & self.inputs["attention_mask"].bool()
 
     def to(self, device) -> "Batch":
         inputs = {

@@ -46,6 +46,13 @@ LEAST = 1 / 8  # of the tokens: to save fewer does not pay for one more pass
 _plain = ContextVar("plain", default=False)
 
 
+class Rest(Batch):
+    """What is left of questions whose beginnings were read: the mask reaches further back."""
+
+    def _before(self, tokens: torch.Tensor) -> torch.Tensor:
+        return nn.functional.pad(tokens[:, 1:], (0, 1))
+
+
 @dataclass
 class Row:
     """One question in its batch.
@@ -134,7 +141,8 @@ def share(model: nn.Module, batches: list[Batch]) -> Iterator[Batch]:
     Args:
         batches: all from `answer_batches`, or all from `prompt_batches`.
     """
-    if _plain.get() or not can_share(model):
+    other = any(type(batch) is not Batch for batch in batches)  # it may ask for other positions
+    if _plain.get() or other or not can_share(model):
         yield from batches
         return
     kinds: dict[tuple, list[Batch]] = {}
@@ -245,9 +253,7 @@ def _rests(model: nn.Module, groups: list[Group], size: int) -> Iterator[Batch]:
                 "position_ids": _as_given(rest["position_ids"]),
                 "past_key_values": DynamicCache([(x.keys[which], x.values[which]) for x in cache]),
             }
-            yield Batch(
-                inputs, rest["labels"], [row.number for _, row, _ in some], rest.get("ends")
-            )
+            yield Rest(inputs, rest["labels"], [row.number for _, row, _ in some], rest.get("ends"))
 
 
 def _padded(parts: list[tuple[Row, int, int]], side: str) -> dict[str, torch.Tensor]:

@@ -212,6 +212,17 @@ def test_what_is_not_shown_to_be_equal_is_read_plainly(shown, change):
     assert is_plain(model, batches)
 
 
+def test_batches_of_another_kind_are_read_plainly(shown):
+    """They may ask for other positions than those of answers: chapter 3 makes such."""
+
+    class Whole(Batch):
+        answers = property(lambda self: self.inputs["attention_mask"].bool())
+
+    batches = answer_batches(tiny.processor(), shown[:6])
+    assert not is_plain(tiny.llava(), batches)
+    assert is_plain(tiny.llava(), [Whole(**vars(batch)) for batch in batches])
+
+
 def test_edits_between_two_calls_are_read(shown):
     """Nothing is kept: what was read of a photo before its weights changed is read again."""
     model, batches = tiny.loud(tiny.llava()), answer_batches(tiny.processor(), shown)
