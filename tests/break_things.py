@@ -492,7 +492,7 @@ def known_in(tier: str | None, broken: Break, journal: Journal) -> bool:
         return found is not None
     by = found["by"]
     if by is None:
-        return found.get("tier") == tier
+        return TIERS.index(found.get("tier", TIERS[0])) >= TIERS.index(tier)
     known = journal.files.get(file_of(by), {}).get("tiers", {})
     return TIERS.index(known.get(by, "check")) <= TIERS.index(tier)
 

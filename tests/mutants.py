@@ -127,7 +127,8 @@ def draw() -> list[dict[str, Any]]:
 
 
 def breaks() -> tuple[Break, ...]:
-    """The committed list, as what `break_things` tries."""
+    """The committed list, as what `break_things` tries; `changes nothing` says why none can see."""
+    drawn = json.loads(LIST.read_text(encoding="utf-8"))
     return tuple(
         Break(
             f"{i:03d} {each['operator']}, {each['file']}",
@@ -135,8 +136,9 @@ def breaks() -> tuple[Break, ...]:
             each["old"],
             each["new"],
             (),
+            why=each.get("changes nothing", ""),
         )
-        for i, each in enumerate(json.loads(LIST.read_text(encoding="utf-8")))
+        for i, each in enumerate(drawn)
     )
 
 
