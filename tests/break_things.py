@@ -49,7 +49,7 @@ OUTCOME = ROOT / "data" / "results" / "breaks.json"
 JOURNAL = ROOT / ".pytest_cache" / "breaks.json"
 LEAST = 0.95  # of all faults must be noticed
 SECONDS = 120  # of tests at most for a mutant
-TIERS = ("check", "test", "all")  # what `make check`, `make test` and `make test-all` run
+TIERS = ("check", "test")  # what `make check` and `make test` run; no nightly test is tried
 #: what looks at the repository or at notebooks, not at what the package does
 ELSEWHERE = ("house", "prose", "stored", "exercises", "install", "course", "landing", "pages")
 ENDLESS = 60.0  # seconds beyond ten times what the tests usually take: it does not end
@@ -131,9 +131,9 @@ class Watch:
         self.now: set[str] = set()
 
     def pytest_collection_modifyitems(self, items: list) -> None:
+        items[:] = [item for item in items if not item.get_closest_marker("nightly")]
         for item in items:
-            marks = [item.get_closest_marker(name) for name in ("nightly", "slow")]
-            self.tiers[item.nodeid] = "all" if marks[0] else "test" if marks[1] else "check"
+            self.tiers[item.nodeid] = "test" if item.get_closest_marker("slow") else "check"
         if self.wanted is not None:
             rank = {name: i for i, name in enumerate(self.wanted)}
             items[:] = sorted((i for i in items if i.nodeid in rank), key=lambda i: rank[i.nodeid])
@@ -696,7 +696,7 @@ def main() -> int:
     parser.add_argument("--so-far", action="store_true", help="store what is known, try nothing")
     parser.add_argument("--vectors", action="store_true", help="behaviour vectors instead")
     parser.add_argument("--mutants", action="store_true", help="what a library drew instead")
-    parser.add_argument("--tier", choices=TIERS, default="all", help="of tests, for mutants")
+    parser.add_argument("--tier", choices=TIERS, default="test", help="of tests, for mutants")
     parser.add_argument("--moved", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.moved:
