@@ -1,3 +1,4 @@
+# make help    these lines
 # make book    everything from a fresh clone to a book you can open
 # make check   after each change: format, lint, types, unit tests of the package
 # make test    before a pull request: the check, every chapter, stored results, the book, a browser
@@ -32,8 +33,11 @@ TESTS := OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-
 # left out of the copy for students, beside solutions and answers, as "book/exam.md"
 WITHOUT :=
 
-.PHONY: book check test site test-all wheel dist colab smol lab slides students models replication \
+.PHONY: help book check test site test-all wheel dist colab smol lab slides students models replication \
         bench execute pages format clean
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
 book: $(INSTALLED)
 	$(RUN) -m kvw_minimal demo

@@ -162,7 +162,9 @@ class Odd:
     def __array__(self, *_, **__):
         raise KeyError("odd")
 
-    __eq__ = __array__
+    def __eq__(self, other):
+        raise KeyError("odd")
+
     __hash__ = None
 
 
