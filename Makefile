@@ -19,6 +19,7 @@
 #
 # Another Python: make book PYTHON=python3.12
 
+.DEFAULT_GOAL := book
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
