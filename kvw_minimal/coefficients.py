@@ -1,6 +1,6 @@
 """Knowledge coefficients: how strongly each knowledge vector is called when answers are given."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -135,7 +135,7 @@ def differentiable(model: nn.Module) -> Iterator[None]:
 
 def ask(
     model: nn.Module,
-    batches: list[Batch],
+    batches: Iterable[Batch],
     see: Callable[..., None],
     loss: Callable | None = None,
     progress: str = "",
@@ -146,6 +146,7 @@ def ask(
     Every measurement of this book is made by this loop: what differs is `see` alone.
 
     Args:
+        batches: a list; or an iterator, which is read once, batch by batch, and shares nothing.
         see: `see(batch, layer, h)` with `h [B, T, d_ff]` (OPT flattens it to `[B T, d_ff]`), layer
             after layer; of a mixture as in `watch`.
         loss: `loss(batch, logits [B, T, vocabulary])`; if given, its gradients are computed, too,
@@ -155,9 +156,10 @@ def ask(
             read once (`kvw_minimal.beginnings`), and batches are put together anew.
     """
     projections, device = find_projections(model), where_asked(model)
-    count, hidden = sum(len(batch.rows) for batch in batches), None if progress else True
-    bar = tqdm(desc=progress, total=count, disable=hidden, unit="question")
-    for batch in share(model, batches) if answers_only else batches:
+    known = isinstance(batches, list)
+    count = sum(len(batch.rows) for batch in batches) if known else None
+    bar = tqdm(desc=progress, total=count, disable=None if progress else True, unit="question")
+    for batch in share(model, batches) if answers_only and known else batches:
         bar.update(len(batch.rows))
         batch = batch.to(device)
         refuse_ahead(model, batch.inputs)
