@@ -156,10 +156,10 @@ def ask(
             read once (`kvw_minimal.beginnings`), and batches are put together anew.
     """
     projections, device = find_projections(model), where_asked(model)
-    known = isinstance(batches, list)
-    count = sum(len(batch.rows) for batch in batches) if known else None
+    count = sum(len(batch.rows) for batch in batches) if isinstance(batches, list) else None
     bar = tqdm(desc=progress, total=count, disable=None if progress else True, unit="question")
-    for batch in share(model, batches) if answers_only and known else batches:
+    shared = answers_only and isinstance(batches, list)
+    for batch in share(model, batches) if shared else batches:  # type: ignore[arg-type]
         bar.update(len(batch.rows))
         batch = batch.to(device)
         refuse_ahead(model, batch.inputs)
