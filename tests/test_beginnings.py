@@ -183,6 +183,8 @@ def test_the_benchmark_times_both_ways(shown, monkeypatch):
     monkeypatch.setattr(bench, "_seconds", lambda work: float(tokens_read(model, work)))
     row = bench.reading(model, tiny.processor(), shown, runs=1)
     assert row["read plainly"] / row["read"] == row["read plainly / read"] > 1.5
+    row = bench.compare(model, tiny.processor(), shown, runs=1)
+    assert row["batched"] == row["bare"] and row["bare / shared"] > 1.5
 
 
 # --- when it is read plainly -------------------------------------------------------------------
