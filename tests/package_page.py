@@ -39,7 +39,6 @@ ROOMS = (
     "methods",
     "audit",
     "benchmarks",
-    "speed",
     "sharing",
     "requests",
 )
@@ -59,7 +58,6 @@ SAYS = {
     "methods": "every way to forget, under one signature and in one list",
     "audit": "gone, or only quiet? probes of an edit, and a verdict",
     "benchmarks": "MLLMU-Bench and CLEAR, and anybody's own questions",
-    "speed": "coefficients from fewer tokens",
     "sharing": "edits for other tools, coefficients measured in parts",
     "requests": "one request from the command line: scored, audited, told beforehand, kept",
 }

@@ -183,6 +183,8 @@ def test_the_benchmark_times_both_ways(shown, monkeypatch):
     monkeypatch.setattr(bench, "_seconds", lambda work: float(tokens_read(model, work)))
     row = bench.reading(model, tiny.processor(), shown, runs=1)
     assert row["read plainly"] / row["read"] == row["read plainly / read"] > 1.5
+    row = bench.compare(model, tiny.processor(), shown, runs=1)
+    assert row["batched"] == row["bare"] and row["bare / shared"] > 1.5
 
 
 # --- when it is read plainly -------------------------------------------------------------------
@@ -253,8 +255,18 @@ def test_a_picture_that_ends_the_prompt_is_read_plainly():
     assert is_plain(model, batches)
 
 
-def test_decoding_that_looks_at_the_prompt_is_plain(shown):
+def test_a_picture_without_a_place_is_read_plainly():
+    """Where no token stands for the picture, nobody knows behind which one it ends."""
+    model, batches = tiny.build("llava_clip"), family("llava_clip")[:1]
+    assert not is_plain(model, batches)
+    model.config.image_token_id = None
+    assert is_plain(model, batches)
+
+
+@pytest.mark.parametrize("how", [{"repetition_penalty": 1.05}, {"no_repeat_ngram_size": 3}])
+def test_decoding_that_looks_at_the_prompt_is_plain(shown, how):
     model, processor = tiny.llava(), tiny.processor()
-    model.generation_config.repetition_penalty = 1.05
+    assert not is_plain(model, prompt_batches(processor, shown))
+    model.generation_config.update(**how)
     assert is_plain(model, prompt_batches(processor, shown))
     assert not is_plain(model, answer_batches(processor, shown))

@@ -36,7 +36,10 @@ QUOTED = {
             for part in ("forget", "retain", "general")
         ),
     ),
-    "book/scale.md": (("bench.json", "slopes", {}), ("bench.json", "rows", {}, *scale_page.RATIOS)),
+    "book/scale.md": (
+        ("bench.json", "slopes", {}),
+        ("bench.json", "rows", {}, *scale_page.ratios(scale_page.stored())),
+    ),
 }
 #: and of which experiment, list, label and sets the means of rows
 QUOTED_ROWS = {

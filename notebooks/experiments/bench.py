@@ -6,11 +6,11 @@ minutes on two cores. Nothing is downloaded: the large models are random, in Smo
 
 *published* renders the public loop from its description: one question at a time, with head and
 key-value cache; of each layer a float32 copy of the whole |h| goes to the CPU and is masked there.
-*batched* is `coefficients.tally` read plainly, *shared* is `shared_prefix.measure`, and *bare* a
-headless forward pass over the batches that measures nothing. *read* is `scores.read`, in which
-beginnings are read once (`kvw_minimal.beginnings`), *read plainly* the same without. All start from
-encoded questions and a known fingerprint, which is taken once for a model, whatever is asked: that
-is timed apart.
+*shared* is `coefficients.tally`, in which beginnings are read once (`kvw_minimal.beginnings`),
+*batched* is the same read plainly, and *bare* a headless forward pass over the batches that
+measures nothing. *read* is `scores.read`, in which beginnings are read once, too, *read plainly*
+the same without. All start from encoded questions and a known fingerprint, which is taken once for
+a model, whatever is asked: that is timed apart.
 """
 
 import os
@@ -34,7 +34,6 @@ from kvw_minimal.models import body, find_projections, fingerprint
 from kvw_minimal.questions import Question
 from kvw_minimal.requests.provenance import provenance
 from kvw_minimal.scores import read
-from kvw_minimal.speed import shared_prefix
 from kvw_minimal.strangers.people import World, load_people
 from kvw_minimal.strangers.questions import about, ask, facts_of
 from kvw_minimal.taught import assembly, load
@@ -260,7 +259,6 @@ def compare(
     """
     mark = mark or fingerprint(model)
     people = [question.person for question in questions]
-    photos = [question.image for question in questions]
     single = answer_batches(processor, questions, 1)
     batches = answer_batches(processor, questions, batch_size)
 
@@ -269,14 +267,17 @@ def compare(
         for batch in batches:
             body(model)(**batch.to(model.device).inputs, use_cache=False)
 
+    def shared():
+        return Coefficients(*tally(model, batches, people), mark)
+
     def batched():
         with plainly():
-            return Coefficients(*tally(model, batches, people), mark)
+            return shared()
 
     ways = {
         "published": partial(published, model, single, people, mark),
         "batched": batched,
-        "shared": partial(shared_prefix.measure, model, single, people, photos, batch_size, mark),
+        "shared": shared,
         "bare": bare,
     }
     exact = ways["batched"]()  # warms up, too
@@ -286,15 +287,10 @@ def compare(
     near = times + [
         {way: _seconds(work) for way, work in quick.items()} for _ in range((OFTEN - 1) * runs)
     ]
-    trees = shared_prefix.plant(model, single, photos)
     row: dict[str, float] = {"questions": len(questions)}
     row |= {way: statistics.median(run[way] for run in near if way in run) for way in ways}
     tokens = sum(int(batch.inputs["attention_mask"].sum()) for batch in single)
-    row |= {
-        "tokens": tokens,
-        "tokens, shared": sum(len(tree.ids) for tree in trees),
-        "tokens a second": tokens / row["batched"],
-    }
+    row |= {"tokens": tokens, "tokens a second": tokens / row["batched"]}
     for one, other in (
         ("published", "batched"),
         ("published", "shared"),
