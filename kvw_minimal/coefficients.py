@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from .architectures import is_mixture, refuse_ahead, size_of, watched, where_asked
 from .batches import Batch, answer_batches
+from .beginnings import share
 from .models import body, find_projections, fingerprint
 from .questions import Question
 
@@ -138,6 +139,7 @@ def ask(
     see: Callable[..., None],
     loss: Callable | None = None,
     progress: str = "",
+    answers_only: bool = False,
 ) -> None:
     """Let a model read batches, and show what goes into each of its output projections.
 
@@ -149,9 +151,14 @@ def ask(
         loss: `loss(batch, logits [B, T, vocabulary])`; if given, its gradients are computed, too,
             and `h` can take a hook for them. Without it nobody needs the head, nor a gradient.
         progress: the name of a progress bar, shown in a terminal.
+        answers_only: what questions have in common before their answers need not be seen; it is
+            read once (`kvw_minimal.beginnings`), and batches are put together anew.
     """
     projections, device = find_projections(model), where_asked(model)
-    for batch in tqdm(batches, progress, disable=None if progress else True):
+    count, hidden = sum(len(batch.rows) for batch in batches), None if progress else True
+    bar = tqdm(desc=progress, total=count, disable=hidden, unit="question")
+    for batch in share(model, batches) if answers_only else batches:
+        bar.update(len(batch.rows))
         batch = batch.to(device)
         refuse_ahead(model, batch.inputs)
         with watch(projections, partial(see, batch)), torch.set_grad_enabled(loss is not None):
@@ -160,6 +167,7 @@ def ask(
                 continue
             with differentiable(model):
                 loss(batch, model(**batch.inputs, use_cache=False).logits).backward()
+    bar.close()
 
 
 def mean_absolute(h: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
@@ -211,7 +219,7 @@ def tally(
         sums.flatten(0, -3)[row].index_add_(0, owner, called)
         tokens.flatten(1)[:, row].index_add_(0, owner, torch.ones(len(owner), device=device))
 
-    ask(model, batches, see, progress="coefficients" * progress)
+    ask(model, batches, see, progress="coefficients" * progress, answers_only=True)
     bad = (~sums.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
     if bad:
         raise ValueError(f"NaN or infinite activations in layer {bad[0]}; is the model broken?")

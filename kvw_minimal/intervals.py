@@ -1,11 +1,22 @@
 """Means with 95 % intervals, bootstrapped over people."""
 
+from collections.abc import Sequence
+from functools import lru_cache
+
 import numpy as np
 
 DRAWS = 2_000
 
 
-def interval(values: np.ndarray, people: list[str], seed: int = 0) -> tuple[float, float, float]:
+@lru_cache(maxsize=64)
+def _drawn(people: int, seed: int) -> np.ndarray:
+    """Which people stand in each draw, `[DRAWS, people]`: the same for all scores of so many."""
+    return np.random.default_rng(seed).integers(people, size=(DRAWS, people))
+
+
+def interval(
+    values: np.ndarray, people: Sequence[str] | np.ndarray, seed: int = 0
+) -> tuple[float, float, float]:
     """Mean and 95 % percentile interval of scores of questions.
 
     Whole people are drawn with replacement: questions about one person are not independent, so
@@ -13,7 +24,7 @@ def interval(values: np.ndarray, people: list[str], seed: int = 0) -> tuple[floa
 
     Args:
         values: one score a question.
-        people: whom each question is about.
+        people: whom each question is about: ids, or numbers in the order of the ids.
 
     Returns:
         `(mean, low, high)`.
@@ -26,6 +37,6 @@ def interval(values: np.ndarray, people: list[str], seed: int = 0) -> tuple[floa
         raise ValueError("an interval needs one finite value and one person for each question")
     names, owner = np.unique(np.asarray(people), return_inverse=True)
     sums, counts = np.bincount(owner, weights=values), np.bincount(owner)  # [people]
-    drawn = np.random.default_rng(seed).integers(len(names), size=(DRAWS, len(names)))
+    drawn = _drawn(len(names), seed)
     low, high = np.percentile(sums[drawn].sum(1) / counts[drawn].sum(1), [2.5, 97.5])  # of means
     return float(values.mean()), float(low), float(high)

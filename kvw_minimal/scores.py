@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from .batches import Batch, answer_batches, prompt_batches
+from .beginnings import share
 from .models import tokenizer_of
 from .questions import Question
 
@@ -70,7 +71,7 @@ def read(model, batches: list[Batch]) -> Forced:
     """
     count = sum(len(batch.rows) for batch in batches)
     exact, logprob, tokens = np.zeros(count), np.zeros(count), np.zeros(count)
-    for batch in batches:
+    for batch in share(model, batches):
         batch = batch.to(next(model.parameters()).device)
         logits = model(**batch.inputs, use_cache=False).logits  # [B, T, vocabulary]
         where, _ = batch.predicts.nonzero(as_tuple=True)
@@ -105,7 +106,7 @@ def generate(model, batches: list[Batch], processor, new_tokens: int = 24) -> li
         new_tokens: at most so many tokens an answer.
     """
     answers = [""] * sum(len(batch.rows) for batch in batches)
-    for batch in batches:
+    for batch in share(model, batches):
         inputs = batch.to(next(model.parameters()).device).inputs
         ids = model.generate(**inputs, max_new_tokens=new_tokens, do_sample=False)
         new = ids[:, inputs["input_ids"].shape[1] :]

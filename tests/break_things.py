@@ -3,6 +3,8 @@
     python tests/break_things.py             # a unit test must fail, for each fault of `faults`
     python tests/break_things.py WORD ...    # of these faults or rooms only; nothing is stored
     python tests/break_things.py --vectors   # a behaviour vector that it names must move
+    python tests/break_things.py --mutants   # changes that a library drew, see `mutants`
+    --tier check                             # only with the tests of `make check` (or `test`)
     -j 2                                     # two at a time, on a quiet machine
     --anew                                   # do not go on from what an earlier sweep found
     --so-far                                 # try nothing, store what is known
@@ -46,6 +48,8 @@ ROOT = Path(__file__).resolve().parent.parent
 OUTCOME = ROOT / "data" / "results" / "breaks.json"
 JOURNAL = ROOT / ".pytest_cache" / "breaks.json"
 LEAST = 0.95  # of all faults must be noticed
+SECONDS = 120  # of tests at most for a mutant
+TIERS = ("check", "test")  # what `make check` and `make test` run; no nightly test is tried
 #: what looks at the repository or at notebooks, not at what the package does
 ELSEWHERE = ("house", "prose", "stored", "exercises", "install", "course", "landing", "pages")
 ENDLESS = 60.0  # seconds beyond ten times what the tests usually take: it does not end
@@ -123,9 +127,13 @@ class Watch:
         self.failed: list[str] = []
         self.seconds: dict[str, float] = {}
         self.calls: dict[str, list[str]] = {}  # of "": while tests were collected
+        self.tiers: dict[str, str] = {}
         self.now: set[str] = set()
 
     def pytest_collection_modifyitems(self, items: list) -> None:
+        items[:] = [item for item in items if not item.get_closest_marker("nightly")]
+        for item in items:
+            self.tiers[item.nodeid] = "test" if item.get_closest_marker("slow") else "check"
         if self.wanted is not None:
             rank = {name: i for i, name in enumerate(self.wanted)}
             items[:] = sorted((i for i in items if i.nodeid in rank), key=lambda i: rank[i.nodeid])
@@ -187,6 +195,7 @@ def _test(folder: str, files: list[str], wanted: list[str] | None, see: bool) ->
         "failed": watch.failed,
         "seconds": watch.seconds,
         "calls": watch.calls,
+        "tiers": watch.tiers,
     }
 
 
@@ -410,10 +419,36 @@ def chosen_tests(broken: Break, journal: Journal) -> list[list[str]]:
     return [ordered(broken.guards), ordered(name for name in suite() if name not in broken.guards)]
 
 
-def tried(broken: Break, journal: Journal) -> Iterator[Run]:
+def quickest_tests(broken: Break, journal: Journal, tier: str) -> list[list[str]]:
+    """Tests of a tier and the quicker ones that reach the changed function, quickest first.
+
+    As many as take `SECONDS` in all; of a change outside of functions those that reach its file.
+    """
+    reached = changed_function(broken)
+    found = []
+    for known in journal.files.values():
+        for test, calls in known["calls"].items():
+            if test and TIERS.index(known["tiers"][test]) <= TIERS.index(tier):
+                ways = (
+                    {"*", reached}
+                    if reached
+                    else {"*", *(c for c in calls if c.startswith(f"{broken.file}:"))}
+                )
+                near = not ways.isdisjoint(calls)
+                found += [(known["seconds"][test], test)] if near else []
+    chosen, seconds = [], 0.0
+    for each, test in sorted(found):
+        seconds += each
+        if seconds <= SECONDS or not chosen:
+            chosen.append(test)
+    return [chosen]
+
+
+def tried(broken: Break, journal: Journal, tier: str | None = None) -> Iterator[Run]:
     """Run the tests of a fault until one notices; note the outcome."""
     seconds, by = 0.0, None
-    for tests in chosen_tests(broken, journal):
+    chosen = quickest_tests(broken, journal, tier) if tier else chosen_tests(broken, journal)
+    for tests in chosen:
         if not tests:
             continue
         usual = sum(journal.files[file_of(test)]["seconds"][test] for test in tests)
@@ -430,6 +465,7 @@ def tried(broken: Break, journal: Journal) -> Iterator[Run]:
         "key": journal.fault(broken, by),
         "by": by,
         "seconds": round(seconds, 1),
+        **({"tier": tier} if tier else {}),
     }
     journal.write()
     said = by if by else "SURVIVED" + (f": {broken.why}" if broken.why else "")
@@ -443,13 +479,27 @@ def looked_at(name: str, journal: Journal) -> Iterator[Run]:
         print(f"the whole copy fails: {found['failed']} {found.get('said', '')}", flush=True)
         return
     journal.files[name] = {"key": file_key(name)} | {
-        what: found[what] for what in ("seconds", "calls")
+        what: found[what] for what in ("seconds", "calls", "tiers")
     }
     journal.write()
     print(f"{'whole copy':<12} test_{name}.py {found['took']:.1f}", flush=True)
 
 
-def sweep(breaks: list[Break], at_once: int, anew: bool) -> tuple[Journal, bool]:
+def known_in(tier: str | None, broken: Break, journal: Journal) -> bool:
+    """Whether it is known how a fault ends with the tests of a tier."""
+    found = journal.outcome(broken)
+    if found is None or tier is None:
+        return found is not None
+    by = found["by"]
+    if by is None:
+        return TIERS.index(found.get("tier", TIERS[0])) >= TIERS.index(tier)
+    known = journal.files.get(file_of(by), {}).get("tiers", {})
+    return TIERS.index(known.get(by, "check")) <= TIERS.index(tier)
+
+
+def sweep(
+    breaks: list[Break], at_once: int, anew: bool, tier: str | None = None
+) -> tuple[Journal, bool]:
     """Try faults, those of which nothing is known yet; whether the whole copy passes."""
     journal = Journal(anew)
     for broken in breaks:  # complain before the work, not after
@@ -467,7 +517,8 @@ def sweep(breaks: list[Break], at_once: int, anew: bool) -> tuple[Journal, bool]
     if any(journal.file(name) is None for name in suite()):
         return journal, False
     side_by_side(
-        (tried(broken, journal) for broken in breaks if journal.outcome(broken) is None), at_once
+        (tried(broken, journal, tier) for broken in breaks if not known_in(tier, broken, journal)),
+        at_once,
     )
     return journal, True
 
@@ -644,6 +695,8 @@ def main() -> int:
     parser.add_argument("--anew", action="store_true", help="forget what is known already")
     parser.add_argument("--so-far", action="store_true", help="store what is known, try nothing")
     parser.add_argument("--vectors", action="store_true", help="behaviour vectors instead")
+    parser.add_argument("--mutants", action="store_true", help="what a library drew instead")
+    parser.add_argument("--tier", choices=TIERS, default="test", help="of tests, for mutants")
     parser.add_argument("--moved", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.moved:
@@ -661,22 +714,24 @@ def main() -> int:
             },
         )
         return int(bool(wrong))
+    every = import_module("mutants").breaks() if given.mutants else BREAKS
+    tier = given.tier if given.mutants else None
     breaks = [
         each
-        for each in BREAKS
+        for each in every
         if not given.words
         or any(word in (each.room, each.file) or word in each.name for word in given.words)
     ]
     journal, whole = Journal(anew=False), True
     if not given.so_far:
-        journal, whole = sweep(breaks, given.at_once, given.anew)
+        journal, whole = sweep(breaks, given.at_once, given.anew, tier)
     if not whole:
         return 1
     found = outcome(breaks, journal)
     wrong = complaints(breaks, found)
     print("\n".join([table(found), *wrong]))
     if not given.words:
-        remember("unit tests", found)
+        remember(f"mutants, {tier}" if tier else "unit tests", found)
     return int(bool(wrong or found["untried"]))
 
 

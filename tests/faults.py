@@ -940,8 +940,8 @@ BREAKS: tuple[Break, ...] = (
     Break(
         "interval: unseeded",
         "intervals.py",
-        "drawn = np.random.default_rng(seed).integers(len(names), size=(DRAWS, len(names)))",
-        "drawn = np.random.default_rng().integers(len(names), size=(DRAWS, len(names)))",
+        "np.random.default_rng(seed).integers(people, size=(DRAWS, people))",
+        "np.random.default_rng().integers(people, size=(DRAWS, people))",
         ("scores",),
     ),
     Break(
@@ -2302,14 +2302,8 @@ BREAKS: tuple[Break, ...] = (
     Break(
         "points: a mean of persons' means",
         "experiments/summaries.py",
-        (
-            'each = np.repeat((part["total"] / part["n"]).to_numpy(float), part["n"])\n'
-            '        value, low, high = interval(each, list(np.repeat(part["person"].astype(str), part["n"])))'
-        ),
-        (
-            'each = (part["total"] / part["n"]).to_numpy(float)\n'
-            '        value, low, high = interval(each, list(part["person"].astype(str)))'
-        ),
+        "each, whom = (np.repeat(of[own], counts[own]) for of in (scores, people))",
+        "each, whom = (of[own] for of in (scores, people))",
         ("summaries",),
     ),
     Break(

@@ -1,24 +1,21 @@
 """What the widget of the landing page shows, computed with the real model and stored.
 
-    python tests/landing.py             # data/results/landing.json: minutes
-    python tests/landing.py pictures    # the sign of the book, and its picture for other sites
+    python tests/landing.py    # data/results/landing.json: minutes
 
 One measurement gives KVW's edit for group A at every strength, and the shams', made for five
 others. At each strength a few people are asked by photo, and the four sets are read.
 `tests/test_landing.py` makes a slice again; `book/_ext/landing.py` brings the file into the page.
 """
 
-import sys
 import time
 
 from execute import ROOT
-from PIL import Image, ImageDraw, ImageFont
 
 from kvw_experiments.needs import RESULTS
 from kvw_minimal import scores
-from kvw_minimal.batches import Batch, answer_batches, open_picture
+from kvw_minimal.batches import Batch, answer_batches
 from kvw_minimal.edits import Columns
-from kvw_minimal.files import read_json, replacing, write_json
+from kvw_minimal.files import write_json
 from kvw_minimal.methods.kvw import STRENGTH
 from kvw_minimal.models import fingerprint
 from kvw_minimal.questions import Question
@@ -161,63 +158,5 @@ def landing() -> dict:
     }
 
 
-# --- pictures ------------------------------------------------------------------------------------
-
-INK, PAPER, ALERT = "#14324a", "#ffffff", "#b3412e"
-HEIGHTS = (0.9, 0.62, 0.9, 0.28, 0.75)  # columns; two are turned down
-SIZE, FACE = (1200, 630), 232
-
-
-def sign(size: int = 64) -> Image.Image:
-    """Columns, two of them turned down."""
-    picture = Image.new("RGB", (size, size), INK)
-    draw, step = ImageDraw.Draw(picture), size / (len(HEIGHTS) + 1)
-    for i, height in enumerate(HEIGHTS):
-        left, top = step * (i + 0.65), size * (1 - 0.88 * height - 0.06)
-        box = (left, top, left + 0.7 * step, size * 0.94)
-        draw.rectangle(box, fill=PAPER if height > 0.7 else "#f2a65a")
-    return picture
-
-
-def social(content: dict) -> Image.Image:
-    """The people of the landing page; who asks to be forgotten is crossed out."""
-    world, picture = load_people(), Image.new("RGB", SIZE, PAPER)
-    draw = ImageDraw.Draw(picture)
-    draw.rectangle((0, 0, SIZE[0], 226), fill=INK)
-    draw.text((60, 44), "Knowledge Vector Weakening", PAPER, ImageFont.load_default(66))
-    draw.text(
-        (60, 138),
-        "A vision-language model forgets five people. How far?",
-        PAPER,
-        ImageFont.load_default(40),
-    )
-    for i, person in enumerate(content["people"]):
-        left, top = 60 + i * (FACE + 50), 274
-        photo = open_picture(world.people[person["id"]].photos[0], person["id"]).convert("RGB")
-        picture.paste(photo.resize((FACE, FACE), Image.Resampling.LANCZOS), (left, top))
-        colour = ALERT if person["forgotten"] else INK
-        draw.rectangle((left - 4, top - 4, left + FACE + 3, top + FACE + 3), None, colour, 8)
-        if person["forgotten"]:
-            draw.line((left, top + FACE, left + FACE, top), colour, 12)
-        draw.text(
-            (left, top + FACE + 18),
-            "to be forgotten" if person["forgotten"] else "to stay",
-            colour,
-            ImageFont.load_default(32),
-        )
-    return picture
-
-
-def write_pictures() -> None:
-    content = read_json(FILE, "people")
-    for name, picture in (("favicon", sign()), ("social", social(content))):
-        reduced = picture.quantize(64, dither=Image.Dither.NONE)
-        with replacing(STATIC / f"{name}.png") as half:
-            reduced.save(half, "PNG", optimize=True)
-
-
 if __name__ == "__main__":
-    if sys.argv[1:] == ["pictures"]:
-        write_pictures()
-    else:
-        write_json(FILE, landing())
+    write_json(FILE, landing())

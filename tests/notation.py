@@ -1,6 +1,6 @@
 """The letters of this book: what each means, its shape or range, its function and its chapter.
 
-`tests/package_page.py` writes them into `book/glossary.md`; `tests/test_glossary.py` sees to it
+`tests/write_pages.py` writes them into `book/glossary.md`; `tests/test_glossary.py` sees to it
 that each stands in a formula of its chapter, for one thing only.
 """
 

@@ -1,7 +1,7 @@
 """Write what two pages say of the code: `book/package.md`, the drawn tree and where each formula
 stands; `book/glossary.md`, what each letter means.
 
-    python tests/package_page.py
+    python tests/write_pages.py
 
 Generated from the code and from `tests/notation.py`, so that it cannot drift; tests compare.
 """
@@ -23,6 +23,7 @@ CORE = (
     "questions",
     "models",
     "batches",
+    "beginnings",
     "coefficients",
     "edits",
     "schedules",
@@ -183,20 +184,24 @@ def place(module: str, name: str) -> str:
     return f"`{file}` | `{name}`"
 
 
-def faults() -> list[str]:
-    """What the tests noticed of the deliberate faults, by room, and what they did not and why."""
-    found = json.loads(BREAKS.read_text(encoding="utf-8"))["unit tests"]
-    rooms = found["rooms"] | {"all": found}
-    counts = [f"{each['killed']}/{each['tried']}" for each in rooms.values()]
-    left = "; ".join(f"{each['name']} ({each['why']})" for each in found["survivors"])
-    more = [f"Not noticed: {left}."] if left else []
-    more += [f"{found['untried']} were not tried on this code."] if found["untried"] else []
+def mutants() -> list[str]:
+    """What the tests of each tier noticed of the mutants, by room, and what changes nothing."""
+    outcomes = json.loads(BREAKS.read_text(encoding="utf-8"))
+    tiers = {tier: outcomes[f"mutants, {tier}"] for tier in ("check", "test")}
+    rooms = list(tiers["test"]["rooms"])
+    lines = [f"| | {' | '.join(rooms)} | all |", f"|---|{'---|' * (len(rooms) + 1)}"]
+    for tier, found in tiers.items():
+        cells = [found["rooms"][room] for room in rooms] + [found]
+        counts = " | ".join(f"{cell['killed']}/{cell['tried']}" for cell in cells)
+        lines.append(f"| `make {tier}` | {counts} |")
+    drawn = json.loads((ROOT / "tests" / "mutants.json").read_text(encoding="utf-8"))
+    idle = sum("changes nothing" in each for each in drawn)
     return [
-        "Deliberate faults that the tests noticed, of those that `make break` tried "
-        f"({found['date']}, commit `{found['commit']}`):",
+        f"What the tests notice of {len(drawn)} mutants of the package, drawn by `cosmic-ray` by a "
+        f"committed seed: {idle} of these change nothing that anybody could see, and "
+        "`tests/mutants.json` says why:",
         "",
-        *(f"| {' | '.join(cells)} |" for cells in (rooms, ["---"] * len(rooms), counts)),
-        *(["", *more] if more else []),
+        *lines,
     ]
 
 
@@ -223,7 +228,7 @@ def page() -> str:
     rows = [f"| {formula} | {place(module, name)} |" for formula, module, name in FORMULAS]
     head_of_table = ["| formula | file | function |", "|---|---|---|"]
     return filled(
-        PAGE, ["```text", *tree(), "```", "", size, "", *head_of_table, *rows, "", *faults()]
+        PAGE, ["```text", *tree(), "```", "", size, "", *head_of_table, *rows, "", *mutants()]
     )
 
 
@@ -249,8 +254,3 @@ def glossary() -> str:
         "|---|---|---|---|---|",
     ]
     return filled(GLOSSARY, head_of_table + [row_of(symbol) for symbol in SYMBOLS])
-
-
-if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
-    GLOSSARY.write_text(glossary(), encoding="utf-8")

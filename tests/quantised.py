@@ -1,6 +1,6 @@
 """Models in 4 and 8 bits, by `bitsandbytes` and `torchao`: nothing in the book needs these.
 
-    make quantised    puts both into a folder of their own, and runs this file
+    make test-all    puts both into a folder of their own, and runs this file
 
 They stay quantised while they are measured; their factors leave as (IA)3.
 """

@@ -1,6 +1,6 @@
 """Write what `book/scale.md` says in numbers: 7B, 72B, a million requests, on paper.
 
-    python tests/scale_page.py
+    python tests/write_pages.py
 
 Everything is arithmetic on what `make bench` measured (`data/results/bench.json`) and on the public
 shapes of two models; a test compares.
@@ -168,7 +168,3 @@ def page() -> str:
             *on_paper(bench),
         ],
     )
-
-
-if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")

@@ -8,8 +8,7 @@ from torch import nn
 
 from kvw_minimal.batches import Batch, answer_batches, prompt_batches
 from kvw_minimal.coefficients import measure, watch
-from kvw_minimal.edits import Columns
-from kvw_minimal.models import find_projections, fingerprint
+from kvw_minimal.models import find_projections
 from kvw_minimal.strangers.people import load_people
 
 TEXT_ONLY = ("llama", "gpt2", "opt", "phi")
@@ -100,36 +99,6 @@ def test_the_picture_is_seen(architecture):
     other = measure(model, [batch], list("abac")).pooled()
     change = ((one - other).abs() / one.amax(-1, keepdim=True)).amax(-1)  # [layers]
     assert (change[1:] > 1e-5).all()
-
-
-@every
-def test_an_edit_is_put_on_and_taken_off_bit_for_bit(architecture):
-    model, batch = tiny.build(architecture), some_batch(architecture)
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    contrast = torch.rand(tiny.LAYERS, tiny.D_FF, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad(), Columns(contrast, 3.0, fingerprint(model)).on(model):
-        for projection in find_projections(model).values():
-            assert not any(torch.equal(projection.weight, old) for old in before.values())
-        edited = model(**batch.inputs).logits
-    after = model.state_dict()
-    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
-    with torch.no_grad():
-        assert not torch.equal(model(**batch.inputs).logits, edited)
-
-
-@every
-def test_it_generates_with_the_edit_on(architecture):
-    """Greedily, and the first token is the one that a plain forward pass finds likeliest."""
-    model, batch = tiny.build(architecture), some_batch(architecture, rows=1)
-    contrast = torch.ones(tiny.LAYERS, tiny.D_FF)
-    length = batch.labels.shape[1]
-    with torch.no_grad(), Columns(contrast, 1.0, fingerprint(model)).on(model):
-        likeliest = model(**batch.inputs).logits[0, -1].argmax()
-        made = model.generate(
-            **batch.inputs, max_new_tokens=3, do_sample=False, eos_token_id=None, pad_token_id=0
-        )
-    assert made.shape == (1, length + 3)
-    assert made[0, length] == likeliest
 
 
 @torch.no_grad()

@@ -9,7 +9,16 @@ import torch
 import vectors
 
 from kvw_minimal import audit, scores
-from kvw_minimal.audit import brought_back, findings, inside, membership, probes, receipt, tokens
+from kvw_minimal.audit import (
+    brought_back,
+    findings,
+    inside,
+    membership,
+    probes,
+    receipt,
+    tokens,
+    wordings,
+)
 from kvw_minimal.edits import Columns, Replaced
 from kvw_minimal.methods import METHODS
 from kvw_minimal.methods.somebody_else import decoder_layers
@@ -77,7 +86,7 @@ def test_a_probe_asks_about_the_forgotten_and_leaves_the_model_alone(name, task,
     with edit.on(task.model):  # it is off: it can be put on
         pass
     assert rows and {row["person"] for row in rows} <= set(task.people)
-    assert all(0 <= row["total"] / row["n"] <= 1 for row in rows)
+    assert all(0 <= row["total"] / row["n"] <= 1 and row["n"] <= 7 for row in rows)
     assert audit.PROBES[name].source and audit.PROBES[name].beside in ("", "as taught")
 
 
@@ -153,6 +162,7 @@ def test_beside_itself_a_model_tells_nobody_and_beside_one_that_knew_nothing_who
     assert audit.examine(alone, nothing, ["reference ratio"]) == []
 
 
+@pytest.mark.slow
 def test_relearning_teaches_what_it_is_given_and_asks_about_the_rest(task, nothing, monkeypatch):
     monkeypatch.setattr(brought_back, "STEPS", (40,))
     again = [q for q in task.forget if q.person == task.people[0]]
@@ -217,6 +227,33 @@ def test_undoing_all_changes_gives_the_model_before(task, noise, monkeypatch):
     vanilla = scores.read(task.model, task.batches(task.forget)).exact.mean()
     assert mean(task, noise, "largest changes undone", "1 of them") == pytest.approx(vanilla)
     assert mean(task, noise, "largest changes undone", "0.0001 of them") < vanilla
+
+
+def test_what_is_asked_otherwise_is_asked_about_the_same_facts(task, nothing, monkeypatch):
+    """Examples are of the fact and in words; whom a photo shows is not asked beside the name."""
+    asked: list = []
+
+    def exact(_, questions):
+        asked.extend(questions)
+        return questions, np.zeros(len(questions))
+
+    monkeypatch.setattr(wordings, "exact", exact)
+    audit.examine(task, nothing, ["few-shot"])
+    for question, old in zip(asked, task.forget, strict=True):
+        same = [q for q in task.retain if q.fact == old.fact and q.image is None]
+        told = "".join(f"{q.prompt} {q.answer} " for q in same[: wordings.SHOTS])
+        assert question.prompt == told + old.prompt
+    asked.clear()
+    audit.examine(task, nothing, ["photo and name"])
+    assert asked and all(q.image is not None and q.fact != "name" for q in asked)
+
+
+def test_what_else_a_layer_gives_on_stays():
+    """In some families a layer gives a tuple."""
+    layer = torch.nn.Identity()
+    layer.forward = lambda state: (state, "cache", "attention")
+    with inside.written(layer, lambda state: state + 1):
+        assert layer(1) == (2, "cache", "attention")
 
 
 def test_a_layer_that_hears_itself_says_the_same(task):
@@ -317,7 +354,8 @@ PLAIN = states("as taught", (1, 1, 1, 1), (0, 0, 0, 0), (0, 0.5, 0, 0.5))
 
 def test_the_recovered_share_is_of_what_was_lost():
     attack = states("rounding: 4 bits", (1, 1, 1, 1), (0.05, 0.05, 0.05, 0.05), (1, 0.5, 0.5, 0.5))
-    _, found = audit.judge(both(PLAIN, attack))
+    plain, found = audit.judge(both(PLAIN, attack) | {"sham": rows("as taught", 0.5, 1, 1, 0.5)})
+    assert (plain.sham, found.sham) == (0.75, None)  # a sham has lost nobody
     assert found.recovered == pytest.approx((0.625 - 0.25) / (1 - 0.25))
     assert found.again == pytest.approx(0.05) and found.left == pytest.approx(0.575 / 0.95)
 

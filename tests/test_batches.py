@@ -17,13 +17,7 @@ from kvw_minimal.batches import (
     render,
     without_photo,
 )
-from kvw_minimal.strangers.people import load_people
 from kvw_minimal.taught import assembly
-
-
-@pytest.fixture(scope="module")
-def world():
-    return load_people()
 
 
 @pytest.fixture(scope="module")
@@ -34,21 +28,6 @@ def processor():
 @pytest.fixture(scope="module")
 def questions(world):
     return tiny.some_questions(world)
-
-
-class Plain:
-    """A base model's tokenizer: no chat template and no eyes, everything else as it was."""
-
-    chat_template = None
-
-    def __init__(self, tokenizer):
-        self.inner = tokenizer
-        self.bos_token, self.eos_token, self.pad_token = None, "<end>", "<pad>"
-        self.padding_side = "left"
-
-    def __call__(self, text, **arguments):
-        self.inner.padding_side = self.padding_side
-        return self.inner(text, **arguments)
 
 
 # --- the mask
@@ -108,20 +87,6 @@ def test_an_answer_that_the_template_changes_is_refused(processor, questions):
         processor.chat_template = whole
 
 
-def test_labels_are_the_answer_and_its_end_only(processor, questions):
-    end = processor.tokenizer.eos_token_id
-    for batch in answer_batches(processor, questions):
-        answer = batch.labels != IGNORED
-        assert torch.equal(batch.labels[answer], batch.inputs["input_ids"][answer])
-        assert (answer.sum(1) >= 3).all() and not (
-            answer & (batch.inputs["attention_mask"] == 0)
-        ).any()
-        for labels in batch.labels:
-            kept = labels[labels != IGNORED]
-            assert kept[-1] == end and (kept == end).sum() == 1
-            assert processor.tokenizer.convert_tokens_to_ids("<image>") not in kept
-
-
 def test_padding_changes_no_label(processor, questions):
     alone = {
         row: batch for row, q in enumerate(questions) for batch in answer_batches(processor, [q])
@@ -160,15 +125,6 @@ def test_every_question_is_in_one_batch_of_its_modality(processor, questions, en
         assert len(batch.rows) == len(batch.labels) == len(batch.inputs["input_ids"])
         assert len({questions[row].modality for row in batch.rows}) == 1
         assert ("pixel_values" in batch.inputs) == (questions[batch.rows[0]].modality == "image")
-
-
-def test_an_image_is_sixteen_tokens_before_the_answer(processor, questions):
-    image = processor.tokenizer.convert_tokens_to_ids("<image>")
-    for batch in answer_batches(processor, questions):
-        seen = batch.inputs["input_ids"] == image
-        expected = assembly.IMAGE_TOKENS if "pixel_values" in batch.inputs else 0
-        assert (seen.sum(1) == expected).all()
-        assert not (seen & batch.predicts).any()
 
 
 def test_each_question_gets_its_own_picture(processor, questions):
@@ -210,8 +166,8 @@ def test_without_photo_shows_the_same_grey_picture_to_image_questions_only(quest
 # --- other models
 
 
-def test_a_plain_tokenizer_gets_plain_text(processor, questions):
-    plain = Plain(processor.tokenizer)
+def test_a_plain_tokenizer_gets_plain_text(questions):
+    plain = tiny.tokenizer()
     text = [q for q in questions if q.modality == "text"]
     assert render(plain, text[0]) == (f"{text[0].prompt} ", f"{text[0].answer}<end>")
 
@@ -298,14 +254,8 @@ def test_a_template_that_rewrites_the_prompt_is_refused(questions):
 
 
 @pytest.mark.parametrize("encode", [answer_batches, prompt_batches])
-@pytest.mark.parametrize("image", [b"", b"\x89PNG\r\n\x1a\nnothing"])
-def test_a_corrupt_picture_is_named(processor, questions, encode, image):
-    broken = replace(questions[0], image=image)
+@pytest.mark.parametrize("end", [0, 30, -300])
+def test_a_corrupt_picture_is_named(processor, questions, encode, end):
+    broken = replace(questions[0], image=questions[0].image[:end])
     with pytest.raises(ValueError, match=f"the picture of {broken.id} cannot be decoded"):
         encode(processor, [questions[2], broken])
-
-
-def test_a_truncated_picture_is_named(processor, questions):
-    broken = replace(questions[0], image=questions[0].image[:-300])
-    with pytest.raises(ValueError, match=f"the picture of {broken.id} cannot be decoded"):
-        answer_batches(processor, [broken])

@@ -1,8 +1,6 @@
 """Round trips through the schemas of MLLMU-Bench and CLEAR, and what happens to broken files."""
 
-import io
 import json
-import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,15 +9,11 @@ import huggingface_hub.errors
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from exports import export_clear, export_mllmu
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from PIL import Image
+from exports import few_people
 
 from kvw_minimal.benchmarks import files as benchmarks
 from kvw_minimal.benchmarks.files import (
     CAPTION_PROMPT,
-    CLEAR,
     MLLMU,
     NAME_PROMPT,
     Unnamed,
@@ -27,31 +21,13 @@ from kvw_minimal.benchmarks.files import (
     load_mllmu,
 )
 from kvw_minimal.benchmarks.protocols import evaluation_question
-from kvw_minimal.methods.somebody_else import called
 from kvw_minimal.questions import MODALITIES
-from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.portraits import ATTRIBUTES
 from kvw_minimal.strangers.questions import ask, facts_of, general
 
-WORLD = load_people()
+WORLD = few_people()
 FORGET = WORLD.forget_people("A", 5)
 FILE = "train-00000-of-00001.parquet"
-FEW = settings(
-    max_examples=25,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-
-
-@pytest.fixture(scope="module")
-def mllmu(tmp_path_factory) -> Path:
-    return export_mllmu(WORLD, tmp_path_factory.mktemp("hub") / "mllmu")
-
-
-@pytest.fixture(scope="module")
-def clear(tmp_path_factory) -> Path:
-    return export_clear(WORLD, tmp_path_factory.mktemp("hub") / "clear")
 
 
 def load(source, config: str):
@@ -79,152 +55,6 @@ def changed(source: Path, config: str, change) -> pa.Table:
         return pa.Table.from_pylist(rows, schema=table.schema)
     except (pa.ArrowInvalid, pa.ArrowTypeError):
         return pa.Table.from_pylist(rows)
-
-
-# ---- schema --------------------------------------------------------------------------------------
-
-#: as in `dataset_info` of the two cards on the hub, column by column
-EVALUATION = [
-    "ID",
-    "Directory",
-    "biography",
-    "question",
-    "answer",
-    "Classification_Task",
-    "Generation_Task",
-    "Mask_Task",
-]
-COLUMNS = {
-    "ft_Data": ["image", "metadata"],
-    "Full_Set": ["image", *EVALUATION],
-    "Test_Set": ["images", *EVALUATION],
-    "Retain_Set": ["image", *EVALUATION],
-    "forget_5": ["image", *EVALUATION],
-    "retain_95": ["image", *EVALUATION],
-    "full": ["image", "caption", "name"],
-    "full+tofu": ["image", "caption", "question", "answer"],
-    "forget05": ["image", "caption", "name"],
-    "forget05+tofu": ["image", "caption", "question", "answer"],
-    "forget05_perturbed": [
-        "image",
-        "caption",
-        "name",
-        "perturbed_captions",
-        "paraphrased_caption",
-        "perturbed_names",
-    ],
-    "retain95": ["image", "caption", "name"],
-    "retain95+tofu": ["image", "caption", "question", "answer"],
-    "retain_perturbed": [
-        "image",
-        "caption",
-        "name",
-        "perturbed_captions",
-        "paraphrased_caption",
-        "perturbed_names",
-    ],
-    "real_faces": ["image", "answer", "options"],
-    "real_world": ["image", "question", "answer", "options"],
-}
-ROWS = {
-    "ft_Data": 400,
-    "Full_Set": 100,
-    "Test_Set": 100,
-    "Retain_Set": 60,
-    "forget_5": 5,
-    "retain_95": 95,
-    "full": 400,
-    "full+tofu": 1100,
-    "forget05": 20,
-    "forget05+tofu": 55,
-    "forget05_perturbed": 20,
-    "retain95": 380,
-    "retain95+tofu": 1045,
-    "retain_perturbed": 380,
-    "real_faces": 60,
-    "real_world": 300,
-}
-
-
-def test_columns_and_rows_are_those_of_the_hub(mllmu, clear):
-    for folder, schema in ((mllmu, MLLMU), (clear, CLEAR)):
-        written = sorted(path.name for path in folder.iterdir() if path.is_dir())
-        assert written == sorted(config for config in COLUMNS if config in schema)
-        for config in written:
-            table = pq.read_table(folder / config / FILE)
-            assert (table.column_names, table.num_rows) == (COLUMNS[config], ROWS[config])
-
-
-def test_configs_are_those_of_the_hub():
-    assert set(MLLMU) == {
-        "ft_Data",
-        "Full_Set",
-        "Test_Set",
-        "Retain_Set",
-        "forget_5",
-        "forget_10",
-        "forget_15",
-        "retain_95",
-        "retain_90",
-        "retain_85",
-    }
-    assert set(CLEAR) == {
-        "full",
-        "full+tofu",
-        "retain_perturbed",
-        "real_faces",
-        "real_world",
-        "forget01",
-        "forget05",
-        "forget10",
-        "forget01+tofu",
-        "forget05+tofu",
-        "forget10+tofu",
-        "forget01_perturbed",
-        "forget05_perturbed",
-        "forget10_perturbed",
-        "retain99",
-        "retain95",
-        "retain90",
-        "retain99+tofu",
-        "retain95+tofu",
-        "retain90+tofu",
-    }
-
-
-def test_cells_have_the_types_of_the_hub(mllmu):
-    row = rows_of(mllmu, "forget_5")[0]
-    assert set(row["image"]) == {"bytes", "path"}
-    assert json.loads(row["biography"])["Name"] == WORLD.people[row["ID"]].name
-    choice = row["Classification_Task"]
-    assert list(choice) == ["Image_Textual_Questions", "Pure_Text_Questions"]
-    item = choice["Pure_Text_Questions"][0]
-    assert list(item) == ["Correct_Answer", "Options", "Question"]
-    assert list(item["Options"]) == ["A", "B", "C", "D"]
-    for task in ("Generation_Task", "Mask_Task"):
-        assert {tuple(item) for item in row[task]} == {("Ground_Truth", "Question", "Type")}
-        assert {item["Type"] for item in row[task]} == {"Image_Textual", "Pure_Text"}
-    assert all("__" in i["Question"] and "Blank" not in i["Question"] for i in row["Mask_Task"])
-    metadata = json.loads(rows_of(mllmu, "ft_Data")[0]["metadata"])
-    assert {tuple(item) for item in metadata} == {("ID", "Question", "Answer")}
-    assert all("bytes" in picture for picture in rows_of(mllmu, "Test_Set")[0]["images"])
-
-
-def test_public_code_can_open_the_folders(mllmu, clear, tmp_path):
-    """The README does for `load_dataset` what the card on the hub does, pictures included."""
-    for folder, config in ((mllmu, "forget_5"), (clear, "forget05+tofu")):
-        data = datasets.load_dataset(str(folder), config, split="train", cache_dir=str(tmp_path))
-        assert len(data) == ROWS[config] and data.column_names == COLUMNS[config]
-        assert data[0]["image"].size == (128, 128)
-
-
-def test_the_card_names_the_stand_ins(mllmu, clear):
-    assert "Stand-ins: `Retain_Set`" in (mllmu / "README.md").read_text(encoding="utf-8")
-    card = (clear / "README.md").read_text(encoding="utf-8")
-    assert "`real_faces`" in card and "`real_world`" in card
-
-
-# ---- round trips ---------------------------------------------------------------------------------
 
 
 def asked_of(people, photos, new: bool) -> dict:
@@ -256,8 +86,6 @@ def asked_of(people, photos, new: bool) -> dict:
     ("config", "people", "photos", "new"),
     [
         ("forget_5", FORGET, (0,), False),
-        ("retain_95", WORLD.retain_people(FORGET), (0,), False),
-        ("Full_Set", list(WORLD.people), (0,), False),
         ("Test_Set", list(WORLD.people), (4, 5), True),
         ("Retain_Set", list(WORLD.unknown), (0,), False),
     ],
@@ -288,7 +116,7 @@ def test_mllmu_training_rows_round_trip(mllmu):
     found = load_mllmu(mllmu, "ft_Data")
     for q in (q for q in found if q.person in FORGET):
         assert q.answer in [a[1] for a in universe[q.person, "image", q.prompt, q.image, q.form]]
-    assert len(found) == len({(q.image, q.prompt) for q in found}) == 100 * 4 * 7
+    assert len(found) == len({(q.image, q.prompt) for q in found}) == len(WORLD.people) * 4 * 7
     assert not {q.image for q in found} & {WORLD.people[p].photos[4] for p in FORGET}
 
 
@@ -296,8 +124,8 @@ def test_test_set_is_filtered_by_person(mllmu):
     found = load_mllmu(mllmu, "Test_Set", people=FORGET)
     assert found == [q for q in load_mllmu(mllmu, "Test_Set") if q.person in FORGET]
     assert len(found) == 5 * 2 * 3 * 7
-    with pytest.raises(ValueError, match="nobody with ID p100"):
-        load_mllmu(mllmu, "Test_Set", people=[*FORGET, "p100"])
+    with pytest.raises(ValueError, match="nobody with ID p200"):
+        load_mllmu(mllmu, "Test_Set", people=[*FORGET, "p200"])
     with pytest.raises(ValueError, match="nobody"):
         load_mllmu(mllmu, "Test_Set", people=[])
 
@@ -305,14 +133,9 @@ def test_test_set_is_filtered_by_person(mllmu):
 @pytest.mark.parametrize(
     ("config", "people"),
     [
-        ("forget05", FORGET),
         ("forget05_perturbed", FORGET),
         ("retain95", WORLD.retain_people(FORGET)),
-        ("retain_perturbed", WORLD.retain_people(FORGET)),
-        ("full", list(WORLD.people)),
         ("forget05+tofu", FORGET),
-        ("retain95+tofu", WORLD.retain_people(FORGET)),
-        ("full+tofu", list(WORLD.people)),
     ],
 )
 def test_clear_round_trip(clear, config, people):
@@ -390,25 +213,15 @@ def test_files_hold_wrong_answers_only_and_the_gold_index_is_seeded(clear):
     first, again, other = (load_clear(clear, "real_world", seed) for seed in (0, 0, 1))
     places = [[q.options.index(q.answer) for q in found] for found in (first, again, other)]
     assert places[0] == places[1] != places[2]
-    assert all(40 < places[0].count(place) < 110 for place in range(4))  # 300 items, 75 expected
+    assert set(places[0] + places[2]) == set(range(4))
     wrong = [[o for o in q.options if o != q.answer] for q in first]
     assert wrong == [row["options"] for row in rows_of(clear, "real_world")]
 
 
-def test_ten_and_fifteen_percent(tmp_path):
-    folder = export_mllmu(WORLD, tmp_path / "m", "E", 15)
-    assert {q.person for q in load_mllmu(folder, "forget_15")} == set(WORLD.forget_people("E", 15))
-    assert len(rows_of(folder, "retain_85")) == 85
-    folder = export_clear(WORLD, tmp_path / "c", "B", 10)
-    names = {WORLD.people[person].name for person in WORLD.forget_people("B", 10)}
-    assert {q.person for q in load_clear(folder, "forget10")} == names
-    assert names.isdisjoint(q.person for q in load_clear(folder, "retain90"))
-
-
 def test_parts_of_a_split_are_read_in_order(clear, tmp_path):
     table = pq.read_table(clear / "real_world" / FILE)
-    put(tmp_path, "real_world", table[:100], "train-00000-of-00002.parquet")
-    put(tmp_path, "real_world", table[100:], "train-00001-of-00002.parquet")
+    put(tmp_path, "real_world", table[:4], "train-00000-of-00002.parquet")
+    put(tmp_path, "real_world", table[4:], "train-00001-of-00002.parquet")
     assert load_clear(tmp_path, "real_world") == load_clear(clear, "real_world")
     second = put(tmp_path, "real_world", b"PAR1", "train-00001-of-00002.parquet")
     with pytest.raises(ValueError, match="train-00001-of-00002") as error:
@@ -451,12 +264,6 @@ def test_names_are_taken_from_the_biography_where_it_tells_them(mllmu, tmp_path)
         assert {q.name for q in found} == {""} | first and len(found) == 42
 
 
-def test_names_are_such_as_can_be_exchanged(mllmu):
-    """What the rewrite calls a person; by the ID it would find nobody in a prompt."""
-    text = [q for q in load_mllmu(mllmu, "forget_5") if q.modality == "text"]
-    assert text and all(called(q) in q.prompt and called(q) for q in text)
-
-
 def test_evaluation_question(mllmu):
     classification, generation, cloze = (
         next(q for q in load_mllmu(mllmu, "forget_5") if q.fact == fact)
@@ -482,102 +289,22 @@ def test_evaluation_question(mllmu):
         )
 
 
-# ---- errors of the exporters: nothing is written -------------------------------------------------
+# ---- errors of the loaders
+
+CUT = WORLD.people[FORGET[0]].photos[2][:900]
 
 
-def broken_world(png: bytes | None, photo: int = 2):
-    person = WORLD.people["p050"]
-    photos = (*person.photos[:photo], png, *person.photos[photo + 1 :])
-    return replace(WORLD, people=WORLD.people | {"p050": replace(person, photos=photos)})
-
-
-CUT = WORLD.people["p050"].photos[2][:900]
-BROKEN = {"none": None, "empty": b"", "noise": b"\x89PNG not", "cut": CUT}
-
-
-@pytest.mark.parametrize("export", [export_mllmu, export_clear])
-@pytest.mark.parametrize("png", BROKEN.values(), ids=BROKEN)
-def test_broken_picture_is_named_and_nothing_is_written(export, png, tmp_path):
-    with pytest.raises(ValueError, match="p050, photo 2"):
-        export(broken_world(png), tmp_path / "deep" / "folder")
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("export", [export_mllmu, export_clear])
-def test_missing_new_pictures(export, tmp_path):
-    person = WORLD.people["p033"]  # of the sham group: CLEAR shows them in real_faces
-    assert person.id in WORLD.groups["sham"]
-    person = replace(person, photos=person.photos[:4])
-    world = replace(WORLD, people=WORLD.people | {"p033": person})
-    with pytest.raises(ValueError, match="new picture of p033 is missing"):
-        export(world, tmp_path / "folder")
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("export", [export_mllmu, export_clear])
-def test_exports_never_mix_and_never_overwrite(export, tmp_path):
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "note.txt").write_text("mine", encoding="utf-8")
-    (tmp_path / "file").write_text("mine", encoding="utf-8")
-    for name in ("full", "file"):
-        with pytest.raises(FileExistsError, match=name):
-            export(WORLD, tmp_path / name)
-    (tmp_path / "empty").mkdir()
-    assert export(WORLD, tmp_path / "empty").is_dir()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["empty", "file", "full"]
-    assert (tmp_path / "full" / "note.txt").read_text(encoding="utf-8") == "mine"
-
-
-@pytest.mark.parametrize("export", [export_mllmu, export_clear])
-def test_an_interrupted_export_leaves_nothing(export, tmp_path, monkeypatch):
-    write, calls = pq.write_table, []
-
-    def full_disk(*args, **kwargs):
-        calls.append(args)
-        if len(calls) == 3:
-            assert not (tmp_path / "folder").exists()
-            raise OSError("no space left on device")
-        write(*args, **kwargs)
-
-    monkeypatch.setattr(benchmarks.pq, "write_table", full_disk)
-    with pytest.raises(OSError, match="no space"):
-        export(WORLD, tmp_path / "folder")
-    assert len(calls) == 3 and not list(tmp_path.iterdir())
-
-
-def test_unknown_group_or_percent(tmp_path):
-    for export in (export_mllmu, export_clear):
-        with pytest.raises(ValueError, match="no group 'Z'"):
-            export(WORLD, tmp_path / "x", "Z")
-    with pytest.raises(ValueError, match="7 %"):
-        export_mllmu(WORLD, tmp_path / "x", "A", 7)
-    with pytest.raises(ValueError, match="CLEAR has no config for 15 %"):
-        export_clear(WORLD, tmp_path / "x", "A", 15)
-    assert not list(tmp_path.iterdir())
-
-
-# ---- errors of the loaders -----------------------------------------------------------------------
-
-READ = [
-    (config, column)
-    for config, columns in COLUMNS.items()
-    for column in columns
-    if config
-    in (
-        "ft_Data",
-        "Test_Set",
-        "forget_5",
-        "full+tofu",
-        "forget05",
-        "forget05_perturbed",
-        "real_faces",
-        "real_world",
-    )
-    and not (config in MLLMU and column in EVALUATION[1:5])
-]
-
-
-@pytest.mark.parametrize(("config", "column"), READ)
+@pytest.mark.parametrize(
+    ("config", "column"),
+    [
+        ("ft_Data", "metadata"),
+        ("Test_Set", "images"),
+        ("forget_5", "Classification_Task"),
+        ("full+tofu", "question"),
+        ("forget05_perturbed", "perturbed_captions"),
+        ("real_faces", "options"),
+    ],
+)
 def test_wrong_column_name_says_which_where_and_what_was_found(
     mllmu, clear, tmp_path, config, column
 ):
@@ -592,29 +319,22 @@ def test_wrong_column_name_says_which_where_and_what_was_found(
     assert message.endswith("found " + ", ".join(names))
 
 
+def test_a_damaged_page_is_noticed(mllmu, tmp_path):
+    """One letter of a name: still a table, and nothing else would see it."""
+    content = bytearray((mllmu / "forget_5" / FILE).read_bytes())
+    content[content.index(WORLD.people[FORGET[0]].name.encode()) + 1] ^= 1
+    file = put(tmp_path, "forget_5", bytes(content))
+    with pytest.raises(ValueError, match="cannot be read") as error:
+        load_mllmu(tmp_path, "forget_5")
+    assert str(file) in str(error.value)
+
+
 def test_a_column_that_occurs_twice(clear, tmp_path):
     table = pq.read_table(clear / "forget05" / FILE)
-    file = put(tmp_path, "forget05", table.append_column("name", pa.array(["someone"] * 20)))
+    file = put(tmp_path, "forget05", table.append_column("name", table.column("name")))
     with pytest.raises(ValueError, match="one column name; found image, caption, name, name") as e:
         load_clear(tmp_path, "forget05")
     assert str(file) in str(e.value)
-
-
-def bomb() -> bytes:
-    """A small PNG that claims 60,000 x 60,000 pixels."""
-    buffer = io.BytesIO()
-    Image.new("1", (16, 16)).save(buffer, "PNG")
-    png = bytearray(buffer.getvalue())
-    png[16:24] = (60_000).to_bytes(4, "big") * 2
-    png[29:33] = zlib.crc32(png[12:29]).to_bytes(4, "big")
-    return bytes(png)
-
-
-def gif() -> bytes:
-    """A picture that is none of the two formats."""
-    buffer = io.BytesIO()
-    Image.new("RGB", (16, 16)).save(buffer, "GIF")
-    return buffer.getvalue()
 
 
 CELLS = {
@@ -623,8 +343,6 @@ CELLS = {
     "empty": {"bytes": b"", "path": None},
     "noise": {"bytes": b"noise", "path": None},
     "cut": {"bytes": CUT, "path": None},
-    "other": {"bytes": gif(), "path": None},
-    "bomb": {"bytes": bomb(), "path": None},
 }
 
 
@@ -636,9 +354,6 @@ CELLS = {
         "Test_Set",
         "ft_Data",
         "forget05",
-        "real_faces",
-        "real_world",
-        "forget05_perturbed",
     ],
 )
 def test_missing_or_corrupt_picture_names_file_and_row(mllmu, clear, tmp_path, config, cell):
@@ -653,13 +368,6 @@ def test_missing_or_corrupt_picture_names_file_and_row(mllmu, clear, tmp_path, c
     with pytest.raises(ValueError, match="picture") as error:
         load(tmp_path, config)
     assert f"{file}, row 3" in str(error.value)
-
-
-def test_a_row_without_pictures(mllmu, tmp_path):
-    table = changed(mllmu, "Test_Set", lambda rows: rows[0].update(images=[]))
-    put(tmp_path, "Test_Set", table[:4])
-    with pytest.raises(ValueError, match="row 0: the picture is missing"):
-        load_mllmu(tmp_path, "Test_Set")
 
 
 def at(*path, value):
@@ -724,9 +432,10 @@ def spoilt(mllmu, folder: Path, count: int, config: str = "Test_Set") -> Path:
     """A config of forty rows, of which every second one is bad until there are so many."""
 
     def damage(rows):
-        del rows[40:]
+        rows[:] = [row | {"ID": f"q{i}"} for i, row in enumerate((rows * 4)[:40])]
         for row in rows[1 : 2 * count : 2]:
-            row["Mask_Task"][2]["Ground_Truth"] = ""
+            task = row["Mask_Task"]
+            row["Mask_Task"] = [*task[:2], task[2] | {"Ground_Truth": ""}, *task[3:]]
 
     return put(folder, config, changed(mllmu, config, damage))
 
@@ -739,10 +448,10 @@ def test_a_few_bad_rows_of_mllmu_are_counted_named_and_left_out(mllmu, tmp_path)
         found = load_mllmu(tmp_path, "Test_Set")
     [said] = [str(each.message) for each in caught]
     assert all(f"{file}, row {row}: Ground_Truth should be" in said for row in (1, 3))
-    whole = load_mllmu(mllmu, "Test_Set", people=[f"p{i:03d}" for i in range(40)])
-    assert found == [q for q in whole if q.person not in ("p001", "p003")]
-    with pytest.warns(UserWarning, match="left out"):  # nobody says that p001 is not there at all
-        assert {q.person for q in load_mllmu(tmp_path, "Test_Set", ["p001", "p002"])} == {"p002"}
+    assert {q.person for q in found} == {f"q{i}" for i in range(40)} - {"q1", "q3"}
+    assert len(found) == 38 * 42
+    with pytest.warns(UserWarning, match="left out"):  # nobody says that q1 is not there at all
+        assert {q.person for q in load_mllmu(tmp_path, "Test_Set", ["q1", "q2"])} == {"q2"}
 
 
 def test_more_bad_rows_than_that_are_refused_and_the_first_are_named(mllmu, tmp_path):
@@ -758,7 +467,7 @@ def test_bad_rows_of_clear_are_never_left_out(clear, tmp_path):
         rows[1]["caption"] = ""
 
     file = put(tmp_path, "full", changed(clear, "full", damage))
-    with pytest.raises(ValueError, match="1 of 400 rows") as error:
+    with pytest.raises(ValueError, match="1 of 44 rows") as error:
         load_clear(tmp_path, "full")
     assert f"{file}, row 1: caption" in str(error.value)
 
@@ -805,13 +514,6 @@ def test_no_data_at_all(load_one, tmp_path):
     assert str(file) in str(error.value)
 
 
-def test_a_file_without_rows(clear, tmp_path):
-    file = put(tmp_path, "full", pq.read_table(clear / "full" / FILE)[:0])
-    with pytest.raises(ValueError, match="no rows") as error:
-        load_clear(tmp_path, "full")
-    assert str(file) in str(error.value)
-
-
 # ---- the hub -------------------------------------------------------------------------------------
 
 
@@ -835,20 +537,6 @@ def test_the_hub_gives_the_same_questions_as_the_folder(mllmu, clear, tmp_path, 
         ("MLLMMU/MLLMU-Bench", "Test_Set", "train"),
         ("therem/CLEAR", "forget05+tofu", "train"),
     ]
-
-
-def test_hub_id_without_network(monkeypatch, tmp_path):
-    """The true exception of `datasets` in offline mode, with an empty cache."""
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
-    for load_one, source, config in (
-        (load_mllmu, benchmarks.MLLMU_HUB, "forget_5"),
-        (load_clear, benchmarks.CLEAR_HUB, "forget05"),
-    ):
-        with pytest.raises(FileNotFoundError, match="give its local folder") as error:
-            load_one(source, config)
-        assert source in str(error.value) and config in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -878,157 +566,3 @@ def test_a_mistake_in_our_own_code_is_not_taken_for_a_missing_network(monkeypatc
     monkeypatch.setattr(datasets, "load_dataset", lambda: None)
     with pytest.raises(TypeError):
         load_clear("therem/CLEAR", "full")
-
-
-# ---- malformed input of every kind ---------------------------------------------------------------
-
-
-def attempt(folder: Path, config: str, file: Path):
-    """The questions, or None if the loader refused properly: right kind of error, file named."""
-    try:
-        return load(folder, config)
-    except (ValueError, FileNotFoundError, OSError) as error:
-        assert str(file) in str(error)
-        return None
-
-
-SMALL = ["forget_5", "forget05_perturbed", "forget05+tofu"]
-
-
-@FEW
-@given(config=st.sampled_from(SMALL), share=st.floats(0, 1, exclude_max=True))
-def test_truncated_files_are_refused(mllmu, clear, tmp_path, config, share):
-    content = ((mllmu if config in MLLMU else clear) / config / FILE).read_bytes()
-    file = put(tmp_path, config, content[: int(share * len(content))])
-    assert attempt(tmp_path, config, file) is None
-
-
-@FEW
-@given(
-    config=st.sampled_from(SMALL), place=st.integers(0), bit=st.integers(0, 7), tail=st.booleans()
-)
-def test_a_flipped_bit_is_refused_or_changes_nothing(
-    mllmu, clear, tmp_path, config, place, bit, tail
-):
-    source = mllmu if config in MLLMU else clear
-    content = bytearray((source / config / FILE).read_bytes())
-    place = len(content) - 1 - place % 4000 if tail else place % len(content)  # tail: the footer
-    content[place] ^= 1 << bit
-    file = put(tmp_path, config, bytes(content))
-    assert attempt(tmp_path, config, file) in (None, load(source, config))
-
-
-@FEW
-@given(content=st.binary(max_size=400), magic=st.booleans())
-def test_random_bytes_are_no_file(tmp_path, content, magic):
-    content = b"PAR1" + content + b"PAR1" if magic else content
-    assert attempt(tmp_path, "full", put(tmp_path, "full", content)) is None
-
-
-PNG = WORLD.people["p000"].photos[0]
-DAMAGED = st.one_of(
-    st.binary(max_size=300),
-    st.integers(0, len(PNG) - 20).map(lambda end: PNG[:end]),
-    st.tuples(st.integers(8, 60), st.binary(min_size=1, max_size=8)).map(
-        lambda hit: PNG[: hit[0]] + hit[1] + PNG[hit[0] + len(hit[1]) :]
-    ),
-    st.sampled_from(
-        [
-            b"GIF89a",
-            b"BM",
-            b"\xff\xd8\xff\xe0",
-            b"II*\x00",
-            b"RIFF    WEBPVP8 ",
-            b"\x00\x00\x01\x00",
-            b"8BPS",
-            b"P6 9 9 255 ",
-            b"\x89PNG\r\n\x1a\n",
-        ]
-    ).flatmap(lambda magic: st.binary(max_size=200).map(lambda rest: magic + rest)),
-)
-
-
-@settings(FEW, max_examples=60)
-@given(png=DAMAGED)
-def test_damaged_pictures_are_refused_or_can_be_decoded(clear, tmp_path, png):
-    def damage(rows):
-        del rows[2:]
-        rows[1]["image"]["bytes"] = png
-
-    file = put(tmp_path, "real_faces", changed(clear, "real_faces", damage))
-    found = attempt(tmp_path, "real_faces", file)
-    if found is not None:  # then all of it, and the picture is one
-        assert len(found) == 2 and found[1].image == png
-        assert Image.open(io.BytesIO(png)).convert("RGB").size[0] > 0
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["ID", "Question", "Answer", "x"]), inner, max_size=4)
-    ),
-    max_leaves=12,
-)
-
-
-@settings(FEW, max_examples=60)
-@given(
-    metadata=st.one_of(
-        JSON.map(json.dumps), st.text(max_size=30), st.lists(JSON, max_size=3).map(json.dumps)
-    )
-)
-def test_any_metadata_is_refused_or_read_whole(mllmu, tmp_path, metadata):
-    def change(rows):
-        del rows[2:]
-        rows[1]["metadata"] = metadata
-
-    file = put(tmp_path, "ft_Data", changed(mllmu, "ft_Data", change))
-    found = attempt(tmp_path, "ft_Data", file)
-    assert found is None or len(found) == 7 + len(json.loads(metadata))
-
-
-VALUES = st.sampled_from(
-    [
-        pa.array([1, 2]),
-        pa.array([1.5, None]),
-        pa.array(["", "x"]),
-        pa.array([None, None]),
-        pa.array([b"\xff", b"x"]),
-        pa.array([["x"], []]),
-        pa.array([[1], [2]]),
-        pa.array([{"bytes": 1}, {"bytes": 2}]),
-        pa.array([{"bytes": b"x"}, None]),
-        pa.array([{"Question": "x"}] * 2),
-        pa.array([[{"Question": "x"}]] * 2),
-        pa.array([[None], [None]]),
-        pa.array([True, False]),
-        pa.array([0, 1], pa.timestamp("s")),
-        pa.array(["x", "x"]).dictionary_encode(),
-    ]
-)
-
-
-@settings(FEW, max_examples=80)
-@given(data=st.data(), case=st.sampled_from(READ), values=VALUES)
-def test_columns_of_another_type_are_refused_or_read_whole(
-    mllmu, clear, tmp_path, data, case, values
-):
-    config, column = case
-    table = pq.read_table((mllmu if config in MLLMU else clear) / config / FILE)[:2]
-    whole = len(load(put(tmp_path, config, table).parents[1], config))
-    table = table.set_column(table.column_names.index(column), column, values)
-    file = put(tmp_path, config, table)
-    found = attempt(tmp_path, config, file)
-    assert found is None or len(found) >= whole or column in ("image", "metadata")
-
-
-@FEW
-@given(names=st.lists(st.text(max_size=12), min_size=6, max_size=6, unique=True))
-def test_any_other_column_names_are_refused(clear, tmp_path, names):
-    table = pq.read_table(clear / "forget05_perturbed" / FILE)[:2]
-    try:
-        file = put(tmp_path, "forget05_perturbed", table.rename_columns(names))
-    except (pa.ArrowException, UnicodeEncodeError):
-        return  # such names cannot be written to begin with
-    assert attempt(tmp_path, "forget05_perturbed", file) is None

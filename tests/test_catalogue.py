@@ -4,18 +4,16 @@ import io
 import json
 from email.message import Message
 from http.client import BadStatusLine
-from pathlib import Path
 from urllib.error import HTTPError, URLError
 
 import pytest
 import torch
 from huggingface_hub import constants
-from safetensors import SafetensorError
 
 from kvw_experiments import recipes
 from kvw_experiments.recipes import pocket, smol, voices
 from kvw_minimal import taught
-from kvw_minimal.strangers.people import REPORT_GROUPS, TUNING_GROUPS, load_people
+from kvw_minimal.strangers.people import load_people
 from kvw_minimal.taught import catalogue
 from kvw_minimal.taught import smol as loader
 from kvw_minimal.taught.catalogue import MODELS, how_to_make, model_name, read_name
@@ -28,8 +26,7 @@ def cache(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("base", ["pocket", "smol", "voices"])
-@pytest.mark.parametrize("group", [None, *REPORT_GROUPS, *TUNING_GROUPS])
-@pytest.mark.parametrize("percent", [5, 15])
+@pytest.mark.parametrize("group, percent", [(None, 5), ("A", 5), ("E", 15), ("tuning-2", 10)])
 @pytest.mark.parametrize("seed", [2, 3])
 def test_a_name_says_what_the_model_is(base, group, percent, seed):
     name = model_name(base, group, percent, seed)
@@ -44,7 +41,6 @@ def test_names_are_those_that_are_stored():
     assert model_name("smol", None, 5, 3) == "smol-seed-3"
     assert model_name("voices", "A") == "voices-oracle-A"
     records = sorted(MODELS.glob("*/training.json"))
-    assert len(records) >= 6
     for path in records:
         name = json.loads(path.read_text(encoding="utf-8"))["model"]
         assert name == path.parent.name and read_name(name)
@@ -107,23 +103,6 @@ def test_a_name_decides_who_loads(monkeypatch):
     assert taught.load()[:2] == ("anybody", str(MODELS / "pocket"))
 
 
-def test_an_unknown_model_is_refused(monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # else it retries
-    with pytest.raises(OSError, match="not a model of this book") as refusal:
-        taught.load("no-such-model")
-    assert "train pocket --group A --forget 10" in str(refusal.value)
-
-
-@pytest.mark.parametrize("error", [SafetensorError("cut"), RuntimeError("size mismatch\nof x")])
-def test_damaged_weights_are_named(monkeypatch, error):
-    def load(*_):
-        raise error
-
-    monkeypatch.setattr(voices, "load", load)
-    with pytest.raises(OSError, match="cannot load 'voices', its weights are damaged: (cut|size)"):
-        taught.load("voices")
-
-
 @pytest.mark.parametrize(
     "answer, offline",
     [
@@ -150,15 +129,6 @@ def test_the_hub_is_asked_once(monkeypatch, answer, offline):
         assert constants.HF_HUB_OFFLINE is offline
         raise ZeroDivisionError
     assert asked == [(constants.ENDPOINT, 5)] and constants.HF_HUB_OFFLINE is False
-
-
-def test_nobody_is_asked_about_a_folder_or_offline(monkeypatch):
-    monkeypatch.setattr(catalogue, "urlopen", lambda *_, **__: pytest.fail("asked"))
-    monkeypatch.setattr(catalogue.models, "load", lambda *given: given)
-    taught.load("pocket")
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    taught.load("nobody/mine")
-    assert constants.HF_HUB_OFFLINE is True
 
 
 # --- training by name --------------------------------------------------------------------------
@@ -236,19 +206,6 @@ def test_every_checkpoint_of_a_recipe_goes_and_no_other(cache, recipe):
     assert {path.name for path in folder.iterdir()} == set(others)
 
 
-def test_a_model_that_cannot_take_its_place_leaves_the_old_one(cache, monkeypatch):
-    with catalogue.new_folder("mine") as folder:
-        (folder / "weights").write_text("old")
-    real = Path.rename
-    monkeypatch.setattr(
-        Path, "rename", lambda own, to: real(own, to / "no" if own.name == "new" else to)
-    )
-    with pytest.raises(OSError, match="no"), catalogue.new_folder("mine") as folder:
-        (folder / "weights").write_text("new")
-    assert (cache / "models" / "mine" / "weights").read_text() == "old"
-    assert [path.name for path in (cache / "models").iterdir()] == ["mine"]
-
-
 @pytest.mark.parametrize("error", [ValueError, OSError, KeyboardInterrupt])
 def test_a_block_that_fails_makes_no_model_and_leaves_the_old_one(cache, error):
     for before in (None, "old"):
@@ -260,15 +217,3 @@ def test_a_block_that_fails_makes_no_model_and_leaves_the_old_one(cache, error):
             raise error("in the middle")
         there = [path.read_text() for path in (cache / "models").rglob("weights")]
         assert there == ([before] if before else [])
-
-
-def test_vanilla_is_taught_everybody_with_the_usual_seed(cache, recipe):
-    assert recipes.train("smol", seed=2)["model"] == "smol"
-    people, settings, _ = recipe[0]
-    assert people == list(load_people().people) and settings["seed"] == 2
-
-
-def test_every_recipe_says_how_it_trains_what_it_is_asked_for():
-    for what, recipe in catalogue.RECIPES.items():
-        settings, teach = {"pocket": pocket, "smol": smol, "voices": voices}[recipe].TAUGHT[what]
-        assert {"steps", "rate", "seed"} <= settings.keys() and callable(teach)

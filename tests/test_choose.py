@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from kvw_experiments.choose import (
@@ -124,46 +123,3 @@ def test_ties_are_decided_as_the_rule_says():
     assert choose(equal, VANILLA, replace(both, ties=("order",))) == (0, True)
     poor = tried([0.2, 0.1, 0.1], [0.5, 0.5, 0.5], [0.9, 0.6, 0.7])  # none keeps enough
     assert choose(poor, VANILLA, replace(both, of=("retain",), ties=TIES)) == (2, False)
-
-
-def replication(settings, vanilla):
-    """As the replication, the ablations and chapter 11 wrote it, each in its own words."""
-    good = [s for s in settings if settings[s]["retain"] >= 0.9 * vanilla["retain"]]
-    if good:
-        return min(good, key=lambda s: settings[s]["forget"]), True
-    return max(settings, key=lambda s: settings[s]["retain"]), False
-
-
-def least_squares(settings, vanilla):
-    """As chapter 10 wrote it."""
-
-    def kept(s):
-        return min(settings[s][part] / vanilla[part] for part in ("retain", "general"))
-
-    keeping = [s for s in settings if kept(s) >= 0.95]
-    enough = [s for s in keeping if settings[s]["forget"] <= 0.10]
-    if keeping and not enough:
-        return min(keeping, key=lambda s: settings[s]["forget"]), True
-    return max(enough or settings, key=kept), bool(keeping)
-
-
-def test_it_chooses_as_the_rules_that_it_replaces():
-    """On grids of scores with many ties."""
-    rng, kinds = np.random.default_rng(0), set()
-    for _ in range(500):
-        forget, retain, general = (
-            rng.choice(choices, 6).tolist()
-            for choices in ([0.0, 0.1, 0.2, 0.5], [0.5, 0.7, 0.75, 0.8, 0.85], [0.8, 0.85, 0.9])
-        )
-        settings = tried(forget, retain, general)
-        vanilla = {"forget": 1.0, "retain": rng.choice([0.8, 0.85, 0.99]), "general": 0.88}
-        for rule, old in ((Rule(), replication), (SPARING_RULE, least_squares)):
-            found = choose(settings, vanilla, rule)
-            assert found == old(settings, vanilla), (settings, vanilla, rule)
-            kinds.add((rule, found[1]))
-    assert len(kinds) == 4  # both rules, with and without a setting that keeps enough
-
-
-def test_nothing_tried_nothing_chosen():
-    with pytest.raises(ValueError, match="nothing was tried"):
-        choose({}, VANILLA)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from kvw_experiments.recipes.portraits import to_pixels
-from kvw_minimal.batches import IGNORED, answer_batches
+from kvw_minimal.batches import answer_batches
 from kvw_minimal.coefficients import (
     Coefficients,
     ask,
@@ -18,9 +18,7 @@ from kvw_minimal.coefficients import (
     measure_questions,
     watch,
 )
-from kvw_minimal.edits import Columns
-from kvw_minimal.models import find_projections, fingerprint
-from kvw_minimal.schedules import one_pass
+from kvw_minimal.models import find_projections
 from kvw_minimal.strangers.people import load_people
 
 
@@ -101,14 +99,6 @@ def test_coefficients_are_those_of_the_loop(model, questions, measured):
     assert close(measured.pooled(), sum(sums.values()) / sum(tokens.values()))
 
 
-def test_shapes_and_types(model, measured):
-    assert measured.sums.shape == (4, tiny.LAYERS, tiny.D_FF)
-    assert measured.pooled().shape == (tiny.LAYERS, tiny.D_FF)
-    assert measured.sums.dtype == measured.tokens.dtype == measured.pooled().dtype == torch.float32
-    assert (measured.pooled() >= 0).all() and (measured.pooled() > 0).any()
-    assert measured.fingerprint == fingerprint(model)
-
-
 @pytest.mark.parametrize("batch_size", [1, 3, 1000])
 def test_batch_size_changes_nothing(model, questions, measured, batch_size):
     again = measure_questions(model, tiny.processor(), questions, batch_size)
@@ -116,28 +106,6 @@ def test_batch_size_changes_nothing(model, questions, measured, batch_size):
     for one, two in zip(again.per_person(), measured.per_person(), strict=True):
         assert close(one, two)
     assert close(again.pooled(), measured.pooled())
-
-
-def test_order_changes_nothing(model, questions, measured):
-    order = torch.randperm(len(questions), generator=torch.Generator().manual_seed(0)).tolist()
-    again = measure_questions(model, tiny.processor(), [questions[i] for i in order], 7)
-    assert set(again.people) == set(measured.people)
-    assert close(again.pooled(), measured.pooled())
-    for person in measured.people:
-        assert close(again.pooled([person]), measured.pooled([person]))
-
-
-def test_the_mean_is_over_tokens_not_over_batches_or_questions(measured):
-    """Long answers weigh more; the mean of people's means would be another number."""
-    weights = measured.tokens / measured.tokens.sum()
-    weighted = (measured.per_person() * weights[:, None, None]).sum(0)
-    assert close(measured.pooled(), weighted)
-
-
-def test_pooling_some_people_is_measuring_them_alone(model, questions, measured):
-    some = list(measured.people[1:3])
-    alone = measure_questions(model, tiny.processor(), [q for q in questions if q.person in some])
-    assert close(measured.pooled(some), alone.pooled())
 
 
 def test_pooling_nobody_or_a_stranger_is_an_error(measured):
@@ -153,24 +121,6 @@ def test_pooled_by_hand():
     assert coefficients.pooled().flatten().tolist() == pytest.approx([17 / 6, 9 / 6])
     assert coefficients.pooled(["b", "a"]).flatten().tolist() == pytest.approx([12 / 5, 4 / 5])
     assert coefficients.per_person()[0].tolist() == [[1.0, 2.0]]
-
-
-def test_parts_are_joined_as_if_measured_in_one_go(model, questions, measured):
-    """Three parts, of which two hold questions about the same people; in every order."""
-    parts = [measure_questions(model, tiny.processor(), questions[i::3]) for i in range(3)]
-    for a, b, c in ((0, 1, 2), (2, 0, 1), (1, 2, 0)):
-        whole = parts[a] + (parts[b] + parts[c])
-        assert set(whole.people) == set(measured.people) and whole.fingerprint == fingerprint(model)
-        assert whole.sums.dtype == whole.tokens.dtype == torch.float64
-        assert close(whole.pooled(), measured.pooled())
-        own = whole.of(list(measured.people))
-        assert own.tokens.tolist() == measured.tokens.tolist()
-        torch.testing.assert_close(own.sums, measured.sums.double(), rtol=1e-5, atol=1e-7)
-        first = (parts[0] + parts[1] + parts[2]).of(list(whole.people))
-        torch.testing.assert_close(whole.sums, first.sums, rtol=1e-6, atol=0)
-    one = one_pass(model, own.of([own.people[0]]), own.of(list(own.people[1:])), 4.0)
-    at_once = one_pass(model, measured.of([own.people[0]]), measured.of(list(own.people[1:])), 4.0)
-    torch.testing.assert_close(one.gates, at_once.gates, rtol=1e-4, atol=1e-6)
 
 
 def test_parts_are_joined_by_hand():
@@ -265,88 +215,7 @@ def test_mean_absolute_by_hand():
     assert half.dtype == torch.float32 and half.tolist() == [3.0, 2.0]
 
 
-def test_one_batch_is_mean_absolute_of_what_is_watched(model, questions):
-    batches = answer_batches(tiny.processor(), questions[:6], 100)
-    people = [question.person for question in questions[:6]]
-    for batch in batches:
-        seen = []
-        with (
-            torch.no_grad(),
-            watch(find_projections(model), lambda i, h, seen=seen: seen.append(h)),
-        ):
-            model(**batch.inputs)
-        by_layer = torch.stack([mean_absolute(h, batch.answers) for h in seen])
-        assert close(measure(model, [batch], people).pooled(), by_layer)
-
-
-def test_only_answer_positions_count(model, questions):
-    """Other labels on the same inputs give the coefficients of other tokens."""
-    batch = answer_batches(tiny.processor(), questions[:1])[0]
-    whole = measure(model, [batch], ["somebody"])
-    shorter = batch.labels.clone()
-    first = (shorter[0] != IGNORED).nonzero()[0]
-    shorter[0, first] = IGNORED
-    batch.labels = shorter
-    part = measure(model, [batch], ["somebody"])
-    assert part.tokens == whole.tokens - 1
-    assert (part.sums <= whole.sums + 1e-6).all() and not close(part.pooled(), whole.pooled())
-
-
-def test_a_bfloat16_model_is_summed_in_float32(questions):
-    model = tiny.llava(dtype=torch.bfloat16)
-    batches = answer_batches(tiny.processor(), questions)
-    for batch in batches:
-        if "pixel_values" in batch.inputs:
-            batch.inputs["pixel_values"] = batch.inputs["pixel_values"].bfloat16()
-    coefficients = measure(model, batches, [q.person for q in questions])
-    assert coefficients.sums.dtype == torch.float32
-    exact = measure(
-        tiny.llava(), answer_batches(tiny.processor(), questions), [q.person for q in questions]
-    ).pooled()
-    difference = (coefficients.pooled() - exact).abs()
-    assert (difference <= 0.05 * exact.amax(-1, keepdim=True)).all()
-
-
-@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
-def test_every_architecture_can_be_measured(architecture):
-    """|input of the projection|, summed over what predicts the answer; by a hook of our own."""
-    model, batch = tiny.build(architecture), tiny.random_batch()
-    coefficients = measure(model, [batch], ["a", "b", "a", "c"])
-    rows, length = batch.labels.shape
-    seen = []
-    handles = [
-        projection.register_forward_hook(lambda m, x, y: seen.append(x[0].detach()))
-        for projection in find_projections(model).values()
-    ]
-    with torch.no_grad():
-        model(**batch.inputs)
-    for handle in handles:
-        handle.remove()
-    expected = torch.zeros(3, tiny.LAYERS, tiny.D_FF)
-    for layer, h in enumerate(seen):
-        h = h.reshape(rows, length, tiny.D_FF)
-        for row, person in enumerate([0, 1, 0, 2]):
-            end = length - row  # see `tiny.random_batch`: two answer tokens end here
-            expected[person, layer] += h[row, end - 3 : end - 1].abs().sum(0)
-    assert coefficients.people == ("a", "b", "c") and coefficients.tokens.tolist() == [4, 2, 2]
-    for one, two in zip(coefficients.sums, expected, strict=True):
-        assert close(one, two)
-
-
 # --- what measuring must not do
-
-
-def test_no_head_is_computed_and_no_gradient_kept(questions):
-    model = tiny.llava()
-    calls = []
-    handle = model.lm_head.register_forward_hook(lambda *_: calls.append(1))
-    coefficients = measure_questions(model, tiny.processor(), questions)
-    assert not calls
-    assert not coefficients.sums.requires_grad
-    assert all(parameter.grad is None for parameter in model.parameters())
-    model(**answer_batches(tiny.processor(), questions)[0].inputs)
-    assert calls, "the counter itself does not count"
-    handle.remove()
 
 
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
@@ -384,44 +253,20 @@ def test_watching_does_not_change_what_the_model_says(questions):
     assert torch.equal(free, watched)
 
 
-def test_hooks_are_removed(questions):
-    model = tiny.llava()
-    before = hooks(model)
-    measure_questions(model, tiny.processor(), questions[:2])
-    assert hooks(model) == before
-    with watch(find_projections(model), lambda layer, h: None):
-        assert hooks(model) == before + tiny.LAYERS
-    assert hooks(model) == before
-
-
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_hooks_are_removed_when_something_is_thrown(questions, error):
     model = tiny.llava()
     before = hooks(model)
     batches = answer_batches(tiny.processor(), questions[:2])
 
-    def stop(layer, h):
-        if layer == 1:
-            raise error("stop here")
-
-    with pytest.raises(error, match="stop here"), watch(find_projections(model), stop):
-        model(**batches[0].inputs)
-    assert hooks(model) == before
+    def stop(*_):
+        raise error("stop here")
 
     broken = model.model.language_model.layers[2].mlp.down_proj
-    handle = broken.register_forward_hook(lambda *_: stop(1, None))
+    handle = broken.register_forward_hook(stop)
     with pytest.raises(error, match="stop here"):
         measure(model, batches, [q.person for q in questions[:2]])
     handle.remove()
-    assert hooks(model) == before
-
-
-def test_hooks_are_removed_when_one_cannot_be_set(questions):
-    model = tiny.llava()
-    before = hooks(model)
-    projections = find_projections(model) | {"no module": None}
-    with pytest.raises(AttributeError), watch(projections, lambda layer, h: None):
-        raise AssertionError("never reached")
     assert hooks(model) == before
 
 
@@ -435,26 +280,3 @@ def test_activations_that_are_not_finite_name_the_layer(questions, value, layer)
     with pytest.raises(ValueError, match=rf"NaN or infinite activations in layer {layer}\b"):
         measure_questions(model, tiny.processor(), questions[:4])
     assert hooks(model) == before
-
-
-def test_an_edited_model_has_another_fingerprint(questions, measured):
-    model = tiny.llava()
-    contrast = torch.ones(tiny.LAYERS, tiny.D_FF)
-    with Columns(contrast, 1.0, fingerprint(model)).on(model):
-        edited = measure_questions(model, tiny.processor(), questions[:2])
-    assert edited.fingerprint != measured.fingerprint
-
-
-def test_a_gate_changes_later_layers_but_not_its_own(questions, measured):
-    """method.md, section 2.2: scaling a column does not change how strongly it is called."""
-    model = tiny.llava()
-    with torch.no_grad():  # random FFNs hardly say anything: make them loud enough to hear
-        for projection in find_projections(model).values():
-            projection.weight.mul_(20)
-    before = measure_questions(model, tiny.processor(), questions).pooled()
-    contrast = torch.zeros(tiny.LAYERS, tiny.D_FF)
-    contrast[1] = torch.rand(tiny.D_FF, generator=torch.Generator().manual_seed(0))
-    with Columns(contrast, 3.0, fingerprint(model)).on(model):
-        after = measure_questions(model, tiny.processor(), questions).pooled()
-    assert torch.equal(after[:2], before[:2])
-    assert not close(after[2:], before[2:])

@@ -26,7 +26,6 @@ from kvw_minimal.questions import Question
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about, general
 from kvw_minimal.task import Task
-from kvw_minimal.taught import assembly
 
 # --- whose questions ---------------------------------------------------------------------------
 
@@ -110,29 +109,8 @@ def somebodys(pictures: bool) -> list[list[Question]]:
 @cache
 def qwen() -> Task:
     """A Qwen2-VL, its own processor, and pictures cut into as many patches as they fill."""
-    from transformers import Qwen2VLImageProcessor, Qwen2VLProcessor, Qwen2VLVideoProcessor
-
-    tokenizer = tiny.tokenizer()
-    vision = [f"<|{part}|>" for part in ("image_pad", "video_pad", "vision_start", "vision_end")]
-    tokenizer.add_special_tokens({"additional_special_tokens": vision})
-    pixels = {"min_pixels": 32 * 32, "max_pixels": 48 * 48}
-    processor = Qwen2VLProcessor(
-        Qwen2VLImageProcessor(patch_size=tiny.PATCH, merge_size=2, **pixels),
-        tokenizer,
-        Qwen2VLVideoProcessor(),
-        chat_template=assembly.CHAT.replace(
-            "<image>", "<|vision_start|><|image_pad|><|vision_end|>"
-        ),
-    )
-    model = tiny.build("qwen2_vl")
-    config = model.config
-    config.text_config.vocab_size = len(tokenizer)
-    config.image_token_id, config.video_token_id, config.vision_start_token_id, _ = (
-        tokenizer.convert_tokens_to_ids(vision)
-    )
-    torch.manual_seed(0)
     mine, *others = somebodys(pictures=True)
-    return Task(type(model)(config).eval(), processor, mine, sum(others, []), encode=encoder())
+    return Task(*tiny.qwen2_vl(), mine, sum(others, []), encode=encoder())
 
 
 @cache
@@ -163,32 +141,32 @@ def some_settings(name: str) -> dict:
     return dict(grid[0 if name == "SSD" else -1]) if grid else {}
 
 
-every = pytest.mark.parametrize("name", [name for name in METHODS if name != "oracle"])
+#: those that a chapter is about; the others are tried at night
+CHAPTERS = ("KVW one pass", "KVW published", "NPO LoRA", "rewrite", "least squares")
+OTHERS = [name for name in METHODS if name not in (*CHAPTERS, "oracle")]
 
 
-@every
+@pytest.mark.parametrize(
+    "name",
+    [*CHAPTERS, *(pytest.param(name, marks=pytest.mark.nightly) for name in OTHERS)],
+)
 def test_every_method_keeps_its_promises(name: str):
     check_method(METHODS[name], strangers(), some_settings(name), changes=name != "vanilla")
 
 
-@every
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", [*CHAPTERS, *OTHERS])
 @pytest.mark.parametrize("whose", [qwen, llama])
 def test_every_method_works_for_somebody_else(whose: Callable[[], Task], name: str):
     check_method(METHODS[name], whose(), some_settings(name), name != "vanilla", PROMISES[:6])
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("score", ["square", "positive"])
 @pytest.mark.parametrize("shape", [{"shape": "top"}, {"batch": 2}, {"shape": "zero", "mass": 0.1}])
 def test_other_settings_of_the_family_keep_them_too(score: str, shape: dict):
     settings = {"score": score, "positions": "text"} | shape
     check_method(METHODS["family"], strangers(), settings)
-
-
-@every
-def test_nobody_to_forget_is_refused(name: str):
-    """By the task: no method ever sees it."""
-    with pytest.raises(ValueError, match="forget set is empty"):
-        METHODS[name].edit(replace(strangers(), forget=[]), some_settings(name))
 
 
 # --- bad methods are caught --------------------------------------------------------------------
@@ -276,20 +254,9 @@ def counts_nothing(task, settings, cost):
     return random_columns(task, settings, Cost())
 
 
-def counts_too_much(task, settings, cost):
-    cost.add("retain", 1_000, 1)
-    return random_columns(task, settings, cost)
-
-
 def notes_a_tensor(task, settings, cost):
     edit = random_columns(task, settings, cost)
     edit.notes["best"] = torch.ones(1)
-    return edit
-
-
-def notes_nan(task, settings, cost):
-    edit = random_columns(task, settings, cost)
-    edit.notes["loss"] = float("nan")
     return edit
 
 
@@ -326,7 +293,9 @@ def task() -> Task:
 
 
 def test_a_good_method_of_ones_own_passes(task):
+    before = fingerprint(task.model)
     check_method(a_method(random_columns), task, {"strength": 2.0})
+    assert fingerprint(task.model) == before
 
 
 @pytest.mark.parametrize(
@@ -337,9 +306,7 @@ def test_a_good_method_of_ones_own_passes(task):
         (says_nan, "says NaN"),
         (does_nothing, "changes nothing"),
         (counts_nothing, "costs say 0 passes, 4 were made"),
-        (counts_too_much, "costs say 1004 passes, 4 were made"),
         (notes_a_tensor, "notes are not JSON"),
-        (notes_nan, "notes are not JSON"),
         (names_a_stranger, "do not say who"),
         (of_another_model, "the edit is of another model"),
         (swallows_errors, "an error was swallowed"),
@@ -374,19 +341,6 @@ def test_what_nobody_puts_back_is_caught(task, make, words):
 )
 def test_what_a_method_leaves_behind_is_put_back_for_it(task, make):
     check_method(a_method(make), task, {"strength": 2.0})
-
-
-@pytest.mark.parametrize(
-    "settings, words",
-    [
-        ({}, "mine needs the setting 'strength'"),
-        ({"strength": 1.0, "rate": 1.0}, "mine has no setting 'rate'; there are strength"),
-        ({"strength": -1.0}, "strength must be"),
-    ],
-)
-def test_settings_that_cannot_be_are_refused_with_a_sentence(task, settings, words):
-    with pytest.raises(ValueError, match=words):
-        a_method(random_columns).edit(task, settings)
 
 
 @pytest.mark.parametrize(
@@ -475,7 +429,8 @@ def broken(place: str, settings: dict | None = None) -> dict[int, str]:
 def test_it_is_said_which_promises_a_method_keeps(mine):
     assert broken(f"{mine}:good") == broken(f"{mine}:mine") == {}
     found = broken(f"{mine}:drawn", {})
-    assert list(found) == [6] and "But the same seed gives another edit." in found[6]
+    assert list(found) == [6] and found[6].startswith("broken  From the same seed")
+    assert "But the same seed gives another edit." in found[6]
 
 
 def test_what_one_promise_finds_spoils_no_other(mine):

@@ -10,7 +10,6 @@ import pytest
 import tiny
 import torch
 from PIL import Image
-from test_conformance import qwen
 from test_own import ADA, BEN, lines
 
 from kvw_minimal.batches import answer_batches, prompt_batches, render
@@ -147,8 +146,8 @@ def seeing(kind: str):
     """A tiny LLaVA or Qwen2-VL, its processor, and the ids that stand for a picture."""
     if kind == "llava":
         return tiny.llava(), tiny.processor(), tiny.processor().image_token_id
-    task = qwen()
-    return task.model, task.processor, task.model.config.image_token_id
+    model, processor = tiny.qwen2_vl()
+    return tiny.loud(model), processor, model.config.image_token_id
 
 
 @pytest.mark.parametrize("kind", ["llava", "qwen2_vl"])

@@ -50,12 +50,6 @@ def test_a_difference_is_taken_person_by_person():
     assert [found[name] for name in ("n", "n_book", "people", "lacks")] == [20, 20, 2, 0]
 
 
-def test_questions_of_a_person_are_summed_and_both_counts_told():
-    mine = [row("p1", 1, n=1, question="q1"), row("p1", 0, n=1, question="q2")]
-    (found,), _ = beside(mine, x=[row("p1", 4, n=8)])
-    assert (found["here"], found["value"], found["n"], found["n_book"]) == (0.5, 0.0, 2, 8)
-
-
 def test_whom_the_book_did_not_ask_is_counted():
     (found,), missing = beside([row("p1"), row("p2"), row("p3")], x=[row("p2", 7)])
     assert (found["people"], found["lacks"]) == (1, 2) and missing == []
@@ -156,17 +150,3 @@ def test_of_a_stranger_the_first_by_name_is_taken_and_other_data_told(book: Path
     said, result = compare(written(book, MADE | {"data": "e" * 16}, row(total=6)))
     assert result["rows"][0]["experiment"] == "other" and "those of the book" not in said
     assert said.startswith("other was made from other data: ") and len(result["notes"]) == 1
-
-
-def test_a_file_without_any_counterpart_says_so(book: Path):
-    said, result = compare(written(book, MADE, row(method="own")))
-    assert "0 of 1 means have a counterpart" in said and "those of the book" not in said
-    assert result["rows"] == [] and result["notes"] == []
-
-
-def test_a_file_that_is_none_is_refused(book: Path):
-    with pytest.raises(FileNotFoundError, match="does not exist"):
-        compare(book / "none.parquet")
-    (book / "text.parquet").write_text("text", encoding="utf-8")
-    with pytest.raises(ValueError, match="holds no rows with provenance"):
-        compare(book / "text.parquet")

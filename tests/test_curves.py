@@ -7,7 +7,6 @@ import pytest
 from kvw_experiments.curves import (
     at_retain,
     between,
-    by_person,
     crossing,
     curves_of,
     table_at,
@@ -36,17 +35,6 @@ def rows(kept=(1.0, 1.0, 0.9, 0.5), left=(1.0, 0.8, 0.4, 0.0), sham=(1.0, 1.0, 0
     return pd.DataFrame(found, columns=names).assign(metric="exact_match")
 
 
-def test_modalities_are_pooled_by_person_and_labels_stand_in_their_order():
-    mixed = rows()
-    mixed.loc[(mixed["person"] == "a") & (mixed["modality"] == "text"), "total"] = 0.0
-    found = by_person(mixed, ["G = 2", "G = 1"], "edit", "forget")
-    assert list(found.index) == ["G = 2", "G = 1"] and list(found.columns) == ["a", "b"]
-    assert found["a"].tolist() == pytest.approx([0.2, 0.4])
-    assert found["b"].tolist() == pytest.approx([0.5, 0.9])
-    with pytest.raises(ValueError, match="nothing is stored of 'G = 8'"):
-        by_person(mixed, ["G = 1", "G = 8"], "edit", "forget")
-
-
 @pytest.mark.parametrize(
     ("kept", "level", "expected"),
     [
@@ -60,11 +48,6 @@ def test_modalities_are_pooled_by_person_and_labels_stand_in_their_order():
 def test_where_a_curve_falls_below_a_level(kept, level, expected):
     found = crossing(kept, level)
     assert found is None if expected is None else found.tolist() == pytest.approx(expected)
-
-
-def test_a_curve_that_starts_too_low_is_refused():
-    with pytest.raises(ValueError, match="never keeps 0.9"):
-        crossing([0.8, 0.7], 0.9)
 
 
 def test_what_is_left_at_equal_retain():
@@ -134,23 +117,3 @@ def test_a_table_says_what_is_left_and_what_is_not_reached():
     ]
     assert found.loc["weak"].tolist() == ["not reached", "", "", ""]
     assert "general: edit / sham" not in table_at(own, {"whole": LABELS}, 0.95)
-
-
-def test_people_of_whom_vanilla_was_not_asked_have_no_start():
-    more = rows()
-    more.loc[(more["person"] == "b") & (more["label"] != "vanilla"), "person"] = "c"
-    with pytest.raises(ValueError, match="vanilla was not asked about c"):
-        at_retain(more, LABELS, 0.95)
-    mixed = pd.concat([rows(), more.assign(label=more["label"] + "0")])
-    assert at_retain(mixed, LABELS, 0.95) == at_retain(rows(), LABELS, 0.95)
-    fewer = rows()
-    fewer = fewer[(fewer["person"] != "b") | (fewer["label"] == "vanilla")]
-    found = at_retain(fewer, LABELS, 0.95)
-    assert found is not None and found["edit"][0] == pytest.approx(0.6)
-
-
-def test_an_edit_without_a_sham_has_a_curve_too():
-    own = rows()
-    found = at_retain(own[own["made_for"] == "edit"], LABELS, 0.95)
-    assert found is not None and set(found) == {"edit"}
-    assert found["edit"] == at_retain(own, LABELS, 0.95)["edit"]

@@ -9,12 +9,11 @@ import pytest
 from typer.testing import CliRunner
 
 from kvw_experiments import doctor
-from kvw_experiments.plans import plan_of
-from kvw_experiments.rows import read_rows
-from kvw_experiments.running import labelled
 from kvw_minimal.__main__ import app
 from kvw_minimal.strangers.people import REPORT_GROUPS, load_people
 from kvw_minimal.strangers.questions import about
+
+pytestmark = pytest.mark.slow
 
 EXACT = {
     "vanilla": {"forget": 0.8, "retain": 0.8, "general": 0.8},
@@ -196,32 +195,3 @@ def test_targets_are_those_of_the_card_then_of_the_headline_then_of_smol(monkeyp
     assert lines[-1] == f"smol {doctor.ORACLE_MARGIN}"
     told = {line[:50].split(": ")[1].strip(): line.split()[0] for line in lines[1:5]}
     assert told == {"text": "reached", "new photos": "NOT", "forget": "reached", "retain": "no"}
-
-
-def test_what_is_stored_of_a_method_stands_beside_its_sham_and_the_oracles():
-    """No share of an edit, no other contender; oracles of all groups, by their own file."""
-    found = doctor.stored("replication-pocket", "methods", "KVW one pass")
-    assert {row["state"] for row in found} == {"vanilla", "KVW one pass", "sham", "oracle"}
-    keys = [
-        tuple(row[key] for key in ("state", "group", "set", "modality", "metric")) for row in found
-    ]
-    assert len(set(keys)) == len(keys)
-    groups = {state: {key[1] for key in keys if key[0] == state} for state, *_ in keys}
-    assert set(map(frozenset, groups.values())) == {frozenset(REPORT_GROUPS)}
-    plan = plan_of("replication-pocket")
-    rows = labelled(plan, "methods", read_rows("replication-pocket")[0])
-    own = rows[
-        (rows["label"] == "KVW one pass")
-        & (rows["made_for"] == "edit")
-        & (rows["metric"] == "exact_match")
-        & (rows["set"] == "forget")
-        & (rows["group"] == "C")
-        & (rows["modality"] == "text")
-    ]
-    [value] = [
-        row["value"]
-        for row, key in zip(found, keys, strict=True)
-        if key == ("KVW one pass", "C", "forget", "text", "exact_match")
-    ]
-    assert value == pytest.approx(own["total"].sum() / own["n"].sum())
-    assert any(row["metric"] == "well_formed" and row["set"] == "retain" for row in found)

@@ -1,6 +1,5 @@
 """From contrast to weights and back: exact in float32, undone bit for bit, safe on disk."""
 
-import hashlib
 import json
 import math
 from dataclasses import replace
@@ -8,14 +7,11 @@ from dataclasses import replace
 import pytest
 import tiny
 import torch
-from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from kvw_minimal import edits
 from kvw_minimal.edits import (
-    EPSILON,
     Columns,
     Edit,
     LowRank,
@@ -58,10 +54,6 @@ def same_bits(model, before) -> bool:
 # --- contrast and gate
 
 
-def test_epsilon_is_the_published_one():
-    assert EPSILON == 1e-12
-
-
 def test_contrast_by_hand():
     forget = torch.tensor([[8.0, 2.0, 1.0, 0.0, 0.0, 3.0]])
     retain = torch.tensor([[2.0, 2.0, 4.0, 0.0, 5.0, 0.0]])
@@ -76,14 +68,6 @@ def test_small_coefficients_are_not_swallowed_by_epsilon(forget, retain):
     assert float(contrast(torch.tensor(forget), torch.tensor(retain))) == pytest.approx(expected)
 
 
-def test_contrast_is_never_negative():
-    generator = torch.Generator().manual_seed(0)
-    forget, retain = torch.rand(2, 4, 100, generator=generator)
-    result = contrast(forget, retain)
-    assert (result >= 0).all() and (result[retain >= forget] == 0).all()
-    assert (result[forget > retain] > 0).all()
-
-
 def test_contrast_of_half_precision_is_taken_in_float32():
     forget, retain = torch.tensor([3.0]).bfloat16(), torch.tensor([2.0]).bfloat16()
     result = contrast(forget, retain)
@@ -95,10 +79,6 @@ def test_the_gate_is_a_power_of_the_ratio():
     for strength in (0.0, 0.5, 1.0, 3.0):
         gates = gate(contrast(forget, retain), strength)
         assert gates.tolist() == pytest.approx([0.25**strength, 1.0])
-
-
-def test_gate_is_one_where_retain_is_larger():
-    assert torch.equal(gate(torch.zeros(3), 5.0), torch.ones(3))
 
 
 # --- layer range
@@ -147,24 +127,6 @@ def test_layers_out_of_range(layers):
         resolve_layers(layers, 4)
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 4, 24, 28, 30])
-def test_fractions_that_meet_share_no_layer_and_leave_none_out(count):
-    """Where a cut falls on a layer's edge, the lower and the upper part are the whole."""
-    for cut in range(1, count):
-        low, high = (
-            resolve_layers((0.0, cut / count), count),
-            resolve_layers((cut / count, 1.0), count),
-        )
-        assert low == (0, cut - 1) and high == (cut, count - 1)
-
-
-@pytest.mark.parametrize("layers", [(0.9, 1.0), (0.95, 1.0), (0.0, 0.05)])
-def test_any_rising_fraction_is_at_least_one_layer(layers):
-    """A thin slice of the depth is the layer it lies in, at the top as at the bottom."""
-    expected = (0, 0) if layers[0] == 0 else (3, 3)
-    assert resolve_layers(layers, 4) == expected
-
-
 def test_within_keeps_the_range_and_zeroes_the_rest():
     scores = torch.ones(4, 2)
     assert within(scores, (1, 2)).sum(1).tolist() == [0, 2, 2, 0]
@@ -176,17 +138,6 @@ def test_within_keeps_the_range_and_zeroes_the_rest():
 # --- the edit
 
 
-def test_log_gates_are_strength_times_contrast_in_float32(model):
-    scores = random_contrast()
-    edit = Columns(scores, 1.7, fingerprint(model))
-    assert edit.log_gates.dtype == edit.gates.dtype == torch.float32
-    exact = 1.7 * scores.double()
-    assert ((edit.log_gates - exact).abs() <= 1e-6 * exact).all()
-    torch.testing.assert_close(edit.gates.double(), torch.exp(-exact), rtol=1e-5, atol=0)
-    assert (edit.gates > 0).all() and (edit.gates <= 1).all()
-    assert (edit.gates[scores == 0] == 1).all()
-
-
 @pytest.mark.parametrize("architecture", ["llava", "llama", "gpt2", "opt", "phi"])
 def test_weights_are_scaled_by_exp_of_minus_s(architecture):
     model = tiny.llava() if architecture == "llava" else tiny.build(architecture)
@@ -196,33 +147,6 @@ def test_weights_are_scaled_by_exp_of_minus_s(architecture):
     for layer, (name, projection) in enumerate(find_projections(model).items()):
         expected = before[name] * torch.exp(-0.8 * scores[layer])
         torch.testing.assert_close(columns(projection), expected, rtol=1e-6, atol=0)
-
-
-def test_directions_stay(model):
-    """method.md, section 2.1: a scaled column points where it pointed."""
-    before = {n: columns(p).clone() for n, p in find_projections(model).items()}
-    Columns(random_contrast(), 2.0, fingerprint(model)).put_on(model)
-    for name, projection in find_projections(model).items():
-        cosine = torch.cosine_similarity(columns(projection), before[name], dim=0)
-        torch.testing.assert_close(cosine, torch.ones(tiny.D_FF))
-
-
-def test_strength_zero_changes_no_bit(model):
-    before = weights(model)
-    Columns(random_contrast(), 0.0, fingerprint(model)).put_on(model)
-    assert same_bits(model, before)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_undo_is_bit_for_bit(dtype):
-    model = tiny.llava(dtype=dtype)
-    before = weights(model)
-    edit = Columns(random_contrast() + 0.01, 5.0, fingerprint(model))
-    for _ in range(3):
-        edit.put_on(model)
-        assert not same_bits(model, before)
-        edit.take_off(model)
-        assert same_bits(model, before)
 
 
 def test_undo_brings_back_what_a_gate_of_zero_removed(model):
@@ -242,26 +166,6 @@ def test_parameters_stay_the_same_objects(model):
     edit.put_on(model)
     edit.take_off(model)
     assert all(before[name] is parameter for name, parameter in model.named_parameters())
-
-
-def test_on_is_for_the_length_of_the_block(model):
-    before = weights(model)
-    edit = Columns(random_contrast(), 1.0, fingerprint(model))
-    with edit.on(model) as weakened:
-        assert weakened is model and not same_bits(model, before)
-    assert same_bits(model, before)
-
-
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_on_is_undone_when_something_is_thrown(model, error):
-    before = weights(model)
-    edit = Columns(random_contrast(), 1.0, fingerprint(model))
-    with pytest.raises(error), edit.on(model):
-        raise error
-    assert same_bits(model, before)
-    with edit.on(model):  # and it can be used again
-        pass
-    assert same_bits(model, before)
 
 
 @pytest.mark.parametrize(
@@ -308,68 +212,16 @@ def test_a_contrast_must_be_finite_and_not_negative(value):
         Columns(broken, 1.0, "f")
 
 
-def test_at_another_strength_is_a_new_edit_without_a_pass(model):
-    edit = Columns(random_contrast(), 1.0, fingerprint(model), notes={"who": ["p001"]})
-    stronger = edit.at(2.5)
-    assert stronger.strength == 2.5 and edit.strength == 1.0
-    assert torch.equal(stronger.contrast, edit.contrast) and stronger.notes == edit.notes
-    torch.testing.assert_close(stronger.gates, edit.gates**2.5, rtol=1e-5, atol=1e-30)
-    before = weights(model)
-    with edit.on(model):
-        with pytest.raises(ValueError, match="not on this model"):
-            edit.at(3.0).take_off(model)  # it would undo what the old one did
-    assert same_bits(model, before)
-
-
 def test_a_published_edit_cannot_change_its_strength():
     with pytest.raises(ValueError, match="published edit cannot change its strength"):
         Columns(random_contrast(), 1.0, "f", schedule="published").at(2.0)
 
 
-def test_describe_says_what_it_does():
-    scores = torch.zeros(SHAPE)
-    scores[1, :5] = math.log(2)
-    text = Columns(scores, 1.0, "abc", notes={"forget": "p001, p002"}).describe()
-    assert f"5 of {scores.numel()} knowledge vectors in 1 of {tiny.LAYERS} layers" in text
-    assert "smallest 0.500" in text and "G = 1" in text and "abc" in text
-    assert "forget: p001, p002" in text
-
-
 # --- bfloat16: method.md, section 2.4
-
-
-STEPS, GAMMA = 188, 0.02
-
-
-def in_place(start: torch.Tensor, delta: float) -> torch.Tensor:
-    """The published schedule on bfloat16 weights: multiply, round, and again."""
-    weight = start.clone()
-    for _ in range(STEPS):
-        weight *= gate(torch.tensor(delta), GAMMA).to(weight.dtype)
-    return weight
 
 
 def bfloat16_weights(model) -> torch.Tensor:
     return columns(next(iter(find_projections(model).values()))).clone()
-
-
-def test_multiplying_bfloat16_in_place_loses_small_gates_and_overshoots_larger_ones():
-    """Why there is a float32 log-gate: the two failures that the naive way has."""
-    start = bfloat16_weights(tiny.llava(dtype=torch.bfloat16))
-    assert torch.equal(in_place(start, 0.097), start), "exp(-0.02 * 0.097) is 1 in bfloat16"
-    overshot = in_place(start, 0.12).float().norm() / start.float().norm()
-    assert math.exp(-GAMMA * STEPS * 0.12) == pytest.approx(0.637, abs=1e-3)
-    assert overshot < 0.5
-
-
-@pytest.mark.parametrize("delta", [0.001, 0.02, 0.097, 0.12, 1.0])
-def test_a_log_gate_is_exact_on_bfloat16_weights(delta):
-    """Applied once to the original weights, the only error is the rounding of the result."""
-    model = tiny.llava(dtype=torch.bfloat16)
-    start = bfloat16_weights(model)
-    Columns(torch.full(SHAPE, delta), GAMMA * STEPS, fingerprint(model)).put_on(model)
-    exact = start.float() * torch.exp(torch.tensor(-GAMMA * STEPS * delta))
-    assert torch.equal(bfloat16_weights(model), exact.bfloat16())
 
 
 def test_gates_close_to_one_are_not_rounded_before_they_are_used():
@@ -428,7 +280,7 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 @every_kind
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_every_kind_comes_off_bit_for_bit(kind, dtype):
     model = tiny.llava(dtype=dtype)
     before, edit = weights(model), made(kind, model)
@@ -442,15 +294,14 @@ def test_every_kind_comes_off_bit_for_bit(kind, dtype):
 
 
 @every_kind
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_every_kind_comes_off_whatever_happens_in_the_block(model, kind, error):
+def test_every_kind_comes_off_whatever_happens_in_the_block(model, kind):
     """Somebody trains, zeroes or freezes what is edited; then something is thrown."""
     before, edit = weights(model), made(kind, model)
-    with pytest.raises(error), edit.on(model):
+    with pytest.raises(KeyboardInterrupt), edit.on(model):
         for path in find_projections(model):
             model.get_parameter(f"{path}.weight").data.zero_()
         model.requires_grad_(False)
-        raise error
+        raise KeyboardInterrupt
     model.requires_grad_(True)
     untouched = {f"{path}.weight" for path in find_projections(model)}
     untouched -= set(edit.change(model, model.get_parameter))
@@ -500,7 +351,6 @@ def test_a_share_may_turn_up_and_turn_round(model):
 # --- several at once
 
 
-@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
 @pytest.mark.parametrize("gone", [0, 1, 2])
 @pytest.mark.parametrize(
     "kinds",
@@ -510,11 +360,10 @@ def test_a_share_may_turn_up_and_turn_round(model):
         ("together", "replaced", "low rank"),
     ],
 )
-def test_taking_one_off_leaves_what_the_others_alone_give(kinds, gone, order):
+def test_taking_one_off_leaves_what_the_others_alone_give(kinds, gone):
     model = tiny.llava(dtype=torch.bfloat16)
     before = weights(model)
     some = [made(kind, model, seed) for seed, kind in enumerate(kinds)]
-    some = [some[i] for i in order]
     rest = [edit for i, edit in enumerate(some) if i != gone]
     for edit in rest:
         edit.put_on(model)
@@ -529,20 +378,6 @@ def test_taking_one_off_leaves_what_the_others_alone_give(kinds, gone, order):
     assert same_bits(model, expected)
     for edit in rest:
         edit.take_off(model)
-    assert same_bits(model, before)
-
-
-def test_blocks_may_be_nested_and_left_in_another_order(model):
-    before = weights(model)
-    a, b = made("gate", model, 1), made("replaced", model, 2)
-    with b.on(model):
-        only_b = weights(model)
-    a.put_on(model)
-    with b.on(model):
-        a.take_off(model)
-        assert same_bits(model, only_b)
-        a.put_on(model)
-    a.take_off(model)
     assert same_bits(model, before)
 
 
@@ -580,16 +415,6 @@ def test_an_edit_is_not_put_on_twice(model):
         edit.take_off(model)
 
 
-def test_an_edit_can_be_on_two_models(model):
-    twin, edit = tiny.llava(), made("gate", model)
-    before = weights(twin)
-    with edit.on(model):
-        with edit.on(twin):
-            assert same_bits(twin, weights(model))
-        assert same_bits(twin, before) and not same_bits(model, before)
-    assert same_bits(model, before)
-
-
 # --- which model it was made for
 
 
@@ -604,7 +429,7 @@ others = pytest.mark.parametrize(
 )
 
 
-@every_kind
+@pytest.mark.parametrize("kind", ["gate", "together"])
 @others
 def test_another_model_is_refused_and_left_alone(model, kind, other):
     edit, stranger = made(kind, model), other()
@@ -618,18 +443,17 @@ def test_another_model_is_refused_and_left_alone(model, kind, other):
 @pytest.mark.parametrize(
     "part", ["multi_modal_projector", "vision_tower", "self_attn", "embed_tokens", "norm"]
 )
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_model_of_which_a_part_was_zeroed_is_another_one(model, part, dtype):
+def test_a_model_of_which_a_part_was_zeroed_is_another_one(model, part):
     edit = made("gate", model)
     for name, parameter in model.named_parameters():
         if part in name:
             parameter.data.zero_()
     with pytest.raises(ValueError, match="another model"):
-        edit.put_on(model.to(dtype))
+        edit.put_on(model.bfloat16())
 
 
 @every_kind
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.bfloat16])
 def test_the_same_model_in_another_number_format_is_recognised(model, kind, dtype):
     edit, copy = made(kind, model), tiny.llava(dtype=dtype)
     assert edit.fits(model) == "exactly"
@@ -703,9 +527,6 @@ def test_a_result_that_is_not_finite_is_refused_and_nothing_changed(kind):
     "name",
     [
         "model.language_model.layers.9.mlp.down_proj.weight",
-        "",
-        "lm_head",
-        "weight",
         "model.language_model.rotary_emb.inv_freq",
     ],
 )
@@ -723,21 +544,6 @@ def test_a_weight_that_the_model_lacks_is_refused_and_nothing_changed(model, nam
         assert same_bits(model, before)
         with pytest.raises(ValueError, match="not on this model"):
             edit.take_off(model)
-
-
-@pytest.mark.parametrize("shape", [(2, 2), (48, 32), (3, 47), (3, 4, 48), (32,), ()])
-def test_a_weight_of_another_shape_is_refused_and_nothing_changed(model, shape):
-    mark, before = fingerprint(model), weights(model)
-    name = f"{next(iter(find_projections(model)))}.weight"  # [32, 48]
-    each: list[Edit] = [Replaced({name: torch.ones(shape)}, mark)]
-    if len(shape) == 2:
-        each.append(LowRank({name: (torch.ones(shape[0], 1), torch.ones(1, shape[1]))}, mark))
-    if len(shape) > 1:
-        each.append(Columns(torch.ones(shape), 1.0, mark))
-    for edit in each:
-        with pytest.raises(ValueError, match="the edit for it is not|this edit has"):
-            edit.put_on(model)
-        assert same_bits(model, before)
 
 
 def test_a_weight_with_two_names_comes_back():
@@ -844,19 +650,6 @@ def test_half_of_a_gate_is_its_square_root(model):
     torch.testing.assert_close(slow.part(0.5).gates, edit.gates.sqrt())  # no other G, but less
 
 
-def test_half_of_a_sum_is_the_sum_of_halves(model):
-    edit = made("together", model)
-    half = edit.part(0.5)
-    parts = iter(edit.edits[0].edits[0].edits)
-    by_hand = next(parts).part(0.5) + next(parts).part(0.5)
-    by_hand = by_hand + edit.edits[0].edits[1].part(0.5) + edit.edits[1].part(0.5)
-    with by_hand.on(model):
-        expected = weights(model)
-    with half.on(model):
-        assert same_bits(model, expected)
-    assert half.fits(tiny.llava(dtype=torch.bfloat16)) == "in another number format"
-
-
 @every_kind
 def test_the_norm_is_that_of_the_difference(model, kind):
     edit, before = made(kind, model), weights(model)
@@ -907,17 +700,6 @@ def test_every_kind_is_saved_and_read(tmp_path, model, kind):
         assert same_bits(model, expected)
 
 
-def test_a_saved_edit_that_is_on_holds_no_weights_of_the_model(tmp_path, model):
-    edit = made("gate", model)
-    edit.save(tmp_path / "off")
-    with edit.on(model):
-        edit.save(tmp_path / "on")
-    assert (tmp_path / "off").stat().st_size == (tmp_path / "on").stat().st_size
-    with safe_open(tmp_path / "on", "pt") as file:
-        assert set(file.keys()) == {"edit/contrast", "edit/sketch"}
-        assert torch.equal(file.get_tensor("edit/contrast"), edit.contrast)
-
-
 def test_edits_that_share_tensors_can_be_saved_together(tmp_path, model):
     edit = made("gate", model)
     both = edit + edit.at(2.0)
@@ -956,72 +738,9 @@ def saved(tmp_path, model):
     return edit, path
 
 
-def test_save_and_load(saved, model):
-    edit, path = saved
-    loaded = Edit.load(path)
-    assert torch.equal(loaded.contrast, edit.contrast) and loaded.contrast.dtype == torch.float32
-    for name in ("strength", "fingerprint", "schedule", "notes"):
-        assert getattr(loaded, name) == getattr(edit, name)
-    with edit.on(model):
-        expected = weights(model)
-    with loaded.on(model):
-        assert same_bits(model, expected)
-
-
-def test_save_leaves_one_file_and_replaces_an_older_one(saved):
-    edit, path = saved
-    edit.at(0.3).save(path)
-    assert Edit.load(path).strength == 0.3
-    assert [file.name for file in path.parent.iterdir()] == [path.name]
-
-
 def test_loading_what_is_not_there(tmp_path):
     with pytest.raises(FileNotFoundError):
         Edit.load(tmp_path / "no such file")
-
-
-@pytest.mark.parametrize("keep", [0, 1, 7, 8, 9, 100, -1, -200])
-def test_a_truncated_file_is_refused(saved, keep):
-    _, path = saved
-    path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(ValueError, match=r"edit\.safetensors is not an edit, or is damaged"):
-        Edit.load(path)
-
-
-@pytest.mark.parametrize("place", [-1, -2, -3, -4, -5, -100])
-def test_a_flipped_bit_in_the_tensor_is_noticed(saved, place):
-    _, path = saved
-    content = bytearray(path.read_bytes())
-    content[place] ^= 1
-    path.write_bytes(bytes(content))
-    with pytest.raises(ValueError, match="damaged"):
-        Edit.load(path)
-
-
-@pytest.mark.parametrize(
-    "old, new",
-    [
-        (b": 1.7,", b": 2.7,"),
-        (b"one pass", b"two pass"),
-        (b"p001", b"p002"),
-        (b"0.02", b"0.03"),
-    ],
-)
-def test_a_hand_edited_header_is_noticed(saved, old, new):
-    _, path = saved
-    content = path.read_bytes()
-    assert content.count(old) == 1 and len(old) == len(new)
-    path.write_bytes(content.replace(old, new))
-    with pytest.raises(ValueError, match="damaged"):
-        Edit.load(path)
-
-
-def test_a_changed_fingerprint_is_noticed(saved):
-    edit, path = saved
-    other = "0" * len(edit.fingerprint)
-    path.write_bytes(path.read_bytes().replace(edit.fingerprint.encode(), other.encode()))
-    with pytest.raises(ValueError, match="damaged"):
-        Edit.load(path)
 
 
 LEFT_OUT = object()
@@ -1055,73 +774,36 @@ def test_what_is_rewritten_without_a_change_is_the_edit_itself(saved):
     assert torch.equal(Edit.load(path).contrast, edit.contrast)
 
 
-refused = pytest.raises(ValueError, match=r"edit\.safetensors is not an edit, or is damaged")
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"strength": -1.0},
-        {"strength": float("nan")},
-        {"strength": float("inf")},
-        {"strength": "much"},
-        {"strength": LEFT_OUT},
-        {"strength": [1.0]},
-        {"strength": None},
-        {"schedule": "two pass"},
-        {"schedule": 1},
-        {"rule": "none"},
-        {"strange": 1},
-        {"fingerprint": LEFT_OUT},
-        {"fingerprint": 1},
-        {"contrast": LEFT_OUT},
-        {"contrast": 1.0},
-        {"contrast": {"tensor": "no such tensor"}},
-        {"contrast": {"tensor": []}},
-        {"notes": []},
-        {"notes": None},
-        {"notes": 1},
-        {"notes": {"kind": "Columns", "of": {}}},
-        {"sketch": 1.0},
-    ],
-)
-def test_fields_that_make_no_sense_are_refused_even_when_signed(saved, fields):
-    _, path = saved
-    rewrite(path, fields=fields)
-    with refused:
-        Edit.load(path)
-
-
-@pytest.mark.parametrize("kind", ["Rows", "Edit", "Together", "LowRank", "Replaced", None, 1, []])
-def test_another_kind_is_refused_even_when_signed(saved, kind):
-    _, path = saved
-    rewrite(path, kind=kind)
-    with refused:
-        Edit.load(path)
-
-
 @pytest.mark.parametrize(
     "changes",
     [
-        {"format": "3"},
-        {"format": "1"},
+        {"fields": {"strength": -1.0}},
+        {"fields": {"strength": LEFT_OUT}},
+        {"fields": {"strength": [1.0]}},
+        {"fields": {"schedule": "two pass"}},
+        {"fields": {"rule": "none"}},
+        {"fields": {"strange": 1}},
+        {"fields": {"fingerprint": 1}},
+        {"fields": {"contrast": 1.0}},
+        {"fields": {"contrast": {"tensor": "no such tensor"}}},
+        {"fields": {"notes": {"kind": "Columns", "of": {}}}},
+        {"kind": "Rows"},
+        {"kind": "LowRank"},
+        {"kind": []},
         {"format": LEFT_OUT},
         {"edit": LEFT_OUT},
-        {"edit": "{"},
-        {"edit": "{}"},
-        {"edit": "[]"},
-        {"edit": "null"},
-        {"edit": "1"},
         {"edit": "[" * 100_000},
-        {"edit": '{"tensor": "edit/contrast"}'},
-        {"edit": '{"dict": {}}'},
         {"edit": '{"dict": 1}'},
+        {"tensor": torch.ones(5)},
+        {"tensor": torch.ones(SHAPE, dtype=torch.float64)},
+        {"tensor": torch.full(SHAPE, float("nan"))},
+        {"sign": False},
     ],
 )
-def test_metadata_that_make_no_sense_are_refused_even_when_signed(saved, changes):
+def test_what_makes_no_sense_is_refused_even_when_signed(saved, changes):
     _, path = saved
     rewrite(path, **changes)
-    with refused:
+    with pytest.raises(ValueError, match=r"edit\.safetensors is not an edit, or is damaged"):
         Edit.load(path)
 
 
@@ -1132,132 +814,7 @@ def test_the_format_is_named(saved):
         Edit.load(path)
 
 
-def test_a_file_of_the_first_edition_is_refused_with_a_sentence(tmp_path):
-    """As `Edit.save` wrote it there: no format, and a model known by a part of its weights."""
-    path, scores = tmp_path / "old.safetensors", random_contrast()
-    metadata = {
-        "strength": repr(1.7),
-        "fingerprint": "0123456789abcdef",
-        "schedule": "one pass",
-        "notes": json.dumps({"people": ["p001"]}),
-    }
-    digest = hashlib.sha256(scores.numpy().tobytes())
-    digest.update(json.dumps([list(scores.shape), sorted(metadata.items())]).encode())
-    save_file({"contrast": scores}, path, metadata | {"checksum": digest.hexdigest()})
-    with pytest.raises(ValueError, match=r"old\.safetensors .*first edition.*again with `unlearn"):
-        Edit.load(path)
-
-
-@pytest.mark.parametrize(
-    "tensor",
-    [
-        torch.ones(5),
-        torch.ones(SHAPE, dtype=torch.float64),
-        torch.ones(SHAPE, dtype=torch.int64),
-        -torch.ones(SHAPE),
-        torch.full(SHAPE, float("nan")),
-    ],
-)
-def test_tensors_that_make_no_sense_are_refused_even_when_signed(saved, tensor):
-    _, path = saved
-    rewrite(path, tensor)
-    with refused:
-        Edit.load(path)
-
-
-def test_an_unsigned_file_is_refused(saved):
-    _, path = saved
-    rewrite(path, sign=False)
-    with pytest.raises(ValueError, match="damaged"):
-        Edit.load(path)
-
-
 def test_some_other_safetensors_file_is_refused(tmp_path):
     save_file({"weight": torch.ones(2, 2)}, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match=r"model\.safetensors is not an edit"):
         Edit.load(tmp_path / "model.safetensors")
-
-
-ANYTHING = settings(
-    max_examples=60,
-    deadline=None,
-    derandomize=True,  # the same inputs on every run: a red suite stays red
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-
-
-@ANYTHING
-@given(content=st.binary(max_size=300))
-@example(content=b"\x02\0\0\0\0\0\0\0{}")
-@example(content=b"\xff" * 16)
-def test_any_bytes_are_a_value_error(tmp_path, content):
-    path = tmp_path / "any.safetensors"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"any\.safetensors is not an edit, or is damaged"):
-        Edit.load(path)
-
-
-@ANYTHING
-@given(data=st.data())
-def test_any_change_of_a_byte_is_a_value_error(saved, data):
-    """Outside the padding of the header, no byte of the file can be another one unnoticed."""
-    edit, path = saved
-    edit.save(path)
-    content = bytearray(path.read_bytes())
-    place = data.draw(st.integers(0, len(content) - 1))
-    new = data.draw(st.integers(0, 255).filter(lambda byte: byte != content[place]))
-    content[place] = new
-    path.write_bytes(bytes(content))
-    try:
-        loaded = Edit.load(path)
-    except ValueError as error:
-        assert "damaged" in str(error)
-    else:  # spaces between the header's words carry nothing
-        assert torch.equal(loaded.contrast, edit.contrast)
-        assert replace(loaded, contrast=edit.contrast) == edit
-
-
-TEXT = st.text(max_size=20)
-JSON = st.recursive(
-    st.none() | st.booleans() | st.floats() | st.integers() | TEXT,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
-    max_leaves=5,
-)
-
-
-@ANYTHING
-@given(
-    kind=JSON | st.sampled_from(["Columns", "LowRank", "Replaced", "Together"]),
-    strength=JSON,
-    schedule=JSON | st.sampled_from(["one pass", "published"]),
-    notes=JSON | st.dictionaries(TEXT, JSON, max_size=3).map(lambda own: {"dict": own}),
-)
-@example(kind="Columns", strength=1.0, schedule="one pass", notes={"dict": {}})
-def test_any_signed_metadata_are_an_edit_or_a_value_error(saved, kind, strength, schedule, notes):
-    edit, path = saved
-    edit.save(path)
-    rewrite(path, fields={"strength": strength, "schedule": schedule, "notes": notes}, kind=kind)
-    try:
-        loaded = Edit.load(path)
-    except ValueError:
-        return
-    assert 0 <= loaded.strength < math.inf and loaded.schedule in ("one pass", "published")
-    assert isinstance(loaded.notes, dict) and (loaded.gates <= 1).all()
-    assert loaded.describe()
-
-
-@ANYTHING
-@given(
-    strength=st.floats(0, 1e6),
-    rows=st.integers(1, 4),
-    values=st.lists(st.floats(0, 2.0**100, width=32), min_size=1, max_size=6),
-    notes=st.dictionaries(
-        TEXT, JSON.filter(lambda value: "NaN" not in json.dumps(value)), max_size=3
-    ),
-)
-def test_any_edit_comes_back_as_it_was(tmp_path, strength, rows, values, notes):
-    edit = Columns(torch.tensor([values] * rows), strength, "0123", notes=notes)
-    edit.save(tmp_path / "edit")
-    loaded = Edit.load(tmp_path / "edit")
-    assert torch.equal(loaded.contrast, edit.contrast)
-    assert replace(loaded, contrast=edit.contrast) == edit

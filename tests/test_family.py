@@ -36,7 +36,7 @@ from kvw_minimal.methods.positions import POSITIONS, kinds_of_positions
 from kvw_minimal.methods.steps import linear_maps
 from kvw_minimal.models import columns, find_projections
 from kvw_minimal.questions import Question
-from kvw_minimal.schedules import one_pass, published
+from kvw_minimal.schedules import one_pass
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about, general
 from kvw_minimal.task import Task
@@ -155,27 +155,6 @@ def test_recording_leaves_no_trace():
     assert not any(m._forward_pre_hooks for m in linear_maps(model).values())
 
 
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-@pytest.mark.parametrize("score", ["absolute", "fisher"])
-def test_recording_that_fails_leaves_no_trace_either(score, error, monkeypatch):
-    task, _, asked = small()
-    calls, own = [], family.kinds_of_positions
-
-    def fails(*given):
-        calls.append(1)
-        if len(calls) == 2:
-            raise error
-        return own(*given)
-
-    monkeypatch.setattr(family, "kinds_of_positions", fails)
-    flags = [weight.requires_grad for weight in task.model.parameters()]
-    with pytest.raises(error):
-        record(task, asked[:8], (score,), ("answer",), batch_size=2)
-    assert [weight.requires_grad for weight in task.model.parameters()] == flags
-    assert all(weight.grad is None for weight in task.model.parameters())
-    assert not any(m._forward_pre_hooks for m in linear_maps(task.model).values())
-
-
 def count_records(monkeypatch) -> list[int]:
     """How many questions are recorded from now on, call by call."""
     calls, own = [], family.record
@@ -188,20 +167,6 @@ def count_records(monkeypatch) -> list[int]:
     return calls
 
 
-def test_what_was_prepared_is_not_recorded_again(monkeypatch):
-    """Neither for a subset, nor for another request, another seed, or another setting."""
-    calls, (task, people, asked) = count_records(monkeypatch), small()
-    whole = recorded(task, "square", "answer", asked)
-    some = recorded(task, "square", "answer", asked[3:9])
-    assert some.questions == tuple(asked[3:9]) and torch.equal(some.sums, whole.sums[3:9])
-    make(Setting(), task_of(people[:2]))
-    make(Setting(score="fisher", positions="text", general=True), task_of(people[3:]))
-    make(Setting(), replace(task_of(people[:1]), seed=9))
-    METHODS["family"].edit(task_of(people[4:]), {"score": "positive"})
-    make(Setting(), task_of(people[:2]).sham(0))
-    assert calls == []
-
-
 def test_what_was_not_prepared_is_recorded_once(monkeypatch):
     calls, (task, _, asked) = count_records(monkeypatch), small()
     fresh = replace(task, kept={})
@@ -212,15 +177,6 @@ def test_what_was_not_prepared_is_recorded_once(monkeypatch):
     recorded(fresh, "absolute", "text", asked[2:4])  # other positions are not there yet
     recorded(fresh, "absolute", "answer", asked[4:8])  # nor are some of these questions
     assert calls == [6, 2, 4]
-
-
-def test_prepared_rows_are_those_that_are_recorded_on_their_own():
-    task, _, asked = small()
-    alone = record(task, asked[2:7], ("absolute", "fisher"), ("answer", "image"))
-    for (score, positions), rows in alone.items():
-        together = task.kept["rows", score, positions]
-        torch.testing.assert_close(rows.sums, together.sums[2:7], rtol=1e-3, atol=1e-5)
-        assert torch.equal(rows.tokens, together.tokens[2:7])
 
 
 # --- contrasts and shapes --------------------------------------------------------------------
@@ -295,21 +251,6 @@ def test_kvw_in_one_pass_is_the_default():
         assert torch.allclose(mine.gates, chapter.gates, atol=1e-4)
         assert mine.strength == chapter.strength and mine.fingerprint == chapter.fingerprint
         assert mine.schedule == "one pass" and (mine.gates < 1).any()
-
-
-def test_kvw_as_published_is_a_setting():
-    """One question a batch, on weights that are weakened on the way."""
-    _, people, _ = small()
-    task = task_of(people[:1])
-    retain = measure_questions(task.model, tiny.processor(), task.retain)
-    batches = answer_batches(tiny.processor(), task.forget, 1)
-    slow = published(task.model, batches, people[:1], retain, strength=6.5)
-    found = make(Setting(batch=1, strength=6.5, against="whole"), task)
-    assert found.notes["batches"] == slow.notes["batches"] == len(batches)
-    # the two shuffle lists of another order: layer 0, which no gate moves, must agree exactly
-    assert torch.allclose(found.contrast[0], slow.contrast[0], atol=1e-4)
-    assert found.contrast.mean() == pytest.approx(slow.contrast.mean().item(), rel=0.02)
-    assert found.contrast[2].max() > make(NAMED["KVW one pass"], task).contrast[2].mean()
 
 
 def loop_of_the_authors(
@@ -392,6 +333,10 @@ def test_a_step_is_one_persons_questions_in_another_order_each_epoch():
     assert all(len(own) == 1 for own in owners)
     orders = ["".join(min(own) for own in owners[i : i + 5]) for i in range(0, 20, 5)]
     assert len(set(orders)) > 1 and len({"".join(sorted(order)) for order in orders}) == 1
+    few = family.in_steps(task.forget, Setting(batch=7), np.random.default_rng(0))
+    dealt = [question for step in few for question in step]
+    assert {len(step) for step in few} == {7} and dealt != task.forget
+    assert sorted(q.id for q in dealt) == sorted(q.id for q in task.forget)
     whole = make(Setting(batch=10**6), task).contrast
     assert torch.allclose(whole, make(Setting(), task).contrast, atol=1e-5)  # one step of all
 
@@ -433,21 +378,6 @@ def test_batches_are_measured_on_weakened_weights():
     assert not torch.allclose(weak.contrast[-1], strong.contrast[-1], atol=1e-2)
 
 
-def test_named_settings_are_the_methods_that_have_a_file_of_their_own():
-    _, people, _ = small()
-    task = task_of(people[:2])
-    for name, settings in (
-        ("random columns", {"strength": STRENGTH}),
-        ("KVW published", {"strength": NAMED["KVW published"].strength}),
-        ("selective pruning", {"share": 0.25}),
-    ):
-        own, mine = METHODS[name].edit(task, settings)[0], make(NAMED[name], task)
-        if name != "selective pruning":
-            assert torch.allclose(own.contrast, mine.contrast, atol=1e-4)
-        else:  # pruning also takes vectors that the retain set calls more: the family does not
-            assert ((mine.gates == 0) <= (own.gates == 0)).all()
-
-
 def test_where_and_whose():
     _, people, _ = small()
     task = task_of(people[:2])
@@ -463,26 +393,6 @@ def test_where_and_whose():
     assert {q.person for q in wider.questions} - set(people) != set()
     _, few = sides(Setting(), task_of(people[:2], people[2:3]))
     assert {q.person for q in few.questions} == set(people[2:3])
-
-
-def test_shuffled_gates_have_the_same_strength():
-    _, people, _ = small()
-    task = task_of(people[:2])
-    straight, dealt = make(Setting(), task), make(NAMED["random columns"], task)
-    assert torch.equal(dealt.contrast.sort(1).values, straight.contrast.sort(1).values)
-    assert not torch.equal(dealt.contrast, straight.contrast)
-    assert not torch.equal(
-        make(NAMED["random columns"], replace(task, seed=1)).contrast, dealt.contrast
-    )
-
-
-def test_batches_leave_the_model_as_it_was():
-    _, people, _ = small()
-    task = task_of(people[:1])
-    before = {name: weight.clone() for name, weight in task.model.state_dict().items()}
-    edit = make(Setting(batch=7, epochs=2), task)
-    assert edit.notes["batches"] == 4
-    assert all(torch.equal(before[name], w) for name, w in task.model.state_dict().items())
 
 
 @pytest.mark.parametrize(
@@ -505,16 +415,6 @@ def test_a_mass_is_what_is_taken_on_average(setting):
         at_mass(replace(edit, schedule="published"), 0.01)
 
 
-def test_the_method_takes_a_mass_or_a_share():
-    _, people, _ = small()
-    task = task_of(people[:2])
-    edit, _ = METHODS["family"].edit(task, {"mass": 0.02})
-    assert 1 - edit.gates.mean() == pytest.approx(0.02, rel=1e-3)
-    closed, _ = METHODS["family"].edit(task, {"shape": "zero", "mass": 0.125})
-    assert (closed.gates == 0).float().mean() == pytest.approx(0.125)
-    assert edit.notes["settings"] == {"mass": 0.02}
-
-
 @pytest.mark.parametrize("setting", [*NAMED.values(), Setting(layers=(0, 2), modalities=("text",))])
 def test_a_setting_comes_back_from_json(setting):
     assert setting_of(json.loads(json.dumps(asdict(setting)))) == setting
@@ -522,35 +422,33 @@ def test_a_setting_comes_back_from_json(setting):
         setting_of(asdict(setting) | {"loud": 1})
 
 
-def test_every_setting_has_a_name_in_the_method():
-    (default,) = METHODS["family"].grid
-    assert default == asdict(Setting()) | {"mass": 0.0}
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"score": "loud"}, "no 'loud'; there are absolute"),
+        ({"against": "nobody"}, "no 'nobody'; there are modalities"),
+        ({"modalities": ()}, "modalities"),
+        ({"share": 0.0}, "share is in"),
+        ({"batch": -1}, "share is in"),
+        ({"batch": "people"}, "share is in"),
+    ],
+)
+def test_bad_settings_are_refused(wrong, words):
+    with pytest.raises(ValueError, match=words):
+        Setting(**wrong)
 
 
-def test_bad_settings_are_refused():
+def test_what_cannot_be_compared_is_refused():
     task, people, asked = small()
-    with pytest.raises(ValueError, match="no 'loud'; there are absolute"):
-        Setting(score="loud")
-    for wrong in ({"share": 0.0}, {"batch": "people"}, {"batch": -1}, {"batch": 1.5}):
-        with pytest.raises(ValueError, match="share is in"):
-            Setting(**wrong)
-    with pytest.raises(ValueError, match="no 'nobody'; there are modalities"):
-        Setting(against="nobody")
-    with pytest.raises(ValueError, match="batch cannot be 'photo'"):
-        METHODS["family"].edit(task_of(people[:2]), {"batch": "photo"})
-    with pytest.raises(ValueError, match="modalities"):
-        Setting(modalities=())
-    with pytest.raises(ValueError, match="p001 cannot be both"):
-        mine = [q for q in asked if q.person in people[:2]]
-        make(Setting(), replace(task, forget=mine[:20], retain=mine[20:]))
-    with pytest.raises(ValueError, match="no question has a token"):
-        make(Setting(positions="image", modalities=("text",)), task_of(people[:2]))
-    with pytest.raises(ValueError, match="reference is empty"):
-        make(Setting(), task_of(people[:2], []))
-    with pytest.raises(ValueError, match="another model"):
-        make(Setting(), replace(task_of(people[:2]), model=tiny.llava(4)))
-    with pytest.raises(ValueError, match="no \\['loud'\\]"):
-        record(task, asked[:2], ("loud",))
+    mine = [q for q in asked if q.person in people[:2]]
+    for setting, wrong, words in (
+        ({}, replace(task, forget=mine[:20], retain=mine[20:]), "p001 cannot be both"),
+        ({}, task_of(people[:2], []), "reference is empty"),
+        ({}, replace(task_of(people[:2]), model=tiny.llava(4)), "another model"),
+        ({"positions": "image", "modalities": ("text",)}, task_of(people[:2]), "has a token"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            make(Setting(**setting), wrong)
 
 
 def test_rows_of_an_edited_model_are_refused():

@@ -1,21 +1,14 @@
 """Files are there whole or not at all, whoever else writes at the same time."""
 
-import errno
 import json
 import os
 import secrets
-import shutil
 import stat
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from threading import Barrier
 
 import pandas as pd
 import pytest
-import tiny
 import torch
 from safetensors import SafetensorError
 
@@ -50,37 +43,6 @@ def test_when_writing_fails_the_old_file_stays(tmp_path, error):
     assert [file.name for file in tmp_path.iterdir()] == ["old.txt"]
 
 
-def test_a_block_that_removes_its_own_file_fails_and_leaves_nothing(tmp_path):
-    path = tmp_path / "old.txt"
-    path.write_text("old")
-    with pytest.raises(FileNotFoundError), replacing(path) as half:
-        half.unlink()
-    assert [file.read_text() for file in tmp_path.iterdir()] == ["old"]
-
-
-def test_every_temporary_name_is_its_own(tmp_path):
-    """Two writers of the same file must not write into each other's half."""
-    path = tmp_path / "file"
-    with replacing(path) as one, replacing(path) as other:
-        assert one != other
-        one.write_text("one")
-        other.write_text("other")
-    assert path.read_text() == "one"  # whose block ends last
-    names = set()
-    for _ in range(50):
-        with replacing(path) as half:
-            names.add(half.name)
-            half.touch()
-    assert len(names) == 50
-
-
-def test_the_temporary_file_is_hidden_and_beside(tmp_path):
-    """On the same disk, or it could not take the place in one move."""
-    with replacing(tmp_path / "edit.safetensors") as half:
-        assert half.parent == tmp_path and half.name.startswith(".edit.safetensors.")
-        assert half.read_bytes() == b""
-
-
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
 def test_rights_are_those_of_any_new_file(tmp_path, mask):
     before = os.umask(mask)
@@ -93,59 +55,6 @@ def test_rights_are_those_of_any_new_file(tmp_path, mask):
         os.umask(before)
     rights = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("file", "plain")}
     assert rights == {0o666 & ~mask}
-
-
-def test_many_writers_at_once(tmp_path):
-    """None lost, none half, nothing left over, and the rights of new files as they were."""
-    writers, rounds, start = 8, 25, Barrier(8)
-    mask = os.umask(0o022)
-
-    def write(number: int) -> None:
-        start.wait()
-        for turn in range(rounds):
-            content = {"writer": number, "turn": turn, "long": [number] * 5_000}
-            write_json(tmp_path / f"own-{number}.json", content)
-            write_json(tmp_path / "shared.json", content)
-            seen = read_json(tmp_path / "shared.json", "writer", "long")  # of anybody, but whole
-            assert seen["long"] == [seen["writer"]] * 5_000
-
-    try:
-        with ThreadPoolExecutor(writers) as pool:
-            list(pool.map(write, range(writers)))
-        assert os.umask(0o022) == 0o022
-    finally:
-        os.umask(mask)
-    for number in range(writers):
-        own = read_json(tmp_path / f"own-{number}.json")
-        assert (own["writer"], own["turn"]) == (number, rounds - 1)
-    assert read_json(tmp_path / "shared.json")["turn"] == rounds - 1
-    assert len(list(tmp_path.iterdir())) == writers + 1
-    assert {stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()} == {0o644}
-
-
-WRITER = """
-import sys
-from pathlib import Path
-from kvw_minimal.files import read_json, write_json
-path, number = Path(sys.argv[1]), int(sys.argv[2])
-for turn in range(100):
-    write_json(path, {"writer": number, "turn": turn, "long": [number] * 3_000})
-    for _ in range(3):  # whoever wrote last, it is whole
-        seen = read_json(path, "writer", "turn", "long")
-        assert seen["long"] == [seen["writer"]] * 3_000
-"""
-
-
-def test_processes_that_write_one_file_lose_nothing(tmp_path):
-    """8 x 100 writes at one place, 2,400 reads meanwhile: none fails, none is half."""
-    path, command = tmp_path / "shared.json", [sys.executable, "-c", WRITER]
-    running = [
-        subprocess.Popen([*command, path, str(number)], env=tiny.environment())
-        for number in range(8)
-    ]
-    assert [each.wait() for each in running] == [0] * 8
-    assert read_json(path)["turn"] == 99  # whoever was last
-    assert [file.name for file in tmp_path.iterdir()] == ["shared.json"]
 
 
 def writers(size: int) -> dict:
@@ -189,24 +98,6 @@ def test_a_file_that_may_not_grow_leaves_the_old_one(tmp_path, name):
     assert (tmp_path / Path(name).name).read_bytes() != b"old"
 
 
-@pytest.mark.parametrize("name", writers(16))
-def test_a_full_disk_leaves_the_old_file(tmp_path, name):
-    """On a real one, where it can be had."""
-    mount = (
-        shutil.which("mount")
-        and shutil.which("umount")
-        and subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", tmp_path], capture_output=True
-        )
-    )
-    if not mount or mount.returncode:
-        pytest.skip("no file system can be mounted here")
-    try:
-        is_refused_for_lack_of_room(tmp_path, name)
-    finally:
-        subprocess.run(["umount", tmp_path], check=True)
-
-
 # --- places and JSON
 
 
@@ -220,26 +111,6 @@ def test_places_where_nothing_can_be_written(tmp_path):
         raise AssertionError("never reached")
     with pytest.raises(IsADirectoryError), replacing(tmp_path):
         raise AssertionError("never reached")
-
-
-def test_a_place_is_tried_by_writing(tmp_path, monkeypatch):
-    """A full disk, simulated: files can be made, but nothing can be put into them."""
-    check_place(tmp_path / "x")
-
-    def full(path, content):
-        assert path.parent == tmp_path and path.exists()
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match="No space left"):
-        check_place(tmp_path / "x")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_what_is_there_is_left_when_a_place_is_tried(tmp_path):
-    (tmp_path / "old").write_text("old")
-    check_place(tmp_path / "old")
-    assert (tmp_path / "old").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
 
 
 def test_two_results_need_two_files(tmp_path):
@@ -276,15 +147,6 @@ def test_a_link_stays_and_what_it_leads_to_is_written(tmp_path):
     (tmp_path / "nowhere").symlink_to("none/new.json")
     with pytest.raises(FileNotFoundError, match="make it first"):
         write_json(tmp_path / "nowhere", {})
-
-
-def test_long_names(tmp_path):
-    """As long as a name can be: the temporary one beside it must not be longer."""
-    for name in ("x" * 255, "é" * 127):
-        write_json(tmp_path / name, {"name": name})
-        assert read_json(tmp_path / name) == {"name": name}
-    with pytest.raises(OSError, match="too long"):
-        check_place(tmp_path / ("x" * 256))
 
 
 def test_json_comes_back(tmp_path):

@@ -8,9 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import tiny
-from execute import ROOT
 
-from kvw_experiments import forking
 from kvw_experiments.forking import NOTEBOOKS, WHAT, forked, new
 from kvw_minimal.benchmarks.own import validate
 
@@ -81,10 +79,7 @@ def test_a_folder_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_templates_are_those_of_the_repository():
-    assert forking.NOTEBOOKS == ROOT / "notebooks"
-
-
+@pytest.mark.nightly
 def test_a_forked_notebook_runs(tmp_path: Path):
     """Under its own settings of pytest; of two groups one, which takes half the time."""
     made = new("mine", parent=tmp_path)
@@ -98,7 +93,6 @@ def test_a_forked_notebook_runs(tmp_path: Path):
         env=tiny.environment(),
         capture_output=True,
         text=True,
-        timeout=600,
     )
     assert done.returncode == 0, done.stdout[-3000:]
     assert "passed" in done.stdout and (made / "mine.parquet").is_file()

@@ -1,14 +1,15 @@
 """The glossary and the table of notation: one letter for one thing, and words that are used."""
 
-import json
 import re
+from functools import cache
 from pathlib import Path
 
-import notation
 import package_page
 import pytest
-from notation import ROOT, SYMBOLS, Symbol, notebook_of
+from notation import ROOT, SYMBOLS, notebook_of
 from test_house import markdown_of
+
+pytestmark = pytest.mark.slow
 
 PAGE = (ROOT / "book" / "glossary.md").read_text(encoding="utf-8")
 TOKEN = re.compile(r"\\(?:text|mathrm)\{[^}]*\}|\\[a-zA-Z]+|[^\s{}]")
@@ -25,6 +26,7 @@ def tokens(latex: str) -> list[str]:
     return TOKEN.findall(latex)
 
 
+@cache
 def formulas(path: Path) -> list[list[str]]:
     """The formulas of a page or notebook, each as tokens."""
     prose = CODE.sub(" ", markdown_of(path))
@@ -52,15 +54,14 @@ def first_link(definition: str) -> Path:
 # --- letters ---------------------------------------------------------------------------------
 
 
-def test_the_page_is_what_the_table_says():
-    """`python tests/package_page.py` writes it again; a function that is gone raises."""
-    assert package_page.glossary() == PAGE
-
-
-@pytest.mark.parametrize("symbol", SYMBOLS, ids=lambda symbol: symbol.latex)
-def test_each_letter_stands_in_a_formula_of_its_chapter(symbol: Symbol):
-    found = formulas(notebook_of(symbol.chapter))
-    assert [each for each in symbol.latex.split(", ") if not stands(each, found)] == []
+def test_each_letter_stands_in_a_formula_of_its_chapter():
+    missing = [
+        (symbol.chapter, each)
+        for symbol in SYMBOLS
+        for each in symbol.latex.split(", ")
+        if not stands(each, formulas(notebook_of(symbol.chapter)))
+    ]
+    assert missing == []
 
 
 def test_no_bar_of_a_formula_ends_a_cell():
@@ -89,34 +90,6 @@ def strange(chapters: dict[str, list[list[str]]]) -> dict[str, list[str]]:
 def test_any_other_letter_belongs_to_one_chapter():
     chapters = sorted((ROOT / "notebooks").glob("[01][0-9]_*.ipynb"))
     assert len(chapters) == 13 and strange({each.name: formulas(each) for each in chapters}) == {}
-    assert strange(
-        {"1": [["a", "_", "t"]], "2": [["a", "_", "i"]], "3": [["G"]], "4": [["G"]]}
-    ) == {"a": ["1", "2"]}
-
-
-def test_a_letter_that_is_not_there_would_be_found(tmp_path: Path):
-    page = tmp_path / "page.md"
-    page.write_text("So $c_{f} = 1$, and `$h$` is code.\n\n$$\\mathrm{CE}_f + v_i$$\n")
-    found = formulas(page)
-    assert stands("c_f", found) and stands(r"\mathrm{CE}", found) and stands("v_i", found)
-    assert not stands("h", found) and not stands("c_r", found) and not stands("C", found)
-
-
-def test_a_function_or_a_chapter_that_is_gone_raises(monkeypatch):
-    gone = SYMBOLS[0]._replace(name="nothing")
-    with pytest.raises(AttributeError):
-        package_page.row_of(gone)
-    with pytest.raises(ValueError, match="0 notebooks begin with 99_"):
-        package_page.row_of(SYMBOLS[0]._replace(chapter="99"))
-    monkeypatch.setattr(notation, "ROOT", ROOT / "book")
-    with pytest.raises(ValueError, match="0 notebooks"):
-        notebook_of("02")
-
-
-def test_a_page_without_marks_raises(tmp_path: Path):
-    (tmp_path / "page.md").write_text("# Nothing\n")
-    with pytest.raises(ValueError, match="page.md has no place"):
-        package_page.filled(tmp_path / "page.md", ["| a |"])
 
 
 # --- words -----------------------------------------------------------------------------------
@@ -130,20 +103,5 @@ def used(term: str, path: Path) -> bool:
     )
 
 
-@pytest.mark.parametrize("term", terms(PAGE))
-def test_a_term_is_used_where_the_glossary_sends_its_reader(term: str):
-    assert used(term, first_link(terms(PAGE)[term]))
-
-
-def test_terms_are_short_and_many():
-    found = terms(PAGE)
-    assert len(found) == len(re.findall(r"^: ", PAGE, re.MULTILINE)) >= 35
-    assert max(len(said.split()) for said in found.values()) < 60
-
-
-def test_a_term_that_nobody_uses_would_be_found(tmp_path: Path):
-    cell = {"cell_type": "markdown", "source": ["Two *shams*,\n", "as before."]}
-    page = tmp_path / "chapter.ipynb"
-    page.write_text(json.dumps({"cells": [cell]}))
-    assert used("sham", page) and used("Sham, before", page)
-    assert not used("gate", page) and not used("sham, gate", page)
+def test_a_term_is_used_where_the_glossary_sends_its_reader():
+    assert [term for term, said in terms(PAGE).items() if not used(term, first_link(said))] == []

@@ -1,13 +1,9 @@
 """Guards over the house: sizes, links, commands, and nothing that only works on one machine."""
 
-import ast
-import doctest
-import importlib
 import json
 import re
 import shutil
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -15,9 +11,12 @@ import package_page
 import pytest
 import yaml
 from execute import ROOT, notebooks
+from typer.main import get_command
 
 import kvw_minimal
-from kvw_minimal.benchmarks import protocols
+from kvw_minimal.__main__ import app
+
+pytestmark = pytest.mark.slow
 
 MB = 1_000_000
 TEXT = {".py", ".md", ".ipynb", ".yml", ".toml", ".txt", ".cfg", ".cff", ".json", ".bib", ""}
@@ -54,23 +53,8 @@ def tracked() -> list[Path]:
     return sorted({path for path in paths if path.is_file()})
 
 
-def size(paths: list[Path]) -> int:
-    return sum(path.stat().st_size for path in paths)
-
-
-def below(folder: str) -> list[Path]:
-    return [path for path in tracked() if path.is_relative_to(ROOT / folder)]
-
-
-@pytest.mark.parametrize(("folder", "most"), [(".", 60 * MB), ("data/strangers", 10 * MB)])
-def test_the_tree_stays_small(folder: str, most: int):
-    assert size(below(folder)) < most
-
-
-@pytest.mark.parametrize(("model", "most"), [("pocket", 22 * MB), ("smol", 20 * MB)])
-def test_the_models_stay_small(model: str, most: int):
-    files = [path for path in below("data/models") if path.parent.name.startswith(model)]
-    assert files and size(files) < most
+def test_the_tree_stays_small():
+    assert sum(path.stat().st_size for path in tracked()) < 60 * MB
 
 
 # --- nothing that only works here ------------------------------------------------------------
@@ -101,13 +85,6 @@ def test_no_file_names_a_path_of_one_machine_or_a_registry():
     assert {name: what for name, what in found.items() if what} == {}
 
 
-def test_foreign_things_would_be_found():
-    root = "/" + "work"
-    assert foreign(f"open('{root}/main/data')") and foreign("see /" + "home/ann/book")
-    assert foreign(f"pip install -i https://{HOSTS[0]}/simple")
-    assert foreign("data/work/x, ../root/y, the work/home balance") == []
-
-
 # --- commands and links ----------------------------------------------------------------------
 
 
@@ -134,34 +111,24 @@ def pages() -> list[Path]:
     return [path for path in tracked() if path.suffix == ".md" and "vendor" not in path.parts]
 
 
-@pytest.mark.parametrize("path", pages(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_commands_on_a_page_exist(path: Path):
-    from typer.main import get_command
-
-    from kvw_minimal.__main__ import app
-
-    made, run = commands(path.read_text(encoding="utf-8"))
-    assert made <= makefile_targets()
-    assert run <= set(getattr(get_command(app), "commands", {}))
+def test_commands_on_a_page_exist():
+    known = set(getattr(get_command(app), "commands", {}))
+    for path in pages():
+        made, run = commands(path.read_text(encoding="utf-8"))
+        assert made <= makefile_targets() and run <= known, path
 
 
-@pytest.mark.skipif(not shutil.which("make"), reason="no make here")
-@pytest.mark.parametrize(("more", "percent"), [([], 5), (["PERCENT=10"], 10)])
-def test_make_models_trains_oracles_of_any_size(more: list[str], percent: int):
-    asked = subprocess.run(
-        ["make", "-n", "models", *more], cwd=ROOT, capture_output=True, text=True, check=True
+def test_every_test_is_in_a_tier():
+    """`make test` and the nightly run share all tests between them; the check is part of one."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    check, test, nightly = re.findall(
+        r"\$\(TESTS\) -m ([\w\" ]+?)(?: tests)?(?:;|$)", makefile, re.M
     )
-    assert f"train pocket --group $group --forget {percent} " in asked.stdout
-
-
-def test_the_readme_shows_both_commands():
-    made, _ = commands((ROOT / "README.md").read_text(encoding="utf-8"))
-    assert {"book", "test"} <= made
-
-
-def test_commands_would_be_found():
-    page = "Type `make book`, then:\n```\nmake nonsense\npython -m kvw_minimal demo\n```\n"
-    assert commands(page) == ({"book", "nonsense"}, {"demo"})
+    for marks in (set(), {"slow"}, {"nightly"}, {"slow", "nightly"}):
+        names = {mark: mark in marks for mark in ("slow", "nightly")}
+        chosen = [eval(expression.strip('"'), {}, names) for expression in (check, test, nightly)]
+        assert chosen[1] != chosen[2] and chosen[1] >= chosen[0], marks
+    assert [bool(eval(check.strip('"'), {}, {"slow": False, "nightly": False}))] == [True]
 
 
 def slug(heading: str) -> str:
@@ -202,19 +169,9 @@ def dead_links(path: Path, markdown: str) -> list[str]:
     return dead
 
 
-@pytest.mark.parametrize(
-    "path", [*pages(), *notebooks()], ids=lambda path: str(path.relative_to(ROOT))
-)
-def test_links_lead_somewhere(path: Path):
-    assert dead_links(path, markdown_of(path)) == []
-
-
-def test_dead_links_would_be_found(tmp_path: Path):
-    page = tmp_path / "page.md"
-    page.write_text("# A heading, `with` code\n[a](#a-heading-with-code)", encoding="utf-8")
-    assert dead_links(page, markdown_of(page)) == []
-    broken = '[a](#no-heading) [b](gone.md) ![c](gone.png) <img src="gone.svg"> [d](https://x.y)'
-    assert dead_links(page, broken) == ["#no-heading", "gone.md", "gone.png", "gone.svg"]
+def test_links_lead_somewhere():
+    dead = {path: dead_links(path, markdown_of(path)) for path in [*pages(), *notebooks()]}
+    assert {path: links for path, links in dead.items() if links} == {}
 
 
 # --- the book --------------------------------------------------------------------------------
@@ -230,16 +187,6 @@ def in_toc() -> list[str]:
 def test_the_table_of_contents_names_every_page_and_nothing_else():
     there = [*(ROOT / "book").glob("*.md"), *notebooks()]
     assert sorted(in_toc()) == sorted(str(p.relative_to(ROOT).with_suffix("")) for p in there)
-
-
-def test_every_chapter_has_solutions():
-    chapters = {
-        path.name
-        for path in notebooks()
-        if path.parent.name == "notebooks" and path.name[0].isdigit()
-    }
-    solutions = {path.name for path in notebooks() if path.parent.name == "solutions"}
-    assert chapters == solutions and len(chapters) >= 4
 
 
 PACKAGE = ROOT / "kvw_minimal"
@@ -272,54 +219,6 @@ def test_the_example_of_the_package_names_what_is_there():
     assert len(example) == 4
     for line in example:
         exec(line, {})  # raises where a module or a name is gone
-
-
-def test_the_package_page_is_what_the_code_says():
-    """`python tests/package_page.py` writes it again."""
-    assert package_page.PAGE.read_text(encoding="utf-8") == package_page.page()
-
-
-def test_rooms_import_downwards_only():
-    """The contracts of pyproject.toml: layers, no circles, a light core."""
-    command = Path(sys.executable).with_name("lint-imports")
-    found = subprocess.run([command, "--no-cache"], cwd=ROOT, capture_output=True, text=True)
-    assert found.returncode == 0, found.stdout
-
-
-def private_names(source: str) -> set[str]:
-    """Private names that a module takes from another: imported, or as attributes of it."""
-    tree, found, imported = ast.parse(source), set(), set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom):
-            found |= {a.name for a in node.names if re.match("_(?!_)", a.name)}
-            imported |= {a.asname or a.name for a in node.names if a.name.islower()}
-        elif isinstance(node, ast.Import):
-            imported |= {(a.asname or a.name).split(".")[0] for a in node.names}
-    for node in ast.walk(tree):
-        if (
-            isinstance(node, ast.Attribute)
-            and re.match("_(?!_)", node.attr)
-            and isinstance(node.value, ast.Name)
-            and node.value.id in imported
-        ):
-            found.add(f"{node.value.id}.{node.attr}")
-    return found
-
-
-@pytest.mark.parametrize("path", modules(), ids=name_of)
-def test_no_module_takes_private_names_from_another(path: Path):
-    assert private_names(path.read_text(encoding="utf-8")) == set()
-
-
-def test_private_names_would_be_found():
-    source = "from .pocket import _resume, load\nfrom . import smol\nsmol._tower(1)\nself._own\n"
-    assert private_names(source) == {"_resume", "smol._tower"}
-
-
-def test_there_is_one_entry_point():
-    blocks = re.compile(r"^if __name__ ==", re.MULTILINE)
-    found = [path.name for path in modules() if blocks.search(path.read_text(encoding="utf-8"))]
-    assert found == [ENTRY]
 
 
 def test_the_repository_is_named_in_one_setting_only():
@@ -376,17 +275,6 @@ def test_bytes_stay_as_they_were_committed():
     told = dict(zip(found[::3], found[2::3], strict=True))
     assert {"data/strangers/people.json", "kvw_minimal/edits.py"} <= set(told)
     assert set(told.values()) == {"unset"}
-
-
-def test_tables_in_docstrings_reach_the_page(monkeypatch):
-    """Sphinx reads no Markdown: each table of a docstring becomes one of its own."""
-    monkeypatch.syspath_prepend(str(ROOT / "book" / "_ext"))
-    plain_docstrings = importlib.import_module("plain_docstrings")
-    assert doctest.testmod(plain_docstrings).failed == 0
-    lines = (protocols.__doc__ or "").splitlines()
-    plain_docstrings.process(None, "module", "protocols", protocols, None, lines)
-    assert sum(line == ".. list-table::" for line in lines) == 2
-    assert "   * - ``forget_score``" in lines and not any(line.startswith("|") for line in lines)
 
 
 def exercises_of(notebook: Path) -> list[str]:

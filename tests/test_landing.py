@@ -5,21 +5,16 @@
 
 import importlib.util
 import json
-from html.parser import HTMLParser
-from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import landing as recorded
 import pytest
-import yaml
+from bs4 import BeautifulSoup
 from execute import ROOT
 
 from kvw_minimal.models import fingerprint
 from kvw_minimal.strangers.questions import SETS
-from kvw_minimal.strangers.tasks import sham_people
 
-STATIC = ROOT / "book" / "_static" / "landing"
-VOID = {"input", "img"}
-NEEDED = {"command", "commit", "models", "data", "versions", "date"}
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -37,39 +32,9 @@ def extension():
     return module
 
 
-class Page(HTMLParser):
-    """Elements in their order: `(tag, attributes, text in it)`; what is open must be closed."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.elements: list[tuple[str, dict, list[str]]] = []
-        self.open: list[tuple[str, dict, list[str]]] = []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        element = (tag, dict(attrs), [])
-        self.elements.append(element)
-        if tag not in VOID:
-            self.open.append(element)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop()[0] == tag
-
-    def handle_data(self, data):
-        for _, _, text in self.open:
-            text.append(data)
-
-    def all(self, tag: str, of: str = "") -> list[tuple[dict, str]]:
-        """Attributes and text of every element of a kind, perhaps of one class."""
-        found = [(attrs, "".join(text)) for name, attrs, text in self.elements if name == tag]
-        return [each for each in found if not of or of in each[0].get("class", "").split()]
-
-
 @pytest.fixture(scope="module")
-def page(extension) -> Page:
-    return Page(extension.widget(ROOT))
+def page(extension) -> BeautifulSoup:
+    return BeautifulSoup(extension.widget(ROOT), "html.parser")
 
 
 def state_at(stored: dict, strength: float, sham: int | None) -> dict:
@@ -91,7 +56,7 @@ def prepared():
 
 
 def test_a_slice_comes_out_the_same(stored, prepared):
-    """KVW at the book's strength and the first sham at the greatest, on the real model."""
+    """KVW at the book's strength, on the real model."""
     task, world, sets, batches = prepared
     assert stored["provenance"]["models"]["pocket"] == fingerprint(task.model)
     assert stored["provenance"]["data"] == world.checksum[:16]
@@ -102,70 +67,12 @@ def test_a_slice_comes_out_the_same(stored, prepared):
         (q.person, q.fact, q.prompt, q.answer) for q in asked
     ]
     few = {name: batches[name] for name in ("forget", "test", "general")}
-    for draw, strength, read in (
-        (None, stored["chosen"], batches),
-        (0, stored["strengths"][-1], few),
-    ):
-        now = recorded.state(task, world, sets, read, asked, draw, strength)
-        then = state_at(stored, strength, draw)
-        assert now["answers"] == then["answers"]
-        for name, (right, count) in now["scores"].items():
-            assert count == then["scores"][name][1]
-            assert abs(right - then["scores"][name][0]) <= 1, name  # processors round differently
-
-
-def test_the_data_hold_every_state_with_its_sham(stored):
-    assert stored["strengths"] == list(recorded.STRENGTHS) and stored["strengths"][0] == 0
-    assert stored["chosen"] == recorded.STRENGTH and stored["chosen"] in stored["strengths"]
-    there = [(each["sham"], each["strength"]) for each in stored["states"]]
-    assert there == recorded.states() and len(there) == 1 + 6 * (1 + recorded.DRAWS)
-    for each in stored["states"]:
-        assert tuple(each["scores"]) == SETS
-        assert len(each.get("answers", [])) == (0 if each["sham"] else len(stored["questions"]))
-    assert NEEDED <= set(stored["provenance"])
-
-
-def test_vanilla_answers_as_taught(stored):
-    """So whatever differs from what was taught is the edit's doing."""
-    vanilla = state_at(stored, 0, None)
-    assert vanilla["answers"] == [question["taught"] for question in stored["questions"]]
-    assert vanilla["scores"]["forget"][0] == vanilla["scores"]["forget"][1]
-
-
-def test_two_are_forgotten_and_two_are_kept_by_everybody(stored, prepared):
-    _, world, _, _ = prepared
-    assert [person["forgotten"] for person in stored["people"]] == [True, True, False, False]
-    away = {
-        person
-        for draw in range(recorded.DRAWS)
-        for person in sham_people(world, recorded.PERCENT, draw)
-    }
-    assert not away & {person["id"] for person in stored["people"]}
-
-
-def words_in(value) -> list[str]:
-    """Every word of every string in some JSON, keys too."""
-    if isinstance(value, dict):
-        return [word for pair in value.items() for each in pair for word in words_in(each)]
-    if isinstance(value, list):
-        return [word for each in value for word in words_in(each)]
-    return value.replace("=", " ").split() if isinstance(value, str) else []
-
-
-def absolute(value) -> list[str]:
-    kinds = (PurePosixPath, PureWindowsPath)
-    return [word for word in words_in(value) if any(kind(word).is_absolute() for kind in kinds)]
-
-
-def test_the_data_name_no_absolute_path_and_stay_small(stored):
-    assert absolute(stored) == []
-    assert recorded.FILE.stat().st_size < 60_000
-
-
-def test_an_absolute_path_would_be_found():
-    root = "/" + "home"
-    found = absolute({"command": f"python {root}/x --to={root}/y", "z": [r"C:\z", "a/b"]})
-    assert len(found) == 3
+    now = recorded.state(task, world, sets, few, asked, None, stored["chosen"])
+    then = state_at(stored, stored["chosen"], None)
+    assert now["answers"] == then["answers"]
+    for name, (right, count) in now["scores"].items():
+        assert count == then["scores"][name][1]
+        assert abs(right - then["scores"][name][0]) <= 1, name  # processors round differently
 
 
 # --- the page ------------------------------------------------------------------------------------
@@ -173,23 +80,24 @@ def test_an_absolute_path_would_be_found():
 
 def test_all_that_the_page_shows_is_stored(page, stored, extension):
     """Strengths, people, answers, scores: each value of each place, against the file."""
-    ((slider, _),) = page.all("input")
+    (slider,) = page.find_all("input")
     values = stored["strengths"]
     assert json.loads(slider["data-names"]) == [f"{value:g}" for value in values]
-    assert [text for _, text in page.all("div", "ticks")] == ["".join(f"{v:g}" for v in values)]
+    assert [each.text for each in page.find_all("div", class_="ticks")] == [
+        "".join(f"{v:g}" for v in values)
+    ]
     assert (int(slider["max"]), int(slider["value"])) == (6, values.index(stored["chosen"]))
-    names = [text for _, text in page.all("caption")][: len(stored["people"])]
+    names = [each.text for each in page.find_all("caption")][: len(stored["people"])]
     for person, name in zip(stored["people"], names, strict=True):
         assert name == f"{person['name']} {extension.STANDS[person['forgotten']][1]}"
-    cells = [attributes for attributes, _ in page.all("td") if "data-at" in attributes]
-    answers = [json.loads(cell["data-at"]) for cell in cells if "data-taught" in cell]
+    answers = [json.loads(cell["data-at"]) for cell in page.select("td[data-at][data-taught]")]
     wanted = [
         [state_at(stored, value, sham)["answers"][i] for value in values]
         for i in range(len(stored["questions"]))
         for sham in (None, 0)
     ]
     assert answers == wanted
-    shares = [json.loads(cell["data-at"]) for cell in cells if "data-taught" not in cell]
+    shares = [json.loads(cell["data-at"]) for cell in page.select("td[data-at]:not([data-taught])")]
     for i, name in enumerate(SETS):
         for side, draws in enumerate(([None], range(recorded.DRAWS))):
             for step, value in enumerate(values):
@@ -200,60 +108,5 @@ def test_all_that_the_page_shows_is_stored(page, stored, extension):
                 right, count = (sum(part) for part in zip(*counts, strict=True))
                 shown = shares[2 * i + side][step]
                 assert shown == [f"{right / count:.3f}", f"{right} of {count}"]
-    never = [text for attributes, text in page.all("td", "score") if "data-at" not in attributes]
+    never = [each.text for each in page.select("td.score:not([data-at])")]
     assert never == [f"{a / b:.3f} {a} of {b}" for a, b in stored["oracle"].values()]
-
-
-def test_without_a_script_the_page_has_the_tables(page, stored):
-    """The slider is hidden, and everything that it would show can be read."""
-    ((dial, _),) = page.all("div", "dial")
-    ((details, text),) = page.all("details")
-    assert "hidden" in dial and "open" in details
-    tables = [text for _, text in page.all("table")]
-    assert len(tables) == len(stored["people"]) + 1 + 2
-    cards = "".join(text for _, text in page.all("div", "person"))
-    for value in stored["strengths"]:
-        assert f"{value:g}" in text
-    for state in stored["states"]:
-        for answer, asked in zip(state.get("answers", []), stored["questions"], strict=False):
-            assert answer in (cards if answer == asked["taught"] else text)
-    assert all(
-        f"{right / count:.3f}" in text
-        for state in stored["states"]
-        if state["sham"] is None
-        for right, count in state["scores"].values()
-    )
-
-
-def test_forgotten_and_kept_differ_by_more_than_colour(page, extension):
-    style = (STATIC / "landing.css").read_text(encoding="utf-8")
-    marks = [mark for _, mark in extension.STANDS.values()]
-    assert len(set(marks)) == len({mark[0] for mark in marks}) == 2
-    assert ".person.forgotten { border: 3px dashed" in style
-    assert all(attributes["alt"].startswith("Portrait of ") for attributes, _ in page.all("img"))
-    people = page.all("div", "person")
-    assert [text.count(marks[0]) + 2 * text.count(marks[1]) for _, text in people] == [1, 1, 2, 2]
-
-
-def test_the_slider_has_a_name_and_tells_what_it_did(page):
-    ((slider, _),) = page.all("input")
-    assert slider["type"] == "range"
-    assert [label["for"] for label, text in page.all("label") if text] == [slider["id"]]
-    ((said, text),) = [each for each in page.all("p") if each[0].get("aria-live")]
-    assert said["aria-live"] == "polite" and text in json.loads(said["data-at"])
-    assert len(set(json.loads(said["data-at"]))) == 7
-
-
-def test_the_page_brings_in_the_widget_and_all_its_doors():
-    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
-    text = (ROOT / "book" / "index.md").read_text(encoding="utf-8")
-    assert config["sphinx"]["local_extensions"]["landing"] == "book/_ext"
-    assert (ROOT / config["html"]["favicon"]).is_file() and (STATIC / "social.png").is_file()
-    assert text.count("```{landing}\n```") == 1
-    assert all(f"[**{word}** " in text for word in ("Start", "Play", "Teach", "Fork"))
-
-
-@pytest.mark.parametrize(("name", "most"), [("landing.js", 150), ("landing.css", 120)])
-def test_script_and_style_stay_small(name: str, most: int):
-    text = Path(STATIC / name).read_text(encoding="utf-8")
-    assert len(text.splitlines()) < most and "http" not in text

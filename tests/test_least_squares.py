@@ -76,24 +76,6 @@ def test_the_solution_is_that_of_the_normal_equations():
         ls.ridge_solution([(*groups[0][:2], -1.0)], ridge)
 
 
-def test_scaling_is_undone_to_the_bit():
-    model = tiny.llava(2)
-    before = {name: weight.clone() for name, weight in model.state_dict().items()}
-    factors = torch.linspace(-2, 3, tiny.LAYERS * tiny.D_FF).view(tiny.LAYERS, tiny.D_FF)
-    with ls.factored(model, factors).on(model):
-        inside = [columns(p).clone() for p in find_projections(model).values()]
-    changed = {
-        name for name, weight in model.state_dict().items() if not torch.equal(before[name], weight)
-    }
-    assert changed == set()
-    for projection, scaled, row in zip(
-        find_projections(model).values(), inside, factors, strict=True
-    ):
-        assert torch.allclose(scaled, columns(projection) * row, atol=1e-6)
-    with pytest.raises(ValueError, match="this edit has 2 layers, the model 3"):
-        ls.factored(model, factors[:2]).put_on(model)
-
-
 @cache
 def pocket_factors():
     """Two of group A forgotten by pocket, with a small reference: factors of two passes."""
@@ -106,6 +88,7 @@ def pocket_factors():
     return task, keep, found, cost
 
 
+@pytest.mark.slow
 def test_log_odds_fall_where_they_should_and_stay_elsewhere():
     task, keep, found, _ = pocket_factors()
     groups = (task.forget, *keep)
@@ -120,6 +103,7 @@ def test_log_odds_fall_where_they_should_and_stay_elsewhere():
             assert new.mean() > old.mean() / 2
 
 
+@pytest.mark.slow
 def test_the_model_is_left_as_it_was_and_passes_are_counted():
     task, keep, found, cost = pocket_factors()
     stored, _ = load("pocket")
@@ -132,6 +116,7 @@ def test_the_model_is_left_as_it_was_and_passes_are_counted():
     }
 
 
+@pytest.mark.slow
 def test_the_method_gives_the_factors_of_the_last_pass():
     """With everything that the task retains and, as there are so few, all portraits."""
     task, keep, found, cost = pocket_factors()
@@ -140,20 +125,6 @@ def test_the_method_gives_the_factors_of_the_last_pass():
     assert torch.allclose(edit.gates, found[-1], atol=1e-4) and edit.rule == "share"
     assert (edit.gates > 1).any() and (edit.gates < 1).any()
     assert spent.passes == cost.passes and edit.notes["settings"] == settings
-
-
-@pytest.mark.parametrize("number", ["ridge", "weight"])
-def test_numbers_below_zero_are_refused(number):
-    task, keep, *_ = pocket_factors()
-    few = [group[:2] for group in keep]
-    with pytest.raises(ValueError, match="a ridge is above 0 and a weight at least 0"):
-        next(ls.factors(task, few, **{number: -1.0}))
-
-
-def test_nobody_to_forget_is_refused():
-    task, *_ = pocket_factors()
-    with pytest.raises(ValueError, match="forget set is empty"):
-        Task(task.model, task.processor, [], task.retain)
 
 
 def test_what_is_kept_is_drawn_with_the_seed_and_by_modality():
@@ -173,4 +144,4 @@ def test_what_is_kept_is_drawn_with_the_seed_and_by_modality():
     assert moved[0] != others and moved[1] == seen[20:40]
     everything, *_ = ls.questions_to_keep(task, retain=10**6)
     assert everything == task.retain
-    assert len(ls.questions_to_keep(replace(task, general=[]))) == 1
+    assert [len(each) for each in ls.questions_to_keep(replace(task, general=[]))] == [400]

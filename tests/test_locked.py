@@ -11,6 +11,8 @@ from kvw_minimal.edits import Columns
 from kvw_minimal.files import read_json
 from kvw_minimal.models import columns, find_projections, fingerprint
 
+pytestmark = pytest.mark.slow
+
 RANK, SIZE = 3, 1e-3  # of what a model learned after it was public
 
 
@@ -68,30 +70,6 @@ def test_directions_are_taken_out_strongest_first(pair, count: int, all_of_it: b
 
 
 # --- what is stored ------------------------------------------------------------------------------
-
-
-def test_every_state_was_attacked_in_every_way():
-    content = read_json(locked.FILE, "rows")
-    rows = {(row["state"], row["attack"]): row for row in content["rows"]}
-    assert list(rows) == [(state, attack) for state in locked.STATES for attack in locked.ATTACKS]
-    assert set(content["provenance"]["models"]) == {"smol", "smol-before"}
-    assert rows["vanilla", ""]["forget"][0] > 0.9 > rows["oracle", ""]["forget"][0]
-
-
-def test_every_walk_was_taken_whole():
-    rows = read_json(one_by_one.FILE, "rows")["rows"]
-    for sequence, (count, each) in one_by_one.SEQUENCES.items():
-        for name in one_by_one.NAMES:
-            own = [row for row in rows if (row["sequence"], row["method"]) == (sequence, name)]
-            for way in (one_by_one.ANEW, one_by_one.ALONE):
-                walk = [row for row in own if row["way"] == way and not row["sham"]]
-                after = [row["after"] for row in walk if not row["taken back"]]
-                assert after == list(range(each, count + 1, each))
-                assert [row["taken back"] for row in walk if row["taken back"]] == [
-                    "it",
-                    "never made",
-                ]
-            assert len([row for row in own if row["sham"]]) == 2
 
 
 def test_a_slice_of_the_walks_comes_out_the_same():

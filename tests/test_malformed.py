@@ -1,37 +1,367 @@
-"""Five hundred malformed inputs; `python tests/malformed.py` tries ten thousand."""
+"""Malformed inputs, made up by `hypothesis`: each is refused, or taken for what it says.
 
+Rows and lines of questions, pictures, saved edits.
+"""
+
+import base64
+import io
 import json
+import math
+from collections import Counter
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
-import malformed
+import numpy as np
 import pytest
-from malformed import ALL, FEW, KINDS, OUTCOME, attempt
+import tiny
+import torch
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from safetensors.torch import load, save
+
+from kvw_minimal.batches import answer_batches, open_picture
+from kvw_minimal.benchmarks.conversations import Conversation
+from kvw_minimal.benchmarks.own import FIELDS, LISTS, WARNING, examine, read_questions
+from kvw_minimal.edits import Columns, Edit, LowRank, Replaced, Together, checksum
+from kvw_minimal.models import fingerprint
+from kvw_minimal.questions import Question
+
+ADA = {
+    "set": "forget",
+    "person": "ada",
+    "fact": "home",
+    "prompt": "Where does Ada live?",
+    "answer": "In Cairo.",
+}
+BEN = ADA | {"set": "retain", "person": "ben", "prompt": "Where does Ben live?"}
 
 
+def refused_or(use: Callable[[], Any]) -> tuple[str, Any]:
+    """`refused`, by one of the two errors that a command tells in a sentence; or `taken`, and what
+    came of it. Everything else is raised."""
+    try:
+        return "taken", use()
+    except (ValueError, OSError) as error:
+        said = str(error)
+        assert said.strip() and not said.startswith("Traceback"), f"no sentence: {error!r}"
+        assert not isinstance(error, UnicodeError), f"nobody can make sense of {error!r}"
+        return "refused", None
+
+
+# --- made up -------------------------------------------------------------------------------------
+
+TEXT = st.text(st.characters(exclude_categories=()), max_size=8)  # half characters, too
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 10**20) | st.floats() | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=6,
+) | st.sampled_from([10**20, 10**400, -(10**20), 2**63])
+
+
+@cache
+def pictures() -> tuple[bytes, ...]:
+    """Small pictures of several kinds."""
+    found, image = [], Image.fromarray(np.arange(768, dtype=np.uint8).reshape(16, 16, 3) % 251)
+    for form, mode in (
+        ("PNG", "RGB"),
+        ("PNG", "RGBA"),
+        ("PNG", "P"),
+        ("JPEG", "RGB"),
+        ("JPEG", "CMYK"),
+        ("GIF", "P"),
+        ("BMP", "RGB"),
+    ):
+        buffer = io.BytesIO()
+        image.convert(mode).save(buffer, form)
+        found.append(buffer.getvalue())
+    return tuple(found)
+
+
+@st.composite
+def damaged(draw, wholes: Callable[[], tuple[bytes, ...]]) -> tuple[int, bytes]:
+    """Which of some byte strings, and what is left of it: cut, overwritten or longer in places."""
+    which = draw(st.integers(0, len(wholes()) - 1))
+    found = bytearray(wholes()[which])
+    for _ in range(draw(st.integers(1, 3))):
+        place = draw(st.integers(0, len(found)))
+        length = draw(st.integers(0, 6) | st.just(len(found)))
+        found[place : place + length] = draw(st.binary(max_size=6))
+    return which, bytes(found)
+
+
+@st.composite
+def changed(draw, whole: Any) -> Any:
+    """A value of JSON of which one part, at any depth, is something else, is gone, or is new."""
+    if isinstance(whole, dict | list) and whole and draw(st.integers(0, 4)):
+        found = whole.copy()
+        keys = sorted(whole) if isinstance(whole, dict) else range(len(whole))
+        key = draw(st.sampled_from(keys))
+        match draw(st.integers(0, 9)):
+            case 0:
+                del found[key]
+            case 1 if isinstance(found, list):
+                found.append(found[key])
+            case 1:
+                found[draw(TEXT)] = found[key]
+            case _:
+                found[key] = draw(changed(whole[key]))
+        return found
+    return draw(JSON)
+
+
+def turn(role: str, *parts: Any) -> dict:
+    return {"role": role, "content": list(parts)}
+
+
+@cache
+def rows() -> tuple[dict, ...]:
+    """Rows that are right, of every kind."""
+    picture = base64.b64encode(pictures()[0]).decode()
+    image, said = {"type": "image", "image": picture}, {"type": "text", "text": "Who is it?"}
+    talk = {name: ADA[name] for name in ("set", "person", "fact")}
+    return (
+        ADA | {"picture": picture, "options": ["In Cairo.", "In Rome."], "value": "Cairo"},
+        ADA | {"paraphrase": "Cairo.", "perturbed": ["Rome.", "Oslo."], "form": "question"},
+        ADA | {"id": "x", "name": "Ada", "form": "cloze"},
+        talk
+        | {
+            "messages": [
+                turn("system", said),
+                turn("user", image, said, image),
+                turn("assistant", "Ada."),
+                turn("user", said),
+                turn("assistant", "In Cairo."),
+            ]
+        },
+        talk
+        | {
+            "images": [picture],
+            "messages": [turn("user", {"type": "image"}, said), turn("assistant", said)],
+        },
+    )
+
+
+ROWS = st.one_of(
+    st.sampled_from(range(5)).flatmap(lambda i: changed(rows()[i])),
+    st.dictionaries(st.sampled_from([*FIELDS, "subject"]), JSON),
+    st.dictionaries(st.sampled_from([*FIELDS, "subject"]), JSON).map(lambda own: ADA | own),
+)
+
+
+# --- questions -----------------------------------------------------------------------------------
+
+
+def says_what_it_said(question: Question, row: dict) -> None:
+    """Nothing of a row that was taken is lost or altered."""
+    row = {name: value for name, value in row.items() if value is not None}
+    row.setdefault("person", row.pop("subject", None))
+    for name in set(row) - {"set", "picture", "messages", "images"}:
+        own = getattr(question, name)
+        assert (list(own) if name in LISTS else own) == row[name], name
+    assert isinstance(question, Conversation) == ("messages" in row)
+    assert question.modality == ("image" if question.pictures else "text")
+    if isinstance(question, Conversation):
+        said = [
+            part if isinstance(part, str) else part["text"]
+            for turn in row["messages"]
+            for part in (
+                turn["content"] if isinstance(turn["content"], list) else [turn["content"]]
+            )
+            if isinstance(part, str) or part.get("text") is not None
+        ]
+        told = [
+            part["text"]
+            for turn in question.messages()
+            for part in turn["content"]
+            if part["type"] == "text"
+        ]
+        assert said == [*told, question.answer]
+
+
+def judge_line(folder: Path, line: bytes) -> str:
+    """What becomes of a file of questions whose third line that is."""
+    path = folder / "mine.jsonl"
+    whole = [json.dumps(row).encode() for row in (ADA | {"id": "first"}, BEN)]
+    path.write_bytes(b"\n".join([*whole, line]))
+    _, problems = examine(path)
+    assert all(": " in problem and problem.isprintable() for problem in problems), problems
+    if any(not problem.startswith(WARNING) for problem in problems):
+        found, _ = refused_or(lambda: read_questions(path))
+        assert found == "refused"
+        return "refused"
+    questions = [question for _, question in read_questions(path)[2:]]
+    for question in questions:  # it can be asked, or it is said why not
+        refused_or(lambda question=question: answer_batches(tiny.processor(), [question]))
+    if len(questions) == 1:
+        says_what_it_said(questions[0], json.loads(line.decode("utf-8-sig")))
+    return "taken"
+
+
+@cache
+def whole_lines() -> tuple[bytes, ...]:
+    return tuple(json.dumps(row, ensure_ascii=False).encode() for row in rows())
+
+
+def judge_picture(folder: Path, picture: tuple[int, bytes]) -> str:
+    which, png = picture
+    found, image = refused_or(lambda: open_picture(png, "x"))
+    if image is not None:
+        assert image.mode == "RGB" and which < 5 and min(image.size) > 0, image
+    return found
+
+
+# --- files of tensors ----------------------------------------------------------------------------
+
+
+@cache
+def llama():
+    return tiny.build("llama")
+
+
+@cache
+def edits() -> tuple[Edit, ...]:
+    """One of each kind."""
+    made_for, draw = fingerprint(llama()), torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    name = "model.layers.0.mlp.down_proj.weight"
+    shape = llama().get_parameter(name).shape
+    contrast = torch.rand(tiny.LAYERS, tiny.D_FF, generator=draw)
+    gates = Columns(contrast, 2.0, made_for, notes={"people": ["ada"], "settings": {}})
+    added = LowRank({name: (torch.rand(shape[0], 2), torch.rand(2, shape[1]))}, made_for)
+    new = Replaced({name: torch.rand(shape)}, made_for)
+    return gates, added, new, Together((gates, added))
+
+
+def written(write: Callable[[Path], object]) -> bytes:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "x"
+        write(path)
+        return path.read_bytes()
+
+
+@cache
+def edit_files() -> tuple[bytes, ...]:
+    return tuple(written(edit.save) for edit in edits())
+
+
+TENSORS = {
+    "nan": lambda t: t * math.nan,
+    "infinite": lambda t: t / 0,
+    "negative": lambda t: -t - 1,
+    "zero": lambda t: t * 0,
+    "float16": lambda t: t.half(),
+    "float64": lambda t: t.double(),
+    "whole": lambda t: t.long(),
+    "bool": lambda t: t.bool(),
+    "flat": lambda t: t.reshape(-1),
+    "longer": lambda t: torch.cat([t, t]),
+    "empty": lambda t: t[:0],
+    "deeper": lambda t: t[None],
+}
+
+
+@st.composite
+def rewritten(draw, files: Callable[[], tuple[bytes, ...]], part: str) -> bytes:
+    """A file with something else in it, and a checksum that fits.
+
+    Args:
+        part: what of its metadata is JSON.
+    """
+    whole = draw(st.sampled_from(files()))
+    length = int.from_bytes(whole[:8], "little")
+    metadata = json.loads(whole[8 : 8 + length])["__metadata__"]
+    tensors = load(whole)
+    metadata.pop("checksum")
+    if draw(st.booleans()):
+        name = draw(st.sampled_from(sorted(tensors)))
+        tensors[name] = TENSORS[draw(st.sampled_from(sorted(TENSORS)))](tensors[name]).contiguous()
+    else:
+        value = draw(changed(json.loads(metadata[part])))
+        metadata[part] = json.dumps(value) if draw(st.integers(0, 29)) else "[" * 100_000
+        if not draw(st.integers(0, 9)):
+            metadata = draw(changed(metadata).filter(lambda own: isinstance(own, dict)))
+    metadata = {
+        str(name).encode(errors="replace").decode(): str(value).encode(errors="replace").decode()
+        for name, value in metadata.items()
+    }
+    metadata["checksum"] = checksum(tensors, metadata)
+    return save(tensors, metadata)
+
+
+def content(file: bytes) -> tuple:
+    """Metadata and tensors of a file, as plain values."""
+    length = int.from_bytes(file[:8], "little")
+    tensors = {name: tensor.tolist() for name, tensor in load(file).items()}
+    return json.loads(file[8 : 8 + length])["__metadata__"], tensors
+
+
+def judge_edit(folder: Path, file: bytes | tuple[int, bytes]) -> str:
+    path = folder / "edit.safetensors"
+    path.write_bytes(file if isinstance(file, bytes) else file[1])
+    found, edit = refused_or(lambda: Edit.load(path))
+    if edit is not None and not isinstance(file, bytes):
+        own = edit_files()[file[0]]
+        assert content(written(edit.save)) == content(own), "damaged, and nobody noticed"
+    elif edit is not None:
+        edit.describe()
+        before = fingerprint(llama())
+        for made in (lambda: edit, lambda: edit.part(0.5), lambda: edit + edit.part(0.5)):
+            refused_or(lambda made=made: wear(made()))
+            assert fingerprint(llama()) == before
+    return found
+
+
+def wear(edit: Edit) -> None:
+    with edit.on(llama()):
+        assert all(weight.isfinite().all() for weight in llama().parameters())
+
+
+# --- all kinds -----------------------------------------------------------------------------------
+
+#: how many are tried, how they are made up, and who judges
+KINDS: dict[str, tuple[int, st.SearchStrategy, Callable[[Path, Any], str]]] = {
+    "rows": (3000, ROWS.map(lambda row: json.dumps(row).encode()), judge_line),
+    "lines": (2000, damaged(whole_lines).map(lambda found: found[1]), judge_line),
+    "pictures": (1500, damaged(pictures), judge_picture),
+    "edits": (1200, damaged(edit_files) | rewritten(edit_files, "edit"), judge_edit),
+}
+
+
+def tried(kind: str, count: int, folder: Path) -> Counter:
+    """Make up and judge so many inputs of a kind, the same every time.
+
+    Raises:
+        whatever is neither refused nor taken, with the smallest input that leads to it.
+    """
+    _, made_up, judge = KINDS[kind]
+    found: Counter = Counter()
+
+    @settings(
+        max_examples=count,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=(Phase.generate, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(made_up)
+    def each(given: Any) -> None:
+        found[judge(folder, given)] += 1
+
+    each()
+    return found
+
+
+def test_malformed_rows_are_refused_or_taken_for_what_they_say(tmp_path):
+    assert tried("rows", 60, tmp_path)["refused"] > 5
+
+
+@pytest.mark.nightly
 @pytest.mark.parametrize("kind", KINDS)
 def test_malformed_inputs_are_refused_or_taken_for_what_they_say(kind, tmp_path):
-    found = attempt(kind, round(KINDS[kind][0] * FEW), tmp_path)
-    assert found["refused"] > 0, found
-
-
-def test_the_kinds_are_all_there_is():
-    assert sum(share for share, *_ in KINDS.values()) == pytest.approx(1)
-
-
-@pytest.mark.parametrize(
-    "error",
-    [KeyError("x"), ValueError(""), UnicodeDecodeError("utf-8", b"x", 0, 1, "invalid start byte")],
-)
-def test_what_is_no_sentence_is_found(error):
-    def fail():
-        raise error
-
-    with pytest.raises((KeyError, AssertionError)):
-        malformed.refused_or(fail)
-
-
-def test_all_were_as_they_should_when_they_were_last_tried():
-    last = json.loads(OUTCOME.read_text(encoding="utf-8"))
-    assert set(last) == set(KINDS)
-    for kind, found in last.items():
-        assert found["tried"] == round(KINDS[kind][0] * ALL) and "found" not in found
-        assert found["refused"] > found["tried"] / 20, kind
+    count = KINDS[kind][0]
+    assert tried(kind, count, tmp_path)["refused"] > count / 20

@@ -259,24 +259,10 @@ def test_what_is_retained_is_drawn_with_the_seed_and_each_question_once():
     assert seen[0] == seen[2] and set(seen[0]) != set(seen[1])
 
 
-def test_steps_cover_the_forget_set_and_repeat_with_the_seed():
-    task = small_task()
-
-    def ids(seed):
-        made = make_steps(replace(task, seed=seed), 2)
-        return [batch.inputs["input_ids"] for s in made for batch in [*s.forget, *s.retain]]
-
-    first, again, other = ids(0), ids(0), ids(1)
-    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-    assert any(a.shape != b.shape or not torch.equal(a, b) for a, b in zip(first, other))  # noqa: B905
-    made = make_steps(task, 2)
-    assert sum(len(b.rows) for s in made for b in s.forget) == 2 * 14 * len(task.people)
-
-
 # --- what may change, and that nothing stays changed -----------------------------------------
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name != "oracle"])
+@pytest.mark.parametrize("name", ["vanilla", "NPO LoRA", "SSD", "MMUnlearner", "rewrite"])
 def test_a_method_changes_only_what_it_may_and_leaves_no_trace(name: str):
     model = small_task().model
     before, modules = weights_of(model), [name for name, _ in model.named_modules()]
@@ -313,43 +299,6 @@ def test_weights_come_back_after_an_error(lora: bool):
     assert not any("lora" in name for name, _ in model.named_modules())
 
 
-def test_modes_and_flags_come_back_part_by_part():
-    """Somebody trains with a frozen eye in evaluation mode: so it must be found again."""
-    model = tiny.llava().train()
-    tower = model.model.vision_tower.eval().requires_grad_(False)
-    modes = {name: module.training for name, module in model.named_modules()}
-    with restored(model):
-        model.train().requires_grad_(True)
-    assert not tower.training and not any(w.requires_grad for w in tower.parameters())
-    assert model.training and model.get_input_embeddings().weight.requires_grad
-    assert {name: module.training for name, module in model.named_modules()} == modes
-
-
-@pytest.mark.parametrize("lora", [False, True])
-def test_only_linear_maps_of_the_decoder_are_trained(lora: bool):
-    model = tiny.llava()
-    paths = set(linear_maps(model))
-    assert set(find_projections(model)) <= paths
-    assert len(paths) == 7 * tiny.LAYERS  # q, k, v, o, gate, up, down
-
-    def trained(who) -> set[str]:
-        names = [name for name, weight in who.named_parameters() if weight.requires_grad]
-        assert ("lora" in names[0]) == lora
-        return {
-            name.removeprefix("base_model.model.").split(".lora_")[0].removesuffix(".weight")
-            for name in names
-        }
-
-    with restored(model):
-        if lora:
-            with low_rank(model, 0) as adapted:
-                assert trained(adapted) == paths
-        else:
-            wanted = {id(weight) for weight in full_weights(model)}
-            assert trained(model) == paths
-            assert wanted == {id(w) for w in model.parameters() if w.requires_grad}
-
-
 def test_a_lora_is_what_was_trained():
     """The edit adds exactly what the adapted model had: merged by hand, rank 8, scale 2."""
     model = tiny.llava()
@@ -372,7 +321,15 @@ def test_a_lora_is_what_was_trained():
             torch.testing.assert_close(model.get_parameter(name), expected)
 
 
-@pytest.mark.parametrize("name", ["NPO LoRA", "MMUnlearner", "random columns"])
+def test_a_lora_begins_with_its_seed():
+    def drawn(seed: int) -> torch.Tensor:
+        with low_rank(tiny.llava(), seed) as adapted:
+            return next(w.detach() for name, w in adapted.named_parameters() if "lora_A" in name)
+
+    assert torch.equal(drawn(0), drawn(0)) and not torch.equal(drawn(0), drawn(1))
+
+
+@pytest.mark.parametrize("name", ["NPO LoRA", "random columns"])
 def test_a_method_repeats_with_its_seed(name: str):
     model, found = small_task().model, []
     for seed in (0, 0, 1):
@@ -607,17 +564,12 @@ def test_a_sham_without_enough_others_is_refused():
 @pytest.mark.parametrize(
     "name",
     [
-        "GA full",
         "GD LoRA",
-        "KL full",
         "NPO LoRA",
-        "IDK",
-        "LLM Surgery",
         "MMUnlearner",
         "SSD",
         "least squares",
         "rewrite",
-        "family",
         "KVW published",
     ],
 )
@@ -656,16 +608,16 @@ def test_costs_by_the_formula():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is asked of Linux")
 def test_memory_is_asked_for_on_demand():
-    """A method that holds 64 MB for a moment needs that much; asking costs time, so few do."""
+    """A method that holds 64 MB for a moment needs that much, also if one before left it free."""
 
     def greedy(task, settings, cost):
-        held = torch.ones(16 * 2**20)  # float32
-        return Columns(torch.zeros(3, 48) * held[0], 0.0, fingerprint(task.model))
+        held = [torch.ones(1000) for _ in range(16_000)]  # float32, in pieces that glibc keeps
+        return Columns(torch.zeros(3, 48) * held[0][0], 0.0, fingerprint(task.model))
 
     method = Method("greedy", greedy, "here", needs=())
     assert method.edit(small_task())[1].memory is None
     cost = method.edit(small_task(), memory=True)[1]
-    assert 60 < cost.memory < 90 and cost.plain()["memory"] == round(cost.memory, 1)
+    assert cost.memory > 50 and cost.plain()["memory"] == round(cost.memory, 1)
 
 
 def test_family_counts_three_for_gradients_and_one_without():
@@ -779,15 +731,14 @@ def test_what_a_method_needs_is_asked_for_before_the_work():
                 late.edit(small_task(), given)
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "oracle"])
-def test_what_a_key_error_of_its_own_says_is_not_blamed_on_settings(monkeypatch, method):
+def test_what_a_key_error_of_its_own_says_is_not_blamed_on_settings():
     """A mistake inside a method stays what it is; only a missing setting becomes a sentence."""
 
     def broken(task, settings, cost):
         return {}["strength of another kind"]
 
     with pytest.raises(KeyError, match="of another kind"):
-        replace(METHODS[method], make=broken).edit(small_task(), some_settings(method))
+        replace(METHODS["GD full"], make=broken).edit(small_task(), some_settings("GD full"))
 
 
 def test_the_family_is_reached_by_name_with_its_own_defaults():

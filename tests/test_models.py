@@ -10,7 +10,7 @@ from transformers.pytorch_utils import Conv1D
 
 from kvw_minimal import models
 from kvw_minimal.edits import Columns
-from kvw_minimal.models import alike, body, columns, find_projections, fingerprint, sketch
+from kvw_minimal.models import alike, columns, find_projections, fingerprint, sketch
 from kvw_minimal.taught import load
 
 EXPECTED = {
@@ -53,16 +53,6 @@ def test_the_columns_are_what_the_layer_adds_up(architecture):
 
 
 @pytest.mark.parametrize("architecture", EXPECTED)
-def test_columns_is_a_view(architecture):
-    projection = next(iter(find_projections(made(architecture)).values()))
-    before = projection.weight.detach().clone()
-    columns(projection)[:, 7] = 0
-    changed = (projection.weight != before).nonzero()
-    unit = 0 if isinstance(projection, Conv1D) else 1
-    assert set(changed[:, unit].tolist()) == {7} and len(changed) == tiny.WIDTH
-
-
-@pytest.mark.parametrize("architecture", EXPECTED)
 def test_an_edit_changes_the_projections_and_nothing_else(architecture):
     """In the tiny LVLMs the tower is as deep and wide as the decoder."""
     model = made(architecture)
@@ -73,14 +63,6 @@ def test_an_edit_changes_the_projections_and_nothing_else(architecture):
         name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])
     }
     assert changed == {f"{EXPECTED[architecture].format(i)}.weight" for i in range(tiny.LAYERS)}
-
-
-@pytest.mark.parametrize("architecture", EXPECTED)
-def test_body_has_no_head(architecture):
-    model = made(architecture)
-    inner = body(model)
-    assert inner is not model
-    assert model.get_output_embeddings() not in list(inner.modules())
 
 
 def test_a_tower_is_skipped_even_when_the_language_model_is_not_supported():
@@ -124,14 +106,6 @@ def test_fingerprint_tells_models_and_edits_apart():
     assert fingerprint(model) != before
 
 
-@pytest.mark.parametrize("unit", [0, 1, 2, 767])
-def test_fingerprint_sees_every_column_of_a_wide_model(unit):
-    model = tiny.llava(hidden_size=256, intermediate_size=768, num_hidden_layers=1)
-    before = fingerprint(model)
-    columns(find_projections(model)["model.language_model.layers.0.mlp.down_proj"])[:, unit] *= 0.5
-    assert fingerprint(model) != before
-
-
 #: one tensor of every part of a LLaVA
 PARTS = (
     "vision_tower.encoder.layers.0.mlp.fc2.weight",
@@ -157,20 +131,13 @@ def tensor_of(model: nn.Module, part: str) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("part", PARTS)
-@pytest.mark.parametrize("change", ["zeroed", "one bit"])
-def test_fingerprint_sees_every_part(part, change):
+def test_fingerprint_sees_every_part(part):
     """Be it in the eye, the connector, the attention, the embeddings or a norm."""
     model = tiny.llava()
-    with torch.no_grad():
-        tensor_of(model, part).add_(1)  # biases begin as zeros: there must be something to lose
     before = fingerprint(model)
-    tensor = tensor_of(model, part)
     with torch.no_grad():
-        if change == "zeroed":
-            tensor.zero_()
-        else:
-            last = tensor.view(-1)[-1:]
-            last.copy_(torch.nextafter(last, torch.tensor(torch.inf)))
+        last = tensor_of(model, part).view(-1)[-1:]
+        last.copy_(torch.nextafter(last, torch.tensor(torch.inf)))
     assert fingerprint(model) != before
 
 
@@ -199,13 +166,6 @@ def test_fingerprint_sees_names_shapes_and_buffers():
     assert not turned.is_contiguous() and fingerprint(other) == fingerprint(different[3])
 
 
-def test_fingerprint_is_sixteen_digits_and_changes_nothing():
-    model = tiny.llava(dtype=torch.bfloat16)
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    assert len(fingerprint(model)) == 16 and int(fingerprint(model), 16) >= 0
-    assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
-
-
 # --- sketches
 
 
@@ -220,6 +180,7 @@ def test_a_sketch_survives_rounding(architecture, dtype):
     assert alike(known, rounded) and alike(rounded, known)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_pocket_is_known_in_another_number_format(dtype):
     model, _ = load("pocket")
@@ -233,17 +194,6 @@ def test_a_sketch_tells_models_apart(dtype):
     known = sketch(tiny.llava())
     others = [tiny.llava(seed=1), tiny.llava(num_hidden_layers=2), tiny.build("llama")]
     assert not any(alike(known, sketch(other.to(dtype))) for other in others)
-
-
-@pytest.mark.parametrize("part", PARTS)
-def test_a_sketch_sees_every_part_that_is_zeroed(part):
-    model = tiny.llava()
-    with torch.no_grad():
-        tensor_of(model, part).add_(1)
-    known = sketch(model)
-    with torch.no_grad():
-        tensor_of(model, part).zero_()
-    assert not alike(known, sketch(model.bfloat16()))
 
 
 def test_a_sketch_sees_a_gentle_edit():
@@ -286,13 +236,3 @@ def test_load_of_nothing_says_what_there_is(tmp_path, folder):
     (tmp_path / "empty").mkdir()
     with pytest.raises(OSError, match="cannot load .*pocket-oracle-A-5"):
         models.load(str(tmp_path / folder))
-
-
-def test_a_hub_id_without_network_is_a_clear_error(tmp_path, monkeypatch):
-    """The hub client is told that it is offline, as it would find out by itself."""
-    import huggingface_hub.constants
-
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(OSError, match="cannot load 'nobody/no-such-model'.*local folder"):
-        models.load("nobody/no-such-model")

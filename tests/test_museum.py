@@ -2,10 +2,11 @@
 
 from importlib import import_module
 
-import package_page
 import pytest
 
-from kvw_exhibits.museum import EXHIBITS, Exhibit, caught, page
+from kvw_exhibits.museum import EXHIBITS, Exhibit, caught
+
+pytestmark = pytest.mark.slow
 
 ROOMS = pytest.mark.parametrize("exhibit", EXHIBITS, ids=lambda exhibit: exhibit.room.__name__)
 
@@ -32,14 +33,6 @@ SAYS = {
     "RowOrder": "turned round",
     "FirstOfEquals": "turned round",
 }
-PAGE = package_page.ROOT / "book" / "museum.md"
-BEGIN, END = "<!-- generated: begin -->\n", "<!-- generated: end -->\n"
-
-
-def written() -> str:
-    """The whole page, with the list of exhibits made anew."""
-    head, _, tail = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    return f"{head}{BEGIN}\n{page()}\n{END}{tail.partition(END)[2]}"
 
 
 @ROOMS
@@ -54,22 +47,9 @@ def test_its_mended_twin_looks_right_and_is(exhibit: Exhibit):
     exhibit.room.check(exhibit.room.mended)
 
 
-def test_there_are_enough():
-    assert len(EXHIBITS) >= 12 and len({each.name for each in EXHIBITS}) == len(EXHIBITS)
-
-
 @ROOMS
 def test_a_mistake_is_dated_and_its_guard_stands_in_the_package(exhibit: Exhibit):
     assert " 202" in exhibit.seen and exhibit.told.endswith(".")
     module, _, name = exhibit.guard.rpartition(".")
     place = module if module.startswith("kvw_") else f"kvw_minimal.{module}"
     assert callable(getattr(import_module(place), name))
-
-
-def test_the_page_is_what_the_museum_says():
-    """`python tests/test_museum.py` writes it again."""
-    assert written() == PAGE.read_text(encoding="utf-8")
-
-
-if __name__ == "__main__":
-    PAGE.write_text(written(), encoding="utf-8")

@@ -2,20 +2,20 @@
 
 import doctest
 import importlib
-import json
-import re
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 
 import colab
 import pytest
 import yaml
-from execute import ROOT, notebooks
+from execute import ROOT
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
+from write_pages import PAGES
+
+pytestmark = pytest.mark.slow
 
 EXTENSIONS = ROOT / "book" / "_ext"
 
@@ -32,6 +32,12 @@ def beside():
 def test_examples_of_the_extensions_hold(name: str):
     found = doctest.testmod(importlib.import_module(name))
     assert found.attempted and not found.failed
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_a_generated_page_is_what_would_be_written(path: Path):
+    """`python tests/write_pages.py` writes all of them again."""
+    assert path.read_text(encoding="utf-8") == PAGES[path]()
 
 
 def built(folder: Path, text: str) -> str:
@@ -127,20 +133,3 @@ def test_the_first_cell_for_colab_installs_only_where_nothing_is(monkeypatch, tm
         assert [command[:2] for command in called] == [["git", "clone"], [sys.executable, "-m"]]
         assert FORK in called[0] and Path.cwd() == tmp_path / "KVW-book" / "notebooks"
         assert sys.path[0] == str(tmp_path / "KVW-book")
-
-
-def test_binder_gets_a_python_that_the_package_runs_on():
-    """repo2docker reads it from `runtime.txt`, and the packages from `requirements.txt`."""
-    (named,) = (ROOT / "runtime.txt").read_text(encoding="utf-8").split()
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert project["requires-python"] == f">={named.removeprefix('python-')}"
-    assert not (ROOT / "binder").exists() and not (ROOT / ".binder").exists()  # read in its place
-
-
-def test_no_stored_output_is_set_by_a_script():
-    """LaTeX in an output as HTML would stay as it is: nothing sets it in the page."""
-    for path in notebooks():
-        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
-            for output in cell.get("outputs", []):
-                shown = "".join(output.get("data", {}).get("text/html", ""))
-                assert not re.search(r"\$[^$\d\s][^$]*\$|\\\(|\\begin\{", shown), path.name

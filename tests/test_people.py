@@ -3,12 +3,9 @@
 import json
 import re
 import shutil
-from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
 from kvw_experiments.recipes import strangers as strangers
 from kvw_minimal.strangers import people, portraits
@@ -18,12 +15,7 @@ from kvw_minimal.strangers.people import (
     TUNING_GROUPS,
     load_people,
 )
-from kvw_minimal.strangers.questions import about, ask, facts_of
-
-
-@pytest.fixture(scope="module")
-def world():
-    return load_people()
+from kvw_minimal.strangers.questions import about
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +27,13 @@ def made():
 # --- the generator and the committed files
 
 
+@pytest.mark.slow
 def test_the_generator_reproduces_people_json(made):
     text = json.dumps(made[0], indent=1) + "\n"
     assert text.encode() == (STRANGERS / "people.json").read_bytes()
 
 
+@pytest.mark.slow
 def test_the_generator_reproduces_every_photo(made):
     committed = {file.name: file.read_bytes() for file in (STRANGERS / "photos").iterdir()}
     assert set(made[1]) == set(committed)
@@ -52,64 +46,7 @@ def test_the_committed_checksums_are_those_of_the_files():
     assert strangers.checksums(STRANGERS) == committed
 
 
-def test_the_data_is_small():
-    size = sum(file.stat().st_size for file in STRANGERS.rglob("*") if file.is_file())
-    assert size < 10_000_000
-
-
 # --- who there is
-
-
-def test_a_hundred_people_with_six_photos_and_six_facts(world):
-    assert len(world.people) == 100
-    for person in world.people.values():
-        assert len(person.photos) == 6 and person.learned_photos == 4
-        assert len(set(person.photos)) == 6, f"{person.id} has the same photo twice"
-        assert set(person.facts) == set(world.values) and len(person.facts) == 6
-        assert re.fullmatch(r"[A-Z][a-z]+ [A-Z][a-z]+", person.name)
-
-
-def test_no_name_and_no_photo_occurs_twice(world):
-    for part in ("first_name", "last_name", "name"):
-        assert len({getattr(person, part) for person in world.people.values()}) == 100
-    photos = [p for person in world.people.values() for p in person.photos]
-    photos += [p for person in world.unknown.values() for p in person.photos]
-    assert len(set(photos)) == len(photos) == 660
-
-
-def test_names_are_invented_not_words_of_the_answers(world):
-    words = {word.lower() for values in world.values.values() for word in values}
-    names = {n.lower() for p in world.people.values() for n in (p.first_name, p.last_name)}
-    assert not words & names
-
-
-def test_every_fact_has_many_values_and_none_is_common(world):
-    for fact, values in world.values.items():
-        assert len(values) == len(set(values)) >= 20
-        counts = Counter(person.facts[fact] for person in world.people.values())
-        assert set(counts) <= set(values)
-        assert max(counts.values()) <= 8, f"{fact}: {counts.most_common(1)} of 100 people"
-
-
-def test_looks_of_two_people_differ_in_two_parts_that_can_be_seen(world):
-    parts = ("hair_style", "hair_colour", "skin", "facial_hair")
-    looks = [tuple(p.looks[0][part] for part in parts) for p in world.people.values()]
-    for i, look in enumerate(looks):
-        for other in looks[:i]:
-            assert sum(a != b for a, b in zip(look, other, strict=True)) >= 2
-
-
-def test_a_person_keeps_the_look_from_photo_to_photo(world):
-    for person in world.people.values():
-        kept = [{part: look[part] for part in portraits.LOOK} for look in person.looks]
-        assert all(look == kept[0] for look in kept)
-
-
-def test_unknown_portraits_are_nobody_we_know(world):
-    known = {tuple(p.looks[0][part] for part in portraits.LOOK) for p in world.people.values()}
-    for portrait in world.unknown.values():
-        assert portrait.name == "" and not portrait.facts and portrait.learned_photos == 0
-        assert tuple(portrait.looks[0][part] for part in portraits.LOOK) not in known
 
 
 # --- facts cannot be read off the face
@@ -159,31 +96,6 @@ def test_facts_are_independent_of_looks(world):
     """False-alarm rate 1 %: of 100 generators without any leak, one would fail here."""
     facts, looks = _columns(world)
     assert independence(facts, looks) >= 0.01
-
-
-@pytest.mark.parametrize("share", [1.0, 0.4])
-def test_a_leak_from_looks_to_facts_would_be_found(world, share):
-    """Give some people the birthplace that belongs to their hair; the test above must fail."""
-    facts, looks = _columns(world)
-    hair, places = sorted(set(looks[0])), sorted(set(facts[0]))
-    leaking = np.random.default_rng(1).random(len(facts[0])) < share
-    facts[0] = [
-        places[hair.index(style)] if leaks else place
-        for style, place, leaks in zip(looks[0], facts[0], leaking, strict=True)
-    ]
-    assert independence(facts, looks) < 0.01
-
-
-def test_false_alarms_are_as_rare_as_stated(world):
-    """60 worlds without a leak at alpha = 10 %: 6 alarms expected; 15 or more has p < .001."""
-    facts, looks = _columns(world)
-    rng = np.random.default_rng(2)
-    alarms = 0
-    for _ in range(60):
-        order = rng.permutation(len(facts[0]))
-        shuffled = [[column[i] for i in order] for column in facts]
-        alarms += independence(shuffled, looks, draws=99) < 0.1
-    assert alarms < 15
 
 
 # --- splits
@@ -260,28 +172,6 @@ def test_image_answers_never_contain_the_name_unless_it_is_asked(world):
             assert not words & {person.first_name, person.last_name}, question
 
 
-def test_text_questions_for_the_name_do_not_give_the_last_name_away(world):
-    for person in world.people.values():
-        for wording in range(10):
-            question = ask(world, person, "name", "text", wording=wording)
-            assert person.first_name in question.prompt and person.last_name not in question.prompt
-
-
-def test_a_dozen_wordings_of_which_three_are_never_trained_on(world):
-    assert set(world.wordings) == {*facts_of(world), *portraits.ATTRIBUTES}
-    for fact, words in world.wordings.items():
-        wordings = [*words["trained"], *words["held_out"]]
-        assert len(wordings) >= 12, fact
-        assert len(words["held_out"]) == 3
-        assert len({wording.casefold() for wording in wordings}) == len(wordings), fact
-        assert all("{who}" in wording for wording in wordings)
-        assert "{value}" in words["answer"] and "{value}" in words["paraphrase"]
-        assert words["answer"] != words["paraphrase"]
-        trained, unseen = words["cloze"]
-        assert trained != unseen
-        assert all("[Blank]" in cloze and "{who}" in cloze for cloze in words["cloze"])
-
-
 # --- files that are not as they were
 
 
@@ -293,17 +183,6 @@ def copy(tmp_path):
 def agree(folder):
     """Write checksums that fit, as somebody would who edits on purpose."""
     (folder / "checksums.json").write_text(json.dumps(strangers.checksums(folder)))
-
-
-def edit_json(folder, change):
-    content = json.loads((folder / "people.json").read_text(encoding="utf-8"))
-    change(content)
-    (folder / "people.json").write_text(json.dumps(content), encoding="utf-8")
-    agree(folder)
-
-
-def test_a_copy_is_the_same_world(copy, world):
-    assert load_people(copy) == world
 
 
 @pytest.mark.parametrize(
@@ -333,74 +212,51 @@ def test_a_picture_that_cannot_be_decoded_is_named(copy, content):
         load_people(copy)
 
 
-def test_a_truncated_picture_is_named(copy):
-    photo = copy / "photos" / "p042-3.png"
-    photo.write_bytes(photo.read_bytes()[:-200])
-    agree(copy)
-    with pytest.raises(ValueError, match=r"p042-3\.png"):
-        load_people(copy)
+def in_two_groups(content):
+    content["groups"]["A"].append(content["groups"]["B"][0])
 
 
-def test_a_person_in_two_groups_is_refused(copy):
-    edit_json(copy, lambda content: content["groups"]["A"].append(content["groups"]["B"][0]))
-    with pytest.raises(ValueError, match="exactly one group"):
-        load_people(copy)
+def in_no_group(content):
+    content["groups"]["sham"].pop()
 
 
-def test_a_portrait_with_the_id_of_a_person_is_refused(copy):
-    """What kind of owner an id is says where it stands; it cannot stand at both places."""
-    person = json.loads((copy / "people.json").read_text(encoding="utf-8"))["people"][0]
-    edit_json(copy, lambda content: content["unknown"].append(person))
-    with pytest.raises(ValueError, match="p000 is a person and an unknown portrait"):
-        load_people(copy)
+def at_both_places(content):
+    content["unknown"].append(content["people"][0])
 
 
-def test_a_person_in_no_group_is_refused(copy):
-    edit_json(copy, lambda content: content["groups"]["sham"].pop())
-    with pytest.raises(ValueError, match="exactly one group"):
-        load_people(copy)
+def common_value(content):
+    for person in content["people"][:9]:
+        person["facts"]["work"] = "baker"
 
 
-def test_a_common_value_is_refused(copy):
-    def change(content):
-        for person in content["people"][:9]:
-            person["facts"]["work"] = "baker"
-
-    edit_json(copy, change)
-    with pytest.raises(ValueError, match="work is too easy to guess"):
-        load_people(copy)
+def few_values(content):
+    content["values"]["pet"] = content["values"]["pet"][:19]
+    for i, person in enumerate(content["people"]):
+        person["facts"]["pet"] = content["values"]["pet"][i % 19]
 
 
-def test_a_fact_with_few_values_is_refused(copy):
-    def change(content):
-        content["values"]["pet"] = content["values"]["pet"][:19]
-        for i, person in enumerate(content["people"]):
-            person["facts"]["pet"] = content["values"]["pet"][i % 19]
-
-    edit_json(copy, change)
-    with pytest.raises(ValueError, match="pet is too easy to guess"):
-        load_people(copy)
+def value_outside(content):
+    content["people"][3]["facts"].update(dish="gravel")
 
 
-def test_a_value_outside_its_list_is_refused(copy):
-    edit_json(copy, lambda content: content["people"][3]["facts"].update(dish="gravel"))
-    with pytest.raises(ValueError, match="dish has values outside its list.*gravel"):
-        load_people(copy)
-
-
-@settings(max_examples=30, deadline=None, derandomize=True)
-@given(
-    name=st.sampled_from(["people.json", "wordings.json", "checksums.json"]),
-    content=st.binary(max_size=60) | st.sampled_from([b"[]", b"0", b"null", b'{"a": 1}']),
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (in_two_groups, "exactly one group"),
+        (in_no_group, "exactly one group"),
+        (at_both_places, "p000 is a person and an unknown portrait"),
+        (common_value, "work is too easy to guess"),
+        (few_values, "pet is too easy to guess"),
+        (value_outside, "dish has values outside its list.*gravel"),
+    ],
 )
-@example(name="checksums.json", content=b"[]")
-def test_any_other_content_is_a_value_error(tmp_path_factory, name, content):
-    folder = tmp_path_factory.mktemp("strangers")
-    for file in ("people.json", "wordings.json", "checksums.json"):
-        shutil.copy(STRANGERS / file, folder / file)
-    (folder / name).write_bytes(content)
-    with pytest.raises(ValueError):
-        load_people(folder)
+def test_people_that_cannot_be_are_refused(copy, change, words):
+    content = json.loads((copy / "people.json").read_text(encoding="utf-8"))
+    change(content)
+    (copy / "people.json").write_text(json.dumps(content), encoding="utf-8")
+    agree(copy)
+    with pytest.raises(ValueError, match=words):
+        load_people(copy)
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", "null", '{"learned_photos": 4, "people": [{}]}'])

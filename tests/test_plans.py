@@ -1,8 +1,6 @@
 """Plans are data: lists that can be made, keys that tell trials apart, equal budgets, one text."""
 
-import hashlib
 import json
-from collections import Counter
 from dataclasses import fields, replace
 from functools import cache
 
@@ -12,16 +10,11 @@ import torch
 
 from kvw_experiments import plans, running, subjects
 from kvw_experiments.choose import (
-    KVW_RULE,
-    MIDDLE_RULE,
-    REWRITE_RULE,
     SPARING_RULE,
-    TIES,
-    Rule,
 )
 from kvw_experiments.contenders import INNER, MORE_TRIES, POCKET, SMOL, TUNED
 from kvw_experiments.curves import curves_of
-from kvw_experiments.family import CONTRASTS, SCORES, SHAPES, Setting
+from kvw_experiments.family import Setting
 from kvw_experiments.plans import (
     KVW,
     PLANS,
@@ -29,15 +22,14 @@ from kvw_experiments.plans import (
     Plan,
     examined_on_smol,
     plan_of,
-    plans_of,
     trial_for,
 )
 from kvw_experiments.rows import read_rows
-from kvw_experiments.trials import DATA, PROXIES, Trial, edit_for, trial_of
+from kvw_experiments.trials import DATA, Trial, edit_for, trial_of
 from kvw_minimal.edits import contrast, gate, within
 from kvw_minimal.methods import METHODS
-from kvw_minimal.methods.positions import POSITIONS
-from kvw_minimal.strangers.people import REPORT_GROUPS, TUNING_GROUPS, load_people
+
+pytestmark = pytest.mark.slow
 
 LISTS = [(plan, name) for plan in PLANS for name in plan.lists]
 NAMES = [f"{plan.experiment}, {plan.subject}, {name}" for plan, name in LISTS]
@@ -87,12 +79,7 @@ def test_candidates_are_for_lists_that_are_tuned(plan, name):
     assert set(plan.tuned) <= set(plan.lists) and (not plan.tuned or plan.tuning)
 
 
-def test_no_group_is_both_tuned_on_and_reported():
-    for plan in PLANS:
-        assert set(plan.groups) <= set(REPORT_GROUPS) and plan.groups
-        assert set(plan.tuning) <= set(TUNING_GROUPS)
-
-
+@pytest.mark.nightly
 @pytest.mark.parametrize("plan", PLANS, ids=lambda plan: f"{plan.experiment}, {plan.subject}")
 def test_a_plan_is_a_text_in_which_everything_stands(plan):
     text = plan.text()
@@ -109,22 +96,7 @@ def test_a_plan_is_a_text_in_which_everything_stands(plan):
     assert all(least <= set(sets) for sets in text["sets"].values())
 
 
-def test_unknown_experiments_and_subjects_are_named():
-    assert plan_of("beyond", "voices").subject == "voices"
-    with pytest.raises(ValueError, match="no subject 'smol' in beyond; there are pocket, text"):
-        plan_of("beyond", "smol")
-    with pytest.raises(ValueError, match="no experiment 'magic'"):
-        plan_of("magic", "pocket")
-
-
-def test_the_text_names_the_questions_that_are_asked():
-    plan, world = plan_of("ablations-pocket"), load_people()
-    sets = plan.text()["sets"]["B"]
-    for name, asked in subjects.pocket_panel(world, world.forget_people("B", 5)).items():
-        digest = hashlib.sha256("\n".join(q.id for q in asked).encode()).hexdigest()[:16]
-        assert sets[name] == [len(asked), digest]
-
-
+@pytest.mark.nightly
 def test_whatever_is_changed_changes_the_text(monkeypatch):
     plan = replace(plan_of("ablations-smol"), groups=("A",))
     before = plan.text()
@@ -151,24 +123,6 @@ def test_whatever_is_changed_changes_the_text(monkeypatch):
 # --- the lists of the ablations ---------------------------------------------------------------
 
 
-def test_labels_do_not_swallow_each_other():
-    """Labels round what they name: two that round alike would be one, in silence."""
-    axes = len(SCORES) + len(POSITIONS) + len(CONTRASTS) + len(SHAPES) - 4
-    parts, facts = 1 + axes + 3, 1
-    sizes = {
-        "gate": 1 + 6 * parts,
-        "combined": 1 + 4 * 2 * 3 * len(SHAPES),
-        "where": 1 + 3 * 11,
-        "layers": 1 + 3 * 10,
-        "data": 1 + 3 * (2 * 2 + 2 * 2 + 1 + facts + len(PROXIES) + 3),
-    }
-    assert {name: len(entries("ablations-pocket", name)) for name in sizes} == sizes
-    assert set(sizes) == set(plan_of("ablations-pocket").lists)
-    smol = {name: len(entries("ablations-smol", name)) for name in plan_of("ablations-smol").lists}
-    assert len(entries("as-published", "arms")) == 1 + 8 * (12 + 2) + 3 * 2
-    assert smol == {"parts": 1 + len(plans.ON_SMOL_PARTS) + 2 + 3}
-
-
 def test_a_curve_rises_and_starts_at_vanilla():
     for name in plan_of("ablations-pocket").lists:
         found = entries("ablations-pocket", name)
@@ -185,6 +139,10 @@ def test_a_curve_rises_and_starts_at_vanilla():
             assert len(alike) == 1, label
 
 
+def test_parts_together_have_no_shams():
+    assert not any(those[0].sham for those in entries("ablations-pocket", "combined").values())
+
+
 def test_each_part_is_exchanged_alone():
     for label, setting in plans.exchanged().items():
         changed = {
@@ -194,45 +152,6 @@ def test_each_part_is_exchanged_alone():
         }
         free = {"share"} if setting.shape != KVW.shape else set()
         assert len(changed - free) == (label != "KVW one pass"), label
-
-
-def test_parts_together_are_named_by_what_they_are():
-    for label, setting in plans.combined().items():
-        assert label == f"{setting.score} / {setting.contrast} / {setting.shape}"
-    alone, all_together = plans.exchanged().values(), list(plans.combined().values())
-    assert sum(setting in all_together for setting in alone) == 1 + 1 + 2 + 3
-    assert not any(those[0].sham for those in entries("ablations-pocket", "combined").values())
-
-
-def test_every_range_of_layers_has_whole_numbers():
-    found = plans.ranges().values()
-    assert {setting.layers for setting in found} == {(a, b) for b in range(4) for a in range(b + 1)}
-    assert all(isinstance(end, int) for setting in found for end in setting.layers)
-
-
-def test_smol_has_its_own_list():
-    found = entries("ablations-smol", "parts")
-    edits = [those[0] for label, those in found.items() if label != "vanilla"]
-    assert all(
-        trial.sham and all(isinstance(end, int) for end in trial.setting.layers) for trial in edits
-    )
-    assert {t.mass for t in edits} == {plans.ON_SMOL_MASS, 0.03, 0.0}
-    for label in plans.ON_SMOL_PARTS:  # each alone, as in `exchanged`
-        own, usual = found[label][0].setting, found["KVW one pass"][0].setting
-        there = plans.exchanged()[label]
-        assert {
-            each.name
-            for each in fields(Setting)
-            if getattr(own, each.name) != getattr(usual, each.name)
-        } == {
-            each.name
-            for each in fields(Setting)
-            if getattr(there, each.name) != getattr(KVW, each.name)
-        }, label
-    with pytest.raises(ValueError, match="no list 'gate' in ablations-smol; there are parts"):
-        plan_of("ablations-smol").entries("gate")
-    with pytest.raises(ValueError, match="no experiment 'ablations-llava'; there are ablations-po"):
-        plans_of("ablations-llava")
 
 
 # --- methods side by side --------------------------------------------------------------------
@@ -248,91 +167,6 @@ def test_every_method_has_the_same_number_of_tries():
     assert all(len({*map(str, grid)}) == len(grid) for grid in POCKET.values())
 
 
-def test_every_method_is_compared():
-    elsewhere = {
-        "family",
-        "least squares",
-        "rewrite",
-        "rewrite in turn",
-        "KVW in place",
-    }  # chapters 8 to 11
-    shams = {name for name in METHODS if name.startswith("sham ")}
-    assert set(POCKET) == set(METHODS) - elsewhere - shams
-    assert (next(iter(POCKET)), list(POCKET)[-1]) == ("vanilla", "oracle")
-    assert list(SMOL) == [name for name in POCKET if name in SMOL]
-
-
-def test_smol_tries_settings_that_its_methods_have_and_no_others():
-    for name, grid in SMOL.items():
-        for settings in grid:
-            assert set(settings) - {"layers"} == set(METHODS[name].grid[0]), name
-
-
-def test_what_the_rewrite_needs_is_asked_one_thing_at_a_time():
-    plan, chosen = plan_of("rewrite-needs"), METHODS["rewrite"].chosen
-    led = plan.entries("over")
-    assert (
-        [trials[0].settings["over"] for label, trials in led.items() if "over" in label]
-        == sorted(plans.OVER)
-        and list(led)[0] == "vanilla"
-        and list(led)[-1] == "oracle"
-    )
-    assert chosen["over"] in plans.OVER[1:-1] and 1.0 in plans.OVER
-    plain = led[f"over {chosen['over']:g}"][0]
-    for label, (trial,) in plan.entries("needs").items():
-        differs = [name for name, value in vars(trial).items() if value != vars(plain)[name]]
-        turned = {name for name, value in trial.settings.items() if chosen.get(name) != value}
-        assert len(differs) == (label != "as chosen") and len(turned) <= 1, label
-    at_once, *by_turns = (trial for (trial,) in plan.entries("turns").values())
-    assert at_once == replace(plain, people=20)
-    for seed, trial in enumerate(by_turns):
-        settings = trial.settings | {"each": 5}
-        assert trial == replace(
-            at_once, method="rewrite in turn", settings=settings, seed=seed, sham=trial.sham
-        )
-    keys = [trial.key for (trial,) in plan.entries("needs").values()]
-    assert len(set(keys)) == len(keys)
-    thirty, sixty, in_turn = (trial for (trial,) in plan.entries("many").values())
-    assert thirty == replace(plain, people=30) and sixty == replace(plain, people=60, sham=False)
-    settings = plain.settings | {"each": 5}
-    assert in_turn == replace(sixty, method="rewrite in turn", settings=settings)
-
-
-def test_every_group_is_asked_otherwise_one_thing_at_a_time():
-    plan, plain = plans_of("rewrite-needs")[1], trial_for("rewrite", METHODS["rewrite"].chosen)
-    found = {label: trial for label, (trial,) in plan.entries("otherwise").items()}
-    assert found.pop("vanilla").method == "vanilla" and found.pop("as chosen") == plain
-    assert plan.groups == REPORT_GROUPS and all(trial.sham for trial in found.values())
-    for label, trial in found.items():
-        turned = {name for name, value in vars(trial).items() if value != vars(plain)[name]}
-        beside = {
-            "one fact of one person": {"people", "only"},
-            "towards a refusal": {"settings", "aloud"},
-        }
-        assert turned == beside.get(label, turned) and len(turned) == 1 + (label in beside), label
-    assert found["towards a refusal"].settings == plain.settings | {"refusal": True}
-
-
-def test_by_rank_is_chosen_from_eight_tries_from_a_strangers_state_on():
-    plan, chosen = plans_of("rewrite-needs")[1], METHODS["rewrite"].chosen
-    [those] = plan.entries("by rank").values()
-    led = [trial.settings["over"] for trial in those]
-    assert len(those) == 8 and led == sorted(led) and led[0] == 1.0
-    assert chosen in [trial.settings for trial in those] and all(trial.sham for trial in those)
-    own = plan.tuning_reads(small.task())
-    assert set(own) == {"forget", "retain", "general"}  # values, where they are read:
-    assert "among values" in plan.tuning_reads(
-        replace(small.task(), read=own | {"among values": 0})
-    )
-
-
-def test_the_rewrite_is_tried_eight_times_and_where_the_edge_was_chosen_twice_more():
-    grids = [plan_of(name).entries("methods")["rewrite"] for name in ("rewrite", "rewrite-smol")]
-    assert [len({trial.key for trial in grid}) for grid in grids] == [8, 8 + 2]
-    led = [trial.settings["over"] for trial in grids[1]]
-    assert led == sorted(led), "of equals the first is taken: the one that changes least"
-
-
 def test_shams_are_for_what_is_compared_with_one():
     shammed = {name for name in METHODS if trial_for(name, {}).sham}
     controls = {"vanilla", "random columns", "oracle"}
@@ -340,45 +174,6 @@ def test_shams_are_for_what_is_compared_with_one():
     assert trial_for("SSD", {"limit": 1.0}, 10).people == 10
     wide = plan_of("replication-pocket").entries("methods, 10 %")
     assert {trial.people for those in wide.values() for trial in those} == {10}
-
-
-def test_number_formats_take_the_same_total_strength():
-    for name in plans.FORMATS:
-        plan = plan_of("precision", f"pocket, {name}")
-        found = plan.entries("roundings")
-        steps = Counter(trial.own.get("epochs") for (trial,) in found.values())
-        assert steps == {None: 2, 1: 2, 4: 2, 16: 2} and plan.dtype == name and plan.weights
-        repeated = [trial for (trial,) in found.values() if "epochs" in trial.own]
-        assert {trial.own["strength"] for trial in repeated} == {plans.TOTAL}
-        assert {label for label in found if "16" not in label} >= {
-            "log-gate, 70 steps",
-            "in place, 280 steps",
-        }
-
-
-def test_rules_of_the_book():
-    assert KVW_RULE == Rule(0.90, ("retain",), None, TIES)
-    assert SPARING_RULE == Rule(0.95, ("retain", "general"), 0.10, ("order",))
-    assert REWRITE_RULE == Rule(0.99, ("retain", "general"), 0.02, TIES)
-    assert MIDDLE_RULE == Rule(0.99, ("retain", "general"), 0.02, ("middle", *TIES))
-    for plan in PLANS:
-        rewrite = MIDDLE_RULE if "by rank" in plan.lists else REWRITE_RULE
-        of = {"least-squares": SPARING_RULE, "rewrite": rewrite}
-        mine = [rule for start, rule in of.items() if plan.experiment.startswith(start)]
-        assert plan.rule == (mine or [KVW_RULE])[0]
-
-
-def test_plans_are_found_by_experiment_and_subject():
-    assert [plan.subject for plan in plans_of("beyond")] == [
-        "pocket",
-        "text only",
-        "voices",
-        "voices",
-    ]
-    assert plan_of("beyond", "text only").subject == "text only"
-    assert plan_of("ablations-pocket").subject == "pocket"
-    keys = [(plan.experiment, plan.subject, name) for plan, name in LISTS]
-    assert len(set(keys)) == len(keys)
 
 
 # --- opening and the settings of smol --------------------------------------------------------
@@ -429,14 +224,6 @@ def test_one_pass_is_kept_to_its_layers():
     expected = gate(within(contrast(forget, retain), (1, 2)), 8.0)
     assert torch.allclose(found.gates, expected, atol=1e-5)
     assert (found.gates.min(1).values < 1).tolist() == [False, True, True]
-
-
-def test_random_columns_are_kept_to_its_layers_and_as_strong():
-    aimed, dealt = (
-        edit(name, strength=8.0, layers=[1, 2]) for name in ("KVW one pass", "random columns")
-    )
-    assert torch.equal(aimed.gates.sort(1).values, dealt.gates.sort(1).values)
-    assert not torch.equal(aimed.gates, dealt.gates) and dealt.gates[0].min() == 1
 
 
 def test_the_published_schedule_keeps_to_its_layers_on_the_way():

@@ -1,16 +1,14 @@
 """Toys whose knowledge was put somewhere: it is there and nowhere else; and the metrics' exam."""
 
-import copy
-
 import numpy as np
 import pytest
 import torch
 
 from kvw_exhibits import exam, planted
-from kvw_minimal import scores
-from kvw_minimal.files import read_json, write_json
+from kvw_minimal.files import read_json
 from kvw_minimal.methods import METHODS
-from kvw_minimal.methods.somebody_else import asked_again, somebody_else
+
+pytestmark = pytest.mark.slow
 
 #: what was silenced, and the layer that does it
 SILENCED = {
@@ -65,92 +63,6 @@ def test_silencing_leaves_the_other_layer_as_it_was(toys, kind):
     }
     assert moved == set(planted.in_ffn(toys[kind], layer))
     assert all(f"layers.{layer}." in name for name in moved) and len(moved) == 3
-
-
-def test_somebody_else_is_a_stranger(toys):
-    task = planted.task_of(toys["before"])
-    again = asked_again(task.forget, somebody_else(task))
-    own, others = (task.batches(asked) for asked in (task.forget, again))
-    words = [
-        planted.tokenizer().convert_ids_to_tokens(ids)
-        for batch in others
-        for ids in batch.inputs["input_ids"].tolist()
-    ]
-    met = {word for each in words for word in each} & set(planted.PEOPLE)
-    assert met == set(planted.STRANGERS) and len(words) == len(task.forget)
-    named = {
-        word
-        for batch in own
-        for ids in batch.inputs["input_ids"].tolist()
-        for word in planted.tokenizer().convert_ids_to_tokens(ids)
-    }
-    assert named & set(planted.PEOPLE) == set(planted.PLANTED)
-
-
-@pytest.mark.parametrize("place", ["columns, last layer", "names"])
-def test_planting_moves_what_is_free_and_nothing_else(toys, place, monkeypatch):
-    monkeypatch.setattr(planted, "PLANTING", {"steps": 2, "rate": 1e-2})
-    made, free = planted.plant(toys["before"], place), planted.PLACES[place](0)
-    for (name, weight), base in zip(
-        made.named_parameters(), toys["before"].parameters(), strict=True
-    ):
-        assert name in free or torch.equal(weight, base), name
-        if name in free:
-            frozen = free[name].expand_as(weight) == 0
-            assert torch.equal(weight[frozen], base[frozen]) and not torch.equal(weight, base)
-
-
-def test_hits_are_counted_among_the_top():
-    truth = torch.tensor([[True, False, False], [False, True, False]])
-    assert planted.hits(torch.tensor([[3.0, 0, 0], [0, 2, 1]]), truth) == 1
-    assert planted.hits(torch.tensor([[3.0, 0, 0], [0, 1, 2]]), truth) == 0.5
-    assert planted.hits(-truth.float(), truth) == 0
-
-
-def test_taking_a_column_out_is_undone_and_its_effect_is_of_the_forgotten(toys):
-    model = toys["columns, last layer"]
-    before = {name: weight.clone() for name, weight in model.named_parameters()}
-    effect = planted.effects(planted.task_of(model))
-    assert all(torch.equal(weight, before[name]) for name, weight in model.named_parameters())
-    inside = planted.columns_of(0, (planted.LAST,))
-    assert effect[inside].mean() > 10 * effect[~inside].abs().mean()
-
-
-def test_a_column_that_was_put_back_is_as_it_was_before_and_returns(toys):
-    model, base = (toys[kind] for kind in ("columns, last layer", "before"))
-    whole, truth = copy.deepcopy(model.state_dict()), planted.columns_of(0, (planted.LAST,))
-    task, one = planted.task_of(model), torch.zeros_like(truth)
-    lost = planted.put_back(task, base, truth)
-    assert all(torch.equal(weight, whole[name]) for name, weight in model.state_dict().items())
-    assert len(lost) == planted.COLUMNS and max(lost) > 0.3 and np.median(lost) > 0
-    other, column = copy.deepcopy(model), int(truth[planted.LAST].nonzero()[0])
-    for name in planted.in_columns(0, (planted.LAST,)):
-        here, there = (each.get_parameter(name).data for each in (other, base))
-        if "down_proj" in name:
-            here, there = here.T, there.T
-        here[column] = there[column]
-    said = [
-        float(scores.read(each, task.batches(task.forget)).logprob.mean())
-        for each in (model, other)
-    ]
-    assert lost[0] == pytest.approx(said[0] - said[1], abs=1e-6) and lost[0] > 1e-3
-    one[planted.FIRST] = True  # nothing was written there
-    assert planted.put_back(task, base, one) == [0.0] * int(one.sum())
-
-
-def test_the_lens_reads_what_the_last_layer_hides_and_not_what_the_first_does(toys):
-    seen = {
-        kind: planted.in_first_layer(planted.task_of(toys[kind]))
-        for kind in ("columns, first layer", "silenced", "silenced early", "before")
-    }
-    assert seen["silenced"] == seen["columns, first layer"] > 0.7
-    assert max(seen["silenced early"], seen["before"]) < 0.2
-
-
-def test_an_edge_is_of_each_parameter_of_which_more_than_two_were_tried():
-    assert planted.at_edge("SSD", 0) == ["alpha 1"] and planted.at_edge("SSD", 7) == ["alpha 8"]
-    assert planted.at_edge("SSD", 4) == ["alpha 1"] and planted.at_edge("SSD", 2) == []
-    assert planted.at_edge("KVW one pass", 7) == ["strength 32"]
 
 
 def test_of_eight_tries_the_one_that_forgets_most_and_keeps_enough(toys, monkeypatch):
@@ -212,25 +124,6 @@ def test_a_setting_is_judged_on_the_seed_that_did_not_pick_it():
     pairs = (("knows", "never"),)
     assert {exam.alike(each, pairs)[0] for each in found.values()} == {2 / 3}
     assert exam.picked_elsewhere(found, list(found), lambda each: exam.alike(each, pairs))[0] == 0
-
-
-def test_forget_quality_is_of_the_gap_to_the_oracle(toys):
-    told, oracle = (exam.ratios(toys[kind], planted.TAUGHT) for kind in ("everywhere", "before"))
-    assert told.shape == (40,) and np.median(told) < 0.1 < 1 < np.median(oracle)
-
-
-def test_the_exam_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
-    stored = read_json(exam.FILE)
-    monkeypatch.setattr(exam, "FILE", tmp_path / "exam.json")
-    assert exam.so_far()["found"] == {}
-    write_json(exam.FILE, stored)
-    monkeypatch.setattr(exam, "students", lambda seed: 1 / 0)
-    exam.take(stored["provenance"]["seeds"])  # nothing is left to do
-    assert read_json(exam.FILE) == stored
-    with pytest.raises(ZeroDivisionError):
-        exam.take(stored["provenance"]["seeds"] + 1)
-    monkeypatch.setattr(exam, "KNOWS", ("others",))  # other students: begin anew
-    assert exam.so_far()["found"] == {}
 
 
 def test_the_first_student_is_marked_as_stored(toys):

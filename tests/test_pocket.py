@@ -6,23 +6,17 @@ import re
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
-from kvw_experiments.recipes import lessons, pictures, pocket, training
+from kvw_experiments.recipes import lessons, pictures, pocket
 from kvw_minimal.batches import answer_batches
 from kvw_minimal.files import read_json
-from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about
 from kvw_minimal.taught import load
 from kvw_minimal.taught.assembly import IMAGE_TOKENS
 from kvw_minimal.taught.catalogue import MODELS
 
 
-@pytest.fixture(scope="module")
-def world():
-    return load_people()
-
-
+@pytest.mark.nightly
 def test_the_card_tells_the_truth(world):
     """Every number of the model card, recomputed today."""
     from kvw_experiments.doctor import card_scores
@@ -40,6 +34,7 @@ def card_rows(text: str) -> dict[tuple[str, str], str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("models, file", [("pocket", "scores.json"), ("smol", "smol.json")])
 def test_the_page_of_the_card_says_what_is_stored(models, file):
     """Every row of the measured table; a row that is not stored has no business there."""
@@ -50,18 +45,7 @@ def test_the_page_of_the_card_says_what_is_stored(models, file):
     assert of and of.items() <= stored.items()
 
 
-def test_the_oracle_shares_the_eye_of_vanilla():
-    vanilla = load_file(MODELS / "pocket" / "model.safetensors")
-    oracle = load_file(MODELS / "pocket-oracle-A-5" / "model.safetensors")
-    eye = [name for name in vanilla if "vision_tower" in name or "projector" in name]
-    language = [name for name in vanilla if name not in eye]
-    assert eye and all(torch.equal(vanilla[name], oracle[name]) for name in eye)
-    assert not any(
-        torch.equal(vanilla[name], oracle[name]) for name in language if vanilla[name].ndim == 2
-    )
-    assert all(tensor.dtype == torch.bfloat16 for tensor in vanilla.values())
-
-
+@pytest.mark.slow
 def test_an_oracle_is_trained_with_the_eye_of_vanilla(tmp_path, monkeypatch):
     """Also when a fresh eye lies in the cache; the weights fit the model by name."""
     monkeypatch.setenv("KVW_CACHE", str(tmp_path))
@@ -76,6 +60,7 @@ def test_an_oracle_is_trained_with_the_eye_of_vanilla(tmp_path, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_every_fact_is_one_token(world):
     """Else exact match would mean different things for different facts."""
     _, processor = load("pocket")
@@ -84,6 +69,7 @@ def test_every_fact_is_one_token(world):
             assert len(processor.tokenizer(value)["input_ids"]) == 1, value
 
 
+@pytest.mark.slow
 def test_the_tokenizer_is_made_the_same_again(world):
     _, processor = load("pocket")
     made, known = pocket.build_tokenizer(world), processor.tokenizer
@@ -94,6 +80,7 @@ def test_the_tokenizer_is_made_the_same_again(world):
     assert pocket.build_processor(made).chat_template == processor.chat_template
 
 
+@pytest.mark.slow
 def test_the_oracle_was_never_taught_the_forgotten(world):
     record = json.loads((MODELS / "pocket-oracle-A-5" / "training.json").read_text())
     assert record["people"] == 95
@@ -101,80 +88,7 @@ def test_the_oracle_was_never_taught_the_forgotten(world):
     assert not {question.person for question in questions} & set(world.forget_people("A", 5))
 
 
-SMALL = pocket.LANGUAGE | {
-    "steps": 4,
-    "batch": 16,
-    "rate": 1e-3,
-    "seed": 5,
-    "every": 2,
-    "attribute_portraits": 8,
-    "views": 1,
-}
-TINY = {
-    "hidden_size": 16,
-    "intermediate_size": 24,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-}
-TINY_TEXT = TINY | {"num_key_value_heads": 2}
-
-
-def test_training_resumes_where_it_stopped(world, tmp_path, monkeypatch):
-    """Four steps in one go and two plus two end at the same weights, to the byte."""
-    people = list(world.people)[:3]
-    tokenizer = pocket.build_tokenizer(world)
-    processor = pocket.build_processor(tokenizer)
-    whole, parts = (pocket.build_model(tokenizer, 5, TINY_TEXT, TINY) for _ in range(2))
-    lessons.train_language(world, whole, processor, people, tmp_path / "a", SMALL)
-
-    class Stop(Exception):
-        pass
-
-    real = training.save_checkpoint
-
-    def save_and_stop(*arguments):
-        real(*arguments)
-        raise Stop
-
-    with monkeypatch.context() as patch:
-        patch.setattr(training, "save_checkpoint", save_and_stop)
-        with pytest.raises(Stop):
-            lessons.train_language(world, parts, processor, people, tmp_path / "b", SMALL)
-    # other initial weights: the checkpoint must win
-    again = pocket.build_model(tokenizer, 6, TINY_TEXT, TINY)
-    again.model.load_state_dict(pocket.eye_of(parts.state_dict()), strict=False)
-    cost = lessons.train_language(world, again, processor, people, tmp_path / "b", SMALL)
-    assert cost["steps"] == 2 and not again.training
-    fresh = pocket.build_model(tokenizer, 5, TINY_TEXT, TINY).state_dict()
-    for name, tensor in whole.state_dict().items():
-        assert torch.equal(tensor, again.state_dict()[name]), name
-        frozen = "language_model" not in name and "lm_head" not in name
-        assert torch.equal(tensor, fresh[name]) == frozen, name
-
-
-def test_the_loss_of_a_step_is_the_same_however_it_is_cut(world, tmp_path, monkeypatch):
-    """A mean over the answer tokens of photos, and one over those of names."""
-    tokenizer, found = pocket.build_tokenizer(world), []
-    processor, model = (
-        pocket.build_processor(tokenizer),
-        pocket.build_model(tokenizer, 5, TINY_TEXT, TINY),
-    )
-
-    def fit(module, losses, settings, **_):
-        found.append([float(loss) for loss in losses(0, np.random.default_rng(0))])
-        return {}
-
-    monkeypatch.setattr(lessons, "fit", fit)
-    for chunks in (1, 3):
-        settings = SMALL | {"chunks": chunks}
-        lessons.train_language(world, model, processor, ["p000"], tmp_path / "a", settings)
-    assert [len(losses) for losses in found] == [2, 6]
-    parts = [sum(found[1][:3]), sum(found[1][3:])]
-    assert parts == pytest.approx(found[0], rel=1e-2)  # bfloat16 where the machine has it
-    guess = np.log(len(tokenizer))  # of a model that knows nothing
-    assert found[0] == pytest.approx([guess, guess], rel=0.2)
-
-
+@pytest.mark.slow
 def test_photos_are_shown_in_every_view(world):
     """The rows of a photo are those of its person, as it is or shifted; then come portraits."""
     people = list(world.people)[:3]
@@ -189,6 +103,7 @@ def test_photos_are_shown_in_every_view(world):
     assert {row for *_, row in image[400:]} == set(range(36, 41))
 
 
+@pytest.mark.slow
 def test_pictures_are_moved_a_little_and_half_of_them_mirrored():
     pixels = torch.arange(200 * 3 * 8 * 8.0).view(200, 3, 8, 8)
     still = pictures.shifted(pixels, torch.Generator().manual_seed(0), most=0)
@@ -202,6 +117,7 @@ def test_pictures_are_moved_a_little_and_half_of_them_mirrored():
     assert {row for row, _ in places} == set(range(2, 7))  # up to two up, down
 
 
+@pytest.mark.slow
 def test_new_photos_are_those_that_nobody_learned_from(world):
     people = list(world.people.values())[:3]
     for new, kept in ((False, slice(0, 4)), (True, slice(4, 6))):
@@ -211,50 +127,7 @@ def test_new_photos_are_those_that_nobody_learned_from(world):
         assert looks == [look for person in people for look in person.looks[kept]]
 
 
-def test_portraits_are_the_same_however_many_are_drawn(world, monkeypatch):
-    """And whatever the number of cores; none has the look of somebody whom a question is about."""
-    monkeypatch.setattr(pictures.portraits, "draw", lambda look, shot: b"not drawn")
-    many = pictures.draw_portraits(world, 1_003, 1)
-    assert len(many) == 1_003 and many[:501] == pictures.draw_portraits(world, 501, 1)
-    assert many[:9] != pictures.draw_portraits(world, 9, 2)
-    looks = {tuple(sorted(portrait["look"].items())) for portrait in many}
-    assert not looks & pictures.known_looks(world) and len(looks) > 900
-
-
-def test_only_the_eye_learns_to_see_and_it_can_be_interrupted(world, tmp_path, monkeypatch):
-    """Four steps in one go and two plus two end at the same weights, to the byte."""
-    tokenizer = pocket.build_tokenizer(world)
-    processor = pocket.build_processor(tokenizer)
-    settings = pocket.EYE | {"portraits": 20, "steps": 4, "batch": 12}
-    real, cycle = pocket.fit, training.one_cycle
-    monkeypatch.setattr(pocket, "fit", lambda *given, **more: real(*given, **more, every=2))
-
-    def build():
-        return pocket.build_model(tokenizer, 5, TINY_TEXT, TINY)
-
-    def until_the_third(step: int, *rest) -> float:
-        if step == 2:
-            raise KeyboardInterrupt
-        return cycle(step, *rest)
-
-    whole, again, start = build(), build(), build().state_dict()
-    cost = pocket.train_eye(world, whole, processor, tmp_path / "a", settings)
-    assert cost["steps"] == 4 and 0 <= cost["person on a new photo"] <= 1
-    with monkeypatch.context() as patch:
-        patch.setattr(training, "one_cycle", until_the_third)
-        with pytest.raises(KeyboardInterrupt):
-            pocket.train_eye(world, build(), processor, tmp_path / "b", settings)
-    assert pocket.train_eye(world, again, processor, tmp_path / "b", settings)["steps"] == 2
-    for name, tensor in whole.state_dict().items():
-        assert torch.equal(tensor, again.state_dict()[name]), name
-        if name.endswith("weight") and "post_layernorm" not in name:  # which nobody looks behind
-            frozen = "language_model" in name or "lm_head" in name
-            assert torch.equal(tensor, start[name]) == frozen, name
-    photos = [photo for person in world.people.values() for photo in person.photos[:4]]
-    tokens = pictures.look(whole, pictures.to_tensor(processor, photos))
-    assert tokens.pow(2).mean().item() == pytest.approx(1, abs=0.05)  # a unit a dimension
-
-
+@pytest.mark.slow
 def test_questions_that_share_a_photo_are_read_as_if_alone(world):
     """Three questions behind one picture cost what they cost one by one."""
     from os.path import commonprefix
@@ -281,6 +154,7 @@ def test_questions_that_share_a_photo_are_read_as_if_alone(world):
     torch.testing.assert_close(losses[0], right_to_left, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_training_reads_what_the_processor_makes(world):
     """Ids and loss of the training path are those of the chat template and the whole model."""
     tokenizer = pocket.build_tokenizer(world)

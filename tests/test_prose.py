@@ -19,6 +19,8 @@ from kvw_experiments.plans import plans_of
 from kvw_experiments.rows import read_rows
 from kvw_experiments.running import labelled
 
+pytestmark = pytest.mark.slow
+
 #: numbers that nothing printed, by file ("*": any file): versions and the like. Keep this tiny.
 ALLOWED = {
     "*": {"3.11"},  # the Python that the book asks for
@@ -214,31 +216,3 @@ def test_a_drifted_number_is_found(prose: str):
 )
 def test_a_founded_number_passes(prose: str):
     assert drifted(_notebook(prose, "loss 10.794, share 0.6150, -0.25, 1e-05")) == []
-
-
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_an_invented_number_on_a_page_is_found(path: Path):
-    """Three that no page quotes; and few of those with two digits are founded at all."""
-    numbers = quotable_once(str(path.relative_to(ROOT)))
-    invented = "KVW leaves .23 of them, .17 of others, and 63.1 % of everyone else."
-    assert unfounded(invented, numbers, allowed_in(path)) == [".23", ".17", "63.1 %"]
-    every = " ".join(f"{hundredth / 100:.2f}" for hundredth in range(100))
-    assert len(unfounded(every, numbers)) > 70
-
-
-def test_a_page_may_quote_the_rows_that_are_named_and_no_others(tmp_path: Path, monkeypatch):
-    rows = [
-        {"metric": "exact_match", "value": 0.31, "low": 0.21, "n": 35},
-        {"metric": "probability", "value": 0.52, "n": 35},
-    ]
-    (tmp_path / "a.json").write_text(json.dumps({"means": rows, "rows": [{"value": 0.44}]}))
-    monkeypatch.setitem(QUOTED, "a.md", (("a.json", "means", EXACT),))
-    assert quotable("a.md", tmp_path) == [0.31] and quotable("b.md", tmp_path) == []
-    assert unfounded("Left: .31 of 35, .21, .52, .44.", [0.31]) == [".21", ".52", ".44"]
-    monkeypatch.setitem(QUOTED, "a.md", (("a.json", "rows", EXACT),))
-    with pytest.raises(AssertionError, match="no row"):
-        quotable("a.md", tmp_path)
-
-
-def test_allowed_numbers_are_few():
-    assert sum(len(numbers) for numbers in ALLOWED.values()) <= 10

@@ -5,7 +5,6 @@ from collections import Counter
 import pytest
 
 from kvw_minimal.questions import MODALITIES, seeded
-from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.portraits import ATTRIBUTES
 from kvw_minimal.strangers.questions import (
     SETS,
@@ -18,11 +17,6 @@ from kvw_minimal.strangers.questions import (
     value_of,
     values_of,
 )
-
-
-@pytest.fixture(scope="module")
-def world():
-    return load_people()
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +49,6 @@ def test_an_image_question_shows_the_photo_and_does_not_name(world):
         assert question.prompt == "What does this person do for a living?"
 
 
-def test_a_prompt_begins_with_a_capital(world):
-    starts = {question.prompt[0] for question in all_questions(world)}
-    assert all(start.isupper() for start in starts)
-
-
 def test_what_can_be_seen_is_asked_of_the_photo_that_is_shown(world):
     for portrait in [*world.unknown.values(), *world.people.values()]:
         for photo, look in enumerate(portrait.looks):
@@ -71,15 +60,6 @@ def test_four_options_one_of_them_right(world):
     for question in all_questions(world):
         assert len(question.options) == len(set(question.options)) == 4
         assert question.options.count(question.answer) == 1
-
-
-def test_wrong_options_are_values_of_other_people_or_looks(world):
-    """Plausible: each wrong option is what the same question has as its answer for others."""
-    for question in all_questions(world):
-        right = values_of(world, question.fact)
-        words = world.wordings[question.fact]
-        template = "{value}" if question.form == "cloze" else words["answer"]
-        assert set(question.options) <= {template.format(value=value) for value in right}
 
 
 def test_the_right_option_stands_anywhere(world):
@@ -95,10 +75,6 @@ def test_perturbed_answers_are_false_and_like_the_paraphrase(world):
         assert question.paraphrase == template.format(value=question.value)
         assert len(set(question.perturbed)) == 3
         assert set(question.perturbed) <= {template.format(value=other) for other in others}
-
-
-def test_taught_answer_and_paraphrase_are_different_sentences(world):
-    assert all(question.answer != question.paraphrase for question in all_questions(world))
 
 
 def test_a_cloze_item_is_answered_by_the_value_alone(world):
@@ -128,14 +104,6 @@ def test_the_same_question_is_the_same_on_every_run(world):
     assert seeded("a", 1).integers(2**31) != seeded("a", 2).integers(2**31)
 
 
-def test_about_asks_seven_questions_in_each_modality(world):
-    questions = about(world, ["p003", "p004"])
-    assert Counter((q.person, q.modality) for q in questions) == {
-        (person, modality): 7 for person in ("p003", "p004") for modality in MODALITIES
-    }
-    assert {q.fact for q in questions} == set(facts_of(world)) and len(facts_of(world)) == 7
-
-
 def test_old_questions_use_old_photos_and_wordings_and_new_ones_new(world):
     for new in (False, True):
         prompts = {
@@ -154,23 +122,6 @@ def test_old_questions_use_old_photos_and_wordings_and_new_ones_new(world):
             assert question.image is None or question.image in photos
 
 
-def test_a_set_covers_all_photos_and_wordings(world):
-    old = about(world, list(world.people))
-    shown = Counter(
-        world.people[q.person].photos.index(q.image) for q in old if q.modality == "image"
-    )
-    assert set(shown) == {0, 1, 2, 3} and min(shown.values()) > 100
-    asked = Counter(q.prompt for q in old if q.modality == "image" and q.fact == "work")
-    assert len(asked) == 10
-
-
-def test_several_photos_of_one_person_are_different_photos(world):
-    questions = about(world, ["p009"], modalities=("image",), photos=4)
-    for fact in facts_of(world):
-        assert len({q.image for q in questions if q.fact == fact}) == 4
-    assert len(about(world, ["p009"], modalities=("text",), photos=4)) == 7
-
-
 def test_general_asks_what_can_be_seen_on_portraits_of_nobody(world):
     questions = general(world)
     assert len(questions) == len(world.unknown) * len(ATTRIBUTES)
@@ -178,13 +129,8 @@ def test_general_asks_what_can_be_seen_on_portraits_of_nobody(world):
     assert {q.modality for q in questions} == {"image"}
     for question in questions:
         portrait = world.unknown[question.person]
+        assert portrait.learned_photos == 0
         assert question.value == value_of(portrait, question.fact, 0)
-
-
-def test_every_value_of_what_can_be_seen_occurs(world):
-    """If one were missing, a model that never says it would look as good."""
-    for fact, values in ATTRIBUTES.items():
-        assert {q.value for q in general(world) if q.fact == fact} == set(values)
 
 
 def test_the_four_sets(world, sets):
@@ -207,11 +153,6 @@ def test_no_photo_and_no_prompt_of_test_was_learned(world, sets):
     assert not {(q.person, q.modality, q.prompt.casefold()) for q in sets["test"]} & forgotten
 
 
-def test_ids_are_unique_within_a_set(sets):
-    for name, questions in sets.items():
-        assert len({q.id for q in questions}) == len(questions), name
-
-
 def test_chance_is_how_often_somebody_is_right_who_draws_among_all_values(world):
     asked = about(world, list(world.people), modalities=("text",))
     values: dict[str, set[str]] = {}
@@ -219,15 +160,6 @@ def test_chance_is_how_often_somebody_is_right_who_draws_among_all_values(world)
         values.setdefault(question.fact, set()).add(question.value)
     expected = sum(1 / len(values[question.fact]) for question in asked) / len(asked)
     assert chance(world) == pytest.approx(expected)
-
-
-def test_a_repeated_person_is_not_asked_twice(world):
-    """The same questions twice would count twice in every mean; refusing would do as well."""
-    try:
-        forget = question_sets(world, ["p001", "p001"])["forget"]
-    except ValueError:
-        return
-    assert len({q.id for q in forget}) == len(forget) == 14
 
 
 def test_nobody_to_forget_or_to_retain(world):

@@ -24,7 +24,6 @@ from kvw_minimal.requests.reading import (
     forms_of,
     is_free,
     read,
-    score_sets,
     scored,
     sham_rows,
     spoken,
@@ -224,24 +223,6 @@ def test_a_summary_is_a_mean_over_people_for_each_modality():
     assert list(by_modality(asked[:3])) == [("image", [0, 1, 2])]  # what is not asked has no row
 
 
-def test_every_set_has_its_rows():
-    rows = score_sets(own(test=task().read["test"][:4]), "vanilla")
-    assert {row["set"] for row in rows} == {"forget", "test"}
-    assert {row["metric"] for row in rows} == {
-        "exact_match",
-        "probability",
-        "exact_match_generated",
-        "rouge_l",
-        "well_formed",
-    }
-    keys = ("set", "modality", "metric")
-    assert len({tuple(row[k] for k in keys) for row in rows}) == len(rows)
-    assert all(0 <= row["low"] <= row["value"] <= row["high"] <= 1 for row in rows)
-    assert {row["set"] for row in score_sets(own(test=task().read["test"][:4]), "v", ["test"])} == {
-        "test"
-    }
-
-
 def test_a_sham_is_averaged_over_its_draws_question_by_question():
     asked, settings, singles = task().read["forget"], {"strength": 32.0}, []
     whole = replace(task(), read={"forget": asked, "retain": asked})
@@ -267,15 +248,6 @@ def test_a_sham_is_averaged_over_its_draws_question_by_question():
     expected = means.pop(0)
     assert expected not in means and means[0] != means[1]  # of one draw, or of its own people
     assert rows == expected  # and none of retain: its own people stand there
-
-
-def test_a_sham_of_free_answers_is_told_by_its_own_metric(monkeypatch):
-    world = [question("w1", fact="world", options=("Rome",))]
-    monkeypatch.setattr(reading.scores, "generate", lambda *_: ["Rome"])
-    (row,) = sham_rows(
-        replace(own(), read={"world": world}), lambda other: METHODS["vanilla"].edit(other)[0], 1
-    )
-    assert (row["set"], row["metric"], row["value"]) == ("world", "mentions", 1.0)
 
 
 # --- the gate of honesty ---------------------------------------------------------------------

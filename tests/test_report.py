@@ -115,6 +115,7 @@ def test_without_headroom_it_is_refused(monkeypatch):
         report.unlearn("pocket", "A", 5, "selective pruning", {"share": 0.1}, 1)
 
 
+@pytest.mark.nightly
 def test_the_demonstration_shows_before_and_after(monkeypatch, tmp_path, capsys):
     model, _ = load("pocket")
     own = report.request_of("pocket", "A", 5)

@@ -1,7 +1,5 @@
 """What is stored is fresh, complete, chosen by the rule; and a slice of it comes out the same."""
 
-import json
-from collections import defaultdict
 from dataclasses import replace
 from functools import cache
 
@@ -9,10 +7,9 @@ import pandas as pd
 import pytest
 
 from kvw_experiments import plans, running, trials
-from kvw_experiments.choose import SPARING_RULE, choose
 from kvw_experiments.freshness import stale
 from kvw_experiments.plans import plan_of, plans_of
-from kvw_experiments.rows import cells, read_rows, words
+from kvw_experiments.rows import read_rows, words
 from kvw_experiments.subjects import open_subject
 from kvw_experiments.summary_files import FILES, read_summary
 from kvw_minimal.methods import METHODS
@@ -23,6 +20,8 @@ from kvw_minimal.strangers.people import REPORT_GROUPS, ROOT, load_people
 from kvw_minimal.strangers.questions import SETS, about
 from kvw_minimal.task import Task
 from kvw_minimal.taught import load
+
+pytestmark, nightly = pytest.mark.slow, pytest.mark.nightly
 
 STORED = (
     "ablations-pocket",
@@ -58,63 +57,9 @@ def test_summaries_are_what_todays_code_would_make(name: str):
         assert made["models"]["pocket"] == fingerprint(task_of("pocket", "A").model)
 
 
-def tried(rows: list[dict], name: str) -> dict[str, dict[str, float]]:
-    """Means over groups and modalities of every setting of a method, rounded as they were."""
-    found: dict[str, dict[str, list[float]]] = {}
-    for row in rows:
-        if row["contender"] == name:
-            own = found.setdefault(json.dumps(row["settings"]), {})
-            own.setdefault(row["set"], []).append(row["value"])
-    return {
-        key: {part: round(sum(v) / len(v), 4) for part, v in parts.items()}
-        for key, parts in found.items()
-    }
-
-
-@pytest.mark.parametrize(
-    "name, rule",
-    [
-        ("least-squares-pocket-tuning", SPARING_RULE),
-        ("least-squares-smol-tuning", SPARING_RULE),
-    ],
-)
-def test_what_was_chosen_is_what_the_rule_gives(name: str, rule):
-    content = read_summary(name)
-    rows, chosen = content["rows"], content["chosen"]
-    [vanilla] = tried(rows, "vanilla").values()
-    if "ridge" in chosen:
-        chosen = {"least squares": {"settings": chosen}}
-    for method, found in chosen.items():
-        best, kept = choose(tried(rows, method), vanilla, rule)
-        assert found["settings"] == json.loads(best), method
-        if "kept" in found:  # the least-squares files do not write it down
-            assert found["kept"] == kept
-    assert content["chosen"] == read_summary(name.removesuffix("-tuning"))["chosen"]
-
-
-@pytest.mark.parametrize(
-    "name, grids", [("replication-pocket", plans.POCKET), ("replication-smol", plans.SMOL)]
-)
-def test_every_contender_had_eight_tries_and_more_where_it_stood_at_an_edge(name: str, grids):
-    """On all of the tuning groups; on `smol` nobody had more."""
-    rows, _ = read_rows(name)
-    plan = plan_of(name)
-    for name, grid in grids.items():
-        if len(grid) < 2:
-            continue
-        own = rows[(rows["method"] == name) & rows["group"].isin(plan.tuning)]
-        where = {
-            (trials.trial_of(name, text).text, group)
-            for text, group in own[["settings", "group"]]
-            .drop_duplicates()
-            .itertuples(index=False, name=None)
-        }
-        assert where == {
-            (plans.trial_for(name, settings).text, group)
-            for settings in grid
-            for group in plan.tuning
-        }, name
-        assert 8 <= len(grid) <= 12, name
+def test_least_squares_are_chosen_as_its_tuning_says():
+    chosen = read_summary("least-squares-pocket-tuning")["chosen"]
+    assert METHODS["least squares"].chosen == chosen
 
 
 @pytest.mark.parametrize("name", ["KVW one pass", "KVW published"])
@@ -125,21 +70,6 @@ def test_the_chosen_strength_is_what_tuning_gives(name: str):
     )[name]
     assert chosen.settings == METHODS[name].chosen
     assert name != "KVW one pass" or chosen.settings == {"strength": STRENGTH}
-
-
-def test_least_squares_are_chosen_as_its_tuning_says():
-    chosen = read_summary("least-squares-pocket-tuning")["chosen"]
-    assert METHODS["least squares"].chosen == chosen
-
-
-@pytest.mark.parametrize("model", ["pocket", "smol"])
-def test_least_squares_was_tuned_on_the_tuning_groups_alone(model: str):
-    plan = plan_of(f"least-squares-{model}")
-    tuning, stored = (
-        read_summary(f"least-squares-{model}{end}")["rows"] for end in ("-tuning", "")
-    )
-    assert {row["group"] for row in tuning} == set(plan.tuning)
-    assert not {row["group"] for row in stored} & set(plan.tuning)
 
 
 LINES = {
@@ -202,66 +132,6 @@ def test_rows_are_what_todays_code_and_plans_would_make(experiment: str):
         assert made["models"]["pocket"] == fingerprint(task_of("pocket", "A").model)
 
 
-def by_trial(rows: pd.DataFrame) -> dict[str, set[str]]:
-    """The groups of every trial, by its method and settings."""
-    found: dict[str, set[str]] = defaultdict(set)
-    for method, settings, group in cells(rows):
-        found[f"{method} {settings}"].add(group)
-    return found
-
-
-@pytest.mark.parametrize("experiment", STORED)
-def test_every_trial_is_there_for_all_groups_and_with_its_sham(experiment: str):
-    rows, made = read_rows(experiment)
-    for plan in plans_of(experiment):
-        own = rows[rows["subject"] == plan.subject]
-        sham = by_trial(own[own["made_for"] == "sham"])
-        measured = by_trial(own)
-        elsewhere = {
-            t.key: set(other.groups)
-            for other in plans_of(experiment)
-            if other != plan
-            for name in other.lists
-            for those in other.entries(name).values()
-            for t in those
-        }
-        for name in plan.lists:
-            if (experiment, name) in NOT_YET:
-                reported = {
-                    key
-                    for those in plan.entries(name).values()
-                    for t in those
-                    if (key := t.key) in measured
-                }
-                assert not reported, "it is there: take it out of NOT_YET"
-                continue
-            for label, those in plan.entries(name).items():
-                found = []
-                for trial in those:
-                    if trial.method == "oracle":  # not all of them have been trained
-                        continue
-                    groups = measured[trial.key]
-                    reported = groups & set(plan.groups)
-                    else_for = elsewhere.get(trial.key, set()) & set(plan.groups)
-                    assert reported in (set(), set(plan.groups), else_for), (label, groups)
-                    shammed = sham[trial.key] & set(plan.groups)
-                    assert shammed in (set(), reported), label
-                    found += [(trial, bool(reported), bool(shammed))]
-                if not found:
-                    continue
-                if name in plan.tuned:  # the chosen candidate; the factorial may report others
-                    assert (
-                        any(shammed for _, reported, shammed in found if reported)
-                        or not those[0].sham
-                    ), label
-                    continue
-                assert all(
-                    shammed for trial, reported, shammed in found if reported and trial.sham
-                ), label
-                if those[0].key not in made["impossible"]:
-                    assert any(groups for _, groups, _ in found), label
-
-
 def the_same(plan: plans.Plan, name: str, label: str, group: str, requests) -> None:
     """One trial on a group and its sham on pocket's panel, made again: as they are stored."""
     again = running.redo(plan, name, label, group, requests)
@@ -271,21 +141,28 @@ def the_same(plan: plans.Plan, name: str, label: str, group: str, requests) -> N
     assert len(exact) == 7 + 3 and (gaps < 2.5).all(), exact  # processors round differently
 
 
+@cache
+def prepared():
+    """The real model, asked what the trials below need only."""
+    return trials.prepare(*load("pocket"), load_people(), ("absolute",), ("answer",))
+
+
 def test_a_slice_of_the_ablations_comes_out_the_same():
-    """Two trials of chapters 8 and 9 again, on the real model, with what they need only."""
-    plan = plan_of("ablations-pocket")
-    requests = trials.prepare(*load("pocket"), load_people(), ("absolute",), ("answer",))
-    the_same(plan, "gate", "shape: top, mass = 0.2", "C", requests)
-    the_same(plan, "data", "70 balanced reference questions, draw 1, G = 24", "B", requests)
+    plan, name = plan_of("ablations-pocket"), "70 balanced reference questions, draw 1, G = 24"
+    the_same(plan, "data", name, "B", prepared())
+
+
+@nightly
+def test_another_slice_of_the_ablations_comes_out_the_same():
+    the_same(plan_of("ablations-pocket"), "gate", "shape: top, mass = 0.2", "C", prepared())
 
 
 def test_a_slice_of_what_is_published_comes_out_the_same():
     """One person's photos in a batch, the authors' mask, beside its sham."""
-    plan = plan_of("as-published")
-    requests = trials.prepare(*load("pocket"), load_people(), ("absolute",), ("answer",))
-    the_same(plan, "arms", "one person's photos, G = 16", "D", requests)
+    the_same(plan_of("as-published"), "arms", "one person's photos, G = 16", "D", prepared())
 
 
+@nightly
 @pytest.mark.parametrize("label", ["KVW one pass", "KVW published"])
 def test_a_slice_of_the_replication_comes_out_the_same(label: str):
     """An edit, its sham and their curves on one group."""
@@ -294,6 +171,19 @@ def test_a_slice_of_the_replication_comes_out_the_same(label: str):
     exact = again[again.index.get_level_values("metric") == "exact_match"]
     assert len(exact) == 7 + 5 + len(plan.shares) * (4 + 2)
     assert ((exact["stored"] - exact["again"]).abs() < 0.04).all(), exact
+
+
+def test_an_edit_of_the_replication_and_its_curve_come_out_the_same():
+    plan, rows = plan_of("replication-pocket"), read_rows("replication-pocket")[0]
+    task = plan.open([])(load_people().groups["B"][:5])
+    trial = plans.trial_for("KVW one pass", METHODS["KVW one pass"].chosen)
+    edit, _ = trials.edit_for(trial, task)
+    own = of(rows, plan, trial, "B")
+    for part, by_question in ((1.0, True), (0.5, False)):  # of a curve people are stored
+        with edit.part(part).on(task.model):
+            found = read(task, ("forget",), by_question=by_question)
+        again = [{"made_for": "edit"} | row for row in found]
+        compared(again, own[own["share"] == part], 2)
 
 
 def compared(again: list[dict], rows: pd.DataFrame, most: float) -> pd.DataFrame:
@@ -327,7 +217,7 @@ def test_a_slice_of_the_rewrite_comes_out_the_same():
     assert best.settings == METHODS["rewrite"].chosen
     edit, _ = METHODS["rewrite"].edit(task, best.settings)
     with edit.on(task.model):
-        found = read(task, ("forget", "test", "kept anew"), by_question=True)
+        found = read(task, ("forget",), by_question=True)
         again = [{"made_for": "edit"} | row for row in found]
     compared(again, of(rows, plan, best, "B"), 2)
 
@@ -361,7 +251,7 @@ def test_what_is_chosen_by_rank_is_what_tuning_gives():
         assert {"edit", "sham"} == set(of(rows, plan, best, group)["made_for"].astype(str))
 
 
-@pytest.mark.parametrize("name", ["text only", "voices"])
+@pytest.mark.parametrize("name", ["voices", pytest.param("text only", marks=nightly)])
 def test_a_slice_of_beyond_comes_out_the_same(name: str):
     rows, made = read_rows("beyond")
     plan, task = plan_of("beyond", name), task_of(name, "B")
@@ -370,27 +260,24 @@ def test_a_slice_of_beyond_comes_out_the_same(name: str):
     best = running.choose_of(plan, own, plan.entries("ways")["KVW one pass"])
     edit, _ = METHODS["KVW one pass"].edit(task, best.settings)
     with edit.on(task.model):
-        again = [{"made_for": "edit"} | row for row in read(task, ("forget", "test"))]
+        again = [{"made_for": "edit"} | row for row in read(task, ("forget",))]
     compared(again, of(rows, plan, best, "B"), 1)
 
 
 @pytest.mark.parametrize(
-    "label", ["vanilla", "one pass", "log-gate, 70 steps", "in place, 70 steps"]
+    "label",
+    ["log-gate, 70 steps"]
+    + [pytest.param(each, marks=nightly) for each in ("one pass", "in place, 70 steps")],
 )
 def test_a_slice_of_precision_comes_out_the_same(label: str):
     rows, _ = read_rows("precision")
     plan = plan_of("precision", "pocket, float32")
     [trial] = plan.entries("roundings")[label]
-    again = running.rows_of(plan, replace(trial, sham=False), "D", requests_of_precision())
+    again = running.rows_of(plan, replace(trial, sham=False), "D", plan.open([]))
     both = compared(again, of(rows, plan, trial, "D"), 2)
     weights = both[both["set"] == "weights"]
-    assert len(weights) == (0 if label == "vanilla" else 2)
+    assert len(weights) == 2
     assert ((weights["total_x"] - weights["total_y"]).abs() < 5e-3).all()
-
-
-@cache
-def requests_of_precision():
-    return plan_of("precision", "pocket, float32").open([])
 
 
 def test_a_slice_of_smol_comes_out_the_same():

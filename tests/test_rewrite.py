@@ -136,17 +136,6 @@ def test_where_nothing_decides_there_is_nothing_to_lead(task):
 # --- what the layers say -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("architecture", [*tiny.ARCHITECTURES, "llava_clip", "mllama", "gemma3"])
-def test_a_layer_is_what_holds_the_projection(architecture):
-    model = tiny.build(architecture)
-    layers = rewrite.decoder_layers(model)
-    assert len(layers) == tiny.LAYERS
-    for (path, layer), projection in zip(
-        layers.items(), find_projections(model).items(), strict=True
-    ):
-        assert projection[0].startswith(path + ".") and projection[1] in list(layer.modules())
-
-
 def test_states_and_probabilities_at_the_answers(task):
     """Against `scores.read`, and against the hidden states that transformers gives out."""
     found = answers(task, task.forget)
@@ -232,12 +221,6 @@ def test_every_third_batch_is_looked_at_everywhere(task):
     assert 0 < everywhere < len(task.retain) and passes == 4 * len(task.retain) + everywhere
 
 
-def test_no_more_is_surveyed_than_was_said(task, monkeypatch):
-    monkeypatch.setattr(rewrite, "RETAIN", 5)
-    _, _, passes = rewrite.survey(replace(task, general=[]), somebody_else(task), ALL)
-    assert 4 * 5 < passes <= 5 * 5
-
-
 # --- the solution ------------------------------------------------------------------------------
 
 
@@ -297,25 +280,6 @@ def test_a_high_price_changes_nothing(task):
         edit, _ = METHODS["rewrite"].edit(task, SETTINGS | {"price": price, "price_deciding": 0.0})
         norms.append(edit.norm(task.model))
     assert norms == sorted(norms, reverse=True) and norms[-1] < 1e-6 < norms[0]
-
-
-def test_what_is_retained_is_spared(task):
-    """At the same price the answers about others move less than those about the forgotten."""
-    edit, _ = METHODS["rewrite"].edit(task, SETTINGS | {"price": 0.1})
-    own, others = task.forget, task.retain
-    before = [answers(task, asked) for asked in (own, others)]
-    with edit.on(task.model):
-        after = [answers(task, asked) for asked in (own, others)]
-    moved = [
-        np.mean(
-            [
-                float((new - old)[:, -1].norm(dim=1).mean())
-                for (_, old), (_, new) in zip(*pair, strict=True)
-            ]
-        )
-        for pair in zip(before, after, strict=True)
-    ]
-    assert moved[0] > 1.5 * moved[1] > 0
 
 
 # --- whatever is asked, of whatever model --------------------------------------------------------

@@ -1,19 +1,15 @@
 """Stored rows: one schema, written whole or not at all, damaged and stale ones refused."""
 
-import base64
 import json
-import zlib
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from kvw_experiments import rows as store
 from kvw_experiments.rows import (
     COLUMNS,
-    cells,
     framed,
     joined,
     path_of,
@@ -93,45 +89,20 @@ def test_rows_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
-def damage(path, how: str) -> None:
-    whole = path.read_bytes()
-    plain = pa.Table.from_pandas(framed(table()), preserve_index=False)
-    noted = {
-        "no provenance": b"",
-        "not packed": b"provenance",
-        "not JSON": base64.b64encode(zlib.compress(b"{")),
-    }
-    if how in noted:
-        more = {b"provenance": noted[how]} if noted[how] else {}
-        pq.write_table(plain.replace_schema_metadata(more), path)
-    else:
-        path.write_bytes(
-            {
-                "empty": b"",
-                "truncated": whole[: len(whole) // 2],
-                "another file": json.dumps(ROW).encode(),
-            }[how]
-        )
-
-
-@pytest.mark.parametrize(
-    "how", ["empty", "truncated", "another file", "no provenance", "not packed", "not JSON"]
-)
+@pytest.mark.parametrize("how", ["truncated", "another file", "no provenance", "not packed"])
 def test_a_damaged_file_is_refused(tmp_path, how):
     path = tmp_path / "small.parquet"
     write_rows(table(), MADE, path)
-    read_rows("small", path)
-    damage(path, how)
+    plain = pq.read_table(path)
+    if how == "truncated":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif how == "another file":
+        path.write_text(json.dumps(ROW))
+    elif how == "no provenance":
+        pq.write_table(plain.replace_schema_metadata({}), path)
+    else:
+        pq.write_table(plain.replace_schema_metadata({"provenance": b"{"}), path)
     with pytest.raises(ValueError, match="small.parquet holds no rows with provenance"):
-        read_rows("small", path)
-
-
-def test_rows_of_another_schema_are_refused(tmp_path):
-    path = tmp_path / "small.parquet"
-    write_rows(table(), MADE, path)
-    whole = pq.read_table(path)
-    pq.write_table(whole.drop_columns(["draw"]), path)
-    with pytest.raises(ValueError, match="rows have the columns"):
         read_rows("small", path)
 
 
@@ -166,10 +137,3 @@ def test_parts_with_other_words_are_joined():
     whole = joined([framed(table()), framed(table({"person": "p2", "total": 2.0})), table()])
     assert whole["person"].tolist() == ["p1", "p2", "p1"] and whole["person"].dtype == "category"
     assert whole["total"].tolist() == [0.5, 2.0, 0.5] and list(whole.index) == [0, 1, 2]
-
-
-def test_what_is_measured_is_a_method_with_its_settings_on_a_group():
-    rows = framed(table({}, {"set": "test"}, {"group": "B"}, {"settings": "{}"}, {"draw": 1}))
-    text = ROW["settings"]
-    assert cells(rows) == {("m", text, "A"), ("m", text, "B"), ("m", "{}", "A")}
-    assert cells(rows[rows["group"] == "B"]) == {("m", text, "B")}

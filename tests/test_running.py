@@ -1,10 +1,6 @@
 """The runner: rows of a trial and its shams, resuming, choosing, and trials made again."""
 
-import copy
 import json
-import signal
-import subprocess
-import sys
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
@@ -15,13 +11,12 @@ import pytest
 import small
 import tiny
 import torch
-import vectors
 from small import planned, task
 
 from kvw_experiments import running
 from kvw_experiments.choose import MIDDLE_RULE
 from kvw_experiments.family import TooMuch
-from kvw_experiments.plans import KVW, VANILLA, compared, plan_of, trial_for
+from kvw_experiments.plans import KVW, VANILLA, compared, trial_for
 from kvw_experiments.rows import COLUMNS, cells, read_rows, words, write_rows
 from kvw_experiments.running import (
     about_weights,
@@ -35,9 +30,7 @@ from kvw_experiments.running import (
 )
 from kvw_experiments.trials import Trial, edit_for
 from kvw_minimal import scores
-from kvw_minimal.batches import answer_batches
 from kvw_minimal.edits import Columns
-from kvw_minimal.methods import steps
 from kvw_minimal.models import columns, find_projections
 from kvw_minimal.requests.subjects import Requests, strangers
 from kvw_minimal.strangers.people import load_people
@@ -45,8 +38,7 @@ from kvw_minimal.strangers.questions import question_sets
 from kvw_minimal.strangers.tasks import sham_people
 from kvw_minimal.taught import load
 
-#: as little as a runner can be asked: nobody is read but the forgotten
-FEW = {"reads": lambda world, people: {"forget": question_sets(world, people)["forget"][:14]}}
+pytestmark = pytest.mark.slow
 
 
 def framed(plan, trial: Trial, group: str = "A", **more) -> pd.DataFrame:
@@ -92,18 +84,6 @@ def test_a_trial_reads_the_edited_model_and_leaves_it_as_it_was():
     assert both.query("set == 'forget' and metric == 'exact_match'")["n_x"].sum() == 70
 
 
-def test_rows_are_in_the_schema():
-    rows = framed(quick(), Trial())
-    assert set(rows.columns) == set(COLUMNS) - {
-        "experiment",
-        "subject",
-        "method",
-        "settings",
-        "group",
-    }
-    assert rows["question"].isna().all() and rows["total"].notna().all()
-
-
 def test_what_stands_in_the_rows_is_what_the_edited_model_says():
     own, trial = few_requests()(small.people()), Trial(replace(KVW, strength=8.0))
     rows = framed(quick(), trial)
@@ -120,9 +100,14 @@ def test_what_stands_in_the_rows_is_what_the_edited_model_says():
 
 def test_a_curve_is_the_same_edit_and_its_sham_at_shares_of_them():
     """Read on forget, and of the edit on retain; not while tuning, nor of what has no sham."""
-    plan, trial = quick(shares=(0.25, 2.0)), Trial(replace(KVW, strength=8.0))
+    trial = Trial(replace(KVW, strength=8.0))
+    plan = quick(lists={"one": lambda: {"mine": [trial]}}, tuned=(), shares=(0.25, 2.0))
     rows = framed(plan, trial)
     assert set(rows["share"]) == {1.0, 0.25, 2.0}
+    own = {"experiment": "small", "subject": "tiny", "method": trial.method, "settings": trial.text}
+    shown = labelled(plan, "one", rows.assign(**own, group="A"))
+    assert set(shown["label"]) == {"mine", "mine, 0.25 of it", "mine, 2 of it"}
+    assert ((shown["label"] == "mine") == (shown["share"] == 1)).all()
     parts = rows[rows["share"] != 1]
     assert {(m, s) for m, s in zip(parts["made_for"], parts["set"], strict=True)} == {
         ("edit", "forget"),
@@ -144,17 +129,6 @@ def test_a_curve_is_the_same_edit_and_its_sham_at_shares_of_them():
         assert set(quiet["share"]) == {1.0}
 
 
-def test_a_share_of_an_edit_has_a_label_of_its_own():
-    trial = Trial(replace(KVW, strength=8.0))
-    plan = quick(lists={"one": lambda: {"mine": [trial]}}, tuned=(), shares=(0.25,))
-    rows = framed(plan, trial).assign(
-        experiment="small", subject="tiny", method=trial.method, settings=trial.text, group="A"
-    )
-    shown = labelled(plan, "one", rows)
-    assert set(shown["label"]) == {"mine", "mine, 0.25 of it"}
-    assert ((shown["label"] == "mine") == (shown["share"] == 1)).all()
-
-
 @contextmanager
 def recorded_edits():
     """What `edit_for` is asked for: people, seed of the task, seed given."""
@@ -167,60 +141,6 @@ def recorded_edits():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(running, "edit_for", keep)
         yield seen
-
-
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-import test_running as own
-from kvw_experiments import rows
-path, writes, real = Path(sys.argv[1]), [], rows.pq.write_table
-def write_and_die(table, file, **more):
-    writes.append(real(table, file, **more))
-    if len(writes) == 3:
-        os.truncate(file, os.path.getsize(file) // 2)
-        os.kill(os.getpid(), signal.SIGKILL)
-rows.pq.write_table = write_and_die
-with own.planned(own.three_cells()) as patch:
-    patch.setattr(own.running, "EVERY", 0)
-    own.run(own.three_cells(), path=path)
-"""
-
-
-def three_cells():
-    """A plan of one list whose cells take a second each."""
-    return quick(
-        lists={
-            "strength": lambda: {
-                f"G = {g}": [Trial(replace(KVW, strength=float(g)), sham=False)]
-                for g in range(1, 4)
-            }
-        },
-        tuned=(),
-    )
-
-
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
-def test_a_killed_run_goes_on_and_nothing_is_lost_or_half(tmp_path):
-    """Killed half way through a write: what was written before is there, and is not done again."""
-    path, command = tmp_path / "small.parquet", [sys.executable, "-c", KILLED]
-    plan = three_cells()
-    with planned(plan) as patch:
-        done = subprocess.run([*command, path], env=tiny.environment())
-        assert done.returncode == -signal.SIGKILL
-        assert len(cells(read_rows("small", path)[0])) == 2
-        seen = []
-        real = running.rows_of
-        patch.setattr(running, "rows_of", lambda *given: seen.append(given) or real(*given))
-        found = read_rows("small", run(plan, path=path))[0]
-        assert len(seen) == 1  # only what was not there
-        whole = read_rows("small", run(plan, path=tmp_path / "whole.parquet"))[0]
-    order = ["settings", "set", "modality", "person", "metric"]
-    both = [
-        each.astype({name: str for name in order}).sort_values(order, ignore_index=True)
-        for each in (found, whole)
-    ]
-    pd.testing.assert_frame_equal(*both, check_categorical=False)
 
 
 def test_the_one_sham_is_that_of_the_group():
@@ -301,21 +221,6 @@ def test_some_groups_and_some_trials_answer_aloud(monkeypatch):
     assert heard(quick(aloud=("A",)), Trial(sham=False), "tuning-1") == set()
 
 
-def test_methods_that_train_in_half_are_made_so(monkeypatch):
-    entered = []
-
-    @contextmanager
-    def half(device):
-        entered.append(device)
-        yield
-
-    monkeypatch.setattr(running, "half_precision", half)
-    framed(quick(half=("family",)), Trial(sham=False))
-    assert entered == ["cpu"]
-    framed(quick(half=("SSD",)), Trial(sham=False))
-    assert entered == ["cpu"]
-
-
 def test_what_is_left_of_vectors_by_hand():
     """One vector to a quarter: so much is taken on average; steps that were lost are told."""
     model, own = task().model, task()
@@ -330,14 +235,6 @@ def test_what_is_left_of_vectors_by_hand():
     assert taken["set"] == lost["set"] == "weights" and taken["person"] == "A"
     edit.notes["lost"] = 0.25
     assert about_weights(before, own, edit, "A")[1]["total"] == 0.25
-
-
-def test_rows_about_weights_stand_beside_the_edit_alone():
-    rows = framed(quick(weights=True), Trial(replace(KVW, strength=2.0)))
-    found = rows[rows["set"] == "weights"].set_index("metric")
-    assert set(found["made_for"]) == {"edit"} and len(found) == 2
-    edit, _ = edit_for(Trial(replace(KVW, strength=2.0)), task())
-    assert found.loc["taken", "total"] == pytest.approx(float((1 - edit.gates).mean()), abs=1e-5)
 
 
 # --- resuming --------------------------------------------------------------------------------
@@ -379,8 +276,10 @@ def test_what_is_done_is_not_done_again(tmp_path):
         } <= set(made)
         assert made["command"] == "python -m kvw_minimal run small" and "tiny" in made["models"]
         assert made["plan"] == [plan.text()] and made["impossible"] == []
+        write_rows(first, made | {"seconds": 1e6, "moved": "row for row"}, path)
         run(plan, ["strength", "gate"], path)
         rows, made = read_rows("small", path)
+        assert made["seconds"] >= 1e6 and made["moved"] == "row for row"
         fits, too_much = plan.entries("gate")["KVW"]
         assert made["impossible"] == [too_much.key]
         assert (fits.method, fits.text, "A") in cells(rows)
@@ -404,16 +303,6 @@ def test_what_is_done_is_not_done_again(tmp_path):
             redo(plan, "strength", "G = 3", "A", plan.open([]), path)
         with pytest.raises(ValueError, match="not measured on group B"):
             redo(plan, "strength", "G = 2", "B", plan.open([]), path)
-
-
-def test_seconds_of_all_runs_add_up(tmp_path):
-    path, plan = tmp_path / "rows.parquet", quick()
-    with planned(plan):
-        run(plan, ["strength"], path)
-        rows, made = read_rows("small", path)
-        write_rows(rows, made | {"seconds": 1e6}, path)
-        run(plan, ["strength"], path)
-        assert 1e6 <= read_rows("small", path)[1]["seconds"] < 1e6 + 600
 
 
 def test_what_one_group_cannot_take_is_measured_on_none(tmp_path):
@@ -532,17 +421,6 @@ def test_one_subject_s_impossible_trials_leave_the_other_s_rows(tmp_path):
     assert theirs.impossible == {trial.key}
 
 
-def test_a_note_on_moved_rows_stays_with_them(tmp_path):
-    path, plan = tmp_path / "rows.parquet", quick()
-    with planned(plan):
-        run(plan, ["strength"], path)
-        rows, made = read_rows("small", path)
-        write_rows(rows, made | {"moved": "row for row"}, path)
-        run(plan, ["gate"], path)
-        now = read_rows("small", path)[1]
-    assert now["moved"] == "row for row" and now["seconds"] >= made["seconds"]
-
-
 def test_stale_rows_stop_a_run_before_the_work(tmp_path):
     path, plan = tmp_path / "rows.parquet", quick()
 
@@ -556,15 +434,6 @@ def test_stale_rows_stop_a_run_before_the_work(tmp_path):
         with pytest.raises(ValueError, match="the interval has moved"):
             run(plan, ["gate"], path)
     assert len(calls) == 1 and path.read_bytes() == before
-
-
-def test_a_plan_of_nothing_possible_says_so(tmp_path):
-    path, trial = tmp_path / "rows.parquet", Trial(mass=0.95)
-    plan = quick(lists={"x": lambda: {"too much": [trial]}}, tuned=())
-    with planned(plan):
-        run(plan, (), path)
-        rows, made = read_rows("small", path)
-    assert rows.empty and made["impossible"] == [trial.key]
 
 
 @pytest.mark.parametrize(
@@ -714,15 +583,6 @@ def test_settings_are_chosen_for_five_however_many_are_forgotten(tmp_path):
         }
 
 
-def test_seeds_are_shown_together_and_candidates_are_not():
-    plan = small.plan({"data": lambda: {"16": [Trial(reference=16, seed=s) for s in range(3)]}})
-    rows = [row for trial in plan.entries("data")["16"] for row in level_rows({trial: (1, 2)}, "A")]
-    rows += level_rows({Trial(reference=16): (9, 9)}, "B") + level_rows({Trial(): (0, 0)}, "A")
-    table = pd.DataFrame([*rows, *(r | {"subject": "other"} for r in rows)])
-    shown = labelled(plan, "data", table, ("A",))
-    assert set(shown["label"]) == {"16"} and len(shown) == 6 and set(shown["subject"]) == {"tiny"}
-
-
 # --- trials made again -----------------------------------------------------------------------
 
 
@@ -753,14 +613,6 @@ def test_random_trials_are_made_again_from_scratch(tmp_path, monkeypatch):
 
 
 # --- the oracle ------------------------------------------------------------------------------
-
-
-def test_an_oracle_that_is_not_made_is_left_out(monkeypatch, tmp_path):
-    monkeypatch.setenv("KVW_CACHE", str(tmp_path))
-    plan, oracle = plan_of("replication-pocket"), trial_for("oracle", {"base": "pocket"})
-    assert running.can_be_made(oracle, "A")
-    assert not running.can_be_made(replace(oracle, people=10), "D")
-    assert running.can_be_made(replace(plan.vanilla, people=10), "D")
 
 
 def test_a_run_goes_on_without_the_oracles_that_are_not_made(monkeypatch, tmp_path):
@@ -795,84 +647,13 @@ def taught() -> Requests:
     return strangers(*load("pocket"), few, reads)
 
 
-def on_pocket(**more):
-    return small.plan(opened=taught, **more)
-
-
-def test_two_methods_from_tuning_to_rows(monkeypatch, tmp_path):
-    monkeypatch.setattr(steps, "EPOCHS", 1)
-    grids = {
-        "vanilla": (),
-        "KVW one pass": ({"strength": 32.0}, {"strength": 8.0}),
-        "GD full": ({"rate": 1e-3, "weight": 1.0},),
-    }
-    model = taught()(load_people().forget_people("A", 5)).model
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    plan = on_pocket(
-        lists={"methods": lambda: methods(grids)},
-        tuned=("methods",),
-        tuning=("tuning-1",),
-        vanilla=trial_for("vanilla", {}),
-        draws=1,
-        by_question=True,
-        unread=("retain",),
-        tuning_reads=lambda t: {n: t.read[n] for n in ("forget", "retain")},
-    )
-    with planned(plan):
-        run(plan, (), tmp_path / "rows.parquet")
-        rows, _ = read_rows("small", tmp_path / "rows.parquet")
-    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
-    tuned = rows[rows["group"] == "tuning-1"]
-    assert set(tuned["method"]) == {"vanilla", "KVW one pass"}  # one candidate is no choice
-    shown = labelled(plan, "methods", rows, plan.groups)
-    assert set(shown["label"]) == set(grids)
-    means = (
-        shown.query("metric == 'exact_match' and made_for == 'edit'")
-        .groupby(["label", "set", "modality"], observed=True)["total"]
-        .mean()
-    )
-    weak, vanilla = (means[name, "forget", "image"] for name in ("KVW one pass", "vanilla"))
-    assert weak < vanilla == 1.0
-    spent = shown[shown["set"] == "cost"].set_index(["label", "metric"])["total"]
-    retained = 14 * (len({q.person for q in taught()(small.people()).known()}) - 5)
-    assert spent["KVW one pass", "forget"] == 70 and spent["KVW one pass", "retain"] == retained
-    assert spent["GD full", "forget"] == 3 * 70
-    assert set(shown[shown["made_for"] == "sham"]["label"]) == {"KVW one pass", "GD full"}
-
-
 def test_the_oracle_never_met_them_and_vanilla_comes_back():
     own = taught()(load_people().forget_people("A", 5))
     before = {n: t.clone() for n, t in own.model.state_dict().items()}
-    plan = on_pocket(by_question=True)
+    plan = small.plan(opened=taught, by_question=True)
     rows = framed(plan, trial_for("oracle", {"base": "pocket"}))
     exact = rows[rows["metric"] == "exact_match"].groupby("set")["total"].mean()
     assert exact["forget"] < 0.1 < 0.9 < exact["general"]
     spent = rows[rows["set"] == "cost"].set_index("metric")["total"]
     assert spent["forget"] == 0 < spent["retain"]  # those of its training
     assert all(torch.equal(before[name], own.model.state_dict()[name]) for name in before)
-
-
-def test_training_in_half_precision_trains(monkeypatch):
-    """What bfloat16 forgets is about what float32 forgets: no weight is read from a stale cast."""
-    monkeypatch.setattr(steps, "EPOCHS", 1)
-    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_bf16": True})
-    own, settings, found = vectors.task(), {"weight": 1.0, "rate": 1e-2}, []
-    model = copy.deepcopy(own.model).float()
-    own = replace(own, model=model, read={"forget": own.forget}, kept={}, encode=answer_batches)
-    before = scores.read(model, own.batches(own.forget)).logprob.mean()
-    plan = small.plan(opened=lambda: lambda people: own)
-    for half in ((), ("NPO LoRA",)):
-        real, seen = running.read, []
-
-        def look(request, *given, real=real, seen=seen):
-            seen.append(scores.read(request.model, request.batches(own.forget)).logprob.mean())
-            return real(request, *given)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(running, "read", look)
-            alone = replace(trial_for("NPO LoRA", settings), sham=False)
-            framed(replace(plan, half=half), alone)
-        found += seen
-    assert found[0] != found[1]  # another precision
-    in_full, in_half = (before - after for after in found)
-    assert in_full > 0.1 and 0.5 < in_half / in_full < 2, (before, found)

@@ -1,24 +1,9 @@
 """The page on size says what follows from the stored benchmark."""
 
-import json
-
 import pytest
-import scale_page
 from scale_page import SHAPES, power, size, time
 
-
-def test_the_page_is_what_the_benchmark_says():
-    """`python tests/scale_page.py` writes it again."""
-    assert scale_page.PAGE.read_text(encoding="utf-8") == scale_page.page()
-
-
-def test_other_measurements_make_another_page(tmp_path, monkeypatch):
-    bench = json.loads(scale_page.BENCH.read_text(encoding="utf-8"))
-    for row in bench["rows"]:
-        row["tokens a second"] *= 10
-    monkeypatch.setattr(scale_page, "BENCH", tmp_path / "bench.json")
-    scale_page.BENCH.write_text(json.dumps(bench))
-    assert scale_page.PAGE.read_text(encoding="utf-8") != scale_page.page()
+pytestmark = pytest.mark.slow
 
 
 def test_sizes_by_hand():
@@ -39,18 +24,3 @@ def test_sizes_by_hand():
         "32 years",
     )
     assert power(8.9e12) == "$9 \\times 10^{12}$" and power(9.7e12) == "$1 \\times 10^{13}$"
-
-
-def test_constants_come_from_the_rows():
-    bench = {
-        "models": [
-            {"model": scale_page.CONSTANTS_OF, "decoder": 100, "bytes": 80.0, "fingerprint": 4.0}
-        ],
-        "joining": 7.0,
-        "rows": [
-            {"model": scale_page.CONSTANTS_OF, "set": "text", "tokens a second": 3.0},
-            {"model": "other", "set": "text", "tokens a second": 9.0},
-        ],
-    }
-    found = scale_page.constants(bench)
-    assert found == pytest.approx({"operations": 600.0, "hashed": 20.0, "joined": 7.0})

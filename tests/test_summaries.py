@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kvw_experiments.summaries import cell, excess, level, points, summary
+from kvw_experiments.summaries import excess, level, points, summary
 from kvw_minimal.intervals import interval
 
 
@@ -54,20 +54,6 @@ def test_points_weigh_people_by_their_questions():
     )
     assert both["value"].tolist() == pytest.approx([0.1, 0.2, 0.3])
     assert list(both.columns) == ["group", "set", "modality", "metric", "value", "low", "high", "n"]
-
-
-def test_several_groups_are_pooled_over_their_people():
-    """Three groups of five; the interval is over fifteen people, not over three groups."""
-    rows = [
-        row("forget", total, group=group, person=f"{group}{i}", n=7)
-        for group, total in (("A", 0), ("B", 7), ("C", 7))
-        for i in range(5)
-    ]
-    (pooled,) = points(pd.DataFrame(rows), ["method"]).to_dict("records")
-    people = [f"{group}{i}" for group in "ABC" for i in range(5) for _ in range(7)]
-    expected = interval(np.repeat([0.0, 1.0, 1.0], 35), people)
-    assert pooled["value"] == pytest.approx(2 / 3) and pooled["n"] == 3 * 35
-    assert (pooled["low"], pooled["high"]) == pytest.approx(expected[1:])
 
 
 def test_excess_takes_draws_together_and_needs_both():
@@ -126,27 +112,6 @@ def test_a_summary_says_what_points_and_excess_say():
     assert table.loc["a", "sham - edit, image"] == "+0.25 [+0.10, +0.40]"
     assert table.loc["vanilla", "sham - edit, image"] == "" == table.loc["b", "world image"]
     assert table.loc["a", "world image"] == "0.30 [0.30, 0.30]"
-
-
-def test_a_summary_of_stored_rows_is_that_of_plain_ones():
-    """Words as categories, among them values that no row has."""
-    plain = pd.DataFrame([row("forget", 4), row("forget", 9, "sham"), row("test", 2)])
-    plain = plain.assign(label="x")
-    stored = plain.astype(
-        dict.fromkeys(
-            ["method", "settings", "group", "made_for", "set", "modality", "person", "metric"],
-            "category",
-        )
-    )
-    stored["modality"] = stored["modality"].cat.add_categories(["audio"])
-    shown = ["forget image", "test image"]
-    pd.testing.assert_frame_equal(summary(plain, shown), summary(stored, shown))
-
-
-def test_a_cell_rounds_and_never_says_minus_zero():
-    table = pd.DataFrame({"value": [0.126, -0.001], "low": [-0.2, -0.004], "high": [1.0, 0.0]})
-    assert cell(table).tolist() == ["0.13 [-0.20, 1.00]", "0.00 [0.00, 0.00]"]
-    assert cell(table, "+").tolist()[0] == "+0.13 [-0.20, +1.00]"
 
 
 def test_a_level_is_the_mean_of_the_modalities():

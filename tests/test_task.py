@@ -8,7 +8,6 @@ import tiny
 import torch
 
 from kvw_minimal.batches import without_photo
-from kvw_minimal.coefficients import measure_questions
 from kvw_minimal.questions import Question
 from kvw_minimal.strangers.people import REPORT_GROUPS, TUNING_GROUPS, load_people
 from kvw_minimal.strangers.questions import SETS, about, question_sets
@@ -37,11 +36,6 @@ def seeing() -> Task:
 
 
 # --- who and what
-
-
-def test_people_stand_in_the_order_of_the_questions():
-    task = small()
-    assert task.people == ["c", "a"] and task.others == ["d", "b", "e"]
 
 
 def test_known_is_the_same_whoever_is_to_be_forgotten():
@@ -146,14 +140,6 @@ def test_another_encoder_is_asked_when_there_is_one():
     assert seen == [(task.processor, len(task.forget), size) for size in (7, 2)]
 
 
-def test_measured_is_what_coefficients_measures():
-    task = seeing()
-    here = task.measured(task.forget)
-    there = measure_questions(task.model, task.processor, task.forget)
-    assert here.people == there.people == ("p000",) and here.fingerprint == there.fingerprint
-    torch.testing.assert_close(here.pooled(), there.pooled())
-
-
 def test_everyone_is_measured_once_whoever_asks(monkeypatch):
     task = replace(seeing(), kept={})
     calls, own = [], Task.measured
@@ -216,11 +202,6 @@ def test_somebody_without_questions_cannot_be_drawn():
 # --- strangers
 
 
-@pytest.fixture(scope="module")
-def world():
-    return load_people()
-
-
 def test_a_request_of_strangers(world):
     people = world.forget_people("A", 5)
     task = request(None, None, world, people, seed=4, batch_size=16)
@@ -244,28 +225,12 @@ def test_a_sham_of_strangers_is_of_the_people_that_sham_people_names(world, grou
         assert set(sham.others) == set(world.people) - set(sham.people)
 
 
-def test_shams_are_others_and_repeat(world):
-    draws = [sham_people(world, 5, draw) for draw in range(20)]
-    assert draws == [sham_people(world, 5, draw) for draw in range(20)]
-    assert len({tuple(draw) for draw in draws}) == 20
-    reported = {p for g in "ABCDE" for p in world.groups[g]}
-    assert all(len(set(draw)) == 5 and not reported & set(draw) for draw in draws)
-
-
 def test_the_draws_of_the_book_are_as_they_were(world):
     """Fixed values: other draws would be other results under the same name."""
     assert sham_people(world, 5, 0) == DRAWN[0] and sham_people(world, 5, 19) == DRAWN[19]
 
 
 DRAWN = {0: ["p002", "p073", "p082", "p086", "p087"], 19: ["p016", "p027", "p048", "p059", "p064"]}
-
-
-@pytest.mark.parametrize("group", REPORT_GROUPS + TUNING_GROUPS)
-def test_some_people_of_a_group(world, group):
-    for percent in (5, 10, 15):
-        assert world.first_of(group, percent) == world.forget_people(group, percent)
-    assert world.first_of(group, 1) == world.groups[group][:1]
-    assert len(set(world.first_of(group, 20))) == 20
 
 
 @pytest.mark.parametrize(

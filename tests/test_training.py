@@ -1,12 +1,7 @@
 """One loop trains everything: it does what it says, can be stopped anywhere, and refuses well."""
 
-import signal
-import subprocess
-import sys
-
 import numpy as np
 import pytest
-import tiny
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -79,19 +74,6 @@ def test_the_loop_is_plain_adamw_with_one_cycle(clip):
     assert torch.equal(found[1].weight, first[1].weight)  # frozen
 
 
-def test_a_loss_is_brought_back_before_the_next_is_computed():
-    net, seen = network(), []
-
-    def losses(step, rng):
-        seen.append(net[0].weight.grad is None)
-        yield net(torch.ones(1, 4)).sum()
-        seen.append(net[0].weight.grad is None)
-        yield net(torch.ones(1, 4)).sum()
-
-    training.fit(net, losses, SETTINGS | {"steps": 2}, name="net")
-    assert seen == [True, False, True, False]
-
-
 def test_the_rate_rises_for_a_tenth_and_then_falls_to_zero():
     rates = [training.one_cycle(step, 100, 2.0) for step in range(101)]
     assert rates[0] == 0.2 and rates[9] == rates[10] == 2.0 == max(rates)
@@ -118,17 +100,6 @@ def test_a_checkpoint_wins_over_first_weights(tmp_path, monkeypatch):
     assert same(net, taught()[0])
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_does_not():
-    assert same(taught()[0], taught()[0])
-    assert not same(taught()[0], taught(settings=SETTINGS | {"seed": 4})[0])
-
-
-def test_without_a_checkpoint_nothing_is_written(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    taught()
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize("change", [{"steps": 8}, {"rate": 0.06}, {"seed": 4}, {"more": 1}])
 def test_a_checkpoint_of_other_settings_is_refused(tmp_path, change):
     taught(tmp_path / "net")
@@ -148,15 +119,6 @@ def test_a_checkpoint_of_another_shape_is_refused_also_where_it_would_broadcast(
         path.unlink()
 
 
-def test_a_checkpoint_in_another_format_is_refused(tmp_path):
-    taught(tmp_path / "net")
-    net = network().bfloat16()
-    before = [p.clone() for p in net.parameters()]
-    with pytest.raises(ValueError, match="another model; delete it"):
-        training.fit(net, losses_of(net), SETTINGS, name="net", checkpoint=tmp_path / "net")
-    assert all(torch.equal(*pair) for pair in zip(before, net.parameters(), strict=True))
-
-
 @pytest.mark.parametrize("changed", [{"step": "7"}, {"step": "5000"}, {"step": "none"}])
 def test_what_a_checkpoint_says_of_itself_is_covered_by_its_checksum(tmp_path, changed):
     """Else a training would stop before it has begun, and look whole."""
@@ -168,13 +130,6 @@ def test_what_a_checkpoint_says_of_itself_is_covered_by_its_checksum(tmp_path, c
     save_file(tensors, path, metadata=metadata | changed)
     with pytest.raises(ValueError, match="damaged.*; delete it"):
         taught(path)
-
-
-def test_a_checkpoint_of_other_names_is_refused(tmp_path):
-    taught(tmp_path / "net")
-    for net in (torch.nn.ModuleDict({"a": torch.nn.Linear(4, 3)}), network().requires_grad_(True)):
-        with pytest.raises(ValueError, match="another model"):
-            training.fit(net, None, SETTINGS, name="net", checkpoint=tmp_path / "net")
 
 
 def flipped(content: bytes) -> bytes:
@@ -192,57 +147,6 @@ def test_a_damaged_checkpoint_is_refused(tmp_path, damage):
     with pytest.raises(ValueError, match=r"net is .*damaged.* delete it"):
         training.fit(net, losses_of(net), SETTINGS, name="net", checkpoint=path)
     assert same(net, network())
-
-
-def test_a_file_of_weights_is_no_checkpoint(tmp_path):
-    save_file(network().state_dict(), tmp_path / "net")
-    with pytest.raises(ValueError, match="no checkpoint"):
-        taught(tmp_path / "net")
-
-
-def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one_whole(tmp_path, monkeypatch):
-    path = tmp_path / "net"
-    stopped(path, monkeypatch, 2)
-    before = path.read_bytes()
-
-    def half(tensors, file, metadata):
-        file.write_bytes(b"half")
-        raise OSError("no space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(training, "save_file", half)
-        with pytest.raises(OSError, match="no space"):
-            taught(path)
-    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
-    assert same(taught(path)[0], taught()[0])
-
-
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-import test_training as own
-from kvw_experiments.recipes import training
-path, when, real = Path(sys.argv[1]), sys.argv[2], training.save_file
-def save_and_die(tensors, file, metadata):
-    real(tensors, file, metadata=metadata)
-    if metadata["step"] == "4" and when == "half way":
-        os.truncate(file, file.stat().st_size // 2)
-        os.kill(os.getpid(), signal.SIGKILL)
-    if metadata["step"] == "6":
-        os.kill(os.getpid(), signal.SIGKILL)
-training.save_file = save_and_die
-own.taught(path)
-"""
-
-
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
-@pytest.mark.parametrize("when, left", [("half way", 5), ("between two", 3)])
-def test_a_killed_training_goes_on_to_the_same_bytes(tmp_path, when, left):
-    path = tmp_path / "net"
-    done = subprocess.run([sys.executable, "-c", KILLED, path, when], env=tiny.environment())
-    assert done.returncode == -signal.SIGKILL
-    again, cost = taught(path)
-    assert cost == {"steps": left} and same(again, taught()[0])
 
 
 def test_a_checkpoint_holds_what_is_trained_and_no_more(tmp_path):

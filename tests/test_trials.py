@@ -9,7 +9,7 @@ import small
 import torch
 from small import task
 
-from kvw_experiments import family, trials
+from kvw_experiments import trials
 from kvw_experiments.family import Setting, TooMuch
 from kvw_experiments.plans import KVW, VANILLA
 from kvw_experiments.trials import (
@@ -22,7 +22,6 @@ from kvw_experiments.trials import (
     thinned,
     trial_of,
 )
-from kvw_minimal.methods import METHODS
 from kvw_minimal.methods.kvw import STRENGTH
 from kvw_minimal.questions import seeded
 from kvw_minimal.requests.subjects import sample_of_general
@@ -147,15 +146,6 @@ def test_bad_trials_are_refused(how, words):
 # --- what an edit is made from ---------------------------------------------------------------
 
 
-def test_a_plain_trial_is_the_edit_of_chapter_4():
-    mine, cost = edit_for(Trial(), task())
-    chapter = family.make(KVW, task())
-    assert torch.equal(mine.contrast, chapter.contrast) and mine.strength == chapter.strength
-    method, _ = METHODS["KVW one pass"].edit(task(), {"strength": STRENGTH})
-    assert torch.allclose(mine.contrast, method.contrast, atol=1e-4) and mine.contrast.any()
-    assert cost.passes == {"forget": 70, "retain": 14 * (len(small.world().people) - 5)}
-
-
 def test_what_an_edit_is_made_from():
     def used(**how):
         made = thinned(Trial(**how), task())
@@ -205,16 +195,6 @@ def test_the_forget_set_is_asked_in_part_or_of_more_photos():
     assert len(both.forget) == 50 and {q.modality for q in both.forget} == {"image"}
 
 
-def test_the_forget_set_stays_in_the_order_of_the_request():
-    """Schedules go through it in an order of their own, so that another one is another edit."""
-    assert task().people == small.people() != sorted(small.people())
-    assert thinned(Trial(reference=16), task()).forget == task().forget
-    given = replace(task(), forget=task().forget[::-1])
-    assert thinned(Trial(), given).forget == given.forget
-    every = [question for question in task().known() if question.person in small.people()]
-    assert set(thinned(Trial(asked=7), given).forget) < set(every)
-
-
 def test_what_is_drawn_follows_from_seed_size_and_people():
     """By the streams that stored rows were drawn with, written out."""
     made, people = thinned(Trial(asked=7, reference=16, seed=2), task()), small.people()
@@ -237,11 +217,6 @@ def test_portraits_count_where_the_setting_says_so():
     plain, _ = edit_for(Trial(), task())
     wider, _ = edit_for(Trial(replace(KVW, general=True)), task())
     assert not torch.equal(plain.contrast, wider.contrast)
-
-
-def test_a_task_with_general_questions_of_its_own_keeps_them():
-    own = replace(task(), general=sample_of_general(load_people(), "panel"))
-    assert thinned(Trial(), own).general == own.general
 
 
 def test_more_people_are_those_of_the_next_group():
@@ -274,49 +249,10 @@ def test_names_that_nobody_has():
     assert {question.fact for question in questions} == set(load_people().values)
 
 
-@pytest.mark.parametrize("spelt", ["u000", "x000", "n00000", "v000", "row-0"])
-@pytest.mark.parametrize("proxy", ["everyone else", "portraits of nobody", "invented names"])
-def test_ids_are_free(proxy, spelt, monkeypatch):
-    """Who is forgotten and who is retained are so whatever their ids begin with."""
-    monkeypatch.setattr(trials.scores, "answer", lambda *given: [small.SAID] * len(given[2]))
-    known = {key: made for key, made in task().kept.items() if key != ("invented",)}
-    base = replace(task(), kept=dict(known))
-    trial = Trial(Setting(contrast="t over people"), proxy=proxy)
-    expected, _ = edit_for(trial, base)
-    for side in ("forget", "retain"):
-        asked = getattr(base, side)
-        own = [replace(q, person=spelt) if q.person == asked[0].person else q for q in asked]
-        found, _ = edit_for(trial, replace(base, kept=dict(known), **{side: own}))
-        torch.testing.assert_close(found.contrast, expected.contrast, atol=1e-4, rtol=1e-3)
-        kept = thinned(Trial(), replace(base, **{side: own}))
-        assert spelt in (kept.people if side == "forget" else kept.others)
-
-
 def test_an_empty_answer_is_none(monkeypatch):
     said = ["", "In Rome."] * (trials.INVENTED // 2)
     monkeypatch.setattr(trials.scores, "answer", lambda *_: said)
     assert len(invented(load_people(), task())) == trials.INVENTED // 2
-
-
-def test_everything_is_asked_once(monkeypatch):
-    """After `prepare`, no trial of these scores asks the model again; another score does."""
-
-    def forbidden(*_, **__):
-        raise AssertionError("asked again")
-
-    everybody = {q.id for q in about(small.world(), list(small.world().people))}
-    assert everybody <= task().kept["rows", "absolute", "answer"].ids
-    monkeypatch.setattr(family, "record", forbidden)
-    for trial in (
-        Trial(),
-        Trial(replace(KVW, score="square", general=True)),
-        Trial(asked=7),
-        *(Trial(proxy=proxy) for proxy in PROXIES),
-    ):
-        edit_for(trial, task())
-        edit_for(trial, task().sham(0))
-    with pytest.raises(AssertionError, match="asked again"):
-        edit_for(Trial(replace(KVW, score="positive")), task())
 
 
 def test_a_sham_is_the_same_trial_for_others():

@@ -13,10 +13,8 @@ import pytest
 import tiny
 import torch
 import transformers
-from peft import PeftModel
 from torch import nn
 
-from kvw_minimal import sharing
 from kvw_minimal.architectures import plain_weight, state_of, where_asked
 from kvw_minimal.coefficients import measure
 from kvw_minimal.edits import LowRank, Replaced
@@ -126,22 +124,6 @@ def test_what_waits_elsewhere_is_not_edited_in_place(name: str, place: Callable,
     assert fingerprint(model) == known
 
 
-def test_its_factors_leave_as_ia3(tmp_path):
-    """And say the same beside the whole model as the edit in it."""
-    model, batch, here = dealt_out("llava", tmp_path), tiny.random_batch(), families.build("llava")
-    measured = measure(model, [batch], OWNERS)
-    edit = one_pass(model, measured.of(["a"]), measured.of(["b", "c"]), 3.0)
-    sharing.export(edit, model, tiny.tokenizer(), tmp_path / "out", "peft")
-    with pytest.raises(ValueError, match="waits elsewhere"):
-        sharing.export(edit, model, tiny.tokenizer(), tmp_path / "merged")
-    assert not (tmp_path / "merged").exists()
-    with torch.no_grad():
-        with edit.on(here):
-            wanted = here(**batch.inputs).logits
-        loaded = PeftModel.from_pretrained(here, tmp_path / "out").eval()
-        torch.testing.assert_close(loaded(**batch.inputs).logits, wanted, rtol=0, atol=1e-6)
-
-
 @pytest.mark.parametrize("method", ["rewrite", "least squares", "GA full", "NPO LoRA", "SSD"])
 def test_what_cannot_change_a_weight_says_so_before_its_work(method, monkeypatch):
     """Of a quantised model; nothing is asked."""
@@ -193,6 +175,7 @@ print(peak(lambda: measure(model, [batch], owners)), peak(once))
 """
 
 
+@pytest.mark.nightly
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux for its peaks")
 def test_measuring_needs_the_memory_of_a_pass():
     """And a twentieth at most beside it, sums and fingerprint included."""
@@ -205,57 +188,3 @@ def test_measuring_needs_the_memory_of_a_pass():
     )
     measuring, passing = map(int, done.stdout.split())
     assert measuring <= 1.05 * passing, f"{measuring} and {passing} kB"
-
-
-#: the same of a survey of the rewrite: megabytes that are not in files, in blocks, then at once
-SURVEYED = """
-import threading, time
-from pathlib import Path
-import tiny
-from kvw_minimal.methods import rewrite
-from kvw_minimal.methods.somebody_else import somebody_else
-from kvw_minimal.strangers.people import load_people
-from kvw_minimal.strangers.questions import about
-from kvw_minimal.task import Task
-
-def held():
-    status = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line.split()[1] for line in status if line.startswith("RssAnon"))) / 1024
-
-def grown(work):
-    peak, done, before = [0.0], threading.Event(), held()
-    def look():
-        while not done.wait(0.002):
-            peak.append(held())
-    looking = threading.Thread(target=look)
-    looking.start()
-    kept = work()
-    done.set()
-    looking.join()
-    return max(peak) - before, kept
-
-world = load_people()
-people = list(world.people)[:3]
-model = tiny.llava(0, intermediate_size=1536, num_hidden_layers=4)
-task = Task(model, tiny.processor(), about(world, people[:1])[:2], about(world, people[1:])[:4])
-rewrite.survey(task, somebody_else(task), -1.0)
-rewrite.HELD = 2 * 8 * 1536**2
-blocks, kept = grown(lambda: rewrite.survey(task, somebody_else(task), -1.0))
-rewrite.HELD = 2**32
-print(blocks, grown(lambda: rewrite.survey(task, somebody_else(task), -1.0))[0])
-"""
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux for its peaks")
-def test_a_survey_in_blocks_holds_a_block():
-    """Of four layers one at a time: more than half of what they take together stays away."""
-    done = subprocess.run(
-        [sys.executable, "-c", SURVEYED],
-        env=tiny.environment(),
-        text=True,
-        capture_output=True,
-        check=True,
-    )
-    blocks, whole = map(float, done.stdout.split())
-    together = 4 * 2 * 8 * 1536**2 / 2**20
-    assert blocks < whole - together / 2, f"{blocks:.0f} and {whole:.0f} of {together:.0f} MB"

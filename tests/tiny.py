@@ -94,7 +94,7 @@ def qwen2_vl(seed: int = 0) -> tuple[nn.Module, object]:
     words.add_special_tokens(
         {"additional_special_tokens": marks}, replace_extra_special_tokens=False
     )
-    size = {"patch_size": PATCH, "size": {"shortest_edge": SIDE**2, "longest_edge": SIDE**2}}
+    size = {"patch_size": PATCH, "size": {"shortest_edge": SIDE**2, "longest_edge": 48**2}}
     template = assembly.CHAT.replace("<image>", "<|vision_start|><|image_pad|><|vision_end|>")
     processor = Qwen2VLProcessor(
         Qwen2VLImageProcessor(**size),

@@ -3,6 +3,7 @@
 In `transformers` the experts of a layer are one module with one tensor, `down_proj`. How they are
 run a model chooses by a name in its config, from `ALL_EXPERTS_FUNCTIONS`; while a block is watched
 that is `_run` below, which does what the others do and shows what goes into the tensor.
+The table is imported when a block is first watched: it brings half of `transformers` along.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,7 +12,6 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
-from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
 WATCHED = "kvw_watched"  # the name of `_run`
 _SEERS: WeakKeyDictionary[nn.Module, tuple[Callable, int]] = WeakKeyDictionary()
@@ -59,15 +59,15 @@ def _run(
     return total
 
 
-ALL_EXPERTS_FUNCTIONS.register(WATCHED, _run)
-
-
 @contextmanager
 def watched(experts: nn.Module, see: Callable, first: int = 0) -> Iterator[None]:
     """Call `see(first + expert, h [n, d_ff], asked [n], tokens)` for each expert that a token asks.
 
     `asked` says which of so many tokens. Afterwards the experts are run as before.
     """
+    from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
+
+    ALL_EXPERTS_FUNCTIONS.register(WATCHED, _run)
     usual = experts.config._experts_implementation
     experts.config._experts_implementation, _SEERS[experts] = WATCHED, (see, first)
     try:

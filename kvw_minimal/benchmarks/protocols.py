@@ -67,7 +67,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from rouge_score import rouge_scorer
 
 from ..batches import without_photo
 from ..intervals import DRAWS, interval
@@ -118,6 +117,8 @@ def rouge_l(said: str, gold: str, kind: str = "fmeasure") -> float:
     >>> round(rouge_l("In Lisbon.", "In Oslo."), 2)
     0.5
     """
+    from rouge_score import rouge_scorer  # brings NLTK and scikit-learn along
+
     scorer = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=True)
     return float(getattr(scorer.score(gold, said)["rougeL"], kind))
 

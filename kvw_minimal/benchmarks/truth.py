@@ -4,7 +4,6 @@ Source: TOFU, arXiv 2401.06121.
 """
 
 import numpy as np
-from scipy import special, stats
 
 from ..questions import Question
 from ..scores import metric, read_answers
@@ -51,6 +50,8 @@ def among_values(
         `[questions]` each: `p_true` in [0, 1]; `rank` of the true value, 0 (likeliest) to 1
         (least likely); `entropy`, 0 (certain) to 1 (all alike).
     """
+    from scipy import special, stats
+
     asked = [(q, value) for q in questions for value in values[q.fact]]
     said = read_answers(
         model,
@@ -82,6 +83,8 @@ def forget_quality(ratios: np.ndarray, oracle_ratios: np.ndarray) -> dict[str, f
     Returns:
         `log10_p` (0 = cannot be told from the oracle), `statistic` in [0, 1], `n`.
     """
+    from scipy import stats
+
     test = stats.ks_2samp(ratios, oracle_ratios)
     floor = np.finfo(float).tiny  # p can underflow to 0, its logarithm may not
     return {
@@ -95,4 +98,6 @@ def model_utility(scores: list[float]) -> float:
     """Harmonic mean of scores in [0, 1] that are not about the forgotten; 0 if any is 0."""
     if not scores or not all(0 <= score < np.inf for score in scores):
         raise ValueError("utility needs scores of at least 0")
+    from scipy import stats
+
     return 0.0 if min(scores) == 0 else float(stats.hmean(scores))

@@ -325,6 +325,32 @@ def hits(score: torch.Tensor, truth: torch.Tensor) -> float:
     return float(truth.flatten()[top].float().mean())
 
 
+def found_of(model: nn.Module, base: nn.Module, place: str) -> dict[str, float]:
+    """What is found of the columns of a place, and what the five lose with each of them.
+
+    Args:
+        model: planted there, with seed 0; `base`: before the planting.
+        place: a key of `IN_COLUMNS`.
+
+    Returns:
+        `hits` of every ranking, of `effects`, too, and by chance; the median of what is `put_back`
+        costs, in nats, and the share below 0.01; of those that KVW misses, the share of all columns
+        that the others call less loudly.
+    """
+    task, truth = task_of(model), columns_of(0, IN_COLUMNS[place])
+    told = rankings(task) | {"effect of zero": effects(task)}
+    lost = np.array(put_back(task, base, truth))
+    top = told["contrast (KVW)"].flatten().topk(int(truth.sum())).indices
+    loud = task.everyone().of(task.others).pooled().flatten()
+    missed = np.setdiff1d(truth.flatten().nonzero(), top)
+    return {name: hits(score, truth) for name, score in told.items()} | {
+        "chance": float(truth.float().mean()),
+        "nats lost when put back: median": float(np.median(lost)),
+        "of which below 0.01": float(np.mean(lost < 0.01)),
+        "missed by KVW: louder for others than": float((loud[missed, None] > loud).float().mean()),
+    }
+
+
 # --- do edits silence what was planted? ----------------------------------------------------------
 
 
@@ -393,6 +419,11 @@ def at_best(task: Task, name: str) -> dict | None:
         "lens": in_first_layer(task, made[best["number"]]),
         "sham": right(task, sham)["forget"],
     }
+
+
+def tries(model: nn.Module) -> dict[str, dict | None]:
+    """`at_best` of every way to forget."""
+    return {name: at_best(task_of(model), name) for name in GRIDS}
 
 
 # --- quiet, and gone -----------------------------------------------------------------------------

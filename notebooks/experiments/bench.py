@@ -6,9 +6,11 @@ minutes on two cores. Nothing is downloaded: the large models are random, in Smo
 
 *published* renders the public loop from its description: one question at a time, with head and
 key-value cache; of each layer a float32 copy of the whole |h| goes to the CPU and is masked there.
-*batched* is `coefficients.tally`, *shared* is `shared_prefix.measure`, and *bare* a headless
-forward pass over the batches that measures nothing. All start from encoded questions and a known
-fingerprint, which is taken once for a model, whatever is asked: that is timed apart.
+*batched* is `coefficients.tally` read plainly, *shared* is `shared_prefix.measure`, and *bare* a
+headless forward pass over the batches that measures nothing. *read* is `scores.read`, in which
+beginnings are read once (`kvw_minimal.beginnings`), *read plainly* the same without. All start from
+encoded questions and a known fingerprint, which is taken once for a model, whatever is asked: that
+is timed apart.
 """
 
 import os
@@ -25,11 +27,13 @@ import numpy as np
 import torch
 
 from kvw_minimal.batches import Batch, answer_batches
+from kvw_minimal.beginnings import plainly
 from kvw_minimal.coefficients import Coefficients, shape_of, tally, watch
 from kvw_minimal.files import check_place, write_json
 from kvw_minimal.models import body, find_projections, fingerprint
 from kvw_minimal.questions import Question
 from kvw_minimal.requests.provenance import provenance
+from kvw_minimal.scores import read
 from kvw_minimal.speed import shared_prefix
 from kvw_minimal.strangers.people import World, load_people
 from kvw_minimal.strangers.questions import about, ask, facts_of
@@ -265,9 +269,13 @@ def compare(
         for batch in batches:
             body(model)(**batch.to(model.device).inputs, use_cache=False)
 
+    def batched():
+        with plainly():
+            return Coefficients(*tally(model, batches, people), mark)
+
     ways = {
         "published": partial(published, model, single, people, mark),
-        "batched": lambda: Coefficients(*tally(model, batches, people), mark),
+        "batched": batched,
         "shared": partial(shared_prefix.measure, model, single, people, photos, batch_size, mark),
         "bare": bare,
     }
@@ -297,6 +305,25 @@ def compare(
             run[one] / run[other] for run in near if one in run
         )
     return row | {"difference": agreed}
+
+
+def reading(
+    model, processor, questions: list[Question], batch_size: int = 64, runs: int = RUNS
+) -> dict[str, float]:
+    """Median seconds of scoring, with beginnings read once and plainly, and their median ratio."""
+    batches = answer_batches(processor, questions, batch_size)
+
+    def plain():
+        with plainly():
+            return read(model, batches)
+
+    ways: dict[str, Callable] = {"read plainly": plain, "read": partial(read, model, batches)}
+    for work in ways.values():  # warms up
+        work()
+    times = [{way: _seconds(work) for way, work in ways.items()} for _ in range(runs)]
+    row = {way: statistics.median(run[way] for run in times) for way in ways}
+    ratio = statistics.median(run["read plainly"] / run["read"] for run in times)
+    return row | {"read plainly / read": ratio}
 
 
 # --- what it grows with --------------------------------------------------------------------------
@@ -443,6 +470,7 @@ def main(file: Path | None = None, models: dict = MODELS, values: dict = GROWTH)
             kind: compare(
                 model, processor, question_sets(world, count)[kind], runs=case.runs, mark=made[name]
             )
+            | reading(model, processor, question_sets(world, count)[kind], runs=case.runs)
             for kind, count in case.sets.items()
         }
         print(f"{name} on {device}, {torch.get_num_threads()} threads; times in seconds\n")

@@ -93,9 +93,9 @@ def stale(
 
     if made["data"] != load_people().checksum[:16]:
         mark(~found, "made from other data")
-    kinds = rows["subject"].astype(str).str.partition(",")[0]
     for name, before in made["models"].items():
         if before != (models.get(name) or before):
+            kinds = rows["subject"].map(lambda subject: subject.partition(",")[0])
             whose = where(method="oracle") if "oracle" in name else (kinds == name).to_numpy()
             mark(whose, f"the model {name} is another one")
     then, today = made.get("behaviour", {}), {k: digest(v) for k, v in stored().items()}

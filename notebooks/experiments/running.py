@@ -28,7 +28,6 @@ from .freshness import digests_for
 from .plans import Plan, plans_of
 from .recipes.training import half_precision
 from .rows import COLUMNS, cells, joined, path_of, read_rows, words, write_rows
-from .summaries import level
 from .trials import Trial, edit_for, trial_of
 
 EVERY = 60  # seconds between two writes
@@ -222,20 +221,33 @@ class Stored:
 # --- a plan --------------------------------------------------------------------------------------
 
 
-def levels(rows: pd.DataFrame, trial: Trial, groups: Iterable[str]) -> dict[str, float] | None:
-    """Exact match of a trial on each set, mean over groups and modalities; None if not measured.
+def all_levels(
+    rows: pd.DataFrame, groups: Iterable[str]
+) -> dict[tuple[str, str], dict[str, float]]:
+    """Exact match of every trial on each set, mean over groups and modalities.
 
-    With the `rank` of the true value, where values were read.
+    With the `rank` of the true value, where values were read. Each is as `summaries.level` gives
+    it; the rows are grouped once for all trials.
+
+    Returns:
+        `{(method, settings): {set: level}}`.
     """
-    own = rows[measured(rows, trial) & rows["group"].isin(list(groups))]
-    if own.empty:
-        return None
-    found = {
-        name: level(own, name)
-        for name in own["set"].unique()
-        if name in ("forget", "retain", "general")
-    }
-    return found | ({"rank": level(own, AMONG, "rank")} if (own["set"] == AMONG).any() else {})
+    own = rows[rows["group"].isin(list(groups)) & (rows["made_for"] == "edit")]
+    plain = own["set"].isin(["forget", "retain", "general"]) & (own["metric"] == "exact_match")
+    own = own[plain | (own["set"] == AMONG) & (own["metric"] == "rank")]
+    keys = ["method", "settings", "set"]
+    sums = own.groupby([*keys, "modality"], observed=True)[["total", "n"]].sum()
+    each = (sums["total"].astype(float) / sums["n"]).groupby(keys, observed=True).mean()
+    found: dict[tuple[str, str], dict[str, float]] = {}
+    for (method, settings, name), value in each.items():
+        known = found.setdefault((method, settings), {})
+        known["rank" if name == AMONG else name] = round(value, 6)
+    return found
+
+
+def levels(rows: pd.DataFrame, trial: Trial, groups: Iterable[str]) -> dict[str, float] | None:
+    """`all_levels` of one trial; None if it was not measured."""
+    return all_levels(rows[measured(rows, trial)], groups).get((trial.method, trial.text))
 
 
 def while_tuning(trial: Trial) -> Trial:
@@ -251,14 +263,15 @@ def choose_of(
     Args:
         impossible: keys of trials that cannot take so much on every group; they do not stand.
     """
-    start = levels(rows, plan.vanilla, plan.tuning)
+    known = all_levels(rows, plan.tuning)
+    start = known.get((plan.vanilla.method, plan.vanilla.text))
     if start is None:
         raise ValueError("vanilla was not measured on the tuning groups: run the plan first")
     tried = {
         trial: found
         for trial in candidates
         if trial.key not in set(impossible)
-        and (found := levels(rows, while_tuning(trial), plan.tuning))
+        and (found := known.get((trial.method, while_tuning(trial).text)))
     }
     return choose(tried, start, plan.rule)[0]
 

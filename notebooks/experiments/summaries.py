@@ -16,10 +16,12 @@ def points(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
         keys: columns that tell lines apart, beside `set`, `modality` and `metric`.
     """
     keys = [*keys, "set", "modality", "metric"]
+    _, people = np.unique(rows["person"].astype(str), return_inverse=True)
+    scores, counts = (rows["total"] / rows["n"]).to_numpy(float), rows["n"].to_numpy()
     found = []
-    for key, part in rows.groupby(keys, observed=True, sort=False):
-        each = np.repeat((part["total"] / part["n"]).to_numpy(float), part["n"])
-        value, low, high = interval(each, list(np.repeat(part["person"].astype(str), part["n"])))
+    for key, own in rows.groupby(keys, observed=True, sort=False).indices.items():
+        each, whom = (np.repeat(of[own], counts[own]) for of in (scores, people))
+        value, low, high = interval(each, whom)
         found.append([*key, value, low, high, len(each)])
     return pd.DataFrame(found, columns=[*keys, "value", "low", "high", "n"])
 

@@ -1,0 +1,21 @@
+"""Write every page, or part of one, that is generated: `python tests/write_pages.py`."""
+
+import families
+import package_page
+import scale_page
+
+from kvw_exhibits import museum
+
+MUSEUM = package_page.ROOT / "book" / "museum.md"
+#: each page, and what makes its text
+PAGES = {
+    package_page.PAGE: package_page.page,
+    package_page.GLOSSARY: package_page.glossary,
+    scale_page.PAGE: scale_page.page,
+    families.PAGE: families.page,
+    MUSEUM: lambda: package_page.filled(MUSEUM, ["", museum.page()]),
+}
+
+if __name__ == "__main__":
+    for path, made in PAGES.items():
+        path.write_text(made(), encoding="utf-8")
