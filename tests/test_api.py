@@ -1,6 +1,7 @@
 """The front door: its lines run as they stand, undo is exact, and bad input is told first."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from execute import ROOT
 
 import kvw_minimal as kvw
 
@@ -161,6 +163,16 @@ def test_the_book_asks_the_people_of_a_group():
     assert set(request.eval_sets) == {"forget", "test", "retain", "general"}
     with pytest.raises(ValueError, match="Z"):
         kvw.request("strangers:Z")
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("page", ["README.md", "book/quick_start.md"])
+def test_the_lines_of_a_page_run_as_they_stand(page, tmp_path, monkeypatch, capsys):
+    code = re.findall("```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.S)
+    monkeypatch.chdir(tmp_path)
+    exec("\n".join(code), {"__name__": "page"})
+    assert "of the forgotten" in capsys.readouterr().out
+    assert {"edit.safetensors", "adapter", "frontier.png"} <= {p.name for p in tmp_path.iterdir()}
 
 
 @pytest.mark.slow
