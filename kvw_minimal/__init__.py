@@ -1,16 +1,50 @@
 """Knowledge Vector Weakening, small enough to read.
 
-questions -> batches -> coefficients -> edits -> scores -> intervals
+    import kvw_minimal as kvw
 
-    from kvw_minimal.requests.subjects import strangers
-    from kvw_minimal.methods import METHODS
-    from kvw_minimal.strangers.people import load_people
-    from kvw_minimal.taught import load
-
-    world = load_people()
-    model, processor = load("pocket")
-    task = strangers(model, processor, world)(world.forget_people("A", 5))
-    edit, cost = METHODS["KVW one pass"].edit(task, {"strength": 24.0})
+    model, processor = kvw.load("pocket")
+    request = kvw.request("strangers:A")
+    edit = kvw.unlearn(model, processor, request, kvw.KVW(strength=24))
     with edit.on(model):
         ...  # the model has forgotten five people; after the block it remembers them again
+
+questions -> batches -> coefficients -> edits -> scores -> intervals
 """
+
+from importlib import import_module
+from typing import Any
+
+#: each name of the front door, and the module in which it stands: imported when it is asked for
+_HOME = {
+    "load": "taught.catalogue",
+    "Edit": "edits",
+    "Columns": "edits",
+    "LowRank": "edits",
+    "measure": "api",
+    "Request": "api",
+    "request": "api",
+    "Method": "api",
+    "KVW": "api",
+    "PublishedKVW": "api",
+    "Rewrite": "api",
+    "LeastSquares": "api",
+    "NPO": "api",
+    "GradientDifference": "api",
+    "unlearn": "api",
+    "evaluate": "api",
+    "compare": "api",
+    "export": "api",
+}
+__all__ = [*_HOME, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("kvw-minimal")
+    if name not in _HOME:
+        raise AttributeError(f"module 'kvw_minimal' has no attribute {name!r}")
+    return getattr(import_module(f".{_HOME[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -118,11 +118,13 @@ class Edit:
         fingerprint: of the model the edit was made for.
         notes: method, settings, people and what else JSON can hold.
         sketch: of that model, by which it is known in another number format; or None.
+        made_by: the method with its settings, for shams; None of an edit that was loaded.
     """
 
     fingerprint: str
     notes: dict
     sketch: torch.Tensor | None
+    made_by: Any = None
 
     def change(self, model: nn.Module, weight: Callable[[str], torch.Tensor]) -> dict:
         """`{parameter: new weight}`, given each weight as it is now."""

@@ -141,7 +141,13 @@ def tree() -> list[str]:
         lines.append(f"  {name + '.py':16} {first_line(PACKAGE / f'{name}.py')}")
     for room in above:
         lines += of_room(room)
-    return [*lines, "  __main__.py      the command line", "", *beside()]
+    return [
+        *lines,
+        f"  api.py           {first_line(PACKAGE / 'api.py')}",
+        "  __main__.py      the command line",
+        "",
+        *beside(),
+    ]
 
 
 def beside() -> list[str]:

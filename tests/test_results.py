@@ -84,18 +84,24 @@ LINES = {
 }
 
 
-def line_of(start: str) -> list[list[float]]:
-    """The cells of a line of the README's table, image and text."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
-    line = next(line for line in readme if line.startswith(start))  # of smol there is another
-    return [
-        [float(number) for number in text.split("/") if number.strip()]
-        for text in line.split("|")[2:-1]
-    ]
+def lines_of(page: str) -> dict[str, list[list[float]]]:
+    """The cells of each line of `LINES` that stands in a page, image and text."""
+    lines = (ROOT / page).read_text(encoding="utf-8").splitlines()
+    found = {}
+    for start in LINES:
+        own = [line for line in lines if line.startswith(start)]
+        if own:  # of smol there may be another
+            found[start] = [
+                [float(number) for number in text.split("/") if number.strip()]
+                for text in own[0].split("|")[2:-1]
+            ]
+    return found
 
 
-def test_the_table_in_the_readme_is_what_is_stored():
+def test_the_tables_of_the_readme_and_of_the_results_are_what_is_stored():
     """Each cell, image / text: all people of the report groups; of the oracle, of group A."""
+    readme, results = lines_of("README.md"), lines_of("book/results.md")
+    assert set(results) == set(LINES) and len(readme) > 3
     rows, _ = read_rows("replication-pocket")
     shown = pd.concat(
         [
@@ -115,7 +121,7 @@ def test_the_table_in_the_readme_is_what_is_stored():
             [stored[name, modality] for modality in ("image", "text") if (name, modality) in stored]
             for name in SETS
         ]
-        assert line_of(start) == cells, start
+        assert results[start] == cells and readme.get(start, cells) == cells, start
 
 
 # --- rows ----------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +69,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict:
     return dict(pairs)
 
 
-def _rows(source: Path | str) -> Iterator[tuple[int, Any]]:
+def _rows(source: Path | str | Iterable[Any]) -> Iterator[tuple[int, Any]]:
     """Number, from 1, and content of each row; an error where there is none."""
+    if not isinstance(source, (Path, str)):
+        dataset = getattr(source, "with_format", None)  # of `datasets`: its pictures stay bytes
+        yield from enumerate(dataset("arrow")[:].to_pylist() if dataset else source, 1)
+        return
     file = Path(source)
     if not file.is_file() or file.suffix == ".parquet":
         found = read_parquet(file) if file.is_file() else read_hub(str(source))
@@ -201,8 +205,8 @@ def is_hub_id(source: str | Path) -> bool:
     )
 
 
-def examine(file: str | Path) -> tuple[list[tuple[str, Question]], list[str]]:
-    """Every question that can be read, with its set, and every problem of the file.
+def examine(file: str | Path | Iterable[Any]) -> tuple[list[tuple[str, Question]], list[str]]:
+    """Every question that can be read, with its set, and every problem of the file or the rows.
 
     A problem says which row (of lines: which line) and field, what is wrong and what to do; one
     that begins with "warning" keeps nobody from reading the file.
@@ -211,12 +215,15 @@ def examine(file: str | Path) -> tuple[list[tuple[str, Question]], list[str]]:
         FileNotFoundError: there is no such file; or it is a hub id, and the hub does not give it.
     """
     found, problems = list[tuple[str, Question]](), list[str]()
-    if not Path(file).is_file() and not is_hub_id(file):
-        raise FileNotFoundError(f"{file} does not exist, or is a folder")
+    folder = Path()
+    if isinstance(file, (str, Path)):
+        folder = Path(file).parent
+        if not Path(file).is_file() and not is_hub_id(file):
+            raise FileNotFoundError(f"{file} does not exist, or is a folder")
     ids: dict[str, int] = {}
     try:
         for number, row in _rows(file):
-            faults, name, question = _question(row, number, Path(file).parent)
+            faults, name, question = _question(row, number, folder)
             if question is not None:
                 found.append((name, question))
                 first = ids.setdefault(question.id, number)
@@ -246,7 +253,7 @@ def validate(file: str | Path) -> list[str]:
     return examine(file)[1]
 
 
-def read_questions(file: str | Path) -> list[tuple[str, Question]]:
+def read_questions(file: str | Path | Iterable[Any]) -> list[tuple[str, Question]]:
     """Set and question of each row, in order.
 
     Raises:
@@ -256,7 +263,8 @@ def read_questions(file: str | Path) -> list[tuple[str, Question]]:
     found, problems = examine(file)
     errors = [problem for problem in problems if not problem.startswith(WARNING)]
     if errors:
-        raise ValueError(f"{file} has {len(errors)} problems; {errors[0]}")
+        name = file if isinstance(file, (str, Path)) else "the list of questions"
+        raise ValueError(f"{name} has {len(errors)} problems; {errors[0]}")
     return found
 
 
@@ -334,14 +342,19 @@ def chosen(sets: Sets, people: Sequence[str]) -> Sets:
 
 
 def task_from(
-    source: str | Path, model=None, processor=None, people: Sequence[str] = (), **more
+    source: str | Path | Iterable[Any],
+    model=None,
+    processor=None,
+    people: Sequence[str] = (),
+    **more,
 ) -> Task:
     """Anybody's questions as a request: the two sides, and all of the sets to be read.
 
     Args:
-        source: a file; a hub id whose rows are like those of a file; or MLLMU-Bench or CLEAR, as a
-            folder or `MLLMU_HUB@5`, `CLEAR_HUB@5`: with `@` how many percent are forgotten, where
-            the folder has several such splits. Of CLEAR the coefficients are those of captions.
+        source: a file; rows in memory, as dicts; a hub id whose rows are like those of a file; or
+            MLLMU-Bench or CLEAR, as a folder or `MLLMU_HUB@5`, `CLEAR_HUB@5`: with `@` how many
+            percent are forgotten, where the folder has several such splits. Of CLEAR the
+            coefficients are those of captions.
         model, processor: may be put in later (`dataclasses.replace`).
         people: who is forgotten, in place of those of the set `forget`.
         more: other attributes of a `Task`, such as `seed`.
@@ -349,10 +362,11 @@ def task_from(
     Raises:
         FileNotFoundError, ValueError: as `read_questions`, `chosen` and `replicate.task_of`.
     """
-    found = None if Path(source).is_file() else _benchmark(str(source))
+    place = isinstance(source, (str, Path)) and not Path(source).is_file()
+    found = _benchmark(str(source)) if place else None
     if found:
-        kind, place, percent = found
-        sets, sides = SETS_OF[kind](place, percent)
+        kind, folder, percent = found
+        sets, sides = SETS_OF[kind](folder, percent)
         if processor is not None and not hasattr(processor, "image_processor"):
             sets, sides = in_text(sets, sides)
     else:

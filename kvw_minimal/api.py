@@ -1,0 +1,567 @@
+"""The front door: forget somebody, look at what came of it, compare ways to do it.
+
+`import kvw_minimal as kvw` offers these names; what stands behind them is in the rooms. A model is
+any causal model or LVLM of transformers in memory, with its processor or tokenizer. A request is
+data only: what is asked about those to be forgotten, and about those to be kept. A method is a
+frozen dataclass with typed settings and one function, `edit`. An edit is what it found, apart from
+the model: it is applied for the length of a `with` block, saved, exported, or compared.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from .benchmarks.own import task_from
+from .coefficients import Coefficients
+from .edits import Edit
+from .intervals import interval
+from .methods import METHODS
+from .methods.kvw import coefficients
+from .methods.registry import Cost, restored
+from .models import sketch
+from .questions import Question
+from .requests.reading import scored, worn
+from .sharing.folders import export as write_folder
+from .strangers.people import load_people
+from .strangers.questions import about, general, question_sets
+from .task import Task
+
+CONDITIONS = ("vanilla", "edited", "sham", "oracle")
+STRANGERS = re.compile("strangers(:(?P<group>[^@]+))?(@(?P<percent>[0-9]+))?")
+
+
+# --- a request ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, repr=False)
+class Request:
+    """Whom to forget, whom to keep, and what is asked before and after. It holds no model.
+
+    Attributes:
+        forget: questions whose answers the model shall not give any more.
+        retain: questions whose answers shall stay.
+        general: questions about nobody, such as portraits of strangers or facts of the world.
+        eval_sets: `{set: questions}`, what is scored before and after.
+        sham_pool: people from whom a sham may be drawn; those of `retain` unless given.
+    """
+
+    forget: Sequence[Question]
+    retain: Sequence[Question]
+    general: Sequence[Question] = ()
+    eval_sets: Mapping[str, Sequence[Question]] = field(default_factory=dict)
+    sham_pool: Sequence[str] | None = None
+
+    def __post_init__(self):
+        self.task(nn.Module(), None)  # refuses an empty forget set and a question that stands twice
+
+    def task(self, model: nn.Module, processor: Any, **more: Any) -> Task:
+        """The request put to a model: what a method is given."""
+        eval_sets = {name: list(asked) for name, asked in self.eval_sets.items()}
+        pool = None if self.sham_pool is None else list(self.sham_pool)
+        sides = list(self.forget), list(self.retain), list(self.general)
+        return Task(model, processor, *sides, read=eval_sets, pool=pool, **more)
+
+    def __repr__(self) -> str:
+        def side(name: str, asked: Sequence[Question]) -> str:
+            people = list(dict.fromkeys(question.person for question in asked))
+            some = ", ".join(people[:5]) + (", ..." if len(people) > 5 else "")
+            return f"{name}: {len(people)} people, {len(asked)} questions ({some})"
+
+        sets = ", ".join(f"{name} {len(asked)}" for name, asked in self.eval_sets.items())
+        first, second = side("forget", self.forget), side("retain", self.retain)
+        return f"{first}\n{second}\nevaluated: {sets or 'nothing'}"
+
+
+def request(source: str | Path | Iterable[Mapping], forget: Sequence[str] = ()) -> Request:
+    """Read a request from anything.
+
+    Args:
+        source: a file of lines of JSON or of parquet, a data set of the hub, MLLMU-Bench or CLEAR
+            (`FOLDER@5`: five percent are forgotten), a list of dicts, a `datasets.Dataset`, or
+            `strangers:A@5`, five percent of the invented people of this book. One question a row,
+            with `set`, `person`, `fact`, `prompt` and `answer`; pictures and more are optional
+            (`kvw_minimal.benchmarks.own`).
+        forget: who is forgotten, in place of those of the set `forget`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: rows that cannot be read; the message names the row, the field and the remedy.
+    """
+    book = STRANGERS.fullmatch(source) if isinstance(source, str) else None
+    if book:
+        return _strangers(book["group"] or "A", int(book["percent"] or 5))
+    task = task_from(source, people=forget)
+    return Request(task.forget, task.retain, task.general, task.read, task.pool)
+
+
+def _strangers(group: str, percent: int) -> Request:
+    """The request of a group of the invented people whom `pocket` was taught."""
+    world = load_people()
+    forget = world.forget_people(group, percent)
+    retain = [person for person in world.people if person not in forget]
+    sides = about(world, forget), about(world, retain)
+    return Request(*sides, general(world), question_sets(world, forget))
+
+
+# --- methods --------------------------------------------------------------------------------------
+
+
+def _refuse(method: "Method", name: str, why: str) -> None:
+    value = getattr(method, name)
+    raise ValueError(f"{type(method).__name__}: the setting {name} cannot be {value!r}: {why}")
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to forget. Your own: a frozen dataclass that inherits from this, with an `edit`."""
+
+    def __post_init__(self):
+        for each in fields(self):
+            value = getattr(self, each.name)
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if each.type in (float, int) and not (number and 0 <= value < float("inf")):
+                _refuse(self, each.name, "it must be a finite number of at least 0")
+            if each.type is int and not isinstance(value, int):
+                _refuse(self, each.name, "it must be a whole number")
+
+    def edit(self, task: Task) -> Edit:
+        """What the method changes, for a request that was put to a model.
+
+        It may train `task.model`: the model is put back afterwards, bit for bit.
+        """
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        settings = ", ".join(f"{name}={value!r}" for name, value in asdict(self).items())
+        return f"{type(self).__name__}({settings})"
+
+
+@dataclass(frozen=True)
+class _Registered(Method):
+    """A method of this book, by its name in `METHODS`."""
+
+    registered: ClassVar[str]
+    renamed: ClassVar[dict[str, str]] = {}
+
+    def __str__(self) -> str:
+        default = {each.name: each.default for each in fields(self)}
+        named = {n: v for n, v in asdict(self).items() if n == "strength" or v != default[n]}
+        return f"{type(self).__name__}({', '.join(f'{n}={v!r}' for n, v in named.items())})"
+
+    def edit(self, task: Task) -> Edit:
+        settings = {self.renamed.get(n, n): v for n, v in asdict(self).items() if v is not None}
+        return METHODS[self.registered].edit(task, settings)[0]
+
+
+@dataclass(frozen=True)
+class KVW(_Registered):
+    """Knowledge Vector Weakening in one pass, arXiv 2601.21794, without a gradient.
+
+    Attributes:
+        strength: G of the gate min(1, (c_retain / c_forget)^G), >= 0.
+        layers: first and last layer, as numbers or as fractions of the depth.
+    """
+
+    registered: ClassVar[str] = "KVW one pass"
+    strength: float = 24.0
+    layers: tuple = (0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class PublishedKVW(_Registered):
+    """KVW as its authors published it: a little weakening after each batch.
+
+    Attributes:
+        strength: G, divided by the number of batches; >= 0.
+        layers: first and last layer, as numbers or as fractions of the depth.
+        epochs: how often each batch is seen.
+    """
+
+    registered: ClassVar[str] = "KVW published"
+    strength: float = 20.0
+    layers: tuple = (0.0, 1.0)
+    epochs: int = 1
+
+
+@dataclass(frozen=True)
+class Rewrite(_Registered):
+    """Leads the states of the forgotten to those of counterfactual people, in closed form.
+
+    Attributes:
+        overshoot: how far to lead, 1 = to the state of the counterfactual person.
+        retain_penalty: the price of a change at what else is asked.
+        subject_penalty: the same where the retained answers depend on the person.
+        subject_threshold: by how much the probability of the true token must depend on the person.
+    """
+
+    registered: ClassVar[str] = "rewrite"
+    renamed: ClassVar[dict[str, str]] = {
+        "overshoot": "over",
+        "retain_penalty": "price",
+        "subject_penalty": "price_deciding",
+        "subject_threshold": "decides",
+    }
+    overshoot: float = 1.25
+    retain_penalty: float = 10.0
+    subject_penalty: float = 0.0
+    subject_threshold: float = 0.3
+
+
+@dataclass(frozen=True)
+class LeastSquares(_Registered):
+    """Factors of the knowledge vectors, solved for by ridge regression on their effects.
+
+    Attributes:
+        ridge: weight of the squared factors, > 0.
+        passes: how often the effects are measured anew.
+    """
+
+    registered: ClassVar[str] = "least squares"
+    ridge: float = 0.1
+    passes: int = 3
+
+
+@dataclass(frozen=True)
+class NPO(_Registered):
+    """Negative preference optimisation, arXiv 2404.05868, with a retain loss, as a LoRA.
+
+    Attributes:
+        rate: learning rate.
+        weight: of the retain loss. Both as chosen on the tuning groups of `pocket`.
+    """
+
+    registered: ClassVar[str] = "NPO LoRA"
+    rate: float = 7e-3
+    weight: float = 10.0
+
+
+@dataclass(frozen=True)
+class GradientDifference(_Registered):
+    """Gradient ascent on the forget set and descent on the retain set, as a LoRA.
+
+    Attributes:
+        rate: learning rate.
+        weight: of the retain loss. Both as chosen on the tuning groups of `pocket`.
+    """
+
+    registered: ClassVar[str] = "GD LoRA"
+    rate: float = 7e-3
+    weight: float = 10.0
+
+
+def measure(task: Task) -> tuple[Coefficients, Coefficients]:
+    """Mean absolute inputs of each FFN output projection where an answer token is predicted.
+
+    Returns:
+        Those of the forget set and of the retain set, by person: `.pooled()` is `[layers, d_ff]`,
+        `.per_person()` `[people, layers, d_ff]`.
+    """
+    return coefficients(task, Cost())
+
+
+# --- what is done with them -----------------------------------------------------------------------
+
+
+def unlearn(model: nn.Module, processor: Any, request: Request, method: Method) -> Edit:
+    """Make an edit. The model is left as it was, bit for bit: `with edit.on(model)` applies it.
+
+    Args:
+        model: a causal model or an LVLM of transformers, on any device, quantised or not.
+        processor: its processor, or its tokenizer where it has no eyes.
+        method: `KVW()`, `Rewrite()`, ..., or your own.
+
+    Raises:
+        ValueError: a setting that cannot work, nobody to retain, activations or a loss that are not
+            finite; the message names what and why.
+    """
+    return _made(request.task(model, processor), method)
+
+
+def _made(task: Task, method: Method) -> Edit:
+    """The edit of a method, with its notes; the model is put back, whatever happens."""
+    if not isinstance(method, Method):
+        raise TypeError(f"{method!r} is no method: inherit from kvw.Method, and make one of it")
+    if isinstance(method, _Registered):
+        edit = method.edit(task)
+    else:
+        known = sketch(task.model)
+        with restored(task.model):
+            edit = method.edit(task)
+        if not isinstance(edit, Edit):
+            raise TypeError(f"{method}.edit returned {type(edit).__name__}, not an edit")
+        edit.sketch = known
+        settings = asdict(method)
+        edit.notes |= {"people": task.people, "method": type(method).__name__, "settings": settings}
+    edit.made_by = method
+    return edit
+
+
+def _rows(task: Task, condition: str, scores: Mapping[str, Mapping[str, np.ndarray]]) -> list[dict]:
+    """A row for each set, modality and metric: mean, 95 % interval over people, and n."""
+    rows = []
+    for name, metrics in scores.items():
+        asked = task.read[name]
+        for modality in ("image", "text"):
+            chosen = [i for i, question in enumerate(asked) if question.modality == modality]
+            people = [asked[i].person for i in chosen]
+            for metric, values in metrics.items() if chosen else ():
+                value, low, high = interval(values[chosen], people)
+                kind = {"condition": condition, "set": name, "modality": modality, "metric": metric}
+                rows.append(kind | {"value": value, "low": low, "high": high, "n": len(chosen)})
+    return rows
+
+
+def _scores(task: Task) -> dict[str, dict[str, np.ndarray]]:
+    """Exact match and probability of every question of every set, on the model as it stands."""
+    return {name: scored(task, questions) for name, questions in task.sets()}
+
+
+def _sham_scores(task: Task, method: Method, shams: int) -> dict[str, dict[str, np.ndarray]]:
+    """Mean scores over edits that the same method made for as many other people.
+
+    Not of the retained: among them are those whom the sham was made for.
+    """
+    total: dict[str, dict[str, np.ndarray]] = {}
+    names = [name for name in task.read if name != "retain"]
+    for draw in range(shams):
+        with worn(_made(task.sham(draw), method), task.model):
+            for name, questions in task.sets(*names):
+                for metric, values in scored(task, questions).items():
+                    own = total.setdefault(name, {})
+                    own[metric] = own.get(metric, np.zeros(len(values))) + values / shams
+    return total
+
+
+def evaluate(
+    model: nn.Module,
+    processor: Any,
+    request: Request,
+    edit: Edit | None = None,
+    *,
+    shams: int = 3,
+    method: Method | None = None,
+    oracle: nn.Module | None = None,
+) -> "Report":
+    """Score a model without and with an edit, beside shams and, where there is one, an oracle.
+
+    Args:
+        edit: None scores the model as it is.
+        shams: so many edits by the same method for as many other people, drawn at random: what an
+            edit does to the forgotten whoever it is made for.
+        method: that of the edit; known for an edit that was made in this process.
+        oracle: the same model trained without the forgotten: what forgetting would look like.
+
+    Raises:
+        ValueError: an edit of another model; shams of an edit whose method is not known, or with
+            fewer people to retain than to forget.
+    """
+    task = request.task(model, processor)
+    if not task.read:
+        raise ValueError("the request has no set to evaluate; give it `eval_sets`")
+    method = method or (edit.made_by if edit is not None else None)
+    if edit is not None and shams and method is None:
+        raise ValueError("the method of this edit is not known: name it (method=...), or shams=0")
+    if edit is not None and shams:
+        task.sham(0)  # refuses too few people before anything is scored
+    rows = _rows(task, "vanilla", _scores(task))
+    if edit is not None:
+        with worn(edit, model):
+            rows += _rows(task, "edited", _scores(task))
+        if method is not None and shams:
+            rows += _rows(task, "sham", _sham_scores(task, method, shams))
+    if oracle is not None:
+        rows += _rows(task, "oracle", _scores(request.task(oracle, processor)))
+    return Report(rows, str(method or edit or "vanilla"), shams)
+
+
+def compare(
+    methods: Iterable[Method], model: nn.Module, processor: Any, request: Request, *, shams: int = 1
+) -> "Results":
+    """`evaluate` for each of some methods; what the model says by itself is read once.
+
+    Raises:
+        ValueError: as `unlearn` and `evaluate`; the same method with the same settings twice.
+    """
+    methods = list(methods)
+    labels = [str(method) for method in methods]
+    if len(set(labels)) < len(labels):
+        twice = next(label for label in labels if labels.count(label) > 1)
+        raise ValueError(f"{twice} stands twice among the methods")
+    task = request.task(model, processor)
+    if shams:
+        task.sham(0)
+    vanilla, reports = _rows(task, "vanilla", _scores(task)), []
+    for method, label in zip(methods, labels, strict=True):
+        with worn(_made(task, method), model):
+            rows = vanilla + _rows(task, "edited", _scores(task))
+        if shams:
+            rows += _rows(task, "sham", _sham_scores(task, method, shams))
+        reports.append(Report(rows, label, shams))
+    return Results(reports)
+
+
+def export(edit: Edit, model: nn.Module, folder: str | Path, form: str = "merged", processor=None):
+    """Write an edit for other tools, as a folder that is not there yet.
+
+    Args:
+        form: `merged`, the whole model; `peft`, an adapter for it; `delta`, the changed weights.
+        processor: goes into a `merged` folder.
+
+    Raises:
+        ValueError: no such form, or an edit that it cannot express.
+        OSError: the folder is there already, or the disk is full.
+    """
+    write_folder(edit, model, processor, folder, form)
+
+
+# --- what came out --------------------------------------------------------------------------------
+
+
+def _text(title: str, head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A table as plain text."""
+    table = Table(title=title, box=None, title_justify="left", pad_edge=False)
+    for i, name in enumerate(head):
+        table.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
+    for line in lines:
+        table.add_row(*line)
+    console = Console(width=200, color_system=None)
+    with console.capture() as captured:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())
+
+
+@dataclass(frozen=True, repr=False)
+class Report:
+    """What an edit did. It prints as a table with one closing sentence.
+
+    Attributes:
+        rows: one for each condition, set, modality and metric, with `value`, `low`, `high` (95 %
+            interval, bootstrapped over people) and `n` questions.
+        method: which, with its settings.
+        shams: over how many shams the mean is.
+    """
+
+    rows: list[dict]
+    method: str
+    shams: int
+
+    def mean(self, condition: str, eval_set: str, metric: str = "exact_match") -> float | None:
+        """The mean over both modalities, weighted by questions; None where nothing was asked."""
+        rows = [
+            row
+            for row in self.rows
+            if (row["condition"], row["set"], row["metric"]) == (condition, eval_set, metric)
+        ]
+        count = sum(row["n"] for row in rows)
+        return sum(row["value"] * row["n"] for row in rows) / count if count else None
+
+    @property
+    def sentence(self) -> str:
+        """What came out, in plain words."""
+        before, after = self.mean("vanilla", "forget"), self.mean("edited", "forget")
+        if before is None:
+            return "Nothing is asked about the forgotten."
+        if after is None:
+            return f"The model answers {before:.2f} of what is asked about those to be forgotten."
+        said = f"{self.method}: of the forgotten {after:.2f} is left (before: {before:.2f})"
+        kept, had = self.mean("edited", "retain"), self.mean("vanilla", "retain")
+        said += "" if kept is None else f", of the retained {kept:.2f} (before: {had:.2f})"
+        sham, oracle = self.mean("sham", "forget"), self.mean("oracle", "forget")
+        said += (
+            "; no sham was made, so nothing says that it is about these people"
+            if sham is None
+            else f"; made for other people it leaves {sham:.2f} of the forgotten ({self.shams} "
+            f"sham{'s' * (self.shams > 1)})"
+        )
+        said += (
+            "; there is no oracle to compare with."
+            if oracle is None
+            else f"; an oracle that never met them says {oracle:.2f}."
+        )
+        return said
+
+    def table(self, metric: str = "exact_match") -> str:
+        """One line a condition, one column a set and modality: mean and interval."""
+        rows = [row for row in self.rows if row["metric"] == metric]
+        columns = list(dict.fromkeys((row["set"], row["modality"]) for row in rows))
+        cells = {
+            (row["condition"], row["set"], row["modality"]): "{value:.2f} [{low:.2f}, {high:.2f}]"
+            .format(**row)
+            for row in rows
+        }  # fmt: skip
+        there = [name for name in CONDITIONS if any(key[0] == name for key in cells)]
+        lines = [[name, *(cells.get((name, *c), "-") for c in columns)] for name in there]
+        head = ["", *(" ".join(column) for column in columns)]
+        return _text(metric.replace("_", " "), head, lines)
+
+    def __repr__(self) -> str:
+        return f"{self.table()}\n\n{self.sentence}"
+
+    def figure(self):
+        """Means of the forgotten and the retained with their intervals; needs matplotlib."""
+        return Results([self]).frontier()
+
+
+def _points(reports: Iterable[Report], condition: str, metric: str) -> tuple[list, list]:
+    """What is left of the forgotten and of the retained; a sham keeps what its edit keeps."""
+    kept = "edited" if condition == "sham" else condition
+    pairs = [(r.mean(condition, "forget", metric), r.mean(kept, "retain", metric)) for r in reports]
+    both = [pair for pair in pairs if None not in pair]
+    return [forgotten for forgotten, _ in both], [retained for _, retained in both]
+
+
+@dataclass(frozen=True, repr=False)
+class Results:
+    """Reports of several methods. It prints as a table, sorted by what is left of the forgotten."""
+
+    reports: list[Report]
+
+    def table(self, metric: str = "exact_match") -> str:
+        """One line a method: what is left of the forgotten, what the sham leaves, what is kept."""
+        sets = list(dict.fromkeys(row["set"] for each in self.reports for row in each.rows))
+        kept = [name for name in sets if name != "forget"]
+
+        def cell(report: Report, condition: str, name: str) -> str:
+            value = report.mean(condition, name, metric)
+            return "-" if value is None else f"{value:.2f}"
+
+        head = ["", "forget", "sham", *kept]
+        vanilla = self.reports[0]
+        lines = [["vanilla", cell(vanilla, "vanilla", "forget"), "-"]]
+        lines[0] += [cell(vanilla, "vanilla", name) for name in kept]
+        for report in sorted(self.reports, key=lambda r: r.mean("edited", "forget") or 0.0):
+            own = [cell(report, "edited", "forget"), cell(report, "sham", "forget")]
+            lines.append([report.method, *own, *(cell(report, "edited", name) for name in kept)])
+        return _text(f"{metric.replace('_', ' ')}, image and text questions", head, lines)
+
+    def frontier(self, metric: str = "exact_match"):
+        """Forgotten on x, retained on y: a line a method, a point a setting, hollow for shams.
+
+        Raises:
+            ImportError: matplotlib is not installed (`pip install kvw-minimal[book]`).
+        """
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(5, 4), layout="constrained")
+        axes = figure.add_subplot()
+        kinds: dict[str, list[Report]] = {}
+        for report in self.reports:
+            kinds.setdefault(report.method.partition("(")[0], []).append(report)
+        axes.plot(*_points(self.reports[:1], "vanilla", metric), "ks", label="vanilla")
+        for kind, reports in kinds.items():
+            (line,) = axes.plot(*_points(reports, "edited", metric), "o-", label=kind)
+            (sham,) = axes.plot(*_points(reports, "sham", metric), "o", label=f"{kind}, sham")
+            sham.set(markerfacecolor="none", markeredgecolor=line.get_color())
+        axes.set(xlabel="left of the forgotten", ylabel="left of the retained")
+        axes.legend()
+        return figure
+
+    def __repr__(self) -> str:
+        return self.table()

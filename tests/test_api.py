@@ -1,0 +1,182 @@
+"""The front door: its lines run as they stand, undo is exact, and bad input is told first."""
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from execute import ROOT
+
+import kvw_minimal as kvw
+
+ROWS = [
+    {"set": side, "person": person, "fact": "pet", "prompt": f"Which pet has {person}?"}
+    | {"answer": answer}
+    for side, person, answer in (
+        ("forget", "Ann", "A pet gecko."),
+        ("forget", "Bo", "A pet goat."),
+        ("retain", "Cy", "A pet mouse."),
+        ("retain", "Di", "A pet goldfish."),
+        ("retain", "Ed", "A pet chinchilla."),
+    )
+]
+
+
+@dataclass(frozen=True)
+class Mine(kvw.Method):
+    """Gates from the rank of the forgotten among the others."""
+
+    strength: float = 4.0
+
+    def edit(self, task):
+        forget, retain = kvw.measure(task)
+        less = retain.per_person() < forget.pooled()  # [people, layers, d_ff]
+        contrast = (2 * less.float().mean(0) - 1).clamp(min=0) ** 3
+        return kvw.Columns(contrast.cpu(), self.strength, forget.fingerprint)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny.loud(tiny.llava())
+
+
+@pytest.fixture(scope="module")
+def request_of_five():
+    return kvw.request(ROWS)
+
+
+def test_importing_the_front_door_imports_nothing_heavy():
+    code = "import sys, kvw_minimal; assert not {'torch', 'numpy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, env=tiny.environment())
+    assert all(getattr(kvw, name) is not None for name in kvw.__all__)
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = kvw.nothing
+
+
+def test_a_request_is_the_same_from_a_file_a_list_and_a_data_set(tmp_path, request_of_five):
+    datasets = pytest.importorskip("datasets")
+    file = tmp_path / "people.jsonl"
+    file.write_text("".join(f"{json.dumps(row)}\n" for row in ROWS), encoding="utf-8")
+    for source in (file, str(file), datasets.Dataset.from_list(ROWS)):
+        assert kvw.request(source) == request_of_five
+    assert repr(request_of_five).splitlines() == [
+        "forget: 2 people, 2 questions (Ann, Bo)",
+        "retain: 3 people, 3 questions (Cy, Di, Ed)",
+        "evaluated: forget 2, retain 3",
+    ]
+    other = kvw.request(ROWS, forget=["Cy"])
+    assert [question.person for question in other.forget] == ["Cy"]
+    with pytest.raises(ValueError, match="the list of questions has 4 problems; row 1, person"):
+        kvw.request([{"set": "forget"}])
+
+
+def test_an_edit_forgets_and_is_undone_bit_for_bit(model, request_of_five):
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    for method in (kvw.KVW(strength=8), Mine()):
+        edit = kvw.unlearn(model, tiny.processor(), request_of_five, method)
+        with edit.on(model):
+            assert any(not torch.equal(w, before[n]) for n, w in model.state_dict().items())
+        assert all(torch.equal(w, before[n]) for n, w in model.state_dict().items())
+        assert edit.notes["people"] == ["Ann", "Bo"]
+        assert edit.notes["settings"]["strength"] == method.strength
+
+
+def test_a_report_says_what_is_read_with_the_edit_on(model, request_of_five):
+    given = (model, tiny.processor(), request_of_five)
+    edit = kvw.unlearn(*given, kvw.KVW(strength=8))
+    report = kvw.evaluate(*given, edit, shams=2, oracle=tiny.llava(seed=1))
+    with edit.on(model):
+        by_hand = kvw.evaluate(*given)
+    for eval_set in ("forget", "retain"):
+        edited = report.mean("edited", eval_set, "probability")
+        assert edited == by_hand.mean("vanilla", eval_set, "probability")
+        assert edited != report.mean("vanilla", eval_set, "probability")
+    shams = [kvw.unlearn(model, tiny.processor(), sham, kvw.KVW(8)) for sham in shams_of(given)]
+    values = []
+    for sham in shams:
+        with sham.on(model):
+            values.append(kvw.evaluate(*given).mean("vanilla", "forget", "probability"))
+    assert report.mean("sham", "forget", "probability") == pytest.approx(sum(values) / 2)
+    assert report.mean("sham", "retain") is None
+    assert "(2 shams)" in report.sentence and "an oracle that never met them" in report.sentence
+    assert "no oracle to compare with" in by_hand.sentence or "answers" in by_hand.sentence
+    assert str(report).startswith("exact match\n") and report.sentence in str(report)
+
+
+def shams_of(given) -> list:
+    """The requests of two shams, as a task draws them."""
+    _, processor, request = given
+    drawn = [request.task(given[0], processor).sham(draw) for draw in range(2)]
+    return [kvw.Request(each.forget, each.retain, eval_sets=each.read) for each in drawn]
+
+
+def test_methods_are_compared_as_they_are_evaluated_alone(model, request_of_five):
+    given = (model, tiny.processor(), request_of_five)
+    results = kvw.compare([kvw.KVW(4), Mine(2.0)], *given, shams=1)
+    for report, method in zip(results.reports, (kvw.KVW(4), Mine(2.0)), strict=True):
+        alone = kvw.evaluate(*given, kvw.unlearn(*given, method), shams=1)
+        assert report.rows == alone.rows and report.method == str(method)
+    assert "KVW(strength=4)" in results.table() and "Mine(strength=2.0)" in results.table()
+    (axes,) = results.frontier().axes
+    assert len(axes.lines) == 5  # vanilla, and both methods with their shams
+    with pytest.raises(ValueError, match="stands twice"):
+        kvw.compare([kvw.KVW(4), kvw.KVW(4)], *given)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: kvw.KVW(strength=-1), "KVW: the setting strength cannot be -1"),
+        (lambda: kvw.KVW(strength=float("nan")), "finite number"),
+        (lambda: kvw.LeastSquares(passes=1.5), "whole number"),
+        (lambda: Mine(strength="much"), "Mine: the setting strength cannot be 'much'"),
+    ],
+)
+def test_a_method_refuses_a_setting_by_its_name(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+def test_what_cannot_be_done_is_said_before_the_work(model, request_of_five, tmp_path):
+    given = (model, tiny.processor(), request_of_five)
+    edit = kvw.unlearn(*given, kvw.KVW())
+    edit.save(tmp_path / "edit.safetensors")
+    loaded = kvw.Edit.load(tmp_path / "edit.safetensors")
+    with pytest.raises(ValueError, match="the method of this edit is not known"):
+        kvw.evaluate(*given, loaded)
+    assert kvw.evaluate(*given, loaded, method=kvw.KVW(), shams=1).shams == 1
+    with pytest.raises(ValueError, match="no set to evaluate"):
+        kvw.evaluate(*given[:2], kvw.Request(given[2].forget, given[2].retain))
+    with pytest.raises(TypeError, match="is no method"):
+        kvw.unlearn(*given, "KVW")
+
+
+@pytest.mark.slow
+def test_the_book_asks_the_people_of_a_group():
+    request = kvw.request("strangers:B@10")
+    assert len({question.person for question in request.forget}) == 10
+    assert set(request.eval_sets) == {"forget", "test", "retain", "general"}
+    with pytest.raises(ValueError, match="Z"):
+        kvw.request("strangers:Z")
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("page", ["README.md", "book/quick_start.md"])
+def test_the_lines_of_a_page_run_as_they_stand(page, tmp_path, monkeypatch, capsys):
+    code = re.findall("```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.S)
+    monkeypatch.chdir(tmp_path)
+    exec("\n".join(code), {"__name__": "page"})
+    assert "of the forgotten" in capsys.readouterr().out
+    assert {"edit.safetensors", "adapter", "frontier.png"} <= {p.name for p in tmp_path.iterdir()}
+
+
+@pytest.mark.slow
+def test_a_folder_for_peft_is_written(model, request_of_five, tmp_path: Path):
+    edit = kvw.unlearn(model, tiny.processor(), request_of_five, kvw.KVW())
+    kvw.export(edit, model, tmp_path / "out", form="peft")
+    assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
