@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from kvw_experiments import bench
 from kvw_minimal import beginnings, scores
-from kvw_minimal.batches import Batch, answer_batches, prompt_batches
+from kvw_minimal.batches import IGNORED, Batch, answer_batches, prompt_batches
 from kvw_minimal.beginnings import plainly
 from kvw_minimal.coefficients import measure
 from kvw_minimal.models import find_projections
@@ -175,6 +175,23 @@ def test_of_several_answers_the_whole_prompt_is_read_once(shown):
     assert batch.inputs["past_key_values"].get_seq_length() > 20
     assert batch.labels.shape[1] == batch.predicts.sum(1).max() + 1
     assert batch.predicts[:, 0].all() and sorted(batch.rows) == list(range(24))
+
+
+def test_prompts_that_differ_in_one_token_are_two_beginnings():
+    """Two answers to each of two prompts, of which the last token but one tells them apart."""
+    model = tiny.loud(tiny.build("llama"))
+    prompt = torch.arange(5, 25)
+    ids = torch.stack(
+        [torch.cat([prompt, torch.tensor([40 + i // 2, 30, 60 + i])]) for i in range(4)]
+    )
+    labels = torch.full_like(ids, IGNORED)
+    labels[:, -1] = ids[:, -1]
+    batch = Batch({"input_ids": ids, "attention_mask": torch.ones_like(ids)}, labels, [0, 1, 2, 3])
+    (rest,) = beginnings.share(model, [batch])
+    assert rest.labels.shape[1] < 4  # hardly anything but the answer is left to read
+    with plainly():
+        plain = scores.read(model, [batch]).logprob
+    np.testing.assert_allclose(scores.read(model, [batch]).logprob, plain, atol=1e-5)
 
 
 def test_the_benchmark_times_both_ways(shown, monkeypatch):
