@@ -182,6 +182,7 @@ def moment(task: Task, questions: list[Question], where) -> torch.Tensor:
 def test_the_survey_by_hand(task, monkeypatch):
     """Every position of all batches; the sum over retained questions and general ones."""
     monkeypatch.setattr(rewrite, "EVERY", 1)
+    task = replace(task, kept={})
     moments, deciding, passes = rewrite.survey(task, somebody_else(task), ALL)
     answers, everything = (lambda b: b.predicts), (lambda b: b.inputs["attention_mask"].bool())
     expected = sum(
@@ -199,7 +200,8 @@ def test_what_is_more_than_memory_is_surveyed_in_blocks(task, monkeypatch, at_on
     """The same to the last bit, in a file, from as many more passes as there are blocks."""
     *whole, once = rewrite.survey(task, somebody_else(task), ALL)
     monkeypatch.setattr(rewrite, "HELD", at_once * 2 * 8 * tiny.D_FF**2)
-    *streamed, passes = rewrite.survey(task, somebody_else(task), ALL)
+    again = replace(task, kept={})
+    *streamed, passes = rewrite.survey(again, somebody_else(task), ALL)
     for here, there in zip(whole, streamed, strict=True):
         assert torch.equal(here, there) and there.any()
     blocks, marking = -(-tiny.LAYERS // at_once), 2 * len(task.retain)

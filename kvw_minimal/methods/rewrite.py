@@ -82,30 +82,52 @@ def room_for(layers: int, width: int) -> torch.Tensor:
         return torch.from_file(f"{folder}/all", True, prod(shape), dtype=torch.float64).view(shape)
 
 
-def add_moments(task: Task, pairs: list[tuple[Batch, torch.Tensor]], total: torch.Tensor) -> int:
+def add_moments(
+    task: Task,
+    batches: list[Batch],
+    where: Callable[[Batch], torch.Tensor],
+    total: torch.Tensor,
+    answers_only: bool = True,
+) -> int:
     """Add the mean second moment of what goes into each projection, and say how many were asked.
 
     As many layers at a time as `HELD` allows; the batches are read once for each such block.
 
     Args:
-        pairs: batches, and at which of their positions to look, `[B, T]` bool.
+        where: at which positions of a batch to look, `[B, T]` bool.
         total: `[layers, d_ff, d_ff]` float64.
+        answers_only: as in `ask`.
     """
-    count = max(1, sum(int(mask.sum()) for _, mask in pairs))
+    count = max(1, sum(int(where(batch).sum()) for batch in batches))
     at_once = max(1, HELD // (2 * total[0].nbytes))
     starts = range(0, len(total), at_once)
     for start in starts:
-        masks = [mask for _, mask in pairs]
 
-        def see(batch, layer, h, block=range(start, start + at_once), masks=masks):
+        def see(batch, layer, h, block=range(start, start + at_once)):
             if layer in block:
-                chosen = h.reshape(*batch.labels.shape, -1)[masks[0]].float()  # [positions, d_ff]
+                at = where(batch)
+                chosen = h.reshape(*at.shape, -1)[at].float()  # [positions, d_ff]
                 total[layer] += (chosen.T @ chosen / count).to(total)
-            if layer == len(total) - 1:
-                masks.pop(0)
 
-        ask(task.model, [batch for batch, _ in pairs], see)
-    return len(starts) * sum(len(batch.rows) for batch, _ in pairs)
+        ask(task.model, batches, see, answers_only=answers_only)
+    return len(starts) * sum(len(batch.rows) for batch in batches)
+
+
+def add_answers(task: Task, batches: list[Batch], total: torch.Tensor) -> int:
+    """`add_moments` where an answer is predicted, and at all positions of every third batch."""
+    everywhere = batches[::EVERY]
+    return add_moments(task, batches, lambda b: b.predicts, total) + add_moments(
+        task, everywhere, lambda b: b.inputs["attention_mask"].bool(), total, answers_only=False
+    )
+
+
+def survey_of_general(task: Task) -> tuple[torch.Tensor, int]:
+    """What the general questions add to C, and how many were asked; for all requests the same."""
+    (moments, _), passes = room_for(*shape_of(task.model)), 0
+    blind, seen = ([q for q in task.general if (q.image is None) == no] for no in (True, False))
+    for group in filter(None, (seen, blind)):
+        passes += add_answers(task, task.encode(task.processor, group, task.batch_size), moments)
+    return moments, passes
 
 
 def survey(task: Task, others: tuple, decides: float) -> tuple[torch.Tensor, torch.Tensor, int]:
@@ -121,18 +143,16 @@ def survey(task: Task, others: tuple, decides: float) -> tuple[torch.Tensor, tor
     moments, deciding = room_for(*shape_of(task.model))
     rows = seeded("survey", task.seed).permutation(len(task.retain))[:RETAIN]
     kept, passes = [task.retain[row] for row in sorted(rows)], 0
-    blind, seen = ([q for q in task.general if (q.image is None) == no] for no in (True, False))
-    for group in filter(None, (kept, seen, blind)):
-        batches = task.encode(task.processor, group, task.batch_size)
-        passes += add_moments(task, [(b, b.predicts) for b in batches], moments)
-        everywhere = [(b, b.inputs["attention_mask"].bool()) for b in batches[::EVERY]]
-        passes += add_moments(task, everywhere, moments)
-        if group is kept:
-            pairs = zip(
-                at_answers(task.model, batches), about_others(task, kept, others), strict=True
-            )
-            marks = [own - new > decides for (own, _), (new, _) in pairs]
-            passes += add_moments(task, [(b, marked(b, marks)) for b in batches], deciding)
+    if kept:
+        batches = task.encode(task.processor, kept, task.batch_size)
+        passes += add_answers(task, batches, moments)
+        pairs = zip(at_answers(task.model, batches), about_others(task, kept, others), strict=True)
+        marks = [own - new > decides for (own, _), (new, _) in pairs]
+        passes += add_moments(task, batches, lambda b: marked(b, marks), deciding)
+    if task.general:
+        key = ("survey of general", *task.general)
+        of_general, asked = task.once(key, lambda: survey_of_general(task))
+        moments, passes = moments.add_(of_general), passes + asked
     return moments, deciding, passes + 2 * len(kept)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ..batches import Batch
+from ..beginnings import share
 from ..coefficients import watch
 from ..models import body, find_projections
 from ..questions import Question, seeded
@@ -93,7 +94,7 @@ def at_answers(model: nn.Module, batches: list[Batch]) -> list[tuple[torch.Tenso
     """
     found = dict[int, tuple[torch.Tensor, torch.Tensor]]()
     layers, device = decoder_layers(model), next(model.parameters()).device
-    for batch in batches:
+    for batch in share(model, batches):
         batch, where = batch.to(device), batch.predicts
         states = list[torch.Tensor]()
 

@@ -61,7 +61,7 @@ def to_webp(png: bytes) -> bytes:
     """The same picture in `IN_PAGES` colours, for pages that hold a dozen of them."""
     buffer = io.BytesIO()
     few = Image.open(io.BytesIO(png)).convert("RGB").quantize(IN_PAGES, dither=Image.Dither.NONE)
-    few.convert("RGB").save(buffer, "WEBP", lossless=True, quality=100, method=6)
+    few.convert("RGB").save(buffer, "WEBP", lossless=True, quality=100, method=4)
     return buffer.getvalue()
 
 
