@@ -1940,8 +1940,8 @@ BREAKS: tuple[Break, ...] = (
     Break(
         "rewrite: every batch everywhere",
         "methods/rewrite.py",
-        'everywhere = [(b, b.inputs["attention_mask"].bool()) for b in batches[::EVERY]]',
-        'everywhere = [(b, b.inputs["attention_mask"].bool()) for b in batches]',
+        "everywhere = batches[::EVERY]",
+        "everywhere = batches",
         ("rewrite",),
     ),
     Break(

@@ -127,7 +127,10 @@ def draw() -> list[dict[str, Any]]:
 
 
 def breaks() -> tuple[Break, ...]:
-    """The committed list, as what `break_things` tries; `changes nothing` says why none can see."""
+    """The committed list, as what `break_things` tries.
+
+    `changes nothing` says why nobody can see a mutant; `gone`, why there is no such line any more.
+    """
     drawn = json.loads(LIST.read_text(encoding="utf-8"))
     return tuple(
         Break(
@@ -139,6 +142,7 @@ def breaks() -> tuple[Break, ...]:
             why=each.get("changes nothing", ""),
         )
         for i, each in enumerate(drawn)
+        if "gone" not in each
     )
 
 

@@ -121,13 +121,19 @@ def add_answers(task: Task, batches: list[Batch], total: torch.Tensor) -> int:
     )
 
 
-def survey_of_general(task: Task) -> tuple[torch.Tensor, int]:
-    """What the general questions add to C, and how many were asked; for all requests the same."""
-    (moments, _), passes = room_for(*shape_of(task.model)), 0
+def add_general(task: Task, total: torch.Tensor) -> int:
+    """Add what the general questions say of C, each modality apart, and say how many were asked."""
     blind, seen = ([q for q in task.general if (q.image is None) == no] for no in (True, False))
-    for group in filter(None, (seen, blind)):
-        passes += add_answers(task, task.encode(task.processor, group, task.batch_size), moments)
-    return moments, passes
+    return sum(
+        add_answers(task, task.encode(task.processor, group, task.batch_size), total)
+        for group in filter(None, (seen, blind))
+    )
+
+
+def general_moments(task: Task) -> tuple[torch.Tensor, int]:
+    """`add_general` to zeros: for all requests that share these questions the same."""
+    total = torch.zeros(*shape_of(task.model), shape_of(task.model)[-1], dtype=torch.float64)
+    return total, add_general(task, total)
 
 
 def survey(task: Task, others: tuple, decides: float) -> tuple[torch.Tensor, torch.Tensor, int]:
@@ -149,10 +155,13 @@ def survey(task: Task, others: tuple, decides: float) -> tuple[torch.Tensor, tor
         pairs = zip(at_answers(task.model, batches), about_others(task, kept, others), strict=True)
         marks = [own - new > decides for (own, _), (new, _) in pairs]
         passes += add_moments(task, batches, lambda b: marked(b, marks), deciding)
-    if task.general:
-        key = ("survey of general", *task.general)
-        of_general, asked = task.once(key, lambda: survey_of_general(task))
-        moments, passes = moments.add_(of_general), passes + asked
+    if 2 * moments.nbytes <= HELD:  # small enough to be kept for the next request
+        key = ("general moments", *task.general)
+        of_general, asked = task.once(key, lambda: general_moments(task))
+        moments += of_general
+    else:
+        asked = add_general(task, moments)
+    passes += asked
     return moments, deciding, passes + 2 * len(kept)
 
 
