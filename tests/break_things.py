@@ -48,6 +48,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OUTCOME = ROOT / "data" / "results" / "breaks.json"
 JOURNAL = ROOT / ".pytest_cache" / "breaks.json"
 LEAST = 0.95  # of all faults must be noticed
+LEAST_IN = {"check": 0.75, "test": 0.9}  # of the mutants that change something
 SECONDS = 120  # of tests at most for a mutant
 TIERS = ("check", "test")  # what `make check` and `make test` run; no nightly test is tried
 #: what looks at the repository or at notebooks, not at what the package does
@@ -687,6 +688,14 @@ def complaints(breaks: Iterable[Break], found: dict) -> list[str]:
     return wrong
 
 
+def too_few(breaks: Iterable[Break], found: dict, tier: str) -> list[str]:
+    """Whether the tests of a tier notice too few of the mutants that change something."""
+    missed = [each["name"] for each in found["survivors"] if not each["why"]]
+    share = 1 - len(missed) / sum(not broken.why for broken in breaks)
+    said = f"{share:.2f} of those that change something are noticed; not: {', '.join(missed)}"
+    return [said] if share < LEAST_IN[tier] else []
+
+
 def main() -> int:
     began = time.perf_counter()
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
@@ -728,7 +737,7 @@ def main() -> int:
     if not whole:
         return 1
     found = outcome(breaks, journal)
-    wrong = complaints(breaks, found)
+    wrong = too_few(breaks, found, tier) if tier else complaints(breaks, found)
     print("\n".join([table(found), *wrong]))
     if not given.words:
         remember(f"mutants, {tier}" if tier else "unit tests", found)
