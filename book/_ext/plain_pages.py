@@ -5,9 +5,9 @@
   that address, where there is one.
 - Thebe, which would run cells on a distant server: its script is written into each page twice,
   and browsers report the second as an error.
-- What makes pages heavy and is not seen: marks around code that has the colour of all text, empty
-  lines, the table of contents beside source code and the one for paper; files of the theme that no
-  page asks for.
+- What makes pages heavy and is not seen: marks around code that has the colour of all text, around
+  dots and around each line of a docstring; empty lines, the table of contents beside source code
+  and the one for paper; files of the theme that no page asks for.
 - What a screen reader cannot name: see `NAMES`.
 """
 
@@ -29,6 +29,10 @@ UNUSED = (
 )
 # names, punctuation and white space are of the same colour as the code around them
 PLAIN = re.compile(r'<span class="[npw]">([^<]*)</span>')
+DOT = '<span class="o">.</span>'  # too small for a colour of its own
+# a docstring: one mark for all its lines, in place of one for each
+DOCSTRING = re.compile(r'<span class="sd">[^<]*</span>(?:\n<span class="sd">[^<]*</span>)+')
+NEXT_LINE = '</span>\n<span class="sd">'
 CODE = re.compile(r"(<(?:pre|script|style)\b.*?</(?:pre|script|style)>)", re.DOTALL)
 EMPTY = re.compile(r"\s*\n\s*")
 PRE = re.compile(r'<span class="pre">([^<]*)</span>')  # they only keep words from being hyphenated
@@ -73,12 +77,15 @@ def mended(page: str) -> str:
 
     >>> mended('<p>a\\n\\n  b</p><pre><span class="n">x</span>\\n\\n<span class="o">+</span></pre>')
     '<p>a\\nb</p><pre>x\\n\\n<span class="o">+</span></pre>'
+    >>> mended('<pre><span class="sd">One</span>\\n<span class="sd">two.</span></pre>')
+    '<pre><span class="sd">One\\ntwo.</span></pre>'
     >>> mended('<div id="a"><div id="print-main-content">x</div></div><div id="searchbox">')
     '<div id="a"></div><div id="searchbox">'
     >>> mended('<a class="r" href="c.html">3. Who?</a><details><summary>')
     '<a class="r" href="c.html">3. Who?</a><details><summary aria-label="Pages below: 3. Who?">'
     """
     page = PRINTED.sub("</div>", PLAIN.sub(r"\1", PRE.sub(r"\1", page)))
+    page = DOCSTRING.sub(lambda found: found[0].replace(NEXT_LINE, "\n"), page.replace(DOT, "."))
     parts = CODE.split(page.replace(LITERAL, '<code class="literal notranslate">'))
     parts[::2] = [EMPTY.sub("\n", part) for part in parts[::2]]
     page = "".join(parts)
