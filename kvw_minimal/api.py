@@ -27,7 +27,7 @@ from .methods.kvw import coefficients
 from .methods.registry import Cost, restored
 from .models import sketch
 from .questions import Question
-from .requests.reading import scored, worn
+from .requests.reading import by_modality, scored, sham_scores, worn
 from .sharing.folders import export as write_folder
 from .strangers.people import load_people
 from .strangers.questions import about, general, question_sets
@@ -105,8 +105,7 @@ def _strangers(group: str, percent: int) -> Request:
     """The request of a group of the invented people whom `pocket` was taught."""
     world = load_people()
     forget = world.forget_people(group, percent)
-    retain = [person for person in world.people if person not in forget]
-    sides = about(world, forget), about(world, retain)
+    sides = about(world, forget), about(world, world.retain_people(forget))
     return Request(*sides, general(world), question_sets(world, forget))
 
 
@@ -229,31 +228,40 @@ class LeastSquares(_Registered):
 
 
 @dataclass(frozen=True)
-class NPO(_Registered):
-    """Negative preference optimisation, arXiv 2404.05868, with a retain loss, as a LoRA.
+class _TrainedLoRA(_Registered):
+    """A method that trains a LoRA; defaults as chosen on the tuning groups of `pocket`.
 
     Attributes:
         rate: learning rate.
-        weight: of the retain loss. Both as chosen on the tuning groups of `pocket`.
+        weight: of the retain loss.
     """
 
-    registered: ClassVar[str] = "NPO LoRA"
     rate: float = 7e-3
     weight: float = 10.0
 
 
 @dataclass(frozen=True)
-class GradientDifference(_Registered):
+class NPO(_TrainedLoRA):
+    """Negative preference optimisation, arXiv 2404.05868, with a retain loss, as a LoRA.
+
+    Attributes:
+        rate: learning rate.
+        weight: of the retain loss.
+    """
+
+    registered: ClassVar[str] = "NPO LoRA"
+
+
+@dataclass(frozen=True)
+class GradientDifference(_TrainedLoRA):
     """Gradient ascent on the forget set and descent on the retain set, as a LoRA.
 
     Attributes:
         rate: learning rate.
-        weight: of the retain loss. Both as chosen on the tuning groups of `pocket`.
+        weight: of the retain loss.
     """
 
     registered: ClassVar[str] = "GD LoRA"
-    rate: float = 7e-3
-    weight: float = 10.0
 
 
 def measure(task: Task) -> tuple[Coefficients, Coefficients]:
@@ -308,10 +316,9 @@ def _rows(task: Task, condition: str, scores: Mapping[str, Mapping[str, np.ndarr
     rows = []
     for name, metrics in scores.items():
         asked = task.read[name]
-        for modality in ("image", "text"):
-            chosen = [i for i, question in enumerate(asked) if question.modality == modality]
+        for modality, chosen in by_modality(asked):
             people = [asked[i].person for i in chosen]
-            for metric, values in metrics.items() if chosen else ():
+            for metric, values in metrics.items():
                 value, low, high = interval(values[chosen], people)
                 kind = {"condition": condition, "set": name, "modality": modality, "metric": metric}
                 rows.append(kind | {"value": value, "low": low, "high": high, "n": len(chosen)})
@@ -323,20 +330,14 @@ def _scores(task: Task) -> dict[str, dict[str, np.ndarray]]:
     return {name: scored(task, questions) for name, questions in task.sets()}
 
 
-def _sham_scores(task: Task, method: Method, shams: int) -> dict[str, dict[str, np.ndarray]]:
-    """Mean scores over edits that the same method made for as many other people.
-
-    Not of the retained: among them are those whom the sham was made for.
-    """
-    total: dict[str, dict[str, np.ndarray]] = {}
-    names = [name for name in task.read if name != "retain"]
-    for draw in range(shams):
-        with worn(_made(task.sham(draw), method), task.model):
-            for name, questions in task.sets(*names):
-                for metric, values in scored(task, questions).items():
-                    own = total.setdefault(name, {})
-                    own[metric] = own.get(metric, np.zeros(len(values))) + values / shams
-    return total
+def _with_edit(task: Task, edit: Edit, method: Method | None, shams: int) -> list[dict]:
+    """Rows with an edit on, and with those that its method makes for as many other people."""
+    with worn(edit, task.model):
+        rows = _rows(task, "edited", _scores(task))
+    if method is not None and shams:
+        scores = sham_scores(task, lambda other: _made(other, method), shams)
+        rows += _rows(task, "sham", scores)
+    return rows
 
 
 def evaluate(
@@ -372,10 +373,7 @@ def evaluate(
         task.sham(0)  # refuses too few people before anything is scored
     rows = _rows(task, "vanilla", _scores(task))
     if edit is not None:
-        with worn(edit, model):
-            rows += _rows(task, "edited", _scores(task))
-        if method is not None and shams:
-            rows += _rows(task, "sham", _sham_scores(task, method, shams))
+        rows += _with_edit(task, edit, method, shams)
     if oracle is not None:
         rows += _rows(task, "oracle", _scores(request.task(oracle, processor)))
     return Report(rows, str(method or edit or "vanilla"), shams)
@@ -399,11 +397,8 @@ def compare(
         task.sham(0)
     vanilla, reports = _rows(task, "vanilla", _scores(task)), []
     for method, label in zip(methods, labels, strict=True):
-        with worn(_made(task, method), model):
-            rows = vanilla + _rows(task, "edited", _scores(task))
-        if shams:
-            rows += _rows(task, "sham", _sham_scores(task, method, shams))
-        reports.append(Report(rows, label, shams))
+        rows = _with_edit(task, _made(task, method), method, shams)
+        reports.append(Report(vanilla + rows, label, shams))
     return Results(reports)
 
 
@@ -411,7 +406,7 @@ def export(edit: Edit, model: nn.Module, folder: str | Path, form: str = "merged
     """Write an edit for other tools, as a folder that is not there yet.
 
     Args:
-        form: `merged`, the whole model; `peft`, an adapter for it; `delta`, the changed weights.
+        form: `merged`, the whole model; `peft`, an adapter for it; `factors`, the edit as tensors.
         processor: goes into a `merged` folder.
 
     Raises:
@@ -492,10 +487,11 @@ class Report:
         rows = [row for row in self.rows if row["metric"] == metric]
         columns = list(dict.fromkeys((row["set"], row["modality"]) for row in rows))
         cells = {
-            (row["condition"], row["set"], row["modality"]): "{value:.2f} [{low:.2f}, {high:.2f}]"
-            .format(**row)
+            (row["condition"], row["set"], row["modality"]): (
+                f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+            )
             for row in rows
-        }  # fmt: skip
+        }
         there = [name for name in CONDITIONS if any(key[0] == name for key in cells)]
         lines = [[name, *(cells.get((name, *c), "-") for c in columns)] for name in there]
         head = ["", *(" ".join(column) for column in columns)]

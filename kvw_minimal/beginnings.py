@@ -8,7 +8,7 @@ them only the rest is read. Nothing is approximated; only sums are rounded in an
 Nothing is kept from one call to the next: between two calls the weights may have changed.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -131,7 +131,7 @@ def _counts_words(model: nn.Module) -> bool:
     return how.repetition_penalty not in (None, 1.0) or bool(how.no_repeat_ngram_size)
 
 
-def share(model: nn.Module, batches: list[Batch]) -> Iterator[Batch]:
+def share(model: nn.Module, batches: Iterable[Batch]) -> Iterator[Batch]:
     """The same questions in other batches: of those that begin alike, the rest alone.
 
     A batch holds what is left to read (`input_ids [B, T]`, `labels [B, T]`) and, among its inputs,
@@ -139,10 +139,13 @@ def share(model: nn.Module, batches: list[Batch]) -> Iterator[Batch]:
     or to its `generate`, like any other. Where nothing can be shared, batches come as they are.
 
     Args:
-        batches: all from `answer_batches`, or all from `prompt_batches`.
+        batches: all from `answer_batches`, or all from `prompt_batches`. An iterator is passed on
+            batch by batch, as it is: who hands one in wants few batches in memory.
     """
-    other = any(type(batch) is not Batch for batch in batches)  # it may ask for other positions
-    if _plain.get() or other or not can_share(model):
+    if not isinstance(batches, list) or _plain.get() or not can_share(model):
+        yield from batches
+        return
+    if any(type(batch) is not Batch for batch in batches):  # it may ask for other positions
         yield from batches
         return
     kinds: dict[tuple, list[Batch]] = {}

@@ -158,8 +158,7 @@ def ask(
     projections, device = find_projections(model), where_asked(model)
     count = sum(len(batch.rows) for batch in batches) if isinstance(batches, list) else None
     bar = tqdm(desc=progress, total=count, disable=None if progress else True, unit="question")
-    shared = answers_only and isinstance(batches, list)
-    for batch in share(model, batches) if shared else batches:  # type: ignore[arg-type]
+    for batch in share(model, batches) if answers_only else batches:
         bar.update(len(batch.rows))
         batch = batch.to(device)
         refuse_ahead(model, batch.inputs)

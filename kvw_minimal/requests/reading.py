@@ -204,10 +204,8 @@ def _scaled(factors: torch.Tensor, module: nn.Module, given: tuple) -> tuple[tor
     return ((given[0] * factors.to(given[0].device)).to(given[0].dtype),)
 
 
-def sham_rows(task: Task, edit_of, draws: int) -> list[dict]:
-    """What the same edit does to the forgotten when it was made for other people.
-
-    Scores are averaged over the draws question by question; the interval is over people.
+def sham_scores(task: Task, edit_of, draws: int) -> dict[str, dict[str, np.ndarray]]:
+    """Mean scores of each question, by set and metric, with edits for other people on.
 
     Args:
         edit_of: makes the edit of a task.
@@ -220,9 +218,17 @@ def sham_rows(task: Task, edit_of, draws: int) -> list[dict]:
                 own = total.setdefault(name, {})
                 for metric, values in scored(task, questions).items():
                     own[metric] = own.get(metric, 0) + values / draws
+    return total
+
+
+def sham_rows(task: Task, edit_of, draws: int) -> list[dict]:
+    """What the same edit does to the forgotten when it was made for other people.
+
+    Args: as `sham_scores`; the interval is over people.
+    """
     return [
         row
-        for name, metrics in total.items()
+        for name, metrics in sham_scores(task, edit_of, draws).items()
         for row in summarise("sham", name, task.read[name], metrics)
     ]
 
