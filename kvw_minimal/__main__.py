@@ -3,11 +3,13 @@
 import sys
 import time
 import warnings
-from importlib.metadata import entry_points, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from kvw_experiments.commands import book, new
 
 from .files import check_place, read_json
 from .requests.arguments import (
@@ -304,8 +306,8 @@ def measure_file(
         typer.echo(said)
 
 
-for more in entry_points(group="kvw_minimal.commands"):  # those of the book's experiments
-    more.load()(app)
+app.add_typer(book, name="book")
+app.command()(new)
 
 
 def sentence(error: BaseException) -> str | None:

@@ -1,4 +1,4 @@
-"""Print the first cell for Colab, and what must work after it, as a program: `make colab` runs it.
+"""Print the first cell for Colab, and what must work after it, as a program: `.ci/colab` runs it.
 
 python tests/colab.py ADDRESS
 """

@@ -1,4 +1,4 @@
-"""What a release says of itself, and whether its places agree; `make dist` asks before it builds.
+"""What a release says of itself, and whether its places agree; `.ci/dist` asks before it builds.
 
     python tests/release.py [TAG]
 

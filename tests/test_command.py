@@ -307,8 +307,8 @@ def test_settings_reach_the_method(monkeypatch, arguments, settings):
         ["unlearn", "--json"],
         ["unlearn", "--save-edit"],
         ["evaluate", "--json"],
-        ["demo", "--picture"],
-        ["run", "precision", "--into"],
+        ["book", "demo", "--picture"],
+        ["book", "run", "precision", "--into"],
         ["replicate", "--benchmark", "mllmu", "--data", "x", "--model", "x", "--json"],
     ],
 )
@@ -383,12 +383,12 @@ def test_rows_of_ones_own_are_compared(monkeypatch, tmp_path):
     file, path, result = tmp_path / "x.parquet", tmp_path / "x.json", {"notes": [], "rows": []}
     file.write_bytes(b"rows")
     monkeypatch.setattr(counterparts, "compare", lambda *given: (f"{given}", result))
-    done = invoke("compare", file, "--json", path)
+    done = invoke("book", "compare", file, "--json", path)
     assert done.exit_code == 0 and done.output == f"({file!r},)\n"
     stored = json.loads(path.read_text())
     assert {key: stored[key] for key in result} == result
     assert stored["provenance"]["rows"] == file_hash(file)
-    done = invoke("compare", file, "--json", file)
+    done = invoke("book", "compare", file, "--json", file)
     assert isinstance(done.exception, ValueError) and file.read_bytes() == b"rows"
 
 
@@ -441,7 +441,7 @@ def test_an_experiment_is_run_list_by_list_and_group_by_group(monkeypatch, tmp_p
 
 def test_results_say_what_is_measured(monkeypatch, tmp_path):
     monkeypatch.setattr("kvw_experiments.rows.ROWS", tmp_path)
-    lines = invoke("results").output.splitlines()
+    lines = invoke("book", "results").output.splitlines()
     assert len(lines) == sum(len(plan.lists) for plan in PLANS)
     assert all(" 0 of " in line for line in lines)
     plan = small.plan(groups=("A", "B"))
@@ -450,7 +450,7 @@ def test_results_say_what_is_measured(monkeypatch, tmp_path):
         rows = small.made_up_rows(trial, "A")
         rows = [rows, rows.assign(subject="other", group="B")]
         write_rows(pd.concat(rows, ignore_index=True), {"models": {}}, tmp_path / "small.parquet")
-        lines = invoke("results").output.splitlines()
+        lines = invoke("book", "results").output.splitlines()
         assert [" ".join(line.split()) for line in lines] == [
             "small tiny gate 0 of 2 labels x groups",
             "small tiny strength 1 of 2 labels x groups",
@@ -468,8 +468,8 @@ def test_an_experiment_is_verified_by_its_gaps(monkeypatch):
                 seen.append(given) or [trial | {"gap": each} for each in (gap, 0.0)]
             ),
         )
-        done = invoke("verify", "--experiment", "precision", "--rows", 3, "--seed", 4)
+        done = invoke("book", "verify", "--experiment", "precision", "--rows", 3, "--seed", 4)
         assert done.exit_code == code and "pocket, family, C" in done.output
         assert seen == [("precision", 3, 4)] and f"{gap:.4f}" in done.output
-    invoke("verify")
+    invoke("book", "verify")
     assert seen[-1] == ("replication-pocket", 1, None)

@@ -116,7 +116,7 @@ def test_both_committed_models_must_be_there(monkeypatch, capsys, tmp_path, ther
 def test_the_exit_status_says_whether_all_is_there(monkeypatch, healthy):
     asked = []
     monkeypatch.setattr(doctor, "examine", lambda targets: asked.append(targets) or healthy)
-    assert CliRunner().invoke(app, ["doctor", "--targets"]).exit_code == int(not healthy)
+    assert CliRunner().invoke(app, ["book", "doctor", "--targets"]).exit_code == int(not healthy)
     assert asked == [True]
 
 

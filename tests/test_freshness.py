@@ -316,6 +316,8 @@ def test_a_changed_file_shows_in_the_commit(tmp_path):
     file.write_text("changed = True\n", encoding="utf-8")
     assert commit.__wrapped__(tmp_path) == f"{head}+"
     assert commit.__wrapped__(tmp_path / "kvw_minimal") is None  # inside of another's repository
+    git("rm", "-q", "--cached", "-f", "kvw_minimal/__init__.py")
+    assert commit.__wrapped__(tmp_path) is None  # beside it: the package is no part of it
 
 
 def test_another_plan_makes_its_part_stale():

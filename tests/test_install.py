@@ -134,11 +134,17 @@ ASKED = {
     "unlearn --method 'GA LoRA' --settings '{\"rate\": 1e-3}'": EXTRA.format("methods"),
     "unlearn --group B": "or leave it and the headroom check out with --no-oracle\n2",
     "validate people.jsonl": EXTRA.format("benchmarks"),
-    "demo --picture before.png": EXTRA.format("book"),
-    "doctor": "model pocket-oracle-A-5\n0",
+    "book demo --picture before.png": EXTRA.format("book"),
+    "book doctor": "model pocket-oracle-A-5\n0",
     "new mine": "mine: Makefile, README.md, experiment.ipynb, pytest.ini, questions.jsonl, "
     "requirements.txt\n0",
-    **dict.fromkeys(("results", "compare x", "run beyond", "verify", "doctor --targets"), CLONE),
+    **dict.fromkeys(
+        (
+            f"book {name}"
+            for name in ("results", "compare x", "run beyond", "verify", "doctor --targets")
+        ),
+        CLONE,
+    ),
 }
 
 

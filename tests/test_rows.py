@@ -107,7 +107,7 @@ def test_a_damaged_file_is_refused(tmp_path, how):
 
 
 def test_what_is_not_there_is_asked_for_by_its_command(tmp_path, monkeypatch):
-    with pytest.raises(FileNotFoundError, match="python -m kvw_minimal run small"):
+    with pytest.raises(FileNotFoundError, match="python -m kvw_minimal book run small"):
         read_rows("small", tmp_path / "nothing.parquet")
     monkeypatch.setattr(store, "ROWS", tmp_path)
     assert path_of("small") == tmp_path / "small.parquet"

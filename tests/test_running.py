@@ -274,7 +274,9 @@ def test_what_is_done_is_not_done_again(tmp_path):
             "data",
             "behaviour",
         } <= set(made)
-        assert made["command"] == "python -m kvw_minimal run small" and "tiny" in made["models"]
+        assert (
+            made["command"] == "python -m kvw_minimal book run small" and "tiny" in made["models"]
+        )
         assert made["plan"] == [plan.text()] and made["impossible"] == []
         write_rows(first, made | {"seconds": 1e6, "moved": "row for row"}, path)
         run(plan, ["strength", "gate"], path)

@@ -92,7 +92,9 @@ def _checked(folder: Path, name: str, sums: dict[str, str]) -> bytes:
     """Read one file and compare it with the checksum that the generator wrote."""
     path = folder / name
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; `python -m kvw_minimal strangers` makes it")
+        raise FileNotFoundError(
+            f"{path} is missing; `python -m kvw_minimal book strangers` makes it"
+        )
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != sums.get(name):
         raise ValueError(f"{path} is not what checksums.json says; restore it from git")

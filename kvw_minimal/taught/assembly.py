@@ -73,5 +73,7 @@ def eye_weights(oracle: bool) -> dict[str, torch.Tensor]:
         return load_file(fresh)
     vanilla = Path(catalogue.find_model("pocket")) / "model.safetensors"
     if not vanilla.is_file():
-        raise FileNotFoundError("there is no eye yet; run `python -m kvw_minimal train eye` first")
+        raise FileNotFoundError(
+            "there is no eye yet; run `python -m kvw_minimal book train eye` first"
+        )
     return eye_of(load_file(vanilla))

@@ -107,7 +107,7 @@ def how_to_make(name: str) -> str:
     base, group, percent, seed = read_name(name)
     oracle = "" if group is None else f" --group {group} --forget {percent}"
     other = "" if seed == SEED else f" --seed {seed}"
-    return f"python -m kvw_minimal train {base}{oracle}{other}"
+    return f"python -m kvw_minimal book train {base}{oracle}{other}"
 
 
 def load(name: str = "pocket", device: str = "cpu", dtype: torch.dtype = torch.float32):

@@ -173,7 +173,7 @@ def still_right(before: np.ndarray, after: np.ndarray) -> float:
 def target_lines(verdict: Callable, chance: float, margin: float) -> list[str]:
     """One line for each target of `smol`, from the stored card; says so where a row is missing."""
     if not STORED.is_file():
-        return ["smol: not measured yet; run `python -m kvw_minimal card smol`"]
+        return ["smol: not measured yet; run `python -m kvw_minimal book card smol`"]
     rows = read_json(STORED)["rows"]
 
     def value(model: str, what: str) -> float:

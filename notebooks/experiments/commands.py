@@ -1,6 +1,6 @@
-"""The commands that need this book's repository: its stored results and what they are made by.
+"""The commands of the book itself: `python -m kvw_minimal book --help`, and `new`.
 
-`python -m kvw_minimal` takes them in by an entry point (`kvw_minimal.commands`).
+Most of them need this repository: its stored results and what they are made by.
 """
 
 import json
@@ -13,6 +13,8 @@ import typer
 from kvw_minimal.files import check_place
 from kvw_minimal.requests.arguments import Forget, Group, Json, hand_over
 
+book = typer.Typer(help="What this book is made with: its models, experiments and results.")
+
 
 def _needs_results() -> None:
     from .summary_files import check_results
@@ -20,6 +22,7 @@ def _needs_results() -> None:
     check_results()
 
 
+@book.command()
 def demo(
     group: Group = "A",
     picture: Annotated[Path | None, typer.Option(help="also draw it (PNG)")] = None,
@@ -31,8 +34,11 @@ def demo(
     show(group, picture)
 
 
+@book.command()
 def compare(
-    file: Annotated[Path, typer.Argument(help="rows of your own, as `run --into` stores them")],
+    file: Annotated[
+        Path, typer.Argument(help="rows of your own, as `book run --into` stores them")
+    ],
     json_file: Json = None,
 ) -> None:
     """Lay rows of your own beside the book's, and say which have no counterpart there."""
@@ -57,6 +63,7 @@ def compare(
     hand_over(said, {"provenance": source} | result, json_file)
 
 
+@book.command()
 def doctor(
     targets: Annotated[bool, typer.Option(help="also score the models")] = False,
     card: Annotated[bool, typer.Option(help="measure and store what pocket's card says")] = False,
@@ -70,6 +77,7 @@ def doctor(
         raise typer.Exit(1)
 
 
+@book.command()
 def card(name: Annotated[str, typer.Argument(help="smol-before, smol or an oracle of it")]) -> None:
     """Measure and store what the card of smol says about one of its models."""
     from kvw_minimal.requests.provenance import provenance
@@ -80,8 +88,9 @@ def card(name: Annotated[str, typer.Argument(help="smol-before, smol or an oracl
     cards.measure(name, note={key: note[key] for key in ("command", "commit", "date")})
 
 
+@book.command()
 def run(
-    experiment: Annotated[str, typer.Argument(help="one of `results`")],
+    experiment: Annotated[str, typer.Argument(help="one of `book results`")],
     lists: Annotated[list[str] | None, typer.Argument(help="lists of it; all unless given")] = None,
     groups: Annotated[str, typer.Option(help="report groups, such as A,B; all unless given")] = "",
     into: Annotated[Path | None, typer.Option(help="another file than the stored one")] = None,
@@ -109,6 +118,7 @@ def run(
             typer.echo(running.run(plan, own, into, its))
 
 
+@book.command()
 def results() -> None:
     """Every experiment, its lists, and how much of it is measured."""
     _needs_results()
@@ -132,6 +142,7 @@ def results() -> None:
             )
 
 
+@book.command()
 def verify(
     rows: Annotated[int, typer.Option(help="random trials of each subject", min=1)] = 1,
     seed: Annotated[int | None, typer.Option(help="of the choice of trials", min=0)] = None,
@@ -152,6 +163,7 @@ def verify(
         raise typer.Exit(1)
 
 
+@book.command()
 def bench(
     file: Annotated[Path | None, typer.Argument(help="store the rows here")] = None,
 ) -> None:
@@ -172,6 +184,7 @@ def new(
     typer.echo(f"{made}: {', '.join(sorted(path.name for path in made.iterdir()))}")
 
 
+@book.command()
 def train(
     what: Annotated[str, typer.Argument(help="eye, pocket, smol-connector, smol, ear or voices")],
     group: Annotated[str | None, typer.Option(help="make the oracle of this group")] = None,
@@ -186,26 +199,9 @@ def train(
     typer.echo(json.dumps(recipes.train(what, group, forget, device, threads, seed), indent=1))
 
 
+@book.command()
 def strangers() -> None:
     """Make the hundred strangers again, byte for byte, in data/strangers."""
     from .recipes import strangers as made
 
     made.main()
-
-
-def enter(app: typer.Typer) -> None:
-    """Enter all of them into the command line."""
-    for command in (
-        demo,
-        new,
-        run,
-        results,
-        verify,
-        compare,
-        train,
-        card,
-        strangers,
-        doctor,
-        bench,
-    ):
-        app.command(rich_help_panel="Of this book")(command)

@@ -1,4 +1,4 @@
-"""Somebody's rows beside the book's: `python -m kvw_minimal compare FILE`.
+"""Somebody's rows beside the book's: `python -m kvw_minimal book compare FILE`.
 
 Compared are means of the same edit (method, settings, what it was made for) on the same subject,
 group, set and metric, person by person. Costs and weights are about nobody and are left out.

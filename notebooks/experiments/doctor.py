@@ -1,4 +1,4 @@
-"""`python -m kvw_minimal doctor`: is everything in its place, and which targets are reached?"""
+"""`python -m kvw_minimal book doctor`: is everything in its place, are targets reached?"""
 
 import importlib
 import time

@@ -28,7 +28,7 @@ WHAT = {
     "experiment": (
         "`experiment.ipynb` makes an edit and its sham",
         "\nIt leaves `mine.parquet`, "
-        "rows like the book's: in a clone of the book `python -m kvw_minimal compare "
+        "rows like the book's: in a clone of the book `python -m kvw_minimal book compare "
         "mine.parquet` lays them beside those that are stored.",
     ),
     "method": (

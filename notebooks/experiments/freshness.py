@@ -176,7 +176,7 @@ def check_rows(rows: pd.DataFrame, made: dict) -> None:
         raise ValueError(
             f"{found.sum()} of {len(rows)} rows are stale, of {experiments}: "
             f"{'; '.join(reasons)}. Move their file away and run "
-            f"`{made.get('command', 'python -m kvw_minimal run')}`"
+            f"`{made.get('command', 'python -m kvw_minimal book run')}`"
         )
 
 

@@ -1,7 +1,7 @@
 """Every experiment of the book as data: which trials, on whom, read how, chosen by which rule.
 
-    python -m kvw_minimal run ablations-pocket strength   # one list of an experiment
-    python -m kvw_minimal run replication-pocket          # all of one
+    python -m kvw_minimal book run ablations-pocket strength   # one list of an experiment
+    python -m kvw_minimal book run replication-pocket          # all of one
 
 A list has a label for each thing that is compared, and for each label its trials: one; several
 seeds; or the candidates that tuning chooses from (`tuned`).

@@ -92,7 +92,7 @@ def read_rows(
     path = path or path_of(experiment)
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path.name} is not there: `python -m kvw_minimal run {experiment}` makes it"
+            f"{path.name} is not there: `python -m kvw_minimal book run {experiment}` makes it"
         )
     try:
         table = pq.read_table(path)

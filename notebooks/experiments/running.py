@@ -212,7 +212,7 @@ class Stored:
             plan=[plan.text() for plan in plans_of(self.plan.experiment)],
             behaviour=digests_for(rows),
             **{key: note for key, note in self.made.items() if key == "moved"},
-            command=f"python -m kvw_minimal run {self.plan.experiment}",
+            command=f"python -m kvw_minimal book run {self.plan.experiment}",
         )
         write_rows(rows, made, self.path)
         self.written = time.perf_counter()

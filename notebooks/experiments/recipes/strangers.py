@@ -1,4 +1,4 @@
-"""Make the hundred strangers: `python -m kvw_minimal strangers` rewrites `data/strangers`.
+"""Make the hundred strangers: `python -m kvw_minimal book strangers` rewrites `data/strangers`.
 
 Everything follows from one seed, byte for byte (given the DiceBear and resvg versions in
 `constraints.txt`). Looks and facts are drawn from separate random streams, so that nothing about

@@ -1,8 +1,8 @@
 """The recipe of `voices`: a tiny audio-language model that knows whose voice it hears.
 
-    python -m kvw_minimal train ear                # learns what can be heard; minutes
-    python -m kvw_minimal train voices             # vanilla: taught all hundred people
-    python -m kvw_minimal train voices --group A   # oracle: never taught those five
+    python -m kvw_minimal book train ear                # learns what can be heard; minutes
+    python -m kvw_minimal book train voices             # vanilla: taught all hundred people
+    python -m kvw_minimal book train voices --group A   # oracle: never taught those five
 
 The model is Qwen2-Audio as `transformers` has it, made small: an ear in place of the eye, and a
 language model with the same kind of FFN. It is taught as `pocket` is: first the ear learns what can
@@ -297,7 +297,9 @@ def _make(world: World, people, folder: Path, checkpoint: Path, settings: dict, 
     processor, model = _begin(world, settings, device)
     ear = find_file("ear", "ear.safetensors") or find_file("voices", "model.safetensors")
     if ear is None:
-        raise FileNotFoundError("there is no ear yet; run `python -m kvw_minimal train ear` first")
+        raise FileNotFoundError(
+            "there is no ear yet; run `python -m kvw_minimal book train ear` first"
+        )
     model.load_state_dict(ear_of(load_file(ear)), strict=False)
     cost = train_language(world, model, processor, people, checkpoint, settings)
     weights = {key: t for key, t in model.state_dict().items() if key != "lm_head.weight"}
