@@ -122,7 +122,7 @@ def test_nothing_that_is_written_tells_whose_machine_it_was(strange, monkeypatch
     assert invoke(*arguments).exit_code == 0
     table = home / "small.parquet"
     with small.planned(small.plan()):
-        assert invoke("run", "small", "strength", "--into", table).exit_code == 0
+        assert invoke("book", "run", "small", "strength", "--into", table).exit_code == 0
         _, made = read_rows("small", table)
     for content in (
         rows.read_bytes(),
@@ -413,7 +413,7 @@ def test_rows_of_ones_own_are_compared(monkeypatch, tmp_path):
 )
 def test_unknown_experiments_are_refused_before_the_work(monkeypatch, capsys, arguments, words):
     monkeypatch.setattr(running, "run", lambda *_: pytest.fail("noticed after the work"))
-    monkeypatch.setattr("sys.argv", ["kvw", "run", *arguments])
+    monkeypatch.setattr("sys.argv", ["kvw", "book", "run", *arguments])
     with pytest.raises(SystemExit) as left:
         main()
     assert left.value.code == 2 and f"error: {words}" in capsys.readouterr().err
@@ -427,15 +427,15 @@ def test_an_experiment_is_run_list_by_list_and_group_by_group(monkeypatch, tmp_p
         "run",
         lambda plan, lists, into, groups: seen.append((plan.subject, lists, into, groups)),
     )
-    assert invoke("run", "beyond", "--groups", "B,D").exit_code == 0
+    assert invoke("book", "run", "beyond", "--groups", "B,D").exit_code == 0
     assert seen == [
         (name, ["ways"], None, ["B", "D"]) for name in ("pocket", "text only", "voices")
     ]
     seen.clear()
-    assert invoke("run", "beyond", "oracle", "--into", tmp_path / "x.parquet").exit_code == 0
+    assert invoke("book", "run", "beyond", "oracle", "--into", tmp_path / "x.parquet").exit_code == 0
     assert seen == [("voices", ["oracle"], tmp_path / "x.parquet", ["A"])]
     seen.clear()
-    invoke("run", "ablations-pocket", "layers", "where")
+    invoke("book", "run", "ablations-pocket", "layers", "where")
     assert seen == [("pocket", ["where", "layers"], None, ["A", "B", "C", "D", "E"])]
 
 
