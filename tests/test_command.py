@@ -432,7 +432,9 @@ def test_an_experiment_is_run_list_by_list_and_group_by_group(monkeypatch, tmp_p
         (name, ["ways"], None, ["B", "D"]) for name in ("pocket", "text only", "voices")
     ]
     seen.clear()
-    assert invoke("book", "run", "beyond", "oracle", "--into", tmp_path / "x.parquet").exit_code == 0
+    assert (
+        invoke("book", "run", "beyond", "oracle", "--into", tmp_path / "x.parquet").exit_code == 0
+    )
     assert seen == [("voices", ["oracle"], tmp_path / "x.parquet", ["A"])]
     seen.clear()
     invoke("book", "run", "ablations-pocket", "layers", "where")
