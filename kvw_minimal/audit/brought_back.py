@@ -17,7 +17,7 @@ from ..coefficients import watch
 from ..edits import Edit, Replaced
 from ..methods.losses import say, token_loss
 from ..methods.registry import Cost, restored
-from ..methods.steps import full_weights, linear_maps, low_rank, take_step
+from ..methods.steps import adamw, full_weights, linear_maps, low_rank, take_step
 from ..models import fingerprint
 from ..questions import Question, seeded
 from ..task import Task
@@ -51,7 +51,7 @@ def relearned(
             if kind == "full"
             else [p for p in trained.parameters() if p.requires_grad]
         )
-        optimizer = torch.optim.AdamW(weights, rate)
+        optimizer = adamw(weights, rate)
         for step in range(1, max(STEPS) + 1):
             take_step(token_loss(say(model, batches, Cost())), optimizer)
             if step in STEPS:

@@ -14,6 +14,7 @@ from ..batches import Batch
 from ..coefficients import watch
 from ..edits import Edit
 from ..methods.somebody_else import at_answers, decoder_layers, state_of
+from ..models import fingerprint
 from ..questions import Question, seeded
 from ..task import Task
 from .brought_back import without
@@ -132,6 +133,17 @@ def states_before_values(task: Task, questions: list[Question]) -> np.ndarray:
     return torch.stack(found).float().cpu().numpy()
 
 
+def states_read(task: Task) -> dict[tuple[Question, ...], np.ndarray]:
+    """Where `states_before_values` are kept until other weights are read.
+
+    A probe and its control read the same states of the same questions.
+    """
+    kept, weights = task.once(("states read",), dict), fingerprint(task.model)
+    if weights not in kept:
+        kept.clear()
+    return kept.setdefault(weights, {})
+
+
 @probe(
     "linear probe",
     KIND,
@@ -154,7 +166,7 @@ def shuffled_probe(task: Task, edit: Edit) -> dict[str, Answers]:
 
 def _by_layer(task: Task, shuffled: bool) -> dict[str, Answers]:
     """Whether a probe finds the value of each question whose value somebody else has, too."""
-    asked, right = list[Question](), list[np.ndarray]()
+    asked, right, read = list[Question](), list[np.ndarray](), states_read(task)
     for kind in dict.fromkeys((q.fact, q.modality) for q in task.forget):
         known, own = (
             [q for q in each if (q.fact, q.modality) == kind] for each in (task.retain, task.forget)
@@ -163,14 +175,22 @@ def _by_layer(task: Task, shuffled: bool) -> dict[str, Answers]:
         known, own = ([q for q in each if count[q.value] >= LEAST] for each in (known, own))
         if own:
             asked += own
-            right.append(probed(task, known, own, shuffled))
+            questions = (*known, *own)
+            if questions not in read:
+                read[questions] = states_before_values(task, known + own)
+            right.append(probed(read[questions], known, own, shuffled))
     if not asked:
         return {}
     return {f"layer {layer}": (asked, each) for layer, each in enumerate(np.concatenate(right).T)}
 
 
-def probed(task: Task, known: list[Question], own: list[Question], shuffled: bool) -> np.ndarray:
+def probed(
+    states: np.ndarray, known: list[Question], own: list[Question], shuffled: bool
+) -> np.ndarray:
     """Whether probes that were trained on some questions find the values of others.
+
+    Args:
+        states: `[known + own, layers, d_model]`.
 
     Returns:
         `[own, layers]`, 0 or 1.
@@ -179,7 +199,6 @@ def probed(task: Task, known: list[Question], own: list[Question], shuffled: boo
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    states = states_before_values(task, known + own)  # [N, layers, d_model]
     seen, new = states[: len(known)], states[len(known) :]
     values, asked = (np.array([q.value for q in each]) for each in (known, own))
     if shuffled:

@@ -11,7 +11,7 @@ from ..models import fingerprint
 from ..task import Task
 from .losses import say, sequence_loss, token_loss
 from .registry import GRADIENTS, Cost, every, method
-from .steps import EACH, EPOCHS, full_weights, linear_maps, make_steps, replaced, take_step
+from .steps import EACH, EPOCHS, adamw, full_weights, linear_maps, make_steps, replaced, take_step
 
 FISHER_RETAIN = 200  # retain questions that a Fisher diagonal is estimated from
 
@@ -102,8 +102,8 @@ def mmunlearner(task: Task, settings: dict, cost: Cost) -> Replaced:
     model, made_for = task.model.eval(), fingerprint(task.model)
     masks = list(salient(*fisher_pair(task, cost)).values())
     weights = full_weights(model)
-    ascent = torch.optim.AdamW(weights, settings["rate"])
-    descent = torch.optim.AdamW(weights, settings["rate"] * settings["weight"])
+    ascent = adamw(weights, settings["rate"])
+    descent = adamw(weights, settings["rate"] * settings["weight"])
     for step in make_steps(task, EPOCHS):
         masked(ascent, weights, masks, -token_loss(say(model, step.forget, cost)))
         take_step(token_loss(say(model, step.retain, cost, "retain")), descent)
