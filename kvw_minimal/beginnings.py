@@ -18,7 +18,6 @@ from os.path import commonprefix
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from .batches import IGNORED, Batch
 from .models import body
@@ -104,6 +103,8 @@ def can_share(model: nn.Module) -> bool:
     Not in half precision or quantised, where another order of sums is another number; not where
     a cache forgets (a window); not where hooks look on, which would see the rest alone.
     """
+    from transformers.cache_utils import DynamicCache, DynamicLayer
+
     config = getattr(model, "config", None)
     if config is None or config.model_type not in MODELS or model.training:
         return False
@@ -239,6 +240,8 @@ def _rests(model: nn.Module, groups: list[Group], size: int) -> Iterator[Batch]:
 
     Prompts are padded on the left, so that the next word stands behind the last one.
     """
+    from transformers.cache_utils import DynamicCache
+
     for i in range(0, len(groups), size):
         now = groups[i : i + size]
         begun = _padded([(rows[0], 0, end) for end, rows in now], "right")

@@ -1,5 +1,6 @@
 """The audit: does each probe find what was left on purpose, and stay silent where nothing is?"""
 
+from collections import Counter
 from copy import deepcopy
 from dataclasses import replace
 
@@ -288,23 +289,38 @@ def test_a_patch_of_the_model_before_brings_its_answers_with_it(case, nothing, n
     assert same == pytest.approx(mean(case, nothing, "as taught"))
 
 
-def test_a_linear_probe_finds_what_is_planted_and_its_control_does_not(case, monkeypatch):
+def test_a_linear_probe_finds_what_is_planted_and_its_control_does_not():
     people = list(vectors.world().people)
     asked = about(vectors.world(), people, modalities=("text",))
     jobs = [q for q in asked if q.fact == "job"] or [q for q in asked if q.fact == asked[0].fact]
     values = sorted({q.value for q in jobs})
     rng = np.random.default_rng(0)
 
-    def planted(session, questions):
-        states = rng.normal(size=(len(questions), 2, len(values)))
-        for row, q in enumerate(questions):
-            states[row, 1, values.index(q.value)] += 12
-        return states
-
-    monkeypatch.setattr(inside, "states_before_values", planted)
-    first, second = inside.probed(case.session, jobs[20:], jobs[:20], shuffled=False).T
+    known, own = jobs[20:], jobs[:20]
+    states = rng.normal(size=(len(jobs), 2, len(values)))
+    for row, q in enumerate(known + own):
+        states[row, 1, values.index(q.value)] += 12
+    first, second = inside.probed(states, known, own, shuffled=False).T
     assert second.mean() > 0.9 and first.mean() < 0.3  # planted in the second layer
-    assert inside.probed(case.session, jobs[20:], jobs[:20], shuffled=True).mean() < 0.3
+    assert inside.probed(states, known, own, shuffled=True).mean() < 0.3
+
+
+def test_a_probe_and_its_control_read_the_states_of_a_model_once(case, monkeypatch):
+    """And again as soon as a weight is another one."""
+    own, read = case.but(cache={}), Counter()
+
+    def counted(session, questions):
+        read["times"] += 1
+        return np.zeros((len(questions), 2, 3))
+
+    monkeypatch.setattr(inside, "states_before_values", counted)
+    probes.PROBES["linear probe"].make(*own, None)
+    once = read["times"]
+    probes.PROBES["shuffled probe"].make(*own, None)
+    assert read["times"] == once > 0
+    with brought_back.changed(own.model, lambda weight: 2 * weight):
+        probes.PROBES["linear probe"].make(*own, None)
+    assert read["times"] == 2 * once
 
 
 def test_states_are_taken_where_values_part(case):

@@ -745,3 +745,15 @@ def test_what_a_key_error_of_its_own_says_is_not_blamed_on_settings():
 def test_the_family_is_reached_by_name_with_its_own_defaults():
     edit, _ = METHODS["family"].edit(*small_case(), {})
     assert edit.strength == family.Setting().strength == STRENGTH
+
+
+def test_the_optimiser_steps_as_that_of_torch_does():
+    """Fused or not: the same numbers up to rounding."""
+    start = torch.randn(7, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    pushed = [torch.nn.Parameter(start.clone()) for _ in range(2)]
+    optimisers = steps.adamw([pushed[0]], 1e-2), torch.optim.AdamW([pushed[1]], 1e-2, fused=False)
+    for _ in range(5):
+        for weight, optimiser in zip(pushed, optimisers, strict=True):
+            steps.take_step((weight**3).sum(), optimiser)
+    assert not torch.equal(pushed[0], start)
+    assert torch.allclose(*pushed, rtol=0, atol=1e-14)

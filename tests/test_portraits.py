@@ -7,6 +7,8 @@ import pytest
 from PIL import Image
 
 from kvw_experiments.recipes import portraits
+from kvw_experiments.recipes.pictures import known_looks
+from kvw_experiments.subjects import beside
 from kvw_minimal import batches
 from kvw_minimal.strangers.people import load_people, open_picture
 
@@ -106,3 +108,13 @@ def test_of_a_huge_picture_only_the_header_is_read(kind, monkeypatch):
     monkeypatch.setattr(Image.Image, "convert", None)  # nothing is decoded
     with pytest.raises(ValueError, match="somebody cannot be .*: 33 x 16 is more than 512 pixels"):
         open_picture(picture((33, 16), kind), "somebody")
+
+
+def test_what_is_kept_is_what_would_be_drawn():
+    """The file holds what `beside` shows; a portrait in it is the drawing, byte for byte."""
+    kept = portraits.kept_portraits()
+    shown = {question.image for question in beside("pocket", load_people())}
+    assert shown == set(kept.values())
+    for portrait in portraits.random_portraits(2, 900, known_looks(load_people())):
+        assert portraits.draw(portrait["look"], portrait["shot"]) == portrait["png"]
+        assert portraits.name_of(portrait["look"], portrait["shot"]) in kept

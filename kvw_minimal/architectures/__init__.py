@@ -4,6 +4,7 @@ from .experts import is_mixture, watched
 from .layers import ffns_of, refuse_ahead, stacks_of
 from .weights import (
     check_ordinary,
+    is_conv1d,
     is_plain,
     is_turned,
     named_weight,
@@ -19,6 +20,7 @@ from .weights import (
 __all__ = [
     "check_ordinary",
     "ffns_of",
+    "is_conv1d",
     "is_mixture",
     "is_plain",
     "is_turned",

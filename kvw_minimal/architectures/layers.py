@@ -3,10 +3,9 @@
 from collections.abc import Iterable, Iterator
 
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 from .experts import is_mixture
-from .weights import size_of
+from .weights import is_conv1d, size_of
 
 #: words in the path of a module that mark it as an eye or an ear, not as part of the language model
 SENSES = (
@@ -61,7 +60,7 @@ def refuse_ahead(model: nn.Module, inputs: Iterable[str]) -> None:
 def is_output_projection(name: str, module: nn.Module, width: int) -> bool:
     """Whether a module inside a decoder layer is the last matrix of its FFN."""
     other = any(word in name.lower() for word in OTHERS)
-    if other or not isinstance(module, (nn.Linear, Conv1D)):  # GPT-2 has Conv1D
+    if other or not (isinstance(module, nn.Linear) or is_conv1d(module)):
         return False
     outer, inner = size_of(module)
     return outer == width and inner != width

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import torch
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 from .experts import is_mixture
 
@@ -19,9 +18,16 @@ def weight_of(projection: nn.Module) -> torch.Tensor:
     return getattr(projection, weight_name(projection)).data
 
 
+def is_conv1d(module: nn.Module) -> bool:
+    """Whether a module is the linear map of GPT-2, whose weight is `[in, out]`."""
+    from transformers.pytorch_utils import Conv1D  # a second to import: when a model is there
+
+    return isinstance(module, Conv1D)
+
+
 def is_turned(projection: nn.Module) -> bool:
     """Whether a weight has its knowledge vectors in rows, `[d_ff, d_model]`."""
-    return isinstance(projection, Conv1D) or getattr(projection, "is_transposed", False)
+    return is_conv1d(projection) or getattr(projection, "is_transposed", False)
 
 
 def size_of(projection: nn.Module) -> tuple[int, ...]:

@@ -18,7 +18,7 @@ from ..edits import Edit, Replaced
 from ..forget_request import Request
 from ..methods.losses import say, token_loss
 from ..methods.registry import restored
-from ..methods.steps import full_weights, linear_maps, low_rank, take_step
+from ..methods.steps import adamw, full_weights, linear_maps, low_rank, take_step
 from ..models import fingerprint
 from ..questions import Question, seeded
 from ..session import Cost, Session
@@ -57,7 +57,7 @@ def relearned(
             if kind == "full"
             else [p for p in trained.parameters() if p.requires_grad]
         )
-        optimizer = torch.optim.AdamW(weights, rate)
+        optimizer = adamw(weights, rate)
         for step in range(1, max(STEPS) + 1):
             take_step(token_loss(say(model, batches, Cost())), optimizer)
             if step in STEPS:

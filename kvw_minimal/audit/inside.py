@@ -15,6 +15,7 @@ from ..coefficients import watch
 from ..edits import Edit
 from ..forget_request import Request
 from ..methods.somebody_else import at_answers, decoder_layers, state_of
+from ..models import fingerprint
 from ..questions import Question, seeded
 from ..session import Session
 from .brought_back import without
@@ -136,6 +137,17 @@ def states_before_values(session: Session, questions: list[Question]) -> np.ndar
     return torch.stack(found).float().cpu().numpy()
 
 
+def states_read(session: Session) -> dict[tuple[Question, ...], np.ndarray]:
+    """Where `states_before_values` are kept until other weights are read.
+
+    A probe and its control read the same states of the same questions.
+    """
+    kept, weights = session.once(("states read",), dict), fingerprint(session.model)
+    if weights not in kept:
+        kept.clear()
+    return kept.setdefault(weights, {})
+
+
 @probe(
     "linear probe",
     KIND,
@@ -158,7 +170,7 @@ def shuffled_probe(session: Session, request: Request, edit: Edit) -> dict[str, 
 
 def _by_layer(session: Session, request: Request, shuffled: bool) -> dict[str, Answers]:
     """Whether a probe finds the value of each question whose value somebody else has, too."""
-    asked, right = list[Question](), list[np.ndarray]()
+    asked, right, read = list[Question](), list[np.ndarray](), states_read(session)
     for kind in dict.fromkeys((q.fact, q.modality) for q in request.forget):
         known, own = (
             [q for q in each if (q.fact, q.modality) == kind]
@@ -168,16 +180,22 @@ def _by_layer(session: Session, request: Request, shuffled: bool) -> dict[str, A
         known, own = ([q for q in each if count[q.value] >= LEAST] for each in (known, own))
         if own:
             asked += own
-            right.append(probed(session, known, own, shuffled))
+            questions = (*known, *own)
+            if questions not in read:
+                read[questions] = states_before_values(session, known + own)
+            right.append(probed(read[questions], known, own, shuffled))
     if not asked:
         return {}
     return {f"layer {layer}": (asked, each) for layer, each in enumerate(np.concatenate(right).T)}
 
 
 def probed(
-    session: Session, known: list[Question], own: list[Question], shuffled: bool
+    states: np.ndarray, known: list[Question], own: list[Question], shuffled: bool
 ) -> np.ndarray:
     """Whether probes that were trained on some questions find the values of others.
+
+    Args:
+        states: `[known + own, layers, d_model]`.
 
     Returns:
         `[own, layers]`, 0 or 1.
@@ -186,7 +204,6 @@ def probed(
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    states = states_before_values(session, known + own)  # [N, layers, d_model]
     seen, new = states[: len(known)], states[len(known) :]
     values, asked = (np.array([q.value for q in each]) for each in (known, own))
     if shuffled:

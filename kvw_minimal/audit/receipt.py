@@ -10,9 +10,8 @@ from functools import partial
 import numpy as np
 import torch
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
-from ..architectures import is_mixture, is_turned, weight_name
+from ..architectures import is_conv1d, is_mixture, is_turned, weight_name
 from ..coefficients import watch
 from ..edits import Edit
 from ..forget_request import Request
@@ -62,7 +61,7 @@ def changed_maps(model: nn.Module, new: dict[str, torch.Tensor]) -> list[tuple]:
     for name, weight in new.items():
         path, _, own = name.rpartition(".")
         module = model.get_submodule(path)
-        known = isinstance(module, (nn.Linear, Conv1D)) or is_mixture(module)
+        known = isinstance(module, nn.Linear) or is_conv1d(module) or is_mixture(module)
         if known and own == weight_name(module):
             before = columns(module)
             found.append((module, (weight.mT if is_turned(module) else weight) - before, before))

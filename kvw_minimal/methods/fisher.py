@@ -12,7 +12,7 @@ from ..models import fingerprint
 from ..session import Cost, Session
 from .losses import say, sequence_loss, token_loss
 from .registry import GRADIENTS, every, method
-from .steps import EACH, EPOCHS, full_weights, linear_maps, make_steps, replaced, take_step
+from .steps import EACH, EPOCHS, adamw, full_weights, linear_maps, make_steps, replaced, take_step
 
 FISHER_RETAIN = 200  # retain questions that a Fisher diagonal is estimated from
 
@@ -106,8 +106,8 @@ def mmunlearner(session: Session, request: Request, settings: dict) -> Replaced:
     model, made_for = session.model.eval(), fingerprint(session.model)
     masks = list(salient(*fisher_pair(session, request)).values())
     weights = full_weights(model)
-    ascent = torch.optim.AdamW(weights, settings["rate"])
-    descent = torch.optim.AdamW(weights, settings["rate"] * settings["weight"])
+    ascent = adamw(weights, settings["rate"])
+    descent = adamw(weights, settings["rate"] * settings["weight"])
     for step in make_steps(session, request, EPOCHS):
         masked(ascent, weights, masks, -token_loss(say(model, step.forget, session.cost)))
         take_step(token_loss(say(model, step.retain, session.cost, "retain")), descent)

@@ -28,9 +28,8 @@ from tempfile import TemporaryDirectory
 
 import torch
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
-from ..architectures import check_ordinary
+from ..architectures import check_ordinary, is_conv1d
 from ..batches import Batch
 from ..coefficients import ask, shape_of, watch
 from ..edits import LowRank, resolve_layers
@@ -170,6 +169,17 @@ def survey(
     return moments, deciding, passes + 2 * len(kept)
 
 
+def mean_of_others(
+    session: Session, request: Request, others: tuple, count: int
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """`about_others` of each forget question, the mean over `count` draws."""
+    draws = [about_others(session, request.forget, others, draw) for draw in range(count)]
+    return [
+        (torch.stack([p for p, _ in those]).mean(0), torch.stack([s for _, s in those]).mean(0))
+        for those in zip(*draws, strict=True)
+    ]
+
+
 def mean_way(session: Session, request: Request, others: tuple, decides: float) -> torch.Tensor:
     """The mean way from the states where retained answers are decided to those of somebody else.
 
@@ -286,7 +296,7 @@ def lead(
             d = over * (goal[:, layer] - now).double() / (last - layer + 1)  # [n, d_model]
             b, a = solution(k, d, price(layer))
             columns(projection).add_((b @ a).to(projection.weight))
-            pair = (a.T, b.T) if isinstance(projection, Conv1D) else (b, a)
+            pair = (a.T, b.T) if is_conv1d(projection) else (b, a)
             found[f"{path}.weight"] = tuple(factor.float().contiguous() for factor in pair)
             _, behind = through(layer)
         states = behind
@@ -325,15 +335,19 @@ def rewrite(session: Session, request: Request, settings: dict) -> LowRank:
     """
     made_for, decides = fingerprint(session.model), settings["decides"]
     others = somebody_else(request, settings.get("retained", False))
-    sides = (tuple(each) for each in (request.retain, request.general))
-    key = ("survey", decides, request.seed, settings.get("retained", False), *sides)
-    moments, deciding, passes = session.once(key, lambda: survey(session, request, others, decides))
-    own, goals, marks = at_answers(session.model, session.batches(request.forget)), [], []
+    sides = [tuple(each) for each in (request.retain, request.general)]
+    asked_of = (request.seed, settings.get("retained", False), *sides)
+    moments, deciding, passes = session.once(
+        ("survey", decides, *asked_of), lambda: survey(session, request, others, decides)
+    )
+    own = at_answers(session.model, session.batches(request.forget))
     count = settings.get("others", OTHERS)
-    anew = [about_others(session, request.forget, others, draw) for draw in range(count)]
-    for (p, _), those in zip(own, zip(*anew, strict=True), strict=True):
-        marks.append(p - torch.stack([other for other, _ in those]).mean(0) > decides)
-        goals.append(torch.stack([states for _, states in those]).mean(0))
+    anew = session.once(
+        ("mean of others", made_for, count, *request.forget, *asked_of),
+        lambda: mean_of_others(session, request, others, count),
+    )
+    marks = [p - other > decides for (p, _), (other, _) in zip(own, anew, strict=True)]
+    goals = [states for _, states in anew]
     positions = int(torch.cat(marks).sum())
     if positions == 0:
         raise ValueError("nothing that the forget set asks depends on whom it is asked about")

@@ -166,6 +166,15 @@ def added(model: nn.Module, made_for: str) -> LowRank:
     return LowRank(factors, made_for)
 
 
+def adamw(weights: list[nn.Parameter], rate: float) -> torch.optim.AdamW:
+    """The optimiser of every method that trains.
+
+    Its fused step gives the same numbers up to rounding, in less than half of the time.
+    """
+    fused = {weight.device.type for weight in weights} <= {"cpu", "cuda"}
+    return torch.optim.AdamW(weights, rate, fused=fused or None)
+
+
 def take_step(loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
     """One step down a loss.
 
@@ -200,7 +209,7 @@ def trainer(
         steps = make_steps(session, request, EPOCHS, retain, update)
 
         def train(weights: list[nn.Parameter]) -> None:
-            optimizer = torch.optim.AdamW(weights, settings["rate"])
+            optimizer = adamw(weights, settings["rate"])
             for step in steps:
                 take_step(objective(model, frozen, step, settings, session.cost), optimizer)
 

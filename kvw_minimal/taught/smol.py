@@ -6,6 +6,7 @@ the strangers; `load` puts them together.
 """
 
 import hashlib
+from contextlib import nullcontext
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -88,15 +89,21 @@ def processor():
     return made
 
 
-def build():
-    """SmolLM2 behind the eye of `pocket`, with an untrained connector, float32."""
+def build(connector: dict[str, torch.Tensor] | None = None):
+    """SmolLM2 behind the eye of `pocket`, float32.
+
+    Args:
+        connector: its weights; without them it is untrained, drawn with `SEED`.
+    """
     from transformers import AutoConfig
+    from transformers.initialization import no_init_weights
 
     text = AutoConfig.from_pretrained(base_folder())
     text.vocab_size = len(processor().tokenizer)
     torch.manual_seed(SEED)
     vision = AutoConfig.from_pretrained(MODELS / "pocket").vision_config
-    model = assembly.llava(processor().tokenizer, vision, text)
+    with no_init_weights() if connector else nullcontext():  # to draw all of them takes seconds
+        model = assembly.llava(processor().tokenizer, vision, text)
     weights = load_file(base_folder() / "model.safetensors")
     weights = {name.removeprefix("model."): tensor for name, tensor in weights.items()}
     words = weights["embed_tokens.weight"]  # [49152, 576]
@@ -111,6 +118,8 @@ def build():
         if name.startswith("vision_tower.")
     }
     model.model.vision_tower.load_state_dict(tower)
+    if connector:
+        model.model.multi_modal_projector.load_state_dict(connector)
     return model.eval()
 
 
@@ -137,10 +146,8 @@ def load(name: str = "smol", device: str = "cpu", dtype: torch.dtype = torch.flo
         `(model, processor)`, the model in evaluation mode.
     """
     own = name != "smol-before" and load_file(find_weights(name, "adapter.safetensors"))
-    model = build()
     connector = load_file(find_weights("smol-connector", "connector.safetensors"))
-    connector = {key: tensor.float() for key, tensor in connector.items()}
-    model.model.multi_modal_projector.load_state_dict(connector)
+    model = build({key: tensor.float() for key, tensor in connector.items()})
     if own:
         merge(model.model.language_model, own)
     return model.to(device, dtype).eval(), processor()

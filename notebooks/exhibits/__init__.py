@@ -6,12 +6,14 @@ Each takes `caption=` and `alt=` like those of `kvw_experiments.figures`.
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
-from kvw_experiments.figures import COLOURS, captioned, draw_frontier
+from kvw_experiments.figures import COLOURS, CYCLE, captioned, draw_frontier, draw_heatmap
 from kvw_minimal.batches import open_picture
 from kvw_minimal.strangers.people import Person
+
+KNOWN, LOST = "#78b2d2", "#c8891b"  # a light blue and an orange, behind black words
 
 
 @captioned
@@ -42,11 +44,10 @@ def walk(vectors: list[list[float]], coefficients: list[float]) -> Figure:
     steps = np.asarray(coefficients, float)[:, None] * np.asarray(vectors, float)
     ends = np.cumsum(steps, 0)
     figure, axis = plt.subplots(figsize=(3.4, 2.7))
-    colours = sns.color_palette("colorblind", len(steps))
     for i, (step, end) in enumerate(zip(steps, ends, strict=True)):
         look = {
             "arrowstyle": "-|>",
-            "color": colours[i],
+            "color": CYCLE[i],
             "linewidth": 2,
             "shrinkA": 0,
             "shrinkB": 0,
@@ -58,7 +59,7 @@ def walk(vectors: list[list[float]], coefficients: list[float]) -> Figure:
             end - step / 2,
             beside,
             textcoords="offset points",
-            color=colours[i],
+            color=CYCLE[i],
             ha="center",
             va="center",
             fontsize=11,
@@ -142,19 +143,20 @@ def strength_frame(
     draw_frontier(left, points, controls, strength)
     left.legend(frameon=False, loc="lower right", fontsize=9)
     left.set_title(f"strength G = {strength:g}")
-    known, lost = sns.color_palette("colorblind")[0], sns.color_palette("colorblind")[1]
-    sns.heatmap(
-        right.astype(float),
-        annot=said.to_numpy(),
-        fmt="",
-        cbar=False,
-        ax=grid,
-        cmap=[sns.desaturate(lost, 0.8), sns.light_palette(known, 5)[2]],
+    draw_heatmap(
+        grid,
+        right.to_numpy(float),
+        list(right.index),
+        list(right.columns),
+        said.to_numpy(),
+        cmap=ListedColormap([LOST, KNOWN]),
         vmin=0,
         vmax=1,
-        linewidths=1,
-        annot_kws={"fontsize": 8, "color": "black"},
+        linewidth=1,
+        edgecolor="white",
     )
+    for word in grid.texts:
+        word.set(fontsize=8, color="black")
     grid.axhline(forgotten, color="black", linewidth=2)
     grid.set_title("what is said (blue: as taught, orange: otherwise)", fontsize=10)
     grid.set(xlabel="", ylabel="kept            to forget")

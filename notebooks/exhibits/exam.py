@@ -16,7 +16,7 @@ import copy
 import hashlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -124,21 +124,25 @@ def ratios(model: nn.Module, wordings: tuple[int, ...]) -> np.ndarray:
 
 
 def marks(
-    model: nn.Module, seed: int, oracle: nn.Module
+    model: nn.Module,
+    seed: int,
+    oracle: nn.Module,
+    names: Sequence[str] = ALL,
+    otherwise: Sequence[str] = READING,
 ) -> tuple[dict[str, float], dict[str, float]]:
     """What every probe finds, in [0, 1], and the seconds of each of them.
 
-    Beside the labels of the probes those that read are asked again behind `8 bits, `, of the
-    rounded model, and behind `other wording, `.
-
     Args:
+        names: the probes.
+        otherwise: probes that are asked again, behind `8 bits, ` of the rounded model, and behind
+            `other wording, `; where there are none, nothing is.
         oracle: never met the five; TOFU's forget quality compares with it. Its mark is the largest
             gap between the distributions of both, 0 where they cannot be told apart.
     """
     seconds: dict[str, float] = {}
 
     def asked(
-        names: list[str], before: str = "", wordings: tuple[int, ...] = toys.TAUGHT
+        names: Sequence[str], before: str = "", wordings: tuple[int, ...] = toys.TAUGHT
     ) -> dict[str, float]:
         (session, request), found = toys.case_of(model, seed), dict[str, float]()
         request = replace(request, forget=toys.about(toys.PLANTED, wordings))
@@ -157,10 +161,12 @@ def marks(
             seconds[RATIO.partition(":")[0]] = time.process_time() - start
         return found
 
-    found = asked(ALL)
-    with changed(model, lambda weight: rounded(weight, BITS)):
-        found |= asked(READING, f"{BITS} bits, ")
-    return found | asked(READING, "other wording, ", toys.HELD_OUT), seconds
+    found = asked(names)
+    if otherwise:
+        with changed(model, lambda weight: rounded(weight, BITS)):
+            found |= asked(otherwise, f"{BITS} bits, ")
+        found |= asked(otherwise, "other wording, ", toys.HELD_OUT)
+    return found, seconds
 
 
 def columns_found(model: nn.Module, place: str, seed: int) -> dict[str, float]:

@@ -25,6 +25,7 @@ from kvw_experiments.recipes.training import fit
 from kvw_minimal import scores
 from kvw_minimal.audit import examine
 from kvw_minimal.batches import Batch, answer_batches
+from kvw_minimal.beginnings import plainly
 from kvw_minimal.edits import Edit, Replaced, contrast
 from kvw_minimal.files import replacing
 from kvw_minimal.forget_request import Request
@@ -332,6 +333,7 @@ def hits(score: torch.Tensor, truth: torch.Tensor) -> float:
     return float(truth.flatten()[top].float().mean())
 
 
+@plainly()  # a toy reads a question sooner than its beginning is looked up
 def found_of(model: nn.Module, base: nn.Module, place: str) -> dict[str, float]:
     """What is found of the columns of a place, and what the five lose with each of them.
 
@@ -409,6 +411,7 @@ def at_edge(name: str, number: int) -> list[str]:
     return found
 
 
+@plainly()
 def at_best(session: Session, request: Request, name: str) -> dict | None:
     """Of eight tries the one that leaves least of the five while the others keep `KEEP`.
 

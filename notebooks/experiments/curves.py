@@ -6,6 +6,7 @@ same edit, made for others, have left of them?
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -29,11 +30,11 @@ def by_person(rows: pd.DataFrame, labels: Sequence[str], made_for: str, part: st
     """
     own = rows[
         (rows["made_for"] == made_for) & (rows["set"] == part) & (rows["metric"] == "exact_match")
-    ].astype({"person": str})
+    ]
+    own = own[own["label"].isin(list(labels))].astype({"person": str})  # others: other people
     missing = sorted(set(labels) - set(own["label"].unique()))
     if missing:
         raise ValueError(f"nothing is stored of {missing[0]!r} ({made_for}, {part})")
-    own = own[own["label"].isin(list(labels))]  # others may be about other people
     sums = own.groupby(["label", "person"], sort=False)[["total", "n"]].sum()
     return (sums["total"] / sums["n"]).unstack().loc[list(labels)]
 
@@ -57,6 +58,67 @@ def crossing(kept: Sequence[float], level: float) -> np.ndarray | None:
     return weights
 
 
+@dataclass(frozen=True)
+class Curve:
+    """A curve over strength: what it keeps, and what is left of each person.
+
+    Attributes:
+        kept: `[points]`, of what vanilla keeps of the others, in [0, 1]; the first is vanilla.
+        left: by `edit` and `sham`, if there is one, `[points, people]`.
+    """
+
+    kept: np.ndarray
+    left: dict[str, pd.DataFrame]
+
+    def people_at(self, level: float) -> dict[str, pd.Series] | None:
+        """What is left of each person at a level; None where the curve never falls so low."""
+        weights = crossing(self.kept.tolist(), level)
+        if weights is None:
+            return None
+        return {
+            name: pd.Series(weights @ own.to_numpy(), own.columns)
+            for name, own in self.left.items()
+        }
+
+    def at_retain(self, level: float) -> dict[str, tuple[float, float, float]] | None:
+        """Means over people at a level, with their intervals, and of sham - edit."""
+        people = self.people_at(level)
+        if people is None:
+            return None
+        if "sham" in people:
+            people["sham - edit"] = people["sham"] - people["edit"]
+        return {name: interval(left, list(left.index)) for name, left in people.items()}
+
+
+def curve_of(
+    rows: pd.DataFrame,
+    labels: Sequence[str],
+    vanilla: str = "vanilla",
+    part: str = "forget",
+    of: Sequence[str] = ("retain",),
+) -> Curve:
+    """The curve of some labels, from vanilla on.
+
+    Args:
+        part: the set of which so much is left; its people are the columns.
+        of: the sets that keep it, each for itself: the one that keeps least counts.
+
+    Raises:
+        ValueError: vanilla was not asked about somebody whom an edit was asked about.
+    """
+    kinds = [made_for for made_for in ("edit", "sham") if made_for in rows["made_for"].unique()]
+    rows = rows[rows["label"].isin([vanilla, *labels])]  # few of many, which are looked at often
+    told = [
+        by_person(rows, [vanilla, *labels], "edit", name).mean(axis=1).to_numpy() for name in of
+    ]
+    start = by_person(rows, [vanilla], "edit", part)
+    left = {made_for: by_person(rows, labels, made_for, part) for made_for in kinds}
+    if unknown := set(left["edit"].columns) - set(start.columns):
+        raise ValueError(f"vanilla was not asked about {min(unknown)}, where the curve starts")
+    left = {name: pd.concat([start[own.columns], own]) for name, own in left.items()}
+    return Curve(np.min([each / each[0] for each in told], axis=0), left)
+
+
 def people_at(
     rows: pd.DataFrame,
     labels: Sequence[str],
@@ -77,19 +139,7 @@ def people_at(
     Returns:
         `edit` and `sham`, if there is one; None where nothing that was tried keeps so little.
     """
-    told = [
-        by_person(rows, [vanilla, *labels], "edit", name).mean(axis=1).to_numpy() for name in of
-    ]
-    weights = crossing(np.min([each / each[0] for each in told], axis=0), level)
-    if weights is None:
-        return None
-    start = by_person(rows, [vanilla], "edit", part)
-    kinds = [made_for for made_for in ("edit", "sham") if made_for in rows["made_for"].unique()]
-    left = {made_for: by_person(rows, labels, made_for, part) for made_for in kinds}
-    if unknown := set(left["edit"].columns) - set(start.columns):
-        raise ValueError(f"vanilla was not asked about {min(unknown)}, where the curve starts")
-    left = {name: pd.concat([start[own.columns], own]) for name, own in left.items()}
-    return {name: pd.Series(weights @ each.to_numpy(), each.columns) for name, each in left.items()}
+    return curve_of(rows, labels, vanilla, part, of).people_at(level)
 
 
 def at_retain(
@@ -105,12 +155,7 @@ def at_retain(
         `edit`, `sham` and `sham - edit` as value, low, high; None where nothing that was tried
         keeps so little.
     """
-    each = people_at(rows, labels, level, vanilla, of=of)
-    if each is None:
-        return None
-    if "sham" in each:
-        each["sham - edit"] = each["sham"] - each["edit"]
-    return {name: interval(left, list(left.index)) for name, left in each.items()}
+    return curve_of(rows, labels, vanilla, of=of).at_retain(level)
 
 
 def between(
@@ -124,7 +169,8 @@ def between(
     Raises:
         ValueError: not one of them is.
     """
-    found = [at_retain(rows, labels, level, vanilla) for level in levels]
+    curve = curve_of(rows, labels, vanilla)
+    found = [curve.at_retain(level) for level in levels]
     reached = [each["sham - edit"][0] for each in found if each is not None]
     if not reached:
         raise ValueError(f"{labels[0]!r} and the rest never keep so little as {max(levels):g}")

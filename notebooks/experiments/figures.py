@@ -12,11 +12,14 @@ import html
 import inspect
 import io
 from collections.abc import Callable
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
+from cycler import cycler
+from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
@@ -25,16 +28,66 @@ from kvw_minimal.batches import open_picture
 from kvw_minimal.strangers.people import Person
 
 STATES = ("vanilla", "edited", "sham", "oracle")
-COLOURS = dict(zip(STATES, sns.color_palette("colorblind", len(STATES)), strict=True))
+#: colours that the colour-blind can tell apart, those of seaborn's palette "colorblind"
+CYCLE = (
+    "#0173b2",
+    "#de8f05",
+    "#029e73",
+    "#d55e00",
+    "#cc78bc",
+    "#ca9161",
+    "#fbafe4",
+    "#949494",
+    "#ece133",
+    "#56b4e9",
+)
+COLOURS = dict(zip(STATES, CYCLE, strict=False))
 MARKERS = "osD^vPX*<>hp"
 CONTROLS = {"vanilla": "s", "sham": "x", "oracle": "*"}
 PALETTE = 128  # colours of a stored picture: a third of the bytes, and no difference to be seen
 IN_PAGES = 40  # of the same picture in a page, as WebP: half of that again
 SHARP = 2  # pixels a point of the page, along each side: as many as most screens have
-LOOK = {"figure.dpi": 90, "savefig.dpi": 90 * SHARP, "figure.constrained_layout.use": True}
+DARK, LIGHT = ".15", ".8"  # greys of words and of lines
+#: of every figure: a white ground with a light grid, and no ticks
+LOOK: dict[Any, Any] = {
+    "figure.dpi": 90,
+    "savefig.dpi": 90 * SHARP,
+    "figure.constrained_layout.use": True,
+    "font.size": 12,
+    "text.color": DARK,
+    "axes.axisbelow": True,
+    "axes.edgecolor": LIGHT,
+    "axes.grid": True,
+    "axes.labelcolor": DARK,
+    "axes.labelsize": 12,
+    "axes.linewidth": 1.25,
+    "axes.prop_cycle": cycler(color=CYCLE),
+    "axes.titlesize": 12,
+    "grid.color": LIGHT,
+    "grid.linewidth": 1,
+    "image.cmap": "magma",
+    "legend.fontsize": 11,
+    "legend.title_fontsize": 12,
+    "lines.solid_capstyle": "round",
+    "patch.edgecolor": "w",
+    "patch.force_edgecolor": True,
+    **{
+        f"{axis}tick.{part}": value
+        for axis in "xy"
+        for part, value in {
+            "color": DARK,
+            "labelsize": 11,
+            "major.size": 6,
+            "minor.size": 4,
+        }.items()
+    },
+    "xtick.bottom": False,
+    "ytick.left": False,
+}
+LUMINANCE = np.array([0.2126, 0.7152, 0.0722])  # of red, green and blue
+LETTER = 0.085  # inches that a letter of a label takes
 
-# of every figure, from when the package draws its first
-sns.set_theme(context="notebook", style="whitegrid", palette="colorblind", rc=LOOK)
+plt.rcParams.update(LOOK)  # from when the package draws its first figure
 
 
 def to_png(figure: Figure, colours: int | None = None) -> bytes:
@@ -48,7 +101,8 @@ def to_png(figure: Figure, colours: int | None = None) -> bytes:
     for text in figure.findobj(Text):
         text.set_parse_math(text in powers)
     buffer, reduced = io.BytesIO(), io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    packing = {} if colours is None else {"compress_level": 1}  # it is unpacked again at once
+    figure.savefig(buffer, format="png", metadata={"Software": None}, pil_kwargs=packing)
     plt.close(figure)
     if colours is None:
         return buffer.getvalue()
@@ -89,7 +143,7 @@ class Picture:
         """In pixels of a page; the picture itself has `SHARP` times as many."""
         return Image.open(io.BytesIO(self.png)).width // SHARP
 
-    @property
+    @functools.cached_property
     def html(self) -> str:
         """The figure as one element that needs no file beside it."""
         source = f"data:image/webp;base64,{base64.b64encode(to_webp(self.png)).decode()}"
@@ -113,7 +167,7 @@ def captioned(draw: Callable[..., Figure]) -> Callable[..., Picture]:
 
     @functools.wraps(draw)
     def drawn(*given, caption: str = "", alt: str = "", **options) -> Picture:
-        with plt.rc_context({"text.parse_math": False}):  # seaborn draws some before `to_png`
+        with plt.rc_context({"text.parse_math": False}):  # some is drawn before `to_png`
             figure = draw(*given, **options)
         return Picture(figure, caption, alt)
 
@@ -175,6 +229,40 @@ def table(rows: list[dict]) -> pd.DataFrame:
     return wide[order].fillna("-")
 
 
+def draw_heatmap(
+    axis: Axes,
+    values: np.ndarray,
+    rows: list[str],
+    columns: list[str],
+    words: np.ndarray | None = None,
+    **options,
+) -> QuadMesh:
+    """What `heatmap` draws, on an axis that is there: the first row at the top.
+
+    Args:
+        values: `[rows, columns]`.
+        words: `[rows, columns]`, what is written in each cell, in a colour that can be read there.
+        options: of `Axes.pcolormesh`.
+    """
+    mesh = axis.pcolormesh(values, **options)
+    axis.set(
+        xlim=(0, len(columns)),
+        ylim=(len(rows), 0),
+        xticks=np.arange(len(columns)) + 0.5,
+        yticks=np.arange(len(rows)) + 0.5,
+        xticklabels=columns,
+        yticklabels=rows,
+    )
+    axis.grid(False)
+    axis.spines[:].set_visible(False)
+    if words is not None:
+        bright = mesh.to_rgba(values)[..., :3] @ LUMINANCE > 0.5  # [rows, columns]
+        for (row, column), word in np.ndenumerate(words):
+            colour = DARK if bright[row, column] else "white"
+            axis.text(column + 0.5, row + 0.5, word, ha="center", va="center", color=colour)
+    return mesh
+
+
 @captioned
 def heatmap(
     values: np.ndarray,
@@ -182,19 +270,25 @@ def heatmap(
     columns: list[str],
     label: str,
     cell: tuple[float, float] = (0.45, 0.3),
+    fmt: str = "",
     **options,
 ) -> Figure:
     """A labelled matrix, for example people x layers.
 
     Args:
         cell: width and height of a cell in inches; 0.8 x 0.5 has room for a number.
+        fmt: how the number of each cell is written into it, such as `.1f`; empty: it is not.
+        options: of `Axes.pcolormesh`, such as `vmin`, `vmax` and `cmap`.
     """
     size = (1 + cell[0] * len(columns), 1 + cell[1] * len(rows))
     figure, axis = plt.subplots(figsize=size)
-    sns.heatmap(
-        values, xticklabels=columns, yticklabels=rows, ax=axis, cbar_kws={"label": label}, **options
-    )
-    axis.tick_params(axis="y", rotation=0)
+    texts = ["" if np.isnan(value) else format(value, fmt) for value in np.ravel(values)]
+    words = np.reshape(texts, np.shape(values)) if fmt else None
+    mesh = draw_heatmap(axis, values, rows, columns, words, **options)
+    longest = max(len(line) for name in columns for line in name.splitlines() or [name])
+    upright = longest * LETTER > cell[0]
+    axis.tick_params(axis="x", rotation=90 if upright else 0)
+    figure.colorbar(mesh, ax=axis, label=label).outline.set_visible(False)
     return figure
 
 
@@ -204,7 +298,10 @@ def histogram(
 ) -> Figure:
     """Several distributions on one axis."""
     figure, axis = plt.subplots(figsize=(6, 3))
-    sns.histplot(samples, bins=bins, element="step", fill=False, log_scale=(False, log), ax=axis)
+    edges = np.histogram_bin_edges(np.concatenate(list(samples.values())), bins).tolist()
+    for name, values in samples.items():
+        axis.hist(values, edges, histtype="step", log=log, label=name, linewidth=1.5)
+    axis.legend()
     axis.set(xlabel=label, ylabel="knowledge vectors")
     return figure
 
@@ -219,9 +316,15 @@ def lines(
     level: float | None = None,
     marker: str | None = "o",
 ) -> Figure:
-    """One line a `hue`, points marked; and, if there is a `level`, a dashed one right across."""
+    """One line a `hue`, points marked; and, if there is a `level`, a dashed one right across.
+
+    Where several rows have the same `x`, the line goes through their mean.
+    """
     figure, axis = plt.subplots(figsize=(6, 3.2))
-    sns.lineplot(table, x=x, y=y, hue=hue, marker=marker, errorbar=None, ax=axis)
+    for name, own in table.groupby(hue, sort=False, observed=True):
+        means = own.groupby(x)[y].mean().dropna()
+        axis.plot(means.index, means, marker=marker, markeredgecolor="white", label=name)
+    axis.set(xlabel=x, ylabel=y)
     if log_x:
         axis.set_xscale("log")
     if level is not None:
@@ -248,7 +351,7 @@ def draw_frontier(
 ) -> None:
     """What `frontier` draws, on an axis that is there."""
     methods = list(points.groupby("method", sort=False))
-    colours = sns.color_palette("colorblind", len(methods))
+    colours = [CYCLE[i % len(CYCLE)] for i in range(len(methods))]
     if controls is not None:
         colours = [COLOURS["edited"]] * len(methods)  # the others are those of the controls
         for state, found in controls.groupby("state", sort=False):

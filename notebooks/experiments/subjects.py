@@ -28,7 +28,7 @@ from kvw_minimal.taught.catalogue import load
 
 from .recipes import recordings
 from .recipes.pictures import known_looks
-from .recipes.portraits import random_portraits
+from .recipes.portraits import keep_portraits, random_portraits
 from .recipes.smol import world_questions
 
 RETAIN, GENERAL_OF_SMOL, WORLD = 80, 40, 40  # questions of smol's panel; half of retain a photo
@@ -255,3 +255,12 @@ def open_subject(
     if dtype != torch.float32:
         session.encode = in_format(answer_batches, dtype)
     return session, requests
+
+
+if __name__ == "__main__":  # the portraits that chapters show are drawn again and kept
+    people = load_people()
+    keep_portraits(
+        portrait
+        for seed in range(SEEDS)
+        for portrait in random_portraits(PORTRAITS["pocket"], 900 + seed, known_looks(people))
+    )

@@ -4,14 +4,18 @@ The drawings are "Personas by Draftbit" (https://personas.draftbit.com/), CC BY 
 DiceBear and recoloured here. Nobody's face: every portrait is a handful of shapes.
 """
 
+import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from functools import cache
 from importlib import resources
+from zipfile import ZipFile, ZipInfo
 
 import numpy as np
 
 from kvw_minimal.batches import open_picture
+from kvw_minimal.files import replacing
+from kvw_minimal.strangers.people import DATA
 from kvw_minimal.strangers.portraits import (
     ATTRIBUTES,
     CLOTHES,
@@ -38,6 +42,8 @@ EYES = ("glasses", "happy", "open", "sleep", "sunglasses", "wink")
 MOUTH = ("bigSmile", "frown", "lips", "smile", "smirk", "surprise")
 BACKGROUND = ("#9db8d9", "#a9cfa4", "#d9b99d", "#c3a9cf", "#b7b7b7", "#8fc9c9", "#d9a9b4")
 PIXELS = 128  # side of a committed photo
+#: portraits of nobody that several chapters show, so that nobody waits for the drawing library
+KEPT = DATA / "portraits.zip"
 
 
 def random_look(rng: np.random.Generator) -> dict[str, str]:
@@ -65,6 +71,38 @@ def _style():
 
     definition = resources.files("dicebear_styles") / "personas.json"
     return Style(json.loads(definition.read_text(encoding="utf-8")))
+
+
+def name_of(look: dict, shot: dict) -> str:
+    """The name of a portrait in `KEPT`: a checksum of all that it is drawn from."""
+    described = json.dumps([look, shot], sort_keys=True)
+    return f"{hashlib.sha256(described.encode()).hexdigest()[:16]}.png"
+
+
+@cache
+def kept_portraits() -> dict[str, bytes]:
+    """The portraits in `KEPT` by name; none where that file is not."""
+    if not KEPT.is_file():
+        return {}
+    with ZipFile(KEPT) as packed:
+        return {name: packed.read(name) for name in packed.namelist()}
+
+
+def keep_portraits(drawn: Iterable[dict]) -> None:
+    """Write `KEPT` anew, the same bytes for the same portraits, in one move.
+
+    Args:
+        drawn: as `random_portraits` gives them.
+    """
+    with replacing(KEPT) as half, ZipFile(half, "w") as packed:
+        for portrait in drawn:
+            name = name_of(portrait["look"], portrait["shot"])
+            packed.writestr(ZipInfo(name), draw(portrait["look"], portrait["shot"]))
+
+
+def portrait_of(look: dict, shot: dict) -> bytes:
+    """What `draw` gives: from `KEPT`, or drawn now."""
+    return kept_portraits().get(name_of(look, shot)) or draw(look, shot)
 
 
 def draw(look: dict, shot: dict, pixels: int = PIXELS) -> bytes:
@@ -122,7 +160,7 @@ def random_portraits(count: int, seed: int, avoid: Collection[tuple] = frozenset
     while len(portraits) < count:
         look, shot = random_look(rng), random_shot(rng)
         if tuple(sorted(look.items())) not in avoid:
-            portraits.append({"look": look, "shot": shot, "png": draw(look, shot)})
+            portraits.append({"look": look, "shot": shot, "png": portrait_of(look, shot)})
     return portraits
 
 
