@@ -28,12 +28,12 @@ from .methods.registry import Cost, restored
 from .models import sketch
 from .questions import Question
 from .requests.reading import by_modality, scored, sham_scores, worn
+from .results import CONDITIONS
 from .sharing.folders import export as write_folder
 from .strangers.people import load_people
 from .strangers.questions import about, general, question_sets
 from .task import Task
 
-CONDITIONS = ("vanilla", "edited", "sham", "oracle")
 STRANGERS = re.compile("strangers(:(?P<group>[^@]+))?(@(?P<percent>[0-9]+))?")
 
 

@@ -29,6 +29,7 @@ CORE = (
     "schedules",
     "scores",
     "intervals",
+    "results",
     "task",
     "files",
 )

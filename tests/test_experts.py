@@ -313,4 +313,4 @@ def test_the_receipt_asks_nothing_of_an_edit_that_no_token_meets(task: Task):
     edit = Replaced({name: 2 * task.model.get_parameter(name).detach()}, fingerprint(task.model))
     assert examine(task, edit, ["who was it"]) == []
     nothing, _ = METHODS["vanilla"].edit(task)
-    assert {row["total"] / row["n"] for row in examine(task, nothing, ["who was it"])} == {0.5}
+    assert {row["score_sum"] / row["n"] for row in examine(task, nothing, ["who was it"])} == {0.5}

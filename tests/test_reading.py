@@ -91,7 +91,7 @@ def test_the_world_is_scored_by_what_is_said(monkeypatch):
         and not is_free(world + [question("a")])
     )
     rows = read(own(world=world), ["world"], free_tokens=9)
-    assert [(row["person"], row["metric"], row["total"]) for row in rows] == [
+    assert [(row["person"], row["metric"], row["score_sum"]) for row in rows] == [
         ("w1", "mentions", 1.0),
         ("w2", "mentions", 0.0),
         ("w3", "mentions", 1.0),
@@ -111,7 +111,7 @@ def test_rows_are_sums_over_people_and_modalities():
             if (q.person, q.modality) == (row["person"], row["modality"])
         ]
         assert row["n"] == len(chosen) == 7 and row["question"] is None
-        assert row["total"] == pytest.approx(found[row["metric"]][chosen].sum(), abs=1e-5)
+        assert row["score_sum"] == pytest.approx(found[row["metric"]][chosen].sum(), abs=1e-5)
         assert row["set"] == "forget"
 
 
@@ -120,7 +120,7 @@ def test_rows_of_single_questions():
     rows = read(own(), ["forget"], by_question=True)
     assert [row["question"] for row in rows] == [q.id for q in asked for _ in range(2)]
     assert all(row["n"] == 1 for row in rows)
-    values = [row["total"] for row in rows if row["metric"] == "probability"]
+    values = [row["score_sum"] for row in rows if row["metric"] == "probability"]
     assert np.allclose(values, scored(own(), asked)["probability"], atol=1e-5)
 
 
@@ -129,8 +129,8 @@ def test_an_edit_that_is_on_is_read():
     before = read(own(), ["forget"])
     with gone.on(task().model):
         edited = read(own(), ["forget"])
-    assert [r["total"] for r in before] == [r["total"] for r in read(own(), ["forget"])]
-    assert [r["total"] for r in before] != [r["total"] for r in edited]
+    assert [r["score_sum"] for r in before] == [r["score_sum"] for r in read(own(), ["forget"])]
+    assert [r["score_sum"] for r in before] != [r["score_sum"] for r in edited]
 
 
 def test_forget_set_and_general_are_heard_where_it_is_wanted(monkeypatch):
@@ -141,9 +141,9 @@ def test_forget_set_and_general_are_heard_where_it_is_wanted(monkeypatch):
     rows = read(whole, ["forget", "test", "general"], ("forget", "general"), by_question=True)
     heard = [row for row in rows if row["metric"] == "well_formed"]
     assert {row["set"] for row in heard} == {"forget", "general"}
-    assert [row["total"] for row in heard[:14]] == [float(i % 2) for i in range(14)]
+    assert [row["score_sum"] for row in heard[:14]] == [float(i % 2) for i in range(14)]
     assert not [row for row in read(whole, ["forget"]) if row["metric"] == "well_formed"]
-    ratios = [row["total"] for row in rows if row["metric"] == "truth_ratio"]
+    ratios = [row["score_sum"] for row in rows if row["metric"] == "truth_ratio"]
     expected = truth_ratio(whole.model, whole.processor, asked)
     assert ratios == pytest.approx(expected.tolist(), abs=1e-4) and min(ratios) > 0
     with_none = own(forget=[replace(q, perturbed=()) for q in asked])
@@ -218,7 +218,7 @@ def test_a_summary_is_a_mean_over_people_for_each_modality():
         chosen = [i for i, q in enumerate(asked) if q.modality == row["modality"]]
         expected = interval(values[chosen], [asked[i].person for i in chosen])
         assert (row["value"], row["low"], row["high"]) == tuple(round(x, 4) for x in expected)
-        assert (row["state"], row["set"], row["n"]) == ("edited", "forget", 6)
+        assert (row["condition"], row["set"], row["n"]) == ("edited", "forget", 6)
     assert rows[0]["value"] == 0.5 and rows[1]["value"] == 0.5
     assert list(by_modality(asked[:3])) == [("image", [0, 1, 2])]  # what is not asked has no row
 
@@ -256,7 +256,7 @@ def test_a_sham_is_averaged_over_its_draws_question_by_question():
 def rows_of(vanilla, oracle, width):
     return [
         {
-            "state": state,
+            "condition": state,
             "set": "forget",
             "modality": modality,
             "metric": "exact_match",

@@ -64,7 +64,9 @@ def short_answers(monkeypatch):
 
 
 def find(rows: list[dict], state: str, *key: str) -> dict:
-    [row] = [r for r in rows if (r["state"], r["set"], r["modality"], r["metric"]) == (state, *key)]
+    [row] = [
+        r for r in rows if (r["condition"], r["set"], r["modality"], r["metric"]) == (state, *key)
+    ]
     return row
 
 
@@ -102,7 +104,7 @@ def test_pocket_and_its_oracle_end_to_end(benchmark, data, tmp_path):
     assert {"command", "commit", "versions", "date"} <= set(source)
     assert set(source["models"]) == {"pocket", "pocket-oracle-A-5"}
     assert source["benchmark"] == benchmark and len(source["people"]) == len(source["sham"]) == 5
-    assert list(dict.fromkeys(row["state"] for row in rows)) == STATES
+    assert list(dict.fromkeys(row["condition"] for row in rows)) == STATES
     assert {row["headroom"] for row in rows} == {"shown"}
     for row in rows:
         if row["metric"] != "forget_quality":
@@ -115,7 +117,7 @@ def test_pocket_and_its_oracle_end_to_end(benchmark, data, tmp_path):
     vanilla, oracle = (find(rows, state, *key)["value"] for state in ("vanilla", "oracle"))
     assert vanilla >= 0.8 and oracle < 0.6
     told = [
-        [row["value"] for row in rows if row["state"] == state and "value" in row]
+        [row["value"] for row in rows if row["condition"] == state and "value" in row]
         for state in STATES[:2]
     ]
     assert len(told[0]) == len(told[1]) and told[0] != told[1]  # the edit was on, then off
@@ -294,13 +296,13 @@ def test_a_model_without_eyes_is_measured_and_scored_on_text(benchmark, schedule
     source, rows = result["provenance"], result["rows"]
     assert source["warnings"] == [str(each.message) for each in caught]
     assert {row["modality"] for row in rows} == {"text"}
-    assert {row["state"] for row in rows} == {"vanilla", "edited", "sham"}
+    assert {row["condition"] for row in rows} == {"vanilla", "edited", "sham"}
     whom = {"mllmu": FORGET, "clear": [WORLD.people[person].name for person in FORGET]}
     assert source["people"] == sorted(whom[benchmark]) and len(source["sham"]) == 5
     asked = {"mllmu": 5 * 3 * 7, "clear": 5 * 7}[benchmark]
     assert source["training_rows"]["forget"] == asked
     told = [
-        [row["value"] for row in rows if row["state"] == state and row["set"] == "forget"]
+        [row["value"] for row in rows if row["condition"] == state and row["set"] == "forget"]
         for state in ("vanilla", "edited")
     ]
     assert len(told[0]) == len(told[1]) > 0
@@ -480,7 +482,7 @@ def test_the_table_names_unparsable_answers():
         "n": 4,
         "unparsable": 3,
     }
-    lines = table([{"state": "vanilla", **row}, {"state": "sham", **row, "metric": "m"}])
+    lines = table([{"condition": "vanilla", **row}, {"condition": "sham", **row, "metric": "m"}])
     assert "0.50 [0.25, 0.75] 3?" in lines and lines.splitlines()[1].endswith("-")
 
 
@@ -506,6 +508,6 @@ def test_the_example_of_the_page_runs(tmp_path, monkeypatch, tiny_model):
     assert any("without an oracle" in str(warning.message) for warning in caught)
     assert result["provenance"]["people"] == ["ada"] and result["provenance"]["sham"] == ["ben"]
     rows = result["rows"]
-    assert {row["state"] for row in rows} == {"vanilla", "edited", "sham"}
+    assert {row["condition"] for row in rows} == {"vanilla", "edited", "sham"}
     assert {row["set"] for row in rows} == {"forget", "test", "retain", "general"}
     assert {row["headroom"] for row in rows} <= {"unknown", "doubtful"}

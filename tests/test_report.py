@@ -63,7 +63,7 @@ def test_stored_scores_stand_in_for_an_oracle_that_is_not_here(monkeypatch, tmp_
     monkeypatch.setenv("KVW_CACHE", str(tmp_path))
     rows, made = report.oracle_rows(small.task(), "pocket-oracle-B-5")
     assert made == {"pocket-oracle-B-5": "stored scores"} and rows
-    assert all(row["state"] == "oracle" and "oracle" not in row for row in rows)
+    assert all(row["condition"] == "oracle" and "oracle" not in row for row in rows)
 
 
 def test_evaluate_says_which_edit_was_on(monkeypatch, tmp_path):
@@ -94,8 +94,8 @@ def test_any_method_can_be_asked_for(monkeypatch):
     settings = {"share": 0.1}
     result, [edit] = report.unlearn("tiny", "A", 5, "selective pruning", settings, 1, oracle=False)
     assert edit.notes["method"] == "selective pruning" and edit.notes["settings"] == settings
-    assert {row["state"] for row in result["rows"]} == {"vanilla", "edited", "sham"}
-    assert {row["set"] for row in result["rows"] if row["state"] == "sham"} == {"forget"}
+    assert {row["condition"] for row in result["rows"]} == {"vanilla", "edited", "sham"}
+    assert {row["set"] for row in result["rows"] if row["condition"] == "sham"} == {"forget"}
     assert result["provenance"]["models"] == {"tiny": fingerprint(own.model)}
     with pytest.raises(ValueError, match="selective pruning has no setting 'strength'"):
         report.unlearn("tiny", "A", 5, "selective pruning", {"strength": 1.0}, 1, oracle=False)
@@ -120,7 +120,7 @@ def test_the_demonstration_shows_before_and_after(monkeypatch, tmp_path, capsys)
     model, _ = load("pocket")
     own = report.request_of("pocket", "A", 5)
     edit, _ = METHODS["selective pruning"].edit(own, {"share": 0.3})
-    rows = [{"state": "vanilla", "set": "forget", "metric": "exact_match", "value": 0.5}]
+    rows = [{"condition": "vanilla", "set": "forget", "metric": "exact_match", "value": 0.5}]
     monkeypatch.setattr(demo, "unlearn", lambda *_: ({"rows": rows}, [edit]))
     picture = tmp_path / "demo.png"
     demo.demo("A", picture)

@@ -112,10 +112,10 @@ def test_the_tables_of_the_readme_and_of_the_results_are_what_is_stored():
         ]
     )
     shown = shown[shown["metric"] == "exact_match"]
-    for start, (label, made_for) in LINES.items():
-        own = shown[(shown["label"] == label) & (shown["made_for"] == made_for)]
-        sums = own.groupby(["set", "modality"], observed=True)[["total", "n"]].sum()
-        stored = (sums["total"].astype(float) / sums["n"]).round(2).to_dict()
+    for start, (label, condition) in LINES.items():
+        own = shown[(shown["label"] == label) & (shown["condition"] == condition)]
+        sums = own.groupby(["set", "modality"], observed=True)[["score_sum", "n"]].sum()
+        stored = (sums["score_sum"].astype(float) / sums["n"]).round(2).to_dict()
         assert set(own["group"]) == ({"A"} if label == "oracle" else set(REPORT_GROUPS))
         cells = [
             [stored[name, modality] for modality in ("image", "text") if (name, modality) in stored]
@@ -188,26 +188,26 @@ def test_an_edit_of_the_replication_and_its_curve_come_out_the_same():
     for part, by_question in ((1.0, True), (0.5, False)):  # of a curve people are stored
         with edit.part(part).on(task.model):
             found = read(task, ("forget",), by_question=by_question)
-        again = [{"made_for": "edit"} | row for row in found]
-        compared(again, own[own["share"] == part], 2)
+        again = [{"condition": "edited"} | row for row in found]
+        compared(again, own[own["edit_scale"] == part], 2)
 
 
 def compared(again: list[dict], rows: pd.DataFrame, most: float) -> pd.DataFrame:
     """Rows made again beside those that are stored; so many exact matches may differ."""
     now = pd.DataFrame(again)
-    now = now[now["made_for"] == "edit"].astype(dict.fromkeys(KEYS, str))
-    then = words(rows[rows["made_for"] == "edit"]).astype(dict.fromkeys(KEYS, str))
+    now = now[now["condition"] != "sham"].astype(dict.fromkeys(KEYS, str))
+    then = words(rows[rows["condition"] != "sham"]).astype(dict.fromkeys(KEYS, str))
     both = now.merge(then, on=KEYS)
     assert len(both) == len(now) > 0
     exact = both[both["metric"] == "exact_match"]
-    gaps = (exact["total_x"] - exact["total_y"]).abs()
+    gaps = (exact["score_sum_x"] - exact["score_sum_y"]).abs()
     assert gaps.sum() <= most, exact[gaps > 0]  # processors round differently
     return both
 
 
 def of(rows: pd.DataFrame, plan: plans.Plan, trial: trials.Trial, group: str) -> pd.DataFrame:
     return rows[
-        (rows["subject"] == plan.subject)
+        (rows["model"] == plan.model)
         & (rows["method"] == trial.method)
         & (rows["settings"] == trial.text)
         & (rows["group"] == group)
@@ -224,7 +224,7 @@ def test_a_slice_of_the_rewrite_comes_out_the_same():
     edit, _ = METHODS["rewrite"].edit(task, best.settings)
     with edit.on(task.model):
         found = read(task, ("forget",), by_question=True)
-        again = [{"made_for": "edit"} | row for row in found]
+        again = [{"condition": "edited"} | row for row in found]
     compared(again, of(rows, plan, best, "B"), 2)
 
 
@@ -237,10 +237,10 @@ def test_a_slice_of_what_the_rewrite_needs_comes_out_the_same():
     assert made["models"]["pocket"] == fingerprint(task.model)
     edit, _ = trials.edit_for(trial, task)
     with edit.on(task.model):
-        again = [{"made_for": "edit"} | row for row in read(task, ("forget", "among values"))]
+        again = [{"condition": "edited"} | row for row in read(task, ("forget", "among values"))]
     both = compared(again, of(rows, plan, trial, "A"), 2)
     told = both[both["metric"].isin(["p_true", "rank", "entropy"])]
-    gaps = (told["total_x"] - told["total_y"]).abs() / told["n_x"]
+    gaps = (told["score_sum_x"] - told["score_sum_y"]).abs() / told["n_x"]
     assert len(told) == 5 * 2 * 3 and gaps.max() < 0.02, told[gaps > 0.02]
 
 
@@ -254,7 +254,7 @@ def test_what_is_chosen_by_rank_is_what_tuning_gives():
     )
     assert 1 < best.settings["over"] < plain.settings["over"] <= METHODS["rewrite"].chosen["over"]
     for group in REPORT_GROUPS:  # candidates are there for the tuning groups only
-        assert {"edit", "sham"} == set(of(rows, plan, best, group)["made_for"].astype(str))
+        assert {"edited", "sham"} == set(of(rows, plan, best, group)["condition"].astype(str))
 
 
 @pytest.mark.parametrize("name", ["voices", pytest.param("text only", marks=nightly)])
@@ -262,11 +262,11 @@ def test_a_slice_of_beyond_comes_out_the_same(name: str):
     rows, made = read_rows("beyond")
     plan, task = plan_of("beyond", name), task_of(name, "B")
     assert made["models"][name] == fingerprint(task.model)
-    own = rows[rows["subject"] == name]
+    own = rows[rows["model"] == name]
     best = running.choose_of(plan, own, plan.entries("ways")["KVW one pass"])
     edit, _ = METHODS["KVW one pass"].edit(task, best.settings)
     with edit.on(task.model):
-        again = [{"made_for": "edit"} | row for row in read(task, ("forget",))]
+        again = [{"condition": "edited"} | row for row in read(task, ("forget",))]
     compared(again, of(rows, plan, best, "B"), 1)
 
 
@@ -283,7 +283,7 @@ def test_a_slice_of_precision_comes_out_the_same(label: str):
     both = compared(again, of(rows, plan, trial, "D"), 2)
     weights = both[both["set"] == "weights"]
     assert len(weights) == 2
-    assert ((weights["total_x"] - weights["total_y"]).abs() < 5e-3).all()
+    assert ((weights["score_sum_x"] - weights["score_sum_y"]).abs() < 5e-3).all()
 
 
 def test_a_slice_of_smol_comes_out_the_same():
@@ -298,5 +298,5 @@ def test_a_slice_of_smol_comes_out_the_same():
     assert len(trials.thinned(trial, task).retain) == 70 == len(task.forget)
     edit, _ = trials.edit_for(trial, task)
     with edit.on(task.model):
-        again = [{"made_for": "edit"} | row for row in read(task, ("forget",))]
+        again = [{"condition": "edited"} | row for row in read(task, ("forget",))]
     compared(again, of(rows, plan, trial, "A"), 1)

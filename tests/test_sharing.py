@@ -210,7 +210,7 @@ def test_factors_come_with_their_schema(said):
 # --- the card ------------------------------------------------------------------------------------
 
 ROW = {
-    "state": "edited",
+    "condition": "edited",
     "set": "forget",
     "modality": "text",
     "metric": "exact_match",
@@ -220,7 +220,7 @@ ROW = {
     "n": 5,
 }
 ROWS = [
-    ROW | {"state": state, "value": value, "people": list(NAMES)}
+    ROW | {"condition": state, "value": value, "people": list(NAMES)}
     for state, value in (("vanilla", 1.0), ("edited", 0.25), ("sham", 0.875))
 ]
 

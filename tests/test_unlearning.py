@@ -113,7 +113,7 @@ def test_rows_and_edits_are_those_of_each_strength_alone(file, model, quiet, mon
         torch.testing.assert_close(plain.contrast, edit.contrast, rtol=1e-4, atol=1e-5)
         assert (edit.strength, edit.fingerprint) == (strength, before) == (own.strength, before)
         mine = [row for row in together["rows"] if row["strength"] in (None, strength)]
-        assert mine == alone["rows"] and {row["state"] for row in mine} == {
+        assert mine == alone["rows"] and {row["condition"] for row in mine} == {
             "vanilla",
             "edited",
             "sham",
@@ -127,7 +127,7 @@ def test_rows_and_edits_are_those_of_each_strength_alone(file, model, quiet, mon
 def test_the_table_has_a_block_for_each_strength():
     def row(state, strength, value, name="forget"):
         return {
-            "state": state,
+            "condition": state,
             "strength": strength,
             "set": name,
             "metric": "exact_match",
@@ -187,7 +187,7 @@ def test_an_interrupted_run_goes_on(file, model, quiet, monkeypatch, tmp_path):
         unlearn(file, (0.5, 2.0), folder=tmp_path / "half")
     half = json.loads((tmp_path / "half" / "rows.json").read_text())
     assert half["rows"] == [
-        row for row in whole["rows"] if (row["state"], row["strength"]) != ("sham", 2.0)
+        row for row in whole["rows"] if (row["condition"], row["strength"]) != ("sham", 2.0)
     ]
     half["provenance"]["seconds"] = 1000.0
     write_json(tmp_path / "half" / "rows.json", half)
@@ -234,7 +234,7 @@ def test_rows_of_other_inputs_are_not_gone_on_from(
         ("[]", "has no provenance"),
         ('{"provenance": 1, "rows": []}', "other"),
         ('{"provenance": {"inputs": "X"}, "rows": [1]}', "is damaged"),
-        ('{"provenance": {"inputs": "X"}, "rows": [{"state": "sham"}]}', "is damaged"),
+        ('{"provenance": {"inputs": "X"}, "rows": [{"condition": "sham"}]}', "is damaged"),
     ],
 )
 def test_damaged_rows_are_refused(tmp_path, content, says):
@@ -332,7 +332,8 @@ def test_a_request_is_made_where_and_as_it_is_asked(file, quiet, monkeypatch, dt
     [row] = {
         row["value"]
         for row in result["rows"]
-        if row["state"] == "vanilla" and (row["set"], row["metric"]) == ("forget", "exact_match")
+        if row["condition"] == "vanilla"
+        and (row["set"], row["metric"]) == ("forget", "exact_match")
     }
     assert 0 <= row <= 1
 

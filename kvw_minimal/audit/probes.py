@@ -113,7 +113,7 @@ def examine(task: Task, edit: Edit, names: Iterable[str] | None = None) -> list[
                         "person": person,
                         "question": None,
                         "metric": "known",
-                        "total": round(float(sum(own)), 5),
+                        "score_sum": round(float(sum(own)), 5),
                         "n": len(own),
                     }
                     for (modality, person), own in owners.items()

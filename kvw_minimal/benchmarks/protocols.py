@@ -368,9 +368,11 @@ def key_of(row: dict) -> tuple[str, str, str]:
     return row["set"], row["modality"], row["metric"]
 
 
-def row_of(state: str, key: tuple[str, str, str], **numbers) -> dict:
+def row_of(condition: str, key: tuple[str, str, str], **numbers) -> dict:
     """A row of results: what it is about, and its numbers."""
-    return dict(zip(("state", "set", "modality", "metric"), (state, *key), strict=True), **numbers)
+    return dict(
+        zip(("condition", "set", "modality", "metric"), (condition, *key), strict=True), **numbers
+    )
 
 
 def mean_of(value: float, low: float, high: float) -> dict[str, float]:
@@ -382,11 +384,11 @@ def mean_of(value: float, low: float, high: float) -> dict[str, float]:
     }
 
 
-def to_rows(state: str, found: list[Measured]) -> list[dict]:
-    """`{state, set, modality, metric, value, low, high, n, unparsable}`, intervals over people."""
+def to_rows(condition: str, found: list[Measured]) -> list[dict]:
+    """Condition, set, modality, metric, value, low, high, n, unparsable; intervals over people."""
     return [
         row_of(
-            state,
+            condition,
             key_of(each),
             **mean_of(*interval(each["values"], each["people"])),
             n=len(each["values"]),
@@ -408,7 +410,7 @@ def pick(found: list[Measured], *key: str) -> Measured:
     raise KeyError(f"nothing was measured for {', '.join(key)}")
 
 
-def utility(state: str, found: list[Measured], parts=UTILITY, seed: int = 0) -> dict:
+def utility(condition: str, found: list[Measured], parts=UTILITY, seed: int = 0) -> dict:
     """A row with the harmonic mean of what is not about the forgotten; 0 if any part is 0.
 
     In each draw of the bootstrap, parts that are about the same people share the drawn people.
@@ -430,7 +432,7 @@ def utility(state: str, found: list[Measured], parts=UTILITY, seed: int = 0) -> 
     bounds = np.percentile([model_utility(list(draw)) for draw in np.stack(drawn, 1)], [2.5, 97.5])
     zero = [" ".join(part) for part, mean in zip(parts, means, strict=True) if mean == 0]
     return row_of(
-        state,
+        condition,
         ("all but forget", "all", "utility"),
         **mean_of(model_utility(means), *bounds),
         n=sum(len(each["values"]) for each in picked),

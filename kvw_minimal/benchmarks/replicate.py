@@ -1,6 +1,6 @@
 """KVW on a public benchmark, ours or the real one, and on any LVLM: load, measure, edit, score.
 
-The states that are scored: `vanilla`; `edited`; `sham`, the same edit made from as many other
+The conditions that are scored: `vanilla`; `edited`; `sham`, the same edit made from as many other
 people, drawn at random from those who are kept; and, if there is one, the `oracle`, which was
 never taught the forgotten. A model without eyes is measured and scored on text alone.
 """
@@ -291,25 +291,25 @@ def _cell(row: dict) -> str:
 
 
 def summaries(
-    benchmark: str, state: str, measured: list[Measured], oracle: list[Measured] | None
+    benchmark: str, condition: str, measured: list[Measured], oracle: list[Measured] | None
 ) -> list[dict]:
-    """Rows of a state; on CLEAR with utility and, where there is an oracle, forget quality."""
-    rows = to_rows(state, measured)
+    """Rows of a condition; on CLEAR with utility and, where there is an oracle, forget quality."""
+    rows = to_rows(condition, measured)
     there = {each["set"] for each in measured}  # the sham may have drawn everybody of a set
     if benchmark == "clear" and there >= {name for name, *_ in UTILITY}:
-        rows.append(protocols.utility(state, measured))
+        rows.append(protocols.utility(condition, measured))
     if benchmark == "clear" and oracle and any(each["modality"] == "image" for each in measured):
         key, found = ("forget", "image", "forget_quality"), clear_forget_quality(measured, oracle)
-        rows.append(protocols.row_of(state, key, **found, unparsable=0))
+        rows.append(protocols.row_of(condition, key, **found, unparsable=0))
     return rows
 
 
 def table(rows: list[dict]) -> str:
-    """One line a score, one column a state: mean, 95 % interval, unparsable answers."""
-    states = list(dict.fromkeys(row["state"] for row in rows))
+    """One line a score, one column a condition: mean, 95 % interval, unparsable answers."""
+    states = list(dict.fromkeys(row["condition"] for row in rows))
     cells: dict[tuple, dict[str, str]] = {}
     for row in rows:
-        cells.setdefault(key_of(row), {"n": str(row["n"])})[row["state"]] = _cell(row)
+        cells.setdefault(key_of(row), {"n": str(row["n"])})[row["condition"]] = _cell(row)
     lines = [("set", "modality", "metric", "n", *states)]
     lines += [
         (*key, *(found.get(name, "-") for name in ("n", *states))) for key, found in cells.items()
@@ -391,7 +391,7 @@ def replicate(
 
     Returns:
         A dictionary with `provenance` (of the data, models and settings; the command adds that of
-        the code) and `rows`. A row has state, set, modality, metric, value,
+        the code) and `rows`. A row has condition, set, modality, metric, value,
         low, high, n, unparsable and headroom (as in `check_headroom`); rows of forget quality hold
         `log10_p` and `statistic` instead of a value and an interval. The model is left as it was.
 
@@ -433,8 +433,8 @@ def replicate(
         for each in (task, sham)
     )
 
-    def scored(chosen: Sets, state: str) -> list[Measured]:
-        return score_sets(benchmark, lvlm, processor, chosen, batch_size, state * progress)
+    def scored(chosen: Sets, condition: str) -> list[Measured]:
+        return score_sets(benchmark, lvlm, processor, chosen, batch_size, condition * progress)
 
     forgotten = task.read["forget"]
     found = {"vanilla": scored({"forget": forgotten}, "vanilla, forget")}
@@ -447,18 +447,18 @@ def replicate(
     everyone = measure_rows(task, progress)
     requests = {"edited": task, "sham": sham}
     edits = {
-        state: edit_of(request, everyone, schedule, strength, progress)
-        for state, request in requests.items()
+        condition: edit_of(request, everyone, schedule, strength, progress)
+        for condition, request in requests.items()
     }
-    for state, request in requests.items():
-        with edits[state].on(lvlm):
-            found[state] = scored(request.read, state)
+    for condition, request in requests.items():
+        with edits[condition].on(lvlm):
+            found[condition] = scored(request.read, condition)
     if bound:
         found["oracle"] = bound
     rows = [
         row | {"headroom": mark}
-        for state, measured in found.items()
-        for row in summaries(benchmark, state, measured, bound)
+        for condition, measured in found.items()
+        for row in summaries(benchmark, condition, measured, bound)
     ]
     source = dict(
         seconds=time.perf_counter() - start,

@@ -135,7 +135,7 @@ def read(
                 "person": person,
                 "question": question,
                 "metric": metric,
-                "total": round(float(values[chosen].sum()), 5),
+                "score_sum": round(float(values[chosen].sum()), 5),
                 "n": len(chosen),
             }
             for (modality, person, question), chosen in owners.items()
@@ -147,7 +147,7 @@ def read(
 # --- means with their intervals ------------------------------------------------------------------
 
 
-def summarise(state: str, name: str, questions: list[Question], metrics: dict) -> list[dict]:
+def summarise(condition: str, name: str, questions: list[Question], metrics: dict) -> list[dict]:
     """One row for each modality and metric of a set: mean, 95 % interval over people, n."""
     rows = []
     for modality, chosen in by_modality(questions):
@@ -156,7 +156,7 @@ def summarise(state: str, name: str, questions: list[Question], metrics: dict) -
             value, low, high = interval(np.asarray(values)[chosen], people)
             rows.append(
                 {
-                    "state": state,
+                    "condition": condition,
                     "set": name,
                     "modality": modality,
                     "metric": metric,
@@ -169,12 +169,12 @@ def summarise(state: str, name: str, questions: list[Question], metrics: dict) -
     return rows
 
 
-def score_sets(task: Task, state: str, names: Iterable[str] = ()) -> list[dict]:
+def score_sets(task: Task, condition: str, names: Iterable[str] = ()) -> list[dict]:
     """Exact match (forced and generated), probability, ROUGE-L, well-formed of sets of a task."""
     rows = []
     for name, questions in task.sets(*names):
-        rows += summarise(state, name, questions, scored(task, questions))
-        rows += summarise(state, name, *spoken(task, questions))
+        rows += summarise(condition, name, questions, scored(task, questions))
+        rows += summarise(condition, name, *spoken(task, questions))
     return rows
 
 
@@ -234,7 +234,7 @@ def sham_rows(task: Task, edit_of, draws: int) -> list[dict]:
 
 
 def find(
-    rows: list[dict], state: str, name: str, modality: str, metric: str = "exact_match"
+    rows: list[dict], condition: str, name: str, modality: str, metric: str = "exact_match"
 ) -> dict:
     """The one row with these keys.
 
@@ -242,14 +242,14 @@ def find(
         KeyError: there is none.
     """
     for row in rows:
-        if (row["state"], row["set"], row["modality"], row["metric"]) == (
-            state,
+        if (row["condition"], row["set"], row["modality"], row["metric"]) == (
+            condition,
             name,
             modality,
             metric,
         ):
             return row
-    raise KeyError(f"no row for {state}, {name}, {modality}, {metric}")
+    raise KeyError(f"no row for {condition}, {name}, {modality}, {metric}")
 
 
 def check_headroom(rows: list[dict]) -> None:

@@ -18,6 +18,7 @@ from ..files import write_json
 from ..methods import METHODS
 from ..methods.registry import check_values
 from ..models import fingerprint
+from ..results import CONDITIONS
 from ..strangers.people import load_people
 from ..strangers.questions import question_sets
 from ..task import Task
@@ -28,7 +29,6 @@ from .reading import check_headroom, score_sets, sham_rows, worn
 from .subjects import Reads, is_made, sample_of_general, strangers
 from .subjects import audited as audited_sets
 
-STATES = ("vanilla", "edited", "oracle", "sham")
 UNKNOWN = (
     "headroom: unknown. Without a model that never met them, nothing says how many of these "
     "answers are guessed."
@@ -37,7 +37,7 @@ TAUGHT = ("pocket", "smol")  # models of this book that were taught the people
 
 
 def table(rows: list[dict], metric: str = "exact_match") -> str:
-    """A metric, image / text, one line a state; of several strengths a block each."""
+    """A metric, image / text, one line a condition; of several strengths a block each."""
     rows = [row for row in rows if row["metric"] == metric]
     names = list(dict.fromkeys(row["set"] for row in rows))
     strengths = list(dict.fromkeys(row.get("strength") for row in rows))
@@ -55,10 +55,10 @@ def table(rows: list[dict], metric: str = "exact_match") -> str:
         if len(strengths) > 1:
             lines.append(f"strength {strength:g}")
         block = [row for row in rows if row.get("strength") in (None, strength)]
-        states = {row["state"] for row in block}
-        for state in (state for state in STATES if state in states):
-            own = [row for row in block if row["state"] == state]
-            lines.append(f"{state:12}" + "".join(cell(own, name) for name in names))
+        there = {row["condition"] for row in block}
+        for condition in (name for name in CONDITIONS if name in there):
+            own = [row for row in block if row["condition"] == condition]
+            lines.append(f"{condition:12}" + "".join(cell(own, name) for name in names))
     return "\n".join(lines + ["(image / text questions; intervals stand in the rows)"])
 
 
@@ -259,9 +259,9 @@ def unlearn(
         where: `device` and `dtype`, as `placed`.
 
     Returns:
-        A dict of `provenance` and `rows` (state, strength, set, modality, metric, value, low, high
-        and n of each; the strength None where there is none), and the edits. The model is left as
-        it was.
+        A dict of `provenance` and `rows` (condition, strength, set, modality, metric, value, low,
+        high and n of each; the strength None where there is none), and the edits. The model is left
+        as it was.
 
     Raises:
         FileNotFoundError, ValueError: no such method, people or questions; no oracle, unless it is
@@ -278,7 +278,7 @@ def unlearn(
     before, rows = kept.begun(folder, inputs)
     made, edit_of = {model: fingerprint(task.model)}, kept.edit_maker(method)
     edits = [kept.saved_edit(folder, own) or edit_of(task, own) for own in each]
-    done = {(row["state"], row["strength"]) for row in rows}
+    done = {(row["condition"], row["strength"]) for row in rows}
     wanted: dict[tuple, int] = {("vanilla", None): 1} | ({("oracle", None): 1} if bound else {})
     for own in each:
         wanted |= {("edited", own.get("strength")): 1, ("sham", own.get("strength")): draws}
@@ -305,11 +305,11 @@ def unlearn(
         )
         return {"provenance": source, "rows": rows}
 
-    def keep(state: str, strength: float | None, find: Callable[[], list[dict]]) -> None:
-        """Make the rows of a state, unless they are there, and write them down."""
-        if (state, strength) not in done:
+    def keep(condition: str, strength: float | None, find: Callable[[], list[dict]]) -> None:
+        """Make the rows of a condition, unless they are there, and write them down."""
+        if (condition, strength) not in done:
             rows.extend(row | {"strength": strength} for row in find())
-            bar.update(state != "sham")
+            bar.update(condition != "sham")
             if folder is not None:
                 folder.mkdir(exist_ok=True)
                 write_json(folder / kept.ROWS, result())

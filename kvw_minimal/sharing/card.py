@@ -38,7 +38,7 @@ def single(edit: Edit) -> list[Edit]:
 
 
 def score_table(rows: list[dict]) -> str:
-    """One line a set, modality and metric, one column a state, in Markdown.
+    """One line a set, modality and metric, one column a condition, in Markdown.
 
     Raises:
         ValueError: these are no rows of `unlearn --json`.
@@ -47,16 +47,16 @@ def score_table(rows: list[dict]) -> str:
     try:
         for row in rows:
             own = cells.setdefault((row["set"], row["modality"], row["metric"]), {})
-            own[row["state"]] = "{value:.3f} [{low:.3f}, {high:.3f}]".format(**row)
+            own[row["condition"]] = "{value:.3f} [{low:.3f}, {high:.3f}]".format(**row)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"these scores are no rows of `unlearn --json`: {error!r}") from error
-    states = list(dict.fromkeys(state for own in cells.values() for state in own))
-    lines = [["set", "modality", "metric", *states], ["---"] * (3 + len(states))]
+    conditions = list(dict.fromkeys(name for own in cells.values() for name in own))
+    lines = [["set", "modality", "metric", *conditions], ["---"] * (3 + len(conditions))]
     lines += [
-        [*map(str, key), *(own.get(state, "-") for state in states)] for key, own in cells.items()
+        [*map(str, key), *(own.get(name, "-") for name in conditions)] for key, own in cells.items()
     ]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"{table}\n\n95 % intervals over people.{'' if 'sham' in states else f' {NO_SHAM}'}"
+    return f"{table}\n\n95 % intervals over people.{'' if 'sham' in conditions else f' {NO_SHAM}'}"
 
 
 def card(edit: Edit, format: str, words: dict, scores: list[dict] | None, named: bool) -> str:

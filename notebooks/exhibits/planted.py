@@ -384,7 +384,9 @@ def in_first_layer(task: Task, edit: Edit | None = None) -> float:
     Exact match, in [0, 1], the mean over people.
     """
     edit = edit or METHODS["vanilla"].edit(task)[0]
-    return float(np.mean([row["total"] / row["n"] for row in examine(task, edit, ["logit lens"])]))
+    return float(
+        np.mean([row["score_sum"] / row["n"] for row in examine(task, edit, ["logit lens"])])
+    )
 
 
 def at_edge(name: str, number: int) -> list[str]:

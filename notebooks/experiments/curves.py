@@ -17,25 +17,27 @@ from .summaries import cell
 LEVELS = (0.99, 0.95, 0.90)  # shares of what vanilla keeps of the others
 
 
-def by_person(rows: pd.DataFrame, labels: Sequence[str], made_for: str, part: str) -> pd.DataFrame:
+def by_person(rows: pd.DataFrame, labels: Sequence[str], condition: str, part: str) -> pd.DataFrame:
     """Exact match of each person (columns) under each label (rows), photos and names pooled.
 
     Args:
         rows: labelled; labels: strengths of one edit, from the weakest on.
-        made_for: `edit` or `sham`; part: which set.
+        condition: `sham`, or `edited` for all that is none: vanilla and the oracle, too.
+        part: which set.
 
     Raises:
         ValueError: a label of which there is nothing.
     """
-    own = rows[
-        (rows["made_for"] == made_for) & (rows["set"] == part) & (rows["metric"] == "exact_match")
-    ].astype({"person": str})
+    of_condition = (rows["condition"] == "sham") == (condition == "sham")
+    own = rows[of_condition & (rows["set"] == part) & (rows["metric"] == "exact_match")].astype(
+        {"person": str}
+    )
     missing = sorted(set(labels) - set(own["label"].unique()))
     if missing:
-        raise ValueError(f"nothing is stored of {missing[0]!r} ({made_for}, {part})")
+        raise ValueError(f"nothing is stored of {missing[0]!r} ({condition}, {part})")
     own = own[own["label"].isin(list(labels))]  # others may be about other people
-    sums = own.groupby(["label", "person"], sort=False)[["total", "n"]].sum()
-    return (sums["total"] / sums["n"]).unstack().loc[list(labels)]
+    sums = own.groupby(["label", "person"], sort=False)[["score_sum", "n"]].sum()
+    return (sums["score_sum"] / sums["n"]).unstack().loc[list(labels)]
 
 
 def crossing(kept: Sequence[float], level: float) -> np.ndarray | None:
@@ -75,18 +77,18 @@ def people_at(
         of: the sets that keep it, each for itself: the one that keeps least counts.
 
     Returns:
-        `edit` and `sham`, if there is one; None where nothing that was tried keeps so little.
+        `edited` and `sham`, if there is one; None where nothing that was tried keeps so little.
     """
     told = [
-        by_person(rows, [vanilla, *labels], "edit", name).mean(axis=1).to_numpy() for name in of
+        by_person(rows, [vanilla, *labels], "edited", name).mean(axis=1).to_numpy() for name in of
     ]
     weights = crossing(np.min([each / each[0] for each in told], axis=0), level)
     if weights is None:
         return None
-    start = by_person(rows, [vanilla], "edit", part)
-    kinds = [made_for for made_for in ("edit", "sham") if made_for in rows["made_for"].unique()]
-    left = {made_for: by_person(rows, labels, made_for, part) for made_for in kinds}
-    if unknown := set(left["edit"].columns) - set(start.columns):
+    start = by_person(rows, [vanilla], "edited", part)
+    conditions = ["edited", "sham"] if "sham" in rows["condition"].unique() else ["edited"]
+    left = {condition: by_person(rows, labels, condition, part) for condition in conditions}
+    if unknown := set(left["edited"].columns) - set(start.columns):
         raise ValueError(f"vanilla was not asked about {min(unknown)}, where the curve starts")
     left = {name: pd.concat([start[own.columns], own]) for name, own in left.items()}
     return {name: pd.Series(weights @ each.to_numpy(), each.columns) for name, each in left.items()}
@@ -102,14 +104,14 @@ def at_retain(
     """`people_at` of the forgotten: means, with intervals over the people of all groups.
 
     Returns:
-        `edit`, `sham` and `sham - edit` as value, low, high; None where nothing that was tried
+        `edited`, `sham` and `sham - edit` as value, low, high; None where nothing that was tried
         keeps so little.
     """
     each = people_at(rows, labels, level, vanilla, of=of)
     if each is None:
         return None
     if "sham" in each:
-        each["sham - edit"] = each["sham"] - each["edit"]
+        each["sham - edit"] = each["sham"] - each["edited"]
     return {name: interval(left, list(left.index)) for name, left in each.items()}
 
 
@@ -163,7 +165,7 @@ def table_at(
         numbers = pd.DataFrame(found, ["value", "low", "high"]).T
         own = cell(numbers)
         lines[name] = {
-            "left": own["edit"],
+            "left": own["edited"],
             "left by the sham": own["sham"],
             "sham - edit": cell(numbers, "+")["sham - edit"],
         }
