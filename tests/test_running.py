@@ -179,7 +179,7 @@ def test_while_tuning_there_is_no_sham_and_less_is_read():
     few = {"tuning_reads": lambda request: {"retain": request.read["retain"][:5]}}
     plan, trial = small.plan(aloud=("A",), draws=3, by_question=True, **few), Trial(sham=True)
     rows = framed(plan, trial, tuning=True)
-    assert set(rows["condition"]) == {"edit"} and set(rows["set"]) == {"retain"}
+    assert set(rows["condition"]) == {"edited"} and set(rows["set"]) == {"retain"}
     assert set(rows["metric"]) == {"exact_match", "probability"} and len(rows) == 10
 
 
@@ -217,7 +217,7 @@ def test_some_groups_and_some_trials_answer_aloud(monkeypatch):
 
     assert heard(quick(), Trial()) == set()
     assert heard(quick(), Trial(aloud=True)) == {"edited", "sham"}
-    assert heard(quick(aloud=("A",)), Trial()) == {"edit"}
+    assert heard(quick(aloud=("A",)), Trial()) == {"edited"}
     assert heard(quick(aloud=("A",)), Trial(sham=False), "tuning-1") == set()
 
 
@@ -346,7 +346,7 @@ def test_a_cell_is_asked_only_the_probes_that_it_was_not(tmp_path):
     }
     assert asked == {
         "sham": {both[0], both[2]},
-        "edit": {*both[::2], "rounding: 8 bits", "rounding: 4 bits"},
+        "edited": {*both[::2], "rounding: 8 bits", "rounding: 4 bits"},
     }
     assert not rows.duplicated(["condition", "set", "person", "modality"]).any()
 
