@@ -9,7 +9,7 @@ the model: it is applied for the length of a `with` block, saved, exported, or c
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,65 +18,25 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from .benchmarks.own import task_from
+from .benchmarks.own import read_request
 from .coefficients import Coefficients
 from .edits import Edit
+from .forget_request import Request
 from .intervals import interval
 from .methods import METHODS
 from .methods.kvw import coefficients
-from .methods.registry import Cost, restored
+from .methods.registry import restored
 from .models import sketch
-from .questions import Question
-from .requests.reading import by_modality, scored, sham_scores, worn
-from .results import CONDITIONS
+from .requests.reading import CONDITIONS, by_modality, scored, sham_scores, worn
+from .session import Session
 from .sharing.folders import export as write_folder
 from .strangers.people import load_people
 from .strangers.questions import about, general, question_sets
-from .task import Task
 
 STRANGERS = re.compile("strangers(:(?P<group>[^@]+))?(@(?P<percent>[0-9]+))?")
 
 
 # --- a request ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, repr=False)
-class Request:
-    """Whom to forget, whom to keep, and what is asked before and after. It holds no model.
-
-    Attributes:
-        forget: questions whose answers the model shall not give any more.
-        retain: questions whose answers shall stay.
-        general: questions about nobody, such as portraits of strangers or facts of the world.
-        eval_sets: `{set: questions}`, what is scored before and after.
-        sham_pool: people from whom a sham may be drawn; those of `retain` unless given.
-    """
-
-    forget: Sequence[Question]
-    retain: Sequence[Question]
-    general: Sequence[Question] = ()
-    eval_sets: Mapping[str, Sequence[Question]] = field(default_factory=dict)
-    sham_pool: Sequence[str] | None = None
-
-    def __post_init__(self):
-        self.task(nn.Module(), None)  # refuses an empty forget set and a question that stands twice
-
-    def task(self, model: nn.Module, processor: Any, **more: Any) -> Task:
-        """The request put to a model: what a method is given."""
-        eval_sets = {name: list(asked) for name, asked in self.eval_sets.items()}
-        pool = None if self.sham_pool is None else list(self.sham_pool)
-        sides = list(self.forget), list(self.retain), list(self.general)
-        return Task(model, processor, *sides, read=eval_sets, pool=pool, **more)
-
-    def __repr__(self) -> str:
-        def side(name: str, asked: Sequence[Question]) -> str:
-            people = list(dict.fromkeys(question.person for question in asked))
-            some = ", ".join(people[:5]) + (", ..." if len(people) > 5 else "")
-            return f"{name}: {len(people)} people, {len(asked)} questions ({some})"
-
-        sets = ", ".join(f"{name} {len(asked)}" for name, asked in self.eval_sets.items())
-        first, second = side("forget", self.forget), side("retain", self.retain)
-        return f"{first}\n{second}\nevaluated: {sets or 'nothing'}"
 
 
 def request(source: str | Path | Iterable[Mapping], forget: Sequence[str] = ()) -> Request:
@@ -97,8 +57,7 @@ def request(source: str | Path | Iterable[Mapping], forget: Sequence[str] = ()) 
     book = STRANGERS.fullmatch(source) if isinstance(source, str) else None
     if book:
         return _strangers(book["group"] or "A", int(book["percent"] or 5))
-    task = task_from(source, people=forget)
-    return Request(task.forget, task.retain, task.general, task.read, task.pool)
+    return read_request(source, forget)
 
 
 def _strangers(group: str, percent: int) -> Request:
@@ -130,10 +89,10 @@ class Method:
             if each.type is int and not isinstance(value, int):
                 _refuse(self, each.name, "it must be a whole number")
 
-    def edit(self, task: Task) -> Edit:
-        """What the method changes, for a request that was put to a model.
+    def edit(self, session: Session, request: Request) -> Edit:
+        """What the method changes in `session.model` for a request.
 
-        It may train `task.model`: the model is put back afterwards, bit for bit.
+        It may train the model: that is put back afterwards, bit for bit.
         """
         raise NotImplementedError
 
@@ -154,9 +113,9 @@ class _Registered(Method):
         named = {n: v for n, v in asdict(self).items() if n == "strength" or v != default[n]}
         return f"{type(self).__name__}({', '.join(f'{n}={v!r}' for n, v in named.items())})"
 
-    def edit(self, task: Task) -> Edit:
+    def edit(self, session: Session, request: Request) -> Edit:
         settings = {self.renamed.get(n, n): v for n, v in asdict(self).items() if v is not None}
-        return METHODS[self.registered].edit(task, settings)[0]
+        return METHODS[self.registered].edit(session, request, settings)[0]
 
 
 @dataclass(frozen=True)
@@ -264,14 +223,14 @@ class GradientDifference(_TrainedLoRA):
     registered: ClassVar[str] = "GD LoRA"
 
 
-def measure(task: Task) -> tuple[Coefficients, Coefficients]:
+def measure(session: Session, request: Request) -> tuple[Coefficients, Coefficients]:
     """Mean absolute inputs of each FFN output projection where an answer token is predicted.
 
     Returns:
         Those of the forget set and of the retain set, by person: `.pooled()` is `[layers, d_ff]`,
         `.per_person()` `[people, layers, d_ff]`.
     """
-    return coefficients(task, Cost())
+    return coefficients(session, request)
 
 
 # --- what is done with them -----------------------------------------------------------------------
@@ -289,33 +248,39 @@ def unlearn(model: nn.Module, processor: Any, request: Request, method: Method) 
         ValueError: a setting that cannot work, nobody to retain, activations or a loss that are not
             finite; the message names what and why.
     """
-    return _made(request.task(model, processor), method)
+    return _made(Session(model, processor), request, method)
 
 
-def _made(task: Task, method: Method) -> Edit:
+def _made(session: Session, request: Request, method: Method) -> Edit:
     """The edit of a method, with its notes; the model is put back, whatever happens."""
     if not isinstance(method, Method):
         raise TypeError(f"{method!r} is no method: inherit from kvw.Method, and make one of it")
     if isinstance(method, _Registered):
-        edit = method.edit(task)
+        edit = method.edit(session, request)
     else:
-        known = sketch(task.model)
-        with restored(task.model):
-            edit = method.edit(task)
+        known = sketch(session.model)
+        with restored(session.model):
+            edit = method.edit(session, request)
         if not isinstance(edit, Edit):
             raise TypeError(f"{method}.edit returned {type(edit).__name__}, not an edit")
         edit.sketch = known
         settings = asdict(method)
-        edit.notes |= {"people": task.people, "method": type(method).__name__, "settings": settings}
+        edit.notes |= {
+            "people": request.people,
+            "method": type(method).__name__,
+            "settings": settings,
+        }
     edit.made_by = method
     return edit
 
 
-def _rows(task: Task, condition: str, scores: Mapping[str, Mapping[str, np.ndarray]]) -> list[dict]:
+def _rows(
+    request: Request, condition: str, scores: Mapping[str, Mapping[str, np.ndarray]]
+) -> list[dict]:
     """A row for each set, modality and metric: mean, 95 % interval over people, and n."""
     rows = []
     for name, metrics in scores.items():
-        asked = task.read[name]
+        asked = request.eval_sets[name]
         for modality, chosen in by_modality(asked):
             people = [asked[i].person for i in chosen]
             for metric, values in metrics.items():
@@ -325,18 +290,20 @@ def _rows(task: Task, condition: str, scores: Mapping[str, Mapping[str, np.ndarr
     return rows
 
 
-def _scores(task: Task) -> dict[str, dict[str, np.ndarray]]:
+def _scores(session: Session, request: Request) -> dict[str, dict[str, np.ndarray]]:
     """Exact match and probability of every question of every set, on the model as it stands."""
-    return {name: scored(task, questions) for name, questions in task.sets()}
+    return {name: scored(session, questions) for name, questions in request.sets()}
 
 
-def _with_edit(task: Task, edit: Edit, method: Method | None, shams: int) -> list[dict]:
+def _with_edit(
+    session: Session, request: Request, edit: Edit, method: Method | None, shams: int
+) -> list[dict]:
     """Rows with an edit on, and with those that its method makes for as many other people."""
-    with worn(edit, task.model):
-        rows = _rows(task, "edited", _scores(task))
+    with worn(edit, session.model):
+        rows = _rows(request, "edited", _scores(session, request))
     if method is not None and shams:
-        scores = sham_scores(task, lambda other: _made(other, method), shams)
-        rows += _rows(task, "sham", scores)
+        scores = sham_scores(session, request, lambda other: _made(session, other, method), shams)
+        rows += _rows(request, "sham", scores)
     return rows
 
 
@@ -363,19 +330,19 @@ def evaluate(
         ValueError: an edit of another model; shams of an edit whose method is not known, or with
             fewer people to retain than to forget.
     """
-    task = request.task(model, processor)
-    if not task.read:
+    session = Session(model, processor)
+    if not request.eval_sets:
         raise ValueError("the request has no set to evaluate; give it `eval_sets`")
     method = method or (edit.made_by if edit is not None else None)
     if edit is not None and shams and method is None:
         raise ValueError("the method of this edit is not known: name it (method=...), or shams=0")
     if edit is not None and shams:
-        task.sham(0)  # refuses too few people before anything is scored
-    rows = _rows(task, "vanilla", _scores(task))
+        request.sham(0)  # refuses too few people before anything is scored
+    rows = _rows(request, "vanilla", _scores(session, request))
     if edit is not None:
-        rows += _with_edit(task, edit, method, shams)
+        rows += _with_edit(session, request, edit, method, shams)
     if oracle is not None:
-        rows += _rows(task, "oracle", _scores(request.task(oracle, processor)))
+        rows += _rows(request, "oracle", _scores(Session(oracle, processor), request))
     return Report(rows, str(method or edit or "vanilla"), shams)
 
 
@@ -392,12 +359,12 @@ def compare(
     if len(set(labels)) < len(labels):
         twice = next(label for label in labels if labels.count(label) > 1)
         raise ValueError(f"{twice} stands twice among the methods")
-    task = request.task(model, processor)
+    session = Session(model, processor)
     if shams:
-        task.sham(0)
-    vanilla, reports = _rows(task, "vanilla", _scores(task)), []
+        request.sham(0)
+    vanilla, reports = _rows(request, "vanilla", _scores(session, request)), []
     for method, label in zip(methods, labels, strict=True):
-        rows = _with_edit(task, _made(task, method), method, shams)
+        rows = _with_edit(session, request, _made(session, request, method), method, shams)
         reports.append(Report(vanilla + rows, label, shams))
     return Results(reports)
 

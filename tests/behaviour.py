@@ -28,9 +28,10 @@ from kvw_experiments import freshness, needs, plans, rows, summary_files
 from kvw_experiments.freshness import FILE, LEDGER, stored
 from kvw_minimal.batches import answer_batches
 from kvw_minimal.files import read_json, replacing, write_json
-from kvw_minimal.methods import Cost, losses
+from kvw_minimal.methods import losses
 from kvw_minimal.models import fingerprint
 from kvw_minimal.requests.subjects import is_made
+from kvw_minimal.session import Cost
 from kvw_minimal.strangers.questions import about
 from kvw_minimal.taught import load
 

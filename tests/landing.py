@@ -9,6 +9,7 @@ others. At each strength a few people are asked by photo, and the four sets are 
 
 import time
 
+from case import Case
 from execute import ROOT
 
 from kvw_experiments.needs import RESULTS
@@ -21,10 +22,10 @@ from kvw_minimal.models import fingerprint
 from kvw_minimal.questions import Question
 from kvw_minimal.requests.provenance import provenance
 from kvw_minimal.schedules import one_pass
+from kvw_minimal.session import Session
 from kvw_minimal.strangers.people import World, load_people
 from kvw_minimal.strangers.questions import SETS, about, question_sets
 from kvw_minimal.strangers.tasks import request, sham_people
-from kvw_minimal.task import Task
 from kvw_minimal.taught import catalogue
 
 FILE = RESULTS / "landing.json"
@@ -41,30 +42,30 @@ def asked_of(world: World, people: list[str]) -> list[Question]:
     return [q for q in about(world, people, modalities=("image",)) if q.fact in facts]
 
 
-def shown_people(task: Task, world: World, edit: Columns) -> list[str]:
+def shown_people(case: Case, world: World, edit: Columns) -> list[str]:
     """Of the five whose photo answers change most at the book's strength, and least; two others.
 
     The two others are the first in order who are forgotten by no sham either.
     """
-    asked = about(world, task.people, modalities=("image",))
-    before = scores.answer(task.model, task.processor, asked)
-    with edit.on(task.model):
-        after = scores.answer(task.model, task.processor, asked)
-    changed = dict.fromkeys(task.people, 0)
+    asked = about(world, case.people, modalities=("image",))
+    before = scores.answer(case.model, case.processor, asked)
+    with edit.on(case.model):
+        after = scores.answer(case.model, case.processor, asked)
+    changed = dict.fromkeys(case.people, 0)
     for question, was, now in zip(asked, before, after, strict=True):
         changed[question.person] += was != now
-    ranked = sorted(task.people, key=lambda person: -changed[person])
+    ranked = sorted(case.people, key=lambda person: -changed[person])
     away = {person for draw in range(DRAWS) for person in sham_people(world, PERCENT, draw)}
-    others = [person for person in task.others if person not in away]
+    others = [person for person in case.retain_people if person not in away]
     return [ranked[0], ranked[-1], *others[:2]]
 
 
-def edit_of(task: Task, world: World, draw: int | None = None) -> Columns:
+def edit_of(case: Case, world: World, draw: int | None = None) -> Columns:
     """KVW's edit for the request, or that for the others of a sham; `.at` gives any strength."""
-    people = task.people if draw is None else sham_people(world, PERCENT, draw)
-    everyone = task.everyone()
+    people = case.people if draw is None else sham_people(world, PERCENT, draw)
+    everyone = case.coefficients()
     return one_pass(
-        task.model, everyone.of(people), everyone.of(world.retain_people(people)), STRENGTH
+        case.model, everyone.of(people), everyone.of(world.retain_people(people)), STRENGTH
     )
 
 
@@ -84,14 +85,14 @@ def read_sets(
     return found
 
 
-def prepared() -> tuple[Task, World, dict, dict]:
+def prepared() -> tuple[Case, World, dict, dict]:
     """The request, the world, the four sets and their batches."""
     world = load_people()
     model, processor = catalogue.load("pocket")
     forget = world.forget_people(GROUP, PERCENT)
     sets = question_sets(world, forget)
     batches = {name: answer_batches(processor, sets[name], 128) for name in SETS}
-    return request(model, processor, world, forget), world, sets, batches
+    return Case(Session(model, processor), request(world, forget)), world, sets, batches
 
 
 def states() -> list[tuple[int | None, float]]:
@@ -105,7 +106,7 @@ def states() -> list[tuple[int | None, float]]:
 
 
 def state(
-    task: Task,
+    case: Case,
     world: World,
     sets: dict,
     batches: dict,
@@ -116,23 +117,23 @@ def state(
     """What is said and scored with one edit on; of the shams only the first is asked."""
     others = [] if draw is None else sham_people(world, PERCENT, draw)
     found = {"sham": draw, "strength": strength}
-    with edit_of(task, world, draw).at(strength).on(task.model):
-        found["scores"] = read_sets(task.model, sets, batches, others)
+    with edit_of(case, world, draw).at(strength).on(case.model):
+        found["scores"] = read_sets(case.model, sets, batches, others)
         if not draw:
-            found["answers"] = scores.answer(task.model, task.processor, asked)
+            found["answers"] = scores.answer(case.model, case.processor, asked)
     return found
 
 
 def landing() -> dict:
     """Everything that the page shows, and where it comes from."""
     start = time.perf_counter()
-    task, world, sets, batches = prepared()
-    shown = shown_people(task, world, edit_of(task, world))
+    case, world, sets, batches = prepared()
+    shown = shown_people(case, world, edit_of(case, world))
     asked = asked_of(world, shown)
     oracle = catalogue.model_name("pocket", GROUP, PERCENT)
     never_told, _ = catalogue.load(oracle)
-    every = [state(task, world, sets, batches, asked, *one) for one in states()]
-    models = {"pocket": fingerprint(task.model), oracle: fingerprint(never_told)}
+    every = [state(case, world, sets, batches, asked, *one) for one in states()]
+    models = {"pocket": fingerprint(case.model), oracle: fingerprint(never_told)}
     return {
         "provenance": provenance(
             seconds=time.perf_counter() - start,
@@ -146,7 +147,7 @@ def landing() -> dict:
         "strengths": STRENGTHS,
         "chosen": STRENGTH,
         "people": [
-            {"id": person, "name": world.people[person].name, "forgotten": person in task.people}
+            {"id": person, "name": world.people[person].name, "forgotten": person in case.people}
             for person in shown
         ],
         "questions": [

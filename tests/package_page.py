@@ -30,7 +30,8 @@ CORE = (
     "scores",
     "intervals",
     "results",
-    "task",
+    "forget_request",
+    "session",
     "files",
 )
 ROOMS = (
@@ -78,7 +79,7 @@ FORMULAS = (
     (r"exact match, $\log p$, $p = e^{\log p / n}$", "scores", "read"),
     (r"truth ratio $R = \overline{p(wrong)} / p(true)$", "benchmarks.truth", "truth_ratio"),
     (r"$[low, high]$ over people", "intervals", "interval"),
-    (r"the sham: other people in their place", "task", "Task"),
+    (r"the sham: other people in their place", "forget_request", "Request"),
     (
         r"$-\mathrm{CE}_f$; $-\mathrm{CE}_f + w\,\mathrm{CE}_r$",
         "methods.gradients",

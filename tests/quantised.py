@@ -12,17 +12,19 @@ import pytest
 import tiny
 import torch
 import transformers
+from case import Case
 from peft import PeftModel
 from torch import nn
 
 from kvw_minimal import models, scores, sharing
-from kvw_minimal.benchmarks.own import task_from, write_questions
+from kvw_minimal.benchmarks.own import read_request, write_questions
 from kvw_minimal.coefficients import measure
 from kvw_minimal.edits import LowRank, Replaced
 from kvw_minimal.models import find_projections, fingerprint, sketch
 from kvw_minimal.questions import Question
 from kvw_minimal.requests import report
 from kvw_minimal.schedules import one_pass
+from kvw_minimal.session import Session
 
 OWNERS = list("abac")
 #: wide enough for blocks of 64 weights
@@ -160,14 +162,14 @@ def test_a_folder_of_quantised_weights_is_loaded_and_unlearnt(folder, kind, tmp_
     }
     model, processor = models.load(str(tmp_path / "model"))
     assert model.is_quantized and fingerprint(model) == edit.fingerprint
-    task = task_from(tmp_path / "mine.jsonl", model, processor)
+    case = Case(Session(model, processor), read_request(tmp_path / "mine.jsonl"))
     assert found["vanilla"] == pytest.approx(
-        scores.read(model, task.batches(task.forget)).probability.mean(), abs=1e-4
+        scores.read(model, case.batches(case.forget)).probability.mean(), abs=1e-4
     )
     for row, projection in zip(edit.gates, find_projections(model).values(), strict=True):
         projection.register_forward_pre_hook(lambda _, given, row=row: (given[0] * row,))
     assert found["edited"] == pytest.approx(
-        scores.read(model, task.batches(task.forget)).probability.mean(), abs=1e-4
+        scores.read(model, case.batches(case.forget)).probability.mean(), abs=1e-4
     )
 
 

@@ -9,15 +9,16 @@ from functools import cache
 import pandas as pd
 import pytest
 import tiny
+from case import Case, opened
 
 from kvw_experiments import plans, rows, running, trials
 from kvw_experiments.plans import KVW, VANILLA, Plan
 from kvw_experiments.subjects import pocket_panel
 from kvw_experiments.trials import Trial
 from kvw_minimal.requests.subjects import Requests
+from kvw_minimal.session import Session
 from kvw_minimal.strangers.people import World, load_people
 from kvw_minimal.strangers.tasks import sham_people
-from kvw_minimal.task import Task
 
 SAID = "In Oslo."  # what the model "makes up" about names that nobody has
 
@@ -37,7 +38,7 @@ def world() -> World:
 
 
 @cache
-def requests() -> Requests:
+def requests() -> tuple[Session, Requests]:
     """A tiny random model, everything asked once; the test that changes it puts it back."""
     with pytest.MonkeyPatch.context() as patch:  # a random model makes up nothing
         patch.setattr(trials.scores, "answer", lambda model, processor, qs: [SAID] * len(qs))
@@ -49,9 +50,9 @@ def requests() -> Requests:
 
 
 @cache
-def task(group: str = "A") -> Task:
+def case(group: str = "A") -> Case:
     """The request of the first five of a group; replace what you change."""
-    return requests()(people(group))
+    return opened(requests(), people(group))
 
 
 def people(group: str = "A") -> list[str]:
@@ -63,10 +64,10 @@ def people(group: str = "A") -> list[str]:
 class Small(Plan):
     """A plan of the tiny model."""
 
-    opened: Callable[[], Requests] = requests
+    opener: Callable[[], tuple[Session, Requests]] = requests
 
-    def open(self, trials: list[Trial]) -> Requests:
-        return self.opened()
+    def open(self, trials: list[Trial]) -> tuple[Session, Requests]:
+        return self.opener()
 
     def text(self) -> dict:
         return Plan(**{each.name: getattr(self, each.name) for each in fields(Plan)}).text()
@@ -129,8 +130,8 @@ def planned(*known: Plan):
 def little_of(request_of):
     """The same requests, of which next to nothing is read: for what is not about the scores."""
 
-    def little(*given, **where) -> Task:
-        task = request_of(*given, **where)
-        return replace(task, read={name: asked[:8] for name, asked in task.read.items()})
+    def little(*given, **where) -> Case:
+        case = Case(*request_of(*given, **where))
+        return case.but(eval_sets={name: asked[:8] for name, asked in case.eval_sets.items()})
 
     return little

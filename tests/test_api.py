@@ -33,8 +33,8 @@ class Mine(kvw.Method):
 
     strength: float = 4.0
 
-    def edit(self, task):
-        forget, retain = kvw.measure(task)
+    def edit(self, session, request):
+        forget, retain = kvw.measure(session, request)
         less = retain.per_person() < forget.pooled()  # [people, layers, d_ff]
         contrast = (2 * less.float().mean(0) - 1).clamp(min=0) ** 3
         return kvw.Columns(contrast.cpu(), self.strength, forget.fingerprint)
@@ -109,10 +109,8 @@ def test_a_report_says_what_is_read_with_the_edit_on(model, request_of_five):
 
 
 def shams_of(given) -> list:
-    """The requests of two shams, as a task draws them."""
-    _, processor, request = given
-    drawn = [request.task(given[0], processor).sham(draw) for draw in range(2)]
-    return [kvw.Request(each.forget, each.retain, eval_sets=each.read) for each in drawn]
+    """The requests of two shams, as the request draws them."""
+    return [given[2].sham(draw) for draw in range(2)]
 
 
 def test_methods_are_compared_as_they_are_evaluated_alone(model, request_of_five):

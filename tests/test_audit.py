@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import vectors
+from case import Case, case_of
 
 from kvw_minimal import audit, scores
 from kvw_minimal.audit import (
@@ -24,13 +25,12 @@ from kvw_minimal.methods import METHODS
 from kvw_minimal.methods.somebody_else import decoder_layers
 from kvw_minimal.models import find_projections, fingerprint
 from kvw_minimal.strangers.questions import about
-from kvw_minimal.task import Task
 
 FORGOTTEN, KEPT = 3, 24  # so many that some values are shared
 
 
 @pytest.fixture(scope="module")
-def task() -> Task:
+def case() -> Case:
     """The tiny committed model, which knows about half of what is asked about eight people."""
     model, processor = vectors.tiny()
     people = list(vectors.world().people)[: FORGOTTEN + KEPT]
@@ -40,27 +40,27 @@ def task() -> Task:
         "test": about(vectors.world(), people[: FORGOTTEN + 1], new=True),
     }
     retain = about(vectors.world(), people[FORGOTTEN:])
-    return Task(model, processor, forget, retain, vectors.task().general, read)
+    return case_of(model, processor, forget, retain, vectors.case().general, read)
 
 
 @pytest.fixture(scope="module")
-def nothing(task):
-    return METHODS["vanilla"].edit(task)[0]
+def nothing(case):
+    return METHODS["vanilla"].edit(*case)[0]
 
 
 @pytest.fixture(scope="module")
-def noise(task):
+def noise(case):
     """Random weights in place of the language model's: nobody is known."""
     torch.manual_seed(0)
-    names = [f"{path}.weight" for path in brought_back.linear_maps(task.model)]
-    weights = {n: torch.randn_like(task.model.get_parameter(n)) * 0.2 for n in names}
-    return Replaced(weights, fingerprint(task.model))
+    names = [f"{path}.weight" for path in brought_back.linear_maps(case.model)]
+    weights = {n: torch.randn_like(case.model.get_parameter(n)) * 0.2 for n in names}
+    return Replaced(weights, fingerprint(case.model))
 
 
-def mean(task, edit, name, setting="") -> float:
+def mean(case, edit, name, setting="") -> float:
     rows = [
         row
-        for row in audit.examine(task, edit, [name])
+        for row in audit.examine(*case, edit, [name])
         if row["set"] == probes.label_of(name, setting)
     ]
     return sum(row["score_sum"] for row in rows) / sum(row["n"] for row in rows)
@@ -71,51 +71,57 @@ def mean(task, edit, name, setting="") -> float:
 
 def test_two_probes_of_one_name_are_refused():
     with pytest.raises(ValueError, match="as taught"):
-        probes.probe("as taught", "inside", "")(lambda task, edit: probes.NOTHING)
+        probes.probe("as taught", "inside", "")(lambda session, request, edit: probes.NOTHING)
     with pytest.raises(ValueError, match="no kind"):
-        probes.probe("another", "elsewhere", "")(lambda task, edit: probes.NOTHING)
+        probes.probe("another", "elsewhere", "")(lambda session, request, edit: probes.NOTHING)
 
 
 @pytest.mark.parametrize("name", audit.PROBES)
-def test_a_probe_asks_about_the_forgotten_and_leaves_the_model_alone(name, task, monkeypatch):
+def test_a_probe_asks_about_the_forgotten_and_leaves_the_model_alone(name, case, monkeypatch):
     monkeypatch.setattr(brought_back, "STEPS", (2,))
-    edit, before = METHODS["KVW one pass"].edit(task, {"strength": 8.0})[0], fingerprint(task.model)
-    rows = audit.examine(task, edit, [name])
-    assert fingerprint(task.model) == before
-    assert all(weight.grad is None for weight in task.model.parameters())
-    with edit.on(task.model):  # it is off: it can be put on
+    edit, before = (
+        METHODS["KVW one pass"].edit(*case, {"strength": 8.0})[0],
+        fingerprint(case.model),
+    )
+    rows = audit.examine(*case, edit, [name])
+    assert fingerprint(case.model) == before
+    assert all(weight.grad is None for weight in case.model.parameters())
+    with edit.on(case.model):  # it is off: it can be put on
         pass
-    assert rows and {row["person"] for row in rows} <= set(task.people)
+    assert rows and {row["person"] for row in rows} <= set(case.people)
     assert all(0 <= row["score_sum"] / row["n"] <= 1 and row["n"] <= 7 for row in rows)
     assert audit.PROBES[name].source and audit.PROBES[name].beside in ("", "as taught")
 
 
-def test_what_is_not_finite_is_not_passed_on(task, nothing, monkeypatch):
-    nan = {"": (task.forget[:1], np.array([np.nan]))}
-    broken = replace(audit.PROBES["as taught"], make=lambda task, edit: nan)
+def test_what_is_not_finite_is_not_passed_on(case, nothing, monkeypatch):
+    nan = {"": (case.forget[:1], np.array([np.nan]))}
+    broken = replace(audit.PROBES["as taught"], make=lambda session, request, edit: nan)
     monkeypatch.setitem(audit.PROBES, "as taught", broken)
     with pytest.raises(ValueError, match="not finite"):
-        audit.examine(task, nothing, ["as taught"])
+        audit.examine(*case, nothing, ["as taught"])
 
 
 # --- tokens, by hand ---------------------------------------------------------------------------
 
 
-def test_tokens_are_what_the_scores_are_made_of(task):
-    told, read = tokens.tell(task, task.forget), scores.read(task.model, task.batches(task.forget))
+def test_tokens_are_what_the_scores_are_made_of(case):
+    told, read = (
+        tokens.tell(case.session, case.forget),
+        scores.read(case.model, case.batches(case.forget)),
+    )
     assert [len(t.log) for t in told] == [n - 1 for n in read.tokens]  # without the end of turn
     assert all(t.log.sum() >= total for t, total in zip(told, read.logprob, strict=True))
     assert {bool(t.right.all()) for t in told} == {True, False}  # it knows some and not others
 
 
-def test_a_standard_score_is_taken_over_the_vocabulary(task):
-    batch = task.batches(task.forget)[0]
+def test_a_standard_score_is_taken_over_the_vocabulary(case):
+    batch = case.batches(case.forget)[0]
     with torch.no_grad():
-        log = task.model(**batch.inputs).logits[batch.answers].float().log_softmax(-1)[0]
+        log = case.model(**batch.inputs).logits[batch.answers].float().log_softmax(-1)[0]
     gold = batch.labels[:, 1:][batch.answers[:, :-1]][0]
     mean = (log.exp() * log).sum()
     spread = (log.exp() * (log - mean) ** 2).sum().sqrt()
-    told = tokens.tell(task, task.forget)[batch.rows[0]]
+    told = tokens.tell(case.session, case.forget)[batch.rows[0]]
     assert told.standard[0] == pytest.approx(float((log[gold] - mean) / spread), rel=1e-4)
 
 
@@ -136,42 +142,42 @@ def test_min_k_looks_at_the_least_likely():
 # --- each probe finds what is there, and nothing where nothing is --------------------------------
 
 
-def test_samples_are_what_drawing_them_would_give(task, nothing):
-    p = np.exp(scores.read(task.model, task.batches(task.forget)).logprob)
+def test_samples_are_what_drawing_them_would_give(case, nothing):
+    p = np.exp(scores.read(case.model, case.batches(case.forget)).logprob)
     drawn = np.random.default_rng(0).random((4000, len(p), 20)) < p[:, None]
-    assert mean(task, nothing, "20 samples") == pytest.approx(drawn.any(2).mean(), abs=0.01)
+    assert mean(case, nothing, "20 samples") == pytest.approx(drawn.any(2).mean(), abs=0.01)
 
 
-def test_membership_is_the_area_under_the_curve(task, nothing, noise):
+def test_membership_is_the_area_under_the_curve(case, nothing, noise):
     for signal in ("loss", "min-k"):  # min-k++ of so small a model tells nobody apart
-        assert mean(task, nothing, "membership", signal) > 0.85
-        assert 0.35 < mean(task, noise, "membership", signal) < 0.65
+        assert mean(case, nothing, "membership", signal) > 0.85
+        assert 0.35 < mean(case, noise, "membership", signal) < 0.65
     assert membership._above(1.0, 1.0) == 0.5
 
 
 def test_beside_itself_a_model_tells_nobody_and_beside_one_that_knew_nothing_whom_it_met(
-    task, nothing, noise
+    case, nothing, noise
 ):
-    assert mean(task, nothing, "reference ratio") == 0.5
-    model, whole = deepcopy(task.model), dict(task.model.named_parameters())
+    assert mean(case, nothing, "reference ratio") == 0.5
+    model, whole = deepcopy(case.model), dict(case.model.named_parameters())
     for name in noise.weights:
         model.get_parameter(name).data.zero_()
     taught = Replaced({name: whole[name].detach() for name in noise.weights}, fingerprint(model))
-    assert mean(replace(task, model=model, kept={}), taught, "reference ratio") > 0.85
-    alone = replace(task, retain=[], general=[])
-    assert audit.examine(alone, nothing, ["reference ratio"]) == []
+    assert mean(case.but(model=model, cache={}), taught, "reference ratio") > 0.85
+    alone = case.but(retain=[], general=[])
+    assert audit.examine(*alone, nothing, ["reference ratio"]) == []
 
 
 @pytest.mark.slow
-def test_relearning_teaches_what_it_is_given_and_asks_about_the_rest(task, nothing, monkeypatch):
+def test_relearning_teaches_what_it_is_given_and_asks_about_the_rest(case, nothing, monkeypatch):
     monkeypatch.setattr(brought_back, "STEPS", (40,))
-    again = [q for q in task.forget if q.person == task.people[0]]
-    before = scores.read(task.model, task.batches(again)).exact.mean()
+    again = [q for q in case.forget if q.person == case.people[0]]
+    before = scores.read(case.model, case.batches(again)).exact.mean()
     for kind, rate in (("full", 3e-4), ("LoRA", 1e-2)):
-        ((step, after),) = brought_back.relearned(task, again, again, kind, rate)
+        ((step, after),) = brought_back.relearned(*case, again, again, kind, rate)
         assert step == 40 and after.mean() > before + 0.2
-    asked = {row["person"] for row in audit.examine(task, nothing, ["relearning two"])}
-    assert asked == set(task.people[2:])
+    asked = {row["person"] for row in audit.examine(*case, nothing, ["relearning two"])}
+    assert asked == set(case.people[2:])
 
 
 def test_rounding_to_many_bits_changes_nothing_and_to_few_something():
@@ -182,28 +188,28 @@ def test_rounding_to_many_bits_changes_nothing_and_to_few_something():
     assert (gap[2] > gap[1]).all() and len(brought_back.rounded(weight, 4)[0].unique()) <= 15
 
 
-def test_prototypes_find_what_an_edit_of_the_head_left_in_the_states(task, nothing, noise):
+def test_prototypes_find_what_an_edit_of_the_head_left_in_the_states(case, nothing, noise):
     """The words of the answers can not be said any more; what precedes them is as it was."""
-    model = deepcopy(task.model)
+    model = deepcopy(case.model)
     model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())  # untied
-    apart = replace(task, model=model, kept={})
-    ids = torch.cat([b.labels[b.labels >= 0] for b in task.batches(task.forget)]).unique()
+    apart = case.but(model=model, cache={})
+    ids = torch.cat([b.labels[b.labels >= 0] for b in case.batches(case.forget)]).unique()
     rows = model.lm_head.weight.detach().index_fill(0, ids, 0.0)
     mute = Replaced({"lm_head.weight": rows}, fingerprint(model))
     found = [mean(apart, mute, "prototypes", f"pull {pull:g}") for pull in brought_back.PULLS]
     assert mean(apart, mute, "as taught") == 0 and max(found) > 0.1
-    assert mean(task, noise, "prototypes", "pull 1") < 0.05
-    text = replace(task, forget=[q for q in task.forget if q.modality == "text"], kept={})
-    assert audit.examine(text, nothing, ["prototypes"]) == []  # nothing is given, nothing asked
+    assert mean(case, noise, "prototypes", "pull 1") < 0.05
+    text = case.but(forget=[q for q in case.forget if q.modality == "text"], cache={})
+    assert audit.examine(*text, nothing, ["prototypes"]) == []  # nothing is given, nothing asked
 
 
-def test_a_prototype_is_the_mean_state_before_a_token(task):
-    given = [q for q in task.forget if q.modality == "text"]
-    every, ways = brought_back.prototypes_of(task, given)
-    (batch,) = task.batches(given)
-    head = task.model.get_output_embeddings()
+def test_a_prototype_is_the_mean_state_before_a_token(case):
+    given = [q for q in case.forget if q.modality == "text"]
+    every, ways = brought_back.prototypes_of(case.session, given)
+    (batch,) = case.batches(given)
+    head = case.model.get_output_embeddings()
     with torch.no_grad():
-        hidden = task.model(**batch.inputs, output_hidden_states=True).hidden_states[-1]
+        hidden = case.model(**batch.inputs, output_hidden_states=True).hidden_states[-1]
     own = torch.nn.functional.normalize(hidden[batch.predicts])
     gold = batch.labels[:, 1:][batch.predicts[:, :-1]]
     mean = torch.stack([own[gold == token].mean(0) for token in every])
@@ -214,22 +220,22 @@ def test_a_prototype_is_the_mean_state_before_a_token(task):
     assert torch.allclose(ways.norm(dim=1), head.weight.norm(dim=1).mean(), rtol=1e-4)
 
 
-def test_half_of_the_way_is_half_of_the_edit(task, noise, monkeypatch):
+def test_half_of_the_way_is_half_of_the_edit(case, noise, monkeypatch):
     monkeypatch.setattr(brought_back, "HALFWAY", (0.0, 1.0))
-    vanilla = scores.read(task.model, task.batches(task.forget)).exact.mean()
-    assert mean(task, noise, "part of the way back", "0 left") == pytest.approx(vanilla)
-    gone = mean(task, noise, "part of the way back", "1 left")
-    assert gone == pytest.approx(mean(task, noise, "as taught")) and gone < vanilla
+    vanilla = scores.read(case.model, case.batches(case.forget)).exact.mean()
+    assert mean(case, noise, "part of the way back", "0 left") == pytest.approx(vanilla)
+    gone = mean(case, noise, "part of the way back", "1 left")
+    assert gone == pytest.approx(mean(case, noise, "as taught")) and gone < vanilla
 
 
-def test_undoing_all_changes_gives_the_model_before(task, noise, monkeypatch):
+def test_undoing_all_changes_gives_the_model_before(case, noise, monkeypatch):
     monkeypatch.setattr(brought_back, "LARGEST", (0.0001, 0.9999999))
-    vanilla = scores.read(task.model, task.batches(task.forget)).exact.mean()
-    assert mean(task, noise, "largest changes undone", "1 of them") == pytest.approx(vanilla)
-    assert mean(task, noise, "largest changes undone", "0.0001 of them") < vanilla
+    vanilla = scores.read(case.model, case.batches(case.forget)).exact.mean()
+    assert mean(case, noise, "largest changes undone", "1 of them") == pytest.approx(vanilla)
+    assert mean(case, noise, "largest changes undone", "0.0001 of them") < vanilla
 
 
-def test_what_is_asked_otherwise_is_asked_about_the_same_facts(task, nothing, monkeypatch):
+def test_what_is_asked_otherwise_is_asked_about_the_same_facts(case, nothing, monkeypatch):
     """Examples are of the fact and in words; whom a photo shows is not asked beside the name."""
     asked: list = []
 
@@ -238,13 +244,13 @@ def test_what_is_asked_otherwise_is_asked_about_the_same_facts(task, nothing, mo
         return questions, np.zeros(len(questions))
 
     monkeypatch.setattr(wordings, "exact", exact)
-    audit.examine(task, nothing, ["few-shot"])
-    for question, old in zip(asked, task.forget, strict=True):
-        same = [q for q in task.retain if q.fact == old.fact and q.image is None]
+    audit.examine(*case, nothing, ["few-shot"])
+    for question, old in zip(asked, case.forget, strict=True):
+        same = [q for q in case.retain if q.fact == old.fact and q.image is None]
         told = "".join(f"{q.prompt} {q.answer} " for q in same[: wordings.SHOTS])
         assert question.prompt == told + old.prompt
     asked.clear()
-    audit.examine(task, nothing, ["photo and name"])
+    audit.examine(*case, nothing, ["photo and name"])
     assert asked and all(q.image is not None and q.fact != "name" for q in asked)
 
 
@@ -256,75 +262,75 @@ def test_what_else_a_layer_gives_on_stays():
         assert layer(1) == (2, "cache", "attention")
 
 
-def test_a_layer_that_hears_itself_says_the_same(task):
-    last = list(decoder_layers(task.model).values())[-1]
+def test_a_layer_that_hears_itself_says_the_same(case):
+    last = list(decoder_layers(case.model).values())[-1]
     states: list = []
-    said = scores.read(task.model, task.batches(task.forget)).logprob
+    said = scores.read(case.model, case.batches(case.forget)).logprob
     with inside.kept(last, states), inside.written(last, lambda own: own):
-        again = scores.read(task.model, task.batches(task.forget)).logprob
-    assert np.allclose(said, again) and len(states) == len(task.batches(task.forget))
+        again = scores.read(case.model, case.batches(case.forget)).logprob
+    assert np.allclose(said, again) and len(states) == len(case.batches(case.forget))
     with inside.written(last, lambda own: 0 * own):
-        assert not np.allclose(scores.read(task.model, task.batches(task.forget)).logprob, said)
+        assert not np.allclose(scores.read(case.model, case.batches(case.forget)).logprob, said)
 
 
-def test_the_lens_reads_no_answer_from_the_first_layer_that_only_the_last_gives(task, nothing):
-    assert mean(task, nothing, "logit lens", "layer 0") < mean(task, nothing, "as taught")
+def test_the_lens_reads_no_answer_from_the_first_layer_that_only_the_last_gives(case, nothing):
+    assert mean(case, nothing, "logit lens", "layer 0") < mean(case, nothing, "as taught")
 
 
-def test_a_patch_of_the_model_before_brings_its_answers_with_it(task, nothing, noise):
+def test_a_patch_of_the_model_before_brings_its_answers_with_it(case, nothing, noise):
     """Behind the layer the tiny model is as before: only layer 0 was changed."""
-    layer = next(iter(find_projections(task.model)))
+    layer = next(iter(find_projections(case.model)))
     first = Replaced(
-        {f"{layer}.weight": noise.weights[f"{layer}.weight"] * 50}, fingerprint(task.model)
+        {f"{layer}.weight": noise.weights[f"{layer}.weight"] * 50}, fingerprint(case.model)
     )
-    assert mean(task, first, "patching", "layer 0") > mean(task, first, "as taught") + 0.1
-    same = mean(task, nothing, "patching", "layer 0")
-    assert same == pytest.approx(mean(task, nothing, "as taught"))
+    assert mean(case, first, "patching", "layer 0") > mean(case, first, "as taught") + 0.1
+    same = mean(case, nothing, "patching", "layer 0")
+    assert same == pytest.approx(mean(case, nothing, "as taught"))
 
 
-def test_a_linear_probe_finds_what_is_planted_and_its_control_does_not(task, monkeypatch):
+def test_a_linear_probe_finds_what_is_planted_and_its_control_does_not(case, monkeypatch):
     people = list(vectors.world().people)
     asked = about(vectors.world(), people, modalities=("text",))
     jobs = [q for q in asked if q.fact == "job"] or [q for q in asked if q.fact == asked[0].fact]
     values = sorted({q.value for q in jobs})
     rng = np.random.default_rng(0)
 
-    def planted(task, questions):
+    def planted(session, questions):
         states = rng.normal(size=(len(questions), 2, len(values)))
         for row, q in enumerate(questions):
             states[row, 1, values.index(q.value)] += 12
         return states
 
     monkeypatch.setattr(inside, "states_before_values", planted)
-    first, second = inside.probed(task, jobs[20:], jobs[:20], shuffled=False).T
+    first, second = inside.probed(case.session, jobs[20:], jobs[:20], shuffled=False).T
     assert second.mean() > 0.9 and first.mean() < 0.3  # planted in the second layer
-    assert inside.probed(task, jobs[20:], jobs[:20], shuffled=True).mean() < 0.3
+    assert inside.probed(case.session, jobs[20:], jobs[:20], shuffled=True).mean() < 0.3
 
 
-def test_states_are_taken_where_values_part(task):
-    asked = [q for q in task.known() if q.fact == task.forget[0].fact and q.modality == "text"]
-    states = inside.states_before_values(task, asked)
-    assert states.shape[:2] == (len(asked), len(find_projections(task.model)))
+def test_states_are_taken_where_values_part(case):
+    asked = [q for q in case.questions() if q.fact == case.forget[0].fact and q.modality == "text"]
+    states = inside.states_before_values(case.session, asked)
+    assert states.shape[:2] == (len(asked), len(find_projections(case.model)))
     alike = {tuple(np.round(state[-1], 4)) for state in states}
     assert len(alike) == len(asked)  # other names: other states
 
 
-def test_an_edit_of_what_one_person_calls_tells_who_it_was(task):
+def test_an_edit_of_what_one_person_calls_tells_who_it_was(case):
     met = set(list(vectors.world().people)[: vectors.TAUGHT])
-    task = replace(task, retain=[q for q in task.retain if q.person in met], kept={})
-    person, coefficients = task.people[0], task.everyone()
+    case = case.but(retain=[q for q in case.retain if q.person in met], cache={})
+    person, coefficients = case.people[0], case.coefficients()
     each = coefficients.per_person()  # [people, layers, d_ff]
     loudest = each.argmax(0) == coefficients.people.index(person)
-    edit = Columns(loudest.float() * 5, 1.0, fingerprint(task.model))
+    edit = Columns(loudest.float() * 5, 1.0, fingerprint(case.model))
     told = {
         row["person"]: row["score_sum"] / row["n"]
-        for row in audit.examine(task, edit, ["who was it"])
+        for row in audit.examine(*case, edit, ["who was it"])
     }
-    assert told[person] == 1.0 > max(told[other] for other in task.people[1:])
-    nothing = Columns(torch.zeros(loudest.shape), 0.0, fingerprint(task.model))
-    assert mean(task, nothing, "who was it") == 0.5
-    with edit.on(task.model):
-        energy = receipt.through(task, edit, task.batches(task.known()))
+    assert told[person] == 1.0 > max(told[other] for other in case.people[1:])
+    nothing = Columns(torch.zeros(loudest.shape), 0.0, fingerprint(case.model))
+    assert mean(case, nothing, "who was it") == 0.5
+    with edit.on(case.model):
+        energy = receipt.through(case.model, edit, case.batches(case.questions()))
     assert (energy > 0).any() and np.isfinite(energy).all()
 
 
@@ -426,9 +432,9 @@ def test_states_that_do_not_belong_together_are_refused():
         audit.judge(PLAIN | {"oracle": rows("as taught", 0)})
 
 
-def test_without_an_oracle_strangers_stand_in_its_place(task, nothing, monkeypatch):
+def test_without_an_oracle_strangers_stand_in_its_place(case, nothing, monkeypatch):
     monkeypatch.setattr(brought_back, "STEPS", (2,))
-    found = {f.label: f for f in audit.audit(task, nothing)}
+    found = {f.label: f for f in audit.audit(*case, nothing)}
     assert found["as taught"].oracle < found["as taught"].vanilla == found["as taught"].edited
     assert found["as taught"].left == pytest.approx(1.0)
     assert not any(f.kind == "brought back" or f.before for f in found.values())

@@ -118,7 +118,7 @@ def test_nothing_that_is_written_tells_whose_machine_it_was(strange, monkeypatch
         edit,
     ]
     monkeypatch.setattr("sys.argv", ["kvw", *map(str, arguments)])
-    monkeypatch.setattr(report, "request_of", lambda *_, **__: small.task())
+    monkeypatch.setattr(report, "request_of", lambda *_, **__: small.case())
     assert invoke(*arguments).exit_code == 0
     table = home / "small.parquet"
     with small.planned(small.plan()):
@@ -224,7 +224,7 @@ def test_a_refusal_is_one_line_and_writes_nothing(
 ):
     path = tmp_path / "rows.json"
     if "--model" not in arguments:  # pocket would measure first, half a minute
-        monkeypatch.setattr(report, "request_of", lambda *_, **__: small.task())
+        monkeypatch.setattr(report, "request_of", lambda *_, **__: small.case())
     monkeypatch.setattr("sys.argv", ["kvw", "unlearn", *arguments, "--json", str(path)])
     with pytest.raises(SystemExit) as left:
         main()

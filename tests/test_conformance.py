@@ -13,19 +13,21 @@ from functools import cache
 import pytest
 import tiny
 import torch
+from case import Case, case_of
 from PIL import Image
 
 from kvw_minimal.audit import checking
 from kvw_minimal.audit.checking import method_of
-from kvw_minimal.audit.conformance import PROMISES, Interrupted, check_method, fresh, state_of
+from kvw_minimal.audit.conformance import PROMISES, Interrupted, check_method, state_of
 from kvw_minimal.batches import Batch, answer_batches
 from kvw_minimal.edits import Columns, Replaced
-from kvw_minimal.methods import METHODS, Cost, Method
+from kvw_minimal.forget_request import Request
+from kvw_minimal.methods import METHODS, Method
 from kvw_minimal.models import find_projections, fingerprint, sketch
 from kvw_minimal.questions import Question
+from kvw_minimal.session import Cost, Session
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about, general
-from kvw_minimal.task import Task
 
 # --- whose questions ---------------------------------------------------------------------------
 
@@ -49,13 +51,13 @@ def encoder() -> Callable:
 
 
 @cache
-def strangers() -> Task:
+def strangers() -> Case:
     """A LLaVA with a frozen eye that stands in training mode, all else in evaluation mode."""
     world = load_people()
     mine, *others = (about(world, [person])[:4] for person in list(world.people)[:4])
     model = tiny.llava()
     model.model.vision_tower.train().requires_grad_(False)
-    return Task(
+    return case_of(
         model, tiny.processor(), mine, sum(others, []), general(world)[:2], encode=encoder()
     )
 
@@ -107,14 +109,14 @@ def somebodys(pictures: bool) -> list[list[Question]]:
 
 
 @cache
-def qwen() -> Task:
+def qwen() -> Case:
     """A Qwen2-VL, its own processor, and pictures cut into as many patches as they fill."""
     mine, *others = somebodys(pictures=True)
-    return Task(*tiny.qwen2_vl(), mine, sum(others, []), encode=encoder())
+    return case_of(*tiny.qwen2_vl(), mine, sum(others, []), encode=encoder())
 
 
 @cache
-def llama() -> Task:
+def llama() -> Case:
     """A language model, a tokenizer without chat template, and no pictures."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -122,7 +124,7 @@ def llama() -> Task:
     tokenizer = tiny.tokenizer()
     model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **tiny.LANGUAGE)).eval()
     mine, *others = somebodys(pictures=False)
-    return Task(model, tokenizer, mine, sum(others, []), encode=encoder())
+    return case_of(model, tokenizer, mine, sum(others, []), encode=encoder())
 
 
 # --- every method ------------------------------------------------------------------------------
@@ -151,13 +153,13 @@ OTHERS = [name for name in METHODS if name not in (*CHAPTERS, "oracle")]
     [*CHAPTERS, *(pytest.param(name, marks=pytest.mark.nightly) for name in OTHERS)],
 )
 def test_every_method_keeps_its_promises(name: str):
-    check_method(METHODS[name], strangers(), some_settings(name), changes=name != "vanilla")
+    check_method(METHODS[name], *strangers(), some_settings(name), changes=name != "vanilla")
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", [*CHAPTERS, *OTHERS])
 @pytest.mark.parametrize("whose", [qwen, llama])
-def test_every_method_works_for_somebody_else(whose: Callable[[], Task], name: str):
+def test_every_method_works_for_somebody_else(whose: Callable[[], Case], name: str):
     check_method(METHODS[name], whose(), some_settings(name), name != "vanilla", PROMISES[:6])
 
 
@@ -166,115 +168,119 @@ def test_every_method_works_for_somebody_else(whose: Callable[[], Task], name: s
 @pytest.mark.parametrize("shape", [{"shape": "top"}, {"batch": 2}, {"shape": "zero", "mass": 0.1}])
 def test_other_settings_of_the_family_keep_them_too(score: str, shape: dict):
     settings = {"score": score, "positions": "text"} | shape
-    check_method(METHODS["family"], strangers(), settings)
+    check_method(METHODS["family"], *strangers(), settings)
 
 
 # --- bad methods are caught --------------------------------------------------------------------
 
 
-def random_columns(task: Task, settings: dict, cost: Cost, seeded: bool = True) -> Columns:
+def random_columns(
+    session: Session, request: Request, settings: dict, seeded: bool = True
+) -> Columns:
     """A method that does nothing wrong: draws contrasts, and looks at the forget set once."""
-    generator = torch.Generator().manual_seed(task.seed) if seeded else None
-    task.measured(task.forget)
-    cost.add("forget", len(task.forget), 1)
+    generator = torch.Generator().manual_seed(request.seed) if seeded else None
+    session.measured(request.forget)
+    session.cost.add("forget", len(request.forget), 1)
     contrast = torch.rand(tiny.LAYERS, tiny.D_FF, generator=generator)
-    return Columns(contrast, settings["strength"], fingerprint(task.model))
+    return Columns(contrast, settings["strength"], fingerprint(session.model))
 
 
 class Careless(Method):
     """A method that puts nothing back."""
 
-    def edit(self, task, settings=None):
-        cost = Cost(seconds=1.0)
-        edit = self.make(task, settings, cost)
-        edit.sketch = sketch(task.model)
-        edit.notes = {"people": task.people, "method": self.name, "settings": settings}
-        return edit, cost
+    def edit(self, session, request, settings=None):
+        session = replace(session, cost=Cost(seconds=1.0))
+        edit = self.make(session, request, settings)
+        edit.sketch = sketch(session.model)
+        edit.notes = {"people": request.people, "method": self.name, "settings": settings}
+        return edit, session.cost
 
 
-def leaves_an_edit(task, settings, cost):
-    edit = random_columns(task, settings, cost)
-    for projection in find_projections(task.model).values():
+def leaves_an_edit(session, request, settings):
+    edit = random_columns(session, request, settings)
+    for projection in find_projections(session.model).values():
         projection.weight.data.mul_(0.5)
     return edit
 
 
-def leaves_a_hook(task, settings, cost):
-    task.model.register_forward_hook(lambda *_: None)
-    return random_columns(task, settings, cost)
+def leaves_a_hook(session, request, settings):
+    session.model.register_forward_hook(lambda *_: None)
+    return random_columns(session, request, settings)
 
 
-def leaves_a_flag(task, settings, cost):
-    task.model.requires_grad_(False)
-    return random_columns(task, settings, cost)
+def leaves_a_flag(session, request, settings):
+    session.model.requires_grad_(False)
+    return random_columns(session, request, settings)
 
 
-def leaves_a_mode(task, settings, cost):
-    task.model.eval()
-    return random_columns(task, settings, cost)
+def leaves_a_mode(session, request, settings):
+    session.model.eval()
+    return random_columns(session, request, settings)
 
 
-def leaves_a_gradient(task, settings, cost):
-    weight = task.model.get_input_embeddings().weight
+def leaves_a_gradient(session, request, settings):
+    weight = session.model.get_input_embeddings().weight
     weight.grad = torch.zeros_like(weight)
-    return random_columns(task, settings, cost)
+    return random_columns(session, request, settings)
 
 
-def fails_with_an_edit_on(task, settings, cost):
-    weight = next(iter(find_projections(task.model).values())).weight
+def fails_with_an_edit_on(session, request, settings):
+    weight = next(iter(find_projections(session.model).values())).weight
     own = weight.data.clone()
     weight.data.mul_(0.5)
-    edit = random_columns(task, settings, cost)  # should this fail, nobody puts it back
+    edit = random_columns(session, request, settings)  # should this fail, nobody puts it back
     weight.data.copy_(own)
-    return replace(edit, fingerprint=fingerprint(task.model))
+    return replace(edit, fingerprint=fingerprint(session.model))
 
 
-def unseeded(task, settings, cost):
-    return random_columns(task, settings, cost, seeded=False)
+def unseeded(session, request, settings):
+    return random_columns(session, request, settings, seeded=False)
 
 
-def returns_nan(task, settings, cost):
-    edit = random_columns(task, settings, cost)
+def returns_nan(session, request, settings):
+    edit = random_columns(session, request, settings)
     edit.contrast[0, 0] = torch.nan  # behind the back of the edit's own check
     return edit
 
 
-def says_nan(task, settings, cost):
-    random_columns(task, settings, cost)
+def says_nan(session, request, settings):
+    random_columns(session, request, settings)
     name = "model.language_model.norm.weight"
-    huge = torch.full_like(task.model.get_parameter(name), 1e38)  # finite, but not what comes of it
-    return Replaced({name: huge}, fingerprint(task.model))
+    huge = torch.full_like(
+        session.model.get_parameter(name), 1e38
+    )  # finite, but not what comes of it
+    return Replaced({name: huge}, fingerprint(session.model))
 
 
-def does_nothing(task, settings, cost):
-    return replace(random_columns(task, settings, cost), strength=0.0)
+def does_nothing(session, request, settings):
+    return replace(random_columns(session, request, settings), strength=0.0)
 
 
-def counts_nothing(task, settings, cost):
-    return random_columns(task, settings, Cost())
+def counts_nothing(session, request, settings):
+    return random_columns(replace(session, cost=Cost()), request, settings)
 
 
-def notes_a_tensor(task, settings, cost):
-    edit = random_columns(task, settings, cost)
+def notes_a_tensor(session, request, settings):
+    edit = random_columns(session, request, settings)
     edit.notes["best"] = torch.ones(1)
     return edit
 
 
-def names_a_stranger(task, settings, cost):
-    edit = random_columns(task, settings, cost)
+def names_a_stranger(session, request, settings):
+    edit = random_columns(session, request, settings)
     edit.notes["people"] = ["somebody"]
     return edit
 
 
-def of_another_model(task, settings, cost):
-    return replace(random_columns(task, settings, cost), fingerprint="0" * 16)
+def of_another_model(session, request, settings):
+    return replace(random_columns(session, request, settings), fingerprint="0" * 16)
 
 
-def swallows_errors(task, settings, cost):
+def swallows_errors(session, request, settings):
     try:
-        return random_columns(task, settings, cost)
+        return random_columns(session, request, settings)
     except Interrupted:
-        return Columns(torch.ones(tiny.LAYERS, tiny.D_FF), 1.0, fingerprint(task.model))
+        return Columns(torch.ones(tiny.LAYERS, tiny.D_FF), 1.0, fingerprint(session.model))
 
 
 GRID = ({"strength": 2.0},)
@@ -285,17 +291,17 @@ def a_method(make: Callable, kind: type[Method] = Method) -> Method:
 
 
 @pytest.fixture
-def task() -> Task:
+def case() -> Case:
     """A model of its own for each bad method: it may be spoiled."""
     model = tiny.llava()
     model.model.vision_tower.train().requires_grad_(False)
-    return fresh(strangers(), model=model)
+    return strangers().but(model=model, cache={})
 
 
-def test_a_good_method_of_ones_own_passes(task):
-    before = fingerprint(task.model)
-    check_method(a_method(random_columns), task, {"strength": 2.0})
-    assert fingerprint(task.model) == before
+def test_a_good_method_of_ones_own_passes(case):
+    before = fingerprint(case.model)
+    check_method(a_method(random_columns), *case, {"strength": 2.0})
+    assert fingerprint(case.model) == before
 
 
 @pytest.mark.parametrize(
@@ -313,9 +319,9 @@ def test_a_good_method_of_ones_own_passes(task):
         (leaves_a_hook, "not as it was after the edit was made: hooks"),
     ],
 )
-def test_a_bad_method_is_caught(task, make, words):
+def test_a_bad_method_is_caught(case, make, words):
     with pytest.raises(AssertionError, match=words):
-        check_method(a_method(make), task, {"strength": 2.0})
+        check_method(a_method(make), *case, {"strength": 2.0})
 
 
 @pytest.mark.parametrize(
@@ -330,17 +336,17 @@ def test_a_bad_method_is_caught(task, make, words):
         (random_columns, "an unknown setting is ignored"),
     ],
 )
-def test_what_nobody_puts_back_is_caught(task, make, words):
+def test_what_nobody_puts_back_is_caught(case, make, words):
     """`Method.edit` puts weights, flags, modes and gradients back; here nobody does."""
     with pytest.raises(AssertionError, match=words):
-        check_method(a_method(make, Careless), task, {"strength": 2.0})
+        check_method(a_method(make, Careless), *case, {"strength": 2.0})
 
 
 @pytest.mark.parametrize(
     "make", [leaves_an_edit, leaves_a_flag, leaves_a_mode, leaves_a_gradient, fails_with_an_edit_on]
 )
-def test_what_a_method_leaves_behind_is_put_back_for_it(task, make):
-    check_method(a_method(make), task, {"strength": 2.0})
+def test_what_a_method_leaves_behind_is_put_back_for_it(case, make):
+    check_method(a_method(make), *case, {"strength": 2.0})
 
 
 @pytest.mark.parametrize(
@@ -354,7 +360,7 @@ def test_what_a_method_leaves_behind_is_put_back_for_it(task, make):
 def test_controls_take_the_settings_of_what_they_are_like(name, words):
     settings = {} if "needs" in words else {"strength": 1.0}
     with pytest.raises(ValueError, match=words):
-        METHODS[name].edit(fresh(strangers()), settings)
+        METHODS[name].edit(*strangers().but(cache={}), settings)
 
 
 # --- and anybody's -----------------------------------------------------------------------------
@@ -368,33 +374,33 @@ from kvw_minimal.models import fingerprint
 
 calls = []
 
-def good(task, settings, cost):
-    task.measured(task.forget)
-    cost.add("forget", len(task.forget), 1)
-    drawn = torch.rand(LAYERS, 48, generator=torch.Generator().manual_seed(task.seed))
-    return Columns(drawn, settings.get("strength", 1.0), fingerprint(task.model))
+def good(session, request, settings):
+    session.measured(request.forget)
+    session.cost.add("forget", len(request.forget), 1)
+    drawn = torch.rand(LAYERS, 48, generator=torch.Generator().manual_seed(request.seed))
+    return Columns(drawn, settings.get("strength", 1.0), fingerprint(session.model))
 
-def drawn(task, settings, cost):
-    edit = good(task, settings, cost)
+def drawn(session, request, settings):
+    edit = good(session, request, settings)
     return Columns(torch.rand_like(edit.contrast), 1.0, edit.fingerprint)
 
-def hooked(task, settings, cost):
-    task.model.lm_head.register_forward_hook(lambda *_: None)
-    return good(task, settings, cost)
+def hooked(session, request, settings):
+    session.model.lm_head.register_forward_hook(lambda *_: None)
+    return good(session, request, settings)
 
-def twice(task, settings, cost):
-    calls.append(task)
+def twice(session, request, settings):
+    calls.append(session)
     assert len(calls) != 2, "not a second time"
-    return good(task, settings, cost)
+    return good(session, request, settings)
 
-def once(task, settings, cost):
-    edit = good(task, settings, cost)
-    calls.append(task)
+def once(session, request, settings):
+    edit = good(session, request, settings)
+    calls.append(session)
     if len(calls) == 1:
-        task.model.lm_head.register_forward_hook(lambda *_: 1 / 0)
+        session.model.lm_head.register_forward_hook(lambda *_: 1 / 0)
     return edit
 
-def nothing(task, settings, cost):
+def nothing(session, request, settings):
     return None
 
 mine = Method("my own", good, "a test", ({"strength": 2.0}, {"strength": 3.0}), needs=())
@@ -408,7 +414,7 @@ def mine(tmp_path, monkeypatch) -> str:
     (tmp_path / "beside.py").write_text(f"LAYERS = {tiny.LAYERS}", encoding="utf-8")
     (tmp_path / "own_methods.py").write_text(MINE, encoding="utf-8")
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(checking, "small_task", strangers)
+    monkeypatch.setattr(checking, "small_case", strangers)
     yield str(tmp_path / "own_methods.py")
     for name in ("beside", "own_methods"):
         sys.modules.pop(name, None)
@@ -491,8 +497,8 @@ def test_a_module_that_cannot_be_imported_is_named(tmp_path, source):
 
 
 def test_a_method_is_tried_on_what_pocket_was_taught():
-    task = checking.small_task()
-    assert (len(task.people), len(task.others), len(task.known())) == (1, 3, 16)
-    eye = task.model.model.vision_tower
-    assert eye.training and not task.model.training
+    case = Case(*checking.small_case())
+    assert (len(case.people), len(case.retain_people), len(case.questions())) == (1, 3, 16)
+    eye = case.model.model.vision_tower
+    assert eye.training and not case.model.training
     assert not any(weight.requires_grad for weight in eye.parameters())

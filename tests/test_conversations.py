@@ -14,13 +14,14 @@ from test_own import ADA, BEN, lines
 
 from kvw_minimal.batches import answer_batches, prompt_batches, render
 from kvw_minimal.benchmarks.conversations import BETWEEN, Conversation, check_rendered
-from kvw_minimal.benchmarks.own import read_questions, task_from, validate, write_questions
+from kvw_minimal.benchmarks.own import read_questions, read_request, validate, write_questions
 from kvw_minimal.coefficients import measure, watch
 from kvw_minimal.methods import METHODS
 from kvw_minimal.methods.somebody_else import asked_again
 from kvw_minimal.models import body, find_projections
 from kvw_minimal.questions import Question
 from kvw_minimal.scores import answer
+from kvw_minimal.session import Session
 
 
 def png(shade: int, side: int = 64) -> bytes:
@@ -197,18 +198,16 @@ def test_every_picture_is_seen(kind, place, file):
 def test_conversations_are_forgotten_and_answered(kind, method, file):
     model, processor, _ = seeing(kind)
     more = [row(name=name, said=f"In {city}.") for name, city in (("Cy", "Oslo"), ("Di", "Rome"))]
-    task = task_from(
-        lines(file.parent, row(), row("retain", "Ben", "In Lima."), *more), model, processor
-    )
+    request = read_request(lines(file.parent, row(), row("retain", "Ben", "In Lima."), *more))
     settings = {
         "KVW one pass": {"strength": 4.0},
         "rewrite": METHODS["rewrite"].chosen | {"decides": 0.0, "others": 2},
     }
-    edit, _ = METHODS[method].edit(task, settings[method])
+    edit, _ = METHODS[method].edit(Session(model, processor), request, settings[method])
     assert edit.norm(model) > 0 and edit.notes["people"] == ["Ada", "Cy", "Di"]
     with edit.on(model):
-        assert len(answer(model, processor, task.forget)) == 3
-    assert len(prompt_batches(processor, task.forget)[0].inputs["input_ids"]) == 3
+        assert len(answer(model, processor, request.forget)) == 3
+    assert len(prompt_batches(processor, request.forget)[0].inputs["input_ids"]) == 3
 
 
 def test_somebody_else_stands_in_every_turn(file):

@@ -6,6 +6,7 @@ import families
 import pytest
 import tiny
 import torch
+from case import Case, case_of
 from torch import nn
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
@@ -19,7 +20,6 @@ from kvw_minimal.methods.registry import METHODS
 from kvw_minimal.models import columns, find_projections, fingerprint
 from kvw_minimal.questions import Question
 from kvw_minimal.schedules import compared, contrast_of_batch, one_pass, published
-from kvw_minimal.task import Task
 
 EXPERTS, LAYERS, WIDTH, D_FF = 4, 2, families.WIDTH, families.D_FF
 OWNERS = ["a", "b", "a", "c"]
@@ -223,11 +223,11 @@ def questions(person: str, count: int = 2) -> list[Question]:
 
 
 @pytest.fixture(scope="module")
-def task() -> Task:
+def case() -> Case:
     """Anybody's few questions, of a mixture that reads the tokens of the book's own model."""
     tokenizer = tiny.tokenizer()
     model = families.build("mixtral", {"vocab_size": len(tokenizer)})
-    return Task(model, tokenizer, questions("ann"), [*questions("bob"), *questions("eve")])
+    return case_of(model, tokenizer, questions("ann"), [*questions("bob"), *questions("eve")])
 
 
 @pytest.mark.parametrize(
@@ -241,12 +241,12 @@ def task() -> Task:
         ("vanilla", {}),
     ],
 )
-def test_methods_that_work_on_experts(task: Task, name: str, settings: dict):
-    before = fingerprint(task.model)
-    edit, _ = METHODS[name].edit(task, settings)
-    assert fingerprint(task.model) == before
-    with edit.on(task.model):
-        assert (fingerprint(task.model) != before) == (name != "vanilla")
+def test_methods_that_work_on_experts(case: Case, name: str, settings: dict):
+    before = fingerprint(case.model)
+    edit, _ = METHODS[name].edit(*case, settings)
+    assert fingerprint(case.model) == before
+    with edit.on(case.model):
+        assert (fingerprint(case.model) != before) == (name != "vanilla")
     if "layers" in settings:  # those of the model, not rows of experts
         assert not edit.contrast[0].any() and edit.contrast[1].any()
 
@@ -255,23 +255,23 @@ def test_methods_that_work_on_experts(task: Task, name: str, settings: dict):
     "name",
     [name for name, each in METHODS.items() if name not in {*WORKING, "oracle"} and not each.like],
 )
-def test_methods_that_need_one_ffn_a_layer_say_so(task: Task, name: str):
+def test_methods_that_need_one_ffn_a_layer_say_so(case: Case, name: str):
     method = METHODS[name]
     settings = dict((method.grid or ({},))[0])
-    before = fingerprint(task.model)
+    before = fingerprint(case.model)
     with pytest.raises(ValueError, match="MixtralForCausalLM is a mixture of experts, and this"):
-        method.edit(task, settings)
-    assert fingerprint(task.model) == before
+        method.edit(*case, settings)
+    assert fingerprint(case.model) == before
 
 
 @torch.no_grad()
-def test_the_receipt_reads_experts_and_turned_weights(task: Task):
+def test_the_receipt_reads_experts_and_turned_weights(case: Case):
     """A weight that is doubled adds what it adds: the energy of the change is that of the map."""
-    gpt2 = families.build("gpt2", {"vocab_size": len(task.processor)})
-    for model in (task.model, families.build("gpt_oss", {"vocab_size": len(task.processor)}), gpt2):
-        own = replace(task, model=model, kept={})
+    gpt2 = families.build("gpt2", {"vocab_size": len(case.processor)})
+    for model in (case.model, families.build("gpt_oss", {"vocab_size": len(case.processor)}), gpt2):
+        own = case.but(model=model, cache={})
         batches, (path, module) = (
-            own.batches(own.known()),
+            own.batches(own.questions()),
             next(iter(find_projections(model).items())),
         )
         name, before = f"{path}.{weight_name(module)}", columns(module).clone()
@@ -280,18 +280,18 @@ def test_the_receipt_reads_experts_and_turned_weights(task: Task):
             weight.unflatten(-1, (2, -1))[..., half, :] *= 3
             edit = Replaced({name: weight.mT if is_turned(module) else weight}, fingerprint(model))
             with edit.on(model):
-                found = receipt.through(own, edit, batches)
+                found = receipt.through(own.model, edit, batches)
             by_hand = energy_by_hand(own, module, weight - before, before)
             assert found == pytest.approx(by_hand, rel=1e-4) and (found > 0).all()
-        told = examine(own, edit, ["who was it"])
+        told = examine(*own, edit, ["who was it"])
         assert sum(row["n"] for row in told) == len(own.forget)
 
 
-def energy_by_hand(task: Task, module: nn.Module, gap, before) -> list[float]:
+def energy_by_hand(case: Case, module: nn.Module, gap, before) -> list[float]:
     """`receipt.through` of each question alone, of one layer, expert after expert."""
     found = []
-    for question in task.known():
-        (batch,) = task.batches([question])
+    for question in case.questions():
+        (batch,) = case.batches([question])
         total = [0.0, 0.0]
 
         def see(expert, h, asked=slice(None), tokens=None, batch=batch, total=total):
@@ -302,15 +302,15 @@ def energy_by_hand(task: Task, module: nn.Module, gap, before) -> list[float]:
                 )
 
         with watch({"": module}, see):
-            task.model(**batch.inputs)
+            case.model(**batch.inputs)
         found.append(total[0] / total[1])
     return found
 
 
-def test_the_receipt_asks_nothing_of_an_edit_that_no_token_meets(task: Task):
+def test_the_receipt_asks_nothing_of_an_edit_that_no_token_meets(case: Case):
     """Experts' first matrices and norms are no output of a map; an edit of nothing is one of 0."""
     name = "model.layers.0.input_layernorm.weight"
-    edit = Replaced({name: 2 * task.model.get_parameter(name).detach()}, fingerprint(task.model))
-    assert examine(task, edit, ["who was it"]) == []
-    nothing, _ = METHODS["vanilla"].edit(task)
-    assert {row["score_sum"] / row["n"] for row in examine(task, nothing, ["who was it"])} == {0.5}
+    edit = Replaced({name: 2 * case.model.get_parameter(name).detach()}, fingerprint(case.model))
+    assert examine(*case, edit, ["who was it"]) == []
+    nothing, _ = METHODS["vanilla"].edit(*case)
+    assert {row["score_sum"] / row["n"] for row in examine(*case, nothing, ["who was it"])} == {0.5}

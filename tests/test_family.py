@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from case import Case, case_of
 from torch.nn import functional as F
 
 from kvw_experiments import family
@@ -39,43 +40,41 @@ from kvw_minimal.questions import Question
 from kvw_minimal.schedules import one_pass
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about, general
-from kvw_minimal.task import Task
 
 
 @cache
-def small() -> tuple[Task, list[str], list[Question]]:
+def small() -> tuple[Case, list[str], list[Question]]:
     """A tiny random LLaVA and questions about six people and a portrait, all recorded."""
     world = load_people()
     people = list(world.people)[:6]
     known, portrait = about(world, people), general(world)[:3]
-    task = Task(tiny.llava(3), tiny.processor(), known[:1], known[1:], portrait, batch_size=16)
-    prepare(task, [*known, *portrait])
-    return task, people, [*known, *portrait]
+    case = case_of(tiny.llava(3), tiny.processor(), known[:1], known[1:], portrait, batch_size=16)
+    prepare(case.session, [*known, *portrait])
+    return case, people, [*known, *portrait]
 
 
-def task_of(forget: list[str], retain: list[str] | None = None) -> Task:
+def asked_by(forget: list[str], retain: list[str] | None = None) -> Case:
     """Some of the six are to be forgotten; the rows are those of `small`."""
-    task, people, asked = small()
+    case, people, asked = small()
     retain = [person for person in people if person not in forget] if retain is None else retain
-    return replace(
-        task,
+    return case.but(
         forget=[q for q in asked if q.person in forget],
         retain=[q for q in asked if q.person in retain],
     )
 
 
 def rows_of(score: str, positions: str) -> Rows:
-    task, _, asked = small()
-    return recorded(task, score, positions, asked)
+    case, _, asked = small()
+    return recorded(case.session, score, positions, asked)
 
 
 # --- what is recorded ------------------------------------------------------------------------
 
 
 def test_absolute_at_answer_positions_is_the_knowledge_coefficient():
-    task, people, asked = small()
+    case, people, asked = small()
     known = [q for q in asked if q.person in people]
-    known = measure_questions(task.model, tiny.processor(), known)
+    known = measure_questions(case.model, tiny.processor(), known)
     mine = rows_of("absolute", "answer").where(lambda q: q.person in people)
     assert torch.allclose(mine.mean(), known.pooled(), atol=1e-5)
     assert torch.allclose(mine.per_person(), known.per_person(), atol=1e-5)
@@ -84,8 +83,8 @@ def test_absolute_at_answer_positions_is_the_knowledge_coefficient():
 
 def test_positions_are_what_they_say():
     """Fact positions predict the tokens of the value and nothing else; the rest add up."""
-    task, _, asked = small()
-    model, processor = task.model, tiny.processor()
+    case, _, asked = small()
+    model, processor = case.model, tiny.processor()
     for batch in answer_batches(processor, asked, 8):
         kinds = kinds_of_positions(model, processor, batch, asked)
         attended = batch.inputs["attention_mask"].bool()
@@ -107,8 +106,8 @@ def test_positions_are_what_they_say():
 
 def test_square_and_positive_by_hand():
     """One question, one layer, through a hook written out here."""
-    task, _, asked = small()
-    model = task.model
+    case, _, asked = small()
+    model = case.model
     (batch,) = answer_batches(tiny.processor(), asked[:1], 1)
     seen = []
     projection = list(find_projections(model).values())[1]
@@ -128,8 +127,8 @@ def test_fisher_is_the_squared_derivative_by_the_gate():
     (batch,) = answer_batches(tiny.processor(), asked, 1)
     gold = batch.labels[:, 1:][batch.predicts[:, :-1]]
     model = tiny.llava(3, torch.float64)
-    task = Task(model, tiny.processor(), asked, [])
-    found = record(task, asked, ("fisher",), ("text",))["fisher", "text"]
+    case = case_of(model, tiny.processor(), asked, [])
+    found = record(case.session, asked, ("fisher",), ("text",))["fisher", "text"]
     layer, unit, step = 2, 7, 0.1  # norms compute in float32: a smaller step would be noise
     column = columns(list(find_projections(model).values())[layer])[:, unit]
     before, losses = column.clone(), []
@@ -145,10 +144,10 @@ def test_fisher_is_the_squared_derivative_by_the_gate():
 
 
 def test_recording_leaves_no_trace():
-    task, _, asked = small()
-    model = task.model
+    case, _, asked = small()
+    model = case.model
     before = {n: (w.clone(), w.requires_grad) for n, w in model.named_parameters()}
-    record(task, asked[:4], SCORES, ("answer",))
+    record(case.session, asked[:4], SCORES, ("answer",))
     for name, weight in model.named_parameters():
         assert torch.equal(weight, before[name][0]) and weight.requires_grad == before[name][1]
         assert weight.grad is None
@@ -159,23 +158,23 @@ def count_records(monkeypatch) -> list[int]:
     """How many questions are recorded from now on, call by call."""
     calls, own = [], family.record
 
-    def counted(task, questions, *rest, **more):
+    def counted(session, questions, *rest, **more):
         calls.append(len(questions))
-        return own(task, questions, *rest, **more)
+        return own(session, questions, *rest, **more)
 
     monkeypatch.setattr(family, "record", counted)
     return calls
 
 
 def test_what_was_not_prepared_is_recorded_once(monkeypatch):
-    calls, (task, _, asked) = count_records(monkeypatch), small()
-    fresh = replace(task, kept={})
-    first = recorded(fresh, "absolute", "answer", asked[:6])
-    assert recorded(fresh, "absolute", "answer", asked[:6]).questions == first.questions
-    assert recorded(fresh, "absolute", "answer", asked[2:4]).questions == tuple(asked[2:4])
+    calls, (case, _, asked) = count_records(monkeypatch), small()
+    fresh = case.but(cache={})
+    first = recorded(fresh.session, "absolute", "answer", asked[:6])
+    assert recorded(fresh.session, "absolute", "answer", asked[:6]).questions == first.questions
+    assert recorded(fresh.session, "absolute", "answer", asked[2:4]).questions == tuple(asked[2:4])
     assert calls == [6]
-    recorded(fresh, "absolute", "text", asked[2:4])  # other positions are not there yet
-    recorded(fresh, "absolute", "answer", asked[4:8])  # nor are some of these questions
+    recorded(fresh.session, "absolute", "text", asked[2:4])  # other positions are not there yet
+    recorded(fresh.session, "absolute", "answer", asked[4:8])  # nor are some of these questions
     assert calls == [6, 2, 4]
 
 
@@ -236,16 +235,16 @@ def test_shapes_by_hand():
 
 def test_kvw_in_one_pass_is_the_default():
     _, people, _ = small()
-    task = task_of(people[:2])
+    case = asked_by(people[:2])
     sides_of = [
-        measure_questions(task.model, tiny.processor(), side) for side in (task.forget, task.retain)
+        measure_questions(case.model, tiny.processor(), side) for side in (case.forget, case.retain)
     ]
-    chapter = one_pass(task.model, *sides_of, strength=STRENGTH)
+    chapter = one_pass(case.model, *sides_of, strength=STRENGTH)
     assert NAMED["KVW one pass"] == Setting()
     for mine in (
-        make(Setting(), task),
-        METHODS["family"].edit(task)[0],
-        METHODS["KVW one pass"].edit(task, {"strength": STRENGTH})[0],
+        make(Setting(), *case),
+        METHODS["family"].edit(*case)[0],
+        METHODS["KVW one pass"].edit(*case, {"strength": STRENGTH})[0],
     ):
         assert torch.allclose(mine.contrast, chapter.contrast, atol=1e-4)
         assert torch.allclose(mine.gates, chapter.gates, atol=1e-4)
@@ -254,14 +253,14 @@ def test_kvw_in_one_pass_is_the_default():
 
 
 def loop_of_the_authors(
-    task: Task, batches: list[list[Question]], gamma: float, layers: tuple[int, int]
+    case: Case, batches: list[list[Question]], gamma: float, layers: tuple[int, int]
 ) -> tuple[list[torch.Tensor], torch.Tensor]:
     """The public code's loop, told anew: coefficients of each batch, and the change of weights.
 
     Labels hold the tokens of the answer alone, found by looking for them from the end; |h| is
     averaged over the positions one before; every batch multiplies the weights where they stand.
     """
-    projections = list(find_projections(task.model).values())
+    projections = list(find_projections(case.model).values())
     tokenizer, seen = tiny.processor().tokenizer, list[torch.Tensor]()
     hooks = [p.register_forward_pre_hook(lambda module, x: seen.append(x[0])) for p in projections]
 
@@ -274,14 +273,14 @@ def loop_of_the_authors(
             first = next(i for i in reversed(range(len(ids))) if ids[i : i + len(answer)] == answer)
             seen.clear()
             with torch.no_grad():
-                task.model(**batch.inputs)
+                case.model(**batch.inputs)
             at = slice(first - 1, first - 1 + len(answer))
             sums += torch.stack([h[0, at].float().abs().sum(0) for h in seen])
             count += len(answer)
         return sums / count
 
     before = [projection.weight.detach().clone() for projection in projections]
-    retain, found = coefficients(task.retain), []
+    retain, found = coefficients(case.retain), []
     for questions in batches:
         forget = coefficients(questions)
         found.append(forget)
@@ -301,52 +300,52 @@ def loop_of_the_authors(
 def test_the_authors_loop_gives_the_same_coefficients_and_weights():
     """A batch is what is asked about one person's photo: as long as one of their captions."""
     _, people, _ = small()
-    task, gamma, layers = task_of(people[:2]), 3.0, (0, 1)
+    case, gamma, layers = asked_by(people[:2]), 3.0, (0, 1)
     setting = Setting(
         batch="person", modalities=("image",), against="whole", strength=2 * gamma, layers=layers
     )
     steps = family.in_steps(
-        [q for q in task.forget if q.image], setting, np.random.default_rng(task.seed)
+        [q for q in case.forget if q.image], setting, np.random.default_rng(case.seed)
     )
     assert sorted(len(step) for step in steps) == [7, 7]
-    theirs, changed = loop_of_the_authors(task, steps, gamma, layers)
-    rows = [record(task, step, ("absolute",), ("answer",)) for step in steps]
+    theirs, changed = loop_of_the_authors(case, steps, gamma, layers)
+    rows = [record(case.session, step, ("absolute",), ("answer",)) for step in steps]
     first = rows[0]["absolute", "answer"].mean()
     assert torch.allclose(first, theirs[0], atol=1e-5)
-    edit = make(setting, task)
+    edit = make(setting, *case)
     assert (edit.gates < 0.9).any() and edit.notes["batches"] == 2
     weights = torch.where(changed.isfinite(), changed, 1.0)
     assert torch.allclose(weights, edit.gates[:, None, :].expand_as(weights), atol=1e-5)
-    own, _ = METHODS["KVW published"].edit(task, {"strength": 2 * gamma, "layers": list(layers)})
+    own, _ = METHODS["KVW published"].edit(*case, {"strength": 2 * gamma, "layers": list(layers)})
     assert torch.allclose(own.gates, edit.gates, atol=1e-5) and own.notes["batches"] == 2
-    with_end = make(replace(setting, positions="answer and end"), task)
+    with_end = make(replace(setting, positions="answer and end"), *case)
     assert not torch.allclose(with_end.gates, edit.gates, atol=1e-3)
 
 
 def test_a_step_is_one_persons_questions_in_another_order_each_epoch():
-    task = task_of(small()[1][:5])
+    case = asked_by(small()[1][:5])
     found = family.in_steps(
-        task.forget, Setting(batch="person", epochs=4), np.random.default_rng(0)
+        case.forget, Setting(batch="person", epochs=4), np.random.default_rng(0)
     )
     assert [len(step) for step in found] == [14] * 20
     owners = [{q.person for q in step} for step in found]
     assert all(len(own) == 1 for own in owners)
     orders = ["".join(min(own) for own in owners[i : i + 5]) for i in range(0, 20, 5)]
     assert len(set(orders)) > 1 and len({"".join(sorted(order)) for order in orders}) == 1
-    few = family.in_steps(task.forget, Setting(batch=7), np.random.default_rng(0))
+    few = family.in_steps(case.forget, Setting(batch=7), np.random.default_rng(0))
     dealt = [question for step in few for question in step]
-    assert {len(step) for step in few} == {7} and dealt != task.forget
-    assert sorted(q.id for q in dealt) == sorted(q.id for q in task.forget)
-    whole = make(Setting(batch=10**6), task).contrast
-    assert torch.allclose(whole, make(Setting(), task).contrast, atol=1e-5)  # one step of all
+    assert {len(step) for step in few} == {7} and dealt != case.forget
+    assert sorted(q.id for q in dealt) == sorted(q.id for q in case.forget)
+    whole = make(Setting(batch=10**6), *case).contrast
+    assert torch.allclose(whole, make(Setting(), *case).contrast, atol=1e-5)  # one step of all
 
 
 def test_whom_a_step_is_compared_with():
     """The whole retain set, its questions of the asked modalities, or about the same facts."""
     _, people, _ = small()
-    task = task_of(people[:2])
-    few = replace(task, forget=[q for q in task.forget if q.image][:2])
-    asked, retain = sides(Setting(), few)
+    case = asked_by(people[:2])
+    few = case.but(forget=[q for q in case.forget if q.image][:2])
+    asked, retain = sides(Setting(), *few)
     kinds = {(q.fact, q.modality) for q in asked.questions}
     of = {
         "whole": lambda q: True,
@@ -372,26 +371,26 @@ def test_batches_are_measured_on_weakened_weights():
     model = tiny.llava(3)
     for projection in find_projections(model).values():
         projection.weight.data.mul_(20)  # loud enough for gates to be heard later
-    task = replace(task_of(people[:1]), model=model, kept={})
-    weak, strong = (make(Setting(batch=7, strength=g), task) for g in (1e-6, 30.0))
+    case = asked_by(people[:1]).but(model=model, cache={})
+    weak, strong = (make(Setting(batch=7, strength=g), *case) for g in (1e-6, 30.0))
     assert torch.allclose(weak.contrast[0], strong.contrast[0], atol=1e-5)
     assert not torch.allclose(weak.contrast[-1], strong.contrast[-1], atol=1e-2)
 
 
 def test_where_and_whose():
     _, people, _ = small()
-    task = task_of(people[:2])
-    upper = make(Setting(layers=(1, 2)), task)
+    case = asked_by(people[:2])
+    upper = make(Setting(layers=(1, 2)), *case)
     assert not upper.contrast[0].any() and upper.contrast[1:].any()
-    image, text = (make(Setting(modalities=(m,)), task) for m in ("image", "text"))
-    both = make(Setting(apart=True), task)
+    image, text = (make(Setting(modalities=(m,)), *case) for m in ("image", "text"))
+    both = make(Setting(apart=True), *case)
     assert torch.allclose(both.contrast, image.contrast + text.contrast, atol=1e-5)
-    asked_f, reference = sides(Setting(), task)
+    asked_f, reference = sides(Setting(), *case)
     assert {q.person for q in asked_f.questions} == set(people[:2])
     assert {q.person for q in reference.questions} == set(people[2:])
-    _, wider = sides(Setting(general=True), task)
+    _, wider = sides(Setting(general=True), *case)
     assert {q.person for q in wider.questions} - set(people) != set()
-    _, few = sides(Setting(), task_of(people[:2], people[2:3]))
+    _, few = sides(Setting(), *asked_by(people[:2], people[2:3]))
     assert {q.person for q in few.questions} == set(people[2:3])
 
 
@@ -405,7 +404,7 @@ def test_where_and_whose():
 )
 def test_a_mass_is_what_is_taken_on_average(setting):
     _, people, _ = small()
-    edit = make(setting, task_of(people[:2]))
+    edit = make(setting, *asked_by(people[:2]))
     for mass in (0.01, 0.05):
         assert 1 - at_mass(edit, mass).gates.mean() == pytest.approx(mass, rel=1e-3)
     for mass in (0.0, -0.1, 1.0, (edit.contrast > 0).float().mean() + 1e-6):
@@ -439,25 +438,25 @@ def test_bad_settings_are_refused(wrong, words):
 
 
 def test_what_cannot_be_compared_is_refused():
-    task, people, asked = small()
+    case, people, asked = small()
     mine = [q for q in asked if q.person in people[:2]]
     for setting, wrong, words in (
-        ({}, replace(task, forget=mine[:20], retain=mine[20:]), "p001 cannot be both"),
-        ({}, task_of(people[:2], []), "reference is empty"),
-        ({}, replace(task_of(people[:2]), model=tiny.llava(4)), "another model"),
-        ({"positions": "image", "modalities": ("text",)}, task_of(people[:2]), "has a token"),
+        ({}, case.but(forget=mine[:20], retain=mine[20:]), "p001 cannot be both"),
+        ({}, asked_by(people[:2], []), "reference is empty"),
+        ({}, asked_by(people[:2]).but(model=tiny.llava(4)), "another model"),
+        ({"positions": "image", "modalities": ("text",)}, asked_by(people[:2]), "has a token"),
     ):
         with pytest.raises(ValueError, match=words):
-            make(Setting(**setting), wrong)
+            make(Setting(**setting), *wrong)
 
 
 def test_rows_of_an_edited_model_are_refused():
     _, people, _ = small()
-    task = task_of(people[:2])
-    edit = make(Setting(), task)
+    case = asked_by(people[:2])
+    edit = make(Setting(), *case)
     assert isinstance(edit, Columns)
-    with edit.on(task.model), pytest.raises(ValueError, match="edited"):
-        make(Setting(), task)
+    with edit.on(case.model), pytest.raises(ValueError, match="edited"):
+        make(Setting(), *case)
 
 
 def test_a_value_that_is_said_twice_is_looked_at_where_it_is_said_first():

@@ -109,10 +109,10 @@ assert command.__file__.startswith(sys.argv[1])
 whole = report.request_of
 
 def little(*given, **where):
-    task = whole(*given, **where)
-    retain = [question for question in task.retain if question.person in task.pool]
-    read = {name: asked[:: len(asked) // 24 | 1] for name, asked in task.sets()}
-    return replace(task, retain=retain[::5], read=read)
+    session, request = whole(*given, **where)
+    retain = [question for question in request.retain if question.person in request.sham_pool]
+    sets = {name: asked[:: len(asked) // 24 | 1] for name, asked in request.sets()}
+    return session, replace(request, retain=retain[::5], eval_sets=sets)
 
 report.request_of = little
 for line in sys.stdin:

@@ -1,23 +1,21 @@
 """Factors by least squares: effects against finite differences, the solution by hand, no trace."""
 
-from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pytest
 import tiny
 import torch
+from case import case_of
 
 from kvw_minimal.batches import answer_batches
 from kvw_minimal.coefficients import shape_of
 from kvw_minimal.methods import METHODS
 from kvw_minimal.methods import least_squares as ls
 from kvw_minimal.methods.positions import kinds_of_positions
-from kvw_minimal.methods.registry import Cost
 from kvw_minimal.models import columns, find_projections
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about, general
-from kvw_minimal.task import Task
 from kvw_minimal.taught import load
 
 
@@ -42,7 +40,7 @@ def test_effects_are_derivatives_of_the_log_odds():
     """Against finite differences by the factor before a vector, image and text questions."""
     world, model = load_people(), tiny.llava(1)
     asked = about(world, list(world.people)[:1])[:4]
-    found = ls.effects(Task(model, tiny.processor(), asked, []), asked, batch_size=3)
+    found = ls.effects(case_of(model, tiny.processor(), asked, []).session, asked, batch_size=3)
     assert torch.allclose(found.log_odds.double(), log_odds(model, asked), atol=1e-4)
     double, step = tiny.llava(1, torch.float64), 0.05
     for layer, unit in ((0, 3), (2, 11)):
@@ -82,21 +80,20 @@ def pocket_factors():
     world = load_people()
     forget, others = world.forget_people("A", 5)[:2], world.groups["B"][:5]
     keep = [about(world, others), general(world)[:10]]
-    task = Task(*load("pocket"), about(world, forget), *keep)
-    cost = Cost()
-    found = list(ls.factors(task, keep, passes=2, cost=cost))
-    return task, keep, found, cost
+    case = case_of(*load("pocket"), about(world, forget), *keep)
+    found = list(ls.factors(*case, keep, passes=2))
+    return case, keep, found, case.cost
 
 
 @pytest.mark.slow
 def test_log_odds_fall_where_they_should_and_stay_elsewhere():
-    task, keep, found, _ = pocket_factors()
-    groups = (task.forget, *keep)
-    before = [ls.effects(task, group).log_odds for group in groups]
+    case, keep, found, _ = pocket_factors()
+    groups = (case.forget, *keep)
+    before = [ls.effects(case.session, group).log_odds for group in groups]
     assert before[0].min() > 0
     for which, least in ((0, 0.4), (1, 0.8)):
-        with ls.factored(task.model, found[which]).on(task.model):
-            after = [ls.effects(task, group).log_odds for group in groups]
+        with ls.factored(case.model, found[which]).on(case.model):
+            after = [ls.effects(case.session, group).log_odds for group in groups]
         assert (after[0] < 0).float().mean() >= least
         for old, new in zip(before[1:], after[1:], strict=True):
             assert (new > 0).float().mean() >= 0.95
@@ -105,23 +102,23 @@ def test_log_odds_fall_where_they_should_and_stay_elsewhere():
 
 @pytest.mark.slow
 def test_the_model_is_left_as_it_was_and_passes_are_counted():
-    task, keep, found, cost = pocket_factors()
+    case, keep, found, cost = pocket_factors()
     stored, _ = load("pocket")
-    for mine, other in zip(task.model.parameters(), stored.parameters(), strict=True):
+    for mine, other in zip(case.model.parameters(), stored.parameters(), strict=True):
         assert torch.equal(mine, other) and mine.grad is None
-    assert len(found) == 2 and found[0].shape == shape_of(task.model)
+    assert len(found) == 2 and found[0].shape == shape_of(case.model)
     assert cost.passes == {
-        "forget": 2 * 3 * len(task.forget),
+        "forget": 2 * 3 * len(case.forget),
         "retain": 2 * 3 * sum(len(group) for group in keep),
     }
 
 
 @pytest.mark.slow
 def test_the_method_gives_the_factors_of_the_last_pass():
-    """With everything that the task retains and, as there are so few, all portraits."""
-    task, keep, found, cost = pocket_factors()
+    """With everything that the case retains and, as there are so few, all portraits."""
+    case, keep, found, cost = pocket_factors()
     settings = {"ridge": 0.03, "passes": 2, "retain": len(keep[0]), "portraits": 10}
-    edit, spent = METHODS["least squares"].edit(task, settings)
+    edit, spent = METHODS["least squares"].edit(*case, settings)
     assert torch.allclose(edit.gates, found[-1], atol=1e-4) and edit.rule == "share"
     assert (edit.gates > 1).any() and (edit.gates < 1).any()
     assert spent.passes == cost.passes and edit.notes["settings"] == settings
@@ -131,17 +128,17 @@ def test_what_is_kept_is_drawn_with_the_seed_and_by_modality():
     world = load_people()
     seen = general(world)
     told = [q for q in about(world, ["p050", "p051"]) if q.image is None]
-    task = Task(
+    case = case_of(
         None, None, about(world, ["p000"]), about(world, list(world.people)[1:40]), [*seen, *told]
     )
-    others, portraits, rest = ls.questions_to_keep(task, retain=50, portraits=20)
+    others, portraits, rest = ls.questions_to_keep(case.request, retain=50, portraits=20)
     assert len(others) == len({q.id for q in others}) == 50 and rest == told
-    assert {q.id for q in others} <= {q.id for q in task.retain}
+    assert {q.id for q in others} <= {q.id for q in case.retain}
     assert portraits == seen[:20]
-    assert ls.questions_to_keep(task, retain=50, portraits=20)[0] == others
-    second = replace(task, seed=1)
-    moved = ls.questions_to_keep(second, retain=50, portraits=20)
+    assert ls.questions_to_keep(case.request, retain=50, portraits=20)[0] == others
+    second = case.but(seed=1)
+    moved = ls.questions_to_keep(second.request, retain=50, portraits=20)
     assert moved[0] != others and moved[1] == seen[20:40]
-    everything, *_ = ls.questions_to_keep(task, retain=10**6)
-    assert everything == task.retain
-    assert [len(each) for each in ls.questions_to_keep(replace(task, general=[]))] == [400]
+    everything, *_ = ls.questions_to_keep(case.request, retain=10**6)
+    assert everything == case.retain
+    assert [len(each) for each in ls.questions_to_keep(case.but(general=[]).request)] == [400]

@@ -74,20 +74,20 @@ def test_directions_are_taken_out_strongest_first(pair, count: int, all_of_it: b
 
 def test_a_slice_of_the_walks_comes_out_the_same():
     sequence, name, way = "five of five", "KVW one pass", one_by_one.ALONE
-    task, asking = one_by_one.opened(sequence)
+    session, request, asking = one_by_one.opened(sequence)
     requests = one_by_one.requests_of(one_by_one.load_people(), sequence)
     content = read_json(one_by_one.FILE, "rows")
-    assert content["provenance"]["models"] == {"pocket": fingerprint(task.model)}
+    assert content["provenance"]["models"] == {"pocket": fingerprint(session.model)}
     stored = next(
         row
         for row in content["rows"]
         if row["condition"] == "edited"
         and (row["sequence"], row["method"], row["way"]) == (sequence, name, way)
     )
-    walk = one_by_one.walk(task, name, requests, way, asking, False)
+    walk = one_by_one.walk(session, request, name, requests, way, asking, False)
     again = next(walk)
     walk.close()
     for found, told in zip(again["sets"].values(), stored["sets"].values(), strict=True):
         assert found == pytest.approx(told, abs=0.02)
     assert again["size"] == pytest.approx(stored["size"], rel=1e-3)
-    assert fingerprint(task.model) == content["provenance"]["models"]["pocket"]
+    assert fingerprint(session.model) == content["provenance"]["models"]["pocket"]

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from case import Case, case_of
 from torch.nn import functional as F
 
 from kvw_experiments import family
@@ -29,7 +30,7 @@ from kvw_minimal.methods.losses import (
     sequence_loss,
     token_loss,
 )
-from kvw_minimal.methods.registry import Cost, restored
+from kvw_minimal.methods.registry import restored
 from kvw_minimal.methods.steps import (
     DO_NOT_KNOW,
     full_weights,
@@ -41,10 +42,10 @@ from kvw_minimal.methods.steps import (
 )
 from kvw_minimal.models import find_projections, fingerprint
 from kvw_minimal.schedules import one_pass
+from kvw_minimal.session import Cost
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about, general
 from kvw_minimal.strangers.tasks import sham_people
-from kvw_minimal.task import Task
 
 
 @pytest.fixture(autouse=True)
@@ -53,18 +54,18 @@ def short(monkeypatch):
 
 
 @cache
-def small_task(seed: int = 0) -> Task:
+def small_case(seed: int = 0) -> Case:
     """One of the world's people asks a tiny random LLaVA to forget them; five others stay."""
     world = load_people()
     forget = world.forget_people("A", 5)[:1]
     others = sham_people(world, 1, 0) + world.groups["B"][:4]
-    return Task(
+    return case_of(
         tiny.llava(seed),
         tiny.processor(),
         about(world, forget),
         about(world, others),
         general(world)[:6],
-        pool=world.groups["sham"],
+        sham_pool=world.groups["sham"],
     )
 
 
@@ -79,9 +80,9 @@ def some_settings(name: str) -> dict:
 
 
 def edit_of(name: str, settings: dict | None = None, seed: int = 0):
-    """The edit of a method for the small task, and its cost."""
+    """The edit of a method for the small case, and its cost."""
     settings = some_settings(name) if settings is None else settings
-    return METHODS[name].edit(replace(small_task(), seed=seed), settings)
+    return METHODS[name].edit(*small_case().but(seed=seed), settings)
 
 
 def weights_of(model) -> dict[str, torch.Tensor]:
@@ -159,9 +160,9 @@ def test_preference_wants_the_other_answer_to_gain():
 
 def test_objectives_are_what_the_table_says():
     """Each loss is put together from its parts once more, by hand, where start != now."""
-    task = small_task()
-    model, start = task.model, tiny.llava(1)
-    (step,) = make_steps(task, 1, update=unknowing)[:1]
+    case = small_case()
+    model, start = case.model, tiny.llava(1)
+    (step,) = make_steps(*case, 1, update=unknowing)[:1]
     settings = {"weight": 3.0}
 
     def ask(who, batches):
@@ -191,10 +192,10 @@ def test_objectives_are_what_the_table_says():
 
 
 def test_answer_and_end_of_turn_are_supervised_and_the_prompt_is_not():
-    task = small_task()
+    case = small_case()
     tokenizer = tiny.processor().tokenizer
-    made = make_steps(task, 1, update=unknowing)
-    answers = {question.answer for question in task.known()}
+    made = make_steps(*case, 1, update=unknowing)
+    answers = {question.answer for question in case.questions()}
     for step in made:
         for batch in [*step.forget, *step.retain, *step.update]:
             for labels in batch.labels:
@@ -209,12 +210,12 @@ def test_answer_and_end_of_turn_are_supervised_and_the_prompt_is_not():
 
 
 def test_image_questions_keep_their_picture():
-    task = small_task()
-    for step in make_steps(task, 1, update=mistaken):
+    case = small_case()
+    for step in make_steps(*case, 1, update=mistaken):
         for image, text in (step.forget, step.update, step.retain):
             assert image.inputs["pixel_values"].shape[0] == len(image.rows)
             assert "pixel_values" not in text.inputs
-    model, batch = task.model, step.forget[0]
+    model, batch = case.model, step.forget[0]
     blank = replace(batch, inputs=batch.inputs | {"pixel_values": batch.inputs["pixel_values"] * 0})
     with torch.no_grad():
         assert token_loss(say(model, [batch], Cost())) != token_loss(say(model, [blank], Cost()))
@@ -222,8 +223,8 @@ def test_image_questions_keep_their_picture():
 
 def test_update_answers_stand_beside_their_questions():
     """Row for row the same prompt, and an answer that is not the taught one."""
-    task = small_task()
-    for step in make_steps(task, 1, update=mistaken):
+    case = small_case()
+    for step in make_steps(*case, 1, update=mistaken):
         for taught, told in zip(step.forget, step.update, strict=True):
             for row in range(len(taught.rows)):
                 i, j = taught.rows.index(row), told.rows.index(row)
@@ -241,7 +242,7 @@ def test_update_answers_stand_beside_their_questions():
 
 def test_every_epoch_learns_everything_once_in_an_order_of_its_own(monkeypatch):
     monkeypatch.setattr(steps, "EACH", 2)
-    found = make_steps(small_task(), epochs=5)
+    found = make_steps(*small_case(), epochs=5)
     seen = [tuple(step.forget[0].labels.flatten().tolist()) for step in found]
     each = len(seen) // 5
     epochs = [seen[start : start + each] for start in range(0, len(seen), each)]
@@ -251,9 +252,9 @@ def test_every_epoch_learns_everything_once_in_an_order_of_its_own(monkeypatch):
 
 
 def test_what_is_retained_is_drawn_with_the_seed_and_each_question_once():
-    own, seen = replace(small_task(), encode=lambda processor, questions, size: [questions]), []
+    own, seen = small_case().but(encode=lambda processor, questions, size: [questions]), []
     for seed in (0, 1, 0):
-        made = make_steps(replace(own, seed=seed), 1)
+        made = make_steps(*own.but(seed=seed), 1)
         seen.append([q.id for step in made for batch in step.retain for q in batch])
     assert len(set(seen[0])) == len(seen[0]) < len(own.retain)
     assert seen[0] == seen[2] and set(seen[0]) != set(seen[1])
@@ -264,7 +265,7 @@ def test_what_is_retained_is_drawn_with_the_seed_and_each_question_once():
 
 @pytest.mark.parametrize("name", ["vanilla", "NPO LoRA", "SSD", "MMUnlearner", "rewrite"])
 def test_a_method_changes_only_what_it_may_and_leaves_no_trace(name: str):
-    model = small_task().model
+    model = small_case().model
     before, modules = weights_of(model), [name for name, _ in model.named_modules()]
     flags = [weight.requires_grad for weight in model.parameters()]
     edit, cost = edit_of(name)
@@ -331,7 +332,7 @@ def test_a_lora_begins_with_its_seed():
 
 @pytest.mark.parametrize("name", ["NPO LoRA", "random columns"])
 def test_a_method_repeats_with_its_seed(name: str):
-    model, found = small_task().model, []
+    model, found = small_case().model, []
     for seed in (0, 0, 1):
         with edit_of(name, seed=seed)[0].on(model):
             found.append(weights_of(model))
@@ -343,9 +344,9 @@ def test_a_method_repeats_with_its_seed(name: str):
 
 
 def test_fisher_is_the_mean_of_squared_gradients_of_single_questions():
-    task = small_task()
-    model = task.model
-    questions = task.forget[:6]
+    case = small_case()
+    model = case.model
+    questions = case.forget[:6]
     found = fisher.fisher(model, answer_batches(tiny.processor(), questions, 4), Cost())
     weights, singles = full_weights(model), answer_batches(tiny.processor(), questions, 1)
     expected = [torch.zeros_like(weight) for weight in weights]
@@ -361,10 +362,10 @@ def test_fisher_is_the_mean_of_squared_gradients_of_single_questions():
 def test_the_retain_sample_of_fisher_is_drawn_with_the_seed(monkeypatch):
     monkeypatch.setattr(fisher, "FISHER_RETAIN", 5)
     monkeypatch.setattr(fisher, "fisher", lambda model, questions, cost, part="": questions)
-    own = replace(small_task(), encode=lambda processor, questions, size: questions)
+    own = small_case().but(encode=lambda processor, questions, size: questions)
     drawn = []
     for seed in (0, 1, 0):
-        forget, retain = fisher.fisher_pair(replace(own, seed=seed), Cost())
+        forget, retain = fisher.fisher_pair(*own.but(seed=seed))
         assert forget == own.forget and len(retain) == 5
         assert {q.id for q in retain} < {q.id for q in own.retain}
         drawn.append([q.id for q in retain])
@@ -372,7 +373,7 @@ def test_the_retain_sample_of_fisher_is_drawn_with_the_seed(monkeypatch):
 
 
 def test_fisher_is_float32_where_the_model_is_not():
-    batches = answer_batches(tiny.processor(), small_task().forget[1:4:2], 4)
+    batches = answer_batches(tiny.processor(), small_case().forget[1:4:2], 4)
     squares = fisher.fisher(tiny.llava(dtype=torch.bfloat16), batches, Cost())
     assert all(square.dtype == torch.float32 for square in squares.values())
 
@@ -401,14 +402,14 @@ def test_neither_weight_decay_nor_momentum_leaks_through_the_mask():
 
 def test_mmunlearner_ascends_inside_its_mask_only():
     """With a descent that does nothing, every weight outside the mask is vanilla's."""
-    task = small_task()
-    with restored(task.model):
-        masks = salient(*fisher.fisher_pair(task, Cost()))
-    before = weights_of(task.model)
+    case = small_case()
+    with restored(case.model):
+        masks = salient(*fisher.fisher_pair(*case))
+    before = weights_of(case.model)
     edit, _ = edit_of("MMUnlearner", {"rate": 1e-2, "weight": 0.0})
-    with edit.on(task.model):
+    with edit.on(case.model):
         for path, mask in masks.items():
-            weight = task.model.get_submodule(path).weight
+            weight = case.model.get_submodule(path).weight
             assert torch.equal(weight[~mask], before[f"{path}.weight"][~mask])
             assert (weight[mask] != before[f"{path}.weight"][mask]).float().mean() > 0.5
 
@@ -434,15 +435,15 @@ def ratio_of_columns(model, before: dict) -> torch.Tensor:
 
 
 def gates_of(name: str, settings: dict, seed: int = 0) -> torch.Tensor:
-    model = small_task().model
+    model = small_case().model
     before = weights_of(model)
     with edit_of(name, settings, seed)[0].on(model):
         return ratio_of_columns(model, before)
 
 
 def test_one_pass_is_the_edit_of_the_book():
-    task = small_task()
-    edit = one_pass(task.model, task.measured(task.forget), task.measured(task.retain), 8.0)
+    case = small_case()
+    edit = one_pass(case.model, case.measured(case.forget), case.measured(case.retain), 8.0)
     assert torch.allclose(gates_of("KVW one pass", {"strength": 8.0}), edit.gates, atol=1e-4)
 
 
@@ -462,10 +463,10 @@ def test_what_is_asked_for_reaches_the_published_schedule(monkeypatch):
         raise ValueError("enough")
 
     monkeypatch.setattr(kvw, "published", published)
-    own = replace(small_task(), seed=7)
+    own = small_case().but(seed=7)
     for more in ({"layers": [1, 2], "epochs": 3, "batch": 1}, {"batch": 7}, {}):
         with pytest.raises(ValueError, match="enough"):
-            METHODS["KVW published"].make(own, {"strength": 2.0} | more, Cost())
+            METHODS["KVW published"].make(*own, {"strength": 2.0} | more)
     same = {"strength": 2.0, "seed": 7, "layers": (0.0, 1.0), "epochs": 1}
     assert seen == [
         same | {"layers": (1, 2), "epochs": 3, "batches": len(own.forget)},
@@ -475,29 +476,29 @@ def test_what_is_asked_for_reaches_the_published_schedule(monkeypatch):
 
 
 def test_a_batch_of_the_published_schedule_is_what_is_asked_about_one_persons_photos():
-    own = replace(small_task(), kept={})
+    own = small_case().but(cache={})
     people = set()
-    for batch in kvw.batches_of(own, "person"):
+    for batch in kvw.batches_of(*own, "person"):
         assert "pixel_values" in batch.inputs and len(batch.rows) == 7
         people.add(batch.inputs["pixel_values"].sum().item())
     assert len(people) == len(own.people)
-    by_name = replace(own, forget=[q for q in own.forget if q.modality == "text"], kept={})
-    found = kvw.batches_of(by_name, "person")  # of whom there is no photo: all that is asked
+    by_name = own.but(forget=[q for q in own.forget if q.modality == "text"], cache={})
+    found = kvw.batches_of(*by_name, "person")  # of whom there is no photo: all that is asked
     assert [len(batch.rows) for batch in found] == [7] * len(own.people)
 
 
 def test_with_the_end_of_turn_its_position_counts_too():
     """And what was measured without it is not taken for it, nor the other way round."""
-    own = replace(small_task(), kept={})
+    own = small_case().but(cache={})
     plain, counted = ({"strength": 8.0}, {"strength": 8.0, "end_of_turn": True})
-    first, _ = METHODS["KVW one pass"].edit(own, plain)
-    with_end, _ = METHODS["KVW one pass"].edit(own, counted)
-    again, _ = METHODS["KVW one pass"].edit(own, plain)
+    first, _ = METHODS["KVW one pass"].edit(*own, plain)
+    with_end, _ = METHODS["KVW one pass"].edit(*own, counted)
+    again, _ = METHODS["KVW one pass"].edit(*own, plain)
     assert torch.equal(first.gates, again.gates)
     assert not torch.allclose(first.gates, with_end.gates, atol=1e-3)
-    mine = family.make(family.Setting(positions="answer and end", strength=8.0), own)
+    mine = family.make(family.Setting(positions="answer and end", strength=8.0), *own)
     assert torch.allclose(with_end.gates, mine.gates, atol=1e-4)
-    slow, ends = (METHODS["KVW published"].edit(own, each)[0] for each in (plain, counted))
+    slow, ends = (METHODS["KVW published"].edit(*own, each)[0] for each in (plain, counted))
     assert not torch.allclose(slow.gates, ends.gates, atol=1e-3)
 
 
@@ -506,13 +507,13 @@ def test_a_step_in_place_is_lost_where_its_gate_rounds_to_one():
     assert edit_of("KVW in place")[0].notes["lost"] == 0
     forget, retain = (
         [q for q in questions if q.modality == "text"]
-        for questions in (small_task().forget, small_task().retain)
+        for questions in (small_case().forget, small_case().retain)
     )
-    half = replace(
-        small_task(), model=tiny.llava(dtype=torch.bfloat16), forget=forget, retain=retain, kept={}
+    half = small_case().but(
+        model=tiny.llava(dtype=torch.bfloat16), forget=forget, retain=retain, cache={}
     )
     lost = [
-        METHODS["KVW in place"].edit(half, {"strength": strength})[0].notes["lost"]
+        METHODS["KVW in place"].edit(*half, {"strength": strength})[0].notes["lost"]
         for strength in (1e-5, 0.3)
     ]
     assert lost[0] == 1 and 0 < lost[1] < 1
@@ -537,25 +538,25 @@ def test_pruning_closes_the_columns_with_the_largest_ratio():
 @pytest.mark.parametrize("name", ["KVW published", "KVW one pass", "least squares", "rewrite"])
 def test_a_sham_is_its_method_for_other_people(name: str):
     """Whom it is made for stands in its notes; the settings are those of its method."""
-    task, settings = replace(small_task(), seed=0), some_settings(name)
+    case, settings = small_case().but(seed=0), some_settings(name)
     others = sham_people(load_people(), 1, 0)
-    assert others != task.people and METHODS[f"sham {name}"].like == name
-    fake, _ = METHODS[f"sham {name}"].edit(task, settings)
-    own, _ = METHODS[name].edit(task.sham(0), settings)
+    assert others != case.people and METHODS[f"sham {name}"].like == name
+    fake, _ = METHODS[f"sham {name}"].edit(*case, settings)
+    own, _ = METHODS[name].edit(*case.sham(0), settings)
     assert fake.notes["people"] == others == own.notes["people"]
-    real, _ = METHODS[name].edit(task, settings)
+    real, _ = METHODS[name].edit(*case, settings)
     fake, own, real = (
-        edit.change(task.model, task.model.get_parameter) for edit in (fake, own, real)
+        edit.change(case.model, case.model.get_parameter) for edit in (fake, own, real)
     )
     assert set(fake) == set(own) and all(torch.equal(fake[path], own[path]) for path in own)
     assert max(float((fake[path] - real[path]).abs().max()) for path in own if path in real) > 1e-4
 
 
 def test_a_sham_without_enough_others_is_refused():
-    task = small_task()
-    alone = replace(task, forget=task.known()[14:], retain=task.known()[:14], pool=None)
+    case = small_case()
+    alone = case.but(forget=case.questions()[14:], retain=case.questions()[:14], sham_pool=None)
     with pytest.raises(ValueError, match="too few: the sham control"):
-        METHODS["sham KVW one pass"].edit(alone, {"strength": 1.0})
+        METHODS["sham KVW one pass"].edit(*alone, {"strength": 1.0})
 
 
 # --- costs -----------------------------------------------------------------------------------
@@ -575,31 +576,31 @@ def test_a_sham_without_enough_others_is_refused():
 )
 def test_costs_are_the_passes_that_were_made(name: str):
     """Count the questions that reach the first layer, with and without gradients, from outside."""
-    task, seen = replace(small_task(), kept={}), []
+    case, seen = small_case().but(cache={}), []
     if name == "KVW published":
-        task.everyone()
+        case.coefficients()
 
     def count(module, arguments):
         seen.append(arguments[0].shape[0] * (3 if torch.is_grad_enabled() else 1))
 
     # a frozen start model is a deep copy, hook and all: its passes are seen too
-    first = next(iter(find_projections(task.model).values()))
+    first = next(iter(find_projections(case.model).values()))
     handle = first.register_forward_pre_hook(count)
     try:
-        _, cost = METHODS[name].edit(task, some_settings(name))
+        _, cost = METHODS[name].edit(*case, some_settings(name))
         made = sum(seen)
     finally:
         handle.remove()
     if name == "KVW published":  # its retain pass is shared, made before, and counted all the same
         made += cost.passes["retain"]
-        assert cost.passes["retain"] == len(task.retain)
+        assert cost.passes["retain"] == len(case.retain)
     assert sum(cost.passes.values()) == made > 0
 
 
 def test_costs_by_the_formula():
     """GD with n forget questions: 3n forget, and 3 for each retain question beside them."""
     _, cost = edit_of("GD full")
-    n, epochs = len(small_task().forget), steps.EPOCHS
+    n, epochs = len(small_case().forget), steps.EPOCHS
     count = epochs * -(-n // 2 // steps.EACH)
     assert cost.passes == {"forget": 3 * n * epochs, "retain": 3 * 2 * steps.EACH * count}
     plain = cost.plain()
@@ -610,23 +611,23 @@ def test_costs_by_the_formula():
 def test_memory_is_asked_for_on_demand():
     """A method that holds 64 MB for a moment needs that much, also if one before left it free."""
 
-    def greedy(task, settings, cost):
+    def greedy(session, request, settings):
         held = [torch.ones(1000) for _ in range(16_000)]  # float32, in pieces that glibc keeps
-        return Columns(torch.zeros(3, 48) * held[0][0], 0.0, fingerprint(task.model))
+        return Columns(torch.zeros(3, 48) * held[0][0], 0.0, fingerprint(session.model))
 
     method = Method("greedy", greedy, "here", needs=())
-    assert method.edit(small_task())[1].memory is None
-    cost = method.edit(small_task(), memory=True)[1]
+    assert method.edit(*small_case())[1].memory is None
+    cost = method.edit(*small_case(), memory=True)[1]
     assert cost.memory > 50 and cost.plain()["memory"] == round(cost.memory, 1)
 
 
 def test_family_counts_three_for_gradients_and_one_without():
-    task = small_task()
+    case = small_case()
     for score, each in (("absolute", 1), ("fisher", 3)):
-        cost = METHODS["family"].edit(task, {"score": score})[1]
-        assert cost.passes == {"forget": each * len(task.forget), "retain": each * len(task.retain)}
-    slow = METHODS["family"].edit(task, {"batch": 7, "epochs": 2})[1]  # as KVW published counts
-    assert slow.passes == {"forget": 2 * len(task.forget), "retain": len(task.retain)}
+        cost = METHODS["family"].edit(*case, {"score": score})[1]
+        assert cost.passes == {"forget": each * len(case.forget), "retain": each * len(case.retain)}
+    slow = METHODS["family"].edit(*case, {"batch": 7, "epochs": 2})[1]  # as KVW published counts
+    assert slow.passes == {"forget": 2 * len(case.forget), "retain": len(case.retain)}
 
 
 # --- the registry ----------------------------------------------------------------------------
@@ -666,8 +667,8 @@ def test_a_name_is_given_once(monkeypatch):
     monkeypatch.setattr(registry, "METHODS", dict(METHODS))
 
     @registry.method("mine", source="here")
-    def mine(task, settings, cost):
-        return Columns(torch.zeros(3, 48), 0.0, fingerprint(task.model))
+    def mine(session, request, settings):
+        return Columns(torch.zeros(3, 48), 0.0, fingerprint(session.model))
 
     assert registry.METHODS["mine"] == Method("mine", mine, "here")
     assert "mine" not in METHODS
@@ -716,7 +717,7 @@ def test_every_combination_the_first_slowest():
 def test_values_that_no_method_can_use_are_refused_before_the_work(name, change, words):
     method = replace(METHODS[name], make=lambda *_: pytest.fail("noticed after the work"))
     with pytest.raises(ValueError, match=words):
-        method.edit(small_task(), some_settings(name) | change)
+        method.edit(*small_case(), some_settings(name) | change)
 
 
 def test_what_a_method_needs_is_asked_for_before_the_work():
@@ -728,19 +729,19 @@ def test_what_a_method_needs_is_asked_for_before_the_work():
         ):
             given = {key: value for key, value in usual.items() if key != missing}
             with pytest.raises(ValueError, match=f"{name} needs the setting '{missing}'"):
-                late.edit(small_task(), given)
+                late.edit(*small_case(), given)
 
 
 def test_what_a_key_error_of_its_own_says_is_not_blamed_on_settings():
     """A mistake inside a method stays what it is; only a missing setting becomes a sentence."""
 
-    def broken(task, settings, cost):
+    def broken(session, request, settings):
         return {}["strength of another kind"]
 
     with pytest.raises(KeyError, match="of another kind"):
-        replace(METHODS["GD full"], make=broken).edit(small_task(), some_settings("GD full"))
+        replace(METHODS["GD full"], make=broken).edit(*small_case(), some_settings("GD full"))
 
 
 def test_the_family_is_reached_by_name_with_its_own_defaults():
-    edit, _ = METHODS["family"].edit(small_task(), {})
+    edit, _ = METHODS["family"].edit(*small_case(), {})
     assert edit.strength == family.Setting().strength == STRENGTH

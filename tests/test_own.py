@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tiny
+from case import Case
 from execute import ROOT
 from PIL import Image
 
@@ -21,7 +22,7 @@ from kvw_minimal.benchmarks.own import (
     REQUIRED,
     WARNING,
     read_questions,
-    task_from,
+    read_request,
     validate,
     validate_command,
     write_questions,
@@ -29,6 +30,7 @@ from kvw_minimal.benchmarks.own import (
 from kvw_minimal.edits import Edit
 from kvw_minimal.methods import METHODS
 from kvw_minimal.questions import Question
+from kvw_minimal.session import Session
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about, question_sets
 
@@ -79,9 +81,11 @@ def test_the_strangers_are_read_as_they_were_written(strangers, tmp_path, name):
 
 def test_the_task_is_that_of_the_file(strangers, tmp_path):
     write_questions(tmp_path / "strangers.jsonl", strangers)
-    task = task_from(tmp_path / "strangers.jsonl", tiny.llava(), tiny.processor(), seed=3)
-    assert task.read == strangers and task.general == strangers["general"] and task.seed == 3
-    assert (task.forget, task.retain) == (strangers["forget"], strangers["retain"])
+    case = Case(
+        Session(tiny.llava(), tiny.processor()), read_request(tmp_path / "strangers.jsonl", seed=3)
+    )
+    assert case.eval_sets == strangers and case.general == strangers["general"] and case.seed == 3
+    assert (case.forget, case.retain) == (strangers["forget"], strangers["retain"])
 
 
 # --- what may be written
@@ -288,17 +292,23 @@ def on_the_page(tmp_path, monkeypatch) -> list[str]:
 
 def test_the_files_of_the_page_are_right(on_the_page):
     assert [validate(name) for name in on_the_page] == [[], []]
-    task = task_from("talk.jsonl", tiny.llava(), tiny.processor())
-    edit, _ = METHODS["KVW one pass"].edit(task, {"strength": 8.0})
-    assert edit.norm(task.model) > 0 and len(task.forget[0].pictures) == 2
+    case = Case(Session(tiny.llava(), tiny.processor()), read_request("talk.jsonl"))
+    edit, _ = METHODS["KVW one pass"].edit(*case, {"strength": 8.0})
+    assert edit.norm(case.model) > 0 and len(case.forget[0].pictures) == 2
 
 
 def test_the_ten_lines_of_the_page_run(on_the_page):
-    [code] = blocks_of_the_page("text", "from kvw_minimal.benchmarks")
+    [code] = blocks_of_the_page("text", "import kvw_minimal")
     assert len(code.splitlines()) <= 10
     known: dict = {}
     exec(compile(code, "your_own.md", "exec"), known)
-    task, edit = known["task"], Edit.load("without_ada.safetensors")
-    assert (task.people, task.others, task.sham(0).people) == (["ada"], ["ben"], ["ben"])
-    assert set(task.read) == {"forget", "retain", "test"} and edit.notes["people"] == ["ada"]
-    assert edit.fits(task.model) == "exactly"
+    request, edit = known["request"], Edit.load("without_ada.safetensors")
+    assert (request.people, request.retain_people, request.sham(0).people) == (
+        ["ada"],
+        ["ben"],
+        ["ben"],
+    )
+    assert set(request.eval_sets) == {"forget", "retain", "test"} and edit.notes["people"] == [
+        "ada"
+    ]
+    assert edit.fits(known["model"]) == "exactly"

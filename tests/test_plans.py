@@ -212,15 +212,15 @@ def test_a_plan_opens_its_subject_in_its_format(monkeypatch):
 
 
 def edit(name: str, **settings):
-    return edit_for(trial_for(name, settings), small.task())[0]
+    return edit_for(trial_for(name, settings), *small.case())[0]
 
 
 def test_one_pass_is_kept_to_its_layers():
     """As a gate from the coefficients of these layers, written out."""
-    task = small.task()
+    case = small.case()
     found = edit("KVW one pass", strength=8.0, layers=[1, 2])
-    measured = task.everyone()
-    forget, retain = (measured.of(who).pooled() for who in (task.people, task.others))
+    measured = case.coefficients()
+    forget, retain = (measured.of(who).pooled() for who in (case.people, case.retain_people))
     expected = gate(within(contrast(forget, retain), (1, 2)), 8.0)
     assert torch.allclose(found.gates, expected, atol=1e-5)
     assert (found.gates.min(1).values < 1).tolist() == [False, True, True]

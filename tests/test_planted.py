@@ -25,7 +25,7 @@ def toys() -> dict[str, torch.nn.Module]:
 
 
 def known(model: torch.nn.Module) -> dict[str, float]:
-    return planted.right(planted.task_of(model))
+    return planted.right(*planted.case_of(model))
 
 
 def freed(place: str, model: torch.nn.Module) -> dict[str, torch.Tensor | None]:
@@ -66,7 +66,7 @@ def test_silencing_leaves_the_other_layer_as_it_was(toys, kind):
 
 
 def test_of_eight_tries_the_one_that_forgets_most_and_keeps_enough(toys, monkeypatch):
-    task = planted.task_of(toys["columns, first layer"])
+    case = planted.case_of(toys["columns, first layer"])
     told = iter(
         [
             {"forget": 0.1, "retain": 0.9},
@@ -77,18 +77,18 @@ def test_of_eight_tries_the_one_that_forgets_most_and_keeps_enough(toys, monkeyp
             {"forget": 0.8, "retain": 0.5},
         ]
     )
-    monkeypatch.setattr(planted, "right", lambda task, edit: next(told))
-    best = planted.at_best(task, "KVW one pass")
-    fourth, _ = METHODS["KVW one pass"].edit(task, planted.GRIDS["KVW one pass"][3])
+    monkeypatch.setattr(planted, "right", lambda session, request, edit: next(told))
+    best = planted.at_best(*case, "KVW one pass")
+    fourth, _ = METHODS["KVW one pass"].edit(*case, planted.GRIDS["KVW one pass"][3])
     assert best == {
         "forget": 0.3,
         "retain": 0.97,
         "number": 3,
         "sham": 0.8,
-        "lens": planted.in_first_layer(task, fourth),
+        "lens": planted.in_first_layer(*case, fourth),
     }
     told = iter([{"forget": 0.1, "retain": 0.9}] * 8)
-    assert planted.at_best(task, "KVW one pass") is None
+    assert planted.at_best(*case, "KVW one pass") is None
     assert {len(grid) for grid in planted.GRIDS.values()} == {8}
 
 
@@ -139,7 +139,7 @@ def test_the_first_student_is_marked_as_stored(toys):
     assert set(found) == set(stored["found"]) and set(seconds) == set(stored["seconds of a probe"])
     gaps = {label: abs(mark - stored["found"][label]["taught"][0]) for label, mark in found.items()}
     trained = {label: gaps.pop(label) for label in list(gaps) if label.startswith("relearning")}
-    assert stored["columns"].keys() == planted.rankings(planted.task_of(toys["before"])).keys()
+    assert stored["columns"].keys() == planted.rankings(*planted.case_of(toys["before"])).keys()
     counted = [gaps.pop(label) for label in list(gaps) if "membership" in label]
     assert max(gaps.values()) < 1e-3, max(gaps, key=gaps.get)  # the stored toy is rounded,
     assert max(counted) < 0.02  # so that one of the five and a stranger may change places

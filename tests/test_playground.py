@@ -13,12 +13,12 @@ import zlib
 import numpy as np
 import pytest
 import torch
+from case import case_of
 from execute import ROOT
 
 from kvw_minimal.models import tokenizer_of
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about
-from kvw_minimal.task import Task
 from kvw_minimal.taught import catalogue, load
 
 pytestmark = pytest.mark.slow
@@ -68,7 +68,7 @@ def test_weights_are_packed_bit_for_bit(playground):
 def test_a_person_comes_with_what_is_asked_and_measured(playground, world, pocket):
     people = [world.people[person] for person in ("p078", "p000")]
     questions = about(world, [person.id for person in people])
-    coefficients = Task(*pocket, questions, []).everyone()
+    coefficients = case_of(*pocket, questions, []).coefficients()
     for person in people:
         part = playground.person_of(world, person, coefficients)
         own = coefficients.of([person.id])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import small
 import torch
-from small import task
+from small import case
 
 from kvw_minimal import scores
 from kvw_minimal.batches import answer_batches
@@ -53,17 +53,17 @@ def question(
 
 def own(**read_too):
     """Fourteen questions about one person, on the tiny model."""
-    first = task().read["forget"][:14]
-    return replace(task(), read={"forget": first} | read_too)
+    first = case().eval_sets["forget"][:14]
+    return case().but(eval_sets={"forget": first} | read_too)
 
 
 # --- question by question --------------------------------------------------------------------
 
 
 def test_scores_are_those_of_the_model():
-    asked = own().read["forget"]
-    found = scored(own(), asked)
-    forced = scores.read(task().model, answer_batches(task().processor, asked, 128))
+    asked = own().eval_sets["forget"]
+    found = scored(own().session, asked)
+    forced = scores.read(case().model, answer_batches(case().processor, asked, 128))
     assert set(found) == {"exact_match", "probability"}
     assert np.array_equal(found["exact_match"], forced.exact)
     assert np.allclose(found["probability"], forced.probability, atol=1e-6)
@@ -83,14 +83,14 @@ def test_the_world_is_scored_by_what_is_said(monkeypatch):
         return ["I think Roma, yes.", "Nowhere.", "Paris"]
 
     monkeypatch.setattr(reading.scores, "generate", said)
-    assert scored(own(), world)["mentions"].tolist() == [1.0, 0.0, 1.0]
-    assert set(scored(own(), world, 7)) == {"mentions"} and seen == [reading.FREE_TOKENS, 7]
+    assert scored(own().session, world)["mentions"].tolist() == [1.0, 0.0, 1.0]
+    assert set(scored(own().session, world, 7)) == {"mentions"} and seen == [reading.FREE_TOKENS, 7]
     assert (
         is_free(world)
-        and not is_free(own().read["forget"])
+        and not is_free(own().eval_sets["forget"])
         and not is_free(world + [question("a")])
     )
-    rows = read(own(world=world), ["world"], free_tokens=9)
+    rows = read(*own(world=world), ["world"], free_tokens=9)
     assert [(row["person"], row["metric"], row["score_sum"]) for row in rows] == [
         ("w1", "mentions", 1.0),
         ("w2", "mentions", 0.0),
@@ -100,9 +100,9 @@ def test_the_world_is_scored_by_what_is_said(monkeypatch):
 
 
 def test_rows_are_sums_over_people_and_modalities():
-    asked = task().read["forget"][:28]
-    rows = read(replace(task(), read={"forget": asked}), ["forget"])
-    found = scored(task(), asked)
+    asked = case().eval_sets["forget"][:28]
+    rows = read(*case().but(eval_sets={"forget": asked}), ["forget"])
+    found = scored(case().session, asked)
     assert len(rows) == 2 * 2 * 2  # people, modalities, metrics
     for row in rows:
         chosen = [
@@ -116,50 +116,50 @@ def test_rows_are_sums_over_people_and_modalities():
 
 
 def test_rows_of_single_questions():
-    asked = own().read["forget"]
-    rows = read(own(), ["forget"], by_question=True)
+    asked = own().eval_sets["forget"]
+    rows = read(*own(), ["forget"], by_question=True)
     assert [row["question"] for row in rows] == [q.id for q in asked for _ in range(2)]
     assert all(row["n"] == 1 for row in rows)
     values = [row["score_sum"] for row in rows if row["metric"] == "probability"]
-    assert np.allclose(values, scored(own(), asked)["probability"], atol=1e-5)
+    assert np.allclose(values, scored(own().session, asked)["probability"], atol=1e-5)
 
 
 def test_an_edit_that_is_on_is_read():
-    gone = Columns(torch.ones(3, 48), 1.0, task().everyone().fingerprint, rule="share")
-    before = read(own(), ["forget"])
-    with gone.on(task().model):
-        edited = read(own(), ["forget"])
-    assert [r["score_sum"] for r in before] == [r["score_sum"] for r in read(own(), ["forget"])]
+    gone = Columns(torch.ones(3, 48), 1.0, case().coefficients().fingerprint, rule="share")
+    before = read(*own(), ["forget"])
+    with gone.on(case().model):
+        edited = read(*own(), ["forget"])
+    assert [r["score_sum"] for r in before] == [r["score_sum"] for r in read(*own(), ["forget"])]
     assert [r["score_sum"] for r in before] != [r["score_sum"] for r in edited]
 
 
 def test_forget_set_and_general_are_heard_where_it_is_wanted(monkeypatch):
-    asked = own().read["forget"]
+    asked = own().eval_sets["forget"]
     said = [q.answer if i % 2 else "What?" for i, q in enumerate(asked)]
     monkeypatch.setattr(reading.scores, "generate", lambda *_: said)
     whole = own(test=asked, general=asked)
-    rows = read(whole, ["forget", "test", "general"], ("forget", "general"), by_question=True)
+    rows = read(*whole, ["forget", "test", "general"], ("forget", "general"), by_question=True)
     heard = [row for row in rows if row["metric"] == "well_formed"]
     assert {row["set"] for row in heard} == {"forget", "general"}
     assert [row["score_sum"] for row in heard[:14]] == [float(i % 2) for i in range(14)]
-    assert not [row for row in read(whole, ["forget"]) if row["metric"] == "well_formed"]
+    assert not [row for row in read(*whole, ["forget"]) if row["metric"] == "well_formed"]
     ratios = [row["score_sum"] for row in rows if row["metric"] == "truth_ratio"]
     expected = truth_ratio(whole.model, whole.processor, asked)
     assert ratios == pytest.approx(expected.tolist(), abs=1e-4) and min(ratios) > 0
     with_none = own(forget=[replace(q, perturbed=()) for q in asked])
     assert "truth_ratio" not in {
-        row["metric"] for row in read(with_none, ["forget"], ("forget",), by_question=True)
+        row["metric"] for row in read(*with_none, ["forget"], ("forget",), by_question=True)
     }
 
 
 def test_sets_are_read_in_the_order_they_are_named():
-    asked = own().read["forget"]
+    asked = own().eval_sets["forget"]
     whole = own(test=asked[:2], retain=asked[2:4])
-    assert [r["set"] for r in read(whole, ["retain", "forget"])][0] == "retain"
+    assert [r["set"] for r in read(*whole, ["retain", "forget"])][0] == "retain"
     with pytest.raises(
         ValueError, match="no set 'nothing' to read; there are forget, test, retain"
     ):
-        read(whole, ["nothing"])
+        read(*whole, ["nothing"])
 
 
 def test_forms_are_what_was_taught():
@@ -170,21 +170,21 @@ def test_forms_are_what_was_taught():
         question("c", fact="job", answer="A cook."),
     ]
     assert forms_of(iter(asked)) == {"pet": {"in oslo", "in rome", "in bonn"}, "job": {"a cook"}}
-    whole = replace(own(), read={"forget": asked[:1], "retain": asked[1:]}, kept={})
-    assert forms(whole) == forms_of(asked) and forms(whole) is forms(whole)
-    less = replace(whole, read={"forget": asked[:1]})  # shares what is kept, not the forms
-    assert forms(less) == forms_of(asked[:1])
+    whole = own().but(eval_sets={"forget": asked[:1], "retain": asked[1:]}, cache={})
+    assert forms(*whole) == forms_of(asked) and forms(*whole) is forms(*whole)
+    less = whole.but(eval_sets={"forget": asked[:1]})  # shares what is kept, not the forms
+    assert forms(*less) == forms_of(asked[:1])
 
 
 def test_what_is_said_is_scored_three_ways(monkeypatch):
-    asked = own().read["forget"]
+    asked = own().eval_sets["forget"]
     said = [
         asked[0].answer.lower().rstrip("."),
         asked[1].options[0] if asked[1].options else "x",
         *["No idea at all."] * 12,
     ]
     monkeypatch.setattr(reading.scores, "generate", lambda *_: said)
-    heard, found = spoken(own(), asked)
+    heard, found = spoken(*own(), asked)
     assert heard == asked and set(found) == {"exact_match_generated", "rouge_l", "well_formed"}
     assert (
         found["exact_match_generated"][0] == 1.0 == found["rouge_l"][0] == found["well_formed"][0]
@@ -200,10 +200,10 @@ def test_at_most_so_many_answer_aloud_evenly_spread(monkeypatch):
         "generate",
         lambda model, batches, _: ["x"] * sum(len(batch.rows) for batch in batches),
     )
-    asked = own().read["forget"]
-    heard, found = spoken(own(), asked)
+    asked = own().eval_sets["forget"]
+    heard, found = spoken(*own(), asked)
     assert heard == asked[::3] and len(heard) == 5 == len(found["rouge_l"])
-    assert spoken(own(), asked[:5])[0] == asked[:5]
+    assert spoken(*own(), asked[:5])[0] == asked[:5]
 
 
 # --- means -----------------------------------------------------------------------------------
@@ -224,23 +224,23 @@ def test_a_summary_is_a_mean_over_people_for_each_modality():
 
 
 def test_a_sham_is_averaged_over_its_draws_question_by_question():
-    asked, settings, singles = task().read["forget"], {"strength": 32.0}, []
-    whole = replace(task(), read={"forget": asked, "retain": asked})
+    asked, settings, singles = case().eval_sets["forget"], {"strength": 32.0}, []
+    whole = case().but(eval_sets={"forget": asked, "retain": asked})
     # the tiny model is never right, and rows have four digits: log-probabilities tell edits apart
     pairs = {"exact_match": lambda found: 1e3 * np.log(found["probability"])}
 
     def make(other):
-        return METHODS["KVW one pass"].edit(other, settings)[0]
+        return METHODS["KVW one pass"].edit(case().session, other, settings)[0]
 
     with pytest.MonkeyPatch.context() as patch:
         real = reading.scored
         patch.setattr(reading, "scored", lambda *a: {n: of(real(*a)) for n, of in pairs.items()})
-        rows = sham_rows(whole, make, 2)
+        rows = sham_rows(*whole, make, 2)
     for draw in range(2):
-        with make(task().sham(draw)).on(task().model):
-            singles.append(pairs["exact_match"](scored(task(), asked)))
-    with make(task()).on(task().model):
-        singles.append(pairs["exact_match"](scored(task(), asked)))
+        with make(case().sham(draw).request).on(case().model):
+            singles.append(pairs["exact_match"](scored(case().session, asked)))
+    with make(case().request).on(case().model):
+        singles.append(pairs["exact_match"](scored(case().session, asked)))
     means = [
         summarise("sham", "forget", asked, {"exact_match": each})
         for each in (np.mean(singles[:2], axis=0), *singles)
@@ -296,4 +296,4 @@ def test_a_row_is_found_or_missed_by_name():
     assert find(rows, "oracle", "forget", "text") is rows[3]
     with pytest.raises(KeyError, match="no row for sham, forget, text, exact_match"):
         find(rows, "sham", "forget", "text")
-    assert small.people() == task().people
+    assert small.people() == case().people

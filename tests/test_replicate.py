@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import tiny
 import torch
+from case import Case
 from execute import ROOT
 from transformers import LlamaConfig, LlamaForCausalLM
 from typer.testing import CliRunner
@@ -20,6 +21,7 @@ from kvw_minimal.benchmarks import protocols
 from kvw_minimal.benchmarks import replicate as module
 from kvw_minimal.benchmarks.files import Unnamed
 from kvw_minimal.benchmarks.replicate import (
+    benchmark_request,
     check_headroom,
     data_hash,
     edit_of,
@@ -29,12 +31,12 @@ from kvw_minimal.benchmarks.replicate import (
     sham_of,
     summaries,
     table,
-    task_of,
 )
 from kvw_minimal.coefficients import measure_questions
 from kvw_minimal.methods.kvw import STRENGTH
 from kvw_minimal.models import fingerprint
 from kvw_minimal.questions import Question
+from kvw_minimal.session import Session
 from kvw_minimal.strangers.people import load_people
 
 WORLD = load_people()
@@ -139,19 +141,19 @@ def test_the_edit_is_that_of_the_book(tiny_model, data):
     training = {side: asked[::4] for side, asked in training.items()}
     rows = [each for side in training.values() for each in side]
     model, processor = tiny.llava(), tiny.processor()
-    task = replace(task_of({}, training), model=model, processor=processor, batch_size=2)
-    ours = measure_rows(task)
+    case = Case(Session(model, processor, batch_size=2), benchmark_request({}, training))
+    ours = measure_rows(*case)
     whole = measure_questions(model, processor, rows)
     assert set(ours.people) == set(whole.people) == {q.person for q in rows}
     torch.testing.assert_close(ours.pooled(), whole.pooled(), rtol=1e-4, atol=1e-6)
     before = fingerprint(model)
     retain = [person for person in whole.people if person not in FORGET]
     for schedule in ("one pass", "published"):
-        edit = edit_of(task, ours, schedule, 4.0)
+        edit = edit_of(*case, ours, schedule, 4.0)
         assert edit.schedule == schedule and sorted(edit.notes["people"]) == sorted(FORGET)
         assert (edit.gates < 1).any() and fingerprint(model) == before
     ratio = torch.log(whole.pooled(FORGET) / whole.pooled(retain)).clamp(min=0)
-    edit = edit_of(task, ours, "one pass", 4.0)
+    edit = edit_of(*case, ours, "one pass", 4.0)
     torch.testing.assert_close(edit.contrast, ratio, rtol=1e-3, atol=1e-4)
 
 
@@ -252,11 +254,11 @@ class Enough(Exception):
 
 
 def fed(monkeypatch, *given, **settings):
-    """The task, the schedule and the strength with which the edit would be made."""
+    """The request, the schedule and the strength with which the edit would be made."""
 
-    def stop(task, everyone, schedule, strength, progress):
-        assert sorted(everyone.people) == sorted({*task.people, *task.others})
-        raise Enough(task, schedule, strength)
+    def stop(session, request, everyone, schedule, strength, progress):
+        assert sorted(everyone.people) == sorted({*request.people, *request.retain_people})
+        raise Enough(request, schedule, strength)
 
     monkeypatch.setattr(module, "edit_of", stop)
     with pytest.raises(Enough) as caught, pytest.warns(UserWarning):
@@ -276,13 +278,15 @@ def test_every_schedule_has_its_own_tuned_strength(data, tiny_model, monkeypatch
 
 def test_published_is_fed_the_captions_of_clear(data, tiny_model, monkeypatch):
     for schedule, facts in (("one pass", {"caption", "question"}), ("published", {"caption"})):
-        task, *_ = fed(monkeypatch, "clear", str(data["clear"]), tiny_model, schedule=schedule)
-        assert {q.fact for q in task.forget} == {q.fact for q in task.retain} == facts
-        assert {q.fact for q in task.read["retain"]} == {"name", "caption", "question"}
+        request, *_ = fed(monkeypatch, "clear", str(data["clear"]), tiny_model, schedule=schedule)
+        assert {q.fact for q in request.forget} == {q.fact for q in request.retain} == facts
+        assert {q.fact for q in request.eval_sets["retain"]} == {"name", "caption", "question"}
     names = {WORLD.people[person].name for person in FORGET}
-    assert set(task.people) == names and len(task.forget) == 4 * len(names)
-    task, *_ = fed(monkeypatch, "mllmu", str(data["mllmu"]), tiny_model, schedule="published")
-    assert {q.fact for q in task.forget + task.retain} == {"training"} and len(task.forget) == 140
+    assert set(request.people) == names and len(request.forget) == 4 * len(names)
+    request, *_ = fed(monkeypatch, "mllmu", str(data["mllmu"]), tiny_model, schedule="published")
+    assert {q.fact for q in request.forget + request.retain} == {"training"} and len(
+        request.forget
+    ) == 140
 
 
 # --- without eyes
@@ -375,17 +379,17 @@ def test_the_sham_is_drawn_from_those_who_are_kept(data):
         benchmark = "mllmu" if sets_of is module.mllmu_sets else "clear"
         sets, training = sets_of(str(data[benchmark]), 5)
         gone = {q.person for q in training["forget"]}
-        shams = [sham_of(task_of(sets, training, seed)) for seed in range(4)]
+        shams = [sham_of(benchmark_request(sets, training, seed)) for seed in range(4)]
         draws = [sham.people for sham in shams]
         assert all(len(set(draw)) == 5 and not gone & set(draw) for draw in draws)
         assert len({tuple(draw) for draw in draws}) > 1
-        again = sham_of(task_of(sets, training, 1))
+        again = sham_of(benchmark_request(sets, training, 1))
         assert again.people == draws[1] and again.seed == 1
         everything = {q.id for side in training.values() for q in side}
         for sham in shams:  # nobody is lost, the forgotten are kept, the drawn are not scored
             assert {q.id for q in sham.forget + sham.retain} == everything
-            assert gone < set(sham.others)
-            scored = {name: {q.person for q in asked} for name, asked in sham.read.items()}
+            assert gone < set(sham.retain_people)
+            scored = {name: {q.person for q in asked} for name, asked in sham.eval_sets.items()}
             assert not set(sham.people) & (scored["retain"] | scored.get("real_faces", set()))
             assert scored["forget"] == {q.person for q in sets["forget"]}
 
@@ -445,12 +449,12 @@ def test_rows_without_a_name_are_nobodys(monkeypatch):
 
     monkeypatch.setattr(module, "load_clear", rows)
     _, training = module.clear_sets("hub/id", 5)
-    task = task_of({}, training)  # row-1 of either config is not the same person
+    request = benchmark_request({}, training)  # row-1 of either config is not the same person
     names = {"row-1 forget", "unnamed, forget Lee"}  # real ones, whatever they begin with
-    assert set(task.people) == {"unnamed, forget", *names}
-    sham = sham_of(task)
+    assert set(request.people) == {"unnamed, forget", *names}
+    sham = sham_of(request)
     assert set(sham.people) == {"row-1 retain", "unnamed, retain Lee"}
-    assert set(sham.others) == {"unnamed, forget", "unnamed, retain", *names}
+    assert set(sham.retain_people) == {"unnamed, forget", "unnamed, retain", *names}
 
 
 def test_limit_is_a_number_of_questions_of_each_kind(data):

@@ -1,9 +1,8 @@
 """What the command line says: which oracle, which edit was on, rows, the demonstration, verify."""
 
-from dataclasses import replace
-
 import pytest
 import small
+from case import Case
 
 from kvw_experiments import demo
 from kvw_minimal import scores
@@ -61,19 +60,21 @@ def test_what_cannot_be_is_refused_before_a_model_is_loaded(monkeypatch, how, wo
 
 def test_stored_scores_stand_in_for_an_oracle_that_is_not_here(monkeypatch, tmp_path):
     monkeypatch.setenv("KVW_CACHE", str(tmp_path))
-    rows, made = report.oracle_rows(small.task(), "pocket-oracle-B-5")
+    rows, made = report.oracle_rows(small.case().request, "pocket-oracle-B-5")
     assert made == {"pocket-oracle-B-5": "stored scores"} and rows
     assert all(row["condition"] == "oracle" and "oracle" not in row for row in rows)
 
 
 def test_evaluate_says_which_edit_was_on(monkeypatch, tmp_path):
-    own, file = small.task(), tmp_path / "edit.safetensors"
-    edit, _ = METHODS["KVW one pass"].edit(own, {"strength": 2.5})
+    own, file = small.case(), tmp_path / "edit.safetensors"
+    edit, _ = METHODS["KVW one pass"].edit(*own, {"strength": 2.5})
     edit.save(file)
     monkeypatch.setattr(report, "request_of", lambda *_, **__: own)
     worn = []
     monkeypatch.setattr(
-        report, "score_sets", lambda task, state: worn.append(fingerprint(task.model)) or [state]
+        report,
+        "score_sets",
+        lambda session, _, state: worn.append(fingerprint(session.model)) or [state],
     )
     with_edit, without = (report.evaluate("pocket", "A", 5, path) for path in (file, None))
     assert with_edit["rows"] == ["edited"] and without["rows"] == ["vanilla"]
@@ -87,8 +88,8 @@ def test_evaluate_says_which_edit_was_on(monkeypatch, tmp_path):
 
 def test_any_method_can_be_asked_for(monkeypatch):
     """With its own settings; what it cannot take is refused, and shams are of the same method."""
-    own = replace(
-        small.task(), read={name: small.task().read[name][:14] for name in ("forget", "retain")}
+    own = small.case().but(
+        eval_sets={name: small.case().eval_sets[name][:14] for name in ("forget", "retain")}
     )
     monkeypatch.setattr(report, "request_of", lambda *_, **__: own)
     settings = {"share": 0.1}
@@ -103,12 +104,15 @@ def test_any_method_can_be_asked_for(monkeypatch):
 
 def test_without_headroom_it_is_refused(monkeypatch):
     """The tiny model knows nothing, as if it were its own oracle."""
-    own = replace(small.task(), read={"forget": small.task().read["forget"][:14]})
+    own = small.case().but(eval_sets={"forget": small.case().eval_sets["forget"][:14]})
     monkeypatch.setattr(report, "request_of", lambda *_, **__: own)
     monkeypatch.setattr(
         report,
         "oracle_rows",
-        lambda task, name, **_: (report.score_sets(task, "oracle"), {name: "its fingerprint"}),
+        lambda asked, name, **_: (
+            report.score_sets(own.session, asked, "oracle"),
+            {name: "its fingerprint"},
+        ),
     )
     monkeypatch.setattr(report, "sham_rows", lambda *_: pytest.fail("noticed after the work"))
     with pytest.raises(ValueError, match="no headroom on image questions"):
@@ -118,8 +122,8 @@ def test_without_headroom_it_is_refused(monkeypatch):
 @pytest.mark.nightly
 def test_the_demonstration_shows_before_and_after(monkeypatch, tmp_path, capsys):
     model, _ = load("pocket")
-    own = report.request_of("pocket", "A", 5)
-    edit, _ = METHODS["selective pruning"].edit(own, {"share": 0.3})
+    own = Case(*report.request_of("pocket", "A", 5))
+    edit, _ = METHODS["selective pruning"].edit(*own, {"share": 0.3})
     rows = [{"condition": "vanilla", "set": "forget", "metric": "exact_match", "value": 0.5}]
     monkeypatch.setattr(demo, "unlearn", lambda *_: ({"rows": rows}, [edit]))
     picture = tmp_path / "demo.png"
@@ -136,8 +140,8 @@ def test_the_demonstration_shows_before_and_after(monkeypatch, tmp_path, capsys)
         for mark, now in ((line[80], after), (line[107], anew)):
             assert before and now and (before != now) == (mark == ">"), line
     told = [line[109:].strip() for line in lines]
-    with METHODS["rewrite"].edit(own, METHODS["rewrite"].chosen)[0].on(model):
-        asked = about(world, [*own.people, *own.others[:2]], modalities=("image",))
+    with METHODS["rewrite"].edit(*own, METHODS["rewrite"].chosen)[0].on(model):
+        asked = about(world, [*own.people, *own.retain_people[:2]], modalities=("image",))
         assert told == scores.answer(model, own.processor, asked)
     assert "strength G" in said and "0.50" in said
     assert picture.read_bytes().startswith(b"\x89PNG")

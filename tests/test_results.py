@@ -5,6 +5,7 @@ from functools import cache
 
 import pandas as pd
 import pytest
+from case import Case, opened
 
 from kvw_experiments import plans, running, trials
 from kvw_experiments.freshness import stale
@@ -18,7 +19,6 @@ from kvw_minimal.models import fingerprint
 from kvw_minimal.requests.reading import read
 from kvw_minimal.strangers.people import REPORT_GROUPS, ROOT, load_people
 from kvw_minimal.strangers.questions import SETS, about
-from kvw_minimal.task import Task
 from kvw_minimal.taught import load
 
 pytestmark, nightly = pytest.mark.slow, pytest.mark.nightly
@@ -41,8 +41,8 @@ KEYS = ["set", "modality", "person", "question", "metric"]
 
 
 @cache
-def task_of(name: str, group: str) -> Task:
-    return open_subject(name)(load_people().groups[group][:5])
+def known_as(name: str, group: str) -> Case:
+    return opened(open_subject(name), load_people().groups[group][:5])
 
 
 # --- summaries -----------------------------------------------------------------------------------
@@ -54,7 +54,7 @@ def test_summaries_are_what_todays_code_would_make(name: str):
     made = read_summary(name)["provenance"]
     assert NEEDED - {"seed"} <= set(made)
     if "pocket" in made["models"]:
-        assert made["models"]["pocket"] == fingerprint(task_of("pocket", "A").model)
+        assert made["models"]["pocket"] == fingerprint(known_as("pocket", "A").model)
 
 
 def test_least_squares_are_chosen_as_its_tuning_says():
@@ -73,14 +73,14 @@ def test_the_chosen_strength_is_what_tuning_gives(name: str):
 
 
 LINES = {
-    "| vanilla": ("vanilla", "edit"),
-    "| KVW |": ("KVW one pass", "edit"),
+    "| vanilla": ("vanilla", "vanilla"),
+    "| KVW |": ("KVW one pass", "edited"),
     "| sham: KVW": ("KVW one pass", "sham"),
-    "| least squares": ("least squares", "edit"),
-    "| **the rewrite**": ("rewrite", "edit"),
+    "| least squares": ("least squares", "edited"),
+    "| **the rewrite**": ("rewrite", "edited"),
     "| sham: the rewrite": ("rewrite", "sham"),
-    "| LLM Surgery": ("LLM Surgery", "edit"),
-    "| oracle (group A)": ("oracle", "edit"),
+    "| LLM Surgery": ("LLM Surgery", "edited"),
+    "| oracle (group A)": ("oracle", "oracle"),
 }
 
 
@@ -135,7 +135,7 @@ def test_rows_are_what_todays_code_and_plans_would_make(experiment: str):
     assert not found.any(), reasons
     assert NEEDED <= set(made)
     if "pocket" in made["models"]:
-        assert made["models"]["pocket"] == fingerprint(task_of("pocket", "A").model)
+        assert made["models"]["pocket"] == fingerprint(known_as("pocket", "A").model)
 
 
 def the_same(plan: plans.Plan, name: str, label: str, group: str, requests) -> None:
@@ -173,7 +173,7 @@ def test_a_slice_of_what_is_published_comes_out_the_same():
 def test_a_slice_of_the_replication_comes_out_the_same(label: str):
     """An edit, its sham and their curves on one group."""
     plan = plan_of("replication-pocket")
-    again = running.redo(plan, "methods", label, "B", plan.open([]))
+    again = running.redo(plan, "methods", label, "B", *plan.open([]))
     exact = again[again.index.get_level_values("metric") == "exact_match"]
     assert len(exact) == 7 + 5 + len(plan.shares) * (4 + 2)
     assert ((exact["stored"] - exact["again"]).abs() < 0.04).all(), exact
@@ -181,13 +181,13 @@ def test_a_slice_of_the_replication_comes_out_the_same(label: str):
 
 def test_an_edit_of_the_replication_and_its_curve_come_out_the_same():
     plan, rows = plan_of("replication-pocket"), read_rows("replication-pocket")[0]
-    task = plan.open([])(load_people().groups["B"][:5])
+    case = opened(plan.open([]), load_people().groups["B"][:5])
     trial = plans.trial_for("KVW one pass", METHODS["KVW one pass"].chosen)
-    edit, _ = trials.edit_for(trial, task)
+    edit, _ = trials.edit_for(trial, *case)
     own = of(rows, plan, trial, "B")
     for part, by_question in ((1.0, True), (0.5, False)):  # of a curve people are stored
-        with edit.part(part).on(task.model):
-            found = read(task, ("forget",), by_question=by_question)
+        with edit.part(part).on(case.model):
+            found = read(*case, ("forget",), by_question=by_question)
         again = [{"condition": "edited"} | row for row in found]
         compared(again, own[own["edit_scale"] == part], 2)
 
@@ -217,13 +217,13 @@ def of(rows: pd.DataFrame, plan: plans.Plan, trial: trials.Trial, group: str) ->
 def test_a_slice_of_the_rewrite_comes_out_the_same():
     rows, made = read_rows("rewrite")
     plan, people = plan_of("rewrite"), load_people().groups["B"][:5]
-    task = plan.open([])(people)
-    assert made["models"]["pocket"] == fingerprint(task.model)
+    case = opened(plan.open([]), people)
+    assert made["models"]["pocket"] == fingerprint(case.model)
     best = running.choose_of(plan, rows, plan.entries("methods")["rewrite"])
     assert best.settings == METHODS["rewrite"].chosen
-    edit, _ = METHODS["rewrite"].edit(task, best.settings)
-    with edit.on(task.model):
-        found = read(task, ("forget",), by_question=True)
+    edit, _ = METHODS["rewrite"].edit(*case, best.settings)
+    with edit.on(case.model):
+        found = read(*case, ("forget",), by_question=True)
         again = [{"condition": "edited"} | row for row in found]
     compared(again, of(rows, plan, best, "B"), 2)
 
@@ -233,11 +233,11 @@ def test_a_slice_of_what_the_rewrite_needs_comes_out_the_same():
     rows, made = read_rows("rewrite-needs")
     plan, people = plan_of("rewrite-needs"), load_people().groups["A"][:5]
     [trial] = plan.entries("over")["over 1.125"]
-    task = plan.open([trial])(people)
-    assert made["models"]["pocket"] == fingerprint(task.model)
-    edit, _ = trials.edit_for(trial, task)
-    with edit.on(task.model):
-        again = [{"condition": "edited"} | row for row in read(task, ("forget", "among values"))]
+    case = opened(plan.open([trial]), people)
+    assert made["models"]["pocket"] == fingerprint(case.model)
+    edit, _ = trials.edit_for(trial, *case)
+    with edit.on(case.model):
+        again = [{"condition": "edited"} | row for row in read(*case, ("forget", "among values"))]
     both = compared(again, of(rows, plan, trial, "A"), 2)
     told = both[both["metric"].isin(["p_true", "rank", "entropy"])]
     gaps = (told["score_sum_x"] - told["score_sum_y"]).abs() / told["n_x"]
@@ -260,13 +260,13 @@ def test_what_is_chosen_by_rank_is_what_tuning_gives():
 @pytest.mark.parametrize("name", ["voices", pytest.param("text only", marks=nightly)])
 def test_a_slice_of_beyond_comes_out_the_same(name: str):
     rows, made = read_rows("beyond")
-    plan, task = plan_of("beyond", name), task_of(name, "B")
-    assert made["models"][name] == fingerprint(task.model)
+    plan, case = plan_of("beyond", name), known_as(name, "B")
+    assert made["models"][name] == fingerprint(case.model)
     own = rows[rows["model"] == name]
     best = running.choose_of(plan, own, plan.entries("ways")["KVW one pass"])
-    edit, _ = METHODS["KVW one pass"].edit(task, best.settings)
-    with edit.on(task.model):
-        again = [{"condition": "edited"} | row for row in read(task, ("forget",))]
+    edit, _ = METHODS["KVW one pass"].edit(*case, best.settings)
+    with edit.on(case.model):
+        again = [{"condition": "edited"} | row for row in read(*case, ("forget",))]
     compared(again, of(rows, plan, best, "B"), 1)
 
 
@@ -279,7 +279,7 @@ def test_a_slice_of_precision_comes_out_the_same(label: str):
     rows, _ = read_rows("precision")
     plan = plan_of("precision", "pocket, float32")
     [trial] = plan.entries("roundings")[label]
-    again = running.rows_of(plan, replace(trial, sham=False), "D", plan.open([]))
+    again = running.rows_of(plan, replace(trial, sham=False), "D", *plan.open([]))
     both = compared(again, of(rows, plan, trial, "D"), 2)
     weights = both[both["set"] == "weights"]
     assert len(weights) == 2
@@ -293,10 +293,10 @@ def test_a_slice_of_smol_comes_out_the_same():
     [trial] = plan.entries("parts")["70 balanced reference questions"]
     forget = world.forget_people("A", 5)
     photos = {"forget": about(world, forget, modalities=("image",))}
-    task = replace(open_subject("smol")(forget), read=photos)
-    assert made["models"] == {"smol": fingerprint(task.model)}
-    assert len(trials.thinned(trial, task).retain) == 70 == len(task.forget)
-    edit, _ = trials.edit_for(trial, task)
-    with edit.on(task.model):
-        again = [{"condition": "edited"} | row for row in read(task, ("forget",))]
+    case = opened(open_subject("smol"), forget).but(eval_sets=photos)
+    assert made["models"] == {"smol": fingerprint(case.model)}
+    assert len(trials.thinned(trial, *case).retain) == 70 == len(case.forget)
+    edit, _ = trials.edit_for(trial, *case)
+    with edit.on(case.model):
+        again = [{"condition": "edited"} | row for row in read(*case, ("forget",))]
     compared(again, of(rows, plan, trial, "A"), 1)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from case import Case, case_of
 
 from kvw_minimal import scores
 from kvw_minimal.batches import answer_batches
@@ -16,19 +17,19 @@ from kvw_minimal.methods.registry import restored
 from kvw_minimal.methods.somebody_else import asked_again, called, invented, somebody_else
 from kvw_minimal.models import body, find_projections
 from kvw_minimal.questions import Question
+from kvw_minimal.session import Session
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about, general
-from kvw_minimal.task import Task
 
 ALL = -2.0  # a probability cannot fall by less: every token of an answer decides
 SETTINGS = {"over": 1.0, "price": 1.0, "price_deciding": 1.0, "decides": 0.0, "others": 3}
 
 
 @pytest.fixture(scope="module")
-def task() -> Task:
+def case() -> Case:
     world = load_people()
     mine, *others = (about(world, [person])[:6] for person in list(world.people)[:4])
-    return Task(
+    return case_of(
         tiny.llava(), tiny.processor(), mine, sum(others, []), general(world)[:9], batch_size=4
     )
 
@@ -39,8 +40,8 @@ def words(name: str, fact: str = "pet") -> Question:
     )
 
 
-def answers(task: Task, questions: list[Question]):
-    return rewrite.at_answers(task.model, task.encode(task.processor, questions, task.batch_size))
+def answers(case: Case, questions: list[Question]):
+    return rewrite.at_answers(case.model, case.encode(case.processor, questions, case.batch_size))
 
 
 # --- somebody else ---------------------------------------------------------------------------
@@ -66,14 +67,14 @@ def test_the_prompt_says_what_a_person_is_called():
     assert called(words("Ada")) == "Ada"  # whom it is about, where nothing else is said
 
 
-def test_a_question_is_asked_about_somebody_else_and_answered_as_before(task):
-    faces, names = somebody_else(task)
-    seen = {q.image for q in task.general if q.image is not None}
-    known = {called(q) for q in task.forget + task.retain}
+def test_a_question_is_asked_about_somebody_else_and_answered_as_before(case):
+    faces, names = somebody_else(case.request)
+    seen = {q.image for q in case.general if q.image is not None}
+    known = {called(q) for q in case.forget + case.retain}
     assert set(faces) == seen and not known & set(names) and len(set(names)) == len(names)
-    anew = asked_again(task.forget, (faces, names))
-    other = asked_again(task.forget, (faces, names), 1)
-    for old, new, next_one in zip(task.forget, anew, other, strict=True):
+    anew = asked_again(case.forget, (faces, names))
+    other = asked_again(case.forget, (faces, names), 1)
+    for old, new, next_one in zip(case.forget, anew, other, strict=True):
         assert (new.answer, new.id, new.modality) == (old.answer, old.id, old.modality)
         if old.image is not None:
             assert new.prompt == old.prompt and new.image in seen and new.image != next_one.image
@@ -90,17 +91,17 @@ def test_a_first_name_is_exchanged_for_a_first_name():
     assert anew.prompt == "What is Cy's full name?"
 
 
-def test_retained_people_stand_in_where_the_task_has_no_portraits_of_nobody(task):
-    faces, _ = somebody_else(replace(task, general=[]))
-    assert set(faces) <= {q.image for q in task.retain} and len(faces) == 3
+def test_retained_people_stand_in_where_the_task_has_no_portraits_of_nobody(case):
+    faces, _ = somebody_else(case.but(general=[]).request)
+    assert set(faces) <= {q.image for q in case.retain} and len(faces) == 3
 
 
-def test_retained_people_stand_in_where_that_is_asked_for(task):
-    faces, names = somebody_else(task, retained=True)
-    assert len(faces) == 3 and set(faces) <= {q.image for q in task.retain}  # one a person
-    assert set(names) == {called(q) for q in task.retain if called(q)}
+def test_retained_people_stand_in_where_that_is_asked_for(case):
+    faces, names = somebody_else(case.request, retained=True)
+    assert len(faces) == 3 and set(faces) <= {q.image for q in case.retain}  # one a person
+    assert set(names) == {called(q) for q in case.retain if called(q)}
     strangers, own = (
-        METHODS["rewrite"].edit(replace(task, kept={}), SETTINGS | {"retained": r})[0]
+        METHODS["rewrite"].edit(*case.but(cache={}), SETTINGS | {"retained": r})[0]
         for r in (False, True)
     )
     assert any(
@@ -115,36 +116,36 @@ def test_retained_people_stand_in_where_that_is_asked_for(task):
         {"forget": [words("Ada")], "retain": [replace(words("Bo"), prompt="Which pet?")]},
     ],
 )
-def test_nobody_else_to_ask_about_is_refused(task, change):
+def test_nobody_else_to_ask_about_is_refused(case, change):
     with pytest.raises(ValueError, match="cannot be asked about somebody else"):
-        METHODS["rewrite"].edit(replace(task, kept={}, **change), SETTINGS)
+        METHODS["rewrite"].edit(*case.but(cache={}, **change), SETTINGS)
 
 
-def test_a_photo_without_any_other_is_refused(task):
-    photo = [q for q in task.forget if q.image is not None]
-    blind = [q for q in task.retain if q.image is None]
+def test_a_photo_without_any_other_is_refused(case):
+    photo = [q for q in case.forget if q.image is not None]
+    blind = [q for q in case.retain if q.image is None]
     with pytest.raises(ValueError, match="needs a picture"):
-        somebody_else(replace(task, forget=photo, retain=blind, general=[]))
+        somebody_else(case.but(forget=photo, retain=blind, general=[]).request)
 
 
-def test_where_nothing_decides_there_is_nothing_to_lead(task):
+def test_where_nothing_decides_there_is_nothing_to_lead(case):
     """A random model says the same of everybody."""
     with pytest.raises(ValueError, match="depends on whom it is asked about"):
-        METHODS["rewrite"].edit(task, SETTINGS | {"decides": 0.3})
+        METHODS["rewrite"].edit(*case, SETTINGS | {"decides": 0.3})
 
 
 # --- what the layers say -----------------------------------------------------------------------
 
 
-def test_states_and_probabilities_at_the_answers(task):
+def test_states_and_probabilities_at_the_answers(case):
     """Against `scores.read`, and against the hidden states that transformers gives out."""
-    found = answers(task, task.forget)
-    forced = scores.read(task.model, answer_batches(task.processor, task.forget))
+    found = answers(case, case.forget)
+    forced = scores.read(case.model, answer_batches(case.processor, case.forget))
     assert np.allclose([float(p.double().log().sum()) for p, _ in found], forced.logprob)
-    for row, question in enumerate(task.forget):
-        (batch,) = answer_batches(task.processor, [question])
-        out = body(task.model)(**batch.inputs, output_hidden_states=True)
-        norm = task.model.model.language_model.norm
+    for row, question in enumerate(case.forget):
+        (batch,) = answer_batches(case.processor, [question])
+        out = body(case.model)(**batch.inputs, output_hidden_states=True)
+        norm = case.model.model.language_model.norm
         for layer in range(tiny.LAYERS):
             state = found[row][1][:, layer]
             last = layer == tiny.LAYERS - 1  # what is given out last has passed the norm
@@ -152,10 +153,10 @@ def test_states_and_probabilities_at_the_answers(task):
             assert torch.allclose(norm(state) if last else state, seen, atol=1e-5)
 
 
-def test_what_is_marked_are_answer_positions_question_by_question(task):
-    batch = answer_batches(task.processor, task.forget)[0]
+def test_what_is_marked_are_answer_positions_question_by_question(case):
+    batch = answer_batches(case.processor, case.forget)[0]
     counts = {row: int(batch.predicts[i].sum()) for i, row in enumerate(batch.rows)}
-    marks = [torch.zeros(counts.get(row, 1), dtype=torch.bool) for row in range(len(task.forget))]
+    marks = [torch.zeros(counts.get(row, 1), dtype=torch.bool) for row in range(len(case.forget))]
     row = batch.rows[-1]
     marks[row][-1] = True
     where = rewrite.marked(batch, marks)
@@ -166,61 +167,61 @@ def test_what_is_marked_are_answer_positions_question_by_question(task):
 # --- the survey --------------------------------------------------------------------------------
 
 
-def moment(task: Task, questions: list[Question], where) -> torch.Tensor:
+def moment(case: Case, questions: list[Question], where) -> torch.Tensor:
     """The mean of h h' over some positions, one question at a time, in float64."""
     total, count = torch.zeros(tiny.LAYERS, tiny.D_FF, tiny.D_FF, dtype=torch.float64), 0
     for question in questions:
-        (batch,) = task.encode(task.processor, [question], 1)
+        (batch,) = case.encode(case.processor, [question], 1)
         at, seen = where(batch), []
-        with watch(find_projections(task.model), lambda _, h, seen=seen: seen.append(h.detach())):
-            body(task.model)(**batch.inputs)
+        with watch(find_projections(case.model), lambda _, h, seen=seen: seen.append(h.detach())):
+            body(case.model)(**batch.inputs)
         chosen = torch.stack([h[at] for h in seen]).double()  # [layers, positions, d_ff]
         total, count = total + chosen.transpose(1, 2) @ chosen, count + int(at.sum())
     return total / count
 
 
-def test_the_survey_by_hand(task, monkeypatch):
+def test_the_survey_by_hand(case, monkeypatch):
     """Every position of all batches; the sum over retained questions and general ones."""
     monkeypatch.setattr(rewrite, "EVERY", 1)
-    task = replace(task, kept={})
-    moments, deciding, passes = rewrite.survey(task, somebody_else(task), ALL)
+    case = case.but(cache={})
+    moments, deciding, passes = rewrite.survey(*case, somebody_else(case.request), ALL)
     answers, everything = (lambda b: b.predicts), (lambda b: b.inputs["attention_mask"].bool())
     expected = sum(
-        moment(task, asked, where)
-        for asked in (task.retain, task.general)
+        moment(case, asked, where)
+        for asked in (case.retain, case.general)
         for where in (answers, everything)
     )
     assert torch.allclose(moments, expected, rtol=1e-4, atol=1e-6)
-    assert torch.allclose(deciding, moment(task, task.retain, answers), rtol=1e-4, atol=1e-6)
-    assert passes == 5 * len(task.retain) + 2 * len(task.general)
+    assert torch.allclose(deciding, moment(case, case.retain, answers), rtol=1e-4, atol=1e-6)
+    assert passes == 5 * len(case.retain) + 2 * len(case.general)
 
 
 @pytest.mark.parametrize("at_once", [1, 2])
-def test_what_is_more_than_memory_is_surveyed_in_blocks(task, monkeypatch, at_once):
+def test_what_is_more_than_memory_is_surveyed_in_blocks(case, monkeypatch, at_once):
     """The same to the last bit, in a file, from as many more passes as there are blocks."""
-    *whole, once = rewrite.survey(task, somebody_else(task), ALL)
+    *whole, once = rewrite.survey(*case, somebody_else(case.request), ALL)
     monkeypatch.setattr(rewrite, "HELD", at_once * 2 * 8 * tiny.D_FF**2)
-    again = replace(task, kept={})
-    *streamed, passes = rewrite.survey(again, somebody_else(task), ALL)
+    again = case.but(cache={})
+    *streamed, passes = rewrite.survey(*again, somebody_else(case.request), ALL)
     for here, there in zip(whole, streamed, strict=True):
         assert torch.equal(here, there) and there.any()
-    blocks, marking = -(-tiny.LAYERS // at_once), 2 * len(task.retain)
+    blocks, marking = -(-tiny.LAYERS // at_once), 2 * len(case.retain)
     assert blocks > 1 and passes - marking == blocks * (once - marking)
 
 
-def test_a_disk_without_room_is_said_before_the_survey(task, monkeypatch):
+def test_a_disk_without_room_is_said_before_the_survey(case, monkeypatch):
     monkeypatch.setattr(rewrite, "HELD", 0)
     full = rewrite.shutil.disk_usage(".")._replace(free=1000)
     monkeypatch.setattr(rewrite.shutil, "disk_usage", lambda folder: full)
     with pytest.raises(OSError, match="second moments of .* TMPDIR"):
-        rewrite.survey(task, somebody_else(task), ALL)
+        rewrite.survey(*case, somebody_else(case.request), ALL)
 
 
-def test_every_third_batch_is_looked_at_everywhere(task):
-    batches = answer_batches(task.processor, task.retain, 4)
-    _, _, passes = rewrite.survey(replace(task, general=[]), somebody_else(task), ALL)
+def test_every_third_batch_is_looked_at_everywhere(case):
+    batches = answer_batches(case.processor, case.retain, 4)
+    _, _, passes = rewrite.survey(*case.but(general=[]), somebody_else(case.request), ALL)
     everywhere = sum(len(batch.rows) for i, batch in enumerate(batches) if i % 3 == 0)
-    assert 0 < everywhere < len(task.retain) and passes == 4 * len(task.retain) + everywhere
+    assert 0 < everywhere < len(case.retain) and passes == 4 * len(case.retain) + everywhere
 
 
 # --- the solution ------------------------------------------------------------------------------
@@ -245,9 +246,9 @@ def test_the_solution_is_where_the_derivative_is_zero(n):
     assert change.grad.abs().max() < 1e-9 < change.detach().abs().max()
 
 
-def goals_of(task: Task) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+def goals_of(case: Case) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """States that are a little off everywhere, and every other token marked."""
-    own = answers(task, task.forget)
+    own = answers(case, case.forget)
     generator = torch.Generator().manual_seed(0)
     goals = [states + 0.1 * torch.randn(states.shape, generator=generator) for _, states in own]
     return goals, [torch.arange(len(p)) % 2 == 0 for p, _ in own]
@@ -256,18 +257,18 @@ def goals_of(task: Task) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
 @pytest.mark.parametrize(
     "over, layers, arrives", [(1.0, (0.0, 1.0), 1.0), (0.5, (2, 2), 0.5), (1.25, (1, 2), None)]
 )
-def test_where_nothing_has_a_price_states_arrive(task, over, layers, arrives, monkeypatch):
+def test_where_nothing_has_a_price_states_arrive(case, over, layers, arrives, monkeypatch):
     """Behind the last layer that is changed; with `over` a half, half way."""
     monkeypatch.setattr(rewrite, "RIDGE", 1e-9)
-    short = replace(task, forget=task.forget[:3], kept={})  # fewer positions than vectors
+    short = case.but(forget=case.forget[:3], cache={})  # fewer positions than vectors
     goals, marks = goals_of(short)
     own = answers(short, short.forget)
     free = torch.zeros(tiny.LAYERS, tiny.D_FF, tiny.D_FF, dtype=torch.float64)
-    with restored(task.model):
-        factors = rewrite.lead(short, goals, marks, free.__getitem__, over, layers)
+    with restored(case.model):
+        factors = rewrite.lead(*short, goals, marks, free.__getitem__, over, layers)
         now = answers(short, short.forget)
     first = int(layers[0]) if isinstance(layers[0], int) else 0
-    assert list(factors) == [f"{p}.weight" for p in list(find_projections(task.model))[first:]]
+    assert list(factors) == [f"{p}.weight" for p in list(find_projections(case.model))[first:]]
     for row, at in enumerate(marks):
         start, goal, end = (x[at][:, -1] for x in (own[row][1], goals[row], now[row][1]))
         if arrives is not None:
@@ -275,19 +276,19 @@ def test_where_nothing_has_a_price_states_arrive(task, over, layers, arrives, mo
         assert (end - start).abs().max() > 0.01
 
 
-def test_a_high_price_changes_nothing(task):
+def test_a_high_price_changes_nothing(case):
     """What is done to everything else is the price: the higher, the less."""
     norms = []
     for price in (1e-3, 1.0, 1e3, 1e9):
-        edit, _ = METHODS["rewrite"].edit(task, SETTINGS | {"price": price, "price_deciding": 0.0})
-        norms.append(edit.norm(task.model))
+        edit, _ = METHODS["rewrite"].edit(*case, SETTINGS | {"price": price, "price_deciding": 0.0})
+        norms.append(edit.norm(case.model))
     assert norms == sorted(norms, reverse=True) and norms[-1] < 1e-6 < norms[0]
 
 
 # --- whatever is asked, of whatever model --------------------------------------------------------
 
 
-def text_task(architecture: str, dtype: torch.dtype = torch.float32) -> Task:
+def text_case(architecture: str, dtype: torch.dtype = torch.float32) -> Case:
     """Ada is to be forgotten, Bo and Cy stay; a decoder of any kind."""
     torch.manual_seed(0)
     tokenizer = tiny.processor().tokenizer
@@ -297,14 +298,14 @@ def text_task(architecture: str, dtype: torch.dtype = torch.float32) -> Task:
     model = type(model)(config).to(dtype).eval()
     tokenizer.chat_template = None
     asked = [[words(name, fact) for fact in ("pet", "coat")] for name in ("Ada", "Bo", "Cy")]
-    return Task(model, tokenizer, asked[0], asked[1] + asked[2])
+    return case_of(model, tokenizer, asked[0], asked[1] + asked[2])
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "opt", "phi"])
 def test_decoders_of_every_kind_are_led(architecture, monkeypatch):
     """A `Conv1D` keeps its weight the other way round, OPT flattens what goes in."""
     monkeypatch.setattr(rewrite, "RIDGE", 1e-9)
-    own = text_task(architecture)
+    own = text_case(architecture)
     goals, marks = goals_of(own)
     before = answers(own, own.forget)
     free = torch.zeros(
@@ -317,7 +318,7 @@ def test_decoders_of_every_kind_are_led(architecture, monkeypatch):
         dtype=torch.float64,
     )
     with restored(own.model):
-        factors = rewrite.lead(own, goals, marks, free.__getitem__, 1.0, (0.0, 1.0))
+        factors = rewrite.lead(*own, goals, marks, free.__getitem__, 1.0, (0.0, 1.0))
     edit = LowRank(factors, "")
     new = edit.change(own.model, own.model.get_parameter)
     for name, weight in new.items():
@@ -328,39 +329,39 @@ def test_decoders_of_every_kind_are_led(architecture, monkeypatch):
         assert torch.allclose(end, goal, atol=5e-3) and not torch.allclose(end, start, atol=5e-2)
 
 
-def test_one_mean_way_for_all(task):
+def test_one_mean_way_for_all(case):
     """The mean over the retained positions that decide of somebody else's state minus the own."""
-    others, kept = somebody_else(task), task.retain[: len(task.forget)]
-    few = replace(task, retain=kept)
-    found = rewrite.mean_way(few, others, 0.0)
+    others, kept = somebody_else(case.request), case.retain[: len(case.forget)]
+    few = case.but(retain=kept)
+    found = rewrite.mean_way(*few, others, 0.0)
     ways = []
     anew = asked_again(kept, others)
-    for (p, old), (q, new) in zip(answers(task, kept), answers(task, anew), strict=True):
+    for (p, old), (q, new) in zip(answers(case, kept), answers(case, anew), strict=True):
         ways += [n - o for own, other, o, n in zip(p, q, old, new, strict=True) if own > other]
     assert torch.allclose(found, torch.stack(ways).mean(0), atol=1e-5)
     plain, led = (
-        METHODS["rewrite"].edit(few, SETTINGS | {"mean": mean})[0] for mean in (False, True)
+        METHODS["rewrite"].edit(*few, SETTINGS | {"mean": mean})[0] for mean in (False, True)
     )
     assert not any(
         torch.equal(plain.factors[name][0], led.factors[name][0]) for name in led.factors
     )
 
 
-def test_towards_a_refusal_is_one_way_for_all_that_decides(task, monkeypatch):
+def test_towards_a_refusal_is_one_way_for_all_that_decides(case, monkeypatch):
     """The mean state behind the refusal's own tokens minus that where the forgotten are told."""
-    others, own = somebody_else(task), answers(task, task.forget)
+    others, own = somebody_else(case.request), answers(case, case.forget)
     marks = [torch.arange(len(p)) % 2 == 0 for p, _ in own]
-    found = rewrite.refusing_way(task, others, own, marks)
+    found = rewrite.refusing_way(*case, others, own, marks)
     there = []
-    for question in asked_again(task.forget, others):
-        (batch,) = answer_batches(task.processor, [replace(question, answer="I do not know.")])
-        hidden = body(task.model)(**batch.inputs, output_hidden_states=True).hidden_states
+    for question in asked_again(case.forget, others):
+        (batch,) = answer_batches(case.processor, [replace(question, answer="I do not know.")])
+        hidden = body(case.model)(**batch.inputs, output_hidden_states=True).hidden_states
         there.append(torch.stack(hidden[1:-1], 2)[batch.predicts][1:])  # the last has the norm on
     told = torch.cat([states[at] for (_, states), at in zip(own, marks, strict=True)]).mean(0)
     assert torch.allclose(found[:-1], torch.cat(there).mean(0) - told[:-1], atol=1e-5)
     seen = {}
 
-    def led(task, goals, *_):
+    def led(session, request, goals, *_):
         seen["goals"] = goals
         return {}
 
@@ -368,28 +369,27 @@ def test_towards_a_refusal_is_one_way_for_all_that_decides(task, monkeypatch):
     way = torch.full(own[0][1].shape[1:], 0.5)
     monkeypatch.setattr(rewrite, "refusing_way", lambda *_: way)
     plain, cost = (
-        METHODS["rewrite"].edit(task, SETTINGS | {"refusal": refusal})[1].passes
+        METHODS["rewrite"].edit(*case, SETTINGS | {"refusal": refusal})[1].passes
         for refusal in (False, True)
     )
     assert all(
         torch.allclose(goal, states + way)
         for goal, (_, states) in zip(seen["goals"], own, strict=True)
     )
-    assert cost["forget"] == plain["forget"] + len(task.forget)  # a pass with another answer
+    assert cost["forget"] == plain["forget"] + len(case.forget)  # a pass with another answer
 
 
-def test_one_request_after_another_is_each_on_what_the_last_one_left(task):
-    mine = [replace(q, person=f"{q.person}{i % 2}") for i, q in enumerate(task.forget)]
-    own = replace(task, forget=mine, seed=1, kept={})
-    edit, cost = METHODS["rewrite in turn"].edit(own, SETTINGS | {"each": 1})
+def test_one_request_after_another_is_each_on_what_the_last_one_left(case):
+    mine = [replace(q, person=f"{q.person}{i % 2}") for i, q in enumerate(case.forget)]
+    own = case.but(forget=mine, seed=1, cache={})
+    edit, cost = METHODS["rewrite in turn"].edit(*own, SETTINGS | {"each": 1})
     first, second = rewrite.seeded("in turn", 1).permutation(own.people)
     with restored(own.model):
         for now, later in ((first, second), (second, None)):
             one, _ = METHODS["rewrite"].edit(
-                replace(
-                    own,
+                *own.but(
                     forget=[q for q in mine if q.person == now],
-                    kept={},
+                    cache={},
                     retain=own.retain + [q for q in mine if q.person == later],
                 ),
                 SETTINGS,
@@ -400,20 +400,20 @@ def test_one_request_after_another_is_each_on_what_the_last_one_left(task):
     for name, weight in edit.change(own.model, own.model.get_parameter).items():
         assert torch.allclose(weight, wanted[name], atol=1e-5)
     assert cost.passes["forget"] == len(mine) * (SETTINGS["others"] + 4)
-    whole, _ = METHODS["rewrite in turn"].edit(own, SETTINGS | {"each": 2})
-    at_once, _ = METHODS["rewrite"].edit(replace(own, kept={}), SETTINGS)
+    whole, _ = METHODS["rewrite in turn"].edit(*own, SETTINGS | {"each": 2})
+    at_once, _ = METHODS["rewrite"].edit(*own.but(cache={}), SETTINGS)
     assert all(
         torch.equal(whole.factors[name][0], at_once.factors[name][0]) for name in at_once.factors
     )
 
 
-def test_half_precision_one_question_and_few_to_retain(task):
+def test_half_precision_one_question_and_few_to_retain(case):
     """Solved in float64 whatever the weights are; the sum rounds once."""
     model = tiny.llava(dtype=torch.bfloat16)
-    text = [q for q in task.forget if q.image is None][:1]
-    few = [q for q in task.retain if q.image is None][:10]
-    own = Task(model, task.processor, text, few)
-    edit, cost = METHODS["rewrite"].edit(own, SETTINGS)
+    text = [q for q in case.forget if q.image is None][:1]
+    few = [q for q in case.retain if q.image is None][:10]
+    own = case_of(model, case.processor, text, few)
+    edit, cost = METHODS["rewrite"].edit(*own, SETTINGS)
     assert edit.notes["positions"] == max(a.shape[0] for _, a in edit.factors.values()) > 0
     assert all(factor.dtype == torch.float32 for pair in edit.factors.values() for factor in pair)
     before = answers(own, text)[0][1]
@@ -422,10 +422,11 @@ def test_half_precision_one_question_and_few_to_retain(task):
     assert cost.passes["forget"] == 3 + 4 and cost.passes["retain"] > 4 * len(few)
 
 
-def test_the_survey_is_shared_and_counted(task):
-    own = replace(task, kept={})
-    METHODS["rewrite"].edit(own, SETTINGS)
-    own.once = lambda key, make: own.kept[key]  # nothing is measured twice
-    _, second = METHODS["rewrite"].edit(own, SETTINGS | {"over": 1.5})
-    _, first = METHODS["rewrite"].edit(replace(task, kept={}), SETTINGS)
+def test_the_survey_is_shared_and_counted(case, monkeypatch):
+    own = case.but(cache={})
+    METHODS["rewrite"].edit(*own, SETTINGS)
+    with monkeypatch.context() as patch:  # nothing is measured twice
+        patch.setattr(Session, "once", lambda session, key, make: session.cache[key])
+        _, second = METHODS["rewrite"].edit(*own, SETTINGS | {"over": 1.5})
+    _, first = METHODS["rewrite"].edit(*case.but(cache={}), SETTINGS)
     assert first.passes == second.passes

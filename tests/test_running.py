@@ -11,7 +11,8 @@ import pytest
 import small
 import tiny
 import torch
-from small import planned, task
+from case import opened
+from small import case, planned
 
 from kvw_experiments import running
 from kvw_experiments.choose import MIDDLE_RULE
@@ -33,6 +34,7 @@ from kvw_minimal import scores
 from kvw_minimal.edits import Columns
 from kvw_minimal.models import columns, find_projections
 from kvw_minimal.requests.subjects import Requests, strangers
+from kvw_minimal.session import Session
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import question_sets
 from kvw_minimal.strangers.tasks import sham_people
@@ -42,31 +44,31 @@ pytestmark = pytest.mark.slow
 
 
 def framed(plan, trial: Trial, group: str = "A", **more) -> pd.DataFrame:
-    return pd.DataFrame(rows_of(plan, trial, group, plan.open([]), **more))
+    return pd.DataFrame(rows_of(plan, trial, group, *plan.open([]), **more))
 
 
-def few_requests() -> Requests:
+def few_requests() -> tuple[Session, Requests]:
     """The small requests, reading the first person's questions only."""
-    whole = small.requests()
+    session, whole = small.requests()
 
     def few(people):
         own = whole(people)
         names = ("forget", "retain")
-        return replace(own, read={name: own.read[name][:14] for name in names})
+        return replace(own, eval_sets={name: own.eval_sets[name][:14] for name in names})
 
-    return few
+    return session, few
 
 
 def quick(**more):
     """A small plan that reads little."""
-    return small.plan(opened=few_requests, **more)
+    return small.plan(opener=few_requests, **more)
 
 
 # --- the rows of one trial -------------------------------------------------------------------
 
 
 def test_a_trial_reads_the_edited_model_and_leaves_it_as_it_was():
-    model = task().model
+    model = case().model
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     plan = small.plan()
     rows = framed(plan, Trial(replace(KVW, strength=8.0)))
@@ -85,11 +87,11 @@ def test_a_trial_reads_the_edited_model_and_leaves_it_as_it_was():
 
 
 def test_what_stands_in_the_rows_is_what_the_edited_model_says():
-    own, trial = few_requests()(small.people()), Trial(replace(KVW, strength=8.0))
+    own, trial = opened(few_requests(), small.people()), Trial(replace(KVW, strength=8.0))
     rows = framed(quick(), trial)
     for condition, request in (("edited", own), ("sham", own.sham(0))):
-        with edit_for(trial, request)[0].on(own.model):
-            found = scores.read(own.model, own.batches(own.read["forget"])).probability
+        with edit_for(trial, *request)[0].on(own.model):
+            found = scores.read(own.model, own.batches(own.eval_sets["forget"])).probability
         mine = rows[
             (rows["condition"] == condition)
             & (rows["set"] == "forget")
@@ -114,10 +116,10 @@ def test_a_curve_is_the_same_edit_and_its_sham_at_shares_of_them():
         ("edited", "retain"),
         ("sham", "forget"),
     }
-    own = few_requests()(small.people())
+    own = opened(few_requests(), small.people())
     for condition, request in (("edited", own), ("sham", own.sham(0))):
-        with edit_for(trial, request)[0].part(0.25).on(own.model):
-            found = scores.read(own.model, own.batches(own.read["forget"])).probability
+        with edit_for(trial, *request)[0].part(0.25).on(own.model):
+            found = scores.read(own.model, own.batches(own.eval_sets["forget"])).probability
         mine = parts[
             (parts["condition"] == condition)
             & (parts["set"] == "forget")
@@ -131,12 +133,12 @@ def test_a_curve_is_the_same_edit_and_its_sham_at_shares_of_them():
 
 @contextmanager
 def recorded_edits():
-    """What `edit_for` is asked for: people, seed of the task, seed given."""
+    """What `edit_for` is asked for: people, seed of the case, seed given."""
     seen, real = [], running.edit_for
 
-    def keep(trial, request, seed=None, **more):
+    def keep(trial, session, request, seed=None, **more):
         seen.append((request.people, seed))
-        return real(trial, request, seed, **more)
+        return real(trial, session, request, seed, **more)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(running, "edit_for", keep)
@@ -176,7 +178,7 @@ def test_a_sham_is_not_read_where_its_own_people_stand():
 
 
 def test_while_tuning_there_is_no_sham_and_less_is_read():
-    few = {"tuning_reads": lambda request: {"retain": request.read["retain"][:5]}}
+    few = {"tuning_reads": lambda request: {"retain": request.eval_sets["retain"][:5]}}
     plan, trial = small.plan(aloud=("A",), draws=3, by_question=True, **few), Trial(sham=True)
     rows = framed(plan, trial, tuning=True)
     assert set(rows["condition"]) == {"edited"} and set(rows["set"]) == {"retain"}
@@ -187,9 +189,9 @@ def test_single_questions_add_up_to_people():
     one_each = framed(quick(by_question=True), Trial())
     people = framed(quick(), Trial())
     asked = one_each[one_each["set"] != "cost"]
-    own = few_requests()(small.people())
+    own = opened(few_requests(), small.people())
     edit = asked.query("condition != 'sham' and set == 'forget' and metric == 'exact_match'")
-    assert edit["question"].tolist() == [q.id for q in own.read["forget"]]
+    assert edit["question"].tolist() == [q.id for q in own.eval_sets["forget"]]
     assert (edit["n"] == 1).all()
     keys = ["condition", "set", "modality", "person", "metric"]
     sums = [each.groupby(keys)[["score_sum", "n"]].sum() for each in (asked, people)]
@@ -223,18 +225,18 @@ def test_some_groups_and_some_trials_answer_aloud(monkeypatch):
 
 def test_what_is_left_of_vectors_by_hand():
     """One vector to a quarter: so much is taken on average; steps that were lost are told."""
-    model, own = task().model, task()
+    model, own = case().model, case()
     before = [columns(p).clone() for p in find_projections(model).values()]
     contrast = torch.zeros(tiny.LAYERS, tiny.D_FF)
     contrast[1, 5] = 0.75
-    edit = Columns(contrast, 1.0, task().everyone().fingerprint, rule="share")
+    edit = Columns(contrast, 1.0, case().coefficients().fingerprint, rule="share")
     with edit.on(model):
-        taken, lost = about_weights(before, own, edit, "A")
+        taken, lost = about_weights(before, own.session, edit, "A")
     assert taken["score_sum"] == pytest.approx(0.75 / contrast.numel(), abs=1e-6)
     assert (taken["metric"], lost["metric"], lost["score_sum"]) == ("taken", "lost", 0.0)
     assert taken["set"] == lost["set"] == "weights" and taken["person"] == "A"
     edit.notes["lost"] = 0.25
-    assert about_weights(before, own, edit, "A")[1]["score_sum"] == 0.25
+    assert about_weights(before, own.session, edit, "A")[1]["score_sum"] == 0.25
 
 
 # --- resuming --------------------------------------------------------------------------------
@@ -629,7 +631,7 @@ def test_a_run_goes_on_without_the_oracles_that_are_not_made(monkeypatch, tmp_pa
 
 
 @cache
-def taught() -> Requests:
+def taught() -> tuple[Session, Requests]:
     """Pocket in a world of twenty people at most, with few questions."""
     world = load_people()
     people = {
@@ -644,13 +646,13 @@ def taught() -> Requests:
     def reads(world, forget):
         return {name: asked[:28] for name, asked in question_sets(world, forget).items()}
 
-    return strangers(*load("pocket"), few, reads)
+    return Session(*load("pocket")), strangers(few, reads)
 
 
 def test_the_oracle_never_met_them_and_vanilla_comes_back():
-    own = taught()(load_people().forget_people("A", 5))
+    own = opened(taught(), load_people().forget_people("A", 5))
     before = {n: t.clone() for n, t in own.model.state_dict().items()}
-    plan = small.plan(opened=taught, by_question=True)
+    plan = small.plan(opener=taught, by_question=True)
     rows = framed(plan, trial_for("oracle", {"base": "pocket"}))
     exact = rows[rows["metric"] == "exact_match"].groupby("set")["score_sum"].mean()
     assert exact["forget"] < 0.1 < 0.9 < exact["general"]

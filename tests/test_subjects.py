@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import small
 import torch
-from small import task
+from case import opened
+from small import case
 
 from kvw_experiments import subjects
 from kvw_experiments.recipes.smol import world_questions
@@ -46,7 +47,7 @@ def drawn(asked: list[Question], size: int, *key: object) -> list[Question]:
 
 def whole(people: list[str], reads=question_sets, **more):
     """A request of which only the questions matter."""
-    return request(None, None, WORLD, people, reads(WORLD, people), **more)
+    return request(WORLD, people, reads(WORLD, people), **more)
 
 
 # --- what is asked ---------------------------------------------------------------------------
@@ -106,7 +107,7 @@ def test_the_panels_of_the_rewrite():
     assert asked["kept anew"] == drawn(every, 80, "anew", *forget)
     own = whole(forget, smol_with_new_others)
     assert what_is_weighed(own) == {
-        name: own.read[name] for name in ("forget", "retain", "general")
+        name: own.eval_sets[name] for name in ("forget", "retain", "general")
     }
 
 
@@ -114,7 +115,11 @@ def test_tuning_asks_a_part():
     """Of pocket a third of the others and a seventh of general; of smol a sample of its panel."""
     own = whole(WORLD.forget_people("tuning-1", 5))
     asked = tuning_sets(own)
-    assert asked["forget"] == own.read["forget"] and list(asked) == ["forget", "retain", "general"]
+    assert asked["forget"] == own.eval_sets["forget"] and list(asked) == [
+        "forget",
+        "retain",
+        "general",
+    ]
     third = sorted(WORLD.retain_people(own.people))[::3]
     assert {q.person for q in asked["retain"]} == set(third)
     assert len(asked["retain"]) == 14 * len(third) and asked["general"] == general(WORLD)[::7]
@@ -127,27 +132,27 @@ def test_tuning_asks_a_part():
         "general": 16,
     }
     for name, size in (("forget", 40), ("retain", 40), ("general", 16)):
-        assert asked[name] == drawn(own.read[name], size, "tuning", name, *own.people)
+        assert asked[name] == drawn(own.eval_sets[name], size, "tuning", name, *own.people)
 
 
 # --- subjects --------------------------------------------------------------------------------
 
 
 def test_requests_share_what_was_measured_once():
-    ask = strangers(task().model, task().processor, small.world(), batch_size=7)
+    ask = strangers(small.world())
     one, other = ask(small.people()), ask(small.people("tuning-1"))
-    assert one.kept is other.kept and one.batch_size == 7
-    assert one.people == small.people() and set(one.others) == set(
+    assert one.questions() == other.questions()  # and so they share what a session measured
+    assert one.people == small.people() and set(one.retain_people) == set(
         small.world().retain_people(small.people())
     )
-    assert one.pool == small.world().groups["sham"]
-    assert {name: len(qs) for name, qs in one.read.items()}["forget"] == 70
+    assert one.sham_pool == small.world().groups["sham"]
+    assert {name: len(qs) for name, qs in one.eval_sets.items()}["forget"] == 70
 
 
 def test_token_ids_stay_whole_numbers():
     asked = about(WORLD, list(WORLD.people)[:1])
-    plain = answer_batches(task().processor, asked, 64)
-    half = in_format(answer_batches, torch.bfloat16)(task().processor, asked, 64)
+    plain = answer_batches(case().processor, asked, 64)
+    half = in_format(answer_batches, torch.bfloat16)(case().processor, asked, 64)
     assert len(half) == len(plain)
     for batch, other in zip(half, plain, strict=True):
         assert batch.inputs["input_ids"].dtype == torch.int64
@@ -159,11 +164,11 @@ def test_token_ids_stay_whole_numbers():
 
 
 def test_by_name_alone():
-    own = by_name(task())
-    for asked in (own.forget, own.retain, *own.read.values()):
+    own = by_name(case().request)
+    for asked in (own.forget, own.retain, *own.eval_sets.values()):
         assert {q.modality for q in asked} == {"text"}
-    assert len(own.forget) == 35 and "general" not in own.read and own.people == task().people
-    assert list(own.read) == ["forget", "test", "retain"]
+    assert len(own.forget) == 35 and "general" not in own.eval_sets and own.people == case().people
+    assert list(own.eval_sets) == ["forget", "test", "retain"]
 
 
 @cache
@@ -174,9 +179,9 @@ def ready(name: str):
 @pytest.mark.slow
 def test_the_language_model_alone_says_what_it_said_with_eyes():
     people = WORLD.groups["A"][:5]
-    alone, seeing = ready("text only")(people), ready("pocket")(people)
-    asked = alone.read["forget"]
-    assert {q.modality for q in asked} == {"text"} and "general" not in alone.read
+    alone, seeing = (opened(ready(name), people) for name in ("text only", "pocket"))
+    asked = alone.eval_sets["forget"]
+    assert {q.modality for q in asked} == {"text"} and "general" not in alone.eval_sets
     one, both = (scores.read(own.model, own.batches(asked)) for own in (alone, seeing))
     assert np.allclose(one.logprob, both.logprob, atol=1e-4) and one.exact.mean() > 0.9
     assert type(alone.model).__name__ == "LlamaForCausalLM"
@@ -197,20 +202,20 @@ def test_subjects_are_opened_as_they_are_asked(monkeypatch):
     monkeypatch.setattr(
         subjects,
         "load",
-        lambda name, dtype: seen.append((name, dtype)) or (task().model, task().processor),
+        lambda name, dtype: seen.append((name, dtype)) or (case().model, case().processor),
     )
     people = WORLD.forget_people("A", 5)
-    plain = open_subject("pocket")(people)
-    assert {name: len(qs) for name, qs in plain.read.items()} == {
+    plain = opened(open_subject("pocket"), people)
+    assert {name: len(qs) for name, qs in plain.eval_sets.items()} == {
         name: len(qs) for name, qs in question_sets(WORLD, people).items()
     }
     assert plain.general == [] and plain.encode is answer_batches and plain.batch_size == 128
-    half = open_subject("pocket", pocket_panel, torch.bfloat16, True)(people)
-    assert len(half.read["retain"]) == 190 and half.encode is not answer_batches
+    half = opened(open_subject("pocket", pocket_panel, torch.bfloat16, True), people)
+    assert len(half.eval_sets["retain"]) == 190 and half.encode is not answer_batches
     assert half.general == beside("pocket", WORLD)
-    smol = open_subject("smol")(people)
-    assert list(smol.read) == list(smol_panel(WORLD, people)) and smol.batch_size == 64
-    voices = open_subject("voices")(people)
+    smol = opened(open_subject("smol"), people)
+    assert list(smol.eval_sets) == list(smol_panel(WORLD, people)) and smol.batch_size == 64
+    voices = opened(open_subject("voices"), people)
     assert {q.modality for q in voices.forget} == {"audio", "text"} and voices.people == people
     open_subject("pocket-oracle-A-5")
     assert seen == [
@@ -248,9 +253,9 @@ def test_an_oracle_is_here_if_its_weights_are(monkeypatch, tmp_path):
 
 def test_the_oracle_is_an_edit_like_any_other():
     """On, the weights are the oracle's to the bit; off, those of before."""
-    own = ready("pocket")(WORLD.forget_people("A", 5))
+    own = opened(ready("pocket"), WORLD.forget_people("A", 5))
     before = fingerprint(own.model)
-    edit, cost = METHODS["oracle"].edit(own, {"base": "pocket"})
+    edit, cost = METHODS["oracle"].edit(*own, {"base": "pocket"})
     found, _ = subjects.load("pocket-oracle-A-5")
     assert fingerprint(own.model) == before == edit.fingerprint != fingerprint(found)
     with edit.on(own.model):
@@ -265,11 +270,11 @@ def test_the_oracle_is_an_edit_like_any_other():
     }
     assert not any("vision_tower" in name for name in edit.weights)  # they share the eye
     with pytest.raises(FileNotFoundError, match="no oracle is planned"):
-        METHODS["oracle"].edit(own.sham(0), {"base": "pocket"})
+        METHODS["oracle"].edit(*own.sham(0), {"base": "pocket"})
 
 
 def test_an_oracle_that_is_not_made_is_asked_for_by_its_command(monkeypatch, tmp_path):
     monkeypatch.setenv("KVW_CACHE", str(tmp_path))
-    own = ready("pocket")(WORLD.forget_people("B", 15))
+    own = opened(ready("pocket"), WORLD.forget_people("B", 15))
     with pytest.raises(FileNotFoundError, match="train pocket --group B --forget 15"):
-        METHODS["oracle"].edit(own, {"base": "pocket"})
+        METHODS["oracle"].edit(*own, {"base": "pocket"})

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 import pytest
 import small
 import torch
-from small import task
+from small import case
 
 from kvw_experiments import trials
 from kvw_experiments.family import Setting, TooMuch
@@ -148,7 +148,7 @@ def test_bad_trials_are_refused(how, words):
 
 def test_what_an_edit_is_made_from():
     def used(**how):
-        made = thinned(Trial(**how), task())
+        made = thinned(Trial(**how), *case())
         return made.forget, made.retain
 
     people = small.people()
@@ -171,17 +171,19 @@ def test_what_an_edit_is_made_from():
     invented = [q.person for q in used(proxy="invented names")[1]]
     assert len(set(invented)) == len(invented) and not set(invented) & set(load_people().people)
     assert not used(proxy="portraits of nobody")[1]
-    edit, _ = edit_for(Trial(proxy="portraits of nobody"), task())
+    edit, _ = edit_for(Trial(proxy="portraits of nobody"), *case())
     assert edit.contrast.any()
 
 
 def test_the_forget_set_is_asked_in_part_or_of_more_photos():
-    plain = task().forget
+    plain = case().forget
     for only in (("image",), ("work",), ("text", "pet")):
-        made = thinned(Trial(only=only), task())
+        made = thinned(Trial(only=only), *case())
         assert made.forget == [q for q in plain if q.modality in only or q.fact in only]
-        assert made.retain == thinned(Trial(), task()).retain  # what is left out is on neither side
-    more = thinned(Trial(photos=3), task()).forget
+        assert (
+            made.retain == thinned(Trial(), *case()).retain
+        )  # what is left out is on neither side
+    more = thinned(Trial(photos=3), *case()).forget
     assert more == about(load_people(), small.people(), photos=3)
     assert {question.id for question in plain} < {question.id for question in more}
     seen = {}
@@ -191,31 +193,31 @@ def test_the_forget_set_is_asked_in_part_or_of_more_photos():
         ("image", 3),
         ("text", 1),
     }
-    both = thinned(Trial(photos=2, only=("image",), asked=50), task())
+    both = thinned(Trial(photos=2, only=("image",), asked=50), *case())
     assert len(both.forget) == 50 and {q.modality for q in both.forget} == {"image"}
 
 
 def test_what_is_drawn_follows_from_seed_size_and_people():
     """By the streams that stored rows were drawn with, written out."""
-    made, people = thinned(Trial(asked=7, reference=16, seed=2), task()), small.people()
+    made, people = thinned(Trial(asked=7, reference=16, seed=2), *case()), small.people()
     for name, drawn, whole in (("forget", made.forget, 70), ("retain", made.retain, None)):
-        every = [q for q in task().known() if (q.person in people) == (name == "forget")]
+        every = [q for q in case().questions() if (q.person in people) == (name == "forget")]
         assert whole in (None, len(every))
         rows = seeded("trial", name, len(drawn), 2, *people).choice(
             len(every), len(drawn), replace=False
         )
         assert drawn == [every[row] for row in rows]
-    others = sorted(set(task().others))
+    others = sorted(set(case().retain_people))
     rows = seeded("twenty", *people).choice(len(others), 20, replace=False)
-    proxy = thinned(Trial(proxy="twenty others"), task())
-    assert set(proxy.others) == {others[row] for row in rows}
+    proxy = thinned(Trial(proxy="twenty others"), *case())
+    assert set(proxy.retain_people) == {others[row] for row in rows}
 
 
 def test_portraits_count_where_the_setting_says_so():
-    made = thinned(Trial(), task())
+    made = thinned(Trial(), *case())
     assert made.general == sample_of_general(load_people(), "reference")
-    plain, _ = edit_for(Trial(), task())
-    wider, _ = edit_for(Trial(replace(KVW, general=True)), task())
+    plain, _ = edit_for(Trial(), *case())
+    wider, _ = edit_for(Trial(replace(KVW, general=True)), *case())
     assert not torch.equal(plain.contrast, wider.contrast)
 
 
@@ -234,7 +236,7 @@ def test_more_people_are_those_of_the_next_group():
 
 
 def test_names_that_nobody_has():
-    questions = thinned(Trial(proxy="invented names"), task()).retain
+    questions = thinned(Trial(proxy="invented names"), *case()).retain
     assert all(q.name and q.name in q.prompt for q in questions)
     known = {person.name for person in load_people().people.values()}
     names = [question.id.split("/")[1] for question in questions]
@@ -252,21 +254,21 @@ def test_names_that_nobody_has():
 def test_an_empty_answer_is_none(monkeypatch):
     said = ["", "In Rome."] * (trials.INVENTED // 2)
     monkeypatch.setattr(trials.scores, "answer", lambda *_: said)
-    assert len(invented(load_people(), task())) == trials.INVENTED // 2
+    assert len(invented(load_people(), *case())) == trials.INVENTED // 2
 
 
 def test_a_sham_is_the_same_trial_for_others():
-    sham = task().sham(0)
-    edit, _ = edit_for(Trial(reference=16), sham)
+    sham = case().sham(0)
+    edit, _ = edit_for(Trial(reference=16), *sham)
     assert edit.notes["people"] == sham.people and not set(sham.people) & set(small.people())
-    assert set(small.people()) <= set(thinned(Trial(), sham).others)
-    plain, _ = edit_for(Trial(reference=16), task())
+    assert set(small.people()) <= set(thinned(Trial(), *sham).retain_people)
+    plain, _ = edit_for(Trial(reference=16), *case())
     assert not torch.equal(plain.contrast, edit.contrast)
 
 
 def test_the_seed_is_that_of_the_trial_unless_another_is_given():
     trial = Trial(replace(KVW, shuffle=True), seed=3)
-    first, again, other = (edit_for(trial, task(), seed)[0] for seed in (None, 3, 4))
+    first, again, other = (edit_for(trial, *case(), seed)[0] for seed in (None, 3, 4))
     assert torch.equal(first.contrast, again.contrast)
     assert not torch.equal(first.contrast, other.contrast)
 
@@ -274,15 +276,15 @@ def test_the_seed_is_that_of_the_trial_unless_another_is_given():
 def test_other_methods_get_the_same_data():
     """Of a method that is not of the family, too, the trial says what it is made from."""
     trial = Trial(method="KVW one pass", settings={"strength": 2.0}, asked=7)
-    edit, cost = edit_for(trial, task())
+    edit, cost = edit_for(trial, *case())
     assert cost.passes["forget"] == 7 and edit.strength == 2.0
-    whole, _ = edit_for(replace(trial, asked=0), task())
+    whole, _ = edit_for(replace(trial, asked=0), *case())
     assert not torch.equal(edit.contrast, whole.contrast)
 
 
 def test_a_mass_is_what_is_taken():
     for shape, mass in (("zero", 0.1), ("power law", 0.07)):
-        edit, _ = edit_for(Trial(Setting(shape=shape), mass=mass), task())
+        edit, _ = edit_for(Trial(Setting(shape=shape), mass=mass), *case())
         assert 1 - edit.gates.mean().item() == pytest.approx(mass, abs=0.01), shape
     with pytest.raises(TooMuch):
-        edit_for(Trial(mass=0.95), task())
+        edit_for(Trial(mass=0.95), *case())

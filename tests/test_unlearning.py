@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from case import Case
 from dry_run import FACTOR
 from test_command import invoke
 from test_own import blocks_of_the_page, lines, on_the_page  # noqa: F401 - a fixture
 
 from kvw_minimal import coefficients
-from kvw_minimal.benchmarks.own import chosen, read_questions, task_from, write_questions
+from kvw_minimal.benchmarks.own import chosen, read_questions, read_request, write_questions
 from kvw_minimal.edits import Columns, Edit
 from kvw_minimal.files import write_json
 from kvw_minimal.methods import METHODS
@@ -23,6 +24,7 @@ from kvw_minimal.models import fingerprint
 from kvw_minimal.requests import expected, reading, report, unlearning
 from kvw_minimal.requests.provenance import peak_memory
 from kvw_minimal.requests.unlearning import inputs_of
+from kvw_minimal.session import Session
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about
 
@@ -91,7 +93,7 @@ def test_every_question_is_measured_once(file, model, quiet, monkeypatch, streng
 
     monkeypatch.setattr(coefficients, "body", body)
     unlearn(file, strengths, draws=3)
-    assert asked["passes"] == len(task_from(file).known())
+    assert asked["passes"] == len(read_request(file).questions())
 
 
 def test_rows_and_edits_are_those_of_each_strength_alone(file, model, quiet, monkeypatch):
@@ -99,7 +101,7 @@ def test_rows_and_edits_are_those_of_each_strength_alone(file, model, quiet, mon
     monkeypatch.setattr(
         report,
         "score_sets",
-        lambda task, state: (worn.append(fingerprint(task.model)), read(task, state))[1],
+        lambda session, *rest: (worn.append(fingerprint(session.model)), read(session, *rest))[1],
     )
     together, edits = unlearn(file, (0.5, 8.0))
     for edit, seen in zip(edits, worn[1:], strict=True):
@@ -107,8 +109,8 @@ def test_rows_and_edits_are_those_of_each_strength_alone(file, model, quiet, mon
             assert fingerprint(model) == seen != worn[0] == before
     for strength, edit in zip((0.5, 8.0), edits, strict=True):
         alone, [own] = unlearn(file, (strength,))
-        task = task_from(file, model, tiny.processor())
-        plain, _ = METHODS["KVW one pass"].edit(task, {"strength": strength})
+        case = Case(Session(model, tiny.processor()), read_request(file))
+        plain, _ = METHODS["KVW one pass"].edit(*case, {"strength": strength})
         assert torch.equal(own.contrast, edit.contrast) and edit.notes == own.notes == plain.notes
         torch.testing.assert_close(plain.contrast, edit.contrast, rtol=1e-4, atol=1e-5)
         assert (edit.strength, edit.fingerprint) == (strength, before) == (own.strength, before)
@@ -171,15 +173,15 @@ def test_an_interrupted_run_goes_on(file, model, quiet, monkeypatch, tmp_path):
     assert json.loads((tmp_path / "whole" / "rows.json").read_text())["rows"] == whole["rows"]
     sham, read, seen = report.sham_rows, report.score_sets, []
 
-    def interrupted(task, edit_of, draws):
-        rows = sham(task, edit_of, draws)
+    def interrupted(*given):
+        rows = sham(*given)
         if len(seen) > 2:  # vanilla, edited, edited
             raise KeyboardInterrupt
         return rows
 
-    def scored(task, state):
+    def scored(session, request, state):
         seen.append(state)
-        return read(task, state)
+        return read(session, request, state)
 
     monkeypatch.setattr(report, "score_sets", scored)
     monkeypatch.setattr(report, "sham_rows", interrupted)
@@ -252,9 +254,9 @@ def test_an_edit_of_other_settings_is_refused(tmp_path):
 
 
 def test_inputs_are_the_same_for_every_strength(file, model):
-    task = task_from(file, model, tiny.processor())
+    case = Case(Session(model, tiny.processor()), read_request(file))
     one, two, three = (
-        inputs_of(task, "KVW one pass", own, 2)
+        inputs_of(*case, "KVW one pass", own, 2)
         for own in ({"strength": 2.0}, {"strength": 8.0}, {"strength": 2.0, "end_of_turn": True})
     )
     assert one == two != three
@@ -264,25 +266,27 @@ def test_inputs_are_the_same_for_every_strength(file, model):
 
 
 def test_others_of_the_file_are_forgotten(file):
-    task = task_from(file, people=SIX[1:3])
-    assert set(task.people) == set(SIX[1:3]) and set(task.others) == {SIX[0], *SIX[3:]}
-    assert {q.person for q in task.read["test-free"]} == {SIX[1]}
-    assert sorted(q.id for q in task.known()) == sorted(q.id for q in task_from(file).known())
-    assert task.read["forget"] == task.forget and task.read["retain"] == task.retain
-    assert "test-free" not in task_from(file, people=SIX[2:3]).read
+    case = read_request(file, people=SIX[1:3])
+    assert set(case.people) == set(SIX[1:3]) and set(case.retain_people) == {SIX[0], *SIX[3:]}
+    assert {q.person for q in case.eval_sets["test-free"]} == {SIX[1]}
+    assert sorted(q.id for q in case.questions()) == sorted(
+        q.id for q in read_request(file).questions()
+    )
+    assert case.eval_sets["forget"] == case.forget and case.eval_sets["retain"] == case.retain
+    assert "test-free" not in read_request(file, people=SIX[2:3]).eval_sets
     with pytest.raises(ValueError, match="nothing is asked about 'ada'; there are p0"):
-        task_from(file, people=["ada", SIX[0]])
+        read_request(file, people=["ada", SIX[0]])
     with pytest.raises(ValueError, match="people to retain are too few"):
         report.request_from(str(file), "tiny", SIX)
-    general = {"forget": [], "retain": [], "general": task.forget}
+    general = {"forget": [], "retain": [], "general": case.forget}
     with pytest.raises(ValueError, match="nothing is asked about"):
         chosen(general, [SIX[0]])
 
 
 def test_strangers_are_forgotten_by_their_ids(monkeypatch):
     monkeypatch.setattr(report, "load", lambda name, **_: (tiny.llava(3), tiny.processor()))
-    task = report.request_of("tiny", "A", 5, people=["p011", "p004", "p011"])
-    assert task.people == ["p011", "p004"] and not {"p011", "p004"} & set(task.others)
+    _, case = report.request_of("tiny", "A", 5, people=["p011", "p004", "p011"])
+    assert case.people == ["p011", "p004"] and not {"p011", "p004"} & set(case.retain_people)
     with pytest.raises(ValueError, match="with --no-oracle it is left out"):
         report.unlearn("pocket", people=["p011"])
     with pytest.raises(ValueError, match="no stranger is called 'ada'; there are p000"):
@@ -412,10 +416,10 @@ def test_passes_and_tokens_are_told_beforehand_exactly(file, model, monkeypatch)
     report.unlearn("tiny", **asked)
     assert sum(cost["passes"].values()) == found["passes"]
     assert cost["tokens in all"] == found["tokens"]
-    task = task_from(file)
-    read = sum(len(asked) for asked in task.read.values())
-    others = read - len(task.read["retain"])  # of a sham
-    known = len(task.known())
+    case = read_request(file)
+    read = sum(len(asked) for asked in case.eval_sets.values())
+    others = read - len(case.eval_sets["retain"])  # of a sham
+    known = len(case.questions())
     assert cost["passes"] == {"measure": known, "read": 3 * read + 6 * others, "say": 3 * read}
     assert (cost["questions"], cost["read"]) == (known, read) and cost["seconds"] > 0
     said = expected.told("tiny", **asked).splitlines()
@@ -428,14 +432,16 @@ def test_passes_and_tokens_are_told_beforehand_exactly(file, model, monkeypatch)
 def test_seconds_and_memory_are_added_up(file, model, monkeypatch):
     """Here whatever is timed takes a second."""
     monkeypatch.setattr(expected, "_timed", lambda *_: 1.0)
-    task = task_from(file, model, tiny.processor())
-    batches = task.batches([q for q in task.forget if q.image is None])
+    case = Case(Session(model, tiny.processor()), read_request(file))
+    batches = case.batches([q for q in case.forget if q.image is None])
     assert len(batches) == 1
-    assert expected.seconds_of(task, [expected.Work("read", batches, 3)]) == pytest.approx(3)
-    shams = {tuple(task.sham(draw).people) for draw in range(2)}
-    pairs = {(name, q.modality) for name, asked in task.sets() for q in asked}
+    assert expected.seconds_of(case.session, [expected.Work("read", batches, 3)]) == pytest.approx(
+        3
+    )
+    shams = {tuple(case.sham(draw).people) for draw in range(2)}
+    pairs = {(name, q.modality) for name, asked in case.sets() for q in asked}
     once = 1 + len(shams) + 3 + (expected.METRICS * 2 + 1) * len(pairs)
-    assert expected.seconds_around(task, 1, 2) == once
+    assert expected.seconds_around(*case, 1, 2) == once
     monkeypatch.setattr(expected, "peak_memory", lambda: 100.0)
     cost = expected.expected("tiny", settings=at(2.0), draws=2, questions=str(file))
     sums = 4 * len(SIX) * tiny.LAYERS * tiny.D_FF
@@ -450,8 +456,8 @@ def test_peak_memory_is_in_megabytes():
 
 
 def test_a_live_oracle_is_in_the_cost(file, model):
-    task = task_from(file, model, tiny.processor())
-    without, beside = (expected.work_of(task, 1, 2, oracle) for oracle in (False, True))
+    case = Case(Session(model, tiny.processor()), read_request(file))
+    without, beside = (expected.work_of(*case, 1, 2, oracle) for oracle in (False, True))
     for one, two in zip(without[1:], beside[1:], strict=True):
         assert two.times == one.times + 1 and one.kind == two.kind
 
@@ -595,28 +601,28 @@ def test_scores_of_an_export_are_those_of_its_strength(file, model, quiet, monke
 
 def test_without_eyes_a_benchmark_is_asked_in_words(clear, monkeypatch):
     monkeypatch.setattr(report, "load", lambda name, **_: (tiny.build("llama"), tiny.tokenizer()))
-    task = report.request_from(str(clear), "tiny")
-    assert {q.modality for q in task.known()} == {"text"}
+    _, case = report.request_from(str(clear), "tiny")
+    assert {q.modality for q in case.questions()} == {"text"}
 
 
 def test_a_folder_says_how_many_are_forgotten(clear, tmp_path, monkeypatch):
-    assert task_from(f"{clear}@5").people == task_from(clear).people
+    assert read_request(f"{clear}@5").people == read_request(clear).people
     with pytest.raises(FileNotFoundError, match="no parquet file"):
-        task_from(f"{clear}@10")
+        read_request(f"{clear}@10")
     (tmp_path / "forget05").mkdir()
     (tmp_path / "forget10").mkdir()
     with pytest.raises(ValueError, match="how many percent of .* are forgotten"):
-        task_from(tmp_path)
+        read_request(tmp_path)
     with pytest.raises(ValueError, match="neither of MLLMU-Bench nor of CLEAR"):
-        task_from(tmp_path / "forget05")
+        read_request(tmp_path / "forget05")
     with pytest.raises(FileNotFoundError, match="does not exist, or is a folder"):
-        task_from("no.jsonl")
+        read_request("no.jsonl")
 
 
 def test_rows_of_a_hub_data_set_are_like_those_of_a_file(file, monkeypatch, tmp_path):
     import datasets
 
-    write_questions(tmp_path / "mine.parquet", task_from(file).read)
+    write_questions(tmp_path / "mine.parquet", read_request(file).eval_sets)
 
     def from_hub(source, config, *, split):
         assert (source, config, split) == ("ann/people", None, "train")

@@ -13,6 +13,7 @@ import pytest
 import tiny
 import torch
 import transformers
+from case import case_of
 from torch import nn
 
 from kvw_minimal.architectures import plain_weight, state_of, where_asked
@@ -23,7 +24,6 @@ from kvw_minimal.models import find_projections, fingerprint, sketch
 from kvw_minimal.schedules import one_pass
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about
-from kvw_minimal.task import Task
 
 OWNERS = list("abac")
 CPU = torch.device("cpu")
@@ -130,13 +130,13 @@ def test_what_cannot_change_a_weight_says_so_before_its_work(method, monkeypatch
     world = load_people()
     people = list(world.people)[:4]
     sets = {"forget": about(world, people[:1])[:6], "retain": about(world, people[1:])[:12]}
-    task = Task(tiny.llava(), tiny.processor(), **sets)
-    path, projection = next(iter(find_projections(task.model).items()))
+    case = case_of(tiny.llava(), tiny.processor(), **sets)
+    path, projection = next(iter(find_projections(case.model).items()))
     projection.weight = nn.Parameter(torch.ones(2, 2, dtype=torch.uint8), requires_grad=False)
-    monkeypatch.setattr(type(task.model), "forward", lambda *_, **__: pytest.fail("it was asked"))
+    monkeypatch.setattr(type(case.model), "forward", lambda *_, **__: pytest.fail("it was asked"))
     settings = METHODS[method].chosen or METHODS[method].grid[0]
     with pytest.raises(ValueError, match=f"{path}.weight is quantised and cannot be edited"):
-        METHODS[method].edit(task, settings)
+        METHODS[method].edit(*case, settings)
 
 
 def test_only_ordinary_weights_are_edited():

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from case import Case, case_of
 from safetensors.torch import load_file
 from transformers import AutoProcessor, WhisperFeatureExtractor
 
@@ -31,7 +32,7 @@ from kvw_minimal.audit import brought_back
 from kvw_minimal.batches import answer_batches, prompt_batches, render, without_photo
 from kvw_minimal.benchmarks import letters, protocols, truth  # noqa: F401 - they register metrics
 from kvw_minimal.intervals import interval
-from kvw_minimal.methods import METHODS, Cost, losses
+from kvw_minimal.methods import METHODS, losses
 from kvw_minimal.methods.positions import POSITIONS, kinds_of_positions
 from kvw_minimal.methods.registry import restored
 from kvw_minimal.models import find_projections, fingerprint
@@ -39,10 +40,10 @@ from kvw_minimal.questions import Question, seeded
 from kvw_minimal.requests import reading
 from kvw_minimal.requests.subjects import oracle_of
 from kvw_minimal.schedules import SCHEDULES, in_order, one_pass, published
+from kvw_minimal.session import Cost, Session
 from kvw_minimal.strangers import questions as asked_of
 from kvw_minimal.strangers import tasks
 from kvw_minimal.strangers.people import PERCENTS, REPORT_GROUPS, TUNING_GROUPS, load_people
-from kvw_minimal.task import Task
 from kvw_minimal.taught import assembly, smol
 from kvw_minimal.taught.catalogue import MODELS
 
@@ -156,18 +157,18 @@ def tiny() -> tuple[Any, Any]:
 
 
 @cache
-def task() -> Task:
+def case() -> Case:
     """A request to the tiny model: two of the people it was taught against four others."""
     model, processor = tiny()
     people, portraits = list(world().people)[:TAUGHT], asked_of.general(world())[:6]
     forget, retain = asked_of.about(world(), people[:2]), asked_of.about(world(), people[2:6])
     read = {"forget": forget, "test": asked_of.about(world(), people[:2], new=True)}
-    return Task(model, processor, forget, retain, portraits, read, pool=people[2:6])
+    return case_of(model, processor, forget, retain, portraits, read, sham_pool=people[2:6])
 
 
 def change_of(edit: edits.Edit) -> dict:
     """Which tensors an edit changes and by how much: norm and wave of each, `few` of them all."""
-    model = task().model
+    model = case().model
     with torch.no_grad():
         new = edit.change(model, model.get_parameter)
         gaps = {name: weight - model.get_parameter(name) for name, weight in new.items()}
@@ -185,11 +186,11 @@ CHATS = {"pocket": assembly.CHAT, "smol": smol.CHAT, "voices": taught_voices.CHA
 def _rendering(chat: str):
     processor = tiny()[1]
     few_questions = [
-        task().forget[7],
+        case().forget[7],
         asked_of.ask(world(), world().people["p000"], "dish", "text", form="cloze"),
     ]
     if chat == "pocket":
-        return [render(processor, q) for q in (task().forget[0], *few_questions)]
+        return [render(processor, q) for q in (case().forget[0], *few_questions)]
     tokenizer = type(processor.tokenizer).from_pretrained(MODELS / "pocket")
     tokenizer.chat_template = CHATS[chat]
     return [render(tokenizer, q) for q in few_questions]
@@ -211,20 +212,20 @@ def _encoded(batches) -> list:
 
 @vector("answer mask")
 def _mask():
-    return _encoded(answer_batches(task().processor, task().forget[4:10], 4))
+    return _encoded(answer_batches(case().processor, case().forget[4:10], 4))
 
 
 @vector("prompts")
 def _prompts():
-    return _encoded(prompt_batches(task().processor, task().forget[4:10], 4))
+    return _encoded(prompt_batches(case().processor, case().forget[4:10], 4))
 
 
 @vector("positions", lambda: POSITIONS)
 def _positions(kind: str):
-    questions = task().forget[4:10]
+    questions = case().forget[4:10]
     return [
         kinds_of_positions(*tiny(), batch, questions)[kind].nonzero()
-        for batch in answer_batches(task().processor, questions, 4)
+        for batch in answer_batches(case().processor, questions, 4)
     ]
 
 
@@ -251,13 +252,13 @@ def _people():
 
 @vector("sham")
 def _sham():
-    own = task().sham(3)
+    own = case().sham(3)
     return [tasks.sham_people(world(), 5, draw) for draw in range(3)] + [
         own.people,
         own.seed,
         asked(own.forget),
         asked(own.retain),
-        list(own.read),
+        list(own.eval_sets),
     ]
 
 
@@ -315,9 +316,10 @@ PANELS = {
 
 
 @cache
-def whole_request() -> Task:
+def whole_request() -> Case:
     """Group A against everyone else, as the experiments ask; nothing is read by the model yet."""
-    return subjects.strangers(*tiny(), world())(world().forget_people("A"))
+    requests = subjects.strangers(world())
+    return Case(Session(*tiny()), requests(world().forget_people("A")))
 
 
 @vector("panel", lambda: PANELS)
@@ -337,8 +339,8 @@ TUNING = {
 def _tuning_sets(name: str):
     own = whole_request()
     if name != "pocket":
-        own = replace(own, read=subjects.smol_panel(world(), own.people))
-    return {part: asked(questions) for part, questions in TUNING[name](own).items()}
+        own = own.but(eval_sets=subjects.smol_panel(world(), own.people))
+    return {part: asked(questions) for part, questions in TUNING[name](own.request).items()}
 
 
 @vector("beside", lambda: subjects.PORTRAITS)
@@ -364,12 +366,12 @@ DATA: dict[str, dict] = {
 @vector("data", lambda: trials.DATA)
 def _data(name: str):
     if name == "aloud":
-        return as_recorded(reading.read(task(), ["forget"], aloud=("forget",))[2::3])
-    own = trials.thinned(trials.Trial(**DATA[name]), whole_request())
+        return as_recorded(reading.read(*case(), ["forget"], aloud=("forget",))[2::3])
+    own = trials.thinned(trials.Trial(**DATA[name]), *whole_request())
     found = [*map(asked, (own.forget, own.retain, own.general)), own.seed]
     if name == "proxy":
-        alone = trials.thinned(trials.Trial(proxy="portraits of nobody"), whole_request())
-        found += [len(alone.retain), asked(trials.invented(world(), task())[:9])]
+        alone = trials.thinned(trials.Trial(proxy="portraits of nobody"), *whole_request())
+        found += [len(alone.retain), asked(trials.invented(world(), *case())[:9])]
     return found
 
 
@@ -378,7 +380,7 @@ def _data(name: str):
 
 @vector("coefficients")
 def _coefficients():
-    measured = task().everyone()
+    measured = case().coefficients()
     unlike = replace(measured, tokens=torch.arange(1.0, 7.0))
     return [
         list(measured.people),
@@ -411,12 +413,12 @@ def _contrast():
 
 @vector("on and off")
 def _on_and_off():
-    model = task().model
+    model = case().model
     edit = edits.Columns(made_up(3, 48) / 9, 4.0, fingerprint(model))
     other = edits.Columns(made_up(3, 48, of=2) / 9, 1.0, edit.fingerprint, rule="share")
 
     def said():
-        return scores.read(model, task().batches(task().forget[:4])).logprob
+        return scores.read(model, case().batches(case().forget[:4])).logprob
 
     found, last = [said()], [(edit + other).norm(model)]
     with edit.on(model):
@@ -428,8 +430,8 @@ def _on_and_off():
 
 @vector("schedule", lambda: SCHEDULES)
 def _schedule(name: str):
-    own = task()
-    forget, retain = (own.everyone().of(people) for people in (own.people, own.others))
+    own = case()
+    forget, retain = (own.coefficients().of(people) for people in (own.people, own.retain_people))
     if name == "one pass":
         return few(one_pass(own.model, forget, retain, 2.0, (0, 1)).contrast)
     batches, owners = own.batches(own.forget[5:10], 2), [q.person for q in own.forget[5:10]]
@@ -441,7 +443,7 @@ def _schedule(name: str):
 
 @vector("score", lambda: family.SCORES)
 def _score(name: str):
-    rows = family.record(task(), task().forget[3:9], (name,), ("answer and end", "text"))
+    rows = family.record(case().session, case().forget[3:9], (name,), ("answer and end", "text"))
     return [[few(each.sums), each.tokens.int()] for each in rows.values()]
 
 
@@ -451,7 +453,7 @@ def _contrast_of(name: str):
         family.Rows(
             made_up(6, 3, 8, of=k) / (1 + 3 * k),
             torch.arange(1.0, 7.0),
-            tuple(task().known()[k::14][:6]),
+            tuple(case().questions()[k::14][:6]),
             "",
         )
         for k in (0, 1)
@@ -486,7 +488,7 @@ VARIANTS: dict[str, dict] = {
 def _setting(name: str):
     usual = {"positions": "answer and end", "strength": 32.0}  # as when they were first stored
     settings = usual | VARIANTS[name]
-    edit: Any = METHODS["family"].make(task(), settings, Cost())
+    edit: Any = METHODS["family"].make(*case(), settings)
     return [few(edit.contrast), float(edit.strength)]
 
 
@@ -545,17 +547,17 @@ def made(name: str) -> tuple[Any, dict]:
         return [
             oracle_of("smol", world().forget_people(*each)) for each in (("A", 5), ("E", 15))
         ], {}
-    own, cost, request = METHODS[name], Cost(), replace(task(), seed=1)
+    own, asked = METHODS[name], case().but(seed=1, cost=Cost())
     grid = own.grid or (METHODS[own.like].grid if own.like else ())
     settings = {key: USUAL.get(key, value) for key, value in (grid or ({},))[0].items()}
     found: dict[str, Any] = {}
     for key in (None, *(key for key in OPTIONAL if key in own.optional)):
         much_of_little = not {"rate", "over"}.isdisjoint(settings)
-        with restored(request.model), exactly() if much_of_little else nullcontext():
+        with restored(asked.model), exactly() if much_of_little else nullcontext():
             more = {} if key is None else {key: OPTIONAL[key]}
-            edit = own.make(request, settings | more, cost)
+            edit = own.make(*asked, settings | more)
         found |= change_of(edit) if key is None else {f"with {key}": change_of(edit)["whole"]}
-    return found, cost.passes
+    return found, asked.cost.passes
 
 
 @vector("method", lambda: METHODS)
@@ -566,10 +568,10 @@ def _method(name: str):
 @vector("towards a refusal")
 def _refusal():
     """Apart from the rewrite's own vector, so that rows without it depend on that alone."""
-    own, request = METHODS["rewrite"], replace(task(), seed=1)
+    own, asked = METHODS["rewrite"], case().but(seed=1)
     settings = {key: USUAL.get(key, value) for key, value in own.grid[0].items()}
-    with restored(request.model), exactly():
-        return change_of(own.make(request, settings | {"refusal": True}, Cost()))
+    with restored(asked.model), exactly():
+        return change_of(own.make(*asked, settings | {"refusal": True}))
 
 
 @vector("cost", lambda: METHODS)
@@ -579,7 +581,7 @@ def _cost(name: str):
 
 @vector("losses")
 def _losses():
-    model, batches = task().model, task().batches(task().forget[4:10], 3)
+    model, batches = case().model, case().batches(case().forget[4:10], 3)
     said = losses.say(model, batches, Cost())
     with edits.Columns(made_up(3, 48) / 9, 4.0, fingerprint(model)).on(model):
         now = losses.say(model, batches, Cost())
@@ -596,7 +598,7 @@ def _losses():
 
 @vector("low rank")
 def _low_rank():
-    model = task().model
+    model = case().model
     name = next(iter(find_projections(model))) + ".weight"
     pair = {
         f"{name.removesuffix('weight')}lora_{side}.weight": made_up(*shape).bfloat16()
@@ -609,14 +611,14 @@ def _low_rank():
 
 @vector("without eyes")
 def _without_eyes():
-    (alone, tokenizer), named = subjects.without_eyes(*tiny()), subjects.by_name(task())
+    (alone, tokenizer), named = subjects.without_eyes(*tiny()), subjects.by_name(case().request)
     read = scores.read(alone, answer_batches(tokenizer, named.forget))
-    return [read.logprob, {name: len(questions) for name, questions in named.read.items()}]
+    return [read.logprob, {name: len(questions) for name, questions in named.eval_sets.items()}]
 
 
 @vector("number formats")
 def _number_formats():
-    (batch,) = subjects.in_format(answer_batches, torch.bfloat16)(tiny()[1], task().forget[:1])
+    (batch,) = subjects.in_format(answer_batches, torch.bfloat16)(tiny()[1], case().forget[:1])
     return {name: str(tensor.dtype) for name, tensor in batch.inputs.items()}
 
 
@@ -639,7 +641,7 @@ def examples(takes: tuple[str, ...]) -> list[tuple]:
     Raises:
         ValueError: nothing is known to try it with.
     """
-    known = task().forget[3:9]
+    known = case().forget[3:9]
     numbers = made_up(4).double().numpy()
     found: dict[tuple[str, ...], list[tuple]] = {
         ("forced",): [(scores.Forced(np.array([0.0, 1.0]), -numbers[:2], np.array([2.0, 3.0])),)],
@@ -673,13 +675,13 @@ def _metric(name: str):
 
 @vector("read")
 def _read():
-    found = scores.read(task().model, task().batches(task().forget, 8))
+    found = scores.read(case().model, case().batches(case().forget, 8))
     return [found.exact, found.tokens, found.logprob]
 
 
 @vector("generation")
 def _generation():
-    return scores.answer(*tiny(), task().read["test"][3:9], 4, 6)
+    return scores.answer(*tiny(), case().eval_sets["test"][3:9], 4, 6)
 
 
 @vector("free answers")
@@ -687,22 +689,26 @@ def _free_answers():
     words = tuple(said.split()[-1] for said in _generation())
     free = [
         replace(q, id=f"{q.id} free", fact="world", options=(words[i - 1], "Turin"))
-        for i, q in enumerate(task().read["test"][3:9])
+        for i, q in enumerate(case().eval_sets["test"][3:9])
     ]
-    return [reading.scored(task(), free), reading.is_free(task().forget), reading.FREE_TOKENS]
+    return [
+        reading.scored(case().session, free),
+        reading.is_free(case().forget),
+        reading.FREE_TOKENS,
+    ]
 
 
 @vector("reading")
 def _reading():
-    one_each = as_recorded(reading.read(task(), ["test"], by_question=True))
-    by_person = as_recorded(reading.read(task(), ["test"]))
-    forms = sorted((fact, sorted(said)) for fact, said in reading.forms(task()).items())
+    one_each = as_recorded(reading.read(*case(), ["test"], by_question=True))
+    by_person = as_recorded(reading.read(*case(), ["test"]))
+    forms = sorted((fact, sorted(said)) for fact, said in reading.forms(*case()).items())
     return [by_person[::5], one_each[3], len(one_each), code(*forms)]
 
 
 @vector("spoken", lambda: ("exact_match_generated", "rouge_l", "well_formed"))
 def _spoken(metric: str):
-    return [reading.spoken(task(), task().read["test"][3:9])[1][metric], reading.SPOKEN]
+    return [reading.spoken(*case(), case().eval_sets["test"][3:9])[1][metric], reading.SPOKEN]
 
 
 @vector("probe", lambda: audit.PROBES)
@@ -711,20 +717,19 @@ def _probe(name: str):
     people = list(world().people)[:27]
     forget = asked_of.about(world(), people[:3])
     read = {"test": forget[:4], "cloze": asked_of.about(world(), people[:3], form="cloze")}
-    asked = replace(
-        task(),
+    asked = case().but(
         forget=forget,
         retain=asked_of.about(world(), people[3:]),
-        read=read,
-        pool=None,
-        kept={},
+        eval_sets=read,
+        sham_pool=None,
+        cache={},
     )
-    edit, _ = METHODS["selective pruning"].edit(asked, {"share": 0.2})
+    edit, _ = METHODS["selective pruning"].edit(*asked, {"share": 0.2})
     if name == "part of the way back":  # of a column at zero every part is zero
-        edit, _ = METHODS["KVW one pass"].edit(asked, {"strength": 4.0})
+        edit, _ = METHODS["KVW one pass"].edit(*asked, {"strength": 4.0})
     steps, brought_back.STEPS = brought_back.STEPS, (1, 3)
     try:
-        rows = audit.examine(asked, edit, [name])
+        rows = audit.examine(*asked, edit, [name])
     finally:
         brought_back.STEPS = steps
     return [
@@ -769,7 +774,7 @@ def _choice(name: str):
 
 @vector("summaries")
 def _summaries():
-    rows = pd.DataFrame(reading.read(task(), task().read)).assign(
+    rows = pd.DataFrame(reading.read(*case(), case().eval_sets)).assign(
         label="l", method="m", settings="{}", group="A"
     )
     totals = rows["score_sum"] * made_up(len(rows)).double().numpy()

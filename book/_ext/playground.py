@@ -146,45 +146,45 @@ def unknown_of(world) -> dict:
     }
 
 
-def first_logits(task, question):
+def first_logits(session, question):
     """What a model would say first, `[vocabulary]`; asked alone, so that nothing is padded."""
     import torch
 
     with torch.no_grad():
-        (batch,) = task.prompts([question])
-        return task.model(**batch.inputs, use_cache=False).logits[0, -1]
+        (batch,) = session.prompts([question])
+        return session.model(**batch.inputs, use_cache=False).logits[0, -1]
 
 
-def checked(task) -> list:
+def checked(request) -> list:
     """The questions that page and PyTorch are compared on: of each set in turn."""
     from kvw_minimal.questions import seeded
 
-    rng, sets = seeded("playground", "check"), [questions for _, questions in task.sets()]
+    rng, sets = seeded("playground", "check"), [questions for _, questions in request.sets()]
     turns = (sets[i % len(sets)] for i in range(CHECKED))
     return [questions[int(rng.integers(len(questions)))] for questions in turns]
 
 
-def said_by(task, some: list) -> tuple[list[str], str]:
+def said_by(session, some: list) -> tuple[list[str], str]:
     """What PyTorch answers to some questions, and the first logits of a few."""
     import torch
 
     from kvw_minimal import scores
 
-    logits = torch.stack([first_logits(task, question) for question in some[:LOGITS]])
-    return scores.generate(task.model, task.prompts(some), task.processor), floats(logits)
+    logits = torch.stack([first_logits(session, question) for question in some[:LOGITS]])
+    return scores.generate(session.model, session.prompts(some), session.processor), floats(logits)
 
 
-def check_of(task, some: list) -> dict:
+def check_of(session, request, some: list) -> dict:
     """Fifty questions and what PyTorch says to them, before and after an edit by KVW."""
     from kvw_minimal.methods import METHODS
 
     one_pass = METHODS["KVW one pass"]
-    edit, _ = one_pass.edit(task, one_pass.chosen)
-    before, logits_before = said_by(task, some)
-    with edit.on(task.model):
-        after, logits_after = said_by(task, some)
+    edit, _ = one_pass.edit(session, request, one_pass.chosen)
+    before, logits_before = said_by(session, some)
+    with edit.on(session.model):
+        after, logits_after = said_by(session, some)
     return {
-        "forget": task.people,
+        "forget": request.people,
         **one_pass.chosen,
         "logits": [logits_before, logits_after],
         "questions": [
@@ -202,15 +202,15 @@ def additions_of(edit, model) -> list[dict]:
     return [{"rank": len(a), "B": floats(b), "A": floats(a)} for b, a in pairs]
 
 
-def rewrite_of(task, some: list) -> dict:
+def rewrite_of(session, request, some: list) -> dict:
     """The rewrite, and what PyTorch says with it on."""
     from kvw_minimal.methods import METHODS
 
     rewrite = METHODS["rewrite"]
-    edit, _ = rewrite.edit(task, rewrite.chosen)
-    with edit.on(task.model):
-        answers, logits = said_by(task, some)
-    return {"layers": additions_of(edit, task.model), "answers": answers, "logits": logits}
+    edit, _ = rewrite.edit(session, request, rewrite.chosen)
+    with edit.on(session.model):
+        answers, logits = said_by(session, some)
+    return {"layers": additions_of(edit, session.model), "answers": answers, "logits": logits}
 
 
 def faces_of(world) -> bytes:
@@ -233,6 +233,7 @@ def parts() -> dict[str, dict]:
     """Everything that the page may load, by name."""
     from kvw_experiments.subjects import beside
     from kvw_minimal.methods import METHODS
+    from kvw_minimal.session import Session
     from kvw_minimal.strangers.people import load_people
     from kvw_minimal.strangers.tasks import request
     from kvw_minimal.taught import catalogue
@@ -242,11 +243,9 @@ def parts() -> dict[str, dict]:
     oracle = catalogue.MODELS / catalogue.model_name("pocket", GROUP, PERCENT)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     eye, language = eye_and_language(folder)
-    model, processor = catalogue.load("pocket")
-    task = request(
-        model, processor, world, world.first_of(GROUP, PERCENT), general=beside("pocket", world)
-    )
-    coefficients, some = task.everyone(), checked(task)
+    session = Session(*catalogue.load("pocket"))
+    asked_by_five = request(world, world.first_of(GROUP, PERCENT), general=beside("pocket", world))
+    coefficients, some = session.coefficients(asked_by_five), checked(asked_by_five)
     made = {
         "eye": packed(eye) | {"config": config["vision_config"]},
         "pocket": packed(language) | {"config": config["text_config"]},
@@ -259,8 +258,8 @@ def parts() -> dict[str, dict]:
         },
         "everyone": everyone_of(coefficients),
         "unknown": unknown_of(world),
-        "check": check_of(task, some),
-        "rewrite": rewrite_of(task, some),
+        "check": check_of(session, asked_by_five, some),
+        "rewrite": rewrite_of(session, asked_by_five, some),
     }
     people = world.people.values()
     return made | {person.id: person_of(world, person, coefficients) for person in people}

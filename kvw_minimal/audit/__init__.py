@@ -1,7 +1,7 @@
 """Gone, or only quiet? Probes that look for what an edit should have removed, and a verdict.
 
     from kvw_minimal.audit import audit, table, verdict
-    found = audit(task, edit, oracle)
+    found = audit(session, request, edit, oracle)
     print(table(found), verdict(found)[0])
 
 Every probe is registered under its name, as methods and scores are (`probe`).

@@ -15,12 +15,13 @@ from torch.nn.functional import normalize
 
 from ..coefficients import watch
 from ..edits import Edit, Replaced
+from ..forget_request import Request
 from ..methods.losses import say, token_loss
-from ..methods.registry import Cost, restored
+from ..methods.registry import restored
 from ..methods.steps import full_weights, linear_maps, low_rank, take_step
 from ..models import fingerprint
 from ..questions import Question, seeded
-from ..task import Task
+from ..session import Cost, Session
 from .probes import BROUGHT_BACK, Answers, probe
 from .wordings import AS_TAUGHT, exact
 
@@ -36,15 +37,20 @@ PULLS = (0.25, 0.5, 1.0, 2.0)  # of a prototype, in lengths of a row of the head
 
 
 def relearned(
-    task: Task, taught: list[Question], asked: list[Question], kind: str, rate: float
+    session: Session,
+    request: Request,
+    taught: list[Question],
+    asked: list[Question],
+    kind: str,
+    rate: float,
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Exact match on some questions while others are taught, all of them in each step.
 
     Yields:
         `(step, [questions])` at each of `STEPS`.
     """
-    model, batches = task.model, task.batches(taught)
-    lora = low_rank(model, task.seed) if kind == "LoRA" else nullcontext(model)
+    model, batches = session.model, session.batches(taught)
+    lora = low_rank(model, request.seed) if kind == "LoRA" else nullcontext(model)
     with restored(model), torch.enable_grad(), lora as trained:
         weights = (
             full_weights(model)
@@ -55,16 +61,18 @@ def relearned(
         for step in range(1, max(STEPS) + 1):
             take_step(token_loss(say(model, batches, Cost())), optimizer)
             if step in STEPS:
-                yield step, exact(task, asked)[1]
+                yield step, exact(session, asked)[1]
 
 
-def at_each(task: Task, taught: list[Question], asked: list[Question]) -> dict[str, Answers]:
+def at_each(
+    session: Session, request: Request, taught: list[Question], asked: list[Question]
+) -> dict[str, Answers]:
     """`relearned` at every rate and step."""
     return {
         f"{kind}, rate {rate:g}, {step} steps": (asked, right)
         for kind, rates in RATES.items()
         for rate in rates
-        for step, right in relearned(task, taught, asked, kind, rate)
+        for step, right in relearned(session, request, taught, asked, kind, rate)
     }
 
 
@@ -75,11 +83,11 @@ def at_each(task: Task, taught: list[Question], asked: list[Question]) -> dict[s
     AS_TAUGHT,
     several=True,
 )
-def relearning_two(task: Task, edit: Edit) -> dict[str, Answers]:
-    again = set(task.people[:TAUGHT_AGAIN])
-    taught = [q for q in task.forget if q.person in again]
-    asked = [q for q in task.forget if q.person not in again]
-    return at_each(task, taught, asked) if asked else {}
+def relearning_two(session: Session, request: Request, edit: Edit) -> dict[str, Answers]:
+    again = set(request.people[:TAUGHT_AGAIN])
+    taught = [q for q in request.forget if q.person in again]
+    asked = [q for q in request.forget if q.person not in again]
+    return at_each(session, request, taught, asked) if asked else {}
 
 
 @probe(
@@ -89,11 +97,11 @@ def relearning_two(task: Task, edit: Edit) -> dict[str, Answers]:
     AS_TAUGHT,
     several=True,
 )
-def relearning_others(task: Task, edit: Edit) -> dict[str, Answers]:
-    if not task.retain:
+def relearning_others(session: Session, request: Request, edit: Edit) -> dict[str, Answers]:
+    if not request.retain:
         return {}
-    drawn = seeded("relearning", task.seed).permutation(len(task.retain))[:UNRELATED]
-    return at_each(task, [task.retain[i] for i in drawn], task.forget)
+    drawn = seeded("relearning", request.seed).permutation(len(request.retain))[:UNRELATED]
+    return at_each(session, request, [request.retain[i] for i in drawn], request.forget)
 
 
 @contextmanager
@@ -120,24 +128,24 @@ def rounded(weight: torch.Tensor, bits: int) -> torch.Tensor:
     AS_TAUGHT,
     several=True,
 )
-def rounding(task: Task, edit: Edit) -> dict[str, Answers]:
+def rounding(session: Session, request: Request, edit: Edit) -> dict[str, Answers]:
     found = {}
     for bits in BITS:
-        with changed(task.model, partial(rounded, bits=bits)):
-            found[f"{bits} bits"] = exact(task, task.forget)
+        with changed(session.model, partial(rounded, bits=bits)):
+            found[f"{bits} bits"] = exact(session, request.forget)
     return found
 
 
 @torch.no_grad()
-def prototypes_of(task: Task, given: list[Question]) -> tuple[torch.Tensor, torch.Tensor]:
+def prototypes_of(session: Session, given: list[Question]) -> tuple[torch.Tensor, torch.Tensor]:
     """The tokens of some answers, `[n]`, and how each stands off from the others, `[n, d_model]`.
 
     That is its prototype, the mean state that the head reads before it, less the mean of all
     prototypes, as long as a row of the head is on average.
     """
-    model, head = task.model, task.model.get_output_embeddings()
+    model, head = session.model, session.model.get_output_embeddings()
     states, tokens = list[torch.Tensor](), list[torch.Tensor]()
-    for batch in (each.to(head.weight.device) for each in task.batches(given)):
+    for batch in (each.to(head.weight.device) for each in session.batches(given)):
         with watch({"": head}, lambda _, h, own=batch.predicts: states.append(normalize(h[own]))):
             model(**batch.inputs, use_cache=False)
         tokens.append(batch.labels[:, 1:][batch.predicts[:, :-1]])
@@ -155,23 +163,24 @@ def prototypes_of(task: Task, given: list[Question]) -> tuple[torch.Tensor, torc
     AS_TAUGHT,
     several=True,
 )
-def prototypes(task: Task, edit: Edit) -> dict[str, Answers]:
+def prototypes(session: Session, request: Request, edit: Edit) -> dict[str, Answers]:
     asked, right = list[Question](), {f"pull {pull:g}": list[float]() for pull in PULLS}
-    for modality in dict.fromkeys(q.modality for q in task.forget):
+    for modality in dict.fromkeys(q.modality for q in request.forget):
         own, given = (
-            [q for q in task.forget if (q.modality == modality) == same] for same in (True, False)
+            [q for q in request.forget if (q.modality == modality) == same]
+            for same in (True, False)
         )
         if not given:
             return {}
-        tokens, ways = prototypes_of(task, given)
+        tokens, ways = prototypes_of(session, given)
         for pull, found in zip(PULLS, right.values(), strict=True):
 
             def pulled(_, inputs, said, way=pull * ways, tokens=tokens):
                 return said.index_add(-1, tokens, inputs[0] @ way.T)
 
-            handle = task.model.get_output_embeddings().register_forward_hook(pulled)
+            handle = session.model.get_output_embeddings().register_forward_hook(pulled)
             try:
-                found += exact(task, own)[1].tolist()
+                found += exact(session, own)[1].tolist()
             finally:
                 handle.remove()
         asked += own
@@ -196,12 +205,12 @@ def without(model: nn.Module, edit: Edit) -> Iterator[None]:
     several=True,
     before=True,
 )
-def part_of_the_way(task: Task, edit: Edit) -> dict[str, Answers]:
+def part_of_the_way(session: Session, request: Request, edit: Edit) -> dict[str, Answers]:
     found = {}
-    with without(task.model, edit):
+    with without(session.model, edit):
         for share in HALFWAY:
-            with edit.part(share).on(task.model):
-                found[f"{share:g} left"] = exact(task, task.forget)
+            with edit.part(share).on(session.model):
+                found[f"{share:g} left"] = exact(session, request.forget)
     return found
 
 
@@ -213,8 +222,8 @@ def part_of_the_way(task: Task, edit: Edit) -> dict[str, Answers]:
     several=True,
     before=True,
 )
-def largest_undone(task: Task, edit: Edit) -> dict[str, Answers]:
-    found, model = {}, task.model
+def largest_undone(session: Session, request: Request, edit: Edit) -> dict[str, Answers]:
+    found, model = {}, session.model
     with without(model, edit):
         new = edit.change(model, model.get_parameter)
         gaps = {name: w.detach() - model.get_parameter(name).detach() for name, w in new.items()}
@@ -228,5 +237,5 @@ def largest_undone(task: Task, edit: Edit) -> dict[str, Answers]:
                 for name, gap in gaps.items()
             }
             with Replaced(rest, fingerprint(model)).on(model):
-                found[f"{share:g} of them"] = exact(task, task.forget)
+                found[f"{share:g} of them"] = exact(session, request.forget)
     return found

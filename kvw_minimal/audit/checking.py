@@ -4,16 +4,18 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from runpy import run_path
 
+from ..forget_request import Request
 from ..methods import METHODS, Method
+from ..session import Session
 from ..strangers.people import load_people
 from ..strangers.questions import about, general
-from ..task import Task
 from ..taught import load
-from .conformance import PROMISES, Broken, Held, fresh
+from .conformance import PROMISES, Broken, Held
 
 
 @contextmanager
@@ -36,7 +38,7 @@ def method_of(place: str, settings: dict | None = None) -> tuple[Method, dict]:
     """A method from `MODULE:METHOD`, and the settings to try it at.
 
     MODULE is a file, or the name of a module, also of the current folder. METHOD is the name of a
-    function `(task, settings, cost) -> Edit` or of a `Method` in it, or that of a registered one.
+    function `(session, request, settings) -> Edit` or of a `Method` in it, or of a registered one.
 
     Args:
         settings: those that the book chose, or the first of its grid, unless given.
@@ -59,13 +61,13 @@ def method_of(place: str, settings: dict | None = None) -> tuple[Method, dict]:
         return found, dict(usual if settings is None else settings)
     if not callable(found) or isinstance(found, type):
         raise ValueError(
-            f"{where} has no method {name!r}: no function (task, settings, cost) -> "
+            f"{where} has no method {name!r}: no function (session, request, settings) -> "
             "Edit, no Method, none registered"
         )
     return Method(name, found, where, (settings or {},), needs=()), settings or {}
 
 
-def small_task() -> Task:
+def small_case() -> tuple[Session, Request]:
     """One of four strangers whom `pocket` was taught is to be forgotten, in seconds.
 
     The eye is frozen and stands in training mode, all else in evaluation mode: a method that puts
@@ -75,7 +77,7 @@ def small_task() -> Task:
     model, processor = load("pocket")
     model.model.vision_tower.train().requires_grad_(False)
     mine, *others = (about(world, [person])[:4] for person in list(world.people)[:4])
-    return Task(model, processor, mine, sum(others, []), general(world)[:2])
+    return Session(model, processor), Request(mine, sum(others, []), general(world)[:2])
 
 
 def check(place: str, settings: dict | None = None) -> tuple[str, bool]:
@@ -87,10 +89,11 @@ def check(place: str, settings: dict | None = None) -> tuple[str, bool]:
         ValueError: as `method_of`; or it makes no edit, so that there is nothing to ask about.
     """
     method, own = method_of(place, settings)
-    task, broken, lines = small_task(), 0, []
+    session, request = small_case()
+    broken, lines = 0, list[str]()
 
     def anew() -> Held:
-        return Held(method, fresh(task, model=deepcopy(task.model)), own)
+        return Held(method, replace(session, model=deepcopy(session.model)), request, own)
 
     with somebody_elses(f"{method.name}, at {own},"):
         held: Held | None = anew()

@@ -1,6 +1,6 @@
 """What every method promises, whatever it does, and `check_method`, which holds one to it.
 
-    check_method(METHODS["NPO full"], task, {"rate": 1e-3, "weight": 1.0})
+    check_method(METHODS["NPO full"], session, request, {"rate": 1e-3, "weight": 1.0})
 
 Where a promise is broken it raises `Broken` and says in which way. The promises stand in
 `PROMISES`; each looks at the method from outside, so that anybody's can be held to them
@@ -21,9 +21,10 @@ from torch import nn
 
 from ..beginnings import plainly
 from ..edits import Edit
+from ..forget_request import Request
 from ..methods.registry import Method
 from ..models import alike, find_projections, fingerprint, hashed, sketch
-from ..task import Task
+from ..session import Cost, Session
 
 
 class Broken(AssertionError):
@@ -75,10 +76,10 @@ def untouched(before: dict, model: nn.Module, when: str) -> None:
 
 
 @torch.no_grad()
-def said_by(task: Task) -> torch.Tensor:
+def said_by(session: Session, request: Request) -> torch.Tensor:
     """All logits of all that the model is asked, in batches of its own, in one row."""
-    batches = task.encode(task.processor, task.known(), 64)
-    said = [task.model(**batch.inputs, use_cache=False).logits for batch in batches]
+    batches = session.encode(session.processor, request.questions(), 64)
+    said = [session.model(**batch.inputs, use_cache=False).logits for batch in batches]
     return torch.cat([logits.flatten() for logits in said])
 
 
@@ -104,9 +105,9 @@ def counting(model: nn.Module, throw_at: int | None = None) -> Iterator[Counter]
         handle.remove()
 
 
-def fresh(task: Task, **changes) -> Task:
-    """The same task with nothing measured yet."""
-    return replace(task, kept={}, **changes)
+def fresh(session: Session) -> Session:
+    """The same session with nothing measured yet."""
+    return replace(session, cache={})
 
 
 def stir(seed: int) -> None:
@@ -119,27 +120,47 @@ class Held:
     """A method and the edit that it made, to be held to its promises.
 
     Attributes:
-        method, task, settings: at which it does something to this model.
+        method, session, request, settings: at which it does something to this model.
         changes: whether it does; False for vanilla.
         edit, cost: what it made; `seen`: the passes that were counted.
         silent: what the model said before; `changed`: what of it was no longer as it had been
             when the edit was made.
     """
 
-    def __init__(self, method: Method, task: Task, settings: dict, changes: bool = True):
-        self.method, self.task, self.settings, self.changes = method, task, settings, changes
-        self.silent = said_by(task)  # transformers sets hooks of its own in a first pass
-        before = state_of(task.model)
+    def __init__(
+        self,
+        method: Method,
+        session: Session,
+        request: Request,
+        settings: dict,
+        changes: bool = True,
+    ):
+        self.method, self.settings, self.changes = method, settings, changes
+        self.session, self.request = session, request
+        self.silent = said_by(
+            session, request
+        )  # transformers sets hooks of its own in a first pass
+        before = state_of(session.model)
         stir(1)
-        with counting(task.model) as self.seen:
-            self.edit, self.cost = method.edit(fresh(task), settings)
-        self.changed = differences(before, task.model)
+        with counting(session.model) as self.seen:
+            self.edit, self.cost = self.make()
+        self.changed = differences(before, session.model)
+
+    def make(self, **changes) -> tuple[Edit, Cost]:
+        """The edit, with nothing measured yet, of the request with some changes."""
+        return self.method.edit(
+            fresh(self.session), replace(self.request, **changes), self.settings
+        )
+
+    def said(self) -> torch.Tensor:
+        """`said_by` of what it is held with."""
+        return said_by(self.session, self.request)
 
     def worn(self) -> torch.Tensor:
         """What is said with the edit on; an error takes it off."""
         try:
-            with self.edit.on(self.task.model):
-                said = said_by(self.task)
+            with self.edit.on(self.session.model):
+                said = self.said()
                 raise Interrupted
         except Interrupted:
             return said
@@ -147,16 +168,18 @@ class Held:
             raise Broken(f"the edit cannot be put on: {error}") from error
 
     def refused(self, settings: dict | None = None, **changes) -> str:
-        """The sentence with which settings or a task are refused, or nothing if they are not."""
-        task, said = fresh(self.task, **changes), ""
-        before = state_of(task.model)
+        """The sentence with which settings or a request are refused, or nothing if they are not."""
+        request, said = replace(self.request, **changes), ""
+        before = state_of(self.session.model)
         try:
-            self.method.edit(task, self.settings if settings is None else settings)
+            self.method.edit(
+                fresh(self.session), request, self.settings if settings is None else settings
+            )
         except ValueError as error:
             said = str(error)
         except (TypeError, KeyError, AttributeError) as error:
             raise Broken(f"refused with {error!r} in place of a sentence") from error
-        untouched(before, task.model, "after something was refused")
+        untouched(before, self.session.model, "after something was refused")
         return said
 
 
@@ -172,7 +195,10 @@ def counts_its_cost(held: Held) -> None:
     """The cost says how long it took and how many passes over questions it needed."""
     passes, made = held.cost.passes, held.seen["questions"]
     wanted(held.cost.seconds > 0 and set(passes) == {"forget", "retain"}, "costs are not counted")
-    spent, shared = sum(passes.values()), len(held.task.known())  # a pass may have been shared
+    spent, shared = (
+        sum(passes.values()),
+        len(held.request.questions()),
+    )  # a pass may have been shared
     wanted(
         all(isinstance(n, int) and n >= 0 for n in passes.values())
         and made - shared <= spent <= made
@@ -183,9 +209,9 @@ def counts_its_cost(held: Held) -> None:
 
 def comes_off(held: Held) -> None:
     """The edit can be put on, and comes off to the bit, also where an error comes between."""
-    before = state_of(held.task.model)
+    before = state_of(held.session.model)
     held.worn()
-    untouched(before, held.task.model, "after the edit came off")
+    untouched(before, held.session.model, "after the edit came off")
 
 
 def changes_something(held: Held) -> None:
@@ -197,7 +223,7 @@ def changes_something(held: Held) -> None:
 
 def notes_are_true(held: Held) -> None:
     """Its notes say who was forgotten, by what, at which settings, and from which model."""
-    edit, task = held.edit, held.task
+    edit, session, request = held.edit, held.session, held.request
     try:
         json.dumps(edit.notes, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -205,36 +231,39 @@ def notes_are_true(held: Held) -> None:
     wanted(edit.notes.get("method") == held.method.name, "the notes do not name the method")
     wanted(edit.notes.get("settings") == held.settings, "the notes do not hold the settings")
     people = edit.notes.get("people")
-    wanted(people and set(people) <= {*task.people, *task.others}, "the notes do not say who")
-    wanted(edit.fingerprint == fingerprint(task.model), "the edit is of another model")
-    wanted(edit.sketch is not None and alike(edit.sketch, sketch(task.model)), "no sketch")
+    wanted(
+        people and set(people) <= {*request.people, *request.retain_people},
+        "the notes do not say who",
+    )
+    wanted(edit.fingerprint == fingerprint(session.model), "the edit is of another model")
+    wanted(edit.sketch is not None and alike(edit.sketch, sketch(session.model)), "no sketch")
     wanted(edit.describe(), "it does not describe itself")
 
 
 def can_be_saved(held: Held) -> None:
     """From a file it is the same edit, to the last bit of what the model says."""
-    edit, task = held.edit, held.task
+    edit, model = held.edit, held.session.model
     with TemporaryDirectory() as folder:
         edit.save(Path(folder, "edit"))
         loaded = Edit.load(Path(folder, "edit"))
-    with edit.on(task.model):
-        said = said_by(task)
-    with loaded.on(task.model):
-        wanted(torch.equal(said, said_by(task)), "a loaded edit gives other answers")
+    with edit.on(model):
+        said = held.said()
+    with loaded.on(model):
+        wanted(torch.equal(said, held.said()), "a loaded edit gives other answers")
     wanted(loaded.notes == json.loads(json.dumps(edit.notes)), "notes are lost in a file")
 
 
 def repeats_itself(held: Held) -> None:
     """From the same seed it is the same edit, whatever else was drawn before."""
-    task = held.task
+    model = held.session.model
     stir(2)
     with plainly():  # as the first was made: hooks counted its passes
-        again, _ = held.method.edit(fresh(task), held.settings)
-    with held.edit.on(task.model):
-        first = state_of(task.model)
-    with again.on(task.model):
-        wanted("bits" not in differences(first, task.model), "the same seed gives another edit")
-    other, _ = held.method.edit(fresh(task, seed=task.seed + 1), held.settings)
+        again, _ = held.make()
+    with held.edit.on(model):
+        first = state_of(model)
+    with again.on(model):
+        wanted("bits" not in differences(first, model), "the same seed gives another edit")
+    other, _ = held.make(seed=held.request.seed + 1)
     wanted(type(other) is type(held.edit), "another seed gives another kind of edit")
 
 
@@ -243,21 +272,21 @@ def lets_errors_through(held: Held) -> None:
 
     Tried in the first, a middle and the last pass.
     """
-    task, passes = held.task, held.seen["passes"]
-    before = state_of(task.model)
+    model, passes = held.session.model, held.seen["passes"]
+    before = state_of(model)
     for throw_at in {1, (passes + 1) // 2, passes} if passes else ():
         try:
-            with counting(task.model, throw_at):
-                held.method.edit(fresh(task), held.settings)
+            with counting(model, throw_at):
+                held.make()
         except Interrupted:
-            untouched(before, task.model, f"after pass {throw_at} of {passes} failed")
+            untouched(before, model, f"after pass {throw_at} of {passes} failed")
         else:
             raise Broken("an error was swallowed")
 
 
 def refuses_broken_weights(held: Held) -> None:
     """Weights that are NaN or infinite are refused, in a sentence."""
-    model = held.task.model
+    model = held.session.model
     weight = model.get_parameter(next(iter(find_projections(model))) + ".weight")
     for value in (torch.nan, torch.inf):
         own = weight.data[0, 0].clone()
@@ -303,7 +332,8 @@ PROMISES: tuple[Promise, ...] = (
 
 def check_method(
     method: Method,
-    task: Task,
+    session: Session,
+    request: Request,
     settings: dict,
     changes: bool = True,
     promises: Iterable[Promise] = PROMISES,
@@ -311,7 +341,7 @@ def check_method(
     """Hold a method to all that is promised for any of them.
 
     Args:
-        task: a small one, of a model in which not every part is in the same mode.
+        session, request: a small one, of a model in which not every part is in the same mode.
         settings, changes: as in `Held`.
 
     Returns:
@@ -320,7 +350,7 @@ def check_method(
     Raises:
         Broken: (an AssertionError) with the promise that is broken.
     """
-    held = Held(method, task, settings, changes)
+    held = Held(method, session, request, settings, changes)
     for promise in promises:
         promise(held)
     return held.edit

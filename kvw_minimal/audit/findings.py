@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..edits import Edit
+from ..forget_request import Request
 from ..intervals import interval
 from ..methods import METHODS
 from ..methods.somebody_else import asked_again, somebody_else
-from ..task import Task
+from ..session import Session
 from .probes import BROUGHT_BACK, PROBES, examine, probe_of, reading
 
 MARGIN = 0.2  # vanilla must beat the oracle by so much, else a probe cannot see anything
@@ -180,7 +181,11 @@ def verdict(found: Iterable[Finding]) -> tuple[str, list[Finding]]:
 
 
 def audit(
-    task: Task, edit: Edit, oracle: Edit | None = None, sham: Edit | None = None
+    session: Session,
+    request: Request,
+    edit: Edit,
+    oracle: Edit | None = None,
+    sham: Edit | None = None,
 ) -> list[Finding]:
     """Examine an edit between the model as it is and one that never met the forgotten.
 
@@ -192,15 +197,20 @@ def audit(
     Raises:
         ValueError: without an oracle, questions that cannot be asked about anybody else.
     """
-    nothing, _ = METHODS["vanilla"].edit(task)
-    rows = {"vanilla": examine(task, nothing), "edited": examine(task, edit)}
+    nothing, _ = METHODS["vanilla"].edit(session, request)
+    rows = {
+        "vanilla": examine(session, request, nothing),
+        "edited": examine(session, request, edit),
+    }
     if oracle is None:
-        met = replace(task, forget=asked_again(task.forget, somebody_else(task)))
-        rows["oracle"] = examine(met, nothing, (n for n in reading() if not PROBES[n].before))
+        met = replace(request, forget=asked_again(request.forget, somebody_else(request)))
+        rows["oracle"] = examine(
+            session, met, nothing, (n for n in reading() if not PROBES[n].before)
+        )
     else:
-        rows["oracle"] = examine(task, oracle)
+        rows["oracle"] = examine(session, request, oracle)
     if sham is not None:
-        rows["sham"] = examine(task, sham, reading())
+        rows["sham"] = examine(session, request, sham, reading())
     return judge(rows)
 
 

@@ -13,9 +13,10 @@ from .. import scores
 from ..batches import Batch
 from ..coefficients import watch
 from ..edits import Edit
+from ..forget_request import Request
 from ..methods.somebody_else import at_answers, decoder_layers, state_of
 from ..questions import Question, seeded
-from ..task import Task
+from ..session import Session
 from .brought_back import without
 from .probes import Answers, probe
 from .wordings import AS_TAUGHT, exact
@@ -55,13 +56,13 @@ def kept(layer: nn.Module, states: list[torch.Tensor]) -> AbstractContextManager
     AS_TAUGHT,
     several=True,
 )
-def logit_lens(task: Task, edit: Edit) -> dict[str, Answers]:
+def logit_lens(session: Session, request: Request, edit: Edit) -> dict[str, Answers]:
     """The model skips what comes between a layer and its end; all but the last layer itself."""
-    layers, found = list(decoder_layers(task.model).values()), {}
+    layers, found = list(decoder_layers(session.model).values()), {}
     for number, layer in enumerate(layers[:-1]):
         states: list[torch.Tensor] = []
         with kept(layer, states), written(layers[-1], partial(_latest, states)):
-            found[f"layer {number}"] = exact(task, task.forget)
+            found[f"layer {number}"] = exact(session, request.forget)
     return found
 
 
@@ -77,20 +78,23 @@ def _latest(states: list[torch.Tensor], own: torch.Tensor) -> torch.Tensor:
     several=True,
     before=True,
 )
-def patching(task: Task, edit: Edit) -> dict[str, Answers]:
+def patching(session: Session, request: Request, edit: Edit) -> dict[str, Answers]:
     """How much of the way from the middle of the model to the answer is still there."""
-    model, found = task.model, {}
+    model, found = session.model, {}
     for number in _middle(model):
-        layer, batches = list(decoder_layers(model).values())[number], task.batches(task.forget)
+        layer, batches = (
+            list(decoder_layers(model).values())[number],
+            session.batches(request.forget),
+        )
         states: list[torch.Tensor] = []
         with without(model, edit), kept(layer, states):
             scores.read(model, batches)
-        right = np.zeros(len(task.forget))
+        right = np.zeros(len(request.forget))
         for batch, state in zip(batches, states, strict=True):
             with written(layer, _put_in(batch, state)):
                 one = scores.read(model, [_alone(batch)])
             right[batch.rows] = one.exact
-        found[f"layer {number}"] = (task.forget, right)
+        found[f"layer {number}"] = (request.forget, right)
     return found
 
 
@@ -113,13 +117,13 @@ def _alone(batch: Batch) -> Batch:
 # --- a linear probe ----------------------------------------------------------------------------
 
 
-def states_before_values(task: Task, questions: list[Question]) -> np.ndarray:
+def states_before_values(session: Session, questions: list[Question]) -> np.ndarray:
     """The states from which the token is said that tells values apart, `[N, layers, d_model]`.
 
     All of the questions ask for one fact, so that their answers begin alike.
     """
     labels: dict[int, list[int]] = {}
-    for batch in task.batches(questions):
+    for batch in session.batches(questions):
         for i, row in enumerate(batch.rows):
             labels[row] = batch.labels[i][batch.labels[i] >= 0].tolist()
     start = 0
@@ -127,7 +131,7 @@ def states_before_values(task: Task, questions: list[Question]) -> np.ndarray:
         start += 1
     found = [
         states[min(start, len(states) - 1)]
-        for _, states in at_answers(task.model, task.batches(questions))
+        for _, states in at_answers(session.model, session.batches(questions))
     ]
     return torch.stack(found).float().cpu().numpy()
 
@@ -138,8 +142,8 @@ def states_before_values(task: Task, questions: list[Question]) -> np.ndarray:
     "arXiv 1909.03368: trained on those who are kept, a probe for each layer, fact and modality",
     several=True,
 )
-def linear_probe(task: Task, edit: Edit) -> dict[str, Answers]:
-    return _by_layer(task, shuffled=False)
+def linear_probe(session: Session, request: Request, edit: Edit) -> dict[str, Answers]:
+    return _by_layer(session, request, shuffled=False)
 
 
 @probe(
@@ -148,28 +152,31 @@ def linear_probe(task: Task, edit: Edit) -> dict[str, Answers]:
     "its control task: values dealt out anew among those who are kept",
     several=True,
 )
-def shuffled_probe(task: Task, edit: Edit) -> dict[str, Answers]:
-    return _by_layer(task, shuffled=True)
+def shuffled_probe(session: Session, request: Request, edit: Edit) -> dict[str, Answers]:
+    return _by_layer(session, request, shuffled=True)
 
 
-def _by_layer(task: Task, shuffled: bool) -> dict[str, Answers]:
+def _by_layer(session: Session, request: Request, shuffled: bool) -> dict[str, Answers]:
     """Whether a probe finds the value of each question whose value somebody else has, too."""
     asked, right = list[Question](), list[np.ndarray]()
-    for kind in dict.fromkeys((q.fact, q.modality) for q in task.forget):
+    for kind in dict.fromkeys((q.fact, q.modality) for q in request.forget):
         known, own = (
-            [q for q in each if (q.fact, q.modality) == kind] for each in (task.retain, task.forget)
+            [q for q in each if (q.fact, q.modality) == kind]
+            for each in (request.retain, request.forget)
         )
         count = Counter(q.value for q in known)
         known, own = ([q for q in each if count[q.value] >= LEAST] for each in (known, own))
         if own:
             asked += own
-            right.append(probed(task, known, own, shuffled))
+            right.append(probed(session, known, own, shuffled))
     if not asked:
         return {}
     return {f"layer {layer}": (asked, each) for layer, each in enumerate(np.concatenate(right).T)}
 
 
-def probed(task: Task, known: list[Question], own: list[Question], shuffled: bool) -> np.ndarray:
+def probed(
+    session: Session, known: list[Question], own: list[Question], shuffled: bool
+) -> np.ndarray:
     """Whether probes that were trained on some questions find the values of others.
 
     Returns:
@@ -179,7 +186,7 @@ def probed(task: Task, known: list[Question], own: list[Question], shuffled: boo
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    states = states_before_values(task, known + own)  # [N, layers, d_model]
+    states = states_before_values(session, known + own)  # [N, layers, d_model]
     seen, new = states[: len(known)], states[len(known) :]
     values, asked = (np.array([q.value for q in each]) for each in (known, own))
     if shuffled:

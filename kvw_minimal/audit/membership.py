@@ -10,9 +10,10 @@ on both sides, a ratio to the length of their zlib code says what the loss says.
 import numpy as np
 
 from ..edits import Edit
+from ..forget_request import Request
 from ..methods.somebody_else import asked_again, somebody_else
 from ..questions import Question
-from ..task import Task
+from ..session import Session
 from .brought_back import without
 from .probes import NOTHING, Answers, probe
 from .tokens import lowest, tell
@@ -32,12 +33,12 @@ SIGNALS = {
     "(2310.16789) and min-k++ (2404.02936) against matched strangers",
     several=True,
 )
-def membership(task: Task, edit: Edit) -> dict[str, Answers]:
-    told = [tell(task, questions) for questions in _asked(task)]
+def membership(session: Session, request: Request, edit: Edit) -> dict[str, Answers]:
+    told = [tell(session, questions) for questions in _asked(request)]
     if not told:
         return dict.fromkeys(SIGNALS, NOTHING)
     return {
-        name: (task.forget, _above(*(np.array([signal(t) for t in each]) for each in told)))
+        name: (request.forget, _above(*(np.array([signal(t) for t in each]) for each in told)))
         for name, signal in SIGNALS.items()
     }
 
@@ -50,27 +51,27 @@ def membership(task: Task, edit: Edit) -> dict[str, Answers]:
     "was forgotten. .5: it fell as that of strangers did",
     before=True,
 )
-def reference_ratio(task: Task, edit: Edit) -> Answers:
-    asked = _asked(task)
+def reference_ratio(session: Session, request: Request, edit: Edit) -> Answers:
+    asked = _asked(request)
     if not asked:
         return NOTHING
 
     def losses() -> np.ndarray:
-        return np.array([[t.log.mean() for t in tell(task, each)] for each in asked])
+        return np.array([[t.log.mean() for t in tell(session, each)] for each in asked])
 
     now = losses()  # [1 + strangers, questions]
-    with without(task.model, edit):
-        return task.forget, _above(*(now - losses()))
+    with without(session.model, edit):
+        return request.forget, _above(*(now - losses()))
 
 
-def _asked(task: Task) -> list[list[Question]]:
+def _asked(request: Request) -> list[list[Question]]:
     """The questions about the forgotten, then about strangers, draw after draw; or nothing."""
     try:
-        others = somebody_else(task)
+        others = somebody_else(request)
     except ValueError:  # nobody to compare with
         return []
-    draws = range(0, STRANGERS * len(task.forget), len(task.forget))
-    return [task.forget, *(asked_again(task.forget, others, draw) for draw in draws)]
+    draws = range(0, STRANGERS * len(request.forget), len(request.forget))
+    return [request.forget, *(asked_again(request.forget, others, draw) for draw in draws)]
 
 
 def _above(own: np.ndarray, *never: np.ndarray) -> np.ndarray:

@@ -7,8 +7,9 @@ from functools import partial
 import numpy as np
 
 from ..edits import Edit
+from ..forget_request import Request
 from ..questions import Question
-from ..task import Task
+from ..session import Session
 
 SAID, BROUGHT_BACK = "said another way", "brought back"
 KINDS = (SAID, "membership", BROUGHT_BACK, "inside", "receipt")
@@ -25,8 +26,9 @@ class Probe:
         name: as it stands in tables; of one that is tried at several settings what they share.
         kind: one of `KINDS`.
         source: paper, or where it comes from, and what differs here.
-        make: `(task, edit) -> {setting: answers}` on `task.model` with the edit on, which is put
-            back; the setting is empty where there is one only. `NOTHING` where it cannot be asked.
+        make: `(session, request, edit) -> {setting: answers}`, with the edit on the model, which is
+            put back; the setting is empty where there is one only. `NOTHING` where it cannot be
+            asked.
         beside: the probe whose score it tries to raise; empty for one that only reads.
         before: it needs the model before the edit, too: it says where the edit is, and whoever
             has that model needs no probe. It does not count for a verdict.
@@ -35,7 +37,7 @@ class Probe:
     name: str
     kind: str
     source: str
-    make: Callable[[Task, Edit], dict[str, Answers]]
+    make: Callable[[Session, Request, Edit], dict[str, Answers]]
     beside: str = ""
     before: bool = False
 
@@ -66,8 +68,8 @@ def probe(
     return enter
 
 
-def _one(make: Callable, task: Task, edit: Edit) -> dict[str, Answers]:
-    return {"": make(task, edit)}
+def _one(make: Callable, session: Session, request: Request, edit: Edit) -> dict[str, Answers]:
+    return {"": make(session, request, edit)}
 
 
 def label_of(name: str, setting: str) -> str:
@@ -85,7 +87,9 @@ def reading() -> list[str]:
     return [name for name, each in PROBES.items() if each.kind != BROUGHT_BACK]
 
 
-def examine(task: Task, edit: Edit, names: Iterable[str] | None = None) -> list[dict]:
+def examine(
+    session: Session, request: Request, edit: Edit, names: Iterable[str] | None = None
+) -> list[dict]:
     """Ask probes of the model with an edit on: one row a probe, setting, modality and person.
 
     Args:
@@ -97,9 +101,9 @@ def examine(task: Task, edit: Edit, names: Iterable[str] | None = None) -> list[
         ValueError: a probe gave something that is not finite.
     """
     rows = list[dict]()
-    with edit.on(task.model):
+    with edit.on(session.model):
         for each in [PROBES[name] for name in (PROBES if names is None else names)]:
-            for setting, (questions, values) in each.make(task, edit).items():
+            for setting, (questions, values) in each.make(session, request, edit).items():
                 label = label_of(each.name, setting)
                 if not np.isfinite(values).all():
                     raise ValueError(f"the probe {label!r} found something that is not finite")

@@ -15,8 +15,9 @@ from transformers.pytorch_utils import Conv1D
 from ..architectures import is_mixture, is_turned, weight_name
 from ..coefficients import watch
 from ..edits import Edit
+from ..forget_request import Request
 from ..models import body, columns
-from ..task import Task
+from ..session import Session
 from .brought_back import without
 from .probes import Answers, probe
 
@@ -28,13 +29,13 @@ from .probes import Answers, probe
     several=True,
     before=True,
 )
-def who_was_it(task: Task, edit: Edit) -> dict[str, Answers]:
+def who_was_it(session: Session, request: Request, edit: Edit) -> dict[str, Answers]:
     """Everybody's photos and names are read by the model before the edit.
 
     Nothing is asked where the edit changes no map that reads them, such as the eye alone.
     """
-    every = task.known()
-    energy = through(task, edit, task.batches(every))  # [questions]
+    every = request.questions()
+    energy = through(session.model, edit, session.batches(every))  # [questions]
     if np.isnan(energy).any():
         return {}
     mean: dict[str, float] = {}
@@ -42,14 +43,14 @@ def who_was_it(task: Task, edit: Edit) -> dict[str, Answers]:
         mean[person] = float(
             np.mean([e for e, q in zip(energy, every, strict=True) if q.person == person])
         )
-    others = np.array([mean[person] for person in dict.fromkeys(task.others)])
+    others = np.array([mean[person] for person in dict.fromkeys(request.retain_people)])
     value = {
         p: float((others < mean[p]).mean() + 0.5 * (others == mean[p]).mean())
         if len(others)
         else 0.5
-        for p in task.people
+        for p in request.people
     }
-    return {"": (task.forget, np.array([value[q.person] for q in task.forget]))}
+    return {"": (request.forget, np.array([value[q.person] for q in request.forget]))}
 
 
 def changed_maps(model: nn.Module, new: dict[str, torch.Tensor]) -> list[tuple]:
@@ -69,13 +70,12 @@ def changed_maps(model: nn.Module, new: dict[str, torch.Tensor]) -> list[tuple]:
 
 
 @torch.no_grad()
-def through(task: Task, edit: Edit, batches: list) -> np.ndarray:
+def through(model: nn.Module, edit: Edit, batches: list) -> np.ndarray:
     """Energy |dW h|^2 / |W h|^2 over the changed linear maps and answer tokens, `[questions]`.
 
     Of a mixture over the output projections of the experts that a token asks. 0 for an edit of
     nothing; NaN for one that changes no map that reads these tokens.
     """
-    model = task.model
     with without(model, edit):
         new = edit.change(model, model.get_parameter)
         found = np.zeros(sum(len(batch.rows) for batch in batches))

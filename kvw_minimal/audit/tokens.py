@@ -8,7 +8,7 @@ import torch
 
 from ..batches import Batch
 from ..questions import Question
-from ..task import Task
+from ..session import Session
 
 LOWEST = 0.2  # the share of least likely tokens that min-k looks at, as published
 
@@ -29,11 +29,11 @@ class Told:
 
 
 @torch.no_grad()
-def tell(task: Task, questions: list[Question]) -> list[Told]:
+def tell(session: Session, questions: list[Question]) -> list[Told]:
     """Let the model read questions with their answers; one `Told` a question."""
     found: dict[int, Told] = {}
-    for batch in task.batches(questions):
-        found |= _told(task.model, batch.to(next(task.model.parameters()).device))
+    for batch in session.batches(questions):
+        found |= _told(session.model, batch.to(next(session.model.parameters()).device))
     return [found[row] for row in range(len(questions))]
 
 

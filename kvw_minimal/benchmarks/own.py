@@ -23,7 +23,7 @@ row:
 
 A field that is null is as if it were not there. A picture may be shown by many rows.
 
-A folder, or a hub data set, in the form of MLLMU-Bench or CLEAR is read, too (`task_from`).
+A folder, or a hub data set, in the form of MLLMU-Bench or CLEAR is read, too (`read_request`).
 """
 
 import base64
@@ -37,14 +37,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
 from ..files import replacing
+from ..forget_request import Request
 from ..questions import Question
-from ..task import Task
 from .conversations import Conversation, as_messages, conversation, shown
 from .files import CLEAR_HUB, HUB_ID, MLLMU_HUB, Unnamed, picture_cell, read_hub, read_parquet
-from .replicate import SETS_OF, Sets, in_text, task_of
+from .replicate import SETS_OF, Sets, benchmark_request, in_text
 
 A_PICTURE = "path, base64 or bytes"
 LISTED = {"messages": "list of turns", "images": "list of pictures"}
@@ -341,13 +340,9 @@ def chosen(sets: Sets, people: Sequence[str]) -> Sets:
     return {name: asked for name, asked in found.items() if asked or name in SIDES}
 
 
-def task_from(
-    source: str | Path | Iterable[Any],
-    model=None,
-    processor=None,
-    people: Sequence[str] = (),
-    **more,
-) -> Task:
+def read_request(
+    source: str | Path | Iterable[Any], people: Sequence[str] = (), processor=None, **more
+) -> Request:
     """Anybody's questions as a request: the two sides, and all of the sets to be read.
 
     Args:
@@ -355,12 +350,12 @@ def task_from(
             MLLMU-Bench or CLEAR, as a folder or `MLLMU_HUB@5`, `CLEAR_HUB@5`: with `@` how many
             percent are forgotten, where the folder has several such splits. Of CLEAR the
             coefficients are those of captions.
-        model, processor: may be put in later (`dataclasses.replace`).
         people: who is forgotten, in place of those of the set `forget`.
-        more: other attributes of a `Task`, such as `seed`.
+        processor: of a model without eyes, that of a benchmark is asked in text alone.
+        more: other attributes of a `Request`, such as `seed`.
 
     Raises:
-        FileNotFoundError, ValueError: as `read_questions`, `chosen` and `replicate.task_of`.
+        FileNotFoundError, ValueError: as `read_questions`, `chosen`, `benchmark_request`.
     """
     place = isinstance(source, (str, Path)) and not Path(source).is_file()
     found = _benchmark(str(source)) if place else None
@@ -377,18 +372,11 @@ def task_from(
     if people:
         sets, sides = chosen(sets, people), chosen(sides, people)
     if found:
-        task_of(sets, sides)  # refuses where nobody is on a side, or somebody on both
+        benchmark_request(sets, sides)  # refuses where nobody is on a side, or somebody on both
         named = {q.person for q in sides["retain"] if not isinstance(q, Unnamed)}
-        more = {"pool": sorted(named)} | more
-    return Task(
-        torch.nn.Module() if model is None else model,
-        processor,
-        sides["forget"],
-        sides["retain"],
-        sets.get("general", []),
-        read=sets,
-        **more,
-    )
+        more = {"sham_pool": sorted(named)} | more
+    general = sets.get("general", [])
+    return Request(sides["forget"], sides["retain"], general, eval_sets=sets, **more)
 
 
 def validate_command(file: str | Path) -> int:

@@ -14,17 +14,17 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from ..batches import Batch, answer_batches
 from ..coefficients import Coefficients, tally
 from ..edits import Columns, check_strength
+from ..forget_request import Request
 from ..methods.kvw import STRENGTH
 from ..models import fingerprint
 from ..questions import Question
 from ..schedules import SCHEDULES, one_pass, published
-from ..task import Task
+from ..session import Session
 from ..taught.catalogue import load, placed
 from . import protocols
 from .files import Unnamed, load_clear, load_mllmu
@@ -134,8 +134,8 @@ def in_text(sets: Sets, training: Sets) -> tuple[Sets, Sets]:
     }
 
 
-def task_of(sets: Sets, training: Sets, seed: int = 0) -> Task:
-    """The request: what was trained on, and what is scored. It has no model yet.
+def benchmark_request(sets: Sets, training: Sets, seed: int = 0) -> Request:
+    """The request: what was trained on, and what is scored.
 
     Raises:
         ValueError: training rows with nobody on a side, or with somebody on both.
@@ -143,31 +143,33 @@ def task_of(sets: Sets, training: Sets, seed: int = 0) -> Task:
     for side, rows in training.items():
         if not rows:
             raise ValueError(f"nothing to {side}: no training row is about these people")
-    task = Task(
-        torch.nn.Module(), None, training["forget"], training["retain"], read=sets, seed=seed
-    )
-    both = sorted(set(task.people) & set(task.others))
+    request = Request(training["forget"], training["retain"], eval_sets=sets, seed=seed)
+    both = sorted(set(request.people) & set(request.retain_people))
     if both:
         raise ValueError(f"{', '.join(both)} cannot be both forgotten and retained")
-    return task
+    return request
 
 
-def sham_of(task: Task) -> Task:
-    """`Task.sham`, where the unnamed are neither counted nor drawn, and the drawn are not scored.
+def sham_of(request: Request) -> Request:
+    """`Request.sham`, where the unnamed are not counted or drawn, and the drawn are not scored.
 
     Raises:
         ValueError: too few are kept.
     """
-    unnamed: list[Question] = [q for q in task.forget if isinstance(q, Unnamed)]
-    named = [q for q in task.forget if not isinstance(q, Unnamed)]
-    pool = sorted({q.person for q in task.retain if not isinstance(q, Unnamed)})
-    sham = replace(task, forget=named, retain=task.retain + unnamed, pool=pool).sham(task.seed)
-    read = {
+    unnamed: list[Question] = [q for q in request.forget if isinstance(q, Unnamed)]
+    named = [q for q in request.forget if not isinstance(q, Unnamed)]
+    pool = sorted({q.person for q in request.retain if not isinstance(q, Unnamed)})
+    sham = replace(request, forget=named, retain=request.retain + unnamed, sham_pool=pool).sham(
+        request.seed
+    )
+    eval_sets = {
         name: [q for q in questions if name not in KEPT or q.person not in sham.people]
-        for name, questions in task.read.items()
+        for name, questions in request.eval_sets.items()
     }
-    asked = [q for q in task.forget + task.retain if q.person in sham.people]  # in files' order
-    return replace(sham, forget=asked, read=read)
+    asked = [
+        q for q in request.forget + request.retain if q.person in sham.people
+    ]  # in files' order
+    return replace(sham, forget=asked, eval_sets=eval_sets)
 
 
 def data_hash(questions: list[Question]) -> str:
@@ -189,29 +191,38 @@ def _encoded(processor, questions: list[Question], batch_size: int) -> Iterator[
             yield replace(batch, rows=[block.start + row for row in batch.rows])
 
 
-def measure_rows(task: Task, progress: bool = False) -> Coefficients:
-    """The coefficients of all training rows, by person; `Task.everyone` would keep the pictures."""
-    rows = task.known()
-    batches: Any = _encoded(task.processor, rows, task.batch_size)  # read once: need not be a list
-    found = tally(task.model, batches, [q.person for q in rows], progress)
-    return Coefficients(*found, fingerprint(task.model))
+def measure_rows(session: Session, request: Request, progress: bool = False) -> Coefficients:
+    """Coefficients of all training rows, by person; `Session.coefficients` would keep pictures."""
+    rows = request.questions()
+    batches: Any = _encoded(
+        session.processor, rows, session.batch_size
+    )  # read once: need not be a list
+    found = tally(session.model, batches, [q.person for q in rows], progress)
+    return Coefficients(*found, fingerprint(session.model))
 
 
 def edit_of(
-    task: Task, everyone: Coefficients, schedule: str, strength: float, progress: bool = False
+    session: Session,
+    request: Request,
+    everyone: Coefficients,
+    schedule: str,
+    strength: float,
+    progress: bool = False,
 ) -> Columns:
     """The edit of a request, given the coefficients of both sides."""
-    retain = everyone.of(task.others)
+    retain = everyone.of(request.retain_people)
     if schedule == "one pass":
-        return one_pass(task.model, everyone.of(task.people), retain, strength, people=task.people)
-    batches = answer_batches(task.processor, task.forget, 1)
+        return one_pass(
+            session.model, everyone.of(request.people), retain, strength, people=request.people
+        )
+    batches = answer_batches(session.processor, request.forget, 1)
     return published(
-        task.model,
+        session.model,
         batches,
-        [q.person for q in task.forget],
+        [q.person for q in request.forget],
         retain,
         strength=strength,
-        seed=task.seed,
+        seed=request.seed,
         progress=progress,
     )
 
@@ -413,46 +424,47 @@ def replicate(
         for side, asked in taught.items()
     }
 
-    def both(sets: Sets, training: Sets) -> tuple[Task, Task]:
-        task = task_of({name: evenly(some, limit) for name, some in sets.items()}, training, seed)
-        return task, sham_of(task)
+    def both(sets: Sets, training: Sets) -> tuple[Request, Request]:
+        request = benchmark_request(
+            {name: evenly(some, limit) for name, some in sets.items()}, training, seed
+        )
+        return request, sham_of(request)
 
-    task, sham = both(sets, training)
+    request, sham = both(sets, training)
     bound, made = None, {}
     if oracle:
-        bound, made[oracle] = _oracle(benchmark, oracle, task.read, batch_size, progress, **where)
+        bound, made[oracle] = _oracle(
+            benchmark, oracle, request.eval_sets, batch_size, progress, **where
+        )
 
     lvlm, processor = load(model, **where)
     if not hasattr(processor, "image_processor"):
         notes.append(f"{model} has no eyes: it is measured and scored on text questions alone")
         sets, training = in_text(sets, taught)
-        task, sham = both(sets, training)
+        request, sham = both(sets, training)
     made[model] = fingerprint(lvlm)
-    task, sham = (
-        replace(each, model=lvlm, processor=processor, batch_size=batch_size)
-        for each in (task, sham)
-    )
+    session = Session(lvlm, processor, batch_size)
 
     def scored(chosen: Sets, condition: str) -> list[Measured]:
         return score_sets(benchmark, lvlm, processor, chosen, batch_size, condition * progress)
 
-    forgotten = task.read["forget"]
+    forgotten = request.eval_sets["forget"]
     found = {"vanilla": scored({"forget": forgotten}, "vanilla, forget")}
     mark, more = check_headroom(benchmark, forgotten, found["vanilla"], bound)
     for note in notes + more:
         warnings.warn(note, stacklevel=2)
-    others = {name: questions for name, questions in task.read.items() if name != "forget"}
+    others = {name: questions for name, questions in request.eval_sets.items() if name != "forget"}
     found["vanilla"] += scored(others, "vanilla")
 
-    everyone = measure_rows(task, progress)
-    requests = {"edited": task, "sham": sham}
+    everyone = measure_rows(session, request, progress)
+    requests = {"edited": request, "sham": sham}
     edits = {
-        condition: edit_of(request, everyone, schedule, strength, progress)
-        for condition, request in requests.items()
+        condition: edit_of(session, each, everyone, schedule, strength, progress)
+        for condition, each in requests.items()
     }
-    for condition, request in requests.items():
+    for condition, each in requests.items():
         with edits[condition].on(lvlm):
-            found[condition] = scored(request.read, condition)
+            found[condition] = scored(each.eval_sets, condition)
     if bound:
         found["oracle"] = bound
     rows = [
@@ -465,11 +477,13 @@ def replicate(
         seed=seed,
         models=made,
         device=where["device"],
-        data=data_hash([q for part in (task.read, training) for qs in part.values() for q in qs]),
+        data=data_hash(
+            [q for part in (request.eval_sets, training) for qs in part.values() for q in qs]
+        ),
         benchmark=benchmark,
         source_of_data=data,
         forget=forget,
-        people=sorted(task.people),
+        people=sorted(request.people),
         sham=sorted(sham.people),
         schedule=schedule,
         strength=strength,

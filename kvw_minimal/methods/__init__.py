@@ -1,7 +1,7 @@
 """Every way to forget that the book compares, under one signature.
 
-    edit, cost = METHODS["NPO full"].edit(task, {"rate": 1e-3, "weight": 1.0})
-    with edit.on(task.model):
+    edit, cost = METHODS["NPO full"].edit(session, request, {"rate": 1e-3, "weight": 1.0})
+    with edit.on(session.model):
         ...
 
 To add one, put a file into this folder that registers it (`registry.method`), or name a module that
@@ -27,11 +27,11 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from pkgutil import iter_modules
 
-from .registry import METHODS, Cost, Method, method
+from .registry import METHODS, Method, method
 
 for _module in iter_modules(__path__):  # each registers what it holds
     import_module(f"{__name__}.{_module.name}")
 for _more in entry_points(group="kvw_minimal.methods"):
     _more.load()
 
-__all__ = ["METHODS", "Cost", "Method", "method"]
+__all__ = ["METHODS", "Method", "method"]

@@ -4,25 +4,26 @@ import torch
 
 from ..coefficients import shape_of
 from ..edits import Columns
+from ..forget_request import Request
 from ..models import fingerprint
-from ..task import Task
+from ..session import Session
 from . import kvw, least_squares, rewrite  # noqa: F401 - they register what is shammed here
-from .registry import METHODS, Cost, Method, method, register
+from .registry import METHODS, Method, method, register
 
 
 @method("vanilla", source="the model as it is", needs=())
-def vanilla(task: Task, settings: dict, cost: Cost) -> Columns:
+def vanilla(session: Session, request: Request, settings: dict) -> Columns:
     """An edit that changes nothing."""
-    return Columns(torch.zeros(shape_of(task.model)), 0.0, fingerprint(task.model))
+    return Columns(torch.zeros(shape_of(session.model)), 0.0, fingerprint(session.model))
 
 
 def sham_of(name: str) -> Method:
-    """The same method, with the same settings, for as many other people: draw `task.seed`."""
+    """The same method, with the same settings, for as many other people: draw `request.seed`."""
     own = METHODS[name]
 
-    def make(task: Task, settings: dict, cost: Cost):
-        others = task.sham(task.seed)
-        edit = own.make(others, settings, cost)
+    def make(session: Session, request: Request, settings: dict):
+        others = request.sham(request.seed)
+        edit = own.make(session, others, settings)
         edit.notes["people"] = others.people
         return edit
 

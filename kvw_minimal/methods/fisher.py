@@ -7,10 +7,11 @@ from torch import nn
 from ..batches import Batch
 from ..coefficients import watch
 from ..edits import Replaced
+from ..forget_request import Request
 from ..models import fingerprint
-from ..task import Task
+from ..session import Cost, Session
 from .losses import say, sequence_loss, token_loss
-from .registry import GRADIENTS, Cost, every, method
+from .registry import GRADIENTS, every, method
 from .steps import EACH, EPOCHS, full_weights, linear_maps, make_steps, replaced, take_step
 
 FISHER_RETAIN = 200  # retain questions that a Fisher diagonal is estimated from
@@ -54,14 +55,17 @@ def fisher(
     return {name: squares / questions for name, squares in total.items()}
 
 
-def fisher_pair(task: Task, cost: Cost) -> tuple[dict, dict]:
+def fisher_pair(session: Session, request: Request) -> tuple[dict, dict]:
     """Fisher diagonals on the forget set and on a seeded sample of the retain set."""
-    rows = np.random.default_rng(task.seed).permutation(len(task.retain))[:FISHER_RETAIN]
+    rows = np.random.default_rng(request.seed).permutation(len(request.retain))[:FISHER_RETAIN]
     forget, retain = (
-        task.encode(task.processor, asked, 2 * EACH)
-        for asked in (task.forget, [task.retain[i] for i in rows])
+        session.encode(session.processor, asked, 2 * EACH)
+        for asked in (request.forget, [request.retain[i] for i in rows])
     )
-    return (fisher(task.model, forget, cost), fisher(task.model, retain, cost, "retain"))
+    return (
+        fisher(session.model, forget, session.cost),
+        fisher(session.model, retain, session.cost, "retain"),
+    )
 
 
 def salient(forget: dict, retain: dict) -> dict[str, torch.Tensor]:
@@ -93,20 +97,20 @@ def masked(
     needs=GRADIENTS,
     grid=every(weight=(0.5, 1.0), rate=(5e-4, 7e-4, 1e-3, 1.5e-3)),
 )
-def mmunlearner(task: Task, settings: dict, cost: Cost) -> Replaced:
+def mmunlearner(session: Session, request: Request, settings: dict) -> Replaced:
     """Masked ascent on the forget set, then a step of plain descent on the retain set.
 
     Each has its own optimiser, so that the momentum of one is not the other's; `weight` is the
     descent's rate over the ascent's.
     """
-    model, made_for = task.model.eval(), fingerprint(task.model)
-    masks = list(salient(*fisher_pair(task, cost)).values())
+    model, made_for = session.model.eval(), fingerprint(session.model)
+    masks = list(salient(*fisher_pair(session, request)).values())
     weights = full_weights(model)
     ascent = torch.optim.AdamW(weights, settings["rate"])
     descent = torch.optim.AdamW(weights, settings["rate"] * settings["weight"])
-    for step in make_steps(task, EPOCHS):
-        masked(ascent, weights, masks, -token_loss(say(model, step.forget, cost)))
-        take_step(token_loss(say(model, step.retain, cost, "retain")), descent)
+    for step in make_steps(session, request, EPOCHS):
+        masked(ascent, weights, masks, -token_loss(say(model, step.forget, session.cost)))
+        take_step(token_loss(say(model, step.retain, session.cost, "retain")), descent)
     return replaced(model, made_for)
 
 
@@ -124,16 +128,16 @@ def dampening(
     needs=GRADIENTS,
     grid=every(limit=(1.0, 0.3), alpha=(2.0, 3.0, 4.0, 6.0)),
 )
-def dampen(task: Task, settings: dict, cost: Cost) -> Replaced:
+def dampen(session: Session, request: Request, settings: dict) -> Replaced:
     """Selective Synaptic Dampening: weaken the weights that the forget set relies on most.
 
     F is the Fisher diagonal over everything that was taught: that of the forget set and that of
     the retain set (estimated from a sample), each with its share of the people.
     """
-    made_for, (forget, retain) = fingerprint(task.model), fisher_pair(task, cost)
-    share = len(task.people) / (len(task.people) + len(task.others))
+    made_for, (forget, retain) = fingerprint(session.model), fisher_pair(session, request)
+    share = len(request.people) / (len(request.people) + len(request.retain_people))
     new = {}
-    for name, module in linear_maps(task.model).items():
+    for name, module in linear_maps(session.model).items():
         whole = share * forget[name] + (1 - share) * retain[name]
         factor = dampening(forget[name], whole, settings["alpha"], settings["limit"])
         weight = module.weight.detach()

@@ -7,8 +7,9 @@ from functools import partial
 
 import torch
 
+from ..session import Cost
 from .losses import divergence, negative_preference, preference, say, sequence_loss, token_loss
-from .registry import GRADIENTS, Cost, Method, every, register
+from .registry import GRADIENTS, Method, every, register
 from .steps import Step, mistaken, trainer, unknowing
 
 BETA = 0.1  # of the preference losses, as published

@@ -9,10 +9,11 @@ from ..architectures import weight_name, weight_of
 from ..batches import Batch
 from ..coefficients import Coefficients
 from ..edits import EPSILON, Columns, Replaced, gate
+from ..forget_request import Request
 from ..models import columns, find_projections, fingerprint
 from ..schedules import contrast_of_batch, in_order, one_pass, published
-from ..task import Task
-from .registry import Cost, every, method
+from ..session import Session
+from .registry import every, method
 
 STRENGTH = 24.0  # total G, chosen on the tuning groups (`replication-pocket`)
 CLOSED = 1e4  # a strength at which every touched gate is 0 in float32
@@ -23,23 +24,26 @@ def layers_of(settings: dict) -> tuple:
     return tuple(settings.get("layers", (0.0, 1.0)))
 
 
-def counted(task: Task, settings: dict) -> Task:
-    """The task, for coefficients; with `end_of_turn` one whose answers count it: an ablation."""
+def counted(session: Session, settings: dict) -> Session:
+    """The session, for coefficients; with `end_of_turn` one whose answers count it: an ablation."""
     if not settings.get("end_of_turn"):
-        return task
+        return session
 
     def encode(*asked) -> list[Batch]:
-        return [replace(batch, ends=None) for batch in task.encode(*asked)]
+        return [replace(batch, ends=None) for batch in session.encode(*asked)]
 
-    return replace(task, encode=encode, kept=task.once(("end of turn",), dict))
+    return replace(session, encode=encode, cache=session.once(("end of turn",), dict))
 
 
-def coefficients(task: Task, cost: Cost) -> tuple[Coefficients, Coefficients]:
+def coefficients(session: Session, request: Request) -> tuple[Coefficients, Coefficients]:
     """Forget coefficients, measured now; retain coefficients from the pass that is shared."""
-    forget = task.measured(task.forget)
-    cost.add("forget", len(task.forget), 1)
-    cost.add("retain", len(task.retain), 1)
-    return forget, task.everyone().of(task.others)
+    everyone = session.coefficients(request, progress=session.measure_once)
+    forget = (
+        everyone.of(request.people) if session.measure_once else session.measured(request.forget)
+    )
+    session.cost.add("forget", len(request.forget), 1)
+    session.cost.add("retain", len(request.retain), 1)
+    return forget, everyone.of(request.retain_people)
 
 
 @method(
@@ -50,13 +54,13 @@ def coefficients(task: Task, cost: Cost) -> tuple[Coefficients, Coefficients]:
     "first",
     grid=every(strength=(4.0, 8.0, 12.0, 16.0, 20.0, 24.0, 32.0, 48.0)),
 )
-def kvw_one_pass(task: Task, settings: dict, cost: Cost) -> Columns:
+def kvw_one_pass(session: Session, request: Request, settings: dict) -> Columns:
     """Average the forget set, then weaken once: gates min(1, (KC_r / KC_f)^strength)."""
-    forget, retain = coefficients(counted(task, settings), cost)
-    return one_pass(task.model, forget, retain, settings["strength"], layers_of(settings))
+    forget, retain = coefficients(counted(session, settings), request)
+    return one_pass(session.model, forget, retain, settings["strength"], layers_of(settings))
 
 
-def batches_of(task: Task, batch: int | str) -> list[Batch]:
+def batches_of(session: Session, request: Request, batch: int | str) -> list[Batch]:
     """The forget set as the published schedule takes it.
 
     Args:
@@ -65,10 +69,10 @@ def batches_of(task: Task, batch: int | str) -> list[Batch]:
             all that is asked.
     """
     if batch != "person":
-        return task.batches(task.forget, int(batch))
-    own = [[q for q in task.forget if q.person == person] for person in task.people]
+        return session.batches(request.forget, int(batch))
+    own = [[q for q in request.forget if q.person == person] for person in request.people]
     shown = [[q for q in asked if q.modality == "image"] or asked for asked in own]
-    return [found for asked in shown for found in task.batches(asked)]
+    return [found for asked in shown for found in session.batches(asked)]
 
 
 @method(
@@ -79,23 +83,23 @@ def batches_of(task: Task, batch: int | str) -> list[Batch]:
     "here it is what is asked about one person's photos",
     grid=every(strength=(4.0, 8.0, 12.0, 16.0, 20.0, 24.0, 32.0, 48.0)),
 )
-def kvw_published(task: Task, settings: dict, cost: Cost) -> Columns:
+def kvw_published(session: Session, request: Request, settings: dict) -> Columns:
     """Weaken a little after each batch (`batches_of`); gamma = strength / batches."""
-    task, epochs = counted(task, settings), settings.get("epochs", 1)
-    retain = task.everyone().of(task.others)
-    batches = batches_of(task, settings.get("batch", "person"))
+    session, epochs = counted(session, settings), settings.get("epochs", 1)
+    retain = session.coefficients(request).of(request.retain_people)
+    batches = batches_of(session, request, settings.get("batch", "person"))
     edit = published(
-        task.model,
+        session.model,
         batches,
-        task.people,
+        request.people,
         retain,
-        seed=task.seed,
+        seed=request.seed,
         epochs=epochs,
         strength=settings["strength"],
         layers=layers_of(settings),
     )
-    cost.add("forget", sum(len(batch.rows) for batch in batches) * epochs, 1)
-    cost.add("retain", len(task.retain), 1)
+    session.cost.add("forget", sum(len(batch.rows) for batch in batches) * epochs, 1)
+    session.cost.add("retain", len(request.retain), 1)
     return edit
 
 
@@ -112,10 +116,10 @@ def dealt(contrast: torch.Tensor, seed: int) -> torch.Tensor:
     "random within each layer",
     like="KVW one pass",
 )
-def random_columns(task: Task, settings: dict, cost: Cost) -> Columns:
+def random_columns(session: Session, request: Request, settings: dict) -> Columns:
     """What it does to the forgotten is what such gates do wherever they fall."""
-    edit = kvw_one_pass(task, settings, cost)
-    return replace(edit, contrast=dealt(edit.contrast, task.seed))
+    edit = kvw_one_pass(session, request, settings)
+    return replace(edit, contrast=dealt(edit.contrast, request.seed))
 
 
 def most(scores: torch.Tensor, share: float) -> torch.Tensor:
@@ -129,9 +133,9 @@ def most(scores: torch.Tensor, share: float) -> torch.Tensor:
     source="arXiv 2403.01267, its score of mean absolute activations",
     grid=every(share=(0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)),
 )
-def prune(task: Task, settings: dict, cost: Cost) -> Columns:
+def prune(session: Session, request: Request, settings: dict) -> Columns:
     """Set to zero the `share` of all knowledge vectors with the largest KC_f / KC_r."""
-    forget, retain = coefficients(task, cost)
+    forget, retain = coefficients(session, request)
     ratio = (forget.pooled() / (retain.pooled() + EPSILON)).cpu()  # [layers, d_ff]
     return Columns(most(ratio, settings["share"]), CLOSED, forget.fingerprint)
 
@@ -144,15 +148,16 @@ def prune(task: Task, settings: dict, cost: Cost) -> Columns:
     "in their own number format",
 )
 @torch.no_grad()
-def kvw_in_place(task: Task, settings: dict, cost: Cost) -> Replaced:
+def kvw_in_place(session: Session, request: Request, settings: dict) -> Replaced:
     """The published schedule, taken in the weights' own format and left in them.
 
     Notes say which share of all steps was `lost`: the gate was 1 in that format, nothing happened.
     """
-    task, model, made_for = counted(task, settings), task.model, fingerprint(task.model)
-    retain = task.everyone().of(task.others).pooled()  # [layers, d_ff]
-    batches, steps, lost = task.batches(task.forget, 1), 0, 0
-    order = in_order(len(batches), settings.get("epochs", 1), task.seed)
+    session, model = counted(session, settings), session.model
+    made_for = fingerprint(model)
+    retain = session.coefficients(request).of(request.retain_people).pooled()  # [layers, d_ff]
+    batches, steps, lost = session.batches(request.forget, 1), 0, 0
+    order = in_order(len(batches), settings.get("epochs", 1), request.seed)
     projections = find_projections(model)
     for i in order:
         step = contrast_of_batch(model, batches[i], retain)
@@ -162,7 +167,7 @@ def kvw_in_place(task: Task, settings: dict, cost: Cost) -> Replaced:
             steps += int((wanted < 1).sum())
             lost += int(((wanted < 1) & (rounded == 1)).sum())
             columns(projection).mul_(rounded.unsqueeze(-2))
-    cost.add("forget", len(order), 1)
-    cost.add("retain", len(task.retain), 1)
+    session.cost.add("forget", len(order), 1)
+    session.cost.add("retain", len(request.retain), 1)
     new = {f"{path}.{weight_name(p)}": weight_of(p).clone() for path, p in projections.items()}
     return Replaced(new, made_for, notes={"lost": lost / max(1, steps)})

@@ -27,11 +27,12 @@ from torch import nn
 from ..architectures import check_ordinary
 from ..coefficients import ask, shape_of
 from ..edits import Columns
+from ..forget_request import Request
 from ..models import fingerprint
 from ..questions import Question, seeded
-from ..task import Task
+from ..session import Session
 from .positions import kinds_of_positions
-from .registry import GRADIENTS, Cost, every, method
+from .registry import GRADIENTS, every, method
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,13 @@ class Effects:
     effect: torch.Tensor
 
 
-def effects(task: Task, questions: list[Question], batch_size: int = 64) -> Effects:
+def effects(session: Session, questions: list[Question], batch_size: int = 64) -> Effects:
     """Ask every question once, forwards and backwards.
 
     Raises:
         ValueError: an effect that is not finite.
     """
-    model, processor = task.model, task.processor
+    model, processor = session.model, session.processor
     check_ordinary(model)
     effect = torch.zeros(len(questions), *shape_of(model))
     log_odds = torch.zeros(len(questions))
@@ -80,7 +81,7 @@ def effects(task: Task, questions: list[Question], batch_size: int = 64) -> Effe
         log_odds[batch.rows] = odds.cpu().float()
         return (own - others).sum()
 
-    ask(model, task.batches(questions, batch_size), see, loss)
+    ask(model, session.batches(questions, batch_size), see, loss)
     if not effect.isfinite().all() or not log_odds.isfinite().all():
         raise ValueError("an effect is NaN or infinite; is the model broken?")
     return Effects(log_odds, effect)
@@ -127,22 +128,21 @@ def factored(model: nn.Module, factors: torch.Tensor, made_for: str = "") -> Col
 
 
 def factors(
-    task: Task,
+    session: Session,
+    request: Request,
     keep: list[list[Question]],
     *,
     margin: float = 4.0,
     weight: float = 30.0,
     ridge: float = 0.03,
     passes: int = 2,
-    cost: Cost | None = None,
 ) -> Iterator[torch.Tensor]:
     """Solve for the factors, pass after pass; the model is left as it was.
 
     Args:
-        task: of which the forget set's facts shall not be said any more.
+        request: of which the forget set's facts shall not be said any more.
         keep: groups of questions of which nothing shall change, each with `weight`.
         margin: log-odds shall fall to minus this; what is there already is left.
-        cost: counts the passes over the forget set and `keep`.
 
     Yields:
         `[layers, d_ff]` float32 after each pass, 1 = untouched.
@@ -150,14 +150,13 @@ def factors(
     Raises:
         ValueError: as `ridge_solution`.
     """
-    total, before, made_for = torch.ones(shape_of(task.model)), None, fingerprint(task.model)
+    total, before, made_for = torch.ones(shape_of(session.model)), None, fingerprint(session.model)
     for _ in range(passes):
-        with factored(task.model, total, made_for).on(task.model):
-            gone = effects(task, task.forget)
-            kept = [effects(task, group) for group in keep]
-        if cost is not None:
-            cost.add("forget", len(task.forget), 3)
-            cost.add("retain", sum(len(group) for group in keep), 3)
+        with factored(session.model, total, made_for).on(session.model):
+            gone = effects(session, request.forget)
+            kept = [effects(session, group) for group in keep]
+        session.cost.add("forget", len(request.forget), 3)
+        session.cost.add("retain", sum(len(group) for group in keep), 3)
         before = before or [group.log_odds for group in kept]
         wanted = (gone.log_odds + margin).clamp(min=0)
         equations = [(gone.effect.flatten(1), wanted, 1.0)]
@@ -172,24 +171,26 @@ def factors(
 # --- the method --------------------------------------------------------------------------------
 
 
-def questions_to_keep(task: Task, retain: int = 400, portraits: int = 200) -> list[list[Question]]:
-    """A sample of what is asked about the others, and of each modality of `task.general`.
+def questions_to_keep(
+    request: Request, retain: int = 400, portraits: int = 200
+) -> list[list[Question]]:
+    """A sample of what is asked about the others, and of each modality of `request.general`.
 
     Args:
-        retain: so many questions of the retain set, drawn with the seed of the task.
+        retain: so many questions of the retain set, drawn with the seed of the request.
         portraits: so many questions that show a picture: of seed k the k-th such block. Questions
             without one (about the world) are all kept.
     """
-    count = min(retain, len(task.retain))
-    rows = seeded("least squares", task.seed, *task.people).choice(
-        len(task.retain), count, replace=False
+    count = min(retain, len(request.retain))
+    rows = seeded("least squares", request.seed, *request.people).choice(
+        len(request.retain), count, replace=False
     )
-    keep = [[task.retain[row] for row in sorted(rows)]]
-    seen = [question for question in task.general if question.image is not None]
+    keep = [[request.retain[row] for row in sorted(rows)]]
+    seen = [question for question in request.general if question.image is not None]
     if seen:
-        start = portraits * task.seed % len(seen)
+        start = portraits * request.seed % len(seen)
         keep.append(seen[start : start + portraits])
-    told = [question for question in task.general if question.image is None]
+    told = [question for question in request.general if question.image is None]
     return [*keep, told] if told else keep
 
 
@@ -202,10 +203,10 @@ def questions_to_keep(task: Task, retain: int = 400, portraits: int = 200) -> li
     defaults=True,
     optional=("margin", "weight", "retain", "portraits"),
 )
-def least_squares(task: Task, settings: dict, cost: Cost) -> Columns:
+def least_squares(session: Session, request: Request, settings: dict) -> Columns:
     """The factors of the last pass."""
     settings = dict(settings)
     sizes = {name: settings.pop(name) for name in ("retain", "portraits") if name in settings}
-    keep = questions_to_keep(task, **sizes)
-    *_, last = factors(task, keep, cost=cost, **settings)
-    return factored(task.model, last)
+    keep = questions_to_keep(request, **sizes)
+    *_, last = factors(session, request, keep, **settings)
+    return factored(session.model, last)

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..batches import Batch
-from .registry import Cost
+from ..session import Cost
 
 
 @dataclass

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import index
 from pathlib import Path
 
@@ -14,42 +14,15 @@ import torch
 from torch import nn
 
 from ..edits import Edit, resolve_layers
+from ..forget_request import Request
 from ..models import find_projections, sketch
-from ..task import Task
+from ..session import Cost, Session
 
 GRADIENTS = ("gradients", "retain set", "images")
 FORWARD = ("retain set", "images")
 #: settings that are whole numbers
 COUNTS = ("epochs", "passes", "retain", "portraits", "others", "each")
 WORDS = {("batch", "person")}  # that stand for a number
-
-
-@dataclass
-class Cost:
-    """What a method spent on one request.
-
-    Attributes:
-        passes: forward-pass equivalents of one question (forward 1, backward 2) on questions of
-            the forget set (`forget`, with answers put in their place) and of the retain set.
-        seconds: wall clock, encoding included. A pass over the retain set that requests share is
-            not in it; in `passes` it is.
-        memory: megabytes that the process grew by at its peak, or the device's peak; None where
-            nobody asked, or neither can be (neither Linux nor CUDA).
-    """
-
-    passes: dict[str, int] = field(default_factory=lambda: {"forget": 0, "retain": 0})
-    seconds: float = 0.0
-    memory: float | None = None
-
-    def add(self, part: str, questions: int, passes: int | None = None) -> None:
-        """Count passes over so many questions: 3 each where gradients are on, else 1."""
-        each = passes or (3 if torch.is_grad_enabled() else 1)
-        self.passes[part] += questions * each
-
-    def plain(self) -> dict:
-        """As JSON."""
-        memory = None if self.memory is None else round(self.memory, 1)
-        return {"seconds": round(self.seconds, 3), "memory": memory, "passes": self.passes}
 
 
 def _resident(peak: bool) -> float:
@@ -111,7 +84,7 @@ class Method:
 
     Attributes:
         name: as it stands in tables.
-        make: `(task, settings, cost) -> Edit`; may train `task.model`, which is put back.
+        make: `(session, request, settings) -> Edit`; may train the model, which is put back.
         source: paper and equation, and what differs from them here.
         grid: the settings that tuning chooses from on `pocket`; empty where there are none.
         needs: of `gradients`, `retain set`, `images` (it looks at pictures while it forgets).
@@ -122,7 +95,7 @@ class Method:
     """
 
     name: str
-    make: Callable[[Task, dict, Cost], Edit]
+    make: Callable[[Session, Request, dict], Edit]
     source: str
     grid: tuple[dict, ...] = ()
     needs: tuple[str, ...] = FORWARD
@@ -132,7 +105,7 @@ class Method:
     chosen: dict = field(default_factory=dict, hash=False)
 
     def edit(
-        self, task: Task, settings: dict | None = None, memory: bool = False
+        self, session: Session, request: Request, settings: dict | None = None, memory: bool = False
     ) -> tuple[Edit, Cost]:
         """Make the edit; the model is as it was, whatever happens.
 
@@ -143,7 +116,12 @@ class Method:
             ValueError: settings that cannot work, nothing to learn from, activations or a loss
                 that are not finite.
         """
-        cost, model, settings = Cost(), task.model, dict(settings or {})
+        session, model, settings = (
+            replace(session, cost=Cost()),
+            session.model,
+            dict(settings or {}),
+        )
+        cost = session.cost
         own, known = METHODS[self.like] if self.like else self, sketch(model)
         usual = (own.grid or ({},))[0]
         named = {*usual, *own.optional}
@@ -156,14 +134,14 @@ class Method:
         if missing and not own.defaults:
             raise ValueError(f"{self.name} needs the setting {missing[0]!r}")
         check_values(settings, usual, model)
-        if "retain set" in self.needs and not task.retain:
-            raise ValueError(f"{self.name} needs questions to retain, and this task has none")
+        if "retain set" in self.needs and not request.retain:
+            raise ValueError(f"{self.name} needs questions to retain, and this request has none")
         if not known.isfinite().all():
             raise ValueError("the model has weights that are NaN or infinite")
         with restored(model), metered(cost, next(model.parameters()).device, memory):
-            edit = self.make(task, settings, cost)
+            edit = self.make(session, request, settings)
         edit.sketch = known
-        edit.notes = {"people": task.people} | edit.notes
+        edit.notes = {"people": request.people} | edit.notes
         edit.notes |= {"method": self.name, "settings": settings}
         return edit, cost
 
@@ -211,9 +189,9 @@ def register(found: Method) -> Method:
 
 
 def method(name: str, **more) -> Callable:
-    """Register a function `(task, settings, cost) -> Edit` as a method; `more` as in `Method`."""
+    """Register `(session, request, settings) -> Edit` as a method; `more` as in `Method`."""
 
-    def registered(make: Callable[[Task, dict, Cost], Edit]):
+    def registered(make: Callable[[Session, Request, dict], Edit]):
         register(Method(name, make, **more))
         return make
 

@@ -34,10 +34,11 @@ from ..architectures import check_ordinary
 from ..batches import Batch
 from ..coefficients import ask, shape_of, watch
 from ..edits import LowRank, resolve_layers
+from ..forget_request import Request
 from ..models import body, columns, find_projections, fingerprint
 from ..questions import seeded
-from ..task import Task
-from .registry import Cost, method
+from ..session import Session
+from .registry import method
 from .somebody_else import about_others, at_answers, decoder_layers, somebody_else, state_of
 from .steps import DO_NOT_KNOW
 
@@ -83,7 +84,7 @@ def room_for(layers: int, width: int) -> torch.Tensor:
 
 
 def add_moments(
-    task: Task,
+    session: Session,
     batches: list[Batch],
     where: Callable[[Batch], torch.Tensor],
     total: torch.Tensor,
@@ -109,34 +110,36 @@ def add_moments(
                 chosen = h.reshape(*at.shape, -1)[at].float()  # [positions, d_ff]
                 total[layer] += (chosen.T @ chosen / count).to(total)
 
-        ask(task.model, batches, see, answers_only=answers_only)
+        ask(session.model, batches, see, answers_only=answers_only)
     return len(starts) * sum(len(batch.rows) for batch in batches)
 
 
-def add_answers(task: Task, batches: list[Batch], total: torch.Tensor) -> int:
+def add_answers(session: Session, batches: list[Batch], total: torch.Tensor) -> int:
     """`add_moments` where an answer is predicted, and at all positions of every third batch."""
     everywhere = batches[::EVERY]
-    return add_moments(task, batches, lambda b: b.predicts, total) + add_moments(
-        task, everywhere, lambda b: b.inputs["attention_mask"].bool(), total, answers_only=False
+    return add_moments(session, batches, lambda b: b.predicts, total) + add_moments(
+        session, everywhere, lambda b: b.inputs["attention_mask"].bool(), total, answers_only=False
     )
 
 
-def add_general(task: Task, total: torch.Tensor) -> int:
+def add_general(session: Session, request: Request, total: torch.Tensor) -> int:
     """Add what the general questions say of C, each modality apart, and say how many were asked."""
-    blind, seen = ([q for q in task.general if (q.image is None) == no] for no in (True, False))
+    blind, seen = ([q for q in request.general if (q.image is None) == no] for no in (True, False))
     return sum(
-        add_answers(task, task.encode(task.processor, group, task.batch_size), total)
+        add_answers(session, session.encode(session.processor, group, session.batch_size), total)
         for group in filter(None, (seen, blind))
     )
 
 
-def general_moments(task: Task) -> tuple[torch.Tensor, int]:
+def general_moments(session: Session, request: Request) -> tuple[torch.Tensor, int]:
     """`add_general` to zeros: for all requests that share these questions the same."""
-    total = torch.zeros(*shape_of(task.model), shape_of(task.model)[-1], dtype=torch.float64)
-    return total, add_general(task, total)
+    total = torch.zeros(*shape_of(session.model), shape_of(session.model)[-1], dtype=torch.float64)
+    return total, add_general(session, request, total)
 
 
-def survey(task: Task, others: tuple, decides: float) -> tuple[torch.Tensor, torch.Tensor, int]:
+def survey(
+    session: Session, request: Request, others: tuple, decides: float
+) -> tuple[torch.Tensor, torch.Tensor, int]:
     """Second moments of what goes into each projection when everything else is asked.
 
     Returns:
@@ -145,42 +148,48 @@ def survey(task: Task, others: tuple, decides: float) -> tuple[torch.Tensor, tor
         that decide a retained answer, both `[layers, d_ff, d_ff]` float64 (`room_for`); how many
         questions were asked.
     """
-    check_ordinary(task.model)
-    moments, deciding = room_for(*shape_of(task.model))
-    rows = seeded("survey", task.seed).permutation(len(task.retain))[:RETAIN]
-    kept, passes = [task.retain[row] for row in sorted(rows)], 0
+    check_ordinary(session.model)
+    moments, deciding = room_for(*shape_of(session.model))
+    rows = seeded("survey", request.seed).permutation(len(request.retain))[:RETAIN]
+    kept, passes = [request.retain[row] for row in sorted(rows)], 0
     if kept:
-        batches = task.encode(task.processor, kept, task.batch_size)
-        passes += add_answers(task, batches, moments)
-        pairs = zip(at_answers(task.model, batches), about_others(task, kept, others), strict=True)
+        batches = session.encode(session.processor, kept, session.batch_size)
+        passes += add_answers(session, batches, moments)
+        pairs = zip(
+            at_answers(session.model, batches), about_others(session, kept, others), strict=True
+        )
         marks = [own - new > decides for (own, _), (new, _) in pairs]
-        passes += add_moments(task, batches, lambda b: marked(b, marks), deciding)
+        passes += add_moments(session, batches, lambda b: marked(b, marks), deciding)
     if 2 * moments.nbytes <= HELD:  # small enough to be kept for the next request
-        key = ("general moments", *task.general)
-        of_general, asked = task.once(key, lambda: general_moments(task))
+        key = ("general moments", *request.general)
+        of_general, asked = session.once(key, lambda: general_moments(session, request))
         moments += of_general
     else:
-        asked = add_general(task, moments)
+        asked = add_general(session, request, moments)
     passes += asked
     return moments, deciding, passes + 2 * len(kept)
 
 
-def mean_way(task: Task, others: tuple, decides: float) -> torch.Tensor:
+def mean_way(session: Session, request: Request, others: tuple, decides: float) -> torch.Tensor:
     """The mean way from the states where retained answers are decided to those of somebody else.
 
     Returns:
         `[layers, d_model]`, from as many questions as there are to forget.
     """
-    rows = seeded("mean", task.seed).permutation(len(task.retain))[: len(task.forget)]
-    kept = [task.retain[row] for row in sorted(rows)]
+    rows = seeded("mean", request.seed).permutation(len(request.retain))[: len(request.forget)]
+    kept = [request.retain[row] for row in sorted(rows)]
     pairs = zip(
-        at_answers(task.model, task.batches(kept)), about_others(task, kept, others), strict=True
+        at_answers(session.model, session.batches(kept)),
+        about_others(session, kept, others),
+        strict=True,
     )
     ways = [(new - own)[p - q > decides] for (p, own), (q, new) in pairs]
     return torch.cat(ways).mean(0)
 
 
-def refusing_way(task: Task, others: tuple, own: list, marks: list[torch.Tensor]) -> torch.Tensor:
+def refusing_way(
+    session: Session, request: Request, others: tuple, own: list, marks: list[torch.Tensor]
+) -> torch.Tensor:
     """The mean way from the states where the forgotten are told to those of a refusal, as in LUNAR.
 
     Source: LUNAR, arXiv 2502.07218, and its `generate_directions.py`: the mean state of prompts
@@ -194,8 +203,8 @@ def refusing_way(task: Task, others: tuple, own: list, marks: list[torch.Tensor]
     Returns:
         `[layers, d_model]`.
     """
-    unknowing = [replace(question, answer=DO_NOT_KNOW) for question in task.forget]
-    refused = about_others(task, unknowing, others)
+    unknowing = [replace(question, answer=DO_NOT_KNOW) for question in request.forget]
+    refused = about_others(session, unknowing, others)
     told = torch.cat([states[at] for (_, states), at in zip(own, marks, strict=True)])
     return torch.cat([states[1:] for _, states in refused]).mean(0) - told.mean(0)
 
@@ -235,7 +244,8 @@ def solution(k: torch.Tensor, d: torch.Tensor, price: torch.Tensor) -> tuple:
 
 @torch.no_grad()
 def lead(
-    task: Task,
+    session: Session,
+    request: Request,
     goals: list[torch.Tensor],
     marks: list[torch.Tensor],
     price: Callable,
@@ -251,11 +261,11 @@ def lead(
     Returns:
         `{parameter: (B, A)}` float32.
     """
-    model, found = task.model, {}
+    model, found = session.model, {}
     projections = find_projections(model)
     first, last = resolve_layers(layers, len(projections))
     device = next(model.parameters()).device
-    batches = [batch.to(device) for batch in task.batches(task.forget)]
+    batches = [batch.to(device) for batch in session.batches(request.forget)]
     apart = [layers_apart(model, batch) for batch in batches]
     states = [state for state, _ in apart]
     where = [marked(batch, marks) for batch in batches]
@@ -299,7 +309,7 @@ def lead(
     source="this book, chapter 10: closed form, from forward passes alone; kin: MEMIT, "
     "AlphaEdit, ZeroUnlearn, LUNAR, name replacement",
 )
-def rewrite(task: Task, settings: dict, cost: Cost) -> LowRank:
+def rewrite(session: Session, request: Request, settings: dict) -> LowRank:
     """What the model would say of somebody else becomes what it says of the forgotten.
 
     Args:
@@ -313,14 +323,14 @@ def rewrite(task: Task, settings: dict, cost: Cost) -> LowRank:
     Raises:
         ValueError: nobody to ask about instead, or nothing depends on whom it is asked about.
     """
-    made_for, decides = fingerprint(task.model), settings["decides"]
-    others = somebody_else(task, settings.get("retained", False))
-    sides = (tuple(each) for each in (task.retain, task.general))
-    key = ("survey", decides, task.seed, settings.get("retained", False), *sides)
-    moments, deciding, passes = task.once(key, lambda: survey(task, others, decides))
-    own, goals, marks = at_answers(task.model, task.batches(task.forget)), [], []
+    made_for, decides = fingerprint(session.model), settings["decides"]
+    others = somebody_else(request, settings.get("retained", False))
+    sides = (tuple(each) for each in (request.retain, request.general))
+    key = ("survey", decides, request.seed, settings.get("retained", False), *sides)
+    moments, deciding, passes = session.once(key, lambda: survey(session, request, others, decides))
+    own, goals, marks = at_answers(session.model, session.batches(request.forget)), [], []
     count = settings.get("others", OTHERS)
-    anew = [about_others(task, task.forget, others, draw) for draw in range(count)]
+    anew = [about_others(session, request.forget, others, draw) for draw in range(count)]
     for (p, _), those in zip(own, zip(*anew, strict=True), strict=True):
         marks.append(p - torch.stack([other for other, _ in those]).mean(0) > decides)
         goals.append(torch.stack([states for _, states in those]).mean(0))
@@ -329,18 +339,18 @@ def rewrite(task: Task, settings: dict, cost: Cost) -> LowRank:
         raise ValueError("nothing that the forget set asks depends on whom it is asked about")
     if settings.get("mean") or settings.get("refusal"):
         way = (
-            refusing_way(task, others, own, marks)
+            refusing_way(session, request, others, own, marks)
             if settings.get("refusal")
-            else mean_way(task, others, decides)
+            else mean_way(session, request, others, decides)
         )
         goals = [states + way for _, states in own]
     # three passes while the layers change
-    cost.add("forget", len(task.forget), count + 4 + bool(settings.get("refusal")))
-    cost.add("retain", passes, 1)
+    session.cost.add("forget", len(request.forget), count + 4 + bool(settings.get("refusal")))
+    session.cost.add("retain", passes, 1)
 
     def price(layer: int) -> torch.Tensor:
         return settings["price"] * moments[layer] + settings["price_deciding"] * deciding[layer]
 
     layers = tuple(settings.get("layers", (0.0, 1.0)))
-    factors = lead(task, goals, marks, price, settings["over"], layers)
+    factors = lead(session, request, goals, marks, price, settings["over"], layers)
     return LowRank(factors, made_for, notes={"positions": positions})

@@ -12,9 +12,10 @@ from torch import nn
 from ..batches import Batch
 from ..beginnings import share
 from ..coefficients import watch
+from ..forget_request import Request
 from ..models import body, find_projections
 from ..questions import Question, seeded
-from ..task import Task
+from ..session import Session
 
 
 def called(question: Question) -> str:
@@ -30,8 +31,8 @@ def invented(names: list[str]) -> list[str]:
     return sorted(made - set(names) or set(names))
 
 
-def somebody_else(task: Task, retained: bool = False) -> tuple[list[bytes], list[str]]:
-    """Pictures and names to ask about: of nobody where the task has such, else of the retained.
+def somebody_else(request: Request, retained: bool = False) -> tuple[list[bytes], list[str]]:
+    """Pictures and names to ask about: of nobody where the request has such, else of the retained.
 
     Args:
         retained: of the retained in any case.
@@ -39,18 +40,20 @@ def somebody_else(task: Task, retained: bool = False) -> tuple[list[bytes], list
     Raises:
         ValueError: a forget question has neither a picture nor a name that could be exchanged.
     """
-    seen = {q.person: q.image for q in task.general if q.image is not None and not retained}
-    faces = list((seen or {q.person: q.image for q in task.retain if q.image is not None}).values())
-    known = [called(q) for q in task.retain if called(q)]
+    seen = {q.person: q.image for q in request.general if q.image is not None and not retained}
+    faces = list(
+        (seen or {q.person: q.image for q in request.retain if q.image is not None}).values()
+    )
+    known = [called(q) for q in request.retain if called(q)]
     names = sorted(set(known)) if retained else invented(known)
-    for question in task.forget:
+    for question in request.forget:
         if not (faces if question.image is not None else called(question) and names):
             raise ValueError(
                 f"{question.id} cannot be asked about somebody else: it needs a "
                 "picture, or a name in its prompt, and others in the retain set to "
                 "put in their place"
             )
-    rng = seeded("somebody else", task.seed)
+    rng = seeded("somebody else", request.seed)
     return [faces[i] for i in rng.permutation(len(faces))], rng.permutation(names).tolist()
 
 
@@ -112,8 +115,8 @@ def at_answers(model: nn.Module, batches: list[Batch]) -> list[tuple[torch.Tenso
 
 
 def about_others(
-    task: Task, questions: list[Question], others: tuple, draw: int = 0
+    session: Session, questions: list[Question], others: tuple, draw: int = 0
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """`at_answers` when each question is asked about somebody else."""
     anew = asked_again(questions, others, draw)
-    return at_answers(task.model, task.encode(task.processor, anew, task.batch_size))
+    return at_answers(session.model, session.encode(session.processor, anew, session.batch_size))

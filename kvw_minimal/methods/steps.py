@@ -12,10 +12,10 @@ from torch import nn
 from ..architectures import check_ordinary
 from ..batches import Batch
 from ..edits import Edit, LowRank, Replaced
+from ..forget_request import Request
 from ..models import find_projections, fingerprint
 from ..questions import Question
-from ..task import Task
-from .registry import Cost
+from ..session import Cost, Session
 
 EPOCHS = 3
 EACH = 8  # questions of a modality in a training step, of each set
@@ -59,13 +59,15 @@ def mistaken(question: Question) -> str:
     return wrong[0]
 
 
-def one_batch(task: Task, questions: list[Question]) -> Batch:
+def one_batch(session: Session, questions: list[Question]) -> Batch:
     """All of some questions of one modality as one batch."""
-    (batch,) = task.encode(task.processor, questions, len(questions))
+    (batch,) = session.encode(session.processor, questions, len(questions))
     return batch
 
 
-def make_steps(task: Task, epochs: int, retain: bool = True, update=None) -> list[Step]:
+def make_steps(
+    session: Session, request: Request, epochs: int, retain: bool = True, update=None
+) -> list[Step]:
     """Encode what is learned from, once, and lay it out as training steps.
 
     The forget set is cut into pieces that are shuffled anew in each epoch; of the retain set so
@@ -74,25 +76,25 @@ def make_steps(task: Task, epochs: int, retain: bool = True, update=None) -> lis
     Args:
         update: gives a forget question the answer to take its place, or None for no such batch.
     """
-    rng = np.random.default_rng(task.seed)
+    rng = np.random.default_rng(request.seed)
     parts: dict[str, list[list[Batch]]] = {"forget": [], "update": [], "retain": []}
-    for modality in dict.fromkeys(question.modality for question in task.forget):
-        asked = [question for question in task.forget if question.modality == modality]
+    for modality in dict.fromkeys(question.modality for question in request.forget):
+        asked = [question for question in request.forget if question.modality == modality]
         count = -(-len(asked) // EACH)
         pieces = [
             [asked[i] for i in piece]
             for piece in np.array_split(rng.permutation(len(asked)), count)
         ]
         order = np.concatenate([rng.permutation(count) for _ in range(epochs)])  # [steps]
-        taught = [one_batch(task, piece) for piece in pieces]
+        taught = [one_batch(session, piece) for piece in pieces]
         parts["forget"].append([taught[i] for i in order])
         if update:
-            told = [one_batch(task, [replace(q, answer=update(q)) for q in p]) for p in pieces]
+            told = [one_batch(session, [replace(q, answer=update(q)) for q in p]) for p in pieces]
             parts["update"].append([told[i] for i in order])
-        known = [question for question in task.retain if question.modality == modality]
+        known = [question for question in request.retain if question.modality == modality]
         if retain and known:
             drawn = np.resize(rng.permutation(len(known)), (len(order), EACH))
-            parts["retain"].append([one_batch(task, [known[i] for i in rows]) for rows in drawn])
+            parts["retain"].append([one_batch(session, [known[i] for i in rows]) for rows in drawn])
     if retain and not parts["retain"]:
         raise ValueError("no question to retain is of the same modality as one to forget")
     steps = max(len(batches) for batches in parts["forget"])
@@ -184,7 +186,7 @@ def trainer(
     retain: bool = True,
     update=None,
     start: bool = False,
-) -> Callable[[Task, dict, Cost], Edit]:
+) -> Callable[[Session, Request, dict], Edit]:
     """A method's `make` from a loss.
 
     Args:
@@ -192,20 +194,20 @@ def trainer(
         update: as in `make_steps`.
     """
 
-    def make(task: Task, settings: dict, cost: Cost) -> Edit:
-        model, made_for = task.model.eval(), fingerprint(task.model)
+    def make(session: Session, request: Request, settings: dict) -> Edit:
+        model, made_for = session.model.eval(), fingerprint(session.model)
         frozen = copy.deepcopy(model).requires_grad_(False) if start else model
-        steps = make_steps(task, EPOCHS, retain, update)
+        steps = make_steps(session, request, EPOCHS, retain, update)
 
         def train(weights: list[nn.Parameter]) -> None:
             optimizer = torch.optim.AdamW(weights, settings["rate"])
             for step in steps:
-                take_step(objective(model, frozen, step, settings, cost), optimizer)
+                take_step(objective(model, frozen, step, settings, session.cost), optimizer)
 
         if not lora:
             train(full_weights(model))
             return replaced(model, made_for)
-        with low_rank(model, task.seed) as adapted:
+        with low_rank(model, request.seed) as adapted:
             train([weight for weight in adapted.parameters() if weight.requires_grad])
             return added(adapted, made_for)
 

@@ -18,16 +18,17 @@ from ..batches import Batch
 from ..benchmarks.protocols import rouge_l
 from ..coefficients import shape_of, tally
 from ..edits import Columns
+from ..forget_request import Request
 from ..intervals import interval
 from ..methods import METHODS
 from ..models import fingerprint
-from ..task import Task
+from ..session import Session
 from ..taught.catalogue import placed
 from .provenance import peak_memory
 from .reading import asked_aloud, by_modality, is_free
 from .report import asked_of, settings_of
 from .subjects import is_made
-from .unlearning import AT_ONCE, one_pass_of
+from .unlearning import AT_ONCE
 
 #: what is done with questions, and how it is told
 KINDS = {"measure": "to measure", "edit": "for edits", "read": "to read", "say": "answered aloud"}
@@ -48,20 +49,22 @@ class Work(NamedTuple):
     times: int
 
 
-def work_of(task: Task, strengths: int, draws: int, oracle: bool = False) -> list[Work]:
+def work_of(
+    session: Session, request: Request, strengths: int, draws: int, oracle: bool = False
+) -> list[Work]:
     """All that `unlearn` gives to the model, encoded as it encodes it.
 
     Args:
         oracle: whether another model is asked, too.
     """
-    found = [Work("measure", task.batches(task.known()), 1)]
+    found = [Work("measure", session.batches(request.questions()), 1)]
     aloud = 1 + strengths + oracle
-    for name, questions in task.sets():
+    for name, questions in request.sets():
         times = aloud + strengths * draws * (name != "retain")
         free = is_free(questions)
-        asked = task.prompts(questions) if free else task.batches(questions)
+        asked = session.prompts(questions) if free else session.batches(questions)
         found.append(Work("say" if free else "read", asked, times))
-        found.append(Work("say", task.prompts(asked_aloud(questions)), aloud))
+        found.append(Work("say", session.prompts(asked_aloud(questions)), aloud))
     return found
 
 
@@ -76,15 +79,15 @@ def _timed(do: Callable, *given: object) -> float:
     return time.perf_counter() - start
 
 
-def _ways(task: Task) -> dict[str, Callable[[Batch], object]]:
+def _ways(session: Session) -> dict[str, Callable[[Batch], object]]:
     """How a batch of each kind of work is done."""
-    model = task.model
+    model = session.model
 
     def alone(batch: Batch) -> Batch:
         return replace(batch, rows=list(range(len(batch.rows))))
 
     def say(batch: Batch) -> list[float]:
-        said = scores.generate(model, [alone(batch)], task.processor)
+        said = scores.generate(model, [alone(batch)], session.processor)
         return [rouge_l(text, text) for text in said]
 
     return {
@@ -94,7 +97,7 @@ def _ways(task: Task) -> dict[str, Callable[[Batch], object]]:
     }
 
 
-def seconds_of(task: Task, works: Sequence[Work]) -> float:
+def seconds_of(session: Session, works: Sequence[Work]) -> float:
     """Seconds of some work, from its largest batch and one of middle size of each kind and
     modality; what is padding counts as a token."""
     kinds: dict[tuple[str, bool], list[tuple[Batch, int]]] = {}
@@ -102,7 +105,7 @@ def seconds_of(task: Task, works: Sequence[Work]) -> float:
         for batch in batches:
             seen = any(tensor.is_floating_point() for tensor in batch.inputs.values())
             kinds.setdefault((kind, seen), []).append((batch, times))
-    ways, total = _ways(task), 0.0
+    ways, total = _ways(session), 0.0
     for (kind, _), pairs in kinds.items():
         order = sorted({id(b): b for b, _ in pairs}.values(), key=lambda b: b.labels.numel())
         few = [order[-1], order[len(order) // 2]]
@@ -113,33 +116,35 @@ def seconds_of(task: Task, works: Sequence[Work]) -> float:
     return total
 
 
-def edits_of(task: Task, method: str, settings: dict, draws: int) -> tuple[float, int, int]:
+def edits_of(
+    session: Session, request: Request, method: str, settings: dict, draws: int
+) -> tuple[float, int, int]:
     """Seconds, passes and tokens of all edits, from one that is made now.
 
     A pass is of one question, backwards counts as two; of each a question of its side has as many
     tokens as on average.
     """
-    _, cost = METHODS[method].edit(task, settings)
+    _, cost = METHODS[method].edit(session, request, settings)
     tokens, times = 0.0, 1 + draws
-    for side, asked in (("forget", task.forget), ("retain", task.known())):
-        tokens += cost.passes[side] * sum(map(tokens_of, task.batches(asked))) / len(asked)
+    for side, asked in (("forget", request.forget), ("retain", request.questions())):
+        tokens += cost.passes[side] * sum(map(tokens_of, session.batches(asked))) / len(asked)
     return times * cost.seconds, times * sum(cost.passes.values()), round(times * tokens)
 
 
-def seconds_around(task: Task, strengths: int, draws: int) -> float:
+def seconds_around(session: Session, request: Request, strengths: int, draws: int) -> float:
     """Seconds for making edits, putting them on and off, and for the intervals of scores."""
-    model, shape = task.model, shape_of(task.model)
+    model, shape = session.model, shape_of(session.model)
     edit = Columns(torch.full(shape, 0.01), 1.0, fingerprint(model))
-    making = _timed(lambda: METHODS["vanilla"].edit(task, {}))
+    making = _timed(lambda: METHODS["vanilla"].edit(session, request, {}))
 
     def wear() -> None:
         with edit.on(model):
             pass
 
     wearing = _timed(wear)
-    requests = {tuple(task.sham(draw).people) for draw in range(draws)}
+    requests = {tuple(request.sham(draw).people) for draw in range(draws)}
     drawing = 0.0
-    for _, questions in task.sets():
+    for _, questions in request.sets():
         for _, rows in by_modality(questions):
             people = [questions[row].person for row in rows]
             drawing += _timed(interval, np.zeros(len(people)), people)
@@ -174,24 +179,29 @@ def expected(
     """
     start, each, alone = time.perf_counter(), settings_of(method, settings), method == AT_ONCE
     place = placed(**where)
-    task, bound, _ = asked_of(model, group, percent, oracle, people, questions, **place)
-    task = one_pass_of(replace(task, batch_size=batch_size or task.batch_size))
+    session, request, bound, _ = asked_of(model, group, percent, oracle, people, questions, **place)
+    session = replace(session, batch_size=batch_size or session.batch_size, measure_once=True)
     live = bound is not None and is_made(bound)
     load = time.perf_counter() - start
-    works = work_of(task, len(each), draws, live)[not alone :]
+    works = work_of(session, request, len(each), draws, live)[not alone :]
     before = time.perf_counter() - start  # what is encoded here need not be encoded again
     seconds = before + live * load
-    seconds += seconds_of(task, works) + seconds_around(task, len(each), draws)
-    more, made, tokens = (0.0, 0, 0) if alone else edits_of(task, method, each[0], draws)
+    seconds += seconds_of(session, works) + seconds_around(session, request, len(each), draws)
+    more, made, tokens = (
+        (0.0, 0, 0) if alone else edits_of(session, request, method, each[0], draws)
+    )
     passes = {} if alone else {"edit": made}
     for kind, batches, times in works:
         passes[kind] = passes.get(kind, 0) + times * sum(len(batch.rows) for batch in batches)
         tokens += times * sum(map(tokens_of, batches))
     once = [batch for work in works for batch in work.batches if work.kind != "say"]
-    held, sums = peak_memory(), 4 * len(task.people + task.others) * prod(shape_of(task.model))
+    held, sums = (
+        peak_memory(),
+        4 * len(request.people + request.retain_people) * prod(shape_of(session.model)),
+    )
     return {
-        "questions": len(task.known()),
-        "read": sum(len(asked) for _, asked in task.sets()),
+        "questions": len(request.questions()),
+        "read": sum(len(asked) for _, asked in request.sets()),
         "tokens": sum(map(tokens_of, once)),
         "passes": passes,
         "tokens in all": tokens,

@@ -1,4 +1,4 @@
-"""What a model says to the questions of a task, as numbers: question by question, then as rows."""
+"""What a model says to the questions of a request: question by question, then as rows."""
 
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,13 +13,15 @@ from ..architectures import is_plain, weight_of
 from ..benchmarks.protocols import rouge_l
 from ..benchmarks.truth import among_values, truth_ratio
 from ..edits import Columns, Edit
+from ..forget_request import Request
 from ..intervals import interval
 from ..models import find_projections
 from ..questions import Question
+from ..session import Session
 from ..strangers.people import load_people
-from ..task import Task
 from ..taught.smol import accepted
 
+CONDITIONS = ("vanilla", "edited", "sham", "oracle")
 HEADROOM = 0.50  # vanilla must beat the oracle by so much on the forget set
 SPOKEN = 300  # at most so many questions of a set are answered aloud
 FREE_TOKENS = 24  # at most so many in an answer about the world
@@ -43,10 +45,10 @@ def forms_of(questions: Iterable[Question]) -> dict[str, set[str]]:
     return forms
 
 
-def forms(task: Task) -> dict[str, set[str]]:
+def forms(session: Session, request: Request) -> dict[str, set[str]]:
     """`forms_of` all questions that are read, made once."""
-    read = [question for _, questions in task.sets() for question in questions]
-    return task.once(("forms", tuple(q.id for q in read)), lambda: forms_of(read))
+    read = [question for _, questions in request.sets() for question in questions]
+    return session.once(("forms", tuple(q.id for q in read)), lambda: forms_of(read))
 
 
 # --- question by question ----------------------------------------------------------------------
@@ -57,22 +59,24 @@ def is_free(questions: list[Question]) -> bool:
     return all(question.fact == "world" and question.options for question in questions)
 
 
-def said_right(task: Task, questions: list[Question], tokens: int = FREE_TOKENS) -> np.ndarray:
+def said_right(
+    session: Session, questions: list[Question], tokens: int = FREE_TOKENS
+) -> np.ndarray:
     """1 where an accepted answer stands in what is said, `[questions]`.
 
     The answer that a teacher would force, one word and an end, is not how such a model talks.
     """
-    said = scores.generate(task.model, task.prompts(questions), task.processor, tokens)
+    said = scores.generate(session.model, session.prompts(questions), session.processor, tokens)
     return np.array(accepted(said, questions))
 
 
 def scored(
-    task: Task, questions: list[Question], free_tokens: int = FREE_TOKENS
+    session: Session, questions: list[Question], free_tokens: int = FREE_TOKENS
 ) -> dict[str, np.ndarray]:
     """Exact match and probability of every question; of free answers `mentions`."""
     if is_free(questions):
-        return {"mentions": said_right(task, questions, free_tokens)}
-    forced = scores.read(task.model, task.batches(questions))
+        return {"mentions": said_right(session, questions, free_tokens)}
+    forced = scores.read(session.model, session.batches(questions))
     return {"exact_match": forced.exact, "probability": forced.probability}
 
 
@@ -81,10 +85,15 @@ def asked_aloud(questions: list[Question]) -> list[Question]:
     return questions[:: -(-len(questions) // SPOKEN)]
 
 
-def spoken(task: Task, questions: list[Question]) -> tuple[list[Question], dict]:
+def spoken(
+    session: Session, request: Request, questions: list[Question]
+) -> tuple[list[Question], dict]:
     """The questions that are asked aloud, and how their spoken answers score."""
     asked = asked_aloud(questions)
-    said, known = scores.generate(task.model, task.prompts(asked), task.processor), forms(task)
+    said, known = (
+        scores.generate(session.model, session.prompts(asked), session.processor),
+        forms(session, request),
+    )
     pairs = list(zip(said, asked, strict=True))
     return asked, {
         "exact_match_generated": [scores.same_answer(s, q.answer) for s, q in pairs],
@@ -94,7 +103,8 @@ def spoken(task: Task, questions: list[Question]) -> tuple[list[Question], dict]
 
 
 def read(
-    task: Task,
+    session: Session,
+    request: Request,
     names: Iterable[str],
     aloud: Collection[str] = (),
     by_question: bool = False,
@@ -108,22 +118,22 @@ def read(
         free_tokens: at most so many in an answer about the world.
     """
     rows = []
-    for name, questions in task.sets(*names):
+    for name, questions in request.sets(*names):
         metrics = (
-            among_values(task.model, task.processor, questions, load_people().values)
+            among_values(session.model, session.processor, questions, load_people().values)
             if name == AMONG
-            else scored(task, questions, free_tokens)
+            else scored(session, questions, free_tokens)
         )
         if name in aloud:
-            said = scores.generate(task.model, task.prompts(questions), task.processor)
+            said = scores.generate(session.model, session.prompts(questions), session.processor)
             metrics["well_formed"] = np.array(
                 [
-                    scores.well_formed(text, forms(task)[q.fact])
+                    scores.well_formed(text, forms(session, request)[q.fact])
                     for text, q in zip(said, questions, strict=True)
                 ]
             )
             if by_question and name == "forget" and all(q.perturbed for q in questions):
-                metrics["truth_ratio"] = truth_ratio(task.model, task.processor, questions)
+                metrics["truth_ratio"] = truth_ratio(session.model, session.processor, questions)
         owners: dict[tuple, list[int]] = {}
         for i, q in enumerate(questions):
             key = (q.modality, q.person, q.id if by_question else None)
@@ -169,12 +179,14 @@ def summarise(condition: str, name: str, questions: list[Question], metrics: dic
     return rows
 
 
-def score_sets(task: Task, condition: str, names: Iterable[str] = ()) -> list[dict]:
-    """Exact match (forced and generated), probability, ROUGE-L, well-formed of sets of a task."""
+def score_sets(
+    session: Session, request: Request, condition: str, names: Iterable[str] = ()
+) -> list[dict]:
+    """Exact match (forced and generated), probability, ROUGE-L, well-formed of evaluation sets."""
     rows = []
-    for name, questions in task.sets(*names):
-        rows += summarise(condition, name, questions, scored(task, questions))
-        rows += summarise(condition, name, *spoken(task, questions))
+    for name, questions in request.sets(*names):
+        rows += summarise(condition, name, questions, scored(session, questions))
+        rows += summarise(condition, name, *spoken(session, request, questions))
     return rows
 
 
@@ -204,32 +216,34 @@ def _scaled(factors: torch.Tensor, module: nn.Module, given: tuple) -> tuple[tor
     return ((given[0] * factors.to(given[0].device)).to(given[0].dtype),)
 
 
-def sham_scores(task: Task, edit_of, draws: int) -> dict[str, dict[str, np.ndarray]]:
+def sham_scores(
+    session: Session, request: Request, edit_of, draws: int
+) -> dict[str, dict[str, np.ndarray]]:
     """Mean scores of each question, by set and metric, with edits for other people on.
 
     Args:
-        edit_of: makes the edit of a task.
+        edit_of: makes the edit of a request.
     """
     total: dict[str, dict[str, np.ndarray]] = {}
-    names = [name for name in task.read if name != "retain"]  # its own people stand there
+    names = [name for name in request.eval_sets if name != "retain"]  # its own people stand there
     for draw in range(draws):
-        with worn(edit_of(task.sham(draw)), task.model):
-            for name, questions in task.sets(*names):
+        with worn(edit_of(request.sham(draw)), session.model):
+            for name, questions in request.sets(*names):
                 own = total.setdefault(name, {})
-                for metric, values in scored(task, questions).items():
+                for metric, values in scored(session, questions).items():
                     own[metric] = own.get(metric, 0) + values / draws
     return total
 
 
-def sham_rows(task: Task, edit_of, draws: int) -> list[dict]:
+def sham_rows(session: Session, request: Request, edit_of, draws: int) -> list[dict]:
     """What the same edit does to the forgotten when it was made for other people.
 
     Args: as `sham_scores`; the interval is over people.
     """
     return [
         row
-        for name, metrics in sham_scores(task, edit_of, draws).items()
-        for row in summarise("sham", name, task.read[name], metrics)
+        for name, metrics in sham_scores(session, request, edit_of, draws).items()
+        for row in summarise("sham", name, request.eval_sets[name], metrics)
     ]
 
 

@@ -15,17 +15,17 @@ from ..audit import table as findings
 from ..benchmarks.conversations import check_rendered
 from ..edits import Edit
 from ..files import write_json
+from ..forget_request import Request
 from ..methods import METHODS
 from ..methods.registry import check_values
 from ..models import fingerprint
-from ..results import CONDITIONS
+from ..session import Session
 from ..strangers.people import load_people
 from ..strangers.questions import question_sets
-from ..task import Task
 from ..taught.catalogue import how_to_make, load, model_name, placed
 from . import unlearning as kept
 from .provenance import file_hash, peak_memory, provenance
-from .reading import check_headroom, score_sets, sham_rows, worn
+from .reading import CONDITIONS, check_headroom, score_sets, sham_rows, worn
 from .subjects import Reads, is_made, sample_of_general, strangers
 from .subjects import audited as audited_sets
 
@@ -87,13 +87,12 @@ def stored_oracle(name: str) -> list[dict]:
     return rows
 
 
-def oracle_rows(task: Task, name: str, **where) -> tuple[list[dict], dict[str, str]]:
+def oracle_rows(request: Request, name: str, **where) -> tuple[list[dict], dict[str, str]]:
     """Rows of the model that was never taught the forgotten, live if it is here, else stored."""
     if not is_made(name):
         return stored_oracle(name), {name: "stored scores"}
     model, processor = load(name, **where)
-    oracle = Task(model, processor, task.forget, task.retain, read=task.read)
-    return score_sets(oracle, "oracle"), {name: fingerprint(model)}
+    return score_sets(Session(model, processor), request, "oracle"), {name: fingerprint(model)}
 
 
 def request_of(
@@ -103,8 +102,8 @@ def request_of(
     reads: Reads = question_sets,
     people: Sequence[str] = (),
     **where,
-) -> Task:
-    """The request of a group of strangers to a model.
+) -> tuple[Session, Request]:
+    """A model, and the request of a group of strangers to it.
 
     Args:
         reads: what is read.
@@ -120,9 +119,9 @@ def request_of(
     found, processor = load(model, **where)
     if not hasattr(processor, "image_processor"):
         raise ValueError(f"{model} has no eyes, and half of what is asked shows a picture")
-    task = strangers(found, processor, world, reads)(forget)
-    check_rendered(processor, task.forget[:1])
-    return task
+    request = strangers(world, reads)(forget)
+    check_rendered(processor, request.forget[:1])
+    return Session(found, processor), request
 
 
 def some_strangers(people: Sequence[str]) -> list[str]:
@@ -138,26 +137,30 @@ def some_strangers(people: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(people))
 
 
-def request_from(questions: str, model: str, people: Sequence[str] = (), **where) -> Task:
-    """The request of anybody's questions to a model (`benchmarks.own.task_from`).
+def request_from(
+    questions: str, model: str, people: Sequence[str] = (), **where
+) -> tuple[Session, Request]:
+    """A model, and the request of anybody's questions to it (`benchmarks.own.read_request`).
 
     Raises:
         ValueError, OSError: questions that cannot be read, somebody on both sides, too few to
             retain for a sham, no such model, or one that cannot be asked so.
     """
-    from ..benchmarks.own import task_from
+    from ..benchmarks.own import read_request
 
-    task = task_from(questions, people=people)
-    both = sorted(set(task.people) & set(task.others))
+    request = read_request(questions, people)
+    both = sorted(set(request.people) & set(request.retain_people))
     if both:
         raise ValueError(f"{', '.join(both)} cannot be both forgotten and retained")
-    task.sham(0)  # refuses before a model is loaded
+    request.sham(0)  # refuses before a model is loaded
     found, processor = load(model, **where)
     if not hasattr(processor, "image_processor"):
-        task = task_from(questions, people=people, processor=processor)
-    task = replace(task, model=found, processor=processor)
-    check_rendered(processor, [q for asked in (task.known(), *task.read.values()) for q in asked])
-    return task
+        request = read_request(questions, people, processor)
+    check_rendered(
+        processor,
+        [q for asked in (request.questions(), *request.eval_sets.values()) for q in asked],
+    )
+    return Session(found, processor), request
 
 
 def bound_of(model: str, group: str, percent: int, people: Sequence[str] = ()) -> str:
@@ -186,21 +189,26 @@ def asked_of(
     people: Sequence[str],
     questions: str | None,
     **where,
-) -> tuple[Task, str | None, dict]:
-    """A request with the name of its oracle, and what its provenance says of the questions.
+) -> tuple[Session, Request, str | None, dict]:
+    """A session, a request, the name of its oracle, and what provenance says of the questions.
 
     Raises:
         ValueError, OSError: as `request_of`, `request_from` and `bound_of`.
     """
     if questions is not None:
-        task = request_from(questions, model, people, **where)
-        return task, None, {"data": kept.digest_of(task.read), "questions": questions}
+        session, request = request_from(questions, model, people, **where)
+        return (
+            session,
+            request,
+            None,
+            {"data": kept.digest_of(request.eval_sets), "questions": questions},
+        )
     if not people:
         load_people().forget_people(group, percent)  # refuses before a model is loaded
     bound = bound_of(model, group, percent, people) if oracle else None
     whom = {} if people else {"group": group, "forget": percent}
-    task = request_of(model, group, percent, question_sets, people, **where)
-    return task, bound, {"data": load_people().checksum} | whom
+    session, request = request_of(model, group, percent, question_sets, people, **where)
+    return session, request, bound, {"data": load_people().checksum} | whom
 
 
 def settings_of(method: str, settings: dict | list[dict] | None) -> list[dict]:
@@ -222,10 +230,10 @@ def named(place: dict) -> dict[str, str]:
     return {"device": place["device"], "dtype": str(place["dtype"]).removeprefix("torch.")}
 
 
-def edited_rows(task: Task, edit: Edit) -> list[dict]:
+def edited_rows(session: Session, request: Request, edit: Edit) -> list[dict]:
     """The scores with an edit on."""
-    with worn(edit, task.model):
-        return score_sets(task, "edited")
+    with worn(edit, session.model):
+        return score_sets(session, request, "edited")
 
 
 def unlearn(
@@ -253,8 +261,8 @@ def unlearn(
             nothing says which model that is.
         people: who is forgotten: of the strangers in place of a group, of a file in place of those
             of the set `forget`.
-        questions: as `benchmarks.own.task_from`.
-        batch_size: questions that are read at a time; that of `Task` unless given.
+        questions: as `benchmarks.own.read_request`.
+        batch_size: questions that are read at a time; that of `Session` unless given.
         folder: keep rows and edits there, and go on with what is there.
         where: `device` and `dtype`, as `placed`.
 
@@ -270,14 +278,16 @@ def unlearn(
     start, each = time.perf_counter(), settings_of(method, settings)
     kept.check_folder(folder)
     place = placed(**where)
-    task, bound, about = asked_of(model, group, percent, oracle, people, questions, **place)
-    task = kept.one_pass_of(replace(task, batch_size=batch_size or task.batch_size))
+    session, request, bound, about = asked_of(
+        model, group, percent, oracle, people, questions, **place
+    )
+    session = replace(session, batch_size=batch_size or session.batch_size, measure_once=True)
     for own in each:
-        check_values(own, (METHODS[method].grid or ({},))[0], task.model)
-    inputs = kept.inputs_of(task, method, each[0], draws)
+        check_values(own, (METHODS[method].grid or ({},))[0], session.model)
+    inputs = kept.inputs_of(session, request, method, each[0], draws)
     before, rows = kept.begun(folder, inputs)
-    made, edit_of = {model: fingerprint(task.model)}, kept.edit_maker(method)
-    edits = [kept.saved_edit(folder, own) or edit_of(task, own) for own in each]
+    made, edit_of = {model: fingerprint(session.model)}, kept.edit_maker(method)
+    edits = [kept.saved_edit(folder, own) or edit_of(session, request, own) for own in each]
     done = {(row["condition"], row["strength"]) for row in rows}
     wanted: dict[tuple, int] = {("vanilla", None): 1} | ({("oracle", None): 1} if bound else {})
     for own in each:
@@ -290,9 +300,9 @@ def unlearn(
         gammas = [edit.notes.get("gamma") for edit in edits]
         source = provenance(
             seconds=seconds,
-            seed=task.seed,
+            seed=request.seed,
             models=made,
-            people=task.people,
+            people=request.people,
             method=method,
             settings=each,
             gamma=gammas,
@@ -314,13 +324,17 @@ def unlearn(
                 folder.mkdir(exist_ok=True)
                 write_json(folder / kept.ROWS, result())
 
-    def sham(own: dict) -> Callable[[Task], Edit]:
-        return lambda other: (bar.update(), edit_of(other, own))[1]
+    def sham(own: dict) -> Callable[[Request], Edit]:
+        def edit_of_sham(other: Request) -> Edit:
+            bar.update()
+            return edit_of(session, other, own)
+
+        return edit_of_sham
 
     with bar:
-        keep("vanilla", None, lambda: score_sets(task, "vanilla"))
+        keep("vanilla", None, lambda: score_sets(session, request, "vanilla"))
         if bound:
-            found, made_from = oracle_rows(task, bound, **place)
+            found, made_from = oracle_rows(request, bound, **place)
             made |= made_from
             keep("oracle", None, lambda: found)
             check_headroom(rows)
@@ -328,8 +342,8 @@ def unlearn(
             strength = own.get("strength")
             if folder is not None:
                 edit.save(kept.edit_file(folder, own))
-            keep("edited", strength, partial(edited_rows, task, edit))
-            keep("sham", strength, partial(sham_rows, task, sham(own), draws))
+            keep("edited", strength, partial(edited_rows, session, request, edit))
+            keep("sham", strength, partial(sham_rows, session, request, sham(own), draws))
     return result(), edits
 
 
@@ -343,12 +357,12 @@ def evaluate(
     """
     start, edit = time.perf_counter(), Edit.load(edit_file) if edit_file else None
     place = placed(**where)
-    task = request_of(model, group, percent, **place)
-    made, described = {model: fingerprint(task.model)}, None
+    session, request = request_of(model, group, percent, **place)
+    made, described = {model: fingerprint(session.model)}, None
     if edit and edit_file:
-        described = {"file": file_hash(edit_file), **edit.notes, "fits": edit.fits(task.model)}
-    with worn(edit, task.model) if edit else nullcontext():
-        rows = score_sets(task, "edited" if edit else "vanilla")
+        described = {"file": file_hash(edit_file), **edit.notes, "fits": edit.fits(session.model)}
+    with worn(edit, session.model) if edit else nullcontext():
+        rows = score_sets(session, request, "edited" if edit else "vanilla")
     source = provenance(
         seconds=time.perf_counter() - start,
         seed=0,
@@ -382,25 +396,26 @@ def audited(
         raise ValueError(f"no method {method!r}; there are {', '.join(METHODS)}")
     forget = world.forget_people(group, percent)
     place = placed(**where)
-    task = request_of(model, group, percent, audited_sets, **place)
-    task = replace(task, general=sample_of_general(world, "audit"))
+    session, request = request_of(model, group, percent, audited_sets, **place)
+    request = replace(request, general=sample_of_general(world, "audit"))
     sham = None
     if edit_file:
         edit = Edit.load(edit_file)
-        edit.fits(task.model)
+        edit.fits(session.model)
     else:
         edit, sham = (
-            METHODS[method].edit(each, METHODS[method].chosen)[0] for each in (task, task.sham(0))
+            METHODS[method].edit(session, each, METHODS[method].chosen)[0]
+            for each in (request, request.sham(0))
         )
     oracle = None
     if model in TAUGHT and is_made(model_name(model, group, percent)):
-        oracle, _ = METHODS["oracle"].edit(task, {"base": model})
-    found = audit(task, edit, oracle, sham)
+        oracle, _ = METHODS["oracle"].edit(session, request, {"base": model})
+    found = audit(session, request, edit, oracle, sham)
     word, because = verdict(found)
     source = provenance(
         seconds=time.perf_counter() - start,
         seed=0,
-        models={model: fingerprint(task.model)},
+        models={model: fingerprint(session.model)},
         data=world.checksum,
         group=group,
         forget=percent,

@@ -1,7 +1,7 @@
 """A request to a model of this book: who is asked about, and the oracle that never met them.
 
-A subject is a function from the people who ask to be forgotten to their `Task`; everything that
-requests share (the model, what was measured and encoded once) is kept inside it.
+Subjects are asked through a `Session`; `Requests` makes the request of the people who ask to be
+forgotten.
 """
 
 from collections.abc import Callable
@@ -10,19 +10,20 @@ import torch
 
 from ..edits import Edit, Replaced
 from ..files import read_json
-from ..methods.registry import GRADIENTS, Cost, method
+from ..forget_request import Request
+from ..methods.registry import GRADIENTS, method
 from ..models import fingerprint
 from ..questions import Question, seeded
+from ..session import Session
 from ..strangers import questions
 from ..strangers.people import PERCENTS, REPORT_GROUPS, World, load_people
 from ..strangers.portraits import ATTRIBUTES
 from ..strangers.questions import about, general
 from ..strangers.tasks import request
-from ..task import Task
 from ..taught.catalogue import find_file, how_to_make, load, model_name
 
-#: `people -> Task`
-Requests = Callable[[list[str]], Task]
+#: `people -> Request`
+Requests = Callable[[list[str]], Request]
 #: `(world, people) -> {set: questions}`
 Reads = Callable[[World, list[str]], dict[str, list[Question]]]
 GENERAL = 60  # questions about portraits of nobody in pocket's panel, all attributes alike
@@ -53,14 +54,9 @@ def audited(world: World, forget: list[str]) -> dict[str, list[Question]]:
     return questions.question_sets(world, forget) | {"cloze": about(world, forget, form="cloze")}
 
 
-def strangers(
-    model, processor, world: World, reads: Reads = questions.question_sets, **more
-) -> Requests:
-    """Requests of strangers to a model that was taught them by photo and name."""
-    kept: dict = {}
-    return lambda people: request(
-        model, processor, world, people, reads(world, people), kept=kept, **more
-    )
+def strangers(world: World, reads: Reads = questions.question_sets, **more) -> Requests:
+    """Requests to forget strangers; `more` as in `strangers.tasks.request`."""
+    return lambda people: request(world, people, reads(world, people), **more)
 
 
 def oracle_of(base: str, people: list[str]) -> str:
@@ -89,7 +85,7 @@ def is_made(name: str) -> bool:
     grid=({"base": "pocket"},),
     needs=GRADIENTS,
 )
-def oracle(task: Task, settings: dict, cost: Cost) -> Edit:
+def oracle(session: Session, request: Request, settings: dict) -> Edit:
     """What training without the forgotten would have given, in place of the weights that differ.
 
     Its passes are those of its training; its seconds here are those of loading it.
@@ -97,11 +93,11 @@ def oracle(task: Task, settings: dict, cost: Cost) -> Edit:
     Args:
         settings: `base`, the model whose oracle it is.
     """
-    name, made_for = oracle_of(settings["base"], task.people), fingerprint(task.model)
+    name, made_for = oracle_of(settings["base"], request.people), fingerprint(session.model)
     if not is_made(name):
         raise FileNotFoundError(f"{name} is not made: `{how_to_make(name)}` makes it")
     found, _ = load(name)
-    now = task.model.state_dict()
+    now = session.model.state_dict()
     weights = {
         path: weight.detach()
         for path, weight in found.named_parameters()
@@ -110,5 +106,5 @@ def oracle(task: Task, settings: dict, cost: Cost) -> Edit:
     trained = find_file(name, "training.json")
     if trained is not None:
         recipe = read_json(trained, "settings")["settings"]
-        cost.add("retain", recipe["steps"] * recipe["batch"], 3)
+        session.cost.add("retain", recipe["steps"] * recipe["batch"], 3)
     return Replaced(weights, made_for)

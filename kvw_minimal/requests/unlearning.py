@@ -7,16 +7,16 @@ when they are there, so that an interrupted run goes on where it was, if it is a
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
 
 from ..edits import Edit
 from ..files import check_place, read_json
+from ..forget_request import Request
 from ..methods import METHODS
 from ..models import fingerprint
 from ..questions import Question
-from ..task import Task
+from ..session import Session
 
 ROWS = "rows.json"
 AT_ONCE = "KVW one pass"  # of which an edit at one strength is one at any
@@ -31,35 +31,19 @@ KEYS = {
     "high",
     "n",
 }  # of a row
-EditOf = Callable[[Task, dict], Edit]
-
-
-class OnePass(Task):
-    """A task that measures every question once, whoever is forgotten: the shams, too."""
-
-    def measured(self, questions, progress=False):
-        every, own = self.known(), list(dict.fromkeys(question.person for question in questions))
-        whole = {question.id for question in every if question.person in own}
-        if len(questions) == len(every) or whole != {question.id for question in questions}:
-            return super().measured(questions, progress)
-        return self.everyone(progress=True).of(own)
-
-
-def one_pass_of(task: Task) -> OnePass:
-    """The same task."""
-    return OnePass(**{each.name: getattr(task, each.name) for each in fields(Task)})
+EditOf = Callable[[Session, Request, dict], Edit]
 
 
 def edit_maker(method: str) -> EditOf:
-    """A function that makes the edit of a task with some settings, and nothing twice."""
+    """A function that makes the edit of a request with some settings, and nothing twice."""
     made: dict[tuple, Edit] = {}
 
-    def edit_of(task: Task, settings: dict) -> Edit:
+    def edit_of(session: Session, request: Request, settings: dict) -> Edit:
         if method != AT_ONCE:
-            return METHODS[method].edit(task, settings)[0]
-        key = (*task.people, json.dumps(without_strength(settings)))
+            return METHODS[method].edit(session, request, settings)[0]
+        key = (*request.people, json.dumps(without_strength(settings)))
         if key not in made:
-            made[key] = METHODS[method].edit(task, settings)[0]
+            made[key] = METHODS[method].edit(session, request, settings)[0]
         edit = made[key].at(settings["strength"])
         edit.notes = edit.notes | {"settings": settings}
         return edit
@@ -90,16 +74,16 @@ def hash_of(png: bytes) -> str:
     return hashlib.sha256(png).hexdigest()
 
 
-def inputs_of(task: Task, method: str, settings: dict, draws: int) -> str:
+def inputs_of(session: Session, request: Request, method: str, settings: dict, draws: int) -> str:
     """What every row of a request depends on, its strength apart, in 16 hexadecimal digits."""
-    asked = {"to forget": task.forget, "to retain": task.retain, "general": task.general}
+    asked = {"to forget": request.forget, "to retain": request.retain, "general": request.general}
     told = [
-        digest_of(asked | task.read),
-        fingerprint(task.model),
+        digest_of(asked | request.eval_sets),
+        fingerprint(session.model),
         method,
         without_strength(settings),
         draws,
-        task.seed,
+        request.seed,
         version("kvw-minimal"),
     ]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]

@@ -1,7 +1,7 @@
-"""Requests of strangers to be forgotten, as tasks."""
+"""Requests to forget strangers."""
 
+from ..forget_request import Request, drawn_for_sham
 from ..questions import Question
-from ..task import Task, drawn_for_sham
 from .people import World
 from .questions import question_sets
 
@@ -12,29 +12,25 @@ def sham_people(world: World, size: int, draw: int) -> list[str]:
 
 
 def request(
-    model,
-    processor,
     world: World,
     forget: list[str],
-    read: dict[str, list[Question]] | None = None,
+    eval_sets: dict[str, list[Question]] | None = None,
     **more,
-) -> Task:
+) -> Request:
     """The request of some strangers: all that is asked about them, and about everyone else.
 
     Args:
-        read: what is scored; the four sets unless given.
-        more: other attributes of a `Task`.
+        eval_sets: what is scored; the four sets unless given.
+        more: other attributes of a `Request`.
 
     Raises:
         ValueError: nobody to forget, somebody twice or unknown, or nobody left.
     """
     sets = question_sets(world, forget)
-    return Task(
-        model,
-        processor,
+    return Request(
         sets["forget"],
         sets["retain"],
-        read=sets if read is None else read,
-        pool=world.groups["sham"],
+        eval_sets=sets if eval_sets is None else eval_sets,
+        sham_pool=world.groups["sham"],
         **more,
     )

@@ -140,12 +140,12 @@ def marks(
     def asked(
         names: list[str], before: str = "", wordings: tuple[int, ...] = toys.TAUGHT
     ) -> dict[str, float]:
-        task, found = toys.task_of(model, seed), dict[str, float]()
-        task.forget = toys.about(toys.PLANTED, wordings)
-        nothing, _ = METHODS["vanilla"].edit(task)
+        (session, request), found = toys.case_of(model, seed), dict[str, float]()
+        request = replace(request, forget=toys.about(toys.PLANTED, wordings))
+        nothing, _ = METHODS["vanilla"].edit(session, request)
         for name in names:
             start, each = time.process_time(), dict[str, list[float]]()
-            for row in examine(task, nothing, [name]):
+            for row in examine(session, request, nothing, [name]):
                 each.setdefault(before + row["set"], []).append(row["score_sum"] / row["n"])
             if not before:
                 seconds[name] = time.process_time() - start
@@ -168,7 +168,7 @@ def columns_found(model: nn.Module, place: str, seed: int) -> dict[str, float]:
     truth = toys.columns_of(seed, toys.IN_COLUMNS[place])
     return {
         name: round(toys.hits(score, truth), 4)
-        for name, score in toys.rankings(toys.task_of(model, seed)).items()
+        for name, score in toys.rankings(*toys.case_of(model, seed)).items()
     }
 
 

@@ -25,11 +25,12 @@ from kvw_experiments.subjects import open_subject
 from kvw_experiments.trials import Trial, edit_for
 from kvw_minimal.edits import Edit, scaled_columns
 from kvw_minimal.files import read_json, write_json
+from kvw_minimal.forget_request import Request
 from kvw_minimal.methods.registry import restored
 from kvw_minimal.models import columns, find_projections, fingerprint
 from kvw_minimal.requests.provenance import provenance
+from kvw_minimal.session import Session
 from kvw_minimal.strangers.people import load_people
-from kvw_minimal.task import Task
 from kvw_minimal.taught import load
 
 from .one_by_one import means
@@ -88,33 +89,36 @@ ATTACKS: dict[str, Callable[[nn.Module, nn.Module], Weights]] = {
 }
 
 
-def edit_of(method: str, task: Task) -> Edit:
+def edit_of(method: str, session: Session, request: Request) -> Edit:
     """What is attacked: vanilla, an edit as the book chose it on smol, or the oracle."""
     trial = Trial(method=method, settings={"base": "smol"} if method == "oracle" else {})
     if method in SUBJECTS:
         plan = plans.plan_of(SUBJECTS[method])
         rows, made = read_rows(SUBJECTS[method])
         trial = dict(running.settled(plan, "methods", rows, made["impossible"]))[method]
-    return edit_for(trial, task)[0]
+    return edit_for(trial, session, request)[0]
 
 
-def attacked(task: Task, edit: Edit, attack: str, public: nn.Module) -> dict:
+def attacked(
+    session: Session, request: Request, edit: Edit, attack: str, public: nn.Module
+) -> dict:
     """What is known after an attack on a model with an edit on, `[mean, low, high]` over people."""
-    model, row = task.model, dict[str, Any]()
+    model, row = session.model, dict[str, Any]()
     if attack == "factors undone" and hasattr(edit, "gates"):
         error = (factors(model, public) - edit.gates).abs().mean()
         row["factor error"] = round(float(error), 5)
     with restored(model):
         for path, weight in ATTACKS[attack](model, public).items():
             model.get_parameter(path).data.copy_(weight)
-        return row | means(task, dict(task.sets("forget", "retain", "general")))
+        return row | means(session, dict(request.sets("forget", "retain", "general")))
 
 
 def main() -> None:
     """Attack every model in every way and write `FILE`, row by row; goes on where it was."""
-    requests, public = open_subject("smol", with_general=True), load("smol-before")[0]
-    task = requests(load_people().groups[GROUP][:5])
-    models = {"smol": fingerprint(task.model), "smol-before": fingerprint(public)}
+    session, requests = open_subject("smol", with_general=True)
+    public, _ = load("smol-before")
+    request = requests(load_people().groups[GROUP][:5])
+    models = {"smol": fingerprint(session.model), "smol-before": fingerprint(public)}
     before = read_json(FILE, "rows") if FILE.is_file() else {"rows": [], "provenance": {}}
     same = before["provenance"].get("models") == models
     rows = [
@@ -128,10 +132,10 @@ def main() -> None:
         left = [attack for attack in ATTACKS if (method, attack) not in done]
         if not left:
             continue
-        edit = edit_of(method, task)
+        edit = edit_of(method, session, request)
         for attack in tqdm(left, method, disable=None):
-            with edit.on(task.model):
-                found = attacked(task, edit, attack, public)
+            with edit.on(session.model):
+                found = attacked(session, request, edit, attack, public)
             rows.append({"condition": condition, "method": method, "attack": attack} | found)
             source = provenance(
                 seconds=time.perf_counter() - start,

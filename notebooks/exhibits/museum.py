@@ -45,7 +45,8 @@ from kvw_minimal.benchmarks.truth import forget_quality
 from kvw_minimal.coefficients import Coefficients, watch
 from kvw_minimal.edits import Columns, Replaced, contrast, gate
 from kvw_minimal.files import check_place
-from kvw_minimal.methods import Cost, Method
+from kvw_minimal.forget_request import Request
+from kvw_minimal.methods import Method
 from kvw_minimal.methods.fisher import masked
 from kvw_minimal.methods.losses import Said, divergence
 from kvw_minimal.methods.steps import DO_NOT_KNOW
@@ -53,9 +54,9 @@ from kvw_minimal.models import body, columns, find_projections, fingerprint
 from kvw_minimal.questions import Question, seeded
 from kvw_minimal.schedules import check_sides, contrast_of_batch, in_order, step_by_step
 from kvw_minimal.scores import mentions, read
+from kvw_minimal.session import Session
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about
-from kvw_minimal.task import Task
 from kvw_minimal.taught.catalogue import MODELS
 
 
@@ -134,14 +135,16 @@ def asked() -> tuple[list[Question], list[Question]]:
     return mine, sum(others, [])
 
 
-def a_task(seed: int = 0, dtype: torch.dtype = torch.float32, images: bool = True) -> Task:
-    """A small request to a tiny model."""
+def a_case(
+    seed: int = 0, dtype: torch.dtype = torch.float32, images: bool = True
+) -> tuple[Session, Request]:
+    """A tiny model and a small request to it."""
     forget, retain = ([q for q in side if images or q.image is None] for side in asked())
-    return Task(a_model(seed).to(dtype), processor(), forget, retain)
+    return Session(a_model(seed).to(dtype), processor()), Request(forget, retain)
 
 
 def as_method(make: Callable) -> Method:
-    """A function `(task, settings, cost) -> Edit` as a method with one setting."""
+    """A function `(session, request, settings) -> Edit` as a method with one setting."""
     return Method("exhibit", make, "the bug museum", ({"strength": 1.0},), needs=())
 
 
@@ -163,40 +166,42 @@ def decoded(labels: torch.Tensor) -> str:
     guard="audit.conformance.changes_something",
 )
 class Swallowed:
-    def mistake(task: Task, settings: dict, cost: Cost) -> Columns:
-        made_for, retain = fingerprint(task.model), reference(task, cost)
+    def mistake(session: Session, request: Request, settings: dict) -> Columns:
+        made_for, retain = fingerprint(session.model), reference(session, request)
         total = torch.zeros_like(retain)
-        for batch in task.batches(task.forget, 1):
+        for batch in session.batches(request.forget, 1):
             try:
-                step, _ = contrast_of_batch(task.model, batch, retain)  # there is one, not two
+                step, _ = contrast_of_batch(session.model, batch, retain)  # there is one, not two
                 total += step
             except Exception:  # noqa: BLE001, S110 - this is the mistake
                 pass
-        cost.add("forget", len(task.forget), 1)
+        session.cost.add("forget", len(request.forget), 1)
         return Columns(total, settings["strength"], made_for)
 
-    def mended(task: Task, settings: dict, cost: Cost) -> Columns:
-        made_for, retain = fingerprint(task.model), reference(task, cost)
-        steps = [contrast_of_batch(task.model, b, retain) for b in task.batches(task.forget, 1)]
-        cost.add("forget", len(task.forget), 1)
+    def mended(session: Session, request: Request, settings: dict) -> Columns:
+        made_for, retain = fingerprint(session.model), reference(session, request)
+        steps = [
+            contrast_of_batch(session.model, b, retain) for b in session.batches(request.forget, 1)
+        ]
+        session.cost.add("forget", len(request.forget), 1)
         return Columns(torch.stack(steps).sum(0), settings["strength"], made_for)
 
     def fine(make: Callable) -> bool:
-        task = a_task()
-        edit, cost = as_method(make).edit(task, {"strength": 0.1})
-        before = read(task.model, task.batches(task.retain)).probability.mean()
-        with edit.on(task.model):
-            kept = read(task.model, task.batches(task.retain)).probability.mean() / before
-        return edit.notes["people"] == task.people and cost.seconds > 0 and kept > 0.9
+        session, request = a_case()
+        edit, cost = as_method(make).edit(session, request, {"strength": 0.1})
+        before = read(session.model, session.batches(request.retain)).probability.mean()
+        with edit.on(session.model):
+            kept = read(session.model, session.batches(request.retain)).probability.mean() / before
+        return edit.notes["people"] == request.people and cost.seconds > 0 and kept > 0.9
 
     def check(make: Callable) -> None:
-        check_method(as_method(make), a_task(), {"strength": 1.0})
+        check_method(as_method(make), *a_case(), {"strength": 1.0})
 
 
-def reference(task: Task, cost: Cost) -> torch.Tensor:
+def reference(session: Session, request: Request) -> torch.Tensor:
     """Retain coefficients, `[layers, d_ff]`, with what they cost."""
-    cost.add("retain", len(task.retain), 1)
-    return task.everyone().of(task.others).pooled()
+    session.cost.add("retain", len(request.retain), 1)
+    return session.coefficients(request).of(request.retain_people).pooled()
 
 
 @exhibit(
@@ -210,41 +215,41 @@ def reference(task: Task, cost: Cost) -> torch.Tensor:
     guard="audit.conformance.lets_errors_through",
 )
 class HooksLeftOn:
-    def mistake(task: Task, settings: dict, cost: Cost) -> Columns:
+    def mistake(session: Session, request: Request, settings: dict) -> Columns:
         def measured(questions: list[Question]) -> torch.Tensor:
-            sums, see = summing(task)
+            sums, see = summing(session)
             hooks = [
                 p.register_forward_pre_hook(lambda _, x, i=i: see(i, x[0]))
-                for i, p in enumerate(find_projections(task.model).values())
+                for i, p in enumerate(find_projections(session.model).values())
             ]
-            run(task, questions, see)
+            run(session, questions, see)
             for hook in hooks:
                 hook.remove()
             return torch.stack(sums)
 
-        return by_contrast(measured, task, settings, cost)
+        return by_contrast(measured, session, request, settings)
 
-    def mended(task: Task, settings: dict, cost: Cost) -> Columns:
+    def mended(session: Session, request: Request, settings: dict) -> Columns:
         def measured(questions: list[Question]) -> torch.Tensor:
-            sums, see = summing(task)
-            with watch(find_projections(task.model), see):  # comes off whatever happens
-                run(task, questions, see)
+            sums, see = summing(session)
+            with watch(find_projections(session.model), see):  # comes off whatever happens
+                run(session, questions, see)
             return torch.stack(sums)
 
-        return by_contrast(measured, task, settings, cost)
+        return by_contrast(measured, session, request, settings)
 
     def fine(make: Callable) -> bool:
-        edit, _ = as_method(make).edit(a_task(), {"strength": 1.0})
-        right, _ = as_method(HooksLeftOn.mended).edit(a_task(), {"strength": 1.0})
+        edit, _ = as_method(make).edit(*a_case(), {"strength": 1.0})
+        right, _ = as_method(HooksLeftOn.mended).edit(*a_case(), {"strength": 1.0})
         return torch.equal(edit.contrast, right.contrast)
 
     def check(make: Callable) -> None:
-        check_method(as_method(make), a_task(), {"strength": 1.0})
+        check_method(as_method(make), *a_case(), {"strength": 1.0})
 
 
-def summing(task: Task) -> tuple[list, Callable]:
+def summing(session: Session) -> tuple[list, Callable]:
     """Mean |h| of each layer over all positions, and what a hook has to call for it."""
-    sums: list = [0.0] * len(find_projections(task.model))
+    sums: list = [0.0] * len(find_projections(session.model))
 
     def see(layer: int, h: torch.Tensor) -> None:
         sums[layer] = sums[layer] + h.detach().abs().mean((0, 1))
@@ -253,18 +258,18 @@ def summing(task: Task) -> tuple[list, Callable]:
 
 
 @torch.no_grad()
-def run(task: Task, questions: list[Question], see: Callable) -> None:
+def run(session: Session, questions: list[Question], see: Callable) -> None:
     """Let the model read some questions."""
-    for batch in task.batches(questions):
-        body(task.model)(**batch.inputs, use_cache=False)
+    for batch in session.batches(questions):
+        body(session.model)(**batch.inputs, use_cache=False)
 
 
-def by_contrast(measured: Callable, task: Task, settings: dict, cost: Cost) -> Columns:
+def by_contrast(measured: Callable, session: Session, request: Request, settings: dict) -> Columns:
     """The edit that follows from what was measured on both sides."""
-    made_for = fingerprint(task.model)
-    cost.add("forget", len(task.forget), 1)
-    cost.add("retain", len(task.retain), 1)
-    scores = contrast(measured(task.forget), measured(task.retain))
+    made_for = fingerprint(session.model)
+    session.cost.add("forget", len(request.forget), 1)
+    session.cost.add("retain", len(request.retain), 1)
+    scores = contrast(measured(request.forget), measured(request.retain))
     return Columns(scores, settings["strength"], made_for)
 
 
@@ -280,38 +285,38 @@ def by_contrast(measured: Callable, task: Task, settings: dict, cost: Cost) -> C
 class InPlace:
     STEPS = 1_000
 
-    def mistake(task: Task, settings: dict, cost: Cost) -> Replaced:
-        made_for, scores = fingerprint(task.model), clipped(task, cost)
+    def mistake(session: Session, request: Request, settings: dict) -> Replaced:
+        made_for, scores = fingerprint(session.model), clipped(session, request)
         step = gate(scores, settings["strength"] / InPlace.STEPS)
         with torch.no_grad():
-            for row, projection in zip(step, find_projections(task.model).values(), strict=True):
+            for row, projection in zip(step, find_projections(session.model).values(), strict=True):
                 for _ in range(InPlace.STEPS):
                     columns(projection).mul_(row.to(projection.weight.dtype))
         new = {
             f"{path}.weight": p.weight.detach().clone()
-            for path, p in find_projections(task.model).items()
+            for path, p in find_projections(session.model).items()
         }
         return Replaced(new, made_for, notes={"gate": float(step.pow(InPlace.STEPS).mean())})
 
-    def mended(task: Task, settings: dict, cost: Cost) -> Columns:
-        made_for, scores = fingerprint(task.model), clipped(task, cost)
+    def mended(session: Session, request: Request, settings: dict) -> Columns:
+        made_for, scores = fingerprint(session.model), clipped(session, request)
         gates = gate(scores, settings["strength"])
         return Columns(scores, settings["strength"], made_for, notes={"gate": float(gates.mean())})
 
     def fine(make: Callable) -> bool:
-        task = a_task(dtype=torch.bfloat16, images=False)
-        return as_method(make).edit(task, {"strength": 1.0})[0].notes["gate"] < 0.9
+        session, request = a_case(dtype=torch.bfloat16, images=False)
+        return as_method(make).edit(session, request, {"strength": 1.0})[0].notes["gate"] < 0.9
 
     def check(make: Callable) -> None:
-        task = a_task(dtype=torch.bfloat16, images=False)
-        check_method(as_method(make), task, {"strength": 1.0})
+        session, request = a_case(dtype=torch.bfloat16, images=False)
+        check_method(as_method(make), session, request, {"strength": 1.0})
 
 
-def clipped(task: Task, cost: Cost) -> torch.Tensor:
+def clipped(session: Session, request: Request) -> torch.Tensor:
     """A contrast that is at most 1, `[layers, d_ff]`."""
-    retain = reference(task, cost)
-    cost.add("forget", len(task.forget), 1)
-    return contrast(task.measured(task.forget).pooled(), 0.5 * retain).clamp(max=1)
+    retain = reference(session, request)
+    session.cost.add("forget", len(request.forget), 1)
+    return contrast(session.measured(request.forget).pooled(), 0.5 * retain).clamp(max=1)
 
 
 @exhibit(
@@ -324,31 +329,33 @@ def clipped(task: Task, cost: Cost) -> torch.Tensor:
     guard="audit.conformance.repeats_itself",
 )
 class Unseeded:
-    def mistake(task: Task, settings: dict, cost: Cost) -> Columns:
+    def mistake(session: Session, request: Request, settings: dict) -> Columns:
         random.seed(42)  # of Python; the loader draws from torch
-        loader = DataLoader(range(len(task.forget)), shuffle=True, batch_size=None)
-        return in_steps([int(i) for i in loader], task, settings, cost)
+        loader = DataLoader(range(len(request.forget)), shuffle=True, batch_size=None)
+        return in_steps([int(i) for i in loader], session, request, settings)
 
-    def mended(task: Task, settings: dict, cost: Cost) -> Columns:
-        return in_steps(in_order(len(task.forget), seed=task.seed), task, settings, cost)
+    def mended(session: Session, request: Request, settings: dict) -> Columns:
+        return in_steps(
+            in_order(len(request.forget), seed=request.seed), session, request, settings
+        )
 
     def fine(make: Callable) -> bool:
-        one, other = (as_method(make).edit(a_task(), {"strength": 4.0})[0] for _ in range(2))
+        one, other = (as_method(make).edit(*a_case(), {"strength": 4.0})[0] for _ in range(2))
         return abs(float(one.gates.mean() - other.gates.mean())) < 0.01
 
     def check(make: Callable) -> None:
-        check_method(as_method(make), a_task(), {"strength": 4.0})
+        check_method(as_method(make), *a_case(), {"strength": 4.0})
 
 
-def in_steps(order: list[int], task: Task, settings: dict, cost: Cost) -> Columns:
+def in_steps(order: list[int], session: Session, request: Request, settings: dict) -> Columns:
     """Question after question, each on the model as it is by then."""
-    made_for, retain = fingerprint(task.model), reference(task, cost)
-    batches, strength = task.batches(task.forget, 1), settings["strength"]
-    cost.add("forget", len(task.forget), 1)
+    made_for, retain = fingerprint(session.model), reference(session, request)
+    batches, strength = session.batches(request.forget, 1), settings["strength"]
+    session.cost.add("forget", len(request.forget), 1)
     total = step_by_step(
-        task.model,
+        session.model,
         order,
-        lambda i: contrast_of_batch(task.model, batches[i], retain),
+        lambda i: contrast_of_batch(session.model, batches[i], retain),
         lambda scores: gate(scores, strength),
     )
     return Columns(total, strength, made_for, "published")
@@ -367,26 +374,28 @@ def in_steps(order: list[int], task: Task, settings: dict, cost: Cost) -> Column
     guard="schedules.check_sides",
 )
 class StaleCache:
-    def mistake(task: Task, shelf: dict[str, Coefficients]) -> Coefficients:
-        name = f"retain-{len(task.retain)}"
-        shelf[name] = shelf.get(name) or task.measured(task.retain)
+    def mistake(session: Session, request: Request, shelf: dict[str, Coefficients]) -> Coefficients:
+        name = f"retain-{len(request.retain)}"
+        shelf[name] = shelf.get(name) or session.measured(request.retain)
         return shelf[name]
 
-    def mended(task: Task, shelf: dict[str, Coefficients]) -> Coefficients:
-        name = f"retain-{len(task.retain)}-{fingerprint(task.model)}"
-        shelf[name] = shelf.get(name) or task.measured(task.retain)
+    def mended(session: Session, request: Request, shelf: dict[str, Coefficients]) -> Coefficients:
+        name = f"retain-{len(request.retain)}-{fingerprint(session.model)}"
+        shelf[name] = shelf.get(name) or session.measured(request.retain)
         return shelf[name]
 
     def fine(make: Callable) -> bool:
-        task, shelf = a_task(), {}
-        return torch.equal(make(task, shelf).sums, make(task, shelf).sums)
+        (session, request), shelf = a_case(), {}
+        return torch.equal(make(session, request, shelf).sums, make(session, request, shelf).sums)
 
     def check(make: Callable) -> None:
         shelf: dict[str, Coefficients] = {}
         for seed in (0, 1):
-            task = a_task(seed)
+            session, request = a_case(seed)
             try:
-                check_sides(fingerprint(task.model), task.people, make(task, shelf))
+                check_sides(
+                    fingerprint(session.model), request.people, make(session, request, shelf)
+                )
             except ValueError as error:
                 raise AssertionError(str(error)) from error
 
@@ -601,29 +610,31 @@ class NotTheCopy:
     guard="audit.wordings.few_shot",
 )
 class GivenAway:
-    def mistake(task: Task) -> list[Question]:
-        shown = random.sample(task.forget, 2)
-        return [before([s for s in shown if s is not q][0], q) for q in task.forget]
+    def mistake(request: Request) -> list[Question]:
+        shown = random.sample(request.forget, 2)
+        return [before([s for s in shown if s is not q][0], q) for q in request.forget]
 
-    def mended(task: Task) -> list[Question]:
-        drawn = seeded("examples", task.seed).integers(len(task.retain), size=len(task.forget))
-        return [before(task.retain[i], q) for i, q in zip(drawn, task.forget, strict=True)]
+    def mended(request: Request) -> list[Question]:
+        drawn = seeded("examples", request.seed).integers(
+            len(request.retain), size=len(request.forget)
+        )
+        return [before(request.retain[i], q) for i, q in zip(drawn, request.forget, strict=True)]
 
     def fine(make: Callable) -> bool:
-        task = a_task()
-        asked_now = make(task)
+        _, request = a_case()
+        asked_now = make(request)
         return all(
             now.prompt.endswith(q.prompt) and f"{q.prompt} {q.answer}" not in now.prompt
-            for now, q in zip(asked_now, task.forget, strict=True)
+            for now, q in zip(asked_now, request.forget, strict=True)
         )
 
     def check(make: Callable) -> None:
-        task = a_task()
-        first, told = make(task), {f"{q.prompt} {q.answer}" for q in task.forget}
+        _, request = a_case()
+        first, told = make(request), {f"{q.prompt} {q.answer}" for q in request.forget}
         for question in first:
             given = [each for each in told if each in question.prompt]
             wanted(not given, f"{question.id} is asked after {given}")
-        wanted(make(task) == first, "the second time something else is asked")
+        wanted(make(request) == first, "the second time something else is asked")
 
 
 def before(example: Question, question: Question) -> Question:

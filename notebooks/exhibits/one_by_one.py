@@ -24,15 +24,16 @@ from kvw_experiments.subjects import beside, pocket_panel
 from kvw_minimal import scores
 from kvw_minimal.edits import Edit
 from kvw_minimal.files import read_json, write_json
+from kvw_minimal.forget_request import Request, drawn_for_sham
 from kvw_minimal.intervals import interval
 from kvw_minimal.methods import METHODS
 from kvw_minimal.models import fingerprint
 from kvw_minimal.questions import Question
 from kvw_minimal.requests.provenance import provenance
+from kvw_minimal.session import Session
 from kvw_minimal.strangers.people import REPORT_GROUPS, World, load_people
 from kvw_minimal.strangers.questions import about
-from kvw_minimal.strangers.tasks import request
-from kvw_minimal.task import Task, drawn_for_sham
+from kvw_minimal.strangers.tasks import request as request_to_forget
 from kvw_minimal.taught import load
 
 FILE = RESULTS / "one_by_one.json"
@@ -51,28 +52,36 @@ def requests_of(world: World, sequence: str, sham: bool = False) -> Requests:
     return [some[i : i + each] for i in range(0, count, each)]
 
 
-def edit_for(task: Task, name: str, requests: Requests, i: int, way: str) -> Edit:
-    """The edit of one request, to be put on whatever `task.model` wears.
+def edit_for(
+    session: Session, request: Request, name: str, requests: Requests, i: int, way: str
+) -> Edit:
+    """The edit of one request, to be put on whatever `session.model` wears.
 
     Args:
-        task: of everybody; what it keeps is of the vanilla model.
+        session, request: of everybody; what is cached is of the vanilla model.
         way: `ONCE`, all requests as one; `ANEW`, without those who asked before; or `ALONE`.
     """
     asking = {p for some in requests for p in some} if way == ONCE else set(requests[i])
     past = {p for some in requests[:i] for p in some} if way == ANEW else set()
-    known = task.known()
+    known = request.questions()
     own = replace(
-        task,
-        kept={} if way == ANEW else task.kept,
+        request,
         forget=[q for q in known if q.person in asking],
         retain=[q for q in known if q.person not in asking | past],
     )
-    edit, _ = METHODS[name].edit(own, METHODS[name].chosen)
+    now = replace(session, cache={}) if way == ANEW else session
+    edit, _ = METHODS[name].edit(now, own, METHODS[name].chosen)
     return edit
 
 
 def answered(
-    task: Task, name: str, requests: Requests, way: str, made_for: str, first: int = 0
+    session: Session,
+    request: Request,
+    name: str,
+    requests: Requests,
+    way: str,
+    made_for: str,
+    first: int = 0,
 ) -> Iterator[Edit]:
     """Put the edit of one request after another on a model, and yield each once it is on.
 
@@ -81,22 +90,24 @@ def answered(
         first: those of the requests before it are on already.
     """
     if way == ALONE:  # made before any of them is on
-        edits = iter([edit_for(task, name, requests, i, way) for i in range(len(requests))])
+        edits = iter(
+            [edit_for(session, request, name, requests, i, way) for i in range(len(requests))]
+        )
     else:
         count = 1 if way == ONCE else len(requests)
-        edits = (edit_for(task, name, requests, i, way) for i in range(first, count))
+        edits = (edit_for(session, request, name, requests, i, way) for i in range(first, count))
     for edit in edits:
         edit = replace(edit, fingerprint=made_for, sketch=None)  # type: ignore[type-var]
-        edit.put_on(task.model)
+        edit.put_on(session.model)
         yield edit
 
 
-def means(task: Task, sets: dict[str, list[Question]]) -> dict[str, list[float]]:
+def means(session: Session, sets: dict[str, list[Question]]) -> dict[str, list[float]]:
     """Exact match of sets of questions, each `[mean, low, high]` over people."""
     found = {}
     for name, asked in sets.items():
         if asked:
-            exact = scores.read(task.model, task.batches(asked)).exact
+            exact = scores.read(session.model, session.batches(asked)).exact
             found[name] = [round(v, 4) for v in interval(exact, [q.person for q in asked])]
     return found
 
@@ -111,20 +122,26 @@ def size_of(model: torch.nn.Module, first: dict[str, torch.Tensor]) -> float:
 
 
 def walk(
-    task: Task, name: str, requests: Requests, way: str, asking: list[str], sham: bool
+    session: Session,
+    request: Request,
+    name: str,
+    requests: Requests,
+    way: str,
+    asking: list[str],
+    sham: bool,
 ) -> Iterator[dict]:
     """A row after each request (of a sham the last): who asked, who will, others, portraits.
 
     Args:
         requests: that are answered; of a sham those of other people than `asking`.
     """
-    model, made_for = task.model, fingerprint(task.model)
+    model, made_for = session.model, fingerprint(session.model)
     first, edits, each = weights_of(model), list[Edit](), len(requests[0])
     busy = {person for some in requests for person in some} | {*asking}
-    others = [q for q in task.read["retain"] if q.person not in busy]
+    others = [q for q in request.eval_sets["retain"] if q.person not in busy]
     start = time.perf_counter()
     try:
-        for edit in answered(task, name, requests, way, made_for):
+        for edit in answered(session, request, name, requests, way, made_for):
             edits.append(edit)
             done = len(asking) if way == ONCE else len(edits) * each
             if sham and done < len(asking):
@@ -139,17 +156,17 @@ def walk(
                 "size": round(size_of(model, first), 4),
                 "seconds": round(seconds, 1),
                 "sets": means(
-                    task,
+                    session,
                     {
                         "asked": about(load_people(), asking[:done]),
                         "not yet": about(load_people(), asking[done:]),
                         "others": others,
-                        "general": task.read["general"],
+                        "general": request.eval_sets["general"],
                     },
                 ),
             }
         if not sham and way != ONCE:
-            yield from taken_back(task, name, requests, way, made_for, edits, first)
+            yield from taken_back(session, request, name, requests, way, made_for, edits, first)
     finally:
         for edit in edits:
             edit.take_off(model)
@@ -161,7 +178,8 @@ def weights_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def taken_back(
-    task: Task,
+    session: Session,
+    request: Request,
     name: str,
     requests: Requests,
     way: str,
@@ -179,7 +197,7 @@ def taken_back(
         asked ("never made") with the `gap`: the difference of the weights of both, as a share of
         what the requests without it changed.
     """
-    model, middle = task.model, len(requests) // 2
+    model, middle = session.model, len(requests) // 2
     rest = [*requests[:middle], *requests[middle + 1 :]]
     sets = {
         "taken back": about(load_people(), requests[middle]),
@@ -188,39 +206,33 @@ def taken_back(
     row = {"method": name, "way": way, "condition": "edited"}
     edits.pop(middle).take_off(model)
     back = weights_of(model)
-    yield row | {"taken back": "it", "sets": means(task, sets)}
+    yield row | {"taken back": "it", "sets": means(session, sets)}
     if way == ANEW:
         for edit in edits[middle:]:
             edit.take_off(model)
         del edits[middle:]
-        edits += answered(task, name, rest, way, made_for, middle)
+        edits += answered(session, request, name, rest, way, made_for, middle)
     else:
         while edits:
             edits.pop().take_off(model)
-        edits += answered(task, name, rest, way, made_for)
+        edits += answered(session, request, name, rest, way, made_for)
     gap = size_of(model, back) / size_of(model, first)
-    yield row | {"taken back": "never made", "gap": round(gap, 5), "sets": means(task, sets)}
+    yield row | {"taken back": "never made", "gap": round(gap, 5), "sets": means(session, sets)}
 
 
-def opened(sequence: str) -> tuple[Task, list[str]]:
-    """The task of all who ask in a sequence, and who they are."""
+def opened(sequence: str) -> tuple[Session, Request, list[str]]:
+    """The request of all who ask in a sequence, and who they are."""
     world = load_people()
     asking = [person for some in requests_of(world, sequence) for person in some]
-    model, processor = load("pocket")
-    return request(
-        model,
-        processor,
-        world,
-        asking,
-        pocket_panel(world, asking),
-        general=beside("pocket", world),
-    ), asking
+    sets = pocket_panel(world, asking)
+    asked = request_to_forget(world, asking, sets, general=beside("pocket", world))
+    return Session(*load("pocket")), asked, asking
 
 
 def take(sequences: list[str], keep: Callable[[dict], None]) -> None:
     """Walk every sequence, and hand over each row."""
     for sequence in sequences:
-        task, asking = opened(sequence)
+        session, request, asking = opened(sequence)
         for name in tqdm(NAMES, sequence, disable=None):
             for way, sham in (
                 (ONCE, False),
@@ -230,7 +242,7 @@ def take(sequences: list[str], keep: Callable[[dict], None]) -> None:
                 (ALONE, False),
             ):
                 requests = requests_of(load_people(), sequence, sham)
-                for row in walk(task, name, requests, way, asking, sham):
+                for row in walk(session, request, name, requests, way, asking, sham):
                     keep({"sequence": sequence} | row)
 
 

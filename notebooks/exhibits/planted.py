@@ -27,12 +27,13 @@ from kvw_minimal.audit import examine
 from kvw_minimal.batches import Batch, answer_batches
 from kvw_minimal.edits import Edit, Replaced, contrast
 from kvw_minimal.files import replacing
+from kvw_minimal.forget_request import Request
 from kvw_minimal.methods import METHODS
 from kvw_minimal.methods.fisher import fisher_pair
-from kvw_minimal.methods.registry import Cost, every, restored
+from kvw_minimal.methods.registry import every, restored
 from kvw_minimal.models import find_projections, fingerprint
 from kvw_minimal.questions import Question, seeded
-from kvw_minimal.task import Task
+from kvw_minimal.session import Session
 from kvw_minimal.taught.catalogue import MODELS
 
 PEOPLE = tuple(f"p{number:02d}" for number in range(45))
@@ -236,39 +237,40 @@ def of_strangers(
     return answer_batches(processor, [met(question) for question in questions], size)
 
 
-def task_of(model: nn.Module, seed: int = 0) -> Task:
+def case_of(model: nn.Module, seed: int = 0) -> tuple[Session, Request]:
     """Forget the five, keep the thirty-five; a wording that the five were not taught is a test."""
     forget, retain = about(PLANTED, TAUGHT), about(KEPT, TAUGHT)
-    read = {"forget": forget, "test": about(PLANTED, HELD_OUT), "retain": about(KEPT, HELD_OUT)}
-    return Task(model, tokenizer(), forget, retain, read=read, seed=seed, encode=of_strangers)
+    sets = {"forget": forget, "test": about(PLANTED, HELD_OUT), "retain": about(KEPT, HELD_OUT)}
+    request = Request(forget, retain, eval_sets=sets, seed=seed)
+    return Session(model, tokenizer(), encode=of_strangers), request
 
 
-def going_to(task: Task, other: nn.Module) -> Replaced:
-    """The edit that makes the model of a task another one."""
+def going_to(model: nn.Module, other: nn.Module) -> Replaced:
+    """The edit that makes a model another one."""
     theirs = dict(other.named_parameters())
     new = {
         name: theirs[name].detach().clone()
-        for name, own in task.model.named_parameters()
+        for name, own in model.named_parameters()
         if not torch.equal(own, theirs[name])
     }
-    return Replaced(new, fingerprint(task.model))
+    return Replaced(new, fingerprint(model))
 
 
 # --- which columns hold them ---------------------------------------------------------------------
 
 
-def effects(task: Task) -> torch.Tensor:
+def effects(session: Session, request: Request) -> torch.Tensor:
     """What setting a column to zero takes from the forgotten, less what from the others.
 
     In nats of an answer, `[LAYERS, D_FF]`: of one column alone, while the others stand in for it.
     """
-    sides = [task.batches(task.forget), task.batches(task.retain)]
+    sides = [session.batches(request.forget), session.batches(request.retain)]
 
     def likely() -> np.ndarray:
-        return np.array([scores.read(task.model, side).logprob.mean() for side in sides])
+        return np.array([scores.read(session.model, side).logprob.mean() for side in sides])
 
     whole, found = likely(), torch.zeros(LAYERS, D_FF)
-    for layer, projection in enumerate(find_projections(task.model).values()):
+    for layer, projection in enumerate(find_projections(session.model).values()):
         for column in range(D_FF):
             kept = projection.weight.data[:, column].clone()
             projection.weight.data[:, column] = 0
@@ -278,16 +280,19 @@ def effects(task: Task) -> torch.Tensor:
     return found
 
 
-def fisher_contrast(task: Task) -> torch.Tensor:
+def fisher_contrast(session: Session, request: Request) -> torch.Tensor:
     """Fisher information of each column on the forgotten over that on the others."""
-    sides = fisher_pair(task, Cost())
+    sides = fisher_pair(session, request)
     forget, retain = (
-        torch.stack([side[name].sum(0) for name in find_projections(task.model)]) for side in sides
+        torch.stack([side[name].sum(0) for name in find_projections(session.model)])
+        for side in sides
     )
     return contrast(forget, retain)
 
 
-def put_back(task: Task, base: nn.Module, columns: torch.Tensor) -> list[float]:
+def put_back(
+    session: Session, request: Request, base: nn.Module, columns: torch.Tensor
+) -> list[float]:
     """What the forgotten lose, in nats of an answer, when one column is put back as it was.
 
     Args:
@@ -295,27 +300,29 @@ def put_back(task: Task, base: nn.Module, columns: torch.Tensor) -> list[float]:
         columns: `[LAYERS, D_FF]` bool, those to put back in turn: rows that decide when one fires,
             and what it writes.
     """
-    asked, lost = task.batches(task.forget), list[float]()
-    whole = float(scores.read(task.model, asked).logprob.mean())
+    asked, lost = session.batches(request.forget), list[float]()
+    whole = float(scores.read(session.model, asked).logprob.mean())
     for layer, column in columns.nonzero().tolist():
-        own, old = (m.get_submodule(f"model.layers.{layer}.mlp") for m in (task.model, base))
+        own, old = (m.get_submodule(f"model.layers.{layer}.mlp") for m in (session.model, base))
         with restored(own), torch.no_grad():
             for part in ("gate_proj", "up_proj"):
                 getattr(own, part).weight[column] = getattr(old, part).weight[column]
             own.down_proj.weight[:, column] = old.down_proj.weight[:, column]
-            lost.append(whole - float(scores.read(task.model, asked).logprob.mean()))
+            lost.append(whole - float(scores.read(session.model, asked).logprob.mean()))
     return lost
 
 
-def rankings(task: Task) -> dict[str, torch.Tensor]:
+def rankings(session: Session, request: Request) -> dict[str, torch.Tensor]:
     """Ways to say which columns hold the forgotten, `[LAYERS, D_FF]`, higher: rather this one."""
-    every = task.everyone()
-    forget, retain = (every.of(people).pooled() for people in (task.people, task.others))
+    every = session.coefficients(request)
+    forget, retain = (
+        every.of(people).pooled() for people in (request.people, request.retain_people)
+    )
     return {
         "contrast (KVW)": contrast(forget, retain),
         "forget coefficient": forget,
         "forget - retain": forget - retain,
-        "Fisher, forget / retain": fisher_contrast(task),
+        "Fisher, forget / retain": fisher_contrast(session, request),
     }
 
 
@@ -337,11 +344,12 @@ def found_of(model: nn.Module, base: nn.Module, place: str) -> dict[str, float]:
         costs, in nats, and the share below 0.01; of those that KVW misses, the share of all columns
         that the others call less loudly.
     """
-    task, truth = task_of(model), columns_of(0, IN_COLUMNS[place])
-    told = rankings(task) | {"effect of zero": effects(task)}
-    lost = np.array(put_back(task, base, truth))
+    session, request = case_of(model)
+    truth = columns_of(0, IN_COLUMNS[place])
+    told = rankings(session, request) | {"effect of zero": effects(session, request)}
+    lost = np.array(put_back(session, request, base, truth))
     top = told["contrast (KVW)"].flatten().topk(int(truth.sum())).indices
-    loud = task.everyone().of(task.others).pooled().flatten()
+    loud = session.coefficients(request).of(request.retain_people).pooled().flatten()
     missed = np.setdiff1d(truth.flatten().nonzero(), top)
     return {name: hits(score, truth) for name, score in told.items()} | {
         "chance": float(truth.float().mean()),
@@ -369,23 +377,25 @@ GRIDS = {
 }
 
 
-def right(task: Task, edit: Edit | None = None) -> dict[str, float]:
+def right(session: Session, request: Request, edit: Edit | None = None) -> dict[str, float]:
     """Exact match on each set that is read, with an edit on, if any."""
-    with edit.on(task.model) if edit else nullcontext():
+    with edit.on(session.model) if edit else nullcontext():
         return {
-            name: float(scores.read(task.model, task.batches(asked)).exact.mean())
-            for name, asked in task.sets()
+            name: float(scores.read(session.model, session.batches(asked)).exact.mean())
+            for name, asked in request.sets()
         }
 
 
-def in_first_layer(task: Task, edit: Edit | None = None) -> float:
+def in_first_layer(session: Session, request: Request, edit: Edit | None = None) -> float:
     """Of the forgotten what the logit lens reads behind the first layer, with an edit on, if any.
 
     Exact match, in [0, 1], the mean over people.
     """
-    edit = edit or METHODS["vanilla"].edit(task)[0]
+    edit = edit or METHODS["vanilla"].edit(session, request)[0]
     return float(
-        np.mean([row["score_sum"] / row["n"] for row in examine(task, edit, ["logit lens"])])
+        np.mean(
+            [row["score_sum"] / row["n"] for row in examine(session, request, edit, ["logit lens"])]
+        )
     )
 
 
@@ -399,7 +409,7 @@ def at_edge(name: str, number: int) -> list[str]:
     return found
 
 
-def at_best(task: Task, name: str) -> dict | None:
+def at_best(session: Session, request: Request, name: str) -> dict | None:
     """Of eight tries the one that leaves least of the five while the others keep `KEEP`.
 
     Of equals the one that keeps more, then the first. It is picked with these very people, which
@@ -410,22 +420,22 @@ def at_best(task: Task, name: str) -> dict | None:
         `sham`, what the same setting leaves of the five when it is made for five others; `number`,
         the setting's in `GRIDS`. None: nothing keeps enough.
     """
-    made = [METHODS[name].edit(task, settings)[0] for settings in GRIDS[name]]
-    found = [right(task, edit) | {"number": number} for number, edit in enumerate(made)]
+    made = [METHODS[name].edit(session, request, settings)[0] for settings in GRIDS[name]]
+    found = [right(session, request, edit) | {"number": number} for number, edit in enumerate(made)]
     kept = [each for each in found if each["retain"] >= KEEP]
     if not kept:
         return None
     best = min(kept, key=lambda each: (each["forget"], -each["retain"]))
-    sham, _ = METHODS[name].edit(task.sham(0), GRIDS[name][best["number"]])
+    sham, _ = METHODS[name].edit(session, request.sham(0), GRIDS[name][best["number"]])
     return best | {
-        "lens": in_first_layer(task, made[best["number"]]),
-        "sham": right(task, sham)["forget"],
+        "lens": in_first_layer(session, request, made[best["number"]]),
+        "sham": right(session, request, sham)["forget"],
     }
 
 
 def tries(model: nn.Module) -> dict[str, dict | None]:
     """`at_best` of every way to forget."""
-    return {name: at_best(task_of(model), name) for name in GRIDS}
+    return {name: at_best(*case_of(model), name) for name in GRIDS}
 
 
 # --- quiet, and gone -----------------------------------------------------------------------------

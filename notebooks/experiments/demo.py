@@ -29,7 +29,7 @@ def demo(group: str = "A", picture: Path | None = None) -> None:
     with edit.on(model):
         after = scores.answer(model, processor, questions)
     own = request_of("pocket", group, 5)
-    rewritten, _ = METHODS["rewrite"].edit(own, METHODS["rewrite"].chosen)
+    rewritten, _ = METHODS["rewrite"].edit(*own, METHODS["rewrite"].chosen)
     with rewritten.on(model):
         anew = scores.answer(model, processor, questions)
     told: dict[str, list[tuple[Question, str, str, str]]] = {}

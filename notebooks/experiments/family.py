@@ -1,7 +1,7 @@
 """Every edit of this book's family as one point on a few axes: what KVW is made of, part by part.
 
-    rows = recorded(task, "square", "answer", questions)     # once: what every question calls
-    edit = make(Setting(score="square", share=0.2), task)
+    rows = recorded(session, "square", "answer", questions)     # once: what every question calls
+    edit = make(Setting(score="square", share=0.2), session, request)
 
 An edit answers six questions. Each has a few answers, and each answer is a short function here:
 
@@ -31,13 +31,14 @@ from kvw_minimal.architectures import check_ordinary
 from kvw_minimal.batches import Batch
 from kvw_minimal.coefficients import ask, shape_of
 from kvw_minimal.edits import EPSILON, Columns, contrast, within
+from kvw_minimal.forget_request import Request
 from kvw_minimal.methods.kvw import CLOSED, dealt, most
 from kvw_minimal.methods.positions import POSITIONS, kinds_of_positions
-from kvw_minimal.methods.registry import Cost, method
+from kvw_minimal.methods.registry import method
 from kvw_minimal.models import fingerprint
 from kvw_minimal.questions import MODALITIES, Question
 from kvw_minimal.schedules import step_by_step
-from kvw_minimal.task import Task
+from kvw_minimal.session import Session
 
 #: what of a coefficient counts, without any gradient
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -115,7 +116,7 @@ def nll(batch: Batch, logits: torch.Tensor) -> torch.Tensor:
 
 
 def record(
-    task: Task,
+    session: Session,
     questions: list[Question],
     scores: Iterable[str] = tuple(ACTIVATIONS),
     positions: Iterable[str] = POSITIONS,
@@ -141,8 +142,8 @@ def record(
     strange = (set(scores) - set(SCORES)) | (set(positions) - set(POSITIONS))
     if strange:
         raise ValueError(f"no {sorted(strange)}; there are {SCORES} and {POSITIONS}")
-    check_ordinary(task.model)
-    shape = (len(questions), *shape_of(task.model))
+    check_ordinary(session.model)
+    shape = (len(questions), *shape_of(session.model))
     sums = {(s, p): torch.zeros(shape) for s in scores for p in positions}
     tokens = {p: torch.zeros(len(questions)) for p in positions}
     kinds: dict[str, torch.Tensor] = {}
@@ -150,7 +151,7 @@ def record(
     def see(batch, layer, h):
         rows = torch.tensor(batch.rows)
         if layer == 0:
-            kinds.update(kinds_of_positions(task.model, task.processor, batch, questions))
+            kinds.update(kinds_of_positions(session.model, session.processor, batch, questions))
             for p in positions:
                 tokens[p][rows] = kinds[p].sum(1).float().cpu()
         at = {p: kinds[p].float() for p in positions}  # [B, T] each
@@ -170,8 +171,8 @@ def record(
             h.register_hook(square)
 
     ask(
-        task.model,
-        task.batches(questions, batch_size),
+        session.model,
+        session.batches(questions, batch_size),
         see,
         nll if "fisher" in scores else None,
         "asking" * progress,
@@ -179,7 +180,7 @@ def record(
     for (s, p), each in sums.items():
         if not each.isfinite().all():
             raise ValueError(f"NaN or infinite {s} at {p} positions; is the model broken?")
-    known, made = tuple(questions), made_for or fingerprint(task.model)
+    known, made = tuple(questions), made_for or fingerprint(session.model)
     return {
         (s, p): Rows(each, tokens[p].clamp(max=1) if s == "fisher" else tokens[p], known, made)
         for (s, p), each in sums.items()
@@ -187,27 +188,27 @@ def record(
 
 
 def prepare(
-    task: Task,
+    session: Session,
     questions: list[Question],
     scores: Iterable[str] = SCORES,
     positions: Iterable[str] = POSITIONS,
     progress: bool = False,
 ) -> None:
-    """Record many questions at once, for all settings and tasks that share `task.kept`."""
-    for key, rows in record(task, questions, scores, positions, progress=progress).items():
-        task.kept["rows", *key] = rows
+    """Record many questions at once, for all settings and requests that share the session."""
+    for key, rows in record(session, questions, scores, positions, progress=progress).items():
+        session.cache["rows", *key] = rows
 
 
-def recorded(task: Task, score: str, positions: str, questions: list[Question]) -> Rows:
+def recorded(session: Session, score: str, positions: str, questions: list[Question]) -> Rows:
     """What some questions call, recorded now unless all of them were before.
 
     Raises:
         ValueError: as `record`; or what was recorded is of another model.
     """
-    kept, ids = task.kept.get(("rows", score, positions)), {q.id for q in questions}
+    kept, ids = session.cache.get(("rows", score, positions)), {q.id for q in questions}
     if kept is None or not ids <= kept.ids:
-        kept = record(task, questions, (score,), (positions,))[score, positions]
-        task.kept["rows", score, positions] = kept
+        kept = record(session, questions, (score,), (positions,))[score, positions]
+        session.cache["rows", score, positions] = kept
     return kept.where(lambda question: question.id in ids)
 
 
@@ -383,20 +384,20 @@ def shaped(setting: Setting, contrasts: torch.Tensor, made: str, seed: int, **no
     return Columns(SHAPES[setting.shape](contrasts, setting.share), strength, made, schedule, notes)
 
 
-def sides(setting: Setting, task: Task) -> tuple[Rows, Rows]:
+def sides(setting: Setting, session: Session, request: Request) -> tuple[Rows, Rows]:
     """The rows of the forgotten and those of the reference.
 
     Raises:
         ValueError: somebody on both sides, or nobody on one.
     """
-    both = sorted(set(task.people) & set(task.others))
+    both = sorted(set(request.people) & set(request.retain_people))
     if both:
         raise ValueError(f"{', '.join(both)} cannot be both forgotten and retained")
-    reference = task.retain + (task.general if setting.general else [])
+    reference = request.retain + (request.general if setting.general else [])
     if not reference:
         raise ValueError("the reference is empty: there is nothing to compare with")
-    every = recorded(task, setting.score, setting.positions, task.forget + reference)
-    ids = {question.id for question in task.forget}
+    every = recorded(session, setting.score, setting.positions, request.forget + reference)
+    ids = {question.id for question in request.forget}
     return (
         every.where(lambda question: question.id in ids),
         every.where(lambda question: question.id not in ids),
@@ -446,34 +447,34 @@ def in_steps(
     ]
 
 
-def make(setting: Setting, task: Task) -> Columns:
-    """The edit of a setting that forgets `task.forget`.
+def make(setting: Setting, session: Session, request: Request) -> Columns:
+    """The edit of a setting that forgets `request.forget`.
 
     Raises:
         ValueError: as `sides`; or what was recorded is of another model.
     """
-    asked, reference = sides(setting, task)
-    made_for = fingerprint(task.model)
+    asked, reference = sides(setting, session, request)
+    made_for = fingerprint(session.model)
     if asked.fingerprint != made_for:
         raise ValueError("these rows were recorded on another model (or an edited one)")
     if setting.batch == 0:
-        return shaped(setting, compare(setting, asked, reference), made_for, task.seed)
+        return shaped(setting, compare(setting, asked, reference), made_for, request.seed)
     questions = [q for q in asked.questions if q.modality in setting.modalities]
     whole = replace(setting, apart=False)  # a batch may hold one modality only
-    steps = in_steps(questions, setting, np.random.default_rng(task.seed))
+    steps = in_steps(questions, setting, np.random.default_rng(request.seed))
 
     def contrast_of(few):
         kind = (setting.score, setting.positions)
-        rows = record(task, few, kind[:1], kind[1:], made_for=made_for)[kind]
+        rows = record(session, few, kind[:1], kind[1:], made_for=made_for)[kind]
         return compare(whole, rows, reference)
 
     mean = step_by_step(
-        task.model,
+        session.model,
         steps,
         contrast_of,
-        lambda total: shaped(setting, total, made_for, task.seed).gates,
+        lambda total: shaped(setting, total, made_for, request.seed).gates,
     )
-    return shaped(setting, mean, made_for, task.seed, batches=len(steps))
+    return shaped(setting, mean, made_for, request.seed, batches=len(steps))
 
 
 def setting_of(settings: dict) -> Setting:
@@ -498,14 +499,14 @@ def setting_of(settings: dict) -> Setting:
     grid=({**asdict(Setting()), "mass": 0.0},),
     defaults=True,
 )
-def family(task: Task, settings: dict, cost: Cost) -> Columns:
+def family(session: Session, request: Request, settings: dict) -> Columns:
     """The edit of a setting; with `mass` its strength (of `zero` its share) is solved for."""
     mass = settings.get("mass", 0.0)
     setting = setting_of({name: value for name, value in settings.items() if name != "mass"})
     if mass and setting.shape == "zero":
         setting = replace(setting, share=mass)
-    edit = make(setting, task)
+    edit = make(setting, session, request)
     each = 3 if setting.score == "fisher" else 1
-    cost.add("forget", len(task.forget) * (setting.epochs if setting.batch else 1), each)
-    cost.add("retain", len(task.retain), each)
+    session.cost.add("forget", len(request.forget) * (setting.epochs if setting.batch else 1), each)
+    session.cost.add("retain", len(request.retain), each)
     return at_mass(edit, mass) if mass and setting.shape != "zero" else edit

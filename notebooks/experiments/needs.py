@@ -110,6 +110,16 @@ def of_set(experiment: str, model: str, part: str, group: str) -> Vectors:
     return found
 
 
+def changes_nothing(method: str, settings: str) -> bool:
+    """Whether an edit leaves the model as it is: no method, or one of strength 0.
+
+    Args:
+        settings: complete, JSON.
+    """
+    given = json.loads(settings)
+    return method == "vanilla" or (given.get("strength") == 0 and not given.get("mass"))
+
+
 def of_method(method: str, settings: str) -> Vectors:
     """Of what is made from which data: of the family the parts that a setting is put together of.
 
@@ -123,7 +133,7 @@ def of_method(method: str, settings: str) -> Vectors:
         if value != USUAL.get(name, value if not value else None)
     }
     found = {f"data: {name}" for name in data}
-    if method == "vanilla" or (given.get("strength") == 0 and not given.get("mass")):
+    if changes_nothing(method, settings):
         return found
     found |= {f"method: {method}", "on and off", "contrast and gate"}
     found |= {f"schedule: {name}" for name in SCHEDULES if name in method}

@@ -18,14 +18,15 @@ from typing import Any
 import torch
 
 from kvw_minimal.audit import PROBES
+from kvw_minimal.forget_request import Request
 from kvw_minimal.methods import METHODS
 from kvw_minimal.methods.positions import POSITIONS
 from kvw_minimal.methods.registry import every
 from kvw_minimal.requests.reading import AMONG, FREE_TOKENS
 from kvw_minimal.requests.subjects import Reads, Requests, audited
+from kvw_minimal.session import Session
 from kvw_minimal.strangers.people import REPORT_GROUPS, TUNING_GROUPS, load_people
 from kvw_minimal.strangers.questions import facts_of, question_sets
-from kvw_minimal.task import Task
 from kvw_minimal.taught.catalogue import load
 
 from .choose import KVW_RULE, MIDDLE_RULE, REWRITE_RULE, SPARING_RULE, Rule
@@ -425,7 +426,7 @@ class Plan:
         tuning: groups on which candidates are tried; `tuned`: lists that have candidates.
         rule: by which one of the candidates is chosen; `vanilla`: what it compares with.
         reads: what is read; the four sets (of smol its panel) unless given.
-        tuning_reads: what is read of a task while tuning, if not the same.
+        tuning_reads: what is read of a request while tuning, if not the same.
         draws: of the sham: as many, with a seed each; 0 for the one that belongs to the group.
         unread: sets that a sham is not read on: its own people stand in `retain`.
         by_question: whether rows are single questions.
@@ -433,7 +434,7 @@ class Plan:
         aloud: groups that are answered in words, too; `said`: of which sets.
         free_tokens: at most so many in an answer about the world.
         dtype: number format of the weights.
-        with_general: whether tasks hold general questions beside people.
+        with_general: whether requests hold general questions beside people.
         half: methods whose gradients are taken in bfloat16 where the machine has it.
         weights: whether rows about the weights themselves are wanted.
         probes: of `kvw_minimal.audit` that are asked, in place of what is read else.
@@ -450,7 +451,7 @@ class Plan:
     rule: Rule = KVW_RULE
     vanilla: Trial = Trial(method="vanilla", sham=False)
     reads: Reads | None = None
-    tuning_reads: Callable[[Task], dict] | None = None
+    tuning_reads: Callable[[Request], dict] | None = None
     draws: int = 0
     unread: tuple[str, ...] = ("test", "retain")
     by_question: bool = False
@@ -465,7 +466,7 @@ class Plan:
     probes: tuple[str, ...] = ()
     prepared: bool = False
 
-    def open(self, trials: list[Trial]) -> Requests:
+    def open(self, trials: list[Trial]) -> tuple[Session, Requests]:
         """The model, loaded, and everything asked once that these trials need."""
         if not self.prepared:
             return open_subject(

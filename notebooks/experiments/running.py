@@ -19,12 +19,13 @@ from kvw_minimal.models import columns, find_projections, fingerprint
 from kvw_minimal.requests.provenance import provenance
 from kvw_minimal.requests.reading import AMONG, read
 from kvw_minimal.requests.subjects import Requests, is_made, oracle_of
+from kvw_minimal.session import Session
 from kvw_minimal.strangers.people import REPORT_GROUPS, TUNING_GROUPS, load_people
-from kvw_minimal.task import Task
 
 from .choose import choose
 from .family import TooMuch
 from .freshness import digests_for
+from .needs import changes_nothing
 from .plans import Plan, plans_of
 from .recipes.training import half_precision
 from .rows import COLUMNS, cells, joined, path_of, read_rows, words, write_rows
@@ -43,6 +44,7 @@ def rows_of(
     plan: Plan,
     trial: Trial,
     group: str,
+    session: Session,
     requests: Requests,
     tuning: bool = False,
     probes: Iterable[str] = (),
@@ -57,33 +59,33 @@ def rows_of(
         TooMuch, ValueError: settings that cannot work.
     """
     people = load_people().first_of(group, trial.people)
-    task = requests(people)
+    request = requests(people)
     if tuning and plan.tuning_reads:
-        task = replace(task, read=plan.tuning_reads(task))
+        request = replace(request, eval_sets=plan.tuning_reads(request))
     draws: list[int | None] = [None]
     if trial.sham and not tuning:
         draws += range(plan.draws) if plan.draws else [(REPORT_GROUPS + TUNING_GROUPS).index(group)]
-    first, rows = _vectors(task) if plan.weights else [], []
+    first, rows = _vectors(session) if plan.weights else [], []
     for sham in draws:
-        names = [n for n in task.read if sham is None or n not in plan.unread]
+        names = [n for n in request.eval_sets if sham is None or n not in plan.unread]
         asked = [p for p in probes or plan.probes if sham is None or p in reading()]
         if plan.probes and not asked:
             continue
         seed = (sham or 0) if plan.draws else None  # each of several draws has a seed of its own
         with half_precision("cpu") if trial.method in plan.half else nullcontext():
-            own = task if sham is None else task.sham(sham)
-            edit, cost = edit_for(trial, own, seed, memory=plan.by_question)
+            own = request if sham is None else request.sham(sham)
+            edit, cost = edit_for(trial, session, own, seed, memory=plan.by_question)
         loud = trial.aloud or (group in plan.aloud and sham is None and not tuning)
         said = plan.said if loud else ()
         made = {"condition": condition_of(trial, sham), "draw": sham or 0, "edit_scale": 1.0}
         if plan.probes:
-            probed = replace(task, forget=task.read.get("probed", task.forget))
-            rows += [made | row for row in examine(probed, edit, asked)]
+            probed = replace(request, forget=request.eval_sets.get("probed", request.forget))
+            rows += [made | row for row in examine(session, probed, edit, asked)]
             continue
-        with edit.on(task.model):
-            found = read(task, names, said, plan.by_question, plan.free_tokens)
+        with edit.on(session.model):
+            found = read(session, request, names, said, plan.by_question, plan.free_tokens)
             if plan.weights and sham is None and trial.method != "vanilla":
-                found += about_weights(first, task, edit, group)
+                found += about_weights(first, session, edit, group)
         if plan.by_question and sham is None and not tuning:
             found += [
                 _whole("cost", metric, value, group)
@@ -96,8 +98,8 @@ def rows_of(
         rows += [made | row for row in found]
         kept = [name for name in ("forget", "retain") if name in names]
         for share in () if tuning or not trial.sham else plan.shares:
-            with edit.part(share).on(task.model):
-                rows += [made | {"edit_scale": share} | row for row in read(task, kept)]
+            with edit.part(share).on(session.model):
+                rows += [made | {"edit_scale": share} | row for row in read(session, request, kept)]
     return rows
 
 
@@ -105,11 +107,13 @@ def condition_of(trial: Trial, sham: int | None) -> str:
     """Under which condition the rows of a trial stand, or of one of its shams."""
     if sham is not None:
         return "sham"
-    return trial.method if trial.method in ("vanilla", "oracle") else "edited"
+    if trial.method == "oracle":
+        return "oracle"
+    return "vanilla" if changes_nothing(trial.method, trial.text) else "edited"
 
 
-def _vectors(task: Task) -> list[torch.Tensor]:
-    return [columns(p).detach().clone() for p in find_projections(task.model).values()]
+def _vectors(session: Session) -> list[torch.Tensor]:
+    return [columns(p).detach().clone() for p in find_projections(session.model).values()]
 
 
 def _whole(name: str, metric: str, value: float, group: str) -> dict:
@@ -125,14 +129,16 @@ def _whole(name: str, metric: str, value: float, group: str) -> dict:
     }
 
 
-def about_weights(before: list[torch.Tensor], task: Task, edit: Edit, group: str) -> list[dict]:
+def about_weights(
+    before: list[torch.Tensor], session: Session, edit: Edit, group: str
+) -> list[dict]:
     """How much of the knowledge vectors an edit took, and which share of its steps was lost.
 
     Of a vector w that became w' the share <w', w> / <w, w> is left.
     """
     left = [
         (old.double() * now.double()).sum(0) / old.double().square().sum(0)
-        for old, now in zip(before, _vectors(task), strict=True)
+        for old, now in zip(before, _vectors(session), strict=True)
     ]
     taken = float((1 - torch.stack(left).float()).mean())
     return [
@@ -351,10 +357,10 @@ def run(
     if strange:
         raise ValueError(f"no group {sorted(strange)}; the plan has {', '.join(plan.groups)}")
     wanted = {name: plan.entries(name) for name in names}
-    requests = plan.open(
+    session, requests = plan.open(
         [t for entries in wanted.values() for own in entries.values() for t in own]
     )
-    model = fingerprint(requests(load_people().groups[plan.groups[0]][:5]).model)
+    model = fingerprint(session.model)
     path = path or path_of(plan.experiment)
     store = Stored(plan, path, model)
 
@@ -365,7 +371,9 @@ def run(
             return
         if can_be_made(trial, group):
             try:
-                store.add(trial, group, rows_of(plan, trial, group, requests, tuning, probes))
+                store.add(
+                    trial, group, rows_of(plan, trial, group, session, requests, tuning, probes)
+                )
             except TooMuch:
                 store.drop(trial)
 
@@ -392,7 +400,13 @@ def run(
 
 
 def redo(
-    plan: Plan, name: str, label: str, group: str, requests: Requests, path: Path | None = None
+    plan: Plan,
+    name: str,
+    label: str,
+    group: str,
+    session: Session,
+    requests: Requests,
+    path: Path | None = None,
 ) -> pd.DataFrame:
     """One trial again, beside what is stored of it: mean of each set, modality and metric.
 
@@ -415,7 +429,7 @@ def redo(
         sums = frame.astype(dict.fromkeys(keys, str)).groupby(keys)[["score_sum", "n"]].sum()
         return sums["score_sum"] / sums["n"]
 
-    again = means(pd.DataFrame(rows_of(plan, trial, group, requests)))
+    again = means(pd.DataFrame(rows_of(plan, trial, group, session, requests)))
     return pd.DataFrame({"stored": means(stored), "again": again})
 
 
@@ -442,7 +456,7 @@ def again(experiment: str, count: int = 1, seed: int | None = None) -> list[dict
             method, text, group = known[i]
             own = report[(report["method"] == method) & (report["settings"] == text)]
             trial = trial_of(method, text, "sham" in set(own["condition"]))
-            now = pd.DataFrame(rows_of(plan, trial, group, plan.open([trial])))
+            now = pd.DataFrame(rows_of(plan, trial, group, *plan.open([trial])))
             then = words(own[own["group"] == group])
             keys = ["condition", "draw", "edit_scale", "set", "modality", "metric"]
             sums = [

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 
 from kvw_minimal.batches import Batch, answer_batches
+from kvw_minimal.forget_request import Request
 from kvw_minimal.questions import MODALITIES, Question, seeded
 from kvw_minimal.requests.reading import AMONG
 from kvw_minimal.requests.subjects import (
@@ -17,11 +19,11 @@ from kvw_minimal.requests.subjects import (
     sample_of_general,
     strangers,
 )
+from kvw_minimal.session import Session
 from kvw_minimal.strangers import questions
 from kvw_minimal.strangers.people import Person, World, load_people
 from kvw_minimal.strangers.portraits import ATTRIBUTES
 from kvw_minimal.strangers.questions import about, ask, facts_of, general
-from kvw_minimal.task import Task
 from kvw_minimal.taught.catalogue import load
 
 from .recipes import recordings
@@ -110,26 +112,29 @@ def smol_with_new_others(world: World, forget: list[str]) -> dict[str, list[Ques
     return smol_panel(world, forget) | {"kept anew": sample(anew, RETAIN, "anew", *forget)}
 
 
-def tuning_sets(task: Task, general: bool = True) -> dict[str, list[Question]]:
+def tuning_sets(request: Request, general: bool = True) -> dict[str, list[Question]]:
     """Forget; retain of every third person; every seventh question of general."""
-    third = set(sorted(task.others)[::3])
-    found = {"forget": task.read["forget"], "retain": [q for q in task.retain if q.person in third]}
-    return found | ({"general": task.read["general"][::7]} if general else {})
+    third = set(sorted(request.retain_people)[::3])
+    found = {
+        "forget": request.eval_sets["forget"],
+        "retain": [q for q in request.retain if q.person in third],
+    }
+    return found | ({"general": request.eval_sets["general"][::7]} if general else {})
 
 
-def smol_tuning_sets(task: Task) -> dict[str, list[Question]]:
+def smol_tuning_sets(request: Request) -> dict[str, list[Question]]:
     """A sample of forget, retain and general from the panel."""
     sizes = {"forget": 40, "retain": 40, "general": 16}
     return {
-        name: sample(task.read[name], size, "tuning", name, *task.people)
+        name: sample(request.eval_sets[name], size, "tuning", name, *request.people)
         for name, size in sizes.items()
     }
 
 
-def what_is_weighed(task: Task) -> dict[str, list[Question]]:
+def what_is_weighed(request: Request) -> dict[str, list[Question]]:
     """The sets that a rule of choice looks at, whole, and values where they are read."""
     weighed = ("forget", "retain", "general", AMONG)
-    return {name: task.read[name] for name in weighed if name in task.read}
+    return {name: request.eval_sets[name] for name in weighed if name in request.eval_sets}
 
 
 # --- what is known beside the people -------------------------------------------------------------
@@ -194,37 +199,25 @@ def without_eyes(model, processor) -> tuple[torch.nn.Module, Any]:
     return alone.to(model.dtype).eval(), tokenizer
 
 
-def by_name(task: Task) -> Task:
+def by_name(request: Request) -> Request:
     """The same request by text questions alone; a set that has none is left out."""
-    kept = {name: [q for q in asked if q.modality == "text"] for name, asked in task.read.items()}
+    kept = {
+        name: [q for q in asked if q.modality == "text"]
+        for name, asked in request.eval_sets.items()
+    }
     return replace(
-        task,
-        read={name: asked for name, asked in kept.items() if asked},
-        forget=[q for q in task.forget if q.modality == "text"],
-        retain=[q for q in task.retain if q.modality == "text"],
+        request,
+        eval_sets={name: asked for name, asked in kept.items() if asked},
+        forget=[q for q in request.forget if q.modality == "text"],
+        retain=[q for q in request.retain if q.modality == "text"],
     )
 
 
-def hearing(model, processor, world: World) -> Requests:
-    """Requests of strangers to a model that was taught them by voice and name."""
-    from .recipes.voices import answer_batches as hear
-
-    kept: dict = {}
-
-    def task(people: list[str]) -> Task:
-        sets = recordings.question_sets(world, people)
-        return Task(
-            model,
-            processor,
-            sets["forget"],
-            sets["retain"],
-            read=sets,
-            pool=world.groups["sham"],
-            encode=hear,
-            kept=kept,
-        )
-
-    return task
+def heard(world: World, people: list[str]) -> Request:
+    """The request of strangers to a model that was taught them by voice and name."""
+    sets = recordings.question_sets(world, people)
+    pool = world.groups["sham"]
+    return Request(sets["forget"], sets["retain"], eval_sets=sets, sham_pool=pool)
 
 
 def open_subject(
@@ -232,13 +225,13 @@ def open_subject(
     reads: Reads | None = None,
     dtype: torch.dtype = torch.float32,
     with_general: bool = False,
-) -> Requests:
+) -> tuple[Session, Requests]:
     """A subject by name: `pocket`, `smol`, `text only`, `voices`, or an oracle of these.
 
     Args:
         reads: what is read; the four sets (of smol its panel) unless given.
         dtype: the number format of the weights.
-        with_general: whether tasks hold `beside` as their general questions.
+        with_general: whether requests hold `beside` as their general questions.
 
     Raises:
         ValueError: there is no such subject.
@@ -249,14 +242,16 @@ def open_subject(
         raise ValueError(f"no subject {name!r}; there are pocket, smol, text only and voices")
     model, processor = load("pocket" if kind == "text only" else name, dtype=dtype)
     if kind == "voices":
-        return hearing(model, processor, world)
-    more: dict[str, Any] = {"general": beside(kind, world)} if with_general else {}
-    if dtype != torch.float32:
-        more["encode"] = in_format(answer_batches, dtype)
-    if kind == "smol":
-        return strangers(model, processor, world, reads or smol_panel, batch_size=64, **more)
-    reads = reads or questions.question_sets
+        from .recipes.voices import answer_batches as hear
+
+        return Session(model, processor, encode=hear), partial(heard, world)
+    general = beside(kind, world) if with_general else []
+    reads = reads or (smol_panel if kind == "smol" else questions.question_sets)
+    requests = strangers(world, reads, general=general)
     if kind == "text only":
-        requests = strangers(*without_eyes(model, processor), world, reads, **more)
-        return lambda people: by_name(requests(people))
-    return strangers(model, processor, world, reads, **more)
+        session = Session(*without_eyes(model, processor))
+        return session, lambda people: by_name(requests(people))
+    session = Session(model, processor, batch_size=64 if kind == "smol" else 128)
+    if dtype != torch.float32:
+        session.encode = in_format(answer_batches, dtype)
+    return session, requests

@@ -1,7 +1,7 @@
 """One trial: an edit that is made in some way, from some data.
 
-    requests = prepare(*load("pocket"), load_people())
-    edit, _ = edit_for(Trial(Setting(score="square"), mass=0.2), requests(people))
+    session, requests = prepare(*load("pocket"), load_people())
+    edit, _ = edit_for(Trial(Setting(score="square"), mass=0.2), session, requests(people))
 
 What a trial does not name is as in chapter 4. `running.rows_of` reads it beside its sham.
 """
@@ -13,13 +13,14 @@ from itertools import count
 
 from kvw_minimal import scores
 from kvw_minimal.edits import Edit
-from kvw_minimal.methods import METHODS, Cost
+from kvw_minimal.forget_request import Request
+from kvw_minimal.methods import METHODS
 from kvw_minimal.methods.positions import POSITIONS
 from kvw_minimal.questions import MODALITIES, Question, seeded
 from kvw_minimal.requests.subjects import Reads, Requests, sample_of_general, strangers
+from kvw_minimal.session import Cost, Session
 from kvw_minimal.strangers.people import World, load_people
 from kvw_minimal.strangers.questions import about, facts_of
-from kvw_minimal.task import Task
 
 from . import family
 from .family import SCORES, Setting, setting_of
@@ -137,14 +138,14 @@ def trial_of(method: str, text: str, sham: bool = True) -> Trial:
 # --- the data of a trial -----------------------------------------------------------------------
 
 
-def invented(world: World, task: Task) -> list[Question]:
+def invented(world: World, session: Session, request: Request) -> list[Question]:
     """Text questions about names that nobody has, with what the model makes up as the answer.
 
     All that is needed is the model and the parts that names are put together from.
     """
     rng, known = seeded("invented"), list(world.people.values())
     taken, questions = {person.name for person in known}, []
-    real = {question.person for question in task.known()}
+    real = {question.person for question in request.questions()}
     free = (own for i in count() if (own := f"x{i:03}") not in real)
     firsts, lasts = ([getattr(p, part) for p in known] for part in ("first_name", "last_name"))
     while len(questions) < INVENTED:
@@ -166,7 +167,7 @@ def invented(world: World, task: Task) -> list[Question]:
                 name=name,
             )
         )
-    said = scores.answer(task.model, task.processor, questions)
+    said = scores.answer(session.model, session.processor, questions)
     return [
         replace(q, answer=text, value=text) for q, text in zip(questions, said, strict=True) if text
     ]
@@ -198,19 +199,19 @@ def evenly(questions: list[Question], most: int, *key: object) -> list[Question]
     ]
 
 
-def thinned(trial: Trial, task: Task) -> Task:
+def thinned(trial: Trial, session: Session, request: Request) -> Request:
     """A request with the data that a trial is made from."""
-    world, people, forget = load_people(), task.people, task.forget
-    retain = [question for question in task.known() if question.person not in set(people)]
+    world, people, forget = load_people(), request.people, request.forget
+    retain = [question for question in request.questions() if question.person not in set(people)]
     if trial.proxy == "twenty others":
-        others = sorted(set(task.others))
+        others = sorted(set(request.retain_people))
         picked = seeded("twenty", *people).choice(len(others), 20, replace=False)
         chosen = {others[i] for i in picked}
         retain = [question for question in retain if question.person in chosen]
     elif trial.proxy == "portraits of nobody":
         retain = []
     elif trial.proxy == "invented names":
-        retain = task.once(("invented",), lambda: invented(world, task))
+        retain = session.once(("invented",), lambda: invented(world, session, request))
     if trial.topics:
         retain = [question for question in retain if question.fact in trial.topics]
     key = (trial.seed, *people)
@@ -224,9 +225,9 @@ def thinned(trial: Trial, task: Task) -> Task:
         retain = evenly(retain, trial.reference, *key)
     else:
         retain = some(retain, trial.reference, "retain", trial.reference, *key)
-    general = task.once(("reference",), lambda: sample_of_general(world, "reference"))
+    general = session.once(("reference",), lambda: sample_of_general(world, "reference"))
     return replace(
-        task, forget=forget, retain=retain, general=task.general or general, seed=trial.seed
+        request, forget=forget, retain=retain, general=request.general or general, seed=trial.seed
     )
 
 
@@ -239,23 +240,24 @@ def prepare(
     progress: bool = False,
     reads: Reads = pocket_panel,
     **more,
-) -> Requests:
-    """Requests to a model, everything asked once; half a minute on `pocket` for all scores and
-    positions.
+) -> tuple[Session, Requests]:
+    """A session and the requests to it, everything asked once; half a minute on `pocket` for all
+    scores and positions.
 
     Args:
         reads: what is read after an edit.
+        more: other attributes of the session.
     """
-    requests = strangers(model, processor, world, reads, **more)
-    task = requests(world.forget_people("A", 5))
-    task = thinned(Trial(proxy="invented names"), task)
-    asked = [*about(world, list(world.people)), *task.general, *task.retain]
-    family.prepare(task, asked, scores, positions, progress)
-    return requests
+    session, requests = Session(model, processor, **more), strangers(world, reads)
+    request = requests(world.forget_people("A", 5))
+    request = thinned(Trial(proxy="invented names"), session, request)
+    asked = [*about(world, list(world.people)), *request.general, *request.retain]
+    family.prepare(session, asked, scores, positions, progress)
+    return session, requests
 
 
 def edit_for(
-    trial: Trial, task: Task, seed: int | None = None, memory: bool = False
+    trial: Trial, session: Session, request: Request, seed: int | None = None, memory: bool = False
 ) -> tuple[Edit, Cost]:
     """The edit of a trial for a request, or for a sham of it, and what it cost.
 
@@ -266,9 +268,9 @@ def edit_for(
     Raises:
         ValueError: settings that cannot work; or there is not so much to take (`family.at_mass`).
     """
-    task = thinned(trial, task)
+    request = thinned(trial, session, request)
     settings = trial.own
     if trial.proxy == "portraits of nobody":
         settings = settings | {"general": True}
-    task = task if seed is None else replace(task, seed=seed)
-    return METHODS[trial.method].edit(task, settings, memory)
+    request = request if seed is None else replace(request, seed=seed)
+    return METHODS[trial.method].edit(session, request, settings, memory)

@@ -1,0 +1,115 @@
+"""A request to forget: data only, the questions on both sides and what is scored afterwards."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from .questions import Question, seeded
+
+
+def drawn_for_sham(pool: list[str], size: int, draw: int) -> list[str]:
+    """A random sample of `size` people, for whom a sham is made; `draw` is the seed."""
+    return sorted(seeded("sham", size, draw).choice(pool, size, replace=False).tolist())
+
+
+def people_of(questions: list[Question]) -> list[str]:
+    """The people whom questions are about, each once, in their order."""
+    return list(dict.fromkeys(question.person for question in questions))
+
+
+@dataclass(frozen=True, repr=False)
+class Request:
+    """The people to forget, the people to keep, and the questions about them. It holds no model.
+
+    Attributes:
+        forget: questions whose answers the model shall not give any more.
+        retain: questions whose answers shall stay; may be empty for methods that need none.
+        general: questions about nobody, such as portraits of strangers or facts of the world.
+        eval_sets: `{set: questions}`, what is scored before and after.
+        sham_pool: people who may be drawn for a sham; those of `retain` unless given.
+        seed: of everything that a method draws.
+
+    Raises:
+        ValueError: an empty forget set, or a question that stands twice.
+    """
+
+    forget: list[Question]
+    retain: list[Question]
+    general: list[Question] = field(default_factory=list)
+    eval_sets: dict[str, list[Question]] = field(default_factory=dict)
+    sham_pool: list[str] | None = None
+    seed: int = 0
+
+    def __post_init__(self):
+        for name in ("forget", "retain", "general"):  # any sequence will do
+            object.__setattr__(self, name, list(getattr(self, name)))
+        if not self.forget:
+            raise ValueError("the forget set is empty: name at least one person")
+        ids = [question.id for question in self.forget + self.retain]
+        if len(set(ids)) < len(ids):
+            twice = next(name for name in ids if ids.count(name) > 1)
+            raise ValueError(f"a question stands twice among forget and retain: {twice}")
+
+    @property
+    def people(self) -> list[str]:
+        """The people of the forget set, in its order."""
+        return people_of(self.forget)
+
+    @property
+    def retain_people(self) -> list[str]:
+        """The people of the retain set, in its order."""
+        return people_of(self.retain)
+
+    def questions(self) -> list[Question]:
+        """Both sides, by person: the same list for every request that shares these questions."""
+        return sorted(self.forget + self.retain, key=lambda question: question.person)
+
+    def sham(self, draw: int) -> "Request":
+        """The same request for as many other people, drawn at random: the control of an edit.
+
+        The evaluation sets stay. The people of the request are retained.
+
+        Raises:
+            ValueError: fewer people to draw from than there are to forget, or one of whom nothing
+                is asked.
+        """
+        people, size = set(self.people), len(self.people)
+        pool = sorted(set(self.retain_people)) if self.sham_pool is None else self.sham_pool
+        pool = [person for person in pool if person not in people]
+        if len(pool) < size:
+            raise ValueError(
+                f"{len(pool)} people to retain are too few: the sham control needs "
+                f"as many as there are to forget, {size}"
+            )
+        drawn, questions = set(drawn_for_sham(pool, size, draw)), self.questions()
+        strange = sorted(drawn - {question.person for question in questions})
+        if strange:
+            raise ValueError(f"nothing is asked about {', '.join(strange)}, drawn for a sham")
+        return replace(
+            self,
+            seed=draw,
+            forget=[question for question in questions if question.person in drawn],
+            retain=[question for question in questions if question.person not in drawn],
+        )
+
+    def sets(self, *names: str) -> Iterator[tuple[str, list[Question]]]:
+        """Some of the evaluation sets, or all of them, by name.
+
+        Raises:
+            ValueError: there is no such set.
+        """
+        strange = sorted(set(names) - set(self.eval_sets))
+        if strange:
+            raise ValueError(
+                f"no set {strange[0]!r} to read; there are {', '.join(self.eval_sets)}"
+            )
+        yield from ((name, self.eval_sets[name]) for name in names or self.eval_sets)
+
+    def __repr__(self) -> str:
+        def side(name: str, questions: list[Question]) -> str:
+            people = people_of(questions)
+            some = ", ".join(people[:5]) + (", ..." if len(people) > 5 else "")
+            return f"{name}: {len(people)} people, {len(questions)} questions ({some})"
+
+        sets = ", ".join(f"{name} {len(questions)}" for name, questions in self.eval_sets.items())
+        sides = f"{side('forget', self.forget)}\n{side('retain', self.retain)}"
+        return f"{sides}\nevaluated: {sets or 'nothing'}"
