@@ -32,6 +32,7 @@ CORE = (
     "results",
     "forget_request",
     "session",
+    "conditions",
     "files",
 )
 ROOMS = (

@@ -3,10 +3,10 @@
 import json
 import re
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import tiny
@@ -21,21 +21,22 @@ from kvw_minimal.benchmarks import protocols
 from kvw_minimal.benchmarks import replicate as module
 from kvw_minimal.benchmarks.files import Unnamed
 from kvw_minimal.benchmarks.replicate import (
+    benchmark_headroom,
     benchmark_request,
-    check_headroom,
     data_hash,
     edit_of,
     evenly,
     measure_rows,
     replicate,
     sham_of,
-    summaries,
+    summary_of,
     table,
 )
 from kvw_minimal.coefficients import measure_questions
 from kvw_minimal.methods.kvw import STRENGTH
 from kvw_minimal.models import fingerprint
 from kvw_minimal.questions import Question
+from kvw_minimal.results import score_rows, summarise
 from kvw_minimal.session import Session
 from kvw_minimal.strangers.people import load_people
 
@@ -160,18 +161,20 @@ def test_the_edit_is_that_of_the_book(tiny_model, data):
 # --- headroom
 
 
-def measured(benchmark: str, value: float) -> list[dict]:
-    return [
-        {
-            "set": name,
-            "modality": modality,
-            "metric": metric,
-            "people": list("abcde"),
-            "values": np.full(5, value),
-            "unparsable": 0,
-        }
-        for name, modality, metric in module.HEADROOM_METRIC[benchmark]
-    ]
+def rows_about(about: tuple[str, str, str], values: Sequence[float], condition: str) -> list[dict]:
+    """Scores of one question about each of five people."""
+    name, modality, metric = about
+    people = [replace(asked()[0], person=person) for person in "abcde"]
+    columns = {"modality": modality, "condition": condition}
+    return score_rows(name, people, {metric: values}, [False] * 5, **columns)
+
+
+def measured(benchmark: str, *values: float, condition: str = "vanilla") -> list[dict]:
+    """Means of five people, by what a benchmark tells headroom."""
+    rows: list[dict] = []
+    for about in module.HEADROOM_METRIC[benchmark]:
+        rows += rows_about(about, values if len(values) > 1 else values * 5, condition)
+    return summarise(rows)
 
 
 def asked() -> list[Question]:
@@ -185,20 +188,20 @@ def asked() -> list[Question]:
 @pytest.mark.parametrize("benchmark", ["mllmu", "clear"])
 def test_headroom(benchmark):
     known, unknown = measured(benchmark, 1.0), measured(benchmark, 0.25)
-    assert check_headroom(benchmark, asked(), known, unknown) == ("shown", [])
+    oracle = measured(benchmark, 0.25, condition="oracle")
+    assert benchmark_headroom(benchmark, asked(), known, oracle) == ("shown", [])
     with pytest.raises(ValueError, match="no headroom.*vanilla 0.25.*oracle 0.25"):
-        check_headroom(benchmark, asked(), unknown, unknown)
-    close = measured(benchmark, 1.0 - module.MARGIN / 2)
+        benchmark_headroom(benchmark, asked(), unknown, oracle)
+    close = measured(benchmark, 1.0 - module.MARGIN / 2, condition="oracle")
     with pytest.raises(ValueError, match="no headroom"):
-        check_headroom(benchmark, asked(), known, close)
-    unsure, low = measured(benchmark, 0.0), measured(benchmark, 0.0)
-    for ours, bound in zip(unsure, low, strict=True):  # .6 against .2: far, but intervals meet
-        ours["values"], bound["values"] = np.array([1, 1, 1, 0, 0]), np.array([1, 0, 0, 0, 0])
+        benchmark_headroom(benchmark, asked(), known, close)
+    unsure = measured(benchmark, 1, 1, 1, 0, 0)  # .6 against .2: far, but intervals meet
+    low = measured(benchmark, 1, 0, 0, 0, 0, condition="oracle")
     with pytest.raises(ValueError, match="no headroom"):
-        check_headroom(benchmark, asked(), unsure, low)
-    mark, notes = check_headroom(benchmark, asked(), known, None)
+        benchmark_headroom(benchmark, asked(), unsure, low)
+    mark, notes = benchmark_headroom(benchmark, asked(), known, None)
     assert mark == "unknown" and "without an oracle" in notes[0] and len(notes) == 1
-    mark, notes = check_headroom(benchmark, asked(), unknown, None)
+    mark, notes = benchmark_headroom(benchmark, asked(), unknown, None)
     assert mark == "doubtful" and "does not seem to know the people" in notes[-1]
 
 
@@ -206,8 +209,8 @@ def test_headroom(benchmark):
 def test_chance_is_the_mean_over_questions(benchmark):
     easy = [replace(q, id=f"{q.id}, easy", options=q.options[:2]) for q in asked()]
     unsure = measured(benchmark, 0.45)  # below one in two, above the mean with one in four
-    assert check_headroom(benchmark, easy, unsure, None)[0] == "doubtful"
-    assert check_headroom(benchmark, easy + asked(), unsure, None)[0] == "unknown"
+    assert benchmark_headroom(benchmark, easy, unsure, None)[0] == "doubtful"
+    assert benchmark_headroom(benchmark, easy + asked(), unsure, None)[0] == "unknown"
 
 
 def test_a_model_that_knows_nobody_is_refused_beside_an_oracle(data, tiny_model):
@@ -318,18 +321,19 @@ def test_an_oracle_without_eyes_is_no_bound_for_a_model_that_sees(data, tiny_mod
 
 
 def test_headroom_and_summaries_of_text_alone():
-    def told(value: float) -> list[dict]:
-        keys = ("set", "modality", "metric")
-        return [measured("clear", value)[0] | dict(zip(keys, module.HEADROOM_TEXT, strict=True))]
+    def rows(value: float, condition: str) -> list[dict]:
+        return rows_about(module.HEADROOM_TEXT, [value] * 5, condition)
 
-    assert check_headroom("clear", asked(), told(1.0), told(0.25)) == ("shown", [])
+    def told(value: float, condition: str = "vanilla") -> list[dict]:
+        return summarise(rows(value, condition))
+
+    assert benchmark_headroom("clear", asked(), told(1.0), told(0.25, "oracle")) == ("shown", [])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        mark, notes = check_headroom("clear", [asked()[0]], told(0.5), None)
+        mark, notes = benchmark_headroom("clear", [asked()[0]], told(0.5), None)
     assert mark == "unknown" and len(notes) == 1  # no options, no level of chance
-    assert [row["metric"] for row in summaries("clear", "edited", told(1.0), told(1.0))] == [
-        "question_probability"
-    ]
+    [row] = summary_of("clear", rows(1.0, "edited"), rows(1.0, "oracle"))
+    assert row["metric"] == "question_probability"
 
 
 def test_what_is_wrong_with_the_data_stands_in_the_provenance(data, reader, monkeypatch):

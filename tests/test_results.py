@@ -13,10 +13,11 @@ from kvw_experiments.plans import plan_of, plans_of
 from kvw_experiments.rows import read_rows, words
 from kvw_experiments.subjects import open_subject
 from kvw_experiments.summary_files import FILES, read_summary
+from kvw_minimal.conditions import score
 from kvw_minimal.methods import METHODS
 from kvw_minimal.methods.kvw import STRENGTH
 from kvw_minimal.models import fingerprint
-from kvw_minimal.requests.reading import read
+from kvw_minimal.requests.reading import panel
 from kvw_minimal.strangers.people import REPORT_GROUPS, ROOT, load_people
 from kvw_minimal.strangers.questions import SETS, about
 from kvw_minimal.taught import load
@@ -187,9 +188,13 @@ def test_an_edit_of_the_replication_and_its_curve_come_out_the_same():
     own = of(rows, plan, trial, "B")
     for part, by_question in ((1.0, True), (0.5, False)):  # of a curve people are stored
         with edit.part(part).on(case.model):
-            found = read(*case, ("forget",), by_question=by_question)
-        again = [{"condition": "edited"} | row for row in found]
+            again = read(case, "forget", by_question=by_question)
         compared(again, own[own["edit_scale"] == part], 2)
+
+
+def read(case: Case, *names: str, by_question: bool = False) -> list[dict]:
+    """What an experiment would store of some sets, on the model as it stands."""
+    return score(*case, panel(case.request, by_question=by_question), "edited", names)
 
 
 def compared(again: list[dict], rows: pd.DataFrame, most: float) -> pd.DataFrame:
@@ -223,8 +228,7 @@ def test_a_slice_of_the_rewrite_comes_out_the_same():
     assert best.settings == METHODS["rewrite"].chosen
     edit, _ = METHODS["rewrite"].edit(*case, best.settings)
     with edit.on(case.model):
-        found = read(*case, ("forget",), by_question=True)
-        again = [{"condition": "edited"} | row for row in found]
+        again = read(case, "forget", by_question=True)
     compared(again, of(rows, plan, best, "B"), 2)
 
 
@@ -237,7 +241,7 @@ def test_a_slice_of_what_the_rewrite_needs_comes_out_the_same():
     assert made["models"]["pocket"] == fingerprint(case.model)
     edit, _ = trials.edit_for(trial, *case)
     with edit.on(case.model):
-        again = [{"condition": "edited"} | row for row in read(*case, ("forget", "among values"))]
+        again = read(case, "forget", "among values")
     both = compared(again, of(rows, plan, trial, "A"), 2)
     told = both[both["metric"].isin(["p_true", "rank", "entropy"])]
     gaps = (told["score_sum_x"] - told["score_sum_y"]).abs() / told["n_x"]
@@ -266,7 +270,7 @@ def test_a_slice_of_beyond_comes_out_the_same(name: str):
     best = running.choose_of(plan, own, plan.entries("ways")["KVW one pass"])
     edit, _ = METHODS["KVW one pass"].edit(*case, best.settings)
     with edit.on(case.model):
-        again = [{"condition": "edited"} | row for row in read(*case, ("forget",))]
+        again = read(case, "forget")
     compared(again, of(rows, plan, best, "B"), 1)
 
 
@@ -298,5 +302,5 @@ def test_a_slice_of_smol_comes_out_the_same():
     assert len(trials.thinned(trial, *case).retain) == 70 == len(case.forget)
     edit, _ = trials.edit_for(trial, *case)
     with edit.on(case.model):
-        again = [{"condition": "edited"} | row for row in read(*case, ("forget",))]
+        again = read(case, "forget")
     compared(again, of(rows, plan, trial, "A"), 1)

@@ -116,6 +116,13 @@ def code(*texts: object) -> int:
     return found
 
 
+def panel_rows(*names: str, **more) -> list[dict]:
+    """What an experiment would store of some sets, without their condition."""
+    session, request = case()
+    protocol = reading.panel(request, **more)
+    return [row for each in names for row in protocol(session, each, request.eval_sets[each])]
+
+
 #: what rows say in other words since the digests were taken that stand beside stored rows
 RECORDED = {"score_sum": "total", "edited": "edit"}
 
@@ -366,7 +373,7 @@ DATA: dict[str, dict] = {
 @vector("data", lambda: trials.DATA)
 def _data(name: str):
     if name == "aloud":
-        return as_recorded(reading.read(*case(), ["forget"], aloud=("forget",))[2::3])
+        return as_recorded(panel_rows("forget", aloud=("forget",))[2::3])
     own = trials.thinned(trials.Trial(**DATA[name]), *whole_request())
     found = [*map(asked, (own.forget, own.retain, own.general)), own.seed]
     if name == "proxy":
@@ -700,8 +707,8 @@ def _free_answers():
 
 @vector("reading")
 def _reading():
-    one_each = as_recorded(reading.read(*case(), ["test"], by_question=True))
-    by_person = as_recorded(reading.read(*case(), ["test"]))
+    one_each = as_recorded(panel_rows("test", by_question=True))
+    by_person = as_recorded(panel_rows("test"))
     forms = sorted((fact, sorted(said)) for fact, said in reading.forms(*case()).items())
     return [by_person[::5], one_each[3], len(one_each), code(*forms)]
 
@@ -774,7 +781,7 @@ def _choice(name: str):
 
 @vector("summaries")
 def _summaries():
-    rows = pd.DataFrame(reading.read(*case(), case().eval_sets)).assign(
+    rows = pd.DataFrame(panel_rows(*case().eval_sets)).assign(
         label="l", method="m", settings="{}", group="A"
     )
     totals = rows["score_sum"] * made_up(len(rows)).double().numpy()

@@ -10,6 +10,7 @@ from ..forget_request import Request
 from ..intervals import interval
 from ..methods import METHODS
 from ..methods.somebody_else import asked_again, somebody_else
+from ..results import text_table
 from ..session import Session
 from .probes import BROUGHT_BACK, PROBES, examine, probe_of, reading
 
@@ -216,20 +217,20 @@ def audit(
 
 def table(found: Iterable[Finding]) -> str:
     """What an audit found, one line a probe, of several settings the strongest."""
-    lines = [
-        f"{'probe':46}{'vanilla':>8}{'oracle':>8}{'edited':>8}{'sham':>8}"
-        f"{'left':>7}{'brought back':>14}{'of the oracle':>14}"
-    ]
 
     def number(value: float | None) -> str:
         return "-" if value is None else f"{value:.2f}"
 
-    for f in found:
-        if f.strongest:
-            left = number(f.left) if f.applies else "n/a"
-            lines.append(
-                f"{f.label:46}{f.vanilla:>8.2f}{f.oracle:>8.2f}{f.edited:>8.2f}"
-                f"{number(f.sham):>8}{left:>7}{number(f.recovered):>14}"
-                f"{number(f.again):>14}"
-            )
-    return "\n".join(lines)
+    lines = [
+        [
+            f.label,
+            *map(number, (f.vanilla, f.oracle, f.edited, f.sham)),
+            number(f.left) if f.applies else "n/a",
+            number(f.recovered),
+            number(f.again),
+        ]
+        for f in found
+        if f.strongest
+    ]
+    head = ["probe", "vanilla", "oracle", "edited", "sham", "left"]
+    return text_table([*head, "brought back", "of the oracle"], lines)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,11 +14,12 @@ import torch
 from tqdm import tqdm
 
 from kvw_minimal.audit.probes import examine, reading
+from kvw_minimal.conditions import score, score_edited
 from kvw_minimal.edits import Edit
 from kvw_minimal.methods import METHODS
 from kvw_minimal.models import columns, find_projections, fingerprint
 from kvw_minimal.requests.provenance import provenance
-from kvw_minimal.requests.reading import AMONG, read
+from kvw_minimal.requests.reading import AMONG, panel
 from kvw_minimal.requests.subjects import Requests, is_made, oracle_of
 from kvw_minimal.session import Session
 from kvw_minimal.strangers.people import REPORT_GROUPS, TUNING_GROUPS, load_people
@@ -77,29 +79,30 @@ def rows_of(
             edit, cost = edit_for(trial, session, own, seed, memory=plan.by_question)
         loud = trial.aloud or (group in plan.aloud and sham is None and not tuning)
         said = plan.said if loud else ()
-        made = {"condition": condition_of(trial, sham), "draw": sham or 0, "edit_scale": 1.0}
+        made: dict[str, Any] = {
+            "condition": condition_of(trial, sham),
+            "draw": sham or 0,
+            "edit_scale": 1.0,
+        }
         if plan.probes:
             probed = replace(request, forget=request.eval_sets.get("probed", request.forget))
             rows += [made | row for row in examine(session, probed, edit, asked)]
             continue
+        protocol, whole = panel(request, said, plan.by_question, plan.free_tokens), list[dict]()
         with edit.on(session.model):
-            found = read(session, request, names, said, plan.by_question, plan.free_tokens)
+            rows += score(session, request, protocol, names=names, **made)
             if plan.weights and sham is None and trial.method != "vanilla":
-                found += about_weights(first, session, edit, group)
+                whole += about_weights(first, session, edit, group)
         if plan.by_question and sham is None and not tuning:
-            found += [
-                _whole("cost", metric, value, group)
-                for metric, value in (
-                    ("seconds", cost.seconds),
-                    ("memory", cost.memory or 0),
-                    *cost.passes.items(),
-                )
-            ]
-        rows += [made | row for row in found]
-        kept = [name for name in ("forget", "retain") if name in names]
+            spent = {"seconds": cost.seconds, "memory": cost.memory or 0, **cost.passes}
+            whole += [_whole("cost", metric, value, group) for metric, value in spent.items()]
+        rows += [made | row for row in whole]
+        sides = [name for name in ("forget", "retain") if name in names]
         for share in () if tuning or not trial.sham else plan.shares:
-            with edit.part(share).on(session.model):
-                rows += [made | {"edit_scale": share} | row for row in read(session, request, kept)]
+            place = made | {"edit_scale": share}
+            rows += score_edited(
+                session, request, panel(request), edit.part(share), names=sides, **place
+            )
     return rows
 
 
