@@ -13,27 +13,24 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-from rich.console import Console
-from rich.table import Table
 from torch import nn
 
 from .benchmarks.own import read_request
 from .coefficients import Coefficients
+from .conditions import score, score_edited, score_shams
 from .edits import Edit
 from .forget_request import Request
-from .intervals import interval
 from .methods import METHODS
 from .methods.kvw import coefficients
 from .methods.registry import restored
 from .models import sketch
-from .requests.reading import by_modality, scored, sham_scores, worn
+from .requests.reading import teacher_forced
+from .results import summarise, table, text_table
 from .session import Session
 from .sharing.folders import export as write_folder
 from .strangers.people import load_people
 from .strangers.questions import about, general, question_sets
 
-CONDITIONS = ("vanilla", "edited", "sham", "oracle")
 STRANGERS = re.compile("strangers(:(?P<group>[^@]+))?(@(?P<percent>[0-9]+))?")
 
 
@@ -275,37 +272,16 @@ def _made(session: Session, request: Request, method: Method) -> Edit:
     return edit
 
 
-def _rows(
-    request: Request, condition: str, scores: Mapping[str, Mapping[str, np.ndarray]]
-) -> list[dict]:
-    """A row for each set, modality and metric: mean, 95 % interval over people, and n."""
-    rows = []
-    for name, metrics in scores.items():
-        asked = request.eval_sets[name]
-        for modality, chosen in by_modality(asked):
-            people = [asked[i].person for i in chosen]
-            for metric, values in metrics.items():
-                value, low, high = interval(values[chosen], people)
-                kind = {"condition": condition, "set": name, "modality": modality, "metric": metric}
-                rows.append(kind | {"value": value, "low": low, "high": high, "n": len(chosen)})
-    return rows
-
-
-def _scores(session: Session, request: Request) -> dict[str, dict[str, np.ndarray]]:
-    """Exact match and probability of every question of every set, on the model as it stands."""
-    return {name: scored(session, questions) for name, questions in request.sets()}
-
-
 def _with_edit(
     session: Session, request: Request, edit: Edit, method: Method | None, shams: int
 ) -> list[dict]:
     """Rows with an edit on, and with those that its method makes for as many other people."""
-    with worn(edit, session.model):
-        rows = _rows(request, "edited", _scores(session, request))
-    if method is not None and shams:
-        scores = sham_scores(session, request, lambda other: _made(session, other, method), shams)
-        rows += _rows(request, "sham", scores)
-    return rows
+    rows = score_edited(session, request, teacher_forced, edit)
+    if method is None or not shams:
+        return rows
+    return rows + score_shams(
+        session, request, teacher_forced, lambda other: _made(session, other, method), shams
+    )
 
 
 def evaluate(
@@ -339,12 +315,12 @@ def evaluate(
         raise ValueError("the method of this edit is not known: name it (method=...), or shams=0")
     if edit is not None and shams:
         request.sham(0)  # refuses too few people before anything is scored
-    rows = _rows(request, "vanilla", _scores(session, request))
+    rows = score(session, request, teacher_forced)
     if edit is not None:
         rows += _with_edit(session, request, edit, method, shams)
     if oracle is not None:
-        rows += _rows(request, "oracle", _scores(Session(oracle, processor), request))
-    return Report(rows, str(method or edit or "vanilla"), shams)
+        rows += score(Session(oracle, processor), request, teacher_forced, "oracle")
+    return Report(summarise(rows), str(method or edit or "vanilla"), shams)
 
 
 def compare(
@@ -363,10 +339,10 @@ def compare(
     session = Session(model, processor)
     if shams:
         request.sham(0)
-    vanilla, reports = _rows(request, "vanilla", _scores(session, request)), []
+    vanilla, reports = score(session, request, teacher_forced), []
     for method, label in zip(methods, labels, strict=True):
         rows = _with_edit(session, request, _made(session, request, method), method, shams)
-        reports.append(Report(vanilla + rows, label, shams))
+        reports.append(Report(summarise(vanilla + rows), label, shams))
     return Results(reports)
 
 
@@ -385,19 +361,6 @@ def export(edit: Edit, model: nn.Module, folder: str | Path, form: str = "merged
 
 
 # --- what came out --------------------------------------------------------------------------------
-
-
-def _text(title: str, head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A table as plain text."""
-    table = Table(title=title, box=None, title_justify="left", pad_edge=False)
-    for i, name in enumerate(head):
-        table.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
-    for line in lines:
-        table.add_row(*line)
-    console = Console(width=200, color_system=None)
-    with console.capture() as captured:
-        console.print(table)
-    return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
 
 @dataclass(frozen=True, repr=False)
@@ -452,18 +415,7 @@ class Report:
 
     def table(self, metric: str = "exact_match") -> str:
         """One line a condition, one column a set and modality: mean and interval."""
-        rows = [row for row in self.rows if row["metric"] == metric]
-        columns = list(dict.fromkeys((row["set"], row["modality"]) for row in rows))
-        cells = {
-            (row["condition"], row["set"], row["modality"]): (
-                f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
-            )
-            for row in rows
-        }
-        there = [name for name in CONDITIONS if any(key[0] == name for key in cells)]
-        lines = [[name, *(cells.get((name, *c), "-") for c in columns)] for name in there]
-        head = ["", *(" ".join(column) for column in columns)]
-        return _text(metric.replace("_", " "), head, lines)
+        return table(self.rows, metric)
 
     def __repr__(self) -> str:
         return f"{self.table()}\n\n{self.sentence}"
@@ -503,7 +455,7 @@ class Results:
         for report in sorted(self.reports, key=lambda r: r.mean("edited", "forget") or 0.0):
             own = [cell(report, "edited", "forget"), cell(report, "sham", "forget")]
             lines.append([report.method, *own, *(cell(report, "edited", name) for name in kept)])
-        return _text(f"{metric.replace('_', ' ')}, image and text questions", head, lines)
+        return text_table(head, lines, f"{metric.replace('_', ' ')}, image and text questions")
 
     def frontier(self, metric: str = "exact_match"):
         """Forgotten on x, retained on y: a line a method, a point a setting, hollow for shams.

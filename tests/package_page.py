@@ -29,8 +29,10 @@ CORE = (
     "schedules",
     "scores",
     "intervals",
+    "results",
     "forget_request",
     "session",
+    "conditions",
     "files",
 )
 ROOMS = (

@@ -156,7 +156,7 @@ def test_a_folder_of_quantised_weights_is_loaded_and_unlearnt(folder, kind, tmp_
         oracle=False,
     )
     found = {
-        row["state"]: row["value"]
+        row["condition"]: row["value"]
         for row in result["rows"]
         if (row["set"], row["metric"]) == ("forget", "probability")
     }

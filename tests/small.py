@@ -98,19 +98,19 @@ def made_up_rows(trial: Trial, group: str) -> pd.DataFrame:
         [
             {
                 "experiment": "small",
-                "subject": "tiny",
+                "model": "tiny",
                 "method": trial.method,
                 "settings": trial.text,
                 "group": group,
-                "made_for": "edit",
+                "condition": "edited",
                 "draw": 0,
-                "share": 1.0,
+                "edit_scale": 1.0,
                 "set": "forget",
                 "question": None,
                 "person": "p1",
                 "modality": "text",
                 "metric": "exact_match",
-                "total": 1.0,
+                "score_sum": 1.0,
                 "n": 1,
             }
         ]

@@ -64,7 +64,7 @@ def mean(case, edit, name, setting="") -> float:
         for row in audit.examine(*case, edit, [name])
         if row["set"] == probes.label_of(name, setting)
     ]
-    return sum(row["total"] for row in rows) / sum(row["n"] for row in rows)
+    return sum(row["score_sum"] for row in rows) / sum(row["n"] for row in rows)
 
 
 # --- the list, and what every probe keeps ------------------------------------------------------
@@ -90,7 +90,7 @@ def test_a_probe_asks_about_the_forgotten_and_leaves_the_model_alone(name, case,
     with edit.on(case.model):  # it is off: it can be put on
         pass
     assert rows and {row["person"] for row in rows} <= set(case.people)
-    assert all(0 <= row["total"] / row["n"] <= 1 and row["n"] <= 7 for row in rows)
+    assert all(0 <= row["score_sum"] / row["n"] <= 1 and row["n"] <= 7 for row in rows)
     assert audit.PROBES[name].source and audit.PROBES[name].beside in ("", "as taught")
 
 
@@ -339,7 +339,8 @@ def test_an_edit_of_what_one_person_calls_tells_who_it_was(case):
     loudest = each.argmax(0) == coefficients.people.index(person)
     edit = Columns(loudest.float() * 5, 1.0, fingerprint(case.model))
     told = {
-        row["person"]: row["total"] / row["n"] for row in audit.examine(*case, edit, ["who was it"])
+        row["person"]: row["score_sum"] / row["n"]
+        for row in audit.examine(*case, edit, ["who was it"])
     }
     assert told[person] == 1.0 > max(told[other] for other in case.people[1:])
     nothing = Columns(torch.zeros(loudest.shape), 0.0, fingerprint(case.model))
@@ -354,7 +355,7 @@ def test_an_edit_of_what_one_person_calls_tells_who_it_was(case):
 
 def rows(label: str, *values: float) -> list[dict]:
     return [
-        {"set": label, "modality": "text", "person": f"p{i}", "total": value, "n": 1}
+        {"set": label, "modality": "text", "person": f"p{i}", "score_sum": value, "n": 1}
         for i, value in enumerate(values)
     ]
 

@@ -62,8 +62,8 @@ def test_unlearn_keeps_its_contract(unlearned):
 def test_unlearn_writes_rows_of_four_states(unlearned):
     """The promised keys, finite numbers, and a table that says the same."""
     rows, said = unlearned[0]["rows"], unlearned[2]
-    assert {row["state"] for row in rows} == {"vanilla", "edited", "sham", "oracle"}
-    keys = {"state", "strength", "set", "modality", "metric", "value", "low", "high", "n"}
+    assert {row["condition"] for row in rows} == {"vanilla", "edited", "sham", "oracle"}
+    keys = {"condition", "strength", "set", "modality", "metric", "value", "low", "high", "n"}
     assert all(set(row) == keys for row in rows)
     assert all(0 <= row["low"] <= row["value"] <= row["high"] <= 1 for row in rows)
     lines = said[said.index("exact match") :].splitlines()
@@ -71,7 +71,7 @@ def test_unlearn_writes_rows_of_four_states(unlearned):
     forget = [
         row["value"]
         for row in rows
-        if row["state"] == "edited" and (row["set"], row["metric"]) == ("forget", "exact_match")
+        if row["condition"] == "edited" and (row["set"], row["metric"]) == ("forget", "exact_match")
     ]
     assert " / ".join(f"{value:.2f}" for value in forget) in lines[2]
     assert lines[4].split()[-1] != "-" and "-" in lines[4]  # a sham is not read on retain
@@ -82,7 +82,7 @@ def test_a_saved_edit_is_evaluated_to_the_same_rows(unlearned):
     content, edit, _ = unlearned
     again = report.evaluate("pocket", "A", 5, edit)
     assert [row | {"strength": STRENGTH} for row in again["rows"]] == [
-        row for row in content["rows"] if row["state"] == "edited"
+        row for row in content["rows"] if row["condition"] == "edited"
     ]
 
 
@@ -425,7 +425,7 @@ def test_an_experiment_is_run_list_by_list_and_group_by_group(monkeypatch, tmp_p
     monkeypatch.setattr(
         running,
         "run",
-        lambda plan, lists, into, groups: seen.append((plan.subject, lists, into, groups)),
+        lambda plan, lists, into, groups: seen.append((plan.model, lists, into, groups)),
     )
     assert invoke("book", "run", "beyond", "--groups", "B,D").exit_code == 0
     assert seen == [
@@ -450,7 +450,7 @@ def test_results_say_what_is_measured(monkeypatch, tmp_path):
     with small.planned(plan):
         trial = plan.entries("strength")["G = 2"][0]
         rows = small.made_up_rows(trial, "A")
-        rows = [rows, rows.assign(subject="other", group="B")]
+        rows = [rows, rows.assign(model="other", group="B")]
         write_rows(pd.concat(rows, ignore_index=True), {"models": {}}, tmp_path / "small.parquet")
         lines = invoke("book", "results").output.splitlines()
         assert [" ".join(line.split()) for line in lines] == [
@@ -460,7 +460,7 @@ def test_results_say_what_is_measured(monkeypatch, tmp_path):
 
 
 def test_an_experiment_is_verified_by_its_gaps(monkeypatch):
-    trial = {"subject": "pocket", "method": "family", "settings": {}, "group": "C", "gap": 0.01}
+    trial = {"model": "pocket", "method": "family", "settings": {}, "group": "C", "gap": 0.01}
     for gap, code in ((0.01, 0), (0.07, 1), (float("inf"), 1)):
         seen: list = []
         monkeypatch.setattr(

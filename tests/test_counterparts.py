@@ -17,19 +17,19 @@ MADE = {"data": "d" * 16, "models": {"pocket": "m1"}, "behaviour": {"read": "b1"
 def row(person: str = "p1", total: float = 5, **more) -> dict:
     usual = {
         "experiment": "mine",
-        "subject": "pocket",
+        "model": "pocket",
         "method": "KVW",
         "settings": "{}",
         "group": "A",
-        "made_for": "edit",
+        "condition": "edited",
         "draw": 0,
-        "share": 1.0,
+        "edit_scale": 1.0,
         "set": "forget",
         "question": None,
         "person": person,
         "modality": "text",
         "metric": "exact_match",
-        "total": total,
+        "score_sum": total,
         "n": 10,
     }
     return usual | more
@@ -59,13 +59,13 @@ def test_whom_the_book_did_not_ask_is_counted():
 @pytest.mark.parametrize(
     "name, value",
     [
-        ("subject", "smol"),
+        ("model", "smol"),
         ("method", "SSD"),
         ("settings", '{"strength": 1}'),
         ("group", "B"),
-        ("made_for", "sham"),
+        ("condition", "sham"),
         ("draw", 1),
-        ("share", 0.5),
+        ("edit_scale", 0.5),
         ("set", "test"),
         ("modality", "image"),
         ("metric", "probability"),
@@ -136,10 +136,10 @@ def test_a_file_is_told_line_by_line(book: Path):
     said, result = compare(path)
     assert said.splitlines() == [
         "data and models are those of the book",
-        "pocket, KVW {}: group A, edit",
+        "pocket, KVW {}: group A, edited",
         "  forget text exact_match: 0.60 here, 0.50 in zoo, +0.10 [+0.10, +0.10] over 1 people, "
         "n 10 and 10",
-        "no counterpart in the book: pocket, own {}: group A, edit, 1 means",
+        "no counterpart in the book: pocket, own {}: group A, edited, 1 means",
         "1 of 2 means have a counterpart",
     ]
     assert json.loads(json.dumps(result)) == result and result["notes"] == []

@@ -20,9 +20,9 @@ def rows(kept=(1.0, 1.0, 0.9, 0.5), left=(1.0, 0.8, 0.4, 0.0), sham=(1.0, 1.0, 0
     found = []
     for label, keep, leave in zip(["vanilla", *LABELS], kept, left, strict=True):
         for modality in ("image", "text"):
-            found += [(label, "edit", "retain", modality, p, 4 * keep, 4) for p in ("x", "y")]
+            found += [(label, "edited", "retain", modality, p, 4 * keep, 4) for p in ("x", "y")]
             found += [
-                (label, "edit", "forget", modality, p, 10 * (leave + more), 10)
+                (label, "edited", "forget", modality, p, 10 * (leave + more), 10)
                 for p, more in (("a", 0.0), ("b", 0.1))
             ]
     for label, leave in zip(LABELS, sham, strict=True):
@@ -31,7 +31,7 @@ def rows(kept=(1.0, 1.0, 0.9, 0.5), left=(1.0, 0.8, 0.4, 0.0), sham=(1.0, 1.0, 0
             for m in ("image", "text")
             for p in ("a", "b")
         ]
-    names = ["label", "made_for", "set", "modality", "person", "total", "n"]
+    names = ["label", "condition", "set", "modality", "person", "score_sum", "n"]
     return pd.DataFrame(found, columns=names).assign(metric="exact_match")
 
 
@@ -54,11 +54,11 @@ def test_what_is_left_at_equal_retain():
     """Half way from G = 1 to G = 2 at .95, a quarter from G = 2 to G = 4 at .80."""
     found = at_retain(rows(), LABELS, 0.95)
     assert found is not None
-    assert found["edit"] == pytest.approx((0.65, 0.6, 0.7), abs=1e-9)
+    assert found["edited"] == pytest.approx((0.65, 0.6, 0.7), abs=1e-9)
     assert found["sham"] == pytest.approx((1.0, 1.0, 1.0))
     assert found["sham - edit"][0] == pytest.approx(0.35)
     quarter = at_retain(rows(), LABELS, 0.80)
-    assert quarter is not None and quarter["edit"][0] == pytest.approx(0.35)
+    assert quarter is not None and quarter["edited"][0] == pytest.approx(0.35)
     assert quarter["sham"][0] == pytest.approx(0.925)
     assert at_retain(rows(), LABELS, 0.4) is None
 
@@ -66,7 +66,7 @@ def test_what_is_left_at_equal_retain():
 def test_levels_are_shares_of_what_vanilla_keeps():
     """And before the first strength the line starts at vanilla."""
     found = at_retain(rows(kept=(0.8, 0.72, 0.4, 0.0)), LABELS, 0.95)
-    assert found is not None and found["edit"][0] == pytest.approx(0.95)
+    assert found is not None and found["edited"][0] == pytest.approx(0.95)
 
 
 def test_the_set_that_keeps_least_counts():
@@ -74,11 +74,11 @@ def test_the_set_that_keeps_least_counts():
     own = rows()
     portraits = own[own["set"] == "retain"].assign(set="general")
     shares = portraits["label"].map({"vanilla": 0.8, "G = 1": 0.72, "G = 2": 0.1, "G = 4": 0.0})
-    both = pd.concat([own, portraits.assign(total=4 * shares)])
+    both = pd.concat([own, portraits.assign(score_sum=4 * shares)])
     found = at_retain(both, LABELS, 0.95, of=("retain", "general"))
-    assert found is not None and found["edit"][0] == pytest.approx(0.95)
+    assert found is not None and found["edited"][0] == pytest.approx(0.95)
     alone = at_retain(both, LABELS, 0.95)
-    assert alone is not None and alone["edit"][0] == pytest.approx(0.65)
+    assert alone is not None and alone["edited"][0] == pytest.approx(0.65)
 
 
 def test_the_area_is_the_mean_over_the_levels_that_are_reached():
@@ -107,7 +107,7 @@ def test_labels_of_points_are_told_from_others():
 def test_a_table_says_what_is_left_and_what_is_not_reached():
     own = rows()
     nobody = own[own["set"] == "forget"]
-    everything = pd.concat([own, nobody.assign(set="general", total=0.8 * nobody["total"])])
+    everything = pd.concat([own, nobody.assign(set="general", score_sum=0.8 * nobody["score_sum"])])
     found = table_at(everything, {"whole": LABELS, "weak": LABELS[:1]}, 0.95)
     assert found.loc["whole"].tolist() == [
         "0.65 [0.60, 0.70]",

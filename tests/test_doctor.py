@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 EXACT = {
     "vanilla": {"forget": 0.8, "retain": 0.8, "general": 0.8},
-    "KVW one pass": {"forget": 0.3, "retain": 0.76, "general": 0.6},
+    "edited": {"forget": 0.3, "retain": 0.76, "general": 0.6},
     "sham": {"forget": 0.72, "retain": 0.1, "general": 0.8},
     "oracle": {"forget": 0.1, "retain": 0.8, "general": 0.8},
 }
@@ -27,7 +27,7 @@ def rows_of(groups=REPORT_GROUPS) -> list[dict]:
     """Of every group a little otherwise, so that the means are those of `EXACT`."""
     found = []
     for i, group in enumerate(groups):
-        for (state, sets), modality in itertools.product(EXACT.items(), ("image", "text")):
+        for (condition, sets), modality in itertools.product(EXACT.items(), ("image", "text")):
             for name, value in sets.items():
                 if (name, modality) == ("general", "text"):  # it is asked with a picture
                     continue
@@ -35,7 +35,7 @@ def rows_of(groups=REPORT_GROUPS) -> list[dict]:
                     found.append(
                         {
                             "group": group,
-                            "state": state,
+                            "condition": condition,
                             "set": name,
                             "metric": metric,
                             "modality": modality,
@@ -57,7 +57,7 @@ def said_by(lines: list[str]) -> dict[str, tuple[bool, str]]:
 
 
 def test_the_headline_is_held_against_its_bounds():
-    said = said_by(doctor.headline(rows_of(), doctor.HEADLINE))
+    said = said_by(doctor.headline(rows_of(), doctor.HEADLINE, "KVW one pass"))
     for modality in ("image", "text"):
         assert said[f"KVW one pass, forget, {modality}"] == (True, "0.300")
         assert said[f"oracle, forget, {modality}"] == (True, "0.100")
@@ -74,13 +74,15 @@ def test_the_headline_is_held_against_its_bounds():
 def test_the_headline_is_of_the_mean_of_groups_and_says_so_where_some_are_missing():
     rows = rows_of()
     for row in rows:
-        if (row["state"], row["set"], row["group"]) == ("KVW one pass", "forget", "B"):
+        if (row["condition"], row["set"], row["group"]) == ("edited", "forget", "B"):
             row["value"] += 1.0
-    assert said_by(doctor.headline(rows, doctor.HEADLINE))["KVW one pass, forget, image"] == (
+    assert said_by(doctor.headline(rows, doctor.HEADLINE, "KVW one pass"))[
+        "KVW one pass, forget, image"
+    ] == (
         False,
         "0.500",
     )
-    said = doctor.headline(rows_of(("A", "C")), doctor.HEADLINE)
+    said = doctor.headline(rows_of(("A", "C")), doctor.HEADLINE, "KVW one pass")
     assert sum("(group A, C only)" in line for line in said) == len(said) == 14
 
 
@@ -175,16 +177,14 @@ def test_targets_are_those_of_the_card_then_of_the_headline_then_of_smol(monkeyp
         "STORED",
         {
             ("rewrite", "10 %", "rewrite"): [
-                ("rewrite", "exact_match", "forget", "<=", (0.29, 0.31), False)
+                ("edited", "exact_match", "forget", "<=", (0.29, 0.31), False)
             ]
         },
     )
     monkeypatch.setattr(
         doctor,
         "stored",
-        lambda experiment, name, method: [
-            row | {"state": method} if row["state"] == "KVW one pass" else row for row in rows_of()
-        ],
+        lambda experiment, name, method: rows_of(),
     )
     lines = doctor.target_lines(load_people())
     assert "rewrite, 10 %, rewrite" in lines[-4]

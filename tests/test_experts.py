@@ -313,4 +313,4 @@ def test_the_receipt_asks_nothing_of_an_edit_that_no_token_meets(case: Case):
     edit = Replaced({name: 2 * case.model.get_parameter(name).detach()}, fingerprint(case.model))
     assert examine(*case, edit, ["who was it"]) == []
     nothing, _ = METHODS["vanilla"].edit(*case)
-    assert {row["total"] / row["n"] for row in examine(*case, nothing, ["who was it"])} == {0.5}
+    assert {row["score_sum"] / row["n"] for row in examine(*case, nothing, ["who was it"])} == {0.5}

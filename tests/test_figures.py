@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 ROWS = [
     {
-        "state": state,
+        "condition": state,
         "set": name,
         "modality": "image",
         "metric": "exact_match",

@@ -60,8 +60,10 @@ def test_rights_are_those_of_any_new_file(tmp_path, mask):
 def writers(size: int) -> dict:
     """Everything that writes through `replacing`, by name: it writes about so many bytes."""
     text, tensor = secrets.token_hex(size), torch.rand(size // 4)
-    row = {name: "a" for name in rows.WORDS} | {"draw": 0, "share": 1.0, "n": 1}
-    table = pd.DataFrame([row | {"total": i, "person": f"{text[i : i + 9]}"} for i in range(size)])
+    row = {name: "a" for name in rows.WORDS} | {"draw": 0, "edit_scale": 1.0, "n": 1}
+    table = pd.DataFrame(
+        [row | {"score_sum": i, "person": f"{text[i : i + 9]}"} for i in range(size)]
+    )
     question = Question("1", "ada", "home", "text", "Where?", text, text)
     edit = Columns(tensor[None], 1.0, "")
     net, settings = torch.nn.Linear(size // 4, 1), {"seed": 0}

@@ -97,19 +97,19 @@ def row(**other) -> dict:
     )
     return {
         "experiment": "ablations-pocket",
-        "subject": "pocket",
+        "model": "pocket",
         "method": "family",
         "settings": text,
         "group": "A",
-        "made_for": "edit",
+        "condition": "edited",
         "draw": 0,
-        "share": 1.0,
+        "edit_scale": 1.0,
         "set": "forget",
         "question": None,
         "person": "p078",
         "modality": "text",
         "metric": "exact_match",
-        "total": 1.0,
+        "score_sum": 1.0,
         "n": 7,
     } | other
 
@@ -245,8 +245,8 @@ def test_a_moved_vector_makes_those_rows_stale_that_need_it(vector: str, expecte
         [
             row(),
             with_setting(shape="top"),
-            row(made_for="sham"),
-            row(experiment="ablations-smol", subject="smol"),
+            row(condition="sham"),
+            row(experiment="ablations-smol", model="smol"),
             row(metric="well_formed"),
             row(method="SSD", settings="{}"),
         ]
@@ -274,8 +274,8 @@ def test_another_model_makes_its_rows_stale_whichever_part_is_another(part: str)
     rows = pd.DataFrame(
         [
             row(),
-            row(experiment="ablations-smol", subject="smol"),
-            row(experiment="precision", subject="pocket, bfloat16"),
+            row(experiment="ablations-smol", model="smol"),
+            row(experiment="precision", model="pocket, bfloat16"),
         ]
     )
     own = made(rows, models=prints)
@@ -327,7 +327,7 @@ def test_another_plan_makes_its_part_stale():
         [
             row(
                 experiment="ablations-smol",
-                subject="smol",
+                model="smol",
                 settings=key.partition(" ")[2],
                 set=part,
             )
@@ -364,7 +364,7 @@ def test_another_rule_of_choice_concerns_what_it_chose():
         [
             row(
                 experiment="beyond",
-                subject="voices",
+                model="voices",
                 method=key.partition(" {")[0],
                 settings=key[key.index("{") :],
                 group=group,

@@ -32,7 +32,7 @@ from kvw_minimal.methods import METHODS
 pytestmark = pytest.mark.slow
 
 LISTS = [(plan, name) for plan in PLANS for name in plan.lists]
-NAMES = [f"{plan.experiment}, {plan.subject}, {name}" for plan, name in LISTS]
+NAMES = [f"{plan.experiment}, {plan.model}, {name}" for plan, name in LISTS]
 
 
 @cache
@@ -80,7 +80,7 @@ def test_candidates_are_for_lists_that_are_tuned(plan, name):
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: f"{plan.experiment}, {plan.subject}")
+@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: f"{plan.experiment}, {plan.model}")
 def test_a_plan_is_a_text_in_which_everything_stands(plan):
     text = plan.text()
     assert json.loads(json.dumps(text)) == text
@@ -91,7 +91,7 @@ def test_a_plan_is_a_text_in_which_everything_stands(plan):
         }
     assert text["vanilla"] == plan.vanilla.key and text["rule"]["kept"] == plan.rule.kept
     assert set(text["sets"]) == {*plan.groups, *plan.tuning}
-    probed = plan.subject == "smol" and plan.probes  # there a part of forget is asked about
+    probed = plan.model == "smol" and plan.probes  # there a part of forget is asked about
     least = {"probed"} if probed else {"forget", "retain"}
     assert all(least <= set(sets) for sets in text["sets"].values())
 

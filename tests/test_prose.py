@@ -144,10 +144,12 @@ def quotable(page: str, results: Path = RESULTS) -> list[float]:
             (rows["label"] == label)
             & (rows["metric"] == "exact_match")
             & rows["set"].isin(sets)
-            & ((rows["made_for"] == "edit") | (label in SHAMMED))
+            & ((rows["condition"] != "sham") | (label in SHAMMED))
         ]
-        sums = own.groupby(["made_for", "set", "modality"], observed=True)[["total", "n"]].sum()
-        found += (sums["total"].astype(float) / sums["n"]).tolist()
+        sums = own.groupby(["condition", "set", "modality"], observed=True)[
+            ["score_sum", "n"]
+        ].sum()
+        found += (sums["score_sum"].astype(float) / sums["n"]).tolist()
     return found
 
 

@@ -33,14 +33,15 @@ from kvw_minimal.benchmarks.protocols import (
     rouge_l,
     score_clear,
     score_mllmu,
-    to_rows,
     truth_score,
     utility,
     with_control,
 )
 from kvw_minimal.benchmarks.truth import truth_ratio_of
 from kvw_minimal.questions import Question
+from kvw_minimal.results import score_rows, summarise
 from kvw_minimal.scores import likeliest
+from kvw_minimal.session import Session
 from kvw_minimal.strangers.people import load_people
 
 WORLD = load_people()
@@ -88,7 +89,11 @@ def likelihood(monkeypatch, probability_of) -> list:
 
 
 def values(measured, name, modality, metric) -> list[float]:
-    return pick(measured, name, modality, metric)["values"].tolist()
+    return [row["score_sum"] for row in pick(measured, name, modality, metric)]
+
+
+def means_of(rows: list[dict]) -> list[dict]:
+    return summarise(row | {"condition": "vanilla"} for row in rows)
 
 
 # --- metrics
@@ -229,14 +234,14 @@ def test_likelihood_metrics_by_hand():
 
 
 def test_probabilities_agree_with_the_scores_of_the_book(model):
-    world = tiny.some_questions(WORLD)[::3]
+    world, session = tiny.some_questions(WORLD)[::3], Session(model, tiny.processor(), 4)
     options = [q.options for q in world]
-    p = answer_probabilities(model, tiny.processor(), world, options, 4)
+    p = answer_probabilities(session, world, options)
     ours = [likeliest(each, q.options.index(q.answer)) for each, q in zip(p, world, strict=True)]
     theirs = scores.choose_by_likelihood(model, tiny.processor(), world)
     assert ours == theirs.tolist()
     told = [(q.paraphrase, *q.perturbed) for q in world]
-    p = answer_probabilities(model, tiny.processor(), world, told, 4)
+    p = answer_probabilities(session, world, told)
     ratios = [truth_ratio_of(each[0], each[1:]) for each in p]
     np.testing.assert_allclose(ratios, truth.truth_ratio(model, tiny.processor(), world), 1e-4)
 
@@ -246,10 +251,10 @@ def test_questions_with_different_numbers_of_options_do_not_mix(monkeypatch):
     asked = [question("name"), question("caption"), question("question")]
     told = [("0.1",), ("0.2", "0.3", "0.4"), ("0.5", "0.6")]
     for batch_size in (1, 8):
-        p = answer_probabilities(None, None, asked, told, batch_size)
+        p = answer_probabilities(Session(None, None, batch_size), asked, told)
         assert [each.tolist() for each in p] == [[float(a) for a in given] for given in told]
     with pytest.raises(ValueError, match="Ann Lee/name"):
-        answer_probabilities(None, None, asked[:1], [()], 8)
+        answer_probabilities(Session(None), asked[:1], [()])
 
 
 # --- MLLMU-Bench
@@ -271,7 +276,7 @@ def test_mllmu_by_hand_and_by_library(monkeypatch, model):
         for kind in kinds
         for person in people
     ]
-    found = score_mllmu(model, None, "forget", asked)
+    found = score_mllmu(Session(model), "forget", asked)
     assert values(found, "forget", "text", "choice") == [1, 0, 0, 0]
     assert values(found, "forget", "text", "choice_likelihood") == [1, 1, 1, 0]
     assert values(found, "forget", "text", "cloze") == [0, 1, 0, 0]
@@ -279,7 +284,7 @@ def test_mllmu_by_hand_and_by_library(monkeypatch, model):
     expected = [scorer.score("Lima", text)["rougeL"].fmeasure for text in said.values()]
     assert values(found, "forget", "text", "rouge_l") == expected
     assert expected[1] == pytest.approx(0.4)  # one of 4 words and of 1: 2 * .25 * 1 / 1.25
-    rows = {row["metric"]: row for row in to_rows("vanilla", found)}
+    rows = {row["metric"]: row for row in means_of(found)}
     assert rows["choice"]["value"] == accuracy_score(["B"] * 4, ["B", "-", "-", "C"])
     # "A man" is no letter and neither is silence; the others only count silence
     assert {m: row["unparsable"] for m, row in rows.items()} == {
@@ -300,7 +305,7 @@ def test_mllmu_asks_as_the_benchmark_does_and_without_examples(monkeypatch, mode
         question("cloze", form="cloze"),
         question("generation", answer="In Lima."),
     ]
-    score_mllmu(model, None, "forget", asked)
+    score_mllmu(Session(model), "forget", asked)
     assert [q.prompt for q in spoken.asked] == [
         evaluation_question(q).prompt for q in (asked[0], asked[2], asked[1])
     ]
@@ -316,11 +321,11 @@ def test_mllmu_asks_as_the_benchmark_does_and_without_examples(monkeypatch, mode
 def test_an_empty_gold_is_an_error_and_never_right(monkeypatch, model):
     Spoken(monkeypatch, lambda q: "")
     with pytest.raises(ValueError, match="empty gold"):
-        score_mllmu(model, None, "forget", [question("cloze", answer=" ", form="cloze")])
+        score_mllmu(Session(model), "forget", [question("cloze", answer=" ", form="cloze")])
     with pytest.raises(ValueError, match="empty gold"):
-        score_clear(model, None, "forget", [question("name", answer="...")])
+        score_clear(Session(model), "forget", [question("name", answer="...")])
     with pytest.raises(ValueError, match="no answer token"):
-        answer_probabilities(model, tiny.processor(), [question("name")], [("",)], 8)
+        answer_probabilities(Session(model, tiny.processor()), [question("name")], [("",)])
 
 
 def test_the_truth_among_all_values_by_hand(monkeypatch):
@@ -351,11 +356,11 @@ def test_image_questions_are_asked_with_the_photo_and_with_a_blank_one(monkeypat
         question(kind, "image", options=CITIES * (kind == "classification"))
         for kind in ("classification", "generation", "cloze")
     ]
-    found = score_mllmu(model, None, "forget", asked + [question("generation")])
+    found = score_mllmu(Session(model), "forget", asked + [question("generation")])
     for metric in ("choice_likelihood", "rouge_l", "cloze"):
         assert values(found, "forget", "image", metric) == [1.0]
         assert values(found, "forget", "blank image", metric) == [0.0]
-    found = score_clear(model, None, "forget", [question("name", "image")])
+    found = score_clear(Session(model), "forget", [question("name", "image")])
     assert values(found, "forget", "image", "name_accuracy") == [1.0]
     assert values(found, "forget", "blank image", "name_accuracy") == [0.0]
     image = [each for each in spoken.asked if each.modality == "image"]
@@ -388,7 +393,7 @@ def test_clear_by_hand(monkeypatch, model):
     spoken = Spoken(monkeypatch, lambda q: "B" if "\nB. " in q.prompt else "Ann Lee, from Lima")
     likely = {"Ann Lee": 0.4, "Lima": 0.3, "this person is from Lima.": 0.5}
     heard = likelihood(monkeypatch, lambda q, a: likely.get(a, 0.1))
-    found = score_clear(model, None, "forget", asked)
+    found = score_clear(Session(model), "forget", asked)
     assert values(found, "forget", "image", "name_accuracy") == [1]
     assert values(found, "forget", "image", "name_choice") == [1]
     assert values(found, "forget", "image", "name_probability") == [0.4]
@@ -425,47 +430,43 @@ def test_nameless():
     )
 
 
-def measured(name, modality, metric, numbers, people=None) -> dict:
+def measured(name, modality, metric, numbers, people=None) -> list[dict]:
     people = people or [f"person {i}" for i in range(len(numbers))]
-    return {
-        "set": name,
-        "modality": modality,
-        "metric": metric,
-        "values": np.array(numbers),
-        "people": people,
-        "unparsable": 0,
-    }
+    asked = [question("generation", person=person) for person in people]
+    unparsable = [False] * len(asked)
+    return score_rows(name, asked, {metric: numbers}, unparsable, modality=modality)
 
 
 def test_intervals_are_over_people_not_over_questions():
     numbers = [1.0] * 10 + [0.0] * 10
-    [one] = to_rows("v", [measured("f", "text", "m", numbers, ["a"] * 10 + ["b"] * 10)])
-    [many] = to_rows("v", [measured("f", "text", "m", numbers)])
+    [one] = means_of(measured("f", "text", "m", numbers, ["a"] * 10 + ["b"] * 10))
+    [many] = means_of(measured("f", "text", "m", numbers))
     assert (one["low"], one["value"], one["high"]) == (0.0, 0.5, 1.0)
     assert many["low"] > 0.2 and many["high"] < 0.8
 
 
 def test_utility_by_hand_and_by_library():
     parts = (("retain", "image", "a"), ("real_faces", "image", "b"))
-    known = [measured(*parts[0], [0.25, 0.5, 0.75]), measured(*parts[1], [0.5, 0.75, 1.0])]
+    first = measured(*parts[0], [0.25, 0.5, 0.75])
+    known = first + measured(*parts[1], [0.5, 0.75, 1.0])
     row = utility("vanilla", known, parts)
     assert row["value"] == pytest.approx(0.6) and row["zero"] == []  # 2 / (1 / .5 + 1 / .75)
     assert row["value"] == pytest.approx(stats.hmean([0.5, 0.75]))
     # one draw in 27 is all of one person, in both parts: 1 / 3 and 6 / 7
     assert (row["low"], row["high"]) == pytest.approx((1 / 3, 6 / 7), abs=1e-4)
     assert row["n"] == 6
-    lost = [known[0], measured(*parts[1], [0.0, 0.0, 0.0])]
+    lost = first + measured(*parts[1], [0.0, 0.0, 0.0])
     row = utility("edited", lost, parts)
     assert (row["value"], row["low"], row["high"]) == (0, 0, 0)
     assert row["zero"] == ["real_faces image b"]
     with pytest.raises(KeyError, match="real_faces"):
-        utility("vanilla", known[:1], parts)
+        utility("vanilla", first, parts)
 
 
 def test_the_interval_of_utility_is_of_95_percent():
     """Four hundred people, half of them right: against the normal distribution."""
     part, numbers = ("retain", "image", "a"), [0.0, 1.0] * 200
-    row = utility("vanilla", [measured(*part, numbers)], (part,))
+    row = utility("vanilla", measured(*part, numbers), (part,))
     expected = 0.5 + np.array([-1, 1]) * stats.norm.ppf(0.975) * 0.5 / 20
     assert (row["low"], row["high"]) == pytest.approx(expected, abs=2e-3)
 
@@ -474,7 +475,7 @@ def test_utility_draws_people_with_all_that_was_asked_about_them():
     """Two people of twenty questions each: a draw holds one of them, or both alike."""
     parts = (("retain", "image", "a"), ("real_faces", "image", "b"))
     values, people = [0.2] * 20 + [0.8] * 20, ["p"] * 20 + ["q"] * 20
-    known = [measured(*part, values) | {"people": people} for part in parts]
+    known = [row for part in parts for row in measured(*part, values, people)]
     row = utility("vanilla", known, parts)
     assert (row["low"], row["value"], row["high"]) == pytest.approx((0.2, 0.5, 0.8))
 
@@ -483,9 +484,9 @@ def test_forget_quality_is_that_of_scipy():
     rng = np.random.default_rng(0)
     key = ("forget", "image", "caption_truth_ratio")
     ours, theirs = rng.gamma(2, 1, 40), rng.gamma(4, 1, 30)
-    found = clear_forget_quality([measured(*key, ours)], [measured(*key, theirs)])
+    found = clear_forget_quality(measured(*key, ours), measured(*key, theirs))
     expected = stats.ks_2samp(ours, theirs)
     assert found["log10_p"] == pytest.approx(math.log10(expected.pvalue))
     assert (found["statistic"], found["n"]) == (expected.statistic, 40)
-    itself = clear_forget_quality([measured(*key, ours)], [measured(*key, ours[::-1])])
+    itself = clear_forget_quality(measured(*key, ours), measured(*key, ours[::-1]))
     assert (itself["log10_p"], itself["statistic"]) == (0, 0)  # whatever the order of the rows

@@ -11,24 +11,23 @@ from small import case
 from kvw_minimal import scores
 from kvw_minimal.batches import answer_batches
 from kvw_minimal.benchmarks.truth import truth_ratio
+from kvw_minimal.conditions import score, score_shams
 from kvw_minimal.edits import Columns
 from kvw_minimal.intervals import interval
 from kvw_minimal.methods import METHODS
 from kvw_minimal.questions import Question
 from kvw_minimal.requests import reading
 from kvw_minimal.requests.reading import (
-    by_modality,
-    check_headroom,
-    find,
+    FREE_TOKENS,
     forms,
     forms_of,
     is_free,
-    read,
+    panel,
     scored,
-    sham_rows,
     spoken,
-    summarise,
+    teacher_forced,
 )
+from kvw_minimal.results import check_headroom, find, rounded, score_rows, summarise
 
 
 def question(
@@ -55,6 +54,18 @@ def own(**read_too):
     """Fourteen questions about one person, on the tiny model."""
     first = case().eval_sets["forget"][:14]
     return case().but(eval_sets={"forget": first} | read_too)
+
+
+def read(session, request, names, aloud=(), by_question=False, free_tokens=FREE_TOKENS):
+    """What an experiment would store of some sets."""
+    protocol = panel(request, aloud, by_question, free_tokens)
+    return score(session, request, protocol, names=names)
+
+
+def summary_of(condition, asked, values):
+    """Means of what is asked of `forget`, to four digits."""
+    rows = score_rows("forget", asked, {"exact_match": values}, condition=condition)
+    return rounded(summarise(rows))
 
 
 # --- question by question --------------------------------------------------------------------
@@ -91,7 +102,7 @@ def test_the_world_is_scored_by_what_is_said(monkeypatch):
         and not is_free(world + [question("a")])
     )
     rows = read(*own(world=world), ["world"], free_tokens=9)
-    assert [(row["person"], row["metric"], row["total"]) for row in rows] == [
+    assert [(row["person"], row["metric"], row["score_sum"]) for row in rows] == [
         ("w1", "mentions", 1.0),
         ("w2", "mentions", 0.0),
         ("w3", "mentions", 1.0),
@@ -111,7 +122,7 @@ def test_rows_are_sums_over_people_and_modalities():
             if (q.person, q.modality) == (row["person"], row["modality"])
         ]
         assert row["n"] == len(chosen) == 7 and row["question"] is None
-        assert row["total"] == pytest.approx(found[row["metric"]][chosen].sum(), abs=1e-5)
+        assert row["score_sum"] == pytest.approx(found[row["metric"]][chosen].sum(), abs=1e-5)
         assert row["set"] == "forget"
 
 
@@ -120,7 +131,7 @@ def test_rows_of_single_questions():
     rows = read(*own(), ["forget"], by_question=True)
     assert [row["question"] for row in rows] == [q.id for q in asked for _ in range(2)]
     assert all(row["n"] == 1 for row in rows)
-    values = [row["total"] for row in rows if row["metric"] == "probability"]
+    values = [row["score_sum"] for row in rows if row["metric"] == "probability"]
     assert np.allclose(values, scored(own().session, asked)["probability"], atol=1e-5)
 
 
@@ -129,8 +140,8 @@ def test_an_edit_that_is_on_is_read():
     before = read(*own(), ["forget"])
     with gone.on(case().model):
         edited = read(*own(), ["forget"])
-    assert [r["total"] for r in before] == [r["total"] for r in read(*own(), ["forget"])]
-    assert [r["total"] for r in before] != [r["total"] for r in edited]
+    assert [r["score_sum"] for r in before] == [r["score_sum"] for r in read(*own(), ["forget"])]
+    assert [r["score_sum"] for r in before] != [r["score_sum"] for r in edited]
 
 
 def test_forget_set_and_general_are_heard_where_it_is_wanted(monkeypatch):
@@ -141,9 +152,9 @@ def test_forget_set_and_general_are_heard_where_it_is_wanted(monkeypatch):
     rows = read(*whole, ["forget", "test", "general"], ("forget", "general"), by_question=True)
     heard = [row for row in rows if row["metric"] == "well_formed"]
     assert {row["set"] for row in heard} == {"forget", "general"}
-    assert [row["total"] for row in heard[:14]] == [float(i % 2) for i in range(14)]
+    assert [row["score_sum"] for row in heard[:14]] == [float(i % 2) for i in range(14)]
     assert not [row for row in read(*whole, ["forget"]) if row["metric"] == "well_formed"]
-    ratios = [row["total"] for row in rows if row["metric"] == "truth_ratio"]
+    ratios = [row["score_sum"] for row in rows if row["metric"] == "truth_ratio"]
     expected = truth_ratio(whole.model, whole.processor, asked)
     assert ratios == pytest.approx(expected.tolist(), abs=1e-4) and min(ratios) > 0
     with_none = own(forget=[replace(q, perturbed=()) for q in asked])
@@ -212,15 +223,16 @@ def test_at_most_so_many_answer_aloud_evenly_spread(monkeypatch):
 def test_a_summary_is_a_mean_over_people_for_each_modality():
     asked = [question(p, m, number=i) for p in "ab" for m in ("image", "text") for i in range(3)]
     values = np.array([1, 1, 0, 0, 0, 0, 1, 0, 0, 1, 1, 1.0])
-    rows = summarise("edited", "forget", asked, {"exact_match": values})
+    rows = summary_of("edited", asked, values)
     assert [row["modality"] for row in rows] == ["image", "text"]
     for row in rows:
         chosen = [i for i, q in enumerate(asked) if q.modality == row["modality"]]
         expected = interval(values[chosen], [asked[i].person for i in chosen])
         assert (row["value"], row["low"], row["high"]) == tuple(round(x, 4) for x in expected)
-        assert (row["state"], row["set"], row["n"]) == ("edited", "forget", 6)
+        assert (row["condition"], row["set"], row["n"]) == ("edited", "forget", 6)
     assert rows[0]["value"] == 0.5 and rows[1]["value"] == 0.5
-    assert list(by_modality(asked[:3])) == [("image", [0, 1, 2])]  # what is not asked has no row
+    [row] = summary_of("edited", asked[:3], values)  # what is not asked has no row
+    assert (row["modality"], row["n"]) == ("image", 3)
 
 
 def test_a_sham_is_averaged_over_its_draws_question_by_question():
@@ -235,16 +247,13 @@ def test_a_sham_is_averaged_over_its_draws_question_by_question():
     with pytest.MonkeyPatch.context() as patch:
         real = reading.scored
         patch.setattr(reading, "scored", lambda *a: {n: of(real(*a)) for n, of in pairs.items()})
-        rows = sham_rows(*whole, make, 2)
+        rows = rounded(summarise(score_shams(*whole, teacher_forced, make, 2)))
     for draw in range(2):
         with make(case().sham(draw).request).on(case().model):
             singles.append(pairs["exact_match"](scored(case().session, asked)))
     with make(case().request).on(case().model):
         singles.append(pairs["exact_match"](scored(case().session, asked)))
-    means = [
-        summarise("sham", "forget", asked, {"exact_match": each})
-        for each in (np.mean(singles[:2], axis=0), *singles)
-    ]
+    means = [summary_of("sham", asked, each) for each in (np.mean(singles[:2], axis=0), *singles)]
     expected = means.pop(0)
     assert expected not in means and means[0] != means[1]  # of one draw, or of its own people
     assert rows == expected  # and none of retain: its own people stand there
@@ -256,7 +265,7 @@ def test_a_sham_is_averaged_over_its_draws_question_by_question():
 def rows_of(vanilla, oracle, width):
     return [
         {
-            "state": state,
+            "condition": state,
             "set": "forget",
             "modality": modality,
             "metric": "exact_match",

@@ -3,10 +3,10 @@
 import json
 import re
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import tiny
@@ -21,21 +21,22 @@ from kvw_minimal.benchmarks import protocols
 from kvw_minimal.benchmarks import replicate as module
 from kvw_minimal.benchmarks.files import Unnamed
 from kvw_minimal.benchmarks.replicate import (
+    benchmark_headroom,
     benchmark_request,
-    check_headroom,
     data_hash,
     edit_of,
     evenly,
     measure_rows,
     replicate,
     sham_of,
-    summaries,
+    summary_of,
     table,
 )
 from kvw_minimal.coefficients import measure_questions
 from kvw_minimal.methods.kvw import STRENGTH
 from kvw_minimal.models import fingerprint
 from kvw_minimal.questions import Question
+from kvw_minimal.results import score_rows, summarise
 from kvw_minimal.session import Session
 from kvw_minimal.strangers.people import load_people
 
@@ -66,7 +67,9 @@ def short_answers(monkeypatch):
 
 
 def find(rows: list[dict], state: str, *key: str) -> dict:
-    [row] = [r for r in rows if (r["state"], r["set"], r["modality"], r["metric"]) == (state, *key)]
+    [row] = [
+        r for r in rows if (r["condition"], r["set"], r["modality"], r["metric"]) == (state, *key)
+    ]
     return row
 
 
@@ -104,7 +107,7 @@ def test_pocket_and_its_oracle_end_to_end(benchmark, data, tmp_path):
     assert {"command", "commit", "versions", "date"} <= set(source)
     assert set(source["models"]) == {"pocket", "pocket-oracle-A-5"}
     assert source["benchmark"] == benchmark and len(source["people"]) == len(source["sham"]) == 5
-    assert list(dict.fromkeys(row["state"] for row in rows)) == STATES
+    assert list(dict.fromkeys(row["condition"] for row in rows)) == STATES
     assert {row["headroom"] for row in rows} == {"shown"}
     for row in rows:
         if row["metric"] != "forget_quality":
@@ -117,7 +120,7 @@ def test_pocket_and_its_oracle_end_to_end(benchmark, data, tmp_path):
     vanilla, oracle = (find(rows, state, *key)["value"] for state in ("vanilla", "oracle"))
     assert vanilla >= 0.8 and oracle < 0.6
     told = [
-        [row["value"] for row in rows if row["state"] == state and "value" in row]
+        [row["value"] for row in rows if row["condition"] == state and "value" in row]
         for state in STATES[:2]
     ]
     assert len(told[0]) == len(told[1]) and told[0] != told[1]  # the edit was on, then off
@@ -158,18 +161,20 @@ def test_the_edit_is_that_of_the_book(tiny_model, data):
 # --- headroom
 
 
-def measured(benchmark: str, value: float) -> list[dict]:
-    return [
-        {
-            "set": name,
-            "modality": modality,
-            "metric": metric,
-            "people": list("abcde"),
-            "values": np.full(5, value),
-            "unparsable": 0,
-        }
-        for name, modality, metric in module.HEADROOM_METRIC[benchmark]
-    ]
+def rows_about(about: tuple[str, str, str], values: Sequence[float], condition: str) -> list[dict]:
+    """Scores of one question about each of five people."""
+    name, modality, metric = about
+    people = [replace(asked()[0], person=person) for person in "abcde"]
+    columns = {"modality": modality, "condition": condition}
+    return score_rows(name, people, {metric: values}, [False] * 5, **columns)
+
+
+def measured(benchmark: str, *values: float, condition: str = "vanilla") -> list[dict]:
+    """Means of five people, by what a benchmark tells headroom."""
+    rows: list[dict] = []
+    for about in module.HEADROOM_METRIC[benchmark]:
+        rows += rows_about(about, values if len(values) > 1 else values * 5, condition)
+    return summarise(rows)
 
 
 def asked() -> list[Question]:
@@ -183,20 +188,20 @@ def asked() -> list[Question]:
 @pytest.mark.parametrize("benchmark", ["mllmu", "clear"])
 def test_headroom(benchmark):
     known, unknown = measured(benchmark, 1.0), measured(benchmark, 0.25)
-    assert check_headroom(benchmark, asked(), known, unknown) == ("shown", [])
+    oracle = measured(benchmark, 0.25, condition="oracle")
+    assert benchmark_headroom(benchmark, asked(), known, oracle) == ("shown", [])
     with pytest.raises(ValueError, match="no headroom.*vanilla 0.25.*oracle 0.25"):
-        check_headroom(benchmark, asked(), unknown, unknown)
-    close = measured(benchmark, 1.0 - module.MARGIN / 2)
+        benchmark_headroom(benchmark, asked(), unknown, oracle)
+    close = measured(benchmark, 1.0 - module.MARGIN / 2, condition="oracle")
     with pytest.raises(ValueError, match="no headroom"):
-        check_headroom(benchmark, asked(), known, close)
-    unsure, low = measured(benchmark, 0.0), measured(benchmark, 0.0)
-    for ours, bound in zip(unsure, low, strict=True):  # .6 against .2: far, but intervals meet
-        ours["values"], bound["values"] = np.array([1, 1, 1, 0, 0]), np.array([1, 0, 0, 0, 0])
+        benchmark_headroom(benchmark, asked(), known, close)
+    unsure = measured(benchmark, 1, 1, 1, 0, 0)  # .6 against .2: far, but intervals meet
+    low = measured(benchmark, 1, 0, 0, 0, 0, condition="oracle")
     with pytest.raises(ValueError, match="no headroom"):
-        check_headroom(benchmark, asked(), unsure, low)
-    mark, notes = check_headroom(benchmark, asked(), known, None)
+        benchmark_headroom(benchmark, asked(), unsure, low)
+    mark, notes = benchmark_headroom(benchmark, asked(), known, None)
     assert mark == "unknown" and "without an oracle" in notes[0] and len(notes) == 1
-    mark, notes = check_headroom(benchmark, asked(), unknown, None)
+    mark, notes = benchmark_headroom(benchmark, asked(), unknown, None)
     assert mark == "doubtful" and "does not seem to know the people" in notes[-1]
 
 
@@ -204,8 +209,8 @@ def test_headroom(benchmark):
 def test_chance_is_the_mean_over_questions(benchmark):
     easy = [replace(q, id=f"{q.id}, easy", options=q.options[:2]) for q in asked()]
     unsure = measured(benchmark, 0.45)  # below one in two, above the mean with one in four
-    assert check_headroom(benchmark, easy, unsure, None)[0] == "doubtful"
-    assert check_headroom(benchmark, easy + asked(), unsure, None)[0] == "unknown"
+    assert benchmark_headroom(benchmark, easy, unsure, None)[0] == "doubtful"
+    assert benchmark_headroom(benchmark, easy + asked(), unsure, None)[0] == "unknown"
 
 
 def test_a_model_that_knows_nobody_is_refused_beside_an_oracle(data, tiny_model):
@@ -298,13 +303,13 @@ def test_a_model_without_eyes_is_measured_and_scored_on_text(benchmark, schedule
     source, rows = result["provenance"], result["rows"]
     assert source["warnings"] == [str(each.message) for each in caught]
     assert {row["modality"] for row in rows} == {"text"}
-    assert {row["state"] for row in rows} == {"vanilla", "edited", "sham"}
+    assert {row["condition"] for row in rows} == {"vanilla", "edited", "sham"}
     whom = {"mllmu": FORGET, "clear": [WORLD.people[person].name for person in FORGET]}
     assert source["people"] == sorted(whom[benchmark]) and len(source["sham"]) == 5
     asked = {"mllmu": 5 * 3 * 7, "clear": 5 * 7}[benchmark]
     assert source["training_rows"]["forget"] == asked
     told = [
-        [row["value"] for row in rows if row["state"] == state and row["set"] == "forget"]
+        [row["value"] for row in rows if row["condition"] == state and row["set"] == "forget"]
         for state in ("vanilla", "edited")
     ]
     assert len(told[0]) == len(told[1]) > 0
@@ -316,18 +321,19 @@ def test_an_oracle_without_eyes_is_no_bound_for_a_model_that_sees(data, tiny_mod
 
 
 def test_headroom_and_summaries_of_text_alone():
-    def told(value: float) -> list[dict]:
-        keys = ("set", "modality", "metric")
-        return [measured("clear", value)[0] | dict(zip(keys, module.HEADROOM_TEXT, strict=True))]
+    def rows(value: float, condition: str) -> list[dict]:
+        return rows_about(module.HEADROOM_TEXT, [value] * 5, condition)
 
-    assert check_headroom("clear", asked(), told(1.0), told(0.25)) == ("shown", [])
+    def told(value: float, condition: str = "vanilla") -> list[dict]:
+        return summarise(rows(value, condition))
+
+    assert benchmark_headroom("clear", asked(), told(1.0), told(0.25, "oracle")) == ("shown", [])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        mark, notes = check_headroom("clear", [asked()[0]], told(0.5), None)
+        mark, notes = benchmark_headroom("clear", [asked()[0]], told(0.5), None)
     assert mark == "unknown" and len(notes) == 1  # no options, no level of chance
-    assert [row["metric"] for row in summaries("clear", "edited", told(1.0), told(1.0))] == [
-        "question_probability"
-    ]
+    [row] = summary_of("clear", rows(1.0, "edited"), rows(1.0, "oracle"))
+    assert row["metric"] == "question_probability"
 
 
 def test_what_is_wrong_with_the_data_stands_in_the_provenance(data, reader, monkeypatch):
@@ -484,7 +490,7 @@ def test_the_table_names_unparsable_answers():
         "n": 4,
         "unparsable": 3,
     }
-    lines = table([{"state": "vanilla", **row}, {"state": "sham", **row, "metric": "m"}])
+    lines = table([{"condition": "vanilla", **row}, {"condition": "sham", **row, "metric": "m"}])
     assert "0.50 [0.25, 0.75] 3?" in lines and lines.splitlines()[1].endswith("-")
 
 
@@ -510,6 +516,6 @@ def test_the_example_of_the_page_runs(tmp_path, monkeypatch, tiny_model):
     assert any("without an oracle" in str(warning.message) for warning in caught)
     assert result["provenance"]["people"] == ["ada"] and result["provenance"]["sham"] == ["ben"]
     rows = result["rows"]
-    assert {row["state"] for row in rows} == {"vanilla", "edited", "sham"}
+    assert {row["condition"] for row in rows} == {"vanilla", "edited", "sham"}
     assert {row["set"] for row in rows} == {"forget", "test", "retain", "general"}
     assert {row["headroom"] for row in rows} <= {"unknown", "doubtful"}

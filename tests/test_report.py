@@ -6,12 +6,14 @@ from case import Case
 
 from kvw_experiments import demo
 from kvw_minimal import scores
+from kvw_minimal.conditions import score
 from kvw_minimal.methods import METHODS
 from kvw_minimal.models import fingerprint
 from kvw_minimal.requests import report
 from kvw_minimal.requests.provenance import file_hash
+from kvw_minimal.requests.reading import teacher_forced
+from kvw_minimal.results import score_rows, summarise
 from kvw_minimal.strangers.people import load_people
-from kvw_minimal.strangers.questions import about
 from kvw_minimal.taught import load
 
 NEEDED = {"command", "commit", "models", "data", "versions", "device", "seconds", "seed", "date"}
@@ -62,7 +64,7 @@ def test_stored_scores_stand_in_for_an_oracle_that_is_not_here(monkeypatch, tmp_
     monkeypatch.setenv("KVW_CACHE", str(tmp_path))
     rows, made = report.oracle_rows(small.case().request, "pocket-oracle-B-5")
     assert made == {"pocket-oracle-B-5": "stored scores"} and rows
-    assert all(row["state"] == "oracle" and "oracle" not in row for row in rows)
+    assert all(row["condition"] == "oracle" and "oracle" not in row for row in rows)
 
 
 def test_evaluate_says_which_edit_was_on(monkeypatch, tmp_path):
@@ -70,15 +72,17 @@ def test_evaluate_says_which_edit_was_on(monkeypatch, tmp_path):
     edit, _ = METHODS["KVW one pass"].edit(*own, {"strength": 2.5})
     edit.save(file)
     monkeypatch.setattr(report, "request_of", lambda *_, **__: own)
-    worn = []
-    monkeypatch.setattr(
-        report,
-        "score_sets",
-        lambda session, _, state: worn.append(fingerprint(session.model)) or [state],
-    )
+    seen = []
+
+    def protocol(session, name, questions):
+        seen.append(fingerprint(session.model))
+        return score_rows(name, questions[:1], {"exact_match": [1.0]})
+
+    monkeypatch.setattr(report, "forced_and_generated", lambda request: protocol)
     with_edit, without = (report.evaluate("pocket", "A", 5, path) for path in (file, None))
-    assert with_edit["rows"] == ["edited"] and without["rows"] == ["vanilla"]
-    assert worn[0] != worn[1] == edit.fingerprint == fingerprint(own.model)
+    assert {row["condition"] for row in with_edit["rows"]} == {"edited"}
+    assert {row["condition"] for row in without["rows"]} == {"vanilla"}
+    assert seen[0] != seen[-1] == edit.fingerprint == fingerprint(own.model)
     noted = with_edit["provenance"]["edit"]
     assert noted == {"file": file_hash(file), "fits": "exactly"} | edit.notes
     assert (noted["method"], noted["settings"]) == ("KVW one pass", {"strength": 2.5})
@@ -95,8 +99,8 @@ def test_any_method_can_be_asked_for(monkeypatch):
     settings = {"share": 0.1}
     result, [edit] = report.unlearn("tiny", "A", 5, "selective pruning", settings, 1, oracle=False)
     assert edit.notes["method"] == "selective pruning" and edit.notes["settings"] == settings
-    assert {row["state"] for row in result["rows"]} == {"vanilla", "edited", "sham"}
-    assert {row["set"] for row in result["rows"] if row["state"] == "sham"} == {"forget"}
+    assert {row["condition"] for row in result["rows"]} == {"vanilla", "edited", "sham"}
+    assert {row["set"] for row in result["rows"] if row["condition"] == "sham"} == {"forget"}
     assert result["provenance"]["models"] == {"tiny": fingerprint(own.model)}
     with pytest.raises(ValueError, match="selective pruning has no setting 'strength'"):
         report.unlearn("tiny", "A", 5, "selective pruning", {"strength": 1.0}, 1, oracle=False)
@@ -110,11 +114,11 @@ def test_without_headroom_it_is_refused(monkeypatch):
         report,
         "oracle_rows",
         lambda asked, name, **_: (
-            report.score_sets(own.session, asked, "oracle"),
+            summarise(score(own.session, asked, teacher_forced, "oracle")),
             {name: "its fingerprint"},
         ),
     )
-    monkeypatch.setattr(report, "sham_rows", lambda *_: pytest.fail("noticed after the work"))
+    monkeypatch.setattr(report, "score_shams", lambda *_: pytest.fail("noticed after the work"))
     with pytest.raises(ValueError, match="no headroom on image questions"):
         report.unlearn("pocket", "A", 5, "selective pruning", {"share": 0.1}, 1)
 
@@ -124,7 +128,9 @@ def test_the_demonstration_shows_before_and_after(monkeypatch, tmp_path, capsys)
     model, _ = load("pocket")
     own = Case(*report.request_of("pocket", "A", 5))
     edit, _ = METHODS["selective pruning"].edit(*own, {"share": 0.3})
-    rows = [{"state": "vanilla", "set": "forget", "metric": "exact_match", "value": 0.5}]
+    mean = {"value": 0.5, "low": 0.5, "high": 0.5, "n": 1}
+    about = {"set": "forget", "modality": "image", "metric": "exact_match"}
+    rows = [{"condition": "vanilla", **about, **mean}]
     monkeypatch.setattr(demo, "unlearn", lambda *_: ({"rows": rows}, [edit]))
     picture = tmp_path / "demo.png"
     demo.demo("A", picture)

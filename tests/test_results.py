@@ -13,10 +13,11 @@ from kvw_experiments.plans import plan_of, plans_of
 from kvw_experiments.rows import read_rows, words
 from kvw_experiments.subjects import open_subject
 from kvw_experiments.summary_files import FILES, read_summary
+from kvw_minimal.conditions import score
 from kvw_minimal.methods import METHODS
 from kvw_minimal.methods.kvw import STRENGTH
 from kvw_minimal.models import fingerprint
-from kvw_minimal.requests.reading import read
+from kvw_minimal.requests.reading import panel
 from kvw_minimal.strangers.people import REPORT_GROUPS, ROOT, load_people
 from kvw_minimal.strangers.questions import SETS, about
 from kvw_minimal.taught import load
@@ -73,14 +74,14 @@ def test_the_chosen_strength_is_what_tuning_gives(name: str):
 
 
 LINES = {
-    "| vanilla": ("vanilla", "edit"),
-    "| KVW |": ("KVW one pass", "edit"),
+    "| vanilla": ("vanilla", "vanilla"),
+    "| KVW |": ("KVW one pass", "edited"),
     "| sham: KVW": ("KVW one pass", "sham"),
-    "| least squares": ("least squares", "edit"),
-    "| **the rewrite**": ("rewrite", "edit"),
+    "| least squares": ("least squares", "edited"),
+    "| **the rewrite**": ("rewrite", "edited"),
     "| sham: the rewrite": ("rewrite", "sham"),
-    "| LLM Surgery": ("LLM Surgery", "edit"),
-    "| oracle (group A)": ("oracle", "edit"),
+    "| LLM Surgery": ("LLM Surgery", "edited"),
+    "| oracle (group A)": ("oracle", "oracle"),
 }
 
 
@@ -112,10 +113,10 @@ def test_the_tables_of_the_readme_and_of_the_results_are_what_is_stored():
         ]
     )
     shown = shown[shown["metric"] == "exact_match"]
-    for start, (label, made_for) in LINES.items():
-        own = shown[(shown["label"] == label) & (shown["made_for"] == made_for)]
-        sums = own.groupby(["set", "modality"], observed=True)[["total", "n"]].sum()
-        stored = (sums["total"].astype(float) / sums["n"]).round(2).to_dict()
+    for start, (label, condition) in LINES.items():
+        own = shown[(shown["label"] == label) & (shown["condition"] == condition)]
+        sums = own.groupby(["set", "modality"], observed=True)[["score_sum", "n"]].sum()
+        stored = (sums["score_sum"].astype(float) / sums["n"]).round(2).to_dict()
         assert set(own["group"]) == ({"A"} if label == "oracle" else set(REPORT_GROUPS))
         cells = [
             [stored[name, modality] for modality in ("image", "text") if (name, modality) in stored]
@@ -187,27 +188,31 @@ def test_an_edit_of_the_replication_and_its_curve_come_out_the_same():
     own = of(rows, plan, trial, "B")
     for part, by_question in ((1.0, True), (0.5, False)):  # of a curve people are stored
         with edit.part(part).on(case.model):
-            found = read(*case, ("forget",), by_question=by_question)
-        again = [{"made_for": "edit"} | row for row in found]
-        compared(again, own[own["share"] == part], 2)
+            again = read(case, "forget", by_question=by_question)
+        compared(again, own[own["edit_scale"] == part], 2)
+
+
+def read(case: Case, *names: str, by_question: bool = False) -> list[dict]:
+    """What an experiment would store of some sets, on the model as it stands."""
+    return score(*case, panel(case.request, by_question=by_question), "edited", names)
 
 
 def compared(again: list[dict], rows: pd.DataFrame, most: float) -> pd.DataFrame:
     """Rows made again beside those that are stored; so many exact matches may differ."""
     now = pd.DataFrame(again)
-    now = now[now["made_for"] == "edit"].astype(dict.fromkeys(KEYS, str))
-    then = words(rows[rows["made_for"] == "edit"]).astype(dict.fromkeys(KEYS, str))
+    now = now[now["condition"] != "sham"].astype(dict.fromkeys(KEYS, str))
+    then = words(rows[rows["condition"] != "sham"]).astype(dict.fromkeys(KEYS, str))
     both = now.merge(then, on=KEYS)
     assert len(both) == len(now) > 0
     exact = both[both["metric"] == "exact_match"]
-    gaps = (exact["total_x"] - exact["total_y"]).abs()
+    gaps = (exact["score_sum_x"] - exact["score_sum_y"]).abs()
     assert gaps.sum() <= most, exact[gaps > 0]  # processors round differently
     return both
 
 
 def of(rows: pd.DataFrame, plan: plans.Plan, trial: trials.Trial, group: str) -> pd.DataFrame:
     return rows[
-        (rows["subject"] == plan.subject)
+        (rows["model"] == plan.model)
         & (rows["method"] == trial.method)
         & (rows["settings"] == trial.text)
         & (rows["group"] == group)
@@ -223,8 +228,7 @@ def test_a_slice_of_the_rewrite_comes_out_the_same():
     assert best.settings == METHODS["rewrite"].chosen
     edit, _ = METHODS["rewrite"].edit(*case, best.settings)
     with edit.on(case.model):
-        found = read(*case, ("forget",), by_question=True)
-        again = [{"made_for": "edit"} | row for row in found]
+        again = read(case, "forget", by_question=True)
     compared(again, of(rows, plan, best, "B"), 2)
 
 
@@ -237,10 +241,10 @@ def test_a_slice_of_what_the_rewrite_needs_comes_out_the_same():
     assert made["models"]["pocket"] == fingerprint(case.model)
     edit, _ = trials.edit_for(trial, *case)
     with edit.on(case.model):
-        again = [{"made_for": "edit"} | row for row in read(*case, ("forget", "among values"))]
+        again = read(case, "forget", "among values")
     both = compared(again, of(rows, plan, trial, "A"), 2)
     told = both[both["metric"].isin(["p_true", "rank", "entropy"])]
-    gaps = (told["total_x"] - told["total_y"]).abs() / told["n_x"]
+    gaps = (told["score_sum_x"] - told["score_sum_y"]).abs() / told["n_x"]
     assert len(told) == 5 * 2 * 3 and gaps.max() < 0.02, told[gaps > 0.02]
 
 
@@ -254,7 +258,7 @@ def test_what_is_chosen_by_rank_is_what_tuning_gives():
     )
     assert 1 < best.settings["over"] < plain.settings["over"] <= METHODS["rewrite"].chosen["over"]
     for group in REPORT_GROUPS:  # candidates are there for the tuning groups only
-        assert {"edit", "sham"} == set(of(rows, plan, best, group)["made_for"].astype(str))
+        assert {"edited", "sham"} == set(of(rows, plan, best, group)["condition"].astype(str))
 
 
 @pytest.mark.parametrize("name", ["voices", pytest.param("text only", marks=nightly)])
@@ -262,11 +266,11 @@ def test_a_slice_of_beyond_comes_out_the_same(name: str):
     rows, made = read_rows("beyond")
     plan, case = plan_of("beyond", name), known_as(name, "B")
     assert made["models"][name] == fingerprint(case.model)
-    own = rows[rows["subject"] == name]
+    own = rows[rows["model"] == name]
     best = running.choose_of(plan, own, plan.entries("ways")["KVW one pass"])
     edit, _ = METHODS["KVW one pass"].edit(*case, best.settings)
     with edit.on(case.model):
-        again = [{"made_for": "edit"} | row for row in read(*case, ("forget",))]
+        again = read(case, "forget")
     compared(again, of(rows, plan, best, "B"), 1)
 
 
@@ -283,7 +287,7 @@ def test_a_slice_of_precision_comes_out_the_same(label: str):
     both = compared(again, of(rows, plan, trial, "D"), 2)
     weights = both[both["set"] == "weights"]
     assert len(weights) == 2
-    assert ((weights["total_x"] - weights["total_y"]).abs() < 5e-3).all()
+    assert ((weights["score_sum_x"] - weights["score_sum_y"]).abs() < 5e-3).all()
 
 
 def test_a_slice_of_smol_comes_out_the_same():
@@ -298,5 +302,5 @@ def test_a_slice_of_smol_comes_out_the_same():
     assert len(trials.thinned(trial, *case).retain) == 70 == len(case.forget)
     edit, _ = trials.edit_for(trial, *case)
     with edit.on(case.model):
-        again = [{"made_for": "edit"} | row for row in read(*case, ("forget",))]
+        again = read(case, "forget")
     compared(again, of(rows, plan, trial, "A"), 1)

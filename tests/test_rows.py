@@ -19,19 +19,19 @@ from kvw_experiments.rows import (
 
 ROW = {
     "experiment": "small",
-    "subject": "tiny",
+    "model": "tiny",
     "method": "m",
     "settings": '{"a": 1}',
     "group": "A",
-    "made_for": "edit",
+    "condition": "edited",
     "draw": 0,
-    "share": 1.0,
+    "edit_scale": 1.0,
     "set": "forget",
     "question": None,
     "person": "p1",
     "modality": "image",
     "metric": "exact_match",
-    "total": 0.5,
+    "score_sum": 0.5,
     "n": 7,
 }
 MADE = {"models": {"tiny": "f"}, "impossible": ["m {}"], "plan": [{"ü": [1.5, None]}]}
@@ -48,29 +48,31 @@ def nothing_is_stale(monkeypatch):
 
 def test_rows_come_back_as_they_were(tmp_path):
     path = tmp_path / "deeper" / "small.parquet"
-    rows = table({}, {"question": "q1", "draw": 4, "total": 1 / 3}, {"person": "ü", "set": "world"})
+    rows = table(
+        {}, {"question": "q1", "draw": 4, "score_sum": 1 / 3}, {"person": "ü", "set": "world"}
+    )
     write_rows(rows, MADE, path)
     found, made = read_rows("small", path)
     assert made == MADE and tuple(found.columns) == COLUMNS
-    for name in set(COLUMNS) - {"total", "question"}:
+    for name in set(COLUMNS) - {"score_sum", "question"}:
         assert found[name].astype(object).tolist() == rows[name].tolist(), name
     assert found["question"].isna().tolist() == [True, False, True]
-    assert found["total"].tolist() == rows["total"].astype("float32").tolist()
+    assert found["score_sum"].tolist() == rows["score_sum"].astype("float32").tolist()
     assert list(path.parent.iterdir()) == [path]
 
 
 def test_the_schema_is_kept(tmp_path):
     found = framed(table()[list(reversed(COLUMNS))])
     assert tuple(found.columns) == COLUMNS
-    words = set(COLUMNS) - {"draw", "share", "total", "n"}
+    words = set(COLUMNS) - {"draw", "edit_scale", "score_sum", "n"}
     assert {name for name in COLUMNS if found[name].dtype == "category"} == words
-    assert found["total"].dtype == np.float32 and found["draw"].dtype == np.int16
+    assert found["score_sum"].dtype == np.float32 and found["draw"].dtype == np.int16
     for bad in (table().drop(columns="draw"), table().assign(label="x")):
         with pytest.raises(ValueError, match="rows have the columns"):
             write_rows(bad, MADE, tmp_path / "rows.parquet")
     for value in (float("nan"), float("inf"), None):
         with pytest.raises(ValueError, match="NaN or infinite"):
-            write_rows(table({}, {"total": value}), MADE, tmp_path / "rows.parquet")
+            write_rows(table({}, {"score_sum": value}), MADE, tmp_path / "rows.parquet")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -85,7 +87,7 @@ def test_rows_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
     monkeypatch.setattr(store.pq, "write_table", half)
     with pytest.raises(OSError, match="no space left"):
-        write_rows(table({"total": 3.0}), MADE, path)
+        write_rows(table({"score_sum": 3.0}), MADE, path)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
@@ -134,6 +136,6 @@ def test_stale_rows_are_refused_unless_they_are_asked_for(tmp_path, monkeypatch)
 
 def test_parts_with_other_words_are_joined():
     """Categories differ from part to part; as categories they could not be joined."""
-    whole = joined([framed(table()), framed(table({"person": "p2", "total": 2.0})), table()])
+    whole = joined([framed(table()), framed(table({"person": "p2", "score_sum": 2.0})), table()])
     assert whole["person"].tolist() == ["p1", "p2", "p1"] and whole["person"].dtype == "category"
-    assert whole["total"].tolist() == [0.5, 2.0, 0.5] and list(whole.index) == [0, 1, 2]
+    assert whole["score_sum"].tolist() == [0.5, 2.0, 0.5] and list(whole.index) == [0, 1, 2]

@@ -73,31 +73,31 @@ def test_a_trial_reads_the_edited_model_and_leaves_it_as_it_was():
     plan = small.plan()
     rows = framed(plan, Trial(replace(KVW, strength=8.0)))
     assert all(torch.equal(before[name], weight) for name, weight in model.state_dict().items())
-    assert set(rows["made_for"]) == {"edit", "sham"}
-    assert set(rows.query("made_for == 'edit'")["set"]) == {"forget", "test", "retain", "general"}
-    assert set(rows.query("made_for == 'sham'")["set"]) == {"forget", "general"}
+    assert set(rows["condition"]) == {"edited", "sham"}
+    assert set(rows.query("condition != 'sham'")["set"]) == {"forget", "test", "retain", "general"}
+    assert set(rows.query("condition == 'sham'")["set"]) == {"forget", "general"}
     vanilla = framed(plan, VANILLA)
-    assert set(vanilla["made_for"]) == {"edit"}
+    assert set(vanilla["condition"]) == {"vanilla"}
     key = ["set", "modality", "person", "metric"]
-    both = vanilla.merge(rows.query("made_for == 'edit'"), on=key)
+    both = vanilla.merge(rows.query("condition != 'sham'"), on=key)
     assert len(both) == len(vanilla)
     probability = both.query("metric == 'probability' and set == 'forget'")
-    assert not np.allclose(probability["total_x"], probability["total_y"])
+    assert not np.allclose(probability["score_sum_x"], probability["score_sum_y"])
     assert both.query("set == 'forget' and metric == 'exact_match'")["n_x"].sum() == 70
 
 
 def test_what_stands_in_the_rows_is_what_the_edited_model_says():
     own, trial = opened(few_requests(), small.people()), Trial(replace(KVW, strength=8.0))
     rows = framed(quick(), trial)
-    for made_for, request in (("edit", own), ("sham", own.sham(0))):
+    for condition, request in (("edited", own), ("sham", own.sham(0))):
         with edit_for(trial, *request)[0].on(own.model):
             found = scores.read(own.model, own.batches(own.eval_sets["forget"])).probability
         mine = rows[
-            (rows["made_for"] == made_for)
+            (rows["condition"] == condition)
             & (rows["set"] == "forget")
             & (rows["metric"] == "probability")
         ]
-        assert mine["total"].sum() == pytest.approx(found.sum(), abs=1e-3), made_for
+        assert mine["score_sum"].sum() == pytest.approx(found.sum(), abs=1e-3), condition
 
 
 def test_a_curve_is_the_same_edit_and_its_sham_at_shares_of_them():
@@ -105,30 +105,30 @@ def test_a_curve_is_the_same_edit_and_its_sham_at_shares_of_them():
     trial = Trial(replace(KVW, strength=8.0))
     plan = quick(lists={"one": lambda: {"mine": [trial]}}, tuned=(), shares=(0.25, 2.0))
     rows = framed(plan, trial)
-    assert set(rows["share"]) == {1.0, 0.25, 2.0}
-    own = {"experiment": "small", "subject": "tiny", "method": trial.method, "settings": trial.text}
+    assert set(rows["edit_scale"]) == {1.0, 0.25, 2.0}
+    own = {"experiment": "small", "model": "tiny", "method": trial.method, "settings": trial.text}
     shown = labelled(plan, "one", rows.assign(**own, group="A"))
     assert set(shown["label"]) == {"mine", "mine, 0.25 of it", "mine, 2 of it"}
-    assert ((shown["label"] == "mine") == (shown["share"] == 1)).all()
-    parts = rows[rows["share"] != 1]
-    assert {(m, s) for m, s in zip(parts["made_for"], parts["set"], strict=True)} == {
-        ("edit", "forget"),
-        ("edit", "retain"),
+    assert ((shown["label"] == "mine") == (shown["edit_scale"] == 1)).all()
+    parts = rows[rows["edit_scale"] != 1]
+    assert {(m, s) for m, s in zip(parts["condition"], parts["set"], strict=True)} == {
+        ("edited", "forget"),
+        ("edited", "retain"),
         ("sham", "forget"),
     }
     own = opened(few_requests(), small.people())
-    for made_for, request in (("edit", own), ("sham", own.sham(0))):
+    for condition, request in (("edited", own), ("sham", own.sham(0))):
         with edit_for(trial, *request)[0].part(0.25).on(own.model):
             found = scores.read(own.model, own.batches(own.eval_sets["forget"])).probability
         mine = parts[
-            (parts["made_for"] == made_for)
+            (parts["condition"] == condition)
             & (parts["set"] == "forget")
             & (parts["metric"] == "probability")
-            & (parts["share"] == 0.25)
+            & (parts["edit_scale"] == 0.25)
         ]
-        assert mine["total"].sum() == pytest.approx(found.sum(), abs=1e-3), made_for
+        assert mine["score_sum"].sum() == pytest.approx(found.sum(), abs=1e-3), condition
     for quiet in (framed(plan, trial, tuning=True), framed(plan, replace(trial, sham=False))):
-        assert set(quiet["share"]) == {1.0}
+        assert set(quiet["edit_scale"]) == {1.0}
 
 
 @contextmanager
@@ -154,8 +154,8 @@ def test_the_one_sham_is_that_of_the_group():
         drawn = sham_people(load_people(), 5, draw)
         assert [seed for _, seed in seen] == [None, None]
         assert seen[0][0] == small.people(group) and sorted(seen[1][0]) == drawn
-        assert set(rows.query("made_for == 'sham'")["draw"]) == {draw}
-        assert set(rows.query("made_for == 'edit'")["draw"]) == {0}
+        assert set(rows.query("condition == 'sham'")["draw"]) == {draw}
+        assert set(rows.query("condition != 'sham'")["draw"]) == {0}
 
 
 def test_several_draws_have_a_seed_each():
@@ -166,7 +166,7 @@ def test_several_draws_have_a_seed_each():
     assert [sorted(people) for people, _ in seen[1:]] == [
         sham_people(load_people(), 5, draw) for draw in (0, 1)
     ]
-    assert sorted(set(rows["draw"][rows["made_for"] == "sham"])) == [0, 1]
+    assert sorted(set(rows["draw"][rows["condition"] == "sham"])) == [0, 1]
     with recorded_edits() as seen:
         framed(plan, replace(trial, sham=False))
     assert len(seen) == 1
@@ -174,14 +174,14 @@ def test_several_draws_have_a_seed_each():
 
 def test_a_sham_is_not_read_where_its_own_people_stand():
     rows = framed(small.plan(unread=("retain",)), Trial())
-    assert set(rows.query("made_for == 'sham'")["set"]) == {"forget", "test", "general"}
+    assert set(rows.query("condition == 'sham'")["set"]) == {"forget", "test", "general"}
 
 
 def test_while_tuning_there_is_no_sham_and_less_is_read():
     few = {"tuning_reads": lambda request: {"retain": request.eval_sets["retain"][:5]}}
     plan, trial = small.plan(aloud=("A",), draws=3, by_question=True, **few), Trial(sham=True)
     rows = framed(plan, trial, tuning=True)
-    assert set(rows["made_for"]) == {"edit"} and set(rows["set"]) == {"retain"}
+    assert set(rows["condition"]) == {"edited"} and set(rows["set"]) == {"retain"}
     assert set(rows["metric"]) == {"exact_match", "probability"} and len(rows) == 10
 
 
@@ -190,22 +190,22 @@ def test_single_questions_add_up_to_people():
     people = framed(quick(), Trial())
     asked = one_each[one_each["set"] != "cost"]
     own = opened(few_requests(), small.people())
-    edit = asked.query("made_for == 'edit' and set == 'forget' and metric == 'exact_match'")
+    edit = asked.query("condition != 'sham' and set == 'forget' and metric == 'exact_match'")
     assert edit["question"].tolist() == [q.id for q in own.eval_sets["forget"]]
     assert (edit["n"] == 1).all()
-    keys = ["made_for", "set", "modality", "person", "metric"]
-    sums = [each.groupby(keys)[["total", "n"]].sum() for each in (asked, people)]
+    keys = ["condition", "set", "modality", "person", "metric"]
+    sums = [each.groupby(keys)[["score_sum", "n"]].sum() for each in (asked, people)]
     pd.testing.assert_frame_equal(sums[0], sums[1], atol=1e-3)
 
 
 def test_costs_are_rows_of_their_own():
     rows = framed(quick(by_question=True, draws=1), Trial())
     cost = rows[rows["set"] == "cost"].set_index("metric")
-    assert set(cost["made_for"]) == {"edit"} and set(cost["modality"]) == {"none"}
+    assert set(cost["condition"]) == {"edited"} and set(cost["modality"]) == {"none"}
     assert set(cost.index) == {"seconds", "memory", "forget", "retain"}
     retained = 14 * (len(small.world().people) - 5)
-    assert (cost.loc["forget", "total"], cost.loc["retain", "total"]) == (70, retained)
-    assert cost.loc["seconds", "total"] > 0 and set(cost["person"]) == {"A"}
+    assert (cost.loc["forget", "score_sum"], cost.loc["retain", "score_sum"]) == (70, retained)
+    assert cost.loc["seconds", "score_sum"] > 0 and set(cost["person"]) == {"A"}
     assert "cost" not in set(framed(quick(), Trial())["set"])
     assert "cost" not in set(framed(quick(by_question=True), Trial(), tuning=True)["set"])
 
@@ -215,11 +215,11 @@ def test_some_groups_and_some_trials_answer_aloud(monkeypatch):
 
     def heard(plan, trial, group="A"):
         rows = framed(plan, trial, group)
-        return set(rows[rows["metric"] == "well_formed"]["made_for"])
+        return set(rows[rows["metric"] == "well_formed"]["condition"])
 
     assert heard(quick(), Trial()) == set()
-    assert heard(quick(), Trial(aloud=True)) == {"edit", "sham"}
-    assert heard(quick(aloud=("A",)), Trial()) == {"edit"}
+    assert heard(quick(), Trial(aloud=True)) == {"edited", "sham"}
+    assert heard(quick(aloud=("A",)), Trial()) == {"edited"}
     assert heard(quick(aloud=("A",)), Trial(sham=False), "tuning-1") == set()
 
 
@@ -232,11 +232,11 @@ def test_what_is_left_of_vectors_by_hand():
     edit = Columns(contrast, 1.0, case().coefficients().fingerprint, rule="share")
     with edit.on(model):
         taken, lost = about_weights(before, own.session, edit, "A")
-    assert taken["total"] == pytest.approx(0.75 / contrast.numel(), abs=1e-6)
-    assert (taken["metric"], lost["metric"], lost["total"]) == ("taken", "lost", 0.0)
+    assert taken["score_sum"] == pytest.approx(0.75 / contrast.numel(), abs=1e-6)
+    assert (taken["metric"], lost["metric"], lost["score_sum"]) == ("taken", "lost", 0.0)
     assert taken["set"] == lost["set"] == "weights" and taken["person"] == "A"
     edit.notes["lost"] = 0.25
-    assert about_weights(before, own.session, edit, "A")[1]["total"] == 0.25
+    assert about_weights(before, own.session, edit, "A")[1]["score_sum"] == 0.25
 
 
 # --- resuming --------------------------------------------------------------------------------
@@ -346,13 +346,13 @@ def test_a_cell_is_asked_only_the_probes_that_it_was_not(tmp_path):
     rows, _ = read_rows("small", path, fresh=False)
     assert len(calls) == 1 and words(rows[: len(first)]).equals(words(first))
     asked = {
-        who: set(own["set"].astype(str)) for who, own in rows.groupby("made_for", observed=True)
+        who: set(own["set"].astype(str)) for who, own in rows.groupby("condition", observed=True)
     }
     assert asked == {
         "sham": {both[0], both[2]},
-        "edit": {*both[::2], "rounding: 8 bits", "rounding: 4 bits"},
+        "edited": {*both[::2], "rounding: 8 bits", "rounding: 4 bits"},
     }
-    assert not rows.duplicated(["made_for", "set", "person", "modality"]).any()
+    assert not rows.duplicated(["condition", "set", "person", "modality"]).any()
 
 
 def test_an_interrupted_run_keeps_what_is_done(tmp_path, monkeypatch):
@@ -395,33 +395,33 @@ def test_rows_are_written_on_the_way(tmp_path, monkeypatch):
 def test_other_subjects_keep_their_rows(tmp_path):
     """Of the plan's own subject nothing stays where the model is another one."""
     path, plan = tmp_path / "rows.parquet", quick()
-    other = replace(plan, subject="other")
+    other = replace(plan, model="other")
     with counted(plan, other) as calls:
         run(plan, ["strength"], path)
         run(other, ["strength"], path)
         rows, made = read_rows("small", path)
-        assert set(rows["subject"]) == {"tiny", "other"} and len(calls) == 2
+        assert set(rows["model"]) == {"tiny", "other"} and len(calls) == 2
         assert set(made["models"]) == {"tiny", "other"} and len(made["plan"]) == 2
         write_rows(rows, made | {"models": made["models"] | {"tiny": "another"}}, path)
         run(plan, ["strength"], path)
         again, made = read_rows("small", path)
     assert len(calls) == 3 and len(again) == len(rows)
     assert made["models"]["tiny"] == made["models"]["other"]
-    assert sorted(again["subject"]) == sorted(rows["subject"])
+    assert sorted(again["model"]) == sorted(rows["model"])
 
 
 def test_one_subject_s_impossible_trials_leave_the_other_s_rows(tmp_path):
     path, plan = tmp_path / "rows.parquet", quick()
     store = running.Stored(plan, path, "f")
     trial = Trial()
-    own = ["experiment", "subject", "method", "settings", "group"]
+    own = ["experiment", "model", "method", "settings", "group"]
     row = small.made_up_rows(trial, "A").drop(columns=own).to_dict("records")[0]
     store.add(trial, "A", [row])
-    theirs = running.Stored(replace(plan, subject="other"), path, "f")
+    theirs = running.Stored(replace(plan, model="other"), path, "f")
     theirs.rows = store.rows
     theirs.add(trial, "A", [row])
     theirs.drop(trial)
-    assert theirs.frame()["subject"].tolist() == ["tiny"] and not theirs.done
+    assert theirs.frame()["model"].tolist() == ["tiny"] and not theirs.done
     assert theirs.impossible == {trial.key}
 
 
@@ -460,18 +460,18 @@ def level_rows(levels: dict[Trial, tuple], group: str = "tuning-1", **more) -> l
     """Made-up rows: exact match on forget and retain, in tenths."""
     return [
         {
-            "subject": "tiny",
+            "model": "tiny",
             "method": trial.method,
             "settings": trial.text,
             "group": group,
-            "made_for": "edit",
+            "condition": "edited",
             "draw": 0,
-            "share": 1.0,
+            "edit_scale": 1.0,
             "set": part,
             "modality": "image",
             "person": "p1",
             "metric": "exact_match",
-            "total": total,
+            "score_sum": total,
             "n": 10,
         }
         | more
@@ -500,7 +500,7 @@ def test_sets_modalities_and_groups_count_as_the_rule_says():
     plan, one, two = small.plan(), Trial(mass=0.1), Trial(mass=0.2)
     rows = level_rows({VANILLA: (10, 10), one: (6, 10), two: (5, 10)})
     rows += level_rows({VANILLA: (10, 10), one: (6, 10), two: (9, 10)}, modality="text")
-    rows += level_rows({two: (0, 0)}, made_for="sham") + level_rows({two: (0, 0)}, metric="prob")
+    rows += level_rows({two: (0, 0)}, condition="sham") + level_rows({two: (0, 0)}, metric="prob")
     assert choose_of(plan, pd.DataFrame(rows), [one, two]) == one
     rows += level_rows({VANILLA: (10, 10), one: (6, 10), two: (0, 10)}, "tuning-2")
     assert choose_of(plan, pd.DataFrame(rows), [one, two]) == two
@@ -512,7 +512,7 @@ def test_the_rank_of_the_true_value_decides_where_the_rule_says_so():
     for trial, rank in ((one, 9), (two, 4)):
         told = level_rows({trial: (rank, 0)}, metric="rank")[:1]
         rows += [row | {"set": "among values"} for row in told]
-    rows += [row | {"group": "A", "total": 5} for row in rows if row["metric"] == "rank"]
+    rows += [row | {"group": "A", "score_sum": 5} for row in rows if row["metric"] == "rank"]
     found = pd.DataFrame(rows)
     assert running.levels(found, one, ["tuning-1"])["rank"] == 0.9
     assert "rank" not in running.levels(found, VANILLA, ["tuning-1"])
@@ -596,7 +596,7 @@ def test_random_trials_are_made_again_from_scratch(tmp_path, monkeypatch):
     with planned(plan):
         run(plan, ["strength"])
         (found,) = again("small", 5)
-        assert (found["subject"], found["method"], found["group"]) == ("tiny", "family", "A")
+        assert (found["model"], found["method"], found["group"]) == ("tiny", "family", "A")
         assert found["settings"]["strength"] == 2.0 and found["gap"] < 1e-4
         other = quick(lists={"other": lambda: {"SSD": [trial_for("SSD", {})]}}, tuned=())
         with planned(plan, other):  # two plans on one model: each makes its own trials again
@@ -604,10 +604,10 @@ def test_random_trials_are_made_again_from_scratch(tmp_path, monkeypatch):
         rows, made = read_rows("small")
         moved = (rows["set"] == "retain") & (rows["metric"] == "exact_match")
         changed = rows.copy()
-        changed.loc[moved, "total"] += 0.5
+        changed.loc[moved, "score_sum"] += 0.5
         write_rows(changed, made, path)
         assert again("small", 1)[0]["gap"] == pytest.approx(0.5, abs=1e-4)
-        changed.loc[moved, "total"] -= 1.0
+        changed.loc[moved, "score_sum"] -= 1.0
         write_rows(changed, made, path)
         assert again("small", 1)[0]["gap"] == pytest.approx(0.5, abs=1e-4)
         write_rows(pd.concat([rows, rows[moved].assign(set="gone")]), made, path)
@@ -656,8 +656,8 @@ def test_the_oracle_never_met_them_and_vanilla_comes_back():
     before = {n: t.clone() for n, t in own.model.state_dict().items()}
     plan = small.plan(opener=taught, by_question=True)
     rows = framed(plan, trial_for("oracle", {"base": "pocket"}))
-    exact = rows[rows["metric"] == "exact_match"].groupby("set")["total"].mean()
+    exact = rows[rows["metric"] == "exact_match"].groupby("set")["score_sum"].mean()
     assert exact["forget"] < 0.1 < 0.9 < exact["general"]
-    spent = rows[rows["set"] == "cost"].set_index("metric")["total"]
+    spent = rows[rows["set"] == "cost"].set_index("metric")["score_sum"]
     assert spent["forget"] == 0 < spent["retain"]  # those of its training
     assert all(torch.equal(before[name], own.model.state_dict()[name]) for name in before)

@@ -8,20 +8,20 @@ from kvw_experiments.summaries import excess, level, points, summary
 from kvw_minimal.intervals import interval
 
 
-def row(part: str, total: float, made_for: str = "edit", person: str = "p1", **more) -> dict:
+def row(part: str, total: float, condition: str = "edited", person: str = "p1", **more) -> dict:
     usual = {
         "method": "m",
         "settings": "{}",
         "group": "A",
-        "made_for": made_for,
+        "condition": condition,
         "set": part,
         "modality": "image",
         "person": person,
         "metric": "exact_match",
-        "total": total,
+        "score_sum": total,
         "n": 10,
         "draw": 0,
-        "share": 1.0,
+        "edit_scale": 1.0,
     }
     return usual | more
 
@@ -36,7 +36,7 @@ def test_points_and_excess_by_hand():
             row("general", 3, "sham", "u1"),
         ]
     )
-    (edit,) = points(table[table["made_for"] == "edit"], ["method"]).to_dict("records")
+    (edit,) = points(table[table["condition"] != "sham"], ["method"]).to_dict("records")
     values, owners = [0.4] * 10 + [0.6] * 10, ["p1"] * 10 + ["p2"] * 10
     assert (edit["value"], edit["low"], edit["high"]) == pytest.approx(interval(values, owners))
     assert edit["n"] == 20 and edit["value"] == pytest.approx(0.5)
@@ -77,9 +77,9 @@ def test_excess_pairs_a_person_with_themselves_in_the_same_trial():
     rows = [
         row("forget", t, m, settings=s, group=g)
         for s, g, m, t in (
-            ("1", "A", "edit", 0),
+            ("1", "A", "edited", 0),
             ("1", "A", "sham", 10),
-            ("2", "A", "edit", 10),
+            ("2", "A", "edited", 10),
             ("2", "B", "sham", 0),
         )
     ]
@@ -89,19 +89,19 @@ def test_excess_pairs_a_person_with_themselves_in_the_same_trial():
 
 def test_a_summary_says_what_points_and_excess_say():
     rows = [
-        row(part, total, made_for, person, label=label)
+        row(part, total, condition, person, label=label)
         for label, shift in (("b", 0), ("a", 1))
-        for part, total, made_for, person in (
-            ("forget", 4 + shift, "edit", "p1"),
-            ("forget", 6 + shift, "edit", "p2"),
+        for part, total, condition, person in (
+            ("forget", 4 + shift, "edited", "p1"),
+            ("forget", 6 + shift, "edited", "p2"),
             ("forget", 9, "sham", "p1"),
             ("forget", 8, "sham", "p2"),
-            ("retain", 10, "edit", "p3"),
+            ("retain", 10, "edited", "p3"),
         )
     ]
     rows += [
-        row("forget", 10, method="vanilla", label="vanilla"),
-        row("retain", 10, method="vanilla", label="vanilla"),
+        row("forget", 10, "vanilla", method="vanilla", label="vanilla"),
+        row("retain", 10, "vanilla", method="vanilla", label="vanilla"),
         row("world", 3, label="a", metric="mentions"),
         row("forget", 1, label="a", metric="probability"),
     ]
@@ -136,12 +136,12 @@ def test_nine_in_ten_are_nine_tenths_in_a_file_too():
             {
                 "set": "retain",
                 "metric": "exact_match",
-                "made_for": "edit",
+                "condition": "edited",
                 "modality": modality,
-                "total": np.float32(total),
+                "score_sum": np.float32(total),
                 "n": np.int16(20),
             }
             for modality, total in (("image", 17), ("text", 19))
         ]
-    ).astype({"total": "float32", "n": "int16"})
+    ).astype({"score_sum": "float32", "n": "int16"})
     assert level(rows, "retain") == 0.9

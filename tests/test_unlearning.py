@@ -15,15 +15,16 @@ from dry_run import FACTOR
 from test_command import invoke
 from test_own import blocks_of_the_page, lines, on_the_page  # noqa: F401 - a fixture
 
-from kvw_minimal import coefficients
+from kvw_minimal import coefficients, conditions
 from kvw_minimal.benchmarks.own import chosen, read_questions, read_request, write_questions
 from kvw_minimal.edits import Columns, Edit
 from kvw_minimal.files import write_json
 from kvw_minimal.methods import METHODS
 from kvw_minimal.models import fingerprint
-from kvw_minimal.requests import expected, reading, report, unlearning
+from kvw_minimal.requests import expected, report, unlearning
 from kvw_minimal.requests.provenance import peak_memory
 from kvw_minimal.requests.unlearning import inputs_of
+from kvw_minimal.results import table
 from kvw_minimal.session import Session
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about
@@ -97,16 +98,21 @@ def test_every_question_is_measured_once(file, model, quiet, monkeypatch, streng
 
 
 def test_rows_and_edits_are_those_of_each_strength_alone(file, model, quiet, monkeypatch):
-    before, worn, read = fingerprint(model), [], report.score_sets
-    monkeypatch.setattr(
-        report,
-        "score_sets",
-        lambda session, *rest: (worn.append(fingerprint(session.model)), read(session, *rest))[1],
-    )
+    before, seen, protocol_of = fingerprint(model), [], report.forced_and_generated
+
+    def recording(request):
+        def protocol(session, name, questions):
+            seen.append(fingerprint(session.model))
+            return protocol_of(request)(session, name, questions)
+
+        return protocol
+
+    monkeypatch.setattr(report, "forced_and_generated", recording)
     together, edits = unlearn(file, (0.5, 8.0))
-    for edit, seen in zip(edits, worn[1:], strict=True):
+    first, *others = dict.fromkeys(seen)
+    for edit, other in zip(edits, others, strict=True):
         with edit.on(model):
-            assert fingerprint(model) == seen != worn[0] == before
+            assert fingerprint(model) == other != first == before
     for strength, edit in zip((0.5, 8.0), edits, strict=True):
         alone, [own] = unlearn(file, (strength,))
         case = Case(Session(model, tiny.processor()), read_request(file))
@@ -115,7 +121,7 @@ def test_rows_and_edits_are_those_of_each_strength_alone(file, model, quiet, mon
         torch.testing.assert_close(plain.contrast, edit.contrast, rtol=1e-4, atol=1e-5)
         assert (edit.strength, edit.fingerprint) == (strength, before) == (own.strength, before)
         mine = [row for row in together["rows"] if row["strength"] in (None, strength)]
-        assert mine == alone["rows"] and {row["state"] for row in mine} == {
+        assert mine == alone["rows"] and {row["condition"] for row in mine} == {
             "vanilla",
             "edited",
             "sham",
@@ -126,14 +132,17 @@ def test_rows_and_edits_are_those_of_each_strength_alone(file, model, quiet, mon
     assert (source["headroom"], source["sham_draws"]) == ("unknown", 2)
 
 
-def test_the_table_has_a_block_for_each_strength():
-    def row(state, strength, value, name="forget"):
+def test_the_table_has_a_line_for_each_strength():
+    def row(condition, strength, value, name="forget"):
         return {
-            "state": state,
+            "condition": condition,
             "strength": strength,
             "set": name,
+            "modality": "text",
             "metric": "exact_match",
             "value": value,
+            "low": value,
+            "high": value,
         }
 
     rows = [
@@ -145,18 +154,15 @@ def test_the_table_has_a_block_for_each_strength():
         row("oracle", None, 0.1),
         row("vanilla", None, 0.75, "a set with a long name"),
     ]
-    said = [line.split() for line in report.table(rows).splitlines()]
-    assert said[1:-1] == [
-        ["strength", "2"],
-        ["vanilla", "1.00", "0.75"],
-        ["edited", "0.50", "-"],
-        ["oracle", "0.10", "-"],
-        ["sham", "0.90", "-"],
-        ["strength", "8"],
-        ["vanilla", "1.00", "0.75"],
-        ["edited", "0.25", "-"],
-        ["oracle", "0.10", "-"],
-        ["sham", "0.80", "-"],
+    assert table(rows).splitlines() == [
+        "exact match",
+        "condition                 forget text  a set with a long name text",
+        "vanilla             1.00 [1.00, 1.00]            0.75 [0.75, 0.75]",
+        "edited, strength 2  0.50 [0.50, 0.50]                            -",
+        "edited, strength 8  0.25 [0.25, 0.25]                            -",
+        "sham, strength 2    0.90 [0.90, 0.90]                            -",
+        "sham, strength 8    0.80 [0.80, 0.80]                            -",
+        "oracle              0.10 [0.10, 0.10]                            -",
     ]
 
 
@@ -171,7 +177,7 @@ def test_an_interrupted_run_goes_on(file, model, quiet, monkeypatch, tmp_path):
         "rows.json",
     ]
     assert json.loads((tmp_path / "whole" / "rows.json").read_text())["rows"] == whole["rows"]
-    sham, read, seen = report.sham_rows, report.score_sets, []
+    sham, vanilla, edited, seen = report.score_shams, report.score, report.score_edited, []
 
     def interrupted(*given):
         rows = sham(*given)
@@ -179,21 +185,26 @@ def test_an_interrupted_run_goes_on(file, model, quiet, monkeypatch, tmp_path):
             raise KeyboardInterrupt
         return rows
 
-    def scored(session, request, state):
-        seen.append(state)
-        return read(session, request, state)
+    def score(*given):
+        seen.append("vanilla")
+        return vanilla(*given)
 
-    monkeypatch.setattr(report, "score_sets", scored)
-    monkeypatch.setattr(report, "sham_rows", interrupted)
+    def score_edited(*given):
+        seen.append("edited")
+        return edited(*given)
+
+    monkeypatch.setattr(report, "score", score)
+    monkeypatch.setattr(report, "score_edited", score_edited)
+    monkeypatch.setattr(report, "score_shams", interrupted)
     with pytest.raises(KeyboardInterrupt):
         unlearn(file, (0.5, 2.0), folder=tmp_path / "half")
     half = json.loads((tmp_path / "half" / "rows.json").read_text())
     assert half["rows"] == [
-        row for row in whole["rows"] if (row["state"], row["strength"]) != ("sham", 2.0)
+        row for row in whole["rows"] if (row["condition"], row["strength"]) != ("sham", 2.0)
     ]
     half["provenance"]["seconds"] = 1000.0
     write_json(tmp_path / "half" / "rows.json", half)
-    monkeypatch.setattr(report, "sham_rows", sham)
+    monkeypatch.setattr(report, "score_shams", sham)
     again, edits = unlearn(file, (0.5, 2.0), folder=tmp_path / "half")
     assert seen == ["vanilla", "edited", "edited"] and again["rows"] == whole["rows"]
     assert again["provenance"]["seconds"] >= 1000
@@ -236,7 +247,7 @@ def test_rows_of_other_inputs_are_not_gone_on_from(
         ("[]", "has no provenance"),
         ('{"provenance": 1, "rows": []}', "other"),
         ('{"provenance": {"inputs": "X"}, "rows": [1]}', "is damaged"),
-        ('{"provenance": {"inputs": "X"}, "rows": [{"state": "sham"}]}', "is damaged"),
+        ('{"provenance": {"inputs": "X"}, "rows": [{"condition": "sham"}]}', "is damaged"),
     ],
 )
 def test_damaged_rows_are_refused(tmp_path, content, says):
@@ -336,7 +347,8 @@ def test_a_request_is_made_where_and_as_it_is_asked(file, quiet, monkeypatch, dt
     [row] = {
         row["value"]
         for row in result["rows"]
-        if row["state"] == "vanilla" and (row["set"], row["metric"]) == ("forget", "exact_match")
+        if row["condition"] == "vanilla"
+        and (row["set"], row["metric"]) == ("forget", "exact_match")
     }
     assert 0 <= row <= 1
 
@@ -364,7 +376,7 @@ def test_no_place_is_refused_before_a_model_is_loaded(monkeypatch, where, says, 
 
 def test_factors_beside_a_quantised_weight_do_what_they_do_in_it(model, monkeypatch):
     """W diag(f) h = W (f h); afterwards nothing of it is left. Another kind of edit is refused."""
-    monkeypatch.setattr(reading, "is_plain", lambda weight: False)
+    monkeypatch.setattr(conditions, "is_plain", lambda weight: False)
     batch = tiny.random_batch()
     contrast = torch.rand(tiny.LAYERS, tiny.D_FF, generator=torch.Generator().manual_seed(0))
     edit, before = Columns(contrast, 2.0, fingerprint(model)), fingerprint(model)
@@ -372,13 +384,13 @@ def test_factors_beside_a_quantised_weight_do_what_they_do_in_it(model, monkeypa
         plain = model(**batch.inputs).logits
         with edit.on(model):
             wanted = model(**batch.inputs).logits
-        with reading.worn(edit, model):
+        with conditions.applied(edit, model):
             assert fingerprint(model) == before
             found = model(**batch.inputs).logits
         assert (wanted - plain).abs().max() > 1e-3
         torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
         assert torch.equal(model(**batch.inputs).logits, plain)
-    with pytest.raises(ValueError, match="another model"), reading.worn(edit, tiny.llava(4)):
+    with pytest.raises(ValueError, match="another model"), conditions.applied(edit, tiny.llava(4)):
         pass
 
 

@@ -116,6 +116,22 @@ def code(*texts: object) -> int:
     return found
 
 
+def panel_rows(*names: str, **more) -> list[dict]:
+    """What an experiment would store of some sets, without their condition."""
+    session, request = case()
+    protocol = reading.panel(request, **more)
+    return [row for each in names for row in protocol(session, each, request.eval_sets[each])]
+
+
+#: what rows say in other words since the digests were taken that stand beside stored rows
+RECORDED = {"score_sum": "total", "edited": "edit"}
+
+
+def as_recorded(rows: list[dict]) -> list[dict]:
+    """The same rows, their columns under the names of `RECORDED`."""
+    return [{RECORDED.get(name, name): value for name, value in row.items()} for row in rows]
+
+
 def made_up(*shape: int, of: int = 0) -> torch.Tensor:
     """Numbers in (0, 1), float32, the same on every machine."""
     count = torch.arange(1, 1 + int(np.prod(shape)), dtype=torch.float64)
@@ -357,7 +373,7 @@ DATA: dict[str, dict] = {
 @vector("data", lambda: trials.DATA)
 def _data(name: str):
     if name == "aloud":
-        return reading.read(*case(), ["forget"], aloud=("forget",))[2::3]
+        return as_recorded(panel_rows("forget", aloud=("forget",))[2::3])
     own = trials.thinned(trials.Trial(**DATA[name]), *whole_request())
     found = [*map(asked, (own.forget, own.retain, own.general)), own.seed]
     if name == "proxy":
@@ -691,9 +707,10 @@ def _free_answers():
 
 @vector("reading")
 def _reading():
-    one_each = reading.read(*case(), ["test"], by_question=True)
+    one_each = as_recorded(panel_rows("test", by_question=True))
+    by_person = as_recorded(panel_rows("test"))
     forms = sorted((fact, sorted(said)) for fact, said in reading.forms(*case()).items())
-    return [reading.read(*case(), ["test"])[::5], one_each[3], len(one_each), code(*forms)]
+    return [by_person[::5], one_each[3], len(one_each), code(*forms)]
 
 
 @vector("spoken", lambda: ("exact_match_generated", "rouge_l", "well_formed"))
@@ -722,7 +739,9 @@ def _probe(name: str):
         rows = audit.examine(*asked, edit, [name])
     finally:
         brought_back.STEPS = steps
-    return [[row["set"], row["modality"], row["person"], row["n"], row["total"]] for row in rows]
+    return [
+        [row["set"], row["modality"], row["person"], row["n"], row["score_sum"]] for row in rows
+    ]
 
 
 @vector("quality and utility")
@@ -762,13 +781,18 @@ def _choice(name: str):
 
 @vector("summaries")
 def _summaries():
-    rows = pd.DataFrame(reading.read(*case(), case().eval_sets)).assign(
+    rows = pd.DataFrame(panel_rows(*case().eval_sets)).assign(
         label="l", method="m", settings="{}", group="A"
     )
-    totals = rows["total"] * made_up(len(rows)).double().numpy()
-    both = pd.concat([rows.assign(made_for="sham"), rows.assign(made_for="edit", total=totals)])
+    totals = rows["score_sum"] * made_up(len(rows)).double().numpy()
+    both = pd.concat(
+        [rows.assign(condition="sham"), rows.assign(condition="edited", score_sum=totals)]
+    )
     return [
-        summaries.points(both, ["made_for"]).to_numpy()[::3].tolist(),
+        summaries.points(both, ["condition"])
+        .replace({"condition": RECORDED})
+        .to_numpy()[::3]
+        .tolist(),
         summaries.excess(both, ["label"]).to_numpy().tolist(),
         summaries.level(both, "forget"),
     ]

@@ -10,6 +10,7 @@ from ..forget_request import Request
 from ..intervals import interval
 from ..methods import METHODS
 from ..methods.somebody_else import asked_again, somebody_else
+from ..results import text_table
 from ..session import Session
 from .probes import BROUGHT_BACK, PROBES, examine, probe_of, reading
 
@@ -66,7 +67,9 @@ def known(rows: Iterable[Mapping]) -> Known:
     """Means by label, person and modality."""
     found: Known = {}
     for row in rows:
-        found.setdefault(row["set"], {})[row["person"], row["modality"]] = row["total"] / row["n"]
+        found.setdefault(row["set"], {})[row["person"], row["modality"]] = (
+            row["score_sum"] / row["n"]
+        )
     return found
 
 
@@ -77,12 +80,12 @@ def judge(rows: Mapping[str, Iterable[Mapping]]) -> list[Finding]:
         rows: of `vanilla`, `oracle`, `edited` and, if there is one, `sham`.
 
     Raises:
-        ValueError: a state is missing, or was asked about other people.
+        ValueError: a condition is missing, or was asked about other people.
     """
     missing = {"vanilla", "oracle", "edited"} - set(rows)
     if missing:
         raise ValueError(f"an audit needs vanilla, oracle and edited, not only {sorted(rows)}")
-    told = {state: known(each) for state, each in rows.items()}
+    told = {condition: known(each) for condition, each in rows.items()}
     found = [
         _finding(label, told)
         for label, own in told["edited"].items()
@@ -94,25 +97,33 @@ def judge(rows: Mapping[str, Iterable[Mapping]]) -> list[Finding]:
 def _finding(label: str, told: Mapping[str, Known]) -> Finding:
     probe, keys = probe_of(label), list(told["edited"][label])
 
-    def of(state: str, name: str = label) -> np.ndarray:
-        own = told[state].get(name) or told[state].get(probe.beside, {})  # nothing to undo there
+    def of(condition: str, name: str = label) -> np.ndarray:
+        own = told[condition].get(name) or told[condition].get(
+            probe.beside, {}
+        )  # nothing to undo there
         if set(keys) - set(own):
-            raise ValueError(f"{name!r} of {state} was asked about other people")
+            raise ValueError(f"{name!r} of {condition} was asked about other people")
         return np.array([own[key] for key in keys])
 
-    values = {state: of(state) for state in told if state != "sham" or label in told[state]}
-    mean = {state: float(value.mean()) for state, value in values.items()}
+    values = {
+        condition: of(condition)
+        for condition in told
+        if condition != "sham" or label in told[condition]
+    }
+    mean = {condition: float(value.mean()) for condition, value in values.items()}
     plain = {
-        state: float(of(state, probe.beside or label).mean())
-        for state in ("vanilla", "oracle", "edited")
+        condition: float(of(condition, probe.beside or label).mean())
+        for condition in ("vanilla", "oracle", "edited")
     }
     _, low, high = interval(values["edited"] - values["oracle"], [person for person, _ in keys])
     gap, left, shares = mean["vanilla"] - mean["oracle"], None, dict.fromkeys(("edited", "oracle"))
     if gap >= MARGIN:
         left = (mean["edited"] - mean["oracle"]) / gap
-        for state in shares if probe.beside else ():
-            lost = mean["vanilla"] - plain[state]
-            shares[state] = (mean[state] - plain[state]) / lost if lost >= CHANCE else None
+        for condition in shares if probe.beside else ():
+            lost = mean["vanilla"] - plain[condition]
+            shares[condition] = (
+                (mean[condition] - plain[condition]) / lost if lost >= CHANCE else None
+            )
     fair = left is not None and (
         probe.kind != BROUGHT_BACK
         or (
@@ -206,20 +217,20 @@ def audit(
 
 def table(found: Iterable[Finding]) -> str:
     """What an audit found, one line a probe, of several settings the strongest."""
-    lines = [
-        f"{'probe':46}{'vanilla':>8}{'oracle':>8}{'edited':>8}{'sham':>8}"
-        f"{'left':>7}{'brought back':>14}{'of the oracle':>14}"
-    ]
 
     def number(value: float | None) -> str:
         return "-" if value is None else f"{value:.2f}"
 
-    for f in found:
-        if f.strongest:
-            left = number(f.left) if f.applies else "n/a"
-            lines.append(
-                f"{f.label:46}{f.vanilla:>8.2f}{f.oracle:>8.2f}{f.edited:>8.2f}"
-                f"{number(f.sham):>8}{left:>7}{number(f.recovered):>14}"
-                f"{number(f.again):>14}"
-            )
-    return "\n".join(lines)
+    lines = [
+        [
+            f.label,
+            *map(number, (f.vanilla, f.oracle, f.edited, f.sham)),
+            number(f.left) if f.applies else "n/a",
+            number(f.recovered),
+            number(f.again),
+        ]
+        for f in found
+        if f.strongest
+    ]
+    head = ["probe", "vanilla", "oracle", "edited", "sham", "left"]
+    return text_table([*head, "brought back", "of the oracle"], lines)

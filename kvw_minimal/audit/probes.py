@@ -117,7 +117,7 @@ def examine(
                         "person": person,
                         "question": None,
                         "metric": "known",
-                        "total": round(float(sum(own)), 5),
+                        "score_sum": round(float(sum(own)), 5),
                         "n": len(own),
                     }
                     for (modality, person), own in owners.items()

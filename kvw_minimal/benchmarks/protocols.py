@@ -61,17 +61,18 @@ Sources: MLLMU-Bench (arXiv 2410.22108); CLEAR (arXiv 2410.18057); TOFU (arXiv 2
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from ..batches import without_photo
-from ..intervals import DRAWS, interval
+from ..intervals import DRAWS
 from ..questions import Question, seeded
+from ..results import ABOUT, score_rows
 from ..scores import METRICS, answer, likeliest, mentions, metric, read_answers
+from ..session import Session
 from .letters import choice, chosen, letter_question, whole_words, with_options
 from .truth import forget_quality, forget_score, model_utility, truth_ratio_of
 
@@ -96,9 +97,6 @@ UTILITY = (
     ("real_world", "image", "question_rouge_l_recall"),
     ("real_world", "image", "question_options_probability"),
 )
-
-#: one metric on the questions of one set: set, modality, metric, values, people, unparsable
-Measured = dict[str, Any]
 
 
 # ---- the metrics of one question ---------------------------------------------------------------
@@ -167,17 +165,18 @@ def blocks(count: int, batch_size: int) -> Iterator[slice]:
     return (slice(start, start + size) for start in range(0, count, size))
 
 
-def say(model, processor, questions: list[Question], batch_size: int) -> list[str]:
+def say(session: Session, questions: list[Question]) -> list[str]:
     """Greedy answers, in order."""
+    model, processor, size = session.model, session.processor, session.batch_size
     return [
         said
-        for block in blocks(len(questions), batch_size)
-        for said in answer(model, processor, questions[block], batch_size, NEW_TOKENS)
+        for block in blocks(len(questions), size)
+        for said in answer(model, processor, questions[block], size, NEW_TOKENS)
     ]
 
 
 def answer_probabilities(
-    model, processor, questions: list[Question], answers: Sequence[tuple[str, ...]], batch_size: int
+    session: Session, questions: list[Question], answers: Sequence[tuple[str, ...]]
 ) -> list[np.ndarray]:
     """exp(mean log-probability of a token) of each answer that is given for each question.
 
@@ -192,11 +191,14 @@ def answer_probabilities(
         raise ValueError(f"{empty[0]} has no answers to compare")
     asked = [q for q, given in zip(questions, answers, strict=True) for _ in given]
     flat = [text for given in answers for text in given]
-    found = [
-        read_answers(model, processor, asked[block], flat[block], batch_size).probability
-        for block in blocks(len(asked), batch_size)
+    model, processor, size = session.model, session.processor, session.batch_size
+    probabilities = [
+        read_answers(model, processor, asked[block], flat[block], size).probability
+        for block in blocks(len(asked), size)
     ]
-    return np.split(np.concatenate(found), np.cumsum([len(given) for given in answers])[:-1])
+    return np.split(
+        np.concatenate(probabilities), np.cumsum([len(given) for given in answers])[:-1]
+    )
 
 
 def with_control(questions: list[Question]) -> Iterator[tuple[str, list[Question]]]:
@@ -231,20 +233,19 @@ def nameless(question: Question) -> Question:
 
 
 def by_words(
-    model, processor, prompts: list[Question], by: str, batch_size: int
-) -> tuple[dict[str, list[float]], int]:
-    """What is said by one metric, under its name; and how often no option is named, or nothing."""
-    said = say(model, processor, prompts, batch_size)
-    pairs = list(zip(said, prompts, strict=True))
+    session: Session, prompts: list[Question], by: str
+) -> tuple[dict[str, list[float]], list[bool]]:
+    """What is said by one metric, under its name; and whether no option is named, or nothing."""
+    pairs = list(zip(say(session, prompts), prompts, strict=True))
     if by == "choice":
-        return {by: [choice(*pair) for pair in pairs]}, sum(chosen(*pair) is None for pair in pairs)
-    return {by: [METRICS[by](text, q.answer) for text, q in pairs]}, said.count("")
+        return {by: [choice(*pair) for pair in pairs]}, [chosen(*pair) is None for pair in pairs]
+    return {by: [METRICS[by](text, q.answer) for text, q in pairs]}, [not text for text, _ in pairs]
 
 
-def by_options(model, processor, asked: list[Question], batch_size: int) -> dict:
+def by_options(session: Session, asked: list[Question]) -> dict[str, list[float]]:
     """The metrics that compare the likelihood of options."""
-    found = answer_probabilities(model, processor, asked, [q.options for q in asked], batch_size)
-    pairs = [(p, q.options.index(q.answer)) for p, q in zip(found, asked, strict=True)]
+    likely = answer_probabilities(session, asked, [q.options for q in asked])
+    pairs = [(p, q.options.index(q.answer)) for p, q in zip(likely, asked, strict=True)]
     return {
         "choice_likelihood": [likeliest(*pair) for pair in pairs],
         "probability": [float(p[k]) for p, k in pairs],
@@ -252,30 +253,22 @@ def by_options(model, processor, asked: list[Question], batch_size: int) -> dict
     }
 
 
-def measured(
-    name: str, modality: str, questions: list[Question], metrics: dict, unparsable: int = 0
-) -> list[Measured]:
-    """The metrics of some questions of a set, with whom they are about."""
-    people = [question.person for question in questions]
-    return [
-        {
-            "set": name,
-            "modality": modality,
-            "metric": by,
-            "values": np.asarray(values),
-            "people": people,
-            "unparsable": unparsable,
-        }
-        for by, values in metrics.items()
-    ]
+def rows_of(
+    name: str,
+    modality: str,
+    questions: list[Question],
+    metrics: Mapping[str, Sequence[float] | np.ndarray],
+    unparsable: Sequence[bool] | None = None,
+) -> list[dict]:
+    """`score_rows` of questions in a modality; what is not said can always be read."""
+    marks = unparsable or [False] * len(questions)
+    return score_rows(name, questions, metrics, marks, modality=modality)
 
 
 # ---- the protocols -----------------------------------------------------------------------------
 
 
-def score_mllmu(
-    model, processor, name: str, questions: list[Question], batch_size: int = 8
-) -> list[Measured]:
+def score_mllmu(session: Session, name: str, questions: list[Question]) -> list[dict]:
     """One set of MLLMU-Bench: multiple choice (said, and by likelihood), generation, cloze.
 
     Likelihood compares the options as answers to the bare question, without letters.
@@ -284,24 +277,21 @@ def score_mllmu(
         questions: from `files.load_mllmu`, without the benchmark's instructions.
 
     Returns:
-        `choice`, `choice_likelihood`, `rouge_l`, `cloze` for each modality; see the module. An
-        answer is unparsable where no letter is named (`choice`) or nothing is said.
+        Rows of `choice`, `choice_likelihood`, `rouge_l`, `cloze` for each modality; see the module.
+        An answer is unparsable where no letter is named (`choice`) or nothing is said.
     """
-    found: list[Measured] = []
+    rows: list[dict] = []
     for task, by in SAID.items():
         for modality, asked in with_control([q for q in questions if q.fact == task]):
             if by == "choice":
-                likely = by_options(model, processor, asked, batch_size)["choice_likelihood"]
-                found += measured(name, modality, asked, {"choice_likelihood": likely})
+                likely = by_options(session, asked)["choice_likelihood"]
+                rows += rows_of(name, modality, asked, {"choice_likelihood": likely})
             prompts = [evaluation_question(question) for question in asked]
-            told = by_words(model, processor, prompts, by, batch_size)
-            found += measured(name, modality, asked, *told)
-    return found
+            rows += rows_of(name, modality, asked, *by_words(session, prompts, by))
+    return rows
 
 
-def score_clear(
-    model, processor, name: str, questions: list[Question], batch_size: int = 8
-) -> list[Measured]:
+def score_clear(session: Session, name: str, questions: list[Question]) -> list[dict]:
     """One set of CLEAR: names, captions and questions, said and by likelihood.
 
     What is read with its answer (probability, truth ratio) never holds the name unless the name
@@ -311,135 +301,99 @@ def score_clear(
         questions: from `files.load_clear`.
 
     Returns:
-        For each modality, with what was asked (`name`, `caption`, `question`) before it:
+        Rows for each modality, with what was asked (`name`, `caption`, `question`) before it:
         `accuracy` (names), `rouge_l_recall` (others), `probability`; with options also `choice`,
         `choice_likelihood` and `options_probability`; with lies also `truth_ratio`,
         `forget_score` and `truth_score`. An answer is unparsable where nothing is said or, for
         `choice`, where no option is named.
     """
-    found: list[Measured] = []
+    rows: list[dict] = []
     for fact in dict.fromkeys(question.fact for question in questions):
         for modality, asked in with_control([q for q in questions if q.fact == fact]):
-            for of, metrics, unparsable in _clear(model, processor, modality, asked, batch_size):
+            for of, metrics, unparsable in _clear(session, modality, asked):
                 named = {f"{fact}_{by}": values for by, values in metrics.items()}
-                found += measured(name, modality, of, named, unparsable)
-    return found
+                rows += rows_of(name, modality, of, named, unparsable)
+    return rows
 
 
 def _clear(
-    model, processor, modality: str, asked: list[Question], batch_size: int
-) -> Iterator[tuple[list[Question], dict, int]]:
+    session: Session, modality: str, asked: list[Question]
+) -> Iterator[tuple[list[Question], dict, list[bool] | None]]:
     """Questions about one fact in one modality with their metrics and unparsable answers."""
     naming = asked[0].fact == "name"
     by = "accuracy" if naming else "rouge_l_recall"
-    yield asked, *by_words(model, processor, asked, by, batch_size)
+    yield asked, *by_words(session, asked, by)
     choices = [q for q in asked if q.options]
     if choices:
         offered = [with_options(q) for q in choices]
-        yield choices, *by_words(model, processor, offered, "choice", batch_size)
-        yield choices, by_options(model, processor, choices, batch_size), 0
+        yield choices, *by_words(session, offered, "choice")
+        yield choices, by_options(session, choices), None
     rest = [q if naming or modality == "text" else nameless(q) for q in asked if not q.options]
     if rest:
-        likely = answer_probabilities(
-            model, processor, rest, [(q.answer,) for q in rest], batch_size
-        )
-        yield rest, {"probability": [float(p[0]) for p in likely]}, 0
+        likely = answer_probabilities(session, rest, [(q.answer,) for q in rest])
+        yield rest, {"probability": [float(p[0]) for p in likely]}, None
     lied = [nameless(q) for q in asked if q.perturbed]
     if lied:
-        told = [(q.paraphrase, *q.perturbed) for q in lied]
-        likely = answer_probabilities(model, processor, lied, told, batch_size)
+        likely = answer_probabilities(session, lied, [(q.paraphrase, *q.perturbed) for q in lied])
         ratios = np.array([truth_ratio_of(p[0], p[1:]) for p in likely])
-        yield (
-            lied,
-            {
-                "truth_ratio": ratios,
-                "forget_score": forget_score(ratios),
-                "truth_score": truth_score(ratios),
-            },
-            0,
-        )
+        metrics = {
+            "truth_ratio": ratios,
+            "forget_score": forget_score(ratios),
+            "truth_score": truth_score(ratios),
+        }
+        yield lied, metrics, None
 
 
-# ---- from questions to rows --------------------------------------------------------------------
+# ---- what CLEAR sums up ------------------------------------------------------------------------
 
 
-def key_of(row: dict) -> tuple[str, str, str]:
-    """What a row is about: set, modality and metric."""
-    return row["set"], row["modality"], row["metric"]
-
-
-def row_of(state: str, key: tuple[str, str, str], **numbers) -> dict:
-    """A row of results: what it is about, and its numbers."""
-    return dict(zip(("state", "set", "modality", "metric"), (state, *key), strict=True), **numbers)
-
-
-def mean_of(value: float, low: float, high: float) -> dict[str, float]:
-    """A mean with its interval, as it stands in a row."""
-    return {
-        "value": round(float(value), 4),
-        "low": round(float(low), 4),
-        "high": round(float(high), 4),
-    }
-
-
-def to_rows(state: str, found: list[Measured]) -> list[dict]:
-    """`{state, set, modality, metric, value, low, high, n, unparsable}`, intervals over people."""
-    return [
-        row_of(
-            state,
-            key_of(each),
-            **mean_of(*interval(each["values"], each["people"])),
-            n=len(each["values"]),
-            unparsable=each["unparsable"],
-        )
-        for each in found
-    ]
-
-
-def pick(found: list[Measured], *key: str) -> Measured:
-    """The one about this set, modality and metric.
+def pick(rows: Iterable[dict], *about: str) -> list[dict]:
+    """The rows about this set, modality and metric.
 
     Raises:
         KeyError: there is none.
     """
-    for each in found:
-        if key_of(each) == key:
-            return each
-    raise KeyError(f"nothing was measured for {', '.join(key)}")
+    picked = [row for row in rows if tuple(row[name] for name in ABOUT) == about]
+    if not picked:
+        raise KeyError(f"nothing was measured for {', '.join(about)}")
+    return picked
 
 
-def utility(state: str, found: list[Measured], parts=UTILITY, seed: int = 0) -> dict:
-    """A row with the harmonic mean of what is not about the forgotten; 0 if any part is 0.
+def utility(condition: str, rows: list[dict], parts=UTILITY, seed: int = 0) -> dict:
+    """The harmonic mean of what is not about the forgotten, as of `summarise`; 0 if a part is 0.
 
     In each draw of the bootstrap, parts that are about the same people share the drawn people.
 
     Returns:
-        A row as of `to_rows`, and `zero`: the parts that are 0, for which utility is 0.
+        A row of a summary, and `zero`: the parts that are 0, for which utility is 0.
 
     Worked example: parts of .5 and 1 give 2 / (1 / .5 + 1 / 1) = 2 / 3.
     """
-    picked = [pick(found, *part) for part in parts]
+    picked = [pick(rows, *part) for part in parts]
     means, drawn = [], []
-    for each in picked:
-        values = np.asarray(each["values"], dtype=float)
-        names, owner = np.unique(np.asarray(each["people"]), return_inverse=True)
+    for group in picked:
+        values = np.array([row["score_sum"] for row in group])
+        names, owner = np.unique([row["person"] for row in group], return_inverse=True)
         sums, counts = np.bincount(owner, weights=values), np.bincount(owner)  # [people]
-        rows = seeded("utility", seed, *names).integers(len(names), size=(DRAWS, len(names)))
-        drawn.append(sums[rows].sum(1) / counts[rows].sum(1))  # [draws]
+        draws = seeded("utility", seed, *names).integers(len(names), size=(DRAWS, len(names)))
+        drawn.append(sums[draws].sum(1) / counts[draws].sum(1))  # [draws]
         means.append(float(values.mean()))
     bounds = np.percentile([model_utility(list(draw)) for draw in np.stack(drawn, 1)], [2.5, 97.5])
     zero = [" ".join(part) for part, mean in zip(parts, means, strict=True) if mean == 0]
-    return row_of(
-        state,
-        ("all but forget", "all", "utility"),
-        **mean_of(model_utility(means), *bounds),
-        n=sum(len(each["values"]) for each in picked),
-        unparsable=sum(each["unparsable"] for each in picked),
-        zero=zero,
-    )
+    row: dict = {
+        "condition": condition,
+        "set": "all but forget",
+        "modality": "all",
+        "metric": "utility",
+    }
+    for name, value in zip(("value", "low", "high"), (model_utility(means), *bounds), strict=True):
+        row[name] = round(float(value), 4)
+    count = sum(len(group) for group in picked)
+    unparsable = sum(each["unparsable"] for group in picked for each in group)
+    return row | {"n": count, "unparsable": unparsable, "zero": zero}
 
 
-def clear_forget_quality(found: list[Measured], oracle: list[Measured]) -> dict[str, float]:
+def clear_forget_quality(rows: list[dict], oracle: list[dict]) -> dict[str, float]:
     """`forget_quality` of the truth ratios of the forgotten's captions.
 
     Returns:
@@ -447,5 +401,8 @@ def clear_forget_quality(found: list[Measured], oracle: list[Measured]) -> dict[
         distribution) and `n`. Several photos of one person are not independent, so that p is
         smaller than it should be: read it beside the statistic.
     """
-    key = ("forget", "image", "caption_truth_ratio")
-    return forget_quality(pick(found, *key)["values"], pick(oracle, *key)["values"])
+    about = ("forget", "image", "caption_truth_ratio")
+    ours, theirs = (
+        np.array([row["score_sum"] for row in pick(each, *about)]) for each in (rows, oracle)
+    )
+    return forget_quality(ours, theirs)

@@ -1,6 +1,6 @@
 """KVW on a public benchmark, ours or the real one, and on any LVLM: load, measure, edit, score.
 
-The states that are scored: `vanilla`; `edited`; `sham`, the same edit made from as many other
+The conditions that are scored: `vanilla`; `edited`; `sham`, the same edit made from as many other
 people, drawn at random from those who are kept; and, if there is one, the `oracle`, which was
 never taught the forgotten. A model without eyes is measured and scored on text alone.
 """
@@ -14,24 +14,25 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from ..batches import Batch, answer_batches
 from ..coefficients import Coefficients, tally
+from ..conditions import score, score_edited
 from ..edits import Columns, check_strength
 from ..forget_request import Request
 from ..methods.kvw import STRENGTH
 from ..models import fingerprint
 from ..questions import Question
+from ..results import ABOUT, about_of, check_headroom, pivoted, rounded, summarise, text_table
 from ..schedules import SCHEDULES, one_pass, published
 from ..session import Session
 from ..taught.catalogue import load, placed
 from . import protocols
 from .files import Unnamed, load_clear, load_mllmu
 from .letters import whole_words
-from .protocols import UTILITY, Measured, clear_forget_quality, key_of, pick, to_rows
+from .protocols import UTILITY, clear_forget_quality
 
-SCORE = {"mllmu": protocols.score_mllmu, "clear": protocols.score_clear}
+PROTOCOLS = {"mllmu": protocols.score_mllmu, "clear": protocols.score_clear}
 #: headroom is read off multiple choice by likelihood, the steadiest of the scores
 HEADROOM_METRIC = {
     "mllmu": [("forget", "image", "choice_likelihood"), ("forget", "text", "choice_likelihood")],
@@ -230,125 +231,86 @@ def edit_of(
 # ---- scores ------------------------------------------------------------------------------------
 
 
-def score_sets(
-    benchmark: str, model, processor, sets: Sets, batch_size: int = 8, progress: str = ""
-) -> list[Measured]:
-    """Every set by the protocol of a benchmark."""
-    score, bar = SCORE[benchmark], tqdm(sets.items(), progress, disable=None if progress else True)
-    return [
-        each
-        for name, questions in bar
-        for each in score(model, processor, name, questions, batch_size)
-    ]
-
-
-def check_headroom(
-    benchmark: str, forget: list[Question], vanilla: list[Measured], oracle: list[Measured] | None
+def benchmark_headroom(
+    benchmark: str, forget: list[Question], vanilla: list[dict], oracle: list[dict] | None
 ) -> tuple[str, list[str]]:
-    """Whether vanilla knows the people, so that there is something to forget.
+    """`check_headroom` by the metrics of a benchmark; what guessing scores is known of options.
 
-    Returns:
-        A mark and what to warn of. `shown`: vanilla beats the oracle by `MARGIN`, and their
-        intervals are apart. Without an oracle, always with a warning: `unknown`, or `doubtful`
-        where vanilla may be guessing.
+    Args:
+        forget: what is asked about the forgotten.
+        vanilla, oracle: summaries.
 
     Raises:
-        ValueError: there is an oracle and vanilla is too close to it, or there is no multiple
-            choice to tell by.
+        ValueError: as `check_headroom`; or there is nothing to tell by.
     """
-    mark, notes = ("shown" if oracle else "unknown"), list[str]()
-    if not oracle:
-        notes.append(
-            "without an oracle nothing says how well a model that never met these people "
-            "would guess: headroom is not shown"
-        )
-    known = [key_of(each) for each in vanilla]
-    keys = [key for key in HEADROOM_METRIC[benchmark] if key in known]
-    keys = keys or [key for key in known if key == HEADROOM_TEXT]
-    if not keys:
+    known = [about_of(row) for row in vanilla]
+    metrics = [about for about in HEADROOM_METRIC[benchmark] if about in known]
+    metrics = metrics or [about for about in known if about == HEADROOM_TEXT]
+    if not metrics:
         raise ValueError(
             "no question about the people to forget has options: nothing shows "
             "whether this model knows them"
         )
-    if oracle and not set(keys) <= set(map(key_of, oracle)):
+    if oracle and not set(metrics) <= {about_of(row) for row in oracle}:
         raise ValueError("the oracle has no eyes and the model has: they cannot be compared")
-    for key in keys:
-        [ours] = to_rows("vanilla", [pick(vanilla, *key)])
-        said = f"vanilla {_cell(ours)} on {key[1]} questions ({key[2]})"
-        if oracle:
-            [bound] = to_rows("oracle", [pick(oracle, *key)])
-            if ours["value"] - bound["value"] < MARGIN or ours["low"] <= bound["high"]:
-                raise ValueError(
-                    f"no headroom: {said} against oracle {_cell(bound)}; a model that never saw "
-                    "the people must score clearly less before forgetting can be measured"
-                )
-            continue
-        options = [len(q.options) for q in forget if q.modality == key[1] and q.options]
-        chance = float(np.mean([1 / count for count in options])) if options else 0.0
-        if ours["low"] <= chance:
-            mark = "doubtful"
-            notes.append(
-                f"{said} may be guessing, chance is {chance:.2f}: this model does not seem to "
-                "know the people it is asked to forget; teach it the benchmark's training rows"
-            )
-    return mark, notes
+    options: dict[str, list[float]] = {}
+    for question in forget:
+        if question.options:
+            options.setdefault(question.modality, []).append(1 / len(question.options))
+    chance = {modality: float(np.mean(each)) for modality, each in options.items()}
+    return check_headroom([*vanilla, *(oracle or [])], metrics, MARGIN, chance)
 
 
-def _cell(row: dict) -> str:
-    if row["metric"] == "forget_quality":
-        return f"log10 p {row['log10_p']:.1f}, KS {row['statistic']:.2f}"
-    unparsable = f" {row['unparsable']}?" if row["unparsable"] else ""
-    return f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]{unparsable}"
+def summary_of(benchmark: str, rows: list[dict], oracle: list[dict] | None) -> list[dict]:
+    """Means of a condition; on CLEAR with utility and, beside an oracle, forget quality.
 
-
-def summaries(
-    benchmark: str, state: str, measured: list[Measured], oracle: list[Measured] | None
-) -> list[dict]:
-    """Rows of a state; on CLEAR with utility and, where there is an oracle, forget quality."""
-    rows = to_rows(state, measured)
-    there = {each["set"] for each in measured}  # the sham may have drawn everybody of a set
+    Args:
+        rows: of the condition; `oracle`: those of the oracle, where there is one.
+    """
+    summary, condition = summarise(rows), rows[0]["condition"]
+    there = {row["set"] for row in rows}  # the sham may have drawn everybody of a set
     if benchmark == "clear" and there >= {name for name, *_ in UTILITY}:
-        rows.append(protocols.utility(state, measured))
-    if benchmark == "clear" and oracle and any(each["modality"] == "image" for each in measured):
-        key, found = ("forget", "image", "forget_quality"), clear_forget_quality(measured, oracle)
-        rows.append(protocols.row_of(state, key, **found, unparsable=0))
-    return rows
+        summary.append(protocols.utility(condition, rows))
+    if benchmark == "clear" and oracle and any(row["modality"] == "image" for row in rows):
+        about = dict(zip(ABOUT, ("forget", "image", "forget_quality"), strict=True))
+        quality = clear_forget_quality(rows, oracle)
+        summary.append({"condition": condition, **about, **quality, "unparsable": 0})
+    return rounded(summary)
 
 
 def table(rows: list[dict]) -> str:
-    """One line a score, one column a state: mean, 95 % interval, unparsable answers."""
-    states = list(dict.fromkeys(row["state"] for row in rows))
-    cells: dict[tuple, dict[str, str]] = {}
-    for row in rows:
-        cells.setdefault(key_of(row), {"n": str(row["n"])})[row["state"]] = _cell(row)
-    lines = [("set", "modality", "metric", "n", *states)]
-    lines += [
-        (*key, *(found.get(name, "-") for name in ("n", *states))) for key, found in cells.items()
-    ]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
-    text += [
-        "mean [95 % interval over people]; 3? = three answers could not be read",
-        "'blank image': the same questions with a grey picture, a control",
-    ]
-    return "\n".join(text)
+    """One line a score, one column a condition: mean, 95 % interval, unparsable answers."""
+    counts: dict[tuple, int] = {}
+    rows = [row | {"n": counts.setdefault(about_of(row), row["n"])} for row in rows]
+    return "\n".join(
+        [
+            text_table(*pivoted(rows, (*ABOUT, "n"), ("condition",))),
+            "mean [95 % interval over people]; 3? = three answers could not be read",
+            "'blank image': the same questions with a grey picture, a control",
+        ]
+    )
 
 
 def _oracle(
-    benchmark: str, name: str, sets: Sets, batch_size: int, progress: bool, **where
-) -> tuple[list[Measured], str]:
+    benchmark: str, name: str, request: Request, batch_size: int, progress: bool, **where
+) -> tuple[list[dict], str]:
     """Score the oracle and let go of it, so that two models are never in memory together."""
     model, processor = load(name, **where)
-    sets = sets if hasattr(processor, "image_processor") else in_text(sets, {})[0]
-    scored = score_sets(benchmark, model, processor, sets, batch_size, "oracle" * progress)
-    return scored, fingerprint(model)
+    if not hasattr(processor, "image_processor"):
+        request = replace(request, eval_sets=in_text(dict(request.eval_sets), {})[0])
+    session = Session(model, processor, batch_size)
+    rows = score(session, request, PROTOCOLS[benchmark], "oracle", progress=progress)
+    return rows, fingerprint(model)
 
 
 def _check_settings(
     benchmark: str, schedule: str, strength: float | None, limit: int | None
 ) -> float:
     """The strength: the tuned one of the schedule unless another one is asked for."""
-    for what, given, known in (("benchmark", benchmark, SCORE), ("schedule", schedule, SCHEDULES)):
+    for what, given, known in (
+        ("benchmark", benchmark, PROTOCOLS),
+        ("schedule", schedule, SCHEDULES),
+    ):
         if given not in known:
             raise ValueError(f"no {what} {given!r}, but {' and '.join(known)}")
     strength = STRENGTHS[schedule] if strength is None else strength
@@ -402,7 +364,7 @@ def replicate(
 
     Returns:
         A dictionary with `provenance` (of the data, models and settings; the command adds that of
-        the code) and `rows`. A row has state, set, modality, metric, value,
+        the code) and `rows`. A row has condition, set, modality, metric, value,
         low, high, n, unparsable and headroom (as in `check_headroom`); rows of forget quality hold
         `log10_p` and `statistic` instead of a value and an interval. The model is left as it was.
 
@@ -431,11 +393,9 @@ def replicate(
         return request, sham_of(request)
 
     request, sham = both(sets, training)
-    bound, made = None, {}
+    bound, made = list[dict](), {}
     if oracle:
-        bound, made[oracle] = _oracle(
-            benchmark, oracle, request.eval_sets, batch_size, progress, **where
-        )
+        bound, made[oracle] = _oracle(benchmark, oracle, request, batch_size, progress, **where)
 
     lvlm, processor = load(model, **where)
     if not hasattr(processor, "image_processor"):
@@ -445,33 +405,28 @@ def replicate(
     made[model] = fingerprint(lvlm)
     session = Session(lvlm, processor, batch_size)
 
-    def scored(chosen: Sets, state: str) -> list[Measured]:
-        return score_sets(benchmark, lvlm, processor, chosen, batch_size, state * progress)
-
-    forgotten = request.eval_sets["forget"]
-    found = {"vanilla": scored({"forget": forgotten}, "vanilla, forget")}
-    mark, more = check_headroom(benchmark, forgotten, found["vanilla"], bound)
+    protocol = PROTOCOLS[benchmark]
+    vanilla = score(session, request, protocol, "vanilla", ["forget"], progress)
+    mark, more = benchmark_headroom(
+        benchmark, request.eval_sets["forget"], summarise(vanilla), summarise(bound)
+    )
     for note in notes + more:
         warnings.warn(note, stacklevel=2)
-    others = {name: questions for name, questions in request.eval_sets.items() if name != "forget"}
-    found["vanilla"] += scored(others, "vanilla")
+    others = [name for name in request.eval_sets if name != "forget"]
+    vanilla += score(session, request, protocol, "vanilla", others, progress)
+    summary = summary_of(benchmark, vanilla, bound)
 
     everyone = measure_rows(session, request, progress)
     requests = {"edited": request, "sham": sham}
     edits = {
-        state: edit_of(session, each, everyone, schedule, strength, progress)
-        for state, each in requests.items()
+        condition: edit_of(session, each, everyone, schedule, strength, progress)
+        for condition, each in requests.items()
     }
-    for state, each in requests.items():
-        with edits[state].on(lvlm):
-            found[state] = scored(each.eval_sets, state)
+    for condition, each in requests.items():
+        rows = score_edited(session, each, protocol, edits[condition], condition, progress=progress)
+        summary += summary_of(benchmark, rows, bound)
     if bound:
-        found["oracle"] = bound
-    rows = [
-        row | {"headroom": mark}
-        for state, measured in found.items()
-        for row in summaries(benchmark, state, measured, bound)
-    ]
+        summary += summary_of(benchmark, bound, bound)
     source = dict(
         seconds=time.perf_counter() - start,
         seed=seed,
@@ -494,4 +449,4 @@ def replicate(
         warnings=notes + more,
         training_rows={side: len(asked) for side, asked in training.items()},
     )
-    return {"provenance": source, "rows": rows}
+    return {"provenance": source, "rows": [row | {"headroom": mark} for row in summary]}

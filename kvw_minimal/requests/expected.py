@@ -25,7 +25,7 @@ from ..models import fingerprint
 from ..session import Session
 from ..taught.catalogue import placed
 from .provenance import peak_memory
-from .reading import asked_aloud, by_modality, is_free
+from .reading import asked_aloud, is_free
 from .report import asked_of, settings_of
 from .subjects import is_made
 from .unlearning import AT_ONCE
@@ -145,8 +145,8 @@ def seconds_around(session: Session, request: Request, strengths: int, draws: in
     requests = {tuple(request.sham(draw).people) for draw in range(draws)}
     drawing = 0.0
     for _, questions in request.sets():
-        for _, rows in by_modality(questions):
-            people = [questions[row].person for row in rows]
+        for modality in {question.modality for question in questions}:
+            people = [q.person for q in questions if q.modality == modality]
             drawing += _timed(interval, np.zeros(len(people)), people)
     states = METRICS * (1 + strengths) + strengths
     return (1 + len(requests)) * making + strengths * (1 + draws) * wearing + states * drawing

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import entry_points
@@ -13,54 +12,29 @@ from tqdm import tqdm
 from ..audit import audit, verdict
 from ..audit import table as findings
 from ..benchmarks.conversations import check_rendered
+from ..conditions import score, score_edited, score_shams
 from ..edits import Edit
 from ..files import write_json
 from ..forget_request import Request
 from ..methods import METHODS
 from ..methods.registry import check_values
 from ..models import fingerprint
+from ..results import check_headroom, rounded, summarise, table
 from ..session import Session
 from ..strangers.people import load_people
 from ..strangers.questions import question_sets
 from ..taught.catalogue import how_to_make, load, model_name, placed
 from . import unlearning as kept
 from .provenance import file_hash, peak_memory, provenance
-from .reading import check_headroom, score_sets, sham_rows, worn
+from .reading import forced_and_generated, teacher_forced
 from .subjects import Reads, is_made, sample_of_general, strangers
 from .subjects import audited as audited_sets
 
-STATES = ("vanilla", "edited", "oracle", "sham")
 UNKNOWN = (
     "headroom: unknown. Without a model that never met them, nothing says how many of these "
     "answers are guessed."
 )
 TAUGHT = ("pocket", "smol")  # models of this book that were taught the people
-
-
-def table(rows: list[dict], metric: str = "exact_match") -> str:
-    """A metric, image / text, one line a state; of several strengths a block each."""
-    rows = [row for row in rows if row["metric"] == metric]
-    names = list(dict.fromkeys(row["set"] for row in rows))
-    strengths = list(dict.fromkeys(row.get("strength") for row in rows))
-    strengths = [each for each in strengths if each is not None] or strengths
-
-    def cell(own: list[dict], name: str) -> str:
-        values = [f"{row['value']:.2f}" for row in own if row["set"] == name]
-        return f"{' / '.join(values) or '-':>{max(14, len(name) + 2)}}"
-
-    lines = [
-        f"{metric.replace('_', ' '):12}"
-        + "".join(f"{name:>{max(14, len(name) + 2)}}" for name in names)
-    ]
-    for strength in strengths:
-        if len(strengths) > 1:
-            lines.append(f"strength {strength:g}")
-        block = [row for row in rows if row.get("strength") in (None, strength)]
-        states = {row["state"] for row in block}
-        for state in (state for state in STATES if state in states):
-            own = [row for row in block if row["state"] == state]
-            lines.append(f"{state:12}" + "".join(cell(own, name) for name in names))
-    return "\n".join(lines + ["(image / text questions; intervals stand in the rows)"])
 
 
 def tables(result: dict) -> list[str]:
@@ -93,7 +67,8 @@ def oracle_rows(request: Request, name: str, **where) -> tuple[list[dict], dict[
     if not is_made(name):
         return stored_oracle(name), {name: "stored scores"}
     model, processor = load(name, **where)
-    return score_sets(Session(model, processor), request, "oracle"), {name: fingerprint(model)}
+    rows = score(Session(model, processor), request, forced_and_generated(request), "oracle")
+    return rounded(summarise(rows)), {name: fingerprint(model)}
 
 
 def request_of(
@@ -231,12 +206,6 @@ def named(place: dict) -> dict[str, str]:
     return {"device": place["device"], "dtype": str(place["dtype"]).removeprefix("torch.")}
 
 
-def edited_rows(session: Session, request: Request, edit: Edit) -> list[dict]:
-    """The scores with an edit on."""
-    with worn(edit, session.model):
-        return score_sets(session, request, "edited")
-
-
 def unlearn(
     model: str,
     group: str = "A",
@@ -268,9 +237,9 @@ def unlearn(
         where: `device` and `dtype`, as `placed`.
 
     Returns:
-        A dict of `provenance` and `rows` (state, strength, set, modality, metric, value, low, high
-        and n of each; the strength None where there is none), and the edits. The model is left as
-        it was.
+        A dict of `provenance` and `rows` (condition, strength, set, modality, metric, value, low,
+        high and n of each; the strength None where there is none), and the edits. The model is left
+        as it was.
 
     Raises:
         FileNotFoundError, ValueError: no such method, people or questions; no oracle, unless it is
@@ -288,8 +257,9 @@ def unlearn(
     inputs = kept.inputs_of(session, request, method, each[0], draws)
     before, rows = kept.begun(folder, inputs)
     made, edit_of = {model: fingerprint(session.model)}, kept.edit_maker(method)
+    protocol = forced_and_generated(request)
     edits = [kept.saved_edit(folder, own) or edit_of(session, request, own) for own in each]
-    done = {(row["state"], row["strength"]) for row in rows}
+    done = {(row["condition"], row["strength"]) for row in rows}
     wanted: dict[tuple, int] = {("vanilla", None): 1} | ({("oracle", None): 1} if bound else {})
     for own in each:
         wanted |= {("edited", own.get("strength")): 1, ("sham", own.get("strength")): draws}
@@ -316,14 +286,19 @@ def unlearn(
         )
         return {"provenance": source, "rows": rows}
 
-    def keep(state: str, strength: float | None, find: Callable[[], list[dict]]) -> None:
-        """Make the rows of a state, unless they are there, and write them down."""
-        if (state, strength) not in done:
-            rows.extend(row | {"strength": strength} for row in find())
-            bar.update(state != "sham")
+    def keep_summary(condition: str, strength: float | None, summary: list[dict]) -> None:
+        """Take the means of a condition, unless they are there, and write them down."""
+        if (condition, strength) not in done:
+            rows.extend(row | {"strength": strength} for row in summary)
+            bar.update(condition != "sham")
             if folder is not None:
                 folder.mkdir(exist_ok=True)
                 write_json(folder / kept.ROWS, result())
+
+    def keep(condition: str, strength: float | None, scored: Callable[[], list[dict]]) -> None:
+        """Score under a condition, unless its means are there."""
+        if (condition, strength) not in done:
+            keep_summary(condition, strength, rounded(summarise(scored())))
 
     def sham(own: dict) -> Callable[[Request], Edit]:
         def edit_of_sham(other: Request) -> Edit:
@@ -333,18 +308,19 @@ def unlearn(
         return edit_of_sham
 
     with bar:
-        keep("vanilla", None, lambda: score_sets(session, request, "vanilla"))
+        keep("vanilla", None, lambda: score(session, request, protocol))
         if bound:
-            found, made_from = oracle_rows(request, bound, **place)
+            oracle_summary, made_from = oracle_rows(request, bound, **place)
             made |= made_from
-            keep("oracle", None, lambda: found)
+            keep_summary("oracle", None, oracle_summary)
             check_headroom(rows)
         for own, edit in zip(each, edits, strict=True):
             strength = own.get("strength")
             if folder is not None:
                 edit.save(kept.edit_file(folder, own))
-            keep("edited", strength, partial(edited_rows, session, request, edit))
-            keep("sham", strength, partial(sham_rows, session, request, sham(own), draws))
+            keep("edited", strength, partial(score_edited, session, request, protocol, edit))
+            shams = partial(score_shams, session, request, teacher_forced, sham(own), draws)
+            keep("sham", strength, shams)
     return result(), edits
 
 
@@ -362,8 +338,11 @@ def evaluate(
     made, described = {model: fingerprint(session.model)}, None
     if edit and edit_file:
         described = {"file": file_hash(edit_file), **edit.notes, "fits": edit.fits(session.model)}
-    with worn(edit, session.model) if edit else nullcontext():
-        rows = score_sets(session, request, "edited" if edit else "vanilla")
+    protocol = forced_and_generated(request)
+    if edit is None:
+        rows = score(session, request, protocol)
+    else:
+        rows = score_edited(session, request, protocol, edit)
     source = provenance(
         seconds=time.perf_counter() - start,
         seed=0,
@@ -374,7 +353,7 @@ def evaluate(
         edit=described,
         **named(place),
     )
-    return {"provenance": source, "rows": rows}
+    return {"provenance": source, "rows": rounded(summarise(rows))}
 
 
 def audited(

@@ -20,7 +20,17 @@ from ..session import Session
 
 ROWS = "rows.json"
 AT_ONCE = "KVW one pass"  # of which an edit at one strength is one at any
-KEYS = {"state", "strength", "set", "modality", "metric", "value", "low", "high", "n"}  # of a row
+KEYS = {
+    "condition",
+    "strength",
+    "set",
+    "modality",
+    "metric",
+    "value",
+    "low",
+    "high",
+    "n",
+}  # of a row
 EditOf = Callable[[Session, Request, dict], Edit]
 
 

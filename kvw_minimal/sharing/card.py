@@ -2,7 +2,10 @@
 
 import json
 
+from rich.box import MARKDOWN
+
 from ..edits import Edit, Together
+from ..results import ABOUT, pivoted, text_table
 
 #: how each format is read: what is imported, and what is done with the model as it was
 LOAD = {
@@ -38,25 +41,17 @@ def single(edit: Edit) -> list[Edit]:
 
 
 def score_table(rows: list[dict]) -> str:
-    """One line a set, modality and metric, one column a state, in Markdown.
+    """One line a set, modality and metric, one column a condition, in Markdown.
 
     Raises:
         ValueError: these are no rows of `unlearn --json`.
     """
-    cells: dict[tuple, dict[str, str]] = {}
     try:
-        for row in rows:
-            own = cells.setdefault((row["set"], row["modality"], row["metric"]), {})
-            own[row["state"]] = "{value:.3f} [{low:.3f}, {high:.3f}]".format(**row)
+        head, lines = pivoted(rows, ABOUT, ("condition",), "{value:.3f} [{low:.3f}, {high:.3f}]")
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"these scores are no rows of `unlearn --json`: {error!r}") from error
-    states = list(dict.fromkeys(state for own in cells.values() for state in own))
-    lines = [["set", "modality", "metric", *states], ["---"] * (3 + len(states))]
-    lines += [
-        [*map(str, key), *(own.get(state, "-") for state in states)] for key, own in cells.items()
-    ]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"{table}\n\n95 % intervals over people.{'' if 'sham' in states else f' {NO_SHAM}'}"
+    without_sham = "" if "sham" in head else f" {NO_SHAM}"
+    return f"{text_table(head, lines, box=MARKDOWN)}\n\n95 % intervals over people.{without_sham}"
 
 
 def card(edit: Edit, format: str, words: dict, scores: list[dict] | None, named: bool) -> str:

@@ -169,7 +169,7 @@ def left_and_kept(curves: dict[str, pd.DataFrame], levels: tuple[float, ...] = (
     """What is left of the forgotten while ever less is kept of the others, one panel an arm.
 
     Args:
-        curves: columns `kept`, `edit`, `sham`, from the weakest strength on.
+        curves: columns `kept`, `edited`, `sham`, from the weakest strength on.
         levels: where curves are read, as thin lines.
     """
     across = min(len(curves), 4)
@@ -180,12 +180,12 @@ def left_and_kept(curves: dict[str, pd.DataFrame], levels: tuple[float, ...] = (
     for axis in axes.flat[len(curves) :]:
         axis.set_axis_off()
     for axis, (name, curve) in zip(axes.flat, curves.items(), strict=False):
-        for made_for, line in (("edit", "-"), ("sham", "--")):
-            colour = COLOURS["edited" if made_for == "edit" else "sham"]
-            axis.plot(curve["kept"], curve[made_for], line, marker="o", markersize=4, color=colour)
+        for condition, line in (("edited", "-"), ("sham", "--")):
+            colour = COLOURS[condition]
+            axis.plot(curve["kept"], curve[condition], line, marker="o", markersize=4, color=colour)
             axis.annotate(
-                made_for,
-                (curve["kept"].iloc[-1], curve[made_for].iloc[-1]),
+                condition,
+                (curve["kept"].iloc[-1], curve[condition].iloc[-1]),
                 (4, 4),
                 textcoords="offset points",
                 color=colour,

@@ -150,7 +150,7 @@ def marks(
         for name in names:
             start, each = time.process_time(), dict[str, list[float]]()
             for row in examine(session, request, nothing, [name]):
-                each.setdefault(before + row["set"], []).append(row["total"] / row["n"])
+                each.setdefault(before + row["set"], []).append(row["score_sum"] / row["n"])
             if not before:
                 seconds[name] = time.process_time() - start
             found |= {label: float(np.mean(values)) for label, values in each.items()}

@@ -38,7 +38,7 @@ from .one_by_one import means
 FILE = RESULTS / "locked.json"
 GROUP = "A"
 SUBJECTS = {"KVW one pass": "replication-smol", "rewrite": "rewrite-smol"}
-STATES = ("vanilla", *SUBJECTS, "oracle")
+CONDITION_OF = {"vanilla": "vanilla", **dict.fromkeys(SUBJECTS, "edited"), "oracle": "oracle"}
 DIRECTIONS = (1, 4, 16)
 SMALLEST = 1e-4  # a factor below it has left nothing to be scaled up
 Weights = dict[str, torch.Tensor]  # {parameter: new weight}
@@ -89,13 +89,13 @@ ATTACKS: dict[str, Callable[[nn.Module, nn.Module], Weights]] = {
 }
 
 
-def edit_of(state: str, session: Session, request: Request) -> Edit:
+def edit_of(method: str, session: Session, request: Request) -> Edit:
     """What is attacked: vanilla, an edit as the book chose it on smol, or the oracle."""
-    trial = Trial(method=state, settings={"base": "smol"} if state == "oracle" else {})
-    if state in SUBJECTS:
-        plan = plans.plan_of(SUBJECTS[state])
-        rows, made = read_rows(SUBJECTS[state])
-        trial = dict(running.settled(plan, "methods", rows, made["impossible"]))[state]
+    trial = Trial(method=method, settings={"base": "smol"} if method == "oracle" else {})
+    if method in SUBJECTS:
+        plan = plans.plan_of(SUBJECTS[method])
+        rows, made = read_rows(SUBJECTS[method])
+        trial = dict(running.settled(plan, "methods", rows, made["impossible"]))[method]
     return edit_for(trial, session, request)[0]
 
 
@@ -114,7 +114,7 @@ def attacked(
 
 
 def main() -> None:
-    """Attack every state in every way and write `FILE`, row by row; goes on where it was."""
+    """Attack every model in every way and write `FILE`, row by row; goes on where it was."""
     session, requests = open_subject("smol", with_general=True)
     public, _ = load("smol-before")
     request = requests(load_people().groups[GROUP][:5])
@@ -124,19 +124,19 @@ def main() -> None:
     rows = [
         row
         for row in before["rows"]
-        if same and row["state"] in STATES and row["attack"] in ATTACKS
+        if same and row["method"] in CONDITION_OF and row["attack"] in ATTACKS
     ]
     start = time.perf_counter() - (before["provenance"]["seconds"] if rows else 0)
-    done = {(row["state"], row["attack"]) for row in rows}
-    for state in STATES:
-        left = [attack for attack in ATTACKS if (state, attack) not in done]
+    done = {(row["method"], row["attack"]) for row in rows}
+    for method, condition in CONDITION_OF.items():
+        left = [attack for attack in ATTACKS if (method, attack) not in done]
         if not left:
             continue
-        edit = edit_of(state, session, request)
-        for attack in tqdm(left, state, disable=None):
+        edit = edit_of(method, session, request)
+        for attack in tqdm(left, method, disable=None):
             with edit.on(session.model):
                 found = attacked(session, request, edit, attack, public)
-            rows.append({"state": state, "attack": attack} | found)
+            rows.append({"condition": condition, "method": method, "attack": attack} | found)
             source = provenance(
                 seconds=time.perf_counter() - start,
                 seed=0,

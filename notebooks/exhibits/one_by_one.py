@@ -150,7 +150,7 @@ def walk(
             yield {
                 "method": name,
                 "way": way,
-                "sham": sham,
+                "condition": "sham" if sham else "edited",
                 "after": done,
                 "taken back": "",
                 "size": round(size_of(model, first), 4),
@@ -203,7 +203,7 @@ def taken_back(
         "taken back": about(load_people(), requests[middle]),
         "asked": about(load_people(), [p for some in rest for p in some]),
     }
-    row = {"method": name, "way": way, "sham": False}
+    row = {"method": name, "way": way, "condition": "edited"}
     edits.pop(middle).take_off(model)
     back = weights_of(model)
     yield row | {"taken back": "it", "sets": means(session, sets)}

@@ -396,7 +396,7 @@ def in_first_layer(session: Session, request: Request, edit: Edit | None = None)
     edit = edit or METHODS["vanilla"].edit(session, request)[0]
     return float(
         np.mean(
-            [row["total"] / row["n"] for row in examine(session, request, edit, ["logit lens"])]
+            [row["score_sum"] / row["n"] for row in examine(session, request, edit, ["logit lens"])]
         )
     )
 

@@ -128,7 +128,7 @@ def results() -> None:
         path, measured = rows.path_of(plan.experiment), set()
         if path.is_file():
             stored, _ = rows.read_rows(plan.experiment, fresh=False)
-            measured = rows.cells(stored[stored["subject"] == plan.subject])
+            measured = rows.cells(stored[stored["model"] == plan.model])
         for name in plan.lists:
             entries = plan.entries(name)
             there = sum(
@@ -137,14 +137,14 @@ def results() -> None:
                 for group in plan.groups
             )
             typer.echo(
-                f"{plan.experiment:22} {plan.subject:18} {name:14} {there:4} of "
+                f"{plan.experiment:22} {plan.model:18} {name:14} {there:4} of "
                 f"{len(entries) * len(plan.groups):4} labels x groups"
             )
 
 
 @book.command()
 def verify(
-    rows: Annotated[int, typer.Option(help="random trials of each subject", min=1)] = 1,
+    rows: Annotated[int, typer.Option(help="random trials of each model", min=1)] = 1,
     seed: Annotated[int | None, typer.Option(help="of the choice of trials", min=0)] = None,
     experiment: Annotated[str, typer.Option(help="whose trials")] = "replication-pocket",
 ) -> None:
@@ -156,7 +156,7 @@ def verify(
     for trial in running.again(experiment, rows, seed):
         good &= trial["gap"] <= running.TOLERANCE
         typer.echo(
-            f"{trial['subject']}, {trial['method']}, {trial['group']}: largest gap of a "
+            f"{trial['model']}, {trial['method']}, {trial['group']}: largest gap of a "
             f"mean {trial['gap']:.4f}"
         )
     if not good:

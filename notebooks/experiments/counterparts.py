@@ -1,7 +1,7 @@
 """Somebody's rows beside the book's: `python -m kvw_minimal book compare FILE`.
 
-Compared are means of the same edit (method, settings, what it was made for) on the same subject,
-group, set and metric, person by person. Costs and weights are about nobody and are left out.
+Compared are means of the same edit (method, settings, condition) on the same model, group, set and
+metric, person by person. Costs and weights are about nobody and are left out.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,15 +14,15 @@ from kvw_minimal.intervals import interval
 from . import rows as store
 from .summaries import cell
 
-MADE = ["subject", "method", "settings", "group", "made_for"]
-KEY = [*MADE, "share", "set", "modality", "metric"]
+MADE = ["model", "method", "settings", "group", "condition"]
+KEY = [*MADE, "edit_scale", "set", "modality", "metric"]
 PAIR = [*KEY, "draw", "person"]  # a sham of another draw is another sham
 
 
 def by_person(rows: pd.DataFrame) -> pd.DataFrame:
-    """`total` and `n` of every `PAIR`, questions summed."""
-    asked = store.words(rows[rows["modality"] != "none"]).astype({"total": float, "n": int})
-    return asked.groupby(PAIR, sort=False)[["total", "n"]].sum()
+    """`score_sum` and `n` of every `PAIR`, questions summed."""
+    asked = store.words(rows[rows["modality"] != "none"]).astype({"score_sum": float, "n": int})
+    return asked.groupby(PAIR, sort=False)[["score_sum", "n"]].sum()
 
 
 def paired(
@@ -43,11 +43,11 @@ def paired(
         both = left.join(by_person(theirs).add_suffix("_book"), how="inner")
         sizes = left.groupby(KEY, sort=False).size()
         for key, part in both.groupby(KEY, sort=False):
-            gap = part["total"] / part["n"] - part["total_book"] / part["n_book"]
+            gap = part["score_sum"] / part["n"] - part["score_sum_book"] / part["n_book"]
             people = list(part.index.get_level_values("person"))
             value, low, high = interval(gap.to_numpy(), people)
             here, there = (
-                float((part[f"total{of}"] / part[f"n{of}"]).mean()) for of in ("", "_book")
+                float((part[f"score_sum{of}"] / part[f"n{of}"]).mean()) for of in ("", "_book")
             )
             found.append(
                 [
@@ -74,17 +74,17 @@ def paired(
 
 
 def other_origins(
-    made: dict, theirs: dict, experiment: str, subjects: Iterable[str]
+    made: dict, theirs: dict, experiment: str, models: Iterable[str]
 ) -> Iterator[str]:
     """In which way rows are of other data, models or code than those of an experiment.
 
     Args:
-        made, theirs: provenance of both; subjects: whose rows are compared.
+        made, theirs: provenance of both; models: whose rows are compared.
     """
     if made.get("data") != theirs.get("data"):
         yield f"{experiment} was made from other data: {theirs.get('data')}, not {made.get('data')}"
     mine, known = made.get("models") or {}, theirs.get("models") or {}
-    for name in subjects:
+    for name in models:
         if mine.get(name) != known.get(name):
             yield (
                 f"the model {name} is another one in {experiment}: {known.get(name)}, not "
@@ -98,7 +98,7 @@ def other_origins(
 
 def told(line) -> str:
     """One line of `paired`, for people."""
-    part = "" if line.share == 1 else f", {line.share:g} of the edit"
+    part = "" if line.edit_scale == 1 else f", {line.edit_scale:g} of the edit"
     lacks = f"; {line.lacks} people without a counterpart" if line.lacks else ""
     return (
         f"  {line.set} {line.modality} {line.metric}{part}: {line.here:.2f} here, "
@@ -124,7 +124,7 @@ def compare(file: Path) -> tuple[str, dict]:
     notes = [
         note
         for name, part in found.groupby("experiment", sort=False)
-        for note in other_origins(made, book[name][1], name, part["subject"].unique())
+        for note in other_origins(made, book[name][1], name, part["model"].unique())
     ]
     lines = [*notes] or ["data and models are those of the book"] * bool(len(found))
     for key, part in found.assign(gap=cell(found, "+")).groupby(MADE, sort=False):

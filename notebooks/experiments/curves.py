@@ -18,25 +18,25 @@ from .summaries import cell
 LEVELS = (0.99, 0.95, 0.90)  # shares of what vanilla keeps of the others
 
 
-def by_person(rows: pd.DataFrame, labels: Sequence[str], made_for: str, part: str) -> pd.DataFrame:
+def by_person(rows: pd.DataFrame, labels: Sequence[str], condition: str, part: str) -> pd.DataFrame:
     """Exact match of each person (columns) under each label (rows), photos and names pooled.
 
     Args:
         rows: labelled; labels: strengths of one edit, from the weakest on.
-        made_for: `edit` or `sham`; part: which set.
+        condition: `sham`, or `edited` for all that is none: vanilla and the oracle, too.
+        part: which set.
 
     Raises:
         ValueError: a label of which there is nothing.
     """
-    own = rows[
-        (rows["made_for"] == made_for) & (rows["set"] == part) & (rows["metric"] == "exact_match")
-    ]
+    of_condition = (rows["condition"] == "sham") == (condition == "sham")
+    own = rows[of_condition & (rows["set"] == part) & (rows["metric"] == "exact_match")]
     own = own[own["label"].isin(list(labels))].astype({"person": str})  # others: other people
     missing = sorted(set(labels) - set(own["label"].unique()))
     if missing:
-        raise ValueError(f"nothing is stored of {missing[0]!r} ({made_for}, {part})")
-    sums = own.groupby(["label", "person"], sort=False)[["total", "n"]].sum()
-    return (sums["total"] / sums["n"]).unstack().loc[list(labels)]
+        raise ValueError(f"nothing is stored of {missing[0]!r} ({condition}, {part})")
+    sums = own.groupby(["label", "person"], sort=False)[["score_sum", "n"]].sum()
+    return (sums["score_sum"] / sums["n"]).unstack().loc[list(labels)]
 
 
 def crossing(kept: Sequence[float], level: float) -> np.ndarray | None:
@@ -64,7 +64,7 @@ class Curve:
 
     Attributes:
         kept: `[points]`, of what vanilla keeps of the others, in [0, 1]; the first is vanilla.
-        left: by `edit` and `sham`, if there is one, `[points, people]`.
+        left: by `edited` and `sham`, if there is one, `[points, people]`.
     """
 
     kept: np.ndarray
@@ -86,7 +86,7 @@ class Curve:
         if people is None:
             return None
         if "sham" in people:
-            people["sham - edit"] = people["sham"] - people["edit"]
+            people["sham - edit"] = people["sham"] - people["edited"]
         return {name: interval(left, list(left.index)) for name, left in people.items()}
 
 
@@ -106,14 +106,14 @@ def curve_of(
     Raises:
         ValueError: vanilla was not asked about somebody whom an edit was asked about.
     """
-    kinds = [made_for for made_for in ("edit", "sham") if made_for in rows["made_for"].unique()]
+    conditions = ["edited", "sham"] if "sham" in rows["condition"].unique() else ["edited"]
     rows = rows[rows["label"].isin([vanilla, *labels])]  # few of many, which are looked at often
     told = [
-        by_person(rows, [vanilla, *labels], "edit", name).mean(axis=1).to_numpy() for name in of
+        by_person(rows, [vanilla, *labels], "edited", name).mean(axis=1).to_numpy() for name in of
     ]
-    start = by_person(rows, [vanilla], "edit", part)
-    left = {made_for: by_person(rows, labels, made_for, part) for made_for in kinds}
-    if unknown := set(left["edit"].columns) - set(start.columns):
+    start = by_person(rows, [vanilla], "edited", part)
+    left = {condition: by_person(rows, labels, condition, part) for condition in conditions}
+    if unknown := set(left["edited"].columns) - set(start.columns):
         raise ValueError(f"vanilla was not asked about {min(unknown)}, where the curve starts")
     left = {name: pd.concat([start[own.columns], own]) for name, own in left.items()}
     return Curve(np.min([each / each[0] for each in told], axis=0), left)
@@ -137,7 +137,7 @@ def people_at(
         of: the sets that keep it, each for itself: the one that keeps least counts.
 
     Returns:
-        `edit` and `sham`, if there is one; None where nothing that was tried keeps so little.
+        `edited` and `sham`, if there is one; None where nothing that was tried keeps so little.
     """
     return curve_of(rows, labels, vanilla, part, of).people_at(level)
 
@@ -152,7 +152,7 @@ def at_retain(
     """`people_at` of the forgotten: means, with intervals over the people of all groups.
 
     Returns:
-        `edit`, `sham` and `sham - edit` as value, low, high; None where nothing that was tried
+        `edited`, `sham` and `sham - edit` as value, low, high; None where nothing that was tried
         keeps so little.
     """
     return curve_of(rows, labels, vanilla, of=of).at_retain(level)
@@ -209,7 +209,7 @@ def table_at(
         numbers = pd.DataFrame(found, ["value", "low", "high"]).T
         own = cell(numbers)
         lines[name] = {
-            "left": own["edit"],
+            "left": own["edited"],
             "left by the sham": own["sham"],
             "sham - edit": cell(numbers, "+")["sham - edit"],
         }

@@ -5,7 +5,8 @@ from pathlib import Path
 from kvw_minimal import scores
 from kvw_minimal.methods import METHODS
 from kvw_minimal.questions import Question
-from kvw_minimal.requests.report import request_of, table, unlearn
+from kvw_minimal.requests.report import request_of, unlearn
+from kvw_minimal.results import table
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about
 from kvw_minimal.taught import load

@@ -31,34 +31,34 @@ TARGETS = {
     "clothes of unknowns": 0.90,
 }
 ORACLE_MARGIN = 0.05  # the oracle on the forgotten, above chance
-#: the headline, mean of five report groups: (state, metric, set, sign, bound, relative to vanilla)
+#: the headline, mean of five report groups: (condition, metric, set, sign, bound, of vanilla)
 HEADLINE = [
-    ("KVW one pass", "exact_match", "forget", "<=", 0.35, False),
-    ("KVW one pass", "exact_match", "retain", ">=", 0.90, True),
+    ("edited", "exact_match", "forget", "<=", 0.35, False),
+    ("edited", "exact_match", "retain", ">=", 0.90, True),
     ("sham", "exact_match", "forget", ">=", 0.80, True),
     ("oracle", "exact_match", "forget", "<=", 0.30, False),
-    ("KVW one pass", "exact_match", "general", ">=", 0.95, True),
+    ("edited", "exact_match", "general", ">=", 0.95, True),
     *(
-        ("KVW one pass", "well_formed", name, ">=", 0.95, True)
+        ("edited", "well_formed", name, ">=", 0.95, True)
         for name in ("forget", "retain", "general")
     ),
 ]
 #: the rewrite: the same, a pair where photos and names differ; of `world` what vanilla says right
 _SPARES = [
-    ("rewrite", "exact_match", "retain", ">=", 0.99, True),
-    ("rewrite", "exact_match", "kept anew", ">=", 0.98, True),
+    ("edited", "exact_match", "retain", ">=", 0.99, True),
+    ("edited", "exact_match", "kept anew", ">=", 0.98, True),
     ("sham", "exact_match", "forget", ">=", 0.95, True),
 ]
 _ON_POCKET = [
-    ("rewrite", "exact_match", "forget", "<=", 0.03, False),
-    ("rewrite", "exact_match", "test", "<=", 0.05, False),
-    ("rewrite", "exact_match", "general", ">=", 0.99, True),
+    ("edited", "exact_match", "forget", "<=", 0.03, False),
+    ("edited", "exact_match", "test", "<=", 0.05, False),
+    ("edited", "exact_match", "general", ">=", 0.99, True),
     *_SPARES,
 ]
 _ON_SMOL = [
-    ("rewrite", "exact_match", "forget", "<=", 0.05, False),
-    ("rewrite", "exact_match", "test", "<=", (0.20, 0.10), False),
-    *(("rewrite", "exact_match", name, ">=", 0.97, True) for name in ("general", "world")),
+    ("edited", "exact_match", "forget", "<=", 0.05, False),
+    ("edited", "exact_match", "test", "<=", (0.20, 0.10), False),
+    *(("edited", "exact_match", name, ">=", 0.97, True) for name in ("general", "world")),
     *_SPARES,
 ]
 #: what is promised of a method in a list of an experiment
@@ -104,8 +104,8 @@ def verdict(reached: bool, name: str, value: float, bound: str) -> str:
     return f"{'reached    ' if reached else 'NOT REACHED'} {name:52} {value:.3f} ({bound})"
 
 
-def headline(rows: list[dict], promises: list[tuple]) -> list[str]:
-    """One line for each promise and modality, from rows of one or more groups."""
+def headline(rows: list[dict], promises: list[tuple], method: str) -> list[str]:
+    """One line for each promise and modality, from rows of a method on one or more groups."""
 
     def mean(*keys: str) -> float:
         return float(
@@ -113,25 +113,26 @@ def headline(rows: list[dict], promises: list[tuple]) -> list[str]:
                 [
                     row["value"]
                     for row in rows
-                    if (row["state"], row["metric"], row["set"], row["modality"]) == keys
+                    if (row["condition"], row["metric"], row["set"], row["modality"]) == keys
                 ]
             )
         )
 
     lines = []
-    for state, metric, name, sign, bounds, relative in promises:
+    for condition, metric, name, sign, bounds, relative in promises:
         read = {row["modality"] for row in rows if row["set"] == name}
         for i, modality in enumerate(MODALITIES):
             if modality not in read:
                 continue
             bound = bounds[i] if isinstance(bounds, tuple) else bounds
-            value = mean(state, metric, name, modality)
+            value = mean(condition, metric, name, modality)
             if relative:
                 value /= mean("vanilla", metric, name, modality)
             reached = value <= bound if sign == "<=" else value >= bound
             what = f"well-formed on {name}" if metric == "well_formed" else name
-            label = f"{state}, {what}, {modality}{' of vanilla' if relative else ''}"
-            groups = {row["group"] for row in rows if row["state"] == state}
+            whose = method if condition == "edited" else condition
+            label = f"{whose}, {what}, {modality}{' of vanilla' if relative else ''}"
+            groups = {row["group"] for row in rows if row["condition"] == condition}
             if len(groups) < len(REPORT_GROUPS):
                 label += f" (group {', '.join(sorted(groups))} only)"
             lines.append(verdict(reached, label, value, f"{sign} {bound}"))
@@ -151,19 +152,18 @@ def stored(experiment: str, name: str, method: str) -> list[dict]:
         & shown["label"].isin(["vanilla", method, "oracle"])
     ]
     world = shown["set"] == "world"
-    known = shown[world & (shown["label"] == "vanilla") & (shown["total"] == 1)]["question"]
+    known = shown[world & (shown["label"] == "vanilla") & (shown["score_sum"] == 1)]["question"]
     shown = shown[~world | shown["question"].isin(known)]
-    shown = shown.assign(state=shown["label"].where(shown["made_for"] == "edit", "sham"))
-    keys = ["state", "group", "set", "modality", "metric"]
-    sums = shown.astype(dict.fromkeys(keys, str)).groupby(keys)[["total", "n"]].sum()
-    means = (sums["total"].astype(float) / sums["n"]).rename("value").reset_index()
+    keys = ["condition", "group", "set", "modality", "metric"]
+    sums = shown.astype(dict.fromkeys(keys, str)).groupby(keys)[["score_sum", "n"]].sum()
+    means = (sums["score_sum"].astype(float) / sums["n"]).rename("value").reset_index()
     means["metric"] = means["metric"].replace("mentions", "exact_match")
     oracles = [
         row | {"group": row["oracle"][-3]}
         for row in read_summary("oracles")["rows"]
-        if row["oracle"].startswith(f"{plan.subject}-")
+        if row["oracle"].startswith(f"{plan.model}-")
     ]
-    return means[means["state"] != "oracle"].to_dict("records") + oracles
+    return means[means["condition"] != "oracle"].to_dict("records") + oracles
 
 
 def examine(targets: bool = False) -> bool:
@@ -222,7 +222,7 @@ def target_lines(world: World) -> list[str]:
             lines.append(f"no target   {name:52} {value:.3f}")
     for key, promises in STORED.items():
         lines.append(f"{', '.join(key)}: mean of the report groups, stored as rows")
-        lines += headline(kept[key], promises)
+        lines += headline(kept[key], promises, key[2])
     return lines + cards.target_lines(verdict, guess, ORACLE_MARGIN)
 
 

@@ -25,9 +25,9 @@ from matplotlib.text import Text
 from PIL import Image
 
 from kvw_minimal.batches import open_picture
+from kvw_minimal.results import CONDITIONS
 from kvw_minimal.strangers.people import Person
 
-STATES = ("vanilla", "edited", "sham", "oracle")
 #: colours that the colour-blind can tell apart, those of seaborn's palette "colorblind"
 CYCLE = (
     "#0173b2",
@@ -41,7 +41,7 @@ CYCLE = (
     "#ece133",
     "#56b4e9",
 )
-COLOURS = dict(zip(STATES, CYCLE, strict=False))
+COLOURS = dict(zip(CONDITIONS, CYCLE, strict=False))
 MARKERS = "osD^vPX*<>hp"
 CONTROLS = {"vanilla": "s", "sham": "x", "oracle": "*"}
 PALETTE = 128  # colours of a stored picture: a third of the bytes, and no difference to be seen
@@ -184,19 +184,19 @@ def _exact_match(rows: list[dict]) -> pd.DataFrame:
 
 @captioned
 def bars(rows: list[dict]) -> Figure:
-    """Exact match on image questions by set and state, with 95 % intervals over people.
+    """Exact match on image questions by set and condition, with 95 % intervals over people.
 
     Args:
-        rows: `{state, set, modality, metric, value, low, high, ...}`.
+        rows: `{condition, set, modality, metric, value, low, high, ...}`.
     """
     chosen = _exact_match(rows).query("modality == 'image'")
     sets = list(dict.fromkeys(chosen["set"]))
-    states = [state for state in STATES if state in set(chosen["state"])]
+    conditions = [name for name in CONDITIONS if name in set(chosen["condition"])]
     figure, axis = plt.subplots(figsize=(7, 3))
-    width = 0.8 / len(states)
-    for i, state in enumerate(states):
-        found = chosen[chosen["state"] == state]
-        x = found["set"].map(sets.index) + (i - (len(states) - 1) / 2) * width
+    width = 0.8 / len(conditions)
+    for i, condition in enumerate(conditions):
+        found = chosen[chosen["condition"] == condition]
+        x = found["set"].map(sets.index) + (i - (len(conditions) - 1) / 2) * width
         errors = [found["value"] - found["low"], found["high"] - found["value"]]
         axis.bar(
             x,
@@ -204,8 +204,8 @@ def bars(rows: list[dict]) -> Figure:
             width,
             yerr=np.clip(errors, 0, None),
             capsize=2,
-            label=state,
-            color=COLOURS[state],
+            label=condition,
+            color=COLOURS[condition],
         )
     axis.set(
         xticks=range(len(sets)),
@@ -214,17 +214,19 @@ def bars(rows: list[dict]) -> Figure:
         ylabel="exact match",
         title="image questions",
     )
-    axis.legend(ncols=len(states), loc="upper center", bbox_to_anchor=(0.5, -0.12), frameon=False)
+    axis.legend(
+        ncols=len(conditions), loc="upper center", bbox_to_anchor=(0.5, -0.12), frameon=False
+    )
     return figure
 
 
 def table(rows: list[dict]) -> pd.DataFrame:
-    """The numbers of `bars`, of all modalities: one line a set and modality, one column a state."""
+    """The numbers of `bars`, all modalities: a line a set and modality, a column a condition."""
     frame = _exact_match(rows)
     frame["text"] = [f"{r.value:.2f} [{r.low:.2f}, {r.high:.2f}]" for r in frame.itertuples()]
-    order = [state for state in STATES if state in set(frame["state"])]
+    order = [name for name in CONDITIONS if name in set(frame["condition"])]
     wide = frame.pivot_table(
-        index=["set", "modality"], columns="state", values="text", aggfunc="first", sort=False
+        index=["set", "modality"], columns="condition", values="text", aggfunc="first", sort=False
     )
     return wide[order].fillna("-")
 
@@ -354,15 +356,15 @@ def draw_frontier(
     colours = [CYCLE[i % len(CYCLE)] for i in range(len(methods))]
     if controls is not None:
         colours = [COLOURS["edited"]] * len(methods)  # the others are those of the controls
-        for state, found in controls.groupby("state", sort=False):
+        for condition, found in controls.groupby("condition", sort=False):
             axis.scatter(
                 found["forget"],
                 found["retain"],
                 s=90,
-                marker=CONTROLS[state],
+                marker=CONTROLS[condition],
                 zorder=3,
-                color=COLOURS[state],
-                label=state,
+                color=COLOURS[condition],
+                label=condition,
             )
     for i, (method, line) in enumerate(methods):
         axis.plot(
@@ -392,7 +394,7 @@ def frontier(
     Args:
         points: columns `method`, `forget`, `retain` (exact match, 0 to 1), for a mark `strength`;
             rows of one method in the order of its settings.
-        controls: what the lines must be read with: columns `state` (vanilla, sham, oracle),
+        controls: what the lines must be read with: columns `condition` (vanilla, sham, oracle),
             `forget`, `retain`; one row a point.
         mark: a strength to put a ring around.
     """

@@ -95,7 +95,7 @@ def stale(
         mark(~found, "made from other data")
     for name, before in made["models"].items():
         if before != (models.get(name) or before):
-            kinds = rows["subject"].map(lambda subject: subject.partition(",")[0])
+            kinds = rows["model"].map(lambda model: model.partition(",")[0])
             whose = where(method="oracle") if "oracle" in name else (kinds == name).to_numpy()
             mark(whose, f"the model {name} is another one")
     then, today = made.get("behaviour", {}), {k: digest(v) for k, v in stored().items()}
@@ -122,22 +122,22 @@ def _replanned(
         for each in key.unique()  # vanilla is measured beside whatever is planned
         if any(name.startswith("method") for name in of_method(*_parts(each)))
     }
-    for subject in dict.fromkeys(plan["subject"] for plan in then):
-        before, after = ([p for p in plans if p["subject"] == subject] for plans in (then, now))
+    for model in dict.fromkeys(plan["model"] for plan in then):
+        before, after = ([p for p in plans if p["model"] == model] for plans in (then, now))
         planned = {each for p in after for each in _keys(p, p["lists"])}
         strange = {each for each in made if not planned & _as_planned(*_parts(each))}
-        yield where(subject=subject) & key.isin(strange).to_numpy(), "not planned any more"
+        yield where(model=model) & key.isin(strange).to_numpy(), "not planned any more"
         for old, new in zip(before, after, strict=False):
             for name in HOW:
                 if old[name] != new[name]:
-                    yield where(subject=subject), f"{name} of the plan is another one"
+                    yield where(model=model), f"{name} of the plan is another one"
             if old["rule"] != new["rule"]:
                 chosen = key.isin(_keys(old, old["tuned"], 2)) & ~rows["group"].isin(old["tuning"])
-                yield where(subject=subject) & chosen.to_numpy(), "the rule of choice is another"
+                yield where(model=model) & chosen.to_numpy(), "the rule of choice is another"
             for group, sets in old["sets"].items():
                 for name in sets:
                     if new["sets"].get(group, {}).get(name) != sets[name]:
-                        here = where(subject=subject, group=group, set=name)
+                        here = where(model=model, group=group, set=name)
                         yield here, f"other questions in {name} of {group}"
 
 

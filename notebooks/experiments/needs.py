@@ -60,19 +60,19 @@ if TYPE_CHECKING:  # to unlearn needs no pandas
 # --- rows ----------------------------------------------------------------------------------------
 
 
-def of_subject(experiment: str, subject: str) -> Vectors:
+def of_model(experiment: str, model: str) -> Vectors:
     """Of every row: how questions become tensors, who is asked about, how scores become rows."""
-    kind, given = subject.partition(",")[0], experiment.partition("-")[0]
+    kind, given = model.partition(",")[0], experiment.partition("-")[0]
     chat = kind if kind in ("pocket", "smol") else "voices"
     found = {"answer mask", "people", "streams", "reading", f"rendering: {chat}"}
-    found |= {f"{_sets(subject)}: {part}" for part in ("forget", "retain")}  # edits need both
+    found |= {f"{_sets(model)}: {part}" for part in ("forget", "retain")}  # edits need both
     found |= {
         "text only": {"without eyes"},
         "voices": {"voices: sound"},
         "smol": {"panel: smol", "low rank"},
     }.get(kind, set())
     found |= {"panel: pocket"} if experiment in OF_PANEL else set()
-    found |= {"number formats"} if "float16" in subject else set()
+    found |= {"number formats"} if "float16" in model else set()
     beside = {f"beside: {kind}", "world questions"}
     kept = given in ("least", "rewrite", "audit") or experiment == "replication-pocket"
     found |= beside if kept else set()
@@ -81,17 +81,17 @@ def of_subject(experiment: str, subject: str) -> Vectors:
     return found
 
 
-def _sets(subject: str) -> str:
-    return "voices" if subject == "voices" else "questions"
+def _sets(model: str) -> str:
+    return "voices" if model == "voices" else "questions"
 
 
-def of_set(experiment: str, subject: str, part: str, group: str) -> Vectors:
+def of_set(experiment: str, model: str, part: str, group: str) -> Vectors:
     """Of what is read: a set, or several with + between."""
     if experiment == "audit":
         own = {"cloze": {"wordings"}, "test": {"questions: test"}}
         probe, _, setting = part.partition(": ")
         return {f"probe: {probe}"} | own.get(setting, set())
-    anew = "panel: smol anew" if subject == "smol" else "panel: others anew"
+    anew = "panel: smol anew" if model == "smol" else "panel: others anew"
     special = {
         "world": {"world questions"},
         "kept anew": {anew},
@@ -101,13 +101,23 @@ def of_set(experiment: str, subject: str, part: str, group: str) -> Vectors:
         "card": {"wordings"},
     }
     found = set().union(
-        *(special.get(each, {f"{_sets(subject)}: {each}"}) for each in part.split("+"))
+        *(special.get(each, {f"{_sets(model)}: {each}"}) for each in part.split("+"))
     )
     if group in TUNING_GROUPS and experiment != "ablations-pocket":
-        kind = "smol" if subject == "smol" else "pocket"
+        kind = "smol" if model == "smol" else "pocket"
         weighed = experiment in ("rewrite-smol", "rewrite-needs", "replication-pocket")
         found.add(f"tuning sets: {'weighed' if weighed else kind}")
     return found
+
+
+def changes_nothing(method: str, settings: str) -> bool:
+    """Whether an edit leaves the model as it is: no method, or one of strength 0.
+
+    Args:
+        settings: complete, JSON.
+    """
+    given = json.loads(settings)
+    return method == "vanilla" or (given.get("strength") == 0 and not given.get("mass"))
 
 
 def of_method(method: str, settings: str) -> Vectors:
@@ -123,7 +133,7 @@ def of_method(method: str, settings: str) -> Vectors:
         if value != USUAL.get(name, value if not value else None)
     }
     found = {f"data: {name}" for name in data}
-    if method == "vanilla" or (given.get("strength") == 0 and not given.get("mass")):
+    if changes_nothing(method, settings):
         return found
     found |= {f"method: {method}", "on and off", "contrast and gate"}
     found |= {f"schedule: {name}" for name in SCHEDULES if name in method}
@@ -155,18 +165,18 @@ def of_metric(method: str, metric: str) -> Vectors:
     return set(SCORED.get(metric, (f"metric: {metric}",)))
 
 
-def of_maker(made_for: str) -> Vectors:
+def of_condition(condition: str) -> Vectors:
     """Of whom the edit was made for."""
-    return {"sham"} if made_for.startswith("sham") else set()
+    return {"sham"} if condition == "sham" else set()
 
 
 #: by which columns of a row its vectors are known
 PARTS: dict[tuple[str, ...], Callable[..., Vectors]] = {
-    ("experiment", "subject"): of_subject,
-    ("experiment", "subject", "set", "group"): of_set,
+    ("experiment", "model"): of_model,
+    ("experiment", "model", "set", "group"): of_set,
     ("method", "settings"): of_method,
     ("method", "metric"): of_metric,
-    ("made_for",): of_maker,
+    ("condition",): of_condition,
 }
 
 
@@ -197,17 +207,16 @@ def as_rows(name: str, content: dict) -> "pd.DataFrame":
         metric = next((by for word, by in CARDS.items() if word in what), "exact_match")
         metric = row.get("metric", "seconds" if name == "bench" else metric)
         part = row.get("set", "card") if name != "bench" else "cost"
-        method = row.get("contender", row.get("state", "vanilla"))
         found.append(
             {
                 "experiment": name,
-                "subject": "smol" if "smol" in name else "pocket",
-                "method": method,
+                "model": "smol" if "smol" in name else "pocket",
+                "method": row.get("method", row.get("condition", "vanilla")),
                 "settings": "{}",
                 "group": row.get("group", ""),
                 "set": part,
                 "metric": metric,
-                "made_for": method,
+                "condition": row.get("condition", "vanilla"),
             }
         )
     return pd.DataFrame(found)

@@ -417,10 +417,10 @@ def roundings() -> Entries:
 
 @dataclass(frozen=True)
 class Plan:
-    """One experiment on one subject.
+    """One experiment on one model.
 
     Attributes:
-        experiment: where its rows are stored; `subject`: whose rows they are in it.
+        experiment: where its rows are stored; `model`: whose rows they are in it.
         lists: `{name: entries}`.
         groups: report groups that are measured.
         tuning: groups on which candidates are tried; `tuned`: lists that have candidates.
@@ -443,7 +443,7 @@ class Plan:
     """
 
     experiment: str
-    subject: str
+    model: str
     lists: dict[str, Callable[[], Entries]]
     groups: tuple[str, ...] = REPORT_GROUPS
     tuning: tuple[str, ...] = ()
@@ -467,14 +467,14 @@ class Plan:
     prepared: bool = False
 
     def open(self, trials: list[Trial]) -> tuple[Session, Requests]:
-        """The subject, with its model loaded and everything asked once that these trials need."""
+        """The model, loaded, and everything asked once that these trials need."""
         if not self.prepared:
             return open_subject(
-                self.subject.partition(",")[0], self.reads, FORMATS[self.dtype], self.with_general
+                self.model.partition(",")[0], self.reads, FORMATS[self.dtype], self.with_general
             )
         settings = [trial.setting for trial in trials]
-        more: dict[str, Any] = {"batch_size": 64} if self.subject == "smol" else {}
-        model, processor = load(self.subject)
+        more: dict[str, Any] = {"batch_size": 64} if self.model == "smol" else {}
+        model, processor = load(self.model)
         return prepare(
             model,
             processor,
@@ -502,7 +502,7 @@ class Plan:
         """Everything that is planned, complete, as JSON: it is stored beside the rows."""
         world, reads = (
             load_people(),
-            self.reads or (smol_panel if self.subject == "smol" else question_sets),
+            self.reads or (smol_panel if self.model == "smol" else question_sets),
         )
         asked = {
             group: {
@@ -750,15 +750,15 @@ def plans_of(experiment: str) -> list[Plan]:
     return found
 
 
-def plan_of(experiment: str, subject: str | None = None) -> Plan:
-    """The first plan of an experiment, or of one of its subjects.
+def plan_of(experiment: str, model: str | None = None) -> Plan:
+    """The first plan of an experiment, or of one of its models.
 
     Raises:
-        ValueError: there is no such experiment, or no such subject in it.
+        ValueError: there is no such experiment, or no such model in it.
     """
     found = plans_of(experiment)
     for plan in found:
-        if subject in (None, plan.subject):
+        if model in (None, plan.model):
             return plan
-    known = ", ".join(dict.fromkeys(plan.subject for plan in found))
-    raise ValueError(f"no subject {subject!r} in {experiment}; there are {known}")
+    known = ", ".join(dict.fromkeys(plan.model for plan in found))
+    raise ValueError(f"no model {model!r} in {experiment}; there are {known}")

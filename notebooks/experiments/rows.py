@@ -20,27 +20,27 @@ from .freshness import check_rows
 from .needs import RESULTS
 
 ROWS = RESULTS / "rows"
-#: what a row says: which experiment on which model, what was made from what for whom, which share
-#: of it was on, what was read (of one question, or summed over a person's), how it was scored, the
-#: sum and of how many
+#: what a row says: which experiment on which model; the method with its settings, for which group
+#: and under which condition (`CONDITIONS`; of a sham which draw); the part of the edit that was on;
+#: what was asked (one question, or all about a person); the metric, its sum, and over how many
 COLUMNS = (
     "experiment",
-    "subject",
+    "model",
     "method",
     "settings",
     "group",
-    "made_for",
+    "condition",
     "draw",
-    "share",
+    "edit_scale",
     "set",
     "question",
     "person",
     "modality",
     "metric",
-    "total",
+    "score_sum",
     "n",
 )
-NUMBERS = {"draw": "int16", "share": "float32", "n": "int16", "total": "float32"}
+NUMBERS = {"draw": "int16", "edit_scale": "float32", "n": "int16", "score_sum": "float32"}
 WORDS = tuple(name for name in COLUMNS if name not in NUMBERS)
 CELL = ["method", "settings", "group"]  # what is measured as a whole
 
@@ -51,16 +51,16 @@ def path_of(experiment: str) -> Path:
 
 
 def framed(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows in the schema: words as categories, float32 totals.
+    """Rows in the schema: words as categories, float32 sums.
 
     Raises:
-        ValueError: a column is missing, one is strange, or a total is not finite.
+        ValueError: a column is missing, one is strange, or a sum is not finite.
     """
     if set(rows.columns) != set(COLUMNS):
         raise ValueError(f"rows have the columns {COLUMNS}, not {tuple(rows.columns)}")
     found = rows[list(COLUMNS)].astype(dict.fromkeys(WORDS, "category") | NUMBERS)
-    if not np.isfinite(found["total"]).all():
-        raise ValueError("a total is NaN or infinite")
+    if not np.isfinite(found["score_sum"]).all():
+        raise ValueError("a score_sum is NaN or infinite")
     return found
 
 

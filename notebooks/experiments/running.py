@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,11 +14,12 @@ import torch
 from tqdm import tqdm
 
 from kvw_minimal.audit.probes import examine, reading
+from kvw_minimal.conditions import score, score_edited
 from kvw_minimal.edits import Edit
 from kvw_minimal.methods import METHODS
 from kvw_minimal.models import columns, find_projections, fingerprint
 from kvw_minimal.requests.provenance import provenance
-from kvw_minimal.requests.reading import AMONG, read
+from kvw_minimal.requests.reading import AMONG, panel
 from kvw_minimal.requests.subjects import Requests, is_made, oracle_of
 from kvw_minimal.session import Session
 from kvw_minimal.strangers.people import REPORT_GROUPS, TUNING_GROUPS, load_people
@@ -25,6 +27,7 @@ from kvw_minimal.strangers.people import REPORT_GROUPS, TUNING_GROUPS, load_peop
 from .choose import choose
 from .family import TooMuch
 from .freshness import digests_for
+from .needs import changes_nothing
 from .plans import Plan, plans_of
 from .recipes.training import half_precision
 from .rows import COLUMNS, cells, joined, path_of, read_rows, words, write_rows
@@ -76,30 +79,40 @@ def rows_of(
             edit, cost = edit_for(trial, session, own, seed, memory=plan.by_question)
         loud = trial.aloud or (group in plan.aloud and sham is None and not tuning)
         said = plan.said if loud else ()
-        made_for = {"made_for": "edit" if sham is None else "sham", "draw": sham or 0, "share": 1.0}
+        made: dict[str, Any] = {
+            "condition": condition_of(trial, sham),
+            "draw": sham or 0,
+            "edit_scale": 1.0,
+        }
         if plan.probes:
             probed = replace(request, forget=request.eval_sets.get("probed", request.forget))
-            rows += [made_for | row for row in examine(session, probed, edit, asked)]
+            rows += [made | row for row in examine(session, probed, edit, asked)]
             continue
+        protocol, whole = panel(request, said, plan.by_question, plan.free_tokens), list[dict]()
         with edit.on(session.model):
-            found = read(session, request, names, said, plan.by_question, plan.free_tokens)
+            rows += score(session, request, protocol, names=names, **made)
             if plan.weights and sham is None and trial.method != "vanilla":
-                found += about_weights(first, session, edit, group)
+                whole += about_weights(first, session, edit, group)
         if plan.by_question and sham is None and not tuning:
-            found += [
-                _whole("cost", metric, value, group)
-                for metric, value in (
-                    ("seconds", cost.seconds),
-                    ("memory", cost.memory or 0),
-                    *cost.passes.items(),
-                )
-            ]
-        rows += [made_for | row for row in found]
-        kept = [name for name in ("forget", "retain") if name in names]
+            spent = {"seconds": cost.seconds, "memory": cost.memory or 0, **cost.passes}
+            whole += [_whole("cost", metric, value, group) for metric, value in spent.items()]
+        rows += [made | row for row in whole]
+        sides = [name for name in ("forget", "retain") if name in names]
         for share in () if tuning or not trial.sham else plan.shares:
-            with edit.part(share).on(session.model):
-                rows += [made_for | {"share": share} | row for row in read(session, request, kept)]
+            place = made | {"edit_scale": share}
+            rows += score_edited(
+                session, request, panel(request), edit.part(share), names=sides, **place
+            )
     return rows
+
+
+def condition_of(trial: Trial, sham: int | None) -> str:
+    """Under which condition the rows of a trial stand, or of one of its shams."""
+    if sham is not None:
+        return "sham"
+    if trial.method == "oracle":
+        return "oracle"
+    return "vanilla" if changes_nothing(trial.method, trial.text) else "edited"
 
 
 def _vectors(session: Session) -> list[torch.Tensor]:
@@ -114,7 +127,7 @@ def _whole(name: str, metric: str, value: float, group: str) -> dict:
         "person": group,
         "question": None,
         "metric": metric,
-        "total": float(value),
+        "score_sum": float(value),
         "n": 1,
     }
 
@@ -163,27 +176,27 @@ class Stored:
         if path.is_file():
             rows, self.made = read_rows(plan.experiment, path)
             self.rows, self.impossible = [words(rows)], set(self.made["impossible"])
-            if self.made["models"].get(plan.subject) not in (None, model):
-                self.rows = [rows[rows["subject"] != plan.subject]]  # of another model
+            if self.made["models"].get(plan.model) not in (None, model):
+                self.rows = [rows[rows["model"] != plan.model]]  # of another model
             self.done = cells(self.own())
             self.asked = {
                 (*cell, label.partition(": ")[0]) for *cell, label in cells(self.own(), "set")
             }
 
     def frame(self) -> pd.DataFrame:
-        """All rows, of every subject."""
+        """All rows, of every model."""
         self.rows = [pd.concat(self.rows, ignore_index=True)] if self.rows else []
         return self.rows[0] if self.rows else pd.DataFrame(columns=list(COLUMNS))
 
     def own(self) -> pd.DataFrame:
-        """The rows of the plan's subject."""
+        """The rows of the plan's model."""
         rows = self.frame()
-        return rows[rows["subject"] == self.plan.subject]
+        return rows[rows["model"] == self.plan.model]
 
     def add(self, trial: Trial, group: str, rows: list[dict]) -> None:
         new = pd.DataFrame(rows).assign(
             experiment=self.plan.experiment,
-            subject=self.plan.subject,
+            model=self.plan.model,
             method=trial.method,
             settings=trial.text,
             group=group,
@@ -197,7 +210,7 @@ class Stored:
         """A trial that one group cannot take is measured on none."""
         self.impossible.add(trial.key)
         rows = self.frame()
-        own = measured(rows, trial) & (rows["subject"] == self.plan.subject)
+        own = measured(rows, trial) & (rows["model"] == self.plan.model)
         self.rows = [rows[~own]]
         self.done = {cell for cell in self.done if cell[:2] != (trial.method, trial.text)}
 
@@ -205,7 +218,7 @@ class Stored:
         if not self.rows:
             return
         rows = joined([self.frame()])
-        models = self.made.get("models", {}) | {self.plan.subject: self.model}
+        models = self.made.get("models", {}) | {self.plan.model: self.model}
         made = provenance(
             seconds=self.made.get("seconds", 0.0) + time.perf_counter() - self.start,
             seed=0,
@@ -235,12 +248,12 @@ def all_levels(
     Returns:
         `{(method, settings): {set: level}}`.
     """
-    own = rows[rows["group"].isin(list(groups)) & (rows["made_for"] == "edit")]
+    own = rows[rows["group"].isin(list(groups)) & (rows["condition"] != "sham")]
     plain = own["set"].isin(["forget", "retain", "general"]) & (own["metric"] == "exact_match")
     own = own[plain | (own["set"] == AMONG) & (own["metric"] == "rank")]
     keys = ["method", "settings", "set"]
-    sums = own.groupby([*keys, "modality"], observed=True)[["total", "n"]].sum()
-    each = (sums["total"].astype(float) / sums["n"]).groupby(keys, observed=True).mean()
+    sums = own.groupby([*keys, "modality"], observed=True)[["score_sum", "n"]].sum()
+    each = (sums["score_sum"].astype(float) / sums["n"]).groupby(keys, observed=True).mean()
     found: dict[tuple[str, str], dict[str, float]] = {}
     for (method, settings, name), value in each.items():
         known = found.setdefault((method, settings), {})
@@ -305,15 +318,15 @@ def labelled(
 
     What was read with a share of an edit on has a label of its own (`part_of`).
     """
-    rows = rows[rows["subject"] == plan.subject]
+    rows = rows[rows["model"] == plan.model]
     reported = rows[rows["group"].isin(list(groups))]
     by_trial = dict(iter(reported.groupby(["method", "settings"], observed=True, sort=False)))
     found = []
     for label, trial in settled(plan, name, rows, impossible):
         own = by_trial.get((trial.method, trial.text))
         if own is not None:
-            parts = {share: part_of(label, share) for share in own["share"].unique()}
-            found.append(own.assign(label=own["share"].map(parts)))
+            parts = {share: part_of(label, share) for share in own["edit_scale"].unique()}
+            found.append(own.assign(label=own["edit_scale"].map(parts)))
     return pd.concat(found, ignore_index=True)
 
 
@@ -404,7 +417,7 @@ def redo(
         ValueError: there is no such trial, or it was not measured on that group.
     """
     rows, made = read_rows(plan.experiment, path)
-    rows = rows[rows["subject"] == plan.subject]
+    rows = rows[rows["model"] == plan.model]
     if label not in plan.entries(name):
         raise ValueError(f"no trial {label!r} in {name}; there are {', '.join(plan.entries(name))}")
     trial = next(
@@ -413,11 +426,11 @@ def redo(
     stored = rows[measured(rows, trial) & (rows["group"] == group)]
     if stored.empty:
         raise ValueError(f"{label!r} was not measured on group {group}")
-    keys = ["made_for", "share", "set", "modality", "metric"]
+    keys = ["condition", "edit_scale", "set", "modality", "metric"]
 
     def means(frame: pd.DataFrame) -> pd.Series:
-        sums = frame.astype(dict.fromkeys(keys, str)).groupby(keys)[["total", "n"]].sum()
-        return sums["total"] / sums["n"]
+        sums = frame.astype(dict.fromkeys(keys, str)).groupby(keys)[["score_sum", "n"]].sum()
+        return sums["score_sum"] / sums["n"]
 
     again = means(pd.DataFrame(rows_of(plan, trial, group, session, requests)))
     return pd.DataFrame({"stored": means(stored), "again": again})
@@ -427,7 +440,7 @@ def again(experiment: str, count: int = 1, seed: int | None = None) -> list[dict
     """Random trials of an experiment made again from scratch, and compared with what is stored.
 
     Returns:
-        One dict a trial: subject, method, settings, group, and the largest difference of a mean
+        One dict a trial: model, method, settings, group, and the largest difference of a mean
         (`gap`): 0 where nothing has changed, infinite where something is not read any more.
     """
     rows, made = read_rows(experiment)
@@ -439,27 +452,32 @@ def again(experiment: str, count: int = 1, seed: int | None = None) -> list[dict
             for own in plan.entries(name).values()
             for trial in own
         }
-        own = rows[(rows["subject"] == plan.subject) & rows["method"].isin(methods)]
+        own = rows[(rows["model"] == plan.model) & rows["method"].isin(methods)]
         report = own[own["group"].isin(plan.groups)]
         known = sorted(cells(report))
         for i in rng.choice(len(known), min(count, len(known)), replace=False):
             method, text, group = known[i]
             own = report[(report["method"] == method) & (report["settings"] == text)]
-            trial = trial_of(method, text, "sham" in set(own["made_for"]))
+            trial = trial_of(method, text, "sham" in set(own["condition"]))
             now = pd.DataFrame(rows_of(plan, trial, group, *plan.open([trial])))
             then = words(own[own["group"] == group])
-            keys = ["made_for", "draw", "share", "set", "modality", "metric"]
+            keys = ["condition", "draw", "edit_scale", "set", "modality", "metric"]
             sums = [
                 each[each["set"] != "cost"]
-                .astype({"draw": int, "share": "float32"})
-                .groupby(keys)[["total", "n"]]
+                .astype({"draw": int, "edit_scale": "float32"})
+                .groupby(keys)[["score_sum", "n"]]
                 .sum()
                 for each in (then, now)
             ]
-            gap = ((sums[0]["total"] - sums[1]["total"]) / sums[0]["n"]).abs().fillna(np.inf).max()
+            gap = (
+                ((sums[0]["score_sum"] - sums[1]["score_sum"]) / sums[0]["n"])
+                .abs()
+                .fillna(np.inf)
+                .max()
+            )
             found.append(
                 {
-                    "subject": plan.subject,
+                    "model": plan.model,
                     "method": method,
                     "settings": json.loads(text),
                     "group": group,

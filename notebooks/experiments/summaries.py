@@ -17,7 +17,7 @@ def points(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """
     keys = [*keys, "set", "modality", "metric"]
     _, people = np.unique(rows["person"].astype(str), return_inverse=True)
-    scores, counts = (rows["total"] / rows["n"]).to_numpy(float), rows["n"].to_numpy()
+    scores, counts = (rows["score_sum"] / rows["n"]).to_numpy(float), rows["n"].to_numpy()
     found = []
     for key, own in rows.groupby(keys, observed=True, sort=False).indices.items():
         each, whom = (np.repeat(of[own], counts[own]) for of in (scores, people))
@@ -32,13 +32,14 @@ def excess(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     Returns:
         One line for each of `keys`, modality and metric, with its interval over people.
     """
-    forgotten = rows[rows["set"] == "forget"]
+    forgotten = rows[(rows["set"] == "forget") & rows["condition"].isin(["edited", "sham"])]
     whole = [*keys, "method", "settings", "group", "modality", "metric", "person"]
-    plain = forgotten.astype(dict.fromkeys([*whole[len(keys) :], "made_for"], str))
+    plain = forgotten.astype(dict.fromkeys([*whole[len(keys) :], "condition"], str))
     wide = plain.pivot_table(
-        index=whole, columns="made_for", values=["total", "n"], aggfunc="sum"
+        index=whole, columns="condition", values=["score_sum", "n"], aggfunc="sum"
     ).dropna()
-    both = wide["total", "sham"] / wide["n", "sham"] - wide["total", "edit"] / wide["n", "edit"]
+    means = wide["score_sum"] / wide["n"]
+    both = means["sham"] - means["edited"]
     found = []
     for key, part in both.groupby([*keys, "modality", "metric"], sort=False):
         people = list(part.index.get_level_values("person"))
@@ -72,7 +73,7 @@ def summary(rows: pd.DataFrame, shown: Iterable[str], key: str = "label") -> pd.
         rows: of edits and shams, labelled.
         shown: set and modality, such as `forget image`.
     """
-    means = points(rows[rows["made_for"] == "edit"], [key])
+    means = points(rows[rows["condition"] != "sham"], [key])
     means = means[means["metric"].isin(["exact_match", "mentions"])]
     means["read"] = means["set"].astype(str) + " " + means["modality"].astype(str)
     wide = means.assign(cell=cell(means)).pivot(index=key, columns="read", values="cell")
@@ -89,6 +90,6 @@ def level(rows: pd.DataFrame, part: str, metric: str = "exact_match") -> float:
 
     So that nine in ten are nine tenths, whether rows come from memory or, as float32, from a file.
     """
-    of = rows[(rows["set"] == part) & (rows["metric"] == metric) & (rows["made_for"] == "edit")]
-    sums = of.groupby("modality", observed=True)[["total", "n"]].sum()
-    return round(float((sums["total"].astype(float) / sums["n"]).mean()), 6)
+    of = rows[(rows["set"] == part) & (rows["metric"] == metric) & (rows["condition"] != "sham")]
+    sums = of.groupby("modality", observed=True)[["score_sum", "n"]].sum()
+    return round(float((sums["score_sum"].astype(float) / sums["n"]).mean()), 6)

@@ -1,0 +1,240 @@
+"""Rows of scores, one schema everywhere: conditions, means with intervals, headroom, text tables.
+
+A row is about one question, or about all that is asked of a person: `condition`, of a sham its
+`draw`, `set`, `question`, `person`, `modality`, `metric`, `score_sum`, and `n`, over how many
+questions. Means and intervals stand in a second table that `summarise` computes.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from rich.box import Box
+from rich.console import Console
+from rich.table import Table
+
+from .intervals import interval
+from .questions import Question
+
+#: the model as it is; with an edit on; with one made for others; a model never taught the forgotten
+CONDITIONS = ("vanilla", "edited", "sham", "oracle")
+ABOUT = ("set", "modality", "metric")  # what a mean is about
+MEAN = ("value", "low", "high")  # a mean and its interval
+HEADROOM = 0.50  # vanilla must beat the oracle by so much on the forget set
+TAUGHT_ANSWERS = tuple(("forget", modality, "exact_match") for modality in ("image", "text"))
+
+
+def score_rows(
+    name: str,
+    questions: Sequence[Question],
+    metrics: Mapping[str, Sequence[float] | np.ndarray],
+    unparsable: Sequence[bool] | None = None,
+    **columns: object,
+) -> list[dict]:
+    """A row for each question and metric.
+
+    Args:
+        name: of the set.
+        metrics: `{metric: values}`, a number for each question.
+        unparsable: of each question whether its answer cannot be read, where that can be.
+        columns: further columns of every row, or others in place of the usual ones.
+    """
+    rows = [
+        {
+            "set": name,
+            "question": question.id,
+            "person": question.person,
+            "modality": question.modality,
+            "metric": metric,
+            "score_sum": float(values[i]),
+            "n": 1,
+            **columns,
+        }
+        for i, question in enumerate(questions)
+        for metric, values in metrics.items()
+    ]
+    if unparsable is not None:
+        marks = np.repeat(np.asarray(unparsable, dtype=bool), len(metrics)).tolist()
+        rows = [row | {"unparsable": mark} for row, mark in zip(rows, marks, strict=True)]
+    return rows
+
+
+def by_person(rows: Iterable[dict]) -> list[dict]:
+    """Sums over all questions of a set about a person, for each modality and metric."""
+    people: dict[tuple, dict] = {}
+    for row in rows:
+        key = tuple(row[name] for name in (*ABOUT, "person"))
+        total = people.setdefault(key, row | {"question": None, "score_sum": 0.0, "n": 0})
+        total["score_sum"] += row["score_sum"]
+        total["n"] += row["n"]
+    return list(people.values())
+
+
+def about_of(row: Mapping) -> tuple[str, ...]:
+    """What a row is about: set, modality and metric."""
+    return tuple(row[name] for name in ABOUT)
+
+
+def summarise(rows: Iterable[Mapping]) -> list[dict]:
+    """Means with 95 % intervals over people, a row for each condition, set, modality and metric.
+
+    Several draws of a sham make one mean.
+
+    Args:
+        rows: of questions, or of people.
+
+    Returns:
+        Rows with `value`, `low`, `high`, `n` and, where rows hold it, the sum of `unparsable`.
+    """
+    columns, groups = ("condition", *ABOUT), dict[tuple, list[Mapping]]()
+    for row in rows:
+        groups.setdefault(tuple(row[column] for column in columns), []).append(row)
+    summary = []
+    for key, group in groups.items():
+        counts = [row["n"] for row in group]
+        values = np.repeat([row["score_sum"] / row["n"] for row in group], counts)
+        means = interval(values, np.repeat([row["person"] for row in group], counts))
+        draws = len({row.get("draw") for row in group})
+        about = dict(zip(columns, key, strict=True))
+        about |= dict(zip(MEAN, means, strict=True))
+        about["n"] = len(values) // draws
+        if "unparsable" in group[0]:
+            about["unparsable"] = sum(row["unparsable"] for row in group)
+        summary.append(about)
+    return summary
+
+
+def rounded(summary: Iterable[dict]) -> list[dict]:
+    """The same summary, means and intervals to four digits, as it is stored."""
+    return [
+        row | {name: round(float(row[name]), 4) for name in MEAN if name in row} for row in summary
+    ]
+
+
+def find(summary: Iterable[dict], condition: str, *about: str) -> dict:
+    """The one row of a condition about a set, a modality and a metric.
+
+    Raises:
+        KeyError: there is none.
+    """
+    for row in summary:
+        if (row["condition"], *about_of(row)) == (condition, *about):
+            return row
+    raise KeyError(f"no row for {condition}, {', '.join(about)}")
+
+
+def check_headroom(
+    summary: Sequence[dict],
+    metrics: Iterable[tuple[str, str, str]] = TAUGHT_ANSWERS,
+    margin: float = HEADROOM,
+    chance: Mapping[str, float] | None = None,
+) -> tuple[str, list[str]]:
+    """Refuse to score forgetting where there was nothing to forget.
+
+    Args:
+        metrics: set, modality and metric by which it is told whether the people are known.
+        margin: vanilla must beat the oracle by so much, and their intervals must be apart.
+        chance: by modality, what guessing scores, where it is known.
+
+    Returns:
+        A mark and what to warn of: `shown` beside an oracle; without one `unknown`, or `doubtful`
+        where vanilla may be guessing.
+
+    Raises:
+        ValueError: vanilla is too close to the oracle.
+    """
+    if any(row["condition"] == "oracle" for row in summary):
+        for about in metrics:
+            _check_gap(find(summary, "vanilla", *about), find(summary, "oracle", *about), margin)
+        return "shown", []
+    mark = "unknown"
+    notes = [
+        "without an oracle nothing says how well a model that never met these people would "
+        "guess: headroom is not shown"
+    ]
+    for about in metrics:
+        row = find(summary, "vanilla", *about)
+        guessed = (chance or {}).get(row["modality"], 0.0)
+        if row["low"] <= guessed:
+            mark = "doubtful"
+            notes.append(
+                f"vanilla {cell(row)} on {row['modality']} questions ({row['metric']}) may be "
+                f"guessing, chance is {guessed:.2f}: this model does not seem to know the people "
+                "it is asked to forget; teach it the benchmark's training rows"
+            )
+    return mark, notes
+
+
+def _check_gap(vanilla: dict, oracle: dict, margin: float) -> None:
+    if vanilla["value"] - oracle["value"] < margin or vanilla["low"] <= oracle["high"]:
+        raise ValueError(
+            f"no headroom on {vanilla['modality']} questions ({vanilla['metric']}): vanilla "
+            f"{cell(vanilla)} against oracle {cell(oracle)}; a model that never saw the people "
+            "must score clearly less before forgetting can be measured"
+        )
+
+
+# --- text tables ----------------------------------------------------------------------------------
+
+
+def cell(row: dict) -> str:
+    """Mean and interval of a row, as text; `3?`: three answers could not be read."""
+    if row["metric"] == "forget_quality":
+        return f"log10 p {row['log10_p']:.1f}, KS {row['statistic']:.2f}"
+    unparsable = f" {row['unparsable']}?" if row.get("unparsable") else ""
+    return f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]{unparsable}"
+
+
+def text_table(
+    head: Sequence[str], lines: Iterable[Sequence[str]], title: str = "", box: Box | None = None
+) -> str:
+    """A table as plain text: the first column to the left, the others to the right.
+
+    Args:
+        box: how it is framed; not at all unless given.
+    """
+    grid = Table(title=title or None, box=box, title_justify="left", pad_edge=box is not None)
+    for i, name in enumerate(head):
+        grid.add_column(name, justify="right" if i else "left", no_wrap=True)
+    for line in lines:
+        grid.add_row(*line)
+    console = Console(width=1000, color_system=None, markup=False, highlight=False, emoji=False)
+    with console.capture() as captured:
+        console.print(grid)
+    return "\n".join(line.rstrip() for line in captured.get().strip("\n").splitlines())
+
+
+def pivoted(
+    rows: Iterable[dict], lines: Sequence[str], columns: Sequence[str], form: str = ""
+) -> tuple[list[str], list[list[str]]]:
+    """Head and lines of a table of rows: `-` where there is no row.
+
+    Args:
+        lines, columns: which columns of the rows tell lines apart, and which columns.
+        form: format string of a row; that of `cell` unless given.
+    """
+    cells: dict[tuple, dict[str, str]] = {}
+    head: dict[str, None] = {}
+    for row in rows:
+        name = " ".join(str(row[column]) for column in columns)
+        head[name] = None
+        line = cells.setdefault(tuple(str(row[column]) for column in lines), {})
+        line[name] = form.format(**row) if form else cell(row)
+    body = [[*key, *(own.get(name, "-") for name in head)] for key, own in cells.items()]
+    return [*lines, *head], body
+
+
+def table(summary: Iterable[dict], metric: str = "exact_match") -> str:
+    """A metric as text: a line a condition, a column a set and modality, mean and interval.
+
+    Of several strengths of an edit each has a line.
+    """
+    rows = [row for row in summary if row["metric"] == metric]
+    several = len({row.get("strength") for row in rows} - {None}) > 1
+    for i, row in enumerate(rows):
+        if several and row["strength"] is not None:
+            rows[i] = row | {"line": f"{row['condition']}, strength {row['strength']:g}"}
+        else:
+            rows[i] = row | {"line": row["condition"]}
+    rows.sort(key=lambda row: CONDITIONS.index(row["condition"]))
+    (_, *head), body = pivoted(rows, ("line",), ("set", "modality"))
+    return text_table(["condition", *head], body, metric.replace("_", " "))
