@@ -20,10 +20,9 @@ from ..batches import Batch, answer_batches
 from ..coefficients import Coefficients, tally
 from ..edits import Columns, check_strength
 from ..forget_request import Request
-from ..methods.kvw import STRENGTH
+from ..kvw import SCHEDULES, STRENGTH, one_pass, published
 from ..models import fingerprint
 from ..questions import Question
-from ..schedules import SCHEDULES, one_pass, published
 from ..session import Session
 from ..taught.catalogue import load, placed
 from . import protocols
