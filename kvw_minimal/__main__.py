@@ -210,7 +210,7 @@ def export_edit(
 
 @app.command("check")
 def check_method(
-    method: Annotated[str, typer.Argument(metavar="MODULE:METHOD", help="such as mine.py:forget")],
+    method: Annotated[str, typer.Argument(metavar="MODULE:METHOD", help="such as mine.py:Mine")],
     settings: Annotated[str, typer.Option(help="as JSON; else the usual")] = "",
 ) -> None:
     """Say which promises of every method a method of your own keeps, and which it breaks."""

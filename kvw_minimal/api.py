@@ -9,9 +9,9 @@ the model: it is applied for the length of a `with` block, saved, exported, or c
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import nn
 
@@ -20,10 +20,7 @@ from .coefficients import Coefficients
 from .conditions import score, score_edited, score_shams
 from .edits import Edit
 from .forget_request import Request
-from .methods import METHODS
-from .methods.kvw import coefficients
-from .methods.registry import restored
-from .models import sketch
+from .methods import Method, make_edit
 from .requests.reading import teacher_forced
 from .results import summarise, table, text_table
 from .session import Session
@@ -66,161 +63,6 @@ def _strangers(group: str, percent: int) -> Request:
     return Request(*sides, general(world), question_sets(world, forget))
 
 
-# --- methods --------------------------------------------------------------------------------------
-
-
-def _refuse(method: "Method", name: str, why: str) -> None:
-    value = getattr(method, name)
-    raise ValueError(f"{type(method).__name__}: the setting {name} cannot be {value!r}: {why}")
-
-
-@dataclass(frozen=True)
-class Method:
-    """A way to forget. Your own: a frozen dataclass that inherits from this, with an `edit`."""
-
-    def __post_init__(self):
-        for each in fields(self):
-            value = getattr(self, each.name)
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if each.type in (float, int) and not (number and 0 <= value < float("inf")):
-                _refuse(self, each.name, "it must be a finite number of at least 0")
-            if each.type is int and not isinstance(value, int):
-                _refuse(self, each.name, "it must be a whole number")
-
-    def edit(self, session: Session, request: Request) -> Edit:
-        """What the method changes in `session.model` for a request.
-
-        It may train the model: that is put back afterwards, bit for bit.
-        """
-        raise NotImplementedError
-
-    def __str__(self) -> str:
-        settings = ", ".join(f"{name}={value!r}" for name, value in asdict(self).items())
-        return f"{type(self).__name__}({settings})"
-
-
-@dataclass(frozen=True)
-class _Registered(Method):
-    """A method of this book, by its name in `METHODS`."""
-
-    registered: ClassVar[str]
-    renamed: ClassVar[dict[str, str]] = {}
-
-    def __str__(self) -> str:
-        default = {each.name: each.default for each in fields(self)}
-        named = {n: v for n, v in asdict(self).items() if n == "strength" or v != default[n]}
-        return f"{type(self).__name__}({', '.join(f'{n}={v!r}' for n, v in named.items())})"
-
-    def edit(self, session: Session, request: Request) -> Edit:
-        settings = {self.renamed.get(n, n): v for n, v in asdict(self).items() if v is not None}
-        return METHODS[self.registered].edit(session, request, settings)[0]
-
-
-@dataclass(frozen=True)
-class KVW(_Registered):
-    """Knowledge Vector Weakening in one pass, arXiv 2601.21794, without a gradient.
-
-    Attributes:
-        strength: G of the gate min(1, (c_retain / c_forget)^G), >= 0.
-        layers: first and last layer, as numbers or as fractions of the depth.
-    """
-
-    registered: ClassVar[str] = "KVW one pass"
-    strength: float = 24.0
-    layers: tuple = (0.0, 1.0)
-
-
-@dataclass(frozen=True)
-class PublishedKVW(_Registered):
-    """KVW as its authors published it: a little weakening after each batch.
-
-    Attributes:
-        strength: G, divided by the number of batches; >= 0.
-        layers: first and last layer, as numbers or as fractions of the depth.
-        epochs: how often each batch is seen.
-    """
-
-    registered: ClassVar[str] = "KVW published"
-    strength: float = 20.0
-    layers: tuple = (0.0, 1.0)
-    epochs: int = 1
-
-
-@dataclass(frozen=True)
-class Rewrite(_Registered):
-    """Leads the states of the forgotten to those of counterfactual people, in closed form.
-
-    Attributes:
-        overshoot: how far to lead, 1 = to the state of the counterfactual person.
-        retain_penalty: the price of a change at what else is asked.
-        subject_penalty: the same where the retained answers depend on the person.
-        subject_threshold: by how much the probability of the true token must depend on the person.
-    """
-
-    registered: ClassVar[str] = "rewrite"
-    renamed: ClassVar[dict[str, str]] = {
-        "overshoot": "over",
-        "retain_penalty": "price",
-        "subject_penalty": "price_deciding",
-        "subject_threshold": "decides",
-    }
-    overshoot: float = 1.25
-    retain_penalty: float = 10.0
-    subject_penalty: float = 0.0
-    subject_threshold: float = 0.3
-
-
-@dataclass(frozen=True)
-class LeastSquares(_Registered):
-    """Factors of the knowledge vectors, solved for by ridge regression on their effects.
-
-    Attributes:
-        ridge: weight of the squared factors, > 0.
-        passes: how often the effects are measured anew.
-    """
-
-    registered: ClassVar[str] = "least squares"
-    ridge: float = 0.1
-    passes: int = 3
-
-
-@dataclass(frozen=True)
-class _TrainedLoRA(_Registered):
-    """A method that trains a LoRA; defaults as chosen on the tuning groups of `pocket`.
-
-    Attributes:
-        rate: learning rate.
-        weight: of the retain loss.
-    """
-
-    rate: float = 7e-3
-    weight: float = 10.0
-
-
-@dataclass(frozen=True)
-class NPO(_TrainedLoRA):
-    """Negative preference optimisation, arXiv 2404.05868, with a retain loss, as a LoRA.
-
-    Attributes:
-        rate: learning rate.
-        weight: of the retain loss.
-    """
-
-    registered: ClassVar[str] = "NPO LoRA"
-
-
-@dataclass(frozen=True)
-class GradientDifference(_TrainedLoRA):
-    """Gradient ascent on the forget set and descent on the retain set, as a LoRA.
-
-    Attributes:
-        rate: learning rate.
-        weight: of the retain loss.
-    """
-
-    registered: ClassVar[str] = "GD LoRA"
-
-
 def measure(session: Session, request: Request) -> tuple[Coefficients, Coefficients]:
     """Mean absolute inputs of each FFN output projection where an answer token is predicted.
 
@@ -228,7 +70,7 @@ def measure(session: Session, request: Request) -> tuple[Coefficients, Coefficie
         Those of the forget set and of the retain set, by person: `.pooled()` is `[layers, d_ff]`,
         `.per_person()` `[people, layers, d_ff]`.
     """
-    return coefficients(session, request)
+    return session.sides(request)
 
 
 # --- what is done with them -----------------------------------------------------------------------
@@ -246,30 +88,7 @@ def unlearn(model: nn.Module, processor: Any, request: Request, method: Method) 
         ValueError: a setting that cannot work, nobody to retain, activations or a loss that are not
             finite; the message names what and why.
     """
-    return _made(Session(model, processor), request, method)
-
-
-def _made(session: Session, request: Request, method: Method) -> Edit:
-    """The edit of a method, with its notes; the model is put back, whatever happens."""
-    if not isinstance(method, Method):
-        raise TypeError(f"{method!r} is no method: inherit from kvw.Method, and make one of it")
-    if isinstance(method, _Registered):
-        edit = method.edit(session, request)
-    else:
-        known = sketch(session.model)
-        with restored(session.model):
-            edit = method.edit(session, request)
-        if not isinstance(edit, Edit):
-            raise TypeError(f"{method}.edit returned {type(edit).__name__}, not an edit")
-        edit.sketch = known
-        settings = asdict(method)
-        edit.notes |= {
-            "people": request.people,
-            "method": type(method).__name__,
-            "settings": settings,
-        }
-    edit.made_by = method
-    return edit
+    return make_edit(Session(model, processor), request, method)[0]
 
 
 def _with_edit(
@@ -280,7 +99,7 @@ def _with_edit(
     if method is None or not shams:
         return rows
     return rows + score_shams(
-        session, request, teacher_forced, lambda other: _made(session, other, method), shams
+        session, request, teacher_forced, lambda other: make_edit(session, other, method)[0], shams
     )
 
 
@@ -341,7 +160,7 @@ def compare(
         request.sham(0)
     vanilla, reports = score(session, request, teacher_forced), []
     for method, label in zip(methods, labels, strict=True):
-        rows = _with_edit(session, request, _made(session, request, method), method, shams)
+        rows = _with_edit(session, request, make_edit(session, request, method)[0], method, shams)
         reports.append(Report(summarise(vanilla + rows), label, shams))
     return Results(reports)
 

@@ -1,4 +1,4 @@
-"""From coefficients to gates to an edit that can be put on, taken off, added, saved and explained.
+"""What a method changed, as an edit that can be put on, taken off, added, saved and explained.
 
 Every method of this book returns an `Edit`, of one of three kinds behind one face: `Columns`
 (factors of knowledge vectors: KVW, pruning, least squares), `LowRank` (additions of low rank:
@@ -23,62 +23,33 @@ from .architectures import is_turned, plain_weight, weight_name
 from .files import replacing
 from .models import alike, columns, find_projections, fingerprint, hashed, sketch
 
-EPSILON = 1e-12
 FORMAT = "2"  # of saved edits; the first edition wrote none
 
 
-# --- from coefficients to gates ----------------------------------------------------------------
+# --- factors of columns ------------------------------------------------------------------------
 
 
-def contrast(forget: torch.Tensor, retain: torch.Tensor, epsilon: float = EPSILON) -> torch.Tensor:
-    """How much more a vector is called for the forgotten: max(0, log forget - log retain).
-
-    Args:
-        forget, retain: coefficients `[layers, d_ff]`, >= 0.
-
-    Returns:
-        `[layers, d_ff]` float32, >= 0; 0 where the retain set calls it at least as much.
-    """
-    ratio = torch.log(forget.float() + epsilon) - torch.log(retain.float() + epsilon)
-    return ratio.clamp(min=0)
+def exponential(scores: torch.Tensor, strength: float) -> torch.Tensor:
+    """exp(-strength * scores): of scores >= 0 in (0, 1]."""
+    return torch.exp(-strength * scores)
 
 
-def gate(contrast: torch.Tensor, strength: float) -> torch.Tensor:
-    """exp(-G * contrast) = min(1, (retain / forget)^G), in (0, 1]."""
-    return torch.exp(-strength * contrast)
+def linear(scores: torch.Tensor, strength: float) -> torch.Tensor:
+    """1 - strength * scores: of any sign."""
+    return 1 - strength * scores
+
+
+#: from the contrast and the strength of a `Columns` to its factors
+RULES: dict[str, Callable[[torch.Tensor, float], torch.Tensor]] = {
+    "gate": exponential,
+    "share": linear,
+}
 
 
 def check_strength(strength: float) -> None:
     """Raise ValueError unless 0 <= strength < 2^63: torch takes no larger whole number."""
     if not 0 <= strength < 2**63:
         raise ValueError(f"strength must be a finite number of at least 0: {strength}")
-
-
-def resolve_layers(layers: tuple, count: int) -> tuple[int, int]:
-    """First and last layer, inclusive, from absolute numbers or fractions of the depth.
-
-    `(0, 3)` is layers 0 to 3; `(0.0, 1.0)` is all of them; `(0.5, 1.0)` the upper half.
-
-    Raises:
-        ValueError: out of range or upside down.
-    """
-    first, last = layers
-    if isinstance(first, float) or isinstance(last, float):
-        if not 0 <= first < last <= 1:
-            raise ValueError(f"layers {layers}: fractions must rise within 0.0 to 1.0")
-        first = min(round(first * count), count - 1)
-        last = max(first, round(last * count) - 1)
-    if not 0 <= first <= last < count:
-        raise ValueError(f"layers {layers}: this model has layers 0 to {count - 1}")
-    return int(first), int(last)
-
-
-def within(scores: torch.Tensor, layers: tuple) -> torch.Tensor:
-    """Zero outside a layer range."""
-    first, last = resolve_layers(layers, len(scores))
-    kept = torch.zeros_like(scores)
-    kept[first : last + 1] = scores[first : last + 1]
-    return kept
 
 
 def scaled_columns(
@@ -324,8 +295,7 @@ class Columns(Edit):
         fingerprint: of the model the edit was made for.
         schedule: `one pass`, or `published`: then the strength is part of how it came about.
         notes: as in `Edit`.
-        rule: `gate`, factors exp(-G * contrast) with a contrast >= 0, in (0, 1]; or `share`,
-            factors 1 - G * contrast of any sign.
+        rule: one of `RULES`: `gate` is `exponential`, with a contrast >= 0; `share` is `linear`.
     """
 
     contrast: torch.Tensor
@@ -338,7 +308,7 @@ class Columns(Edit):
 
     def __post_init__(self):
         check_strength(self.strength)
-        if self.rule not in ("gate", "share") or self.schedule not in ("one pass", "published"):
+        if self.rule not in RULES or self.schedule not in ("one pass", "published"):
             raise ValueError(f"no rule {self.rule!r}, or no schedule {self.schedule!r}")
         if self.contrast.ndim not in (2, 3) or self.contrast.dtype != torch.float32:
             raise ValueError("a contrast must be float32, [layers, d_ff]; of experts 3-D")
@@ -350,12 +320,12 @@ class Columns(Edit):
     @property
     def log_gates(self) -> torch.Tensor:
         """S = G * contrast, `[layers, d_ff]` float32."""
-        return self.strength * self.contrast.float()
+        return self.strength * self.contrast
 
     @property
     def gates(self) -> torch.Tensor:
-        """The factors, `[layers, d_ff]` float32: exp(-S), in (0, 1]; or 1 - S."""
-        return torch.exp(-self.log_gates) if self.rule == "gate" else 1 - self.log_gates
+        """The factors, `[layers, d_ff]` float32, by the `rule`."""
+        return RULES[self.rule](self.contrast, self.strength)
 
     def at(self, strength: float) -> "Columns":
         """As `Edit.at`; a published edit cannot, since its gates depend on what came before."""

@@ -139,3 +139,24 @@ def alike(one: torch.Tensor, other: torch.Tensor) -> bool:
     share = 2**-9 * torch.tensor([8.0, 1.01], dtype=torch.float64)
     least = share * torch.minimum(one[:, 1:], other[:, 1:]) + 1e-6  # [tensors, 2]
     return bool(((one - other).abs() <= least).all())
+
+
+def resolve_layers(layers: tuple, count: int) -> tuple[int, int]:
+    """First and last layer, inclusive, from absolute numbers or fractions of the depth.
+
+    `(0, 3)` is layers 0 to 3; `(0.0, 1.0)` is all of them; `(0.5, 1.0)` the upper half.
+
+    Raises:
+        ValueError: not two numbers, out of range or upside down.
+    """
+    if len(layers) != 2 or not all(isinstance(layer, (int, float)) for layer in layers):
+        raise ValueError(f"layers {layers}: write two numbers, the first and the last layer")
+    first, last = layers
+    if isinstance(first, float) or isinstance(last, float):
+        if not 0 <= first < last <= 1:
+            raise ValueError(f"layers {layers}: fractions must rise within 0.0 to 1.0")
+        first = min(round(first * count), count - 1)
+        last = max(first, round(last * count) - 1)
+    if not 0 <= first <= last < count:
+        raise ValueError(f"layers {layers}: this model has layers 0 to {count - 1}")
+    return int(first), int(last)

@@ -1,7 +1,7 @@
 """A model in use: with its processor, what was measured on it, and what the passes cost."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -67,6 +67,16 @@ class Session:
     cost: Cost = field(default_factory=Cost, repr=False)
     measure_once: bool = False
 
+    def with_end_of_turn(self, counts: bool = True) -> "Session":
+        """The session; where its token `counts`, one whose answers include the end of the turn."""
+        if not counts:
+            return self
+
+        def encode(*asked) -> list[Batch]:
+            return [replace(batch, ends=None) for batch in self.encode(*asked)]
+
+        return replace(self, encode=encode, cache=self.once(("end of turn",), dict))
+
     def once(self, key: tuple, make: Callable[[], Any]) -> Any:
         """What was made before under this key, or what is made now."""
         if key not in self.cache:
@@ -93,3 +103,17 @@ class Session:
         questions = request.questions()
         key = ("coefficients", *questions)
         return self.once(key, lambda: self.measured(questions, progress))
+
+    def sides(self, request: Request) -> tuple[Coefficients, Coefficients]:
+        """Coefficients of the forget set and of the retain set, by person; `cost` counts.
+
+        Those of the retain set come from the pass over both sides, which requests share; those of
+        the forget set from a pass of their own, unless the session is to `measure_once`.
+        """
+        self.cost.add("forget", len(request.forget), 1)
+        self.cost.add("retain", len(request.retain), 1)
+        everyone = self.coefficients(request, progress=self.measure_once)
+        retain = everyone.of(request.retain_people)
+        if self.measure_once:
+            return everyone.of(request.people), retain
+        return self.measured(request.forget), retain

@@ -31,9 +31,9 @@ FACTOR = 1.5  # that lies between them at most
 TRIALS = (
     (3, 9, "KVW one pass", [{"strength": 24.0}], 5),
     (2, 8, "KVW one pass", [{"strength": each} for each in (8.0, 24.0, 64.0)], 2),
-    (3, 9, "KVW published", [METHODS["KVW published"].chosen], 3),
-    (3, 9, "rewrite", [METHODS["rewrite"].chosen], 2),
-    (3, 9, "least squares", [METHODS["least squares"].chosen], 2),
+    (3, 9, "KVW published", [METHODS["KVW published"].tuned()], 3),
+    (3, 9, "rewrite", [METHODS["rewrite"].tuned()], 2),
+    (3, 9, "least squares", [METHODS["least squares"].tuned()], 2),
     (3, 9, "GD LoRA", [METHODS["GD LoRA"].grid[0]], 2),
 )
 EXPECTED = """

@@ -26,9 +26,9 @@ from kvw_minimal.architectures import is_mixture, is_turned
 from kvw_minimal.batches import Batch
 from kvw_minimal.coefficients import Coefficients, measure
 from kvw_minimal.files import write_json
+from kvw_minimal.kvw import one_pass
 from kvw_minimal.models import find_projections
 from kvw_minimal.requests.provenance import commit
-from kvw_minimal.schedules import one_pass
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTCOME, PAGE = ROOT / "data" / "results" / "families.json", ROOT / "book" / "families.md"

@@ -17,11 +17,10 @@ from kvw_minimal import scores
 from kvw_minimal.batches import Batch, answer_batches
 from kvw_minimal.edits import Columns
 from kvw_minimal.files import write_json
-from kvw_minimal.methods.kvw import STRENGTH
+from kvw_minimal.kvw import STRENGTH, one_pass
 from kvw_minimal.models import fingerprint
 from kvw_minimal.questions import Question
 from kvw_minimal.requests.provenance import provenance
-from kvw_minimal.schedules import one_pass
 from kvw_minimal.session import Session
 from kvw_minimal.strangers.people import World, load_people
 from kvw_minimal.strangers.questions import SETS, about, question_sets

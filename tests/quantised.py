@@ -20,10 +20,10 @@ from kvw_minimal import models, scores, sharing
 from kvw_minimal.benchmarks.own import read_request, write_questions
 from kvw_minimal.coefficients import measure
 from kvw_minimal.edits import LowRank, Replaced
+from kvw_minimal.kvw import one_pass
 from kvw_minimal.models import find_projections, fingerprint, sketch
 from kvw_minimal.questions import Question
 from kvw_minimal.requests import report
-from kvw_minimal.schedules import one_pass
 from kvw_minimal.session import Session
 
 OWNERS = list("abac")

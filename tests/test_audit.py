@@ -22,6 +22,7 @@ from kvw_minimal.audit import (
     wordings,
 )
 from kvw_minimal.edits import Columns, Replaced
+from kvw_minimal.method import make_edit
 from kvw_minimal.methods import METHODS
 from kvw_minimal.methods.somebody_else import decoder_layers
 from kvw_minimal.models import find_projections, fingerprint
@@ -46,7 +47,7 @@ def case() -> Case:
 
 @pytest.fixture(scope="module")
 def nothing(case):
-    return METHODS["vanilla"].edit(*case)[0]
+    return make_edit(*case, METHODS["vanilla"]())[0]
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,7 @@ def test_two_probes_of_one_name_are_refused():
 def test_a_probe_asks_about_the_forgotten_and_leaves_the_model_alone(name, case, monkeypatch):
     monkeypatch.setattr(brought_back, "STEPS", (2,))
     edit, before = (
-        METHODS["KVW one pass"].edit(*case, {"strength": 8.0})[0],
+        make_edit(*case, METHODS["KVW one pass"](strength=8.0))[0],
         fingerprint(case.model),
     )
     rows = audit.examine(*case, edit, [name])

@@ -20,7 +20,7 @@ from kvw_experiments.rows import read_rows, write_rows
 from kvw_minimal.__main__ import app, main
 from kvw_minimal.audit import checking
 from kvw_minimal.benchmarks import replicate
-from kvw_minimal.methods.kvw import STRENGTH
+from kvw_minimal.kvw import STRENGTH
 from kvw_minimal.requests import report
 from kvw_minimal.requests.provenance import file_hash
 from kvw_minimal.taught.catalogue import MODELS
@@ -205,7 +205,7 @@ REFUSED = [
     (["--strength", "-1"], "strength"),
     (["--layers", "0:9"], "layers"),
     (["--method", "never"], "method"),
-    (["--method", "SSD", "--settings", '{"limit": 1.0}'], "SSD needs the setting 'alpha'"),
+    (["--method", "SSD", "--settings", '{"alpha": -1}'], "the setting alpha cannot be -1"),
     (["--model", "no/such-model"], "--no-oracle"),
     (["--model", "no/such-model", "--no-oracle"], "no/such-model"),
     (["--group", "B", "--forget", "15"], "--no-oracle"),

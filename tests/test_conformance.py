@@ -7,7 +7,7 @@ at the end say what it catches.
 import io
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 
 import pytest
@@ -16,12 +16,13 @@ import torch
 from case import Case, case_of
 from PIL import Image
 
-from kvw_minimal.audit import checking
-from kvw_minimal.audit.checking import method_of
+from kvw_minimal.audit import checking, conformance
+from kvw_minimal.audit.checking import method_at
 from kvw_minimal.audit.conformance import PROMISES, Interrupted, check_method, state_of
 from kvw_minimal.batches import Batch, answer_batches
 from kvw_minimal.edits import Columns, Replaced
 from kvw_minimal.forget_request import Request
+from kvw_minimal.method import method_of
 from kvw_minimal.methods import METHODS, Method
 from kvw_minimal.models import find_projections, fingerprint, sketch
 from kvw_minimal.questions import Question
@@ -132,12 +133,12 @@ def llama() -> Case:
 
 def some_settings(name: str) -> dict:
     """Settings of a method's grid (or of the one that it is like) that change something."""
-    own = METHODS[name].like or name
+    own = METHODS[name].settings_from or name
     grid = METHODS[own].grid
     if own == "least squares":  # a random model knows nothing: what it says must fall far
         return {"ridge": 0.1, "passes": 2, "margin": 60.0}
     if own in ("rewrite", "rewrite in turn"):  # nor does whom it is asked about decide anything
-        return dict(grid[-1]) | {"decides": 0.0, "others": 2}
+        return METHODS["rewrite"].grid[-1] | {"subject_threshold": 0.0, "others": 2}
     if own == "family":
         return {"score": "fisher", "strength": 4.0}
     return dict(grid[0 if name == "SSD" else -1]) if grid else {}
@@ -153,14 +154,16 @@ OTHERS = [name for name in METHODS if name not in (*CHAPTERS, "oracle")]
     [*CHAPTERS, *(pytest.param(name, marks=pytest.mark.nightly) for name in OTHERS)],
 )
 def test_every_method_keeps_its_promises(name: str):
-    check_method(METHODS[name], *strangers(), some_settings(name), changes=name != "vanilla")
+    method = method_of(name, some_settings(name))
+    check_method(method, *strangers(), changes=name != "vanilla")
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", [*CHAPTERS, *OTHERS])
 @pytest.mark.parametrize("whose", [qwen, llama])
 def test_every_method_works_for_somebody_else(whose: Callable[[], Case], name: str):
-    check_method(METHODS[name], whose(), some_settings(name), name != "vanilla", PROMISES[:6])
+    method = method_of(name, some_settings(name))
+    check_method(method, *whose(), name != "vanilla", PROMISES[:6])
 
 
 @pytest.mark.nightly
@@ -168,7 +171,7 @@ def test_every_method_works_for_somebody_else(whose: Callable[[], Case], name: s
 @pytest.mark.parametrize("shape", [{"shape": "top"}, {"batch": 2}, {"shape": "zero", "mass": 0.1}])
 def test_other_settings_of_the_family_keep_them_too(score: str, shape: dict):
     settings = {"score": score, "positions": "text"} | shape
-    check_method(METHODS["family"], *strangers(), settings)
+    check_method(method_of("family", settings), *strangers())
 
 
 # --- bad methods are caught --------------------------------------------------------------------
@@ -185,15 +188,14 @@ def random_columns(
     return Columns(contrast, settings["strength"], fingerprint(session.model))
 
 
-class Careless(Method):
-    """A method that puts nothing back."""
-
-    def edit(self, session, request, settings=None):
-        session = replace(session, cost=Cost(seconds=1.0))
-        edit = self.make(session, request, settings)
-        edit.sketch = sketch(session.model)
-        edit.notes = {"people": request.people, "method": self.name, "settings": settings}
-        return edit, session.cost
+def careless(session, request, method):
+    """`make_edit` that puts nothing back."""
+    session = replace(session, cost=Cost(seconds=1.0))
+    edit = method.edit(session, request)
+    edit.sketch = sketch(session.model)
+    notes = {"method": method.name, "settings": method.settings}
+    edit.notes = {"people": request.people} | notes
+    return edit, session.cost
 
 
 def leaves_an_edit(session, request, settings):
@@ -283,11 +285,15 @@ def swallows_errors(session, request, settings):
         return Columns(torch.ones(tiny.LAYERS, tiny.D_FF), 1.0, fingerprint(session.model))
 
 
-GRID = ({"strength": 2.0},)
+def a_method(make: Callable) -> Method:
+    @dataclass(frozen=True)
+    class Mine(Method):
+        strength: float = 2.0
 
+        def edit(self, session, request):
+            return make(session, request, self.settings)
 
-def a_method(make: Callable, kind: type[Method] = Method) -> Method:
-    return kind("mine", make, "a test", GRID, needs=())
+    return Mine()
 
 
 @pytest.fixture
@@ -300,7 +306,7 @@ def case() -> Case:
 
 def test_a_good_method_of_ones_own_passes(case):
     before = fingerprint(case.model)
-    check_method(a_method(random_columns), *case, {"strength": 2.0})
+    check_method(a_method(random_columns), *case)
     assert fingerprint(case.model) == before
 
 
@@ -321,7 +327,7 @@ def test_a_good_method_of_ones_own_passes(case):
 )
 def test_a_bad_method_is_caught(case, make, words):
     with pytest.raises(AssertionError, match=words):
-        check_method(a_method(make), *case, {"strength": 2.0})
+        check_method(a_method(make), *case)
 
 
 @pytest.mark.parametrize(
@@ -333,39 +339,55 @@ def test_a_bad_method_is_caught(case, make, words):
         (leaves_a_mode, "after the edit was made: modes"),
         (leaves_a_gradient, "after the edit was made: gradients"),
         (fails_with_an_edit_on, "after pass . of . failed: bits"),
-        (random_columns, "an unknown setting is ignored"),
     ],
 )
-def test_what_nobody_puts_back_is_caught(case, make, words):
-    """`Method.edit` puts weights, flags, modes and gradients back; here nobody does."""
+def test_what_nobody_puts_back_is_caught(case, make, words, monkeypatch):
+    """`make_edit` puts weights, flags, modes and gradients back; here nobody does."""
+    monkeypatch.setattr(conformance, "make_edit", careless)
     with pytest.raises(AssertionError, match=words):
-        check_method(a_method(make, Careless), *case, {"strength": 2.0})
+        check_method(a_method(make), *case)
 
 
 @pytest.mark.parametrize(
     "make", [leaves_an_edit, leaves_a_flag, leaves_a_mode, leaves_a_gradient, fails_with_an_edit_on]
 )
 def test_what_a_method_leaves_behind_is_put_back_for_it(case, make):
-    check_method(a_method(make), *case, {"strength": 2.0})
+    check_method(a_method(make), *case)
+
+
+def test_settings_that_do_not_check_themselves_are_caught(case):
+    @dataclass(frozen=True)
+    class Loose(Method):
+        strength: float = 2.0
+
+        def __post_init__(self):
+            pass
+
+        def edit(self, session, request):
+            return random_columns(session, request, self.settings)
+
+    with pytest.raises(AssertionError, match="'strength' may be nan"):
+        check_method(Loose(), *case)
 
 
 @pytest.mark.parametrize(
     "name, words",
     [
-        ("random columns", "random columns needs the setting 'strength'"),
-        ("sham least squares", "sham least squares has no setting 'strength'; there are margin"),
+        ("sham least squares", "sham least squares has no setting 'strength'; there are ridge"),
         ("vanilla", "vanilla has no setting 'strength'; there are none"),
+        ("magic", "no method 'magic'; there are "),
     ],
 )
-def test_controls_take_the_settings_of_what_they_are_like(name, words):
-    settings = {} if "needs" in words else {"strength": 1.0}
+def test_settings_that_there_are_not_are_named(name, words):
     with pytest.raises(ValueError, match=words):
-        METHODS[name].edit(*strangers().but(cache={}), settings)
+        method_of(name, {"strength": 1.0})
 
 
 # --- and anybody's -----------------------------------------------------------------------------
 
 MINE = """
+from dataclasses import dataclass
+
 import torch
 from beside import LAYERS
 from kvw_minimal.edits import Columns
@@ -374,36 +396,44 @@ from kvw_minimal.models import fingerprint
 
 calls = []
 
-def good(session, request, settings):
-    session.measured(request.forget)
-    session.cost.add("forget", len(request.forget), 1)
-    drawn = torch.rand(LAYERS, 48, generator=torch.Generator().manual_seed(request.seed))
-    return Columns(drawn, settings.get("strength", 1.0), fingerprint(session.model))
+@dataclass(frozen=True)
+class Good(Method):
+    strength: float = 1.0
 
-def drawn(session, request, settings):
-    edit = good(session, request, settings)
-    return Columns(torch.rand_like(edit.contrast), 1.0, edit.fingerprint)
+    def edit(self, session, request):
+        session.measured(request.forget)
+        session.cost.add("forget", len(request.forget), 1)
+        drawn = torch.rand(LAYERS, 48, generator=torch.Generator().manual_seed(request.seed))
+        return Columns(drawn, self.strength, fingerprint(session.model))
 
-def hooked(session, request, settings):
-    session.model.lm_head.register_forward_hook(lambda *_: None)
-    return good(session, request, settings)
+class Drawn(Good):
+    def edit(self, session, request):
+        edit = super().edit(session, request)
+        return Columns(torch.rand_like(edit.contrast), 1.0, edit.fingerprint)
 
-def twice(session, request, settings):
-    calls.append(session)
-    assert len(calls) != 2, "not a second time"
-    return good(session, request, settings)
+class Hooked(Good):
+    def edit(self, session, request):
+        session.model.lm_head.register_forward_hook(lambda *_: None)
+        return super().edit(session, request)
 
-def once(session, request, settings):
-    edit = good(session, request, settings)
-    calls.append(session)
-    if len(calls) == 1:
-        session.model.lm_head.register_forward_hook(lambda *_: 1 / 0)
-    return edit
+class Twice(Good):
+    def edit(self, session, request):
+        calls.append(session)
+        assert len(calls) != 2, "not a second time"
+        return super().edit(session, request)
 
-def nothing(session, request, settings):
-    return None
+class Once(Good):
+    def edit(self, session, request):
+        edit = super().edit(session, request)
+        calls.append(session)
+        if len(calls) == 1:
+            session.model.lm_head.register_forward_hook(lambda *_: 1 / 0)
+        return edit
 
-mine = Method("my own", good, "a test", ({"strength": 2.0}, {"strength": 3.0}), needs=())
+class Nothing(Good):
+    def edit(self, session, request):
+        return None
+
 number = 7
 """
 
@@ -433,8 +463,8 @@ def broken(place: str, settings: dict | None = None) -> dict[int, str]:
 
 
 def test_it_is_said_which_promises_a_method_keeps(mine):
-    assert broken(f"{mine}:good") == broken(f"{mine}:mine") == {}
-    found = broken(f"{mine}:drawn", {})
+    assert broken(f"{mine}:Good") == broken(f"{mine}:Good", {"strength": 3.0}) == {}
+    found = broken(f"{mine}:Drawn", {})
     assert list(found) == [6] and found[6].startswith("broken  From the same seed")
     assert "But the same seed gives another edit." in found[6]
 
@@ -442,30 +472,27 @@ def test_it_is_said_which_promises_a_method_keeps(mine):
 def test_what_one_promise_finds_spoils_no_other(mine):
     """After a broken one another copy of the model is asked; the model itself is never touched."""
     before = state_of(strangers().model)
-    found = broken(f"{mine}:hooked")
+    found = broken(f"{mine}:Hooked")
     assert list(found) == [0, 7] and "after the edit was made: hooks" in found[0]
     assert state_of(strangers().model) == before
-    assert list(broken(f"{mine}:once")) == [0]
-    found = broken(f"{mine}:twice")
+    assert list(broken(f"{mine}:Once")) == [0]
+    found = broken(f"{mine}:Twice")
     assert list(found) == [6] and "it raised AssertionError('not a second time')" in found[6]
 
 
 def test_a_method_is_found_by_its_name(mine, monkeypatch):
-    method, settings = method_of(f"{mine}:good")
-    assert (method.name, method.needs, settings, method.grid) == ("good", (), {}, ({},))
-    assert method_of(f"{mine}:good", {"strength": 2.0})[0].grid == ({"strength": 2.0},)
-    assert method_of(f"{mine}:mine")[1] == {"strength": 2.0}
+    method = method_at(f"{mine}:Good")
+    assert (method.name, method.requires, method.settings) == ("Good", (), {"strength": 1.0})
     monkeypatch.chdir(mine.rpartition("/")[0])
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    assert method_of("own_methods:mine", {"strength": 5.0})[0].name == "my own"
+    assert method_at("own_methods:Good", {"strength": 5.0}).settings == {"strength": 5.0}
     for place, name in (
         ("kvw_minimal.methods:KVW one pass", "KVW one pass"),
-        ("kvw_minimal.methods.kvw:kvw_one_pass", "KVW one pass"),
+        ("kvw_minimal.kvw:KVW", "KVW one pass"),
         ("kvw_minimal.methods:sham least squares", "sham least squares"),
         ("kvw_minimal.methods:GD full", "GD full"),
     ):
-        own = METHODS["least squares" if name.startswith("sham") else name]
-        assert method_of(place) == (METHODS[name], own.chosen or own.grid[0])
+        assert method_at(place) == METHODS[name]()
 
 
 @pytest.mark.parametrize(
@@ -479,13 +506,13 @@ def test_a_method_is_found_by_its_name(mine, monkeypatch):
         ("{}:Method", "has no method 'Method'"),
         ("none.py:x", "importing none.py raised FileNotFoundError"),
         ("no_such_module:x", "No module named 'no_such_module'"),
-        ("{}:nothing", "nothing, at {{}}, raised AttributeError"),
+        ("{}:Nothing", "Nothing(strength=1.0) raised TypeError"),
     ],
 )
 def test_what_is_no_method_is_refused_in_a_sentence(mine, place, words):
     with pytest.raises(ValueError) as refused:
         checking.check(place.format(mine))
-    assert words.format() in str(refused.value)
+    assert words in str(refused.value)
 
 
 @pytest.mark.parametrize("source", ["1 / 0", "import no_such_module", "def x(:", "exit(0)"])
@@ -493,7 +520,7 @@ def test_a_module_that_cannot_be_imported_is_named(tmp_path, source):
     path = tmp_path / "bad.py"
     path.write_text(source, encoding="utf-8")
     with pytest.raises(ValueError, match="importing .*bad.py raised [A-Z]"):
-        method_of(f"{path}:x")
+        method_at(f"{path}:x")
 
 
 def test_a_method_is_tried_on_what_pocket_was_taught():

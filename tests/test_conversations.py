@@ -16,7 +16,7 @@ from kvw_minimal.batches import answer_batches, prompt_batches, render
 from kvw_minimal.benchmarks.conversations import BETWEEN, Conversation, check_rendered
 from kvw_minimal.benchmarks.own import read_questions, read_request, validate, write_questions
 from kvw_minimal.coefficients import measure, watch
-from kvw_minimal.methods import METHODS
+from kvw_minimal.method import make_edit, method_of
 from kvw_minimal.methods.somebody_else import asked_again
 from kvw_minimal.models import body, find_projections
 from kvw_minimal.questions import Question
@@ -201,9 +201,9 @@ def test_conversations_are_forgotten_and_answered(kind, method, file):
     request = read_request(lines(file.parent, row(), row("retain", "Ben", "In Lima."), *more))
     settings = {
         "KVW one pass": {"strength": 4.0},
-        "rewrite": METHODS["rewrite"].chosen | {"decides": 0.0, "others": 2},
+        "rewrite": {"subject_threshold": 0.0, "others": 2},
     }
-    edit, _ = METHODS[method].edit(Session(model, processor), request, settings[method])
+    edit, _ = make_edit(Session(model, processor), request, method_of(method, settings[method]))
     assert edit.norm(model) > 0 and edit.notes["people"] == ["Ada", "Cy", "Di"]
     with edit.on(model):
         assert len(answer(model, processor, request.forget)) == 3

@@ -18,7 +18,7 @@ from execute import ROOT
 from test_house import dead_links, markdown_of
 
 from kvw_minimal.coefficients import mean_absolute
-from kvw_minimal.edits import contrast, gate
+from kvw_minimal.kvw import contrast, gate
 from kvw_minimal.methods import losses
 
 sys.path.insert(0, str(ROOT / "book" / "_ext"))

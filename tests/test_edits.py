@@ -11,18 +11,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from kvw_minimal import edits
-from kvw_minimal.edits import (
-    Columns,
-    Edit,
-    LowRank,
-    Replaced,
-    Together,
-    contrast,
-    gate,
-    resolve_layers,
-    within,
-)
-from kvw_minimal.models import columns, find_projections, fingerprint, sketch
+from kvw_minimal.edits import Columns, Edit, LowRank, Replaced, Together
+from kvw_minimal.kvw import contrast, gate, within
+from kvw_minimal.models import columns, find_projections, fingerprint, resolve_layers, sketch
 
 SHAPE = (tiny.LAYERS, tiny.D_FF)
 

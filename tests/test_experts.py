@@ -15,11 +15,11 @@ from kvw_minimal.architectures import is_turned, watched, weight_name
 from kvw_minimal.audit import examine, receipt
 from kvw_minimal.coefficients import mean, measure, shape_of, watch
 from kvw_minimal.edits import Columns, Edit, Replaced
+from kvw_minimal.kvw import compared, contrast_of_batch, one_pass, published
+from kvw_minimal.method import METHODS, make_edit, method_of
 from kvw_minimal.methods.kvw import dealt
-from kvw_minimal.methods.registry import METHODS
 from kvw_minimal.models import columns, find_projections, fingerprint
 from kvw_minimal.questions import Question
-from kvw_minimal.schedules import compared, contrast_of_batch, one_pass, published
 
 EXPERTS, LAYERS, WIDTH, D_FF = 4, 2, families.WIDTH, families.D_FF
 OWNERS = ["a", "b", "a", "c"]
@@ -243,7 +243,7 @@ def case() -> Case:
 )
 def test_methods_that_work_on_experts(case: Case, name: str, settings: dict):
     before = fingerprint(case.model)
-    edit, _ = METHODS[name].edit(*case, settings)
+    edit, _ = make_edit(*case, method_of(name, settings))
     assert fingerprint(case.model) == before
     with edit.on(case.model):
         assert (fingerprint(case.model) != before) == (name != "vanilla")
@@ -253,14 +253,16 @@ def test_methods_that_work_on_experts(case: Case, name: str, settings: dict):
 
 @pytest.mark.parametrize(
     "name",
-    [name for name, each in METHODS.items() if name not in {*WORKING, "oracle"} and not each.like],
+    [
+        name
+        for name, each in METHODS.items()
+        if name not in {*WORKING, "oracle"} and not each.settings_from
+    ],
 )
 def test_methods_that_need_one_ffn_a_layer_say_so(case: Case, name: str):
-    method = METHODS[name]
-    settings = dict((method.grid or ({},))[0])
     before = fingerprint(case.model)
     with pytest.raises(ValueError, match="MixtralForCausalLM is a mixture of experts, and this"):
-        method.edit(*case, settings)
+        make_edit(*case, METHODS[name]())
     assert fingerprint(case.model) == before
 
 
@@ -312,5 +314,5 @@ def test_the_receipt_asks_nothing_of_an_edit_that_no_token_meets(case: Case):
     name = "model.layers.0.input_layernorm.weight"
     edit = Replaced({name: 2 * case.model.get_parameter(name).detach()}, fingerprint(case.model))
     assert examine(*case, edit, ["who was it"]) == []
-    nothing, _ = METHODS["vanilla"].edit(*case)
+    nothing, _ = make_edit(*case, METHODS["vanilla"]())
     assert {row["score_sum"] / row["n"] for row in examine(*case, nothing, ["who was it"])} == {0.5}

@@ -1,6 +1,5 @@
 """The family: every part by hand, and KVW as the point of the family that it is said to be."""
 
-import json
 from dataclasses import asdict, replace
 from functools import cache
 
@@ -25,19 +24,19 @@ from kvw_experiments.family import (
     prepare,
     record,
     recorded,
-    setting_of,
     sides,
 )
+from kvw_experiments.trials import Trial, trial_of
 from kvw_minimal.batches import answer_batches
 from kvw_minimal.coefficients import measure_questions
 from kvw_minimal.edits import Columns
+from kvw_minimal.kvw import STRENGTH, one_pass
+from kvw_minimal.method import make_edit, method_of
 from kvw_minimal.methods import METHODS
-from kvw_minimal.methods.kvw import STRENGTH
 from kvw_minimal.methods.positions import POSITIONS, kinds_of_positions
 from kvw_minimal.methods.steps import linear_maps
 from kvw_minimal.models import columns, find_projections
 from kvw_minimal.questions import Question
-from kvw_minimal.schedules import one_pass
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about, general
 
@@ -243,8 +242,8 @@ def test_kvw_in_one_pass_is_the_default():
     assert NAMED["KVW one pass"] == Setting()
     for mine in (
         make(Setting(), *case),
-        METHODS["family"].edit(*case)[0],
-        METHODS["KVW one pass"].edit(*case, {"strength": STRENGTH})[0],
+        make_edit(*case, METHODS["family"]())[0],
+        make_edit(*case, METHODS["KVW one pass"](strength=STRENGTH))[0],
     ):
         assert torch.allclose(mine.contrast, chapter.contrast, atol=1e-4)
         assert torch.allclose(mine.gates, chapter.gates, atol=1e-4)
@@ -316,7 +315,7 @@ def test_the_authors_loop_gives_the_same_coefficients_and_weights():
     assert (edit.gates < 0.9).any() and edit.notes["batches"] == 2
     weights = torch.where(changed.isfinite(), changed, 1.0)
     assert torch.allclose(weights, edit.gates[:, None, :].expand_as(weights), atol=1e-5)
-    own, _ = METHODS["KVW published"].edit(*case, {"strength": 2 * gamma, "layers": list(layers)})
+    own, _ = make_edit(*case, METHODS["KVW published"](strength=2 * gamma, layers=list(layers)))
     assert torch.allclose(own.gates, edit.gates, atol=1e-5) and own.notes["batches"] == 2
     with_end = make(replace(setting, positions="answer and end"), *case)
     assert not torch.allclose(with_end.gates, edit.gates, atol=1e-3)
@@ -416,9 +415,10 @@ def test_a_mass_is_what_is_taken_on_average(setting):
 
 @pytest.mark.parametrize("setting", [*NAMED.values(), Setting(layers=(0, 2), modalities=("text",))])
 def test_a_setting_comes_back_from_json(setting):
-    assert setting_of(json.loads(json.dumps(asdict(setting)))) == setting
-    with pytest.raises(ValueError, match="no setting \\['loud'\\]"):
-        setting_of(asdict(setting) | {"loud": 1})
+    text = Trial(setting).text
+    assert trial_of("family", text).setting == setting
+    with pytest.raises(ValueError, match="family has no setting 'loud'"):
+        method_of("family", asdict(setting) | {"loud": 1})
 
 
 @pytest.mark.parametrize(

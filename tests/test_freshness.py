@@ -19,11 +19,11 @@ from faults import BREAKS
 
 from kvw_experiments import family, freshness, needs, plans, summary_files
 from kvw_minimal import scores
+from kvw_minimal.kvw import SCHEDULES
 from kvw_minimal.methods import METHODS
 from kvw_minimal.methods.positions import POSITIONS
 from kvw_minimal.models import fingerprint
 from kvw_minimal.requests.provenance import commit, provenance
-from kvw_minimal.schedules import SCHEDULES
 from kvw_minimal.strangers.people import load_people
 
 TRIED = ("mask: two before", "sham: from everybody's group", "ROUGE-L: without stems")
@@ -46,11 +46,10 @@ ADDED = {
     "kvw_minimal/scores.py": '\n\n@metric("first_letter")\n'
     "def first_letter(said: str, gold: str) -> float:\n"
     "    return float(said[:1] == gold[:1])\n",
-    "kvw_minimal/methods/mine.py": "from .kvw import kvw_one_pass\n"
-    "from .registry import every, method\n\n\n"
-    '@method("mine", source="a reader", grid=every(strength=(1.0, 2.0)))\n'
-    "def mine(task, settings, cost):\n"
-    "    return kvw_one_pass(task, settings, cost)\n",
+    "kvw_minimal/methods/mine.py": "from dataclasses import dataclass\n\n"
+    "from ..kvw import KVW\nfrom ..method import every, register\n\n\n"
+    '@register("mine", source="a reader", grid=every(strength=(1.0, 2.0)))\n'
+    "@dataclass(frozen=True)\nclass Mine(KVW):\n    pass\n",
 }
 NEW = ["method: mine", "cost: mine", "metric: first_letter", "contrast: root", "shape: half"]
 
@@ -221,7 +220,7 @@ def test_a_row_needs_the_parts_that_its_setting_is_made_of():
     } <= own
     assert not {"shape: power law", "setting: batch", "data: seed", "sham", "method: SSD"} & own
     assert "method: SSD" in needs.needs(row(method="SSD", settings='{"alpha": 2.0, "limit": 1.0}'))
-    for settings in ({"over": 1.25}, {"over": 1.25, "refusal": True}):
+    for settings in ({"overshoot": 1.25}, {"overshoot": 1.25, "refusal": True}):
         led = needs.needs(row(method="rewrite", settings=json.dumps(settings)))
         assert "method: rewrite" in led and ("towards a refusal" in led) == ("refusal" in settings)
     vanilla = needs.needs(with_setting(strength=0.0))

@@ -10,7 +10,7 @@ from case import case_of
 
 from kvw_minimal.batches import answer_batches
 from kvw_minimal.coefficients import shape_of
-from kvw_minimal.methods import METHODS
+from kvw_minimal.method import make_edit, method_of
 from kvw_minimal.methods import least_squares as ls
 from kvw_minimal.methods.positions import kinds_of_positions
 from kvw_minimal.models import columns, find_projections
@@ -118,7 +118,7 @@ def test_the_method_gives_the_factors_of_the_last_pass():
     """With everything that the case retains and, as there are so few, all portraits."""
     case, keep, found, cost = pocket_factors()
     settings = {"ridge": 0.03, "passes": 2, "retain": len(keep[0]), "portraits": 10}
-    edit, spent = METHODS["least squares"].edit(*case, settings)
+    edit, spent = make_edit(*case, method_of("least squares", settings))
     assert torch.allclose(edit.gates, found[-1], atol=1e-4) and edit.rule == "share"
     assert (edit.gates > 1).any() and (edit.gates < 1).any()
     assert spent.passes == cost.passes and edit.notes["settings"] == settings

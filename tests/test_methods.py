@@ -4,8 +4,9 @@ Each mistake that public code is known for has a test here that would catch it. 
 has to promise, whatever it does, is in `test_conformance.py`.
 """
 
+import re
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 
 import numpy as np
@@ -16,11 +17,14 @@ from case import Case, case_of
 from torch.nn import functional as F
 
 from kvw_experiments import family
+from kvw_minimal import kvw
+from kvw_minimal import method as registry
 from kvw_minimal.batches import IGNORED, answer_batches
 from kvw_minimal.edits import Columns
-from kvw_minimal.methods import METHODS, Method, fisher, gradients, kvw, registry, steps
+from kvw_minimal.kvw import STRENGTH, one_pass
+from kvw_minimal.method import make_edit, method_of, restored
+from kvw_minimal.methods import METHODS, Method, fisher, gradients, steps
 from kvw_minimal.methods.fisher import dampening, masked, salient
-from kvw_minimal.methods.kvw import STRENGTH
 from kvw_minimal.methods.losses import (
     Said,
     divergence,
@@ -30,7 +34,6 @@ from kvw_minimal.methods.losses import (
     sequence_loss,
     token_loss,
 )
-from kvw_minimal.methods.registry import restored
 from kvw_minimal.methods.steps import (
     DO_NOT_KNOW,
     full_weights,
@@ -41,8 +44,7 @@ from kvw_minimal.methods.steps import (
     unknowing,
 )
 from kvw_minimal.models import find_projections, fingerprint
-from kvw_minimal.schedules import one_pass
-from kvw_minimal.session import Cost
+from kvw_minimal.session import Cost, Session
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about, general
 from kvw_minimal.strangers.tasks import sham_people
@@ -71,18 +73,18 @@ def small_case(seed: int = 0) -> Case:
 
 def some_settings(name: str) -> dict:
     """Settings of a method's grid (or of the one that it is like) that change something."""
-    own = METHODS[name].like or name
+    own = METHODS[name].settings_from or name
     grid = METHODS[own].grid
     known = {"least squares": {"margin": 60.0}}
-    known |= dict.fromkeys(("rewrite", "rewrite in turn"), {"decides": 0.0, "others": 2})
+    known |= dict.fromkeys(("rewrite", "rewrite in turn"), {"subject_threshold": 0.0, "others": 2})
     more = known.get(own, {})  # a random model knows nothing
-    return (grid[0 if name == "SSD" else -1] | more) if grid else {}
+    return (grid[0 if name == "SSD" else -1] | more) if grid else more
 
 
 def edit_of(name: str, settings: dict | None = None, seed: int = 0):
     """The edit of a method for the small case, and its cost."""
     settings = some_settings(name) if settings is None else settings
-    return METHODS[name].edit(*small_case().but(seed=seed), settings)
+    return make_edit(*small_case().but(seed=seed), method_of(name, settings))
 
 
 def weights_of(model) -> dict[str, torch.Tensor]:
@@ -163,7 +165,6 @@ def test_objectives_are_what_the_table_says():
     case = small_case()
     model, start = case.model, tiny.llava(1)
     (step,) = make_steps(*case, 1, update=unknowing)[:1]
-    settings = {"weight": 3.0}
 
     def ask(who, batches):
         return say(who, batches, Cost())
@@ -176,16 +177,17 @@ def test_objectives_are_what_the_table_says():
         other, other0 = (sequence_loss(ask(who, step.update)) for who in (model, start))
         gain = 0.1 * (nll - nll0)
         expected = {
-            gradients.gradient_ascent: -ce_f,
-            gradients.gradient_difference: -ce_f + 3 * ce_r,
-            gradients.kl_minimisation: -ce_f + 3 * (ce_r + kl_r),
-            gradients.npo: -20 * F.logsigmoid(gain).mean() + 3 * ce_r,
-            gradients.idk: -20 * F.logsigmoid(gain - 0.1 * (other - other0)).mean() + 3 * ce_r,
-            gradients.llm_surgery: -ce_f + ce_u + 3 * kl_r,
+            gradients.GradientAscent(): -ce_f,
+            gradients.GradientDifference(weight=3.0): -ce_f + 3 * ce_r,
+            gradients.KLMinimisation(weight=3.0): -ce_f + 3 * (ce_r + kl_r),
+            gradients.NPO(weight=3.0): -20 * F.logsigmoid(gain).mean() + 3 * ce_r,
+            gradients.IDK(weight=3.0): -20 * F.logsigmoid(gain - 0.1 * (other - other0)).mean()
+            + 3 * ce_r,
+            gradients.LLMSurgery(weight=3.0): -ce_f + ce_u + 3 * kl_r,
         }
         for objective, value in expected.items():
-            found = objective(model, start, step, settings, Cost())
-            assert torch.allclose(found, value, rtol=1e-5), objective.__name__
+            found = objective.loss(model, start, step, Cost())
+            assert torch.allclose(found, value, rtol=1e-5), objective.name
 
 
 # --- what is learned from --------------------------------------------------------------------
@@ -466,8 +468,8 @@ def test_what_is_asked_for_reaches_the_published_schedule(monkeypatch):
     own = small_case().but(seed=7)
     for more in ({"layers": [1, 2], "epochs": 3, "batch": 1}, {"batch": 7}, {}):
         with pytest.raises(ValueError, match="enough"):
-            METHODS["KVW published"].make(*own, {"strength": 2.0} | more)
-    same = {"strength": 2.0, "seed": 7, "layers": (0.0, 1.0), "epochs": 1}
+            kvw.PublishedKVW(strength=2.0, **more).edit(*own)
+    same = {"strength": 2.0, "seed": 7, "layers": (0, 2), "epochs": 1}
     assert seen == [
         same | {"layers": (1, 2), "epochs": 3, "batches": len(own.forget)},
         same | {"batches": len(own.forget) // 7},
@@ -478,12 +480,12 @@ def test_what_is_asked_for_reaches_the_published_schedule(monkeypatch):
 def test_a_batch_of_the_published_schedule_is_what_is_asked_about_one_persons_photos():
     own = small_case().but(cache={})
     people = set()
-    for batch in kvw.batches_of(*own, "person"):
+    for batch in kvw.PublishedKVW().batches(*own):
         assert "pixel_values" in batch.inputs and len(batch.rows) == 7
         people.add(batch.inputs["pixel_values"].sum().item())
     assert len(people) == len(own.people)
     by_name = own.but(forget=[q for q in own.forget if q.modality == "text"], cache={})
-    found = kvw.batches_of(*by_name, "person")  # of whom there is no photo: all that is asked
+    found = kvw.PublishedKVW().batches(*by_name)  # of whom there is no photo: all that is asked
     assert [len(batch.rows) for batch in found] == [7] * len(own.people)
 
 
@@ -491,14 +493,14 @@ def test_with_the_end_of_turn_its_position_counts_too():
     """And what was measured without it is not taken for it, nor the other way round."""
     own = small_case().but(cache={})
     plain, counted = ({"strength": 8.0}, {"strength": 8.0, "end_of_turn": True})
-    first, _ = METHODS["KVW one pass"].edit(*own, plain)
-    with_end, _ = METHODS["KVW one pass"].edit(*own, counted)
-    again, _ = METHODS["KVW one pass"].edit(*own, plain)
+    first, _ = make_edit(*own, method_of("KVW one pass", plain))
+    with_end, _ = make_edit(*own, method_of("KVW one pass", counted))
+    again, _ = make_edit(*own, method_of("KVW one pass", plain))
     assert torch.equal(first.gates, again.gates)
     assert not torch.allclose(first.gates, with_end.gates, atol=1e-3)
     mine = family.make(family.Setting(positions="answer and end", strength=8.0), *own)
     assert torch.allclose(with_end.gates, mine.gates, atol=1e-4)
-    slow, ends = (METHODS["KVW published"].edit(*own, each)[0] for each in (plain, counted))
+    slow, ends = (make_edit(*own, method_of("KVW published", each))[0] for each in (plain, counted))
     assert not torch.allclose(slow.gates, ends.gates, atol=1e-3)
 
 
@@ -513,7 +515,7 @@ def test_a_step_in_place_is_lost_where_its_gate_rounds_to_one():
         model=tiny.llava(dtype=torch.bfloat16), forget=forget, retain=retain, cache={}
     )
     lost = [
-        METHODS["KVW in place"].edit(*half, {"strength": strength})[0].notes["lost"]
+        make_edit(*half, METHODS["KVW in place"](strength=strength))[0].notes["lost"]
         for strength in (1e-5, 0.3)
     ]
     assert lost[0] == 1 and 0 < lost[1] < 1
@@ -540,11 +542,11 @@ def test_a_sham_is_its_method_for_other_people(name: str):
     """Whom it is made for stands in its notes; the settings are those of its method."""
     case, settings = small_case().but(seed=0), some_settings(name)
     others = sham_people(load_people(), 1, 0)
-    assert others != case.people and METHODS[f"sham {name}"].like == name
-    fake, _ = METHODS[f"sham {name}"].edit(*case, settings)
-    own, _ = METHODS[name].edit(*case.sham(0), settings)
+    assert others != case.people and METHODS[f"sham {name}"].settings_from == name
+    fake, _ = make_edit(*case, method_of(f"sham {name}", settings))
+    own, _ = make_edit(*case.sham(0), method_of(name, settings))
     assert fake.notes["people"] == others == own.notes["people"]
-    real, _ = METHODS[name].edit(*case, settings)
+    real, _ = make_edit(*case, method_of(name, settings))
     fake, own, real = (
         edit.change(case.model, case.model.get_parameter) for edit in (fake, own, real)
     )
@@ -556,7 +558,7 @@ def test_a_sham_without_enough_others_is_refused():
     case = small_case()
     alone = case.but(forget=case.questions()[14:], retain=case.questions()[:14], sham_pool=None)
     with pytest.raises(ValueError, match="too few: the sham control"):
-        METHODS["sham KVW one pass"].edit(*alone, {"strength": 1.0})
+        make_edit(*alone, METHODS["sham KVW one pass"](strength=1.0))
 
 
 # --- costs -----------------------------------------------------------------------------------
@@ -587,7 +589,7 @@ def test_costs_are_the_passes_that_were_made(name: str):
     first = next(iter(find_projections(case.model).values()))
     handle = first.register_forward_pre_hook(count)
     try:
-        _, cost = METHODS[name].edit(*case, some_settings(name))
+        _, cost = make_edit(*case, method_of(name, some_settings(name)))
         made = sum(seen)
     finally:
         handle.remove()
@@ -611,22 +613,22 @@ def test_costs_by_the_formula():
 def test_memory_is_asked_for_on_demand():
     """A method that holds 64 MB for a moment needs that much, also if one before left it free."""
 
-    def greedy(session, request, settings):
+    def greedy(session, request):
         held = [torch.ones(1000) for _ in range(16_000)]  # float32, in pieces that glibc keeps
         return Columns(torch.zeros(3, 48) * held[0][0], 0.0, fingerprint(session.model))
 
-    method = Method("greedy", greedy, "here", needs=())
-    assert method.edit(*small_case())[1].memory is None
-    cost = method.edit(*small_case(), memory=True)[1]
+    method = a_method(greedy)
+    assert make_edit(*small_case(), method)[1].memory is None
+    cost = make_edit(*small_case(), method, memory=True)[1]
     assert cost.memory > 50 and cost.plain()["memory"] == round(cost.memory, 1)
 
 
 def test_family_counts_three_for_gradients_and_one_without():
     case = small_case()
     for score, each in (("absolute", 1), ("fisher", 3)):
-        cost = METHODS["family"].edit(*case, {"score": score})[1]
+        cost = make_edit(*case, METHODS["family"](score=score))[1]
         assert cost.passes == {"forget": each * len(case.forget), "retain": each * len(case.retain)}
-    slow = METHODS["family"].edit(*case, {"batch": 7, "epochs": 2})[1]  # as KVW published counts
+    slow = make_edit(*case, METHODS["family"](batch=7, epochs=2))[1]  # as KVW published counts
     assert slow.passes == {"forget": 2 * len(case.forget), "retain": len(case.retain)}
 
 
@@ -634,12 +636,7 @@ def test_family_counts_three_for_gradients_and_one_without():
 
 
 BUDGET = 8  # settings that every compared method may try
-OWN_CHAPTER = {
-    "least squares": 6,
-    "family": 1,
-    "KVW in place": 1,
-    "rewrite in turn": 1,
-}  # tuned apart, or not at all
+OWN_CHAPTER = {"least squares": 6}  # tuned apart
 
 
 def test_everybody_has_the_same_budget():
@@ -650,11 +647,16 @@ def test_everybody_has_the_same_budget():
         assert len(method.grid) in (0, OWN_CHAPTER.get(name, BUDGET)), name
         assert len({str(settings) for settings in method.grid}) == len(method.grid)
         assert len({tuple(settings) for settings in method.grid}) <= 1, "some settings have names"
-        assert method.like is None or (METHODS[method.like].grid and not method.grid)
-        assert method.source and set(method.needs) <= set(registry.GRADIENTS)
+        like = method.settings_from
+        assert not like or (METHODS[like].grid and not method.grid)
+        assert method.source and set(method.requires) <= set(registry.GRADIENTS)
+        assert {*method.tuned()} <= {field.name for field in fields(method)}
     untuned = {name for name, method in METHODS.items() if not method.grid}
-    assert untuned == {
+    assert untuned - {"oracle"} == {
         "vanilla",
+        "family",
+        "KVW in place",
+        "rewrite in turn",
         "random columns",
         "sham KVW published",
         "sham KVW one pass",
@@ -663,17 +665,24 @@ def test_everybody_has_the_same_budget():
     }
 
 
+def a_method(make) -> Method:
+    """A function `(session, request) -> Edit` as a method without settings."""
+
+    @dataclass(frozen=True)
+    class Mine(Method):
+        def edit(self, session, request):
+            return make(session, request)
+
+    return Mine()
+
+
 def test_a_name_is_given_once(monkeypatch):
     monkeypatch.setattr(registry, "METHODS", dict(METHODS))
-
-    @registry.method("mine", source="here")
-    def mine(session, request, settings):
-        return Columns(torch.zeros(3, 48), 0.0, fingerprint(session.model))
-
-    assert registry.METHODS["mine"] == Method("mine", mine, "here")
-    assert "mine" not in METHODS
+    kind = type(a_method(lambda session, request: None))
+    assert registry.register("mine", source="here")(kind) is kind is registry.METHODS["mine"]
+    assert (kind.name, kind.source, "mine" in METHODS) == ("mine", "here", False)
     with pytest.raises(ValueError, match="there is a method 'mine' already"):
-        registry.method("mine", source="there")(mine)
+        registry.register("mine", source="there")(kind)
 
 
 def test_every_combination_the_first_slowest():
@@ -690,60 +699,59 @@ def test_every_combination_the_first_slowest():
     "name, change, words",
     [
         *(
-            ("KVW one pass", {"strength": value}, "strength must be a finite number of at least 0")
+            ("KVW one pass", {"strength": value}, "strength cannot .* finite number of at least 0")
             for value in (-1, float("nan"), float("inf"))
         ),
         *(
-            ("KVW one pass", {"strength": value}, "strength cannot be .*: of another kind")
+            ("KVW one pass", {"strength": value}, "strength cannot be .*: it must be a finite")
             for value in ("x", None, [1.0])
         ),
-        ("KVW one pass", {"layers": 3}, "layers cannot be 3: of another kind"),
-        ("KVW one pass", {"layers": ["a", "b"]}, "layers cannot be .*: of another kind"),
-        ("KVW one pass", {"layers": [0, 1, 2]}, "layers cannot be"),
+        ("KVW one pass", {"layers": 3}, "layers cannot be 3: it must be of type tuple"),
+        ("KVW one pass", {"layers": ["a", "b"]}, "layers .*: write two numbers"),
+        ("KVW one pass", {"layers": [0, 1, 2]}, "layers .*: write two numbers"),
         ("KVW one pass", {"layers": [0, 3]}, "this model has layers 0 to 2"),
-        ("KVW published", {"epochs": 0}, "epochs must be a finite number of at least 1"),
-        ("KVW published", {"epochs": 1.5}, "epochs cannot be 1.5: of another kind"),
-        ("sham KVW one pass", {"strength": -1}, "strength must be"),
-        ("selective pruning", {"share": 1.5}, "share must be .*, at most 1"),
-        ("GD full", {"rate": -1.0}, "rate must be"),
+        ("KVW published", {"epochs": 0}, "epochs cannot .* whole number of at least 1"),
+        ("KVW published", {"epochs": 1.5}, "epochs cannot be 1.5: it must be a whole"),
+        ("sham KVW one pass", {"strength": -1}, "strength cannot be"),
+        ("selective pruning", {"share": 1.5}, "share cannot be .*, at most 1"),
+        ("GD full", {"rate": -1.0}, "rate cannot be"),
         ("SSD", {"alpha": {}}, "alpha cannot be"),
-        ("least squares", {"passes": 0}, "passes must be"),
-        ("rewrite", {"others": 2.5}, "others cannot be 2.5: of another kind"),
-        ("rewrite", {"others": 0}, "others must be a finite number of at least 1"),
+        ("least squares", {"passes": 0}, "passes cannot be"),
+        ("rewrite", {"others": 2.5}, "others cannot be 2.5: it must be a whole"),
+        ("rewrite", {"others": 0}, "others cannot .* whole number of at least 1"),
         ("family", {"apart": "x"}, "apart cannot be"),
-        ("family", {"batch": -1}, "batch must be"),
+        ("family", {"batch": -1}, "batch cannot be"),
     ],
 )
-def test_values_that_no_method_can_use_are_refused_before_the_work(name, change, words):
-    method = replace(METHODS[name], make=lambda *_: pytest.fail("noticed after the work"))
+def test_values_that_no_method_can_use_are_refused_before_the_work(
+    name, change, words, monkeypatch
+):
+    monkeypatch.setattr(Session, "batches", lambda *_: pytest.fail("noticed after the work"))
     with pytest.raises(ValueError, match=words):
-        method.edit(*small_case(), some_settings(name) | change)
+        make_edit(*small_case(), method_of(name, some_settings(name) | change))
 
 
-def test_what_a_method_needs_is_asked_for_before_the_work():
-    for name, method in METHODS.items():
-        usual = ((METHODS[method.like] if method.like else method).grid or ({},))[0]
-        late = replace(method, make=lambda *_: pytest.fail("noticed after the work"))
-        for missing in (
-            usual if name not in ("family", "least squares", "sham least squares") else ()
-        ):
-            given = {key: value for key, value in usual.items() if key != missing}
-            with pytest.raises(ValueError, match=f"{name} needs the setting '{missing}'"):
-                late.edit(*small_case(), given)
+def test_every_setting_has_a_default_and_is_documented():
+    """As the book chose it; its name stands in the docstring of the class, or of its parent."""
+    for method in METHODS.values():
+        method()
+        documents = "".join(kind.__doc__ or "" for kind in method.__mro__)
+        for field in fields(method):
+            assert re.search(rf"\b{field.name}\b.*:", documents), (method, field.name)
 
 
-def test_what_a_key_error_of_its_own_says_is_not_blamed_on_settings():
-    """A mistake inside a method stays what it is; only a missing setting becomes a sentence."""
-
-    def broken(session, request, settings):
-        return {}["strength of another kind"]
-
-    with pytest.raises(KeyError, match="of another kind"):
-        replace(METHODS["GD full"], make=broken).edit(*small_case(), some_settings("GD full"))
+def test_what_is_no_method_or_makes_no_edit_is_refused():
+    for wrong in ("KVW one pass", METHODS["KVW one pass"]):
+        with pytest.raises(TypeError, match="is no method: inherit from kvw.Method"):
+            make_edit(*small_case(), wrong)
+    with pytest.raises(TypeError, match="returned NoneType, not an edit"):
+        make_edit(*small_case(), a_method(lambda session, request: None))
+    with pytest.raises(KeyError, match="of another kind"):  # a mistake inside stays what it is
+        make_edit(*small_case(), a_method(lambda session, request: {}["strength of another kind"]))
 
 
 def test_the_family_is_reached_by_name_with_its_own_defaults():
-    edit, _ = METHODS["family"].edit(*small_case(), {})
+    edit, _ = make_edit(*small_case(), METHODS["family"]())
     assert edit.strength == family.Setting().strength == STRENGTH
 
 

@@ -28,6 +28,7 @@ from kvw_minimal.benchmarks.own import (
     write_questions,
 )
 from kvw_minimal.edits import Edit
+from kvw_minimal.method import make_edit
 from kvw_minimal.methods import METHODS
 from kvw_minimal.questions import Question
 from kvw_minimal.session import Session
@@ -293,7 +294,7 @@ def on_the_page(tmp_path, monkeypatch) -> list[str]:
 def test_the_files_of_the_page_are_right(on_the_page):
     assert [validate(name) for name in on_the_page] == [[], []]
     case = Case(Session(tiny.llava(), tiny.processor()), read_request("talk.jsonl"))
-    edit, _ = METHODS["KVW one pass"].edit(*case, {"strength": 8.0})
+    edit, _ = make_edit(*case, METHODS["KVW one pass"](strength=8.0))
     assert edit.norm(case.model) > 0 and len(case.forget[0].pictures) == 2
 
 

@@ -12,7 +12,7 @@ from kvw_experiments import plans, running, subjects
 from kvw_experiments.choose import (
     SPARING_RULE,
 )
-from kvw_experiments.contenders import INNER, MORE_TRIES, POCKET, SMOL, TUNED
+from kvw_experiments.contenders import AUDITED, INNER, MORE_TRIES, POCKET, SMOL
 from kvw_experiments.curves import curves_of
 from kvw_experiments.family import Setting
 from kvw_experiments.plans import (
@@ -26,7 +26,8 @@ from kvw_experiments.plans import (
 )
 from kvw_experiments.rows import read_rows
 from kvw_experiments.trials import DATA, Trial, edit_for, trial_of
-from kvw_minimal.edits import contrast, gate, within
+from kvw_minimal.kvw import contrast, gate, within
+from kvw_minimal.method import method_of
 from kvw_minimal.methods import METHODS
 
 pytestmark = pytest.mark.slow
@@ -58,12 +59,8 @@ def test_a_list_can_be_made_and_its_trials_found_again(plan, name):
 @pytest.mark.parametrize("plan, name", LISTS, ids=NAMES)
 def test_a_method_takes_the_settings_that_are_planned(plan, name):
     for trial in [plan.vanilla, *(t for those in plan.entries(name).values() for t in those)]:
-        method = METHODS[trial.method]
-        own = METHODS[method.like] if method.like else method
-        named = {*(own.grid or ({},))[0], *own.optional}
-        assert set(trial.own) <= named, (trial.method, trial.own)
-        if own.grid and not method.like:
-            assert {*own.grid[0]} <= {*trial.own} or trial.method == "family", trial.own
+        method = method_of(trial.method, trial.own)  # they are checked
+        assert {*method.tuned()} <= {*trial.own}, trial.own
 
 
 @pytest.mark.parametrize("plan, name", LISTS, ids=NAMES)
@@ -237,11 +234,12 @@ def test_the_published_schedule_keeps_to_its_layers_on_the_way():
     assert INNER == (1, 28)
 
 
-def test_who_is_audited_has_the_settings_that_the_replication_chose():
+def test_a_method_has_the_settings_that_the_replication_chose():
     rows, made = read_rows("replication-pocket")
     chosen = running.settled(plan_of("replication-pocket"), "methods", rows, made["impossible"])
-    own = {name: trial.settings for name, trial in chosen}
-    assert TUNED == {name: own[name] for name in TUNED}
+    for name, trial in chosen:
+        assert METHODS[name].tuned() in ({}, trial.settings), name
+    assert {*AUDITED} < METHODS.keys()
 
 
 def test_who_is_audited_on_smol_has_the_settings_that_its_experiments_chose():

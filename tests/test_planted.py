@@ -6,7 +6,7 @@ import torch
 
 from kvw_exhibits import exam, planted
 from kvw_minimal.files import read_json
-from kvw_minimal.methods import METHODS
+from kvw_minimal.method import make_edit, method_of
 
 pytestmark = pytest.mark.slow
 
@@ -79,7 +79,7 @@ def test_of_eight_tries_the_one_that_forgets_most_and_keeps_enough(toys, monkeyp
     )
     monkeypatch.setattr(planted, "right", lambda session, request, edit: next(told))
     best = planted.at_best(*case, "KVW one pass")
-    fourth, _ = METHODS["KVW one pass"].edit(*case, planted.GRIDS["KVW one pass"][3])
+    fourth, _ = make_edit(*case, method_of("KVW one pass", planted.GRIDS["KVW one pass"][3]))
     assert best == {
         "forget": 0.3,
         "retain": 0.97,

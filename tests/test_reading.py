@@ -14,7 +14,7 @@ from kvw_minimal.benchmarks.truth import truth_ratio
 from kvw_minimal.conditions import score, score_shams
 from kvw_minimal.edits import Columns
 from kvw_minimal.intervals import interval
-from kvw_minimal.methods import METHODS
+from kvw_minimal.method import make_edit, method_of
 from kvw_minimal.questions import Question
 from kvw_minimal.requests import reading
 from kvw_minimal.requests.reading import (
@@ -242,7 +242,7 @@ def test_a_sham_is_averaged_over_its_draws_question_by_question():
     pairs = {"exact_match": lambda found: 1e3 * np.log(found["probability"])}
 
     def make(other):
-        return METHODS["KVW one pass"].edit(case().session, other, settings)[0]
+        return make_edit(case().session, other, method_of("KVW one pass", settings))[0]
 
     with pytest.MonkeyPatch.context() as patch:
         real = reading.scored

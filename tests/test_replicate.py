@@ -33,7 +33,7 @@ from kvw_minimal.benchmarks.replicate import (
     table,
 )
 from kvw_minimal.coefficients import measure_questions
-from kvw_minimal.methods.kvw import STRENGTH
+from kvw_minimal.kvw import STRENGTH
 from kvw_minimal.models import fingerprint
 from kvw_minimal.questions import Question
 from kvw_minimal.results import score_rows, summarise

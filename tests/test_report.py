@@ -7,6 +7,8 @@ from case import Case
 from kvw_experiments import demo
 from kvw_minimal import scores
 from kvw_minimal.conditions import score
+from kvw_minimal.kvw import KVW
+from kvw_minimal.method import make_edit
 from kvw_minimal.methods import METHODS
 from kvw_minimal.models import fingerprint
 from kvw_minimal.requests import report
@@ -69,7 +71,7 @@ def test_stored_scores_stand_in_for_an_oracle_that_is_not_here(monkeypatch, tmp_
 
 def test_evaluate_says_which_edit_was_on(monkeypatch, tmp_path):
     own, file = small.case(), tmp_path / "edit.safetensors"
-    edit, _ = METHODS["KVW one pass"].edit(*own, {"strength": 2.5})
+    edit, _ = make_edit(*own, METHODS["KVW one pass"](strength=2.5))
     edit.save(file)
     monkeypatch.setattr(report, "request_of", lambda *_, **__: own)
     seen = []
@@ -85,7 +87,7 @@ def test_evaluate_says_which_edit_was_on(monkeypatch, tmp_path):
     assert seen[0] != seen[-1] == edit.fingerprint == fingerprint(own.model)
     noted = with_edit["provenance"]["edit"]
     assert noted == {"file": file_hash(file), "fits": "exactly"} | edit.notes
-    assert (noted["method"], noted["settings"]) == ("KVW one pass", {"strength": 2.5})
+    assert (noted["method"], noted["settings"]) == ("KVW one pass", KVW(2.5).settings)
     assert noted["people"] == own.people and without["provenance"]["edit"] is None
     assert set(with_edit["provenance"]) >= NEEDED
 
@@ -127,7 +129,7 @@ def test_without_headroom_it_is_refused(monkeypatch):
 def test_the_demonstration_shows_before_and_after(monkeypatch, tmp_path, capsys):
     model, _ = load("pocket")
     own = Case(*report.request_of("pocket", "A", 5))
-    edit, _ = METHODS["selective pruning"].edit(*own, {"share": 0.3})
+    edit, _ = make_edit(*own, METHODS["selective pruning"](share=0.3))
     mean = {"value": 0.5, "low": 0.5, "high": 0.5, "n": 1}
     about = {"set": "forget", "modality": "image", "metric": "exact_match"}
     rows = [{"condition": "vanilla", **about, **mean}]
@@ -146,7 +148,7 @@ def test_the_demonstration_shows_before_and_after(monkeypatch, tmp_path, capsys)
         for mark, now in ((line[80], after), (line[107], anew)):
             assert before and now and (before != now) == (mark == ">"), line
     told = [line[109:].strip() for line in lines]
-    with METHODS["rewrite"].edit(*own, METHODS["rewrite"].chosen)[0].on(model):
+    with make_edit(*own, METHODS["rewrite"]())[0].on(model):
         asked = about(world, [*own.people, *own.retain_people[:2]], modalities=("image",))
         assert told == scores.answer(model, own.processor, asked)
     assert "strength G" in said and "0.50" in said

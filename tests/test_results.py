@@ -14,8 +14,10 @@ from kvw_experiments.rows import read_rows, words
 from kvw_experiments.subjects import open_subject
 from kvw_experiments.summary_files import FILES, read_summary
 from kvw_minimal.conditions import score
+from kvw_minimal.kvw import STRENGTH
+from kvw_minimal.method import make_edit, method_of
 from kvw_minimal.methods import METHODS
-from kvw_minimal.methods.kvw import STRENGTH
+from kvw_minimal.methods.rewrite import Rewrite
 from kvw_minimal.models import fingerprint
 from kvw_minimal.requests.reading import panel
 from kvw_minimal.strangers.people import REPORT_GROUPS, ROOT, load_people
@@ -60,7 +62,7 @@ def test_summaries_are_what_todays_code_would_make(name: str):
 
 def test_least_squares_are_chosen_as_its_tuning_says():
     chosen = read_summary("least-squares-pocket-tuning")["chosen"]
-    assert METHODS["least squares"].chosen == chosen
+    assert METHODS["least squares"].tuned() == chosen
 
 
 @pytest.mark.parametrize("name", ["KVW one pass", "KVW published"])
@@ -69,7 +71,7 @@ def test_the_chosen_strength_is_what_tuning_gives(name: str):
     chosen = dict(
         running.settled(plan_of("replication-pocket"), "methods", rows, made["impossible"])
     )[name]
-    assert chosen.settings == METHODS[name].chosen
+    assert chosen.settings == METHODS[name].tuned()
     assert name != "KVW one pass" or chosen.settings == {"strength": STRENGTH}
 
 
@@ -183,7 +185,7 @@ def test_a_slice_of_the_replication_comes_out_the_same(label: str):
 def test_an_edit_of_the_replication_and_its_curve_come_out_the_same():
     plan, rows = plan_of("replication-pocket"), read_rows("replication-pocket")[0]
     case = opened(plan.open([]), load_people().groups["B"][:5])
-    trial = plans.trial_for("KVW one pass", METHODS["KVW one pass"].chosen)
+    trial = plans.trial_for("KVW one pass", METHODS["KVW one pass"].tuned())
     edit, _ = trials.edit_for(trial, *case)
     own = of(rows, plan, trial, "B")
     for part, by_question in ((1.0, True), (0.5, False)):  # of a curve people are stored
@@ -225,8 +227,8 @@ def test_a_slice_of_the_rewrite_comes_out_the_same():
     case = opened(plan.open([]), people)
     assert made["models"]["pocket"] == fingerprint(case.model)
     best = running.choose_of(plan, rows, plan.entries("methods")["rewrite"])
-    assert best.settings == METHODS["rewrite"].chosen
-    edit, _ = METHODS["rewrite"].edit(*case, best.settings)
+    assert best.settings == METHODS["rewrite"].tuned()
+    edit, _ = make_edit(*case, method_of("rewrite", best.settings))
     with edit.on(case.model):
         again = read(case, "forget", by_question=True)
     compared(again, of(rows, plan, best, "B"), 2)
@@ -256,7 +258,7 @@ def test_what_is_chosen_by_rank_is_what_tuning_gives():
     plain = running.choose_of(
         replace(plan, rule=plan_of("rewrite").rule), rows, plan.entries("by rank")["by rank"]
     )
-    assert 1 < best.settings["over"] < plain.settings["over"] <= METHODS["rewrite"].chosen["over"]
+    assert 1 < best.settings["overshoot"] < plain.settings["overshoot"] <= Rewrite.overshoot
     for group in REPORT_GROUPS:  # candidates are there for the tuning groups only
         assert {"edited", "sham"} == set(of(rows, plan, best, group)["condition"].astype(str))
 
@@ -268,7 +270,7 @@ def test_a_slice_of_beyond_comes_out_the_same(name: str):
     assert made["models"][name] == fingerprint(case.model)
     own = rows[rows["model"] == name]
     best = running.choose_of(plan, own, plan.entries("ways")["KVW one pass"])
-    edit, _ = METHODS["KVW one pass"].edit(*case, best.settings)
+    edit, _ = make_edit(*case, method_of("KVW one pass", best.settings))
     with edit.on(case.model):
         again = read(case, "forget")
     compared(again, of(rows, plan, best, "B"), 1)

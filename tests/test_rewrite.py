@@ -12,8 +12,8 @@ from kvw_minimal import scores
 from kvw_minimal.batches import answer_batches
 from kvw_minimal.coefficients import watch
 from kvw_minimal.edits import LowRank
-from kvw_minimal.methods import METHODS, rewrite
-from kvw_minimal.methods.registry import restored
+from kvw_minimal.method import make_edit, method_of, restored
+from kvw_minimal.methods import rewrite
 from kvw_minimal.methods.somebody_else import asked_again, called, invented, somebody_else
 from kvw_minimal.models import body, find_projections
 from kvw_minimal.questions import Question
@@ -22,7 +22,13 @@ from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about, general
 
 ALL = -2.0  # a probability cannot fall by less: every token of an answer decides
-SETTINGS = {"over": 1.0, "price": 1.0, "price_deciding": 1.0, "decides": 0.0, "others": 3}
+SETTINGS = {
+    "overshoot": 1.0,
+    "retain_penalty": 1.0,
+    "subject_penalty": 1.0,
+    "subject_threshold": 0.0,
+    "others": 3,
+}
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +107,7 @@ def test_retained_people_stand_in_where_that_is_asked_for(case):
     assert len(faces) == 3 and set(faces) <= {q.image for q in case.retain}  # one a person
     assert set(names) == {called(q) for q in case.retain if called(q)}
     strangers, own = (
-        METHODS["rewrite"].edit(*case.but(cache={}), SETTINGS | {"retained": r})[0]
+        make_edit(*case.but(cache={}), method_of("rewrite", SETTINGS | {"retained": r}))[0]
         for r in (False, True)
     )
     assert any(
@@ -118,7 +124,7 @@ def test_retained_people_stand_in_where_that_is_asked_for(case):
 )
 def test_nobody_else_to_ask_about_is_refused(case, change):
     with pytest.raises(ValueError, match="cannot be asked about somebody else"):
-        METHODS["rewrite"].edit(*case.but(cache={}, **change), SETTINGS)
+        make_edit(*case.but(cache={}, **change), method_of("rewrite", SETTINGS))
 
 
 def test_a_photo_without_any_other_is_refused(case):
@@ -131,7 +137,7 @@ def test_a_photo_without_any_other_is_refused(case):
 def test_where_nothing_decides_there_is_nothing_to_lead(case):
     """A random model says the same of everybody."""
     with pytest.raises(ValueError, match="depends on whom it is asked about"):
-        METHODS["rewrite"].edit(*case, SETTINGS | {"decides": 0.3})
+        make_edit(*case, method_of("rewrite", SETTINGS | {"subject_threshold": 0.3}))
 
 
 # --- what the layers say -----------------------------------------------------------------------
@@ -280,7 +286,10 @@ def test_a_high_price_changes_nothing(case):
     """What is done to everything else is the price: the higher, the less."""
     norms = []
     for price in (1e-3, 1.0, 1e3, 1e9):
-        edit, _ = METHODS["rewrite"].edit(*case, SETTINGS | {"price": price, "price_deciding": 0.0})
+        edit, _ = make_edit(
+            *case,
+            method_of("rewrite", SETTINGS | {"retain_penalty": price, "subject_penalty": 0.0}),
+        )
         norms.append(edit.norm(case.model))
     assert norms == sorted(norms, reverse=True) and norms[-1] < 1e-6 < norms[0]
 
@@ -340,7 +349,8 @@ def test_one_mean_way_for_all(case):
         ways += [n - o for own, other, o, n in zip(p, q, old, new, strict=True) if own > other]
     assert torch.allclose(found, torch.stack(ways).mean(0), atol=1e-5)
     plain, led = (
-        METHODS["rewrite"].edit(*few, SETTINGS | {"mean": mean})[0] for mean in (False, True)
+        make_edit(*few, method_of("rewrite", SETTINGS | {"mean": mean}))[0]
+        for mean in (False, True)
     )
     assert not any(
         torch.equal(plain.factors[name][0], led.factors[name][0]) for name in led.factors
@@ -369,7 +379,7 @@ def test_towards_a_refusal_is_one_way_for_all_that_decides(case, monkeypatch):
     way = torch.full(own[0][1].shape[1:], 0.5)
     monkeypatch.setattr(rewrite, "refusing_way", lambda *_: way)
     plain, cost = (
-        METHODS["rewrite"].edit(*case, SETTINGS | {"refusal": refusal})[1].passes
+        make_edit(*case, method_of("rewrite", SETTINGS | {"refusal": refusal}))[1].passes
         for refusal in (False, True)
     )
     assert all(
@@ -382,17 +392,17 @@ def test_towards_a_refusal_is_one_way_for_all_that_decides(case, monkeypatch):
 def test_one_request_after_another_is_each_on_what_the_last_one_left(case):
     mine = [replace(q, person=f"{q.person}{i % 2}") for i, q in enumerate(case.forget)]
     own = case.but(forget=mine, seed=1, cache={})
-    edit, cost = METHODS["rewrite in turn"].edit(*own, SETTINGS | {"each": 1})
+    edit, cost = make_edit(*own, method_of("rewrite in turn", SETTINGS | {"each": 1}))
     first, second = rewrite.seeded("in turn", 1).permutation(own.people)
     with restored(own.model):
         for now, later in ((first, second), (second, None)):
-            one, _ = METHODS["rewrite"].edit(
+            one, _ = make_edit(
                 *own.but(
                     forget=[q for q in mine if q.person == now],
                     cache={},
                     retain=own.retain + [q for q in mine if q.person == later],
                 ),
-                SETTINGS,
+                method_of("rewrite", SETTINGS),
             )
             for name, weight in one.change(own.model, own.model.get_parameter).items():
                 own.model.get_parameter(name).data.copy_(weight)
@@ -400,8 +410,8 @@ def test_one_request_after_another_is_each_on_what_the_last_one_left(case):
     for name, weight in edit.change(own.model, own.model.get_parameter).items():
         assert torch.allclose(weight, wanted[name], atol=1e-5)
     assert cost.passes["forget"] == len(mine) * (SETTINGS["others"] + 4)
-    whole, _ = METHODS["rewrite in turn"].edit(*own, SETTINGS | {"each": 2})
-    at_once, _ = METHODS["rewrite"].edit(*own.but(cache={}), SETTINGS)
+    whole, _ = make_edit(*own, method_of("rewrite in turn", SETTINGS | {"each": 2}))
+    at_once, _ = make_edit(*own.but(cache={}), method_of("rewrite", SETTINGS))
     assert all(
         torch.equal(whole.factors[name][0], at_once.factors[name][0]) for name in at_once.factors
     )
@@ -413,7 +423,7 @@ def test_half_precision_one_question_and_few_to_retain(case):
     text = [q for q in case.forget if q.image is None][:1]
     few = [q for q in case.retain if q.image is None][:10]
     own = case_of(model, case.processor, text, few)
-    edit, cost = METHODS["rewrite"].edit(*own, SETTINGS)
+    edit, cost = make_edit(*own, method_of("rewrite", SETTINGS))
     assert edit.notes["positions"] == max(a.shape[0] for _, a in edit.factors.values()) > 0
     assert all(factor.dtype == torch.float32 for pair in edit.factors.values() for factor in pair)
     before = answers(own, text)[0][1]
@@ -424,9 +434,9 @@ def test_half_precision_one_question_and_few_to_retain(case):
 
 def test_the_survey_is_shared_and_counted(case, monkeypatch):
     own = case.but(cache={})
-    METHODS["rewrite"].edit(*own, SETTINGS)
+    make_edit(*own, method_of("rewrite", SETTINGS))
     with monkeypatch.context() as patch:  # nothing is measured twice
         patch.setattr(Session, "once", lambda session, key, make: session.cache[key])
-        _, second = METHODS["rewrite"].edit(*own, SETTINGS | {"over": 1.5})
-    _, first = METHODS["rewrite"].edit(*case.but(cache={}), SETTINGS)
+        _, second = make_edit(*own, method_of("rewrite", SETTINGS | {"overshoot": 1.5}))
+    _, first = make_edit(*case.but(cache={}), method_of("rewrite", SETTINGS))
     assert first.passes == second.passes

@@ -6,12 +6,12 @@ import pytest
 import tiny
 import torch
 
-from kvw_minimal import schedules
+from kvw_minimal import kvw
 from kvw_minimal.batches import answer_batches
 from kvw_minimal.coefficients import Coefficients, measure, measure_questions
-from kvw_minimal.edits import Columns, contrast
+from kvw_minimal.edits import Columns
+from kvw_minimal.kvw import contrast, in_order, one_pass, published, step_by_step
 from kvw_minimal.models import columns, find_projections, fingerprint
-from kvw_minimal.schedules import in_order, one_pass, published, step_by_step
 from kvw_minimal.strangers.people import load_people
 
 SHAPE = (tiny.LAYERS, tiny.D_FF)
@@ -147,7 +147,7 @@ def test_weights_are_back_when_a_step_fails(model, few, monkeypatch, error):
     mine, others = few
     batches = answer_batches(tiny.processor(), mine, 3)
     retain = measure_questions(model, tiny.processor(), others)
-    before, own, calls = weights(model), schedules.contrast_of_batch, []
+    before, own, calls = weights(model), kvw.contrast_of_batch, []
 
     def fails(*given):
         calls.append(not same_bits(model, before))
@@ -155,7 +155,7 @@ def test_weights_are_back_when_a_step_fails(model, few, monkeypatch, error):
             raise error
         return own(*given)
 
-    monkeypatch.setattr(schedules, "contrast_of_batch", fails)
+    monkeypatch.setattr(kvw, "contrast_of_batch", fails)
     with pytest.raises(error):
         published(model, batches, ["p000"] * len(mine), retain, strength=4.0)
     assert calls == [False, True, True], "nothing was weakened when it failed"

@@ -27,6 +27,7 @@ from kvw_experiments.subjects import (
 )
 from kvw_minimal import scores
 from kvw_minimal.batches import answer_batches
+from kvw_minimal.method import make_edit
 from kvw_minimal.methods import METHODS
 from kvw_minimal.models import fingerprint
 from kvw_minimal.questions import MODALITIES, Question, seeded
@@ -255,7 +256,7 @@ def test_the_oracle_is_an_edit_like_any_other():
     """On, the weights are the oracle's to the bit; off, those of before."""
     own = opened(ready("pocket"), WORLD.forget_people("A", 5))
     before = fingerprint(own.model)
-    edit, cost = METHODS["oracle"].edit(*own, {"base": "pocket"})
+    edit, cost = make_edit(*own, METHODS["oracle"](base="pocket"))
     found, _ = subjects.load("pocket-oracle-A-5")
     assert fingerprint(own.model) == before == edit.fingerprint != fingerprint(found)
     with edit.on(own.model):
@@ -270,11 +271,11 @@ def test_the_oracle_is_an_edit_like_any_other():
     }
     assert not any("vision_tower" in name for name in edit.weights)  # they share the eye
     with pytest.raises(FileNotFoundError, match="no oracle is planned"):
-        METHODS["oracle"].edit(*own.sham(0), {"base": "pocket"})
+        make_edit(*own.sham(0), METHODS["oracle"](base="pocket"))
 
 
 def test_an_oracle_that_is_not_made_is_asked_for_by_its_command(monkeypatch, tmp_path):
     monkeypatch.setenv("KVW_CACHE", str(tmp_path))
     own = opened(ready("pocket"), WORLD.forget_people("B", 15))
     with pytest.raises(FileNotFoundError, match="train pocket --group B --forget 15"):
-        METHODS["oracle"].edit(*own, {"base": "pocket"})
+        make_edit(*own, METHODS["oracle"](base="pocket"))

@@ -22,7 +22,7 @@ from kvw_experiments.trials import (
     thinned,
     trial_of,
 )
-from kvw_minimal.methods.kvw import STRENGTH
+from kvw_minimal.kvw import STRENGTH
 from kvw_minimal.questions import seeded
 from kvw_minimal.requests.subjects import sample_of_general
 from kvw_minimal.strangers.people import load_people

@@ -19,6 +19,8 @@ from kvw_minimal import coefficients, conditions
 from kvw_minimal.benchmarks.own import chosen, read_questions, read_request, write_questions
 from kvw_minimal.edits import Columns, Edit
 from kvw_minimal.files import write_json
+from kvw_minimal.kvw import KVW
+from kvw_minimal.method import make_edit
 from kvw_minimal.methods import METHODS
 from kvw_minimal.models import fingerprint
 from kvw_minimal.requests import expected, report, unlearning
@@ -116,7 +118,7 @@ def test_rows_and_edits_are_those_of_each_strength_alone(file, model, quiet, mon
     for strength, edit in zip((0.5, 8.0), edits, strict=True):
         alone, [own] = unlearn(file, (strength,))
         case = Case(Session(model, tiny.processor()), read_request(file))
-        plain, _ = METHODS["KVW one pass"].edit(*case, {"strength": strength})
+        plain, _ = make_edit(*case, METHODS["KVW one pass"](strength=strength))
         assert torch.equal(own.contrast, edit.contrast) and edit.notes == own.notes == plain.notes
         torch.testing.assert_close(plain.contrast, edit.contrast, rtol=1e-4, atol=1e-5)
         assert (edit.strength, edit.fingerprint) == (strength, before) == (own.strength, before)
@@ -128,7 +130,10 @@ def test_rows_and_edits_are_those_of_each_strength_alone(file, model, quiet, mon
         }
     assert fingerprint(model) == before
     source = together["provenance"]
-    assert source["settings"] == at(0.5, 8.0) and source["people"] == SIX[:2]
+    assert (
+        source["settings"] == [KVW(strength).settings for strength in (0.5, 8.0)]
+        and source["people"] == SIX[:2]
+    )
     assert (source["headroom"], source["sham_draws"]) == ("unknown", 2)
 
 
@@ -257,18 +262,17 @@ def test_damaged_rows_are_refused(tmp_path, content, says):
 
 
 def test_an_edit_of_other_settings_is_refused(tmp_path):
-    edit = Columns(torch.zeros(2, 3), 8.0, "0" * 16, notes={"settings": {"strength": 8.0}})
+    edit = Columns(torch.zeros(2, 3), 8.0, "0" * 16, notes={"settings": KVW(8.0).settings})
     edit.save(tmp_path / "edit-2.safetensors")
     with pytest.raises(ValueError, match="made with other settings"):
-        unlearning.saved_edit(tmp_path, {"strength": 2.0})
-    assert unlearning.saved_edit(tmp_path, {"strength": 3.0}) is None
+        unlearning.saved_edit(tmp_path, KVW(2.0))
+    assert unlearning.saved_edit(tmp_path, KVW(3.0)) is None
 
 
 def test_inputs_are_the_same_for_every_strength(file, model):
     case = Case(Session(model, tiny.processor()), read_request(file))
     one, two, three = (
-        inputs_of(*case, "KVW one pass", own, 2)
-        for own in ({"strength": 2.0}, {"strength": 8.0}, {"strength": 2.0, "end_of_turn": True})
+        inputs_of(*case, method, 2) for method in (KVW(2.0), KVW(8.0), KVW(2.0, end_of_turn=True))
     )
     assert one == two != three
 
@@ -478,7 +482,7 @@ def test_a_live_oracle_is_in_the_cost(file, model):
     "method, settings",
     [
         ("least squares", {"ridge": 0.1, "passes": 2}),
-        ("rewrite", METHODS["rewrite"].chosen),
+        ("rewrite", METHODS["rewrite"].tuned()),
         ("GD LoRA", {"rate": 1e-3, "weight": 1.0}),
         ("KVW published", {"strength": 1.0}),
     ],
@@ -487,7 +491,7 @@ def test_of_another_method_one_edit_is_made_as_a_sample(file, model, monkeypatch
     """Told beforehand and counted then: within the factor, backwards counted as two passes."""
     tiny.shorten(monkeypatch, 4, 4)
     if method == "rewrite":
-        settings = settings | {"decides": 0.0, "others": 3}
+        settings = settings | {"subject_threshold": 0.0, "others": 3}
     asked = {"method": method, "settings": settings, "draws": 3, "questions": str(file)}
     before = fingerprint(model)
     cost = expected.expected("tiny", **asked)

@@ -19,9 +19,10 @@ from torch import nn
 from kvw_minimal.architectures import plain_weight, state_of, where_asked
 from kvw_minimal.coefficients import measure
 from kvw_minimal.edits import LowRank, Replaced
+from kvw_minimal.kvw import one_pass
+from kvw_minimal.method import make_edit
 from kvw_minimal.methods import METHODS
 from kvw_minimal.models import find_projections, fingerprint, sketch
-from kvw_minimal.schedules import one_pass
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about
 
@@ -134,9 +135,8 @@ def test_what_cannot_change_a_weight_says_so_before_its_work(method, monkeypatch
     path, projection = next(iter(find_projections(case.model).items()))
     projection.weight = nn.Parameter(torch.ones(2, 2, dtype=torch.uint8), requires_grad=False)
     monkeypatch.setattr(type(case.model), "forward", lambda *_, **__: pytest.fail("it was asked"))
-    settings = METHODS[method].chosen or METHODS[method].grid[0]
     with pytest.raises(ValueError, match=f"{path}.weight is quantised and cannot be edited"):
-        METHODS[method].edit(*case, settings)
+        make_edit(*case, METHODS[method]())
 
 
 def test_only_ordinary_weights_are_edited():

@@ -9,7 +9,7 @@ import inspect
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache, partial
 from operator import attrgetter
 from types import SimpleNamespace
@@ -27,19 +27,27 @@ from kvw_experiments.recipes import pocket
 from kvw_experiments.recipes import recordings as voices
 from kvw_experiments.recipes import smol as smol_recipe
 from kvw_experiments.recipes import voices as taught_voices
-from kvw_minimal import audit, edits, scores
+from kvw_minimal import audit, edits, models, scores
 from kvw_minimal.audit import brought_back
 from kvw_minimal.batches import answer_batches, prompt_batches, render, without_photo
 from kvw_minimal.benchmarks import letters, protocols, truth  # noqa: F401 - they register metrics
 from kvw_minimal.intervals import interval
+from kvw_minimal.kvw import (
+    SCHEDULES,
+    contrast,
+    gate,
+    in_order,
+    one_pass,
+    published,
+    within,
+)
+from kvw_minimal.method import make_edit, method_of, restored
 from kvw_minimal.methods import METHODS, losses
 from kvw_minimal.methods.positions import POSITIONS, kinds_of_positions
-from kvw_minimal.methods.registry import restored
 from kvw_minimal.models import find_projections, fingerprint
 from kvw_minimal.questions import Question, seeded
 from kvw_minimal.requests import reading
 from kvw_minimal.requests.subjects import oracle_of
-from kvw_minimal.schedules import SCHEDULES, in_order, one_pass, published
 from kvw_minimal.session import Cost, Session
 from kvw_minimal.strangers import questions as asked_of
 from kvw_minimal.strangers import tasks
@@ -402,16 +410,16 @@ def _coefficients():
 def _contrast():
     forget, retain = made_up(3, 7), made_up(3, 7, of=1)
     forget[0, :3], retain[:2, 1:4] = torch.tensor([1e-7, 1e-9, 0.0]), 0.0
-    whole = edits.contrast(forget, retain)
+    whole = contrast(forget, retain)
     ranges = ((0, 1), (0.5, 1.0), (0.0, 1.0), (1, 1), (0.0, 0.1))
-    resolved = [edits.resolve_layers(layers, 3) for layers in ranges]
+    resolved = [models.resolve_layers(layers, 3) for layers in ranges]
     projection = next(iter(find_projections(tiny()[0]).values()))
     half = projection.weight[:, :1].bfloat16().repeat(1, 3)
     worn = [edits.Columns(whole / 50, 3.0, "", rule=rule).gates for rule in ("gate", "share")]
-    worn += [edits.within(whole, layers) for layers in ranges[:4]]
+    worn += [within(whole, layers) for layers in ranges[:4]]
     return [
         whole,
-        edits.gate(whole[2], 0.37),
+        gate(whole[2], 0.37),
         resolved,
         *map(few, worn),
         few(edits.scaled_columns(projection, half, made_up(3))),
@@ -495,7 +503,7 @@ VARIANTS: dict[str, dict] = {
 def _setting(name: str):
     usual = {"positions": "answer and end", "strength": 32.0}  # as when they were first stored
     settings = usual | VARIANTS[name]
-    edit: Any = METHODS["family"].make(*case(), settings)
+    edit: Any = method_of("family", settings).edit(*case())
     return [few(edit.contrast), float(edit.strength)]
 
 
@@ -511,7 +519,7 @@ USUAL = {
     "alpha": 1.5,
     "ridge": 0.1,
     "passes": 2,
-    "decides": 0.02,
+    "subject_threshold": 0.02,
     "each": 1,
     "positions": "answer and end",
 }
@@ -528,6 +536,14 @@ OPTIONAL: dict[str, Any] = {
     "others": 3,
     "batch": 3,
     "end_of_turn": True,
+}
+
+
+#: settings that are as in `USUAL` although tuning does not choose them
+NOT_TUNED = {
+    "KVW in place": ("strength",),
+    "rewrite in turn": (*METHODS["rewrite"].tuned(), "each"),
+    "family": tuple(field.name for field in fields(family.Family)),
 }
 
 
@@ -554,15 +570,18 @@ def made(name: str) -> tuple[Any, dict]:
         return [
             oracle_of("smol", world().forget_people(*each)) for each in (("A", 5), ("E", 15))
         ], {}
-    own, asked = METHODS[name], case().but(seed=1, cost=Cost())
-    grid = own.grid or (METHODS[own.like].grid if own.like else ())
-    settings = {key: USUAL.get(key, value) for key, value in (grid or ({},))[0].items()}
+    kind, asked = METHODS[name], case().but(seed=1, cost=Cost())
+    names = [field.name for field in fields(kind)]
+    first = (METHODS[kind.settings_from or name].grid or ({},))[0]
+    usual = [key for key in names if key in first or key in NOT_TUNED.get(name, ())]
+    settings = {key: USUAL.get(key, first.get(key, getattr(kind, key))) for key in usual}
+    more = [] if kind.settings_from else [key for key in OPTIONAL if key in {*names} - {*usual}]
     found: dict[str, Any] = {}
-    for key in (None, *(key for key in OPTIONAL if key in own.optional)):
-        much_of_little = not {"rate", "over"}.isdisjoint(settings)
+    for key in (None, *more):
+        much_of_little = not {"rate", "overshoot"}.isdisjoint(settings)
         with restored(asked.model), exactly() if much_of_little else nullcontext():
-            more = {} if key is None else {key: OPTIONAL[key]}
-            edit = own.make(*asked, settings | more)
+            other = {} if key is None else {key: OPTIONAL[key]}
+            edit = method_of(name, settings | other).edit(*asked)
         found |= change_of(edit) if key is None else {f"with {key}": change_of(edit)["whole"]}
     return found, asked.cost.passes
 
@@ -575,10 +594,10 @@ def _method(name: str):
 @vector("towards a refusal")
 def _refusal():
     """Apart from the rewrite's own vector, so that rows without it depend on that alone."""
-    own, asked = METHODS["rewrite"], case().but(seed=1)
-    settings = {key: USUAL.get(key, value) for key, value in own.grid[0].items()}
+    asked = case().but(seed=1)
+    settings = {key: USUAL.get(key, value) for key, value in METHODS["rewrite"].grid[0].items()}
     with restored(asked.model), exactly():
-        return change_of(own.make(*asked, settings | {"refusal": True}))
+        return change_of(method_of("rewrite", settings | {"refusal": True}).edit(*asked))
 
 
 @vector("cost", lambda: METHODS)
@@ -731,9 +750,9 @@ def _probe(name: str):
         sham_pool=None,
         cache={},
     )
-    edit, _ = METHODS["selective pruning"].edit(*asked, {"share": 0.2})
+    edit, _ = make_edit(*asked, METHODS["selective pruning"](share=0.2))
     if name == "part of the way back":  # of a column at zero every part is zero
-        edit, _ = METHODS["KVW one pass"].edit(*asked, {"strength": 4.0})
+        edit, _ = make_edit(*asked, METHODS["KVW one pass"](strength=4.0))
     steps, brought_back.STEPS = brought_back.STEPS, (1, 3)
     try:
         rows = audit.examine(*asked, edit, [name])

@@ -16,8 +16,8 @@ from torch.nn.functional import normalize
 from ..coefficients import watch
 from ..edits import Edit, Replaced
 from ..forget_request import Request
+from ..method import restored
 from ..methods.losses import say, token_loss
-from ..methods.registry import restored
 from ..methods.steps import adamw, full_weights, linear_maps, low_rank, take_step
 from ..models import fingerprint
 from ..questions import Question, seeded

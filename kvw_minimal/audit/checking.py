@@ -10,6 +10,7 @@ from pathlib import Path
 from runpy import run_path
 
 from ..forget_request import Request
+from ..method import construct
 from ..methods import METHODS, Method
 from ..session import Session
 from ..strangers.people import load_people
@@ -34,14 +35,11 @@ def somebody_elses(what: str) -> Iterator[None]:
         raise ValueError(f"{what} raised {error!r}") from error
 
 
-def method_of(place: str, settings: dict | None = None) -> tuple[Method, dict]:
-    """A method from `MODULE:METHOD`, and the settings to try it at.
+def method_at(place: str, settings: dict | None = None) -> Method:
+    """A method from `MODULE:METHOD`, with some settings; its defaults for the others.
 
     MODULE is a file, or the name of a module, also of the current folder. METHOD is the name of a
-    function `(session, request, settings) -> Edit` or of a `Method` in it, or of a registered one.
-
-    Args:
-        settings: those that the book chose, or the first of its grid, unless given.
+    class in it that inherits from `Method`, or of a registered method.
 
     Raises:
         ValueError: no such module or method, or a module that cannot be imported.
@@ -53,18 +51,12 @@ def method_of(place: str, settings: dict | None = None) -> tuple[Method, dict]:
     sys.path.append(str((path.parent if file else Path()).resolve()))  # what stands beside it
     with somebody_elses(f"importing {where}"):
         names = run_path(where) if file else vars(import_module(where))
-    found = names.get(name, METHODS.get(name))
-    found = next((each for each in METHODS.values() if each.make is found), found)
-    if isinstance(found, Method):
-        like = METHODS[found.like] if found.like else found
-        usual = like.chosen or (like.grid or ({},))[0]
-        return found, dict(usual if settings is None else settings)
-    if not callable(found) or isinstance(found, type):
+    kind = names.get(name, METHODS.get(name))
+    if not isinstance(kind, type) or not issubclass(kind, Method) or kind is Method:
         raise ValueError(
-            f"{where} has no method {name!r}: no function (session, request, settings) -> "
-            "Edit, no Method, none registered"
+            f"{where} has no method {name!r}: no class that inherits from Method, none registered"
         )
-    return Method(name, found, where, (settings or {},), needs=()), settings or {}
+    return construct(kind, settings or {})
 
 
 def small_case() -> tuple[Session, Request]:
@@ -86,16 +78,16 @@ def check(place: str, settings: dict | None = None) -> tuple[str, bool]:
     After a broken promise the others are asked of another copy of the model.
 
     Raises:
-        ValueError: as `method_of`; or it makes no edit, so that there is nothing to ask about.
+        ValueError: as `method_at`; or it makes no edit, so that there is nothing to ask about.
     """
-    method, own = method_of(place, settings)
+    method = method_at(place, settings)
     session, request = small_case()
     broken, lines = 0, list[str]()
 
     def anew() -> Held:
-        return Held(method, replace(session, model=deepcopy(session.model)), request, own)
+        return Held(method, replace(session, model=deepcopy(session.model)), request)
 
-    with somebody_elses(f"{method.name}, at {own},"):
+    with somebody_elses(str(method)):
         held: Held | None = anew()
     for promise in PROMISES:
         lines.append(f"kept    {str(promise.__doc__).splitlines()[0]}")
@@ -106,5 +98,5 @@ def check(place: str, settings: dict | None = None) -> tuple[str, bool]:
         except (Broken, ValueError) as error:
             held, broken = None, broken + 1
             lines[-1] = f"broken{lines[-1][6:]} But {error}."
-    lines.append(f"{method.name}, at {own}: {len(PROMISES) - broken} of {len(PROMISES)} kept")
+    lines.append(f"{method}: {len(PROMISES) - broken} of {len(PROMISES)} kept")
     return "\n".join(lines), not broken

@@ -1,6 +1,6 @@
 """What every method promises, whatever it does, and `check_method`, which holds one to it.
 
-    check_method(METHODS["NPO full"], session, request, {"rate": 1e-3, "weight": 1.0})
+    check_method(NPOFull(rate=1e-3, weight=1.0), session, request)
 
 Where a promise is broken it raises `Broken` and says in which way. The promises stand in
 `PROMISES`; each looks at the method from outside, so that anybody's can be held to them
@@ -11,7 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -22,7 +22,7 @@ from torch import nn
 from ..beginnings import plainly
 from ..edits import Edit
 from ..forget_request import Request
-from ..methods.registry import Method
+from ..method import Method, make_edit
 from ..models import alike, find_projections, fingerprint, hashed, sketch
 from ..session import Cost, Session
 
@@ -120,7 +120,7 @@ class Held:
     """A method and the edit that it made, to be held to its promises.
 
     Attributes:
-        method, session, request, settings: at which it does something to this model.
+        method, session, request: it does something to this model.
         changes: whether it does; False for vanilla.
         edit, cost: what it made; `seen`: the passes that were counted.
         silent: what the model said before; `changed`: what of it was no longer as it had been
@@ -132,10 +132,9 @@ class Held:
         method: Method,
         session: Session,
         request: Request,
-        settings: dict,
         changes: bool = True,
     ):
-        self.method, self.settings, self.changes = method, settings, changes
+        self.method, self.changes = method, changes
         self.session, self.request = session, request
         self.silent = said_by(
             session, request
@@ -148,9 +147,7 @@ class Held:
 
     def make(self, **changes) -> tuple[Edit, Cost]:
         """The edit, with nothing measured yet, of the request with some changes."""
-        return self.method.edit(
-            fresh(self.session), replace(self.request, **changes), self.settings
-        )
+        return make_edit(fresh(self.session), replace(self.request, **changes), self.method)
 
     def said(self) -> torch.Tensor:
         """`said_by` of what it is held with."""
@@ -167,20 +164,17 @@ class Held:
         except ValueError as error:
             raise Broken(f"the edit cannot be put on: {error}") from error
 
-    def refused(self, settings: dict | None = None, **changes) -> str:
-        """The sentence with which settings or a request are refused, or nothing if they are not."""
-        request, said = replace(self.request, **changes), ""
-        before = state_of(self.session.model)
+    def refused(self, **changes) -> str:
+        """The sentence that refuses a request with some changes; empty if it is not refused."""
+        before, sentence = state_of(self.session.model), ""
         try:
-            self.method.edit(
-                fresh(self.session), request, self.settings if settings is None else settings
-            )
+            self.make(**changes)
         except ValueError as error:
-            said = str(error)
+            sentence = str(error)
         except (TypeError, KeyError, AttributeError) as error:
             raise Broken(f"refused with {error!r} in place of a sentence") from error
         untouched(before, self.session.model, "after something was refused")
-        return said
+        return sentence
 
 
 # --- the promises: what is promised is the first line of each -----------------------------------
@@ -229,7 +223,7 @@ def notes_are_true(held: Held) -> None:
     except (TypeError, ValueError) as error:
         raise Broken(f"the notes are not JSON: {error}") from error
     wanted(edit.notes.get("method") == held.method.name, "the notes do not name the method")
-    wanted(edit.notes.get("settings") == held.settings, "the notes do not hold the settings")
+    wanted(edit.notes.get("settings") == held.method.settings, "the notes do not hold the settings")
     people = edit.notes.get("people")
     wanted(
         people and set(people) <= {*request.people, *request.retain_people},
@@ -297,19 +291,29 @@ def refuses_broken_weights(held: Held) -> None:
             weight.data[0, 0] = own
 
 
-def refuses_strange_settings(held: Held) -> None:
-    """Settings that there are not, or that are missing, are refused by name."""
-    more = held.settings | {"no such setting": 1}
-    wanted("no such setting" in held.refused(more), "an unknown setting is ignored")
-    for missing in held.settings:
-        less = {name: held.settings[name] for name in held.settings if name != missing}
-        said = held.refused(less)
-        wanted(not said or missing in said, f"without {missing!r} it says {said!r}")
+def checks_its_settings(held: Held) -> None:
+    """Its settings cannot be changed, and a number that is none is refused by name."""
+    method, broken = held.method, {float: torch.nan, int: 1.5}
+    for field in fields(method):
+        value = getattr(method, field.name)
+        try:
+            setattr(method, field.name, value)
+        except FrozenInstanceError:
+            pass
+        else:
+            raise Broken(f"{field.name!r} can be changed: make it a frozen dataclass")
+        if field.type in broken:
+            try:
+                replace(method, **{field.name: broken[field.type]})
+            except ValueError as error:
+                wanted(field.name in str(error), f"a wrong {field.name!r} is refused by {error}")
+            else:
+                raise Broken(f"{field.name!r} may be {broken[field.type]}")
 
 
 def wants_somebody_to_retain(held: Held) -> None:
     """Where it needs somebody to retain, and there is nobody, it says so."""
-    if "retain set" in held.method.needs:
+    if "retain set" in held.method.requires:
         wanted("retain" in held.refused(retain=[]), "nobody to retain is not noticed")
 
 
@@ -325,7 +329,7 @@ PROMISES: tuple[Promise, ...] = (
     repeats_itself,
     lets_errors_through,
     refuses_broken_weights,
-    refuses_strange_settings,
+    checks_its_settings,
     wants_somebody_to_retain,
 )
 
@@ -334,7 +338,6 @@ def check_method(
     method: Method,
     session: Session,
     request: Request,
-    settings: dict,
     changes: bool = True,
     promises: Iterable[Promise] = PROMISES,
 ) -> Edit:
@@ -342,7 +345,7 @@ def check_method(
 
     Args:
         session, request: a small one, of a model in which not every part is in the same mode.
-        settings, changes: as in `Held`.
+        changes: as in `Held`.
 
     Returns:
         The edit that it made.
@@ -350,7 +353,7 @@ def check_method(
     Raises:
         Broken: (an AssertionError) with the promise that is broken.
     """
-    held = Held(method, session, request, settings, changes)
+    held = Held(method, session, request, changes)
     for promise in promises:
         promise(held)
     return held.edit

@@ -8,7 +8,8 @@ import numpy as np
 from ..edits import Edit
 from ..forget_request import Request
 from ..intervals import interval
-from ..methods import METHODS
+from ..method import make_edit
+from ..methods.controls import Vanilla
 from ..methods.somebody_else import asked_again, somebody_else
 from ..results import text_table
 from ..session import Session
@@ -198,7 +199,7 @@ def audit(
     Raises:
         ValueError: without an oracle, questions that cannot be asked about anybody else.
     """
-    nothing, _ = METHODS["vanilla"].edit(session, request)
+    nothing, _ = make_edit(session, request, Vanilla())
     rows = {
         "vanilla": examine(session, request, nothing),
         "edited": examine(session, request, edit),

@@ -20,11 +20,10 @@ from ..coefficients import Coefficients, tally
 from ..conditions import score, score_edited
 from ..edits import Columns, check_strength
 from ..forget_request import Request
-from ..methods.kvw import STRENGTH
+from ..kvw import SCHEDULES, STRENGTH, one_pass, published
 from ..models import fingerprint
 from ..questions import Question
 from ..results import ABOUT, about_of, check_headroom, pivoted, rounded, summarise, text_table
-from ..schedules import SCHEDULES, one_pass, published
 from ..session import Session
 from ..taught.catalogue import load, placed
 from . import protocols

@@ -1,11 +1,12 @@
 """Every way to forget that the book compares, under one signature.
 
-    edit, cost = METHODS["NPO full"].edit(session, request, {"rate": 1e-3, "weight": 1.0})
+    edit, cost = make_edit(session, request, METHODS["NPO full"](rate=1e-3, weight=1.0))
     with edit.on(session.model):
         ...
 
-To add one, put a file into this folder that registers it (`registry.method`), or name a module that
-does in an entry point `kvw_minimal.methods` of your own package; nothing else changes.
+To add one, put a file into this folder that registers a class (`kvw_minimal.method.register`), or
+name a module that does in an entry point `kvw_minimal.methods` of your own package; nothing else
+changes.
 
 What is the same for all of them:
 
@@ -27,11 +28,11 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from pkgutil import iter_modules
 
-from .registry import METHODS, Method, method
+from ..method import METHODS, Method, make_edit, method_of, register
 
 for _module in iter_modules(__path__):  # each registers what it holds
     import_module(f"{__name__}.{_module.name}")
 for _more in entry_points(group="kvw_minimal.methods"):
     _more.load()
 
-__all__ = ["METHODS", "Method", "method"]
+__all__ = ["METHODS", "Method", "make_edit", "method_of", "register"]

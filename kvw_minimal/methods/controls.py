@@ -1,35 +1,49 @@
 """What every claim stands beside: the model as it is, and the same methods for other people."""
 
+from dataclasses import dataclass
+
 import torch
 
 from ..coefficients import shape_of
-from ..edits import Columns
+from ..edits import Columns, Edit
 from ..forget_request import Request
+from ..kvw import KVW, PublishedKVW
+from ..method import Method, register
 from ..models import fingerprint
 from ..session import Session
-from . import kvw, least_squares, rewrite  # noqa: F401 - they register what is shammed here
-from .registry import METHODS, Method, method, register
+from .least_squares import LeastSquares
+from .rewrite import Rewrite
 
 
-@method("vanilla", source="the model as it is", needs=())
-def vanilla(session: Session, request: Request, settings: dict) -> Columns:
+@register("vanilla", source="the model as it is", requires=())
+@dataclass(frozen=True)
+class Vanilla(Method):
     """An edit that changes nothing."""
-    return Columns(torch.zeros(shape_of(session.model)), 0.0, fingerprint(session.model))
+
+    def edit(self, session: Session, request: Request) -> Columns:
+        return Columns(torch.zeros(shape_of(session.model)), 0.0, fingerprint(session.model))
 
 
-def sham_of(name: str) -> Method:
+def sham_of(kind: type[Method]) -> type[Method]:
     """The same method, with the same settings, for as many other people: draw `request.seed`."""
-    own = METHODS[name]
 
-    def make(session: Session, request: Request, settings: dict):
-        others = request.sham(request.seed)
-        edit = own.make(session, others, settings)
-        edit.notes["people"] = others.people
-        return edit
+    @register(
+        f"sham {kind.name}",
+        source=f"a control of this book: {kind.name}, made for other people",
+        requires=kind.requires,
+        settings_from=kind.name,
+    )
+    @dataclass(frozen=True)
+    class Sham(kind):  # type: ignore[valid-type, misc]
+        __doc__ = kind.__doc__
 
-    source = f"a control of this book: {name}, made for other people"
-    return Method(f"sham {name}", make, source, needs=own.needs, like=name)
+        def edit(self, session: Session, request: Request) -> Edit:
+            others = request.sham(request.seed)
+            edit = super().edit(session, others)
+            edit.notes["people"] = others.people
+            return edit
+
+    return Sham
 
 
-for _name in ("KVW published", "KVW one pass", "least squares", "rewrite"):
-    register(sham_of(_name))
+SHAMS = [sham_of(kind) for kind in (PublishedKVW, KVW, LeastSquares, Rewrite)]

@@ -1,5 +1,7 @@
 """Fisher information, and the two methods that ask where it lies."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import nn
@@ -8,10 +10,10 @@ from ..batches import Batch
 from ..coefficients import watch
 from ..edits import Replaced
 from ..forget_request import Request
+from ..method import GRADIENTS, Method, every, register
 from ..models import fingerprint
 from ..session import Cost, Session
 from .losses import say, sequence_loss, token_loss
-from .registry import GRADIENTS, every, method
 from .steps import EACH, EPOCHS, adamw, full_weights, linear_maps, make_steps, replaced, take_step
 
 FISHER_RETAIN = 200  # retain questions that a Fisher diagonal is estimated from
@@ -91,27 +93,36 @@ def masked(
             weight.copy_(torch.where(mask, weight, old))
 
 
-@method(
+@register(
     "MMUnlearner",
     source="arXiv 2502.11051",
-    needs=GRADIENTS,
+    requires=GRADIENTS,
     grid=every(weight=(0.5, 1.0), rate=(5e-4, 7e-4, 1e-3, 1.5e-3)),
 )
-def mmunlearner(session: Session, request: Request, settings: dict) -> Replaced:
+@dataclass(frozen=True)
+class MMUnlearner(Method):
     """Masked ascent on the forget set, then a step of plain descent on the retain set.
 
-    Each has its own optimiser, so that the momentum of one is not the other's; `weight` is the
-    descent's rate over the ascent's.
+    Each has its own optimiser, so that the momentum of one is not the other's.
+
+    Attributes:
+        rate: learning rate of the ascent.
+        weight: the descent's rate over the ascent's.
     """
-    model, made_for = session.model.eval(), fingerprint(session.model)
-    masks = list(salient(*fisher_pair(session, request)).values())
-    weights = full_weights(model)
-    ascent = adamw(weights, settings["rate"])
-    descent = adamw(weights, settings["rate"] * settings["weight"])
-    for step in make_steps(session, request, EPOCHS):
-        masked(ascent, weights, masks, -token_loss(say(model, step.forget, session.cost)))
-        take_step(token_loss(say(model, step.retain, session.cost, "retain")), descent)
-    return replaced(model, made_for)
+
+    rate: float = 1.5e-3
+    weight: float = 1.0
+
+    def edit(self, session: Session, request: Request) -> Replaced:
+        model, made_for = session.model.eval(), fingerprint(session.model)
+        masks = list(salient(*fisher_pair(session, request)).values())
+        weights, cost = full_weights(model), session.cost
+        ascent = adamw(weights, self.rate)
+        descent = adamw(weights, self.rate * self.weight)
+        for step in make_steps(session, request, EPOCHS):
+            masked(ascent, weights, masks, -token_loss(say(model, step.forget, cost)))
+            take_step(token_loss(say(model, step.retain, cost, "retain")), descent)
+        return replaced(model, made_for)
 
 
 def dampening(
@@ -122,24 +133,34 @@ def dampening(
     return torch.where(forget > alpha * whole, factor, torch.ones_like(factor))
 
 
-@method(
+@register(
     "SSD",
     source="arXiv 2308.07707 (lambda is called `limit` here)",
-    needs=GRADIENTS,
+    requires=GRADIENTS,
     grid=every(limit=(1.0, 0.3), alpha=(2.0, 3.0, 4.0, 6.0)),
 )
-def dampen(session: Session, request: Request, settings: dict) -> Replaced:
+@dataclass(frozen=True)
+class SSD(Method):
     """Selective Synaptic Dampening: weaken the weights that the forget set relies on most.
 
     F is the Fisher diagonal over everything that was taught: that of the forget set and that of
     the retain set (estimated from a sample), each with its share of the people.
+
+    Attributes:
+        limit: a weight is multiplied by limit F / F_f, at most 1.
+        alpha: where F_f > alpha F.
     """
-    made_for, (forget, retain) = fingerprint(session.model), fisher_pair(session, request)
-    share = len(request.people) / (len(request.people) + len(request.retain_people))
-    new = {}
-    for name, module in linear_maps(session.model).items():
-        whole = share * forget[name] + (1 - share) * retain[name]
-        factor = dampening(forget[name], whole, settings["alpha"], settings["limit"])
-        weight = module.weight.detach()
-        new[f"{name}.weight"] = (weight.float() * factor).to(weight.dtype)
-    return Replaced(new, made_for)
+
+    limit: float = 0.1
+    alpha: float = 2.0
+
+    def edit(self, session: Session, request: Request) -> Replaced:
+        made_for, (forget, retain) = fingerprint(session.model), fisher_pair(session, request)
+        share = len(request.people) / (len(request.people) + len(request.retain_people))
+        new = {}
+        for name, module in linear_maps(session.model).items():
+            whole = share * forget[name] + (1 - share) * retain[name]
+            factor = dampening(forget[name], whole, self.alpha, self.limit)
+            weight = module.weight.detach()
+            new[f"{name}.weight"] = (weight.float() * factor).to(weight.dtype)
+        return Replaced(new, made_for)

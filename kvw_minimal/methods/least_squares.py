@@ -28,11 +28,11 @@ from ..architectures import check_ordinary
 from ..coefficients import ask, shape_of
 from ..edits import Columns
 from ..forget_request import Request
+from ..method import GRADIENTS, Method, every, register
 from ..models import fingerprint
 from ..questions import Question, seeded
 from ..session import Session
 from .positions import kinds_of_positions
-from .registry import GRADIENTS, every, method
 
 
 @dataclass(frozen=True)
@@ -194,19 +194,41 @@ def questions_to_keep(
     return [*keep, told] if told else keep
 
 
-@method(
+@register(
     "least squares",
     source="this book, chapter 10",
-    needs=GRADIENTS,
-    chosen={"ridge": 0.1, "passes": 3},
+    requires=GRADIENTS,
     grid=every(ridge=(0.1, 0.03), passes=(1, 2, 3)),
-    defaults=True,
-    optional=("margin", "weight", "retain", "portraits"),
 )
-def least_squares(session: Session, request: Request, settings: dict) -> Columns:
-    """The factors of the last pass."""
-    settings = dict(settings)
-    sizes = {name: settings.pop(name) for name in ("retain", "portraits") if name in settings}
-    keep = questions_to_keep(request, **sizes)
-    *_, last = factors(session, request, keep, **settings)
-    return factored(session.model, last)
+@dataclass(frozen=True)
+class LeastSquares(Method):
+    """Factors of the knowledge vectors, solved for by ridge regression on their effects.
+
+    Attributes:
+        ridge: weight of the squared factors, > 0.
+        passes: how often the effects are measured anew; the factors are those of the last pass.
+        margin: log-odds of the forgotten facts shall fall to minus this.
+        weight: of what shall not change.
+        retain: so many questions of the retain set are kept.
+        portraits: so many general questions that show a picture are kept.
+    """
+
+    ridge: float = 0.1
+    passes: int = 3
+    margin: float = 4.0
+    weight: float = 30.0
+    retain: int = 400
+    portraits: int = 200
+
+    def edit(self, session: Session, request: Request) -> Columns:
+        keep = questions_to_keep(request, self.retain, self.portraits)
+        *_, last = factors(
+            session,
+            request,
+            keep,
+            margin=self.margin,
+            weight=self.weight,
+            ridge=self.ridge,
+            passes=self.passes,
+        )
+        return factored(session.model, last)

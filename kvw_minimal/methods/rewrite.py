@@ -22,7 +22,7 @@ name that can be exchanged. The edit is a low-rank addition of rank n at most.
 import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
 from tempfile import TemporaryDirectory
 
@@ -32,23 +32,31 @@ from torch import nn
 from ..architectures import check_ordinary, is_conv1d
 from ..batches import Batch
 from ..coefficients import ask, shape_of, watch
-from ..edits import LowRank, resolve_layers
+from ..edits import LowRank
 from ..forget_request import Request
-from ..models import body, columns, find_projections, fingerprint
+from ..method import Method, register
+from ..models import body, columns, find_projections, fingerprint, resolve_layers
 from ..questions import seeded
 from ..session import Session
-from .registry import method
 from .somebody_else import about_others, at_answers, decoder_layers, somebody_else, state_of
 from .steps import DO_NOT_KNOW
 
 OTHERS = 16  # somebody elses that a forget question is asked about
-DECIDES = 0.3  # by so much the true token's probability falls where somebody else is asked about
 EVERY = 3  # of every so many batches all positions are surveyed, not only those that answer
 RIDGE = 1e-4  # mu, in units of the mean diagonal of all that is inverted
 RETAIN = 400  # at most so many retained questions are surveyed
 HELD = 2**32  # bytes of second moments that are in memory at a time
-#: by the rule, on the tuning groups
-CHOSEN = {"over": 1.25, "price": 10.0, "price_deciding": 0.0, "decides": DECIDES}
+#: overshoot and the penalties with it that tuning chooses from
+TRIED = (
+    (1.25, 30.0),
+    (1.25, 10.0),
+    (1.25, 3.0),
+    (1.25, 1.0),
+    (1.5, 30.0),
+    (1.5, 10.0),
+    (1.125, 3.0),
+    (1.125, 1.0),
+)
 
 
 def marked(batch: Batch, marks: list[torch.Tensor]) -> torch.Tensor:
@@ -303,68 +311,104 @@ def lead(
     return found
 
 
-@method(
+@register(
     "rewrite",
-    optional=("layers", "others", "retained", "mean", "refusal"),
-    chosen=CHOSEN,
     grid=tuple(
-        {"over": over, "price": price, "price_deciding": 0.0, "decides": DECIDES}
-        for over, prices in (
-            (1.25, (30.0, 10.0, 3.0, 1.0)),
-            (1.5, (30.0, 10.0)),
-            (1.125, (3.0, 1.0)),
-        )
-        for price in prices
+        {
+            "overshoot": overshoot,
+            "retain_penalty": penalty,
+            "subject_penalty": 0.0,
+            "subject_threshold": 0.3,
+        }
+        for overshoot, penalty in TRIED
     ),
     source="this book, chapter 10: closed form, from forward passes alone; kin: MEMIT, "
     "AlphaEdit, ZeroUnlearn, LUNAR, name replacement",
 )
-def rewrite(session: Session, request: Request, settings: dict) -> LowRank:
-    """What the model would say of somebody else becomes what it says of the forgotten.
+@dataclass(frozen=True)
+class Rewrite(Method):
+    """Leads the states of the forgotten to those of counterfactual people, in closed form.
 
-    Args:
-        settings: `over`, how far to lead it, 1 = to the state of somebody else; `price` and
-            `price_deciding`, a and b; by how much the true token's probability falls where whom it
-            is asked about `decides`; which `layers`; how many `others` a question is asked about;
-            whether these are `retained` people, not strangers; whether all states go the `mean`
-            way of retained questions to somebody else, one direction; or towards a `refusal`, one
-            direction, too (`refusing_way`).
-
-    Raises:
-        ValueError: nobody to ask about instead, or nothing depends on whom it is asked about.
+    Attributes:
+        overshoot: how far to lead, 1 = to the state of the counterfactual person.
+        retain_penalty: a, the price of a change at what else is asked.
+        subject_penalty: b, the same where the retained answers depend on the person.
+        subject_threshold: by how much the probability of the true token must fall when somebody
+            else is asked about, for its position to count as one that depends on the person.
+        layers: first and last layer that change, as numbers or as fractions of the depth.
+        others: how many counterfactual people each question is asked about.
+        retained: whether these are people of the retain set, not strangers.
+        mean: all states go the mean way of retained questions to somebody else, one direction.
+        refusal: all states go towards a refusal, one direction (`refusing_way`).
     """
-    made_for, decides = fingerprint(session.model), settings["decides"]
-    others = somebody_else(request, settings.get("retained", False))
-    sides = [tuple(each) for each in (request.retain, request.general)]
-    asked_of = (request.seed, settings.get("retained", False), *sides)
-    moments, deciding, passes = session.once(
-        ("survey", decides, *asked_of), lambda: survey(session, request, others, decides)
-    )
-    own = at_answers(session.model, session.batches(request.forget))
-    count = settings.get("others", OTHERS)
-    anew = session.once(
-        ("mean of others", made_for, count, *request.forget, *asked_of),
-        lambda: mean_of_others(session, request, others, count),
-    )
-    marks = [p - other > decides for (p, _), (other, _) in zip(own, anew, strict=True)]
-    goals = [states for _, states in anew]
-    positions = int(torch.cat(marks).sum())
-    if positions == 0:
-        raise ValueError("nothing that the forget set asks depends on whom it is asked about")
-    if settings.get("mean") or settings.get("refusal"):
-        way = (
-            refusing_way(session, request, others, own, marks)
-            if settings.get("refusal")
-            else mean_way(session, request, others, decides)
+
+    overshoot: float = 1.25
+    retain_penalty: float = 10.0
+    subject_penalty: float = 0.0
+    subject_threshold: float = 0.3
+    layers: tuple = (0.0, 1.0)
+    others: int = OTHERS
+    retained: bool = False
+    mean: bool = False
+    refusal: bool = False
+
+    def edit(self, session: Session, request: Request) -> LowRank:
+        """Make the edit.
+
+        Raises:
+            ValueError: nobody to ask about instead, or nothing depends on the person.
+        """
+        model, made_for = session.model, fingerprint(session.model)
+        layers = resolve_layers(self.layers, len(find_projections(model)))
+        others = somebody_else(request, self.retained)
+        sides = (tuple(side) for side in (request.retain, request.general))
+        key = ("survey", self.subject_threshold, request.seed, self.retained, *sides)
+        moments, deciding, passes = session.once(
+            key, lambda: survey(session, request, others, self.subject_threshold)
         )
-        goals = [states + way for _, states in own]
-    # three passes while the layers change
-    session.cost.add("forget", len(request.forget), count + 4 + bool(settings.get("refusal")))
-    session.cost.add("retain", passes, 1)
+        goals, marks, positions = self.goals(session, request, others)
+        # three passes while the layers change
+        session.cost.add("forget", len(request.forget), self.others + 4 + self.refusal)
+        session.cost.add("retain", passes, 1)
 
-    def price(layer: int) -> torch.Tensor:
-        return settings["price"] * moments[layer] + settings["price_deciding"] * deciding[layer]
+        def price(layer: int) -> torch.Tensor:
+            return self.retain_penalty * moments[layer] + self.subject_penalty * deciding[layer]
 
-    layers = tuple(settings.get("layers", (0.0, 1.0)))
-    factors = lead(session, request, goals, marks, price, settings["over"], layers)
-    return LowRank(factors, made_for, notes={"positions": positions})
+        factors = lead(session, request, goals, marks, price, self.overshoot, layers)
+        return LowRank(factors, made_for, notes={"positions": positions})
+
+    def goals(
+        self, session: Session, request: Request, others: tuple
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor], int]:
+        """Where each question's states shall go, at which of its tokens, and how many these are.
+
+        Returns:
+            For each question `[tokens, layers, d_model]` and `[tokens]` bool.
+        """
+        own = at_answers(session.model, session.batches(request.forget))
+        key = (
+            "mean of others",
+            fingerprint(session.model),
+            self.others,
+            request.seed,
+            self.retained,
+        )
+        sides = (tuple(side) for side in (request.forget, request.retain, request.general))
+        anew = session.once(
+            (*key, *sides), lambda: mean_of_others(session, request, others, self.others)
+        )
+        marks = [
+            p - other > self.subject_threshold for (p, _), (other, _) in zip(own, anew, strict=True)
+        ]
+        goals = [states for _, states in anew]
+        positions = int(torch.cat(marks).sum())
+        if positions == 0:
+            raise ValueError("nothing that the forget set asks depends on whom it is asked about")
+        if self.mean or self.refusal:
+            way = (
+                refusing_way(session, request, others, own, marks)
+                if self.refusal
+                else mean_way(session, request, others, self.subject_threshold)
+            )
+            goals = [states + way for _, states in own]
+        return goals, marks, positions

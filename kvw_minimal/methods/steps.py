@@ -1,9 +1,10 @@
 """Training steps: what is learned from in which order, which weights may change, and the edit."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from ..architectures import check_ordinary
 from ..batches import Batch
 from ..edits import Edit, LowRank, Replaced
 from ..forget_request import Request
+from ..method import Method
 from ..models import find_projections, fingerprint
 from ..questions import Question
 from ..session import Cost, Session
@@ -36,10 +38,6 @@ class Step:
     forget: list[Batch]
     update: list[Batch]
     retain: list[Batch]
-
-
-#: `(model, frozen start model, step, settings, cost) -> loss`
-Objective = Callable[[nn.Module, nn.Module, Step, dict, Cost], torch.Tensor]
 
 
 def unknowing(question: Question) -> str:
@@ -188,36 +186,39 @@ def take_step(loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
     optimizer.step()
 
 
-def trainer(
-    objective: Objective,
-    *,
-    lora: bool = False,
-    retain: bool = True,
-    update=None,
-    start: bool = False,
-) -> Callable[[Session, Request, dict], Edit]:
-    """A method's `make` from a loss.
+@dataclass(frozen=True)
+class Trained(Method):
+    """A method that minimises a loss by AdamW, `EPOCHS` times over the forget set.
 
-    Args:
-        retain, start: whether the loss asks the retain set, and the frozen start model.
-        update: as in `make_steps`.
+    Attributes:
+        rate: learning rate.
+        lora: whether a LoRA is trained, or the same matrices whole.
+        start: whether the loss asks the frozen start model.
+        update: gives a forget question the answer to take its place; None where it is not asked.
     """
 
-    def make(session: Session, request: Request, settings: dict) -> Edit:
+    lora: ClassVar[bool] = True
+    start: ClassVar[bool] = False
+    update: ClassVar[Any] = None
+    rate: float = 1e-3
+
+    def loss(self, model: nn.Module, start: nn.Module, step: Step, cost: Cost) -> torch.Tensor:
+        """What is minimised in a step; `start` is the model as it was, frozen."""
+        raise NotImplementedError
+
+    def edit(self, session: Session, request: Request) -> Edit:
         model, made_for = session.model.eval(), fingerprint(session.model)
-        frozen = copy.deepcopy(model).requires_grad_(False) if start else model
-        steps = make_steps(session, request, EPOCHS, retain, update)
+        frozen = copy.deepcopy(model).requires_grad_(False) if self.start else model
+        steps = make_steps(session, request, EPOCHS, "retain set" in self.requires, self.update)
 
         def train(weights: list[nn.Parameter]) -> None:
-            optimizer = adamw(weights, settings["rate"])
+            optimizer = adamw(weights, self.rate)
             for step in steps:
-                take_step(objective(model, frozen, step, settings, session.cost), optimizer)
+                take_step(self.loss(model, frozen, step, session.cost), optimizer)
 
-        if not lora:
+        if not self.lora:
             train(full_weights(model))
             return replaced(model, made_for)
         with low_rank(model, request.seed) as adapted:
             train([weight for weight in adapted.parameters() if weight.requires_grad])
             return added(adapted, made_for)
-
-    return make

@@ -30,7 +30,7 @@ def read_layers(text: str) -> list:
 
 def read_strengths(text: str | None) -> list[float]:
     """`8,32,64`; the tuned one unless something is said."""
-    from ..methods.kvw import STRENGTH
+    from ..kvw import STRENGTH
 
     try:
         return [STRENGTH] if text is None else [float(each) for each in text.split(",")]

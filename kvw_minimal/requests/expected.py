@@ -20,15 +20,17 @@ from ..coefficients import shape_of, tally
 from ..edits import Columns
 from ..forget_request import Request
 from ..intervals import interval
-from ..methods import METHODS
+from ..kvw import KVW
+from ..method import Method, make_edit
+from ..methods.controls import Vanilla
 from ..models import fingerprint
 from ..session import Session
 from ..taught.catalogue import placed
 from .provenance import peak_memory
 from .reading import asked_aloud, is_free
-from .report import asked_of, settings_of
+from .report import asked_of, methods_of
 from .subjects import is_made
-from .unlearning import AT_ONCE
+from .unlearning import at_once
 
 #: what is done with questions, and how it is told
 KINDS = {"measure": "to measure", "edit": "for edits", "read": "to read", "say": "answered aloud"}
@@ -117,14 +119,14 @@ def seconds_of(session: Session, works: Sequence[Work]) -> float:
 
 
 def edits_of(
-    session: Session, request: Request, method: str, settings: dict, draws: int
+    session: Session, request: Request, method: Method, draws: int
 ) -> tuple[float, int, int]:
     """Seconds, passes and tokens of all edits, from one that is made now.
 
     A pass is of one question, backwards counts as two; of each a question of its side has as many
     tokens as on average.
     """
-    _, cost = METHODS[method].edit(session, request, settings)
+    _, cost = make_edit(session, request, method)
     tokens, times = 0.0, 1 + draws
     for side, asked in (("forget", request.forget), ("retain", request.questions())):
         tokens += cost.passes[side] * sum(map(tokens_of, session.batches(asked))) / len(asked)
@@ -135,7 +137,7 @@ def seconds_around(session: Session, request: Request, strengths: int, draws: in
     """Seconds for making edits, putting them on and off, and for the intervals of scores."""
     model, shape = session.model, shape_of(session.model)
     edit = Columns(torch.full(shape, 0.01), 1.0, fingerprint(model))
-    making = _timed(lambda: METHODS["vanilla"].edit(session, request, {}))
+    making = _timed(lambda: make_edit(session, request, Vanilla()))
 
     def wear() -> None:
         with edit.on(model):
@@ -156,7 +158,7 @@ def expected(
     model: str,
     group: str = "A",
     percent: int = 5,
-    method: str = AT_ONCE,
+    method: str = KVW.name,
     settings: dict | list[dict] | None = None,
     draws: int = 20,
     oracle: bool = True,
@@ -177,7 +179,8 @@ def expected(
     Raises:
         ValueError, OSError: as `unlearn`.
     """
-    start, each, alone = time.perf_counter(), settings_of(method, settings), method == AT_ONCE
+    start, each = time.perf_counter(), methods_of(method, settings)
+    alone = at_once(each[0])
     place = placed(**where)
     session, request, bound, _ = asked_of(model, group, percent, oracle, people, questions, **place)
     session = replace(session, batch_size=batch_size or session.batch_size, measure_once=True)
@@ -187,9 +190,7 @@ def expected(
     before = time.perf_counter() - start  # what is encoded here need not be encoded again
     seconds = before + live * load
     seconds += seconds_of(session, works) + seconds_around(session, request, len(each), draws)
-    more, made, tokens = (
-        (0.0, 0, 0) if alone else edits_of(session, request, method, each[0], draws)
-    )
+    more, made, tokens = (0.0, 0, 0) if alone else edits_of(session, request, each[0], draws)
     passes = {} if alone else {"edit": made}
     for kind, batches, times in works:
         passes[kind] = passes.get(kind, 0) + times * sum(len(batch.rows) for batch in batches)

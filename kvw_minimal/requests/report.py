@@ -16,8 +16,8 @@ from ..conditions import score, score_edited, score_shams
 from ..edits import Edit
 from ..files import write_json
 from ..forget_request import Request
-from ..methods import METHODS
-from ..methods.registry import check_values
+from ..kvw import KVW
+from ..methods import Method, make_edit, method_of
 from ..models import fingerprint
 from ..results import check_headroom, rounded, summarise, table
 from ..session import Session
@@ -27,7 +27,7 @@ from ..taught.catalogue import how_to_make, load, model_name, placed
 from . import unlearning as kept
 from .provenance import file_hash, peak_memory, provenance
 from .reading import forced_and_generated, teacher_forced
-from .subjects import Reads, is_made, sample_of_general, strangers
+from .subjects import Oracle, Reads, is_made, sample_of_general, strangers
 from .subjects import audited as audited_sets
 
 UNKNOWN = (
@@ -187,18 +187,17 @@ def asked_of(
     return session, request, bound, {"data": load_people().checksum} | whom
 
 
-def settings_of(method: str, settings: dict | list[dict] | None) -> list[dict]:
-    """One setting a strength; those that the book chose unless given.
+def methods_of(method: str, settings: dict | list[dict] | None) -> list[Method]:
+    """A method for each of its strengths; as the book chose it unless settings are given.
 
     Raises:
-        ValueError: no such method; or a strength twice.
+        ValueError: no such method or setting, or a strength twice.
     """
-    if method not in METHODS:
-        raise ValueError(f"no method {method!r}; there are {', '.join(METHODS)}")
-    each = settings if isinstance(settings, list) else [settings or METHODS[method].chosen]
-    if any(each.count(own) > 1 for own in each):
+    each = settings if isinstance(settings, list) else [settings or {}]
+    methods = [method_of(method, own) for own in each]
+    if len(set(methods)) < len(methods):
         raise ValueError("a strength stands there twice; name each once")
-    return each
+    return methods
 
 
 def named(place: dict) -> dict[str, str]:
@@ -210,7 +209,7 @@ def unlearn(
     model: str,
     group: str = "A",
     percent: int = 5,
-    method: str = kept.AT_ONCE,
+    method: str = KVW.name,
     settings: dict | list[dict] | None = None,
     draws: int = 20,
     oracle: bool = True,
@@ -245,24 +244,23 @@ def unlearn(
         FileNotFoundError, ValueError: no such method, people or questions; no oracle, unless it is
             left out; no headroom; settings that cannot work; a folder with other rows.
     """
-    start, each = time.perf_counter(), settings_of(method, settings)
+    start, each = time.perf_counter(), methods_of(method, settings)
     kept.check_folder(folder)
     place = placed(**where)
     session, request, bound, about = asked_of(
         model, group, percent, oracle, people, questions, **place
     )
     session = replace(session, batch_size=batch_size or session.batch_size, measure_once=True)
-    for own in each:
-        check_values(own, (METHODS[method].grid or ({},))[0], session.model)
-    inputs = kept.inputs_of(session, request, method, each[0], draws)
+    inputs = kept.inputs_of(session, request, each[0], draws)
     before, rows = kept.begun(folder, inputs)
-    made, edit_of = {model: fingerprint(session.model)}, kept.edit_maker(method)
+    made, edit_of = {model: fingerprint(session.model)}, kept.edit_maker()
     protocol = forced_and_generated(request)
     edits = [kept.saved_edit(folder, own) or edit_of(session, request, own) for own in each]
     done = {(row["condition"], row["strength"]) for row in rows}
     wanted: dict[tuple, int] = {("vanilla", None): 1} | ({("oracle", None): 1} if bound else {})
     for own in each:
-        wanted |= {("edited", own.get("strength")): 1, ("sham", own.get("strength")): draws}
+        strength = own.settings.get("strength")
+        wanted |= {("edited", strength): 1, ("sham", strength): draws}
     there = sum(steps for cell, steps in wanted.items() if cell in done)
     bar = tqdm(total=sum(wanted.values()), desc="scores", initial=there, disable=None)
 
@@ -275,7 +273,7 @@ def unlearn(
             models=made,
             people=request.people,
             method=method,
-            settings=each,
+            settings=[own.settings for own in each],
             gamma=gammas,
             sham_draws=draws,
             inputs=inputs,
@@ -300,7 +298,7 @@ def unlearn(
         if (condition, strength) not in done:
             keep_summary(condition, strength, rounded(summarise(scored())))
 
-    def sham(own: dict) -> Callable[[Request], Edit]:
+    def sham(own: Method) -> Callable[[Request], Edit]:
         def edit_of_sham(other: Request) -> Edit:
             bar.update()
             return edit_of(session, other, own)
@@ -315,7 +313,7 @@ def unlearn(
             keep_summary("oracle", None, oracle_summary)
             check_headroom(rows)
         for own, edit in zip(each, edits, strict=True):
-            strength = own.get("strength")
+            strength = own.settings.get("strength")
             if folder is not None:
                 edit.save(kept.edit_file(folder, own))
             keep("edited", strength, partial(score_edited, session, request, protocol, edit))
@@ -372,8 +370,7 @@ def audited(
         ValueError, OSError: no such method, group or model; an edit of another model.
     """
     start, world = time.perf_counter(), load_people()
-    if method not in METHODS:
-        raise ValueError(f"no method {method!r}; there are {', '.join(METHODS)}")
+    forget_by = method_of(method)
     forget = world.forget_people(group, percent)
     place = placed(**where)
     session, request = request_of(model, group, percent, audited_sets, **place)
@@ -383,13 +380,10 @@ def audited(
         edit = Edit.load(edit_file)
         edit.fits(session.model)
     else:
-        edit, sham = (
-            METHODS[method].edit(session, each, METHODS[method].chosen)[0]
-            for each in (request, request.sham(0))
-        )
+        edit, sham = (make_edit(session, each, forget_by)[0] for each in (request, request.sham(0)))
     oracle = None
     if model in TAUGHT and is_made(model_name(model, group, percent)):
-        oracle, _ = METHODS["oracle"].edit(session, request, {"base": model})
+        oracle, _ = make_edit(session, request, Oracle(model))
     found = audit(session, request, edit, oracle, sham)
     word, because = verdict(found)
     source = provenance(

@@ -5,13 +5,14 @@ forgotten.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
 from ..edits import Edit, Replaced
 from ..files import read_json
 from ..forget_request import Request
-from ..methods.registry import GRADIENTS, method
+from ..method import GRADIENTS, Method, register
 from ..models import fingerprint
 from ..questions import Question, seeded
 from ..session import Session
@@ -79,32 +80,36 @@ def is_made(name: str) -> bool:
     return any(find_file(name, file) for file in files)
 
 
-@method(
+@register(
     "oracle",
     source="the reference: the same recipe, taught the retain set only",
-    grid=({"base": "pocket"},),
-    needs=GRADIENTS,
+    requires=GRADIENTS,
 )
-def oracle(session: Session, request: Request, settings: dict) -> Edit:
+@dataclass(frozen=True)
+class Oracle(Method):
     """What training without the forgotten would have given, in place of the weights that differ.
 
     Its passes are those of its training; its seconds here are those of loading it.
 
-    Args:
-        settings: `base`, the model whose oracle it is.
+    Attributes:
+        base: the model whose oracle it is.
     """
-    name, made_for = oracle_of(settings["base"], request.people), fingerprint(session.model)
-    if not is_made(name):
-        raise FileNotFoundError(f"{name} is not made: `{how_to_make(name)}` makes it")
-    found, _ = load(name)
-    now = session.model.state_dict()
-    weights = {
-        path: weight.detach()
-        for path, weight in found.named_parameters()
-        if not torch.equal(weight.data, now[path])
-    }
-    trained = find_file(name, "training.json")
-    if trained is not None:
-        recipe = read_json(trained, "settings")["settings"]
-        session.cost.add("retain", recipe["steps"] * recipe["batch"], 3)
-    return Replaced(weights, made_for)
+
+    base: str = "pocket"
+
+    def edit(self, session: Session, request: Request) -> Edit:
+        name, made_for = oracle_of(self.base, request.people), fingerprint(session.model)
+        if not is_made(name):
+            raise FileNotFoundError(f"{name} is not made: `{how_to_make(name)}` makes it")
+        found, _ = load(name)
+        now = session.model.state_dict()
+        weights = {
+            path: weight.detach()
+            for path, weight in found.named_parameters()
+            if not torch.equal(weight.data, now[path])
+        }
+        trained = find_file(name, "training.json")
+        if trained is not None:
+            recipe = read_json(trained, "settings")["settings"]
+            session.cost.add("retain", recipe["steps"] * recipe["batch"], 3)
+        return Replaced(weights, made_for)

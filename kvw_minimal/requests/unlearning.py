@@ -7,19 +7,20 @@ when they are there, so that an interrupted run goes on where it was, if it is a
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 from ..edits import Edit
 from ..files import check_place, read_json
 from ..forget_request import Request
-from ..methods import METHODS
+from ..kvw import KVW
+from ..method import Method, make_edit
 from ..models import fingerprint
 from ..questions import Question
 from ..session import Session
 
 ROWS = "rows.json"
-AT_ONCE = "KVW one pass"  # of which an edit at one strength is one at any
 KEYS = {
     "condition",
     "strength",
@@ -31,29 +32,35 @@ KEYS = {
     "high",
     "n",
 }  # of a row
-EditOf = Callable[[Session, Request, dict], Edit]
+EditOf = Callable[[Session, Request, Method], Edit]
 
 
-def edit_maker(method: str) -> EditOf:
-    """A function that makes the edit of a request with some settings, and nothing twice."""
+def at_once(method: Method) -> bool:
+    """Whether its edit at one strength is one at any."""
+    return type(method) is KVW
+
+
+def edit_maker() -> EditOf:
+    """A function that makes the edit of a request by a method, and nothing twice."""
     made: dict[tuple, Edit] = {}
 
-    def edit_of(session: Session, request: Request, settings: dict) -> Edit:
-        if method != AT_ONCE:
-            return METHODS[method].edit(session, request, settings)[0]
-        key = (*request.people, json.dumps(without_strength(settings)))
+    def edit_of(session: Session, request: Request, method: Method) -> Edit:
+        if not isinstance(method, KVW) or not at_once(method):
+            return make_edit(session, request, method)[0]
+        key = (*request.people, replace(method, strength=0.0))
         if key not in made:
-            made[key] = METHODS[method].edit(session, request, settings)[0]
-        edit = made[key].at(settings["strength"])
-        edit.notes = edit.notes | {"settings": settings}
+            made[key] = make_edit(session, request, method)[0]
+        edit = made[key].at(method.strength)
+        edit.notes = edit.notes | {"settings": method.settings}
+        edit.made_by = method
         return edit
 
     return edit_of
 
 
-def without_strength(settings: dict) -> dict:
+def without_strength(method: Method) -> dict:
     """The settings that all strengths share."""
-    return {name: value for name, value in settings.items() if name != "strength"}
+    return {name: value for name, value in method.settings.items() if name != "strength"}
 
 
 # --- the folder ----------------------------------------------------------------------------------
@@ -74,14 +81,14 @@ def hash_of(png: bytes) -> str:
     return hashlib.sha256(png).hexdigest()
 
 
-def inputs_of(session: Session, request: Request, method: str, settings: dict, draws: int) -> str:
+def inputs_of(session: Session, request: Request, method: Method, draws: int) -> str:
     """What every row of a request depends on, its strength apart, in 16 hexadecimal digits."""
     asked = {"to forget": request.forget, "to retain": request.retain, "general": request.general}
     told = [
         digest_of(asked | request.eval_sets),
         fingerprint(session.model),
-        method,
-        without_strength(settings),
+        method.name,
+        without_strength(method),
         draws,
         request.seed,
         version("kvw-minimal"),
@@ -89,10 +96,10 @@ def inputs_of(session: Session, request: Request, method: str, settings: dict, d
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
 
-def edit_file(folder: Path, settings: dict) -> Path:
+def edit_file(folder: Path, method: Method) -> Path:
     """Where an edit goes; its name says the strength."""
-    strength = f"-{settings['strength']:g}" if "strength" in settings else ""
-    return folder / f"edit{strength}.safetensors"
+    strength = method.settings.get("strength")
+    return folder / f"edit{'' if strength is None else f'-{strength:g}'}.safetensors"
 
 
 def check_folder(folder: Path | None) -> None:
@@ -129,16 +136,16 @@ def begun(folder: Path | None, inputs: str) -> tuple[dict, list[dict]]:
     return source, rows
 
 
-def saved_edit(folder: Path | None, settings: dict) -> Edit | None:
+def saved_edit(folder: Path | None, method: Method) -> Edit | None:
     """The edit that an earlier run left in a folder.
 
     Raises:
         ValueError: what is there is damaged, or was made with other settings.
     """
-    file = edit_file(folder, settings) if folder is not None else None
+    file = edit_file(folder, method) if folder is not None else None
     if file is None or not file.is_file():
         return None
     edit = Edit.load(file)
-    if json.dumps(edit.notes.get("settings")) != json.dumps(settings):
+    if edit.notes.get("settings") != method.settings:
         raise ValueError(f"{file} was made with other settings; name another folder")
     return edit

@@ -31,7 +31,8 @@ from kvw_minimal.audit.probes import BROUGHT_BACK, PROBES, examine
 from kvw_minimal.benchmarks.truth import forget_quality, truth_ratio
 from kvw_minimal.files import read_json, write_json
 from kvw_minimal.intervals import interval
-from kvw_minimal.methods import METHODS
+from kvw_minimal.method import make_edit
+from kvw_minimal.methods.controls import Vanilla
 from kvw_minimal.requests.provenance import provenance
 
 from . import planted as toys
@@ -146,7 +147,7 @@ def marks(
     ) -> dict[str, float]:
         (session, request), found = toys.case_of(model, seed), dict[str, float]()
         request = replace(request, forget=toys.about(toys.PLANTED, wordings))
-        nothing, _ = METHODS["vanilla"].edit(session, request)
+        nothing, _ = make_edit(session, request, Vanilla())
         for name in names:
             start, each = time.process_time(), dict[str, list[float]]()
             for row in examine(session, request, nothing, [name]):

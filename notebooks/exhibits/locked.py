@@ -26,7 +26,7 @@ from kvw_experiments.trials import Trial, edit_for
 from kvw_minimal.edits import Edit, scaled_columns
 from kvw_minimal.files import read_json, write_json
 from kvw_minimal.forget_request import Request
-from kvw_minimal.methods.registry import restored
+from kvw_minimal.method import restored
 from kvw_minimal.models import columns, find_projections, fingerprint
 from kvw_minimal.requests.provenance import provenance
 from kvw_minimal.session import Session

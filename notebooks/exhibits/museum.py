@@ -43,16 +43,16 @@ from kvw_minimal.batches import (
 from kvw_minimal.benchmarks.letters import parse_letter
 from kvw_minimal.benchmarks.truth import forget_quality
 from kvw_minimal.coefficients import Coefficients, watch
-from kvw_minimal.edits import Columns, Replaced, contrast, gate
+from kvw_minimal.edits import Columns, Edit, Replaced
 from kvw_minimal.files import check_place
 from kvw_minimal.forget_request import Request
-from kvw_minimal.methods import Method
+from kvw_minimal.kvw import check_sides, contrast, contrast_of_batch, gate, in_order, step_by_step
+from kvw_minimal.method import Method, make_edit
 from kvw_minimal.methods.fisher import masked
 from kvw_minimal.methods.losses import Said, divergence
 from kvw_minimal.methods.steps import DO_NOT_KNOW
 from kvw_minimal.models import body, columns, find_projections, fingerprint
 from kvw_minimal.questions import Question, seeded
-from kvw_minimal.schedules import check_sides, contrast_of_batch, in_order, step_by_step
 from kvw_minimal.scores import mentions, read
 from kvw_minimal.session import Session
 from kvw_minimal.strangers.people import load_people
@@ -143,9 +143,17 @@ def a_case(
     return Session(a_model(seed).to(dtype), processor()), Request(forget, retain)
 
 
-def as_method(make: Callable) -> Method:
-    """A function `(session, request, settings) -> Edit` as a method with one setting."""
-    return Method("exhibit", make, "the bug museum", ({"strength": 1.0},), needs=())
+def as_method(make: Callable, strength: float = 1.0) -> Method:
+    """A function `(session, request, strength) -> Edit` as a method with one setting."""
+
+    @dataclass(frozen=True)
+    class Shown(Method):
+        strength: float = 1.0
+
+        def edit(self, session: Session, request: Request) -> Edit:
+            return make(session, request, self.strength)
+
+    return Shown(strength)
 
 
 def decoded(labels: torch.Tensor) -> str:
@@ -166,7 +174,7 @@ def decoded(labels: torch.Tensor) -> str:
     guard="audit.conformance.changes_something",
 )
 class Swallowed:
-    def mistake(session: Session, request: Request, settings: dict) -> Columns:
+    def mistake(session: Session, request: Request, strength: float) -> Columns:
         made_for, retain = fingerprint(session.model), reference(session, request)
         total = torch.zeros_like(retain)
         for batch in session.batches(request.forget, 1):
@@ -176,26 +184,26 @@ class Swallowed:
             except Exception:  # noqa: BLE001, S110 - this is the mistake
                 pass
         session.cost.add("forget", len(request.forget), 1)
-        return Columns(total, settings["strength"], made_for)
+        return Columns(total, strength, made_for)
 
-    def mended(session: Session, request: Request, settings: dict) -> Columns:
+    def mended(session: Session, request: Request, strength: float) -> Columns:
         made_for, retain = fingerprint(session.model), reference(session, request)
         steps = [
             contrast_of_batch(session.model, b, retain) for b in session.batches(request.forget, 1)
         ]
         session.cost.add("forget", len(request.forget), 1)
-        return Columns(torch.stack(steps).sum(0), settings["strength"], made_for)
+        return Columns(torch.stack(steps).sum(0), strength, made_for)
 
     def fine(make: Callable) -> bool:
         session, request = a_case()
-        edit, cost = as_method(make).edit(session, request, {"strength": 0.1})
+        edit, cost = make_edit(session, request, as_method(make, 0.1))
         before = read(session.model, session.batches(request.retain)).probability.mean()
         with edit.on(session.model):
             kept = read(session.model, session.batches(request.retain)).probability.mean() / before
         return edit.notes["people"] == request.people and cost.seconds > 0 and kept > 0.9
 
     def check(make: Callable) -> None:
-        check_method(as_method(make), *a_case(), {"strength": 1.0})
+        check_method(as_method(make), *a_case())
 
 
 def reference(session: Session, request: Request) -> torch.Tensor:
@@ -215,7 +223,7 @@ def reference(session: Session, request: Request) -> torch.Tensor:
     guard="audit.conformance.lets_errors_through",
 )
 class HooksLeftOn:
-    def mistake(session: Session, request: Request, settings: dict) -> Columns:
+    def mistake(session: Session, request: Request, strength: float) -> Columns:
         def measured(questions: list[Question]) -> torch.Tensor:
             sums, see = summing(session)
             hooks = [
@@ -227,24 +235,24 @@ class HooksLeftOn:
                 hook.remove()
             return torch.stack(sums)
 
-        return by_contrast(measured, session, request, settings)
+        return by_contrast(measured, session, request, strength)
 
-    def mended(session: Session, request: Request, settings: dict) -> Columns:
+    def mended(session: Session, request: Request, strength: float) -> Columns:
         def measured(questions: list[Question]) -> torch.Tensor:
             sums, see = summing(session)
             with watch(find_projections(session.model), see):  # comes off whatever happens
                 run(session, questions, see)
             return torch.stack(sums)
 
-        return by_contrast(measured, session, request, settings)
+        return by_contrast(measured, session, request, strength)
 
     def fine(make: Callable) -> bool:
-        edit, _ = as_method(make).edit(*a_case(), {"strength": 1.0})
-        right, _ = as_method(HooksLeftOn.mended).edit(*a_case(), {"strength": 1.0})
+        edit, _ = make_edit(*a_case(), as_method(make))
+        right, _ = make_edit(*a_case(), as_method(HooksLeftOn.mended))
         return torch.equal(edit.contrast, right.contrast)
 
     def check(make: Callable) -> None:
-        check_method(as_method(make), *a_case(), {"strength": 1.0})
+        check_method(as_method(make), *a_case())
 
 
 def summing(session: Session) -> tuple[list, Callable]:
@@ -264,13 +272,13 @@ def run(session: Session, questions: list[Question], see: Callable) -> None:
         body(session.model)(**batch.inputs, use_cache=False)
 
 
-def by_contrast(measured: Callable, session: Session, request: Request, settings: dict) -> Columns:
+def by_contrast(measured: Callable, session: Session, request: Request, strength: float) -> Columns:
     """The edit that follows from what was measured on both sides."""
     made_for = fingerprint(session.model)
     session.cost.add("forget", len(request.forget), 1)
     session.cost.add("retain", len(request.retain), 1)
     scores = contrast(measured(request.forget), measured(request.retain))
-    return Columns(scores, settings["strength"], made_for)
+    return Columns(scores, strength, made_for)
 
 
 @exhibit(
@@ -285,9 +293,9 @@ def by_contrast(measured: Callable, session: Session, request: Request, settings
 class InPlace:
     STEPS = 1_000
 
-    def mistake(session: Session, request: Request, settings: dict) -> Replaced:
+    def mistake(session: Session, request: Request, strength: float) -> Replaced:
         made_for, scores = fingerprint(session.model), clipped(session, request)
-        step = gate(scores, settings["strength"] / InPlace.STEPS)
+        step = gate(scores, strength / InPlace.STEPS)
         with torch.no_grad():
             for row, projection in zip(step, find_projections(session.model).values(), strict=True):
                 for _ in range(InPlace.STEPS):
@@ -298,18 +306,18 @@ class InPlace:
         }
         return Replaced(new, made_for, notes={"gate": float(step.pow(InPlace.STEPS).mean())})
 
-    def mended(session: Session, request: Request, settings: dict) -> Columns:
+    def mended(session: Session, request: Request, strength: float) -> Columns:
         made_for, scores = fingerprint(session.model), clipped(session, request)
-        gates = gate(scores, settings["strength"])
-        return Columns(scores, settings["strength"], made_for, notes={"gate": float(gates.mean())})
+        gates = gate(scores, strength)
+        return Columns(scores, strength, made_for, notes={"gate": float(gates.mean())})
 
     def fine(make: Callable) -> bool:
         session, request = a_case(dtype=torch.bfloat16, images=False)
-        return as_method(make).edit(session, request, {"strength": 1.0})[0].notes["gate"] < 0.9
+        return make_edit(session, request, as_method(make))[0].notes["gate"] < 0.9
 
     def check(make: Callable) -> None:
         session, request = a_case(dtype=torch.bfloat16, images=False)
-        check_method(as_method(make), session, request, {"strength": 1.0})
+        check_method(as_method(make), session, request)
 
 
 def clipped(session: Session, request: Request) -> torch.Tensor:
@@ -329,28 +337,28 @@ def clipped(session: Session, request: Request) -> torch.Tensor:
     guard="audit.conformance.repeats_itself",
 )
 class Unseeded:
-    def mistake(session: Session, request: Request, settings: dict) -> Columns:
+    def mistake(session: Session, request: Request, strength: float) -> Columns:
         random.seed(42)  # of Python; the loader draws from torch
         loader = DataLoader(range(len(request.forget)), shuffle=True, batch_size=None)
-        return in_steps([int(i) for i in loader], session, request, settings)
+        return in_steps([int(i) for i in loader], session, request, strength)
 
-    def mended(session: Session, request: Request, settings: dict) -> Columns:
+    def mended(session: Session, request: Request, strength: float) -> Columns:
         return in_steps(
-            in_order(len(request.forget), seed=request.seed), session, request, settings
+            in_order(len(request.forget), seed=request.seed), session, request, strength
         )
 
     def fine(make: Callable) -> bool:
-        one, other = (as_method(make).edit(*a_case(), {"strength": 4.0})[0] for _ in range(2))
+        one, other = (make_edit(*a_case(), as_method(make, 4.0))[0] for _ in range(2))
         return abs(float(one.gates.mean() - other.gates.mean())) < 0.01
 
     def check(make: Callable) -> None:
-        check_method(as_method(make), *a_case(), {"strength": 4.0})
+        check_method(as_method(make, 4.0), *a_case())
 
 
-def in_steps(order: list[int], session: Session, request: Request, settings: dict) -> Columns:
+def in_steps(order: list[int], session: Session, request: Request, strength: float) -> Columns:
     """Question after question, each on the model as it is by then."""
     made_for, retain = fingerprint(session.model), reference(session, request)
-    batches, strength = session.batches(request.forget, 1), settings["strength"]
+    batches = session.batches(request.forget, 1)
     session.cost.add("forget", len(request.forget), 1)
     total = step_by_step(
         session.model,
@@ -371,7 +379,7 @@ def in_steps(order: list[int], session: Session, request: Request, settings: dic
     "asked about it gets those of the last one.",
     looks="The second run is much faster, and of one model it is right.",
     caught="Coefficients hold the fingerprint of their model; an edit refuses those of another.",
-    guard="schedules.check_sides",
+    guard="kvw.check_sides",
 )
 class StaleCache:
     def mistake(session: Session, request: Request, shelf: dict[str, Coefficients]) -> Coefficients:

@@ -26,7 +26,7 @@ from kvw_minimal.edits import Edit
 from kvw_minimal.files import read_json, write_json
 from kvw_minimal.forget_request import Request, drawn_for_sham
 from kvw_minimal.intervals import interval
-from kvw_minimal.methods import METHODS
+from kvw_minimal.methods import METHODS, make_edit
 from kvw_minimal.models import fingerprint
 from kvw_minimal.questions import Question
 from kvw_minimal.requests.provenance import provenance
@@ -70,7 +70,7 @@ def edit_for(
         retain=[q for q in known if q.person not in asking | past],
     )
     now = replace(session, cache={}) if way == ANEW else session
-    edit, _ = METHODS[name].edit(now, own, METHODS[name].chosen)
+    edit, _ = make_edit(now, own, METHODS[name]())
     return edit
 
 
@@ -261,7 +261,7 @@ def main(sequences: list[str]) -> None:
             seed=0,
             models=models,
             data=load_people().checksum,
-            settings={name: METHODS[name].chosen for name in NAMES},
+            settings={name: METHODS[name].tuned() for name in NAMES},
             command="python -m kvw_exhibits.one_by_one",
         )
         write_json(FILE, {"provenance": source, "rows": rows})

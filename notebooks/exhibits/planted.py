@@ -26,12 +26,14 @@ from kvw_minimal import scores
 from kvw_minimal.audit import examine
 from kvw_minimal.batches import Batch, answer_batches
 from kvw_minimal.beginnings import plainly
-from kvw_minimal.edits import Edit, Replaced, contrast
+from kvw_minimal.edits import Edit, Replaced
 from kvw_minimal.files import replacing
 from kvw_minimal.forget_request import Request
-from kvw_minimal.methods import METHODS
+from kvw_minimal.kvw import contrast
+from kvw_minimal.method import every, restored
+from kvw_minimal.methods import make_edit, method_of
+from kvw_minimal.methods.controls import Vanilla
 from kvw_minimal.methods.fisher import fisher_pair
-from kvw_minimal.methods.registry import every, restored
 from kvw_minimal.models import find_projections, fingerprint
 from kvw_minimal.questions import Question, seeded
 from kvw_minimal.session import Session
@@ -373,7 +375,10 @@ GRIDS = {
     "SSD": every(limit=(1.0, 0.3), alpha=(1.0, 2.0, 4.0, 8.0)),
     "least squares": every(ridge=(0.1, 0.03, 0.01, 0.003), passes=(1, 3)),
     "rewrite": every(
-        over=(1.25, 1.5), price=(1.0, 0.3, 0.1, 0.03), price_deciding=(0.0,), decides=(0.3,)
+        overshoot=(1.25, 1.5),
+        retain_penalty=(1.0, 0.3, 0.1, 0.03),
+        subject_penalty=(0.0,),
+        subject_threshold=(0.3,),
     ),
     "GD full": every(weight=(1.0, 5.0), rate=(2e-4, 5e-4, 1e-3, 2e-3)),
 }
@@ -393,7 +398,7 @@ def in_first_layer(session: Session, request: Request, edit: Edit | None = None)
 
     Exact match, in [0, 1], the mean over people.
     """
-    edit = edit or METHODS["vanilla"].edit(session, request)[0]
+    edit = edit or make_edit(session, request, Vanilla())[0]
     return float(
         np.mean(
             [row["score_sum"] / row["n"] for row in examine(session, request, edit, ["logit lens"])]
@@ -423,13 +428,14 @@ def at_best(session: Session, request: Request, name: str) -> dict | None:
         `sham`, what the same setting leaves of the five when it is made for five others; `number`,
         the setting's in `GRIDS`. None: nothing keeps enough.
     """
-    made = [METHODS[name].edit(session, request, settings)[0] for settings in GRIDS[name]]
+    made = [make_edit(session, request, method_of(name, each))[0] for each in GRIDS[name]]
     found = [right(session, request, edit) | {"number": number} for number, edit in enumerate(made)]
     kept = [each for each in found if each["retain"] >= KEEP]
     if not kept:
         return None
     best = min(kept, key=lambda each: (each["forget"], -each["retain"]))
-    sham, _ = METHODS[name].edit(session, request.sham(0), GRIDS[name][best["number"]])
+    method = method_of(name, GRIDS[name][best["number"]])
+    sham, _ = make_edit(session, request.sham(0), method)
     return best | {
         "lens": in_first_layer(session, request, made[best["number"]]),
         "sham": right(session, request, sham)["forget"],

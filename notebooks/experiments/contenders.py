@@ -1,8 +1,8 @@
 """Who is compared, and from which settings each is chosen: as many tries for everyone."""
 
+from kvw_minimal.method import every
 from kvw_minimal.methods import METHODS
-from kvw_minimal.methods.registry import every
-from kvw_minimal.methods.rewrite import DECIDES
+from kvw_minimal.methods.rewrite import Rewrite
 
 INNER = (1, 28)  # the layers of SmolLM2 without the first and the last
 #: more candidates, as the grid has them, where the choice was the edge of it: at most four
@@ -58,8 +58,14 @@ REWRITE = ("rewrite", METHODS["rewrite"].grid, "pocket")
 #: the same on smol: eight that were planned, and two more since 1.25 was chosen, at their edge;
 #: of equals the first is taken, which changes least
 REWRITE_ON_SMOL = tuple(
-    {"over": over, "price": price, "price_deciding": deciding, "decides": DECIDES, "others": 4}
-    for over, price, deciding in (
+    {
+        "overshoot": overshoot,
+        "retain_penalty": retain,
+        "subject_penalty": subject,
+        "subject_threshold": Rewrite.subject_threshold,
+        "others": 4,
+    }
+    for overshoot, retain, subject in (
         (1.0, 0.3, 3.0),
         (1.125, 0.3, 3.0),
         (1.25, 0.3, 3.0),
@@ -73,13 +79,13 @@ REWRITE_ON_SMOL = tuple(
     )
 )
 
-#: what `replication-pocket` chose of the contenders that are audited, too
-TUNED: dict[str, dict] = {
-    "NPO full": {"weight": 0.5, "rate": 7e-4},
-    "NPO LoRA": {"weight": 10.0, "rate": 7e-3},
-    "GD full": {"weight": 5.0, "rate": 1.4e-3},
-    "GD LoRA": {"weight": 10.0, "rate": 7e-3},
-    "LLM Surgery": {"weight": 10.0, "rate": 7e-4},
-    "SSD": {"limit": 0.1, "alpha": 2.0},
-    "selective pruning": {"share": 0.3},
-}
+#: contenders that are audited, beside what this book adds, as `replication-pocket` chose them
+AUDITED = (
+    "NPO full",
+    "NPO LoRA",
+    "GD full",
+    "GD LoRA",
+    "LLM Surgery",
+    "SSD",
+    "selective pruning",
+)

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from kvw_minimal import scores
-from kvw_minimal.methods import METHODS
+from kvw_minimal.method import make_edit
+from kvw_minimal.methods.rewrite import Rewrite
 from kvw_minimal.questions import Question
 from kvw_minimal.requests.report import request_of, unlearn
 from kvw_minimal.results import table
@@ -30,7 +31,7 @@ def demo(group: str = "A", picture: Path | None = None) -> None:
     with edit.on(model):
         after = scores.answer(model, processor, questions)
     own = request_of("pocket", group, 5)
-    rewritten, _ = METHODS["rewrite"].edit(*own, METHODS["rewrite"].chosen)
+    rewritten, _ = make_edit(*own, Rewrite())
     with rewritten.on(model):
         anew = scores.answer(model, processor, questions)
     told: dict[str, list[tuple[Question, str, str, str]]] = {}

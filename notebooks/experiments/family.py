@@ -19,9 +19,8 @@ KVW as published, selective pruning and the rest are settings with a name: `NAME
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -30,14 +29,14 @@ from torch.nn import functional as F
 from kvw_minimal.architectures import check_ordinary
 from kvw_minimal.batches import Batch
 from kvw_minimal.coefficients import ask, shape_of
-from kvw_minimal.edits import EPSILON, Columns, contrast, within
+from kvw_minimal.edits import Columns
 from kvw_minimal.forget_request import Request
+from kvw_minimal.kvw import EPSILON, contrast, step_by_step, within
+from kvw_minimal.method import Method, register
 from kvw_minimal.methods.kvw import CLOSED, dealt, most
 from kvw_minimal.methods.positions import POSITIONS, kinds_of_positions
-from kvw_minimal.methods.registry import method
 from kvw_minimal.models import fingerprint
 from kvw_minimal.questions import MODALITIES, Question
-from kvw_minimal.schedules import step_by_step
 from kvw_minimal.session import Session
 
 #: what of a coefficient counts, without any gradient
@@ -296,6 +295,7 @@ class Setting:
     """One edit of the family; the defaults are KVW in one pass, as in chapter 4.
 
     Attributes:
+        score, positions, contrast, shape: answers to the questions of this module, by name.
         strength: the total G; a `zero` shape does not ask for it.
         share: of all knowledge vectors, for shapes that choose some.
         modalities: of the questions asked on both sides.
@@ -320,7 +320,7 @@ class Setting:
     apart: bool = False
     general: bool = False
     against: str = "modalities"
-    batch: int | str = 0
+    batch: int | str = field(default=0, metadata={"at_least": 0})
     epochs: int = 1
     shuffle: bool = False
     layers: tuple = (0.0, 1.0)
@@ -477,36 +477,31 @@ def make(setting: Setting, session: Session, request: Request) -> Columns:
     return shaped(setting, mean, made_for, request.seed, batches=len(steps))
 
 
-def setting_of(settings: dict) -> Setting:
-    """A setting from JSON.
-
-    Raises:
-        ValueError: a name that no axis has.
-    """
-    strange = set(settings) - {each.name for each in fields(Setting)}
-    if strange:
-        raise ValueError(f"no setting {sorted(strange)}; see `help(Setting)`")
-    plain: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()
-    }
-    return Setting(**plain)
-
-
-@method(
+@register(
     "family",
-    needs=("images",),
+    requires=("images",),
     source="this book's family of edits; at its defaults KVW in one pass",
-    grid=({**asdict(Setting()), "mass": 0.0},),
-    defaults=True,
 )
-def family(session: Session, request: Request, settings: dict) -> Columns:
-    """The edit of a setting; with `mass` its strength (of `zero` its share) is solved for."""
-    mass = settings.get("mass", 0.0)
-    setting = setting_of({name: value for name, value in settings.items() if name != "mass"})
-    if mass and setting.shape == "zero":
-        setting = replace(setting, share=mass)
-    edit = make(setting, session, request)
-    each = 3 if setting.score == "fisher" else 1
-    session.cost.add("forget", len(request.forget) * (setting.epochs if setting.batch else 1), each)
-    session.cost.add("retain", len(request.retain), each)
-    return at_mass(edit, mass) if mass and setting.shape != "zero" else edit
+@dataclass(frozen=True)
+class Family(Setting, Method):
+    """The edit of a setting, as a method.
+
+    Attributes:
+        mass: mean share that is taken from a knowledge vector; the strength (of a `zero` shape the
+            share) is solved for. 0: as the setting says. The others as in `Setting`.
+    """
+
+    mass: float = 0.0
+
+    def __post_init__(self):
+        Method.__post_init__(self)
+        Setting.__post_init__(self)
+
+    def edit(self, session: Session, request: Request) -> Columns:
+        zero = self.mass > 0 and self.shape == "zero"
+        setting = replace(self, share=self.mass) if zero else self
+        edit = make(setting, session, request)
+        each, rounds = 3 if self.score == "fisher" else 1, self.epochs if self.batch else 1
+        session.cost.add("forget", len(request.forget) * rounds, each)
+        session.cost.add("retain", len(request.retain), each)
+        return at_mass(edit, self.mass) if self.mass and not zero else edit

@@ -143,7 +143,7 @@ def _replanned(
 
 def _as_planned(method: str, settings: str) -> set[str]:
     """How a trial may stand in a plan: a control takes the settings of what it is like."""
-    like = METHODS[method].like if method in METHODS else None
+    like = METHODS[method].settings_from if method in METHODS else ""
     return {f"{name} {settings}" for name in (method, like)}
 
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from kvw_minimal.kvw import SCHEDULES
 from kvw_minimal.methods import METHODS
-from kvw_minimal.schedules import SCHEDULES
 from kvw_minimal.strangers.people import DATA, TUNING_GROUPS
 
 from .family import Setting
@@ -140,8 +140,8 @@ def of_method(method: str, settings: str) -> Vectors:
     own = METHODS.get(method)
     found |= {"towards a refusal"} if given.get("refusal") else set()
     if own is not None and method != "family":
-        learns = {"rate", "alpha"} & {*(own.grid or ({},))[0]}
-        reads = METHODS[own.like or method].make.__module__.endswith(".kvw")
+        learns = hasattr(own, "rate") or hasattr(own, "alpha")
+        reads = METHODS[own.settings_from or method].__module__.endswith(".kvw")
         found |= {"losses"} if learns else {"coefficients"} if reads else set()
     if method == "family":
         usual = json.loads(json.dumps(asdict(Setting()) | {"mass": 0.0}))

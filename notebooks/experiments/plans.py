@@ -19,9 +19,9 @@ import torch
 
 from kvw_minimal.audit import PROBES
 from kvw_minimal.forget_request import Request
+from kvw_minimal.method import every
 from kvw_minimal.methods import METHODS
 from kvw_minimal.methods.positions import POSITIONS
-from kvw_minimal.methods.registry import every
 from kvw_minimal.requests.reading import AMONG, FREE_TOKENS
 from kvw_minimal.requests.subjects import Reads, Requests, audited
 from kvw_minimal.session import Session
@@ -31,6 +31,7 @@ from kvw_minimal.taught.catalogue import load
 
 from .choose import KVW_RULE, MIDDLE_RULE, REWRITE_RULE, SPARING_RULE, Rule
 from .contenders import (
+    AUDITED,
     INNER,
     LEAST_SQUARES,
     LEAST_SQUARES_ON_SMOL,
@@ -38,7 +39,6 @@ from .contenders import (
     REWRITE,
     REWRITE_ON_SMOL,
     SMOL,
-    TUNED,
 )
 from .family import CONTRASTS, SCORES, SHAPES, Setting
 from .subjects import (
@@ -268,13 +268,13 @@ OVER = (0.5, 0.75, 1.0, 1.125, 1.25, 1.5, 2.0, 3.0)
 
 def beyond_the_gate() -> Entries:
     """Least squares and the rewrite, as their own experiments chose them."""
-    return {name: [trial_for(name, METHODS[name].chosen)] for name in ("least squares", "rewrite")}
+    return {name: [trial_for(name, METHODS[name].tuned())] for name in ("least squares", "rewrite")}
 
 
 def over() -> Entries:
     """The curve over how far the states are led, between vanilla and the oracle."""
-    chosen = METHODS["rewrite"].chosen
-    led = {f"over {o:g}": [trial_for("rewrite", chosen | {"over": o})] for o in OVER}
+    chosen = METHODS["rewrite"].tuned()
+    led = {f"over {o:g}": [trial_for("rewrite", chosen | {"overshoot": o})] for o in OVER}
     return (
         {"vanilla": [trial_for("vanilla", {})]}
         | led
@@ -284,7 +284,7 @@ def over() -> Entries:
 
 def needed() -> Entries:
     """The rewrite with one thing otherwise: what it needs, and what breaks it."""
-    chosen = METHODS["rewrite"].chosen
+    chosen = METHODS["rewrite"].tuned()
     plain = trial_for("rewrite", chosen)
 
     def other(**settings: Any) -> list[Trial]:
@@ -294,11 +294,11 @@ def needed() -> Entries:
         **{f"{n} somebody elses": other(others=n) for n in (1, 4, 64)},
         "retained people as somebody else": other(retained=True),
         "one mean way for all": other(mean=True),
-        "positions from 0": other(decides=0.0),
-        "positions from .1": other(decides=0.1),
-        "positions from .6": other(decides=0.6),
-        **{f"price {p:g}": other(price=p) for p in (0.0, 0.1, 1.0, 100.0)},
-        "deciding positions cost, too": other(price_deciding=10.0),
+        "positions from 0": other(subject_threshold=0.0),
+        "positions from .1": other(subject_threshold=0.1),
+        "positions from .6": other(subject_threshold=0.6),
+        **{f"price {p:g}": other(retain_penalty=p) for p in (0.0, 0.1, 1.0, 100.0)},
+        "deciding positions cost, too": other(subject_penalty=10.0),
         "first half of the layers": other(layers=[0.0, 0.5]),
         "second half of the layers": other(layers=[0.5, 1.0]),
         "last layer": other(layers=[0.75, 1.0]),
@@ -314,7 +314,7 @@ def needed() -> Entries:
 
 def turns() -> Entries:
     """Twenty people at once, and in four requests of five, one after another, in two orders."""
-    chosen = METHODS["rewrite"].chosen
+    chosen = METHODS["rewrite"].tuned()
     by_turns = trial_for("rewrite in turn", chosen | {"each": 5}, 20)
     return {"20 at once": [trial_for("rewrite", chosen, 20)]} | {
         f"five at a time, order {s}": [replace(by_turns, seed=s)] for s in (0, 1)
@@ -325,8 +325,8 @@ def examined() -> Entries:
     """What the book chose of each method, between vanilla and the oracle; the rewrite also as far
     as somebody else, and no further."""
     names = ("KVW one pass", "KVW published", "least squares", "rewrite")
-    chosen = {name: METHODS[name].chosen for name in names} | TUNED
-    short = trial_for("rewrite", METHODS["rewrite"].chosen | {"over": 1.0})
+    chosen = {name: METHODS[name].tuned() for name in (*names, *AUDITED)}
+    short = trial_for("rewrite", METHODS["rewrite"].tuned() | {"overshoot": 1.0})
     return {
         "vanilla": [trial_for("vanilla", {})],
         **{name: [trial_for(name, settings)] for name, settings in chosen.items()},
@@ -352,7 +352,7 @@ def examined_on_smol() -> Entries:
 
 def many() -> Entries:
     """Half a world and more forgotten; of more than 30 there is nobody left for a sham."""
-    chosen = METHODS["rewrite"].chosen
+    chosen = METHODS["rewrite"].tuned()
     thirty = trial_for("rewrite", chosen, 30)
     return {
         "30 at once": [thirty],
@@ -363,7 +363,7 @@ def many() -> Entries:
 
 def otherwise() -> Entries:
     """The rewrite asked otherwise, for more people, or led elsewhere: all groups, with ranks."""
-    plain = trial_for("rewrite", METHODS["rewrite"].chosen)
+    plain = trial_for("rewrite", METHODS["rewrite"].tuned())
     refusing = replace(plain, settings=plain.settings | {"refusal": True}, aloud=True)
     return {"vanilla": [trial_for("vanilla", {})]} | {
         name: [trial]
@@ -381,8 +381,8 @@ def otherwise() -> Entries:
 
 def without_a_tell_tale() -> Entries:
     """What the rewrite is chosen from by rank: eight tries, from a stranger's state to beyond."""
-    tries = every(over=(1.0, 1.0625, 1.125, 1.25), price=(10.0, 3.0))
-    return {"by rank": [trial_for("rewrite", METHODS["rewrite"].chosen | each) for each in tries]}
+    tries = every(overshoot=(1.0, 1.0625, 1.125, 1.25), retain_penalty=(10.0, 3.0))
+    return {"by rank": [trial_for("rewrite", METHODS["rewrite"].tuned() | each) for each in tries]}
 
 
 def ways() -> Entries:
@@ -401,7 +401,7 @@ def roundings() -> Entries:
     """One pass; the log-gate and in place, over and over at the same total strength."""
     found: Entries = {
         "vanilla": [trial_for("vanilla", {})],
-        "one pass": [trial_for("KVW one pass", METHODS["KVW one pass"].chosen)],
+        "one pass": [trial_for("KVW one pass", METHODS["KVW one pass"].tuned())],
     }
     for epochs, (way, name) in itertools.product(
         EPOCHS, (("log-gate", "KVW published"), ("in place", "KVW in place"))

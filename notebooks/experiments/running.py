@@ -298,7 +298,7 @@ def settled(
     """The trials to measure, by label: of candidates the chosen, of controls what they are like."""
     chosen: dict[str, Trial] = {}
     for label, those in plan.entries(name).items():
-        like = METHODS[those[0].method].like
+        like = METHODS[those[0].method].settings_from
         if like in chosen:
             those = [replace(those[0], settings=chosen[like].settings)]
         elif name in plan.tuned and len(those) > 1:

@@ -8,13 +8,13 @@ What a trial does not name is as in chapter 4. `running.rows_of` reads it beside
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import count
 
 from kvw_minimal import scores
 from kvw_minimal.edits import Edit
 from kvw_minimal.forget_request import Request
-from kvw_minimal.methods import METHODS
+from kvw_minimal.method import construct, make_edit, method_class, method_of
 from kvw_minimal.methods.positions import POSITIONS
 from kvw_minimal.questions import MODALITIES, Question, seeded
 from kvw_minimal.requests.subjects import Reads, Requests, sample_of_general, strangers
@@ -23,7 +23,7 @@ from kvw_minimal.strangers.people import World, load_people
 from kvw_minimal.strangers.questions import about, facts_of
 
 from . import family
-from .family import SCORES, Setting, setting_of
+from .family import SCORES, Family, Setting
 from .subjects import pocket_panel
 
 PROXIES = ("everyone else", "twenty others", "portraits of nobody", "invented names")
@@ -74,8 +74,7 @@ class Trial:
     def __post_init__(self):
         if self.proxy not in PROXIES:
             raise ValueError(f"no proxy {self.proxy!r}; there are {', '.join(PROXIES)}")
-        if self.method not in METHODS:
-            raise ValueError(f"no method {self.method!r}; there are {', '.join(METHODS)}")
+        method_class(self.method)
         if not 1 <= self.people <= 70 or not 0 <= self.mass < 1 or not 1 <= self.photos <= 4:
             raise ValueError("people are 1 to 70, mass is in [0, 1), photos are 1 to 4")
         if self.mass and self.setting.batch:
@@ -126,13 +125,14 @@ LATER = {"only": (), "photos": 1}
 
 def trial_of(method: str, text: str, sham: bool = True) -> Trial:
     """The trial of a row."""
-
     found = json.loads(text)
     data = found.pop("data")
     data |= {name: tuple(data.get(name, ())) for name in ("topics", "only")}
     if method != "family":
         return Trial(method=method, settings=found, sham=sham, **data)
-    return Trial(mass=found.pop("mass"), setting=setting_of(found), sham=sham, **data)
+    made = construct(Family, found)
+    setting = Setting(**{field.name: getattr(made, field.name) for field in fields(Setting)})
+    return Trial(mass=made.mass, setting=setting, sham=sham, **data)
 
 
 # --- the data of a trial -----------------------------------------------------------------------
@@ -263,14 +263,13 @@ def edit_for(
 
     Args:
         seed: of what the method draws, if not that of the trial.
-        memory: as in `Method.edit`.
+        memory: as in `make_edit`.
 
     Raises:
         ValueError: settings that cannot work; or there is not so much to take (`family.at_mass`).
     """
     request = thinned(trial, session, request)
-    settings = trial.own
-    if trial.proxy == "portraits of nobody":
-        settings = settings | {"general": True}
+    general = {"general": True} if trial.proxy == "portraits of nobody" else {}
+    method = method_of(trial.method, trial.own | general)
     request = request if seed is None else replace(request, seed=seed)
-    return METHODS[trial.method].edit(session, request, settings, memory)
+    return make_edit(session, request, method, memory)

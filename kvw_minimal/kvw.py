@@ -1,0 +1,250 @@
+"""Knowledge Vector Weakening, arXiv 2601.21794: the formula, the gate, two schedules, two methods.
+
+An FFN adds sum_i h_i v_i to the residual stream. v_i, a column of its output projection W, is a
+knowledge vector, and its input h_i says how strongly a token calls it. With c the mean of |h| over
+the tokens from which answers are predicted, of the questions to forget (f) or to retain (r),
+
+    delta = max(0, log c_f - log c_r)                    contrast: is it called more to forget?
+    g     = exp(-G delta) = min(1, (c_r / c_f)^G)        gate, at the total strength G
+    W'    = W g                                          columnwise: the edit
+
+No gradient and no optimiser: c comes from forward passes (`coefficients.measure`).
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from .architectures import weight_of
+from .batches import Batch
+from .coefficients import Coefficients, mean, tally
+from .edits import Columns, exponential, scaled_columns
+from .forget_request import Request
+from .method import Method, every, register
+from .models import find_projections, fingerprint, resolve_layers
+from .session import Session
+
+EPSILON = 1e-12
+STRENGTH = 24.0  # total G, chosen on the tuning groups (`replication-pocket`)
+STRENGTHS = every(strength=(4.0, 8.0, 12.0, 16.0, 20.0, 24.0, 32.0, 48.0))
+SCHEDULES = ("one pass", "published")
+
+
+def contrast(forget: torch.Tensor, retain: torch.Tensor, epsilon: float = EPSILON) -> torch.Tensor:
+    """How much more a vector is called for the forgotten: max(0, log forget - log retain).
+
+    Args:
+        forget, retain: coefficients `[layers, d_ff]`, >= 0.
+
+    Returns:
+        `[layers, d_ff]` float32, >= 0; 0 where the retain set calls it at least as much.
+    """
+    ratio = torch.log(forget.float() + epsilon) - torch.log(retain.float() + epsilon)
+    return ratio.clamp(min=0)
+
+
+def gate(contrast: torch.Tensor, strength: float) -> torch.Tensor:
+    """exp(-G * contrast) = min(1, (retain / forget)^G), in (0, 1]."""
+    return exponential(contrast, strength)
+
+
+def within(scores: torch.Tensor, layers: tuple) -> torch.Tensor:
+    """Zero outside a layer range."""
+    first, last = resolve_layers(layers, len(scores))
+    kept = torch.zeros_like(scores)
+    kept[first : last + 1] = scores[first : last + 1]
+    return kept
+
+
+def compared(forget: torch.Tensor, retain: torch.Tensor) -> torch.Tensor:
+    """Their `contrast`; 0 in an expert that no token of the retain set asked."""
+    return contrast(forget, retain) * retain.any(-1, keepdim=True)
+
+
+def check_sides(made_for: str, people: Iterable[str], *measured: Coefficients) -> None:
+    """Refuse people on both sides, and coefficients of another model than `made_for`.
+
+    Args:
+        people: who is forgotten.
+        measured: coefficients; the last are those of the retain set.
+    """
+    if any(each.fingerprint != made_for for each in measured):
+        raise ValueError("these coefficients were measured on another model (or an edited one)")
+    both = sorted(set(people) & set(measured[-1].people))
+    if both:
+        raise ValueError(f"{', '.join(both)} cannot be both forgotten and retained")
+
+
+# --- the schedules: everything at once, or batch after batch -----------------------------------
+
+
+def one_pass(
+    model: nn.Module,
+    forget: Coefficients,
+    retain: Coefficients,
+    strength: float,
+    layers: tuple = (0.0, 1.0),
+    **notes,
+) -> Columns:
+    """Average the forget set first, then weaken once. Source: this book's form of KVW.
+
+    Raises:
+        ValueError: people on both sides, coefficients of another model, or no such layers.
+    """
+    check_sides(fingerprint(model), forget.people, forget, retain)
+    scores = compared(forget.pooled(), retain.pooled())
+    return Columns(within(scores, layers).cpu(), strength, forget.fingerprint, notes=notes)
+
+
+@torch.no_grad()
+def step_by_step(
+    model: nn.Module,
+    steps: Sequence[Any],
+    contrast_of: Callable[[Any], torch.Tensor],
+    factors_of: Callable[[torch.Tensor], torch.Tensor],
+    progress: bool = False,
+) -> torch.Tensor:
+    """Weaken a little after each step, and measure the next one on the weakened weights.
+
+    The original weights are scaled once by all that was found so far, in float32, so that nothing
+    is lost to rounding on the way; afterwards they are back, bit for bit.
+
+    Args:
+        contrast_of: a step's contrast `[layers, d_ff]`, on the model as it is then.
+        factors_of: from the mean contrast so far (steps to come count as zero) to the factors.
+
+    Returns:
+        The mean of the contrasts, `[layers, d_ff]`.
+    """
+    projections = list(find_projections(model).values())
+    before = [weight_of(projection).clone() for projection in projections]
+    total: Any = 0.0
+    try:
+        for step in tqdm(steps, "steps", disable=None if progress else True):
+            total = total + contrast_of(step) / len(steps)
+            for projection, old, row in zip(projections, before, factors_of(total), strict=True):
+                weight_of(projection).copy_(scaled_columns(projection, old, row))
+    finally:
+        for projection, old in zip(projections, before, strict=True):
+            weight_of(projection).copy_(old)
+    return total
+
+
+def in_order(count: int, epochs: int = 1, seed: int = 0) -> list[int]:
+    """Which batch comes when: every epoch shuffled anew, from one seed."""
+    rng = np.random.default_rng(seed)
+    return [int(i) for _ in range(epochs) for i in rng.permutation(count)]
+
+
+def contrast_of_batch(model: nn.Module, batch: Batch, retain: torch.Tensor) -> torch.Tensor:
+    """max(0, log c_b - log c_r) of one batch, `[layers, d_ff]`."""
+    alone = replace(batch, rows=list(range(len(batch.rows))))
+    sums, tokens, _ = tally(model, [alone], ["batch"] * len(batch.rows))
+    return compared(mean(sums[0], tokens[0]), retain)
+
+
+def published(
+    model: nn.Module,
+    batches: list[Batch],
+    people: list[str],
+    retain: Coefficients,
+    *,
+    strength: float,
+    layers: tuple = (0.0, 1.0),
+    epochs: int = 1,
+    seed: int = 0,
+    progress: bool = False,
+    **notes,
+) -> Columns:
+    """Weaken a little after each forget batch, on the weakened weights; gamma = G / steps.
+
+    Source: KVW, arXiv 2601.21794, and the authors' public loop.
+
+    Args:
+        people: who is forgotten, once or once a question; `strength`: the total G.
+
+    Raises:
+        ValueError: as `one_pass`.
+    """
+    made_for, forgotten = fingerprint(model), sorted(set(people))
+    check_sides(made_for, forgotten, retain)
+    reference = retain.pooled()  # [layers, d_ff]
+    order = in_order(len(batches), epochs, seed)
+    mean = step_by_step(
+        model,
+        order,
+        lambda i: within(contrast_of_batch(model, batches[i], reference), layers),
+        lambda total: gate(total, strength),
+        progress,
+    )
+    notes = {"people": forgotten, "gamma": strength / len(order), "batches": len(order), **notes}
+    return Columns(mean.cpu(), strength, made_for, "published", notes)
+
+
+# --- the methods -------------------------------------------------------------------------------
+
+
+@register("KVW one pass", source="this book's form of KVW, arXiv 2601.21794", grid=STRENGTHS)
+@dataclass(frozen=True)
+class KVW(Method):
+    """Knowledge Vector Weakening in one pass: average the forget set, then weaken once.
+
+    Attributes:
+        strength: G of the gate min(1, (c_r / c_f)^G), >= 0.
+        layers: first and last layer, as numbers or as fractions of the depth.
+        end_of_turn: whether the end of the turn counts as a token of the answer: an ablation.
+    """
+
+    strength: float = STRENGTH
+    layers: tuple = (0.0, 1.0)
+    end_of_turn: bool = False
+
+    def edit(self, session: Session, request: Request) -> Columns:
+        session = session.with_end_of_turn(self.end_of_turn)
+        layers = resolve_layers(self.layers, len(find_projections(session.model)))
+        forget, retain = session.sides(request)
+        return one_pass(session.model, forget, retain, self.strength, layers)
+
+
+@register("KVW published", source="KVW, arXiv 2601.21794, and its public code", grid=STRENGTHS)
+@dataclass(frozen=True)
+class PublishedKVW(KVW):
+    """KVW as its authors published it: weaken a little after each batch.
+
+    Attributes:
+        strength: the total G; gamma = G / steps; `layers`, `end_of_turn`: as in `KVW`.
+        epochs: how often each batch is seen.
+        batch: questions a batch; None for what is asked about one person's photos, about as much as
+            the authors' caption of a picture says (all that is asked where there is no photo).
+    """
+
+    strength: float = 20.0
+    epochs: int = 1
+    batch: int | None = None
+
+    def edit(self, session: Session, request: Request) -> Columns:
+        session = session.with_end_of_turn(self.end_of_turn)
+        layers = resolve_layers(self.layers, len(find_projections(session.model)))
+        retain = session.coefficients(request).of(request.retain_people)
+        batches = self.batches(session, request)
+        session.cost.add("forget", sum(len(each.rows) for each in batches) * self.epochs, 1)
+        session.cost.add("retain", len(request.retain), 1)
+        schedule: dict[str, Any] = {
+            "strength": self.strength,
+            "epochs": self.epochs,
+            "seed": request.seed,
+        }
+        return published(session.model, batches, request.people, retain, layers=layers, **schedule)
+
+    def batches(self, session: Session, request: Request) -> list[Batch]:
+        """The forget set as the schedule takes it."""
+        if self.batch is not None:
+            return session.batches(request.forget, self.batch)
+        own = [[q for q in request.forget if q.person == person] for person in request.people]
+        shown = [[q for q in asked if q.modality == "image"] or asked for asked in own]
+        return [batch for asked in shown for batch in session.batches(asked)]

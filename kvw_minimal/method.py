@@ -1,0 +1,272 @@
+"""What a method is, the one list of all of them, and how an edit is made by one."""
+
+import ctypes
+import gc
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import Field, dataclass, fields, replace
+from itertools import product
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar, get_args, get_origin
+
+import torch
+from torch import nn
+
+from .edits import Edit
+from .forget_request import Request
+from .models import sketch
+from .session import Cost, Session
+
+GRADIENTS = ("gradients", "retain set", "images")
+FORWARD = ("retain set", "images")
+Kind = TypeVar("Kind", bound="type[Method]")
+Made = TypeVar("Made", bound="Method")
+
+
+def _fault(value: Any, field: Field) -> str:
+    """What a value of a field must be and is not; empty if it fits the type of the field."""
+    origin = get_origin(field.type)
+    kinds: tuple[Any, ...] = (origin,) if origin is tuple else get_args(field.type) or (field.type,)
+    if isinstance(value, tuple(kind for kind in kinds if kind not in (float, int))):
+        return ""
+    if float not in kinds and int not in kinds:
+        return f"it must be of type {getattr(field.type, '__name__', field.type)}"
+    real = float in kinds
+    number: Any = Real if real else Integral
+    least = field.metadata.get("at_least", 0 if real else 1)
+    most = field.metadata.get("at_most")
+    if isinstance(value, number) and not isinstance(value, bool):
+        if least <= value < 2**63 and (most is None or value <= most):
+            return ""
+    limit = "" if most is None else f", at most {most:g}"
+    return f"it must be a {'finite' if real else 'whole'} number of at least {least}{limit}"
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to forget: a frozen dataclass whose fields are its settings, with an `edit`.
+
+    Your own inherits from this class. Fields check themselves by their types: a `float` is at least
+    0, an `int` at least 1, unless the field's metadata say `at_least`, and at most `at_most`; no
+    number is infinite. `register` enters a method under a name.
+
+    Attributes:
+        name: as it stands in tables and rows; that of the class unless it is registered.
+        source: paper and equation, and what differs from them here.
+        grid: the settings that tuning chooses from on `pocket`; empty where there are none.
+        requires: of `gradients`, `retain set`, `images` (it looks at pictures while it forgets).
+        settings_from: the method whose chosen settings it takes, for controls of equal strength.
+
+    Raises:
+        ValueError: a setting that no method can use; the message names it.
+    """
+
+    name: ClassVar[str] = "Method"
+    source: ClassVar[str] = ""
+    grid: ClassVar[tuple[dict, ...]] = ()
+    requires: ClassVar[tuple[str, ...]] = ()
+    settings_from: ClassVar[str] = ""
+
+    def __init_subclass__(cls) -> None:
+        cls.name, cls.grid, cls.settings_from = cls.__name__, (), ""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, list):  # of JSON
+                value = tuple(value)
+                object.__setattr__(self, field.name, value)
+            fault = _fault(value, field)
+            if fault:
+                kind = type(self).__name__
+                raise ValueError(f"{kind}: the setting {field.name} cannot be {value!r}: {fault}")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All fields by name, as JSON holds them."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+
+    @classmethod
+    def tuned(cls) -> dict[str, Any]:
+        """The settings that tuning chooses, as the book chose them: defaults of these fields."""
+        return {name: getattr(cls, name) for name in (cls.grid or ({},))[0]}
+
+    def edit(self, session: Session, request: Request) -> Edit:
+        """What the method changes in `session.model` for a request.
+
+        It may train the model, which is put back afterwards, bit for bit (`make_edit`). Passes over
+        questions are counted in `session.cost`.
+        """
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        """The class with its strength, and with the fields that are not as the book chose them."""
+        shown = [
+            f"{field.name}={getattr(self, field.name)!r}"
+            for field in fields(self)
+            if field.name == "strength" or getattr(self, field.name) != field.default
+        ]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+# --- the list ----------------------------------------------------------------------------------
+
+METHODS: dict[str, type[Method]] = {}
+
+
+def register(
+    name: str,
+    *,
+    source: str,
+    grid: tuple[dict, ...] = (),
+    requires: tuple[str, ...] = FORWARD,
+    settings_from: str = "",
+) -> Callable[[Kind], Kind]:
+    """A decorator that enters a class into `METHODS`; arguments as the attributes of `Method`.
+
+    Raises:
+        ValueError: another one has that name.
+    """
+
+    def enter(kind: Kind) -> Kind:
+        if name in METHODS:
+            raise ValueError(f"there is a method {name!r} already")
+        kind.name, kind.source, kind.grid = name, source, grid
+        kind.requires, kind.settings_from = requires, settings_from
+        METHODS[name] = kind
+        return kind
+
+    return enter
+
+
+def method_class(name: str) -> type[Method]:
+    """The method of a name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name not in METHODS:
+        raise ValueError(f"no method {name!r}; there are {', '.join(METHODS)}")
+    return METHODS[name]
+
+
+def method_of(name: str, settings: dict[str, Any] | None = None) -> Method:
+    """A method by its name, with some settings; the others are as the book chose them.
+
+    Raises:
+        ValueError: no such method, no such setting, or a value that it cannot have.
+    """
+    return construct(method_class(name), settings or {})
+
+
+def construct(kind: type[Made], settings: dict[str, Any]) -> Made:
+    """A method of a class.
+
+    Raises:
+        ValueError: no such setting, or a value that it cannot have.
+    """
+    known = [field.name for field in fields(kind)]
+    strange = sorted(set(settings) - set(known))
+    if strange:
+        there = ", ".join(known) or "none"
+        raise ValueError(f"{kind.name} has no setting {strange[0]!r}; there are {there}")
+    return kind(**settings)
+
+
+def every(**values: tuple) -> tuple[dict, ...]:
+    """Every combination of some settings, the first changing slowest."""
+    return tuple(dict(zip(values, chosen, strict=True)) for chosen in product(*values.values()))
+
+
+# --- how an edit is made -----------------------------------------------------------------------
+
+
+def make_edit(
+    session: Session, request: Request, method: Method, memory: bool = False
+) -> tuple[Edit, Cost]:
+    """Make the edit of a method; the model is as it was, whatever happens.
+
+    Args:
+        memory: whether the cost says how much was needed; half a second to ask.
+
+    Returns:
+        The edit, with its notes and the sketch of its model, and what it cost.
+
+    Raises:
+        ValueError: nothing to retain where that is required, weights, activations or a loss that
+            are not finite, or what the method itself refuses.
+        TypeError: no method, or one that returns no edit.
+    """
+    if not isinstance(method, Method):
+        raise TypeError(f"{method!r} is no method: inherit from kvw.Method, and make one of it")
+    session, known = replace(session, cost=Cost()), sketch(session.model)
+    if "retain set" in method.requires and not request.retain:
+        raise ValueError(f"{method.name} needs questions to retain, and this request has none")
+    if not known.isfinite().all():
+        raise ValueError("the model has weights that are NaN or infinite")
+    device = next(session.model.parameters()).device
+    with restored(session.model), metered(session.cost, device, memory):
+        edit = method.edit(session, request)
+    if not isinstance(edit, Edit):
+        raise TypeError(f"{method}.edit returned {type(edit).__name__}, not an edit")
+    edit.sketch, edit.made_by = known, method
+    edit.notes = {"people": request.people} | edit.notes
+    edit.notes |= {"method": method.name, "settings": method.settings}
+    return edit, session.cost
+
+
+def _resident(peak: bool) -> float:
+    """Megabytes that this process holds now, or held at most since the peak was reset (Linux)."""
+    wanted = "VmHWM" if peak else "VmRSS"
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(wanted)) / 1024
+
+
+@contextmanager
+def metered(cost: Cost, device: torch.device, memory: bool) -> Iterator[None]:
+    """Take the time of a block, and its peak memory where that is wanted."""
+    cuda, linux = device.type == "cuda", device.type == "cpu" and sys.platform == "linux"
+    if memory and cuda:
+        torch.cuda.reset_peak_memory_stats(device)
+    elif memory and linux:
+        gc.collect()
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:  # glibc keeps freed memory: a later method would get it for free
+            trim(0)
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts anew
+        before = _resident(peak=False)
+    start = time.perf_counter()
+    yield
+    cost.seconds = time.perf_counter() - start
+    if memory and cuda:
+        cost.memory = torch.cuda.max_memory_allocated(device) / 2**20
+    elif memory and linux:
+        cost.memory = _resident(peak=True) - before
+
+
+def held(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Parameters and buffers by name; the state dict of a quantised model holds more than these."""
+    yield from model.named_parameters()
+    yield from model.named_buffers()
+
+
+@contextmanager
+def restored(model: nn.Module) -> Iterator[None]:
+    """Put weights, flags and mode back afterwards, bit for bit, whatever happened."""
+    weights = {name: tensor.detach().clone() for name, tensor in held(model)}
+    flags = {name: weight.requires_grad for name, weight in model.named_parameters()}
+    modes = {module: module.training for module in model.modules()}
+    try:
+        yield
+    finally:
+        for name, tensor in held(model):
+            tensor.data.copy_(weights[name])
+        for name, weight in model.named_parameters():
+            weight.requires_grad_(flags[name])
+            weight.grad = None
+        for module, training in modes.items():
+            module.training = training
