@@ -251,6 +251,7 @@ def replicate(
     """Run KVW and its controls on MLLMU-Bench or CLEAR."""
     from .benchmarks import replicate as benchmarks
     from .requests.provenance import provenance
+    from .results import score_table
 
     check_place(json_file)
     with warnings.catch_warnings():
@@ -271,7 +272,8 @@ def replicate(
             seed=seed,
             progress=True,
         )
-    said, source = benchmarks.table(result["rows"]), provenance(**result["provenance"])
+    said = f"{score_table(result['rows'])}\n{benchmarks.LEGEND}"
+    source = provenance(**result["provenance"])
     hand_over(said, result | {"provenance": source}, json_file)
 
 

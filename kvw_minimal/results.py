@@ -41,9 +41,9 @@ def score_rows(
     rows = [
         {
             "set": name,
-            "question": question.id,
-            "person": question.person,
             "modality": question.modality,
+            "person": question.person,
+            "question": question.id,
             "metric": metric,
             "score_sum": float(values[i]),
             "n": 1,
@@ -58,7 +58,7 @@ def score_rows(
     return rows
 
 
-def by_person(rows: Iterable[dict]) -> list[dict]:
+def sum_by_person(rows: Iterable[dict]) -> list[dict]:
     """Sums over all questions of a set about a person, for each modality and metric."""
     people: dict[tuple, dict] = {}
     for row in rows:
@@ -157,7 +157,7 @@ def check_headroom(
         if row["low"] <= guessed:
             mark = "doubtful"
             notes.append(
-                f"vanilla {cell(row)} on {row['modality']} questions ({row['metric']}) may be "
+                f"vanilla {_cell(row)} on {row['modality']} questions ({row['metric']}) may be "
                 f"guessing, chance is {guessed:.2f}: this model does not seem to know the people "
                 "it is asked to forget; teach it the benchmark's training rows"
             )
@@ -168,7 +168,7 @@ def _check_gap(vanilla: dict, oracle: dict, margin: float) -> None:
     if vanilla["value"] - oracle["value"] < margin or vanilla["low"] <= oracle["high"]:
         raise ValueError(
             f"no headroom on {vanilla['modality']} questions ({vanilla['metric']}): vanilla "
-            f"{cell(vanilla)} against oracle {cell(oracle)}; a model that never saw the people "
+            f"{_cell(vanilla)} against oracle {_cell(oracle)}; a model that never saw the people "
             "must score clearly less before forgetting can be measured"
         )
 
@@ -176,7 +176,7 @@ def _check_gap(vanilla: dict, oracle: dict, margin: float) -> None:
 # --- text tables ----------------------------------------------------------------------------------
 
 
-def cell(row: dict) -> str:
+def _cell(row: dict) -> str:
     """Mean and interval of a row, as text; `3?`: three answers could not be read."""
     if row["metric"] == "forget_quality":
         return f"log10 p {row['log10_p']:.1f}, KS {row['statistic']:.2f}"
@@ -210,7 +210,7 @@ def pivoted(
 
     Args:
         lines, columns: which columns of the rows tell lines apart, and which columns.
-        form: format string of a row; that of `cell` unless given.
+        form: format string of a row; mean and interval unless given.
     """
     cells: dict[tuple, dict[str, str]] = {}
     head: dict[str, None] = {}
@@ -218,7 +218,7 @@ def pivoted(
         name = " ".join(str(row[column]) for column in columns)
         head[name] = None
         line = cells.setdefault(tuple(str(row[column]) for column in lines), {})
-        line[name] = form.format(**row) if form else cell(row)
+        line[name] = form.format(**row) if form else _cell(row)
     body = [[*key, *(own.get(name, "-") for name in head)] for key, own in cells.items()]
     return [*lines, *head], body
 
@@ -238,3 +238,17 @@ def table(summary: Iterable[dict], metric: str = "exact_match") -> str:
     rows.sort(key=lambda row: CONDITIONS.index(row["condition"]))
     (_, *head), body = pivoted(rows, ("line",), ("set", "modality"))
     return text_table(["condition", *head], body, metric.replace("_", " "))
+
+
+def score_table(summary: Iterable[dict], form: str = "", box: Box | None = None) -> str:
+    """All metrics as text: a line a score, a column a condition; `n` is that of the first.
+
+    Args:
+        form, box: as in `pivoted` and `text_table`.
+
+    Raises:
+        KeyError: a row lacks a column.
+    """
+    counts: dict[tuple, int] = {}
+    rows = [row | {"n": counts.setdefault(about_of(row), row["n"])} for row in summary]
+    return text_table(*pivoted(rows, (*ABOUT, "n"), ("condition",), form), box=box)

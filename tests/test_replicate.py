@@ -30,13 +30,12 @@ from kvw_minimal.benchmarks.replicate import (
     replicate,
     sham_of,
     summary_of,
-    table,
 )
 from kvw_minimal.coefficients import measure_questions
 from kvw_minimal.kvw import STRENGTH
 from kvw_minimal.models import fingerprint
 from kvw_minimal.questions import Question
-from kvw_minimal.results import score_rows, summarise
+from kvw_minimal.results import score_rows, score_table, summarise
 from kvw_minimal.session import Session
 from kvw_minimal.strangers.people import load_people
 
@@ -490,7 +489,9 @@ def test_the_table_names_unparsable_answers():
         "n": 4,
         "unparsable": 3,
     }
-    lines = table([{"condition": "vanilla", **row}, {"condition": "sham", **row, "metric": "m"}])
+    lines = score_table(
+        [{"condition": "vanilla", **row}, {"condition": "sham", **row, "metric": "m"}]
+    )
     assert "0.50 [0.25, 0.75] 3?" in lines and lines.splitlines()[1].endswith("-")
 
 

@@ -253,7 +253,7 @@ def by_options(session: Session, asked: list[Question]) -> dict[str, list[float]
     }
 
 
-def rows_of(
+def modality_rows(
     name: str,
     modality: str,
     questions: list[Question],
@@ -285,9 +285,9 @@ def score_mllmu(session: Session, name: str, questions: list[Question]) -> list[
         for modality, asked in with_control([q for q in questions if q.fact == task]):
             if by == "choice":
                 likely = by_options(session, asked)["choice_likelihood"]
-                rows += rows_of(name, modality, asked, {"choice_likelihood": likely})
+                rows += modality_rows(name, modality, asked, {"choice_likelihood": likely})
             prompts = [evaluation_question(question) for question in asked]
-            rows += rows_of(name, modality, asked, *by_words(session, prompts, by))
+            rows += modality_rows(name, modality, asked, *by_words(session, prompts, by))
     return rows
 
 
@@ -312,7 +312,7 @@ def score_clear(session: Session, name: str, questions: list[Question]) -> list[
         for modality, asked in with_control([q for q in questions if q.fact == fact]):
             for of, metrics, unparsable in _clear(session, modality, asked):
                 named = {f"{fact}_{by}": values for by, values in metrics.items()}
-                rows += rows_of(name, modality, of, named, unparsable)
+                rows += modality_rows(name, modality, of, named, unparsable)
     return rows
 
 

@@ -23,7 +23,7 @@ from ..forget_request import Request
 from ..kvw import SCHEDULES, STRENGTH, one_pass, published
 from ..models import fingerprint
 from ..questions import Question
-from ..results import ABOUT, about_of, check_headroom, pivoted, rounded, summarise, text_table
+from ..results import ABOUT, about_of, check_headroom, rounded, summarise
 from ..session import Session
 from ..taught.catalogue import load, placed
 from . import protocols
@@ -46,6 +46,8 @@ MOST_PUBLISHED = 10.0
 KEPT = ("retain", "real_faces")  # sets with people who may be drawn for the sham
 MARGIN = 0.20  # vanilla must beat the oracle by so much
 Sets = dict[str, list[Question]]
+LEGEND = """mean [95 % interval over people]; 3? = three answers could not be read
+'blank image': the same questions with a grey picture, a control"""
 
 
 # ---- data --------------------------------------------------------------------------------------
@@ -275,19 +277,6 @@ def summary_of(benchmark: str, rows: list[dict], oracle: list[dict] | None) -> l
         quality = clear_forget_quality(rows, oracle)
         summary.append({"condition": condition, **about, **quality, "unparsable": 0})
     return rounded(summary)
-
-
-def table(rows: list[dict]) -> str:
-    """One line a score, one column a condition: mean, 95 % interval, unparsable answers."""
-    counts: dict[tuple, int] = {}
-    rows = [row | {"n": counts.setdefault(about_of(row), row["n"])} for row in rows]
-    return "\n".join(
-        [
-            text_table(*pivoted(rows, (*ABOUT, "n"), ("condition",))),
-            "mean [95 % interval over people]; 3? = three answers could not be read",
-            "'blank image': the same questions with a grey picture, a control",
-        ]
-    )
 
 
 def _oracle(

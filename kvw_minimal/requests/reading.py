@@ -10,7 +10,7 @@ from ..benchmarks.truth import among_values, truth_ratio
 from ..conditions import Protocol
 from ..forget_request import Request
 from ..questions import Question
-from ..results import by_person, score_rows
+from ..results import score_rows, sum_by_person
 from ..session import Session
 from ..strangers.people import load_people
 from ..taught.smol import accepted
@@ -133,7 +133,7 @@ def panel(
             if by_question and name == "forget" and all(q.perturbed for q in questions):
                 metrics["truth_ratio"] = truth_ratio(session.model, session.processor, questions)
         rows = score_rows(name, questions, metrics)
-        rows = rows if by_question else by_person(rows)
+        rows = rows if by_question else sum_by_person(rows)
         return [row | {"score_sum": round(row["score_sum"], 5)} for row in rows]
 
     return protocol

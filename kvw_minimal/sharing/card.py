@@ -5,7 +5,7 @@ import json
 from rich.box import MARKDOWN
 
 from ..edits import Edit, Together
-from ..results import ABOUT, pivoted, text_table
+from ..results import score_table
 
 #: how each format is read: what is imported, and what is done with the model as it was
 LOAD = {
@@ -40,18 +40,18 @@ def single(edit: Edit) -> list[Edit]:
     return [edit]
 
 
-def score_table(rows: list[dict]) -> str:
-    """One line a set, modality and metric, one column a condition, in Markdown.
+def scores_section(rows: list[dict]) -> str:
+    """The means under each condition, in Markdown.
 
     Raises:
         ValueError: these are no rows of `unlearn --json`.
     """
     try:
-        head, lines = pivoted(rows, ABOUT, ("condition",), "{value:.3f} [{low:.3f}, {high:.3f}]")
+        table = score_table(rows, "{value:.3f} [{low:.3f}, {high:.3f}]", MARKDOWN)
+        without_sham = all(row["condition"] != "sham" for row in rows)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"these scores are no rows of `unlearn --json`: {error!r}") from error
-    without_sham = "" if "sham" in head else f" {NO_SHAM}"
-    return f"{text_table(head, lines, box=MARKDOWN)}\n\n95 % intervals over people.{without_sham}"
+    return f"{table}\n\n95 % intervals over people.{f' {NO_SHAM}' if without_sham else ''}"
 
 
 def card(edit: Edit, format: str, words: dict, scores: list[dict] | None, named: bool) -> str:
@@ -64,7 +64,7 @@ def card(edit: Edit, format: str, words: dict, scores: list[dict] | None, named:
         format, scores, named: as in `export`.
 
     Raises:
-        ValueError: as `score_table`.
+        ValueError: as `scores_section`.
     """
     notes, model = [each.notes for each in single(edit)], words["model"]
     people = list(dict.fromkeys(str(who) for each in notes for who in each.get("people", [])))
@@ -108,7 +108,7 @@ def card(edit: Edit, format: str, words: dict, scores: list[dict] | None, named:
             "",
             "## Scores",
             "",
-            score_table(scores) if scores else NO_SCORES,
+            scores_section(scores) if scores else NO_SCORES,
             "",
             "## Limits",
             "",

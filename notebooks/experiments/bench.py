@@ -33,6 +33,7 @@ from kvw_minimal.files import check_place, write_json
 from kvw_minimal.models import body, find_projections, fingerprint
 from kvw_minimal.questions import Question
 from kvw_minimal.requests.provenance import provenance
+from kvw_minimal.results import text_table
 from kvw_minimal.scores import read
 from kvw_minimal.strangers.people import World, load_people
 from kvw_minimal.strangers.questions import about, ask, facts_of
@@ -403,16 +404,14 @@ def free_memory() -> int:
 def table(rows: dict[str, dict[str, float]]) -> str:
     """Rows of `compare` by name, as text."""
     heads = list(next(iter(rows.values())))
-    lines = [["", *rows]] + [
+    lines = [
         [
             head,
             *(f"{row[head]:.3g}" if row[head] % 1 else f"{row[head]:.0f}" for row in rows.values()),
         ]
         for head in heads
     ]
-    return "\n".join(
-        f"{line[0]:20}" + "".join(f"{cell:>12}" for cell in line[1:]) for line in lines
-    )
+    return text_table(["", *rows], lines)
 
 
 class Case(NamedTuple):

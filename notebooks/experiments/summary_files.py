@@ -55,7 +55,7 @@ def read_summary(name: str, fresh: bool = True) -> dict:
 
 
 def scores_of(oracle: str) -> list[dict]:
-    """Stored rows of an oracle, as `kvw_minimal.requests.reading.score_sets` gives them.
+    """Stored means of an oracle, as `kvw_minimal.results.summarise` gives them.
 
     None where there are no stored results, as in an installed wheel.
     """
