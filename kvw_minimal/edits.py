@@ -34,18 +34,6 @@ def exponential(scores: torch.Tensor, strength: float) -> torch.Tensor:
     return torch.exp(-strength * scores)
 
 
-def linear(scores: torch.Tensor, strength: float) -> torch.Tensor:
-    """1 - strength * scores: of any sign."""
-    return 1 - strength * scores
-
-
-#: from the contrast and the strength of a `Columns` to its factors
-RULES: dict[str, Callable[[torch.Tensor, float], torch.Tensor]] = {
-    "gate": exponential,
-    "share": linear,
-}
-
-
 def check_strength(strength: float) -> None:
     """Raise ValueError unless 0 <= strength < 2^63: torch takes no larger whole number."""
     if not 0 <= strength < 2**63:
@@ -295,7 +283,7 @@ class Columns(Edit):
         fingerprint: of the model the edit was made for.
         schedule: `one pass`, or `published`: then the strength is part of how it came about.
         notes: as in `Edit`.
-        rule: one of `RULES`: `gate` is `exponential`, with a contrast >= 0; `share` is `linear`.
+        rule: `gate`, factors `exponential`, with a contrast >= 0; or `share`, 1 - G * contrast.
     """
 
     contrast: torch.Tensor
@@ -308,7 +296,7 @@ class Columns(Edit):
 
     def __post_init__(self):
         check_strength(self.strength)
-        if self.rule not in RULES or self.schedule not in ("one pass", "published"):
+        if self.rule not in ("gate", "share") or self.schedule not in ("one pass", "published"):
             raise ValueError(f"no rule {self.rule!r}, or no schedule {self.schedule!r}")
         if self.contrast.ndim not in (2, 3) or self.contrast.dtype != torch.float32:
             raise ValueError("a contrast must be float32, [layers, d_ff]; of experts 3-D")
@@ -325,7 +313,9 @@ class Columns(Edit):
     @property
     def gates(self) -> torch.Tensor:
         """The factors, `[layers, d_ff]` float32, by the `rule`."""
-        return RULES[self.rule](self.contrast, self.strength)
+        if self.rule == "gate":
+            return exponential(self.contrast, self.strength)
+        return 1 - self.log_gates
 
     def at(self, strength: float) -> "Columns":
         """As `Edit.at`; a published edit cannot, since its gates depend on what came before."""

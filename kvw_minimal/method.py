@@ -23,7 +23,6 @@ from .session import Cost, Session
 GRADIENTS = ("gradients", "retain set", "images")
 FORWARD = ("retain set", "images")
 Kind = TypeVar("Kind", bound="type[Method]")
-Made = TypeVar("Made", bound="Method")
 
 
 def _fault(value: Any, field: Field) -> str:
@@ -143,38 +142,22 @@ def register(
     return enter
 
 
-def method_class(name: str) -> type[Method]:
-    """The method of a name.
-
-    Raises:
-        ValueError: there is none.
-    """
-    if name not in METHODS:
-        raise ValueError(f"no method {name!r}; there are {', '.join(METHODS)}")
-    return METHODS[name]
-
-
-def method_of(name: str, settings: dict[str, Any] | None = None) -> Method:
-    """A method by its name, with some settings; the others are as the book chose them.
+def method_of(kind: str | type[Method], settings: dict[str, Any] | None = None) -> Method:
+    """A method by its name or class, with some settings; the others are as the book chose them.
 
     Raises:
         ValueError: no such method, no such setting, or a value that it cannot have.
     """
-    return construct(method_class(name), settings or {})
-
-
-def construct(kind: type[Made], settings: dict[str, Any]) -> Made:
-    """A method of a class.
-
-    Raises:
-        ValueError: no such setting, or a value that it cannot have.
-    """
+    if isinstance(kind, str):
+        if kind not in METHODS:
+            raise ValueError(f"no method {kind!r}; there are {', '.join(METHODS)}")
+        kind = METHODS[kind]
     known = [field.name for field in fields(kind)]
-    strange = sorted(set(settings) - set(known))
+    strange = sorted(set(settings or {}) - set(known))
     if strange:
         there = ", ".join(known) or "none"
         raise ValueError(f"{kind.name} has no setting {strange[0]!r}; there are {there}")
-    return kind(**settings)
+    return kind(**(settings or {}))
 
 
 def every(**values: tuple) -> tuple[dict, ...]:

@@ -36,11 +36,6 @@ class Cost:
         each = passes or (3 if torch.is_grad_enabled() else 1)
         self.passes[part] += questions * each
 
-    def plain(self) -> dict:
-        """As JSON."""
-        memory = None if self.memory is None else round(self.memory, 1)
-        return {"seconds": round(self.seconds, 3), "memory": memory, "passes": self.passes}
-
 
 @dataclass
 class Session:

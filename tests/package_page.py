@@ -50,7 +50,16 @@ ROOMS = (
 EXPERIMENTS = ROOT / "notebooks" / "experiments"
 PARTS = {
     "recipes": "the strangers, and the models that were taught them by one loop, `fit`",
-    "experiments as data": ("plans", "contenders", "family", "trials", "subjects", "choose"),
+    "experiments as data": (
+        "plans",
+        "contenders",
+        "family",
+        "in_place",
+        "in_turn",
+        "trials",
+        "subjects",
+        "choose",
+    ),
     "one runner, one store": ("running", "rows", "freshness", "needs", "summary_files"),
     "what rows say": ("summaries", "curves", "counterparts", "cards", "doctor"),
     "shown": ("figures", "explorer", "demo", "forking", "bench", "commands"),

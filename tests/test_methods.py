@@ -605,8 +605,6 @@ def test_costs_by_the_formula():
     n, epochs = len(small_case().forget), steps.EPOCHS
     count = epochs * -(-n // 2 // steps.EACH)
     assert cost.passes == {"forget": 3 * n * epochs, "retain": 3 * 2 * steps.EACH * count}
-    plain = cost.plain()
-    assert plain["passes"] == cost.passes and plain["seconds"] == round(cost.seconds, 3)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is asked of Linux")
@@ -620,7 +618,7 @@ def test_memory_is_asked_for_on_demand():
     method = a_method(greedy)
     assert make_edit(*small_case(), method)[1].memory is None
     cost = make_edit(*small_case(), method, memory=True)[1]
-    assert cost.memory > 50 and cost.plain()["memory"] == round(cost.memory, 1)
+    assert cost.memory > 50
 
 
 def test_family_counts_three_for_gradients_and_one_without():

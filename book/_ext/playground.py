@@ -176,16 +176,16 @@ def said_by(session, some: list) -> tuple[list[str], str]:
 
 def check_of(session, request, some: list) -> dict:
     """Fifty questions and what PyTorch says to them, before and after an edit by KVW."""
-    from kvw_minimal.methods import METHODS
+    from kvw_minimal.kvw import KVW
+    from kvw_minimal.method import make_edit
 
-    one_pass = METHODS["KVW one pass"]
-    edit, _ = one_pass.edit(session, request, one_pass.chosen)
+    edit, _ = make_edit(session, request, KVW())
     before, logits_before = said_by(session, some)
     with edit.on(session.model):
         after, logits_after = said_by(session, some)
     return {
         "forget": request.people,
-        **one_pass.chosen,
+        **KVW.tuned(),
         "logits": [logits_before, logits_after],
         "questions": [
             [picture(q.image) if q.image else None, q.prompt, one, two]
@@ -204,10 +204,10 @@ def additions_of(edit, model) -> list[dict]:
 
 def rewrite_of(session, request, some: list) -> dict:
     """The rewrite, and what PyTorch says with it on."""
-    from kvw_minimal.methods import METHODS
+    from kvw_minimal.method import make_edit
+    from kvw_minimal.methods.rewrite import Rewrite
 
-    rewrite = METHODS["rewrite"]
-    edit, _ = rewrite.edit(session, request, rewrite.chosen)
+    edit, _ = make_edit(session, request, Rewrite())
     with edit.on(session.model):
         answers, logits = said_by(session, some)
     return {"layers": additions_of(edit, session.model), "answers": answers, "logits": logits}
@@ -232,7 +232,7 @@ def faces_of(world) -> bytes:
 def parts() -> dict[str, dict]:
     """Everything that the page may load, by name."""
     from kvw_experiments.subjects import beside
-    from kvw_minimal.methods import METHODS
+    from kvw_minimal.kvw import KVW
     from kvw_minimal.session import Session
     from kvw_minimal.strangers.people import load_people
     from kvw_minimal.strangers.tasks import request
@@ -254,7 +254,7 @@ def parts() -> dict[str, dict]:
         | {
             "words": words_of(folder / "tokenizer.json"),
             "oracle": world.first_of(GROUP, PERCENT),
-            **METHODS["KVW one pass"].chosen,
+            **KVW.tuned(),
         },
         "everyone": everyone_of(coefficients),
         "unknown": unknown_of(world),

@@ -10,8 +10,7 @@ from pathlib import Path
 from runpy import run_path
 
 from ..forget_request import Request
-from ..method import construct
-from ..methods import METHODS, Method
+from ..methods import METHODS, Method, method_of
 from ..session import Session
 from ..strangers.people import load_people
 from ..strangers.questions import about, general
@@ -56,7 +55,7 @@ def method_at(place: str, settings: dict | None = None) -> Method:
         raise ValueError(
             f"{where} has no method {name!r}: no class that inherits from Method, none registered"
         )
-    return construct(kind, settings or {})
+    return method_of(kind, settings)
 
 
 def small_case() -> tuple[Session, Request]:

@@ -105,11 +105,6 @@ def counting(model: nn.Module, throw_at: int | None = None) -> Iterator[Counter]
         handle.remove()
 
 
-def fresh(session: Session) -> Session:
-    """The same session with nothing measured yet."""
-    return replace(session, cache={})
-
-
 def stir(seed: int) -> None:
     """Bring the common streams into another state: no method may draw from them."""
     torch.manual_seed(seed)
@@ -147,17 +142,15 @@ class Held:
 
     def make(self, **changes) -> tuple[Edit, Cost]:
         """The edit, with nothing measured yet, of the request with some changes."""
-        return make_edit(fresh(self.session), replace(self.request, **changes), self.method)
-
-    def said(self) -> torch.Tensor:
-        """`said_by` of what it is held with."""
-        return said_by(self.session, self.request)
+        return make_edit(
+            replace(self.session, cache={}), replace(self.request, **changes), self.method
+        )
 
     def worn(self) -> torch.Tensor:
         """What is said with the edit on; an error takes it off."""
         try:
             with self.edit.on(self.session.model):
-                said = self.said()
+                said = said_by(self.session, self.request)
                 raise Interrupted
         except Interrupted:
             return said
@@ -241,9 +234,12 @@ def can_be_saved(held: Held) -> None:
         edit.save(Path(folder, "edit"))
         loaded = Edit.load(Path(folder, "edit"))
     with edit.on(model):
-        said = held.said()
+        said = said_by(held.session, held.request)
     with loaded.on(model):
-        wanted(torch.equal(said, held.said()), "a loaded edit gives other answers")
+        wanted(
+            torch.equal(said, said_by(held.session, held.request)),
+            "a loaded edit gives other answers",
+        )
     wanted(loaded.notes == json.loads(json.dumps(edit.notes)), "notes are lost in a file")
 
 

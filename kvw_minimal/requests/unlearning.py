@@ -35,22 +35,17 @@ KEYS = {
 EditOf = Callable[[Session, Request, Method], Edit]
 
 
-def at_once(method: Method) -> bool:
-    """Whether its edit at one strength is one at any."""
-    return type(method) is KVW
-
-
 def edit_maker() -> EditOf:
     """A function that makes the edit of a request by a method, and nothing twice."""
     made: dict[tuple, Edit] = {}
 
     def edit_of(session: Session, request: Request, method: Method) -> Edit:
-        if not isinstance(method, KVW) or not at_once(method):
+        if type(method) is not KVW:
             return make_edit(session, request, method)[0]
         key = (*request.people, replace(method, strength=0.0))
         if key not in made:
             made[key] = make_edit(session, request, method)[0]
-        edit = made[key].at(method.strength)
+        edit = made[key].at(method.strength)  # of KVW an edit at one strength is one at any
         edit.notes = edit.notes | {"settings": method.settings}
         edit.made_by = method
         return edit

@@ -39,6 +39,8 @@ from kvw_minimal.models import fingerprint
 from kvw_minimal.questions import MODALITIES, Question
 from kvw_minimal.session import Session
 
+from . import in_place, in_turn  # noqa: F401 - they register, too
+
 #: what of a coefficient counts, without any gradient
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "absolute": torch.abs,

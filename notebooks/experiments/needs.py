@@ -141,7 +141,7 @@ def of_method(method: str, settings: str) -> Vectors:
     found |= {"towards a refusal"} if given.get("refusal") else set()
     if own is not None and method != "family":
         learns = hasattr(own, "rate") or hasattr(own, "alpha")
-        reads = METHODS[own.settings_from or method].__module__.endswith(".kvw")
+        reads = METHODS[own.settings_from or method].__module__.endswith((".kvw", ".in_place"))
         found |= {"losses"} if learns else {"coefficients"} if reads else set()
     if method == "family":
         usual = json.loads(json.dumps(asdict(Setting()) | {"mass": 0.0}))

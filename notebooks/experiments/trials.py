@@ -14,7 +14,7 @@ from itertools import count
 from kvw_minimal import scores
 from kvw_minimal.edits import Edit
 from kvw_minimal.forget_request import Request
-from kvw_minimal.method import construct, make_edit, method_class, method_of
+from kvw_minimal.method import make_edit, method_of
 from kvw_minimal.methods.positions import POSITIONS
 from kvw_minimal.questions import MODALITIES, Question, seeded
 from kvw_minimal.requests.subjects import Reads, Requests, sample_of_general, strangers
@@ -74,7 +74,6 @@ class Trial:
     def __post_init__(self):
         if self.proxy not in PROXIES:
             raise ValueError(f"no proxy {self.proxy!r}; there are {', '.join(PROXIES)}")
-        method_class(self.method)
         if not 1 <= self.people <= 70 or not 0 <= self.mass < 1 or not 1 <= self.photos <= 4:
             raise ValueError("people are 1 to 70, mass is in [0, 1), photos are 1 to 4")
         if self.mass and self.setting.batch:
@@ -83,6 +82,7 @@ class Trial:
         for name, known in (("topics", facts), ("only", [*MODALITIES, *facts])):
             if set(getattr(self, name)) - set(known):
                 raise ValueError(f"{name} are some of {known}, not {getattr(self, name)}")
+        method_of(self.method, self.own)  # refuses what it cannot take
 
     @property
     def own(self) -> dict:
@@ -130,7 +130,7 @@ def trial_of(method: str, text: str, sham: bool = True) -> Trial:
     data |= {name: tuple(data.get(name, ())) for name in ("topics", "only")}
     if method != "family":
         return Trial(method=method, settings=found, sham=sham, **data)
-    made = construct(Family, found)
+    made = Family(**found)
     setting = Setting(**{field.name: getattr(made, field.name) for field in fields(Setting)})
     return Trial(mass=made.mass, setting=setting, sham=sham, **data)
 

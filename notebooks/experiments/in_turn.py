@@ -4,13 +4,13 @@ from dataclasses import dataclass, fields, replace
 
 import torch
 
-from ..edits import LowRank
-from ..forget_request import Request
-from ..method import register
-from ..models import fingerprint
-from ..questions import seeded
-from ..session import Session
-from .rewrite import Rewrite
+from kvw_minimal.edits import LowRank
+from kvw_minimal.forget_request import Request
+from kvw_minimal.method import register
+from kvw_minimal.methods.rewrite import Rewrite
+from kvw_minimal.models import fingerprint
+from kvw_minimal.questions import seeded
+from kvw_minimal.session import Session
 
 
 @register(
