@@ -5,6 +5,7 @@ import copy
 import json
 import shutil
 import subprocess
+from dataclasses import asdict
 from operator import attrgetter
 from pathlib import Path
 from types import SimpleNamespace
@@ -91,7 +92,7 @@ def row(**other) -> dict:
     trial = plans.KVW
     text = json.dumps(
         {"data": {"people": 5, "aloud": False, "proxy": "everyone else"}}
-        | family.asdict(trial)
+        | asdict(trial)
         | {"mass": 0.0}
     )
     return {
