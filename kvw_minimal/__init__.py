@@ -16,9 +16,9 @@ from typing import Any
 
 #: each name of the front door, and the module in which it stands: imported when it is asked for
 _HOME = {
-    "load": "taught.catalogue",
+    "load": "zoo.catalogue",
     "Edit": "edits",
-    "Columns": "edits",
+    "ColumnScaling": "edits",
     "LowRank": "edits",
     "measure": "api",
     "Request": "forget_request",

@@ -11,19 +11,19 @@ import typer
 
 from kvw_experiments.commands import book, new
 
-from .files import check_place, read_json
-from .requests.arguments import (
+from .atomic_io import check_place, read_json
+from .evaluation.options import (
     Device,
     Dtype,
     Forget,
     Group,
     Json,
     ModelName,
-    hand_over,
     how_to_install,
     read_layers,
     read_settings,
     read_strengths,
+    write_outputs,
 )
 
 NAME = "python -m kvw_minimal"
@@ -100,7 +100,7 @@ def unlearn(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what it would cost")] = False,
 ) -> None:
     """Forget people and score vanilla, edited, sham and oracle: a group's, or a file's."""
-    from .requests import report
+    from .evaluation import pipeline
 
     check_place(save_edit, json_file, None if save and save.is_dir() else save)
     own = read_settings(settings)
@@ -130,13 +130,13 @@ def unlearn(
         "dtype": dtype,
     }
     if dry_run:
-        from .requests import expected
+        from .evaluation import estimate_cost
 
-        typer.echo(expected.told(*asked, **more))
+        typer.echo(estimate_cost.format_estimate(*asked, **more))
         return
-    result, edits = report.unlearn(*asked, **more, folder=save)
-    said_last = [*(edit.describe() for edit in edits), *report.tables(result)]
-    hand_over("\n".join(said_last), result, json_file, edits[0], save_edit)
+    result, edits = pipeline.unlearn(*asked, **more, folder=save)
+    said_last = [*(edit.describe() for edit in edits), *pipeline.tables(result)]
+    write_outputs("\n".join(said_last), result, json_file, edits[0], save_edit)
 
 
 @app.command()
@@ -150,11 +150,11 @@ def evaluate(
     json_file: Json = None,
 ) -> None:
     """Score a model as it is, or with a saved edit, on the four sets."""
-    from .requests import report
+    from .evaluation import pipeline
 
     _check_edit(edit, json_file)
-    result = report.evaluate(model, group, forget, edit, device=device, dtype=dtype)
-    hand_over(report.table(result["rows"]), result, json_file)
+    result = pipeline.evaluate(model, group, forget, edit, device=device, dtype=dtype)
+    write_outputs(pipeline.table(result["rows"]), result, json_file)
 
 
 @app.command()
@@ -170,11 +170,13 @@ def audit(
     json_file: Json = None,
 ) -> None:
     """Gone, or only quiet? Ask every probe of an edit, its sham and the oracle; minutes."""
-    from .requests import report
+    from .evaluation import pipeline
 
     _check_edit(edit, json_file)
-    said, result = report.audited(model, group, forget, method, edit, device=device, dtype=dtype)
-    hand_over(said, result, json_file)
+    said, result = pipeline.run_audit(
+        model, group, forget, method, edit, device=device, dtype=dtype
+    )
+    write_outputs(said, result, json_file)
 
 
 def _of_strength(edit: Any, rows: Any) -> Any:
@@ -197,7 +199,7 @@ def export_edit(
     """Write a saved edit as a folder that other tools read, with a model card."""
     from . import sharing
     from .edits import Edit
-    from .taught import load
+    from .zoo import load
 
     _check_edit(edit, None)
     sharing.check_request(folder, format)
@@ -214,7 +216,7 @@ def check_method(
     settings: Annotated[str, typer.Option(help="as JSON; else the usual")] = "",
 ) -> None:
     """Say which promises of every method a method of your own keeps, and which it breaks."""
-    from .audit.checking import check
+    from .testing.check_command import check
 
     said, whole = check(method, read_settings(settings) if settings else None)
     typer.echo(said)
@@ -226,7 +228,7 @@ def validate(
     file: Annotated[str, typer.Argument(help="lines of JSON, parquet, or a hub id")],
 ) -> None:
     """Name every bad row of a file with your own questions, and what to do about it."""
-    from .benchmarks.own import validate_command
+    from .benchmarks.jsonl import validate_command
 
     raise typer.Exit(validate_command(file))
 
@@ -250,7 +252,7 @@ def replicate(
 ) -> None:
     """Run KVW and its controls on MLLMU-Bench or CLEAR."""
     from .benchmarks import replicate as benchmarks
-    from .requests.provenance import provenance
+    from .evaluation.provenance import provenance
     from .results import score_table
 
     check_place(json_file)
@@ -274,7 +276,7 @@ def replicate(
         )
     said = f"{score_table(result['rows'])}\n{benchmarks.LEGEND}"
     source = provenance(**result["provenance"])
-    hand_over(said, result | {"provenance": source}, json_file)
+    write_outputs(said, result | {"provenance": source}, json_file)
 
 
 @app.command("measure")
@@ -288,18 +290,20 @@ def measure_file(
     batch_size: Annotated[int, typer.Option(help="questions at a time", min=1)] = 16,
 ) -> None:
     """Measure the coefficients of all who stand in a file; under `torchrun` by many processes."""
-    from .benchmarks.own import read_questions
-    from .sharing import parts
-    from .taught.catalogue import load, placed
+    from . import distributed
+    from .benchmarks.jsonl import read_questions
+    from .zoo.catalogue import device_and_dtype, load
 
-    place = placed(device, dtype)
-    state = parts.started(place["device"])
+    place = device_and_dtype(device, dtype)
+    state = distributed.started(place["device"])
     try:
-        with parts.agreed():
+        with distributed.fail_together():
             check_place(into)
-            asked = parts.sides(read_questions(questions))
+            asked = distributed.sides(read_questions(questions))
             found, processor = load(model, str(state.device), place["dtype"])
-        said = parts.measure_in_parts(found, processor, asked, into, batch_size, progress=True)
+        said = distributed.measure_in_parts(
+            found, processor, asked, into, batch_size, progress=True
+        )
     except (ValueError, OSError) as error:
         if state.is_main_process:
             raise

@@ -15,16 +15,16 @@ from typing import Any
 
 from torch import nn
 
-from .benchmarks.own import read_request
+from .benchmarks.jsonl import read_request
 from .coefficients import Coefficients
 from .conditions import score, score_edited, score_shams
 from .edits import Edit
+from .evaluation.scoring import teacher_forced
 from .forget_request import Request
 from .methods import Method, make_edit
-from .requests.reading import teacher_forced
 from .results import summarise, table, text_table
 from .session import Session
-from .sharing.folders import export as write_folder
+from .sharing.exporters import export as write_folder
 from .strangers.people import load_people
 from .strangers.questions import about, general, question_sets
 
@@ -42,7 +42,7 @@ def request(source: str | Path | Iterable[Mapping], forget: Sequence[str] = ()) 
             (`FOLDER@5`: five percent are forgotten), a list of dicts, a `datasets.Dataset`, or
             `strangers:A@5`, five percent of the invented people of this book. One question a row,
             with `set`, `person`, `fact`, `prompt` and `answer`; pictures and more are optional
-            (`kvw_minimal.benchmarks.own`).
+            (`kvw_minimal.benchmarks.jsonl`).
         forget: who is forgotten, in place of those of the set `forget`.
 
     Raises:

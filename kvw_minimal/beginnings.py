@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
 from .batches import IGNORED, Batch
-from .models import body
+from .models import backbone
 
 #: model types, and types of their decoders, for which the tests show equality
 MODELS = {
@@ -185,7 +185,9 @@ def _rows(model: nn.Module, batch: Batch) -> Iterator[Row]:
         pieces["pixel_values"] = pictures["pixel_values"].split(sizes)
         named = ("input_ids", "attention_mask", "mm_token_type_ids", "image_grid_thw")
         given = {name: batch.inputs[name] for name in named if name in batch.inputs}
-        tokens["position_ids"] = body(model).get_rope_index(**given)[0].movedim(0, -1)  # [B, T, 3]
+        tokens["position_ids"] = (
+            backbone(model).get_rope_index(**given)[0].movedim(0, -1)
+        )  # [B, T, 3]
     starts, counts = mask.argmax(1).tolist(), mask.sum(1).tolist()
     labelled = (batch.labels != IGNORED).int().argmax(1).tolist()  # 0 where nothing is
     for i, (number, start, count) in enumerate(zip(batch.rows, starts, counts, strict=True)):
@@ -288,4 +290,4 @@ def _read(model: nn.Module, begun: dict[str, torch.Tensor], pictures: list[dict]
     inputs |= {name: torch.cat([own[name] for own in pictures]) for name in pictures[0]}
     device = next(model.parameters()).device
     inputs = {name: x.to(device) for name, x in inputs.items()}
-    return body(model)(**inputs, use_cache=True).past_key_values.layers
+    return backbone(model)(**inputs, use_cache=True).past_key_values.layers

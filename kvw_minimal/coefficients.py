@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from .architectures import is_mixture, refuse_ahead, size_of, watched, where_asked
+from .architectures import check_causal, input_device, is_mixture, size_of, watched
 from .batches import Batch, answer_batches
 from .beginnings import share
-from .models import body, find_projections, fingerprint
+from .models import backbone, find_projections, fingerprint
 from .questions import Question
 
 
@@ -26,7 +26,7 @@ class Coefficients:
     """Sums of absolute coefficients per person; means are taken when asked for.
 
     What was measured apart, on other questions or machines, is joined by `+`; files of it are
-    written and read in `kvw_minimal.sharing.measurements`.
+    written and read in `kvw_minimal.coefficients_io`.
 
     Attributes:
         sums: `[people, layers, d_ff]` float32, sum over answer-predicting tokens of |h|; float64
@@ -94,7 +94,9 @@ class Coefficients:
 
 
 @contextmanager
-def watch(modules: dict[str, nn.Module], see: Callable, outputs: bool = False) -> Iterator[None]:
+def hook_inputs(
+    modules: dict[str, nn.Module], see: Callable, outputs: bool = False
+) -> Iterator[None]:
     """Call `see(layer, h)` with the input `[B, T, d_ff]` of each module inside the block.
 
     Of a mixture `see(row, h [n, d_ff], asked [n], B T)` for each expert that any token asks, with
@@ -133,7 +135,7 @@ def differentiable(model: nn.Module) -> Iterator[None]:
             weight.requires_grad_(flags[name])
 
 
-def ask(
+def run_with_hooks(
     model: nn.Module,
     batches: Iterable[Batch],
     see: Callable[..., None],
@@ -155,16 +157,19 @@ def ask(
         answers_only: what questions have in common before their answers need not be seen; it is
             read once (`kvw_minimal.beginnings`), and batches are put together anew.
     """
-    projections, device = find_projections(model), where_asked(model)
+    projections, device = find_projections(model), input_device(model)
     count = sum(len(batch.rows) for batch in batches) if isinstance(batches, list) else None
     bar = tqdm(desc=progress, total=count, disable=None if progress else True, unit="question")
     for batch in share(model, batches) if answers_only else batches:
         bar.update(len(batch.rows))
         batch = batch.to(device)
-        refuse_ahead(model, batch.inputs)
-        with watch(projections, partial(see, batch)), torch.set_grad_enabled(loss is not None):
+        check_causal(model, batch.inputs)
+        with (
+            hook_inputs(projections, partial(see, batch)),
+            torch.set_grad_enabled(loss is not None),
+        ):
             if loss is None:
-                body(model)(**batch.inputs, use_cache=False)
+                backbone(model)(**batch.inputs, use_cache=False)
                 continue
             with differentiable(model):
                 loss(batch, model(**batch.inputs, use_cache=False).logits).backward()
@@ -197,14 +202,14 @@ def shape_of(model: nn.Module) -> tuple[int, ...]:
     return len(sizes), *widths.pop()
 
 
-def tally(
+def accumulate(
     model: nn.Module, batches: list[Batch], owners: list[str], progress: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor, tuple[str, ...]]:
     """Sums of |h| over the answering tokens of each owner, how many tokens, and the owners.
 
     What is summed does not depend on how the questions are batched. Args and errors as `measure`.
     """
-    device, names = where_asked(model), tuple(dict.fromkeys(owners))
+    device, names = input_device(model), tuple(dict.fromkeys(owners))
     layers, *experts, d_ff = shape_of(model)
     sums = torch.zeros(layers, *experts, len(names), d_ff, device=device)  # a layer's in one piece
     tokens = torch.zeros(len(names), layers, *experts, device=device)
@@ -220,7 +225,7 @@ def tally(
         sums.flatten(0, -3)[row].index_add_(0, owner, called)
         tokens.flatten(1)[:, row].index_add_(0, owner, torch.ones(len(owner), device=device))
 
-    ask(model, batches, see, progress="coefficients" * progress, answers_only=True)
+    run_with_hooks(model, batches, see, progress="coefficients" * progress, answers_only=True)
     bad = (~sums.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
     if bad:
         raise ValueError(f"NaN or infinite activations in layer {bad[0]}; is the model broken?")
@@ -243,7 +248,7 @@ def measure(
             other tokens than are asked about.
     """
     mask = "answer and end" if any(batch.ends is None for batch in batches) else "answer"
-    return Coefficients(*tally(model, batches, people, progress), fingerprint(model), mask)
+    return Coefficients(*accumulate(model, batches, people, progress), fingerprint(model), mask)
 
 
 def measure_questions(

@@ -12,7 +12,7 @@ from torch import nn
 from tqdm import tqdm
 
 from .architectures import is_plain, weight_of
-from .edits import Columns, Edit
+from .edits import ColumnScaling, Edit
 from .forget_request import Request
 from .models import find_projections
 from .questions import Question
@@ -29,14 +29,14 @@ def applied(edit: Edit, model: nn.Module) -> Iterator[None]:
     Factors of columns of quantised weights act on what goes in: W diag(f) h = W (f h).
 
     Raises:
-        ValueError: as `Edit.put_on`.
+        ValueError: as `Edit.apply`.
     """
     maps = find_projections(model).values()
-    if not isinstance(edit, Columns) or all(is_plain(weight_of(each)) for each in maps):
+    if not isinstance(edit, ColumnScaling) or all(is_plain(weight_of(each)) for each in maps):
         with edit.on(model):
             yield
         return
-    edit.fits(model)
+    edit.check_compatible(model)
     with ExitStack() as block:
         for row, module in zip(edit.gates, maps, strict=True):
             scale = partial(_scaled, row)

@@ -1,8 +1,9 @@
 """What a method changed, as an edit that can be put on, taken off, added, saved and explained.
 
-Every method of this book returns an `Edit`, of one of three kinds behind one face: `Columns`
+Every method of this book returns an `Edit`, of one of three kinds behind one face: `ColumnScaling`
 (factors of knowledge vectors: KVW, pruning, least squares), `LowRank` (additions of low rank:
-LoRA), `Replaced` (new weights: full fine-tuning, dampening); `Together` is a sum of edits.
+LoRA), `WeightReplacement` (new weights: full fine-tuning, dampening); `ComposedEdit` is a sum of
+edits.
 """
 
 import json
@@ -19,9 +20,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
-from .architectures import is_turned, plain_weight, weight_name
-from .files import replacing
-from .models import alike, columns, find_projections, fingerprint, hashed, sketch
+from .architectures import is_transposed, plain_weight, weight_name
+from .atomic_io import replacing
+from .models import (
+    columns,
+    find_projections,
+    fingerprint,
+    hash_tensors,
+    same_up_to_rounding,
+    weight_stats,
+)
 
 FORMAT = "2"  # of saved edits; the first edition wrote none
 
@@ -50,7 +58,7 @@ def scaled_columns(
         factors: `[d_ff]`, of a mixture `[experts, d_ff]`.
     """
     exact = torch.promote_types(weight.dtype, torch.float32)
-    along = factors.to(weight.device, exact).unsqueeze(-1 if is_turned(projection) else -2)
+    along = factors.to(weight.device, exact).unsqueeze(-1 if is_transposed(projection) else -2)
     return (weight.to(exact) * along).to(weight.dtype)
 
 
@@ -58,16 +66,16 @@ def scaled_columns(
 
 
 @dataclass
-class _Worn:
+class _AppliedEdits:
     """The edits that a model has on, in order, and what it was without them."""
 
     fingerprint: str
-    sketch: torch.Tensor | None
+    weight_stats: torch.Tensor | None
     edits: list["Edit"]
     originals: dict[str, torch.Tensor]
 
 
-_WORN: WeakKeyDictionary[nn.Module, _Worn] = WeakKeyDictionary()
+_WORN: WeakKeyDictionary[nn.Module, _AppliedEdits] = WeakKeyDictionary()
 
 
 class Edit:
@@ -82,18 +90,18 @@ class Edit:
 
     fingerprint: str
     notes: dict
-    sketch: torch.Tensor | None
+    weight_stats: torch.Tensor | None
     made_by: Any = None
 
     def change(self, model: nn.Module, weight: Callable[[str], torch.Tensor]) -> dict:
         """`{parameter: new weight}`, given each weight as it is now."""
         raise NotImplementedError
 
-    def part(self, share: float) -> "Edit":
+    def scaled(self, share: float) -> "Edit":
         """A share of the change: of a `gate` the exponent, of everything else the difference."""
         raise NotImplementedError
 
-    def at(self, strength: float) -> "Edit":
+    def with_strength(self, strength: float) -> "Edit":
         """The same edit at another strength; needs no further pass over the data.
 
         Raises:
@@ -101,7 +109,7 @@ class Edit:
         """
         raise ValueError(f"an edit of {self.notes.get('method', 'this kind')} has no strength")
 
-    def fits(self, model: nn.Module) -> str:
+    def check_compatible(self, model: nn.Module) -> str:
         """`exactly`, or `in another number format` if these are the same weights, rounded.
 
         Raises:
@@ -110,13 +118,17 @@ class Edit:
         worn = _WORN.get(model)
         if (worn.fingerprint if worn else fingerprint(model)) == self.fingerprint:
             return "exactly"
-        own = worn.sketch if worn else sketch(model)
-        if self.sketch is not None and own is not None and alike(self.sketch, own):
+        own = worn.weight_stats if worn else weight_stats(model)
+        if (
+            self.weight_stats is not None
+            and own is not None
+            and same_up_to_rounding(self.weight_stats, own)
+        ):
             return "in another number format"
         raise ValueError("this edit was made for another model (or one that was changed since)")
 
     @torch.no_grad()
-    def put_on(self, model: nn.Module) -> None:
+    def apply(self, model: nn.Module) -> None:
         """Change a model in place; several edits can be on at once.
 
         Raises:
@@ -127,17 +139,17 @@ class Edit:
         worn = _WORN.get(model)
         if worn and any(edit is self for edit in worn.edits):
             raise ValueError("this edit is on this model already; take it off first")
-        same = self.fits(model) == "exactly"
+        same = self.check_compatible(model) == "exactly"
         new = self.change(model, partial(plain_weight, model))
         broken = [name for name, weight in new.items() if not weight.isfinite().all()]
         if broken:
             raise ValueError(f"this edit would make {broken[0]} NaN or infinite")
         if worn is None:
             print_of = self.fingerprint if same else fingerprint(model)
-            worn = _WORN[model] = _Worn(print_of, self.sketch, [], {})
+            worn = _WORN[model] = _AppliedEdits(print_of, self.weight_stats, [], {})
         self._write(model, worn, new)
 
-    def _write(self, model: nn.Module, worn: _Worn, new: dict[str, torch.Tensor]) -> None:
+    def _write(self, model: nn.Module, worn: _AppliedEdits, new: dict[str, torch.Tensor]) -> None:
         for name, weight in new.items():
             own = model.get_parameter(name)
             worn.originals.setdefault(name, own.detach().clone())
@@ -145,7 +157,7 @@ class Edit:
         worn.edits.append(self)
 
     @torch.no_grad()
-    def take_off(self, model: nn.Module) -> None:
+    def revert(self, model: nn.Module) -> None:
         """Give back what the weights would be without this edit, bit for bit.
 
         Raises:
@@ -159,22 +171,22 @@ class Edit:
         rest = [edit for edit in worn.edits if edit is not self]
         del _WORN[model]
         if rest:
-            worn = _WORN[model] = _Worn(worn.fingerprint, worn.sketch, [], {})
+            worn = _WORN[model] = _AppliedEdits(worn.fingerprint, worn.weight_stats, [], {})
             for edit in rest:
                 edit._write(model, worn, edit.change(model, model.get_parameter))
 
     @contextmanager
     def on(self, model: nn.Module) -> Iterator[nn.Module]:
         """Change the model for the length of a `with` block, whatever happens in it."""
-        self.put_on(model)
+        self.apply(model)
         try:
             yield model
         finally:
-            self.take_off(model)
+            self.revert(model)
 
-    def __add__(self, other: "Edit") -> "Together":
+    def __add__(self, other: "Edit") -> "ComposedEdit":
         """First this edit, then the other."""
-        return Together((self, other))
+        return ComposedEdit((self, other))
 
     @torch.no_grad()
     def norm(self, model: nn.Module) -> float:
@@ -234,7 +246,7 @@ class Edit:
 
 def checksum(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> str:
     """SHA-256 of everything in an edit file, to notice a change by hand or by accident."""
-    return hashed(sorted(tensors.items()), json.dumps(sorted(metadata.items())))
+    return hash_tensors(sorted(tensors.items()), json.dumps(sorted(metadata.items())))
 
 
 def _packed(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
@@ -263,7 +275,7 @@ def _unpacked(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
     if "dict" in value:
         return {key: _unpacked(each, tensors) for key, each in value["dict"].items()}
     edit = KINDS[value["kind"]](**_unpacked(value["of"], tensors))
-    known = edit.sketch is None or isinstance(edit.sketch, torch.Tensor)
+    known = edit.weight_stats is None or isinstance(edit.weight_stats, torch.Tensor)
     if not known or not isinstance(edit.notes, dict) or not isinstance(edit.fingerprint, str):
         raise ValueError("its notes, its fingerprint or its sketch are something else")
     return edit
@@ -273,7 +285,7 @@ def _unpacked(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
 
 
 @dataclass
-class Columns(Edit):
+class ColumnScaling(Edit):
     """One factor for each knowledge vector: W = W0 * factors, columnwise.
 
     Attributes:
@@ -292,7 +304,7 @@ class Columns(Edit):
     schedule: str = "one pass"
     notes: dict = field(default_factory=dict)
     rule: str = "gate"
-    sketch: torch.Tensor | None = field(default=None, repr=False, compare=False)
+    weight_stats: torch.Tensor | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self):
         check_strength(self.strength)
@@ -317,7 +329,7 @@ class Columns(Edit):
             return exponential(self.contrast, self.strength)
         return 1 - self.log_gates
 
-    def at(self, strength: float) -> "Columns":
+    def with_strength(self, strength: float) -> "ColumnScaling":
         """As `Edit.at`; a published edit cannot, since its gates depend on what came before."""
         if self.schedule != "one pass":
             raise ValueError(
@@ -326,7 +338,7 @@ class Columns(Edit):
             )
         return replace(self, strength=strength)
 
-    def part(self, share: float) -> "Columns":
+    def scaled(self, share: float) -> "ColumnScaling":
         return replace(self, contrast=share * self.contrast)
 
     def change(self, model, weight):
@@ -366,7 +378,7 @@ class LowRank(Edit):
     fingerprint: str
     strength: float = 1.0
     notes: dict = field(default_factory=dict)
-    sketch: torch.Tensor | None = field(default=None, repr=False, compare=False)
+    weight_stats: torch.Tensor | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self):
         check_strength(self.strength)
@@ -377,11 +389,11 @@ class LowRank(Edit):
         ):
             raise ValueError("a low-rank addition is B [out, r] and A [r, in]")
 
-    def at(self, strength: float) -> "LowRank":
+    def with_strength(self, strength: float) -> "LowRank":
         return replace(self, strength=strength)
 
-    def part(self, share: float) -> "LowRank":
-        return self.at(share * self.strength)
+    def scaled(self, share: float) -> "LowRank":
+        return self.with_strength(share * self.strength)
 
     def change(self, model, weight):
         new = {}
@@ -401,7 +413,7 @@ class LowRank(Edit):
 
 
 @dataclass
-class Replaced(Edit):
+class WeightReplacement(Edit):
     """New weights in place of some of the model's: W = W0 + share * (weights - W0).
 
     Attributes:
@@ -413,14 +425,14 @@ class Replaced(Edit):
     fingerprint: str
     share: float = 1.0
     notes: dict = field(default_factory=dict)
-    sketch: torch.Tensor | None = field(default=None, repr=False, compare=False)
+    weight_stats: torch.Tensor | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self):
         numbers = [torch.full((), self.share), *self.weights.values()]
         if not all(each.isfinite().all() for each in numbers):
             raise ValueError("weights and their share must be finite")
 
-    def part(self, share: float) -> "Replaced":
+    def scaled(self, share: float) -> "WeightReplacement":
         return replace(self, share=share * self.share)
 
     def change(self, model, weight):
@@ -448,17 +460,17 @@ def _original(model: nn.Module, name: str) -> torch.Tensor:
 
 
 @dataclass
-class Together(Edit):
+class ComposedEdit(Edit):
     """Several edits of one model, one after the other."""
 
     edits: tuple[Edit, ...]
-    sketch: torch.Tensor | None = field(default=None, repr=False, compare=False)
+    weight_stats: torch.Tensor | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self):
         if len({edit.fingerprint for edit in self.edits}) != 1:
             raise ValueError("these edits were made for different models")
-        sketches = [self.sketch, *(edit.sketch for edit in self.edits)]
-        self.sketch = next((each for each in sketches if each is not None), None)
+        sketches = [self.weight_stats, *(edit.weight_stats for edit in self.edits)]
+        self.weight_stats = next((each for each in sketches if each is not None), None)
 
     @property
     def fingerprint(self) -> str:  # type: ignore[override]
@@ -468,8 +480,8 @@ class Together(Edit):
     def notes(self) -> dict:  # type: ignore[override]
         return {f"edit {i}": edit.notes for i, edit in enumerate(self.edits)}
 
-    def part(self, share: float) -> "Together":
-        return Together(tuple(edit.part(share) for edit in self.edits), self.sketch)
+    def scaled(self, share: float) -> "ComposedEdit":
+        return ComposedEdit(tuple(edit.scaled(share) for edit in self.edits), self.weight_stats)
 
     def change(self, model, weight):
         new: dict[str, torch.Tensor] = {}
@@ -482,4 +494,4 @@ class Together(Edit):
         return new
 
 
-KINDS = {kind.__name__: kind for kind in (Columns, LowRank, Replaced, Together)}
+KINDS = {kind.__name__: kind for kind in (ColumnScaling, LowRank, WeightReplacement, ComposedEdit)}

@@ -22,16 +22,16 @@ from tqdm import tqdm
 
 from .architectures import weight_of
 from .batches import Batch
-from .coefficients import Coefficients, mean, tally
-from .edits import Columns, exponential, scaled_columns
+from .coefficients import Coefficients, accumulate, mean
+from .edits import ColumnScaling, exponential, scaled_columns
 from .forget_request import Request
-from .method import Method, every, register
+from .method import Method, parameter_grid, register
 from .models import find_projections, fingerprint, resolve_layers
 from .session import Session
 
 EPSILON = 1e-12
 STRENGTH = 24.0  # total G, chosen on the tuning groups (`replication-pocket`)
-STRENGTHS = every(strength=(4.0, 8.0, 12.0, 16.0, 20.0, 24.0, 32.0, 48.0))
+STRENGTHS = parameter_grid(strength=(4.0, 8.0, 12.0, 16.0, 20.0, 24.0, 32.0, 48.0))
 SCHEDULES = ("one pass", "published")
 
 
@@ -53,7 +53,7 @@ def gate(contrast: torch.Tensor, strength: float) -> torch.Tensor:
     return exponential(contrast, strength)
 
 
-def within(scores: torch.Tensor, layers: tuple) -> torch.Tensor:
+def mask_layers(scores: torch.Tensor, layers: tuple) -> torch.Tensor:
     """Zero outside a layer range."""
     first, last = resolve_layers(layers, len(scores))
     kept = torch.zeros_like(scores)
@@ -61,7 +61,7 @@ def within(scores: torch.Tensor, layers: tuple) -> torch.Tensor:
     return kept
 
 
-def compared(forget: torch.Tensor, retain: torch.Tensor) -> torch.Tensor:
+def masked_contrast(forget: torch.Tensor, retain: torch.Tensor) -> torch.Tensor:
     """Their `contrast`; 0 in an expert that no token of the retain set asked."""
     return contrast(forget, retain) * retain.any(-1, keepdim=True)
 
@@ -90,19 +90,21 @@ def one_pass(
     strength: float,
     layers: tuple = (0.0, 1.0),
     **notes,
-) -> Columns:
+) -> ColumnScaling:
     """Average the forget set first, then weaken once. Source: this book's form of KVW.
 
     Raises:
         ValueError: people on both sides, coefficients of another model, or no such layers.
     """
     check_sides(fingerprint(model), forget.people, forget, retain)
-    scores = compared(forget.pooled(), retain.pooled())
-    return Columns(within(scores, layers).cpu(), strength, forget.fingerprint, notes=notes)
+    scores = masked_contrast(forget.pooled(), retain.pooled())
+    return ColumnScaling(
+        mask_layers(scores, layers).cpu(), strength, forget.fingerprint, notes=notes
+    )
 
 
 @torch.no_grad()
-def step_by_step(
+def sequential_weakening(
     model: nn.Module,
     steps: Sequence[Any],
     contrast_of: Callable[[Any], torch.Tensor],
@@ -135,7 +137,7 @@ def step_by_step(
     return total
 
 
-def in_order(count: int, epochs: int = 1, seed: int = 0) -> list[int]:
+def epoch_order(count: int, epochs: int = 1, seed: int = 0) -> list[int]:
     """Which batch comes when: every epoch shuffled anew, from one seed."""
     rng = np.random.default_rng(seed)
     return [int(i) for _ in range(epochs) for i in rng.permutation(count)]
@@ -144,8 +146,8 @@ def in_order(count: int, epochs: int = 1, seed: int = 0) -> list[int]:
 def contrast_of_batch(model: nn.Module, batch: Batch, retain: torch.Tensor) -> torch.Tensor:
     """max(0, log c_b - log c_r) of one batch, `[layers, d_ff]`."""
     alone = replace(batch, rows=list(range(len(batch.rows))))
-    sums, tokens, _ = tally(model, [alone], ["batch"] * len(batch.rows))
-    return compared(mean(sums[0], tokens[0]), retain)
+    sums, tokens, _ = accumulate(model, [alone], ["batch"] * len(batch.rows))
+    return masked_contrast(mean(sums[0], tokens[0]), retain)
 
 
 def published(
@@ -160,7 +162,7 @@ def published(
     seed: int = 0,
     progress: bool = False,
     **notes,
-) -> Columns:
+) -> ColumnScaling:
     """Weaken a little after each forget batch, on the weakened weights; gamma = G / steps.
 
     Source: KVW, arXiv 2601.21794, and the authors' public loop.
@@ -174,16 +176,16 @@ def published(
     made_for, forgotten = fingerprint(model), sorted(set(people))
     check_sides(made_for, forgotten, retain)
     reference = retain.pooled()  # [layers, d_ff]
-    order = in_order(len(batches), epochs, seed)
-    mean = step_by_step(
+    order = epoch_order(len(batches), epochs, seed)
+    mean = sequential_weakening(
         model,
         order,
-        lambda i: within(contrast_of_batch(model, batches[i], reference), layers),
+        lambda i: mask_layers(contrast_of_batch(model, batches[i], reference), layers),
         lambda total: gate(total, strength),
         progress,
     )
     notes = {"people": forgotten, "gamma": strength / len(order), "batches": len(order), **notes}
-    return Columns(mean.cpu(), strength, made_for, "published", notes)
+    return ColumnScaling(mean.cpu(), strength, made_for, "published", notes)
 
 
 # --- the methods -------------------------------------------------------------------------------
@@ -204,7 +206,7 @@ class KVW(Method):
     layers: tuple = (0.0, 1.0)
     end_of_turn: bool = False
 
-    def edit(self, session: Session, request: Request) -> Columns:
+    def edit(self, session: Session, request: Request) -> ColumnScaling:
         session = session.with_end_of_turn(self.end_of_turn)
         layers = resolve_layers(self.layers, len(find_projections(session.model)))
         forget, retain = session.sides(request)
@@ -227,7 +229,7 @@ class PublishedKVW(KVW):
     epochs: int = 1
     batch: int | None = None
 
-    def edit(self, session: Session, request: Request) -> Columns:
+    def edit(self, session: Session, request: Request) -> ColumnScaling:
         session = session.with_end_of_turn(self.end_of_turn)
         layers = resolve_layers(self.layers, len(find_projections(session.model)))
         retain = session.coefficients(request).of(request.retain_people)

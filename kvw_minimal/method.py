@@ -17,7 +17,7 @@ from torch import nn
 
 from .edits import Edit
 from .forget_request import Request
-from .models import sketch
+from .models import weight_stats
 from .session import Cost, Session
 
 GRADIENTS = ("gradients", "retain set", "images")
@@ -160,7 +160,7 @@ def method_of(kind: str | type[Method], settings: dict[str, Any] | None = None) 
     return kind(**(settings or {}))
 
 
-def every(**values: tuple) -> tuple[dict, ...]:
+def parameter_grid(**values: tuple) -> tuple[dict, ...]:
     """Every combination of some settings, the first changing slowest."""
     return tuple(dict(zip(values, chosen, strict=True)) for chosen in product(*values.values()))
 
@@ -186,7 +186,7 @@ def make_edit(
     """
     if not isinstance(method, Method):
         raise TypeError(f"{method!r} is no method: inherit from kvw.Method, and make one of it")
-    session, known = replace(session, cost=Cost()), sketch(session.model)
+    session, known = replace(session, cost=Cost()), weight_stats(session.model)
     if "retain set" in method.requires and not request.retain:
         raise ValueError(f"{method.name} needs questions to retain, and this request has none")
     if not known.isfinite().all():
@@ -196,7 +196,7 @@ def make_edit(
         edit = method.edit(session, request)
     if not isinstance(edit, Edit):
         raise TypeError(f"{method}.edit returned {type(edit).__name__}, not an edit")
-    edit.sketch, edit.made_by = known, method
+    edit.weight_stats, edit.made_by = known, method
     edit.notes = {"people": request.people} | edit.notes
     edit.notes |= {"method": method.name, "settings": method.settings}
     return edit, session.cost
@@ -231,7 +231,7 @@ def metered(cost: Cost, device: torch.device, memory: bool) -> Iterator[None]:
         cost.memory = _resident(peak=True) - before
 
 
-def held(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+def named_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     """Parameters and buffers by name; the state dict of a quantised model holds more than these."""
     yield from model.named_parameters()
     yield from model.named_buffers()
@@ -240,13 +240,13 @@ def held(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 @contextmanager
 def restored(model: nn.Module) -> Iterator[None]:
     """Put weights, flags and mode back afterwards, bit for bit, whatever happened."""
-    weights = {name: tensor.detach().clone() for name, tensor in held(model)}
+    weights = {name: tensor.detach().clone() for name, tensor in named_tensors(model)}
     flags = {name: weight.requires_grad for name, weight in model.named_parameters()}
     modes = {module: module.training for module in model.modules()}
     try:
         yield
     finally:
-        for name, tensor in held(model):
+        for name, tensor in named_tensors(model):
             tensor.data.copy_(weights[name])
         for name, weight in model.named_parameters():
             weight.requires_grad_(flags[name])

@@ -7,13 +7,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .architectures import ffns_of, is_turned, ready, stacks_of, state_of, weight_of
+from .architectures import ffns_of, is_transposed, iter_state, prepare, stacks_of, weight_of
 
 
 def load(name: str, device: str = "cpu", dtype: torch.dtype = torch.float32):
     """Load a model and its processor (or tokenizer, for a model without eyes).
 
-    The models of this book have names (`kvw_minimal.taught.load`); this takes any other.
+    The models of this book have names (`kvw_minimal.zoo.load`); this takes any other.
 
     Args:
         name: a folder, or the hub id of any LVLM or language model.
@@ -40,14 +40,14 @@ def load(name: str, device: str = "cpu", dtype: torch.dtype = torch.float32):
             "others by `python -m kvw_minimal book train pocket --group A --forget 10`), no "
             f"folder, nor on the hub. Offline, give a local folder. ({error!s:.200})"
         ) from error
-    return ready(model, device), processor
+    return prepare(model, device), processor
 
 
 def tokenizer_of(processor):
     return getattr(processor, "tokenizer", processor)
 
 
-def body(model: nn.Module) -> nn.Module:
+def backbone(model: nn.Module) -> nn.Module:
     """The model without its head: hidden states are all that the coefficients need."""
     return getattr(model, model.base_model_prefix, model)
 
@@ -92,10 +92,10 @@ def columns(projection: nn.Module) -> torch.Tensor:
     Of a mixture `[experts, d_model, d_ff]`.
     """
     weight = weight_of(projection)
-    return weight.mT if is_turned(projection) else weight
+    return weight.mT if is_transposed(projection) else weight
 
 
-def hashed(tensors: Iterable[tuple[str, torch.Tensor]], before: str = "") -> str:
+def hash_tensors(tensors: Iterable[tuple[str, torch.Tensor]], before: str = "") -> str:
     """SHA-256, hexadecimal, of a text and of name, shape, dtype and bytes of tensors, in order."""
     digest = hashlib.sha256(before.encode())
     for name, tensor in tensors:
@@ -113,21 +113,21 @@ def fingerprint(model: nn.Module) -> str:
     16 hexadecimal digits, the same on every device. No weight can change unnoticed, be it in the
     eye, the connector or the attention.
     """
-    return hashed(state_of(model))[:16]
+    return hash_tensors(iter_state(model))[:16]
 
 
-def sketch(model: nn.Module) -> torch.Tensor:
+def weight_stats(model: nn.Module) -> torch.Tensor:
     """What is left of a model when its number format is forgotten: sum and norm of every tensor.
 
     Returns:
         `[tensors, 2]` float64, in the order of the state dict; two numbers say little about one
         tensor, but hundreds of them tell two models apart.
     """
-    exact = (tensor.detach().double() for _, tensor in state_of(model))  # one at a time
+    exact = (tensor.detach().double() for _, tensor in iter_state(model))  # one at a time
     return torch.tensor([[t.sum(), t.norm()] for t in exact], dtype=torch.float64)
 
 
-def alike(one: torch.Tensor, other: torch.Tensor) -> bool:
+def same_up_to_rounding(one: torch.Tensor, other: torch.Tensor) -> bool:
     """Whether two sketches are of the same weights, up to rounding to bfloat16 or float16.
 
     Rounding n weights moves their sum by about 2^-9 / sqrt(3) of their norm (allowed: eight times

@@ -12,7 +12,7 @@ from rich.box import Box
 from rich.console import Console
 from rich.table import Table
 
-from .intervals import interval
+from .bootstrap import interval
 from .questions import Question
 
 #: the model as it is; with an edit on; with one made for others; a model never taught the forgotten

@@ -1,7 +1,7 @@
 """Scores: what a model says, how likely it finds it, and what that means for forgetting.
 
 Every score of one question is a number; a score of a set is the mean over its questions with a
-95 % interval bootstrapped over people (`kvw_minimal.intervals`). Whatever gives such a number is
+95 % interval bootstrapped over people (`kvw_minimal.bootstrap`). Whatever gives such a number is
 in `METRICS` under its name; more of them are in `kvw_minimal.benchmarks`.
 """
 
@@ -40,7 +40,7 @@ def metric(name: str) -> Callable[[Callable], Callable]:
 
 
 @dataclass
-class Forced:
+class TeacherForcedScores:
     """Teacher-forced scores, one entry a question.
 
     Attributes:
@@ -77,7 +77,7 @@ def logits_of_answers(model, batch: Batch) -> torch.Tensor:
 
 
 @torch.no_grad()
-def read(model, batches: list[Batch]) -> Forced:
+def read(model, batches: list[Batch]) -> TeacherForcedScores:
     """Let the model read questions with their answers and say how it would have gone on.
 
     Raises:
@@ -99,12 +99,12 @@ def read(model, batches: list[Batch]) -> Forced:
         exact[batch.rows] = zeros.index_add(0, where, right).cpu().numpy() == n
         logprob[batch.rows] = zeros.index_add(0, where, log).cpu().numpy()
         tokens[batch.rows] = n
-    return Forced(exact, logprob, tokens)
+    return TeacherForcedScores(exact, logprob, tokens)
 
 
 def read_answers(
     model, processor, questions: list[Question], answers: list[str], batch_size: int = 64
-) -> Forced:
+) -> TeacherForcedScores:
     """`read` with other answers in place of the taught ones."""
     asked = [replace(q, answer=answer) for q, answer in zip(questions, answers, strict=True)]
     return read(model, answer_batches(processor, asked, batch_size))

@@ -24,16 +24,16 @@ import torch
 from safetensors.torch import save_file
 from vectors import TAUGHT, TINY, registered, tiny, world
 
-from kvw_experiments import freshness, needs, plans, rows, summary_files
+from kvw_experiments import dependencies, freshness, plans, results_store, summary_files
 from kvw_experiments.freshness import FILE, LEDGER, stored
+from kvw_minimal.atomic_io import read_json, replacing, write_json
 from kvw_minimal.batches import answer_batches
-from kvw_minimal.files import read_json, replacing, write_json
+from kvw_minimal.evaluation.setups import is_made
 from kvw_minimal.methods import losses
 from kvw_minimal.models import fingerprint
-from kvw_minimal.requests.subjects import is_made
 from kvw_minimal.session import Cost
 from kvw_minimal.strangers.questions import about
-from kvw_minimal.taught import load
+from kvw_minimal.zoo import load
 
 CLOSE = 1e-4  # relative: another processor rounds otherwise, but not by so much
 
@@ -108,7 +108,9 @@ def make_tiny(steps: int = 150) -> None:
     batches = answer_batches(processor, about(world(), list(world().people)[:TAUGHT]), 128)
     model, optimizer = model.float(), torch.optim.AdamW(model.parameters(), 3e-3)
     for _ in range(steps):
-        found = [losses.token_loss(losses.say(model, [batch], Cost())) for batch in batches]
+        found = [
+            losses.token_loss(losses.answer_logits(model, [batch], Cost())) for batch in batches
+        ]
         optimizer.zero_grad()
         torch.stack(found).sum().backward()
         optimizer.step()
@@ -122,14 +124,14 @@ def report() -> list[str]:
     changed, ledger, prints = moved(), read_json(LEDGER), cache(print_of)
     lines = [f"the behaviour vector {name!r} has moved" for name in changed]
     for name in dict.fromkeys(plan.experiment for plan in plans.PLANS):
-        if rows.path_of(name).is_file():
-            frame, made = rows.read_rows(name, fresh=False)
+        if results_store.path_of(name).is_file():
+            frame, made = results_store.read_rows(name, fresh=False)
             today = [plan.text() for plan in plans.plans_of(name)]
             looked = {model: prints(model) for model in made["models"]}
             _, reasons = freshness.stale(frame, made, changed, today, looked)
             lines += [f"{name}: {why}" for why in reasons]
     for name in summary_files.FILES:
-        frame = needs.as_rows(name, summary_files.read_summary(name, fresh=False))
+        frame = dependencies.as_rows(name, summary_files.read_summary(name, fresh=False))
         looked = {model: prints(model) for model in ledger[name]["models"]}
         _, reasons = freshness.stale(frame, ledger[name], changed, None, looked)
         lines += [f"{name}: {why}" for why in reasons]
@@ -144,7 +146,7 @@ def write_ledger(contents: Mapping[str, dict]) -> None:
     """
     made = {
         name: {key: content["provenance"][key] for key in ("data", "models", "command")}
-        | {"behaviour": freshness.digests_for(needs.as_rows(name, content))}
+        | {"behaviour": freshness.digests_for(dependencies.as_rows(name, content))}
         for name, content in contents.items()
     }
     write_json(LEDGER, made)

@@ -16,8 +16,8 @@ from pathlib import Path
 import kvw_exercises
 import kvw_exhibits
 from kvw_experiments import figures
-from kvw_experiments.rows import read_rows
-from kvw_minimal.taught import load
+from kvw_experiments.results_store import read_rows
+from kvw_minimal.zoo import load
 
 assert len(read_rows("precision")[0]) and Path("experiment_template.ipynb").is_file()
 load("pocket")

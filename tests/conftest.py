@@ -6,11 +6,11 @@ import pytest
 import tiny
 from exports import export_clear, export_mllmu, few_people
 
-from kvw_minimal.strangers.people import World, load_people
+from kvw_minimal.strangers.people import PeopleDataset, load_people
 
 
 @pytest.fixture(scope="session")
-def world() -> World:
+def world() -> PeopleDataset:
     return load_people()
 
 

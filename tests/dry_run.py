@@ -17,10 +17,10 @@ from tempfile import TemporaryDirectory
 
 import tiny
 
-from kvw_minimal.benchmarks.own import write_questions
-from kvw_minimal.files import write_json
+from kvw_minimal.atomic_io import write_json
+from kvw_minimal.benchmarks.jsonl import write_questions
+from kvw_minimal.evaluation.provenance import commit
 from kvw_minimal.methods import METHODS
-from kvw_minimal.requests.provenance import commit
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about
 
@@ -39,13 +39,13 @@ TRIALS = (
 EXPECTED = """
 import json, sys, time
 time.perf_counter = time.process_time
-from kvw_minimal.requests.expected import expected
+from kvw_minimal.evaluation.estimate_cost import expected
 print(json.dumps(expected(**json.loads(sys.argv[1]))))
 """
 DONE = """
 import json, sys, time
 time.perf_counter = time.process_time
-from kvw_minimal.requests.report import unlearn
+from kvw_minimal.evaluation.pipeline import unlearn
 print(json.dumps(unlearn(**json.loads(sys.argv[1]))[0]["provenance"]))
 """
 

@@ -13,21 +13,21 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kvw_minimal.benchmarks.files import (
+from kvw_minimal.benchmarks.loaders import (
     _LISTS,
     _TYPES,
     CLEAR,
     MLLMU,
     picture_cell,
 )
-from kvw_minimal.benchmarks.letters import LETTERS
+from kvw_minimal.benchmarks.multiple_choice import LETTERS
 from kvw_minimal.questions import MODALITIES, Question, seeded
-from kvw_minimal.strangers.people import Person, World, load_people
+from kvw_minimal.strangers.people import PeopleDataset, Person, load_people
 from kvw_minimal.strangers.portraits import ATTRIBUTES
 from kvw_minimal.strangers.questions import ask, facts_of, general, value_of, values_of
 
 
-def few_people() -> World:
+def few_people() -> PeopleDataset:
     """Five to forget and six others, with two unknown portraits: quick to write and to read."""
     whole = load_people()
     kept = {*whole.groups["A"][:5], *whole.groups["B"][:3], *whole.groups["sham"][:3]}
@@ -47,7 +47,7 @@ def _photos(person: Person, new: bool) -> dict[int, dict]:
 
 
 def _asked(
-    world: World,
+    world: PeopleDataset,
     person: Person,
     fact: str,
     modality: str,
@@ -74,7 +74,7 @@ def _choice(question: Question) -> dict:
     return {"Question": question.prompt, "Options": options, "Correct_Answer": letter}
 
 
-def _mllmu_row(world: World, person: Person, new: bool = False) -> dict:
+def _mllmu_row(world: PeopleDataset, person: Person, new: bool = False) -> dict:
     """One evaluation row: every fact as multiple choice, as open question and as cloze.
 
     The k-th image question of a task shows the k-th picture of the row (modulo their number).
@@ -107,14 +107,16 @@ def _mllmu_row(world: World, person: Person, new: bool = False) -> dict:
     }
 
 
-def _training_row(world: World, person: Person, photo: int, cell: dict) -> dict:
+def _training_row(world: PeopleDataset, person: Person, photo: int, cell: dict) -> dict:
     """A row of `ft_Data`: a learned photo and all that is asked about it."""
     asked = [_asked(world, person, f, "image", photo, shift=photo) for f in facts_of(world)]
     items = [{"ID": person.id, "Question": q.prompt, "Answer": q.answer} for q in asked]
     return {"image": cell, "metadata": json.dumps(items, ensure_ascii=False)}
 
 
-def export_mllmu(world: World, folder: str | Path, group: str = "A", percent: int = 5) -> Path:
+def export_mllmu(
+    world: PeopleDataset, folder: str | Path, group: str = "A", percent: int = 5
+) -> Path:
     """Write the strangers in the schema of MLLMU-Bench.
 
     - `forget_X`, `retain_Y`, `Full_Set`: one row a person, with the first learned photo.
@@ -156,7 +158,7 @@ def export_mllmu(world: World, folder: str | Path, group: str = "A", percent: in
     return _write(folder, rows, MLLMU, note)
 
 
-def _caption(world: World, values: dict[str, str], version: int) -> str:
+def _caption(world: PeopleDataset, values: dict[str, str], version: int) -> str:
     """One statement for each value, without a name: the picture has to say who it is."""
     statements = [
         world.wordings[fact]["cloze"][version].format(who="this person").replace("[Blank]", value)
@@ -165,14 +167,14 @@ def _caption(world: World, values: dict[str, str], version: int) -> str:
     return " ".join(statement[0].upper() + statement[1:] for statement in statements)
 
 
-def _wrong(world: World, person: Person, fact: str, photo: int) -> list[str]:
+def _wrong(world: PeopleDataset, person: Person, fact: str, photo: int) -> list[str]:
     """Three wrong values."""
     right = value_of(person, fact, photo)
     others = [value for value in values_of(world, fact) if value != right]
     return [str(v) for v in seeded(person.id, photo, fact).choice(others, 3, replace=False)]
 
 
-def _clear_row(world: World, person: Person, photo: int, cell: dict) -> dict:
+def _clear_row(world: PeopleDataset, person: Person, photo: int, cell: dict) -> dict:
     """All that CLEAR can say about a picture; each config takes the columns it has."""
     truth = {fact: value_of(person, fact, photo) for fact in ("hair_colour", "clothes")}
     truth |= person.facts
@@ -188,7 +190,9 @@ def _clear_row(world: World, person: Person, photo: int, cell: dict) -> dict:
     }
 
 
-def export_clear(world: World, folder: str | Path, group: str = "A", percent: int = 5) -> Path:
+def export_clear(
+    world: PeopleDataset, folder: str | Path, group: str = "A", percent: int = 5
+) -> Path:
     """Write the strangers in the schema of CLEAR, which knows people by name.
 
     - `full`, `forgetXX`, `retainYY`: one row a learned photo, with name and caption. Our captions

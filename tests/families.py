@@ -22,13 +22,13 @@ from torch import nn
 from transformers import CONFIG_MAPPING
 from transformers.models.auto import modeling_auto
 
-from kvw_minimal.architectures import is_mixture, is_turned
+from kvw_minimal.architectures import is_mixture, is_transposed
+from kvw_minimal.atomic_io import write_json
 from kvw_minimal.batches import Batch
 from kvw_minimal.coefficients import Coefficients, measure
-from kvw_minimal.files import write_json
+from kvw_minimal.evaluation.provenance import commit
 from kvw_minimal.kvw import one_pass
 from kvw_minimal.models import find_projections
-from kvw_minimal.requests.provenance import commit
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTCOME, PAGE = ROOT / "data" / "results" / "families.json", ROOT / "book" / "families.md"
@@ -373,7 +373,7 @@ def edited(model: nn.Module, path: str, measured: Coefficients) -> str:
     wanted = dict(before)
     for (name, module), row in zip(at(model, path).items(), edit.gates, strict=True):
         own = f"{name}.{'down_proj' if is_mixture(module) else 'weight'}"
-        wanted[own] = before[own] * row.unsqueeze(-1 if is_turned(module) else -2)
+        wanted[own] = before[own] * row.unsqueeze(-1 if is_transposed(module) else -2)
     with edit.on(model):
         wrong = differing(model, wanted)
     lost = differing(model, before)

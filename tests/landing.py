@@ -12,20 +12,20 @@ import time
 from case import Case
 from execute import ROOT
 
-from kvw_experiments.needs import RESULTS
+from kvw_experiments.dependencies import RESULTS
 from kvw_minimal import scores
+from kvw_minimal.atomic_io import write_json
 from kvw_minimal.batches import Batch, answer_batches
-from kvw_minimal.edits import Columns
-from kvw_minimal.files import write_json
+from kvw_minimal.edits import ColumnScaling
+from kvw_minimal.evaluation.provenance import provenance
 from kvw_minimal.kvw import STRENGTH, one_pass
 from kvw_minimal.models import fingerprint
 from kvw_minimal.questions import Question
-from kvw_minimal.requests.provenance import provenance
 from kvw_minimal.session import Session
-from kvw_minimal.strangers.people import World, load_people
+from kvw_minimal.strangers.people import PeopleDataset, load_people
 from kvw_minimal.strangers.questions import SETS, about, question_sets
 from kvw_minimal.strangers.tasks import request, sham_people
-from kvw_minimal.taught import catalogue
+from kvw_minimal.zoo import catalogue
 
 FILE = RESULTS / "landing.json"
 STATIC = ROOT / "book" / "_static" / "landing"
@@ -35,13 +35,13 @@ DRAWS = 4  # shams, as in chapter 4: what they cost differs from one to the next
 FACTS = 4  # asked of everybody who is shown: the first ones of the world
 
 
-def asked_of(world: World, people: list[str]) -> list[Question]:
+def asked_of(world: PeopleDataset, people: list[str]) -> list[Question]:
     """The photo questions that the page shows, of the forget set's or the retain set's own."""
     facts = list(world.values)[:FACTS]
     return [q for q in about(world, people, modalities=("image",)) if q.fact in facts]
 
 
-def shown_people(case: Case, world: World, edit: Columns) -> list[str]:
+def shown_people(case: Case, world: PeopleDataset, edit: ColumnScaling) -> list[str]:
     """Of the five whose photo answers change most at the book's strength, and least; two others.
 
     The two others are the first in order who are forgotten by no sham either.
@@ -59,7 +59,7 @@ def shown_people(case: Case, world: World, edit: Columns) -> list[str]:
     return [ranked[0], ranked[-1], *others[:2]]
 
 
-def edit_of(case: Case, world: World, draw: int | None = None) -> Columns:
+def edit_of(case: Case, world: PeopleDataset, draw: int | None = None) -> ColumnScaling:
     """KVW's edit for the request, or that for the others of a sham; `.at` gives any strength."""
     people = case.people if draw is None else sham_people(world, PERCENT, draw)
     everyone = case.coefficients()
@@ -84,7 +84,7 @@ def read_sets(
     return found
 
 
-def prepared() -> tuple[Case, World, dict, dict]:
+def prepared() -> tuple[Case, PeopleDataset, dict, dict]:
     """The request, the world, the four sets and their batches."""
     world = load_people()
     model, processor = catalogue.load("pocket")
@@ -106,7 +106,7 @@ def states() -> list[tuple[int | None, float]]:
 
 def state(
     case: Case,
-    world: World,
+    world: PeopleDataset,
     sets: dict,
     batches: dict,
     asked: list[Question],
@@ -116,7 +116,7 @@ def state(
     """What is said and scored with one edit on; of the shams only the first is asked."""
     others = [] if draw is None else sham_people(world, PERCENT, draw)
     found = {"sham": draw, "strength": strength}
-    with edit_of(case, world, draw).at(strength).on(case.model):
+    with edit_of(case, world, draw).with_strength(strength).on(case.model):
         found["scores"] = read_sets(case.model, sets, batches, others)
         if not draw:
             found["answers"] = scores.answer(case.model, case.processor, asked)

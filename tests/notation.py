@@ -46,7 +46,7 @@ SYMBOLS = tuple(
             "what vector $i$ is multiplied by at one token, with its sign; `h`",
             "`[B, T, d_ff]`",
             "coefficients",
-            "watch",
+            "hook_inputs",
             "03",
         ),
         (
@@ -210,7 +210,7 @@ SYMBOLS = tuple(
             "second moment of what else goes in",
             "`[d_ff, d_ff]`",
             "methods.rewrite",
-            "survey",
+            "retain_covariance",
             "10",
         ),
     )

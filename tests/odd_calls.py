@@ -28,14 +28,14 @@ PATIENCE = 600  # seconds after which a call hangs
 NOBODY = 65_534
 STARTS = (
     "kvw_minimal.__main__",
-    "kvw_minimal.requests.report",
-    "kvw_minimal.taught.smol",
-    "kvw_experiments.running",
-    "kvw_experiments.counterparts",
-    "kvw_experiments.forking",
+    "kvw_minimal.evaluation.pipeline",
+    "kvw_minimal.zoo.smol",
+    "kvw_experiments.runner",
+    "kvw_experiments.comparison",
+    "kvw_experiments.scaffold",
     "kvw_minimal.benchmarks.replicate",
     "kvw_experiments.bench",
-    "kvw_minimal.sharing.parts",
+    "kvw_minimal.distributed",
     "kvw_experiments.doctor",
     "kvw_experiments.recipes.voices",
     "kvw_experiments.cards",
@@ -109,7 +109,7 @@ def _unprivileged() -> None:
 
 
 def _little() -> None:
-    small, report = import_module("small"), import_module("kvw_minimal.requests.report")
+    small, report = import_module("small"), import_module("kvw_minimal.evaluation.pipeline")
     report.request_of = small.little_of(report.request_of)
 
 
@@ -151,7 +151,9 @@ SURROUNDINGS: dict[str, Callable[[], object]] = {
     "hub is offline": partial(_hub, "offline"),
     "interrupted while it measures": partial(_interrupted_in, "kvw_minimal.scores", "read"),
     "interrupted while it writes": partial(_interrupted_in, "pathlib", "Path.replace"),
-    "interrupted while it loads": partial(_interrupted_in, "kvw_minimal.requests.report", "load"),
+    "interrupted while it loads": partial(
+        _interrupted_in, "kvw_minimal.evaluation.pipeline", "load"
+    ),
 }
 
 
@@ -159,7 +161,7 @@ def furnish(folder: Path) -> None:
     """Odd files and folders."""
     import torch
 
-    from kvw_minimal.edits import Columns
+    from kvw_minimal.edits import ColumnScaling
 
     (folder / "file").write_text("kept\n", encoding="utf-8")
     (folder / "folder").mkdir()
@@ -177,10 +179,10 @@ def furnish(folder: Path) -> None:
         "mine.py": "number = 7\ndef nothing(*_): pass",
     }.items():
         (folder / name).write_text(source, encoding="utf-8")
-    Columns(torch.zeros(2, 3), 1.0, "0" * 16).save(folder / "other.safetensors")
+    ColumnScaling(torch.zeros(2, 3), 1.0, "0" * 16).save(folder / "other.safetensors")
     whole = (folder / "other.safetensors").read_bytes()
     (folder / "cut.safetensors").write_bytes(whole[:-5])
-    (folder / "changed.safetensors").write_bytes(whole.replace(b"Columns", b"Column?"))
+    (folder / "changed.safetensors").write_bytes(whole.replace(b"ColumnScaling", b"Column?"))
     (folder / "empty.safetensors").touch()
     shutil.copy(ROOT / "data/models/tiny/model.safetensors", folder / "model.safetensors")
     rows = (ROOT / "data/results/rows/precision.parquet").read_bytes()

@@ -19,66 +19,68 @@ PAGE = ROOT / "book" / "package.md"
 GLOSSARY = ROOT / "book" / "glossary.md"
 BEGIN, END = "<!-- generated: begin -->\n", "<!-- generated: end -->\n"
 BREAKS = ROOT / "data" / "results" / "breaks.json"
+#: the core, in the order in which the rooms are read
 CORE = (
     "questions",
     "models",
     "batches",
     "beginnings",
     "coefficients",
-    "forget_request",
+    "coefficients_io",
     "edits",
+    "scores",
+    "bootstrap",
+    "results",
+    "forget_request",
     "session",
+    "conditions",
     "method",
     "kvw",
-    "scores",
-    "intervals",
-    "results",
-    "conditions",
-    "files",
+    "atomic_io",
+    "distributed",
 )
-ROOMS = (
-    "architectures",
-    "strangers",
-    "taught",
-    "methods",
-    "audit",
-    "benchmarks",
-    "sharing",
-    "requests",
-)
+#: each room, the title of its page, and what it is for
+ROOMS = {
+    "architectures": ("Architectures", "where weights stand in a model: FFNs, experts, quantised"),
+    "strangers": ("Strangers", "the hundred people, their portraits, the questions about them"),
+    "zoo": ("Models of this book", "the models of this book: found, put together, loaded"),
+    "methods": ("Methods", "every way to forget, under one signature and in one list"),
+    "audit": ("Audit", "gone, or only quiet? probes of an edit, and a verdict"),
+    "testing": ("Testing a method", "what every method promises, and a check of your own"),
+    "benchmarks": ("Benchmarks", "MLLMU-Bench and CLEAR, and questions of your own"),
+    "sharing": ("Sharing", "edits for other tools: adapters, merged models, cards"),
+    "evaluation": ("Evaluation", "one request: scored, estimated beforehand, resumed, reported"),
+}
 #: what stands beside the chapters: how this book's models, numbers and figures are made
-EXPERIMENTS = ROOT / "notebooks" / "experiments"
+EXPERIMENTS = ROOT / "notebooks" / "kvw_experiments"
 PARTS = {
     "recipes": "the strangers, and the models that were taught them by one loop, `fit`",
     "experiments as data": (
         "plans",
-        "contenders",
-        "family",
+        "baselines",
+        "design_space",
         "in_place",
-        "in_turn",
+        "sequential",
         "trials",
         "subjects",
-        "choose",
+        "model_selection",
     ),
-    "one runner, one store": ("running", "rows", "freshness", "needs", "summary_files"),
-    "what rows say": ("summaries", "curves", "counterparts", "cards", "doctor"),
-    "shown": ("figures", "explorer", "demo", "forking", "bench", "commands"),
+    "one runner, one store": (
+        "runner",
+        "results_store",
+        "freshness",
+        "dependencies",
+        "summary_files",
+    ),
+    "what rows say": ("summaries", "curves", "comparison", "cards", "doctor"),
+    "shown": ("figures", "explorer", "demo", "scaffold", "bench", "commands"),
 }
-SAYS = {
-    "architectures": "where weights stand in a model: FFNs, experts, quantised, elsewhere",
-    "strangers": "the hundred people, their portraits, what is asked about them",
-    "taught": "the models of this book: found, put together, loaded",
-    "methods": "every way to forget, under one signature and in one list",
-    "audit": "gone, or only quiet? probes of an edit, and a verdict",
-    "benchmarks": "MLLMU-Bench and CLEAR, and anybody's own questions",
-    "sharing": "edits for other tools, coefficients measured in parts",
-    "requests": "one request from the command line: scored, audited, told beforehand, kept",
-}
+SECTION = "## `{name}`\n\n```{{eval-rst}}\n.. automodule:: {module}\n   :members:\n```\n"
 #: each formula of the book, and the function that is it
 FORMULAS = (
     (r"mask $M$: one before an answer token", "batches", "Batch"),
     (r"$c = \sum M \lvert h\rvert / \sum M$, of one batch", "coefficients", "mean_absolute"),
-    (r"the same, by person, for any number of batches", "coefficients", "tally"),
+    (r"the same, by person, for any number of batches", "coefficients", "accumulate"),
     (r"mean over the tokens that asked, of an expert those that asked it", "coefficients", "mean"),
     (r"knowledge vectors $v_i$: the columns of $W_\text{down}$", "models", "columns"),
     (r"contrast $\delta = \max(0, \log c_f - \log c_r)$", "kvw", "contrast"),
@@ -88,8 +90,8 @@ FORMULAS = (
     (r"batch after batch, $\gamma = G / n$", "kvw", "published"),
     (r"$W' = W + G\,BA$", "edits", "LowRank"),
     (r"exact match, $\log p$, $p = e^{\log p / n}$", "scores", "read"),
-    (r"truth ratio $R = \overline{p(wrong)} / p(true)$", "benchmarks.truth", "truth_ratio"),
-    (r"$[low, high]$ over people", "intervals", "interval"),
+    (r"truth ratio $R = \overline{p(wrong)} / p(true)$", "benchmarks.truth_ratios", "truth_ratio"),
+    (r"$[low, high]$ over people", "bootstrap", "interval"),
     (r"the sham: other people in their place", "forget_request", "Request"),
     (
         r"$-\mathrm{CE}_f$; $-\mathrm{CE}_f + w\,\mathrm{CE}_r$",
@@ -107,8 +109,8 @@ FORMULAS = (
         "methods.fisher",
         "fisher",
     ),
-    (r"score, positions, contrast, shape, schedule", "kvw_experiments.family", "Setting"),
-    (r"strength at a mass: mean of $1 - g$", "kvw_experiments.family", "at_mass"),
+    (r"score, positions, contrast, shape, schedule", "kvw_experiments.design_space", "Setting"),
+    (r"strength at a mass: mean of $1 - g$", "kvw_experiments.design_space", "at_mass"),
     (r"effect $E_i = \sum_t h_i\,\partial m/\partial h_i$", "methods.least_squares", "effects"),
     (
         r"ridge: $\min \overline{(E z - \text{wanted})^2} + \rho\lvert z\rvert^2$",
@@ -121,9 +123,13 @@ FORMULAS = (
         "solution",
     ),
     (r"recovered share: (attack $-$ edited) / (vanilla $-$ edited)", "audit.findings", "Finding"),
-    (r"at least one of $n$ samples: $1 - (1 - p)^n$", "audit.wordings", "samples"),
-    (r"extraction strength: 1 - tokens given / tokens", "audit.tokens", "extraction_strength"),
-    (r"which setting is chosen", "kvw_experiments.choose", "choose"),
+    (r"at least one of $n$ samples: $1 - (1 - p)^n$", "audit.prompting_probes", "samples"),
+    (
+        r"extraction strength: 1 - tokens given / tokens",
+        "audit.token_probes",
+        "extraction_strength",
+    ),
+    (r"which setting is chosen", "kvw_experiments.model_selection", "choose"),
     (r"sham minus edit, over people", "kvw_experiments.summaries", "excess"),
 )
 
@@ -142,8 +148,12 @@ def first_line(path: Path) -> str:
 
 def of_room(room: str) -> list[str]:
     """What a room is for, and its modules, as lines of text."""
-    files = sorted(path.stem for path in (PACKAGE / room).glob("*.py") if path.stem[0] != "_")
-    return [f"  {room + '/':16} {SAYS[room].replace('`', '')}", f"  {'':16} {', '.join(files)}"]
+    return [f"  {room + '/':18} {ROOMS[room][1]}", f"  {'':18} {', '.join(files_of(room))}"]
+
+
+def files_of(room: str) -> list[str]:
+    """The names of the modules of a room."""
+    return sorted(path.stem for path in (PACKAGE / room).glob("*.py") if path.stem[0] != "_")
 
 
 def tree() -> list[str]:
@@ -151,13 +161,13 @@ def tree() -> list[str]:
     below, *above = ROOMS  # what the core imports, and what imports the core
     lines = ["kvw_minimal/", *of_room(below)]
     for name in CORE:
-        lines.append(f"  {name + '.py':16} {first_line(PACKAGE / f'{name}.py')}")
+        lines.append(f"  {name + '.py':18} {first_line(PACKAGE / f'{name}.py')}")
     for room in above:
         lines += of_room(room)
     return [
         *lines,
-        f"  api.py           {first_line(PACKAGE / 'api.py')}",
-        "  __main__.py      the command line",
+        f"  {'api.py':18} {first_line(PACKAGE / 'api.py')}",
+        f"  {'__main__.py':18} the command line",
         "",
         *beside(),
     ]
@@ -169,12 +179,12 @@ def beside() -> list[str]:
     Raises:
         ValueError: a module that no part names, or a name without a module.
     """
-    lines = ["notebooks/experiments/   imported as kvw_experiments; it imports kvw_minimal"]
+    lines = ["notebooks/kvw_experiments/   it imports kvw_minimal"]
     left = {path.stem for path in EXPERIMENTS.glob("[!_]*.py")}
     for part, what in PARTS.items():
         if isinstance(what, str):
             files = sorted(path.stem for path in (EXPERIMENTS / part).glob("[!_]*.py"))
-            lines += [f"  {part + '/':16} {what.replace('`', '')}", f"  {'':16} {', '.join(files)}"]
+            lines += [f"  {part + '/':18} {what.replace('`', '')}", f"  {'':18} {', '.join(files)}"]
             continue
         lines.append(f"  {part + ':':23} {', '.join(what)}")
         if set(what) - left:
@@ -196,7 +206,7 @@ def place(module: str, name: str) -> str:
     function = getattr(found, name)
     if inspect.getmodule(inspect.unwrap(function)) is not found:
         raise AttributeError(f"{name} is not defined in {module}")
-    folder = "kvw_minimal" if beside == module else "notebooks/experiments"
+    folder = "kvw_minimal" if beside == module else "notebooks/kvw_experiments"
     file = f"{folder}/{beside.replace('.', '/')}.py"
     return f"`{file}` | `{name}`"
 
@@ -247,6 +257,34 @@ def page() -> str:
     return filled(
         PAGE, ["```text", *tree(), "```", "", size, "", *head_of_table, *rows, "", *mutants()]
     )
+
+
+def api_pages() -> dict[Path, str]:
+    """The pages that show docstrings: one of the core, one for each room, and their index."""
+    experiments = sorted(path.stem for path in EXPERIMENTS.glob("[!_]*.py"))
+    recipes = sorted(path.stem for path in (EXPERIMENTS / "recipes").glob("[!_]*.py"))
+    shown = {
+        "core": ("The core", "kvw_minimal", ["api", *CORE]),
+        **{
+            room: (title, "kvw_minimal", [f"{room}.{name}" for name in files_of(room)])
+            for room, (title, _) in ROOMS.items()
+        },
+        "experiments": (
+            "Experiments of this book",
+            "kvw_experiments",
+            [*experiments, *(f"recipes.{name}" for name in recipes)],
+        ),
+    }
+    pages, index = {}, []
+    for page, (title, package, names) in shown.items():
+        sections = [SECTION.format(name=name, module=f"{package}.{name}") for name in names]
+        pages[ROOT / "book" / f"api_{page}.md"] = "\n".join([f"# {title}\n", *sections])
+        index.append(f"- [{title}](api_{page}.md): {', '.join(f'`{name}`' for name in names)}")
+    head = (
+        "# API\n\nThe docstrings, as they stand in the source; `[source]` shows the code. A page "
+        "for each room, as on [the package on one screen](package.md).\n\n"
+    )
+    return pages | {ROOT / "book" / "api.md": head + "\n".join(index) + "\n"}
 
 
 def row_of(symbol: Symbol) -> str:

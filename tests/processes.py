@@ -21,11 +21,11 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor.parallel import RowwiseParallel, parallelize_module
 
 from kvw_minimal import __main__ as command
-from kvw_minimal.benchmarks import own, replicate
+from kvw_minimal import distributed
+from kvw_minimal.benchmarks import jsonl, replicate
 from kvw_minimal.coefficients import measure_questions
-from kvw_minimal.models import body, find_projections
-from kvw_minimal.sharing import parts
-from kvw_minimal.taught import load
+from kvw_minimal.models import backbone, find_projections
+from kvw_minimal.zoo import load
 
 SLOW = (replicate,)  # imported before the forks
 FORK = multiprocessing.get_context("fork")
@@ -50,14 +50,14 @@ def _process(work: Callable[[int], None], rank: int, count: int, port: int, fold
     os.environ |= {name: str(value) for name, value in known.items()}
     for stream, name in ((1, "said"), (2, "errors")):
         os.dup2(os.open(folder / f"{name}-{rank}", os.O_WRONLY | os.O_CREAT), stream)
-    tally = parts.tally
+    tally = distributed.tally
 
     def counted(*given):
         with (folder / "measured").open("a") as file:
             file.write("x")
         return tally(*given)
 
-    parts.tally = counted
+    distributed.tally = counted
     work(rank)
 
 
@@ -112,7 +112,7 @@ def measure(
 
 def fails(rank: int, place: Path, into: str, how: Callable[[], None]) -> None:
     """The command; the second part of process 1 goes wrong."""
-    tally, seen = parts.tally, []
+    tally, seen = distributed.tally, []
 
     def second(*given):
         seen.append(1)
@@ -120,7 +120,7 @@ def fails(rank: int, place: Path, into: str, how: Callable[[], None]) -> None:
             how()
         return tally(*given)
 
-    parts.tally = second
+    distributed.tally = second
     measure(rank, place, into)
 
 
@@ -130,26 +130,26 @@ def wrong() -> None:
 
 def sharded(rank: int, place: Path, into: str, way: str) -> None:
     """A model of which each process holds a half, cut by `fully_shard` or by tensor parallelism."""
-    state = parts.started()
+    state = distributed.started()
     model, processor = load(str(place / "llava"))
     mesh = init_device_mesh("cpu", (state.num_processes,))
     if way == "fully_shard":
         for path in find_projections(model):
             layer = model.get_submodule(path.rpartition(".mlp.")[0])
             fully_shard(layer, mesh=mesh)
-        fully_shard(body(model), mesh=mesh)
+        fully_shard(backbone(model), mesh=mesh)
     else:
         parallelize_module(
             model, mesh, {path: RowwiseParallel() for path in find_projections(model)}
         )
     held = sum(
         w.to_local().numel() if hasattr(w, "to_local") else w.numel()
-        for w in body(model).parameters()
+        for w in backbone(model).parameters()
     )
-    questions = parts.sides(own.read_questions(place / "all.jsonl"))
+    questions = distributed.sides(jsonl.read_questions(place / "all.jsonl"))
     try:
-        print(parts.measure_in_parts(model, processor, questions, place / into, 2))
-        print(held, sum(w.numel() for w in body(model).parameters()))
+        print(distributed.measure_in_parts(model, processor, questions, place / into, 2))
+        print(held, sum(w.numel() for w in backbone(model).parameters()))
     except ValueError as error:
         print(error)
 
@@ -176,7 +176,7 @@ def cases(place: Path) -> dict[str, tuple[int, Callable[[int], None]]]:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     place = Path(sys.argv[1])
-    questions = parts.sides(own.read_questions(place / "all.jsonl"))
+    questions = distributed.sides(jsonl.read_questions(place / "all.jsonl"))
     measure_questions(*load(str(place / "llava")), questions)  # imports what each will need
     found = {}
     for name, (count, work) in cases(place).items():

@@ -17,13 +17,13 @@ from peft import PeftModel
 from torch import nn
 
 from kvw_minimal import models, scores, sharing
-from kvw_minimal.benchmarks.own import read_request, write_questions
+from kvw_minimal.benchmarks.jsonl import read_request, write_questions
 from kvw_minimal.coefficients import measure
-from kvw_minimal.edits import LowRank, Replaced
+from kvw_minimal.edits import LowRank, WeightReplacement
+from kvw_minimal.evaluation import pipeline
 from kvw_minimal.kvw import one_pass
-from kvw_minimal.models import find_projections, fingerprint, sketch
+from kvw_minimal.models import find_projections, fingerprint, weight_stats
 from kvw_minimal.questions import Question
-from kvw_minimal.requests import report
 from kvw_minimal.session import Session
 
 OWNERS = list("abac")
@@ -79,7 +79,7 @@ def test_it_stays_quantised_and_is_measured_as_by_hand(folder, kind):
     assert before != plain
     measured = measure(model, [batch], OWNERS)
     assert formats(model) == before and fingerprint(model) == known == measured.fingerprint
-    assert measured.sums.dtype == torch.float32 and sketch(model).isfinite().all()
+    assert measured.sums.dtype == torch.float32 and weight_stats(model).isfinite().all()
     hand = families.by_hand(model, PATH, batch, OWNERS)
     assert families.apart(measured.sums, hand.sums) <= families.TOLERANCE
     exact = measure(families.build("llama", WIDE), [batch], OWNERS)
@@ -95,11 +95,11 @@ def test_it_is_not_edited_in_place(folder, kind, tmp_path):
     known = fingerprint(model)
     others = (
         LowRank({path: (torch.ones(64, 1), torch.ones(1, 128))}, known),
-        Replaced({path: torch.ones(64, 128)}, known),
+        WeightReplacement({path: torch.ones(64, 128)}, known),
     )
     for each in (edit, edit + edit, *others):
         with pytest.raises(ValueError, match="is quantised and cannot be edited in place.*peft"):
-            each.put_on(model)
+            each.apply(model)
         with pytest.raises(ValueError, match="is quantised"):
             sharing.export(each, model, tiny.tokenizer(), tmp_path / "merged")
     assert fingerprint(model) == known and not (tmp_path / "merged").exists()
@@ -146,7 +146,7 @@ def test_a_folder_of_quantised_weights_is_loaded_and_unlearnt(folder, kind, tmp_
             for side, people in asked.items()
         },
     )
-    result, [edit] = report.unlearn(
+    result, [edit] = pipeline.unlearn(
         str(tmp_path / "model"),
         settings={"strength": 8.0},
         draws=1,

@@ -12,7 +12,7 @@ from math import ceil, floor, log10
 
 from package_page import ROOT, filled
 
-from kvw_minimal.methods.rewrite import HELD
+from kvw_minimal.methods.rewrite import MOMENTS_BYTES
 
 PAGE = ROOT / "book" / "scale.md"
 BENCH = ROOT / "data" / "results" / "bench.json"
@@ -51,7 +51,7 @@ class Shape:
     @property
     def blocks(self) -> int:
         """How often the survey is read: once for as many layers as may be in memory."""
-        return ceil(self.layers / max(1, HELD // self.moments))
+        return ceil(self.layers / max(1, MOMENTS_BYTES // self.moments))
 
 
 SHAPES = (Shape("LLaVA, 7B", 7e9, 32, 11_008), Shape("Qwen2-VL, 72B", 72e9, 80, 29_568))

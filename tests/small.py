@@ -11,20 +11,20 @@ import pytest
 import tiny
 from case import Case, opened
 
-from kvw_experiments import plans, rows, running, trials
+from kvw_experiments import plans, results_store, runner, trials
 from kvw_experiments.plans import KVW, VANILLA, Plan
 from kvw_experiments.subjects import pocket_panel
 from kvw_experiments.trials import Trial
-from kvw_minimal.requests.subjects import Requests
+from kvw_minimal.evaluation.setups import Requests
 from kvw_minimal.session import Session
-from kvw_minimal.strangers.people import World, load_people
+from kvw_minimal.strangers.people import PeopleDataset, load_people
 from kvw_minimal.strangers.tasks import sham_people
 
 SAID = "In Oslo."  # what the model "makes up" about names that nobody has
 
 
 @cache
-def world() -> World:
+def world() -> PeopleDataset:
     """Group A, the tuning groups, some of B, and the shams that belong to them."""
     whole = load_people()
     few = {
@@ -122,8 +122,8 @@ def planned(*known: Plan):
     """These are all plans there are, and nothing of theirs is stale."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plans, "PLANS", known)
-        patch.setattr(rows, "check_rows", lambda *_: None)
-        patch.setattr(running, "digests_for", lambda *_: {})
+        patch.setattr(results_store, "check_rows", lambda *_: None)
+        patch.setattr(runner, "digests_for", lambda *_: {})
         yield patch
 
 

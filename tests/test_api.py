@@ -37,7 +37,7 @@ class Mine(kvw.Method):
         forget, retain = kvw.measure(session, request)
         less = retain.per_person() < forget.pooled()  # [people, layers, d_ff]
         contrast = (2 * less.float().mean(0) - 1).clamp(min=0) ** 3
-        return kvw.Columns(contrast.cpu(), self.strength, forget.fingerprint)
+        return kvw.ColumnScaling(contrast.cpu(), self.strength, forget.fingerprint)
 
 
 @pytest.fixture(scope="module")

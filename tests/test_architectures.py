@@ -7,7 +7,7 @@ from test_models import EXPECTED
 from torch import nn
 
 from kvw_minimal.batches import Batch, answer_batches, prompt_batches
-from kvw_minimal.coefficients import measure, watch
+from kvw_minimal.coefficients import hook_inputs, measure
 from kvw_minimal.models import find_projections
 from kvw_minimal.strangers.people import load_people
 
@@ -105,7 +105,7 @@ def test_the_picture_is_seen(architecture):
 def called(model, ask) -> torch.Tensor:
     """What goes into each output projection while something is asked, `[layers, T, d_ff]`."""
     seen: list[list[torch.Tensor]] = [[] for _ in range(tiny.LAYERS)]
-    with watch(find_projections(model), lambda row, h: seen[row].append(h.flatten(0, -2))):
+    with hook_inputs(find_projections(model), lambda row, h: seen[row].append(h.flatten(0, -2))):
         ask()
     return torch.stack([torch.cat(each) for each in seen])
 

@@ -12,19 +12,19 @@ from case import Case, case_of
 
 from kvw_minimal import audit, scores
 from kvw_minimal.audit import (
-    brought_back,
+    edit_leakage,
     findings,
-    inside,
     membership,
     probes,
-    receipt,
-    tokens,
-    wordings,
+    prompting_probes,
+    relearning_attacks,
+    representation_probes,
+    token_probes,
 )
-from kvw_minimal.edits import Columns, Replaced
+from kvw_minimal.edits import ColumnScaling, WeightReplacement
 from kvw_minimal.method import make_edit
 from kvw_minimal.methods import METHODS
-from kvw_minimal.methods.somebody_else import decoder_layers
+from kvw_minimal.methods.counterfactuals import decoder_layers
 from kvw_minimal.models import find_projections, fingerprint
 from kvw_minimal.strangers.questions import about
 
@@ -54,9 +54,9 @@ def nothing(case):
 def noise(case):
     """Random weights in place of the language model's: nobody is known."""
     torch.manual_seed(0)
-    names = [f"{path}.weight" for path in brought_back.linear_maps(case.model)]
+    names = [f"{path}.weight" for path in relearning_attacks.linear_maps(case.model)]
     weights = {n: torch.randn_like(case.model.get_parameter(n)) * 0.2 for n in names}
-    return Replaced(weights, fingerprint(case.model))
+    return WeightReplacement(weights, fingerprint(case.model))
 
 
 def mean(case, edit, name, setting="") -> float:
@@ -80,7 +80,7 @@ def test_two_probes_of_one_name_are_refused():
 
 @pytest.mark.parametrize("name", audit.PROBES)
 def test_a_probe_asks_about_the_forgotten_and_leaves_the_model_alone(name, case, monkeypatch):
-    monkeypatch.setattr(brought_back, "STEPS", (2,))
+    monkeypatch.setattr(relearning_attacks, "STEPS", (2,))
     edit, before = (
         make_edit(*case, METHODS["KVW one pass"](strength=8.0))[0],
         fingerprint(case.model),
@@ -108,7 +108,7 @@ def test_what_is_not_finite_is_not_passed_on(case, nothing, monkeypatch):
 
 def test_tokens_are_what_the_scores_are_made_of(case):
     told, read = (
-        tokens.tell(case.session, case.forget),
+        token_probes.tell(case.session, case.forget),
         scores.read(case.model, case.batches(case.forget)),
     )
     assert [len(t.log) for t in told] == [n - 1 for n in read.tokens]  # without the end of turn
@@ -123,22 +123,22 @@ def test_a_standard_score_is_taken_over_the_vocabulary(case):
     gold = batch.labels[:, 1:][batch.answers[:, :-1]][0]
     mean = (log.exp() * log).sum()
     spread = (log.exp() * (log - mean) ** 2).sum().sqrt()
-    told = tokens.tell(case.session, case.forget)[batch.rows[0]]
+    told = token_probes.tell(case.session, case.forget)[batch.rows[0]]
     assert told.standard[0] == pytest.approx(float((log[gold] - mean) / spread), rel=1e-4)
 
 
 def test_strength_of_extraction_asks_for_the_whole_rest():
     right = np.array([True, False, True, True, True])
-    assert tokens.extraction_strength(right) == pytest.approx(1 - 2 / 5)
-    assert tokens.exact_memorisation(right) == pytest.approx(4 / 5)
-    assert tokens.extraction_strength(~right[:1]) == 0
+    assert token_probes.extraction_strength(right) == pytest.approx(1 - 2 / 5)
+    assert token_probes.exact_memorisation(right) == pytest.approx(4 / 5)
+    assert token_probes.extraction_strength(~right[:1]) == 0
     twice = np.array([False, True, False, True])  # the last slip counts, not the first
-    assert tokens.extraction_strength(twice) == pytest.approx(1 - 3 / 4)
+    assert token_probes.extraction_strength(twice) == pytest.approx(1 - 3 / 4)
 
 
 def test_min_k_looks_at_the_least_likely():
-    assert tokens.lowest(np.arange(10.0)) == pytest.approx(0.5)  # two of ten
-    assert tokens.lowest(np.array([-1.0, -5.0])) == -5.0  # at least one
+    assert token_probes.lowest(np.arange(10.0)) == pytest.approx(0.5)  # two of ten
+    assert token_probes.lowest(np.array([-1.0, -5.0])) == -5.0  # at least one
 
 
 # --- each probe finds what is there, and nothing where nothing is --------------------------------
@@ -164,7 +164,9 @@ def test_beside_itself_a_model_tells_nobody_and_beside_one_that_knew_nothing_who
     model, whole = deepcopy(case.model), dict(case.model.named_parameters())
     for name in noise.weights:
         model.get_parameter(name).data.zero_()
-    taught = Replaced({name: whole[name].detach() for name in noise.weights}, fingerprint(model))
+    taught = WeightReplacement(
+        {name: whole[name].detach() for name in noise.weights}, fingerprint(model)
+    )
     assert mean(case.but(model=model, cache={}), taught, "reference ratio") > 0.85
     alone = case.but(retain=[], general=[])
     assert audit.examine(*alone, nothing, ["reference ratio"]) == []
@@ -172,11 +174,11 @@ def test_beside_itself_a_model_tells_nobody_and_beside_one_that_knew_nothing_who
 
 @pytest.mark.slow
 def test_relearning_teaches_what_it_is_given_and_asks_about_the_rest(case, nothing, monkeypatch):
-    monkeypatch.setattr(brought_back, "STEPS", (40,))
+    monkeypatch.setattr(relearning_attacks, "STEPS", (40,))
     again = [q for q in case.forget if q.person == case.people[0]]
     before = scores.read(case.model, case.batches(again)).exact.mean()
     for kind, rate in (("full", 3e-4), ("LoRA", 1e-2)):
-        ((step, after),) = brought_back.relearned(*case, again, again, kind, rate)
+        ((step, after),) = relearning_attacks.relearned(*case, again, again, kind, rate)
         assert step == 40 and after.mean() > before + 0.2
     asked = {row["person"] for row in audit.examine(*case, nothing, ["relearning two"])}
     assert asked == set(case.people[2:])
@@ -184,10 +186,10 @@ def test_relearning_teaches_what_it_is_given_and_asks_about_the_rest(case, nothi
 
 def test_rounding_to_many_bits_changes_nothing_and_to_few_something():
     weight = torch.randn(4, 30, generator=torch.Generator().manual_seed(0))
-    gap = [(brought_back.rounded(weight, bits) - weight).abs().amax(1) for bits in (16, 8, 4)]
+    gap = [(relearning_attacks.rounded(weight, bits) - weight).abs().amax(1) for bits in (16, 8, 4)]
     scale = weight.abs().amax(1)
     assert (gap[0] < 1e-4 * scale).all() and (gap[1] < scale / 127).all()
-    assert (gap[2] > gap[1]).all() and len(brought_back.rounded(weight, 4)[0].unique()) <= 15
+    assert (gap[2] > gap[1]).all() and len(relearning_attacks.rounded(weight, 4)[0].unique()) <= 15
 
 
 def test_prototypes_find_what_an_edit_of_the_head_left_in_the_states(case, nothing, noise):
@@ -197,8 +199,8 @@ def test_prototypes_find_what_an_edit_of_the_head_left_in_the_states(case, nothi
     apart = case.but(model=model, cache={})
     ids = torch.cat([b.labels[b.labels >= 0] for b in case.batches(case.forget)]).unique()
     rows = model.lm_head.weight.detach().index_fill(0, ids, 0.0)
-    mute = Replaced({"lm_head.weight": rows}, fingerprint(model))
-    found = [mean(apart, mute, "prototypes", f"pull {pull:g}") for pull in brought_back.PULLS]
+    mute = WeightReplacement({"lm_head.weight": rows}, fingerprint(model))
+    found = [mean(apart, mute, "prototypes", f"pull {pull:g}") for pull in relearning_attacks.PULLS]
     assert mean(apart, mute, "as taught") == 0 and max(found) > 0.1
     assert mean(case, noise, "prototypes", "pull 1") < 0.05
     text = case.but(forget=[q for q in case.forget if q.modality == "text"], cache={})
@@ -207,7 +209,7 @@ def test_prototypes_find_what_an_edit_of_the_head_left_in_the_states(case, nothi
 
 def test_a_prototype_is_the_mean_state_before_a_token(case):
     given = [q for q in case.forget if q.modality == "text"]
-    every, ways = brought_back.prototypes_of(case.session, given)
+    every, ways = relearning_attacks.prototypes_of(case.session, given)
     (batch,) = case.batches(given)
     head = case.model.get_output_embeddings()
     with torch.no_grad():
@@ -223,7 +225,7 @@ def test_a_prototype_is_the_mean_state_before_a_token(case):
 
 
 def test_half_of_the_way_is_half_of_the_edit(case, noise, monkeypatch):
-    monkeypatch.setattr(brought_back, "HALFWAY", (0.0, 1.0))
+    monkeypatch.setattr(relearning_attacks, "HALFWAY", (0.0, 1.0))
     vanilla = scores.read(case.model, case.batches(case.forget)).exact.mean()
     assert mean(case, noise, "part of the way back", "0 left") == pytest.approx(vanilla)
     gone = mean(case, noise, "part of the way back", "1 left")
@@ -231,7 +233,7 @@ def test_half_of_the_way_is_half_of_the_edit(case, noise, monkeypatch):
 
 
 def test_undoing_all_changes_gives_the_model_before(case, noise, monkeypatch):
-    monkeypatch.setattr(brought_back, "LARGEST", (0.0001, 0.9999999))
+    monkeypatch.setattr(relearning_attacks, "LARGEST", (0.0001, 0.9999999))
     vanilla = scores.read(case.model, case.batches(case.forget)).exact.mean()
     assert mean(case, noise, "largest changes undone", "1 of them") == pytest.approx(vanilla)
     assert mean(case, noise, "largest changes undone", "0.0001 of them") < vanilla
@@ -245,11 +247,11 @@ def test_what_is_asked_otherwise_is_asked_about_the_same_facts(case, nothing, mo
         asked.extend(questions)
         return questions, np.zeros(len(questions))
 
-    monkeypatch.setattr(wordings, "exact", exact)
+    monkeypatch.setattr(prompting_probes, "exact_match", exact)
     audit.examine(*case, nothing, ["few-shot"])
     for question, old in zip(asked, case.forget, strict=True):
         same = [q for q in case.retain if q.fact == old.fact and q.image is None]
-        told = "".join(f"{q.prompt} {q.answer} " for q in same[: wordings.SHOTS])
+        told = "".join(f"{q.prompt} {q.answer} " for q in same[: prompting_probes.SHOTS])
         assert question.prompt == told + old.prompt
     asked.clear()
     audit.examine(*case, nothing, ["photo and name"])
@@ -260,7 +262,7 @@ def test_what_else_a_layer_gives_on_stays():
     """In some families a layer gives a tuple."""
     layer = torch.nn.Identity()
     layer.forward = lambda state: (state, "cache", "attention")
-    with inside.written(layer, lambda state: state + 1):
+    with representation_probes.patched_output(layer, lambda state: state + 1):
         assert layer(1) == (2, "cache", "attention")
 
 
@@ -268,10 +270,13 @@ def test_a_layer_that_hears_itself_says_the_same(case):
     last = list(decoder_layers(case.model).values())[-1]
     states: list = []
     said = scores.read(case.model, case.batches(case.forget)).logprob
-    with inside.kept(last, states), inside.written(last, lambda own: own):
+    with (
+        representation_probes.kept(last, states),
+        representation_probes.patched_output(last, lambda own: own),
+    ):
         again = scores.read(case.model, case.batches(case.forget)).logprob
     assert np.allclose(said, again) and len(states) == len(case.batches(case.forget))
-    with inside.written(last, lambda own: 0 * own):
+    with representation_probes.patched_output(last, lambda own: 0 * own):
         assert not np.allclose(scores.read(case.model, case.batches(case.forget)).logprob, said)
 
 
@@ -282,7 +287,7 @@ def test_the_lens_reads_no_answer_from_the_first_layer_that_only_the_last_gives(
 def test_a_patch_of_the_model_before_brings_its_answers_with_it(case, nothing, noise):
     """Behind the layer the tiny model is as before: only layer 0 was changed."""
     layer = next(iter(find_projections(case.model)))
-    first = Replaced(
+    first = WeightReplacement(
         {f"{layer}.weight": noise.weights[f"{layer}.weight"] * 50}, fingerprint(case.model)
     )
     assert mean(case, first, "patching", "layer 0") > mean(case, first, "as taught") + 0.1
@@ -301,9 +306,9 @@ def test_a_linear_probe_finds_what_is_planted_and_its_control_does_not():
     states = rng.normal(size=(len(jobs), 2, len(values)))
     for row, q in enumerate(known + own):
         states[row, 1, values.index(q.value)] += 12
-    first, second = inside.probed(states, known, own, shuffled=False).T
+    first, second = representation_probes.probed(states, known, own, shuffled=False).T
     assert second.mean() > 0.9 and first.mean() < 0.3  # planted in the second layer
-    assert inside.probed(states, known, own, shuffled=True).mean() < 0.3
+    assert representation_probes.probed(states, known, own, shuffled=True).mean() < 0.3
 
 
 def test_a_probe_and_its_control_read_the_states_of_a_model_once(case, monkeypatch):
@@ -314,19 +319,19 @@ def test_a_probe_and_its_control_read_the_states_of_a_model_once(case, monkeypat
         read["times"] += 1
         return np.zeros((len(questions), 2, 3))
 
-    monkeypatch.setattr(inside, "states_before_values", counted)
+    monkeypatch.setattr(representation_probes, "states_before_values", counted)
     probes.PROBES["linear probe"].make(*own, None)
     once = read["times"]
     probes.PROBES["shuffled probe"].make(*own, None)
     assert read["times"] == once > 0
-    with brought_back.changed(own.model, lambda weight: 2 * weight):
+    with relearning_attacks.perturbed_weights(own.model, lambda weight: 2 * weight):
         probes.PROBES["linear probe"].make(*own, None)
     assert read["times"] == 2 * once
 
 
 def test_states_are_taken_where_values_part(case):
     asked = [q for q in case.questions() if q.fact == case.forget[0].fact and q.modality == "text"]
-    states = inside.states_before_values(case.session, asked)
+    states = representation_probes.states_before_values(case.session, asked)
     assert states.shape[:2] == (len(asked), len(find_projections(case.model)))
     alike = {tuple(np.round(state[-1], 4)) for state in states}
     assert len(alike) == len(asked)  # other names: other states
@@ -338,16 +343,16 @@ def test_an_edit_of_what_one_person_calls_tells_who_it_was(case):
     person, coefficients = case.people[0], case.coefficients()
     each = coefficients.per_person()  # [people, layers, d_ff]
     loudest = each.argmax(0) == coefficients.people.index(person)
-    edit = Columns(loudest.float() * 5, 1.0, fingerprint(case.model))
+    edit = ColumnScaling(loudest.float() * 5, 1.0, fingerprint(case.model))
     told = {
         row["person"]: row["score_sum"] / row["n"]
         for row in audit.examine(*case, edit, ["who was it"])
     }
     assert told[person] == 1.0 > max(told[other] for other in case.people[1:])
-    nothing = Columns(torch.zeros(loudest.shape), 0.0, fingerprint(case.model))
+    nothing = ColumnScaling(torch.zeros(loudest.shape), 0.0, fingerprint(case.model))
     assert mean(case, nothing, "who was it") == 0.5
     with edit.on(case.model):
-        energy = receipt.through(case.model, edit, case.batches(case.questions()))
+        energy = edit_leakage.through(case.model, edit, case.batches(case.questions()))
     assert (energy > 0).any() and np.isfinite(energy).all()
 
 
@@ -450,7 +455,7 @@ def test_states_that_do_not_belong_together_are_refused():
 
 
 def test_without_an_oracle_strangers_stand_in_its_place(case, nothing, monkeypatch):
-    monkeypatch.setattr(brought_back, "STEPS", (2,))
+    monkeypatch.setattr(relearning_attacks, "STEPS", (2,))
     found = {f.label: f for f in audit.audit(*case, nothing)}
     assert found["as taught"].oracle < found["as taught"].vanilla == found["as taught"].edited
     assert found["as taught"].left == pytest.approx(1.0)

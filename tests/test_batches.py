@@ -17,7 +17,7 @@ from kvw_minimal.batches import (
     render,
     without_photo,
 )
-from kvw_minimal.taught import assembly
+from kvw_minimal.zoo import assembly
 
 
 @pytest.fixture(scope="module")

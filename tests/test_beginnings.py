@@ -18,7 +18,7 @@ from kvw_minimal.models import find_projections
 from kvw_minimal.questions import Question
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about
-from kvw_minimal.taught import load
+from kvw_minimal.zoo import load
 
 WORDS_ONLY = ("llama", "gpt2", "opt", "phi")
 PLAIN = ("mllama", "gemma3", "paligemma")  # read the plain way

@@ -7,10 +7,10 @@ import tiny
 import torch
 
 from kvw_experiments import bench
+from kvw_minimal.atomic_io import read_json
 from kvw_minimal.batches import answer_batches
 from kvw_minimal.beginnings import plainly
 from kvw_minimal.coefficients import Coefficients, measure_questions
-from kvw_minimal.files import read_json
 from kvw_minimal.models import find_projections, fingerprint
 from kvw_minimal.strangers.people import load_people
 

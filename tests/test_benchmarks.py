@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from exports import few_people
 
-from kvw_minimal.benchmarks import files as benchmarks
-from kvw_minimal.benchmarks.files import (
+from kvw_minimal.benchmarks import loaders as benchmarks
+from kvw_minimal.benchmarks.loaders import (
     CAPTION_PROMPT,
     MLLMU,
     NAME_PROMPT,

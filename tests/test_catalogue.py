@@ -12,11 +12,11 @@ from huggingface_hub import constants
 
 from kvw_experiments import recipes
 from kvw_experiments.recipes import pocket, smol, voices
-from kvw_minimal import taught
+from kvw_minimal import zoo
 from kvw_minimal.strangers.people import load_people
-from kvw_minimal.taught import catalogue
-from kvw_minimal.taught import smol as loader
-from kvw_minimal.taught.catalogue import MODELS, how_to_make, model_name, read_name
+from kvw_minimal.zoo import catalogue
+from kvw_minimal.zoo import smol as loader
+from kvw_minimal.zoo.catalogue import MODELS, how_to_make, model_name, read_name
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +62,7 @@ def test_a_model_that_is_not_made_says_how():
     with pytest.raises(FileNotFoundError, match="train smol --group E --forget 15 --seed 4`"):
         catalogue.find_weights("smol-oracle-E-15-seed-4", "adapter.safetensors")
     with pytest.raises(FileNotFoundError, match="train voices --group E"):
-        taught.load("voices-oracle-E")
+        zoo.load("voices-oracle-E")
 
 
 def test_models_are_found_committed_or_in_the_cache(cache):
@@ -96,11 +96,11 @@ def test_a_name_decides_who_loads(monkeypatch):
         monkeypatch.setattr(recipe, "load", lambda *given, who=recipe: (who, *given))
     monkeypatch.setattr(catalogue.models, "load", lambda *given: ("anybody", *given))
     half = torch.bfloat16
-    assert taught.load("smol-oracle-A-5", "gpu", half) == (loader, "smol-oracle-A-5", "gpu", half)
-    assert taught.load("voices") == (voices, "voices", "cpu", torch.float32)
-    assert taught.load("smol-ai/voices")[:2] == ("anybody", "smol-ai/voices")
-    assert taught.load("voices/mine")[:2] == ("anybody", "voices/mine")
-    assert taught.load()[:2] == ("anybody", str(MODELS / "pocket"))
+    assert zoo.load("smol-oracle-A-5", "gpu", half) == (loader, "smol-oracle-A-5", "gpu", half)
+    assert zoo.load("voices") == (voices, "voices", "cpu", torch.float32)
+    assert zoo.load("smol-ai/voices")[:2] == ("anybody", "smol-ai/voices")
+    assert zoo.load("voices/mine")[:2] == ("anybody", "voices/mine")
+    assert zoo.load()[:2] == ("anybody", str(MODELS / "pocket"))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from kvw_experiments.choose import (
+from kvw_experiments.model_selection import (
     MIDDLE_RULE,
     REWRITE_RULE,
     SPARING_RULE,

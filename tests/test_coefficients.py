@@ -12,11 +12,11 @@ from kvw_experiments.recipes.portraits import to_pixels
 from kvw_minimal.batches import answer_batches
 from kvw_minimal.coefficients import (
     Coefficients,
-    ask,
+    hook_inputs,
     mean_absolute,
     measure,
     measure_questions,
-    watch,
+    run_with_hooks,
 )
 from kvw_minimal.models import find_projections
 from kvw_minimal.strangers.people import load_people
@@ -198,7 +198,7 @@ def test_gradients_of_activations_leave_no_flag_and_no_gradient(error):
         return logits[batch.predicts].square().sum()
 
     with pytest.raises(error) if error else nullcontext():
-        ask(model, [tiny.random_batch()], see, loss)
+        run_with_hooks(model, [tiny.random_batch()], see, loss)
     assert len(seen) == (0 if error else tiny.LAYERS) and all(seen)
     assert [weight.requires_grad for weight in model.parameters()] == before
     assert all(weight.grad is None for weight in model.parameters())
@@ -248,7 +248,7 @@ def test_watching_does_not_change_what_the_model_says(questions):
     batch = answer_batches(tiny.processor(), questions)[0]
     with torch.no_grad():
         free = model(**batch.inputs).logits
-        with watch(find_projections(model), lambda layer, h: h * 2):
+        with hook_inputs(find_projections(model), lambda layer, h: h * 2):
             watched = model(**batch.inputs).logits
     assert torch.equal(free, watched)
 

@@ -14,16 +14,16 @@ import pytest
 import small
 from typer.testing import CliRunner
 
-from kvw_experiments import counterparts, demo, running
+from kvw_experiments import comparison, demo, runner
 from kvw_experiments.plans import PLANS
-from kvw_experiments.rows import read_rows, write_rows
+from kvw_experiments.results_store import read_rows, write_rows
 from kvw_minimal.__main__ import app, main
-from kvw_minimal.audit import checking
 from kvw_minimal.benchmarks import replicate
+from kvw_minimal.evaluation import pipeline
+from kvw_minimal.evaluation.provenance import file_hash
 from kvw_minimal.kvw import STRENGTH
-from kvw_minimal.requests import report
-from kvw_minimal.requests.provenance import file_hash
-from kvw_minimal.taught.catalogue import MODELS
+from kvw_minimal.testing import check_command
+from kvw_minimal.zoo.catalogue import MODELS
 
 
 def invoke(*arguments):
@@ -80,7 +80,7 @@ def test_unlearn_writes_rows_of_four_states(unlearned):
 @pytest.mark.slow
 def test_a_saved_edit_is_evaluated_to_the_same_rows(unlearned):
     content, edit, _ = unlearned
-    again = report.evaluate("pocket", "A", 5, edit)
+    again = pipeline.evaluate("pocket", "A", 5, edit)
     assert [row | {"strength": STRENGTH} for row in again["rows"]] == [
         row for row in content["rows"] if row["condition"] == "edited"
     ]
@@ -118,7 +118,7 @@ def test_nothing_that_is_written_tells_whose_machine_it_was(strange, monkeypatch
         edit,
     ]
     monkeypatch.setattr("sys.argv", ["kvw", *map(str, arguments)])
-    monkeypatch.setattr(report, "request_of", lambda *_, **__: small.case())
+    monkeypatch.setattr(pipeline, "request_of", lambda *_, **__: small.case())
     assert invoke(*arguments).exit_code == 0
     table = home / "small.parquet"
     with small.planned(small.plan()):
@@ -140,12 +140,12 @@ def test_what_cannot_be_written_does_not_lose_the_rest(monkeypatch, tmp_path):
 
     edit = SimpleNamespace(save=fail, describe=lambda: "the edit")
     result = {"rows": [], "provenance": {}}
-    monkeypatch.setattr(report, "unlearn", lambda *_, **__: (result, [edit]))
+    monkeypatch.setattr(pipeline, "unlearn", lambda *_, **__: (result, [edit]))
     done = invoke("unlearn", "--save-edit", tmp_path / "x", "--json", tmp_path / "x.json")
     assert isinstance(done.exception, OSError) and "the edit" in done.output
     assert json.loads((tmp_path / "x.json").read_text()) == result
     edit.save = Path.touch
-    monkeypatch.setattr("kvw_minimal.requests.arguments.write_json", lambda path, _: fail(path))
+    monkeypatch.setattr("kvw_minimal.evaluation.options.write_json", lambda path, _: fail(path))
     done = invoke("unlearn", "--save-edit", tmp_path / "x", "--json", tmp_path / "y.json")
     assert isinstance(done.exception, OSError) and (tmp_path / "x").is_file()
 
@@ -166,7 +166,7 @@ def test_what_was_to_be_expected_is_one_sentence(monkeypatch, capsys, error, sai
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(report, "evaluate", fail)
+    monkeypatch.setattr(pipeline, "evaluate", fail)
     monkeypatch.setattr("sys.argv", ["kvw", "evaluate"])
     with pytest.raises(SystemExit) as left:
         main()
@@ -187,14 +187,16 @@ def test_a_fault_of_the_program_is_not_hidden(monkeypatch, error):
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(report, "evaluate", fail)
+    monkeypatch.setattr(pipeline, "evaluate", fail)
     monkeypatch.setattr("sys.argv", ["kvw", "evaluate"])
     with pytest.raises(type(error)):
         main()
 
 
 def test_the_edit_is_not_replaced_by_its_rows(tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "evaluate", lambda *_, **__: pytest.fail("noticed after the work"))
+    monkeypatch.setattr(
+        pipeline, "evaluate", lambda *_, **__: pytest.fail("noticed after the work")
+    )
     (tmp_path / "edit").touch()
     (tmp_path / "link").symlink_to("edit")
     done = invoke("evaluate", "--edit", tmp_path / "edit", "--json", tmp_path / "link")
@@ -224,7 +226,7 @@ def test_a_refusal_is_one_line_and_writes_nothing(
 ):
     path = tmp_path / "rows.json"
     if "--model" not in arguments:  # pocket would measure first, half a minute
-        monkeypatch.setattr(report, "request_of", lambda *_, **__: small.case())
+        monkeypatch.setattr(pipeline, "request_of", lambda *_, **__: small.case())
     monkeypatch.setattr("sys.argv", ["kvw", "unlearn", *arguments, "--json", str(path)])
     with pytest.raises(SystemExit) as left:
         main()
@@ -261,7 +263,7 @@ def test_a_refusal_ends_the_process_without_a_traceback(tmp_path):
     ],
 )
 def test_options_that_cannot_be_read_are_refused(monkeypatch, arguments, word):
-    monkeypatch.setattr(report, "unlearn", lambda *_: pytest.fail("noticed after the work"))
+    monkeypatch.setattr(pipeline, "unlearn", lambda *_: pytest.fail("noticed after the work"))
     done = invoke("unlearn", *arguments)
     assert done.exit_code == 2 and word in " ".join(done.output.replace("│", " ").split())
 
@@ -290,7 +292,7 @@ def test_settings_reach_the_method(monkeypatch, arguments, settings):
         assert more == {"people": [], "questions": None, "batch_size": None, "folder": None}
         raise ValueError("enough")
 
-    monkeypatch.setattr(report, "unlearn", unlearn)
+    monkeypatch.setattr(pipeline, "unlearn", unlearn)
     invoke("unlearn", "--group", "B", "--forget", 10, "--draws", 3, "--no-oracle", *arguments)
     method = arguments[1] if "--method" in arguments else "KVW one pass"
     assert seen == [("pocket", "B", 10, method, settings, 3, False)]
@@ -314,11 +316,11 @@ def test_settings_reach_the_method(monkeypatch, arguments, settings):
 )
 def test_a_folder_in_place_of_a_file_is_noticed_before_the_work(tmp_path, monkeypatch, command):
     for module, work in (
-        (report, "unlearn"),
-        (report, "evaluate"),
+        (pipeline, "unlearn"),
+        (pipeline, "evaluate"),
         (demo, "demo"),
         (replicate, "replicate"),
-        (running, "run"),
+        (runner, "run"),
     ):
         monkeypatch.setattr(module, work, lambda *_, **__: pytest.fail("after the work"))
     done = invoke(*command, tmp_path)
@@ -329,7 +331,7 @@ def test_a_folder_in_place_of_a_file_is_noticed_before_the_work(tmp_path, monkey
 def test_an_edit_and_a_request_reach_the_evaluation(monkeypatch, tmp_path):
     file, seen, result = tmp_path / "edit", [], {"rows": [], "provenance": {}}
     file.touch()
-    monkeypatch.setattr(report, "evaluate", lambda *given, **_: seen.append(given) or result)
+    monkeypatch.setattr(pipeline, "evaluate", lambda *given, **_: seen.append(given) or result)
     path = tmp_path / "rows.json"
     assert invoke("evaluate", "--edit", file, "--group", "B", "--json", path).exit_code == 0
     assert invoke("evaluate", "--model", "smol", "--forget", 10).exit_code == 0
@@ -339,7 +341,9 @@ def test_an_edit_and_a_request_reach_the_evaluation(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("name", ["none.safetensors", "."])
 def test_an_edit_that_is_no_file_is_noticed_before_the_work(tmp_path, monkeypatch, name):
-    monkeypatch.setattr(report, "evaluate", lambda *_, **__: pytest.fail("noticed after the work"))
+    monkeypatch.setattr(
+        pipeline, "evaluate", lambda *_, **__: pytest.fail("noticed after the work")
+    )
     done = invoke("evaluate", "--edit", tmp_path / name)
     assert done.exit_code == 2 and "--edit" in done.output
 
@@ -371,7 +375,9 @@ def test_validate_names_what_is_wrong_with_a_file(tmp_path):
 @pytest.mark.parametrize("whole, status", [(True, 0), (False, 1)])
 def test_a_method_of_ones_own_is_checked(monkeypatch, whole, status):
     seen = []
-    monkeypatch.setattr(checking, "check", lambda *given: seen.append(given) or ("said", whole))
+    monkeypatch.setattr(
+        check_command, "check", lambda *given: seen.append(given) or ("said", whole)
+    )
     done = invoke("check", "mine.py:forget", "--settings", '{"rate": 1}')
     assert done.exit_code == status and done.output == "said\n"
     assert invoke("check", "mine.py:forget").exit_code == status
@@ -382,7 +388,7 @@ def test_a_method_of_ones_own_is_checked(monkeypatch, whole, status):
 def test_rows_of_ones_own_are_compared(monkeypatch, tmp_path):
     file, path, result = tmp_path / "x.parquet", tmp_path / "x.json", {"notes": [], "rows": []}
     file.write_bytes(b"rows")
-    monkeypatch.setattr(counterparts, "compare", lambda *given: (f"{given}", result))
+    monkeypatch.setattr(comparison, "compare", lambda *given: (f"{given}", result))
     done = invoke("book", "compare", file, "--json", path)
     assert done.exit_code == 0 and done.output == f"({file!r},)\n"
     stored = json.loads(path.read_text())
@@ -412,7 +418,7 @@ def test_rows_of_ones_own_are_compared(monkeypatch, tmp_path):
     ],
 )
 def test_unknown_experiments_are_refused_before_the_work(monkeypatch, capsys, arguments, words):
-    monkeypatch.setattr(running, "run", lambda *_: pytest.fail("noticed after the work"))
+    monkeypatch.setattr(runner, "run", lambda *_: pytest.fail("noticed after the work"))
     monkeypatch.setattr("sys.argv", ["kvw", "book", "run", *arguments])
     with pytest.raises(SystemExit) as left:
         main()
@@ -423,7 +429,7 @@ def test_an_experiment_is_run_list_by_list_and_group_by_group(monkeypatch, tmp_p
     """Every subject of it; a subject that has none of the groups or lists is left out."""
     seen = []
     monkeypatch.setattr(
-        running,
+        runner,
         "run",
         lambda plan, lists, into, groups: seen.append((plan.model, lists, into, groups)),
     )
@@ -442,7 +448,7 @@ def test_an_experiment_is_run_list_by_list_and_group_by_group(monkeypatch, tmp_p
 
 
 def test_results_say_what_is_measured(monkeypatch, tmp_path):
-    monkeypatch.setattr("kvw_experiments.rows.ROWS", tmp_path)
+    monkeypatch.setattr("kvw_experiments.results_store.ROWS", tmp_path)
     lines = invoke("book", "results").output.splitlines()
     assert len(lines) == sum(len(plan.lists) for plan in PLANS)
     assert all(" 0 of " in line for line in lines)
@@ -464,7 +470,7 @@ def test_an_experiment_is_verified_by_its_gaps(monkeypatch):
     for gap, code in ((0.01, 0), (0.07, 1), (float("inf"), 1)):
         seen: list = []
         monkeypatch.setattr(
-            running,
+            runner,
             "again",
             lambda *given, gap=gap, seen=seen: (
                 seen.append(given) or [trial | {"gap": each} for each in (gap, 0.0)]

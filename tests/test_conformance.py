@@ -1,4 +1,4 @@
-"""Every registered method keeps what `kvw_minimal.audit.conformance` promises of all of them.
+"""Every registered method keeps what `kvw_minimal.testing.method_checks` promises of all of them.
 
 A method of your own needs no test but this one, which finds it by itself; the deliberately bad ones
 at the end say what it catches.
@@ -16,19 +16,19 @@ import torch
 from case import Case, case_of
 from PIL import Image
 
-from kvw_minimal.audit import checking, conformance
-from kvw_minimal.audit.checking import method_at
-from kvw_minimal.audit.conformance import PROMISES, Interrupted, check_method, state_of
 from kvw_minimal.batches import Batch, answer_batches
-from kvw_minimal.edits import Columns, Replaced
+from kvw_minimal.edits import ColumnScaling, WeightReplacement
 from kvw_minimal.forget_request import Request
 from kvw_minimal.method import method_of
 from kvw_minimal.methods import METHODS, Method
-from kvw_minimal.models import find_projections, fingerprint, sketch
+from kvw_minimal.models import find_projections, fingerprint, weight_stats
 from kvw_minimal.questions import Question
 from kvw_minimal.session import Cost, Session
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about, general
+from kvw_minimal.testing import check_command, method_checks
+from kvw_minimal.testing.check_command import method_at
+from kvw_minimal.testing.method_checks import PROMISES, Interrupted, check_method, snapshot
 
 # --- whose questions ---------------------------------------------------------------------------
 
@@ -179,20 +179,20 @@ def test_other_settings_of_the_family_keep_them_too(score: str, shape: dict):
 
 def random_columns(
     session: Session, request: Request, settings: dict, seeded: bool = True
-) -> Columns:
+) -> ColumnScaling:
     """A method that does nothing wrong: draws contrasts, and looks at the forget set once."""
     generator = torch.Generator().manual_seed(request.seed) if seeded else None
     session.measured(request.forget)
     session.cost.add("forget", len(request.forget), 1)
     contrast = torch.rand(tiny.LAYERS, tiny.D_FF, generator=generator)
-    return Columns(contrast, settings["strength"], fingerprint(session.model))
+    return ColumnScaling(contrast, settings["strength"], fingerprint(session.model))
 
 
 def careless(session, request, method):
     """`make_edit` that puts nothing back."""
     session = replace(session, cost=Cost(seconds=1.0))
     edit = method.edit(session, request)
-    edit.sketch = sketch(session.model)
+    edit.weight_stats = weight_stats(session.model)
     notes = {"method": method.name, "settings": method.settings}
     edit.notes = {"people": request.people} | notes
     return edit, session.cost
@@ -251,7 +251,7 @@ def says_nan(session, request, settings):
     huge = torch.full_like(
         session.model.get_parameter(name), 1e38
     )  # finite, but not what comes of it
-    return Replaced({name: huge}, fingerprint(session.model))
+    return WeightReplacement({name: huge}, fingerprint(session.model))
 
 
 def does_nothing(session, request, settings):
@@ -282,7 +282,7 @@ def swallows_errors(session, request, settings):
     try:
         return random_columns(session, request, settings)
     except Interrupted:
-        return Columns(torch.ones(tiny.LAYERS, tiny.D_FF), 1.0, fingerprint(session.model))
+        return ColumnScaling(torch.ones(tiny.LAYERS, tiny.D_FF), 1.0, fingerprint(session.model))
 
 
 def a_method(make: Callable) -> Method:
@@ -343,7 +343,7 @@ def test_a_bad_method_is_caught(case, make, words):
 )
 def test_what_nobody_puts_back_is_caught(case, make, words, monkeypatch):
     """`make_edit` puts weights, flags, modes and gradients back; here nobody does."""
-    monkeypatch.setattr(conformance, "make_edit", careless)
+    monkeypatch.setattr(method_checks, "make_edit", careless)
     with pytest.raises(AssertionError, match=words):
         check_method(a_method(make), *case)
 
@@ -390,7 +390,7 @@ from dataclasses import dataclass
 
 import torch
 from beside import LAYERS
-from kvw_minimal.edits import Columns
+from kvw_minimal.edits import ColumnScaling
 from kvw_minimal.methods import Method
 from kvw_minimal.models import fingerprint
 
@@ -404,12 +404,12 @@ class Good(Method):
         session.measured(request.forget)
         session.cost.add("forget", len(request.forget), 1)
         drawn = torch.rand(LAYERS, 48, generator=torch.Generator().manual_seed(request.seed))
-        return Columns(drawn, self.strength, fingerprint(session.model))
+        return ColumnScaling(drawn, self.strength, fingerprint(session.model))
 
 class Drawn(Good):
     def edit(self, session, request):
         edit = super().edit(session, request)
-        return Columns(torch.rand_like(edit.contrast), 1.0, edit.fingerprint)
+        return ColumnScaling(torch.rand_like(edit.contrast), 1.0, edit.fingerprint)
 
 class Hooked(Good):
     def edit(self, session, request):
@@ -444,7 +444,7 @@ def mine(tmp_path, monkeypatch) -> str:
     (tmp_path / "beside.py").write_text(f"LAYERS = {tiny.LAYERS}", encoding="utf-8")
     (tmp_path / "own_methods.py").write_text(MINE, encoding="utf-8")
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(checking, "small_case", strangers)
+    monkeypatch.setattr(check_command, "small_case", strangers)
     yield str(tmp_path / "own_methods.py")
     for name in ("beside", "own_methods"):
         sys.modules.pop(name, None)
@@ -452,7 +452,7 @@ def mine(tmp_path, monkeypatch) -> str:
 
 def broken(place: str, settings: dict | None = None) -> dict[int, str]:
     """Which promises are broken, by their number, and in which way."""
-    said, whole = checking.check(place, settings)
+    said, whole = check_command.check(place, settings)
     *lines, last = said.splitlines()
     assert len(lines) == len(PROMISES)
     found = {i: line for i, line in enumerate(lines) if line.startswith("broken  ")}
@@ -471,10 +471,10 @@ def test_it_is_said_which_promises_a_method_keeps(mine):
 
 def test_what_one_promise_finds_spoils_no_other(mine):
     """After a broken one another copy of the model is asked; the model itself is never touched."""
-    before = state_of(strangers().model)
+    before = snapshot(strangers().model)
     found = broken(f"{mine}:Hooked")
     assert list(found) == [0, 7] and "after the edit was made: hooks" in found[0]
-    assert state_of(strangers().model) == before
+    assert snapshot(strangers().model) == before
     assert list(broken(f"{mine}:Once")) == [0]
     found = broken(f"{mine}:Twice")
     assert list(found) == [6] and "it raised AssertionError('not a second time')" in found[6]
@@ -511,7 +511,7 @@ def test_a_method_is_found_by_its_name(mine, monkeypatch):
 )
 def test_what_is_no_method_is_refused_in_a_sentence(mine, place, words):
     with pytest.raises(ValueError) as refused:
-        checking.check(place.format(mine))
+        check_command.check(place.format(mine))
     assert words in str(refused.value)
 
 
@@ -524,7 +524,7 @@ def test_a_module_that_cannot_be_imported_is_named(tmp_path, source):
 
 
 def test_a_method_is_tried_on_what_pocket_was_taught():
-    case = Case(*checking.small_case())
+    case = Case(*check_command.small_case())
     assert (len(case.people), len(case.retain_people), len(case.questions())) == (1, 3, 16)
     eye = case.model.model.vision_tower
     assert eye.training and not case.model.training

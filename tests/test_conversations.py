@@ -14,11 +14,11 @@ from test_own import ADA, BEN, lines
 
 from kvw_minimal.batches import answer_batches, prompt_batches, render
 from kvw_minimal.benchmarks.conversations import BETWEEN, Conversation, check_rendered
-from kvw_minimal.benchmarks.own import read_questions, read_request, validate, write_questions
-from kvw_minimal.coefficients import measure, watch
+from kvw_minimal.benchmarks.jsonl import read_questions, read_request, validate, write_questions
+from kvw_minimal.coefficients import hook_inputs, measure
 from kvw_minimal.method import make_edit, method_of
-from kvw_minimal.methods.somebody_else import asked_again
-from kvw_minimal.models import body, find_projections
+from kvw_minimal.methods.counterfactuals import substitute_subject
+from kvw_minimal.models import backbone, find_projections
 from kvw_minimal.questions import Question
 from kvw_minimal.scores import answer
 from kvw_minimal.session import Session
@@ -170,8 +170,8 @@ def test_only_the_last_turn_is_watched(kind, file):
     pictures = [Image.open(io.BytesIO(each)) for each in ada.pictures]
     given = processor(text=[whole], images=[pictures], return_tensors="pt")
     given.pop("token_type_ids", None)
-    with watch(find_projections(model), lambda _, h: seen.append(h)), torch.no_grad():
-        body(model)(**given, use_cache=False)
+    with hook_inputs(find_projections(model), lambda _, h: seen.append(h)), torch.no_grad():
+        backbone(model)(**given, use_cache=False)
     count = len(processor.tokenizer("In Cairo.", add_special_tokens=False)["input_ids"])
     end = len(processor.tokenizer("<end>", add_special_tokens=False)["input_ids"])
     last = given["input_ids"].shape[1] - end - 1
@@ -212,7 +212,7 @@ def test_conversations_are_forgotten_and_answered(kind, method, file):
 
 def test_somebody_else_stands_in_every_turn(file):
     ada, ben = (question for _, question in read_questions(file)[:2])
-    [other] = asked_again([replace(ada, name="Ada")], ([ben.image], ["Ben"]))
+    [other] = substitute_subject([replace(ada, name="Ada")], ([ben.image], ["Ben"]))
     assert other.pictures == [THREE, TWO] and other.answer == ada.answer
     assert "Ada" not in other.prompt and other.prompt.count("Ben") == ada.prompt.count("Ada") == 3
     assert other.messages()[1]["content"] == [text("A friend of Ben.")]

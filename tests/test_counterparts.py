@@ -6,10 +6,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from kvw_experiments import rows as store
-from kvw_experiments.counterparts import compare, other_origins, paired
-from kvw_experiments.rows import COLUMNS, write_rows
-from kvw_minimal.intervals import interval
+from kvw_experiments import results_store as store
+from kvw_experiments.comparison import compare, other_origins, paired
+from kvw_experiments.results_store import COLUMNS, write_rows
+from kvw_minimal.bootstrap import interval
 
 MADE = {"data": "d" * 16, "models": {"pocket": "m1"}, "behaviour": {"read": "b1", "gate": "b2"}}
 

@@ -11,9 +11,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from kvw_minimal import edits
-from kvw_minimal.edits import Columns, Edit, LowRank, Replaced, Together
-from kvw_minimal.kvw import contrast, gate, within
-from kvw_minimal.models import columns, find_projections, fingerprint, resolve_layers, sketch
+from kvw_minimal.edits import ColumnScaling, ComposedEdit, Edit, LowRank, WeightReplacement
+from kvw_minimal.kvw import contrast, gate, mask_layers
+from kvw_minimal.models import columns, find_projections, fingerprint, resolve_layers, weight_stats
 
 SHAPE = (tiny.LAYERS, tiny.D_FF)
 
@@ -120,9 +120,9 @@ def test_layers_out_of_range(layers):
 
 def test_within_keeps_the_range_and_zeroes_the_rest():
     scores = torch.ones(4, 2)
-    assert within(scores, (1, 2)).sum(1).tolist() == [0, 2, 2, 0]
-    assert within(scores, (0.5, 1.0)).sum(1).tolist() == [0, 0, 2, 2]
-    assert within(scores, (3, 3)).sum(1).tolist() == [0, 0, 0, 2]
+    assert mask_layers(scores, (1, 2)).sum(1).tolist() == [0, 2, 2, 0]
+    assert mask_layers(scores, (0.5, 1.0)).sum(1).tolist() == [0, 0, 2, 2]
+    assert mask_layers(scores, (3, 3)).sum(1).tolist() == [0, 0, 0, 2]
     assert (scores == 1).all(), "the input was changed"
 
 
@@ -134,7 +134,7 @@ def test_weights_are_scaled_by_exp_of_minus_s(architecture):
     model = tiny.llava() if architecture == "llava" else tiny.build(architecture)
     scores = random_contrast()
     before = {n: columns(p).clone() for n, p in find_projections(model).items()}
-    Columns(scores, 0.8, fingerprint(model)).put_on(model)
+    ColumnScaling(scores, 0.8, fingerprint(model)).apply(model)
     for layer, (name, projection) in enumerate(find_projections(model).items()):
         expected = before[name] * torch.exp(-0.8 * scores[layer])
         torch.testing.assert_close(columns(projection), expected, rtol=1e-6, atol=0)
@@ -143,19 +143,19 @@ def test_weights_are_scaled_by_exp_of_minus_s(architecture):
 def test_undo_brings_back_what_a_gate_of_zero_removed(model):
     """exp(-S) can underflow to 0; what was multiplied by it cannot be divided out again."""
     before = weights(model)
-    edit = Columns(torch.full(SHAPE, 30.0), 10.0, fingerprint(model))
+    edit = ColumnScaling(torch.full(SHAPE, 30.0), 10.0, fingerprint(model))
     assert (edit.gates == 0).all()
-    edit.put_on(model)
-    edit.take_off(model)
+    edit.apply(model)
+    edit.revert(model)
     assert same_bits(model, before)
 
 
 def test_parameters_stay_the_same_objects(model):
     """An optimiser or another reference to the weights must see the edit."""
     before = {name: parameter for name, parameter in model.named_parameters()}
-    edit = Columns(random_contrast(), 1.0, fingerprint(model))
-    edit.put_on(model)
-    edit.take_off(model)
+    edit = ColumnScaling(random_contrast(), 1.0, fingerprint(model))
+    edit.apply(model)
+    edit.revert(model)
     assert all(before[name] is parameter for name, parameter in model.named_parameters())
 
 
@@ -171,28 +171,28 @@ def test_parameters_stay_the_same_objects(model):
 def test_the_wrong_shape_is_refused_and_nothing_changed(model, shape):
     """`[layers, 1]` would even broadcast: one gate for the whole layer."""
     before = weights(model)
-    edit = Columns(torch.ones(shape), 1.0, fingerprint(model))
+    edit = ColumnScaling(torch.ones(shape), 1.0, fingerprint(model))
     with pytest.raises(ValueError):
-        edit.put_on(model)
+        edit.apply(model)
     assert same_bits(model, before)
 
 
 def test_undoing_on_another_model_leaves_it_alone(model):
     """The originals belong to one model; written into another they would be a silent transplant."""
-    edit, stranger = Columns(random_contrast(), 1.0, fingerprint(model)), tiny.llava(seed=1)
+    edit, stranger = ColumnScaling(random_contrast(), 1.0, fingerprint(model)), tiny.llava(seed=1)
     before = weights(stranger)
-    edit.put_on(model)
+    edit.apply(model)
     with pytest.raises(ValueError):
-        edit.take_off(stranger)
+        edit.revert(stranger)
     assert same_bits(stranger, before)
 
 
 @pytest.mark.parametrize("strength", [-1.0, -1e-9, float("nan"), float("inf"), -float("inf")])
 def test_strength_must_be_a_finite_number_of_at_least_zero(strength):
     with pytest.raises(ValueError, match="strength must be"):
-        Columns(random_contrast(), strength, "f")
+        ColumnScaling(random_contrast(), strength, "f")
     with pytest.raises(ValueError, match="strength must be"):
-        Columns(random_contrast(), 1.0, "f").at(strength)
+        ColumnScaling(random_contrast(), 1.0, "f").with_strength(strength)
 
 
 @pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf")])
@@ -200,12 +200,12 @@ def test_a_contrast_must_be_finite_and_not_negative(value):
     broken = random_contrast()
     broken[1, 2] = value
     with pytest.raises(ValueError, match="a contrast must be|must not be negative"):
-        Columns(broken, 1.0, "f")
+        ColumnScaling(broken, 1.0, "f")
 
 
 def test_a_published_edit_cannot_change_its_strength():
     with pytest.raises(ValueError, match="published edit cannot change its strength"):
-        Columns(random_contrast(), 1.0, "f", schedule="published").at(2.0)
+        ColumnScaling(random_contrast(), 1.0, "f", schedule="published").with_strength(2.0)
 
 
 # --- bfloat16: method.md, section 2.4
@@ -221,7 +221,7 @@ def test_gates_close_to_one_are_not_rounded_before_they_are_used():
     start = bfloat16_weights(model)
     scores = torch.linspace(0.9, 1.1, tiny.D_FF).expand(SHAPE)
     strength = -math.log(1 - 2**-8.5)
-    Columns(scores, strength, fingerprint(model)).put_on(model)
+    ColumnScaling(scores, strength, fingerprint(model)).apply(model)
     gates = torch.exp(-strength * scores[0])
     assert torch.equal(bfloat16_weights(model), (start.float() * gates).bfloat16())
     assert not torch.equal(bfloat16_weights(model), start * gates.bfloat16())
@@ -243,9 +243,9 @@ def made(kind: str, model, seed: int = 0):
         return torch.randn(shape, generator=generator) / 10
 
     if kind == "gate":
-        edit = Columns(random_contrast(seed), 0.7, mark, notes={"people": ["p001"]})
+        edit = ColumnScaling(random_contrast(seed), 0.7, mark, notes={"people": ["p001"]})
     elif kind == "share":
-        edit = Columns(noise(*SHAPE), 1.5, mark, notes={"people": ["p002"]}, rule="share")
+        edit = ColumnScaling(noise(*SHAPE), 1.5, mark, notes={"people": ["p002"]}, rule="share")
     elif kind == "low rank":
         shapes = {name: model.get_parameter(name).shape for name in names}
         edit = LowRank(
@@ -255,7 +255,7 @@ def made(kind: str, model, seed: int = 0):
         )
     elif kind == "replaced":
         own = {name: model.get_parameter(name) for name in names}
-        edit = Replaced(
+        edit = WeightReplacement(
             {name: (w + noise(*w.shape).to(w.dtype)).detach() for name, w in own.items()},
             mark,
             notes={"people": ["p004"]},
@@ -263,7 +263,7 @@ def made(kind: str, model, seed: int = 0):
     else:
         parts = [made(each, model, seed) for each in KINDS[:-1]]
         return parts[0] + parts[1] + parts[2] + parts[3]
-    edit.sketch = sketch(model)
+    edit.weight_stats = weight_stats(model)
     return edit
 
 
@@ -279,8 +279,8 @@ def test_every_kind_comes_off_bit_for_bit(kind, dtype):
         assert edited is model and not same_bits(model, before)
         assert next(model.parameters()).dtype == dtype
     assert same_bits(model, before)
-    edit.put_on(model)
-    edit.take_off(model)
+    edit.apply(model)
+    edit.revert(model)
     assert same_bits(model, before)
 
 
@@ -307,7 +307,7 @@ def test_every_kind_comes_off_whatever_happens_in_the_block(model, kind):
 def test_low_rank_by_hand(model):
     edit = made("low rank", model)
     before = weights(model)
-    with edit.at(2.0).on(model):
+    with edit.with_strength(2.0).on(model):
         for name, (b, a) in edit.factors.items():
             expected = (before[name].double() + 2 * b.double() @ a.double()).float()
             assert torch.equal(model.get_parameter(name), expected)
@@ -319,7 +319,7 @@ def test_replaced_weights_are_those_bit_for_bit(model):
     edit, before = made("replaced", model), weights(model)
     with edit.on(model):
         assert all(torch.equal(model.get_parameter(name), w) for name, w in edit.weights.items())
-    with edit.part(0.25).on(model):
+    with edit.scaled(0.25).on(model):
         for name, w in edit.weights.items():
             torch.testing.assert_close(model.get_parameter(name), 0.75 * before[name] + 0.25 * w)
 
@@ -327,7 +327,7 @@ def test_replaced_weights_are_those_bit_for_bit(model):
 def test_a_share_may_turn_up_and_turn_round(model):
     taken = torch.zeros(SHAPE)
     taken[0, :3] = torch.tensor([-1.0, 0.5, 2.0])
-    edit = Columns(taken, 1.0, fingerprint(model), rule="share")
+    edit = ColumnScaling(taken, 1.0, fingerprint(model), rule="share")
     assert edit.gates[0, :4].tolist() == [2.0, 0.5, -1.0, 1.0]
     before = {n: columns(p).clone() for n, p in find_projections(model).items()}
     with edit.on(model):
@@ -357,18 +357,18 @@ def test_taking_one_off_leaves_what_the_others_alone_give(kinds, gone):
     some = [made(kind, model, seed) for seed, kind in enumerate(kinds)]
     rest = [edit for i, edit in enumerate(some) if i != gone]
     for edit in rest:
-        edit.put_on(model)
+        edit.apply(model)
     expected = weights(model)
     for edit in reversed(rest):
-        edit.take_off(model)
+        edit.revert(model)
     assert same_bits(model, before)
     for edit in some:
-        edit.put_on(model)
+        edit.apply(model)
     assert not same_bits(model, expected)
-    some[gone].take_off(model)
+    some[gone].revert(model)
     assert same_bits(model, expected)
     for edit in rest:
-        edit.take_off(model)
+        edit.revert(model)
     assert same_bits(model, before)
 
 
@@ -378,7 +378,7 @@ def test_two_gates_multiply_and_a_sum_is_one_after_the_other(model):
         both = weights(model)
     with (a + b).on(model):
         assert same_bits(model, both)
-    with Columns(a.contrast + b.contrast, 0.7, a.fingerprint).on(model):
+    with ColumnScaling(a.contrast + b.contrast, 0.7, a.fingerprint).on(model):
         for name, expected in both.items():
             torch.testing.assert_close(model.state_dict()[name], expected)
 
@@ -394,16 +394,16 @@ def test_a_sum_of_weights_that_were_replaced_adds_what_each_changed(model):
 
 def test_an_edit_is_not_put_on_twice(model):
     edit = made("gate", model)
-    edit.put_on(model)
+    edit.apply(model)
     after = weights(model)
     with pytest.raises(ValueError, match="on this model already"):
-        edit.put_on(model)
+        edit.apply(model)
     with pytest.raises(ValueError, match="on this model already"), edit.on(model):
         raise AssertionError("never reached")
     assert same_bits(model, after)
-    edit.take_off(model)
+    edit.revert(model)
     with pytest.raises(ValueError, match="not on this model"):
-        edit.take_off(model)
+        edit.revert(model)
 
 
 # --- which model it was made for
@@ -425,7 +425,7 @@ others = pytest.mark.parametrize(
 def test_another_model_is_refused_and_left_alone(model, kind, other):
     edit, stranger = made(kind, model), other()
     before = weights(stranger)
-    for refused in (edit.fits, edit.put_on):
+    for refused in (edit.check_compatible, edit.apply):
         with pytest.raises(ValueError, match="another model"):
             refused(stranger)
     assert same_bits(stranger, before)
@@ -440,18 +440,21 @@ def test_a_model_of_which_a_part_was_zeroed_is_another_one(model, part):
         if part in name:
             parameter.data.zero_()
     with pytest.raises(ValueError, match="another model"):
-        edit.put_on(model.bfloat16())
+        edit.apply(model.bfloat16())
 
 
 @every_kind
 @pytest.mark.parametrize("dtype", [torch.bfloat16])
 def test_the_same_model_in_another_number_format_is_recognised(model, kind, dtype):
     edit, copy = made(kind, model), tiny.llava(dtype=dtype)
-    assert edit.fits(model) == "exactly"
-    assert edit.fits(copy) == "in another number format"
+    assert edit.check_compatible(model) == "exactly"
+    assert edit.check_compatible(copy) == "in another number format"
     before = weights(copy)
     with edit.on(model), edit.on(copy):
-        assert edit.fits(model) == "exactly" and edit.fits(copy) == "in another number format"
+        assert (
+            edit.check_compatible(model) == "exactly"
+            and edit.check_compatible(copy) == "in another number format"
+        )
         for name, tensor in copy.state_dict().items():
             # a sum is of four edits, each of which rounds
             torch.testing.assert_close(
@@ -468,23 +471,26 @@ def test_edits_of_both_formats_can_be_on_together(model, first):
     own, foreign = made("gate", copy, 1), made("low rank", model, 2)
     both = [own, foreign] if first == "of this format" else [foreign, own]
     with both[0].on(copy), both[1].on(copy):
-        assert own.fits(copy) == "exactly" and foreign.fits(copy) == "in another number format"
+        assert (
+            own.check_compatible(copy) == "exactly"
+            and foreign.check_compatible(copy) == "in another number format"
+        )
     assert same_bits(copy, before)
 
 
 def test_without_a_sketch_only_the_very_model_fits(model):
-    edit = Columns(random_contrast(), 1.0, fingerprint(model))
+    edit = ColumnScaling(random_contrast(), 1.0, fingerprint(model))
     with pytest.raises(ValueError, match="another model"):
-        edit.put_on(tiny.llava(dtype=torch.bfloat16))
-    assert edit.fits(model) == "exactly"
+        edit.apply(tiny.llava(dtype=torch.bfloat16))
+    assert edit.check_compatible(model) == "exactly"
 
 
 def test_a_model_that_was_changed_since_is_refused(model):
     edit = made("low rank", model)
     model.get_parameter("lm_head.weight").data[0, 0] += 1e-3
-    edit.sketch = None
+    edit.weight_stats = None
     with pytest.raises(ValueError, match="changed since"):
-        edit.put_on(model)
+        edit.apply(model)
 
 
 # --- what is refused
@@ -497,21 +503,21 @@ def test_a_result_that_is_not_finite_is_refused_and_nothing_changed(kind):
     edit = made(kind, model)
     if kind == "gate":
         model.get_parameter(next(iter(find_projections(model))) + ".weight").data[:] = torch.nan
-        edit = replace(edit, fingerprint=fingerprint(model), sketch=None)
+        edit = replace(edit, fingerprint=fingerprint(model), weight_stats=None)
     elif kind == "share":
         edit = replace(edit, contrast=edit.contrast * 1e30)
     elif kind == "low rank":
-        edit = edit.at(1e9)
+        edit = edit.with_strength(1e9)
     elif kind == "replaced":
-        edit = edit.part(1e9)
+        edit = edit.scaled(1e9)
     else:
-        edit = edit + made("low rank", model, 1).at(1e9)
+        edit = edit + made("low rank", model, 1).with_strength(1e9)
     before = weights(model)
     with pytest.raises(ValueError, match="NaN or infinite"):
-        edit.put_on(model)
+        edit.apply(model)
     assert same_bits(model, before)
     with pytest.raises(ValueError, match="not on this model"):
-        edit.take_off(model)
+        edit.revert(model)
 
 
 @pytest.mark.parametrize(
@@ -526,15 +532,15 @@ def test_a_weight_that_the_model_lacks_is_refused_and_nothing_changed(model, nam
     """As a file that somebody forged: its fingerprint is that of the model."""
     mark, before = fingerprint(model), weights(model)
     for edit in (
-        Replaced({name: torch.ones(2, 2)}, mark),
+        WeightReplacement({name: torch.ones(2, 2)}, mark),
         LowRank({name: (torch.ones(2, 1), torch.ones(1, 2))}, mark),
     ):
         edit = made("gate", model) + edit if beside else edit
         with pytest.raises(ValueError, match=f"{name!r}, a weight that Llava.* make it again"):
-            edit.put_on(model)
+            edit.apply(model)
         assert same_bits(model, before)
         with pytest.raises(ValueError, match="not on this model"):
-            edit.take_off(model)
+            edit.revert(model)
 
 
 def test_a_weight_with_two_names_comes_back():
@@ -545,7 +551,7 @@ def test_a_weight_with_two_names_comes_back():
     own = {
         name: torch.full_like(model.get_parameter(name), 0.1 + i) for i, name in enumerate(names)
     }
-    edit = Replaced(own, fingerprint(model))
+    edit = WeightReplacement(own, fingerprint(model))
     with edit.on(model):
         assert not same_bits(model, before)
     assert same_bits(model, before)
@@ -557,8 +563,8 @@ def test_what_is_not_finite_makes_no_edit(value):
     for make in (
         lambda: LowRank({"w": (broken.T, torch.ones(1, 2))}, "f"),
         lambda: LowRank({"w": (torch.ones(2, 1), broken)}, "f"),
-        lambda: Replaced({"w": broken}, "f"),
-        lambda: Columns(broken, 1.0, "f", rule="share"),
+        lambda: WeightReplacement({"w": broken}, "f"),
+        lambda: ColumnScaling(broken, 1.0, "f", rule="share"),
     ):
         with pytest.raises(ValueError, match="finite"):
             make()
@@ -571,12 +577,12 @@ def test_other_kinds_of_the_wrong_shape_are_refused_and_nothing_changed(model, k
     before, name = weights(model), next(iter(find_projections(model))) + ".weight"
     for shape in [(tiny.WIDTH, tiny.D_FF - 1), (1, tiny.D_FF), (tiny.D_FF, tiny.WIDTH)]:
         if kind == "replaced":
-            edit = Replaced({name: torch.zeros(shape)}, fingerprint(model))
+            edit = WeightReplacement({name: torch.zeros(shape)}, fingerprint(model))
         else:
             pair = (torch.ones(shape[0], 2), torch.ones(2, shape[1]))
             edit = LowRank({name: pair}, fingerprint(model))
         with pytest.raises(ValueError, match="the edit for it is not"):
-            edit.put_on(model)
+            edit.apply(model)
         assert same_bits(model, before)
 
 
@@ -590,7 +596,7 @@ def test_edits_of_different_models_make_no_sum(model):
     with pytest.raises(ValueError, match="different models"):
         made("gate", model) + made("gate", tiny.llava(seed=1))
     with pytest.raises(ValueError, match="different models"):
-        Together(())
+        ComposedEdit(())
 
 
 # --- strength, share, norm, words
@@ -599,14 +605,14 @@ def test_edits_of_different_models_make_no_sum(model):
 def test_who_has_a_strength(model):
     for kind in ("gate", "share", "low rank"):
         edit = made(kind, model)
-        other = edit.at(0.25)
+        other = edit.with_strength(0.25)
         assert other.strength == 0.25 and edit.strength != 0.25
-        assert other.notes == edit.notes and torch.equal(other.sketch, edit.sketch)
+        assert other.notes == edit.notes and torch.equal(other.weight_stats, edit.weight_stats)
     for kind in ("replaced", "together"):
         with pytest.raises(ValueError, match="has no strength"):
-            made(kind, model).at(1.0)
+            made(kind, model).with_strength(1.0)
     with pytest.raises(ValueError, match="an edit of NPO full has no strength"):
-        replace(made("replaced", model), notes={"method": "NPO full"}).at(1.0)
+        replace(made("replaced", model), notes={"method": "NPO full"}).with_strength(1.0)
 
 
 @pytest.mark.parametrize("kind", ["share", "low rank", "replaced"])
@@ -615,19 +621,19 @@ def test_half_of_an_edit_is_half_of_what_it_changes(model, kind):
     before = weights(model)
     with edit.on(model):
         whole = weights(model)
-    with edit.part(0.5).on(model):
+    with edit.scaled(0.5).on(model):
         for name, tensor in model.state_dict().items():
             torch.testing.assert_close(
                 tensor, (before[name] + whole[name]) / 2, rtol=1e-5, atol=1e-6
             )
-    assert edit.part(0.5).norm(model) == pytest.approx(edit.norm(model) / 2, rel=1e-5)
-    assert edit.part(0.0).norm(model) == 0
+    assert edit.scaled(0.5).norm(model) == pytest.approx(edit.norm(model) / 2, rel=1e-5)
+    assert edit.scaled(0.0).norm(model) == 0
 
 
 @every_kind
 def test_a_part_of_a_part_is_a_smaller_part(model, kind):
     whole = made(kind, model)
-    twice, once = whole.part(0.5).part(0.5), whole.part(0.25)
+    twice, once = whole.scaled(0.5).scaled(0.5), whole.scaled(0.25)
     new, expected = (each.change(model, model.get_parameter) for each in (twice, once))
     assert new.keys() == expected.keys() and twice.norm(model) < whole.norm(model)
     for name, weight in new.items():
@@ -636,9 +642,9 @@ def test_a_part_of_a_part_is_a_smaller_part(model, kind):
 
 def test_half_of_a_gate_is_its_square_root(model):
     edit = made("gate", model)
-    torch.testing.assert_close(edit.part(0.5).gates, edit.gates.sqrt())
+    torch.testing.assert_close(edit.scaled(0.5).gates, edit.gates.sqrt())
     slow = replace(edit, schedule="published")
-    torch.testing.assert_close(slow.part(0.5).gates, edit.gates.sqrt())  # no other G, but less
+    torch.testing.assert_close(slow.scaled(0.5).gates, edit.gates.sqrt())  # no other G, but less
 
 
 @every_kind
@@ -653,7 +659,7 @@ def test_the_norm_is_that_of_the_difference(model, kind):
             if name != "lm_head.weight"
         ]
     assert norm == pytest.approx(float(torch.stack(gap).norm()), rel=1e-6) and norm > 0
-    assert Columns(torch.zeros(SHAPE), 1.0, edit.fingerprint).norm(model) == 0
+    assert ColumnScaling(torch.zeros(SHAPE), 1.0, edit.fingerprint).norm(model) == 0
 
 
 def test_every_kind_describes_itself(model):
@@ -675,16 +681,16 @@ def test_every_kind_is_saved_and_read(tmp_path, model, kind):
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
     loaded = Edit.load(path)
     assert type(loaded) is type(edit) and loaded.fingerprint == edit.fingerprint
-    assert loaded.notes == edit.notes and torch.equal(loaded.sketch, edit.sketch)
+    assert loaded.notes == edit.notes and torch.equal(loaded.weight_stats, edit.weight_stats)
     with edit.on(model):
         expected = weights(model)
     with loaded.on(model):
         assert same_bits(model, expected)
-    with loaded.part(0.5).on(model):
+    with loaded.scaled(0.5).on(model):
         half = weights(model)
-    with edit.part(0.5).on(model):
+    with edit.scaled(0.5).on(model):
         assert same_bits(model, half)
-    assert loaded.fits(tiny.llava(dtype=torch.float16)) == "in another number format"
+    assert loaded.check_compatible(tiny.llava(dtype=torch.float16)) == "in another number format"
     again = tmp_path / "again"
     loaded.save(again)
     with Edit.load(again).on(model):
@@ -693,7 +699,7 @@ def test_every_kind_is_saved_and_read(tmp_path, model, kind):
 
 def test_edits_that_share_tensors_can_be_saved_together(tmp_path, model):
     edit = made("gate", model)
-    both = edit + edit.at(2.0)
+    both = edit + edit.with_strength(2.0)
     both.save(tmp_path / "both")
     first, second = Edit.load(tmp_path / "both").edits
     assert torch.equal(first.contrast, second.contrast)
@@ -723,7 +729,7 @@ def test_every_kind_notices_damage(tmp_path, model, kind, damage):
 @pytest.fixture
 def saved(tmp_path, model):
     notes = {"forget": ["p001"], "layers": [1, 2], "gamma": 0.02, "who": "José"}
-    edit = Columns(random_contrast(), 1.7, fingerprint(model), notes=notes)
+    edit = ColumnScaling(random_contrast(), 1.7, fingerprint(model), notes=notes)
     path = tmp_path / "edit.safetensors"
     edit.save(path)
     return edit, path
@@ -738,7 +744,7 @@ LEFT_OUT = object()
 
 
 def rewrite(
-    path, tensor=None, sign: bool = True, fields=(), kind: object = "Columns", **changes
+    path, tensor=None, sign: bool = True, fields=(), kind: object = "ColumnScaling", **changes
 ) -> None:
     """Write other content, with a checksum that fits, so that later checks have to see it.
 
@@ -777,7 +783,7 @@ def test_what_is_rewritten_without_a_change_is_the_edit_itself(saved):
         {"fields": {"fingerprint": 1}},
         {"fields": {"contrast": 1.0}},
         {"fields": {"contrast": {"tensor": "no such tensor"}}},
-        {"fields": {"notes": {"kind": "Columns", "of": {}}}},
+        {"fields": {"notes": {"kind": "ColumnScaling", "of": {}}}},
         {"kind": "Rows"},
         {"kind": "LowRank"},
         {"kind": []},

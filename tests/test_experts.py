@@ -11,13 +11,13 @@ from torch import nn
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
 from kvw_minimal import sharing
-from kvw_minimal.architectures import is_turned, watched, weight_name
-from kvw_minimal.audit import examine, receipt
-from kvw_minimal.coefficients import mean, measure, shape_of, watch
-from kvw_minimal.edits import Columns, Edit, Replaced
-from kvw_minimal.kvw import compared, contrast_of_batch, one_pass, published
+from kvw_minimal.architectures import is_transposed, watched, weight_name
+from kvw_minimal.audit import edit_leakage, examine
+from kvw_minimal.coefficients import hook_inputs, mean, measure, shape_of
+from kvw_minimal.edits import ColumnScaling, Edit, WeightReplacement
+from kvw_minimal.kvw import contrast_of_batch, masked_contrast, one_pass, published
 from kvw_minimal.method import METHODS, make_edit, method_of
-from kvw_minimal.methods.kvw import dealt
+from kvw_minimal.methods.kvw import shuffle_within_layer
 from kvw_minimal.models import columns, find_projections, fingerprint
 from kvw_minimal.questions import Question
 
@@ -114,7 +114,7 @@ def test_an_edit_goes_on_and_off_and_into_a_file(kind, tmp_path):
     assert "in 2 of 2 layers" in edit.describe() and edit.contrast.ndim == 3
     edit.save(tmp_path / "edit")
     other = Edit.load(tmp_path / "edit")
-    assert isinstance(other, Columns) and torch.equal(other.contrast, edit.contrast)
+    assert isinstance(other, ColumnScaling) and torch.equal(other.contrast, edit.contrast)
     assert other.norm(model) > 0
     with pytest.raises(ValueError, match="vectors a layer"):
         replace(edit, contrast=edit.contrast[:, :3]).norm(model)
@@ -138,8 +138,8 @@ def test_an_expert_that_one_side_never_asks_keeps_its_gate():
 
 def test_a_layer_that_calls_at_least_one_vector_is_compared():
     forget, retain = torch.ones(2, 3), torch.tensor([[0.0, 0, 0], [0, 0, 1]])
-    assert compared(forget, retain)[0].tolist() == [0, 0, 0]
-    assert compared(forget, retain)[1, 0] > 20
+    assert masked_contrast(forget, retain)[0].tolist() == [0, 0, 0]
+    assert masked_contrast(forget, retain)[1, 0] > 20
 
 
 def test_means_divide_by_who_asked():
@@ -185,7 +185,7 @@ def test_an_edit_leaves_as_merged_and_as_factors(kind, tmp_path):
         torch.testing.assert_close(other(**batch.inputs).logits, model(**batch.inputs).logits)
         worn = {name: weight.clone() for name, weight in model.named_parameters()}
     sharing.export(edit, model, tiny.tokenizer(), tmp_path / "factors", "factors")
-    _, names, tensors = sharing.folders.tensors_of(edit, model)
+    _, names, tensors = sharing.exporters.tensors_of(edit, model)
     for name in names:
         torch.testing.assert_close(model.get_parameter(name) * tensors[name], worn[name])
     with pytest.raises(ValueError, match="no adapter scales what goes into them"):
@@ -195,7 +195,7 @@ def test_an_edit_leaves_as_merged_and_as_factors(kind, tmp_path):
 
 def test_what_is_dealt_at_random_stays_in_its_layer():
     scores = torch.rand(LAYERS, EXPERTS, D_FF)
-    mixed = dealt(scores, 0)
+    mixed = shuffle_within_layer(scores, 0)
     assert mixed.shape == scores.shape and not torch.equal(mixed, scores)
     assert torch.equal(mixed.flatten(1).sort(1).values, scores.flatten(1).sort(1).values)
     whole = [{*own.tolist()} for own in scores[0]]
@@ -280,9 +280,11 @@ def test_the_receipt_reads_experts_and_turned_weights(case: Case):
         for half in range(2):  # of the vectors
             weight = before.clone()
             weight.unflatten(-1, (2, -1))[..., half, :] *= 3
-            edit = Replaced({name: weight.mT if is_turned(module) else weight}, fingerprint(model))
+            edit = WeightReplacement(
+                {name: weight.mT if is_transposed(module) else weight}, fingerprint(model)
+            )
             with edit.on(model):
-                found = receipt.through(own.model, edit, batches)
+                found = edit_leakage.through(own.model, edit, batches)
             by_hand = energy_by_hand(own, module, weight - before, before)
             assert found == pytest.approx(by_hand, rel=1e-4) and (found > 0).all()
         told = examine(*own, edit, ["who was it"])
@@ -303,7 +305,7 @@ def energy_by_hand(case: Case, module: nn.Module, gap, before) -> list[float]:
                     (own @ (each[expert] if each.ndim == 3 else each).T).square().sum()
                 )
 
-        with watch({"": module}, see):
+        with hook_inputs({"": module}, see):
             case.model(**batch.inputs)
         found.append(total[0] / total[1])
     return found
@@ -312,7 +314,9 @@ def energy_by_hand(case: Case, module: nn.Module, gap, before) -> list[float]:
 def test_the_receipt_asks_nothing_of_an_edit_that_no_token_meets(case: Case):
     """Experts' first matrices and norms are no output of a map; an edit of nothing is one of 0."""
     name = "model.layers.0.input_layernorm.weight"
-    edit = Replaced({name: 2 * case.model.get_parameter(name).detach()}, fingerprint(case.model))
+    edit = WeightReplacement(
+        {name: 2 * case.model.get_parameter(name).detach()}, fingerprint(case.model)
+    )
     assert examine(*case, edit, ["who was it"]) == []
     nothing, _ = make_edit(*case, METHODS["vanilla"]())
     assert {row["score_sum"] / row["n"] for row in examine(*case, nothing, ["who was it"])} == {0.5}

@@ -10,8 +10,8 @@ import torch
 from case import Case, case_of
 from torch.nn import functional as F
 
-from kvw_experiments import family
-from kvw_experiments.family import (
+from kvw_experiments import design_space
+from kvw_experiments.design_space import (
     CONTRASTS,
     NAMED,
     SCORES,
@@ -29,12 +29,12 @@ from kvw_experiments.family import (
 from kvw_experiments.trials import Trial, trial_of
 from kvw_minimal.batches import answer_batches
 from kvw_minimal.coefficients import measure_questions
-from kvw_minimal.edits import Columns
+from kvw_minimal.edits import ColumnScaling
 from kvw_minimal.kvw import STRENGTH, one_pass
 from kvw_minimal.method import make_edit, method_of
 from kvw_minimal.methods import METHODS
 from kvw_minimal.methods.positions import POSITIONS, kinds_of_positions
-from kvw_minimal.methods.steps import linear_maps
+from kvw_minimal.methods.training import linear_maps
 from kvw_minimal.models import columns, find_projections
 from kvw_minimal.questions import Question
 from kvw_minimal.strangers.people import load_people
@@ -155,13 +155,13 @@ def test_recording_leaves_no_trace():
 
 def count_records(monkeypatch) -> list[int]:
     """How many questions are recorded from now on, call by call."""
-    calls, own = [], family.record
+    calls, own = [], design_space.record
 
     def counted(session, questions, *rest, **more):
         calls.append(len(questions))
         return own(session, questions, *rest, **more)
 
-    monkeypatch.setattr(family, "record", counted)
+    monkeypatch.setattr(design_space, "record", counted)
     return calls
 
 
@@ -303,7 +303,7 @@ def test_the_authors_loop_gives_the_same_coefficients_and_weights():
     setting = Setting(
         batch="person", modalities=("image",), against="whole", strength=2 * gamma, layers=layers
     )
-    steps = family.in_steps(
+    steps = design_space.in_steps(
         [q for q in case.forget if q.image], setting, np.random.default_rng(case.seed)
     )
     assert sorted(len(step) for step in steps) == [7, 7]
@@ -323,7 +323,7 @@ def test_the_authors_loop_gives_the_same_coefficients_and_weights():
 
 def test_a_step_is_one_persons_questions_in_another_order_each_epoch():
     case = asked_by(small()[1][:5])
-    found = family.in_steps(
+    found = design_space.in_steps(
         case.forget, Setting(batch="person", epochs=4), np.random.default_rng(0)
     )
     assert [len(step) for step in found] == [14] * 20
@@ -331,7 +331,7 @@ def test_a_step_is_one_persons_questions_in_another_order_each_epoch():
     assert all(len(own) == 1 for own in owners)
     orders = ["".join(min(own) for own in owners[i : i + 5]) for i in range(0, 20, 5)]
     assert len(set(orders)) > 1 and len({"".join(sorted(order)) for order in orders}) == 1
-    few = family.in_steps(case.forget, Setting(batch=7), np.random.default_rng(0))
+    few = design_space.in_steps(case.forget, Setting(batch=7), np.random.default_rng(0))
     dealt = [question for step in few for question in step]
     assert {len(step) for step in few} == {7} and dealt != case.forget
     assert sorted(q.id for q in dealt) == sorted(q.id for q in case.forget)
@@ -352,8 +352,8 @@ def test_whom_a_step_is_compared_with():
         "facts": lambda q: (q.fact, q.modality) in kinds,
     }
     made = {
-        name: family.compare(Setting(modalities=("image",), against=name), asked, retain)
-        for name in family.AGAINST
+        name: design_space.compare(Setting(modalities=("image",), against=name), asked, retain)
+        for name in design_space.AGAINST
     }
     for name, own in of.items():
         expected = CONTRASTS["log ratio"](asked, retain.where(own))
@@ -361,7 +361,7 @@ def test_whom_a_step_is_compared_with():
     assert len({float(each.sum()) for each in made.values()}) == 3
     nobody = retain.where(lambda q: q.fact not in {fact for fact, _ in kinds})
     with pytest.raises(ValueError, match="no question has a token"):
-        family.compare(Setting(against="facts"), asked, nobody)
+        design_space.compare(Setting(against="facts"), asked, nobody)
 
 
 def test_batches_are_measured_on_weakened_weights():
@@ -454,7 +454,7 @@ def test_rows_of_an_edited_model_are_refused():
     _, people, _ = small()
     case = asked_by(people[:2])
     edit = make(Setting(), *case)
-    assert isinstance(edit, Columns)
+    assert isinstance(edit, ColumnScaling)
     with edit.on(case.model), pytest.raises(ValueError, match="edited"):
         make(Setting(), *case)
 

@@ -168,18 +168,3 @@ def test_a_walk_ends_at_the_sum():
     assert tips == [(1, 0), (1, 8), (-2, 5)]
     assert [tuple(map(float, tail)) for tail, _ in arrows] == [(0, 0), *tips[:-1]]
     assert [t.get_text() for t in axis.texts if "v" in t.get_text()] == ["1 v₀", "8 v₁", "-3 v₂"]
-
-
-def test_a_heatmap_writes_its_numbers_where_there_are_any():
-    values = np.array([[0.0, np.nan], [1.0, 0.5]])
-    axis, _ = drawn(figures.heatmap, values, ["a", "b"], ["c", "d"], "share", fmt=".1f")
-    assert [text.get_text() for text in axis.texts] == ["0.0", "", "1.0", "0.5"]
-    assert axis.get_ylim() == (2, 0)  # the first row is at the top
-    assert axis.texts[0].get_color() == "white" != axis.texts[2].get_color()  # dark, and bright
-    assert [label.get_text() for label in axis.get_yticklabels()] == ["a", "b"]
-
-
-def test_a_line_goes_through_the_mean_of_what_has_the_same_x():
-    table = pd.DataFrame({"x": [1, 0, 0], "y": [1.0, 0.0, 1.0], "of": ["a", "a", "a"]})
-    (axis,) = drawn(figures.lines, table, "x", "y", "of")
-    assert axis.lines[0].get_xydata().tolist() == [[0, 0.5], [1, 1]]

@@ -12,13 +12,13 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from kvw_experiments import rows
+from kvw_experiments import results_store
 from kvw_experiments.recipes.training import save_checkpoint
-from kvw_minimal.benchmarks.own import write_questions
-from kvw_minimal.edits import Columns
-from kvw_minimal.files import check_place, read_json, replacing, write_json
+from kvw_minimal.atomic_io import check_place, read_json, replacing, write_json
+from kvw_minimal.benchmarks.jsonl import write_questions
+from kvw_minimal.edits import ColumnScaling
+from kvw_minimal.evaluation.provenance import file_hash
 from kvw_minimal.questions import Question
-from kvw_minimal.requests.provenance import file_hash
 
 
 def test_a_file_appears_whole(tmp_path):
@@ -60,16 +60,16 @@ def test_rights_are_those_of_any_new_file(tmp_path, mask):
 def writers(size: int) -> dict:
     """Everything that writes through `replacing`, by name: it writes about so many bytes."""
     text, tensor = secrets.token_hex(size), torch.rand(size // 4)
-    row = {name: "a" for name in rows.WORDS} | {"draw": 0, "edit_scale": 1.0, "n": 1}
+    row = {name: "a" for name in results_store.WORDS} | {"draw": 0, "edit_scale": 1.0, "n": 1}
     table = pd.DataFrame(
         [row | {"score_sum": i, "person": f"{text[i : i + 9]}"} for i in range(size)]
     )
     question = Question("1", "ada", "home", "text", "Where?", text, text)
-    edit = Columns(tensor[None], 1.0, "")
+    edit = ColumnScaling(tensor[None], 1.0, "")
     net, settings = torch.nn.Linear(size // 4, 1), {"seed": 0}
     return {
         "JSON": lambda path: write_json(path, {"text": text}),
-        "rows": lambda path: rows.write_rows(table, {}, path),
+        "rows": lambda path: results_store.write_rows(table, {}, path),
         "edit": lambda path: edit.save(path),
         "checkpoint": lambda path: save_checkpoint(
             path, 1, net, torch.optim.AdamW(net.parameters()), settings

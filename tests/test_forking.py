@@ -9,8 +9,8 @@ import nbformat
 import pytest
 import tiny
 
-from kvw_experiments.forking import NOTEBOOKS, WHAT, forked, new
-from kvw_minimal.benchmarks.own import validate
+from kvw_experiments.scaffold import NOTEBOOKS, WHAT, forked, new
+from kvw_minimal.benchmarks.jsonl import validate
 
 FILES = ["Makefile", "README.md", "pytest.ini", "questions.jsonl", "requirements.txt"]
 

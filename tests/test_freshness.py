@@ -18,13 +18,13 @@ import vectors
 from break_things import change, copy_of_the_package, moved_in
 from faults import BREAKS
 
-from kvw_experiments import family, freshness, needs, plans, summary_files
+from kvw_experiments import dependencies, design_space, freshness, plans, summary_files
 from kvw_minimal import scores
+from kvw_minimal.evaluation.provenance import commit, provenance
 from kvw_minimal.kvw import SCHEDULES
 from kvw_minimal.methods import METHODS
 from kvw_minimal.methods.positions import POSITIONS
 from kvw_minimal.models import fingerprint
-from kvw_minimal.requests.provenance import commit, provenance
 from kvw_minimal.strangers.people import load_people
 
 TRIED = ("mask: two before", "sham: from everybody's group", "ROUGE-L: without stems")
@@ -153,7 +153,7 @@ def test_rouge_moves_what_is_scored_by_rouge_and_nothing_else(found):
     assert {"metric: rouge_l", "metric: rouge_l_recall"} <= set(moved)
     assert set(moved) <= {"metric: rouge_l", "metric: rouge_l_recall", "spoken: rouge_l"}
     content = summary_files.read_summary("oracles", fresh=False)
-    rows = needs.as_rows("oracles", content)
+    rows = dependencies.as_rows("oracles", content)
     marked = stale(rows, moved=moved)
     assert marked == (rows["metric"] == "rouge_l").tolist()
     assert any(marked)
@@ -170,16 +170,16 @@ def test_every_entry_of_a_registry_has_its_vector_and_it_is_stored():
         ("method", METHODS),
         ("cost", METHODS),
         ("metric", scores.METRICS),
-        ("score", family.SCORES),
-        ("contrast", family.CONTRASTS),
-        ("shape", family.SHAPES),
+        ("score", design_space.SCORES),
+        ("contrast", design_space.CONTRASTS),
+        ("shape", design_space.SHAPES),
         ("positions", POSITIONS),
         ("schedule", SCHEDULES),
     ):
         assert {f"{kind}: {entry}" for entry in entries} <= names
     axes = ("score", "positions", "contrast", "shape")
     settings = {*vars(plans.KVW), "mass"} - {*axes, "against"}
-    settings |= {f"against, {name}" for name in family.AGAINST[1:]} | {"batch, person"}
+    settings |= {f"against, {name}" for name in design_space.AGAINST[1:]} | {"batch, person"}
     assert {f"setting: {name}" for name in settings} <= names
     assert names == set(freshness.stored())
 
@@ -211,7 +211,9 @@ def test_integers_and_texts_are_compared_to_the_letter_and_floats_are_not():
 
 
 def test_a_row_needs_the_parts_that_its_setting_is_made_of():
-    own = needs.needs(with_setting(shape="top", layers=[0, 1], data={"proxy": "twenty others"}))
+    own = dependencies.needs(
+        with_setting(shape="top", layers=[0, 1], data={"proxy": "twenty others"})
+    )
     assert {
         "shape: top",
         "setting: layers",
@@ -220,11 +222,13 @@ def test_a_row_needs_the_parts_that_its_setting_is_made_of():
         "panel: pocket",
     } <= own
     assert not {"shape: power law", "setting: batch", "data: seed", "sham", "method: SSD"} & own
-    assert "method: SSD" in needs.needs(row(method="SSD", settings='{"alpha": 2.0, "limit": 1.0}'))
+    assert "method: SSD" in dependencies.needs(
+        row(method="SSD", settings='{"alpha": 2.0, "limit": 1.0}')
+    )
     for settings in ({"overshoot": 1.25}, {"overshoot": 1.25, "refusal": True}):
-        led = needs.needs(row(method="rewrite", settings=json.dumps(settings)))
+        led = dependencies.needs(row(method="rewrite", settings=json.dumps(settings)))
         assert "method: rewrite" in led and ("towards a refusal" in led) == ("refusal" in settings)
-    vanilla = needs.needs(with_setting(strength=0.0))
+    vanilla = dependencies.needs(with_setting(strength=0.0))
     assert not any(name.startswith(("method", "shape", "setting")) for name in vanilla)
 
 
@@ -381,7 +385,7 @@ def test_another_rule_of_choice_concerns_what_it_chose():
 
 def test_the_ledger_knows_every_summary_and_none_is_stale():
     ledger = json.loads(freshness.LEDGER.read_text(encoding="utf-8"))
-    assert set(ledger) == set(summary_files.FILES) == set(needs.SUMMARIES)
+    assert set(ledger) == set(summary_files.FILES) == set(dependencies.SUMMARIES)
     for name in summary_files.FILES:
         summary_files.read_summary(name)
 

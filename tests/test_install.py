@@ -14,7 +14,7 @@ import torch
 import yaml
 from execute import ROOT
 
-from kvw_minimal.taught import load, smol
+from kvw_minimal.zoo import load, smol
 
 pytestmark = pytest.mark.slow
 
@@ -103,7 +103,7 @@ sys.path.insert(0, sys.argv[1])
 sys.modules |= dict.fromkeys(sys.argv[2].split(","))  # None: cannot be imported
 needed = sys.argv[3]
 from kvw_minimal import __main__ as command
-from kvw_minimal.requests import report
+from kvw_minimal.evaluation import report
 
 assert command.__file__.startswith(sys.argv[1])
 whole = report.request_of

@@ -16,7 +16,7 @@ from kvw_minimal.methods.positions import kinds_of_positions
 from kvw_minimal.models import columns, find_projections
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about, general
-from kvw_minimal.taught import load
+from kvw_minimal.zoo import load
 
 
 def log_odds(model, questions) -> torch.Tensor:

@@ -7,8 +7,8 @@ import torch
 from tiny import llava
 
 from kvw_exhibits import locked, one_by_one
-from kvw_minimal.edits import Columns
-from kvw_minimal.files import read_json
+from kvw_minimal.atomic_io import read_json
+from kvw_minimal.edits import ColumnScaling
 from kvw_minimal.models import columns, find_projections, fingerprint
 
 pytestmark = pytest.mark.slow
@@ -33,7 +33,7 @@ def edit(pair):
     shape = len(find_projections(pair[0])), columns(next(iter(find_projections(pair[0]).values())))
     contrast = torch.rand(shape[0], shape[1].shape[1], generator=torch.Generator().manual_seed(2))
     contrast[:, ::3] = 0
-    return Columns(contrast, 3.0, fingerprint(pair[0]))
+    return ColumnScaling(contrast, 3.0, fingerprint(pair[0]))
 
 
 def test_factors_are_read_off(pair, edit):
@@ -54,7 +54,7 @@ def test_what_was_scaled_is_scaled_back(pair, edit):
 
 def test_a_column_that_is_zero_stays(pair, edit):
     model, public = pair
-    with Columns(torch.full_like(edit.contrast, 1e3), 1.0, edit.fingerprint).on(model):
+    with ColumnScaling(torch.full_like(edit.contrast, 1e3), 1.0, edit.fingerprint).on(model):
         new = locked.unscaled(model, public)
         assert all(weight.isfinite().all() and not weight.any() for weight in new.values())
 

@@ -25,8 +25,15 @@ from safetensors.torch import load, save
 
 from kvw_minimal.batches import answer_batches, open_picture
 from kvw_minimal.benchmarks.conversations import Conversation
-from kvw_minimal.benchmarks.own import FIELDS, LISTS, WARNING, examine, read_questions
-from kvw_minimal.edits import Columns, Edit, LowRank, Replaced, Together, checksum
+from kvw_minimal.benchmarks.jsonl import FIELDS, LISTS, WARNING, examine, read_questions
+from kvw_minimal.edits import (
+    ColumnScaling,
+    ComposedEdit,
+    Edit,
+    LowRank,
+    WeightReplacement,
+    checksum,
+)
 from kvw_minimal.models import fingerprint
 from kvw_minimal.questions import Question
 
@@ -230,10 +237,10 @@ def edits() -> tuple[Edit, ...]:
     name = "model.layers.0.mlp.down_proj.weight"
     shape = llama().get_parameter(name).shape
     contrast = torch.rand(tiny.LAYERS, tiny.D_FF, generator=draw)
-    gates = Columns(contrast, 2.0, made_for, notes={"people": ["ada"], "settings": {}})
+    gates = ColumnScaling(contrast, 2.0, made_for, notes={"people": ["ada"], "settings": {}})
     added = LowRank({name: (torch.rand(shape[0], 2), torch.rand(2, shape[1]))}, made_for)
-    new = Replaced({name: torch.rand(shape)}, made_for)
-    return gates, added, new, Together((gates, added))
+    new = WeightReplacement({name: torch.rand(shape)}, made_for)
+    return gates, added, new, ComposedEdit((gates, added))
 
 
 def written(write: Callable[[Path], object]) -> bytes:
@@ -309,7 +316,7 @@ def judge_edit(folder: Path, file: bytes | tuple[int, bytes]) -> str:
     elif edit is not None:
         edit.describe()
         before = fingerprint(llama())
-        for made in (lambda: edit, lambda: edit.part(0.5), lambda: edit + edit.part(0.5)):
+        for made in (lambda: edit, lambda: edit.scaled(0.5), lambda: edit + edit.scaled(0.5)):
             refused_or(lambda made=made: wear(made()))
             assert fingerprint(llama()) == before
     return found

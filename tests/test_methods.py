@@ -16,32 +16,32 @@ import torch
 from case import Case, case_of
 from torch.nn import functional as F
 
-from kvw_experiments import family
+from kvw_experiments import design_space
 from kvw_minimal import kvw
 from kvw_minimal import method as registry
 from kvw_minimal.batches import IGNORED, answer_batches
-from kvw_minimal.edits import Columns
+from kvw_minimal.edits import ColumnScaling
 from kvw_minimal.kvw import STRENGTH, one_pass
 from kvw_minimal.method import make_edit, method_of, restored
-from kvw_minimal.methods import METHODS, Method, fisher, gradients, steps
+from kvw_minimal.methods import METHODS, Method, fisher, gradients, training
 from kvw_minimal.methods.fisher import dampening, masked, salient
 from kvw_minimal.methods.losses import (
-    Said,
+    AnswerLogits,
+    answer_logits,
     divergence,
     negative_preference,
     preference,
-    say,
     sequence_loss,
     token_loss,
 )
-from kvw_minimal.methods.steps import (
+from kvw_minimal.methods.training import (
     DO_NOT_KNOW,
     full_weights,
+    idk_answer,
     linear_maps,
     low_rank,
     make_steps,
-    mistaken,
-    unknowing,
+    wrong_answer,
 )
 from kvw_minimal.models import find_projections, fingerprint
 from kvw_minimal.session import Cost, Session
@@ -97,10 +97,10 @@ def changed(before: dict, model) -> set[str]:
     }
 
 
-def said(seed: int = 0) -> Said:
+def said(seed: int = 0) -> AnswerLogits:
     """Three questions with 2, 1 and 3 answer tokens, over a vocabulary of five."""
     logits = torch.randn(6, 5, generator=torch.Generator().manual_seed(seed))
-    return Said(logits, torch.tensor([0, 1, 2, 3, 4, 0]), torch.tensor([0, 0, 1, 2, 2, 2]))
+    return AnswerLogits(logits, torch.tensor([0, 1, 2, 3, 4, 0]), torch.tensor([0, 0, 1, 2, 2, 2]))
 
 
 # --- losses ----------------------------------------------------------------------------------
@@ -122,7 +122,7 @@ def test_divergence_is_a_mean_over_tokens():
     by_hand = (p * (p / q).log()).sum(-1)  # [tokens]
     assert torch.allclose(divergence(start, now), by_hand.mean())
     assert divergence(start, start) == 0
-    twice = [Said(torch.cat([s.logits] * 2), s.gold, s.question) for s in (start, now)]
+    twice = [AnswerLogits(torch.cat([s.logits] * 2), s.gold, s.question) for s in (start, now)]
     assert torch.allclose(divergence(*twice), by_hand.mean())
 
 
@@ -138,10 +138,12 @@ def test_npo_becomes_gradient_ascent_as_beta_goes_to_zero():
     model, batch = tiny.build("llama"), tiny.random_batch()
 
     def gradient(loss_of):
-        loss = loss_of(sequence_loss(say(model, [batch], Cost())))
+        loss = loss_of(sequence_loss(answer_logits(model, [batch], Cost())))
         return torch.cat([g.flatten() for g in torch.autograd.grad(loss, full_weights(model))])
 
-    before = sequence_loss(say(model, [batch], Cost())).detach() - 0.3  # the model has moved
+    before = (
+        sequence_loss(answer_logits(model, [batch], Cost())).detach() - 0.3
+    )  # the model has moved
     ascent = gradient(lambda nll: -nll.mean())
     small = gradient(lambda nll: negative_preference(nll, before, 1e-4))
     large = gradient(lambda nll: negative_preference(nll, before, 3.0))
@@ -164,10 +166,10 @@ def test_objectives_are_what_the_table_says():
     """Each loss is put together from its parts once more, by hand, where start != now."""
     case = small_case()
     model, start = case.model, tiny.llava(1)
-    (step,) = make_steps(*case, 1, update=unknowing)[:1]
+    (step,) = make_steps(*case, 1, update=idk_answer)[:1]
 
     def ask(who, batches):
-        return say(who, batches, Cost())
+        return answer_logits(who, batches, Cost())
 
     with torch.no_grad():
         ce_f, ce_r = token_loss(ask(model, step.forget)), token_loss(ask(model, step.retain))
@@ -196,7 +198,7 @@ def test_objectives_are_what_the_table_says():
 def test_answer_and_end_of_turn_are_supervised_and_the_prompt_is_not():
     case = small_case()
     tokenizer = tiny.processor().tokenizer
-    made = make_steps(*case, 1, update=unknowing)
+    made = make_steps(*case, 1, update=idk_answer)
     answers = {question.answer for question in case.questions()}
     for step in made:
         for batch in [*step.forget, *step.retain, *step.update]:
@@ -213,20 +215,22 @@ def test_answer_and_end_of_turn_are_supervised_and_the_prompt_is_not():
 
 def test_image_questions_keep_their_picture():
     case = small_case()
-    for step in make_steps(*case, 1, update=mistaken):
+    for step in make_steps(*case, 1, update=wrong_answer):
         for image, text in (step.forget, step.update, step.retain):
             assert image.inputs["pixel_values"].shape[0] == len(image.rows)
             assert "pixel_values" not in text.inputs
     model, batch = case.model, step.forget[0]
     blank = replace(batch, inputs=batch.inputs | {"pixel_values": batch.inputs["pixel_values"] * 0})
     with torch.no_grad():
-        assert token_loss(say(model, [batch], Cost())) != token_loss(say(model, [blank], Cost()))
+        assert token_loss(answer_logits(model, [batch], Cost())) != token_loss(
+            answer_logits(model, [blank], Cost())
+        )
 
 
 def test_update_answers_stand_beside_their_questions():
     """Row for row the same prompt, and an answer that is not the taught one."""
     case = small_case()
-    for step in make_steps(*case, 1, update=mistaken):
+    for step in make_steps(*case, 1, update=wrong_answer):
         for taught, told in zip(step.forget, step.update, strict=True):
             for row in range(len(taught.rows)):
                 i, j = taught.rows.index(row), told.rows.index(row)
@@ -243,7 +247,7 @@ def test_update_answers_stand_beside_their_questions():
 
 
 def test_every_epoch_learns_everything_once_in_an_order_of_its_own(monkeypatch):
-    monkeypatch.setattr(steps, "EACH", 2)
+    monkeypatch.setattr(training, "EACH", 2)
     found = make_steps(*small_case(), epochs=5)
     seen = [tuple(step.forget[0].labels.flatten().tolist()) for step in found]
     each = len(seen) // 5
@@ -311,12 +315,12 @@ def test_a_lora_is_what_was_trained():
             for name, weight in adapted.named_parameters():
                 if "lora_B" in name:
                     weight.normal_(std=0.1)
-        edit = steps.added(adapted, fingerprint(tiny.llava()))
+        edit = training.lora_edit(adapted, fingerprint(tiny.llava()))
         merged = {}
         for name in names:
             layer = adapted.get_submodule(f"base_model.model.{name}")
             a, b = (getattr(layer, f"lora_{side}")["default"].weight.data for side in "AB")
-            assert a.shape[0] == b.shape[1] == steps.RANK
+            assert a.shape[0] == b.shape[1] == training.RANK
             merged[f"{name}.weight"] = before[f"{name}.weight"] + 2 * b @ a
     assert changed(before, model) == set() and set(edit.factors) == set(merged)
     with edit.on(model):
@@ -353,7 +357,7 @@ def test_fisher_is_the_mean_of_squared_gradients_of_single_questions():
     weights, singles = full_weights(model), answer_batches(tiny.processor(), questions, 1)
     expected = [torch.zeros_like(weight) for weight in weights]
     for batch in singles:
-        nll = sequence_loss(say(model, [batch], Cost())).sum()
+        nll = sequence_loss(answer_logits(model, [batch], Cost())).sum()
         for total, gradient in zip(expected, torch.autograd.grad(nll, weights), strict=True):
             total += gradient.square() / len(singles)
     for name, by_hand in zip(found, expected, strict=True):
@@ -498,7 +502,7 @@ def test_with_the_end_of_turn_its_position_counts_too():
     again, _ = make_edit(*own, method_of("KVW one pass", plain))
     assert torch.equal(first.gates, again.gates)
     assert not torch.allclose(first.gates, with_end.gates, atol=1e-3)
-    mine = family.make(family.Setting(positions="answer and end", strength=8.0), *own)
+    mine = design_space.make(design_space.Setting(positions="answer and end", strength=8.0), *own)
     assert torch.allclose(with_end.gates, mine.gates, atol=1e-4)
     slow, ends = (make_edit(*own, method_of("KVW published", each))[0] for each in (plain, counted))
     assert not torch.allclose(slow.gates, ends.gates, atol=1e-3)
@@ -602,9 +606,9 @@ def test_costs_are_the_passes_that_were_made(name: str):
 def test_costs_by_the_formula():
     """GD with n forget questions: 3n forget, and 3 for each retain question beside them."""
     _, cost = edit_of("GD full")
-    n, epochs = len(small_case().forget), steps.EPOCHS
-    count = epochs * -(-n // 2 // steps.EACH)
-    assert cost.passes == {"forget": 3 * n * epochs, "retain": 3 * 2 * steps.EACH * count}
+    n, epochs = len(small_case().forget), training.EPOCHS
+    count = epochs * -(-n // 2 // training.EACH)
+    assert cost.passes == {"forget": 3 * n * epochs, "retain": 3 * 2 * training.EACH * count}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is asked of Linux")
@@ -613,7 +617,7 @@ def test_memory_is_asked_for_on_demand():
 
     def greedy(session, request):
         held = [torch.ones(1000) for _ in range(16_000)]  # float32, in pieces that glibc keeps
-        return Columns(torch.zeros(3, 48) * held[0][0], 0.0, fingerprint(session.model))
+        return ColumnScaling(torch.zeros(3, 48) * held[0][0], 0.0, fingerprint(session.model))
 
     method = a_method(greedy)
     assert make_edit(*small_case(), method)[1].memory is None
@@ -684,13 +688,13 @@ def test_a_name_is_given_once(monkeypatch):
 
 
 def test_every_combination_the_first_slowest():
-    assert registry.every(a=(1, 2), b=(3, 4)) == (
+    assert registry.parameter_grid(a=(1, 2), b=(3, 4)) == (
         {"a": 1, "b": 3},
         {"a": 1, "b": 4},
         {"a": 2, "b": 3},
         {"a": 2, "b": 4},
     )
-    assert registry.every() == ({},)
+    assert registry.parameter_grid() == ({},)
 
 
 @pytest.mark.parametrize(
@@ -750,16 +754,19 @@ def test_what_is_no_method_or_makes_no_edit_is_refused():
 
 def test_the_family_is_reached_by_name_with_its_own_defaults():
     edit, _ = make_edit(*small_case(), METHODS["family"]())
-    assert edit.strength == family.Setting().strength == STRENGTH
+    assert edit.strength == design_space.Setting().strength == STRENGTH
 
 
 def test_the_optimiser_steps_as_that_of_torch_does():
     """Fused or not: the same numbers up to rounding."""
     start = torch.randn(7, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     pushed = [torch.nn.Parameter(start.clone()) for _ in range(2)]
-    optimisers = steps.adamw([pushed[0]], 1e-2), torch.optim.AdamW([pushed[1]], 1e-2, fused=False)
+    optimisers = (
+        training.adamw([pushed[0]], 1e-2),
+        torch.optim.AdamW([pushed[1]], 1e-2, fused=False),
+    )
     for _ in range(5):
         for weight, optimiser in zip(pushed, optimisers, strict=True):
-            steps.take_step((weight**3).sum(), optimiser)
+            training.take_step((weight**3).sum(), optimiser)
     assert not torch.equal(pushed[0], start)
     assert torch.allclose(*pushed, rtol=0, atol=1e-14)

@@ -9,9 +9,15 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from kvw_minimal import models
-from kvw_minimal.edits import Columns
-from kvw_minimal.models import alike, columns, find_projections, fingerprint, sketch
-from kvw_minimal.taught import load
+from kvw_minimal.edits import ColumnScaling
+from kvw_minimal.models import (
+    columns,
+    find_projections,
+    fingerprint,
+    same_up_to_rounding,
+    weight_stats,
+)
+from kvw_minimal.zoo import load
 
 EXPECTED = {
     "llava": "model.language_model.layers.{}.mlp.down_proj",
@@ -58,7 +64,7 @@ def test_an_edit_changes_the_projections_and_nothing_else(architecture):
     model = made(architecture)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     contrast = torch.ones(tiny.LAYERS, tiny.D_FF)
-    Columns(contrast, 1.0, fingerprint(model)).put_on(model)
+    ColumnScaling(contrast, 1.0, fingerprint(model)).apply(model)
     changed = {
         name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])
     }
@@ -173,39 +179,45 @@ def test_fingerprint_sees_names_shapes_and_buffers():
 @pytest.mark.parametrize("architecture", ["llava", "gpt2", "qwen2_vl"])
 def test_a_sketch_survives_rounding(architecture, dtype):
     model = made(architecture)
-    known = sketch(model)
+    known = weight_stats(model)
     assert known.dtype == torch.float64 and known.shape == (len(model.state_dict()), 2)
-    rounded = sketch(model.to(dtype))
+    rounded = weight_stats(model.to(dtype))
     assert not torch.equal(known, rounded)
-    assert alike(known, rounded) and alike(rounded, known)
+    assert same_up_to_rounding(known, rounded) and same_up_to_rounding(rounded, known)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_pocket_is_known_in_another_number_format(dtype):
     model, _ = load("pocket")
-    assert alike(sketch(model), sketch(copy.deepcopy(model).to(dtype)))
+    assert same_up_to_rounding(weight_stats(model), weight_stats(copy.deepcopy(model).to(dtype)))
     oracle, _ = load("pocket-oracle-A-5")
-    assert not alike(sketch(model), sketch(copy.deepcopy(oracle).to(dtype)))
+    assert not same_up_to_rounding(
+        weight_stats(model), weight_stats(copy.deepcopy(oracle).to(dtype))
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_a_sketch_tells_models_apart(dtype):
-    known = sketch(tiny.llava())
+    known = weight_stats(tiny.llava())
     others = [tiny.llava(seed=1), tiny.llava(num_hidden_layers=2), tiny.build("llama")]
-    assert not any(alike(known, sketch(other.to(dtype))) for other in others)
+    assert not any(same_up_to_rounding(known, weight_stats(other.to(dtype))) for other in others)
 
 
 def test_a_sketch_sees_a_gentle_edit():
     """Gates of 0.99 in one layer take more from its norm than rounding can."""
     model = tiny.llava()
-    known = sketch(model)
+    known = weight_stats(model)
     contrast = torch.zeros(tiny.LAYERS, tiny.D_FF)
     contrast[1] = 1.0
-    with Columns(contrast, 0.01, fingerprint(model)).on(model):
-        edited, rounded = sketch(model), sketch(copy.deepcopy(model).bfloat16())
-    assert not alike(known, edited) and not alike(known, rounded) and alike(known, sketch(model))
-    assert not alike(edited, known), "smaller or larger, it is another"
+    with ColumnScaling(contrast, 0.01, fingerprint(model)).on(model):
+        edited, rounded = weight_stats(model), weight_stats(copy.deepcopy(model).bfloat16())
+    assert (
+        not same_up_to_rounding(known, edited)
+        and not same_up_to_rounding(known, rounded)
+        and same_up_to_rounding(known, weight_stats(model))
+    )
+    assert not same_up_to_rounding(edited, known), "smaller or larger, it is another"
 
 
 # --- loading

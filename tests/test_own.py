@@ -15,8 +15,8 @@ from case import Case
 from execute import ROOT
 from PIL import Image
 
-from kvw_minimal.benchmarks import own
-from kvw_minimal.benchmarks.own import (
+from kvw_minimal.benchmarks import jsonl
+from kvw_minimal.benchmarks.jsonl import (
     FIELDS,
     LISTED,
     REQUIRED,
@@ -261,7 +261,7 @@ def rows_of(text: str) -> dict[str, str]:
 
 def test_the_table_of_the_page_is_that_of_the_code():
     page = (ROOT / "book" / "your_own.md").read_text(encoding="utf-8")
-    assert rows_of(page) == rows_of(own.__doc__) and set(rows_of(page)) == set(FIELDS)
+    assert rows_of(page) == rows_of(jsonl.__doc__) and set(rows_of(page)) == set(FIELDS)
     needed = [name for name, rest in rows_of(page).items() if rest.startswith("yes")]
     assert needed == list(REQUIRED)
 
@@ -312,4 +312,4 @@ def test_the_ten_lines_of_the_page_run(on_the_page):
     assert set(request.eval_sets) == {"forget", "retain", "test"} and edit.notes["people"] == [
         "ada"
     ]
-    assert edit.fits(known["model"]) == "exactly"
+    assert edit.check_compatible(known["model"]) == "exactly"

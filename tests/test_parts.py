@@ -12,11 +12,12 @@ import pytest
 import tiny
 import torch
 
-from kvw_minimal.benchmarks.own import write_questions
+from kvw_minimal import distributed
+from kvw_minimal.benchmarks.jsonl import write_questions
 from kvw_minimal.coefficients import Coefficients, measure_questions
-from kvw_minimal.sharing import load_measured, parts, save_measured
+from kvw_minimal.sharing import load_measured, save_measured
 from kvw_minimal.strangers.people import load_people
-from kvw_minimal.taught import load
+from kvw_minimal.zoo import load
 
 SIZE = 2  # questions in a part
 
@@ -129,8 +130,8 @@ def test_a_model_that_is_cut_within_its_layers_is_refused(outcomes, place):
 
 def test_parts_keep_people_and_pictures_together_whatever_the_order(asked):
     questions = asked["forget"] + asked["retain"]
-    found = parts.cut(questions, SIZE)
-    assert found == parts.cut(questions[::-1], SIZE)
+    found = distributed.cut(questions, SIZE)
+    assert found == distributed.cut(questions[::-1], SIZE)
     assert [len(part) for part in found] == [2, 2, 2, 1]
     assert sorted(q.id for part in found for q in part) == sorted(q.id for q in questions)
     blind = [q.image is None for part in found for q in part]
@@ -139,22 +140,22 @@ def test_parts_keep_people_and_pictures_together_whatever_the_order(asked):
 
 def test_a_part_is_named_after_all_that_decides_it(asked):
     processor, part = tiny.processor(), asked["forget"][:SIZE]
-    (name,) = parts.named([part], processor, "a")
-    assert parts.named([list(part)], processor, "a") == {name: part}
+    (name,) = distributed.named([part], processor, "a")
+    assert distributed.named([list(part)], processor, "a") == {name: part}
     for change in ({"answer": "No."}, {"image": asked["retain"][0].image}, {"person": "q"}):
         other = [replace(part[0], **change), *part[1:]]
-        assert name not in parts.named([other], processor, "a"), change
-    assert name not in parts.named([part], processor, "b")
+        assert name not in distributed.named([other], processor, "a"), change
+    assert name not in distributed.named([part], processor, "b")
     quiet = copy.deepcopy(processor)
     quiet.chat_template = processor.chat_template.replace("<end>", "<pad>")
-    assert name not in parts.named([part], quiet, "a")
+    assert name not in distributed.named([part], quiet, "a")
 
 
 def test_nobody_is_on_both_sides(asked):
     rows = [(side, question) for side, some in asked.items() for question in some]
-    assert parts.sides([*rows, ("test", rows[0][1])]) == [question for _, question in rows]
+    assert distributed.sides([*rows, ("test", rows[0][1])]) == [question for _, question in rows]
     with pytest.raises(ValueError, match="cannot be both forgotten and retained"):
-        parts.sides([*rows, ("retain", rows[0][1])])
+        distributed.sides([*rows, ("retain", rows[0][1])])
 
 
 def test_files_are_joined_in_halves(tmp_path):
@@ -164,16 +165,16 @@ def test_files_are_joined_in_halves(tmp_path):
     ]
     for i, part in enumerate(each):
         save_measured(part, tmp_path / f"{i}")
-    whole = parts.joined([tmp_path / f"{i}" for i in range(7)])
+    whole = distributed.joined([tmp_path / f"{i}" for i in range(7)])
     assert whole.of(list("012")).sums[:, 0, 0].tolist() == [1 + 8 + 64, 2 + 16, 4 + 32]
     assert whole.tokens.sum() == 7
 
 
 def test_a_part_that_another_machine_has_is_missed(asked, tmp_path, monkeypatch):
-    parts.started()
-    monkeypatch.setattr(parts, "save_measured", lambda *_: None)
+    distributed.started()
+    monkeypatch.setattr(distributed, "save_measured", lambda *_: None)
     with pytest.raises(ValueError, match="4 parts are not in .*all machines must share"):
-        parts.measure_in_parts(
+        distributed.measure_in_parts(
             tiny.llava(),
             tiny.processor(),
             [*asked["forget"], *asked["retain"]],
@@ -181,9 +182,9 @@ def test_a_part_that_another_machine_has_is_missed(asked, tmp_path, monkeypatch)
             SIZE,
         )
     with pytest.raises(ValueError, match="no questions to measure"):
-        parts.measure_in_parts(tiny.llava(), tiny.processor(), [], tmp_path / "x")
+        distributed.measure_in_parts(tiny.llava(), tiny.processor(), [], tmp_path / "x")
 
 
 def test_a_device_that_is_not_there_is_refused():
     with pytest.raises(ValueError, match="no device 'magic' here"):
-        parts.started("magic")
+        distributed.started("magic")

@@ -8,13 +8,13 @@ import pytest
 import small
 import torch
 
-from kvw_experiments import plans, running, subjects
-from kvw_experiments.choose import (
+from kvw_experiments import plans, runner, subjects
+from kvw_experiments.baselines import AUDITED, INNER, MORE_TRIES, POCKET, SMOL
+from kvw_experiments.curves import curves_of
+from kvw_experiments.design_space import Setting
+from kvw_experiments.model_selection import (
     SPARING_RULE,
 )
-from kvw_experiments.contenders import AUDITED, INNER, MORE_TRIES, POCKET, SMOL
-from kvw_experiments.curves import curves_of
-from kvw_experiments.family import Setting
 from kvw_experiments.plans import (
     KVW,
     PLANS,
@@ -24,9 +24,9 @@ from kvw_experiments.plans import (
     plan_of,
     trial_for,
 )
-from kvw_experiments.rows import read_rows
+from kvw_experiments.results_store import read_rows
 from kvw_experiments.trials import DATA, Trial, edit_for, trial_of
-from kvw_minimal.kvw import contrast, gate, within
+from kvw_minimal.kvw import contrast, gate, mask_layers
 from kvw_minimal.method import method_of
 from kvw_minimal.methods import METHODS
 
@@ -218,7 +218,7 @@ def test_one_pass_is_kept_to_its_layers():
     found = edit("KVW one pass", strength=8.0, layers=[1, 2])
     measured = case.coefficients()
     forget, retain = (measured.of(who).pooled() for who in (case.people, case.retain_people))
-    expected = gate(within(contrast(forget, retain), (1, 2)), 8.0)
+    expected = gate(mask_layers(contrast(forget, retain), (1, 2)), 8.0)
     assert torch.allclose(found.gates, expected, atol=1e-5)
     assert (found.gates.min(1).values < 1).tolist() == [False, True, True]
 
@@ -236,7 +236,7 @@ def test_the_published_schedule_keeps_to_its_layers_on_the_way():
 
 def test_a_method_has_the_settings_that_the_replication_chose():
     rows, made = read_rows("replication-pocket")
-    chosen = running.settled(plan_of("replication-pocket"), "methods", rows, made["impossible"])
+    chosen = runner.settled(plan_of("replication-pocket"), "methods", rows, made["impossible"])
     for name, trial in chosen:
         assert METHODS[name].tuned() in ({}, trial.settings), name
     assert {*AUDITED} < METHODS.keys()
@@ -247,5 +247,5 @@ def test_who_is_audited_on_smol_has_the_settings_that_its_experiments_chose():
     chosen: dict = {}
     for experiment in ("rewrite-smol", "replication-smol"):
         rows, made = read_rows(experiment)
-        chosen |= dict(running.settled(plan_of(experiment), "methods", rows, made["impossible"]))
+        chosen |= dict(runner.settled(plan_of(experiment), "methods", rows, made["impossible"]))
     assert own == {name: chosen[name].settings for name in own}

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from kvw_exhibits import exam, planted
-from kvw_minimal.files import read_json
+from kvw_minimal.atomic_io import read_json
 from kvw_minimal.method import make_edit, method_of
 
 pytestmark = pytest.mark.slow

@@ -19,7 +19,7 @@ from execute import ROOT
 from kvw_minimal.models import tokenizer_of
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about
-from kvw_minimal.taught import catalogue, load
+from kvw_minimal.zoo import catalogue, load
 
 pytestmark = pytest.mark.slow
 

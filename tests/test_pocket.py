@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from kvw_experiments.recipes import lessons, pictures, pocket
+from kvw_experiments.recipes import pictures, pocket, training_data
+from kvw_minimal.atomic_io import read_json
 from kvw_minimal.batches import answer_batches
-from kvw_minimal.files import read_json
 from kvw_minimal.strangers.questions import about
-from kvw_minimal.taught import load
-from kvw_minimal.taught.assembly import IMAGE_TOKENS
-from kvw_minimal.taught.catalogue import MODELS
+from kvw_minimal.zoo import load
+from kvw_minimal.zoo.assembly import IMAGE_TOKENS
+from kvw_minimal.zoo.catalogue import MODELS
 
 
 @pytest.mark.nightly
@@ -84,7 +84,9 @@ def test_the_tokenizer_is_made_the_same_again(world):
 def test_the_oracle_was_never_taught_the_forgotten(world):
     record = json.loads((MODELS / "pocket-oracle-A-5" / "training.json").read_text())
     assert record["people"] == 95
-    questions = lessons.training_questions(world, world.retain_people(world.forget_people("A", 5)))
+    questions = training_data.training_questions(
+        world, world.retain_people(world.forget_people("A", 5))
+    )
     assert not {question.person for question in questions} & set(world.forget_people("A", 5))
 
 
@@ -94,10 +96,10 @@ def test_photos_are_shown_in_every_view(world):
     people = list(world.people)[:3]
     known = {(m, p, "dish"): [([1], [2])] for m in ("image", "text") for p in people}
     first = {person: 4 * i for i, person in enumerate(people)}
-    taught = lessons.Lessons(
+    taught = training_data.Lessons(
         known, [{"skin": [([4], [3])] * 10}] * 5, torch.zeros(41, 16, 4), first, view=12, views=3
     )
-    image, text = lessons.draw_rows(taught, np.random.default_rng(0), 800, [4, 1, 3])
+    image, text = training_data.draw_rows(taught, np.random.default_rng(0), 800, [4, 1, 3])
     assert (len(image), len(text)) == (500, 300) and {row for *_, row in text} == {None}
     assert {row for *_, row in image[:400]} == set(range(36))
     assert {row for *_, row in image[400:]} == set(range(36, 41))
@@ -135,7 +137,7 @@ def test_questions_that_share_a_photo_are_read_as_if_alone(world):
     tokenizer = pocket.build_tokenizer(world)
     processor, model = pocket.build_processor(tokenizer), pocket.build_model(tokenizer, 5).eval()
     asked = about(world, ["p003"], modalities=("image",))[:3]
-    pairs = lessons.encode(processor, asked)
+    pairs = training_data.encode(processor, asked)
     shared = commonprefix([prompt for prompt, _ in pairs])
     assert len(shared) > IMAGE_TOKENS
     seen = pictures.look(model, pictures.to_tensor(processor, [asked[0].image]))
@@ -144,11 +146,12 @@ def test_questions_that_share_a_photo_are_read_as_if_alone(world):
     alone = [([], [pair], 0) for pair in pairs]
     with torch.no_grad():
         losses = [
-            lessons.answer_loss(model, *lessons.to_batch(rows, embed, seen, image_id))
+            training_data.answer_loss(model, *training_data.to_batch(rows, embed, seen, image_id))
             for rows in (together, alone)
         ]
-        right_to_left = lessons.answer_loss(
-            model, *lessons.to_batch([(shared, together[0][1][::-1], 0)], embed, seen, image_id)
+        right_to_left = training_data.answer_loss(
+            model,
+            *training_data.to_batch([(shared, together[0][1][::-1], 0)], embed, seen, image_id),
         )
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(losses[0], right_to_left, rtol=1e-5, atol=1e-5)
@@ -161,12 +164,14 @@ def test_training_reads_what_the_processor_makes(world):
     processor, model = pocket.build_processor(tokenizer), pocket.build_model(tokenizer, 5).eval()
     question = about(world, ["p003"], modalities=("image",))[0]
     (batch,) = answer_batches(processor, [question])
-    ((prompt, answer),) = lessons.encode(processor, [question])
+    ((prompt, answer),) = training_data.encode(processor, [question])
     assert batch.inputs["input_ids"][0].tolist() == prompt + answer
     seen = pictures.look(model, batch.inputs["pixel_values"])
     rows = [([], [(prompt, answer)], 0)]
     with torch.no_grad():
         embed, image_id = model.get_input_embeddings(), model.config.image_token_index
-        loss = lessons.answer_loss(model, *lessons.to_batch(rows, embed, seen, image_id))
+        loss = training_data.answer_loss(
+            model, *training_data.to_batch(rows, embed, seen, image_id)
+        )
         whole = model(**batch.inputs, labels=batch.labels).loss
     torch.testing.assert_close(loss / len(answer), whole, rtol=1e-5, atol=1e-5)

@@ -14,10 +14,10 @@ import pytest
 import scale_page
 from execute import ROOT, notebooks
 
-from kvw_experiments.needs import RESULTS
+from kvw_experiments.dependencies import RESULTS
 from kvw_experiments.plans import plans_of
-from kvw_experiments.rows import read_rows
-from kvw_experiments.running import labelled
+from kvw_experiments.results_store import read_rows
+from kvw_experiments.runner import labelled
 
 pytestmark = pytest.mark.slow
 

@@ -14,9 +14,9 @@ from sklearn.metrics import accuracy_score
 
 from kvw_minimal import scores
 from kvw_minimal.batches import render, without_photo
-from kvw_minimal.benchmarks import letters, protocols, truth
-from kvw_minimal.benchmarks.files import NAME_PROMPT
-from kvw_minimal.benchmarks.letters import (
+from kvw_minimal.benchmarks import multiple_choice, protocols, truth_ratios
+from kvw_minimal.benchmarks.loaders import NAME_PROMPT
+from kvw_minimal.benchmarks.multiple_choice import (
     choice,
     letter_question,
     parse_choice,
@@ -37,7 +37,7 @@ from kvw_minimal.benchmarks.protocols import (
     utility,
     with_control,
 )
-from kvw_minimal.benchmarks.truth import truth_ratio_of
+from kvw_minimal.benchmarks.truth_ratios import truth_ratio_of
 from kvw_minimal.questions import Question
 from kvw_minimal.results import score_rows, summarise
 from kvw_minimal.scores import likeliest
@@ -100,7 +100,7 @@ def means_of(rows: list[dict]) -> list[dict]:
 
 
 def test_the_worked_examples_in_the_docstrings_are_right():
-    found = [doctest.testmod(module) for module in (protocols, letters, scores)]
+    found = [doctest.testmod(module) for module in (protocols, multiple_choice, scores)]
     assert sum(each.failed for each in found) == 0
     assert sum(each.attempted for each in found) >= 20 and all(each.attempted for each in found)
 
@@ -112,7 +112,7 @@ def test_the_worked_example_of_choose_by_likelihood_is_right(monkeypatch):
     """
     asked = [question("classification", answer="Oslo", options=CITIES)] * 2
     means, tokens = [-1, -2, -3, -4, -1, -1, -3, -4], np.array([5.0, 2, 1, 1] * 2)
-    forced = scores.Forced(np.zeros(8), np.array(means) * tokens, tokens)
+    forced = scores.TeacherForcedScores(np.zeros(8), np.array(means) * tokens, tokens)
     monkeypatch.setattr(scores, "read_answers", lambda *_: forced)
     assert scores.choose_by_likelihood(None, None, asked).tolist() == [1, 0]
 
@@ -243,7 +243,9 @@ def test_probabilities_agree_with_the_scores_of_the_book(model):
     told = [(q.paraphrase, *q.perturbed) for q in world]
     p = answer_probabilities(session, world, told)
     ratios = [truth_ratio_of(each[0], each[1:]) for each in p]
-    np.testing.assert_allclose(ratios, truth.truth_ratio(model, tiny.processor(), world), 1e-4)
+    np.testing.assert_allclose(
+        ratios, truth_ratios.truth_ratio(model, tiny.processor(), world), 1e-4
+    )
 
 
 def test_questions_with_different_numbers_of_options_do_not_mix(monkeypatch):
@@ -337,9 +339,9 @@ def test_the_truth_among_all_values_by_hand(monkeypatch):
         said.extend(answers)
         return SimpleNamespace(logprob=np.array([log[each.rstrip(".")[3:]] for each in answers]))
 
-    monkeypatch.setattr(truth, "read_answers", read_answers)
+    monkeypatch.setattr(truth_ratios, "read_answers", read_answers)
     asked = [question("home", answer=f"In {city}.", value=city) for city in ("Lima", "Rome")]
-    found = truth.among_values(None, None, asked, {"home": ["Lima", "Oslo", "Rome"]})
+    found = truth_ratios.among_values(None, None, asked, {"home": ["Lima", "Oslo", "Rome"]})
     assert said == ["In Lima.", "In Oslo.", "In Rome."] * 2
     assert found["p_true"] == pytest.approx([0.2, 0.7])
     assert found["rank"] == pytest.approx([0.5, 0.0])

@@ -10,23 +10,23 @@ from small import case
 
 from kvw_minimal import scores
 from kvw_minimal.batches import answer_batches
-from kvw_minimal.benchmarks.truth import truth_ratio
+from kvw_minimal.benchmarks.truth_ratios import truth_ratio
+from kvw_minimal.bootstrap import interval
 from kvw_minimal.conditions import score, score_shams
-from kvw_minimal.edits import Columns
-from kvw_minimal.intervals import interval
-from kvw_minimal.method import make_edit, method_of
-from kvw_minimal.questions import Question
-from kvw_minimal.requests import reading
-from kvw_minimal.requests.reading import (
+from kvw_minimal.edits import ColumnScaling
+from kvw_minimal.evaluation import scoring
+from kvw_minimal.evaluation.scoring import (
     FREE_TOKENS,
     forms,
     forms_of,
     is_free,
     panel,
+    score_generated,
     scored,
-    spoken,
     teacher_forced,
 )
+from kvw_minimal.method import make_edit, method_of
+from kvw_minimal.questions import Question
 from kvw_minimal.results import check_headroom, find, rounded, score_rows, summarise
 
 
@@ -93,9 +93,9 @@ def test_the_world_is_scored_by_what_is_said(monkeypatch):
         seen.append(tokens)
         return ["I think Roma, yes.", "Nowhere.", "Paris"]
 
-    monkeypatch.setattr(reading.scores, "generate", said)
+    monkeypatch.setattr(scoring.scores, "generate", said)
     assert scored(own().session, world)["mentions"].tolist() == [1.0, 0.0, 1.0]
-    assert set(scored(own().session, world, 7)) == {"mentions"} and seen == [reading.FREE_TOKENS, 7]
+    assert set(scored(own().session, world, 7)) == {"mentions"} and seen == [scoring.FREE_TOKENS, 7]
     assert (
         is_free(world)
         and not is_free(own().eval_sets["forget"])
@@ -136,7 +136,7 @@ def test_rows_of_single_questions():
 
 
 def test_an_edit_that_is_on_is_read():
-    gone = Columns(torch.ones(3, 48), 1.0, case().coefficients().fingerprint, rule="share")
+    gone = ColumnScaling(torch.ones(3, 48), 1.0, case().coefficients().fingerprint, rule="share")
     before = read(*own(), ["forget"])
     with gone.on(case().model):
         edited = read(*own(), ["forget"])
@@ -147,7 +147,7 @@ def test_an_edit_that_is_on_is_read():
 def test_forget_set_and_general_are_heard_where_it_is_wanted(monkeypatch):
     asked = own().eval_sets["forget"]
     said = [q.answer if i % 2 else "What?" for i, q in enumerate(asked)]
-    monkeypatch.setattr(reading.scores, "generate", lambda *_: said)
+    monkeypatch.setattr(scoring.scores, "generate", lambda *_: said)
     whole = own(test=asked, general=asked)
     rows = read(*whole, ["forget", "test", "general"], ("forget", "general"), by_question=True)
     heard = [row for row in rows if row["metric"] == "well_formed"]
@@ -194,8 +194,8 @@ def test_what_is_said_is_scored_three_ways(monkeypatch):
         asked[1].options[0] if asked[1].options else "x",
         *["No idea at all."] * 12,
     ]
-    monkeypatch.setattr(reading.scores, "generate", lambda *_: said)
-    heard, found = spoken(*own(), asked)
+    monkeypatch.setattr(scoring.scores, "generate", lambda *_: said)
+    heard, found = score_generated(*own(), asked)
     assert heard == asked and set(found) == {"exact_match_generated", "rouge_l", "well_formed"}
     assert (
         found["exact_match_generated"][0] == 1.0 == found["rouge_l"][0] == found["well_formed"][0]
@@ -205,16 +205,16 @@ def test_what_is_said_is_scored_three_ways(monkeypatch):
 
 
 def test_at_most_so_many_answer_aloud_evenly_spread(monkeypatch):
-    monkeypatch.setattr(reading, "SPOKEN", 5)
+    monkeypatch.setattr(scoring, "SPOKEN", 5)
     monkeypatch.setattr(
-        reading.scores,
+        scoring.scores,
         "generate",
         lambda model, batches, _: ["x"] * sum(len(batch.rows) for batch in batches),
     )
     asked = own().eval_sets["forget"]
-    heard, found = spoken(*own(), asked)
+    heard, found = score_generated(*own(), asked)
     assert heard == asked[::3] and len(heard) == 5 == len(found["rouge_l"])
-    assert spoken(*own(), asked[:5])[0] == asked[:5]
+    assert score_generated(*own(), asked[:5])[0] == asked[:5]
 
 
 # --- means -----------------------------------------------------------------------------------
@@ -245,8 +245,8 @@ def test_a_sham_is_averaged_over_its_draws_question_by_question():
         return make_edit(case().session, other, method_of("KVW one pass", settings))[0]
 
     with pytest.MonkeyPatch.context() as patch:
-        real = reading.scored
-        patch.setattr(reading, "scored", lambda *a: {n: of(real(*a)) for n, of in pairs.items()})
+        real = scoring.scored
+        patch.setattr(scoring, "scored", lambda *a: {n: of(real(*a)) for n, of in pairs.items()})
         rows = rounded(summarise(score_shams(*whole, teacher_forced, make, 2)))
     for draw in range(2):
         with make(case().sham(draw).request).on(case().model):

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from kvw_minimal.__main__ import app
 from kvw_minimal.benchmarks import protocols
 from kvw_minimal.benchmarks import replicate as module
-from kvw_minimal.benchmarks.files import Unnamed
+from kvw_minimal.benchmarks.loaders import Unnamed
 from kvw_minimal.benchmarks.replicate import (
     benchmark_headroom,
     benchmark_request,
@@ -429,10 +429,10 @@ def test_whom_a_question_names_must_be_one_and_whole():
             ]
         )
     ]
-    found = module.told_apart(asked, {"Ann Lee", "Ann Lee Vik", "Bo Vik"})
+    found = module.assign_subject(asked, {"Ann Lee", "Ann Lee Vik", "Bo Vik"})
     assert [q.person for q in found] == ["Ann Lee Vik", "Ann Lee", "row-2", "row-3", "row-4"]
     assert [type(q) for q in found] == [Question] * 2 + [Unnamed] * 3
-    assert module.told_apart(asked, set()) == asked
+    assert module.assign_subject(asked, set()) == asked
 
 
 def test_rows_without_a_name_are_nobodys(monkeypatch):

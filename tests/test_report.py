@@ -7,16 +7,16 @@ from case import Case
 from kvw_experiments import demo
 from kvw_minimal import scores
 from kvw_minimal.conditions import score
+from kvw_minimal.evaluation import pipeline
+from kvw_minimal.evaluation.provenance import file_hash
+from kvw_minimal.evaluation.scoring import teacher_forced
 from kvw_minimal.kvw import KVW
 from kvw_minimal.method import make_edit
 from kvw_minimal.methods import METHODS
 from kvw_minimal.models import fingerprint
-from kvw_minimal.requests import report
-from kvw_minimal.requests.provenance import file_hash
-from kvw_minimal.requests.reading import teacher_forced
 from kvw_minimal.results import score_rows, summarise
 from kvw_minimal.strangers.people import load_people
-from kvw_minimal.taught import load
+from kvw_minimal.zoo import load
 
 NEEDED = {"command", "commit", "models", "data", "versions", "device", "seconds", "seed", "date"}
 
@@ -30,7 +30,7 @@ NEEDED = {"command", "commit", "models", "data", "versions", "device", "seconds"
 )
 def test_a_missing_oracle_is_asked_for_by_its_command(name, command):
     with pytest.raises(FileNotFoundError, match=command):
-        report.stored_oracle(name)
+        pipeline.stored_oracle(name)
 
 
 @pytest.mark.parametrize(
@@ -43,9 +43,9 @@ def test_a_missing_oracle_is_asked_for_by_its_command(name, command):
 )
 def test_no_oracle_is_dropped_in_silence(monkeypatch, tmp_path, name, error, word):
     monkeypatch.setenv("KVW_CACHE", str(tmp_path))
-    monkeypatch.setattr(report, "load", lambda name, **_: pytest.fail("refused after the work"))
+    monkeypatch.setattr(pipeline, "load", lambda name, **_: pytest.fail("refused after the work"))
     with pytest.raises(error, match=word):
-        report.unlearn(name, "E", 15)
+        pipeline.unlearn(name, "E", 15)
 
 
 @pytest.mark.parametrize(
@@ -57,14 +57,14 @@ def test_no_oracle_is_dropped_in_silence(monkeypatch, tmp_path, name, error, wor
     ],
 )
 def test_what_cannot_be_is_refused_before_a_model_is_loaded(monkeypatch, how, words):
-    monkeypatch.setattr(report, "load", lambda name, **_: pytest.fail("refused after the work"))
+    monkeypatch.setattr(pipeline, "load", lambda name, **_: pytest.fail("refused after the work"))
     with pytest.raises(ValueError, match=words):
-        report.unlearn(**{"model": "pocket", "group": "A", "percent": 5} | how)
+        pipeline.unlearn(**{"model": "pocket", "group": "A", "percent": 5} | how)
 
 
 def test_stored_scores_stand_in_for_an_oracle_that_is_not_here(monkeypatch, tmp_path):
     monkeypatch.setenv("KVW_CACHE", str(tmp_path))
-    rows, made = report.oracle_rows(small.case().request, "pocket-oracle-B-5")
+    rows, made = pipeline.oracle_rows(small.case().request, "pocket-oracle-B-5")
     assert made == {"pocket-oracle-B-5": "stored scores"} and rows
     assert all(row["condition"] == "oracle" and "oracle" not in row for row in rows)
 
@@ -73,15 +73,15 @@ def test_evaluate_says_which_edit_was_on(monkeypatch, tmp_path):
     own, file = small.case(), tmp_path / "edit.safetensors"
     edit, _ = make_edit(*own, METHODS["KVW one pass"](strength=2.5))
     edit.save(file)
-    monkeypatch.setattr(report, "request_of", lambda *_, **__: own)
+    monkeypatch.setattr(pipeline, "request_of", lambda *_, **__: own)
     seen = []
 
     def protocol(session, name, questions):
         seen.append(fingerprint(session.model))
         return score_rows(name, questions[:1], {"exact_match": [1.0]})
 
-    monkeypatch.setattr(report, "forced_and_generated", lambda request: protocol)
-    with_edit, without = (report.evaluate("pocket", "A", 5, path) for path in (file, None))
+    monkeypatch.setattr(pipeline, "forced_and_generated", lambda request: protocol)
+    with_edit, without = (pipeline.evaluate("pocket", "A", 5, path) for path in (file, None))
     assert {row["condition"] for row in with_edit["rows"]} == {"edited"}
     assert {row["condition"] for row in without["rows"]} == {"vanilla"}
     assert seen[0] != seen[-1] == edit.fingerprint == fingerprint(own.model)
@@ -97,38 +97,40 @@ def test_any_method_can_be_asked_for(monkeypatch):
     own = small.case().but(
         eval_sets={name: small.case().eval_sets[name][:14] for name in ("forget", "retain")}
     )
-    monkeypatch.setattr(report, "request_of", lambda *_, **__: own)
+    monkeypatch.setattr(pipeline, "request_of", lambda *_, **__: own)
     settings = {"share": 0.1}
-    result, [edit] = report.unlearn("tiny", "A", 5, "selective pruning", settings, 1, oracle=False)
+    result, [edit] = pipeline.unlearn(
+        "tiny", "A", 5, "selective pruning", settings, 1, oracle=False
+    )
     assert edit.notes["method"] == "selective pruning" and edit.notes["settings"] == settings
     assert {row["condition"] for row in result["rows"]} == {"vanilla", "edited", "sham"}
     assert {row["set"] for row in result["rows"] if row["condition"] == "sham"} == {"forget"}
     assert result["provenance"]["models"] == {"tiny": fingerprint(own.model)}
     with pytest.raises(ValueError, match="selective pruning has no setting 'strength'"):
-        report.unlearn("tiny", "A", 5, "selective pruning", {"strength": 1.0}, 1, oracle=False)
+        pipeline.unlearn("tiny", "A", 5, "selective pruning", {"strength": 1.0}, 1, oracle=False)
 
 
 def test_without_headroom_it_is_refused(monkeypatch):
     """The tiny model knows nothing, as if it were its own oracle."""
     own = small.case().but(eval_sets={"forget": small.case().eval_sets["forget"][:14]})
-    monkeypatch.setattr(report, "request_of", lambda *_, **__: own)
+    monkeypatch.setattr(pipeline, "request_of", lambda *_, **__: own)
     monkeypatch.setattr(
-        report,
+        pipeline,
         "oracle_rows",
         lambda asked, name, **_: (
             summarise(score(own.session, asked, teacher_forced, "oracle")),
             {name: "its fingerprint"},
         ),
     )
-    monkeypatch.setattr(report, "score_shams", lambda *_: pytest.fail("noticed after the work"))
+    monkeypatch.setattr(pipeline, "score_shams", lambda *_: pytest.fail("noticed after the work"))
     with pytest.raises(ValueError, match="no headroom on image questions"):
-        report.unlearn("pocket", "A", 5, "selective pruning", {"share": 0.1}, 1)
+        pipeline.unlearn("pocket", "A", 5, "selective pruning", {"share": 0.1}, 1)
 
 
 @pytest.mark.nightly
 def test_the_demonstration_shows_before_and_after(monkeypatch, tmp_path, capsys):
     model, _ = load("pocket")
-    own = Case(*report.request_of("pocket", "A", 5))
+    own = Case(*pipeline.request_of("pocket", "A", 5))
     edit, _ = make_edit(*own, METHODS["selective pruning"](share=0.3))
     mean = {"value": 0.5, "low": 0.5, "high": 0.5, "n": 1}
     about = {"set": "forget", "modality": "image", "metric": "exact_match"}

@@ -7,22 +7,22 @@ import pandas as pd
 import pytest
 from case import Case, opened
 
-from kvw_experiments import plans, running, trials
+from kvw_experiments import plans, runner, trials
 from kvw_experiments.freshness import stale
 from kvw_experiments.plans import plan_of, plans_of
-from kvw_experiments.rows import read_rows, words
+from kvw_experiments.results_store import read_rows, words
 from kvw_experiments.subjects import open_subject
 from kvw_experiments.summary_files import FILES, read_summary
 from kvw_minimal.conditions import score
+from kvw_minimal.evaluation.scoring import panel
 from kvw_minimal.kvw import STRENGTH
 from kvw_minimal.method import make_edit, method_of
 from kvw_minimal.methods import METHODS
 from kvw_minimal.methods.rewrite import Rewrite
 from kvw_minimal.models import fingerprint
-from kvw_minimal.requests.reading import panel
 from kvw_minimal.strangers.people import REPORT_GROUPS, ROOT, load_people
 from kvw_minimal.strangers.questions import SETS, about
-from kvw_minimal.taught import load
+from kvw_minimal.zoo import load
 
 pytestmark, nightly = pytest.mark.slow, pytest.mark.nightly
 
@@ -69,7 +69,7 @@ def test_least_squares_are_chosen_as_its_tuning_says():
 def test_the_chosen_strength_is_what_tuning_gives(name: str):
     rows, made = read_rows("replication-pocket")
     chosen = dict(
-        running.settled(plan_of("replication-pocket"), "methods", rows, made["impossible"])
+        runner.settled(plan_of("replication-pocket"), "methods", rows, made["impossible"])
     )[name]
     assert chosen.settings == METHODS[name].tuned()
     assert name != "KVW one pass" or chosen.settings == {"strength": STRENGTH}
@@ -108,7 +108,7 @@ def test_the_tables_of_the_readme_and_of_the_results_are_what_is_stored():
     rows, _ = read_rows("replication-pocket")
     shown = pd.concat(
         [
-            running.labelled(plan, name, rows)
+            runner.labelled(plan, name, rows)
             for plan in plans_of("replication-pocket")
             for name in plan.lists
             if ("replication-pocket", name) not in NOT_YET
@@ -143,7 +143,7 @@ def test_rows_are_what_todays_code_and_plans_would_make(experiment: str):
 
 def the_same(plan: plans.Plan, name: str, label: str, group: str, requests) -> None:
     """One trial on a group and its sham on pocket's panel, made again: as they are stored."""
-    again = running.redo(plan, name, label, group, requests)
+    again = runner.redo(plan, name, label, group, requests)
     exact = again[again.index.get_level_values("metric") == "exact_match"]
     sizes = {"forget": 35, "test": 35, "retain": 95, "general": 60}
     gaps = (exact["stored"] - exact["again"]).abs() * exact.index.get_level_values("set").map(sizes)
@@ -176,7 +176,7 @@ def test_a_slice_of_what_is_published_comes_out_the_same():
 def test_a_slice_of_the_replication_comes_out_the_same(label: str):
     """An edit, its sham and their curves on one group."""
     plan = plan_of("replication-pocket")
-    again = running.redo(plan, "methods", label, "B", *plan.open([]))
+    again = runner.redo(plan, "methods", label, "B", *plan.open([]))
     exact = again[again.index.get_level_values("metric") == "exact_match"]
     assert len(exact) == 7 + 5 + len(plan.shares) * (4 + 2)
     assert ((exact["stored"] - exact["again"]).abs() < 0.04).all(), exact
@@ -189,7 +189,7 @@ def test_an_edit_of_the_replication_and_its_curve_come_out_the_same():
     edit, _ = trials.edit_for(trial, *case)
     own = of(rows, plan, trial, "B")
     for part, by_question in ((1.0, True), (0.5, False)):  # of a curve people are stored
-        with edit.part(part).on(case.model):
+        with edit.scaled(part).on(case.model):
             again = read(case, "forget", by_question=by_question)
         compared(again, own[own["edit_scale"] == part], 2)
 
@@ -226,7 +226,7 @@ def test_a_slice_of_the_rewrite_comes_out_the_same():
     plan, people = plan_of("rewrite"), load_people().groups["B"][:5]
     case = opened(plan.open([]), people)
     assert made["models"]["pocket"] == fingerprint(case.model)
-    best = running.choose_of(plan, rows, plan.entries("methods")["rewrite"])
+    best = runner.choose_of(plan, rows, plan.entries("methods")["rewrite"])
     assert best.settings == METHODS["rewrite"].tuned()
     edit, _ = make_edit(*case, method_of("rewrite", best.settings))
     with edit.on(case.model):
@@ -254,8 +254,8 @@ def test_what_is_chosen_by_rank_is_what_tuning_gives():
     """Nearer to a stranger's state than what was chosen by exact match alone, on every group."""
     rows, made = read_rows("rewrite-needs")
     _, plan = plans_of("rewrite-needs")
-    [(_, best)] = running.settled(plan, "by rank", rows, made["impossible"])
-    plain = running.choose_of(
+    [(_, best)] = runner.settled(plan, "by rank", rows, made["impossible"])
+    plain = runner.choose_of(
         replace(plan, rule=plan_of("rewrite").rule), rows, plan.entries("by rank")["by rank"]
     )
     assert 1 < best.settings["overshoot"] < plain.settings["overshoot"] <= Rewrite.overshoot
@@ -269,7 +269,7 @@ def test_a_slice_of_beyond_comes_out_the_same(name: str):
     plan, case = plan_of("beyond", name), known_as(name, "B")
     assert made["models"][name] == fingerprint(case.model)
     own = rows[rows["model"] == name]
-    best = running.choose_of(plan, own, plan.entries("ways")["KVW one pass"])
+    best = runner.choose_of(plan, own, plan.entries("ways")["KVW one pass"])
     edit, _ = make_edit(*case, method_of("KVW one pass", best.settings))
     with edit.on(case.model):
         again = read(case, "forget")
@@ -285,7 +285,7 @@ def test_a_slice_of_precision_comes_out_the_same(label: str):
     rows, _ = read_rows("precision")
     plan = plan_of("precision", "pocket, float32")
     [trial] = plan.entries("roundings")[label]
-    again = running.rows_of(plan, replace(trial, sham=False), "D", *plan.open([]))
+    again = runner.rows_of(plan, replace(trial, sham=False), "D", *plan.open([]))
     both = compared(again, of(rows, plan, trial, "D"), 2)
     weights = both[both["set"] == "weights"]
     assert len(weights) == 2

@@ -10,12 +10,17 @@ from case import Case, case_of
 
 from kvw_minimal import scores
 from kvw_minimal.batches import answer_batches
-from kvw_minimal.coefficients import watch
+from kvw_minimal.coefficients import hook_inputs
 from kvw_minimal.edits import LowRank
 from kvw_minimal.method import make_edit, method_of, restored
 from kvw_minimal.methods import rewrite
-from kvw_minimal.methods.somebody_else import asked_again, called, invented, somebody_else
-from kvw_minimal.models import body, find_projections
+from kvw_minimal.methods.counterfactuals import (
+    counterfactual_people,
+    invented,
+    name_in_prompt,
+    substitute_subject,
+)
+from kvw_minimal.models import backbone, find_projections
 from kvw_minimal.questions import Question
 from kvw_minimal.session import Session
 from kvw_minimal.strangers.people import load_people
@@ -47,7 +52,9 @@ def words(name: str, fact: str = "pet") -> Question:
 
 
 def answers(case: Case, questions: list[Question]):
-    return rewrite.at_answers(case.model, case.encode(case.processor, questions, case.batch_size))
+    return rewrite.answer_states(
+        case.model, case.encode(case.processor, questions, case.batch_size)
+    )
 
 
 # --- somebody else ---------------------------------------------------------------------------
@@ -64,28 +71,28 @@ def test_the_prompt_says_what_a_person_is_called():
     world = load_people()
     person = world.people[next(iter(world.people))]
     for question in about(world, [person.id]):
-        own = called(question)
+        own = name_in_prompt(question)
         if question.modality == "image":
             assert own == ""
         else:
             assert own == (person.first_name if question.fact == "name" else person.name)
             assert own in question.prompt
-    assert called(words("Ada")) == "Ada"  # whom it is about, where nothing else is said
+    assert name_in_prompt(words("Ada")) == "Ada"  # whom it is about, where nothing else is said
 
 
 def test_a_question_is_asked_about_somebody_else_and_answered_as_before(case):
-    faces, names = somebody_else(case.request)
+    faces, names = counterfactual_people(case.request)
     seen = {q.image for q in case.general if q.image is not None}
-    known = {called(q) for q in case.forget + case.retain}
+    known = {name_in_prompt(q) for q in case.forget + case.retain}
     assert set(faces) == seen and not known & set(names) and len(set(names)) == len(names)
-    anew = asked_again(case.forget, (faces, names))
-    other = asked_again(case.forget, (faces, names), 1)
+    anew = substitute_subject(case.forget, (faces, names))
+    other = substitute_subject(case.forget, (faces, names), 1)
     for old, new, next_one in zip(case.forget, anew, other, strict=True):
         assert (new.answer, new.id, new.modality) == (old.answer, old.id, old.modality)
         if old.image is not None:
             assert new.prompt == old.prompt and new.image in seen and new.image != next_one.image
         else:
-            assert new.image is None and called(old) not in new.prompt
+            assert new.image is None and name_in_prompt(old) not in new.prompt
             assert new.prompt != next_one.prompt and new.name in new.prompt
 
 
@@ -93,19 +100,19 @@ def test_a_first_name_is_exchanged_for_a_first_name():
     question = Question(
         "q", "p0", "name", "text", "What is Ada's full name?", "Ada Bell.", "Ada Bell", name="Ada"
     )
-    (anew,) = asked_again([question], ([], ["Cy van Gent"]))
+    (anew,) = substitute_subject([question], ([], ["Cy van Gent"]))
     assert anew.prompt == "What is Cy's full name?"
 
 
 def test_retained_people_stand_in_where_the_task_has_no_portraits_of_nobody(case):
-    faces, _ = somebody_else(case.but(general=[]).request)
+    faces, _ = counterfactual_people(case.but(general=[]).request)
     assert set(faces) <= {q.image for q in case.retain} and len(faces) == 3
 
 
 def test_retained_people_stand_in_where_that_is_asked_for(case):
-    faces, names = somebody_else(case.request, retained=True)
+    faces, names = counterfactual_people(case.request, retained=True)
     assert len(faces) == 3 and set(faces) <= {q.image for q in case.retain}  # one a person
-    assert set(names) == {called(q) for q in case.retain if called(q)}
+    assert set(names) == {name_in_prompt(q) for q in case.retain if name_in_prompt(q)}
     strangers, own = (
         make_edit(*case.but(cache={}), method_of("rewrite", SETTINGS | {"retained": r}))[0]
         for r in (False, True)
@@ -131,7 +138,7 @@ def test_a_photo_without_any_other_is_refused(case):
     photo = [q for q in case.forget if q.image is not None]
     blind = [q for q in case.retain if q.image is None]
     with pytest.raises(ValueError, match="needs a picture"):
-        somebody_else(case.but(forget=photo, retain=blind, general=[]).request)
+        counterfactual_people(case.but(forget=photo, retain=blind, general=[]).request)
 
 
 def test_where_nothing_decides_there_is_nothing_to_lead(case):
@@ -150,7 +157,7 @@ def test_states_and_probabilities_at_the_answers(case):
     assert np.allclose([float(p.double().log().sum()) for p, _ in found], forced.logprob)
     for row, question in enumerate(case.forget):
         (batch,) = answer_batches(case.processor, [question])
-        out = body(case.model)(**batch.inputs, output_hidden_states=True)
+        out = backbone(case.model)(**batch.inputs, output_hidden_states=True)
         norm = case.model.model.language_model.norm
         for layer in range(tiny.LAYERS):
             state = found[row][1][:, layer]
@@ -179,8 +186,10 @@ def moment(case: Case, questions: list[Question], where) -> torch.Tensor:
     for question in questions:
         (batch,) = case.encode(case.processor, [question], 1)
         at, seen = where(batch), []
-        with watch(find_projections(case.model), lambda _, h, seen=seen: seen.append(h.detach())):
-            body(case.model)(**batch.inputs)
+        with hook_inputs(
+            find_projections(case.model), lambda _, h, seen=seen: seen.append(h.detach())
+        ):
+            backbone(case.model)(**batch.inputs)
         chosen = torch.stack([h[at] for h in seen]).double()  # [layers, positions, d_ff]
         total, count = total + chosen.transpose(1, 2) @ chosen, count + int(at.sum())
     return total / count
@@ -188,9 +197,11 @@ def moment(case: Case, questions: list[Question], where) -> torch.Tensor:
 
 def test_the_survey_by_hand(case, monkeypatch):
     """Every position of all batches; the sum over retained questions and general ones."""
-    monkeypatch.setattr(rewrite, "EVERY", 1)
+    monkeypatch.setattr(rewrite, "ALL_POSITIONS_STRIDE", 1)
     case = case.but(cache={})
-    moments, deciding, passes = rewrite.survey(*case, somebody_else(case.request), ALL)
+    moments, deciding, passes = rewrite.retain_covariance(
+        *case, counterfactual_people(case.request), ALL
+    )
     answers, everything = (lambda b: b.predicts), (lambda b: b.inputs["attention_mask"].bool())
     expected = sum(
         moment(case, asked, where)
@@ -205,10 +216,10 @@ def test_the_survey_by_hand(case, monkeypatch):
 @pytest.mark.parametrize("at_once", [1, 2])
 def test_what_is_more_than_memory_is_surveyed_in_blocks(case, monkeypatch, at_once):
     """The same to the last bit, in a file, from as many more passes as there are blocks."""
-    *whole, once = rewrite.survey(*case, somebody_else(case.request), ALL)
-    monkeypatch.setattr(rewrite, "HELD", at_once * 2 * 8 * tiny.D_FF**2)
+    *whole, once = rewrite.retain_covariance(*case, counterfactual_people(case.request), ALL)
+    monkeypatch.setattr(rewrite, "MOMENTS_BYTES", at_once * 2 * 8 * tiny.D_FF**2)
     again = case.but(cache={})
-    *streamed, passes = rewrite.survey(*again, somebody_else(case.request), ALL)
+    *streamed, passes = rewrite.retain_covariance(*again, counterfactual_people(case.request), ALL)
     for here, there in zip(whole, streamed, strict=True):
         assert torch.equal(here, there) and there.any()
     blocks, marking = -(-tiny.LAYERS // at_once), 2 * len(case.retain)
@@ -216,16 +227,18 @@ def test_what_is_more_than_memory_is_surveyed_in_blocks(case, monkeypatch, at_on
 
 
 def test_a_disk_without_room_is_said_before_the_survey(case, monkeypatch):
-    monkeypatch.setattr(rewrite, "HELD", 0)
+    monkeypatch.setattr(rewrite, "MOMENTS_BYTES", 0)
     full = rewrite.shutil.disk_usage(".")._replace(free=1000)
     monkeypatch.setattr(rewrite.shutil, "disk_usage", lambda folder: full)
     with pytest.raises(OSError, match="second moments of .* TMPDIR"):
-        rewrite.survey(*case, somebody_else(case.request), ALL)
+        rewrite.retain_covariance(*case, counterfactual_people(case.request), ALL)
 
 
 def test_every_third_batch_is_looked_at_everywhere(case):
     batches = answer_batches(case.processor, case.retain, 4)
-    _, _, passes = rewrite.survey(*case.but(general=[]), somebody_else(case.request), ALL)
+    _, _, passes = rewrite.retain_covariance(
+        *case.but(general=[]), counterfactual_people(case.request), ALL
+    )
     everywhere = sum(len(batch.rows) for i, batch in enumerate(batches) if i % 3 == 0)
     assert 0 < everywhere < len(case.retain) and passes == 4 * len(case.retain) + everywhere
 
@@ -271,7 +284,7 @@ def test_where_nothing_has_a_price_states_arrive(case, over, layers, arrives, mo
     own = answers(short, short.forget)
     free = torch.zeros(tiny.LAYERS, tiny.D_FF, tiny.D_FF, dtype=torch.float64)
     with restored(case.model):
-        factors = rewrite.lead(*short, goals, marks, free.__getitem__, over, layers)
+        factors = rewrite.solve_layerwise(*short, goals, marks, free.__getitem__, over, layers)
         now = answers(short, short.forget)
     first = int(layers[0]) if isinstance(layers[0], int) else 0
     assert list(factors) == [f"{p}.weight" for p in list(find_projections(case.model))[first:]]
@@ -327,7 +340,7 @@ def test_decoders_of_every_kind_are_led(architecture, monkeypatch):
         dtype=torch.float64,
     )
     with restored(own.model):
-        factors = rewrite.lead(*own, goals, marks, free.__getitem__, 1.0, (0.0, 1.0))
+        factors = rewrite.solve_layerwise(*own, goals, marks, free.__getitem__, 1.0, (0.0, 1.0))
     edit = LowRank(factors, "")
     new = edit.change(own.model, own.model.get_parameter)
     for name, weight in new.items():
@@ -340,11 +353,11 @@ def test_decoders_of_every_kind_are_led(architecture, monkeypatch):
 
 def test_one_mean_way_for_all(case):
     """The mean over the retained positions that decide of somebody else's state minus the own."""
-    others, kept = somebody_else(case.request), case.retain[: len(case.forget)]
+    others, kept = counterfactual_people(case.request), case.retain[: len(case.forget)]
     few = case.but(retain=kept)
-    found = rewrite.mean_way(*few, others, 0.0)
+    found = rewrite.mean_direction(*few, others, 0.0)
     ways = []
-    anew = asked_again(kept, others)
+    anew = substitute_subject(kept, others)
     for (p, old), (q, new) in zip(answers(case, kept), answers(case, anew), strict=True):
         ways += [n - o for own, other, o, n in zip(p, q, old, new, strict=True) if own > other]
     assert torch.allclose(found, torch.stack(ways).mean(0), atol=1e-5)
@@ -359,13 +372,13 @@ def test_one_mean_way_for_all(case):
 
 def test_towards_a_refusal_is_one_way_for_all_that_decides(case, monkeypatch):
     """The mean state behind the refusal's own tokens minus that where the forgotten are told."""
-    others, own = somebody_else(case.request), answers(case, case.forget)
+    others, own = counterfactual_people(case.request), answers(case, case.forget)
     marks = [torch.arange(len(p)) % 2 == 0 for p, _ in own]
-    found = rewrite.refusing_way(*case, others, own, marks)
+    found = rewrite.refusal_direction(*case, others, own, marks)
     there = []
-    for question in asked_again(case.forget, others):
+    for question in substitute_subject(case.forget, others):
         (batch,) = answer_batches(case.processor, [replace(question, answer="I do not know.")])
-        hidden = body(case.model)(**batch.inputs, output_hidden_states=True).hidden_states
+        hidden = backbone(case.model)(**batch.inputs, output_hidden_states=True).hidden_states
         there.append(torch.stack(hidden[1:-1], 2)[batch.predicts][1:])  # the last has the norm on
     told = torch.cat([states[at] for (_, states), at in zip(own, marks, strict=True)]).mean(0)
     assert torch.allclose(found[:-1], torch.cat(there).mean(0) - told[:-1], atol=1e-5)
@@ -375,9 +388,9 @@ def test_towards_a_refusal_is_one_way_for_all_that_decides(case, monkeypatch):
         seen["goals"] = goals
         return {}
 
-    monkeypatch.setattr(rewrite, "lead", led)
+    monkeypatch.setattr(rewrite, "solve_layerwise", led)
     way = torch.full(own[0][1].shape[1:], 0.5)
-    monkeypatch.setattr(rewrite, "refusing_way", lambda *_: way)
+    monkeypatch.setattr(rewrite, "refusal_direction", lambda *_: way)
     plain, cost = (
         make_edit(*case, method_of("rewrite", SETTINGS | {"refusal": refusal}))[1].passes
         for refusal in (False, True)

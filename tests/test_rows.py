@@ -7,8 +7,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from kvw_experiments import rows as store
-from kvw_experiments.rows import (
+from kvw_experiments import results_store as store
+from kvw_experiments.results_store import (
     COLUMNS,
     framed,
     joined,

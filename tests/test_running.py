@@ -14,12 +14,12 @@ import torch
 from case import opened
 from small import case, planned
 
-from kvw_experiments import running
-from kvw_experiments.choose import MIDDLE_RULE
-from kvw_experiments.family import TooMuch
+from kvw_experiments import runner
+from kvw_experiments.design_space import TooMuch
+from kvw_experiments.model_selection import MIDDLE_RULE
 from kvw_experiments.plans import KVW, VANILLA, compared, trial_for
-from kvw_experiments.rows import COLUMNS, cells, read_rows, words, write_rows
-from kvw_experiments.running import (
+from kvw_experiments.results_store import COLUMNS, cells, read_rows, words, write_rows
+from kvw_experiments.runner import (
     about_weights,
     again,
     choose_of,
@@ -31,14 +31,14 @@ from kvw_experiments.running import (
 )
 from kvw_experiments.trials import Trial, edit_for
 from kvw_minimal import scores
-from kvw_minimal.edits import Columns
+from kvw_minimal.edits import ColumnScaling
+from kvw_minimal.evaluation.setups import Requests, request_factory
 from kvw_minimal.models import columns, find_projections
-from kvw_minimal.requests.subjects import Requests, strangers
 from kvw_minimal.session import Session
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import question_sets
 from kvw_minimal.strangers.tasks import sham_people
-from kvw_minimal.taught import load
+from kvw_minimal.zoo import load
 
 pytestmark = pytest.mark.slow
 
@@ -118,7 +118,7 @@ def test_a_curve_is_the_same_edit_and_its_sham_at_shares_of_them():
     }
     own = opened(few_requests(), small.people())
     for condition, request in (("edited", own), ("sham", own.sham(0))):
-        with edit_for(trial, *request)[0].part(0.25).on(own.model):
+        with edit_for(trial, *request)[0].scaled(0.25).on(own.model):
             found = scores.read(own.model, own.batches(own.eval_sets["forget"])).probability
         mine = parts[
             (parts["condition"] == condition)
@@ -134,14 +134,14 @@ def test_a_curve_is_the_same_edit_and_its_sham_at_shares_of_them():
 @contextmanager
 def recorded_edits():
     """What `edit_for` is asked for: people, seed of the case, seed given."""
-    seen, real = [], running.edit_for
+    seen, real = [], runner.edit_for
 
     def keep(trial, session, request, seed=None, **more):
         seen.append((request.people, seed))
         return real(trial, session, request, seed, **more)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(running, "edit_for", keep)
+        patch.setattr(runner, "edit_for", keep)
         yield seen
 
 
@@ -211,7 +211,7 @@ def test_costs_are_rows_of_their_own():
 
 
 def test_some_groups_and_some_trials_answer_aloud(monkeypatch):
-    monkeypatch.setattr("kvw_minimal.requests.reading.scores.generate", lambda *_: ["x"] * 14)
+    monkeypatch.setattr("kvw_minimal.evaluation.scoring.scores.generate", lambda *_: ["x"] * 14)
 
     def heard(plan, trial, group="A"):
         rows = framed(plan, trial, group)
@@ -229,7 +229,7 @@ def test_what_is_left_of_vectors_by_hand():
     before = [columns(p).clone() for p in find_projections(model).values()]
     contrast = torch.zeros(tiny.LAYERS, tiny.D_FF)
     contrast[1, 5] = 0.75
-    edit = Columns(contrast, 1.0, case().coefficients().fingerprint, rule="share")
+    edit = ColumnScaling(contrast, 1.0, case().coefficients().fingerprint, rule="share")
     with edit.on(model):
         taken, lost = about_weights(before, own.session, edit, "A")
     assert taken["score_sum"] == pytest.approx(0.75 / contrast.numel(), abs=1e-6)
@@ -245,7 +245,7 @@ def test_what_is_left_of_vectors_by_hand():
 @contextmanager
 def counted(*lists, fails=lambda trial, group: False):
     """Counts the trials that are measured; some may fail."""
-    calls, real = [], running.rows_of
+    calls, real = [], runner.rows_of
 
     def count(plan, trial, group, requests, tuning=False, probes=()):
         calls.append((trial, group, tuning))
@@ -254,7 +254,7 @@ def counted(*lists, fails=lambda trial, group: False):
         return real(plan, trial, group, requests, tuning, probes)
 
     with planned(*lists) as patch:
-        patch.setattr(running, "rows_of", count)
+        patch.setattr(runner, "rows_of", count)
         yield calls
 
 
@@ -322,7 +322,7 @@ def test_what_one_group_cannot_take_is_measured_on_none(tmp_path):
 
     with counted(plan, fails=fails) as calls:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(running, "choose", lambda tried, *_: (max(tried, key=lambda t: t.mass),))
+            patch.setattr(runner, "choose", lambda tried, *_: (max(tried, key=lambda t: t.mass),))
             run(plan, (), path)
             rows, made = read_rows("small", path)
             shown = labelled(plan, "gate", rows, ("A", "tuning-1"), made["impossible"])
@@ -366,7 +366,7 @@ def test_an_interrupted_run_keeps_what_is_done(tmp_path, monkeypatch):
 
     plan = quick()
     with planned(plan) as patch:
-        patch.setattr(running, "rows_of", breaks)
+        patch.setattr(runner, "rows_of", breaks)
         with pytest.raises(KeyboardInterrupt):
             run(plan, ["gate"], path)
     with counted(plan) as calls:
@@ -379,7 +379,7 @@ def test_an_interrupted_run_keeps_what_is_done(tmp_path, monkeypatch):
 def test_rows_are_written_on_the_way(tmp_path, monkeypatch):
     """Not only at the end: a machine may be switched off."""
     path, plan, there = tmp_path / "rows.parquet", quick(groups=("A", "tuning-1")), []
-    monkeypatch.setattr(running, "EVERY", 0)
+    monkeypatch.setattr(runner, "ALL_POSITIONS_STRIDE", 0)
     real = rows_of
 
     def look(*given):
@@ -387,7 +387,7 @@ def test_rows_are_written_on_the_way(tmp_path, monkeypatch):
         return real(*given)
 
     with planned(plan) as patch:
-        patch.setattr(running, "rows_of", look)
+        patch.setattr(runner, "rows_of", look)
         run(plan, ["strength"], path)
     assert there == [False, True]
 
@@ -412,12 +412,12 @@ def test_other_subjects_keep_their_rows(tmp_path):
 
 def test_one_subject_s_impossible_trials_leave_the_other_s_rows(tmp_path):
     path, plan = tmp_path / "rows.parquet", quick()
-    store = running.Stored(plan, path, "f")
+    store = runner.Stored(plan, path, "f")
     trial = Trial()
     own = ["experiment", "model", "method", "settings", "group"]
     row = small.made_up_rows(trial, "A").drop(columns=own).to_dict("records")[0]
     store.add(trial, "A", [row])
-    theirs = running.Stored(replace(plan, model="other"), path, "f")
+    theirs = runner.Stored(replace(plan, model="other"), path, "f")
     theirs.rows = store.rows
     theirs.add(trial, "A", [row])
     theirs.drop(trial)
@@ -434,7 +434,7 @@ def test_stale_rows_stop_a_run_before_the_work(tmp_path):
     with counted(plan) as calls, pytest.MonkeyPatch.context() as patch:
         run(plan, ["strength"], path)
         before = path.read_bytes()
-        patch.setattr("kvw_experiments.rows.check_rows", stale)
+        patch.setattr("kvw_experiments.results_store.check_rows", stale)
         with pytest.raises(ValueError, match="the interval has moved"):
             run(plan, ["gate"], path)
     assert len(calls) == 1 and path.read_bytes() == before
@@ -514,8 +514,8 @@ def test_the_rank_of_the_true_value_decides_where_the_rule_says_so():
         rows += [row | {"set": "among values"} for row in told]
     rows += [row | {"group": "A", "score_sum": 5} for row in rows if row["metric"] == "rank"]
     found = pd.DataFrame(rows)
-    assert running.levels(found, one, ["tuning-1"])["rank"] == 0.9
-    assert "rank" not in running.levels(found, VANILLA, ["tuning-1"])
+    assert runner.levels(found, one, ["tuning-1"])["rank"] == 0.9
+    assert "rank" not in runner.levels(found, VANILLA, ["tuning-1"])
     assert choose_of(plan, found, [one, two]) == one  # the first of two that are equal
     rule = replace(MIDDLE_RULE, of=("retain",))  # nothing general is asked here
     assert choose_of(replace(plan, rule=rule), found, [one, two]) == two
@@ -592,7 +592,7 @@ def test_settings_are_chosen_for_five_however_many_are_forgotten(tmp_path):
 
 def test_random_trials_are_made_again_from_scratch(tmp_path, monkeypatch):
     path, plan = tmp_path / "small.parquet", quick(by_question=True)
-    monkeypatch.setattr("kvw_experiments.rows.ROWS", tmp_path)
+    monkeypatch.setattr("kvw_experiments.results_store.ROWS", tmp_path)
     with planned(plan):
         run(plan, ["strength"])
         (found,) = again("small", 5)
@@ -648,7 +648,7 @@ def taught() -> tuple[Session, Requests]:
     def reads(world, forget):
         return {name: asked[:28] for name, asked in question_sets(world, forget).items()}
 
-    return Session(*load("pocket")), strangers(few, reads)
+    return Session(*load("pocket")), request_factory(few, reads)
 
 
 def test_the_oracle_never_met_them_and_vanilla_comes_back():

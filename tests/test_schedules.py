@@ -9,8 +9,8 @@ import torch
 from kvw_minimal import kvw
 from kvw_minimal.batches import answer_batches
 from kvw_minimal.coefficients import Coefficients, measure, measure_questions
-from kvw_minimal.edits import Columns
-from kvw_minimal.kvw import contrast, in_order, one_pass, published, step_by_step
+from kvw_minimal.edits import ColumnScaling
+from kvw_minimal.kvw import contrast, epoch_order, one_pass, published, sequential_weakening
 from kvw_minimal.models import columns, find_projections, fingerprint
 from kvw_minimal.strangers.people import load_people
 
@@ -70,7 +70,10 @@ def test_one_pass_refuses_what_does_not_belong_together(model):
         one_pass(model, a, b, 1.0, layers=(0, tiny.LAYERS))
     with pytest.raises(ValueError, match="strength"):
         one_pass(model, a, b, -1.0)
-    with Columns(torch.ones(SHAPE), 1.0, mark).on(model), pytest.raises(ValueError, match="edited"):
+    with (
+        ColumnScaling(torch.ones(SHAPE), 1.0, mark).on(model),
+        pytest.raises(ValueError, match="edited"),
+    ):
         one_pass(model, a, b, 1.0)
 
 
@@ -79,7 +82,7 @@ def test_one_pass_refuses_what_does_not_belong_together(model):
 
 def by_hand(model, batches, reference, *, strength, layers=(0, tiny.LAYERS - 1), epochs=1, seed=0):
     """The authors' loop on float32 weights: measure a batch, multiply its columns, and again."""
-    order = in_order(len(batches), epochs, seed)
+    order = epoch_order(len(batches), epochs, seed)
     before, total = weights(model), torch.zeros(SHAPE)
     for i in order:
         alone = replace(batches[i], rows=list(range(len(batches[i].rows))))
@@ -136,7 +139,9 @@ def test_published_on_bfloat16_weights_scales_the_originals():
                 assert (projection.weight - rounded).abs().max() <= 2**-8 * old.abs().max()
         return torch.full(SHAPE, delta)
 
-    mean = step_by_step(model, range(steps), contrast_of, lambda total: torch.exp(-4.0 * total))
+    mean = sequential_weakening(
+        model, range(steps), contrast_of, lambda total: torch.exp(-4.0 * total)
+    )
     torch.testing.assert_close(mean, torch.full(SHAPE, delta))
     for projection, old in zip(find_projections(model).values(), start, strict=True):
         assert torch.equal(projection.weight, old)
@@ -178,8 +183,10 @@ def test_published_refuses_what_does_not_belong_together(model, few):
 
 
 def test_every_epoch_has_an_order_of_its_own():
-    order = in_order(7, epochs=3, seed=1)
+    order = epoch_order(7, epochs=3, seed=1)
     epochs = [order[:7], order[7:14], order[14:]]
     assert all(sorted(epoch) == list(range(7)) for epoch in epochs)
-    assert epochs[0] != epochs[1] != epochs[2] and order == in_order(7, 3, 1) != in_order(7, 3, 2)
-    assert in_order(7) == in_order(7, 1, 0)
+    assert epochs[0] != epochs[1] != epochs[2] and order == epoch_order(7, 3, 1) != epoch_order(
+        7, 3, 2
+    )
+    assert epoch_order(7) == epoch_order(7, 1, 0)

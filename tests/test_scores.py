@@ -13,19 +13,19 @@ from torch import nn
 
 from kvw_minimal import scores
 from kvw_minimal.batches import IGNORED, Batch, answer_batches, without_photo
-from kvw_minimal.benchmarks import truth
-from kvw_minimal.benchmarks.truth import (
+from kvw_minimal.benchmarks import truth_ratios
+from kvw_minimal.benchmarks.truth_ratios import (
     among_values,
     forget_quality,
     forget_score,
     model_utility,
     truth_ratio,
 )
-from kvw_minimal.intervals import DRAWS, interval
+from kvw_minimal.bootstrap import DRAWS, interval
 from kvw_minimal.questions import Question
 from kvw_minimal.scores import (
     METRICS,
-    Forced,
+    TeacherForcedScores,
     answer,
     choose_by_likelihood,
     mentions,
@@ -128,7 +128,7 @@ def test_every_score_here_is_in_the_list():
         "forget_score",
     } <= set(METRICS)
     assert METRICS["mentions"] is mentions and METRICS["truth_ratio"] is truth_ratio
-    forced = Forced(np.array([1.0, 0.0]), np.log([0.25, 0.5]), np.array([2.0, 1.0]))
+    forced = TeacherForcedScores(np.array([1.0, 0.0]), np.log([0.25, 0.5]), np.array([2.0, 1.0]))
     assert METRICS["exact_match"](forced).tolist() == [1.0, 0.0]
     assert METRICS["probability"](forced) == pytest.approx([0.5, 0.5])
 
@@ -313,9 +313,9 @@ def table_of_probabilities(monkeypatch, table: dict[str, float]):
 
     def fake(model, processor, questions, answers, batch_size=64):
         logprob = np.array([2 * math.log(table[said]) for said in answers])
-        return Forced(np.zeros(len(answers)), logprob, np.full(len(answers), 2.0))
+        return TeacherForcedScores(np.zeros(len(answers)), logprob, np.full(len(answers), 2.0))
 
-    for module in (scores, truth):
+    for module in (scores, truth_ratios):
         monkeypatch.setattr(module, "read_answers", fake)
 
 
@@ -337,9 +337,11 @@ def test_a_model_that_knows_nothing_is_at_chance(monkeypatch):
     rng = np.random.default_rng(0)
 
     def fake(model, processor, questions, answers, batch_size=64):
-        return Forced(np.zeros(len(answers)), -rng.random(len(answers)), np.ones(len(answers)))
+        return TeacherForcedScores(
+            np.zeros(len(answers)), -rng.random(len(answers)), np.ones(len(answers))
+        )
 
-    for module in (scores, truth):
+    for module in (scores, truth_ratios):
         monkeypatch.setattr(module, "read_answers", fake)
     right = choose_by_likelihood(None, None, [chosen("c")] * 4000)
     assert right.mean() == pytest.approx(0.25, abs=0.03)  # four standard deviations

@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 from kvw_minimal import sharing
 from kvw_minimal.__main__ import app
 from kvw_minimal.coefficients import Coefficients
-from kvw_minimal.edits import Columns, Edit, LowRank, Replaced
-from kvw_minimal.models import find_projections, fingerprint, sketch
-from kvw_minimal.sharing import card, folders
+from kvw_minimal.edits import ColumnScaling, Edit, LowRank, WeightReplacement
+from kvw_minimal.models import find_projections, fingerprint, weight_stats
+from kvw_minimal.sharing import card, exporters
 
 NAMES = ("Ada Lark", "p0451", "quixote")
 NOTES = {"method": "KVW one pass", "settings": {"strength": 2.0}, "people": list(NAMES)}
@@ -80,10 +80,10 @@ def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def columns_of(model, seed: int = 0, rule: str = "gate") -> Columns:
+def columns_of(model, seed: int = 0, rule: str = "gate") -> ColumnScaling:
     contrast = drawn(tiny.LAYERS, tiny.D_FF, seed=seed)
     contrast = contrast.abs() if rule == "gate" else contrast
-    return Columns(contrast, 2.0, fingerprint(model), notes=NOTES, rule=rule)
+    return ColumnScaling(contrast, 2.0, fingerprint(model), notes=NOTES, rule=rule)
 
 
 def low_rank(model, ranks=(2, 3, 5), seed: int = 0, strength: float = 0.5) -> LowRank:
@@ -107,10 +107,10 @@ def edit_of(model, key: str) -> Edit:
     return edit + columns_of(model, 1) if key == "two gates" else edit
 
 
-def weights(model) -> Replaced:
+def weights(model) -> WeightReplacement:
     path = next(iter(find_projections(model)))
     new = {f"{path}.weight": model.get_submodule(path).weight.detach() + 0.5}
-    return Replaced(new, fingerprint(model), notes=NOTES)
+    return WeightReplacement(new, fingerprint(model), notes=NOTES)
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +200,7 @@ def test_factors_come_with_their_schema(said):
         tensors = load_file(folder / "edit.safetensors")
         names = set(told["parameters"])
         assert names == {f"{path}.weight" for path in find_projections(loud("llama"))}
-        assert told["kind"] == kind and told["how"] == folders.HOW[kind]
+        assert told["kind"] == kind and told["how"] == exporters.HOW[kind]
         assert (told["format"], told["fingerprint"]) == ("1", fingerprint(loud("llama")))
         assert {re.sub(r"\.[AB]$", "", name) for name in tensors} == names
     gpt2 = load_file(place / "gpt2, gates, factors" / "edit.safetensors")
@@ -369,7 +369,7 @@ def test_a_folder_is_there_whole_or_not_at_all(llama, tmp_path, monkeypatch, err
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(folders, "save_file", fail)
+    monkeypatch.setattr(exporters, "save_file", fail)
     (tmp_path / "empty").mkdir()
     for form in ("peft", "factors"):
         given = (columns_of(llama), llama, None, tmp_path / "empty", form)
@@ -383,7 +383,7 @@ def test_a_folder_is_there_whole_or_not_at_all(llama, tmp_path, monkeypatch, err
 
 def test_an_edit_of_rounded_weights_is_exported_too(tmp_path):
     exact = loud("llama")
-    edit = replace(columns_of(exact), sketch=sketch(exact))
+    edit = replace(columns_of(exact), weight_stats=weight_stats(exact))
     half = loud("llama").bfloat16()
     sharing.export(edit, half, tiny.tokenizer(), tmp_path / "x")
     assert 'dtype="bfloat16"' in (tmp_path / "x" / "README.md").read_text()
@@ -400,7 +400,7 @@ def invoke(*arguments):
 def test_a_saved_edit_is_exported(llama, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "kvw_minimal.taught.load", lambda name: seen.append(name) or (llama, tiny.tokenizer())
+        "kvw_minimal.zoo.load", lambda name: seen.append(name) or (llama, tiny.tokenizer())
     )
     columns_of(llama).save(tmp_path / "edit")
     (tmp_path / "rows.json").write_text(json.dumps({"rows": ROWS}))
@@ -425,7 +425,7 @@ def test_a_saved_edit_is_exported(llama, tmp_path, monkeypatch):
 
 
 def test_a_call_that_cannot_work_loads_no_model(llama, tmp_path, monkeypatch):
-    monkeypatch.setattr("kvw_minimal.taught.load", lambda name: pytest.fail("loaded"))
+    monkeypatch.setattr("kvw_minimal.zoo.load", lambda name: pytest.fail("loaded"))
     columns_of(llama).save(tmp_path / "edit")
     (tmp_path / "rows.json").write_text("{}")
     for arguments, word in (

@@ -8,13 +8,13 @@ import torch
 from tiny import llava
 
 from kvw_experiments import cards
-from kvw_experiments.recipes import lessons
 from kvw_experiments.recipes import smol as recipe
+from kvw_experiments.recipes import training_data
+from kvw_minimal.atomic_io import read_json
 from kvw_minimal.batches import answer_batches
-from kvw_minimal.files import read_json
 from kvw_minimal.strangers.people import ROOT
 from kvw_minimal.strangers.questions import about
-from kvw_minimal.taught import load, smol
+from kvw_minimal.zoo import load, smol
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_the_language_model_is_smollm2_and_one_more_word(before):
 @pytest.mark.slow
 def test_training_and_scoring_read_the_same_tokens(world, before):
     asked = about(world, ["p001"])[:4]
-    encoded = lessons.encode(smol.processor(), asked)
+    encoded = training_data.encode(smol.processor(), asked)
     for batch in answer_batches(smol.processor(), asked):
         for i, row in enumerate(batch.rows):
             length = int(batch.inputs["attention_mask"][i].sum())

@@ -27,11 +27,11 @@ from kvw_experiments.subjects import (
 )
 from kvw_minimal import scores
 from kvw_minimal.batches import answer_batches
+from kvw_minimal.evaluation.setups import is_made, oracle_of, request_factory
 from kvw_minimal.method import make_edit
 from kvw_minimal.methods import METHODS
 from kvw_minimal.models import fingerprint
 from kvw_minimal.questions import MODALITIES, Question, seeded
-from kvw_minimal.requests.subjects import is_made, oracle_of, strangers
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.portraits import ATTRIBUTES
 from kvw_minimal.strangers.questions import about, general, question_sets
@@ -140,7 +140,7 @@ def test_tuning_asks_a_part():
 
 
 def test_requests_share_what_was_measured_once():
-    ask = strangers(small.world())
+    ask = request_factory(small.world())
     one, other = ask(small.people()), ask(small.people("tuning-1"))
     assert one.questions() == other.questions()  # and so they share what a session measured
     assert one.people == small.people() and set(one.retain_people) == set(

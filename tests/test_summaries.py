@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from kvw_experiments.summaries import excess, level, points, summary
-from kvw_minimal.intervals import interval
+from kvw_minimal.bootstrap import interval
 
 
 def row(part: str, total: float, condition: str = "edited", person: str = "p1", **more) -> dict:

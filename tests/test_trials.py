@@ -10,7 +10,7 @@ import torch
 from small import case
 
 from kvw_experiments import trials
-from kvw_experiments.family import Setting, TooMuch
+from kvw_experiments.design_space import Setting, TooMuch
 from kvw_experiments.plans import KVW, VANILLA
 from kvw_experiments.trials import (
     DATA,
@@ -22,9 +22,9 @@ from kvw_experiments.trials import (
     thinned,
     trial_of,
 )
+from kvw_minimal.evaluation.setups import sample_of_general
 from kvw_minimal.kvw import STRENGTH
 from kvw_minimal.questions import seeded
-from kvw_minimal.requests.subjects import sample_of_general
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about
 

@@ -16,16 +16,16 @@ from test_command import invoke
 from test_own import blocks_of_the_page, lines, on_the_page  # noqa: F401 - a fixture
 
 from kvw_minimal import coefficients, conditions
-from kvw_minimal.benchmarks.own import chosen, read_questions, read_request, write_questions
-from kvw_minimal.edits import Columns, Edit
-from kvw_minimal.files import write_json
+from kvw_minimal.atomic_io import write_json
+from kvw_minimal.benchmarks.jsonl import chosen, read_questions, read_request, write_questions
+from kvw_minimal.edits import ColumnScaling, Edit
+from kvw_minimal.evaluation import estimate_cost, pipeline, resume
+from kvw_minimal.evaluation.provenance import peak_memory
+from kvw_minimal.evaluation.resume import inputs_of
 from kvw_minimal.kvw import KVW
 from kvw_minimal.method import make_edit
 from kvw_minimal.methods import METHODS
 from kvw_minimal.models import fingerprint
-from kvw_minimal.requests import expected, report, unlearning
-from kvw_minimal.requests.provenance import peak_memory
-from kvw_minimal.requests.unlearning import inputs_of
 from kvw_minimal.results import table
 from kvw_minimal.session import Session
 from kvw_minimal.strangers.people import load_people
@@ -55,7 +55,7 @@ def file(tmp_path) -> Path:
 def model(monkeypatch):
     """What any name loads."""
     made = tiny.llava(3)
-    monkeypatch.setattr(report, "load", lambda name, **_: (made, tiny.processor()))
+    monkeypatch.setattr(pipeline, "load", lambda name, **_: (made, tiny.processor()))
     return made
 
 
@@ -74,7 +74,7 @@ def at(*strengths: float) -> list[dict]:
 
 def unlearn(file, strengths=(2.0,), draws=2, method="KVW one pass", **more):
     settings = at(*strengths) if method == "KVW one pass" else more.pop("settings")
-    return report.unlearn(
+    return pipeline.unlearn(
         "tiny", method=method, settings=settings, draws=draws, questions=str(file), **more
     )
 
@@ -85,7 +85,7 @@ def unlearn(file, strengths=(2.0,), draws=2, method="KVW one pass", **more):
 @pytest.mark.parametrize("strengths", [(2.0,), (0.5, 2.0, 8.0)])
 def test_every_question_is_measured_once(file, model, quiet, monkeypatch, strengths):
     """Whatever the number of strengths and of shams."""
-    found, asked = coefficients.body, Counter()
+    found, asked = coefficients.backbone, Counter()
 
     def body(model):
         def read(**inputs):
@@ -94,13 +94,13 @@ def test_every_question_is_measured_once(file, model, quiet, monkeypatch, streng
 
         return read
 
-    monkeypatch.setattr(coefficients, "body", body)
+    monkeypatch.setattr(coefficients, "backbone", body)
     unlearn(file, strengths, draws=3)
     assert asked["passes"] == len(read_request(file).questions())
 
 
 def test_rows_and_edits_are_those_of_each_strength_alone(file, model, quiet, monkeypatch):
-    before, seen, protocol_of = fingerprint(model), [], report.forced_and_generated
+    before, seen, protocol_of = fingerprint(model), [], pipeline.forced_and_generated
 
     def recording(request):
         def protocol(session, name, questions):
@@ -109,7 +109,7 @@ def test_rows_and_edits_are_those_of_each_strength_alone(file, model, quiet, mon
 
         return protocol
 
-    monkeypatch.setattr(report, "forced_and_generated", recording)
+    monkeypatch.setattr(pipeline, "forced_and_generated", recording)
     together, edits = unlearn(file, (0.5, 8.0))
     first, *others = dict.fromkeys(seen)
     for edit, other in zip(edits, others, strict=True):
@@ -182,7 +182,7 @@ def test_an_interrupted_run_goes_on(file, model, quiet, monkeypatch, tmp_path):
         "rows.json",
     ]
     assert json.loads((tmp_path / "whole" / "rows.json").read_text())["rows"] == whole["rows"]
-    sham, vanilla, edited, seen = report.score_shams, report.score, report.score_edited, []
+    sham, vanilla, edited, seen = pipeline.score_shams, pipeline.score, pipeline.score_edited, []
 
     def interrupted(*given):
         rows = sham(*given)
@@ -198,9 +198,9 @@ def test_an_interrupted_run_goes_on(file, model, quiet, monkeypatch, tmp_path):
         seen.append("edited")
         return edited(*given)
 
-    monkeypatch.setattr(report, "score", score)
-    monkeypatch.setattr(report, "score_edited", score_edited)
-    monkeypatch.setattr(report, "score_shams", interrupted)
+    monkeypatch.setattr(pipeline, "score", score)
+    monkeypatch.setattr(pipeline, "score_edited", score_edited)
+    monkeypatch.setattr(pipeline, "score_shams", interrupted)
     with pytest.raises(KeyboardInterrupt):
         unlearn(file, (0.5, 2.0), folder=tmp_path / "half")
     half = json.loads((tmp_path / "half" / "rows.json").read_text())
@@ -209,7 +209,7 @@ def test_an_interrupted_run_goes_on(file, model, quiet, monkeypatch, tmp_path):
     ]
     half["provenance"]["seconds"] = 1000.0
     write_json(tmp_path / "half" / "rows.json", half)
-    monkeypatch.setattr(report, "score_shams", sham)
+    monkeypatch.setattr(pipeline, "score_shams", sham)
     again, edits = unlearn(file, (0.5, 2.0), folder=tmp_path / "half")
     assert seen == ["vanilla", "edited", "edited"] and again["rows"] == whole["rows"]
     assert again["provenance"]["seconds"] >= 1000
@@ -236,7 +236,7 @@ def test_rows_of_other_inputs_are_not_gone_on_from(
     unlearn(file, folder=tmp_path / "x")
     kept, more = (tmp_path / "x" / "rows.json").read_bytes(), dict(change)
     if more.pop("model", None):
-        monkeypatch.setattr(report, "load", lambda _, **__: (tiny.llava(4), tiny.processor()))
+        monkeypatch.setattr(pipeline, "load", lambda _, **__: (tiny.llava(4), tiny.processor()))
     other = more.pop("first", {})
     first, *rest = file.read_text().splitlines()
     file.write_text("\n".join([json.dumps(json.loads(first) | other), *rest]))
@@ -258,15 +258,15 @@ def test_rows_of_other_inputs_are_not_gone_on_from(
 def test_damaged_rows_are_refused(tmp_path, content, says):
     (tmp_path / "rows.json").write_text(content)
     with pytest.raises(ValueError, match=says):
-        unlearning.begun(tmp_path, "X")
+        resume.load_partial(tmp_path, "X")
 
 
 def test_an_edit_of_other_settings_is_refused(tmp_path):
-    edit = Columns(torch.zeros(2, 3), 8.0, "0" * 16, notes={"settings": KVW(8.0).settings})
+    edit = ColumnScaling(torch.zeros(2, 3), 8.0, "0" * 16, notes={"settings": KVW(8.0).settings})
     edit.save(tmp_path / "edit-2.safetensors")
     with pytest.raises(ValueError, match="made with other settings"):
-        unlearning.saved_edit(tmp_path, KVW(2.0))
-    assert unlearning.saved_edit(tmp_path, KVW(3.0)) is None
+        resume.saved_edit(tmp_path, KVW(2.0))
+    assert resume.saved_edit(tmp_path, KVW(3.0)) is None
 
 
 def test_inputs_are_the_same_for_every_strength(file, model):
@@ -292,20 +292,20 @@ def test_others_of_the_file_are_forgotten(file):
     with pytest.raises(ValueError, match="nothing is asked about 'ada'; there are p0"):
         read_request(file, people=["ada", SIX[0]])
     with pytest.raises(ValueError, match="people to retain are too few"):
-        report.request_from(str(file), "tiny", SIX)
+        pipeline.request_from(str(file), "tiny", SIX)
     general = {"forget": [], "retain": [], "general": case.forget}
     with pytest.raises(ValueError, match="nothing is asked about"):
         chosen(general, [SIX[0]])
 
 
 def test_strangers_are_forgotten_by_their_ids(monkeypatch):
-    monkeypatch.setattr(report, "load", lambda name, **_: (tiny.llava(3), tiny.processor()))
-    _, case = report.request_of("tiny", "A", 5, people=["p011", "p004", "p011"])
+    monkeypatch.setattr(pipeline, "load", lambda name, **_: (tiny.llava(3), tiny.processor()))
+    _, case = pipeline.request_of("tiny", "A", 5, people=["p011", "p004", "p011"])
     assert case.people == ["p011", "p004"] and not {"p011", "p004"} & set(case.retain_people)
     with pytest.raises(ValueError, match="with --no-oracle it is left out"):
-        report.unlearn("pocket", people=["p011"])
+        pipeline.unlearn("pocket", people=["p011"])
     with pytest.raises(ValueError, match="no stranger is called 'ada'; there are p000"):
-        report.some_strangers(["ada", "p011"])
+        pipeline.some_strangers(["ada", "p011"])
 
 
 @pytest.mark.parametrize(
@@ -316,7 +316,7 @@ def test_strangers_are_forgotten_by_their_ids(monkeypatch):
     ],
 )
 def test_what_cannot_be_is_refused_before_a_model_is_loaded(tmp_path, monkeypatch, rows, says):
-    monkeypatch.setattr(report, "load", lambda name, **_: pytest.fail("refused after the work"))
+    monkeypatch.setattr(pipeline, "load", lambda name, **_: pytest.fail("refused after the work"))
     own = [
         {"set": part, "person": who, "fact": "x", "prompt": f"{part} {who}?", "answer": "y"}
         for part, who in (
@@ -343,7 +343,7 @@ def test_a_request_is_made_where_and_as_it_is_asked(file, quiet, monkeypatch, dt
         given.append((name, device, dtype))
         return tiny.llava(3, dtype).to(device), tiny.processor()
 
-    monkeypatch.setattr(report, "load", load)
+    monkeypatch.setattr(pipeline, "load", load)
     result, [edit] = unlearn(file, device=device, dtype=dtype)
     assert given == [("tiny", here, getattr(torch, dtype))]
     assert result["provenance"]["dtype"] == dtype and result["provenance"]["device"] == here
@@ -367,12 +367,12 @@ def test_a_request_is_made_where_and_as_it_is_asked(file, quiet, monkeypatch, dt
 )
 @pytest.mark.parametrize("work", ["unlearn", "evaluate", "audited", "expected"])
 def test_no_place_is_refused_before_a_model_is_loaded(monkeypatch, where, says, work):
-    monkeypatch.setattr(report, "load", lambda *_, **__: pytest.fail("refused after the work"))
+    monkeypatch.setattr(pipeline, "load", lambda *_, **__: pytest.fail("refused after the work"))
     calls = {
-        "unlearn": lambda: report.unlearn("pocket", **where),
-        "evaluate": lambda: report.evaluate("pocket", "A", 5, **where),
-        "audited": lambda: report.audited("pocket", "A", 5, "vanilla", **where),
-        "expected": lambda: expected.expected("pocket", **where),
+        "unlearn": lambda: pipeline.unlearn("pocket", **where),
+        "evaluate": lambda: pipeline.evaluate("pocket", "A", 5, **where),
+        "audited": lambda: pipeline.run_audit("pocket", "A", 5, "vanilla", **where),
+        "expected": lambda: estimate_cost.expected("pocket", **where),
     }
     with pytest.raises(ValueError, match=says):
         calls[work]()
@@ -383,7 +383,7 @@ def test_factors_beside_a_quantised_weight_do_what_they_do_in_it(model, monkeypa
     monkeypatch.setattr(conditions, "is_plain", lambda weight: False)
     batch = tiny.random_batch()
     contrast = torch.rand(tiny.LAYERS, tiny.D_FF, generator=torch.Generator().manual_seed(0))
-    edit, before = Columns(contrast, 2.0, fingerprint(model)), fingerprint(model)
+    edit, before = ColumnScaling(contrast, 2.0, fingerprint(model)), fingerprint(model)
     with torch.no_grad():
         plain = model(**batch.inputs).logits
         with edit.on(model):
@@ -426,9 +426,9 @@ def counted(model, monkeypatch) -> Counter:
 
 def test_passes_and_tokens_are_told_beforehand_exactly(file, model, monkeypatch):
     asked = {"settings": at(0.5, 2.0), "draws": 3, "questions": str(file), "batch_size": 16}
-    cost = expected.expected("tiny", **asked)
+    cost = estimate_cost.expected("tiny", **asked)
     found = counted(model, monkeypatch)
-    report.unlearn("tiny", **asked)
+    pipeline.unlearn("tiny", **asked)
     assert sum(cost["passes"].values()) == found["passes"]
     assert cost["tokens in all"] == found["tokens"]
     case = read_request(file)
@@ -437,7 +437,7 @@ def test_passes_and_tokens_are_told_beforehand_exactly(file, model, monkeypatch)
     known = len(case.questions())
     assert cost["passes"] == {"measure": known, "read": 3 * read + 6 * others, "say": 3 * read}
     assert (cost["questions"], cost["read"]) == (known, read) and cost["seconds"] > 0
-    said = expected.told("tiny", **asked).splitlines()
+    said = estimate_cost.format_estimate("tiny", **asked).splitlines()
     assert said[0] == f"questions: {known} to forget and to retain, {read} to read, " + (
         f"{cost['tokens']:,} tokens"
     )
@@ -446,19 +446,19 @@ def test_passes_and_tokens_are_told_beforehand_exactly(file, model, monkeypatch)
 
 def test_seconds_and_memory_are_added_up(file, model, monkeypatch):
     """Here whatever is timed takes a second."""
-    monkeypatch.setattr(expected, "_timed", lambda *_: 1.0)
+    monkeypatch.setattr(estimate_cost, "_timed", lambda *_: 1.0)
     case = Case(Session(model, tiny.processor()), read_request(file))
     batches = case.batches([q for q in case.forget if q.image is None])
     assert len(batches) == 1
-    assert expected.seconds_of(case.session, [expected.Work("read", batches, 3)]) == pytest.approx(
-        3
-    )
+    assert estimate_cost.seconds_of(
+        case.session, [estimate_cost.Work("read", batches, 3)]
+    ) == pytest.approx(3)
     shams = {tuple(case.sham(draw).people) for draw in range(2)}
     pairs = {(name, q.modality) for name, asked in case.sets() for q in asked}
-    once = 1 + len(shams) + 3 + (expected.METRICS * 2 + 1) * len(pairs)
-    assert expected.seconds_around(*case, 1, 2) == once
-    monkeypatch.setattr(expected, "peak_memory", lambda: 100.0)
-    cost = expected.expected("tiny", settings=at(2.0), draws=2, questions=str(file))
+    once = 1 + len(shams) + 3 + (estimate_cost.METRICS * 2 + 1) * len(pairs)
+    assert estimate_cost.seconds_around(*case, 1, 2) == once
+    monkeypatch.setattr(estimate_cost, "peak_memory", lambda: 100.0)
+    cost = estimate_cost.expected("tiny", settings=at(2.0), draws=2, questions=str(file))
     sums = 4 * len(SIX) * tiny.LAYERS * tiny.D_FF
     assert cost["memory"] == pytest.approx(100 + sums / 2**20, abs=1e-6)
 
@@ -472,7 +472,7 @@ def test_peak_memory_is_in_megabytes():
 
 def test_a_live_oracle_is_in_the_cost(file, model):
     case = Case(Session(model, tiny.processor()), read_request(file))
-    without, beside = (expected.work_of(*case, 1, 2, oracle) for oracle in (False, True))
+    without, beside = (estimate_cost.work_of(*case, 1, 2, oracle) for oracle in (False, True))
     for one, two in zip(without[1:], beside[1:], strict=True):
         assert two.times == one.times + 1 and one.kind == two.kind
 
@@ -494,7 +494,7 @@ def test_of_another_method_one_edit_is_made_as_a_sample(file, model, monkeypatch
         settings = settings | {"subject_threshold": 0.0, "others": 3}
     asked = {"method": method, "settings": settings, "draws": 3, "questions": str(file)}
     before = fingerprint(model)
-    cost = expected.expected("tiny", **asked)
+    cost = estimate_cost.expected("tiny", **asked)
     assert fingerprint(model) == before and "measure" not in cost["passes"]
     found, backwards = counted(model, monkeypatch), []
     model.model.register_forward_pre_hook(
@@ -505,7 +505,7 @@ def test_of_another_method_one_edit_is_made_as_a_sample(file, model, monkeypatch
         ),
         with_kwargs=True,
     )
-    report.unlearn("tiny", **asked)
+    pipeline.unlearn("tiny", **asked)
     for told, done, kind in (
         (sum(cost["passes"].values()), found["passes"], 0),
         (cost["tokens in all"], found["tokens"], 1),
@@ -513,7 +513,7 @@ def test_of_another_method_one_edit_is_made_as_a_sample(file, model, monkeypatch
         done += 2 * sum(each[kind] for each in backwards)
         assert 1 / FACTOR <= told / done <= FACTOR
     assert cost["passes"]["edit"] > 0
-    assert f"{cost['passes']['edit']:,} for edits" in expected.told("tiny", **asked)
+    assert f"{cost['passes']['edit']:,} for edits" in estimate_cost.format_estimate("tiny", **asked)
 
 
 # --- the command
@@ -537,7 +537,7 @@ def test_one_command(file, model, quiet, monkeypatch, tmp_path):
         tmp_path / "rows.json",
     )
     assert done.exit_code == 0, done.output
-    assert done.output.count("strength G = ") == 2 and report.UNKNOWN in done.output
+    assert done.output.count("strength G = ") == 2 and pipeline.UNKNOWN in done.output
     lines = [line.split() for line in done.output.splitlines()]
     assert [
         line[0]
@@ -595,7 +595,7 @@ def test_scores_of_an_export_are_those_of_its_strength(file, model, quiet, monke
     for row in stored["rows"]:  # that can be told apart
         row |= {"value": (row["strength"] or 0) / 10, "low": 0.0, "high": 1.0}
     write_json(out / "rows.json", stored)
-    monkeypatch.setattr("kvw_minimal.taught.load", lambda name: (model, tiny.processor()))
+    monkeypatch.setattr("kvw_minimal.zoo.load", lambda name: (model, tiny.processor()))
     done = invoke(
         "export",
         tmp_path / "card",
@@ -615,8 +615,8 @@ def test_scores_of_an_export_are_those_of_its_strength(file, model, quiet, monke
 
 
 def test_without_eyes_a_benchmark_is_asked_in_words(clear, monkeypatch):
-    monkeypatch.setattr(report, "load", lambda name, **_: (tiny.build("llama"), tiny.tokenizer()))
-    _, case = report.request_from(str(clear), "tiny")
+    monkeypatch.setattr(pipeline, "load", lambda name, **_: (tiny.build("llama"), tiny.tokenizer()))
+    _, case = pipeline.request_from(str(clear), "tiny")
     assert {q.modality for q in case.questions()} == {"text"}
 
 

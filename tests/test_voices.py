@@ -114,8 +114,8 @@ def test_an_ear_learns(tmp_path):
 def test_a_model_is_made_and_loaded_by_name(tmp_path, monkeypatch):
     """Ear, vanilla and oracle, tiny, through the cache: everything hears with the same ear."""
     from kvw_experiments import recipes
-    from kvw_minimal import taught
-    from kvw_minimal.taught import catalogue
+    from kvw_minimal import zoo
+    from kvw_minimal.zoo import catalogue
 
     monkeypatch.setenv("KVW_CACHE", str(tmp_path))
     monkeypatch.setattr(catalogue, "MODELS", tmp_path / "nothing is committed")
@@ -139,7 +139,7 @@ def test_a_model_is_made_and_loaded_by_name(tmp_path, monkeypatch):
         ("voices", 7),
         ("voices-oracle-A", 2),
     ]
-    one, other = (taught.load(name)[0].state_dict() for name in ("voices", "voices-oracle-A"))
+    one, other = (zoo.load(name)[0].state_dict() for name in ("voices", "voices-oracle-A"))
     ear = voices.ear_of(one)
     assert ear and all(torch.equal(tensor, other[name]) for name, tensor in ear.items())
     assert not any(

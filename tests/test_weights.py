@@ -16,13 +16,13 @@ import transformers
 from case import case_of
 from torch import nn
 
-from kvw_minimal.architectures import plain_weight, state_of, where_asked
+from kvw_minimal.architectures import input_device, iter_state, plain_weight
 from kvw_minimal.coefficients import measure
-from kvw_minimal.edits import LowRank, Replaced
+from kvw_minimal.edits import LowRank, WeightReplacement
 from kvw_minimal.kvw import one_pass
 from kvw_minimal.method import make_edit
 from kvw_minimal.methods import METHODS
-from kvw_minimal.models import find_projections, fingerprint, sketch
+from kvw_minimal.models import find_projections, fingerprint, weight_stats
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about
 
@@ -94,12 +94,14 @@ places = pytest.mark.parametrize("name, place", PLACES)
 def test_what_waits_elsewhere_is_measured_as_if_it_were_here(name: str, place: Callable, tmp_path):
     """Also where the first weight is nowhere, and one that is tied is named twice."""
     here, model, batch = families.build(name), place(name, tmp_path), tiny.random_batch()
-    assert any(weight.is_meta for weight in model.parameters()) and where_asked(model) == CPU
-    assert fingerprint(model) == fingerprint(here) and torch.equal(sketch(model), sketch(here))
+    assert any(weight.is_meta for weight in model.parameters()) and input_device(model) == CPU
+    assert fingerprint(model) == fingerprint(here) and torch.equal(
+        weight_stats(model), weight_stats(here)
+    )
     one, other = measure(model, [batch], OWNERS), measure(here, [batch], OWNERS)
     assert families.apart(one.sums, other.sums) <= families.TOLERANCE
     assert torch.equal(one.tokens, other.tokens) and one.fingerprint == other.fingerprint
-    assert not any(tensor.is_meta for _, tensor in state_of(model))
+    assert not any(tensor.is_meta for _, tensor in iter_state(model))
 
 
 @places
@@ -109,7 +111,7 @@ def test_what_waits_elsewhere_is_not_edited_in_place(name: str, place: Callable,
     measured = measure(model, [tiny.random_batch()], OWNERS)
     edit = one_pass(model, measured.of(["a"]), measured.of(["b", "c"]), 3.0)
     known = fingerprint(model)
-    for change in (edit.put_on, edit.norm):
+    for change in (edit.apply, edit.norm):
         with pytest.raises(ValueError, match=r"waits elsewhere \(offloaded\) and cannot be edited"):
             change(model)
     path, weight = next(
@@ -118,10 +120,10 @@ def test_what_waits_elsewhere_is_not_edited_in_place(name: str, place: Callable,
     out, into = weight.shape
     for other in (
         LowRank({path: (torch.ones(out, 1), torch.ones(1, into))}, known),
-        Replaced({path: torch.ones(out, into)}, known),
+        WeightReplacement({path: torch.ones(out, into)}, known),
     ):
         with pytest.raises(ValueError, match="waits elsewhere"):
-            other.put_on(model)
+            other.apply(model)
     assert fingerprint(model) == known
 
 

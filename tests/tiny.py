@@ -10,13 +10,13 @@ from transformers import AutoProcessor, AutoTokenizer
 
 from kvw_experiments.recipes import pocket
 from kvw_minimal.batches import IGNORED, Batch
-from kvw_minimal.methods import fisher, steps
+from kvw_minimal.methods import fisher, training
 from kvw_minimal.models import find_projections
 from kvw_minimal.questions import Question
-from kvw_minimal.strangers.people import World
+from kvw_minimal.strangers.people import PeopleDataset
 from kvw_minimal.strangers.questions import about
-from kvw_minimal.taught import assembly
-from kvw_minimal.taught.catalogue import MODELS
+from kvw_minimal.zoo import assembly
+from kvw_minimal.zoo.catalogue import MODELS
 
 WIDTH, D_FF, LAYERS = 32, 48, 3
 LANGUAGE = {
@@ -68,7 +68,7 @@ def tokenizer():
 
 def shorten(monkeypatch, each: int, sample: int) -> None:
     """One epoch of small steps, and a small sample for Fisher diagonals."""
-    for module in (steps, fisher):
+    for module in (training, fisher):
         monkeypatch.setattr(module, "EPOCHS", 1)
         monkeypatch.setattr(module, "EACH", each)
     monkeypatch.setattr(fisher, "FISHER_RETAIN", sample)
@@ -141,7 +141,7 @@ def loud(model: nn.Module) -> nn.Module:
     return model
 
 
-def some_questions(world: World, people: int = 3) -> list[Question]:
+def some_questions(world: PeopleDataset, people: int = 3) -> list[Question]:
     """Image and text questions, of very different lengths, about the first few people."""
     return about(world, list(world.people)[:people])
 

@@ -22,38 +22,38 @@ from case import Case, case_of
 from safetensors.torch import load_file
 from transformers import AutoProcessor, WhisperFeatureExtractor
 
-from kvw_experiments import choose, family, subjects, summaries, trials
+from kvw_experiments import design_space, model_selection, subjects, summaries, trials
 from kvw_experiments.recipes import pocket
 from kvw_experiments.recipes import recordings as voices
 from kvw_experiments.recipes import smol as smol_recipe
 from kvw_experiments.recipes import voices as taught_voices
 from kvw_minimal import audit, edits, models, scores
-from kvw_minimal.audit import brought_back
+from kvw_minimal.audit import relearning_attacks
 from kvw_minimal.batches import answer_batches, prompt_batches, render, without_photo
-from kvw_minimal.benchmarks import letters, protocols, truth  # noqa: F401 - they register metrics
-from kvw_minimal.intervals import interval
+from kvw_minimal.benchmarks import multiple_choice, protocols, truth_ratios  # noqa: F401 - they register metrics
+from kvw_minimal.bootstrap import interval
+from kvw_minimal.evaluation import scoring
+from kvw_minimal.evaluation.setups import oracle_of
 from kvw_minimal.kvw import (
     SCHEDULES,
     contrast,
+    epoch_order,
     gate,
-    in_order,
+    mask_layers,
     one_pass,
     published,
-    within,
 )
 from kvw_minimal.method import make_edit, method_of, restored
 from kvw_minimal.methods import METHODS, losses
 from kvw_minimal.methods.positions import POSITIONS, kinds_of_positions
 from kvw_minimal.models import find_projections, fingerprint
 from kvw_minimal.questions import Question, seeded
-from kvw_minimal.requests import reading
-from kvw_minimal.requests.subjects import oracle_of
 from kvw_minimal.session import Cost, Session
 from kvw_minimal.strangers import questions as asked_of
 from kvw_minimal.strangers import tasks
 from kvw_minimal.strangers.people import PERCENTS, REPORT_GROUPS, TUNING_GROUPS, load_people
-from kvw_minimal.taught import assembly, smol
-from kvw_minimal.taught.catalogue import MODELS
+from kvw_minimal.zoo import assembly, smol
+from kvw_minimal.zoo.catalogue import MODELS
 
 TINY = MODELS / "tiny" / "model.safetensors"
 LANGUAGE = {
@@ -127,7 +127,7 @@ def code(*texts: object) -> int:
 def panel_rows(*names: str, **more) -> list[dict]:
     """What an experiment would store of some sets, without their condition."""
     session, request = case()
-    protocol = reading.panel(request, **more)
+    protocol = scoring.panel(request, **more)
     return [row for each in names for row in protocol(session, each, request.eval_sets[each])]
 
 
@@ -252,7 +252,7 @@ def _streams():
     return [
         seeded("sham", 5, 0).choice(20, 5, replace=False),
         seeded("a", 1).normal(size=3),
-        in_order(5, 2, 1),
+        epoch_order(5, 2, 1),
     ]
 
 
@@ -415,8 +415,8 @@ def _contrast():
     resolved = [models.resolve_layers(layers, 3) for layers in ranges]
     projection = next(iter(find_projections(tiny()[0]).values()))
     half = projection.weight[:, :1].bfloat16().repeat(1, 3)
-    worn = [edits.Columns(whole / 50, 3.0, "", rule=rule).gates for rule in ("gate", "share")]
-    worn += [within(whole, layers) for layers in ranges[:4]]
+    worn = [edits.ColumnScaling(whole / 50, 3.0, "", rule=rule).gates for rule in ("gate", "share")]
+    worn += [mask_layers(whole, layers) for layers in ranges[:4]]
     return [
         whole,
         gate(whole[2], 0.37),
@@ -429,8 +429,8 @@ def _contrast():
 @vector("on and off")
 def _on_and_off():
     model = case().model
-    edit = edits.Columns(made_up(3, 48) / 9, 4.0, fingerprint(model))
-    other = edits.Columns(made_up(3, 48, of=2) / 9, 1.0, edit.fingerprint, rule="share")
+    edit = edits.ColumnScaling(made_up(3, 48) / 9, 4.0, fingerprint(model))
+    other = edits.ColumnScaling(made_up(3, 48, of=2) / 9, 1.0, edit.fingerprint, rule="share")
 
     def said():
         return scores.read(model, case().batches(case().forget[:4])).logprob
@@ -440,7 +440,7 @@ def _on_and_off():
         found.append(said())
         with other.on(model):
             found.append(said())
-    return [*found, said(), last, few(edit.part(0.5).gates), few(edit.at(0.5).gates)]
+    return [*found, said(), last, few(edit.scaled(0.5).gates), few(edit.with_strength(0.5).gates)]
 
 
 @vector("schedule", lambda: SCHEDULES)
@@ -456,16 +456,18 @@ def _schedule(name: str):
     raise KeyError(name)
 
 
-@vector("score", lambda: family.SCORES)
+@vector("score", lambda: design_space.SCORES)
 def _score(name: str):
-    rows = family.record(case().session, case().forget[3:9], (name,), ("answer and end", "text"))
+    rows = design_space.record(
+        case().session, case().forget[3:9], (name,), ("answer and end", "text")
+    )
     return [[few(each.sums), each.tokens.int()] for each in rows.values()]
 
 
-@vector("contrast", lambda: family.CONTRASTS)
+@vector("contrast", lambda: design_space.CONTRASTS)
 def _contrast_of(name: str):
     of = (
-        family.Rows(
+        design_space.Rows(
             made_up(6, 3, 8, of=k) / (1 + 3 * k),
             torch.arange(1.0, 7.0),
             tuple(case().questions()[k::14][:6]),
@@ -473,13 +475,13 @@ def _contrast_of(name: str):
         )
         for k in (0, 1)
     )
-    return few(family.CONTRASTS[name](*of))
+    return few(design_space.CONTRASTS[name](*of))
 
 
-@vector("shape", lambda: family.SHAPES)
+@vector("shape", lambda: design_space.SHAPES)
 def _shape(name: str):
     contrasts = (made_up(3, 16) - 0.3).clamp(min=0)
-    return [few(family.SHAPES[name](contrasts, share)) for share in (0.1, 0.6)]
+    return [few(design_space.SHAPES[name](contrasts, share)) for share in (0.1, 0.6)]
 
 
 VARIANTS: dict[str, dict] = {
@@ -543,7 +545,7 @@ OPTIONAL: dict[str, Any] = {
 NOT_TUNED = {
     "KVW in place": ("strength",),
     "rewrite in turn": (*METHODS["rewrite"].tuned(), "each"),
-    "family": tuple(field.name for field in fields(family.Family)),
+    "family": tuple(field.name for field in fields(design_space.Family)),
 }
 
 
@@ -608,9 +610,9 @@ def _cost(name: str):
 @vector("losses")
 def _losses():
     model, batches = case().model, case().batches(case().forget[4:10], 3)
-    said = losses.say(model, batches, Cost())
-    with edits.Columns(made_up(3, 48) / 9, 4.0, fingerprint(model)).on(model):
-        now = losses.say(model, batches, Cost())
+    said = losses.answer_logits(model, batches, Cost())
+    with edits.ColumnScaling(made_up(3, 48) / 9, 4.0, fingerprint(model)).on(model):
+        now = losses.answer_logits(model, batches, Cost())
     before, after = losses.sequence_loss(said), losses.sequence_loss(now)
     other = (before.flip(0), after.flip(0))
     return [
@@ -670,12 +672,14 @@ def examples(takes: tuple[str, ...]) -> list[tuple]:
     known = case().forget[3:9]
     numbers = made_up(4).double().numpy()
     found: dict[tuple[str, ...], list[tuple]] = {
-        ("forced",): [(scores.Forced(np.array([0.0, 1.0]), -numbers[:2], np.array([2.0, 3.0])),)],
+        ("forced",): [
+            (scores.TeacherForcedScores(np.array([0.0, 1.0]), -numbers[:2], np.array([2.0, 3.0])),)
+        ],
         ("said", "gold"): list(SAID),
         ("said", "answers"): [(said, {"in lisbon", "in oslo"}) for said, _ in SAID],
         ("said", "question"): [
             (said, q)
-            for q in (known[0], letters.letter_question(known[0]))
+            for q in (known[0], multiple_choice.letter_question(known[0]))
             for said in ("B", "(a)", q.answer, "Option C is right", *q.options)
         ],
         ("model", "processor", "questions"): [(*tiny(), known)],
@@ -718,9 +722,9 @@ def _free_answers():
         for i, q in enumerate(case().eval_sets["test"][3:9])
     ]
     return [
-        reading.scored(case().session, free),
-        reading.is_free(case().forget),
-        reading.FREE_TOKENS,
+        scoring.scored(case().session, free),
+        scoring.is_free(case().forget),
+        scoring.FREE_TOKENS,
     ]
 
 
@@ -728,13 +732,16 @@ def _free_answers():
 def _reading():
     one_each = as_recorded(panel_rows("test", by_question=True))
     by_person = as_recorded(panel_rows("test"))
-    forms = sorted((fact, sorted(said)) for fact, said in reading.forms(*case()).items())
+    forms = sorted((fact, sorted(said)) for fact, said in scoring.forms(*case()).items())
     return [by_person[::5], one_each[3], len(one_each), code(*forms)]
 
 
 @vector("spoken", lambda: ("exact_match_generated", "rouge_l", "well_formed"))
 def _spoken(metric: str):
-    return [reading.spoken(*case(), case().eval_sets["test"][3:9])[1][metric], reading.SPOKEN]
+    return [
+        scoring.score_generated(*case(), case().eval_sets["test"][3:9])[1][metric],
+        scoring.SPOKEN,
+    ]
 
 
 @vector("probe", lambda: audit.PROBES)
@@ -753,11 +760,11 @@ def _probe(name: str):
     edit, _ = make_edit(*asked, METHODS["selective pruning"](share=0.2))
     if name == "part of the way back":  # of a column at zero every part is zero
         edit, _ = make_edit(*asked, METHODS["KVW one pass"](strength=4.0))
-    steps, brought_back.STEPS = brought_back.STEPS, (1, 3)
+    steps, relearning_attacks.STEPS = relearning_attacks.STEPS, (1, 3)
     try:
         rows = audit.examine(*asked, edit, [name])
     finally:
-        brought_back.STEPS = steps
+        relearning_attacks.STEPS = steps
     return [
         [row["set"], row["modality"], row["person"], row["n"], row["score_sum"]] for row in rows
     ]
@@ -767,9 +774,9 @@ def _probe(name: str):
 def _quality():
     ratios, others = 3 * made_up(40).double().numpy(), 2 * made_up(30, of=5).double().numpy()
     return [
-        truth.forget_quality(ratios, others),
-        truth.model_utility([0.5, 0.9, 0.8]),
-        truth.model_utility([0.5, 0.0]),
+        truth_ratios.forget_quality(ratios, others),
+        truth_ratios.model_utility([0.5, 0.9, 0.8]),
+        truth_ratios.model_utility([0.5, 0.0]),
     ]
 
 
@@ -780,7 +787,7 @@ def _interval():
 
 # --- choices and summaries ---------------------------------------------------------------------
 
-RULES = {"KVW": choose.KVW_RULE, "sparing": choose.SPARING_RULE}
+RULES = {"KVW": model_selection.KVW_RULE, "sparing": model_selection.SPARING_RULE}
 
 
 @vector("choice", lambda: RULES)
@@ -793,7 +800,7 @@ def _choice(name: str):
     equal = {k: vanilla | {"forget": 0.3, "general": 0.79 + k / 400} for k in (1, 2)}
     strong = {k: vanilla | {"forget": 0.01 * k, "general": 0.79 + k / 400} for k in range(1, 12)}
     return [
-        choose.choose(each, vanilla, RULES[name])
+        model_selection.choose(each, vanilla, RULES[name])
         for each in (tried, {k: tried[k] for k in (20, 19, 18)}, equal, strong)
     ]
 

@@ -1,5 +1,7 @@
 """Write every page, or part of one, that is generated: `python tests/write_pages.py`."""
 
+from functools import partial
+
 import families
 import package_page
 import scale_page
@@ -14,6 +16,7 @@ PAGES = {
     scale_page.PAGE: scale_page.page,
     families.PAGE: families.page,
     MUSEUM: lambda: package_page.filled(MUSEUM, ["", museum.page()]),
+    **{path: partial(str, text) for path, text in package_page.api_pages().items()},
 }
 
 if __name__ == "__main__":

@@ -236,7 +236,7 @@ def parts() -> dict[str, dict]:
     from kvw_minimal.session import Session
     from kvw_minimal.strangers.people import load_people
     from kvw_minimal.strangers.tasks import request
-    from kvw_minimal.taught import catalogue
+    from kvw_minimal.zoo import catalogue
 
     world = load_people()
     folder = catalogue.MODELS / "pocket"

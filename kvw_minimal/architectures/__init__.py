@@ -1,38 +1,38 @@
 """What a model's weights can look like: experts in one tensor, quantised, waiting elsewhere."""
 
 from .experts import is_mixture, watched
-from .layers import ffns_of, refuse_ahead, stacks_of
+from .layers import check_causal, ffns_of, stacks_of
 from .weights import (
-    check_ordinary,
+    check_dense_fp,
+    input_device,
     is_conv1d,
     is_plain,
-    is_turned,
+    is_transposed,
+    iter_state,
     named_weight,
     plain_weight,
-    ready,
+    prepare,
     size_of,
-    state_of,
     weight_name,
     weight_of,
-    where_asked,
 )
 
 __all__ = [
-    "check_ordinary",
+    "check_dense_fp",
     "ffns_of",
     "is_conv1d",
     "is_mixture",
     "is_plain",
-    "is_turned",
+    "is_transposed",
     "named_weight",
     "plain_weight",
-    "ready",
-    "refuse_ahead",
+    "prepare",
+    "check_causal",
     "size_of",
     "stacks_of",
-    "state_of",
+    "iter_state",
     "watched",
     "weight_name",
     "weight_of",
-    "where_asked",
+    "input_device",
 ]

@@ -35,7 +35,7 @@ def stacks_of(model: nn.Module, count: int) -> Iterator[tuple[str, nn.ModuleList
             yield path, stack
 
 
-def refuse_ahead(model: nn.Module, inputs: Iterable[str]) -> None:
+def check_causal(model: nn.Module, inputs: Iterable[str]) -> None:
     """Stop where what stands before an answer may have seen it.
 
     Args:

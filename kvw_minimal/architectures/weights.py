@@ -25,7 +25,7 @@ def is_conv1d(module: nn.Module) -> bool:
     return isinstance(module, Conv1D)
 
 
-def is_turned(projection: nn.Module) -> bool:
+def is_transposed(projection: nn.Module) -> bool:
     """Whether a weight has its knowledge vectors in rows, `[d_ff, d_model]`."""
     return is_conv1d(projection) or getattr(projection, "is_transposed", False)
 
@@ -35,7 +35,7 @@ def size_of(projection: nn.Module) -> tuple[int, ...]:
     if isinstance(projection, nn.Linear):
         return projection.out_features, projection.in_features
     weight = weight_of(projection)
-    return tuple(weight.mT.shape if is_turned(projection) else weight.shape)
+    return tuple(weight.mT.shape if is_transposed(projection) else weight.shape)
 
 
 def is_plain(weight: torch.Tensor) -> bool:
@@ -71,7 +71,7 @@ def plain_weight(model: nn.Module, name: str) -> torch.Tensor:
     )
 
 
-def check_ordinary(model: nn.Module) -> None:
+def check_dense_fp(model: nn.Module) -> None:
     """Stop what needs one FFN a layer, of weights that can be changed in place, before its work.
 
     Raises:
@@ -86,7 +86,7 @@ def check_ordinary(model: nn.Module) -> None:
         plain_weight(model, name)
 
 
-def ready(model: nn.Module, device: str) -> nn.Module:
+def prepare(model: nn.Module, device: str) -> nn.Module:
     """A model in evaluation mode on a device.
 
     A quantised one stays where its library put it; `bitsandbytes` must not repack it (`state_of`).
@@ -97,13 +97,13 @@ def ready(model: nn.Module, device: str) -> nn.Module:
     return (model if getattr(model, "is_quantized", False) else model.to(device)).eval()
 
 
-def where_asked(model: nn.Module) -> torch.device:
+def input_device(model: nn.Module) -> torch.device:
     """Where a model takes its inputs: the device of the first weight that is in memory."""
     found = (weight.device for weight in model.parameters() if not weight.is_meta)
     return next(found, torch.device("cpu"))
 
 
-def state_of(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+def iter_state(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     """Every tensor of a model by its name, one after the other: those that wait are read now.
 
     A quantised tensor of several parts (`torchao`) comes in parts.

@@ -7,7 +7,7 @@
 Every probe is registered under its name, as methods and scores are (`probe`).
 """
 
-from . import brought_back, inside, membership, receipt, wordings  # noqa: F401 - they register
+from . import edit_leakage, membership, prompting_probes, relearning_attacks, representation_probes  # noqa: F401 - they register
 from .findings import Finding, audit, judge, table, verdict
 from .probes import PROBES, Probe, examine, probe
 

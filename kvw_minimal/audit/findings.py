@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..bootstrap import interval
 from ..edits import Edit
 from ..forget_request import Request
-from ..intervals import interval
 from ..method import make_edit
 from ..methods.controls import Vanilla
-from ..methods.somebody_else import asked_again, somebody_else
+from ..methods.counterfactuals import counterfactual_people, substitute_subject
 from ..results import text_table
 from ..session import Session
 from .probes import BROUGHT_BACK, PROBES, examine, probe_of, reading
@@ -205,7 +205,9 @@ def audit(
         "edited": examine(session, request, edit),
     }
     if oracle is None:
-        met = replace(request, forget=asked_again(request.forget, somebody_else(request)))
+        met = replace(
+            request, forget=substitute_subject(request.forget, counterfactual_people(request))
+        )
         rows["oracle"] = examine(
             session, met, nothing, (n for n in reading() if not PROBES[n].before)
         )

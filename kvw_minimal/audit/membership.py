@@ -1,8 +1,8 @@
 """Membership: can the forgotten be told from somebody whom the model has never met?
 
 The other side of the comparison is matched: each question is asked again, with the same answer,
-about strangers (`somebody_else`). What is scored is the share of them of whom the answer is less
-likely; its mean is the area under the curve. 1: remembered. .5: cannot be told. Far below .5 the
+about strangers (`counterfactual_people`). What is scored is the share of them of whom the answer is
+less likely; its mean is the area under the curve. 1: remembered. .5: cannot be told. Far below .5 the
 true answer has become unlikelier than of anybody: a tell-tale, too. Since the answers are the same
 on both sides, a ratio to the length of their zlib code says what the loss says.
 """
@@ -11,12 +11,12 @@ import numpy as np
 
 from ..edits import Edit
 from ..forget_request import Request
-from ..methods.somebody_else import asked_again, somebody_else
+from ..methods.counterfactuals import counterfactual_people, substitute_subject
 from ..questions import Question
 from ..session import Session
-from .brought_back import without
 from .probes import NOTHING, Answers, probe
-from .tokens import lowest, tell
+from .relearning_attacks import reverted
+from .token_probes import lowest, tell
 
 STRANGERS = 8  # that each question is asked about
 SIGNALS = {
@@ -60,18 +60,18 @@ def reference_ratio(session: Session, request: Request, edit: Edit) -> Answers:
         return np.array([[t.log.mean() for t in tell(session, each)] for each in asked])
 
     now = losses()  # [1 + strangers, questions]
-    with without(session.model, edit):
+    with reverted(session.model, edit):
         return request.forget, _above(*(now - losses()))
 
 
 def _asked(request: Request) -> list[list[Question]]:
     """The questions about the forgotten, then about strangers, draw after draw; or nothing."""
     try:
-        others = somebody_else(request)
+        others = counterfactual_people(request)
     except ValueError:  # nobody to compare with
         return []
     draws = range(0, STRANGERS * len(request.forget), len(request.forget))
-    return [request.forget, *(asked_again(request.forget, others, draw) for draw in draws)]
+    return [request.forget, *(substitute_subject(request.forget, others, draw) for draw in draws)]
 
 
 def _above(own: np.ndarray, *never: np.ndarray) -> np.ndarray:

@@ -68,13 +68,13 @@ from functools import partial
 import numpy as np
 
 from ..batches import without_photo
-from ..intervals import DRAWS
+from ..bootstrap import DRAWS
 from ..questions import Question, seeded
 from ..results import ABOUT, score_rows
 from ..scores import METRICS, answer, likeliest, mentions, metric, read_answers
 from ..session import Session
-from .letters import choice, chosen, letter_question, whole_words, with_options
-from .truth import forget_quality, forget_score, model_utility, truth_ratio_of
+from .multiple_choice import choice, chosen, letter_question, whole_words, with_options
+from .truth_ratios import forget_quality, forget_score, model_utility, truth_ratio_of
 
 NEW_TOKENS = 50
 CLOZE_RULE = "Please **ONLY** provide the correct answer that should replace the [Blank]."
@@ -165,7 +165,7 @@ def blocks(count: int, batch_size: int) -> Iterator[slice]:
     return (slice(start, start + size) for start in range(0, count, size))
 
 
-def say(session: Session, questions: list[Question]) -> list[str]:
+def generate_answers(session: Session, questions: list[Question]) -> list[str]:
     """Greedy answers, in order."""
     model, processor, size = session.model, session.processor, session.batch_size
     return [
@@ -236,7 +236,7 @@ def by_words(
     session: Session, prompts: list[Question], by: str
 ) -> tuple[dict[str, list[float]], list[bool]]:
     """What is said by one metric, under its name; and whether no option is named, or nothing."""
-    pairs = list(zip(say(session, prompts), prompts, strict=True))
+    pairs = list(zip(generate_answers(session, prompts), prompts, strict=True))
     if by == "choice":
         return {by: [choice(*pair) for pair in pairs]}, [chosen(*pair) is None for pair in pairs]
     return {by: [METRICS[by](text, q.answer) for text, q in pairs]}, [not text for text, _ in pairs]

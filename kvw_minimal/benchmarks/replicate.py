@@ -16,19 +16,19 @@ from typing import Any
 import numpy as np
 
 from ..batches import Batch, answer_batches
-from ..coefficients import Coefficients, tally
+from ..coefficients import Coefficients, accumulate
 from ..conditions import score, score_edited
-from ..edits import Columns, check_strength
+from ..edits import ColumnScaling, check_strength
 from ..forget_request import Request
 from ..kvw import SCHEDULES, STRENGTH, one_pass, published
 from ..models import fingerprint
 from ..questions import Question
 from ..results import ABOUT, about_of, check_headroom, rounded, summarise
 from ..session import Session
-from ..taught.catalogue import load, placed
+from ..zoo.catalogue import device_and_dtype, load
 from . import protocols
-from .files import Unnamed, load_clear, load_mllmu
-from .letters import whole_words
+from .loaders import Unnamed, load_clear, load_mllmu
+from .multiple_choice import whole_words
 from .protocols import UTILITY, clear_forget_quality
 
 PROTOCOLS = {"mllmu": protocols.score_mllmu, "clear": protocols.score_clear}
@@ -86,7 +86,7 @@ def mllmu_sets(data: str, forget: int, seed: int = 0) -> tuple[Sets, Sets]:
     }
 
 
-def told_apart(questions: list[Question], people: set[str]) -> list[Question]:
+def assign_subject(questions: list[Question], people: set[str]) -> list[Question]:
     """Questions of rows without a name, given to the one person whom prompt or answer names."""
     known = whole_words(people)
     named = [{*known.findall(f"{q.prompt} {q.answer}")} & people for q in questions]
@@ -109,7 +109,7 @@ def clear_sets(data: str, forget: int, seed: int = 0) -> tuple[Sets, Sets]:
     for side, part in parts.items():
         captions = [q for q in load_clear(data, part, seed) if q.fact == "caption"]
         text = [q for q in load_clear(data, f"{part}+tofu", seed) if q.fact == "question"]
-        text = told_apart(text, {q.person for q in captions})
+        text = assign_subject(text, {q.person for q in captions})
         sets[side] = load_clear(data, false[side], seed) + text
         training[side] = captions + [
             replace(q, person=f"unnamed, {side}") if isinstance(q, Unnamed) else q for q in text
@@ -199,7 +199,7 @@ def measure_rows(session: Session, request: Request, progress: bool = False) -> 
     batches: Any = _encoded(
         session.processor, rows, session.batch_size
     )  # read once: need not be a list
-    found = tally(session.model, batches, [q.person for q in rows], progress)
+    found = accumulate(session.model, batches, [q.person for q in rows], progress)
     return Coefficients(*found, fingerprint(session.model))
 
 
@@ -210,7 +210,7 @@ def edit_of(
     schedule: str,
     strength: float,
     progress: bool = False,
-) -> Columns:
+) -> ColumnScaling:
     """The edit of a request, given the coefficients of both sides."""
     retain = everyone.of(request.retain_people)
     if schedule == "one pass":
@@ -364,7 +364,7 @@ def replicate(
     """
     start = time.perf_counter()
     strength = _check_settings(benchmark, schedule, strength, limit)
-    where = placed(device, dtype)
+    where = device_and_dtype(device, dtype)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         sets, taught = SETS_OF[benchmark](data, forget, seed)

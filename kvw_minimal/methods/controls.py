@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from ..coefficients import shape_of
-from ..edits import Columns, Edit
+from ..edits import ColumnScaling, Edit
 from ..forget_request import Request
 from ..kvw import KVW, PublishedKVW
 from ..method import Method, register
@@ -20,8 +20,8 @@ from .rewrite import Rewrite
 class Vanilla(Method):
     """An edit that changes nothing."""
 
-    def edit(self, session: Session, request: Request) -> Columns:
-        return Columns(torch.zeros(shape_of(session.model)), 0.0, fingerprint(session.model))
+    def edit(self, session: Session, request: Request) -> ColumnScaling:
+        return ColumnScaling(torch.zeros(shape_of(session.model)), 0.0, fingerprint(session.model))
 
 
 def sham_of(kind: type[Method]) -> type[Method]:

@@ -7,14 +7,23 @@ import torch
 from torch import nn
 
 from ..batches import Batch
-from ..coefficients import watch
-from ..edits import Replaced
+from ..coefficients import hook_inputs
+from ..edits import WeightReplacement
 from ..forget_request import Request
-from ..method import GRADIENTS, Method, every, register
+from ..method import GRADIENTS, Method, parameter_grid, register
 from ..models import fingerprint
 from ..session import Cost, Session
-from .losses import say, sequence_loss, token_loss
-from .steps import EACH, EPOCHS, adamw, full_weights, linear_maps, make_steps, replaced, take_step
+from .losses import answer_logits, sequence_loss, token_loss
+from .training import (
+    EACH,
+    EPOCHS,
+    adamw,
+    full_weight_edit,
+    full_weights,
+    linear_maps,
+    make_steps,
+    take_step,
+)
 
 FISHER_RETAIN = 200  # retain questions that a Fisher diagonal is estimated from
 
@@ -49,9 +58,9 @@ def fisher(
 
         output.register_hook(square)
 
-    with watch(maps, keep_input), watch(maps, square_gradient, outputs=True):
+    with hook_inputs(maps, keep_input), hook_inputs(maps, square_gradient, outputs=True):
         for batch in batches:
-            nll = sequence_loss(say(model, [batch], cost, part)).sum()
+            nll = sequence_loss(answer_logits(model, [batch], cost, part)).sum()
             torch.autograd.grad(nll, weights)
     questions = sum(len(batch.rows) for batch in batches)
     return {name: squares / questions for name, squares in total.items()}
@@ -97,7 +106,7 @@ def masked(
     "MMUnlearner",
     source="arXiv 2502.11051",
     requires=GRADIENTS,
-    grid=every(weight=(0.5, 1.0), rate=(5e-4, 7e-4, 1e-3, 1.5e-3)),
+    grid=parameter_grid(weight=(0.5, 1.0), rate=(5e-4, 7e-4, 1e-3, 1.5e-3)),
 )
 @dataclass(frozen=True)
 class MMUnlearner(Method):
@@ -113,16 +122,16 @@ class MMUnlearner(Method):
     rate: float = 1.5e-3
     weight: float = 1.0
 
-    def edit(self, session: Session, request: Request) -> Replaced:
+    def edit(self, session: Session, request: Request) -> WeightReplacement:
         model, made_for = session.model.eval(), fingerprint(session.model)
         masks = list(salient(*fisher_pair(session, request)).values())
         weights, cost = full_weights(model), session.cost
         ascent = adamw(weights, self.rate)
         descent = adamw(weights, self.rate * self.weight)
         for step in make_steps(session, request, EPOCHS):
-            masked(ascent, weights, masks, -token_loss(say(model, step.forget, cost)))
-            take_step(token_loss(say(model, step.retain, cost, "retain")), descent)
-        return replaced(model, made_for)
+            masked(ascent, weights, masks, -token_loss(answer_logits(model, step.forget, cost)))
+            take_step(token_loss(answer_logits(model, step.retain, cost, "retain")), descent)
+        return full_weight_edit(model, made_for)
 
 
 def dampening(
@@ -137,7 +146,7 @@ def dampening(
     "SSD",
     source="arXiv 2308.07707 (lambda is called `limit` here)",
     requires=GRADIENTS,
-    grid=every(limit=(1.0, 0.3), alpha=(2.0, 3.0, 4.0, 6.0)),
+    grid=parameter_grid(limit=(1.0, 0.3), alpha=(2.0, 3.0, 4.0, 6.0)),
 )
 @dataclass(frozen=True)
 class SSD(Method):
@@ -154,7 +163,7 @@ class SSD(Method):
     limit: float = 0.1
     alpha: float = 2.0
 
-    def edit(self, session: Session, request: Request) -> Replaced:
+    def edit(self, session: Session, request: Request) -> WeightReplacement:
         made_for, (forget, retain) = fingerprint(session.model), fisher_pair(session, request)
         share = len(request.people) / (len(request.people) + len(request.retain_people))
         new = {}
@@ -163,4 +172,4 @@ class SSD(Method):
             factor = dampening(forget[name], whole, self.alpha, self.limit)
             weight = module.weight.detach()
             new[f"{name}.weight"] = (weight.float() * factor).to(weight.dtype)
-        return Replaced(new, made_for)
+        return WeightReplacement(new, made_for)

@@ -9,18 +9,27 @@ from typing import ClassVar
 
 import torch
 
-from ..method import GRADIENTS, every, register
+from ..method import GRADIENTS, parameter_grid, register
 from ..session import Cost
-from .losses import divergence, negative_preference, preference, say, sequence_loss, token_loss
-from .steps import Step, Trained, mistaken, unknowing
+from .losses import (
+    answer_logits,
+    divergence,
+    negative_preference,
+    preference,
+    sequence_loss,
+    token_loss,
+)
+from .training import Step, Trained, idk_answer, wrong_answer
 
 BETA = 0.1  # of the preference losses, as published
 #: rates from where something is forgotten to where everything collapses, on tuning-1
-ASCENT_FULL = every(rate=(5e-5, 1e-4, 2e-4, 2.5e-4, 3e-4, 4e-4, 5e-4, 7e-4))
-ASCENT_LORA = every(rate=(5e-4, 1e-3, 1.25e-3, 1.5e-3, 1.75e-3, 2e-3, 2.5e-3, 3e-3))
-FULL = every(weight=(1.0, 5.0), rate=(3e-4, 5e-4, 7e-4, 1e-3))
-LORA = every(weight=(1.0, 5.0), rate=(1.5e-3, 3e-3, 5e-3, 7e-3))
-UPDATING = every(weight=(1.0, 5.0), rate=(1e-4, 2e-4, 3e-4, 5e-4))  # other answers are taught, too
+ASCENT_FULL = parameter_grid(rate=(5e-5, 1e-4, 2e-4, 2.5e-4, 3e-4, 4e-4, 5e-4, 7e-4))
+ASCENT_LORA = parameter_grid(rate=(5e-4, 1e-3, 1.25e-3, 1.5e-3, 1.75e-3, 2e-3, 2.5e-3, 3e-3))
+FULL = parameter_grid(weight=(1.0, 5.0), rate=(3e-4, 5e-4, 7e-4, 1e-3))
+LORA = parameter_grid(weight=(1.0, 5.0), rate=(1.5e-3, 3e-3, 5e-3, 7e-3))
+UPDATING = parameter_grid(
+    weight=(1.0, 5.0), rate=(1e-4, 2e-4, 3e-4, 5e-4)
+)  # other answers are taught, too
 WITHOUT_RETAIN = tuple(need for need in GRADIENTS if need != "retain set")
 SOURCES = {
     "GA": "arXiv 2210.01504",
@@ -42,7 +51,7 @@ class GradientAscent(Trained):
     rate: float = 2.5e-3
 
     def loss(self, model, start, step: Step, cost: Cost) -> torch.Tensor:
-        return -token_loss(say(model, step.forget, cost))
+        return -token_loss(answer_logits(model, step.forget, cost))
 
 
 @register("GD LoRA", source=SOURCES["GD"], grid=LORA, requires=GRADIENTS)
@@ -61,8 +70,8 @@ class GradientDifference(Trained):
     weight: float = 10.0
 
     def loss(self, model, start, step: Step, cost: Cost) -> torch.Tensor:
-        kept = token_loss(say(model, step.retain, cost, "retain"))
-        return self.weight * kept - token_loss(say(model, step.forget, cost))
+        kept = token_loss(answer_logits(model, step.retain, cost, "retain"))
+        return self.weight * kept - token_loss(answer_logits(model, step.forget, cost))
 
 
 @register("KL LoRA", source=SOURCES["KL"], grid=LORA, requires=GRADIENTS)
@@ -81,10 +90,10 @@ class KLMinimisation(Trained):
 
     def loss(self, model, start, step: Step, cost: Cost) -> torch.Tensor:
         with torch.no_grad():
-            before = say(start, step.retain, cost, "retain")
-        now = say(model, step.retain, cost, "retain")
+            before = answer_logits(start, step.retain, cost, "retain")
+        now = answer_logits(model, step.retain, cost, "retain")
         kept = token_loss(now) + divergence(before, now)
-        return self.weight * kept - token_loss(say(model, step.forget, cost))
+        return self.weight * kept - token_loss(answer_logits(model, step.forget, cost))
 
 
 @register("NPO LoRA", source=SOURCES["NPO"], grid=LORA, requires=GRADIENTS)
@@ -105,9 +114,9 @@ class NPO(Trained):
 
     def loss(self, model, start, step: Step, cost: Cost) -> torch.Tensor:
         with torch.no_grad():
-            before = sequence_loss(say(start, step.forget, cost))
-        now = sequence_loss(say(model, step.forget, cost))
-        kept = token_loss(say(model, step.retain, cost, "retain"))
+            before = sequence_loss(answer_logits(start, step.forget, cost))
+        now = sequence_loss(answer_logits(model, step.forget, cost))
+        kept = token_loss(answer_logits(model, step.retain, cost, "retain"))
         return negative_preference(now, before, BETA) + self.weight * kept
 
 
@@ -125,17 +134,17 @@ class IDK(Trained):
 
     lora: ClassVar[bool] = False
     start: ClassVar[bool] = True
-    update = staticmethod(unknowing)
+    update = staticmethod(idk_answer)
     rate: float = 3e-4
     weight: float = 0.5
 
     def loss(self, model, start, step: Step, cost: Cost) -> torch.Tensor:
         with torch.no_grad():
-            before = sequence_loss(say(start, step.forget, cost))
-            other_before = sequence_loss(say(start, step.update, cost))
-        now = sequence_loss(say(model, step.forget, cost))
-        other_now = sequence_loss(say(model, step.update, cost))
-        kept = token_loss(say(model, step.retain, cost, "retain"))
+            before = sequence_loss(answer_logits(start, step.forget, cost))
+            other_before = sequence_loss(answer_logits(start, step.update, cost))
+        now = sequence_loss(answer_logits(model, step.forget, cost))
+        other_now = sequence_loss(answer_logits(model, step.update, cost))
+        kept = token_loss(answer_logits(model, step.retain, cost, "retain"))
         preferred = preference(now, before, other_now, other_before, BETA)
         return preferred + self.weight * kept
 
@@ -160,16 +169,16 @@ class LLMSurgery(Trained):
 
     lora: ClassVar[bool] = False
     start: ClassVar[bool] = True
-    update = staticmethod(mistaken)
+    update = staticmethod(wrong_answer)
     rate: float = 7e-4
     weight: float = 10.0
 
     def loss(self, model, start, step: Step, cost: Cost) -> torch.Tensor:
         with torch.no_grad():
-            before = say(start, step.retain, cost, "retain")
-        kept = divergence(before, say(model, step.retain, cost, "retain"))
-        updated = token_loss(say(model, step.update, cost))
-        return updated + self.weight * kept - token_loss(say(model, step.forget, cost))
+            before = answer_logits(start, step.retain, cost, "retain")
+        kept = divergence(before, answer_logits(model, step.retain, cost, "retain"))
+        updated = token_loss(answer_logits(model, step.update, cost))
+        return updated + self.weight * kept - token_loss(answer_logits(model, step.forget, cost))
 
 
 # --- the same with full weights ----------------------------------------------------------------

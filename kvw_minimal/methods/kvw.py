@@ -5,16 +5,16 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-from ..edits import Columns
+from ..edits import ColumnScaling
 from ..forget_request import Request
 from ..kvw import EPSILON, KVW
-from ..method import Method, every, register
+from ..method import Method, parameter_grid, register
 from ..session import Session
 
-CLOSED = 1e4  # a strength at which every touched gate is 0 in float32
+ZERO_GATE_STRENGTH = 1e4  # a strength at which every touched gate is 0 in float32
 
 
-def dealt(contrast: torch.Tensor, seed: int) -> torch.Tensor:
+def shuffle_within_layer(contrast: torch.Tensor, seed: int) -> torch.Tensor:
     """Contrasts `[layers, d_ff]` dealt out at random within each layer."""
     rng, rows = np.random.default_rng(seed), contrast.flatten(1)  # a mixture: among its experts
     every = [row[torch.from_numpy(rng.permutation(len(row)))] for row in rows]
@@ -31,12 +31,12 @@ def dealt(contrast: torch.Tensor, seed: int) -> torch.Tensor:
 class RandomColumns(KVW):
     """The gates of KVW, wherever they fall: what such gates do to the forgotten by themselves."""
 
-    def edit(self, session: Session, request: Request) -> Columns:
+    def edit(self, session: Session, request: Request) -> ColumnScaling:
         edit = super().edit(session, request)
-        return replace(edit, contrast=dealt(edit.contrast, request.seed))
+        return replace(edit, contrast=shuffle_within_layer(edit.contrast, request.seed))
 
 
-def most(scores: torch.Tensor, share: float) -> torch.Tensor:
+def top_share_mask(scores: torch.Tensor, share: float) -> torch.Tensor:
     """1 for the `share` of all knowledge vectors with the largest score, else 0."""
     chosen = scores.flatten().topk(round(share * scores.numel())).indices
     return torch.zeros(scores.numel()).index_fill(0, chosen, 1.0).view_as(scores)
@@ -45,7 +45,7 @@ def most(scores: torch.Tensor, share: float) -> torch.Tensor:
 @register(
     "selective pruning",
     source="arXiv 2403.01267, its score of mean absolute activations",
-    grid=every(share=(0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)),
+    grid=parameter_grid(share=(0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)),
 )
 @dataclass(frozen=True)
 class SelectivePruning(Method):
@@ -57,7 +57,9 @@ class SelectivePruning(Method):
 
     share: float = field(default=0.3, metadata={"at_most": 1})
 
-    def edit(self, session: Session, request: Request) -> Columns:
+    def edit(self, session: Session, request: Request) -> ColumnScaling:
         forget, retain = session.sides(request)
         ratio = (forget.pooled() / (retain.pooled() + EPSILON)).cpu()  # [layers, d_ff]
-        return Columns(most(ratio, self.share), CLOSED, forget.fingerprint)
+        return ColumnScaling(
+            top_share_mask(ratio, self.share), ZERO_GATE_STRENGTH, forget.fingerprint
+        )

@@ -24,11 +24,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ..architectures import check_ordinary
-from ..coefficients import ask, shape_of
-from ..edits import Columns
+from ..architectures import check_dense_fp
+from ..coefficients import run_with_hooks, shape_of
+from ..edits import ColumnScaling
 from ..forget_request import Request
-from ..method import GRADIENTS, Method, every, register
+from ..method import GRADIENTS, Method, parameter_grid, register
 from ..models import fingerprint
 from ..questions import Question, seeded
 from ..session import Session
@@ -57,7 +57,7 @@ def effects(session: Session, questions: list[Question], batch_size: int = 64) -
         ValueError: an effect that is not finite.
     """
     model, processor = session.model, session.processor
-    check_ordinary(model)
+    check_dense_fp(model)
     effect = torch.zeros(len(questions), *shape_of(model))
     log_odds = torch.zeros(len(questions))
 
@@ -81,7 +81,7 @@ def effects(session: Session, questions: list[Question], batch_size: int = 64) -
         log_odds[batch.rows] = odds.cpu().float()
         return (own - others).sum()
 
-    ask(model, session.batches(questions, batch_size), see, loss)
+    run_with_hooks(model, session.batches(questions, batch_size), see, loss)
     if not effect.isfinite().all() or not log_odds.isfinite().all():
         raise ValueError("an effect is NaN or infinite; is the model broken?")
     return Effects(log_odds, effect)
@@ -118,13 +118,13 @@ def ridge_solution(
     return e.T @ torch.linalg.solve(gram, y)
 
 
-def factored(model: nn.Module, factors: torch.Tensor, made_for: str = "") -> Columns:
+def factored(model: nn.Module, factors: torch.Tensor, made_for: str = "") -> ColumnScaling:
     """Factors `[layers, d_ff]` of any sign, 1 = untouched, as an edit of a model as it is.
 
     Args:
         made_for: its fingerprint, where that is known already.
     """
-    return Columns(1 - factors, 1.0, made_for or fingerprint(model), rule="share")
+    return ColumnScaling(1 - factors, 1.0, made_for or fingerprint(model), rule="share")
 
 
 def factors(
@@ -198,7 +198,7 @@ def questions_to_keep(
     "least squares",
     source="this book, chapter 10",
     requires=GRADIENTS,
-    grid=every(ridge=(0.1, 0.03), passes=(1, 2, 3)),
+    grid=parameter_grid(ridge=(0.1, 0.03), passes=(1, 2, 3)),
 )
 @dataclass(frozen=True)
 class LeastSquares(Method):
@@ -220,7 +220,7 @@ class LeastSquares(Method):
     retain: int = 400
     portraits: int = 200
 
-    def edit(self, session: Session, request: Request) -> Columns:
+    def edit(self, session: Session, request: Request) -> ColumnScaling:
         keep = questions_to_keep(request, self.retain, self.portraits)
         *_, last = factors(
             session,

@@ -11,7 +11,7 @@ from ..session import Cost
 
 
 @dataclass
-class Said:
+class AnswerLogits:
     """What a model would say at every position that an answer token is predicted from.
 
     Attributes:
@@ -25,7 +25,9 @@ class Said:
     question: torch.Tensor
 
 
-def say(model: nn.Module, batches: list[Batch], cost: Cost, part: str = "forget") -> Said:
+def answer_logits(
+    model: nn.Module, batches: list[Batch], cost: Cost, part: str = "forget"
+) -> AnswerLogits:
     """Let a model read questions with their answers; pictures and all.
 
     Args:
@@ -42,21 +44,21 @@ def say(model: nn.Module, batches: list[Batch], cost: Cost, part: str = "forget"
         question.append(rows[where] + before)
         before += len(batch.rows)
     cost.add(part, before)
-    return Said(torch.cat(logits), torch.cat(gold), torch.cat(question))
+    return AnswerLogits(torch.cat(logits), torch.cat(gold), torch.cat(question))
 
 
-def token_loss(said: Said) -> torch.Tensor:
+def token_loss(said: AnswerLogits) -> torch.Tensor:
     """CE: mean of -log p over answer tokens; >= 0, lower = better known."""
     return F.cross_entropy(said.logits, said.gold)
 
 
-def sequence_loss(said: Said) -> torch.Tensor:
+def sequence_loss(said: AnswerLogits) -> torch.Tensor:
     """NLL: sum of -log p over each answer's tokens, `[questions]`; >= 0, lower = better known."""
     each = F.cross_entropy(said.logits, said.gold, reduction="none")  # [tokens]
     return each.new_zeros(int(said.question.max()) + 1).index_add(0, said.question, each)
 
 
-def divergence(before: Said, now: Said) -> torch.Tensor:
+def divergence(before: AnswerLogits, now: AnswerLogits) -> torch.Tensor:
     """KL(p0 || p) over the vocabulary, mean over answer tokens; >= 0, 0 = unchanged.
 
     The mean is over tokens: `batchmean` on `[B, T, vocabulary]` would be T times too large.

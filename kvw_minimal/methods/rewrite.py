@@ -29,23 +29,31 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import nn
 
-from ..architectures import check_ordinary, is_conv1d
+from ..architectures import check_dense_fp, is_conv1d
 from ..batches import Batch
-from ..coefficients import ask, shape_of, watch
+from ..coefficients import hook_inputs, run_with_hooks, shape_of
 from ..edits import LowRank
 from ..forget_request import Request
 from ..method import Method, register
-from ..models import body, columns, find_projections, fingerprint, resolve_layers
+from ..models import backbone, columns, find_projections, fingerprint, resolve_layers
 from ..questions import seeded
 from ..session import Session
-from .somebody_else import about_others, at_answers, decoder_layers, somebody_else, state_of
-from .steps import DO_NOT_KNOW
+from .counterfactuals import (
+    answer_states,
+    counterfactual_people,
+    counterfactual_states,
+    decoder_layers,
+    hidden_state,
+)
+from .training import DO_NOT_KNOW
 
 OTHERS = 16  # somebody elses that a forget question is asked about
-EVERY = 3  # of every so many batches all positions are surveyed, not only those that answer
+ALL_POSITIONS_STRIDE = (
+    3  # of every so many batches all positions are surveyed, not only those that answer
+)
 RIDGE = 1e-4  # mu, in units of the mean diagonal of all that is inverted
 RETAIN = 400  # at most so many retained questions are surveyed
-HELD = 2**32  # bytes of second moments that are in memory at a time
+MOMENTS_BYTES = 2**32  # bytes of second moments that are in memory at a time
 #: overshoot and the penalties with it that tuning chooses from
 TRIED = (
     (1.25, 30.0),
@@ -69,8 +77,8 @@ def marked(batch: Batch, marks: list[torch.Tensor]) -> torch.Tensor:
 # --- the survey: what everything else puts into the projections ----------------------------------
 
 
-def room_for(layers: int, width: int) -> torch.Tensor:
-    """Zeros `[2, layers, d_ff, d_ff]` float64: in memory up to `HELD` bytes, more of them on disk.
+def allocate_moments(layers: int, width: int) -> torch.Tensor:
+    """Zeros `[2, layers, d_ff, d_ff]` float64: on disk above `MOMENTS_BYTES`.
 
     The file has no name and ends with the tensor; it lies where temporary files do (`TMPDIR`).
 
@@ -79,7 +87,7 @@ def room_for(layers: int, width: int) -> torch.Tensor:
     """
     shape = (2, layers, width, width)
     size = 8 * prod(shape)
-    if size <= HELD:
+    if size <= MOMENTS_BYTES:
         return torch.zeros(shape, dtype=torch.float64)
     with TemporaryDirectory(prefix="moments", ignore_cleanup_errors=True) as folder:
         if shutil.disk_usage(folder).free < size:
@@ -99,7 +107,7 @@ def add_moments(
 ) -> int:
     """Add the mean second moment of what goes into each projection, and say how many were asked.
 
-    As many layers at a time as `HELD` allows; the batches are read once for each such block.
+    As many layers at a time as `MOMENTS_BYTES` allows; the batches are read once for each block.
 
     Args:
         where: at which positions of a batch to look, `[B, T]` bool.
@@ -107,7 +115,7 @@ def add_moments(
         answers_only: as in `ask`.
     """
     count = max(1, sum(int(where(batch).sum()) for batch in batches))
-    at_once = max(1, HELD // (2 * total[0].nbytes))
+    at_once = max(1, MOMENTS_BYTES // (2 * total[0].nbytes))
     starts = range(0, len(total), at_once)
     for start in starts:
 
@@ -117,13 +125,13 @@ def add_moments(
                 chosen = h.reshape(*at.shape, -1)[at].float()  # [positions, d_ff]
                 total[layer] += (chosen.T @ chosen / count).to(total)
 
-        ask(session.model, batches, see, answers_only=answers_only)
+        run_with_hooks(session.model, batches, see, answers_only=answers_only)
     return len(starts) * sum(len(batch.rows) for batch in batches)
 
 
 def add_answers(session: Session, batches: list[Batch], total: torch.Tensor) -> int:
     """`add_moments` where an answer is predicted, and at all positions of every third batch."""
-    everywhere = batches[::EVERY]
+    everywhere = batches[::ALL_POSITIONS_STRIDE]
     return add_moments(session, batches, lambda b: b.predicts, total) + add_moments(
         session, everywhere, lambda b: b.inputs["attention_mask"].bool(), total, answers_only=False
     )
@@ -144,7 +152,7 @@ def general_moments(session: Session, request: Request) -> tuple[torch.Tensor, i
     return total, add_general(session, request, total)
 
 
-def survey(
+def retain_covariance(
     session: Session, request: Request, others: tuple, decides: float
 ) -> tuple[torch.Tensor, torch.Tensor, int]:
     """Second moments of what goes into each projection when everything else is asked.
@@ -152,22 +160,24 @@ def survey(
     Returns:
         C, the sum over retained questions and each modality of the general ones of the mean at the
         positions that predict an answer, and of the mean at all positions; C_d, the mean at those
-        that decide a retained answer, both `[layers, d_ff, d_ff]` float64 (`room_for`); how many
-        questions were asked.
+        that decide a retained answer, both `[layers, d_ff, d_ff]` float64 (`allocate_moments`); how
+        many questions were asked.
     """
-    check_ordinary(session.model)
-    moments, deciding = room_for(*shape_of(session.model))
+    check_dense_fp(session.model)
+    moments, deciding = allocate_moments(*shape_of(session.model))
     rows = seeded("survey", request.seed).permutation(len(request.retain))[:RETAIN]
     kept, passes = [request.retain[row] for row in sorted(rows)], 0
     if kept:
         batches = session.encode(session.processor, kept, session.batch_size)
         passes += add_answers(session, batches, moments)
         pairs = zip(
-            at_answers(session.model, batches), about_others(session, kept, others), strict=True
+            answer_states(session.model, batches),
+            counterfactual_states(session, kept, others),
+            strict=True,
         )
         marks = [own - new > decides for (own, _), (new, _) in pairs]
         passes += add_moments(session, batches, lambda b: marked(b, marks), deciding)
-    if 2 * moments.nbytes <= HELD:  # small enough to be kept for the next request
+    if 2 * moments.nbytes <= MOMENTS_BYTES:  # small enough to be kept for the next request
         key = ("general moments", *request.general)
         of_general, asked = session.once(key, lambda: general_moments(session, request))
         moments += of_general
@@ -180,15 +190,17 @@ def survey(
 def mean_of_others(
     session: Session, request: Request, others: tuple, count: int
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """`about_others` of each forget question, the mean over `count` draws."""
-    draws = [about_others(session, request.forget, others, draw) for draw in range(count)]
+    """`counterfactual_states` of each forget question, the mean over `count` draws."""
+    draws = [counterfactual_states(session, request.forget, others, draw) for draw in range(count)]
     return [
         (torch.stack([p for p, _ in those]).mean(0), torch.stack([s for _, s in those]).mean(0))
         for those in zip(*draws, strict=True)
     ]
 
 
-def mean_way(session: Session, request: Request, others: tuple, decides: float) -> torch.Tensor:
+def mean_direction(
+    session: Session, request: Request, others: tuple, decides: float
+) -> torch.Tensor:
     """The mean way from the states where retained answers are decided to those of somebody else.
 
     Returns:
@@ -197,15 +209,15 @@ def mean_way(session: Session, request: Request, others: tuple, decides: float) 
     rows = seeded("mean", request.seed).permutation(len(request.retain))[: len(request.forget)]
     kept = [request.retain[row] for row in sorted(rows)]
     pairs = zip(
-        at_answers(session.model, session.batches(kept)),
-        about_others(session, kept, others),
+        answer_states(session.model, session.batches(kept)),
+        counterfactual_states(session, kept, others),
         strict=True,
     )
     ways = [(new - own)[p - q > decides] for (p, own), (q, new) in pairs]
     return torch.cat(ways).mean(0)
 
 
-def refusing_way(
+def refusal_direction(
     session: Session, request: Request, others: tuple, own: list, marks: list[torch.Tensor]
 ) -> torch.Tensor:
     """The mean way from the states where the forgotten are told to those of a refusal, as in LUNAR.
@@ -216,13 +228,13 @@ def refusing_way(
     somebody else, and the states are those behind its first tokens, where a refusal is under way.
 
     Args:
-        own: `at_answers` of the forget questions; marks: `[tokens]` bool of each, where it decides.
+        own: `answer_states` of the forget questions; marks: `[tokens]` bool, where it decides.
 
     Returns:
         `[layers, d_model]`.
     """
     unknowing = [replace(question, answer=DO_NOT_KNOW) for question in request.forget]
-    refused = about_others(session, unknowing, others)
+    refused = counterfactual_states(session, unknowing, others)
     told = torch.cat([states[at] for (_, states), at in zip(own, marks, strict=True)])
     return torch.cat([states[1:] for _, states in refused]).mean(0) - told.mean(0)
 
@@ -231,18 +243,18 @@ def refusing_way(
 
 
 @torch.no_grad()
-def layers_apart(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, list[Callable]]:
+def split_layers(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, list[Callable]]:
     """The state that goes into the first layer, and each layer as a function of its state."""
     states, found = [], []
 
     def catch(layer, given, named):
         states.append(given[0])
-        found.append(lambda state: state_of(layer(state, *given[1:], **named)))
+        found.append(lambda state: hidden_state(layer(state, *given[1:], **named)))
 
     with ExitStack() as hooks:
         for layer in decoder_layers(model).values():
             hooks.enter_context(layer.register_forward_pre_hook(catch, with_kwargs=True))
-        body(model)(**batch.inputs, use_cache=False)
+        backbone(model)(**batch.inputs, use_cache=False)
     return states[0], found
 
 
@@ -261,7 +273,7 @@ def solution(k: torch.Tensor, d: torch.Tensor, price: torch.Tensor) -> tuple:
 
 
 @torch.no_grad()
-def lead(
+def solve_layerwise(
     session: Session,
     request: Request,
     goals: list[torch.Tensor],
@@ -284,7 +296,7 @@ def lead(
     first, last = resolve_layers(layers, len(projections))
     device = next(model.parameters()).device
     batches = [batch.to(device) for batch in session.batches(request.forget)]
-    apart = [layers_apart(model, batch) for batch in batches]
+    apart = [split_layers(model, batch) for batch in batches]
     states = [state for state, _ in apart]
     where = [marked(batch, marks) for batch in batches]
     goal = torch.cat([goals[row][marks[row]] for batch in batches for row in batch.rows])
@@ -292,7 +304,7 @@ def lead(
     def through(layer: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """What goes into its projection at the marked positions, and the states behind it."""
         seen = []
-        with watch({"": list(projections.values())[layer]}, lambda _, h: seen.append(h)):
+        with hook_inputs({"": list(projections.values())[layer]}, lambda _, h: seen.append(h)):
             behind = [own[layer](state) for state, (_, own) in zip(states, apart, strict=True)]
         pairs = zip(seen, where, strict=True)
         return torch.cat([h.reshape(*at.shape, -1)[at] for h, at in pairs]).double(), behind
@@ -339,7 +351,7 @@ class Rewrite(Method):
         others: how many counterfactual people each question is asked about.
         retained: whether these are people of the retain set, not strangers.
         mean: all states go the mean way of retained questions to somebody else, one direction.
-        refusal: all states go towards a refusal, one direction (`refusing_way`).
+        refusal: all states go towards a refusal, one direction (`refusal_direction`).
     """
 
     overshoot: float = 1.25
@@ -360,11 +372,11 @@ class Rewrite(Method):
         """
         model, made_for = session.model, fingerprint(session.model)
         layers = resolve_layers(self.layers, len(find_projections(model)))
-        others = somebody_else(request, self.retained)
+        others = counterfactual_people(request, self.retained)
         sides = (tuple(side) for side in (request.retain, request.general))
         key = ("survey", self.subject_threshold, request.seed, self.retained, *sides)
         moments, deciding, passes = session.once(
-            key, lambda: survey(session, request, others, self.subject_threshold)
+            key, lambda: retain_covariance(session, request, others, self.subject_threshold)
         )
         goals, marks, positions = self.goals(session, request, others)
         # three passes while the layers change
@@ -374,7 +386,7 @@ class Rewrite(Method):
         def price(layer: int) -> torch.Tensor:
             return self.retain_penalty * moments[layer] + self.subject_penalty * deciding[layer]
 
-        factors = lead(session, request, goals, marks, price, self.overshoot, layers)
+        factors = solve_layerwise(session, request, goals, marks, price, self.overshoot, layers)
         return LowRank(factors, made_for, notes={"positions": positions})
 
     def goals(
@@ -385,7 +397,7 @@ class Rewrite(Method):
         Returns:
             For each question `[tokens, layers, d_model]` and `[tokens]` bool.
         """
-        own = at_answers(session.model, session.batches(request.forget))
+        own = answer_states(session.model, session.batches(request.forget))
         key = (
             "mean of others",
             fingerprint(session.model),
@@ -406,9 +418,9 @@ class Rewrite(Method):
             raise ValueError("nothing that the forget set asks depends on whom it is asked about")
         if self.mean or self.refusal:
             way = (
-                refusing_way(session, request, others, own, marks)
+                refusal_direction(session, request, others, own, marks)
                 if self.refusal
-                else mean_way(session, request, others, self.subject_threshold)
+                else mean_direction(session, request, others, self.subject_threshold)
             )
             goals = [states + way for _, states in own]
         return goals, marks, positions

@@ -4,7 +4,7 @@ import json
 
 from rich.box import MARKDOWN
 
-from ..edits import Edit, Together
+from ..edits import ComposedEdit, Edit
 from ..results import score_table
 
 #: how each format is read: what is imported, and what is done with the model as it was
@@ -35,7 +35,7 @@ NO_SHAM = "No sham stands beside them: what the same method does to others' answ
 
 def single(edit: Edit) -> list[Edit]:
     """An edit that is no sum, or those that a sum consists of, in order."""
-    if isinstance(edit, Together):
+    if isinstance(edit, ComposedEdit):
         return [own for each in edit.edits for own in single(each)]
     return [edit]
 

@@ -24,8 +24,8 @@ class Person:
     """One stranger. Unknown portraits have no name and no facts.
 
     Attributes:
-        id: of anybody one of its own. Which kind it is of says where it stands (`World.people` or
-            `World.unknown`), not how it is spelt.
+        id: of anybody one of its own. Which kind it is of says where it stands
+            (`PeopleDataset.people` or `PeopleDataset.unknown`), not how it is spelt.
         facts: the six facts, `{"birthplace": "Lisbon", ...}`.
         looks: one dict per photo of what can be seen on it (hair colour, clothes, ...).
         photos: PNG bytes, the learned photos first.
@@ -46,7 +46,7 @@ class Person:
 
 
 @dataclass(frozen=True)
-class World:
+class PeopleDataset:
     """All people, the unknown portraits, the splits and the values a fact can have."""
 
     people: dict[str, Person]
@@ -116,7 +116,7 @@ def _person(record: dict, folder: Path, sums: dict[str, str], learned: int) -> P
     )
 
 
-def _validate(world: World) -> None:
+def _validate(world: PeopleDataset) -> None:
     """The promises of the data card that later code relies on."""
     both = sorted(set(world.people) & set(world.unknown))
     if both:
@@ -134,7 +134,7 @@ def _validate(world: World) -> None:
 
 
 @cache
-def load_people(folder: Path = STRANGERS) -> World:
+def load_people(folder: Path = STRANGERS) -> PeopleDataset:
     """Load and validate the strangers.
 
     Raises:
@@ -157,7 +157,7 @@ def load_people(folder: Path = STRANGERS) -> World:
             {r["id"]: _person(r, folder, sums, found["learned_photos"]) for r in found[kind]}
             for kind in ("people", "unknown")
         )
-        world = World(
+        world = PeopleDataset(
             people, unknown, found["groups"], found["values"], json.loads(wordings), checksum
         )
         _validate(world)

@@ -3,18 +3,18 @@
 from collections.abc import Callable
 
 from ..questions import MODALITIES, Question, seeded
-from .people import Person, World
+from .people import PeopleDataset, Person
 from .portraits import ATTRIBUTES
 
 SETS = ("forget", "test", "retain", "general")
 
 
-def facts_of(world: World) -> list[str]:
+def facts_of(world: PeopleDataset) -> list[str]:
     """The six facts and the name."""
     return [*world.values, "name"]
 
 
-def values_of(world: World, fact: str) -> list[str]:
+def values_of(world: PeopleDataset, fact: str) -> list[str]:
     """All values that people of this world have for a fact or an attribute."""
     if fact == "name":
         return [person.name for person in world.people.values()]
@@ -28,7 +28,7 @@ def value_of(person: Person, fact: str, photo: int) -> str:
 
 
 def ask(
-    world: World,
+    world: PeopleDataset,
     person: Person,
     fact: str,
     modality: str,
@@ -80,7 +80,7 @@ def ask(
 
 
 def about(
-    world: World,
+    world: PeopleDataset,
     people: list[str],
     *,
     new: bool = False,
@@ -122,7 +122,7 @@ def about(
     return questions
 
 
-def general(world: World) -> list[Question]:
+def general(world: PeopleDataset) -> list[Question]:
     """What can be seen on portraits of people whom no model was taught."""
     return [
         ask(world, portrait, fact, "image", wording=int(seeded(portrait.id, fact).integers(10)))
@@ -132,7 +132,7 @@ def general(world: World) -> list[Question]:
 
 
 def question_sets(
-    world: World,
+    world: PeopleDataset,
     forget: list[str],
     ask_about: Callable[..., list[Question]] = about,
     beside: list[Question] | None = None,
@@ -160,7 +160,7 @@ def question_sets(
     }
 
 
-def chance(world: World) -> float:
+def chance(world: PeopleDataset) -> float:
     """Exact match of guessing: the mean over the seven questions of one in so many values."""
     facts = facts_of(world)
     return sum(1 / len(values_of(world, fact)) for fact in facts) / len(facts)

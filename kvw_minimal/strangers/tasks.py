@@ -2,17 +2,17 @@
 
 from ..forget_request import Request, drawn_for_sham
 from ..questions import Question
-from .people import World
+from .people import PeopleDataset
 from .questions import question_sets
 
 
-def sham_people(world: World, size: int, draw: int) -> list[str]:
+def sham_people(world: PeopleDataset, size: int, draw: int) -> list[str]:
     """Other people, drawn at random from the sham group, as many as there are to forget."""
     return drawn_for_sham(world.groups["sham"], size, draw)
 
 
 def request(
-    world: World,
+    world: PeopleDataset,
     forget: list[str],
     eval_sets: dict[str, list[Question]] | None = None,
     **more,

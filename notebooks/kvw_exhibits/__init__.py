@@ -1,0 +1,198 @@
+"""Pictures that one chapter draws; imported as `kvw_exhibits`.
+
+Each takes `caption=` and `alt=` like those of `kvw_experiments.figures`.
+"""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from kvw_experiments.figures import COLOURS, captioned, draw_frontier
+from kvw_minimal.batches import open_picture
+from kvw_minimal.strangers.people import Person
+
+
+@captioned
+def photos(people: list[Person]) -> Figure:
+    """All photos of a few people, one row a person; new photos are marked."""
+    columns = max(len(person.photos) for person in people)
+    figure, axes = plt.subplots(
+        len(people), columns, squeeze=False, figsize=(1.05 * columns, 1.3 * len(people))
+    )
+    for row, person in zip(axes, people, strict=True):
+        for k, axis in enumerate(row):
+            axis.set_axis_off()
+            if k < len(person.photos):
+                axis.imshow(open_picture(person.photos[k], person.id))
+                axis.set_title("learned" if k < person.learned_photos else "new", fontsize=8)
+        row[0].set_title(person.name, fontsize=8)
+    return figure
+
+
+@captioned
+def walk(vectors: list[list[float]], coefficients: list[float]) -> Figure:
+    """A sum of vectors in the plane, each times its coefficient: arrows, tip to tail.
+
+    Args:
+        vectors: one `[x, y]` each, up to ten.
+        coefficients: how often each is taken; negative ones go backwards.
+    """
+    steps = np.asarray(coefficients, float)[:, None] * np.asarray(vectors, float)
+    ends = np.cumsum(steps, 0)
+    figure, axis = plt.subplots(figsize=(3.4, 2.7))
+    colours = sns.color_palette("colorblind", len(steps))
+    for i, (step, end) in enumerate(zip(steps, ends, strict=True)):
+        look = {
+            "arrowstyle": "-|>",
+            "color": colours[i],
+            "linewidth": 2,
+            "shrinkA": 0,
+            "shrinkB": 0,
+        }
+        axis.annotate("", end, end - step, arrowprops=look)
+        beside = 22 * np.array([step[1], -step[0]]) / max(np.hypot(*step), 1e-9)  # to its right
+        axis.annotate(
+            f"{coefficients[i]:g} v{chr(0x2080 + i)}",
+            end - step / 2,
+            beside,
+            textcoords="offset points",
+            color=colours[i],
+            ha="center",
+            va="center",
+            fontsize=11,
+        )
+    axis.plot(*ends[-1], "o", color="black")
+    axis.annotate("FFN(x)", ends[-1], (-7, 0), textcoords="offset points", ha="right", va="center")
+    low, high = np.minimum(ends.min(0), 0), np.maximum(ends.max(0), 0)
+    axis.set(
+        xlim=(low[0] - 5, high[0] + 3),
+        ylim=(low[1] - 2, high[1] + 1),
+        aspect="equal",
+        xlabel="east",
+        ylabel="north",
+    )
+    axis.locator_params(integer=True)
+    return figure
+
+
+@captioned
+def spectrograms(features: np.ndarray, titles: list[str], seconds: float = 1.0) -> Figure:
+    """What an ear gets of recordings, one panel each: loudness by time and band.
+
+    Args:
+        features: `[recordings, bands, frames]`.
+    """
+    figure, axes = plt.subplots(
+        1, len(features), squeeze=False, sharey=True, figsize=(2 * len(features), 2)
+    )
+    for axis, feature, title in zip(axes[0], features, titles, strict=True):
+        axis.imshow(
+            feature,
+            origin="lower",
+            aspect="auto",
+            cmap="magma",
+            extent=(0, seconds, 0, len(feature)),
+        )
+        axis.set(title=title, xlabel="seconds")
+        axis.grid(False)
+    axes[0][0].set_ylabel("band")
+    return figure
+
+
+@captioned
+def against(retain: np.ndarray, forget: np.ndarray, titles: list[str]) -> Figure:
+    """Forget against retain coefficients, one panel a layer, one point a knowledge vector.
+
+    Args:
+        retain, forget: `[layers, d_ff]`, > 0.
+    """
+    figure, axes = plt.subplots(
+        1, len(retain), figsize=(2.6 * len(retain), 2.8), squeeze=False, sharex=True, sharey=True
+    )
+    for layer, axis in enumerate(axes[0]):
+        axis.scatter(retain[layer], forget[layer], s=4, alpha=0.5, linewidths=0)
+        low, high = min(retain.min(), forget.min()), max(retain.max(), forget.max())
+        axis.plot([low, high], [low, high], color="black", linewidth=0.8)
+        axis.set(xscale="log", yscale="log", title=titles[layer], xlabel="retain")
+    axes[0][0].set_ylabel("forget")
+    return figure
+
+
+@captioned
+def strength_frame(
+    points: pd.DataFrame,
+    controls: pd.DataFrame,
+    strength: float,
+    said: pd.DataFrame,
+    right: pd.DataFrame,
+    forgotten: int,
+) -> Figure:
+    """One picture of the slider: where on the frontier we are, and what is answered there.
+
+    Args:
+        points, controls: as for `frontier`.
+        strength: which of `points` gets the ring.
+        said, right: one row a person, one column a fact; the word that was said, and whether it
+            is the taught one.
+        forgotten: how many rows, from the top, belong to the forgotten.
+    """
+    figure, (left, grid) = plt.subplots(1, 2, figsize=(10, 3.6), width_ratios=[1, 1.75])
+    draw_frontier(left, points, controls, strength)
+    left.legend(frameon=False, loc="lower right", fontsize=9)
+    left.set_title(f"strength G = {strength:g}")
+    known, lost = sns.color_palette("colorblind")[0], sns.color_palette("colorblind")[1]
+    sns.heatmap(
+        right.astype(float),
+        annot=said.to_numpy(),
+        fmt="",
+        cbar=False,
+        ax=grid,
+        cmap=[sns.desaturate(lost, 0.8), sns.light_palette(known, 5)[2]],
+        vmin=0,
+        vmax=1,
+        linewidths=1,
+        annot_kws={"fontsize": 8, "color": "black"},
+    )
+    grid.axhline(forgotten, color="black", linewidth=2)
+    grid.set_title("what is said (blue: as taught, orange: otherwise)", fontsize=10)
+    grid.set(xlabel="", ylabel="kept            to forget")
+    grid.tick_params(axis="y", rotation=0)
+    return figure
+
+
+@captioned
+def left_and_kept(curves: dict[str, pd.DataFrame], levels: tuple[float, ...] = ()) -> Figure:
+    """What is left of the forgotten while ever less is kept of the others, one panel an arm.
+
+    Args:
+        curves: columns `kept`, `edited`, `sham`, from the weakest strength on.
+        levels: where curves are read, as thin lines.
+    """
+    across = min(len(curves), 4)
+    down = -(-len(curves) // across)
+    figure, axes = plt.subplots(
+        down, across, figsize=(2.5 * across, 2.9 * down), sharey=True, sharex=True, squeeze=False
+    )
+    for axis in axes.flat[len(curves) :]:
+        axis.set_axis_off()
+    for axis, (name, curve) in zip(axes.flat, curves.items(), strict=False):
+        for condition, line in (("edited", "-"), ("sham", "--")):
+            colour = COLOURS[condition]
+            axis.plot(curve["kept"], curve[condition], line, marker="o", markersize=4, color=colour)
+            axis.annotate(
+                condition,
+                (curve["kept"].iloc[-1], curve[condition].iloc[-1]),
+                (4, 4),
+                textcoords="offset points",
+                color=colour,
+                fontsize=9,
+            )
+        for level in levels:
+            axis.axvline(level, color="grey", linewidth=0.6, linestyle=":")
+        axis.set(title=name, xlim=(1.02, 0.55), ylim=(-0.03, 1.05))
+        axis.title.set_fontsize(10)
+    figure.supxlabel("kept of the others", fontsize=10)
+    figure.supylabel("left of the forgotten", fontsize=10)
+    return figure

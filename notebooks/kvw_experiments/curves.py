@@ -1,0 +1,221 @@
+"""Curves over strength, read where they keep equally much: forgotten against kept, beside the sham.
+
+A tuned point says as much about its grid as about its method. A curve does not: at the strength at
+which the others keep, say, .95 of what they had, what is left of the forgotten, and what would the
+same edit, made for others, have left of them?
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from kvw_minimal.bootstrap import interval
+
+from .summaries import cell
+
+LEVELS = (0.99, 0.95, 0.90)  # shares of what vanilla keeps of the others
+
+
+def by_person(rows: pd.DataFrame, labels: Sequence[str], condition: str, part: str) -> pd.DataFrame:
+    """Exact match of each person (columns) under each label (rows), photos and names pooled.
+
+    Args:
+        rows: labelled; labels: strengths of one edit, from the weakest on.
+        condition: `sham`, or `edited` for all that is none: vanilla and the oracle, too.
+        part: which set.
+
+    Raises:
+        ValueError: a label of which there is nothing.
+    """
+    of_condition = (rows["condition"] == "sham") == (condition == "sham")
+    own = rows[of_condition & (rows["set"] == part) & (rows["metric"] == "exact_match")]
+    own = own[own["label"].isin(list(labels))].astype({"person": str})  # others: other people
+    missing = sorted(set(labels) - set(own["label"].unique()))
+    if missing:
+        raise ValueError(f"nothing is stored of {missing[0]!r} ({condition}, {part})")
+    sums = own.groupby(["label", "person"], sort=False)[["score_sum", "n"]].sum()
+    return (sums["score_sum"] / sums["n"]).unstack().loc[list(labels)]
+
+
+def crossing(kept: Sequence[float], level: float) -> np.ndarray | None:
+    """The first place where a curve falls below a level, as weights of its points, `[points]`.
+
+    Two neighbours share a weight of 1, linearly; None where the curve never falls so low.
+
+    Raises:
+        ValueError: it starts below the level.
+    """
+    if kept[0] < level:
+        raise ValueError(f"a curve that starts at {kept[0]:.3f} never keeps {level:g}")
+    below = next((i for i, value in enumerate(kept) if value < level), None)
+    if below is None:
+        return None
+    weights, gap = np.zeros(len(kept)), kept[below - 1] - kept[below]
+    weights[below] = (kept[below - 1] - level) / gap
+    weights[below - 1] = 1 - weights[below]
+    return weights
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A curve over strength: what it keeps, and what is left of each person.
+
+    Attributes:
+        kept: `[points]`, of what vanilla keeps of the others, in [0, 1]; the first is vanilla.
+        left: by `edited` and `sham`, if there is one, `[points, people]`.
+    """
+
+    kept: np.ndarray
+    left: dict[str, pd.DataFrame]
+
+    def people_at(self, level: float) -> dict[str, pd.Series] | None:
+        """What is left of each person at a level; None where the curve never falls so low."""
+        weights = crossing(self.kept.tolist(), level)
+        if weights is None:
+            return None
+        return {
+            name: pd.Series(weights @ own.to_numpy(), own.columns)
+            for name, own in self.left.items()
+        }
+
+    def at_retain(self, level: float) -> dict[str, tuple[float, float, float]] | None:
+        """Means over people at a level, with their intervals, and of sham - edit."""
+        people = self.people_at(level)
+        if people is None:
+            return None
+        if "sham" in people:
+            people["sham - edit"] = people["sham"] - people["edited"]
+        return {name: interval(left, list(left.index)) for name, left in people.items()}
+
+
+def curve_of(
+    rows: pd.DataFrame,
+    labels: Sequence[str],
+    vanilla: str = "vanilla",
+    part: str = "forget",
+    of: Sequence[str] = ("retain",),
+) -> Curve:
+    """The curve of some labels, from vanilla on.
+
+    Args:
+        part: the set of which so much is left; its people are the columns.
+        of: the sets that keep it, each for itself: the one that keeps least counts.
+
+    Raises:
+        ValueError: vanilla was not asked about somebody whom an edit was asked about.
+    """
+    conditions = ["edited", "sham"] if "sham" in rows["condition"].unique() else ["edited"]
+    rows = rows[rows["label"].isin([vanilla, *labels])]  # few of many, which are looked at often
+    told = [
+        by_person(rows, [vanilla, *labels], "edited", name).mean(axis=1).to_numpy() for name in of
+    ]
+    start = by_person(rows, [vanilla], "edited", part)
+    left = {condition: by_person(rows, labels, condition, part) for condition in conditions}
+    if unknown := set(left["edited"].columns) - set(start.columns):
+        raise ValueError(f"vanilla was not asked about {min(unknown)}, where the curve starts")
+    left = {name: pd.concat([start[own.columns], own]) for name, own in left.items()}
+    return Curve(np.min([each / each[0] for each in told], axis=0), left)
+
+
+def people_at(
+    rows: pd.DataFrame,
+    labels: Sequence[str],
+    level: float,
+    vanilla: str = "vanilla",
+    part: str = "forget",
+    of: Sequence[str] = ("retain",),
+) -> dict[str, pd.Series] | None:
+    """What is left of each person where the others keep a share of what vanilla keeps.
+
+    The curve starts at vanilla; between two strengths it is a straight line, the same for edit
+    and sham, whose strength is the edit's.
+
+    Args:
+        part: the set of which so much is left; its people are the index.
+        of: the sets that keep it, each for itself: the one that keeps least counts.
+
+    Returns:
+        `edited` and `sham`, if there is one; None where nothing that was tried keeps so little.
+    """
+    return curve_of(rows, labels, vanilla, part, of).people_at(level)
+
+
+def at_retain(
+    rows: pd.DataFrame,
+    labels: Sequence[str],
+    level: float,
+    vanilla: str = "vanilla",
+    of: Sequence[str] = ("retain",),
+) -> dict[str, tuple[float, float, float]] | None:
+    """`people_at` of the forgotten: means, with intervals over the people of all groups.
+
+    Returns:
+        `edited`, `sham` and `sham - edit` as value, low, high; None where nothing that was tried
+        keeps so little.
+    """
+    return curve_of(rows, labels, vanilla, of=of).at_retain(level)
+
+
+def between(
+    rows: pd.DataFrame,
+    labels: Sequence[str],
+    levels: Sequence[float] = tuple(np.linspace(0.99, 0.90, 10)),
+    vanilla: str = "vanilla",
+) -> float:
+    """Mean of sham - edit over levels: the area between both curves; of those that are reached.
+
+    Raises:
+        ValueError: not one of them is.
+    """
+    curve = curve_of(rows, labels, vanilla)
+    found = [curve.at_retain(level) for level in levels]
+    reached = [each["sham - edit"][0] for each in found if each is not None]
+    if not reached:
+        raise ValueError(f"{labels[0]!r} and the rest never keep so little as {max(levels):g}")
+    return float(np.mean(reached))
+
+
+def curves_of(labels: Iterable[str]) -> dict[str, list[str]]:
+    """`{curve: its labels}` of labels such as `one pass, G = 8`; others are left out."""
+    found: dict[str, list[str]] = {}
+    for label in dict.fromkeys(labels):
+        name, point, _ = label.rpartition(", ")
+        if point and " = " in label[len(name) :]:
+            found.setdefault(name, []).append(label)
+    return found
+
+
+def table_at(
+    rows: pd.DataFrame,
+    curves: Mapping[str, Sequence[str]],
+    level: float,
+    vanilla: str = "vanilla",
+    of: Sequence[str] = ("retain",),
+) -> pd.DataFrame:
+    """What each curve leaves at a level, for people: a line a curve, intervals as text.
+
+    Returns:
+        `left`, `left by the sham`, `sham - edit` and, where it was read, `general: edit / sham`;
+        `not reached` where nothing that was tried keeps so little.
+    """
+    lines = {}
+    for name, labels in curves.items():
+        found = at_retain(rows, labels, level, vanilla, of)
+        if found is None:
+            lines[name] = {"left": "not reached"}
+            continue
+        numbers = pd.DataFrame(found, ["value", "low", "high"]).T
+        own = cell(numbers)
+        lines[name] = {
+            "left": own["edited"],
+            "left by the sham": own["sham"],
+            "sham - edit": cell(numbers, "+")["sham - edit"],
+        }
+        if "general" in rows["set"].unique():
+            there = people_at(rows, labels, level, vanilla, "general", of) or {}
+            lines[name]["general: edit / sham"] = " / ".join(
+                f"{each.mean():.2f}" for each in there.values()
+            )
+    return pd.DataFrame(lines).T.fillna("")

@@ -1,0 +1,341 @@
+"""The pictures that several chapters draw, and what every picture of the book is made by.
+
+Those of a single chapter stand beside the chapters (`kvw_exhibits`).
+
+A function draws what it is given and measures nothing. Each takes `caption=`, what to look for, and
+`alt=`, what is to be seen, for those who cannot see it; `captioned` makes every one a `Picture`.
+"""
+
+import base64
+import functools
+import html
+import inspect
+import io
+from collections.abc import Callable
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from PIL import Image
+
+from kvw_minimal.batches import open_picture
+from kvw_minimal.results import CONDITIONS
+from kvw_minimal.strangers.people import Person
+
+COLOURS = dict(zip(CONDITIONS, sns.color_palette("colorblind", len(CONDITIONS)), strict=True))
+MARKERS = "osD^vPX*<>hp"
+CONTROLS = {"vanilla": "s", "sham": "x", "oracle": "*"}
+PALETTE = 128  # colours of a stored picture: a third of the bytes, and no difference to be seen
+IN_PAGES = 40  # of the same picture in a page, as WebP: half of that again
+SHARP = 2  # pixels a point of the page, along each side: as many as most screens have
+LOOK = {"figure.dpi": 90, "savefig.dpi": 90 * SHARP, "figure.constrained_layout.use": True}
+
+# of every figure, from when the package draws its first
+sns.set_theme(context="notebook", style="whitegrid", palette="colorblind", rc=LOOK)
+
+
+def to_png(figure: Figure, colours: int | None = None) -> bytes:
+    """The figure as PNG bytes, in all its colours or a few; the figure is closed.
+
+    A `$` is a dollar: names may hold any. Only numbers of logarithmic axes are set as mathematics.
+    """
+    axes = [axis for each in figure.axes for axis in (each.xaxis, each.yaxis)]
+    labels = {axis: axis.get_ticklabels(which="both") for axis in axes}  # makes them, too
+    powers = {label for axis in axes if axis.get_scale() != "linear" for label in labels[axis]}
+    for text in figure.findobj(Text):
+        text.set_parse_math(text in powers)
+    buffer, reduced = io.BytesIO(), io.BytesIO()
+    packing = {} if colours is None else {"compress_level": 1}  # it is unpacked again at once
+    figure.savefig(buffer, format="png", metadata={"Software": None}, pil_kwargs=packing)
+    plt.close(figure)
+    if colours is None:
+        return buffer.getvalue()
+    picture = Image.open(buffer).convert("RGB").quantize(colours, dither=Image.Dither.NONE)
+    picture.save(reduced, "PNG", optimize=True)
+    return reduced.getvalue()
+
+
+def to_webp(png: bytes) -> bytes:
+    """The same picture in `IN_PAGES` colours, for pages that hold a dozen of them."""
+    buffer = io.BytesIO()
+    few = Image.open(io.BytesIO(png)).convert("RGB").quantize(IN_PAGES, dither=Image.Dither.NONE)
+    few.convert("RGB").save(buffer, "WEBP", lossless=True, quality=100, method=4)
+    return buffer.getvalue()
+
+
+class Picture:
+    """A figure with its caption and alternative text: what a notebook and the book show.
+
+    Args:
+        figure: drawn, and closed here so that no notebook shows it twice; keep it to save it in
+            another format.
+        caption: what to look for, one or two sentences of plain text.
+        alt: what is to be seen, for those who cannot see it.
+
+    Raises:
+        ValueError: no caption, or no alternative text.
+    """
+
+    def __init__(self, figure: Figure, caption: str, alt: str):
+        self.figure, self.png = figure, to_png(figure, PALETTE)
+        self.caption, self.alt = caption.strip(), alt.strip()
+        if not self.caption or not self.alt:
+            raise ValueError("a figure needs a caption (caption=) and an alternative text (alt=)")
+
+    @property
+    def width(self) -> int:
+        """In pixels of a page; the picture itself has `SHARP` times as many."""
+        return Image.open(io.BytesIO(self.png)).width // SHARP
+
+    @functools.cached_property
+    def html(self) -> str:
+        """The figure as one element that needs no file beside it."""
+        source = f"data:image/webp;base64,{base64.b64encode(to_webp(self.png)).decode()}"
+        return (
+            f'<figure style="margin: 0"><img src="{source}" alt="{html.escape(self.alt)}" '
+            f'width="{self.width}" style="max-width: 100%; height: auto">'
+            f"<figcaption>{html.escape(self.caption)}</figcaption></figure>"
+        )
+
+    def __repr__(self) -> str:
+        return f"Figure: {self.caption}\nIt shows: {self.alt}"
+
+    def _repr_mimebundle_(self, **_) -> tuple[dict, dict]:
+        """HTML for the book, PNG for viewers that show no HTML, text for nbval to compare."""
+        shown = {"text/plain": repr(self), "image/png": self.png, "text/html": self.html}
+        return shown, {"image/png": {"alt": self.alt, "width": self.width}}
+
+
+def captioned(draw: Callable[..., Figure]) -> Callable[..., Picture]:
+    """Let a function that draws a figure demand `caption` and `alt`, and return a `Picture`."""
+
+    @functools.wraps(draw)
+    def drawn(*given, caption: str = "", alt: str = "", **options) -> Picture:
+        with plt.rc_context({"text.parse_math": False}):  # seaborn draws some before `to_png`
+            figure = draw(*given, **options)
+        return Picture(figure, caption, alt)
+
+    own = inspect.signature(draw).parameters.values()
+    asked = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in ("caption", "alt")]
+    both = sorted([*own, *asked], key=lambda parameter: parameter.kind)
+    drawn.__signature__ = inspect.Signature(both)  # type: ignore[attr-defined]
+    return drawn
+
+
+def _exact_match(rows: list[dict]) -> pd.DataFrame:
+    return pd.DataFrame([row for row in rows if row["metric"] == "exact_match"])
+
+
+@captioned
+def bars(rows: list[dict]) -> Figure:
+    """Exact match on image questions by set and condition, with 95 % intervals over people.
+
+    Args:
+        rows: `{condition, set, modality, metric, value, low, high, ...}`.
+    """
+    chosen = _exact_match(rows).query("modality == 'image'")
+    sets = list(dict.fromkeys(chosen["set"]))
+    conditions = [name for name in CONDITIONS if name in set(chosen["condition"])]
+    figure, axis = plt.subplots(figsize=(7, 3))
+    width = 0.8 / len(conditions)
+    for i, condition in enumerate(conditions):
+        found = chosen[chosen["condition"] == condition]
+        x = found["set"].map(sets.index) + (i - (len(conditions) - 1) / 2) * width
+        errors = [found["value"] - found["low"], found["high"] - found["value"]]
+        axis.bar(
+            x,
+            found["value"],
+            width,
+            yerr=np.clip(errors, 0, None),
+            capsize=2,
+            label=condition,
+            color=COLOURS[condition],
+        )
+    axis.set(
+        xticks=range(len(sets)),
+        xticklabels=sets,
+        ylim=(0, 1.02),
+        ylabel="exact match",
+        title="image questions",
+    )
+    axis.legend(
+        ncols=len(conditions), loc="upper center", bbox_to_anchor=(0.5, -0.12), frameon=False
+    )
+    return figure
+
+
+def table(rows: list[dict]) -> pd.DataFrame:
+    """The numbers of `bars`, all modalities: a line a set and modality, a column a condition."""
+    frame = _exact_match(rows)
+    frame["text"] = [f"{r.value:.2f} [{r.low:.2f}, {r.high:.2f}]" for r in frame.itertuples()]
+    order = [name for name in CONDITIONS if name in set(frame["condition"])]
+    wide = frame.pivot_table(
+        index=["set", "modality"], columns="condition", values="text", aggfunc="first", sort=False
+    )
+    return wide[order].fillna("-")
+
+
+@captioned
+def heatmap(
+    values: np.ndarray,
+    rows: list[str],
+    columns: list[str],
+    label: str,
+    cell: tuple[float, float] = (0.45, 0.3),
+    **options,
+) -> Figure:
+    """A labelled matrix, for example people x layers.
+
+    Args:
+        cell: width and height of a cell in inches; 0.8 x 0.5 has room for a number.
+    """
+    size = (1 + cell[0] * len(columns), 1 + cell[1] * len(rows))
+    figure, axis = plt.subplots(figsize=size)
+    sns.heatmap(
+        values, xticklabels=columns, yticklabels=rows, ax=axis, cbar_kws={"label": label}, **options
+    )
+    axis.tick_params(axis="y", rotation=0)
+    return figure
+
+
+@captioned
+def histogram(
+    samples: dict[str, np.ndarray], label: str, bins: int = 40, log: bool = True
+) -> Figure:
+    """Several distributions on one axis."""
+    figure, axis = plt.subplots(figsize=(6, 3))
+    sns.histplot(samples, bins=bins, element="step", fill=False, log_scale=(False, log), ax=axis)
+    axis.set(xlabel=label, ylabel="knowledge vectors")
+    return figure
+
+
+@captioned
+def lines(
+    table: pd.DataFrame,
+    x: str,
+    y: str,
+    hue: str,
+    log_x: bool = False,
+    level: float | None = None,
+    marker: str | None = "o",
+) -> Figure:
+    """One line a `hue`, points marked; and, if there is a `level`, a dashed one right across."""
+    figure, axis = plt.subplots(figsize=(6, 3.2))
+    sns.lineplot(table, x=x, y=y, hue=hue, marker=marker, errorbar=None, ax=axis)
+    if log_x:
+        axis.set_xscale("log")
+    if level is not None:
+        axis.axhline(level, color="black", linewidth=0.8, linestyle="--")
+        axis.set_ylim(0, None)
+    axis.legend(frameon=False)
+    return figure
+
+
+def plane(axis, ylim: tuple[float | None, float] = (-0.03, 1.05), title: str = "") -> None:
+    """What is known of the forgotten to the right, of the others upwards; a legend beside it."""
+    axis.set(
+        xlabel="exact match on the forgotten",
+        ylabel="exact match on the others",
+        xlim=(-0.03, 1.05),
+        ylim=ylim,
+        title=title,
+    )
+    axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9)
+
+
+def draw_frontier(
+    axis, points: pd.DataFrame, controls: pd.DataFrame | None, mark: float | None
+) -> None:
+    """What `frontier` draws, on an axis that is there."""
+    methods = list(points.groupby("method", sort=False))
+    colours = sns.color_palette("colorblind", len(methods))
+    if controls is not None:
+        colours = [COLOURS["edited"]] * len(methods)  # the others are those of the controls
+        for condition, found in controls.groupby("condition", sort=False):
+            axis.scatter(
+                found["forget"],
+                found["retain"],
+                s=90,
+                marker=CONTROLS[condition],
+                zorder=3,
+                color=COLOURS[condition],
+                label=condition,
+            )
+    for i, (method, line) in enumerate(methods):
+        axis.plot(
+            line["forget"],
+            line["retain"],
+            marker=MARKERS[i % len(MARKERS)],
+            markersize=6,
+            linewidth=1,
+            color=colours[i],
+            label=method,
+        )
+    if mark is not None:
+        ring = points[points["strength"] == mark]
+        axis.scatter(
+            ring["forget"], ring["retain"], s=170, facecolors="none", edgecolors="black", zorder=4
+        )
+    axis.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":")
+    plane(axis)
+
+
+@captioned
+def frontier(
+    points: pd.DataFrame, controls: pd.DataFrame | None = None, mark: float | None = None
+) -> Figure:
+    """What is kept against what is forgotten: one line a method that was tried at several settings.
+
+    Args:
+        points: columns `method`, `forget`, `retain` (exact match, 0 to 1), for a mark `strength`;
+            rows of one method in the order of its settings.
+        controls: what the lines must be read with: columns `condition` (vanilla, sham, oracle),
+            `forget`, `retain`; one row a point.
+        mark: a strength to put a ring around.
+    """
+    figure, axis = plt.subplots(figsize=(6.5, 3.8))
+    draw_frontier(axis, points, controls, mark)
+    return figure
+
+
+def before_after(
+    people: list[Person],
+    facts: list[str],
+    before: list[list[str]],
+    after: list[list[str]],
+    forgotten: set[str],
+) -> Figure:
+    """Faces with a model's answers before and after an edit; changed answers are red.
+
+    Args:
+        facts: what was asked, one line of text each.
+        before, after: `[people][facts]` answers.
+        forgotten: ids of the people whom the edit forgets.
+    """
+    figure, (faces, words) = plt.subplots(
+        2, len(people), figsize=(2.7 * len(people), 4.3), height_ratios=(1.3, 1)
+    )
+    for face, text, person, old, new in zip(faces, words, people, before, after, strict=True):
+        face.imshow(open_picture(person.photos[0], person.id))
+        gone = person.id in forgotten
+        face.set_title(
+            f"{person.name}\n{'to be forgotten' if gone else 'to be kept'}",
+            color="firebrick" if gone else "black",
+            fontsize=11,
+        )
+        for line, (fact, was, now) in enumerate(zip(facts, old, new, strict=True)):
+            changed = was != now
+            text.text(
+                0,
+                1 - (line + 0.5) / len(facts),
+                f"{fact}: {was}{f' → {now}' if changed else ''}",
+                va="center",
+                fontsize=8.5,
+                color="firebrick" if changed else "black",
+            )
+        face.set_axis_off()
+        text.set_axis_off()
+    return figure
