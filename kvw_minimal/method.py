@@ -196,9 +196,9 @@ def make_edit(
         edit = method.edit(session, request)
     if not isinstance(edit, Edit):
         raise TypeError(f"{method}.edit returned {type(edit).__name__}, not an edit")
+    origin = {"method": method.name, "settings": method.settings}
     edit.weight_stats, edit.made_by = known, method
-    edit.notes = {"people": request.people} | edit.notes
-    edit.notes |= {"method": method.name, "settings": method.settings}
+    edit.notes = {"people": request.people} | edit.notes | origin
     return edit, session.cost
 
 

@@ -20,6 +20,7 @@ from kvw_minimal.method import make_edit, method_of
 from kvw_minimal.methods import METHODS
 from kvw_minimal.methods.rewrite import Rewrite
 from kvw_minimal.models import fingerprint
+from kvw_minimal.session import Session
 from kvw_minimal.strangers.people import REPORT_GROUPS, ROOT, load_people
 from kvw_minimal.strangers.questions import SETS, about
 from kvw_minimal.zoo import load
@@ -141,9 +142,11 @@ def test_rows_are_what_todays_code_and_plans_would_make(experiment: str):
         assert made["models"]["pocket"] == fingerprint(known_as("pocket", "A").model)
 
 
-def the_same(plan: plans.Plan, name: str, label: str, group: str, requests) -> None:
+def the_same(
+    plan: plans.Plan, name: str, label: str, group: str, session: Session, requests
+) -> None:
     """One trial on a group and its sham on pocket's panel, made again: as they are stored."""
-    again = runner.redo(plan, name, label, group, requests)
+    again = runner.redo(plan, name, label, group, session, requests)
     exact = again[again.index.get_level_values("metric") == "exact_match"]
     sizes = {"forget": 35, "test": 35, "retain": 95, "general": 60}
     gaps = (exact["stored"] - exact["again"]).abs() * exact.index.get_level_values("set").map(sizes)
@@ -158,17 +161,17 @@ def prepared():
 
 def test_a_slice_of_the_ablations_comes_out_the_same():
     plan, name = plan_of("ablations-pocket"), "70 balanced reference questions, draw 1, G = 24"
-    the_same(plan, "data", name, "B", prepared())
+    the_same(plan, "data", name, "B", *prepared())
 
 
 @nightly
 def test_another_slice_of_the_ablations_comes_out_the_same():
-    the_same(plan_of("ablations-pocket"), "gate", "shape: top, mass = 0.2", "C", prepared())
+    the_same(plan_of("ablations-pocket"), "gate", "shape: top, mass = 0.2", "C", *prepared())
 
 
 def test_a_slice_of_what_is_published_comes_out_the_same():
     """One person's photos in a batch, the authors' mask, beside its sham."""
-    the_same(plan_of("as-published"), "arms", "one person's photos, G = 16", "D", prepared())
+    the_same(plan_of("as-published"), "arms", "one person's photos, G = 16", "D", *prepared())
 
 
 @nightly

@@ -247,11 +247,11 @@ def counted(*lists, fails=lambda trial, group: False):
     """Counts the trials that are measured; some may fail."""
     calls, real = [], runner.rows_of
 
-    def count(plan, trial, group, requests, tuning=False, probes=()):
+    def count(plan, trial, group, session, requests, tuning=False, probes=()):
         calls.append((trial, group, tuning))
         if fails(trial, group):
             raise TooMuch("too much")
-        return real(plan, trial, group, requests, tuning, probes)
+        return real(plan, trial, group, session, requests, tuning, probes)
 
     with planned(*lists) as patch:
         patch.setattr(runner, "rows_of", count)
@@ -299,14 +299,14 @@ def test_what_is_done_is_not_done_again(tmp_path):
     with planned(plan):
         shown = labelled(plan, "gate", rows, plan.groups, made["impossible"])
         assert set(shown["label"]) == {"KVW"} and set(shown["group"]) == {"A"}
-        compared_again = redo(plan, "strength", "G = 2", "A", plan.open([]), path)
+        compared_again = redo(plan, "strength", "G = 2", "A", *plan.open([]), path)
         assert np.allclose(compared_again["stored"], compared_again["again"], atol=1e-4)
-        same = redo(plan, "gate", "KVW", "A", plan.open([]), path)
+        same = redo(plan, "gate", "KVW", "A", *plan.open([]), path)
         assert len(same) and np.allclose(same["stored"], same["again"], atol=1e-4)
         with pytest.raises(ValueError, match="no trial 'G = 3' in strength; there are G = 2"):
-            redo(plan, "strength", "G = 3", "A", plan.open([]), path)
+            redo(plan, "strength", "G = 3", "A", *plan.open([]), path)
         with pytest.raises(ValueError, match="not measured on group B"):
-            redo(plan, "strength", "G = 2", "B", plan.open([]), path)
+            redo(plan, "strength", "G = 2", "B", *plan.open([]), path)
 
 
 def test_what_one_group_cannot_take_is_measured_on_none(tmp_path):

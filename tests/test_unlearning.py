@@ -538,16 +538,20 @@ def test_one_command(file, model, quiet, monkeypatch, tmp_path):
     )
     assert done.exit_code == 0, done.output
     assert done.output.count("strength G = ") == 2 and pipeline.UNKNOWN in done.output
-    lines = [line.split() for line in done.output.splitlines()]
-    assert [
-        line[0]
-        for line in lines
-        if line[:1] and line[0] in ("exact", "probability", "strength", "vanilla", "edited", "sham")
-    ] == [
-        "exact",
-        *("strength", "vanilla", "edited", "sham") * 2,
+    names = ("exact match", "probability", "vanilla", "edited", "sham")
+    lines = [line for line in done.output.splitlines() if line.startswith(names)]
+    conditions_of_a_table = [
+        "vanilla",
+        "edited, strength 2",
+        "edited, strength 8",
+        "sham, strength 2",
+        "sham, strength 8",
+    ]
+    assert [line.partition("  ")[0] for line in lines] == [
+        "exact match",
+        *conditions_of_a_table,
         "probability",
-        *("strength", "vanilla", "edited", "sham") * 2,
+        *conditions_of_a_table,
     ]
     stored = json.loads((out / "rows.json").read_text())
     assert stored["rows"] == json.loads((tmp_path / "rows.json").read_text())["rows"]

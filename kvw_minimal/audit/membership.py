@@ -2,9 +2,9 @@
 
 The other side of the comparison is matched: each question is asked again, with the same answer,
 about strangers (`counterfactual_people`). What is scored is the share of them of whom the answer is
-less likely; its mean is the area under the curve. 1: remembered. .5: cannot be told. Far below .5 the
-true answer has become unlikelier than of anybody: a tell-tale, too. Since the answers are the same
-on both sides, a ratio to the length of their zlib code says what the loss says.
+less likely; its mean is the area under the curve. 1: remembered. .5: cannot be told. Far below .5
+the true answer has become unlikelier than of anybody: a tell-tale, too. Since the answers are the
+same on both sides, a ratio to the length of their zlib code says what the loss says.
 """
 
 import numpy as np

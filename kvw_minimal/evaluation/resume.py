@@ -55,11 +55,6 @@ def edit_maker() -> EditOf:
     return edit_of
 
 
-def without_strength(method: Method) -> dict:
-    """The settings that all strengths share."""
-    return {name: value for name, value in method.settings.items() if name != "strength"}
-
-
 # --- the folder ----------------------------------------------------------------------------------
 
 
@@ -85,7 +80,7 @@ def inputs_of(session: Session, request: Request, method: Method, draws: int) ->
         digest_of(asked | request.eval_sets),
         fingerprint(session.model),
         method.name,
-        without_strength(method),
+        {name: value for name, value in method.settings.items() if name != "strength"},
         draws,
         request.seed,
         version("kvw-minimal"),
