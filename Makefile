@@ -76,7 +76,7 @@ students: $(INSTALLED)
 	$(RUN) book/_ext/students.py $(WITHOUT)
 
 models: $(INSTALLED)
-	for group in $(GROUPS); do $(RUN) -m kvw_minimal book train pocket --group $$group --forget $(PERCENT) || exit 1; done
+	for group in $(GROUPS); do $(RUN) -m kvw_minimal book train pocket --group $$group --forget-percent $(PERCENT) || exit 1; done
 
 bench: $(INSTALLED)
 	$(RUN) -m kvw_minimal book bench data/results/bench.json

@@ -15,7 +15,7 @@ from .atomic_io import check_place, read_json
 from .evaluation.options import (
     Device,
     Dtype,
-    Forget,
+    ForgetPercent,
     Group,
     Json,
     ModelName,
@@ -72,7 +72,7 @@ def unlearn(
     people: Annotated[
         str | None, typer.Option(help="who is forgotten instead, such as ada,ben")
     ] = None,
-    forget: Forget = 5,
+    forget_percent: ForgetPercent = 5,
     group: Group = "A",
     method: Annotated[str, typer.Option(help="a method by name")] = "KVW one pass",
     strength: Annotated[
@@ -86,7 +86,7 @@ def unlearn(
     settings: Annotated[
         str, typer.Option(help="of another method, as JSON: '{\"rate\": 1e-3}'")
     ] = "",
-    draws: Annotated[int, typer.Option(help="sham draws", min=1)] = 20,
+    sham_draws: Annotated[int, typer.Option(help="edits made for other people", min=1)] = 20,
     oracle: Annotated[bool, typer.Option(help="compare with the oracle, demand headroom")] = True,
     batch_size: Annotated[int | None, typer.Option(help="questions at a time", min=1)] = None,
     device: Device = "cpu",
@@ -111,17 +111,18 @@ def unlearn(
     if words and (settings or not method.startswith("KVW")):
         raise typer.BadParameter(f"--{words[0]} is for KVW without --settings: put it into these")
     whom = "people" if questions is None else "questions"
-    for name in ("group", "forget", "oracle") if {"people", "questions"} & said else ():
+    for name in ("group", "forget_percent", "oracle") if {"people", "questions"} & said else ():
         if name in said and (name != "oracle" or oracle):
             raise typer.BadParameter(
-                f"--{name} is for groups of strangers: leave it out, --{whom} says who is forgotten"
+                f"--{name.replace('_', '-')} is for groups of strangers: leave it out, "
+                f"--{whom} says who is forgotten"
             )
     each: list[dict] = [own] if settings else []
     if not settings and method.startswith("KVW"):
         each = [{"strength": G, "layers": read_layers(layers)} for G in read_strengths(strength)]
     if save_edit and len(each) > 1:
         raise typer.BadParameter("--save-edit holds one edit: --save FOLDER holds several")
-    asked = model, group, forget, method, each or None, draws, oracle
+    asked = model, group, forget_percent, method, each or None, sham_draws, oracle
     more: dict[str, Any] = {
         "people": [] if people is None else people.split(","),
         "questions": questions,
@@ -142,7 +143,7 @@ def unlearn(
 @app.command()
 def evaluate(
     model: ModelName = "pocket",
-    forget: Forget = 5,
+    forget_percent: ForgetPercent = 5,
     group: Group = "A",
     edit: Annotated[Path | None, typer.Option(help="an edit to put on first")] = None,
     device: Device = "cpu",
@@ -153,7 +154,7 @@ def evaluate(
     from .evaluation import pipeline
 
     _check_edit(edit, json_file)
-    result = pipeline.evaluate(model, group, forget, edit, device=device, dtype=dtype)
+    result = pipeline.evaluate(model, group, forget_percent, edit, device=device, dtype=dtype)
     write_outputs(pipeline.table(result["rows"]), result, json_file)
 
 
@@ -162,7 +163,7 @@ def audit(
     *,
     model: ModelName = "pocket",
     group: Group = "A",
-    forget: Forget = 5,
+    forget_percent: ForgetPercent = 5,
     method: Annotated[str, typer.Option(help="a method, as the book chose it")] = "KVW one pass",
     edit: Annotated[Path | None, typer.Option(help="a saved edit in place of a method")] = None,
     device: Device = "cpu",
@@ -174,7 +175,7 @@ def audit(
 
     _check_edit(edit, json_file)
     said, result = pipeline.run_audit(
-        model, group, forget, method, edit, device=device, dtype=dtype
+        model, group, forget_percent, method, edit, device=device, dtype=dtype
     )
     write_outputs(said, result, json_file)
 
@@ -239,7 +240,7 @@ def replicate(
     benchmark: Annotated[str, typer.Option(help="mllmu or clear")],
     data: Annotated[str, typer.Option(help="a folder with one sub-folder a config, or a hub id")],
     model: Annotated[str, typer.Option(help="pocket, a folder, or a hub id")],
-    forget: Annotated[int, typer.Option(help="percent of the people")] = 5,
+    forget_percent: ForgetPercent = 5,
     oracle: Annotated[str | None, typer.Option(help="a model never taught the forgotten")] = None,
     strength: Annotated[float | None, typer.Option(help="total G; else as tuned")] = None,
     schedule: Annotated[str, typer.Option(help="'one pass' or 'published'")] = "one pass",
@@ -263,7 +264,7 @@ def replicate(
             benchmark,
             data,
             model,
-            forget,
+            forget_percent,
             oracle=oracle,
             strength=strength,
             schedule=schedule,

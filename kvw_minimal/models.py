@@ -37,8 +37,8 @@ def load(name: str, device: str = "cpu", dtype: torch.dtype = torch.float32):
     except Exception as error:  # of a damaged folder transformers raises anything
         raise OSError(
             f"cannot load {name!r}: not a model of this book (pocket, pocket-oracle-A-5; "
-            "others by `python -m kvw_minimal book train pocket --group A --forget 10`), no "
-            f"folder, nor on the hub. Offline, give a local folder. ({error!s:.200})"
+            "others by `python -m kvw_minimal book train pocket --group A --forget-percent 10`), "
+            f"no folder, nor on the hub. Offline, give a local folder. ({error!s:.200})"
         ) from error
     return prepare(model, device), processor
 

@@ -56,10 +56,12 @@ def test_other_names_are_refused(name):
 
 def test_a_model_that_is_not_made_says_how():
     assert how_to_make("pocket-oracle-tuning-1-15") == (
-        "python -m kvw_minimal book train pocket --group tuning-1 --forget 15"
+        "python -m kvw_minimal book train pocket --group tuning-1 --forget-percent 15"
     )
     assert how_to_make("smol-connector") == "python -m kvw_minimal book train smol-connector"
-    with pytest.raises(FileNotFoundError, match="train smol --group E --forget 15 --seed 4`"):
+    with pytest.raises(
+        FileNotFoundError, match="train smol --group E --forget-percent 15 --seed 4`"
+    ):
         catalogue.find_weights("smol-oracle-E-15-seed-4", "adapter.safetensors")
     with pytest.raises(FileNotFoundError, match="train voices --group E"):
         zoo.load("voices-oracle-E")

@@ -42,7 +42,7 @@ def unlearned(tmp_path_factory):
     """Pocket, group A, two shams, everything read: what it wrote and said."""
     folder = tmp_path_factory.mktemp("unlearned")
     path, edit = folder / "rows.json", folder / "edit.safetensors"
-    arguments = ["unlearn", "--model", "pocket", "--forget", 5, "--draws", 2]
+    arguments = ["unlearn", "--model", "pocket", "--forget-percent", 5, "--sham-draws", 2]
     done = invoke(*arguments, "--json", path, "--save-edit", edit)
     assert done.exit_code == 0, done.output
     return json.loads(path.read_text()), edit, done.output
@@ -111,7 +111,7 @@ def test_nothing_that_is_written_tells_whose_machine_it_was(strange, monkeypatch
         "--model",
         model,
         "--no-oracle",
-        "--draws",
+        "--sham-draws",
         "1",
         f"--json={rows}",
         "--save-edit",
@@ -131,7 +131,7 @@ def test_nothing_that_is_written_tells_whose_machine_it_was(strange, monkeypatch
         json.dumps(made).encode(),
     ):
         assert [word for word in words if word.encode() in content] == []
-    assert "--model model --no-oracle --draws 1 --json=rows.json" in rows.read_text()
+    assert "--model model --no-oracle --sham-draws 1 --json=rows.json" in rows.read_text()
 
 
 def test_what_cannot_be_written_does_not_lose_the_rest(monkeypatch, tmp_path):
@@ -210,7 +210,7 @@ REFUSED = [
     (["--method", "SSD", "--settings", '{"alpha": -1}'], "the setting alpha cannot be -1"),
     (["--model", "no/such-model"], "--no-oracle"),
     (["--model", "no/such-model", "--no-oracle"], "no/such-model"),
-    (["--group", "B", "--forget", "15"], "--no-oracle"),
+    (["--group", "B", "--forget-percent", "15"], "--no-oracle"),
 ]
 
 
@@ -250,11 +250,14 @@ def test_a_refusal_ends_the_process_without_a_traceback(tmp_path):
         (["--layers", "first"], "write 0:3 or 0.0:1.0"),
         (["--settings", "{rate"], "is not JSON"),
         (["--settings", "[1]"], "is an object"),
-        (["--draws", "0"], "draws"),
+        (["--sham-draws", "0"], "draws"),
         (["--strength", "8,x"], "write 24 or 8,32,64"),
         (["--strength", "8,32", "--save-edit", "x"], "--save FOLDER holds several"),
         (["--questions", "x", "--group", "A"], "--group is for groups of strangers"),
-        (["--questions", "x", "--forget", "5"], "--forget is for groups of strangers"),
+        (
+            ["--questions", "x", "--forget-percent", "5"],
+            "--forget-percent is for groups of strangers",
+        ),
         (["--questions", "x", "--oracle"], "--oracle is for groups of strangers"),
         (["--people", "p001", "--group", "A"], "leave it out, --people says who is forgotten"),
         (["--schedule", "never"], "No such option"),
@@ -293,7 +296,17 @@ def test_settings_reach_the_method(monkeypatch, arguments, settings):
         raise ValueError("enough")
 
     monkeypatch.setattr(pipeline, "unlearn", unlearn)
-    invoke("unlearn", "--group", "B", "--forget", 10, "--draws", 3, "--no-oracle", *arguments)
+    invoke(
+        "unlearn",
+        "--group",
+        "B",
+        "--forget-percent",
+        10,
+        "--sham-draws",
+        3,
+        "--no-oracle",
+        *arguments,
+    )
     method = arguments[1] if "--method" in arguments else "KVW one pass"
     assert seen == [("pocket", "B", 10, method, settings, 3, False)]
     ends = [
@@ -334,7 +347,7 @@ def test_an_edit_and_a_request_reach_the_evaluation(monkeypatch, tmp_path):
     monkeypatch.setattr(pipeline, "evaluate", lambda *given, **_: seen.append(given) or result)
     path = tmp_path / "rows.json"
     assert invoke("evaluate", "--edit", file, "--group", "B", "--json", path).exit_code == 0
-    assert invoke("evaluate", "--model", "smol", "--forget", 10).exit_code == 0
+    assert invoke("evaluate", "--model", "smol", "--forget-percent", 10).exit_code == 0
     assert seen == [("pocket", "B", 5, file), ("smol", "A", 10, None)]
     assert json.loads(path.read_text()) == result
 

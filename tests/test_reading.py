@@ -302,7 +302,7 @@ def test_each_modality_needs_its_headroom():
 
 def test_a_row_is_found_or_missed_by_name():
     rows = rows_of(0.9, 0.1, 0.0)
-    assert find(rows, "oracle", "forget", "text") is rows[3]
+    assert find(rows, "oracle", "forget", "text", "exact_match") is rows[3]
     with pytest.raises(KeyError, match="no row for sham, forget, text, exact_match"):
-        find(rows, "sham", "forget", "text")
+        find(rows, "sham", "forget", "text", "exact_match")
     assert small.people() == case().people

@@ -24,8 +24,8 @@ NEEDED = {"command", "commit", "models", "data", "versions", "device", "seconds"
 @pytest.mark.parametrize(
     "name, command",
     [
-        ("pocket-oracle-tuning-1-5", "train pocket --group tuning-1 --forget 5"),
-        ("smol-oracle-E-15", "train smol --group E --forget 15"),
+        ("pocket-oracle-tuning-1-5", "train pocket --group tuning-1 --forget-percent 5"),
+        ("smol-oracle-E-15", "train smol --group E --forget-percent 15"),
     ],
 )
 def test_a_missing_oracle_is_asked_for_by_its_command(name, command):
@@ -38,7 +38,11 @@ def test_a_missing_oracle_is_asked_for_by_its_command(name, command):
     [
         ("some/folder", ValueError, "--no-oracle"),  # no oracle of it is known
         ("pocket-oracle-A-5", ValueError, "--no-oracle"),
-        ("smol", FileNotFoundError, "train smol --group E --forget 15"),  # one is known, not made
+        (
+            "smol",
+            FileNotFoundError,
+            "train smol --group E --forget-percent 15",
+        ),  # one is known, not made
     ],
 )
 def test_no_oracle_is_dropped_in_silence(monkeypatch, tmp_path, name, error, word):

@@ -277,5 +277,5 @@ def test_the_oracle_is_an_edit_like_any_other():
 def test_an_oracle_that_is_not_made_is_asked_for_by_its_command(monkeypatch, tmp_path):
     monkeypatch.setenv("KVW_CACHE", str(tmp_path))
     own = opened(ready("pocket"), WORLD.forget_people("B", 15))
-    with pytest.raises(FileNotFoundError, match="train pocket --group B --forget 15"):
+    with pytest.raises(FileNotFoundError, match="train pocket --group B --forget-percent 15"):
         make_edit(*own, METHODS["oracle"](base="pocket"))

@@ -12,7 +12,9 @@ import typer
 from ..atomic_io import write_json
 
 Group = Annotated[str, typer.Option(help="A to E, or tuning-1, tuning-2")]
-Forget = Annotated[int, typer.Option(help="percent of the people: 5, 10 or 15")]
+ForgetPercent = Annotated[
+    int, typer.Option("--forget-percent", help="percent of the people: 5, 10 or 15")
+]
 ModelName = Annotated[str, typer.Option(help="pocket, a folder, or a hub id")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda where there is one")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16")]

@@ -105,7 +105,7 @@ def read_name(name: str) -> tuple[str, str | None, int, int]:
 def how_to_make(name: str) -> str:
     """The command that makes a model of this book."""
     base, group, percent, seed = read_name(name)
-    oracle = "" if group is None else f" --group {group} --forget {percent}"
+    oracle = "" if group is None else f" --group {group} --forget-percent {percent}"
     other = "" if seed == SEED else f" --seed {seed}"
     return f"python -m kvw_minimal book train {base}{oracle}{other}"
 

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from kvw_minimal.atomic_io import check_place
-from kvw_minimal.evaluation.options import Forget, Group, Json, write_outputs
+from kvw_minimal.evaluation.options import ForgetPercent, Group, Json, write_outputs
 
 book = typer.Typer(help="What this book is made with: its models, experiments and results.")
 
@@ -188,7 +188,7 @@ def new(
 def train(
     what: Annotated[str, typer.Argument(help="eye, pocket, smol-connector, smol, ear or voices")],
     group: Annotated[str | None, typer.Option(help="make the oracle of this group")] = None,
-    forget: Forget = 5,
+    forget_percent: ForgetPercent = 5,
     device: str = "cpu",
     threads: Annotated[int | None, typer.Option(help="CPU threads", min=1)] = None,
     seed: Annotated[int | None, typer.Option(help="smol: another than usual", min=0)] = None,
@@ -196,7 +196,9 @@ def train(
     """Train a part, vanilla, or an oracle; resumes where it was interrupted."""
     from . import recipes
 
-    typer.echo(json.dumps(recipes.train(what, group, forget, device, threads, seed), indent=1))
+    typer.echo(
+        json.dumps(recipes.train(what, group, forget_percent, device, threads, seed), indent=1)
+    )
 
 
 @book.command()

