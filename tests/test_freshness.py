@@ -58,14 +58,15 @@ SCORED = (
 )
 #: what a reader may add, and where
 ADDED = {
-    "kvw_experiments/family.py": '\n\nCONTRASTS["root"] = lambda f, r: log_ratio(f, r).sqrt()\n'
+    "kvw_experiments/design_space.py": "\n\n"
+    'CONTRASTS["root"] = lambda f, r: log_ratio(f, r).sqrt()\n'
     'SHAPES["half"] = lambda contrasts, share: contrasts / 2\n',
     "kvw_minimal/scores.py": '\n\n@metric("first_letter")\n'
     "def first_letter(said: str, gold: str) -> float:\n"
     "    return float(said[:1] == gold[:1])\n",
     "kvw_minimal/methods/mine.py": "from dataclasses import dataclass\n\n"
-    "from ..kvw import KVW\nfrom ..method import every, register\n\n\n"
-    '@register("mine", source="a reader", grid=every(strength=(1.0, 2.0)))\n'
+    "from ..kvw import KVW\nfrom ..method import parameter_grid, register\n\n\n"
+    '@register("mine", source="a reader", grid=parameter_grid(strength=(1.0, 2.0)))\n'
     "@dataclass(frozen=True)\nclass Mine(KVW):\n    pass\n",
 }
 NEW = ["method: mine", "cost: mine", "metric: first_letter", "contrast: root", "shape: half"]
