@@ -2,7 +2,7 @@
 
 import pytest
 from copies import ROOT
-from mutants import ROOMS, complaints, mutants, outcome, run_tests
+from mutants import MARKS, ROOMS, complaints, mutants, outcome, run_tests
 
 LINE = "    if not isinstance(content, dict) or not set(keys) <= set(content):\n"  # of `read_json`
 TRIED = {
@@ -40,17 +40,18 @@ def test_too_little_noticed_is_a_complaint_and_so_is_what_nobody_should_see():
 
 @pytest.mark.nightly
 @pytest.mark.parametrize(
-    ("new", "status", "noticed"),
+    ("new", "passes", "noticed"),
     [
-        (LINE.replace(" or ", " and "), 1, True),
-        (LINE.replace("\n", "  # changes nothing\n"), 0, False),
-        (LINE.replace(":\n", "\n"), 1, False),  # cannot be collected: no test has noticed it
+        (LINE.replace(" or ", " and "), False, True),
+        (LINE.replace("\n", "  # changes nothing\n"), True, False),
+        (LINE.replace(":\n", "\n"), False, False),  # cannot be collected: no test has noticed it
     ],
+    ids=["another result", "a comment", "no syntax"],
 )
-def test_only_a_test_that_fails_notices(new: str, status: int, noticed: bool):
+def test_only_a_test_that_fails_notices(new: str, passes: bool, noticed: bool):
     mutant = {"file": "atomic_io.py", "old": LINE, "new": new}
-    found, failed = run_tests(mutant, ["tests/test_files.py"], "not slow and not nightly", 120)
-    assert (found, bool(failed)) == (status, noticed)
+    status, failed = run_tests(mutant, ["tests/test_files.py"], MARKS["check"], 120)
+    assert (status == 0, bool(failed)) == (passes, noticed)
 
 
 @pytest.mark.nightly
