@@ -137,8 +137,8 @@ def test_the_demonstration_shows_before_and_after(monkeypatch, tmp_path, capsys)
     own = Case(*pipeline.request_of("pocket", "A", 5))
     edit, _ = make_edit(*own, METHODS["selective pruning"](share=0.3))
     mean = {"value": 0.5, "low": 0.5, "high": 0.5, "n": 1}
-    about = {"set": "forget", "modality": "image", "metric": "exact_match"}
-    rows = [{"condition": "vanilla", **about, **mean}]
+    cell = {"set": "forget", "modality": "image", "metric": "exact_match"}
+    rows = [{"condition": "vanilla", **cell, **mean}]
     monkeypatch.setattr(demo, "unlearn", lambda *_: ({"rows": rows}, [edit]))
     picture = tmp_path / "demo.png"
     demo.demo("A", picture)
