@@ -94,7 +94,7 @@ test-all: test
 	$(RUN) -m pip install --disable-pip-version-check -q --no-deps --upgrade \
 	  --target $(VENV)/quantised bitsandbytes==0.50.2 torchao==0.18.0
 	PYTHONPATH=tests:$(VENV)/quantised OMP_NUM_THREADS=1 $(RUN) -m pytest -q tests/quantised.py
-	$(RUN) tests/break_things.py --mutants -j 2
+	$(RUN) tests/mutants.py try --tier test -j 2
 
 format: $(INSTALLED)
 	$(RUN) -m ruff check --fix .

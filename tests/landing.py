@@ -10,7 +10,6 @@ others. At each strength a few people are asked by photo, and the four sets are 
 import time
 
 from case import Case
-from execute import ROOT
 
 from kvw_experiments.dependencies import RESULTS
 from kvw_minimal import scores
@@ -28,7 +27,6 @@ from kvw_minimal.strangers.tasks import request, sham_people
 from kvw_minimal.zoo import catalogue
 
 FILE = RESULTS / "landing.json"
-STATIC = ROOT / "book" / "_static" / "landing"
 GROUP, PERCENT = "A", 5  # whose oracle is committed
 STRENGTHS = tuple(STRENGTH * step for step in (0, 1 / 6, 1 / 3, 2 / 3, 1, 2, 4))
 DRAWS = 4  # shams, as in chapter 4: what they cost differs from one to the next

@@ -1,32 +1,58 @@
 """Mutants: small changes of the package that a library made, not we, for the tests to notice.
 
-    python tests/mutants.py draw           # draw them anew (needs `pip install cosmic-ray==8.7.0`)
-    python tests/break_things.py --mutants # try them: the tests must notice
+    python tests/mutants.py draw             # draw them anew (needs `cosmic-ray==8.7.0`)
+    python tests/mutants.py try              # the tests of `make check` must notice them
+    python tests/mutants.py try --tier test  # and those of `make test`, without the notebooks
+    python tests/mutants.py try 3 77         # these two only; nothing is stored
+    -j 2                                     # two at a time
 
 `cosmic-ray` knows where an operator, a number, a comparison, a decorator or a loop may be changed.
 From each room the same number of places is drawn by a seed, and at each place one change. What
-stands in an annotation, what ruff would not parse and what cannot be imported any more is passed
-over: an import error would be noticed by any test. The list is committed (`tests/mutants.json`).
+stands in an annotation and what cannot be imported any more is passed over. The list is committed
+(`tests/mutants.json`): `room` says where a mutant was drawn, `changes nothing` why nobody can see
+it, `gone` why there is no such line any more.
+
+To try a mutant, the package and its tests are copied to a temporary folder and changed there. Only
+a test that fails notices a mutant: if tests cannot be collected, or do not end, it goes unnoticed.
 """
 
+import argparse
 import ast
 import json
 import os
+import re
+import signal
+import subprocess
 import sys
 import tempfile
-from importlib import import_module
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from break_things import SHARED, copy_of_the_package
-from faults import Break
+from copies import ROOT, change, copy_of_the_package
 from numpy.random import default_rng
 
-ROOT = Path(__file__).resolve().parent.parent
+from kvw_minimal.atomic_io import write_json
+from kvw_minimal.evaluation.provenance import commit
+
 LIST = ROOT / "tests" / "mutants.json"
+OUTCOME = ROOT / "data" / "results" / "breaks.json"
 SEED = 27
 EACH = 30  # mutants of a room
-ROOMS = ("core", "methods", "audit", "requests", "benchmarks")
+ROOMS = ("core", "methods", "audit", "evaluation", "benchmarks")
+MARKS = {"check": "not slow and not nightly", "test": "not nightly"}  # of the tests of a tier
+LIMIT = {"check": 900, "test": 3600}  # seconds after which the tests of a mutant are stopped
+LEAST = {"check": 0.75, "test": 0.9}  # of the mutants that change something must be noticed
+#: tests of the repository, of notebooks or of the mutants, not of what the package does
+ELSEWHERE = ("house", "prose", "stored", "exercises", "install", "course", "landing", "pages")
+ELSEWHERE += ("mutants",)
+FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+::.*?)(?: - .*)?$", re.MULTILINE)  # not of collection
+
+
+# --- drawn ----------------------------------------------------------------------------------------
 
 
 def modules(room: str) -> list[Path]:
@@ -37,15 +63,15 @@ def modules(room: str) -> list[Path]:
 
 def annotations(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
     """Where annotations stand: begin and end, as (line, column)."""
-    found = []
+    spans = []
     for node in ast.walk(ast.parse(source)):
         named = (getattr(node, name, None) for name in ("annotation", "returns"))
-        found += [
+        spans += [
             ((a.lineno, a.col_offset), (a.end_lineno or 0, a.end_col_offset or 0))
             for a in named
             if isinstance(a, ast.expr)
         ]
-    return found
+    return spans
 
 
 def hunk(source: str, changed: str) -> tuple[str, str]:
@@ -64,21 +90,14 @@ def hunk(source: str, changed: str) -> tuple[str, str]:
 
 
 def imports(module: Path, changed: str) -> bool:
-    """Whether the package can still be imported when a module is this text: tried in a fork."""
+    """Whether the package can still be imported when a module is this text."""
     with tempfile.TemporaryDirectory(prefix="kvw-mutant-") as name:
-        folder = copy_of_the_package(Path(name).resolve(), tests=False)
+        folder = copy_of_the_package(Path(name).resolve())
         (folder / module.relative_to(ROOT)).write_text(changed, encoding="utf-8")
         dotted = ".".join(module.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-        child = os.fork()
-        if child == 0:
-            try:
-                sys.path.insert(0, str(folder))
-                for each in (dotted, "kvw_minimal.__main__", "kvw_experiments.plans"):
-                    import_module(each)
-                os._exit(0)
-            except BaseException:  # noqa: BLE001 - whatever a mutant raises says no
-                os._exit(1)
-        return os.waitpid(child, 0)[1] == 0
+        text = f"import {dotted}, kvw_minimal.__main__, kvw_experiments.plans"
+        command, path = [sys.executable, "-c", text], {"PYTHONPATH": str(folder)}
+        return not subprocess.run(command, env=os.environ | path, capture_output=True).returncode
 
 
 def draw() -> list[dict[str, Any]]:
@@ -89,9 +108,7 @@ def draw() -> list[dict[str, Any]]:
 
     # those that must be told which variables are meant would be chosen by hand
     known = [name for name in operator_names() if not name.startswith("core/Variable")]
-    for name in SHARED:
-        import_module(name)
-    rng, found = default_rng(SEED), []
+    rng, drawn = default_rng(SEED), []
     for room in ROOMS:
         places: dict[tuple, list[tuple[str, int]]] = {}
         for path in modules(room):
@@ -116,37 +133,134 @@ def draw() -> list[dict[str, Any]]:
             if changed is None or changed == source or not imports(ROOT / file, changed):
                 continue
             old, new = hunk(source, changed)
-            found.append(
+            drawn.append(
                 {"room": room, "file": file.removeprefix("kvw_minimal/"), "line": start[0]}
                 | {"operator": name.removeprefix("core/"), "old": old, "new": new}
             )
             count += 1
             if count == EACH:
                 break
-    return found
+    return drawn
 
 
-def breaks() -> tuple[Break, ...]:
-    """The committed list, as what `break_things` tries.
-
-    `changes nothing` says why nobody can see a mutant; `gone`, why there is no such line any more.
-    """
+def mutants() -> dict[int, dict[str, Any]]:
+    """The committed list by number, without the mutants whose line is gone."""
     drawn = json.loads(LIST.read_text(encoding="utf-8"))
-    return tuple(
-        Break(
-            f"{i:03d} {each['operator']}, {each['file']}",
-            each["file"],
-            each["old"],
-            each["new"],
-            (),
-            why=each.get("changes nothing", ""),
-        )
-        for i, each in enumerate(drawn)
-        if "gone" not in each
-    )
+    return {i: mutant for i, mutant in enumerate(drawn) if "gone" not in mutant}
+
+
+# --- tried ----------------------------------------------------------------------------------------
+
+
+def ordered_files(file: str) -> list[str]:
+    """The test files, those first that name a module of the package most often."""
+    path, counts = Path(file), {}
+    name = re.compile(rf"\b{path.parent.name if path.stem == '__init__' else path.stem}\b")
+    for test in sorted((ROOT / "tests").glob("test_*.py")):
+        if test.stem.removeprefix("test_") not in ELSEWHERE:
+            counts[f"tests/{test.name}"] = len(name.findall(test.read_text(encoding="utf-8")))
+    return sorted(counts, key=lambda each: -counts[each])
+
+
+def run_tests(
+    mutant: dict[str, Any] | None, files: list[str], marks: str, limit: float
+) -> tuple[int, str]:
+    """Run tests up to the first failure on a copy with a mutant, or on an unchanged one.
+
+    Returns:
+        The exit status of pytest, below 0 if it was stopped, and the test that failed, if any.
+    """
+    with tempfile.TemporaryDirectory(prefix="kvw-mutant-") as name:
+        folder = copy_of_the_package(Path(name).resolve(), tests=True)
+        if mutant is not None:
+            change(folder / "kvw_minimal" / mutant["file"], mutant["old"], mutant["new"])
+        options = ["-x", "-q", "-p", "no:cacheprovider", "-m", marks]
+        with (folder / "output.txt").open("w+", encoding="utf-8") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "pytest", *options, *files],
+                cwd=folder,
+                env=os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # so that what the tests started is stopped, too
+            )
+            try:
+                status = process.wait(limit)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                status = process.wait()
+            output.seek(0)
+            failed = FAILED.search(output.read())
+        return status, failed[1] if failed else ""
+
+
+def is_noticed(item: tuple[int, dict[str, Any]], tier: str) -> bool:
+    """Whether a test of a tier notices a mutant, given with its number; print which."""
+    number, mutant = item
+    files = ordered_files(mutant["file"])
+    status, failed = run_tests(mutant, files, MARKS[tier], LIMIT[tier])
+    print(number, mutant["file"], failed or f"UNNOTICED, pytest ended with {status}", flush=True)
+    return bool(failed)
+
+
+def outcome(tried: dict[int, dict[str, Any]], noticed: set[int]) -> dict[str, Any]:
+    """How many mutants were noticed, in all and by room, and the numbers of those that were not."""
+    rooms: dict[str, dict[str, int]] = {}
+    for number, mutant in tried.items():
+        room = rooms.setdefault(mutant["room"], {"tried": 0, "killed": 0})
+        room["tried"] += 1
+        room["killed"] += number in noticed
+    unnoticed = sorted(set(tried) - noticed)
+    return {"tried": len(tried), "killed": len(noticed), "rooms": rooms, "unnoticed": unnoticed}
+
+
+def complaints(tried: dict[int, dict[str, Any]], noticed: set[int], tier: str) -> list[str]:
+    """What is wrong with an outcome: too little was noticed, or something that changes nothing."""
+    idle = {number for number, mutant in tried.items() if "changes nothing" in mutant}
+    real = set(tried) - idle
+    wrong = []
+    if idle & noticed:
+        wrong.append(f"{sorted(idle & noticed)} change nothing, it says, and were noticed")
+    if len(real & noticed) < LEAST[tier] * len(real):
+        wrong.append(f"{sorted(real - noticed)} of {len(real)} went unnoticed: too many")
+    return wrong
+
+
+def sweep(numbers: list[int], tier: str, at_once: int) -> list[str]:
+    """Try mutants; store the outcome if they are all, and say what is wrong with it."""
+    start, tried = time.perf_counter(), mutants()
+    if numbers:
+        tried = {number: tried[number] for number in numbers}
+    else:
+        status, failed = run_tests(None, ordered_files("kvw.py"), MARKS[tier], LIMIT[tier])
+        if status:
+            return [f"without a mutant pytest ends with {status} {failed}"]
+    with ThreadPoolExecutor(at_once) as pool:
+        marks = pool.map(partial(is_noticed, tier=tier), tried.items())
+    noticed = {number for number, mark in zip(tried, marks, strict=True) if mark}
+    found = outcome(tried, noticed) | {"seconds": round(time.perf_counter() - start)}
+    print(json.dumps(found))
+    if not numbers:
+        stored = json.loads(OUTCOME.read_text(encoding="utf-8"))
+        stored[f"mutants, {tier}"] = found | {"commit": commit(), "date": f"{date.today()}"}
+        write_json(OUTCOME, stored)
+    return complaints(tried, noticed, tier)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("what", choices=("draw", "try"))
+    parser.add_argument("numbers", nargs="*", type=int, help="of mutants; all unless given")
+    parser.add_argument("--tier", choices=tuple(MARKS), default="check", help="of tests")
+    parser.add_argument("-j", type=int, default=1, dest="at_once", help="how many at a time")
+    given = parser.parse_args()
+    if given.what == "draw":
+        LIST.write_text(json.dumps(draw(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        return 0
+    wrong = sweep(given.numbers, given.tier, given.at_once)
+    print("\n".join(wrong))
+    return int(bool(wrong))
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] != ["draw"]:
-        sys.exit(__doc__)
-    LIST.write_text(json.dumps(draw(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    sys.exit(main())

@@ -223,10 +223,12 @@ def mutants() -> list[str]:
         lines.append(f"| `make {tier}` | {counts} |")
     drawn = json.loads((ROOT / "tests" / "mutants.json").read_text(encoding="utf-8"))
     idle = sum("changes nothing" in each for each in drawn)
+    gone = sum("gone" in each for each in drawn)
     return [
-        f"What the tests notice of {len(drawn)} mutants of the package, drawn by `cosmic-ray` by a "
-        f"committed seed: {idle} of these change nothing that anybody could see, and "
-        "`tests/mutants.json` says why:",
+        f"What the tests noticed of {len(drawn)} mutants of the package, drawn by `cosmic-ray` by "
+        f"a committed seed, when they were last tried ({tiers['check']['date']}). {idle} of these "
+        f"change nothing that anybody could see, and the lines of {gone} are gone since: "
+        "`tests/mutants.json` says why.",
         "",
         *lines,
     ]

@@ -5,11 +5,13 @@ from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import vectors
 from case import Case, case_of
 
+from kvw_experiments.results_store import path_of
 from kvw_minimal import audit, scores
 from kvw_minimal.audit import (
     edit_leakage,
@@ -222,6 +224,12 @@ def test_a_prototype_is_the_mean_state_before_a_token(case):
         torch.cosine_similarity(ways, apart), torch.ones(len(every)).double(), atol=1e-4
     )
     assert torch.allclose(ways.norm(dim=1), head.weight.norm(dim=1).mean(), rtol=1e-4)
+
+
+def test_prototypes_are_pulled_as_far_as_in_the_stored_rows():
+    names = pd.read_parquet(path_of("audit"), columns=["set"])["set"].unique()
+    stored = {name for name in names if name.startswith("prototypes: ")}
+    assert stored == {f"prototypes: pull {pull:g}" for pull in relearning_attacks.PULLS}
 
 
 def test_half_of_the_way_is_half_of_the_edit(case, noise, monkeypatch):

@@ -29,6 +29,7 @@ from kvw_experiments.trials import DATA, Trial, edit_for, trial_of
 from kvw_minimal.kvw import contrast, gate, mask_layers
 from kvw_minimal.method import method_of
 from kvw_minimal.methods import METHODS
+from kvw_minimal.strangers.people import TUNING_GROUPS
 
 pytestmark = pytest.mark.slow
 
@@ -162,6 +163,16 @@ def test_every_method_has_the_same_number_of_tries():
     assert {name for name, grid in SMOL.items() if len(grid) != 8} == controls
     assert all(POCKET[name][:8] == METHODS[name].grid for name in set(POCKET) - controls)
     assert all(len({*map(str, grid)}) == len(grid) for grid in POCKET.values())
+
+
+@pytest.mark.parametrize(("model", "grids"), [("pocket", POCKET), ("smol", SMOL)])
+def test_the_stored_rows_were_tuned_over_these_grids(model: str, grids: dict):
+    rows, _ = read_rows(f"replication-{model}", fresh=False)
+    rows = rows[rows["group"].isin(TUNING_GROUPS)]
+    for name in [name for name, grid in grids.items() if grid and name != "oracle"]:
+        tried = map(json.loads, rows["settings"][rows["method"] == name].unique())
+        stored = [{key: settings[key] for key in grids[name][0]} for settings in tried]
+        assert sorted(map(str, stored)) == sorted(map(str, grids[name])), name
 
 
 def test_shams_are_for_what_is_compared_with_one():

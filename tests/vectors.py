@@ -33,7 +33,7 @@ from kvw_minimal.batches import answer_batches, prompt_batches, render, without_
 from kvw_minimal.benchmarks import multiple_choice, protocols, truth_ratios  # noqa: F401 - they register metrics
 from kvw_minimal.bootstrap import interval
 from kvw_minimal.evaluation import scoring
-from kvw_minimal.evaluation.setups import oracle_of
+from kvw_minimal.evaluation.setups import oracle_of, request_factory
 from kvw_minimal.kvw import (
     SCHEDULES,
     contrast,
@@ -333,7 +333,7 @@ PANELS = {
 @cache
 def whole_request() -> Case:
     """Group A against everyone else, as the experiments ask; nothing is read by the model yet."""
-    requests = subjects.strangers(world())
+    requests = request_factory(world())
     return Case(Session(*tiny()), requests(world().forget_people("A")))
 
 
