@@ -241,7 +241,7 @@ def refusal_direction(
     Source: LUNAR, arXiv 2502.07218, and its `generate_directions.py`: the mean state of prompts
     that the model refuses minus the mean state of the forget prompts, at the last token. The models
     of this book refuse nothing by themselves. Here "I do not know." is the answer to questions
-    about counterfactual people, and the states are those after its first token.
+    about counterfactual people, and the states are those after its first tokens.
 
     Args:
         answers: `answer_states` of the forget questions.
