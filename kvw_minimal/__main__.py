@@ -172,7 +172,7 @@ def audit(
     dtype: Dtype = "float32",
     json_file: Json = None,
 ) -> None:
-    """Gone, or only quiet? Ask every probe of an edit, its sham and the oracle; minutes."""
+    """Run every probe on an edit, its sham and the oracle: gone, or only quiet? Takes minutes."""
     from .evaluation import pipeline
 
     _check_edit(edit, json_file)
@@ -218,7 +218,7 @@ def check_method(
     method: Annotated[str, typer.Argument(metavar="MODULE:METHOD", help="such as mine.py:Mine")],
     settings: Annotated[str, typer.Option(help="as JSON; else the usual")] = "",
 ) -> None:
-    """Say which promises of every method a method of your own keeps, and which it breaks."""
+    """Check which promises of every method your own method keeps, and which it breaks."""
     from .testing.check_command import check
 
     text, passed = check(method, read_settings(settings) if settings else None)
@@ -230,7 +230,7 @@ def check_method(
 def validate(
     file: Annotated[str, typer.Argument(help="lines of JSON, parquet, or a hub id")],
 ) -> None:
-    """Name every bad row of a file with your own questions, and what to do about it."""
+    """Name every bad row of a file with your own questions, and its remedy."""
     from .benchmarks.jsonl import validate_command
 
     raise typer.Exit(validate_command(file))
@@ -292,7 +292,7 @@ def measure_file(
     device: Device = "cpu",
     batch_size: Annotated[int, typer.Option(help="questions at a time", min=1)] = 16,
 ) -> None:
-    """Measure the coefficients of all who stand in a file; under `torchrun` by many processes."""
+    """Measure the coefficients of all people in a file; `torchrun` runs many processes."""
     from . import distributed
     from .benchmarks.jsonl import read_questions
     from .zoo.catalogue import device_and_dtype, load

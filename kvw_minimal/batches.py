@@ -139,8 +139,8 @@ def answer_batches(processor, questions: list[Question], batch_size: int = 64) -
     """Encodes questions with their answers: the model reads each in one pass.
 
     Raises:
-        ValueError: no questions, an empty answer, or an answer whose tokens do not stand behind
-            its prompt; the message names the question.
+        ValueError: no questions, an empty answer, or an answer whose tokens do not follow its
+            prompt; the message names the question.
     """
     rendered = [render(processor, question) for question in questions]
     batches = list(_batches(processor, [*map("".join, rendered)], questions, batch_size, "right"))

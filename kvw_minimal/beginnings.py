@@ -242,7 +242,7 @@ def _saved(groups: list[Group]) -> int:
 def _rests(model: nn.Module, groups: list[Group], size: int) -> Iterator[Batch]:
     """Reads beginnings, `size` at a time, then yields their rests, similar lengths together.
 
-    Prompts are padded on the left, so that the next token stands behind the last one.
+    Prompts are padded on the left, so that the next token follows the last one.
     """
     from transformers.cache_utils import DynamicCache
 

@@ -50,7 +50,7 @@ def check_numbers(people: tuple, sums: torch.Tensor, tokens: torch.Tensor) -> No
     """Refuses numbers that no measurement gives.
 
     Raises:
-        ValueError: people that are no text or stand there twice; a sum or a count that is not a
+        ValueError: ids that are no text, or the same id twice; a sum or a count that is not a
             floating-point number, not finite or negative; a person without a token.
     """
     if not all(isinstance(person, str) for person in people) or len(set(people)) < len(people):

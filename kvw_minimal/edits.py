@@ -191,7 +191,7 @@ class Edit:
             self.revert(model)
 
     def __add__(self, other: "Edit") -> "ComposedEdit":
-        """First this edit, then the other."""
+        """Composes two edits: first this edit, then the other."""
         return ComposedEdit((self, other))
 
     @torch.no_grad()

@@ -166,7 +166,7 @@ def published(
     Source: KVW, arXiv 2601.21794, and the authors' public loop.
 
     Args:
-        people: the people to forget; an id may stand several times.
+        people: the ids of the people to forget; an id may occur several times.
         strength: the total G.
 
     Raises:

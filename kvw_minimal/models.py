@@ -58,8 +58,8 @@ def find_projections(model: nn.Module) -> dict[str, nn.Module]:
 
     It works on gated and plain FFNs, `nn.Linear` and `Conv1D`, quantised or not, in an LVLM or a
     language model. It searches `model.get_decoder()`, never a vision tower. In a mixture of experts
-    it finds the module with the experts of each layer. It leaves out shared experts and, there,
-    layers without a mixture. `book/families.md` lists the tested families.
+    it finds the module with the experts of each layer. It ignores shared experts, and layers
+    without a mixture in such a model. `book/families.md` lists the tested families.
 
     Returns:
         `{module path: projection}`, one for each layer. The weight of a projection is

@@ -112,10 +112,10 @@ def seconds_of(session: Session, works: Sequence[Work]) -> float:
     ways, total = _ways(session), 0.0
     for (kind, _), pairs in kinds.items():
         order = sorted({id(b): b for b, _ in pairs}.values(), key=lambda b: b.labels.numel())
-        few = [order[-1], order[len(order) // 2]]
-        ways[kind](few[-1])  # the first call takes longer
-        spent = sum(_timed(ways[kind], batch) for batch in few)
-        rate = spent / sum(batch.labels.numel() for batch in few)
+        samples = [order[-1], order[len(order) // 2]]
+        ways[kind](samples[-1])  # the first call takes longer
+        spent = sum(_timed(ways[kind], batch) for batch in samples)
+        rate = spent / sum(batch.labels.numel() for batch in samples)
         total += rate * sum(batch.labels.numel() * times for batch, times in pairs)
     return total
 

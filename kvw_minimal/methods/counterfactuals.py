@@ -1,7 +1,7 @@
-"""Counterfactuals: the same question about another person, with the same answer behind it.
+"""Counterfactuals: the same question about another person, with the same answer.
 
-The question gets another picture or name. `answer_states` reads the states of the model then, token
-by token and layer by layer.
+The question gets another picture or name. `answer_states` reads the hidden states of the model,
+token by token and layer by layer.
 """
 
 import re

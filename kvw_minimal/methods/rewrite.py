@@ -316,8 +316,8 @@ def solve_layerwise(
     first, last = resolve_layers(layers, len(projections))
     device = next(model.parameters()).device
     batches = [batch.to(device) for batch in session.batches(request.forget)]
-    apart = [split_layers(model, batch) for batch in batches]
-    states = [state for state, _ in apart]
+    split = [split_layers(model, batch) for batch in batches]
+    states = [state for state, _ in split]
     where = [marked(batch, marks) for batch in batches]
     goal = torch.cat([goals[row][marks[row]] for batch in batches for row in batch.rows])
 
@@ -329,7 +329,7 @@ def solve_layerwise(
             seen.append(h)
 
         with hook_inputs({"": list(projections.values())[layer]}, see):
-            behind = [run[layer](state) for state, (_, run) in zip(states, apart, strict=True)]
+            behind = [run[layer](state) for state, (_, run) in zip(states, split, strict=True)]
         pairs = zip(seen, where, strict=True)
         return torch.cat([h.reshape(*at.shape, -1)[at] for h, at in pairs]).double(), behind
 
