@@ -10,8 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..atomic_io import write_json
-from ..audit import audit, verdict
-from ..audit import table as findings
+from ..audit import audit, findings_table, verdict
 from ..benchmarks.conversations import check_rendered
 from ..conditions import score, score_edited, score_shams
 from ..edits import Edit
@@ -402,7 +401,7 @@ def run_audit(
         oracle="stands beside it" if oracle else "strangers in its place",
         **named(place),
     )
-    said = f"{edit.describe()}\n{findings(found)}\n\nverdict: {word}"
+    said = f"{edit.describe()}\n{findings_table(found)}\n\nverdict: {word}"
     if because:
         said += f", by {', '.join(each.label for each in because[:3])}"
     return said, {"provenance": source, "verdict": word, "rows": [asdict(f) for f in found]}
