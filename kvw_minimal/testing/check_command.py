@@ -47,9 +47,8 @@ def method_at(spec: str, settings: dict | None = None) -> Method:
     if not module or not name:
         raise ValueError(f"write MODULE:METHOD, not {spec!r}")
     path, is_file = Path(module), module.endswith(".py")
-    sys.path.append(
-        str((path.parent if is_file else Path()).resolve())
-    )  # for modules beside the file
+    # so that the file can import modules from its folder
+    sys.path.append(str((path.parent if is_file else Path()).resolve()))
     with errors_of_user_code(f"importing {module}"):
         namespace = run_path(module) if is_file else vars(import_module(module))
     kind = namespace.get(name, METHODS.get(name))

@@ -133,9 +133,8 @@ class MethodUnderTest:
     ):
         self.method, self.changes = method, changes
         self.session, self.request = session, request
-        self.silent = all_logits(
-            session, request
-        )  # before the snapshot: transformers sets its own hooks in the first pass
+        # before the snapshot, because transformers sets its own hooks in the first pass
+        self.silent = all_logits(session, request)
         snapshot_before = snapshot(session.model)
         scramble_rng(1)
         with counting(session.model) as self.seen:
@@ -184,10 +183,8 @@ def counts_its_cost(held: MethodUnderTest) -> None:
     """The cost holds the seconds and the number of passes over questions."""
     passes, counted = held.cost.passes, held.seen["questions"]
     require(held.cost.seconds > 0 and set(passes) == {"forget", "retain"}, "costs are not counted")
-    total, shareable = (
-        sum(passes.values()),
-        len(held.request.questions()),
-    )  # passes that another measurement may have shared
+    # one pass over the questions may be shared with another measurement
+    total, shareable = sum(passes.values()), len(held.request.questions())
     require(
         all(isinstance(n, int) and n >= 0 for n in passes.values())
         and counted - shareable <= total <= counted
