@@ -82,7 +82,8 @@ def through(model: nn.Module, edit: Edit, batches: list) -> np.ndarray:
         new = edit.change(model, model.get_parameter)
         ratios = np.zeros(sum(len(batch.rows) for batch in batches))
         maps = changed_maps(model, new)
-        for batch in (b.to(next(model.parameters()).device) for b in batches * bool(new)):
+        device = next(model.parameters()).device
+        for batch in (b.to(device) for b in (batches if new else [])):
             answers = batch.answers.flatten()  # [B T]
             owner = torch.arange(len(batch.rows), device=answers.device)
             owner = owner.repeat_interleave(batch.labels.shape[1])  # [B T]
