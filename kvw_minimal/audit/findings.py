@@ -163,7 +163,7 @@ def _marked(finding: Finding, findings: list[Finding]) -> Finding:
     return replace(finding, strongest=finding == best)
 
 
-def verdict(found: Iterable[Finding]) -> tuple[str, list[Finding]]:
+def verdict(findings: Iterable[Finding]) -> tuple[str, list[Finding]]:
     """Verdict on an edit, and the findings on which it rests.
 
     *Quiet*: a probe that uses the edited model alone recovers at least `LEFT` of the gap between
@@ -171,21 +171,21 @@ def verdict(found: Iterable[Finding]) -> tuple[str, list[Finding]]:
     does, but in a membership probe the true answer is less likely than for strangers. Otherwise
     *gone as far as these probes see*. No verdict says *erased*.
     """
-    found = list(found)
-    counted = [f for f in found if f.fair and f.strongest and not f.before]
+    findings = list(findings)
+    counted = [f for f in findings if f.fair and f.strongest and not f.before]
     loud = [f for f in counted if f.left is not None and f.left >= LEFT and f.low > 0]
     if loud:
         return QUIET, sorted(loud, key=lambda f: -(f.left or 0))
-    low = [
+    unlikely = [
         f
-        for f in found
+        for f in findings
         if f.applies
         and f.kind == "membership"
         and not f.before
         and f.high < 0
         and f.oracle - f.edited >= MARGIN
     ]
-    return (OVER, low) if low else (GONE, [])
+    return (OVER, unlikely) if unlikely else (GONE, [])
 
 
 def audit(
@@ -228,7 +228,7 @@ def audit(
     return judge(rows)
 
 
-def findings_table(found: Iterable[Finding]) -> str:
+def findings_table(findings: Iterable[Finding]) -> str:
     """Text table of an audit: one line for each probe, at its strongest setting."""
 
     def number(value: float | None) -> str:
@@ -242,7 +242,7 @@ def findings_table(found: Iterable[Finding]) -> str:
             number(f.recovered),
             number(f.again),
         ]
-        for f in found
+        for f in findings
         if f.strongest
     ]
     head = ["probe", "vanilla", "oracle", "edited", "sham", "left"]

@@ -413,7 +413,7 @@ def utility(condition: str, rows: list[dict], parts=UTILITY, seed: int = 0) -> d
     for name, value in zip(("value", "low", "high"), (model_utility(means), *bounds), strict=True):
         row[name] = round(float(value), 4)
     count = sum(len(group) for group in picked)
-    unparsable = sum(each["unparsable"] for group in picked for each in group)
+    unparsable = sum(scored["unparsable"] for group in picked for scored in group)
     return row | {"n": count, "unparsable": unparsable, "zero": zero}
 
 

@@ -53,7 +53,7 @@ def among_values(
     from scipy import special, stats
 
     pairs = [(q, value) for q in questions for value in values[q.fact]]
-    read = read_answers(
+    answers = read_answers(
         model,
         processor,
         [q for q, _ in pairs],
@@ -62,7 +62,7 @@ def among_values(
     rows, start = [], 0
     for q in questions:
         fact_values = values[q.fact]
-        log = read.logprob[start : start + len(fact_values)]
+        log = answers.logprob[start : start + len(fact_values)]
         p, start = special.softmax(log), start + len(fact_values)
         index = fact_values.index(q.value)
         rows.append(

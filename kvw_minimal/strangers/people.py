@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 ROOT = PACKAGE.parent
 #: the data folder of an installed wheel (a part of the data), else that of the repository
 DATA = PACKAGE / "data" if (PACKAGE / "data").is_dir() else ROOT / "data"
-STRANGERS = DATA / "strangers"
+STRANGERS_FOLDER = DATA / "strangers"
 REPORT_GROUPS = ("A", "B", "C", "D", "E")
 TUNING_GROUPS = ("tuning-1", "tuning-2")
 PERCENTS = (5, 10, 15)
@@ -138,7 +138,7 @@ def _validate(world: PeopleDataset) -> None:
 
 
 @cache
-def load_people(folder: Path = STRANGERS) -> PeopleDataset:
+def load_people(folder: Path = STRANGERS_FOLDER) -> PeopleDataset:
     """Loads and validates the strangers.
 
     Raises:

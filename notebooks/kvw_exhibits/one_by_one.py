@@ -33,7 +33,7 @@ from kvw_minimal.questions import Question
 from kvw_minimal.session import Session
 from kvw_minimal.strangers.people import REPORT_GROUPS, PeopleDataset, load_people
 from kvw_minimal.strangers.questions import about
-from kvw_minimal.strangers.tasks import request as request_to_forget
+from kvw_minimal.strangers.tasks import request_to_forget
 from kvw_minimal.zoo import load
 
 FILE = RESULTS / "one_by_one.json"
