@@ -172,7 +172,8 @@ def among_all(session: Session, request: Request, edit: Edit) -> dict[str, Answe
     values: dict[str, list[str]] = {}
     for q in request.forget + request.retain:
         fact_values = values.setdefault(q.fact, [])
-        fact_values += [q.value] if q.value not in fact_values and len(fact_values) < MOST else []
+        if q.value not in fact_values and len(fact_values) < MOST:
+            fact_values.append(q.value)
     questions = [
         q
         for q in request.forget

@@ -43,11 +43,11 @@ class Conversation(Question):
 
     @property
     def pictures(self) -> list[bytes]:
-        """As of a `Question`."""
+        """As in `Question`."""
         return [*super().pictures, *self.more]
 
     def messages(self, eyes: bool = True) -> list[dict]:
-        """As of a `Question`."""
+        """As in `Question`."""
         texts, turns = iter(self.prompt.split(BETWEEN)), []
         for role, kinds in self.turns:
             parts = [

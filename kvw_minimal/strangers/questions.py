@@ -22,6 +22,7 @@ def values_of(world: PeopleDataset, fact: str) -> list[str]:
 
 
 def value_of(person: Person, fact: str, photo: int) -> str:
+    """Value of a fact of a person, or of an attribute on one of the person's photos."""
     if fact == "name":
         return person.name
     return person.facts[fact] if fact in person.facts else person.looks[photo][fact]
