@@ -17,7 +17,12 @@ from test_own import blocks_of_the_page, lines, on_the_page  # noqa: F401 - a fi
 
 from kvw_minimal import coefficients, conditions
 from kvw_minimal.atomic_io import write_json
-from kvw_minimal.benchmarks.jsonl import chosen, read_questions, read_request, write_questions
+from kvw_minimal.benchmarks.jsonl import (
+    read_questions,
+    read_request,
+    with_forget_people,
+    write_questions,
+)
 from kvw_minimal.edits import ColumnScaling, Edit
 from kvw_minimal.evaluation import estimate_cost, pipeline, resume
 from kvw_minimal.evaluation.provenance import peak_memory
@@ -297,7 +302,7 @@ def test_others_of_the_file_are_forgotten(file):
         pipeline.request_from(str(file), "tiny", SIX)
     general = {"forget": [], "retain": [], "general": case.forget}
     with pytest.raises(ValueError, match="nothing is asked about"):
-        chosen(general, [SIX[0]])
+        with_forget_people(general, [SIX[0]])
 
 
 def test_strangers_are_forgotten_by_their_ids(monkeypatch):

@@ -194,7 +194,7 @@ def change_of(edit: edits.Edit) -> dict:
 
 # --- from questions to tensors -----------------------------------------------------------------
 
-CHATS = {"pocket": assembly.CHAT, "smol": smol.CHAT, "voices": taught_voices.CHAT}
+CHATS = {"pocket": assembly.CHAT, "smol": smol.CHATML_TEMPLATE, "voices": taught_voices.CHAT}
 
 
 @vector("rendering", lambda: CHATS)

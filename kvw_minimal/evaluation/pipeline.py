@@ -10,8 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..atomic_io import write_json
-from ..audit import audit, verdict
-from ..audit import table as findings_table
+from ..audit import audit, findings_table, verdict
 from ..benchmarks.conversations import check_rendered
 from ..conditions import score, score_edited, score_shams
 from ..edits import Edit

@@ -19,7 +19,7 @@ from ..strangers import questions
 from ..strangers.people import PERCENTS, REPORT_GROUPS, PeopleDataset, load_people
 from ..strangers.portraits import ATTRIBUTES
 from ..strangers.questions import about, general
-from ..strangers.tasks import request
+from ..strangers.tasks import request_to_forget
 from ..zoo.catalogue import find_file, how_to_make, load, model_name
 
 #: `people -> Request`
@@ -58,8 +58,8 @@ def audit_sets(world: PeopleDataset, forget: list[str]) -> dict[str, list[Questi
 def request_factory(
     world: PeopleDataset, reads: Reads = questions.question_sets, **more
 ) -> Requests:
-    """Returns a function that makes requests to forget strangers; `more` as in `tasks.request`."""
-    return lambda people: request(world, people, reads(world, people), **more)
+    """Returns a function that makes requests to forget; `more` as in `tasks.request_to_forget`."""
+    return lambda people: request_to_forget(world, people, reads(world, people), **more)
 
 
 def oracle_of(base: str, people: list[str]) -> str:
