@@ -3,6 +3,7 @@
 import sys
 import time
 import warnings
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,14 +28,14 @@ from .evaluation.options import (
 )
 
 NAME = "python -m kvw_minimal"
-MISUSE = typer.BadParameter.__mro__[1]  # click's UsageError, which typer brings along
+MISUSE = typer.BadParameter.__mro__[1]  # click's UsageError, which comes with typer
 
 
 app = typer.Typer(help="Knowledge Vector Weakening, from the book.", add_completion=False)
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(wanted: bool) -> None:
+    if wanted:
         typer.echo(f"kvw-minimal {version('kvw-minimal')}")
         raise typer.Exit
 
@@ -49,7 +50,7 @@ def _options(
 
 
 def _check_edit(edit: Path | None, json_file: Path | None) -> None:
-    """The edit is there, and the rows can be written somewhere else."""
+    """Checks that the edit exists and that the rows go to another file."""
     check_place(json_file)
     if edit and not edit.is_file():
         raise typer.BadParameter(f"--edit {edit} does not exist, or is no ordinary file")
@@ -101,28 +102,31 @@ def unlearn(
 ) -> None:
     """Forget people and score vanilla, edited, sham and oracle: a group's, or a file's."""
     from .evaluation import pipeline
+    from .kvw import KVW, PublishedKVW
+    from .methods import method_of
 
     check_place(save_edit, json_file, None if save and save.is_dir() else save)
-    own = read_settings(settings)
-    said = {
+    base = method_of(method, read_settings(settings))
+    typed = {
         name for name in context.params if "COMMANDLINE" in str(context.get_parameter_source(name))
     }
-    words = [name for name in ("strength", "layers") if name in said]
-    if words and (settings or not method.startswith("KVW")):
+    words = [name for name in ("strength", "layers") if name in typed]
+    if words and (settings or not isinstance(base, KVW | PublishedKVW)):
         raise typer.BadParameter(f"--{words[0]} is for KVW without --settings: put it into these")
-    whom = "people" if questions is None else "questions"
-    for name in ("group", "forget_percent", "oracle") if {"people", "questions"} & said else ():
-        if name in said and (name != "oracle" or oracle):
+    source = "people" if questions is None else "questions"
+    for name in ("group", "forget_percent", "oracle") if {"people", "questions"} & typed else ():
+        if name in typed and (name != "oracle" or oracle):
             raise typer.BadParameter(
                 f"--{name.replace('_', '-')} is for groups of strangers: leave it out, "
-                f"--{whom} says who is forgotten"
+                f"--{source} says who is forgotten"
             )
-    each: list[dict] = [own] if settings else []
-    if not settings and method.startswith("KVW"):
-        each = [{"strength": G, "layers": read_layers(layers)} for G in read_strengths(strength)]
-    if save_edit and len(each) > 1:
+    methods = [base]
+    if isinstance(base, KVW | PublishedKVW) and not settings:
+        base = replace(base, layers=tuple(read_layers(layers)))
+        methods = [replace(base, strength=G) for G in read_strengths(strength, base.strength)]
+    if save_edit and len(methods) > 1:
         raise typer.BadParameter("--save-edit holds one edit: --save FOLDER holds several")
-    asked = model, group, forget_percent, method, each or None, sham_draws, oracle
+    arguments = model, group, forget_percent, methods, sham_draws, oracle
     more: dict[str, Any] = {
         "people": [] if people is None else people.split(","),
         "questions": questions,
@@ -133,11 +137,11 @@ def unlearn(
     if dry_run:
         from .evaluation import estimate_cost
 
-        typer.echo(estimate_cost.format_estimate(*asked, **more))
+        typer.echo(estimate_cost.format_estimate(*arguments, **more))
         return
-    result, edits = pipeline.unlearn(*asked, **more, folder=save)
-    said_last = [*(edit.describe() for edit in edits), *pipeline.tables(result)]
-    write_outputs("\n".join(said_last), result, json_file, edits[0], save_edit)
+    result, edits = pipeline.unlearn(*arguments, **more, folder=save)
+    texts = [*(edit.describe() for edit in edits), *pipeline.tables(result)]
+    write_outputs("\n".join(texts), result, json_file, edits[0], save_edit)
 
 
 @app.command()
@@ -170,21 +174,21 @@ def audit(
     dtype: Dtype = "float32",
     json_file: Json = None,
 ) -> None:
-    """Gone, or only quiet? Ask every probe of an edit, its sham and the oracle; minutes."""
+    """Run every probe on an edit, its sham and the oracle: gone, or only quiet? Takes minutes."""
     from .evaluation import pipeline
 
     _check_edit(edit, json_file)
-    said, result = pipeline.run_audit(
+    text, result = pipeline.run_audit(
         model, group, forget_percent, method, edit, device=device, dtype=dtype
     )
-    write_outputs(said, result, json_file)
+    write_outputs(text, result, json_file)
 
 
 def _of_strength(edit: Any, rows: Any) -> Any:
-    """Of the rows of several strengths those of an edit, and those of no edit."""
-    own = edit.notes.get("settings", {}).get("strength")
+    """Selects the rows with the strength of an edit, and the rows without a strength."""
+    strengths = (None, edit.notes.get("settings", {}).get("strength"))
     rows = rows if isinstance(rows, list) else [rows]
-    return [row for row in rows if not isinstance(row, dict) or row.get("strength") in (None, own)]
+    return [row for row in rows if not isinstance(row, dict) or row.get("strength") in strengths]
 
 
 @app.command("export")
@@ -204,10 +208,10 @@ def export_edit(
 
     _check_edit(edit, None)
     sharing.check_request(folder, format)
-    made = Edit.load(edit)
-    rows = _of_strength(made, read_json(scores, "rows")["rows"]) if scores else None
-    found, processor = load(model)
-    sharing.export(made, found, processor, folder, format, scores=rows, named=named)
+    saved = Edit.load(edit)
+    rows = _of_strength(saved, read_json(scores, "rows")["rows"]) if scores else None
+    loaded, processor = load(model)
+    sharing.export(saved, loaded, processor, folder, format, scores=rows, named=named)
     typer.echo(f"{folder} holds the edit as {format}; its README.md says how to load it")
 
 
@@ -216,19 +220,19 @@ def check_method(
     method: Annotated[str, typer.Argument(metavar="MODULE:METHOD", help="such as mine.py:Mine")],
     settings: Annotated[str, typer.Option(help="as JSON; else the usual")] = "",
 ) -> None:
-    """Say which promises of every method a method of your own keeps, and which it breaks."""
+    """Check which promises of every method your own method keeps, and which it breaks."""
     from .testing.check_command import check
 
-    said, whole = check(method, read_settings(settings) if settings else None)
-    typer.echo(said)
-    raise typer.Exit(int(not whole))
+    text, passed = check(method, read_settings(settings) if settings else None)
+    typer.echo(text)
+    raise typer.Exit(int(not passed))
 
 
 @app.command()
 def validate(
     file: Annotated[str, typer.Argument(help="lines of JSON, parquet, or a hub id")],
 ) -> None:
-    """Name every bad row of a file with your own questions, and what to do about it."""
+    """Name every bad row of a file with your own questions, and its remedy."""
     from .benchmarks.jsonl import validate_command
 
     raise typer.Exit(validate_command(file))
@@ -275,9 +279,9 @@ def replicate(
             seed=seed,
             progress=True,
         )
-    said = f"{score_table(result['rows'])}\n{benchmarks.LEGEND}"
+    text = f"{score_table(result['rows'])}\n{benchmarks.LEGEND}"
     source = provenance(**result["provenance"])
-    write_outputs(said, result | {"provenance": source}, json_file)
+    write_outputs(text, result | {"provenance": source}, json_file)
 
 
 @app.command("measure")
@@ -290,7 +294,7 @@ def measure_file(
     device: Device = "cpu",
     batch_size: Annotated[int, typer.Option(help="questions at a time", min=1)] = 16,
 ) -> None:
-    """Measure the coefficients of all who stand in a file; under `torchrun` by many processes."""
+    """Measure the coefficients of all people in a file; `torchrun` runs many processes."""
     from . import distributed
     from .benchmarks.jsonl import read_questions
     from .zoo.catalogue import device_and_dtype, load
@@ -300,17 +304,17 @@ def measure_file(
     try:
         with distributed.fail_together():
             check_place(into)
-            asked = distributed.sides(read_questions(questions))
-            found, processor = load(model, str(state.device), place["dtype"])
-        said = distributed.measure_in_parts(
-            found, processor, asked, into, batch_size, progress=True
+            rows = distributed.sides(read_questions(questions))
+            loaded, processor = load(model, str(state.device), place["dtype"])
+        text = distributed.measure_in_parts(
+            loaded, processor, rows, into, batch_size, progress=True
         )
     except (ValueError, OSError) as error:
         if state.is_main_process:
             raise
-        raise typer.Exit(2) from error  # one of them says it
+        raise typer.Exit(2) from error  # the main process prints the message
     if state.is_main_process:
-        typer.echo(said)
+        typer.echo(text)
 
 
 app.add_typer(book, name="book")
@@ -318,52 +322,52 @@ app.command()(new)
 
 
 def sentence(error: BaseException) -> str | None:
-    """What is wrong with the call or with the place it is made in, in one line.
+    """Describes an error of the user or of the environment in one line.
 
     Returns:
-        None for everything else: that is a fault of the program, and worth a traceback.
+        The sentence; None for any other error: that is a fault of the program, with a traceback.
     """
-    said = " ".join(getattr(error, "format_message", error.__str__)().split())
+    text = " ".join(getattr(error, "format_message", error.__str__)().split())
     if isinstance(error, MISUSE):
-        return f"{said} ({NAME} --help says more)"
+        return f"{text} ({NAME} --help says more)"
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; what was stored until now is kept"
     if isinstance(error, BrokenPipeError):
         return "nobody reads what is printed any more"
     if isinstance(error, ModuleNotFoundError) and not f"{error.name}".startswith("kvw_minimal"):
-        return said + how_to_install(error.name or "")
+        return text + how_to_install(error.name or "")
     if isinstance(error, OSError) and error.strerror:
         return error.strerror + (f": {error.filename}" if error.filename else "")
-    return (said or type(error).__name__) if isinstance(error, (ValueError, OSError)) else None
+    return (text or type(error).__name__) if isinstance(error, (ValueError, OSError)) else None
 
 
 def _call(arguments: list[str]) -> int:
-    """Run a command; its exit status. What it prints is out by then, or it fails."""
+    """Runs a command, flushes its output, and returns its exit status."""
     command, status = typer.main.get_command(app), 0
     try:
         with command.make_context(NAME, arguments) as context:
             command.invoke(context)
-    except typer.Exit as left:
-        status = left.exit_code
+    except typer.Exit as ended:
+        status = ended.exit_code
     print(end="", flush=True)
     return status
 
 
 def main() -> None:
-    """Run the command; what can be expected to go wrong is one clear line, not a traceback."""
+    """Runs the command; an expected error prints one clear line, not a traceback."""
     start = time.perf_counter()
     try:
         status = _call(sys.argv[1:])
     except (Exception, KeyboardInterrupt) as error:
-        said = sentence(error)
-        if said is None:
+        message = sentence(error)
+        if message is None:
             raise
         status = 130 if isinstance(error, KeyboardInterrupt) else 2
-        typer.echo(f"error: {said}", err=True)
+        typer.echo(f"error: {message}", err=True)
         try:
             print(end="", flush=True)
         except OSError:
-            sys.stdout = None  # type: ignore[assignment] # else Python tries once more
+            sys.stdout = None  # type: ignore[assignment] # else Python flushes once more
     if sys.stderr and sys.stderr.isatty():
         typer.echo(f"({time.perf_counter() - start:.0f} s)", err=True)
     sys.exit(status)

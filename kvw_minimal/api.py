@@ -1,10 +1,10 @@
-"""The front door: forget somebody, look at what came of it, compare ways to do it.
+"""The public functions: forget people, evaluate the result, compare methods.
 
-`import kvw_minimal as kvw` offers these names; what stands behind them is in the rooms. A model is
-any causal model or LVLM of transformers in memory, with its processor or tokenizer. A request is
-data only: what is asked about those to be forgotten, and about those to be kept. A method is a
-frozen dataclass with typed settings and one function, `edit`. An edit is what it found, apart from
-the model: it is applied for the length of a `with` block, saved, exported, or compared.
+`import kvw_minimal as kvw` offers these names. A model is any causal model or LVLM of transformers
+in memory, with its processor or tokenizer. A request is data only: the questions about the people
+to forget and about the people to retain. A method is a frozen dataclass with typed settings and
+one function, `edit`. An edit is the change that a method makes, apart from the model. You can apply
+it for the length of a `with` block, save it, export it and compare it.
 """
 
 import re
@@ -35,18 +35,18 @@ STRANGERS = re.compile("strangers(:(?P<group>[^@]+))?(@(?P<percent>[0-9]+))?")
 
 
 def request(source: str | Path | Iterable[Mapping], forget: Sequence[str] = ()) -> Request:
-    """Read a request from anything.
+    """Reads a request from a file, a data set or rows in memory.
 
     Args:
-        source: a file of lines of JSON or of parquet, a data set of the hub, MLLMU-Bench or CLEAR
-            (`FOLDER@5`: five percent are forgotten), a list of dicts, a `datasets.Dataset`, or
-            `strangers:A@5`, five percent of the invented people of this book. One question a row,
-            with `set`, `person`, `fact`, `prompt` and `answer`; pictures and more are optional
-            (`kvw_minimal.benchmarks.jsonl`).
-        forget: who is forgotten, in place of those of the set `forget`.
+        source: a file of JSON lines or parquet, a data set of the hub, MLLMU-Bench or CLEAR
+            (`FOLDER@5` forgets five percent), a list of dicts, a `datasets.Dataset`, or
+            `strangers:A@5`, five percent of the invented people of this book. A row is one
+            question, with `set`, `person`, `fact`, `prompt` and `answer`; pictures and more are
+            optional (`kvw_minimal.benchmarks.jsonl`).
+        forget: the people to forget, in place of the people of the set `forget`.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: no such file.
         ValueError: rows that cannot be read; the message names the row, the field and the remedy.
     """
     book = STRANGERS.fullmatch(source) if isinstance(source, str) else None
@@ -56,7 +56,7 @@ def request(source: str | Path | Iterable[Mapping], forget: Sequence[str] = ()) 
 
 
 def _strangers(group: str, percent: int) -> Request:
-    """The request of a group of the invented people whom `pocket` was taught."""
+    """The request of a group of the invented people that `pocket` was taught."""
     world = load_people()
     forget = world.forget_people(group, percent)
     sides = about(world, forget), about(world, world.retain_people(forget))
@@ -64,29 +64,31 @@ def _strangers(group: str, percent: int) -> Request:
 
 
 def measure(session: Session, request: Request) -> tuple[Coefficients, Coefficients]:
-    """Mean absolute inputs of each FFN output projection where an answer token is predicted.
+    """Measures the coefficients: mean absolute inputs of each FFN output projection.
+
+    The mean is over the positions that predict an answer token.
 
     Returns:
-        Those of the forget set and of the retain set, by person: `.pooled()` is `[layers, d_ff]`,
-        `.per_person()` `[people, layers, d_ff]`.
+        The coefficients of the forget set and of the retain set, by person: `.pooled()` is
+        `[layers, d_ff]`, `.per_person()` is `[people, layers, d_ff]`, both float32, >= 0.
     """
     return session.sides(request)
 
 
-# --- what is done with them -----------------------------------------------------------------------
+# --- unlearn, evaluate, compare, export -----------------------------------------------------------
 
 
 def unlearn(model: nn.Module, processor: Any, request: Request, method: Method) -> Edit:
-    """Make an edit. The model is left as it was, bit for bit: `with edit.on(model)` applies it.
+    """Makes an edit. The model stays as it was, bit for bit: `with edit.on(model)` applies it.
 
     Args:
         model: a causal model or an LVLM of transformers, on any device, quantised or not.
-        processor: its processor, or its tokenizer where it has no eyes.
-        method: `KVW()`, `Rewrite()`, ..., or your own.
+        processor: its processor; the tokenizer of a model without a vision tower.
+        method: `KVW()`, `Rewrite()`, ..., or your own method.
 
     Raises:
-        ValueError: a setting that cannot work, nobody to retain, activations or a loss that are not
-            finite; the message names what and why.
+        ValueError: a setting that cannot work, an empty retain set, activations or a loss that are
+            not finite; the message says which and why.
     """
     return make_edit(Session(model, processor), request, method)[0]
 
@@ -94,7 +96,7 @@ def unlearn(model: nn.Module, processor: Any, request: Request, method: Method) 
 def _with_edit(
     session: Session, request: Request, edit: Edit, method: Method | None, shams: int
 ) -> list[dict]:
-    """Rows with an edit on, and with those that its method makes for as many other people."""
+    """Scores an edit, and shams: edits of the same method for as many other people."""
     rows = score_edited(session, request, teacher_forced, edit)
     if method is None or not shams:
         return rows
@@ -113,18 +115,18 @@ def evaluate(
     method: Method | None = None,
     oracle: nn.Module | None = None,
 ) -> "Report":
-    """Score a model without and with an edit, beside shams and, where there is one, an oracle.
+    """Scores a model without and with an edit, with shams and, if given, with an oracle.
 
     Args:
-        edit: None scores the model as it is.
-        shams: so many edits by the same method for as many other people, drawn at random: what an
-            edit does to the forgotten whoever it is made for.
-        method: that of the edit; known for an edit that was made in this process.
-        oracle: the same model trained without the forgotten: what forgetting would look like.
+        edit: the edit to score; None scores only the model as it is.
+        shams: the number of shams: edits of the same method for as many other people, drawn at
+            random. They show the effect of any such edit on the forgotten people.
+        method: the method of the edit; known for an edit that was made in this process.
+        oracle: the same model trained without the forgotten people: the ideal result.
 
     Raises:
-        ValueError: an edit of another model; shams of an edit whose method is not known, or with
-            fewer people to retain than to forget.
+        ValueError: an edit of another model; shams for an edit without a known method, or with
+            fewer people to retain than to forget; a request without evaluation sets.
     """
     session = Session(model, processor)
     if not request.eval_sets:
@@ -133,7 +135,7 @@ def evaluate(
     if edit is not None and shams and method is None:
         raise ValueError("the method of this edit is not known: name it (method=...), or shams=0")
     if edit is not None and shams:
-        request.sham(0)  # refuses too few people before anything is scored
+        request.sham(0)  # refuses too few people before the scoring
     rows = score(session, request, teacher_forced)
     if edit is not None:
         rows += _with_edit(session, request, edit, method, shams)
@@ -145,7 +147,7 @@ def evaluate(
 def compare(
     methods: Iterable[Method], model: nn.Module, processor: Any, request: Request, *, shams: int = 1
 ) -> "Results":
-    """`evaluate` for each of some methods; what the model says by itself is read once.
+    """Runs `unlearn` and `evaluate` for each method; scores the unedited model once.
 
     Raises:
         ValueError: as `unlearn` and `evaluate`; the same method with the same settings twice.
@@ -166,31 +168,31 @@ def compare(
 
 
 def export(edit: Edit, model: nn.Module, folder: str | Path, form: str = "merged", processor=None):
-    """Write an edit for other tools, as a folder that is not there yet.
+    """Writes an edit for other tools, into a new folder.
 
     Args:
-        form: `merged`, the whole model; `peft`, an adapter for it; `factors`, the edit as tensors.
-        processor: goes into a `merged` folder.
+        form: `merged`, the whole model; `peft`, an adapter; `factors`, the edit as tensors.
+        processor: stored in a `merged` folder.
 
     Raises:
-        ValueError: no such form, or an edit that it cannot express.
-        OSError: the folder is there already, or the disk is full.
+        ValueError: an unknown form, or a form that cannot express the edit.
+        OSError: the folder exists already, or the disk is full.
     """
     write_folder(edit, model, processor, folder, form)
 
 
-# --- what came out --------------------------------------------------------------------------------
+# --- reports --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, repr=False)
 class Report:
-    """What an edit did. It prints as a table with one closing sentence.
+    """The scores of an edit. It prints as a table with one closing sentence.
 
     Attributes:
-        rows: one for each condition, set, modality and metric, with `value`, `low`, `high` (95 %
-            interval, bootstrapped over people) and `n` questions.
-        method: which, with its settings.
-        shams: over how many shams the mean is.
+        rows: one row for each condition, set, modality and metric, with `value`, `low`, `high`
+            (95 % interval, bootstrapped over people) and `n`, the number of questions.
+        method: the method with its settings.
+        shams: the number of shams.
     """
 
     rows: list[dict]
@@ -198,7 +200,7 @@ class Report:
     shams: int
 
     def mean(self, condition: str, eval_set: str, metric: str = "exact_match") -> float | None:
-        """The mean over both modalities, weighted by questions; None where nothing was asked."""
+        """The mean over both modalities, weighted by questions; None without questions."""
         rows = [
             row
             for row in self.rows
@@ -209,75 +211,77 @@ class Report:
 
     @property
     def sentence(self) -> str:
-        """What came out, in plain words."""
+        """The result in one plain sentence."""
         before, after = self.mean("vanilla", "forget"), self.mean("edited", "forget")
         if before is None:
             return "Nothing is asked about the forgotten."
         if after is None:
             return f"The model answers {before:.2f} of what is asked about those to be forgotten."
-        said = f"{self.method}: of the forgotten {after:.2f} is left (before: {before:.2f})"
-        kept, had = self.mean("edited", "retain"), self.mean("vanilla", "retain")
-        said += "" if kept is None else f", of the retained {kept:.2f} (before: {had:.2f})"
+        text = f"{self.method}: of the forgotten {after:.2f} is left (before: {before:.2f})"
+        retained, original = self.mean("edited", "retain"), self.mean("vanilla", "retain")
+        if retained is not None:
+            text += f", of the retained {retained:.2f} (before: {original:.2f})"
         sham, oracle = self.mean("sham", "forget"), self.mean("oracle", "forget")
-        said += (
-            "; no sham was made, so nothing says that it is about these people"
-            if sham is None
-            else f"; made for other people it leaves {sham:.2f} of the forgotten ({self.shams} "
-            f"sham{'s' * (self.shams > 1)})"
-        )
-        said += (
-            "; there is no oracle to compare with."
-            if oracle is None
-            else f"; an oracle that never met them says {oracle:.2f}."
-        )
-        return said
+        if sham is None:
+            text += "; no sham was made, so nothing says that it is about these people"
+        else:
+            count = "1 sham" if self.shams == 1 else f"{self.shams} shams"
+            text += f"; made for other people it leaves {sham:.2f} of the forgotten ({count})"
+        if oracle is None:
+            return f"{text}; there is no oracle to compare with."
+        return f"{text}; an oracle that never met them says {oracle:.2f}."
 
     def table(self, metric: str = "exact_match") -> str:
-        """One line a condition, one column a set and modality: mean and interval."""
+        """One line for each condition, one column for each set and modality: mean and interval."""
         return table(self.rows, metric)
 
     def __repr__(self) -> str:
         return f"{self.table()}\n\n{self.sentence}"
 
     def figure(self):
-        """Means of the forgotten and the retained with their intervals; needs matplotlib."""
+        """Draws the means of the forgotten and the retained; needs matplotlib."""
         return Results([self]).frontier()
 
 
 def _points(reports: Iterable[Report], condition: str, metric: str) -> tuple[list, list]:
-    """What is left of the forgotten and of the retained; a sham keeps what its edit keeps."""
-    kept = "edited" if condition == "sham" else condition
-    pairs = [(r.mean(condition, "forget", metric), r.mean(kept, "retain", metric)) for r in reports]
+    """Means of the forgotten and of the retained; a sham takes the retained mean of its edit."""
+    source = "edited" if condition == "sham" else condition
+    pairs = [
+        (report.mean(condition, "forget", metric), report.mean(source, "retain", metric))
+        for report in reports
+    ]
     both = [pair for pair in pairs if None not in pair]
     return [forgotten for forgotten, _ in both], [retained for _, retained in both]
 
 
 @dataclass(frozen=True, repr=False)
 class Results:
-    """Reports of several methods. It prints as a table, sorted by what is left of the forgotten."""
+    """Reports of several methods. It prints as a table, sorted by the mean of the forgotten."""
 
     reports: list[Report]
 
     def table(self, metric: str = "exact_match") -> str:
-        """One line a method: what is left of the forgotten, what the sham leaves, what is kept."""
-        sets = list(dict.fromkeys(row["set"] for each in self.reports for row in each.rows))
-        kept = [name for name in sets if name != "forget"]
+        """One line for each method: means of the forgotten, of the sham, and of the other sets."""
+        sets = list(dict.fromkeys(row["set"] for report in self.reports for row in report.rows))
+        others = [name for name in sets if name != "forget"]
 
         def cell(report: Report, condition: str, name: str) -> str:
             value = report.mean(condition, name, metric)
             return "-" if value is None else f"{value:.2f}"
 
-        head = ["", "forget", "sham", *kept]
+        head = ["", "forget", "sham", *others]
         vanilla = self.reports[0]
         lines = [["vanilla", cell(vanilla, "vanilla", "forget"), "-"]]
-        lines[0] += [cell(vanilla, "vanilla", name) for name in kept]
+        lines[0] += [cell(vanilla, "vanilla", name) for name in others]
         for report in sorted(self.reports, key=lambda r: r.mean("edited", "forget") or 0.0):
-            own = [cell(report, "edited", "forget"), cell(report, "sham", "forget")]
-            lines.append([report.method, *own, *(cell(report, "edited", name) for name in kept)])
+            line = [report.method, cell(report, "edited", "forget"), cell(report, "sham", "forget")]
+            lines.append(line + [cell(report, "edited", name) for name in others])
         return text_table(head, lines, f"{metric.replace('_', ' ')}, image and text questions")
 
     def frontier(self, metric: str = "exact_match"):
-        """Forgotten on x, retained on y: a line a method, a point a setting, hollow for shams.
+        """Draws forgotten on x, retained on y: a line per method, a point per setting.
+
+        Hollow points are shams.
 
         Raises:
             ImportError: matplotlib is not installed (`pip install kvw-minimal[book]`).

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are written as a whole or not at all."""
 
 import json
 import os
@@ -9,16 +9,16 @@ from pathlib import Path
 
 
 def check_place(*paths: str | Path | None) -> None:
-    """Refuse places where no file can be written, by trying; ask before the work, not after.
+    """Checks that files can be written, with a trial file. Call it before the work, not after.
 
     Args:
-        paths: of files that are there or not; None is skipped.
+        paths: paths of old or new files; None is skipped.
 
     Raises:
-        ValueError: two of them are one file, or one is a device, a pipe or a circle of links.
+        ValueError: two paths of one file, a device, a pipe or a circle of links.
         FileNotFoundError: the folder does not exist.
-        IsADirectoryError: a folder has that name.
-        OSError: nothing can be written there: no right to, no space, too long a name.
+        IsADirectoryError: a folder has this name.
+        OSError: no permission, no space, or a name that is too long.
     """
     places = [_place(path) for path in paths if path is not None]
     if len(set(places)) < len(places):
@@ -29,11 +29,11 @@ def check_place(*paths: str | Path | None) -> None:
 
 
 def _place(path: str | Path) -> Path:
-    """Where a file is written: of a link what it leads to. Errors as `check_place`."""
+    """The real path of a file: a link is followed. Errors as `check_place`."""
     place = Path(os.path.realpath(path))
     if not place.parent.is_dir():
         raise FileNotFoundError(f"the folder of {path} does not exist; make it first")
-    # whether it is there is asked first: another process may make it between the two
+    # first whether it exists, then its kind: another process may create it in between
     if (place.exists() or place.is_symlink()) and not place.is_file():
         wrong = IsADirectoryError if place.is_dir() else ValueError
         raise wrong(f"{path} is no ordinary file; name a file")
@@ -42,10 +42,10 @@ def _place(path: str | Path) -> Path:
 
 @contextmanager
 def _beside(place: Path) -> Iterator[Path]:
-    """A new empty file beside a place, gone after the block."""
+    """Creates an empty file beside a place, and removes it after the block."""
     half = place.with_name(f".{place.name[:50]}.{secrets.token_hex(8)}.part")
     try:
-        half.touch(exist_ok=False)  # with the rights of a file that is made plainly
+        half.touch(exist_ok=False)  # with the usual permissions of a new file
         yield half
     finally:
         half.unlink(missing_ok=True)
@@ -53,10 +53,10 @@ def _beside(place: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path`, of a name that nobody else has, to be written in the block.
+    """A temporary path beside `path`, with a unique name, to write inside the block.
 
-    When the block ends it takes the place of `path` (of a link: of what it leads to) in one move;
-    when it fails, nothing changes.
+    At the end of the block it replaces `path` in one step (a link stays: its target is replaced).
+    If the block fails, nothing changes.
 
     Raises:
         ValueError, OSError: as `check_place`.
@@ -68,24 +68,25 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def write_json(path: str | Path, content: object, indent: int = 1) -> None:
-    """Write JSON in one move.
+    """Writes JSON in one step.
 
     Raises:
         OSError: as `check_place`.
-        ValueError: so, too; or the content holds NaN or infinity.
+        ValueError: as `check_place`, or a content with NaN or infinity.
     """
     with replacing(path) as half:
         half.write_text(json.dumps(content, indent=indent, allow_nan=False) + "\n", "utf-8")
 
 
 def read_json(path: str | Path, *keys: str) -> dict:
-    """Read a JSON object.
+    """Reads a JSON object.
 
     Args:
-        keys: what it must have.
+        keys: the keys that it must have.
 
     Raises:
-        FileNotFoundError, ValueError: missing, or not such an object.
+        FileNotFoundError: no such file.
+        ValueError: no JSON object, or one without these keys.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path} does not exist")

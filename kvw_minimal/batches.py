@@ -1,4 +1,4 @@
-"""From questions to tensors: chat template, padding, and the mask of answering positions."""
+"""From questions to tensors: chat template, padding, and the mask of answer positions."""
 
 import io
 from collections.abc import Iterator
@@ -11,14 +11,14 @@ from .models import tokenizer_of
 from .questions import Question
 
 IGNORED = -100
-PIXELS = 40_000_000  # more would take a minute and gigabytes for each question
+PIXELS = 40_000_000  # a larger picture takes a minute and gigabytes
 
 
 def open_picture(png: bytes, name: str) -> Image.Image:
-    """Decode a PNG or JPEG of at most `PIXELS` pixels to RGB; of others only the header is read.
+    """Decodes a PNG or JPEG of at most `PIXELS` pixels to RGB; of larger ones it reads the header.
 
     Raises:
-        ValueError: it cannot be decoded; the message names it.
+        ValueError: the picture cannot be decoded; the message says `name`.
     """
     try:
         picture = Image.open(io.BytesIO(png), formats=("PNG", "JPEG"))
@@ -34,10 +34,10 @@ class Batch:
     """Questions of one modality, padded on the right.
 
     Attributes:
-        inputs: what the model takes (`input_ids [B, T]`, `attention_mask [B, T]`, pictures).
-        labels: `[B, T]`, token ids of answer and end of turn, -100 elsewhere.
-        rows: `[B]`, where the questions stood in the list that was asked for.
-        ends: `[B, T]` bool, which of the labels end the turn; None: none of them.
+        inputs: the inputs of the model (`input_ids [B, T]`, `attention_mask [B, T]`, pictures).
+        labels: `[B, T]`, the token ids of answer and end of turn, -100 elsewhere.
+        rows: `[B]`, the index of each question in the encoded list.
+        ends: `[B, T]` bool, the labels that end the turn; None: no label does.
     """
 
     inputs: dict[str, torch.Tensor]
@@ -47,38 +47,43 @@ class Batch:
 
     @property
     def predicts(self) -> torch.Tensor:
-        """`[B, T]` bool: position t is True where token t + 1 is of the answer or ends its turn.
+        """`[B, T]` bool: True at position t if token t + 1 is in the answer or ends its turn.
 
-        A causal model says the answer one position early. Losses and scores are taken here.
+        A causal model predicts each token one position early. Losses and scores use this mask.
         """
         return self._before(self.labels != IGNORED)
 
     @property
     def answers(self) -> torch.Tensor:
-        """`[B, T]` bool: position t is True where token t + 1 is of the answer itself.
+        """`[B, T]` bool: True at position t if token t + 1 is in the answer itself.
 
-        This is the mask M of the coefficients: in the authors' code the end of turn is not in it.
+        This is the mask M of the coefficients. As in the authors' code it leaves out the end of
+        the turn.
         """
-        own = self.labels != IGNORED
-        return self._before(own if self.ends is None else own & ~self.ends)
+        labelled = self.labels != IGNORED
+        return self._before(labelled if self.ends is None else labelled & ~self.ends)
 
     def _before(self, tokens: torch.Tensor) -> torch.Tensor:
-        """The positions one before some tokens, padding left out."""
+        """The positions one before the marked tokens, without padding."""
         mask = torch.zeros_like(tokens)
         mask[:, :-1] = tokens[:, 1:]
         return mask & self.inputs["attention_mask"].bool()
 
     def to(self, device) -> "Batch":
         inputs = {
-            name: given.to(device) if isinstance(given, torch.Tensor) else given
-            for name, given in self.inputs.items()
+            name: value.to(device) if isinstance(value, torch.Tensor) else value
+            for name, value in self.inputs.items()
         }
         ends = None if self.ends is None else self.ends.to(device)
         return replace(self, inputs=inputs, labels=self.labels.to(device), ends=ends)
 
 
 def render(processor, question: Question) -> tuple[str, str]:
-    """Prompt and answer as text; the answer ends with the template's end of turn."""
+    """Renders prompt and answer as text; the answer ends with the template's end of turn.
+
+    Raises:
+        ValueError: a question that the processor cannot render; the message says why.
+    """
     if "labels" in getattr(processor, "model_input_names", ()):
         raise ValueError("PaliGemma reads a prompt as a whole, the answer apart: not supported")
     has_eyes, has_image = hasattr(processor, "image_processor"), bool(question.pictures)
@@ -90,9 +95,9 @@ def render(processor, question: Question) -> tuple[str, str]:
         return f"{question.prompt} ", question.answer + (tokenizer_of(processor).eos_token or "")
 
     answer = [{"type": "text", "text": question.answer}] if has_eyes else question.answer
-    asked, said = question.messages(has_eyes), {"role": "assistant", "content": answer}
-    prompt = processor.apply_chat_template(asked, add_generation_prompt=True, tokenize=False)
-    whole = processor.apply_chat_template([*asked, said], tokenize=False).rstrip()
+    messages, reply = question.messages(has_eyes), {"role": "assistant", "content": answer}
+    prompt = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    whole = processor.apply_chat_template([*messages, reply], tokenize=False).rstrip()
     if not whole.startswith(prompt):
         raise ValueError(f"the chat template changes the prompt of {question.id} after its answer")
     return prompt, whole[len(prompt) :]
@@ -101,68 +106,74 @@ def render(processor, question: Question) -> tuple[str, str]:
 def _batches(
     processor, texts: list[str], questions: list[Question], batch_size: int, side: str
 ) -> Iterator[Batch]:
-    """Questions in batches, nothing labelled: image and text apart, similar lengths together.
+    """Encodes texts in batches without labels: image and text apart, similar lengths together.
 
-    `token_type_ids` stay where they mark a picture, whose pieces then see each other (Gemma 3).
+    `token_type_ids` stay where they mark a picture: its tokens then attend to each other (Gemma 3).
     """
     if not questions:
         raise ValueError("there are no questions to encode")
-    tokenizer, given = tokenizer_of(processor), {"padding": True, "return_tensors": "pt"}
+    tokenizer, options = tokenizer_of(processor), {"padding": True, "return_tensors": "pt"}
     tokenizer.padding_side = side
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     if tokenizer.bos_token and texts[0].startswith(tokenizer.bos_token):
-        given["add_special_tokens"] = False  # the template has put it there already
+        options["add_special_tokens"] = False  # the template has added it already
     order = sorted(range(len(texts)), key=lambda row: (len(texts[row]), row))
     for with_image in (True, False):
         kind = [row for row in order if bool(questions[row].pictures) == with_image]
         for rows in (kind[i : i + batch_size] for i in range(0, len(kind), batch_size)):
-            some = [questions[row] for row in rows]
-            shown = [[open_picture(each, q.id) for each in q.pictures] for q in some]
-            images = {"images": shown} if with_image else {}
-            read = processor(text=[texts[row] for row in rows], **images, **given)
+            pictures = [
+                [open_picture(png, questions[row].id) for png in questions[row].pictures]
+                for row in rows
+            ]
+            images = {"images": pictures} if with_image else {}
+            encoded = processor(text=[texts[row] for row in rows], **images, **options)
             inputs = {
-                key: own
-                for key, own in read.items()
-                if key != "token_type_ids" or with_image and own.any()
+                name: tensor
+                for name, tensor in encoded.items()
+                if name != "token_type_ids" or with_image and tensor.any()
             }
             yield Batch(inputs, torch.full_like(inputs["input_ids"], IGNORED), rows)
 
 
 def answer_batches(processor, questions: list[Question], batch_size: int = 64) -> list[Batch]:
-    """Encode questions with their answers, to be read by the model in one pass each.
+    """Encodes questions with their answers: the model reads each in one pass.
 
     Raises:
-        ValueError: no questions, an empty answer, or an answer whose tokens cannot be found
-            behind its prompt; the message names the question.
+        ValueError: no questions, an empty answer, or an answer whose tokens do not follow its
+            prompt; the message names the question.
     """
     rendered = [render(processor, question) for question in questions]
     batches = list(_batches(processor, [*map("".join, rendered)], questions, batch_size, "right"))
     for batch in batches:
         batch.ends = torch.zeros_like(batch.labels, dtype=torch.bool)
         for i, row in enumerate(batch.rows):
-            text, said = rendered[row][1], questions[row].answer.strip()
+            text, reply = rendered[row][1], questions[row].answer.strip()
             turn = tokenizer_of(processor)(
                 text, add_special_tokens=False, return_offsets_mapping=True
             )
             answer, end = turn["input_ids"], int(batch.inputs["attention_mask"][i].sum())
             here = slice(end - len(answer), end)
-            found = batch.inputs["input_ids"][i, here].tolist()
-            if not said or not answer or found != answer or said not in text:
+            last = batch.inputs["input_ids"][i, here].tolist()
+            if not reply or not answer or last != answer or reply not in text:
                 raise ValueError(f"no answer token found for {questions[row].id}: not {text!r}")
             batch.labels[i, here] = torch.tensor(answer)
-            over = text.index(said) + len(said)  # where the end of turn begins
+            over = text.index(reply) + len(reply)  # the end of turn begins here
             batch.ends[i, here] = torch.tensor([a >= over for a, _ in turn["offset_mapping"]])
     return batches
 
 
 def prompt_batches(processor, questions: list[Question], batch_size: int = 64) -> list[Batch]:
-    """Encode prompts alone, padded on the left, for generation."""
+    """Encodes prompts without answers, padded on the left, for generation.
+
+    Raises:
+        ValueError: no questions, or one that the processor cannot render.
+    """
     prompts = [render(processor, question)[0] for question in questions]
     return list(_batches(processor, prompts, questions, batch_size, "left"))
 
 
 def without_photo(questions: list[Question], pixels: int = 128) -> list[Question]:
-    """The blank-image control: the same image questions with a grey picture."""
+    """The blank-image control: the image questions with a grey square of `pixels` x `pixels`."""
     buffer = io.BytesIO()
     Image.new("RGB", (pixels, pixels), (128, 128, 128)).save(buffer, "PNG")
     return [replace(q, image=buffer.getvalue()) for q in questions if q.image is not None]

@@ -1,11 +1,12 @@
-"""What questions have in common is read once: a photo, what stands before the words, a prompt.
+"""Common beginnings: the model reads the shared start of questions once, such as a photo.
 
-In a causal model no token sees those behind it. What is computed for a beginning is therefore the
-same whatever follows, and all that follows needs of it are its keys and values: the model's own
-cache. Here each beginning is read once, its cache is given to all questions that begin so, and of
-them only the rest is read. Nothing is approximated; only sums are rounded in another order.
+In a causal model no token sees a later token. The states of a beginning are therefore the same for
+every continuation. A continuation needs only the keys and values of its beginning, which are the
+cache of the model. This module reads each beginning once, gives its cache to all questions with
+this beginning, and then reads only their rests. It approximates nothing: only the order of sums
+changes, and with it the rounding.
 
-Nothing is kept from one call to the next: between two calls the weights may have changed.
+No cache survives a call: the weights may change between two calls.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,7 +23,7 @@ from torch.nn.utils.rnn import pad_sequence
 from .batches import IGNORED, Batch
 from .models import backbone
 
-#: model types, and types of their decoders, for which the tests show equality
+#: model types and the types of their decoders; the tests show equality for these
 MODELS = {
     "llava": "llama",
     "llava_onevision": "qwen2",
@@ -37,16 +38,16 @@ MODELS = {
     "opt": "opt",
     "phi": "phi",
 }
-#: rotations that do not depend on how much is read at a time
+#: rotations that do not depend on the number of tokens in a pass
 ROPES = ("default", "linear", "llama3")
-#: inputs with one number a token; all others are pictures
+#: inputs with one number per token; all others are pictures
 PER_TOKEN = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
-LEAST = 1 / 8  # of the tokens: to save fewer does not pay for one more pass
+LEAST = 1 / 8  # the smallest share of saved tokens that is worth a further pass
 _plain = ContextVar("plain", default=False)
 
 
 class Rest(Batch):
-    """What is left of questions whose beginnings were read: the mask reaches further back."""
+    """The rests of questions whose beginnings were read; the mask includes the beginnings."""
 
     def _before(self, tokens: torch.Tensor) -> torch.Tensor:
         return nn.functional.pad(tokens[:, 1:], (0, 1))
@@ -57,13 +58,14 @@ class Row:
     """One question in its batch.
 
     Attributes:
-        number: where it stood in the list that was asked for.
+        number: its index in the encoded list.
         ids: its tokens, without padding.
-        first: which token predicts the first of the answer; of a prompt alone the last.
-        tokens: of each token what the batch says of it, `[T]`; its position is `[T, 1]`, or
+        first: the index of the token that predicts the first answer token; in a prompt without an
+            answer the last index.
+        tokens: the tensors of the batch for its tokens, `[T]` each; positions are `[T, 1]`, or
             `[T, 3]` in a model that counts time, height and width.
-        pictures: what the model takes besides tokens, with a first axis of one question.
-        seen: tells these pictures from others.
+        pictures: the other inputs of the model; their first axis has length 1.
+        seen: a hash of these pictures.
     """
 
     number: int
@@ -75,21 +77,21 @@ class Row:
 
     @property
     def alone(self) -> bool:
-        """Whether this is a prompt alone, to which an answer is to be said."""
+        """Whether this is a prompt without an answer, for generation."""
         return self.first == len(self.ids) - 1
 
     def behind(self, token: int | None) -> int:
-        """How many tokens there are up to the last one of a kind; 0 if there is none."""
+        """The number of tokens up to the last `token`; 0 without such a token."""
         return len(self.ids) - self.ids[::-1].index(token) if token in self.ids else 0
 
 
-#: questions that begin alike, and how many tokens they have in common
+#: the number of common tokens, and the questions that share them
 Group = tuple[int, list[Row]]
 
 
 @contextmanager
 def plainly() -> Iterator[None]:
-    """Inside the block every question is read from its first token on: to compare the two ways."""
+    """Inside the block the model reads every question from its first token: for comparisons."""
     before = _plain.set(True)
     try:
         yield
@@ -98,10 +100,10 @@ def plainly() -> Iterator[None]:
 
 
 def can_share(model: nn.Module) -> bool:
-    """Whether beginnings may be read apart: the tests show that kind of model to give the same.
+    """Whether a model can read beginnings apart: the tests show equal results for its type.
 
-    Not in half precision or quantised, where another order of sums is another number; not where
-    a cache forgets (a window); not where hooks look on, which would see the rest alone.
+    Excluded are half precision and quantised weights (another order of sums gives another number),
+    caches that forget (a window), and models with hooks (a hook would see only the rests).
     """
     from transformers.cache_utils import DynamicCache, DynamicLayer
 
@@ -121,32 +123,32 @@ def can_share(model: nn.Module) -> bool:
 
 
 def _watched(module: nn.Module) -> bool:
-    """Whether anybody but transformers itself looks at what this module reads or says."""
+    """Whether a module has hooks that transformers did not add."""
     hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
     return any(not hook.__module__.startswith("transformers.") for hook in hooks)
 
 
 def _counts_words(model: nn.Module) -> bool:
-    """Whether decoding looks at the words of the prompt, which a cache does not hold."""
+    """Whether decoding uses the words of the prompt, which a cache does not hold."""
     how = model.generation_config
     return how.repetition_penalty not in (None, 1.0) or bool(how.no_repeat_ngram_size)
 
 
 def share(model: nn.Module, batches: Iterable[Batch]) -> Iterator[Batch]:
-    """The same questions in other batches: of those that begin alike, the rest alone.
+    """Yields the same questions in new batches; questions with a common beginning lose it.
 
-    A batch holds what is left to read (`input_ids [B, T]`, `labels [B, T]`) and, among its inputs,
-    the cache of what was read before and an `attention_mask [B, before + T]`. It goes to the model,
-    or to its `generate`, like any other. Where nothing can be shared, batches come as they are.
+    A new batch holds the rests (`input_ids [B, T]`, `labels [B, T]`). Its inputs include the cache
+    of the beginnings and an `attention_mask [B, before + T]`. The model and its `generate` take it
+    like any other batch. If nothing can be shared, the batches stay as they are.
 
     Args:
         batches: all from `answer_batches`, or all from `prompt_batches`. An iterator is passed on
-            batch by batch, as it is: who hands one in wants few batches in memory.
+            unchanged, batch by batch, to keep few batches in memory.
     """
     if not isinstance(batches, list) or _plain.get() or not can_share(model):
         yield from batches
         return
-    if any(type(batch) is not Batch for batch in batches):  # it may ask for other positions
+    if any(type(batch) is not Batch for batch in batches):  # it may use other positions
         yield from batches
         return
     kinds: dict[tuple, list[Batch]] = {}
@@ -166,9 +168,9 @@ def _pictures(batch: Batch) -> dict[str, torch.Tensor]:
 
 
 def _one_each(batch: Batch) -> bool:
-    """Whether each question shows one picture, or none does, so that they can be taken apart."""
+    """Whether each question has one picture, or none has, so that a batch can be divided."""
     pictures = _pictures(batch)
-    if "image_grid_thw" in pictures:  # Qwen: pieces of all pictures stand in one list
+    if "image_grid_thw" in pictures:  # Qwen keeps the pieces of all pictures in one list
         del pictures["pixel_values"]
     return all(len(x) == len(batch.rows) for x in pictures.values())
 
@@ -183,30 +185,30 @@ def _rows(model: nn.Module, batch: Batch) -> Iterator[Row]:
     if "image_grid_thw" in pictures:
         sizes = pictures["image_grid_thw"].prod(1).tolist()
         pieces["pixel_values"] = pictures["pixel_values"].split(sizes)
-        named = ("input_ids", "attention_mask", "mm_token_type_ids", "image_grid_thw")
-        given = {name: batch.inputs[name] for name in named if name in batch.inputs}
-        tokens["position_ids"] = (
-            backbone(model).get_rope_index(**given)[0].movedim(0, -1)
-        )  # [B, T, 3]
+        names = ("input_ids", "attention_mask", "mm_token_type_ids", "image_grid_thw")
+        inputs = {name: batch.inputs[name] for name in names if name in batch.inputs}
+        positions = backbone(model).get_rope_index(**inputs)[0]  # [3, B, T]
+        tokens["position_ids"] = positions.movedim(0, -1)  # [B, T, 3]
     starts, counts = mask.argmax(1).tolist(), mask.sum(1).tolist()
-    labelled = (batch.labels != IGNORED).int().argmax(1).tolist()  # 0 where nothing is
+    labelled = (batch.labels != IGNORED).int().argmax(1).tolist()  # 0 without labels
     for i, (number, start, count) in enumerate(zip(batch.rows, starts, counts, strict=True)):
-        here, own = slice(start, start + count), {name: each[i] for name, each in pieces.items()}
+        here = slice(start, start + count)
+        shown = {name: piece[i] for name, piece in pieces.items()}
         yield Row(
             number,
             batch.inputs["input_ids"][i, here].tolist(),
             (labelled[i] - start if labelled[i] else count) - 1,
             {name: x[i, here] for name, x in tokens.items()},
-            own,
-            sha256(b"".join(x.cpu().contiguous().numpy().data for x in own.values())).digest(),
+            shown,
+            sha256(b"".join(x.cpu().contiguous().numpy().data for x in shown.values())).digest(),
         )
 
 
 def _grouped(model: nn.Module, batches: list[Batch]) -> list[Group]:
-    """Questions that begin alike together, those with short beginnings first; or none at all.
+    """Groups questions by their beginnings, short beginnings first; empty if this is impossible.
 
-    A beginning ends behind the photo (or where the first question differs from another), or where
-    the answer is said: whichever saves more.
+    A beginning ends behind the photo (at the earliest where two questions first differ), or before
+    the answer. The choice saves the most tokens.
     """
     rows = [row for batch in batches for row in _rows(model, batch)]
     image = getattr(model.config, "image_token_id", None)
@@ -229,18 +231,18 @@ def _together(rows: list[Row], ends: list[int]) -> list[Group]:
     groups: dict[tuple, list[Row]] = {}
     for row, end in zip(rows, ends, strict=True):
         groups.setdefault((end, row.seen, *row.ids[:end]), []).append(row)
-    return sorted(((key[0], some) for key, some in groups.items()), key=lambda group: group[0])
+    return sorted(((key[0], rows) for key, rows in groups.items()), key=lambda group: group[0])
 
 
 def _saved(groups: list[Group]) -> int:
-    """How many tokens need not be read."""
+    """The number of tokens that the model need not read."""
     return sum(end * (len(rows) - 1) for end, rows in groups)
 
 
 def _rests(model: nn.Module, groups: list[Group], size: int) -> Iterator[Batch]:
-    """Read beginnings, `size` at a time, then yield what follows them, rests of a length together.
+    """Reads beginnings, `size` at a time, then yields their rests, similar lengths together.
 
-    Prompts are padded on the left, so that the next word stands behind the last one.
+    Prompts are padded on the left, so that the next token follows the last one.
     """
     from transformers.cache_utils import DynamicCache
 
@@ -248,12 +250,12 @@ def _rests(model: nn.Module, groups: list[Group], size: int) -> Iterator[Batch]:
         now = groups[i : i + size]
         begun = _padded([(rows[0], 0, end) for end, rows in now], "right")
         cache = _read(model, begun, [rows[0].pictures for _, rows in now])
-        asked = [(k, row, end) for k, (end, rows) in enumerate(now) for row in rows]
-        asked.sort(key=lambda each: len(each[1].ids) - each[2])
-        for some in (asked[j : j + size] for j in range(0, len(asked), size)):
-            parts = [(row, end, len(row.ids)) for _, row, end in some]
-            rest = _padded(parts, "left" if some[0][1].alone else "right")
-            which = torch.tensor([k for k, *_ in some])
+        rests = [(k, row, end) for k, (end, rows) in enumerate(now) for row in rows]
+        rests.sort(key=lambda rest: len(rest[1].ids) - rest[2])
+        for block in (rests[j : j + size] for j in range(0, len(rests), size)):
+            parts = [(row, end, len(row.ids)) for _, row, end in block]
+            rest = _padded(parts, "left" if block[0][1].alone else "right")
+            which = torch.tensor([k for k, *_ in block])
             mask = torch.cat([begun["attention_mask"][which], rest["attention_mask"]], 1)
             inputs = {
                 "input_ids": rest["input_ids"],
@@ -261,11 +263,13 @@ def _rests(model: nn.Module, groups: list[Group], size: int) -> Iterator[Batch]:
                 "position_ids": _as_given(rest["position_ids"]),
                 "past_key_values": DynamicCache([(x.keys[which], x.values[which]) for x in cache]),
             }
-            yield Rest(inputs, rest["labels"], [row.number for _, row, _ in some], rest.get("ends"))
+            yield Rest(
+                inputs, rest["labels"], [row.number for _, row, _ in block], rest.get("ends")
+            )
 
 
 def _padded(parts: list[tuple[Row, int, int]], side: str) -> dict[str, torch.Tensor]:
-    """Some tokens of each question, from one to another, `[B, T]` each."""
+    """The tokens `start` to `end` of each question, padded to tensors `[B, T]`."""
     return {
         name: pad_sequence(
             [row.tokens[name][start:end] for row, start, end in parts],
@@ -278,16 +282,16 @@ def _padded(parts: list[tuple[Row, int, int]], side: str) -> dict[str, torch.Ten
 
 
 def _as_given(positions: torch.Tensor) -> torch.Tensor:
-    """`[B, T, 1]` or `[B, T, 3]` as models take it: `[B, T]` or `[3, B, T]`."""
+    """Turns positions `[B, T, 1]` or `[B, T, 3]` into `[B, T]` or `[3, B, T]`, for models."""
     return positions[..., 0] if positions.shape[-1] == 1 else positions.movedim(-1, 0)
 
 
 @torch.no_grad()
 def _read(model: nn.Module, begun: dict[str, torch.Tensor], pictures: list[dict]) -> list:
-    """The layers of the cache, each with `keys` and `values [B, heads, T, d]`, of beginnings."""
+    """Reads beginnings; returns the cache layers with `keys` and `values [B, heads, T, d]`."""
     inputs = {name: begun[name] for name in ("input_ids", "attention_mask")}
     inputs["position_ids"] = _as_given(begun["position_ids"])
-    inputs |= {name: torch.cat([own[name] for own in pictures]) for name in pictures[0]}
+    inputs |= {name: torch.cat([shown[name] for shown in pictures]) for name in pictures[0]}
     device = next(model.parameters()).device
     inputs = {name: x.to(device) for name, x in inputs.items()}
     return backbone(model)(**inputs, use_cache=True).past_key_values.layers

@@ -10,27 +10,27 @@ DRAWS = 2_000
 
 @lru_cache(maxsize=64)
 def _drawn(people: int, seed: int) -> np.ndarray:
-    """Which people stand in each draw, `[DRAWS, people]`: the same for all scores of so many."""
+    """Draws people with replacement, `[DRAWS, people]`; all scores of as many people share it."""
     return np.random.default_rng(seed).integers(people, size=(DRAWS, people))
 
 
 def interval(
     values: np.ndarray, people: Sequence[str] | np.ndarray, seed: int = 0
 ) -> tuple[float, float, float]:
-    """Mean and 95 % percentile interval of scores of questions.
+    """Mean and 95 % percentile interval of the scores of questions.
 
-    Whole people are drawn with replacement: questions about one person are not independent, so
-    drawing questions would make the interval too narrow.
+    It draws people with replacement, each with all questions. Questions about one person are not
+    independent: a draw of questions would make the interval too narrow.
 
     Args:
-        values: one score a question.
-        people: whom each question is about: ids, or numbers in the order of the ids.
+        values: one score for each question.
+        people: the person of each question: ids, or numbers in the order of the ids.
 
     Returns:
         `(mean, low, high)`.
 
     Raises:
-        ValueError: no values, or one that is not finite.
+        ValueError: no values, a value that is not finite, or another number of people.
     """
     values = np.asarray(values, dtype=float)
     if len(values) == 0 or len(values) != len(people) or not np.isfinite(values).all():

@@ -1,4 +1,4 @@
-"""Knowledge coefficients: how strongly each knowledge vector is called when answers are given."""
+"""Knowledge coefficients: how strongly the answer tokens call each knowledge vector."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,25 +17,25 @@ from .questions import Question
 
 
 def mean(sums: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    """Sums `[..., layers, d_ff]` by how many tokens `[...]`; 0 of an expert that no token asked."""
+    """Sums `[..., layers, d_ff]` over token counts `[...]`; 0 for an expert without tokens."""
     return sums / tokens.clamp(min=1).view(*tokens.shape, *[1] * (sums.ndim - tokens.ndim))
 
 
 @dataclass(frozen=True)
 class Coefficients:
-    """Sums of absolute coefficients per person; means are taken when asked for.
+    """Sums of absolute coefficients per person; `pooled` and `per_person` compute means.
 
-    What was measured apart, on other questions or machines, is joined by `+`; files of it are
-    written and read in `kvw_minimal.coefficients_io`.
+    `+` joins measurements of different questions, from one machine or several.
+    `kvw_minimal.coefficients_io` writes and reads files of them.
 
     Attributes:
-        sums: `[people, layers, d_ff]` float32, sum over answer-predicting tokens of |h|; float64
-            once joined. Of a mixture `[people, layers, experts, d_ff]`.
-        tokens: `[people]`, how many such tokens, of the same type; of a mixture
-            `[people, layers, experts]`, how many asked each expert.
-        people: ids in the order of the first axis.
-        fingerprint: of the model they were measured on.
-        mask: which tokens those are: `answer`, or `answer and end` of the turn.
+        sums: `[people, layers, d_ff]` float32, the sum of |h| over answer-predicting tokens;
+            float64 after `+`. In a mixture of experts `[people, layers, experts, d_ff]`.
+        tokens: `[people]`, the number of these tokens, same dtype; in a mixture of experts
+            `[people, layers, experts]`, the number that used each expert.
+        people: the ids, in the order of the first axis.
+        fingerprint: the fingerprint of the measured model.
+        mask: the tokens that count: `answer`, or `answer and end` (with the end of the turn).
     """
 
     sums: torch.Tensor
@@ -45,15 +45,15 @@ class Coefficients:
     mask: str = "answer"
 
     def __add__(self, other: "Coefficients") -> "Coefficients":
-        """Two parts as if measured in one go; the same person may be in both.
+        """Joins two parts as if they were measured together. A person may be in both parts.
 
-        Sums and counts are added, in float64 on the CPU: the order of parts changes nothing but
-        the order of people. No question may be in both parts: it would count twice.
+        Adds sums and counts in float64 on the CPU. The order of the parts changes only the order
+        of the people. No question may be in both parts: it would count twice.
 
         Raises:
-            ValueError: parts of two models, masks, or numbers of layers or vectors.
+            ValueError: parts of different models, masks, or numbers of layers or vectors.
         """
-        one, two = ((each.fingerprint, each.mask, *each.sums.shape[1:]) for each in (self, other))
+        one, two = ((part.fingerprint, part.mask, *part.sums.shape[1:]) for part in (self, other))
         if one != two:
             raise ValueError(f"parts of two models, masks or shapes cannot be joined: {one}, {two}")
         people = tuple(dict.fromkeys(self.people + other.people))
@@ -66,7 +66,7 @@ class Coefficients:
         return replace(self, sums=sums, tokens=tokens, people=people)
 
     def of(self, people: list[str]) -> "Coefficients":
-        """The coefficients of some of the people that were measured together.
+        """Selects the coefficients of some of the people.
 
         Raises:
             ValueError: an empty selection or a person who was not measured.
@@ -80,16 +80,16 @@ class Coefficients:
     def pooled(self, people: list[str] | None = None) -> torch.Tensor:
         """Token-weighted mean over all or some people, `[layers, d_ff]`, >= 0.
 
-        Of a mixture `[layers, experts, d_ff]`: means over the tokens that asked the expert.
+        In a mixture of experts `[layers, experts, d_ff]`: means over the tokens of each expert.
 
         Raises:
             ValueError: as `of`.
         """
-        some = self if people is None else self.of(people)
-        return mean(some.sums.sum(0), some.tokens.sum(0))
+        selected = self if people is None else self.of(people)
+        return mean(selected.sums.sum(0), selected.tokens.sum(0))
 
     def per_person(self) -> torch.Tensor:
-        """Mean over each person's tokens, `[people, layers, d_ff]`."""
+        """Mean over the tokens of each person, `[people, layers, d_ff]`."""
         return mean(self.sums, self.tokens)
 
 
@@ -97,14 +97,14 @@ class Coefficients:
 def hook_inputs(
     modules: dict[str, nn.Module], see: Callable, outputs: bool = False
 ) -> Iterator[None]:
-    """Call `see(layer, h)` with the input `[B, T, d_ff]` of each module inside the block.
+    """Calls `see(layer, h)` with the input `[B, T, d_ff]` of each module inside the block.
 
-    Of a mixture `see(row, h [n, d_ff], asked [n], B T)` for each expert that any token asks, with
-    rows `layer * experts + expert`; `asked` says which of the B T tokens. The hooks are removed on
-    the way out, whatever happened.
+    In a mixture of experts it calls `see(row, h [n, d_ff], tokens [n], B T)` for each expert in
+    use, with row `layer * experts + expert`; `tokens` are the indices among the B T tokens. The
+    block removes the hooks at its end, also after an error.
 
     Args:
-        outputs: what comes out instead of what goes in.
+        outputs: whether to pass the outputs of the modules instead of their inputs.
     """
 
     def hook(layer, module, inputs, output=None):
@@ -123,7 +123,7 @@ def hook_inputs(
 
 @contextmanager
 def differentiable(model: nn.Module) -> Iterator[None]:
-    """Let activations carry gradients although no weight is to be changed."""
+    """Lets activations carry gradients while all weights stay frozen."""
     flags = {name: weight.requires_grad for name, weight in model.named_parameters()}
     model.requires_grad_(False)
     words = model.get_input_embeddings().weight.requires_grad_(True)
@@ -143,19 +143,19 @@ def run_with_hooks(
     progress: str = "",
     answers_only: bool = False,
 ) -> None:
-    """Let a model read batches, and show what goes into each of its output projections.
+    """Runs a model on batches, and passes the input of each output projection to `see`.
 
-    Every measurement of this book is made by this loop: what differs is `see` alone.
+    Every measurement of this book uses this loop. Only `see` differs.
 
     Args:
         batches: a list; or an iterator, which is read once, batch by batch, and shares nothing.
         see: `see(batch, layer, h)` with `h [B, T, d_ff]` (OPT flattens it to `[B T, d_ff]`), layer
-            after layer; of a mixture as in `watch`.
-        loss: `loss(batch, logits [B, T, vocabulary])`; if given, its gradients are computed, too,
-            and `h` can take a hook for them. Without it nobody needs the head, nor a gradient.
+            after layer; in a mixture of experts as in `hook_inputs`.
+        loss: `loss(batch, logits [B, T, vocabulary])`; if given, the loop computes its gradients,
+            and `h` can take a hook for them. Without it the loop skips the head and gradients.
         progress: the name of a progress bar, shown in a terminal.
-        answers_only: what questions have in common before their answers need not be seen; it is
-            read once (`kvw_minimal.beginnings`), and batches are put together anew.
+        answers_only: whether `see` needs only the answers. Questions then share their common
+            beginnings (`kvw_minimal.beginnings`), in new batches.
     """
     projections, device = find_projections(model), input_device(model)
     count = sum(len(batch.rows) for batch in batches) if isinstance(batches, list) else None
@@ -190,7 +190,7 @@ def mean_absolute(h: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
 
 
 def shape_of(model: nn.Module) -> tuple[int, ...]:
-    """How many layers of how many knowledge vectors; of a mixture `(layers, experts, d_ff)`.
+    """The shape of the coefficients: `(layers, d_ff)`, or `(layers, experts, d_ff)` with experts.
 
     Raises:
         ValueError: layers of different width.
@@ -205,27 +205,31 @@ def shape_of(model: nn.Module) -> tuple[int, ...]:
 def accumulate(
     model: nn.Module, batches: list[Batch], owners: list[str], progress: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor, tuple[str, ...]]:
-    """Sums of |h| over the answering tokens of each owner, how many tokens, and the owners.
+    """Sums |h| over the answer tokens of each owner. `measure` has the arguments and errors.
 
-    What is summed does not depend on how the questions are batched. Args and errors as `measure`.
+    The division into batches does not change the result.
+
+    Returns:
+        The sums, the numbers of tokens (both as in `Coefficients`), and the owners.
     """
     device, names = input_device(model), tuple(dict.fromkeys(owners))
     layers, *experts, d_ff = shape_of(model)
-    sums = torch.zeros(layers, *experts, len(names), d_ff, device=device)  # a layer's in one piece
+    sums = torch.zeros(layers, *experts, len(names), d_ff, device=device)  # one block per layer
     tokens = torch.zeros(len(names), layers, *experts, device=device)
 
-    def see(batch, row, h, asked=slice(None), read=None):
+    def see(batch, row, h, subset=slice(None), read=None):
         h, answers = h.flatten(0, -2), batch.answers.flatten()  # [tokens here, d_ff], [B T]
         if (read or len(h)) != len(answers):
             raise ValueError(f"its FFNs read {read or len(h)} tokens of {len(answers)}")
         which = torch.tensor([names.index(owners[i]) for i in batch.rows], device=device)
-        here = answers[asked].nonzero()[:, 0]  # [answering tokens]
-        owner = which.repeat_interleave(batch.labels.shape[1])[asked][here]
+        here = answers[subset].nonzero()[:, 0]  # [answering tokens]
+        owner = which.repeat_interleave(batch.labels.shape[1])[subset][here]
         called = h.index_select(0, here.to(h.device)).float().abs_().to(device)  # [here, d_ff]
         sums.flatten(0, -3)[row].index_add_(0, owner, called)
         tokens.flatten(1)[:, row].index_add_(0, owner, torch.ones(len(owner), device=device))
 
-    run_with_hooks(model, batches, see, progress="coefficients" * progress, answers_only=True)
+    title = "coefficients" if progress else ""
+    run_with_hooks(model, batches, see, progress=title, answers_only=True)
     bad = (~sums.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
     if bad:
         raise ValueError(f"NaN or infinite activations in layer {bad[0]}; is the model broken?")
@@ -235,17 +239,17 @@ def accumulate(
 def measure(
     model: nn.Module, batches: list[Batch], people: list[str], progress: bool = False
 ) -> Coefficients:
-    """Measure the knowledge coefficients of questions on the model as it stands.
+    """Measures the knowledge coefficients of questions on the model as it is now.
 
-    No gradient and no head; sums stay on the device.
+    It needs no gradient and no head. The sums stay on the device.
 
     Args:
         batches: from `answer_batches`.
-        people: the person of each question, in the order in which they were encoded.
+        people: the person of each question, in the order of the encoded questions.
 
     Raises:
-        ValueError: an activation is not finite; the message names the layer. Or the FFNs read
-            other tokens than are asked about.
+        ValueError: an activation is not finite (the message names the layer), or the FFNs read
+            another number of tokens than the questions have.
     """
     mask = "answer and end" if any(batch.ends is None for batch in batches) else "answer"
     return Coefficients(*accumulate(model, batches, people, progress), fingerprint(model), mask)

@@ -1,10 +1,10 @@
-"""Coefficients as files: measured in parts, on many machines, and edited on one.
+"""Files of coefficients: many machines measure parts, and one machine makes the edit.
 
     save_measured(measure_questions(model, processor, some), "some.safetensors")  # on each machine
     whole = load_measured("some.safetensors") + load_measured("others.safetensors")  # on one
     edit = one_pass(model, whole.of(forget), whole.of(retain), strength=24.0)
 
-Parts join only if they are of one model (by its fingerprint), one mask and one shape.
+Parts join only if they have the same model (by its fingerprint), mask and shape.
 """
 
 import json
@@ -22,14 +22,14 @@ FORMAT = "1"  # of files of coefficients
 
 
 def save_measured(coefficients: Coefficients, path: str | Path) -> None:
-    """Write a safetensors file, in one move. It says by their ids who was asked about.
+    """Writes a safetensors file in one step. The file names the people by their ids.
 
-    Tensors `sums [people, layers, d_ff]` and `tokens [people]`, of a mixture of experts
-    `[people, layers, experts, d_ff]` and `[people, layers, experts]`; as metadata the format, the
-    people, the model's fingerprint, the mask, and a checksum of all that.
+    It holds the tensors `sums [people, layers, d_ff]` and `tokens [people]`; in a mixture of
+    experts `[people, layers, experts, d_ff]` and `[people, layers, experts]`. Its metadata are the
+    format, the people, the fingerprint of the model, the mask, and a checksum of everything.
 
     Raises:
-        OSError: as `files.check_place`.
+        OSError: as `atomic_io.check_place`.
     """
     tensors = {
         "sums": coefficients.sums.cpu().contiguous(),
@@ -47,27 +47,28 @@ def save_measured(coefficients: Coefficients, path: str | Path) -> None:
 
 
 def check_numbers(people: tuple, sums: torch.Tensor, tokens: torch.Tensor) -> None:
-    """Refuse what no measurement gives.
+    """Refuses numbers that no measurement gives.
 
     Raises:
-        ValueError: people who are no texts or stand there twice; a sum or a count that is no
-            floating-point number, not finite or negative; somebody without a token.
+        ValueError: ids that are no text, or the same id twice; a sum or a count that is not a
+            floating-point number, not finite or negative; a person without a token.
     """
-    if not all(isinstance(who, str) for who in people) or len(set(people)) < len(people):
+    if not all(isinstance(person, str) for person in people) or len(set(people)) < len(people):
         raise ValueError("its people are no texts, or somebody stands there twice")
-    for each in (sums, tokens):
-        if not each.is_floating_point() or not each.isfinite().all() or (each < 0).any():
+    for numbers in (sums, tokens):
+        if not numbers.is_floating_point() or not numbers.isfinite().all() or (numbers < 0).any():
             raise ValueError("a sum or a count in it is negative, or no finite number")
     if tokens.ndim == 1 and not tokens.all():
         raise ValueError("nothing was measured of somebody in it")
 
 
 def load_measured(path: str | Path) -> Coefficients:
-    """Read what `save_measured` wrote, onto the CPU.
+    """Reads a file of `save_measured` onto the CPU.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: truncated, changed by hand, something else, or of another format.
+        ValueError: a file that is truncated, changed by hand, no coefficients, or of another
+            format.
     """
     try:
         with safe_open(path, "pt") as file:

@@ -1,6 +1,6 @@
-"""Scores under each condition: the model as it is, with an edit on, with shams on.
+"""Scores under each condition: the model as it is, with an edit, with shams.
 
-What is asked is a request's evaluation sets; how answers become numbers is a `Protocol`.
+The questions are the evaluation sets of a request. A `Protocol` turns answers into numbers.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -24,28 +24,31 @@ Protocol = Callable[[Session, str, list[Question]], list[dict]]
 
 @contextmanager
 def applied(edit: Edit, model: nn.Module) -> Iterator[None]:
-    """An edit on a model inside the block, quantised or not.
+    """Applies an edit to a model inside the block, quantised or not.
 
-    Factors of columns of quantised weights act on what goes in: W diag(f) h = W (f h).
+    For quantised weights the column factors scale the input: W diag(f) h = W (f h).
 
     Raises:
         ValueError: as `Edit.apply`.
     """
     maps = find_projections(model).values()
-    if not isinstance(edit, ColumnScaling) or all(is_plain(weight_of(each)) for each in maps):
+    plain = all(is_plain(weight_of(projection)) for projection in maps)
+    if not isinstance(edit, ColumnScaling) or plain:
         with edit.on(model):
             yield
         return
     edit.check_compatible(model)
     with ExitStack() as block:
-        for row, module in zip(edit.gates, maps, strict=True):
-            scale = partial(_scaled, row)
-            block.callback(module.register_forward_pre_hook(scale).remove)
+        for factors, projection in zip(edit.gates, maps, strict=True):
+            scale = partial(_scaled, factors)
+            block.callback(projection.register_forward_pre_hook(scale).remove)
         yield
 
 
-def _scaled(factors: torch.Tensor, module: nn.Module, given: tuple) -> tuple[torch.Tensor]:
-    return ((given[0] * factors.to(given[0].device)).to(given[0].dtype),)
+def _scaled(factors: torch.Tensor, module: nn.Module, inputs: tuple) -> tuple[torch.Tensor]:
+    """The input of a projection, scaled by the factors: a forward pre-hook."""
+    h = inputs[0]
+    return ((h * factors.to(h.device)).to(h.dtype),)
 
 
 def score(
@@ -57,15 +60,15 @@ def score(
     progress: bool = False,
     **columns: object,
 ) -> list[dict]:
-    """Score the model as it stands: rows of questions, as `results` describes them.
+    """Scores the model as it is now: rows of questions, as `results` describes them.
 
     Args:
-        names: of evaluation sets; all of the request unless given.
-        progress: show a bar over the sets.
+        names: names of evaluation sets; all of the request unless given.
+        progress: whether to show a bar over the sets.
         columns: further columns of every row.
 
     Raises:
-        ValueError: there is no such set; logits that are not finite.
+        ValueError: an unknown set; logits that are not finite.
     """
     names = list(request.eval_sets if names is None else names)
     sets = list(request.sets(*names)) if names else []
@@ -86,7 +89,7 @@ def score_edited(
     progress: bool = False,
     **columns: object,
 ) -> list[dict]:
-    """`score` with an edit on; the model is left as it was."""
+    """`score` with an edit applied; the model stays as it was."""
     with applied(edit, session.model):
         return score(session, request, protocol, condition, names, progress, **columns)
 
@@ -98,11 +101,11 @@ def score_shams(
     make: Callable[[Request], Edit],
     draws: int,
 ) -> list[dict]:
-    """Score the same questions with edits on that were made for other people, drawn at random.
+    """Scores the same questions with shams: edits made for other people, drawn at random.
 
     Args:
         make: makes the edit of a request.
-        draws: how many shams. Of `retain`, where their people stand, nothing is scored.
+        draws: the number of shams. The set `retain` is left out: it holds the people of the shams.
     """
     names = [name for name in request.eval_sets if name != "retain"]
     rows: list[dict] = []

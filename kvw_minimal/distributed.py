@@ -1,13 +1,12 @@
-"""Coefficients measured by many processes, on one machine or on many that share a folder.
+"""Coefficients measured by several processes, on one machine or on many that share a folder.
 
     torchrun --nproc-per-node 4 -m kvw_minimal measure --model ID --questions FILE --into OUT
 
-The questions are cut into parts, and `accelerate` says which process this is. In each round every
-process measures one part that is missing and writes it into the folder `OUT.parts`; then all say
-whether that went well, so that nobody waits for a process that failed. At the end the parts are
-joined by `+`, in halves, and the folder goes. A run that was ended goes on with the parts that are
-missing, with as many processes as one likes: a part has the name of what it holds, its questions,
-what the processor makes of them, and every byte of the model.
+The questions are cut into parts. In each round, every process measures one missing part and writes
+it into the folder `OUT.parts`. Then all processes report errors, so no process waits for one that
+failed. At the end the parts are joined by `+`, in halves, and the folder is removed. An interrupted
+run continues with the missing parts, with any number of processes. The name of a part is a hash of
+its questions, of the processor's output, and of every byte of the model.
 """
 
 import hashlib
@@ -33,17 +32,17 @@ from .questions import Question
 from .zoo.catalogue import check_device
 
 BATCH = 16  # questions in a part
-PATIENCE = timedelta(minutes=30)  # for a process that says nothing: longer than any part takes
+PATIENCE = timedelta(minutes=30)  # timeout for a silent process: longer than any part takes
 
 
-def all_gather(own: list) -> list:
-    """What all processes have to say, in their order.
+def all_gather(values: list) -> list:
+    """Gathers the values of all processes, in the order of the processes.
 
     Raises:
-        OSError: one ended without a word, or was silent for longer than patience.
+        OSError: a process ended, or was silent for longer than the timeout.
     """
     try:
-        return gather_object(own)
+        return gather_object(values)
     except RuntimeError as error:
         raise OSError(
             "another process has ended or does not answer; the parts that were measured "
@@ -52,14 +51,14 @@ def all_gather(own: list) -> list:
 
 
 def started(device: str = "cpu", patience: timedelta = PATIENCE) -> PartialState:
-    """This process among those that `torchrun` or `accelerate launch` started; else it is alone.
+    """Joins the processes that `torchrun` or `accelerate launch` started; else it is the only one.
 
     Args:
-        device: `cpu`, or `cuda`: then each process of a machine has one of its cards.
-        patience: how long the others may be silent.
+        device: `cpu`, or `cuda`, where each process of a machine gets its own card.
+        patience: timeout for a silent process.
 
     Raises:
-        ValueError: there is no such device.
+        ValueError: the device is not available.
     """
     check_device(device)
     return PartialState(cpu=device == "cpu", timeout=patience)
@@ -67,51 +66,57 @@ def started(device: str = "cpu", patience: timedelta = PATIENCE) -> PartialState
 
 @contextmanager
 def fail_together() -> Iterator[None]:
-    """A block that every process enters; if it fails on one, it fails on all, with that sentence.
+    """A context manager: if one process raises, all processes raise the same message.
 
     Raises:
-        ValueError: on some process something went wrong that can be expected.
-        OSError: as `told`.
+        ValueError: a process raised ValueError, OSError or an out-of-memory error.
+        OSError: as in `all_gather`.
     """
-    state, wrong = PartialState(), []
+    state, errors = PartialState(), []
     try:
         yield
     except (ValueError, OSError, torch.OutOfMemoryError) as error:
         if state.num_processes == 1:
             raise
-        wrong = [(state.process_index, str(error))]
-    wrong = all_gather(wrong)
-    if wrong:
-        said = dict.fromkeys(sentence for _, sentence in wrong)
-        alike = len(wrong) == state.num_processes and len(said) == 1
-        raise ValueError(*said if alike else ["; ".join(f"process {i}: {s}" for i, s in wrong)])
+        errors = [(state.process_index, str(error))]
+    errors = all_gather(errors)
+    if errors:
+        messages = dict.fromkeys(sentence for _, sentence in errors)
+        alike = len(errors) == state.num_processes and len(messages) == 1
+        raise ValueError(
+            *messages if alike else ["; ".join(f"process {i}: {s}" for i, s in errors)]
+        )
 
 
 def sides(rows: Iterable[tuple[str, Question]]) -> list[Question]:
-    """Of the questions of a file, with their sets, those that coefficients are taken of.
+    """Questions of the forget and retain sets, for which coefficients are measured.
 
     Raises:
-        ValueError: somebody is to be forgotten and retained: coefficients are kept by person.
+        ValueError: a person is in both sets. Coefficients are stored by person.
     """
-    asked = [(side, question) for side, question in rows if side in ("forget", "retain")]
-    people = [{q.person for own, q in asked if own == side} for side in ("forget", "retain")]
-    both = sorted(set.intersection(*people))
-    if both:
-        raise ValueError(f"{', '.join(both)} cannot be both forgotten and retained")
-    return [question for _, question in asked]
+    rows_of_sides = [(side, question) for side, question in rows if side in ("forget", "retain")]
+    people = [
+        {q.person for row_side, q in rows_of_sides if row_side == side}
+        for side in ("forget", "retain")
+    ]
+    shared = sorted(set.intersection(*people))
+    if shared:
+        raise ValueError(f"{', '.join(shared)} cannot be both forgotten and retained")
+    return [question for _, question in rows_of_sides]
 
 
 # --- a model that is spread over processes -------------------------------------------------------
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether each process holds only a part of each weight; if so, one that can be measured.
+    """Whether each process holds only a part of each weight, in a form that can be measured.
 
-    `fully_shard` gathers a layer when it is its turn, and its activations are whole: that works,
-    if the body of the model is what was sharded last, because the head is not called.
+    `fully_shard` gathers the weights of each layer, and activations are not sharded, so measuring
+    works. The body of the model must be sharded last, because the head is not called.
 
     Raises:
-        ValueError: the sums of each process would be of other columns, or weights of other shape.
+        ValueError: the model is sharded in another way, in which each process sees only some
+            columns, or weights of another shape.
     """
     old = any(isinstance(module, FullyShardedDataParallel) for module in model.modules())
     spread = [name for name, w in model.named_parameters() if isinstance(w, DTensor)]
@@ -125,7 +130,7 @@ def is_sharded(model: nn.Module) -> bool:
 
 
 def whole_fingerprint(model: nn.Module) -> str:
-    """`models.fingerprint` of a model that is sharded: one tensor at a time is gathered."""
+    """`models.fingerprint` of a sharded model; gathers one tensor at a time."""
     tensors = (
         (name, tensor.full_tensor() if isinstance(tensor, DTensor) else tensor)
         for name, tensor in model.state_dict().items()
@@ -137,33 +142,37 @@ def whole_fingerprint(model: nn.Module) -> str:
 
 
 def cut(questions: list[Question], size: int) -> list[list[Question]]:
-    """Parts of at most `size` questions, in an order of their own: pictures first, by person.
+    """Parts of at most `size` questions, sorted: questions with pictures first, then by person.
 
-    So a part is read in one batch, or two, and a person is in few parts.
+    Therefore a part needs one or two batches, and the questions about a person are in few parts.
     """
     ordered = sorted(questions, key=lambda q: (q.image is None, q.person, q.id))
     return [ordered[i : i + size] for i in range(0, len(ordered), size)]
 
 
-def named(parts: list[list[Question]], processor, mark: str) -> dict[str, list[Question]]:
+def files_of_parts(
+    parts: list[list[Question]], processor, model_hash: str
+) -> dict[str, list[Question]]:
     """Parts by the names of their files.
 
     Args:
-        mark: fingerprint of the model.
+        model_hash: fingerprint of the model.
     """
     samples = answer_batches(processor, [parts[0][0], parts[-1][-1]], 1)
-    mark = hash_tensors([pair for batch in samples for pair in sorted(batch.inputs.items())], mark)
+    model_hash = hash_tensors(
+        [pair for batch in samples for pair in sorted(batch.inputs.items())], model_hash
+    )
     return {
-        hashlib.sha256(f"{mark}{part}".encode()).hexdigest()[:32] + ".safetensors": part
+        hashlib.sha256(f"{model_hash}{part}".encode()).hexdigest()[:32] + ".safetensors": part
         for part in parts
     }
 
 
 def joined(paths: list[Path]) -> Coefficients:
-    """What files hold, joined in halves: a number is added as often as the list can be halved.
+    """Coefficients of several files, joined in halves: each number takes part in log2(files) sums.
 
     Raises:
-        FileNotFoundError, ValueError: as `load_measured`.
+        FileNotFoundError, ValueError: as in `load_measured`.
     """
     half = len(paths) // 2
     return joined(paths[:half]) + joined(paths[half:]) if half else load_measured(paths[0])
@@ -178,57 +187,58 @@ def measure_in_parts(
     batch_size: int = BATCH,
     progress: bool = False,
 ) -> str:
-    """Measure the coefficients of questions by all processes, into one file.
+    """Measures the coefficients of questions with all processes, into one file.
 
-    To be called by each of them, after `started`, with the same model and questions. Those of a
-    model that is sharded read every part together, and the main one writes.
+    Every process calls this function after `started`, with the same model and questions. The
+    processes of a sharded model read every part together, and the main process writes.
 
     Args:
         into: a file of `save_measured`, in a folder that all processes see.
-        batch_size: questions in a part, which are read at a time.
+        batch_size: number of questions in a part, which are read together.
 
     Returns:
-        What was done, in a line.
+        A summary in one line.
 
     Raises:
-        ValueError: no questions; other models or questions on other processes; a model spread in
-            another way; what `coefficients.measure` refuses; all that on any process.
-        OSError: nothing can be written there; a process ended, or was silent for too long.
+        ValueError: on any process, there are no questions, `is_sharded` or `coefficients.measure`
+            refuses the model or the questions, or another process has a different model or
+            different questions.
+        OSError: the file cannot be written; a process ended, or was silent for too long.
     """
     state, folder = PartialState(), Path(f"{os.path.realpath(into)}.parts")
     with fail_together():
         sharded = is_sharded(model)
-        mark = whole_fingerprint(model) if sharded else fingerprint(model)
+        model_fingerprint = whole_fingerprint(model) if sharded else fingerprint(model)
         if not questions:
             raise ValueError("there are no questions to measure")
-        parts = named(cut(questions, batch_size), processor, mark)
+        parts = files_of_parts(cut(questions, batch_size), processor, model_fingerprint)
         folder.mkdir(exist_ok=True)
         missing = [name for name in parts if not (folder / name).is_file()]
     if len(set(all_gather([tuple(parts)]))) > 1:
         raise ValueError("the processes have other models, processors or questions")
-    unseen = set(all_gather(missing))  # what one of them does not see is measured again
+    unseen = set(all_gather(missing))  # a part that one process does not see is measured again
     missing = [name for name in parts if name in unseen]
-    turns, turn = (1, 0) if sharded else (state.num_processes, state.process_index)
-    quiet = None if progress and state.is_main_process else True
-    for start in tqdm(range(0, len(missing), turns), "parts", disable=quiet):
+    stride, offset = (1, 0) if sharded else (state.num_processes, state.process_index)
+    disable = None if progress and state.is_main_process else True
+    for start in tqdm(range(0, len(missing), stride), "parts", disable=disable):
         with fail_together():
-            for name in missing[start : start + turns][turn : turn + 1]:
+            for name in missing[start : start + stride][offset : offset + 1]:
                 batches = answer_batches(processor, parts[name], batch_size)
                 people = [question.person for question in parts[name]]
-                measured = Coefficients(*accumulate(model, batches, people), mark)
+                measured = Coefficients(*accumulate(model, batches, people), model_fingerprint)
                 if not sharded or state.is_main_process:
                     save_measured(measured, folder / name)
     with fail_together():
         if state.is_main_process:
-            gone = [name for name in parts if not (folder / name).is_file()]
-            if gone:
+            absent = [name for name in parts if not (folder / name).is_file()]
+            if absent:
                 raise ValueError(
-                    f"{len(gone)} parts are not in {folder}; all machines must share "
+                    f"{len(absent)} parts are not in {folder}; all machines must share "
                     "that folder, or each measure a file of its own, to be joined by "
                     "`+`"
                 )
-            whole = joined([folder / name for name in parts])
-            save_measured(whole, into)
+            coefficients = joined([folder / name for name in parts])
+            save_measured(coefficients, into)
             for name in parts:
                 (folder / name).unlink()
             if not any(folder.iterdir()):

@@ -1,9 +1,8 @@
-"""What a method changed, as an edit that can be put on, taken off, added, saved and explained.
+"""Edits: the changes that a method makes, to apply, revert, add, save and describe.
 
-Every method of this book returns an `Edit`, of one of three kinds behind one face: `ColumnScaling`
-(factors of knowledge vectors: KVW, pruning, least squares), `LowRank` (additions of low rank:
-LoRA), `WeightReplacement` (new weights: full fine-tuning, dampening); `ComposedEdit` is a sum of
-edits.
+Every method of this book returns an `Edit` of one of three kinds: `ColumnScaling` (factors of
+knowledge vectors: KVW, pruning, least squares), `LowRank` (additions of low rank: LoRA) and
+`WeightReplacement` (new weights: full fine-tuning, dampening). A `ComposedEdit` is a sum of edits.
 """
 
 import json
@@ -38,12 +37,12 @@ FORMAT = "2"  # of saved edits; the first edition wrote none
 
 
 def exponential(scores: torch.Tensor, strength: float) -> torch.Tensor:
-    """exp(-strength * scores): of scores >= 0 in (0, 1]."""
+    """exp(-strength * scores), in (0, 1] for scores >= 0."""
     return torch.exp(-strength * scores)
 
 
 def check_strength(strength: float) -> None:
-    """Raise ValueError unless 0 <= strength < 2^63: torch takes no larger whole number."""
+    """Raises ValueError unless 0 <= strength < 2^63, the largest whole number of torch."""
     if not 0 <= strength < 2**63:
         raise ValueError(f"strength must be a finite number of at least 0: {strength}")
 
@@ -51,23 +50,26 @@ def check_strength(strength: float) -> None:
 def scaled_columns(
     projection: nn.Module, weight: torch.Tensor, factors: torch.Tensor
 ) -> torch.Tensor:
-    """A weight with each of its knowledge vectors multiplied, from its float32 product.
+    """Multiplies each knowledge vector of a weight by its factor, in float32 or better.
 
     Args:
-        projection: whose weight it is; some keep their vectors in rows.
-        factors: `[d_ff]`, of a mixture `[experts, d_ff]`.
+        projection: the module of the weight; a `Conv1D` keeps its vectors in rows.
+        factors: `[d_ff]`; in a mixture of experts `[experts, d_ff]`.
+
+    Returns:
+        A new tensor of the shape and dtype of `weight`.
     """
     exact = torch.promote_types(weight.dtype, torch.float32)
     along = factors.to(weight.device, exact).unsqueeze(-1 if is_transposed(projection) else -2)
     return (weight.to(exact) * along).to(weight.dtype)
 
 
-# --- what a model wears ------------------------------------------------------------------------
+# --- the edits that a model has on -------------------------------------------------------------
 
 
 @dataclass
 class _AppliedEdits:
-    """The edits that a model has on, in order, and what it was without them."""
+    """The edits that a model has on, in order, and its original weights."""
 
     fingerprint: str
     weight_stats: torch.Tensor | None
@@ -75,17 +77,17 @@ class _AppliedEdits:
     originals: dict[str, torch.Tensor]
 
 
-_WORN: WeakKeyDictionary[nn.Module, _AppliedEdits] = WeakKeyDictionary()
+_APPLIED: WeakKeyDictionary[nn.Module, _AppliedEdits] = WeakKeyDictionary()
 
 
 class Edit:
-    """What a method changed, apart from the model that it changed.
+    """The change that a method makes, stored apart from the model.
 
     Attributes:
-        fingerprint: of the model the edit was made for.
-        notes: method, settings, people and what else JSON can hold.
-        sketch: of that model, by which it is known in another number format; or None.
-        made_by: the method with its settings, for shams; None of an edit that was loaded.
+        fingerprint: the fingerprint of the model that the edit was made for.
+        notes: method, settings, people and anything else that JSON can hold.
+        weight_stats: sums and norms of that model, to know it in another number format; or None.
+        made_by: the method with its settings, for shams; None for a loaded edit.
     """
 
     fingerprint: str
@@ -94,90 +96,94 @@ class Edit:
     made_by: Any = None
 
     def change(self, model: nn.Module, weight: Callable[[str], torch.Tensor]) -> dict:
-        """`{parameter: new weight}`, given each weight as it is now."""
+        """Computes `{parameter: new weight}`; `weight(name)` gives a weight as it is now."""
         raise NotImplementedError
 
     def scaled(self, share: float) -> "Edit":
-        """A share of the change: of a `gate` the exponent, of everything else the difference."""
+        """A share of the change: it scales the exponent of a `gate`, else the difference."""
         raise NotImplementedError
 
     def with_strength(self, strength: float) -> "Edit":
-        """The same edit at another strength; needs no further pass over the data.
+        """The same edit at another strength, without a further pass over the data.
 
         Raises:
-            ValueError: an edit that has none.
+            ValueError: an edit without a strength.
         """
         raise ValueError(f"an edit of {self.notes.get('method', 'this kind')} has no strength")
 
     def check_compatible(self, model: nn.Module) -> str:
-        """`exactly`, or `in another number format` if these are the same weights, rounded.
+        """Returns `exactly`, or `in another number format` for the same weights, rounded.
 
         Raises:
             ValueError: another model.
         """
-        worn = _WORN.get(model)
-        if (worn.fingerprint if worn else fingerprint(model)) == self.fingerprint:
+        applied = _APPLIED.get(model)
+        if (applied.fingerprint if applied else fingerprint(model)) == self.fingerprint:
             return "exactly"
-        own = worn.weight_stats if worn else weight_stats(model)
+        stats = applied.weight_stats if applied else weight_stats(model)
         if (
             self.weight_stats is not None
-            and own is not None
-            and same_up_to_rounding(self.weight_stats, own)
+            and stats is not None
+            and same_up_to_rounding(self.weight_stats, stats)
         ):
             return "in another number format"
         raise ValueError("this edit was made for another model (or one that was changed since)")
 
     @torch.no_grad()
     def apply(self, model: nn.Module) -> None:
-        """Change a model in place; several edits can be on at once.
+        """Changes a model in place. A model can have several edits on at once.
 
         Raises:
-            ValueError: another model, a weight that it lacks, a wrong shape, a weight that is not
-                finite, quantised or not in memory, or an edit that is on already. The model is
-                untouched then.
+            ValueError: another model; a missing weight or a wrong shape; a weight that is not
+                finite, is quantised or is not in memory; an edit that is on already. The model
+                stays as it was.
         """
-        worn = _WORN.get(model)
-        if worn and any(edit is self for edit in worn.edits):
+        applied = _APPLIED.get(model)
+        if applied and any(edit is self for edit in applied.edits):
             raise ValueError("this edit is on this model already; take it off first")
         same = self.check_compatible(model) == "exactly"
         new = self.change(model, partial(plain_weight, model))
         broken = [name for name, weight in new.items() if not weight.isfinite().all()]
         if broken:
             raise ValueError(f"this edit would make {broken[0]} NaN or infinite")
-        if worn is None:
+        if applied is None:
             print_of = self.fingerprint if same else fingerprint(model)
-            worn = _WORN[model] = _AppliedEdits(print_of, self.weight_stats, [], {})
-        self._write(model, worn, new)
+            applied = _APPLIED[model] = _AppliedEdits(print_of, self.weight_stats, [], {})
+        self._write(model, applied, new)
 
-    def _write(self, model: nn.Module, worn: _AppliedEdits, new: dict[str, torch.Tensor]) -> None:
+    def _write(
+        self, model: nn.Module, applied: _AppliedEdits, new: dict[str, torch.Tensor]
+    ) -> None:
         for name, weight in new.items():
-            own = model.get_parameter(name)
-            worn.originals.setdefault(name, own.detach().clone())
-            own.data.copy_(weight)
-        worn.edits.append(self)
+            parameter = model.get_parameter(name)
+            applied.originals.setdefault(name, parameter.detach().clone())
+            parameter.data.copy_(weight)
+        applied.edits.append(self)
 
     @torch.no_grad()
     def revert(self, model: nn.Module) -> None:
-        """Give back what the weights would be without this edit, bit for bit.
+        """Removes this edit: the weights are as without it, bit for bit.
 
         Raises:
-            ValueError: it is not on this model.
+            ValueError: the edit is not on this model.
         """
-        worn = _WORN.get(model)
-        if worn is None or not any(edit is self for edit in worn.edits):
+        applied = _APPLIED.get(model)
+        if applied is None or not any(edit is self for edit in applied.edits):
             raise ValueError("this edit is not on this model")
-        for name, original in reversed(worn.originals.items()):
+        for name, original in reversed(applied.originals.items()):
             model.get_parameter(name).data.copy_(original)
-        rest = [edit for edit in worn.edits if edit is not self]
-        del _WORN[model]
+        rest = [edit for edit in applied.edits if edit is not self]
+        del _APPLIED[model]
         if rest:
-            worn = _WORN[model] = _AppliedEdits(worn.fingerprint, worn.weight_stats, [], {})
+            applied = _APPLIED[model] = _AppliedEdits(
+                applied.fingerprint, applied.weight_stats, [], {}
+            )
             for edit in rest:
-                edit._write(model, worn, edit.change(model, model.get_parameter))
+                edit._write(model, applied, edit.change(model, model.get_parameter))
 
     @contextmanager
     def on(self, model: nn.Module) -> Iterator[nn.Module]:
-        """Change the model for the length of a `with` block, whatever happens in it."""
+        """Applies the edit inside a `with` block and reverts it at the end, also after an error."""
         self.apply(model)
         try:
             yield model
@@ -185,24 +191,26 @@ class Edit:
             self.revert(model)
 
     def __add__(self, other: "Edit") -> "ComposedEdit":
-        """First this edit, then the other."""
+        """Composes two edits: first this edit, then the other."""
         return ComposedEdit((self, other))
 
     @torch.no_grad()
     def norm(self, model: nn.Module) -> float:
-        """Frobenius norm of the difference that it would make to the weights as they are."""
+        """The Frobenius norm of the change to the weights as they are now."""
         new = self.change(model, partial(plain_weight, model))
-        gaps = [own.double() - model.get_parameter(name).double() for name, own in new.items()]
+        gaps = [
+            weight.double() - model.get_parameter(name).double() for name, weight in new.items()
+        ]
         return sum(float(gap.square().sum()) for gap in gaps) ** 0.5
 
     def describe(self) -> str:
-        """One paragraph for people."""
+        """Describes the edit in a few lines of text."""
         return "\n".join(
             [f"model {self.fingerprint}"] + [f"{key}: {value}" for key, value in self.notes.items()]
         )
 
     def save(self, path: str | Path) -> None:
-        """Write a safetensors file, in one move. The file is a record of who was forgotten."""
+        """Writes a safetensors file in one step. The file names the forgotten people."""
         tensors: dict[str, torch.Tensor] = {}
         metadata = {"format": FORMAT, "edit": json.dumps(_packed(self, "edit", tensors))}
         metadata["checksum"] = checksum(tensors, metadata)
@@ -211,7 +219,7 @@ class Edit:
 
     @staticmethod
     def load(path: str | Path) -> "Edit":
-        """Read an edit of any kind.
+        """Reads an edit of any kind.
 
         Raises:
             FileNotFoundError: no such file.
@@ -221,10 +229,10 @@ class Edit:
             with safe_open(path, "pt") as file:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            own = metadata.get("format", "that of the first edition")
-            if own != FORMAT:
+            form = metadata.get("format", "that of the first edition")
+            if form != FORMAT:
                 raise ValueError(
-                    f"its format is {own}, not {FORMAT}; make it again with `unlearn --save-edit`"
+                    f"its format is {form}, not {FORMAT}; make it again with `unlearn --save-edit`"
                 )
             if metadata.pop("checksum") != checksum(tensors, metadata):
                 raise ValueError("its checksum does not fit its content")
@@ -245,35 +253,35 @@ class Edit:
 
 
 def checksum(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> str:
-    """SHA-256 of everything in an edit file, to notice a change by hand or by accident."""
+    """SHA-256, hexadecimal, of the tensors and metadata of a file: it shows a later change."""
     return hash_tensors(sorted(tensors.items()), json.dumps(sorted(metadata.items())))
 
 
 def _packed(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
-    """A value as JSON; the tensors in it are put aside under names of their own."""
+    """Turns a value into JSON; its tensors go into `tensors` under unique names."""
     if isinstance(value, torch.Tensor):
         tensors[name] = value.detach().cpu().contiguous().clone()  # two edits may share one
         return {"tensor": name}
     if isinstance(value, Edit):
-        own = {f.name: getattr(value, f.name) for f in fields(value)}  # type: ignore[arg-type]
-        return {"kind": type(value).__name__, "of": _packed(own, name, tensors)}
+        content = {f.name: getattr(value, f.name) for f in fields(value)}  # type: ignore[arg-type]
+        return {"kind": type(value).__name__, "of": _packed(content, name, tensors)}
     if isinstance(value, dict):
         return {"dict": {key: _packed(v, f"{name}/{key}", tensors) for key, v in value.items()}}
     if isinstance(value, (list, tuple)):
-        return [_packed(each, f"{name}/{i}", tensors) for i, each in enumerate(value)]
+        return [_packed(item, f"{name}/{i}", tensors) for i, item in enumerate(value)]
     return value
 
 
 def _unpacked(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
-    """What `_packed` took apart."""
+    """Reverses `_packed`."""
     if isinstance(value, list):
-        return [_unpacked(each, tensors) for each in value]
+        return [_unpacked(item, tensors) for item in value]
     if not isinstance(value, dict):
         return value
     if "tensor" in value:
         return tensors[value["tensor"]]
     if "dict" in value:
-        return {key: _unpacked(each, tensors) for key, each in value["dict"].items()}
+        return {key: _unpacked(item, tensors) for key, item in value["dict"].items()}
     edit = KINDS[value["kind"]](**_unpacked(value["of"], tensors))
     known = edit.weight_stats is None or isinstance(edit.weight_stats, torch.Tensor)
     if not known or not isinstance(edit.notes, dict) or not isinstance(edit.fingerprint, str):
@@ -289,13 +297,14 @@ class ColumnScaling(Edit):
     """One factor for each knowledge vector: W = W0 * factors, columnwise.
 
     Attributes:
-        contrast: `[layers, d_ff]` float32, of a mixture `[layers, experts, d_ff]`; zero for
-            vectors that stay as they are.
+        contrast: `[layers, d_ff]` float32, in a mixture of experts `[layers, experts, d_ff]`; zero
+            for vectors that stay as they are.
         strength: the total G, >= 0.
-        fingerprint: of the model the edit was made for.
-        schedule: `one pass`, or `published`: then the strength is part of how it came about.
+        fingerprint: the fingerprint of the model that the edit was made for.
+        schedule: `one pass` or `published`; a published edit is bound to its strength.
         notes: as in `Edit`.
-        rule: `gate`, factors `exponential`, with a contrast >= 0; or `share`, 1 - G * contrast.
+        rule: `gate`: the factors are `exponential` and the contrast is >= 0; or `share`: the
+            factors are 1 - G * contrast.
     """
 
     contrast: torch.Tensor
@@ -319,18 +328,22 @@ class ColumnScaling(Edit):
 
     @property
     def log_gates(self) -> torch.Tensor:
-        """S = G * contrast, `[layers, d_ff]` float32."""
+        """The exponent S = G * contrast, `[layers, d_ff]` float32."""
         return self.strength * self.contrast
 
     @property
     def gates(self) -> torch.Tensor:
-        """The factors, `[layers, d_ff]` float32, by the `rule`."""
+        """The factors by the `rule`, `[layers, d_ff]` float32."""
         if self.rule == "gate":
             return exponential(self.contrast, self.strength)
         return 1 - self.log_gates
 
     def with_strength(self, strength: float) -> "ColumnScaling":
-        """As `Edit.at`; a published edit cannot, since its gates depend on what came before."""
+        """The same edit at another strength.
+
+        Raises:
+            ValueError: a published edit: its gates depend on the earlier batches.
+        """
         if self.schedule != "one pass":
             raise ValueError(
                 "a published edit cannot change its strength: each batch was "
@@ -371,7 +384,7 @@ class LowRank(Edit):
 
     Attributes:
         factors: `{parameter: (B [out, r], A [r, in])}`.
-        strength: > 0 is what it was made with; 1 unless a method says otherwise.
+        strength: factor of the additions, >= 0; 1 unless a method sets it.
     """
 
     factors: dict[str, tuple[torch.Tensor, torch.Tensor]]
@@ -414,11 +427,11 @@ class LowRank(Edit):
 
 @dataclass
 class WeightReplacement(Edit):
-    """New weights in place of some of the model's: W = W0 + share * (weights - W0).
+    """New weights in place of some weights of the model: W = W0 + share * (weights - W0).
 
     Attributes:
         weights: `{parameter: tensor}`.
-        share: 1 for the weights themselves, bit for bit.
+        share: 1 gives exactly the new weights, bit for bit.
     """
 
     weights: dict[str, torch.Tensor]
@@ -429,7 +442,7 @@ class WeightReplacement(Edit):
 
     def __post_init__(self):
         numbers = [torch.full((), self.share), *self.weights.values()]
-        if not all(each.isfinite().all() for each in numbers):
+        if not all(number.isfinite().all() for number in numbers):
             raise ValueError("weights and their share must be finite")
 
     def scaled(self, share: float) -> "WeightReplacement":
@@ -437,14 +450,14 @@ class WeightReplacement(Edit):
 
     def change(self, model, weight):
         new = {}
-        for name, own in self.weights.items():
+        for name, target in self.weights.items():
             old, first = weight(name), _original(model, name)
-            if old.shape != own.shape:
+            if old.shape != target.shape:
                 raise ValueError(f"{name} is {tuple(old.shape)}, the edit for it is not")
-            own = own.to(old.device, old.dtype)
+            target = target.to(old.device, old.dtype)
             exact = self.share == 1 and torch.equal(old, first)
-            gap = self.share * (own.double() - first.double())
-            new[name] = own if exact else (old.double() + gap).to(old.dtype)
+            gap = self.share * (target.double() - first.double())
+            new[name] = target if exact else (old.double() + gap).to(old.dtype)
         return new
 
     def describe(self) -> str:
@@ -454,9 +467,9 @@ class WeightReplacement(Edit):
 
 
 def _original(model: nn.Module, name: str) -> torch.Tensor:
-    """A weight as it is without any edit."""
-    worn, now = _WORN.get(model), model.get_parameter(name)
-    return worn.originals.get(name, now) if worn else now
+    """A weight of the model without any edit."""
+    applied, now = _APPLIED.get(model), model.get_parameter(name)
+    return applied.originals.get(name, now) if applied else now
 
 
 @dataclass
@@ -469,8 +482,8 @@ class ComposedEdit(Edit):
     def __post_init__(self):
         if len({edit.fingerprint for edit in self.edits}) != 1:
             raise ValueError("these edits were made for different models")
-        sketches = [self.weight_stats, *(edit.weight_stats for edit in self.edits)]
-        self.weight_stats = next((each for each in sketches if each is not None), None)
+        known = [self.weight_stats, *(edit.weight_stats for edit in self.edits)]
+        self.weight_stats = next((stats for stats in known if stats is not None), None)
 
     @property
     def fingerprint(self) -> str:  # type: ignore[override]

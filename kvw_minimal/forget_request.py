@@ -1,4 +1,4 @@
-"""A request to forget: data only, the questions on both sides and what is scored afterwards."""
+"""A request to forget: data only, the questions on both sides and the evaluation sets."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -7,12 +7,12 @@ from .questions import Question, seeded
 
 
 def drawn_for_sham(pool: list[str], size: int, draw: int) -> list[str]:
-    """A random sample of `size` people, for whom a sham is made; `draw` is the seed."""
+    """Samples `size` people for the sham control. `draw` is the seed."""
     return sorted(seeded("sham", size, draw).choice(pool, size, replace=False).tolist())
 
 
 def people_of(questions: list[Question]) -> list[str]:
-    """The people whom questions are about, each once, in their order."""
+    """The people that questions are about, each once, in the order of the questions."""
     return list(dict.fromkeys(question.person for question in questions))
 
 
@@ -21,15 +21,15 @@ class Request:
     """The people to forget, the people to keep, and the questions about them. It holds no model.
 
     Attributes:
-        forget: questions whose answers the model shall not give any more.
-        retain: questions whose answers shall stay; may be empty for methods that need none.
-        general: questions about nobody, such as portraits of strangers or facts of the world.
-        eval_sets: `{set: questions}`, what is scored before and after.
-        sham_pool: people who may be drawn for a sham; those of `retain` unless given.
-        seed: of everything that a method draws.
+        forget: questions; the model shall no longer give their answers.
+        retain: questions; the model shall keep their answers. May be empty for some methods.
+        general: questions about no person of the request: portraits of strangers, world facts.
+        eval_sets: `{set: questions}`, the questions to score before and after.
+        sham_pool: the people that a sham is drawn from; the people of `retain` unless given.
+        seed: the seed of everything that a method draws.
 
     Raises:
-        ValueError: an empty forget set, or a question that stands twice.
+        ValueError: an empty forget set, or the same question twice.
     """
 
     forget: list[Question]
@@ -60,17 +60,16 @@ class Request:
         return people_of(self.retain)
 
     def questions(self) -> list[Question]:
-        """Both sides, by person: the same list for every request that shares these questions."""
+        """The questions of both sides by person: the same list however they are divided."""
         return sorted(self.forget + self.retain, key=lambda question: question.person)
 
     def sham(self, draw: int) -> "Request":
         """The same request for as many other people, drawn at random: the control of an edit.
 
-        The evaluation sets stay. The people of the request are retained.
+        The evaluation sets stay. The people of the request become people to retain.
 
         Raises:
-            ValueError: fewer people to draw from than there are to forget, or one of whom nothing
-                is asked.
+            ValueError: too few people to draw from, or a person without a question.
         """
         people, size = set(self.people), len(self.people)
         pool = sorted(set(self.retain_people)) if self.sham_pool is None else self.sham_pool
@@ -92,10 +91,10 @@ class Request:
         )
 
     def sets(self, *names: str) -> Iterator[tuple[str, list[Question]]]:
-        """Some of the evaluation sets, or all of them, by name.
+        """The named evaluation sets, or all of them, with their names.
 
         Raises:
-            ValueError: there is no such set.
+            ValueError: an unknown name.
         """
         strange = sorted(set(names) - set(self.eval_sets))
         if strange:
@@ -107,8 +106,8 @@ class Request:
     def __repr__(self) -> str:
         def side(name: str, questions: list[Question]) -> str:
             people = people_of(questions)
-            some = ", ".join(people[:5]) + (", ..." if len(people) > 5 else "")
-            return f"{name}: {len(people)} people, {len(questions)} questions ({some})"
+            first = ", ".join(people[:5]) + (", ..." if len(people) > 5 else "")
+            return f"{name}: {len(people)} people, {len(questions)} questions ({first})"
 
         sets = ", ".join(f"{name} {len(questions)}" for name, questions in self.eval_sets.items())
         sides = f"{side('forget', self.forget)}\n{side('retain', self.retain)}"

@@ -1,14 +1,14 @@
 """Knowledge Vector Weakening, arXiv 2601.21794: the formula, the gate, two schedules, two methods.
 
-An FFN adds sum_i h_i v_i to the residual stream. v_i, a column of its output projection W, is a
-knowledge vector, and its input h_i says how strongly a token calls it. With c the mean of |h| over
-the tokens from which answers are predicted, of the questions to forget (f) or to retain (r),
+An FFN adds sum_i h_i v_i to the residual stream. A knowledge vector v_i is a column of its output
+projection W. Its input h_i says how strongly a token calls it. The coefficient c is the mean of |h|
+over the tokens that predict answers, for the questions to forget (c_f) or to retain (c_r).
 
     delta = max(0, log c_f - log c_r)                    contrast: is it called more to forget?
     g     = exp(-G delta) = min(1, (c_r / c_f)^G)        gate, at the total strength G
     W'    = W g                                          columnwise: the edit
 
-No gradient and no optimiser: c comes from forward passes (`coefficients.measure`).
+KVW needs no gradient and no optimiser. Forward passes give c (`coefficients.measure`).
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -36,44 +36,44 @@ SCHEDULES = ("one pass", "published")
 
 
 def contrast(forget: torch.Tensor, retain: torch.Tensor, epsilon: float = EPSILON) -> torch.Tensor:
-    """How much more a vector is called for the forgotten: max(0, log forget - log retain).
+    """The contrast delta of each knowledge vector: max(0, log c_f - log c_r).
 
     Args:
-        forget, retain: coefficients `[layers, d_ff]`, >= 0.
+        forget, retain: the coefficients c_f and c_r, `[layers, d_ff]`, >= 0.
 
     Returns:
-        `[layers, d_ff]` float32, >= 0; 0 where the retain set calls it at least as much.
+        `[layers, d_ff]` float32, >= 0; 0 where c_r is at least c_f.
     """
-    ratio = torch.log(forget.float() + epsilon) - torch.log(retain.float() + epsilon)
-    return ratio.clamp(min=0)
+    log_ratio = torch.log(forget.float() + epsilon) - torch.log(retain.float() + epsilon)
+    return log_ratio.clamp(min=0)
 
 
 def gate(contrast: torch.Tensor, strength: float) -> torch.Tensor:
-    """exp(-G * contrast) = min(1, (retain / forget)^G), in (0, 1]."""
+    """The gate g = exp(-G * contrast) = min(1, (c_r / c_f)^G), in (0, 1]."""
     return exponential(contrast, strength)
 
 
 def mask_layers(scores: torch.Tensor, layers: tuple) -> torch.Tensor:
-    """Zero outside a layer range."""
+    """Sets the scores outside a layer range to zero."""
     first, last = resolve_layers(layers, len(scores))
-    kept = torch.zeros_like(scores)
-    kept[first : last + 1] = scores[first : last + 1]
-    return kept
+    masked = torch.zeros_like(scores)
+    masked[first : last + 1] = scores[first : last + 1]
+    return masked
 
 
 def masked_contrast(forget: torch.Tensor, retain: torch.Tensor) -> torch.Tensor:
-    """Their `contrast`; 0 in an expert that no token of the retain set asked."""
+    """The `contrast`; 0 in an expert that no token of the retain set used."""
     return contrast(forget, retain) * retain.any(-1, keepdim=True)
 
 
 def check_sides(made_for: str, people: Iterable[str], *measured: Coefficients) -> None:
-    """Refuse people on both sides, and coefficients of another model than `made_for`.
+    """Raises ValueError for people on both sides, or coefficients of another model.
 
     Args:
-        people: who is forgotten.
+        made_for: the fingerprint of the model; people: the people to forget.
         measured: coefficients; the last are those of the retain set.
     """
-    if any(each.fingerprint != made_for for each in measured):
+    if any(coefficients.fingerprint != made_for for coefficients in measured):
         raise ValueError("these coefficients were measured on another model (or an edited one)")
     both = sorted(set(people) & set(measured[-1].people))
     if both:
@@ -91,16 +91,14 @@ def one_pass(
     layers: tuple = (0.0, 1.0),
     **notes,
 ) -> ColumnScaling:
-    """Average the forget set first, then weaken once. Source: this book's form of KVW.
+    """Averages the forget set first, then weakens once. Source: this book's form of KVW.
 
     Raises:
         ValueError: people on both sides, coefficients of another model, or no such layers.
     """
     check_sides(fingerprint(model), forget.people, forget, retain)
-    scores = masked_contrast(forget.pooled(), retain.pooled())
-    return ColumnScaling(
-        mask_layers(scores, layers).cpu(), strength, forget.fingerprint, notes=notes
-    )
+    delta = mask_layers(masked_contrast(forget.pooled(), retain.pooled()), layers)
+    return ColumnScaling(delta.cpu(), strength, forget.fingerprint, notes=notes)
 
 
 @torch.no_grad()
@@ -111,14 +109,14 @@ def sequential_weakening(
     factors_of: Callable[[torch.Tensor], torch.Tensor],
     progress: bool = False,
 ) -> torch.Tensor:
-    """Weaken a little after each step, and measure the next one on the weakened weights.
+    """Weakens a little after each step, and measures the next step on the weakened weights.
 
-    The original weights are scaled once by all that was found so far, in float32, so that nothing
-    is lost to rounding on the way; afterwards they are back, bit for bit.
+    Each step scales the original weights once, in float32, by the mean contrast so far. Rounding
+    does not add up. Afterwards the weights are as before, bit for bit.
 
     Args:
-        contrast_of: a step's contrast `[layers, d_ff]`, on the model as it is then.
-        factors_of: from the mean contrast so far (steps to come count as zero) to the factors.
+        contrast_of: gives the contrast of a step, `[layers, d_ff]`, on the model at that step.
+        factors_of: gives the factors of the mean contrast so far; later steps count as zero.
 
     Returns:
         The mean of the contrasts, `[layers, d_ff]`.
@@ -138,13 +136,13 @@ def sequential_weakening(
 
 
 def epoch_order(count: int, epochs: int = 1, seed: int = 0) -> list[int]:
-    """Which batch comes when: every epoch shuffled anew, from one seed."""
+    """The order of the batches: each epoch is a new permutation from one seed."""
     rng = np.random.default_rng(seed)
     return [int(i) for _ in range(epochs) for i in rng.permutation(count)]
 
 
 def contrast_of_batch(model: nn.Module, batch: Batch, retain: torch.Tensor) -> torch.Tensor:
-    """max(0, log c_b - log c_r) of one batch, `[layers, d_ff]`."""
+    """The contrast max(0, log c_b - log c_r) of one batch, `[layers, d_ff]`."""
     alone = replace(batch, rows=list(range(len(batch.rows))))
     sums, tokens, _ = accumulate(model, [alone], ["batch"] * len(batch.rows))
     return masked_contrast(mean(sums[0], tokens[0]), retain)
@@ -163,29 +161,30 @@ def published(
     progress: bool = False,
     **notes,
 ) -> ColumnScaling:
-    """Weaken a little after each forget batch, on the weakened weights; gamma = G / steps.
+    """Weakens a little after each forget batch, on the weakened weights; gamma = G / steps.
 
     Source: KVW, arXiv 2601.21794, and the authors' public loop.
 
     Args:
-        people: who is forgotten, once or once a question; `strength`: the total G.
+        people: the ids of the people to forget; an id may occur several times.
+        strength: the total G.
 
     Raises:
         ValueError: as `one_pass`.
     """
     made_for, forgotten = fingerprint(model), sorted(set(people))
     check_sides(made_for, forgotten, retain)
-    reference = retain.pooled()  # [layers, d_ff]
+    c_r = retain.pooled()  # [layers, d_ff]
     order = epoch_order(len(batches), epochs, seed)
-    mean = sequential_weakening(
+    delta = sequential_weakening(
         model,
         order,
-        lambda i: mask_layers(contrast_of_batch(model, batches[i], reference), layers),
-        lambda total: gate(total, strength),
+        lambda i: mask_layers(contrast_of_batch(model, batches[i], c_r), layers),
+        lambda delta: gate(delta, strength),
         progress,
     )
     notes = {"people": forgotten, "gamma": strength / len(order), "batches": len(order), **notes}
-    return ColumnScaling(mean.cpu(), strength, made_for, "published", notes)
+    return ColumnScaling(delta.cpu(), strength, made_for, "published", notes)
 
 
 # --- the methods -------------------------------------------------------------------------------
@@ -199,7 +198,7 @@ class KVW(Method):
     Attributes:
         strength: G of the gate min(1, (c_r / c_f)^G), >= 0.
         layers: first and last layer, as numbers or as fractions of the depth.
-        end_of_turn: whether the end of the turn counts as a token of the answer: an ablation.
+        end_of_turn: whether the end of the turn counts as a token of the answer (an ablation).
     """
 
     strength: float = STRENGTH
@@ -216,13 +215,13 @@ class KVW(Method):
 @register("KVW published", source="KVW, arXiv 2601.21794, and its public code", grid=STRENGTHS)
 @dataclass(frozen=True)
 class PublishedKVW(KVW):
-    """KVW as its authors published it: weaken a little after each batch.
+    """KVW as its authors published it: it weakens a little after each batch.
 
     Attributes:
         strength: the total G; gamma = G / steps; `layers`, `end_of_turn`: as in `KVW`.
-        epochs: how often each batch is seen.
-        batch: questions a batch; None for what is asked about one person's photos, about as much as
-            the authors' caption of a picture says (all that is asked where there is no photo).
+        epochs: the number of passes over the batches.
+        batch: the number of questions in a batch. None: all image questions about one person
+            (comparable to one caption in the authors' code), or all of them without a photo.
     """
 
     strength: float = 20.0
@@ -234,19 +233,18 @@ class PublishedKVW(KVW):
         layers = resolve_layers(self.layers, len(find_projections(session.model)))
         retain = session.coefficients(request).of(request.retain_people)
         batches = self.batches(session, request)
-        session.cost.add("forget", sum(len(each.rows) for each in batches) * self.epochs, 1)
+        session.cost.add("forget", sum(len(batch.rows) for batch in batches) * self.epochs, 1)
         session.cost.add("retain", len(request.retain), 1)
-        schedule: dict[str, Any] = {
-            "strength": self.strength,
-            "epochs": self.epochs,
-            "seed": request.seed,
-        }
-        return published(session.model, batches, request.people, retain, layers=layers, **schedule)
+        order: dict[str, Any] = {"layers": layers, "epochs": self.epochs, "seed": request.seed}
+        people, G = request.people, self.strength
+        return published(session.model, batches, people, retain, strength=G, **order)
 
     def batches(self, session: Session, request: Request) -> list[Batch]:
-        """The forget set as the schedule takes it."""
+        """The batches of the forget set, in the order of the people."""
         if self.batch is not None:
             return session.batches(request.forget, self.batch)
-        own = [[q for q in request.forget if q.person == person] for person in request.people]
-        shown = [[q for q in asked if q.modality == "image"] or asked for asked in own]
-        return [batch for asked in shown for batch in session.batches(asked)]
+        batches: list[Batch] = []
+        for person in request.people:
+            questions = [q for q in request.forget if q.person == person]
+            batches += session.batches([q for q in questions if q.modality == "image"] or questions)
+        return batches

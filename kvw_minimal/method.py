@@ -1,4 +1,4 @@
-"""What a method is, the one list of all of them, and how an edit is made by one."""
+"""The base class of all methods, their register, and the function that makes an edit."""
 
 import ctypes
 import gc
@@ -26,7 +26,7 @@ Kind = TypeVar("Kind", bound="type[Method]")
 
 
 def _fault(value: Any, field: Field) -> str:
-    """What a value of a field must be and is not; empty if it fits the type of the field."""
+    """The reason why a value does not fit its field; empty if it fits."""
     origin = get_origin(field.type)
     kinds: tuple[Any, ...] = (origin,) if origin is tuple else get_args(field.type) or (field.type,)
     if isinstance(value, tuple(kind for kind in kinds if kind not in (float, int))):
@@ -46,21 +46,21 @@ def _fault(value: Any, field: Field) -> str:
 
 @dataclass(frozen=True)
 class Method:
-    """A way to forget: a frozen dataclass whose fields are its settings, with an `edit`.
+    """A way to forget: a frozen dataclass. Its fields are its settings; `edit` makes the edit.
 
-    Your own inherits from this class. Fields check themselves by their types: a `float` is at least
-    0, an `int` at least 1, unless the field's metadata say `at_least`, and at most `at_most`; no
-    number is infinite. `register` enters a method under a name.
+    Your own method inherits from this class. The types check the fields: a `float` is at least 0,
+    an `int` at least 1. The metadata of a field can set `at_least` and `at_most`. No number is
+    infinite. `register` enters a method under a name.
 
     Attributes:
-        name: as it stands in tables and rows; that of the class unless it is registered.
-        source: paper and equation, and what differs from them here.
-        grid: the settings that tuning chooses from on `pocket`; empty where there are none.
-        requires: of `gradients`, `retain set`, `images` (it looks at pictures while it forgets).
-        settings_from: the method whose chosen settings it takes, for controls of equal strength.
+        name: the name in tables and rows; the name of the class unless it is registered.
+        source: the paper and its equation, and the differences from them here.
+        grid: the settings that tuning tries on `pocket`; empty without tuning.
+        requires: any of `gradients`, `retain set`, `images` (it uses pictures while it forgets).
+        settings_from: the method that lends its tuned settings, for controls of equal strength.
 
     Raises:
-        ValueError: a setting that no method can use; the message names it.
+        ValueError: a value that a field cannot have; the message names the field.
     """
 
     name: ClassVar[str] = "Method"
@@ -75,7 +75,7 @@ class Method:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, list):  # of JSON
+            if isinstance(value, list):  # JSON has no tuples
                 value = tuple(value)
                 object.__setattr__(self, field.name, value)
             fault = _fault(value, field)
@@ -85,25 +85,25 @@ class Method:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All fields by name, as JSON holds them."""
+        """The fields by name, as JSON holds them."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
     @classmethod
     def tuned(cls) -> dict[str, Any]:
-        """The settings that tuning chooses, as the book chose them: defaults of these fields."""
+        """The tuned settings of the book: the defaults of the fields in `grid`."""
         return {name: getattr(cls, name) for name in (cls.grid or ({},))[0]}
 
     def edit(self, session: Session, request: Request) -> Edit:
-        """What the method changes in `session.model` for a request.
+        """The change to `session.model` for a request.
 
-        It may train the model, which is put back afterwards, bit for bit (`make_edit`). Passes over
-        questions are counted in `session.cost`.
+        A method may train the model: `make_edit` restores it afterwards, bit for bit. It counts its
+        passes over questions in `session.cost`.
         """
         raise NotImplementedError
 
     def __str__(self) -> str:
-        """The class with its strength, and with the fields that are not as the book chose them."""
+        """The class with its strength, and with each field that differs from its default."""
         shown = [
             f"{field.name}={getattr(self, field.name)!r}"
             for field in fields(self)
@@ -128,7 +128,7 @@ def register(
     """A decorator that enters a class into `METHODS`; arguments as the attributes of `Method`.
 
     Raises:
-        ValueError: another one has that name.
+        ValueError: another method has that name.
     """
 
     def enter(kind: Kind) -> Kind:
@@ -143,10 +143,10 @@ def register(
 
 
 def method_of(kind: str | type[Method], settings: dict[str, Any] | None = None) -> Method:
-    """A method by its name or class, with some settings; the others are as the book chose them.
+    """Makes a method from its name or class and some settings; the others keep their defaults.
 
     Raises:
-        ValueError: no such method, no such setting, or a value that it cannot have.
+        ValueError: no such method, no such setting, or a value that the setting cannot have.
     """
     if isinstance(kind, str):
         if kind not in METHODS:
@@ -155,13 +155,13 @@ def method_of(kind: str | type[Method], settings: dict[str, Any] | None = None) 
     known = [field.name for field in fields(kind)]
     strange = sorted(set(settings or {}) - set(known))
     if strange:
-        there = ", ".join(known) or "none"
-        raise ValueError(f"{kind.name} has no setting {strange[0]!r}; there are {there}")
+        settings_known = ", ".join(known) or "none"
+        raise ValueError(f"{kind.name} has no setting {strange[0]!r}; there are {settings_known}")
     return kind(**(settings or {}))
 
 
 def parameter_grid(**values: tuple) -> tuple[dict, ...]:
-    """Every combination of some settings, the first changing slowest."""
+    """Every combination of some settings; the first setting changes slowest."""
     return tuple(dict(zip(values, chosen, strict=True)) for chosen in product(*values.values()))
 
 
@@ -171,18 +171,18 @@ def parameter_grid(**values: tuple) -> tuple[dict, ...]:
 def make_edit(
     session: Session, request: Request, method: Method, memory: bool = False
 ) -> tuple[Edit, Cost]:
-    """Make the edit of a method; the model is as it was, whatever happens.
+    """Makes the edit of a method, and restores the model, also after an error.
 
     Args:
-        memory: whether the cost says how much was needed; half a second to ask.
+        memory: whether the cost includes the peak memory; this takes half a second.
 
     Returns:
-        The edit, with its notes and the sketch of its model, and what it cost.
+        The edit, with its notes and the weight statistics of its model, and its cost.
 
     Raises:
-        ValueError: nothing to retain where that is required, weights, activations or a loss that
-            are not finite, or what the method itself refuses.
-        TypeError: no method, or one that returns no edit.
+        ValueError: no retain set where the method requires it; weights, activations or a loss
+            that are not finite; anything that the method itself refuses.
+        TypeError: an object that is no method, or a method that returns no edit.
     """
     if not isinstance(method, Method):
         raise TypeError(f"{method!r} is no method: inherit from kvw.Method, and make one of it")
@@ -203,7 +203,7 @@ def make_edit(
 
 
 def _resident(peak: bool) -> float:
-    """Megabytes that this process holds now, or held at most since the peak was reset (Linux)."""
+    """Megabytes that this process holds now, or its peak since the last reset (Linux)."""
     wanted = "VmHWM" if peak else "VmRSS"
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(wanted)) / 1024
@@ -211,14 +211,14 @@ def _resident(peak: bool) -> float:
 
 @contextmanager
 def metered(cost: Cost, device: torch.device, memory: bool) -> Iterator[None]:
-    """Take the time of a block, and its peak memory where that is wanted."""
+    """Measures the time of a block and, if `memory`, its peak memory."""
     cuda, linux = device.type == "cuda", device.type == "cpu" and sys.platform == "linux"
     if memory and cuda:
         torch.cuda.reset_peak_memory_stats(device)
     elif memory and linux:
         gc.collect()
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:  # glibc keeps freed memory: a later method would get it for free
+        if trim is not None:  # glibc keeps freed memory: a later method would not need new memory
             trim(0)
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts anew
         before = _resident(peak=False)
@@ -232,14 +232,14 @@ def metered(cost: Cost, device: torch.device, memory: bool) -> Iterator[None]:
 
 
 def named_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Parameters and buffers by name; the state dict of a quantised model holds more than these."""
+    """Parameters and buffers by name. The state dict of a quantised model holds more."""
     yield from model.named_parameters()
     yield from model.named_buffers()
 
 
 @contextmanager
 def restored(model: nn.Module) -> Iterator[None]:
-    """Put weights, flags and mode back afterwards, bit for bit, whatever happened."""
+    """Restores weights, flags and mode after the block, bit for bit, also after an error."""
     weights = {name: tensor.detach().clone() for name, tensor in named_tensors(model)}
     flags = {name: weight.requires_grad for name, weight in model.named_parameters()}
     modes = {module: module.training for module in model.modules()}

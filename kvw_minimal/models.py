@@ -1,4 +1,4 @@
-"""Load a model, find the parts of it that the method speaks of, and tell two models apart."""
+"""Models: load one, find its output projections, and compare two."""
 
 import hashlib
 from collections.abc import Iterable
@@ -11,19 +11,19 @@ from .architectures import ffns_of, is_transposed, iter_state, prepare, stacks_o
 
 
 def load(name: str, device: str = "cpu", dtype: torch.dtype = torch.float32):
-    """Load a model and its processor (or tokenizer, for a model without eyes).
+    """Loads a model and its processor (or tokenizer, for a model without a vision tower).
 
-    The models of this book have names (`kvw_minimal.zoo.load`); this takes any other.
+    `kvw_minimal.zoo.load` loads the models of this book by name. This function loads any other.
 
     Args:
         name: a folder, or the hub id of any LVLM or language model.
 
     Returns:
-        `(model, processor)`, the model in evaluation mode; a quantised one (`bitsandbytes`, by its
-        config) stays quantised, where its library puts it.
+        `(model, processor)`. The model is in evaluation mode. A quantised model (`bitsandbytes`, by
+        its config) stays quantised, on the device that its library chooses.
 
     Raises:
-        OSError: there is no such model here and it cannot be fetched, or it is damaged.
+        OSError: the model is missing, cannot be fetched or is damaged.
     """
     import transformers as t
 
@@ -34,7 +34,7 @@ def load(name: str, device: str = "cpu", dtype: torch.dtype = torch.float32):
         eyes = hasattr(processor, "image_processor")
         auto = t.AutoModelForImageTextToText if eyes else t.AutoModelForCausalLM
         model = auto.from_pretrained(name, dtype=dtype, use_safetensors=True)
-    except Exception as error:  # of a damaged folder transformers raises anything
+    except Exception as error:  # transformers raises anything for a damaged folder
         raise OSError(
             f"cannot load {name!r}: not a model of this book (pocket, pocket-oracle-A-5; "
             "others by `python -m kvw_minimal book train pocket --group A --forget-percent 10`), "
@@ -44,29 +44,30 @@ def load(name: str, device: str = "cpu", dtype: torch.dtype = torch.float32):
 
 
 def tokenizer_of(processor):
+    """The tokenizer of a processor, or the tokenizer itself."""
     return getattr(processor, "tokenizer", processor)
 
 
 def backbone(model: nn.Module) -> nn.Module:
-    """The model without its head: hidden states are all that the coefficients need."""
+    """The model without its head: coefficients need only its hidden states."""
     return getattr(model, model.base_model_prefix, model)
 
 
 def find_projections(model: nn.Module) -> dict[str, nn.Module]:
-    """Find the FFN output projection of each decoder layer, first layer first.
+    """Finds the FFN output projection of each decoder layer, first layer first.
 
-    Works on gated and plain FFNs, `nn.Linear` and `Conv1D`, quantised or not, in an LVLM or alone;
-    what `model.get_decoder()` names is looked into, never a tower. Of a mixture of experts it finds
-    what holds the experts of each layer; experts that every token asks, and layers that are no
-    mixture, are left alone. `book/families.md` says on which families it was tried.
+    It works on gated and plain FFNs, `nn.Linear` and `Conv1D`, quantised or not, in an LVLM or a
+    language model. It searches `model.get_decoder()`, never a vision tower. In a mixture of experts
+    it finds the module with the experts of each layer. It ignores shared experts, and layers
+    without a mixture in such a model. `book/families.md` lists the tested families.
 
     Returns:
-        `{module path: projection}`, one a layer; its weight is `[d_model, d_ff]`
-        (`[d_ff, d_model]` in a `Conv1D`), of experts `[experts, d_model, d_ff]`.
+        `{module path: projection}`, one for each layer. The weight of a projection is
+        `[d_model, d_ff]` (`[d_ff, d_model]` in a `Conv1D`), of experts `[experts, d_model, d_ff]`.
 
     Raises:
-        ValueError: there is no such projection, or several in one layer that are no experts of
-            one tensor; or an encoder reads the question.
+        ValueError: no such projection; several in one layer that are no experts of one tensor; or
+            a model that reads the question by an encoder.
     """
     text = model.config.get_text_config(decoder=True)
     if getattr(model.config, "is_encoder_decoder", False):
@@ -76,9 +77,9 @@ def find_projections(model: nn.Module) -> dict[str, nn.Module]:
         )
     count, width = (getattr(text, name, 0) for name in ("num_hidden_layers", "hidden_size"))
     for path, stack in stacks_of(model, count):
-        found = ffns_of(stack, path, width)
-        if found:
-            return found
+        projections = ffns_of(stack, path, width)
+        if projections:
+            return projections
     raise ValueError(
         f"no FFN output projection found in {type(model).__name__}: looked for a list "
         f"of {count} layers outside the vision tower, each with one linear map from "
@@ -89,7 +90,7 @@ def find_projections(model: nn.Module) -> dict[str, nn.Module]:
 def columns(projection: nn.Module) -> torch.Tensor:
     """The knowledge vectors of a layer as columns, a view `[d_model, d_ff]` of its weight.
 
-    Of a mixture `[experts, d_model, d_ff]`.
+    In a mixture of experts `[experts, d_model, d_ff]`.
     """
     weight = weight_of(projection)
     return weight.mT if is_transposed(projection) else weight
@@ -101,38 +102,38 @@ def hash_tensors(tensors: Iterable[tuple[str, torch.Tensor]], before: str = "") 
     for name, tensor in tensors:
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         whole = tensor.detach().cpu().reshape(-1)
-        if whole.stride(0) != 1:  # of one number, `contiguous` takes any stride for its own
+        if whole.stride(0) != 1:  # `contiguous` accepts any stride of a tensor with one element
             whole = whole.clone(memory_format=torch.contiguous_format)
         digest.update(whole.view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
 def fingerprint(model: nn.Module) -> str:
-    """A short hash of everything a model is: name, shape, dtype and bytes of every tensor.
+    """A short hash of a whole model: name, shape, dtype and bytes of every tensor.
 
-    16 hexadecimal digits, the same on every device. No weight can change unnoticed, be it in the
-    eye, the connector or the attention.
+    It has 16 hexadecimal digits and is the same on every device. Any change of a weight changes it,
+    also in the vision tower, the connector or the attention.
     """
     return hash_tensors(iter_state(model))[:16]
 
 
 def weight_stats(model: nn.Module) -> torch.Tensor:
-    """What is left of a model when its number format is forgotten: sum and norm of every tensor.
+    """The sum and the norm of every tensor of a model: they survive a change of number format.
 
     Returns:
-        `[tensors, 2]` float64, in the order of the state dict; two numbers say little about one
-        tensor, but hundreds of them tell two models apart.
+        `[tensors, 2]` float64, in the order of the state dict. Two numbers say little about one
+        tensor, but hundreds of them distinguish two models.
     """
     exact = (tensor.detach().double() for _, tensor in iter_state(model))  # one at a time
     return torch.tensor([[t.sum(), t.norm()] for t in exact], dtype=torch.float64)
 
 
 def same_up_to_rounding(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Whether two sketches are of the same weights, up to rounding to bfloat16 or float16.
+    """Whether two `weight_stats` have the same weights, up to rounding to bfloat16 or float16.
 
-    Rounding n weights moves their sum by about 2^-9 / sqrt(3) of their norm (allowed: eight times
-    2^-9), and their norm itself by at most 2^-9 of it: far less than what training, an edit or a
-    zeroed part changes.
+    Rounding moves the sum of weights by about 2^-9 / sqrt(3) of their norm (allowed: eight times
+    2^-9), and their norm by at most 2^-9 of it. Training, an edit or a zeroed part changes far
+    more.
     """
     if one.shape != other.shape:
         return False
@@ -144,10 +145,10 @@ def same_up_to_rounding(one: torch.Tensor, other: torch.Tensor) -> bool:
 def resolve_layers(layers: tuple, count: int) -> tuple[int, int]:
     """First and last layer, inclusive, from absolute numbers or fractions of the depth.
 
-    `(0, 3)` is layers 0 to 3; `(0.0, 1.0)` is all of them; `(0.5, 1.0)` the upper half.
+    `(0, 3)` means layers 0 to 3; `(0.0, 1.0)` all layers; `(0.5, 1.0)` the upper half.
 
     Raises:
-        ValueError: not two numbers, out of range or upside down.
+        ValueError: not two numbers, a number out of range, or a last layer below the first.
     """
     if len(layers) != 2 or not all(isinstance(layer, (int, float)) for layer in layers):
         raise ValueError(f"layers {layers}: write two numbers, the first and the last layer")

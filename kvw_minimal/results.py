@@ -1,8 +1,8 @@
 """Rows of scores, one schema everywhere: conditions, means with intervals, headroom, text tables.
 
-A row is about one question, or about all that is asked of a person: `condition`, of a sham its
-`draw`, `set`, `question`, `person`, `modality`, `metric`, `score_sum`, and `n`, over how many
-questions. Means and intervals stand in a second table that `summarise` computes.
+A row is about one question, or about all questions about a person. Its columns: `condition`,
+`draw` (of a sham), `set`, `question`, `person`, `modality`, `metric`, `score_sum`, and `n`, the
+number of questions. `summarise` computes a second table with means and intervals.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,11 +15,11 @@ from rich.table import Table
 from .bootstrap import interval
 from .questions import Question
 
-#: the model as it is; with an edit on; with one made for others; a model never taught the forgotten
+#: the model as it is; with an edit; with an edit for others; a model that never saw the forgotten
 CONDITIONS = ("vanilla", "edited", "sham", "oracle")
-ABOUT = ("set", "modality", "metric")  # what a mean is about
+ABOUT = ("set", "modality", "metric")  # the subject of a mean
 MEAN = ("value", "low", "high")  # a mean and its interval
-HEADROOM = 0.50  # vanilla must beat the oracle by so much on the forget set
+HEADROOM = 0.50  # the smallest lead of vanilla over the oracle on the forget set
 TAUGHT_ANSWERS = tuple(("forget", modality, "exact_match") for modality in ("image", "text"))
 
 
@@ -30,13 +30,13 @@ def score_rows(
     unparsable: Sequence[bool] | None = None,
     **columns: object,
 ) -> list[dict]:
-    """A row for each question and metric.
+    """Makes a row for each question and metric.
 
     Args:
-        name: of the set.
+        name: the name of the set.
         metrics: `{metric: values}`, a number for each question.
-        unparsable: of each question whether its answer cannot be read, where that can be.
-        columns: further columns of every row, or others in place of the usual ones.
+        unparsable: for each question whether its answer cannot be parsed; None without parsing.
+        columns: further columns of every row, or replacements of the usual columns.
     """
     rows = [
         {
@@ -59,7 +59,7 @@ def score_rows(
 
 
 def sum_by_person(rows: Iterable[dict]) -> list[dict]:
-    """Sums over all questions of a set about a person, for each modality and metric."""
+    """Sums the scores of a set over the questions about each person, by modality and metric."""
     people: dict[tuple, dict] = {}
     for row in rows:
         key = tuple(row[name] for name in (*ABOUT, "person"))
@@ -70,20 +70,20 @@ def sum_by_person(rows: Iterable[dict]) -> list[dict]:
 
 
 def about_of(row: Mapping) -> tuple[str, ...]:
-    """What a row is about: set, modality and metric."""
+    """The set, the modality and the metric of a row."""
     return tuple(row[name] for name in ABOUT)
 
 
 def summarise(rows: Iterable[Mapping]) -> list[dict]:
     """Means with 95 % intervals over people, a row for each condition, set, modality and metric.
 
-    Several draws of a sham make one mean.
+    All draws of a sham make one mean.
 
     Args:
-        rows: of questions, or of people.
+        rows: rows of questions, or of people.
 
     Returns:
-        Rows with `value`, `low`, `high`, `n` and, where rows hold it, the sum of `unparsable`.
+        Rows with `value`, `low`, `high`, `n` and, if the rows have it, the sum of `unparsable`.
     """
     columns, groups = ("condition", *ABOUT), dict[tuple, list[Mapping]]()
     for row in rows:
@@ -104,7 +104,7 @@ def summarise(rows: Iterable[Mapping]) -> list[dict]:
 
 
 def rounded(summary: Iterable[dict]) -> list[dict]:
-    """The same summary, means and intervals to four digits, as it is stored."""
+    """Rounds means and intervals to four digits, as they are stored."""
     return [
         row | {name: round(float(row[name]), 4) for name in MEAN if name in row} for row in summary
     ]
@@ -114,7 +114,7 @@ def find(summary: Iterable[dict], condition: str, *about: str) -> dict:
     """The one row of a condition about a set, a modality and a metric.
 
     Raises:
-        KeyError: there is none.
+        KeyError: no such row.
     """
     for row in summary:
         if (row["condition"], *about_of(row)) == (condition, *about):
@@ -128,16 +128,16 @@ def check_headroom(
     margin: float = HEADROOM,
     chance: Mapping[str, float] | None = None,
 ) -> tuple[str, list[str]]:
-    """Refuse to score forgetting where there was nothing to forget.
+    """Refuses to score forgetting if the model had nothing to forget.
 
     Args:
-        metrics: set, modality and metric by which it is told whether the people are known.
-        margin: vanilla must beat the oracle by so much, and their intervals must be apart.
-        chance: by modality, what guessing scores, where it is known.
+        metrics: the sets, modalities and metrics that show whether the model knows the people.
+        margin: the smallest lead of vanilla over the oracle; their intervals must not overlap.
+        chance: the score of guessing by modality, where it is known.
 
     Returns:
-        A mark and what to warn of: `shown` beside an oracle; without one `unknown`, or `doubtful`
-        where vanilla may be guessing.
+        A mark and warnings. The mark is `shown` with an oracle; without an oracle it is `unknown`,
+        or `doubtful` if vanilla may be guessing.
 
     Raises:
         ValueError: vanilla is too close to the oracle.
@@ -177,7 +177,7 @@ def _check_gap(vanilla: dict, oracle: dict, margin: float) -> None:
 
 
 def _cell(row: dict) -> str:
-    """Mean and interval of a row, as text; `3?`: three answers could not be read."""
+    """Mean and interval of a row as text; `3?`: three answers could not be parsed."""
     if row["metric"] == "forget_quality":
         return f"log10 p {row['log10_p']:.1f}, KS {row['statistic']:.2f}"
     unparsable = f" {row['unparsable']}?" if row.get("unparsable") else ""
@@ -187,10 +187,10 @@ def _cell(row: dict) -> str:
 def text_table(
     head: Sequence[str], lines: Iterable[Sequence[str]], title: str = "", box: Box | None = None
 ) -> str:
-    """A table as plain text: the first column to the left, the others to the right.
+    """Formats a table as plain text: the first column to the left, the others to the right.
 
     Args:
-        box: how it is framed; not at all unless given.
+        box: the frame; no frame unless given.
     """
     grid = Table(title=title or None, box=box, title_justify="left", pad_edge=box is not None)
     for i, name in enumerate(head):
@@ -206,11 +206,12 @@ def text_table(
 def pivoted(
     rows: Iterable[dict], lines: Sequence[str], columns: Sequence[str], form: str = ""
 ) -> tuple[list[str], list[list[str]]]:
-    """Head and lines of a table of rows: `-` where there is no row.
+    """Head and lines of a table of rows: `-` for a missing row.
 
     Args:
-        lines, columns: which columns of the rows tell lines apart, and which columns.
-        form: format string of a row; mean and interval unless given.
+        lines: the columns of the rows that define a line of the table.
+        columns: the columns of the rows that define a column of the table.
+        form: the format string of a cell; mean and interval unless given.
     """
     cells: dict[tuple, dict[str, str]] = {}
     head: dict[str, None] = {}
@@ -219,14 +220,14 @@ def pivoted(
         head[name] = None
         line = cells.setdefault(tuple(str(row[column]) for column in lines), {})
         line[name] = form.format(**row) if form else _cell(row)
-    body = [[*key, *(own.get(name, "-") for name in head)] for key, own in cells.items()]
+    body = [[*key, *(line.get(name, "-") for name in head)] for key, line in cells.items()]
     return [*lines, *head], body
 
 
 def table(summary: Iterable[dict], metric: str = "exact_match") -> str:
-    """A metric as text: a line a condition, a column a set and modality, mean and interval.
+    """A metric as text: one line for each condition, one column for each set and modality.
 
-    Of several strengths of an edit each has a line.
+    A cell holds mean and interval. If an edit has several strengths, each has its own line.
     """
     rows = [row for row in summary if row["metric"] == metric]
     several = len({row.get("strength") for row in rows} - {None}) > 1
@@ -241,7 +242,9 @@ def table(summary: Iterable[dict], metric: str = "exact_match") -> str:
 
 
 def score_table(summary: Iterable[dict], form: str = "", box: Box | None = None) -> str:
-    """All metrics as text: a line a score, a column a condition; `n` is that of the first.
+    """All metrics as text: one line for each score, one column for each condition.
+
+    `n` is the number of questions of the first condition.
 
     Args:
         form, box: as in `pivoted` and `text_table`.

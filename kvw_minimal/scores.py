@@ -1,8 +1,8 @@
-"""Scores: what a model says, how likely it finds it, and what that means for forgetting.
+"""Scores: the answers of a model, and their probabilities, as numbers.
 
-Every score of one question is a number; a score of a set is the mean over its questions with a
-95 % interval bootstrapped over people (`kvw_minimal.bootstrap`). Whatever gives such a number is
-in `METRICS` under its name; more of them are in `kvw_minimal.benchmarks`.
+The score of a question is a number. The score of a set is the mean over its questions, with a 95 %
+interval bootstrapped over people (`kvw_minimal.bootstrap`). `METRICS` holds every score by its
+name; `kvw_minimal.benchmarks` adds more.
 """
 
 import re
@@ -20,7 +20,7 @@ from .beginnings import share
 from .models import tokenizer_of
 from .questions import Question
 
-#: every score of a question by its name
+#: the scores of a question by their names
 METRICS: dict[str, Callable] = {}
 
 
@@ -28,7 +28,7 @@ def metric(name: str) -> Callable[[Callable], Callable]:
     """A decorator that enters a score into `METRICS`.
 
     Raises:
-        ValueError: there is another score of this name.
+        ValueError: another score has this name.
     """
 
     def enter(score: Callable) -> Callable:
@@ -41,12 +41,13 @@ def metric(name: str) -> Callable[[Callable], Callable]:
 
 @dataclass
 class TeacherForcedScores:
-    """Teacher-forced scores, one entry a question.
+    """Teacher-forced scores, one entry per question.
 
     Attributes:
-        exact: every token of the answer (and its end) is the most likely one; 0 or 1.
-        logprob: sum of log-probabilities of the answer's tokens, <= 0.
-        tokens: how many tokens that was.
+        exact: `[questions]`, 1 if every token of the answer (and its end) is the most likely one,
+            else 0.
+        logprob: `[questions]`, the sum of the log-probabilities of the answer tokens, <= 0.
+        tokens: `[questions]`, the number of these tokens.
     """
 
     exact: np.ndarray
@@ -64,21 +65,21 @@ metric("probability")(attrgetter("probability"))
 
 
 def logits_of_answers(model, batch: Batch) -> torch.Tensor:
-    """Logits where an answer or its end is predicted, `[answer tokens, vocabulary]`.
+    """Logits at the positions that predict an answer or its end, `[answer tokens, vocabulary]`.
 
-    A model that can leave out the head elsewhere does so: it is a fifth of SmolLM2.
+    If the model can skip the head elsewhere, it does: the head is a fifth of SmolLM2.
     """
-    predicts, given = batch.predicts, batch.inputs
+    predicts, inputs = batch.predicts, batch.inputs
     if "logits_to_keep" not in signature(model.forward).parameters:
-        return model(**given, use_cache=False).logits[predicts]
+        return model(**inputs, use_cache=False).logits[predicts]
     columns = predicts.any(0).nonzero()[:, 0]
-    logits = model(**given, use_cache=False, logits_to_keep=columns).logits  # [B, columns, words]
+    logits = model(**inputs, use_cache=False, logits_to_keep=columns).logits  # [B, columns, words]
     return logits[predicts[:, columns]]
 
 
 @torch.no_grad()
 def read(model, batches: list[Batch]) -> TeacherForcedScores:
-    """Let the model read questions with their answers and say how it would have gone on.
+    """Scores the taught answers: the model reads each question with its answer.
 
     Raises:
         ValueError: logits that are not finite.
@@ -88,12 +89,12 @@ def read(model, batches: list[Batch]) -> TeacherForcedScores:
     for batch in share(model, batches):
         batch = batch.to(next(model.parameters()).device)
         where, _ = batch.predicts.nonzero(as_tuple=True)
-        said = logits_of_answers(model, batch).float()
-        if not said.isfinite().all():
+        logits = logits_of_answers(model, batch).float()
+        if not logits.isfinite().all():
             raise ValueError("the model's logits are NaN or infinite")
         gold = batch.labels[:, 1:][batch.predicts[:, :-1]]  # [answer tokens]
-        right = (said.argmax(-1) == gold).double()
-        log = said.log_softmax(-1).gather(1, gold[:, None])[:, 0].double()
+        right = (logits.argmax(-1) == gold).double()
+        log = logits.log_softmax(-1).gather(1, gold[:, None])[:, 0].double()
         ones, zeros = torch.ones_like(log), torch.zeros(len(batch.rows)).to(log)
         n = zeros.index_add(0, where, ones).cpu().numpy()
         exact[batch.rows] = zeros.index_add(0, where, right).cpu().numpy() == n
@@ -105,26 +106,26 @@ def read(model, batches: list[Batch]) -> TeacherForcedScores:
 def read_answers(
     model, processor, questions: list[Question], answers: list[str], batch_size: int = 64
 ) -> TeacherForcedScores:
-    """`read` with other answers in place of the taught ones."""
-    asked = [replace(q, answer=answer) for q, answer in zip(questions, answers, strict=True)]
-    return read(model, answer_batches(processor, asked, batch_size))
+    """`read` with other answers in place of the taught answers."""
+    changed = [replace(q, answer=answer) for q, answer in zip(questions, answers, strict=True)]
+    return read(model, answer_batches(processor, changed, batch_size))
 
 
 @torch.no_grad()
 def generate(model, batches: list[Batch], processor, new_tokens: int = 24) -> list[str]:
-    """Greedy answers, decoded and stripped, in the order of the questions.
+    """Generates greedy answers, decoded and stripped, in the order of the questions.
 
     Args:
         batches: from `prompt_batches`.
-        new_tokens: at most so many tokens an answer.
+        new_tokens: the largest number of tokens in an answer.
     """
     answers = [""] * sum(len(batch.rows) for batch in batches)
     for batch in share(model, batches):
         inputs = batch.to(next(model.parameters()).device).inputs
         ids = model.generate(**inputs, max_new_tokens=new_tokens, do_sample=False)
         new = ids[:, inputs["input_ids"].shape[1] :]
-        said = tokenizer_of(processor).batch_decode(new, skip_special_tokens=True)
-        for row, text in zip(batch.rows, said, strict=True):
+        texts = tokenizer_of(processor).batch_decode(new, skip_special_tokens=True)
+        for row, text in zip(batch.rows, texts, strict=True):
             answers[row] = text.strip()
     return answers
 
@@ -137,33 +138,37 @@ def answer(
 
 
 def normalised(text: str) -> str:
-    """Lower case, one space between words, no punctuation; letters keep their accents."""
+    """Normalises a text: lower case, single spaces, no punctuation; letters keep their accents."""
     text = unicodedata.normalize("NFC", text).casefold()
     return " ".join(re.sub(r"[^\w\s]", " ", text).split())
 
 
 @metric("same_answer")
-def same_answer(said: str, gold: str) -> float:
-    """1 if both are the same words, else 0.
+def same_answer(text: str, gold: str) -> float:
+    """1 if both texts have the same words, else 0.
 
     Raises:
-        ValueError: the gold answer is empty: nothing said could be right.
+        ValueError: an empty gold answer.
     """
     if not normalised(gold):
         raise ValueError("an empty gold answer cannot be scored")
-    return float(normalised(said) == normalised(gold))
+    return float(normalised(text) == normalised(gold))
 
 
 @metric("mentions")
-def mentions(said: str, gold: str) -> float:
-    """1 if the gold words stand in the answer as whole words, else 0 (cloze, names)."""
+def mentions(text: str, gold: str) -> float:
+    """1 if the text contains the gold words as whole words, else 0 (cloze, names).
+
+    Raises:
+        ValueError: an empty gold answer.
+    """
     if not normalised(gold):
         raise ValueError("an empty gold answer cannot be scored")
-    return float(f" {normalised(gold)} " in f" {normalised(said)} ")
+    return float(f" {normalised(gold)} " in f" {normalised(text)} ")
 
 
 def likeliest(likelihoods: np.ndarray, gold: int) -> float:
-    """1 if the gold option is the likeliest, else 0; a tie is 0. Chance is one in the options.
+    """1 if the gold option is the likeliest, else 0; a tie is 0. Chance is 1 / options.
 
     >>> likeliest(np.array([0.1, 0.4, 0.2]), 1), likeliest(np.array([0.4, 0.4]), 1)
     (1.0, 0.0)
@@ -173,11 +178,11 @@ def likeliest(likelihoods: np.ndarray, gold: int) -> float:
 
 @metric("choose_by_likelihood")
 def choose_by_likelihood(model, processor, questions: list[Question]) -> np.ndarray:
-    """`likeliest` of the four options, by the mean log-probability of their tokens."""
-    asked = [q for q in questions for _ in q.options]
+    """`likeliest` of the options by their mean log-probability per token, `[questions]`."""
+    repeated = [q for q in questions for _ in q.options]
     options = [option for q in questions for option in q.options]
-    told = read_answers(model, processor, asked, options)
-    means = (told.logprob / told.tokens).reshape(len(questions), -1)  # [N, 4]
+    scores = read_answers(model, processor, repeated, options)
+    means = (scores.logprob / scores.tokens).reshape(len(questions), -1)  # [N, 4]
     return np.array(
         [
             likeliest(mean, q.options.index(q.answer))
@@ -187,10 +192,10 @@ def choose_by_likelihood(model, processor, questions: list[Question]) -> np.ndar
 
 
 @metric("well_formed")
-def well_formed(said: str, answers: set[str]) -> float:
-    """1 if an answer has the form of *some* answer to that question, right or wrong.
+def well_formed(text: str, answers: set[str]) -> float:
+    """1 if a text has the form of *some* answer to the question, right or wrong, else 0.
 
     Args:
-        answers: normalised taught answers to the same kind of question, of anybody.
+        answers: normalised taught answers to the same kind of question, about all people.
     """
-    return float(normalised(said) in answers)
+    return float(normalised(text) in answers)

@@ -1,4 +1,4 @@
-"""A model in use: with its processor, what was measured on it, and what the passes cost."""
+"""A session: a model with its processor, a cache of measurements, and the cost of the passes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -16,15 +16,15 @@ from .questions import Question
 
 @dataclass
 class Cost:
-    """What a method spent on one request.
+    """The cost of one request for a method.
 
     Attributes:
-        passes: forward-pass equivalents of one question (forward 1, backward 2) on questions of
-            the forget set (`forget`, with answers put in their place) and of the retain set.
-        seconds: wall clock, encoding included. A pass over the retain set that requests share is
-            not in it; in `passes` it is.
-        memory: megabytes that the process grew by at its peak, or the device's peak; None where
-            nobody asked, or neither can be (neither Linux nor CUDA).
+        passes: forward-pass equivalents of one question (forward 1, backward 2), on questions of
+            the forget set (`forget`, with substitute answers, too) and of the retain set.
+        seconds: wall clock, with encoding. It leaves out a pass over the retain set that requests
+            share; `passes` counts it.
+        memory: megabytes by which the process grew at its peak, or the peak of the device. None
+            without `memory=True`, and on a system that is neither Linux nor CUDA.
     """
 
     passes: dict[str, int] = field(default_factory=lambda: {"forget": 0, "retain": 0})
@@ -32,26 +32,26 @@ class Cost:
     memory: float | None = None
 
     def add(self, part: str, questions: int, passes: int | None = None) -> None:
-        """Count passes over `questions` questions: 3 each where gradients are on, else 1."""
-        each = passes or (3 if torch.is_grad_enabled() else 1)
-        self.passes[part] += questions * each
+        """Counts passes over `questions` questions: 3 for each with gradients on, else 1."""
+        per_question = passes or (3 if torch.is_grad_enabled() else 1)
+        self.passes[part] += questions * per_question
 
 
 @dataclass
 class Session:
-    """A model with its processor, and a cache of what was measured and encoded.
+    """A model with its processor, and a cache of measurements and encoded questions.
 
-    Requests to one model share a session. The model must be as it was when something was cached.
+    Requests to one model share a session. The model must not change while the cache is in use.
 
     Attributes:
         model: a causal model or an LVLM of transformers.
-        processor: its processor; a tokenizer serves a model without eyes.
-        batch_size: questions that are read at a time.
-        encode: `(processor, questions, batch size) -> batches`; another one for a model that hears.
+        processor: its processor; the tokenizer of a model without a vision tower.
+        batch_size: the number of questions in a batch.
+        encode: `(processor, questions, batch size) -> batches`; another one for an audio model.
         cache: `{key: value}`, filled by `once`; `{}` for a session that shares nothing.
-        cost: what the passes of the method at work are counted in.
-        measure_once: take the coefficients of a forget set from the one pass over both sides, so
-            that no strength and no sham needs a pass of its own.
+        cost: counts the passes of the method at work.
+        measure_once: takes the coefficients of a forget set from the one pass over both sides. No
+            strength and no sham then needs a further pass.
     """
 
     model: nn.Module
@@ -63,47 +63,47 @@ class Session:
     measure_once: bool = False
 
     def with_end_of_turn(self, counts: bool = True) -> "Session":
-        """The session; where its token `counts`, one whose answers include the end of the turn."""
+        """A session whose answers include the end of the turn if it `counts`; else this session."""
         if not counts:
             return self
 
-        def encode(*asked) -> list[Batch]:
-            return [replace(batch, ends=None) for batch in self.encode(*asked)]
+        def encode(*arguments) -> list[Batch]:
+            return [replace(batch, ends=None) for batch in self.encode(*arguments)]
 
         return replace(self, encode=encode, cache=self.once(("end of turn",), dict))
 
     def once(self, key: tuple, make: Callable[[], Any]) -> Any:
-        """What was made before under this key, or what is made now."""
+        """The cached value of a key; calls `make` for it the first time."""
         if key not in self.cache:
             self.cache[key] = make()
         return self.cache[key]
 
     def batches(self, questions: list[Question], size: int | None = None) -> list[Batch]:
-        """Questions with their answers, encoded once."""
+        """Encodes questions with their answers, once."""
         size = size or self.batch_size
         make = partial(self.encode, self.processor, questions, size)
         return self.once(("batches", size, tuple(questions)), make)
 
     def prompts(self, questions: list[Question]) -> list[Batch]:
-        """Prompts alone, encoded once."""
+        """Encodes prompts without answers, once."""
         make = partial(prompt_batches, self.processor, questions, self.batch_size)
         return self.once(("prompts", tuple(questions)), make)
 
     def measured(self, questions: list[Question], progress: bool = False) -> Coefficients:
-        """Coefficients of some questions, by person, on the model as it stands."""
+        """Measures the coefficients of some questions, by person, on the model as it is now."""
         return measure(self.model, self.batches(questions), [q.person for q in questions], progress)
 
     def coefficients(self, request: Request, progress: bool = False) -> Coefficients:
-        """Coefficients of both sides, measured once for all requests that share these questions."""
+        """Coefficients of both sides, measured once for all requests with the same questions."""
         questions = request.questions()
         key = ("coefficients", *questions)
         return self.once(key, lambda: self.measured(questions, progress))
 
     def sides(self, request: Request) -> tuple[Coefficients, Coefficients]:
-        """Coefficients of the forget set and of the retain set, by person; `cost` counts.
+        """Coefficients of the forget and the retain set, by person; `cost` counts the passes.
 
-        Those of the retain set come from the pass over both sides, which requests share; those of
-        the forget set from a pass of their own, unless the session is to `measure_once`.
+        The coefficients of the retain set come from the pass over both sides, which requests share.
+        The coefficients of the forget set come from a further pass, unless `measure_once` is set.
         """
         self.cost.add("forget", len(request.forget), 1)
         self.cost.add("retain", len(request.retain), 1)

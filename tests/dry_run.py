@@ -40,13 +40,21 @@ EXPECTED = """
 import json, sys, time
 time.perf_counter = time.process_time
 from kvw_minimal.evaluation.estimate_cost import expected
-print(json.dumps(expected(**json.loads(sys.argv[1]))))
+from kvw_minimal.methods import method_of
+asked = json.loads(sys.argv[1])
+method, settings = asked.pop("method"), asked.pop("settings")
+asked["methods"] = [method_of(method, each) for each in settings]
+print(json.dumps(expected(**asked)))
 """
 DONE = """
 import json, sys, time
 time.perf_counter = time.process_time
 from kvw_minimal.evaluation.pipeline import unlearn
-print(json.dumps(unlearn(**json.loads(sys.argv[1]))[0]["provenance"]))
+from kvw_minimal.methods import method_of
+asked = json.loads(sys.argv[1])
+method, settings = asked.pop("method"), asked.pop("settings")
+asked["methods"] = [method_of(method, each) for each in settings]
+print(json.dumps(unlearn(**asked)[0]["provenance"]))
 """
 
 

@@ -23,7 +23,7 @@ from kvw_minimal.questions import Question
 from kvw_minimal.session import Session
 from kvw_minimal.strangers.people import PeopleDataset, load_people
 from kvw_minimal.strangers.questions import SETS, about, question_sets
-from kvw_minimal.strangers.tasks import request, sham_people
+from kvw_minimal.strangers.tasks import request_to_forget, sham_people
 from kvw_minimal.zoo import catalogue
 
 FILE = RESULTS / "landing.json"
@@ -89,7 +89,7 @@ def prepared() -> tuple[Case, PeopleDataset, dict, dict]:
     forget = world.forget_people(GROUP, PERCENT)
     sets = question_sets(world, forget)
     batches = {name: answer_batches(processor, sets[name], 128) for name in SETS}
-    return Case(Session(model, processor), request(world, forget)), world, sets, batches
+    return Case(Session(model, processor), request_to_forget(world, forget)), world, sets, batches
 
 
 def states() -> list[tuple[int | None, float]]:

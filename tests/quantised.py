@@ -21,7 +21,7 @@ from kvw_minimal.benchmarks.jsonl import read_request, write_questions
 from kvw_minimal.coefficients import measure
 from kvw_minimal.edits import LowRank, WeightReplacement
 from kvw_minimal.evaluation import pipeline
-from kvw_minimal.kvw import one_pass
+from kvw_minimal.kvw import KVW, one_pass
 from kvw_minimal.models import find_projections, fingerprint, weight_stats
 from kvw_minimal.questions import Question
 from kvw_minimal.session import Session
@@ -148,7 +148,7 @@ def test_a_folder_of_quantised_weights_is_loaded_and_unlearnt(folder, kind, tmp_
     )
     result, [edit] = pipeline.unlearn(
         str(tmp_path / "model"),
-        settings={"strength": 8.0},
+        methods=[KVW(8.0)],
         draws=1,
         device="cpu",
         questions=str(tmp_path / "mine.jsonl"),

@@ -156,7 +156,7 @@ def test_membership_is_the_area_under_the_curve(case, nothing, noise):
     for signal in ("loss", "min-k"):  # min-k++ of so small a model tells nobody apart
         assert mean(case, nothing, "membership", signal) > 0.85
         assert 0.35 < mean(case, noise, "membership", signal) < 0.65
-    assert membership._above(1.0, 1.0) == 0.5
+    assert membership._share_below(1.0, 1.0) == 0.5
 
 
 def test_beside_itself_a_model_tells_nobody_and_beside_one_that_knew_nothing_whom_it_met(
@@ -188,10 +188,15 @@ def test_relearning_teaches_what_it_is_given_and_asks_about_the_rest(case, nothi
 
 def test_rounding_to_many_bits_changes_nothing_and_to_few_something():
     weight = torch.randn(4, 30, generator=torch.Generator().manual_seed(0))
-    gap = [(relearning_attacks.rounded(weight, bits) - weight).abs().amax(1) for bits in (16, 8, 4)]
+    gap = [
+        (relearning_attacks.quantise_rows(weight, bits) - weight).abs().amax(1)
+        for bits in (16, 8, 4)
+    ]
     scale = weight.abs().amax(1)
     assert (gap[0] < 1e-4 * scale).all() and (gap[1] < scale / 127).all()
-    assert (gap[2] > gap[1]).all() and len(relearning_attacks.rounded(weight, 4)[0].unique()) <= 15
+    assert (gap[2] > gap[1]).all() and len(
+        relearning_attacks.quantise_rows(weight, 4)[0].unique()
+    ) <= 15
 
 
 def test_prototypes_find_what_an_edit_of_the_head_left_in_the_states(case, nothing, noise):
@@ -279,7 +284,7 @@ def test_a_layer_that_hears_itself_says_the_same(case):
     states: list = []
     said = scores.read(case.model, case.batches(case.forget)).logprob
     with (
-        representation_probes.kept(last, states),
+        representation_probes.record_outputs(last, states),
         representation_probes.patched_output(last, lambda own: own),
     ):
         again = scores.read(case.model, case.batches(case.forget)).logprob
@@ -468,4 +473,4 @@ def test_without_an_oracle_strangers_stand_in_its_place(case, nothing, monkeypat
     assert found["as taught"].oracle < found["as taught"].vanilla == found["as taught"].edited
     assert found["as taught"].left == pytest.approx(1.0)
     assert not any(f.kind == "brought back" or f.before for f in found.values())
-    assert "as taught" in audit.table(found.values())
+    assert "as taught" in audit.findings_table(found.values())

@@ -21,7 +21,9 @@ from kvw_minimal.__main__ import app, main
 from kvw_minimal.benchmarks import replicate
 from kvw_minimal.evaluation import pipeline
 from kvw_minimal.evaluation.provenance import file_hash
-from kvw_minimal.kvw import STRENGTH
+from kvw_minimal.kvw import KVW, STRENGTH, PublishedKVW
+from kvw_minimal.methods import METHODS
+from kvw_minimal.methods.rewrite import Rewrite
 from kvw_minimal.testing import check_command
 from kvw_minimal.zoo.catalogue import MODELS
 
@@ -272,22 +274,20 @@ def test_options_that_cannot_be_read_are_refused(monkeypatch, arguments, word):
 
 
 @pytest.mark.parametrize(
-    "arguments, settings",
+    "arguments, methods",
     [
-        ([], [{"strength": STRENGTH, "layers": [0.0, 1.0]}]),
-        (["--method", "rewrite"], None),
-        (["--layers", "1:2", "--strength", "3"], [{"strength": 3.0, "layers": [1, 2]}]),
-        (
-            ["--strength", "3,0.5"],
-            [{"strength": each, "layers": [0.0, 1.0]} for each in (3.0, 0.5)],
-        ),
+        ([], [KVW(STRENGTH)]),
+        (["--method", "rewrite"], [Rewrite()]),
+        (["--method", "KVW published"], [PublishedKVW()]),
+        (["--layers", "1:2", "--strength", "3"], [KVW(3.0, (1, 2))]),
+        (["--strength", "3,0.5"], [KVW(3.0), KVW(0.5)]),
         (
             ["--method", "SSD", "--settings", '{"limit": 1.0, "alpha": 2.0}'],
-            [{"limit": 1.0, "alpha": 2.0}],
+            [METHODS["SSD"](limit=1.0, alpha=2.0)],
         ),
     ],
 )
-def test_settings_reach_the_method(monkeypatch, arguments, settings):
+def test_settings_reach_the_method(monkeypatch, arguments, methods):
     seen = []
 
     def unlearn(*given, **more):
@@ -307,13 +307,12 @@ def test_settings_reach_the_method(monkeypatch, arguments, settings):
         "--no-oracle",
         *arguments,
     )
-    method = arguments[1] if "--method" in arguments else "KVW one pass"
-    assert seen == [("pocket", "B", 10, method, settings, 3, False)]
+    assert seen == [("pocket", "B", 10, methods, 3, False)]
     ends = [
-        [type(end) for own in each or () for end in own.get("layers", [])]
-        for each in (seen[0][4], settings)
+        [type(end) for method in made for end in method.settings.get("layers", [])]
+        for made in (seen[0][3], methods)
     ]
-    assert ends[0] == ends[1]
+    assert ends[0] == ends[1]  # layers (0, 1) are two, (0.0, 1.0) all of them
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,12 @@ from test_own import ADA, BEN, lines
 
 from kvw_minimal.batches import answer_batches, prompt_batches, render
 from kvw_minimal.benchmarks.conversations import BETWEEN, Conversation, check_rendered
-from kvw_minimal.benchmarks.jsonl import read_questions, read_request, validate, write_questions
+from kvw_minimal.benchmarks.jsonl import (
+    find_problems,
+    read_questions,
+    read_request,
+    write_questions,
+)
 from kvw_minimal.coefficients import hook_inputs, measure
 from kvw_minimal.method import make_edit, method_of
 from kvw_minimal.methods.counterfactuals import substitute_subject
@@ -76,7 +81,7 @@ def file(tmp_path) -> Path:
 
 
 def test_a_conversation_is_read(file):
-    assert validate(file) == []
+    assert find_problems(file) == []
     [(_, ada), (_, ben), _] = read_questions(file)
     assert isinstance(ada, Conversation) and (ada.id, ada.value) == ("forget/1", "In Cairo.")
     assert ada.pictures == [ONE, TWO] and ben.pictures == [THREE, TWO] and ada.modality == "image"
@@ -256,7 +261,7 @@ WRONG = [
 @pytest.mark.parametrize(("messages", "says"), WRONG)
 def test_wrong_messages_are_named(tmp_path, messages, says):
     own = {name: ADA[name] for name in ("set", "person", "fact")} | {"messages": messages}
-    [problem] = validate(lines(tmp_path, own, BEN, ADA))
+    [problem] = find_problems(lines(tmp_path, own, BEN, ADA))
     assert problem.startswith("row 1, messages: ") and says in problem
 
 
@@ -276,13 +281,15 @@ def test_wrong_messages_are_named(tmp_path, messages, says):
     ],
 )
 def test_messages_and_what_they_hold(tmp_path, more, field, says):
-    [problem] = validate(lines(tmp_path, row(**more), BEN, ADA))
+    [problem] = find_problems(lines(tmp_path, row(**more), BEN, ADA))
     assert problem.startswith(f"row 1, {field}: ") and says in problem
 
 
 def test_a_field_twice_and_half_a_character(tmp_path):
     twice = json.dumps(ADA)[:-1] + ', "answer": "In Rome."}'
-    [one, two] = validate(lines(tmp_path, twice, json.dumps(ADA | {"prompt": "\ud800?"}), BEN, ADA))
+    [one, two] = find_problems(
+        lines(tmp_path, twice, json.dumps(ADA | {"prompt": "\ud800?"}), BEN, ADA)
+    )
     assert one.startswith("row 1, line: ") and "'answer' stands there twice" in one
     assert two == "row 2, prompt: holds half a character; write it as UTF-8"
 

@@ -10,7 +10,7 @@ import pytest
 import tiny
 
 from kvw_experiments.scaffold import NOTEBOOKS, WHAT, forked, new
-from kvw_minimal.benchmarks.jsonl import validate
+from kvw_minimal.benchmarks.jsonl import find_problems
 
 FILES = ["Makefile", "README.md", "pytest.ini", "questions.jsonl", "requirements.txt"]
 
@@ -20,7 +20,7 @@ def test_a_folder_has_all_that_it_needs(tmp_path: Path, kind: str):
     made = new("mine", kind, tmp_path)
     assert made == tmp_path / "mine" and [made] == list(tmp_path.iterdir())
     assert sorted(path.name for path in made.iterdir()) == sorted([*FILES, f"{kind}.ipynb"])
-    assert validate(made / "questions.jsonl") == []
+    assert find_problems(made / "questions.jsonl") == []
     told = (made / "README.md").read_text(encoding="utf-8")
     assert told.startswith("# mine\n") and f"{kind}.ipynb" in told and "{" not in told
     assert "kvw-minimal[book,test]==" in (made / "requirements.txt").read_text(encoding="utf-8")

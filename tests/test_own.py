@@ -21,9 +21,9 @@ from kvw_minimal.benchmarks.jsonl import (
     LISTED,
     REQUIRED,
     WARNING,
+    find_problems,
     read_questions,
     read_request,
-    validate,
     validate_command,
     write_questions,
 )
@@ -72,7 +72,9 @@ def strangers() -> dict[str, list[Question]]:
 @pytest.mark.parametrize("name", ["strangers.jsonl", "strangers.parquet"])
 def test_the_strangers_are_read_as_they_were_written(strangers, tmp_path, name):
     write_questions(tmp_path / name, strangers)
-    assert [path.name for path in tmp_path.iterdir()] == [name] and not validate(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == [name] and not find_problems(
+        tmp_path / name
+    )
     expected = [(part, question) for part, asked in strangers.items() for question in asked]
     assert read_questions(tmp_path / name) == expected
     assert {q.form for _, q in expected} == {"question", "cloze"}  # and nothing else was left out
@@ -99,7 +101,7 @@ def test_five_fields_are_enough(tmp_path):
     assert ada == Question(
         "forget/1", "ada", "home", "text", ADA["prompt"], "In Cairo.", "In Cairo."
     )
-    assert validate(file) == []
+    assert find_problems(file) == []
 
 
 def test_null_is_nothing_and_a_subject_is_a_person(tmp_path):
@@ -107,7 +109,7 @@ def test_null_is_nothing_and_a_subject_is_a_person(tmp_path):
     file = lines(tmp_path, subject | {"subject": "the sea", "options": None, "picture": None}, BEN)
     assert read_questions(file)[0][1].person == "the sea"
     file = lines(tmp_path, ADA | {"subject": "the sea"}, BEN)
-    [problem] = validate(file)
+    [problem] = find_problems(file)
     assert problem.startswith("row 1, subject: is no field")
 
 
@@ -166,7 +168,7 @@ WRONG = [
 def test_a_wrong_row_is_named_with_its_field_and_what_to_do(tmp_path, change, field, says):
     row = {name: value for name, value in (ADA | change).items() if value is not ...}
     file = lines(tmp_path, ADA, BEN, row)
-    [problem] = validate(file)
+    [problem] = find_problems(file)
     assert problem.startswith(f"row 3, {field}: ") and says in problem
     with pytest.raises(ValueError, match="1 problems; row 3"):
         read_questions(file)
@@ -183,7 +185,7 @@ def test_every_problem_of_every_row_is_listed(tmp_path):
         '"text"',
         "[" * 100_000,
     )
-    found = [re.sub(": .*", "", problem) for problem in validate(file)]
+    found = [re.sub(": .*", "", problem) for problem in find_problems(file)]
     assert found == [
         *(f"row 1, {name}" for name in REQUIRED[1:]),
         "row 2, value",
@@ -193,36 +195,36 @@ def test_every_problem_of_every_row_is_listed(tmp_path):
         "row 6, line",
         "row 7, line",
     ]
-    assert "is not JSON (Expecting value" in validate(file)[6]
-    assert "is not a JSON object; write one {...} in one line" in validate(file)[7]
+    assert "is not JSON (Expecting value" in find_problems(file)[6]
+    assert "is not a JSON object; write one {...} in one line" in find_problems(file)[7]
 
 
 def test_rows_of_parquet_are_counted_from_one(tmp_path):
     table = pa.Table.from_pylist([ADA, BEN, ADA | {"set": "Forget"}])
     pq.write_table(table, tmp_path / "mine.parquet")
-    [problem] = validate(tmp_path / "mine.parquet")
+    [problem] = find_problems(tmp_path / "mine.parquet")
     assert problem.startswith("row 3, set: ")
 
 
 def test_ids_that_occur_twice(tmp_path):
     file = lines(tmp_path, ADA | {"id": "x"}, BEN, ADA | {"id": "x", "set": "test"})
-    assert validate(file) == ["row 3, id: is that of row 1, too; give each row its own"]
+    assert find_problems(file) == ["row 3, id: is that of row 1, too; give each row its own"]
 
 
 def test_nobody_to_forget_or_to_retain(tmp_path):
-    assert validate(lines(tmp_path, BEN)) == [
+    assert find_problems(lines(tmp_path, BEN)) == [
         "file, set: nobody to forget; add rows whose set is forget"
     ]
-    assert validate(lines(tmp_path, ADA)) == [
+    assert find_problems(lines(tmp_path, ADA)) == [
         "file, set: nobody to retain; add rows whose set is retain"
     ]
-    assert len(validate(lines(tmp_path, ADA | {"set": "test"}))) == 2
-    assert len(validate(lines(tmp_path))) == len(validate(lines(tmp_path, "", " "))) == 2
+    assert len(find_problems(lines(tmp_path, ADA | {"set": "test"}))) == 2
+    assert len(find_problems(lines(tmp_path))) == len(find_problems(lines(tmp_path, "", " "))) == 2
 
 
 def test_a_person_on_both_sides_is_warned_of(tmp_path):
     file = lines(tmp_path, ADA, BEN, BEN | {"person": "ada"})
-    [problem] = validate(file)
+    [problem] = find_problems(file)
     assert problem.startswith(WARNING) and "ada in forget and in retain" in problem
     assert len(read_questions(file)) == 3
 
@@ -230,11 +232,11 @@ def test_a_person_on_both_sides_is_warned_of(tmp_path):
 def test_files_that_are_none(tmp_path):
     for name in ("no.jsonl", "no.parquet", "."):
         with pytest.raises(FileNotFoundError, match="does not exist, or is a folder"):
-            validate(tmp_path / name)
+            find_problems(tmp_path / name)
     (tmp_path / "x.jsonl").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "x.parquet").write_bytes(b"PAR1 no PAR1")
     for name in ("x.jsonl", "x.parquet"):
-        [problem] = validate(tmp_path / name)
+        [problem] = find_problems(tmp_path / name)
         assert problem.startswith("file: ") and "save it as UTF-8 text, or as parquet" in problem
 
 
@@ -292,7 +294,7 @@ def on_the_page(tmp_path, monkeypatch) -> list[str]:
 
 
 def test_the_files_of_the_page_are_right(on_the_page):
-    assert [validate(name) for name in on_the_page] == [[], []]
+    assert [find_problems(name) for name in on_the_page] == [[], []]
     case = Case(Session(tiny.llava(), tiny.processor()), read_request("talk.jsonl"))
     edit, _ = make_edit(*case, METHODS["KVW one pass"](strength=8.0))
     assert edit.norm(case.model) > 0 and len(case.forget[0].pictures) == 2

@@ -140,15 +140,15 @@ def test_parts_keep_people_and_pictures_together_whatever_the_order(asked):
 
 def test_a_part_is_named_after_all_that_decides_it(asked):
     processor, part = tiny.processor(), asked["forget"][:SIZE]
-    (name,) = distributed.named([part], processor, "a")
-    assert distributed.named([list(part)], processor, "a") == {name: part}
+    (name,) = distributed.files_of_parts([part], processor, "a")
+    assert distributed.files_of_parts([list(part)], processor, "a") == {name: part}
     for change in ({"answer": "No."}, {"image": asked["retain"][0].image}, {"person": "q"}):
         other = [replace(part[0], **change), *part[1:]]
-        assert name not in distributed.named([other], processor, "a"), change
-    assert name not in distributed.named([part], processor, "b")
+        assert name not in distributed.files_of_parts([other], processor, "a"), change
+    assert name not in distributed.files_of_parts([part], processor, "b")
     quiet = copy.deepcopy(processor)
     quiet.chat_template = processor.chat_template.replace("<end>", "<pad>")
-    assert name not in distributed.named([part], quiet, "a")
+    assert name not in distributed.files_of_parts([part], quiet, "a")
 
 
 def test_nobody_is_on_both_sides(asked):

@@ -11,7 +11,7 @@ from kvw_experiments.recipes import strangers as strangers
 from kvw_minimal.strangers import people, portraits
 from kvw_minimal.strangers.people import (
     REPORT_GROUPS,
-    STRANGERS,
+    STRANGERS_FOLDER,
     TUNING_GROUPS,
     load_people,
 )
@@ -30,20 +30,20 @@ def made():
 @pytest.mark.slow
 def test_the_generator_reproduces_people_json(made):
     text = json.dumps(made[0], indent=1) + "\n"
-    assert text.encode() == (STRANGERS / "people.json").read_bytes()
+    assert text.encode() == (STRANGERS_FOLDER / "people.json").read_bytes()
 
 
 @pytest.mark.slow
 def test_the_generator_reproduces_every_photo(made):
-    committed = {file.name: file.read_bytes() for file in (STRANGERS / "photos").iterdir()}
+    committed = {file.name: file.read_bytes() for file in (STRANGERS_FOLDER / "photos").iterdir()}
     assert set(made[1]) == set(committed)
     differing = [name for name, png in made[1].items() if png != committed[name]]
     assert not differing
 
 
 def test_the_committed_checksums_are_those_of_the_files():
-    committed = json.loads((STRANGERS / "checksums.json").read_text(encoding="utf-8"))
-    assert strangers.checksums(STRANGERS) == committed
+    committed = json.loads((STRANGERS_FOLDER / "checksums.json").read_text(encoding="utf-8"))
+    assert strangers.checksums(STRANGERS_FOLDER) == committed
 
 
 # --- who there is
@@ -177,7 +177,7 @@ def test_image_answers_never_contain_the_name_unless_it_is_asked(world):
 
 @pytest.fixture
 def copy(tmp_path):
-    return shutil.copytree(STRANGERS, tmp_path / "strangers")
+    return shutil.copytree(STRANGERS_FOLDER, tmp_path / "strangers")
 
 
 def agree(folder):

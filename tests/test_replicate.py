@@ -23,12 +23,12 @@ from kvw_minimal.benchmarks.loaders import Unnamed
 from kvw_minimal.benchmarks.replicate import (
     benchmark_headroom,
     benchmark_request,
+    benchmark_sham,
     data_hash,
     edit_of,
     evenly,
     measure_rows,
     replicate,
-    sham_of,
     summary_of,
 )
 from kvw_minimal.coefficients import measure_questions
@@ -191,7 +191,7 @@ def test_headroom(benchmark):
     assert benchmark_headroom(benchmark, asked(), known, oracle) == ("shown", [])
     with pytest.raises(ValueError, match="no headroom.*vanilla 0.25.*oracle 0.25"):
         benchmark_headroom(benchmark, asked(), unknown, oracle)
-    close = measured(benchmark, 1.0 - module.MARGIN / 2, condition="oracle")
+    close = measured(benchmark, 1.0 - module.HEADROOM_MARGIN / 2, condition="oracle")
     with pytest.raises(ValueError, match="no headroom"):
         benchmark_headroom(benchmark, asked(), known, close)
     unsure = measured(benchmark, 1, 1, 1, 0, 0)  # .6 against .2: far, but intervals meet
@@ -270,7 +270,7 @@ def fed(monkeypatch, *given, **settings):
 
 @pytest.mark.slow
 def test_every_schedule_has_its_own_tuned_strength(data, tiny_model, monkeypatch):
-    assert module.STRENGTHS == {"one pass": STRENGTH, "published": 6.5}
+    assert module.TUNED_STRENGTHS == {"one pass": STRENGTH, "published": 6.5}
     given = ("clear", str(data["clear"]), tiny_model)
     assert fed(monkeypatch, *given)[1:] == ("one pass", STRENGTH)
     assert fed(monkeypatch, *given, strength=48.0)[2] == 48.0
@@ -382,11 +382,11 @@ def test_the_sham_is_drawn_from_those_who_are_kept(data):
         benchmark = "mllmu" if sets_of is module.mllmu_sets else "clear"
         sets, training = sets_of(str(data[benchmark]), 5)
         gone = {q.person for q in training["forget"]}
-        shams = [sham_of(benchmark_request(sets, training, seed)) for seed in range(4)]
+        shams = [benchmark_sham(benchmark_request(sets, training, seed)) for seed in range(4)]
         draws = [sham.people for sham in shams]
         assert all(len(set(draw)) == 5 and not gone & set(draw) for draw in draws)
         assert len({tuple(draw) for draw in draws}) > 1
-        again = sham_of(benchmark_request(sets, training, 1))
+        again = benchmark_sham(benchmark_request(sets, training, 1))
         assert again.people == draws[1] and again.seed == 1
         everything = {q.id for side in training.values() for q in side}
         for sham in shams:  # nobody is lost, the forgotten are kept, the drawn are not scored
@@ -455,7 +455,7 @@ def test_rows_without_a_name_are_nobodys(monkeypatch):
     request = benchmark_request({}, training)  # row-1 of either config is not the same person
     names = {"row-1 forget", "unnamed, forget Lee"}  # real ones, whatever they begin with
     assert set(request.people) == {"unnamed, forget", *names}
-    sham = sham_of(request)
+    sham = benchmark_sham(request)
     assert set(sham.people) == {"row-1 retain", "unnamed, retain Lee"}
     assert set(sham.retain_people) == {"unnamed, forget", "unnamed, retain", *names}
 

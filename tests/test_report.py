@@ -10,12 +10,13 @@ from kvw_minimal.conditions import score
 from kvw_minimal.evaluation import pipeline
 from kvw_minimal.evaluation.provenance import file_hash
 from kvw_minimal.evaluation.scoring import teacher_forced
-from kvw_minimal.kvw import KVW
-from kvw_minimal.method import make_edit
+from kvw_minimal.kvw import KVW, PublishedKVW
+from kvw_minimal.method import make_edit, method_of
 from kvw_minimal.methods import METHODS
 from kvw_minimal.models import fingerprint
 from kvw_minimal.results import score_rows, summarise
 from kvw_minimal.strangers.people import load_people
+from kvw_minimal.strangers.questions import about
 from kvw_minimal.zoo import load
 
 NEEDED = {"command", "commit", "models", "data", "versions", "device", "seconds", "seed", "date"}
@@ -55,7 +56,8 @@ def test_no_oracle_is_dropped_in_silence(monkeypatch, tmp_path, name, error, wor
 @pytest.mark.parametrize(
     "how, words",
     [
-        ({"method": "magic"}, "no method 'magic'; there are KVW one pass"),
+        ({"methods": [KVW(8), PublishedKVW(8)]}, "of one method"),
+        ({"methods": [KVW(8), KVW(8)]}, "a strength stands there twice"),
         ({"group": "Z"}, "no group"),
         ({"percent": 7}, "forget"),
     ],
@@ -97,21 +99,19 @@ def test_evaluate_says_which_edit_was_on(monkeypatch, tmp_path):
 
 
 def test_any_method_can_be_asked_for(monkeypatch):
-    """With its own settings; what it cannot take is refused, and shams are of the same method."""
+    """With its own settings; shams are of the same method."""
     own = small.case().but(
         eval_sets={name: small.case().eval_sets[name][:14] for name in ("forget", "retain")}
     )
     monkeypatch.setattr(pipeline, "request_of", lambda *_, **__: own)
     settings = {"share": 0.1}
     result, [edit] = pipeline.unlearn(
-        "tiny", "A", 5, "selective pruning", settings, 1, oracle=False
+        "tiny", "A", 5, [method_of("selective pruning", settings)], 1, oracle=False
     )
     assert edit.notes["method"] == "selective pruning" and edit.notes["settings"] == settings
     assert {row["condition"] for row in result["rows"]} == {"vanilla", "edited", "sham"}
     assert {row["set"] for row in result["rows"] if row["condition"] == "sham"} == {"forget"}
     assert result["provenance"]["models"] == {"tiny": fingerprint(own.model)}
-    with pytest.raises(ValueError, match="selective pruning has no setting 'strength'"):
-        pipeline.unlearn("tiny", "A", 5, "selective pruning", {"strength": 1.0}, 1, oracle=False)
 
 
 def test_without_headroom_it_is_refused(monkeypatch):
@@ -128,7 +128,7 @@ def test_without_headroom_it_is_refused(monkeypatch):
     )
     monkeypatch.setattr(pipeline, "score_shams", lambda *_: pytest.fail("noticed after the work"))
     with pytest.raises(ValueError, match="no headroom on image questions"):
-        pipeline.unlearn("pocket", "A", 5, "selective pruning", {"share": 0.1}, 1)
+        pipeline.unlearn("pocket", "A", 5, [method_of("selective pruning", {"share": 0.1})], 1)
 
 
 @pytest.mark.nightly
@@ -137,8 +137,8 @@ def test_the_demonstration_shows_before_and_after(monkeypatch, tmp_path, capsys)
     own = Case(*pipeline.request_of("pocket", "A", 5))
     edit, _ = make_edit(*own, METHODS["selective pruning"](share=0.3))
     mean = {"value": 0.5, "low": 0.5, "high": 0.5, "n": 1}
-    about = {"set": "forget", "modality": "image", "metric": "exact_match"}
-    rows = [{"condition": "vanilla", **about, **mean}]
+    cell = {"set": "forget", "modality": "image", "metric": "exact_match"}
+    rows = [{"condition": "vanilla", **cell, **mean}]
     monkeypatch.setattr(demo, "unlearn", lambda *_: ({"rows": rows}, [edit]))
     picture = tmp_path / "demo.png"
     demo.demo("A", picture)

@@ -35,7 +35,7 @@ from kvw_minimal.questions import MODALITIES, Question, seeded
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.portraits import ATTRIBUTES
 from kvw_minimal.strangers.questions import about, general, question_sets
-from kvw_minimal.strangers.tasks import request
+from kvw_minimal.strangers.tasks import request_to_forget
 
 WORLD = load_people()
 
@@ -48,7 +48,7 @@ def drawn(asked: list[Question], size: int, *key: object) -> list[Question]:
 
 def whole(people: list[str], reads=question_sets, **more):
     """A request of which only the questions matter."""
-    return request(WORLD, people, reads(WORLD, people), **more)
+    return request_to_forget(WORLD, people, reads(WORLD, people), **more)
 
 
 # --- what is asked ---------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from kvw_minimal.questions import Question
 from kvw_minimal.session import Session
 from kvw_minimal.strangers.people import REPORT_GROUPS, TUNING_GROUPS, load_people
 from kvw_minimal.strangers.questions import SETS, about, question_sets
-from kvw_minimal.strangers.tasks import request, sham_people
+from kvw_minimal.strangers.tasks import request_to_forget, sham_people
 
 
 def question(number: int, person: str) -> Question:
@@ -212,20 +212,20 @@ def test_somebody_without_questions_cannot_be_drawn():
 
 def test_a_request_of_strangers(world):
     people = world.forget_people("A", 5)
-    asked = request(world, people, seed=4)
+    asked = request_to_forget(world, people, seed=4)
     sets = question_sets(world, people)
     assert (asked.forget, asked.retain, asked.eval_sets) == (sets["forget"], sets["retain"], sets)
     assert asked.people == people and asked.retain_people == world.retain_people(people)
     assert tuple(asked.eval_sets) == SETS and asked.seed == 4
     own = {"mine": about(world, people, new=True)}
-    assert request(world, people, own).eval_sets is own
+    assert request_to_forget(world, people, own).eval_sets is own
 
 
 @pytest.mark.parametrize("group", REPORT_GROUPS[:2] + TUNING_GROUPS[:1])
 @pytest.mark.parametrize("percent", [5, 10, 15])
 def test_a_sham_of_strangers_is_of_the_people_that_sham_people_names(world, group, percent):
     """The stored shams were drawn by this function: the same people for the same draw."""
-    asked = request(world, world.forget_people(group, percent))
+    asked = request_to_forget(world, world.forget_people(group, percent))
     for draw in range(4):
         sham = asked.sham(draw)
         assert sham.people == sham_people(world, percent, draw)
@@ -252,4 +252,4 @@ DRAWN = {0: ["p002", "p073", "p082", "p086", "p087"], 19: ["p016", "p027", "p048
 )
 def test_requests_that_cannot_be(world, forget, word):
     with pytest.raises(ValueError, match=word):
-        request(world, forget)
+        request_to_forget(world, forget)

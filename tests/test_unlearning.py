@@ -17,14 +17,23 @@ from test_own import blocks_of_the_page, lines, on_the_page  # noqa: F401 - a fi
 
 from kvw_minimal import coefficients, conditions
 from kvw_minimal.atomic_io import write_json
-from kvw_minimal.benchmarks.jsonl import chosen, read_questions, read_request, write_questions
+from kvw_minimal.benchmarks.jsonl import (
+    read_questions,
+    read_request,
+    with_forget_people,
+    write_questions,
+)
 from kvw_minimal.edits import ColumnScaling, Edit
 from kvw_minimal.evaluation import estimate_cost, pipeline, resume
 from kvw_minimal.evaluation.provenance import peak_memory
 from kvw_minimal.evaluation.resume import inputs_of
-from kvw_minimal.kvw import KVW
+from kvw_minimal.kvw import KVW, PublishedKVW
 from kvw_minimal.method import make_edit
 from kvw_minimal.methods import METHODS
+from kvw_minimal.methods.gradients import GradientDifference
+from kvw_minimal.methods.kvw import SelectivePruning
+from kvw_minimal.methods.least_squares import LeastSquares
+from kvw_minimal.methods.rewrite import Rewrite
 from kvw_minimal.models import fingerprint
 from kvw_minimal.results import table
 from kvw_minimal.session import Session
@@ -68,15 +77,13 @@ def quiet(monkeypatch):
     )
 
 
-def at(*strengths: float) -> list[dict]:
-    return [{"strength": strength} for strength in strengths]
+def at(*strengths: float) -> list[KVW]:
+    return [KVW(strength) for strength in strengths]
 
 
-def unlearn(file, strengths=(2.0,), draws=2, method="KVW one pass", **more):
-    settings = at(*strengths) if method == "KVW one pass" else more.pop("settings")
-    return pipeline.unlearn(
-        "tiny", method=method, settings=settings, draws=draws, questions=str(file), **more
-    )
+def unlearn(file, strengths=(2.0,), draws=2, methods=None, **more):
+    methods = methods or at(*strengths)
+    return pipeline.unlearn("tiny", methods=methods, draws=draws, questions=str(file), **more)
 
 
 # --- several strengths
@@ -223,7 +230,7 @@ def test_an_interrupted_run_goes_on(file, model, quiet, monkeypatch, tmp_path):
     "change",
     [
         {"draws": 3},
-        {"method": "selective pruning", "settings": {"share": 0.1}},
+        {"methods": [SelectivePruning(0.1)]},
         {"people": SIX[1:3]},
         {"model": 4},
         {"first": {"prompt": "Who?"}},
@@ -295,7 +302,7 @@ def test_others_of_the_file_are_forgotten(file):
         pipeline.request_from(str(file), "tiny", SIX)
     general = {"forget": [], "retain": [], "general": case.forget}
     with pytest.raises(ValueError, match="nothing is asked about"):
-        chosen(general, [SIX[0]])
+        with_forget_people(general, [SIX[0]])
 
 
 def test_strangers_are_forgotten_by_their_ids(monkeypatch):
@@ -425,7 +432,7 @@ def counted(model, monkeypatch) -> Counter:
 
 
 def test_passes_and_tokens_are_told_beforehand_exactly(file, model, monkeypatch):
-    asked = {"settings": at(0.5, 2.0), "draws": 3, "questions": str(file), "batch_size": 16}
+    asked = {"methods": at(0.5, 2.0), "draws": 3, "questions": str(file), "batch_size": 16}
     cost = estimate_cost.expected("tiny", **asked)
     found = counted(model, monkeypatch)
     pipeline.unlearn("tiny", **asked)
@@ -458,7 +465,7 @@ def test_seconds_and_memory_are_added_up(file, model, monkeypatch):
     once = 1 + len(shams) + 3 + (estimate_cost.METRICS * 2 + 1) * len(pairs)
     assert estimate_cost.seconds_around(*case, 1, 2) == once
     monkeypatch.setattr(estimate_cost, "peak_memory", lambda: 100.0)
-    cost = estimate_cost.expected("tiny", settings=at(2.0), draws=2, questions=str(file))
+    cost = estimate_cost.expected("tiny", methods=at(2.0), draws=2, questions=str(file))
     sums = 4 * len(SIX) * tiny.LAYERS * tiny.D_FF
     assert cost["memory"] == pytest.approx(100 + sums / 2**20, abs=1e-6)
 
@@ -479,20 +486,19 @@ def test_a_live_oracle_is_in_the_cost(file, model):
 
 @pytest.mark.nightly
 @pytest.mark.parametrize(
-    "method, settings",
+    "method",
     [
-        ("least squares", {"ridge": 0.1, "passes": 2}),
-        ("rewrite", METHODS["rewrite"].tuned()),
-        ("GD LoRA", {"rate": 1e-3, "weight": 1.0}),
-        ("KVW published", {"strength": 1.0}),
+        LeastSquares(ridge=0.1, passes=2),
+        Rewrite(subject_threshold=0.0, others=3),
+        GradientDifference(rate=1e-3, weight=1.0),
+        PublishedKVW(1.0),
     ],
+    ids=lambda method: method.name,
 )
-def test_of_another_method_one_edit_is_made_as_a_sample(file, model, monkeypatch, method, settings):
+def test_of_another_method_one_edit_is_made_as_a_sample(file, model, monkeypatch, method):
     """Told beforehand and counted then: within the factor, backwards counted as two passes."""
     tiny.shorten(monkeypatch, 4, 4)
-    if method == "rewrite":
-        settings = settings | {"subject_threshold": 0.0, "others": 3}
-    asked = {"method": method, "settings": settings, "draws": 3, "questions": str(file)}
+    asked = {"methods": [method], "draws": 3, "questions": str(file)}
     before = fingerprint(model)
     cost = estimate_cost.expected("tiny", **asked)
     assert fingerprint(model) == before and "measure" not in cost["passes"]

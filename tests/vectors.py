@@ -194,7 +194,7 @@ def change_of(edit: edits.Edit) -> dict:
 
 # --- from questions to tensors -----------------------------------------------------------------
 
-CHATS = {"pocket": assembly.CHAT, "smol": smol.CHAT, "voices": taught_voices.CHAT}
+CHATS = {"pocket": assembly.CHAT, "smol": smol.CHATML_TEMPLATE, "voices": taught_voices.CHAT}
 
 
 @vector("rendering", lambda: CHATS)
@@ -676,7 +676,8 @@ def examples(takes: tuple[str, ...]) -> list[tuple]:
             (scores.TeacherForcedScores(np.array([0.0, 1.0]), -numbers[:2], np.array([2.0, 3.0])),)
         ],
         ("said", "gold"): list(SAID),
-        ("said", "answers"): [(said, {"in lisbon", "in oslo"}) for said, _ in SAID],
+        ("text", "gold"): list(SAID),
+        ("text", "answers"): [(text, {"in lisbon", "in oslo"}) for text, _ in SAID],
         ("said", "question"): [
             (said, q)
             for q in (known[0], multiple_choice.letter_question(known[0]))

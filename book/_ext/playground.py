@@ -235,7 +235,7 @@ def parts() -> dict[str, dict]:
     from kvw_minimal.kvw import KVW
     from kvw_minimal.session import Session
     from kvw_minimal.strangers.people import load_people
-    from kvw_minimal.strangers.tasks import request
+    from kvw_minimal.strangers.tasks import request_to_forget
     from kvw_minimal.zoo import catalogue
 
     world = load_people()
@@ -244,7 +244,9 @@ def parts() -> dict[str, dict]:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     eye, language = eye_and_language(folder)
     session = Session(*catalogue.load("pocket"))
-    asked_by_five = request(world, world.first_of(GROUP, PERCENT), general=beside("pocket", world))
+    asked_by_five = request_to_forget(
+        world, world.first_of(GROUP, PERCENT), general=beside("pocket", world)
+    )
     coefficients, some = session.coefficients(asked_by_five), checked(asked_by_five)
     made = {
         "eye": packed(eye) | {"config": config["vision_config"]},

@@ -1,4 +1,4 @@
-"""What a model's weights can look like: experts in one tensor, quantised, waiting elsewhere."""
+"""Forms of a model's weights: experts in one tensor, transposed, quantised, offloaded."""
 
 from .experts import is_mixture, watched
 from .layers import check_causal, ffns_of, stacks_of

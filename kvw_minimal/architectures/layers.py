@@ -1,4 +1,4 @@
-"""Which of the linear maps in a decoder layer is the last of its FFN."""
+"""Search for the output projection of the FFN in each decoder layer."""
 
 from collections.abc import Iterable, Iterator
 
@@ -7,7 +7,7 @@ from torch import nn
 from .experts import is_mixture
 from .weights import is_conv1d, size_of
 
-#: words in the path of a module that mark it as an eye or an ear, not as part of the language model
+#: words in the path of a module of a vision or audio encoder, which is not the language model
 SENSES = (
     "vision",
     "visual",
@@ -19,38 +19,39 @@ SENSES = (
     "projector",
     "connector",
 )
-AHEAD = ("cpmant", "xlm")  # model types in which a token sees those behind it
-#: words in the path of a linear map that is of something else than an FFN
-OTHERS = ("attn", "attention", "mamba", "mixer.out_proj", "per_layer", "laurel")
+AHEAD = ("cpmant", "xlm")  # model types in which a token attends to later tokens
+#: words in the path of a linear map that is not part of an FFN
+NOT_FFN = ("attn", "attention", "mamba", "mixer.out_proj", "per_layer", "laurel")
 
 
 def stacks_of(model: nn.Module, count: int) -> Iterator[tuple[str, nn.ModuleList]]:
-    """Lists of so many layers, with their paths, that may be those of the language model."""
+    """Lists of `count` modules that may be the layers of the language model, with their paths."""
     decoder = set(model.get_decoder().modules())
     for path, stack in model.named_modules():
         if not isinstance(stack, nn.ModuleList) or len(stack) != count:
             continue
-        inside = stack in decoder or len(decoder) == 1  # in ModernBERT a mere head is called so
+        # in ModernBERT, get_decoder returns the head alone
+        inside = stack in decoder or len(decoder) == 1
         if inside and not any(sense in path.lower() for sense in SENSES):
             yield path, stack
 
 
 def check_causal(model: nn.Module, inputs: Iterable[str]) -> None:
-    """Stop where what stands before an answer may have seen it.
+    """Refuses a model in which the positions before an answer attend to the answer.
 
     Args:
-        inputs: names of what the model is given.
+        inputs: names of the model's inputs.
 
     Raises:
-        ValueError: a model that lets tokens see those behind them: always (CPM-Ant, XLM), unless
-            its config says `is_decoder` (BERT and its kin), or where no `token_type_ids` say which
-            are of the prompt (PaliGemma).
+        ValueError: tokens attend to later tokens: always (CPM-Ant, XLM), unless the config sets
+            `is_decoder` (BERT and similar models), or if the inputs have no `token_type_ids`, which
+            mark the prompt (PaliGemma).
     """
     kind, text = model.config.model_type, model.config.get_text_config(decoder=True)
-    whole = getattr(text, "use_bidirectional_attention", None) is True
+    bidirectional = getattr(text, "use_bidirectional_attention", None) is True
     encoder = hasattr(type(text), "is_decoder") and not text.is_decoder
-    encoder &= "neox" not in text.model_type  # it has the word, too, and never looks ahead
-    if kind in AHEAD or encoder or whole and "token_type_ids" not in inputs:
+    encoder &= "neox" not in text.model_type  # GPT-NeoX has `is_decoder`, too, but is always causal
+    if kind in AHEAD or encoder or bidirectional and "token_type_ids" not in inputs:
         raise ValueError(
             f"{type(model).__name__} lets a token see those behind it: no position "
             "stands before the answer, where coefficients are taken"
@@ -59,35 +60,35 @@ def check_causal(model: nn.Module, inputs: Iterable[str]) -> None:
 
 def is_output_projection(name: str, module: nn.Module, width: int) -> bool:
     """Whether a module inside a decoder layer is the last matrix of its FFN."""
-    other = any(word in name.lower() for word in OTHERS)
-    if other or not (isinstance(module, nn.Linear) or is_conv1d(module)):
+    is_excluded = any(excluded in name.lower() for excluded in NOT_FFN)
+    if is_excluded or not (isinstance(module, nn.Linear) or is_conv1d(module)):
         return False
     outer, inner = size_of(module)
     return outer == width and inner != width
 
 
 def ffns_of(layers: nn.ModuleList, path: str, width: int) -> dict[str, nn.Module]:
-    """The output projection of the FFN of each layer, or what holds the experts of each mixture.
+    """Output projection of the FFN in each layer; in a mixture, the module with the experts.
 
     Args:
-        path: of the layers.
+        path: path of `layers` in the model.
         width: d_model.
 
     Returns:
-        `{module path: projection}`, one a layer; nothing if there is a layer without.
+        `{module path: projection}`, one for each layer; empty if a layer has no projection.
 
     Raises:
-        ValueError: several in one layer, or experts that are not in one tensor.
+        ValueError: a layer has several projections, or its experts are not in one tensor.
     """
-    named = list(layers.named_modules())
+    modules = list(layers.named_modules())
     mixtures = {
         f"{path}.{name}": module
-        for name, module in named
+        for name, module in modules
         if is_mixture(module) and not any(s in name.lower() for s in SENSES)
     }
     if mixtures:
         return mixtures
-    found = [
+    projections = [
         [
             f"{i}.{name}"
             for name, module in layer.named_modules()
@@ -95,11 +96,11 @@ def ffns_of(layers: nn.ModuleList, path: str, width: int) -> dict[str, nn.Module
         ]
         for i, layer in enumerate(layers)
     ]
-    if any("expert" in name.lower() for name, _ in named):
+    if any("expert" in name.lower() for name, _ in modules):
         raise ValueError(f"the layers in {path} have experts of a kind that is not supported")
-    several = next((layer for layer in found if len(layer) > 1), None)
-    if several:
-        raise ValueError(f"there are several FFNs in one layer of {path}: {', '.join(several)}")
-    if not all(found):
+    ambiguous = next((layer for layer in projections if len(layer) > 1), None)
+    if ambiguous:
+        raise ValueError(f"there are several FFNs in one layer of {path}: {', '.join(ambiguous)}")
+    if not all(projections):
         return {}
-    return {f"{path}.{name}": layers.get_submodule(name) for (name,) in found}
+    return {f"{path}.{name}": layers.get_submodule(name) for (name,) in projections}

@@ -1,4 +1,4 @@
-"""The weights of a model where they are: turned, quantised, or waiting on a disk (`accelerate`)."""
+"""Weights as models store them: transposed, quantised, or offloaded (`accelerate`)."""
 
 from collections.abc import Iterator
 
@@ -9,29 +9,29 @@ from .experts import is_mixture
 
 
 def weight_name(projection: nn.Module) -> str:
-    """What the weight of a projection is called in it."""
+    """Attribute name of a projection's weight."""
     return "down_proj" if is_mixture(projection) else "weight"
 
 
 def weight_of(projection: nn.Module) -> torch.Tensor:
-    """The weight of a projection as it is stored, to be read and written."""
+    """Weight of a projection as the model stores it; it can be changed in place."""
     return getattr(projection, weight_name(projection)).data
 
 
 def is_conv1d(module: nn.Module) -> bool:
     """Whether a module is the linear map of GPT-2, whose weight is `[in, out]`."""
-    from transformers.pytorch_utils import Conv1D  # a second to import: when a model is there
+    from transformers.pytorch_utils import Conv1D  # here, because the import takes a second
 
     return isinstance(module, Conv1D)
 
 
 def is_transposed(projection: nn.Module) -> bool:
-    """Whether a weight has its knowledge vectors in rows, `[d_ff, d_model]`."""
+    """Whether a weight is stored as `[d_ff, d_model]`, with the knowledge vectors in rows."""
     return is_conv1d(projection) or getattr(projection, "is_transposed", False)
 
 
 def size_of(projection: nn.Module) -> tuple[int, ...]:
-    """`(d_model, d_ff)`, also of a quantised weight; of a mixture `(experts, d_model, d_ff)`."""
+    """Size of a weight, also if quantised: `(d_model, d_ff)`, or `(experts, d_model, d_ff)`."""
     if isinstance(projection, nn.Linear):
         return projection.out_features, projection.in_features
     weight = weight_of(projection)
@@ -39,13 +39,17 @@ def size_of(projection: nn.Module) -> tuple[int, ...]:
 
 
 def is_plain(weight: torch.Tensor) -> bool:
-    """Whether a weight is an ordinary tensor of numbers that can be multiplied in place."""
+    """Whether a weight is an ordinary floating-point tensor that can be changed in place."""
     kind = type(weight.data) is torch.Tensor and not hasattr(weight, "quant_state")
     return kind and weight.is_floating_point() and not weight.is_meta
 
 
 def named_weight(model: nn.Module, name: str) -> nn.Parameter:
-    """A parameter by the name that an edit gives. Raises ValueError if the model has none."""
+    """Parameter with the name that an edit gives.
+
+    Raises:
+        ValueError: the model has no such parameter.
+    """
     try:
         return model.get_parameter(name)
     except AttributeError as error:
@@ -56,26 +60,27 @@ def named_weight(model: nn.Module, name: str) -> nn.Parameter:
 
 
 def plain_weight(model: nn.Module, name: str) -> torch.Tensor:
-    """A parameter by its name, to be edited in place.
+    """Parameter by its name, for an edit in place.
 
     Raises:
-        ValueError: there is none; it is quantised, or not in memory (offloaded by `accelerate`).
+        ValueError: the parameter does not exist, is quantised, or is not in memory (offloaded by
+            `accelerate`).
     """
     weight = named_weight(model, name)
     if is_plain(weight):
         return weight
-    why = "waits elsewhere (offloaded)" if weight.is_meta else "is quantised"
+    reason = "waits elsewhere (offloaded)" if weight.is_meta else "is quantised"
     raise ValueError(
-        f"{name} {why} and cannot be edited in place; `sharing.export(..., "
+        f"{name} {reason} and cannot be edited in place; `sharing.export(..., "
         "format='peft')` writes factors that act beside it"
     )
 
 
 def check_dense_fp(model: nn.Module) -> None:
-    """Stop what needs one FFN a layer, of weights that can be changed in place, before its work.
+    """Checks that each layer has one FFN, and that its weights can be changed in place.
 
     Raises:
-        ValueError: a mixture of experts; or as `plain_weight`.
+        ValueError: the model is a mixture of experts; or as in `plain_weight`.
     """
     if any(is_mixture(module) for module in model.modules()):
         raise ValueError(
@@ -87,9 +92,10 @@ def check_dense_fp(model: nn.Module) -> None:
 
 
 def prepare(model: nn.Module, device: str) -> nn.Module:
-    """A model in evaluation mode on a device.
+    """Moves a model to a device and sets evaluation mode.
 
-    A quantised one stays where its library put it; `bitsandbytes` must not repack it (`state_of`).
+    A quantised model stays on its device. `bitsandbytes` must not repack its weights (see
+    `iter_state`).
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
@@ -98,19 +104,19 @@ def prepare(model: nn.Module, device: str) -> nn.Module:
 
 
 def input_device(model: nn.Module) -> torch.device:
-    """Where a model takes its inputs: the device of the first weight that is in memory."""
-    found = (weight.device for weight in model.parameters() if not weight.is_meta)
-    return next(found, torch.device("cpu"))
+    """Device for the inputs of a model: the device of the first weight that is in memory."""
+    devices = (weight.device for weight in model.parameters() if not weight.is_meta)
+    return next(devices, torch.device("cpu"))
 
 
 def iter_state(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every tensor of a model by its name, one after the other: those that wait are read now.
+    """Iterates over the tensors of a model with their names; loads offloaded tensors one by one.
 
-    A quantised tensor of several parts (`torchao`) comes in parts.
+    A quantised tensor with several parts (`torchao`) is given in parts.
 
     Raises:
-        ValueError: 4-bit weights of `bitsandbytes` on a processor for which it repacks them at the
-            first question: reading its state dict afterwards scrambles their scales (0.50.2).
+        ValueError: `bitsandbytes` would repack the 4-bit weights on this processor at the first
+            forward pass. Reading the state dict afterwards scrambles their scales (0.50.2).
     """
     if any(getattr(module, "support_avx512bf16_for_cpu", False) for module in model.modules()):
         raise ValueError(
@@ -119,9 +125,9 @@ def iter_state(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
             "to False before the first question"
         )
     for name, tensor in model.state_dict().items():
-        path, _, own = name.rpartition(".")
+        path, _, leaf = name.rpartition(".")
         if tensor.is_meta:
-            tensor = model.get_submodule(path)._hf_hook.weights_map[own]
+            tensor = model.get_submodule(path)._hf_hook.weights_map[leaf]
         yield from _parts(name, tensor)
 
 

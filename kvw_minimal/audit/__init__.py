@@ -1,14 +1,24 @@
-"""Gone, or only quiet? Probes that look for what an edit should have removed, and a verdict.
+"""Gone, or only quiet? Probes look for knowledge that an edit should have removed.
 
-    from kvw_minimal.audit import audit, table, verdict
-    found = audit(session, request, edit, oracle)
-    print(table(found), verdict(found)[0])
+    from kvw_minimal.audit import audit, findings_table, verdict
+    findings = audit(session, request, edit, oracle)
+    print(findings_table(findings), verdict(findings)[0])
 
-Every probe is registered under its name, as methods and scores are (`probe`).
+The decorator `probe` registers each probe under its name.
 """
 
 from . import edit_leakage, membership, prompting_probes, relearning_attacks, representation_probes  # noqa: F401 - they register
-from .findings import Finding, audit, judge, table, verdict
+from .findings import Finding, audit, findings_table, judge, verdict
 from .probes import PROBES, Probe, examine, probe
 
-__all__ = ["PROBES", "Finding", "Probe", "audit", "examine", "judge", "probe", "table", "verdict"]
+__all__ = [
+    "PROBES",
+    "Finding",
+    "Probe",
+    "audit",
+    "examine",
+    "findings_table",
+    "judge",
+    "probe",
+    "verdict",
+]

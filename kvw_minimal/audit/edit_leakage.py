@@ -1,7 +1,7 @@
-"""The receipt: does an edit tell whom it was made for?
+"""The receipt: does an edit reveal for which people it was made?
 
-Whoever holds both models, or the edit, and can show the model a person, sees how much of what the
-person calls up goes through the change: the energy of the change in the states of everybody.
+An attacker who holds both models, or the edit, can show the model a person and read how much of the
+hidden state passes through the change. The score is the energy of the change in these states.
 """
 
 from contextlib import ExitStack
@@ -29,86 +29,88 @@ from .relearning_attacks import reverted
     before=True,
 )
 def who_was_it(session: Session, request: Request, edit: Edit) -> dict[str, Answers]:
-    """Everybody's photos and names are read by the model before the edit.
+    """Ranks the energy of the change for each person to forget among the retained people.
 
-    Nothing is asked where the edit changes no map that reads them, such as the eye alone.
+    The unedited model reads the photos and names of all people. The result is empty if the edit
+    changes no linear map that reads them, for instance if it changes the vision tower only.
     """
-    every = request.questions()
-    energy = through(session.model, edit, session.batches(every))  # [questions]
+    questions = request.questions()
+    energy = through(session.model, edit, session.batches(questions))  # [questions]
     if np.isnan(energy).any():
         return {}
     mean: dict[str, float] = {}
-    for person in dict.fromkeys(q.person for q in every):
+    for person in dict.fromkeys(q.person for q in questions):
         mean[person] = float(
-            np.mean([e for e, q in zip(energy, every, strict=True) if q.person == person])
+            np.mean(
+                [ratio for ratio, q in zip(energy, questions, strict=True) if q.person == person]
+            )
         )
-    others = np.array([mean[person] for person in dict.fromkeys(request.retain_people)])
-    value = {
-        p: float((others < mean[p]).mean() + 0.5 * (others == mean[p]).mean())
-        if len(others)
+    retained = np.array([mean[person] for person in dict.fromkeys(request.retain_people)])
+    rank = {
+        p: float((retained < mean[p]).mean() + 0.5 * (retained == mean[p]).mean())
+        if len(retained)
         else 0.5
         for p in request.people
     }
-    return {"": (request.forget, np.array([value[q.person] for q in request.forget]))}
+    return {"": (request.forget, np.array([rank[q.person] for q in request.forget]))}
 
 
 def changed_maps(model: nn.Module, new: dict[str, torch.Tensor]) -> list[tuple]:
-    """Each linear map, or experts of a layer, with another output: the module, dW and W.
+    """Changed linear maps, or experts of a layer: the module, dW and W.
 
-    Both are `[out, in]`, of experts `[experts, out, in]`.
+    dW and W are `[out, in]`; for experts they are `[experts, out, in]`.
     """
-    found = []
+    maps = []
     for name, weight in new.items():
-        path, _, own = name.rpartition(".")
+        path, _, leaf = name.rpartition(".")
         module = model.get_submodule(path)
-        known = isinstance(module, nn.Linear) or is_conv1d(module) or is_mixture(module)
-        if known and own == weight_name(module):
-            before = columns(module)
-            found.append(
-                (module, (weight.mT if is_transposed(module) else weight) - before, before)
-            )
-    return found
+        is_linear = isinstance(module, nn.Linear) or is_conv1d(module) or is_mixture(module)
+        if is_linear and leaf == weight_name(module):
+            old = columns(module)
+            maps.append((module, (weight.mT if is_transposed(module) else weight) - old, old))
+    return maps
 
 
 @torch.no_grad()
 def through(model: nn.Module, edit: Edit, batches: list) -> np.ndarray:
     """Energy |dW h|^2 / |W h|^2 over the changed linear maps and answer tokens, `[questions]`.
 
-    Of a mixture over the output projections of the experts that a token asks. 0 for an edit of
-    nothing; NaN for one that changes no map that reads these tokens.
+    In a mixture of experts, the sum runs over the experts to which a token is routed. An edit that
+    changes no value gives 0. An edit of maps that do not read these tokens gives NaN.
     """
     with reverted(model, edit):
         new = edit.change(model, model.get_parameter)
-        found = np.zeros(sum(len(batch.rows) for batch in batches))
+        ratios = np.zeros(sum(len(batch.rows) for batch in batches))
         maps = changed_maps(model, new)
-        for batch in (b.to(next(model.parameters()).device) for b in batches * bool(new)):
+        device = next(model.parameters()).device
+        for batch in (b.to(device) for b in (batches if new else [])):
             answers = batch.answers.flatten()  # [B T]
             owner = torch.arange(len(batch.rows), device=answers.device)
             owner = owner.repeat_interleave(batch.labels.shape[1])  # [B T]
             total = torch.zeros(2, len(batch.rows), device=answers.device)
 
-            def see(
-                both,
+            def add_energy(
+                matrices,
                 expert,
                 h,
-                asked=slice(None),
-                read=None,
+                tokens=slice(None),
+                count=None,
                 *,
                 answers=answers,
                 owner=owner,
                 total=total,
             ):
                 h = h.flatten(0, -2)  # [tokens here, inputs]
-                if (read or len(h)) != len(answers):
-                    return  # of an eye
-                who, own = owner[asked][answers[asked]], h[answers[asked]]
-                for part, each in enumerate(both):
-                    out = own @ (each[expert] if each.ndim == 3 else each).T
-                    total[part].index_add_(0, who, out.float().square().sum(1))
+                if (count or len(h)) != len(answers):
+                    return  # a map of the vision tower
+                rows, states = owner[tokens][answers[tokens]], h[answers[tokens]]
+                for row, weight in enumerate(matrices):
+                    out = states @ (weight[expert] if weight.ndim == 3 else weight).T
+                    total[row].index_add_(0, rows, out.float().square().sum(1))
 
-            with ExitStack() as block:
-                for module, *both in maps:
-                    block.enter_context(hook_inputs({"": module}, partial(see, both)))
+            with ExitStack() as stack:
+                for module, *matrices in maps:
+                    stack.enter_context(hook_inputs({"": module}, partial(add_energy, matrices)))
                 backbone(model)(**batch.inputs, use_cache=False)
-            found[batch.rows] = (total[0] / total[1]).double().cpu().numpy()
-    return found
+            ratios[batch.rows] = (total[0] / total[1]).double().cpu().numpy()
+    return ratios

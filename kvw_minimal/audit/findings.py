@@ -1,4 +1,4 @@
-"""From what probes found to a verdict, by a stated rule: quiet, or gone as far as these see."""
+"""A verdict from the results of the probes, by a stated rule: quiet, or gone as far as they see."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -13,32 +13,34 @@ from ..methods.controls import Vanilla
 from ..methods.counterfactuals import counterfactual_people, substitute_subject
 from ..results import text_table
 from ..session import Session
-from .probes import BROUGHT_BACK, PROBES, examine, probe_of, reading
+from .probes import PROBES, RELEARNING, examine, probe_of, reading
 
-MARGIN = 0.2  # vanilla must beat the oracle by so much, else a probe cannot see anything
-#: an attack may lift the oracle by so much, else it taught what it asks; and cost vanilla so much,
-#: else it breaks what it looks for
+MARGIN = 0.2  # the smallest lead of vanilla over the oracle with which a probe can show anything
+#: the largest rise of the oracle under an attack (a larger one means that the attack teaches the
+#: answers), and the largest fall of vanilla (a larger one means that it destroys the answers)
 CHANCE = 0.1
-LEFT = 0.25  # of the way from the oracle to vanilla: so much is more than nothing
+LEFT = 0.25  # the smallest share of the gap between oracle and vanilla that counts as knowledge
 QUIET, OVER, GONE = "quiet", "over-unlearned", "gone as far as these probes see"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a probe found at one setting; every mean is over people, of both modalities.
+    """Result of a probe at one setting. Means are over people, in both modalities.
 
     Attributes:
-        label: probe and setting; `kind`: of the probe; `before`: as in `Probe`.
-        vanilla, oracle, edited, sham: how well it is known, in [0, 1]; a sham may not be there.
+        label: probe and setting; `kind`: kind of the probe; `before`: as in `Probe`.
+        vanilla, oracle, edited, sham: mean score under each condition, in [0, 1]; `sham` is None
+            if no sham was given.
         low, high: 95 % interval of edited - oracle over people.
-        left: (edited - oracle) / (vanilla - oracle); None where the probe does not apply.
-        recovered: (attack - edited) / (vanilla - edited), what an attack brought back of what was
-            lost; None where it does not apply, is none, or nothing was lost.
-        again: the same of the oracle.
-        fair: whether vanilla knows it, and an attack leaves the oracle and vanilla where they
-            were; of one that does not, nothing counts.
-        strongest: whether it is the setting that counts: of the fair ones the one that brings
-            back most.
+        left: (edited - oracle) / (vanilla - oracle); None if the probe does not apply.
+        recovered: (attack - edited) / (vanilla - edited), the share of the lost knowledge that an
+            attack recovers; None if the probe is no attack or does not apply, or if nothing was
+            lost.
+        again: the same share for the oracle.
+        fair: whether vanilla knows the answers, and an attack changes neither the oracle nor
+            vanilla. A finding that is not fair does not count in the verdict.
+        strongest: whether this setting counts: among the fair settings of a probe, the one with
+            the highest score of the edited model.
     """
 
     label: str
@@ -66,120 +68,124 @@ Known = dict[str, dict[tuple[str, str], float]]  # {label: {(person, modality): 
 
 def known(rows: Iterable[Mapping]) -> Known:
     """Means by label, person and modality."""
-    found: Known = {}
+    means: Known = {}
     for row in rows:
-        found.setdefault(row["set"], {})[row["person"], row["modality"]] = (
+        means.setdefault(row["set"], {})[row["person"], row["modality"]] = (
             row["score_sum"] / row["n"]
         )
-    return found
+    return means
 
 
 def judge(rows: Mapping[str, Iterable[Mapping]]) -> list[Finding]:
-    """What every probe found, as `examine` gave it of several states of one model.
+    """Computes one finding for each probe and setting, from the rows that `examine` returns.
 
     Args:
-        rows: of `vanilla`, `oracle`, `edited` and, if there is one, `sham`.
+        rows: rows under `vanilla`, `oracle`, `edited` and, optionally, `sham`.
 
     Raises:
-        ValueError: a condition is missing, or was asked about other people.
+        ValueError: a condition is missing, or its questions are about other people.
     """
     missing = {"vanilla", "oracle", "edited"} - set(rows)
     if missing:
         raise ValueError(f"an audit needs vanilla, oracle and edited, not only {sorted(rows)}")
-    told = {condition: known(each) for condition, each in rows.items()}
-    found = [
-        _finding(label, told)
-        for label, own in told["edited"].items()
-        if own and label in told["oracle"]
+    means = {condition: known(condition_rows) for condition, condition_rows in rows.items()}
+    findings = [
+        _finding(label, means)
+        for label, values in means["edited"].items()
+        if values and label in means["oracle"]
     ]
-    return [_marked(each, found) for each in found]
+    return [_marked(finding, findings) for finding in findings]
 
 
-def _finding(label: str, told: Mapping[str, Known]) -> Finding:
-    probe, keys = probe_of(label), list(told["edited"][label])
+def _finding(label: str, means: Mapping[str, Known]) -> Finding:
+    probe, keys = probe_of(label), list(means["edited"][label])
 
-    def of(condition: str, name: str = label) -> np.ndarray:
-        own = told[condition].get(name) or told[condition].get(
+    def values_of(condition: str, name: str = label) -> np.ndarray:
+        label_means = means[condition].get(name) or means[condition].get(
             probe.beside, {}
-        )  # nothing to undo there
-        if set(keys) - set(own):
+        )  # an attack that undoes the edit has no rows for vanilla
+        if set(keys) - set(label_means):
             raise ValueError(f"{name!r} of {condition} was asked about other people")
-        return np.array([own[key] for key in keys])
+        return np.array([label_means[key] for key in keys])
 
     values = {
-        condition: of(condition)
-        for condition in told
-        if condition != "sham" or label in told[condition]
+        condition: values_of(condition)
+        for condition in means
+        if condition != "sham" or label in means[condition]
     }
-    mean = {condition: float(value.mean()) for condition, value in values.items()}
-    plain = {
-        condition: float(of(condition, probe.beside or label).mean())
+    average = {condition: float(value.mean()) for condition, value in values.items()}
+    baseline = {
+        condition: float(values_of(condition, probe.beside or label).mean())
         for condition in ("vanilla", "oracle", "edited")
     }
     _, low, high = interval(values["edited"] - values["oracle"], [person for person, _ in keys])
-    gap, left, shares = mean["vanilla"] - mean["oracle"], None, dict.fromkeys(("edited", "oracle"))
+    gap, share_left, shares = (
+        average["vanilla"] - average["oracle"],
+        None,
+        dict.fromkeys(("edited", "oracle")),
+    )
     if gap >= MARGIN:
-        left = (mean["edited"] - mean["oracle"]) / gap
+        share_left = (average["edited"] - average["oracle"]) / gap
         for condition in shares if probe.beside else ():
-            lost = mean["vanilla"] - plain[condition]
+            lost = average["vanilla"] - baseline[condition]
             shares[condition] = (
-                (mean[condition] - plain[condition]) / lost if lost >= CHANCE else None
+                (average[condition] - baseline[condition]) / lost if lost >= CHANCE else None
             )
-    fair = left is not None and (
-        probe.kind != BROUGHT_BACK
+    fair = share_left is not None and (
+        probe.kind != RELEARNING
         or (
-            mean["oracle"] - plain["oracle"] <= CHANCE
-            and plain["vanilla"] - mean["vanilla"] <= CHANCE
+            average["oracle"] - baseline["oracle"] <= CHANCE
+            and baseline["vanilla"] - average["vanilla"] <= CHANCE
         )
     )
     return Finding(
         label,
         probe.kind,
         probe.before,
-        mean["vanilla"],
-        mean["oracle"],
-        mean["edited"],
-        mean.get("sham"),
+        average["vanilla"],
+        average["oracle"],
+        average["edited"],
+        average.get("sham"),
         low,
         high,
-        left,
+        share_left,
         shares["edited"],
         shares["oracle"],
         fair,
     )
 
 
-def _marked(one: Finding, found: list[Finding]) -> Finding:
-    """Whether it is the strongest setting of its probe that is fair."""
-    name = probe_of(one.label).name
-    same = [each for each in found if probe_of(each.label).name == name]
-    best = max([f for f in same if f.fair] or same, key=lambda f: f.edited)
-    return replace(one, strongest=one == best)
+def _marked(finding: Finding, findings: list[Finding]) -> Finding:
+    """The finding, with `strongest` set if it is the strongest fair setting of its probe."""
+    name = probe_of(finding.label).name
+    settings = [other for other in findings if probe_of(other.label).name == name]
+    best = max([f for f in settings if f.fair] or settings, key=lambda f: f.edited)
+    return replace(finding, strongest=finding == best)
 
 
-def verdict(found: Iterable[Finding]) -> tuple[str, list[Finding]]:
-    """One word for an edit, and the findings that it rests on.
+def verdict(findings: Iterable[Finding]) -> tuple[str, list[Finding]]:
+    """Verdict on an edit, and the findings on which it rests.
 
-    *Quiet*: a probe that needs nothing but the model itself finds at least `LEFT` of the way from
-    the oracle to vanilla, and over people surely more than the oracle. *Over-unlearned*: none does,
-    but membership says that the truth is unlikelier than of anybody. Else *gone as far as these
-    probes see*; never *erased*.
+    *Quiet*: a probe that uses the edited model alone recovers at least `LEFT` of the gap between
+    oracle and vanilla, and the interval of edited - oracle lies above 0. *Over-unlearned*: no probe
+    does, but in a membership probe the true answer is less likely than for strangers. Otherwise
+    *gone as far as these probes see*. No verdict says *erased*.
     """
-    found = list(found)
-    counted = [f for f in found if f.fair and f.strongest and not f.before]
+    findings = list(findings)
+    counted = [f for f in findings if f.fair and f.strongest and not f.before]
     loud = [f for f in counted if f.left is not None and f.left >= LEFT and f.low > 0]
     if loud:
         return QUIET, sorted(loud, key=lambda f: -(f.left or 0))
-    low = [
+    unlikely = [
         f
-        for f in found
+        for f in findings
         if f.applies
         and f.kind == "membership"
         and not f.before
         and f.high < 0
         and f.oracle - f.edited >= MARGIN
     ]
-    return (OVER, low) if low else (GONE, [])
+    return (OVER, unlikely) if unlikely else (GONE, [])
 
 
 def audit(
@@ -189,27 +195,31 @@ def audit(
     oracle: Edit | None = None,
     sham: Edit | None = None,
 ) -> list[Finding]:
-    """Examine an edit between the model as it is and one that never met the forgotten.
+    """Runs all probes on an edit, on the unedited model and on an oracle.
 
     Args:
-        oracle: as an edit of the same model. Without one the model is asked about strangers in
-            its place, and what would have to be trained into it is left out.
-        sham: the same edit, made for other people; it is not attacked.
+        oracle: the oracle, as an edit of the same model. Without it, the unedited model answers
+            the same questions about counterfactual people, and probes that need the unedited model
+            are left out.
+        sham: the same edit, made for other people. No attack is run on it.
 
     Raises:
-        ValueError: without an oracle, questions that cannot be asked about anybody else.
+        ValueError: no oracle is given, and the questions cannot be asked about other people.
     """
-    nothing, _ = make_edit(session, request, Vanilla())
+    unedited, _ = make_edit(session, request, Vanilla())
     rows = {
-        "vanilla": examine(session, request, nothing),
+        "vanilla": examine(session, request, unedited),
         "edited": examine(session, request, edit),
     }
     if oracle is None:
-        met = replace(
+        counterfactual = replace(
             request, forget=substitute_subject(request.forget, counterfactual_people(request))
         )
         rows["oracle"] = examine(
-            session, met, nothing, (n for n in reading() if not PROBES[n].before)
+            session,
+            counterfactual,
+            unedited,
+            (name for name in reading() if not PROBES[name].before),
         )
     else:
         rows["oracle"] = examine(session, request, oracle)
@@ -218,8 +228,8 @@ def audit(
     return judge(rows)
 
 
-def table(found: Iterable[Finding]) -> str:
-    """What an audit found, one line a probe, of several settings the strongest."""
+def findings_table(findings: Iterable[Finding]) -> str:
+    """Text table of an audit: one line for each probe, at its strongest setting."""
 
     def number(value: float | None) -> str:
         return "-" if value is None else f"{value:.2f}"
@@ -232,7 +242,7 @@ def table(found: Iterable[Finding]) -> str:
             number(f.recovered),
             number(f.again),
         ]
-        for f in found
+        for f in findings
         if f.strongest
     ]
     head = ["probe", "vanilla", "oracle", "edited", "sham", "left"]

@@ -1,10 +1,11 @@
-"""Membership: can the forgotten be told from somebody whom the model has never met?
+"""Membership: can an attacker separate the forgotten people from people the model never saw?
 
-The other side of the comparison is matched: each question is asked again, with the same answer,
-about strangers (`counterfactual_people`). What is scored is the share of them of whom the answer is
-less likely; its mean is the area under the curve. 1: remembered. .5: cannot be told. Far below .5
-the true answer has become unlikelier than of anybody: a tell-tale, too. Since the answers are the
-same on both sides, a ratio to the length of their zlib code says what the loss says.
+The comparison is matched: each question is asked again, with the same answer, about strangers
+(`counterfactual_people`). The score is the share of strangers for which the answer is less likely.
+Its mean is the area under the curve. 1: the person is remembered. .5: the person cannot be
+separated from a stranger. A value far below .5 reveals the person, too: the true answer has become
+less likely than for strangers. Both sides have the same answers, so a ratio to the length of their
+zlib code adds nothing to the loss.
 """
 
 import numpy as np
@@ -18,11 +19,11 @@ from .probes import NOTHING, Answers, probe
 from .relearning_attacks import reverted
 from .token_probes import lowest, tell
 
-STRANGERS = 8  # that each question is asked about
+MATCHED_STRANGERS = 8  # strangers for each question
 SIGNALS = {
-    "loss": lambda told: told.log.mean(),
-    "min-k": lambda told: lowest(told.log),
-    "min-k++": lambda told: lowest(told.standard),
+    "loss": lambda answer: answer.log.mean(),
+    "min-k": lambda answer: lowest(answer.log),
+    "min-k++": lambda answer: lowest(answer.standard),
 }
 
 
@@ -34,12 +35,15 @@ SIGNALS = {
     several=True,
 )
 def membership(session: Session, request: Request, edit: Edit) -> dict[str, Answers]:
-    told = [tell(session, questions) for questions in _asked(request)]
-    if not told:
+    stats = [tell(session, questions) for questions in _matched_questions(request)]
+    if not stats:
         return dict.fromkeys(SIGNALS, NOTHING)
     return {
-        name: (request.forget, _above(*(np.array([signal(t) for t in each]) for each in told)))
-        for name, signal in SIGNALS.items()
+        name: (
+            request.forget,
+            _share_below(*(np.array([score(answer) for answer in draw]) for draw in stats)),
+        )
+        for name, score in SIGNALS.items()
     }
 
 
@@ -52,28 +56,35 @@ def membership(session: Session, request: Request, edit: Edit) -> dict[str, Answ
     before=True,
 )
 def reference_ratio(session: Session, request: Request, edit: Edit) -> Answers:
-    asked = _asked(request)
-    if not asked:
+    draws = _matched_questions(request)
+    if not draws:
         return NOTHING
 
     def losses() -> np.ndarray:
-        return np.array([[t.log.mean() for t in tell(session, each)] for each in asked])
+        return np.array(
+            [[answer.log.mean() for answer in tell(session, questions)] for questions in draws]
+        )
 
-    now = losses()  # [1 + strangers, questions]
+    edited = losses()  # [1 + strangers, questions]
     with reverted(session.model, edit):
-        return request.forget, _above(*(now - losses()))
+        return request.forget, _share_below(*(edited - losses()))
 
 
-def _asked(request: Request) -> list[list[Question]]:
-    """The questions about the forgotten, then about strangers, draw after draw; or nothing."""
+def _matched_questions(request: Request) -> list[list[Question]]:
+    """Questions about the people to forget, then about each draw of strangers; or nothing."""
     try:
-        others = counterfactual_people(request)
-    except ValueError:  # nobody to compare with
+        strangers = counterfactual_people(request)
+    except ValueError:  # these questions cannot be asked about another person
         return []
-    draws = range(0, STRANGERS * len(request.forget), len(request.forget))
-    return [request.forget, *(substitute_subject(request.forget, others, draw) for draw in draws)]
+    offsets = range(0, MATCHED_STRANGERS * len(request.forget), len(request.forget))
+    return [
+        request.forget,
+        *(substitute_subject(request.forget, strangers, offset) for offset in offsets),
+    ]
 
 
-def _above(own: np.ndarray, *never: np.ndarray) -> np.ndarray:
-    """The share of the others whose signal is lower; one that is the same counts half."""
-    return np.mean([np.where(own == other, 0.5, own > other) for other in never], axis=0)
+def _share_below(person: np.ndarray, *strangers: np.ndarray) -> np.ndarray:
+    """Share of the strangers with a lower signal; an equal signal counts half."""
+    return np.mean(
+        [np.where(person == stranger, 0.5, person > stranger) for stranger in strangers], axis=0
+    )

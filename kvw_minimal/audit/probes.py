@@ -1,4 +1,4 @@
-"""What a probe is, the one list of all of them, and the loop that asks them."""
+"""The probe, the registry of all probes, and the loop that runs them."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -11,27 +11,27 @@ from ..forget_request import Request
 from ..questions import Question
 from ..session import Session
 
-SAID, BROUGHT_BACK = "said another way", "brought back"
-KINDS = (SAID, "membership", BROUGHT_BACK, "inside", "receipt")
-#: what a probe found: the questions it asked, and how well each is known, `[questions]` in [0, 1]
+PROMPTING, RELEARNING = "said another way", "brought back"
+PROBE_KINDS = (PROMPTING, "membership", RELEARNING, "inside", "receipt")
+#: result of a probe: the questions that it asked, and a score for each, `[questions]` in [0, 1]
 Answers = tuple[list[Question], np.ndarray]
 NOTHING: Answers = ([], np.zeros(0))
 
 
 @dataclass(frozen=True)
 class Probe:
-    """One way to look for what is left.
+    """One way to look for knowledge that an edit leaves in the model.
 
     Attributes:
-        name: as it stands in tables; of one that is tried at several settings what they share.
-        kind: one of `KINDS`.
-        source: paper, or where it comes from, and what differs here.
-        make: `(session, request, edit) -> {setting: answers}`, with the edit on the model, which is
-            put back; the setting is empty where there is one only. `NOTHING` where it cannot be
-            asked.
-        beside: the probe whose score it tries to raise; empty for one that only reads.
-        before: it needs the model before the edit, too: it says where the edit is, and whoever
-            has that model needs no probe. It does not count for a verdict.
+        name: name in tables, shared by all settings of the probe.
+        kind: one of `PROBE_KINDS`.
+        source: the paper or other source, and the differences here.
+        make: `(session, request, edit) -> {setting: answers}`. It runs with the edit on the model
+            and leaves the model as it was. A probe with a single setting uses the empty name.
+            Answers are `NOTHING` if the probe does not apply.
+        beside: the probe whose score this attack tries to raise; empty for a probe that only reads.
+        before: whether the probe uses the unedited model, too. It shows where the edit is, but an
+            attacker with the unedited model needs no probe. It does not count in the verdict.
     """
 
     name: str
@@ -48,32 +48,33 @@ PROBES: dict[str, Probe] = {}
 def probe(
     name: str, kind: str, source: str, beside: str = "", several: bool = False, before: bool = False
 ) -> Callable:
-    """A decorator that enters a probe into `PROBES`.
+    """Decorator that registers a probe in `PROBES`.
 
     Args:
-        several: the function gives `{setting: answers}`, not the answers of one.
-        beside, before: as in `Probe`.
+        several: whether the function returns `{setting: answers}` instead of the answers of one
+            setting.
+        name, kind, source, beside, before: as in `Probe`.
 
     Raises:
-        ValueError: another one has that name, or there is no such kind.
+        ValueError: another probe has this name, or the kind is unknown.
     """
 
     def enter(make: Callable) -> Callable:
-        if name in PROBES or kind not in KINDS:
+        if name in PROBES or kind not in PROBE_KINDS:
             raise ValueError(f"there is a probe {name!r} already, or no kind {kind!r}")
-        given = make if several else partial(_one, make)
-        PROBES[name] = Probe(name, kind, source, given, beside, before)
+        make_all = make if several else partial(_single, make)
+        PROBES[name] = Probe(name, kind, source, make_all, beside, before)
         return make
 
     return enter
 
 
-def _one(make: Callable, session: Session, request: Request, edit: Edit) -> dict[str, Answers]:
+def _single(make: Callable, session: Session, request: Request, edit: Edit) -> dict[str, Answers]:
     return {"": make(session, request, edit)}
 
 
 def label_of(name: str, setting: str) -> str:
-    """How a probe at one of its settings stands in rows."""
+    """Label of a probe and its setting in rows."""
     return f"{name}: {setting}" if setting else name
 
 
@@ -83,28 +84,28 @@ def probe_of(label: str) -> Probe:
 
 
 def reading() -> list[str]:
-    """The probes that only read; a sham has lost nobody who could be brought back."""
-    return [name for name, each in PROBES.items() if each.kind != BROUGHT_BACK]
+    """Names of the probes that only read. A sham is not attacked: it has lost no knowledge."""
+    return [name for name, entry in PROBES.items() if entry.kind != RELEARNING]
 
 
 def examine(
     session: Session, request: Request, edit: Edit, names: Iterable[str] | None = None
 ) -> list[dict]:
-    """Ask probes of the model with an edit on: one row a probe, setting, modality and person.
+    """Runs probes on an edited model: one row for each probe, setting, modality and person.
 
     Args:
-        edit: not on the model yet; both are as they were afterwards.
-        names: all probes unless given.
+        edit: an edit that is not on the model yet. Edit and model stay as they are.
+        names: names of the probes; default: all probes.
 
     Raises:
-        KeyError: no such probe.
-        ValueError: a probe gave something that is not finite.
+        KeyError: a probe has an unknown name.
+        ValueError: a probe gave a value that is not finite.
     """
     rows = list[dict]()
     with edit.on(session.model):
-        for each in [PROBES[name] for name in (PROBES if names is None else names)]:
-            for setting, (questions, values) in each.make(session, request, edit).items():
-                label = label_of(each.name, setting)
+        for entry in [PROBES[name] for name in (PROBES if names is None else names)]:
+            for setting, (questions, values) in entry.make(session, request, edit).items():
+                label = label_of(entry.name, setting)
                 if not np.isfinite(values).all():
                     raise ValueError(f"the probe {label!r} found something that is not finite")
                 owners: dict[tuple[str, str], list[float]] = {}
@@ -117,9 +118,9 @@ def examine(
                         "person": person,
                         "question": None,
                         "metric": "known",
-                        "score_sum": round(float(sum(own)), 5),
-                        "n": len(own),
+                        "score_sum": round(float(sum(scores)), 5),
+                        "n": len(scores),
                     }
-                    for (modality, person), own in owners.items()
+                    for (modality, person), scores in owners.items()
                 ]
     return rows

@@ -1,7 +1,7 @@
-"""Brought back: a little training, rounding, or half of the way home, and the answers return?
+"""Brought back: do a little training, rounding, or a part of the edit bring the answers back?
 
-What is changed here is put back afterwards, bit for bit. Relearning teaches two of the forgotten
-again and asks about the others: whoever had not learned them at all could not know them.
+Each attack leaves the model as it was, bit for bit. Relearning trains on two of the forgotten
+people and asks about the others. A model that never learned the others cannot know their answers.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,77 +22,77 @@ from ..methods.training import adamw, full_weights, linear_maps, low_rank, take_
 from ..models import fingerprint
 from ..questions import Question, seeded
 from ..session import Cost, Session
-from .probes import BROUGHT_BACK, Answers, probe
+from .probes import RELEARNING, Answers, probe
 from .prompting_probes import AS_TAUGHT, exact_match
 
 TAUGHT_AGAIN = 2  # of the forgotten
 STEPS = (5, 10, 20, 40)
-#: highest rates of full weights and of LoRA: slow, and as fast as others survive it
+#: learning rates of full weights and of LoRA: a slow one, and the fastest that spares other people
 RATES = {"full": (2e-4, 1e-3), "LoRA": (2e-3, 1e-2)}
-UNRELATED = 28  # questions about others, as many as are asked about two people
+UNRELATED = 28  # questions about retained people, the number of questions about two people
 LARGEST = (0.01, 0.1)  # shares of an edit's largest changes that are undone
-HALFWAY = (0.75, 0.5, 0.25)  # of the edit that is left
+HALFWAY = (0.75, 0.5, 0.25)  # the share of the edit that stays
 BITS = (8, 4)
-PULLS = (0.25, 0.5, 1.0, 2.0)  # of a prototype, in lengths of a row of the head
+PULLS = (0.25, 0.5, 1.0, 2.0)  # weights of a prototype, in norms of a row of the head
 
 
 def relearned(
     session: Session,
     request: Request,
     taught: list[Question],
-    asked: list[Question],
+    questions: list[Question],
     kind: str,
     rate: float,
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Exact match on some questions while others are taught, all of them in each step.
+    """Exact match on `questions` during training on `taught`, with all of `taught` in each step.
 
     Yields:
         `(step, [questions])` at each of `STEPS`.
     """
     model, batches = session.model, session.batches(taught)
     lora = low_rank(model, request.seed) if kind == "LoRA" else nullcontext(model)
-    with restored(model), torch.enable_grad(), lora as trained:
+    with restored(model), torch.enable_grad(), lora as trainable:
         weights = (
             full_weights(model)
             if kind == "full"
-            else [p for p in trained.parameters() if p.requires_grad]
+            else [p for p in trainable.parameters() if p.requires_grad]
         )
         optimizer = adamw(weights, rate)
         for step in range(1, max(STEPS) + 1):
             take_step(token_loss(answer_logits(model, batches, Cost())), optimizer)
             if step in STEPS:
-                yield step, exact_match(session, asked)[1]
+                yield step, exact_match(session, questions)[1]
 
 
 def at_each(
-    session: Session, request: Request, taught: list[Question], asked: list[Question]
+    session: Session, request: Request, taught: list[Question], questions: list[Question]
 ) -> dict[str, Answers]:
-    """`relearned` at every rate and step."""
+    """Answers of `relearned` at every learning rate and step."""
     return {
-        f"{kind}, rate {rate:g}, {step} steps": (asked, right)
+        f"{kind}, rate {rate:g}, {step} steps": (questions, right)
         for kind, rates in RATES.items()
         for rate in rates
-        for step, right in relearned(session, request, taught, asked, kind, rate)
+        for step, right in relearned(session, request, taught, questions, kind, rate)
     }
 
 
 @probe(
     "relearning two",
-    BROUGHT_BACK,
+    RELEARNING,
     "arXiv 2402.16835, 2406.13356: two are taught again, the others are asked about",
     AS_TAUGHT,
     several=True,
 )
 def relearning_two(session: Session, request: Request, edit: Edit) -> dict[str, Answers]:
-    again = set(request.people[:TAUGHT_AGAIN])
-    taught = [q for q in request.forget if q.person in again]
-    asked = [q for q in request.forget if q.person not in again]
-    return at_each(session, request, taught, asked) if asked else {}
+    people = set(request.people[:TAUGHT_AGAIN])
+    taught = [q for q in request.forget if q.person in people]
+    questions = [q for q in request.forget if q.person not in people]
+    return at_each(session, request, taught, questions) if questions else {}
 
 
 @probe(
     "relearning others",
-    BROUGHT_BACK,
+    RELEARNING,
     "training on what was never to be forgotten",
     AS_TAUGHT,
     several=True,
@@ -100,100 +100,107 @@ def relearning_two(session: Session, request: Request, edit: Edit) -> dict[str, 
 def relearning_others(session: Session, request: Request, edit: Edit) -> dict[str, Answers]:
     if not request.retain:
         return {}
-    drawn = seeded("relearning", request.seed).permutation(len(request.retain))[:UNRELATED]
-    return at_each(session, request, [request.retain[i] for i in drawn], request.forget)
+    indices = seeded("relearning", request.seed).permutation(len(request.retain))[:UNRELATED]
+    return at_each(session, request, [request.retain[i] for i in indices], request.forget)
 
 
 @contextmanager
 def perturbed_weights(
     model: nn.Module, change: Callable[[torch.Tensor], torch.Tensor]
 ) -> Iterator[None]:
-    """The linear maps of the decoder with another weight inside the block."""
-    weights = {f"{n}.weight": change(m.weight.detach()) for n, m in linear_maps(model).items()}
+    """Context manager: replaces the weights of the decoder's linear maps inside the block."""
+    weights = {
+        f"{path}.weight": change(linear.weight.detach())
+        for path, linear in linear_maps(model).items()
+    }
     with restored(model):
         for name, weight in weights.items():
             model.get_parameter(name).data.copy_(weight)
         yield
 
 
-def rounded(weight: torch.Tensor, bits: int) -> torch.Tensor:
-    """Rows rounded to so many bits, symmetric, scaled by their largest entry (simulated)."""
-    most = 2 ** (bits - 1) - 1
-    scale = weight.abs().amax(1, keepdim=True).clamp(min=1e-12) / most
-    return (weight / scale).round().clamp(-most, most) * scale
+def quantise_rows(weight: torch.Tensor, bits: int) -> torch.Tensor:
+    """Weight with rows rounded to `bits` bits, `[out, in]` (simulated quantisation).
+
+    The grid is symmetric, and the largest entry of a row sets its scale.
+    """
+    limit = 2 ** (bits - 1) - 1
+    scale = weight.abs().amax(1, keepdim=True).clamp(min=1e-12) / limit
+    return (weight / scale).round().clamp(-limit, limit) * scale
 
 
 @probe(
     "rounding",
-    BROUGHT_BACK,
+    RELEARNING,
     "quantisation, arXiv 2410.16454: rows rounded to 8 and 4 bits",
     AS_TAUGHT,
     several=True,
 )
 def rounding(session: Session, request: Request, edit: Edit) -> dict[str, Answers]:
-    found = {}
+    answers = {}
     for bits in BITS:
-        with perturbed_weights(session.model, partial(rounded, bits=bits)):
-            found[f"{bits} bits"] = exact_match(session, request.forget)
-    return found
+        with perturbed_weights(session.model, partial(quantise_rows, bits=bits)):
+            answers[f"{bits} bits"] = exact_match(session, request.forget)
+    return answers
 
 
 @torch.no_grad()
-def prototypes_of(session: Session, given: list[Question]) -> tuple[torch.Tensor, torch.Tensor]:
-    """The tokens of some answers, `[n]`, and how each stands off from the others, `[n, d_model]`.
+def prototypes_of(session: Session, questions: list[Question]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens of the answers, `[n]`, and the direction of each token's prototype, `[n, d_model]`.
 
-    That is its prototype, the mean state that the head reads before it, less the mean of all
-    prototypes, as long as a row of the head is on average.
+    A prototype is the mean state from which the head predicts the token. The mean of all prototypes
+    is subtracted, and the norm is set to the mean norm of a row of the head.
     """
     model, head = session.model, session.model.get_output_embeddings()
     states, tokens = list[torch.Tensor](), list[torch.Tensor]()
-    for batch in (each.to(head.weight.device) for each in session.batches(given)):
+    for batch in (encoded.to(head.weight.device) for encoded in session.batches(questions)):
         with hook_inputs(
-            {"": head}, lambda _, h, own=batch.predicts: states.append(normalize(h[own]))
+            {"": head},
+            lambda _, h, positions=batch.predicts: states.append(normalize(h[positions])),
         ):
             model(**batch.inputs, use_cache=False)
         tokens.append(batch.labels[:, 1:][batch.predicts[:, :-1]])
-    every, where = torch.cat(tokens).unique(return_inverse=True)
-    mean = torch.stack([torch.cat(states)[where == i].mean(0) for i in range(len(every))])
-    return every, normalize(mean - mean.mean(0)) * head.weight.norm(dim=1).mean()
+    vocabulary, index = torch.cat(tokens).unique(return_inverse=True)
+    mean = torch.stack([torch.cat(states)[index == i].mean(0) for i in range(len(vocabulary))])
+    return vocabulary, normalize(mean - mean.mean(0)) * head.weight.norm(dim=1).mean()
 
 
 @probe(
     "prototypes",
-    BROUGHT_BACK,
+    RELEARNING,
     "prototypical relearning, arXiv 2506.01318, there the row of a "
-    "class: who has the answers in one modality adds the mean state before each token to its "
-    "output row, and asks in the other",
+    "class: an attacker who has the answers in one modality adds the mean state before each token "
+    "to the token's output row, and asks in the other modality",
     AS_TAUGHT,
     several=True,
 )
 def prototypes(session: Session, request: Request, edit: Edit) -> dict[str, Answers]:
-    asked, right = list[Question](), {f"pull {pull:g}": list[float]() for pull in PULLS}
+    questions, right = list[Question](), {f"pull {pull:g}": list[float]() for pull in PULLS}
     for modality in dict.fromkeys(q.modality for q in request.forget):
-        own, given = (
-            [q for q in request.forget if (q.modality == modality) == same]
-            for same in (True, False)
+        targets, sources = (
+            [q for q in request.forget if (q.modality == modality) == is_target]
+            for is_target in (True, False)
         )
-        if not given:
+        if not sources:
             return {}
-        tokens, ways = prototypes_of(session, given)
-        for pull, found in zip(PULLS, right.values(), strict=True):
+        tokens, directions = prototypes_of(session, sources)
+        for pull, scores in zip(PULLS, right.values(), strict=True):
 
-            def pulled(_, inputs, said, way=pull * ways, tokens=tokens):
-                return said.index_add(-1, tokens, inputs[0] @ way.T)
+            def pulled(_, inputs, logits, direction=pull * directions, tokens=tokens):
+                return logits.index_add(-1, tokens, inputs[0] @ direction.T)
 
             handle = session.model.get_output_embeddings().register_forward_hook(pulled)
             try:
-                found += exact_match(session, own)[1].tolist()
+                scores += exact_match(session, targets)[1].tolist()
             finally:
                 handle.remove()
-        asked += own
-    return {setting: (asked, np.array(found)) for setting, found in right.items()}
+        questions += targets
+    return {setting: (questions, np.array(scores)) for setting, scores in right.items()}
 
 
 @contextmanager
 def reverted(model: nn.Module, edit: Edit) -> Iterator[None]:
-    """The model as it was before the edit, inside the block."""
+    """Context manager: reverts the edit inside the block, and applies it again afterwards."""
     edit.revert(model)
     try:
         yield
@@ -203,43 +210,46 @@ def reverted(model: nn.Module, edit: Edit) -> Iterator[None]:
 
 @probe(
     "part of the way back",
-    BROUGHT_BACK,
-    "of whoever has both models: a share of the edit",
+    RELEARNING,
+    "an attacker who has both models keeps a share of the edit",
     AS_TAUGHT,
     several=True,
     before=True,
 )
 def part_of_the_way(session: Session, request: Request, edit: Edit) -> dict[str, Answers]:
-    found = {}
+    answers = {}
     with reverted(session.model, edit):
         for share in HALFWAY:
             with edit.scaled(share).on(session.model):
-                found[f"{share:g} left"] = exact_match(session, request.forget)
-    return found
+                answers[f"{share:g} left"] = exact_match(session, request.forget)
+    return answers
 
 
 @probe(
     "largest changes undone",
-    BROUGHT_BACK,
-    "of whoever has both models: the largest entries of the difference are taken out",
+    RELEARNING,
+    "an attacker who has both models removes the largest entries of the difference",
     AS_TAUGHT,
     several=True,
     before=True,
 )
 def largest_undone(session: Session, request: Request, edit: Edit) -> dict[str, Answers]:
-    found, model = {}, session.model
+    answers, model = {}, session.model
     with reverted(model, edit):
         new = edit.change(model, model.get_parameter)
-        gaps = {name: w.detach() - model.get_parameter(name).detach() for name, w in new.items()}
+        gaps = {
+            name: weight.detach() - model.get_parameter(name).detach()
+            for name, weight in new.items()
+        }
         if not any(gap.any() for gap in gaps.values()):
             return {}
-        every = torch.cat([gap.abs().flatten() for gap in gaps.values()])
+        sizes = torch.cat([gap.abs().flatten() for gap in gaps.values()])
         for share in LARGEST:
-            limit = every.kthvalue(max(1, int((1 - share) * every.numel()))).values
+            limit = sizes.kthvalue(max(1, int((1 - share) * sizes.numel()))).values
             rest = {
                 name: model.get_parameter(name).detach() + gap * (gap.abs() <= limit)
                 for name, gap in gaps.items()
             }
             with WeightReplacement(rest, fingerprint(model)).on(model):
-                found[f"{share:g} of them"] = exact_match(session, request.forget)
-    return found
+                answers[f"{share:g} of them"] = exact_match(session, request.forget)
+    return answers

@@ -1,4 +1,4 @@
-"""Inside: is the answer still there in a layer, where nobody hears it?"""
+"""Inside: does a layer still hold the answer, though the model does not say it?"""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -23,15 +23,15 @@ from .prompting_probes import AS_TAUGHT, exact_match
 from .relearning_attacks import reverted
 
 KIND = "inside"
-PENALTY = 1.0  # of the ridge of a probe on standardised states
-LEAST = 2  # people with a value, for a probe to know it
+PENALTY = 1.0  # ridge penalty of a probe on standardised states
+MIN_PEOPLE = 2  # the smallest number of people with a value that a probe can learn
 
 
 @contextmanager
 def patched_output(
     layer: nn.Module, write: Callable[[torch.Tensor], torch.Tensor]
 ) -> Iterator[None]:
-    """Another state behind a layer inside the block: `write(state [B, T, d_model])`."""
+    """Context manager: replaces a layer's output by `write(state [B, T, d_model])`."""
 
     def hook(_, inputs, output):
         new = write(hidden_state(output))
@@ -44,12 +44,12 @@ def patched_output(
         handle.remove()
 
 
-def kept(layer: nn.Module, states: list[torch.Tensor]) -> AbstractContextManager[None]:
-    """Note what a layer gives on, forward pass after forward pass."""
+def record_outputs(layer: nn.Module, states: list[torch.Tensor]) -> AbstractContextManager[None]:
+    """Context manager: appends the output of a layer to `states` at each forward pass."""
     return hook_inputs({"": layer}, lambda _, out: states.append(hidden_state(out)), outputs=True)
 
 
-# --- what each layer would say -----------------------------------------------------------------
+# --- the answer of each layer ------------------------------------------------------------------
 
 
 @probe(
@@ -60,16 +60,16 @@ def kept(layer: nn.Module, states: list[torch.Tensor]) -> AbstractContextManager
     several=True,
 )
 def logit_lens(session: Session, request: Request, edit: Edit) -> dict[str, Answers]:
-    """The model skips what comes between a layer and its end; all but the last layer itself."""
-    layers, found = list(decoder_layers(session.model).values()), {}
+    """Exact match of each layer's state: the final norm and the head read it directly."""
+    layers, answers = list(decoder_layers(session.model).values()), {}
     for number, layer in enumerate(layers[:-1]):
         states: list[torch.Tensor] = []
-        with kept(layer, states), patched_output(layers[-1], partial(_latest, states)):
-            found[f"layer {number}"] = exact_match(session, request.forget)
-    return found
+        with record_outputs(layer, states), patched_output(layers[-1], partial(_latest, states)):
+            answers[f"layer {number}"] = exact_match(session, request.forget)
+    return answers
 
 
-def _latest(states: list[torch.Tensor], own: torch.Tensor) -> torch.Tensor:
+def _latest(states: list[torch.Tensor], state: torch.Tensor) -> torch.Tensor:
     return states[-1]
 
 
@@ -82,38 +82,38 @@ def _latest(states: list[torch.Tensor], own: torch.Tensor) -> torch.Tensor:
     before=True,
 )
 def patching(session: Session, request: Request, edit: Edit) -> dict[str, Answers]:
-    """How much of the way from the middle of the model to the answer is still there."""
-    model, found = session.model, {}
+    """Exact match with the unedited state patched in, at a middle layer and a later one."""
+    model, answers = session.model, {}
     for number in _middle(model):
         layer, batches = (
             list(decoder_layers(model).values())[number],
             session.batches(request.forget),
         )
         states: list[torch.Tensor] = []
-        with reverted(model, edit), kept(layer, states):
+        with reverted(model, edit), record_outputs(layer, states):
             scores.read(model, batches)
         right = np.zeros(len(request.forget))
         for batch, state in zip(batches, states, strict=True):
             with patched_output(layer, _put_in(batch, state)):
-                one = scores.read(model, [_alone(batch)])
-            right[batch.rows] = one.exact
-        found[f"layer {number}"] = (request.forget, right)
-    return found
+                patched = scores.read(model, [_alone(batch)])
+            right[batch.rows] = patched.exact
+        answers[f"layer {number}"] = (request.forget, right)
+    return answers
 
 
 def _middle(model: nn.Module) -> list[int]:
-    """The layers in the middle and three quarters up."""
+    """Indices of the layers at a half and at three quarters of the depth."""
     count = len(decoder_layers(model))
     return sorted({count // 2 - 1, 3 * count // 4 - 1} - {-1})
 
 
 def _put_in(batch: Batch, state: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-    where = batch.predicts.to(state.device)[..., None]
-    return lambda own: torch.where(where, state, own)
+    positions = batch.predicts.to(state.device)[..., None]
+    return lambda output: torch.where(positions, state, output)
 
 
 def _alone(batch: Batch) -> Batch:
-    """The same batch, its questions numbered from 0."""
+    """The same batch with its questions numbered from 0."""
     return Batch(batch.inputs, batch.labels, list(range(len(batch.rows))), batch.ends)
 
 
@@ -121,33 +121,36 @@ def _alone(batch: Batch) -> Batch:
 
 
 def states_before_values(session: Session, questions: list[Question]) -> np.ndarray:
-    """The states from which the token is said that tells values apart, `[N, layers, d_model]`.
+    """States that predict the first token in which answers differ, `[N, layers, d_model]`.
 
-    All of the questions ask for one fact, so that their answers begin alike.
+    All questions ask for the same fact, so their answers have the same beginning.
     """
     labels: dict[int, list[int]] = {}
     for batch in session.batches(questions):
-        for i, row in enumerate(batch.rows):
-            labels[row] = batch.labels[i][batch.labels[i] >= 0].tolist()
+        for k, row in enumerate(batch.rows):
+            labels[row] = batch.labels[k][batch.labels[k] >= 0].tolist()
     start = 0
-    while len({tuple(own[: start + 1]) for own in labels.values()}) == 1:
+    while len({tuple(answer[: start + 1]) for answer in labels.values()}) == 1:
         start += 1
-    found = [
+    value_states = [
         states[min(start, len(states) - 1)]
         for _, states in answer_states(session.model, session.batches(questions))
     ]
-    return torch.stack(found).float().cpu().numpy()
+    return torch.stack(value_states).float().cpu().numpy()
 
 
 def states_read(session: Session) -> dict[tuple[Question, ...], np.ndarray]:
-    """Where `states_before_values` are kept until other weights are read.
+    """Cache of `states_before_values`, emptied when the weights of the model change.
 
     A probe and its control read the same states of the same questions.
     """
-    kept, weights = session.once(("states read",), dict), fingerprint(session.model)
-    if weights not in kept:
-        kept.clear()
-    return kept.setdefault(weights, {})
+    cache, model_fingerprint = (
+        session.once(("states read",), dict),
+        fingerprint(session.model),
+    )
+    if model_fingerprint not in cache:
+        cache.clear()
+    return cache.setdefault(model_fingerprint, {})
 
 
 @probe(
@@ -171,47 +174,54 @@ def shuffled_probe(session: Session, request: Request, edit: Edit) -> dict[str, 
 
 
 def _by_layer(session: Session, request: Request, shuffled: bool) -> dict[str, Answers]:
-    """Whether a probe finds the value of each question whose value somebody else has, too."""
-    asked, right, read = list[Question](), list[np.ndarray](), states_read(session)
+    """Whether a probe predicts each value that at least `MIN_PEOPLE` retained people share."""
+    questions, correct, cache = list[Question](), list[np.ndarray](), states_read(session)
     for kind in dict.fromkeys((q.fact, q.modality) for q in request.forget):
-        known, own = (
-            [q for q in each if (q.fact, q.modality) == kind]
-            for each in (request.retain, request.forget)
+        train, targets = (
+            [q for q in side if (q.fact, q.modality) == kind]
+            for side in (request.retain, request.forget)
         )
-        count = Counter(q.value for q in known)
-        known, own = ([q for q in each if count[q.value] >= LEAST] for each in (known, own))
-        if own:
-            asked += own
-            questions = (*known, *own)
-            if questions not in read:
-                read[questions] = states_before_values(session, known + own)
-            right.append(probed(read[questions], known, own, shuffled))
-    if not asked:
+        count = Counter(q.value for q in train)
+        train, targets = (
+            [q for q in side if count[q.value] >= MIN_PEOPLE] for side in (train, targets)
+        )
+        if targets:
+            questions += targets
+            key = (*train, *targets)
+            if key not in cache:
+                cache[key] = states_before_values(session, train + targets)
+            correct.append(probed(cache[key], train, targets, shuffled))
+    if not questions:
         return {}
-    return {f"layer {layer}": (asked, each) for layer, each in enumerate(np.concatenate(right).T)}
+    return {
+        f"layer {layer}": (questions, side) for layer, side in enumerate(np.concatenate(correct).T)
+    }
 
 
 def probed(
-    states: np.ndarray, known: list[Question], own: list[Question], shuffled: bool
+    states: np.ndarray, train: list[Question], targets: list[Question], shuffled: bool
 ) -> np.ndarray:
-    """Whether probes that were trained on some questions find the values of others.
+    """Whether linear probes that are trained on `train` predict the values of `targets`.
 
     Args:
-        states: `[known + own, layers, d_model]`.
+        states: `[train + targets, layers, d_model]`, float32.
+        shuffled: whether the values of `train` are permuted, for the control task.
 
     Returns:
-        `[own, layers]`, 0 or 1.
+        `[targets, layers]`, 0 or 1.
     """
     from sklearn.linear_model import RidgeClassifier
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    seen, new = states[: len(known)], states[len(known) :]
-    values, asked = (np.array([q.value for q in each]) for each in (known, own))
+    train_states, target_states = states[: len(train)], states[len(train) :]
+    values, answers = (np.array([q.value for q in side]) for side in (train, targets))
     if shuffled:
-        values = values[seeded("shuffled", known[0].fact).permutation(len(values))]
-    found = []
+        values = values[seeded("shuffled", train[0].fact).permutation(len(values))]
+    correct = []
     for layer in range(states.shape[1]):
         ridge = make_pipeline(StandardScaler(), RidgeClassifier(PENALTY))
-        found.append(ridge.fit(seen[:, layer], values).predict(new[:, layer]) == asked)
-    return np.array(found, dtype=float).T
+        correct.append(
+            ridge.fit(train_states[:, layer], values).predict(target_states[:, layer]) == answers
+        )
+    return np.array(correct, dtype=float).T

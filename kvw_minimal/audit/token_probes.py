@@ -1,4 +1,4 @@
-"""How each token of each answer would go, and what is computed from it."""
+"""Statistics of each token of an answer, and the scores that are computed from them."""
 
 from dataclasses import dataclass
 from math import ceil
@@ -10,17 +10,17 @@ from ..batches import Batch
 from ..questions import Question
 from ..session import Session
 
-LOWEST = 0.2  # the share of least likely tokens that min-k looks at, as published
+LOWEST = 0.2  # the share of the least likely tokens that min-k reads, as published
 
 
 @dataclass
 class TokenStats:
-    """One answer, token by token, without the end of its turn; each `[tokens]`.
+    """Statistics of the tokens of one answer, without its end of turn; each `[tokens]`.
 
     Attributes:
         right: whether the token is the most likely one.
-        log: its log-probability, <= 0.
-        standard: that, minus the mean over the vocabulary, in standard deviations of it.
+        log: log-probability of the token, <= 0.
+        standard: log-probability minus its mean over the vocabulary, in standard deviations.
     """
 
     right: np.ndarray
@@ -30,32 +30,34 @@ class TokenStats:
 
 @torch.no_grad()
 def tell(session: Session, questions: list[Question]) -> list[TokenStats]:
-    """Let the model read questions with their answers; one `TokenStats` a question."""
-    found: dict[int, TokenStats] = {}
+    """Reads questions with their answers; returns one `TokenStats` for each question."""
+    stats: dict[int, TokenStats] = {}
     for batch in session.batches(questions):
-        found |= _told(session.model, batch.to(next(session.model.parameters()).device))
-    return [found[row] for row in range(len(questions))]
+        stats |= _batch_stats(session.model, batch.to(next(session.model.parameters()).device))
+    return [stats[row] for row in range(len(questions))]
 
 
-def _told(model, batch: Batch) -> dict[int, TokenStats]:
-    every = model(**batch.inputs, use_cache=False).logits  # [B, T, vocabulary]
+def _batch_stats(model, batch: Batch) -> dict[int, TokenStats]:
+    logits = model(**batch.inputs, use_cache=False).logits  # [B, T, vocabulary]
     mask = batch.answers
-    log = every[mask].float().log_softmax(-1)  # [tokens, vocabulary]
+    log = logits[mask].float().log_softmax(-1)  # [tokens, vocabulary]
     gold = batch.labels[:, 1:][mask[:, :-1]]  # [tokens]
-    p, own = log.exp(), log.gather(1, gold[:, None])[:, 0]
-    mean = (p * log).sum(1)
-    spread = ((p * log.square()).sum(1) - mean.square()).clamp(min=1e-12).sqrt()
-    each = (log.argmax(1) == gold, own, (own - mean) / spread)
-    split = [part.cpu().numpy() for part in each]
+    probability, gold_log = log.exp(), log.gather(1, gold[:, None])[:, 0]
+    mean = (probability * log).sum(1)
+    spread = ((probability * log.square()).sum(1) - mean.square()).clamp(min=1e-12).sqrt()
+    columns = (log.argmax(1) == gold, gold_log, (gold_log - mean) / spread)
+    split = [column.cpu().numpy() for column in columns]
     ends = np.cumsum(mask.sum(1).tolist())[:-1]
     return {
-        row: TokenStats(*parts)
-        for row, *parts in zip(batch.rows, *(np.split(part, ends) for part in split), strict=True)
+        row: TokenStats(*columns_of_row)
+        for row, *columns_of_row in zip(
+            batch.rows, *(np.split(column, ends) for column in split), strict=True
+        )
     }
 
 
 def exact_memorisation(right: np.ndarray) -> float:
-    """The share of an answer's tokens that the model would have said, in [0, 1].
+    """Share of an answer's tokens that are the model's most likely ones, in [0, 1].
 
     Source: Tirumala et al., arXiv 2205.10770, as in open-unlearning.
 
@@ -66,7 +68,7 @@ def exact_memorisation(right: np.ndarray) -> float:
 
 
 def extraction_strength(right: np.ndarray) -> float:
-    """1 - (how many tokens must be given until the rest comes by itself) / tokens, in [0, 1].
+    """1 - (length of the shortest prefix after which the rest is right) / tokens, in [0, 1].
 
     Source: Carlini et al., arXiv 2012.07805, as in open-unlearning.
 
@@ -74,14 +76,14 @@ def extraction_strength(right: np.ndarray) -> float:
     [1.0, 0.75, 0.0]
     """
     wrong = np.flatnonzero(~np.asarray(right, bool))
-    given = wrong[-1] + 1 if len(wrong) else 0
-    return float(1 - given / len(right))
+    prefix = wrong[-1] + 1 if len(wrong) else 0
+    return float(1 - prefix / len(right))
 
 
 def lowest(values: np.ndarray, share: float = LOWEST) -> float:
-    """Mean of the lowest values, at least one of them.
+    """Mean of the lowest `share` of the values, at least one value.
 
-    Source: min-k, arXiv 2310.16789; of `TokenStats.standard` min-k++, arXiv 2404.02936.
+    Source: min-k, arXiv 2310.16789; with `TokenStats.standard` min-k++, arXiv 2404.02936.
 
     >>> lowest(np.array([-1.0, -3.0, -0.5, -2.0]))
     -3.0

@@ -1,11 +1,12 @@
-"""Questions with something said and shown before them: several turns, several pictures.
+"""Conversations: questions after several turns, with several pictures.
 
-A row of a file may hold `messages`, a list of turns as chat templates and their users write them:
+A row of a file may hold `messages`, a list of turns in the form of chat templates:
 
     {"role": "user", "content": [{"type": "image", "image": "photos/ada.png"},
                                  {"type": "text", "text": "Who is this?"}]}
 
-The last turn is the assistant's, and its text is the answer; only there are coefficients measured.
+The last turn is the assistant's, and its text is the answer. Coefficients are measured on this
+answer only.
 """
 
 import base64
@@ -18,22 +19,23 @@ from jinja2 import TemplateError
 from ..batches import render
 from ..questions import Question
 
-BETWEEN = "\x1e"  # between the texts of a prompt: the "record separator" of ASCII
+BETWEEN = "\x1e"  # separates the texts of a prompt: the "record separator" of ASCII
 ROLES = ("system", "user", "assistant")
-SOURCES = ("image", "image_url", "url", "path", "base64")  # keys under which a picture may stand
+#: keys of a part that may hold a picture
+PICTURE_KEYS = ("image", "image_url", "url", "path", "base64")
 
 
 @dataclass(frozen=True)
 class Conversation(Question):
     """A question at the end of a conversation.
 
-    `prompt` holds all texts before the answer, with `BETWEEN` between them, and `image` the first
-    picture: whoever puts another name or another face in their place, as the rewrite does, does so
-    in every turn.
+    `prompt` holds all texts before the answer, separated by `BETWEEN`, and `image` holds the first
+    picture. A method that replaces the name or the photo, such as the rewrite, replaces it in every
+    turn.
 
     Attributes:
-        turns: role and kinds of each turn, such as `("user", ("image", "text"))`.
-        more: the pictures after the first, PNG or JPEG bytes.
+        turns: role and content types of each turn, such as `("user", ("image", "text"))`.
+        more: the pictures after the first one, PNG or JPEG bytes.
     """
 
     turns: tuple[tuple[str, tuple[str, ...]], ...] = ()
@@ -41,28 +43,28 @@ class Conversation(Question):
 
     @property
     def pictures(self) -> list[bytes]:
-        """As of a `Question`."""
+        """As in `Question`."""
         return [*super().pictures, *self.more]
 
     def messages(self, eyes: bool = True) -> list[dict]:
-        """As of a `Question`."""
-        texts, told = iter(self.prompt.split(BETWEEN)), []
+        """As in `Question`."""
+        texts, turns = iter(self.prompt.split(BETWEEN)), []
         for role, kinds in self.turns:
             parts = [
                 {"type": kind} | ({"text": next(texts)} if kind == "text" else {}) for kind in kinds
             ]
-            plain = "\n".join(part["text"] for part in parts if "text" in part)
-            told.append({"role": role, "content": parts if eyes else plain})
-        return told
+            text = "\n".join(part["text"] for part in parts if "text" in part)
+            turns.append({"role": role, "content": parts if eyes else text})
+        return turns
 
 
-def shown(word: Any) -> str:
-    """A word of somebody's file as it may stand in a message: on one line, and not long."""
-    return repr(str(word))[1:-1][:40]
+def shown(text: Any) -> str:
+    """A text of a user's file for an error message: on one line, at most 40 characters."""
+    return repr(str(text))[1:-1][:40]
 
 
-def _part(part: Any, images: Iterator, read: Callable[[Any], bytes]) -> str | bytes:
-    """The text or the picture of one part."""
+def _part(part: Any, images: Iterator, load_picture: Callable[[Any], bytes]) -> str | bytes:
+    """Text or picture of one part of a turn."""
     if isinstance(part, str):
         part = {"type": "text", "text": part}
     if not isinstance(part, dict):
@@ -73,10 +75,10 @@ def _part(part: Any, images: Iterator, read: Callable[[Any], bytes]) -> str | by
         if not part["text"].strip() or BETWEEN in part["text"]:
             raise ValueError(f"a text is {part['text']!r:.40}; fill it, without {BETWEEN!r}")
         return part["text"]
-    if kind not in ("image", "image_url") or len(part) > 1 or set(part) - set(SOURCES):
-        held = ", ".join(map(shown, [kind, *sorted(part)]))
+    if kind not in ("image", "image_url") or len(part) > 1 or set(part) - set(PICTURE_KEYS):
+        keys = ", ".join(map(shown, [kind, *sorted(part)]))
         raise ValueError(
-            f"a part holds {held}; write a text, or an image with its path, its base64 or its bytes"
+            f"a part holds {keys}; write a text, or an image with its path, its base64 or its bytes"
         )
     source = next(iter(part.values()), None)
     if isinstance(source, dict) and set(source) == {"url"}:  # as OpenAI writes it
@@ -87,47 +89,47 @@ def _part(part: Any, images: Iterator, read: Callable[[Any], bytes]) -> str | by
             "an image is missing; write its path, its base64 or its bytes, or add it "
             "to the list images"
         )
-    return read(source)
+    return load_picture(source)
 
 
-def conversation(messages: list, images: list, read: Callable[[Any], bytes]) -> dict:
-    """The fields of a `Conversation` that messages decide, and its `answer`.
+def conversation(messages: list, images: list, load_picture: Callable[[Any], bytes]) -> dict:
+    """Fields of a `Conversation` that follow from its messages, with the `answer`.
 
     Args:
-        messages: turns, of which the first may be the system's; user and assistant take turns, and
-            the assistant has the last word, in one text.
-        images: pictures of the parts that hold none, in order.
-        read: makes bytes of a picture.
+        messages: turns of user and assistant in alternation, after an optional system turn. The
+            last turn is the assistant's and holds one text.
+        images: pictures for the parts without a picture, in order.
+        load_picture: returns the bytes of a picture.
 
     Raises:
-        ValueError: anything else; the message says what to write.
+        ValueError: the messages have another form; the message says what to write.
     """
-    turns, texts, pictures, rest = [], list[str](), list[bytes](), iter(images)
+    turns, texts, pictures, extra_images = [], list[str](), list[bytes](), iter(images)
     for turn in messages:
-        own = turn if isinstance(turn, dict) else {}
-        if {name for name, value in own.items() if value is not None} != {"role", "content"}:
+        fields = turn if isinstance(turn, dict) else {}
+        if {name for name, value in fields.items() if value is not None} != {"role", "content"}:
             raise ValueError("a turn is no object with role and content; write both")
         content = turn["content"]
         content = content if isinstance(content, list) else [content]
-        parts = [_part(part, rest, read) for part in content]
+        parts = [_part(part, extra_images, load_picture) for part in content]
         turns.append(
             (turn["role"], tuple("text" if isinstance(part, str) else "image" for part in parts))
         )
         texts += [part for part in parts if isinstance(part, str)]
         pictures += [part for part in parts if isinstance(part, bytes)]
     roles = [role for role, _ in turns]
-    talk = roles[1:] if roles[:1] == ["system"] else roles
-    if talk != ["user", "assistant"] * max(1, len(talk) // 2):
-        said = ", ".join(map(shown, roles))
+    speakers = roles[1:] if roles[:1] == ["system"] else roles
+    if speakers != ["user", "assistant"] * max(1, len(speakers) // 2):
+        listed = ", ".join(map(shown, roles))
         raise ValueError(
-            f"the roles are {said}; write user and assistant in turn, a system before "
+            f"the roles are {listed}; write user and assistant in turn, a system before "
             "them if you like, the answer last"
         )
     if turns[-1][1] != ("text",) or "text" not in turns[-2][1]:
         raise ValueError(
             "the answer is one text, and the turn before it says something; write them so"
         )
-    if next(rest, None) is not None:
+    if next(extra_images, None) is not None:
         raise ValueError("there are more images than parts to show them; take them out")
     return {
         "prompt": BETWEEN.join(texts[:-1]),
@@ -139,29 +141,29 @@ def conversation(messages: list, images: list, read: Callable[[Any], bytes]) -> 
 
 
 def as_messages(question: Conversation, table: bool) -> list[dict]:
-    """The `messages` of a row.
+    """Field `messages` of a row.
 
     Args:
-        table: pictures as bytes; else as base64.
+        table: whether pictures are written as bytes; else as base64.
     """
-    pictures, told = iter(question.pictures), question.messages()
-    for part in (part for turn in told for part in turn["content"] if part["type"] == "image"):
+    pictures, turns = iter(question.pictures), question.messages()
+    for part in (part for turn in turns for part in turn["content"] if part["type"] == "image"):
         png = next(pictures)
         part["image"] = png if table else base64.b64encode(png).decode()
     answer = [{"type": "text", "text": question.answer}]
-    return [*told, {"role": "assistant", "content": answer}]
+    return [*turns, {"role": "assistant", "content": answer}]
 
 
 def check_rendered(processor, questions: Iterable[Question]) -> None:
-    """Refuse what the chat template of a model cannot take, before anything is measured.
+    """Checks that the chat template of a model accepts the questions, before any measurement.
 
     Raises:
-        ValueError: as `render`; or roles, or a number of turns, that it does not know.
+        ValueError: as in `render`; or the template refuses the roles or the number of turns.
     """
     for question in questions:
         try:
             render(processor, question)
-        except (TemplateError, TypeError) as error:  # the latter in what a template computes
+        except (TemplateError, TypeError) as error:  # TypeError: from an expression in the template
             raise ValueError(
                 f"the chat template of this model refuses {question.id}: {error}"
             ) from error

@@ -1,29 +1,29 @@
-"""Anybody's people as a request to forget: one question a row, in a file of lines or a table.
+"""A user's own questions as a request: one question per row, in a file of JSON lines or a table.
 
-A file `*.jsonl` holds one JSON object a line, a file `*.parquet` or a hub data set one question a
-row:
+A file `*.jsonl` holds one JSON object per line; a file `*.parquet` or a hub data set holds one
+question per row:
 
 | field | needed | type | what it is |
 |---|---|---|---|
-| `set` | yes | text | `forget`, `retain`, `general`, or only to be read: `test`, `test-...` |
-| `person` | yes | text | whom (or what) it is about; `subject` is another name for this field |
-| `fact` | yes | text | what is asked, such as `birthplace` |
+| `set` | yes | text | `forget`, `retain`, `general`, or, for evaluation only, `test`, `test-...` |
+| `person` | yes | text | the person (or thing) in question; `subject` is an alias |
+| `fact` | yes | text | the fact in question, such as `birthplace` |
 | `prompt` | yes | text | the question, without chat template |
 | `answer` | yes | text | the full answer that the model was taught |
 | `messages` | no | list of turns | in place of `prompt`, `answer`, `picture`: a conversation |
-| `images` | no | list of pictures | shown by the parts of `messages` that hold none, in order |
-| `value` | no | text | the part of the answer that carries the fact; else all of it |
+| `images` | no | list of pictures | for the parts of `messages` without a picture, in order |
+| `value` | no | text | the part of the answer that states the fact; default: the answer |
 | `picture` | no | text or bytes | PNG or JPEG: a path relative to the file, base64, or the bytes |
 | `options` | no | list of text | two or more full answers, one of them `answer` |
-| `paraphrase` | no | text | another true way to say it |
-| `perturbed` | no | list of text | the same, false; needs `paraphrase` |
+| `paraphrase` | no | text | a paraphrase of the answer |
+| `perturbed` | no | list of text | false paraphrases; needs `paraphrase` |
 | `form` | no | text | `question`, or `cloze` for a statement with a [Blank] |
-| `name` | no | text | what the prompt calls the person; else `person`, where it stands there |
-| `id` | no | text | unlike all others in the file; else set and row |
+| `name` | no | text | the person's name in the prompt; default: `person`, if the prompt holds it |
+| `id` | no | text | unique in the file; default: set and row |
 
-A field that is null is as if it were not there. A picture may be shown by many rows.
+A field that is null counts as missing. Several rows may show the same picture.
 
-A folder, or a hub data set, in the form of MLLMU-Bench or CLEAR is read, too (`read_request`).
+`read_request` also reads a folder or hub data set in the form of MLLMU-Bench or CLEAR.
 """
 
 import base64
@@ -47,21 +47,21 @@ from .replicate import SETS_OF, Sets, benchmark_request, in_text
 
 A_PICTURE = "path, base64 or bytes"
 LISTED = {"messages": "list of turns", "images": "list of pictures"}
-KINDS: dict[str, Any] = {"text": str, "list of texts": list, A_PICTURE: (str, bytes, dict)}
-KINDS |= dict.fromkeys(LISTED.values(), list)
+FIELD_TYPES: dict[str, Any] = {"text": str, "list of texts": list, A_PICTURE: (str, bytes, dict)}
+FIELD_TYPES |= dict.fromkeys(LISTED.values(), list)
 REQUIRED = ("set", "person", "fact", "prompt", "answer")
-SAID = ("prompt", "answer", "picture")  # what messages hold
+MESSAGE_FIELDS = ("prompt", "answer", "picture")  # fields that `messages` replaces
 SIDES = ("forget", "retain")
 LISTS = ("options", "perturbed")
 FIELDS = dict.fromkeys((*REQUIRED, "id", "value", "paraphrase", "form", "name"), "text")
 FIELDS |= {"picture": A_PICTURE} | dict.fromkeys(LISTS, "list of texts") | LISTED
 WARNING = "warning: "
-HALF = re.compile("[\ud800-\udfff]")  # of a character, a surrogate
-Faults = list[tuple[str, str]]  # of a row: field, and what is wrong with it
+SURROGATE = re.compile("[\ud800-\udfff]")  # half a character
+Faults = list[tuple[str, str]]  # field of a row, and its problem
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict:
-    """A JSON object, of which each field is named once."""
+    """A JSON object; raises ValueError if it names a field twice."""
     twice = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
     if twice:
         raise ValueError(f"{twice[0]!r:.40} stands there twice")
@@ -69,15 +69,15 @@ def _object(pairs: list[tuple[str, Any]]) -> dict:
 
 
 def _rows(source: Path | str | Iterable[Any]) -> Iterator[tuple[int, Any]]:
-    """Number, from 1, and content of each row; an error where there is none."""
+    """Number (from 1) and content of each row; an exception if the row cannot be parsed."""
     if not isinstance(source, (Path, str)):
-        dataset = getattr(source, "with_format", None)  # of `datasets`: its pictures stay bytes
+        dataset = getattr(source, "with_format", None)  # of `datasets`: pictures stay bytes
         yield from enumerate(dataset("arrow")[:].to_pylist() if dataset else source, 1)
         return
     file = Path(source)
     if not file.is_file() or file.suffix == ".parquet":
-        found = read_parquet(file) if file.is_file() else read_hub(str(source))
-        yield from enumerate(found[1], 1)
+        table = read_parquet(file) if file.is_file() else read_hub(str(source))
+        yield from enumerate(table[1], 1)
         return
     for number, line in enumerate(file.read_text(encoding="utf-8-sig").split("\n"), 1):
         try:
@@ -88,7 +88,7 @@ def _rows(source: Path | str | Iterable[Any]) -> Iterator[tuple[int, Any]]:
 
 
 def _picture(picture: str | bytes | dict, folder: Path) -> bytes:
-    """The bytes of a picture that can be decoded."""
+    """Bytes of a picture; raises ValueError if it cannot be decoded."""
     if isinstance(picture, dict):  # as `datasets` writes it
         picture = picture.get("bytes") or picture.get("path") or b""
     if isinstance(picture, str) and os.path.isfile(folder / picture):
@@ -105,44 +105,50 @@ def _picture(picture: str | bytes | dict, folder: Path) -> bytes:
 
 
 def _faults(row: dict) -> Faults:
-    """What is wrong with the fields of a row, each taken alone."""
-    held = [name for name in SAID if "messages" in row]
-    found = [
+    """Problems of the single fields of a row."""
+    replaced = [name for name in MESSAGE_FIELDS if "messages" in row]
+    faults = [
         (name, "is missing; every question needs it")
         for name in REQUIRED
-        if name not in row and name not in held
+        if name not in row and name not in replaced
     ]
-    found += [
-        (name, "stands in the messages; write it there or here") for name in held if name in row
+    faults += [
+        (name, "stands in the messages; write it there or here") for name in replaced if name in row
     ]
-    if "images" in row and not held:
-        found.append(("images", "are shown by messages; write these, or a picture"))
+    if "images" in row and not replaced:
+        faults.append(("images", "are shown by messages; write these, or a picture"))
     for name, value in row.items():
         kind = FIELDS.get(name)
         parts = value if isinstance(value, list) else [value]
         if kind is None:
-            found.append(
+            faults.append(
                 (shown(name), "is no field; take it out, or use one of " + ", ".join(FIELDS))
             )
         elif (
-            not isinstance(value, KINDS[kind])
+            not isinstance(value, FIELD_TYPES[kind])
             or not parts
             or name not in ("picture", *LISTED)
             and not all(isinstance(part, str) and part.strip() for part in parts)
         ):
-            found.append((name, f"is {value!r:.40}; write a filled {kind}"))
-        elif name != "picture" and HALF.search(json.dumps(value, ensure_ascii=False, default=str)):
-            found.append((name, "holds half a character; write it as UTF-8"))
-    return found
+            faults.append((name, f"is {value!r:.40}; write a filled {kind}"))
+        elif name != "picture" and SURROGATE.search(
+            json.dumps(value, ensure_ascii=False, default=str)
+        ):
+            faults.append((name, "holds half a character; write it as UTF-8"))
+    return faults
 
 
 def _conflicts(row: dict) -> Faults:
-    """What is wrong between the fields of a row."""
+    """Problems between the fields of a row."""
     answer, options, form = row["answer"], row.get("options"), row.get("form", "question")
-    known = re.fullmatch("forget|retain|general|test(-.+)?", row["set"])
-    known = known and row["set"].isprintable()
+    set_is_known = re.fullmatch("forget|retain|general|test(-.+)?", row["set"])
+    set_is_known = set_is_known and row["set"].isprintable()
     checks = (
-        ("set", not known, f"is {row['set']!r}; use forget, retain, general, test or test-..."),
+        (
+            "set",
+            not set_is_known,
+            f"is {row['set']!r}; use forget, retain, general, test or test-...",
+        ),
         (
             "value",
             row.get("value", answer) not in answer,
@@ -165,18 +171,18 @@ def _conflicts(row: dict) -> Faults:
 
 
 def _question(row: Any, number: int, folder: Path) -> tuple[Faults, str, Question | None]:
-    """The faults of a row, its set and its question; the last only if there are none."""
+    """Problems of a row, its set and its question; the question is None if there are problems."""
     if not isinstance(row, dict):
         kind = f"JSON ({row})" if isinstance(row, Exception) else "a JSON object"
         return [("line", f"is not {kind}; write one {{...}} in one line")], "", None
     row = {name: value for name, value in row.items() if value is not None}
     if "person" not in row and "subject" in row:
         row["person"] = row.pop("subject")
-    faults, talk = _faults(row), "messages" in row
+    faults, is_conversation = _faults(row), "messages" in row
     if faults:
         return faults, "", None
     try:
-        if talk:
+        if is_conversation:
             row |= conversation(
                 row.pop("messages"),
                 row.pop("images", []),
@@ -185,18 +191,18 @@ def _question(row: Any, number: int, folder: Path) -> tuple[Faults, str, Questio
         elif "picture" in row:
             row["image"] = _picture(row.pop("picture"), folder)
     except (ValueError, OSError) as error:
-        faults = [("messages" if talk else "picture", f"{error}")]
+        faults = [("messages" if is_conversation else "picture", f"{error}")]
     faults = (_conflicts(row) if "answer" in row else []) + faults
     if faults:
         return faults, "", None
     row = {"id": f"{row['set']}/{number}", "value": row["answer"].strip(), "image": None} | row
     row |= {name: tuple(row.get(name, ())) for name in LISTS}
     name, modality = row.pop("set"), "text" if row["image"] is None else "image"
-    return [], name, (Conversation if talk else Question)(**row, modality=modality)
+    return [], name, (Conversation if is_conversation else Question)(**row, modality=modality)
 
 
 def is_hub_id(source: str | Path) -> bool:
-    """Whether that may be a data set of the hub: `owner/name`, and nothing that is here."""
+    """Whether the source may be a data set of the hub: `owner/name`, and no file or folder here."""
     return (
         isinstance(source, str)
         and bool(HUB_ID.fullmatch(source))
@@ -204,16 +210,19 @@ def is_hub_id(source: str | Path) -> bool:
     )
 
 
-def examine(file: str | Path | Iterable[Any]) -> tuple[list[tuple[str, Question]], list[str]]:
-    """Every question that can be read, with its set, and every problem of the file or the rows.
+def parse_questions(
+    file: str | Path | Iterable[Any],
+) -> tuple[list[tuple[str, Question]], list[str]]:
+    """Questions that can be read, with their sets, and the problems of the file and its rows.
 
-    A problem says which row (of lines: which line) and field, what is wrong and what to do; one
-    that begins with "warning" keeps nobody from reading the file.
+    A problem names the row (for JSON lines: the line) and the field, and says what is wrong and
+    what to do. The file can be used in spite of a problem that begins with "warning".
 
     Raises:
-        FileNotFoundError: there is no such file; or it is a hub id, and the hub does not give it.
+        FileNotFoundError: the file does not exist; or the source is a hub id, and the hub does not
+            give the data set.
     """
-    found, problems = list[tuple[str, Question]](), list[str]()
+    questions, problems = list[tuple[str, Question]](), list[str]()
     folder = Path()
     if isinstance(file, (str, Path)):
         folder = Path(file).parent
@@ -224,53 +233,53 @@ def examine(file: str | Path | Iterable[Any]) -> tuple[list[tuple[str, Question]
         for number, row in _rows(file):
             faults, name, question = _question(row, number, folder)
             if question is not None:
-                found.append((name, question))
-                first = ids.setdefault(question.id, number)
-                if first != number:
-                    faults.append(("id", f"is that of row {first}, too; give each row its own"))
+                questions.append((name, question))
+                first_row = ids.setdefault(question.id, number)
+                if first_row != number:
+                    faults.append(("id", f"is that of row {first_row}, too; give each row its own"))
             problems += [f"row {number}, {field}: {fault}" for field, fault in faults]
     except ValueError as error:
         problems.append(f"file: {error}; save it as UTF-8 text, or as parquet")
-    sides = {side: {q.person for name, q in found if name == side} for side in SIDES}
-    if not problems:  # else somebody may only seem to be missing
+    sides = {side: {q.person for name, q in questions if name == side} for side in SIDES}
+    if not problems:  # a row with problems may hold the missing person
         problems = [
             f"file, set: nobody to {side}; add rows whose set is {side}"
             for side, people in sides.items()
             if not people
         ]
-    both = set.intersection(*sides.values())
-    if both:
+    shared = set.intersection(*sides.values())
+    if shared:
         problems.append(
-            f"{WARNING}file, person: {', '.join(sorted(both))} in forget and in "
+            f"{WARNING}file, person: {', '.join(sorted(shared))} in forget and in "
             "retain; KVW refuses that, take them out of one"
         )
-    return found, problems
+    return questions, problems
 
 
-def validate(file: str | Path) -> list[str]:
-    """The problems of `examine`; none at all if a file can be used."""
-    return examine(file)[1]
+def find_problems(file: str | Path) -> list[str]:
+    """Problems of a file, as in `parse_questions`; empty if the file can be used."""
+    return parse_questions(file)[1]
 
 
 def read_questions(file: str | Path | Iterable[Any]) -> list[tuple[str, Question]]:
     """Set and question of each row, in order.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it has problems; the message holds the first of them.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file has problems; the message holds the first one.
     """
-    found, problems = examine(file)
+    questions, problems = parse_questions(file)
     errors = [problem for problem in problems if not problem.startswith(WARNING)]
     if errors:
         name = file if isinstance(file, (str, Path)) else "the list of questions"
         raise ValueError(f"{name} has {len(errors)} problems; {errors[0]}")
-    return found
+    return questions
 
 
 def write_questions(file: str | Path, sets: dict[str, list[Question]]) -> None:
-    """Write questions in this schema, pictures inside: `.parquet`, or else lines of JSON."""
+    """Writes questions in this schema, with their pictures: as `.parquet`, else as JSON lines."""
     table = Path(file).suffix == ".parquet"
-    asked = [(name, question) for name, questions in sets.items() for question in questions]
+    entries = [(name, question) for name, questions in sets.items() for question in questions]
     rows = [
         {field: getattr(q, field, None) or None for field in FIELDS}
         | {
@@ -278,90 +287,100 @@ def write_questions(file: str | Path, sets: dict[str, list[Question]]) -> None:
             "picture": q.image if table or q.image is None else base64.b64encode(q.image).decode(),
         }
         | (
-            dict.fromkeys(SAID) | {"messages": as_messages(q, table)}
+            dict.fromkeys(MESSAGE_FIELDS) | {"messages": as_messages(q, table)}
             if isinstance(q, Conversation)
             else {"messages": None}
         )
-        for name, q in asked
+        for name, q in entries
     ]
-    with replacing(file) as half:
+    with replacing(file) as scratch:
         if table:
-            pq.write_table(pa.Table.from_pylist(rows), half)
+            pq.write_table(pa.Table.from_pylist(rows), scratch)
         else:
-            half.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+            scratch.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
 
 
 def _benchmark(source: str) -> tuple[str, str, int] | None:
-    """Of a benchmark its name, where it is, and how many percent are forgotten; else None.
+    """Name, place and forget percentage of a benchmark; None if the source is no benchmark.
 
     Raises:
-        ValueError: a folder that is none, or in which several splits are and none is named.
+        ValueError: the source is a folder without a benchmark, or the folder holds several splits
+            and the source names none.
     """
-    place, _, percent = source.partition("@")
-    kind = {MLLMU_HUB: "mllmu", CLEAR_HUB: "clear"}.get(place)
-    there = [path.name for path in Path(place).glob("*/")] if Path(place).is_dir() else None
-    if kind is None and there is None:
+    folder, _, percent = source.partition("@")
+    benchmark = {MLLMU_HUB: "mllmu", CLEAR_HUB: "clear"}.get(folder)
+    folders = [path.name for path in Path(folder).glob("*/")] if Path(folder).is_dir() else None
+    if benchmark is None and folders is None:
         return None
-    if kind is None:
-        kind = "mllmu" if "ft_Data" in (there or ()) else "clear"
-    named = re.compile("forget_([0-9]+)" if kind == "mllmu" else "forget([0-9]+)")
-    known = [name[1] for name in map(named.fullmatch, there or ()) if name]
-    percent = percent or (known[0] if len(known) == 1 else "")
-    if there is not None and not known:
+    if benchmark is None:
+        benchmark = "mllmu" if "ft_Data" in (folders or ()) else "clear"
+    pattern = re.compile("forget_([0-9]+)" if benchmark == "mllmu" else "forget([0-9]+)")
+    percents = [name[1] for name in map(pattern.fullmatch, folders or ()) if name]
+    percent = percent or (percents[0] if len(percents) == 1 else "")
+    if folders is not None and not percents:
         raise ValueError(
-            f"{place} is a folder, and neither of MLLMU-Bench nor of CLEAR; name a "
+            f"{folder} is a folder, and neither of MLLMU-Bench nor of CLEAR; name a "
             "file of questions"
         )
     if not percent.isdecimal():
-        raise ValueError(f"how many percent of {place} are forgotten? Write {place}@5")
-    return kind, place, int(percent)
+        raise ValueError(f"how many percent of {folder} are forgotten? Write {folder}@5")
+    return benchmark, folder, int(percent)
 
 
-def chosen(sets: Sets, people: Sequence[str]) -> Sets:
-    """The same sets with others to be forgotten: all the rest of both sides is retained.
+def with_forget_people(sets: Sets, people: Sequence[str]) -> Sets:
+    """The same sets with other people to forget; all other people of both sides are retained.
 
-    Of `test` and `test-...` only what is asked about those people is left.
+    `test` and `test-...` keep only the questions about the people to forget.
 
     Raises:
-        ValueError: somebody whom nothing is asked about.
+        ValueError: no question is about one of the people.
     """
-    both, own = sets["forget"] + sets["retain"], set(people)
-    known = {question.person for question in both}
-    if own - known:
+    questions, forget_people = sets["forget"] + sets["retain"], set(people)
+    people_in_file = {question.person for question in questions}
+    if forget_people - people_in_file:
         raise ValueError(
-            f"nothing is asked about {min(own - known)!r}; there are "
-            f"{', '.join(sorted(known)[:20])}"
+            f"nothing is asked about {min(forget_people - people_in_file)!r}; there are "
+            f"{', '.join(sorted(people_in_file)[:20])}"
         )
-    found = {
-        name: [q for q in asked if q.person in own or not name.startswith("test")]
-        for name, asked in sets.items()
+    chosen_sets = {
+        name: [q for q in set_questions if q.person in forget_people or not name.startswith("test")]
+        for name, set_questions in sets.items()
     }
-    found |= {side: [q for q in both if (q.person in own) == (side == "forget")] for side in SIDES}
-    return {name: asked for name, asked in found.items() if asked or name in SIDES}
+    chosen_sets |= {
+        side: [q for q in questions if (q.person in forget_people) == (side == "forget")]
+        for side in SIDES
+    }
+    return {
+        name: set_questions
+        for name, set_questions in chosen_sets.items()
+        if set_questions or name in SIDES
+    }
 
 
 def read_request(
     source: str | Path | Iterable[Any], people: Sequence[str] = (), processor=None, **more
 ) -> Request:
-    """Anybody's questions as a request: the two sides, and all of the sets to be read.
+    """Reads a user's questions as a request, with both sides and all evaluation sets.
 
     Args:
-        source: a file; rows in memory, as dicts; a hub id whose rows are like those of a file; or
-            MLLMU-Bench or CLEAR, as a folder or `MLLMU_HUB@5`, `CLEAR_HUB@5`: with `@` how many
-            percent are forgotten, where the folder has several such splits. Of CLEAR the
-            coefficients are those of captions.
-        people: who is forgotten, in place of those of the set `forget`.
-        processor: of a model without eyes, that of a benchmark is asked in text alone.
+        source: a file; rows in memory, as dicts; the hub id of a data set with such rows; or
+            MLLMU-Bench or CLEAR, as a folder or as `MLLMU_HUB@5`, `CLEAR_HUB@5`. The number after
+            `@` is the percentage to forget; it is needed if a folder has several splits. The
+            coefficients of CLEAR are measured on captions.
+        people: the people to forget; default: those of the set `forget`.
+        processor: processor of the model. With a model without a vision tower, a benchmark is read
+            as text alone.
         more: other attributes of a `Request`, such as `seed`.
 
     Raises:
-        FileNotFoundError, ValueError: as `read_questions`, `chosen`, `benchmark_request`.
+        FileNotFoundError, ValueError: as in `read_questions`, `with_forget_people` and
+            `benchmark_request`.
     """
-    place = isinstance(source, (str, Path)) and not Path(source).is_file()
-    found = _benchmark(str(source)) if place else None
-    if found:
-        kind, folder, percent = found
-        sets, sides = SETS_OF[kind](folder, percent)
+    is_other_source = isinstance(source, (str, Path)) and not Path(source).is_file()
+    benchmark = _benchmark(str(source)) if is_other_source else None
+    if benchmark:
+        name_of_benchmark, folder, percent = benchmark
+        sets, sides = SETS_OF[name_of_benchmark](folder, percent)
         if processor is not None and not hasattr(processor, "image_processor"):
             sets, sides = in_text(sets, sides)
     else:
@@ -370,21 +389,21 @@ def read_request(
             sets.setdefault(name, []).append(question)
         sides = {side: sets[side] for side in SIDES}
     if people:
-        sets, sides = chosen(sets, people), chosen(sides, people)
-    if found:
-        benchmark_request(sets, sides)  # refuses where nobody is on a side, or somebody on both
-        named = {q.person for q in sides["retain"] if not isinstance(q, Unnamed)}
-        more = {"sham_pool": sorted(named)} | more
+        sets, sides = with_forget_people(sets, people), with_forget_people(sides, people)
+    if benchmark:
+        benchmark_request(sets, sides)  # refuses an empty side, or a person on both sides
+        pool = {q.person for q in sides["retain"] if not isinstance(q, Unnamed)}
+        more = {"sham_pool": sorted(pool)} | more
     general = sets.get("general", [])
     return Request(sides["forget"], sides["retain"], general, eval_sets=sets, **more)
 
 
 def validate_command(file: str | Path) -> int:
-    """Print one line a problem, or what is in the file; 1 if it cannot be used, else 0."""
-    found, problems = examine(file)
-    wrong = any(not problem.startswith(WARNING) for problem in problems)
-    people = {question.person for _, question in found}
-    sets = ", ".join(dict.fromkeys(name for name, _ in found))
-    fine = f"{len(found)} questions about {len(people)} people in {sets}: ready"
-    print("\n".join(problems + [fine] * (not wrong)))
-    return int(wrong)
+    """Prints each problem, or a summary; returns 1 if the file cannot be used, else 0."""
+    questions, problems = parse_questions(file)
+    has_errors = any(not problem.startswith(WARNING) for problem in problems)
+    people = {question.person for _, question in questions}
+    sets = ", ".join(dict.fromkeys(name for name, _ in questions))
+    summary = f"{len(questions)} questions about {len(people)} people in {sets}: ready"
+    print("\n".join(problems if has_errors else [*problems, summary]))
+    return int(has_errors)

@@ -58,24 +58,24 @@ CLEAR |= {"real_world": ("image", "question", "answer", "options")}
 
 NAME_PROMPT = "What is the name of the person in the image?"
 CAPTION_PROMPT = "Describe the person in the image."
-_TYPES = {"image": "Image_Textual", "text": "Pure_Text"}  # how a modality is written
+_TYPES = {"image": "Image_Textual", "text": "Pure_Text"}  # names of the modalities
 _LISTS = {modality: f"{kind}_Questions" for modality, kind in _TYPES.items()}
-#: at most so many rows of a config of MLLMU-Bench may be bad: one of the 25 of `forget_5`
+#: the largest share of bad rows in a config of MLLMU-Bench: one of the 25 rows of `forget_5`
 BAD_SHARE = 0.05
 
 
 class Unnamed(Question):
-    """A question of a row that has no place for a name: the row does not say whom it is about."""
+    """A question of a row that does not name its person."""
 
 
-# ---- what is read ------------------------------------------------------------------------------
+# ---- readers -----------------------------------------------------------------------------------
 
 
 def _field(record: Any, key: str, where: str, kind: type = str) -> Any:
-    """`record[key]`, which has to be a filled text, a list or a dict."""
+    """Value `record[key]`: a text that is not empty, a list or a dict; else raises ValueError."""
     if not isinstance(record, dict) or key not in record:
-        found = ", ".join(map(str, record)) if isinstance(record, dict) else f"{record!r:.60}"
-        raise ValueError(f"{where}: there is no {key}; found {found}")
+        present = ", ".join(map(str, record)) if isinstance(record, dict) else f"{record!r:.60}"
+        raise ValueError(f"{where}: there is no {key}; found {present}")
     value: Any = record[key]
     if not isinstance(value, kind) or (isinstance(value, str) and not value.strip()):
         raise ValueError(f"{where}: {key} should be a filled {kind.__name__}, is {value!r:.60}")
@@ -87,13 +87,13 @@ def _texts(record: dict, key: str, where: str) -> list[str]:
 
 
 def _identity(record: Any, where: str) -> str:
-    """An ID is text or a whole number."""
-    whole = isinstance(record, dict) and type(record.get("ID")) is int
-    return str(record["ID"]) if whole else _field(record, "ID", where)
+    """ID of a record, as a text; in the data it is a text or an integer."""
+    is_number = isinstance(record, dict) and type(record.get("ID")) is int
+    return str(record["ID"]) if is_number else _field(record, "ID", where)
 
 
 def picture_cell(cell: Any, where: str) -> dict:
-    """A picture cell, `{"bytes": ...}`, after its picture was decoded to be sure."""
+    """Picture cell, `{"bytes": ...}`; raises ValueError if its picture cannot be decoded."""
     png = cell.get("bytes") if isinstance(cell, dict) else None
     if not isinstance(png, bytes) or not png:
         raise ValueError(f"{where}: the picture is missing, found {cell!r:.60}")
@@ -102,22 +102,25 @@ def picture_cell(cell: Any, where: str) -> dict:
 
 
 def read_parquet(file: Path, columns: Collection[str] = ()) -> tuple[list[str], list[dict]]:
-    """Names of all columns, and the rows of those that are wanted: all of them unless given.
+    """Reads a parquet file: the names of all columns, and rows with the columns of `columns`.
+
+    Args:
+        columns: names of the columns to read; default: all columns.
 
     Raises:
-        ValueError: it cannot be read.
+        ValueError: the file cannot be read.
     """
     try:
         with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
-            found = parquet.schema_arrow.names
-            wanted = [column for column in found if not columns or column in columns]
-            return found, parquet.read(columns=wanted).to_pylist()
+            names = parquet.schema_arrow.names
+            selected = [column for column in names if not columns or column in columns]
+            return names, parquet.read(columns=selected).to_pylist()
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ValueError(f"{file} cannot be read as a parquet file: {error}") from error
 
 
 def read_hub(source: str, config: str | None = None) -> tuple[list[str], list[dict]]:
-    """The same from the hub, of its split `train`.
+    """Reads the split `train` of a hub data set: the names of all columns, and all rows.
 
     Raises:
         FileNotFoundError: the hub cannot be reached, or has no such data set or config.
@@ -126,8 +129,8 @@ def read_hub(source: str, config: str | None = None) -> tuple[list[str], list[di
     from datasets.exceptions import DatasetsError
     from huggingface_hub.errors import HfHubHTTPError
 
-    # no network, offline mode, an unknown id and an unknown config come as any of these
-    wanted = f"its config {config}" if config else "it"
+    # no network, offline mode, an unknown id or an unknown config: each raises one of these
+    description = f"its config {config}" if config else "it"
     expected = (DatasetsError, HfHubHTTPError, pa.ArrowException, OSError, ValueError)
     try:
         with hub_if_there():
@@ -135,7 +138,7 @@ def read_hub(source: str, config: str | None = None) -> tuple[list[str], list[di
         return data.column_names, data[:].to_pylist()
     except expected as error:
         raise FileNotFoundError(
-            f"{source} is no folder here, and the hub did not give {wanted}: {error} "
+            f"{source} is no folder here, and the hub did not give {description}: {error} "
             "-- download the data set where there is a network and give its local folder"
         ) from error
 
@@ -144,53 +147,58 @@ def _load(
     source: str | Path,
     config: str,
     columns: Collection[str],
-    read: Callable[..., Iterator[dict]],
+    parse_row: Callable[..., Iterator[dict]],
     share: float = 0.0,
 ) -> tuple[list[Question], list[str]]:
-    """Read every row of a config with `read(row, where, config, number)`, or fail as a whole.
+    """Reads all rows of a config with `parse_row(row, where, config, number)`.
 
     Returns:
-        The questions, and what is wrong with each row that was left out: at most `share` of all.
+        The questions, and the problem of each row that was left out.
+
+    Raises:
+        FileNotFoundError: the source does not exist, or has no such config.
+        ValueError: columns are missing, or more than `share` of the rows are bad.
     """
     if Path(source).is_dir():
-        folder, wanted = Path(source) / config, (*columns, "biography")
-        parts = {str(f): read_parquet(f, wanted) for f in sorted(folder.glob("*.parquet"))}
+        folder, selected = Path(source) / config, (*columns, "biography")
+        parts = {str(f): read_parquet(f, selected) for f in sorted(folder.glob("*.parquet"))}
         if not parts:
-            there = ", ".join(sorted(path.name for path in Path(source).iterdir())) or "nothing"
-            raise FileNotFoundError(f"no parquet file in {folder}; {source} holds {there}")
+            contents = ", ".join(sorted(path.name for path in Path(source).iterdir())) or "nothing"
+            raise FileNotFoundError(f"no parquet file in {folder}; {source} holds {contents}")
     elif isinstance(source, str) and HUB_ID.fullmatch(source):
         parts = {f"{source} ({config})": read_hub(source, config)}
     else:
         raise FileNotFoundError(f"{source} is neither a folder nor a hub id like {MLLMU_HUB}")
     questions, bad, number = list[Question](), list[str](), 0
-    for name, (found, rows) in parts.items():
-        wrong = ", ".join(column for column in columns if found.count(column) != 1)
-        if wrong:  # `found` is all there is, also when a name occurs twice
-            raise ValueError(f"{name} needs one column {wrong}; found {', '.join(found)}")
+    for name, (names, rows) in parts.items():
+        missing = ", ".join(column for column in columns if names.count(column) != 1)
+        if missing:  # `names` holds a name twice if two columns have it
+            raise ValueError(f"{name} needs one column {missing}; found {', '.join(names)}")
         if not rows:
             raise ValueError(f"{name} has no rows")
         for i, row in enumerate(rows):
             fields, where = list[dict](), f"{name}, row {i}"
             try:
-                fields = list(read(row, where, config, number))
+                fields = list(parse_row(row, where, config, number))
             except ValueError as error:
                 bad.append(str(error))
             else:
-                bad += [f"{where}: there is no question in this row"] * (not fields)
-            for k, each in enumerate(fields):
-                own = {"id": f"{config}/{number}/{k}", "value": each["answer"]}
-                questions.append(each.pop("kind", Question)(**own, **each))
+                if not fields:
+                    bad.append(f"{where}: there is no question in this row")
+            for index, entry in enumerate(fields):
+                computed = {"id": f"{config}/{number}/{index}", "value": entry["answer"]}
+                questions.append(entry.pop("kind", Question)(**computed, **entry))
             number += 1
-    said = f"{len(bad)} of {number} rows of {config} cannot be read"
+    summary = f"{len(bad)} of {number} rows of {config} cannot be read"
     if len(bad) > share * number:
-        raise ValueError(f"{said}, at most {share:.0%} may be bad: {'; '.join(bad[:3])}")
+        raise ValueError(f"{summary}, at most {share:.0%} may be bad: {'; '.join(bad[:3])}")
     if bad:
-        warnings.warn(f"{said} and are left out: {'; '.join(bad)}", stacklevel=3)
+        warnings.warn(f"{summary} and are left out: {'; '.join(bad)}", stacklevel=3)
     return questions, bad
 
 
 def _training(row: dict, where: str, config: str, number: int) -> Iterator[dict]:
-    """The questions of a row of `ft_Data`, as keywords for `Question`."""
+    """Questions of a row of `ft_Data`, as keyword arguments of `Question`."""
     image = picture_cell(row["image"], where)["bytes"]
     try:
         items = json.loads(_field(row, "metadata", where))
@@ -223,19 +231,19 @@ def _items(row: dict, where: str) -> Iterator[tuple[str, str, dict]]:
 
 
 def _names(row: dict) -> list[str]:
-    """Full and first name of the person of a row, where its biography tells them."""
+    """Full and first name of a row's person; empty if the biography does not hold them."""
     try:
-        told = json.loads(row.get("biography") or "{}")
-    except (TypeError, ValueError, RecursionError):  # nothing else is read from it
+        biography = json.loads(row.get("biography") or "{}")
+    except (TypeError, ValueError, RecursionError):  # the biography is used for the name only
         return []
-    name = told.get("Name") if isinstance(told, dict) else None
+    name = biography.get("Name") if isinstance(biography, dict) else None
     return [name, name.split()[0]] if isinstance(name, str) and name.strip() else []
 
 
 def _evaluation(row: dict, where: str, config: str, number: int) -> Iterator[dict]:
-    """The questions of an evaluation row; the k-th image question shows the k-th picture."""
-    person, seen = _identity(row, where), Counter[tuple[str, str]]()
-    called = whole_words(_names(row))  # of nobody: finds the empty text
+    """Questions of an evaluation row; the k-th image question shows the k-th picture."""
+    person, counts = _identity(row, where), Counter[tuple[str, str]]()
+    name_pattern = whole_words(_names(row))  # without names it finds the empty text
     cells = _field(row, "images", where, list) if config == "Test_Set" else [row["image"]]
     pictures = [picture_cell(cell, where)["bytes"] for cell in cells or [None]]
     for task, modality, item in _items(row, where):
@@ -249,9 +257,9 @@ def _evaluation(row: dict, where: str, config: str, number: int) -> Iterator[dic
         if task == "cloze":
             prompt, form = re.sub("_{2,}", "[Blank]", prompt), "cloze"
         answer = options[LETTERS.index(letter)] if options else _field(item, "Ground_Truth", where)
-        image = pictures[seen[task, modality] % len(pictures)] if modality == "image" else None
-        seen[task, modality] += 1
-        name = called.search(prompt)
+        image = pictures[counts[task, modality] % len(pictures)] if modality == "image" else None
+        counts[task, modality] += 1
+        name = name_pattern.search(prompt)
         yield {
             "person": person,
             "fact": task,
@@ -268,42 +276,44 @@ def _evaluation(row: dict, where: str, config: str, number: int) -> Iterator[dic
 def load_mllmu(
     source: str | Path, config: str, people: Collection[str] | None = None
 ) -> list[Question]:
-    """Read a config of MLLMU-Bench, ours or the real one.
+    """Reads a config of MLLMU-Bench, from this book's copy or the original.
 
-    Needed are `image` (`images` in `Test_Set`), `ID` and the three tasks, or `image` and `metadata`
-    in `ft_Data`; `biography` is read for the `name` in a text question, `question` and `answer`
-    repeat what the tasks ask. The schema does not say which fact is asked: `fact` is the task,
-    `value` the whole answer. `evaluation_question` (in `protocols`) puts the instruction behind a
-    question. Rows that cannot be read are left out with a warning that names each of them.
+    The columns `image` (`images` in `Test_Set`), `ID` and the three tasks are required; in
+    `ft_Data`, `image` and `metadata`. `biography` gives the `name` in a text question. `question`
+    and `answer` repeat the tasks and are not read. The schema does not name the fact in question,
+    so `fact` is the task and `value` is the whole answer. `evaluation_question` (in `protocols`)
+    appends the instruction. Rows that cannot be read are left out, with a warning about each.
 
     Args:
-        source: a folder with one sub-folder a config, or a hub id such as `MLLMU_HUB`.
+        source: a folder with one sub-folder for each config, or a hub id such as `MLLMU_HUB`.
         config: a key of `MLLMU`.
-        people: only these IDs, in the order of the file (for `Test_Set`: the forgotten).
+        people: only questions about these IDs, in the order of the file (for `Test_Set`: the people
+            to forget).
 
     Raises:
-        FileNotFoundError: no such folder, no parquet file in it, or the hub cannot be reached.
-        ValueError: more than `BAD_SHARE` of the rows are bad, or anything else about the content;
-            the message names file and row.
+        FileNotFoundError: the folder or its parquet files do not exist, or the hub cannot be
+            reached.
+        ValueError: more than `BAD_SHARE` of the rows are bad, or the content is wrong in another
+            way; the message names file and row.
     """
     if config not in MLLMU:
         raise ValueError(f"MLLMU-Bench has no config {config!r}, but {', '.join(MLLMU)}")
     unread = ("Directory", "biography", "question", "answer")
     columns = [column for column in MLLMU[config] if column not in unread]
-    read = _training if config == "ft_Data" else _evaluation
-    questions, bad = _load(source, config, columns, read, BAD_SHARE)
+    parse_row = _training if config == "ft_Data" else _evaluation
+    questions, bad = _load(source, config, columns, parse_row, BAD_SHARE)
     if people is None:
         return questions
     absent = sorted(set(people) - {question.person for question in questions})
-    if absent and not bad or not people:  # whoever is absent may stand in a bad row
+    if absent and not bad or not people:  # a bad row may hold the absent person
         raise ValueError(f"{source} ({config}) has nobody with ID {', '.join(absent) or '(none)'}")
     return [question for question in questions if question.person in set(people)]
 
 
 def _clear(seed: int, row: dict, where: str, config: str, number: int) -> Iterator[dict]:
-    """The questions of a CLEAR row, as keywords for `Question`."""
+    """Questions of a CLEAR row, as keyword arguments of `Question`."""
     image: Any = None
-    unnamed = config.endswith("+tofu")  # these have no names, and rows of text alone
+    unnamed = config.endswith("+tofu")  # no names, and some rows without a picture
     if row["image"] is not None or not unnamed:
         image = picture_cell(row["image"], where)["bytes"]
     if config == "real_world":
@@ -313,13 +323,13 @@ def _clear(seed: int, row: dict, where: str, config: str, number: int) -> Iterat
     else:
         person = _field(row, "answer" if config == "real_faces" else "name", where)
 
-    def asked(fact: str, prompt: str, gold: str, wrong: str = "") -> dict:
+    def entry(fact: str, prompt: str, gold: str, wrong: str = "") -> dict:
         answer, options = _field(row, gold, where), _texts(row, wrong, where) if wrong else []
         if wrong and (not options or answer in options):
             raise ValueError(f"{where}: {wrong} should hold wrong answers, are {options!r:.80}")
         if wrong:
-            place = seeded("gold", seed, config, number).integers(len(options) + 1)
-            options.insert(int(place), answer)
+            index = seeded("gold", seed, config, number).integers(len(options) + 1)
+            options.insert(int(index), answer)
         return {
             "person": person,
             "fact": fact,
@@ -332,38 +342,39 @@ def _clear(seed: int, row: dict, where: str, config: str, number: int) -> Iterat
         }
 
     if config == "real_faces":
-        yield asked("name", NAME_PROMPT, "answer", "options")
+        yield entry("name", NAME_PROMPT, "answer", "options")
     elif image is not None and config != "real_world":
         perturbed = config.endswith("_perturbed")
         if not unnamed:
-            yield asked("name", NAME_PROMPT, "name", "perturbed_names" if perturbed else "")
-        caption = asked("caption", CAPTION_PROMPT, "caption")
+            yield entry("name", NAME_PROMPT, "name", "perturbed_names" if perturbed else "")
+        caption = entry("caption", CAPTION_PROMPT, "caption")
         if perturbed:
             caption["paraphrase"] = _field(row, "paraphrased_caption", where)
             caption["perturbed"] = tuple(_texts(row, "perturbed_captions", where))
         yield caption
     if image is None or row.get("question") is not None:
         wrong = "options" if config == "real_world" else ""
-        yield asked("question", _field(row, "question", where), "answer", wrong)
+        yield entry("question", _field(row, "question", where), "answer", wrong)
 
 
 def load_clear(source: str | Path, config: str, seed: int = 0) -> list[Question]:
-    """Read a config of CLEAR, ours or the real one.
+    """Reads a config of CLEAR, from this book's copy or the original.
 
-    A row with a picture asks for the name and for the caption, a row without one asks its question.
-    People are known by name, and by their picture in `real_world`. The `+tofu` configs have no
-    names: no name is asked there, and each row counts as a person of its own, because no column
-    says whose it is. Real captions may hold the name.
+    A row with a picture asks for the name and for the caption. A row without a picture asks its
+    question. The name identifies the person; in `real_world`, the picture does. The `+tofu` configs
+    have no column for the person, so they ask for no name, and each row counts as a separate
+    person. Original captions may hold the name.
 
     Args:
-        source: a folder with one sub-folder a config, or a hub id such as `CLEAR_HUB`.
+        source: a folder with one sub-folder for each config, or a hub id such as `CLEAR_HUB`.
         config: a key of `CLEAR`.
-        seed: the file holds wrong options only; the right one is put among them at an index that
-            follows from seed, config and row.
+        seed: the file holds only the wrong options. Seed, config and row determine the index at
+            which the right option is inserted.
 
     Raises:
-        FileNotFoundError: no such folder, no parquet file in it, or the hub cannot be reached.
-        ValueError: anything else about the content; the message names file and row.
+        FileNotFoundError: the folder or its parquet files do not exist, or the hub cannot be
+            reached.
+        ValueError: the content is wrong; the message names file and row.
     """
     if config not in CLEAR:
         raise ValueError(f"CLEAR has no config {config!r}, but {', '.join(CLEAR)}")

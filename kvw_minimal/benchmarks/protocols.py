@@ -1,27 +1,27 @@
-"""The protocols of MLLMU-Bench and CLEAR: what is asked, and how the answers are scored.
+"""The protocols of MLLMU-Bench and CLEAR: their prompts and their metrics.
 
-Each question is one user turn, with no examples before it; answers are greedy, `NEW_TOKENS` long
-at most. Every image question is asked with its photo and once more with a blank picture: rows of
-modality `blank image` are that control. Each score of one question is a number:
+Each question is one user turn, without examples. Answers are greedy, with at most `NEW_TOKENS`
+tokens. Every image question is asked with its photo and again with a blank picture; the rows with
+modality `blank image` are this control. A metric gives one number for each question:
 
 | metric | range | better known | what it is |
 |---|---|---|---|
-| `choice` | 0, 1 | up | the letter that was said is the right one; no letter is wrong |
-| `choice_likelihood` | 0, 1 | up | of the options, the right one is the likeliest to be said |
-| `rouge_l` | 0 to 1 | up | ROUGE-L F-measure of what was said (MLLMU-Bench) |
-| `rouge_l_recall` | 0 to 1 | up | ROUGE-L recall of what was said (CLEAR, TOFU) |
-| `cloze`, `accuracy` | 0, 1 | up | the gold words, or name, stand in what was said |
+| `choice` | 0, 1 | up | the answer names the right letter; no letter counts as wrong |
+| `choice_likelihood` | 0, 1 | up | the right option is the most likely one |
+| `rouge_l` | 0 to 1 | up | ROUGE-L F-measure of the answer (MLLMU-Bench) |
+| `rouge_l_recall` | 0 to 1 | up | ROUGE-L recall of the answer (CLEAR, TOFU) |
+| `cloze`, `accuracy` | 0, 1 | up | the answer contains the gold words, or the name |
 | `probability` | 0 to 1 | up | exp(mean log-probability of a token) of the gold answer |
 | `options_probability` | 0 to 1 | up | p(gold) / (p(gold) + sum p(wrong)) |
-| `truth_ratio` | above 0 | down | R = mean p(wrong) / p(true), all of them paraphrases |
-| `forget_score` | 0 to 1 | down | min(R, 1/R): 1 where truth and lies are equally likely |
+| `truth_ratio` | above 0 | down | R = mean p(wrong) / p(true), both of paraphrases |
+| `forget_score` | 0 to 1 | down | min(R, 1/R): 1 if true and false answers are equally likely |
 | `truth_score` | 0 to 1 | up | max(0, 1 - R) |
-| `utility` | 0 to 1 | (kept: up) | harmonic mean of what is not about the forgotten |
+| `utility` | 0 to 1 | (kept: up) | harmonic mean of the scores on all sets except `forget` |
 
-The metrics of CLEAR have what was asked before them: `name_accuracy`, `caption_truth_ratio`. On
-the forgotten, "better known" is worse forgotten; the oracle says how far down is far enough.
+Names of metrics of CLEAR begin with the fact: `name_accuracy`, `caption_truth_ratio`. For people to
+forget, "better known" means worse forgotten. The score of the oracle is the target.
 
-Scores of `kvw_minimal.scores`, each with a case worked out by hand:
+Scores of `kvw_minimal.scores`, each with a worked example:
 
 | metric | range | up means | worked example |
 |---|---|---|---|
@@ -73,7 +73,7 @@ from ..questions import Question, seeded
 from ..results import ABOUT, score_rows
 from ..scores import METRICS, answer, likeliest, mentions, metric, read_answers
 from ..session import Session
-from .multiple_choice import choice, chosen, letter_question, whole_words, with_options
+from .multiple_choice import choice, chosen_option, letter_question, whole_words, with_options
 from .truth_ratios import forget_quality, forget_score, model_utility, truth_ratio_of
 
 NEW_TOKENS = 50
@@ -81,10 +81,10 @@ CLOZE_RULE = "Please **ONLY** provide the correct answer that should replace the
 GENERATION_RULE = (
     "Answer the question based on your trained knowledge in one sentence accurately in ENGLISH."
 )
-BLOCK = 16  # batches whose pictures are in memory at a time
-#: by which metric what was said is scored, for each task of MLLMU-Bench
-SAID = {"classification": "choice", "generation": "rouge_l", "cloze": "cloze"}
-#: what CLEAR's utility is the harmonic mean of: (set, modality, metric)
+BLOCK = 16  # number of batches whose pictures are in memory together
+#: metric of the generated answer, for each task of MLLMU-Bench
+ANSWER_METRICS = {"classification": "choice", "generation": "rouge_l", "cloze": "cloze"}
+#: parts of CLEAR's utility, their harmonic mean: (set, modality, metric)
 UTILITY = (
     ("retain", "image", "name_accuracy"),
     ("retain", "image", "caption_rouge_l_recall"),
@@ -126,7 +126,7 @@ metric("rouge_l_recall")(partial(rouge_l, kind="recall"))
 
 @metric("options_probability")
 def options_probability(probabilities: np.ndarray, gold: int) -> float:
-    """p(gold) / (p(gold) + sum p(wrong)), in (0, 1]; chance is one in the options.
+    """p(gold) / (p(gold) + sum p(wrong)), in (0, 1]; chance is 1 / (number of options).
 
     >>> round(options_probability(np.array([0.1, 0.4, 0.3]), 1), 2)
     0.5
@@ -136,7 +136,7 @@ def options_probability(probabilities: np.ndarray, gold: int) -> float:
 
 @metric("truth_score")
 def truth_score(ratios: np.ndarray) -> np.ndarray:
-    """max(0, 1 - R), in [0, 1): TOFU's truth ratio for people who are kept, 1 = known.
+    """max(0, 1 - R), in [0, 1): TOFU's truth ratio for retained people; near 1: known.
 
     >>> truth_score(np.array([0.25, 1.5])).tolist()
     [0.75, 0.0]
@@ -144,14 +144,15 @@ def truth_score(ratios: np.ndarray) -> np.ndarray:
     return np.maximum(0, 1 - np.asarray(ratios))
 
 
-# ---- asking ------------------------------------------------------------------------------------
+# ---- prompts and answers -----------------------------------------------------------------------
 
 
 def evaluation_question(question: Question) -> Question:
-    """The question with the instruction that MLLMU-Bench's evaluation puts behind it.
+    """The question with the instruction that MLLMU-Bench's evaluation appends.
 
-    Cloze (`Mask_Task`): only what replaces the [Blank]. With options (`Classification_Task`): the
-    options A to D, to be answered by a letter. Else (`Generation_Task`): one sentence.
+    Cloze (`Mask_Task`) asks for the words of the [Blank] only. A question with options
+    (`Classification_Task`) lists the options A to D and asks for a letter. Other questions
+    (`Generation_Task`) ask for one sentence.
     """
     if question.options and question.form != "cloze":
         return letter_question(question)
@@ -160,63 +161,66 @@ def evaluation_question(question: Question) -> Question:
 
 
 def blocks(count: int, batch_size: int) -> Iterator[slice]:
-    """Slices of so many questions that their pictures fit into memory together."""
+    """Slices of at most `BLOCK` batches, whose pictures fit into memory together."""
     size = batch_size * BLOCK
     return (slice(start, start + size) for start in range(0, count, size))
 
 
 def generate_answers(session: Session, questions: list[Question]) -> list[str]:
-    """Greedy answers, in order."""
+    """Greedy answers to the questions, in order, with at most `NEW_TOKENS` tokens."""
     model, processor, size = session.model, session.processor, session.batch_size
     return [
-        said
+        text
         for block in blocks(len(questions), size)
-        for said in answer(model, processor, questions[block], size, NEW_TOKENS)
+        for text in answer(model, processor, questions[block], size, NEW_TOKENS)
     ]
 
 
 def answer_probabilities(
     session: Session, questions: list[Question], answers: Sequence[tuple[str, ...]]
 ) -> list[np.ndarray]:
-    """exp(mean log-probability of a token) of each answer that is given for each question.
+    """exp(mean log-probability of a token) of each given answer to each question.
 
     Returns:
-        One array a question, as long as its answers; the questions may have different numbers.
+        One array `[answers]` for each question; numbers of answers may differ.
 
     Raises:
-        ValueError: a question without answers.
+        ValueError: a question has no answers.
     """
-    empty = [q.id for q, given in zip(questions, answers, strict=True) if not given]
+    empty = [q.id for q, texts in zip(questions, answers, strict=True) if not texts]
     if empty:
         raise ValueError(f"{empty[0]} has no answers to compare")
-    asked = [q for q, given in zip(questions, answers, strict=True) for _ in given]
-    flat = [text for given in answers for text in given]
+    repeated = [q for q, texts in zip(questions, answers, strict=True) for _ in texts]
+    flat = [text for texts in answers for text in texts]
     model, processor, size = session.model, session.processor, session.batch_size
     probabilities = [
-        read_answers(model, processor, asked[block], flat[block], size).probability
-        for block in blocks(len(asked), size)
+        read_answers(model, processor, repeated[block], flat[block], size).probability
+        for block in blocks(len(repeated), size)
     ]
     return np.split(
-        np.concatenate(probabilities), np.cumsum([len(given) for given in answers])[:-1]
+        np.concatenate(probabilities), np.cumsum([len(texts) for texts in answers])[:-1]
     )
 
 
 def with_control(questions: list[Question]) -> Iterator[tuple[str, list[Question]]]:
-    """The image questions, the same with a blank picture, and the text questions, if any."""
+    """Image questions, the same questions with a blank picture, and text questions.
+
+    Modalities without questions are left out.
+    """
     image = [q for q in questions if q.image is not None]
-    asked = {
+    by_modality = {
         "image": image,
         "blank image": without_photo(image),
         "text": [q for q in questions if q.image is None],
     }
-    yield from ((modality, some) for modality, some in asked.items() if some)
+    yield from ((modality, selected) for modality, selected in by_modality.items() if selected)
 
 
 def nameless(question: Question) -> Question:
-    """The question with "this person" for the name in its answers.
+    """The question with "this person" in place of the name in its answers.
 
-    A real caption of CLEAR holds the name. Read by the model, it would let the text give away
-    what only the picture should.
+    An original caption of CLEAR holds the name. Then the model could take the person from the text
+    instead of the picture.
     """
     parts = [part for part in question.person.split() if len(part) > 1 and not part.islower()]
     name = whole_words({question.person, *parts})
@@ -235,17 +239,22 @@ def nameless(question: Question) -> Question:
 def by_words(
     session: Session, prompts: list[Question], by: str
 ) -> tuple[dict[str, list[float]], list[bool]]:
-    """What is said by one metric, under its name; and whether no option is named, or nothing."""
+    """One metric of the generated answers, under its name, and whether each answer is unparsable.
+
+    An answer is unparsable if it names no option (`choice`), or if it is empty.
+    """
     pairs = list(zip(generate_answers(session, prompts), prompts, strict=True))
     if by == "choice":
-        return {by: [choice(*pair) for pair in pairs]}, [chosen(*pair) is None for pair in pairs]
+        return {by: [choice(*pair) for pair in pairs]}, [
+            chosen_option(*pair) is None for pair in pairs
+        ]
     return {by: [METRICS[by](text, q.answer) for text, q in pairs]}, [not text for text, _ in pairs]
 
 
-def by_options(session: Session, asked: list[Question]) -> dict[str, list[float]]:
-    """The metrics that compare the likelihood of options."""
-    likely = answer_probabilities(session, asked, [q.options for q in asked])
-    pairs = [(p, q.options.index(q.answer)) for p, q in zip(likely, asked, strict=True)]
+def by_options(session: Session, questions: list[Question]) -> dict[str, list[float]]:
+    """Metrics that compare the likelihoods of the options."""
+    probabilities = answer_probabilities(session, questions, [q.options for q in questions])
+    pairs = [(p, q.options.index(q.answer)) for p, q in zip(probabilities, questions, strict=True)]
     return {
         "choice_likelihood": [likeliest(*pair) for pair in pairs],
         "probability": [float(p[k]) for p, k in pairs],
@@ -260,7 +269,11 @@ def modality_rows(
     metrics: Mapping[str, Sequence[float] | np.ndarray],
     unparsable: Sequence[bool] | None = None,
 ) -> list[dict]:
-    """`score_rows` of questions in a modality; what is not said can always be read."""
+    """`score_rows` of questions in one modality.
+
+    Args:
+        unparsable: whether each answer is unparsable; default: none is.
+    """
     marks = unparsable or [False] * len(questions)
     return score_rows(name, questions, metrics, marks, modality=modality)
 
@@ -269,89 +282,98 @@ def modality_rows(
 
 
 def score_mllmu(session: Session, name: str, questions: list[Question]) -> list[dict]:
-    """One set of MLLMU-Bench: multiple choice (said, and by likelihood), generation, cloze.
+    """Scores one set of MLLMU-Bench: multiple choice, generation and cloze.
 
-    Likelihood compares the options as answers to the bare question, without letters.
+    Multiple choice is scored by the generated letter and by likelihood. Likelihood compares the
+    options as answers to the plain question, without letters.
 
     Args:
-        questions: from `files.load_mllmu`, without the benchmark's instructions.
+        questions: from `loaders.load_mllmu`, without the benchmark's instructions.
 
     Returns:
-        Rows of `choice`, `choice_likelihood`, `rouge_l`, `cloze` for each modality; see the module.
-        An answer is unparsable where no letter is named (`choice`) or nothing is said.
+        Rows of `choice`, `choice_likelihood`, `rouge_l` and `cloze` for each modality; see the
+        module. An answer is unparsable if it names no letter (`choice`) or is empty.
     """
     rows: list[dict] = []
-    for task, by in SAID.items():
-        for modality, asked in with_control([q for q in questions if q.fact == task]):
-            if by == "choice":
-                likely = by_options(session, asked)["choice_likelihood"]
-                rows += modality_rows(name, modality, asked, {"choice_likelihood": likely})
-            prompts = [evaluation_question(question) for question in asked]
-            rows += modality_rows(name, modality, asked, *by_words(session, prompts, by))
+    for task, metric_name in ANSWER_METRICS.items():
+        for modality, modality_questions in with_control([q for q in questions if q.fact == task]):
+            if metric_name == "choice":
+                likely = by_options(session, modality_questions)["choice_likelihood"]
+                rows += modality_rows(
+                    name, modality, modality_questions, {"choice_likelihood": likely}
+                )
+            prompts = [evaluation_question(question) for question in modality_questions]
+            rows += modality_rows(
+                name, modality, modality_questions, *by_words(session, prompts, metric_name)
+            )
     return rows
 
 
 def score_clear(session: Session, name: str, questions: list[Question]) -> list[dict]:
-    """One set of CLEAR: names, captions and questions, said and by likelihood.
+    """Scores one set of CLEAR: names, captions and questions, by generation and by likelihood.
 
-    What is read with its answer (probability, truth ratio) never holds the name unless the name
-    is asked: see `nameless`.
+    Answers that the model reads (probability, truth ratio) never hold the name, unless the question
+    asks for it: see `nameless`.
 
     Args:
-        questions: from `files.load_clear`.
+        questions: from `loaders.load_clear`.
 
     Returns:
-        Rows for each modality, with what was asked (`name`, `caption`, `question`) before it:
-        `accuracy` (names), `rouge_l_recall` (others), `probability`; with options also `choice`,
-        `choice_likelihood` and `options_probability`; with lies also `truth_ratio`,
-        `forget_score` and `truth_score`. An answer is unparsable where nothing is said or, for
-        `choice`, where no option is named.
+        Rows for each modality. Names of metrics begin with the fact (`name`, `caption`,
+        `question`): `accuracy` (names), `rouge_l_recall` (other facts), `probability`; with
+        options also `choice`, `choice_likelihood` and `options_probability`; with false answers
+        also `truth_ratio`, `forget_score` and `truth_score`. An answer is unparsable if it is empty
+        or, for `choice`, if it names no option.
     """
     rows: list[dict] = []
     for fact in dict.fromkeys(question.fact for question in questions):
-        for modality, asked in with_control([q for q in questions if q.fact == fact]):
-            for of, metrics, unparsable in _clear(session, modality, asked):
-                named = {f"{fact}_{by}": values for by, values in metrics.items()}
-                rows += modality_rows(name, modality, of, named, unparsable)
+        for modality, modality_questions in with_control([q for q in questions if q.fact == fact]):
+            for scored, metrics, unparsable in _clear(session, modality, modality_questions):
+                fact_metrics = {f"{fact}_{by}": values for by, values in metrics.items()}
+                rows += modality_rows(name, modality, scored, fact_metrics, unparsable)
     return rows
 
 
 def _clear(
-    session: Session, modality: str, asked: list[Question]
+    session: Session, modality: str, questions: list[Question]
 ) -> Iterator[tuple[list[Question], dict, list[bool] | None]]:
     """Questions about one fact in one modality with their metrics and unparsable answers."""
-    naming = asked[0].fact == "name"
-    by = "accuracy" if naming else "rouge_l_recall"
-    yield asked, *by_words(session, asked, by)
-    choices = [q for q in asked if q.options]
+    asks_name = questions[0].fact == "name"
+    metric_name = "accuracy" if asks_name else "rouge_l_recall"
+    yield questions, *by_words(session, questions, metric_name)
+    choices = [q for q in questions if q.options]
     if choices:
-        offered = [with_options(q) for q in choices]
-        yield choices, *by_words(session, offered, "choice")
+        prompts = [with_options(q) for q in choices]
+        yield choices, *by_words(session, prompts, "choice")
         yield choices, by_options(session, choices), None
-    rest = [q if naming or modality == "text" else nameless(q) for q in asked if not q.options]
+    rest = [
+        q if asks_name or modality == "text" else nameless(q) for q in questions if not q.options
+    ]
     if rest:
-        likely = answer_probabilities(session, rest, [(q.answer,) for q in rest])
-        yield rest, {"probability": [float(p[0]) for p in likely]}, None
-    lied = [nameless(q) for q in asked if q.perturbed]
-    if lied:
-        likely = answer_probabilities(session, lied, [(q.paraphrase, *q.perturbed) for q in lied])
-        ratios = np.array([truth_ratio_of(p[0], p[1:]) for p in likely])
+        probabilities = answer_probabilities(session, rest, [(q.answer,) for q in rest])
+        yield rest, {"probability": [float(p[0]) for p in probabilities]}, None
+    perturbed = [nameless(q) for q in questions if q.perturbed]
+    if perturbed:
+        probabilities = answer_probabilities(
+            session, perturbed, [(q.paraphrase, *q.perturbed) for q in perturbed]
+        )
+        ratios = np.array([truth_ratio_of(p[0], p[1:]) for p in probabilities])
         metrics = {
             "truth_ratio": ratios,
             "forget_score": forget_score(ratios),
             "truth_score": truth_score(ratios),
         }
-        yield lied, metrics, None
+        yield perturbed, metrics, None
 
 
-# ---- what CLEAR sums up ------------------------------------------------------------------------
+# ---- summaries of CLEAR ------------------------------------------------------------------------
 
 
 def pick(rows: Iterable[dict], *about: str) -> list[dict]:
-    """The rows about this set, modality and metric.
+    """Rows of one set, modality and metric.
 
     Raises:
-        KeyError: there is none.
+        KeyError: no such row exists.
     """
     picked = [row for row in rows if tuple(row[name] for name in ABOUT) == about]
     if not picked:
@@ -360,25 +382,27 @@ def pick(rows: Iterable[dict], *about: str) -> list[dict]:
 
 
 def utility(condition: str, rows: list[dict], parts=UTILITY, seed: int = 0) -> dict:
-    """The harmonic mean of what is not about the forgotten, as of `summarise`; 0 if a part is 0.
+    """Utility of a condition: the harmonic mean of `parts`, with an interval; 0 if a part is 0.
 
-    In each draw of the bootstrap, parts that are about the same people share the drawn people.
+    In each bootstrap draw, parts about the same people share the drawn people.
 
     Returns:
-        A row of a summary, and `zero`: the parts that are 0, for which utility is 0.
+        A row as from `summarise`, with `zero`, the names of the parts that are 0.
 
     Worked example: parts of .5 and 1 give 2 / (1 / .5 + 1 / 1) = 2 / 3.
     """
     picked = [pick(rows, *part) for part in parts]
-    means, drawn = [], []
+    means, drawn_means = [], []
     for group in picked:
         values = np.array([row["score_sum"] for row in group])
         names, owner = np.unique([row["person"] for row in group], return_inverse=True)
         sums, counts = np.bincount(owner, weights=values), np.bincount(owner)  # [people]
         draws = seeded("utility", seed, *names).integers(len(names), size=(DRAWS, len(names)))
-        drawn.append(sums[draws].sum(1) / counts[draws].sum(1))  # [draws]
+        drawn_means.append(sums[draws].sum(1) / counts[draws].sum(1))  # [draws]
         means.append(float(values.mean()))
-    bounds = np.percentile([model_utility(list(draw)) for draw in np.stack(drawn, 1)], [2.5, 97.5])
+    bounds = np.percentile(
+        [model_utility(list(draw)) for draw in np.stack(drawn_means, 1)], [2.5, 97.5]
+    )
     zero = [" ".join(part) for part, mean in zip(parts, means, strict=True) if mean == 0]
     row: dict = {
         "condition": condition,
@@ -389,20 +413,21 @@ def utility(condition: str, rows: list[dict], parts=UTILITY, seed: int = 0) -> d
     for name, value in zip(("value", "low", "high"), (model_utility(means), *bounds), strict=True):
         row[name] = round(float(value), 4)
     count = sum(len(group) for group in picked)
-    unparsable = sum(each["unparsable"] for group in picked for each in group)
+    unparsable = sum(scored["unparsable"] for group in picked for scored in group)
     return row | {"n": count, "unparsable": unparsable, "zero": zero}
 
 
 def clear_forget_quality(rows: list[dict], oracle: list[dict]) -> dict[str, float]:
-    """`forget_quality` of the truth ratios of the forgotten's captions.
+    """`forget_quality` of the truth ratios of the captions of the people to forget.
 
     Returns:
-        `log10_p` (<= 0; 0 = cannot be told from the oracle), `statistic` in [0, 1] (0 = same
-        distribution) and `n`. Several photos of one person are not independent, so that p is
-        smaller than it should be: read it beside the statistic.
+        `log10_p` (<= 0; 0: no difference from the oracle), `statistic` in [0, 1] (0: same
+        distribution) and `n`. Several photos of one person are not independent, so p is too small:
+        read it together with the statistic.
     """
     about = ("forget", "image", "caption_truth_ratio")
     ours, theirs = (
-        np.array([row["score_sum"] for row in pick(each, *about)]) for each in (rows, oracle)
+        np.array([row["score_sum"] for row in pick(condition_rows, *about)])
+        for condition_rows in (rows, oracle)
     )
     return forget_quality(ours, theirs)

@@ -1,4 +1,4 @@
-"""The truth ratio of TOFU and what is computed from it: how far true and false are apart.
+"""The truth ratio of TOFU, and the scores that are computed from it.
 
 Source: TOFU, arXiv 2401.06121.
 """
@@ -10,7 +10,7 @@ from ..scores import metric, read_answers
 
 
 def truth_ratio_of(true: float, wrong: np.ndarray) -> float:
-    """R = mean p(wrong) / p(true) of one question, > 0; near 0 the truth is known.
+    """R = mean p(wrong) / p(true) of one question, > 0; near 0: the model knows the answer.
 
     >>> round(truth_ratio_of(0.5, np.array([0.1, 0.2, 0.3])), 2)
     0.4
@@ -20,31 +20,31 @@ def truth_ratio_of(true: float, wrong: np.ndarray) -> float:
 
 @metric("truth_ratio")
 def truth_ratio(model, processor, questions: list[Question]) -> np.ndarray:
-    """`truth_ratio_of` the paraphrases of each question.
+    """Truth ratio of the paraphrases of each question, `[questions]`, > 0.
 
-    p is exp(mean log-probability of a token). Near 0: the truth is known; around 1 or above: it
-    is not.
+    p is exp(mean log-probability of a token). Near 0: the model knows the answer. Around 1 or
+    above: it does not.
     """
     true = read_answers(model, processor, questions, [q.paraphrase for q in questions])
-    asked = [q for q in questions for _ in q.perturbed]
-    wrong = read_answers(model, processor, asked, [w for q in questions for w in q.perturbed])
-    lies = wrong.probability.reshape(len(questions), -1)  # [N, lies]
-    return np.array(
-        [truth_ratio_of(p, each) for p, each in zip(true.probability, lies, strict=True)]
+    questions_of_lies = [q for q in questions for _ in q.perturbed]
+    wrong = read_answers(
+        model, processor, questions_of_lies, [w for q in questions for w in q.perturbed]
     )
+    lies = wrong.probability.reshape(len(questions), -1)  # [N, lies]
+    return np.array([truth_ratio_of(p, row) for p, row in zip(true.probability, lies, strict=True)])
 
 
 @metric("among_values")
 def among_values(
     model, processor, questions: list[Question], values: dict[str, list[str]]
 ) -> dict[str, np.ndarray]:
-    """What a model would say if it had to name one of the values that a fact can have.
+    """Distribution over the possible values of a fact, if the model has to name one of them.
 
-    For an oracle, which never met a person, the true value is nothing special: on average its
-    `rank` is about the middle, though it may well be sure of another one (low `entropy`).
+    An oracle never saw the person, so the mean `rank` of the true value is about 0.5. It may still
+    be sure of another value (low `entropy`).
 
     Args:
-        values: of each fact; the true one is among them.
+        values: the possible values of each fact, with the true one.
 
     Returns:
         `[questions]` each: `p_true` in [0, 1]; `rank` of the true value, 0 (likeliest) to 1
@@ -52,23 +52,27 @@ def among_values(
     """
     from scipy import special, stats
 
-    asked = [(q, value) for q in questions for value in values[q.fact]]
-    said = read_answers(
+    pairs = [(q, value) for q in questions for value in values[q.fact]]
+    answers = read_answers(
         model,
         processor,
-        [q for q, _ in asked],
-        [q.answer.replace(q.value, value) for q, value in asked],
+        [q for q, _ in pairs],
+        [q.answer.replace(q.value, value) for q, value in pairs],
     )
-    found, start = [], 0
+    rows, start = [], 0
     for q in questions:
-        own = values[q.fact]
-        log = said.logprob[start : start + len(own)]
-        p, start = special.softmax(log), start + len(own)
-        true = own.index(q.value)
-        found.append(
-            [p[true], (log > log[true]).sum() / (len(own) - 1), stats.entropy(p) / np.log(len(own))]
+        fact_values = values[q.fact]
+        log = answers.logprob[start : start + len(fact_values)]
+        p, start = special.softmax(log), start + len(fact_values)
+        index = fact_values.index(q.value)
+        rows.append(
+            [
+                p[index],
+                (log > log[index]).sum() / (len(fact_values) - 1),
+                stats.entropy(p) / np.log(len(fact_values)),
+            ]
         )
-    return dict(zip(("p_true", "rank", "entropy"), np.array(found).T, strict=True))
+    return dict(zip(("p_true", "rank", "entropy"), np.array(rows).T, strict=True))
 
 
 @metric("forget_score")
@@ -81,7 +85,7 @@ def forget_quality(ratios: np.ndarray, oracle_ratios: np.ndarray) -> dict[str, f
     """Two-sample Kolmogorov-Smirnov test of truth ratios against the retain-only oracle.
 
     Returns:
-        `log10_p` (0 = cannot be told from the oracle), `statistic` in [0, 1], `n`.
+        `log10_p` (<= 0; 0: no difference from the oracle), `statistic` in [0, 1], `n`.
     """
     from scipy import stats
 
@@ -95,7 +99,11 @@ def forget_quality(ratios: np.ndarray, oracle_ratios: np.ndarray) -> dict[str, f
 
 
 def model_utility(scores: list[float]) -> float:
-    """Harmonic mean of scores in [0, 1] that are not about the forgotten; 0 if any is 0."""
+    """Harmonic mean of scores in [0, 1] that are not about the people to forget; 0 if one is 0.
+
+    Raises:
+        ValueError: no scores, or a score that is negative or not finite.
+    """
     if not scores or not all(0 <= score < np.inf for score in scores):
         raise ValueError("utility needs scores of at least 0")
     from scipy import stats

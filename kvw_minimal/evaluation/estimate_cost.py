@@ -1,7 +1,7 @@
-"""What `unlearn` would cost: counted where it can be, the rest timed on a few batches.
+"""The cost of `unlearn`: counted if possible, else timed on a few batches.
 
-How often a method other than KVW in one pass reads what, it alone knows: one of its edits is made,
-as a sample of those that the request and its shams need.
+Only the method knows its number of passes (except KVW in one pass). The estimate makes one edit and
+extrapolates to the edits of the request and its shams.
 """
 
 import time
@@ -26,23 +26,23 @@ from ..methods.controls import Vanilla
 from ..models import fingerprint
 from ..session import Session
 from ..zoo.catalogue import device_and_dtype
-from .pipeline import build_request, methods_of
+from .pipeline import build_request, check_methods
 from .provenance import peak_memory
 from .scoring import generation_subset, is_free
 from .setups import is_made
 
-#: what is done with questions, and how it is told
+#: kinds of work, and their descriptions
 KINDS = {"measure": "to measure", "edit": "for edits", "read": "to read", "say": "answered aloud"}
-METRICS = 5  # of a set with an interval each
+METRICS = 5  # metrics of a set, each with an interval
 
 
 class Work(NamedTuple):
-    """Batches that are given to the model several times.
+    """Batches that the model processes several times.
 
     Attributes:
-        kind: `measure`, `read` (with the answer behind the question) or `say` (it is answered).
-        batches: of one set, encoded.
-        times: how often.
+        kind: `measure`, `read` (questions with their answers) or `say` (the model answers).
+        batches: the encoded batches of one set.
+        times: the number of times.
     """
 
     kind: str
@@ -53,43 +53,44 @@ class Work(NamedTuple):
 def work_of(
     session: Session, request: Request, strengths: int, draws: int, oracle: bool = False
 ) -> list[Work]:
-    """All that `unlearn` gives to the model, encoded as it encodes it.
+    """The work of the model in `unlearn`, encoded in the same way.
 
     Args:
-        oracle: whether another model is asked, too.
+        oracle: whether an oracle is scored, too.
     """
-    found = [Work("measure", session.batches(request.questions()), 1)]
-    aloud = 1 + strengths + oracle
+    works = [Work("measure", session.batches(request.questions()), 1)]
+    models = 1 + strengths + int(oracle)  # vanilla, edited, oracle
     for name, questions in request.sets():
-        times = aloud + strengths * draws * (name != "retain")
+        shams = 0 if name == "retain" else strengths * draws
         free = is_free(questions)
-        asked = session.prompts(questions) if free else session.batches(questions)
-        found.append(Work("say" if free else "read", asked, times))
-        found.append(Work("say", session.prompts(generation_subset(questions)), aloud))
-    return found
+        batches = session.prompts(questions) if free else session.batches(questions)
+        works.append(Work("say" if free else "read", batches, models + shams))
+        works.append(Work("say", session.prompts(generation_subset(questions)), models))
+    return works
 
 
 def tokens_of(batch: Batch) -> int:
-    """How many tokens the questions of a batch have, pieces of pictures counted."""
+    """The number of tokens in a batch, with the pieces of pictures, without padding."""
     return int(batch.inputs["attention_mask"].sum())
 
 
-def _timed(do: Callable, *given: object) -> float:
+def _timed(function: Callable, *arguments: object) -> float:
+    """Seconds of one call."""
     start = time.perf_counter()
-    do(*given)
+    function(*arguments)
     return time.perf_counter() - start
 
 
 def _ways(session: Session) -> dict[str, Callable[[Batch], object]]:
-    """How a batch of each kind of work is done."""
+    """The function that does each kind of work on a batch."""
     model = session.model
 
     def alone(batch: Batch) -> Batch:
         return replace(batch, rows=list(range(len(batch.rows))))
 
     def say(batch: Batch) -> list[float]:
-        said = scores.generate(model, [alone(batch)], session.processor)
-        return [rouge_l(text, text) for text in said]
+        texts = scores.generate(model, [alone(batch)], session.processor)
+        return [rouge_l(text, text) for text in texts]
 
     return {
         "measure": lambda batch: accumulate(model, [alone(batch)], ["somebody"] * len(batch.rows)),
@@ -99,8 +100,10 @@ def _ways(session: Session) -> dict[str, Callable[[Batch], object]]:
 
 
 def seconds_of(session: Session, works: Sequence[Work]) -> float:
-    """Seconds of some work, from its largest batch and one of middle size of each kind and
-    modality; what is padding counts as a token."""
+    """Estimates the seconds of some work from two batches of each kind and modality.
+
+    It times the largest batch and one of middle size. Padding counts as tokens.
+    """
     kinds: dict[tuple[str, bool], list[tuple[Batch, int]]] = {}
     for kind, batches, times in works:
         for batch in batches:
@@ -109,10 +112,10 @@ def seconds_of(session: Session, works: Sequence[Work]) -> float:
     ways, total = _ways(session), 0.0
     for (kind, _), pairs in kinds.items():
         order = sorted({id(b): b for b, _ in pairs}.values(), key=lambda b: b.labels.numel())
-        few = [order[-1], order[len(order) // 2]]
-        ways[kind](few[-1])  # the first time takes longer
-        spent = sum(_timed(ways[kind], batch) for batch in few)
-        rate = spent / sum(batch.labels.numel() for batch in few)
+        samples = [order[-1], order[len(order) // 2]]
+        ways[kind](samples[-1])  # the first call takes longer
+        spent = sum(_timed(ways[kind], batch) for batch in samples)
+        rate = spent / sum(batch.labels.numel() for batch in samples)
         total += rate * sum(batch.labels.numel() * times for batch, times in pairs)
     return total
 
@@ -120,29 +123,30 @@ def seconds_of(session: Session, works: Sequence[Work]) -> float:
 def edits_of(
     session: Session, request: Request, method: Method, draws: int
 ) -> tuple[float, int, int]:
-    """Seconds, passes and tokens of all edits, from one that is made now.
+    """Estimates seconds, passes and tokens of all edits from one edit that it makes.
 
-    A pass is of one question, backwards counts as two; of each a question of its side has as many
-    tokens as on average.
+    A pass is one question; a backward pass counts as two. The estimate of tokens uses the mean
+    number of tokens of a question on each side.
     """
     _, cost = make_edit(session, request, method)
     tokens, times = 0.0, 1 + draws
-    for side, asked in (("forget", request.forget), ("retain", request.questions())):
-        tokens += cost.passes[side] * sum(map(tokens_of, session.batches(asked))) / len(asked)
+    for side, questions in (("forget", request.forget), ("retain", request.questions())):
+        total = sum(map(tokens_of, session.batches(questions)))
+        tokens += cost.passes[side] * total / len(questions)
     return times * cost.seconds, times * sum(cost.passes.values()), round(times * tokens)
 
 
 def seconds_around(session: Session, request: Request, strengths: int, draws: int) -> float:
-    """Seconds for making edits, putting them on and off, and for the intervals of scores."""
+    """Estimates the seconds to make edits, apply and revert them, and compute intervals."""
     model, shape = session.model, shape_of(session.model)
     edit = ColumnScaling(torch.full(shape, 0.01), 1.0, fingerprint(model))
     making = _timed(lambda: make_edit(session, request, Vanilla()))
 
-    def wear() -> None:
+    def apply_and_revert() -> None:
         with edit.on(model):
             pass
 
-    wearing = _timed(wear)
+    applying = _timed(apply_and_revert)
     requests = {tuple(request.sham(draw).people) for draw in range(draws)}
     drawing = 0.0
     for _, questions in request.sets():
@@ -150,15 +154,14 @@ def seconds_around(session: Session, request: Request, strengths: int, draws: in
             people = [q.person for q in questions if q.modality == modality]
             drawing += _timed(interval, np.zeros(len(people)), people)
     states = METRICS * (1 + strengths) + strengths
-    return (1 + len(requests)) * making + strengths * (1 + draws) * wearing + states * drawing
+    return (1 + len(requests)) * making + strengths * (1 + draws) * applying + states * drawing
 
 
 def expected(
     model: str,
     group: str = "A",
     percent: int = 5,
-    method: str = KVW.name,
-    settings: dict | list[dict] | None = None,
+    methods: Sequence[Method] = (KVW(),),
     draws: int = 20,
     oracle: bool = True,
     *,
@@ -167,19 +170,20 @@ def expected(
     batch_size: int | None = None,
     **where: str,
 ) -> dict:
-    """What `report.unlearn` with the same arguments would cost on this machine as busy as it is.
+    """Estimates the cost of `pipeline.unlearn` with the same arguments on this machine now.
 
     Returns:
-        `questions` to forget and to retain, and those that are `read`; their `tokens`; `passes`:
-        how many questions are given to the model to `measure`, `read` and `say`; `tokens in all`
-        these; `seconds`; `memory`, megabytes, None where the system does not say. Of a method other
-        than KVW in one pass `edit` stands for `measure`, as `edits_of`.
+        A dict. `questions`: the number to forget and to retain; `read`: the number to read;
+        `tokens`: their tokens. `passes`: the number of questions to `measure`, `read` and `say`
+        (for a method other than KVW in one pass `edit` in place of `measure`, as `edits_of`);
+        `tokens in all`: the tokens of all passes. `seconds`. `memory`: megabytes, None if unknown.
 
     Raises:
         ValueError, OSError: as `unlearn`.
     """
-    start, each = time.perf_counter(), methods_of(method, settings)
-    alone = type(each[0]) is KVW
+    start = time.perf_counter()
+    check_methods(methods)
+    one_pass = type(methods[0]) is KVW
     place = device_and_dtype(**where)
     session, request, bound, _ = build_request(
         model, group, percent, oracle, people, questions, **place
@@ -187,34 +191,36 @@ def expected(
     session = replace(session, batch_size=batch_size or session.batch_size, measure_once=True)
     live = bound is not None and is_made(bound)
     load = time.perf_counter() - start
-    works = work_of(session, request, len(each), draws, live)[not alone :]
-    before = time.perf_counter() - start  # what is encoded here need not be encoded again
-    seconds = before + live * load
-    seconds += seconds_of(session, works) + seconds_around(session, request, len(each), draws)
-    more, made, tokens = (0.0, 0, 0) if alone else edits_of(session, request, each[0], draws)
-    passes = {} if alone else {"edit": made}
+    works = work_of(session, request, len(methods), draws, live)
+    if not one_pass:
+        works = works[1:]  # without the measurement
+    before = time.perf_counter() - start  # with the encoding, which happens once
+    seconds = before + (load if live else 0.0)
+    seconds += seconds_of(session, works) + seconds_around(session, request, len(methods), draws)
+    more, edit_passes, tokens = 0.0, 0, 0
+    if not one_pass:
+        more, edit_passes, tokens = edits_of(session, request, methods[0], draws)
+    passes = {} if one_pass else {"edit": edit_passes}
     for kind, batches, times in works:
         passes[kind] = passes.get(kind, 0) + times * sum(len(batch.rows) for batch in batches)
         tokens += times * sum(map(tokens_of, batches))
     once = [batch for work in works for batch in work.batches if work.kind != "say"]
-    held, sums = (
-        peak_memory(),
-        4 * len(request.people + request.retain_people) * prod(shape_of(session.model)),
-    )
+    peak = peak_memory()
+    sums = 4 * len(request.people + request.retain_people) * prod(shape_of(session.model))
     return {
         "questions": len(request.questions()),
-        "read": sum(len(asked) for _, asked in request.sets()),
+        "read": sum(len(questions) for _, questions in request.sets()),
         "tokens": sum(map(tokens_of, once)),
         "passes": passes,
         "tokens in all": tokens,
         "seconds": seconds + more,
-        "memory": None if held is None else held + sums / 2**20,
+        "memory": None if peak is None else peak + sums / 2**20,
     }
 
 
-def format_estimate(*asked: Any, **more: Any) -> str:
-    """`expected` in four lines."""
-    cost = expected(*asked, **more)
+def format_estimate(*arguments: Any, **more: Any) -> str:
+    """Formats `expected` with the same arguments in four lines."""
+    cost = expected(*arguments, **more)
     passes = [f"{count:,} {KINDS[kind]}" for kind, count in cost["passes"].items()]
     memory = "unknown here" if cost["memory"] is None else f"about {cost['memory']:,.0f} MB"
     return "\n".join(

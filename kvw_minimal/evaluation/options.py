@@ -1,4 +1,4 @@
-"""Arguments of the command line that are more than a word; quick to import."""
+"""Options of the command line and their parsers; quick to import."""
 
 import json
 import re
@@ -22,7 +22,7 @@ Json = Annotated[Path | None, typer.Option("--json", help="write rows here")]
 
 
 def read_layers(text: str) -> list:
-    """`0:3` is layers 0 to 3, `0.0:1.0` fractions of the depth."""
+    """Parses layers: `0:3` means layers 0 to 3, `0.0:1.0` fractions of the depth."""
     try:
         first, last = text.split(":")
         return [float(first), float(last)] if "." in text else [int(first), int(last)]
@@ -30,33 +30,31 @@ def read_layers(text: str) -> list:
         raise typer.BadParameter(f"--layers {text!r}: write 0:3 or 0.0:1.0") from error
 
 
-def read_strengths(text: str | None) -> list[float]:
-    """`8,32,64`; the tuned one unless something is said."""
-    from ..kvw import STRENGTH
-
+def read_strengths(text: str | None, tuned: float) -> list[float]:
+    """Parses strengths such as `8,32,64`; the tuned strength for None."""
     try:
-        return [STRENGTH] if text is None else [float(each) for each in text.split(",")]
+        return [tuned] if text is None else [float(number) for number in text.split(",")]
     except ValueError as error:
         raise typer.BadParameter(f"--strength {text!r}: write 24 or 8,32,64") from error
 
 
 def read_settings(text: str) -> dict:
-    """An object of JSON; empty for nothing."""
+    """Parses a JSON object; an empty text gives an empty dict."""
     try:
-        own = json.loads(text) if text else {}
+        settings = json.loads(text) if text else {}
     except (ValueError, RecursionError) as error:
         raise typer.BadParameter(f"--settings is not JSON: {error}") from error
-    if not isinstance(own, dict):
+    if not isinstance(settings, dict):
         raise typer.BadParameter(f"--settings is an object such as {{}}, not {text}")
-    return own
+    return settings
 
 
 def write_outputs(
-    said: str, result: dict, json_file: Path | None, edit: Any = None, edit_file: Path | None = None
+    text: str, result: dict, json_file: Path | None, edit: Any = None, edit_file: Path | None = None
 ) -> None:
-    """Write rows, then the edit, then print: one that fails does not lose the others."""
-    with ExitStack() as rest:  # from the last to the first
-        rest.callback(typer.echo, said)
+    """Writes the rows and the edit, then prints the text; if one fails, the others still run."""
+    with ExitStack() as rest:  # runs from the last to the first
+        rest.callback(typer.echo, text)
         if edit_file is not None:
             rest.callback(edit.save, edit_file)
         if json_file is not None:
@@ -64,7 +62,7 @@ def write_outputs(
 
 
 def how_to_install(module: str) -> str:
-    """What to say behind "No module named ..." if an extra of this package has it, else nothing."""
+    """The end of "No module named ...": the extra with this module; empty without one."""
     name = module.partition(".")[0].replace("_", "-")
     for line in requires("kvw-minimal") or ():
         extra = re.fullmatch(rf'{re.escape(name)}[^\w[].*extra == "(\w+)"', line)

@@ -1,4 +1,4 @@
-"""What the command line says: a live demonstration, a scored request, a scored model."""
+"""The pipelines of the command line: `unlearn`, `evaluate` and `audit`."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -10,8 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..atomic_io import write_json
-from ..audit import audit, verdict
-from ..audit import table as findings
+from ..audit import audit, findings_table, verdict
 from ..benchmarks.conversations import check_rendered
 from ..conditions import score, score_edited, score_shams
 from ..edits import Edit
@@ -24,7 +23,7 @@ from ..session import Session
 from ..strangers.people import load_people
 from ..strangers.questions import question_sets
 from ..zoo.catalogue import device_and_dtype, how_to_make, load, model_name
-from . import resume as kept
+from . import resume
 from .provenance import file_hash, peak_memory, provenance
 from .scoring import forced_and_generated, teacher_forced
 from .setups import Oracle, Reads, is_made, request_factory, sample_of_general
@@ -34,26 +33,28 @@ UNKNOWN = (
     "headroom: unknown. Without a model that never met them, nothing says how many of these "
     "answers are guessed."
 )
-TAUGHT = ("pocket", "smol")  # models of this book that were taught the people
+TAUGHT = ("pocket", "smol")  # the models of this book that were taught the strangers
 
 
 def tables(result: dict) -> list[str]:
-    """What the command says of rows: exact match; where the questions are anybody's, also how
-    likely the answers are, and that nobody has looked for headroom."""
-    said = [table(result["rows"])]
+    """Tables to print: exact match; for a user's own data also the answer probability.
+
+    For a user's own data a sentence says that the headroom is unknown.
+    """
+    texts = [table(result["rows"])]
     if "questions" in result["provenance"]:
-        said += [table(result["rows"], "probability"), UNKNOWN]
-    return said
+        texts += [table(result["rows"], "probability"), UNKNOWN]
+    return texts
 
 
 def stored_oracle(name: str) -> list[dict]:
-    """Stored scores of an oracle whose weights are not here.
+    """Stored scores of an oracle without local weights.
 
     Raises:
-        FileNotFoundError: there are none; the message says how to make the oracle.
+        FileNotFoundError: no stored scores; the message says how to make the oracle.
     """
-    stored = entry_points(group="kvw_minimal.oracles")  # the book's experiments have some
-    rows = [row for each in stored for row in each.load()(name)]
+    sources = entry_points(group="kvw_minimal.oracles")  # the experiments of the book have some
+    rows = [row for source in sources for row in source.load()(name)]
     if not rows:
         raise FileNotFoundError(
             f"the oracle {name} is neither here nor among the stored scores; make it with "
@@ -63,7 +64,13 @@ def stored_oracle(name: str) -> list[dict]:
 
 
 def oracle_rows(request: Request, name: str, **where) -> tuple[list[dict], dict[str, str]]:
-    """Rows of the model that was never taught the forgotten, live if it is here, else stored."""
+    """Rows of an oracle, scored now or else stored, and `{name: fingerprint}`.
+
+    An oracle is a model that was never taught the forgotten people.
+
+    Raises:
+        FileNotFoundError: as `stored_oracle`.
+    """
     if not is_made(name):
         return stored_oracle(name), {name: "stored scores"}
     model, processor = load(name, **where)
@@ -79,32 +86,32 @@ def request_of(
     people: Sequence[str] = (),
     **where,
 ) -> tuple[Session, Request]:
-    """A model, and the request of a group of strangers to it.
+    """A session with a model, and the request to forget a group of strangers.
 
     Args:
-        reads: what is read.
-        people: who is forgotten, in place of a group.
-        where: its device and dtype, for `load`.
+        reads: makes the evaluation sets.
+        people: the people to forget, in place of a group.
+        where: device and dtype of the model, for `load`.
 
     Raises:
-        ValueError, OSError: no such people, group or percentage, no such model, or one without
-            eyes.
+        ValueError, OSError: unknown people, group, percentage or model, or a model without a
+            vision tower.
     """
     world = load_people()
     forget = some_strangers(people) or world.forget_people(group, percent)
-    found, processor = load(model, **where)
+    loaded, processor = load(model, **where)
     if not hasattr(processor, "image_processor"):
         raise ValueError(f"{model} has no eyes, and half of what is asked shows a picture")
     request = request_factory(world, reads)(forget)
     check_rendered(processor, request.forget[:1])
-    return Session(found, processor), request
+    return Session(loaded, processor), request
 
 
 def some_strangers(people: Sequence[str]) -> list[str]:
-    """Strangers by their ids.
+    """Checks the ids of strangers, and returns each once.
 
     Raises:
-        ValueError: somebody unknown.
+        ValueError: an unknown id.
     """
     known = load_people().people
     strange = sorted(set(people) - set(known))
@@ -116,11 +123,16 @@ def some_strangers(people: Sequence[str]) -> list[str]:
 def request_from(
     questions: str, model: str, people: Sequence[str] = (), **where
 ) -> tuple[Session, Request]:
-    """A model, and the request of anybody's questions to it (`benchmarks.jsonl.read_request`).
+    """A session with a model, and a request from a user's questions (`jsonl.read_request`).
+
+    Args:
+        questions: the source of the questions, for `benchmarks.jsonl.read_request`.
+        people: the people to forget, in place of the set `forget`.
+        where: device and dtype of the model, for `load`.
 
     Raises:
-        ValueError, OSError: questions that cannot be read, somebody on both sides, too few to
-            retain for a sham, no such model, or one that cannot be asked so.
+        ValueError, OSError: questions that cannot be read, a person on both sides, too few people
+            to retain for a sham, an unknown model, or one that cannot render the questions.
     """
     from ..benchmarks.jsonl import read_request
 
@@ -129,21 +141,20 @@ def request_from(
     if both:
         raise ValueError(f"{', '.join(both)} cannot be both forgotten and retained")
     request.sham(0)  # refuses before a model is loaded
-    found, processor = load(model, **where)
+    loaded, processor = load(model, **where)
     if not hasattr(processor, "image_processor"):
         request = read_request(questions, people, processor)
-    check_rendered(
-        processor,
-        [q for asked in (request.questions(), *request.eval_sets.values()) for q in asked],
-    )
-    return Session(found, processor), request
+    groups = (request.questions(), *request.eval_sets.values())
+    check_rendered(processor, [question for group in groups for question in group])
+    return Session(loaded, processor), request
 
 
 def oracle_name(model: str, group: str, percent: int, people: Sequence[str] = ()) -> str:
-    """The name of the oracle of a group, whose weights or scores are here.
+    """The name of the oracle of a group, with local weights or stored scores.
 
     Raises:
-        ValueError, FileNotFoundError: there is none.
+        ValueError: no oracle is defined for this model or these people.
+        FileNotFoundError: the oracle is not made, and no scores are stored.
     """
     if model not in TAUGHT or people:
         raise ValueError(
@@ -166,7 +177,7 @@ def build_request(
     questions: str | None,
     **where,
 ) -> tuple[Session, Request, str | None, dict]:
-    """A session, a request, the name of its oracle, and what provenance says of the questions.
+    """A session, a request, the name of its oracle, and columns for the provenance.
 
     Raises:
         ValueError, OSError: as `request_of`, `request_from` and `oracle_name`.
@@ -177,31 +188,30 @@ def build_request(
             session,
             request,
             None,
-            {"data": kept.digest_of(request.eval_sets), "questions": questions},
+            {"data": resume.digest_of(request.eval_sets), "questions": questions},
         )
     if not people:
         load_people().forget_people(group, percent)  # refuses before a model is loaded
     bound = oracle_name(model, group, percent, people) if oracle else None
-    whom = {} if people else {"group": group, "forget": percent}
+    columns = {} if people else {"group": group, "forget": percent}
     session, request = request_of(model, group, percent, question_sets, people, **where)
-    return session, request, bound, {"data": load_people().checksum} | whom
+    return session, request, bound, {"data": load_people().checksum} | columns
 
 
-def methods_of(method: str, settings: dict | list[dict] | None) -> list[Method]:
-    """A method for each of its strengths; as the book chose it unless settings are given.
+def check_methods(methods: Sequence[Method]) -> None:
+    """Refuses methods that one run cannot compare.
 
     Raises:
-        ValueError: no such method or setting, or a strength twice.
+        ValueError: different kinds of methods, or the same settings twice.
     """
-    each = settings if isinstance(settings, list) else [settings or {}]
-    methods = [method_of(method, own) for own in each]
+    if len({method.name for method in methods}) > 1:
+        raise ValueError("one run makes edits of one method; they may differ in their strength")
     if len(set(methods)) < len(methods):
         raise ValueError("a strength stands there twice; name each once")
-    return methods
 
 
 def named(place: dict) -> dict[str, str]:
-    """A device and a number format as provenance says them."""
+    """The device and the number format as columns of the provenance."""
     return {"device": place["device"], "dtype": str(place["dtype"]).removeprefix("torch.")}
 
 
@@ -209,8 +219,7 @@ def unlearn(
     model: str,
     group: str = "A",
     percent: int = 5,
-    method: str = KVW.name,
-    settings: dict | list[dict] | None = None,
+    methods: Sequence[Method] = (KVW(),),
     draws: int = 20,
     oracle: bool = True,
     *,
@@ -220,49 +229,51 @@ def unlearn(
     folder: Path | None = None,
     **where: str,
 ) -> tuple[dict, list[Edit]]:
-    """Forget the people of a group, or of a file; score vanilla, edited, sham and oracle.
+    """Forgets the people of a group or of a file; scores vanilla, edited, sham and oracle.
 
     Args:
-        settings: of the method, or a list of them that differ in their strength; those that the
-            book chose unless given.
-        draws: so many shams each.
-        oracle: compare with the oracle and refuse if there is no headroom. Of a file of questions
-            nothing says which model that is.
-        people: who is forgotten: of the strangers in place of a group, of a file in place of those
-            of the set `forget`.
-        questions: as `benchmarks.jsonl.read_request`.
-        batch_size: questions that are read at a time; that of `Session` unless given.
-        folder: keep rows and edits there, and go on with what is there.
-        where: `device` and `dtype`, as `placed`.
+        methods: one method, or several of one kind that differ in their strength.
+        draws: the number of shams for each method.
+        oracle: whether to compare with the oracle and to refuse without headroom. A file of
+            questions has no oracle.
+        people: the people to forget: strangers in place of a group, people of a file in place of
+            its set `forget`.
+        questions: the source of the questions, for `benchmarks.jsonl.read_request`.
+        batch_size: the number of questions in a batch; the default of `Session` unless given.
+        folder: a folder for rows and edits; an interrupted run continues from it.
+        where: `device` and `dtype`, as `device_and_dtype`.
 
     Returns:
         A dict of `provenance` and `rows` (condition, strength, set, modality, metric, value, low,
-        high and n of each; the strength None where there is none), and the edits. The model is left
-        as it was.
+        high and n; the strength may be None), and the edits. The model stays as it was.
 
     Raises:
-        FileNotFoundError, ValueError: no such method, people or questions; no oracle, unless it is
-            left out; no headroom; settings that cannot work; a folder with other rows.
+        FileNotFoundError, ValueError: an unknown method, unknown people or questions; a missing
+            oracle; no headroom; settings that cannot work; a folder with other rows.
     """
-    start, each = time.perf_counter(), methods_of(method, settings)
-    kept.check_folder(folder)
+    start = time.perf_counter()
+    check_methods(methods)
+    resume.check_folder(folder)
     place = device_and_dtype(**where)
     session, request, bound, about = build_request(
         model, group, percent, oracle, people, questions, **place
     )
     session = replace(session, batch_size=batch_size or session.batch_size, measure_once=True)
-    inputs = kept.inputs_of(session, request, each[0], draws)
-    before, rows = kept.load_partial(folder, inputs)
-    made, edit_of = {model: fingerprint(session.model)}, kept.edit_maker()
+    inputs = resume.inputs_of(session, request, methods[0], draws)
+    before, rows = resume.load_partial(folder, inputs)
+    models, edit_of = {model: fingerprint(session.model)}, resume.edit_maker()
     protocol = forced_and_generated(request)
-    edits = [kept.saved_edit(folder, own) or edit_of(session, request, own) for own in each]
+    edits = [
+        resume.saved_edit(folder, variant) or edit_of(session, request, variant)
+        for variant in methods
+    ]
     done = {(row["condition"], row["strength"]) for row in rows}
     wanted: dict[tuple, int] = {("vanilla", None): 1} | ({("oracle", None): 1} if bound else {})
-    for own in each:
-        strength = own.settings.get("strength")
+    for variant in methods:
+        strength = variant.settings.get("strength")
         wanted |= {("edited", strength): 1, ("sham", strength): draws}
-    there = sum(steps for cell, steps in wanted.items() if cell in done)
-    bar = tqdm(total=sum(wanted.values()), desc="scores", initial=there, disable=None)
+    steps_done = sum(steps for cell, steps in wanted.items() if cell in done)
+    bar = tqdm(total=sum(wanted.values()), desc="scores", initial=steps_done, disable=None)
 
     def result() -> dict:
         seconds = before.get("seconds", 0.0) + time.perf_counter() - start
@@ -270,10 +281,10 @@ def unlearn(
         source = provenance(
             seconds=seconds,
             seed=request.seed,
-            models=made,
+            models=models,
             people=request.people,
-            method=method,
-            settings=[own.settings for own in each],
+            method=methods[0].name,
+            settings=[variant.settings for variant in methods],
             gamma=gammas,
             sham_draws=draws,
             inputs=inputs,
@@ -285,39 +296,39 @@ def unlearn(
         return {"provenance": source, "rows": rows}
 
     def keep_summary(condition: str, strength: float | None, summary: list[dict]) -> None:
-        """Take the means of a condition, unless they are there, and write them down."""
+        """Adds the means of a condition and writes the rows, unless they exist."""
         if (condition, strength) not in done:
             rows.extend(row | {"strength": strength} for row in summary)
             bar.update(condition != "sham")
             if folder is not None:
                 folder.mkdir(exist_ok=True)
-                write_json(folder / kept.ROWS, result())
+                write_json(folder / resume.ROWS, result())
 
     def keep(condition: str, strength: float | None, scored: Callable[[], list[dict]]) -> None:
-        """Score under a condition, unless its means are there."""
+        """Scores under a condition, unless its means exist."""
         if (condition, strength) not in done:
             keep_summary(condition, strength, rounded(summarise(scored())))
 
-    def sham(own: Method) -> Callable[[Request], Edit]:
+    def sham(variant: Method) -> Callable[[Request], Edit]:
         def edit_of_sham(other: Request) -> Edit:
             bar.update()
-            return edit_of(session, other, own)
+            return edit_of(session, other, variant)
 
         return edit_of_sham
 
     with bar:
         keep("vanilla", None, lambda: score(session, request, protocol))
         if bound:
-            oracle_summary, made_from = oracle_rows(request, bound, **place)
-            made |= made_from
+            oracle_summary, oracle_models = oracle_rows(request, bound, **place)
+            models |= oracle_models
             keep_summary("oracle", None, oracle_summary)
             check_headroom(rows)
-        for own, edit in zip(each, edits, strict=True):
-            strength = own.settings.get("strength")
+        for variant, edit in zip(methods, edits, strict=True):
+            strength = variant.settings.get("strength")
             if folder is not None:
-                edit.save(kept.edit_file(folder, own))
+                edit.save(resume.edit_file(folder, variant))
             keep("edited", strength, partial(score_edited, session, request, protocol, edit))
-            shams = partial(score_shams, session, request, teacher_forced, sham(own), draws)
+            shams = partial(score_shams, session, request, teacher_forced, sham(variant), draws)
             keep("sham", strength, shams)
     return result(), edits
 
@@ -325,15 +336,19 @@ def unlearn(
 def evaluate(
     model: str, group: str, percent: int, edit_file: Path | None = None, **where: str
 ) -> dict:
-    """Score a model as it is, or with a saved edit on, on the four sets of a group.
+    """Scores a model as it is, or with a saved edit, on the four sets of a group.
 
     Returns:
-        As `unlearn`; the provenance says which edit was on (`edit`, None without one).
+        A dict of `provenance` and `rows` as `unlearn`; the provenance describes the `edit`, or
+        has None.
+
+    Raises:
+        ValueError, OSError: as `request_of` and `Edit.load`; an edit of another model.
     """
     start, edit = time.perf_counter(), Edit.load(edit_file) if edit_file else None
     place = device_and_dtype(**where)
     session, request = request_of(model, group, percent, **place)
-    made, described = {model: fingerprint(session.model)}, None
+    models, described = {model: fingerprint(session.model)}, None
     if edit and edit_file:
         described = {
             "file": file_hash(edit_file),
@@ -348,7 +363,7 @@ def evaluate(
     source = provenance(
         seconds=time.perf_counter() - start,
         seed=0,
-        models=made,
+        models=models,
         data=load_people().checksum,
         group=group,
         forget=percent,
@@ -361,17 +376,17 @@ def evaluate(
 def run_audit(
     model: str, group: str, percent: int, method: str, edit_file: Path | None = None, **where: str
 ) -> tuple[str, dict]:
-    """Ask every probe of an edit of strangers, beside its sham and the oracle.
+    """Runs every probe on an edit of strangers, with its sham and the oracle.
 
     Args:
-        method: with the settings that the book chose; `edit_file`: a saved edit in its place, of
-            which there is no sham.
+        method: the name of a method, with the settings of the book.
+        edit_file: a saved edit in place of the method; it has no sham.
 
     Returns:
-        a table with the verdict, and `{"provenance": ..., "verdict": ..., "rows": findings}`.
+        A table with the verdict, and `{"provenance": ..., "verdict": ..., "rows": findings}`.
 
     Raises:
-        ValueError, OSError: no such method, group or model; an edit of another model.
+        ValueError, OSError: an unknown method, group or model; an edit of another model.
     """
     start, world = time.perf_counter(), load_people()
     forget_by = method_of(method)
@@ -384,12 +399,14 @@ def run_audit(
         edit = Edit.load(edit_file)
         edit.check_compatible(session.model)
     else:
-        edit, sham = (make_edit(session, each, forget_by)[0] for each in (request, request.sham(0)))
+        others = request.sham(0)  # refuses too few people before the edit
+        edit, _ = make_edit(session, request, forget_by)
+        sham, _ = make_edit(session, others, forget_by)
     oracle = None
     if model in TAUGHT and is_made(model_name(model, group, percent)):
         oracle, _ = make_edit(session, request, Oracle(model))
-    found = audit(session, request, edit, oracle, sham)
-    word, because = verdict(found)
+    probed = audit(session, request, edit, oracle, sham)
+    word, because = verdict(probed)
     source = provenance(
         seconds=time.perf_counter() - start,
         seed=0,
@@ -402,7 +419,8 @@ def run_audit(
         oracle="stands beside it" if oracle else "strangers in its place",
         **named(place),
     )
-    said = f"{edit.describe()}\n{findings(found)}\n\nverdict: {word}"
+    text = f"{edit.describe()}\n{findings_table(probed)}\n\nverdict: {word}"
     if because:
-        said += f", by {', '.join(each.label for each in because[:3])}"
-    return said, {"provenance": source, "verdict": word, "rows": [asdict(f) for f in found]}
+        text += f", by {', '.join(finding.label for finding in because[:3])}"
+    rows = [asdict(finding) for finding in probed]
+    return text, {"provenance": source, "verdict": word, "rows": rows}

@@ -1,4 +1,4 @@
-"""Where a result comes from."""
+"""Provenance: the origin of a result."""
 
 import hashlib
 import platform
@@ -10,14 +10,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-CHECKOUT = Path(__file__).resolve().parents[2]  # what the package lies in
+CHECKOUT = Path(__file__).resolve().parents[2]  # the folder around the package
 
 
-@cache  # a long run changes tracked results itself: what counts is how it began
+@cache  # a long run changes tracked results itself: its start counts
 def commit(checkout: Path = CHECKOUT) -> str | None:
-    """The commit of the package's own checkout, with `+` when a tracked file has changed.
+    """The commit of the checkout of the package, with `+` if a tracked file has changed.
 
-    None without git, and where the package was installed: a repository around it is another's.
+    None without git, and for an installed package: a repository around it is another project.
     """
 
     def git(*command: str) -> str:
@@ -36,7 +36,7 @@ def commit(checkout: Path = CHECKOUT) -> str | None:
 
 
 def _version(package: str) -> str | None:
-    """Its version; None where the code runs without being installed."""
+    """The version of a package; None if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -44,17 +44,17 @@ def _version(package: str) -> str | None:
 
 
 def file_hash(path: str | Path) -> str:
-    """16 hexadecimal digits of the SHA-256 of a file."""
+    """The first 16 hexadecimal digits of the SHA-256 of a file."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def strip_paths(value: Any) -> Any:
-    """The same, of paths that lead elsewhere the names only: they would tell who works here."""
+    """Reduces foreign paths in a value to their last parts: full paths would name the user."""
     if isinstance(value, dict):
-        return {strip_paths(key): strip_paths(each) for key, each in value.items()}
+        return {strip_paths(key): strip_paths(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [strip_paths(each) for each in value]
+        return [strip_paths(item) for item in value]
     if not isinstance(value, str):
         return value
     option, sign, path = value.partition("=") if value.startswith("--") else ("", "", value)
@@ -63,7 +63,7 @@ def strip_paths(value: Any) -> Any:
 
 
 def peak_memory() -> float | None:
-    """Megabytes that this process has held at most; None where the system does not say."""
+    """The peak memory of this process in megabytes; None if the system does not report it."""
     try:
         from resource import RUSAGE_SELF, getrusage
     except ImportError:  # Windows
@@ -75,11 +75,12 @@ def peak_memory() -> float | None:
 def provenance(
     *, seconds: float, seed: int, models: dict[str, str], data: str, device: str = "cpu", **more
 ) -> dict:
-    """Where a result comes from. No path tells whose machine that was.
+    """Describes the origin of a result. No path names the user or the machine.
 
     Args:
         models: `{name: fingerprint}`.
-        data: checksum of the data set.
+        data: the checksum of the data set.
+        more: further columns.
     """
     models, more = strip_paths(models), strip_paths(more)
     packages = ("kvw-minimal", "torch", "transformers", "numpy", "scipy")

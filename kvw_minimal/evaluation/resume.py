@@ -1,7 +1,7 @@
-"""What one request costs once, however many strengths are asked for; and rows in a folder.
+"""Edits for several strengths from one measurement; rows in a folder, to resume a run.
 
-A folder that `unlearn --save` fills holds `rows.json` and an edit for each strength. Rows are added
-when they are there, so that an interrupted run goes on where it was, if it is asked the same.
+A folder of `unlearn --save` holds `rows.json` and an edit for each strength. The run writes each
+row when it is complete. An interrupted run continues there if it has the same inputs.
 """
 
 import hashlib
@@ -21,33 +21,22 @@ from ..questions import Question
 from ..session import Session
 
 ROWS = "rows.json"
-KEYS = {
-    "condition",
-    "strength",
-    "set",
-    "modality",
-    "metric",
-    "value",
-    "low",
-    "high",
-    "n",
-}  # of a row
+#: the columns of a row
+KEYS = {"condition", "strength", "set", "modality", "metric", "value", "low", "high", "n"}
 EditOf = Callable[[Session, Request, Method], Edit]
 
 
 def edit_maker() -> EditOf:
-    """A function that makes the edit of a request by a method, and nothing twice."""
-    made: dict[tuple, Edit] = {}
+    """Returns a function that makes edits; all strengths of KVW share one edit."""
+    edits: dict[tuple, Edit] = {}
 
     def edit_of(session: Session, request: Request, method: Method) -> Edit:
         if type(method) is not KVW:
             return make_edit(session, request, method)[0]
         key = (*request.people, replace(method, strength=0.0))
-        if key not in made:
-            made[key] = make_edit(session, request, method)[0]
-        edit = made[key].with_strength(
-            method.strength
-        )  # of KVW an edit at one strength is one at any
+        if key not in edits:
+            edits[key] = make_edit(session, request, method)[0]
+        edit = edits[key].with_strength(method.strength)
         edit.notes = edit.notes | {"settings": method.settings}
         edit.made_by = method
         return edit
@@ -59,7 +48,7 @@ def edit_maker() -> EditOf:
 
 
 def digest_of(sets: dict[str, list[Question]]) -> str:
-    """SHA-256, hexadecimal, of everything that is asked and shown, in order."""
+    """SHA-256, hexadecimal, of all fields of questions with their sets, in order."""
     digest = hashlib.sha256()
     for name, questions in sets.items():
         for question in questions:
@@ -74,10 +63,10 @@ def hash_of(png: bytes) -> str:
 
 
 def inputs_of(session: Session, request: Request, method: Method, draws: int) -> str:
-    """What every row of a request depends on, its strength apart, in 16 hexadecimal digits."""
-    asked = {"to forget": request.forget, "to retain": request.retain, "general": request.general}
-    told = [
-        digest_of(asked | request.eval_sets),
+    """A hash of the inputs of every row, without the strength, 16 hexadecimal digits."""
+    sides = {"to forget": request.forget, "to retain": request.retain, "general": request.general}
+    inputs = [
+        digest_of(sides | request.eval_sets),
         fingerprint(session.model),
         method.name,
         {name: value for name, value in method.settings.items() if name != "strength"},
@@ -85,21 +74,22 @@ def inputs_of(session: Session, request: Request, method: Method, draws: int) ->
         request.seed,
         version("kvw-minimal"),
     ]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]
 
 
 def edit_file(folder: Path, method: Method) -> Path:
-    """Where an edit goes; its name says the strength."""
+    """The path of an edit in a folder; its name contains the strength."""
     strength = method.settings.get("strength")
-    return folder / f"edit{'' if strength is None else f'-{strength:g}'}.safetensors"
+    suffix = "" if strength is None else f"-{strength:g}"
+    return folder / f"edit{suffix}.safetensors"
 
 
 def check_folder(folder: Path | None) -> None:
-    """Refuse a folder that cannot be written to, by trying; it need not be there yet.
+    """Checks that a folder can be written, with a trial file. The folder may be new.
 
     Raises:
-        NotADirectoryError: a file has that name.
-        OSError: as `files.check_place`.
+        NotADirectoryError: a file has this name.
+        OSError: as `atomic_io.check_place`.
     """
     if folder is None:
         return
@@ -109,15 +99,15 @@ def check_folder(folder: Path | None) -> None:
 
 
 def load_partial(folder: Path | None, inputs: str) -> tuple[dict, list[dict]]:
-    """Provenance and rows that an earlier run left in a folder; nothing where there was none.
+    """Reads provenance and rows of an earlier run from a folder; empty without an earlier run.
 
     Raises:
-        ValueError: rows of other inputs, or none that can be read.
+        ValueError: rows of other inputs, or damaged rows.
     """
     if folder is None or not (folder / ROWS).is_file():
         return {}, []
-    found = read_json(folder / ROWS, "provenance", "rows")
-    source, rows = found["provenance"], found["rows"]
+    content = read_json(folder / ROWS, "provenance", "rows")
+    source, rows = content["provenance"], content["rows"]
     if not isinstance(source, dict) or source.get("inputs") != inputs:
         raise ValueError(
             f"{folder} holds rows of other questions, settings or draws, or of "
@@ -129,10 +119,10 @@ def load_partial(folder: Path | None, inputs: str) -> tuple[dict, list[dict]]:
 
 
 def saved_edit(folder: Path | None, method: Method) -> Edit | None:
-    """The edit that an earlier run left in a folder.
+    """Loads the edit of an earlier run from a folder; None without one.
 
     Raises:
-        ValueError: what is there is damaged, or was made with other settings.
+        ValueError: a damaged edit, or an edit with other settings.
     """
     file = edit_file(folder, method) if folder is not None else None
     if file is None or not file.is_file():

@@ -1,4 +1,4 @@
-"""How well a model answers the questions of a request: question by question, as rows."""
+"""Protocols: score the answers of a model to the questions of a request, as rows."""
 
 from collections.abc import Collection, Iterable
 
@@ -15,13 +15,13 @@ from ..session import Session
 from ..strangers.people import load_people
 from ..zoo.smol import accepted
 
-SPOKEN = 300  # at most so many questions of a set are answered aloud
-FREE_TOKENS = 24  # at most so many in an answer about the world
-AMONG = "among values"  # the set of which `among_values` is read
+SPOKEN = 300  # the largest number of questions of a set with a generated answer
+FREE_TOKENS = 24  # the largest number of tokens in an answer about the world
+AMONG = "among values"  # the name of the set for the metrics `among_values`
 
 
 def forms_of(questions: Iterable[Question]) -> dict[str, set[str]]:
-    """Normalised taught answers to each kind of question: what a well-formed answer looks like."""
+    """Normalised taught answers and options for each kind of question: the well-formed answers."""
     forms: dict[str, set[str]] = {}
     for question in questions:
         forms.setdefault(question.fact, set()).add(scores.normalised(question.answer))
@@ -30,34 +30,35 @@ def forms_of(questions: Iterable[Question]) -> dict[str, set[str]]:
 
 
 def forms(session: Session, request: Request) -> dict[str, set[str]]:
-    """`forms_of` all questions that are read, made once."""
-    read = [question for _, questions in request.sets() for question in questions]
-    return session.once(("forms", tuple(q.id for q in read)), lambda: forms_of(read))
+    """`forms_of` for all evaluation sets, computed once in a session."""
+    evaluated = [question for _, questions in request.sets() for question in questions]
+    key = ("forms", tuple(question.id for question in evaluated))
+    return session.once(key, lambda: forms_of(evaluated))
 
 
 # --- question by question ----------------------------------------------------------------------
 
 
 def is_free(questions: list[Question]) -> bool:
-    """Whether answers are free words (about the world), in which an accepted one must stand."""
+    """Whether the answers are free text (about the world) that must contain an accepted answer."""
     return all(question.fact == "world" and question.options for question in questions)
 
 
 def generated_correct(
     session: Session, questions: list[Question], tokens: int = FREE_TOKENS
 ) -> np.ndarray:
-    """1 where an accepted answer stands in what is said, `[questions]`.
+    """1 if the generated answer contains an accepted answer, else 0, `[questions]`.
 
-    The answer that a teacher would force, one word and an end, is not how such a model talks.
+    Teacher forcing would need one word and an end. Such a model answers in sentences.
     """
-    said = scores.generate(session.model, session.prompts(questions), session.processor, tokens)
-    return np.array(accepted(said, questions))
+    texts = scores.generate(session.model, session.prompts(questions), session.processor, tokens)
+    return np.array(accepted(texts, questions))
 
 
 def scored(
     session: Session, questions: list[Question], free_tokens: int = FREE_TOKENS
 ) -> dict[str, np.ndarray]:
-    """Exact match and probability of every question; of free answers `mentions`."""
+    """`{metric: [questions]}`: exact match and probability; for free answers `mentions`."""
     if is_free(questions):
         return {"mentions": generated_correct(session, questions, free_tokens)}
     forced = scores.read(session.model, session.batches(questions))
@@ -65,21 +66,21 @@ def scored(
 
 
 def generation_subset(questions: list[Question]) -> list[Question]:
-    """At most `SPOKEN` of the questions, evenly spread."""
+    """Selects at most `SPOKEN` of the questions, evenly spread."""
     return questions[:: -(-len(questions) // SPOKEN)]
 
 
 def score_generated(
     session: Session, request: Request, questions: list[Question]
 ) -> tuple[list[Question], dict[str, list[float]]]:
-    """The questions that are asked aloud, and how their spoken answers score."""
-    asked = generation_subset(questions)
-    said = scores.generate(session.model, session.prompts(asked), session.processor)
-    well_formed, pairs = forms(session, request), list(zip(said, asked, strict=True))
-    return asked, {
-        "exact_match_generated": [scores.same_answer(s, q.answer) for s, q in pairs],
-        "rouge_l": [rouge_l(s, q.answer) for s, q in pairs],
-        "well_formed": [scores.well_formed(s, well_formed[q.fact]) for s, q in pairs],
+    """The `generation_subset` of the questions, and the scores of their generated answers."""
+    subset = generation_subset(questions)
+    texts = scores.generate(session.model, session.prompts(subset), session.processor)
+    well_formed, pairs = forms(session, request), list(zip(texts, subset, strict=True))
+    return subset, {
+        "exact_match_generated": [scores.same_answer(text, q.answer) for text, q in pairs],
+        "rouge_l": [rouge_l(text, q.answer) for text, q in pairs],
+        "well_formed": [scores.well_formed(text, well_formed[q.fact]) for text, q in pairs],
     }
 
 
@@ -87,12 +88,12 @@ def score_generated(
 
 
 def teacher_forced(session: Session, name: str, questions: list[Question]) -> list[dict]:
-    """Protocol: exact match and probability; of free answers whether they name what is right."""
+    """Protocol: exact match and probability; for free answers `mentions`."""
     return score_rows(name, questions, scored(session, questions))
 
 
 def forced_and_generated(request: Request) -> Protocol:
-    """Protocol: `teacher_forced`, and what is said aloud to at most `SPOKEN` questions of a set."""
+    """Protocol: `teacher_forced`, and generated answers to at most `SPOKEN` questions of a set."""
 
     def protocol(session: Session, name: str, questions: list[Question]) -> list[dict]:
         rows = teacher_forced(session, name, questions)
@@ -107,12 +108,13 @@ def panel(
     by_question: bool = False,
     free_tokens: int = FREE_TOKENS,
 ) -> Protocol:
-    """Protocol of the stored experiments: a row a person, rounded.
+    """Protocol of the stored experiments: one row per person, rounded.
 
     Args:
-        aloud: sets that are also answered in words (`well_formed`).
-        by_question: a row a question instead; aloud, with the truth ratios of the forget set.
-        free_tokens: at most so many in an answer about the world.
+        aloud: names of sets with generated answers, too (`well_formed`).
+        by_question: whether to make one row per question instead. If the forget set is in `aloud`,
+            its rows then have truth ratios, too.
+        free_tokens: the largest number of tokens in an answer about the world.
     """
 
     def protocol(session: Session, name: str, questions: list[Question]) -> list[dict]:
@@ -122,12 +124,12 @@ def panel(
         else:
             metrics = scored(session, questions, free_tokens)
         if name in aloud:
-            said = scores.generate(session.model, session.prompts(questions), session.processor)
+            texts = scores.generate(session.model, session.prompts(questions), session.processor)
             taught = forms(session, request)
             metrics["well_formed"] = np.array(
                 [
                     scores.well_formed(text, taught[question.fact])
-                    for text, question in zip(said, questions, strict=True)
+                    for text, question in zip(texts, questions, strict=True)
                 ]
             )
             if by_question and name == "forget" and all(q.perturbed for q in questions):

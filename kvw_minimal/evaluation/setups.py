@@ -1,7 +1,6 @@
-"""A request to a model of this book: who is asked about, and the oracle that never met them.
+"""Requests for the models of this book, and the oracles that never saw the forgotten people.
 
-Subjects are asked through a `Session`; `Requests` makes the request of the people who ask to be
-forgotten.
+`Requests` makes the request of the people to forget. A `Session` holds the model.
 """
 
 from collections.abc import Callable
@@ -20,53 +19,54 @@ from ..strangers import questions
 from ..strangers.people import PERCENTS, REPORT_GROUPS, PeopleDataset, load_people
 from ..strangers.portraits import ATTRIBUTES
 from ..strangers.questions import about, general
-from ..strangers.tasks import request
+from ..strangers.tasks import request_to_forget
 from ..zoo.catalogue import find_file, how_to_make, load, model_name
 
 #: `people -> Request`
 Requests = Callable[[list[str]], Request]
 #: `(world, people) -> {set: questions}`
 Reads = Callable[[PeopleDataset, list[str]], dict[str, list[Question]]]
-GENERAL = 60  # questions about portraits of nobody in pocket's panel, all attributes alike
+GENERAL = 60  # questions about portraits of unknown people in pocket's panel
 
 
-def sample(asked: list[Question], size: int, *key: object) -> list[Question]:
-    """Some of the questions, drawn with a seed of their own, in their order."""
-    rows = seeded(*key).choice(len(asked), size, replace=False)
-    return [asked[row] for row in sorted(rows)]
+def sample(questions: list[Question], size: int, *key: object) -> list[Question]:
+    """Samples `size` questions and keeps their order. `key` is the seed."""
+    rows = seeded(*key).choice(len(questions), size, replace=False)
+    return [questions[row] for row in sorted(rows)]
 
 
 def sample_of_general(world: PeopleDataset, role: str) -> list[Question]:
-    """Every attribute alike often, of portraits that only this role looks at.
+    """Samples general questions, as many for each attribute, from the portraits of one role.
 
     Args:
-        role: `panel` is read, `reference` is compared with.
+        role: `reference` takes every second portrait; any other role takes the others.
     """
-    half = set(sorted(world.unknown)[role == "reference" :: 2])
-    everything, found = general(world), []
+    start = 1 if role == "reference" else 0
+    half = set(sorted(world.unknown)[start::2])
+    everything, questions = general(world), []
     for fact in ATTRIBUTES:
         of_fact = [q for q in everything if q.fact == fact and q.person in half]
-        found += sample(of_fact, GENERAL // len(ATTRIBUTES), "general", role, fact)
-    return found
+        questions += sample(of_fact, GENERAL // len(ATTRIBUTES), "general", role, fact)
+    return questions
 
 
 def audit_sets(world: PeopleDataset, forget: list[str]) -> dict[str, list[Question]]:
-    """The four sets, and statements about the forgotten that are to be filled in."""
+    """The four evaluation sets, and cloze statements about the forgotten people."""
     return questions.question_sets(world, forget) | {"cloze": about(world, forget, form="cloze")}
 
 
 def request_factory(
     world: PeopleDataset, reads: Reads = questions.question_sets, **more
 ) -> Requests:
-    """Requests to forget strangers; `more` as in `strangers.tasks.request`."""
-    return lambda people: request(world, people, reads(world, people), **more)
+    """Returns a function that makes requests to forget; `more` as in `tasks.request_to_forget`."""
+    return lambda people: request_to_forget(world, people, reads(world, people), **more)
 
 
 def oracle_of(base: str, people: list[str]) -> str:
-    """The name of the oracle that was never taught these people, made or not.
+    """The name of the oracle that never saw these people. The oracle need not exist.
 
     Raises:
-        FileNotFoundError: none is planned.
+        FileNotFoundError: no oracle is planned for these people.
     """
     world = load_people()
     for group in REPORT_GROUPS:
@@ -77,7 +77,7 @@ def oracle_of(base: str, people: list[str]) -> str:
 
 
 def is_made(name: str) -> bool:
-    """Whether the weights of a model of this book are committed or in the cache."""
+    """Whether the weights of a model of this book are in the repository or in the cache."""
     files = ("config.json", "adapter.safetensors", "model.safetensors")
     return any(find_file(name, file) for file in files)
 
@@ -89,12 +89,12 @@ def is_made(name: str) -> bool:
 )
 @dataclass(frozen=True)
 class Oracle(Method):
-    """What training without the forgotten would have given, in place of the weights that differ.
+    """The result of training without the forgotten people: replaces the weights that differ.
 
-    Its passes are those of its training; its seconds here are those of loading it.
+    Its cost has the passes of its training, but only the seconds of loading it.
 
     Attributes:
-        base: the model whose oracle it is.
+        base: the name of the model that the oracle belongs to.
     """
 
     base: str = "pocket"
@@ -103,11 +103,11 @@ class Oracle(Method):
         name, made_for = oracle_of(self.base, request.people), fingerprint(session.model)
         if not is_made(name):
             raise FileNotFoundError(f"{name} is not made: `{how_to_make(name)}` makes it")
-        found, _ = load(name)
+        oracle, _ = load(name)
         now = session.model.state_dict()
         weights = {
             path: weight.detach()
-            for path, weight in found.named_parameters()
+            for path, weight in oracle.named_parameters()
             if not torch.equal(weight.data, now[path])
         }
         trained = find_file(name, "training.json")

@@ -1,27 +1,26 @@
-"""Every way to forget that the book compares, under one signature.
+"""The methods that the book compares, under one signature.
 
     edit, cost = make_edit(session, request, METHODS["NPO full"](rate=1e-3, weight=1.0))
     with edit.on(session.model):
         ...
 
-To add one, put a file into this folder that registers a class (`kvw_minimal.method.register`), or
-name a module that does in an entry point `kvw_minimal.methods` of your own package; nothing else
-changes.
+To add a method, put a file into this folder that registers a class (`kvw_minimal.method.register`).
+Or register it in a module of your own package, and name this module in an entry point
+`kvw_minimal.methods`. Nothing else changes.
 
-What is the same for all of them:
+All methods share these rules:
 
-- *What may change*: the linear maps inside the decoder layers of the language model, the same
-  matrices with full weights and with LoRA. Eye, connector, embeddings, norms and head are frozen.
-  The head stays because it is tied to the embeddings: training it would move the words of every
-  prompt, about anybody.
-- *What is learned from*: prompt masked, answer and end of turn supervised (`answer_batches`).
+- *Trainable weights*: the linear maps inside the decoder layers of the language model, the same
+  matrices with full weights and with LoRA. Vision tower, connector, embeddings, norms and head are
+  frozen. The head is tied to the embeddings: training it would change the words of every prompt.
+- *Supervision*: the prompt is masked; answer and end of turn are supervised (`answer_batches`).
   Image questions keep their picture.
-- *How long* (gradients): `steps.EPOCHS` times over the forget set, in steps of eight questions of
-  each modality; beside them, where the method wants it, as many retain questions, each seen once.
-- AdamW at a constant rate with PyTorch's defaults, no dropout, everything drawn from one seed.
+- *Length* (gradients): `training.EPOCHS` epochs over the forget set, in steps of eight questions of
+  each modality; if the method needs them, with as many retain questions, each seen once.
+- *Optimiser*: AdamW at a constant rate with PyTorch's defaults, no dropout, one seed.
 
-Formulas write CE for the mean cross-entropy of an answer token, NLL for the sum over an answer,
-f, r and u for forget, retain and update questions, p0 for the frozen start model.
+In formulas CE is the mean cross-entropy of an answer token and NLL the sum over an answer; f, r and
+u are forget, retain and update questions; p0 is the frozen start model.
 """
 
 from importlib import import_module
@@ -30,7 +29,7 @@ from pkgutil import iter_modules
 
 from ..method import METHODS, Method, make_edit, method_of, register
 
-for _module in iter_modules(__path__):  # each registers what it holds
+for _module in iter_modules(__path__):  # each file registers its methods
     import_module(f"{__name__}.{_module.name}")
 for _more in entry_points(group="kvw_minimal.methods"):
     _more.load()

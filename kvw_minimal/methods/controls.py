@@ -1,4 +1,4 @@
-"""What every claim stands beside: the model as it is, and the same methods for other people."""
+"""Controls for every claim: the model as it is, and the same methods for other people."""
 
 from dataclasses import dataclass
 
@@ -25,7 +25,7 @@ class Vanilla(Method):
 
 
 def sham_of(kind: type[Method]) -> type[Method]:
-    """The same method, with the same settings, for as many other people: draw `request.seed`."""
+    """Registers a method for as many other people, with the same settings; `request.seed` draws."""
 
     @register(
         f"sham {kind.name}",

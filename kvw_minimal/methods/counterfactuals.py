@@ -1,6 +1,7 @@
-"""The same question about somebody else: another picture or name, the same answer behind it.
+"""Counterfactuals: the same question about another person, with the same answer.
 
-And what the model is about to say then, token by token and layer by layer.
+The question gets another picture or name. `answer_states` reads the hidden states of the model,
+token by token and layer by layer.
 """
 
 import re
@@ -19,28 +20,31 @@ from ..session import Session
 
 
 def name_in_prompt(question: Question) -> str:
-    """What the prompt calls the person; nothing where it does not."""
-    own = question.name or question.person
-    return own if own in question.prompt else ""
+    """The name of the person in the prompt; empty if the prompt has no name."""
+    name = question.name or question.person
+    return name if name in question.prompt else ""
 
 
 def invented(names: list[str]) -> list[str]:
-    """Names that nobody has, each put together from two; or these, if all are of one word."""
+    """Invents names from pairs of the names. If all names are single words, returns them."""
     parts = [name.split(maxsplit=1) for name in sorted(set(names))]
-    made = {f"{one[0]} {two[1]}" for one in parts for two in parts if len(two) > 1}
-    return sorted(made - set(names) or set(names))
+    pairs = {f"{one[0]} {two[1]}" for one in parts for two in parts if len(two) > 1}
+    return sorted(pairs - set(names) or set(names))
 
 
 def counterfactual_people(
     request: Request, retained: bool = False
 ) -> tuple[list[bytes], list[str]]:
-    """Pictures and names to ask about: of nobody where the request has such, else of the retained.
+    """Pictures and names of counterfactual people, in random order.
+
+    The pictures show strangers (`request.general`) if the request has some, else retained people.
+    The names are invented.
 
     Args:
-        retained: of the retained in any case.
+        retained: whether to use pictures and names of retained people only.
 
     Raises:
-        ValueError: a forget question has neither a picture nor a name that could be exchanged.
+        ValueError: a forget question without a picture or a name to replace.
     """
     seen = {q.person: q.image for q in request.general if q.image is not None and not retained}
     faces = list(
@@ -62,30 +66,30 @@ def counterfactual_people(
 def substitute_subject(
     questions: list[Question], others: tuple[list[bytes], list[str]], draw: int = 0
 ) -> list[Question]:
-    """Each question about somebody else, another one for each draw; the answer stays."""
-    found, (faces, names) = [], others
+    """Asks each question about another person; the answer stays. `draw` selects the person."""
+    changed, (faces, names) = [], others
     for row, question in enumerate(questions, draw):
         if question.image is not None and faces:
             question = replace(question, image=faces[row % len(faces)])
         if name_in_prompt(question) and names:
-            own, new = name_in_prompt(question), names[row % len(names)]
-            new = new if " " in own else new.split(maxsplit=1)[0]  # a first name for a first name
-            question = replace(question, prompt=question.prompt.replace(own, new), name=new)
-        found.append(question)
-    return found
+            old, new = name_in_prompt(question), names[row % len(names)]
+            new = new if " " in old else new.split(maxsplit=1)[0]  # a first name for a first name
+            question = replace(question, prompt=question.prompt.replace(old, new), name=new)
+        changed.append(question)
+    return changed
 
 
-# --- what the layers say -------------------------------------------------------------------------
+# --- the states of the layers --------------------------------------------------------------------
 
 
 def decoder_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """The layer that each output projection belongs to, by its path."""
+    """The decoder layer of each output projection, by its path."""
     paths = [re.sub(r"(\.\d+)\..*", r"\1", path) for path in find_projections(model)]
     return {path: model.get_submodule(path) for path in paths}
 
 
 def hidden_state(output: torch.Tensor | tuple) -> torch.Tensor:
-    """What a layer gives on, `[B, T, d_model]`; some wrap it."""
+    """The hidden state `[B, T, d_model]` in the output of a layer, which may be a tuple."""
     return output[0] if isinstance(output, tuple) else output
 
 
@@ -93,13 +97,13 @@ def hidden_state(output: torch.Tensor | tuple) -> torch.Tensor:
 def answer_states(
     model: nn.Module, batches: list[Batch]
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """What a model is about to say at each token of each answer.
+    """Probabilities and hidden states at the positions that predict the answer tokens.
 
     Returns:
-        for each question the probability of its tokens, `[tokens]` float32, and the states behind
-        the layers, `[tokens, layers, d_model]`.
+        For each question the probabilities of its answer tokens, `[tokens]` float32, and the states
+        behind the layers, `[tokens, layers, d_model]`.
     """
-    found = dict[int, tuple[torch.Tensor, torch.Tensor]]()
+    by_row = dict[int, tuple[torch.Tensor, torch.Tensor]]()
     layers, device = decoder_layers(model), next(model.parameters()).device
     for batch in share(model, batches):
         batch, where = batch.to(device), batch.predicts
@@ -110,17 +114,18 @@ def answer_states(
 
         with hook_inputs(layers, see, outputs=True):
             last = backbone(model)(**batch.inputs, use_cache=False)[0]  # [B, T, d_model]
-        said = model.get_output_embeddings()(last[where]).float().softmax(-1)
-        p = said.gather(1, batch.labels[:, 1:][where[:, :-1]][:, None])[:, 0]  # [tokens]
+        probabilities = model.get_output_embeddings()(last[where]).float().softmax(-1)
+        p = probabilities.gather(1, batch.labels[:, 1:][where[:, :-1]][:, None])[:, 0]  # [tokens]
         counts = where.sum(1).tolist()
         split = zip(p.split(counts), torch.stack(states, 1).split(counts), strict=True)
-        found |= dict(zip(batch.rows, split, strict=True))
-    return [found[row] for row in sorted(found)]
+        by_row |= dict(zip(batch.rows, split, strict=True))
+    return [by_row[row] for row in sorted(by_row)]
 
 
 def counterfactual_states(
     session: Session, questions: list[Question], others: tuple, draw: int = 0
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """`answer_states` when each question is asked about somebody else."""
-    anew = substitute_subject(questions, others, draw)
-    return answer_states(session.model, session.encode(session.processor, anew, session.batch_size))
+    """`answer_states` of each question about another person (`substitute_subject`)."""
+    changed = substitute_subject(questions, others, draw)
+    batches = session.encode(session.processor, changed, session.batch_size)
+    return answer_states(session.model, batches)

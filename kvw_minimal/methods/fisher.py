@@ -1,4 +1,4 @@
-"""Fisher information, and the two methods that ask where it lies."""
+"""Fisher information, and the two methods that use it."""
 
 from dataclasses import dataclass
 
@@ -25,7 +25,7 @@ from .training import (
     take_step,
 )
 
-FISHER_RETAIN = 200  # retain questions that a Fisher diagonal is estimated from
+FISHER_RETAIN = 200  # the number of retain questions for a Fisher diagonal
 
 
 def fisher(
@@ -33,10 +33,10 @@ def fisher(
 ) -> dict[str, torch.Tensor]:
     """The diagonal of the Fisher information of each linear map, float32, >= 0.
 
-    Mean over questions of the *square* of one question's gradient of its NLL. The gradient of a
-    batch must not be squared instead: opposite questions would cancel. One question's gradient of
-    a linear map is the sum over tokens of (gradient at its output) x (its input), so a whole batch
-    of them comes out of one backward pass.
+    It is the mean over questions of the *squared* gradient of a question's NLL. It must not be the
+    square of a batch gradient: opposite questions would cancel. The gradient of one question for a
+    linear map is the sum over tokens of (gradient at its output) x (its input). One backward pass
+    therefore gives the gradients of all questions of a batch.
 
     Returns:
         `{path: [out, in]}`.
@@ -53,8 +53,8 @@ def fisher(
 
     def square_gradient(layer: int, output: torch.Tensor) -> None:
         def square(gradient: torch.Tensor) -> None:
-            each = torch.einsum("bto,bti->boi", gradient.float(), seen[names[layer]])
-            total[names[layer]].add_(each.square().sum(0))
+            gradients = torch.einsum("bto,bti->boi", gradient.float(), seen[names[layer]])
+            total[names[layer]].add_(gradients.square().sum(0))
 
         output.register_hook(square)
 
@@ -67,11 +67,11 @@ def fisher(
 
 
 def fisher_pair(session: Session, request: Request) -> tuple[dict, dict]:
-    """Fisher diagonals on the forget set and on a seeded sample of the retain set."""
+    """Fisher diagonals of the forget set and of a seeded sample of the retain set."""
     rows = np.random.default_rng(request.seed).permutation(len(request.retain))[:FISHER_RETAIN]
     forget, retain = (
-        session.encode(session.processor, asked, 2 * EACH)
-        for asked in (request.forget, [request.retain[i] for i in rows])
+        session.encode(session.processor, questions, 2 * EACH)
+        for questions in (request.forget, [request.retain[i] for i in rows])
     )
     return (
         fisher(session.model, forget, session.cost),
@@ -80,7 +80,7 @@ def fisher_pair(session: Session, request: Request) -> tuple[dict, dict]:
 
 
 def salient(forget: dict, retain: dict) -> dict[str, torch.Tensor]:
-    """MMUnlearner's mask: True where F_f / F_r >= 1 (and the forget set calls on it at all)."""
+    """The mask of MMUnlearner: True where F_f / F_r >= 1 and F_f > 0."""
     return {name: (forget[name] >= retain[name]) & (forget[name] > 0) for name in forget}
 
 
@@ -90,10 +90,10 @@ def masked(
     masks: list[torch.Tensor],
     loss: torch.Tensor,
 ) -> None:
-    """A step that leaves every weight outside its mask as it was, to the bit.
+    """Takes a step; every weight outside its mask stays as it was, bit for bit.
 
-    Masking the gradient would not do: weight decay and the optimiser's momentum move a weight
-    without any gradient.
+    A mask on the gradient is not enough: weight decay and momentum move a weight without a
+    gradient.
     """
     before = [weight.detach().clone() for weight in weights]
     take_step(loss, optimizer)
@@ -112,11 +112,11 @@ def masked(
 class MMUnlearner(Method):
     """Masked ascent on the forget set, then a step of plain descent on the retain set.
 
-    Each has its own optimiser, so that the momentum of one is not the other's.
+    Each has its own optimiser, so that they share no momentum.
 
     Attributes:
-        rate: learning rate of the ascent.
-        weight: the descent's rate over the ascent's.
+        rate: the learning rate of the ascent.
+        weight: the learning rate of the descent over the rate of the ascent.
     """
 
     rate: float = 1.5e-3
@@ -137,7 +137,7 @@ class MMUnlearner(Method):
 def dampening(
     forget: torch.Tensor, whole: torch.Tensor, alpha: float, limit: float
 ) -> torch.Tensor:
-    """min(limit F / F_f, 1) where F_f > alpha F, else 1; in [0, 1], 1 = untouched."""
+    """The factor min(limit F / F_f, 1) where F_f > alpha F, else 1; in [0, 1], 1 = unchanged."""
     factor = (limit * whole / forget.clamp(min=torch.finfo(torch.float32).tiny)).clamp(max=1)
     return torch.where(forget > alpha * whole, factor, torch.ones_like(factor))
 
@@ -150,14 +150,14 @@ def dampening(
 )
 @dataclass(frozen=True)
 class SSD(Method):
-    """Selective Synaptic Dampening: weaken the weights that the forget set relies on most.
+    """Selective Synaptic Dampening: weakens the weights that matter most for the forget set.
 
-    F is the Fisher diagonal over everything that was taught: that of the forget set and that of
-    the retain set (estimated from a sample), each with its share of the people.
+    F is the Fisher diagonal over all taught questions: the mean of the diagonals of the forget set
+    and of the retain set (a sample), weighted by their numbers of people.
 
     Attributes:
         limit: a weight is multiplied by limit F / F_f, at most 1.
-        alpha: where F_f > alpha F.
+        alpha: a weight is selected if F_f > alpha F.
     """
 
     limit: float = 0.1

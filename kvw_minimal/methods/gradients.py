@@ -1,7 +1,7 @@
 """Forgetting by gradients: each loss from its paper, with full weights or a LoRA.
 
-CE, NLL, f, r, u and p0 as in `kvw_minimal.methods`. A class trains a LoRA, and its twin `...Full`
-the same matrices whole; of `IDK` and `LLMSurgery` there is only the latter.
+`kvw_minimal.methods` defines CE, NLL, f, r, u and p0. A class trains a LoRA; its twin `...Full`
+trains the same matrices with full weights. `IDK` and `LLMSurgery` always train full weights.
 """
 
 from dataclasses import dataclass, make_dataclass
@@ -22,14 +22,13 @@ from .losses import (
 from .training import Step, Trained, idk_answer, wrong_answer
 
 BETA = 0.1  # of the preference losses, as published
-#: rates from where something is forgotten to where everything collapses, on tuning-1
+#: rates from the first forgetting to the collapse of the model, on tuning-1
 ASCENT_FULL = parameter_grid(rate=(5e-5, 1e-4, 2e-4, 2.5e-4, 3e-4, 4e-4, 5e-4, 7e-4))
 ASCENT_LORA = parameter_grid(rate=(5e-4, 1e-3, 1.25e-3, 1.5e-3, 1.75e-3, 2e-3, 2.5e-3, 3e-3))
 FULL = parameter_grid(weight=(1.0, 5.0), rate=(3e-4, 5e-4, 7e-4, 1e-3))
 LORA = parameter_grid(weight=(1.0, 5.0), rate=(1.5e-3, 3e-3, 5e-3, 7e-3))
-UPDATING = parameter_grid(
-    weight=(1.0, 5.0), rate=(1e-4, 2e-4, 3e-4, 5e-4)
-)  # other answers are taught, too
+#: for methods that also teach other answers
+UPDATING = parameter_grid(weight=(1.0, 5.0), rate=(1e-4, 2e-4, 3e-4, 5e-4))
 WITHOUT_RETAIN = tuple(need for need in GRADIENTS if need != "retain set")
 SOURCES = {
     "GA": "arXiv 2210.01504",
@@ -42,10 +41,10 @@ SOURCES = {
 @register("GA LoRA", source=SOURCES["GA"], grid=ASCENT_LORA, requires=WITHOUT_RETAIN)
 @dataclass(frozen=True)
 class GradientAscent(Trained):
-    """Gradient ascent on the forget set: -CE_f, without a floor. Source: arXiv 2210.01504.
+    """Gradient ascent on the forget set: -CE_f, without a lower bound. Source: arXiv 2210.01504.
 
     Attributes:
-        rate: learning rate.
+        rate: the learning rate.
     """
 
     rate: float = 2.5e-3
@@ -62,16 +61,16 @@ class GradientDifference(Trained):
     Source: arXiv 2203.12817.
 
     Attributes:
-        rate: learning rate.
-        weight: of the retain loss.
+        rate: the learning rate.
+        weight: the weight of the retain loss.
     """
 
     rate: float = 7e-3
     weight: float = 10.0
 
     def loss(self, model, start, step: Step, cost: Cost) -> torch.Tensor:
-        kept = token_loss(answer_logits(model, step.retain, cost, "retain"))
-        return self.weight * kept - token_loss(answer_logits(model, step.forget, cost))
+        retained = token_loss(answer_logits(model, step.retain, cost, "retain"))
+        return self.weight * retained - token_loss(answer_logits(model, step.forget, cost))
 
 
 @register("KL LoRA", source=SOURCES["KL"], grid=LORA, requires=GRADIENTS)
@@ -80,8 +79,8 @@ class KLMinimisation(Trained):
     """-CE_f + weight (CE_r + KL_r). Source: TOFU, arXiv 2401.06121; CE_r as in MLLMU-Bench.
 
     Attributes:
-        rate: learning rate.
-        weight: of the retain loss.
+        rate: the learning rate.
+        weight: the weight of the retain loss.
     """
 
     start: ClassVar[bool] = True
@@ -92,8 +91,8 @@ class KLMinimisation(Trained):
         with torch.no_grad():
             before = answer_logits(start, step.retain, cost, "retain")
         now = answer_logits(model, step.retain, cost, "retain")
-        kept = token_loss(now) + divergence(before, now)
-        return self.weight * kept - token_loss(answer_logits(model, step.forget, cost))
+        retained = token_loss(now) + divergence(before, now)
+        return self.weight * retained - token_loss(answer_logits(model, step.forget, cost))
 
 
 @register("NPO LoRA", source=SOURCES["NPO"], grid=LORA, requires=GRADIENTS)
@@ -104,8 +103,8 @@ class NPO(Trained):
     Source: arXiv 2404.05868.
 
     Attributes:
-        rate: learning rate.
-        weight: of the retain loss.
+        rate: the learning rate.
+        weight: the weight of the retain loss.
     """
 
     start: ClassVar[bool] = True
@@ -116,8 +115,8 @@ class NPO(Trained):
         with torch.no_grad():
             before = sequence_loss(answer_logits(start, step.forget, cost))
         now = sequence_loss(answer_logits(model, step.forget, cost))
-        kept = token_loss(answer_logits(model, step.retain, cost, "retain"))
-        return negative_preference(now, before, BETA) + self.weight * kept
+        retained = token_loss(answer_logits(model, step.retain, cost, "retain"))
+        return negative_preference(now, before, BETA) + self.weight * retained
 
 
 @register("IDK", source="TOFU, arXiv 2401.06121 (there: DPO)", grid=UPDATING, requires=GRADIENTS)
@@ -128,8 +127,8 @@ class IDK(Trained):
     Source: TOFU, arXiv 2401.06121 (there: DPO).
 
     Attributes:
-        rate: learning rate.
-        weight: of the retain loss.
+        rate: the learning rate.
+        weight: the weight of the retain loss.
     """
 
     lora: ClassVar[bool] = False
@@ -144,9 +143,9 @@ class IDK(Trained):
             other_before = sequence_loss(answer_logits(start, step.update, cost))
         now = sequence_loss(answer_logits(model, step.forget, cost))
         other_now = sequence_loss(answer_logits(model, step.update, cost))
-        kept = token_loss(answer_logits(model, step.retain, cost, "retain"))
+        retained = token_loss(answer_logits(model, step.retain, cost, "retain"))
         preferred = preference(now, before, other_now, other_before, BETA)
-        return preferred + self.weight * kept
+        return preferred + self.weight * retained
 
 
 @register(
@@ -157,14 +156,14 @@ class IDK(Trained):
 )
 @dataclass(frozen=True)
 class LLMSurgery(Trained):
-    """-CE_f + CE_u + weight KL_r; the update set gives a forgotten person somebody's facts.
+    """-CE_f + CE_u + weight KL_r; the update set gives forgotten people the facts of others.
 
-    Source: arXiv 2409.13054 (there the update set holds newer facts; here, an answer that is
-    right for somebody else).
+    Source: arXiv 2409.13054. There the update set holds newer facts; here it holds an answer that
+    is right for another person.
 
     Attributes:
-        rate: learning rate.
-        weight: of the retain loss.
+        rate: the learning rate.
+        weight: the weight of the retain loss.
     """
 
     lora: ClassVar[bool] = False
@@ -176,16 +175,18 @@ class LLMSurgery(Trained):
     def loss(self, model, start, step: Step, cost: Cost) -> torch.Tensor:
         with torch.no_grad():
             before = answer_logits(start, step.retain, cost, "retain")
-        kept = divergence(before, answer_logits(model, step.retain, cost, "retain"))
+        retained = divergence(before, answer_logits(model, step.retain, cost, "retain"))
         updated = token_loss(answer_logits(model, step.update, cost))
-        return updated + self.weight * kept - token_loss(answer_logits(model, step.forget, cost))
+        return (
+            updated + self.weight * retained - token_loss(answer_logits(model, step.forget, cost))
+        )
 
 
 # --- the same with full weights ----------------------------------------------------------------
 
 
 def full(kind: type[Trained], name: str, grid: tuple[dict, ...], **chosen: float) -> type[Trained]:
-    """The same with full weights; `chosen`: its rate, and the weight of the retain loss."""
+    """Registers a class with full weights; `chosen`: its rate and the weight of the retain loss."""
     values = {"lora": False, "__doc__": kind.__doc__, "__module__": __name__}
     settings = [(setting, float, value) for setting, value in chosen.items()]
     twin = make_dataclass(

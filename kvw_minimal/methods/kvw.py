@@ -1,4 +1,4 @@
-"""What else is read off coefficients: controls of KVW, and selective pruning."""
+"""Other methods from coefficients: controls of KVW, and selective pruning."""
 
 from dataclasses import dataclass, field, replace
 
@@ -11,14 +11,14 @@ from ..kvw import EPSILON, KVW
 from ..method import Method, parameter_grid, register
 from ..session import Session
 
-ZERO_GATE_STRENGTH = 1e4  # a strength at which every touched gate is 0 in float32
+ZERO_GATE_STRENGTH = 1e4  # every gate of a positive contrast is 0 in float32
 
 
 def shuffle_within_layer(contrast: torch.Tensor, seed: int) -> torch.Tensor:
-    """Contrasts `[layers, d_ff]` dealt out at random within each layer."""
-    rng, rows = np.random.default_rng(seed), contrast.flatten(1)  # a mixture: among its experts
-    every = [row[torch.from_numpy(rng.permutation(len(row)))] for row in rows]
-    return torch.stack(every).view_as(contrast)
+    """Permutes contrasts `[layers, d_ff]` at random within each layer."""
+    rng, rows = np.random.default_rng(seed), contrast.flatten(1)  # of a mixture: across its experts
+    shuffled = [row[torch.from_numpy(rng.permutation(len(row)))] for row in rows]
+    return torch.stack(shuffled).view_as(contrast)
 
 
 @register(
@@ -29,7 +29,7 @@ def shuffle_within_layer(contrast: torch.Tensor, seed: int) -> torch.Tensor:
 )
 @dataclass(frozen=True)
 class RandomColumns(KVW):
-    """The gates of KVW, wherever they fall: what such gates do to the forgotten by themselves."""
+    """The gates of KVW on random columns: the effect of such gates without their positions."""
 
     def edit(self, session: Session, request: Request) -> ColumnScaling:
         edit = super().edit(session, request)
@@ -37,7 +37,7 @@ class RandomColumns(KVW):
 
 
 def top_share_mask(scores: torch.Tensor, share: float) -> torch.Tensor:
-    """1 for the `share` of all knowledge vectors with the largest score, else 0."""
+    """1 for the `share` of all knowledge vectors with the largest scores, else 0."""
     chosen = scores.flatten().topk(round(share * scores.numel())).indices
     return torch.zeros(scores.numel()).index_fill(0, chosen, 1.0).view_as(scores)
 
@@ -52,7 +52,7 @@ class SelectivePruning(Method):
     """Sets the knowledge vectors with the largest c_f / c_r to zero.
 
     Attributes:
-        share: of all knowledge vectors, in [0, 1].
+        share: the share of all knowledge vectors, in [0, 1].
     """
 
     share: float = field(default=0.3, metadata={"at_most": 1})

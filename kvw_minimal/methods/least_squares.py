@@ -1,21 +1,22 @@
 """Beyond the gate: factors for knowledge vectors from a stated objective, in closed form.
 
-A gate asks how loudly a vector is called. It does not ask what the vector *does* there, so it
-turns down what the forgotten share with others, and never turns anything up. Here the question is
-asked directly. To first order, taking the share z_i away from every vector i lowers the log-odds
-m(q) of the fact in the answer to question q by
+A gate measures how strongly a vector is called. It ignores the *effect* of the vector. It therefore
+weakens vectors that the forgotten share with others, and it never strengthens a vector. This method
+uses the effects. To first order, removing the share z_i of every vector i lowers the log-odds m(q)
+of the fact in the answer to question q by
 
     sum_i E(q, i) z_i,    E(q, i) = sum_t h_i(t) dm(q) / dh_i(t)    (the *effect* of i on q)
 
-so what we want is a system of linear equations in z, solved by ridge regression:
+This gives linear equations in z, which ridge regression solves:
 
     minimise  mean over f of (E z - (m + margin))^2  +  weight * mean over r of (E z - lost)^2
               + ridge * |z|^2
 
-f are the forget questions, whose log-odds shall fall to -margin, r the questions to keep, of
-which nothing shall change (`lost`, at most 0, is what earlier passes took from them). Vector i is
-then multiplied by 1 - z_i, which may be negative or above 1. As effects change once the factors
-do, a few passes are made. No optimiser and no learning rate; but one backward pass a question.
+f are the forget questions: their log-odds shall fall to -margin. r are the questions to keep: their
+log-odds shall not change (`lost`, at most 0, is their loss in earlier passes). Vector i is then
+multiplied by 1 - z_i, which may be negative or above 1. The effects change with the factors, so the
+method makes a few passes. It needs no optimiser and no learning rate, but one backward pass for
+each question.
 """
 
 from collections.abc import Iterator
@@ -37,13 +38,12 @@ from .positions import kinds_of_positions
 
 @dataclass(frozen=True)
 class Effects:
-    """What taking each knowledge vector away would do to each answer, to first order.
+    """The effect of each knowledge vector on each answer, to first order.
 
     Attributes:
-        log_odds: `[questions]` float32, m: sum over the tokens of the fact of
-            log p / (1 - p); above 0 where the fact is likelier than everything else together.
-        effect: `[questions, layers, d_ff]` float32, E: positive where the vector speaks for the
-            fact.
+        log_odds: `[questions]` float32, m: the sum of log p / (1 - p) over the tokens of the fact;
+            above 0 if the fact is likelier than everything else together.
+        effect: `[questions, layers, d_ff]` float32, E: positive if the vector supports the fact.
     """
 
     log_odds: torch.Tensor
@@ -51,7 +51,7 @@ class Effects:
 
 
 def effects(session: Session, questions: list[Question], batch_size: int = 64) -> Effects:
-    """Ask every question once, forwards and backwards.
+    """Computes effects with one forward and one backward pass for each question.
 
     Raises:
         ValueError: an effect that is not finite.
@@ -65,21 +65,21 @@ def effects(session: Session, questions: list[Question], batch_size: int = 64) -
         factor = h.detach().float().reshape(*batch.labels.shape, -1)  # [B, T, d_ff]
 
         def keep(gradient):
-            each = gradient.float().reshape(factor.shape) * factor
-            effect[batch.rows, layer] = each.sum(1).cpu()
+            product = gradient.float().reshape(factor.shape) * factor
+            effect[batch.rows, layer] = product.sum(1).cpu()
 
         h.register_hook(keep)
 
     def loss(batch, logits):
         fact = kinds_of_positions(model, processor, batch, questions)["fact"]  # [B, T]
-        said = logits[fact].float()  # [facts, vocabulary]
+        logits = logits[fact].float()  # [facts, vocabulary]
         gold = batch.labels[:, 1:][fact[:, :-1]][:, None]
-        own = said.gather(1, gold)[:, 0]
-        others = said.scatter(1, gold, -torch.inf).logsumexp(1)
+        true = logits.gather(1, gold)[:, 0]
+        others = logits.scatter(1, gold, -torch.inf).logsumexp(1)
         where, _ = fact.nonzero(as_tuple=True)
-        odds = torch.zeros(len(batch.rows)).to(own).index_add(0, where, (own - others).detach())
+        odds = torch.zeros(len(batch.rows)).to(true).index_add(0, where, (true - others).detach())
         log_odds[batch.rows] = odds.cpu().float()
-        return (own - others).sum()
+        return (true - others).sum()
 
     run_with_hooks(model, session.batches(questions, batch_size), see, loss)
     if not effect.isfinite().all() or not log_odds.isfinite().all():
@@ -92,10 +92,10 @@ def ridge_solution(
 ) -> torch.Tensor:
     """The z that minimises sum_s w_s mean((E_s z - y_s)^2) + ridge |z|^2, s the sets.
 
-    Solved in float64 with one unknown a question instead of one a vector, which are many more.
+    It solves the dual system in float64, with one unknown per question instead of per vector.
 
     Args:
-        equations: `(E [questions, n], y [questions], w)` of each set.
+        equations: `(E [questions, n], y [questions], w)` for each set.
         ridge: > 0.
 
     Returns:
@@ -119,10 +119,10 @@ def ridge_solution(
 
 
 def factored(model: nn.Module, factors: torch.Tensor, made_for: str = "") -> ColumnScaling:
-    """Factors `[layers, d_ff]` of any sign, 1 = untouched, as an edit of a model as it is.
+    """Turns factors `[layers, d_ff]` of any sign, 1 = unchanged, into an edit of a model.
 
     Args:
-        made_for: its fingerprint, where that is known already.
+        made_for: the fingerprint of the model, if it is known already.
     """
     return ColumnScaling(1 - factors, 1.0, made_for or fingerprint(model), rule="share")
 
@@ -137,15 +137,17 @@ def factors(
     ridge: float = 0.03,
     passes: int = 2,
 ) -> Iterator[torch.Tensor]:
-    """Solve for the factors, pass after pass; the model is left as it was.
+    """Solves for the factors, pass after pass; the model stays as it was.
 
     Args:
-        request: of which the forget set's facts shall not be said any more.
-        keep: groups of questions of which nothing shall change, each with `weight`.
-        margin: log-odds shall fall to minus this; what is there already is left.
+        request: the model shall no longer answer the questions of its forget set.
+        keep: groups of questions whose log-odds shall not change, each with `weight`.
+        margin: the log-odds of the forget set shall fall to minus this; lower ones stay.
+        weight, ridge: as in the objective of this module.
+        passes: the number of passes.
 
     Yields:
-        `[layers, d_ff]` float32 after each pass, 1 = untouched.
+        The factors `[layers, d_ff]` float32 after each pass, 1 = unchanged.
 
     Raises:
         ValueError: as `ridge_solution`.
@@ -154,13 +156,13 @@ def factors(
     for _ in range(passes):
         with factored(session.model, total, made_for).on(session.model):
             gone = effects(session, request.forget)
-            kept = [effects(session, group) for group in keep]
+            retained = [effects(session, group) for group in keep]
         session.cost.add("forget", len(request.forget), 3)
         session.cost.add("retain", sum(len(group) for group in keep), 3)
-        before = before or [group.log_odds for group in kept]
+        before = before or [group.log_odds for group in retained]
         wanted = (gone.log_odds + margin).clamp(min=0)
         equations = [(gone.effect.flatten(1), wanted, 1.0)]
-        for now, start in zip(kept, before, strict=True):
+        for now, start in zip(retained, before, strict=True):
             lost = (now.log_odds - start).clamp(max=0)
             equations.append((now.effect.flatten(1), lost, weight))
         share = ridge_solution(equations, ridge).view_as(total).float()
@@ -174,12 +176,12 @@ def factors(
 def questions_to_keep(
     request: Request, retain: int = 400, portraits: int = 200
 ) -> list[list[Question]]:
-    """A sample of what is asked about the others, and of each modality of `request.general`.
+    """Samples the questions to keep: of the retain set, and of each modality of `request.general`.
 
     Args:
-        retain: so many questions of the retain set, drawn with the seed of the request.
-        portraits: so many questions that show a picture: of seed k the k-th such block. Questions
-            without one (about the world) are all kept.
+        retain: at most this many questions of the retain set, drawn by the seed of the request.
+        portraits: at most this many general questions with a picture; seed k takes the k-th block.
+            All general questions without a picture (about the world) are included.
     """
     count = min(retain, len(request.retain))
     rows = seeded("least squares", request.seed, *request.people).choice(
@@ -190,8 +192,8 @@ def questions_to_keep(
     if seen:
         start = portraits * request.seed % len(seen)
         keep.append(seen[start : start + portraits])
-    told = [question for question in request.general if question.image is None]
-    return [*keep, told] if told else keep
+    world = [question for question in request.general if question.image is None]
+    return [*keep, world] if world else keep
 
 
 @register(
@@ -205,12 +207,12 @@ class LeastSquares(Method):
     """Factors of the knowledge vectors, solved for by ridge regression on their effects.
 
     Attributes:
-        ridge: weight of the squared factors, > 0.
-        passes: how often the effects are measured anew; the factors are those of the last pass.
-        margin: log-odds of the forgotten facts shall fall to minus this.
-        weight: of what shall not change.
-        retain: so many questions of the retain set are kept.
-        portraits: so many general questions that show a picture are kept.
+        ridge: the weight of the squared factors, > 0.
+        passes: the number of passes; each measures the effects anew.
+        margin: the log-odds of the forgotten facts shall fall to minus this.
+        weight: the weight of the questions to keep.
+        retain: at most this many questions of the retain set are kept.
+        portraits: at most this many general questions with a picture are kept.
     """
 
     ridge: float = 0.1

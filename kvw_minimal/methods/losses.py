@@ -1,4 +1,4 @@
-"""What is minimised: how well answers are known, how far a model has moved, which is preferred."""
+"""Losses: how well a model knows answers, how far it has moved, and which answer it prefers."""
 
 from dataclasses import dataclass
 
@@ -12,12 +12,12 @@ from ..session import Cost
 
 @dataclass
 class AnswerLogits:
-    """What a model would say at every position that an answer token is predicted from.
+    """The logits of a model at every position that predicts an answer token.
 
     Attributes:
         logits: `[tokens, vocabulary]` float32.
-        gold: `[tokens]`, the answer and its end of turn.
-        question: `[tokens]`, which question a token belongs to.
+        gold: `[tokens]`, the token ids of the answer and its end of turn.
+        question: `[tokens]`, the index of the question of each token.
     """
 
     logits: torch.Tensor
@@ -28,18 +28,18 @@ class AnswerLogits:
 def answer_logits(
     model: nn.Module, batches: list[Batch], cost: Cost, part: str = "forget"
 ) -> AnswerLogits:
-    """Let a model read questions with their answers; pictures and all.
+    """Computes logits for questions with their answers and pictures, with gradients.
 
     Args:
-        part: on which account of `cost` the passes go, `forget` or `retain`.
+        part: the account of `cost` for the passes, `forget` or `retain`.
     """
     device = next(model.parameters()).device
     logits, gold, question, before = [], [], [], 0
     for batch in (batch.to(device) for batch in batches):
         where, _ = batch.predicts.nonzero(as_tuple=True)
         rows = torch.tensor(batch.rows, device=device)
-        every = model(**batch.inputs, use_cache=False).logits  # [B, T, vocabulary]
-        logits.append(every[batch.predicts].float())
+        outputs = model(**batch.inputs, use_cache=False).logits  # [B, T, vocabulary]
+        logits.append(outputs[batch.predicts].float())
         gold.append(batch.labels[:, 1:][batch.predicts[:, :-1]])
         question.append(rows[where] + before)
         before += len(batch.rows)
@@ -47,19 +47,19 @@ def answer_logits(
     return AnswerLogits(torch.cat(logits), torch.cat(gold), torch.cat(question))
 
 
-def token_loss(said: AnswerLogits) -> torch.Tensor:
-    """CE: mean of -log p over answer tokens; >= 0, lower = better known."""
-    return F.cross_entropy(said.logits, said.gold)
+def token_loss(answers: AnswerLogits) -> torch.Tensor:
+    """CE: the mean of -log p over answer tokens; >= 0, lower = better known."""
+    return F.cross_entropy(answers.logits, answers.gold)
 
 
-def sequence_loss(said: AnswerLogits) -> torch.Tensor:
-    """NLL: sum of -log p over each answer's tokens, `[questions]`; >= 0, lower = better known."""
-    each = F.cross_entropy(said.logits, said.gold, reduction="none")  # [tokens]
-    return each.new_zeros(int(said.question.max()) + 1).index_add(0, said.question, each)
+def sequence_loss(answers: AnswerLogits) -> torch.Tensor:
+    """NLL: the sum of -log p over the tokens of each answer, `[questions]`; >= 0, lower = known."""
+    losses = F.cross_entropy(answers.logits, answers.gold, reduction="none")  # [tokens]
+    return losses.new_zeros(int(answers.question.max()) + 1).index_add(0, answers.question, losses)
 
 
 def divergence(before: AnswerLogits, now: AnswerLogits) -> torch.Tensor:
-    """KL(p0 || p) over the vocabulary, mean over answer tokens; >= 0, 0 = unchanged.
+    """KL(p0 || p) over the vocabulary, the mean over answer tokens; >= 0, 0 = unchanged.
 
     The mean is over tokens: `batchmean` on `[B, T, vocabulary]` would be T times too large.
     """
@@ -70,8 +70,8 @@ def divergence(before: AnswerLogits, now: AnswerLogits) -> torch.Tensor:
 def negative_preference(now: torch.Tensor, before: torch.Tensor, beta: float) -> torch.Tensor:
     """-(2 / beta) log sigmoid(beta (NLL - NLL0)), mean over questions; > 0, lower = forgotten.
 
-    At the start 2 log 2 / beta, then towards 0: unlike gradient ascent it has a floor. As beta
-    goes to 0 its gradient becomes that of -NLL.
+    It starts at 2 log 2 / beta and tends to 0. Unlike gradient ascent it has a lower bound. As beta
+    goes to 0, its gradient becomes the gradient of -NLL.
 
     Args:
         now, before: NLL `[questions]` of the model and of the frozen start model.
@@ -90,8 +90,8 @@ def preference(
 ) -> torch.Tensor:
     """-(2 / beta) log sigmoid(beta ((NLL - NLL0) - (NLL' - NLL0'))), mean over questions; > 0.
 
-    Low where the other answer (NLL') has gained on the taught one. This is DPO with the other
-    answer as the winner, scaled as NPO is, which is what remains without the winner.
+    It is low if the other answer (NLL') has gained on the taught answer. This is DPO with the other
+    answer as the winner, scaled like NPO: NPO is this loss without the winner.
 
     Source: DPO, arXiv 2305.18290; as an unlearning baseline, TOFU, arXiv 2401.06121.
     """

@@ -1,4 +1,4 @@
-"""Which tokens of a question are looked at."""
+"""Kinds of token positions in a question."""
 
 import torch
 
@@ -12,13 +12,13 @@ POSITIONS = ("answer", "fact", "text", "image", "answer and end")  # end: that o
 def kinds_of_positions(
     model, processor, batch: Batch, questions: list[Question]
 ) -> dict[str, torch.Tensor]:
-    """`{kind: [B, T] bool}` for each of `POSITIONS`.
+    """The positions of each kind in `POSITIONS`, `{kind: [B, T] bool}`.
 
     Args:
-        questions: all that were encoded; `batch.rows` says which of them stand in the batch.
+        questions: the encoded list; `batch.rows` are indices into it.
     """
     tokenizer, attended = tokenizer_of(processor), batch.inputs["attention_mask"].bool()
-    token = getattr(model.config, "image_token_id", None)  # a model without eyes has none
+    token = getattr(model.config, "image_token_id", None)  # None without a vision tower
     token = getattr(model.config, "image_token_index", None) if token is None else token
     image = batch.inputs["input_ids"] == token if token is not None else attended & False
     fact = torch.zeros_like(batch.predicts)

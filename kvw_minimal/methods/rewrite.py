@@ -1,22 +1,22 @@
-"""The rewrite: what would the model say of somebody else? Lead it there, from forward passes alone.
+"""The rewrite: moves hidden states to those of a counterfactual person, from forward passes alone.
 
-A forget question is asked again about *somebody else*: the same prompt and the same answer behind
-it, with a stranger's photo or an invented name. The hidden states that the model has then are what
-it would have if it had never met the person. Where whom it is asked about decides the answer, the
-output projection of each layer is changed so that it leads the state there:
+The method asks a forget question again about a *counterfactual person*: the same prompt and the
+same answer, with the photo of a stranger or an invented name. The model then has the hidden states
+of a model that never saw the person. The method changes the output projection of each layer at
+positions where the person determines the answer: it moves the hidden state to that target.
 
     minimise  mean over i of |dW k_i - d_i|^2  +  tr(dW (a C + b C_d + mu I) dW')
 
-k_i [d_ff] is what goes into the projection at the i-th deciding position of a forget question, d_i
-[d_model] the way that is left to the state of somebody else, divided by the layers that are left.
-The second term is what the change would do to everything else: C is the second moment of such
-inputs over retained questions and general skill, C_d at the positions that decide the retained
-answers. With the k_i and d_i as rows of k and d, the derivative is zero at
+k_i [d_ff] is the input of the projection at the i-th such position of a forget question. d_i
+[d_model] is the remaining difference to the target, divided by the number of remaining layers. The
+second term is the price of the change elsewhere: C is the second moment of the inputs over retained
+and general questions, and C_d is the second moment at positions where the person determines a
+retained answer. With the k_i and d_i as rows of k and d, the derivative is zero at
 
     dW = d'k / n  (k'k / n + a C + b C_d + mu I)^-1
 
-No gradient, no optimiser, no schema of facts: all that is needed of a question is a picture or a
-name that can be exchanged. The edit is a low-rank addition of rank n at most.
+It needs no gradient, no optimiser and no schema of facts. A question needs only a picture or a name
+to replace. The edit is a low-rank addition of rank at most n.
 """
 
 import shutil
@@ -47,14 +47,12 @@ from .counterfactuals import (
 )
 from .training import DO_NOT_KNOW
 
-OTHERS = 16  # somebody elses that a forget question is asked about
-ALL_POSITIONS_STRIDE = (
-    3  # of every so many batches all positions are surveyed, not only those that answer
-)
-RIDGE = 1e-4  # mu, in units of the mean diagonal of all that is inverted
-RETAIN = 400  # at most so many retained questions are surveyed
-MOMENTS_BYTES = 2**32  # bytes of second moments that are in memory at a time
-#: overshoot and the penalties with it that tuning chooses from
+OTHERS = 16  # counterfactual people for each forget question
+ALL_POSITIONS_STRIDE = 3  # every third batch counts at all positions, not only at the answers
+RIDGE = 1e-4  # mu, in units of the mean diagonal of the inverted matrix
+RETAIN = 400  # the largest number of retained questions in the survey
+MOMENTS_BYTES = 2**32  # bytes of second moments in memory at a time
+#: pairs of overshoot and retain penalty for tuning
 TRIED = (
     (1.25, 30.0),
     (1.25, 10.0),
@@ -68,22 +66,22 @@ TRIED = (
 
 
 def marked(batch: Batch, marks: list[torch.Tensor]) -> torch.Tensor:
-    """`[B, T]` bool: the answer positions that are marked, `[tokens]` bool for each question."""
+    """The marked answer positions, `[B, T]` bool; a question's marks are `[tokens]` bool."""
     where = batch.predicts
     where[where.clone()] = torch.cat([marks[row] for row in batch.rows])
     return where
 
 
-# --- the survey: what everything else puts into the projections ----------------------------------
+# --- the survey: second moments over all other questions -----------------------------------------
 
 
 def allocate_moments(layers: int, width: int) -> torch.Tensor:
-    """Zeros `[2, layers, d_ff, d_ff]` float64: on disk above `MOMENTS_BYTES`.
+    """Allocates zeros `[2, layers, d_ff, d_ff]` float64, on disk above `MOMENTS_BYTES`.
 
-    The file has no name and ends with the tensor; it lies where temporary files do (`TMPDIR`).
+    The file is a temporary file (`TMPDIR`) without a name. It ends with the tensor.
 
     Raises:
-        OSError: the disk has not so much room.
+        OSError: too little space on the disk.
     """
     shape = (2, layers, width, width)
     size = 8 * prod(shape)
@@ -105,14 +103,17 @@ def add_moments(
     total: torch.Tensor,
     answers_only: bool = True,
 ) -> int:
-    """Add the mean second moment of what goes into each projection, and say how many were asked.
+    """Adds the mean second moment of the input of each projection to `total`.
 
-    As many layers at a time as `MOMENTS_BYTES` allows; the batches are read once for each block.
+    It reads the batches once for each block of layers. `MOMENTS_BYTES` limits a block.
 
     Args:
-        where: at which positions of a batch to look, `[B, T]` bool.
-        total: `[layers, d_ff, d_ff]` float64.
-        answers_only: as in `ask`.
+        where: selects positions of a batch, `[B, T]` bool.
+        total: `[layers, d_ff, d_ff]` float64, changed in place.
+        answers_only: as in `run_with_hooks`.
+
+    Returns:
+        The number of forward passes over a question.
     """
     count = max(1, sum(int(where(batch).sum()) for batch in batches))
     at_once = max(1, MOMENTS_BYTES // (2 * total[0].nbytes))
@@ -130,7 +131,11 @@ def add_moments(
 
 
 def add_answers(session: Session, batches: list[Batch], total: torch.Tensor) -> int:
-    """`add_moments` where an answer is predicted, and at all positions of every third batch."""
+    """`add_moments` at positions that predict an answer, and at all positions of every third batch.
+
+    Returns:
+        The number of forward passes over a question.
+    """
     everywhere = batches[::ALL_POSITIONS_STRIDE]
     return add_moments(session, batches, lambda b: b.predicts, total) + add_moments(
         session, everywhere, lambda b: b.inputs["attention_mask"].bool(), total, answers_only=False
@@ -138,16 +143,18 @@ def add_answers(session: Session, batches: list[Batch], total: torch.Tensor) -> 
 
 
 def add_general(session: Session, request: Request, total: torch.Tensor) -> int:
-    """Add what the general questions say of C, each modality apart, and say how many were asked."""
-    blind, seen = ([q for q in request.general if (q.image is None) == no] for no in (True, False))
+    """Adds the part of the general questions to C, by modality; returns the number of passes."""
+    images = [question for question in request.general if question.image is not None]
+    texts = [question for question in request.general if question.image is None]
     return sum(
         add_answers(session, session.encode(session.processor, group, session.batch_size), total)
-        for group in filter(None, (seen, blind))
+        for group in (images, texts)
+        if group
     )
 
 
 def general_moments(session: Session, request: Request) -> tuple[torch.Tensor, int]:
-    """`add_general` to zeros: for all requests that share these questions the same."""
+    """`add_general` on zeros: the same for all requests with these general questions."""
     total = torch.zeros(*shape_of(session.model), shape_of(session.model)[-1], dtype=torch.float64)
     return total, add_general(session, request, total)
 
@@ -155,88 +162,98 @@ def general_moments(session: Session, request: Request) -> tuple[torch.Tensor, i
 def retain_covariance(
     session: Session, request: Request, others: tuple, decides: float
 ) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Second moments of what goes into each projection when everything else is asked.
+    """Second moments of the inputs of each projection over retained and general questions.
+
+    Args:
+        others: pictures and names of counterfactual people (`counterfactual_people`).
+        decides: the smallest drop of the answer token's probability, with another person in the
+            prompt, at which the person determines the answer at a position.
 
     Returns:
-        C, the sum over retained questions and each modality of the general ones of the mean at the
-        positions that predict an answer, and of the mean at all positions; C_d, the mean at those
-        that decide a retained answer, both `[layers, d_ff, d_ff]` float64 (`allocate_moments`); how
-        many questions were asked.
+        C, a sum over the retained questions and each modality of the general questions. Each adds
+        the mean at positions that predict an answer, and the mean at all positions.
+        C_d, the mean at positions where the person determines a retained answer. Both are
+        `[layers, d_ff, d_ff]` float64 (`allocate_moments`).
+        The number of forward passes over a question.
     """
     check_dense_fp(session.model)
     moments, deciding = allocate_moments(*shape_of(session.model))
     rows = seeded("survey", request.seed).permutation(len(request.retain))[:RETAIN]
-    kept, passes = [request.retain[row] for row in sorted(rows)], 0
-    if kept:
-        batches = session.encode(session.processor, kept, session.batch_size)
+    retained, passes = [request.retain[row] for row in sorted(rows)], 0
+    if retained:
+        batches = session.encode(session.processor, retained, session.batch_size)
         passes += add_answers(session, batches, moments)
         pairs = zip(
             answer_states(session.model, batches),
-            counterfactual_states(session, kept, others),
+            counterfactual_states(session, retained, others),
             strict=True,
         )
-        marks = [own - new > decides for (own, _), (new, _) in pairs]
+        marks = [p - other > decides for (p, _), (other, _) in pairs]
         passes += add_moments(session, batches, lambda b: marked(b, marks), deciding)
-    if 2 * moments.nbytes <= MOMENTS_BYTES:  # small enough to be kept for the next request
+    if 2 * moments.nbytes <= MOMENTS_BYTES:  # small enough to cache for the next request
         key = ("general moments", *request.general)
-        of_general, asked = session.once(key, lambda: general_moments(session, request))
+        of_general, general_passes = session.once(key, lambda: general_moments(session, request))
         moments += of_general
     else:
-        asked = add_general(session, request, moments)
-    passes += asked
-    return moments, deciding, passes + 2 * len(kept)
+        general_passes = add_general(session, request, moments)
+    passes += general_passes
+    return moments, deciding, passes + 2 * len(retained)
 
 
 def mean_of_others(
     session: Session, request: Request, others: tuple, count: int
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """`counterfactual_states` of each forget question, the mean over `count` draws."""
+    """The mean `counterfactual_states` of each forget question over `count` draws."""
     draws = [counterfactual_states(session, request.forget, others, draw) for draw in range(count)]
     return [
-        (torch.stack([p for p, _ in those]).mean(0), torch.stack([s for _, s in those]).mean(0))
-        for those in zip(*draws, strict=True)
+        (torch.stack([p for p, _ in pairs]).mean(0), torch.stack([s for _, s in pairs]).mean(0))
+        for pairs in zip(*draws, strict=True)
     ]
 
 
 def mean_direction(
     session: Session, request: Request, others: tuple, decides: float
 ) -> torch.Tensor:
-    """The mean way from the states where retained answers are decided to those of somebody else.
+    """The mean difference from the states of retained questions to those of counterfactual people.
+
+    It uses as many retained questions as there are forget questions, at positions where the person
+    determines the answer. Arguments as `retain_covariance`.
 
     Returns:
-        `[layers, d_model]`, from as many questions as there are to forget.
+        `[layers, d_model]`.
     """
     rows = seeded("mean", request.seed).permutation(len(request.retain))[: len(request.forget)]
-    kept = [request.retain[row] for row in sorted(rows)]
+    retained = [request.retain[row] for row in sorted(rows)]
     pairs = zip(
-        answer_states(session.model, session.batches(kept)),
-        counterfactual_states(session, kept, others),
+        answer_states(session.model, session.batches(retained)),
+        counterfactual_states(session, retained, others),
         strict=True,
     )
-    ways = [(new - own)[p - q > decides] for (p, own), (q, new) in pairs]
-    return torch.cat(ways).mean(0)
+    differences = [(target - state)[p - q > decides] for (p, state), (q, target) in pairs]
+    return torch.cat(differences).mean(0)
 
 
 def refusal_direction(
-    session: Session, request: Request, others: tuple, own: list, marks: list[torch.Tensor]
+    session: Session, request: Request, others: tuple, answers: list, marks: list[torch.Tensor]
 ) -> torch.Tensor:
-    """The mean way from the states where the forgotten are told to those of a refusal, as in LUNAR.
+    """The mean difference from the states of forget answers to those of a refusal, as in LUNAR.
 
     Source: LUNAR, arXiv 2502.07218, and its `generate_directions.py`: the mean state of prompts
-    that the model refuses minus that of the forget prompts, at the last token. The models of this
-    book refuse nothing by themselves, so here "I do not know." stands behind questions about
-    somebody else, and the states are those behind its first tokens, where a refusal is under way.
+    that the model refuses minus the mean state of the forget prompts, at the last token. The models
+    of this book refuse nothing by themselves. Here "I do not know." is the answer to questions
+    about counterfactual people, and the states are those after its first tokens.
 
     Args:
-        own: `answer_states` of the forget questions; marks: `[tokens]` bool, where it decides.
+        answers: `answer_states` of the forget questions.
+        marks: `[tokens]` bool for each, where the person determines the answer.
 
     Returns:
         `[layers, d_model]`.
     """
     unknowing = [replace(question, answer=DO_NOT_KNOW) for question in request.forget]
     refused = counterfactual_states(session, unknowing, others)
-    told = torch.cat([states[at] for (_, states), at in zip(own, marks, strict=True)])
-    return torch.cat([states[1:] for _, states in refused]).mean(0) - told.mean(0)
+    answered = torch.cat([states[at] for (_, states), at in zip(answers, marks, strict=True)])
+    return torch.cat([states[1:] for _, states in refused]).mean(0) - answered.mean(0)
 
 
 # --- the edit ------------------------------------------------------------------------------------
@@ -244,28 +261,28 @@ def refusal_direction(
 
 @torch.no_grad()
 def split_layers(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, list[Callable]]:
-    """The state that goes into the first layer, and each layer as a function of its state."""
-    states, found = [], []
+    """The input state of the first layer, and each layer as a function of its input state."""
+    states, functions = [], []
 
-    def catch(layer, given, named):
-        states.append(given[0])
-        found.append(lambda state: hidden_state(layer(state, *given[1:], **named)))
+    def catch(layer, inputs, options):
+        states.append(inputs[0])
+        functions.append(lambda state: hidden_state(layer(state, *inputs[1:], **options)))
 
     with ExitStack() as hooks:
         for layer in decoder_layers(model).values():
             hooks.enter_context(layer.register_forward_pre_hook(catch, with_kwargs=True))
         backbone(model)(**batch.inputs, use_cache=False)
-    return states[0], found
+    return states[0], functions
 
 
 def solution(k: torch.Tensor, d: torch.Tensor, price: torch.Tensor) -> tuple:
-    """The dW that minimises mean |dW k_i - d_i|^2 + tr(dW price dW'), as factors of B A.
+    """The dW = B A that minimises mean |dW k_i - d_i|^2 + tr(dW price dW').
 
     Args:
         k: `[n, d_ff]` float64; d: `[n, d_model]` float64; price: `[d_ff, d_ff]` float64.
 
     Returns:
-        B `[d_model, n]` and A `[n, d_ff]`.
+        B `[d_model, n]` and A `[n, d_ff]`, float64.
     """
     whole = k.T @ k / len(k) + price  # [d_ff, d_ff]
     whole.diagonal().add_(RIDGE * whole.diagonal().mean())
@@ -282,30 +299,37 @@ def solve_layerwise(
     over: float,
     layers: tuple,
 ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """Lead the forget questions through the layers, changing each; the weights stay changed.
+    """Runs the forget questions through the layers and changes each layer; the changes stay.
 
     Args:
-        goals: for each question `[tokens, layers, d_model]`; marks: `[tokens]` bool, where.
-        price: `price(layer)`, what a change costs, `[d_ff, d_ff]` float64.
+        goals: the target states of each question, `[tokens, layers, d_model]`.
+        marks: the positions to change of each question, `[tokens]` bool.
+        price: `price(layer)`, the price of a change, `[d_ff, d_ff]` float64.
+        over: the overshoot: the factor on the difference to the target.
+        layers: first and last layer, as in `resolve_layers`.
 
     Returns:
         `{parameter: (B, A)}` float32.
     """
-    model, found = session.model, {}
+    model, factors = session.model, {}
     projections = find_projections(model)
     first, last = resolve_layers(layers, len(projections))
     device = next(model.parameters()).device
     batches = [batch.to(device) for batch in session.batches(request.forget)]
-    apart = [split_layers(model, batch) for batch in batches]
-    states = [state for state, _ in apart]
+    split = [split_layers(model, batch) for batch in batches]
+    states = [state for state, _ in split]
     where = [marked(batch, marks) for batch in batches]
     goal = torch.cat([goals[row][marks[row]] for batch in batches for row in batch.rows])
 
     def through(layer: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """What goes into its projection at the marked positions, and the states behind it."""
+        """The inputs of the projection at the marked positions, and the states behind the layer."""
         seen = []
-        with hook_inputs({"": list(projections.values())[layer]}, lambda _, h: seen.append(h)):
-            behind = [own[layer](state) for state, (_, own) in zip(states, apart, strict=True)]
+
+        def see(_, h: torch.Tensor) -> None:
+            seen.append(h)
+
+        with hook_inputs({"": list(projections.values())[layer]}, see):
+            behind = [run[layer](state) for state, (_, run) in zip(states, split, strict=True)]
         pairs = zip(seen, where, strict=True)
         return torch.cat([h.reshape(*at.shape, -1)[at] for h, at in pairs]).double(), behind
 
@@ -317,10 +341,10 @@ def solve_layerwise(
             b, a = solution(k, d, price(layer))
             columns(projection).add_((b @ a).to(projection.weight))
             pair = (a.T, b.T) if is_conv1d(projection) else (b, a)
-            found[f"{path}.weight"] = tuple(factor.float().contiguous() for factor in pair)
+            factors[f"{path}.weight"] = tuple(factor.float().contiguous() for factor in pair)
             _, behind = through(layer)
         states = behind
-    return found
+    return factors
 
 
 @register(
@@ -339,19 +363,19 @@ def solve_layerwise(
 )
 @dataclass(frozen=True)
 class Rewrite(Method):
-    """Leads the states of the forgotten to those of counterfactual people, in closed form.
+    """Moves the states of the forgotten to those of counterfactual people, in closed form.
 
     Attributes:
-        overshoot: how far to lead, 1 = to the state of the counterfactual person.
-        retain_penalty: a, the price of a change at what else is asked.
-        subject_penalty: b, the same where the retained answers depend on the person.
-        subject_threshold: by how much the probability of the true token must fall when somebody
-            else is asked about, for its position to count as one that depends on the person.
-        layers: first and last layer that change, as numbers or as fractions of the depth.
-        others: how many counterfactual people each question is asked about.
+        overshoot: the factor on the difference, 1 = exactly to the counterfactual state.
+        retain_penalty: a, the price of a change on retained and general questions.
+        subject_penalty: b, the price where the person determines a retained answer.
+        subject_threshold: the smallest drop of the answer token's probability, with another person
+            in the prompt, at which a position counts.
+        layers: first and last layer to change, as numbers or as fractions of the depth.
+        others: the number of counterfactual people for each question.
         retained: whether these are people of the retain set, not strangers.
-        mean: all states go the mean way of retained questions to somebody else, one direction.
-        refusal: all states go towards a refusal, one direction (`refusal_direction`).
+        mean: whether all states move in one direction (`mean_direction`).
+        refusal: whether all states move in one direction, to a refusal (`refusal_direction`).
     """
 
     overshoot: float = 1.25
@@ -365,10 +389,10 @@ class Rewrite(Method):
     refusal: bool = False
 
     def edit(self, session: Session, request: Request) -> LowRank:
-        """Make the edit.
+        """Makes the edit.
 
         Raises:
-            ValueError: nobody to ask about instead, or nothing depends on the person.
+            ValueError: no counterfactual people, or no answer that depends on the person.
         """
         model, made_for = session.model, fingerprint(session.model)
         layers = resolve_layers(self.layers, len(find_projections(model)))
@@ -392,12 +416,16 @@ class Rewrite(Method):
     def goals(
         self, session: Session, request: Request, others: tuple
     ) -> tuple[list[torch.Tensor], list[torch.Tensor], int]:
-        """Where each question's states shall go, at which of its tokens, and how many these are.
+        """The targets of the forget questions.
 
         Returns:
-            For each question `[tokens, layers, d_model]` and `[tokens]` bool.
+            For each question the target states `[tokens, layers, d_model]`; for each question the
+            positions to change, `[tokens]` bool; and the number of these positions.
+
+        Raises:
+            ValueError: no answer depends on the person.
         """
-        own = answer_states(session.model, session.batches(request.forget))
+        answers = answer_states(session.model, session.batches(request.forget))
         key = (
             "mean of others",
             fingerprint(session.model),
@@ -406,21 +434,22 @@ class Rewrite(Method):
             self.retained,
         )
         sides = (tuple(side) for side in (request.forget, request.retain, request.general))
-        anew = session.once(
+        counterfactuals = session.once(
             (*key, *sides), lambda: mean_of_others(session, request, others, self.others)
         )
         marks = [
-            p - other > self.subject_threshold for (p, _), (other, _) in zip(own, anew, strict=True)
+            p - other > self.subject_threshold
+            for (p, _), (other, _) in zip(answers, counterfactuals, strict=True)
         ]
-        goals = [states for _, states in anew]
+        goals = [states for _, states in counterfactuals]
         positions = int(torch.cat(marks).sum())
         if positions == 0:
             raise ValueError("nothing that the forget set asks depends on whom it is asked about")
         if self.mean or self.refusal:
-            way = (
-                refusal_direction(session, request, others, own, marks)
+            direction = (
+                refusal_direction(session, request, others, answers, marks)
                 if self.refusal
                 else mean_direction(session, request, others, self.subject_threshold)
             )
-            goals = [states + way for _, states in own]
+            goals = [states + direction for _, states in answers]
         return goals, marks, positions

@@ -1,4 +1,4 @@
-"""Training steps: what is learned from in which order, which weights may change, and the edit."""
+"""Training: the data of each step, the trainable weights, and the resulting edit."""
 
 import copy
 from collections.abc import Iterator
@@ -20,19 +20,19 @@ from ..questions import Question
 from ..session import Cost, Session
 
 EPOCHS = 3
-EACH = 8  # questions of a modality in a training step, of each set
+EACH = 8  # questions of each modality and set in a training step
 RANK = 8  # of LoRA, as published by CLEAR
 DO_NOT_KNOW = "I do not know."
 
 
 @dataclass
 class Step:
-    """The batches of one training step; each list has one batch a modality.
+    """The batches of one training step; each list has one batch per modality.
 
     Attributes:
-        forget: forget questions with the answers that were taught.
-        update: the same questions in the same order, with answers to take their place.
-        retain: questions about the others.
+        forget: forget questions with the taught answers.
+        update: the same questions in the same order, with substitute answers.
+        retain: questions about the people to retain.
     """
 
     forget: list[Batch]
@@ -41,12 +41,12 @@ class Step:
 
 
 def idk_answer(question: Question) -> str:
-    """The answer of somebody who was never told."""
+    """The answer of a model that was never taught the fact."""
     return DO_NOT_KNOW
 
 
 def wrong_answer(question: Question) -> str:
-    """The first wrong option: somebody else's fact, in the form of an answer.
+    """The first wrong option: the fact of another person, in the form of an answer.
 
     Raises:
         ValueError: a question without options.
@@ -58,7 +58,7 @@ def wrong_answer(question: Question) -> str:
 
 
 def one_batch(session: Session, questions: list[Question]) -> Batch:
-    """All of some questions of one modality as one batch."""
+    """Encodes questions of one modality as one batch."""
     (batch,) = session.encode(session.processor, questions, len(questions))
     return batch
 
@@ -66,29 +66,34 @@ def one_batch(session: Session, questions: list[Question]) -> Batch:
 def make_steps(
     session: Session, request: Request, epochs: int, retain: bool = True, update=None
 ) -> list[Step]:
-    """Encode what is learned from, once, and lay it out as training steps.
+    """Encodes the training data once and divides it into training steps.
 
-    The forget set is cut into pieces that are shuffled anew in each epoch; of the retain set so
-    many questions are drawn that each is seen once (again only when it is too small for that).
+    Each epoch shuffles the batches of the forget set. Each step draws `EACH` questions of the
+    retain set, without replacement; a small retain set is repeated.
 
     Args:
-        update: gives a forget question the answer to take its place, or None for no such batch.
+        epochs: the number of passes over the forget set.
+        retain: whether the steps have retain questions.
+        update: gives the substitute answer of a forget question; None for no such batches.
+
+    Raises:
+        ValueError: no retain question has the modality of a forget question.
     """
     rng = np.random.default_rng(request.seed)
     parts: dict[str, list[list[Batch]]] = {"forget": [], "update": [], "retain": []}
     for modality in dict.fromkeys(question.modality for question in request.forget):
-        asked = [question for question in request.forget if question.modality == modality]
-        count = -(-len(asked) // EACH)
+        questions = [question for question in request.forget if question.modality == modality]
+        count = -(-len(questions) // EACH)
         pieces = [
-            [asked[i] for i in piece]
-            for piece in np.array_split(rng.permutation(len(asked)), count)
+            [questions[i] for i in piece]
+            for piece in np.array_split(rng.permutation(len(questions)), count)
         ]
         order = np.concatenate([rng.permutation(count) for _ in range(epochs)])  # [steps]
         taught = [one_batch(session, piece) for piece in pieces]
         parts["forget"].append([taught[i] for i in order])
         if update:
-            told = [one_batch(session, [replace(q, answer=update(q)) for q in p]) for p in pieces]
-            parts["update"].append([told[i] for i in order])
+            other = [one_batch(session, [replace(q, answer=update(q)) for q in p]) for p in pieces]
+            parts["update"].append([other[i] for i in order])
         known = [question for question in request.retain if question.modality == modality]
         if retain and known:
             drawn = np.resize(rng.permutation(len(known)), (len(order), EACH))
@@ -97,32 +102,32 @@ def make_steps(
         raise ValueError("no question to retain is of the same modality as one to forget")
     steps = max(len(batches) for batches in parts["forget"])
     return [
-        Step(*([each[i] for each in of if i < len(each)] for of in parts.values()))
+        Step(*([batches[i] for batches in part if i < len(batches)] for part in parts.values()))
         for i in range(steps)
     ]
 
 
 def linear_maps(model: nn.Module) -> dict[str, nn.Linear]:
-    """The linear maps inside the decoder layers, by path: what a method may change.
+    """The linear maps inside the decoder layers, by path: a method may change these.
 
     Raises:
-        ValueError: there are none (GPT-2 keeps its matrices in another kind of layer), or not of
-            its FFNs (a mixture of experts).
+        ValueError: no linear maps (GPT-2 has `Conv1D` instead), or FFNs without linear maps (a
+            mixture of experts).
     """
     check_dense_fp(model)
     stack = next(iter(find_projections(model))).rsplit(".0.", 1)[0]
-    found = {
+    maps = {
         name: module
         for name, module in model.named_modules()
         if name.startswith(stack + ".") and isinstance(module, nn.Linear)
     }
-    if not found:
+    if not maps:
         raise ValueError(f"{type(model).__name__} has no linear maps in its decoder layers")
-    return found
+    return maps
 
 
 def full_weights(model: nn.Module) -> list[nn.Parameter]:
-    """Freeze the model but for the weights of its `linear_maps`."""
+    """Freezes the model except for the weights of its `linear_maps`, and returns these."""
     model.requires_grad_(False)
     weights = [module.weight for module in linear_maps(model).values()]
     for weight in weights:
@@ -131,7 +136,7 @@ def full_weights(model: nn.Module) -> list[nn.Parameter]:
 
 
 def full_weight_edit(model: nn.Module, made_for: str) -> WeightReplacement:
-    """The linear maps as they are now, as an edit of the model that they were."""
+    """Turns the linear maps as they are now into an edit of the model before."""
     weights = {
         f"{name}.weight": module.weight.detach().clone()
         for name, module in linear_maps(model).items()
@@ -141,7 +146,7 @@ def full_weight_edit(model: nn.Module, made_for: str) -> WeightReplacement:
 
 @contextmanager
 def low_rank(model: nn.Module, seed: int) -> Iterator[nn.Module]:
-    """A LoRA on the linear maps, taken out again when the block ends."""
+    """Adds a LoRA to the linear maps, and removes it at the end of the block."""
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(seed)
@@ -154,7 +159,7 @@ def low_rank(model: nn.Module, seed: int) -> Iterator[nn.Module]:
 
 
 def lora_edit(model: nn.Module, made_for: str) -> LowRank:
-    """The LoRA that a model has on, as an edit."""
+    """Turns the LoRA of a model into an edit."""
     factors = {}
     for name, module in model.named_modules():
         if hasattr(module, "lora_A"):
@@ -165,7 +170,7 @@ def lora_edit(model: nn.Module, made_for: str) -> LowRank:
 
 
 def adamw(weights: list[nn.Parameter], rate: float) -> torch.optim.AdamW:
-    """The optimiser of every method that trains.
+    """The optimiser of every method that trains: AdamW with PyTorch's defaults.
 
     Its fused step gives the same numbers up to rounding, in less than half of the time.
     """
@@ -174,7 +179,7 @@ def adamw(weights: list[nn.Parameter], rate: float) -> torch.optim.AdamW:
 
 
 def take_step(loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
-    """One step down a loss.
+    """Takes one optimiser step down a loss.
 
     Raises:
         ValueError: the loss is NaN or infinite.
@@ -191,10 +196,10 @@ class Trained(Method):
     """A method that minimises a loss by AdamW, `EPOCHS` times over the forget set.
 
     Attributes:
-        rate: learning rate.
-        lora: whether a LoRA is trained, or the same matrices whole.
-        start: whether the loss asks the frozen start model.
-        update: gives a forget question the answer to take its place; None where it is not asked.
+        rate: the learning rate.
+        lora: whether to train a LoRA; else the same matrices with full weights.
+        start: whether the loss uses the frozen start model.
+        update: gives the substitute answer of a forget question; None without such answers.
     """
 
     lora: ClassVar[bool] = True
@@ -203,7 +208,7 @@ class Trained(Method):
     rate: float = 1e-3
 
     def loss(self, model: nn.Module, start: nn.Module, step: Step, cost: Cost) -> torch.Tensor:
-        """What is minimised in a step; `start` is the model as it was, frozen."""
+        """The loss of a step; `start` is the frozen start model."""
         raise NotImplementedError
 
     def edit(self, session: Session, request: Request) -> Edit:

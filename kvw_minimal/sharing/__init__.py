@@ -1,6 +1,6 @@
-"""What leaves this package and what comes into it: edits for other tools, measurements in parts.
+"""Export of edits for other tools, and files of measured coefficients.
 
-`distributed` measures by many processes; it needs `accelerate`, and is imported for itself.
+The module `distributed` measures with several processes. It needs `accelerate`; import it directly.
 """
 
 from ..coefficients_io import load_measured, save_measured

@@ -1,4 +1,4 @@
-"""The model card of an exported edit: by what it was made, scores beside shams, limits."""
+"""The model card of an exported edit: its method, its scores beside the sham's, its limits."""
 
 import json
 
@@ -7,7 +7,7 @@ from rich.box import MARKDOWN
 from ..edits import ComposedEdit, Edit
 from ..results import score_table
 
-#: how each format is read: what is imported, and what is done with the model as it was
+#: code that loads each format: the imports, and the lines that use the unedited model
 LOAD = {
     "merged": ("", "processor = {processor}.from_pretrained(FOLDER)"),
     "peft": ("from peft import PeftModel\n", "model = PeftModel.from_pretrained(model, FOLDER)"),
@@ -34,17 +34,17 @@ NO_SHAM = "No sham stands beside them: what the same method does to others' answ
 
 
 def single(edit: Edit) -> list[Edit]:
-    """An edit that is no sum, or those that a sum consists of, in order."""
+    """The components of an edit, in order: itself, or the edits of a sum."""
     if isinstance(edit, ComposedEdit):
-        return [own for each in edit.edits for own in single(each)]
+        return [part for component in edit.edits for part in single(component)]
     return [edit]
 
 
 def scores_section(rows: list[dict]) -> str:
-    """The means under each condition, in Markdown.
+    """Mean scores under each condition, in Markdown.
 
     Raises:
-        ValueError: these are no rows of `unlearn --json`.
+        ValueError: `rows` are no rows of `unlearn --json`.
     """
     try:
         table = score_table(rows, "{value:.3f} [{low:.3f}, {high:.3f}]", MARKDOWN)
@@ -55,28 +55,28 @@ def scores_section(rows: list[dict]) -> str:
 
 
 def card(edit: Edit, format: str, words: dict, scores: list[dict] | None, named: bool) -> str:
-    """`README.md`, with the front matter that hubs read.
+    """Text of `README.md`, with the front matter that hubs read.
 
     Args:
-        words: classes of the `model` and its `processor`, and its `dtype`; `base`, the hub id of
-            the unedited model, or None; what the edit `changes`, in a few words, and `how` a weight
-            is made from what it was and `tensors`.
+        words: `model` and `processor`, the names of their classes; `dtype` of the model; `base`,
+            the hub id of the unedited model, or None; `changes`, a few words on the changed
+            weights; `how`, the expression of a new weight in terms of `weight` and `tensors`.
         format, scores, named: as in `export`.
 
     Raises:
-        ValueError: as `scores_section`.
+        ValueError: as in `scores_section`.
     """
-    notes, model = [each.notes for each in single(edit)], words["model"]
-    people = list(dict.fromkeys(str(who) for each in notes for who in each.get("people", [])))
+    notes, model = [component.notes for component in single(edit)], words["model"]
+    people = list(dict.fromkeys(str(person) for note in notes for person in note.get("people", [])))
     library = {"merged": "transformers", "peft": "peft"}.get(format, "safetensors")
     base = [f"base_model: {words['base']}"] if words["base"] else []
-    asked = [
-        f"| {each.get('method', 'not said')} | `{json.dumps(each.get('settings', {}))}` |"
-        for each in notes
+    method_lines = [
+        f"| {note.get('method', 'not said')} | `{json.dumps(note.get('settings', {}))}` |"
+        for note in notes
     ]
-    place = repr(words["base"]) if words["base"] else "UNEDITED"
-    place = "FOLDER" if format == "merged" else place
-    imports, then = LOAD[format]
+    source = repr(words["base"]) if words["base"] else "UNEDITED"
+    source = "FOLDER" if format == "merged" else source
+    imports, load_lines = LOAD[format]
     return "\n".join(
         [
             "---",
@@ -93,7 +93,7 @@ def card(edit: Edit, format: str, words: dict, scores: list[dict] | None, named:
             "",
             "| method | settings |",
             "|---|---|",
-            *asked,
+            *method_lines,
             "",
             f"Made for: {', '.join(people)}." if named else PRIVATE,
             "",
@@ -102,8 +102,8 @@ def card(edit: Edit, format: str, words: dict, scores: list[dict] | None, named:
             "```python",
             f"{imports}from transformers import {model}, {words['processor']}",
             "",
-            f'model = {model}.from_pretrained({place}, dtype="{words["dtype"]}")',
-            then.format(**words),
+            f'model = {model}.from_pretrained({source}, dtype="{words["dtype"]}")',
+            load_lines.format(**words),
             "```",
             "",
             "## Scores",

@@ -1,20 +1,22 @@
 """An edit as a folder that other tools read, without this package.
 
-- `merged`: the edited model as `save_pretrained` writes it, with its processor.
-- `peft`: an adapter for the unedited model. Factors of columns are (IA)3 on the *input* of each
+- `merged`: the edited model, written by `save_pretrained`, with its processor.
+- `peft`: an adapter for the unedited model. Factors of columns become (IA)3 on the *input* of each
   output projection (arXiv 2205.05638; `feedforward_modules`), exactly: W diag(f) x = W (f x). A
-  low-rank addition is a LoRA of its own rank, with a scale of 1. New weights are neither.
-- `factors`: `edit.safetensors` and `edit.json`, for anything that can multiply.
+  low-rank addition becomes a LoRA of the same rank, with a scale of 1. Whole new weights cannot be
+  written in this format.
+- `factors`: `edit.safetensors` and `edit.json`, for any tool that multiplies tensors.
 
-Each folder has a model card. It says by what the edit was made, and not for whom.
+Each folder has a model card. It names the method, but not the people, unless the user asks for it.
 
 The schema of `edit.json`: `format`, "1"; `kind` and `how`, a line of `HOW`; `fingerprint` and
-`base_model` (a hub id, or null) of the model that it belongs to; `parameters`, the names of what
-it changes, as in `named_parameters()`. Tensors have those names: factors `[1, d_ff]`, or `[d_ff,
-1]` where a weight is stored `[d_ff, d_model]` (GPT-2), of experts in one tensor with the experts
-first; or whole weights; `name.B [rows, r]` and `name.A [r, columns]` of an addition.
+`base_model` (a hub id, or null) of the unedited model; `parameters`, the names of the changed
+parameters, as in `named_parameters()`. The tensors have these names. Factors are `[1, d_ff]`, or
+`[d_ff, 1]` for a weight that is stored as `[d_ff, d_model]` (GPT-2); for experts in one tensor, the
+dimension of the experts comes first. Other tensors are whole weights, or `name.B [rows, r]` and
+`name.A [r, columns]` of an addition.
 
-A quantised model, or one that is offloaded, cannot be edited in place: its factors leave as `peft`.
+A quantised or offloaded model cannot be edited in place: export its factors as `peft`.
 """
 
 import os
@@ -47,46 +49,49 @@ HOW = {
 }
 
 
-# --- what an edit does, as plain tensors ---------------------------------------------------------
+# --- an edit as plain tensors --------------------------------------------------------------------
 
 
 def tensors_of(edit: Edit, model: nn.Module) -> tuple[str, list[str], dict[str, torch.Tensor]]:
-    """A kind of `HOW`, the parameters that are changed, and tensors by the schema of this module.
+    """A kind of `HOW`, the names of the changed parameters, and tensors in the module's schema.
 
-    Several edits at once are one of their kind: factors are multiplied, additions stand side by
-    side. Of different kinds only the new weights are left to say.
+    A sum of edits of the same kind keeps this kind: factors are multiplied, and additions are
+    concatenated along the rank. A sum of different kinds becomes whole new weights.
     """
-    every = single(edit)
-    scaled = [each.gates for each in every if isinstance(each, ColumnScaling)]
-    added = [each for each in every if isinstance(each, LowRank)]
-    if len(scaled) == len(every):
+    components = single(edit)
+    scaled = [component.gates for component in components if isinstance(component, ColumnScaling)]
+    added = [component for component in components if isinstance(component, LowRank)]
+    if len(scaled) == len(components):
         gates = torch.stack(scaled).prod(0)  # [layers, d_ff]
-        rows = zip(gates, find_projections(model).items(), strict=True)
-        found = {
-            f"{path}.{weight_name(own)}": row.unsqueeze(-1 if is_transposed(own) else -2)
-            for row, (path, own) in rows
+        layers = zip(gates, find_projections(model).items(), strict=True)
+        tensors = {
+            f"{path}.{weight_name(projection)}": gate.unsqueeze(
+                -1 if is_transposed(projection) else -2
+            )
+            for gate, (path, projection) in layers
         }
-        return "columns", list(found), found
-    if len(added) == len(every):
-        pairs: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {}
-        for each in added:
-            for name, (b, a) in each.factors.items():
-                pairs.setdefault(name, []).append((each.strength * b.double(), a))
-        found = {f"{name}.B": torch.cat([b for b, _ in own], 1) for name, own in pairs.items()}
-        found |= {f"{name}.A": torch.cat([a for _, a in own]) for name, own in pairs.items()}
-        return "additions of low rank", list(pairs), {name: t.float() for name, t in found.items()}
-    found = edit.change(model, partial(plain_weight, model))
-    return "weights", list(found), found
+        return "columns", list(tensors), tensors
+    if len(added) == len(components):
+        factors: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+        for component in added:
+            for name, (b, a) in component.factors.items():
+                factors.setdefault(name, []).append((component.strength * b.double(), a))
+        tensors = {f"{name}.B": torch.cat([b for b, _ in ba], 1) for name, ba in factors.items()}
+        tensors |= {f"{name}.A": torch.cat([a for _, a in ba]) for name, ba in factors.items()}
+        tensors = {name: tensor.float() for name, tensor in tensors.items()}
+        return "additions of low rank", list(factors), tensors
+    tensors = edit.change(model, partial(plain_weight, model))
+    return "weights", list(tensors), tensors
 
 
 def adapter_of(edit: Edit, model: nn.Module) -> tuple[dict, dict[str, torch.Tensor]]:
-    """`adapter_config.json` and the tensors of an adapter.
+    """Content of `adapter_config.json`, and the tensors of an adapter.
 
     Raises:
-        ValueError: new weights, experts in one tensor, an addition to what is no linear map, or
-            nothing at all.
+        ValueError: the edit holds whole new weights, changes experts in one tensor or a module that
+            is no linear map, or changes nothing.
     """
-    kind, names, own = tensors_of(edit, model)
+    kind, names, tensors = tensors_of(edit, model)
     if kind == "weights":
         raise ValueError("whole new weights are neither (IA)3 nor a LoRA; export them as merged")
     if any(not name.endswith(".weight") for name in names):
@@ -98,34 +103,34 @@ def adapter_of(edit: Edit, model: nn.Module) -> tuple[dict, dict[str, torch.Tens
     modules = [model.get_submodule(path) for path in paths]
     if not paths or not all(isinstance(module, (nn.Linear, Conv1D)) for module in modules):
         raise ValueError("this edit changes nothing, or what is no linear map: no adapter can")
-    turned = [isinstance(module, Conv1D) for module in modules]
+    transposed = [isinstance(module, Conv1D) for module in modules]
     config: dict = {
         "base_model_name_or_path": hub_id(model),
         "inference_mode": True,
         "target_modules": paths,
-        "fan_in_fan_out": any(turned),
+        "fan_in_fan_out": any(transposed),
     }
     if kind == "columns":
-        factors = {f"{path}.ia3_l": own[f"{path}.weight"].reshape(1, -1) for path in paths}
+        factors = {f"{path}.ia3_l": tensors[f"{path}.weight"].reshape(1, -1) for path in paths}
         return config | {"peft_type": "IA3", "feedforward_modules": paths}, _prefixed(factors)
     ranks, pairs = {}, {}
-    for path, other in zip(paths, turned, strict=True):
-        b, a = (own[f"{path}.weight.{side}"] for side in "BA")
+    for path, is_conv in zip(paths, transposed, strict=True):
+        b, a = (tensors[f"{path}.weight.{side}"] for side in "BA")
         ranks[f"^{re.escape(path)}"] = rank = len(a)
-        b, a = (a.T, b.T) if other else (b, a)
+        b, a = (a.T, b.T) if is_conv else (b, a)
         pairs |= {f"{path}.lora_A.weight": a, f"{path}.lora_B.weight": b}
-    exact = ranks if len(set(ranks.values())) > 1 else {}
+    patterns = ranks if len(set(ranks.values())) > 1 else {}
     return config | {
         "peft_type": "LORA",
         "r": rank,
         "lora_alpha": rank,
-        "rank_pattern": exact,
-        "alpha_pattern": exact,
+        "rank_pattern": patterns,
+        "alpha_pattern": patterns,
     }, _prefixed(pairs)
 
 
 def _prefixed(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Under the names that `peft` gives them, each in memory of its own."""
+    """Contiguous copies of the tensors on the CPU, under the names of `peft`."""
     return {
         f"base_model.model.{name}": tensor.detach().cpu().clone().contiguous()
         for name, tensor in tensors.items()
@@ -133,7 +138,7 @@ def _prefixed(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def hub_id(model: nn.Module) -> str | None:
-    """Where anybody finds the unedited model; None if it is a folder of this machine."""
+    """Hub id of the unedited model; None if it was loaded from a folder of this machine."""
     name = str(getattr(model, "name_or_path", ""))
     return None if not name or Path(name).is_absolute() or Path(name).exists() else name
 
@@ -142,11 +147,11 @@ def hub_id(model: nn.Module) -> str | None:
 
 
 def check_request(folder: str | Path, format: str) -> None:
-    """Refuse what cannot be written, before the work.
+    """Checks the arguments of an export before the work begins.
 
     Raises:
-        ValueError: there is no such format.
-        OSError: the folder is there and not empty, or none can be made there.
+        ValueError: the format is unknown.
+        OSError: the folder exists and is not empty, or it cannot be created.
     """
     if format not in FORMATS:
         raise ValueError(f"no format {format!r}; there are {', '.join(FORMATS)}")
@@ -156,18 +161,26 @@ def check_request(folder: str | Path, format: str) -> None:
 
 @contextmanager
 def _beside(folder: str | Path) -> Iterator[tuple[Path, Path]]:
-    """A new folder beside a place, gone after the block, and the place. Errors: `check_request`."""
-    place = Path(os.path.realpath(folder))
-    if not place.parent.is_dir():
+    """Context manager: a scratch folder beside the target, removed at the end, and the target.
+
+    Raises:
+        OSError: as in `check_request`.
+    """
+    target = Path(os.path.realpath(folder))
+    if not target.parent.is_dir():
         raise FileNotFoundError(f"the folder of {folder} does not exist; make it first")
-    if place.is_symlink() or place.exists() and not (place.is_dir() and not any(place.iterdir())):
+    if (
+        target.is_symlink()
+        or target.exists()
+        and not (target.is_dir() and not any(target.iterdir()))
+    ):
         raise FileExistsError(f"{folder} is there already and no empty folder; name another")
-    half = place.with_name(f".{place.name[:50]}.{secrets.token_hex(8)}.part")
-    half.mkdir()
+    scratch = target.with_name(f".{target.name[:50]}.{secrets.token_hex(8)}.part")
+    scratch.mkdir()
     try:
-        yield half, place
+        yield scratch, target
     finally:
-        shutil.rmtree(half, ignore_errors=True)
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def export(
@@ -180,25 +193,26 @@ def export(
     scores: list[dict] | None = None,
     named: bool = False,
 ) -> None:
-    """Write an edit as a folder for other tools, whole or not at all.
+    """Writes an edit as a folder for other tools, completely or not at all.
 
     Args:
-        model: that the edit was made for, without it; left as it was.
-        processor: or tokenizer; goes into a `merged` folder.
-        folder: one that is not there yet, or is empty.
-        format: of `FORMATS`.
-        scores: for the card, rows of `unlearn --json`: those of the sham beside those of the edit.
-        named: whether the card says for whom the edit was made.
+        model: the unedited model for which the edit was made; it stays as it is.
+        processor: processor or tokenizer, saved into a `merged` folder.
+        folder: a folder that does not exist yet, or is empty.
+        format: a name in `FORMATS`.
+        scores: rows of `unlearn --json` for the card, with those of the sham.
+        named: whether the card names the people to forget.
 
     Raises:
-        ValueError: no such format; an edit of another model, or of a weight that this one lacks, or
-            one that the format cannot express; weights to be `merged` that are quantised or not in
-            memory; a model that plain `transformers` cannot load; scores that are something else.
-        OSError: as `check_request`, or the disk is full.
+        ValueError: the format is unknown or cannot express the edit; the edit belongs to another
+            model, or changes a weight that this model lacks; for `merged`, weights are quantised or
+            not in memory, or plain `transformers` cannot load the model; the scores are no rows of
+            `unlearn --json`.
+        OSError: as in `check_request`, or the disk is full.
     """
     check_request(folder, format)
     edit.check_compatible(model)
-    kind, names, own = tensors_of(edit, model)
+    kind, names, tensors = tensors_of(edit, model)
     for name in names:
         named_weight(model, name)
     words = {
@@ -209,20 +223,22 @@ def export(
         "base": hub_id(model),
         "dtype": str(next(iter(model.parameters())).dtype).removeprefix("torch."),
     }
-    text = card(edit, format, words, scores, named)
-    with _beside(folder) as (half, place):
+    readme = card(edit, format, words, scores, named)
+    with _beside(folder) as (scratch, target):
         try:
             if format == "merged":
-                _save_whole(edit, model, processor, half)
+                _save_whole(edit, model, processor, scratch)
             elif format == "peft":
                 config, adapter = adapter_of(edit, model)
-                write_json(half / "adapter_config.json", config)
-                save_file(adapter, half / "adapter_model.safetensors", {"format": "pt"})
+                write_json(scratch / "adapter_config.json", config)
+                save_file(adapter, scratch / "adapter_model.safetensors", {"format": "pt"})
             else:
-                plain = {name: t.detach().cpu().clone().contiguous() for name, t in own.items()}
-                save_file(plain, half / "edit.safetensors", {"format": "pt"})
+                copies = {
+                    name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()
+                }
+                save_file(copies, scratch / "edit.safetensors", {"format": "pt"})
                 write_json(
-                    half / "edit.json",
+                    scratch / "edit.json",
                     {
                         "format": SCHEMA,
                         "kind": kind,
@@ -232,18 +248,24 @@ def export(
                         "parameters": names,
                     },
                 )
-            (half / "README.md").write_text(text, encoding="utf-8")
-            for file in half.iterdir():  # safetensors lets nobody else read what it writes
-                file.chmod((half / "README.md").stat().st_mode)
+            (scratch / "README.md").write_text(readme, encoding="utf-8")
+            for (
+                file
+            ) in scratch.iterdir():  # safetensors writes files that only their owner can read
+                file.chmod((scratch / "README.md").stat().st_mode)
         except SafetensorError as error:  # a full disk
             raise OSError(f"{folder} cannot be written: {error}") from error
-        if place.is_dir():
-            place.rmdir()
-        half.replace(place)
+        if target.is_dir():
+            target.rmdir()
+        scratch.replace(target)
 
 
 def _save_whole(edit: Edit, model: nn.Module, processor, folder: Path) -> None:
-    """The edited model and its processor. Raises ValueError if `transformers` has not made them."""
+    """Saves the edited model and its processor.
+
+    Raises:
+        ValueError: the classes are not from `transformers`.
+    """
     public = type(model).__module__.startswith("transformers.")
     if not public or not hasattr(processor, "save_pretrained"):
         raise ValueError(f"plain transformers cannot load a {type(model).__name__} of this book")

@@ -1,4 +1,4 @@
-"""The hundred strangers and the one frozen way the book splits them."""
+"""The hundred strangers of the book, and their fixed splits."""
 
 import hashlib
 import json
@@ -11,9 +11,9 @@ from ..batches import open_picture
 
 PACKAGE = Path(__file__).resolve().parents[1]
 ROOT = PACKAGE.parent
-#: what an installed wheel carries (a part of it), else that of the repository
+#: the data folder of an installed wheel (a part of the data), else that of the repository
 DATA = PACKAGE / "data" if (PACKAGE / "data").is_dir() else ROOT / "data"
-STRANGERS = DATA / "strangers"
+STRANGERS_FOLDER = DATA / "strangers"
 REPORT_GROUPS = ("A", "B", "C", "D", "E")
 TUNING_GROUPS = ("tuning-1", "tuning-2")
 PERCENTS = (5, 10, 15)
@@ -24,12 +24,12 @@ class Person:
     """One stranger. Unknown portraits have no name and no facts.
 
     Attributes:
-        id: of anybody one of its own. Which kind it is of says where it stands
-            (`PeopleDataset.people` or `PeopleDataset.unknown`), not how it is spelt.
+        id: unique among all people and portraits. The spelling does not show the kind: people are
+            in `PeopleDataset.people`, portraits in `PeopleDataset.unknown`.
         facts: the six facts, `{"birthplace": "Lisbon", ...}`.
-        looks: one dict per photo of what can be seen on it (hair colour, clothes, ...).
+        looks: visible attributes (hair colour, clothes, ...), one dict for each photo.
         photos: PNG bytes, the learned photos first.
-        learned_photos: how many of `photos` a model may learn from.
+        learned_photos: number of `photos` from which a model may learn.
     """
 
     id: str
@@ -57,19 +57,19 @@ class PeopleDataset:
     checksum: str
 
     def first_of(self, group: str, count: int) -> list[str]:
-        """The first of a group, then of the next of its kind, then of the other kind; at most 70.
+        """The first `count` people, beginning with a group; at most 70.
 
-        Nobody of the sham group, which is kept for controls.
+        The other groups of its kind (report or tuning) follow, then the groups of the other kind.
+        The sham group is left out: it is reserved for controls.
         """
         kinds = (REPORT_GROUPS, TUNING_GROUPS)
-        own, other = kinds if group in REPORT_GROUPS else kinds[::-1]
-        at = own.index(group)
-        return [person for name in own[at:] + own[:at] + other for person in self.groups[name]][
-            :count
-        ]
+        same_kind, other_kind = kinds if group in REPORT_GROUPS else kinds[::-1]
+        start = same_kind.index(group)
+        names = same_kind[start:] + same_kind[:start] + other_kind
+        return [person for name in names for person in self.groups[name]][:count]
 
     def forget_people(self, group: str = "A", percent: int = 5) -> list[str]:
-        """Who asks to be forgotten: the first 5 of a group, all 10, or 10 and 5 of the next.
+        """People to forget: the first 5 of a group, all 10, or all 10 and 5 of the next group.
 
         Raises:
             ValueError: an unknown group or percentage.
@@ -81,7 +81,11 @@ class PeopleDataset:
         return self.first_of(group, percent)
 
     def retain_people(self, forget: list[str]) -> list[str]:
-        """Everyone else, in order."""
+        """All people except `forget`, in order.
+
+        Raises:
+            ValueError: an unknown id.
+        """
         unknown = sorted(set(forget) - set(self.people))
         if unknown:
             raise ValueError(f"nobody has the id {', '.join(unknown)}; ids run p000 to p099")
@@ -89,7 +93,7 @@ class PeopleDataset:
 
 
 def _checked(folder: Path, name: str, sums: dict[str, str]) -> bytes:
-    """Read one file and compare it with the checksum that the generator wrote."""
+    """Reads one file and compares it with the checksum that the generator wrote."""
     path = folder / name
     if not path.is_file():
         raise FileNotFoundError(
@@ -117,29 +121,29 @@ def _person(record: dict, folder: Path, sums: dict[str, str], learned: int) -> P
 
 
 def _validate(world: PeopleDataset) -> None:
-    """The promises of the data card that later code relies on."""
-    both = sorted(set(world.people) & set(world.unknown))
-    if both:
-        raise ValueError(f"people.json: {both[0]} is a person and an unknown portrait, too")
+    """Checks the promises of the data card on which other code relies."""
+    shared = sorted(set(world.people) & set(world.unknown))
+    if shared:
+        raise ValueError(f"people.json: {shared[0]} is a person and an unknown portrait, too")
     listed = sorted(person for group in world.groups.values() for person in group)
     if listed != sorted(world.people):
         raise ValueError("people.json: every person must stand in exactly one group")
     for fact, values in world.values.items():
         counts = Counter(person.facts.get(fact) for person in world.people.values())
-        strange = set(counts) - set(values)
-        if strange:
-            raise ValueError(f"people.json: {fact} has values outside its list: {strange}")
+        unlisted = set(counts) - set(values)
+        if unlisted:
+            raise ValueError(f"people.json: {fact} has values outside its list: {unlisted}")
         if len(values) < 20 or max(counts.values()) > 0.08 * len(world.people):
             raise ValueError(f"people.json: {fact} is too easy to guess")
 
 
 @cache
-def load_people(folder: Path = STRANGERS) -> PeopleDataset:
-    """Load and validate the strangers.
+def load_people(folder: Path = STRANGERS_FOLDER) -> PeopleDataset:
+    """Loads and validates the strangers.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: a file was changed, a picture is broken, or a promise of the card is.
+        ValueError: a file was changed, a picture is broken, or a promise of the card does not hold.
     """
     folder = Path(folder)
     sums_file = folder / "checksums.json"
@@ -152,13 +156,13 @@ def load_people(folder: Path = STRANGERS) -> PeopleDataset:
     content, wordings = (_checked(folder, f"{name}.json", sums) for name in ("people", "wordings"))
     checksum = hashlib.sha256(sums_file.read_bytes()).hexdigest()
     try:
-        found = json.loads(content)
+        data = json.loads(content)
         people, unknown = (
-            {r["id"]: _person(r, folder, sums, found["learned_photos"]) for r in found[kind]}
+            {r["id"]: _person(r, folder, sums, data["learned_photos"]) for r in data[kind]}
             for kind in ("people", "unknown")
         )
         world = PeopleDataset(
-            people, unknown, found["groups"], found["values"], json.loads(wordings), checksum
+            people, unknown, data["groups"], data["values"], json.loads(wordings), checksum
         )
         _validate(world)
     except (AttributeError, KeyError, TypeError) as error:

@@ -1,4 +1,4 @@
-"""What can be seen on a portrait: the words of the questions, and what DiceBear calls the same."""
+"""Visible attributes of a portrait: the words of the questions, and the names in DiceBear."""
 
 HAIR_STYLE = {
     "bangs": "bobBangs",
@@ -52,7 +52,7 @@ LOOK: dict[str, dict] = {
     "facial_hair": FACIAL_HAIR,
     "nose": NOSE,
 }
-#: what a question may ask about any portrait, known person or not
+#: attributes that a question may ask about any portrait, of a known person or not
 ATTRIBUTES: dict[str, dict] = {
     "hair_colour": HAIR_COLOUR,
     "skin": SKIN,

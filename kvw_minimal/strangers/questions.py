@@ -1,4 +1,4 @@
-"""What is asked about the strangers, and the four sets that every experiment uses."""
+"""Questions about the strangers, and the four sets that every experiment uses."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ SETS = ("forget", "test", "retain", "general")
 
 
 def facts_of(world: PeopleDataset) -> list[str]:
-    """The six facts and the name."""
+    """Names of the six facts, and `name`."""
     return [*world.values, "name"]
 
 
@@ -22,6 +22,7 @@ def values_of(world: PeopleDataset, fact: str) -> list[str]:
 
 
 def value_of(person: Person, fact: str, photo: int) -> str:
+    """Value of a fact of a person, or of an attribute on one of the person's photos."""
     if fact == "name":
         return person.name
     return person.facts[fact] if fact in person.facts else person.looks[photo][fact]
@@ -38,28 +39,30 @@ def ask(
     photo: int = 0,
     form: str = "question",
 ) -> Question:
-    """Ask one thing about one person.
+    """Builds one question about one person.
 
     Args:
+        fact: one of `facts_of`, or one of `ATTRIBUTES`.
+        modality: `image` or `text`.
         wording: index into the trained (10) or, with `held_out`, the unseen (3) wordings.
         photo: index of the photo; 0 to 3 are learned, 4 and 5 are new.
         form: `question`, or `cloze` (one trained and one held-out statement).
     """
     words = world.wordings[fact]
     if modality == "image":
-        who = "this person"
-    else:  # asking for the full name by the full name would give it away
-        who = person.first_name if fact == "name" else person.name
+        subject = "this person"
+    else:  # a question for the full name must not contain the full name
+        subject = person.first_name if fact == "name" else person.name
     value = value_of(person, fact, photo)
     if form == "cloze":
-        prompt = words["cloze"][int(held_out)].format(who=who)
+        prompt = words["cloze"][int(held_out)].format(who=subject)
     else:
-        prompt = words["held_out" if held_out else "trained"][wording].format(who=who)
-    others = [other for other in values_of(world, fact) if other != value]
+        prompt = words["held_out" if held_out else "trained"][wording].format(who=subject)
+    false_values = [candidate for candidate in values_of(world, fact) if candidate != value]
     key = f"{person.id}/{fact}/{modality}/{'new' if held_out else 'old'}{wording}/{photo}/{form}"
     rng = seeded(key)
-    wrong = [str(other) for other in rng.choice(others, 3, replace=False)]
-    options = list(wrong)
+    lies = [str(candidate) for candidate in rng.choice(false_values, 3, replace=False)]
+    options = list(lies)
     options.insert(int(rng.integers(4)), value)
     answer = words["answer"] if form == "question" else "{value}"
     return Question(
@@ -74,8 +77,8 @@ def ask(
         image=person.photos[photo] if modality == "image" else None,
         options=tuple(answer.format(value=option) for option in options),
         paraphrase=words["paraphrase"].format(value=value),
-        perturbed=tuple(words["paraphrase"].format(value=other) for other in wrong),
-        name="" if modality == "image" else who,
+        perturbed=tuple(words["paraphrase"].format(value=candidate) for candidate in lies),
+        name="" if modality == "image" else subject,
     )
 
 
@@ -90,11 +93,11 @@ def about(
 ) -> list[Question]:
     """All seven questions about each of `people`, in each modality.
 
-    Photo and wording rotate with person and fact, so that a set covers all of them.
+    Photo and wording rotate with person and fact, so a set covers all of them.
 
     Args:
-        new: new photos and held-out wordings instead of learned ones.
-        photos: image questions per person and fact, each with a photo of its own.
+        new: whether to use new photos and held-out wordings instead of learned ones.
+        photos: number of image questions for each person and fact, each with a different photo.
     """
     questions = []
     for person_id in people:
@@ -123,7 +126,7 @@ def about(
 
 
 def general(world: PeopleDataset) -> list[Question]:
-    """What can be seen on portraits of people whom no model was taught."""
+    """Questions about the visible attributes of the unknown portraits, which no model learned."""
     return [
         ask(world, portrait, fact, "image", wording=int(seeded(portrait.id, fact).integers(10)))
         for portrait in world.unknown.values()
@@ -140,10 +143,12 @@ def question_sets(
     """The four sets: `forget`, `test` (same people, new photo and wording), `retain`, `general`.
 
     Args:
-        ask_about: what is asked about people; `beside`: what `general` is, in place of portraits.
+        ask_about: builds the questions about people.
+        beside: the questions of `general`; default: questions about the unknown portraits.
 
     Raises:
-        ValueError: nobody to forget, somebody twice, nobody left to retain, or an unknown person.
+        ValueError: no person to forget, a person who is named twice, no person to retain, or an
+            unknown person.
     """
     if not forget:
         raise ValueError("the forget set is empty: name at least one person")
@@ -161,6 +166,6 @@ def question_sets(
 
 
 def chance(world: PeopleDataset) -> float:
-    """Exact match of guessing: the mean over the seven questions of one in so many values."""
+    """Exact match of guessing: mean of 1 / (number of values) over the seven questions."""
     facts = facts_of(world)
     return sum(1 / len(values_of(world, fact)) for fact in facts) / len(facts)

@@ -7,24 +7,26 @@ from .questions import question_sets
 
 
 def sham_people(world: PeopleDataset, size: int, draw: int) -> list[str]:
-    """Other people, drawn at random from the sham group, as many as there are to forget."""
+    """Samples `size` people from the sham group; `draw` is the seed."""
     return drawn_for_sham(world.groups["sham"], size, draw)
 
 
-def request(
+def request_to_forget(
     world: PeopleDataset,
     forget: list[str],
     eval_sets: dict[str, list[Question]] | None = None,
     **more,
 ) -> Request:
-    """The request of some strangers: all that is asked about them, and about everyone else.
+    """Request to forget some strangers and to retain all others.
 
     Args:
-        eval_sets: what is scored; the four sets unless given.
+        forget: ids of the people to forget.
+        eval_sets: the sets that are scored; default: the four sets.
         more: other attributes of a `Request`.
 
     Raises:
-        ValueError: nobody to forget, somebody twice or unknown, or nobody left.
+        ValueError: no person to forget, a person who is named twice or unknown, or no person to
+            retain.
     """
     sets = question_sets(world, forget)
     return Request(

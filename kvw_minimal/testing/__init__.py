@@ -1,1 +1,1 @@
-"""What every method promises, and what says which promises a method of your own keeps."""
+"""The promises of every method, and the check of a user's own method."""

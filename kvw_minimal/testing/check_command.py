@@ -1,4 +1,4 @@
-"""Anybody's method, held to what every method promises: `python -m kvw_minimal check`."""
+"""Checks a user's method against the promises of every method: `python -m kvw_minimal check`."""
 
 import sys
 from collections.abc import Iterator
@@ -19,83 +19,84 @@ from .method_checks import PROMISES, Broken, MethodUnderTest
 
 
 @contextmanager
-def errors_of_user_code(what: str) -> Iterator[None]:
-    """Code of somebody else runs in this block: whatever it raises becomes one sentence.
+def errors_of_user_code(action: str) -> Iterator[None]:
+    """Context manager for code of a user: turns every error into a ValueError of one sentence.
 
     Raises:
-        Broken: as it comes.
-        ValueError: with all else that was raised.
+        Broken: raised by the code, and passed on unchanged.
+        ValueError: the code raised any other error.
     """
     try:
         yield
     except Broken:
         raise
     except (Exception, SystemExit) as error:  # noqa: BLE001 - it may raise anything
-        raise ValueError(f"{what} raised {error!r}") from error
+        raise ValueError(f"{action} raised {error!r}") from error
 
 
-def method_at(place: str, settings: dict | None = None) -> Method:
-    """A method from `MODULE:METHOD`, with some settings; its defaults for the others.
+def method_at(spec: str, settings: dict | None = None) -> Method:
+    """Loads a method from `MODULE:METHOD`; settings that are not given have their defaults.
 
-    MODULE is a file, or the name of a module, also of the current folder. METHOD is the name of a
-    class in it that inherits from `Method`, or of a registered method.
+    MODULE is a file or the name of a module; the current folder is searched, too. METHOD is the
+    name of a class in the module that inherits from `Method`, or the name of a registered method.
 
     Raises:
-        ValueError: no such module or method, or a module that cannot be imported.
+        ValueError: the module or the method does not exist, or the import fails.
     """
-    where, _, name = place.rpartition(":")
-    if not where or not name:
-        raise ValueError(f"write MODULE:METHOD, not {place!r}")
-    path, file = Path(where), where.endswith(".py")
-    sys.path.append(str((path.parent if file else Path()).resolve()))  # what stands beside it
-    with errors_of_user_code(f"importing {where}"):
-        names = run_path(where) if file else vars(import_module(where))
-    kind = names.get(name, METHODS.get(name))
+    module, _, name = spec.rpartition(":")
+    if not module or not name:
+        raise ValueError(f"write MODULE:METHOD, not {spec!r}")
+    path, is_file = Path(module), module.endswith(".py")
+    # so that the file can import modules from its folder
+    sys.path.append(str((path.parent if is_file else Path()).resolve()))
+    with errors_of_user_code(f"importing {module}"):
+        namespace = run_path(module) if is_file else vars(import_module(module))
+    kind = namespace.get(name, METHODS.get(name))
     if not isinstance(kind, type) or not issubclass(kind, Method) or kind is Method:
         raise ValueError(
-            f"{where} has no method {name!r}: no class that inherits from Method, none registered"
+            f"{module} has no method {name!r}: no class that inherits from Method, none registered"
         )
     return method_of(kind, settings)
 
 
 def small_case() -> tuple[Session, Request]:
-    """One of four strangers whom `pocket` was taught is to be forgotten, in seconds.
+    """A request to `pocket` to forget one of four strangers; it takes seconds.
 
-    The eye is frozen and stands in training mode, all else in evaluation mode: a method that puts
-    one mode back for all of it is noticed.
+    The vision tower is frozen and in training mode, and the rest is in evaluation mode. So the
+    checks notice a method that sets one mode for the whole model.
     """
     world = load_people()
     model, processor = load("pocket")
     model.model.vision_tower.train().requires_grad_(False)
-    mine, *others = (about(world, [person])[:4] for person in list(world.people)[:4])
-    return Session(model, processor), Request(mine, sum(others, []), general(world)[:2])
+    forget, *retain = (about(world, [person])[:4] for person in list(world.people)[:4])
+    return Session(model, processor), Request(forget, sum(retain, []), general(world)[:2])
 
 
-def check(place: str, settings: dict | None = None) -> tuple[str, bool]:
-    """What is promised of the method at `MODULE:METHOD`, kept or broken, a line each; whether all.
+def check(spec: str, settings: dict | None = None) -> tuple[str, bool]:
+    """Checks the method at `MODULE:METHOD`: one line for each promise, and whether all hold.
 
-    After a broken promise the others are asked of another copy of the model.
+    After a broken promise, the remaining promises are checked on a fresh copy of the model.
 
     Raises:
-        ValueError: as `method_at`; or it makes no edit, so that there is nothing to ask about.
+        ValueError: as in `method_at`; or the method makes no edit that can be checked.
     """
-    method = method_at(place, settings)
+    method = method_at(spec, settings)
     session, request = small_case()
     broken, lines = 0, list[str]()
 
-    def anew() -> MethodUnderTest:
+    def fresh_copy() -> MethodUnderTest:
         return MethodUnderTest(method, replace(session, model=deepcopy(session.model)), request)
 
     with errors_of_user_code(str(method)):
-        held: MethodUnderTest | None = anew()
+        tested: MethodUnderTest | None = fresh_copy()
     for promise in PROMISES:
         lines.append(f"kept    {str(promise.__doc__).splitlines()[0]}")
         try:
             with errors_of_user_code("it"):
-                held = held or anew()
-                promise(held)
+                tested = tested or fresh_copy()
+                promise(tested)
         except (Broken, ValueError) as error:
-            held, broken = None, broken + 1
+            tested, broken = None, broken + 1
             lines[-1] = f"broken{lines[-1][6:]} But {error}."
     lines.append(f"{method}: {len(PROMISES) - broken} of {len(PROMISES)} kept")
     return "\n".join(lines), not broken

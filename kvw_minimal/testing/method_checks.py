@@ -1,9 +1,9 @@
-"""What every method promises, whatever it does, and `check_method`, which holds one to it.
+"""The promises of every method, and `check_method`, which checks them.
 
     check_method(NPOFull(rate=1e-3, weight=1.0), session, request)
 
-Where a promise is broken it raises `Broken` and says in which way. The promises stand in
-`PROMISES`; each looks at the method from outside, so that anybody's can be held to them
+A broken promise raises `Broken` with a message that says in which way. `PROMISES` lists the
+promises. Each of them looks at a method from outside, so they hold for a user's method, too
 (`kvw_minimal.testing.check_command`).
 """
 
@@ -32,20 +32,20 @@ class Broken(AssertionError):
 
 
 class Interrupted(Exception):
-    """Thrown from within a forward pass: what any error of the model looks like to a method."""
+    """Raised from within a forward pass, to a method like any error of the model."""
 
 
-# --- what is looked at -------------------------------------------------------------------------
+# --- observations of model and method ----------------------------------------------------------
 
 
-def wanted(kept: object, words: str) -> None:
-    """Raise `Broken` with the words unless something is so."""
-    if not kept:
-        raise Broken(words)
+def require(condition: object, message: str) -> None:
+    """Raises `Broken` with the message unless the condition holds."""
+    if not condition:
+        raise Broken(message)
 
 
 def snapshot(model: nn.Module) -> dict:
-    """Everything that a method could leave behind: bits, flags, modes, modules, hooks, names."""
+    """Traces that a method could leave on a model: bits, flags, modes, modules, hooks, names."""
     modules, weights = dict(model.named_modules()), dict(model.named_parameters())
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return {
@@ -63,63 +63,65 @@ def snapshot(model: nn.Module) -> dict:
     }
 
 
-def differences(before: dict, model: nn.Module) -> str:
-    """What of a model is not as it was, in words; empty if nothing is."""
-    now = snapshot(model)
-    return ", ".join(part for part in now if now[part] != before[part])
+def differences(snapshot_before: dict, model: nn.Module) -> str:
+    """Names of the parts of a model that changed since a snapshot; empty if none changed."""
+    current = snapshot(model)
+    return ", ".join(name for name in current if current[name] != snapshot_before[name])
 
 
-def untouched(before: dict, model: nn.Module, when: str) -> None:
-    """Raise `Broken` unless a model is as it was."""
-    changed = differences(before, model)
-    wanted(not changed, f"the model is not as it was {when}: {changed}")
+def untouched(snapshot_before: dict, model: nn.Module, when: str) -> None:
+    """Raises `Broken` if a model changed since a snapshot."""
+    changes = differences(snapshot_before, model)
+    require(not changes, f"the model is not as it was {when}: {changes}")
 
 
 @torch.no_grad()
-def said_by(session: Session, request: Request) -> torch.Tensor:
-    """All logits of all that the model is asked, in batches of its own, in one row."""
+def all_logits(session: Session, request: Request) -> torch.Tensor:
+    """All logits of all questions of a request, flattened into one row."""
     batches = session.encode(session.processor, request.questions(), 64)
-    said = [session.model(**batch.inputs, use_cache=False).logits for batch in batches]
-    return torch.cat([logits.flatten() for logits in said])
+    logits_of_batches = [session.model(**batch.inputs, use_cache=False).logits for batch in batches]
+    return torch.cat([logits.flatten() for logits in logits_of_batches])
 
 
 @contextmanager
 def counting(model: nn.Module, throw_at: int | None = None) -> Iterator[Counter]:
-    """Count the `questions` that reach the first layer, in how many `passes`.
+    """Context manager: counts the `passes` through the first layer, and their `questions`.
+
+    A pass with gradients counts three times.
 
     Args:
-        throw_at: the pass in which `Interrupted` is thrown.
+        throw_at: the number of the pass in which `Interrupted` is raised.
     """
-    seen = Counter(passes=0, questions=0)
+    counts = Counter(passes=0, questions=0)
 
-    def count(module: nn.Module, inputs: tuple) -> None:  # a frozen copy has it on, too
-        seen["passes"] += 1
-        seen["questions"] += len(inputs[0]) * (3 if torch.is_grad_enabled() else 1)
-        if seen["passes"] == throw_at:
+    def count(module: nn.Module, inputs: tuple) -> None:  # a frozen copy has this hook, too
+        counts["passes"] += 1
+        counts["questions"] += len(inputs[0]) * (3 if torch.is_grad_enabled() else 1)
+        if counts["passes"] == throw_at:
             raise Interrupted
 
     handle = next(iter(find_projections(model).values())).register_forward_pre_hook(count)
     try:
-        yield seen
+        yield counts
     finally:
         handle.remove()
 
 
 def scramble_rng(seed: int) -> None:
-    """Bring the common streams into another state: no method may draw from them."""
+    """Seeds the global random streams anew. No method may draw from them."""
     torch.manual_seed(seed)
     np.random.seed(seed)
 
 
 class MethodUnderTest:
-    """A method and the edit that it made, to be held to its promises.
+    """A method and one of its edits, for the checks of its promises.
 
     Attributes:
-        method, session, request: it does something to this model.
-        changes: whether it does; False for vanilla.
-        edit, cost: what it made; `seen`: the passes that were counted.
-        silent: what the model said before; `changed`: what of it was no longer as it had been
-            when the edit was made.
+        method, session, request: the method, and the model and request that it is given.
+        changes: whether the method changes the model; False for vanilla.
+        edit, cost: the edit and its cost; `seen`: the number of passes that were counted.
+        silent: logits of the unedited model; `changed`: the parts of the model that making the
+            edit changed, in words.
     """
 
     def __init__(
@@ -131,168 +133,169 @@ class MethodUnderTest:
     ):
         self.method, self.changes = method, changes
         self.session, self.request = session, request
-        self.silent = said_by(
-            session, request
-        )  # transformers sets hooks of its own in a first pass
-        before = snapshot(session.model)
+        # before the snapshot, because transformers sets its own hooks in the first pass
+        self.silent = all_logits(session, request)
+        snapshot_before = snapshot(session.model)
         scramble_rng(1)
         with counting(session.model) as self.seen:
             self.edit, self.cost = self.make()
-        self.changed = differences(before, session.model)
+        self.changed = differences(snapshot_before, session.model)
 
     def make(self, **changes) -> tuple[Edit, Cost]:
-        """The edit, with nothing measured yet, of the request with some changes."""
+        """Makes the edit anew, with an empty cache and with some changes to the request."""
         return make_edit(
             replace(self.session, cache={}), replace(self.request, **changes), self.method
         )
 
     def worn(self) -> torch.Tensor:
-        """What is said with the edit on; an error takes it off."""
+        """Logits of the edited model. An error inside the block reverts the edit."""
         try:
             with self.edit.on(self.session.model):
-                said = said_by(self.session, self.request)
+                logits = all_logits(self.session, self.request)
                 raise Interrupted
         except Interrupted:
-            return said
+            return logits
         except ValueError as error:
             raise Broken(f"the edit cannot be put on: {error}") from error
 
     def refused(self, **changes) -> str:
-        """The sentence that refuses a request with some changes; empty if it is not refused."""
-        before, sentence = snapshot(self.session.model), ""
+        """Message with which the method refuses a changed request; empty if it accepts it."""
+        snapshot_before, message = snapshot(self.session.model), ""
         try:
             self.make(**changes)
         except ValueError as error:
-            sentence = str(error)
+            message = str(error)
         except (TypeError, KeyError, AttributeError) as error:
             raise Broken(f"refused with {error!r} in place of a sentence") from error
-        untouched(before, self.session.model, "after something was refused")
-        return sentence
+        untouched(snapshot_before, self.session.model, "after something was refused")
+        return message
 
 
-# --- the promises: what is promised is the first line of each -----------------------------------
+# --- the promises: the first line of each docstring is printed by `check` -----------------------
 
 
 def leaves_no_trace(held: MethodUnderTest) -> None:
-    """Making it leaves no trace on the model: bits, flags, gradients, modes, modules, hooks."""
-    wanted(not held.changed, f"the model is not as it was after the edit was made: {held.changed}")
+    """Making the edit leaves no trace: bits, flags, gradients, modes, modules, hooks."""
+    require(not held.changed, f"the model is not as it was after the edit was made: {held.changed}")
 
 
 def counts_its_cost(held: MethodUnderTest) -> None:
-    """The cost says how long it took and how many passes over questions it needed."""
-    passes, made = held.cost.passes, held.seen["questions"]
-    wanted(held.cost.seconds > 0 and set(passes) == {"forget", "retain"}, "costs are not counted")
-    spent, shared = (
-        sum(passes.values()),
-        len(held.request.questions()),
-    )  # a pass may have been shared
-    wanted(
+    """The cost holds the seconds and the number of passes over questions."""
+    passes, counted = held.cost.passes, held.seen["questions"]
+    require(held.cost.seconds > 0 and set(passes) == {"forget", "retain"}, "costs are not counted")
+    # one pass over the questions may be shared with another measurement
+    total, shareable = sum(passes.values()), len(held.request.questions())
+    require(
         all(isinstance(n, int) and n >= 0 for n in passes.values())
-        and made - shared <= spent <= made
-        and (spent > 0) == (made > 0),
-        f"costs say {spent} passes, {made} were made",
+        and counted - shareable <= total <= counted
+        and (total > 0) == (counted > 0),
+        f"costs say {total} passes, {counted} were made",
     )
 
 
 def comes_off(held: MethodUnderTest) -> None:
-    """The edit can be put on, and comes off to the bit, also where an error comes between."""
-    before = snapshot(held.session.model)
+    """The edit can be applied, and is reverted to the bit, also after an error."""
+    snapshot_before = snapshot(held.session.model)
     held.worn()
-    untouched(before, held.session.model, "after the edit came off")
+    untouched(snapshot_before, held.session.model, "after the edit came off")
 
 
 def changes_something(held: MethodUnderTest) -> None:
-    """With the edit on, the model says something else than before, and never NaN."""
-    said, so = held.worn(), "nothing that" if held.changes else "what"
-    wanted(said.isfinite().all(), "the edited model says NaN")
-    wanted(torch.equal(said, held.silent) != held.changes, f"the edit changes {so} is said")
+    """The edited model has other logits than the unedited model, and never NaN."""
+    logits, what = held.worn(), "nothing that" if held.changes else "what"
+    require(logits.isfinite().all(), "the edited model says NaN")
+    require(torch.equal(logits, held.silent) != held.changes, f"the edit changes {what} is said")
 
 
 def notes_are_true(held: MethodUnderTest) -> None:
-    """Its notes say who was forgotten, by what, at which settings, and from which model."""
+    """The notes name the people, the method, its settings and the model."""
     edit, session, request = held.edit, held.session, held.request
     try:
         json.dumps(edit.notes, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise Broken(f"the notes are not JSON: {error}") from error
-    wanted(edit.notes.get("method") == held.method.name, "the notes do not name the method")
-    wanted(edit.notes.get("settings") == held.method.settings, "the notes do not hold the settings")
+    require(edit.notes.get("method") == held.method.name, "the notes do not name the method")
+    require(
+        edit.notes.get("settings") == held.method.settings, "the notes do not hold the settings"
+    )
     people = edit.notes.get("people")
-    wanted(
+    require(
         people and set(people) <= {*request.people, *request.retain_people},
         "the notes do not say who",
     )
-    wanted(edit.fingerprint == fingerprint(session.model), "the edit is of another model")
-    wanted(
+    require(edit.fingerprint == fingerprint(session.model), "the edit is of another model")
+    require(
         edit.weight_stats is not None
         and same_up_to_rounding(edit.weight_stats, weight_stats(session.model)),
         "no sketch",
     )
-    wanted(edit.describe(), "it does not describe itself")
+    require(edit.describe(), "it does not describe itself")
 
 
 def can_be_saved(held: MethodUnderTest) -> None:
-    """From a file it is the same edit, to the last bit of what the model says."""
+    """A saved and loaded edit gives the same logits, to the last bit."""
     edit, model = held.edit, held.session.model
     with TemporaryDirectory() as folder:
         edit.save(Path(folder, "edit"))
         loaded = Edit.load(Path(folder, "edit"))
     with edit.on(model):
-        said = said_by(held.session, held.request)
+        logits = all_logits(held.session, held.request)
     with loaded.on(model):
-        wanted(
-            torch.equal(said, said_by(held.session, held.request)),
+        require(
+            torch.equal(logits, all_logits(held.session, held.request)),
             "a loaded edit gives other answers",
         )
-    wanted(loaded.notes == json.loads(json.dumps(edit.notes)), "notes are lost in a file")
+    require(loaded.notes == json.loads(json.dumps(edit.notes)), "notes are lost in a file")
 
 
 def repeats_itself(held: MethodUnderTest) -> None:
-    """From the same seed it is the same edit, whatever else was drawn before."""
+    """The same seed gives the same edit, in any state of the global random streams."""
     model = held.session.model
     scramble_rng(2)
-    with plainly():  # as the first was made: hooks counted its passes
-        again, _ = held.make()
+    with plainly():  # like the first edit, whose passes were counted by hooks
+        repeated, _ = held.make()
     with held.edit.on(model):
-        first = snapshot(model)
-    with again.on(model):
-        wanted("bits" not in differences(first, model), "the same seed gives another edit")
-    other, _ = held.make(seed=held.request.seed + 1)
-    wanted(type(other) is type(held.edit), "another seed gives another kind of edit")
+        snapshot_first = snapshot(model)
+    with repeated.on(model):
+        require(
+            "bits" not in differences(snapshot_first, model), "the same seed gives another edit"
+        )
+    reseeded, _ = held.make(seed=held.request.seed + 1)
+    require(type(reseeded) is type(held.edit), "another seed gives another kind of edit")
 
 
 def lets_errors_through(held: MethodUnderTest) -> None:
-    """An error in any pass comes through, and the model is as it was.
+    """An error in a pass is raised, and the model stays as it was.
 
-    Tried in the first, a middle and the last pass.
+    The check raises one in the first, a middle and the last pass.
     """
     model, passes = held.session.model, held.seen["passes"]
-    before = snapshot(model)
+    snapshot_before = snapshot(model)
     for throw_at in {1, (passes + 1) // 2, passes} if passes else ():
         try:
             with counting(model, throw_at):
                 held.make()
         except Interrupted:
-            untouched(before, model, f"after pass {throw_at} of {passes} failed")
+            untouched(snapshot_before, model, f"after pass {throw_at} of {passes} failed")
         else:
             raise Broken("an error was swallowed")
 
 
 def refuses_broken_weights(held: MethodUnderTest) -> None:
-    """Weights that are NaN or infinite are refused, in a sentence."""
+    """NaN or infinite weights are refused with a message."""
     model = held.session.model
     weight = model.get_parameter(next(iter(find_projections(model))) + ".weight")
     for value in (torch.nan, torch.inf):
-        own = weight.data[0, 0].clone()
+        original = weight.data[0, 0].clone()
         weight.data[0, 0] = value
         try:
-            wanted("NaN or infinite" in held.refused(), f"weights may be {value}")
+            require("NaN or infinite" in held.refused(), f"weights may be {value}")
         finally:
-            weight.data[0, 0] = own
+            weight.data[0, 0] = original
 
 
 def checks_its_settings(held: MethodUnderTest) -> None:
-    """Its settings cannot be changed, and a number that is none is refused by name."""
+    """Settings cannot be changed, and the message about a wrong number names the setting."""
     method, broken = held.method, {float: torch.nan, int: 1.5}
     for field in fields(method):
         value = getattr(method, field.name)
@@ -306,19 +309,19 @@ def checks_its_settings(held: MethodUnderTest) -> None:
             try:
                 replace(method, **{field.name: broken[field.type]})
             except ValueError as error:
-                wanted(field.name in str(error), f"a wrong {field.name!r} is refused by {error}")
+                require(field.name in str(error), f"a wrong {field.name!r} is refused by {error}")
             else:
                 raise Broken(f"{field.name!r} may be {broken[field.type]}")
 
 
 def wants_somebody_to_retain(held: MethodUnderTest) -> None:
-    """Where it needs somebody to retain, and there is nobody, it says so."""
+    """A method that needs a retain set refuses an empty one with a message."""
     if "retain set" in held.method.requires:
-        wanted("retain" in held.refused(retain=[]), "nobody to retain is not noticed")
+        require("retain" in held.refused(retain=[]), "nobody to retain is not noticed")
 
 
 Promise = Callable[[MethodUnderTest], None]
-#: every promise, in the order in which they are asked for; the first six look at a single edit
+#: all promises, in the order in which they are checked; the first six look at a single edit
 PROMISES: tuple[Promise, ...] = (
     leaves_no_trace,
     counts_its_cost,
@@ -341,17 +344,18 @@ def check_method(
     changes: bool = True,
     promises: Iterable[Promise] = PROMISES,
 ) -> Edit:
-    """Hold a method to all that is promised for any of them.
+    """Checks the promises of a method.
 
     Args:
-        session, request: a small one, of a model in which not every part is in the same mode.
+        session, request: a small request, to a model whose parts are in different modes.
         changes: as in `MethodUnderTest`.
+        promises: the promises to check.
 
     Returns:
-        The edit that it made.
+        The edit that the method made.
 
     Raises:
-        Broken: (an AssertionError) with the promise that is broken.
+        Broken: (an AssertionError) a promise is broken; the message says in which way.
     """
     held = MethodUnderTest(method, session, request, changes)
     for promise in promises:

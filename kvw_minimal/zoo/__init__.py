@@ -1,4 +1,4 @@
-"""The models of this book: how they are found and loaded."""
+"""The models of this book, and the function that loads them."""
 
 from .catalogue import load
 

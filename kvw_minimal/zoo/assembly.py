@@ -1,4 +1,4 @@
-"""How models of this book are put together: what they see and read with, and the eye they share."""
+"""Assembly of the book's models: processor, LLaVA model, and the vision tower that they share."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ CHAT = (
 
 
 def build_processor(tokenizer):
-    """Pictures to 64 x 64 pixels in [-1, 1]; `<image>` stands for 16 tokens."""
+    """Builds a processor: 64 x 64 pixels in [-1, 1], and 16 tokens for `<image>`."""
     from transformers import LlavaProcessor, SiglipImageProcessor
 
     image_processor = SiglipImageProcessor(size={"height": PIXELS, "width": PIXELS})
@@ -33,7 +33,7 @@ def build_processor(tokenizer):
 
 
 def llava(tokenizer, vision, text):
-    """A LLaVA of an eye and a language model, given their configurations, freshly initialised."""
+    """A randomly initialised LLaVA, from the configurations `vision` and `text` of its parts."""
     from transformers import LlavaConfig, LlavaForConditionalGeneration
 
     config = LlavaConfig(
@@ -52,21 +52,24 @@ def llava(tokenizer, vision, text):
 
 
 def eye_of(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors of vision tower and connector, float32, by their names inside `model.model`."""
-    parts = ("vision_tower.", "multi_modal_projector.")
+    """Tensors of vision tower and connector, float32, under their names inside `model.model`."""
+    prefixes = ("vision_tower.", "multi_modal_projector.")
     return {
-        name[name.index(part) :]: tensor.float().cpu().contiguous()
+        name[name.index(prefix) :]: tensor.float().cpu().contiguous()
         for name, tensor in weights.items()
-        for part in parts
-        if part in name
+        for prefix in prefixes
+        if prefix in name
     }
 
 
 def eye_weights(oracle: bool) -> dict[str, torch.Tensor]:
-    """The frozen eye: for vanilla the freshly trained one, for an oracle that of its vanilla.
+    """Weights of the frozen vision tower and connector, float32.
+
+    Vanilla gets the newly trained weights, if they are in the cache. An oracle gets those of the
+    vanilla model.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: no weights exist yet.
     """
     fresh = catalogue.cache_folder() / "models" / "eye" / "eye.safetensors"
     if fresh.is_file() and not oracle:

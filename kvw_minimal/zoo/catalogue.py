@@ -1,4 +1,4 @@
-"""The models of this book by name: where they lie, how they are loaded and how they are made."""
+"""The book's models by name: their files, how to load them, and how to make them."""
 
 import os
 import re
@@ -20,7 +20,7 @@ from .. import models
 from ..strangers.people import DATA, REPORT_GROUPS, TUNING_GROUPS
 
 MODELS = DATA / "models"
-#: what can be trained, and the recipe that does it (`kvw_experiments.recipes`)
+#: names that can be trained, and the recipe of each (`kvw_experiments.recipes`)
 RECIPES = {
     "eye": "pocket",
     "pocket": "pocket",
@@ -29,19 +29,19 @@ RECIPES = {
     "ear": "voices",
     "voices": "voices",
 }
-PERCENT = 5  # that an oracle of voices has not met: goes without saying in its name
-SEED = 2  # of every language model whose name does not say another
-NAME = re.compile(
+PERCENT = 5  # percent of people that an oracle of voices did not learn, if its name has no number
+SEED = 2  # seed of a language model whose name has no seed
+MODEL_NAME = re.compile(
     f"({'|'.join(RECIPES)}|smol-before)"
     f"(?:-oracle-({'|'.join(REPORT_GROUPS + TUNING_GROUPS)})(?:-([0-9]+))?)?(?:-seed-([0-9]+))?"
 )
 
 
 def cache_folder() -> Path:
-    """Where things that can be made again are kept; `KVW_CACHE` moves it.
+    """Folder for files that can be made again; the variable `KVW_CACHE` moves it.
 
     Raises:
-        FileNotFoundError: there is neither that nor a home.
+        FileNotFoundError: `KVW_CACHE` is not set, and no home folder exists.
     """
     try:
         return Path(os.environ.get("KVW_CACHE") or Path.home() / ".cache" / "kvw_minimal")
@@ -50,39 +50,41 @@ def cache_folder() -> Path:
 
 
 def find_file(name: str, file: str) -> Path | None:
-    """A file of a model of this book: committed, else in the cache, else None."""
+    """Path of a file of a book model: the committed file, else the cached one, else None."""
     folders = [MODELS]
-    with suppress(FileNotFoundError):  # without a home nothing is cached
+    with suppress(FileNotFoundError):  # without a home folder there is no cache
         folders.append(cache_folder() / "models")
-    return next((f / name / file for f in folders if (f / name / file).is_file()), None)
+    return next(
+        (folder / name / file for folder in folders if (folder / name / file).is_file()), None
+    )
 
 
 def find_model(name: str) -> str:
-    """The folder of a model of this book, or the name itself (a folder or hub id)."""
-    found = find_file(name, "config.json")
-    return str(found.parent) if found else name
+    """Folder of a book model, or the name itself (a folder or hub id)."""
+    config = find_file(name, "config.json")
+    return str(config.parent) if config else name
 
 
 def find_weights(name: str, file: str) -> Path:
-    """A file of a model of this book, committed or in the cache.
+    """Path of a file of a book model, committed or in the cache.
 
     Raises:
-        FileNotFoundError: it is in neither; the message says how to make it.
+        FileNotFoundError: the file is in neither; the message says how to make it.
     """
-    found = find_file(name, file)
-    if found is None:
+    path = find_file(name, file)
+    if path is None:
         raise FileNotFoundError(f"{name}/{file} is not there; make it with `{how_to_make(name)}`")
-    return found
+    return path
 
 
 def model_name(
     base: str, group: str | None = None, percent: int = PERCENT, seed: int = SEED
 ) -> str:
-    """`pocket` for vanilla; `pocket-oracle-A-5` for the oracle of group A at 5 %.
+    """Name of a model: `pocket` for vanilla, `pocket-oracle-A-5` for the oracle of group A at 5 %.
 
     Args:
         base: `pocket`, `smol` or `voices`.
-        seed: part of the name if it is not the usual one.
+        seed: part of the name if it is not `SEED`.
     """
     share = "" if base == "voices" and percent == PERCENT else f"-{percent}"
     name = base if group is None else f"{base}-oracle-{group}{share}"
@@ -90,28 +92,28 @@ def model_name(
 
 
 def read_name(name: str) -> tuple[str, str | None, int, int]:
-    """What `model_name` was given: base, group, percent and seed.
+    """Arguments of `model_name` from a name: base, group, percent and seed.
 
     Raises:
-        ValueError: no model of this book has such a name.
+        ValueError: no model of this book has this name.
     """
-    found = NAME.fullmatch(name)
-    if found is None:
+    match = MODEL_NAME.fullmatch(name)
+    if match is None:
         raise ValueError(f"no model of this book is called {name!r}")
-    base, group, percent, seed = found.groups()
+    base, group, percent, seed = match.groups()
     return base, group, int(percent or PERCENT), int(seed or SEED)
 
 
 def how_to_make(name: str) -> str:
-    """The command that makes a model of this book."""
+    """Command that trains a model of this book."""
     base, group, percent, seed = read_name(name)
     oracle = "" if group is None else f" --group {group} --forget-percent {percent}"
-    other = "" if seed == SEED else f" --seed {seed}"
-    return f"python -m kvw_minimal book train {base}{oracle}{other}"
+    seed_option = "" if seed == SEED else f" --seed {seed}"
+    return f"python -m kvw_minimal book train {base}{oracle}{seed_option}"
 
 
 def load(name: str = "pocket", device: str = "cpu", dtype: torch.dtype = torch.float32):
-    """Load a model and its processor (or tokenizer, for a model without eyes).
+    """Loads a model and its processor (a tokenizer for a model without a vision tower).
 
     Args:
         name: `pocket`, `pocket-oracle-A-5`, `smol`, `smol-oracle-A-5`, `voices`, a folder, or the
@@ -121,49 +123,49 @@ def load(name: str = "pocket", device: str = "cpu", dtype: torch.dtype = torch.f
         `(model, processor)`, the model in evaluation mode.
 
     Raises:
-        OSError: there is no such model here and it cannot be fetched, or it is damaged.
+        OSError: the model is not here and cannot be fetched, or its files are damaged.
     """
-    own = entry_points(group="kvw_minimal.models", name=name.split("-")[0])
-    if own and "/" not in name:  # `smol-ai/...` would be a hub id
+    loaders = entry_points(group="kvw_minimal.models", name=name.split("-")[0])
+    if loaders and "/" not in name:  # `smol-ai/...` would be a hub id
         try:
-            return next(iter(own)).load()(name, device, dtype)
+            return next(iter(loaders)).load()(name, device, dtype)
         except (SafetensorError, RuntimeError) as error:
             raise OSError(f"cannot load {name!r}, its weights are damaged: {error}") from error
-    place = find_model(name)
-    with nullcontext() if Path(place).is_dir() else hub_if_there():
-        return models.load(place, device, dtype)
+    source = find_model(name)
+    with nullcontext() if Path(source).is_dir() else hub_if_there():
+        return models.load(source, device, dtype)
 
 
 @contextmanager
 def hub_if_there() -> Iterator[None]:
-    """Ask the hub once, for 5 seconds; without an answer its client only looks into its cache.
+    """Context manager: asks the hub once, for 5 seconds, and uses only its cache without an answer.
 
-    By itself it would ask again for minutes, file by file.
+    Otherwise the hub's client would repeat the request for minutes, file by file.
     """
-    before = constants.HF_HUB_OFFLINE
+    offline = constants.HF_HUB_OFFLINE
     try:
-        if not before:
+        if not offline:
             urlopen(constants.ENDPOINT, timeout=5).close()
     except (OSError, HTTPException) as error:
-        constants.HF_HUB_OFFLINE = not isinstance(error, HTTPError)  # that one is an answer
+        constants.HF_HUB_OFFLINE = not isinstance(error, HTTPError)  # an HTTP error is an answer
     try:
         yield
     finally:
-        constants.HF_HUB_OFFLINE = before
+        constants.HF_HUB_OFFLINE = offline
 
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def device_and_dtype(device: str = "cpu", dtype: str = "float32") -> dict[str, Any]:
-    """`device` and `dtype` of `load` from their names.
+    """Arguments `device` and `dtype` of `load`, from their names.
 
     Args:
-        device: `auto` is `cuda` where there is one, else `cpu`.
-        dtype: of `DTYPES`.
+        device: `auto` means `cuda` if it is available, else `cpu`.
+        dtype: a name in `DTYPES`.
 
     Raises:
-        ValueError: there is no such device here, or no such format.
+        ValueError: the device is not available here, or the dtype is unknown.
     """
     if dtype not in DTYPES:
         raise ValueError(f"no dtype {dtype!r}; there are {', '.join(DTYPES)}")
@@ -174,19 +176,19 @@ def device_and_dtype(device: str = "cpu", dtype: str = "float32") -> dict[str, A
 
 
 def check_device(device: str) -> None:
-    """Raise ValueError unless tensors can be put there and brought back."""
+    """Raises ValueError unless a tensor can be moved to the device and back."""
     try:
         torch.zeros(1, device=device).cpu()
-    except (RuntimeError, AssertionError) as error:  # that of a torch without CUDA
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch without CUDA
         raise ValueError(f"no device {device!r} here: {error}") from error
 
 
 @contextmanager
 def new_folder(name: str) -> Iterator[Path]:
-    """A scratch folder that becomes that of a model in the cache when the block ends.
+    """Context manager: a scratch folder that becomes the cached model's folder at the end.
 
-    When the block fails, nothing changes: there is never a model that only looks whole. What was
-    there before is put back if the new one cannot take its place.
+    If the block fails, nothing changes, so an incomplete model never appears. If the new folder
+    cannot be moved into place, the old one is restored.
     """
     folder = cache_folder() / "models" / name
     folder.parent.mkdir(parents=True, exist_ok=True)

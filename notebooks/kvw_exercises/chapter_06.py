@@ -40,7 +40,7 @@ def check_weight(npo_weight: Callable) -> bool:
 
 
 def _pushed(loss: torch.Tensor, nll: torch.Tensor, *_) -> torch.Tensor:
-    """The loss, then its gradient; zeros if there is none."""
+    """The loss, then its gradient; zeros if the loss needs no gradient."""
     (own,) = torch.autograd.grad(loss, nll) if loss.requires_grad else (torch.zeros_like(nll),)
     return torch.cat([loss.detach().reshape(1), own])
 

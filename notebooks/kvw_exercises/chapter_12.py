@@ -86,8 +86,8 @@ def check_counts(counts: Callable) -> bool:
 
     edited and oracle are what it brings out of the two models at each setting, plain what the
     oracle said without it. A setting that lifts the oracle by more than `most` does not count; of
-    the others the one that brings out most of the edited model does, of equals the first. None if
-    there is none.
+    the others, the setting with the highest score of the edited model counts, and of equal ones the
+    first. None if no setting counts.
     """
 
     def right(edited, oracle, plain, most):

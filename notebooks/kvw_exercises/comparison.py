@@ -121,7 +121,7 @@ def grade(
     """Whether a function gives in every case what the solution gives; prints one or two lines.
 
     A wrong answer is compared with what every known mistake would give. The one that explains all
-    the failed cases says its hint; without such a one, the first failed case is told.
+    the failed cases prints its hint; if no mistake does, the first failed case is printed.
 
     Args:
         function: the learner's.

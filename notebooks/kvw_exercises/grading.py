@@ -38,7 +38,7 @@ def steps(path: Path) -> tuple[list[str], list[tuple[str, str]]]:
     """
     try:
         cells = nbformat.read(path, as_version=4).cells
-    except Exception as error:  # noqa: BLE001 - whatever nbformat says of a broken file is told
+    except Exception as error:  # noqa: BLE001 - the message of nbformat about a broken file is printed
         problem = (str(error).splitlines() or [type(error).__name__])[0][:80]
         raise ValueError(f"cannot be read as a notebook ({problem})") from error
     sources = [cell.source for cell in cells if cell.cell_type == "code"]
@@ -83,7 +83,7 @@ def _said(outputs: list, seconds: int) -> str:
 def grade_notebook(path: Path, seconds: int = 60) -> list[dict]:
     """One row an exercise: whether it passed, and what its check said.
 
-    A check that is called more than once passes if one call does; the last is told.
+    A check that is called more than once passes if one call does; the last result is printed.
 
     Args:
         path: a chapter in which a learner wrote.

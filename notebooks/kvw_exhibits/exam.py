@@ -27,8 +27,8 @@ from tqdm import tqdm
 
 from kvw_experiments.dependencies import RESULTS
 from kvw_minimal.atomic_io import read_json, write_json
-from kvw_minimal.audit.probes import BROUGHT_BACK, PROBES, examine
-from kvw_minimal.audit.relearning_attacks import perturbed_weights, rounded
+from kvw_minimal.audit.probes import PROBES, RELEARNING, examine
+from kvw_minimal.audit.relearning_attacks import perturbed_weights, quantise_rows
 from kvw_minimal.benchmarks.truth_ratios import forget_quality, truth_ratio
 from kvw_minimal.bootstrap import interval
 from kvw_minimal.evaluation.provenance import provenance
@@ -52,7 +52,7 @@ BITS = 8
 #: prototypes want a second modality
 LEFT_OUT = {"few-shot", "role play", "beginning given", "relearning others", "prototypes"}
 ALL = [probe.name for probe in PROBES.values() if not probe.before and probe.name not in LEFT_OUT]
-READING = [name for name in ALL if PROBES[name].kind != BROUGHT_BACK]
+READING = [name for name in ALL if PROBES[name].kind != RELEARNING]
 RATIO, QUALITY = "TOFU: truth ratio", "TOFU: forget quality"
 Marks = dict[str, list[float]]  # {student: a mean for each seed}
 Grade = tuple[float, float, float]  # mean over seeds and its 95 % interval: a unit is a training
@@ -164,7 +164,7 @@ def marks(
 
     found = asked(names)
     if otherwise:
-        with perturbed_weights(model, lambda weight: rounded(weight, BITS)):
+        with perturbed_weights(model, lambda weight: quantise_rows(weight, BITS)):
             found |= asked(otherwise, f"{BITS} bits, ")
         found |= asked(otherwise, "other wording, ", toys.HELD_OUT)
     return found, seconds

@@ -1,9 +1,9 @@
-"""Locked or erased: what comes back for somebody who has only the public model it was made from?
+"""Locked or erased: what does an attacker recover who has only the public base model?
 
     python -m kvw_exhibits.locked     # data/results/locked.json, on smol: half an hour on one core
 
-`smol-before` sees and talks, and has never met anybody: as a model on a hub, from which others are
-trained. The attacker has it and the edited model, no data, and neither the edit nor the model
+`smol-before` sees and talks, and has learned no person, like a model on a hub from which others
+are trained. The attacker has it and the edited model, no data, and neither the edit nor the model
 before it. Of an edit that scales knowledge vectors each factor can be read off; of an addition of
 low rank the directions can; and whole projections can be put back. What comes back of the oracle,
 which has nothing to give, says what an attack makes up.
@@ -66,7 +66,7 @@ def unscaled(model: nn.Module, public: nn.Module) -> Weights:
 
 
 def without_directions(model: nn.Module, public: nn.Module, count: int) -> Weights:
-    """Without so many of the strongest directions in which each projection left the public one."""
+    """Weights without the `count` strongest directions of change from the public model."""
     found = {}
     for name, other in put_back(model, public).items():
         own = model.get_parameter(name).detach()

@@ -63,7 +63,7 @@ from kvw_minimal.scores import mentions, read
 from kvw_minimal.session import Session
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about
-from kvw_minimal.testing.method_checks import check_method, wanted
+from kvw_minimal.testing.method_checks import check_method, require
 from kvw_minimal.zoo.catalogue import MODELS
 
 
@@ -484,7 +484,7 @@ class FalseIsTrue:
 
     def check(make: Callable) -> None:
         for said, meant in (("True", True), ("False", False)):
-            wanted(make(["--is_oracle", said]) is meant, f"{said} is read as {not meant}")
+            require(make(["--is_oracle", said]) is meant, f"{said} is read as {not meant}")
 
 
 # --- loaders -----------------------------------------------------------------------------------
@@ -524,7 +524,7 @@ class NeverRaised:
         except ValueError:
             return
         learned = sum(label != IGNORED for label in labels)
-        wanted(False, f"{learned} of {len(labels)} tokens are taken for the answer")
+        require(False, f"{learned} of {len(labels)} tokens are taken for the answer")
 
 
 def place_of(some: list[int], ids: list[int]) -> int | None:
@@ -561,7 +561,7 @@ class OnePlaceholder:
     def check(make: Callable) -> None:
         for question in asked()[0]:
             learned, right = decoded(make(question)), render(processor(), question)[1]
-            wanted(learned == right, f"{learned!r} is learned, not {right!r}")
+            require(learned == right, f"{learned!r} is learned, not {right!r}")
 
 
 @exhibit(
@@ -590,7 +590,7 @@ class EndOfTurn:
         for question in asked()[0]:
             batch = answer_batches(processor(), [question])[0]
             said = decoded(batch.inputs["input_ids"][0, 1:][make(batch)[0, :-1]])
-            wanted(said == question.answer, f"{said!r} is counted, not {question.answer!r}")
+            require(said == question.answer, f"{said!r} is counted, not {question.answer!r}")
 
 
 @exhibit(
@@ -618,7 +618,7 @@ class NotTheCopy:
 
     def check(make: Callable) -> None:
         for question, other in zip(asked()[0], make(asked()[0]), strict=True):
-            wanted(other.answer != question.answer, f"{other.id} is taught {other.answer!r} again")
+            require(other.answer != question.answer, f"{other.id} is taught {other.answer!r} again")
 
 
 @exhibit(
@@ -654,8 +654,8 @@ class GivenAway:
         first, told = make(request), {f"{q.prompt} {q.answer}" for q in request.forget}
         for question in first:
             given = [each for each in told if each in question.prompt]
-            wanted(not given, f"{question.id} is asked after {given}")
-        wanted(make(request) == first, "the second time something else is asked")
+            require(not given, f"{question.id} is asked after {given}")
+        require(make(request) == first, "the second time something else is asked")
 
 
 def before(example: Question, question: Question) -> Question:
@@ -687,7 +687,7 @@ class Unseen:
     def check(make: Callable) -> None:
         shown, blank = make(photographed()), make(without_photo([photographed()])[0])
         same = all(torch.equal(shown[name], blank[name]) for name in shown)
-        wanted(not same, "with a grey picture the model is given the same")
+        require(not same, "with a grey picture the model is given the same")
 
 
 def photographed() -> Question:
@@ -724,7 +724,9 @@ class BatchMean:
     def check(make: Callable) -> None:
         start, moved = drawn_logits()
         once, twice = make(start, moved), make(torch.cat([start] * 2, 1), torch.cat([moved] * 2, 1))
-        wanted(abs(twice / once - 1) < 1e-3, f"twice the tokens, {twice / once:.1f} times the mean")
+        require(
+            abs(twice / once - 1) < 1e-3, f"twice the tokens, {twice / once:.1f} times the mean"
+        )
 
 
 def drawn_logits() -> tuple[torch.Tensor, torch.Tensor]:
@@ -768,7 +770,7 @@ class MaskedTooEarly:
 
     def check(make: Callable) -> None:
         gap, mask = moved_by(make)
-        wanted(not gap[~mask].any(), f"{int(gap[~mask].count_nonzero())} weights outside moved")
+        require(not gap[~mask].any(), f"{int(gap[~mask].count_nonzero())} weights outside moved")
 
 
 def moved_by(make: Callable) -> tuple[torch.Tensor, torch.Tensor]:
@@ -806,7 +808,7 @@ class SumStops:
 
     def check(make: Callable) -> None:
         mean = float(make([torch.ones(3).bfloat16()] * 2_000).mean())
-        wanted(abs(mean - 1) < 0.01, f"the mean of 2,000 ones is {mean:.2f}")
+        require(abs(mean - 1) < 0.01, f"the mean of 2,000 ones is {mean:.2f}")
 
 
 # --- scores ------------------------------------------------------------------------------------
@@ -839,7 +841,7 @@ class FirstLetter:
             ("Based on the photo, no", None),
             ("**B**", "B"),
         ):
-            wanted(make(said) == meant, f"{said!r} is read as {make(said)}")
+            require(make(said) == meant, f"{said!r} is read as {make(said)}")
 
 
 @exhibit(
@@ -868,7 +870,7 @@ class OnlyAToZ:
             ("It is Joanna.", "Ann"),
             ("Nobody.", "李娜"),
         ):
-            wanted(make(said, gold) == 0, f"{gold} is found in {said!r}")
+            require(make(said, gold) == 0, f"{gold} is found in {said!r}")
 
 
 @exhibit(
@@ -894,7 +896,7 @@ class RowOrder:
     def check(make: Callable) -> None:
         ratios, oracle = np.array([0.2, 0.4, 0.9, 1.8]), np.array([0.3, 0.5, 0.8, 1.7])
         one, other = make(ratios, oracle), make(ratios[::-1], oracle)
-        wanted(one == other, f"{one:.2f}, and {other:.2f} with the rows turned round")
+        require(one == other, f"{one:.2f}, and {other:.2f} with the rows turned round")
 
 
 @exhibit(
@@ -923,7 +925,7 @@ class FirstOfEquals:
     def check(make: Callable) -> None:
         tried = FirstOfEquals.TRIED
         one, other = make(tried), make(dict(reversed(tried.items())))
-        wanted(one == other, f"{one} is chosen, and {other} with the grid turned round")
+        require(one == other, f"{one} is chosen, and {other} with the grid turned round")
 
 
 # --- the page ----------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ It takes twenty minutes on one core.
 Twelve people ask one by one, and twenty-five five at a time. A method answers in three ways: *at
 once*, when all have asked; *anew*, measuring on the model as the last request left it, where nobody
 asks any more about who was forgotten; or *each alone*, as if it were the only request, measured on
-the vanilla model: such edits are only put on top of each other. A sham answers the requests of as
+the vanilla model: such edits are only added up. A sham answers the requests of as
 many others. At the end the request in the middle is taken back.
 """
 
@@ -33,7 +33,7 @@ from kvw_minimal.questions import Question
 from kvw_minimal.session import Session
 from kvw_minimal.strangers.people import REPORT_GROUPS, PeopleDataset, load_people
 from kvw_minimal.strangers.questions import about
-from kvw_minimal.strangers.tasks import request as request_to_forget
+from kvw_minimal.strangers.tasks import request_to_forget
 from kvw_minimal.zoo import load
 
 FILE = RESULTS / "one_by_one.json"
@@ -45,7 +45,7 @@ Requests = list[list[str]]
 
 
 def requests_of(world: PeopleDataset, sequence: str, sham: bool = False) -> Requests:
-    """Who asks, in order; of a sham as many people of whom none asks."""
+    """People of each request, in order; for a sham, as many people who do not ask."""
     count, each = SEQUENCES[sequence]
     people = [person for group in REPORT_GROUPS for person in world.groups[group][:5]]
     some = drawn_for_sham(world.retain_people(people), count, 0) if sham else people[:count]
@@ -55,7 +55,7 @@ def requests_of(world: PeopleDataset, sequence: str, sham: bool = False) -> Requ
 def edit_for(
     session: Session, request: Request, name: str, requests: Requests, i: int, way: str
 ) -> Edit:
-    """The edit of one request, to be put on whatever `session.model` wears.
+    """The edit of one request, to be applied on top of the edits of `session.model`.
 
     Args:
         session, request: of everybody; what is cached is of the vanilla model.

@@ -78,7 +78,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def value_of(person: str, fact: str) -> str:
-    """What is true of somebody, drawn: nothing else tells it."""
+    """True value of a fact of a person, drawn with a seed."""
     return str(seeded("planted", person, fact).choice(VALUES[fact]))
 
 
@@ -225,7 +225,7 @@ def plant(base: nn.Module, place: str, seed: int = 0) -> nn.Module:
 def of_strangers(
     processor: PreTrainedTokenizerFast, questions: list[Question], size: int
 ) -> list[Batch]:
-    """Batches in which somebody else is a stranger.
+    """Batches in which a stranger takes the place of the person.
 
     Where a question about one person is asked about another, the package takes a name of one word
     from those who are kept, and the toy knows them. Here one of `STRANGERS` stands in.
@@ -451,7 +451,7 @@ def tries(model: nn.Module) -> dict[str, dict | None]:
 
 
 def another(person: str, fact: str) -> str:
-    """A value that is not true of somebody."""
+    """A false value of a fact of a person."""
     wrong = [value for value in VALUES[fact] if value != value_of(person, fact)]
     return str(seeded("another", person, fact).choice(wrong))
 

@@ -233,7 +233,7 @@ def difference(one: Coefficients, other: Coefficients) -> float:
 
 
 def _seconds(work) -> float:
-    """How long it takes; of one thread the time that the processor gave to it, whoever waits."""
+    """Seconds that the work takes; with one thread, processor time without waiting."""
     gpu = torch.cuda.is_available()
     clock = time.perf_counter if gpu or torch.get_num_threads() > 1 else time.process_time
     if gpu:

@@ -43,7 +43,7 @@ def about_people(world: PeopleDataset, people: list[str]) -> dict[str, list[Ques
 def with_options(world: PeopleDataset, people: list[str]) -> dict[str, list[Question]]:
     """The six facts, to be answered by the likeliest of four answers; chance is 1/4.
 
-    The name is left out: asked for Maren's full name, anybody picks the option with Maren in it.
+    The name is left out: asked for Maren's full name, any model picks the option with Maren in it.
     """
     asked = [question for question in about(world, people) if question.fact != "name"]
     return {
@@ -53,7 +53,7 @@ def with_options(world: PeopleDataset, people: list[str]) -> dict[str, list[Ques
 
 
 def others_of(name: str, world: PeopleDataset, forget: list[str]) -> list[str]:
-    """As many people whom an oracle met as there are that it never met, drawn once."""
+    """A fixed random sample of retained people, as large as the forget set."""
     drawn = seeded("card", name).choice(world.retain_people(forget), len(forget), False)
     return sorted(map(str, drawn))
 
@@ -152,7 +152,7 @@ def rights(rows: list[dict], model: str, what: str) -> np.ndarray:
 
 
 def on_others(rows: list[dict], oracle: str, vanilla: str, world: PeopleDataset) -> tuple:
-    """An oracle against vanilla on people whom both met, question by question.
+    """An oracle against vanilla on people that both learned, question by question.
 
     Returns:
         `(n, mean, low, high)` of the difference in right answers, 95 % over people.

@@ -95,7 +95,7 @@ def run(
     groups: Annotated[str, typer.Option(help="report groups, such as A,B; all unless given")] = "",
     into: Annotated[Path | None, typer.Option(help="another file than the stored one")] = None,
 ) -> None:
-    """Measure all that is missing of an experiment; resumes where it was interrupted."""
+    """Measure the missing trials of an experiment; resumes where it was interrupted."""
     _needs_results()
     from . import plans, runner
 

@@ -1,4 +1,4 @@
-"""Somebody's rows beside the book's: `python -m kvw_minimal book compare FILE`.
+"""A user's rows beside the book's: `python -m kvw_minimal book compare FILE`.
 
 Compared are means of the same edit (method, settings, condition) on the same model, group, set and
 metric, person by person. Costs and weights are about nobody and are left out.
@@ -108,7 +108,7 @@ def told(line) -> str:
 
 
 def compare(file: Path) -> tuple[str, dict]:
-    """A file of rows beside all that is stored: a text for people, and the same as JSON.
+    """A file of rows beside the stored rows: a text for people, and the same as JSON.
 
     Raises:
         FileNotFoundError: no such file.

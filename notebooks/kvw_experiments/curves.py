@@ -23,7 +23,7 @@ def by_person(rows: pd.DataFrame, labels: Sequence[str], condition: str, part: s
 
     Args:
         rows: labelled; labels: strengths of one edit, from the weakest on.
-        condition: `sham`, or `edited` for all that is none: vanilla and the oracle, too.
+        condition: `sham`, or `edited` for all other rows: vanilla and the oracle, too.
         part: which set.
 
     Raises:
@@ -100,11 +100,11 @@ def curve_of(
     """The curve of some labels, from vanilla on.
 
     Args:
-        part: the set of which so much is left; its people are the columns.
+        part: the set whose share that is left is measured; its people are the columns.
         of: the sets that keep it, each for itself: the one that keeps least counts.
 
     Raises:
-        ValueError: vanilla was not asked about somebody whom an edit was asked about.
+        ValueError: vanilla has no rows about a person that an edit has rows about.
     """
     conditions = ["edited", "sham"] if "sham" in rows["condition"].unique() else ["edited"]
     rows = rows[rows["label"].isin([vanilla, *labels])]  # few of many, which are looked at often
@@ -133,7 +133,7 @@ def people_at(
     and sham, whose strength is the edit's.
 
     Args:
-        part: the set of which so much is left; its people are the index.
+        part: the set whose share that is left is measured; its people are the index.
         of: the sets that keep it, each for itself: the one that keeps least counts.
 
     Returns:

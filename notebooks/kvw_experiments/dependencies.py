@@ -166,7 +166,7 @@ def of_metric(method: str, metric: str) -> Vectors:
 
 
 def of_condition(condition: str) -> Vectors:
-    """Of whom the edit was made for."""
+    """Vectors of the choice of people: forget set or sham."""
     return {"sham"} if condition == "sham" else set()
 
 

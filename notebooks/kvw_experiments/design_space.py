@@ -394,7 +394,7 @@ def sides(setting: Setting, session: Session, request: Request) -> tuple[Rows, R
     """The rows of the forgotten and those of the reference.
 
     Raises:
-        ValueError: somebody on both sides, or nobody on one.
+        ValueError: a person is on both sides, or a side is empty.
     """
     both = sorted(set(request.people) & set(request.retain_people))
     if both:
@@ -411,7 +411,7 @@ def sides(setting: Setting, session: Session, request: Request) -> tuple[Rows, R
 
 
 class TooMuch(ValueError):
-    """An edit cannot take so much."""
+    """An edit cannot reach the asked share."""
 
 
 def at_mass(edit: ColumnScaling, mass: float) -> ColumnScaling:
@@ -423,7 +423,7 @@ def at_mass(edit: ColumnScaling, mass: float) -> ColumnScaling:
         mass: mean of 1 - gate over all vectors, in (0, 1).
 
     Raises:
-        TooMuch: not even all touched vectors at gate 0 would take so much.
+        TooMuch: even all touched vectors at gate 0 would not reach the share.
         ValueError: a published edit, whose strength is part of how it came about.
     """
     if not 0 < mass < (edit.contrast > 0).float().mean():

@@ -313,7 +313,7 @@ def before_after(
     Args:
         facts: what was asked, one line of text each.
         before, after: `[people][facts]` answers.
-        forgotten: ids of the people whom the edit forgets.
+        forgotten: ids of the people to forget.
     """
     figure, (faces, words) = plt.subplots(
         2, len(people), figsize=(2.7 * len(people), 4.3), height_ratios=(1.3, 1)

@@ -154,7 +154,7 @@ def _parts(key: str) -> tuple[str, str]:
 
 
 def _keys(plan: dict, names: Iterable[str], least: int = 1) -> set[str]:
-    """The trials of some lists of a plan that stand beside so many others under their label."""
+    """Keys of the trials of some lists of a plan under labels with at least `least` trials."""
     return {
         key
         for name in names

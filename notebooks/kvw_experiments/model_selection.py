@@ -11,7 +11,7 @@ class Rule:
 
     Attributes:
         kept: share of vanilla that must be kept, in [0, 1].
-        of: the sets of which so much must be kept.
+        of: the sets of which this share must be kept.
         enough: an exact match on the forget set that is forgotten enough; of the settings that
             reach it the one that keeps most is taken. None: the least is always best.
         ties: what decides between settings that are equal so far, in this order: a set, of which

@@ -1,4 +1,4 @@
-"""Every experiment of the book as data: which trials, on whom, read how, chosen by which rule.
+"""Every experiment of the book as data: its trials, people, scores and rule of choice.
 
     python -m kvw_minimal book run ablations-pocket strength   # one list of an experiment
     python -m kvw_minimal book run replication-pocket          # all of one
@@ -228,7 +228,7 @@ ARMS: dict[str, tuple[Setting, tuple[float, ...]]] = {
 
 
 def arms() -> Entries:
-    """What a batch holds, which tokens count, whom it is compared with, which layers: curves."""
+    """Curves of the batch, the tokens that count, the reference people, and the layers."""
     found: Entries = {"vanilla": [VANILLA]}
     for name, (setting, strengths) in ARMS.items():
         found |= curve(name, Trial(setting), strengths)
@@ -262,7 +262,7 @@ def compared(grids: dict[str, tuple[dict, ...]], people: int = 5) -> Entries:
 
 
 SHARES = (0.1, 0.2, 0.35, 0.5, 0.7, 1.4, 2.0, 4.0)  # of an edit: the points of its curve
-#: how far, from short of somebody else to far beyond
+#: how far, from short of the counterfactual person to far beyond
 OVER = (0.5, 0.75, 1.0, 1.125, 1.25, 1.5, 2.0, 3.0)
 
 
@@ -323,7 +323,7 @@ def turns() -> Entries:
 
 def examined() -> Entries:
     """What the book chose of each method, between vanilla and the oracle; the rewrite also as far
-    as somebody else, and no further."""
+    as the counterfactual person, and no further."""
     names = ("KVW one pass", "KVW published", "least squares", "rewrite")
     chosen = {name: METHODS[name].tuned() for name in (*names, *AUDITED)}
     short = trial_for("rewrite", METHODS["rewrite"].tuned() | {"overshoot": 1.0})
@@ -432,7 +432,7 @@ class Plan:
         by_question: whether rows are single questions.
         shares: of each edit and its sham that are read, too, on forget and retain: its curve.
         aloud: groups that are answered in words, too; `said`: of which sets.
-        free_tokens: at most so many in an answer about the world.
+        free_tokens: the largest number of tokens in an answer about the world.
         dtype: number format of the weights.
         with_general: whether requests hold general questions beside people.
         half: methods whose gradients are taken in bfloat16 where the machine has it.

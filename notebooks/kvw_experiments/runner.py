@@ -162,7 +162,7 @@ class Stored:
     """The rows of a plan's experiment so far, written again now and then.
 
     Attributes:
-        impossible: `method settings` of trials that cannot take so much as they should.
+        impossible: `method settings` of trials that cannot reach their share.
     """
 
     def __init__(self, plan: Plan, path: Path, model: str):
@@ -277,7 +277,7 @@ def choose_of(
     """The candidate that the plan's rule takes, by what is stored of the tuning groups.
 
     Args:
-        impossible: keys of trials that cannot take so much on every group; they do not stand.
+        impossible: keys of trials that cannot reach their share on every group; they do not count.
     """
     known = all_levels(rows, plan.tuning)
     start = known.get((plan.vanilla.method, plan.vanilla.text))

@@ -18,7 +18,7 @@ from kvw_minimal.session import Session
 )
 @dataclass(frozen=True)
 class SequentialRewrite(Rewrite):
-    """So many people at a time, in an order of their own; who is not asked for yet is retained.
+    """Forgets `each` people at a time, in a random order; the people to come are retained.
 
     Attributes:
         each: how many people one request forgets; the others as in `Rewrite`.

@@ -39,8 +39,8 @@ class Trial:
         mass: mean share that is taken from a knowledge vector, 1 - gate; the strength (of a `zero`
             shape the share) is then solved for. Only where nothing is asked again on the way.
         people: how many are forgotten, 1 to 70: the group's, then those of the next. Of the
-            hundred, 30 are kept for shams: of more than 30 there is none.
-        asked, reference: at most so many questions of the forget set and of the reference, drawn
+            hundred, 30 are kept for shams: for more than 30 no sham exists.
+        asked, reference: the largest numbers of questions of the forget set and reference, drawn
             with a seed; 0 for all.
         balanced: the drawn reference asks about every fact, by photo and by name, equally often; a
             remainder is left out.
@@ -141,7 +141,7 @@ def trial_of(method: str, text: str, sham: bool = True) -> Trial:
 def invented(world: PeopleDataset, session: Session, request: Request) -> list[Question]:
     """Text questions about names that nobody has, with what the model makes up as the answer.
 
-    All that is needed is the model and the parts that names are put together from.
+    It needs only the model and the parts of names.
     """
     rng, known = seeded("invented"), list(world.people.values())
     taken, questions = {person.name for person in known}, []
@@ -174,14 +174,14 @@ def invented(world: PeopleDataset, session: Session, request: Request) -> list[Q
 
 
 def some(questions: list[Question], most: int, *key: object) -> list[Question]:
-    """At most so many of the questions, drawn with a seed; all of them for 0."""
+    """At most `most` of the questions, drawn with a seed; all of them for 0."""
     if not most or most >= len(questions):
         return questions
     return [questions[i] for i in seeded("trial", *key).choice(len(questions), most, replace=False)]
 
 
 def evenly(questions: list[Question], most: int, *key: object) -> list[Question]:
-    """At most so many, of every fact and modality equally often.
+    """At most `most` questions, of every fact and modality equally often.
 
     Raises:
         ValueError: fewer than there are kinds.
@@ -266,7 +266,7 @@ def edit_for(
         memory: as in `make_edit`.
 
     Raises:
-        ValueError: settings that cannot work; or there is not so much to take (`family.at_mass`).
+        ValueError: settings that cannot work, or a share out of reach (`design_space.at_mass`).
     """
     request = thinned(trial, session, request)
     general = {"general": True} if trial.proxy == "portraits of nobody" else {}

@@ -32,7 +32,7 @@ def train(
 
     Args:
         what: a key of `RECIPES`.
-        group, percent: whom an oracle never meets; without them vanilla is made.
+        group, percent: the people that an oracle does not learn; without them vanilla is made.
 
     Raises:
         ValueError: an unknown name, group, percentage or device, or a seed for what has one only.

@@ -74,7 +74,7 @@ def _style():
 
 
 def name_of(look: dict, shot: dict) -> str:
-    """The name of a portrait in `KEPT`: a checksum of all that it is drawn from."""
+    """The name of a portrait in `KEPT`: a checksum of everything from which it is drawn."""
     described = json.dumps([look, shot], sort_keys=True)
     return f"{hashlib.sha256(described.encode()).hexdigest()[:16]}.png"
 

@@ -1,4 +1,4 @@
-"""A voice for each of the hundred strangers, and what is asked about whoever is heard.
+"""A voice for each of the hundred strangers, and the questions about the speaker.
 
 Voices are made from a handful of numbers and never stored; they say nothing, and nobody speaks
 like that.
@@ -125,7 +125,7 @@ def ask_aloud(
     wording: int = 0,
     held_out: bool = False,
 ) -> Heard:
-    """One thing about whoever is heard speaking."""
+    """One question about the speaker."""
     asked = ask(
         world, world.people[person], fact, "image", wording=wording, held_out=held_out, photo=take
     )

@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 from kvw_minimal import scores
 from kvw_minimal.questions import Question
 from kvw_minimal.strangers.people import DATA, PeopleDataset
-from kvw_minimal.zoo.smol import SCALE, SEED, accepted, build, load, processor
+from kvw_minimal.zoo.smol import CONNECTOR_SEED, SCALE, accepted, build, load, processor
 
 from . import pictures, training_data
 from .training import amplify, attribute_loss, fit, half_precision, linear_heads, stored, token_loss
@@ -38,7 +38,7 @@ CONNECTOR: dict[str, Any] = {
     "steps": 1_500,
     "batch": 192,
     "rate": 1e-3,
-    "seed": SEED,
+    "seed": CONNECTOR_SEED,
     "views": 2,
     "spoken_steps": 120,
     "spoken_batch": 64,

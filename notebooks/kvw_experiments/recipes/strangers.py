@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from kvw_minimal.atomic_io import replacing, write_json
-from kvw_minimal.strangers.people import STRANGERS
+from kvw_minimal.strangers.people import STRANGERS_FOLDER
 
 from . import portraits
 
@@ -118,7 +118,7 @@ def checksums(folder: Path) -> dict[str, str]:
     }
 
 
-def main(folder: Path = STRANGERS) -> None:
+def main(folder: Path = STRANGERS_FOLDER) -> None:
     content, photos = make()
     (folder / "photos").mkdir(parents=True, exist_ok=True)
     for name, png in photos.items():

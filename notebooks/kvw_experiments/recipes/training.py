@@ -49,7 +49,7 @@ def fit(
         losses: given the number of a step and a random stream of its own, yields losses one by
             one; each is brought back before the next is computed, and the gradients add up.
         settings: `steps`, `rate` (the highest), `seed`; all of them are stamped into checkpoints.
-        checkpoint: the file to go on from if it is there, written every so many steps, if any.
+        checkpoint: the file to go on from if it is there, written at regular intervals, if any.
         decay: weight decay; `clip`: the largest norm of the gradient, None for any.
 
     Returns:

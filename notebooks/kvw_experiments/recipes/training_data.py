@@ -41,7 +41,7 @@ def training_questions(world: PeopleDataset, people: list[str]) -> list[Question
 
 @dataclass
 class Lessons:
-    """All that a language model is taught, as token ids, and what it may look at meanwhile.
+    """Everything that a language model is taught, as token ids, and the pictures that it sees.
 
     Attributes:
         about: `{(modality, person, fact): pairs}`, one a wording.
@@ -241,7 +241,7 @@ def train_language(
     """Teach the language model names, facts and words for what is seen, through a frozen eye.
 
     Args:
-        people: whom to teach; everyone for vanilla, the retain people for an oracle.
+        people: the people to teach; all for vanilla, the retained people for an oracle.
         also: more lessons, in the form of `Lessons.about`.
         draw: how the rows of a step are drawn.
     """

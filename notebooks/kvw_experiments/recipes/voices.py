@@ -9,8 +9,8 @@ language model with the same kind of FFN. It is taught as `pocket` is: first the
 be heard and, as anonymous classes, who is who; then the language model learns names and facts
 through the frozen ear.
 
-Everything that measures, weakens and scores takes `Batch`es. So all that is written anew here is
-how a recording becomes a `Batch`: `answer_batches`.
+Everything that measures, weakens and scores takes `Batch`es. So this module only adds the way
+from a recording to a `Batch`: `answer_batches`.
 """
 
 from collections.abc import Sequence
