@@ -10,7 +10,7 @@ import pytest
 import tiny
 import torch
 from PIL import Image
-from test_own import ADA, BEN, lines
+from test_jsonl import ADA, BEN, lines
 
 from kvw_minimal.batches import answer_batches, prompt_batches, render
 from kvw_minimal.benchmarks.conversations import BETWEEN, Conversation, check_rendered

@@ -1,7 +1,7 @@
 """The methods: losses by hand, masks, pictures, what may change, what it costs, no trace left.
 
 Each mistake that public code is known for has a test here that would catch it. What every method
-has to promise, whatever it does, is in `test_conformance.py`.
+has to promise, whatever it does, is in `test_method_checks.py`.
 """
 
 import re

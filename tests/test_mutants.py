@@ -50,11 +50,11 @@ def test_too_little_noticed_is_a_complaint_and_so_is_what_nobody_should_see():
 )
 def test_only_a_test_that_fails_notices(new: str, passes: bool, noticed: bool):
     mutant = {"file": "atomic_io.py", "old": LINE, "new": new}
-    status, failed = run_tests(mutant, ["tests/test_files.py"], MARKS["check"], 120)
+    status, failed = run_tests(mutant, ["tests/test_atomic_io.py"], MARKS["check"], 120)
     assert (status == 0, bool(failed)) == (passes, noticed)
 
 
 @pytest.mark.nightly
 def test_tests_that_do_not_end_are_stopped_and_notice_nothing():
-    status, failed = run_tests(None, ["tests/test_files.py"], "", limit=0.1)
+    status, failed = run_tests(None, ["tests/test_atomic_io.py"], "", limit=0.1)
     assert status < 0 and not failed

@@ -13,7 +13,7 @@ import torch
 from case import Case
 from dry_run import FACTOR
 from test_command import invoke
-from test_own import blocks_of_the_page, lines, on_the_page  # noqa: F401 - a fixture
+from test_jsonl import blocks_of_the_page, lines, on_the_page  # noqa: F401 - a fixture
 
 from kvw_minimal import coefficients, conditions
 from kvw_minimal.atomic_io import write_json

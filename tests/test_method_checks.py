@@ -465,7 +465,7 @@ def broken(place: str, settings: dict | None = None) -> dict[int, str]:
 def test_it_is_said_which_promises_a_method_keeps(mine):
     assert broken(f"{mine}:Good") == broken(f"{mine}:Good", {"strength": 3.0}) == {}
     found = broken(f"{mine}:Drawn", {})
-    assert list(found) == [6] and found[6].startswith("broken  From the same seed")
+    assert list(found) == [6] and found[6].startswith("broken  The same seed")
     assert "But the same seed gives another edit." in found[6]
 
 
