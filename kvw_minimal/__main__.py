@@ -58,8 +58,8 @@ def _check_edit(edit: Path | None, json_file: Path | None) -> None:
         raise ValueError(f"{edit} is the edit; the rows cannot go to one file with it")
 
 
-@app.command()
-def unlearn(
+@app.command("unlearn")
+def unlearn_command(
     context: typer.Context,
     *,
     model: ModelName = "pocket",
@@ -139,13 +139,13 @@ def unlearn(
 
         typer.echo(estimate_cost.format_estimate(*arguments, **more))
         return
-    result, edits = pipeline.unlearn(*arguments, **more, folder=save)
+    result, edits = pipeline.run_unlearning(*arguments, **more, folder=save)
     texts = [*(edit.describe() for edit in edits), *pipeline.tables(result)]
     write_outputs("\n".join(texts), result, json_file, edits[0], save_edit)
 
 
-@app.command()
-def evaluate(
+@app.command("evaluate")
+def evaluate_command(
     model: ModelName = "pocket",
     forget_percent: ForgetPercent = 5,
     group: Group = "A",
@@ -158,12 +158,12 @@ def evaluate(
     from .evaluation import pipeline
 
     _check_edit(edit, json_file)
-    result = pipeline.evaluate(model, group, forget_percent, edit, device=device, dtype=dtype)
+    result = pipeline.run_evaluation(model, group, forget_percent, edit, device=device, dtype=dtype)
     write_outputs(pipeline.table(result["rows"]), result, json_file)
 
 
-@app.command()
-def audit(
+@app.command("audit")
+def audit_command(
     *,
     model: ModelName = "pocket",
     group: Group = "A",
@@ -192,7 +192,7 @@ def _of_strength(edit: Any, rows: Any) -> Any:
 
 
 @app.command("export")
-def export_edit(
+def export_command(
     folder: Annotated[Path, typer.Argument(help="a new one")],
     *,
     edit: Annotated[Path, typer.Option(help="a saved edit")],
@@ -211,12 +211,12 @@ def export_edit(
     saved = Edit.load(edit)
     rows = _of_strength(saved, read_json(scores, "rows")["rows"]) if scores else None
     loaded, processor = load(model)
-    sharing.export(saved, loaded, processor, folder, format, scores=rows, named=named)
+    sharing.export_edit(saved, loaded, processor, folder, format, scores=rows, named=named)
     typer.echo(f"{folder} holds the edit as {format}; its README.md says how to load it")
 
 
 @app.command("check")
-def check_method(
+def check_command(
     method: Annotated[str, typer.Argument(metavar="MODULE:METHOD", help="such as mine.py:Mine")],
     settings: Annotated[str, typer.Option(help="as JSON; else the usual")] = "",
 ) -> None:
@@ -228,8 +228,8 @@ def check_method(
     raise typer.Exit(int(not passed))
 
 
-@app.command()
-def validate(
+@app.command("validate")
+def validate_command(
     file: Annotated[str, typer.Argument(help="lines of JSON, parquet, or a hub id")],
 ) -> None:
     """Name every bad row of a file with your own questions, and its remedy."""
@@ -238,8 +238,8 @@ def validate(
     raise typer.Exit(validate_command(file))
 
 
-@app.command()
-def replicate(
+@app.command("replicate")
+def replicate_command(
     *,
     benchmark: Annotated[str, typer.Option(help="mllmu or clear")],
     data: Annotated[str, typer.Option(help="a folder with one sub-folder a config, or a hub id")],
@@ -285,7 +285,7 @@ def replicate(
 
 
 @app.command("measure")
-def measure_file(
+def measure_command(
     *,
     questions: Annotated[Path, typer.Option(help="a file that `validate` accepts")],
     into: Annotated[Path, typer.Option(help="write the coefficients here (safetensors)")],

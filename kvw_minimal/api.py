@@ -24,7 +24,7 @@ from .forget_request import Request
 from .methods import Method, make_edit
 from .results import summarise, table, text_table
 from .session import Session
-from .sharing.exporters import export as write_folder
+from .sharing.exporters import export_edit
 from .strangers.people import load_people
 from .strangers.questions import about, general, question_sets
 
@@ -178,7 +178,7 @@ def export(edit: Edit, model: nn.Module, folder: str | Path, form: str = "merged
         ValueError: an unknown form, or a form that cannot express the edit.
         OSError: the folder exists already, or the disk is full.
     """
-    write_folder(edit, model, processor, folder, form)
+    export_edit(edit, model, processor, folder, form)
 
 
 # --- reports --------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from torch import nn
 from .architectures import ffns_of, is_transposed, iter_state, prepare, stacks_of, weight_of
 
 
-def load(name: str, device: str = "cpu", dtype: torch.dtype = torch.float32):
+def load_model(name: str, device: str = "cpu", dtype: torch.dtype = torch.float32):
     """Loads a model and its processor (or tokenizer, for a model without a vision tower).
 
     `kvw_minimal.zoo.load` loads the models of this book by name. This function loads any other.

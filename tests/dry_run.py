@@ -49,12 +49,12 @@ print(json.dumps(expected(**asked)))
 DONE = """
 import json, sys, time
 time.perf_counter = time.process_time
-from kvw_minimal.evaluation.pipeline import unlearn
+from kvw_minimal.evaluation.pipeline import run_unlearning
 from kvw_minimal.methods import method_of
 asked = json.loads(sys.argv[1])
 method, settings = asked.pop("method"), asked.pop("settings")
 asked["methods"] = [method_of(method, each) for each in settings]
-print(json.dumps(unlearn(**asked)[0]["provenance"]))
+print(json.dumps(run_unlearning(**asked)[0]["provenance"]))
 """
 
 

@@ -101,7 +101,7 @@ def test_it_is_not_edited_in_place(folder, kind, tmp_path):
         with pytest.raises(ValueError, match="is quantised and cannot be edited in place.*peft"):
             each.apply(model)
         with pytest.raises(ValueError, match="is quantised"):
-            sharing.export(each, model, tiny.tokenizer(), tmp_path / "merged")
+            sharing.export_edit(each, model, tiny.tokenizer(), tmp_path / "merged")
     assert fingerprint(model) == known and not (tmp_path / "merged").exists()
 
 
@@ -111,7 +111,7 @@ def test_its_factors_leave_as_ia3(folder, kind, tmp_path):
     model, batch = load(folder, kind), tiny.random_batch()
     measured = measure(model, [batch], OWNERS)
     edit = one_pass(model, measured.of(["a"]), measured.of(["b", "c"]), 3.0)
-    sharing.export(edit, model, tiny.tokenizer(), tmp_path / "out", "peft")
+    sharing.export_edit(edit, model, tiny.tokenizer(), tmp_path / "out", "peft")
     with torch.no_grad():
         plain = model(**batch.inputs).logits
         for row, projection in zip(edit.gates, find_projections(model).values(), strict=True):
@@ -146,7 +146,7 @@ def test_a_folder_of_quantised_weights_is_loaded_and_unlearnt(folder, kind, tmp_
             for side, people in asked.items()
         },
     )
-    result, [edit] = pipeline.unlearn(
+    result, [edit] = pipeline.run_unlearning(
         str(tmp_path / "model"),
         methods=[KVW(8.0)],
         draws=1,
@@ -160,7 +160,7 @@ def test_a_folder_of_quantised_weights_is_loaded_and_unlearnt(folder, kind, tmp_
         for row in result["rows"]
         if (row["set"], row["metric"]) == ("forget", "probability")
     }
-    model, processor = models.load(str(tmp_path / "model"))
+    model, processor = models.load_model(str(tmp_path / "model"))
     assert model.is_quantized and fingerprint(model) == edit.fingerprint
     case = Case(Session(model, processor), read_request(tmp_path / "mine.jsonl"))
     assert found["vanilla"] == pytest.approx(

@@ -82,7 +82,7 @@ def test_unlearn_writes_rows_of_four_states(unlearned):
 @pytest.mark.slow
 def test_a_saved_edit_is_evaluated_to_the_same_rows(unlearned):
     content, edit, _ = unlearned
-    again = pipeline.evaluate("pocket", "A", 5, edit)
+    again = pipeline.run_evaluation("pocket", "A", 5, edit)
     assert [row | {"strength": STRENGTH} for row in again["rows"]] == [
         row for row in content["rows"] if row["condition"] == "edited"
     ]
@@ -142,7 +142,7 @@ def test_what_cannot_be_written_does_not_lose_the_rest(monkeypatch, tmp_path):
 
     edit = SimpleNamespace(save=fail, describe=lambda: "the edit")
     result = {"rows": [], "provenance": {}}
-    monkeypatch.setattr(pipeline, "unlearn", lambda *_, **__: (result, [edit]))
+    monkeypatch.setattr(pipeline, "run_unlearning", lambda *_, **__: (result, [edit]))
     done = invoke("unlearn", "--save-edit", tmp_path / "x", "--json", tmp_path / "x.json")
     assert isinstance(done.exception, OSError) and "the edit" in done.output
     assert json.loads((tmp_path / "x.json").read_text()) == result
@@ -168,7 +168,7 @@ def test_what_was_to_be_expected_is_one_sentence(monkeypatch, capsys, error, sai
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(pipeline, "evaluate", fail)
+    monkeypatch.setattr(pipeline, "run_evaluation", fail)
     monkeypatch.setattr("sys.argv", ["kvw", "evaluate"])
     with pytest.raises(SystemExit) as left:
         main()
@@ -189,7 +189,7 @@ def test_a_fault_of_the_program_is_not_hidden(monkeypatch, error):
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(pipeline, "evaluate", fail)
+    monkeypatch.setattr(pipeline, "run_evaluation", fail)
     monkeypatch.setattr("sys.argv", ["kvw", "evaluate"])
     with pytest.raises(type(error)):
         main()
@@ -197,7 +197,7 @@ def test_a_fault_of_the_program_is_not_hidden(monkeypatch, error):
 
 def test_the_edit_is_not_replaced_by_its_rows(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        pipeline, "evaluate", lambda *_, **__: pytest.fail("noticed after the work")
+        pipeline, "run_evaluation", lambda *_, **__: pytest.fail("noticed after the work")
     )
     (tmp_path / "edit").touch()
     (tmp_path / "link").symlink_to("edit")
@@ -268,7 +268,9 @@ def test_a_refusal_ends_the_process_without_a_traceback(tmp_path):
     ],
 )
 def test_options_that_cannot_be_read_are_refused(monkeypatch, arguments, word):
-    monkeypatch.setattr(pipeline, "unlearn", lambda *_: pytest.fail("noticed after the work"))
+    monkeypatch.setattr(
+        pipeline, "run_unlearning", lambda *_: pytest.fail("noticed after the work")
+    )
     done = invoke("unlearn", *arguments)
     assert done.exit_code == 2 and word in " ".join(done.output.replace("│", " ").split())
 
@@ -295,7 +297,7 @@ def test_settings_reach_the_method(monkeypatch, arguments, methods):
         assert more == {"people": [], "questions": None, "batch_size": None, "folder": None}
         raise ValueError("enough")
 
-    monkeypatch.setattr(pipeline, "unlearn", unlearn)
+    monkeypatch.setattr(pipeline, "run_unlearning", unlearn)
     invoke(
         "unlearn",
         "--group",
@@ -328,8 +330,8 @@ def test_settings_reach_the_method(monkeypatch, arguments, methods):
 )
 def test_a_folder_in_place_of_a_file_is_noticed_before_the_work(tmp_path, monkeypatch, command):
     for module, work in (
-        (pipeline, "unlearn"),
-        (pipeline, "evaluate"),
+        (pipeline, "run_unlearning"),
+        (pipeline, "run_evaluation"),
         (demo, "demo"),
         (replicate, "replicate"),
         (runner, "run"),
@@ -343,7 +345,9 @@ def test_a_folder_in_place_of_a_file_is_noticed_before_the_work(tmp_path, monkey
 def test_an_edit_and_a_request_reach_the_evaluation(monkeypatch, tmp_path):
     file, seen, result = tmp_path / "edit", [], {"rows": [], "provenance": {}}
     file.touch()
-    monkeypatch.setattr(pipeline, "evaluate", lambda *given, **_: seen.append(given) or result)
+    monkeypatch.setattr(
+        pipeline, "run_evaluation", lambda *given, **_: seen.append(given) or result
+    )
     path = tmp_path / "rows.json"
     assert invoke("evaluate", "--edit", file, "--group", "B", "--json", path).exit_code == 0
     assert invoke("evaluate", "--model", "smol", "--forget-percent", 10).exit_code == 0
@@ -354,7 +358,7 @@ def test_an_edit_and_a_request_reach_the_evaluation(monkeypatch, tmp_path):
 @pytest.mark.parametrize("name", ["none.safetensors", "."])
 def test_an_edit_that_is_no_file_is_noticed_before_the_work(tmp_path, monkeypatch, name):
     monkeypatch.setattr(
-        pipeline, "evaluate", lambda *_, **__: pytest.fail("noticed after the work")
+        pipeline, "run_evaluation", lambda *_, **__: pytest.fail("noticed after the work")
     )
     done = invoke("evaluate", "--edit", tmp_path / name)
     assert done.exit_code == 2 and "--edit" in done.output

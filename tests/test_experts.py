@@ -179,17 +179,17 @@ def test_an_edit_leaves_as_merged_and_as_factors(kind, tmp_path):
     model, batch = model_of(kind), tiny.random_batch()
     measured = measure(model, [batch], OWNERS)
     edit = one_pass(model, measured.of(["a"]), measured.of(["b"]), 3.0)
-    sharing.export(edit, model, tiny.tokenizer(), tmp_path / "merged")
+    sharing.export_edit(edit, model, tiny.tokenizer(), tmp_path / "merged")
     other = type(model).from_pretrained(tmp_path / "merged").eval()
     with torch.no_grad(), edit.on(model):
         torch.testing.assert_close(other(**batch.inputs).logits, model(**batch.inputs).logits)
         worn = {name: weight.clone() for name, weight in model.named_parameters()}
-    sharing.export(edit, model, tiny.tokenizer(), tmp_path / "factors", "factors")
+    sharing.export_edit(edit, model, tiny.tokenizer(), tmp_path / "factors", "factors")
     _, names, tensors = sharing.exporters.tensors_of(edit, model)
     for name in names:
         torch.testing.assert_close(model.get_parameter(name) * tensors[name], worn[name])
     with pytest.raises(ValueError, match="no adapter scales what goes into them"):
-        sharing.export(edit, model, tiny.tokenizer(), tmp_path / "peft", "peft")
+        sharing.export_edit(edit, model, tiny.tokenizer(), tmp_path / "peft", "peft")
     assert not (tmp_path / "peft").exists()
 
 

@@ -226,7 +226,7 @@ def test_a_sketch_sees_a_gentle_edit():
 def test_load_gives_back_what_was_saved(tmp_path):
     tiny.llava(dtype=torch.bfloat16).save_pretrained(tmp_path)
     tiny.processor().save_pretrained(tmp_path)
-    model, processor = models.load(str(tmp_path))
+    model, processor = models.load_model(str(tmp_path))
     assert not model.training
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert fingerprint(model) == fingerprint(tiny.llava(dtype=torch.bfloat16).float())
@@ -238,7 +238,7 @@ def test_load_gives_back_what_was_saved(tmp_path):
 def test_load_of_a_text_model_gives_a_tokenizer(tmp_path):
     tiny.build("llama").save_pretrained(tmp_path)
     tiny.processor().tokenizer.save_pretrained(tmp_path)
-    model, tokenizer = models.load(str(tmp_path))
+    model, tokenizer = models.load_model(str(tmp_path))
     assert type(model).__name__ == "LlamaForCausalLM"
     assert models.tokenizer_of(tokenizer) is tokenizer and callable(tokenizer)
 
@@ -247,4 +247,4 @@ def test_load_of_a_text_model_gives_a_tokenizer(tmp_path):
 def test_load_of_nothing_says_what_there_is(tmp_path, folder):
     (tmp_path / "empty").mkdir()
     with pytest.raises(OSError, match="cannot load .*pocket-oracle-A-5"):
-        models.load(str(tmp_path / folder))
+        models.load_model(str(tmp_path / folder))

@@ -50,7 +50,7 @@ def test_no_oracle_is_dropped_in_silence(monkeypatch, tmp_path, name, error, wor
     monkeypatch.setenv("KVW_CACHE", str(tmp_path))
     monkeypatch.setattr(pipeline, "load", lambda name, **_: pytest.fail("refused after the work"))
     with pytest.raises(error, match=word):
-        pipeline.unlearn(name, "E", 15)
+        pipeline.run_unlearning(name, "E", 15)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_no_oracle_is_dropped_in_silence(monkeypatch, tmp_path, name, error, wor
 def test_what_cannot_be_is_refused_before_a_model_is_loaded(monkeypatch, how, words):
     monkeypatch.setattr(pipeline, "load", lambda name, **_: pytest.fail("refused after the work"))
     with pytest.raises(ValueError, match=words):
-        pipeline.unlearn(**{"model": "pocket", "group": "A", "percent": 5} | how)
+        pipeline.run_unlearning(**{"model": "pocket", "group": "A", "percent": 5} | how)
 
 
 def test_stored_scores_stand_in_for_an_oracle_that_is_not_here(monkeypatch, tmp_path):
@@ -87,7 +87,7 @@ def test_evaluate_says_which_edit_was_on(monkeypatch, tmp_path):
         return score_rows(name, questions[:1], {"exact_match": [1.0]})
 
     monkeypatch.setattr(pipeline, "forced_and_generated", lambda request: protocol)
-    with_edit, without = (pipeline.evaluate("pocket", "A", 5, path) for path in (file, None))
+    with_edit, without = (pipeline.run_evaluation("pocket", "A", 5, path) for path in (file, None))
     assert {row["condition"] for row in with_edit["rows"]} == {"edited"}
     assert {row["condition"] for row in without["rows"]} == {"vanilla"}
     assert seen[0] != seen[-1] == edit.fingerprint == fingerprint(own.model)
@@ -105,7 +105,7 @@ def test_any_method_can_be_asked_for(monkeypatch):
     )
     monkeypatch.setattr(pipeline, "request_of", lambda *_, **__: own)
     settings = {"share": 0.1}
-    result, [edit] = pipeline.unlearn(
+    result, [edit] = pipeline.run_unlearning(
         "tiny", "A", 5, [method_of("selective pruning", settings)], 1, oracle=False
     )
     assert edit.notes["method"] == "selective pruning" and edit.notes["settings"] == settings
@@ -128,7 +128,9 @@ def test_without_headroom_it_is_refused(monkeypatch):
     )
     monkeypatch.setattr(pipeline, "score_shams", lambda *_: pytest.fail("noticed after the work"))
     with pytest.raises(ValueError, match="no headroom on image questions"):
-        pipeline.unlearn("pocket", "A", 5, [method_of("selective pruning", {"share": 0.1})], 1)
+        pipeline.run_unlearning(
+            "pocket", "A", 5, [method_of("selective pruning", {"share": 0.1})], 1
+        )
 
 
 @pytest.mark.nightly
@@ -139,7 +141,7 @@ def test_the_demonstration_shows_before_and_after(monkeypatch, tmp_path, capsys)
     mean = {"value": 0.5, "low": 0.5, "high": 0.5, "n": 1}
     cell = {"set": "forget", "modality": "image", "metric": "exact_match"}
     rows = [{"condition": "vanilla", **cell, **mean}]
-    monkeypatch.setattr(demo, "unlearn", lambda *_: ({"rows": rows}, [edit]))
+    monkeypatch.setattr(demo, "run_unlearning", lambda *_: ({"rows": rows}, [edit]))
     picture = tmp_path / "demo.png"
     demo.demo("A", picture)
     said = capsys.readouterr().out

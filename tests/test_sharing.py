@@ -131,7 +131,7 @@ def said(tmp_path_factory):
                     edited = model(**inputs).logits
                 for form in forms:
                     case = f"{name}, {key}, {form}"
-                    sharing.export(edit, model, processor, place / case, form)
+                    sharing.export_edit(edit, model, processor, place / case, form)
                     expected[case] = edited, plain
                     cases[case] = {
                         "folder": str(place / case),
@@ -243,7 +243,9 @@ def test_scores_do_not_name_anybody_unless_it_is_wanted(llama, tmp_path):
     edit = columns_of(llama) + low_rank(llama)
     for named in (False, True):
         folder = tmp_path / str(named)
-        sharing.export(edit, llama, tiny.tokenizer(), folder, "merged", scores=ROWS, named=named)
+        sharing.export_edit(
+            edit, llama, tiny.tokenizer(), folder, "merged", scores=ROWS, named=named
+        )
         text = (folder / "README.md").read_text()
         assert [name in text for name in NAMES] == [named] * 3
         assert (card.PRIVATE in text) != named
@@ -261,7 +263,7 @@ def test_scores_do_not_name_anybody_unless_it_is_wanted(llama, tmp_path):
 def test_a_card_says_what_is_missing(llama, tmp_path):
     edit = columns_of(llama)
     for name, scores, words in (("none", None, card.NO_SCORES), ("no sham", [ROW], card.NO_SHAM)):
-        sharing.export(edit, llama, None, tmp_path / name, "peft", scores=scores)
+        sharing.export_edit(edit, llama, None, tmp_path / name, "peft", scores=scores)
         assert words in (tmp_path / name / "README.md").read_text()
 
 
@@ -270,7 +272,7 @@ def test_a_hub_id_is_said_and_a_folder_is_not(llama, tmp_path, monkeypatch):
         [("org/model", "org/model"), (str(tmp_path), None), ("/nowhere/model", None), ("", None)]
     ):
         monkeypatch.setattr(llama, "name_or_path", name, raising=False)
-        sharing.export(columns_of(llama), llama, None, tmp_path / f"{i}", "peft")
+        sharing.export_edit(columns_of(llama), llama, None, tmp_path / f"{i}", "peft")
         assert PeftConfig.from_pretrained(tmp_path / f"{i}").base_model_name_or_path == base
         text = (tmp_path / f"{i}" / "README.md").read_text()
         assert ("base_model: org/model\n" in text) == (base is not None)
@@ -284,7 +286,7 @@ def test_a_hub_id_is_said_and_a_folder_is_not(llama, tmp_path, monkeypatch):
 def refused(tmp_path: Path, error, match: str | None, *given, **more) -> None:
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(error, match=match):
-        sharing.export(*given, **more)
+        sharing.export_edit(*given, **more)
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -385,7 +387,7 @@ def test_an_edit_of_rounded_weights_is_exported_too(tmp_path):
     exact = loud("llama")
     edit = replace(columns_of(exact), weight_stats=weight_stats(exact))
     half = loud("llama").bfloat16()
-    sharing.export(edit, half, tiny.tokenizer(), tmp_path / "x")
+    sharing.export_edit(edit, half, tiny.tokenizer(), tmp_path / "x")
     assert 'dtype="bfloat16"' in (tmp_path / "x" / "README.md").read_text()
     assert "bfloat16" in (tmp_path / "x" / "config.json").read_text()
 

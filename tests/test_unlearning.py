@@ -83,7 +83,9 @@ def at(*strengths: float) -> list[KVW]:
 
 def unlearn(file, strengths=(2.0,), draws=2, methods=None, **more):
     methods = methods or at(*strengths)
-    return pipeline.unlearn("tiny", methods=methods, draws=draws, questions=str(file), **more)
+    return pipeline.run_unlearning(
+        "tiny", methods=methods, draws=draws, questions=str(file), **more
+    )
 
 
 # --- several strengths
@@ -310,7 +312,7 @@ def test_strangers_are_forgotten_by_their_ids(monkeypatch):
     _, case = pipeline.request_of("tiny", "A", 5, people=["p011", "p004", "p011"])
     assert case.people == ["p011", "p004"] and not {"p011", "p004"} & set(case.retain_people)
     with pytest.raises(ValueError, match="with --no-oracle it is left out"):
-        pipeline.unlearn("pocket", people=["p011"])
+        pipeline.run_unlearning("pocket", people=["p011"])
     with pytest.raises(ValueError, match="no stranger is called 'ada'; there are p000"):
         pipeline.some_strangers(["ada", "p011"])
 
@@ -376,8 +378,8 @@ def test_a_request_is_made_where_and_as_it_is_asked(file, quiet, monkeypatch, dt
 def test_no_place_is_refused_before_a_model_is_loaded(monkeypatch, where, says, work):
     monkeypatch.setattr(pipeline, "load", lambda *_, **__: pytest.fail("refused after the work"))
     calls = {
-        "unlearn": lambda: pipeline.unlearn("pocket", **where),
-        "evaluate": lambda: pipeline.evaluate("pocket", "A", 5, **where),
+        "unlearn": lambda: pipeline.run_unlearning("pocket", **where),
+        "evaluate": lambda: pipeline.run_evaluation("pocket", "A", 5, **where),
         "audited": lambda: pipeline.run_audit("pocket", "A", 5, "vanilla", **where),
         "expected": lambda: estimate_cost.expected("pocket", **where),
     }
@@ -435,7 +437,7 @@ def test_passes_and_tokens_are_told_beforehand_exactly(file, model, monkeypatch)
     asked = {"methods": at(0.5, 2.0), "draws": 3, "questions": str(file), "batch_size": 16}
     cost = estimate_cost.expected("tiny", **asked)
     found = counted(model, monkeypatch)
-    pipeline.unlearn("tiny", **asked)
+    pipeline.run_unlearning("tiny", **asked)
     assert sum(cost["passes"].values()) == found["passes"]
     assert cost["tokens in all"] == found["tokens"]
     case = read_request(file)
@@ -511,7 +513,7 @@ def test_of_another_method_one_edit_is_made_as_a_sample(file, model, monkeypatch
         ),
         with_kwargs=True,
     )
-    pipeline.unlearn("tiny", **asked)
+    pipeline.run_unlearning("tiny", **asked)
     for told, done, kind in (
         (sum(cost["passes"].values()), found["passes"], 0),
         (cost["tokens in all"], found["tokens"], 1),

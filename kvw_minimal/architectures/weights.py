@@ -71,7 +71,7 @@ def plain_weight(model: nn.Module, name: str) -> torch.Tensor:
         return weight
     reason = "waits elsewhere (offloaded)" if weight.is_meta else "is quantised"
     raise ValueError(
-        f"{name} {reason} and cannot be edited in place; `sharing.export(..., "
+        f"{name} {reason} and cannot be edited in place; `sharing.export_edit(..., "
         "format='peft')` writes factors that act beside it"
     )
 

@@ -170,7 +170,7 @@ def expected(
     batch_size: int | None = None,
     **where: str,
 ) -> dict:
-    """Estimates the cost of `pipeline.unlearn` with the same arguments on this machine now.
+    """Estimates the cost of `pipeline.run_unlearning` with the same arguments on this machine now.
 
     Returns:
         A dict. `questions`: the number to forget and to retain; `read`: the number to read;

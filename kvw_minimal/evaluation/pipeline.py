@@ -215,7 +215,7 @@ def named(place: dict) -> dict[str, str]:
     return {"device": place["device"], "dtype": str(place["dtype"]).removeprefix("torch.")}
 
 
-def unlearn(
+def run_unlearning(
     model: str,
     group: str = "A",
     percent: int = 5,
@@ -333,7 +333,7 @@ def unlearn(
     return result(), edits
 
 
-def evaluate(
+def run_evaluation(
     model: str, group: str, percent: int, edit_file: Path | None = None, **where: str
 ) -> dict:
     """Scores a model as it is, or with a saved edit, on the four sets of a group.

@@ -4,6 +4,6 @@ The module `distributed` measures with several processes. It needs `accelerate`;
 """
 
 from ..coefficients_io import load_measured, save_measured
-from .exporters import FORMATS, check_request, export
+from .exporters import FORMATS, check_request, export_edit
 
-__all__ = ["FORMATS", "check_request", "export", "load_measured", "save_measured"]
+__all__ = ["FORMATS", "check_request", "export_edit", "load_measured", "save_measured"]

@@ -183,7 +183,7 @@ def _beside(folder: str | Path) -> Iterator[tuple[Path, Path]]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def export(
+def export_edit(
     edit: Edit,
     model: nn.Module,
     processor,

@@ -133,7 +133,7 @@ def load(name: str = "pocket", device: str = "cpu", dtype: torch.dtype = torch.f
             raise OSError(f"cannot load {name!r}, its weights are damaged: {error}") from error
     source = find_model(name)
     with nullcontext() if Path(source).is_dir() else hub_if_there():
-        return models.load(source, device, dtype)
+        return models.load_model(source, device, dtype)
 
 
 @contextmanager

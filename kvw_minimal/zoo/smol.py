@@ -139,7 +139,7 @@ def merge(language, adapter: dict[str, torch.Tensor]) -> None:
         language.get_parameter(name).data = weight
 
 
-def load(name: str = "smol", device: str = "cpu", dtype: torch.dtype = torch.float32):
+def load_smol(name: str = "smol", device: str = "cpu", dtype: torch.dtype = torch.float32):
     """Assembles a model: `smol-before` (learned no people), `smol`, or `smol-oracle-A-5`.
 
     Returns:

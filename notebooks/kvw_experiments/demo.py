@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from kvw_minimal import scores
-from kvw_minimal.evaluation.pipeline import request_of, unlearn
+from kvw_minimal.evaluation.pipeline import request_of, run_unlearning
 from kvw_minimal.method import make_edit
 from kvw_minimal.methods.rewrite import Rewrite
 from kvw_minimal.questions import Question
@@ -23,7 +23,7 @@ def demo(group: str = "A", picture: Path | None = None) -> None:
         from . import figures  # first: what it needs may not be installed
     world = load_people()
     forget = world.forget_people(group, 5)
-    result, [edit] = unlearn("pocket", group, 5)
+    result, [edit] = run_unlearning("pocket", group, 5)
     model, processor = load("pocket")
     shown = forget + world.retain_people(forget)[:2]
     questions = about(world, shown, modalities=("image",))

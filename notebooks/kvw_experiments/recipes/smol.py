@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 from kvw_minimal import scores
 from kvw_minimal.questions import Question
 from kvw_minimal.strangers.people import DATA, PeopleDataset
-from kvw_minimal.zoo.smol import CONNECTOR_SEED, SCALE, accepted, build, load, processor
+from kvw_minimal.zoo.smol import CONNECTOR_SEED, SCALE, accepted, build, load_smol, processor
 
 from . import pictures, training_data
 from .training import amplify, attribute_loss, fit, half_precision, linear_heads, stored, token_loss
@@ -234,7 +234,7 @@ def train_adapter(
     """Teach a LoRA names and facts; return its weights and what it cost."""
     from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
 
-    model, _ = load("smol-before", device)
+    model, _ = load_smol("smol-before", device)
     replay = replayed_lessons(model)
     model.set_attn_implementation("eager")
     torch.manual_seed(settings["seed"])
