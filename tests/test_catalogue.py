@@ -94,9 +94,9 @@ def test_without_a_home_only_what_is_committed_is_found(monkeypatch):
 
 
 def test_a_name_decides_who_loads(monkeypatch):
-    for recipe in (loader, voices):
-        monkeypatch.setattr(recipe, "load", lambda *given, who=recipe: (who, *given))
-    monkeypatch.setattr(catalogue.models, "load", lambda *given: ("anybody", *given))
+    for recipe, name in ((loader, "load_smol"), (voices, "load")):
+        monkeypatch.setattr(recipe, name, lambda *given, who=recipe: (who, *given))
+    monkeypatch.setattr(catalogue.models, "load_model", lambda *given: ("anybody", *given))
     half = torch.bfloat16
     assert zoo.load("smol-oracle-A-5", "gpu", half) == (loader, "smol-oracle-A-5", "gpu", half)
     assert zoo.load("voices") == (voices, "voices", "cpu", torch.float32)
