@@ -30,7 +30,7 @@ from .models import (
     weight_stats,
 )
 
-FORMAT = "2"  # of saved edits; the first edition wrote none
+FORMAT = "3"  # of saved edits; format 2 named the classes of edits otherwise
 
 
 # --- factors of columns ------------------------------------------------------------------------
@@ -229,7 +229,7 @@ class Edit:
             with safe_open(path, "pt") as file:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            form = metadata.get("format", "that of the first edition")
+            form = metadata.get("format", "1")
             if form != FORMAT:
                 raise ValueError(
                     f"its format is {form}, not {FORMAT}; make it again with `unlearn --save-edit`"
