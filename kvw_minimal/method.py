@@ -10,7 +10,7 @@ from dataclasses import Field, dataclass, fields, replace
 from itertools import product
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
 from torch import nn
@@ -25,14 +25,14 @@ FORWARD = ("retain set", "images")
 Kind = TypeVar("Kind", bound="type[Method]")
 
 
-def _fault(value: Any, field: Field) -> str:
+def _fault(value: Any, field: Field, hint: Any) -> str:
     """The reason why a value does not fit its field; empty if it fits."""
-    origin = get_origin(field.type)
-    kinds: tuple[Any, ...] = (origin,) if origin is tuple else get_args(field.type) or (field.type,)
+    origin = get_origin(hint)
+    kinds: tuple[Any, ...] = (origin,) if origin is tuple else get_args(hint) or (hint,)
     if isinstance(value, tuple(kind for kind in kinds if kind not in (float, int))):
         return ""
     if float not in kinds and int not in kinds:
-        return f"it must be of type {getattr(field.type, '__name__', field.type)}"
+        return f"it must be of type {getattr(hint, '__name__', hint)}"
     real = float in kinds
     number: Any = Real if real else Integral
     least = field.metadata.get("at_least", 0 if real else 1)
@@ -73,12 +73,13 @@ class Method:
         cls.name, cls.grid, cls.settings_from = cls.__name__, (), ""
 
     def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))  # a module may keep its annotations as strings
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, list):  # JSON has no tuples
                 value = tuple(value)
                 object.__setattr__(self, field.name, value)
-            fault = _fault(value, field)
+            fault = _fault(value, field, hints[field.name])
             if fault:
                 kind = type(self).__name__
                 raise ValueError(f"{kind}: the setting {field.name} cannot be {value!r}: {fault}")

@@ -140,6 +140,16 @@ def test_a_method_refuses_a_setting_by_its_name(make, words):
         make()
 
 
+def test_a_setting_is_checked_where_annotations_are_strings():
+    """As under `from __future__ import annotations`, which many put at the top of each file."""
+    mine = dataclass(frozen=True)(
+        type("Mine", (kvw.Method,), {"__annotations__": {"strength": "float"}, "strength": 1.0})
+    )
+    assert mine(2.0).settings == {"strength": 2.0}
+    with pytest.raises(ValueError, match="Mine: the setting strength cannot be -1"):
+        mine(-1)
+
+
 def test_what_cannot_be_done_is_said_before_the_work(model, request_of_five, tmp_path):
     given = (model, tiny.processor(), request_of_five)
     edit = kvw.unlearn(*given, kvw.KVW())
