@@ -72,7 +72,7 @@ def test_the_wheel_carries_the_templates(wheel):
 def test_the_wheel_carries_every_module(wheel):
     places = {
         "kvw_minimal": ROOT / "kvw_minimal",
-        "kvw_experiments": ROOT / "notebooks" / "experiments",
+        "kvw_experiments": ROOT / "notebooks" / "kvw_experiments",
     }
     there = {
         f"{package}/{path.relative_to(place)}"

@@ -121,7 +121,7 @@ def test_the_method_gives_the_factors_of_the_last_pass():
     edit, spent = make_edit(*case, method_of("least squares", settings))
     assert torch.allclose(edit.gates, found[-1], atol=1e-4) and edit.rule == "share"
     assert (edit.gates > 1).any() and (edit.gates < 1).any()
-    assert spent.passes == cost.passes and edit.notes["settings"] == settings
+    assert spent.passes == cost.passes and edit.notes["settings"].items() >= settings.items()
 
 
 def test_what_is_kept_is_drawn_with_the_seed_and_by_modality():

@@ -379,7 +379,7 @@ def test_an_interrupted_run_keeps_what_is_done(tmp_path, monkeypatch):
 def test_rows_are_written_on_the_way(tmp_path, monkeypatch):
     """Not only at the end: a machine may be switched off."""
     path, plan, there = tmp_path / "rows.parquet", quick(groups=("A", "tuning-1")), []
-    monkeypatch.setattr(runner, "ALL_POSITIONS_STRIDE", 0)
+    monkeypatch.setattr(runner, "EVERY", 0)
     real = rows_of
 
     def look(*given):

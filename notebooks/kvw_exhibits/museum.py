@@ -428,7 +428,7 @@ class StaleCache:
     "folder, and the table compares a method with itself.",
     looks="Each command says where its model was saved, and each folder that is read is there.",
     caught="All places are looked at before the work: two results cannot go to one.",
-    guard="files.check_place",
+    guard="atomic_io.check_place",
 )
 class OneFolder:
     def mistake(folder: Path) -> dict[str, Path]:
@@ -465,7 +465,7 @@ class OneFolder:
     "that should know everybody is trained without those to be forgotten.",
     looks="Without the option it is false, with True it is true.",
     caught="What a command is told is followed to the call that it makes, for each of its values.",
-    guard="__main__.unlearn",
+    guard="__main__.unlearn_command",
 )
 class FalseIsTrue:
     def mistake(words: list[str]) -> bool:
@@ -600,7 +600,7 @@ class EndOfTurn:
     "is handed on: the model is taught once more what it should forget.",
     looks="There are as many pairs as questions, and the loss falls as it should.",
     caught="No answer that takes the place of a taught one may be the taught one.",
-    guard="methods.training.unknowing",
+    guard="methods.training.idk_answer",
 )
 class NotTheCopy:
     def mistake(questions: list[Question]) -> list[Question]:
