@@ -75,7 +75,9 @@ PARTS = {
     "what rows say": ("summaries", "curves", "comparison", "cards", "doctor"),
     "shown": ("figures", "explorer", "demo", "scaffold", "bench", "commands"),
 }
-SECTION = "## `{name}`\n\n```{{eval-rst}}\n.. automodule:: {module}\n   :members:\n```\n"
+SECTION = "## `{name}`\n\n```{{eval-rst}}\n.. automodule:: {module}\n   :members:\n{more}```\n"
+#: grids of settings fill a screen each; the source shows them
+WITHOUT_VALUES = "   :no-value:\n"
 #: each formula of the book, and the function that is it
 FORMULAS = (
     (r"mask $M$: one before an answer token", "batches", "Batch"),
@@ -279,7 +281,14 @@ def api_pages() -> dict[Path, str]:
     }
     pages, index = {}, []
     for page, (title, package, names) in shown.items():
-        sections = [SECTION.format(name=name, module=f"{package}.{name}") for name in names]
+        sections = [
+            SECTION.format(
+                name=name,
+                module=f"{package}.{name}",
+                more=WITHOUT_VALUES if page == "experiments" else "",
+            )
+            for name in names
+        ]
         pages[ROOT / "book" / f"api_{page}.md"] = "\n".join([f"# {title}\n", *sections])
         index.append(f"- [{title}](api_{page}.md): {', '.join(f'`{name}`' for name in names)}")
     head = (
