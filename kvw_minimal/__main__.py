@@ -233,9 +233,9 @@ def validate_command(
     file: Annotated[str, typer.Argument(help="lines of JSON, parquet, or a hub id")],
 ) -> None:
     """Name every bad row of a file with your own questions, and its remedy."""
-    from .benchmarks.jsonl import validate_command
+    from .benchmarks.jsonl import print_problems
 
-    raise typer.Exit(validate_command(file))
+    raise typer.Exit(print_problems(file))
 
 
 @app.command("replicate")

@@ -9,7 +9,7 @@ it for the length of a `with` block, save it, export it and compare it.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ from .results import summarise, table, text_table
 from .session import Session
 from .sharing.exporters import export_edit
 from .strangers.people import load_people
-from .strangers.questions import about, general, question_sets
+from .strangers.questions import general
+from .strangers.tasks import request_to_forget
 
 STRANGERS = re.compile("strangers(:(?P<group>[^@]+))?(@(?P<percent>[0-9]+))?")
 
@@ -59,8 +60,8 @@ def _strangers(group: str, percent: int) -> Request:
     """The request of a group of the invented people that `pocket` was taught."""
     world = load_people()
     forget = world.forget_people(group, percent)
-    sides = about(world, forget), about(world, world.retain_people(forget))
-    return Request(*sides, general(world), question_sets(world, forget))
+    request = request_to_forget(world, forget, general=general(world))
+    return replace(request, sham_pool=None)  # shams of everybody who is retained
 
 
 def measure(session: Session, request: Request) -> tuple[Coefficients, Coefficients]:

@@ -59,6 +59,12 @@ class Request:
         """The people of the retain set, in its order."""
         return people_of(self.retain)
 
+    def check_people(self) -> None:
+        """Raises ValueError for people on both sides."""
+        both = sorted(set(self.people) & set(self.retain_people))
+        if both:
+            raise ValueError(f"{', '.join(both)} cannot be both forgotten and retained")
+
     def questions(self) -> list[Question]:
         """The questions of both sides by person: the same list however they are divided."""
         return sorted(self.forget + self.retain, key=lambda question: question.person)

@@ -50,14 +50,14 @@ def _process(work: Callable[[int], None], rank: int, count: int, port: int, fold
     os.environ |= {name: str(value) for name, value in known.items()}
     for stream, name in ((1, "said"), (2, "errors")):
         os.dup2(os.open(folder / f"{name}-{rank}", os.O_WRONLY | os.O_CREAT), stream)
-    tally = distributed.tally
+    tally = distributed.accumulate
 
     def counted(*given):
         with (folder / "measured").open("a") as file:
             file.write("x")
         return tally(*given)
 
-    distributed.tally = counted
+    distributed.accumulate = counted
     work(rank)
 
 
@@ -112,7 +112,7 @@ def measure(
 
 def fails(rank: int, place: Path, into: str, how: Callable[[], None]) -> None:
     """The command; the second part of process 1 goes wrong."""
-    tally, seen = distributed.tally, []
+    tally, seen = distributed.accumulate, []
 
     def second(*given):
         seen.append(1)
@@ -120,7 +120,7 @@ def fails(rank: int, place: Path, into: str, how: Callable[[], None]) -> None:
             how()
         return tally(*given)
 
-    distributed.tally = second
+    distributed.accumulate = second
     measure(rank, place, into)
 
 

@@ -22,9 +22,9 @@ from kvw_minimal.benchmarks.jsonl import (
     REQUIRED,
     WARNING,
     find_problems,
+    print_problems,
     read_questions,
     read_request,
-    validate_command,
     write_questions,
 )
 from kvw_minimal.edits import Edit
@@ -244,14 +244,14 @@ def test_files_that_are_none(tmp_path):
 
 
 def test_the_command_prints_a_line_a_problem(tmp_path, capsys):
-    assert validate_command(lines(tmp_path, ADA, BEN, ADA | {"set": "test"})) == 0
+    assert print_problems(lines(tmp_path, ADA, BEN, ADA | {"set": "test"})) == 0
     assert capsys.readouterr().out == "3 questions about 2 people in forget, retain, test: ready\n"
-    assert validate_command(lines(tmp_path, ADA, BEN, BEN | {"person": "ada"})) == 0
+    assert print_problems(lines(tmp_path, ADA, BEN, BEN | {"person": "ada"})) == 0
     assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == [
         "warning",
         "3 questions about 2 people in forget, retain",
     ]
-    assert validate_command(lines(tmp_path, ADA | {"form": "x"}, "?", BEN)) == 1
+    assert print_problems(lines(tmp_path, ADA | {"form": "x"}, "?", BEN)) == 1
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 

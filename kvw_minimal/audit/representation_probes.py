@@ -144,10 +144,7 @@ def states_read(session: Session) -> dict[tuple[Question, ...], np.ndarray]:
 
     A probe and its control read the same states of the same questions.
     """
-    cache, model_fingerprint = (
-        session.once(("states read",), dict),
-        fingerprint(session.model),
-    )
+    cache, model_fingerprint = session.once(("states read",), dict), fingerprint(session.model)
     if model_fingerprint not in cache:
         cache.clear()
     return cache.setdefault(model_fingerprint, {})

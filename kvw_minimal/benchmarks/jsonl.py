@@ -398,7 +398,7 @@ def read_request(
     return Request(sides["forget"], sides["retain"], general, eval_sets=sets, **more)
 
 
-def validate_command(file: str | Path) -> int:
+def print_problems(file: str | Path) -> int:
     """Prints each problem, or a summary; returns 1 if the file cannot be used, else 0."""
     questions, problems = parse_questions(file)
     has_errors = any(not problem.startswith(WARNING) for problem in problems)

@@ -157,9 +157,7 @@ def benchmark_request(sets: Sets, training: Sets, seed: int = 0) -> Request:
         if not rows:
             raise ValueError(f"nothing to {side}: no training row is about these people")
     request = Request(training["forget"], training["retain"], eval_sets=sets, seed=seed)
-    shared = sorted(set(request.people) & set(request.retain_people))
-    if shared:
-        raise ValueError(f"{', '.join(shared)} cannot be both forgotten and retained")
+    request.check_people()
     return request
 
 

@@ -137,9 +137,7 @@ def request_from(
     from ..benchmarks.jsonl import read_request
 
     request = read_request(questions, people)
-    both = sorted(set(request.people) & set(request.retain_people))
-    if both:
-        raise ValueError(f"{', '.join(both)} cannot be both forgotten and retained")
+    request.check_people()
     request.sham(0)  # refuses before a model is loaded
     loaded, processor = load(model, **where)
     if not hasattr(processor, "image_processor"):
