@@ -191,7 +191,9 @@ def train(
     forget_percent: ForgetPercent = 5,
     device: str = "cpu",
     threads: Annotated[int | None, typer.Option(help="CPU threads", min=1)] = None,
-    seed: Annotated[int | None, typer.Option(help="smol: another than usual", min=0)] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="pocket and smol: another than usual", min=0)
+    ] = None,
 ) -> None:
     """Train a part, vanilla, or an oracle; resumes where it was interrupted."""
     from . import recipes

@@ -19,6 +19,8 @@ from kvw_minimal.zoo.catalogue import (
 
 __all__ = ["train"]
 
+SEEDED = ("pocket", "smol")  # models that can be trained from another seed
+
 
 def train(
     what: str,
@@ -40,8 +42,8 @@ def train(
     """
     if what not in RECIPES:
         raise ValueError(f"train what? {', '.join(RECIPES)}, not {what!r}")
-    if seed is not None and what != "smol":
-        raise ValueError(f"--seed is for smol; {what} has the one seed of its recipe")
+    if seed is not None and what not in SEEDED:
+        raise ValueError(f"--seed is for {' and '.join(SEEDED)}; {what} has the seed of its recipe")
     whole = what in RECIPES.values()
     if group is not None and not whole:
         raise ValueError(f"{what} is shared by vanilla and oracles; train it without a group")
