@@ -34,6 +34,7 @@ from .results_store import COLUMNS, cells, joined, path_of, read_rows, words, wr
 from .trials import Trial, edit_for, trial_of
 
 EVERY = 60  # seconds between two writes
+LENS = "logit lens"
 #: how far a mean that is made again may be off: two of a set's 35 answers, since training on
 #: another processor rounds differently
 TOLERANCE = 0.06
@@ -93,6 +94,8 @@ def rows_of(
             rows += score(session, request, protocol, names=names, **made)
             if plan.weights and sham is None and trial.method != "vanilla":
                 whole += about_weights(first, session, edit, group)
+        if tuning and plan.tuning_probes:
+            whole += examine(session, request, edit, plan.tuning_probes)
         if plan.by_question and sham is None and not tuning:
             spent = {"seconds": cost.seconds, "memory": cost.memory or 0, **cost.passes}
             whole += [_whole("cost", metric, value, group) for metric, value in spent.items()]
@@ -249,15 +252,21 @@ def all_levels(
         `{(method, settings): {set: level}}`.
     """
     own = rows[rows["group"].isin(list(groups)) & (rows["condition"] != "sham")]
-    plain = own["set"].isin(["forget", "retain", "general"]) & (own["metric"] == "exact_match")
-    own = own[plain | (own["set"] == AMONG) & (own["metric"] == "rank")]
+    plain = own["set"].isin(["forget", "retain", "general", "kept anew"])
+    plain &= own["metric"] == "exact_match"
+    lens = own["set"].astype(str).str.startswith(LENS)
+    own = own[plain | lens | (own["set"] == AMONG) & (own["metric"] == "rank")]
     keys = ["method", "settings", "set"]
     sums = own.groupby([*keys, "modality"], observed=True)[["score_sum", "n"]].sum()
     each = (sums["score_sum"].astype(float) / sums["n"]).groupby(keys, observed=True).mean()
     found: dict[tuple[str, str], dict[str, float]] = {}
     for (method, settings, name), value in each.items():
         known = found.setdefault((method, settings), {})
-        known["rank" if name == AMONG else name] = round(value, 6)
+        level = round(value, 6)
+        if name.startswith(LENS):  # the layer where it reads most
+            known["lens"] = max(level, known.get("lens", 0.0))
+        else:
+            known["rank" if name == AMONG else name] = level
     return found
 
 
