@@ -170,6 +170,7 @@ def audit_command(
     forget_percent: ForgetPercent = 5,
     method: Annotated[str, typer.Option(help="a method, as the book chose it")] = "KVW one pass",
     edit: Annotated[Path | None, typer.Option(help="a saved edit in place of a method")] = None,
+    long: Annotated[bool, typer.Option("--long", help="with long relearning: an hour")] = False,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     json_file: Json = None,
@@ -179,7 +180,7 @@ def audit_command(
 
     _check_edit(edit, json_file)
     text, result = pipeline.run_audit(
-        model, group, forget_percent, method, edit, device=device, dtype=dtype
+        model, group, forget_percent, method, edit, long, device=device, dtype=dtype
     )
     write_outputs(text, result, json_file)
 

@@ -13,7 +13,7 @@ from ..methods.controls import Vanilla
 from ..methods.counterfactuals import counterfactual_people, substitute_subject
 from ..results import text_table
 from ..session import Session
-from .probes import PROBES, RELEARNING, control_label, examine, probe_of, reading
+from .probes import PROBES, RELEARNING, control_label, examine, probe_of, quick, reading
 
 MARGIN = 0.2  # the smallest lead of vanilla over the oracle with which a probe can show anything
 #: the largest rise of the oracle under an attack (a larger one means that the attack teaches the
@@ -217,10 +217,12 @@ def audit(
     edit: Edit,
     oracle: Edit | None = None,
     sham: Edit | None = None,
+    long: bool = False,
 ) -> list[Finding]:
     """Runs all probes on an edit, on the unedited model and on an oracle.
 
     Args:
+        long: whether to run the probes that take many minutes, too (`Probe.long`).
         oracle: the oracle, as an edit of the same model. Without it, the unedited model answers
             the same questions about counterfactual people, and probes that need the unedited model
             are left out.
@@ -230,9 +232,10 @@ def audit(
         ValueError: no oracle is given, and the questions cannot be asked about other people.
     """
     unedited, _ = make_edit(session, request, Vanilla())
+    names = list(PROBES) if long else quick()
     rows = {
-        "vanilla": examine(session, request, unedited),
-        "edited": examine(session, request, edit),
+        "vanilla": examine(session, request, unedited, names),
+        "edited": examine(session, request, edit, names),
     }
     if oracle is None:
         counterfactual = replace(
@@ -245,14 +248,18 @@ def audit(
             (name for name in reading() if not PROBES[name].before),
         )
     else:
-        rows["oracle"] = examine(session, request, oracle)
+        rows["oracle"] = examine(session, request, oracle, names)
     if sham is not None:
         rows["sham"] = examine(session, request, sham, reading())
     return judge(rows)
 
 
-def findings_table(findings: Iterable[Finding]) -> str:
-    """Text table of an audit: one line for each probe, at its strongest setting."""
+def findings_table(findings: Iterable[Finding], reference: str = "oracle") -> str:
+    """Text table of an audit: one line for each probe, at its strongest setting.
+
+    Args:
+        reference: what stands in the column of the oracle; *strangers* if no oracle was given.
+    """
 
     def number(value: float | None) -> str:
         return "-" if value is None else f"{value:.2f}"
@@ -268,5 +275,5 @@ def findings_table(findings: Iterable[Finding]) -> str:
         for f in findings
         if f.strongest
     ]
-    head = ["probe", "vanilla", "oracle", "edited", "sham", "left"]
-    return text_table([*head, "brought back", "of the oracle"], lines)
+    head = ["probe", "vanilla", reference, "edited", "sham", "left"]
+    return text_table([*head, "brought back", f"of the {reference}"], lines)

@@ -109,7 +109,7 @@ def quick() -> list[str]:
 
 def reading() -> list[str]:
     """Names of the probes that only read. A sham is not attacked: it has lost no knowledge."""
-    return [name for name, entry in PROBES.items() if entry.kind != RELEARNING]
+    return [name for name in quick() if PROBES[name].kind != RELEARNING]
 
 
 def examine(

@@ -372,13 +372,20 @@ def run_evaluation(
 
 
 def run_audit(
-    model: str, group: str, percent: int, method: str, edit_file: Path | None = None, **where: str
+    model: str,
+    group: str,
+    percent: int,
+    method: str,
+    edit_file: Path | None = None,
+    long: bool = False,
+    **where: str,
 ) -> tuple[str, dict]:
     """Runs every probe on an edit of strangers, with its sham and the oracle.
 
     Args:
         method: the name of a method, with the settings of the book.
         edit_file: a saved edit in place of the method; it has no sham.
+        long: whether to run the probes that take many minutes, too.
 
     Returns:
         A table with the verdict, and `{"provenance": ..., "verdict": ..., "rows": findings}`.
@@ -403,7 +410,7 @@ def run_audit(
     oracle = None
     if model in TAUGHT and is_made(model_name(model, group, percent)):
         oracle, _ = make_edit(session, request, Oracle(model))
-    probed = audit(session, request, edit, oracle, sham)
+    probed = audit(session, request, edit, oracle, sham, long)
     word, because = verdict(probed)
     source = provenance(
         seconds=time.perf_counter() - start,
@@ -417,7 +424,8 @@ def run_audit(
         oracle="stands beside it" if oracle else "strangers in its place",
         **named(place),
     )
-    text = f"{edit.describe()}\n{findings_table(probed)}\n\nverdict: {word}"
+    table = findings_table(probed, "oracle" if oracle else "strangers")
+    text = f"{edit.describe()}\n{table}\n\nverdict: {word}"
     if because:
         text += f", by {', '.join(finding.label for finding in because[:3])}"
     rows = [asdict(finding) for finding in probed]
