@@ -116,8 +116,8 @@ class LayerwiseRewrite(Method):
         layers: first and last layer to change, as numbers or as fractions of the depth.
     """
 
-    retain_penalty: float = 3.0
-    sweeps: int = 2
+    retain_penalty: float = 10.0
+    sweeps: int = 6
     subject_threshold: float = 0.3
     likely: float = 0.01
     others: int = 16
