@@ -1,18 +1,23 @@
 """The layerwise rewrite: new names, one stranger a person, the price, and states in every layer."""
 
+from dataclasses import replace
+
 import pytest
 import tiny
 import torch
 from case import Case, case_of
 
+from kvw_minimal.coefficients import hook_inputs
 from kvw_minimal.method import make_edit, method_of, restored
 from kvw_minimal.methods import layerwise_rewrite, rewrite
 from kvw_minimal.methods.counterfactuals import (
-    answer_states,
     coined,
+    decoder_layers,
+    hidden_state,
     substitute_person,
     unfamiliar_people,
 )
+from kvw_minimal.models import backbone
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about, general
 
@@ -84,39 +89,84 @@ def test_the_price_is_of_the_retained_alone(case):
     assert torch.allclose(price, expected, rtol=1e-4, atol=1e-6)
 
 
+SETTINGS = {"others": 1, "likely": 0.0, "subject_threshold": 0.0}
+
+
+def distances(case: Case, groups: list) -> list[float]:
+    """The mean squared distance of each group's states to their targets, as the model is now."""
+    seen = []
+    for batch in case.batches(case.forget):
+        states: list[torch.Tensor] = []
+        with hook_inputs(
+            decoder_layers(case.model),
+            lambda _, out, states=states: states.append(hidden_state(out)),
+            outputs=True,
+        ):
+            backbone(case.model)(**batch.inputs)
+        seen.append(torch.stack(states, 2))  # [B, T, layers, d_model]
+    return [
+        float(
+            (torch.cat([own[at] for own, at in zip(seen, where, strict=True)]) - goals)
+            .square()
+            .mean()
+        )
+        for where, goals in groups
+    ]
+
+
+@torch.no_grad()
 def test_every_layer_holds_the_strangers_state(case, monkeypatch):
-    """Without a price and with enough columns, all layers arrive; the plain rewrite's do not."""
-    monkeypatch.setattr(rewrite, "RIDGE", 1e-9)
+    """Without a price and with enough columns, the answers of all layers arrive."""
+    monkeypatch.setattr(layerwise_rewrite, "RIDGE", 1e-9)
     short = case.but(forget=case.forget[:2], cache={})
-    method = method_of(
-        "layerwise rewrite",
-        {"retain_penalty": 0.0, "sweeps": 1, "likely": 0.0, "others": 1},
-    )
-    method = type(method)(**method.settings | {"subject_threshold": 0.0})
-    goals, marks = method.targets(short.session, short.request)
-    assert any(mark.any() for mark in marks)
+    method = method_of("layerwise rewrite", SETTINGS | {"retain_penalty": 0.0, "sweeps": 1})
+    method = replace(method, prompts=False)
+    answers, prompts = method.targets(short.session, short.request)
+    before = distances(short, [answers])[0]
     with restored(case.model):
         edit = method.edit(short.session, short.request)
-        now = answer_states(case.model, short.batches(short.forget))
-    assert edit.notes["positions"] == sum(int(mark.sum()) for mark in marks)
-    for (_, states), goal, mark in zip(now, goals, marks, strict=True):
-        assert torch.allclose(states[mark], goal[mark], atol=5e-3)
+        assert distances(short, [answers])[0] < 1e-3 * before
+    assert edit.notes["positions"] == [len(answers[1]), len(prompts[1])]
 
 
-def test_a_sweep_moves_what_the_last_one_left(case):
-    def distance(sweeps: int) -> float:
-        settings = {"retain_penalty": 1e-3, "sweeps": sweeps, "others": 1}
-        method = method_of("layerwise rewrite", settings | {"subject_threshold": 0.0})
-        goals, marks = method.targets(case.session, case.request)
+def test_the_states_of_the_prompts_move_unless_they_shall_not(case):
+    """And each further sweep moves what the last one left."""
+    method = method_of("layerwise rewrite", SETTINGS | {"retain_penalty": 1e-3, "sweeps": 2})
+    groups = method.targets(case.session, case.request)
+
+    def after(method) -> list[float]:
         edit, _ = make_edit(case.session, case.request, method)
-        with edit.on(case.model):
-            now = answer_states(case.model, case.batches(case.forget))
-        return sum(
-            float((states[mark] - goal[mark]).square().sum())
-            for (_, states), goal, mark in zip(now, goals, marks, strict=True)
-        )
+        with edit.on(case.model), torch.no_grad():
+            return distances(case, groups)
 
-    assert distance(4) < 0.9 * distance(1)
+    with torch.no_grad():
+        before = distances(case, groups)
+    answers_only, both = after(replace(method, prompts=False)), after(method)
+    assert all(now < then for now, then in zip(both, before, strict=True))
+    assert both[1] < 0.8 * answers_only[1]
+    assert sum(after(replace(method, sweeps=6))) < sum(both)
+
+
+def test_an_edit_is_its_factors(case):
+    """The low-rank factors are the change of the weights, whatever its rank."""
+    change = torch.randn(6, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    b, a = layerwise_rewrite.low_rank_factors(change)
+    assert b.shape == (6, 6) and a.shape == (6, 40)
+    assert torch.allclose((b @ a).double(), change, atol=1e-5)
+    b, a = layerwise_rewrite.low_rank_factors(change[:, :1] @ change[:1])
+    assert b.shape == (6, 1)
+
+
+def test_prompts_are_aligned_at_their_ends(case):
+    assert layerwise_rewrite.aligned([5, 1, 2, 9], [5, 7, 8, 9]) == 4
+    assert layerwise_rewrite.aligned([5, 1, 9], [5, 7, 8, 9]) == 2
+    assert layerwise_rewrite.aligned([9], [9, 9]) == 1
+    batches = case.batches(case.forget)
+    prompts = layerwise_rewrite.prompts_of(batches)
+    for batch in batches:
+        for index, row in enumerate(batch.rows):
+            first = int(batch.predicts[index].nonzero()[0])
+            assert prompts[row] == batch.inputs["input_ids"][index, :first].tolist()
 
 
 def test_an_answer_that_depends_on_nobody_is_refused(case):

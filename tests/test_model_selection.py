@@ -104,14 +104,14 @@ def test_of_those_that_forget_enough_the_middle_rank_is_taken():
     )
 
 
-def test_where_no_layer_may_hold_it_the_lens_decides_among_those_that_keep_new_photos():
+def test_where_no_layer_may_hold_it_what_probes_find_decides_among_those_that_keep_new_photos():
     settings = tried([0.0, 0.0, 0.0, 0.1], [1.0, 1.0, 1.0, 1.0])
-    for number, (lens, anew) in enumerate([(0.2, 1.0), (0.1, 0.99), (0.0, 0.9), (0.0, 1.0)]):
-        settings[number] |= {"lens": lens, "kept anew": anew}
+    for number, (inside, anew) in enumerate([(0.2, 1.0), (0.1, 0.99), (0.0, 0.9), (0.0, 1.0)]):
+        settings[number] |= {"inside": inside, "kept anew": anew}
     vanilla = VANILLA | {"kept anew": 1.0}
     assert choose(settings, vanilla, LAYERWISE_RULE) == (1, True)
     for found in settings.values():
-        found["lens"] = 0.1
+        found["inside"] = 0.1
     assert choose(settings, vanilla, LAYERWISE_RULE) == (0, True)  # of equals what keeps most
 
 

@@ -19,7 +19,7 @@ class Rule:
             is the order of the grid. One of `FIRST`, as the first of them, decides before what is
             kept, between settings that forget enough. `middle`: nearest to the middle of all values
             stands the true one (`rank` .5), as it does on average where nobody was ever met.
-            `lens`: the logit lens reads least in the layer where it reads most.
+            `inside`: least is found by the probe that finds most, of those asked while tuning.
     """
 
     kept: float = 0.90
@@ -28,7 +28,7 @@ class Rule:
     ties: tuple[str, ...] = ("order",)
 
 
-FIRST = ("middle", "lens")
+FIRST = ("middle", "inside")
 #: least left, then most retained, then general, then the smaller change: grids rise
 TIES = ("forget", "retain", "general", "order")
 KVW_RULE = Rule(ties=TIES)  # of the replication and the ablations
@@ -37,7 +37,7 @@ REWRITE_RULE = Rule(kept=0.99, of=("retain", "general"), enough=0.02, ties=TIES)
 MIDDLE_RULE = replace(REWRITE_RULE, ties=("middle", *TIES))  # no tell-tale
 #: of the layerwise rewrite: others keep their new photos, too, and no layer holds the answer
 LAYERWISE_RULE = Rule(
-    kept=0.98, of=("retain", "general", "kept anew"), enough=0.02, ties=("lens", *TIES)
+    kept=0.98, of=("retain", "general", "kept anew"), enough=0.02, ties=("inside", *TIES)
 )
 
 
@@ -69,7 +69,7 @@ def choose(
             if name == "order"
             else abs(tried[setting].get("rank", 0.5) - 0.5)
             if name == "middle"
-            else tried[setting].get(name, 0.0) * (1 if name in ("forget", "lens") else -1)
+            else tried[setting].get(name, 0.0) * (1 if name in ("forget", "inside") else -1)
             for name in rule.ties
         ]
 

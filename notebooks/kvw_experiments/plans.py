@@ -390,15 +390,20 @@ def layerwise_draws() -> Entries:
     return {f"strangers, draw {seed}": [replace(first, seed=seed)] for seed in range(1, DRAWS)}
 
 
+def second_oracle() -> Entries:
+    """An oracle from another seed, judged as if it were an edit: it never met the five."""
+    return {"another oracle": [trial_for("oracle", {"base": "pocket", "seed": 3})]}
+
+
 def retrained() -> Entries:
     """Contenders whose last FFN is trained again by whoever has the edited weights."""
-    names = ("KVW one pass", "least squares", "rewrite", "NPO full", "LLM Surgery")
-    return {
-        name: [replace(trial_for(name, METHODS[name].tuned()), sham=False)]
-        if name not in AUDITED
-        else [replace(examined()[name][0], sham=False)]
-        for name in names
-    }
+    chosen = {name: METHODS[name].tuned() for name in ("KVW one pass", "least squares", "rewrite")}
+    found = {name: trial_for(name, settings) for name, settings in chosen.items()}
+    found |= {name: trial for name in ("NPO full", "LLM Surgery") for trial in examined()[name]}
+    #: as its own tuning chose it, before the prompts moved, too
+    only = {"retain_penalty": 10.0, "sweeps": 6, "prompts": False}
+    found["layerwise rewrite, answers only"] = trial_for("layerwise rewrite", only)
+    return {name: [replace(trial, sham=False)] for name, trial in found.items()}
 
 
 def examined_on_smol() -> Entries:
@@ -733,7 +738,7 @@ PLANS: tuple[Plan, ...] = (
             rule=LAYERWISE_RULE,
             reads=with_statements,
             tuning_reads=layerwise_tuning_sets,
-            tuning_probes=("logit lens",),
+            tuning_probes=("logit lens", "last FFN retrained"),
             tuned=(name,),
             draws=draws,
             unread=("test", "retain", "general", "kept anew", "cloze"),
@@ -803,11 +808,20 @@ PLANS: tuple[Plan, ...] = (
     Plan(
         "audit",
         "pocket",
+        {"another oracle": second_oracle},
+        ("A",),
+        reads=audit_sets,
+        with_general=True,
+        probes=FIRST_PROBES + LATER_PROBES,
+    ),
+    Plan(
+        "audit",
+        "pocket",
         {"last FFN retrained": retrained},
         ("A",),
         reads=audit_sets,
         with_general=True,
-        probes=LATER_PROBES,
+        probes=("as taught", "another set", "logit lens", "linear probe", *LATER_PROBES),
     ),
     Plan(
         "audit",

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from kvw_minimal.audit.probes import examine, reading
+from kvw_minimal.audit.probes import PROBES, examine, reading
 from kvw_minimal.conditions import score, score_edited
 from kvw_minimal.edits import Edit
 from kvw_minimal.evaluation.provenance import provenance
@@ -34,7 +34,6 @@ from .results_store import COLUMNS, cells, joined, path_of, read_rows, words, wr
 from .trials import Trial, edit_for, trial_of
 
 EVERY = 60  # seconds between two writes
-LENS = "logit lens"
 #: how far a mean that is made again may be off: two of a set's 35 answers, since training on
 #: another processor rounds differently
 TOLERANCE = 0.06
@@ -113,8 +112,8 @@ def condition_of(trial: Trial, sham: int | None) -> str:
     """Under which condition the rows of a trial stand, or of one of its shams."""
     if sham is not None:
         return "sham"
-    if trial.method == "oracle":
-        return "oracle"
+    if trial.method == "oracle" and "seed" not in trial.settings:
+        return "oracle"  # a second oracle is judged as an edit
     return "vanilla" if changes_nothing(trial.method, trial.text) else "edited"
 
 
@@ -254,8 +253,8 @@ def all_levels(
     own = rows[rows["group"].isin(list(groups)) & (rows["condition"] != "sham")]
     plain = own["set"].isin(["forget", "retain", "general", "kept anew"])
     plain &= own["metric"] == "exact_match"
-    lens = own["set"].astype(str).str.startswith(LENS)
-    own = own[plain | lens | (own["set"] == AMONG) & (own["metric"] == "rank")]
+    probed = own["metric"] == "known"
+    own = own[plain | probed | (own["set"] == AMONG) & (own["metric"] == "rank")]
     keys = ["method", "settings", "set"]
     sums = own.groupby([*keys, "modality"], observed=True)[["score_sum", "n"]].sum()
     each = (sums["score_sum"].astype(float) / sums["n"]).groupby(keys, observed=True).mean()
@@ -263,8 +262,8 @@ def all_levels(
     for (method, settings, name), value in each.items():
         known = found.setdefault((method, settings), {})
         level = round(value, 6)
-        if name.startswith(LENS):  # the layer where it reads most
-            known["lens"] = max(level, known.get("lens", 0.0))
+        if name.partition(": ")[0] in PROBES:  # the probe that finds most
+            known["inside"] = max(level, known.get("inside", 0.0))
         else:
             known["rank" if name == AMONG else name] = level
     return found
@@ -349,7 +348,7 @@ def can_be_made(trial: Trial, group: str) -> bool:
     if trial.method != "oracle":
         return True
     people = load_people().first_of(group, trial.people)
-    return is_made(oracle_of(trial.settings["base"], people))
+    return is_made(oracle_of(people=people, **trial.settings))
 
 
 def run(
