@@ -269,7 +269,7 @@ class LayerwiseRewrite(Method):
             the answers to the last layer.
     """
 
-    retain_penalty: float = 10.0
+    retain_penalty: float = 3.0
     sweeps: int = 4
     subject_threshold: float = 0.3
     likely: float = 0.01
