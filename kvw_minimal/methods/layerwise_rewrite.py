@@ -60,8 +60,8 @@ from .rewrite import (
     split_layers,
 )
 
-#: pairs of retain penalty and sweeps for tuning
-TRIED = ((30.0, 4), (30.0, 8), (10.0, 2), (10.0, 4), (10.0, 6), (3.0, 2), (3.0, 4), (1.0, 2))
+#: pairs of retain penalty and the limit of a likely answer for tuning
+TRIED = tuple((penalty, likely) for penalty in (10.0, 3.0) for likely in (1.0, 0.3, 0.1, 0.01))
 SMALLEST = 1e-6  # the smallest singular value of a change that is kept, in units of the largest
 #: positions of a group in each batch `[B, T]` bool, and their target states [n, layers, d_model]
 Group = tuple[list[torch.Tensor], torch.Tensor]
@@ -250,7 +250,7 @@ def low_rank_factors(change: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 @register(
     "layerwise rewrite",
-    grid=tuple({"retain_penalty": penalty, "sweeps": sweeps} for penalty, sweeps in TRIED),
+    grid=tuple({"retain_penalty": penalty, "likely": likely} for penalty, likely in TRIED),
     source="this book, chapter 10: closed form, from forward passes alone; kin: MEMIT, TIME, UCE",
 )
 @dataclass(frozen=True)

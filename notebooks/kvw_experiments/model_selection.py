@@ -19,7 +19,8 @@ class Rule:
             is the order of the grid. One of `FIRST`, as the first of them, decides before what is
             kept, between settings that forget enough. `middle`: nearest to the middle of all values
             stands the true one (`rank` .5), as it does on average where nobody was ever met.
-            `inside`: least is found by the probe that finds most, of those asked while tuning.
+            `inside`: least is told by the probe that tells most, of those asked while tuning; of
+            membership this is the distance from one half.
     """
 
     kept: float = 0.90

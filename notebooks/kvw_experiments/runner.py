@@ -262,8 +262,10 @@ def all_levels(
     for (method, settings, name), value in each.items():
         known = found.setdefault((method, settings), {})
         level = round(value, 6)
-        if name.partition(": ")[0] in PROBES:  # the probe that finds most
-            known["inside"] = max(level, known.get("inside", 0.0))
+        probe = PROBES.get(name.partition(": ")[0])
+        if probe is not None:  # the probe that tells most; of a stranger membership is one half
+            told = abs(level - 0.5) if probe.kind == "membership" else level
+            known["inside"] = max(told, known.get("inside", 0.0))
         else:
             known["rank" if name == AMONG else name] = level
     return found
