@@ -269,10 +269,10 @@ class LayerwiseRewrite(Method):
             the answers to the last layer.
     """
 
-    retain_penalty: float = 3.0
+    retain_penalty: float = 10.0
     sweeps: int = 4
     subject_threshold: float = 0.3
-    likely: float = 0.01
+    likely: float = 0.1
     others: int = 16
     layers: tuple = (0.0, 1.0)
     prompts: bool = True
