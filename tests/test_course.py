@@ -255,16 +255,19 @@ def in_contents(copy: Path) -> list[str]:
     return [toc["root"], *(entry["file"] for entry in chapters + sections)]
 
 
-@pytest.mark.parametrize("more", [(), ("book/exam.md", "book/teaching.md")])
-def test_the_copy_for_students_is_whole(tmp_path: Path, more: tuple):
-    copy = students.build(tmp_path / "copy", more)
+@pytest.mark.parametrize(
+    ("more", "keep"), [((), ()), (("book/projects.md",), ("book/exam.md", "book/teaching.md"))]
+)
+def test_the_copy_for_students_is_whole(tmp_path: Path, more: tuple, keep: tuple):
+    copy = students.build(tmp_path / "copy", more, keep)
+    left_out = [name for name in students.LEFT_OUT if name not in keep]
     out = [
         name
         for name in map(str, students.files())
-        if students.is_out(Path(name), (*students.LEFT_OUT, *more))
+        if students.is_out(Path(name), (*left_out, *more))
     ]
     solutions = list((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
-    assert len(out) == len(solutions) + 1 + len(more)  # and the answers of the exam
+    assert len(out) == len(solutions) + 3 + len(more) - len(keep)  # exam, answers, the course
     there = {str(path.relative_to(copy)) for path in copy.rglob("*") if path.is_file()}
     assert there == set(map(str, students.files())) - set(out)
     assert left_over(copy) == []
@@ -274,7 +277,12 @@ def test_the_copy_for_students_is_whole(tmp_path: Path, more: tuple):
         own = json.loads((ROOT / page.relative_to(copy)).read_text(encoding="utf-8"))
         mine = json.loads(page.read_text(encoding="utf-8"))
         assert [cell["id"] for cell in mine["cells"]] == [cell["id"] for cell in own["cells"]]
-    students.build(copy, more)  # again, in its place
+    told = "".join(
+        page.read_text(encoding="utf-8") for page in (copy / "notebooks").glob("*.ipynb")
+    )
+    assert not re.search(r"(?:Worked s|\"S)olutions", told)  # words that would lead nowhere
+    assert ("Teach" in (copy / "book" / "index.md").read_text(encoding="utf-8")) == bool(keep)
+    students.build(copy, more, keep)  # again, in its place
 
 
 def test_the_copy_replaces_nothing_else(tmp_path: Path):
@@ -283,4 +291,6 @@ def test_the_copy_replaces_nothing_else(tmp_path: Path):
         students.build(tmp_path)
     with pytest.raises(ValueError, match="no book/nothing.md"):
         students.build(tmp_path / "copy", ["book/nothing.md"])
+    with pytest.raises(ValueError, match="index.md is not among"):
+        students.build(tmp_path / "copy", keep=["book/index.md"])
     assert (tmp_path / "thesis.txt").exists()
