@@ -105,13 +105,20 @@ def test_a_deck_opens_with_its_aim_has_its_vote_and_loads_what_lies_beside_it(fo
     page = BeautifulSoup(text, "html.parser")
     shown = [" ".join(each.text.split()) for each in page.find_all("section")]
     assert 12 <= len(shown) <= 40
-    assert shown[0].startswith(f"{number}. {session.title} {plain(session.aim)}")
-    vote = shown.index(f"Vote {plain(session.vote)}")
+    title = f"Session {number}, chapter {int(deck.chapter[:2])}: {session.title}"
+    assert page.title.text == title
+    assert shown[0].startswith(f"Session {number}: {session.title} {plain(session.aim)} Chapter ")
+    (vote,) = (
+        at for at, said in enumerate(shown) if said.startswith(f"Vote {plain(session.vote)}")
+    )
     assert shown[vote + 1].startswith(plain(deck.vote))
     assert "What is found" not in text and ">not yet<" not in text
     loads = page.select("[src]:not(a), [href]:not(a), [srcset], [data], [poster]")
     files = [each.get("src") or each.get("href") for each in loads]
     files = [name for name in files if not name.startswith("data:image/png;base64,")]
+    told = [each.select_one("aside.notes").text for each in page.find_all("section")]
+    assert all(re.match(r"\s*About minute \d+ to \d+ of \d+\.", each) for each in told)
+    assert plain(session.wrong) in plain(told[0]) and plain(session.found) in plain(told[vote])
     assert files and all((folder / name).is_file() for name in files)
     body = re.sub(r"<(pre|code)\b.*?</\1>", "", text.partition("<body>")[2], flags=re.DOTALL)
     assert not re.search(r"\$[^$]+\$|\\[a-z]+|\{(?:cite|dropdown)", body)  # formulas are set
@@ -134,6 +141,7 @@ def code(source: str, *tags: str, output: str = "") -> dict:
         (code("x = 1", "hide-input", output="one"), ["one"]),
         (code("x = 1", "hide-cell", output="one"), []),
         (code("import torch"), []),
+        (code("h = 3\nc = [h]\nCode(inspect.getsource(f))"), ["h = 3\nc = [h]"]),
         (code("figures.lines(x)", output="one"), ["one"]),
         (code("x = 1\n" * 30, output="one\n" * 30), ["30 printed lines: in the chapter"]),
         (code("def f():\n    return None", output="not yet\n"), ["def f():\n    return None"]),

@@ -8,6 +8,7 @@ the slider changes carries its values at all strengths in `data-at`.
 import base64
 import html
 import json
+import re
 from pathlib import Path
 from posixpath import relpath
 from urllib.parse import urljoin
@@ -26,7 +27,24 @@ SETS = {
 }
 STANDS = {True: ("forgotten", "✕ asks to be forgotten"), False: ("kept", "● stays")}
 SOCIAL = "_static/landing/social.png"
-SAYS = "A vision-language model forgets five people, and you see how far: a book to run yourself."
+SAYS = (
+    "Can a model forget five people, and how would you know? A small vision-language model that "
+    "runs in your browser, and a book to run yourself."
+)
+DESCRIBED, LEAST = 160, 40  # characters of a description, and of a paragraph that is one
+ROOT_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+{tags}
+<meta http-equiv="refresh" content="0; url={page}">
+<link rel="canonical" href="{page}">
+</head>
+<body><main><h1>{title}</h1><p><a href="{page}">To the book</a></p></main></body>
+</html>
+"""
 
 
 def strength(value: float) -> str:
@@ -254,25 +272,75 @@ class Landing(SphinxDirective):
         return [nodes.raw("", widget(root), format="html")]
 
 
-def add_to_page(app, pagename, templatename, context, doctree) -> None:
-    """Script and style of the landing page, and of every page its picture for other sites.
+def shortened(text: str, most: int = DESCRIBED) -> str:
+    """The first sentences of a text, or its first words, in at most so many characters.
 
-    Those want whole addresses: without `html: baseurl` in _config.yml theirs is a relative one.
+    >>> shortened("One is short. Two is longer than that.", 20)
+    'One is short.'
     """
-    base = app.config.html_baseurl
-    picture = urljoin(base, SOCIAL) if base else relpath(SOCIAL, str(Path(pagename).parent))
-    title = html.escape(html.unescape(context.get("title") or app.config.html_title), quote=True)
-    tags = {"og:type": "website", "og:title": title, "og:description": SAYS, "og:image": picture}
-    context["metatags"] = context.get("metatags", "") + "".join(
-        f'\n<meta property="{name}" content="{value}">' for name, value in tags.items()
-    )
+    text = " ".join(text.split())
+    if len(text) <= most:
+        return text
+    whole = max(text.rfind(f"{mark} ", 0, most) for mark in ".?!")
+    return text[: whole + 1] if whole > most // 3 else text[: text.rfind(" ", 0, most)] + " …"
+
+
+def description_of(pagename: str, title: str, doctree) -> str:
+    """What a page says of itself: its first sentences, or what kind of page it is."""
     if pagename == PAGE:
-        context["metatags"] += f'\n<meta name="description" content="{SAYS}">'
+        return SAYS
+    if pagename.startswith("_modules/"):
+        return f"The source code of {title}, in the book Knowledge Vector Weakening."
+    if pagename == "search":
+        return "Search the book Knowledge Vector Weakening: glossary, chapters, and the package."
+    for paragraph in doctree.findall(nodes.paragraph) if doctree is not None else ():
+        if isinstance(paragraph.parent, nodes.section) and len(paragraph.astext()) >= LEAST:
+            return shortened(paragraph.astext())
+    return f"{title}. {SAYS}"
+
+
+def tags_of(title: str, described: str, picture: str) -> str:
+    """The marks by which a page is shown elsewhere."""
+    shown = {"og:type": "website", "og:title": title, "og:description": described}
+    lines = [
+        f'<meta property="{name}" content="{html.escape(value, quote=True)}">'
+        for name, value in (shown | {"og:image": picture}).items()
+    ]
+    return "\n".join([f'<meta name="description" content="{html.escape(described)}">', *lines])
+
+
+def address_of(base: str, pagename: str) -> str:
+    """Where the picture lies: those who show it want a whole address, which needs the site's."""
+    return urljoin(base, SOCIAL) if base else relpath(SOCIAL, str(Path(pagename).parent))
+
+
+def add_to_page(app, pagename, templatename, context, doctree) -> None:
+    """Script and style of the landing page; of every page what it says of itself to others.
+
+    The address of its picture is whole where `html: baseurl` in _config.yml has the site's.
+    """
+    title = re.sub("<[^>]+>", "", html.unescape(context.get("title") or app.config.html_title))
+    described = description_of(pagename, title, doctree)
+    picture = address_of(app.config.html_baseurl, pagename)
+    context["metatags"] = context.get("metatags", "") + "\n" + tags_of(title, described, picture)
+    if pagename == PAGE:
         app.add_js_file("landing/landing.js", loading_method="defer")
         app.add_css_file("landing/landing.css")
+
+
+def write_root(app, error) -> None:
+    """The page at the root, which is what people share: it leads to the landing page."""
+    if error or app.builder.format != "html":
+        return
+    tags = tags_of(str(app.config.html_title), SAYS, address_of(app.config.html_baseurl, "index"))
+    title = html.escape(str(app.config.html_title))
+    Path(app.outdir, "index.html").write_text(
+        ROOT_PAGE.format(title=title, tags=tags, page=f"{PAGE}.html"), encoding="utf-8"
+    )
 
 
 def setup(app) -> dict:
     app.add_directive("landing", Landing)
     app.connect("html-page-context", add_to_page, priority=400)  # plain_pages copies the list
+    app.connect("build-finished", write_root)
     return {"parallel_read_safe": True}

@@ -39,7 +39,14 @@ PRE = re.compile(r'<span class="pre">([^<]*)</span>')  # they only keep words fr
 LITERAL = '<code class="docutils literal notranslate">'  # no style asks for the first
 # a second table of contents, which is seen on paper alone and names no page of it
 PRINTED = re.compile(r'<div id="print-main-content">.*?(?=<div id="searchbox">)', re.DOTALL)
+STATIC = re.compile(r'_static/([^/"?]+)"')
+SOLUTIONS = "solutions/"
 NAMES = (
+    # the theme and Sphinx have said it before
+    (
+        re.compile(r'(<meta name="viewport"[^>]*>)(.*?)<meta name="viewport"[^>]*>', re.DOTALL),
+        r"\1\2",
+    ),
     # what folds a part of the table of contents is named after that part
     (
         re.compile(r'(<a class="[^"]*" href="[^"]*">([^<]*)</a><details[^>]*>\s*<summary)>'),
@@ -94,8 +101,17 @@ def mended(page: str) -> str:
     return page
 
 
+def leads_on(context: dict, pagename: str) -> None:
+    """Nobody comes to solutions by turning pages: only from one of them to another."""
+    for way in ("next", "prev"):
+        other = context.get(way) or {}
+        if SOLUTIONS in other.get("link", "") and SOLUTIONS not in pagename:
+            context[way] = None
+
+
 def lighten(app, pagename, templatename, context, doctree) -> None:
     """Take from one page the assets of Thebe, and from source code the table of contents."""
+    leads_on(context, pagename)
     for kind in ("script_files", "css_files"):
         context[kind] = [asset for asset in context[kind] if not is_thebe(asset)]
     if pagename.startswith("_modules/"):
@@ -108,9 +124,15 @@ def finish(app, error) -> None:
     """Mend the pages that were written, and remove the files of the theme that none asks for."""
     if error:
         return
+    asked = set()
     for path in Path(app.outdir).rglob("*.html"):
-        path.write_text(mended(path.read_text(encoding="utf-8")), encoding="utf-8")
+        page = mended(path.read_text(encoding="utf-8"))
+        asked |= set(STATIC.findall(page))
+        path.write_text(page, encoding="utf-8")
     static = Path(app.outdir, "_static")
+    for path in Path(app.outdir, "_images").glob("*"):  # what pages show lies there as well
+        if path.name not in asked:
+            static.joinpath(path.name).unlink(missing_ok=True)
     for path in [path for pattern in UNUSED for path in static.glob(pattern)]:
         if path.is_dir():
             shutil.rmtree(path)

@@ -72,24 +72,19 @@ def unlinked(text: str, page: Path, out: Sequence[str]) -> str:
 
 
 def contents_without(toc: str, out: Sequence[str]) -> str:
-    """`_toc.yml` without the lines of what is left out, and without lists that are empty then."""
-    bare = {each.removesuffix(".md").removesuffix(".ipynb") for each in out}
-    kept: list[str] = []
-    for line in toc.splitlines():
-        file = re.search(r"- file: (\S+)", line)
-        if not (file and is_out(Path(file[1]), tuple(bare))):
-            kept.append(line)
-
-    def depth(line: str) -> int:
-        return len(line) - len(line.lstrip())
-
-    after = [*kept[1:], ""]
-    kept = [
-        line
-        for line, following in zip(kept, after, strict=True)
-        if line.strip() != "sections:" or depth(following) > depth(line)
-    ]
-    return "\n".join(kept) + "\n"
+    """`_toc.yml` without the lines of what is left out, and without parts that are empty then."""
+    bare = tuple({each.removesuffix(".md").removesuffix(".ipynb") for each in out})
+    head, *parts = re.split(r"(?m)^(?=  - caption: )", toc)
+    kept = []
+    for part in parts:
+        lines = [
+            line
+            for line in part.splitlines()
+            if not ((file := re.search(r"- file: (\S+)", line)) and is_out(Path(file[1]), bare))
+        ]
+        if any("- file: " in line for line in lines):
+            kept.append("\n".join(lines) + "\n")
+    return head + "".join(kept)
 
 
 def build(folder: Path, more: Sequence[str] = (), keep: Sequence[str] = ()) -> Path:
