@@ -5,10 +5,11 @@
 Checks of every page: no console error, no request beyond the folder of the book, every formula set
 and every icon drawn, every slider moves its picture, no launch button while the repository setting
 is empty, nothing wider than a phone, no page heavier than `MOST_A_PAGE`, the site no heavier than
-`MOST_IN_ALL`, and nobody asks for what was left out to keep it so; on the landing page that its
-slider changes the answers, and on the playground that the model in the page answers as PyTorch
-does, by keyboard alone. With `--axe` also that axe finds nothing serious, in light and in dark,
-every page of source code and every button of the playground.
+`MOST_IN_ALL`, and nobody asks for what was left out to keep it so; each page says what it is. Also:
+the search finds first what is wanted; on the landing page the slider changes the answers; on the
+playground the model in the page answers as PyTorch does, by keyboard alone. With `--axe` also that
+axe finds nothing serious, in light and in dark, every page of source code and every button of the
+playground.
 Without Chromium (or Chrome) and its driver the check says that it was skipped.
 """
 
@@ -64,6 +65,11 @@ const set = math => math && !math.querySelector('merror') && !/[\\$]/.test(math.
 const found = [...document.querySelectorAll('span.math, div.math')];
 return [found.length, found.filter(f => set(f.querySelector(':scope > math'))).length];
 """
+# what a page says of itself to search engines and where it is shared
+DESCRIPTION = """
+const said = name => document.querySelector(`meta[${name}]`)?.content;
+return said('name=description') && said('property="og:title"') && said('property="og:image"');
+"""
 # icons that would be empty squares
 ICONS = """
 return [...document.querySelectorAll('i, span')]
@@ -111,6 +117,32 @@ return [all('[data-taught]').map(c => c.textContent), all('td.score b').map(c =>
         all('[data-taught]').every(c => c.classList.contains('changed') ===
                                         (c.textContent !== c.dataset.taught))];
 """
+# pages that the search finds, the best first
+FOUND = """
+const [query, count] = arguments;
+const found = Search._performSearch(...Search._parseQuery(query)).reverse();
+return [...new Set(found.map(each => each[0].replace(/^.*\\//, '')))].slice(0, count);
+"""
+# what is found, from the best: s for solutions, - for other pages
+KINDS_FOUND = """
+const found = Search._performSearch(...Search._parseQuery(arguments[0])).reverse();
+return found.map(each => each[0].includes('/solutions/') ? 's' : '-').join('');
+"""
+#: what readers look for, and the pages that they should find first, in this order
+SEARCHES = {
+    "gate": ("glossary", "04_turning_it_down"),
+    "sham": ("glossary", "03_who_fires", "01_what_would_it_mean_to_forget"),
+    "oracle": ("glossary", "01_what_would_it_mean_to_forget"),
+    "NPO": ("glossary", "06_the_gradient_way"),
+    "undo": ("04_turning_it_down",),
+    "how do I use my own model": ("your_own", "hub_models"),
+    "which method is best": ("which_method",),
+    "what is a VLM": ("vision_language_model",),
+    "out of memory": ("when_something_goes_wrong",),
+    "install on windows": ("when_something_goes_wrong", "quick_start"),
+    "GPU": ("quick_start", "when_something_goes_wrong"),
+    "colab": ("how_to_read",),
+}
 LANDING = ("book", "index.html")
 CONTROLS = "#playground :is(button, input, select)"
 PLAYGROUND = "playground"
@@ -246,6 +278,20 @@ def phone_problems(window) -> list[str]:
     return [f"{beyond} pixels wider than a phone: {first}"] if beyond > 0 else []
 
 
+def search_problems(window) -> list[str]:
+    """Ask the search what readers ask; solutions are to come last."""
+    wait_until(lambda: window.execute_script("return Search.hasIndex()"))
+    problems = []
+    for query, wanted in SEARCHES.items():
+        found = window.execute_script(FOUND, query, len(wanted))
+        if found != list(wanted):
+            problems.append(f"searched for {query!r}: {found}, not {list(wanted)}")
+    kinds = window.execute_script(KINDS_FOUND, "gate")
+    if not re.fullmatch("[^s]+s+", kinds):
+        problems.append(f"solutions are not last of what is found: {kinds}")
+    return problems
+
+
 def landing_problems(window) -> list[str]:
     """Move the slider of the landing page by keyboard; answers and scores must follow."""
     found = window.find_elements(By.ID, "landing-strength")
@@ -354,6 +400,8 @@ def check(window, page: Path, axe: bool) -> list[str]:
     formulas, rendered = window.execute_script(FORMULAS)
     problems = [f"{formulas} formulas, {rendered} set"] if rendered < formulas else []
     problems += [f"no icon for {name}" for name in window.execute_script(ICONS)]
+    if not window.execute_script(DESCRIPTION):
+        problems.append("does not say to others what it is")
     asked = requests(window)
     if weight(asked) > MOST_A_PAGE:
         problems.append(f"weighs {weight(asked) / 1e6:.2f} MB, more than {MOST_A_PAGE / 1e6}")
@@ -362,6 +410,8 @@ def check(window, page: Path, axe: bool) -> list[str]:
         problems += axe_problems(window)
     if page.parts[-2:] == LANDING:
         problems += landing_problems(window)
+    if page.stem == "search":
+        problems += search_problems(window)
     if page.stem == PLAYGROUND:
         problems += playground_problems(window, axe)
     problems += [

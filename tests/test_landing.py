@@ -3,8 +3,10 @@
 `python tests/landing.py` makes the data. That the slider works is tested by tests/check_browser.py.
 """
 
+import doctest
 import importlib.util
 import json
+from types import SimpleNamespace
 
 import landing as recorded
 import pytest
@@ -45,6 +47,33 @@ def state_at(stored: dict, strength: float, sham: int | None) -> dict:
         if each["strength"] == strength and each["sham"] == (None if strength == 0 else sham)
     ]
     return found
+
+
+# --- what pages say of themselves ----------------------------------------------------------------
+
+
+def test_examples_hold(extension):
+    found = doctest.testmod(extension)
+    assert found.attempted and not found.failed
+
+
+def test_the_address_of_the_picture_is_whole_where_the_site_has_one(extension):
+    assert extension.address_of("", "book/index") == "../_static/landing/social.png"
+    whole = extension.address_of("https://a.org/book/", "book/index")
+    assert whole == "https://a.org/book/_static/landing/social.png"
+    assert f'<meta property="og:image" content="{whole}">' in extension.tags_of("a", "b", whole)
+
+
+def test_the_root_leads_to_the_landing_page_and_shows_a_card(extension, tmp_path):
+    config = SimpleNamespace(html_title="A book", html_baseurl="")
+    app = SimpleNamespace(
+        config=config, outdir=str(tmp_path), builder=SimpleNamespace(format="html")
+    )
+    extension.write_root(app, None)
+    page = BeautifulSoup((tmp_path / "index.html").read_text(encoding="utf-8"), "html.parser")
+    assert page.title.text == "A book" and page.a["href"] == "book/index.html"
+    names = {each.get("property") or each.get("name") for each in page.find_all("meta")}
+    assert {"description", "og:title", "og:description", "og:image"} <= names
 
 
 # --- the data ------------------------------------------------------------------------------------

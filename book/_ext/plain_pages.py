@@ -40,6 +40,7 @@ LITERAL = '<code class="docutils literal notranslate">'  # no style asks for the
 # a second table of contents, which is seen on paper alone and names no page of it
 PRINTED = re.compile(r'<div id="print-main-content">.*?(?=<div id="searchbox">)', re.DOTALL)
 STATIC = re.compile(r'_static/([^/"?]+)"')
+VIEWPORT = re.compile(r'<meta name="viewport"[^>]*>')  # Sphinx and the theme say it three times
 SOLUTIONS = "solutions/"
 NAMES = (
     # the theme and Sphinx have said it before
@@ -91,6 +92,9 @@ def mended(page: str) -> str:
     >>> mended('<a class="r" href="c.html">3. Who?</a><details><summary>')
     '<a class="r" href="c.html">3. Who?</a><details><summary aria-label="Pages below: 3. Who?">'
     """
+    first = VIEWPORT.search(page)
+    if first:
+        page = page[: first.end()] + VIEWPORT.sub("", page[first.end() :])
     page = PRINTED.sub("</div>", PLAIN.sub(r"\1", PRE.sub(r"\1", page)))
     page = DOCSTRING.sub(lambda found: found[0].replace(NEXT_LINE, "\n"), page.replace(DOT, "."))
     parts = CODE.split(page.replace(LITERAL, '<code class="literal notranslate">'))
