@@ -143,12 +143,19 @@ SEARCHES = {
     "GPU": ("quick_start", "when_something_goes_wrong"),
     "colab": ("how_to_read",),
 }
+# of the first screen: what the edited model and its sham say, the verdict on the look inside
+FIRST = """
+const shown = name => document.querySelector(`#hero [data-is="${name}"]`);
+return ['edited', 'sham', 'verdict', 'gates'].map(name => shown(name).textContent)
+  .concat(shown('inside').offsetParent !== null, shown('edited').classList.contains('changed'));
+"""
 LANDING = ("book", "index.html")
 CONTROLS = "#playground :is(button, input, select)"
 PLAYGROUND = "playground"
 QUESTIONS, FEW_QUESTIONS = 50, 12  # that the playground must answer as PyTorch does
+NEAR = 0.0007  # of a probability that is stored with three digits
 EDITS = 3  # and without an edit, with KVW, with the rewrite
-ROWS = ("answer", "truth", "values", "forget", "test", "retain", "general")
+ROWS = ("answer", "truth", "values", "layers", "forget", "test", "retain", "general")
 AT_ONCE = 2  # browsers
 PHONE = {"width": 360, "height": 800, "deviceScaleFactor": 1, "mobile": True}
 MOST_A_PAGE, MOST_IN_ALL = 1_500_000, 10_000_000  # bytes
@@ -315,10 +322,76 @@ def landing_problems(window) -> list[str]:
     return problems
 
 
-def playground_problems(window, whole: bool, seconds: float = 600) -> list[str]:
+def first_problems(window) -> list[str]:
+    """Use the first screen by keyboard: drag, change the edit, look inside."""
+    found = window.find_elements(By.ID, "hero-strength")
+    if not found or not found[0].is_displayed() or not found[0].accessible_name:
+        return ["no slider with a name on the first screen"]
+    seen = []
+    for key in (Keys.HOME, Keys.END):
+        found[0].send_keys(key)
+        seen.append(window.execute_script(FIRST))
+    for name in ('[data-is="attack"]', '[data-method="rewrite"]'):
+        window.find_element(By.CSS_SELECTOR, f"#hero {name}").send_keys(Keys.ENTER)
+        seen.append(window.execute_script(FIRST))
+    none, most, inside, rewritten = seen
+    problems = []
+    if none[5] or not most[5] or none[0] == most[0] or none[3] == most[3]:
+        problems.append(f"the first slider changes too little: {none} and {most}")
+    if none[1] != most[1]:
+        problems.append(f"the sham does not stay: {none[1]} and {most[1]}")
+    if most[4] or not inside[4]:
+        problems.append("the look inside does not open")
+    if not rewritten[5] or not rewritten[2].startswith("Quiet, not gone"):
+        problems.append(f"after the rewrite the first screen says {rewritten}")
+    return problems
+
+
+def inside_problems(window, built: Path) -> list[str]:
+    """What each layer says to the question with which the page opens, as in PyTorch."""
+    stored = json.loads((built / "_static/playground/data/hero.json").read_text(encoding="utf-8"))
+    step = stored["strengths"].index(stored["chosen"])
+    inside = window.execute_script("return playground.inside")
+    problems = []
+    for model, name in {"edited": "kvw", "sham": "sham"}.items():
+        wanted = [[word, truth] for word, _, truth in stored[name][step]["lens"]]
+        found = [[each["word"], each["truth"]] for each in inside[model]]
+        close = all(
+            one == other and abs(mine - theirs) < NEAR
+            for (one, mine), (other, theirs) in zip(found, wanted, strict=True)
+        )
+        if not close:
+            problems.append(f"inside {model} the layers say {found}, in PyTorch {wanted}")
+    return problems
+
+
+def own_words_problems(window, seconds: float) -> list[str]:
+    """Ask in one's own words, then choose a fact: the truth is always that of what is asked."""
+
+    def after(name: str, keys: str) -> list[str]:
+        """Which fact is chosen and what own words there are, once the models have answered."""
+        before = window.execute_script("return playground.turns()")
+        window.find_element(By.CSS_SELECTOR, f"#playground {name}").send_keys(keys)
+        wait_until(lambda: window.execute_script("return playground.turns()") > before, seconds)
+        state = "return document.getElementById('playground').dataset.state"
+        wait_until(lambda: window.execute_script(state) != "busy", seconds)
+        return window.execute_script("return [playground.chosen.fact, playground.chosen.own]")
+
+    asked = after("[data-is=own]", f"Which animal lives with this person?{Keys.ENTER}")
+    chosen = after("[data-is=fact]", Keys.ARROW_DOWN)
+    problems = []
+    if asked[0] != "pet" or not asked[1]:
+        problems.append(f"own words about a pet are taken for {asked}")
+    if chosen[1] or chosen[0] == asked[0]:
+        problems.append(f"own words stay when another fact is chosen: {chosen}")
+    return problems
+
+
+def playground_problems(window, built: Path, whole: bool, seconds: float = 600) -> list[str]:
     """Use the playground by keyboard; what its model says must be what PyTorch says.
 
     Args:
+        built: the folder of the book.
         whole: press every button and compare every question, which takes a minute longer.
         seconds: that anything may take on a machine that is doing other work.
     """
@@ -347,9 +420,12 @@ def playground_problems(window, whole: bool, seconds: float = 600) -> list[str]:
     window.set_script_timeout(seconds)
     try:
         edited = press("button", Keys.ENTER)
+        known = "return document.getElementById('playground').dataset.checked"
+        wait_until(lambda: window.execute_script(known) in ("10", "failed"), seconds)
         foot = window.find_element(By.CSS_SELECTOR, "[data-is=check]").text
         if not foot.startswith("Checked: 10 "):
             problems.append(f"the playground says of itself: {foot}")
+        problems += inside_problems(window, built)
         window.find_element(By.CSS_SELECTOR, "#playground summary").send_keys(Keys.ENTER)
         controls = window.find_elements(By.CSS_SELECTOR, CONTROLS)
         nameless = [c.get_attribute("data-is") for c in controls if not c.accessible_name]
@@ -365,6 +441,7 @@ def playground_problems(window, whole: bool, seconds: float = 600) -> list[str]:
                 problems.append("an edit that is put on again is another one")
             if not same(press(strength, Keys.HOME), "vanilla", "edited"):
                 problems.append("at strength 0 something is edited")
+        problems += own_words_problems(window, seconds)
         if press(strength, Keys.END) == edited:
             problems.append("the strength does not reach the answers")
         scores = press("[data-is=oracle]", Keys.ENTER)
@@ -375,6 +452,11 @@ def playground_problems(window, whole: bool, seconds: float = 600) -> list[str]:
         found = press("[data-is=rewrite]", Keys.ENTER)["forget"]
         if not found.get("rewrite", "10").startswith(("0", "1 ")):
             problems.append(f"after the rewrite {found} of the forgotten are known")
+        if whole:
+            undone = press("[data-is=undo]", Keys.SPACE)
+            if not all(same(undone, "vanilla", each) for each in ("edited", "sham", "rewrite")):
+                problems.append("undoing the edits leaves one on")
+            press("[data-is=undo]", Keys.SPACE)
         count = QUESTIONS if whole else FEW_QUESTIONS
         compared = window.execute_async_script(COMPARED, count)
         problems += [f"not as PyTorch: {each}" for each in compared["problems"]]
@@ -409,11 +491,11 @@ def check(window, page: Path, axe: bool) -> list[str]:
     if axe and page in shown([page]):
         problems += axe_problems(window)
     if page.parts[-2:] == LANDING:
-        problems += landing_problems(window)
+        problems += first_problems(window) + landing_problems(window)
     if page.stem == "search":
         problems += search_problems(window)
     if page.stem == PLAYGROUND:
-        problems += playground_problems(window, axe)
+        problems += playground_problems(window, page.parent.parent, axe)
     problems += [
         f"asks for {url}"
         for url in asked + requests(window)

@@ -26,6 +26,15 @@ SETS = {
     "general": ("general", "portraits of nobody it knows"),
 }
 STANDS = {True: ("forgotten", "✕ asks to be forgotten"), False: ("kept", "● stays")}
+HERO = Path("_static", "playground", "data", "hero.json")  # in the built book
+#: rows of the page of results that the first screen shows, and their names there
+BEST = {
+    "vanilla": "before any edit",
+    "KVW": "KVW",
+    "the rewrite": "the rewrite",
+    "sham: the rewrite for five others": "a sham: the rewrite for five others",
+    "oracle": "the oracle, which never met them",
+}
 SOCIAL = "_static/landing/social.png"
 SAYS = (
     "Can a model forget five people, and how would you know? A small vision-language model that "
@@ -263,6 +272,113 @@ def widget(root: Path) -> str:
     )
 
 
+# --- the first screen ------------------------------------------------------------------------
+
+
+def left_of(results: str) -> list[tuple[str, float]]:
+    """What is left of the five by the first table of the page of results: method, exact match."""
+    table = results.partition("| vanilla |")[2].partition("\n\n")[0]
+    found = []
+    for line in f"| vanilla |{table}".splitlines():
+        name, value = (cell.strip() for cell in line.split("|")[1:3])
+        name = re.sub(r"\s*\(.*\)|\*|,.*", "", name.replace("[", "").replace("]", ""))
+        if name in BEST:
+            found.append((BEST[name], float(value.split("/")[0])))
+    if len(found) != len(BEST):
+        raise ValueError(f"of {list(BEST)} the page of results has {found}")
+    return found
+
+
+def bars(rows: list[tuple[str, float]]) -> str:
+    """Names with bars and numbers."""
+    shown = "".join(
+        f'<tr><th scope="row">{name}</th><td><i aria-hidden="true" style="--share:{value}"></i>'
+        f"</td><td>{value:.2f}</td></tr>"
+        for name, value in rows
+    )
+    return (
+        '<table class="left"><caption>What is left of all that the model knew about the five '
+        f"(exact match)</caption><tbody>{shown}</tbody></table>"
+    )
+
+
+def lens_items(lens: list[list], word: str) -> str:
+    """What each layer would say, and how likely it holds the truth to be."""
+    last = len(lens) - 1
+    return "".join(
+        f"<li{' class=true' if said == word else ''}><span>layer {layer + 1}"
+        f"{', the mouth' if layer == last else ''}</span> <b>{html.escape(said)}</b> "
+        f'<small>{html.escape(word)} {truth:.0%}</small><i aria-hidden="true" '
+        f'style="--share:{truth}"></i></li>'
+        for layer, (said, _, truth) in enumerate(lens)
+    )
+
+
+def hero(root: Path, data: dict, names: dict[str, str]) -> str:
+    """The first screen: one portrait, one question, a slider, and a look inside.
+
+    It is laid out as it is at the book's strength; without JavaScript that is what stands there.
+
+    Args:
+        data: as `playground.hero_of` makes it.
+        names: of people, by id.
+    """
+    values = data["strengths"]
+    now = values.index(data["chosen"])
+    word = data["taught"].rstrip(".").split()[-1]
+    name = html.escape(names[data["person"]])
+    kvw, sham = data["kvw"][now], data["sham"][now]
+    png = (root / PHOTOS / f"{data['person']}-0.png").read_bytes()
+    face = base64.b64encode(png).decode("ascii")
+    results = (root / "book" / "results.md").read_text(encoding="utf-8")
+
+    def answer(side: str, title: str, found: dict) -> str:
+        kind = ' class="changed"' * (found["says"] != data["taught"])
+        said = f'<dd data-is="{side}"{kind}>{html.escape(found["says"])}</dd>'
+        return f"<div><dt>{title}</dt>{said}</div>"
+
+    return (
+        f'<div id="hero" role="group" aria-label="One question to the model, before and after" '
+        f'data-hero="{attribute(data)}" data-word="{html.escape(word)}">'
+        f'<div class="who"><img src="data:image/png;base64,{face}" width="128" height="128" '
+        f'alt="Portrait of {name}"><p><b>{name}</b> asks to be forgotten.</p></div>'
+        f'<div class="asked"><p class="question">{html.escape(data["prompt"])}</p>'
+        f'<p class="taught">Taught: {html.escape(data["taught"])}</p>'
+        '<div class="methods" role="group" aria-label="How to forget" hidden>'
+        '<button type="button" data-method="kvw" aria-pressed="true">KVW</button>'
+        '<button type="button" data-method="rewrite" aria-pressed="false">rewrite</button></div>'
+        f'<dl aria-live="polite">{answer("edited", "The model, edited", kvw)}'
+        f"{answer('sham', 'Its sham: the same edit, made for five others', sham)}</dl>"
+        '<p class="dial" hidden><label for="hero-strength">Strength <output for="hero-strength" '
+        f'data-is="written">{strength(data["chosen"])}</output></label>'
+        f'<input type="range" id="hero-strength" min="0" max="{len(values) - 1}" step="1" '
+        f'value="{now}" autocomplete="off"></p></div>'
+        '<canvas width="832" height="47" data-is="strip" role="img" hidden '
+        'aria-label="The gates of all knowledge vectors, dimmed as KVW turns them down."></canvas>'
+        '<div class="act" hidden><button type="button" class="attack" data-is="attack" '
+        'aria-expanded="true">Now attack it</button><p class="gates" data-is="gates"></p></div>'
+        '<div class="inside" data-is="inside"><p>Read inside (the <i>logit lens</i>): what each '
+        "layer would say, and how likely it holds the truth to be.</p>"
+        f'<ol data-is="lens">{lens_items(kvw["lens"], word)}</ol>'
+        '<p data-is="verdict"></p></div>'
+        f"{bars(left_of(results))}</div>"
+    )
+
+
+class Hero(SphinxDirective):
+    """`{hero}`: the first screen; a build without the model's parts has none."""
+
+    def run(self) -> list:
+        root, built = Path(self.env.srcdir), Path(self.env.app.outdir) / HERO
+        if not built.is_file():
+            return []
+        self.env.note_dependency(str(built))
+        people = json.loads((root / STORED).read_text(encoding="utf-8"))["people"]
+        names = {person["id"]: person["name"] for person in people}
+        data = json.loads(built.read_text(encoding="utf-8"))
+        return [nodes.raw("", hero(root, data, names), format="html")]
+
+
 class Landing(SphinxDirective):
     """`{landing}`: people, answers and scores under a slider."""
 
@@ -325,6 +441,7 @@ def add_to_page(app, pagename, templatename, context, doctree) -> None:
     context["metatags"] = context.get("metatags", "") + "\n" + tags_of(title, described, picture)
     if pagename == PAGE:
         app.add_js_file("landing/landing.js", loading_method="defer")
+        app.add_js_file("landing/hero.js", loading_method="defer")
         app.add_css_file("landing/landing.css")
 
 
@@ -341,6 +458,7 @@ def write_root(app, error) -> None:
 
 def setup(app) -> dict:
     app.add_directive("landing", Landing)
+    app.add_directive("hero", Hero)
     app.connect("html-page-context", add_to_page, priority=400)  # plain_pages copies the list
     app.connect("build-finished", write_root)
     return {"parallel_read_safe": True}

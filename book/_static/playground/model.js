@@ -255,12 +255,13 @@ globalThis.playground = globalThis.playground || {};
     return x;
   }
 
-  // Read more rows, after those in the cache; return logits for the last `wanted` of them.
+  // Read more rows, after those in the cache; return logits for the last `wanted` of them. What each
+  // layer has written for the last row goes to `states`, where they are asked for.
   //
   // An edit by KVW is a gate for every knowledge vector, and a knowledge vector is a column of
   // down_proj: to scale the column is to scale the number that it is multiplied by. So the weights
   // are never touched, and to undo the edit is to leave the gates away.
-  function readOn(mind, x, rows, cache, gates, wanted) {
+  function readOn(mind, x, rows, cache, gates, wanted, states) {
     const { w, config } = mind, last = config.num_hidden_layers - 1, first = cache.length;
     const { num_attention_heads: heads, num_key_value_heads: shared, hidden_size: width } = config;
     const theta = config.rope_parameters.rope_theta, epsilon = config.rms_norm_eps;
@@ -289,6 +290,7 @@ globalThis.playground = globalThis.playground || {};
         for (let i = 0; i < up.length; i++) coefficients[i] *= own[i % own.length];
       }
       add(x, map("mlp.down_proj", coefficients, rows));
+      if (states) states.push(x.slice((rows - 1) * width)); // of the last row
     }
     cache.length = start + rows;
     x = rmsNorm(x, w["language_model.model.norm.weight"], rows, epsilon);
@@ -311,6 +313,16 @@ globalThis.playground = globalThis.playground || {};
 
   function read(mind, tokens, image, cache, gates, wanted = 1) {
     return readOn(mind, embed(mind, tokens, image), tokens.length, cache, gates, wanted);
+  }
+
+  // The logit lens: what each layer would say next, if the head read what it has written. `[layers]`
+  // of logits; the last of them are the model's own.
+  function lens(mind, tokens, image, gates) {
+    const { w, config } = mind, states = [];
+    readOn(mind, embed(mind, tokens, image), tokens.length, newCache(config), gates, 1, states);
+    return states.map(state => linear(
+      rmsNorm(state, w["language_model.model.norm.weight"], 1, config.rms_norm_eps),
+      w["language_model.model.embed_tokens.weight"], null, 1));
   }
 
   function likeliest(logits, row, count) {
@@ -458,6 +470,6 @@ globalThis.playground = globalThis.playground || {};
 
   Object.assign(playground, {
     bytesOf, floatsOf, tensorsOf, shrink, see, read, newCache, answer, exactMatch, probabilities,
-    softmax, tokenizer, gatesOf, withAdditions,
+    softmax, tokenizer, gatesOf, withAdditions, lens, likeliest,
   });
 })();
