@@ -278,15 +278,15 @@ def widget(root: Path) -> str:
 def left_of(results: str) -> list[tuple[str, float]]:
     """What is left of the five by the first table of the page of results: method, exact match."""
     table = results.partition("| vanilla |")[2].partition("\n\n")[0]
-    found = []
+    found = {}
     for line in f"| vanilla |{table}".splitlines():
         name, value = (cell.strip() for cell in line.split("|")[1:3])
         name = re.sub(r"\s*\(.*\)|\*|,.*", "", name.replace("[", "").replace("]", ""))
         if name in BEST:
-            found.append((BEST[name], float(value.split("/")[0])))
+            found[name] = float(value.split("/")[0])
     if len(found) != len(BEST):
-        raise ValueError(f"of {list(BEST)} the page of results has {found}")
-    return found
+        raise ValueError(f"of {list(BEST)} the page of results has {list(found)}")
+    return [(shown, found[name]) for name, shown in BEST.items()]
 
 
 def bars(rows: list[tuple[str, float]]) -> str:
