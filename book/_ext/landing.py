@@ -33,7 +33,7 @@ BEST = {
     "KVW": "KVW",
     "the rewrite": "the rewrite",
     "sham: the rewrite for five others": "a sham: the rewrite for five others",
-    "oracle": "the oracle, which never met them",
+    "oracle": "the oracle of group A, which never met them",
 }
 SOCIAL = "_static/landing/social.png"
 SAYS = (
@@ -297,8 +297,8 @@ def bars(rows: list[tuple[str, float]]) -> str:
         for name, value in rows
     )
     return (
-        '<table class="left"><caption>What is left of all that the model knew about the five '
-        f"(exact match)</caption><tbody>{shown}</tbody></table>"
+        '<table class="left"><caption>What is left of what was known about those who ask '
+        f"(exact match, five groups of five)</caption><tbody>{shown}</tbody></table>"
     )
 
 
