@@ -157,7 +157,7 @@
     const own = await person(chosen.person), { learned, new: held } = wordingsOf(chosen.fact);
     const text = chosen.own.trim() || [...learned, ...held][chosen.wording];
     const photo = chosen.by === "photo" ? own.photos[chosen.photo] : null;
-    return { text, photo, fact: chosen.fact,
+    return { text, photo, fact: chosen.fact, look: true,
       truth: own.truth[chosen.fact] ?? own.looks[chosen.photo][chosen.fact] };
   }
 
@@ -168,21 +168,21 @@
     const tokens = [...prompt, ...answers[0].slice(0, common)];
     return playground.lens(mind, tokens, image, gated).map(logits => ({
       word: words.decode([playground.likeliest(logits, 0, logits.length)]),
-      truth: playground.softmax(logits)[answers[truth][common]],
+      truth: playground.softmax(logits)[answers[truth]?.[common]] || 0,
     }));
   }
 
-  async function say(model, { text, photo, fact, truth }) {
+  async function say(model, { text, photo, fact, truth, look = false }) {
     const image = await imageTokens(photo), mind = mindOf(model), prompt = promptOf(text, image);
     if (prompt.length > mind.config.max_position_embeddings / 2)
       throw new Error("This question is too long for so small a model.");
-    return once(model, `${photo} ${text} ${fact} ${truth}`, () => {
+    return once(model, `${photo} ${text} ${fact} ${truth} ${look}`, () => {
       const { values, answer } = world.facts[fact];
       const said = playground.answer(mind, prompt, image, gates[model]);
       const answers = values.map(value => words.encode(answer.replace("{value}", value)));
       const likely = playground.probabilities(mind, said, answers, gates[model]);
-      return { text: words.decode(said.tokens), likely, layers: inside(mind, prompt, image, answers,
-        values.indexOf(truth), gates[model]) };
+      const layers = look && inside(mind, prompt, image, answers, values.indexOf(truth), gates[model]);
+      return { text: words.decode(said.tokens), likely, layers };
     });
   }
 
@@ -467,6 +467,7 @@
       await makeGates();
       showGates();
       if (!await showAnswers(turn)) return;
+      delete root.dataset.dragged;
       root.dataset.state = "answered";
       if (turn !== turns || !await showScores(turn)) return;
       root.dataset.state = "scored";
@@ -488,6 +489,7 @@
     dragging = true;
     const turn = ++turns; // whatever else is computed gives up
     root.dataset.state = "busy";
+    root.dataset.dragged = ""; // the sham is that of another strength until the hand rests
     try {
       const question = await currentQuestion(), people = await Promise.all(chosen.forget.map(person));
       for (let shown = NaN; shown !== chosen.strength && turn === turns;) {
