@@ -537,22 +537,18 @@
     <fieldset><legend>What is asked</legend>
       <label>Fact <select data-is="fact"></select></label>
       <label>In the book's words <select data-is="wording"></select></label>
-      <label>or in your own <input data-is="own" type="text" maxlength="200"
+      <div class="own"><label>or in your own <input data-is="own" type="text" maxlength="200"
         placeholder="Where was this person born?"></label>
-      <button type="button" data-is="ask">Ask</button>
+        <button type="button" data-is="ask">Ask</button></div>
       <p data-is="read"></p>
     </fieldset>
-    </div>
-    <div class="pair">${list("forget", "To be forgotten")}${list("sham", "Sham: others instead")}
     </div>
     <p class="dial"><label>Strength of KVW and sham
       <output data-is="written"></output>
       <input data-is="strength" type="range" min="0" max="96" step="1"></label></p>
-    <fieldset><legend>Edits and models</legend>
-      <button type="button" data-is="undo"></button>
-      ${MORE.map(name => `<button type="button" data-is="${name}"></button>`).join(" ")}
-      <p data-is="gates"></p><p data-is="warning"></p>
-    </fieldset>
+    <p class="edits"><button type="button" data-is="undo"></button>
+      ${MORE.map(name => `<button type="button" data-is="${name}"></button>`).join(" ")}</p>
+    <p class="foot" data-is="gates"></p><p class="foot" data-is="warning"></p>
     <p data-is="trouble" role="alert"></p>
     <p class="asked" data-is="asked"></p>
     <p data-is="told" aria-live="polite" class="spoken"></p>
@@ -564,6 +560,8 @@
       name</button></p>
     <table role="table"><caption>Exact match, ten questions of each set</caption>${head("")}<tbody role="rowgroup">
       ${Object.entries(SETS).map(([set, title]) => row(set, title)).join("")}</tbody></table></div>
+    <div class="pair">${list("forget", "Who is forgotten")}${list("sham", "Sham: others instead")}
+    </div>
     <p class="foot" data-is="time"></p>
     <p class="foot"><span data-is="check">Not checked yet.</span>
       <button type="button" data-is="check-all">Ask all fifty</button></p>`;
