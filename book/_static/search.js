@@ -96,10 +96,11 @@
     return results.sort((a, b) => a[4] - b[4] || (a[1] < b[1] ? 1 : -1)); // taken from the end
   };
 
-  // An excerpt is taken from the article: without buttons, and of a term what it means.
+  // An excerpt is taken from the article: without buttons and code, and of a term what it means.
   Search.htmlToText = (text, anchor) => {
     const page = new DOMParser().parseFromString(text, "text/html");
-    page.querySelectorAll(".headerlink, script, style, .toctree-wrapper").forEach(each => each.remove());
+    page.querySelectorAll(".headerlink, script, style, summary, .cell_input, .toctree-wrapper")
+      .forEach(each => each.remove());
     const article = page.querySelector("article") || page.body;
     const found = anchor && article.querySelector(anchor);
     if (!found) return article.textContent;
