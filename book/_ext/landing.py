@@ -361,7 +361,9 @@ def hero(root: Path, data: dict, names: dict[str, str]) -> str:
         "layer would say, and how likely it holds the truth to be.</p>"
         f'<ol data-is="lens">{lens_items(kvw["lens"], word)}</ol>'
         '<p data-is="verdict"></p></div>'
-        f"{bars(left_of(results))}</div>"
+        '<p class="source"><span data-is="source">Recorded from the model when this page was made. '
+        '</span><button type="button" data-is="live" hidden>Let the model itself answer (12 MB)'
+        f"</button></p>{bars(left_of(results))}</div>"
     )
 
 

@@ -1,5 +1,6 @@
-/* The first screen: a strength, an edit, the gates as light, and a look inside. Every answer was given
-   by the model when the book was built; here only the gates are computed, from the contrasts. */
+/* The first screen: a strength, an edit, the gates as light, and a look inside. Answers were given by
+   the model when the book was built, until the reader loads the model itself: then the page computes
+   them, at any strength, as the playground does. */
 (() => {
   "use strict";
   const root = document.getElementById("hero");
@@ -11,7 +12,8 @@
   const bytes = Uint8Array.from(atob(data.contrast), letter => letter.charCodeAt(0));
   const contrast = Float64Array.from(new Uint16Array(bytes.buffer), value => value * data.step);
   const [layers, width] = data.shape, HIGH = 11, GAP = 1; // pixels of a layer, and between two
-  let method = "kvw";
+  const place = new URL("../playground/", document.currentScript.src);
+  let method = "kvw", model = null; // the model, once it is there
 
   // Light is a gate: one knowledge vector a column, one layer a row.
   function light(gateOf) {
@@ -51,11 +53,91 @@
         : `No layer says “${word}” first.`;
   }
 
+  const strengthNow = () => model ? slider.valueAsNumber : data.strengths[slider.valueAsNumber];
+
+  // What was recorded; of the sham of the rewrite there is nothing else.
+  function recorded(side) {
+    const step = slider.valueAsNumber;
+    if (method === "kvw") return side === "edited" ? data.kvw[step] : data.sham[step];
+    return side === "edited" ? data.rewrite : data.rewrite_sham;
+  }
+
+  // What the model says now, and what each of its layers would say.
+  function computed(side) {
+    if (method === "rewrite" && side === "sham") return data.rewrite_sham;
+    const { vanilla, rewrite, words, prompt, image, before, truth, people, everyone } = model;
+    const kvw = method === "kvw", mind = kvw ? vanilla : rewrite;
+    const gates = kvw ? playground.gatesOf(people[side], everyone, strengthNow()) : null;
+    const said = playground.answer(mind, prompt, image, gates);
+    const lens = playground.lens(mind, [...prompt, ...before], image, gates).map(logits => {
+      const best = playground.likeliest(logits, 0, logits.length), likely = playground.softmax(logits);
+      return [words.decode([best]), likely[best], likely[truth]];
+    });
+    return { says: words.decode(said.tokens), lens };
+  }
+
+  function showSide(side, found) {
+    told(side, found.says);
+    if (side === "edited") showLens(found.lens);
+  }
+
+  // One answer is in work at a time, always that of the newest strength; the sham comes last.
+  let working = false;
+  async function compute() {
+    if (working) return;
+    working = true;
+    const wanted = () => `${method} ${strengthNow()}`;
+    root.dataset.computing = "";
+    for (let at = ""; at !== wanted();) {
+      at = wanted();
+      showSide("edited", computed("edited"));
+      await new Promise(resolve => setTimeout(resolve));
+      if (at !== wanted()) continue;
+      showSide("sham", computed("sham"));
+      await new Promise(resolve => setTimeout(resolve));
+    }
+    delete root.dataset.computing;
+    working = false;
+  }
+
+  const script = address => new Promise((resolve, reject) => {
+    const made = document.createElement("script");
+    [made.src, made.onload] = [address, resolve];
+    made.onerror = () => reject(new Error("it cannot be loaded"));
+    document.head.append(made);
+  });
+
+  async function live() {
+    const button = find("live");
+    button.disabled = true;
+    button.textContent = "Loading the model …";
+    try {
+      for (const name of ["data/sizes.js", "model.js"]) await script(new URL(name, place));
+      const opened = await playground.open(["eye", "pocket", "world", "everyone"]);
+      const { world, words } = opened, taught = words.encode(data.taught);
+      const telling = taught.findIndex(token => words.decode([token]) === word);
+      const image = await playground.imageTokens((await playground.person(data.person)).photos[0]);
+      const of = ids => Promise.all(ids.map(playground.person));
+      const people = { edited: await of(world.oracle), sham: await of(Object.values(world.shams)[0]) };
+      const G = strengthNow();
+      model = { ...opened, image, people, prompt: opened.promptOf(data.prompt, image),
+        before: taught.slice(0, telling), truth: taught[telling],
+        rewrite: await opened.languageModel("rewrite") };
+      [slider.max, slider.value] = [data.strengths.at(-1), G];
+      find("source").textContent = "Computed by the model in this page, at every strength.";
+      button.remove();
+      root.dataset.live = "";
+      show();
+    } catch (error) {
+      find("source").textContent = `The model cannot run here: ${error.message}. `;
+      [button.disabled, button.textContent] = [false, "Try again"];
+    }
+  }
+
   function show() {
-    const step = slider.valueAsNumber, G = data.strengths[step], kvw = method === "kvw";
-    const edited = kvw ? data.kvw[step] : data.rewrite, sham = kvw ? data.sham[step] : data.rewrite_sham;
-    told("edited", edited.says);
-    told("sham", sham.says);
+    const G = strengthNow(), kvw = method === "kvw";
+    if (model) compute();
+    else ["edited", "sham"].forEach(side => showSide(side, recorded(side)));
     const gateOf = value => kvw ? Math.exp(-G * value) : 1;
     light(gateOf);
     const below = contrast.reduce((sum, value) => sum + (gateOf(value) < 0.5), 0);
@@ -67,7 +149,6 @@
     find("written").textContent = kvw ? String(G) : "–";
     slider.setAttribute("aria-valuetext", `strength ${G}`);
     buttons.forEach(each => each.setAttribute("aria-pressed", String(each.dataset.method === method)));
-    showLens(edited.lens);
   }
 
   function open(inside) {
@@ -79,6 +160,7 @@
   buttons.forEach(each => each.addEventListener("click", () => { method = each.dataset.method; show(); }));
   slider.addEventListener("input", show);
   attack.addEventListener("click", () => open(find("inside").hidden));
+  find("live").addEventListener("click", live);
   root.querySelectorAll("[hidden]").forEach(each => { each.hidden = false; });
   open(false);
   show();

@@ -468,8 +468,92 @@ globalThis.playground = globalThis.playground || {};
     return { ...mind, w };
   }
 
+  // --- parts, loaded by script tags --------------------------------------------------------------
+
+  const home = globalThis.document?.currentScript && new URL("data/", document.currentScript.src);
+  const parts = {}, loading = {};
+
+  function load(name) {
+    loading[name] = loading[name] || new Promise((resolve, reject) => {
+      const script = document.createElement("script");
+      script.src = new URL(`${name}.js`, home);
+      script.onload = () => resolve(parts[name]);
+      script.onerror = () => {
+        delete loading[name];
+        reject(new Error(`${name}.js cannot be loaded`));
+      };
+      document.head.append(script);
+    });
+    return loading[name];
+  }
+
+  async function person(id) {
+    const part = await load(id);
+    if (typeof part.sums === "string") part.sums = floatsOf(part.sums);
+    return part;
+  }
+
+  // The bytes of a picture, as the browser decodes it, without transparency.
+  async function pixelsOf(url) {
+    const picture = new Image();
+    picture.src = url;
+    await picture.decode();
+    const canvas = document.createElement("canvas");
+    [canvas.width, canvas.height] = [picture.naturalWidth, picture.naturalHeight];
+    const context = canvas.getContext("2d", { willReadFrequently: true });
+    context.drawImage(picture, 0, 0);
+    const rgba = context.getImageData(0, 0, canvas.width, canvas.height).data;
+    const rgb = rgba.filter((_, i) => i % 4 < 3);
+    return [rgb, canvas.width, canvas.height];
+  }
+
+  // Image tokens of a photo: the eye looks once, however often the photo is asked about. All
+  // models, the oracle too, share this eye.
+  let eye;
+  const looked = new Map();
+  async function imageTokens(url) {
+    if (!url) return null;
+    if (!looked.has(url)) looked.set(url, see(eye, ...await pixelsOf(url)));
+    return looked.get(url);
+  }
+
+  // The model, its words and its world, once these parts are there.
+  async function open(names) {
+    if (typeof DecompressionStream === "undefined")
+      throw new Error("this browser is too old (it has no DecompressionStream)");
+    await Promise.all(names.map(load));
+    const { world } = parts, { special } = world.words;
+    const words = tokenizer(world.words);
+    words.size = world.words.vocabulary.length;
+    eye = { w: await tensorsOf(parts.eye), config: parts.eye.config };
+
+    async function languageModel(name) {
+      const packed = await load(name);
+      if (packed.layers) // an edit, not a model
+        return withAdditions(vanilla, packed.layers.map(({ rank, B, A }) =>
+          ({ rank, B: floatsOf(B), A: floatsOf(A) })));
+      return {
+        w: await tensorsOf(packed), config: packed.config,
+        imageToken: special["<image>"], endToken: special["<end>"],
+      };
+    }
+
+    // <user> image tokens, the question <assistant>: the chat template of `pocket`.
+    function promptOf(text, image) {
+      const seen = image ? image.length / vanilla.config.hidden_size : 0;
+      return [special["<user>"], ...Array(seen).fill(special["<image>"]), ...words.encode(text),
+        special["<assistant>"]];
+    }
+
+    const vanilla = await languageModel("pocket");
+    const everyone = { ...parts.everyone,
+      sums: new Float64Array(bytesOf(parts.everyone.sums).buffer) };
+    return { world, words, everyone, vanilla, languageModel, promptOf };
+  }
+
   Object.assign(playground, {
     bytesOf, floatsOf, tensorsOf, shrink, see, read, newCache, answer, exactMatch, probabilities,
     softmax, tokenizer, gatesOf, withAdditions, lens, likeliest,
+    parts, load, person, imageTokens, open, home, receive: (name, part) => { parts[name] = part; },
   });
 })();

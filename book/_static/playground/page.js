@@ -4,7 +4,7 @@
   "use strict";
 
   const root = document.getElementById("playground");
-  const home = new URL("data/", document.currentScript.src);
+  const { parts, load, person, imageTokens, home } = playground;
   const SETS = {
     forget: "the forgotten", test: "the forgotten, new photo and wording",
     retain: "everyone else", general: "portraits of nobody",
@@ -18,38 +18,15 @@
   const MOST = 20; // people in a list
   const TOLERANCE = 0.001; // of a logit, against PyTorch
 
-  // --- parts, loaded by script tags --------------------------------------------------------------
-
-  const parts = {}, loading = {};
-  playground.receive = (name, part) => { parts[name] = part; };
-
-  function load(name) {
-    loading[name] = loading[name] || new Promise((resolve, reject) => {
-      const script = document.createElement("script");
-      script.src = new URL(`${name}.js`, home);
-      script.onload = () => resolve(parts[name]);
-      script.onerror = () => {
-        delete loading[name];
-        reject(new Error(`${name}.js cannot be loaded`));
-      };
-      document.head.append(script);
-    });
-    return loading[name];
-  }
+  // --- parts ---------------------------------------------------------------------------------------
 
   const megabytes = names =>
     (names.reduce((sum, name) => sum + playground.sizes[name], 0) / 1e6).toFixed(1);
   const FIRST = ["eye", "pocket", "world", "everyone", "unknown", "check"];
 
-  async function person(id) {
-    const part = await load(id);
-    if (typeof part.sums === "string") part.sums = playground.floatsOf(part.sums);
-    return part;
-  }
-
   // --- what there is and what is chosen ----------------------------------------------------------
 
-  let world, words, everyone, eye; // loaded once
+  let world, words, everyone, promptOf, languageModel; // loaded once
   const minds = {}; // vanilla, rewrite, oracle: weights of a language model
   const chosen = {
     person: "", by: "photo", photo: 0, fact: "birthplace", wording: 0, own: "",
@@ -60,48 +37,6 @@
   const mindOf = name => (!(chosen.undone && EDITS.includes(name)) && minds[name]) || minds.vanilla;
   const element = name => root.querySelector(`[data-is="${name}"]`);
   const nameOf = id => world.people[id][0];
-
-  async function languageModel(name) {
-    const packed = await load(name), { special } = world.words, { floatsOf } = playground;
-    if (packed.layers) // an edit, not a model
-      return playground.withAdditions(minds.vanilla, packed.layers.map(({ rank, B, A }) =>
-        ({ rank, B: floatsOf(B), A: floatsOf(A) })));
-    return {
-      w: await playground.tensorsOf(packed), config: packed.config,
-      imageToken: special["<image>"], endToken: special["<end>"],
-    };
-  }
-
-  // The bytes of a picture, as the browser decodes it, without transparency.
-  async function pixelsOf(url) {
-    const picture = new Image();
-    picture.src = url;
-    await picture.decode();
-    const canvas = document.createElement("canvas");
-    [canvas.width, canvas.height] = [picture.naturalWidth, picture.naturalHeight];
-    const context = canvas.getContext("2d", { willReadFrequently: true });
-    context.drawImage(picture, 0, 0);
-    const rgba = context.getImageData(0, 0, canvas.width, canvas.height).data;
-    const rgb = rgba.filter((_, i) => i % 4 < 3);
-    return [rgb, canvas.width, canvas.height];
-  }
-
-  // Image tokens of a photo: the eye looks once, however often the photo is asked about. All
-  // models, the oracle too, share this eye.
-  const looked = new Map();
-  async function imageTokens(url) {
-    if (!url) return null;
-    if (!looked.has(url)) looked.set(url, playground.see(eye, ...await pixelsOf(url)));
-    return looked.get(url);
-  }
-
-  // <user> image tokens, the question <assistant>: the chat template of `pocket`.
-  function promptOf(text, image) {
-    const { special } = world.words;
-    const seen = image ? image.length / minds.vanilla.config.hidden_size : 0;
-    return [special["<user>"], ...Array(seen).fill(special["<image>"]), ...words.encode(text),
-      special["<assistant>"]];
-  }
 
   const pause = () => new Promise(resolve => setTimeout(resolve));
 
@@ -636,17 +571,10 @@
     button.disabled = true;
     button.textContent = "Loading …";
     try {
-      if (typeof DecompressionStream === "undefined")
-        throw new Error("this browser is too old (it has no DecompressionStream)");
-      await Promise.all(FIRST.map(load));
-      world = parts.world;
+      const opened = await playground.open(FIRST);
+      ({ world, words, everyone, promptOf, languageModel } = opened);
+      minds.vanilla = opened.vanilla;
       chosen.strength = world.strength; // as the package has chosen it
-      words = playground.tokenizer(world.words);
-      words.size = world.words.vocabulary.length;
-      everyone = { ...parts.everyone,
-        sums: new Float64Array(playground.bytesOf(parts.everyone.sums).buffer) };
-      eye = { w: await playground.tensorsOf(parts.eye), config: parts.eye.config };
-      minds.vanilla = await languageModel("pocket");
     } catch (error) {
       button.disabled = false;
       button.textContent = "Try again";
