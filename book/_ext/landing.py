@@ -266,9 +266,9 @@ def widget(root: Path) -> str:
         + f'</div><div class="wide">{scores(content, now)}</div>'
         "<details open><summary>The same as a table, at every strength</summary>"
         f'<div class="wide">{every_strength(content)}</div>'
-        f'<div class="wide">{every_answer(content)}</div></details>'
+        f'<div class="wide">{every_answer(content)}</div>'
         f'<p class="foot">Recorded: <code>{html.escape(made["command"])}</code> on '
-        f"{made['date']}, model <code>{made['models']['pocket']}</code>.</p></div>"
+        f"{made['date']}, model <code>{made['models']['pocket']}</code>.</p></details></div>"
     )
 
 
