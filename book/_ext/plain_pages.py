@@ -19,6 +19,7 @@ ADDRESS = "https://ADDRESS-OF-THE-REPOSITORY"
 UNUSED = (
     "**/*.map",  # of scripts and styles, for those who write them
     "**/*webpack-macros.html",  # templates
+    "before_after.png",  # of the README
     "images/logo_*hub*",
     "images/logo_*lite*",
     "images/logo_deepnote*",
@@ -52,6 +53,14 @@ NAMES = (
     (
         re.compile(r'(<a class="[^"]*" href="[^"]*">([^<]*)</a><details[^>]*>\s*<summary)>'),
         r'\1 aria-label="Pages below: \2">',
+    ),
+    # the title of the book stands in a part of the page that has a name
+    (
+        re.compile(
+            r'<div class="sidebar-primary-item">\s*(<a class="navbar-brand logo".*?</a>)\s*</div>',
+            re.DOTALL,
+        ),
+        r'<nav class="sidebar-primary-item" aria-label="Title">\1</nav>',
     ),
     # a name must hold what is seen, here "Search Ctrl+K"
     (re.compile(r'(<button class="btn search-button-field[^>]*?)\s+aria-label="[^"]*"'), r"\1"),
