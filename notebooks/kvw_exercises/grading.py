@@ -1,6 +1,6 @@
 """Whether an exercise is solved: what it needs of a notebook is run, in a process of its own.
 
-So an exercise that ends the process, floods it or never ends is told of, and the next is graded.
+An exercise that ends the process, floods it or never ends has its row; then the next is graded.
 """
 
 import ast
@@ -144,7 +144,7 @@ def _alone(job: Job, channel, folder: str, beside: str) -> None:
 
 
 def _end(process) -> None:
-    """End a process and all that it started."""
+    """End a process and everything that it started."""
     if hasattr(os, "killpg"):
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)

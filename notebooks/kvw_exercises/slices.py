@@ -192,8 +192,7 @@ def _anew(statement: Statement, name: str) -> bool:
 def needed(every: list[Statement], place: int, names: frozenset[str]) -> list[int]:
     """Which statements have to be run so that some names have the values that they have at a place.
 
-    A name that is bound later only, as by somebody who wrote below and ran it first, is taken from
-    there.
+    A name that is bound only later (a learner can run a lower cell first) is taken from there.
     """
     chosen = {
         at
