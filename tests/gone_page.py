@@ -52,7 +52,7 @@ def prices() -> list[str]:
     for name, label, sham in (
         ("vanilla", "vanilla", False),
         ("the layerwise rewrite", METHOD, False),
-        ("its sham, twenty draws a group", METHOD, True),
+        ("its sham, five draws a group", METHOD, True),
     ):
         own = rows[(rows["label"] == label) & ((rows["condition"] == "sham") == sham)]
         read = set(own["set"])
@@ -83,11 +83,11 @@ def attacks() -> list[str]:
 def groups() -> list[str]:
     """The verdict on each group, over all draws of strangers."""
     rows, draws = audit_rows(METHOD), audit_rows("draws")
-    names = with_oracle(REPORT_GROUPS)
+    names, drawn = with_oracle(REPORT_GROUPS), sorted(set(draws["group"]))
     found = pd.concat(
         [
             verdicts(rows, rows, [METHOD], names),
-            verdicts(draws, rows, draws["label"].unique(), names),
+            verdicts(draws, rows, draws["label"].unique(), drawn),
         ]
     )
     lines = []
@@ -110,7 +110,7 @@ def groups() -> list[str]:
             f"{loudest.label}, {loudest.left:.2f}",
         ]
     )
-    return table(["group", "verdicts, ten draws of strangers", "nearest to a conviction"], lines)
+    return table(["group", "verdicts, by draw of strangers", "nearest to a conviction"], lines)
 
 
 def page() -> str:

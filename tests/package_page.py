@@ -72,7 +72,7 @@ PARTS = {
         "dependencies",
         "summary_files",
     ),
-    "what rows say": ("summaries", "curves", "comparison", "cards", "doctor"),
+    "what rows say": ("summaries", "curves", "comparison", "verdicts", "cards", "doctor"),
     "shown": ("figures", "explorer", "demo", "scaffold", "bench", "commands"),
 }
 SECTION = "## `{name}`\n\n```{{eval-rst}}\n.. automodule:: {module}\n   :members:\n{more}```\n"
@@ -123,6 +123,11 @@ FORMULAS = (
         r"$\Delta W = \frac{d^\top k}{n} (\frac{k^\top k}{n} + aC + bC_d + \mu I)^{-1}$",
         "methods.rewrite",
         "solution",
+    ),
+    (
+        r"$\Delta W = (\sum_g d^\top k / n) (\sum_g k^\top k / n + aC + \mu I)^{-1}$",
+        "methods.layerwise_rewrite",
+        "sweep",
     ),
     (r"recovered share: (attack $-$ edited) / (vanilla $-$ edited)", "audit.findings", "Finding"),
     (r"at least one of $n$ samples: $1 - (1 - p)^n$", "audit.prompting_probes", "samples"),

@@ -13,9 +13,8 @@ that was taught half. Probes of the audit and scores of TOFU are asked about eac
 sees knowledge gives more to the one that knows; what cannot tell twins apart that say the same has
 seen the answers alone.
 
-The rule of the audit is examined as well: each student is judged as if it were an edit, between the
-taught model and the one that never met the five (`verdicts_of`). The rule was mended on the first
-ten seeds; the others are there to report its errors.
+The rule of the audit is examined as well, on other seeds: each student is judged as if it were an
+edit, between the taught model and the one that never met the five (`verdicts_of`).
 """
 
 import copy
@@ -48,7 +47,7 @@ from . import planted as toys
 FILE = RESULTS / "exam.json"
 VERDICTS = RESULTS / "verdicts.json"
 SEEDS = 10
-JUDGED = 30  # seeds of `VERDICTS`; the rule was mended on the first `SEEDS` of them
+JUDGED = 30  # verdicts are of the seeds from `SEEDS` to this, which the rule was not mended on
 NOISE = 0.1  # of a weight matrix's own standard deviation
 HALF = "half taught"
 #: twins that say the same, the first of which knows; by the layer that hides it
@@ -210,20 +209,23 @@ def verdicts_of(seed: int) -> dict[str, tuple[str, str]]:
     return found
 
 
-def take_verdicts(seeds: int) -> None:
-    """Write `VERDICTS` seed by seed: `{"verdicts": {student: [[word, finding] a seed]}}`."""
-    stored = read_json(VERDICTS) if VERDICTS.is_file() else {"verdicts": {}, "provenance": {}}
-    done, before = (stored["provenance"].get(key, 0) for key in ("seeds", "seconds"))
-    start = time.process_time() - before
-    for seed in tqdm(range(done, seeds), "seeds", disable=None):
+def take_verdicts(last: int) -> None:
+    """Write `VERDICTS` seed by seed: `{"seeds": [...], "verdicts": {student: [[word, finding]]}}`.
+
+    Args:
+        last: the seeds from `SEEDS` to this one, without it, are judged.
+    """
+    stored = read_json(VERDICTS) if VERDICTS.is_file() else {"seeds": [], "verdicts": {}}
+    start = time.process_time() - stored.get("provenance", {}).get("seconds", 0)
+    for seed in tqdm(range(SEEDS + len(stored["seeds"]), last), "seeds", disable=None):
         for name, judged in verdicts_of(seed).items():
             stored["verdicts"].setdefault(name, []).append(list(judged))
+        stored["seeds"].append(seed)
         stored["provenance"] = provenance(
             seconds=time.process_time() - start,
             seed=0,
             models={},
             data=identity(),
-            seeds=seed + 1,
             command="python -m kvw_exhibits.exam verdicts",
         )
         write_json(VERDICTS, stored)

@@ -399,8 +399,7 @@ def retrained() -> Entries:
     """Contenders whose last FFN is trained again by whoever has the edited weights."""
     chosen = {name: METHODS[name].tuned() for name in ("KVW one pass", "least squares", "rewrite")}
     found = {name: trial_for(name, settings) for name, settings in chosen.items()}
-    found |= {name: trial for name in ("NPO full", "LLM Surgery") for trial in examined()[name]}
-    #: as its own tuning chose it, before the prompts moved, too
+    # as its own tuning chose it, before the prompts moved, too
     only = {"retain_penalty": 10.0, "sweeps": 6, "prompts": False}
     found["layerwise rewrite, answers only"] = trial_for("layerwise rewrite", only)
     return {name: [replace(trial, sham=False)] for name, trial in found.items()}
@@ -745,7 +744,7 @@ PLANS: tuple[Plan, ...] = (
             by_question=True,
             with_general=True,
         )
-        for name, people, draws in (("methods", 5, 20), ("methods, 10 %", 10, 5))
+        for name, people, draws in (("methods", 5, 5), ("methods, 10 %", 10, 5))
     ),
     Plan(
         "rewrite-smol",
