@@ -128,7 +128,7 @@ def unlearn_command(
         raise typer.BadParameter("--save-edit holds one edit: --save FOLDER holds several")
     arguments = model, group, forget_percent, methods, sham_draws, oracle
     more: dict[str, Any] = {
-        "people": [] if people is None else people.split(","),
+        "people": [] if people is None else [name.strip() for name in people.split(",")],
         "questions": questions,
         "batch_size": batch_size,
         "device": device,
@@ -231,11 +231,19 @@ def check_command(
 @app.command("validate")
 def validate_command(
     file: Annotated[str, typer.Argument(help="lines of JSON, parquet, or a hub id")],
+    model: Annotated[
+        str | None, typer.Option(help="also put the questions into its form, and ask it one")
+    ] = None,
 ) -> None:
     """Name every bad row of a file with your own questions, and its remedy."""
     from .benchmarks.jsonl import print_problems
 
-    raise typer.Exit(print_problems(file))
+    status = print_problems(file)
+    if model and not status:
+        from .evaluation.pipeline import try_questions
+
+        typer.echo(try_questions(file, model))
+    raise typer.Exit(status)
 
 
 @app.command("replicate")
@@ -261,24 +269,21 @@ def replicate_command(
     from .results import score_table
 
     check_place(json_file)
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = lambda message, *_: typer.echo(f"warning: {message}", err=True)
-        result = benchmarks.replicate(
-            benchmark,
-            data,
-            model,
-            forget_percent,
-            oracle=oracle,
-            strength=strength,
-            schedule=schedule,
-            dtype=dtype,
-            device=device,
-            limit=limit,
-            batch_size=batch_size,
-            seed=seed,
-            progress=True,
-        )
+    result = benchmarks.replicate(
+        benchmark,
+        data,
+        model,
+        forget_percent,
+        oracle=oracle,
+        strength=strength,
+        schedule=schedule,
+        dtype=dtype,
+        device=device,
+        limit=limit,
+        batch_size=batch_size,
+        seed=seed,
+        progress=True,
+    )
     text = f"{score_table(result['rows'])}\n{benchmarks.LEGEND}"
     source = provenance(**result["provenance"])
     write_outputs(text, result | {"provenance": source}, json_file)
@@ -356,6 +361,7 @@ def _call(arguments: list[str]) -> int:
 def main() -> None:
     """Runs the command; an expected error prints one clear line, not a traceback."""
     start = time.perf_counter()
+    warnings.showwarning = lambda message, *_: typer.echo(f"warning: {message}", err=True)
     try:
         status = _call(sys.argv[1:])
     except (Exception, KeyboardInterrupt) as error:

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import small
+import tiny
 from typer.testing import CliRunner
 
 from kvw_experiments import comparison, demo, runner
@@ -387,6 +388,16 @@ def test_validate_names_what_is_wrong_with_a_file(tmp_path):
     assert "2 questions about 2 people in forget, retain: ready" in done.output
     done = invoke("validate", bad)
     assert done.exit_code == 1 and "answer" in done.output and "ready" not in done.output
+
+
+def test_validate_also_asks_a_model(tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "load", lambda name, **_: (tiny.llava(), tiny.processor()))
+    ann = {"set": "forget", "person": "Ann", "fact": "pet", "prompt": "Which?", "answer": "A cat."}
+    file = tmp_path / "good.jsonl"
+    rows = [ann, ann | {"set": "retain", "person": "Ben", "prompt": "What?"}]
+    file.write_text("".join(json.dumps(each) + "\n" for each in rows))
+    done = invoke("validate", file, "--model", "tiny")
+    assert done.exit_code == 0 and "asked:  Which?\ntaught: A cat.\nsaid:" in done.output
 
 
 @pytest.mark.parametrize("whole, status", [(True, 0), (False, 1)])

@@ -9,6 +9,7 @@ import pytest
 from kvw_experiments import results_store as store
 from kvw_experiments.comparison import compare, other_origins, paired
 from kvw_experiments.results_store import COLUMNS, write_rows
+from kvw_experiments.scaffold import NOTEBOOKS
 from kvw_minimal.bootstrap import interval
 
 MADE = {"data": "d" * 16, "models": {"pocket": "m1"}, "behaviour": {"read": "b1", "gate": "b2"}}
@@ -115,6 +116,20 @@ def test_other_origins_are_said(change, said):
     )
 
 
+def test_what_the_template_makes_is_stored():
+    """Its untouched rows have counterparts: the settings are those of a stored edit."""
+    cells = json.loads((NOTEBOOKS / "experiment_template.ipynb").read_text(encoding="utf-8"))[
+        "cells"
+    ]
+    known: dict = {}
+    exec("".join(next(c for c in cells if c["cell_type"] == "code")["source"]), known)
+    stored, _ = store.read_rows("ablations-pocket", fresh=False)
+    made = stored[stored["settings"] == known["MINE"].text]
+    assert set(known["GROUPS"]) <= set(made["group"]) and {"edited", "sham"} <= set(
+        made["condition"]
+    )
+
+
 @pytest.fixture
 def book(tmp_path: Path, monkeypatch):
     """Two experiments that are stored; both have the row."""
@@ -136,10 +151,10 @@ def test_a_file_is_told_line_by_line(book: Path):
     said, result = compare(path)
     assert said.splitlines() == [
         "data and models are those of the book",
-        "pocket, KVW {}: group A, edited",
+        "pocket, KVW: group A, edited",
         "  forget text exact_match: 0.60 here, 0.50 in zoo, +0.10 [+0.10, +0.10] over 1 people, "
         "n 10 and 10",
-        "no counterpart in the book: pocket, own {}: group A, edited, 1 means",
+        "no counterpart in the book: pocket, own: group A, edited, 1 means",
         "1 of 2 means have a counterpart",
     ]
     assert json.loads(json.dumps(result)) == result and result["notes"] == []

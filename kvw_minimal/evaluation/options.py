@@ -63,7 +63,7 @@ def write_outputs(
 
 def how_to_install(module: str) -> str:
     """The end of "No module named ...": the extra with this module; empty without one."""
-    name = module.partition(".")[0].replace("_", "-")
+    name = module.partition(".")[0].replace("_", "-").replace("sklearn", "scikit-learn")
     for line in requires("kvw-minimal") or ():
         extra = re.fullmatch(rf'{re.escape(name)}[^\w[].*extra == "(\w+)"', line)
         if extra:

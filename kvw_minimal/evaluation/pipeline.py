@@ -4,11 +4,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 
 from tqdm import tqdm
 
+from .. import scores
 from ..atomic_io import write_json
 from ..audit import audit, findings_table, verdict
 from ..benchmarks.conversations import check_rendered
@@ -22,7 +24,7 @@ from ..results import check_headroom, rounded, summarise, table
 from ..session import Session
 from ..strangers.people import load_people
 from ..strangers.questions import question_sets
-from ..zoo.catalogue import device_and_dtype, how_to_make, load, model_name
+from ..zoo.catalogue import BOOK, book_name, device_and_dtype, how_to_make, load, model_name
 from . import resume
 from .provenance import file_hash, peak_memory, provenance
 from .scoring import forced_and_generated, teacher_forced
@@ -73,7 +75,7 @@ def oracle_rows(request: Request, name: str, **where) -> tuple[list[dict], dict[
     """
     if not is_made(name):
         return stored_oracle(name), {name: "stored scores"}
-    model, processor = load(name, **where)
+    model, processor = load(f"{BOOK}{name}", **where)
     rows = score(Session(model, processor), request, forced_and_generated(request), "oracle")
     return rounded(summarise(rows)), {name: fingerprint(model)}
 
@@ -137,7 +139,6 @@ def request_from(
     from ..benchmarks.jsonl import read_request
 
     request = read_request(questions, people)
-    request.check_people()
     request.sham(0)  # refuses before a model is loaded
     loaded, processor = load(model, **where)
     if not hasattr(processor, "image_processor"):
@@ -147,6 +148,23 @@ def request_from(
     return Session(loaded, processor), request
 
 
+def try_questions(questions: str, model: str) -> str:
+    """Encodes all questions for a model, and asks it the first one.
+
+    Returns:
+        The question, the taught answer and the answer of the model, in three lines.
+
+    Raises:
+        ValueError, OSError: as `request_from` and `batches.answer_batches`.
+    """
+    session, request = request_from(questions, model)
+    for group in (request.questions(), *request.eval_sets.values()):
+        session.batches(group)
+    first = request.forget[0]
+    [said] = scores.answer(session.model, session.processor, [first])
+    return f"asked:  {first.prompt}\ntaught: {first.answer}\nsaid:   {said}"
+
+
 def oracle_name(model: str, group: str, percent: int, people: Sequence[str] = ()) -> str:
     """The name of the oracle of a group, with local weights or stored scores.
 
@@ -154,13 +172,14 @@ def oracle_name(model: str, group: str, percent: int, people: Sequence[str] = ()
         ValueError: no oracle is defined for this model or these people.
         FileNotFoundError: the oracle is not made, and no scores are stored.
     """
-    if model not in TAUGHT or people:
+    base = book_name(model)
+    if base not in TAUGHT or people:
         raise ValueError(
             f"nothing says which model is the oracle of {model!r}: its headroom cannot be checked; "
             f"with --no-oracle it is left out (only {' and '.join(TAUGHT)} have oracles here, of "
             "their groups)"
         )
-    bound = model_name(model, group, percent)
+    bound = model_name(base, group, percent)
     if not is_made(bound):
         stored_oracle(bound)
     return bound
@@ -197,11 +216,14 @@ def build_request(
 
 
 def check_methods(methods: Sequence[Method]) -> None:
-    """Refuses methods that one run cannot compare.
+    """Refuses methods that one run cannot compare, or cannot run.
 
     Raises:
         ValueError: different kinds of methods, or the same settings twice.
+        ModuleNotFoundError: a LoRA, and `peft` is not installed.
     """
+    if getattr(methods[0], "lora", False):
+        import_module("peft")
     if len({method.name for method in methods}) > 1:
         raise ValueError("one run makes edits of one method; they may differ in their strength")
     if len(set(methods)) < len(methods):
@@ -387,6 +409,7 @@ def run_audit(
         ValueError, OSError: an unknown method, group or model; an edit of another model.
     """
     start, world = time.perf_counter(), load_people()
+    import_module("sklearn")  # its probes come last
     forget_by = method_of(method)
     forget = world.forget_people(group, percent)
     place = device_and_dtype(**where)
@@ -400,9 +423,9 @@ def run_audit(
         others = request.sham(0)  # refuses too few people before the edit
         edit, _ = make_edit(session, request, forget_by)
         sham, _ = make_edit(session, others, forget_by)
-    oracle = None
-    if model in TAUGHT and is_made(model_name(model, group, percent)):
-        oracle, _ = make_edit(session, request, Oracle(model))
+    oracle, base = None, book_name(model)
+    if base in TAUGHT and is_made(model_name(base, group, percent)):
+        oracle, _ = make_edit(session, request, Oracle(base))
     probed = audit(session, request, edit, oracle, sham)
     word, because = verdict(probed)
     source = provenance(

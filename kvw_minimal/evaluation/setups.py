@@ -20,7 +20,7 @@ from ..strangers.people import PERCENTS, REPORT_GROUPS, PeopleDataset, load_peop
 from ..strangers.portraits import ATTRIBUTES
 from ..strangers.questions import about, general
 from ..strangers.tasks import request_to_forget
-from ..zoo.catalogue import find_file, how_to_make, load, model_name
+from ..zoo.catalogue import BOOK, find_file, how_to_make, load, model_name
 
 #: `people -> Request`
 Requests = Callable[[list[str]], Request]
@@ -103,7 +103,7 @@ class Oracle(Method):
         name, made_for = oracle_of(self.base, request.people), fingerprint(session.model)
         if not is_made(name):
             raise FileNotFoundError(f"{name} is not made: `{how_to_make(name)}` makes it")
-        oracle, _ = load(name)
+        oracle, _ = load(f"{BOOK}{name}")
         now = session.model.state_dict()
         weights = {
             path: weight.detach()
