@@ -111,7 +111,7 @@ def rounded(summary: Iterable[dict]) -> list[dict]:
     ]
 
 
-def beyond_sham(edited: Iterable[Mapping], shams: Iterable[Mapping]) -> list[dict]:
+def beyond_sham(edited: Sequence[dict], shams: Iterable[Mapping]) -> list[dict]:
     """Rows of how much more an edit takes of the forgotten than its shams.
 
     The value is the mean score of a question under the shams, less that under the edit. Both
@@ -143,7 +143,7 @@ def pooled_mean(
     return sum(row["value"] * row["n"] for row in rows) / count if count else None
 
 
-def closing_sentence(summary: Sequence[Mapping], method: str, shams: int) -> str:
+def closing_sentence(summary: Sequence[dict], method: str, shams: int) -> str:
     """The result of an edit in one plain sentence of numbers."""
     before = pooled_mean(summary, "vanilla", "forget")
     after = pooled_mean(summary, "edited", "forget")

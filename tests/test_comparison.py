@@ -9,7 +9,6 @@ import pytest
 from kvw_experiments import results_store as store
 from kvw_experiments.comparison import compare, other_origins, paired
 from kvw_experiments.results_store import COLUMNS, write_rows
-from kvw_experiments.scaffold import NOTEBOOKS
 from kvw_minimal.bootstrap import interval
 
 MADE = {"data": "d" * 16, "models": {"pocket": "m1"}, "behaviour": {"read": "b1", "gate": "b2"}}
@@ -116,20 +115,6 @@ def test_other_origins_are_said(change, said):
     )
 
 
-def test_what_the_template_makes_is_stored():
-    """Its untouched rows have counterparts: the settings are those of a stored edit."""
-    cells = json.loads((NOTEBOOKS / "experiment_template.ipynb").read_text(encoding="utf-8"))[
-        "cells"
-    ]
-    known: dict = {}
-    exec("".join(next(c for c in cells if c["cell_type"] == "code")["source"]), known)
-    stored, _ = store.read_rows("ablations-pocket", fresh=False)
-    made = stored[stored["settings"] == known["MINE"].text]
-    assert set(known["GROUPS"]) <= set(made["group"]) and {"edited", "sham"} <= set(
-        made["condition"]
-    )
-
-
 @pytest.fixture
 def book(tmp_path: Path, monkeypatch):
     """Two experiments that are stored; both have the row."""
@@ -159,6 +144,15 @@ def test_a_file_is_told_line_by_line(book: Path):
     ]
     assert json.loads(json.dumps(result)) == result and result["notes"] == []
     assert [r["method"] for r in result["rows"] + result["without_counterpart"]] == ["KVW", "own"]
+
+
+def test_of_other_settings_the_nearest_that_are_stored_are_told(book: Path):
+    said, _ = compare(written(book, MADE, row(settings='{"strength": 1, "mass": 0.5}')))
+    assert said.splitlines() == [
+        "no counterpart in the book: pocket, KVW, strength 1, mass 0.5: group A, edited, 1 means",
+        "  nearest there: pocket, KVW: group A, edited",
+        "0 of 1 means have a counterpart",
+    ]
 
 
 def test_of_a_stranger_the_first_by_name_is_taken_and_other_data_told(book: Path):

@@ -73,7 +73,9 @@ def tables(result: dict) -> list[str]:
     texts += [closing_sentence(own, str(method), draws) for method, own in by_method.items()]
     if "questions" in source and source["headroom"] == "unknown":
         texts.append(UNKNOWN)
-    return [*texts, *source["notes"], next_step(by_method)]
+    if source["notes"]:
+        return [*texts, *source["notes"], "next: teach the model these people, and ask again"]
+    return [*texts, next_step(by_method)]
 
 
 def next_step(by_method: dict[Method, list[dict]]) -> str:
@@ -576,7 +578,8 @@ def run_audit(
     place = device_and_dtype(**where)
     if questions is not None:
         session, request = request_from(questions, model, **place)
-        about = {"data": resume.digest_of(request.eval_sets), "questions": questions}
+        about: dict[str, Any] = {"data": resume.digest_of(request.eval_sets)}
+        about["questions"] = questions
     else:
         session, request = request_of(model, group, percent, audited_sets, **place)
         request = replace(request, general=sample_of_general(world, "audit"))

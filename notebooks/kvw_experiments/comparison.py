@@ -106,6 +106,19 @@ def named(model: str, method: str, settings: str, group: str, condition: str) ->
     return f"{model}, {method}{told}: group {group}, {condition}"
 
 
+def nearest(model: str, method: str, settings: str, book: Iterable[pd.DataFrame]) -> str | None:
+    """The stored settings of a method that have the most values alike; None without any."""
+    own, known = json.loads(settings), list[str]()
+    for rows in book:
+        alike = rows[(rows["model"] == model) & (rows["method"] == method)]
+        known += alike["settings"].unique().tolist()
+
+    def alike_in(other: str) -> int:
+        return sum(own.get(name) == value for name, value in json.loads(other).items())
+
+    return max(known, key=alike_in, default=None)
+
+
 def told(line) -> str:
     """One line of `paired`, for people."""
     part = "" if line.edit_scale == 1 else f", {line.edit_scale:g} of the edit"
@@ -142,6 +155,9 @@ def compare(file: Path) -> tuple[str, dict]:
         lines += map(told, part.itertuples())
     for key, part in missing.groupby(MADE, sort=False):
         lines.append(f"no counterpart in the book: {named(*key)}, {len(part)} means")
+        near = nearest(*key[:3], [theirs for theirs, _ in book.values()])
+        if near is not None:
+            lines.append(f"  nearest there: {named(*key[:2], near, *key[3:])}")
     lines.append(f"{len(found)} of {len(found) + len(missing)} means have a counterpart")
     plain = {"rows": found.to_dict("records"), "without_counterpart": missing.to_dict("records")}
     return "\n".join(lines), {"notes": notes} | plain
