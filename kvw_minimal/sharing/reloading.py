@@ -16,7 +16,7 @@ from ..edits import Edit
 from ..questions import Question
 from ..scores import read
 
-DIGITS = 4  # of the probabilities that must be equal
+DIGITS = 4  # of the mean log-probability of a token, that must be equal
 #: arguments: the folder, the hub id of the unedited model, where it is, a folder of batches
 CHILD = """
 import json, pathlib, re, sys
@@ -37,7 +37,7 @@ for file in sorted(pathlib.Path(batches).iterdir()):
         logits = model(**inputs, use_cache=False).logits[:, :-1].float()
     log = logits.log_softmax(-1).gather(-1, gold.clamp(min=0)[..., None])[..., 0]
     answers = gold >= 0
-    found += ((log * answers).sum(1) / answers.sum(1)).exp().tolist()
+    found += ((log * answers).sum(1) / answers.sum(1)).tolist()
 print(json.dumps(found))
 """
 
@@ -50,7 +50,7 @@ def repeat_scores(
     questions: list[Question],
     base: str,
 ) -> tuple[str, bool]:
-    """Compares the probabilities of taught answers here and in the exported folder.
+    """Compares the log-probabilities of taught answers here and in the exported folder.
 
     The other process runs the code of the card. It has no module `kvw_minimal`.
 
@@ -59,14 +59,14 @@ def repeat_scores(
         base: the hub id that the card names as the unedited model; empty without one.
 
     Returns:
-        A sentence, and whether all probabilities are equal to `DIGITS` digits.
+        A sentence, and whether all of them are equal to `DIGITS` digits.
 
     Raises:
         OSError: the other process cannot load the folder.
     """
     batches = answer_batches(processor, questions, 16)
     with applied(edit, model):
-        here = read(model, batches).probability
+        here = read(model, batches)
     with TemporaryDirectory() as scratch:
         for i, batch in enumerate(batches):
             tensors = batch.inputs | {"labels": batch.labels}
@@ -81,10 +81,10 @@ def repeat_scores(
         raise OSError(f"{folder} cannot be loaded without this package: {why[0]}")
     there = np.array(json.loads(done.stdout.splitlines()[-1]))
     order = [row for batch in batches for row in batch.rows]
-    gap = float(np.abs(there - here[order]).max())
+    gap = float(np.abs(there - (here.logprob / here.tokens)[order]).max())
     same = gap < 0.5 * 10**-DIGITS
     found = f"equal to {DIGITS} digits" if same else f"other by up to {gap:.{DIGITS + 1}f}"
     return (
-        f"{folder}, loaded without this package: the probabilities of {len(order)} answers, "
+        f"{folder}, loaded without this package: the log-probabilities of {len(order)} answers, "
         f"{there.mean():.{DIGITS}f} on average, are {found}"
     ), same
