@@ -98,16 +98,18 @@ def other_origins(
         yield f"the code behaves otherwise than when {experiment} was made: {', '.join(moved)}"
 
 
-def named(model: str, method: str, settings: str, group: str, condition: str) -> str:
+def named(made: tuple) -> str:
     """The `MADE` of some means, for people, without the settings that are those of chapter 4."""
+    model, method, settings, group, condition = made
     usual = json.loads(Trial().text)
     own = {name: value for name, value in json.loads(settings).items() if usual.get(name) != value}
     told = "".join(f", {name} {value}" for name, value in own.items())
     return f"{model}, {method}{told}: group {group}, {condition}"
 
 
-def nearest(model: str, method: str, settings: str, book: Iterable[pd.DataFrame]) -> str | None:
-    """The stored settings of a method that have the most values alike; None without any."""
+def nearest(made: tuple, book: Iterable[pd.DataFrame]) -> tuple | None:
+    """`MADE` with the stored settings that have the most values alike; None without any."""
+    model, method, settings, *rest = made
     own, known = json.loads(settings), list[str]()
     for rows in book:
         alike = rows[(rows["model"] == model) & (rows["method"] == method)]
@@ -116,7 +118,7 @@ def nearest(model: str, method: str, settings: str, book: Iterable[pd.DataFrame]
     def alike_in(other: str) -> int:
         return sum(own.get(name) == value for name, value in json.loads(other).items())
 
-    return max(known, key=alike_in, default=None)
+    return (model, method, max(known, key=alike_in), *rest) if known else None
 
 
 def told(line) -> str:
@@ -151,13 +153,13 @@ def compare(file: Path) -> tuple[str, dict]:
     ]
     lines = [*notes] or ["data and models are those of the book"] * bool(len(found))
     for key, part in found.assign(gap=cell(found, "+")).groupby(MADE, sort=False):
-        lines.append(named(*key))
+        lines.append(named(key))
         lines += map(told, part.itertuples())
     for key, part in missing.groupby(MADE, sort=False):
-        lines.append(f"no counterpart in the book: {named(*key)}, {len(part)} means")
-        near = nearest(*key[:3], [theirs for theirs, _ in book.values()])
+        lines.append(f"no counterpart in the book: {named(key)}, {len(part)} means")
+        near = nearest(key, [theirs for theirs, _ in book.values()])
         if near is not None:
-            lines.append(f"  nearest there: {named(*key[:2], near, *key[3:])}")
+            lines.append(f"  nearest there: {named(near)}")
     lines.append(f"{len(found)} of {len(found) + len(missing)} means have a counterpart")
     plain = {"rows": found.to_dict("records"), "without_counterpart": missing.to_dict("records")}
     return "\n".join(lines), {"notes": notes} | plain
