@@ -449,18 +449,15 @@ def run_unlearning(
         if (condition, strength) not in done:
             keep_summary(condition, strength, rounded(summarise(scored())))
 
-    def sham(variant: Method) -> Callable[[Request], Edit]:
-        def edit_of_sham(other: Request) -> Edit:
+    def scored_shams(variant: Method, edit: Edit, scored: list[dict]) -> list[dict]:
+        """Rows of the shams of an edit, and how much more the edit takes."""
+
+        def make(other: Request) -> Edit:
             bar.update()
             return edit_of(session, other, variant)
 
-        return edit_of_sham
-
-    def scored_shams(variant: Method, edit: Edit, scored: list[dict]) -> list[dict]:
-        """Rows of the shams of an edit, and how much more the edit takes."""
         drawn = resume.saved_shams(folder, variant)
         for draw in range(len(drawn), draws):
-            make = sham(variant)
             drawn.append(score_shams(session, request, teacher_forced, make, draw + 1, draw))
             if folder is not None:
                 write_json(resume.sham_file(folder, variant), {"draws": drawn})
