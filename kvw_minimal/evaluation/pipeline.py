@@ -23,7 +23,7 @@ from ..edits import Edit
 from ..forget_request import Request
 from ..kvw import KVW
 from ..methods import Method, make_edit, method_of
-from ..models import fingerprint
+from ..models import find_projections, fingerprint, resolve_layers
 from ..results import (
     BEYOND,
     TAUGHT_ANSWERS,
@@ -395,6 +395,9 @@ def run_unlearning(
     )
     session = replace(session, batch_size=batch_size or session.batch_size, measure_once=True)
     request = replace(request, seed=seed)
+    for variant in methods:
+        if "layers" in variant.settings:  # refuses before anything is scored
+            resolve_layers(variant.settings["layers"], len(find_projections(session.model)))
     inputs = resume.inputs_of(session, request, methods[0], draws)
     before, rows = resume.load_partial(folder, inputs)
     resume.use_coefficients(session, request, methods[0], folder, measured)
