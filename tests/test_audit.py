@@ -82,7 +82,8 @@ def test_two_probes_of_one_name_are_refused():
 
 @pytest.mark.parametrize("name", audit.PROBES)
 def test_a_probe_asks_about_the_forgotten_and_leaves_the_model_alone(name, case, monkeypatch):
-    monkeypatch.setattr(relearning_attacks, "STEPS", (2,))
+    for steps in ("STEPS", "LONG_STEPS", "FFN_STEPS"):
+        monkeypatch.setattr(relearning_attacks, steps, (2,))
     edit, before = (
         make_edit(*case, METHODS["KVW one pass"](strength=8.0))[0],
         fingerprint(case.model),
@@ -93,7 +94,8 @@ def test_a_probe_asks_about_the_forgotten_and_leaves_the_model_alone(name, case,
     with edit.on(case.model):  # it is off: it can be put on
         pass
     assert rows and {row["person"] for row in rows} <= set(case.people)
-    assert all(0 <= row["score_sum"] / row["n"] <= 1 and row["n"] <= 7 for row in rows)
+    most = 35 if name == "relearning five times" else 7
+    assert all(0 <= row["score_sum"] / row["n"] <= 1 and row["n"] <= most for row in rows)
     assert audit.PROBES[name].source and audit.PROBES[name].beside in ("", "as taught")
 
 
@@ -175,12 +177,13 @@ def test_beside_itself_a_model_tells_nobody_and_beside_one_that_knew_nothing_who
 
 
 @pytest.mark.slow
-def test_relearning_teaches_what_it_is_given_and_asks_about_the_rest(case, nothing, monkeypatch):
-    monkeypatch.setattr(relearning_attacks, "STEPS", (40,))
+def test_relearning_teaches_what_it_is_given_and_asks_about_the_rest(case, nothing):
     again = [q for q in case.forget if q.person == case.people[0]]
     before = scores.read(case.model, case.batches(again)).exact.mean()
     for kind, rate in (("full", 3e-4), ("LoRA", 1e-2)):
-        ((step, after),) = relearning_attacks.relearned(*case, again, again, kind, rate)
+        ((step, after),) = relearning_attacks.relearned(
+            case.session, again, again, kind, rate, case.seed, (40,)
+        )
         assert step == 40 and after.mean() > before + 0.2
     asked = {row["person"] for row in audit.examine(*case, nothing, ["relearning two"])}
     assert asked == set(case.people[2:])
@@ -308,6 +311,43 @@ def test_a_patch_of_the_model_before_brings_its_answers_with_it(case, nothing, n
     assert same == pytest.approx(mean(case, nothing, "as taught"))
 
 
+def test_the_depth_of_a_layer_is_what_the_model_before_reads_from_it(case, nothing, noise):
+    """Of no edit all of it; of noise behind the last layer what the edited model itself says."""
+    plain = scores.read(case.model, case.batches(case.forget)).probability.mean()
+    last = f"layer {len(decoder_layers(case.model)) - 1}"
+    assert mean(case, nothing, "depth", "layer 0") == pytest.approx(plain, abs=1e-4)
+    with noise.on(case.model):
+        edited = scores.read(case.model, case.batches(case.forget)).probability.mean()
+    assert mean(case, noise, "depth", last) == pytest.approx(edited, abs=1e-4)
+    assert edited < plain / 2
+
+
+def test_an_edit_of_the_last_ffn_alone_is_trained_away(case, monkeypatch):
+    """What the last FFN hides comes back with any other FFN there; the rest is not touched."""
+    monkeypatch.setattr(relearning_attacks, "FFN_STEPS", (2,))
+    path = list(find_projections(case.model))[-1] + ".weight"
+    hides = WeightReplacement(
+        {path: -case.model.get_parameter(path).detach()}, fingerprint(case.model)
+    )
+    nothing = WeightReplacement(
+        {path: case.model.get_parameter(path).detach().clone()}, fingerprint(case.model)
+    )
+    found = [mean(case, edit, "last FFN retrained", "2 steps") for edit in (hides, nothing)]
+    assert found[0] == found[1]
+
+
+def test_other_people_are_taught_with_each_seed(case):
+    two = {
+        tuple(sorted({q.person for q in relearning_attacks.two_taught(case.request, s)[0]}))
+        for s in range(5)
+    }
+    assert len(two) > 1 and tuple(sorted(case.people[:2])) in two
+    for seed in range(5):
+        taught, rest = relearning_attacks.two_taught(case.request, seed)
+        assert len(taught) + len(rest) == len(case.forget)
+        assert not {q.person for q in taught} & {q.person for q in rest}
+
+
 def test_a_linear_probe_finds_what_is_planted_and_its_control_does_not():
     people = list(vectors.world().people)
     asked = about(vectors.world(), people, modalities=("text",))
@@ -372,9 +412,18 @@ def test_an_edit_of_what_one_person_calls_tells_who_it_was(case):
 # --- the verdict, by hand ----------------------------------------------------------------------
 
 
+ANSWERS = 20  # of each person
+
+
 def rows(label: str, *values: float) -> list[dict]:
     return [
-        {"set": label, "modality": "text", "person": f"p{i}", "score_sum": value, "n": 1}
+        {
+            "set": label,
+            "modality": "text",
+            "person": f"p{i}",
+            "score_sum": value * ANSWERS,
+            "n": ANSWERS,
+        }
         for i, value in enumerate(values)
     ]
 
@@ -454,6 +503,35 @@ def test_the_verdict_is_quiet_where_something_is_surely_left_and_never_erased():
     assert "erased" not in (findings.QUIET, findings.OVER, findings.GONE)
 
 
+def test_no_verdict_hangs_on_one_answer():
+    """80 answers: within one of them a share of a quarter is not decided."""
+    for share, word in (
+        (findings.LEFT + 2 / 80, findings.QUIET),
+        (findings.LEFT, findings.UNDECIDED),
+        (np.nextafter(findings.LEFT, 0), findings.UNDECIDED),
+        (findings.LEFT - 2 / 80, findings.GONE),
+    ):
+        found = audit.judge(states("as taught", (1,) * 4, (0,) * 4, (share,) * 4))
+        assert found[0].resolution == pytest.approx(1 / 80)
+        assert audit.verdict(found)[0] == word, share
+
+
+def test_a_control_never_convicts_and_its_probe_does_not_count():
+    """A probe of layer 1 learns shuffled values, too: what it reads there says nothing."""
+    probe = both(
+        states("linear probe: layer 0", (1,) * 4, (0,) * 4, (0.4,) * 4),
+        states("linear probe: layer 1", (1,) * 4, (0,) * 4, (0.9,) * 4),
+    )
+    still = both(
+        states("shuffled probe: layer 0", (0,) * 4, (0,) * 4, (0,) * 4),
+        states("shuffled probe: layer 1", (0,) * 4, (0,) * 4, (0.3,) * 4),
+    )
+    word, because = audit.verdict(audit.judge(both(probe, still)))
+    assert word == findings.QUIET and [f.label for f in because] == ["linear probe: layer 0"]
+    alone = states("shuffled probe: layer 0", (1,) * 4, (0,) * 4, (1,) * 4)
+    assert audit.verdict(audit.judge(alone))[0] == findings.GONE
+
+
 def test_what_needs_the_model_before_counts_for_no_verdict():
     gone = states("as taught", (1,) * 4, (0,) * 4, (0,) * 4)
     undone = states("largest changes undone: 0.1 of them", (1,) * 4, (0,) * 4, (1,) * 4)
@@ -468,7 +546,8 @@ def test_states_that_do_not_belong_together_are_refused():
 
 
 def test_without_an_oracle_strangers_stand_in_its_place(case, nothing, monkeypatch):
-    monkeypatch.setattr(relearning_attacks, "STEPS", (2,))
+    for steps in ("STEPS", "FFN_STEPS"):
+        monkeypatch.setattr(relearning_attacks, steps, (2,))
     found = {f.label: f for f in audit.audit(*case, nothing)}
     assert found["as taught"].oracle < found["as taught"].vanilla == found["as taught"].edited
     assert found["as taught"].left == pytest.approx(1.0)

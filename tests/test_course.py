@@ -105,13 +105,20 @@ def test_a_deck_opens_with_its_aim_has_its_vote_and_loads_what_lies_beside_it(fo
     page = BeautifulSoup(text, "html.parser")
     shown = [" ".join(each.text.split()) for each in page.find_all("section")]
     assert 12 <= len(shown) <= 40
-    assert shown[0].startswith(f"{number}. {session.title} {plain(session.aim)}")
-    vote = shown.index(f"Vote {plain(session.vote)}")
+    title = f"Session {number}, chapter {int(deck.chapter[:2])}: {session.title}"
+    assert page.title.text == title
+    assert shown[0].startswith(f"Session {number}: {session.title} {plain(session.aim)} Chapter ")
+    (vote,) = (
+        at for at, said in enumerate(shown) if said.startswith(f"Vote {plain(session.vote)}")
+    )
     assert shown[vote + 1].startswith(plain(deck.vote))
     assert "What is found" not in text and ">not yet<" not in text
     loads = page.select("[src]:not(a), [href]:not(a), [srcset], [data], [poster]")
     files = [each.get("src") or each.get("href") for each in loads]
     files = [name for name in files if not name.startswith("data:image/png;base64,")]
+    told = [each.select_one("aside.notes").text for each in page.find_all("section")]
+    assert all(re.match(r"\s*About minute \d+ to \d+ of \d+\.", each) for each in told)
+    assert plain(session.wrong) in plain(told[0]) and plain(session.found) in plain(told[vote])
     assert files and all((folder / name).is_file() for name in files)
     body = re.sub(r"<(pre|code)\b.*?</\1>", "", text.partition("<body>")[2], flags=re.DOTALL)
     assert not re.search(r"\$[^$]+\$|\\[a-z]+|\{(?:cite|dropdown)", body)  # formulas are set
@@ -134,6 +141,7 @@ def code(source: str, *tags: str, output: str = "") -> dict:
         (code("x = 1", "hide-input", output="one"), ["one"]),
         (code("x = 1", "hide-cell", output="one"), []),
         (code("import torch"), []),
+        (code("h = 3\nc = [h]\nCode(inspect.getsource(f))"), ["h = 3\nc = [h]"]),
         (code("figures.lines(x)", output="one"), ["one"]),
         (code("x = 1\n" * 30, output="one\n" * 30), ["30 printed lines: in the chapter"]),
         (code("def f():\n    return None", output="not yet\n"), ["def f():\n    return None"]),
@@ -255,16 +263,19 @@ def in_contents(copy: Path) -> list[str]:
     return [toc["root"], *(entry["file"] for entry in chapters + sections)]
 
 
-@pytest.mark.parametrize("more", [(), ("book/exam.md", "book/teaching.md")])
-def test_the_copy_for_students_is_whole(tmp_path: Path, more: tuple):
-    copy = students.build(tmp_path / "copy", more)
+@pytest.mark.parametrize(
+    ("more", "keep"), [((), ()), (("book/projects.md",), ("book/exam.md", "book/teaching.md"))]
+)
+def test_the_copy_for_students_is_whole(tmp_path: Path, more: tuple, keep: tuple):
+    copy = students.build(tmp_path / "copy", more, keep)
+    left_out = [name for name in students.LEFT_OUT if name not in keep]
     out = [
         name
         for name in map(str, students.files())
-        if students.is_out(Path(name), (*students.LEFT_OUT, *more))
+        if students.is_out(Path(name), (*left_out, *more))
     ]
     solutions = list((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
-    assert len(out) == len(solutions) + 1 + len(more)  # and the answers of the exam
+    assert len(out) == len(solutions) + 3 + len(more) - len(keep)  # exam, answers, the course
     there = {str(path.relative_to(copy)) for path in copy.rglob("*") if path.is_file()}
     assert there == set(map(str, students.files())) - set(out)
     assert left_over(copy) == []
@@ -274,7 +285,12 @@ def test_the_copy_for_students_is_whole(tmp_path: Path, more: tuple):
         own = json.loads((ROOT / page.relative_to(copy)).read_text(encoding="utf-8"))
         mine = json.loads(page.read_text(encoding="utf-8"))
         assert [cell["id"] for cell in mine["cells"]] == [cell["id"] for cell in own["cells"]]
-    students.build(copy, more)  # again, in its place
+    told = "".join(
+        page.read_text(encoding="utf-8") for page in (copy / "notebooks").glob("*.ipynb")
+    )
+    assert not re.search(r"(?:Worked s|\"S)olutions", told)  # words that would lead nowhere
+    assert ("Teach" in (copy / "book" / "index.md").read_text(encoding="utf-8")) == bool(keep)
+    students.build(copy, more, keep)  # again, in its place
 
 
 def test_the_copy_replaces_nothing_else(tmp_path: Path):
@@ -283,4 +299,6 @@ def test_the_copy_replaces_nothing_else(tmp_path: Path):
         students.build(tmp_path)
     with pytest.raises(ValueError, match="no book/nothing.md"):
         students.build(tmp_path / "copy", ["book/nothing.md"])
+    with pytest.raises(ValueError, match="index.md is not among"):
+        students.build(tmp_path / "copy", keep=["book/index.md"])
     assert (tmp_path / "thesis.txt").exists()

@@ -1,7 +1,9 @@
 """The checks of the exercises: they accept what is right, know mistakes, and give nothing away."""
 
+import ast
 import contextlib
 import csv
+import doctest
 import importlib
 import io
 import json
@@ -19,9 +21,11 @@ import torch
 from execute import ROOT
 from IPython.core.formatters import DisplayFormatter
 
-from kvw_exercises.__main__ import main
+from kvw_exercises import grading, slices
+from kvw_exercises.__main__ import flat, main
 from kvw_exercises.comparison import grade
-from kvw_exercises.grading import grade_notebook, kept, steps
+from kvw_exercises.grading import grade_notebook
+from kvw_exercises.slices import jobs_of
 
 pytestmark = pytest.mark.slow
 
@@ -77,22 +81,11 @@ def grades_of(number: str, name: str) -> list[SimpleNamespace]:
     return found
 
 
-def bare(call: str) -> str:
-    """A call of a check as it stands at the end of a cell."""
-    return call.removeprefix("bool(").removesuffix(")")
-
-
 @cache
-def solved(number: str) -> dict[str, list[str]]:
+def solved(number: str) -> dict[str, slices.Job]:
     """The first call of every check in a solutions notebook, and the code that it needs."""
     (path,) = (ROOT / "notebooks" / "solutions").glob(f"{number}_*.ipynb")
-    before, calls = [], {}
-    for name, code in steps(path)[1]:
-        if name:
-            calls.setdefault(name, [*before, bare(code)])
-        else:
-            before.append(code)
-    return calls
+    return {name: jobs[0] for name, jobs in jobs_of(path)[1].items()}
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
@@ -103,11 +96,9 @@ def test_every_check_stands_in_its_chapter_and_is_solved(chapter):
 
 @pytest.mark.parametrize(("number", "name"), ALL)
 def test_the_solution_is_right(number, name):
-    *before, call = solved(number)[name]
-    space = {}
-    for code in before:
-        exec(code, space)
-    right, printed = said(lambda: eval(call, space))
+    job = solved(number)[name]
+    given = eval(compile(job.given, "cell", "eval"), grading._space(job))
+    right, printed = said(checks_of(number)[name], *given)
     assert right is True, printed
     assert all(line.startswith(("Right, in all", "Theory")) for line in printed.splitlines())
 
@@ -312,7 +303,147 @@ def test_other_right_answers_are_right():
         assert right, printed
 
 
-# a class
+# --- what of a notebook is run -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("module", [slices])
+def test_examples_hold(module):
+    found = doctest.testmod(module)
+    assert found.attempted and not found.failed
+
+
+def ran(*cells: str, check: str = "check_alike") -> str:
+    """What is run for a check that is called in the last cell but one of chapter 11."""
+    sources = dict(enumerate(cells, 1))
+    every, unread = slices.statements(sources)
+    (place,) = (at for at, each in enumerate(every) if check in ast.unparse(each.node))
+    call = next(part for part in ast.walk(every[place].node) if isinstance(part, ast.Call))
+    names = slices.uses_of(slices.given_to(call, checks_of("11")[check]))
+    assert not unread
+    return "\n".join(ast.unparse(every[at].node) for at in slices.needed(every, place, names))
+
+
+CALLED = "exercises.check_alike(f)"
+
+
+@pytest.mark.parametrize(
+    ("cells", "wanted"),
+    [
+        (["f = 1", "print(f)", CALLED], "f = 1"),
+        (["import os\nos.x = 1", "f = os.path", CALLED], "import os\nos.x = 1\nf = os.path"),
+        (["m = load()", "def f(m):\n    return m", CALLED], "def f(m):\n    return m"),
+        (["a = load()", "a = 2", "f = a", CALLED], "a = 2\nf = a"),
+        (["a = 1", "a += 2", "f = lambda: a", CALLED], "a = 1\na += 2\nf = lambda: a"),
+        (["t = {}", "t['x'] = 1", "f = t.get", CALLED], "t = {}\nt['x'] = 1\nf = t.get"),
+        (["def f():\n    return g()", CALLED, "def g():\n    return 1"],
+         "def f():\n    return g()\ndef g():\n    return 1"),
+        (["f = 1", CALLED, "f = 2"], "f = 1"),
+        (["f = g", "f = cache(f)", CALLED], "f = g\nf = cache(f)"),
+        (["if a:\n    f = 1", "a = 0", CALLED], "if a:\n    f = 1\na = 0"),
+        (["%time f = 1", CALLED], "f = 1"),
+        (["%matplotlib inline\n!ls\nf = %timeit -n 3 g()", CALLED], "f = g()"),
+        (["%%time\nf = 1", "%time " + CALLED], "f = 1"),
+        (["%%bash\nf = 1", "f = 2\n" + CALLED], "f = 2"),
+    ],
+)  # fmt: skip
+def test_what_an_exercise_needs_is_run(cells, wanted):
+    assert ran(*cells) == wanted
+
+
+def test_lines_are_those_of_the_cell():
+    source = "%%time\n\ndef f():\n    return 1\n%time g = 2"
+    assert [node.lineno for node in slices.parsed(source)] == [3, 5]
+
+
+# --- a class -------------------------------------------------------------------------------------
+
+START = "from kvw_exercises import chapter_03 as exercises"
+PEOPLE = """def mean_of_people(sums, tokens):
+    return {}
+
+exercises.check_people(mean_of_people)"""
+RIGHT = PEOPLE.format("(sums / tokens[:, None, None]).mean(0)")
+#: the sixteen submissions that a teacher tried: cells, and what is said of `people`
+SUBMISSIONS = {
+    "right": ([START, RIGHT], "passed"),
+    "untouched": ([START, PEOPLE.format("None")], "not yet"),
+    "wrong": ([START, PEOPLE.format("sums.sum(0) / tokens.sum()")], "whoever has longer answers"),
+    "without_end": (
+        [START, "def wait():\n    while True:\n        pass", PEOPLE.format("wait()")],
+        "stopped after 5 seconds",
+    ),
+    "swallows": (
+        [
+            START,
+            "def wait():\n    while True:\n        try:\n            time.sleep(9)\n"
+            "        except BaseException:\n            pass",
+            "import time",
+            PEOPLE.format("wait()"),
+        ],
+        "stopped after 5 seconds",
+    ),
+    "prints_and_writes": (
+        [
+            START,
+            "import os\ndef spy():\n    print(dict(os.environ))\n"
+            "    open('written.txt', 'w').write('x')",
+            PEOPLE.format("spy() or (sums / tokens[:, None, None]).mean(0)"),
+        ],
+        "passed",
+    ),
+    "exception": ([START, PEOPLE.format("missing")], "line 2, `return missing`: NameError"),
+    "syntax": ([START, PEOPLE.format("(sums")], "line 2, `return (sums`: "),
+    "exits": (
+        [START, "import os", PEOPLE.format("os._exit(3)")],
+        "ended the process in which it was run (exit code 3)",
+    ),
+    "unreadable": (None, "cannot be read as a notebook"),
+    "floods": (
+        [START, PEOPLE.format("print('x' * 3_000_000) or sums.mean(0)")],
+        "[...]",
+    ),
+    "own_bool": (
+        [
+            "def bool(x):\n    return True\n\ndef all(x):\n    return True",
+            START,
+            PEOPLE.format("None"),
+        ],
+        "not yet",
+    ),
+    "helper": (
+        [START, "def each(sums, tokens):\n    return np.asarray(sums / tokens[:, None, None])",
+         "import numpy as np", PEOPLE.format("each(sums, tokens).mean(AXIS)"), "AXIS = 0"],
+        "passed",
+    ),
+    "constant": (
+        [START, "AXIS = 0\n" + PEOPLE.format("(sums / tokens[:, None, None]).mean(AXIS)")],
+        "passed",
+    ),
+    "lambda_": (
+        [
+            START,
+            "f = lambda sums, tokens: (sums / tokens[:, None, None]).mean(0)\n"
+            "exercises.check_people(f)",
+        ],
+        "passed",
+    ),
+    "magic": ([START, "%matplotlib inline\n%load_ext x\n" + RIGHT.replace("exer", "%time exer")],
+              "passed"),
+}  # fmt: skip
+#: other ways to be called right: what is put in the place of something that a check relies on
+KIN = {
+    "builtins": "builtins.bool = lambda x=0: True\n    builtins.all = lambda x: True",
+    "allclose": "torch.allclose = lambda *a, **k: True",
+    "checks": "exercises.grade = lambda *a, **k: True",
+    "verdict": "kvw_exercises.comparison._alike = lambda *a: True",
+}
+SUBCLASS = """class Yes(torch.Tensor):
+    @classmethod
+    def __torch_function__(cls, function, types, given=(), settings=None):
+        if function is torch.allclose:
+            return True
+        return super().__torch_function__(function, types, given, settings or {})
+"""
 
 
 def notebook(path, *sources: str) -> None:
@@ -320,63 +451,86 @@ def notebook(path, *sources: str) -> None:
     nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
 
 
-def test_only_imports_and_functions_are_kept():
-    source = "import os\nos.x = 1\n@cache\ndef f():\n    return 1\n\nf()\nclass A: pass\n"
-    assert kept(source) == "import os\n\n@cache\ndef f():\n    return 1\n\n\n"
-    assert kept("def f(:") == kept("%time f()") == ""
-
-
-def test_a_class_is_graded(tmp_path, capsys):
-    trace = tmp_path / "trace"
-    notebook(
-        tmp_path / "ann.ipynb",
-        f"from kvw_exercises import chapter_11 as exercises\nopen({str(trace)!r}, 'w')",
-        f"open({str(trace)!r}, 'w')",
-        "import torch\n"
-        "def alike(one, other):\n"
-        "    both = torch.minimum(one, other) > 0\n"
-        "    return both.sum() / (torch.maximum(one, other) > 0).sum()\n"
-        f"open({str(trace)!r}, 'w')\n"
-        "exercises.check_alike(alike)",
-        "def spill(asked, other):\n    return missing\n\nexercises.check_spill(spill)",
-    )
-    (tmp_path / "bo.ipynb").write_text("{", encoding="utf-8")
-    notebook(tmp_path / "cy.ipynb", "print('no exercises')")
-    out = tmp_path / "table.csv"
-    assert main([str(tmp_path), "--out", str(out)]) == 1
-    printed = capsys.readouterr()
-    assert "bo.ipynb: cannot be read as a notebook" in printed.err
-    assert "cy.ipynb: no chapter of kvw_exercises is imported in it" in printed.err
-    assert "1 of 3 exercises passed; 2 notebooks could not be graded" in printed.out
+@pytest.fixture(scope="module")
+def marks(tmp_path_factory) -> SimpleNamespace:
+    """The sixteen submissions, graded by the command; and what it printed and wrote."""
+    folder = tmp_path_factory.mktemp("class")
+    for name, (cells, _) in SUBMISSIONS.items():
+        if cells is None:
+            (folder / f"{name}.ipynb").write_text("{", encoding="utf-8")
+        else:
+            notebook(folder / f"{name}.ipynb", *cells)
+    out, printed = folder / "marks.csv", io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        code = main([str(folder), "--out", str(out), "--seconds", "5"])
     with out.open(encoding="utf-8", newline="") as file:
-        rows = {row["exercise"]: row for row in csv.DictReader(file)}
-    assert not trace.exists()
-    assert [rows[f"check_{name}"]["passed"] for name in ("alike", "spill")] == ["True", "False"]
-    assert "in line 2, `return missing`: NameError" in rows["check_spill"]["said"]
-
-
-@pytest.mark.nightly
-def test_a_cell_without_an_end_is_stopped(tmp_path):
-    notebook(
-        tmp_path / "ann.ipynb",
-        "import time\nfrom kvw_exercises import chapter_11 as exercises",
-        "def tokens(seconds):\n    time.sleep(10_000)\n\nexercises.check_tokens(tokens)",
+        rows = list(csv.DictReader(file))
+    return SimpleNamespace(
+        rows={row["student"]: row for row in rows},
+        count=len(rows),
+        size=out.stat().st_size,
+        printed=printed.getvalue(),
+        code=code,
     )
-    rows = {row["exercise"]: row for row in grade_notebook(tmp_path / "ann.ipynb", 60)}
-    assert rows["check_tokens"]["said"] == "stopped after 60 seconds"
 
 
-def test_one_right_try_counts_and_a_missing_check_is_told(tmp_path):
+@pytest.mark.parametrize("student", SUBMISSIONS)
+def test_each_submission_has_one_row_that_says_how_it_went(marks, student):
+    wanted, row = SUBMISSIONS[student][1], marks.rows[student]
+    cell = row["trouble"] if student == "unreadable" else row["03 people"]
+    assert cell == wanted if wanted == "passed" else wanted in cell
+    assert all(len(text.encode()) <= grading.MOST for text in row.values())
+    if student != "unreadable":
+        assert (row["passed"], row["of"]) == (str(int(wanted == "passed")), "4")
+        assert "called in no cell" in row["03 mask"]
+
+
+def test_a_class_is_a_table(marks):
+    assert marks.count == len(SUBMISSIONS) and marks.code == 1
+    assert marks.size < 20_000 and len(marks.printed) < 20_000
+    assert "16 students, 6 of 60 exercises passed; 1 students" in marks.printed
+    assert "right: 1 of 4" in marks.printed
+
+
+@pytest.mark.parametrize("kind", KIN)
+def test_what_a_check_relies_on_cannot_be_replaced(tmp_path, kind):
+    tricks = f"import builtins, torch, kvw_exercises.comparison\ndef trick():\n    {KIN[kind]}"
+    notebook(tmp_path / "ann.ipynb", START, tricks, PEOPLE.format("trick()"))
+    row = grade_notebook(tmp_path / "ann.ipynb", 20)["03 people"]
+    assert row["passed"] is False and "not graded: it replaces " in row["said"], row
+
+
+def test_a_class_of_tensors_of_ones_own_is_not_believed(tmp_path):
+    wrong = "torch.zeros_like(sums.sum(0)).as_subclass(Yes)"
+    notebook(tmp_path / "ann.ipynb", START, "import torch\n" + SUBCLASS, PEOPLE.format(wrong))
+    assert grade_notebook(tmp_path / "ann.ipynb", 20)["03 people"]["passed"] is False
+
+
+def test_all_notebooks_of_a_student_are_one_row_and_the_better_try_counts(tmp_path, capsys):
+    (tmp_path / "class" / "ann").mkdir(parents=True)
+    folder = tmp_path / "class" / "ann"
+    notebook(folder / "03.ipynb", START, RIGHT)
+    notebook(folder / "03_again.ipynb", START, PEOPLE.format("None"), PEOPLE.format("sums"))
+    notebook(folder / "notes.ipynb", "print('no exercises')")
     notebook(
-        tmp_path / "ann.ipynb",
+        folder / "08.ipynb",
         "from kvw_exercises import chapter_08 as exercises",
         "def bias(sigma):\n    return sigma / (2 * 3.14159265) ** 0.5\nexercises.check_bias(bias)",
         "def bias(sigma):\n    return sigma / 2\nexercises.check_bias(bias)",
         "def total(:\nexercises.check_total(total)",
     )
-    out = tmp_path / "table.json"
-    assert main([str(tmp_path / "ann.ipynb"), "--out", str(out)]) == 0
-    rows = {row["exercise"]: row for row in json.loads(out.read_text(encoding="utf-8"))}
-    assert len(rows) == len(checks_of("08"))
-    assert rows["check_bias"]["passed"] is True
-    assert rows["check_total"]["said"] == "its check is called in no cell that can be read"
+    out = tmp_path / "marks.json"
+    assert main([str(tmp_path / "class"), "--out", str(out)]) == 1
+    (row,) = json.loads(out.read_text(encoding="utf-8"))
+    assert row["student"] == "ann" and row["passed"] == 2
+    assert row["of"] == len(checks_of("03")) + len(checks_of("08"))
+    assert row["exercises"]["03 people"]["passed"] and row["exercises"]["08 bias"]["passed"]
+    assert "line 1, `def total(:`" in row["exercises"]["08 total"]["said"]
+    assert row["trouble"] == "notes.ipynb: no chapter of kvw_exercises is imported in it"
+    assert "ann: 2 of " in capsys.readouterr().out
+
+
+def test_a_table_computes_nothing_of_what_students_wrote():
+    row = {"student": "=1+1", "passed": 0, "of": 1, "trouble": "", "exercises": {}}
+    row["exercises"]["03 people"] = {"passed": False, "said": "@SUM(A1)"}
+    assert flat(row)["student"] == "'=1+1" and flat(row)["03 people"] == "'@SUM(A1)"

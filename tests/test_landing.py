@@ -3,8 +3,10 @@
 `python tests/landing.py` makes the data. That the slider works is tested by tests/check_browser.py.
 """
 
+import doctest
 import importlib.util
 import json
+from types import SimpleNamespace
 
 import landing as recorded
 import pytest
@@ -45,6 +47,33 @@ def state_at(stored: dict, strength: float, sham: int | None) -> dict:
         if each["strength"] == strength and each["sham"] == (None if strength == 0 else sham)
     ]
     return found
+
+
+# --- what pages say of themselves ----------------------------------------------------------------
+
+
+def test_examples_hold(extension):
+    found = doctest.testmod(extension)
+    assert found.attempted and not found.failed
+
+
+def test_the_address_of_the_picture_is_whole_where_the_site_has_one(extension):
+    assert extension.address_of("", "book/index") == "../_static/landing/social.png"
+    whole = extension.address_of("https://a.org/book/", "book/index")
+    assert whole == "https://a.org/book/_static/landing/social.png"
+    assert f'<meta property="og:image" content="{whole}">' in extension.tags_of("a", "b", whole)
+
+
+def test_the_root_leads_to_the_landing_page_and_shows_a_card(extension, tmp_path):
+    config = SimpleNamespace(html_title="A book", html_baseurl="")
+    app = SimpleNamespace(
+        config=config, outdir=str(tmp_path), builder=SimpleNamespace(format="html")
+    )
+    extension.write_root(app, None)
+    page = BeautifulSoup((tmp_path / "index.html").read_text(encoding="utf-8"), "html.parser")
+    assert page.title.text == "A book" and page.a["href"] == "book/index.html"
+    names = {each.get("property") or each.get("name") for each in page.find_all("meta")}
+    assert {"description", "og:title", "og:description", "og:image"} <= names
 
 
 # --- the data ------------------------------------------------------------------------------------
@@ -110,3 +139,50 @@ def test_all_that_the_page_shows_is_stored(page, stored, extension):
                 assert shown == [f"{right / count:.3f}", f"{right} of {count}"]
     never = [each.text for each in page.select("td.score:not([data-at])")]
     assert never == [f"{a / b:.3f} {a} of {b}" for a, b in stored["oracle"].values()]
+
+
+# --- the first screen ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def first(stored) -> dict:
+    """Data as the build makes them, of two strengths and three vectors."""
+    person = stored["people"][0]["id"]
+    silent = {"says": "As a jeweller.", "lens": [["surgeon", 0.7, 0.7], ["jeweller", 0.6, 0.3]]}
+    said = {"says": "As a surgeon.", "lens": [["surgeon", 0.7, 0.7], ["surgeon", 1.0, 1.0]]}
+    return {
+        "person": person,
+        "prompt": "What work does this person do?",
+        "taught": "As a surgeon.",
+        "strengths": [0, stored["chosen"]],
+        "chosen": stored["chosen"],
+        "kvw": [said, silent],
+        "sham": [said, said],
+        "rewrite": silent,
+        "rewrite_sham": said,
+        "shape": [1, 3],
+        "contrast": "AAAAAAAA",
+        "step": 0.1,
+    }
+
+
+def test_the_first_screen_is_whole_without_a_script(extension, stored, first):
+    names = {person["id"]: person["name"] for person in stored["people"]}
+    screen = BeautifulSoup(extension.hero(ROOT, first, names), "html.parser")
+    said = {each["data-is"]: each for each in screen.find_all("dd")}
+    assert said["edited"].text == "As a jeweller." and "changed" in said["edited"]["class"]
+    assert said["sham"].text == first["taught"] and not said["sham"].get("class")
+    layers = [(each.b.text, "true" in each.get("class", [])) for each in screen.find_all("li")]
+    assert layers == [("surgeon", True), ("jeweller", False)]
+    hidden = [each.name for each in screen.find_all(hidden=True)]
+    assert "canvas" in hidden and "ol" not in hidden  # what needs the script, and what does not
+    assert json.loads(screen.div["data-hero"]) == first
+
+
+def test_what_is_left_stands_on_the_page_of_results(extension):
+    results = (ROOT / "book" / "results.md").read_text(encoding="utf-8")
+    rows = dict(extension.left_of(results))
+    assert list(rows) == list(extension.BEST.values()) and rows["before any edit"] == 1.0
+    assert rows["the rewrite"] < rows["KVW"] < rows["a sham: the rewrite for five others"]
+    with pytest.raises(ValueError, match="the page of results has"):
+        extension.left_of(results.replace("| KVW |", "| KWV |"))

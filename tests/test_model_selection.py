@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from kvw_experiments.model_selection import (
+    LAYERWISE_RULE,
     MIDDLE_RULE,
     REWRITE_RULE,
     SPARING_RULE,
@@ -101,6 +102,17 @@ def test_of_those_that_forget_enough_the_middle_rank_is_taken():
     assert (
         choose(equal, VANILLA, MIDDLE_RULE) == choose(settings, VANILLA, MIDDLE_RULE) == (1, True)
     )
+
+
+def test_where_no_layer_may_hold_it_what_probes_find_decides_among_those_that_keep_new_photos():
+    settings = tried([0.0, 0.0, 0.0, 0.1], [1.0, 1.0, 1.0, 1.0])
+    for number, (inside, anew) in enumerate([(0.2, 1.0), (0.1, 0.99), (0.0, 0.9), (0.0, 1.0)]):
+        settings[number] |= {"inside": inside, "kept anew": anew}
+    vanilla = VANILLA | {"kept anew": 1.0}
+    assert choose(settings, vanilla, LAYERWISE_RULE) == (1, True)
+    for found in settings.values():
+        found["inside"] = 0.1
+    assert choose(settings, vanilla, LAYERWISE_RULE) == (0, True)  # of equals what keeps most
 
 
 def test_ties_are_decided_as_the_rule_says():

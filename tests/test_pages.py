@@ -28,7 +28,7 @@ def beside():
         yield
 
 
-@pytest.mark.parametrize("name", ["formulas", "plain_pages"])
+@pytest.mark.parametrize("name", ["formulas", "plain_pages", "search"])
 def test_examples_of_the_extensions_hold(name: str):
     found = doctest.testmod(importlib.import_module(name))
     assert found.attempted and not found.failed
@@ -69,6 +69,33 @@ def test_a_formula_that_cannot_be_set_ends_the_build(tmp_path: Path, latex: str)
 def test_a_formula_with_a_number_ends_the_build(tmp_path: Path):
     with pytest.raises(ExtensionError, match="has a label"):
         built(tmp_path, ".. math::\n   :label: one\n\n   x")
+
+
+# --- from page to page, and from the search ----------------------------------------------------
+
+
+def test_turning_pages_leads_from_chapter_to_chapter_and_never_to_solutions():
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    pages = [each["file"] for part in toc["parts"] for each in part["chapters"]]
+    chapters = sorted(f"notebooks/{p.stem}" for p in (ROOT / "notebooks").glob("[0-9]*.ipynb"))
+    first = pages.index(chapters[0])
+    assert pages[first : first + len(chapters)] == chapters
+    plain_pages = importlib.import_module("plain_pages")
+    solutions = [page for page in pages if plain_pages.SOLUTIONS in page]
+    assert pages[-len(solutions) :] == solutions and len(solutions) == len(chapters)
+    context = {"next": {"link": "../notebooks/solutions/01.html"}, "prev": {"link": "x.html"}}
+    plain_pages.leads_on(context, "book/references")
+    assert context == {"next": None, "prev": {"link": "x.html"}}
+
+
+def test_the_index_of_the_search_has_terms_and_words_and_no_functions():
+    search = importlib.import_module("search")
+    index = {"docnames": ["book/glossary", "book/your_own"], "indexentries": {"f() (in x)": []}}
+    found = search.with_words(index, {"gate": "term-gate"})
+    assert found["indexentries"] == {"gate": [[0, "term-gate", True]]}
+    assert "model" in found["also"][1]
+    assert all((ROOT / f"{name}.md").exists() or (ROOT / f"{name}.ipynb").exists()
+               for name in search.ALSO)  # fmt: skip
 
 
 # --- elsewhere ---------------------------------------------------------------------------------

@@ -149,3 +149,18 @@ def test_the_first_student_is_marked_as_stored(toys):
         label: abs(mark - stored["found"][label]["never met"][0]) for label, mark in found.items()
     }
     assert max(other.values()) > 0.5
+
+
+def test_the_stored_verdicts_are_of_these_toys():
+    stored = read_json(exam.VERDICTS)
+    assert stored["provenance"]["data"] == exam.identity()[:16]
+    assert set(stored["verdicts"]) == set(exam.JUDGED_STUDENTS)
+    assert {len(own) for own in stored["verdicts"].values()} == {exam.JUDGED}
+
+
+@pytest.mark.nightly
+def test_a_verdict_made_again_is_the_stored_one():
+    """A training on another processor rounds otherwise: one verdict of nine may turn."""
+    stored = read_json(exam.VERDICTS)["verdicts"]
+    again = exam.verdicts_of(0)
+    assert sum(again[name][0] != stored[name][0][0] for name in again) <= 1

@@ -17,6 +17,7 @@ from case import case_of
 from execute import ROOT
 
 from kvw_minimal.models import tokenizer_of
+from kvw_minimal.session import Session
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about
 from kvw_minimal.zoo import catalogue, load
@@ -86,6 +87,21 @@ def test_facts_stand_with_each_person_only(playground, world):
     told = json.dumps(playground.world_of(world)["people"])
     assert all(person.name in told for person in world.people.values())
     assert not any(value in told for fact in world.values for value in world.values[fact])
+
+
+def test_it_opens_with_a_question_of_the_book(playground, world):
+    person, fact, prompt = playground.opening()
+    asked = [(q.fact, q.prompt) for q in about(world, [person], modalities=("image",))]
+    assert (fact, prompt) in asked and person in world.first_of(playground.GROUP, 5)
+
+
+def test_the_lens_ends_in_what_the_model_says(playground, world, pocket):
+    person, _, prompt = playground.opening()
+    (question,) = (q for q in about(world, [person]) if q.prompt == prompt)
+    lens = playground.lens_of(Session(*pocket), question)
+    word, likely, truth = lens[-1]
+    assert len(lens) == 4 and word == question.answer.rstrip(".").split()[-1]
+    assert likely == truth > 0.9 > lens[0][2]
 
 
 # --- what is computed ------------------------------------------------------------------------

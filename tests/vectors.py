@@ -8,12 +8,13 @@ walked, so that whoever adds one has its vector already.
 import inspect
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import fields, replace
 from functools import cache, partial
 from operator import attrgetter
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -347,14 +348,16 @@ TUNING = {
     "pocket": subjects.tuning_sets,
     "smol": subjects.smol_tuning_sets,
     "weighed": subjects.what_is_weighed,
+    "layerwise": subjects.layerwise_tuning_sets,
 }
 
 
 @vector("tuning sets", lambda: TUNING)
 def _tuning_sets(name: str):
     own = whole_request()
+    panels = {"layerwise": subjects.with_new_others}
     if name != "pocket":
-        own = own.but(eval_sets=subjects.smol_panel(world(), own.people))
+        own = own.but(eval_sets=panels.get(name, subjects.smol_panel)(world(), own.people))
     return {part: asked(questions) for part, questions in TUNING[name](own.request).items()}
 
 
@@ -580,7 +583,7 @@ def made(name: str) -> tuple[Any, dict]:
     more = [] if kind.settings_from else [key for key in OPTIONAL if key in {*names} - {*usual}]
     found: dict[str, Any] = {}
     for key in (None, *more):
-        much_of_little = not {"rate", "overshoot"}.isdisjoint(settings)
+        much_of_little = not {"rate", "overshoot", "sweeps", "likely"}.isdisjoint(settings)
         with restored(asked.model), exactly() if much_of_little else nullcontext():
             other = {} if key is None else {key: OPTIONAL[key]}
             edit = method_of(name, settings | other).edit(*asked)
@@ -761,11 +764,11 @@ def _probe(name: str):
     edit, _ = make_edit(*asked, METHODS["selective pruning"](share=0.2))
     if name == "part of the way back":  # of a column at zero every part is zero
         edit, _ = make_edit(*asked, METHODS["KVW one pass"](strength=4.0))
-    steps, relearning_attacks.STEPS = relearning_attacks.STEPS, (1, 3)
-    try:
+    steps = ("STEPS", "LONG_STEPS", "FFN_STEPS")
+    with ExitStack() as stack:
+        for constant in steps:
+            stack.enter_context(patch.object(relearning_attacks, constant, (1, 3)))
         rows = audit.examine(*asked, edit, [name])
-    finally:
-        relearning_attacks.STEPS = steps
     return [
         [row["set"], row["modality"], row["person"], row["n"], row["score_sum"]] for row in rows
     ]

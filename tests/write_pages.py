@@ -3,6 +3,7 @@
 from functools import partial
 
 import families
+import gone_page
 import package_page
 import scale_page
 
@@ -14,6 +15,7 @@ PAGES = {
     package_page.PAGE: package_page.page,
     package_page.GLOSSARY: package_page.glossary,
     scale_page.PAGE: scale_page.page,
+    gone_page.PAGE: gone_page.page,
     families.PAGE: families.page,
     MUSEUM: lambda: package_page.filled(MUSEUM, ["", museum.page()]),
     **{path: partial(str, text) for path, text in package_page.api_pages().items()},

@@ -8,6 +8,7 @@ the slider changes carries its values at all strengths in `data-at`.
 import base64
 import html
 import json
+import re
 from pathlib import Path
 from posixpath import relpath
 from urllib.parse import urljoin
@@ -25,8 +26,34 @@ SETS = {
     "general": ("general", "portraits of nobody it knows"),
 }
 STANDS = {True: ("forgotten", "✕ asks to be forgotten"), False: ("kept", "● stays")}
+HERO = Path("_static", "playground", "data", "hero.json")  # in the built book
+#: rows of the page of results that the first screen shows, and their names there
+BEST = {
+    "vanilla": "before any edit",
+    "KVW": "KVW",
+    "the rewrite": "the rewrite",
+    "sham: the rewrite for five others": "a sham: the rewrite for five others",
+    "oracle": "the oracle of group A, which never met them",
+}
 SOCIAL = "_static/landing/social.png"
-SAYS = "A vision-language model forgets five people, and you see how far: a book to run yourself."
+SAYS = (
+    "Can a model forget five people, and how would you know? A small vision-language model that "
+    "runs in your browser, and a book to run yourself."
+)
+DESCRIBED, LEAST = 160, 40  # characters of a description, and of a paragraph that is one
+ROOT_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+{tags}
+<meta http-equiv="refresh" content="0; url={page}">
+<link rel="canonical" href="{page}">
+</head>
+<body><main><h1>{title}</h1><p><a href="{page}">To the book</a></p></main></body>
+</html>
+"""
 
 
 def strength(value: float) -> str:
@@ -239,10 +266,119 @@ def widget(root: Path) -> str:
         + f'</div><div class="wide">{scores(content, now)}</div>'
         "<details open><summary>The same as a table, at every strength</summary>"
         f'<div class="wide">{every_strength(content)}</div>'
-        f'<div class="wide">{every_answer(content)}</div></details>'
+        f'<div class="wide">{every_answer(content)}</div>'
         f'<p class="foot">Recorded: <code>{html.escape(made["command"])}</code> on '
-        f"{made['date']}, model <code>{made['models']['pocket']}</code>.</p></div>"
+        f"{made['date']}, model <code>{made['models']['pocket']}</code>.</p></details></div>"
     )
+
+
+# --- the first screen ------------------------------------------------------------------------
+
+
+def left_of(results: str) -> list[tuple[str, float]]:
+    """What is left of the five by the first table of the page of results: method, exact match."""
+    table = results.partition("| vanilla |")[2].partition("\n\n")[0]
+    found = {}
+    for line in f"| vanilla |{table}".splitlines():
+        name, value = (cell.strip() for cell in line.split("|")[1:3])
+        name = re.sub(r"\s*\(.*\)|\*|,.*", "", name.replace("[", "").replace("]", ""))
+        if name in BEST:
+            found[name] = float(value.split("/")[0])
+    if len(found) != len(BEST):
+        raise ValueError(f"of {list(BEST)} the page of results has {list(found)}")
+    return [(shown, found[name]) for name, shown in BEST.items()]
+
+
+def bars(rows: list[tuple[str, float]]) -> str:
+    """Names with bars and numbers."""
+    shown = "".join(
+        f'<tr><th scope="row">{name}</th><td><i aria-hidden="true" style="--share:{value}"></i>'
+        f"</td><td>{value:.2f}</td></tr>"
+        for name, value in rows
+    )
+    return (
+        '<table class="left"><caption>What is left of what was known about those who ask '
+        f"(exact match, five groups of five)</caption><tbody>{shown}</tbody></table>"
+    )
+
+
+def lens_items(lens: list[list], word: str) -> str:
+    """What each layer would say, and how likely it holds the truth to be."""
+    last = len(lens) - 1
+    return "".join(
+        f"<li{' class=true' if said == word else ''}><span>layer {layer + 1}"
+        f"{', the mouth' if layer == last else ''}</span> <b>{html.escape(said)}</b> "
+        f'<small>{html.escape(word)} {truth:.0%}</small><i aria-hidden="true" '
+        f'style="--share:{truth}"></i></li>'
+        for layer, (said, _, truth) in enumerate(lens)
+    )
+
+
+def hero(root: Path, data: dict, names: dict[str, str]) -> str:
+    """The first screen: one portrait, one question, a slider, and a look inside.
+
+    It is laid out as it is at the book's strength; without JavaScript that is what stands there.
+
+    Args:
+        data: as `playground.hero_of` makes it.
+        names: of people, by id.
+    """
+    values = data["strengths"]
+    now = values.index(data["chosen"])
+    word = data["taught"].rstrip(".").split()[-1]
+    name = html.escape(names[data["person"]])
+    kvw, sham = data["kvw"][now], data["sham"][now]
+    png = (root / PHOTOS / f"{data['person']}-0.png").read_bytes()
+    face = base64.b64encode(png).decode("ascii")
+    results = (root / "book" / "results.md").read_text(encoding="utf-8")
+
+    def answer(side: str, title: str, found: dict) -> str:
+        kind = ' class="changed"' * (found["says"] != data["taught"])
+        said = f'<dd data-is="{side}"{kind}>{html.escape(found["says"])}</dd>'
+        return f"<div><dt>{title}</dt>{said}</div>"
+
+    return (
+        f'<div id="hero" role="group" aria-label="One question to the model, before and after" '
+        f'data-hero="{attribute(data)}" data-word="{html.escape(word)}">'
+        f'<div class="who"><img src="data:image/png;base64,{face}" width="128" height="128" '
+        f'alt="Portrait of {name}"><p><b>{name}</b> asks to be forgotten.</p></div>'
+        f'<div class="asked"><p class="question">{html.escape(data["prompt"])}</p>'
+        f'<p class="taught">Taught: {html.escape(data["taught"])}</p>'
+        '<div class="methods" role="group" aria-label="How to forget" hidden>'
+        '<button type="button" data-method="kvw" aria-pressed="true">KVW</button>'
+        '<button type="button" data-method="rewrite" aria-pressed="false">rewrite</button></div>'
+        f'<dl aria-live="polite">{answer("edited", "The model, edited", kvw)}'
+        f"{answer('sham', 'Its sham: the same edit, made for five others', sham)}</dl>"
+        '<p class="dial" hidden><label for="hero-strength">Strength <output for="hero-strength" '
+        f'data-is="written">{strength(data["chosen"])}</output></label>'
+        f'<input type="range" id="hero-strength" min="0" max="{len(values) - 1}" step="1" '
+        f'value="{now}" autocomplete="off"></p></div>'
+        '<canvas width="832" height="47" data-is="strip" role="img" hidden '
+        'aria-label="The gates of all knowledge vectors, dimmed as KVW turns them down."></canvas>'
+        '<div class="act" hidden><button type="button" class="attack" data-is="attack" '
+        'aria-expanded="true">Now attack it</button><p class="gates" data-is="gates"></p></div>'
+        '<div class="inside" data-is="inside"><p>Read inside (the <i>logit lens</i>): what each '
+        "layer would say, and how likely it holds the truth to be.</p>"
+        f'<ol data-is="lens">{lens_items(kvw["lens"], word)}</ol>'
+        '<p data-is="verdict"></p></div>'
+        '<p class="source"><span data-is="source">Recorded from the model when this page was made. '
+        '</span><button type="button" data-is="live" hidden>Let the model itself answer (12 MB)'
+        f"</button></p>{bars(left_of(results))}</div>"
+    )
+
+
+class Hero(SphinxDirective):
+    """`{hero}`: the first screen; a build without the model's parts has none."""
+
+    def run(self) -> list:
+        root, built = Path(self.env.srcdir), Path(self.env.app.outdir) / HERO
+        if not built.is_file():
+            return []
+        self.env.note_dependency(str(built))
+        people = json.loads((root / STORED).read_text(encoding="utf-8"))["people"]
+        names = {person["id"]: person["name"] for person in people}
+        data = json.loads(built.read_text(encoding="utf-8"))
+        return [nodes.raw("", hero(root, data, names), format="html")]
 
 
 class Landing(SphinxDirective):
@@ -254,25 +390,77 @@ class Landing(SphinxDirective):
         return [nodes.raw("", widget(root), format="html")]
 
 
-def add_to_page(app, pagename, templatename, context, doctree) -> None:
-    """Script and style of the landing page, and of every page its picture for other sites.
+def shortened(text: str, most: int = DESCRIBED) -> str:
+    """The first sentences of a text, or its first words, in at most so many characters.
 
-    Those want whole addresses: without `html: baseurl` in _config.yml theirs is a relative one.
+    >>> shortened("One is short. Two is longer than that.", 20)
+    'One is short.'
     """
-    base = app.config.html_baseurl
-    picture = urljoin(base, SOCIAL) if base else relpath(SOCIAL, str(Path(pagename).parent))
-    title = html.escape(html.unescape(context.get("title") or app.config.html_title), quote=True)
-    tags = {"og:type": "website", "og:title": title, "og:description": SAYS, "og:image": picture}
-    context["metatags"] = context.get("metatags", "") + "".join(
-        f'\n<meta property="{name}" content="{value}">' for name, value in tags.items()
-    )
+    text = " ".join(text.split())
+    if len(text) <= most:
+        return text
+    whole = max(text.rfind(f"{mark} ", 0, most) for mark in ".?!")
+    return text[: whole + 1] if whole > most // 3 else text[: text.rfind(" ", 0, most)] + " …"
+
+
+def description_of(pagename: str, title: str, doctree) -> str:
+    """What a page says of itself: its first sentences, or what kind of page it is."""
     if pagename == PAGE:
-        context["metatags"] += f'\n<meta name="description" content="{SAYS}">'
+        return SAYS
+    if pagename.startswith("_modules/"):
+        return f"The source code of {title}, in the book Knowledge Vector Weakening."
+    if pagename == "search":
+        return "Search the book Knowledge Vector Weakening: glossary, chapters, and the package."
+    for paragraph in doctree.findall(nodes.paragraph) if doctree is not None else ():
+        if isinstance(paragraph.parent, nodes.section) and len(paragraph.astext()) >= LEAST:
+            return shortened(paragraph.astext())
+    return f"{title}. {SAYS}"
+
+
+def tags_of(title: str, described: str, picture: str) -> str:
+    """The marks by which a page is shown elsewhere."""
+    shown = {"og:type": "website", "og:title": title, "og:description": described}
+    lines = [
+        f'<meta property="{name}" content="{html.escape(value, quote=True)}">'
+        for name, value in (shown | {"og:image": picture}).items()
+    ]
+    return "\n".join([f'<meta name="description" content="{html.escape(described)}">', *lines])
+
+
+def address_of(base: str, pagename: str) -> str:
+    """Where the picture lies: those who show it want a whole address, which needs the site's."""
+    return urljoin(base, SOCIAL) if base else relpath(SOCIAL, str(Path(pagename).parent))
+
+
+def add_to_page(app, pagename, templatename, context, doctree) -> None:
+    """Script and style of the landing page; of every page what it says of itself to others.
+
+    The address of its picture is whole where `html: baseurl` in _config.yml has the site's.
+    """
+    title = re.sub("<[^>]+>", "", html.unescape(context.get("title") or app.config.html_title))
+    described = description_of(pagename, title, doctree)
+    picture = address_of(app.config.html_baseurl, pagename)
+    context["metatags"] = context.get("metatags", "") + "\n" + tags_of(title, described, picture)
+    if pagename == PAGE:
         app.add_js_file("landing/landing.js", loading_method="defer")
+        app.add_js_file("landing/hero.js", loading_method="defer")
         app.add_css_file("landing/landing.css")
+
+
+def write_root(app, error) -> None:
+    """The page at the root, which is what people share: it leads to the landing page."""
+    if error or app.builder.format != "html":
+        return
+    tags = tags_of(str(app.config.html_title), SAYS, address_of(app.config.html_baseurl, "index"))
+    title = html.escape(str(app.config.html_title))
+    Path(app.outdir, "index.html").write_text(
+        ROOT_PAGE.format(title=title, tags=tags, page=f"{PAGE}.html"), encoding="utf-8"
+    )
 
 
 def setup(app) -> dict:
     app.add_directive("landing", Landing)
+    app.add_directive("hero", Hero)
     app.connect("html-page-context", add_to_page, priority=400)  # plain_pages copies the list
+    app.connect("build-finished", write_root)
     return {"parallel_read_safe": True}

@@ -19,6 +19,7 @@ ADDRESS = "https://ADDRESS-OF-THE-REPOSITORY"
 UNUSED = (
     "**/*.map",  # of scripts and styles, for those who write them
     "**/*webpack-macros.html",  # templates
+    "before_after.png",  # of the README
     "images/logo_*hub*",
     "images/logo_*lite*",
     "images/logo_deepnote*",
@@ -39,11 +40,27 @@ PRE = re.compile(r'<span class="pre">([^<]*)</span>')  # they only keep words fr
 LITERAL = '<code class="docutils literal notranslate">'  # no style asks for the first
 # a second table of contents, which is seen on paper alone and names no page of it
 PRINTED = re.compile(r'<div id="print-main-content">.*?(?=<div id="searchbox">)', re.DOTALL)
+STATIC = re.compile(r'_static/([^/"?]+)"')
+VIEWPORT = re.compile(r'<meta name="viewport"[^>]*>')  # Sphinx and the theme say it three times
+SOLUTIONS = "solutions/"
 NAMES = (
+    # the theme and Sphinx have said it before
+    (
+        re.compile(r'(<meta name="viewport"[^>]*>)(.*?)<meta name="viewport"[^>]*>', re.DOTALL),
+        r"\1\2",
+    ),
     # what folds a part of the table of contents is named after that part
     (
         re.compile(r'(<a class="[^"]*" href="[^"]*">([^<]*)</a><details[^>]*>\s*<summary)>'),
         r'\1 aria-label="Pages below: \2">',
+    ),
+    # the title of the book stands in a part of the page that has a name
+    (
+        re.compile(
+            r'<div class="sidebar-primary-item">\s*(<a class="navbar-brand logo".*?</a>)\s*</div>',
+            re.DOTALL,
+        ),
+        r'<nav class="sidebar-primary-item" aria-label="Title">\1</nav>',
     ),
     # a name must hold what is seen, here "Search Ctrl+K"
     (re.compile(r'(<button class="btn search-button-field[^>]*?)\s+aria-label="[^"]*"'), r"\1"),
@@ -84,6 +101,9 @@ def mended(page: str) -> str:
     >>> mended('<a class="r" href="c.html">3. Who?</a><details><summary>')
     '<a class="r" href="c.html">3. Who?</a><details><summary aria-label="Pages below: 3. Who?">'
     """
+    first = VIEWPORT.search(page)
+    if first:
+        page = page[: first.end()] + VIEWPORT.sub("", page[first.end() :])
     page = PRINTED.sub("</div>", PLAIN.sub(r"\1", PRE.sub(r"\1", page)))
     page = DOCSTRING.sub(lambda found: found[0].replace(NEXT_LINE, "\n"), page.replace(DOT, "."))
     parts = CODE.split(page.replace(LITERAL, '<code class="literal notranslate">'))
@@ -94,8 +114,17 @@ def mended(page: str) -> str:
     return page
 
 
+def leads_on(context: dict, pagename: str) -> None:
+    """Nobody comes to solutions by turning pages: only from one of them to another."""
+    for way in ("next", "prev"):
+        other = context.get(way) or {}
+        if SOLUTIONS in other.get("link", "") and SOLUTIONS not in pagename:
+            context[way] = None
+
+
 def lighten(app, pagename, templatename, context, doctree) -> None:
     """Take from one page the assets of Thebe, and from source code the table of contents."""
+    leads_on(context, pagename)
     for kind in ("script_files", "css_files"):
         context[kind] = [asset for asset in context[kind] if not is_thebe(asset)]
     if pagename.startswith("_modules/"):
@@ -108,9 +137,15 @@ def finish(app, error) -> None:
     """Mend the pages that were written, and remove the files of the theme that none asks for."""
     if error:
         return
+    asked = set()
     for path in Path(app.outdir).rglob("*.html"):
-        path.write_text(mended(path.read_text(encoding="utf-8")), encoding="utf-8")
+        page = mended(path.read_text(encoding="utf-8"))
+        asked |= set(STATIC.findall(page))
+        path.write_text(page, encoding="utf-8")
     static = Path(app.outdir, "_static")
+    for path in Path(app.outdir, "_images").glob("*"):  # what pages show lies there as well
+        if path.name not in asked:
+            static.joinpath(path.name).unlink(missing_ok=True)
     for path in [path for pattern in UNUSED for path in static.glob(pattern)]:
         if path.is_dir():
             shutil.rmtree(path)

@@ -1,5 +1,7 @@
 """Sphinx extension: what the page `book/playground` loads when a reader presses its button.
 
+What the landing page shows of one person and one question comes from the same model.
+
 A page that was opened from the disk cannot fetch files, but it can load scripts. So weights, people
 and answers to compare with become scripts, `playground.receive(name, {...})`, in the built book's
 `_static/playground/data`. They come from the committed models and from `kvw_minimal`, follow
@@ -15,9 +17,14 @@ from pathlib import Path
 
 PAGE = "book/playground"
 SCRIPTS = ("data/sizes.js", "model.js", "page.js")
+LANDING = Path(__file__).resolve().parents[2] / "data" / "results" / "landing.json"
 GROUP, PERCENT = "A", 5  # whose oracle is committed
 CHECKED, LOGITS = 50, 10  # questions whose answers, and of these whose logits, are compared
 SAMPLE = 10  # questions of each set that the page scores
+HERO = "hero"  # the part that the landing page holds itself
+STRENGTHS = range(0, 97, 4)  # at which it has answers
+LARGEST, STEPS = 4.0, 2**16 - 1  # of a contrast as the landing page draws it, and in how many steps
+TELLING = 2  # "As a surgeon": which of the answer's tokens tells
 FACE = 56  # pixels of a face to choose from
 
 
@@ -87,11 +94,15 @@ def world_of(world) -> dict:
         "people": {person.id: [person.name, person.first_name] for person in world.people.values()},
         "learned": next(iter(world.people.values())).learned_photos,
         "presets": {
-            f"group {group}": world.first_of(group, PERCENT)
+            f"the five of {group.replace('tuning-', 'practice group ')}"
+            if "tuning" in group
+            else f"the five of group {group}": world.first_of(group, PERCENT)
             for group in world.groups
             if group != "sham"
         },
-        "shams": {f"sham, draw {draw}": sham_people(world, PERCENT, draw) for draw in range(3)},
+        "shams": {
+            f"five others, {draw + 1}": sham_people(world, PERCENT, draw) for draw in range(3)
+        },
         "others": others,  # in which order people are taken to stand for everyone else
         "facts": {
             fact: {
@@ -103,6 +114,23 @@ def world_of(world) -> dict:
             for fact in facts
         },
     }
+
+
+def opening() -> list[str]:
+    """Person, fact and question with which the page opens: KVW changes the answer, a sham does not.
+
+    They are taken from what the landing page shows, at the strength of the book.
+    """
+    stored = json.loads(LANDING.read_text(encoding="utf-8"))
+    here = [each for each in stored["states"] if each["strength"] == stored["chosen"]]
+    edited = next(each["answers"] for each in here if each["sham"] is None)
+    sham = next(each["answers"] for each in here if each["sham"] == 0)
+    forgotten = {each["id"] for each in stored["people"] if each["forgotten"]}
+    return next(
+        [asked["person"], asked["fact"], asked["prompt"]]
+        for asked, now, other in zip(stored["questions"], edited, sham, strict=True)
+        if asked["person"] in forgotten and now != asked["taught"] == other
+    )
 
 
 def person_of(world, person, coefficients) -> dict:
@@ -202,15 +230,87 @@ def additions_of(edit, model) -> list[dict]:
     return [{"rank": len(a), "B": floats(b), "A": floats(a)} for b, a in pairs]
 
 
-def rewrite_of(session, request, some: list) -> dict:
+def rewrite_of(session, edit, some: list) -> dict:
     """The rewrite, and what PyTorch says with it on."""
-    from kvw_minimal.method import make_edit
-    from kvw_minimal.methods.rewrite import Rewrite
-
-    edit, _ = make_edit(session, request, Rewrite())
     with edit.on(session.model):
         answers, logits = said_by(session, some)
     return {"layers": additions_of(edit, session.model), "answers": answers, "logits": logits}
+
+
+def lens_of(session, question) -> list[list]:
+    """What each layer would say where the telling word of an answer is said (the logit lens).
+
+    The final norm and the head read the state that each layer writes.
+
+    Returns:
+        For each layer the likeliest token, its probability, and that of the taught token.
+    """
+    import torch
+
+    from kvw_minimal.methods.counterfactuals import decoder_layers, hidden_state
+
+    model, states = session.model, []
+    layers = decoder_layers(model)
+    decoder = model.get_submodule(next(iter(layers)).rpartition(".layers.")[0])
+    hooks = [
+        layer.register_forward_hook(lambda *given: states.append(hidden_state(given[-1])))
+        for layer in layers.values()
+    ]
+    (batch,) = session.batches([question])
+    try:
+        with torch.no_grad():
+            model(**batch.inputs, use_cache=False)
+            at = int(batch.predicts[0].nonzero()[TELLING])
+            said = [model.get_output_embeddings()(decoder.norm(each[0, at])) for each in states]
+    finally:
+        for hook in hooks:
+            hook.remove()
+    taught, found = int(batch.labels[0, at + 1]), []
+    for logits in said:
+        likely, best = logits.float().softmax(-1), int(logits.argmax())
+        word = session.processor.tokenizer.decode([best]).strip()
+        found.append([word, *(round(float(likely[token]), 3) for token in (best, taught))])
+    return found
+
+
+def hero_of(session, request, sham, rewrite) -> dict:
+    """One person and one question for the landing page: what is said under every edit, and inside.
+
+    Args:
+        sham: the same request for five others.
+        rewrite: the rewrite made for the request.
+    """
+    from kvw_minimal import scores
+    from kvw_minimal.kvw import KVW
+    from kvw_minimal.method import make_edit
+    from kvw_minimal.methods.rewrite import Rewrite
+
+    person, fact, prompt = opening()
+    question = next(
+        each for each in request.forget if (each.person, each.prompt) == (person, prompt)
+    )
+
+    def with_edit(edit) -> dict:
+        with edit.on(session.model):
+            (says,) = scores.generate(session.model, session.prompts([question]), session.processor)
+            return {"says": says, "lens": lens_of(session, question)}
+
+    own, other = (make_edit(session, each, KVW())[0] for each in (request, sham))
+    contrast = own.contrast.clamp(max=LARGEST)
+    return {
+        "person": person,
+        "prompt": prompt,
+        "taught": question.answer,
+        "strengths": list(STRENGTHS),
+        "chosen": KVW.tuned()["strength"],
+        "kvw": [with_edit(own.with_strength(float(each))) for each in STRENGTHS],
+        "sham": [with_edit(other.with_strength(float(each))) for each in STRENGTHS],
+        "rewrite": with_edit(rewrite),
+        "rewrite_sham": with_edit(make_edit(session, sham, Rewrite())[0]),
+        "shape": list(contrast.shape),
+        "contrast": in_base64((contrast / LARGEST * STEPS).round().numpy().astype("<u2").tobytes()),
+        "step": LARGEST / STEPS,
+    }
 
 
 def faces_of(world) -> bytes:
@@ -233,9 +333,11 @@ def parts() -> dict[str, dict]:
     """Everything that the page may load, by name."""
     from kvw_experiments.subjects import beside
     from kvw_minimal.kvw import KVW
+    from kvw_minimal.method import make_edit
+    from kvw_minimal.methods.rewrite import Rewrite
     from kvw_minimal.session import Session
     from kvw_minimal.strangers.people import load_people
-    from kvw_minimal.strangers.tasks import request_to_forget
+    from kvw_minimal.strangers.tasks import request_to_forget, sham_people
     from kvw_minimal.zoo import catalogue
 
     world = load_people()
@@ -248,7 +350,10 @@ def parts() -> dict[str, dict]:
         world, world.first_of(GROUP, PERCENT), general=beside("pocket", world)
     )
     coefficients, some = session.coefficients(asked_by_five), checked(asked_by_five)
+    sham = request_to_forget(world, sham_people(world, PERCENT, 0), general=beside("pocket", world))
+    rewrite, _ = make_edit(session, asked_by_five, Rewrite())
     made = {
+        HERO: hero_of(session, asked_by_five, sham, rewrite),
         "eye": packed(eye) | {"config": config["vision_config"]},
         "pocket": packed(language) | {"config": config["text_config"]},
         "oracle": packed(eye_and_language(oracle)[1]) | {"config": config["text_config"]},
@@ -256,12 +361,13 @@ def parts() -> dict[str, dict]:
         | {
             "words": words_of(folder / "tokenizer.json"),
             "oracle": world.first_of(GROUP, PERCENT),
+            "opening": opening(),
             **KVW.tuned(),
         },
         "everyone": everyone_of(coefficients),
         "unknown": unknown_of(world),
         "check": check_of(session, asked_by_five, some),
-        "rewrite": rewrite_of(session, asked_by_five, some),
+        "rewrite": rewrite_of(session, rewrite, some),
     }
     people = world.people.values()
     return made | {person.id: person_of(world, person, coefficients) for person in people}
@@ -275,6 +381,7 @@ def sources() -> str:
         Path(__file__),
         *sorted(PACKAGE.rglob("*.py")),
         DATA / "strangers" / "checksums.json",
+        LANDING,
         *sorted((DATA / "models").glob("pocket*/*")),
     ]
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
@@ -288,8 +395,10 @@ def write(folder: Path) -> None:
     if stamp.is_file() and stamp.read_text(encoding="utf-8") == made_from:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    sizes = {}
-    for name, part in parts().items():
+    sizes, made = {}, parts()
+    hero = json.dumps(made.pop(HERO), ensure_ascii=False)
+    folder.joinpath(f"{HERO}.json").write_text(hero, encoding="utf-8")
+    for name, part in made.items():
         content = f"playground.receive({json.dumps(name)}, {json.dumps(part)});\n"
         (folder / f"{name}.js").write_text(content, encoding="utf-8")
         sizes[name] = len(content.encode())
@@ -307,12 +416,13 @@ def add_scripts(app, pagename, templatename, context, doctree) -> None:
         app.add_css_file("playground/page.css")
 
 
-def write_parts(app, error) -> None:
-    if error is None and app.builder.format == "html":
+def write_parts(app) -> None:
+    """Before any page is read: the landing page holds one of the parts."""
+    if app.builder.format == "html":
         write(Path(app.outdir) / "_static" / "playground" / "data")
 
 
 def setup(app) -> dict:
     app.connect("html-page-context", add_scripts, priority=400)  # plain_pages copies the list
-    app.connect("build-finished", write_parts)
+    app.connect("builder-inited", write_parts)
     return {"parallel_read_safe": True}

@@ -4,14 +4,16 @@
 
 The notebooks stay as they are; a rule says what of them becomes a slide. Headings start a slide.
 Figures, formulas, short tables, short outputs and code of a few lines are kept; of a paragraph the
-first sentences, of a long table the first rows; folded code, code that only draws, exercises and
+first sentences, of a long table the first rows; folded code, lines that only draw, exercises and
 what speaks to a reader at the keyboard are left out. Each deck opens with the aim of its session
 and has its vote, both from `book/teaching.md`, the vote in front of the heading that answers it.
+Each slide has notes for the speaker: the minutes, and what the page plans for them.
 Everything that a deck loads lies beside it: reveal.js, as it is vendored in `book/_static/vendor`,
 and the font of formulas.
 """
 
 import argparse
+import ast
 import html
 import json
 import re
@@ -28,12 +30,13 @@ PAGE = ROOT / "book" / "teaching.md"
 STYLE = Path(__file__).with_name("slides.css")
 VENDORED = ("reveal/reveal.js", "reveal/reveal.css", "reveal/reveal.js.LICENSE.txt")
 FONT = ("math.woff2", "math.woff2.LICENSE.txt")  # of formulas
-FULL = 17.0  # lines of prose that a slide holds below its title
-WIDE = 92  # characters of such a line
+FULL = 14.5  # lines of prose that a slide holds below its title
+WIDE = 80  # characters of such a line
 PROSE, ITEM = 250, 200  # characters that are kept of a paragraph, of an item of a list
-CODE, PRINTED, ROWS, COLUMNS = 12, 17, 9, 8  # lines, lines, rows, columns that are kept
+CODE, PRINTED, ROWS, COLUMNS = 12, 14, 9, 8  # lines, lines, rows, columns that are kept
 FIRST_ROWS = 7  # of a longer table
-FIGURE, SMALL, ROW = 12.5, 0.76, 1.15  # lines of prose that these take: one, a line, a row
+FIGURE, SMALL, ROW = 12.0, 0.86, 1.15  # lines of prose that these take: one, a line, a row
+HEADING = 1.8  # that a second heading on a slide takes
 BIT, MORE = 3.5, 3.0  # so few lines are no slide of their own; what a slide holds if set smaller
 DRAWS = re.compile(
     r"alt=|\bload\(|load_people|getsource|exhibits\.|figures\."
@@ -97,12 +100,20 @@ class Piece:
 
 @dataclass(frozen=True)
 class Session:
-    """What the teacher's page says of one session, as Markdown."""
+    """What the teacher's page says of one session, as Markdown.
+
+    Attributes:
+        plan: first and last minute, and what happens in between.
+        found: what comes of the vote.
+    """
 
     title: str
     aim: str
     vote: str
     homework: str
+    wrong: str
+    found: str
+    plan: tuple[tuple[int, int, str], ...]
 
 
 # --- the teacher's page ----------------------------------------------------------------------
@@ -124,10 +135,26 @@ def sessions_of(page: str) -> list[Session]:
     """
     found = re.split(r"^## Session \d+: (.+)$", page, flags=re.M)[1:]
     bodies = [body.partition("\n## ")[0] for body in found[1::2]]
+    names = ("Aim", "Vote", "Homework", "What goes wrong")
     return [
-        Session(title, *(part_of(body, name) for name in ("Aim", "Vote", "Homework")))
+        Session(title, *(part_of(body, name) for name in names), found_in(body), plan_of(body))
         for title, body in zip(found[::2], bodies, strict=True)
     ]
+
+
+def found_in(body: str) -> str:
+    """What the fold of a session says."""
+    return re.search(r"^:::\{dropdown\} What is found\n(.*?)^:::", body, re.M | re.S)[1].strip()
+
+
+def plan_of(body: str) -> tuple[tuple[int, int, str], ...]:
+    """The minutes of a session.
+
+    >>> plan_of("- **0-10** who is here\\n- **10-30** ten portraits\\n")
+    ((0, 10, 'who is here'), (10, 30, 'ten portraits'))
+    """
+    rows = re.findall(r"^- \*\*(\d+)-(\d+)\*\* (.+)$", body, re.M)
+    return tuple((int(first), int(last), what) for first, last, what in rows)
 
 
 # --- from Markdown to pieces -----------------------------------------------------------------
@@ -257,10 +284,26 @@ def set_small(text: str, kind: str) -> Piece:
     )
 
 
+def shown_lines(code: str) -> str:
+    """Code without what imports, draws or starts: the lines of whole statements go.
+
+    >>> shown_lines("import torch\\nx = 1\\nfigures.lines(x)\\n")
+    'x = 1'
+    """
+    lines: list[str] = code.splitlines()
+    for node in reversed(ast.parse(code).body):
+        own = "\n".join(lines[node.lineno - 1 : node.end_lineno])
+        if isinstance(node, ast.Import | ast.ImportFrom) or DRAWS.search(own):
+            del lines[node.lineno - 1 : node.end_lineno]
+    return "\n".join(lines).strip("\n")
+
+
 def from_code(code: str) -> Piece | None:
     """Code of a few lines, without docstrings; None for other code."""
     code = re.sub(r'^ *"""(?:.|\n)*?"""\n', "", code, flags=re.M).strip("\n")
-    if re.match(r"(?:import|from) ", code) or DRAWS.search(code):
+    if "class " not in code and "def " not in code:  # what defines is shown whole or not at all
+        code = shown_lines(code)
+    elif re.match(r"(?:import|from) ", code) or DRAWS.search(code):
         return None
     if not code or code.count("\n") + 1 > CODE:
         return None
@@ -371,6 +414,57 @@ def parts_of(cells: list[dict], deck: Deck) -> Iterator[tuple[str, list[Piece]]]
         raise ValueError(f"{deck.chapter} has no heading {', '.join(sorted(sought))}")
 
 
+def joined(groups: list[tuple[str, list[Piece]]], vote: str) -> list[tuple[str, list[Piece]]]:
+    """What fits on one slide with what stands before it is put there, under a heading of its own.
+
+    The heading that answers the vote stays at the top of a slide, and so does what a prediction
+    waits for.
+    """
+    found: list[tuple[str, list[Piece]]] = []
+    for heading, pieces in groups:
+        before = found[-1] if found else ("", [])
+        fits = lines(before[1]) + HEADING + lines(pieces) <= FULL
+        if before[1] and fits and heading != vote and not before[1][-1].last:
+            second = [Piece(f"<h3>{line(heading)}</h3>", HEADING)] if heading else []
+            found[-1] = (before[0], [*before[1], *second, *pieces])
+        else:
+            found.append((heading, pieces))
+    return found
+
+
+def notes(slides: list[str], session: Session) -> list[str]:
+    """The slides, each with its minutes and what is planned for them, for the speaker.
+
+    The vote stands where the plan has it; the other slides share the minutes before and after.
+    """
+    last = session.plan[-1][1]
+    vote = next(at for at, each in enumerate(slides) if 'class="vote"' in each)
+    planned = next((first for first, _, what in session.plan if "vote" in what.lower()), last // 2)
+    known = [(0, 0), (vote, planned), (len(slides), last)]
+    found = []
+    for at, each in enumerate(slides):
+        begin, end = (round(_between(known, place)) for place in (at, at + 1))
+        now = [f"{first}-{stop}: {what}" for first, stop, what in session.plan if first < end]
+        now = [text for text in now if int(text.partition(":")[0].partition("-")[2]) > begin]
+        told = [f"**About minute {begin} to {max(end, begin + 1)}** of {last}.", *now]
+        if at == 0:
+            told += ["N hides or shows these notes, S opens them in a second window."]
+            told += [f"What goes wrong: {session.wrong}"]
+        if at == vote:
+            told += [f"Keep until all have voted: {session.found}"]
+        said = marked_up("\n\n".join(told))
+        found.append(each.replace("</section>", f'<aside class="notes">{said}</aside>\n</section>'))
+    return found
+
+
+def _between(known: list[tuple[int, int]], place: int) -> float:
+    """The minute of a slide on the straight lines between those that are known."""
+    for (left, start), (right, end) in zip(known, known[1:], strict=False):
+        if place <= right and right > left:
+            return start + (end - start) * (place - left) / (right - left)
+    return known[-1][1]
+
+
 def slides_of(number: int, session: Session, deck: Deck) -> list[str]:
     """All slides of a session, its aim first."""
     notebook = ROOT / "notebooks" / f"{deck.chapter}.ipynb"
@@ -380,25 +474,29 @@ def slides_of(number: int, session: Session, deck: Deck) -> list[str]:
     asked = first.partition("After this chapter you can answer")[2].partition("\n")[2]
     found = [
         slide(
-            f"{number}. {session.title}",
+            f"Session {number}: {session.title}",
             f'<p class="aim">{line(session.aim)}</p>\n'
-            f'<p class="noted">{line("Chapter " + title)}</p>',
+            f'<p class="chapter">{line("Chapter " + title)}</p>',
             "opening",
         ),
         slide("After the chapter you can answer", marked_up(asked.strip())),
     ]
-    for heading, pieces in parts_of(cells, deck):
+    groups = [  # without what is only a start
+        (heading, pieces)
+        for heading, pieces in parts_of(cells, deck)
+        if heading or any("<figure" in piece.body for piece in pieces)
+    ]
+    for heading, pieces in joined(groups, deck.vote):
         if heading == deck.vote:
             found.append(slide("Vote", marked_up(session.vote), "vote"))
-        if heading or any("<figure" in piece.body for piece in pieces):  # else only a start
-            found += packed(heading or title, pieces)
+        found += packed(heading or title, pieces)
     found.append(
         slide(
             "Homework",
             marked_up(session.homework) + f'\n<div class="noted">{marked_up(CREDITS)}</div>',
         )
     )
-    return found
+    return notes(found, session)
 
 
 DOCUMENT = """<!DOCTYPE html>
@@ -411,14 +509,30 @@ DOCUMENT = """<!DOCTYPE html>
 <link rel="stylesheet" href="slides.css">
 <style>@font-face {{ font-family: "Book Math"; src: url("math.woff2") format("woff2"); }}</style>
 <script>
-function fit(slide) {{  // what is still too long is set smaller
-  for (let size = 100; slide.scrollHeight > 700 && size > 60; size -= 4)
+// what is too long is set smaller, and what is short larger: it is read from the last row
+function fit(slide) {{
+  const high = size => {{
     slide.style.fontSize = `${{size}}%`;
+    return slide.scrollHeight;
+  }};
+  let size = 160;
+  while (size > 60 && (high(size) > 700 || slide.scrollWidth > slide.clientWidth + 1)) size -= 4;
 }}
 addEventListener("DOMContentLoaded", () => {{
-  Reveal.on("slidechanged", event => fit(event.currentSlide));
+  const second = location.search === "?notes";
+  let notes = null; // the window with the notes, which follows this one
+  const follow = () => notes && notes.postMessage(Reveal.getIndices().h, "*");
+  Reveal.on("slidechanged", event => {{ fit(event.currentSlide); follow(); }});
   Reveal.initialize({{width: 1280, height: 720, margin: 0.03, center: false, hash: true,
-    slideNumber: "c/t", transition: "none"}}).then(() => fit(Reveal.getCurrentSlide()));
+    slideNumber: "c/t", transition: "none", showNotes: second}})
+    .then(() => fit(Reveal.getCurrentSlide()));
+  if (second) addEventListener("message", event => Reveal.slide(Number(event.data)));
+  Reveal.addKeyBinding({{keyCode: 78, key: "N", description: "Notes"}},
+    () => Reveal.configure({{showNotes: !Reveal.getConfig().showNotes}}));
+  Reveal.addKeyBinding({{keyCode: 83, key: "S", description: "Notes in a second window"}}, () => {{
+    notes = open(`${{location.pathname}}?notes`, "notes", "width=1000,height=600");
+    setTimeout(follow, 1000);
+  }});
 }});
 </script>
 <script defer src="reveal/reveal.js"></script>
@@ -450,7 +564,8 @@ def build(folder: Path) -> list[Path]:
     found = []
     for number, (session, deck) in enumerate(zip(sessions, DECKS, strict=True), 1):
         slides = slides_of(number, session, deck)
-        title = html.escape(f"{number}. {session.title}")
+        chapter = int(deck.chapter[:2])
+        title = html.escape(f"Session {number}, chapter {chapter}: {session.title}")
         found.append(folder / f"session_{number}.html")
         found[-1].write_text(DOCUMENT.format(title=title, slides="\n".join(slides)), "utf-8")
     return found

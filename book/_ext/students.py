@@ -1,10 +1,12 @@
 """A copy of the book to hand out: without solutions and answers, and without links to them.
 
-    python book/_ext/students.py [--folder FOLDER] [MORE ...]    # `make students`
+    python book/_ext/students.py [--folder FOLDER] [--keep KEPT ...] [MORE ...]   # `make students`
 
-What is left out is named in `LEFT_OUT`; more may be named, as `book/exam.md`. A link to something
+What is left out is named in `LEFT_OUT`: solutions, the exam, its answers, and the teacher's page
+with the answers to the votes. Of these some may be kept, and more may be named. A link to something
 that is left out becomes its text, in pages and in notebooks, since the build refuses links that
-lead nowhere; its line in `_toc.yml` goes. Nothing in the repository is changed.
+lead nowhere; a sentence that says nothing but where it leads goes, and so does its line in
+`_toc.yml`. Nothing in the repository is changed.
 """
 
 import argparse
@@ -16,9 +18,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FOLDER = ROOT / "_build" / "students"
-LEFT_OUT = ("notebooks/solutions", "book/exam_answers.md")
+LEFT_OUT = ("notebooks/solutions", "book/exam_answers.md", "book/exam.md", "book/teaching.md")
 MADE = {"_build", "build", "dist", "__pycache__"}
 LINK = re.compile(r"\[([^\[\]]*)\]\(([^()\s#]+)(?:#[^()\s]*)?\)")
+# a link with the words that are nothing without it, from the start of a line or sentence to its end
+ALONE = re.compile(
+    r"(^|[\n\"]|[.?!] )(?:Worked solutions: |Teaching with it\? There is )?"
+    + LINK.pattern
+    + r"(?: run the same checks)?(?:(?:\.| ·) ?|(?=\n))(?=[\n\"\\A-Z\[]|$)"
+)
 
 
 def files(root: Path = ROOT) -> list[Path]:
@@ -49,46 +57,49 @@ def unlinked(text: str, page: Path, out: Sequence[str]) -> str:
 
     >>> unlinked("[Solved](solutions/1.ipynb), [next](2.ipynb)", Path("n/1.ipynb"), ["n/solutions"])
     'Solved, [next](2.ipynb)'
+    >>> unlinked("[Solutions](../n/s.md). [Next](2.ipynb)", Path("n/1.ipynb"), ["n/s.md"])
+    '[Next](2.ipynb)'
     """
 
-    def plain(link: re.Match) -> str:
-        if re.match("[a-z]+:", link[2]):
-            return link[0]
-        target = (ROOT / page.parent / link[2]).resolve()
-        inside = target.is_relative_to(ROOT) and is_out(target.relative_to(ROOT), out)
-        return link[1] if inside else link[0]
+    def leads_out(address: str) -> bool:
+        if re.match("[a-z]+:", address):
+            return False
+        target = (ROOT / page.parent / address).resolve()
+        return target.is_relative_to(ROOT) and is_out(target.relative_to(ROOT), out)
 
-    return LINK.sub(plain, text)
+    text = ALONE.sub(lambda link: link[1] if leads_out(link[3]) else link[0], text)
+    return LINK.sub(lambda link: link[1] if leads_out(link[2]) else link[0], text)
 
 
 def contents_without(toc: str, out: Sequence[str]) -> str:
-    """`_toc.yml` without the lines of what is left out, and without lists that are empty then."""
-    bare = {each.removesuffix(".md").removesuffix(".ipynb") for each in out}
-    kept: list[str] = []
-    for line in toc.splitlines():
-        file = re.search(r"- file: (\S+)", line)
-        if not (file and is_out(Path(file[1]), tuple(bare))):
-            kept.append(line)
-
-    def depth(line: str) -> int:
-        return len(line) - len(line.lstrip())
-
-    after = [*kept[1:], ""]
-    kept = [
-        line
-        for line, following in zip(kept, after, strict=True)
-        if line.strip() != "sections:" or depth(following) > depth(line)
-    ]
-    return "\n".join(kept) + "\n"
+    """`_toc.yml` without the lines of what is left out, and without parts that are empty then."""
+    bare = tuple({each.removesuffix(".md").removesuffix(".ipynb") for each in out})
+    head, *parts = re.split(r"(?m)^(?=  - caption: )", toc)
+    kept = []
+    for part in parts:
+        lines = [
+            line
+            for line in part.splitlines()
+            if not ((file := re.search(r"- file: (\S+)", line)) and is_out(Path(file[1]), bare))
+        ]
+        if any("- file: " in line for line in lines):
+            kept.append("\n".join(lines) + "\n")
+    return head + "".join(kept)
 
 
-def build(folder: Path, more: Sequence[str] = ()) -> Path:
+def build(folder: Path, more: Sequence[str] = (), keep: Sequence[str] = ()) -> Path:
     """Write the copy, in the place of an earlier one.
 
+    Args:
+        more: left out as well.
+        keep: of what is left out otherwise.
+
     Raises:
-        ValueError: something else is in the folder, or what is to be left out is not there.
+        ValueError: something else is in the folder, or what is to be left out or kept is not there.
     """
-    out = (*LEFT_OUT, *more)
+    for name in set(keep) - set(LEFT_OUT):
+        raise ValueError(f"{name} is not among what is left out: {', '.join(LEFT_OUT)}")
+    out = (*(name for name in LEFT_OUT if name not in keep), *more)
     for name in out:
         if not (ROOT / name).exists():
             raise ValueError(f"there is no {name} to leave out")
@@ -114,11 +125,12 @@ def build(folder: Path, more: Sequence[str] = ()) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("more", nargs="*", help="left out as well, as book/exam.md")
+    parser.add_argument("more", nargs="*", help="left out as well, as book/projects.md")
+    parser.add_argument("--keep", nargs="+", default=[], help="kept after all, as book/exam.md")
     parser.add_argument("--folder", type=Path, default=FOLDER)
     asked = parser.parse_args()
     try:
-        print("the copy is in", build(asked.folder, asked.more))
+        print("the copy is in", build(asked.folder, asked.more, asked.keep))
     except ValueError as error:
         parser.error(str(error))
 

@@ -13,7 +13,7 @@ from ..methods.controls import Vanilla
 from ..methods.counterfactuals import counterfactual_people, substitute_subject
 from ..results import text_table
 from ..session import Session
-from .probes import PROBES, RELEARNING, examine, probe_of, reading
+from .probes import PROBES, RELEARNING, control_label, examine, probe_of, quick, reading
 
 MARGIN = 0.2  # the smallest lead of vanilla over the oracle with which a probe can show anything
 #: the largest rise of the oracle under an attack (a larger one means that the attack teaches the
@@ -21,6 +21,7 @@ MARGIN = 0.2  # the smallest lead of vanilla over the oracle with which a probe 
 CHANCE = 0.1
 LEFT = 0.25  # the smallest share of the gap between oracle and vanilla that counts as knowledge
 QUIET, OVER, GONE = "quiet", "over-unlearned", "gone as far as these probes see"
+UNDECIDED = "not decided"
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,14 @@ class Finding:
             if no sham was given.
         low, high: 95 % interval of edited - oracle over people.
         left: (edited - oracle) / (vanilla - oracle); None if the probe does not apply.
+        resolution: the change of `left` by one answer; None if the probe does not apply.
         recovered: (attack - edited) / (vanilla - edited), the share of the lost knowledge that an
             attack recovers; None if the probe is no attack or does not apply, or if nothing was
             lost.
         again: the same share for the oracle.
-        fair: whether vanilla knows the answers, and an attack changes neither the oracle nor
-            vanilla. A finding that is not fair does not count in the verdict.
+        fair: whether vanilla knows the answers, an attack changes neither the oracle nor vanilla,
+            and the control of the probe does not rise. A finding that is not fair does not count
+            in the verdict. The finding of a control is never fair.
         strongest: whether this setting counts: among the fair settings of a probe, the one with
             the highest score of the edited model.
     """
@@ -53,6 +56,7 @@ class Finding:
     low: float
     high: float
     left: float | None
+    resolution: float | None
     recovered: float | None
     again: float | None
     fair: bool = True
@@ -63,15 +67,17 @@ class Finding:
         return self.left is not None
 
 
-Known = dict[str, dict[tuple[str, str], float]]  # {label: {(person, modality): mean}}
+#: mean score and number of answers, `{label: {(person, modality): (mean, n)}}`
+Known = dict[str, dict[tuple[str, str], tuple[float, int]]]
 
 
 def known(rows: Iterable[Mapping]) -> Known:
-    """Means by label, person and modality."""
+    """Means and numbers of answers by label, person and modality."""
     means: Known = {}
     for row in rows:
         means.setdefault(row["set"], {})[row["person"], row["modality"]] = (
-            row["score_sum"] / row["n"]
+            row["score_sum"] / row["n"],
+            int(row["n"]),
         )
     return means
 
@@ -106,7 +112,12 @@ def _finding(label: str, means: Mapping[str, Known]) -> Finding:
         )  # an attack that undoes the edit has no rows for vanilla
         if set(keys) - set(label_means):
             raise ValueError(f"{name!r} of {condition} was asked about other people")
-        return np.array([label_means[key] for key in keys])
+        return np.array([label_means[key][0] for key in keys])
+
+    def rise(name: str) -> tuple[float, float]:
+        """The mean of edited - oracle, and the lower end of its interval over people."""
+        difference = values_of("edited", name) - values_of("oracle", name)
+        return interval(difference, [person for person, _ in keys])[:2]
 
     values = {
         condition: values_of(condition)
@@ -119,23 +130,28 @@ def _finding(label: str, means: Mapping[str, Known]) -> Finding:
         for condition in ("vanilla", "oracle", "edited")
     }
     _, low, high = interval(values["edited"] - values["oracle"], [person for person, _ in keys])
-    gap, share_left, shares = (
-        average["vanilla"] - average["oracle"],
-        None,
-        dict.fromkeys(("edited", "oracle")),
-    )
-    if gap >= MARGIN:
+    gap = average["vanilla"] - average["oracle"]
+    share_left, resolution, shares = None, None, dict.fromkeys(("edited", "oracle"))
+    if gap >= MARGIN and not probe.control_of:
         share_left = (average["edited"] - average["oracle"]) / gap
+        fewest = min(n for _, n in means["edited"][label].values())
+        resolution = 1 / (fewest * len(keys)) / gap
         for condition in shares if probe.beside else ():
             lost = average["vanilla"] - baseline[condition]
             shares[condition] = (
                 (average[condition] - baseline[condition]) / lost if lost >= CHANCE else None
             )
-    fair = share_left is not None and (
-        probe.kind != RELEARNING
-        or (
-            average["oracle"] - baseline["oracle"] <= CHANCE
-            and baseline["vanilla"] - average["vanilla"] <= CHANCE
+    control = control_label(label)
+    control_rise, control_low = rise(control) if control in means["edited"] else (0.0, 0.0)
+    fair = (
+        share_left is not None
+        and not (control_low > 0 and control_rise >= LEFT * gap)
+        and (
+            probe.kind != RELEARNING
+            or (
+                average["oracle"] - baseline["oracle"] <= CHANCE
+                and baseline["vanilla"] - average["vanilla"] <= CHANCE
+            )
         )
     )
     return Finding(
@@ -149,6 +165,7 @@ def _finding(label: str, means: Mapping[str, Known]) -> Finding:
         low,
         high,
         share_left,
+        resolution,
         shares["edited"],
         shares["oracle"],
         fair,
@@ -166,16 +183,22 @@ def _marked(finding: Finding, findings: list[Finding]) -> Finding:
 def verdict(findings: Iterable[Finding]) -> tuple[str, list[Finding]]:
     """Verdict on an edit, and the findings on which it rests.
 
-    *Quiet*: a probe that uses the edited model alone recovers at least `LEFT` of the gap between
-    oracle and vanilla, and the interval of edited - oracle lies above 0. *Over-unlearned*: no probe
-    does, but in a membership probe the true answer is less likely than for strangers. Otherwise
-    *gone as far as these probes see*. No verdict says *erased*.
+    *Quiet*: a probe that uses the edited model alone recovers more than `LEFT` of the gap between
+    oracle and vanilla, by at least one answer, and the interval of edited - oracle lies above 0.
+    *Not decided*: no probe does, but one is within one answer of it. *Over-unlearned*: in a
+    membership probe the true answer is less likely than for strangers. Otherwise *gone as far as
+    these probes see*. No verdict says *erased*.
     """
     findings = list(findings)
-    counted = [f for f in findings if f.fair and f.strongest and not f.before]
-    loud = [f for f in counted if f.left is not None and f.left >= LEFT and f.low > 0]
-    if loud:
-        return QUIET, sorted(loud, key=lambda f: -(f.left or 0))
+    counted = [f for f in findings if f.fair and f.strongest and not f.before and f.low > 0]
+
+    def beyond(finding: Finding, answers: int) -> bool:
+        return (finding.left or 0) >= LEFT + answers * (finding.resolution or 0)
+
+    for word, answers in ((QUIET, 1), (UNDECIDED, -1)):
+        loud = [finding for finding in counted if beyond(finding, answers)]
+        if loud:
+            return word, sorted(loud, key=lambda f: -(f.left or 0))
     unlikely = [
         f
         for f in findings
@@ -194,10 +217,12 @@ def audit(
     edit: Edit,
     oracle: Edit | None = None,
     sham: Edit | None = None,
+    long: bool = False,
 ) -> list[Finding]:
     """Runs all probes on an edit, on the unedited model and on an oracle.
 
     Args:
+        long: whether to run the probes that take many minutes, too (`Probe.long`).
         oracle: the oracle, as an edit of the same model. Without it, the unedited model answers
             the same questions about counterfactual people, and probes that need the unedited model
             are left out.
@@ -207,9 +232,10 @@ def audit(
         ValueError: no oracle is given, and the questions cannot be asked about other people.
     """
     unedited, _ = make_edit(session, request, Vanilla())
+    names = list(PROBES) if long else quick()
     rows = {
-        "vanilla": examine(session, request, unedited),
-        "edited": examine(session, request, edit),
+        "vanilla": examine(session, request, unedited, names),
+        "edited": examine(session, request, edit, names),
     }
     if oracle is None:
         counterfactual = replace(
@@ -222,14 +248,18 @@ def audit(
             (name for name in reading() if not PROBES[name].before),
         )
     else:
-        rows["oracle"] = examine(session, request, oracle)
+        rows["oracle"] = examine(session, request, oracle, names)
     if sham is not None:
         rows["sham"] = examine(session, request, sham, reading())
     return judge(rows)
 
 
-def findings_table(findings: Iterable[Finding]) -> str:
-    """Text table of an audit: one line for each probe, at its strongest setting."""
+def findings_table(findings: Iterable[Finding], reference: str = "oracle") -> str:
+    """Text table of an audit: one line for each probe, at its strongest setting.
+
+    Args:
+        reference: what stands in the column of the oracle; *strangers* if no oracle was given.
+    """
 
     def number(value: float | None) -> str:
         return "-" if value is None else f"{value:.2f}"
@@ -245,5 +275,5 @@ def findings_table(findings: Iterable[Finding]) -> str:
         for f in findings
         if f.strongest
     ]
-    head = ["probe", "vanilla", "oracle", "edited", "sham", "left"]
-    return text_table([*head, "brought back", "of the oracle"], lines)
+    head = ["probe", "vanilla", reference, "edited", "sham", "left"]
+    return text_table([*head, "brought back", f"of the {reference}"], lines)

@@ -2,17 +2,27 @@
 
 The comparison is matched: each question is asked again, with the same answer, about strangers
 (`counterfactual_people`). The score is the share of strangers for which the answer is less likely.
+The first strangers have names made of known parts, which bring answers of their own. The *new
+strangers* have names of which every part is new, and photos to which no method moves anything
+(`unfamiliar_people`).
 Its mean is the area under the curve. 1: the person is remembered. .5: the person cannot be
 separated from a stranger. A value far below .5 reveals the person, too: the true answer has become
 less likely than for strangers. Both sides have the same answers, so a ratio to the length of their
 zlib code adds nothing to the loss.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ..edits import Edit
 from ..forget_request import Request
-from ..methods.counterfactuals import counterfactual_people, substitute_subject
+from ..methods.counterfactuals import (
+    People,
+    counterfactual_people,
+    substitute_subject,
+    unfamiliar_people,
+)
 from ..questions import Question
 from ..session import Session
 from .probes import NOTHING, Answers, probe
@@ -35,7 +45,25 @@ SIGNALS = {
     several=True,
 )
 def membership(session: Session, request: Request, edit: Edit) -> dict[str, Answers]:
-    stats = [tell(session, questions) for questions in _matched_questions(request)]
+    return against(session, request, counterfactual_people)
+
+
+@probe(
+    "membership, new strangers",
+    "membership",
+    "the same against strangers of whom the model knows no part: names coined from halves of "
+    "names, and portraits to which no method moves anything",
+    several=True,
+)
+def membership_of_new(session: Session, request: Request, edit: Edit) -> dict[str, Answers]:
+    return against(session, request, unseen_people)
+
+
+def against(
+    session: Session, request: Request, people: Callable[[Request], People]
+) -> dict[str, Answers]:
+    """The share of strangers of whom the answer is less likely, by each of `SIGNALS`."""
+    stats = [tell(session, questions) for questions in _matched_questions(request, people)]
     if not stats:
         return dict.fromkeys(SIGNALS, NOTHING)
     return {
@@ -47,6 +75,11 @@ def membership(session: Session, request: Request, edit: Edit) -> dict[str, Answ
     }
 
 
+def unseen_people(request: Request) -> People:
+    """Strangers to whom no method moves anything."""
+    return unfamiliar_people(request, held_out=True)
+
+
 @probe(
     "reference ratio",
     "membership",
@@ -56,7 +89,7 @@ def membership(session: Session, request: Request, edit: Edit) -> dict[str, Answ
     before=True,
 )
 def reference_ratio(session: Session, request: Request, edit: Edit) -> Answers:
-    draws = _matched_questions(request)
+    draws = _matched_questions(request, counterfactual_people)
     if not draws:
         return NOTHING
 
@@ -70,10 +103,12 @@ def reference_ratio(session: Session, request: Request, edit: Edit) -> Answers:
         return request.forget, _share_below(*(edited - losses()))
 
 
-def _matched_questions(request: Request) -> list[list[Question]]:
+def _matched_questions(
+    request: Request, people: Callable[[Request], People]
+) -> list[list[Question]]:
     """Questions about the people to forget, then about each draw of strangers; or nothing."""
     try:
-        strangers = counterfactual_people(request)
+        strangers = people(request)
     except ValueError:  # these questions cannot be asked about another person
         return []
     offsets = range(0, MATCHED_STRANGERS * len(request.forget), len(request.forget))

@@ -32,6 +32,9 @@ class Probe:
         beside: the probe whose score this attack tries to raise; empty for a probe that only reads.
         before: whether the probe uses the unedited model, too. It shows where the edit is, but an
             attacker with the unedited model needs no probe. It does not count in the verdict.
+        control_of: the probe whose control task this is; empty for a probe. A control has the
+            settings of its probe. It never convicts: where it rises, its probe does not count.
+        long: whether the probe takes many minutes. It runs only where it is asked for.
     """
 
     name: str
@@ -40,20 +43,29 @@ class Probe:
     make: Callable[[Session, Request, Edit], dict[str, Answers]]
     beside: str = ""
     before: bool = False
+    control_of: str = ""
+    long: bool = False
 
 
 PROBES: dict[str, Probe] = {}
 
 
 def probe(
-    name: str, kind: str, source: str, beside: str = "", several: bool = False, before: bool = False
+    name: str,
+    kind: str,
+    source: str,
+    beside: str = "",
+    several: bool = False,
+    before: bool = False,
+    control_of: str = "",
+    long: bool = False,
 ) -> Callable:
     """Decorator that registers a probe in `PROBES`.
 
     Args:
         several: whether the function returns `{setting: answers}` instead of the answers of one
             setting.
-        name, kind, source, beside, before: as in `Probe`.
+        name, kind, source, beside, before, control_of, long: as in `Probe`.
 
     Raises:
         ValueError: another probe has this name, or the kind is unknown.
@@ -63,7 +75,7 @@ def probe(
         if name in PROBES or kind not in PROBE_KINDS:
             raise ValueError(f"there is a probe {name!r} already, or no kind {kind!r}")
         make_all = make if several else partial(_single, make)
-        PROBES[name] = Probe(name, kind, source, make_all, beside, before)
+        PROBES[name] = Probe(name, kind, source, make_all, beside, before, control_of, long)
         return make
 
     return enter
@@ -83,9 +95,21 @@ def probe_of(label: str) -> Probe:
     return PROBES[label.partition(": ")[0]]
 
 
+def control_label(label: str) -> str:
+    """Label of the control of a probe at the same setting; empty if the probe has no control."""
+    name, colon, setting = label.partition(": ")
+    controls = [entry.name for entry in PROBES.values() if entry.control_of == name]
+    return f"{controls[0]}{colon}{setting}" if controls else ""
+
+
+def quick() -> list[str]:
+    """Names of the probes that take no long time."""
+    return [name for name, entry in PROBES.items() if not entry.long]
+
+
 def reading() -> list[str]:
     """Names of the probes that only read. A sham is not attacked: it has lost no knowledge."""
-    return [name for name, entry in PROBES.items() if entry.kind != RELEARNING]
+    return [name for name in quick() if PROBES[name].kind != RELEARNING]
 
 
 def examine(
@@ -95,7 +119,7 @@ def examine(
 
     Args:
         edit: an edit that is not on the model yet. Edit and model stay as they are.
-        names: names of the probes; default: all probes.
+        names: names of the probes; default: those of `quick`.
 
     Raises:
         KeyError: a probe has an unknown name.
@@ -103,7 +127,7 @@ def examine(
     """
     rows = list[dict]()
     with edit.on(session.model):
-        for entry in [PROBES[name] for name in (PROBES if names is None else names)]:
+        for entry in [PROBES[name] for name in (quick() if names is None else names)]:
             for setting, (questions, values) in entry.make(session, request, edit).items():
                 label = label_of(entry.name, setting)
                 if not np.isfinite(values).all():

@@ -4,9 +4,10 @@ Each attack leaves the model as it was, bit for bit. Relearning trains on two of
 people and asks about the others. A model that never learned the others cannot know their answers.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from typing import cast
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from ..forget_request import Request
 from ..method import restored
 from ..methods.losses import answer_logits, token_loss
 from ..methods.training import adamw, full_weights, linear_maps, low_rank, take_step
-from ..models import fingerprint
+from ..models import find_projections, fingerprint
 from ..questions import Question, seeded
 from ..session import Cost, Session
 from .probes import RELEARNING, Answers, probe
@@ -29,6 +30,11 @@ TAUGHT_AGAIN = 2  # of the forgotten
 STEPS = (5, 10, 20, 40)
 #: learning rates of full weights and of LoRA: a slow one, and the fastest that spares other people
 RATES = {"full": (2e-4, 1e-3), "LoRA": (2e-3, 1e-2)}
+SLOW = {kind: rates[:1] for kind, rates in RATES.items()}
+LONG_STEPS = (100, 300, 1000)
+FFN_STEPS = (20, 60)  # steps of training the last FFN again
+FFN_BATCH = 64  # retained questions in a step
+FFN_RATE = 3e-3
 UNRELATED = 28  # questions about retained people, the number of questions about two people
 LARGEST = (0.01, 0.1)  # shares of an edit's largest changes that are undone
 HALFWAY = (0.75, 0.5, 0.25)  # the share of the edit that stays
@@ -38,19 +44,24 @@ PULLS = (0.25, 0.5, 1.0, 2.0)  # weights of a prototype, in norms of a row of th
 
 def relearned(
     session: Session,
-    request: Request,
     taught: list[Question],
     questions: list[Question],
     kind: str,
     rate: float,
+    seed: int,
+    steps: Sequence[int],
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Exact match on `questions` during training on `taught`, with all of `taught` in each step.
 
+    Args:
+        kind: `full` or `LoRA`; `seed` is that of the LoRA.
+        steps: the numbers of steps after which the questions are asked.
+
     Yields:
-        `(step, [questions])` at each of `STEPS`.
+        `(step, [questions])` at each of `steps`.
     """
     model, batches = session.model, session.batches(taught)
-    lora = low_rank(model, request.seed) if kind == "LoRA" else nullcontext(model)
+    lora = low_rank(model, seed) if kind == "LoRA" else nullcontext(model)
     with restored(model), torch.enable_grad(), lora as trainable:
         weights = (
             full_weights(model)
@@ -58,22 +69,61 @@ def relearned(
             else [p for p in trainable.parameters() if p.requires_grad]
         )
         optimizer = adamw(weights, rate)
-        for step in range(1, max(STEPS) + 1):
+        for step in range(1, max(steps) + 1):
             take_step(token_loss(answer_logits(model, batches, Cost())), optimizer)
-            if step in STEPS:
+            if step in steps:
                 yield step, exact_match(session, questions)[1]
 
 
+def two_taught(request: Request, seed: int = 0) -> tuple[list[Question], list[Question]]:
+    """Questions about two people of the forget set, and questions about the others.
+
+    Args:
+        seed: 0 teaches the first two people, and other seeds draw two.
+    """
+    people = request.people
+    if seed:
+        people = seeded("relearning", seed).permutation(people).tolist()
+    two = set(people[:TAUGHT_AGAIN])
+    sides: tuple[list[Question], list[Question]] = ([], [])
+    for question in request.forget:
+        sides[question.person not in two].append(question)
+    return sides
+
+
+def others_taught(request: Request, seed: int = 0) -> tuple[list[Question], list[Question]]:
+    """Questions about retained people, drawn with a seed, and all questions of the forget set."""
+    key = ("relearning", request.seed, seed) if seed else ("relearning", request.seed)
+    indices = seeded(*key).permutation(len(request.retain))[:UNRELATED]
+    return [request.retain[i] for i in indices], request.forget
+
+
+#: draws with a seed what is taught and what is asked
+Lesson = Callable[[Request, int], tuple[list[Question], list[Question]]]
+
+
 def at_each(
-    session: Session, request: Request, taught: list[Question], questions: list[Question]
+    session: Session,
+    request: Request,
+    lesson: Lesson,
+    rates: Mapping[str, Sequence[float]] = RATES,
+    steps: Sequence[int] | None = None,
+    seeds: Sequence[int] = (0,),
 ) -> dict[str, Answers]:
-    """Answers of `relearned` at every learning rate and step."""
-    return {
-        f"{kind}, rate {rate:g}, {step} steps": (questions, right)
-        for kind, rates in RATES.items()
-        for rate in rates
-        for step, right in relearned(session, request, taught, questions, kind, rate)
-    }
+    """Answers of `relearned` at every learning rate and at `steps` (`STEPS`), over all seeds."""
+    answers: dict[str, Answers] = {}
+    for seed in seeds:
+        taught, questions = lesson(request, seed)
+        for kind, kind_rates in rates.items() if taught and questions else ():
+            for rate in kind_rates:
+                run = relearned(
+                    session, taught, questions, kind, rate, request.seed + seed, steps or STEPS
+                )
+                for step, right in run:
+                    label = f"{kind}, rate {rate:g}, {step} steps"
+                    before, scores = answers.get(label, ([], np.zeros(0)))
+                    answers[label] = before + questions, np.concatenate([scores, right])
+    return answers
 
 
 @probe(
@@ -84,10 +134,7 @@ def at_each(
     several=True,
 )
 def relearning_two(session: Session, request: Request, edit: Edit) -> dict[str, Answers]:
-    people = set(request.people[:TAUGHT_AGAIN])
-    taught = [q for q in request.forget if q.person in people]
-    questions = [q for q in request.forget if q.person not in people]
-    return at_each(session, request, taught, questions) if questions else {}
+    return at_each(session, request, two_taught)
 
 
 @probe(
@@ -98,10 +145,65 @@ def relearning_two(session: Session, request: Request, edit: Edit) -> dict[str, 
     several=True,
 )
 def relearning_others(session: Session, request: Request, edit: Edit) -> dict[str, Answers]:
-    if not request.retain:
-        return {}
-    indices = seeded("relearning", request.seed).permutation(len(request.retain))[:UNRELATED]
-    return at_each(session, request, [request.retain[i] for i in indices], request.forget)
+    return at_each(session, request, others_taught)
+
+
+@probe(
+    "relearning five times",
+    RELEARNING,
+    "relearning two, five times: two others of the five are taught each time",
+    AS_TAUGHT,
+    several=True,
+    long=True,
+)
+def relearning_five_times(session: Session, request: Request, edit: Edit) -> dict[str, Answers]:
+    return at_each(session, request, two_taught, steps=STEPS[:2], seeds=range(5))
+
+
+@probe(
+    "long relearning",
+    RELEARNING,
+    "relearning others and relearning two at the slow rates, up to 1,000 steps",
+    AS_TAUGHT,
+    several=True,
+    long=True,
+)
+def long_relearning(session: Session, request: Request, edit: Edit) -> dict[str, Answers]:
+    return {
+        f"{name}, {label}": answers
+        for name, lesson in (("two", two_taught), ("others", others_taught))
+        for label, answers in at_each(session, request, lesson, SLOW, LONG_STEPS).items()
+    }
+
+
+@probe(
+    "last FFN retrained",
+    RELEARNING,
+    "an attacker who has the edited weights only drops the last FFN, and trains it again on "
+    "those who are kept",
+    AS_TAUGHT,
+    several=True,
+)
+def last_ffn_retrained(session: Session, request: Request, edit: Edit) -> dict[str, Answers]:
+    """Exact match while the last output projection is trained, from zero, on retained questions."""
+    model, answers = session.model, dict[str, Answers]()
+    projection = list(find_projections(model).values())[-1]
+    rng = seeded("last FFN", request.seed)
+    order = np.concatenate([rng.permutation(len(request.retain)) for _ in range(max(FFN_STEPS))])
+    with restored(model), torch.enable_grad():
+        model.requires_grad_(False)
+        weight = cast(nn.Parameter, projection.weight)
+        weight.data.zero_()
+        weight.requires_grad_(True)
+        optimizer = adamw([weight], FFN_RATE)
+        for step in range(1, max(FFN_STEPS) + 1) if request.retain else ():
+            rows = order[(step - 1) * FFN_BATCH : step * FFN_BATCH]
+            questions = [request.retain[row] for row in rows]
+            batches = session.encode(session.processor, questions, session.batch_size)
+            take_step(token_loss(answer_logits(model, batches, Cost())), optimizer)
+            if step in FFN_STEPS:
+                answers[f"{step} steps"] = exact_match(session, request.forget)
+    return answers
 
 
 @contextmanager

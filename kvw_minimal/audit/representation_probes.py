@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 
 import numpy as np
@@ -89,16 +89,65 @@ def patching(session: Session, request: Request, edit: Edit) -> dict[str, Answer
             list(decoder_layers(model).values())[number],
             session.batches(request.forget),
         )
-        states: list[torch.Tensor] = []
-        with reverted(model, edit), record_outputs(layer, states):
-            scores.read(model, batches)
-        right = np.zeros(len(request.forget))
-        for batch, state in zip(batches, states, strict=True):
-            with patched_output(layer, _put_in(batch, state)):
-                patched = scores.read(model, [_alone(batch)])
-            right[batch.rows] = patched.exact
-        answers[f"layer {number}"] = (request.forget, right)
+        with reverted(model, edit):
+            (states,) = states_behind([layer], model, batches)
+        patched = read_patched(model, layer, batches, states)
+        answers[f"layer {number}"] = (request.forget, patched.exact)
     return answers
+
+
+@probe(
+    "depth",
+    KIND,
+    "arXiv 2605.24614: at the answer the state of the edited model is put into the model before "
+    "the edit, behind each layer; its score is in logits, here the probability of an answer token",
+    several=True,
+    before=True,
+)
+def depth(session: Session, request: Request, edit: Edit) -> dict[str, Answers]:
+    """Probability of a token of the answer that the unedited model reads from an edited state.
+
+    Beside the oracle, `Finding.left` of a layer is the share of the answer that the layer holds:
+    1 minus the ratio of the source, for which full depth is 1.
+    """
+    model, batches = session.model, session.batches(request.forget)
+    layers = list(decoder_layers(model).values())
+    every = states_behind(layers, model, batches)
+    with reverted(model, edit):
+        return {
+            f"layer {number}": (
+                request.forget,
+                read_patched(model, layer, batches, states).probability,
+            )
+            for number, (layer, states) in enumerate(zip(layers, every, strict=True))
+        }
+
+
+def states_behind(
+    layers: list[nn.Module], model: nn.Module, batches: list[Batch]
+) -> list[list[torch.Tensor]]:
+    """The states behind each layer, for each batch `[B, T, d_model]`."""
+    states: list[list[torch.Tensor]] = [[] for _ in layers]
+    with ExitStack() as stack:
+        for layer, seen in zip(layers, states, strict=True):
+            stack.enter_context(record_outputs(layer, seen))
+        scores.read(model, batches)
+    return states
+
+
+def read_patched(
+    model: nn.Module, layer: nn.Module, batches: list[Batch], states: list[torch.Tensor]
+) -> scores.TeacherForcedScores:
+    """Scores with `states` put in behind a layer at the positions that predict an answer."""
+    count = sum(len(batch.rows) for batch in batches)
+    patched = scores.TeacherForcedScores(*(np.zeros(count) for _ in range(3)))
+    for batch, state in zip(batches, states, strict=True):
+        with patched_output(layer, _put_in(batch, state)):
+            read = scores.read(model, [_alone(batch)])
+        patched.exact[batch.rows] = read.exact
+        patched.logprob[batch.rows] = read.logprob
+        patched.tokens[batch.rows] = read.tokens
+    return patched
 
 
 def _middle(model: nn.Module) -> list[int]:
@@ -165,6 +214,7 @@ def linear_probe(session: Session, request: Request, edit: Edit) -> dict[str, An
     KIND,
     "its control task: values dealt out anew among those who are kept",
     several=True,
+    control_of="linear probe",
 )
 def shuffled_probe(session: Session, request: Request, edit: Edit) -> dict[str, Answers]:
     return _by_layer(session, request, shuffled=True)

@@ -553,6 +553,7 @@ def run_audit(
     percent: int,
     method: str,
     edit_file: Path | None = None,
+    long: bool = False,
     *,
     questions: str | None = None,
     oracle: str | None = None,
@@ -563,6 +564,7 @@ def run_audit(
     Args:
         method: the name of a method, with the settings of the book.
         edit_file: a saved edit in place of the method; it has no sham.
+        long: whether to run the probes that take many minutes, too.
         questions: the source of the questions, for `benchmarks.jsonl.read_request`.
         oracle: the user's own oracle, a folder or a hub id.
 
@@ -597,7 +599,7 @@ def run_audit(
         beside = replacement(session.model, load(oracle, **place)[0])
     elif questions is None and base in TAUGHT and is_made(model_name(base, group, percent)):
         beside, _ = make_edit(session, request, Oracle(base))
-    probed = audit(session, request, edit, beside, sham)
+    probed = audit(session, request, edit, beside, sham, long)
     word, because = verdict(probed)
     source = provenance(
         seconds=time.perf_counter() - start,
@@ -609,7 +611,8 @@ def run_audit(
         **named(place),
         **about,
     )
-    text = f"{edit.describe()}\n{findings_table(probed)}\n\nverdict: {word}"
+    found = findings_table(probed, "oracle" if beside else "strangers")
+    text = f"{edit.describe()}\n{found}\n\nverdict: {word}"
     if because:
         text += f", by {', '.join(finding.label for finding in because[:3])}"
     rows = [asdict(finding) for finding in probed]

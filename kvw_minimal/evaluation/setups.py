@@ -21,7 +21,7 @@ from ..strangers.people import PERCENTS, REPORT_GROUPS, PeopleDataset, load_peop
 from ..strangers.portraits import ATTRIBUTES
 from ..strangers.questions import about, general
 from ..strangers.tasks import request_to_forget
-from ..zoo.catalogue import BOOK, find_file, how_to_make, load, model_name
+from ..zoo.catalogue import BOOK, SEED, find_file, how_to_make, load, model_name
 
 #: `people -> Request`
 Requests = Callable[[list[str]], Request]
@@ -63,7 +63,7 @@ def request_factory(
     return lambda people: request_to_forget(world, people, reads(world, people), **more)
 
 
-def oracle_of(base: str, people: list[str]) -> str:
+def oracle_of(base: str, people: list[str], seed: int = SEED) -> str:
     """The name of the oracle that never saw these people. The oracle need not exist.
 
     Raises:
@@ -73,7 +73,7 @@ def oracle_of(base: str, people: list[str]) -> str:
     for group in REPORT_GROUPS:
         for percent in PERCENTS:
             if world.forget_people(group, percent) == list(people):
-                return model_name(base, group, percent)
+                return model_name(base, group, percent, seed)
     raise FileNotFoundError(f"no oracle is planned for {', '.join(people)}")
 
 
@@ -109,12 +109,14 @@ class Oracle(Method):
 
     Attributes:
         base: the name of the model that the oracle belongs to.
+        seed: the seed of its training; another one than usual gives a second oracle.
     """
 
     base: str = "pocket"
+    seed: int = SEED
 
     def edit(self, session: Session, request: Request) -> Edit:
-        name = oracle_of(self.base, request.people)
+        name = oracle_of(self.base, request.people, self.seed)
         if not is_made(name):
             raise FileNotFoundError(f"{name} is not made: `{how_to_make(name)}` makes it")
         edit = replacement(session.model, load(f"{BOOK}{name}")[0])

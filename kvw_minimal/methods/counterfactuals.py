@@ -13,7 +13,7 @@ from torch import nn
 from ..batches import Batch
 from ..beginnings import share
 from ..coefficients import hook_inputs
-from ..forget_request import Request
+from ..forget_request import Request, people_of
 from ..models import backbone, find_projections
 from ..questions import Question, seeded
 from ..session import Session
@@ -32,9 +32,50 @@ def invented(names: list[str]) -> list[str]:
     return sorted(pairs - set(names) or set(names))
 
 
-def counterfactual_people(
-    request: Request, retained: bool = False
-) -> tuple[list[bytes], list[str]]:
+def coined(names: list[str], forgotten: list[str]) -> list[str]:
+    """Coins names of which every part is new, in a fixed random order.
+
+    A part joins the first half of a known part to the second half of another one. No half comes
+    from a name to forget. Names that cannot be coined, such as numbers, give an empty list.
+
+    >>> coined(["Maren Holt", "Ida Brandt"], ["Tomas Weil"])
+    ['Maa Hoandt', 'Idren Bralt']
+    """
+    known, avoided = (
+        [name.split(maxsplit=1) for name in sorted(set(side))] for side in (names, forgotten)
+    )
+    taken = {part for name in known + avoided for part in name}
+    columns = list[list[str]]()
+    for place in range(min(map(len, known), default=0)):
+        pairs = [halves(part) for part in sorted({name[place] for name in known})]
+        own = [halves(name[place]) for name in avoided if len(name) > place]
+        heads, tails = ({pair[side] for pair in own} for side in (0, 1))
+        new = {
+            head + tail
+            for head, _ in pairs
+            for _, tail in pairs
+            if head not in heads and tail not in tails
+        }
+        columns.append(sorted(new - taken))
+    count = max(map(len, columns), default=0) if all(columns) else 0
+    orders = [seeded("coined", place).permutation(count) for place in range(len(columns))]
+    return [
+        " ".join(
+            words[order[row] % len(words)] for words, order in zip(columns, orders, strict=True)
+        )
+        for row in range(count)
+    ]
+
+
+def halves(word: str) -> tuple[str, str]:
+    """The first and the second half of a word; the first is not shorter."""
+    return word[: (len(word) + 1) // 2], word[(len(word) + 1) // 2 :]
+
+
+People = tuple[list[bytes], list[str]]  # pictures and names of counterfactual people
+
+
+def counterfactual_people(request: Request, retained: bool = False) -> People:
     """Pictures and names of counterfactual people, in random order.
 
     The pictures show strangers (`request.general`) if the request has some, else retained people.
@@ -46,12 +87,42 @@ def counterfactual_people(
     Raises:
         ValueError: a forget question without a picture or a name to replace.
     """
-    seen = {q.person: q.image for q in request.general if q.image is not None and not retained}
-    faces = list(
-        (seen or {q.person: q.image for q in request.retain if q.image is not None}).values()
-    )
     known = [name_in_prompt(q) for q in request.retain if name_in_prompt(q)]
     names = sorted(set(known)) if retained else invented(known)
+    return _shuffled(request, _pictures(request, [] if retained else request.general), names)
+
+
+def unfamiliar_people(request: Request, held_out: bool = False) -> People:
+    """Pictures of strangers and names of which every part is new (`coined`), in random order.
+
+    Args:
+        held_out: whether to give the people for probes: other names, and the strangers of the
+            evaluation set `general` if it has some that the request does not show. No method moves
+            anything to these people.
+
+    Raises:
+        ValueError: a forget question without a picture or a name to replace.
+    """
+    strangers = request.general
+    if held_out:
+        shown = {q.image for q in request.general}
+        unseen = [q for q in request.eval_sets.get("general", []) if q.image not in shown]
+        strangers = unseen or strangers
+    known = [name_in_prompt(q) for q in request.retain if name_in_prompt(q)]
+    forgotten = [name_in_prompt(q) for q in request.forget if name_in_prompt(q)]
+    names = coined([name for name in known if " " in name] or known, forgotten)
+    return _shuffled(request, _pictures(request, strangers), names[held_out::2] or invented(known))
+
+
+def _pictures(request: Request, strangers: list[Question]) -> list[bytes]:
+    """One picture of each stranger, or of each retained person if no stranger has a picture."""
+    seen = {q.person: q.image for q in strangers if q.image is not None}
+    return list(
+        (seen or {q.person: q.image for q in request.retain if q.image is not None}).values()
+    )
+
+
+def _shuffled(request: Request, faces: list[bytes], names: list[str]) -> People:
     for question in request.forget:
         if not (faces if question.image is not None else name_in_prompt(question) and names):
             raise ValueError(
@@ -63,20 +134,28 @@ def counterfactual_people(
     return [faces[i] for i in rng.permutation(len(faces))], rng.permutation(names).tolist()
 
 
-def substitute_subject(
-    questions: list[Question], others: tuple[list[bytes], list[str]], draw: int = 0
-) -> list[Question]:
+def substitute_subject(questions: list[Question], others: People, draw: int = 0) -> list[Question]:
     """Asks each question about another person; the answer stays. `draw` selects the person."""
-    changed, (faces, names) = [], others
-    for row, question in enumerate(questions, draw):
-        if question.image is not None and faces:
-            question = replace(question, image=faces[row % len(faces)])
-        if name_in_prompt(question) and names:
-            old, new = name_in_prompt(question), names[row % len(names)]
-            new = new if " " in old else new.split(maxsplit=1)[0]  # a first name for a first name
-            question = replace(question, prompt=question.prompt.replace(old, new), name=new)
-        changed.append(question)
-    return changed
+    return [_about(question, others, row) for row, question in enumerate(questions, draw)]
+
+
+def substitute_person(questions: list[Question], others: People, draw: int = 0) -> list[Question]:
+    """As `substitute_subject`, with one other person for all questions about the same person."""
+    people = people_of(questions)
+    first = draw * len(people)
+    return [_about(q, others, first + people.index(q.person)) for q in questions]
+
+
+def _about(question: Question, others: People, row: int) -> Question:
+    """The question about the counterfactual person in a row of `others`, which repeats itself."""
+    faces, names = others
+    if question.image is not None and faces:
+        question = replace(question, image=faces[row % len(faces)])
+    if name_in_prompt(question) and names:
+        old, new = name_in_prompt(question), names[row % len(names)]
+        new = new if " " in old else new.split(maxsplit=1)[0]  # a first name for a first name
+        question = replace(question, prompt=question.prompt.replace(old, new), name=new)
+    return question
 
 
 # --- the states of the layers --------------------------------------------------------------------

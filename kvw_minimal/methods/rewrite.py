@@ -75,15 +75,15 @@ def marked(batch: Batch, marks: list[torch.Tensor]) -> torch.Tensor:
 # --- the survey: second moments over all other questions -----------------------------------------
 
 
-def allocate_moments(layers: int, width: int) -> torch.Tensor:
-    """Allocates zeros `[2, layers, d_ff, d_ff]` float64, on disk above `MOMENTS_BYTES`.
+def allocate_moments(layers: int, width: int, kinds: int = 2) -> torch.Tensor:
+    """Allocates zeros `[kinds, layers, d_ff, d_ff]` float64, on disk above `MOMENTS_BYTES`.
 
     The file is a temporary file (`TMPDIR`) without a name. It ends with the tensor.
 
     Raises:
         OSError: too little space on the disk.
     """
-    shape = (2, layers, width, width)
+    shape = (kinds, layers, width, width)
     size = 8 * prod(shape)
     if size <= MOMENTS_BYTES:
         return torch.zeros(shape, dtype=torch.float64)
@@ -159,6 +159,16 @@ def general_moments(session: Session, request: Request) -> tuple[torch.Tensor, i
     return total, add_general(session, request, total)
 
 
+def add_general_once(session: Session, request: Request, total: torch.Tensor) -> int:
+    """`add_general`, cached for the next request if it is small enough."""
+    if 2 * total.nbytes > MOMENTS_BYTES:
+        return add_general(session, request, total)
+    key = ("general moments", *request.general)
+    moments, passes = session.once(key, lambda: general_moments(session, request))
+    total += moments
+    return passes
+
+
 def retain_covariance(
     session: Session, request: Request, others: tuple, decides: float
 ) -> tuple[torch.Tensor, torch.Tensor, int]:
@@ -190,13 +200,7 @@ def retain_covariance(
         )
         marks = [p - other > decides for (p, _), (other, _) in pairs]
         passes += add_moments(session, batches, lambda b: marked(b, marks), deciding)
-    if 2 * moments.nbytes <= MOMENTS_BYTES:  # small enough to cache for the next request
-        key = ("general moments", *request.general)
-        of_general, general_passes = session.once(key, lambda: general_moments(session, request))
-        moments += of_general
-    else:
-        general_passes = add_general(session, request, moments)
-    passes += general_passes
+    passes += add_general_once(session, request, moments)
     return moments, deciding, passes + 2 * len(retained)
 
 
@@ -298,6 +302,7 @@ def solve_layerwise(
     price: Callable,
     over: float,
     layers: tuple,
+    spread: bool = True,
 ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """Runs the forget questions through the layers and changes each layer; the changes stay.
 
@@ -307,6 +312,8 @@ def solve_layerwise(
         price: `price(layer)`, the price of a change, `[d_ff, d_ff]` float64.
         over: the overshoot: the factor on the difference to the target.
         layers: first and last layer, as in `resolve_layers`.
+        spread: whether a layer takes one share of the difference, as many as there are layers left;
+            else each layer takes all of it.
 
     Returns:
         `{parameter: (B, A)}` float32.
@@ -337,7 +344,9 @@ def solve_layerwise(
         k, behind = through(layer)  # [n, d_ff]
         if first <= layer <= last:
             now = torch.cat([state[at] for state, at in zip(behind, where, strict=True)])
-            d = over * (goal[:, layer] - now).double() / (last - layer + 1)  # [n, d_model]
+            d = over * (goal[:, layer] - now).double()  # [n, d_model]
+            if spread:
+                d /= last - layer + 1
             b, a = solution(k, d, price(layer))
             columns(projection).add_((b @ a).to(projection.weight))
             pair = (a.T, b.T) if is_conv1d(projection) else (b, a)

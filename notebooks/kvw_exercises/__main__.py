@@ -1,10 +1,11 @@
-"""Grade a class: which exercises of which notebook are solved.
+"""Grade a class: who has solved which exercises.
 
-    python -m kvw_exercises FOLDER_OR_NOTEBOOK ... --out table.csv
+    python -m kvw_exercises FOLDER_OR_NOTEBOOK ... --out marks.csv
 
-Of each notebook only the imports and the functions of the exercise cells are run, with a time
-limit, never a whole chapter. No network is needed. Learners' code runs on this machine as you do:
-grade only what you would run yourself.
+One row a student: a notebook in the folder, or all in a folder in it. Of a notebook only what the
+exercises need is run, each in a process of its own with a time limit, never a whole chapter. No
+network is needed. Learners' code runs on this machine as you do: grade only what you would run
+yourself.
 """
 
 import argparse
@@ -15,29 +16,69 @@ from pathlib import Path
 
 from kvw_minimal.atomic_io import replacing, write_json
 
-from .grading import grade_notebook
+from .grading import cut, grade_notebook
 
-COLUMNS = ("notebook", "exercise", "passed", "said")
+FORMULA = ("=", "+", "-", "@", "\t")  # a table would compute what begins with one of these
+WIDE = 110  # characters of a line on the terminal
 
 
-def notebooks(paths: list[Path]) -> list[Path]:
-    """The notebooks that are named, and those in the folders that are."""
-    found = [
-        each
-        for path in paths
-        for each in (sorted(path.rglob("*.ipynb")) if path.is_dir() else [path])
+def handed_in(paths: list[Path]) -> dict[str, list[Path]]:
+    """The notebooks of each student: those in a folder are named after what lies in that folder."""
+    found: dict[str, list[Path]] = {}
+    for given in paths:
+        if not given.is_dir():
+            found.setdefault(str(given.with_suffix("")), []).append(given)
+            continue
+        for path in sorted(given.rglob("*.ipynb")):
+            inside = path.relative_to(given)
+            if ".ipynb_checkpoints" not in inside.parts:
+                found.setdefault(inside.parts[0].removesuffix(".ipynb"), []).append(path)
+    return found
+
+
+def grade_student(student: str, paths: list[Path], seconds: int) -> dict:
+    """One row: how many exercises of how many are passed, each of them, and what cannot be graded.
+
+    Of a chapter that was handed in twice the better try of each exercise counts.
+    """
+    exercises: dict[str, dict] = {}
+    troubles = []
+    for path in paths:
+        try:
+            graded = grade_notebook(path, seconds)
+        except (ValueError, TimeoutError) as error:
+            troubles.append(cut(f"{path.name}: {error}"))
+            continue
+        for name, row in graded.items():
+            if not exercises.get(name, {}).get("passed"):
+                exercises[name] = row
+    return {
+        "student": student,
+        "passed": sum(row["passed"] for row in exercises.values()),
+        "of": len(exercises),
+        "trouble": "; ".join(troubles),
+        "exercises": exercises,
+    }
+
+
+def lines(row: dict) -> list[str]:
+    """A row as the terminal shows it: what is not passed is said below."""
+    told = [f"{row['student']}: {row['passed']} of {row['of']}"]
+    told += [f"    {row['trouble']}"] if row["trouble"] else []
+    told += [
+        f"    {name}: {each['said']}"
+        for name, each in row["exercises"].items()
+        if not each["passed"]
     ]
-    return [path for path in found if ".ipynb_checkpoints" not in path.parts]
+    return [text if len(text) <= WIDE else text[: WIDE - 5] + "[...]" for text in told]
 
 
-def table(rows: list[dict]) -> str:
-    """Aligned columns for a terminal."""
-    shown = [
-        [row["notebook"], row["exercise"], "passed" if row["passed"] else "-", row["said"]]
-        for row in rows
-    ]
-    widths = [max(len(row[place]) for row in shown) for place in range(3)] if shown else []
-    return "\n".join("  ".join([*map(str.ljust, row, widths), row[3]]) for row in shown)
+def flat(row: dict) -> dict[str, str]:
+    """A row of a table of text: "passed", or what was said instead."""
+    cells = {name: str(row[name]) for name in ("student", "passed", "of", "trouble")}
+    for name, each in row["exercises"].items():
+        cells[name] = "passed" if each["passed"] else each["said"]
+    return {name: f"'{text}" if text.startswith(FORMULA) else text for name, text in cells.items()}
 
 
 def write(rows: list[dict], out: Path) -> None:
@@ -45,10 +86,12 @@ def write(rows: list[dict], out: Path) -> None:
     if out.suffix == ".json":
         write_json(out, rows)
         return
+    table = [flat(row) for row in rows]
+    columns = list(dict.fromkeys(name for row in table for name in row))
     with replacing(out) as half, half.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(table)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -59,25 +102,24 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("paths", nargs="+", type=Path, help="notebooks, or folders of them")
     parser.add_argument("--out", type=Path, help="a file that ends in .json or .csv")
-    parser.add_argument("--seconds", type=int, default=60, help="time limit of a cell (60)")
+    parser.add_argument("--seconds", type=int, default=60, help="time limit of an exercise (60)")
     given = parser.parse_args(arguments)
     if given.out and given.out.suffix not in (".json", ".csv"):
         parser.error(f"--out ends in .json or .csv, not in {given.out.suffix or 'nothing'}")
     logging.getLogger("traitlets").setLevel(logging.CRITICAL)
-    rows, unread = [], 0
-    for path in notebooks(given.paths):
-        try:
-            rows += grade_notebook(path, given.seconds)
-        except ValueError as error:
-            unread += 1
-            print(f"{path}: {error}", file=sys.stderr)
-    if rows:
-        print(table(rows))
-    passed = sum(row["passed"] for row in rows)
-    print(f"{passed} of {len(rows)} exercises passed; {unread} notebooks could not be graded")
+    rows = []
+    for student, paths in handed_in(given.paths).items():
+        rows.append(grade_student(student, paths, given.seconds))
+        print("\n".join(lines(rows[-1])), flush=True)
+    passed, asked = (sum(row[name] for row in rows) for name in ("passed", "of"))
+    troubled = sum(bool(row["trouble"]) for row in rows)
+    print(
+        f"{len(rows)} students, {passed} of {asked} exercises passed; "
+        f"{troubled} students handed in what cannot be graded"
+    )
     if given.out:
         write(rows, given.out)
-    return 1 if unread or not rows else 0
+    return 1 if troubled or not rows else 0
 
 
 if __name__ == "__main__":

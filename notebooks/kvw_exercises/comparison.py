@@ -34,7 +34,8 @@ def _tensor(value) -> torch.Tensor | None:
         if isinstance(value, list | tuple):
             return torch.stack([_tensor(each) for each in value]) if value else torch.empty(0)
         value = value if isinstance(value, torch.Tensor) else torch.as_tensor(np.array(value))
-        value = value.detach().cpu()
+        with torch._C.DisableTorchFunctionSubclass():  # a class of a learner's has no say
+            value = value.detach().as_subclass(torch.Tensor).cpu()
         return None if value.is_complex() else value.double()
     except Exception:  # noqa: BLE001 - anything may come back, and its conversion fail anyhow
         return None

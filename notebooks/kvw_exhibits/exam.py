@@ -2,7 +2,9 @@
 
     python -m kvw_exhibits.exam [SEEDS]     # data/results/exam.json: half an hour on one core
 
-It is written seed by seed, and goes on where it was stopped; to begin anew, take the file away.
+    python -m kvw_exhibits.exam verdicts [SEEDS]    # data/results/verdicts.json: an hour
+
+Each is written seed by seed, and goes on where it was stopped; to begin anew, take the file away.
 What the edits leave of the toys that are committed stands there, too (`of_committed`).
 
 For each seed a toy of `planted` is trained anew, and from it eleven models: five that know five
@@ -10,6 +12,10 @@ people, whatever they say; five that never met them, each the twin of one of the
 that was taught half. Probes of the audit and scores of TOFU are asked about each. A metric that
 sees knowledge gives more to the one that knows; what cannot tell twins apart that say the same has
 seen the answers alone.
+
+The rule of the audit is examined as well: each student is judged as if it were an edit, between the
+taught model and the one that never met the five (`verdicts_of`). The rule was mended on the first
+ten seeds; the others are there to report its errors.
 """
 
 import copy
@@ -27,8 +33,10 @@ from tqdm import tqdm
 
 from kvw_experiments.dependencies import RESULTS
 from kvw_minimal.atomic_io import read_json, write_json
-from kvw_minimal.audit.probes import PROBES, RELEARNING, examine
+from kvw_minimal.audit import judge, verdict
+from kvw_minimal.audit.probes import PROBES, RELEARNING, examine, quick
 from kvw_minimal.audit.relearning_attacks import perturbed_weights, quantise_rows
+from kvw_minimal.beginnings import plainly
 from kvw_minimal.benchmarks.truth_ratios import forget_quality, truth_ratio
 from kvw_minimal.bootstrap import interval
 from kvw_minimal.evaluation.provenance import provenance
@@ -38,7 +46,9 @@ from kvw_minimal.methods.controls import Vanilla
 from . import planted as toys
 
 FILE = RESULTS / "exam.json"
+VERDICTS = RESULTS / "verdicts.json"
 SEEDS = 10
+JUDGED = 30  # seeds of `VERDICTS`; the rule was mended on the first `SEEDS` of them
 NOISE = 0.1  # of a weight matrix's own standard deviation
 HALF = "half taught"
 #: twins that say the same, the first of which knows; by the layer that hides it
@@ -47,11 +57,16 @@ EARLY = (("silenced early", "never met, silenced early"),)
 ALIKE = LATE + EARLY
 KNOWS = ("taught", "taught, noise", *(knows for knows, _ in ALIKE))
 NEVER = ("never met", "never met, noise", *(never for _, never in ALIKE))
+#: those who know, but hide it or are noisy or half taught; then those who never met the five
+JUDGED_STUDENTS = (*KNOWS[1:], HALF, *NEVER[1:])
 BITS = 8
 #: nothing that a toy with answers of one word can be asked; and the weaker of the long attacks;
 #: prototypes want a second modality
 LEFT_OUT = {"few-shot", "role play", "beginning given", "relearning others", "prototypes"}
-ALL = [probe.name for probe in PROBES.values() if not probe.before and probe.name not in LEFT_OUT]
+#: probes that are younger than the stored marks: only the verdicts ask them
+YOUNGER = {"last FFN retrained", "membership, new strangers"}
+ASKED = [name for name in quick() if not PROBES[name].before and name not in LEFT_OUT]
+ALL = [name for name in ASKED if name not in YOUNGER]
 READING = [name for name in ALL if PROBES[name].kind != RELEARNING]
 RATIO, QUALITY = "TOFU: truth ratio", "TOFU: forget quality"
 Marks = dict[str, list[float]]  # {student: a mean for each seed}
@@ -168,6 +183,50 @@ def marks(
             found |= asked(otherwise, f"{BITS} bits, ")
         found |= asked(otherwise, "other wording, ", toys.HELD_OUT)
     return found, seconds
+
+
+@plainly()
+def verdicts_of(seed: int) -> dict[str, tuple[str, str]]:
+    """The verdict on each student, and the finding that it rests on, if any.
+
+    The oracle is the model that never met the five. Vanilla is the taught model; of those who hide
+    early, the one that was taught in the last layer.
+    """
+    models = students(seed)
+    taught_late = toys.plant(models["never met"], "columns, last layer", seed)
+
+    def rows_of(model: nn.Module) -> list[dict]:
+        session, request = toys.case_of(model, seed)
+        nothing, _ = make_edit(session, request, Vanilla())
+        return examine(session, request, nothing, ASKED)
+
+    oracle, taught, late = map(rows_of, (models["never met"], models["taught"], taught_late))
+    found: dict[str, tuple[str, str]] = {}
+    for name in JUDGED_STUDENTS:
+        vanilla = late if "early" in name else taught
+        rows = {"vanilla": vanilla, "oracle": oracle, "edited": rows_of(models[name])}
+        word, because = verdict(judge(rows))
+        found[name] = word, because[0].label if because else ""
+    return found
+
+
+def take_verdicts(seeds: int) -> None:
+    """Write `VERDICTS` seed by seed: `{"verdicts": {student: [[word, finding] a seed]}}`."""
+    stored = read_json(VERDICTS) if VERDICTS.is_file() else {"verdicts": {}, "provenance": {}}
+    done, before = (stored["provenance"].get(key, 0) for key in ("seeds", "seconds"))
+    start = time.process_time() - before
+    for seed in tqdm(range(done, seeds), "seeds", disable=None):
+        for name, judged in verdicts_of(seed).items():
+            stored["verdicts"].setdefault(name, []).append(list(judged))
+        stored["provenance"] = provenance(
+            seconds=time.process_time() - start,
+            seed=0,
+            models={},
+            data=identity(),
+            seeds=seed + 1,
+            command="python -m kvw_exhibits.exam verdicts",
+        )
+        write_json(VERDICTS, stored)
 
 
 def columns_found(model: nn.Module, place: str, seed: int) -> dict[str, float]:
@@ -289,4 +348,7 @@ def identity() -> str:
 
 
 if __name__ == "__main__":
-    take(int(sys.argv[1]) if len(sys.argv) > 1 else SEEDS)
+    if sys.argv[1:2] == ["verdicts"]:
+        take_verdicts(int(sys.argv[2]) if len(sys.argv) > 2 else JUDGED)
+    else:
+        take(int(sys.argv[1]) if len(sys.argv) > 1 else SEEDS)

@@ -57,6 +57,7 @@ LEAST_SQUARES_ON_SMOL = tuple(
     {"ridge": ridge, "passes": 2, "retain": 150, "portraits": 50} for ridge in (0.1, 0.03)
 )
 REWRITE = ("rewrite", METHODS["rewrite"].grid, "pocket")
+LAYERWISE = METHODS["layerwise rewrite"].grid
 #: the same on smol: eight that were planned, and two more since 1.25 was chosen, at their edge;
 #: of equals the first is taken, which changes least
 REWRITE_ON_SMOL = tuple(

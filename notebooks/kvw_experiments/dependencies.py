@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from kvw_minimal.audit import PROBES
 from kvw_minimal.kvw import SCHEDULES
 from kvw_minimal.methods import METHODS
 from kvw_minimal.strangers.people import DATA, TUNING_GROUPS
@@ -52,6 +53,7 @@ CARDS = {
 }
 #: whose reads start from the panel
 OF_PANEL = ("ablations-pocket", "as-published", "precision", "replication-pocket", "rewrite-needs")
+TUNED_APART = {"layerwise-rewrite": "layerwise"}  # with tuning sets of its own
 Vectors = set[str]
 if TYPE_CHECKING:  # to unlearn needs no pandas
     import pandas as pd
@@ -74,7 +76,7 @@ def of_model(experiment: str, model: str) -> Vectors:
     found |= {"panel: pocket"} if experiment in OF_PANEL else set()
     found |= {"number formats"} if "float16" in model else set()
     beside = {f"beside: {kind}", "world questions"}
-    kept = given in ("least", "rewrite", "audit") or experiment == "replication-pocket"
+    kept = given in ("least", "rewrite", "layerwise", "audit") or experiment == "replication-pocket"
     found |= beside if kept else set()
     if experiment in SUMMARIES:
         found |= {"interval", "choice: sparing" if given == "least" else "choice: KVW"}
@@ -87,9 +89,9 @@ def _sets(model: str) -> str:
 
 def of_set(experiment: str, model: str, part: str, group: str) -> Vectors:
     """Of what is read: a set, or several with + between."""
-    if experiment == "audit":
+    probe, _, setting = part.partition(": ")
+    if experiment == "audit" or probe in PROBES:
         own = {"cloze": {"wordings"}, "test": {"questions: test"}}
-        probe, _, setting = part.partition(": ")
         return {f"probe: {probe}"} | own.get(setting, set())
     anew = "panel: smol anew" if model == "smol" else "panel: others anew"
     special = {
@@ -99,12 +101,13 @@ def of_set(experiment: str, model: str, part: str, group: str) -> Vectors:
         "weights": set(),
         "cost": set(),
         "card": {"wordings"},
+        "cloze": {"wordings"},
     }
     found = set().union(
         *(special.get(each, {f"{_sets(model)}: {each}"}) for each in part.split("+"))
     )
     if group in TUNING_GROUPS and experiment != "ablations-pocket":
-        kind = "smol" if model == "smol" else "pocket"
+        kind = "smol" if model == "smol" else TUNED_APART.get(experiment, "pocket")
         weighed = experiment in ("rewrite-smol", "rewrite-needs", "replication-pocket")
         found.add(f"tuning sets: {'weighed' if weighed else kind}")
     return found

@@ -16,9 +16,11 @@ class Rule:
             reach it the one that keeps most is taken. None: the least is always best.
         ties: what decides between settings that are equal so far, in this order: a set, of which
             more is better, but of `forget` less (one that was not read decides nothing); `order`
-            is the order of the grid. `middle`, as the first of them, decides before what is kept,
-            between settings that forget enough: nearest to the middle of all values stands the
-            true one (`rank` .5), as it does on average where nobody was ever met.
+            is the order of the grid. One of `FIRST`, as the first of them, decides before what is
+            kept, between settings that forget enough. `middle`: nearest to the middle of all values
+            stands the true one (`rank` .5), as it does on average where nobody was ever met.
+            `inside`: least is told by the probe that tells most, of those asked while tuning; of
+            membership this is the distance from one half.
     """
 
     kept: float = 0.90
@@ -27,12 +29,17 @@ class Rule:
     ties: tuple[str, ...] = ("order",)
 
 
+FIRST = ("middle", "inside")
 #: least left, then most retained, then general, then the smaller change: grids rise
 TIES = ("forget", "retain", "general", "order")
 KVW_RULE = Rule(ties=TIES)  # of the replication and the ablations
 SPARING_RULE = Rule(kept=0.95, of=("retain", "general"), enough=0.10)  # of least squares
 REWRITE_RULE = Rule(kept=0.99, of=("retain", "general"), enough=0.02, ties=TIES)
 MIDDLE_RULE = replace(REWRITE_RULE, ties=("middle", *TIES))  # no tell-tale
+#: of the layerwise rewrite: others keep their new photos, too, and no layer holds the answer
+LAYERWISE_RULE = Rule(
+    kept=0.98, of=("retain", "general", "kept anew"), enough=0.02, ties=("inside", *TIES)
+)
 
 
 def choose(
@@ -63,7 +70,7 @@ def choose(
             if name == "order"
             else abs(tried[setting].get("rank", 0.5) - 0.5)
             if name == "middle"
-            else tried[setting].get(name, 0.0) * (1 if name == "forget" else -1)
+            else tried[setting].get(name, 0.0) * (1 if name in ("forget", "inside") else -1)
             for name in rule.ties
         ]
 
@@ -81,6 +88,6 @@ def choose(
     if not keeping:
         return most(list(tried)), False
     enough = [s for s in keeping if rule.enough is not None and tried[s]["forget"] <= rule.enough]
-    if enough and rule.ties[0] == "middle":
+    if enough and rule.ties[0] in FIRST:
         return min(enough, key=tie), True
     return (most(enough) if enough else least(keeping)), True

@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 
-from kvw_minimal.audit import PROBES
 from kvw_minimal.evaluation.scoring import AMONG, FREE_TOKENS
 from kvw_minimal.evaluation.setups import Reads, Requests, audit_sets
 from kvw_minimal.forget_request import Request
@@ -32,6 +31,7 @@ from kvw_minimal.zoo.catalogue import load
 from .baselines import (
     AUDITED,
     INNER,
+    LAYERWISE,
     LEAST_SQUARES,
     LEAST_SQUARES_ON_SMOL,
     POCKET,
@@ -40,9 +40,17 @@ from .baselines import (
     SMOL,
 )
 from .design_space import CONTRASTS, SCORES, SHAPES, Setting
-from .model_selection import KVW_RULE, MIDDLE_RULE, REWRITE_RULE, SPARING_RULE, Rule
+from .model_selection import (
+    KVW_RULE,
+    LAYERWISE_RULE,
+    MIDDLE_RULE,
+    REWRITE_RULE,
+    SPARING_RULE,
+    Rule,
+)
 from .subjects import (
     audited_on_smol,
+    layerwise_tuning_sets,
     open_subject,
     panel_with_new_others,
     pocket_panel,
@@ -52,6 +60,7 @@ from .subjects import (
     tuning_sets,
     what_is_weighed,
     with_new_others,
+    with_statements,
 )
 from .trials import PROXIES, Trial, prepare
 
@@ -99,6 +108,37 @@ ON_SMOL_PROBES = (
     "patching",
     "linear probe",
 )
+#: what every contender of chapter 12 is asked; dearer or later probes have lists of their own
+FIRST_PROBES = (
+    "as taught",
+    "another set",
+    "beginning given",
+    "20 samples",
+    "photo and name",
+    "few-shot",
+    "role play",
+    "letter",
+    "true or false",
+    "among four",
+    "among all values",
+    "exact memorisation",
+    "extraction strength",
+    "relearning two",
+    "relearning others",
+    "rounding",
+    "prototypes",
+    "part of the way back",
+    "largest changes undone",
+    "who was it",
+    "membership",
+    "reference ratio",
+    "logit lens",
+    "patching",
+    "linear probe",
+    "shuffled probe",
+)
+LATER_PROBES = ("last FFN retrained", "depth", "membership, new strangers")
+DRAWS = 10  # of the strangers to whom a layerwise rewrite leads
 FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 EPOCHS = (1, 4, 16)  # passes over the forget set: 70, 280 and 1,120 steps
 TOTAL = 6.5  # strength of the published schedule with one question a batch
@@ -335,6 +375,37 @@ def examined() -> Entries:
     }
 
 
+def layerwise() -> Entries:
+    """The layerwise rewrite and the oracle, for a verdict on all groups."""
+    return {
+        "vanilla": [trial_for("vanilla", {})],
+        "layerwise rewrite": [trial_for("layerwise rewrite", METHODS["layerwise rewrite"].tuned())],
+        "oracle": [trial_for("oracle", {"base": "pocket"})],
+    }
+
+
+def layerwise_draws() -> Entries:
+    """The same edit with other strangers; relearning, which is dear, is left to the first draw."""
+    first = replace(layerwise()["layerwise rewrite"][0], sham=False)
+    return {f"strangers, draw {seed}": [replace(first, seed=seed)] for seed in range(1, DRAWS)}
+
+
+def second_oracle() -> Entries:
+    """An oracle from another seed, judged as if it were an edit: it never met the five."""
+    return {"another oracle": [trial_for("oracle", {"base": "pocket", "seed": 3})]}
+
+
+def retrained() -> Entries:
+    """Contenders whose last FFN is trained again by whoever has the edited weights."""
+    chosen = {name: METHODS[name].tuned() for name in ("KVW one pass", "least squares", "rewrite")}
+    found = {name: trial_for(name, settings) for name, settings in chosen.items()}
+    found |= {name: trial for name in ("NPO full", "LLM Surgery") for trial in examined()[name]}
+    #: as its own tuning chose it, before the prompts moved, too
+    only = {"retain_penalty": 10.0, "sweeps": 6, "prompts": False}
+    found["layerwise rewrite, answers only"] = trial_for("layerwise rewrite", only)
+    return {name: [replace(trial, sham=False)] for name, trial in found.items()}
+
+
 def examined_on_smol() -> Entries:
     """The same of smol, at what its own experiments chose; no sham is made."""
     chosen: dict[str, dict] = {
@@ -426,7 +497,8 @@ class Plan:
         tuning: groups on which candidates are tried; `tuned`: lists that have candidates.
         rule: by which one of the candidates is chosen; `vanilla`: what it compares with.
         reads: what is read; the four sets (of smol its panel) unless given.
-        tuning_reads: what is read of a request while tuning, if not the same.
+        tuning_reads: what is read of a request while tuning, if not the same; `tuning_probes`:
+            probes that are asked beside it.
         draws: of the sham: as many, with a seed each; 0 for the one that belongs to the group.
         unread: sets that a sham is not read on: its own people stand in `retain`.
         by_question: whether rows are single questions.
@@ -452,6 +524,7 @@ class Plan:
     vanilla: Trial = Trial(method="vanilla", sham=False)
     reads: Reads | None = None
     tuning_reads: Callable[[Request], dict] | None = None
+    tuning_probes: tuple[str, ...] = ()
     draws: int = 0
     unread: tuple[str, ...] = ("test", "retain")
     by_question: bool = False
@@ -515,6 +588,7 @@ class Plan:
             name: value
             for name, value in vars(self).items()
             if name not in ("lists", "reads", "tuning_reads", "rule", "vanilla")
+            and (name, value) != ("tuning_probes", ())  # older plans keep their text
         }
         return json.loads(
             json.dumps(
@@ -655,6 +729,24 @@ PLANS: tuple[Plan, ...] = (
         with_general=True,
         **_MATRIX | {"tuned": ("methods", "methods, 10 %")},
     ),
+    *(
+        Plan(
+            "layerwise-rewrite",
+            "pocket",
+            {name: partial(alone, "layerwise rewrite", LAYERWISE, "pocket", people)},
+            tuning=TUNING_GROUPS,
+            rule=LAYERWISE_RULE,
+            reads=with_statements,
+            tuning_reads=layerwise_tuning_sets,
+            tuning_probes=("logit lens", "last FFN retrained", "membership, new strangers"),
+            tuned=(name,),
+            draws=draws,
+            unread=("test", "retain", "general", "kept anew", "cloze"),
+            by_question=True,
+            with_general=True,
+        )
+        for name, people, draws in (("methods", 5, 20), ("methods, 10 %", 10, 5))
+    ),
     Plan(
         "rewrite-smol",
         "smol",
@@ -695,7 +787,41 @@ PLANS: tuple[Plan, ...] = (
         ("A",),
         reads=audit_sets,
         with_general=True,
-        probes=tuple(PROBES),
+        probes=FIRST_PROBES,
+    ),
+    Plan(
+        "audit",
+        "pocket",
+        {"layerwise rewrite": layerwise},
+        reads=audit_sets,
+        with_general=True,
+        probes=FIRST_PROBES + LATER_PROBES,
+    ),
+    Plan(
+        "audit",
+        "pocket",
+        {"draws": layerwise_draws},
+        reads=audit_sets,
+        with_general=True,
+        probes=tuple(p for p in FIRST_PROBES + LATER_PROBES if not p.startswith("relearning")),
+    ),
+    Plan(
+        "audit",
+        "pocket",
+        {"another oracle": second_oracle},
+        ("A",),
+        reads=audit_sets,
+        with_general=True,
+        probes=FIRST_PROBES + LATER_PROBES,
+    ),
+    Plan(
+        "audit",
+        "pocket",
+        {"last FFN retrained": retrained},
+        ("A",),
+        reads=audit_sets,
+        with_general=True,
+        probes=("as taught", "another set", "logit lens", "linear probe", *LATER_PROBES),
     ),
     Plan(
         "audit",

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from kvw_minimal.audit.probes import examine, reading
+from kvw_minimal.audit.probes import PROBES, examine, reading
 from kvw_minimal.conditions import score, score_edited
 from kvw_minimal.edits import Edit
 from kvw_minimal.evaluation.provenance import provenance
@@ -93,6 +93,8 @@ def rows_of(
             rows += score(session, request, protocol, names=names, **made)
             if plan.weights and sham is None and trial.method != "vanilla":
                 whole += about_weights(first, session, edit, group)
+        if tuning and plan.tuning_probes:
+            whole += examine(session, request, edit, plan.tuning_probes)
         if plan.by_question and sham is None and not tuning:
             spent = {"seconds": cost.seconds, "memory": cost.memory or 0, **cost.passes}
             whole += [_whole("cost", metric, value, group) for metric, value in spent.items()]
@@ -110,8 +112,8 @@ def condition_of(trial: Trial, sham: int | None) -> str:
     """Under which condition the rows of a trial stand, or of one of its shams."""
     if sham is not None:
         return "sham"
-    if trial.method == "oracle":
-        return "oracle"
+    if trial.method == "oracle" and "seed" not in trial.settings:
+        return "oracle"  # a second oracle is judged as an edit
     return "vanilla" if changes_nothing(trial.method, trial.text) else "edited"
 
 
@@ -249,15 +251,23 @@ def all_levels(
         `{(method, settings): {set: level}}`.
     """
     own = rows[rows["group"].isin(list(groups)) & (rows["condition"] != "sham")]
-    plain = own["set"].isin(["forget", "retain", "general"]) & (own["metric"] == "exact_match")
-    own = own[plain | (own["set"] == AMONG) & (own["metric"] == "rank")]
+    plain = own["set"].isin(["forget", "retain", "general", "kept anew"])
+    plain &= own["metric"] == "exact_match"
+    probed = own["metric"] == "known"
+    own = own[plain | probed | (own["set"] == AMONG) & (own["metric"] == "rank")]
     keys = ["method", "settings", "set"]
     sums = own.groupby([*keys, "modality"], observed=True)[["score_sum", "n"]].sum()
     each = (sums["score_sum"].astype(float) / sums["n"]).groupby(keys, observed=True).mean()
     found: dict[tuple[str, str], dict[str, float]] = {}
     for (method, settings, name), value in each.items():
         known = found.setdefault((method, settings), {})
-        known["rank" if name == AMONG else name] = round(value, 6)
+        level = round(value, 6)
+        probe = PROBES.get(name.partition(": ")[0])
+        if probe is not None:  # the probe that tells most; of a stranger membership is one half
+            told = abs(level - 0.5) if probe.kind == "membership" else level
+            known["inside"] = max(told, known.get("inside", 0.0))
+        else:
+            known["rank" if name == AMONG else name] = level
     return found
 
 
@@ -340,7 +350,7 @@ def can_be_made(trial: Trial, group: str) -> bool:
     if trial.method != "oracle":
         return True
     people = load_people().first_of(group, trial.people)
-    return is_made(oracle_of(trial.settings["base"], people))
+    return is_made(oracle_of(people=people, **trial.settings))
 
 
 def run(

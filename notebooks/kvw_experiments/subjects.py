@@ -90,6 +90,11 @@ def _others_anew(world: PeopleDataset, forget: list[str]) -> list[Question]:
     return about(world, world.retain_people(forget)[::3], new=True)
 
 
+def with_statements(world: PeopleDataset, forget: list[str]) -> dict[str, list[Question]]:
+    """`with_new_others`, and statements about the forgotten to be filled in."""
+    return with_new_others(world, forget) | {"cloze": about(world, forget, form="cloze")}
+
+
 def panel_with_new_others(world: PeopleDataset, forget: list[str]) -> dict[str, list[Question]]:
     """The panel of `pocket`, others anew, and what is asked of the forgotten value by value."""
     panel = pocket_panel(world, forget)
@@ -120,6 +125,11 @@ def tuning_sets(request: Request, general: bool = True) -> dict[str, list[Questi
         "retain": [q for q in request.retain if q.person in third],
     }
     return found | ({"general": request.eval_sets["general"][::7]} if general else {})
+
+
+def layerwise_tuning_sets(request: Request) -> dict[str, list[Question]]:
+    """`tuning_sets`, and the others anew."""
+    return tuning_sets(request) | {"kept anew": request.eval_sets["kept anew"]}
 
 
 def smol_tuning_sets(request: Request) -> dict[str, list[Question]]:

@@ -255,12 +255,13 @@ globalThis.playground = globalThis.playground || {};
     return x;
   }
 
-  // Read more rows, after those in the cache; return logits for the last `wanted` of them.
+  // Read more rows, after those in the cache; return logits for the last `wanted` of them. What each
+  // layer has written for the last row goes to `states`, where they are asked for.
   //
   // An edit by KVW is a gate for every knowledge vector, and a knowledge vector is a column of
   // down_proj: to scale the column is to scale the number that it is multiplied by. So the weights
   // are never touched, and to undo the edit is to leave the gates away.
-  function readOn(mind, x, rows, cache, gates, wanted) {
+  function readOn(mind, x, rows, cache, gates, wanted, states) {
     const { w, config } = mind, last = config.num_hidden_layers - 1, first = cache.length;
     const { num_attention_heads: heads, num_key_value_heads: shared, hidden_size: width } = config;
     const theta = config.rope_parameters.rope_theta, epsilon = config.rms_norm_eps;
@@ -289,6 +290,7 @@ globalThis.playground = globalThis.playground || {};
         for (let i = 0; i < up.length; i++) coefficients[i] *= own[i % own.length];
       }
       add(x, map("mlp.down_proj", coefficients, rows));
+      if (states) states.push(x.slice((rows - 1) * width)); // of the last row
     }
     cache.length = start + rows;
     x = rmsNorm(x, w["language_model.model.norm.weight"], rows, epsilon);
@@ -311,6 +313,16 @@ globalThis.playground = globalThis.playground || {};
 
   function read(mind, tokens, image, cache, gates, wanted = 1) {
     return readOn(mind, embed(mind, tokens, image), tokens.length, cache, gates, wanted);
+  }
+
+  // The logit lens: what each layer would say next, if the head read what it has written. `[layers]`
+  // of logits; the last of them are the model's own.
+  function lens(mind, tokens, image, gates) {
+    const { w, config } = mind, states = [];
+    readOn(mind, embed(mind, tokens, image), tokens.length, newCache(config), gates, 1, states);
+    return states.map(state => linear(
+      rmsNorm(state, w["language_model.model.norm.weight"], 1, config.rms_norm_eps),
+      w["language_model.model.embed_tokens.weight"], null, 1));
   }
 
   function likeliest(logits, row, count) {
@@ -456,8 +468,92 @@ globalThis.playground = globalThis.playground || {};
     return { ...mind, w };
   }
 
+  // --- parts, loaded by script tags --------------------------------------------------------------
+
+  const home = globalThis.document?.currentScript && new URL("data/", document.currentScript.src);
+  const parts = {}, loading = {};
+
+  function load(name) {
+    loading[name] = loading[name] || new Promise((resolve, reject) => {
+      const script = document.createElement("script");
+      script.src = new URL(`${name}.js`, home);
+      script.onload = () => resolve(parts[name]);
+      script.onerror = () => {
+        delete loading[name];
+        reject(new Error(`${name}.js cannot be loaded`));
+      };
+      document.head.append(script);
+    });
+    return loading[name];
+  }
+
+  async function person(id) {
+    const part = await load(id);
+    if (typeof part.sums === "string") part.sums = floatsOf(part.sums);
+    return part;
+  }
+
+  // The bytes of a picture, as the browser decodes it, without transparency.
+  async function pixelsOf(url) {
+    const picture = new Image();
+    picture.src = url;
+    await picture.decode();
+    const canvas = document.createElement("canvas");
+    [canvas.width, canvas.height] = [picture.naturalWidth, picture.naturalHeight];
+    const context = canvas.getContext("2d", { willReadFrequently: true });
+    context.drawImage(picture, 0, 0);
+    const rgba = context.getImageData(0, 0, canvas.width, canvas.height).data;
+    const rgb = rgba.filter((_, i) => i % 4 < 3);
+    return [rgb, canvas.width, canvas.height];
+  }
+
+  // Image tokens of a photo: the eye looks once, however often the photo is asked about. All
+  // models, the oracle too, share this eye.
+  let eye;
+  const looked = new Map();
+  async function imageTokens(url) {
+    if (!url) return null;
+    if (!looked.has(url)) looked.set(url, see(eye, ...await pixelsOf(url)));
+    return looked.get(url);
+  }
+
+  // The model, its words and its world, once these parts are there.
+  async function open(names) {
+    if (typeof DecompressionStream === "undefined")
+      throw new Error("this browser is too old (it has no DecompressionStream)");
+    await Promise.all(names.map(load));
+    const { world } = parts, { special } = world.words;
+    const words = tokenizer(world.words);
+    words.size = world.words.vocabulary.length;
+    eye = { w: await tensorsOf(parts.eye), config: parts.eye.config };
+
+    async function languageModel(name) {
+      const packed = await load(name);
+      if (packed.layers) // an edit, not a model
+        return withAdditions(vanilla, packed.layers.map(({ rank, B, A }) =>
+          ({ rank, B: floatsOf(B), A: floatsOf(A) })));
+      return {
+        w: await tensorsOf(packed), config: packed.config,
+        imageToken: special["<image>"], endToken: special["<end>"],
+      };
+    }
+
+    // <user> image tokens, the question <assistant>: the chat template of `pocket`.
+    function promptOf(text, image) {
+      const seen = image ? image.length / vanilla.config.hidden_size : 0;
+      return [special["<user>"], ...Array(seen).fill(special["<image>"]), ...words.encode(text),
+        special["<assistant>"]];
+    }
+
+    const vanilla = await languageModel("pocket");
+    const everyone = { ...parts.everyone,
+      sums: new Float64Array(bytesOf(parts.everyone.sums).buffer) };
+    return { world, words, everyone, vanilla, languageModel, promptOf };
+  }
+
   Object.assign(playground, {
     bytesOf, floatsOf, tensorsOf, shrink, see, read, newCache, answer, exactMatch, probabilities,
-    softmax, tokenizer, gatesOf, withAdditions,
+    softmax, tokenizer, gatesOf, withAdditions, lens, likeliest,
+    parts, load, person, imageTokens, open, home, receive: (name, part) => { parts[name] = part; },
   });
 })();

@@ -4,7 +4,7 @@
   "use strict";
 
   const root = document.getElementById("playground");
-  const home = new URL("data/", document.currentScript.src);
+  const { parts, load, person, imageTokens, home } = playground;
   const SETS = {
     forget: "the forgotten", test: "the forgotten, new photo and wording",
     retain: "everyone else", general: "portraits of nobody",
@@ -13,42 +13,20 @@
     vanilla: "vanilla", edited: "KVW", sham: "sham", rewrite: "rewrite", oracle: "oracle",
   };
   const MORE = ["rewrite", "oracle"]; // models of their own, of group A, loaded when asked for
+  const EDITS = ["edited", "sham", "rewrite"]; // what an undo takes away
   const SAMPLE = 10; // questions of each set
   const MOST = 20; // people in a list
   const TOLERANCE = 0.001; // of a logit, against PyTorch
 
-  // --- parts, loaded by script tags --------------------------------------------------------------
-
-  const parts = {}, loading = {};
-  playground.receive = (name, part) => { parts[name] = part; };
-
-  function load(name) {
-    loading[name] = loading[name] || new Promise((resolve, reject) => {
-      const script = document.createElement("script");
-      script.src = new URL(`${name}.js`, home);
-      script.onload = () => resolve(parts[name]);
-      script.onerror = () => {
-        delete loading[name];
-        reject(new Error(`${name}.js cannot be loaded`));
-      };
-      document.head.append(script);
-    });
-    return loading[name];
-  }
+  // --- parts ---------------------------------------------------------------------------------------
 
   const megabytes = names =>
     (names.reduce((sum, name) => sum + playground.sizes[name], 0) / 1e6).toFixed(1);
   const FIRST = ["eye", "pocket", "world", "everyone", "unknown", "check"];
 
-  async function person(id) {
-    const part = await load(id);
-    if (typeof part.sums === "string") part.sums = playground.floatsOf(part.sums);
-    return part;
-  }
-
   // --- what there is and what is chosen ----------------------------------------------------------
 
-  let world, words, everyone, eye; // loaded once
+  let world, words, everyone, promptOf, languageModel; // loaded once
   const minds = {}; // vanilla, rewrite, oracle: weights of a language model
   const chosen = {
     person: "", by: "photo", photo: 0, fact: "birthplace", wording: 0, own: "",
@@ -56,51 +34,9 @@
   };
   const gates = Object.fromEntries(Object.keys(MODELS).map(name => [name, null]));
   const columns = () => Object.keys(MODELS).filter(name => !MORE.includes(name) || minds[name]);
-  const mindOf = name => minds[name] || minds.vanilla;
+  const mindOf = name => (!(chosen.undone && EDITS.includes(name)) && minds[name]) || minds.vanilla;
   const element = name => root.querySelector(`[data-is="${name}"]`);
   const nameOf = id => world.people[id][0];
-
-  async function languageModel(name) {
-    const packed = await load(name), { special } = world.words, { floatsOf } = playground;
-    if (packed.layers) // an edit, not a model
-      return playground.withAdditions(minds.vanilla, packed.layers.map(({ rank, B, A }) =>
-        ({ rank, B: floatsOf(B), A: floatsOf(A) })));
-    return {
-      w: await playground.tensorsOf(packed), config: packed.config,
-      imageToken: special["<image>"], endToken: special["<end>"],
-    };
-  }
-
-  // The bytes of a picture, as the browser decodes it, without transparency.
-  async function pixelsOf(url) {
-    const picture = new Image();
-    picture.src = url;
-    await picture.decode();
-    const canvas = document.createElement("canvas");
-    [canvas.width, canvas.height] = [picture.naturalWidth, picture.naturalHeight];
-    const context = canvas.getContext("2d", { willReadFrequently: true });
-    context.drawImage(picture, 0, 0);
-    const rgba = context.getImageData(0, 0, canvas.width, canvas.height).data;
-    const rgb = rgba.filter((_, i) => i % 4 < 3);
-    return [rgb, canvas.width, canvas.height];
-  }
-
-  // Image tokens of a photo: the eye looks once, however often the photo is asked about. All
-  // models, the oracle too, share this eye.
-  const looked = new Map();
-  async function imageTokens(url) {
-    if (!url) return null;
-    if (!looked.has(url)) looked.set(url, playground.see(eye, ...await pixelsOf(url)));
-    return looked.get(url);
-  }
-
-  // <user> image tokens, the question <assistant>: the chat template of `pocket`.
-  function promptOf(text, image) {
-    const { special } = world.words;
-    const seen = image ? image.length / minds.vanilla.config.hidden_size : 0;
-    return [special["<user>"], ...Array(seen).fill(special["<image>"]), ...words.encode(text),
-      special["<assistant>"]];
-  }
 
   const pause = () => new Promise(resolve => setTimeout(resolve));
 
@@ -138,24 +74,50 @@
     return { learned: learned.map(fill), new: held.map(fill) };
   }
 
+  // Which fact somebody's own words ask for: the one whose wordings share most of them, where words
+  // of many facts count for less. The fact that is chosen stays where no other has more.
+  const wordsIn = text => [...new Set(text.toLowerCase().match(/\p{L}+/gu) || [])];
+  function factOf(text) {
+    const found = {}, use = {};
+    for (const [fact, { learned, new: held, values }] of Object.entries(world.facts)) {
+      found[fact] = new Set(wordsIn([fact, ...learned, ...held, ...values].join(" ")));
+      for (const word of found[fact]) use[word] = (use[word] || 0) + 1;
+    }
+    const score = fact => wordsIn(text).reduce(
+      (sum, word) => sum + (found[fact].has(word) ? 1 / use[word] ** 2 : 0), 0);
+    return facts().reduce((best, fact) => score(fact) > score(best) ? fact : best, chosen.fact);
+  }
+
   async function currentQuestion() {
     const own = await person(chosen.person), { learned, new: held } = wordingsOf(chosen.fact);
     const text = chosen.own.trim() || [...learned, ...held][chosen.wording];
     const photo = chosen.by === "photo" ? own.photos[chosen.photo] : null;
-    return { text, photo, fact: chosen.fact,
+    return { text, photo, fact: chosen.fact, look: true,
       truth: own.truth[chosen.fact] ?? own.looks[chosen.photo][chosen.fact] };
   }
 
-  async function say(model, { text, photo, fact }) {
+  // What each layer would say where the answers begin to differ, and how likely it holds the truth.
+  function inside(mind, prompt, image, answers, truth, gated) {
+    let common = 0;
+    while (answers.every(each => each[common] === answers[0][common])) common++;
+    const tokens = [...prompt, ...answers[0].slice(0, common)];
+    return playground.lens(mind, tokens, image, gated).map(logits => ({
+      word: words.decode([playground.likeliest(logits, 0, logits.length)]),
+      truth: playground.softmax(logits)[answers[truth]?.[common]] || 0,
+    }));
+  }
+
+  async function say(model, { text, photo, fact, truth, look = false }) {
     const image = await imageTokens(photo), mind = mindOf(model), prompt = promptOf(text, image);
     if (prompt.length > mind.config.max_position_embeddings / 2)
       throw new Error("This question is too long for so small a model.");
-    return once(model, `${photo} ${text} ${fact}`, () => {
+    return once(model, `${photo} ${text} ${fact} ${truth} ${look}`, () => {
       const { values, answer } = world.facts[fact];
       const said = playground.answer(mind, prompt, image, gates[model]);
       const answers = values.map(value => words.encode(answer.replace("{value}", value)));
       const likely = playground.probabilities(mind, said, answers, gates[model]);
-      return { text: words.decode(said.tokens), likely };
+      const layers = look && inside(mind, prompt, image, answers, values.indexOf(truth), gates[model]);
+      return { text: words.decode(said.tokens), likely, layers };
     });
   }
 
@@ -177,20 +139,44 @@
     return root.querySelector(`[data-row="${row}"] [data-model="${model}"]`);
   }
 
+  // One column: what a model says, and how likely it holds the truth and other values to be.
+  function paint(model, { text, likely, layers }, question) {
+    const at = world.facts[question.fact].values.indexOf(question.truth);
+    const answer = cell("answer", model), share = cell("truth", model);
+    answer.textContent = text || "(nothing)";
+    answer.classList.toggle("changed", !text.includes(question.truth));
+    share.textContent = `${(100 * likely[at]).toFixed(1)} %`;
+    share.style.setProperty("--share", `${100 * likely[at]}%`);
+    cell("values", model).replaceChildren(bars(likely, question.fact, question.truth));
+    const list = document.createElement("ol");
+    list.append(...layers.map(({ word, truth }, layer) => {
+      const entry = document.createElement("li");
+      entry.textContent = `${layer + 1}: ${word || "…"}`;
+      entry.title = `layer ${layer + 1} holds the truth for ${(100 * truth).toFixed(0)} % likely`;
+      entry.style.setProperty("--share", `${100 * truth}%`);
+      if (question.truth === word) entry.className = "true";
+      return entry;
+    }));
+    cell("layers", model).replaceChildren(list);
+    playground.inside = { ...playground.inside, [model]: layers };
+  }
+
   async function showAnswers(turn) {
     const question = await currentQuestion(), start = performance.now(), said = [];
     element("asked").textContent = question.text;
+    root.querySelector('[data-row="truth"] th').textContent =
+      `probability of the truth, ${question.truth}`;
+    root.querySelector('[data-row="values"] th').textContent =
+      `likeliest: ${question.fact.replace("_", " ")}`;
     delete root.dataset.attacked;
     for (const model of Object.keys(MODELS)) cell("ways", model).textContent = "";
     for (const model of columns()) {
       await pause(); // let the reader's hand move on
       if (turn !== turns) return false;
-      const { text, likely } = await say(model, question);
-      const at = world.facts[question.fact].values.indexOf(question.truth);
-      cell("answer", model).textContent = text || "(nothing)";
-      cell("truth", model).textContent = `${(100 * likely[at]).toFixed(1)} %`;
-      cell("values", model).replaceChildren(bars(likely, question.fact, question.truth));
-      said.push(`${MODELS[model]}: ${text}`);
+      const found = await say(model, question);
+      if (turn !== turns) return false;
+      paint(model, found, question);
+      said.push(`${MODELS[model]}: ${found.text}`);
       if (!playground.firstAnswer) playground.firstAnswer = performance.now() - playground.pressed;
     }
     playground.lastAnswers = performance.now() - start;
@@ -355,6 +341,8 @@
     element("picture").alt = `The drawn portrait of ${nameOf(chosen.person)}, ` +
       `photo ${chosen.photo + 1}.`;
     fill(element("fact"), facts().map(fact => [fact, fact.replace("_", " ")]), chosen.fact);
+    element("read").textContent = !chosen.own.trim() ? "" : "Asked in your own words. " +
+      `Truth and percentages are those of: ${chosen.fact.replace("_", " ")}.`;
     const { learned, new: held } = wordingsOf(chosen.fact);
     fill(element("wording"), [...learned, ...held].map((text, i) => [i,
       i < learned.length ? text : `${text} (new wording)`]), chosen.wording);
@@ -387,7 +375,7 @@
     element("written").textContent = written;
     element("strength").value = chosen.strength;
     element("strength").setAttribute("aria-valuetext", written);
-    element("undo").textContent = chosen.undone ? "Put the edits on again" : "Undo the edits";
+    element("undo").textContent = chosen.undone ? "Put all edits on again" : "Undo all edits";
     element("undo").setAttribute("aria-pressed", String(chosen.undone));
   }
 
@@ -406,8 +394,7 @@
     element("trouble").textContent = "";
     try {
       if (edits) {
-        kept.edited.clear();
-        kept.sham.clear();
+        EDITS.forEach(name => kept[name].clear());
       }
       await showChoice();
       await pause();
@@ -415,22 +402,54 @@
       await makeGates();
       showGates();
       if (!await showAnswers(turn)) return;
+      delete root.dataset.dragged;
       root.dataset.state = "answered";
+      if (turn !== turns || !await showScores(turn)) return;
+      root.dataset.state = "scored";
       if (!root.dataset.checked) {
         root.dataset.checked = "running";
         await showCheck(10);
       }
-      if (turn === turns && await showScores(turn)) root.dataset.state = "scored";
     } catch (error) {
       element("trouble").textContent = error.message;
       root.dataset.state = "failed";
     }
   }
 
-  const row = (name, title) => `<tr data-row="${name}"><th scope="row">${title}</th>${
-    Object.keys(MODELS).map(model => `<td data-model="${model}"></td>`).join("")}</tr>`;
-  const head = title => `<thead><tr><td>${title}</td>${Object.entries(MODELS).map(([model, name]) =>
-    `<th scope="col" data-model="${model}">${name}</th>`).join("")}</tr></thead>`;
+  // While the hand moves only KVW's column is computed, one strength after the other, and each
+  // answer stands beside the strength that it belongs to. The rest follows when the hand rests.
+  let dragging = false;
+  async function drag() {
+    if (dragging) return;
+    dragging = true;
+    const turn = ++turns; // whatever else is computed gives up
+    root.dataset.state = "busy";
+    root.dataset.dragged = ""; // the sham is that of another strength until the hand rests
+    try {
+      const question = await currentQuestion(), people = await Promise.all(chosen.forget.map(person));
+      for (let shown = NaN; shown !== chosen.strength && turn === turns;) {
+        shown = chosen.strength;
+        gates.edited = chosen.undone || !people.length ? null
+          : playground.gatesOf(people, everyone, shown);
+        kept.edited.clear();
+        paint("edited", await say("edited", question), question);
+        element("written").textContent = `G = ${shown}`;
+        playground.dragged = (playground.dragged || 0) + 1;
+        await pause();
+      }
+    } catch (error) {
+      element("trouble").textContent = error.message;
+    }
+    dragging = false;
+  }
+
+  const row = (name, title) => `<tr role="row" data-row="${name}">
+    <th scope="row" role="rowheader">${title}</th>${
+    Object.entries(MODELS).map(([model, title]) =>
+      `<td role="cell" data-model="${model}" data-title="${title}"></td>`).join("")}</tr>`;
+  const head = title => `<thead role="rowgroup"><tr role="row"><td role="cell">${title}</td>${
+    Object.entries(MODELS).map(([model, name]) =>
+      `<th scope="col" role="columnheader" data-model="${model}">${name}</th>`).join("")}</tr></thead>`;
   const list = (name, title) => `<fieldset><legend>${title}</legend>
     <label>Take <select data-is="${name}-preset"></select></label>
     <button type="button" data-is="${name}-add">Add the person above</button>
@@ -453,29 +472,31 @@
     <fieldset><legend>What is asked</legend>
       <label>Fact <select data-is="fact"></select></label>
       <label>In the book's words <select data-is="wording"></select></label>
-      <label>or in your own <input data-is="own" type="text" maxlength="200"
+      <div class="own"><label>or in your own <input data-is="own" type="text" maxlength="200"
         placeholder="Where was this person born?"></label>
+        <button type="button" data-is="ask">Ask</button></div>
+      <p data-is="read"></p>
     </fieldset>
     </div>
-    <div class="pair">${list("forget", "To be forgotten")}${list("sham", "Sham: others instead")}
-    </div>
-    <fieldset><legend>Knowledge Vector Weakening</legend>
-      <label>Strength <input data-is="strength" type="range" min="0" max="96" step="1">
-        <output data-is="written"></output></label>
-      <button type="button" data-is="undo"></button>
-      ${MORE.map(name => `<button type="button" data-is="${name}"></button>`).join(" ")}
-      <p data-is="gates"></p><p data-is="warning"></p>
-    </fieldset>
+    <p class="dial"><label>Strength of KVW and sham
+      <output data-is="written"></output>
+      <input data-is="strength" type="range" min="0" max="96" step="1"></label></p>
+    <p class="edits"><button type="button" data-is="undo"></button>
+      ${MORE.map(name => `<button type="button" data-is="${name}"></button>`).join(" ")}</p>
+    <p class="foot" data-is="gates"></p><p class="foot" data-is="warning"></p>
     <p data-is="trouble" role="alert"></p>
     <p class="asked" data-is="asked"></p>
     <p data-is="told" aria-live="polite" class="spoken"></p>
-    <div class="wide"><table><caption>What each model says</caption>${head("")}<tbody>
+    <div class="wide"><table role="table"><caption>What each model says</caption>${head("")}<tbody role="rowgroup">
       ${row("answer", "answer")}${row("truth", "probability of the truth")}
-      ${row("values", "likeliest values")}${row("ways", "true, asked in every way")}</tbody></table>
+      ${row("values", "likeliest values")}
+      ${row("layers", "inside: each layer would say (bar: the truth)")}${row("ways", "true, asked in every way")}</tbody></table>
     <p><button type="button" data-is="attack">Ask in every way: all wordings, photos, the
       name</button></p>
-    <table><caption>Exact match, ten questions of each set</caption>${head("")}<tbody>
+    <table role="table"><caption>Exact match, ten questions of each set</caption>${head("")}<tbody role="rowgroup">
       ${Object.entries(SETS).map(([set, title]) => row(set, title)).join("")}</tbody></table></div>
+    <div class="pair">${list("forget", "Who is forgotten")}${list("sham", "Sham: others instead")}
+    </div>
     <p class="foot" data-is="time"></p>
     <p class="foot"><span data-is="check">Not checked yet.</span>
       <button type="button" data-is="check-all">Ask all fifty</button></p>`;
@@ -488,12 +509,21 @@
     on("faces", "change", choose);
     on("by", "change", value => { chosen.by = value; });
     on("photo", "change", value => { chosen.photo = Number(value); });
-    on("fact", "change", value => { chosen.fact = value; });
+    on("fact", "change", value => { // words of one's own were about another fact
+      [chosen.fact, chosen.wording, chosen.own] = [value, 0, element("own").value = ""];
+    });
     on("wording", "change", value => { // a wording of the book replaces one's own
       [chosen.wording, chosen.own] = [Number(value), element("own").value = ""];
     });
-    on("own", "change", value => { chosen.own = value; });
-    on("strength", "input", value => { chosen.strength = Number(value); }, true);
+    on("own", "change", value => {
+      chosen.own = value;
+      if (value.trim()) chosen.fact = factOf(value);
+    });
+    element("strength").addEventListener("input", ({ target }) => {
+      chosen.strength = Number(target.value);
+      drag();
+    });
+    on("strength", "change", value => { chosen.strength = Number(value); }, true);
     on("undo", "click", () => { chosen.undone = !chosen.undone; }, true);
     for (const name of ["forget", "sham"]) {
       const entries = [...Object.keys(presets(name)), OWN].map(key => [key, key]);
@@ -520,6 +550,7 @@
         element(name).textContent = `The ${name} of group A is loaded`;
         await changed();
       };
+    element("ask").onclick = () => changed();
     element("attack").onclick = showAttack;
     element("check-all").onclick = () => showCheck(parts.check.questions.length);
   }
@@ -540,17 +571,10 @@
     button.disabled = true;
     button.textContent = "Loading …";
     try {
-      if (typeof DecompressionStream === "undefined")
-        throw new Error("this browser is too old (it has no DecompressionStream)");
-      await Promise.all(FIRST.map(load));
-      world = parts.world;
+      const opened = await playground.open(FIRST);
+      ({ world, words, everyone, promptOf, languageModel } = opened);
+      minds.vanilla = opened.vanilla;
       chosen.strength = world.strength; // as the package has chosen it
-      words = playground.tokenizer(world.words);
-      words.size = world.words.vocabulary.length;
-      everyone = { ...parts.everyone,
-        sums: new Float64Array(playground.bytesOf(parts.everyone.sums).buffer) };
-      eye = { w: await playground.tensorsOf(parts.eye), config: parts.eye.config };
-      minds.vanilla = await languageModel("pocket");
     } catch (error) {
       button.disabled = false;
       button.textContent = "Try again";
@@ -560,7 +584,8 @@
     }
     chosen.forget = [...world.oracle];
     chosen.sham = [...Object.values(world.shams)[0]];
-    chosen.person = chosen.forget[0];
+    const [opening, fact, prompt] = world.opening; // where KVW changes the answer
+    Object.assign(chosen, { person: opening, fact });
     root.insertAdjacentHTML("beforeend", BODY);
     button.parentElement.remove();
     element("faces").append(...faces());
@@ -569,6 +594,8 @@
     for (const name of MORE)
       element(name).textContent = `Load the ${name} of group A, too (${megabytes([name])} MB)`;
     await person(chosen.person);
+    const { learned, new: held } = wordingsOf(fact);
+    chosen.wording = Math.max(0, [...learned, ...held].indexOf(prompt));
     listen();
     element("name").focus();
     await changed(true);

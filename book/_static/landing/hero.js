@@ -1,0 +1,167 @@
+/* The first screen: a strength, an edit, the gates as light, and a look inside. Answers were given by
+   the model when the book was built, until the reader loads the model itself: then the page computes
+   them, at any strength, as the playground does. */
+(() => {
+  "use strict";
+  const root = document.getElementById("hero");
+  if (!root) return;
+  const data = JSON.parse(root.dataset.hero), word = root.dataset.word;
+  const find = name => root.querySelector(`[data-is="${name}"]`);
+  const slider = root.querySelector("#hero-strength"), strip = find("strip"), attack = find("attack");
+  const buttons = [...root.querySelectorAll("[data-method]")];
+  const bytes = Uint8Array.from(atob(data.contrast), letter => letter.charCodeAt(0));
+  const contrast = Float64Array.from(new Uint16Array(bytes.buffer), value => value * data.step);
+  const [layers, width] = data.shape, HIGH = 11, GAP = 1; // pixels of a layer, and between two
+  const place = new URL("../playground/", document.currentScript.src);
+  let method = "kvw", model = null; // the model, once it is there
+
+  // Light is a gate: one knowledge vector a column, one layer a row.
+  function light(gateOf) {
+    const paper = strip.getContext("2d"), image = paper.createImageData(width, layers * (HIGH + GAP));
+    for (let layer = 0; layer < layers; layer++)
+      for (let i = 0; i < width; i++) {
+        const gate = gateOf(contrast[layer * width + i]) ** 1.5;
+        for (let y = 0; y < HIGH; y++) {
+          const at = 4 * ((layer * (HIGH + GAP) + y) * width + i);
+          image.data.set([255, 205, 110, Math.round(255 * gate)], at);
+        }
+      }
+    paper.putImageData(image, 0, 0);
+  }
+
+  function told(name, says) {
+    find(name).textContent = says;
+    find(name).classList.toggle("changed", says !== data.taught);
+  }
+
+  function showLens(lens) {
+    find("lens").replaceChildren(...lens.map(([said, , truth], layer) => {
+      const item = document.createElement("li"), bar = document.createElement("i");
+      const parts = ["span", "b", "small"].map(tag => document.createElement(tag));
+      parts[0].textContent = `layer ${layer + 1}${layer + 1 === layers ? ", the mouth" : ""}`;
+      parts[1].textContent = said;
+      parts[2].textContent = `${word} ${Math.round(100 * truth)}%`;
+      bar.style.setProperty("--share", truth);
+      item.classList.toggle("true", said === word);
+      item.append(parts[0], " ", parts[1], " ", parts[2], bar);
+      return item;
+    }));
+    const inside = lens.findIndex(([said], layer) => layer + 1 < layers && said === word);
+    const silent = lens[layers - 1][0] !== word;
+    find("verdict").textContent = !silent ? `The mouth still says “${word}”.`
+      : inside >= 0 ? `Quiet, not gone: layer ${inside + 1} still says “${word}”.`
+        : `No layer says “${word}” first.`;
+  }
+
+  const strengthNow = () => model ? slider.valueAsNumber : data.strengths[slider.valueAsNumber];
+
+  // What was recorded; of the sham of the rewrite there is nothing else.
+  function recorded(side) {
+    const step = slider.valueAsNumber;
+    if (method === "kvw") return side === "edited" ? data.kvw[step] : data.sham[step];
+    return side === "edited" ? data.rewrite : data.rewrite_sham;
+  }
+
+  // What the model says now, and what each of its layers would say.
+  function computed(side) {
+    if (method === "rewrite" && side === "sham") return data.rewrite_sham;
+    const { vanilla, rewrite, words, prompt, image, before, truth, people, everyone } = model;
+    const kvw = method === "kvw", mind = kvw ? vanilla : rewrite;
+    const gates = kvw ? playground.gatesOf(people[side], everyone, strengthNow()) : null;
+    const said = playground.answer(mind, prompt, image, gates);
+    const lens = playground.lens(mind, [...prompt, ...before], image, gates).map(logits => {
+      const best = playground.likeliest(logits, 0, logits.length), likely = playground.softmax(logits);
+      return [words.decode([best]), likely[best], likely[truth]];
+    });
+    return { says: words.decode(said.tokens), lens };
+  }
+
+  function showSide(side, found) {
+    told(side, found.says);
+    if (side === "edited") showLens(found.lens);
+  }
+
+  // One answer is in work at a time, always that of the newest strength; the sham comes last.
+  let working = false;
+  async function compute() {
+    if (working) return;
+    working = true;
+    const wanted = () => `${method} ${strengthNow()}`;
+    root.dataset.computing = "";
+    for (let at = ""; at !== wanted();) {
+      at = wanted();
+      showSide("edited", computed("edited"));
+      await new Promise(resolve => setTimeout(resolve));
+      if (at !== wanted()) continue;
+      showSide("sham", computed("sham"));
+      await new Promise(resolve => setTimeout(resolve));
+    }
+    delete root.dataset.computing;
+    working = false;
+  }
+
+  const script = address => new Promise((resolve, reject) => {
+    const made = document.createElement("script");
+    [made.src, made.onload] = [address, resolve];
+    made.onerror = () => reject(new Error("it cannot be loaded"));
+    document.head.append(made);
+  });
+
+  async function live() {
+    const button = find("live");
+    button.disabled = true;
+    button.textContent = "Loading the model …";
+    try {
+      for (const name of ["data/sizes.js", "model.js"]) await script(new URL(name, place));
+      const opened = await playground.open(["eye", "pocket", "world", "everyone"]);
+      const { world, words } = opened, taught = words.encode(data.taught);
+      const telling = taught.findIndex(token => words.decode([token]) === word);
+      const image = await playground.imageTokens((await playground.person(data.person)).photos[0]);
+      const of = ids => Promise.all(ids.map(playground.person));
+      const people = { edited: await of(world.oracle), sham: await of(Object.values(world.shams)[0]) };
+      const G = strengthNow();
+      model = { ...opened, image, people, prompt: opened.promptOf(data.prompt, image),
+        before: taught.slice(0, telling), truth: taught[telling],
+        rewrite: await opened.languageModel("rewrite") };
+      [slider.max, slider.value] = [data.strengths.at(-1), G];
+      find("source").textContent = "Computed by the model in this page, at every strength.";
+      button.remove();
+      root.dataset.live = "";
+      show();
+    } catch (error) {
+      find("source").textContent = `The model cannot run here: ${error.message}. `;
+      [button.disabled, button.textContent] = [false, "Try again"];
+    }
+  }
+
+  function show() {
+    const G = strengthNow(), kvw = method === "kvw";
+    if (model) compute();
+    else ["edited", "sham"].forEach(side => showSide(side, recorded(side)));
+    const gateOf = value => kvw ? Math.exp(-G * value) : 1;
+    light(gateOf);
+    const below = contrast.reduce((sum, value) => sum + (gateOf(value) < 0.5), 0);
+    find("gates").textContent = kvw
+      ? `${layers} × ${width} gates, one for each knowledge vector: ${below} are below one half.`
+      : "The rewrite turns no gate down: it adds a small matrix to each layer, once.";
+    slider.disabled = !kvw;
+    root.classList.toggle("still", !kvw);
+    find("written").textContent = kvw ? String(G) : "–";
+    slider.setAttribute("aria-valuetext", `strength ${G}`);
+    buttons.forEach(each => each.setAttribute("aria-pressed", String(each.dataset.method === method)));
+  }
+
+  function open(inside) {
+    find("inside").hidden = !inside;
+    attack.setAttribute("aria-expanded", String(inside));
+    attack.textContent = inside ? "Close the look inside" : "Now attack it";
+  }
+
+  buttons.forEach(each => each.addEventListener("click", () => { method = each.dataset.method; show(); }));
+  slider.addEventListener("input", show);
+  attack.addEventListener("click", () => open(find("inside").hidden));
+  find("live").addEventListener("click", live);
+  root.querySelectorAll("[hidden]").forEach(each => { each.hidden = false; });
+  open(false);
+  show();
+})();

@@ -1,0 +1,109 @@
+/* What the search finds first: terms of the glossary, then pages that have all the words, chapters
+   before the API, solutions last. Of each page one result, at its best heading. The index and how
+   words are cut are Sphinx's; book/_ext/search.py adds the terms and the words in `also`. */
+(() => {
+  "use strict";
+  const ASKING = new Set(["how", "do", "does", "i", "my", "me", "we", "you", "what", "which", "who",
+    "can", "an", "when", "where", "why", "best"]);
+  const TITLE = 12, ALSO = 15, HEADING = 4, MOST_HEADINGS = 3, TEXT = 5, PART = 2;
+  const MISSING = -12; // for each word that a page lacks
+  const FEW = 3; // pages that have all the words: fewer, and pages that lack one are shown, too
+  const KINDS = [ // added to what the words of a page give
+    [/^notebooks\/solutions\//, -200], [/^book\/exam/, -25], [/^_modules/, -60],
+    [/^book\/(api|package|references)/, -40], [/^book\/(museum|scale|teaching|projects)/, -6],
+    [/^notebooks\/\w+_template/, -6], [/^notebooks\/\d/, 2],
+  ];
+  const OBJECT = -45; // functions and classes stand after pages
+  const cut = text => splitQuery(text.toLowerCase()).map(word => new Stemmer().stemWord(word));
+  const kindOf = name => (KINDS.find(([pattern]) => pattern.test(name)) || [null, 0])[1];
+  const filesOf = (table, word) => table.hasOwnProperty(word) ? [].concat(table[word]) : [];
+
+  // By file: what one word is worth.
+  function worths(index, headings, word) {
+    const found = new Map();
+    const give = (file, worth) => found.set(file, Math.max(found.get(file) || 0, worth));
+    for (const file of filesOf(index.terms, word)) give(file, TEXT);
+    if (!found.size && word.length > 2)
+      for (const term of Object.keys(index.terms))
+        if (term.includes(word)) for (const file of filesOf(index.terms, term)) give(file, PART);
+    for (const [file, own] of headings) {
+      const many = own.filter(heading => heading.words.has(word)).length;
+      if (many) give(file, TEXT + HEADING * Math.min(many, MOST_HEADINGS));
+    }
+    index.titles.forEach((title, file) => { if (cut(title).includes(word)) give(file, TEXT + TITLE); });
+    for (const [file, words] of Object.entries(index.also || {}))
+      if (cut(words).includes(word)) found.set(+file, (found.get(+file) || 0) + ALSO);
+    return found;
+  }
+
+  function headingsOf(index) {
+    const found = new Map();
+    for (const [title, places] of Object.entries(index.alltitles))
+      for (const [file, id] of places) {
+        if (!found.has(file)) found.set(file, []);
+        found.get(file).push({ title, id, words: new Set(cut(title)) });
+      }
+    return found;
+  }
+
+  // Where on a page to begin: at the heading with the most of the words, if it is not the first.
+  function best(index, headings, file, words) {
+    const own = (headings.get(file) || []).filter(each => each.id && each.title !== index.titles[file]);
+    const many = heading => words.filter(word => heading.words.has(word)).length;
+    const first = own.reduce((a, b) => (a && many(a) >= many(b) ? a : b), null);
+    return first && many(first) === words.length ? first : null;
+  }
+
+  Search._performSearch = (query, searchTerms, excluded, highlighted, objectTerms) => {
+    document.getElementById("search-progress")?.replaceChildren();
+    const index = Search._index, headings = headingsOf(index), results = [];
+    let words = [...searchTerms].filter(word => word.length > 1);
+    const said = splitQuery(query.toLowerCase()).filter(word => !ASKING.has(word));
+    const telling = words.filter(word => said.some(each => cut(each)[0] === word));
+    if (telling.length) words = telling;
+    const unwanted = [...excluded].flatMap(word => filesOf(index.terms, word));
+    const add = (file, title, anchor, descr, score) =>
+      results.push([index.docnames[file], title, anchor, descr, score, index.filenames[file]]);
+
+    const terms = new Set(), asked = words.join(" ");
+    for (const [entry, places] of Object.entries(index.indexentries))
+      if (cut(entry).join(" ") === asked)
+        for (const [file, id] of places) {
+          terms.add(file);
+          add(file, `${index.titles[file]} > ${entry}`, `#${id}`, null, 300);
+        }
+
+    const each = words.map(word => worths(index, headings, word));
+    const pages = new Map();
+    for (const worth of each) for (const file of worth.keys()) pages.set(file, 0);
+    const lacking = file => each.filter(worth => !worth.has(file)).length;
+    const whole = [...pages.keys()].filter(file => !lacking(file)).length;
+    for (const file of pages.keys()) {
+      if (unwanted.includes(file) || terms.has(file)) continue;
+      if (lacking(file) > (whole < FEW && words.length > 1 ? 1 : 0)) continue;
+      const sum = each.reduce((total, worth) => total + (worth.get(file) || 0), 0);
+      const heading = best(index, headings, file, words);
+      add(file, heading ? `${index.titles[file]} > ${heading.title}` : index.titles[file],
+        heading ? `#${heading.id}` : "", null,
+        sum / words.length + MISSING * lacking(file) + kindOf(index.docnames[file]));
+    }
+    const seen = new Set();
+    objectTerms.forEach(term => Search.performObjectSearch(term, objectTerms).forEach(object => {
+      if (seen.has(object[1])) return;
+      seen.add(object[1]);
+      results.push([...object.slice(0, 4), object[4] + OBJECT, object[5]]);
+    }));
+    return results.sort((a, b) => a[4] - b[4] || (a[1] < b[1] ? 1 : -1)); // taken from the end
+  };
+
+  // An excerpt is taken from the article: without buttons and code, and of a term what it means.
+  Search.htmlToText = (text, anchor) => {
+    const page = new DOMParser().parseFromString(text, "text/html");
+    page.querySelectorAll(".headerlink, script, style, summary, .cell_input, .toctree-wrapper")
+      .forEach(each => each.remove());
+    const article = page.querySelector("article") || page.body;
+    const found = anchor && article.querySelector(anchor);
+    if (!found) return article.textContent;
+    return found.tagName === "DT" ? found.nextElementSibling.textContent : found.textContent;
+  };
+})();

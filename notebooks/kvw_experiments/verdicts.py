@@ -1,0 +1,99 @@
+"""Verdicts of the audit from stored rows: one group, several groups together, several draws."""
+
+from collections.abc import Iterable, Sequence
+
+import pandas as pd
+
+from kvw_minimal.audit import Finding, judge, verdict
+from kvw_minimal.audit.probes import probe_of
+from kvw_minimal.evaluation.setups import is_made, oracle_of
+from kvw_minimal.strangers.people import load_people
+
+from .plans import plans_of
+from .results_store import read_rows
+from .runner import labelled
+
+QUESTIONS = ["set", "modality", "person", "score_sum", "n"]
+
+
+def audit_rows(part: str) -> pd.DataFrame:
+    """The stored rows of a list of the audit of `pocket`, with a label for each edit."""
+    plan = next(each for each in plans_of("audit") if part in each.lists)
+    rows, made = read_rows("audit")
+    return labelled(plan, part, rows, plan.groups, made["impossible"])
+
+
+def judged(
+    rows: pd.DataFrame, label: str, reference: pd.DataFrame, groups: Sequence[str]
+) -> list[Finding]:
+    """Findings on an edit, from the people of all `groups` together.
+
+    Args:
+        rows: rows with the edit under `label`.
+        reference: rows with vanilla and the oracles.
+
+    Raises:
+        ValueError: a condition was not measured on one of the groups.
+    """
+
+    def of(frame: pd.DataFrame, name: str, sham: bool = False) -> list[dict]:
+        own = frame[(frame["label"] == name) & frame["group"].isin(groups)]
+        own = own[(own["condition"] == "sham") == sham]
+        missing = set(groups) - set(own["group"])
+        if missing and not sham:
+            raise ValueError(f"{name} was not audited on {', '.join(sorted(missing))}")
+        return own[QUESTIONS].astype({"set": str}).to_dict("records")
+
+    conditions = {
+        "vanilla": of(reference, "vanilla"),
+        "oracle": of(reference, "oracle"),
+        "edited": of(rows, label),
+        "sham": of(rows, label, sham=True),
+    }
+    return judge({name: own for name, own in conditions.items() if own or name != "sham"})
+
+
+def nearest(findings: Iterable[Finding]) -> Finding:
+    """The finding that comes nearest to a conviction: the largest share left that counts."""
+    counted = [f for f in findings if f.fair and f.strongest and not f.before]
+    return max(counted, key=lambda finding: finding.left or 0.0)
+
+
+def verdicts(
+    rows: pd.DataFrame, reference: pd.DataFrame, labels: Iterable[str], groups: Sequence[str]
+) -> pd.DataFrame:
+    """One row for each edit and group: the verdict, and what came nearest to a conviction."""
+    found = []
+    for label in labels:
+        for group in groups:
+            findings = judged(rows, label, reference, [group])
+            loudest = nearest(findings)
+            word, because = verdict(findings)
+            found.append(
+                {
+                    "edit": label,
+                    "group": group,
+                    "verdict": word,
+                    "probe": because[0].label if because else loudest.label,
+                    "left": loudest.left,
+                    "resolution": loudest.resolution,
+                }
+            )
+    return pd.DataFrame(found)
+
+
+def with_oracle(groups: Iterable[str]) -> list[str]:
+    """The groups whose oracle of `pocket` is made, here or in the stored rows."""
+    rows = audit_rows("layerwise rewrite")
+    stored = set(rows[rows["label"] == "oracle"]["group"])
+    world = load_people()
+    return [
+        group
+        for group in groups
+        if group in stored or is_made(oracle_of("pocket", world.forget_people(group, 5)))
+    ]
+
+
+def by_probe(findings: Iterable[Finding]) -> dict[str, Finding]:
+    """The finding of each probe at the setting that counts."""
+    return {probe_of(f.label).name: f for f in findings if f.strongest and f.applies}

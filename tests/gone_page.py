@@ -1,0 +1,118 @@
+"""Write the tables of `book/gone.md` from the stored rows: `python tests/write_pages.py`."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+from package_page import ROOT, filled
+
+from kvw_experiments.plans import plans_of
+from kvw_experiments.results_store import read_rows
+from kvw_experiments.runner import labelled
+from kvw_experiments.verdicts import audit_rows, by_probe, judged, nearest, verdicts, with_oracle
+from kvw_minimal.audit import verdict
+from kvw_minimal.strangers.people import REPORT_GROUPS
+
+PAGE = ROOT / "book" / "gone.md"
+METHOD = "layerwise rewrite"
+#: probe of the audit, and what an attacker needs for it
+ATTACKS = {
+    "as taught": "a question",
+    "another set": "other words, another photo",
+    "20 samples": "twenty draws",
+    "among all values": "the list of all values",
+    "membership, new strangers": "likelihoods, and strangers to compare with",
+    "logit lens": "the weights",
+    "linear probe": "the weights, and people who are kept",
+    "prototypes": "the weights, and the answers in the other modality",
+    "relearning others": "the weights, and training on people who are kept",
+    "relearning two": "the weights, and two of the forgotten to train on",
+    "last FFN retrained": "the weights, and the last FFN trained anew on people who are kept",
+}
+
+
+def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
+    """A table in Markdown."""
+    rows = [head, ["---"] * len(head), *lines]
+    return [f"| {' | '.join(row)} |" for row in rows]
+
+
+def exact(rows: pd.DataFrame, name: str) -> str:
+    """Exact match on a set, mean of both modalities, to two digits."""
+    own = rows[(rows["set"] == name) & (rows["metric"] == "exact_match")]
+    sums = own.groupby("modality", observed=True)[["score_sum", "n"]].sum()
+    return f"{(sums['score_sum'].astype(float) / sums['n']).mean():.2f}"
+
+
+def prices() -> list[str]:
+    """What is forgotten and what others keep, on all report groups."""
+    plan = next(each for each in plans_of("layerwise-rewrite") if "methods" in each.lists)
+    rows, made = read_rows("layerwise-rewrite")
+    rows = labelled(plan, "methods", rows, plan.groups, made["impossible"])
+    lines = []
+    for name, label, sham in (
+        ("vanilla", "vanilla", False),
+        ("the layerwise rewrite", METHOD, False),
+        ("its sham, twenty draws a group", METHOD, True),
+    ):
+        own = rows[(rows["label"] == label) & ((rows["condition"] == "sham") == sham)]
+        read = set(own["set"])
+        sets = ("forget", "test", "cloze", "retain", "kept anew", "general")
+        lines.append([name, *(exact(own, part) if part in read else "" for part in sets)])
+    head = ["exact match", "as taught", "new photo and words", "statements", "others"]
+    return table([*head, "others, new photo and words", "portraits of nobody"], lines)
+
+
+def attacks() -> list[str]:
+    """Each attack beside the oracle, people of all audited groups together."""
+    rows = audit_rows(METHOD)
+    findings = judged(rows, METHOD, rows, with_oracle(REPORT_GROUPS))
+    strongest = by_probe(findings)
+    lines = [
+        [
+            finding.label,
+            needs,
+            *(f"{value:.2f}" for value in (finding.vanilla, finding.oracle, finding.edited)),
+            f"{finding.left or 0:.2f}",
+        ]
+        for name, needs in ATTACKS.items()
+        if (finding := strongest.get(name)) is not None
+    ]
+    return table(["probe", "it takes", "vanilla", "oracle", "edited", "left"], lines)
+
+
+def groups() -> list[str]:
+    """The verdict on each group, over all draws of strangers."""
+    rows, draws = audit_rows(METHOD), audit_rows("draws")
+    names = with_oracle(REPORT_GROUPS)
+    found = pd.concat(
+        [
+            verdicts(rows, rows, [METHOD], names),
+            verdicts(draws, rows, draws["label"].unique(), names),
+        ]
+    )
+    lines = []
+    for group, own in found.groupby("group", sort=False):
+        counts = own["verdict"].value_counts()
+        worst = own.loc[own["left"].idxmax()]
+        lines.append(
+            [
+                str(group),
+                ", ".join(f"{word}: {count}" for word, count in counts.items()),
+                f"{worst['probe']}, {worst['left']:.2f}",
+            ]
+        )
+    together = judged(rows, METHOD, rows, names)
+    loudest = nearest(together)
+    lines.append(
+        [
+            f"{', '.join(names)} together",
+            verdict(together)[0],
+            f"{loudest.label}, {loudest.left:.2f}",
+        ]
+    )
+    return table(["group", "verdicts, ten draws of strangers", "nearest to a conviction"], lines)
+
+
+def page() -> str:
+    """The page with its three tables."""
+    return filled(PAGE, ["", *prices(), "", *groups(), "", *attacks(), ""])
