@@ -155,7 +155,7 @@ def test_the_hub_is_asked_once(monkeypatch, answer, offline):
 @pytest.mark.parametrize(
     "what, more, said",
     [("brain", {}, "train what. eye, pocket"), ("smol-ear", {}, "train what")]
-    + [("pocket", {"seed": 3}, "--seed is for smol"), ("voices", {"seed": 3}, "--seed is for smol")]
+    + [("voices", {"seed": 3}, "--seed is for pocket and smol")]
     + [(part, {"group": "A"}, "without a group") for part in ("eye", "ear", "smol-connector")]
     + [("pocket", {"percent": 10}, "Name a group")]
     + [("pocket", {"device": device}, "no device") for device in ("abacus", "cuda:99", "", "meta")]
