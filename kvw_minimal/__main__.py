@@ -20,6 +20,7 @@ from .evaluation.options import (
     Group,
     Json,
     ModelName,
+    Questions,
     how_to_install,
     read_layers,
     read_settings,
@@ -58,24 +59,35 @@ def _check_edit(edit: Path | None, json_file: Path | None) -> None:
         raise ValueError(f"{edit} is the edit; the rows cannot go to one file with it")
 
 
+def _typed(context: typer.Context) -> set[str]:
+    """The parameters that stand on the command line."""
+    return {
+        name for name in context.params if "COMMANDLINE" in str(context.get_parameter_source(name))
+    }
+
+
+def _check_source(typed: set[str], source: str) -> None:
+    """Refuses the options of groups beside people or questions."""
+    for name in ("group", "forget_percent") if {"people", "questions"} & typed else ():
+        if name in typed:
+            raise typer.BadParameter(
+                f"--{name.replace('_', '-')} is for groups of strangers: leave it out, "
+                f"--{source} says who is forgotten"
+            )
+
+
 @app.command("unlearn")
 def unlearn_command(
     context: typer.Context,
     *,
     model: ModelName = "pocket",
-    questions: Annotated[
-        str | None,
-        typer.Option(
-            help="a file of questions, a folder or a hub id "
-            "of MLLMU-Bench or CLEAR: its rows say who is forgotten"
-        ),
-    ] = None,
+    questions: Questions = None,
     people: Annotated[
         str | None, typer.Option(help="who is forgotten instead, such as ada,ben")
     ] = None,
     forget_percent: ForgetPercent = 5,
     group: Group = "A",
-    method: Annotated[str, typer.Option(help="a method by name")] = "KVW one pass",
+    method: Annotated[str, typer.Option(help="a name of `methods`")] = "KVW one pass",
     strength: Annotated[
         str | None,
         typer.Option(
@@ -88,7 +100,12 @@ def unlearn_command(
         str, typer.Option(help="of another method, as JSON: '{\"rate\": 1e-3}'")
     ] = "",
     sham_draws: Annotated[int, typer.Option(help="edits made for other people", min=1)] = 20,
-    oracle: Annotated[bool, typer.Option(help="compare with the oracle, demand headroom")] = True,
+    oracle: Annotated[
+        str | None, typer.Option(help="your own: a model that was never taught the forgotten")
+    ] = None,
+    no_oracle: Annotated[
+        bool, typer.Option("--no-oracle", help="do not compare with it, demand no headroom")
+    ] = False,
     batch_size: Annotated[int | None, typer.Option(help="questions at a time", min=1)] = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
@@ -97,6 +114,13 @@ def unlearn_command(
         typer.Option(help="a folder for rows and edits; an interrupted run goes on there"),
     ] = None,
     save_edit: Annotated[Path | None, typer.Option(help="write the edit (safetensors)")] = None,
+    measured: Annotated[
+        Path | None, typer.Option(help="coefficients that `measure` wrote, for KVW one pass")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="of what the method draws", min=0)] = 0,
+    config: Annotated[
+        Path | None, typer.Option(help="rows of an earlier run: what is not typed is as there")
+    ] = None,
     json_file: Json = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what it would cost")] = False,
 ) -> None:
@@ -107,69 +131,84 @@ def unlearn_command(
 
     check_place(save_edit, json_file, None if save and save.is_dir() else save)
     base = method_of(method, read_settings(settings))
-    typed = {
-        name for name in context.params if "COMMANDLINE" in str(context.get_parameter_source(name))
-    }
+    typed = _typed(context)
     words = [name for name in ("strength", "layers") if name in typed]
     if words and (settings or not isinstance(base, KVW | PublishedKVW)):
         raise typer.BadParameter(f"--{words[0]} is for KVW without --settings: put it into these")
-    source = "people" if questions is None else "questions"
-    for name in ("group", "forget_percent", "oracle") if {"people", "questions"} & typed else ():
-        if name in typed and (name != "oracle" or oracle):
-            raise typer.BadParameter(
-                f"--{name.replace('_', '-')} is for groups of strangers: leave it out, "
-                f"--{source} says who is forgotten"
-            )
+    _check_source(typed, "people" if questions is None else "questions")
     methods = [base]
     if isinstance(base, KVW | PublishedKVW) and not settings:
         base = replace(base, layers=tuple(read_layers(layers)))
         methods = [replace(base, strength=G) for G in read_strengths(strength, base.strength)]
     if save_edit and len(methods) > 1:
         raise typer.BadParameter("--save-edit holds one edit: --save FOLDER holds several")
-    arguments = model, group, forget_percent, methods, sham_draws, oracle
-    more: dict[str, Any] = {
-        "people": [] if people is None else people.split(","),
+    asked: dict[str, Any] = {
+        "model": model,
+        "group": group,
+        "percent": forget_percent,
+        "draws": sham_draws,
+        "oracle": oracle or not no_oracle,
+        "people": [] if people is None else [name.strip() for name in people.split(",")],
         "questions": questions,
         "batch_size": batch_size,
+        "seed": seed,
         "device": device,
         "dtype": dtype,
     }
+    if config:
+        kept, former = pipeline.asked_in(config)
+        short = {"forget_percent": "percent", "sham_draws": "draws", "no_oracle": "oracle"}
+        now = {short.get(name, name) for name in typed}
+        asked |= {name: value for name, value in kept.items() if name not in now}
+        methods = methods if {"method", "settings", "strength", "layers"} & typed else former
+    asked["methods"] = methods
     if dry_run:
         from .evaluation import estimate_cost
 
-        typer.echo(estimate_cost.format_estimate(*arguments, **more))
+        typer.echo(estimate_cost.format_estimate(**asked))
         return
-    result, edits = pipeline.run_unlearning(*arguments, **more, folder=save)
+    result, edits = pipeline.run_unlearning(**asked, folder=save, measured=measured)
     texts = [*(edit.describe() for edit in edits), *pipeline.tables(result)]
     write_outputs("\n".join(texts), result, json_file, edits[0], save_edit)
 
 
 @app.command("evaluate")
 def evaluate_command(
+    context: typer.Context,
+    *,
     model: ModelName = "pocket",
     forget_percent: ForgetPercent = 5,
     group: Group = "A",
     edit: Annotated[Path | None, typer.Option(help="an edit to put on first")] = None,
+    questions: Questions = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     json_file: Json = None,
 ) -> None:
-    """Score a model as it is, or with a saved edit, on the four sets."""
+    """Score a model as it is, or with a saved edit, on the sets of a group or a file."""
     from .evaluation import pipeline
 
+    _check_source(_typed(context), "questions")
     _check_edit(edit, json_file)
-    result = pipeline.run_evaluation(model, group, forget_percent, edit, device=device, dtype=dtype)
+    result = pipeline.run_evaluation(
+        model, group, forget_percent, edit, questions=questions, device=device, dtype=dtype
+    )
     write_outputs(pipeline.table(result["rows"]), result, json_file)
 
 
 @app.command("audit")
 def audit_command(
+    context: typer.Context,
     *,
     model: ModelName = "pocket",
     group: Group = "A",
     forget_percent: ForgetPercent = 5,
     method: Annotated[str, typer.Option(help="a method, as the book chose it")] = "KVW one pass",
     edit: Annotated[Path | None, typer.Option(help="a saved edit in place of a method")] = None,
+    questions: Questions = None,
+    oracle: Annotated[
+        str | None, typer.Option(help="your own: a model that was never taught the forgotten")
+    ] = None,
     long: Annotated[bool, typer.Option("--long", help="with long relearning: an hour")] = False,
     device: Device = "cpu",
     dtype: Dtype = "float32",
@@ -178,11 +217,29 @@ def audit_command(
     """Run every probe on an edit, its sham and the oracle: gone, or only quiet? Takes minutes."""
     from .evaluation import pipeline
 
+    _check_source(_typed(context), "questions")
     _check_edit(edit, json_file)
     text, result = pipeline.run_audit(
-        model, group, forget_percent, method, edit, long, device=device, dtype=dtype
+        model,
+        group,
+        forget_percent,
+        method,
+        edit,
+        long,
+        questions=questions,
+        oracle=oracle,
+        device=device,
+        dtype=dtype,
     )
     write_outputs(text, result, json_file)
+
+
+@app.command("methods")
+def methods_command() -> None:
+    """List all methods: class, settings with defaults and ranges, and what each needs."""
+    from .evaluation.options import methods_table
+
+    typer.echo(methods_table())
 
 
 def _of_strength(edit: Any, rows: Any) -> Any:
@@ -201,9 +258,21 @@ def export_command(
     format: Annotated[str, typer.Option(help="merged, peft or factors")] = "merged",
     scores: Annotated[Path | None, typer.Option(help="rows of `unlearn --json`")] = None,
     named: Annotated[bool, typer.Option(help="say in the card for whom it was made")] = False,
+    base_model: Annotated[str | None, typer.Option(help="hub id of the unedited model")] = None,
+    license: Annotated[str | None, typer.Option(help="of the result, such as mit")] = None,
+    check: Annotated[
+        Path | None,
+        typer.Option(help="questions: scored again in a fresh process without this package"),
+    ] = None,
+    push_to_hub: Annotated[
+        str | None, typer.Option(help="an id of the hub (never tried: no network here)")
+    ] = None,
 ) -> None:
     """Write a saved edit as a folder that other tools read, with a model card."""
+    from huggingface_hub import create_repo, upload_folder
+
     from . import sharing
+    from .benchmarks.jsonl import read_request
     from .edits import Edit
     from .zoo import load
 
@@ -211,9 +280,31 @@ def export_command(
     sharing.check_request(folder, format)
     saved = Edit.load(edit)
     rows = _of_strength(saved, read_json(scores, "rows")["rows"]) if scores else None
+    asked = read_request(check) if check else None
     loaded, processor = load(model)
-    sharing.export_edit(saved, loaded, processor, folder, format, scores=rows, named=named)
+    sharing.export_edit(
+        saved,
+        loaded,
+        processor,
+        folder,
+        format,
+        scores=rows,
+        named=named,
+        base_model=base_model,
+        license=license,
+    )
     typer.echo(f"{folder} holds the edit as {format}; its README.md says how to load it")
+    if asked:
+        questions = asked.forget + asked.retain[: len(asked.forget)]
+        text, same = sharing.repeat_scores(
+            folder, saved, loaded, processor, questions, base_model or ""
+        )
+        typer.echo(text)
+        if not same:
+            raise typer.Exit(1)
+    if push_to_hub:
+        create_repo(push_to_hub, exist_ok=True)
+        upload_folder(repo_id=push_to_hub, folder_path=folder)
 
 
 @app.command("check")
@@ -232,11 +323,19 @@ def check_command(
 @app.command("validate")
 def validate_command(
     file: Annotated[str, typer.Argument(help="lines of JSON, parquet, or a hub id")],
+    model: Annotated[
+        str | None, typer.Option(help="also put the questions into its form, and ask it one")
+    ] = None,
 ) -> None:
     """Name every bad row of a file with your own questions, and its remedy."""
     from .benchmarks.jsonl import print_problems
 
-    raise typer.Exit(print_problems(file))
+    status = print_problems(file)
+    if model and not status:
+        from .evaluation.pipeline import try_questions
+
+        typer.echo(try_questions(file, model))
+    raise typer.Exit(status)
 
 
 @app.command("replicate")
@@ -262,24 +361,21 @@ def replicate_command(
     from .results import score_table
 
     check_place(json_file)
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = lambda message, *_: typer.echo(f"warning: {message}", err=True)
-        result = benchmarks.replicate(
-            benchmark,
-            data,
-            model,
-            forget_percent,
-            oracle=oracle,
-            strength=strength,
-            schedule=schedule,
-            dtype=dtype,
-            device=device,
-            limit=limit,
-            batch_size=batch_size,
-            seed=seed,
-            progress=True,
-        )
+    result = benchmarks.replicate(
+        benchmark,
+        data,
+        model,
+        forget_percent,
+        oracle=oracle,
+        strength=strength,
+        schedule=schedule,
+        dtype=dtype,
+        device=device,
+        limit=limit,
+        batch_size=batch_size,
+        seed=seed,
+        progress=True,
+    )
     text = f"{score_table(result['rows'])}\n{benchmarks.LEGEND}"
     source = provenance(**result["provenance"])
     write_outputs(text, result | {"provenance": source}, json_file)
@@ -357,6 +453,7 @@ def _call(arguments: list[str]) -> int:
 def main() -> None:
     """Runs the command; an expected error prints one clear line, not a traceback."""
     start = time.perf_counter()
+    warnings.showwarning = lambda message, *_: typer.echo(f"warning: {message}", err=True)
     try:
         status = _call(sys.argv[1:])
     except (Exception, KeyboardInterrupt) as error:

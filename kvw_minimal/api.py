@@ -22,7 +22,7 @@ from .edits import Edit
 from .evaluation.scoring import teacher_forced
 from .forget_request import Request
 from .methods import Method, make_edit
-from .results import summarise, table, text_table
+from .results import beyond_sham, closing_sentence, pooled_mean, summarise, table, text_table
 from .session import Session
 from .sharing.exporters import export_edit
 from .strangers.people import load_people
@@ -101,9 +101,10 @@ def _with_edit(
     rows = score_edited(session, request, teacher_forced, edit)
     if method is None or not shams:
         return rows
-    return rows + score_shams(
+    drawn = score_shams(
         session, request, teacher_forced, lambda other: make_edit(session, other, method)[0], shams
     )
+    return rows + drawn + beyond_sham(rows, drawn)
 
 
 def evaluate(
@@ -168,18 +169,26 @@ def compare(
     return Results(reports)
 
 
-def export(edit: Edit, model: nn.Module, folder: str | Path, form: str = "merged", processor=None):
+def export(
+    edit: Edit,
+    model: nn.Module,
+    folder: str | Path,
+    form: str = "merged",
+    processor=None,
+    **card: Any,
+):
     """Writes an edit for other tools, into a new folder.
 
     Args:
         form: `merged`, the whole model; `peft`, an adapter; `factors`, the edit as tensors.
         processor: stored in a `merged` folder.
+        card: `base_model`, `license`, `scores` and `named`, as `sharing.exporters.export_edit`.
 
     Raises:
         ValueError: an unknown form, or a form that cannot express the edit.
         OSError: the folder exists already, or the disk is full.
     """
-    export_edit(edit, model, processor, folder, form)
+    export_edit(edit, model, processor, folder, form, **card)
 
 
 # --- reports --------------------------------------------------------------------------------------
@@ -202,35 +211,12 @@ class Report:
 
     def mean(self, condition: str, eval_set: str, metric: str = "exact_match") -> float | None:
         """The mean over both modalities, weighted by questions; None without questions."""
-        rows = [
-            row
-            for row in self.rows
-            if (row["condition"], row["set"], row["metric"]) == (condition, eval_set, metric)
-        ]
-        count = sum(row["n"] for row in rows)
-        return sum(row["value"] * row["n"] for row in rows) / count if count else None
+        return pooled_mean(self.rows, condition, eval_set, metric)
 
     @property
     def sentence(self) -> str:
         """The result in one plain sentence."""
-        before, after = self.mean("vanilla", "forget"), self.mean("edited", "forget")
-        if before is None:
-            return "Nothing is asked about the forgotten."
-        if after is None:
-            return f"The model answers {before:.2f} of what is asked about those to be forgotten."
-        text = f"{self.method}: of the forgotten {after:.2f} is left (before: {before:.2f})"
-        retained, original = self.mean("edited", "retain"), self.mean("vanilla", "retain")
-        if retained is not None:
-            text += f", of the retained {retained:.2f} (before: {original:.2f})"
-        sham, oracle = self.mean("sham", "forget"), self.mean("oracle", "forget")
-        if sham is None:
-            text += "; no sham was made, so nothing says that it is about these people"
-        else:
-            count = "1 sham" if self.shams == 1 else f"{self.shams} shams"
-            text += f"; made for other people it leaves {sham:.2f} of the forgotten ({count})"
-        if oracle is None:
-            return f"{text}; there is no oracle to compare with."
-        return f"{text}; an oracle that never met them says {oracle:.2f}."
+        return closing_sentence(self.rows, self.method, self.shams)
 
     def table(self, metric: str = "exact_match") -> str:
         """One line for each condition, one column for each set and modality: mean and interval."""

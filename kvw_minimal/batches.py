@@ -135,6 +135,32 @@ def _batches(
             yield Batch(inputs, torch.full_like(inputs["input_ids"], IGNORED), rows)
 
 
+def reply_tokens(
+    processor, prompt: str, reply: str, name: str
+) -> tuple[list[int], list[tuple[int, int]]]:
+    """The ids of the tokens of a reply as they follow its prompt, and their places in the reply.
+
+    White space at the end of a prompt may belong to the first token of the reply, which then
+    starts at a negative place.
+
+    Raises:
+        ValueError: a token has other characters of both; the message says `name`.
+    """
+    whole = tokenizer_of(processor)(
+        prompt + reply, add_special_tokens=False, return_offsets_mapping=True
+    )
+    places = [(start - len(prompt), end - len(prompt)) for start, end in whole["offset_mapping"]]
+    first = sum(end <= 0 for _, end in places)  # the tokens of the prompt
+    start, end = places[first] if first < len(places) else (0, 0)
+    if start < 0 and prompt[start:].strip():
+        token = (prompt + reply)[len(prompt) + start : len(prompt) + end]
+        raise ValueError(
+            f"no answer token found for {name}: the token {token!r} crosses the border between "
+            f"the chat template and the answer, {prompt[-20:]!r} and {reply[:20]!r}"
+        )
+    return whole["input_ids"][first:], places[first:]
+
+
 def answer_batches(processor, questions: list[Question], batch_size: int = 64) -> list[Batch]:
     """Encodes questions with their answers: the model reads each in one pass.
 
@@ -147,18 +173,17 @@ def answer_batches(processor, questions: list[Question], batch_size: int = 64) -
     for batch in batches:
         batch.ends = torch.zeros_like(batch.labels, dtype=torch.bool)
         for i, row in enumerate(batch.rows):
-            text, reply = rendered[row][1], questions[row].answer.strip()
-            turn = tokenizer_of(processor)(
-                text, add_special_tokens=False, return_offsets_mapping=True
-            )
-            answer, end = turn["input_ids"], int(batch.inputs["attention_mask"][i].sum())
+            prompt, text = rendered[row]
+            reply, name = questions[row].answer.strip(), questions[row].id
+            answer, spans = reply_tokens(processor, prompt, text, name)
+            end = int(batch.inputs["attention_mask"][i].sum())
             here = slice(end - len(answer), end)
             last = batch.inputs["input_ids"][i, here].tolist()
             if not reply or not answer or last != answer or reply not in text:
-                raise ValueError(f"no answer token found for {questions[row].id}: not {text!r}")
+                raise ValueError(f"no answer token found for {name}: {reply!r} in {text!r}")
             batch.labels[i, here] = torch.tensor(answer)
             over = text.index(reply) + len(reply)  # the end of turn begins here
-            batch.ends[i, here] = torch.tensor([a >= over for a, _ in turn["offset_mapping"]])
+            batch.ends[i, here] = torch.tensor([start >= over for start, _ in spans])
     return batches
 
 

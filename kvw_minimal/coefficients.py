@@ -36,6 +36,7 @@ class Coefficients:
         people: the ids, in the order of the first axis.
         fingerprint: the fingerprint of the measured model.
         mask: the tokens that count: `answer`, or `answer and end` (with the end of the turn).
+        questions: the person and the `mark` of each measured question; empty if they are unknown.
     """
 
     sums: torch.Tensor
@@ -43,19 +44,27 @@ class Coefficients:
     people: tuple[str, ...]
     fingerprint: str
     mask: str = "answer"
+    questions: tuple[tuple[str, str], ...] = ()
 
     def __add__(self, other: "Coefficients") -> "Coefficients":
         """Joins two parts as if they were measured together. A person may be in both parts.
 
         Adds sums and counts in float64 on the CPU. The order of the parts changes only the order
-        of the people. No question may be in both parts: it would count twice.
+        of the people.
 
         Raises:
-            ValueError: parts of different models, masks, or numbers of layers or vectors.
+            ValueError: parts of different models, masks, or numbers of layers or vectors; a
+                question in both parts, which would count twice.
         """
         one, two = ((part.fingerprint, part.mask, *part.sums.shape[1:]) for part in (self, other))
         if one != two:
             raise ValueError(f"parts of two models, masks or shapes cannot be joined: {one}, {two}")
+        twice = sorted(set(self.questions) & set(other.questions))
+        if twice:
+            raise ValueError(
+                f"{len(twice)} questions stand in both parts and would count twice, "
+                f"such as {twice[0][1]} about {twice[0][0]}"
+            )
         people = tuple(dict.fromkeys(self.people + other.people))
         sums = torch.zeros(len(people), *one[2:], dtype=torch.float64)
         tokens = torch.zeros(len(people), *self.tokens.shape[1:], dtype=torch.float64)
@@ -63,7 +72,8 @@ class Coefficients:
             rows = torch.tensor([people.index(person) for person in part.people])
             sums.index_add_(0, rows, part.sums.cpu().double())
             tokens.index_add_(0, rows, part.tokens.cpu().double())
-        return replace(self, sums=sums, tokens=tokens, people=people)
+        questions = self.questions + other.questions
+        return replace(self, sums=sums, tokens=tokens, people=people, questions=questions)
 
     def of(self, people: list[str]) -> "Coefficients":
         """Selects the coefficients of some of the people.
@@ -75,7 +85,14 @@ class Coefficients:
         if missing or not people:
             raise ValueError(f"no coefficients of {missing or 'nobody'} here")
         rows = [self.people.index(person) for person in people]
-        return replace(self, sums=self.sums[rows], tokens=self.tokens[rows], people=tuple(people))
+        chosen = set(people)
+        return replace(
+            self,
+            sums=self.sums[rows],
+            tokens=self.tokens[rows],
+            people=tuple(people),
+            questions=tuple(question for question in self.questions if question[0] in chosen),
+        )
 
     def pooled(self, people: list[str] | None = None) -> torch.Tensor:
         """Token-weighted mean over all or some people, `[layers, d_ff]`, >= 0.
@@ -255,9 +272,15 @@ def measure(
     return Coefficients(*accumulate(model, batches, people, progress), fingerprint(model), mask)
 
 
+def marks(questions: Iterable[Question]) -> tuple[tuple[str, str], ...]:
+    """The person and the mark of each question."""
+    return tuple((question.person, question.mark) for question in questions)
+
+
 def measure_questions(
     model, processor, questions: list[Question], batch_size: int = 64, progress: bool = False
 ) -> Coefficients:
-    """`measure` for a list of questions."""
+    """`measure` for a list of questions; two parts with the same question cannot be joined."""
     batches = answer_batches(processor, questions, batch_size)
-    return measure(model, batches, [question.person for question in questions], progress)
+    measured = measure(model, batches, [question.person for question in questions], progress)
+    return replace(measured, questions=marks(questions))

@@ -26,7 +26,8 @@ def save_measured(coefficients: Coefficients, path: str | Path) -> None:
 
     It holds the tensors `sums [people, layers, d_ff]` and `tokens [people]`; in a mixture of
     experts `[people, layers, experts, d_ff]` and `[people, layers, experts]`. Its metadata are the
-    format, the people, the fingerprint of the model, the mask, and a checksum of everything.
+    format, the people, the fingerprint of the model, the mask, the questions, and a checksum of
+    everything.
 
     Raises:
         OSError: as `atomic_io.check_place`.
@@ -40,6 +41,7 @@ def save_measured(coefficients: Coefficients, path: str | Path) -> None:
         "people": json.dumps(coefficients.people),
         "fingerprint": coefficients.fingerprint,
         "mask": coefficients.mask,
+        "questions": json.dumps(coefficients.questions),
     }
     metadata["checksum"] = checksum(tensors, metadata)
     with replacing(path) as half:
@@ -84,8 +86,13 @@ def load_measured(path: str | Path) -> Coefficients:
         if len(sums) not in (3, 4) or sums[:1] != (len(people),) or tokens != wanted:
             raise ValueError("its people and its numbers do not go together")
         check_numbers(people, tensors["sums"], tensors["tokens"])
+        questions = tuple((who, mark) for who, mark in json.loads(metadata.get("questions", "[]")))
         return Coefficients(
-            tensors["sums"], tensors["tokens"], people, metadata["fingerprint"], metadata["mask"]
+            **tensors,
+            people=people,
+            fingerprint=metadata["fingerprint"],
+            mask=metadata["mask"],
+            questions=questions,
         )
     except (SafetensorError, LookupError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} holds no coefficients, or is damaged: {error}") from error

@@ -100,16 +100,18 @@ def score_shams(
     protocol: Protocol,
     make: Callable[[Request], Edit],
     draws: int,
+    first: int = 0,
 ) -> list[dict]:
     """Scores the same questions with shams: edits made for other people, drawn at random.
 
     Args:
         make: makes the edit of a request.
         draws: the number of shams. The set `retain` is left out: it holds the people of the shams.
+        first: the number of shams that are skipped.
     """
     names = [name for name in request.eval_sets if name != "retain"]
     rows: list[dict] = []
-    for draw in range(draws):
+    for draw in range(first, draws):
         edit = make(request.sham(draw))
         rows += score_edited(session, request, protocol, edit, "sham", names, draw=draw)
     return rows

@@ -25,7 +25,7 @@ from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
 from .batches import answer_batches
-from .coefficients import Coefficients, accumulate
+from .coefficients import Coefficients, accumulate, marks
 from .coefficients_io import load_measured, save_measured
 from .models import backbone, fingerprint, hash_tensors
 from .questions import Question
@@ -225,7 +225,11 @@ def measure_in_parts(
             for name in missing[start : start + stride][offset : offset + 1]:
                 batches = answer_batches(processor, parts[name], batch_size)
                 people = [question.person for question in parts[name]]
-                measured = Coefficients(*accumulate(model, batches, people), model_fingerprint)
+                measured = Coefficients(
+                    *accumulate(model, batches, people),
+                    model_fingerprint,
+                    questions=marks(parts[name]),
+                )
                 if not sharded or state.is_main_process:
                     save_measured(measured, folder / name)
     with fail_together():

@@ -196,7 +196,7 @@ def make_edit(
     with restored(session.model), metered(session.cost, device, memory):
         edit = method.edit(session, request)
     if not isinstance(edit, Edit):
-        raise TypeError(f"{method}.edit returned {type(edit).__name__}, not an edit")
+        raise TypeError(f"{method}.edit returned {edit!r:.40}, and an Edit is expected")
     origin = {"method": method.name, "settings": method.settings}
     edit.weight_stats, edit.made_by = known, method
     edit.notes = {"people": request.people} | edit.notes | origin

@@ -1,5 +1,6 @@
 """Questions, and a stream of random numbers for each key."""
 
+import hashlib
 import zlib
 from dataclasses import dataclass
 
@@ -45,6 +46,11 @@ class Question:
     def pictures(self) -> list[bytes]:
         """The pictures before the answer, in order."""
         return [] if self.image is None else [self.image]
+
+    @property
+    def mark(self) -> str:
+        """The id, and a hash of all fields: the same on every machine."""
+        return f"{self.id} {hashlib.sha256(repr(self).encode()).hexdigest()[:8]}"
 
     def messages(self, eyes: bool = True) -> list[dict]:
         """The chat messages before the answer, in the form of chat templates.

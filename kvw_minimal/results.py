@@ -19,6 +19,7 @@ from .questions import Question
 CONDITIONS = ("vanilla", "edited", "sham", "oracle")
 ABOUT = ("set", "modality", "metric")  # the subject of a mean
 MEAN = ("value", "low", "high")  # a mean and its interval
+BEYOND = "_beyond_sham"  # the end of the metrics of `beyond_sham`
 HEADROOM = 0.50  # the smallest lead of vanilla over the oracle on the forget set
 TAUGHT_ANSWERS = tuple(("forget", modality, "exact_match") for modality in ("image", "text"))
 
@@ -108,6 +109,65 @@ def rounded(summary: Iterable[dict]) -> list[dict]:
     return [
         row | {name: round(float(row[name]), 4) for name in MEAN if name in row} for row in summary
     ]
+
+
+def beyond_sham(edited: Sequence[dict], shams: Iterable[Mapping]) -> list[dict]:
+    """Rows of how much more an edit takes of the forgotten than its shams.
+
+    The value is the mean score of a question under the shams, less that under the edit. Both
+    modalities make one mean (`all`); the metric is `exact_match_beyond_sham` and so on.
+    """
+    left: dict[tuple, list[float]] = {}
+    for row in shams:
+        left.setdefault((row["set"], row["question"], row["metric"]), []).append(row["score_sum"])
+    keys = [("forget", row["question"], row["metric"]) for row in edited]
+    return [
+        row
+        | {"condition": "sham", "draw": None, "modality": "all", "metric": row["metric"] + BEYOND}
+        | {"score_sum": float(np.mean(left[key])) - row["score_sum"]}
+        for row, key in zip(edited, keys, strict=True)
+        if row["set"] == "forget" and key in left
+    ]
+
+
+def pooled_mean(
+    summary: Iterable[Mapping], condition: str, eval_set: str, metric: str = "exact_match"
+) -> float | None:
+    """The mean over both modalities, weighted by questions; None without questions."""
+    rows = [
+        row
+        for row in summary
+        if (row["condition"], row["set"], row["metric"]) == (condition, eval_set, metric)
+    ]
+    count = sum(row["n"] for row in rows)
+    return sum(row["value"] * row["n"] for row in rows) / count if count else None
+
+
+def closing_sentence(summary: Sequence[dict], method: str, shams: int) -> str:
+    """The result of an edit in one plain sentence of numbers."""
+    before = pooled_mean(summary, "vanilla", "forget")
+    after = pooled_mean(summary, "edited", "forget")
+    if before is None:
+        return "Nothing is asked about the forgotten."
+    if after is None:
+        return f"The model answers {before:.2f} of what is asked about those to be forgotten."
+    text = f"{method}: of the forgotten {after:.2f} is left (before: {before:.2f})"
+    for name, words in (("retain", "the retained"), ("general", "general questions")):
+        left, whole = (pooled_mean(summary, when, name) for when in ("edited", "vanilla"))
+        if left is not None and whole is not None:
+            text += f", of {words} {left:.2f} (before: {whole:.2f})"
+    sham, oracle = (pooled_mean(summary, other, "forget") for other in ("sham", "oracle"))
+    if sham is None:
+        text += "; no sham was made, so nothing says that it is about these people"
+    else:
+        count = "1 sham" if shams == 1 else f"{shams} shams"
+        text += f"; made for other people it leaves {sham:.2f} of the forgotten ({count})"
+    for row in summary:
+        if row["metric"] == f"exact_match{BEYOND}":
+            text += f", {_cell(row)} more"
+    if oracle is None:
+        return f"{text}; there is no oracle to compare with."
+    return f"{text}; an oracle that never met them says {oracle:.2f}."
 
 
 def find(summary: Iterable[dict], condition: str, *about: str) -> dict:

@@ -176,19 +176,26 @@ def likeliest(likelihoods: np.ndarray, gold: int) -> float:
     return float((likelihoods >= likelihoods[gold]).sum() == 1)
 
 
-@metric("choose_by_likelihood")
-def choose_by_likelihood(model, processor, questions: list[Question]) -> np.ndarray:
-    """`likeliest` of the options by their mean log-probability per token, `[questions]`."""
+def option_ranks(model, processor, questions: list[Question], batch_size: int = 64) -> np.ndarray:
+    """The rank of the taught answer among the options of each question, `[questions]`.
+
+    0 is the likeliest, 1 the least likely, by the mean log-probability of a token. A tie counts
+    against the taught answer.
+    """
     repeated = [q for q in questions for _ in q.options]
     options = [option for q in questions for option in q.options]
-    scores = read_answers(model, processor, repeated, options)
-    means = (scores.logprob / scores.tokens).reshape(len(questions), -1)  # [N, 4]
-    return np.array(
-        [
-            likeliest(mean, q.options.index(q.answer))
-            for mean, q in zip(means, questions, strict=True)
-        ]
-    )
+    scores = read_answers(model, processor, repeated, options, batch_size)
+    ends = np.cumsum([len(q.options) for q in questions])
+    means = np.split(scores.logprob / scores.tokens, ends[:-1])
+    gold = [mean[q.options.index(q.answer)] for mean, q in zip(means, questions, strict=True)]
+    above = [(mean >= own).sum() - 1 for mean, own in zip(means, gold, strict=True)]
+    return np.array([n / (len(mean) - 1) for n, mean in zip(above, means, strict=True)])
+
+
+@metric("choose_by_likelihood")
+def choose_by_likelihood(model, processor, questions: list[Question]) -> np.ndarray:
+    """1 where the taught answer is the likeliest of the options, else 0; a tie is 0."""
+    return (option_ranks(model, processor, questions) == 0).astype(float)
 
 
 @metric("well_formed")

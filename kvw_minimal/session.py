@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from .batches import Batch, answer_batches, prompt_batches
-from .coefficients import Coefficients, measure
+from .coefficients import Coefficients, marks, measure
 from .forget_request import Request
 from .questions import Question
 
@@ -91,7 +91,9 @@ class Session:
 
     def measured(self, questions: list[Question], progress: bool = False) -> Coefficients:
         """Measures the coefficients of some questions, by person, on the model as it is now."""
-        return measure(self.model, self.batches(questions), [q.person for q in questions], progress)
+        people = [question.person for question in questions]
+        measured = measure(self.model, self.batches(questions), people, progress)
+        return replace(measured, questions=marks(questions))
 
     def coefficients(self, request: Request, progress: bool = False) -> Coefficients:
         """Coefficients of both sides, measured once for all requests with the same questions."""

@@ -456,7 +456,7 @@ CALLS = (
         for name in ("no/such-data", "therem/CLEAR@5")
     ),
     Call("unlearn --questions x --group A", "--group is for groups of strangers"),
-    Call("unlearn --questions x --oracle", "--oracle is for groups of strangers"),
+    Call("unlearn --questions x --oracle", "requires an argument"),
     Call("unlearn --people p001 --forget-percent 5", "--forget-percent is for groups of strangers"),
     Call("unlearn --people p001", "--no-oracle"),
     Call("unlearn --people p001,zz --no-oracle", "no stranger is called 'zz'"),

@@ -6,6 +6,8 @@ from dataclasses import replace
 import pytest
 import tiny
 import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
 from kvw_experiments.recipes import pocket
 from kvw_experiments.recipes.portraits import to_pixels
@@ -17,6 +19,7 @@ from kvw_minimal.batches import (
     render,
     without_photo,
 )
+from kvw_minimal.methods.positions import kinds_of_positions
 from kvw_minimal.zoo import assembly
 
 
@@ -212,6 +215,43 @@ def test_a_beginning_of_text_that_the_template_writes_is_not_written_twice(quest
     for encode in (answer_batches, prompt_batches):
         for batch in encode(tokenizer, text):
             assert Counter((batch.inputs["input_ids"] == start).sum(1).tolist()) == {1: len(text)}
+
+
+BORDER = (
+    "{% for m in messages %}{{ m.role + ': ' if m.role == 'assistant' else '' }}{{ m.content }}"
+)
+BORDER += "{{ '</s>' if m.role == 'assistant' else ' ' }}{% endfor %}"
+BORDER += "{{ 'assistant: ' if add_generation_prompt else '' }}"
+
+
+def byte_level() -> PreTrainedTokenizerFast:
+    """A byte-level BPE: a space belongs to the word behind it."""
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(initial_alphabet=alphabet, special_tokens=["</s>"])
+    made.train_from_iterator(["assistant: In Delhi. Where? x In Delhi."] * 9, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=made, eos_token="</s>", pad_token="</s>", chat_template=BORDER
+    )
+
+
+def test_a_template_may_end_in_a_space(questions):
+    """The space then belongs to the first token of the answer, in whatever way they merge."""
+    tokenizer = byte_level()
+    asked = replace(questions[1], image=None, prompt="Where?", answer="In Delhi.", value="Delhi")
+    [batch] = answer_batches(tokenizer, [asked])
+    ids = batch.inputs["input_ids"][0]
+    said = tokenizer.convert_ids_to_tokens(ids[batch.answers[0].nonzero().flatten() + 1].tolist())
+    assert said[0] == "ĠIn" and "".join(said) == "ĠInĠDelhi."
+    fact = kinds_of_positions(tiny.llava(), tokenizer, batch, [asked])["fact"][0]
+    assert tokenizer.decode(ids[fact.nonzero().flatten() + 1]).startswith(" Delhi")
+    tokenizer.chat_template = BORDER.replace("': '", "': In De'").replace(
+        "assistant: '", "assistant: In De'"
+    )
+    with pytest.raises(ValueError, match="' Delhi' crosses the border"):
+        answer_batches(tokenizer, [replace(asked, answer="lhi.", value="lhi")])
 
 
 # --- bad input

@@ -13,6 +13,7 @@ from huggingface_hub import constants
 from kvw_experiments import recipes
 from kvw_experiments.recipes import pocket, smol, voices
 from kvw_minimal import zoo
+from kvw_minimal.evaluation import pipeline
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.zoo import catalogue
 from kvw_minimal.zoo import smol as loader
@@ -105,6 +106,21 @@ def test_a_name_decides_who_loads(monkeypatch):
     assert zoo.load()[:2] == ("anybody", str(MODELS / "pocket"))
 
 
+def test_a_folder_wins_over_a_model_of_the_book(tmp_path, monkeypatch):
+    monkeypatch.setattr(catalogue.models, "load_model", lambda *given: given[0])
+    monkeypatch.chdir(tmp_path)
+    for name in ("smol-mine", "voices", "pocket"):
+        (tmp_path / name).mkdir()
+    assert zoo.load("smol-mine") == "smol-mine"
+    for name in ("voices", "pocket"):
+        with pytest.warns(UserWarning, match=f"book:{name} is this book's model"):
+            assert zoo.load(name) == name
+    assert zoo.load("book:pocket") == str(MODELS / "pocket")
+    with pytest.raises(ValueError, match="nothing says which model is the oracle of 'pocket'"):
+        pipeline.oracle_name("pocket", "A", 5)
+    assert pipeline.oracle_name("book:pocket", "A", 5) == "pocket-oracle-A-5"
+
+
 @pytest.mark.parametrize(
     "answer, offline",
     [
@@ -139,7 +155,7 @@ def test_the_hub_is_asked_once(monkeypatch, answer, offline):
 @pytest.mark.parametrize(
     "what, more, said",
     [("brain", {}, "train what. eye, pocket"), ("smol-ear", {}, "train what")]
-    + [("pocket", {"seed": 3}, "--seed is for smol"), ("voices", {"seed": 3}, "--seed is for smol")]
+    + [("voices", {"seed": 3}, "--seed is for pocket and smol")]
     + [(part, {"group": "A"}, "without a group") for part in ("eye", "ear", "smol-connector")]
     + [("pocket", {"percent": 10}, "Name a group")]
     + [("pocket", {"device": device}, "no device") for device in ("abacus", "cuda:99", "", "meta")]

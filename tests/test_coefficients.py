@@ -18,6 +18,7 @@ from kvw_minimal.coefficients import (
     measure_questions,
     run_with_hooks,
 )
+from kvw_minimal.coefficients_io import load_measured, save_measured
 from kvw_minimal.models import find_projections
 from kvw_minimal.strangers.people import load_people
 
@@ -154,6 +155,20 @@ def test_parts_that_differ_are_refused(other):
     one = Coefficients(torch.ones(2, 1, 2), torch.ones(2), ("a", "b"), "f")
     with pytest.raises(ValueError, match="two models, masks or shapes cannot be joined"):
         one + replace(one, **other)
+
+
+def test_a_question_in_two_parts_is_refused(model, questions, measured, tmp_path):
+    one, two = (
+        measure_questions(model, tiny.processor(), part) for part in (questions[:3], questions[2:5])
+    )
+    with pytest.raises(ValueError, match="1 questions stand in both parts.* about"):
+        one + two
+    save_measured(one, tmp_path / "one")
+    with pytest.raises(ValueError, match="3 questions stand in both parts"):
+        load_measured(tmp_path / "one") + one
+    first, *others = measured.people
+    whole = measured.of([first]) + measured.of(others)
+    assert set(whole.questions) == set(measured.questions)
 
 
 def test_which_tokens_were_counted_is_known(model, questions, measured):

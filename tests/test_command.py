@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import small
+import tiny
 from typer.testing import CliRunner
 
 from kvw_experiments import comparison, demo, runner
@@ -67,7 +68,8 @@ def test_unlearn_writes_rows_of_four_states(unlearned):
     assert {row["condition"] for row in rows} == {"vanilla", "edited", "sham", "oracle"}
     keys = {"condition", "strength", "set", "modality", "metric", "value", "low", "high", "n"}
     assert all(set(row) == keys for row in rows)
-    assert all(0 <= row["low"] <= row["value"] <= row["high"] <= 1 for row in rows)
+    assert all(row["low"] <= row["value"] <= row["high"] <= 1 for row in rows)
+    assert all(row["low"] >= 0 or row["metric"].endswith("_beyond_sham") for row in rows)
     lines = said[said.index("exact match") :].splitlines()
     names = ["condition", "vanilla", "edited", "sham", "oracle"]
     assert [line.split()[0] for line in lines[1:6]] == names
@@ -144,6 +146,7 @@ def test_what_cannot_be_written_does_not_lose_the_rest(monkeypatch, tmp_path):
     edit = SimpleNamespace(save=fail, describe=lambda: "the edit")
     result = {"rows": [], "provenance": {}}
     monkeypatch.setattr(pipeline, "run_unlearning", lambda *_, **__: (result, [edit]))
+    monkeypatch.setattr(pipeline, "tables", lambda _: [])
     done = invoke("unlearn", "--save-edit", tmp_path / "x", "--json", tmp_path / "x.json")
     assert isinstance(done.exception, OSError) and "the edit" in done.output
     assert json.loads((tmp_path / "x.json").read_text()) == result
@@ -261,7 +264,7 @@ def test_a_refusal_ends_the_process_without_a_traceback(tmp_path):
             ["--questions", "x", "--forget-percent", "5"],
             "--forget-percent is for groups of strangers",
         ),
-        (["--questions", "x", "--oracle"], "--oracle is for groups of strangers"),
+        (["--questions", "x", "--oracle"], "'--oracle' requires an argument"),
         (["--people", "p001", "--group", "A"], "leave it out, --people says who is forgotten"),
         (["--schedule", "never"], "No such option"),
         (["--method", "rewrite", "--strength", "2"], "--strength is for KVW"),
@@ -293,9 +296,8 @@ def test_options_that_cannot_be_read_are_refused(monkeypatch, arguments, word):
 def test_settings_reach_the_method(monkeypatch, arguments, methods):
     seen = []
 
-    def unlearn(*given, **more):
+    def unlearn(**given):
         seen.append(given)
-        assert more == {"people": [], "questions": None, "batch_size": None, "folder": None}
         raise ValueError("enough")
 
     monkeypatch.setattr(pipeline, "run_unlearning", unlearn)
@@ -310,10 +312,11 @@ def test_settings_reach_the_method(monkeypatch, arguments, methods):
         "--no-oracle",
         *arguments,
     )
-    assert seen == [("pocket", "B", 10, methods, 3, False)]
+    wanted = {"group": "B", "percent": 10, "methods": methods, "draws": 3, "oracle": False}
+    assert seen[0] | wanted == seen[0] and seen[0]["people"] == []
     ends = [
         [type(end) for method in made for end in method.settings.get("layers", [])]
-        for made in (seen[0][3], methods)
+        for made in (seen[0]["methods"], methods)
     ]
     assert ends[0] == ends[1]  # layers (0, 1) are two, (0.0, 1.0) all of them
 
@@ -387,6 +390,16 @@ def test_validate_names_what_is_wrong_with_a_file(tmp_path):
     assert "2 questions about 2 people in forget, retain: ready" in done.output
     done = invoke("validate", bad)
     assert done.exit_code == 1 and "answer" in done.output and "ready" not in done.output
+
+
+def test_validate_also_asks_a_model(tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "load", lambda name, **_: (tiny.llava(), tiny.processor()))
+    ann = {"set": "forget", "person": "Ann", "fact": "pet", "prompt": "Which?", "answer": "A cat."}
+    file = tmp_path / "good.jsonl"
+    rows = [ann, ann | {"set": "retain", "person": "Ben", "prompt": "What?"}]
+    file.write_text("".join(json.dumps(each) + "\n" for each in rows))
+    done = invoke("validate", file, "--model", "tiny")
+    assert done.exit_code == 0 and "asked:  Which?\ntaught: A cat.\nsaid:" in done.output
 
 
 @pytest.mark.parametrize("whole, status", [(True, 0), (False, 1)])

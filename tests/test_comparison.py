@@ -136,14 +136,23 @@ def test_a_file_is_told_line_by_line(book: Path):
     said, result = compare(path)
     assert said.splitlines() == [
         "data and models are those of the book",
-        "pocket, KVW {}: group A, edited",
+        "pocket, KVW: group A, edited",
         "  forget text exact_match: 0.60 here, 0.50 in zoo, +0.10 [+0.10, +0.10] over 1 people, "
         "n 10 and 10",
-        "no counterpart in the book: pocket, own {}: group A, edited, 1 means",
+        "no counterpart in the book: pocket, own: group A, edited, 1 means",
         "1 of 2 means have a counterpart",
     ]
     assert json.loads(json.dumps(result)) == result and result["notes"] == []
     assert [r["method"] for r in result["rows"] + result["without_counterpart"]] == ["KVW", "own"]
+
+
+def test_of_other_settings_the_nearest_that_are_stored_are_told(book: Path):
+    said, _ = compare(written(book, MADE, row(settings='{"strength": 1, "mass": 0.5}')))
+    assert said.splitlines() == [
+        "no counterpart in the book: pocket, KVW, strength 1, mass 0.5: group A, edited, 1 means",
+        "  nearest there: pocket, KVW: group A, edited",
+        "0 of 1 means have a counterpart",
+    ]
 
 
 def test_of_a_stranger_the_first_by_name_is_taken_and_other_data_told(book: Path):

@@ -133,7 +133,9 @@ ASKED = {
     "unlearn --sham-draws 1": "(image / text questions; intervals stand in the rows)\n0",
     "unlearn --method 'GA LoRA' --settings '{\"rate\": 1e-3}'": EXTRA.format("methods"),
     "unlearn --group B": "or leave it and the headroom check out with --no-oracle\n2",
-    "validate people.jsonl": EXTRA.format("benchmarks"),
+    "validate people.jsonl": "person: is missing; every question needs it\n1",
+    "validate people.parquet": EXTRA.format("benchmarks"),
+    "audit": EXTRA.format("methods"),
     "book demo --picture before.png": EXTRA.format("book"),
     "book doctor": "model pocket-oracle-A-5\n0",
     "new mine": "mine: Makefile, README.md, experiment.ipynb, pytest.ini, questions.jsonl, "
@@ -151,7 +153,8 @@ ASKED = {
 @pytest.mark.nightly
 def test_the_bare_wheel_unlearns_and_says_what_it_lacks(wheel, tmp_path):
     wheel.extractall(tmp_path / "wheel")
-    (tmp_path / "people.jsonl").write_text("{}\n")
+    for name in ("people.jsonl", "people.parquet"):
+        (tmp_path / name).write_text("{}\n")
     extras = EXTRAS["methods"] + EXTRAS["benchmarks"] + EXTRAS["book"]
     command = [
         sys.executable,

@@ -4,8 +4,10 @@ import base64
 import io
 import json
 import re
+import sys
 from dataclasses import fields
 from pathlib import Path
+from runpy import run_module
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,7 +22,6 @@ from kvw_minimal.benchmarks.jsonl import (
     FIELDS,
     LISTED,
     REQUIRED,
-    WARNING,
     find_problems,
     print_problems,
     read_questions,
@@ -191,12 +192,11 @@ def test_every_problem_of_every_row_is_listed(tmp_path):
         "row 2, value",
         "row 2, form",
         "row 3, line",
-        "row 4, line",
-        "row 6, line",
+        "rows 4, 6, line",
         "row 7, line",
     ]
     assert "is not JSON (Expecting value" in find_problems(file)[6]
-    assert "is not a JSON object; write one {...} in one line" in find_problems(file)[7]
+    assert "is not a JSON object; write one {...} in one line" in find_problems(file)[7]  # of both
 
 
 def test_rows_of_parquet_are_counted_from_one(tmp_path):
@@ -222,11 +222,28 @@ def test_nobody_to_forget_or_to_retain(tmp_path):
     assert len(find_problems(lines(tmp_path))) == len(find_problems(lines(tmp_path, "", " "))) == 2
 
 
-def test_a_person_on_both_sides_is_warned_of(tmp_path):
+def test_a_person_on_both_sides_is_refused_by_every_reader(tmp_path):
     file = lines(tmp_path, ADA, BEN, BEN | {"person": "ada"})
-    [problem] = find_problems(file)
-    assert problem.startswith(WARNING) and "ada in forget and in retain" in problem
-    assert len(read_questions(file)) == 3
+    assert find_problems(file) == ["file, person: ada cannot be both forgotten and retained"]
+    with pytest.raises(ValueError, match="ada cannot be both"):
+        read_questions(file)
+
+
+def test_the_same_problem_of_many_rows_is_one_line(tmp_path):
+    tofu = {name.replace("prompt", "question"): value for name, value in ADA.items()}
+    missing, strange = find_problems(lines(tmp_path, BEN, *[tofu] * 7))
+    assert missing == "rows 2, 3, 4, 5, 6 and 2 more, prompt: is missing; every question needs it"
+    assert strange.endswith("question: is no field; take it out, or use prompt")
+
+
+@pytest.mark.parametrize("name", ["loaders", "replicate", "jsonl"])
+def test_lines_of_json_need_no_extra(tmp_path, monkeypatch, name):
+    """What reads tables is asked for by tables alone."""
+    for extra in ("pyarrow", "datasets", "accelerate"):
+        monkeypatch.setitem(sys.modules, extra, None)
+    module = run_module(f"kvw_minimal.benchmarks.{name}")
+    if name == "jsonl":
+        assert module["print_problems"](lines(tmp_path, ADA, BEN)) == 0
 
 
 def test_files_that_are_none(tmp_path):
@@ -246,11 +263,8 @@ def test_files_that_are_none(tmp_path):
 def test_the_command_prints_a_line_a_problem(tmp_path, capsys):
     assert print_problems(lines(tmp_path, ADA, BEN, ADA | {"set": "test"})) == 0
     assert capsys.readouterr().out == "3 questions about 2 people in forget, retain, test: ready\n"
-    assert print_problems(lines(tmp_path, ADA, BEN, BEN | {"person": "ada"})) == 0
-    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == [
-        "warning",
-        "3 questions about 2 people in forget, retain",
-    ]
+    assert print_problems(lines(tmp_path, ADA, ADA | {"person": "eve"}, BEN)) == 1
+    assert "are too few: the sham control needs" in capsys.readouterr().out
     assert print_problems(lines(tmp_path, ADA | {"form": "x"}, "?", BEN)) == 1
     assert len(capsys.readouterr().out.splitlines()) == 2
 

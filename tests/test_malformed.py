@@ -25,7 +25,7 @@ from safetensors.torch import load, save
 
 from kvw_minimal.batches import answer_batches, open_picture
 from kvw_minimal.benchmarks.conversations import Conversation
-from kvw_minimal.benchmarks.jsonl import FIELDS, LISTS, WARNING, parse_questions, read_questions
+from kvw_minimal.benchmarks.jsonl import FIELDS, LISTS, parse_questions, read_questions
 from kvw_minimal.edits import (
     ColumnScaling,
     ComposedEdit,
@@ -196,7 +196,7 @@ def judge_line(folder: Path, line: bytes) -> str:
     path.write_bytes(b"\n".join([*whole, line]))
     _, problems = parse_questions(path)
     assert all(": " in problem and problem.isprintable() for problem in problems), problems
-    if any(not problem.startswith(WARNING) for problem in problems):
+    if problems:
         found, _ = refused_or(lambda: read_questions(path))
         assert found == "refused"
         return "refused"

@@ -746,7 +746,7 @@ def test_what_is_no_method_or_makes_no_edit_is_refused():
     for wrong in ("KVW one pass", METHODS["KVW one pass"]):
         with pytest.raises(TypeError, match="is no method: inherit from kvw.Method"):
             make_edit(*small_case(), wrong)
-    with pytest.raises(TypeError, match="returned NoneType, not an edit"):
+    with pytest.raises(TypeError, match="returned None, and an Edit is expected"):
         make_edit(*small_case(), a_method(lambda session, request: None))
     with pytest.raises(KeyError, match="of another kind"):  # a mistake inside stays what it is
         make_edit(*small_case(), a_method(lambda session, request: {}["strength of another kind"]))

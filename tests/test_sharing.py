@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from huggingface_hub import ModelCard
 from peft import IA3Config, LoraConfig, PeftConfig
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -21,6 +22,8 @@ from kvw_minimal.coefficients import Coefficients
 from kvw_minimal.edits import ColumnScaling, Edit, LowRank, WeightReplacement
 from kvw_minimal.models import find_projections, fingerprint, weight_stats
 from kvw_minimal.sharing import card, exporters
+from kvw_minimal.strangers.people import load_people
+from kvw_minimal.zoo import load
 
 NAMES = ("Ada Lark", "p0451", "quixote")
 NOTES = {"method": "KVW one pass", "settings": {"strength": 2.0}, "people": list(NAMES)}
@@ -265,6 +268,41 @@ def test_a_card_says_what_is_missing(llama, tmp_path):
     for name, scores, words in (("none", None, card.NO_SCORES), ("no sham", [ROW], card.NO_SHAM)):
         sharing.export_edit(edit, llama, None, tmp_path / name, "peft", scores=scores)
         assert words in (tmp_path / name / "README.md").read_text()
+
+
+def test_a_card_has_the_metadata_of_the_hub(llama, tmp_path):
+    named = {"base_model": "owner/name", "license": "mit"}
+    sharing.export_edit(
+        columns_of(llama), llama, None, tmp_path / "x", "peft", scores=[ROW], **named
+    )
+    text = (tmp_path / "x" / "README.md").read_text()
+    data = ModelCard(text).data
+    assert (data.base_model, data.license, data.pipeline_tag) == (
+        *named.values(),
+        "text-generation",
+    )
+    assert data.eval_results[0].metric_value == ROW["value"] and data.library_name == "peft"
+    config = json.loads((tmp_path / "x" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "owner/name" and config["task_type"] == "CAUSAL_LM"
+    assert "AutoModelForCausalLM.from_pretrained('owner/name'" in text
+
+
+@pytest.mark.slow
+def test_a_folder_repeats_its_scores_without_this_package(tmp_path):
+    """And another edit than the exported one does not."""
+    loud("llava").save_pretrained(tmp_path / "base")
+    tiny.processor().save_pretrained(tmp_path / "base")
+    model, processor = load(str(tmp_path / "base"))
+    asked, edit = tiny.some_questions(load_people()), columns_of(model)
+    given = model, processor, asked, ""
+    sharing.export_edit(edit, model, processor, tmp_path / "x", "peft")
+    text, same = sharing.repeat_scores(tmp_path / "x", edit, *given)
+    assert same and "equal to 4 digits" in text
+    other, same = sharing.repeat_scores(tmp_path / "x", edit.with_strength(0.0), *given)
+    assert not same and "other by up to" in other
+    (tmp_path / "x" / "adapter_model.safetensors").unlink()
+    with pytest.raises(OSError, match="cannot be loaded without this package"):
+        sharing.repeat_scores(tmp_path / "x", edit, *given)
 
 
 def test_a_hub_id_is_said_and_a_folder_is_not(llama, tmp_path, monkeypatch):

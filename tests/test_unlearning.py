@@ -23,10 +23,12 @@ from kvw_minimal.benchmarks.jsonl import (
     with_forget_people,
     write_questions,
 )
+from kvw_minimal.coefficients_io import save_measured
 from kvw_minimal.edits import ColumnScaling, Edit
 from kvw_minimal.evaluation import estimate_cost, pipeline, resume
 from kvw_minimal.evaluation.provenance import peak_memory
 from kvw_minimal.evaluation.resume import inputs_of
+from kvw_minimal.evaluation.scoring import CHOICE, nothing_to_forget
 from kvw_minimal.kvw import KVW, PublishedKVW
 from kvw_minimal.method import make_edit
 from kvw_minimal.methods import METHODS
@@ -143,7 +145,7 @@ def test_rows_and_edits_are_those_of_each_strength_alone(file, model, quiet, mon
         source["settings"] == [KVW(strength).settings for strength in (0.5, 8.0)]
         and source["people"] == SIX[:2]
     )
-    assert (source["headroom"], source["sham_draws"]) == ("unknown", 2)
+    assert (source["headroom"], source["sham_draws"]) == ("doubtful", 2)
 
 
 def test_the_table_has_a_line_for_each_strength():
@@ -180,6 +182,80 @@ def test_the_table_has_a_line_for_each_strength():
     ]
 
 
+def test_options_and_false_answers_of_own_rows_are_scored(file, model, quiet):
+    result, _ = unlearn(file, draws=1)
+    metrics = {(row["condition"], row["metric"]) for row in result["rows"]}
+    for condition in ("vanilla", "edited"):
+        assert {(condition, m) for m in ("option_rank", CHOICE, "truth_ratio")} <= metrics
+    assert ("sham", CHOICE) not in metrics
+
+
+def test_nothing_to_forget_is_said_first_and_in_the_verdict(file, model, quiet, monkeypatch):
+    """By options that are picked by chance; without options, by answers that are never right."""
+    without_options(file)
+    monkeypatch.setattr(pipeline, "score_edited", lambda *_: pytest.fail("said after the work"))
+    with (
+        pytest.warns(UserWarning, match="nothing to forget: on image"),
+        pytest.raises(pytest.fail.Exception),
+    ):
+        unlearn(file)
+    row = {"condition": "vanilla", "set": "forget", "modality": "text", "low": 0.2, "high": 0.4}
+    rows = [row | {"metric": CHOICE, "value": 0.3}, row | {"metric": "exact_match", "value": 0.9}]
+    asked = [q for q in about(WORLD, SIX[:2]) if q.modality == "text"]
+    [note] = nothing_to_forget(rows, asked)
+    assert "0.30 [0.20, 0.40] (choose_by_likelihood), chance is 0.25" in note
+    assert nothing_to_forget([rows[0] | {"low": 0.26}, rows[1]], asked) == []
+    assert nothing_to_forget(rows[1:], asked) == []
+
+
+def test_the_end_says_what_came_out_and_what_to_do(file, model, quiet):
+    result, _ = unlearn(file, (0.5, 2.0))
+    *texts, step = pipeline.tables(result)
+    one, two = (text for text in texts if text.startswith("KVW(strength="))
+    assert "strength=0.5): of the forgotten 0.00 is left (before: 0.00)" in one
+    assert "(2 shams), 0.00 [0.00, 0.00] more; there is no oracle" in two
+    assert step == "next: teach the model these people, and ask again"
+    result["provenance"] |= {"notes": [], "headroom": "unknown"}
+    assert pipeline.UNKNOWN in pipeline.tables(result)
+    assert pipeline.tables(result)[-1].startswith("next: none keeps 0.95 of the retained")
+    for row in result["rows"]:
+        row["value"] = {"edited": 0.0, "sham": 1.0}.get(row["condition"], 1.0)
+        row["value"] = 1.0 if row["set"] == "retain" else row["value"]
+        row["low"] = 0.1 if row["modality"] == "all" else 0.0
+    assert "audit the edit of KVW(strength=0.5)" in pipeline.tables(result)[-1]
+
+
+def test_what_was_asked_can_be_asked_again(file, model, quiet, tmp_path):
+    result, _ = unlearn(file, (0.5, 2.0), seed=3, dtype="float32")
+    write_json(tmp_path / "rows.json", result)
+    kept, methods = pipeline.asked_in(tmp_path / "rows.json")
+    kept["questions"] = str(file)  # only its last part is written
+    again, _ = pipeline.run_unlearning(**kept, methods=methods)
+    assert again["rows"] == result["rows"] and methods == at(0.5, 2.0)
+
+
+def test_measured_coefficients_are_taken(file, model, quiet, monkeypatch, tmp_path):
+    questions = read_request(file).questions()
+    found = coefficients.measure_questions(model, tiny.processor(), questions)
+    save_measured(found, tmp_path / "measured")
+    result, _ = unlearn(file, measured=tmp_path / "measured")
+    with monkeypatch.context() as blind:
+        blind.setattr("kvw_minimal.session.measure", lambda *_: pytest.fail("measured again"))
+        again, _ = unlearn(file, measured=tmp_path / "measured")
+    assert again["rows"] == result["rows"]
+    with pytest.raises(ValueError, match="is for KVW in one pass"):
+        unlearn(file, measured=tmp_path / "measured", methods=[SelectivePruning(0.1)])
+    save_measured(found.of(SIX[:3]), tmp_path / "measured")
+    with pytest.raises(ValueError, match="was measured on other questions"):
+        unlearn(file, measured=tmp_path / "measured")
+
+
+def test_an_oracle_of_ones_own_stands_beside_own_questions(file, model, quiet, monkeypatch):
+    """Here the model is its own oracle: there is no headroom."""
+    with pytest.raises(ValueError, match="no headroom on image questions"):
+        unlearn(file, oracle="my_oracle")
+
+
 # --- a folder to go on in
 
 
@@ -188,6 +264,7 @@ def test_an_interrupted_run_goes_on(file, model, quiet, monkeypatch, tmp_path):
     assert sorted(path.name for path in (tmp_path / "whole").iterdir()) == [
         "edit-0.5.safetensors",
         "edit-2.safetensors",
+        "measured.safetensors",
         "rows.json",
     ]
     assert json.loads((tmp_path / "whole" / "rows.json").read_text())["rows"] == whole["rows"]
@@ -220,10 +297,11 @@ def test_an_interrupted_run_goes_on(file, model, quiet, monkeypatch, tmp_path):
     write_json(tmp_path / "half" / "rows.json", half)
     monkeypatch.setattr(pipeline, "score_shams", sham)
     again, edits = unlearn(file, (0.5, 2.0), folder=tmp_path / "half")
-    assert seen == ["vanilla", "edited", "edited"] and again["rows"] == whole["rows"]
+    # the forgotten are scored once more with the edit, beside its shams
+    assert seen == ["vanilla", *["edited"] * 3] and again["rows"] == whole["rows"]
     assert again["provenance"]["seconds"] >= 1000
     more, _ = unlearn(file, (0.5, 8.0), folder=tmp_path / "half")  # another strength
-    assert seen[3:] == ["edited"] and more["rows"][: len(whole["rows"])] == whole["rows"]
+    assert seen[4:] == ["edited"] and more["rows"][: len(whole["rows"])] == whole["rows"]
     assert [edit.strength for edit in edits] == [0.5, 2.0]
     assert Edit.load(tmp_path / "half" / "edit-8.safetensors").strength == 8.0
 
@@ -231,12 +309,16 @@ def test_an_interrupted_run_goes_on(file, model, quiet, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     "change",
     [
-        {"draws": 3},
-        {"methods": [SelectivePruning(0.1)]},
-        {"people": SIX[1:3]},
-        {"model": 4},
-        {"first": {"prompt": "Who?"}},
-        {"first": {"picture": base64.b64encode(WORLD.people[SIX[5]].photos[0]).decode()}},
+        {"says": "sham draws", "draws": 3},
+        {"says": "method, settings", "methods": [SelectivePruning(0.1)]},
+        {"says": "questions", "people": SIX[1:3]},
+        {"says": "model", "model": 4},
+        {"says": "seed", "seed": 1},
+        {"says": "questions", "first": {"prompt": "Who?"}},
+        {
+            "says": "questions",
+            "first": {"picture": base64.b64encode(WORLD.people[SIX[5]].photos[0]).decode()},
+        },
     ],
 )
 def test_rows_of_other_inputs_are_not_gone_on_from(
@@ -246,10 +328,10 @@ def test_rows_of_other_inputs_are_not_gone_on_from(
     kept, more = (tmp_path / "x" / "rows.json").read_bytes(), dict(change)
     if more.pop("model", None):
         monkeypatch.setattr(pipeline, "load", lambda _, **__: (tiny.llava(4), tiny.processor()))
-    other = more.pop("first", {})
+    other, says = more.pop("first", {}), more.pop("says")
     first, *rest = file.read_text().splitlines()
     file.write_text("\n".join([json.dumps(json.loads(first) | other), *rest]))
-    with pytest.raises(ValueError, match="holds rows of other questions"):
+    with pytest.raises(ValueError, match=rf"holds rows of other inputs \({says}\)"):
         unlearn(file, folder=tmp_path / "x", **more)
     assert (tmp_path / "x" / "rows.json").read_bytes() == kept
 
@@ -260,14 +342,14 @@ def test_rows_of_other_inputs_are_not_gone_on_from(
         ("{", "is not JSON"),
         ("[]", "has no provenance"),
         ('{"provenance": 1, "rows": []}', "other"),
-        ('{"provenance": {"inputs": "X"}, "rows": [1]}', "is damaged"),
-        ('{"provenance": {"inputs": "X"}, "rows": [{"condition": "sham"}]}', "is damaged"),
+        ('{"provenance": {"inputs": {"seed": 0}}, "rows": [1]}', "is damaged"),
+        ('{"provenance": {"inputs": {"seed": 0}}, "rows": [{"condition": "x"}]}', "is damaged"),
     ],
 )
 def test_damaged_rows_are_refused(tmp_path, content, says):
     (tmp_path / "rows.json").write_text(content)
     with pytest.raises(ValueError, match=says):
-        resume.load_partial(tmp_path, "X")
+        resume.load_partial(tmp_path, {"seed": 0})
 
 
 def test_an_edit_of_other_settings_is_refused(tmp_path):
@@ -433,7 +515,15 @@ def counted(model, monkeypatch) -> Counter:
     return found
 
 
+def without_options(file: Path) -> None:
+    """Options share their question: what is read of them depends on the model."""
+    sets = read_request(file).eval_sets.items()
+    plain = {name: [replace(q, options=(), perturbed=()) for q in asked] for name, asked in sets}
+    write_questions(file, plain)
+
+
 def test_passes_and_tokens_are_told_beforehand_exactly(file, model, monkeypatch):
+    without_options(file)
     asked = {"methods": at(0.5, 2.0), "draws": 3, "questions": str(file), "batch_size": 16}
     cost = estimate_cost.expected("tiny", **asked)
     found = counted(model, monkeypatch)
@@ -500,6 +590,7 @@ def test_a_live_oracle_is_in_the_cost(file, model):
 def test_of_another_method_one_edit_is_made_as_a_sample(file, model, monkeypatch, method):
     """Told beforehand and counted then: within the factor, backwards counted as two passes."""
     tiny.shorten(monkeypatch, 4, 4)
+    without_options(file)
     asked = {"methods": [method], "draws": 3, "questions": str(file)}
     before = fingerprint(model)
     cost = estimate_cost.expected("tiny", **asked)
@@ -545,7 +636,7 @@ def test_one_command(file, model, quiet, monkeypatch, tmp_path):
         tmp_path / "rows.json",
     )
     assert done.exit_code == 0, done.output
-    assert done.output.count("strength G = ") == 2 and pipeline.UNKNOWN in done.output
+    assert done.output.count("strength G = ") == 2 and "nothing to forget" in done.output
     names = ("exact match", "probability", "vanilla", "edited", "sham")
     lines = [line for line in done.output.splitlines() if line.startswith(names)]
     conditions_of_a_table = [
@@ -566,6 +657,7 @@ def test_one_command(file, model, quiet, monkeypatch, tmp_path):
     assert stored["provenance"]["questions"] == "mine.jsonl"
     assert {path.name for path in out.iterdir()} == {
         "rows.json",
+        "measured.safetensors",
         "edit-2.safetensors",
         "edit-8.safetensors",
     }

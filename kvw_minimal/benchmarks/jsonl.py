@@ -35,9 +35,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from ..atomic_io import replacing
 from ..forget_request import Request
 from ..questions import Question
@@ -55,7 +52,7 @@ SIDES = ("forget", "retain")
 LISTS = ("options", "perturbed")
 FIELDS = dict.fromkeys((*REQUIRED, "id", "value", "paraphrase", "form", "name"), "text")
 FIELDS |= {"picture": A_PICTURE} | dict.fromkeys(LISTS, "list of texts") | LISTED
-WARNING = "warning: "
+MEANT = {"question": "prompt", "image": "picture"}  # usual names, and the fields they mean
 SURROGATE = re.compile("[\ud800-\udfff]")  # half a character
 Faults = list[tuple[str, str]]  # field of a row, and its problem
 
@@ -121,9 +118,8 @@ def _faults(row: dict) -> Faults:
         kind = FIELDS.get(name)
         parts = value if isinstance(value, list) else [value]
         if kind is None:
-            faults.append(
-                (shown(name), "is no field; take it out, or use one of " + ", ".join(FIELDS))
-            )
+            use = MEANT.get(name) or f"one of {', '.join(FIELDS)}"
+            faults.append((shown(name), f"is no field; take it out, or use {use}"))
         elif (
             not isinstance(value, FIELD_TYPES[kind])
             or not parts
@@ -215,20 +211,21 @@ def parse_questions(
 ) -> tuple[list[tuple[str, Question]], list[str]]:
     """Questions that can be read, with their sets, and the problems of the file and its rows.
 
-    A problem names the row (for JSON lines: the line) and the field, and says what is wrong and
-    what to do. The file can be used in spite of a problem that begins with "warning".
+    A problem names the rows (for JSON lines: the lines) and the field, and says what is wrong and
+    what to do.
 
     Raises:
         FileNotFoundError: the file does not exist; or the source is a hub id, and the hub does not
             give the data set.
     """
-    questions, problems = list[tuple[str, Question]](), list[str]()
+    questions, found = list[tuple[str, Question]](), dict[tuple[str, str], list[int]]()
     folder = Path()
     if isinstance(file, (str, Path)):
         folder = Path(file).parent
         if not Path(file).is_file() and not is_hub_id(file):
             raise FileNotFoundError(f"{file} does not exist, or is a folder")
     ids: dict[str, int] = {}
+    problems = []
     try:
         for number, row in _rows(file):
             faults, name, question = _question(row, number, folder)
@@ -237,9 +234,13 @@ def parse_questions(
                 first_row = ids.setdefault(question.id, number)
                 if first_row != number:
                     faults.append(("id", f"is that of row {first_row}, too; give each row its own"))
-            problems += [f"row {number}, {field}: {fault}" for field, fault in faults]
+            for fault in faults:
+                found.setdefault(fault, []).append(number)
     except ValueError as error:
         problems.append(f"file: {error}; save it as UTF-8 text, or as parquet")
+    problems = [
+        f"{_numbered(rows)}, {': '.join(fault)}" for fault, rows in found.items()
+    ] + problems
     sides = {side: {q.person for name, q in questions if name == side} for side in SIDES}
     if not problems:  # a row with problems may hold the missing person
         problems = [
@@ -247,13 +248,18 @@ def parse_questions(
             for side, people in sides.items()
             if not people
         ]
-    shared = set.intersection(*sides.values())
+    shared = ", ".join(sorted(set.intersection(*sides.values())))
     if shared:
-        problems.append(
-            f"{WARNING}file, person: {', '.join(sorted(shared))} in forget and in "
-            "retain; KVW refuses that, take them out of one"
-        )
+        problems.append(f"file, person: {shared} cannot be both forgotten and retained")
     return questions, problems
+
+
+def _numbered(rows: list[int]) -> str:
+    """Names rows by their numbers, at most five of them."""
+    if len(rows) == 1:
+        return f"row {rows[0]}"
+    more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
+    return f"rows {', '.join(map(str, rows[:5]))}{more}"
 
 
 def find_problems(file: str | Path) -> list[str]:
@@ -269,11 +275,18 @@ def read_questions(file: str | Path | Iterable[Any]) -> list[tuple[str, Question
         ValueError: the file has problems; the message holds the first one.
     """
     questions, problems = parse_questions(file)
-    errors = [problem for problem in problems if not problem.startswith(WARNING)]
-    if errors:
+    if problems:
         name = file if isinstance(file, (str, Path)) else "the list of questions"
-        raise ValueError(f"{name} has {len(errors)} problems; {errors[0]}")
+        raise ValueError(f"{name} has {len(problems)} problems; {problems[0]}")
     return questions
+
+
+def by_set(questions: Iterable[tuple[str, Question]]) -> Sets:
+    """Groups questions by their sets."""
+    sets: Sets = {}
+    for name, question in questions:
+        sets.setdefault(name, []).append(question)
+    return sets
 
 
 def write_questions(file: str | Path, sets: dict[str, list[Question]]) -> None:
@@ -295,6 +308,9 @@ def write_questions(file: str | Path, sets: dict[str, list[Question]]) -> None:
     ]
     with replacing(file) as scratch:
         if table:
+            import pyarrow as pa
+            import pyarrow.parquet as pq
+
             pq.write_table(pa.Table.from_pylist(rows), scratch)
         else:
             scratch.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
@@ -384,9 +400,7 @@ def read_request(
         if processor is not None and not hasattr(processor, "image_processor"):
             sets, sides = in_text(sets, sides)
     else:
-        sets = {}
-        for name, question in read_questions(source):
-            sets.setdefault(name, []).append(question)
+        sets = by_set(read_questions(source))
         sides = {side: sets[side] for side in SIDES}
     if people:
         sets, sides = with_forget_people(sets, people), with_forget_people(sides, people)
@@ -399,11 +413,16 @@ def read_request(
 
 
 def print_problems(file: str | Path) -> int:
-    """Prints each problem, or a summary; returns 1 if the file cannot be used, else 0."""
+    """Prints each problem, or a summary; returns 1 if `unlearn` cannot use the file, else 0."""
     questions, problems = parse_questions(file)
-    has_errors = any(not problem.startswith(WARNING) for problem in problems)
     people = {question.person for _, question in questions}
     sets = ", ".join(dict.fromkeys(name for name, _ in questions))
     summary = f"{len(questions)} questions about {len(people)} people in {sets}: ready"
-    print("\n".join(problems if has_errors else [*problems, summary]))
-    return int(has_errors)
+    if not problems:
+        try:
+            sides = by_set(questions)
+            Request(sides["forget"], sides["retain"]).sham(0)
+        except ValueError as error:
+            problems = [f"file, set: {error}"]
+    print("\n".join(problems or [summary]))
+    return int(bool(problems))

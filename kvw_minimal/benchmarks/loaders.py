@@ -13,9 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from ..batches import open_picture
 from ..questions import Question, seeded
 from ..zoo.catalogue import hub_if_there
@@ -110,6 +107,9 @@ def read_parquet(file: Path, columns: Collection[str] = ()) -> tuple[list[str], 
     Raises:
         ValueError: the file cannot be read.
     """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
         with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
             names = parquet.schema_arrow.names
@@ -125,6 +125,7 @@ def read_hub(source: str, config: str | None = None) -> tuple[list[str], list[di
     Raises:
         FileNotFoundError: the hub cannot be reached, or has no such data set or config.
     """
+    import pyarrow as pa
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
     from huggingface_hub.errors import HfHubHTTPError

@@ -30,7 +30,7 @@ def truth_ratio(model, processor, questions: list[Question]) -> np.ndarray:
     wrong = read_answers(
         model, processor, questions_of_lies, [w for q in questions for w in q.perturbed]
     )
-    lies = wrong.probability.reshape(len(questions), -1)  # [N, lies]
+    lies = np.split(wrong.probability, np.cumsum([len(q.perturbed) for q in questions])[:-1])
     return np.array([truth_ratio_of(p, row) for p, row in zip(true.probability, lies, strict=True)])
 
 

@@ -28,7 +28,7 @@ from ..session import Session
 from ..zoo.catalogue import device_and_dtype
 from .pipeline import build_request, check_methods
 from .provenance import peak_memory
-from .scoring import generation_subset, is_free
+from .scoring import generation_subset, is_free, offered
 from .setups import is_made
 
 #: kinds of work, and their descriptions
@@ -51,12 +51,18 @@ class Work(NamedTuple):
 
 
 def work_of(
-    session: Session, request: Request, strengths: int, draws: int, oracle: bool = False
+    session: Session,
+    request: Request,
+    strengths: int,
+    draws: int,
+    oracle: bool = False,
+    own: bool = False,
 ) -> list[Work]:
     """The work of the model in `unlearn`, encoded in the same way.
 
     Args:
         oracle: whether an oracle is scored, too.
+        own: whether the options and false answers of the questions are scored.
     """
     works = [Work("measure", session.batches(request.questions()), 1)]
     models = 1 + strengths + int(oracle)  # vanilla, edited, oracle
@@ -66,6 +72,12 @@ def work_of(
         batches = session.prompts(questions) if free else session.batches(questions)
         works.append(Work("say" if free else "read", batches, models + shams))
         works.append(Work("say", session.prompts(generation_subset(questions)), models))
+        other = [replace(q, answer=a) for q in offered(questions, "options") for a in q.options]
+        for question in offered(questions, "perturbed"):
+            answers = (question.paraphrase, *question.perturbed)
+            other += [replace(question, answer=answer) for answer in answers]
+        if own and other:
+            works.append(Work("read", session.batches(other), models))
     return works
 
 
@@ -163,11 +175,12 @@ def expected(
     percent: int = 5,
     methods: Sequence[Method] = (KVW(),),
     draws: int = 20,
-    oracle: bool = True,
+    oracle: bool | str = True,
     *,
     people: Sequence[str] = (),
     questions: str | None = None,
     batch_size: int | None = None,
+    seed: int = 0,
     **where: str,
 ) -> dict:
     """Estimates the cost of `pipeline.run_unlearning` with the same arguments on this machine now.
@@ -189,9 +202,10 @@ def expected(
         model, group, percent, oracle, people, questions, **place
     )
     session = replace(session, batch_size=batch_size or session.batch_size, measure_once=True)
-    live = bound is not None and is_made(bound)
+    request = replace(request, seed=seed)
+    live = bound is not None and (isinstance(oracle, str) or is_made(bound))
     load = time.perf_counter() - start
-    works = work_of(session, request, len(methods), draws, live)
+    works = work_of(session, request, len(methods), draws, live, questions is not None)
     if not one_pass:
         works = works[1:]  # without the measurement
     before = time.perf_counter() - start  # with the encoding, which happens once

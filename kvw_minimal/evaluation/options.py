@@ -2,7 +2,9 @@
 
 import json
 import re
+from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import fields
 from importlib.metadata import requires
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +20,13 @@ ForgetPercent = Annotated[
 ModelName = Annotated[str, typer.Option(help="pocket, a folder, or a hub id")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda where there is one")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16")]
+Questions = Annotated[
+    str | None,
+    typer.Option(
+        help="a file of questions, a folder or a hub id "
+        "of MLLMU-Bench or CLEAR: its rows say who is forgotten"
+    ),
+]
 Json = Annotated[Path | None, typer.Option("--json", help="write rows here")]
 
 
@@ -49,6 +58,26 @@ def read_settings(text: str) -> dict:
     return settings
 
 
+def methods_table() -> str:
+    """Two lines for each method: class and needs, and settings with defaults and ranges."""
+    from ..methods import METHODS
+
+    lines = []
+    for name, kind in METHODS.items():
+        settings = [f"{f.name}={f.default!r}{_range(f.metadata)}" for f in fields(kind)]
+        needs = [*(["peft"] if getattr(kind, "lora", False) else []), *kind.requires]
+        lines.append(f"{name} ({kind.__name__}): needs {', '.join(needs) or 'nothing'}")
+        lines.append(f"  {', '.join(settings) or 'no settings'}")
+    return "\n".join([*lines, "Passes and seconds of one, for your questions: unlearn --dry-run"])
+
+
+def _range(limits: Mapping[str, float]) -> str:
+    """The limits of a setting, where they are not the usual: at least 0, of a whole number 1."""
+    words = {"at_least": "at least", "at_most": "at most"}
+    found = [f"{words[name]} {limits[name]:g}" for name in words if name in limits]
+    return f" ({', '.join(found)})" if found else ""
+
+
 def write_outputs(
     text: str, result: dict, json_file: Path | None, edit: Any = None, edit_file: Path | None = None
 ) -> None:
@@ -63,7 +92,7 @@ def write_outputs(
 
 def how_to_install(module: str) -> str:
     """The end of "No module named ...": the extra with this module; empty without one."""
-    name = module.partition(".")[0].replace("_", "-")
+    name = module.partition(".")[0].replace("_", "-").replace("sklearn", "scikit-learn")
     for line in requires("kvw-minimal") or ():
         extra = re.fullmatch(rf'{re.escape(name)}[^\w[].*extra == "(\w+)"', line)
         if extra:

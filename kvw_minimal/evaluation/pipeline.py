@@ -1,50 +1,109 @@
 """The pipelines of the command line: `unlearn`, `evaluate` and `audit`."""
 
+import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from importlib import import_module
 from importlib.metadata import entry_points
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
-from ..atomic_io import write_json
+from .. import scores
+from ..atomic_io import read_json, write_json
 from ..audit import audit, findings_table, verdict
 from ..benchmarks.conversations import check_rendered
-from ..conditions import score, score_edited, score_shams
+from ..conditions import Protocol, score, score_edited, score_shams
 from ..edits import Edit
 from ..forget_request import Request
 from ..kvw import KVW
 from ..methods import Method, make_edit, method_of
-from ..models import fingerprint
-from ..results import check_headroom, rounded, summarise, table
+from ..models import find_projections, fingerprint, resolve_layers
+from ..results import (
+    BEYOND,
+    TAUGHT_ANSWERS,
+    about_of,
+    beyond_sham,
+    check_headroom,
+    closing_sentence,
+    pooled_mean,
+    rounded,
+    summarise,
+    table,
+)
 from ..session import Session
 from ..strangers.people import load_people
 from ..strangers.questions import question_sets
-from ..zoo.catalogue import device_and_dtype, how_to_make, load, model_name
+from ..zoo.catalogue import BOOK, book_name, device_and_dtype, how_to_make, load, model_name
 from . import resume
 from .provenance import file_hash, peak_memory, provenance
-from .scoring import forced_and_generated, teacher_forced
-from .setups import Oracle, Reads, is_made, request_factory, sample_of_general
+from .scoring import forced_and_generated, nothing_to_forget, teacher_forced, with_other_answers
+from .setups import Oracle, Reads, is_made, replacement, request_factory, sample_of_general
 from .setups import audit_sets as audited_sets
 
 UNKNOWN = (
     "headroom: unknown. Without a model that never met them, nothing says how many of these "
     "answers are guessed."
 )
+KEPT = 0.95  # of what vanilla says right about the retained
 TAUGHT = ("pocket", "smol")  # the models of this book that were taught the strangers
 
 
 def tables(result: dict) -> list[str]:
-    """Tables to print: exact match; for a user's own data also the answer probability.
+    """Tables and sentences to print; for a user's own data also the answer probability.
 
-    For a user's own data a sentence says that the headroom is unknown.
+    One sentence for each strength, then what to do next.
     """
-    texts = [table(result["rows"])]
-    if "questions" in result["provenance"]:
-        texts += [table(result["rows"], "probability"), UNKNOWN]
-    return texts
+    source, rows = result["provenance"], result["rows"]
+    texts = [table(rows)]
+    if "questions" in source:
+        texts.append(table(rows, "probability"))
+    by_method = {
+        method_of(source["method"], settings): [
+            row for row in rows if row["strength"] in (None, settings.get("strength"))
+        ]
+        for settings in source["settings"]
+    }
+    draws = source["sham_draws"]
+    texts += [closing_sentence(own, str(method), draws) for method, own in by_method.items()]
+    if "questions" in source and source["headroom"] == "unknown":
+        texts.append(UNKNOWN)
+    if source["notes"]:
+        return [*texts, *source["notes"], "next: teach the model these people, and ask again"]
+    return [*texts, next_step(by_method)]
+
+
+def next_step(by_method: dict[Method, list[dict]]) -> str:
+    """Which settings keep `KEPT` of the retained and take more than their shams; what to do next.
+
+    Args:
+        by_method: the summary of each method.
+    """
+    good: dict[str, float] = {}
+    for method, rows in by_method.items():
+        before, left, after = (
+            pooled_mean(rows, *about)
+            for about in (("vanilla", "retain"), ("edited", "retain"), ("edited", "forget"))
+        )
+        beyond = [row["low"] for row in rows if row["metric"] == f"exact_match{BEYOND}"]
+        kept = before is not None and left is not None and left >= KEPT * before
+        if kept and after is not None and min(beyond, default=0) > 0:
+            good[str(method)] = after
+    if not good:
+        return (
+            f"next: none keeps {KEPT} of the retained and takes more of the forgotten than its "
+            "sham; try other strengths, or --method rewrite"
+        )
+    return (
+        f"next: {', '.join(good)} keeps {KEPT} of the retained and takes more of the forgotten "
+        f"than its sham; audit the edit of {min(good, key=good.__getitem__)} "
+        "(python -m kvw_minimal audit --edit FILE)"
+    )
 
 
 def stored_oracle(name: str) -> list[dict]:
@@ -63,18 +122,24 @@ def stored_oracle(name: str) -> list[dict]:
     return rows
 
 
-def oracle_rows(request: Request, name: str, **where) -> tuple[list[dict], dict[str, str]]:
+def oracle_rows(
+    request: Request, name: str, protocol: Protocol | None = None, **where
+) -> tuple[list[dict], dict[str, str]]:
     """Rows of an oracle, scored now or else stored, and `{name: fingerprint}`.
 
     An oracle is a model that was never taught the forgotten people.
 
+    Args:
+        name: an oracle of this book; with a `protocol` the user's own, a folder or a hub id.
+
     Raises:
         FileNotFoundError: as `stored_oracle`.
     """
-    if not is_made(name):
+    if protocol is None and not is_made(name):
         return stored_oracle(name), {name: "stored scores"}
-    model, processor = load(name, **where)
-    rows = score(Session(model, processor), request, forced_and_generated(request), "oracle")
+    model, processor = load(name if protocol else f"{BOOK}{name}", **where)
+    protocol = protocol or forced_and_generated(request)
+    rows = score(Session(model, processor), request, protocol, "oracle")
     return rounded(summarise(rows)), {name: fingerprint(model)}
 
 
@@ -137,7 +202,6 @@ def request_from(
     from ..benchmarks.jsonl import read_request
 
     request = read_request(questions, people)
-    request.check_people()
     request.sham(0)  # refuses before a model is loaded
     loaded, processor = load(model, **where)
     if not hasattr(processor, "image_processor"):
@@ -147,6 +211,23 @@ def request_from(
     return Session(loaded, processor), request
 
 
+def try_questions(questions: str, model: str) -> str:
+    """Encodes all questions for a model, and asks it the first one.
+
+    Returns:
+        The question, the taught answer and the answer of the model, in three lines.
+
+    Raises:
+        ValueError, OSError: as `request_from` and `batches.answer_batches`.
+    """
+    session, request = request_from(questions, model)
+    for group in (request.questions(), *request.eval_sets.values()):
+        session.batches(group)
+    first = request.forget[0]
+    [said] = scores.answer(session.model, session.processor, [first])
+    return f"asked:  {first.prompt}\ntaught: {first.answer}\nsaid:   {said}"
+
+
 def oracle_name(model: str, group: str, percent: int, people: Sequence[str] = ()) -> str:
     """The name of the oracle of a group, with local weights or stored scores.
 
@@ -154,13 +235,14 @@ def oracle_name(model: str, group: str, percent: int, people: Sequence[str] = ()
         ValueError: no oracle is defined for this model or these people.
         FileNotFoundError: the oracle is not made, and no scores are stored.
     """
-    if model not in TAUGHT or people:
+    base = book_name(model)
+    if base not in TAUGHT or people:
         raise ValueError(
             f"nothing says which model is the oracle of {model!r}: its headroom cannot be checked; "
             f"with --no-oracle it is left out (only {' and '.join(TAUGHT)} have oracles here, of "
             "their groups)"
         )
-    bound = model_name(model, group, percent)
+    bound = model_name(base, group, percent)
     if not is_made(bound):
         stored_oracle(bound)
     return bound
@@ -170,47 +252,86 @@ def build_request(
     model: str,
     group: str,
     percent: int,
-    oracle: bool,
+    oracle: bool | str,
     people: Sequence[str],
     questions: str | None,
     **where,
 ) -> tuple[Session, Request, str | None, dict]:
     """A session, a request, the name of its oracle, and columns for the provenance.
 
+    Args:
+        oracle: the user's own oracle, a folder or a hub id; or whether to take that of the book.
+
     Raises:
         ValueError, OSError: as `request_of`, `request_from` and `oracle_name`.
     """
+    own = oracle if isinstance(oracle, str) else None
     if questions is not None:
         session, request = request_from(questions, model, people, **where)
         return (
             session,
             request,
-            None,
+            own,
             {"data": resume.digest_of(request.eval_sets), "questions": questions},
         )
     if not people:
         load_people().forget_people(group, percent)  # refuses before a model is loaded
-    bound = oracle_name(model, group, percent, people) if oracle else None
+    bound = own or (oracle_name(model, group, percent, people) if oracle else None)
     columns = {} if people else {"group": group, "forget": percent}
     session, request = request_of(model, group, percent, question_sets, people, **where)
     return session, request, bound, {"data": load_people().checksum} | columns
 
 
 def check_methods(methods: Sequence[Method]) -> None:
-    """Refuses methods that one run cannot compare.
+    """Refuses methods that one run cannot compare, or cannot run.
 
     Raises:
         ValueError: different kinds of methods, or the same settings twice.
+        ModuleNotFoundError: a LoRA, and `peft` is not installed.
     """
+    if getattr(methods[0], "lora", False):
+        import_module("peft")
     if len({method.name for method in methods}) > 1:
         raise ValueError("one run makes edits of one method; they may differ in their strength")
     if len(set(methods)) < len(methods):
         raise ValueError("a strength stands there twice; name each once")
 
 
+def asked_in(file: Path) -> tuple[dict, list[Method]]:
+    """What an earlier run was asked, as arguments of `run_unlearning`, and its methods.
+
+    Args:
+        file: rows of `unlearn`.
+
+    Raises:
+        ValueError: a file without them.
+    """
+    source = read_json(file, "provenance")["provenance"]
+    try:
+        kept, name, settings = source["asked"], source["method"], source["settings"]
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"{file} holds no rows of `unlearn`: {error}") from error
+    return dict(kept), [method_of(name, own) for own in settings]
+
+
 def named(place: dict) -> dict[str, str]:
     """The device and the number format as columns of the provenance."""
     return {"device": place["device"], "dtype": str(place["dtype"]).removeprefix("torch.")}
+
+
+class _Lines(StringIO):
+    """A text stream that prints each state of a bar on a line of its own."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(f"{text.strip()}\n" if text.strip() else "")
+
+
+def progress(total: int, done: int) -> tqdm:
+    """A bar in a terminal; elsewhere one line a minute with what is done and what is left."""
+    shown: dict[str, Any] = {"total": total, "desc": "scores", "initial": done}
+    if sys.stderr.isatty():
+        return tqdm(**shown)
+    return tqdm(**shown, file=_Lines(), mininterval=60, miniters=1, delay=60)
 
 
 def run_unlearning(
@@ -219,12 +340,14 @@ def run_unlearning(
     percent: int = 5,
     methods: Sequence[Method] = (KVW(),),
     draws: int = 20,
-    oracle: bool = True,
+    oracle: bool | str = True,
     *,
     people: Sequence[str] = (),
     questions: str | None = None,
     batch_size: int | None = None,
     folder: Path | None = None,
+    measured: Path | None = None,
+    seed: int = 0,
     **where: str,
 ) -> tuple[dict, list[Edit]]:
     """Forgets the people of a group or of a file; scores vanilla, edited, sham and oracle.
@@ -232,13 +355,15 @@ def run_unlearning(
     Args:
         methods: one method, or several of one kind that differ in their strength.
         draws: the number of shams for each method.
-        oracle: whether to compare with the oracle and to refuse without headroom. A file of
-            questions has no oracle.
+        oracle: whether to compare with the oracle and to refuse without headroom; or the user's
+            own oracle, a folder or a hub id. A file of questions has no other oracle.
         people: the people to forget: strangers in place of a group, people of a file in place of
             its set `forget`.
         questions: the source of the questions, for `benchmarks.jsonl.read_request`.
         batch_size: the number of questions in a batch; the default of `Session` unless given.
         folder: a folder for rows and edits; an interrupted run continues from it.
+        measured: coefficients of both sides (`measure`), for KVW in one pass.
+        seed: the seed of everything that a method draws.
         where: `device` and `dtype`, as `device_and_dtype`.
 
     Returns:
@@ -250,6 +375,18 @@ def run_unlearning(
             oracle; no headroom; settings that cannot work; a folder with other rows.
     """
     start = time.perf_counter()
+    asked_for = {
+        "model": model,
+        "group": group,
+        "percent": percent,
+        "draws": draws,
+        "oracle": oracle,
+        "people": list(people),
+        "questions": questions,
+        "batch_size": batch_size,
+        "seed": seed,
+        **where,
+    }
     check_methods(methods)
     resume.check_folder(folder)
     place = device_and_dtype(**where)
@@ -257,21 +394,27 @@ def run_unlearning(
         model, group, percent, oracle, people, questions, **place
     )
     session = replace(session, batch_size=batch_size or session.batch_size, measure_once=True)
+    request = replace(request, seed=seed)
+    for variant in methods:
+        if "layers" in variant.settings:  # refuses before anything is scored
+            resolve_layers(variant.settings["layers"], len(find_projections(session.model)))
     inputs = resume.inputs_of(session, request, methods[0], draws)
     before, rows = resume.load_partial(folder, inputs)
+    resume.use_coefficients(session, request, methods[0], folder, measured)
     models, edit_of = {model: fingerprint(session.model)}, resume.edit_maker()
-    protocol = forced_and_generated(request)
-    edits = [
-        resume.saved_edit(folder, variant) or edit_of(session, request, variant)
-        for variant in methods
-    ]
+    own, protocol = questions is not None, forced_and_generated(request)
+    if own:
+        protocol = with_other_answers(protocol)
+    saved = [resume.saved_edit(folder, variant) for variant in methods]
+    edits: list[Edit] = []
+    notes: list[str] = []
     done = {(row["condition"], row["strength"]) for row in rows}
     wanted: dict[tuple, int] = {("vanilla", None): 1} | ({("oracle", None): 1} if bound else {})
     for variant in methods:
         strength = variant.settings.get("strength")
         wanted |= {("edited", strength): 1, ("sham", strength): draws}
     steps_done = sum(steps for cell, steps in wanted.items() if cell in done)
-    bar = tqdm(total=sum(wanted.values()), desc="scores", initial=steps_done, disable=None)
+    bar = progress(sum(wanted.values()), steps_done)
 
     def result() -> dict:
         seconds = before.get("seconds", 0.0) + time.perf_counter() - start
@@ -286,7 +429,9 @@ def run_unlearning(
             gamma=gammas,
             sham_draws=draws,
             inputs=inputs,
-            headroom="shown" if bound else "unknown",
+            headroom="shown" if bound else "doubtful" if notes else "unknown",
+            notes=notes,
+            asked=asked_for,
             memory=peak_memory(),
             **named(place),
             **about,
@@ -307,34 +452,65 @@ def run_unlearning(
         if (condition, strength) not in done:
             keep_summary(condition, strength, rounded(summarise(scored())))
 
-    def sham(variant: Method) -> Callable[[Request], Edit]:
-        def edit_of_sham(other: Request) -> Edit:
+    def scored_shams(variant: Method, edit: Edit, scored: list[dict]) -> list[dict]:
+        """Rows of the shams of an edit, and how much more the edit takes."""
+
+        def make(other: Request) -> Edit:
             bar.update()
             return edit_of(session, other, variant)
 
-        return edit_of_sham
+        drawn = resume.saved_shams(folder, variant)
+        for draw in range(len(drawn), draws):
+            drawn.append(score_shams(session, request, teacher_forced, make, draw + 1, draw))
+            if folder is not None:
+                write_json(resume.sham_file(folder, variant), {"draws": drawn})
+        shams = sum(drawn, [])
+        if not scored:  # the edit was scored by an earlier run
+            scored = score_edited(session, request, teacher_forced, edit, "edited", ["forget"])
+        return shams + beyond_sham(scored, shams)
 
     with bar:
         keep("vanilla", None, lambda: score(session, request, protocol))
         if bound:
-            oracle_summary, oracle_models = oracle_rows(request, bound, **place)
+            given = {"protocol": protocol} if isinstance(oracle, str) else {}
+            oracle_summary, oracle_models = oracle_rows(request, bound, **given, **place)
             models |= oracle_models
             keep_summary("oracle", None, oracle_summary)
-            check_headroom(rows)
-        for variant, edit in zip(methods, edits, strict=True):
-            strength = variant.settings.get("strength")
+            asked = [about_of(row) for row in rows if row["condition"] == "vanilla"]
+            check_headroom(rows, [about for about in asked if about in TAUGHT_ANSWERS])
+        elif own:
+            notes += nothing_to_forget(rows, request.eval_sets["forget"])
+            for note in notes:
+                warnings.warn(note, stacklevel=2)
+        for variant, loaded in zip(methods, saved, strict=True):
+            strength, scored = variant.settings.get("strength"), list[dict]()
+            edit = loaded or edit_of(session, request, variant)
+            edits.append(edit)
             if folder is not None:
                 edit.save(resume.edit_file(folder, variant))
-            keep("edited", strength, partial(score_edited, session, request, protocol, edit))
-            shams = partial(score_shams, session, request, teacher_forced, sham(variant), draws)
-            keep("sham", strength, shams)
+                resume.keep_coefficients(session, request, folder)
+
+            def score_edit(edit: Edit = edit, scored: list[dict] = scored) -> list[dict]:
+                scored += score_edited(session, request, protocol, edit)
+                return scored
+
+            keep("edited", strength, score_edit)
+            keep("sham", strength, partial(scored_shams, variant, edit, scored))
+            if folder is not None:
+                resume.sham_file(folder, variant).unlink(missing_ok=True)
     return result(), edits
 
 
 def run_evaluation(
-    model: str, group: str, percent: int, edit_file: Path | None = None, **where: str
+    model: str,
+    group: str,
+    percent: int,
+    edit_file: Path | None = None,
+    *,
+    questions: str | None = None,
+    **where: str,
 ) -> dict:
-    """Scores a model as it is, or with a saved edit, on the four sets of a group.
+    """Scores a model as it is, or with a saved edit, on the sets of a group or of a file.
 
     Returns:
         A dict of `provenance` and `rows` as `unlearn`; the provenance describes the `edit`, or
@@ -345,7 +521,7 @@ def run_evaluation(
     """
     start, edit = time.perf_counter(), Edit.load(edit_file) if edit_file else None
     place = device_and_dtype(**where)
-    session, request = request_of(model, group, percent, **place)
+    session, request, _, about = build_request(model, group, percent, False, (), questions, **place)
     models, described = {model: fingerprint(session.model)}, None
     if edit and edit_file:
         described = {
@@ -354,6 +530,8 @@ def run_evaluation(
             "fits": edit.check_compatible(session.model),
         }
     protocol = forced_and_generated(request)
+    if questions is not None:
+        protocol = with_other_answers(protocol)
     if edit is None:
         rows = score(session, request, protocol)
     else:
@@ -362,11 +540,9 @@ def run_evaluation(
         seconds=time.perf_counter() - start,
         seed=0,
         models=models,
-        data=load_people().checksum,
-        group=group,
-        forget=percent,
         edit=described,
         **named(place),
+        **about,
     )
     return {"provenance": source, "rows": rounded(summarise(rows))}
 
@@ -378,14 +554,19 @@ def run_audit(
     method: str,
     edit_file: Path | None = None,
     long: bool = False,
+    *,
+    questions: str | None = None,
+    oracle: str | None = None,
     **where: str,
 ) -> tuple[str, dict]:
-    """Runs every probe on an edit of strangers, with its sham and the oracle.
+    """Runs every probe on an edit of strangers or of a file's people, with sham and oracle.
 
     Args:
         method: the name of a method, with the settings of the book.
         edit_file: a saved edit in place of the method; it has no sham.
         long: whether to run the probes that take many minutes, too.
+        questions: the source of the questions, for `benchmarks.jsonl.read_request`.
+        oracle: the user's own oracle, a folder or a hub id.
 
     Returns:
         A table with the verdict, and `{"provenance": ..., "verdict": ..., "rows": findings}`.
@@ -394,11 +575,17 @@ def run_audit(
         ValueError, OSError: an unknown method, group or model; an edit of another model.
     """
     start, world = time.perf_counter(), load_people()
+    import_module("sklearn")  # its probes come last
     forget_by = method_of(method)
-    forget = world.forget_people(group, percent)
     place = device_and_dtype(**where)
-    session, request = request_of(model, group, percent, audited_sets, **place)
-    request = replace(request, general=sample_of_general(world, "audit"))
+    if questions is not None:
+        session, request = request_from(questions, model, **place)
+        about: dict[str, Any] = {"data": resume.digest_of(request.eval_sets)}
+        about["questions"] = questions
+    else:
+        session, request = request_of(model, group, percent, audited_sets, **place)
+        request = replace(request, general=sample_of_general(world, "audit"))
+        about = {"data": world.checksum, "group": group, "forget": percent}
     sham = None
     if edit_file:
         edit = Edit.load(edit_file)
@@ -407,25 +594,25 @@ def run_audit(
         others = request.sham(0)  # refuses too few people before the edit
         edit, _ = make_edit(session, request, forget_by)
         sham, _ = make_edit(session, others, forget_by)
-    oracle = None
-    if model in TAUGHT and is_made(model_name(model, group, percent)):
-        oracle, _ = make_edit(session, request, Oracle(model))
-    probed = audit(session, request, edit, oracle, sham, long)
+    beside, base = None, book_name(model)
+    if oracle:
+        beside = replacement(session.model, load(oracle, **place)[0])
+    elif questions is None and base in TAUGHT and is_made(model_name(base, group, percent)):
+        beside, _ = make_edit(session, request, Oracle(base))
+    probed = audit(session, request, edit, beside, sham, long)
     word, because = verdict(probed)
     source = provenance(
         seconds=time.perf_counter() - start,
         seed=0,
         models={model: fingerprint(session.model)},
-        data=world.checksum,
-        group=group,
-        forget=percent,
-        people=forget,
+        people=request.people,
         edit=edit.notes,
-        oracle="stands beside it" if oracle else "strangers in its place",
+        oracle="stands beside it" if beside else "strangers in its place",
         **named(place),
+        **about,
     )
-    table = findings_table(probed, "oracle" if oracle else "strangers")
-    text = f"{edit.describe()}\n{table}\n\nverdict: {word}"
+    found = findings_table(probed, "oracle" if beside else "strangers")
+    text = f"{edit.describe()}\n{found}\n\nverdict: {word}"
     if because:
         text += f", by {', '.join(finding.label for finding in because[:3])}"
     rows = [asdict(finding) for finding in probed]

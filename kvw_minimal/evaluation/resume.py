@@ -1,7 +1,8 @@
 """Edits for several strengths from one measurement; rows in a folder, to resume a run.
 
-A folder of `unlearn --save` holds `rows.json` and an edit for each strength. The run writes each
-row when it is complete. An interrupted run continues there if it has the same inputs.
+A folder of `unlearn --save` holds `rows.json`, the measured coefficients and an edit for each
+strength. The run writes each row when it is complete, and each draw of a sham. An interrupted run
+continues there if it has the same inputs.
 """
 
 import hashlib
@@ -12,6 +13,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ..atomic_io import check_place, read_json
+from ..coefficients import marks
+from ..coefficients_io import load_measured, save_measured
 from ..edits import Edit
 from ..forget_request import Request
 from ..kvw import KVW
@@ -21,6 +24,7 @@ from ..questions import Question
 from ..session import Session
 
 ROWS = "rows.json"
+MEASURED = "measured.safetensors"
 #: the columns of a row
 KEYS = {"condition", "strength", "set", "modality", "metric", "value", "low", "high", "n"}
 EditOf = Callable[[Session, Request, Method], Edit]
@@ -44,6 +48,37 @@ def edit_maker() -> EditOf:
     return edit_of
 
 
+def use_coefficients(
+    session: Session, request: Request, method: Method, folder: Path | None, measured: Path | None
+) -> None:
+    """Puts measured coefficients into the session: of a file, or of an earlier run in a folder.
+
+    Raises:
+        ValueError: a file for another method than KVW in one pass, of another model, or of other
+            questions.
+    """
+    kept = folder / MEASURED if folder else None
+    usual = type(method) is KVW and not method.end_of_turn
+    if measured and not usual:
+        raise ValueError(f"{measured} is for KVW in one pass without the end of the turn")
+    file = measured or (kept if kept and usual and kept.is_file() else None)
+    if file is None:
+        return
+    found, questions = load_measured(file), request.questions()
+    if (found.fingerprint, found.mask) != (fingerprint(session.model), "answer"):
+        raise ValueError(f"{file} was measured on another model, or with the end of the turn")
+    if set(found.questions) != set(marks(questions)):
+        raise ValueError(f"{file} was measured on other questions")
+    session.cache[("coefficients", *questions)] = found
+
+
+def keep_coefficients(session: Session, request: Request, folder: Path) -> None:
+    """Writes the measured coefficients of a request, if there are any, into a folder, once."""
+    found = session.cache.get(("coefficients", *request.questions()))
+    if found is not None and not (folder / MEASURED).is_file():
+        save_measured(found, folder / MEASURED)
+
+
 # --- the folder ----------------------------------------------------------------------------------
 
 
@@ -62,19 +97,18 @@ def hash_of(png: bytes) -> str:
     return hashlib.sha256(png).hexdigest()
 
 
-def inputs_of(session: Session, request: Request, method: Method, draws: int) -> str:
-    """A hash of the inputs of every row, without the strength, 16 hexadecimal digits."""
+def inputs_of(session: Session, request: Request, method: Method, draws: int) -> dict[str, object]:
+    """The inputs of every row, without the strength; `questions` is a hash of both sides."""
     sides = {"to forget": request.forget, "to retain": request.retain, "general": request.general}
-    inputs = [
-        digest_of(sides | request.eval_sets),
-        fingerprint(session.model),
-        method.name,
-        {name: value for name, value in method.settings.items() if name != "strength"},
-        draws,
-        request.seed,
-        version("kvw-minimal"),
-    ]
-    return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]
+    return {
+        "questions": digest_of(sides | request.eval_sets)[:16],
+        "model": fingerprint(session.model),
+        "method": method.name,
+        "settings": {name: v for name, v in method.settings.items() if name != "strength"},
+        "sham draws": draws,
+        "seed": request.seed,
+        "version": version("kvw-minimal"),
+    }
 
 
 def edit_file(folder: Path, method: Method) -> Path:
@@ -98,7 +132,7 @@ def check_folder(folder: Path | None) -> None:
     check_place(folder / ROWS if folder.is_dir() else folder)
 
 
-def load_partial(folder: Path | None, inputs: str) -> tuple[dict, list[dict]]:
+def load_partial(folder: Path | None, inputs: dict[str, object]) -> tuple[dict, list[dict]]:
     """Reads provenance and rows of an earlier run from a folder; empty without an earlier run.
 
     Raises:
@@ -108,14 +142,26 @@ def load_partial(folder: Path | None, inputs: str) -> tuple[dict, list[dict]]:
         return {}, []
     content = read_json(folder / ROWS, "provenance", "rows")
     source, rows = content["provenance"], content["rows"]
-    if not isinstance(source, dict) or source.get("inputs") != inputs:
-        raise ValueError(
-            f"{folder} holds rows of other questions, settings or draws, or of "
-            "another model; name another folder"
-        )
+    stored = source.get("inputs") if isinstance(source, dict) else None
+    stored = stored if isinstance(stored, dict) else {}
+    other = ", ".join(name for name, value in inputs.items() if stored.get(name) != value)
+    if other:
+        raise ValueError(f"{folder} holds rows of other inputs ({other}); name another folder")
     if not isinstance(rows, list) or any(not isinstance(r, dict) or set(r) != KEYS for r in rows):
         raise ValueError(f"{folder / ROWS} is damaged; name another folder")
     return source, rows
+
+
+def sham_file(folder: Path, method: Method) -> Path:
+    """The path of the draws of an unfinished sham in a folder."""
+    return edit_file(folder, method).with_suffix(".shams.json")
+
+
+def saved_shams(folder: Path | None, method: Method) -> list[list[dict]]:
+    """The rows of each draw that an earlier run scored; empty without such a run."""
+    if folder is None or not sham_file(folder, method).is_file():
+        return []
+    return read_json(sham_file(folder, method), "draws")["draws"]
 
 
 def saved_edit(folder: Path | None, method: Method) -> Edit | None:

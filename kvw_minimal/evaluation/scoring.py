@@ -9,14 +9,15 @@ from ..benchmarks.protocols import rouge_l
 from ..benchmarks.truth_ratios import among_values, truth_ratio
 from ..conditions import Protocol
 from ..forget_request import Request
-from ..questions import Question
-from ..results import score_rows, sum_by_person
+from ..questions import MODALITIES, Question
+from ..results import about_of, score_rows, sum_by_person
 from ..session import Session
 from ..strangers.people import load_people
 from ..zoo.smol import accepted
 
 SPOKEN = 300  # the largest number of questions of a set with a generated answer
 FREE_TOKENS = 24  # the largest number of tokens in an answer about the world
+CHOICE = "choose_by_likelihood"  # the metric: the taught answer is the likeliest option
 AMONG = "among values"  # the name of the set for the metrics `among_values`
 
 
@@ -100,6 +101,57 @@ def forced_and_generated(request: Request) -> Protocol:
         return rows + score_rows(name, *score_generated(session, request, questions))
 
     return protocol
+
+
+def offered(questions: list[Question], field: str) -> list[Question]:
+    """The `generation_subset` of the questions that have the field `options` or `perturbed`."""
+    found = [] if is_free(questions) else [q for q in questions if getattr(q, field)]
+    return generation_subset(found) if found else []
+
+
+def with_other_answers(protocol: Protocol) -> Protocol:
+    """Protocol: another one, and the scores of the options and false answers of a user's rows."""
+
+    def scored_all(session: Session, name: str, questions: list[Question]) -> list[dict]:
+        rows, given = protocol(session, name, questions), (session.model, session.processor)
+        choices, lies = (offered(questions, field) for field in ("options", "perturbed"))
+        if choices:
+            rank = scores.option_ranks(*given, choices, session.batch_size)
+            metrics = {"option_rank": rank, CHOICE: rank == 0}
+            rows += score_rows(name, choices, metrics)
+        if lies:
+            rows += score_rows(name, lies, {"truth_ratio": truth_ratio(*given, lies)})
+        return rows
+
+    return scored_all
+
+
+def nothing_to_forget(summary: list[dict], forget: list[Question]) -> list[str]:
+    """A sentence for each modality in which vanilla does not know the forgotten people.
+
+    It picks options no better than chance or, without options, no answer is right.
+    """
+    notes = []
+    for modality in MODALITIES:
+        asked = [q for q in forget if q.modality == modality]
+        chance = [1 / len(q.options) for q in asked if q.options]
+        row = next(
+            (
+                row
+                for metric in (CHOICE, "exact_match")
+                for row in summary
+                if (row["condition"], *about_of(row)) == ("vanilla", "forget", modality, metric)
+            ),
+            None,
+        )
+        guess = float(np.mean(chance)) if chance and row and row["metric"] == CHOICE else 0.0
+        if row and (row["low"] <= guess if guess else row["value"] == 0):
+            notes.append(
+                f"nothing to forget: on {modality} questions about the forgotten vanilla has "
+                f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}] ({row['metric']}), "
+                f"chance is {guess:.2f}; teach the model these people first"
+            )
+    return notes
 
 
 def panel(

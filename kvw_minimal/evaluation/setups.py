@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from ..atomic_io import read_json
 from ..edits import Edit, WeightReplacement
@@ -20,7 +21,7 @@ from ..strangers.people import PERCENTS, REPORT_GROUPS, PeopleDataset, load_peop
 from ..strangers.portraits import ATTRIBUTES
 from ..strangers.questions import about, general
 from ..strangers.tasks import request_to_forget
-from ..zoo.catalogue import SEED, find_file, how_to_make, load, model_name
+from ..zoo.catalogue import BOOK, SEED, find_file, how_to_make, load, model_name
 
 #: `people -> Request`
 Requests = Callable[[list[str]], Request]
@@ -82,6 +83,19 @@ def is_made(name: str) -> bool:
     return any(find_file(name, file) for file in files)
 
 
+def replacement(model: nn.Module, oracle: nn.Module) -> Edit:
+    """The edit that turns a model into its oracle: the weights of the oracle that differ.
+
+    Raises:
+        ValueError: they are models of two kinds.
+    """
+    now, weights = dict(model.named_parameters()), dict(oracle.named_parameters())
+    if {n: w.shape for n, w in now.items()} != {n: w.shape for n, w in weights.items()}:
+        raise ValueError("the oracle has other parameters than the model: take one of its kind")
+    changed = {n: w.detach() for n, w in weights.items() if not torch.equal(w.data, now[n].data)}
+    return WeightReplacement(changed, fingerprint(model))
+
+
 @register(
     "oracle",
     source="the reference: the same recipe, taught the retain set only",
@@ -102,18 +116,12 @@ class Oracle(Method):
     seed: int = SEED
 
     def edit(self, session: Session, request: Request) -> Edit:
-        name, made_for = oracle_of(self.base, request.people, self.seed), fingerprint(session.model)
+        name = oracle_of(self.base, request.people, self.seed)
         if not is_made(name):
             raise FileNotFoundError(f"{name} is not made: `{how_to_make(name)}` makes it")
-        oracle, _ = load(name)
-        now = session.model.state_dict()
-        weights = {
-            path: weight.detach()
-            for path, weight in oracle.named_parameters()
-            if not torch.equal(weight.data, now[path])
-        }
+        edit = replacement(session.model, load(f"{BOOK}{name}")[0])
         trained = find_file(name, "training.json")
         if trained is not None:
             recipe = read_json(trained, "settings")["settings"]
             session.cost.add("retain", recipe["steps"] * recipe["batch"], 3)
-        return WeightReplacement(weights, made_for)
+        return edit

@@ -2,8 +2,7 @@
 
 import torch
 
-from ..batches import Batch, render
-from ..models import tokenizer_of
+from ..batches import Batch, render, reply_tokens
 from ..questions import Question
 
 POSITIONS = ("answer", "fact", "text", "image", "answer and end")  # end: that of the turn
@@ -17,16 +16,16 @@ def kinds_of_positions(
     Args:
         questions: the encoded list; `batch.rows` are indices into it.
     """
-    tokenizer, attended = tokenizer_of(processor), batch.inputs["attention_mask"].bool()
+    attended = batch.inputs["attention_mask"].bool()
     token = getattr(model.config, "image_token_id", None)  # None without a vision tower
     token = getattr(model.config, "image_token_index", None) if token is None else token
     image = batch.inputs["input_ids"] == token if token is not None else attended & False
     fact = torch.zeros_like(batch.predicts)
     for i, row in enumerate(batch.rows):
-        turn, value = render(processor, questions[row])[1], questions[row].value
-        spans = tokenizer(turn, add_special_tokens=False, return_offsets_mapping=True)
-        start = turn.index(value)
-        within = [a < start + len(value) and b > start for a, b in spans["offset_mapping"]]
+        prompt, turn = render(processor, questions[row])
+        value, start = questions[row].value, turn.index(questions[row].value)
+        _, spans = reply_tokens(processor, prompt, turn, questions[row].id)
+        within = [a < start + len(value) and b > start for a, b in spans]
         fact[i, batch.predicts[i]] = torch.tensor(within, device=fact.device)
     return {
         "answer": batch.answers,

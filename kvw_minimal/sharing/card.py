@@ -2,6 +2,7 @@
 
 import json
 
+from huggingface_hub import EvalResult, ModelCardData
 from rich.box import MARKDOWN
 
 from ..edits import ComposedEdit, Edit
@@ -54,22 +55,48 @@ def scores_section(rows: list[dict]) -> str:
     return f"{table}\n\n95 % intervals over people.{f' {NO_SHAM}' if without_sham else ''}"
 
 
+def front_matter(format: str, words: dict, scores: list[dict] | None) -> str:
+    """The metadata of a card in the format of the hub, with the scores as its metrics."""
+    model = words["model"]
+    results = [
+        EvalResult(
+            task_type=words["task"],
+            dataset_type="questions",
+            dataset_name=f"{row['set']}, {row['modality']} questions",
+            metric_type=row["metric"],
+            metric_value=row["value"],
+            metric_name=f"{row['metric']}, {row['condition']}",
+        )
+        for row in scores or ()
+        if "value" in row
+    ]
+    return ModelCardData(
+        base_model=words["base"],
+        eval_results=results or None,
+        library_name={"merged": "transformers", "peft": "peft"}.get(format, "safetensors"),
+        license=words["license"],
+        model_name=f"{model}, edited" if results else None,
+        pipeline_tag=words["task"],
+        tags=["machine-unlearning"],
+    ).to_yaml()
+
+
 def card(edit: Edit, format: str, words: dict, scores: list[dict] | None, named: bool) -> str:
     """Text of `README.md`, with the front matter that hubs read.
 
     Args:
-        words: `model` and `processor`, the names of their classes; `dtype` of the model; `base`,
-            the hub id of the unedited model, or None; `changes`, a few words on the changed
+        words: `model`, the name of its class; `auto` and `processor`, the classes that load both;
+            `task`, a pipeline tag of the hub; `dtype` of the model; `base`, the hub id of the
+            unedited model, or None; `license`, or None; `changes`, a few words on the changed
             weights; `how`, the expression of a new weight in terms of `weight` and `tensors`.
         format, scores, named: as in `export`.
 
     Raises:
         ValueError: as in `scores_section`.
     """
+    table = scores_section(scores) if scores else NO_SCORES
     notes, model = [component.notes for component in single(edit)], words["model"]
     people = list(dict.fromkeys(str(person) for note in notes for person in note.get("people", [])))
-    library = {"merged": "transformers", "peft": "peft"}.get(format, "safetensors")
-    base = [f"base_model: {words['base']}"] if words["base"] else []
     method_lines = [
         f"| {note.get('method', 'not said')} | `{json.dumps(note.get('settings', {}))}` |"
         for note in notes
@@ -80,10 +107,7 @@ def card(edit: Edit, format: str, words: dict, scores: list[dict] | None, named:
     return "\n".join(
         [
             "---",
-            f"library_name: {library}",
-            *base,
-            "tags:",
-            "- machine-unlearning",
+            front_matter(format, words, scores),
             "---",
             "",
             f"# {model}, with an edit that makes it forget",
@@ -100,15 +124,15 @@ def card(edit: Edit, format: str, words: dict, scores: list[dict] | None, named:
             "## Load it",
             "",
             "```python",
-            f"{imports}from transformers import {model}, {words['processor']}",
+            f"{imports}from transformers import {words['auto']}, {words['processor']}",
             "",
-            f'model = {model}.from_pretrained({source}, dtype="{words["dtype"]}")',
+            f'model = {words["auto"]}.from_pretrained({source}, dtype="{words["dtype"]}")',
             load_lines.format(**words),
             "```",
             "",
             "## Scores",
             "",
-            scores_section(scores) if scores else NO_SCORES,
+            table,
             "",
             "## Limits",
             "",

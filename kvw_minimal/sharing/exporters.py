@@ -32,6 +32,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 from transformers.pytorch_utils import Conv1D
 
 from ..architectures import is_transposed, named_weight, plain_weight, weight_name
@@ -84,8 +85,18 @@ def tensors_of(edit: Edit, model: nn.Module) -> tuple[str, list[str], dict[str, 
     return "weights", list(tensors), tensors
 
 
-def adapter_of(edit: Edit, model: nn.Module) -> tuple[dict, dict[str, torch.Tensor]]:
+def has_eyes(model: nn.Module) -> bool:
+    """Whether the class of a model reads pictures and text."""
+    return type(model).__name__ in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.values()
+
+
+def adapter_of(
+    edit: Edit, model: nn.Module, base: str | None = None
+) -> tuple[dict, dict[str, torch.Tensor]]:
     """Content of `adapter_config.json`, and the tensors of an adapter.
+
+    Args:
+        base: the hub id of the unedited model.
 
     Raises:
         ValueError: the edit holds whole new weights, changes experts in one tensor or a module that
@@ -104,8 +115,12 @@ def adapter_of(edit: Edit, model: nn.Module) -> tuple[dict, dict[str, torch.Tens
     if not paths or not all(isinstance(module, (nn.Linear, Conv1D)) for module in modules):
         raise ValueError("this edit changes nothing, or what is no linear map: no adapter can")
     transposed = [isinstance(module, Conv1D) for module in modules]
-    config: dict = {
-        "base_model_name_or_path": hub_id(model),
+    kind_of_model: dict = {"task_type": "CAUSAL_LM"}  # for the Auto classes of `peft`
+    if has_eyes(model):
+        whose = {"base_model_class": type(model).__name__, "parent_library": type(model).__module__}
+        kind_of_model = {"auto_mapping": whose}
+    config = kind_of_model | {
+        "base_model_name_or_path": base or hub_id(model),
         "inference_mode": True,
         "target_modules": paths,
         "fan_in_fan_out": any(transposed),
@@ -192,6 +207,8 @@ def export_edit(
     *,
     scores: list[dict] | None = None,
     named: bool = False,
+    base_model: str | None = None,
+    license: str | None = None,
 ) -> None:
     """Writes an edit as a folder for other tools, completely or not at all.
 
@@ -202,6 +219,8 @@ def export_edit(
         format: a name in `FORMATS`.
         scores: rows of `unlearn --json` for the card, with those of the sham.
         named: whether the card names the people to forget.
+        base_model: the hub id of the unedited model, if it was loaded from a folder.
+        license: the licence of the result, as an id of the hub such as `mit`.
 
     Raises:
         ValueError: the format is unknown or cannot express the edit; the edit belongs to another
@@ -215,12 +234,16 @@ def export_edit(
     kind, names, tensors = tensors_of(edit, model)
     for name in names:
         named_weight(model, name)
+    eyes, base = has_eyes(model), base_model or hub_id(model)
     words = {
         "model": type(model).__name__,
-        "processor": type(processor).__name__,
+        "auto": "AutoModelForImageTextToText" if eyes else "AutoModelForCausalLM",
+        "processor": "AutoProcessor" if eyes else "AutoTokenizer",
+        "task": "image-text-to-text" if eyes else "text-generation",
+        "license": license,
         "how": HOW[kind],
         "changes": f"{kind} of {len(names)} matrices",
-        "base": hub_id(model),
+        "base": base,
         "dtype": str(next(iter(model.parameters())).dtype).removeprefix("torch."),
     }
     readme = card(edit, format, words, scores, named)
@@ -229,7 +252,7 @@ def export_edit(
             if format == "merged":
                 _save_whole(edit, model, processor, scratch)
             elif format == "peft":
-                config, adapter = adapter_of(edit, model)
+                config, adapter = adapter_of(edit, model, base)
                 write_json(scratch / "adapter_config.json", config)
                 save_file(adapter, scratch / "adapter_model.safetensors", {"format": "pt"})
             else:
@@ -243,7 +266,7 @@ def export_edit(
                         "format": SCHEMA,
                         "kind": kind,
                         "how": HOW[kind],
-                        "base_model": hub_id(model),
+                        "base_model": base,
                         "fingerprint": edit.fingerprint,
                         "parameters": names,
                     },

@@ -66,7 +66,7 @@ def small_case() -> tuple[Session, Request]:
     checks notice a method that sets one mode for the whole model.
     """
     world = load_people()
-    model, processor = load("pocket")
+    model, processor = load("book:pocket")
     model.model.vision_tower.train().requires_grad_(False)
     forget, *retain = (about(world, [person])[:4] for person in list(world.people)[:4])
     return Session(model, processor), Request(forget, sum(retain, []), general(world)[:2])

@@ -2,6 +2,7 @@
 
 import os
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from http.client import HTTPException
@@ -29,6 +30,7 @@ RECIPES = {
     "ear": "voices",
     "voices": "voices",
 }
+BOOK = "book:"  # before a name: the model of this book, also beside a folder of that name
 PERCENT = 5  # percent of people that an oracle of voices did not learn, if its name has no number
 SEED = 2  # seed of a language model whose name has no seed
 MODEL_NAME = re.compile(
@@ -57,6 +59,13 @@ def find_file(name: str, file: str) -> Path | None:
     return next(
         (folder / name / file for folder in folders if (folder / name / file).is_file()), None
     )
+
+
+def book_name(name: str) -> str:
+    """A name without `book:`; empty for the name of an existing folder, which wins."""
+    if not name.startswith(BOOK) and Path(name).is_dir():
+        return ""
+    return name.removeprefix(BOOK)
 
 
 def find_model(name: str) -> str:
@@ -117,7 +126,8 @@ def load(name: str = "pocket", device: str = "cpu", dtype: torch.dtype = torch.f
 
     Args:
         name: `pocket`, `pocket-oracle-A-5`, `smol`, `smol-oracle-A-5`, `voices`, a folder, or the
-            hub id of any LVLM or language model.
+            hub id of any LVLM or language model. An existing folder wins, with a warning;
+            `book:pocket` is always the model of this book.
 
     Returns:
         `(model, processor)`, the model in evaluation mode.
@@ -125,13 +135,16 @@ def load(name: str = "pocket", device: str = "cpu", dtype: torch.dtype = torch.f
     Raises:
         OSError: the model is not here and cannot be fetched, or its files are damaged.
     """
-    loaders = entry_points(group="kvw_minimal.models", name=name.split("-")[0])
-    if loaders and "/" not in name:  # `smol-ai/...` would be a hub id
+    book = book_name(name)
+    if not book and MODEL_NAME.fullmatch(name):
+        warnings.warn(f"{name} is the folder here; {BOOK}{name} is this book's model", stacklevel=2)
+    loaders = entry_points(group="kvw_minimal.models", name=book.split("-")[0])
+    if loaders and "/" not in book:  # `smol-ai/...` would be a hub id
         try:
-            return next(iter(loaders)).load()(name, device, dtype)
+            return next(iter(loaders)).load()(book, device, dtype)
         except (SafetensorError, RuntimeError) as error:
             raise OSError(f"cannot load {name!r}, its weights are damaged: {error}") from error
-    source = find_model(name)
+    source = find_model(book) if book else name
     with nullcontext() if Path(source).is_dir() else hub_if_there():
         return models.load_model(source, device, dtype)
 

@@ -4,6 +4,7 @@ Compared are means of the same edit (method, settings, condition) on the same mo
 metric, person by person. Costs and weights are about nobody and are left out.
 """
 
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from kvw_minimal.bootstrap import interval
 
 from . import results_store as store
 from .summaries import cell
+from .trials import Trial
 
 MADE = ["model", "method", "settings", "group", "condition"]
 KEY = [*MADE, "edit_scale", "set", "modality", "metric"]
@@ -96,6 +98,29 @@ def other_origins(
         yield f"the code behaves otherwise than when {experiment} was made: {', '.join(moved)}"
 
 
+def named(made: tuple) -> str:
+    """The `MADE` of some means, for people, without the settings that are those of chapter 4."""
+    model, method, settings, group, condition = made
+    usual = json.loads(Trial().text)
+    own = {name: value for name, value in json.loads(settings).items() if usual.get(name) != value}
+    told = "".join(f", {name} {value}" for name, value in own.items())
+    return f"{model}, {method}{told}: group {group}, {condition}"
+
+
+def nearest(made: tuple, book: Iterable[pd.DataFrame]) -> tuple | None:
+    """`MADE` with the stored settings that have the most values alike; None without any."""
+    model, method, settings, *rest = made
+    own, known = json.loads(settings), list[str]()
+    for rows in book:
+        alike = rows[(rows["model"] == model) & (rows["method"] == method)]
+        known += alike["settings"].unique().tolist()
+
+    def alike_in(other: str) -> int:
+        return sum(own.get(name) == value for name, value in json.loads(other).items())
+
+    return (model, method, max(known, key=alike_in), *rest) if known else None
+
+
 def told(line) -> str:
     """One line of `paired`, for people."""
     part = "" if line.edit_scale == 1 else f", {line.edit_scale:g} of the edit"
@@ -128,11 +153,13 @@ def compare(file: Path) -> tuple[str, dict]:
     ]
     lines = [*notes] or ["data and models are those of the book"] * bool(len(found))
     for key, part in found.assign(gap=cell(found, "+")).groupby(MADE, sort=False):
-        lines.append("{}, {} {}: group {}, {}".format(*key))
+        lines.append(named(key))
         lines += map(told, part.itertuples())
     for key, part in missing.groupby(MADE, sort=False):
-        where = "{}, {} {}: group {}, {}".format(*key)
-        lines.append(f"no counterpart in the book: {where}, {len(part)} means")
+        lines.append(f"no counterpart in the book: {named(key)}, {len(part)} means")
+        near = nearest(key, [theirs for theirs, _ in book.values()])
+        if near is not None:
+            lines.append(f"  nearest there: {named(near)}")
     lines.append(f"{len(found)} of {len(found) + len(missing)} means have a counterpart")
     plain = {"rows": found.to_dict("records"), "without_counterpart": missing.to_dict("records")}
     return "\n".join(lines), {"notes": notes} | plain
