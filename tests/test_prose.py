@@ -10,9 +10,11 @@ import re
 from functools import cache
 from pathlib import Path
 
+import gone_page
 import pytest
 import scale_page
 from execute import ROOT, notebooks
+from package_page import BEGIN, END
 
 from kvw_experiments.dependencies import RESULTS
 from kvw_experiments.plans import plans_of
@@ -48,6 +50,7 @@ IN_README = (
         for label in ("vanilla", "KVW one pass", "oracle")
     ),
     ("replication-pocket", "beyond the gate", "rewrite", ALL_SETS),
+    ("layerwise-rewrite", "methods", "layerwise rewrite", ALL_SETS),
 )
 #: and of which experiment, list, label and sets the means of rows
 QUOTED_ROWS = {
@@ -59,7 +62,7 @@ QUOTED_ROWS = {
         ("rewrite-smol", "methods", "rewrite", ("forget", "retain", "general")),
     ),
 }
-SHAMMED = ("KVW one pass", "rewrite")  # whose shams may be quoted, too
+SHAMMED = ("KVW one pass", "rewrite", "layerwise rewrite")  # whose shams may be quoted, too
 ARXIV = re.compile(r"\b\d{4}\.\d{5}\b")
 VERSION = re.compile(r"\bv?\d+\.\d+\.\d[\w.]*")  # 1.0.4, and so no decimal number
 LINK_TARGET = re.compile(r"\]\([^)]*\)|<https?:[^>]*>|\bhttps?:\S+")
@@ -171,8 +174,11 @@ def test_numbers_in_a_chapter_are_its_own(path: Path):
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_numbers_on_a_page_are_among_those_it_may_quote(path: Path):
-    numbers = quotable_once(str(path.relative_to(ROOT)))
-    assert unfounded(path.read_text(encoding="utf-8"), numbers, allowed_in(path)) == []
+    numbers, text = quotable_once(str(path.relative_to(ROOT))), path.read_text(encoding="utf-8")
+    if path == gone_page.PAGE:  # between its marks stands what `gone_page` makes of the rows
+        head, _, rest = text.partition(BEGIN)
+        text = head + rest.partition(END)[2]
+    assert unfounded(text, numbers, allowed_in(path)) == []
 
 
 # --- the check itself ------------------------------------------------------------------------

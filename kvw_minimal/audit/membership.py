@@ -62,7 +62,7 @@ def membership_of_new(session: Session, request: Request, edit: Edit) -> dict[st
 def against(
     session: Session, request: Request, people: Callable[[Request], People]
 ) -> dict[str, Answers]:
-    """The share of strangers of whom the answer is less likely, by each of `SIGNALS`."""
+    """The share of strangers with a less likely answer, by each of `SIGNALS`."""
     stats = [tell(session, questions) for questions in _matched_questions(request, people)]
     if not stats:
         return dict.fromkeys(SIGNALS, NOTHING)
@@ -76,7 +76,7 @@ def against(
 
 
 def unseen_people(request: Request) -> People:
-    """Strangers to whom no method moves anything."""
+    """Strangers that are no target of any method."""
     return unfamiliar_people(request, held_out=True)
 
 

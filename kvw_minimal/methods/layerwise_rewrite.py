@@ -24,7 +24,7 @@ the k_i and d_i of a group as rows of k and d, the derivative is zero at
 
     dW = (sum over g of d'k / n) (sum over g of k'k / n + a C + mu I)^-1
 
-It needs no gradient. A saved edit shows for whom it was made: the k_i span its factors.
+It needs no gradient. A saved edit names the people to forget: the k_i span its factors.
 """
 
 from collections.abc import Callable
@@ -120,7 +120,7 @@ def retain_moments(session: Session, request: Request) -> torch.Tensor:
 
 
 def choose_stranger(draws: list[torch.Tensor], likely: float) -> int:
-    """The first stranger of whom the answer is less likely than `likely`, else the least likely.
+    """The first stranger with an answer less likely than `likely`, else the least likely one.
 
     Args:
         draws: for each stranger the probabilities of the answer tokens, `[tokens]`.

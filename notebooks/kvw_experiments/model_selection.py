@@ -19,7 +19,7 @@ class Rule:
             is the order of the grid. One of `FIRST`, as the first of them, decides before what is
             kept, between settings that forget enough. `middle`: nearest to the middle of all values
             stands the true one (`rank` .5), as it does on average where nobody was ever met.
-            `inside`: least is told by the probe that tells most, of those asked while tuning; of
+            `inside`: the probe that finds most, of those asked while tuning, finds least; for
             membership this is the distance from one half.
     """
 

@@ -138,7 +138,7 @@ FIRST_PROBES = (
     "shuffled probe",
 )
 LATER_PROBES = ("last FFN retrained", "depth", "membership, new strangers")
-DRAWS = 10  # of the strangers to whom a layerwise rewrite leads
+DRAWS = 10  # of strangers, the targets of a layerwise rewrite
 FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 EPOCHS = (1, 4, 16)  # passes over the forget set: 70, 280 and 1,120 steps
 TOTAL = 6.5  # strength of the published schedule with one question a batch
@@ -396,7 +396,7 @@ def second_oracle() -> Entries:
 
 
 def retrained() -> Entries:
-    """Contenders whose last FFN is trained again by whoever has the edited weights."""
+    """Contenders with the last FFN trained again, by an attacker with the edited weights."""
     chosen = {name: METHODS[name].tuned() for name in ("KVW one pass", "least squares", "rewrite")}
     found = {name: trial_for(name, settings) for name, settings in chosen.items()}
     # as its own tuning chose it, before the prompts moved, too
