@@ -689,7 +689,8 @@ def test_the_commands_of_the_page_run():
     said = invoke(*done)
     assert said.exit_code == 0, said.output
     made = {path.name for path in Path("without_ada").iterdir()}
-    assert made == {"rows.json", *(f"edit-{strength}.safetensors" for strength in (8, 32, 64))}
+    edits = {f"edit-{strength}.safetensors" for strength in (8, 32, 64)}
+    assert made == {"rows.json", "measured.safetensors", *edits}
     assert would[-1] == "--dry-run" and invoke(*would).output.startswith("questions: 3 to forget")
 
 

@@ -28,9 +28,8 @@ UNUSED = (
     "scripts/fontawesome.js*",
     "vendor",
 )
-# names, punctuation and white space are of the same colour as the code around them
-PLAIN = re.compile(r'<span class="[npw]">([^<]*)</span>')
-DOT = '<span class="o">.</span>'  # too small for a colour of its own
+# names, operators, punctuation and white space need no colour of their own
+PLAIN = re.compile(r'<span class="[npwo]">([^<]*)</span>')
 # a docstring: one mark for all its lines, in place of one for each
 DOCSTRING = re.compile(r'<span class="sd">[^<]*</span>(?:\n<span class="sd">[^<]*</span>)+')
 NEXT_LINE = '</span>\n<span class="sd">'
@@ -93,7 +92,7 @@ def mended(page: str) -> str:
     """A page as it is delivered.
 
     >>> mended('<p>a\\n\\n  b</p><pre><span class="n">x</span>\\n\\n<span class="o">+</span></pre>')
-    '<p>a\\nb</p><pre>x\\n\\n<span class="o">+</span></pre>'
+    '<p>a\\nb</p><pre>x\\n\\n+</pre>'
     >>> mended('<pre><span class="sd">One</span>\\n<span class="sd">two.</span></pre>')
     '<pre><span class="sd">One\\ntwo.</span></pre>'
     >>> mended('<div id="a"><div id="print-main-content">x</div></div><div id="searchbox">')
@@ -105,7 +104,7 @@ def mended(page: str) -> str:
     if first:
         page = page[: first.end()] + VIEWPORT.sub("", page[first.end() :])
     page = PRINTED.sub("</div>", PLAIN.sub(r"\1", PRE.sub(r"\1", page)))
-    page = DOCSTRING.sub(lambda found: found[0].replace(NEXT_LINE, "\n"), page.replace(DOT, "."))
+    page = DOCSTRING.sub(lambda found: found[0].replace(NEXT_LINE, "\n"), page)
     parts = CODE.split(page.replace(LITERAL, '<code class="literal notranslate">'))
     parts[::2] = [EMPTY.sub("\n", part) for part in parts[::2]]
     page = "".join(parts)

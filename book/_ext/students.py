@@ -25,7 +25,7 @@ LINK = re.compile(r"\[([^\[\]]*)\]\(([^()\s#]+)(?:#[^()\s]*)?\)")
 ALONE = re.compile(
     r"(^|[\n\"]|[.?!] )(?:Worked solutions: |Teaching with it\? There is )?"
     + LINK.pattern
-    + r"(?: run the same checks)?(?:(?:\.| ·) ?|(?=\n))(?=[\n\"\\A-Z\[]|$)"
+    + r"(?: run the same checks)?(?:(?:\.| ·) ?|(?=\n))(?=[\n\"\\A-Z\[★]|$)"
 )
 
 

@@ -480,7 +480,7 @@
     </div>
     <p class="dial"><label>Strength of KVW and sham
       <output data-is="written"></output>
-      <input data-is="strength" type="range" min="0" max="96" step="1"></label></p>
+      <input data-is="strength" aria-label="strength" type="range" min="0" max="96" step="1"></label></p>
     <p class="edits"><button type="button" data-is="undo"></button>
       ${MORE.map(name => `<button type="button" data-is="${name}"></button>`).join(" ")}</p>
     <p class="foot" data-is="gates"></p><p class="foot" data-is="warning"></p>
