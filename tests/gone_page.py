@@ -4,13 +4,15 @@ from collections.abc import Sequence
 
 import pandas as pd
 from package_page import ROOT, filled
+from rich.box import MARKDOWN
 
 from kvw_experiments.plans import plans_of
 from kvw_experiments.results_store import read_rows
 from kvw_experiments.runner import labelled
+from kvw_experiments.summaries import mean_of_modalities
 from kvw_experiments.verdicts import audit_rows, by_probe, judged, nearest, verdicts, with_oracle
 from kvw_minimal.audit import verdict
-from kvw_minimal.strangers.people import REPORT_GROUPS
+from kvw_minimal.results import text_table
 
 PAGE = ROOT / "book" / "gone.md"
 METHOD = "layerwise rewrite"
@@ -32,15 +34,7 @@ ATTACKS = {
 
 def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
     """A table in Markdown."""
-    rows = [head, ["---"] * len(head), *lines]
-    return [f"| {' | '.join(row)} |" for row in rows]
-
-
-def exact(rows: pd.DataFrame, name: str) -> str:
-    """Exact match on a set, mean of both modalities, to two digits."""
-    own = rows[(rows["set"] == name) & (rows["metric"] == "exact_match")]
-    sums = own.groupby("modality", observed=True)[["score_sum", "n"]].sum()
-    return f"{(sums['score_sum'].astype(float) / sums['n']).mean():.2f}"
+    return text_table(head, lines, box=MARKDOWN).strip().splitlines()
 
 
 def prices() -> list[str]:
@@ -57,7 +51,12 @@ def prices() -> list[str]:
         own = rows[(rows["label"] == label) & ((rows["condition"] == "sham") == sham)]
         read = set(own["set"])
         sets = ("forget", "test", "cloze", "retain", "kept anew", "general")
-        lines.append([name, *(exact(own, part) if part in read else "" for part in sets)])
+        lines.append(
+            [
+                name,
+                *(f"{mean_of_modalities(own, part):.2f}" if part in read else "" for part in sets),
+            ]
+        )
     head = ["exact match", "as taught", "new photo and words", "statements", "others"]
     return table([*head, "others, new photo and words", "portraits of nobody"], lines)
 
@@ -65,7 +64,7 @@ def prices() -> list[str]:
 def attacks() -> list[str]:
     """Each attack beside the oracle, people of all audited groups together."""
     rows = audit_rows(METHOD)
-    findings = judged(rows, METHOD, rows, with_oracle(REPORT_GROUPS))
+    findings = judged(rows, METHOD, rows, with_oracle(rows))
     strongest = by_probe(findings)
     lines = [
         [
@@ -83,7 +82,7 @@ def attacks() -> list[str]:
 def groups() -> list[str]:
     """The verdict on each group, over all draws of strangers."""
     rows, draws = audit_rows(METHOD), audit_rows("draws")
-    names, drawn = with_oracle(REPORT_GROUPS), sorted(set(draws["group"]))
+    names, drawn = with_oracle(rows), sorted(set(draws["group"]))
     found = pd.concat(
         [
             verdicts(rows, rows, [METHOD], names),

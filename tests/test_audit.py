@@ -336,6 +336,14 @@ def test_an_edit_of_the_last_ffn_alone_is_trained_away(case, monkeypatch):
     assert found[0] == found[1]
 
 
+def test_the_last_ffn_is_trained_on_few_questions_or_not_at_all(case, nothing):
+    """Fewer than a step takes are asked again and again."""
+    few, none = case.but(retain=case.retain[:3]), case.but(retain=[])
+    name = "last FFN retrained"
+    assert audit.PROBES[name].make(*none, nothing) == {}
+    assert set(audit.PROBES[name].make(*few, nothing)) == {"20 steps", "60 steps"}
+
+
 def test_other_people_are_taught_with_each_seed(case):
     two = {
         tuple(sorted({q.person for q in relearning_attacks.two_taught(case.request, s)[0]}))

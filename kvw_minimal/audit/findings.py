@@ -114,10 +114,10 @@ def _finding(label: str, means: Mapping[str, Known]) -> Finding:
             raise ValueError(f"{name!r} of {condition} was asked about other people")
         return np.array([label_means[key][0] for key in keys])
 
-    def rise(name: str) -> tuple[float, float]:
-        """The mean of edited - oracle, and the lower end of its interval over people."""
+    def rise(name: str) -> tuple[float, float, float]:
+        """The mean of edited - oracle, and its interval over people."""
         difference = values_of("edited", name) - values_of("oracle", name)
-        return interval(difference, [person for person, _ in keys])[:2]
+        return interval(difference, [person for person, _ in keys])
 
     values = {
         condition: values_of(condition)
@@ -129,7 +129,7 @@ def _finding(label: str, means: Mapping[str, Known]) -> Finding:
         condition: float(values_of(condition, probe.beside or label).mean())
         for condition in ("vanilla", "oracle", "edited")
     }
-    _, low, high = interval(values["edited"] - values["oracle"], [person for person, _ in keys])
+    _, low, high = rise(label)
     gap = average["vanilla"] - average["oracle"]
     share_left, resolution, shares = None, None, dict.fromkeys(("edited", "oracle"))
     if gap >= MARGIN and not probe.control_of:
@@ -142,7 +142,7 @@ def _finding(label: str, means: Mapping[str, Known]) -> Finding:
                 (average[condition] - baseline[condition]) / lost if lost >= CHANCE else None
             )
     control = control_label(label)
-    control_rise, control_low = rise(control) if control in means["edited"] else (0.0, 0.0)
+    control_rise, control_low, _ = rise(control) if control in means["edited"] else (0.0, 0.0, 0.0)
     fair = (
         share_left is not None
         and not (control_low > 0 and control_rise >= LEFT * gap)

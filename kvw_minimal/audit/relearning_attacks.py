@@ -7,6 +7,7 @@ people and asks about the others. A model that never learned the others cannot k
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from math import ceil
 from typing import cast
 
 import numpy as np
@@ -186,17 +187,19 @@ def long_relearning(session: Session, request: Request, edit: Edit) -> dict[str,
 )
 def last_ffn_retrained(session: Session, request: Request, edit: Edit) -> dict[str, Answers]:
     """Exact match while the last output projection is trained, from zero, on retained questions."""
-    model, answers = session.model, dict[str, Answers]()
+    model, answers, count = session.model, dict[str, Answers](), len(request.retain)
+    if not count:
+        return answers
     projection = list(find_projections(model).values())[-1]
-    rng = seeded("last FFN", request.seed)
-    order = np.concatenate([rng.permutation(len(request.retain)) for _ in range(max(FFN_STEPS))])
+    rng, rounds = seeded("last FFN", request.seed), ceil(max(FFN_STEPS) * FFN_BATCH / count)
+    order = np.concatenate([rng.permutation(count) for _ in range(rounds)])
     with restored(model), torch.enable_grad():
         model.requires_grad_(False)
         weight = cast(nn.Parameter, projection.weight)
         weight.data.zero_()
         weight.requires_grad_(True)
         optimizer = adamw([weight], FFN_RATE)
-        for step in range(1, max(FFN_STEPS) + 1) if request.retain else ():
+        for step in range(1, max(FFN_STEPS) + 1):
             rows = order[(step - 1) * FFN_BATCH : step * FFN_BATCH]
             questions = [request.retain[row] for row in rows]
             batches = session.encode(session.processor, questions, session.batch_size)

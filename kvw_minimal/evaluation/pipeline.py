@@ -255,11 +255,13 @@ def build_request(
     oracle: bool | str,
     people: Sequence[str],
     questions: str | None,
+    reads: Reads = question_sets,
     **where,
 ) -> tuple[Session, Request, str | None, dict]:
     """A session, a request, the name of its oracle, and columns for the provenance.
 
     Args:
+        reads: the evaluation sets of strangers.
         oracle: the user's own oracle, a folder or a hub id; or whether to take that of the book.
 
     Raises:
@@ -278,7 +280,7 @@ def build_request(
         load_people().forget_people(group, percent)  # refuses before a model is loaded
     bound = own or (oracle_name(model, group, percent, people) if oracle else None)
     columns = {} if people else {"group": group, "forget": percent}
-    session, request = request_of(model, group, percent, question_sets, people, **where)
+    session, request = request_of(model, group, percent, reads, people, **where)
     return session, request, bound, {"data": load_people().checksum} | columns
 
 
@@ -574,18 +576,15 @@ def run_audit(
     Raises:
         ValueError, OSError: an unknown method, group or model; an edit of another model.
     """
-    start, world = time.perf_counter(), load_people()
+    start = time.perf_counter()
     import_module("sklearn")  # its probes come last
     forget_by = method_of(method)
     place = device_and_dtype(**where)
-    if questions is not None:
-        session, request = request_from(questions, model, **place)
-        about: dict[str, Any] = {"data": resume.digest_of(request.eval_sets)}
-        about["questions"] = questions
-    else:
-        session, request = request_of(model, group, percent, audited_sets, **place)
-        request = replace(request, general=sample_of_general(world, "audit"))
-        about = {"data": world.checksum, "group": group, "forget": percent}
+    session, request, _, about = build_request(
+        model, group, percent, False, (), questions, audited_sets, **place
+    )
+    if questions is None:
+        request = replace(request, general=sample_of_general(load_people(), "audit"))
     sham = None
     if edit_file:
         edit = Edit.load(edit_file)

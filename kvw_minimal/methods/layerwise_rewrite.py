@@ -28,7 +28,6 @@ It needs no gradient. A saved edit names the people to forget: the k_i span its 
 """
 
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from os.path import commonprefix
 
@@ -56,8 +55,10 @@ from .rewrite import (
     add_general_once,
     add_moments,
     allocate_moments,
+    at_positions,
     marked,
     split_layers,
+    through,
 )
 
 #: pairs of retain penalty and the limit of a likely answer for tuning
@@ -81,11 +82,11 @@ def second_moments(session: Session, questions: list[Question]) -> tuple[torch.T
     """
     sums, counts = allocate_moments(*shape_of(session.model)), list[int]()
     batches = session.encode(session.processor, questions, session.batch_size)
-    everywhere: tuple[Callable[[Batch], torch.Tensor], ...] = (
+    selections: tuple[Callable[[Batch], torch.Tensor], ...] = (
         lambda batch: batch.predicts,
         lambda batch: batch.inputs["attention_mask"].bool(),
     )
-    for total, where in zip(sums, everywhere, strict=True):
+    for total, where in zip(sums, selections, strict=True):
         counts.append(sum(int(where(batch).sum()) for batch in batches))
         add_moments(session, batches, where, total, answers_only=len(counts) == 1)
         total *= counts[-1]  # `add_moments` adds the mean
@@ -208,34 +209,20 @@ def sweep(
     split = [split_layers(model, batch.to(device)) for batch in session.batches(request.forget)]
     states = [state for state, _ in split]
 
-    def through(layer: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """The inputs of the projection, and the states behind the layer, for each batch."""
-        inputs: list[torch.Tensor] = []
-        with ExitStack() as stack:
-            module = list(projections.values())[layer]
-            stack.enter_context(hook_inputs({"": module}, lambda _, h: inputs.append(h)))
-            behind = [run[layer](state) for state, (_, run) in zip(states, split, strict=True)]
-        return inputs, behind
-
-    def rows(parts: list[torch.Tensor], where: list[torch.Tensor]) -> torch.Tensor:
-        """The parts at the marked positions, `[n, width]` float64."""
-        pairs = zip(parts, where, strict=True)
-        return torch.cat([part.reshape(*at.shape, -1)[at] for part, at in pairs]).double()
-
     for layer, (path, projection) in enumerate(projections.items()):
-        inputs, behind = through(layer)
+        inputs, behind = through(projection, layer, split, states)
         if first <= layer <= last:
             whole = price(layer).clone()  # [d_ff, d_ff]
             wanted = whole.new_zeros(behind[0].shape[-1], len(whole))  # [d_model, d_ff]
             for where, goals in groups:
-                k = rows(inputs, where)  # [n, d_ff]
-                d = goals[:, layer].double() - rows(behind, where)  # [n, d_model]
+                k = at_positions(inputs, where).double()  # [n, d_ff]
+                d = goals[:, layer].double() - at_positions(behind, where).double()  # [n, d_model]
                 whole += k.T @ k / len(k)
                 wanted += d.T @ k / len(k)
             whole.diagonal().add_(RIDGE * whole.diagonal().mean())
             changes[path] = torch.linalg.solve(whole, wanted.T).T  # `whole` is symmetric
             columns(projection).add_(changes[path].to(projection.weight))
-            _, behind = through(layer)
+            _, behind = through(projection, layer, split, states)
         states = behind
     return changes
 

@@ -279,6 +279,32 @@ def split_layers(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, list[Cal
     return states[0], functions
 
 
+def through(
+    projection: nn.Module,
+    layer: int,
+    split: list[tuple[torch.Tensor, list[Callable]]],
+    states: list[torch.Tensor],
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Runs a layer on its input states, for each batch.
+
+    Args:
+        projection: the output projection of the layer; `split`: `split_layers` of each batch.
+
+    Returns:
+        The inputs of the projection, and the states behind the layer.
+    """
+    inputs: list[torch.Tensor] = []
+    with hook_inputs({"": projection}, lambda _, h: inputs.append(h)):
+        behind = [run[layer](state) for state, (_, run) in zip(states, split, strict=True)]
+    return inputs, behind
+
+
+def at_positions(parts: list[torch.Tensor], where: list[torch.Tensor]) -> torch.Tensor:
+    """The tensors of all batches at the marked positions, `[n, width]`."""
+    pairs = zip(parts, where, strict=True)
+    return torch.cat([part.reshape(*at.shape, -1)[at] for part, at in pairs])
+
+
 def solution(k: torch.Tensor, d: torch.Tensor, price: torch.Tensor) -> tuple:
     """The dW = B A that minimises mean |dW k_i - d_i|^2 + tr(dW price dW').
 
@@ -302,7 +328,6 @@ def solve_layerwise(
     price: Callable,
     over: float,
     layers: tuple,
-    spread: bool = True,
 ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """Runs the forget questions through the layers and changes each layer; the changes stay.
 
@@ -312,8 +337,6 @@ def solve_layerwise(
         price: `price(layer)`, the price of a change, `[d_ff, d_ff]` float64.
         over: the overshoot: the factor on the difference to the target.
         layers: first and last layer, as in `resolve_layers`.
-        spread: whether a layer takes one share of the difference, as many as there are layers left;
-            else each layer takes all of it.
 
     Returns:
         `{parameter: (B, A)}` float32.
@@ -328,30 +351,17 @@ def solve_layerwise(
     where = [marked(batch, marks) for batch in batches]
     goal = torch.cat([goals[row][marks[row]] for batch in batches for row in batch.rows])
 
-    def through(layer: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """The inputs of the projection at the marked positions, and the states behind the layer."""
-        seen = []
-
-        def see(_, h: torch.Tensor) -> None:
-            seen.append(h)
-
-        with hook_inputs({"": list(projections.values())[layer]}, see):
-            behind = [run[layer](state) for state, (_, run) in zip(states, split, strict=True)]
-        pairs = zip(seen, where, strict=True)
-        return torch.cat([h.reshape(*at.shape, -1)[at] for h, at in pairs]).double(), behind
-
     for layer, (path, projection) in enumerate(projections.items()):
-        k, behind = through(layer)  # [n, d_ff]
+        inputs, behind = through(projection, layer, split, states)
         if first <= layer <= last:
-            now = torch.cat([state[at] for state, at in zip(behind, where, strict=True)])
-            d = over * (goal[:, layer] - now).double()  # [n, d_model]
-            if spread:
-                d /= last - layer + 1
+            k = at_positions(inputs, where).double()  # [n, d_ff]
+            now = at_positions(behind, where)  # [n, d_model]
+            d = over * (goal[:, layer] - now).double() / (last - layer + 1)  # [n, d_model]
             b, a = solution(k, d, price(layer))
             columns(projection).add_((b @ a).to(projection.weight))
             pair = (a.T, b.T) if is_conv1d(projection) else (b, a)
             factors[f"{path}.weight"] = tuple(factor.float().contiguous() for factor in pair)
-            _, behind = through(layer)
+            _, behind = through(projection, layer, split, states)
         states = behind
     return factors
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from kvw_minimal.audit.probes import quick
 from kvw_minimal.evaluation.scoring import AMONG, FREE_TOKENS
 from kvw_minimal.evaluation.setups import Reads, Requests, audit_sets
 from kvw_minimal.forget_request import Request
@@ -108,36 +109,9 @@ ON_SMOL_PROBES = (
     "patching",
     "linear probe",
 )
-#: what every contender of chapter 12 is asked; dearer or later probes have lists of their own
-FIRST_PROBES = (
-    "as taught",
-    "another set",
-    "beginning given",
-    "20 samples",
-    "photo and name",
-    "few-shot",
-    "role play",
-    "letter",
-    "true or false",
-    "among four",
-    "among all values",
-    "exact memorisation",
-    "extraction strength",
-    "relearning two",
-    "relearning others",
-    "rounding",
-    "prototypes",
-    "part of the way back",
-    "largest changes undone",
-    "who was it",
-    "membership",
-    "reference ratio",
-    "logit lens",
-    "patching",
-    "linear probe",
-    "shuffled probe",
-)
+#: probes that have lists of their own; every contender of chapter 12 is asked the others
 LATER_PROBES = ("last FFN retrained", "depth", "membership, new strangers")
+FIRST_PROBES = tuple(name for name in quick() if name not in LATER_PROBES)
 DRAWS = 10  # of strangers, the targets of a layerwise rewrite
 FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 EPOCHS = (1, 4, 16)  # passes over the forget set: 70, 280 and 1,120 steps

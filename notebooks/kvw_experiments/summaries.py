@@ -90,6 +90,11 @@ def level(rows: pd.DataFrame, part: str, metric: str = "exact_match") -> float:
 
     So that nine in ten are nine tenths, whether rows come from memory or, as float32, from a file.
     """
-    of = rows[(rows["set"] == part) & (rows["metric"] == metric) & (rows["condition"] != "sham")]
+    return round(mean_of_modalities(rows[rows["condition"] != "sham"], part, metric), 6)
+
+
+def mean_of_modalities(rows: pd.DataFrame, part: str, metric: str = "exact_match") -> float:
+    """Mean of the modalities of a set, whatever the condition of the rows."""
+    of = rows[(rows["set"] == part) & (rows["metric"] == metric)]
     sums = of.groupby("modality", observed=True)[["score_sum", "n"]].sum()
-    return round(float((sums["score_sum"].astype(float) / sums["n"]).mean()), 6)
+    return float((sums["score_sum"].astype(float) / sums["n"]).mean())

@@ -6,8 +6,6 @@ import pandas as pd
 
 from kvw_minimal.audit import Finding, judge, verdict
 from kvw_minimal.audit.probes import probe_of
-from kvw_minimal.evaluation.setups import is_made, oracle_of
-from kvw_minimal.strangers.people import load_people
 
 from .plans import plans_of
 from .results_store import read_rows
@@ -82,16 +80,9 @@ def verdicts(
     return pd.DataFrame(found)
 
 
-def with_oracle(groups: Iterable[str]) -> list[str]:
-    """The groups whose oracle of `pocket` is made, here or in the stored rows."""
-    rows = audit_rows("layerwise rewrite")
-    stored = set(rows[rows["label"] == "oracle"]["group"])
-    world = load_people()
-    return [
-        group
-        for group in groups
-        if group in stored or is_made(oracle_of("pocket", world.forget_people(group, 5)))
-    ]
+def with_oracle(rows: pd.DataFrame) -> list[str]:
+    """The groups on which an oracle was audited."""
+    return sorted(set(rows[rows["label"] == "oracle"]["group"]))
 
 
 def by_probe(findings: Iterable[Finding]) -> dict[str, Finding]:
