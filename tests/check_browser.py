@@ -130,11 +130,11 @@ return found.map(each => each[0].includes('/solutions/') ? 's' : '-').join('');
 """
 #: what readers look for, and the pages that they should find first, in this order
 SEARCHES = {
-    "gate": ("glossary", "04_turning_it_down"),
-    "sham": ("glossary", "03_who_fires", "01_what_would_it_mean_to_forget"),
+    "gate": ("glossary", "05_turning_it_down"),
+    "sham": ("glossary", "04_who_fires", "01_what_would_it_mean_to_forget"),
     "oracle": ("glossary", "01_what_would_it_mean_to_forget"),
-    "NPO": ("glossary", "06_the_gradient_way"),
-    "undo": ("04_turning_it_down",),
+    "NPO": ("glossary", "07_the_gradient_way"),
+    "undo": ("05_turning_it_down",),
     "how do I use my own model": ("your_own", "hub_models"),
     "which method is best": ("which_method",),
     "what is a VLM": ("vision_language_model",),

@@ -1,7 +1,7 @@
 """Run notebooks and store their outputs so that a second run gives the same bytes.
 
     python tests/execute.py                                # all of them
-    python tests/execute.py notebooks/03_who_fires.ipynb   # one
+    python tests/execute.py notebooks/04_who_fires.ipynb   # one
 
 A diff then shows what a change did to the results and nothing else: no timings, no random ids, no
 version of the interpreter.

@@ -29,7 +29,7 @@ from kvw_minimal.zoo import catalogue
 FILE = RESULTS / "landing.json"
 GROUP, PERCENT = "A", 5  # whose oracle is committed
 STRENGTHS = tuple(STRENGTH * step for step in (0, 1 / 6, 1 / 3, 2 / 3, 1, 2, 4))
-DRAWS = 4  # shams, as in chapter 4: what they cost differs from one to the next
+DRAWS = 4  # shams, as in chapter 5: what they cost differs from one to the next
 FACTS = 4  # asked of everybody who is shown: the first ones of the world
 
 

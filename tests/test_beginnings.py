@@ -232,7 +232,7 @@ def test_what_is_not_shown_to_be_equal_is_read_plainly(shown, change):
 
 
 def test_batches_of_another_kind_are_read_plainly(shown):
-    """They may ask for other positions than those of answers: chapter 3 makes such."""
+    """They may ask for other positions than those of answers: chapter 4 makes such."""
 
     class Whole(Batch):
         answers = property(lambda self: self.inputs["attention_mask"].bool())

@@ -313,7 +313,7 @@ def test_examples_hold(module):
 
 
 def ran(*cells: str, check: str = "check_alike") -> str:
-    """What is run for a check that is called in the last cell but one of chapter 11."""
+    """What is run for a check that is called in the last cell but one of chapter 12."""
     sources = dict(enumerate(cells, 1))
     every, unread = slices.statements(sources)
     (place,) = (at for at, each in enumerate(every) if check in ast.unparse(each.node))
@@ -357,7 +357,7 @@ def test_lines_are_those_of_the_cell():
 
 # --- a class -------------------------------------------------------------------------------------
 
-START = "from kvw_exercises import chapter_03 as exercises"
+START = "from kvw_exercises import chapter_04 as exercises"
 PEOPLE = """def mean_of_people(sums, tokens):
     return {}
 
@@ -514,7 +514,7 @@ def test_all_notebooks_of_a_student_are_one_row_and_the_better_try_counts(tmp_pa
     notebook(folder / "notes.ipynb", "print('no exercises')")
     notebook(
         folder / "08.ipynb",
-        "from kvw_exercises import chapter_08 as exercises",
+        "from kvw_exercises import chapter_09 as exercises",
         "def bias(sigma):\n    return sigma / (2 * 3.14159265) ** 0.5\nexercises.check_bias(bias)",
         "def bias(sigma):\n    return sigma / 2\nexercises.check_bias(bias)",
         "def total(:\nexercises.check_total(total)",

@@ -23,11 +23,11 @@ ALSO = {
     "book/hub_models": "hugging face hub llava qwen own model",
     "book/related_work": "paper papers literature",
     "notebooks/01_what_would_it_mean_to_forget": "metric metrics exact match oracle sham",
-    "notebooks/03_who_fires": "sham coefficients",
-    "notebooks/04_turning_it_down": "gate gates strength undo save edit",
-    "notebooks/06_the_gradient_way": "npo gradient ascent difference kl baseline baselines",
-    "notebooks/10_beyond_the_gate": "rewrite closed form least squares",
-    "notebooks/12_gone_or_only_quiet": "attack attacks relearning probe logit lens",
+    "notebooks/04_who_fires": "sham coefficients",
+    "notebooks/05_turning_it_down": "gate gates strength undo save edit",
+    "notebooks/07_the_gradient_way": "npo gradient ascent difference kl baseline baselines",
+    "notebooks/11_beyond_the_gate": "rewrite closed form least squares",
+    "notebooks/13_gone_or_only_quiet": "attack attacks relearning probe logit lens",
 }
 
 

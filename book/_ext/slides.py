@@ -73,13 +73,13 @@ DECKS = (
     ),
     Deck("01_what_would_it_mean_to_forget", "1.8 What fools us: the wording", SECOND),
     Deck("02_the_ffn_is_a_memory", "Knock them out"),
-    Deck("03_who_fires", "Noise or signal? The sham first"),
-    Deck("04_turning_it_down", "The frontier"),
-    Deck("06_the_gradient_way", "Live, on `pocket`"),
-    Deck("07_the_replication", "At equal retain"),
-    Deck("10_beyond_the_gate", "Natural, or a tell-tale?"),
-    Deck("12_gone_or_only_quiet", "Brought back"),
-    Deck("13_can_the_test_be_trusted", "Do edits silence it?"),
+    Deck("04_who_fires", "Noise or signal? The sham first"),
+    Deck("05_turning_it_down", "The frontier"),
+    Deck("07_the_gradient_way", "Live, on `pocket`"),
+    Deck("08_the_replication", "At equal retain"),
+    Deck("11_beyond_the_gate", "Natural, or a tell-tale?"),
+    Deck("13_gone_or_only_quiet", "Brought back"),
+    Deck("14_can_the_test_be_trusted", "Do edits silence it?"),
 )
 
 

@@ -238,7 +238,7 @@ def low_rank_factors(change: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 @register(
     "layerwise rewrite",
     grid=tuple({"retain_penalty": penalty, "likely": likely} for penalty, likely in TRIED),
-    source="this book, chapter 10: closed form, from forward passes alone; kin: MEMIT, TIME, UCE",
+    source="this book, chapter 11: closed form, from forward passes alone; kin: MEMIT, TIME, UCE",
 )
 @dataclass(frozen=True)
 class LayerwiseRewrite(Method):

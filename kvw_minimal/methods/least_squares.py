@@ -198,7 +198,7 @@ def questions_to_keep(
 
 @register(
     "least squares",
-    source="this book, chapter 10",
+    source="this book, chapter 11",
     requires=GRADIENTS,
     grid=parameter_grid(ridge=(0.1, 0.03), passes=(1, 2, 3)),
 )

@@ -377,7 +377,7 @@ def solve_layerwise(
         }
         for overshoot, penalty in TRIED
     ),
-    source="this book, chapter 10: closed form, from forward passes alone; kin: MEMIT, "
+    source="this book, chapter 11: closed form, from forward passes alone; kin: MEMIT, "
     "AlphaEdit, ZeroUnlearn, LUNAR, name replacement",
 )
 @dataclass(frozen=True)

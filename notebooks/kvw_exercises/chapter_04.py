@@ -1,174 +1,132 @@
 """Checks of the exercises of chapter 4."""
 
-import math
 from collections.abc import Callable
-from functools import cache
-from types import SimpleNamespace
 
 import torch
 
 from .comparison import drawn, grade
 
 
-def check_gate(gate_by_hand: Callable) -> bool:
-    """`gate_by_hand(forget, retain, strength)` is the gate of one vector; no exp, no log."""
-    cases = {
-        "called more often for the forgotten": (3.0, 1.0, 2.0),
-        "called equally often": (0.4, 0.4, 8.0),
-        "called half as often": (1.0, 2.0, 2.0),
-        "a strength of zero": (5.0, 0.1, 0.0),
-        "a strength below one": (2.7, 0.3, 0.5),
-    }
-    mistakes = {
-        lambda f, r, G: (r / f) ** G: "A gate can become larger than one here: should it?",
-        lambda f, r, G: min(
-            1.0, (f / r) ** G
-        ): "Which of the two stands above the line: who is weakened here?",
-        lambda f, r, G: min(1.0, r / f): "The strength does not do anything yet.",
-        lambda f, r, G: min(
-            1.0, G * r / f
-        ): "A factor before a logarithm becomes something else without it.",
-        lambda f, r, G: math.exp(
-            -G * max(0.0, f - r)
-        ): "You take the difference of the two, where their logarithms are subtracted.",
-        lambda f, r, G: math.exp(
-            -G * max(0.0, math.log2(f / r))
-        ): "Look at the base of your logarithm, or do without one.",
-        lambda f, r, G: max(
-            0.0, 1 - G * max(0.0, math.log(f / r))
-        ): "This is a straight line; the gate falls like a power.",
-    }
-    return grade(gate_by_hand, cases, lambda f, r, G: min(1.0, (r / f) ** G), mistakes)
+def check_people(mean_of_people: Callable) -> bool:
+    """`mean_of_people(sums, tokens)` counts every person once, however much they were asked.
 
-
-def check_strength(strongest: Callable) -> bool:
-    """`strongest(strengths, kept, wanted)` is the largest strength that keeps what is wanted.
-
-    Also when the curve rises again by noise, and when not even the mildest keeps enough: then 0.0.
+    Sums `[people, 2, 4]` of two layers and four units.
     """
 
-    def enough(strengths, kept, wanted):
-        return [s for s, k in zip(strengths, kept, strict=True) if k >= wanted]
+    def each(sums, tokens):
+        return sums / tokens[:, None, None]
 
-    def until(strengths, kept, wanted):
-        """Only up to the first that does not keep enough."""
-        fails = [place for place, k in enumerate(kept) if k < wanted] + [len(kept)]
-        return max(strengths[: fails[0]], default=0.0)
+    def case(seed, *tokens):
+        return drawn(seed, (len(tokens), 2, 4))[0].abs(), torch.tensor(tokens).double()
 
-    strengths = [0.5, 1.0, 2.0, 4.0, 8.0]
     cases = {
-        "a falling curve": (strengths, [1.0, 0.99, 0.97, 0.92, 0.70], 0.95),
-        "a curve that rises again": (strengths, [1.0, 0.94, 0.96, 0.90, 0.60], 0.95),
-        "none keeps enough": (strengths, [0.9, 0.8, 0.7, 0.6, 0.5], 0.95),
-        "kept exactly": (strengths, [1.0, 0.9, 0.75, 0.5, 0.25], 0.5),
-        "strengths in another order": ([4.0, 0.5, 8.0, 1.0], [0.96, 1.0, 0.7, 0.99], 0.95),
+        "short and long answers": case(5, 1, 10, 100),
+        "as many people as layers": case(6, 30, 3),
+        "equally long answers": case(7, 5, 5, 5, 5),
+        "one person": case(8, 7),
     }
     mistakes = {
-        until: "You stop at the first that fails; what if the curve rises again?",
-        lambda *given: max(
-            enough(*given), default=given[0][0]
-        ): "What is left to return if none keeps enough?",
-        lambda s, kept, wanted: max(
-            enough(s, kept, wanted + 1e-9), default=0.0
-        ): "Is exactly as much as wanted enough?",
-        lambda *given: ([0.0] + enough(*given))[
-            -1
-        ]: "The last one that passes need not be the largest.",
-        lambda *given: min(
-            enough(*given), default=0.0
-        ): "You return the mildest one that passes; how strong can we afford to be?",
-        lambda s, kept, wanted: min(
-            [k for k in kept if k >= wanted], default=0.0
-        ): "You return what is kept; the strength is asked.",
+        lambda sums, tokens: (
+            sums.sum(0) / tokens.sum()
+        ): "Here, whoever has longer answers counts more.",
+        lambda sums, tokens: sums.mean(
+            0
+        ): "These are sums over tokens still; what makes a mean of them?",
+        lambda sums, tokens: each(sums, tokens).sum(
+            0
+        ): "You add the people up; the mean of them is asked.",
+        lambda sums, tokens: each(sums, tokens).mean(
+            1
+        ): "Over which of the three axes is the mean?",
+        lambda sums, tokens: each(sums, tokens).mean(0).mean(0): "The layers are to stay apart.",
+        lambda sums, tokens: (
+            each(sums, tokens).sum(0) / tokens.sum()
+        ): "You divide by tokens twice; by what should the sum of people be divided?",
     }
-    return grade(strongest, cases, lambda *given: max(enough(*given), default=0.0), mistakes)
+    return grade(mean_of_people, cases, lambda *given: each(*given).mean(0), mistakes)
 
 
-def check_order(largest_difference: Callable, run: Callable | None = None) -> bool:
-    """`largest_difference(run)` compares the log-gates of the published schedule in two orders.
+def check_bias(mean_contrast: Callable) -> bool:
+    """`mean_contrast(ratios, batch_size)`: mean of max(0, .) of the mean log-ratio of each batch.
 
-    Args:
-        run: `run(seed)` makes the edit with the batches in the order of that seed; made-up ones
-            are tried, too.
+    64 questions, 1000 units, and no difference but noise: a normal with spread 1 around 0. What
+    theory says, 1 / sqrt(2 pi batch_size), is printed when all is right.
     """
-
-    def made(first, shift):
-        def run(seed):
-            own = drawn(first + seed, (2, 5))[0].abs()
-            return SimpleNamespace(log_gates=-own - shift * (seed == 0))
-
-        return run
-
-    def gap(run):
-        return run(0).log_gates - run(1).log_gates
-
-    cases = {
-        "drawn log-gates": (made(20, 0.0),),
-        "other drawn log-gates": (made(30, 0.0),),
-        "the first order weakens more everywhere": (made(40, 9.0),),
-    }
-    if run:
-        cases["your edits"] = (cache(run),)
+    sizes = {"one question a batch": 1, "small batches": 4, "large batches": 16, "one batch": 64}
+    (ratios,) = drawn(6, (64, 1000))
+    cases = {name: (ratios, size) for name, size in sizes.items()}
     mistakes = {
-        lambda run: gap(run).max(): "Look at differences below zero: how large are they?",
-        lambda run: gap(run).abs().mean(): "The mean is asked nowhere; how far apart at most?",
-        lambda run: (
-            run(0).log_gates.max() - run(1).log_gates.max()
-        ).abs(): "First the difference of each gate, then the largest; "
-        "you do it the other way round.",
-        lambda run: (
-            (run(0).log_gates.exp() - run(1).log_gates.exp()).abs().max()
-        ): "You compare gates; their logarithms are asked.",
-        lambda run: gap(run).abs().sum(): "You add the differences up; only the largest is asked.",
-        lambda run: (
-            gap(run) * 0
-        ).sum(): "You find no difference; do you compare two orders, or one with itself?",
-        lambda run: gap(run).abs(): "One number is asked, of all layers and vectors.",
+        lambda ratios, size: ratios.clamp(
+            min=0
+        ).mean(): "You clamp before the mean of a batch; which comes first?",
+        lambda ratios, size: (
+            ratios.mean(0).clamp(min=0).mean()
+        ): "You clamp once at the very end; how often does it happen, once a batch?",
+        lambda ratios, size: ratios.mean(): "What happens to a batch whose mean is below zero?",
+        lambda ratios, size: (
+            ratios.view(-1, size, 1000).mean(1).abs().mean()
+        ): "Clamping at zero does something else to a negative number than turning its sign.",
+        lambda ratios, size: (
+            ratios.view(size, -1, 1000).mean(0).clamp(min=0).mean()
+        ): "Look at who comes into a batch: neighbours should.",
+        lambda ratios, size: (
+            ratios.view(-1, size, 1000).sum(1).clamp(min=0).mean()
+        ): "You add a batch up where its mean is asked.",
     }
-    return grade(
-        largest_difference, cases, lambda run: gap(run).abs().max(), mistakes, tolerance=1e-3
+    right = grade(
+        mean_contrast,
+        cases,
+        lambda ratios, size: ratios.view(-1, size, 1000).mean(1).clamp(min=0).mean(),
+        mistakes,
     )
+    if right:
+        theory = [round((2 * torch.pi * size) ** -0.5, 3) for size in sizes.values()]
+        print(f"Theory says, for batches of {list(sizes.values())}: {theory}")
+    return right
 
 
-def check_undo(recover: Callable) -> bool:
-    """`recover(public, edited)` finds the gate of each column from two matrices `[d_model, d_ff]`.
+def check_specific(most_specific: Callable) -> bool:
+    """`most_specific(coefficients, person)` gives `(layer, unit)`.
 
-    Some columns are untouched, some weakened, one taken away, and one is zero in both.
+    It is the vector with the largest ratio between this person's coefficient and the largest
+    coefficient of the other people. Coefficients are `[people, layers, d_ff]`.
     """
 
-    def ratio(public, edited, empty=1.0):
-        length = public.norm(dim=0)
-        found = edited.norm(dim=0) / length.clamp(min=1e-300)
-        return torch.where(length > 0, found, torch.full_like(found, empty))
+    def ratio(coefficients, person, rest=lambda others: others.amax(0)):
+        others = torch.cat([coefficients[:person], coefficients[person + 1 :]])
+        return coefficients[person] / rest(others)
 
-    def case(seed, d_model, gates, zero=()):
-        (public,) = drawn(seed, (d_model, len(gates)))
-        public[:, list(zero)] = 0
-        return public, public * torch.tensor(gates).double()
+    def place(table):
+        return divmod(int(table.argmax()), table.shape[1])
+
+    def drawn_for(seed, person):
+        (numbers,) = drawn(seed, (6, 3, 50))
+        return numbers.abs() + 0.1, person
 
     cases = {
-        "untouched and weakened": case(4, 8, [1.0, 0.5, 0.125]),
-        "a column that is zero in both": case(5, 8, [0.5, 1.0, 0.25], [1]),
-        "as many columns as rows": case(6, 4, [0.9, 0.3, 0.6, 1.0]),
-        "a column taken away": case(7, 8, [0.0, 1.0]),
+        "the first person": drawn_for(7, 0),
+        "the last person": drawn_for(8, 5),
+        "somebody in between": drawn_for(9, 2),
+        "the same, other numbers": drawn_for(10, 2),
     }
     mistakes = {
-        lambda public, edited: ratio(edited, public): "Look at which of the two you divide by.",
-        lambda public, edited: ratio(
-            public.T, edited.T
-        ): "Your lengths are those of rows; what does a gate scale?",
-        lambda public, edited: ratio(
-            public, edited, 0.0
-        ): "Look at the column that is zero in both: was it weakened?",
-        lambda public, edited: ratio(
-            public, edited
-        ).square(): "Without its root a sum of squares is no length.",
-        lambda public, edited: ratio(public, edited).log(): "You give the logarithm of the gate.",
-        lambda public, edited: (
-            1 - ratio(public, edited)
-        ): "You give how much was taken; a gate is what is left.",
-        lambda public, edited: (
-            edited / torch.where(public == 0, edited + 1, public)
-        ): "A gate for each number of the matrix; one a column is asked.",
+        lambda coefficients, person: place(
+            coefficients[person]
+        ): "You found the loudest vector; is it silent for the others?",
+        lambda coefficients, person: place(
+            ratio(coefficients, person, lambda others: others.mean(0))
+        ): "You compare with others on average; one person who calls it as much is enough.",
+        lambda coefficients, person: place(
+            coefficients[person] / coefficients.amax(0)
+        ): "Does the person stand among those that you compare with?",
+        lambda coefficients, person: place(
+            coefficients[person] - coefficients[person] / ratio(coefficients, person)
+        ): "You take a difference; a ratio is asked.",
+        lambda coefficients, person: place(ratio(coefficients, person))[
+            ::-1
+        ]: "Look at the order of layer and unit.",
+        lambda coefficients, person: int(
+            ratio(coefficients, person).argmax()
+        ): "One number counts through all layers; a layer and a unit are asked.",
     }
-    return grade(recover, cases, ratio, mistakes)
+    return grade(most_specific, cases, lambda *given: place(ratio(*given)), mistakes)

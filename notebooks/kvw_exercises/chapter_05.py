@@ -2,171 +2,173 @@
 
 import math
 from collections.abc import Callable
+from functools import cache
+from types import SimpleNamespace
 
-import numpy as np
 import torch
 
 from .comparison import drawn, grade
 
 
-def check_beside(beside: Callable) -> bool:
-    """`beside(x, W, A, B, scale)` is the output of a linear map with a LoRA beside it, not merged.
-
-    Inputs `[N, d_in]`; W `[d_out, d_in]`, A `[rank, d_in]`, B `[d_out, rank]`.
-    """
-
-    def sums(x, W, A, B, scale, base=1.0):
-        return base * x @ W.T + scale * (x @ A.T) @ B.T
-
-    def case(seed, scale, n, d_out, d_in, rank):
-        return *drawn(seed, (n, d_in), (d_out, d_in), (rank, d_in), (d_out, rank)), scale
-
+def check_gate(gate_by_hand: Callable) -> bool:
+    """`gate_by_hand(forget, retain, strength)` is the gate of one vector; no exp, no log."""
     cases = {
-        "three inputs": case(10, 2.0, 3, 4, 5, 2),
-        "a square map": case(11, 0.5, 2, 4, 4, 1),
-        "one input": case(12, 3.0, 1, 2, 6, 2),
-        "a scale of zero": case(13, 0.0, 3, 4, 5, 2),
+        "called more often for the forgotten": (3.0, 1.0, 2.0),
+        "called equally often": (0.4, 0.4, 8.0),
+        "called half as often": (1.0, 2.0, 2.0),
+        "a strength of zero": (5.0, 0.1, 0.0),
+        "a strength below one": (2.7, 0.3, 0.5),
     }
     mistakes = {
-        lambda x, W, A, B, scale: sums(x, W, A, B, 1.0): "Where does the scale come in?",
-        lambda x, W, A, B, scale: sums(
-            x, W, A, B, scale, scale
-        ): "The map itself is not scaled; what is?",
-        lambda x, W, A, B, scale: sums(
-            x, W, A, B, scale, 0.0
-        ): "Only what the LoRA adds is there; beside what does it stand?",
-        lambda x, W, A, B, scale: sums(x, W, A, B, scale**2): "The scale comes in twice.",
-        lambda x, W, A, B, scale: sums(
-            x, W, A, B, -scale
-        ): "Look at the sign of what the LoRA adds.",
-        lambda *given: sums(*given).T: "The right numbers, turned: each input is a row.",
+        lambda f, r, G: (r / f) ** G: "A gate can become larger than one here: should it?",
+        lambda f, r, G: min(
+            1.0, (f / r) ** G
+        ): "Which of the two stands above the line: who is weakened here?",
+        lambda f, r, G: min(1.0, r / f): "The strength does not do anything yet.",
+        lambda f, r, G: min(
+            1.0, G * r / f
+        ): "A factor before a logarithm becomes something else without it.",
+        lambda f, r, G: math.exp(
+            -G * max(0.0, f - r)
+        ): "You take the difference of the two, where their logarithms are subtracted.",
+        lambda f, r, G: math.exp(
+            -G * max(0.0, math.log2(f / r))
+        ): "Look at the base of your logarithm, or do without one.",
+        lambda f, r, G: max(
+            0.0, 1 - G * max(0.0, math.log(f / r))
+        ): "This is a straight line; the gate falls like a power.",
     }
-    return grade(beside, cases, sums, mistakes)
+    return grade(gate_by_hand, cases, lambda f, r, G: min(1.0, (r / f) ** G), mistakes)
 
 
-def check_rank(largest_rank: Callable) -> bool:
-    """`largest_rank(d_out, d_in)` is the largest rank at which a LoRA has fewer numbers than W.
+def check_strength(strongest: Callable) -> bool:
+    """`strongest(strengths, kept, wanted)` is the largest strength that keeps what is wanted.
 
-    Also for a map so small that no rank will do: then 0.
+    Also when the curve rises again by noise, and when not even the mildest keeps enough: then 0.0.
     """
+
+    def enough(strengths, kept, wanted):
+        return [s for s, k in zip(strengths, kept, strict=True) if k >= wanted]
+
+    def until(strengths, kept, wanted):
+        """Only up to the first that does not keep enough."""
+        fails = [place for place, k in enumerate(kept) if k < wanted] + [len(kept)]
+        return max(strengths[: fails[0]], default=0.0)
+
+    strengths = [0.5, 1.0, 2.0, 4.0, 8.0]
     cases = {
-        "a square map": (576, 576),
-        "fewer outputs than inputs": (192, 576),
-        "more inputs": (576, 1536),
-        "a map of one number": (1, 1),
-        "a small square": (2, 2),
-        "not evenly divided": (7, 3),
+        "a falling curve": (strengths, [1.0, 0.99, 0.97, 0.92, 0.70], 0.95),
+        "a curve that rises again": (strengths, [1.0, 0.94, 0.96, 0.90, 0.60], 0.95),
+        "none keeps enough": (strengths, [0.9, 0.8, 0.7, 0.6, 0.5], 0.95),
+        "kept exactly": (strengths, [1.0, 0.9, 0.75, 0.5, 0.25], 0.5),
+        "strengths in another order": ([4.0, 0.5, 8.0, 1.0], [0.96, 1.0, 0.7, 0.99], 0.95),
     }
     mistakes = {
-        lambda d_out, d_in: d_out * d_in // (d_out + d_in): "Is as many numbers as the map fewer?",
-        lambda d_out, d_in: math.ceil(
-            d_out * d_in / (d_out + d_in)
-        ): "You round up; does the LoRA still have fewer numbers then?",
-        lambda d_out, d_in: min(
-            d_out, d_in
-        ): "You give the largest rank that a matrix can have; count the numbers of A and B.",
-        lambda d_out, d_in: (
-            (d_out * d_in - 1) // d_out
-        ): "You count one of the LoRA's two matrices only.",
-        lambda d_out, d_in: max(
-            1, (d_out * d_in - 1) // (d_out + d_in)
-        ): "What if not even the smallest LoRA is smaller?",
-        lambda d_out, d_in: d_out * d_in / (d_out + d_in): "A rank is a whole number.",
+        until: "You stop at the first that fails; what if the curve rises again?",
+        lambda *given: max(
+            enough(*given), default=given[0][0]
+        ): "What is left to return if none keeps enough?",
+        lambda s, kept, wanted: max(
+            enough(s, kept, wanted + 1e-9), default=0.0
+        ): "Is exactly as much as wanted enough?",
+        lambda *given: ([0.0] + enough(*given))[
+            -1
+        ]: "The last one that passes need not be the largest.",
+        lambda *given: min(
+            enough(*given), default=0.0
+        ): "You return the mildest one that passes; how strong can we afford to be?",
+        lambda s, kept, wanted: min(
+            [k for k in kept if k >= wanted], default=0.0
+        ): "You return what is kept; the strength is asked.",
+    }
+    return grade(strongest, cases, lambda *given: max(enough(*given), default=0.0), mistakes)
+
+
+def check_order(largest_difference: Callable, run: Callable | None = None) -> bool:
+    """`largest_difference(run)` compares the log-gates of the published schedule in two orders.
+
+    Args:
+        run: `run(seed)` makes the edit with the batches in the order of that seed; made-up ones
+            are tried, too.
+    """
+
+    def made(first, shift):
+        def run(seed):
+            own = drawn(first + seed, (2, 5))[0].abs()
+            return SimpleNamespace(log_gates=-own - shift * (seed == 0))
+
+        return run
+
+    def gap(run):
+        return run(0).log_gates - run(1).log_gates
+
+    cases = {
+        "drawn log-gates": (made(20, 0.0),),
+        "other drawn log-gates": (made(30, 0.0),),
+        "the first order weakens more everywhere": (made(40, 9.0),),
+    }
+    if run:
+        cases["your edits"] = (cache(run),)
+    mistakes = {
+        lambda run: gap(run).max(): "Look at differences below zero: how large are they?",
+        lambda run: gap(run).abs().mean(): "The mean is asked nowhere; how far apart at most?",
+        lambda run: (
+            run(0).log_gates.max() - run(1).log_gates.max()
+        ).abs(): "First the difference of each gate, then the largest; "
+        "you do it the other way round.",
+        lambda run: (
+            (run(0).log_gates.exp() - run(1).log_gates.exp()).abs().max()
+        ): "You compare gates; their logarithms are asked.",
+        lambda run: gap(run).abs().sum(): "You add the differences up; only the largest is asked.",
+        lambda run: (
+            gap(run) * 0
+        ).sum(): "You find no difference; do you compare two orders, or one with itself?",
+        lambda run: gap(run).abs(): "One number is asked, of all layers and vectors.",
     }
     return grade(
-        largest_rank, cases, lambda d_out, d_in: (d_out * d_in - 1) // (d_out + d_in), mistakes
+        largest_difference, cases, lambda run: gap(run).abs().max(), mistakes, tolerance=1e-3
     )
 
 
-def check_kept(kept: Callable) -> bool:
-    """`kept(before, after)` gives (net change, share of what was right before that still is).
+def check_undo(recover: Callable) -> bool:
+    """`recover(public, edited)` finds the gate of each column from two matrices `[d_model, d_ff]`.
 
-    Right or wrong, 1 or 0, on the same questions.
+    Some columns are untouched, some weakened, one taken away, and one is zero in both.
     """
 
-    def both(before, after):
-        return (after - before).mean(), after[before == 1].mean()
+    def ratio(public, edited, empty=1.0):
+        length = public.norm(dim=0)
+        found = edited.norm(dim=0) / length.clamp(min=1e-300)
+        return torch.where(length > 0, found, torch.full_like(found, empty))
 
-    random = np.random.default_rng(3)
-    cases = {
-        "as much lost as gained": (
-            np.array([1] * 4 + [0] * 6),
-            np.array([1, 0, 0, 0] + [1] * 3 + [0] * 3),
-        ),
-        "nothing lost": (np.array([1, 1, 0, 0]), np.array([1, 1, 1, 0])),
-        "everything lost": (np.array([1, 1, 1, 0]), np.array([0, 0, 0, 0])),
-        "drawn answers": (random.integers(0, 2, 50), random.integers(0, 2, 50)),
-    }
-    mistakes = {
-        lambda before, after: both(before, after)[::-1]: "Look at the order of the two.",
-        lambda before, after: (
-            -both(before, after)[0],
-            both(before, after)[1],
-        ): "Look at the sign of the change: a gain is above zero.",
-        lambda before, after: (
-            both(before, after)[0],
-            (before * after).mean(),
-        ): "Of whom is your share: of all questions, or of those that were right before?",
-        lambda before, after: (
-            both(before, after)[0],
-            (before * after).sum() / (after.sum() or 1),
-        ): "Your share is of what is right now; what was right before is asked.",
-        lambda before, after: (
-            (after - before).sum(),
-            both(before, after)[1],
-        ): "Your change counts questions; it should not depend on how many there are.",
-        lambda before, after: (
-            both(before, after)[0],
-            after.sum() / before.sum(),
-        ): "Something gained hides something lost in your share.",
-        lambda before, after: (
-            both(before, after)[0],
-            (before == after).mean(),
-        ): "Wrong before and wrong still is not something kept.",
-    }
-    return grade(kept, cases, both, mistakes, unsolved="not yet\nnot yet")
-
-
-def check_mixed(mixed: Callable) -> bool:
-    """`mixed(own, other, k)` is `own` with its first k image tokens taken from `other`.
-
-    Image tokens `[photos, tokens, width]`. Neither may be changed in place.
-    """
-
-    def together(own, other, k):
-        return torch.cat([other[:, :k], own[:, k:]], 1)
-
-    def in_place(own, other, k):
-        own[:, :k] = other[:, :k]
-        return own
-
-    def case(seed, k, *shape):
-        return *drawn(seed, shape, shape), k
+    def case(seed, d_model, gates, zero=()):
+        (public,) = drawn(seed, (d_model, len(gates)))
+        public[:, list(zero)] = 0
+        return public, public * torch.tensor(gates).double()
 
     cases = {
-        "none": case(11, 0, 2, 16, 3),
-        "some": case(12, 5, 2, 16, 3),
-        "all but one": case(13, 15, 2, 16, 3),
-        "all": case(14, 16, 2, 16, 3),
-        "as many photos as tokens": case(15, 2, 4, 4, 4),
+        "untouched and weakened": case(4, 8, [1.0, 0.5, 0.125]),
+        "a column that is zero in both": case(5, 8, [0.5, 1.0, 0.25], [1]),
+        "as many columns as rows": case(6, 4, [0.9, 0.3, 0.6, 1.0]),
+        "a column taken away": case(7, 8, [0.0, 1.0]),
     }
     mistakes = {
-        in_place: "The right tokens, but look at `own` after the call: it is another one.",
-        lambda own, other, k: together(
-            other, own, k
-        ): "Who gives the first tokens, and who the rest?",
-        lambda own, other, k: torch.cat(
-            [own[:, : own.shape[1] - k], other[:, own.shape[1] - k :]], 1
-        ): "You exchange tokens at the other end.",
-        lambda own, other, k: torch.cat(
-            [other[:k], own[k:]]
-        ): "You exchange whole photos; which axis are the tokens?",
-        lambda own, other, k: torch.cat(
-            [other[..., :k], own[..., k:]], -1
-        ): "You exchange parts of every token; which axis are the tokens?",
-        lambda own, other, k: together(
-            own, other, k + 1
-        ): "Off by one: how many tokens are exchanged?",
-        lambda own, other, k: other[:, :k]: "The rest of `own` is missing.",
+        lambda public, edited: ratio(edited, public): "Look at which of the two you divide by.",
+        lambda public, edited: ratio(
+            public.T, edited.T
+        ): "Your lengths are those of rows; what does a gate scale?",
+        lambda public, edited: ratio(
+            public, edited, 0.0
+        ): "Look at the column that is zero in both: was it weakened?",
+        lambda public, edited: ratio(
+            public, edited
+        ).square(): "Without its root a sum of squares is no length.",
+        lambda public, edited: ratio(public, edited).log(): "You give the logarithm of the gate.",
+        lambda public, edited: (
+            1 - ratio(public, edited)
+        ): "You give how much was taken; a gate is what is left.",
+        lambda public, edited: (
+            edited / torch.where(public == 0, edited + 1, public)
+        ): "A gate for each number of the matrix; one a column is asked.",
     }
-    return grade(mixed, cases, together, mistakes, read=lambda *given: list(given[:3]))
+    return grade(recover, cases, ratio, mistakes)

@@ -1,187 +1,172 @@
 """Checks of the exercises of chapter 6."""
 
+import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
 
 from .comparison import drawn, grade
 
 
-def check_weight(npo_weight: Callable) -> bool:
-    """`npo_weight(now, before, beta)` is what NPO multiplies the gradient of each NLL with.
+def check_beside(beside: Callable) -> bool:
+    """`beside(x, W, A, B, scale)` is the output of a linear map with a LoRA beside it, not merged.
 
-    At the start, after a rise of 10 and of 60, and where a question is known better than before.
+    Inputs `[N, d_in]`; W `[d_out, d_in]`, A `[rank, d_in]`, B `[d_out, rank]`.
     """
 
-    def weight(now, before, beta):
-        return -2 * torch.sigmoid(-beta * (now - before))
+    def sums(x, W, A, B, scale, base=1.0):
+        return base * x @ W.T + scale * (x @ A.T) @ B.T
 
-    now, before = torch.tensor([2.0, 12.0, 62.0, 1.0]), torch.full((4,), 2.0)
-    start, more = (each.abs() for each in drawn(8, (5,), (5,)))
+    def case(seed, scale, n, d_out, d_in, rank):
+        return *drawn(seed, (n, d_in), (d_out, d_in), (rank, d_in), (d_out, rank)), scale
+
     cases = {
-        "a small beta": (now, before, 0.1),
-        "a larger beta": (now, before, 0.4),
-        "drawn, and every question somewhere else": (start + more, start, 1.0),
-        "at the start": (start, start, 0.2),
+        "three inputs": case(10, 2.0, 3, 4, 5, 2),
+        "a square map": case(11, 0.5, 2, 4, 4, 1),
+        "one input": case(12, 3.0, 1, 2, 6, 2),
+        "a scale of zero": case(13, 0.0, 3, 4, 5, 2),
     }
     mistakes = {
-        lambda *given: -weight(*given): "Look at the sign: should descending the loss raise NLL?",
-        lambda *given: weight(*given) / 2: "Half of it: look at the factor before the logarithm.",
-        lambda now, before, beta: weight(
-            before, now, beta
-        ): "You push the forgotten ones hardest; look at the sign inside the sigmoid.",
-        lambda now, before, beta: (
-            beta * weight(now, before, beta)
-        ): "Does the inner derivative leave a beta, or does something cancel it?",
-        lambda *given: weight(*given).mean(): "No mean here: every question has a weight.",
-        lambda now, before, beta: weight(now, before, 1.0): "Where does beta come in?",
+        lambda x, W, A, B, scale: sums(x, W, A, B, 1.0): "Where does the scale come in?",
+        lambda x, W, A, B, scale: sums(
+            x, W, A, B, scale, scale
+        ): "The map itself is not scaled; what is?",
+        lambda x, W, A, B, scale: sums(
+            x, W, A, B, scale, 0.0
+        ): "Only what the LoRA adds is there; beside what does it stand?",
+        lambda x, W, A, B, scale: sums(x, W, A, B, scale**2): "The scale comes in twice.",
+        lambda x, W, A, B, scale: sums(
+            x, W, A, B, -scale
+        ): "Look at the sign of what the LoRA adds.",
+        lambda *given: sums(*given).T: "The right numbers, turned: each input is a row.",
     }
-    return grade(npo_weight, cases, weight, mistakes, tolerance=1e-6)
+    return grade(beside, cases, sums, mistakes)
 
 
-def _pushed(loss: torch.Tensor, nll: torch.Tensor, *_) -> torch.Tensor:
-    """The loss, then its gradient; zeros if the loss needs no gradient."""
-    (own,) = torch.autograd.grad(loss, nll) if loss.requires_grad else (torch.zeros_like(nll),)
-    return torch.cat([loss.detach().reshape(1), own])
+def check_rank(largest_rank: Callable) -> bool:
+    """`largest_rank(d_out, d_in)` is the largest rank at which a LoRA has fewer numbers than W.
+
+    Also for a map so small that no rank will do: then 0.
+    """
+    cases = {
+        "a square map": (576, 576),
+        "fewer outputs than inputs": (192, 576),
+        "more inputs": (576, 1536),
+        "a map of one number": (1, 1),
+        "a small square": (2, 2),
+        "not evenly divided": (7, 3),
+    }
+    mistakes = {
+        lambda d_out, d_in: d_out * d_in // (d_out + d_in): "Is as many numbers as the map fewer?",
+        lambda d_out, d_in: math.ceil(
+            d_out * d_in / (d_out + d_in)
+        ): "You round up; does the LoRA still have fewer numbers then?",
+        lambda d_out, d_in: min(
+            d_out, d_in
+        ): "You give the largest rank that a matrix can have; count the numbers of A and B.",
+        lambda d_out, d_in: (
+            (d_out * d_in - 1) // d_out
+        ): "You count one of the LoRA's two matrices only.",
+        lambda d_out, d_in: max(
+            1, (d_out * d_in - 1) // (d_out + d_in)
+        ): "What if not even the smallest LoRA is smaller?",
+        lambda d_out, d_in: d_out * d_in / (d_out + d_in): "A rank is a whole number.",
+    }
+    return grade(
+        largest_rank, cases, lambda d_out, d_in: (d_out * d_in - 1) // (d_out + d_in), mistakes
+    )
 
 
-def check_floor(ascent_with_floor: Callable) -> bool:
-    """`ascent_with_floor(nll, limit)` is -mean NLL where a question that passed `limit` rests.
+def check_kept(kept: Callable) -> bool:
+    """`kept(before, after)` gives (net change, share of what was right before that still is).
 
-    Values and gradients: only what is below the limit may be pushed, each as hard as plain ascent
-    would, and the mean stays over all questions.
+    Right or wrong, 1 or 0, on the same questions.
     """
 
-    def case(limit, *nll):
-        return torch.tensor(nll, requires_grad=True), limit
+    def both(before, after):
+        return (after - before).mean(), after[before == 1].mean()
 
+    random = np.random.default_rng(3)
     cases = {
-        "one has passed the limit": case(10.0, 2.0, 5.0, 30.0),
-        "none has": case(10.0, 1.0, 2.0, 3.0, 4.0),
-        "most have": case(3.0, 7.0, 2.0, 9.0, 4.0),
-        "all have": case(1.0, 7.0, 2.5),
+        "as much lost as gained": (
+            np.array([1] * 4 + [0] * 6),
+            np.array([1, 0, 0, 0] + [1] * 3 + [0] * 3),
+        ),
+        "nothing lost": (np.array([1, 1, 0, 0]), np.array([1, 1, 1, 0])),
+        "everything lost": (np.array([1, 1, 1, 0]), np.array([0, 0, 0, 0])),
+        "drawn answers": (random.integers(0, 2, 50), random.integers(0, 2, 50)),
     }
     mistakes = {
-        lambda nll, limit: -nll.mean(): "A question that has passed the limit is still pushed.",
-        lambda nll, limit: nll.clamp(
-            max=limit
-        ).mean(): "Look at the sign: ascent goes up, and a loss is descended.",
-        lambda nll, limit: (
-            -nll.clamp(max=limit).sum() / (nll < limit).sum().clamp(min=1)
-        ): "Over how many questions is the mean: all, or those that still move?",
-        lambda nll, limit: (
-            -(nll * (nll < limit)).mean()
-        ): "What does a question that rests count as: nothing, or the limit?",
-        lambda nll, limit: (
-            -nll.clamp(min=limit).mean()
-        ): "You push those beyond the limit, and let the others rest.",
-        lambda nll, limit: -nll.clamp(max=limit).sum(): "You add up where a mean is asked.",
-        lambda nll, limit: (
-            -nll.mean().clamp(max=limit)
-        ): "Your limit is for the mean; each question has its own.",
-        lambda nll, limit: (
-            -nll.detach().clamp(max=limit).mean()
-        ): "The value is right; look at whether a gradient comes through.",
+        lambda before, after: both(before, after)[::-1]: "Look at the order of the two.",
+        lambda before, after: (
+            -both(before, after)[0],
+            both(before, after)[1],
+        ): "Look at the sign of the change: a gain is above zero.",
+        lambda before, after: (
+            both(before, after)[0],
+            (before * after).mean(),
+        ): "Of whom is your share: of all questions, or of those that were right before?",
+        lambda before, after: (
+            both(before, after)[0],
+            (before * after).sum() / (after.sum() or 1),
+        ): "Your share is of what is right now; what was right before is asked.",
+        lambda before, after: (
+            (after - before).sum(),
+            both(before, after)[1],
+        ): "Your change counts questions; it should not depend on how many there are.",
+        lambda before, after: (
+            both(before, after)[0],
+            after.sum() / before.sum(),
+        ): "Something gained hides something lost in your share.",
+        lambda before, after: (
+            both(before, after)[0],
+            (before == after).mean(),
+        ): "Wrong before and wrong still is not something kept.",
     }
-    with torch.enable_grad():
-        return grade(
-            ascent_with_floor,
-            cases,
-            lambda nll, limit: -nll.clamp(max=limit).mean(),
-            mistakes,
-            read=_pushed,
-        )
+    return grade(kept, cases, both, mistakes, unsolved="not yet\nnot yet")
 
 
-def check_divergence(divergence: Callable) -> bool:
-    """`divergence(before, now, answers)` is KL(p0 || p), mean over the answer tokens.
+def check_mixed(mixed: Callable) -> bool:
+    """`mixed(own, other, k)` is `own` with its first k image tokens taken from `other`.
 
-    Logits `[B, T, V]` of the start model and of the model, and which tokens are answers `[B, T]`.
+    Image tokens `[photos, tokens, width]`. Neither may be changed in place.
     """
 
-    def each(before, now):
-        start, here = before.log_softmax(-1), now.log_softmax(-1)
-        return (start.exp() * (start - here)).sum(-1)
+    def together(own, other, k):
+        return torch.cat([other[:, :k], own[:, k:]], 1)
 
-    def case(seed, lengths, vocabulary, spread=2.0):
-        shape = (len(lengths), max(lengths), vocabulary)
-        before, now = drawn(seed, shape, shape)
-        answers = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
-        return spread * before, spread * now, answers
+    def in_place(own, other, k):
+        own[:, :k] = other[:, :k]
+        return own
 
-    cases = {
-        "answers of unequal length": case(8, (3, 1, 5), 7),
-        "answers of equal length": case(9, (4, 4), 5),
-        "one short answer": case(10, (2,), 3, 0.5),
-        "mostly sure of itself": case(11, (1, 6), 4, 6.0),
-    }
-    mistakes = {
-        lambda b, n, answers: (
-            each(b, n)[answers].sum() / len(b)
-        ): "You divide by the batch; by what should you divide?",
-        lambda b, n, answers: each(n, b)[
-            answers
-        ].mean(): "Look at which of the two distributions stands before the bars.",
-        lambda b, n, answers: each(b, n).mean(): "Do tokens count that belong to no answer?",
-        lambda b, n, answers: (
-            (each(b, n) * answers).sum(1) / answers.sum(1)
-        ).mean(): "Every sequence counts the same here; should a long answer count more?",
-        lambda b, n, answers: each(b, n)[
-            answers
-        ].sum(): "You add the tokens up where their mean is asked.",
-        lambda b, n, answers: (
-            -(b.softmax(-1) * n.log_softmax(-1)).sum(-1)[answers].mean()
-        ): "This would not be zero if both were equal; something of the start model is missing.",
-        lambda b, n, answers: (
-            each(b, n)[answers].mean() / b.shape[-1]
-        ): "A sum over the vocabulary became a mean.",
-        lambda b, n, answers: (
-            each(b, n)[answers].mean() / torch.log(torch.tensor(2.0))
-        ): "Look at the base of your logarithm.",
-    }
-    return grade(divergence, cases, lambda b, n, answers: each(b, n)[answers].mean(), mistakes)
-
-
-def check_mask(fisher_mask: Callable) -> bool:
-    """`fisher_mask(forget, retain)` is MMUnlearner's mask from one gradient a question.
-
-    Gradients `[questions, weights]`, five forget and fifty retain questions. Of the first weight
-    the forget gradients cancel, one question alone calls on the second, no question calls on the
-    last, and all call equally on the one before.
-    """
-
-    def mask(forget, retain, of=lambda gradients: gradients.square().mean(0)):
-        return (of(forget) >= of(retain)) & (of(forget) > 0)
-
-    def case(seed, size):
-        forget, retain = drawn(seed, (5, size), (50, size))
-        forget[:, 0] = torch.tensor([3.0, -3.0, 3.0, -3.0, 0.0])
-        forget[:, 1] = torch.tensor([2.5, 0.0, 0.0, 0.0, 0.0])  # large in squares, small without
-        forget[:, -1] = retain[:, -1] = 0
-        forget[:, -2] = retain[:, -2] = 1
-        return forget, retain
+    def case(seed, k, *shape):
+        return *drawn(seed, shape, shape), k
 
     cases = {
-        "few weights": case(9, 7),
-        "many weights": case(10, 200),
-        "as many weights as questions": case(11, 5),
+        "none": case(11, 0, 2, 16, 3),
+        "some": case(12, 5, 2, 16, 3),
+        "all but one": case(13, 15, 2, 16, 3),
+        "all": case(14, 16, 2, 16, 3),
+        "as many photos as tokens": case(15, 2, 4, 4, 4),
     }
     mistakes = {
-        lambda f, r: mask(
-            f, r, lambda each: each.mean(0).square()
-        ): "Gradients of different questions cancel here; which comes first, square or mean?",
-        lambda f, r: (
-            f.square().mean(0) >= r.square().mean(0)
-        ): "Look at the weight that nobody calls on.",
-        lambda f, r: mask(r, f): "Look at which of the two sets should be the larger one.",
-        lambda f, r: (
-            f.square().mean(0) > r.square().mean(0)
-        ): "What if both call on a weight equally?",
-        lambda f, r: mask(
-            f, r, lambda each: each.abs().mean(0)
-        ): "You take absolute values; Fisher information takes something else.",
-        lambda f, r: mask(
-            f, r, lambda each: each.square().sum(0)
-        ): "There are more retain questions than others; should their number matter?",
+        in_place: "The right tokens, but look at `own` after the call: it is another one.",
+        lambda own, other, k: together(
+            other, own, k
+        ): "Who gives the first tokens, and who the rest?",
+        lambda own, other, k: torch.cat(
+            [own[:, : own.shape[1] - k], other[:, own.shape[1] - k :]], 1
+        ): "You exchange tokens at the other end.",
+        lambda own, other, k: torch.cat(
+            [other[:k], own[k:]]
+        ): "You exchange whole photos; which axis are the tokens?",
+        lambda own, other, k: torch.cat(
+            [other[..., :k], own[..., k:]], -1
+        ): "You exchange parts of every token; which axis are the tokens?",
+        lambda own, other, k: together(
+            own, other, k + 1
+        ): "Off by one: how many tokens are exchanged?",
+        lambda own, other, k: other[:, :k]: "The rest of `own` is missing.",
     }
-    return grade(fisher_mask, cases, mask, mistakes)
+    return grade(mixed, cases, together, mistakes, read=lambda *given: list(given[:3]))

@@ -1,153 +1,187 @@
 """Checks of the exercises of chapter 7."""
 
-import math
 from collections.abc import Callable
 
-import numpy as np
+import torch
 
-from .comparison import grade
-
-
-def _means(values, people, seed: int = 0) -> np.ndarray:
-    """Means of 4000 draws of whole people, with replacement."""
-    _, owner = np.unique(people, return_inverse=True)
-    sums, counts = np.bincount(owner, weights=values), np.bincount(owner)
-    draws = np.random.default_rng(seed).integers(len(sums), size=(4000, len(sums)))
-    return sums[draws].sum(1) / counts[draws].sum(1)
+from .comparison import drawn, grade
 
 
-def _paired(a, b, people, ends=(2.5, 97.5)) -> list[float]:
-    return [(a - b).mean(), *np.percentile(_means(a - b, people), ends)]
+def check_weight(npo_weight: Callable) -> bool:
+    """`npo_weight(now, before, beta)` is what NPO multiplies the gradient of each NLL with.
 
-
-def check_paired(paired: Callable) -> bool:
-    """`paired(a, b, people)` gives `(mean, low, high)` of a - b, 95 % over people.
-
-    Ten people, seven questions each, who differ much from one another; half of them lose .1 from
-    b to a and half .3. Of ten people drawn, two to eight lose .3 in 95 % of cases.
+    At the start, after a rise of 10 and of 60, and where a question is known better than before.
     """
-    level, lost = np.linspace(0.3, 1.0, 10), np.array([0.1, 0.3] * 5)
-    names = [f"p{i:03d}" for i in range(10)]
-    mixed, sorted_ = np.tile(level, 7), level.repeat(7)
-    by_person = [name for name in names for _ in range(7)]
+
+    def weight(now, before, beta):
+        return -2 * torch.sigmoid(-beta * (now - before))
+
+    now, before = torch.tensor([2.0, 12.0, 62.0, 1.0]), torch.full((4,), 2.0)
+    start, more = (each.abs() for each in drawn(8, (5,), (5,)))
     cases = {
-        "every person comes again and again": (mixed - np.tile(lost, 7), mixed, names * 7),
-        "one person after the other": (sorted_ - lost.repeat(7), sorted_, by_person),
-        "a gain instead of a loss": (sorted_ + lost.repeat(7), sorted_, by_person),
-        "all lose the same": (mixed - 0.25, mixed, names * 7),
+        "a small beta": (now, before, 0.1),
+        "a larger beta": (now, before, 0.4),
+        "drawn, and every question somewhere else": (start + more, start, 1.0),
+        "at the start": (start, start, 0.2),
     }
     mistakes = {
-        lambda a, b, people: _paired(
-            a, b, range(len(a))
-        ): "Too narrow: what do you draw, questions or people?",
-        lambda a, b, people: _paired(b, a, people): "Look at which of the two is subtracted.",
-        lambda a, b, people: [
-            (a - b).mean(),
-            *np.percentile(_means(a, people) - _means(b, people, 1), [2.5, 97.5]),
-        ]: "Too wide: do both methods get the same people in a draw?",
-        lambda a, b, people: [
-            _paired(a, b, people)[place] for place in (1, 0, 2)
-        ]: "Look at the order of mean, low and high.",
-        lambda a, b, people: (
-            [(a - b).mean()] * 3
-        ): "Every draw gives the same here; may somebody be drawn twice?",
-        lambda a, b, people: _paired(
-            a, b, people, (0.025, 0.975)
-        ): "Look at how your percentiles are given: as parts of one, or of a hundred?",
+        lambda *given: -weight(*given): "Look at the sign: should descending the loss raise NLL?",
+        lambda *given: weight(*given) / 2: "Half of it: look at the factor before the logarithm.",
+        lambda now, before, beta: weight(
+            before, now, beta
+        ): "You push the forgotten ones hardest; look at the sign inside the sigmoid.",
+        lambda now, before, beta: (
+            beta * weight(now, before, beta)
+        ): "Does the inner derivative leave a beta, or does something cancel it?",
+        lambda *given: weight(*given).mean(): "No mean here: every question has a weight.",
+        lambda now, before, beta: weight(now, before, 1.0): "Where does beta come in?",
     }
-    return grade(paired, cases, _paired, mistakes, tolerance=0.015, unsolved="not yet\nnot yet")
+    return grade(npo_weight, cases, weight, mistakes, tolerance=1e-6)
 
 
-def _unbeaten(forget, retain, beats: Callable) -> list[int]:
-    """Places that no other one beats; `beats` gets how much less is left, and more is kept."""
-    pairs = list(zip(forget, retain, strict=True))
-    return [
-        place
-        for place, (f, r) in enumerate(pairs)
-        if not any(
-            beats(f - less, more - r) for other, (less, more) in enumerate(pairs) if other != place
+def _pushed(loss: torch.Tensor, nll: torch.Tensor, *_) -> torch.Tensor:
+    """The loss, then its gradient; zeros if the loss needs no gradient."""
+    (own,) = torch.autograd.grad(loss, nll) if loss.requires_grad else (torch.zeros_like(nll),)
+    return torch.cat([loss.detach().reshape(1), own])
+
+
+def check_floor(ascent_with_floor: Callable) -> bool:
+    """`ascent_with_floor(nll, limit)` is -mean NLL where a question that passed `limit` rests.
+
+    Values and gradients: only what is below the limit may be pushed, each as hard as plain ascent
+    would, and the mean stays over all questions.
+    """
+
+    def case(limit, *nll):
+        return torch.tensor(nll, requires_grad=True), limit
+
+    cases = {
+        "one has passed the limit": case(10.0, 2.0, 5.0, 30.0),
+        "none has": case(10.0, 1.0, 2.0, 3.0, 4.0),
+        "most have": case(3.0, 7.0, 2.0, 9.0, 4.0),
+        "all have": case(1.0, 7.0, 2.5),
+    }
+    mistakes = {
+        lambda nll, limit: -nll.mean(): "A question that has passed the limit is still pushed.",
+        lambda nll, limit: nll.clamp(
+            max=limit
+        ).mean(): "Look at the sign: ascent goes up, and a loss is descended.",
+        lambda nll, limit: (
+            -nll.clamp(max=limit).sum() / (nll < limit).sum().clamp(min=1)
+        ): "Over how many questions is the mean: all, or those that still move?",
+        lambda nll, limit: (
+            -(nll * (nll < limit)).mean()
+        ): "What does a question that rests count as: nothing, or the limit?",
+        lambda nll, limit: (
+            -nll.clamp(min=limit).mean()
+        ): "You push those beyond the limit, and let the others rest.",
+        lambda nll, limit: -nll.clamp(max=limit).sum(): "You add up where a mean is asked.",
+        lambda nll, limit: (
+            -nll.mean().clamp(max=limit)
+        ): "Your limit is for the mean; each question has its own.",
+        lambda nll, limit: (
+            -nll.detach().clamp(max=limit).mean()
+        ): "The value is right; look at whether a gradient comes through.",
+    }
+    with torch.enable_grad():
+        return grade(
+            ascent_with_floor,
+            cases,
+            lambda nll, limit: -nll.clamp(max=limit).mean(),
+            mistakes,
+            read=_pushed,
         )
-    ]
 
 
-def check_frontier(frontier: Callable) -> bool:
-    """`frontier(forget, retain)` gives the places of the methods that no other one beats.
+def check_divergence(divergence: Callable) -> bool:
+    """`divergence(before, now, answers)` is KL(p0 || p), mean over the answer tokens.
 
-    A method is beaten by one that forgets at least as much and keeps at least as much, and does
-    better in one of the two. Two that are equal do not beat each other.
+    Logits `[B, T, V]` of the start model and of the model, and which tokens are answers `[B, T]`.
     """
 
-    def better(forgets, keeps):
-        return forgets >= 0 and keeps >= 0 and (forgets > 0 or keeps > 0)
+    def each(before, now):
+        start, here = before.log_softmax(-1), now.log_softmax(-1)
+        return (start.exp() * (start - here)).sum(-1)
 
-    forget, retain = np.random.default_rng(7).integers(0, 9, (2, 12)) / 8
+    def case(seed, lengths, vocabulary, spread=2.0):
+        shape = (len(lengths), max(lengths), vocabulary)
+        before, now = drawn(seed, shape, shape)
+        answers = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+        return spread * before, spread * now, answers
+
     cases = {
-        "six methods": ([1.0, 0.5, 0.6, 0.2, 0.2, 0.0], [1.0, 0.9, 0.8, 0.5, 0.6, 0.1]),
-        "two that are equal": ([0.4, 0.4, 0.7], [0.9, 0.9, 0.9]),
-        "drawn methods": (forget.tolist(), retain.tolist()),
-        "one method": ([0.5], [0.5]),
+        "answers of unequal length": case(8, (3, 1, 5), 7),
+        "answers of equal length": case(9, (4, 4), 5),
+        "one short answer": case(10, (2,), 3, 0.5),
+        "mostly sure of itself": case(11, (1, 6), 4, 6.0),
     }
     mistakes = {
-        lambda f, r: _unbeaten(
-            f, r, lambda forgets, keeps: forgets > 0 and keeps > 0
-        ): "Must the other one be better in both to beat a method?",
-        lambda f, r: _unbeaten(
-            f, r, lambda forgets, keeps: forgets >= 0 and keeps >= 0
-        ): "Look at two methods that are equal: does either beat the other?",
-        lambda f, r: _unbeaten(
-            f, r, lambda forgets, keeps: better(-forgets, keeps)
-        ): "Which end of the first number is the good one: much left, or little?",
-        lambda f, r: _unbeaten(
-            f, r, lambda forgets, keeps: forgets > 0 or keeps > 0
-        ): "Being better in one thing is not enough to beat a method.",
-        lambda f, r: [place for place in range(len(f)) if place in _unbeaten(f, r, better)][
-            ::-1
-        ]: "The right places; look at their order.",
-        lambda f, r: [
-            place in _unbeaten(f, r, better) for place in range(len(f))
-        ]: "You say yes or no for each method; their places are asked.",
-        lambda f, r: [
-            place + 1 for place in _unbeaten(f, r, better)
-        ]: "Off by one: from what does Python count places?",
+        lambda b, n, answers: (
+            each(b, n)[answers].sum() / len(b)
+        ): "You divide by the batch; by what should you divide?",
+        lambda b, n, answers: each(n, b)[
+            answers
+        ].mean(): "Look at which of the two distributions stands before the bars.",
+        lambda b, n, answers: each(b, n).mean(): "Do tokens count that belong to no answer?",
+        lambda b, n, answers: (
+            (each(b, n) * answers).sum(1) / answers.sum(1)
+        ).mean(): "Every sequence counts the same here; should a long answer count more?",
+        lambda b, n, answers: each(b, n)[
+            answers
+        ].sum(): "You add the tokens up where their mean is asked.",
+        lambda b, n, answers: (
+            -(b.softmax(-1) * n.log_softmax(-1)).sum(-1)[answers].mean()
+        ): "This would not be zero if both were equal; something of the start model is missing.",
+        lambda b, n, answers: (
+            each(b, n)[answers].mean() / b.shape[-1]
+        ): "A sum over the vocabulary became a mean.",
+        lambda b, n, answers: (
+            each(b, n)[answers].mean() / torch.log(torch.tensor(2.0))
+        ): "Look at the base of your logarithm.",
     }
-    return grade(
-        frontier, cases, lambda f, r: _unbeaten(f, r, better), mistakes, unsolved="not yet\nnot yet"
-    )
+    return grade(divergence, cases, lambda b, n, answers: each(b, n)[answers].mean(), mistakes)
 
 
-def check_requests(requests: Callable) -> bool:
-    """`requests(own, shared, other)` is from which number of requests on sharing is cheaper.
+def check_mask(fisher_mask: Callable) -> bool:
+    """`fisher_mask(forget, retain)` is MMUnlearner's mask from one gradient a question.
 
-    Passes of a request, passes that all requests share, passes of another method's request.
-    Equal is not cheaper; where it is never cheaper, infinity.
+    Gradients `[questions, weights]`, five forget and fifty retain questions. Of the first weight
+    the forget gradients cancel, one question alone calls on the second, no question calls on the
+    last, and all call equally on the one before.
     """
 
-    def first(own, shared, other, rounded=lambda quotient: math.floor(quotient) + 1):
-        return math.inf if other <= own else rounded(shared / (other - own))
+    def mask(forget, retain, of=lambda gradients: gradients.square().mean(0)):
+        return (of(forget) >= of(retain)) & (of(forget) > 0)
+
+    def case(seed, size):
+        forget, retain = drawn(seed, (5, size), (50, size))
+        forget[:, 0] = torch.tensor([3.0, -3.0, 3.0, -3.0, 0.0])
+        forget[:, 1] = torch.tensor([2.5, 0.0, 0.0, 0.0, 0.0])  # large in squares, small without
+        forget[:, -1] = retain[:, -1] = 0
+        forget[:, -2] = retain[:, -2] = 1
+        return forget, retain
 
     cases = {
-        "cheaper at once": (70, 1330, 1470),
-        "equal at first": (70, 1330, 1400),
-        "cheaper soon": (70, 1330, 1260),
-        "cheaper late": (70, 1330, 203),
-        "as dear each time": (70, 1330, 70),
-        "dearer each time": (70, 1330, 60),
-        "nothing to share": (5, 0, 6),
+        "few weights": case(9, 7),
+        "many weights": case(10, 200),
+        "as many weights as questions": case(11, 5),
     }
     mistakes = {
-        lambda *given: first(*given, math.ceil): "What if both cost exactly the same?",
-        lambda *given: first(
-            *given, math.floor
-        ): "Off by one: after so many requests the other way is still as cheap or cheaper.",
-        lambda own, shared, other: first(
-            0, shared, other
-        ): "What does each further request still cost with sharing?",
-        lambda own, shared, other: (
-            math.inf if other == own else math.floor(shared / (other - own)) + 1
-        ): "Look at a method whose request is cheaper than one of ours: when is sharing cheaper?",
-        lambda own, shared, other: (
-            math.floor(shared / (other - own)) + 1
-        ): "What if the two differ by nothing, or the other way round?",
-        lambda *given: first(*given, lambda quotient: quotient): "Requests come in whole numbers.",
+        lambda f, r: mask(
+            f, r, lambda each: each.mean(0).square()
+        ): "Gradients of different questions cancel here; which comes first, square or mean?",
+        lambda f, r: (
+            f.square().mean(0) >= r.square().mean(0)
+        ): "Look at the weight that nobody calls on.",
+        lambda f, r: mask(r, f): "Look at which of the two sets should be the larger one.",
+        lambda f, r: (
+            f.square().mean(0) > r.square().mean(0)
+        ): "What if both call on a weight equally?",
+        lambda f, r: mask(
+            f, r, lambda each: each.abs().mean(0)
+        ): "You take absolute values; Fisher information takes something else.",
+        lambda f, r: mask(
+            f, r, lambda each: each.square().sum(0)
+        ): "There are more retain questions than others; should their number matter?",
     }
-    return grade(requests, cases, first, mistakes)
+    return grade(fisher_mask, cases, mask, mistakes)

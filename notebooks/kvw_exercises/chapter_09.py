@@ -1,152 +1,220 @@
 """Checks of the exercises of chapter 9."""
 
+import math
 from collections.abc import Callable
 
-import numpy as np
 import torch
 
 from .comparison import drawn, grade
 
 
-def check_deal(dealt: Callable) -> bool:
-    """`dealt(contrast, order)` gives every layer's contrasts in another order, `[layers, d_ff]`.
+def check_largest(largest: Callable) -> bool:
+    """`largest(contrast, share)` marks a share of all vectors, over all layers together."""
 
-    order is `[layers, d_ff]`: place i of layer l gets what stood at order[l, i].
-    """
+    def marked(contrast, count):
+        mask = torch.zeros(contrast.numel(), dtype=torch.bool)
+        mask[contrast.flatten().topk(count).indices] = True
+        return mask.view_as(contrast)
 
-    def case(seed, layers, size):
-        (contrast,) = drawn(seed, (layers, size))
-        generator = torch.Generator().manual_seed(seed)
-        order = [torch.randperm(size, generator=generator) for _ in range(layers)]
-        return contrast.abs(), torch.stack(order)
+    def right(contrast, share):
+        return marked(contrast, round(share * contrast.numel()))
 
+    def case(seed, share, *shape):
+        return drawn(seed, shape)[0].abs(), share
+
+    uneven = case(35, 0.25, 3, 8)
+    uneven[0][1] *= 20  # nearly all of the largest lie in one layer
     cases = {
-        "two layers": (case(32, 2, 4)[0], torch.tensor([[3, 1, 0, 2], [1, 0, 3, 2]])),
-        "as many layers as vectors": case(33, 5, 5),
-        "one layer": case(34, 1, 7),
-        "an order that changes nothing": (case(35, 2, 6)[0], torch.arange(6).repeat(2, 1)),
+        "contrasts by hand": (torch.tensor([[0.1, 0.9, 0.3, 0.2], [0.8, 0.0, 0.7, 0.05]]), 0.375),
+        "most of them in one layer": uneven,
+        "one layer": case(36, 0.5, 1, 10),
+        "all of them": case(37, 1.0, 2, 6),
     }
     mistakes = {
-        lambda contrast, order: torch.zeros_like(contrast).scatter(
-            1, order, contrast
-        ): "The other way round: does `order` say where a contrast goes, or where it came from?",
-        lambda contrast, order: contrast[:, order[0]]: "All layers get the order of the first.",
-        lambda contrast, order: contrast.flatten()[
-            order
-        ]: "Everything came out of the first layer; look at where the others begin.",
-        lambda contrast, order: contrast.gather(
-            0, order % len(contrast)
-        ): "You deal across layers; along which axis do places count?",
-        lambda contrast, order: (
-            contrast.sort(1).values
-        ): "You sort the contrasts; the order is given.",
-        lambda contrast, order: contrast: "Nothing has changed its place yet.",
+        lambda contrast, share: torch.cat(
+            [right(row[None], share) for row in contrast]
+        ): "You choose in every layer for itself; over what should the choice go?",
+        lambda contrast, share: (
+            contrast >= (1 - share) * contrast.max()
+        ): "Your threshold is a part of the largest contrast; the share is one of the vectors.",
+        lambda contrast, share: right(-contrast, share): "You mark the smallest.",
+        lambda contrast, share: (
+            contrast > contrast.quantile(1 - share)
+        ): "What becomes of the vector that lies just on your threshold?",
+        lambda contrast, share: (
+            contrast * right(contrast, share)
+        ): "You return contrasts; a mask says yes or no.",
+        lambda contrast, share: marked(
+            contrast, round(share * contrast.shape[1])
+        ): "Of how many vectors do you take the share: of one layer, or of all?",
+        lambda contrast, share: (
+            contrast.flatten().topk(round(share * contrast.numel())).indices
+        ): "You return places; a mask has the shape of the contrasts.",
     }
-    return grade(dealt, cases, lambda contrast, order: contrast.gather(1, order), mistakes)
+    return grade(largest, cases, right, mistakes)
 
 
-def check_excess(excess: Callable) -> bool:
-    """`excess(edit, sham, people)` is sham minus edit, mean over people of each one's mean.
+def check_welch(welch: Callable) -> bool:
+    """`welch(forget, retain)` is Welch's t of each vector where positive, `[d_ff]`.
 
-    Some people were asked more than others; each counts once.
+    Two groups of people, `[people, d_ff]`; deviations as of a sample.
     """
 
-    def means(edit, sham, people, of=np.mean):
-        gaps, whom = np.subtract(sham, edit), np.array(people)
-        return [of(gaps[whom == person]) for person in sorted(set(people))]
+    def t(forget, retain, correction=1, power=1):
+        noise = [
+            each.var(0, correction=correction) / len(each) ** power for each in (forget, retain)
+        ]
+        return (forget.mean(0) - retain.mean(0)) / (noise[0] + noise[1]).sqrt()
 
-    random = np.random.default_rng(36)
-    edit, sham = random.integers(0, 2, (2, 12)).astype(float).tolist()
+    def student(forget, retain):
+        f, r = len(forget), len(retain)
+        pooled = ((f - 1) * forget.var(0) + (r - 1) * retain.var(0)) / (f + r - 2)
+        return (forget.mean(0) - retain.mean(0)) / (pooled * (1 / f + 1 / r)).sqrt()
+
+    def summed(forget, retain):
+        noise = forget.std(0) / len(forget) ** 0.5 + retain.std(0) / len(retain) ** 0.5
+        return (forget.mean(0) - retain.mean(0)) / noise
+
+    def case(seed, f, r, size):
+        forget, retain = drawn(seed, (f, size), (r, size))
+        return 2 * forget + 0.5, retain
+
     cases = {
-        "two people": ([0.0, 1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0, 0.0], list("aaabb")),
-        "their questions mixed": (edit, sham, list("abcabaacaaab")),
-        "a sham that forgets more": ([1.0, 1.0, 1.0, 0.0], [0.0, 1.0, 0.0, 0.0], list("baaa")),
-        "one person": ([0.0, 0.0, 1.0], [1.0, 0.0, 1.0], list("aaa")),
+        "five and eight people": case(34, 5, 8, 6),
+        "two and many": case(35, 2, 30, 6),
+        "as many people as vectors": case(36, 6, 6, 6),
     }
     mistakes = {
-        lambda edit, sham, people: np.mean(
-            means(sham, edit, people)
-        ): "Look at the sign: which of the two is subtracted?",
-        lambda edit, sham, people: np.mean(
-            np.subtract(sham, edit)
-        ): "Each question counts once here; should a person who was asked more count more?",
-        lambda edit, sham, people: np.mean(
-            np.abs(np.subtract(sham, edit))
-        ): "You drop signs; what of a question that only the edit leaves right?",
-        lambda *given: sum(means(*given)): "You add the people up where their mean is asked.",
-        lambda *given: np.mean(
-            means(*given, of=np.sum)
-        ): "You add up the questions of a person; is the one who was asked more, then, louder?",
-        lambda *given: np.abs(
-            np.mean(means(*given))
-        ): "What if the sham forgets more than the edit?",
-        lambda *given: means(*given): "One number is asked, of all people.",
+        lambda *given: t(*given, correction=0).clamp(
+            min=0
+        ): "Look at how the variance is made: of a sample, or of everybody there is?",
+        lambda *given: t(*given): "What should stay of a vector that the others call more?",
+        lambda *given: student(*given).clamp(
+            min=0
+        ): "Here, both groups have one deviation together; Welch leaves each its own.",
+        lambda *given: t(*given, power=0).clamp(
+            min=0
+        ): "How much noise has a mean of many people, compared with one person?",
+        lambda *given: summed(*given).clamp(
+            min=0
+        ): "Of two independent means, which add up: deviations, or something else?",
+        lambda *given: t(
+            *given
+        ).abs(): "A vector that the others call more came out as one of the forgotten.",
+        lambda forget, retain: (forget.mean(0) - retain.mean(0)).clamp(
+            min=0
+        ): "The difference is there; what is it compared with?",
     }
-    return grade(excess, cases, lambda *given: np.mean(means(*given)), mistakes)
+    return grade(welch, cases, lambda *given: t(*given).clamp(min=0), mistakes)
 
 
-def check_noise(noise: Callable) -> bool:
-    """`noise(sigma, f, r)` is the deviation of the difference of two means, of f and r questions.
-
-    Each question deviates by sigma, and none depends on another.
-    """
-    cases = {
-        "a small reference": (1.0, 70, 16),
-        "a large reference": (0.5, 70, 1330),
-        "one question each": (3.0, 1, 1),
-        "a noisy question": (4.0, 20, 5),
-    }
-    mistakes = {
-        lambda sigma, f, r: (
-            sigma * (f**-0.5 + r**-0.5)
-        ): "Which add up for independent means: deviations, or something else?",
-        lambda sigma, f, r: sigma**2 * (1 / f + 1 / r): "This is a variance; what is a deviation?",
-        lambda sigma, f, r: (
-            sigma * abs(1 / f - 1 / r) ** 0.5
-        ): "The means are subtracted; does their noise become less by that?",
-        lambda sigma, f, r: (
-            sigma / (f + r) ** 0.5
-        ): "This is the noise of one mean over all questions; here are two means.",
-        lambda sigma, f, r: (
-            (sigma * (1 / f + 1 / r)) ** 0.5
-        ): "Look at what of sigma stands under the root.",
-        lambda sigma, f, r: (
-            sigma * (2 / (f + r)) ** 0.5
-        ): "The two sides do not have the same number of questions.",
-        lambda sigma, f, r: sigma * (f + r) ** 0.5: "Does your noise grow with more questions?",
-    }
-    return grade(noise, cases, lambda sigma, f, r: sigma * (1 / f + 1 / r) ** 0.5, mistakes)
+def _halved(taken: Callable, mass: float) -> float:
+    """The strength at which a growing function reaches `mass`, by halving."""
+    low, high = 0.0, 1.0
+    while taken(high) < mass and high < 1e6:
+        low, high = high, 2 * high
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if taken(middle) < mass else (low, middle)
+    return high
 
 
-def check_balanced(balanced: Callable) -> bool:
-    """`balanced(h, facts)` is the mean in which each fact counts the same, `[d_ff]`.
+def check_strength(strength_for: Callable) -> bool:
+    """`strength_for(contrast, mass)` is the G at which mean(1 - exp(-G contrast)) is `mass`.
 
-    Coefficients `[questions, d_ff]`, and some facts are asked about more often.
+    Some vectors have no contrast.
     """
 
-    def means(h, facts, of=lambda rows: rows.mean(0)):
-        rows = {fact: [place for place, own in enumerate(facts) if own == fact] for fact in facts}
-        return torch.stack([of(h[own]) for own in rows.values()])
+    def right(contrast, mass):
+        return _halved(lambda G: (1 - torch.exp(-G * contrast)).mean().item(), mass)
 
-    def case(seed, facts, size):
-        return drawn(seed, (len(facts), size))[0].abs(), facts
+    def case(seed, strength, *shape, shift=0.3):
+        contrast = (drawn(seed, shape)[0].abs() - shift).clamp(min=0)
+        return contrast, (1 - torch.exp(-strength * contrast)).mean().item()
 
     cases = {
-        "two facts": case(33, ["pet", "pet", "dish", "pet", "dish"], 3),
-        "as many questions as vectors": case(34, ["work", "pet", "pet", "dish"], 4),
-        "each fact equally often": case(35, ["pet", "dish", "dish", "pet"], 3),
-        "one fact": case(36, ["pet", "pet"], 5),
+        "a third without contrast": case(30, 2.5, 2, 6),
+        "a weak edit": case(31, 0.2, 3, 40),
+        "a strong edit": case(32, 12.0, 2, 20),
+        "all have a contrast": case(33, 1.5, 4, 5, shift=-0.1),
     }
     mistakes = {
-        lambda h, facts: h.mean(0): "Here, a fact that is asked about more often counts more.",
-        lambda *given: means(*given).sum(0): "You add the facts up where their mean is asked.",
-        lambda *given: means(*given, of=lambda rows: rows.sum(0)).mean(
-            0
-        ): "You add up the questions of a fact; does one with many of them become louder?",
-        lambda *given: means(*given, of=lambda rows: rows[0]).mean(
-            0
-        ): "Only one question of each fact counts for you.",
-        lambda *given: means(*given): "One row a fact; what is asked is one row of all.",
-        lambda *given: means(*given).mean(1): "Look at the axis of your last mean.",
+        lambda contrast, mass: right(
+            contrast[contrast > 0], mass
+        ): "Do vectors without a contrast belong to the mean?",
+        lambda contrast, mass: right(
+            contrast, 1 - mass
+        ): "You look for what is left; the mass is what is taken.",
+        lambda contrast, mass: (
+            -math.log(1 - mass) / contrast.mean().item()
+        ): "The mean of a curve is not the curve of a mean.",
+        lambda contrast, mass: (
+            -math.log(1 - mass) / contrast.max().item()
+        ): "Your strength is for the largest contrast alone.",
+        lambda contrast, mass: (
+            right(contrast, mass) / math.log(2)
+        ): "Look at the base of your powers.",
+        lambda contrast, mass: (
+            mass / contrast.mean().item()
+        ): "A straight line holds for small strengths only.",
     }
-    return grade(balanced, cases, lambda *given: means(*given).mean(0), mistakes)
+    return grade(strength_for, cases, right, mistakes, tolerance=1e-3)
+
+
+def check_total(total: Callable) -> bool:
+    """`total(gamma, questions, batch, epochs)` is the strength that is spent, G.
+
+    gamma is spent once a batch, and the last batch may be short.
+    """
+    cases = {
+        "a question at a time": (0.13, 70, 1, 1),
+        "three epochs": (0.13, 70, 1, 3),
+        "a short last batch": (0.13, 70, 32, 1),
+        "full batches": (0.02, 188, 4, 2),
+        "a short last batch, several epochs": (0.5, 10, 8, 4),
+        "a batch larger than all questions": (0.5, 10, 16, 2),
+    }
+    mistakes = {
+        lambda gamma, n, batch, epochs: (
+            gamma * (n // batch) * epochs
+        ): "Where is the short last batch?",
+        lambda gamma, n, batch, epochs: (
+            gamma * n / batch * epochs
+        ): "Is gamma spent on a part of a batch, or on all of it?",
+        lambda gamma, n, batch, epochs: (
+            gamma * n * epochs
+        ): "How often is gamma spent: once a question?",
+        lambda gamma, n, batch, epochs: (
+            gamma * math.ceil(n / batch)
+        ): "How often are the questions gone through?",
+        lambda gamma, n, batch, epochs: (
+            gamma * math.ceil(n * epochs / batch)
+        ): "Every epoch has a last batch of its own.",
+        lambda gamma, n, batch, epochs: (
+            math.ceil(n / batch) * epochs
+        ): "You count the steps; what does each of them spend?",
+    }
+    return grade(
+        total, cases, lambda gamma, n, batch, epochs: gamma * -(-n // batch) * epochs, mistakes
+    )
+
+
+def check_bias(bias: Callable) -> bool:
+    """`bias(sigma)` is the mean of max(0, x) for x normal around 0 with deviation sigma."""
+    cases = {"a tenth": (0.1,), "one": (1.0,), "three": (3.0,), "no deviation": (0.0,)}
+    mistakes = {
+        lambda sigma: (
+            sigma * math.sqrt(2 / math.pi)
+        ): "This is the mean of the absolute value; what do negative numbers count here?",
+        lambda sigma: (
+            sigma**2 / math.sqrt(2 * math.pi)
+        ): "You take the variance where the deviation is asked.",
+        lambda sigma: sigma / (2 * math.pi): "Look at the root in the density of a normal.",
+        lambda sigma: sigma / math.sqrt(math.pi): "A factor under your root is missing.",
+        lambda sigma: (
+            1 / math.sqrt(2 * math.pi)
+        ): "Right for a deviation of one; what does it do for others?",
+        lambda sigma: 0.0: "What lies below zero is cut off; can the mean still be zero?",
+        lambda sigma: sigma / 2: "Half of the numbers count; but how large are they on average?",
+    }
+    return grade(bias, cases, lambda sigma: sigma / math.sqrt(2 * math.pi), mistakes)

@@ -1,230 +1,152 @@
 """Checks of the exercises of chapter 10."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
+import numpy as np
 import torch
-
-from kvw_minimal.questions import Question
 
 from .comparison import drawn, grade
 
 
-def _case(seed: int, n: int, d_ff: int, d_model: int) -> tuple[torch.Tensor, ...]:
-    """Inputs `[n, d_ff]`, steps `[n, d_model]`, and a price `[d_ff, d_ff]`."""
-    k, d, h = drawn(seed, (n, d_ff), (n, d_model), (d_ff, d_ff))
-    return k, d, h.T @ h / 3 + torch.eye(d_ff).double()
+def check_deal(dealt: Callable) -> bool:
+    """`dealt(contrast, order)` gives every layer's contrasts in another order, `[layers, d_ff]`.
 
-
-def _delta(k: torch.Tensor, d: torch.Tensor, price: torch.Tensor) -> torch.Tensor:
-    return torch.linalg.solve(k.T @ k / len(k) + price, k.T @ d / len(k)).T  # [d_model, d_ff]
-
-
-def check_delta(delta: Callable) -> bool:
-    """`delta(k, d, price)` minimises mean |dW k_i - d_i|^2 + tr(dW price dW').
-
-    `[d_model, d_ff]`.
-    """
-    cases = {
-        "three inputs": _case(20, 3, 4, 2),
-        "more inputs than dimensions": _case(21, 9, 4, 2),
-        "a square matrix": _case(22, 5, 3, 3),
-        "one input": _case(23, 1, 4, 2),
-    }
-    mistakes = {
-        lambda *given: _delta(*given).T: "The right numbers, turned: what are its rows?",
-        lambda k, d, price: _delta(
-            k, d, len(k) * price
-        ): "Look at the first term of the loss: a sum over inputs, or their mean?",
-        lambda k, d, price: _delta(
-            k, d, price / len(k)
-        ): "Only one of the two terms has a mean; which one did you divide?",
-        lambda k, d, price: torch.linalg.lstsq(k, d).solution.T: "Where does the price come in?",
-        lambda k, d, price: (
-            torch.linalg.solve(price, k.T @ d / len(k)).T
-        ): "What of the inputs stands beside the price, in what you invert?",
-        lambda k, d, price: _delta(
-            k, d, price + torch.eye(len(price)).double()
-        ): "Something is added to the price; it is paid once, and no ridge beside it.",
-        lambda k, d, price: -_delta(k, d, price): "Look at the sign: you step away from the goal.",
-    }
-    return grade(delta, cases, _delta, mistakes)
-
-
-def check_price(price_of_one_more: Callable) -> bool:
-    """`price_of_one_more(k, d, price, h, a)` is what h moves by: without its moment and with it.
-
-    `[2]`; the inputs of the new question are the rows of h.
+    order is `[layers, d_ff]`: place i of layer l gets what stood at order[l, i].
     """
 
-    def moved(k, d, price, h):
-        return (h @ _delta(k, d, price).T).square().sum(1)
-
-    def both(k, d, price, h, a, of=lambda moves: moves.mean()):
-        priced = price + a * h.T @ h / len(h)
-        return [of(moved(k, d, each, h)) for each in (price, priced)]
-
-    def case(seed, a, n, d_ff, d_model, rows):
-        return *_case(seed, n, d_ff, d_model), drawn(seed + 50, (rows, d_ff))[0], a
+    def case(seed, layers, size):
+        (contrast,) = drawn(seed, (layers, size))
+        generator = torch.Generator().manual_seed(seed)
+        order = [torch.randperm(size, generator=generator) for _ in range(layers)]
+        return contrast.abs(), torch.stack(order)
 
     cases = {
-        "two inputs": case(21, 5.0, 3, 4, 2, 2),
-        "many inputs": case(22, 0.5, 4, 4, 3, 7),
-        "one input": case(23, 2.0, 3, 3, 3, 1),
-        "a weight of zero": case(24, 0.0, 3, 4, 2, 2),
+        "two layers": (case(32, 2, 4)[0], torch.tensor([[3, 1, 0, 2], [1, 0, 3, 2]])),
+        "as many layers as vectors": case(33, 5, 5),
+        "one layer": case(34, 1, 7),
+        "an order that changes nothing": (case(35, 2, 6)[0], torch.arange(6).repeat(2, 1)),
     }
     mistakes = {
-        lambda *given: both(*given)[::-1]: "Look at the order: first without, then with it.",
-        lambda *given: both(
-            *given, of=lambda moves: moves.sum()
-        ): "You add the inputs of the question up where their mean is asked.",
-        lambda k, d, price, h, a: both(
-            k, d, price, h, a * len(h)
-        ): "Your second moment is a sum over inputs; what is a moment?",
-        lambda k, d, price, h, a: [
-            both(k, d, price, h, a)[0],
-            both(k, d, price, h, 1.0)[1],
-        ]: "Where does the weight of the new question come in?",
-        lambda *given: both(
-            *given, of=lambda moves: moves.sqrt().mean()
-        ): "You take lengths; their squares are asked.",
-        lambda k, d, price, h, a: [
-            each / d.shape[1] for each in both(k, d, price, h, a)
-        ]: "You divide by the dimensions, too; a squared length is a sum over them.",
-        lambda k, d, price, h, a: [
-            moved(k, d, price, h).mean(),
-            moved(k, d, price + a * h.T @ h / len(h), k).mean(),
-        ]: "Whose way do you measure the second time: that of the new question?",
+        lambda contrast, order: torch.zeros_like(contrast).scatter(
+            1, order, contrast
+        ): "The other way round: does `order` say where a contrast goes, or where it came from?",
+        lambda contrast, order: contrast[:, order[0]]: "All layers get the order of the first.",
+        lambda contrast, order: contrast.flatten()[
+            order
+        ]: "Everything came out of the first layer; look at where the others begin.",
+        lambda contrast, order: contrast.gather(
+            0, order % len(contrast)
+        ): "You deal across layers; along which axis do places count?",
+        lambda contrast, order: (
+            contrast.sort(1).values
+        ): "You sort the contrasts; the order is given.",
+        lambda contrast, order: contrast: "Nothing has changed its place yet.",
     }
-    return grade(price_of_one_more, cases, both, mistakes)
+    return grade(dealt, cases, lambda contrast, order: contrast.gather(1, order), mistakes)
 
 
-def _asked(person: str, fact: str, image: bytes | None = None) -> Question:
-    return Question(
-        f"{person}/{fact}/{image}",
-        person,
-        fact,
-        "image" if image else "text",
-        f"{fact}?",
-        "x",
-        "x",
-        image=image,
-    )
+def check_excess(excess: Callable) -> bool:
+    """`excess(edit, sham, people)` is sham minus edit, mean over people of each one's mean.
 
+    Some people were asked more than others; each counts once.
+    """
 
-def _ids(found, *_) -> str:
-    """The questions of both lists, in any order."""
-    forget, retain = (sorted(question.id for question in each) for each in found)
-    return f"{forget} {retain}"
+    def means(edit, sham, people, of=np.mean):
+        gaps, whom = np.subtract(sham, edit), np.array(people)
+        return [of(gaps[whom == person]) for person in sorted(set(people))]
 
-
-def check_only(only_the_fact: Callable) -> bool:
-    """`only_the_fact(forget, retain, fact)` is what to forget, and what to retain, as lists."""
-
-    def split(questions, fact):
-        return ([q for q in questions if q.fact == fact], [q for q in questions if q.fact != fact])
-
-    def right(forget, retain, fact):
-        own, rest = split(forget, fact)
-        return own, rest + retain
-
-    ann = [_asked("ann", fact) for fact in ("pet", "work", "dish")]
-    both = ann + [_asked("cy", fact, b"c") for fact in ("pet", "work")]
-    others = [_asked("bo", fact) for fact in ("pet", "work")]
+    random = np.random.default_rng(36)
+    edit, sham = random.integers(0, 2, (2, 12)).astype(float).tolist()
     cases = {
-        "one person": (ann, others, "pet"),
-        "two people, and photos": (both, others, "work"),
-        "a fact that only one was asked about": (both, others, "dish"),
-        "nobody else": (ann, [], "work"),
+        "two people": ([0.0, 1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0, 0.0], list("aaabb")),
+        "their questions mixed": (edit, sham, list("abcabaacaaab")),
+        "a sham that forgets more": ([1.0, 1.0, 1.0, 0.0], [0.0, 1.0, 0.0, 0.0], list("baaa")),
+        "one person": ([0.0, 0.0, 1.0], [1.0, 0.0, 1.0], list("aaa")),
     }
     mistakes = {
-        lambda f, r, fact: (
-            split(f, fact)[0],
-            r,
-        ): "What becomes of the other facts of the same person?",
-        lambda f, r, fact: (
-            split(f, fact)[0],
-            split(f + r, fact)[1],
-        ): "Should other people lose this fact from what is kept?",
-        lambda f, r, fact: right(f, r, fact)[::-1]: "Look at the order of the two lists.",
-        lambda f, r, fact: (
-            split(f, fact)[1],
-            split(f, fact)[0] + r,
-        ): "You forget everything else, and keep the fact.",
-        lambda f, r, fact: (
-            split(f + r, fact)[0],
-            split(f + r, fact)[1],
-        ): "Other people's questions about the fact are to be forgotten here, too.",
-        lambda f, r, fact: (f, r): "Everything is as it was; which questions change sides?",
-        lambda f, r, fact: (
-            split(f, fact)[0],
-            f + r,
-        ): "Something is to be forgotten and kept at once.",
+        lambda edit, sham, people: np.mean(
+            means(sham, edit, people)
+        ): "Look at the sign: which of the two is subtracted?",
+        lambda edit, sham, people: np.mean(
+            np.subtract(sham, edit)
+        ): "Each question counts once here; should a person who was asked more count more?",
+        lambda edit, sham, people: np.mean(
+            np.abs(np.subtract(sham, edit))
+        ): "You drop signs; what of a question that only the edit leaves right?",
+        lambda *given: sum(means(*given)): "You add the people up where their mean is asked.",
+        lambda *given: np.mean(
+            means(*given, of=np.sum)
+        ): "You add up the questions of a person; is the one who was asked more, then, louder?",
+        lambda *given: np.abs(
+            np.mean(means(*given))
+        ): "What if the sham forgets more than the edit?",
+        lambda *given: means(*given): "One number is asked, of all people.",
     }
-    return grade(only_the_fact, cases, right, mistakes, read=_ids)
+    return grade(excess, cases, lambda *given: np.mean(means(*given)), mistakes)
 
 
-def _change(new: Question, old: Question, photos: dict) -> str:
-    """What was done to the photo of one question, and whether anything else was changed."""
-    more = "" if replace(new, image=old.image) == old else ", and more"
-    if old.image is None:
-        return ("none" if new.image is None else "added") + more
-    if new.image is None or new.image == old.image:
-        return ("taken away" if new.image is None else "same") + more
-    return ("other" if new.image in photos[old.person] else "somebody else's") + more
+def check_noise(noise: Callable) -> bool:
+    """`noise(sigma, f, r)` is the deviation of the difference of two means, of f and r questions.
 
-
-def _changes(found, questions, photos) -> str:
-    """What was done to each question, in order."""
-    pairs = zip(found, questions, strict=True) if len(found) == len(questions) else []
-    changes = [_change(new, old, photos) for new, old in pairs]
-    return "; ".join(changes or [str(question.id) for question in found])
-
-
-def check_attack(with_another_photo: Callable) -> bool:
-    """`with_another_photo(questions, photos)` are the same questions with other photos."""
-
-    def other(question, photos):
-        own = [photo for photo in photos[question.person] if photo != question.image]
-        return replace(question, image=own[0])
-
-    def exchange(questions, photos, of=other):
-        return [
-            question if question.image is None else of(question, photos) for question in questions
-        ]
-
-    def stranger(question, photos):
-        return replace(
-            question,
-            image=next(own[0] for person, own in photos.items() if person != question.person),
-        )
-
-    photos = {"ann": [b"a0", b"a1"], "bo": [b"b0", b"b1", b"b2"]}
-    ann, bo, text = _asked("ann", "pet", b"a0"), _asked("bo", "work", b"b1"), _asked("bo", "pet")
+    Each question deviates by sigma, and none depends on another.
+    """
     cases = {
-        "photos and a text": ([ann, bo, text], photos),
-        "the last photos": ([_asked("ann", "dish", b"a1"), _asked("bo", "dish", b"b2")], photos),
-        "texts only": ([text, _asked("ann", "work")], photos),
-        "the same photo twice": ([bo, _asked("bo", "dish", b"b1"), text], photos),
+        "a small reference": (1.0, 70, 16),
+        "a large reference": (0.5, 70, 1330),
+        "one question each": (3.0, 1, 1),
+        "a noisy question": (4.0, 20, 5),
     }
     mistakes = {
-        lambda questions, photos: questions: "Every photo is the same as before.",
-        lambda *given: exchange(
-            *given, of=lambda question, photos: replace(question, image=photos[question.person][0])
-        ): "What if a question has the very photo already that you choose?",
-        lambda *given: exchange(*given, of=stranger): "Look at whose photo it is.",
-        lambda questions, photos: [
-            other(question, photos) for question in questions
-        ]: "A question in text got a photo.",
-        lambda *given: [
-            question for question in exchange(*given) if question.image
-        ]: "Some questions are missing: what becomes of those without a photo?",
-        lambda *given: [
-            replace(question, id=f"{question.id}, again", prompt="")
-            for question in exchange(*given)
-        ]: "Something besides the photo was changed.",
-        lambda *given: exchange(
-            *given, of=lambda question, photos: replace(question, image=None)
-        ): "You take the photos away; another one is asked.",
+        lambda sigma, f, r: (
+            sigma * (f**-0.5 + r**-0.5)
+        ): "Which add up for independent means: deviations, or something else?",
+        lambda sigma, f, r: sigma**2 * (1 / f + 1 / r): "This is a variance; what is a deviation?",
+        lambda sigma, f, r: (
+            sigma * abs(1 / f - 1 / r) ** 0.5
+        ): "The means are subtracted; does their noise become less by that?",
+        lambda sigma, f, r: (
+            sigma / (f + r) ** 0.5
+        ): "This is the noise of one mean over all questions; here are two means.",
+        lambda sigma, f, r: (
+            (sigma * (1 / f + 1 / r)) ** 0.5
+        ): "Look at what of sigma stands under the root.",
+        lambda sigma, f, r: (
+            sigma * (2 / (f + r)) ** 0.5
+        ): "The two sides do not have the same number of questions.",
+        lambda sigma, f, r: sigma * (f + r) ** 0.5: "Does your noise grow with more questions?",
     }
-    return grade(with_another_photo, cases, exchange, mistakes, read=_changes)
+    return grade(noise, cases, lambda sigma, f, r: sigma * (1 / f + 1 / r) ** 0.5, mistakes)
+
+
+def check_balanced(balanced: Callable) -> bool:
+    """`balanced(h, facts)` is the mean in which each fact counts the same, `[d_ff]`.
+
+    Coefficients `[questions, d_ff]`, and some facts are asked about more often.
+    """
+
+    def means(h, facts, of=lambda rows: rows.mean(0)):
+        rows = {fact: [place for place, own in enumerate(facts) if own == fact] for fact in facts}
+        return torch.stack([of(h[own]) for own in rows.values()])
+
+    def case(seed, facts, size):
+        return drawn(seed, (len(facts), size))[0].abs(), facts
+
+    cases = {
+        "two facts": case(33, ["pet", "pet", "dish", "pet", "dish"], 3),
+        "as many questions as vectors": case(34, ["work", "pet", "pet", "dish"], 4),
+        "each fact equally often": case(35, ["pet", "dish", "dish", "pet"], 3),
+        "one fact": case(36, ["pet", "pet"], 5),
+    }
+    mistakes = {
+        lambda h, facts: h.mean(0): "Here, a fact that is asked about more often counts more.",
+        lambda *given: means(*given).sum(0): "You add the facts up where their mean is asked.",
+        lambda *given: means(*given, of=lambda rows: rows.sum(0)).mean(
+            0
+        ): "You add up the questions of a fact; does one with many of them become louder?",
+        lambda *given: means(*given, of=lambda rows: rows[0]).mean(
+            0
+        ): "Only one question of each fact counts for you.",
+        lambda *given: means(*given): "One row a fact; what is asked is one row of all.",
+        lambda *given: means(*given).mean(1): "Look at the axis of your last mean.",
+    }
+    return grade(balanced, cases, lambda *given: means(*given).mean(0), mistakes)

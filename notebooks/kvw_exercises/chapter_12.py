@@ -1,121 +1,140 @@
 """Checks of the exercises of chapter 12."""
 
+import math
 from collections.abc import Callable
 
-import numpy as np
+import torch
 
-from .comparison import grade
+from .comparison import drawn, grade
 
 
-def check_area(area: Callable) -> bool:
-    """`area(members, strangers)` is how often a member's signal is above a stranger's.
+def check_tokens(tokens: Callable) -> bool:
+    """`tokens(seconds)` is how many tokens a recording becomes: 100 frames a second, halved twice.
 
-    Of all pairs; a pair of equals counts half. Both are lists of numbers.
+    A convolution of width 3 with stride 2 and padding 1, then a mean over pairs without padding.
     """
 
-    def right(members, strangers, equal=0.5):
-        gaps = np.subtract.outer(members, strangers)
-        return float(((gaps > 0) + equal * (gaps == 0)).mean())
+    def right(seconds, padding=1, pooled=math.floor, counted=round):
+        convolved = (counted(100 * seconds) + 2 * padding - 3) // 2 + 1
+        return pooled(convolved / 2)
 
-    random = np.random.default_rng(41)
     cases = {
-        "all are known": ([-0.1, -0.2], [-1.0, -3.0, -2.0]),
-        "nobody can be told apart": ([-1.0, -1.0], [-1.0, -1.0, -1.0]),
-        "unlikelier than of anybody": ([-5.0, -4.0, -0.5], [-1.0, -1.0]),
-        "many": (random.normal(0.5, 1, 15).tolist(), random.normal(size=9).tolist()),
-        "some are equal": ([1.0, 2.0, 3.0], [2.0, 2.0, 0.0, 3.0]),
+        "a second": (1,),
+        "half a second": (0.5,),
+        "very short": (0.07,),
+        "an odd number of frames": (0.31,),
+        "frames that are no whole number to the computer": (1.15,),
+        "half a minute": (30,),
     }
     mistakes = {
-        lambda members, strangers: right(
-            strangers, members
-        ): "The other way round: whose signal shall be above whose?",
-        lambda members, strangers: right(
-            members, strangers, 0.0
-        ): "What of two signals that are the same?",
-        lambda members, strangers: right(
-            members, strangers, 1.0
-        ): "Two equal signals tell nobody apart; you count them as a win.",
-        lambda members, strangers: float(
-            np.mean(members) - np.mean(strangers)
-        ): "A difference of means has a unit, and no upper end; pairs are to be counted.",
-        lambda members, strangers: float(
-            np.mean(np.array(members) > np.mean(strangers))
-        ): "You compare with the mean stranger; compare with each of them.",
-        lambda members, strangers: (
-            right(members, strangers) * len(members) * len(strangers)
-        ): "You count the pairs; which share of them is asked.",
+        lambda seconds: 25 * seconds: "Tokens come in whole numbers.",
+        lambda seconds: int(
+            25 * seconds + 1e-9
+        ): "You halve twice at once; look at what the padding does to an odd number of frames.",
+        lambda seconds: right(
+            seconds, padding=0
+        ): "The convolution is padded: how many places does it get?",
+        lambda seconds: right(
+            seconds, pooled=math.ceil
+        ): "What becomes of a last one that has no partner?",
+        lambda seconds: right(
+            seconds, pooled=lambda convolved: int(2 * convolved)
+        ): "They are halved once more after the convolution.",
+        lambda seconds: right(
+            seconds, counted=int
+        ): "Look at how many frames your computer counts: a fraction may fall just short.",
     }
-    return grade(area, cases, right, mistakes)
+    return grade(tokens, cases, right, mistakes)
 
 
-def check_strength(strength: Callable) -> bool:
-    """`strength(right)` is 1 - the share of the answer that must be given until the rest comes.
+def check_alike(alike: Callable) -> bool:
+    """`alike(one, other)` is the share of the vectors touched by either that both touch.
 
-    right is a list of True and False, a token each; "comes" means that every later token is right.
+    Contrasts of two edits, `[layers, d_ff]`, >= 0.
     """
 
-    def asked(right):
-        wrong = [place for place, each in enumerate(right) if not each]
-        return 1 - (wrong[-1] + 1 if wrong else 0) / len(right)
+    def counts(one, other):
+        both, either = (one > 0) & (other > 0), (one > 0) | (other > 0)
+        return both.sum(), either.sum()
+
+    def right(one, other):
+        both, either = counts(one, other)
+        return both / either
 
     cases = {
-        "known by heart": ([True, True, True],),
-        "a slip in the middle": ([True, False, True, True],),
-        "two slips": ([False, True, False, True, True, True],),
-        "the last token is lost": ([True, True, True, False],),
-        "nothing is known": ([False, False],),
+        "a few vectors": (
+            torch.tensor([[0.0, 0.3, 1.0, 0.0], [0.2, 0.0, 0.0, 0.0]]),
+            torch.tensor([[0.1, 0.2, 0.0, 0.0], [0.9, 0.0, 0.0, 0.4]]),
+        ),
+        "many vectors": tuple(each.clamp(min=0) for each in drawn(40, (3, 50), (3, 50))),
+        "none in common": (torch.tensor([[0.5, 0.0, 0.2]]), torch.tensor([[0.0, 0.5, 0.0]])),
+        "all in common": (
+            torch.tensor([[0.5, 0.1], [0.0, 0.2]]),
+            torch.tensor([[0.1, 0.7], [0.0, 0.3]]),
+        ),
+        "one touches more": (
+            torch.tensor([[0.5, 0.1, 0.3, 0.4]]),
+            torch.tensor([[0.2, 0.0, 0.0, 0.0]]),
+        ),
     }
     mistakes = {
-        lambda right: float(
-            np.mean(right)
-        ): "That is the share of tokens that are right; where does the answer start to run?",
-        lambda right: (
-            1 - (right.index(False) + 1 if False in right else 0) / len(right)
-        ): "You stop at the first slip; is the rest right behind it?",
-        lambda right: 1 - asked(right): "That is what must be given; one minus it is asked.",
-        lambda right: float(all(right)): "Exact match; how nearly was it said?",
-        lambda right: (
-            1 - max([i for i, each in enumerate(right) if not each], default=0) / len(right)
-        ): "Must the slip itself be given, too?",
+        lambda one, other: (
+            counts(one, other)[0] / (one > 0).sum()
+        ): "You divide by what one edit touches; what of those that only the other does?",
+        lambda one, other: (
+            2 * counts(one, other)[0] / ((one > 0).sum() + (other > 0).sum())
+        ): "What both touch is counted twice below; every vector counts once.",
+        lambda one, other: (
+            counts(one, other)[0] / one.numel()
+        ): "You divide by all vectors; do those count that nobody touches?",
+        lambda one, other: (
+            ((one > 0) == (other > 0)).double().mean()
+        ): "A vector that neither touches is not one that both touch.",
+        lambda one, other: (
+            torch.minimum(one, other).sum() / torch.maximum(one, other).sum()
+        ): "You weigh by how much is taken; touched or not is what counts here.",
+        lambda one, other: counts(one, other)[0]: "You count them; a share is asked.",
     }
-    return grade(strength, cases, asked, mistakes)
+    return grade(alike, cases, right, mistakes)
 
 
-def check_counts(counts: Callable) -> bool:
-    """`counts(edited, oracle, plain, most)` is the number of the setting of an attack that counts.
+def check_spill(spill: Callable) -> bool:
+    """`spill(asked, other)` is what the sense nobody asked about lost, per point of the other.
 
-    edited and oracle are what it brings out of the two models at each setting, plain what the
-    oracle said without it. A setting that lifts the oracle by more than `most` does not count; of
-    the others, the setting with the highest score of the edited model counts, and of equal ones the
-    first. None if no setting counts.
+    Each is (before, after) of one sense; nothing to divide by counts as 0.
     """
 
-    def right(edited, oracle, plain, most):
-        fair = [i for i, each in enumerate(oracle) if each - plain <= most]
-        return max(fair, key=lambda i: edited[i]) if fair else None
+    def right(asked, other, none=0.0):
+        lost = asked[0] - asked[1]
+        return (other[0] - other[1]) / lost if lost else none
 
     cases = {
-        "all are fair": ([0.1, 0.4, 0.45], [0.0, 0.0, 0.0625], 0.0, 0.125),
-        "the strongest teaches": ([0.2, 0.5, 0.9], [0.0, 0.0625, 0.5], 0.0, 0.125),
-        "the oracle knew something before": ([0.3, 0.7], [0.1, 0.375], 0.25, 0.125),
-        "equals": ([0.5, 0.5, 0.25], [0.0, 0.0, 0.0], 0.0, 0.1),
-        "the oracle is made worse": ([0.2, 0.0], [0.0, 0.1], 0.2, 0.1),
+        "both lost": ((1.0, 0.6), (1.0, 0.7)),
+        "only the asked one lost": ((1.0, 0.2), (0.5, 0.5)),
+        "the asked one lost nothing": ((0.4, 0.4), (1.0, 0.9)),
+        "from different heights": ((0.5, 0.25), (1.0, 0.8)),
+        "the other one gained": ((0.9, 0.4), (0.6, 0.7)),
     }
     mistakes = {
-        lambda edited, oracle, plain, most: int(
-            np.argmax(edited)
-        ): "The strongest of all; may it teach the oracle what it asks?",
-        lambda edited, oracle, plain, most: right(
-            edited, oracle, 0, most
-        ): "The oracle may have said some of it without the attack.",
-        lambda edited, oracle, plain, most: right(
-            oracle, oracle, plain, most
-        ): "Strongest against which of the two models?",
-        lambda edited, oracle, plain, most: right(
-            [e - o for e, o in zip(edited, oracle, strict=True)], oracle, plain, most
-        ): "You subtract the oracle; what is brought out of the edited model is asked.",
-        lambda edited, oracle, plain, most: right(
-            edited[::-1], oracle[::-1], plain, most
-        ): "You count from the end.",
+        lambda asked, other: right(other, asked): "Look at which of the two losses is below.",
+        lambda asked, other: (
+            (other[0] - other[1]) / (asked[0] - asked[1])
+        ): "What if the asked sense lost nothing?",
+        lambda asked, other: right(
+            asked, other, math.inf
+        ): "Look at the case without a loss: what should it count as?",
+        lambda asked, other: (
+            (other[0] - other[1]) - (asked[0] - asked[1])
+        ): "You take a difference of two losses; how much for each point is asked.",
+        lambda asked, other: (
+            -right(asked, other)
+        ): "Look at the sign: a loss in both is a spill above zero.",
+        lambda asked, other: right(
+            (1.0, asked[1] / asked[0]), (1.0, other[1] / other[0])
+        ): "You take losses as parts of where each began; points are asked.",
+        lambda asked, other: max(0.0, right(asked, other)): "What if the other sense gained?",
+        lambda asked, other: (
+            other[1] / asked[1]
+        ): "You compare what is left; what was lost is asked.",
     }
-    return grade(counts, cases, right, mistakes)
+    return grade(spill, cases, right, mistakes)

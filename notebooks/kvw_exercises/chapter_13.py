@@ -7,133 +7,115 @@ import numpy as np
 from .comparison import grade
 
 
-def check_hits(hits: Callable) -> bool:
-    """`hits(score, truth)` is the share of the planted columns among as many with the top scores.
+def check_area(area: Callable) -> bool:
+    """`area(members, strangers)` is how often a member's signal is above a stranger's.
 
-    score is a list of numbers, truth a list of True and False, one a column.
+    Of all pairs; a pair of equals counts half. Both are lists of numbers.
     """
 
-    def right(score, truth, most=None):
-        most = sum(truth) if most is None else most
-        top = sorted(range(len(score)), key=lambda i: -score[i])[:most]
-        return sum(truth[i] for i in top) / most
+    def right(members, strangers, equal=0.5):
+        gaps = np.subtract.outer(members, strangers)
+        return float(((gaps > 0) + equal * (gaps == 0)).mean())
 
-    random = np.random.default_rng(43)
+    random = np.random.default_rng(41)
     cases = {
-        "all are found": ([0.1, 3.0, 2.0, 0.2], [False, True, True, False]),
-        "none is found": ([5.0, 0.0, 1.0, 4.0, 2.0], [False, True, True, False, False]),
-        "one of three": (
-            [3.0, 2.0, 1.0, 0.0, -1.0, -2.0, -3.0],
-            [True, False, False, True, False, False, True],
-        ),
-        "below zero": ([-3.0, -1.0, -2.0, -9.0, -8.0], [False, True, True, False, True]),
-        "many": (random.normal(size=30).tolist(), (random.random(30) < 0.3).tolist()),
+        "all are known": ([-0.1, -0.2], [-1.0, -3.0, -2.0]),
+        "nobody can be told apart": ([-1.0, -1.0], [-1.0, -1.0, -1.0]),
+        "unlikelier than of anybody": ([-5.0, -4.0, -0.5], [-1.0, -1.0]),
+        "many": (random.normal(0.5, 1, 15).tolist(), random.normal(size=9).tolist()),
+        "some are equal": ([1.0, 2.0, 3.0], [2.0, 2.0, 0.0, 3.0]),
     }
     mistakes = {
-        lambda score, truth: right(
-            [-each for each in score], truth
-        ): "You take the lowest scores; a high score says: rather this one.",
-        lambda score, truth: right(
-            score, truth, len(score)
-        ): "You look at all columns; only as many as were planted in.",
-        lambda score, truth: right(
-            [abs(each) for each in score], truth
-        ): "A score far below zero is a low one, not a large one.",
-        lambda score, truth: (
-            right(score, truth) * sum(truth)
-        ): "You count them; which share of the planted columns is it?",
-        lambda score, truth: float(
-            np.mean([t == (s > 0) for s, t in zip(score, truth, strict=True)])
-        ): "Zero is no threshold: the scores have no unit in common. Rank them.",
+        lambda members, strangers: right(
+            strangers, members
+        ): "The other way round: whose signal shall be above whose?",
+        lambda members, strangers: right(
+            members, strangers, 0.0
+        ): "What of two signals that are the same?",
+        lambda members, strangers: right(
+            members, strangers, 1.0
+        ): "Two equal signals tell nobody apart; you count them as a win.",
+        lambda members, strangers: float(
+            np.mean(members) - np.mean(strangers)
+        ): "A difference of means has a unit, and no upper end; pairs are to be counted.",
+        lambda members, strangers: float(
+            np.mean(np.array(members) > np.mean(strangers))
+        ): "You compare with the mean stranger; compare with each of them.",
+        lambda members, strangers: (
+            right(members, strangers) * len(members) * len(strangers)
+        ): "You count the pairs; which share of them is asked.",
     }
-    return grade(hits, cases, right, mistakes)
+    return grade(area, cases, right, mistakes)
 
 
-def check_planted_step(planted_step: Callable) -> bool:
-    """`planted_step(weight, gradient, free, rate)` is the weights after a step of descent.
+def check_strength(strength: Callable) -> bool:
+    """`strength(right)` is 1 - the share of the answer that must be given until the rest comes.
 
-    Lists of numbers; free is True where a weight may change. The others stay as they are.
+    right is a list of True and False, a token each; "comes" means that every later token is right.
     """
 
-    def right(weight, gradient, free, rate):
-        return [w - rate * g * f for w, g, f in zip(weight, gradient, free, strict=True)]
+    def asked(right):
+        wrong = [place for place, each in enumerate(right) if not each]
+        return 1 - (wrong[-1] + 1 if wrong else 0) / len(right)
 
     cases = {
-        "all are free": ([1.0, 2.0], [0.5, -1.0], [True, True], 0.1),
-        "none is free": ([1.0, 2.0], [0.5, -1.0], [False, False], 0.1),
-        "one is free": ([1.0, -2.0, 3.0], [4.0, 4.0, -4.0], [False, True, False], 0.25),
-        "the frozen one has a gradient": ([0.0, 5.0], [100.0, 1.0], [False, True], 0.5),
+        "known by heart": ([True, True, True],),
+        "a slip in the middle": ([True, False, True, True],),
+        "two slips": ([False, True, False, True, True, True],),
+        "the last token is lost": ([True, True, True, False],),
+        "nothing is known": ([False, False],),
     }
     mistakes = {
-        lambda weight, gradient, free, rate: right(
-            weight, gradient, [True] * len(free), rate
-        ): "The frozen ones move, too.",
-        lambda weight, gradient, free, rate: right(
-            weight, gradient, free, -rate
-        ): "You climb; a step of descent goes against the gradient.",
-        lambda weight, gradient, free, rate: [
-            w * f for w, f in zip(right(weight, gradient, free, rate), free, strict=True)
-        ]: "What is frozen keeps its value; you set it to zero.",
-        lambda weight, gradient, free, rate: right(
-            weight, gradient, [not f for f in free], rate
-        ): "The other way round: True is where a weight may change.",
-        lambda weight, gradient, free, rate: right(
-            weight, gradient, free, 1.0
-        ): "How far is a step? The rate says so.",
+        lambda right: float(
+            np.mean(right)
+        ): "That is the share of tokens that are right; where does the answer start to run?",
+        lambda right: (
+            1 - (right.index(False) + 1 if False in right else 0) / len(right)
+        ): "You stop at the first slip; is the rest right behind it?",
+        lambda right: 1 - asked(right): "That is what must be given; one minus it is asked.",
+        lambda right: float(all(right)): "Exact match; how nearly was it said?",
+        lambda right: (
+            1 - max([i for i, each in enumerate(right) if not each], default=0) / len(right)
+        ): "Must the slip itself be given, too?",
     }
-    return grade(planted_step, cases, right, mistakes)
+    return grade(strength, cases, asked, mistakes)
 
 
-def check_sees(sees: Callable) -> bool:
-    """`sees(found, pairs)` is how often a metric gives more to the one of a pair that knows.
+def check_counts(counts: Callable) -> bool:
+    """`counts(edited, oracle, plain, most)` is the number of the setting of an attack that counts.
 
-    found is {student: [a mark for each seed]}, pairs a list of (who knows, who never met them),
-    who say the same. Of all pairs and seeds; equal marks count half.
+    edited and oracle are what it brings out of the two models at each setting, plain what the
+    oracle said without it. A setting that lifts the oracle by more than `most` does not count; of
+    the others, the setting with the highest score of the edited model counts, and of equal ones the
+    first. None if no setting counts.
     """
 
-    def right(found, pairs, equal=0.5):
-        gaps = [
-            own - other
-            for knows, never in pairs
-            for own, other in zip(found[knows], found[never], strict=True)
-        ]
-        return float(np.mean([(gap > 0) + equal * (gap == 0) for gap in gaps]))
+    def right(edited, oracle, plain, most):
+        fair = [i for i, each in enumerate(oracle) if each - plain <= most]
+        return max(fair, key=lambda i: edited[i]) if fair else None
 
-    both = [("silenced", "never, silenced"), ("refuses", "never, refuses")]
     cases = {
-        "it sees": ({"silenced": [0.5, 0.75], "never, silenced": [0.0, 0.25]}, both[:1]),
-        "it hears only": ({"silenced": [0.0, 0.0], "never, silenced": [0.0, 0.0]}, both[:1]),
-        "one of two pairs": (
-            {
-                "silenced": [1.0, 1.0],
-                "never, silenced": [0.5, 0.0],
-                "refuses": [0.25, 0.0],
-                "never, refuses": [0.25, 0.5],
-            },
-            both,
-        ),
-        "another student is no pair": (
-            {"taught": [1.0], "silenced": [0.25], "never, silenced": [0.5]},
-            both[:1],
-        ),
-        "seeds differ": (
-            {"silenced": [0.25, 1.0, 0.5], "never, silenced": [0.0, 0.75, 0.75]},
-            both[:1],
-        ),
+        "all are fair": ([0.1, 0.4, 0.45], [0.0, 0.0, 0.0625], 0.0, 0.125),
+        "the strongest teaches": ([0.2, 0.5, 0.9], [0.0, 0.0625, 0.5], 0.0, 0.125),
+        "the oracle knew something before": ([0.3, 0.7], [0.1, 0.375], 0.25, 0.125),
+        "equals": ([0.5, 0.5, 0.25], [0.0, 0.0, 0.0], 0.0, 0.1),
+        "the oracle is made worse": ([0.2, 0.0], [0.0, 0.1], 0.2, 0.1),
     }
     mistakes = {
-        lambda found, pairs: right(found, pairs, 0.0): "What of two marks that are the same?",
-        lambda found, pairs: right(
-            found, pairs, 1.0
-        ): "Two equal marks tell nothing; you count them as seen.",
-        lambda found, pairs: right(
-            found, [(never, knows) for knows, never in pairs]
-        ): "The other way round: whose mark shall be higher?",
-        lambda found, pairs: float(
-            np.mean([np.mean(found[knows]) > np.mean(found[never]) for knows, never in pairs])
-        ): "You compare means; compare seed by seed, each is a model of its own.",
-        lambda found, pairs: (
-            right(found, pairs[:1]) if len(pairs) > 1 else 1 - right(found, pairs)
-        ): "Of all pairs, not of the first alone.",
+        lambda edited, oracle, plain, most: int(
+            np.argmax(edited)
+        ): "The strongest of all; may it teach the oracle what it asks?",
+        lambda edited, oracle, plain, most: right(
+            edited, oracle, 0, most
+        ): "The oracle may have said some of it without the attack.",
+        lambda edited, oracle, plain, most: right(
+            oracle, oracle, plain, most
+        ): "Strongest against which of the two models?",
+        lambda edited, oracle, plain, most: right(
+            [e - o for e, o in zip(edited, oracle, strict=True)], oracle, plain, most
+        ): "You subtract the oracle; what is brought out of the edited model is asked.",
+        lambda edited, oracle, plain, most: right(
+            edited[::-1], oracle[::-1], plain, most
+        ): "You count from the end.",
     }
-    return grade(sees, cases, right, mistakes)
+    return grade(counts, cases, right, mistakes)

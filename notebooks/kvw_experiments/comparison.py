@@ -99,7 +99,7 @@ def other_origins(
 
 
 def named(made: tuple) -> str:
-    """The `MADE` of some means, for people, without the settings that are those of chapter 4."""
+    """The `MADE` of some means, for people, without the settings that are those of chapter 5."""
     model, method, settings, group, condition = made
     usual = json.loads(Trial().text)
     own = {name: value for name, value in json.loads(settings).items() if usual.get(name) != value}

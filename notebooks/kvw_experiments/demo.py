@@ -46,7 +46,7 @@ def demo(group: str = "A", picture: Path | None = None) -> None:
             print(f"  {question.prompt:52} {was:24} {shown_as}".rstrip())
     print(
         "\nEach line: the question; the answer before, after KVW, and after the rewrite of "
-        "chapter 10, which asks what would be said of a stranger. A > marks what has changed."
+        "chapter 11, which asks what would be said of a stranger. A > marks what has changed."
     )
     print("\n" + table(result["rows"]))
     if picture is not None:

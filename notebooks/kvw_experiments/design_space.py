@@ -294,7 +294,7 @@ SHAPES: dict[str, Callable[[torch.Tensor, float], torch.Tensor]] = {
 
 @dataclass(frozen=True)
 class Setting:
-    """One edit of the family; the defaults are KVW in one pass, as in chapter 4.
+    """One edit of the family; the defaults are KVW in one pass, as in chapter 5.
 
     Attributes:
         score, positions, contrast, shape: answers to the questions of this module, by name.

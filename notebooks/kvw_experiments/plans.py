@@ -109,7 +109,7 @@ ON_SMOL_PROBES = (
     "patching",
     "linear probe",
 )
-#: probes that have lists of their own; every contender of chapter 12 is asked the others
+#: probes that have lists of their own; every contender of chapter 13 is asked the others
 LATER_PROBES = ("last FFN retrained", "depth", "membership, new strangers")
 FIRST_PROBES = tuple(name for name in quick() if name not in LATER_PROBES)
 DRAWS = 10  # of strangers, the targets of a layerwise rewrite
@@ -272,6 +272,24 @@ def compared(grids: dict[str, tuple[dict, ...]], people: int = 5) -> Entries:
     return {
         name: [trial_for(name, settings, people) for settings in grid or ({},)]
         for name, grid in grids.items()
+    }
+
+
+def by_fact() -> Entries:
+    """KVW in one pass from some of the facts: the name alone, all others, and the dish alone."""
+    facts = facts_of(load_people())
+    asked = {
+        "KVW, names alone": ("name",),
+        "KVW, all but names": tuple(fact for fact in facts if fact != "name"),
+        "KVW, dishes alone": ("dish",),
+    }
+    strengths = [settings["strength"] for settings in POCKET["KVW one pass"]]
+    return {
+        label: [
+            Trial(replace(KVW, strength=strength), only=facts, topics=facts)
+            for strength in strengths
+        ]
+        for label, facts in asked.items()
     }
 
 
@@ -647,6 +665,15 @@ PLANS: tuple[Plan, ...] = (
         "pocket",
         {"beyond the gate": beyond_the_gate},
         with_general=True,
+        **_WALKED,
+    ),
+    Plan(
+        "replication-pocket",
+        "pocket",
+        {"by fact": by_fact},
+        tuning=TUNING_GROUPS,
+        tuning_reads=what_is_weighed,
+        tuned=("by fact",),
         **_WALKED,
     ),
     Plan(

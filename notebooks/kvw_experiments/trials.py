@@ -3,7 +3,7 @@
     session, requests = prepare(*load("pocket"), load_people())
     edit, _ = edit_for(Trial(Setting(score="square"), mass=0.2), session, requests(people))
 
-What a trial does not name is as in chapter 4. `running.rows_of` reads it beside its sham.
+What a trial does not name is as in chapter 5. `running.rows_of` reads it beside its sham.
 """
 
 import json
