@@ -55,7 +55,7 @@ SYMBOLS = tuple(
             "`[B, T]`, 0 or 1",
             "batches",
             "Batch",
-            "03",
+            "04",
         ),
         (
             r"c_{l,i}",
@@ -79,7 +79,7 @@ SYMBOLS = tuple(
             "$10^{-12}$",
             "kvw",
             "contrast",
-            "03",
+            "04",
         ),
         (
             r"\delta",
@@ -87,25 +87,25 @@ SYMBOLS = tuple(
             "`[layers, d_ff]`, ≥ 0",
             "kvw",
             "contrast",
-            "04",
+            "05",
         ),
-        ("G", "strength of an edit", "≥ 0", "kvw", "gate", "04"),
+        ("G", "strength of an edit", "≥ 0", "kvw", "gate", "03"),
         (
             "g",
             "gate: what a knowledge vector is multiplied by",
             "`[layers, d_ff]`, in (0, 1]",
             "kvw",
             "gate",
-            "04",
+            "03",
         ),
-        (r"\gamma", "strength of one batch, $G / n$", "≥ 0", "kvw", "published", "04"),
+        (r"\gamma", "strength of one batch, $G / n$", "≥ 0", "kvw", "published", "05"),
         (
             "s, A, B",
             "LoRA: the change of a weight is $s\\,BA$",
             "`[rank, d_in]`, `[d_out, rank]`",
             "edits",
             "LowRank",
-            "05",
+            "06",
         ),
         ("p", "probability that the model gives", "0 to 1", "scores", "read", "01"),
         (
@@ -114,7 +114,7 @@ SYMBOLS = tuple(
             "0 to 1",
             "methods.losses",
             "divergence",
-            "06",
+            "07",
         ),
         (
             r"\mathrm{NLL}",
@@ -122,7 +122,7 @@ SYMBOLS = tuple(
             "nats, ≥ 0",
             "methods.losses",
             "sequence_loss",
-            "06",
+            "07",
         ),
         (
             r"\mathrm{CE}",
@@ -130,7 +130,7 @@ SYMBOLS = tuple(
             "nats a token, ≥ 0",
             "methods.losses",
             "token_loss",
-            "06",
+            "07",
         ),
         (
             r"\mathrm{KL}",
@@ -138,7 +138,7 @@ SYMBOLS = tuple(
             "nats a token, ≥ 0",
             "methods.losses",
             "divergence",
-            "06",
+            "07",
         ),
         (
             r"\Delta",
@@ -146,16 +146,16 @@ SYMBOLS = tuple(
             "nats",
             "methods.losses",
             "negative_preference",
-            "06",
+            "07",
         ),
-        (r"\beta", "how soon NPO lets go", "> 0", "methods.losses", "negative_preference", "06"),
+        (r"\beta", "how soon NPO lets go", "> 0", "methods.losses", "negative_preference", "07"),
         (
             r"\sigma",
             r"with brackets: the logistic function $1 / (1 + e^{-x})$",
             "0 to 1",
             "methods.losses",
             "negative_preference",
-            "06",
+            "07",
         ),
         (
             "w",
@@ -163,7 +163,7 @@ SYMBOLS = tuple(
             "≥ 0",
             "methods.gradients",
             "GradientDifference",
-            "06",
+            "07",
         ),
         (
             "F_f, F_r",
@@ -171,7 +171,7 @@ SYMBOLS = tuple(
             "as the weight, ≥ 0",
             "methods.fisher",
             "fisher",
-            "06",
+            "07",
         ),
         (
             "m",
@@ -179,7 +179,7 @@ SYMBOLS = tuple(
             "nats",
             "methods.least_squares",
             "effects",
-            "10",
+            "11",
         ),
         (
             "E_i",
@@ -187,7 +187,7 @@ SYMBOLS = tuple(
             "`[questions, layers, d_ff]`",
             "methods.least_squares",
             "effects",
-            "10",
+            "11",
         ),
         (
             "z_i",
@@ -195,7 +195,7 @@ SYMBOLS = tuple(
             "`[layers, d_ff]`, of any sign",
             "methods.least_squares",
             "ridge_solution",
-            "10",
+            "11",
         ),
         (
             "k_t, d_t",
@@ -203,7 +203,7 @@ SYMBOLS = tuple(
             "`[n, d_ff]`, `[n, d_model]`",
             "methods.rewrite",
             "solution",
-            "10",
+            "11",
         ),
         (
             "C",
@@ -211,7 +211,7 @@ SYMBOLS = tuple(
             "`[d_ff, d_ff]`",
             "methods.rewrite",
             "retain_covariance",
-            "10",
+            "11",
         ),
     )
 )

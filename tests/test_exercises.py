@@ -267,7 +267,7 @@ def test_a_learner_may_change_arguments_and_return_what_agrees():
 
 def test_other_right_answers_are_right():
     """Another order, another photo, another metric, another draw."""
-    one, six, seven, ten = (checks_of(number) for number in ("01", "06", "07", "10"))
+    one, six, seven, ten = (checks_of(number) for number in ("01", "07", "08", "11"))
 
     def only(forget, retain, fact):
         rest = [q for q in forget if q.fact != fact]
@@ -318,7 +318,7 @@ def ran(*cells: str, check: str = "check_alike") -> str:
     every, unread = slices.statements(sources)
     (place,) = (at for at, each in enumerate(every) if check in ast.unparse(each.node))
     call = next(part for part in ast.walk(every[place].node) if isinstance(part, ast.Call))
-    names = slices.uses_of(slices.given_to(call, checks_of("11")[check]))
+    names = slices.uses_of(slices.given_to(call, checks_of("12")[check]))
     assert not unread
     return "\n".join(ast.unparse(every[at].node) for at in slices.needed(every, place, names))
 
@@ -477,40 +477,40 @@ def marks(tmp_path_factory) -> SimpleNamespace:
 @pytest.mark.parametrize("student", SUBMISSIONS)
 def test_each_submission_has_one_row_that_says_how_it_went(marks, student):
     wanted, row = SUBMISSIONS[student][1], marks.rows[student]
-    cell = row["trouble"] if student == "unreadable" else row["03 people"]
+    cell = row["trouble"] if student == "unreadable" else row["04 people"]
     assert cell == wanted if wanted == "passed" else wanted in cell
     assert all(len(text.encode()) <= grading.MOST for text in row.values())
     if student != "unreadable":
-        assert (row["passed"], row["of"]) == (str(int(wanted == "passed")), "4")
-        assert "called in no cell" in row["03 mask"]
+        assert (row["passed"], row["of"]) == (str(int(wanted == "passed")), "3")
+        assert "called in no cell" in row["04 bias"]
 
 
 def test_a_class_is_a_table(marks):
     assert marks.count == len(SUBMISSIONS) and marks.code == 1
     assert marks.size < 20_000 and len(marks.printed) < 20_000
-    assert "16 students, 6 of 60 exercises passed; 1 students" in marks.printed
-    assert "right: 1 of 4" in marks.printed
+    assert "16 students, 6 of 45 exercises passed; 1 students" in marks.printed
+    assert "right: 1 of 3" in marks.printed
 
 
 @pytest.mark.parametrize("kind", KIN)
 def test_what_a_check_relies_on_cannot_be_replaced(tmp_path, kind):
     tricks = f"import builtins, torch, kvw_exercises.comparison\ndef trick():\n    {KIN[kind]}"
     notebook(tmp_path / "ann.ipynb", START, tricks, PEOPLE.format("trick()"))
-    row = grade_notebook(tmp_path / "ann.ipynb", 20)["03 people"]
+    row = grade_notebook(tmp_path / "ann.ipynb", 20)["04 people"]
     assert row["passed"] is False and "not graded: it replaces " in row["said"], row
 
 
 def test_a_class_of_tensors_of_ones_own_is_not_believed(tmp_path):
     wrong = "torch.zeros_like(sums.sum(0)).as_subclass(Yes)"
     notebook(tmp_path / "ann.ipynb", START, "import torch\n" + SUBCLASS, PEOPLE.format(wrong))
-    assert grade_notebook(tmp_path / "ann.ipynb", 20)["03 people"]["passed"] is False
+    assert grade_notebook(tmp_path / "ann.ipynb", 20)["04 people"]["passed"] is False
 
 
 def test_all_notebooks_of_a_student_are_one_row_and_the_better_try_counts(tmp_path, capsys):
     (tmp_path / "class" / "ann").mkdir(parents=True)
     folder = tmp_path / "class" / "ann"
-    notebook(folder / "03.ipynb", START, RIGHT)
-    notebook(folder / "03_again.ipynb", START, PEOPLE.format("None"), PEOPLE.format("sums"))
+    notebook(folder / "04.ipynb", START, RIGHT)
+    notebook(folder / "04_again.ipynb", START, PEOPLE.format("None"), PEOPLE.format("sums"))
     notebook(folder / "notes.ipynb", "print('no exercises')")
     notebook(
         folder / "08.ipynb",
@@ -523,14 +523,14 @@ def test_all_notebooks_of_a_student_are_one_row_and_the_better_try_counts(tmp_pa
     assert main([str(tmp_path / "class"), "--out", str(out)]) == 1
     (row,) = json.loads(out.read_text(encoding="utf-8"))
     assert row["student"] == "ann" and row["passed"] == 2
-    assert row["of"] == len(checks_of("03")) + len(checks_of("08"))
-    assert row["exercises"]["03 people"]["passed"] and row["exercises"]["08 bias"]["passed"]
-    assert "line 1, `def total(:`" in row["exercises"]["08 total"]["said"]
+    assert row["of"] == len(checks_of("04")) + len(checks_of("09"))
+    assert row["exercises"]["04 people"]["passed"] and row["exercises"]["09 bias"]["passed"]
+    assert "line 1, `def total(:`" in row["exercises"]["09 total"]["said"]
     assert row["trouble"] == "notes.ipynb: no chapter of kvw_exercises is imported in it"
     assert "ann: 2 of " in capsys.readouterr().out
 
 
 def test_a_table_computes_nothing_of_what_students_wrote():
     row = {"student": "=1+1", "passed": 0, "of": 1, "trouble": "", "exercises": {}}
-    row["exercises"]["03 people"] = {"passed": False, "said": "@SUM(A1)"}
-    assert flat(row)["student"] == "'=1+1" and flat(row)["03 people"] == "'@SUM(A1)"
+    row["exercises"]["04 people"] = {"passed": False, "said": "@SUM(A1)"}
+    assert flat(row)["student"] == "'=1+1" and flat(row)["04 people"] == "'@SUM(A1)"

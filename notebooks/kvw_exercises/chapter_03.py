@@ -34,11 +34,11 @@ def check_shares(shares: Callable) -> bool:
         lambda gates: (
             counted(gates)[0],
             float((gates[gates < 1] < 0.1).double().mean()) if (gates < 1).any() else 0.0,
-        ): "Below a tenth, as a share of all gates: you divide by those that are touched.",
+        ): "As a share of all gates: you divide by those that are touched.",
         lambda gates: (
             float((gates > 0.9).double().mean()),
             counted(gates)[1],
-        ): "A gate of .95 turns its vector down a little; only a gate of 1 leaves it alone.",
+        ): "A gate just under one turns its vector down a little; only a gate of one leaves it alone.",
     }
     return grade(shares, cases, counted, mistakes)
 
