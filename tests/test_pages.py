@@ -10,9 +10,12 @@ from types import SimpleNamespace
 import colab
 import pytest
 import yaml
+from docutils import nodes
+from docutils.utils import new_document
 from execute import ROOT
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
+from test_house import markdown_of
 from write_pages import PAGES
 
 pytestmark = pytest.mark.slow
@@ -160,3 +163,48 @@ def test_the_first_cell_for_colab_installs_only_where_nothing_is(monkeypatch, tm
         assert [command[:2] for command in called] == [["git", "clone"], [sys.executable, "-m"]]
         assert FORK in called[0] and Path.cwd() == tmp_path / "KVW-book" / "notebooks"
         assert sys.path[0] == str(tmp_path / "KVW-book")
+
+
+# --- predictions -----------------------------------------------------------------------------
+
+
+def chapter_page(*children: nodes.Node) -> nodes.document:
+    """A page with these parts of it, one after another."""
+    page = new_document("chapter")
+    page.extend(children)
+    return page
+
+
+def question() -> nodes.paragraph:
+    return nodes.paragraph("", "", nodes.strong("", "Your prediction."), nodes.Text(" How many?"))
+
+
+def cell(*outputs: str) -> nodes.container:
+    shown = [nodes.container("", nodes.Text(each), classes=["cell_output"]) for each in outputs]
+    return nodes.container("", nodes.container("", classes=["cell_input"]), *shown)
+
+
+def test_what_answers_a_prediction_is_folded_and_nothing_else():
+    predictions = importlib.import_module("predictions")
+    page = chapter_page(cell("first"), question(), cell("answer"), cell("last"))
+    assert predictions.fold_answers(page) == 1
+    raw, text = [each.astext() for each in page.findall(nodes.raw)], page.astext()
+    assert raw == [
+        '<details class="prediction"><summary>Compare with your prediction</summary>',
+        "</details>",
+    ]
+    opened, closed = (text.index(each) for each in raw)
+    assert text.index("first") < opened < text.index("answer") < closed < text.index("last")
+
+
+@pytest.mark.parametrize("after", [(), (nodes.paragraph("", "It is 7."),), (cell(),)])
+def test_a_prediction_without_an_output_below_it_is_refused(after):
+    with pytest.raises(ValueError, match="follows 'Your prediction. How many"):
+        importlib.import_module("predictions").fold_answers(chapter_page(question(), *after))
+
+
+def test_each_prediction_of_a_chapter_has_the_form_that_is_folded():
+    pages = sorted((ROOT / "notebooks").glob("[01]*.ipynb"))
+    asked = [(path.name, line) for path in pages for line in markdown_of(path).split("\n")]
+    asked = [(name, line) for name, line in asked if "**Your prediction" in line]
+    assert asked and [each for each in asked if "**Your prediction.** " not in each[1]] == []
