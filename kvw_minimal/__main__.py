@@ -168,7 +168,7 @@ def unlearn_command(
         typer.echo(estimate_cost.format_estimate(**asked))
         return
     result, edits = pipeline.run_unlearning(**asked, folder=save, measured=measured)
-    texts = [*(edit.describe() for edit in edits), *pipeline.tables(result)]
+    texts = [*(edit.describe() for edit in edits), *pipeline.tables(result, asked, save)]
     write_outputs("\n".join(texts), result, json_file, edits[0], save_edit)
 
 
@@ -267,6 +267,8 @@ def export_command(
     push_to_hub: Annotated[
         str | None, typer.Option(help="an id of the hub (never tried: no network here)")
     ] = None,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
 ) -> None:
     """Write a saved edit as a folder that other tools read, with a model card."""
     from huggingface_hub import create_repo, upload_folder
@@ -275,13 +277,14 @@ def export_command(
     from .benchmarks.jsonl import read_request
     from .edits import Edit
     from .zoo import load
+    from .zoo.catalogue import device_and_dtype
 
     _check_edit(edit, None)
     sharing.check_request(folder, format)
     saved = Edit.load(edit)
     rows = _of_strength(saved, read_json(scores, "rows")["rows"]) if scores else None
     asked = read_request(check) if check else None
-    loaded, processor = load(model)
+    loaded, processor = load(model, **device_and_dtype(device, dtype))
     sharing.export_edit(
         saved,
         loaded,
@@ -305,6 +308,7 @@ def export_command(
     if push_to_hub:
         create_repo(push_to_hub, exist_ok=True)
         upload_folder(repo_id=push_to_hub, folder_path=folder)
+        typer.echo(f"the folder is on the hub as {push_to_hub}")
 
 
 @app.command("check")
@@ -453,6 +457,7 @@ def _call(arguments: list[str]) -> int:
 def main() -> None:
     """Runs the command; an expected error prints one clear line, not a traceback."""
     start = time.perf_counter()
+    warnings.simplefilter("ignore", FutureWarning)  # of one dependency about another
     warnings.showwarning = lambda message, *_: typer.echo(f"warning: {message}", err=True)
     try:
         status = _call(sys.argv[1:])

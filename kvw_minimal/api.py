@@ -39,8 +39,8 @@ def request(source: str | Path | Iterable[Mapping], forget: Sequence[str] = ()) 
     """Reads a request from a file, a data set or rows in memory.
 
     Args:
-        source: a file of JSON lines or parquet, a data set of the hub, MLLMU-Bench or CLEAR
-            (`FOLDER@5` forgets five percent), a list of dicts, a `datasets.Dataset`, or
+        source: a file of JSON lines, JSON, CSV or parquet, a data set of the hub, MLLMU-Bench or
+            CLEAR (`FOLDER@5` forgets five percent), a list of dicts, a `datasets.Dataset`, or
             `strangers:A@5`, five percent of the invented people of this book. A row is one
             question, with `set`, `person`, `fact`, `prompt` and `answer`; pictures and more are
             optional (`kvw_minimal.benchmarks.jsonl`).

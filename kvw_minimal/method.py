@@ -151,7 +151,14 @@ def method_of(kind: str | type[Method], settings: dict[str, Any] | None = None) 
     """
     if isinstance(kind, str):
         if kind not in METHODS:
-            raise ValueError(f"no method {kind!r}; there are {', '.join(METHODS)}")
+            wanted = kind.replace(" ", "").lower()
+            like = [
+                name
+                for name, known in METHODS.items()
+                if wanted in (name.replace(" ", "").lower(), known.__name__.lower())
+            ]
+            hint = f"did you mean {like[0]!r}? T" if like else "t"
+            raise ValueError(f"no method {kind!r}; {hint}here are {', '.join(METHODS)}")
         kind = METHODS[kind]
     known = [field.name for field in fields(kind)]
     strange = sorted(set(settings or {}) - set(known))

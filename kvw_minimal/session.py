@@ -52,6 +52,9 @@ class Session:
         cost: counts the passes of the method at work.
         measure_once: takes the coefficients of a forget set from the one pass over both sides. No
             strength and no sham then needs a further pass.
+
+    Raises:
+        TypeError: the name of a model in its place.
     """
 
     model: nn.Module
@@ -61,6 +64,10 @@ class Session:
     cache: dict[tuple, Any] = field(default_factory=dict, repr=False)
     cost: Cost = field(default_factory=Cost, repr=False)
     measure_once: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.model, str):
+            raise TypeError(f"{self.model!r} is a name: `kvw.load` loads its model and processor")
 
     def with_end_of_turn(self, counts: bool = True) -> "Session":
         """A session whose answers include the end of the turn if it `counts`; else this session."""

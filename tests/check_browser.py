@@ -135,7 +135,7 @@ SEARCHES = {
     "oracle": ("glossary", "01_what_would_it_mean_to_forget"),
     "NPO": ("glossary", "07_the_gradient_way"),
     "undo": ("05_turning_it_down",),
-    "how do I use my own model": ("your_own", "hub_models"),
+    "how do I use my own model": ("fifteen_minutes", "your_own"),
     "which method is best": ("which_method",),
     "what is a VLM": ("vision_language_model",),
     "out of memory": ("when_something_goes_wrong",),

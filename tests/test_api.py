@@ -162,6 +162,8 @@ def test_what_cannot_be_done_is_said_before_the_work(model, request_of_five, tmp
         kvw.evaluate(*given[:2], kvw.Request(given[2].forget, given[2].retain))
     with pytest.raises(TypeError, match="is no method"):
         kvw.unlearn(*given, "KVW")
+    with pytest.raises(TypeError, match="'my_model' is a name: `kvw.load` loads"):
+        kvw.unlearn("my_model", None, given[2], kvw.KVW())
 
 
 @pytest.mark.slow

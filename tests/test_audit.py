@@ -554,10 +554,12 @@ def test_states_that_do_not_belong_together_are_refused():
 
 
 def test_without_an_oracle_strangers_stand_in_its_place(case, nothing, monkeypatch):
-    for steps in ("STEPS", "FFN_STEPS"):
-        monkeypatch.setattr(relearning_attacks, steps, (2,))
-    found = {f.label: f for f in audit.audit(*case, nothing)}
+    monkeypatch.setattr(relearning_attacks, "relearned", lambda *_: pytest.fail("trained in vain"))
+    seen = []
+    watch = seen.append
+    found = {f.label: f for f in audit.audit(*case, nothing, watch=lambda *step: watch(step))}
+    assert len(seen) == seen[0][0] and seen[0][1] == "vanilla, as taught"
     assert found["as taught"].oracle < found["as taught"].vanilla == found["as taught"].edited
     assert found["as taught"].left == pytest.approx(1.0)
-    assert not any(f.kind == "brought back" or f.before for f in found.values())
+    assert not any(f.kind in ("brought back", "membership") or f.before for f in found.values())
     assert "as taught" in audit.findings_table(found.values())

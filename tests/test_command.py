@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -400,6 +401,19 @@ def test_validate_also_asks_a_model(tmp_path, monkeypatch):
     file.write_text("".join(json.dumps(each) + "\n" for each in rows))
     done = invoke("validate", file, "--model", "tiny")
     assert done.exit_code == 0 and "asked:  Which?\ntaught: A cat.\nsaid:" in done.output
+
+
+def test_every_method_is_listed_with_settings_and_stored_price():
+    said = invoke("methods").output
+    for name, kind in METHODS.items():
+        lines = said.partition(f"{name} ({kind.__name__}): needs ")[2].splitlines()[:3]
+        assert lines[1].startswith("  settings: "), name
+        assert all(f"{field.name}={field.default!r}" in lines[1] for field in fields(kind)), name
+    assert "share=0.3 (at most 1)" in said
+    stored = json.loads((MODELS / "prices.json").read_text(encoding="utf-8"))["methods"]
+    assert stored.keys() <= METHODS.keys() and stored["KVW one pass"]["forget"] == 70
+    assert said.count("  price: ") == len(stored)
+    assert "  price: 70 passes over questions to forget, 1,330 over others, " in said
 
 
 @pytest.mark.parametrize("whole, status", [(True, 0), (False, 1)])

@@ -56,7 +56,8 @@ def test_the_wheel_carries_what_unlearning_reads(wheel):
         if name.startswith("kvw_minimal/data/")
     }
     files = [path for part in CARRIED for path in (ROOT / "data" / part).iterdir()]
-    files = [ROOT / "data" / "models" / "README.md", *(path for path in files if path.is_file())]
+    files = [path for path in files if path.is_file()]
+    files += [ROOT / "data" / "models" / name for name in ("README.md", "prices.json")]
     assert held == {str(path.relative_to(ROOT)): path.read_bytes() for path in files}
     assert sum(each.compress_size for each in wheel.infolist()) < 22e6
 
@@ -103,10 +104,10 @@ sys.path.insert(0, sys.argv[1])
 sys.modules |= dict.fromkeys(sys.argv[2].split(","))  # None: cannot be imported
 needed = sys.argv[3]
 from kvw_minimal import __main__ as command
-from kvw_minimal.evaluation import report
+from kvw_minimal.evaluation import pipeline
 
 assert command.__file__.startswith(sys.argv[1])
-whole = report.request_of
+whole = pipeline.request_of
 
 def little(*given, **where):
     session, request = whole(*given, **where)
@@ -114,7 +115,7 @@ def little(*given, **where):
     sets = {name: asked[:: len(asked) // 24 | 1] for name, asked in request.sets()}
     return session, replace(request, retain=retain[::5], eval_sets=sets)
 
-report.request_of = little
+pipeline.request_of = little
 for line in sys.stdin:
     sys.argv = ["kvw-minimal", *shlex.split(line)]
     try:

@@ -1,6 +1,7 @@
 """Anybody's questions from a file: what is read, what is refused, and with which words."""
 
 import base64
+import csv
 import io
 import json
 import re
@@ -244,6 +245,25 @@ def test_lines_of_json_need_no_extra(tmp_path, monkeypatch, name):
     module = run_module(f"kvw_minimal.benchmarks.{name}")
     if name == "jsonl":
         assert module["print_problems"](lines(tmp_path, ADA, BEN)) == 0
+
+
+def test_a_list_in_json_and_a_table_in_text_are_read(tmp_path):
+    rows = [ADA, BEN, ADA | {"set": "test"}]
+    (tmp_path / "x.json").write_text(json.dumps(rows, indent=1))
+    with (tmp_path / "x.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, list(ADA) + ["value"])
+        table.writeheader()
+        table.writerows(rows)
+    expected = read_questions(lines(tmp_path, *rows))
+    assert read_questions(tmp_path / "x.json") == read_questions(tmp_path / "x.csv") == expected
+    (tmp_path / "x.json").write_text("[1")
+    [problem] = find_problems(tmp_path / "x.json")
+    assert problem.startswith("file: ") and "save it as" in problem
+    (tmp_path / "x.csv").write_text("set,person\nforget,ada,more\n")
+    assert any(
+        "more columns" in each and "is no field" in each
+        for each in find_problems(tmp_path / "x.csv")
+    )
 
 
 def test_files_that_are_none(tmp_path):

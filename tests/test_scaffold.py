@@ -9,6 +9,7 @@ import nbformat
 import pytest
 import tiny
 
+from kvw_experiments.comparison import compare
 from kvw_experiments.scaffold import NOTEBOOKS, WHAT, forked, new
 from kvw_minimal.benchmarks.jsonl import find_problems
 
@@ -95,4 +96,6 @@ def test_a_forked_notebook_runs(tmp_path: Path):
         text=True,
     )
     assert done.returncode == 0, done.stdout[-3000:]
-    assert "passed" in done.stdout and (made / "mine.parquet").is_file()
+    assert "passed" in done.stdout
+    _, beside = compare(made / "mine.parquet")
+    assert len(beside["rows"]) == 20 and beside["without_counterpart"] == []

@@ -272,8 +272,9 @@ def test_a_card_says_what_is_missing(llama, tmp_path):
 
 def test_a_card_has_the_metadata_of_the_hub(llama, tmp_path):
     named = {"base_model": "owner/name", "license": "mit"}
+    scores = [*ROWS, *(row | {"modality": "image", "value": 0.5} for row in ROWS)]
     sharing.export_edit(
-        columns_of(llama), llama, None, tmp_path / "x", "peft", scores=[ROW], **named
+        columns_of(llama), llama, None, tmp_path / "x", "peft", scores=scores, **named
     )
     text = (tmp_path / "x" / "README.md").read_text()
     data = ModelCard(text).data
@@ -281,7 +282,9 @@ def test_a_card_has_the_metadata_of_the_hub(llama, tmp_path):
         *named.values(),
         "text-generation",
     )
-    assert data.eval_results[0].metric_value == ROW["value"] and data.library_name == "peft"
+    found = {each.dataset_config: each.metric_value for each in data.eval_results}
+    assert found == {"forget, text": 0.25, "forget, image": 0.5}
+    assert data.library_name == "peft"
     config = json.loads((tmp_path / "x" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "owner/name" and config["task_type"] == "CAUSAL_LM"
     assert "AutoModelForCausalLM.from_pretrained('owner/name'" in text
@@ -440,7 +443,8 @@ def invoke(*arguments):
 def test_a_saved_edit_is_exported(llama, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "kvw_minimal.zoo.load", lambda name: seen.append(name) or (llama, tiny.tokenizer())
+        "kvw_minimal.zoo.load",
+        lambda name, device, dtype: seen.append((name, dtype)) or (llama, tiny.tokenizer()),
     )
     columns_of(llama).save(tmp_path / "edit")
     (tmp_path / "rows.json").write_text(json.dumps({"rows": ROWS}))
@@ -459,13 +463,33 @@ def test_a_saved_edit_is_exported(llama, tmp_path, monkeypatch):
     assert done.exit_code == 0 and "as peft" in done.output, done.output
     text = (tmp_path / "x" / "README.md").read_text()
     assert "0.875" in text and NAMES[0] in text
-    assert invoke("--edit", tmp_path / "edit", tmp_path / "y").exit_code == 0
-    assert (tmp_path / "y" / "tokenizer.json").is_file() and seen == ["mine", "pocket"]
+    done = invoke("--edit", tmp_path / "edit", tmp_path / "y", "--dtype", "bfloat16")
+    assert done.exit_code == 0 and (tmp_path / "y" / "tokenizer.json").is_file()
+    assert seen == [("mine", torch.float32), ("pocket", torch.bfloat16)]
     assert NAMES[0] not in (tmp_path / "y" / "README.md").read_text()
 
 
+def test_a_folder_is_pushed_by_the_hubs_own_call(llama, tmp_path, monkeypatch):
+    """The calls are recorded: no network."""
+    calls = []
+    monkeypatch.setattr("kvw_minimal.zoo.load", lambda name, **_: (llama, tiny.tokenizer()))
+    for name in ("create_repo", "upload_folder"):
+        monkeypatch.setattr(
+            f"huggingface_hub.{name}",
+            lambda *given, of=name, **more: calls.append((of, *given, more)),
+        )
+    columns_of(llama).save(tmp_path / "edit")
+    done = invoke("--edit", tmp_path / "edit", tmp_path / "x", "--push-to-hub", "me/mine")
+    assert done.exit_code == 0 and "me/mine" in done.output, done.output
+    assert calls == [
+        ("create_repo", "me/mine", {"exist_ok": True}),
+        ("upload_folder", {"repo_id": "me/mine", "folder_path": tmp_path / "x"}),
+    ]
+    assert (tmp_path / "x" / "README.md").is_file()
+
+
 def test_a_call_that_cannot_work_loads_no_model(llama, tmp_path, monkeypatch):
-    monkeypatch.setattr("kvw_minimal.zoo.load", lambda name: pytest.fail("loaded"))
+    monkeypatch.setattr("kvw_minimal.zoo.load", lambda name, **_: pytest.fail("loaded"))
     columns_of(llama).save(tmp_path / "edit")
     (tmp_path / "rows.json").write_text("{}")
     for arguments, word in (

@@ -3,6 +3,7 @@
 import base64
 import json
 import sys
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from kvw_minimal.benchmarks.jsonl import (
 from kvw_minimal.coefficients_io import save_measured
 from kvw_minimal.edits import ColumnScaling, Edit
 from kvw_minimal.evaluation import estimate_cost, pipeline, resume
+from kvw_minimal.evaluation.progress import progress
 from kvw_minimal.evaluation.provenance import peak_memory
 from kvw_minimal.evaluation.resume import inputs_of
 from kvw_minimal.evaluation.scoring import CHOICE, nothing_to_forget
@@ -210,19 +212,55 @@ def test_nothing_to_forget_is_said_first_and_in_the_verdict(file, model, quiet, 
 
 def test_the_end_says_what_came_out_and_what_to_do(file, model, quiet):
     result, _ = unlearn(file, (0.5, 2.0))
-    *texts, step = pipeline.tables(result)
+    asked = result["provenance"]["asked"]
+    *texts, step = pipeline.tables(result, asked)
     one, two = (text for text in texts if text.startswith("KVW(strength="))
     assert "strength=0.5): of the forgotten 0.00 is left (before: 0.00)" in one
     assert "(2 shams), 0.00 [0.00, 0.00] more; there is no oracle" in two
     assert step == "next: teach the model these people, and ask again"
     result["provenance"] |= {"notes": [], "headroom": "unknown"}
-    assert pipeline.UNKNOWN in pipeline.tables(result)
-    assert pipeline.tables(result)[-1].startswith("next: none keeps 0.95 of the retained")
+    assert pipeline.UNKNOWN in pipeline.tables(result, asked)
+    assert pipeline.tables(result, asked)[-1].startswith("next: none keeps 0.95 of the retained")
     for row in result["rows"]:
         row["value"] = {"edited": 0.0, "sham": 1.0}.get(row["condition"], 1.0)
         row["value"] = 1.0 if row["set"] == "retain" else row["value"]
         row["low"] = 0.1 if row["modality"] == "all" else 0.0
-    assert "audit the edit of KVW(strength=0.5)" in pipeline.tables(result)[-1]
+    step = pipeline.tables(result, asked, Path("my folder"))[-1]
+    assert "hidden after KVW(strength=0.5): python -m kvw_minimal audit --model tiny" in step
+    assert step.endswith("--edit 'my folder/edit-0.5.safetensors' --questions mine.jsonl")
+    step = pipeline.tables(result, asked | {"questions": None})[-1]
+    assert step.endswith("--edit FILE --group A --forget-percent 5")
+
+
+@pytest.mark.parametrize(("general", "keeps"), [(1.0, True), (0.9, False)])
+def test_general_answers_must_be_kept_too(general, keeps):
+    """`KEPT` of them, as of the retained; here half of the forgotten is left, and all by a sham."""
+    values = {"forget": (1.0, 0.5), "retain": (1.0, 1.0), "general": (1.0, general)}
+    rows = [
+        {"condition": condition, "set": name, "metric": "exact_match", "value": value, "n": 4}
+        for name, pair in values.items()
+        for condition, value in zip(("vanilla", "edited"), pair, strict=True)
+    ]
+    rows.append(
+        {"condition": "edited", "set": "forget", "metric": "exact_match_beyond_sham", "low": 0.3}
+    )
+    asked = {"model": "tiny", "questions": None, "people": ["p1"]}
+    assert ("audit --model" in pipeline.next_step({KVW(2.0): rows}, asked, None)) == keeps
+
+
+def test_off_a_terminal_a_line_says_now_and_then_what_is_done(capsys):
+    with progress(3, 1, every=0.05) as bar:
+        bar.desc = "sham 2"
+        time.sleep(0.2)
+        bar.update()
+        bar.desc = "sham 3"
+        time.sleep(0.2)
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].startswith("sham 2: 1 of 3 done in 00:00, about ? left")
+    assert said[-1].startswith("sham 3: 2 of 3 done in 00:00, about 00:00 left")
+    with progress(3):
+        pass
+    assert capsys.readouterr().err == ""
 
 
 def test_what_was_asked_can_be_asked_again(file, model, quiet, tmp_path):
@@ -700,7 +738,7 @@ def test_scores_of_an_export_are_those_of_its_strength(file, model, quiet, monke
     for row in stored["rows"]:  # that can be told apart
         row |= {"value": (row["strength"] or 0) / 10, "low": 0.0, "high": 1.0}
     write_json(out / "rows.json", stored)
-    monkeypatch.setattr("kvw_minimal.zoo.load", lambda name: (model, tiny.processor()))
+    monkeypatch.setattr("kvw_minimal.zoo.load", lambda name, **_: (model, tiny.processor()))
     done = invoke(
         "export",
         tmp_path / "card",

@@ -5,6 +5,7 @@ from functools import partial
 import families
 import gone_page
 import package_page
+import price_list
 import scale_page
 
 from kvw_exhibits import museum
@@ -17,6 +18,7 @@ PAGES = {
     scale_page.PAGE: scale_page.page,
     gone_page.PAGE: gone_page.page,
     families.PAGE: families.page,
+    price_list.PAGE: price_list.page,
     MUSEUM: lambda: package_page.filled(MUSEUM, ["", museum.page()]),
     **{path: partial(str, text) for path, text in package_page.api_pages().items()},
 }

@@ -19,6 +19,7 @@ ALSO = {
     "book/to_be_forgotten": "gdpr law right erasure privacy",
     "book/when_something_goes_wrong": "error out of memory windows install gpu cuda problem",
     "book/which_method": "which method best compare choose recommend",
+    "book/fifteen_minutes": "use own my model people tutorial first hugging face",
     "book/your_own": "use own my model people data custom hugging face",
     "book/hub_models": "hugging face hub llava qwen own model",
     "book/related_work": "paper papers literature",

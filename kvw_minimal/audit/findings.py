@@ -1,7 +1,8 @@
 """A verdict from the results of the probes, by a stated rule: quiet, or gone as far as they see."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -13,7 +14,17 @@ from ..methods.controls import Vanilla
 from ..methods.counterfactuals import counterfactual_people, substitute_subject
 from ..results import text_table
 from ..session import Session
-from .probes import PROBES, RELEARNING, control_label, examine, probe_of, quick, reading
+from .probes import (
+    MEMBERSHIP,
+    PROBES,
+    RELEARNING,
+    control_label,
+    examine,
+    probe_of,
+    quick,
+    reading,
+    unseen,
+)
 
 MARGIN = 0.2  # the smallest lead of vanilla over the oracle with which a probe can show anything
 #: the largest rise of the oracle under an attack (a larger one means that the attack teaches the
@@ -203,7 +214,7 @@ def verdict(findings: Iterable[Finding]) -> tuple[str, list[Finding]]:
         f
         for f in findings
         if f.applies
-        and f.kind == "membership"
+        and f.kind == MEMBERSHIP
         and not f.before
         and f.high < 0
         and f.oracle - f.edited >= MARGIN
@@ -218,39 +229,51 @@ def audit(
     oracle: Edit | None = None,
     sham: Edit | None = None,
     long: bool = False,
+    watch: Callable[[int, str], object] = unseen,
 ) -> list[Finding]:
     """Runs all probes on an edit, on the unedited model and on an oracle.
 
     Args:
         long: whether to run the probes that take many minutes, too (`Probe.long`).
         oracle: the oracle, as an edit of the same model. Without it, the unedited model answers
-            the same questions about counterfactual people, and probes that need the unedited model
-            are left out.
+            the same questions about counterfactual people; attacks by training, membership and
+            probes that need the unedited model are left out.
         sham: the same edit, made for other people. No attack is run on it.
+        watch: called before each probe with the number of all, and with condition and name.
 
     Raises:
         ValueError: no oracle is given, and the questions cannot be asked about other people.
     """
     unedited, _ = make_edit(session, request, Vanilla())
-    names = list(PROBES) if long else quick()
-    rows = {
-        "vanilla": examine(session, request, unedited, names),
-        "edited": examine(session, request, edit, names),
-    }
     if oracle is None:
-        counterfactual = replace(
-            request, forget=substitute_subject(request.forget, counterfactual_people(request))
-        )
-        rows["oracle"] = examine(
-            session,
-            counterfactual,
-            unedited,
-            (name for name in reading() if not PROBES[name].before),
-        )
+        people = counterfactual_people(request)
+        others = replace(request, forget=substitute_subject(request.forget, people))
+        # strangers are no reference for membership: it is another for an oracle of these people
+        names = [
+            name
+            for name in reading()
+            if not PROBES[name].before and PROBES[name].kind != MEMBERSHIP
+        ]
+        reference = (others, unedited, names)
     else:
-        rows["oracle"] = examine(session, request, oracle, names)
+        names = list(PROBES) if long else quick()
+        reference = (request, oracle, names)
+    asked = {
+        "vanilla": (request, unedited, names),
+        "edited": (request, edit, names),
+        "oracle": reference,
+    }
     if sham is not None:
-        rows["sham"] = examine(session, request, sham, reading())
+        asked["sham"] = (request, sham, reading())
+    steps = sum(len(probes) for _, _, probes in asked.values())
+
+    def told(condition: str, name: str) -> None:
+        watch(steps, f"{condition}, {name}")
+
+    rows = {
+        condition: examine(session, *given, partial(told, condition))
+        for condition, given in asked.items()
+    }
     return judge(rows)
 
 

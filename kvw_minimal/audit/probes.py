@@ -11,8 +11,8 @@ from ..forget_request import Request
 from ..questions import Question
 from ..session import Session
 
-PROMPTING, RELEARNING = "said another way", "brought back"
-PROBE_KINDS = (PROMPTING, "membership", RELEARNING, "inside", "receipt")
+PROMPTING, MEMBERSHIP, RELEARNING = "said another way", "membership", "brought back"
+PROBE_KINDS = (PROMPTING, MEMBERSHIP, RELEARNING, "inside", "receipt")
 #: result of a probe: the questions that it asked, and a score for each, `[questions]` in [0, 1]
 Answers = tuple[list[Question], np.ndarray]
 NOTHING: Answers = ([], np.zeros(0))
@@ -112,14 +112,23 @@ def reading() -> list[str]:
     return [name for name in quick() if PROBES[name].kind != RELEARNING]
 
 
+def unseen(*step: object) -> None:
+    """Shows no progress."""
+
+
 def examine(
-    session: Session, request: Request, edit: Edit, names: Iterable[str] | None = None
+    session: Session,
+    request: Request,
+    edit: Edit,
+    names: Iterable[str] | None = None,
+    watch: Callable[[str], object] = unseen,
 ) -> list[dict]:
     """Runs probes on an edited model: one row for each probe, setting, modality and person.
 
     Args:
         edit: an edit that is not on the model yet. Edit and model stay as they are.
         names: names of the probes; default: those of `quick`.
+        watch: called with the name of each probe before it runs.
 
     Raises:
         KeyError: a probe has an unknown name.
@@ -128,6 +137,7 @@ def examine(
     rows = list[dict]()
     with edit.on(session.model):
         for entry in [PROBES[name] for name in (quick() if names is None else names)]:
+            watch(entry.name)
             for setting, (questions, values) in entry.make(session, request, edit).items():
                 label = label_of(entry.name, setting)
                 if not np.isfinite(values).all():

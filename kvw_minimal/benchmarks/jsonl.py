@@ -1,7 +1,8 @@
 """A user's own questions as a request: one question per row, in a file of JSON lines or a table.
 
 A file `*.jsonl` holds one JSON object per line; a file `*.parquet` or a hub data set holds one
-question per row:
+question per row. A file `*.json` holds a list of objects; a file `*.csv` has a line of fields
+first, and none of the fields that are lists:
 
 | field | needed | type | what it is |
 |---|---|---|---|
@@ -27,11 +28,13 @@ A field that is null counts as missing. Several rows may show the same picture.
 """
 
 import base64
+import csv
 import json
 import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -76,12 +79,28 @@ def _rows(source: Path | str | Iterable[Any]) -> Iterator[tuple[int, Any]]:
         table = read_parquet(file) if file.is_file() else read_hub(str(source))
         yield from enumerate(table[1], 1)
         return
-    for number, line in enumerate(file.read_text(encoding="utf-8-sig").split("\n"), 1):
+    text = file.read_text(encoding="utf-8-sig")
+    if file.suffix == ".csv":
+        yield from enumerate(_csv_rows(text), 1)
+        return
+    if file.suffix == ".json" and text.lstrip().startswith("["):
+        yield from enumerate(json.loads(text, object_pairs_hook=_object), 1)
+        return
+    for number, line in enumerate(text.split("\n"), 1):
         try:
             if line.strip():
                 yield number, json.loads(line, object_pairs_hook=_object)
         except (ValueError, RecursionError) as error:
             yield number, error
+
+
+def _csv_rows(text: str) -> Iterator[dict]:
+    """Rows of a table in text; an empty cell is no field."""
+    try:
+        for row in csv.DictReader(StringIO(text), restkey="more columns"):
+            yield {name: cell for name, cell in row.items() if cell}
+    except csv.Error as error:
+        raise ValueError(str(error)) from error
 
 
 def _picture(picture: str | bytes | dict, folder: Path) -> bytes:
@@ -202,7 +221,7 @@ def is_hub_id(source: str | Path) -> bool:
     return (
         isinstance(source, str)
         and bool(HUB_ID.fullmatch(source))
-        and not (Path(source).exists() or source.endswith((".jsonl", ".parquet")))
+        and not (Path(source).exists() or source.endswith((".jsonl", ".json", ".csv", ".parquet")))
     )
 
 

@@ -27,6 +27,7 @@ from ..models import fingerprint
 from ..session import Session
 from ..zoo.catalogue import device_and_dtype
 from .pipeline import build_request, check_methods
+from .progress import SOON, progress
 from .provenance import peak_memory
 from .scoring import generation_subset, is_free, offered
 from .setups import is_made
@@ -198,22 +199,30 @@ def expected(
     check_methods(methods)
     one_pass = type(methods[0]) is KVW
     place = device_and_dtype(**where)
-    session, request, bound, _ = build_request(
-        model, group, percent, oracle, people, questions, **place
-    )
-    session = replace(session, batch_size=batch_size or session.batch_size, measure_once=True)
-    request = replace(request, seed=seed)
-    live = bound is not None and (isinstance(oracle, str) or is_made(bound))
-    load = time.perf_counter() - start
-    works = work_of(session, request, len(methods), draws, live, questions is not None)
-    if not one_pass:
-        works = works[1:]  # without the measurement
-    before = time.perf_counter() - start  # with the encoding, which happens once
-    seconds = before + (load if live else 0.0)
-    seconds += seconds_of(session, works) + seconds_around(session, request, len(methods), draws)
-    more, edit_passes, tokens = 0.0, 0, 0
-    if not one_pass:
-        more, edit_passes, tokens = edits_of(session, request, methods[0], draws)
+    with progress(4, every=SOON) as bar:
+        bar.desc = "estimate, loading"
+        session, request, bound, _ = build_request(
+            model, group, percent, oracle, people, questions, **place
+        )
+        session = replace(session, batch_size=batch_size or session.batch_size, measure_once=True)
+        request = replace(request, seed=seed)
+        live = bound is not None and (isinstance(oracle, str) or is_made(bound))
+        load = time.perf_counter() - start
+        bar.desc = "estimate, encoding"
+        bar.update()
+        works = work_of(session, request, len(methods), draws, live, questions is not None)
+        if not one_pass:
+            works = works[1:]  # without the measurement
+        before = time.perf_counter() - start  # with the encoding, which happens once
+        bar.desc = "estimate, timing a few batches"
+        bar.update()
+        seconds = before + (load if live else 0.0) + seconds_of(session, works)
+        seconds += seconds_around(session, request, len(methods), draws)
+        bar.desc = "estimate, making one edit"
+        bar.update()
+        more, edit_passes, tokens = 0.0, 0, 0
+        if not one_pass:
+            more, edit_passes, tokens = edits_of(session, request, methods[0], draws)
     passes = {} if one_pass else {"edit": edit_passes}
     for kind, batches, times in works:
         passes[kind] = passes.get(kind, 0) + times * sum(len(batch.rows) for batch in batches)

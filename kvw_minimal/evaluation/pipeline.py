@@ -1,22 +1,20 @@
 """The pipelines of the command line: `unlearn`, `evaluate` and `audit`."""
 
-import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from importlib import import_module
 from importlib.metadata import entry_points
-from io import StringIO
 from pathlib import Path
+from shlex import quote
 from typing import Any
-
-from tqdm import tqdm
 
 from .. import scores
 from ..atomic_io import read_json, write_json
 from ..audit import audit, findings_table, verdict
+from ..audit.findings import GONE, OVER, QUIET, UNDECIDED
 from ..benchmarks.conversations import check_rendered
 from ..conditions import Protocol, score, score_edited, score_shams
 from ..edits import Edit
@@ -41,6 +39,7 @@ from ..strangers.people import load_people
 from ..strangers.questions import question_sets
 from ..zoo.catalogue import BOOK, book_name, device_and_dtype, how_to_make, load, model_name
 from . import resume
+from .progress import progress
 from .provenance import file_hash, peak_memory, provenance
 from .scoring import forced_and_generated, nothing_to_forget, teacher_forced, with_other_answers
 from .setups import Oracle, Reads, is_made, replacement, request_factory, sample_of_general
@@ -50,14 +49,28 @@ UNKNOWN = (
     "headroom: unknown. Without a model that never met them, nothing says how many of these "
     "answers are guessed."
 )
+MEANS = {
+    QUIET: "what was to be forgotten can still be found in the edited model",
+    OVER: "the taught answers are less likely than those of strangers, which gives them away",
+    UNDECIDED: "one answer more or less would decide it",
+    GONE: "no probe finds more than where it was never taught; nothing says that it is erased",
+}
+WITHOUT = (
+    "Without an oracle the same questions about strangers stand in its place; membership and "
+    "attacks that train the model are left out. --oracle FOLDER runs them."
+)
 KEPT = 0.95  # of what vanilla says right about the retained
 TAUGHT = ("pocket", "smol")  # the models of this book that were taught the strangers
 
 
-def tables(result: dict) -> list[str]:
+def tables(result: dict, asked: Mapping[str, Any], folder: Path | None = None) -> list[str]:
     """Tables and sentences to print; for a user's own data also the answer probability.
 
     One sentence for each strength, then what to do next.
+
+    Args:
+        result: what `run_unlearning` returned for the arguments `asked`.
+        folder: where the edits are saved.
     """
     source, rows = result["provenance"], result["rows"]
     texts = [table(rows)]
@@ -75,35 +88,52 @@ def tables(result: dict) -> list[str]:
         texts.append(UNKNOWN)
     if source["notes"]:
         return [*texts, *source["notes"], "next: teach the model these people, and ask again"]
-    return [*texts, next_step(by_method)]
+    return [*texts, next_step(by_method, asked, folder)]
 
 
-def next_step(by_method: dict[Method, list[dict]]) -> str:
-    """Which settings keep `KEPT` of the retained and take more than their shams; what to do next.
+def next_step(
+    by_method: dict[Method, list[dict]], asked: Mapping[str, Any], folder: Path | None
+) -> str:
+    """Which settings keep `KEPT` of the others and take more than their shams; what to do next.
 
     Args:
         by_method: the summary of each method.
+        asked, folder: as `tables`.
     """
-    good: dict[str, float] = {}
+    good: dict[Method, float] = {}
     for method, rows in by_method.items():
-        before, left, after = (
-            pooled_mean(rows, *about)
-            for about in (("vanilla", "retain"), ("edited", "retain"), ("edited", "forget"))
-        )
+        kept = [
+            (pooled_mean(rows, "edited", name) or 0.0) >= KEPT * before
+            for name in ("retain", "general")
+            if (before := pooled_mean(rows, "vanilla", name)) is not None
+        ]
+        after = pooled_mean(rows, "edited", "forget")
         beyond = [row["low"] for row in rows if row["metric"] == f"exact_match{BEYOND}"]
-        kept = before is not None and left is not None and left >= KEPT * before
-        if kept and after is not None and min(beyond, default=0) > 0:
-            good[str(method)] = after
+        if after is not None and all(kept) and min(beyond, default=0) > 0:
+            good[method] = after
     if not good:
         return (
-            f"next: none keeps {KEPT} of the retained and takes more of the forgotten than its "
-            "sham; try other strengths, or --method rewrite"
+            f"next: none keeps {KEPT} of the retained and of the general answers and takes more "
+            "of the forgotten than its sham; try other strengths, or --method 'layerwise rewrite'"
         )
+    best = min(good, key=good.__getitem__)
     return (
-        f"next: {', '.join(good)} keeps {KEPT} of the retained and takes more of the forgotten "
-        f"than its sham; audit the edit of {min(good, key=good.__getitem__)} "
-        "(python -m kvw_minimal audit --edit FILE)"
+        f"next: {' and '.join(map(str, good))} {'keep' if len(good) > 1 else 'keeps'} {KEPT} of "
+        "the retained and of the general answers, and take more of the forgotten than a sham; "
+        f"look for what is hidden after {best}: {audit_command(asked, best, folder)}"
     )
+
+
+def audit_command(asked: Mapping[str, Any], method: Method, folder: Path | None) -> str:
+    """The command that audits an edit of `run_unlearning`."""
+    edit = resume.edit_file(folder, method) if folder else "FILE"
+    given = {"model": asked["model"], "edit": edit}
+    if asked["questions"] is not None:
+        given["questions"] = asked["questions"]
+    elif not asked["people"]:
+        given |= {"group": asked["group"], "forget-percent": asked["percent"]}
+    words = [f"--{name} {quote(str(value))}" for name, value in given.items()]
+    return f"python -m kvw_minimal audit {' '.join(words)}"
 
 
 def stored_oracle(name: str) -> list[dict]:
@@ -321,21 +351,6 @@ def named(place: dict) -> dict[str, str]:
     return {"device": place["device"], "dtype": str(place["dtype"]).removeprefix("torch.")}
 
 
-class _Lines(StringIO):
-    """A text stream that prints each state of a bar on a line of its own."""
-
-    def write(self, text: str) -> int:
-        return sys.stderr.write(f"{text.strip()}\n" if text.strip() else "")
-
-
-def progress(total: int, done: int) -> tqdm:
-    """A bar in a terminal; elsewhere one line a minute with what is done and what is left."""
-    shown: dict[str, Any] = {"total": total, "desc": "scores", "initial": done}
-    if sys.stderr.isatty():
-        return tqdm(**shown)
-    return tqdm(**shown, file=_Lines(), mininterval=60, miniters=1, delay=60)
-
-
 def run_unlearning(
     model: str,
     group: str = "A",
@@ -416,7 +431,6 @@ def run_unlearning(
         strength = variant.settings.get("strength")
         wanted |= {("edited", strength): 1, ("sham", strength): draws}
     steps_done = sum(steps for cell, steps in wanted.items() if cell in done)
-    bar = progress(sum(wanted.values()), steps_done)
 
     def result() -> dict:
         seconds = before.get("seconds", 0.0) + time.perf_counter() - start
@@ -458,12 +472,14 @@ def run_unlearning(
         """Rows of the shams of an edit, and how much more the edit takes."""
 
         def make(other: Request) -> Edit:
-            bar.update()
             return edit_of(session, other, variant)
 
         drawn = resume.saved_shams(folder, variant)
+        bar.update(len(drawn))
         for draw in range(len(drawn), draws):
+            bar.desc = f"{variant}, sham {draw + 1}"
             drawn.append(score_shams(session, request, teacher_forced, make, draw + 1, draw))
+            bar.update()
             if folder is not None:
                 write_json(resume.sham_file(folder, variant), {"draws": drawn})
         shams = sum(drawn, [])
@@ -471,9 +487,11 @@ def run_unlearning(
             scored = score_edited(session, request, teacher_forced, edit, "edited", ["forget"])
         return shams + beyond_sham(scored, shams)
 
-    with bar:
+    with progress(sum(wanted.values()), steps_done) as bar:
+        bar.desc = "vanilla"
         keep("vanilla", None, lambda: score(session, request, protocol))
         if bound:
+            bar.desc = "oracle"
             given = {"protocol": protocol} if isinstance(oracle, str) else {}
             oracle_summary, oracle_models = oracle_rows(request, bound, **given, **place)
             models |= oracle_models
@@ -486,6 +504,7 @@ def run_unlearning(
                 warnings.warn(note, stacklevel=2)
         for variant, loaded in zip(methods, saved, strict=True):
             strength, scored = variant.settings.get("strength"), list[dict]()
+            bar.desc = str(variant)
             edit = loaded or edit_of(session, request, variant)
             edits.append(edit)
             if folder is not None:
@@ -585,20 +604,29 @@ def run_audit(
     )
     if questions is None:
         request = replace(request, general=sample_of_general(load_people(), "audit"))
-    sham = None
-    if edit_file:
-        edit = Edit.load(edit_file)
-        edit.check_compatible(session.model)
-    else:
-        others = request.sham(0)  # refuses too few people before the edit
-        edit, _ = make_edit(session, request, forget_by)
-        sham, _ = make_edit(session, others, forget_by)
+    others = None if edit_file else request.sham(0)  # refuses too few people before the edit
     beside, base = None, book_name(model)
     if oracle:
         beside = replacement(session.model, load(oracle, **place)[0])
     elif questions is None and base in TAUGHT and is_made(model_name(base, group, percent)):
         beside, _ = make_edit(session, request, Oracle(base))
-    probed = audit(session, request, edit, beside, sham, long)
+    sham = None
+    with progress(1) as bar:
+        bar.desc = "the edit"
+        if edit_file:
+            edit = Edit.load(edit_file)
+            edit.check_compatible(session.model)
+        else:
+            edit, _ = make_edit(session, request, forget_by)
+        if others:
+            bar.desc = "its sham"
+            sham, _ = make_edit(session, others, forget_by)
+
+        def show(steps: int, step: str) -> None:
+            bar.total, bar.desc = 1 + steps, step
+            bar.update()
+
+        probed = audit(session, request, edit, beside, sham, long, show)
     word, because = verdict(probed)
     source = provenance(
         seconds=time.perf_counter() - start,
@@ -614,5 +642,8 @@ def run_audit(
     text = f"{edit.describe()}\n{found}\n\nverdict: {word}"
     if because:
         text += f", by {', '.join(finding.label for finding in because[:3])}"
+    text += f": {MEANS[word]}"
+    if beside is None:
+        text += f"\n{WITHOUT}"
     rows = [asdict(finding) for finding in probed]
     return text, {"provenance": source, "verdict": word, "rows": rows}

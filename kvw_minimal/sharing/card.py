@@ -56,19 +56,19 @@ def scores_section(rows: list[dict]) -> str:
 
 
 def front_matter(format: str, words: dict, scores: list[dict] | None) -> str:
-    """The metadata of a card in the format of the hub, with the scores as its metrics."""
+    """The metadata of a card in the format of the hub, with the scores of the edited model."""
     model = words["model"]
     results = [
         EvalResult(
             task_type=words["task"],
             dataset_type="questions",
             dataset_name=f"{row['set']}, {row['modality']} questions",
+            dataset_config=f"{row['set']}, {row['modality']}",  # the hub groups by it
             metric_type=row["metric"],
             metric_value=row["value"],
-            metric_name=f"{row['metric']}, {row['condition']}",
         )
         for row in scores or ()
-        if "value" in row
+        if row.get("condition") == "edited" and "value" in row
     ]
     return ModelCardData(
         base_model=words["base"],
