@@ -8,7 +8,9 @@ from kvw_experiments.curves import (
     at_retain,
     between,
     crossing,
+    curve_of,
     curves_of,
+    spread_at,
     table_at,
 )
 
@@ -111,9 +113,41 @@ def test_a_table_says_what_is_left_and_what_is_not_reached():
     found = table_at(everything, {"whole": LABELS, "weak": LABELS[:1]}, 0.95)
     assert found.loc["whole"].tolist() == [
         "0.65 [0.60, 0.70]",
-        "1.00 [1.00, 1.00]",
+        "1.00 [0.16, 1.00]",  # exact: two of two people
         "+0.35 [+0.30, +0.40]",
         "0.52 / 0.80",
     ]
     assert found.loc["weak"].tolist() == ["not reached", "", "", ""]
     assert "general: edit / sham" not in table_at(own, {"whole": LABELS}, 0.95)
+
+
+def test_a_reading_on_the_line_from_vanilla_is_not_resolved():
+    """At .95 half of the reading comes from vanilla if the first strength keeps .90."""
+    early = rows(kept=(1.0, 0.9, 0.4, 0.0))
+    assert [curve_of(early, LABELS).is_resolved(level) for level in (0.95, 0.92, 0.6)] == [
+        False,  # half of it
+        True,  # a fifth
+        True,  # none
+    ]
+    assert not curve_of(rows(), LABELS).is_resolved(0.1)  # never reached
+    assert table_at(early, {"whole": LABELS}, 0.95)["left"].tolist() == ["not resolved"]
+
+
+def test_a_spread_draws_groups_and_portraits():
+    own = rows().assign(group="A")
+    other = rows(left=(1.0, 0.6, 0.2, 0.0)).assign(group="B")
+    portraits = own[own["set"] == "retain"].assign(set="general")
+    low = portraits["person"] == "y"  # one portrait loses more than the other
+    portraits = portraits.assign(
+        score_sum=portraits["score_sum"].where(
+            ~low | (portraits["label"] == "vanilla"), portraits["score_sum"] - 0.4
+        )
+    )
+    both = pd.concat([own, other, portraits, portraits.assign(group="B")])
+    groups = spread_at(both, LABELS, 0.95)
+    assert len(groups) == 1000 and np.nanmean(groups) == pytest.approx(0.55, abs=0.01)
+    assert sorted(set(groups.round(6))) == [0.45, 0.55, 0.65]  # B alone, both, A alone
+    wider = spread_at(both, LABELS, 0.95, of=("retain", "general"))
+    assert len(set(wider.round(6))) > 3 and np.nanstd(wider) > np.nanstd(groups)
+    assert (spread_at(both, LABELS, 0.95) == groups).all()  # paired by the seed
+    assert np.isnan(spread_at(both, LABELS[:1], 0.95)).all()

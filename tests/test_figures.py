@@ -168,3 +168,80 @@ def test_a_walk_ends_at_the_sum():
     assert tips == [(1, 0), (1, 8), (-2, 5)]
     assert [tuple(map(float, tail)) for tail, _ in arrows] == [(0, 0), *tips[:-1]]
     assert [t.get_text() for t in axis.texts if "v" in t.get_text()] == ["1 v₀", "8 v₁", "-3 v₂"]
+
+
+FRAME = pd.DataFrame(
+    {
+        "left": ["0.77 [0.70, 0.84]", "not reached", "0.55 [0.50, 0.60]"],
+        "people": [5, 25, 1400],
+        "gap": [0.125, np.nan, -0.001],
+        "kept": [True, False, None],
+    },
+    index=pd.Index(["ascent", "a < b", "mask"], name="method"),
+)
+
+
+def test_tables_are_numbered_in_the_order_in_which_they_are_first_shown():
+    table = figures.Tables(4)
+    first, second, again = (table(FRAME, caption) for caption in ("One.", "Two.", "One."))
+    assert [each.number for each in (first, second, again)] == ["4.1", "4.2", "4.1"]
+    assert repr(second).startswith("Table 4.2. Two.\n")
+
+
+def test_a_table_is_shown_as_html_and_as_text():
+    shown, _ = DisplayFormatter().format(figures.Tables(4)(FRAME, "Which is < 1?", by="left"))
+    assert set(shown) == {"text/plain", "text/html"}
+    page = shown["text/html"]
+    assert page.count("<tr>") == 4 and ">Table 4.1. Which is &lt; 1?</caption>" in page
+    assert '<th scope="col">method</th>' in page and '<th scope="row">a &lt; b</th>' in page
+    assert "nan" not in page.lower() and "None" not in page
+    order = [page.index(f">{name}</th>") for name in ("mask", "ascent", "a &lt; b")]
+    assert order == sorted(order)  # by what is left; a row without a number stands last
+    assert "0.77 [0.70, 0.84]" in shown["text/plain"] and "NaN" not in shown["text/plain"]
+
+
+def test_a_cell_reads_as_a_person_would_write_it():
+    cells = figures.Tables(1)(FRAME, "Cells.").cells
+    assert cells["people"].tolist() == ["5", "25", "1,400"]
+    assert cells["gap"].tolist() == ["0.12", figures.MISSING, "0.00"]
+    assert cells["kept"].tolist() == ["yes", "no", figures.MISSING]
+    assert figures.as_text(0.6149, 3) == "0.615" and figures.as_text("") == figures.MISSING
+
+
+def test_names_of_several_levels_stand_in_one_line():
+    wide = pd.DataFrame([[1, 2]], columns=pd.MultiIndex.from_tuples([("a", "x"), ("a", "y")]))
+    table = figures.Tables(1)(wide.rename_axis("n"), "Wide.", rows="question")
+    assert list(table.cells.columns) == ["a, x", "a, y"] and table.cells.index.name == "question"
+    assert list(figures.Tables(1)(FRAME.set_index(["people", "gap"]), "Long.").cells.index)[0] == (
+        "5, 0.125"
+    )
+
+
+@pytest.mark.parametrize(("frame", "caption"), [(FRAME, " "), (FRAME.iloc[:0], "Empty.")])
+def test_a_table_without_caption_or_rows_is_refused(frame, caption):
+    with pytest.raises(ValueError, match="caption and at least one row"):
+        figures.Tables(1)(frame, caption)
+
+
+def test_a_marked_value_has_a_line_and_its_words():
+    samples = {"a": np.arange(10.0), "b": np.arange(5.0)}
+    (axis,) = drawn(figures.histogram, samples, "x", mark=(3.0, "here"))
+    assert axis.lines[-1].get_xdata() == [3.0, 3.0]
+    assert "here" in [text.get_text() for text in axis.texts]
+
+
+def test_a_group_of_bars_for_each_row_and_a_colour_for_each_column():
+    table = pd.DataFrame({"own": [0.25, 0.75], "another's": [1.0, 0.0]}, index=[0, 1])
+    (axis,) = drawn(figures.shares, table, "facts")
+    assert [bar.get_height() for bar in axis.patches] == [0.25, 0.75, 1.0, 0.0]
+    assert axis.get_xlabel() == "facts" and len(axis.get_legend().get_texts()) == 2
+
+
+def test_a_forest_is_sorted_and_a_difference_is_coloured_where_its_interval_leaves_out_0():
+    ends = ["value", "low", "high"]
+    values = pd.DataFrame([[0.2, 0.1, 0.3, 1.0], [0.5, 0.4, 0.6, 0.9]], ["a", "b"], [*ends, "sham"])
+    gaps = pd.DataFrame([[-0.3, -0.4, -0.2], [0.1, -0.1, 0.3]], ["a", "b"], ends)
+    left, right = drawn(figures.forest, values, gaps, ("left", "minus"))
+    assert [text.get_text() for text in left.get_yticklabels()] == ["b", "a"]  # a stands on top
+    colour = {line.get_ydata()[0]: line.get_color() for line in right.lines if line.get_marker()}
+    assert colour[0] == "grey" and colour[1] != "grey"

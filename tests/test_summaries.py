@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kvw_experiments.summaries import excess, level, points, summary
+from kvw_experiments.summaries import excess, level, points, summary, with_exact_ends
 from kvw_minimal.bootstrap import interval
 
 
@@ -145,3 +145,23 @@ def test_nine_in_ten_are_nine_tenths_in_a_file_too():
         ]
     ).astype({"score_sum": "float32", "n": "int16"})
     assert level(rows, "retain") == 0.9
+
+
+@pytest.mark.parametrize(
+    ("numbers", "people", "wanted"),
+    [
+        ((0.0, 0.0, 0.0), 25, (0.0, 0.0, 0.137)),  # 0 of 25, two-sided 95 %
+        ((1.0, 1.0, 1.0), 5, (1.0, 0.478, 1.0)),
+        ((0.4, 0.4, 0.4), 5, (0.4, 0.4, 0.4)),  # no share of people
+        ((0.9, 0.8, 1.0), 5, (0.9, 0.8, 1.0)),
+    ],
+)
+def test_an_interval_without_width_at_an_end_is_made_exact(numbers, people, wanted):
+    assert with_exact_ends(numbers, people) == pytest.approx(wanted, abs=5e-4)
+
+
+def test_a_summary_is_exact_where_it_is_asked_to_be():
+    rows = pd.DataFrame([row("forget", 10, n=10), row("forget", 10, n=10, person="p2")])
+    rows = rows.assign(label="edit")
+    assert points(rows, ["label"])["low"].tolist() == [1.0]
+    assert points(rows, ["label"], exact=True)["low"].tolist() == pytest.approx([0.025**0.5])

@@ -16,6 +16,7 @@ import argparse
 import ast
 import html
 import json
+import math
 import re
 import shutil
 from collections.abc import Iterator
@@ -343,7 +344,10 @@ def from_output(output: dict) -> Piece | None:
                 table = table.replace(row, "")
             table += noted(f"{FIRST_ROWS} of {len(rows)} rows; all of them").body
             rows = [*rows[:FIRST_ROWS], ""]
-        return Piece(table, 0.8 + ROW * (len(rows) + table.partition("<tbody")[0].count("<tr")))
+        title = re.search(r"<caption.*?</caption>", table, re.S)
+        words = len(re.sub("<[^>]+>", "", title[0])) if title else 0
+        over = 0.8 + math.ceil(words / WIDE)  # lines: the rule above the rows, and the caption
+        return Piece(table, over + ROW * (len(rows) + table.partition("<tbody")[0].count("<tr")))
     if not text.strip() or text.strip() == "not yet":
         return None
     rows = text.rstrip().count("\n") + 1

@@ -13,9 +13,11 @@ import pandas as pd
 
 from kvw_minimal.bootstrap import interval
 
-from .summaries import cell
+from .summaries import cell, with_exact_ends
 
 LEVELS = (0.99, 0.95, 0.90)  # shares of what vanilla keeps of the others
+MEASURED = 0.75  # the least weight of measured strengths, beside vanilla, in a resolved reading
+DRAWS = 1_000
 
 
 def by_person(rows: pd.DataFrame, labels: Sequence[str], condition: str, part: str) -> pd.DataFrame:
@@ -79,6 +81,15 @@ class Curve:
             name: pd.Series(weights @ own.to_numpy(), own.columns)
             for name, own in self.left.items()
         }
+
+    def is_resolved(self, level: float) -> bool:
+        """Whether a reading at a level comes mostly from strengths that were run.
+
+        Where the curve falls below the level before the first strength, the reading lies on a
+        straight line from vanilla, along which nothing was measured.
+        """
+        weights = crossing(self.kept.tolist(), level)
+        return weights is not None and weights[0] <= 1 - MEASURED
 
     def at_retain(self, level: float) -> dict[str, tuple[float, float, float]] | None:
         """Means over people at a level, with their intervals, and of sham - edit."""
@@ -187,6 +198,52 @@ def curves_of(labels: Iterable[str]) -> dict[str, list[str]]:
     return found
 
 
+def spread_at(
+    rows: pd.DataFrame,
+    labels: Sequence[str],
+    level: float,
+    vanilla: str = "vanilla",
+    of: Sequence[str] = ("retain",),
+    seed: int = 0,
+) -> np.ndarray:
+    """What an edit leaves at a level, over draws of groups and of portraits, `[DRAWS]`.
+
+    It draws groups with all their people, and the people of `general` (the portraits), each with
+    replacement, and finds the crossing anew in each draw. Calls with the same seed draw alike, so
+    that their difference is one of pairs.
+
+    Returns:
+        NaN where a draw never falls so low.
+    """
+    conditions = rows["condition"] != "sham"
+    own = rows[conditions & (rows["metric"] == "exact_match")]
+    own = own[own["label"].isin([vanilla, *labels])].astype({"person": str, "group": str})
+    groups, rng = sorted(own["group"].unique()), np.random.default_rng(seed)
+    weight = rng.multinomial(len(groups), [1 / len(groups)] * len(groups), size=DRAWS)
+
+    def means(part: str) -> np.ndarray:
+        """Of a set: `[DRAWS, points]`."""
+        table = own[own["set"] == part].pivot_table(
+            index="label", columns=["group", "person"], values=["score_sum", "n"], aggfunc="sum"
+        )
+        table = table.reindex([vanilla, *labels]).fillna(0.0)
+        of_group = table["n"].columns.get_level_values("group")
+        people = table["n"].columns.get_level_values("person")
+        weights = weight[:, [groups.index(group) for group in of_group]].astype(float)
+        if part == "general":
+            names = sorted(set(people))
+            drawn = rng.multinomial(len(names), [1 / len(names)] * len(names), size=DRAWS)
+            weights *= drawn[:, [names.index(name) for name in people]]
+        return (weights @ table["score_sum"].T.to_numpy()) / (weights @ table["n"].T.to_numpy())
+
+    left, kept = means("forget"), [means(part) for part in of]
+    share = np.min([each / each[:, :1] for each in kept], axis=0)
+    read = [crossing(curve.tolist(), level) for curve in share]
+    return np.array(
+        [np.nan if w is None else own @ w for w, own in zip(read, left, strict=True)], dtype=float
+    )
+
+
 def table_at(
     rows: pd.DataFrame,
     curves: Mapping[str, Sequence[str]],
@@ -196,17 +253,25 @@ def table_at(
 ) -> pd.DataFrame:
     """What each curve leaves at a level, for people: a line a curve, intervals as text.
 
+    Where every person has the same score, 0 or 1, the interval is exact.
+
     Returns:
         `left`, `left by the sham`, `sham - edit` and, where it was read, `general: edit / sham`;
-        `not reached` where nothing that was tried keeps so little.
+        `not reached` where nothing that was tried keeps so little, `not resolved` where the
+        reading would come from no strength that was run (`Curve.is_resolved`).
     """
     lines = {}
     for name, labels in curves.items():
-        found = at_retain(rows, labels, level, vanilla, of)
-        if found is None:
-            lines[name] = {"left": "not reached"}
+        curve = curve_of(rows, labels, vanilla, of=of)
+        found = curve.at_retain(level)
+        if found is None or not curve.is_resolved(level):
+            lines[name] = {"left": "not reached" if found is None else "not resolved"}
             continue
-        numbers = pd.DataFrame(found, ["value", "low", "high"]).T
+        people = len(curve.left["edited"].columns)
+        numbers = pd.DataFrame(
+            {part: with_exact_ends(ends, people) for part, ends in found.items()},
+            ["value", "low", "high"],
+        ).T
         own = cell(numbers)
         lines[name] = {
             "left": own["edited"],

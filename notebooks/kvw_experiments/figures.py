@@ -1,9 +1,10 @@
-"""The pictures that several chapters draw, and what every picture of the book is made by.
+"""The pictures and tables that several chapters show, and what makes every picture of the book.
 
 Those of a single chapter stand beside the chapters (`kvw_exhibits`).
 
 A function draws what it is given and measures nothing. Each takes `caption=`, what to look for, and
 `alt=`, what is to be seen, for those who cannot see it; `captioned` makes every one a `Picture`.
+`Tables` numbers the tables of a chapter.
 """
 
 import base64
@@ -11,6 +12,7 @@ import functools
 import html
 import inspect
 import io
+import re
 from collections.abc import Callable
 
 import matplotlib.pyplot as plt
@@ -178,6 +180,60 @@ def table(rows: list[dict]) -> pd.DataFrame:
     return wide[order].fillna("-")
 
 
+def _marks(axis, numbers: pd.DataFrame, at: list[int], colours: list) -> None:
+    """A mark with its interval for each row of `value`, `low`, `high`."""
+    for (value, low, high), y, colour in zip(numbers.to_numpy(), at, colours, strict=True):
+        axis.plot([low, high], [y, y], color=colour, linewidth=1.6)
+        axis.plot(value, y, "o", color=colour, markersize=6)
+
+
+@captioned
+def forest(values: pd.DataFrame, differences: pd.DataFrame, labels: tuple[str, str]) -> Figure:
+    """Two panels with a line for each row, least value on top: values, and what they differ by.
+
+    A difference is blue or orange where its interval leaves out 0, below or above; else grey.
+
+    Args:
+        values: columns `value`, `low`, `high` and, for a hollow mark, `sham`; the index has names.
+        differences: columns `value`, `low`, `high`, for some or all of these names.
+        labels: of both horizontal axes.
+    """
+    values = values.sort_values("value", ascending=False)
+    blue, orange, green = sns.color_palette("colorblind")[:3]
+    figure, (left, right) = plt.subplots(1, 2, sharey=True, figsize=(8.6, 1.1 + 0.27 * len(values)))
+    _marks(left, values[["value", "low", "high"]], [*range(len(values))], [blue] * len(values))
+    if "sham" in values:
+        hollow = {"facecolors": "none", "edgecolors": green, "s": 45}
+        left.scatter(values["sham"], range(len(values)), label="its sham", **hollow)
+        left.legend(frameon=False, fontsize=9, loc="lower center", handletextpad=0)
+    places = [values.index.get_loc(name) for name in differences.index]
+    colours = [
+        blue if high < 0 else orange if low > 0 else "grey"
+        for low, high in differences[["low", "high"]].to_numpy()
+    ]
+    _marks(right, differences[["value", "low", "high"]], places, colours)
+    right.axvline(0, color="black", linewidth=0.8)
+    left.set(yticks=range(len(values)), yticklabels=values.index, xlabel=labels[0])
+    right.set(xlabel=labels[1])
+    return figure
+
+
+@captioned
+def shares(table: pd.DataFrame, x: str) -> Figure:
+    """Bars side by side: one group for each row, one colour for each column.
+
+    Args:
+        table: shares from 0 to 1; the index stands below the bars.
+        x: what the index counts.
+    """
+    figure, axis = plt.subplots(figsize=(6, 2.8))
+    table.plot.bar(ax=axis, rot=0, width=0.75, color=sns.color_palette("colorblind"))
+    axis.set(xlabel=x, ylabel="share", ylim=(0, None))
+    axis.grid(axis="x", visible=False)
+    axis.legend(frameon=False)
+    return figure
+
+
 @captioned
 def heatmap(
     values: np.ndarray,
@@ -203,12 +259,26 @@ def heatmap(
 
 @captioned
 def histogram(
-    samples: dict[str, np.ndarray], label: str, bins: int = 40, log: bool = True
+    samples: dict[str, np.ndarray],
+    label: str,
+    bins: int = 40,
+    log: bool = True,
+    mark: tuple[float, str] | None = None,
 ) -> Figure:
-    """Several distributions on one axis."""
-    figure, axis = plt.subplots(figsize=(6, 3))
+    """Several distributions on one axis.
+
+    Args:
+        mark: a value that a vertical line marks, and the words beside the line.
+    """
+    figure, axis = plt.subplots(figsize=(6.6, 3))
     sns.histplot(samples, bins=bins, element="step", fill=False, log_scale=(False, log), ax=axis)
     axis.set(xlabel=label, ylabel="knowledge vectors")
+    if axis.get_legend() is not None:
+        sns.move_legend(axis, "center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    if mark is not None:
+        axis.axvline(mark[0], color="black", linewidth=0.9, linestyle="--")
+        top = axis.get_xaxis_transform()
+        axis.text(mark[0], 1.02, mark[1], transform=top, ha="center", fontsize=9)
     return figure
 
 
@@ -221,6 +291,7 @@ def lines(
     log_x: bool = False,
     level: float | None = None,
     marker: str | None = "o",
+    level_name: str | None = None,
 ) -> Figure:
     """One line a `hue`, points marked; and, if there is a `level`, a dashed one right across."""
     figure, axis = plt.subplots(figsize=(6, 3.2))
@@ -228,7 +299,7 @@ def lines(
     if log_x:
         axis.set_xscale("log")
     if level is not None:
-        axis.axhline(level, color="black", linewidth=0.8, linestyle="--")
+        axis.axhline(level, color="black", linewidth=0.8, linestyle="--", label=level_name)
         axis.set_ylim(0, None)
     axis.legend(frameon=False)
     return figure
@@ -339,3 +410,131 @@ def before_after(
         face.set_axis_off()
         text.set_axis_off()
     return figure
+
+
+MISSING = "–"
+LEADING = re.compile(r"[-+]?\d*\.?\d+")
+CAPTION = "caption-side: top; text-align: left; font-weight: 400; padding-bottom: 0.4em"
+
+
+class Table:
+    """A table with a numbered caption: what a notebook and the book show.
+
+    Args:
+        number: such as `4.1`.
+        caption: what to look for, and what the columns mean; plain text.
+        cells: texts, one row and one column for each of the table. The name of the index stands
+            above the names of the rows.
+
+    Raises:
+        ValueError: no caption, or no row.
+    """
+
+    def __init__(self, number: str, caption: str, cells: pd.DataFrame):
+        self.number, self.caption, self.cells = number, caption.strip(), cells
+        if not self.caption or cells.empty:
+            raise ValueError("a table needs a caption and at least one row")
+
+    @property
+    def title(self) -> str:
+        """The caption behind the number."""
+        return f"Table {self.number}. {self.caption}"
+
+    @property
+    def html(self) -> str:
+        """The table as one element, with a scope for each head."""
+        corner = html.escape(str(self.cells.index.name or ""))
+        heads = [f'<th scope="col">{html.escape(name)}</th>' for name in self.cells.columns]
+        first = f'<th scope="col">{corner}</th>' if corner else "<td></td>"
+        rows = [
+            f'<tr><th scope="row">{html.escape(str(name))}</th>'
+            + "".join(f"<td>{html.escape(text)}</td>" for text in row)
+            + "</tr>"
+            for name, *row in self.cells.itertuples()
+        ]
+        return (
+            f'<table class="dataframe"><caption style="{CAPTION}">{html.escape(self.title)}'
+            f"</caption><thead><tr>{first}{''.join(heads)}</tr></thead>"
+            f"<tbody>{''.join(rows)}</tbody></table>"
+        )
+
+    def __repr__(self) -> str:
+        return f"{self.title}\n{self.cells.rename_axis(None).to_string()}"
+
+    def _repr_mimebundle_(self, **_) -> dict:
+        """HTML for the book, text for nbval to compare."""
+        return {"text/plain": repr(self), "text/html": self.html}
+
+
+def as_text(value: object, digits: int = 2) -> str:
+    """One cell of a table: numbers with few digits; a dash for nothing, None and NaN."""
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if isinstance(value, float | np.floating):
+        return MISSING if np.isnan(value) else f"{round(float(value), digits) + 0.0:.{digits}f}"
+    if isinstance(value, int | np.integer):
+        return f"{value:,}"
+    return MISSING if value is None or str(value) in ("", "nan") else str(value)
+
+
+def as_interval(numbers: tuple[float, float, float], sign: str = "") -> str:
+    """`value [low, high]`, two digits each.
+
+    Args:
+        sign: `+` for differences.
+    """
+    value, low, high = (round(float(number), 2) + 0.0 for number in numbers)
+    return f"{value:{sign}.2f} [{low:{sign}.2f}, {high:{sign}.2f}]"
+
+
+class Tables:
+    """Numbers the tables of a chapter in the order in which they are shown: 4.1, 4.2, ...
+
+    A cell that is run again shows its table under the same number: a table is known by its caption.
+
+    Args:
+        chapter: the number in front of the point.
+    """
+
+    def __init__(self, chapter: int):
+        self.chapter = chapter
+        self.numbers: dict[str, int] = {}
+
+    def __call__(
+        self,
+        frame: pd.DataFrame,
+        caption: str,
+        by: str | None = None,
+        rows: str | None = None,
+        digits: int = 2,
+    ) -> Table:
+        """A frame as a table.
+
+        Args:
+            frame: numbers or texts; a column in which each number is whole has no digits.
+            caption: what to look for, and what the columns mean.
+            by: a column to sort by, least first, as its cells read; rows without a number stand
+                last.
+            rows: what stands above the names of the rows, in place of the name of the index.
+            digits: behind the point.
+        """
+        number = self.numbers.setdefault(caption, len(self.numbers) + 1)
+        cells = pd.DataFrame(
+            [[as_text(value, digits) for value in line] for line in frame.itertuples(index=False)],
+            index=[_joined(name) for name in frame.index],
+            columns=[_joined(name) for name in frame.columns],
+        ).rename_axis(rows or _joined([name or "" for name in frame.index.names]))
+        if by is not None:
+            cells = cells.sort_values(by, kind="stable", key=lambda texts: texts.map(_leading))
+        return Table(f"{self.chapter}.{number}", caption, cells)
+
+
+def _joined(name: object) -> str:
+    """The name of a row or a column; the parts of a name of several levels in one line."""
+    return ", ".join(filter(None, map(str, name))) if isinstance(name, tuple | list) else str(name)
+
+
+def _leading(text: str) -> float:
+    """The number with which a cell begins; infinity without one."""
+    found = LEADING.match(text)
+    return float(found[0]) if found else float("inf")

@@ -8,12 +8,13 @@ import pandas as pd
 from kvw_minimal.bootstrap import interval
 
 
-def points(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+def points(rows: pd.DataFrame, keys: list[str], exact: bool = False) -> pd.DataFrame:
     """Means with their intervals over people, one line for each of `keys`, set and metric.
 
     Args:
         rows: some of the stored rows.
         keys: columns that tell lines apart, beside `set`, `modality` and `metric`.
+        exact: whether to use `with_exact_ends`.
     """
     keys = [*keys, "set", "modality", "metric"]
     _, people = np.unique(rows["person"].astype(str), return_inverse=True)
@@ -21,8 +22,10 @@ def points(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     found = []
     for key, own in rows.groupby(keys, observed=True, sort=False).indices.items():
         each, whom = (np.repeat(of[own], counts[own]) for of in (scores, people))
-        value, low, high = interval(each, whom)
-        found.append([*key, value, low, high, len(each)])
+        ends = interval(each, whom)
+        if exact:
+            ends = with_exact_ends(ends, len(np.unique(whom)))
+        found.append([*key, *ends, len(each)])
     return pd.DataFrame(found, columns=[*keys, "value", "low", "high", "n"])
 
 
@@ -53,6 +56,24 @@ def excess(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     return pd.DataFrame(found, columns=[*keys, "modality", "metric", "value", "low", "high", "n"])
 
 
+def with_exact_ends(numbers: tuple[float, float, float], people: int) -> tuple[float, float, float]:
+    """An interval, made exact where all people have 0 or all have 1.
+
+    A bootstrap of equal scores has no width. The interval of Clopper and Pearson for 0 of n people,
+    or n of n, has: 0 of 5 are compatible with half of all people.
+
+    Args:
+        numbers: value, low, high.
+        people: how many there are.
+    """
+    value, low, high = numbers
+    far = 0.025 ** (1 / people)
+    ends = (round(low, 9), round(high, 9))
+    if ends == (0.0, 0.0):
+        return value, 0.0, 1 - far
+    return (value, far, 1.0) if ends == (1.0, 1.0) else numbers
+
+
 def cell(table: pd.DataFrame, sign: str = "") -> pd.Series:
     """`value [low, high]` of every line, as text."""
     numbers = (table[["value", "low", "high"]].round(2) + 0.0).itertuples(index=False)
@@ -63,7 +84,9 @@ def cell(table: pd.DataFrame, sign: str = "") -> pd.Series:
     )
 
 
-def summary(rows: pd.DataFrame, shown: Iterable[str], key: str = "label") -> pd.DataFrame:
+def summary(
+    rows: pd.DataFrame, shown: Iterable[str], key: str = "label", exact: bool = False
+) -> pd.DataFrame:
     """A table for people: a line for each of `key`, means and intervals over people as text.
 
     Exact match of edits; of free answers (`world`) the share that names what is right. The last
@@ -72,8 +95,9 @@ def summary(rows: pd.DataFrame, shown: Iterable[str], key: str = "label") -> pd.
     Args:
         rows: of edits and shams, labelled.
         shown: set and modality, such as `forget image`.
+        exact: whether to use `with_exact_ends`.
     """
-    means = points(rows[rows["condition"] != "sham"], [key])
+    means = points(rows[rows["condition"] != "sham"], [key], exact)
     means = means[means["metric"].isin(["exact_match", "mentions"])]
     means["read"] = means["set"].astype(str) + " " + means["modality"].astype(str)
     wide = means.assign(cell=cell(means)).pivot(index=key, columns="read", values="cell")
