@@ -5,11 +5,11 @@
 Checks of every page: no console error, no request beyond the folder of the book, every formula set
 and every icon drawn, every slider moves its picture, no launch button while the repository setting
 is empty, nothing wider than a phone, no page heavier than `MOST_A_PAGE`, the site no heavier than
-`MOST_IN_ALL`, and nobody asks for what was left out to keep it so; each page says what it is. Also:
-the search finds first what is wanted; on the landing page the slider changes the answers; on the
-playground the model in the page answers as PyTorch does, by keyboard alone. With `--axe` also that
-axe finds nothing serious, in light and in dark, every page of source code and every button of the
-playground.
+`MOST_IN_ALL`, and nobody asks for what was left out to keep it so; each page says what it is and
+follows the system into the dark. Also: the search finds first what is wanted; on the landing page
+the sliders change the answers, and the model itself says what was recorded; on the playground the
+model in the page answers as PyTorch does, by keyboard alone. With `--axe` also that axe finds
+nothing serious, in light and in dark, every page of source code and every button of the playground.
 Without Chromium (or Chrome) and its driver the check says that it was skipped.
 """
 
@@ -89,6 +89,12 @@ axe.run(document, {resultTypes: ['violations'], preload: false, ...arguments[1]}
   found => callback(found.violations.map(v => [v.id, v.impact, v.nodes.length, v.nodes[0].html])),
   error => callback([['axe', 'critical', 1, String(error)]]));
 """
+THEME = "return document.documentElement.dataset.theme"
+# drawings on white paper whose paper is still white
+BRIGHT = """
+return [...document.querySelectorAll('article img.drawing')]
+  .filter(each => !getComputedStyle(each).filter.includes('invert')).map(each => each.alt);
+"""
 # what reaches beyond the screen of a phone, by how much the page does
 WIDE = """
 const width = document.documentElement.clientWidth;
@@ -149,12 +155,54 @@ const shown = name => document.querySelector(`#hero [data-is="${name}"]`);
 return ['edited', 'sham', 'verdict', 'gates'].map(name => shown(name).textContent)
   .concat(shown('inside').offsetParent !== null, shown('edited').classList.contains('changed'));
 """
+# of the first screen: whether its model still computes; what both sides say, what each layer does
+LIVE = """
+const hero = document.getElementById('hero');
+const shown = name => hero.querySelector(`[data-is="${name}"]`);
+return ['computing' in hero.dataset, [shown('edited').textContent, shown('sham').textContent],
+        [...shown('lens').children].map(each => each.querySelector('b').textContent)];
+"""
+# drag the strength of the playground, faster than its cards can follow, then let it rest
+DRAGGED = """
+const callback = arguments[arguments.length - 1];
+const slider = document.querySelector('#playground [data-is=strength]');
+const wait = seconds => new Promise(resolve => setTimeout(resolve, 1000 * seconds));
+(async () => {
+  for (let strength = 0; strength <= 60; strength++) {
+    slider.value = strength;
+    slider.dispatchEvent(new Event('input'));
+    await wait(0.02);
+  }
+  const cards = [...document.querySelectorAll('#playground .cards button')];
+  for (let tries = 0; tries < 600; tries++) {
+    if (cards.every(card => card.dataset.strength === '60')) break;
+    await wait(0.1);
+  }
+  const { drawn } = playground, wrong = [];
+  for (let i = 0; i < drawn.length; i += Math.ceil(drawn.length / 12)) {
+    const { tokens, likely } = await playground.recomputed(drawn[i]);
+    if (tokens.join() !== drawn[i].tokens.join() || Math.abs(likely - drawn[i].likely) > 1e-5)
+      wrong.push([drawn[i].fact, drawn[i].strength]);
+  }
+  return { facts: cards.map(card => card.dataset.fact), wrong,
+    at: [...new Set(cards.map(card => card.dataset.strength))],
+    strengths: new Set(drawn.map(each => each.strength)).size,
+    said: new Set(drawn.map(each => each.fact + each.tokens)).size,
+    rate: document.querySelector('#playground [data-is=rate]').textContent };
+})().then(callback, error => callback({ wrong: [String(error)] }));
+"""
+# of the playground: who is shown, which face has the focus, who is to be forgotten
+FACES = """
+const face = document.activeElement;
+return [playground.chosen.person, face.value, playground.chosen.forget.length,
+        face.classList.contains('forget')];
+"""
 LANDING = ("book", "index.html")
 CONTROLS = "#playground :is(button, input, select)"
 PLAYGROUND = "playground"
 QUESTIONS, FEW_QUESTIONS = 50, 12  # that the playground must answer as PyTorch does
 NEAR = 0.0007  # of a probability that is stored with three digits
-EDITS = 3  # and without an edit, with KVW, with the rewrite
+EDITS = 4  # and without an edit, with KVW, with each rewrite
 ROWS = ("answer", "truth", "values", "layers", "forget", "test", "retain", "general")
 AT_ONCE = 2  # browsers
 PHONE = {"width": 360, "height": 800, "deviceScaleFactor": 1, "mobile": True}
@@ -277,6 +325,18 @@ def axe_problems(window) -> list[str]:
     ]
 
 
+def dark_problems(window) -> list[str]:
+    """The page that is open, where the system is dark and the reader has not chosen."""
+    feature = {"name": "prefers-color-scheme", "value": "dark"}
+    window.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+    followed = wait_until(lambda: window.execute_script(THEME) == "dark", 5)
+    bright = window.execute_script(BRIGHT)
+    window.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    back = wait_until(lambda: window.execute_script(THEME) == "light", 5)
+    problems = [] if followed and back else ["does not follow the system into the dark and back"]
+    return problems + [f"drawings stay bright in the dark: {alt}" for alt in bright]
+
+
 def phone_problems(window) -> list[str]:
     """What makes the page that is open wider than a phone."""
     window.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
@@ -334,6 +394,7 @@ def first_problems(window) -> list[str]:
     for name in ('[data-is="attack"]', '[data-method="rewrite"]'):
         window.find_element(By.CSS_SELECTOR, f"#hero {name}").send_keys(Keys.ENTER)
         seen.append(window.execute_script(FIRST))
+    window.find_element(By.CSS_SELECTOR, '#hero [data-method="layerwise"]').send_keys(Keys.ENTER)
     none, most, inside, rewritten = seen
     problems = []
     if none[5] or not most[5] or none[0] == most[0] or none[3] == most[3]:
@@ -343,18 +404,49 @@ def first_problems(window) -> list[str]:
     if most[4] or not inside[4]:
         problems.append("the look inside does not open")
     if not rewritten[5] or not rewritten[2].startswith("Quiet, not gone"):
-        problems.append(f"after the rewrite the first screen says {rewritten}")
+        problems.append(f"after the last-layer rewrite the first screen says {rewritten}")
+    layerwise = window.execute_script(FIRST)
+    if not layerwise[5] or not layerwise[2].startswith("No layer says"):
+        problems.append(f"after the layerwise rewrite the first screen says {layerwise}")
+    return problems + live_problems(window)
+
+
+def live_problems(window, seconds: float = 300) -> list[str]:
+    """Let the model itself answer on the first screen: it says what was recorded of each edit."""
+    hero = window.find_element(By.ID, "hero")
+    stored = json.loads(hero.get_attribute("data-hero"))
+    hero.find_element(By.CSS_SELECTOR, '[data-is="live"]').send_keys(Keys.ENTER)
+    if not wait_until(lambda: hero.get_attribute("data-live") is not None, seconds):
+        return ["the model of the first screen does not load"]
+    problems, step = [], stored["strengths"].index(stored["chosen"])
+    slider = hero.find_element(By.ID, "hero-strength")
+    window.execute_script("arguments[0].value = arguments[1]", slider, stored["chosen"])
+    wanted = {"kvw": {"edited": stored["kvw"][step], "sham": stored["sham"][step]}}
+    for method, sides in (stored["rewrites"] | wanted).items():
+        hero.find_element(By.CSS_SELECTOR, f'[data-method="{method}"]').send_keys(Keys.ENTER)
+        wait_until(lambda: not window.execute_script(LIVE)[0], seconds)
+        found = window.execute_script(LIVE)[1:]
+        said = [sides[side]["says"] for side in ("edited", "sham")]
+        if found != [said, [word for word, *_ in sides["edited"]["lens"]]]:
+            problems.append(f"of {method} the model of the first screen says {found}")
     return problems
 
 
-def inside_problems(window, built: Path) -> list[str]:
-    """What each layer says to the question with which the page opens, as in PyTorch."""
+def inside_problems(window, built: Path, rewrites: bool = False) -> list[str]:
+    """What each layer says to the question with which the page opens, as in PyTorch.
+
+    Args:
+        rewrites: of both rewrites, which are then loaded; else of KVW and the sham.
+    """
     stored = json.loads((built / "_static/playground/data/hero.json").read_text(encoding="utf-8"))
     step = stored["strengths"].index(stored["chosen"])
     inside = window.execute_script("return playground.inside")
+    lenses = {"edited": stored["kvw"][step]["lens"], "sham": stored["sham"][step]["lens"]}
+    if rewrites:
+        lenses = {name: found["edited"]["lens"] for name, found in stored["rewrites"].items()}
     problems = []
-    for model, name in {"edited": "kvw", "sham": "sham"}.items():
-        wanted = [[word, truth] for word, _, truth in stored[name][step]["lens"]]
+    for model, lens in lenses.items():
+        wanted = [[word, truth] for word, _, truth in lens]
         found = [[each["word"], each["truth"]] for each in inside[model]]
         close = all(
             one == other and abs(mine - theirs) < NEAR
@@ -384,6 +476,65 @@ def own_words_problems(window, seconds: float) -> list[str]:
         problems.append(f"own words about a pet are taken for {asked}")
     if chosen[1] or chosen[0] == asked[0]:
         problems.append(f"own words stay when another fact is chosen: {chosen}")
+    return problems
+
+
+def cards_problems(window) -> list[str]:
+    """Drag the strength: each card holds the answer of the strength that stands on it."""
+    found = window.execute_async_script(DRAGGED)
+    if found["wrong"]:
+        return [f"cards hold answers of another strength: {found['wrong']}"]
+    print(f"playground: {found['rate']}", flush=True)
+    problems = []
+    if len(found["facts"]) != 7 or found["at"] != ["60"]:
+        problems.append(f"seven cards were to rest at strength 60: {found}")
+    if found["strengths"] < 5 or found["said"] < 9:
+        problems.append(f"the cards turn too seldom while one drags: {found}")
+    return problems
+
+
+def faces_problems(window, seconds: float) -> list[str]:
+    """Go from face to face by arrow keys, show one, forget another, and take that back."""
+
+    def after(name: str, key: str) -> list:
+        window.find_element(By.CSS_SELECTOR, f"#playground {name}").send_keys(key)
+        state = "return document.getElementById('playground').dataset.state"
+        wait_until(lambda: window.execute_script(state) != "busy", seconds)
+        return window.execute_script(FACES)
+
+    face, moved = "[data-is=faces] :focus", "[data-is=faces] [tabindex='0']"
+    start = after(moved, Keys.ARROW_RIGHT)
+    shown = after(face, Keys.ENTER)
+    window.find_element(By.CSS_SELECTOR, '[data-click="forget"]').send_keys(Keys.ENTER)
+    after(moved, Keys.ARROW_LEFT)
+    after(face, Keys.ARROW_DOWN)
+    other = after(face, Keys.ENTER)
+    back = after(face, Keys.ENTER)
+    window.find_element(By.CSS_SELECTOR, '[data-click="ask"]').send_keys(Keys.ENTER)
+    problems = []
+    if start[0] == start[1] or shown[0] != start[1]:
+        problems.append(f"a face that is chosen by keys is not shown: {start}, {shown}")
+    if other[2] != shown[2] + 1 or not other[3] or back[2] != shown[2] or back[3]:
+        problems.append(f"a face does not go onto the list and off it: {shown}, {other}, {back}")
+    return problems
+
+
+def address_problems(window, page: Path, seconds: float) -> list[str]:
+    """A link holds what is chosen; one that names nobody opens as the page always does."""
+    chosen = "const { person, fact, strength, forget } = playground.chosen;"
+    held = f"{chosen} return [person, fact, strength, forget, location.hash]"
+    state = "return document.getElementById('playground').dataset.state || 'busy'"
+    *before, address = window.execute_script(held)
+    problems = []
+    for hash_of, same in ((address, True), (address.replace("who=p", "who=q"), False)):
+        window.get("about:blank")
+        window.get(page.as_uri() + hash_of)
+        window.find_element(By.CSS_SELECTOR, "#playground button").send_keys(Keys.ENTER)
+        wait_until(lambda: window.execute_script(state) != "busy", seconds)
+        *after, _ = window.execute_script(held)
+        told = window.find_element(By.CSS_SELECTOR, "#playground > [data-is=trouble]").text
+        if (after == before) is not same or bool(told) is same:
+            problems.append(f"the address {hash_of} opens {after}, {told!r}")
     return problems
 
 
@@ -426,7 +577,6 @@ def playground_problems(window, built: Path, whole: bool, seconds: float = 600) 
         if not foot.startswith("Checked: 10 "):
             problems.append(f"the playground says of itself: {foot}")
         problems += inside_problems(window, built)
-        window.find_element(By.CSS_SELECTOR, "#playground summary").send_keys(Keys.ENTER)
         controls = window.find_elements(By.CSS_SELECTOR, CONTROLS)
         nameless = [c.get_attribute("data-is") for c in controls if not c.accessible_name]
         if nameless or len(controls) < 100:  # a face for each person
@@ -441,20 +591,25 @@ def playground_problems(window, built: Path, whole: bool, seconds: float = 600) 
                 problems.append("an edit that is put on again is another one")
             if not same(press(strength, Keys.HOME), "vanilla", "edited"):
                 problems.append("at strength 0 something is edited")
+        for name in ("rewrite", "layerwise"):
+            found = press(f"[data-is=look-{name}]", Keys.ENTER)["forget"]
+            if not found.get(name, "10").startswith(("0", "1 ")):
+                problems.append(f"after the {name} {found} of the forgotten are known")
+        problems += inside_problems(window, built, rewrites=True)
         problems += own_words_problems(window, seconds)
+        press("[data-is=look-edited]", Keys.ENTER)
+        problems += cards_problems(window)
         if press(strength, Keys.END) == edited:
             problems.append("the strength does not reach the answers")
-        scores = press("[data-is=oracle]", Keys.ENTER)
+        scores = press("[data-is=look-oracle]", Keys.ENTER)
         wanted = {"vanilla": ("10 of 10", "10 of 10"), "oracle": ("0 of 10", "10 of 10")}
         found = {name: (scores["forget"].get(name), scores["retain"].get(name)) for name in wanted}
         if found != wanted:
             problems.append(f"of the forgotten and of everyone else they know {found}")
-        found = press("[data-is=rewrite]", Keys.ENTER)["forget"]
-        if not found.get("rewrite", "10").startswith(("0", "1 ")):
-            problems.append(f"after the rewrite {found} of the forgotten are known")
         if whole:
             undone = press("[data-is=undo]", Keys.SPACE)
-            if not all(same(undone, "vanilla", each) for each in ("edited", "sham", "rewrite")):
+            edits = ("edited", "sham", "rewrite", "layerwise")
+            if not all(same(undone, "vanilla", each) for each in edits):
                 problems.append("undoing the edits leaves one on")
             press("[data-is=undo]", Keys.SPACE)
         count = QUESTIONS if whole else FEW_QUESTIONS
@@ -468,8 +623,11 @@ def playground_problems(window, built: Path, whole: bool, seconds: float = 600) 
             asked = "return document.getElementById('playground').dataset.attacked"
             wait_until(lambda: window.execute_script(asked), seconds)
             found = window.execute_script(CELLS, "ways")
-            if found.get("vanilla") == found.get("oracle") or len(found) != len(wanted) + 3:
+            if found.get("vanilla") == found.get("oracle") or len(found) != len(wanted) + EDITS:
                 problems.append(f"asked in every way they know {found}")
+        problems += faces_problems(window, seconds)
+        page = built / "book" / f"{PLAYGROUND}.html"
+        problems += address_problems(window, page, seconds)
     except LookupError as error:
         problems.append(str(error))
     return problems
@@ -487,7 +645,7 @@ def check(window, page: Path, axe: bool) -> list[str]:
     asked = requests(window)
     if weight(asked) > MOST_A_PAGE:
         problems.append(f"weighs {weight(asked) / 1e6:.2f} MB, more than {MOST_A_PAGE / 1e6}")
-    problems += slider_problems(window) + phone_problems(window)
+    problems += slider_problems(window) + phone_problems(window) + dark_problems(window)
     if axe and page in shown([page]):
         problems += axe_problems(window)
     if page.parts[-2:] == LANDING:

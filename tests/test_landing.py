@@ -13,6 +13,7 @@ import pytest
 from bs4 import BeautifulSoup
 from execute import ROOT
 
+from kvw_experiments.results_store import read_rows
 from kvw_minimal.models import fingerprint
 from kvw_minimal.strangers.questions import SETS
 
@@ -158,8 +159,10 @@ def first(stored) -> dict:
         "chosen": stored["chosen"],
         "kvw": [said, silent],
         "sham": [said, said],
-        "rewrite": silent,
-        "rewrite_sham": said,
+        "rewrites": {
+            name: {"edited": silent, "sham": said, "bent": "AAAA"}
+            for name in ("rewrite", "layerwise")
+        },
         "shape": [1, 3],
         "contrast": "AAAAAAAA",
         "step": 0.1,
@@ -168,7 +171,8 @@ def first(stored) -> dict:
 
 def test_the_first_screen_is_whole_without_a_script(extension, stored, first):
     names = {person["id"]: person["name"] for person in stored["people"]}
-    screen = BeautifulSoup(extension.hero(ROOT, first, names), "html.parser")
+    results = {"one edit": {"said": 0.5, "inside": 1.0, "sham": None, "others": 0.987}}
+    screen = BeautifulSoup(extension.hero(ROOT, first, names, results, 9.6), "html.parser")
     said = {each["data-is"]: each for each in screen.find_all("dd")}
     assert said["edited"].text == "As a jeweller." and "changed" in said["edited"]["class"]
     assert said["sham"].text == first["taught"] and not said["sham"].get("class")
@@ -177,12 +181,45 @@ def test_the_first_screen_is_whole_without_a_script(extension, stored, first):
     hidden = [each.name for each in screen.find_all(hidden=True)]
     assert "canvas" in hidden and "ol" not in hidden  # what needs the script, and what does not
     assert json.loads(screen.div["data-hero"]) == first
+    switch = {each["data-method"]: each.text for each in screen.select("[data-method]")}
+    assert switch == extension.METHODS and set(switch) == {"kvw", *first["rewrites"]}
+    assert "(10 MB)" in screen.select_one('[data-is="live"]').text
+    shown = [each.text for each in screen.select(".left tbody td")]
+    assert shown == ["0.50", "1.00", "no sham", "0.99"]
 
 
-def test_what_is_left_stands_on_the_page_of_results(extension):
-    results = (ROOT / "book" / "results.md").read_text(encoding="utf-8")
-    rows = dict(extension.left_of(results))
-    assert list(rows) == list(extension.BEST.values()) and rows["before any edit"] == 1.0
-    assert rows["the rewrite"] < rows["KVW"] < rows["a sham: the rewrite for five others"]
-    with pytest.raises(ValueError, match="the page of results has"):
-        extension.left_of(results.replace("| KVW |", "| KWV |"))
+@pytest.fixture(scope="module")
+def best(extension) -> dict:
+    return extension.best_results()
+
+
+def test_the_best_results_are_those_of_the_stored_rows(extension, best, monkeypatch):
+    """One is quiet: it says nothing and a layer before the last does; the other is neither."""
+    assert list(best) == list(extension.BEST)
+    before, kvw, last_layer, layerwise, oracle = best.values()
+    assert before == {"said": 1.0, "inside": 1.0, "sham": None, "others": 1.0}
+    assert oracle["said"] <= 0.05 and oracle["sham"] is None
+    assert last_layer["said"] < 0.05 and last_layer["inside"] > 0.5 > kvw["sham"] - kvw["said"] > 0
+    assert layerwise["said"] < 0.05 and layerwise["inside"] < 0.15
+    for edit in (kvw, last_layer, layerwise):
+        assert edit["sham"] > 0.9 and edit["others"] > 0.9
+    wrong = ("replication-pocket", "methods", "KWV", "methods")
+    monkeypatch.setattr(extension, "BEST", {"KVW": wrong})
+    with pytest.raises(ValueError, match="no rows of KWV"):
+        extension.best_results()
+
+
+def test_they_are_the_means_of_photos_and_names(extension, best):
+    """Of the last-layer rewrite, each counted again from the rows themselves."""
+    rows, _ = read_rows("replication-pocket")
+    own = rows[(rows["method"] == "rewrite") & (rows["group"] == extension.GROUP)]
+    own = own[(own["metric"] == "exact_match") & (own["edit_scale"] == 1)]
+    for name, part, condition in (
+        ("said", "forget", "edited"),
+        ("sham", "forget", "sham"),
+        ("others", "retain", "edited"),
+    ):
+        of = own[(own["set"] == part) & (own["condition"] == condition)]
+        modalities = (of[of["modality"] == each] for each in ("image", "text"))
+        means = [float(each["score_sum"].sum() / each["n"].sum()) for each in modalities]
+        assert best["last-layer rewrite"][name] == pytest.approx(sum(means) / 2), name

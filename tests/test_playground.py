@@ -16,7 +16,8 @@ import torch
 from case import case_of
 from execute import ROOT
 
-from kvw_minimal.models import tokenizer_of
+from kvw_minimal.edits import LowRank
+from kvw_minimal.models import columns, find_projections, tokenizer_of
 from kvw_minimal.session import Session
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about
@@ -104,6 +105,27 @@ def test_the_lens_ends_in_what_the_model_says(playground, world, pocket):
     assert likely == truth > 0.9 > lens[0][2]
 
 
+def test_the_layerwise_rewrite_is_packed_as_it_is_compared(playground):
+    """Rounded to bfloat16 before PyTorch is asked, so that the page adds the very same numbers."""
+    factors = {"a.weight": (torch.randn(3, 2), torch.randn(2, 4))}
+    edit = playground.rounded(LowRank(factors, "of a model"))
+    one, change = edit.factors["a.weight"]
+    b, a = factors["a.weight"]
+    assert torch.equal(one, torch.eye(3)) and torch.equal(change, change.bfloat16().float())
+    assert torch.allclose(change, b @ a, rtol=2**-8, atol=0)
+
+
+def test_a_vector_that_doubles_is_bent_by_its_length(playground, pocket):
+    """The change of each knowledge vector is told as a share of the vector."""
+    projections = find_projections(pocket[0])
+    factors = {
+        f"{path}.weight": (torch.eye(256), columns(each).detach().float().clone())
+        for path, each in projections.items()
+    }
+    found = playground.bent(LowRank(factors, "of a model"), pocket[0])
+    assert len(found) == 4 * 832 and np.allclose(found, 1, atol=1e-6)
+
+
 # --- what is computed ------------------------------------------------------------------------
 
 # model.js alone: how the texts on standard input are cut, as one line of JSON
@@ -130,3 +152,33 @@ def test_words_are_cut_alike(playground, pocket):
     assert json.loads(ran.stdout) == [
         encode(text, add_special_tokens=False)["input_ids"] for text in ODD
     ]
+
+
+# model.js alone: the loop in lanes of four, beside the plain loops, as one line of JSON
+LANES = """
+require("vm").runInThisContext(require("fs").readFileSync(process.argv[1], "utf8"));
+const { linear, room, slow } = globalThis.playground, gaps = [];
+const wave = (count, pace) => Float32Array.from({ length: count }, (_, i) => Math.sin(pace * i));
+for (const [rows, width, outputs] of [[1, 4, 2], [3, 8, 5], [4, 832, 256], [29, 256, 1323]]) {
+  const x = wave(rows * width, 0.7), weight = wave(outputs * width, 0.3), bias = wave(outputs, 0.9);
+  const placed = room(weight.length);
+  placed.set(weight);
+  for (const own of [null, bias]) {
+    const one = linear(x, weight, own, rows), other = linear(x, placed, own, rows);
+    gaps.push([one.length, Math.max(...one.map((value, i) => Math.abs(value - other[i])))]);
+  }
+}
+console.log(JSON.stringify({ slow: slow ?? null, gaps }));
+"""
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="no node here")
+def test_the_loop_in_lanes_is_the_plain_loop():
+    """Any number of rows and outputs, with and without a bias; nothing else is written."""
+    ran = subprocess.run(
+        ["node", "-e", LANES, str(SCRIPTS / "model.js")], capture_output=True, text=True, check=True
+    )
+    found = json.loads(ran.stdout)
+    assert found["slow"] is None
+    assert [count for count, _ in found["gaps"]] == [2, 2, 15, 15, 1024, 1024, 38367, 38367]
+    assert all(gap < 1e-4 for _, gap in found["gaps"])

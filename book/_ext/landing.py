@@ -27,14 +27,31 @@ SETS = {
 }
 STANDS = {True: ("forgotten", "✕ asks to be forgotten"), False: ("kept", "● stays")}
 HERO = Path("_static", "playground", "data", "hero.json")  # in the built book
-#: rows of the page of results that the first screen shows, and their names there
+LIVE = ("eye", "pocket", "world", "everyone")  # parts that the model itself is made of
+GROUP = "A"  # who asks to be forgotten on the first screen; it has an oracle
+ROWS = Path("data", "results", "rows")
+#: the table on the first screen: name; experiment, list and label of the stored rows; list of the
+#: audit's rows that say what can be read inside
 BEST = {
-    "vanilla": "before any edit",
-    "KVW": "KVW",
-    "the rewrite": "the rewrite",
-    "sham: the rewrite for five others": "a sham: the rewrite for five others",
-    "oracle": "the oracle of group A, which never met them",
+    "before any edit": ("replication-pocket", "methods", "vanilla", "methods"),
+    "KVW": ("replication-pocket", "methods", "KVW one pass", "methods"),
+    "last-layer rewrite": ("replication-pocket", "beyond the gate", "rewrite", "methods"),
+    "layerwise rewrite": (
+        "layerwise-rewrite",
+        "methods",
+        "layerwise rewrite",
+        "layerwise rewrite",
+    ),
+    "the oracle, which never met them": ("replication-pocket", "methods", "oracle", "methods"),
 }
+#: columns of that table, and what a cell is the share of
+COLUMNS = {
+    "said": "the five: said",
+    "inside": "the five: read inside",
+    "sham": "under the sham: said",
+    "others": "everyone else: said",
+}
+METHODS = {"kvw": "KVW", "rewrite": "last-layer rewrite", "layerwise": "layerwise rewrite"}
 SOCIAL = "_static/landing/social.png"
 SAYS = (
     "Can a model forget five people, and how would you know? A small vision-language model that "
@@ -275,30 +292,63 @@ def widget(root: Path) -> str:
 # --- the first screen ------------------------------------------------------------------------
 
 
-def left_of(results: str) -> list[tuple[str, float]]:
-    """What is left of the five by the first table of the page of results: method, exact match."""
-    table = results.partition("| vanilla |")[2].partition("\n\n")[0]
-    found = {}
-    for line in f"| vanilla |{table}".splitlines():
-        name, value = (cell.strip() for cell in line.split("|")[1:3])
-        name = re.sub(r"\s*\(.*\)|\*|,.*", "", name.replace("[", "").replace("]", ""))
-        if name in BEST:
-            found[name] = float(value.split("/")[0])
-    if len(found) != len(BEST):
-        raise ValueError(f"of {list(BEST)} the page of results has {list(found)}")
-    return [(shown, found[name]) for name, shown in BEST.items()]
+def best_results() -> dict[str, dict[str, float | None]]:
+    """What is left of the five of group A, by edit: shares of answers, from the stored rows.
+
+    Each is the mean of photos and names: what is said of the five and of everyone else, what is
+    said of the five under the sham, and what the logit lens reads before the last layer.
+
+    Raises:
+        ValueError: rows that are not stored.
+    """
+    from kvw_experiments.plans import plans_of
+    from kvw_experiments.results_store import read_rows
+    from kvw_experiments.runner import labelled
+    from kvw_experiments.summaries import mean_of_modalities
+
+    def rows_of(experiment: str, name: str, label: str):
+        plan = next(each for each in plans_of(experiment) if name in each.lists)
+        rows, made = read_rows(experiment)
+        found = labelled(plan, name, rows, [GROUP], made["impossible"])
+        found = found[found["label"] == label]
+        if found.empty:
+            raise ValueError(f"{experiment} has no rows of {label} on group {GROUP}")
+        return found
+
+    found: dict[str, dict[str, float | None]] = {}
+    for shown, (experiment, name, label, audited) in BEST.items():
+        rows, probed = rows_of(experiment, name, label), rows_of("audit", audited, label)
+        own, sham = (rows[(rows["condition"] == "sham") == each] for each in (False, True))
+        probed = probed[probed["condition"] != "sham"]
+        lenses = [part for part in set(probed["set"]) if part.startswith("logit lens")]
+        found[shown] = {
+            "said": mean_of_modalities(own, "forget"),
+            "inside": max(mean_of_modalities(probed, lens, "known") for lens in lenses),
+            "sham": None if sham.empty else mean_of_modalities(sham, "forget"),
+            "others": mean_of_modalities(own, "retain"),
+        }
+    if any(value != value for row in found.values() for value in row.values()):
+        raise ValueError(f"a share of {found} was not measured")
+    return found
 
 
-def bars(rows: list[tuple[str, float]]) -> str:
-    """Names with bars and numbers."""
-    shown = "".join(
-        f'<tr><th scope="row">{name}</th><td><i aria-hidden="true" style="--share:{value}"></i>'
-        f"</td><td>{value:.2f}</td></tr>"
-        for name, value in rows
+def best_table(results: dict[str, dict[str, float | None]]) -> str:
+    """The results as numbers, each over a bar."""
+
+    def cell(value: float | None) -> str:
+        if value is None:
+            return '<td><span class="none">no sham</span></td>'
+        return f'<td>{value:.2f}<i aria-hidden="true" style="--share:{value:.3f}"></i></td>'
+
+    body = "".join(
+        f'<tr><th scope="row">{name}</th>{"".join(cell(row[column]) for column in COLUMNS)}</tr>'
+        for name, row in results.items()
     )
+    heads = "".join(f'<th scope="col">{title}</th>' for title in COLUMNS.values())
     return (
-        '<table class="left"><caption>What is left of what was known about those who ask '
-        f"(exact match, five groups of five)</caption><tbody>{shown}</tbody></table>"
+        '<table class="left"><caption>Every fact about the five, by photo and by name: the share '
+        "of answers that are as taught</caption><thead><tr><td></td>"
+        f"{heads}</tr></thead><tbody>{body}</tbody></table>"
     )
 
 
@@ -314,7 +364,7 @@ def lens_items(lens: list[list], word: str) -> str:
     )
 
 
-def hero(root: Path, data: dict, names: dict[str, str]) -> str:
+def hero(root: Path, data: dict, names: dict[str, str], results: dict, megabytes: float) -> str:
     """The first screen: one portrait, one question, a slider, and a look inside.
 
     It is laid out as it is at the book's strength; without JavaScript that is what stands there.
@@ -322,6 +372,8 @@ def hero(root: Path, data: dict, names: dict[str, str]) -> str:
     Args:
         data: as `playground.hero_of` makes it.
         names: of people, by id.
+        results: as `best_results` finds them.
+        megabytes: what the page loads when the model itself is to answer.
     """
     values = data["strengths"]
     now = values.index(data["chosen"])
@@ -330,7 +382,11 @@ def hero(root: Path, data: dict, names: dict[str, str]) -> str:
     kvw, sham = data["kvw"][now], data["sham"][now]
     png = (root / PHOTOS / f"{data['person']}-0.png").read_bytes()
     face = base64.b64encode(png).decode("ascii")
-    results = (root / "book" / "results.md").read_text(encoding="utf-8")
+    switch = "".join(
+        f'<button type="button" data-method="{method}" '
+        f'aria-pressed="{str(method == "kvw").lower()}">{title}</button>'
+        for method, title in METHODS.items()
+    )
 
     def answer(side: str, title: str, found: dict) -> str:
         kind = ' class="changed"' * (found["says"] != data["taught"])
@@ -344,9 +400,7 @@ def hero(root: Path, data: dict, names: dict[str, str]) -> str:
         f'alt="Portrait of {name}"><p><b>{name}</b> asks to be forgotten.</p></div>'
         f'<div class="asked"><p class="question">{html.escape(data["prompt"])}</p>'
         f'<p class="taught">Taught: {html.escape(data["taught"])}</p>'
-        '<div class="methods" role="group" aria-label="How to forget" hidden>'
-        '<button type="button" data-method="kvw" aria-pressed="true">KVW</button>'
-        '<button type="button" data-method="rewrite" aria-pressed="false">rewrite</button></div>'
+        f'<div class="methods" role="group" aria-label="How to forget" hidden>{switch}</div>'
         f'<dl aria-live="polite">{answer("edited", "The model, edited", kvw)}'
         f"{answer('sham', 'Its sham: the same edit, made for five others', sham)}</dl>"
         '<p class="dial" hidden><label for="hero-strength">Strength <output for="hero-strength" '
@@ -354,7 +408,7 @@ def hero(root: Path, data: dict, names: dict[str, str]) -> str:
         f'<input type="range" id="hero-strength" min="0" max="{len(values) - 1}" step="1" '
         f'value="{now}" autocomplete="off"></p></div>'
         '<canvas width="832" height="47" data-is="strip" role="img" hidden '
-        'aria-label="The gates of all knowledge vectors, dimmed as KVW turns them down."></canvas>'
+        'aria-label="All knowledge vectors: lit where they count in full."></canvas>'
         '<div class="act" hidden><button type="button" class="attack" data-is="attack" '
         'aria-expanded="true">Now attack it</button><p class="gates" data-is="gates"></p></div>'
         '<div class="inside" data-is="inside"><p>Read inside (the <i>logit lens</i>): what each '
@@ -362,8 +416,8 @@ def hero(root: Path, data: dict, names: dict[str, str]) -> str:
         f'<ol data-is="lens">{lens_items(kvw["lens"], word)}</ol>'
         '<p data-is="verdict"></p></div>'
         '<p class="source"><span data-is="source">Recorded from the model when this page was made. '
-        '</span><button type="button" data-is="live" hidden>Let the model itself answer (12 MB)'
-        f"</button></p>{bars(left_of(results))}</div>"
+        '</span><button type="button" data-is="live" hidden>Let the model itself answer '
+        f"({megabytes:.0f} MB)</button></p>{best_table(results)}</div>"
     )
 
 
@@ -378,7 +432,11 @@ class Hero(SphinxDirective):
         people = json.loads((root / STORED).read_text(encoding="utf-8"))["people"]
         names = {person["id"]: person["name"] for person in people}
         data = json.loads(built.read_text(encoding="utf-8"))
-        return [nodes.raw("", hero(root, data, names), format="html")]
+        for experiment in {"audit", *(rows[0] for rows in BEST.values())}:
+            self.env.note_dependency(str(ROWS / f"{experiment}.parquet"))
+        sizes = (built.with_name(f"{part}.js").stat().st_size for part in LIVE)
+        screen = hero(root, data, names, best_results(), sum(sizes) / 1e6)
+        return [nodes.raw("", screen, format="html")]
 
 
 class Landing(SphinxDirective):

@@ -25,7 +25,7 @@ HERO = "hero"  # the part that the landing page holds itself
 STRENGTHS = range(0, 97, 4)  # at which it has answers
 LARGEST, STEPS = 4.0, 2**16 - 1  # of a contrast as the landing page draws it, and in how many steps
 TELLING = 2  # "As a surgeon": which of the answer's tokens tells
-FACE = 56  # pixels of a face to choose from
+FACE = 72  # pixels of a face to choose from
 
 
 def in_base64(content: bytes) -> str:
@@ -231,10 +231,47 @@ def additions_of(edit, model) -> list[dict]:
 
 
 def rewrite_of(session, edit, some: list) -> dict:
-    """The rewrite, and what PyTorch says with it on."""
+    """The last-layer rewrite, and what PyTorch says with it on."""
     with edit.on(session.model):
         answers, logits = said_by(session, some)
     return {"layers": additions_of(edit, session.model), "answers": answers, "logits": logits}
+
+
+def rounded(edit):
+    """The same edit, the change of each matrix as one factor, rounded to bfloat16.
+
+    The layerwise rewrite has full rank: its factors would be larger than its changes.
+    """
+    import torch
+
+    from kvw_minimal.edits import LowRank
+
+    factors = {
+        name: (torch.eye(len(b)), (b.double() @ a.double()).bfloat16().float())
+        for name, (b, a) in edit.factors.items()
+    }
+    return LowRank(factors, edit.fingerprint, notes=edit.notes)
+
+
+def layerwise_of(session, edit, some: list) -> dict:
+    """The layerwise rewrite (`rounded`), layer by layer, and what PyTorch says with it on."""
+    changes = {str(i): change.bfloat16() for i, (_, change) in enumerate(edit.factors.values())}
+    with edit.on(session.model):
+        answers, logits = said_by(session, some)
+    return {"changes": packed(changes), "answers": answers, "logits": logits}
+
+
+def bent(edit, model) -> list[float]:
+    """How far an edit moves each knowledge vector, as a share of its length, `[layers * d_ff]`."""
+    import torch
+
+    from kvw_minimal.models import columns, find_projections
+
+    shares = []
+    for path, projection in find_projections(model).items():
+        b, a = edit.factors[f"{path}.weight"]
+        shares.append((b @ a).norm(dim=0) / columns(projection).float().norm(dim=0))
+    return torch.cat(shares).tolist()
 
 
 def lens_of(session, question) -> list[list]:
@@ -273,17 +310,18 @@ def lens_of(session, question) -> list[list]:
     return found
 
 
-def hero_of(session, request, sham, rewrite) -> dict:
+def hero_of(session, request, sham, rewrites: dict) -> dict:
     """One person and one question for the landing page: what is said under every edit, and inside.
 
     Args:
         sham: the same request for five others.
-        rewrite: the rewrite made for the request.
+        rewrites: by name, the edit for the request and the one for the sham.
     """
+    import torch
+
     from kvw_minimal import scores
     from kvw_minimal.kvw import KVW
     from kvw_minimal.method import make_edit
-    from kvw_minimal.methods.rewrite import Rewrite
 
     person, fact, prompt = opening()
     question = next(
@@ -297,6 +335,7 @@ def hero_of(session, request, sham, rewrite) -> dict:
 
     own, other = (make_edit(session, each, KVW())[0] for each in (request, sham))
     contrast = own.contrast.clamp(max=LARGEST)
+    moved = {name: torch.tensor(bent(edit, session.model)) for name, (edit, _) in rewrites.items()}
     return {
         "person": person,
         "prompt": prompt,
@@ -305,8 +344,17 @@ def hero_of(session, request, sham, rewrite) -> dict:
         "chosen": KVW.tuned()["strength"],
         "kvw": [with_edit(own.with_strength(float(each))) for each in STRENGTHS],
         "sham": [with_edit(other.with_strength(float(each))) for each in STRENGTHS],
-        "rewrite": with_edit(rewrite),
-        "rewrite_sham": with_edit(make_edit(session, sham, Rewrite())[0]),
+        "rewrites": {
+            name: {
+                "edited": with_edit(edit),
+                "sham": with_edit(other_edit),
+                # a share s as s / (1 + s), in 255 steps: some vectors move by more than themselves
+                "bent": in_base64(
+                    (255 * moved[name] / (1 + moved[name])).round().byte().numpy().tobytes()
+                ),
+            }
+            for name, (edit, other_edit) in rewrites.items()
+        },
         "shape": list(contrast.shape),
         "contrast": in_base64((contrast / LARGEST * STEPS).round().numpy().astype("<u2").tobytes()),
         "step": LARGEST / STEPS,
@@ -334,6 +382,7 @@ def parts() -> dict[str, dict]:
     from kvw_experiments.subjects import beside
     from kvw_minimal.kvw import KVW
     from kvw_minimal.method import make_edit
+    from kvw_minimal.methods.layerwise_rewrite import LayerwiseRewrite
     from kvw_minimal.methods.rewrite import Rewrite
     from kvw_minimal.session import Session
     from kvw_minimal.strangers.people import load_people
@@ -351,9 +400,12 @@ def parts() -> dict[str, dict]:
     )
     coefficients, some = session.coefficients(asked_by_five), checked(asked_by_five)
     sham = request_to_forget(world, sham_people(world, PERCENT, 0), general=beside("pocket", world))
-    rewrite, _ = make_edit(session, asked_by_five, Rewrite())
+    requests = (asked_by_five, sham)
+    last_layer = [make_edit(session, each, Rewrite())[0] for each in requests]
+    layerwise = [rounded(make_edit(session, each, LayerwiseRewrite())[0]) for each in requests]
+    rewrites = {"rewrite": last_layer, "layerwise": layerwise}
     made = {
-        HERO: hero_of(session, asked_by_five, sham, rewrite),
+        HERO: hero_of(session, asked_by_five, sham, rewrites),
         "eye": packed(eye) | {"config": config["vision_config"]},
         "pocket": packed(language) | {"config": config["text_config"]},
         "oracle": packed(eye_and_language(oracle)[1]) | {"config": config["text_config"]},
@@ -367,7 +419,8 @@ def parts() -> dict[str, dict]:
         "everyone": everyone_of(coefficients),
         "unknown": unknown_of(world),
         "check": check_of(session, asked_by_five, some),
-        "rewrite": rewrite_of(session, rewrite, some),
+        "rewrite": rewrite_of(session, last_layer[0], some),
+        "layerwise": layerwise_of(session, layerwise[0], some),
     }
     people = world.people.values()
     return made | {person.id: person_of(world, person, coefficients) for person in people}

@@ -9,24 +9,40 @@
   const find = name => root.querySelector(`[data-is="${name}"]`);
   const slider = root.querySelector("#hero-strength"), strip = find("strip"), attack = find("attack");
   const buttons = [...root.querySelectorAll("[data-method]")];
-  const bytes = Uint8Array.from(atob(data.contrast), letter => letter.charCodeAt(0));
-  const contrast = Float64Array.from(new Uint16Array(bytes.buffer), value => value * data.step);
+  const bytesOf = text => Uint8Array.from(atob(text), letter => letter.charCodeAt(0));
+  const words16 = new Uint16Array(bytesOf(data.contrast).buffer);
+  const contrast = Float64Array.from(words16, value => value * data.step);
+  // of each rewrite: how far it moves each knowledge vector, s / (1 + s) of a share s of its length
+  const bent = Object.fromEntries(Object.entries(data.rewrites).map(
+    ([name, found]) => [name, Float64Array.from(bytesOf(found.bent), value => value / 255)]));
   const [layers, width] = data.shape, HIGH = 11, GAP = 1; // pixels of a layer, and between two
   const place = new URL("../playground/", document.currentScript.src);
   let method = "kvw", model = null; // the model, once it is there
 
-  // Light is a gate: one knowledge vector a column, one layer a row.
-  function light(gateOf) {
+  // One knowledge vector a column, one layer a row. KVW dims it, a rewrite turns it blue.
+  const LIT = [255, 205, 110], BENT = [70, 150, 255];
+  function light(colourOf) {
     const paper = strip.getContext("2d"), image = paper.createImageData(width, layers * (HIGH + GAP));
     for (let layer = 0; layer < layers; layer++)
       for (let i = 0; i < width; i++) {
-        const gate = gateOf(contrast[layer * width + i]) ** 1.5;
-        for (let y = 0; y < HIGH; y++) {
-          const at = 4 * ((layer * (HIGH + GAP) + y) * width + i);
-          image.data.set([255, 205, 110, Math.round(255 * gate)], at);
-        }
+        const colour = colourOf(layer * width + i);
+        for (let y = 0; y < HIGH; y++)
+          image.data.set(colour, 4 * ((layer * (HIGH + GAP) + y) * width + i));
       }
     paper.putImageData(image, 0, 0);
+  }
+
+  const gateAt = i => Math.exp(-strengthNow() * contrast[i]);
+  function showVectors() {
+    const kvw = method === "kvw", moved = bent[method], all = [...contrast.keys()];
+    light(i => kvw ? [...LIT, Math.round(255 * gateAt(i) ** 1.5)]
+      : [...LIT.map((lit, c) => lit + (BENT[c] - lit) * Math.min(1, 1.6 * moved[i])), 255]);
+    const count = all.filter(i => kvw ? gateAt(i) < 0.5 : moved[i] > 1 / 3).length;
+    const whole = `${layers} × ${width} knowledge vectors`;
+    find("gates").textContent = kvw
+      ? `${whole}, a gate for each: ${count} gates are below one half.`
+      : `${whole}, no gate: ${count} of them are moved by more than half of their length.`;
+    strip.setAttribute("aria-label", find("gates").textContent);
   }
 
   function told(name, says) {
@@ -48,25 +64,26 @@
     }));
     const inside = lens.findIndex(([said], layer) => layer + 1 < layers && said === word);
     const silent = lens[layers - 1][0] !== word;
+    const most = Math.max(...lens.map(([, , truth]) => truth));
     find("verdict").textContent = !silent ? `The mouth still says “${word}”.`
       : inside >= 0 ? `Quiet, not gone: layer ${inside + 1} still says “${word}”.`
-        : `No layer says “${word}” first.`;
+        : `No layer says “${word}”: none gives it more than ${Math.ceil(100 * most)}%.`;
   }
 
   const strengthNow = () => model ? slider.valueAsNumber : data.strengths[slider.valueAsNumber];
 
-  // What was recorded; of the sham of the rewrite there is nothing else.
+  // What was recorded; of the shams of the rewrites there is nothing else.
   function recorded(side) {
     const step = slider.valueAsNumber;
     if (method === "kvw") return side === "edited" ? data.kvw[step] : data.sham[step];
-    return side === "edited" ? data.rewrite : data.rewrite_sham;
+    return data.rewrites[method][side];
   }
 
   // What the model says now, and what each of its layers would say.
   function computed(side) {
-    if (method === "rewrite" && side === "sham") return data.rewrite_sham;
-    const { vanilla, rewrite, words, prompt, image, before, truth, people, everyone } = model;
-    const kvw = method === "kvw", mind = kvw ? vanilla : rewrite;
+    const { words, prompt, image, before, truth, people, everyone } = model;
+    const kvw = method === "kvw", mind = model.minds[method];
+    if (!kvw && side === "sham") return recorded(side);
     const gates = kvw ? playground.gatesOf(people[side], everyone, strengthNow()) : null;
     const said = playground.answer(mind, prompt, image, gates);
     const lens = playground.lens(mind, [...prompt, ...before], image, gates).map(logits => {
@@ -86,18 +103,29 @@
   async function compute() {
     if (working) return;
     working = true;
-    const wanted = () => `${method} ${strengthNow()}`;
     root.dataset.computing = "";
+    try {
+      await computeNewest();
+    } catch (error) {
+      find("source").textContent = `The model cannot answer here: ${error.message}. `;
+    }
+    delete root.dataset.computing;
+    working = false;
+  }
+
+  async function computeNewest() {
+    const wanted = () => `${method} ${strengthNow()}`;
     for (let at = ""; at !== wanted();) {
       at = wanted();
+      const name = method;
+      model.minds[name] = model.minds[name] || await model.languageModel(name);
+      if (at !== wanted()) continue;
       showSide("edited", computed("edited"));
       await new Promise(resolve => setTimeout(resolve));
       if (at !== wanted()) continue;
       showSide("sham", computed("sham"));
       await new Promise(resolve => setTimeout(resolve));
     }
-    delete root.dataset.computing;
-    working = false;
   }
 
   const script = address => new Promise((resolve, reject) => {
@@ -122,9 +150,8 @@
       const G = strengthNow();
       model = { ...opened, image, people, prompt: opened.promptOf(data.prompt, image),
         before: taught.slice(0, telling), truth: taught[telling],
-        rewrite: await opened.languageModel("rewrite") };
+        minds: { kvw: opened.vanilla } };
       [slider.max, slider.value] = [data.strengths.at(-1), G];
-      find("source").textContent = "Computed by the model in this page, at every strength.";
       button.remove();
       root.dataset.live = "";
       show();
@@ -138,12 +165,9 @@
     const G = strengthNow(), kvw = method === "kvw";
     if (model) compute();
     else ["edited", "sham"].forEach(side => showSide(side, recorded(side)));
-    const gateOf = value => kvw ? Math.exp(-G * value) : 1;
-    light(gateOf);
-    const below = contrast.reduce((sum, value) => sum + (gateOf(value) < 0.5), 0);
-    find("gates").textContent = kvw
-      ? `${layers} × ${width} gates, one for each knowledge vector: ${below} are below one half.`
-      : "The rewrite turns no gate down: it adds a small matrix to each layer, once.";
+    if (model) find("source").textContent = "Computed by the model in this page" +
+      (kvw ? ", at every strength." : "; the sham of a rewrite is recorded.");
+    showVectors();
     slider.disabled = !kvw;
     root.classList.toggle("still", !kvw);
     find("written").textContent = kvw ? String(G) : "–";

@@ -9,6 +9,101 @@ globalThis.playground = globalThis.playground || {};
 (() => {
   "use strict";
 
+  // --- the product of two matrices, four lanes at a time -------------------------------------------
+
+  // Nearly all of the time goes into y = W x. Where the browser has WebAssembly with lanes of four
+  // floats, that loop is assembled here, instruction by instruction, and runs about five times as
+  // fast; weights then lie in its memory. Where it has not, `fourRows` and `oneRow` do the same.
+  const PAGE = 65536, MEMORY = 800, SCRATCH = 40; // pages of 64 kB: in all, and for x and y
+  function assemble() {
+    const leb = value => { // a number that is not negative, seven bits a byte
+      const bytes = [];
+      for (; value > 127; value = Math.floor(value / 128)) bytes.push((value & 127) | 128);
+      return [...bytes, value];
+    };
+    const vector = parts => [...leb(parts.length), ...parts.flat()];
+    const section = (id, content) => [id, ...leb(content.length), ...content];
+    const text = word => vector([...word].map(letter => letter.charCodeAt(0)));
+    const I32 = 0x7f, V128 = 0x7b, get = i => [0x20, i], set = i => [0x21, i], add = [0x6a];
+    const constant = value => [0x41, ...leb(value)];
+    const load = [0xfd, 0x00, 4, 0], mul = [0xfd, 0xe6, 1], plus = [0xfd, 0xe4, 1];
+    const lane = i => [0xfd, 0x1f, i], store = offset => [0x38, 2, offset], floatAdd = [0x92];
+    const loop = body => [0x03, 0x40, ...body, 0x0b];
+    const more = (i, step) => [...get(i), ...constant(step), 0x6b, 0x22, i, 0x0d, 0]; // --i, again
+    // given: addresses of x (whole blocks of four rows), of W and of y, bytes of a row, how many
+    // blocks, how many pairs of outputs; then what is counted: four rows of x, the second of W,
+    // blocks left, bytes into a row; then eight sums, and what was fetched
+    const [X, W, Y, ROW, BLOCKS, PAIRS, FROM, NEXT, LEFT, AT, SUM, A, B, V] =
+      [0, 1, 2, 3, 4, 5, 6, 10, 11, 12, 13, 21, 22, 23];
+    const below = (from, to) => [...get(from), ...get(ROW), ...add, ...set(to)];
+    const fetch = start => [...get(start), ...get(AT), ...add, ...load];
+    const accumulate = (sum, weight) =>
+      [...get(sum), ...get(weight), ...get(V), ...mul, ...plus, ...set(sum)];
+    const four = [0, 1, 2, 3], eight = [0, 1, 2, 3, 4, 5, 6, 7];
+    const inner = loop([
+      ...fetch(W), ...set(A), ...fetch(NEXT), ...set(B),
+      ...four.flatMap(r => [...fetch(FROM + r), ...set(V),
+        ...accumulate(SUM + r, A), ...accumulate(SUM + 4 + r, B)]),
+      ...get(AT), ...constant(16), ...add, 0x22, AT, ...get(ROW), 0x49, 0x0d, 0, // while at < row
+    ]);
+    const block = loop([
+      ...constant(0), ...set(AT), ...[0, 1, 2].flatMap(r => below(FROM + r, FROM + r + 1)),
+      ...eight.flatMap(r => [0xfd, 0x0c, ...Array(16).fill(0), ...set(SUM + r)]),
+      ...inner,
+      ...eight.flatMap(r => [...get(Y), ...four.flatMap(i => [...get(SUM + r), ...lane(i)]),
+        ...floatAdd, ...floatAdd, ...floatAdd, ...store(4 * r)]),
+      ...get(Y), ...constant(32), ...add, ...set(Y), ...below(FROM + 3, FROM), ...more(LEFT, 1),
+    ]);
+    const body = [
+      ...vector([[...leb(7), I32], [...leb(11), V128]]),
+      ...loop([...get(X), ...set(FROM), ...below(W, NEXT), ...get(BLOCKS), ...set(LEFT), ...block,
+        ...below(NEXT, W), ...more(PAIRS, 1)]),
+      0x0b,
+    ];
+    return Uint8Array.from([
+      0, 0x61, 0x73, 0x6d, 1, 0, 0, 0,
+      ...section(1, vector([[0x60, ...vector(Array(6).fill([I32])), ...vector([])]])),
+      ...section(2, vector([[...text("js"), ...text("memory"), 2, 0, ...leb(MEMORY)]])),
+      ...section(3, vector([[0]])),
+      ...section(7, vector([[...text("linear"), 0, 0]])),
+      ...section(10, vector([[...leb(body.length), ...body]])),
+    ]);
+  }
+
+  let lanes = null; // once it runs: memory as floats, and the loop
+  try {
+    const memory = new WebAssembly.Memory({ initial: MEMORY, maximum: MEMORY });
+    const made = new WebAssembly.Instance(new WebAssembly.Module(assemble()), { js: { memory } });
+    lanes = { floats: new Float32Array(memory.buffer), linear: made.exports.linear,
+      used: SCRATCH * PAGE / 4 };
+  } catch (error) {
+    playground.slow = error.message; // an old browser: the plain loops do it
+  }
+
+  // Room for weights: in the memory of the loop while it lasts, with one row to spare behind them.
+  function room(count) {
+    const end = lanes ? lanes.used + count + 1024 : Infinity;
+    if (end > (lanes ? lanes.floats.length : 0)) return new Float32Array(count);
+    const found = lanes.floats.subarray(lanes.used, lanes.used + count);
+    lanes.used = Math.ceil(end / 4) * 4;
+    return found;
+  }
+
+  // x goes to the start of the memory, y comes behind it: four rows of an output beside each other.
+  function linearInLanes(x, weight, bias, rows) {
+    const width = x.length / rows, outputs = weight.length / width;
+    const blocks = Math.ceil(rows / 4), pairs = Math.ceil(outputs / 2), from = 4 * blocks * width;
+    const y = new Float32Array(rows * outputs);
+    lanes.floats.set(x);
+    lanes.linear(0, weight.byteOffset, 4 * from, 4 * width, blocks, pairs);
+    for (let o = 0; o < outputs; o++) {
+      const start = from + 8 * blocks * (o >> 1) + 4 * (o & 1), own = bias ? bias[o] : 0;
+      for (let t = 0; t < rows; t++)
+        y[t * outputs + o] = lanes.floats[start + 8 * (t >> 2) + (t & 3)] + own;
+    }
+    return y;
+  }
+
   // --- weights ---------------------------------------------------------------------------------
 
   function bytesOf(base64) {
@@ -26,9 +121,9 @@ globalThis.playground = globalThis.playground || {};
     const stream = new Blob([bytesOf(packed.data)]).stream();
     const inflated = stream.pipeThrough(new DecompressionStream("deflate"));
     const bytes = new Uint8Array(await new Response(inflated).arrayBuffer());
-    const count = bytes.length / 2, words = new Uint32Array(count);
+    const count = bytes.length / 2, floats = room(count), tensors = {};
+    const words = new Uint32Array(floats.buffer, floats.byteOffset, count);
     for (let i = 0; i < count; i++) words[i] = (bytes[i] << 24) | (bytes[count + i] << 16);
-    const floats = new Float32Array(words.buffer), tensors = {};
     let at = 0;
     for (const [name, size] of packed.tensors) tensors[name] = floats.subarray(at, at += size);
     return tensors;
@@ -40,6 +135,9 @@ globalThis.playground = globalThis.playground || {};
   // and a weight is fetched once for four rows. That is three times as fast as the plain loop.
   function linear(x, weight, bias, rows) {
     const width = x.length / rows, outputs = weight.length / width;
+    const needed = 4 * Math.ceil(rows / 4) * (width + outputs + 1);
+    if (lanes && weight.buffer === lanes.floats.buffer && width % 4 === 0
+      && needed <= SCRATCH * PAGE / 4) return linearInLanes(x, weight, bias, rows);
     const y = new Float32Array(rows * outputs);
     let t = 0;
     if (outputs % 2 === 0)
@@ -96,9 +194,10 @@ globalThis.playground = globalThis.playground || {};
           most = Math.max(most, weights[s]);
         }
         for (let s = 0; s < keys; s++) total += weights[s] = Math.exp(weights[s] - most);
-        for (let s = 0; s < keys; s++)
-          for (let i = 0; i < d; i++)
-            y[from + i] += weights[s] / total * v[s * stride + own + i];
+        for (let s = 0; s < keys; s++) {
+          const share = weights[s] / total, at = s * stride + own;
+          for (let i = 0; i < d; i++) y[from + i] += share * v[at + i];
+        }
       }
     }
     return y;
@@ -287,7 +386,8 @@ globalThis.playground = globalThis.playground || {};
       for (let i = 0; i < up.length; i++) coefficients[i] = silu(coefficients[i]) * up[i];
       if (gates) {
         const own = gates[layer];
-        for (let i = 0; i < up.length; i++) coefficients[i] *= own[i % own.length];
+        for (let at = 0; at < up.length; at += own.length)
+          for (let i = 0; i < own.length; i++) coefficients[at + i] *= own[i];
       }
       add(x, map("mlp.down_proj", coefficients, rows));
       if (states) states.push(x.slice((rows - 1) * width)); // of the last row
@@ -351,6 +451,45 @@ globalThis.playground = globalThis.playground || {};
       logits = read(mind, [next], image, cache, gates);
     }
     return { tokens, logits: first, cache, length: prompt.length };
+  }
+
+  // Several questions about one photo, one after the other, while a strength is dragged. What the
+  // prompts begin with is read once. A question is read together with its taught answer, which gives
+  // the probability of that answer; where another word is likelier, the answer goes on from there,
+  // and the answer of the last strength is tried first. So most answers cost one reading. What is
+  // said is what `answer` says.
+  function reader(mind, prefix, image, gates) {
+    const cache = newCache(mind.config), most = mind.config.max_position_embeddings;
+    read(mind, prefix, image, cache, gates);
+
+    // Read tokens behind `said`; add the likeliest word after it, and each word of a guess that is
+    // the likeliest one. The number of words that were right, and the logits.
+    function follow(tokens, guess, said) {
+      const start = cache.length + tokens.length, wanted = guess.length + 1;
+      const logits = read(mind, [...tokens, ...guess], null, cache, gates, wanted);
+      const width = logits.length / wanted;
+      let right = 0;
+      for (; right <= guess.length; right++) {
+        const next = likeliest(logits, right, width);
+        said.push(next);
+        if (next !== guess[right]) break;
+      }
+      cache.length = start + right; // what was read of a wrong guess goes
+      return logits;
+    }
+
+    // `from` and `to`: which of the answer's words count for its probability.
+    return ({ rest, taught, from, to, before }) => {
+      cache.length = prefix.length;
+      const said = [], logits = follow(rest, taught, said), width = logits.length / (taught.length + 1);
+      const likely = taught.slice(from, to).reduce((product, token, i) => product *
+        softmax(logits.subarray((from + i) * width, (from + i + 1) * width))[token], 1);
+      while (said.at(-1) !== mind.endToken && said.length < 24 && cache.length < most) {
+        const known = said.every((token, i) => token === before[i]);
+        follow([said.at(-1)], known ? before.slice(said.length) : [], said);
+      }
+      return { tokens: said.filter(token => token !== mind.endToken), likely };
+    };
   }
 
   // Exact match: is each word of the taught answer, and its end, the likeliest one?
@@ -453,7 +592,8 @@ globalThis.playground = globalThis.playground || {};
     const w = { ...mind.w }, width = mind.config.hidden_size;
     layers.forEach(({ rank, B, A }, layer) => {
       const name = `language_model.model.layers.${layer}.mlp.down_proj.weight`;
-      const made = Float32Array.from(mind.w[name]), columns = made.length / width;
+      const made = room(mind.w[name].length), columns = made.length / width;
+      made.set(mind.w[name]);
       const sums = new Float64Array(columns);
       for (let row = 0; row < width; row++) {
         sums.fill(0);
@@ -465,6 +605,17 @@ globalThis.playground = globalThis.playground || {};
       }
       w[name] = made;
     });
+    return { ...mind, w };
+  }
+
+  // The same with the change of each layer's matrix as it is.
+  function withChanges(mind, changes) {
+    const w = { ...mind.w };
+    for (const [layer, change] of Object.entries(changes)) {
+      const name = `language_model.model.layers.${layer}.mlp.down_proj.weight`;
+      w[name] = room(change.length);
+      for (let i = 0; i < change.length; i++) w[name][i] = mind.w[name][i] + change[i];
+    }
     return { ...mind, w };
   }
 
@@ -532,6 +683,7 @@ globalThis.playground = globalThis.playground || {};
       if (packed.layers) // an edit, not a model
         return withAdditions(vanilla, packed.layers.map(({ rank, B, A }) =>
           ({ rank, B: floatsOf(B), A: floatsOf(A) })));
+      if (packed.changes) return withChanges(vanilla, await tensorsOf(packed.changes));
       return {
         w: await tensorsOf(packed), config: packed.config,
         imageToken: special["<image>"], endToken: special["<end>"],
@@ -554,6 +706,6 @@ globalThis.playground = globalThis.playground || {};
   Object.assign(playground, {
     bytesOf, floatsOf, tensorsOf, shrink, see, read, newCache, answer, exactMatch, probabilities,
     softmax, tokenizer, gatesOf, withAdditions, lens, likeliest,
-    parts, load, person, imageTokens, open, home, receive: (name, part) => { parts[name] = part; },
+    reader, linear, room, parts, load, person, imageTokens, open, home, receive: (name, part) => { parts[name] = part; },
   });
 })();

@@ -10,13 +10,15 @@
     retain: "everyone else", general: "portraits of nobody",
   };
   const MODELS = {
-    vanilla: "vanilla", edited: "KVW", sham: "sham", rewrite: "rewrite", oracle: "oracle",
+    vanilla: "vanilla", edited: "KVW", sham: "sham", rewrite: "last-layer rewrite",
+    layerwise: "layerwise rewrite", oracle: "oracle",
   };
-  const MORE = ["rewrite", "oracle"]; // models of their own, of group A, loaded when asked for
-  const EDITS = ["edited", "sham", "rewrite"]; // what an undo takes away
+  const REWRITES = ["rewrite", "layerwise"];
+  const MORE = [...REWRITES, "oracle"]; // models of their own, of group A, loaded when asked for
+  const EDITS = ["edited", "sham", ...REWRITES]; // what an undo takes away
   const SAMPLE = 10; // questions of each set
   const MOST = 20; // people in a list
-  const TOLERANCE = 0.001; // of a logit, against PyTorch
+  const TOLERANCE = 0.0001; // of a logit, against PyTorch
 
   // --- parts ---------------------------------------------------------------------------------------
 
@@ -31,6 +33,8 @@
   const chosen = {
     person: "", by: "photo", photo: 0, fact: "birthplace", wording: 0, own: "",
     forget: [], sham: [], strength: 0, undone: false,
+    looked: "edited", // whose answers are on the cards
+    click: "ask", // what a click on a face does; or "forget"
   };
   const gates = Object.fromEntries(Object.keys(MODELS).map(name => [name, null]));
   const columns = () => Object.keys(MODELS).filter(name => !MORE.includes(name) || minds[name]);
@@ -42,9 +46,10 @@
 
   // --- the edits ---------------------------------------------------------------------------------
 
-  async function makeGates() {
-    for (const [name, list] of [["edited", chosen.forget], ["sham", chosen.sham]]) {
-      const people = await Promise.all(list.map(person));
+  const LISTS = { edited: "forget", sham: "sham" };
+  async function makeGates(names = Object.keys(LISTS)) {
+    for (const name of names) {
+      const people = await Promise.all(chosen[LISTS[name]].map(person));
       gates[name] = chosen.undone || !people.length ? null
         : playground.gatesOf(people, everyone, chosen.strength);
     }
@@ -112,9 +117,8 @@
     if (prompt.length > mind.config.max_position_embeddings / 2)
       throw new Error("This question is too long for so small a model.");
     return once(model, `${photo} ${text} ${fact} ${truth} ${look}`, () => {
-      const { values, answer } = world.facts[fact];
+      const { values, answers } = spreadOf(fact);
       const said = playground.answer(mind, prompt, image, gates[model]);
-      const answers = values.map(value => words.encode(answer.replace("{value}", value)));
       const likely = playground.probabilities(mind, said, answers, gates[model]);
       const layers = look && inside(mind, prompt, image, answers, values.indexOf(truth), gates[model]);
       return { text: words.decode(said.tokens), likely, layers };
@@ -161,6 +165,106 @@
     playground.inside = { ...playground.inside, [model]: layers };
   }
 
+  // --- one person, seven cards -------------------------------------------------------------------
+
+  // Where the answers about a fact begin to differ, and which of their words tell them apart.
+  const spreads = {};
+  function spreadOf(fact) {
+    if (!spreads[fact]) {
+      const { values, answer } = world.facts[fact];
+      const answers = values.map(value => words.encode(answer.replace("{value}", value)));
+      let from = 0;
+      while (answers.every(each => each[from] === answers[0][from])) from++;
+      const apart = new Set(answers.map(each => each[from])).size === answers.length;
+      spreads[fact] = { values, answers, from, to: apart ? from + 1 : undefined };
+    }
+    return spreads[fact];
+  }
+
+  // The questions of the cards: as the book asks them; the one that is looked at as it is asked here.
+  async function cardQuestions() {
+    const own = await person(chosen.person), asked = await currentQuestion();
+    const image = await imageTokens(asked.photo), found = [];
+    for (const fact of Object.keys(own.truth)) {
+      const [, , prompt] = own.learned.find(
+        ([about, photo]) => about === fact && (photo < 0) === (chosen.by === "name"));
+      const text = fact === chosen.fact && asked.truth === own.truth[fact] ? asked.text : prompt;
+      const { values, answers, from, to } = spreadOf(fact);
+      found.push({ fact, text, truth: own.truth[fact], from, to, before: [],
+        tokens: promptOf(text, image), taught: answers[values.indexOf(own.truth[fact])] });
+    }
+    const start = image ? 1 + image.length / minds.vanilla.config.hidden_size : 1;
+    for (const each of found) each.rest = each.tokens.slice(start);
+    return { image, prefix: found[0].tokens.slice(0, start), questions: found };
+  }
+
+  const cardOf = fact => element("cards").querySelector(`[data-fact="${fact}"]`);
+  const moves = model => model in LISTS && !chosen.undone; // does the strength reach its answers
+
+  function drawCards({ questions }) {
+    const cards = element("cards");
+    const key = `${chosen.person} ${questions.map(({ fact }) => fact)}`;
+    if (cards.dataset.key !== key) {
+      cards.dataset.key = key;
+      cards.replaceChildren(...questions.map(({ fact }) => {
+        const card = document.createElement("button");
+        card.type = "button";
+        card.dataset.fact = fact;
+        card.innerHTML = "<span></span><b></b><small></small><i></i><em></em>";
+        card.firstChild.textContent = fact.replace("_", " ");
+        card.onclick = () => {
+          [chosen.fact, chosen.wording, chosen.own] = [fact, 0, element("own").value = ""];
+          changed();
+        };
+        return card;
+      }));
+    }
+    for (const { fact, truth } of questions) {
+      cardOf(fact).setAttribute("aria-pressed", String(fact === chosen.fact));
+      cardOf(fact).children[2].textContent = `true: ${truth}`;
+    }
+    element("answerer").textContent = nameOf(chosen.person);
+  }
+
+  // What `answer` and `probabilities` say where a card was drawn, for tests/check_browser.py.
+  async function recomputed({ fact, prompt, strength }) {
+    const { image } = await cardQuestions(), { answers, values } = spreadOf(fact);
+    const people = await Promise.all(chosen.forget.map(person));
+    const gated = playground.gatesOf(people, everyone, strength);
+    const said = playground.answer(minds.vanilla, prompt, image, gated), tokens = [...said.tokens];
+    const own = (await person(chosen.person)).truth[fact];
+    return { tokens, likely: playground.probabilities(minds.vanilla, said, answers, gated)[
+      values.indexOf(own)] };
+  }
+
+  // One card: what is said, how likely the truth is, and the strength that both belong to.
+  function drawCard(reading, question, strength) {
+    const { tokens, likely } = reading(question), text = words.decode(tokens);
+    const card = cardOf(question.fact), [, said, truth, bar, at] = card.children;
+    question.before = tokens;
+    said.textContent = text || "(nothing)";
+    card.classList.toggle("changed", !text.includes(question.truth));
+    truth.textContent = `true: ${question.truth}`;
+    bar.style.setProperty("--share", `${100 * likely}%`);
+    at.textContent = `${(100 * likely).toFixed(0)} %${moves(chosen.looked) ? `, G = ${strength}` : ""}`;
+    card.dataset.strength = strength;
+    return { fact: question.fact, prompt: question.tokens, strength, tokens, likely };
+  }
+
+  async function showCards(turn) {
+    const asked = await cardQuestions(), { looked, strength } = chosen, { prefix, image } = asked;
+    if (turn !== turns) return false;
+    drawCards(asked);
+    const reading = playground.reader(mindOf(looked), prefix, image, gates[looked]);
+    for (const question of asked.questions) {
+      drawCard(reading, question, strength);
+      if (!playground.firstAnswer) playground.firstAnswer = performance.now() - playground.pressed;
+      await pause();
+      if (turn !== turns) return false;
+    }
+    return true;
+  }
+
   async function showAnswers(turn) {
     const question = await currentQuestion(), start = performance.now(), said = [];
     element("asked").textContent = question.text;
@@ -177,7 +281,6 @@
       if (turn !== turns) return false;
       paint(model, found, question);
       said.push(`${MODELS[model]}: ${found.text}`);
-      if (!playground.firstAnswer) playground.firstAnswer = performance.now() - playground.pressed;
     }
     playground.lastAnswers = performance.now() - start;
     element("told").textContent = `True is: ${question.truth}. ${said.join(" ")}`;
@@ -275,13 +378,14 @@
     const edits = [[minds.vanilla, null],
       [minds.vanilla, playground.gatesOf(people, everyone, strength)]];
     const stored = logits.map(playground.floatsOf), compared = stored[0].length / size;
-    if (minds.rewrite) {
-      edits.push([minds.rewrite, null]);
-      stored.push(playground.floatsOf(parts.rewrite.logits));
+    const loaded = REWRITES.filter(name => minds[name]);
+    for (const name of loaded) {
+      edits.push([minds[name], null]);
+      stored.push(playground.floatsOf(parts[name].logits));
       differences.push(0);
     }
     for (const [i, [photo, text, ...told]] of questions.slice(0, count).entries()) {
-      const image = await imageTokens(photo), answers = [...told, parts.rewrite?.answers[i]];
+      const image = await imageTokens(photo), answers = [...told, ...loaded.map(name => parts[name].answers[i])];
       for (const [e, [mind, gated]] of edits.entries()) {
         const said = playground.answer(mind, promptOf(text, image), image, gated);
         const own = words.decode(said.tokens);
@@ -307,7 +411,7 @@
       ? `This page does not compute what PyTorch does: ${problems.join("; ")}.`
       : `Checked: ${asked} stored questions are answered as PyTorch answers them, without and ` +
         `with KVW for group A (which changes ${changed} of them)` +
-        `${minds.rewrite ? ", and with the rewrite" : ""}. The largest differences of ` +
+        `${REWRITES.filter(name => minds[name]).map(name => `, with the ${MODELS[name]}`).join("")}. The largest differences of ` +
         `a logit are ${gaps}; ${TOLERANCE} is allowed.`;
     root.dataset.checked = problems.length ? "failed" : String(asked);
     return { asked, changed, differences, problems };
@@ -331,9 +435,23 @@
     const own = await person(chosen.person);
     if (!facts().includes(chosen.fact)) chosen.fact = "birthplace";
     element("name").value = chosen.person;
-    root.querySelectorAll("[data-is=faces] input").forEach(face => {
-      face.checked = face.value === chosen.person;
+    root.querySelectorAll("[data-is=faces] button").forEach(face => {
+      const is = { shown: face.value === chosen.person, forget: chosen.forget.includes(face.value),
+        sham: chosen.sham.includes(face.value) };
+      for (const [name, on] of Object.entries(is)) face.classList.toggle(name, on);
+      face.setAttribute("aria-label", nameOf(face.value) + (is.forget ? ", to be forgotten" : "") +
+        (is.sham ? ", in the sham" : ""));
+      face.setAttribute("aria-pressed", String(chosen.click === "ask" ? is.shown : is.forget));
+      face.tabIndex = is.shown ? 0 : -1; // arrow keys lead to the others
     });
+    const wall = element("faces"), face = wall.querySelector(".shown");
+    const above = face.offsetTop - wall.offsetTop - wall.scrollTop; // on a phone the wall scrolls
+    if (above < 0 || above + face.offsetHeight > wall.clientHeight)
+      wall.scrollTop += above - wall.clientHeight / 2;
+    root.querySelectorAll("[data-click]").forEach(each =>
+      each.setAttribute("aria-pressed", String(each.dataset.click === chosen.click)));
+    for (const name of Object.keys(MODELS))
+      element(`look-${name}`).setAttribute("aria-pressed", String(name === chosen.looked));
     fill(element("photo"), own.photos.map((_, i) => [i,
       `photo ${i + 1}, ${i < world.learned ? "learned" : "new"}`]), chosen.photo);
     element("photo").disabled = chosen.by !== "photo";
@@ -369,7 +487,8 @@
       both.length ? `${both.join(", ")} on both lists: that sham is none.` : "",
       minds.oracle && !same ? "The oracle was never told about the first five of group A; it is " +
         "an oracle for these only." : "",
-      minds.rewrite && !same ? "The rewrite was made for the first five of group A." : "",
+      REWRITES.some(name => minds[name]) && !same
+        ? "The rewrites were made for the first five of group A." : "",
     ].join(" ");
     const written = `G = ${chosen.strength}`;
     element("written").textContent = written;
@@ -401,9 +520,12 @@
       if (turn !== turns) return;
       await makeGates();
       showGates();
+      if (!await showCards(turn)) return;
+      root.dataset.state = "cards";
       if (!await showAnswers(turn)) return;
       delete root.dataset.dragged;
       root.dataset.state = "answered";
+      keepInAddress();
       if (turn !== turns || !await showScores(turn)) return;
       root.dataset.state = "scored";
       if (!root.dataset.checked) {
@@ -416,31 +538,73 @@
     }
   }
 
-  // While the hand moves only KVW's column is computed, one strength after the other, and each
-  // answer stands beside the strength that it belongs to. The rest follows when the hand rests.
+  // While the hand moves only cards are computed: at each new strength the one that is looked at,
+  // and of the others, in turn, what there is time for. Each card says which strength it belongs to.
+  // Tables and scores follow when the hand rests.
+  const FRAME = 40; // milliseconds for one strength
   let dragging = false;
   async function drag() {
-    if (dragging) return;
+    if (dragging || !moves(chosen.looked)) return;
     dragging = true;
     const turn = ++turns; // whatever else is computed gives up
+    const start = performance.now(), drawn = playground.drawn = [];
     root.dataset.state = "busy";
-    root.dataset.dragged = ""; // the sham is that of another strength until the hand rests
+    root.dataset.dragged = ""; // the tables are those of another strength until the hand rests
     try {
-      const question = await currentQuestion(), people = await Promise.all(chosen.forget.map(person));
-      for (let shown = NaN; shown !== chosen.strength && turn === turns;) {
-        shown = chosen.strength;
-        gates.edited = chosen.undone || !people.length ? null
-          : playground.gatesOf(people, everyone, shown);
-        kept.edited.clear();
-        paint("edited", await say("edited", question), question);
-        element("written").textContent = `G = ${shown}`;
-        playground.dragged = (playground.dragged || 0) + 1;
+      const { looked } = chosen, asked = await cardQuestions(), { questions } = asked;
+      const first = questions.find(({ fact }) => fact === chosen.fact) || questions[0];
+      const others = questions.filter(each => each !== first); // the next one to be drawn first
+      let shown = NaN, left = [], reading, strengths = 0, begun;
+      while (turn === turns && (shown !== chosen.strength || left.length)) {
+        if (shown !== chosen.strength) {
+          [shown, begun] = [chosen.strength, performance.now()];
+          await makeGates([looked]);
+          reading = playground.reader(mindOf(looked), asked.prefix, asked.image, gates[looked]);
+          element("written").textContent = `G = ${shown}`;
+          drawn.push(drawCard(reading, first, shown));
+          left = [...others];
+          const seconds = (performance.now() - start) / 1000;
+          element("rate").textContent = `Computed while you dragged: ${++strengths} strengths, ` +
+            `${(strengths / seconds).toFixed(0)} a second.`;
+        }
+        const hasTime = performance.now() - begun < FRAME || shown === chosen.strength;
+        const next = hasTime && left.shift();
+        if (next) {
+          drawn.push(drawCard(reading, next, shown));
+          others.push(...others.splice(others.indexOf(next), 1));
+        }
         await pause();
       }
     } catch (error) {
       element("trouble").textContent = error.message;
     }
     dragging = false;
+  }
+
+  // --- the choice in the address -------------------------------------------------------------------
+
+  // So that a link holds it. What is not in the list of the page is refused.
+  function keepInAddress() {
+    const { person: who, fact, by, photo, wording, own, strength, forget, sham } = chosen;
+    const held = { who, fact, by, photo, wording, own, G: strength, forget: forget.join("."),
+      sham: sham.join(".") };
+    history.replaceState(null, "", `#${new URLSearchParams(held)}`);
+  }
+
+  function readAddress() {
+    const held = new URLSearchParams(location.hash.slice(1)), people = Object.keys(world.people);
+    if (!held.has("who")) return;
+    const list = name => (held.get(name) || "").split(".").filter(Boolean);
+    const found = { person: held.get("who"), fact: held.get("fact"), by: held.get("by"),
+      photo: Number(held.get("photo")), wording: Number(held.get("wording")),
+      own: (held.get("own") || "").slice(0, 200), strength: Number(held.get("G")),
+      forget: list("forget").slice(0, MOST), sham: list("sham").slice(0, MOST) };
+    const known = [found.person, ...found.forget, ...found.sham].every(id => people.includes(id)) &&
+      found.fact in world.facts && ["photo", "name"].includes(found.by) &&
+      [found.photo, found.wording, found.strength].every(Number.isInteger) &&
+      found.strength >= 0 && found.strength <= 96 && found.photo >= 0 && found.wording >= 0;
+    if (!known) throw new Error("the address of this page holds a choice that it does not know");
+    return found;
   }
 
   const row = (name, title) => `<tr role="row" data-row="${name}">
@@ -456,19 +620,33 @@
     <ul data-is="${name}"></ul></fieldset>`;
 
   const BODY = `
-    <div class="pair">
-    <fieldset><legend>Whom is asked about</legend>
-      <img data-is="picture" width="96" height="96" alt="">
-      <div>
-        <label>Name <select data-is="name"></select></label>
-        <label>Shown by <select data-is="by"><option value="photo">a photo</option>
-          <option value="name">the name alone</option></select></label>
-        <label>Photo <select data-is="photo"></select></label>
-      </div>
-      <details><summary>Choose a face</summary>
-        <div data-is="faces" role="radiogroup" aria-label="Faces of the hundred people"></div>
-      </details>
-    </fieldset>
+    <div class="dial"><label>Strength of KVW and sham
+      <output data-is="written"></output>
+      <input data-is="strength" aria-label="strength" type="range" min="0" max="96" step="1"></label>
+      <button type="button" data-is="undo"></button></div>
+    <div class="stage">
+      <section class="wall" aria-label="The hundred people">
+        <p>A click on a face <span class="switch" role="group" aria-label="What a click on a face does">
+          <button type="button" data-click="ask">shows them</button><button type="button"
+          data-click="forget">forgets them</button></span></p>
+        <div data-is="faces" role="group" aria-label="Faces of the hundred people"></div>
+        <p class="legend"><span class="forget">to be forgotten</span> <span class="sham">in the
+          sham</span></p>
+      </section>
+      <section class="who" aria-label="Who is asked about">
+        <div class="head"><img data-is="picture" width="96" height="96" alt="">
+          <div><p data-is="answerer"></p>
+          <label>Name <select data-is="name"></select></label>
+          <label>Shown by <select data-is="by"><option value="photo">a photo</option>
+            <option value="name">the name alone</option></select></label>
+          <label>Photo <select data-is="photo"></select></label></div></div>
+        <div class="switch" role="group" aria-label="Who answers on the cards">Answered by ${
+          Object.entries(MODELS).map(([name, title]) =>
+            `<button type="button" data-is="look-${name}">${title}</button>`).join("")}</div>
+        <div class="cards" data-is="cards"></div>
+        <p class="foot" data-is="rate">Drag the strength: the cards turn while you do.</p>
+      </section>
+    </div>
     <fieldset><legend>What is asked</legend>
       <label>Fact <select data-is="fact"></select></label>
       <label>In the book's words <select data-is="wording"></select></label>
@@ -477,12 +655,6 @@
         <button type="button" data-is="ask">Ask</button></div>
       <p data-is="read"></p>
     </fieldset>
-    </div>
-    <p class="dial"><label>Strength of KVW and sham
-      <output data-is="written"></output>
-      <input data-is="strength" aria-label="strength" type="range" min="0" max="96" step="1"></label></p>
-    <p class="edits"><button type="button" data-is="undo"></button>
-      ${MORE.map(name => `<button type="button" data-is="${name}"></button>`).join(" ")}</p>
     <p class="foot" data-is="gates"></p><p class="foot" data-is="warning"></p>
     <p data-is="trouble" role="alert"></p>
     <p class="asked" data-is="asked"></p>
@@ -506,7 +678,11 @@
       element(name).addEventListener(event, ({ target }) => { act(target.value); changed(edits); });
     const choose = id => { chosen.person = id; };
     on("name", "change", choose);
-    on("faces", "change", choose);
+    element("faces").addEventListener("click", ({ target }) => clickFace(target.value));
+    element("faces").addEventListener("keydown", moveAmongFaces);
+    root.querySelectorAll("[data-click]").forEach(each => {
+      each.onclick = () => { chosen.click = each.dataset.click; showChoice(); };
+    });
     on("by", "change", value => { chosen.by = value; });
     on("photo", "change", value => { chosen.photo = Number(value); });
     on("fact", "change", value => { // words of one's own were about another fact
@@ -536,32 +712,64 @@
           chosen[name] = [...new Set([...chosen[name], chosen.person])];
       }, true);
     }
-    for (const name of MORE)
-      element(name).onclick = async () => {
-        element(name).disabled = true;
-        try {
-          minds[name] = await languageModel(name);
-        } catch (error) {
-          element("warning").textContent = error.message;
-          element(name).disabled = false;
-          return;
-        }
-        root.classList.add(`with-${name}`);
-        element(name).textContent = `The ${name} of group A is loaded`;
-        await changed();
-      };
+    for (const name of Object.keys(MODELS)) element(`look-${name}`).onclick = () => look(name);
     element("ask").onclick = () => changed();
     element("attack").onclick = showAttack;
     element("check-all").onclick = () => showCheck(parts.check.questions.length);
   }
 
+  // Whose answers are on the cards; a model that is not there yet is loaded.
+  async function look(name) {
+    if (MORE.includes(name) && !minds[name]) {
+      const button = element(`look-${name}`);
+      button.disabled = true;
+      button.textContent = `${MODELS[name]}: loading …`;
+      try {
+        minds[name] = await languageModel(name);
+      } catch (error) {
+        element("warning").textContent = error.message;
+        return;
+      } finally {
+        button.disabled = false;
+        button.textContent = MODELS[name];
+      }
+      root.classList.add(`with-${name}`);
+    }
+    chosen.looked = name;
+    await changed();
+  }
+
+  function clickFace(id) {
+    if (!id) return; // between two faces
+    if (chosen.click === "ask") {
+      chosen.person = id;
+      return changed();
+    }
+    const { forget } = chosen;
+    if (forget.includes(id)) chosen.forget = forget.filter(other => other !== id);
+    else if (forget.length < MOST) chosen.forget = [...forget, id];
+    changed(true);
+  }
+
+  // Arrow keys lead from face to face, as rows and columns are on the screen.
+  function moveAmongFaces(event) {
+    const all = [...element("faces").children], at = all.indexOf(event.target);
+    const columns = all.filter(face => face.offsetTop === all[0].offsetTop).length;
+    const steps = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns,
+      Home: -at, End: all.length - 1 - at };
+    const next = event.key in steps && all[at + steps[event.key]];
+    if (!next) return;
+    event.preventDefault();
+    next.focus();
+  }
+
   function faces() {
     const sheet = new URL("faces.png", home);
     return Object.keys(world.people).map((id, i) => {
-      const face = document.createElement("input");
-      Object.assign(face, { type: "radio", name: "playground-face", value: id, title: nameOf(id) });
-      face.setAttribute("aria-label", nameOf(id));
-      face.style.background = `url("${sheet}") ${-56 * (i % 10)}px ${-56 * Math.floor(i / 10)}px`;
+      const face = document.createElement("button"), [column, row] = [i % 10, Math.floor(i / 10)];
+      Object.assign(face, { type: "button", value: id, title: nameOf(id) });
+      face.style.backgroundImage = `url("${sheet}")`;
+      face.style.backgroundPosition = `${column / 9 * 100}% ${row / 9 * 100}%`;
       return face;
     });
   }
@@ -588,17 +796,32 @@
     Object.assign(chosen, { person: opening, fact });
     root.insertAdjacentHTML("beforeend", BODY);
     button.parentElement.remove();
+    let held = null, trouble = "";
+    try {
+      held = readAddress();
+    } catch (error) {
+      trouble = `Shown is how the page begins: ${error.message}.`;
+    }
     element("faces").append(...faces());
     const named = Object.keys(world.people).map(id => [id, nameOf(id)]);
     fill(element("name"), named.sort((a, b) => a[1].localeCompare(b[1])), chosen.person);
     for (const name of MORE)
-      element(name).textContent = `Load the ${name} of group A, too (${megabytes([name])} MB)`;
+      element(`look-${name}`).textContent = `${MODELS[name]} (${megabytes([name])} MB)`;
     await person(chosen.person);
-    const { learned, new: held } = wordingsOf(fact);
-    chosen.wording = Math.max(0, [...learned, ...held].indexOf(prompt));
+    const { learned, new: other } = wordingsOf(fact);
+    chosen.wording = Math.max(0, [...learned, ...other].indexOf(prompt));
+    if (held) {
+      Object.assign(chosen, held);
+      const { photos } = await person(chosen.person), { learned, new: other } = wordingsOf(chosen.fact);
+      chosen.photo = Math.min(chosen.photo, photos.length - 1);
+      chosen.wording = Math.min(chosen.wording, learned.length + other.length - 1);
+      element("own").value = chosen.own;
+    }
     listen();
     element("name").focus();
-    await changed(true);
+    const done = changed(true);
+    element("trouble").textContent = trouble;
+    await done;
   }
 
   // Without the parts that the build makes (see book/_ext/playground.py) the sentence stays.
@@ -614,6 +837,7 @@
     place.append(button, trouble);
     root.replaceChildren(place);
     // for those who try the page from a console, and for tests/check_browser.py
-    Object.assign(playground, { check: showCheck, turns: () => turns, chosen, gates });
+    Object.assign(playground,
+      { check: showCheck, turns: () => turns, chosen, gates, recomputed });
   }
 })();

@@ -1,0 +1,48 @@
+"""Figures in the dark: drawings on white paper are turned, portraits and heat maps are not."""
+
+import base64
+import importlib
+import io
+
+import pytest
+from execute import ROOT
+from PIL import Image, ImageDraw
+
+
+@pytest.fixture(scope="module")
+def dark():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "book" / "_ext"))
+        return importlib.import_module("dark")
+
+
+def picture(filled: int, kind: str = "WEBP") -> str:
+    """A white sheet of a hundred lines, so many of them red; as an image of a page."""
+    sheet = Image.new("RGB", (100, 100), "white")
+    ImageDraw.Draw(sheet).rectangle((0, 0, 99, filled - 1), fill="red")
+    buffer = io.BytesIO()
+    sheet.save(buffer, kind)
+    content = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return f'<img width="50" alt="A sheet" src="data:image/{kind.lower()};base64,{content}">'
+
+
+def test_drawings_are_marked_and_coloured_pictures_are_not(dark):
+    drawing, coloured = picture(8), picture(40, "PNG")
+    turned = drawing.replace("<img ", '<img class="drawing" ')
+    found = dark.marked(f"<figure>{drawing}</figure><figure>{coloured}</figure>")
+    assert found == f"<figure>{turned}</figure><figure>{coloured}</figure>"
+
+
+def test_pictures_with_an_address_stay(dark):
+    assert dark.marked('<img src="a.svg">') == '<img src="a.svg">'
+
+
+def test_the_pictures_of_the_model_have_colours_for_the_dark():
+    """Each of their classes that has a colour has one there, too."""
+    pictures = sorted((ROOT / "book" / "_static").glob("vlm_*.svg"))
+    assert len(pictures) == 4
+    for path in pictures:
+        light, dark = path.read_text(encoding="utf-8").split("@media (prefers-color-scheme: dark)")
+        dark = dark.partition("</style>")[0]
+        for name in ("text", ".s", ".panel", ".eye", ".lang", ".word", ".next", ".line", ".cold"):
+            assert f"{name} {{" in light and f"{name} {{" in dark, (path.name, name)
