@@ -38,7 +38,7 @@ def check_shares(shares: Callable) -> bool:
         lambda gates: (
             float((gates > 0.9).double().mean()),
             counted(gates)[1],
-        ): "A gate just under one turns its vector down a little; only a gate of one leaves it alone.",
+        ): "Just under one is turned down a little; only a gate of one leaves it alone.",
     }
     return grade(shares, cases, counted, mistakes)
 
