@@ -292,16 +292,22 @@ def lines(
     level: float | None = None,
     marker: str | None = "o",
     level_name: str | None = None,
+    beside: bool = False,
 ) -> Figure:
-    """One line a `hue`, points marked; and, if there is a `level`, a dashed one right across."""
-    figure, axis = plt.subplots(figsize=(6, 3.2))
+    """One line a `hue`, points marked; and, if there is a `level`, a dashed one right across.
+
+    Args:
+        beside: whether the legend stands beside the lines; else within.
+    """
+    figure, axis = plt.subplots(figsize=(8 if beside else 6, 3.2))
     sns.lineplot(table, x=x, y=y, hue=hue, marker=marker, errorbar=None, ax=axis)
     if log_x:
         axis.set_xscale("log")
     if level is not None:
         axis.axhline(level, color="black", linewidth=0.8, linestyle="--", label=level_name)
         axis.set_ylim(0, None)
-    axis.legend(frameon=False)
+    place = {"loc": "center left", "bbox_to_anchor": (1, 0.5)} if beside else {}
+    axis.legend(frameon=False, **place)
     return figure
 
 
