@@ -164,7 +164,7 @@ def closing_sentence(summary: Sequence[dict], method: str, shams: int) -> str:
         text += f"; made for other people it leaves {sham:.2f} of the forgotten ({count})"
     for row in summary:
         if row["metric"] == f"exact_match{BEYOND}":
-            text += f", {_cell(row)} more"
+            text += f", so the edit takes {_cell(row)} more"
     if oracle is None:
         return f"{text}; there is no oracle to compare with."
     return f"{text}; an oracle that never met them says {oracle:.2f}."

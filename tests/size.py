@@ -1,6 +1,6 @@
 """What `unlearn` costs by the number of rows: CPU seconds and memory, edit alone and whole command.
 
-    python tests/size.py              # all; the outcome goes to data/results/size.json
+    python tests/size.py              # all, to data/results/size.json; goes on if broken off
     python tests/size.py rewrite 700  # one method at one size, printed only
 
 Questions are text, seven about a person, one in twenty people is forgotten; the model is a random
@@ -9,11 +9,14 @@ counts the time of its own work: other work on the machine does not count.
 """
 
 import json
+import platform
+import re
 import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import date
+from itertools import product
 from math import log
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,7 +25,7 @@ import numpy as np
 import tiny
 import torch
 
-from kvw_minimal.atomic_io import write_json
+from kvw_minimal.atomic_io import read_json, write_json
 from kvw_minimal.benchmarks.jsonl import write_questions
 from kvw_minimal.evaluation.provenance import commit
 from kvw_minimal.questions import Question
@@ -32,7 +35,7 @@ from kvw_minimal.strangers.questions import about
 ROOT = Path(__file__).resolve().parent.parent
 OUTCOME = ROOT / "data" / "results" / "size.json"
 ROWS = (280, 700, 1_400, 2_100)
-WHOLE = (700, 2_100)  # where the whole command is run, too, and what `--dry-run` tells of it
+WHOLE = (280, 700, 2_100)  # where the whole command is run, too, and what `--dry-run` tells of it
 METHODS = ("KVW one pass", "rewrite", "layerwise rewrite", "least squares")
 DRAWS = 1
 SHAPE = {
@@ -132,13 +135,9 @@ def said(kind: str, *given: object) -> dict:
     return {name: round(value, 1) for name, value in json.loads(done.stdout).items()}
 
 
-def trial(folder: Path, method: str, rows: int) -> dict:
-    """One method at one size."""
-    file = folder / f"{rows}.jsonl"
-    write_questions(file, people(rows // 7))
-    given = folder / "model", file, method, DRAWS
-    kinds = PROGRAMS if rows in WHOLE else ("edit",)
-    return {"method": method, "rows": rows, **{kind: said(kind, *given) for kind in kinds}}
+def kept() -> list[dict]:
+    """Trials of an earlier run that was broken off."""
+    return read_json(OUTCOME, "trials")["trials"] if OUTCOME.is_file() else []
 
 
 def slopes(trials: Iterable[dict]) -> list[dict]:
@@ -149,25 +148,45 @@ def slopes(trials: Iterable[dict]) -> list[dict]:
         for kind in ("edit", "whole"):
             own = [t for t in trials if t["method"] == method and kind in t]
             pairs = [(log(t["rows"]), log(t[kind]["seconds"])) for t in own]
-            powers[kind] = round(float(np.polyfit(*zip(*pairs, strict=True), 1)[0]), 2)
+            if len(pairs) > 1:
+                powers[kind] = round(float(np.polyfit(*zip(*pairs, strict=True), 1)[0]), 2)
         found.append({"method": method} | powers)
     return found
 
 
+def processor() -> str:
+    """The name of the processor, where the system tells it."""
+    file = Path("/proc/cpuinfo")
+    names = re.findall(r"^model name\s*: (.*)", file.read_text() if file.is_file() else "", re.M)
+    return names[0] if names else platform.machine()
+
+
+def store(trials: list[dict]) -> None:
+    """Writes what is there."""
+    outcome = {"date": date.today().isoformat(), "commit": commit(), "processor": processor()}
+    outcome |= {"draws": DRAWS, "model": SHAPE, "trials": trials, "slopes": slopes(trials)}
+    write_json(OUTCOME, outcome)
+
+
 def main(method: str = "", rows: str = "") -> None:
-    """All trials, or one."""
-    trials = []
+    """All trials, the edits first; or one."""
+    trials = [] if method else kept()
+    names, counts = [method] if method else METHODS, [int(rows)] if rows else ROWS
     with TemporaryDirectory() as name:
         model(Path(name, "model"))
-        for each in [method] if method else METHODS:
-            for count in [int(rows)] if rows else ROWS:
-                trials.append(trial(Path(name), each, count))
-                print(json.dumps(trials[-1]), flush=True)
-    if not method:
-        outcome = {"date": date.today().isoformat(), "commit": commit(), "draws": DRAWS}
-        outcome |= {"model": SHAPE, "trials": trials, "slopes": slopes(trials)}
-        write_json(OUTCOME, outcome)
-        print(json.dumps(outcome["slopes"]))
+        for kind in PROGRAMS:
+            for count, own in product(counts if rows or kind == "edit" else WHOLE, names):
+                if not any(t["method"] == own and t["rows"] == count for t in trials):
+                    trials.append({"method": own, "rows": count})
+                (t,) = (t for t in trials if t["method"] == own and t["rows"] == count)
+                if kind in t:
+                    continue
+                file = Path(name, f"{count}.jsonl")
+                write_questions(file, people(count // 7))
+                t[kind] = said(kind, Path(name, "model"), file, own, DRAWS)
+                print(json.dumps(t), flush=True)
+                if not method:
+                    store(trials)
 
 
 if __name__ == "__main__":

@@ -216,7 +216,7 @@ def test_the_end_says_what_came_out_and_what_to_do(file, model, quiet):
     *texts, step = pipeline.tables(result, asked)
     one, two = (text for text in texts if text.startswith("KVW(strength="))
     assert "strength=0.5): of the forgotten 0.00 is left (before: 0.00)" in one
-    assert "(2 shams), 0.00 [0.00, 0.00] more; there is no oracle" in two
+    assert "(2 shams), so the edit takes 0.00 [0.00, 0.00] more; there is no oracle" in two
     assert step == "next: teach the model these people, and ask again"
     result["provenance"] |= {"notes": [], "headroom": "unknown"}
     assert pipeline.UNKNOWN in pipeline.tables(result, asked)

@@ -117,10 +117,12 @@ def next_step(
             "of the forgotten than its sham; try other strengths, or --method 'layerwise rewrite'"
         )
     best = min(good, key=good.__getitem__)
+    keep, take = ("keeps", "takes") if len(good) == 1 else ("keep", "take")
+    saved = "" if folder else " (--save FOLDER writes it)"
     return (
-        f"next: {' and '.join(map(str, good))} {'keep' if len(good) > 1 else 'keeps'} {KEPT} of "
-        "the retained and of the general answers, and take more of the forgotten than a sham; "
-        f"look for what is hidden after {best}: {audit_command(asked, best, folder)}"
+        f"next: {' and '.join(map(str, good))} {keep} {KEPT} of the retained and of the general "
+        f"answers and {take} more of the forgotten than a sham; look for what is hidden after "
+        f"{best}{saved}: {audit_command(asked, best, folder)}"
     )
 
 
