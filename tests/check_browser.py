@@ -538,6 +538,22 @@ def address_problems(window, page: Path, seconds: float) -> list[str]:
     return problems
 
 
+def plain_problems(window, page: Path, seconds: float) -> list[str]:
+    """In a browser without WebAssembly plain loops answer, and as PyTorch does, too."""
+    command = "Page.addScriptToEvaluateOnNewDocument"
+    gone = window.execute_cdp_cmd(command, {"source": "delete globalThis.WebAssembly"})
+    window.get("about:blank")
+    window.get(page.as_uri())
+    window.find_element(By.CSS_SELECTOR, "#playground button").send_keys(Keys.ENTER)
+    known = "return document.getElementById('playground').dataset.checked"
+    wait_until(lambda: window.execute_script(known) in ("10", "failed"), seconds)
+    slow, checked = window.execute_script("return playground.slow"), window.execute_script(known)
+    window.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", gone)
+    if not slow or checked != "10":
+        return [f"without WebAssembly ({slow}) the playground is checked: {checked}"]
+    return []
+
+
 def playground_problems(window, built: Path, whole: bool, seconds: float = 600) -> list[str]:
     """Use the playground by keyboard; what its model says must be what PyTorch says.
 
@@ -628,6 +644,8 @@ def playground_problems(window, built: Path, whole: bool, seconds: float = 600) 
         problems += faces_problems(window, seconds)
         page = built / "book" / f"{PLAYGROUND}.html"
         problems += address_problems(window, page, seconds)
+        if whole:
+            problems += plain_problems(window, page, seconds)
     except LookupError as error:
         problems.append(str(error))
     return problems

@@ -8,6 +8,7 @@
 - What makes pages heavy and is not seen: marks around code that has the colour of all text, around
   dots and around each line of a docstring; empty lines, the table of contents beside source code
   and the one for paper; files of the theme that no page asks for.
+- Classes in tables of contents that no style asks for.
 - What a screen reader cannot name: see `NAMES`.
 """
 
@@ -39,6 +40,11 @@ PRE = re.compile(r'<span class="pre">([^<]*)</span>')  # they only keep words fr
 LITERAL = '<code class="docutils literal notranslate">'  # no style asks for the first
 # a second table of contents, which is seen on paper alone and names no page of it
 PRINTED = re.compile(r'<div id="print-main-content">.*?(?=<div id="searchbox">)', re.DOTALL)
+# tables of contents: no style asks for these classes, but where there are pages below
+NAVIGATION = re.compile(r"<nav\b.*?</nav>", re.DOTALL)
+IN_NAVIGATION = re.compile(
+    r'(<li class="(?:(?!has-children)[^"])*">\s*<a )class="reference internal( nav-link)?" '
+)
 STATIC = re.compile(r'_static/([^/"?]+)"')
 VIEWPORT = re.compile(r'<meta name="viewport"[^>]*>')  # Sphinx and the theme say it three times
 SOLUTIONS = "solutions/"
@@ -88,6 +94,19 @@ def is_thebe(asset) -> bool:
     return "THEBE_JS_URL" in body or "sphinx-thebe" in str(asset.filename)
 
 
+def plain_navigation(navigation: str) -> str:
+    """A table of contents without classes that no style asks for.
+
+    >>> plain_navigation('<li class="toctree-l1"><a class="reference internal" href="a.html">')
+    '<li class="toctree-l1"><a href="a.html">'
+    >>> plain_navigation('<li class="toc-h2"><a class="reference internal nav-link" href="#a">')
+    '<li class="toc-h2"><a class="nav-link" href="#a">'
+    """
+    return IN_NAVIGATION.sub(
+        lambda found: found[1] + ('class="nav-link" ' if found[2] else ""), navigation
+    )
+
+
 def mended(page: str) -> str:
     """A page as it is delivered.
 
@@ -110,7 +129,7 @@ def mended(page: str) -> str:
     page = "".join(parts)
     for found, better in NAMES:
         page = found.sub(better, page)
-    return page
+    return NAVIGATION.sub(lambda found: plain_navigation(found[0]), page)
 
 
 def leads_on(context: dict, pagename: str) -> None:

@@ -86,6 +86,7 @@
     if (!kvw && side === "sham") return recorded(side);
     const gates = kvw ? playground.gatesOf(people[side], everyone, strengthNow()) : null;
     const said = playground.answer(mind, prompt, image, gates);
+    if (side === "sham") return { says: words.decode(said.tokens) }; // nobody looks inside it
     const lens = playground.lens(mind, [...prompt, ...before], image, gates).map(logits => {
       const best = playground.likeliest(logits, 0, logits.length), likely = playground.softmax(logits);
       return [words.decode([best]), likely[best], likely[truth]];
