@@ -306,8 +306,10 @@ def lines(
     if level is not None:
         axis.axhline(level, color="black", linewidth=0.8, linestyle="--", label=level_name)
         axis.set_ylim(0, None)
-    place = {"loc": "center left", "bbox_to_anchor": (1, 0.5)} if beside else {}
-    axis.legend(frameon=False, **place)
+    legend = axis.legend(frameon=False)
+    if beside:
+        legend.set_loc("center left")
+        legend.set_bbox_to_anchor((1, 0.5))
     return figure
 
 
