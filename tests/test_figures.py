@@ -217,6 +217,13 @@ def test_names_of_several_levels_stand_in_one_line():
     )
 
 
+def test_a_verdict_is_a_badge_and_nothing_else_is():
+    frame = pd.DataFrame({"verdict": ["quiet", "quiet <so>"]}, ["one", "two"])
+    shown = figures.Tables(1)(frame, "Verdicts.").html
+    assert '<td><span class="verdict quiet">quiet</span></td><' in shown
+    assert "<td>quiet &lt;so&gt;</td>" in shown
+
+
 @pytest.mark.parametrize(("frame", "caption"), [(FRAME, " "), (FRAME.iloc[:0], "Empty.")])
 def test_a_table_without_caption_or_rows_is_refused(frame, caption):
     with pytest.raises(ValueError, match="caption and at least one row"):

@@ -23,11 +23,14 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
+from kvw_minimal.audit.findings import GONE, OVER, QUIET, UNDECIDED
 from kvw_minimal.batches import open_picture
 from kvw_minimal.results import CONDITIONS
 from kvw_minimal.strangers.people import Person
 
 COLOURS = dict(zip(CONDITIONS, sns.color_palette("colorblind", len(CONDITIONS)), strict=True))
+#: verdicts of the audit, and the names of their badges
+VERDICTS = {QUIET: "quiet", OVER: "over", UNDECIDED: "undecided", GONE: "gone"}
 MARKERS = "osD^vPX*<>hp"
 CONTROLS = {"vanilla": "s", "sham": "x", "oracle": "*"}
 PALETTE = 128  # colours of a stored picture: a third of the bytes, and no difference to be seen
@@ -456,7 +459,7 @@ class Table:
         first = f'<th scope="col">{corner}</th>' if corner else "<td></td>"
         rows = [
             f'<tr><th scope="row">{html.escape(str(name))}</th>'
-            + "".join(f"<td>{html.escape(text)}</td>" for text in row)
+            + "".join(f"<td>{_marked(text)}</td>" for text in row)
             + "</tr>"
             for name, *row in self.cells.itertuples()
         ]
@@ -472,6 +475,13 @@ class Table:
     def _repr_mimebundle_(self, **_) -> dict:
         """HTML for the book, text for nbval to compare."""
         return {"text/plain": repr(self), "text/html": self.html}
+
+
+def _marked(text: str) -> str:
+    """A cell as HTML; a verdict of the audit is a badge."""
+    kind = VERDICTS.get(text)
+    escaped = html.escape(text)
+    return f'<span class="verdict {kind}">{escaped}</span>' if kind else escaped
 
 
 def as_text(value: object, digits: int = 2) -> str:
