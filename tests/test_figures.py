@@ -208,6 +208,18 @@ def test_a_cell_reads_as_a_person_would_write_it():
     assert figures.as_text(0.6149, 3) == "0.615" and figures.as_text("") == figures.MISSING
 
 
+def test_a_column_of_numbers_is_sorted_by_what_they_are_worth():
+    table = figures.Tables(1)(FRAME, "Sorted.", by="people")
+    assert table.cells["people"].tolist() == ["5", "25", "1,400"]
+    signed = pd.DataFrame({"gap": ["+0.10 [0, 1]", "", "-0.30 [-1, 0]", "0.05"]})
+    assert figures.Tables(1)(signed, "Signed.", by="gap").cells["gap"].tolist() == [
+        "-0.30 [-1, 0]",
+        "0.05",
+        "+0.10 [0, 1]",
+        figures.MISSING,
+    ]
+
+
 def test_names_of_several_levels_stand_in_one_line():
     wide = pd.DataFrame([[1, 2]], columns=pd.MultiIndex.from_tuples([("a", "x"), ("a", "y")]))
     table = figures.Tables(1)(wide.rename_axis("n"), "Wide.", rows="question")

@@ -424,7 +424,7 @@ def before_after(
 
 
 MISSING = "–"
-LEADING = re.compile(r"[-+]?\d*\.?\d+")
+LEADING = re.compile(r"[-+]?(?:\d[\d,]*)?\.?\d+")
 CAPTION = "caption-side: top; text-align: left; font-weight: 400; padding-bottom: 0.4em"
 
 
@@ -555,4 +555,4 @@ def _joined(name: object) -> str:
 def _leading(text: str) -> float:
     """The number with which a cell begins; infinity without one."""
     found = LEADING.match(text)
-    return float(found[0]) if found else float("inf")
+    return float(found[0].replace(",", "")) if found else float("inf")
