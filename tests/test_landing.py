@@ -163,6 +163,7 @@ def first(stored) -> dict:
             name: {"edited": silent, "sham": said, "bent": "AAAA"}
             for name in ("rewrite", "layerwise")
         },
+        "oracle": {"lens": [["baker", 0.6, 0.1], ["baker", 0.9, 0.0]]},
         "shape": [1, 3],
         "contrast": "AAAAAAAA",
         "step": 0.1,

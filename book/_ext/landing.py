@@ -42,7 +42,7 @@ BEST = {
         "layerwise rewrite",
         "layerwise rewrite",
     ),
-    "the oracle, which never met them": ("replication-pocket", "methods", "oracle", "methods"),
+    "oracle, never told of them": ("replication-pocket", "methods", "oracle", "methods"),
 }
 #: columns of that table, and what a cell is the share of
 COLUMNS = {

@@ -310,12 +310,13 @@ def lens_of(session, question) -> list[list]:
     return found
 
 
-def hero_of(session, request, sham, rewrites: dict) -> dict:
+def hero_of(session, request, sham, rewrites: dict, oracle) -> dict:
     """One person and one question for the landing page: what is said under every edit, and inside.
 
     Args:
         sham: the same request for five others.
         rewrites: by name, the edit for the request and the one for the sham.
+        oracle: the session of the model that never met the people of the request.
     """
     import torch
 
@@ -355,6 +356,7 @@ def hero_of(session, request, sham, rewrites: dict) -> dict:
             }
             for name, (edit, other_edit) in rewrites.items()
         },
+        "oracle": {"lens": lens_of(oracle, question)},
         "shape": list(contrast.shape),
         "contrast": in_base64((contrast / LARGEST * STEPS).round().numpy().astype("<u2").tobytes()),
         "step": LARGEST / STEPS,
@@ -404,8 +406,9 @@ def parts() -> dict[str, dict]:
     last_layer = [make_edit(session, each, Rewrite())[0] for each in requests]
     layerwise = [rounded(make_edit(session, each, LayerwiseRewrite())[0]) for each in requests]
     rewrites = {"rewrite": last_layer, "layerwise": layerwise}
+    never_met = Session(*catalogue.load(oracle.name))
     made = {
-        HERO: hero_of(session, asked_by_five, sham, rewrites),
+        HERO: hero_of(session, asked_by_five, sham, rewrites, never_met),
         "eye": packed(eye) | {"config": config["vision_config"]},
         "pocket": packed(language) | {"config": config["text_config"]},
         "oracle": packed(eye_and_language(oracle)[1]) | {"config": config["text_config"]},

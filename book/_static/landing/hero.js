@@ -64,10 +64,11 @@
     }));
     const inside = lens.findIndex(([said], layer) => layer + 1 < layers && said === word);
     const silent = lens[layers - 1][0] !== word;
-    const most = Math.max(...lens.map(([, , truth]) => truth));
+    const most = of => `${Math.ceil(100 * Math.max(...of.map(([, , truth]) => truth)))}%`;
     find("verdict").textContent = !silent ? `The mouth still says “${word}”.`
       : inside >= 0 ? `Quiet, not gone: layer ${inside + 1} still says “${word}”.`
-        : `No layer says “${word}”: none gives it more than ${Math.ceil(100 * most)}%.`;
+        : `No layer says “${word}”: none gives it more than ${most(lens)}; in the oracle, which was ` +
+          `never told, none more than ${most(data.oracle.lens)}.`;
   }
 
   const strengthNow = () => model ? slider.valueAsNumber : data.strengths[slider.valueAsNumber];

@@ -199,6 +199,7 @@
   }
 
   const cardOf = fact => element("cards").querySelector(`[data-fact="${fact}"]`);
+  let measured = ""; // how many strengths a second the last drag has seen
   const moves = model => model in LISTS && !chosen.undone; // does the strength reach its answers
 
   function drawCards({ questions }) {
@@ -224,6 +225,9 @@
       cardOf(fact).children[2].textContent = `true: ${truth}`;
     }
     element("answerer").textContent = nameOf(chosen.person);
+    const still = `No strength reaches these answers, of ${MODELS[chosen.looked]}.`;
+    element("rate").textContent = !moves(chosen.looked) ? still
+      : measured || "Drag the strength: the cards turn while you do.";
   }
 
   // What `answer` and `probabilities` say where a card was drawn, for tests/check_browser.py.
@@ -544,6 +548,7 @@
   const FRAME = 40; // milliseconds for one strength
   let dragging = false;
   async function drag() {
+    if (!moves(chosen.looked)) element("written").textContent = `G = ${chosen.strength}`;
     if (dragging || !moves(chosen.looked)) return;
     dragging = true;
     const turn = ++turns; // whatever else is computed gives up
@@ -564,8 +569,9 @@
           drawn.push(drawCard(reading, first, shown));
           left = [...others];
           const seconds = (performance.now() - start) / 1000;
-          element("rate").textContent = `Computed while you dragged: ${++strengths} strengths, ` +
+          measured = `Computed while you dragged: ${++strengths} strengths, ` +
             `${(strengths / seconds).toFixed(0)} a second.`;
+          element("rate").textContent = measured;
         }
         const hasTime = performance.now() - begun < FRAME || shown === chosen.strength;
         const next = hasTime && left.shift();
@@ -644,7 +650,7 @@
           Object.entries(MODELS).map(([name, title]) =>
             `<button type="button" data-is="look-${name}">${title}</button>`).join("")}</div>
         <div class="cards" data-is="cards"></div>
-        <p class="foot" data-is="rate">Drag the strength: the cards turn while you do.</p>
+        <p class="foot" data-is="rate"></p>
       </section>
     </div>
     <fieldset><legend>What is asked</legend>
