@@ -277,10 +277,12 @@ def export_command(
     from .benchmarks.jsonl import read_request
     from .edits import Edit
     from .zoo import load
-    from .zoo.catalogue import device_and_dtype
+    from .zoo.catalogue import check_hub, device_and_dtype
 
     _check_edit(edit, None)
     sharing.check_request(folder, format)
+    if push_to_hub:
+        check_hub()
     saved = Edit.load(edit)
     rows = _of_strength(saved, read_json(scores, "rows")["rows"]) if scores else None
     asked = read_request(check) if check else None

@@ -35,8 +35,14 @@ from kvw_minimal.strangers.questions import about
 ROOT = Path(__file__).resolve().parent.parent
 OUTCOME = ROOT / "data" / "results" / "size.json"
 ROWS = (280, 700, 1_400, 2_100)
-WHOLE = (280, 700, 2_100)  # where the whole command is run, too, and what `--dry-run` tells of it
-METHODS = ("KVW one pass", "rewrite", "layerwise rewrite", "least squares")
+WHOLE = (280, 2_100)  # where the whole command is run, too, and what `--dry-run` tells of it
+#: methods, with settings by which a random model has something to forget: every token counts
+METHODS = {
+    "KVW one pass": {},
+    "rewrite": {"subject_threshold": 0.0},
+    "layerwise rewrite": {"subject_threshold": 0.0},
+    "least squares": {},
+}
 DRAWS = 1
 SHAPE = {
     "hidden_size": 128,
@@ -56,8 +62,9 @@ time.perf_counter = time.process_time
 from kvw_minimal.evaluation.provenance import peak_memory
 from kvw_minimal.method import make_edit
 from kvw_minimal.methods import method_of
-model, questions, method, draws = sys.argv[1:]
-asked = {"questions": questions, "methods": [method_of(method)], "draws": int(draws)}
+model, questions, method, settings, draws = sys.argv[1:]
+made = method_of(method, json.loads(settings))
+asked = {"questions": questions, "methods": [made], "draws": int(draws)}
 """
 #: programs, each in a process of its own; the time to import counts only where it says so
 PROGRAMS = {
@@ -65,7 +72,7 @@ PROGRAMS = {
 from kvw_minimal.evaluation.pipeline import request_from
 session, request = request_from(questions, model)
 before = peak_memory()
-_, cost = make_edit(session, request, asked["methods"][0])
+_, cost = make_edit(session, request, made)
 print(json.dumps({"seconds": cost.seconds, "memory": peak_memory(), "before": before}))
 """,
     "whole": """
@@ -171,22 +178,26 @@ def store(trials: list[dict]) -> None:
 def main(method: str = "", rows: str = "") -> None:
     """All trials, the edits first; or one."""
     trials = [] if method else kept()
-    names, counts = [method] if method else METHODS, [int(rows)] if rows else ROWS
+    names, counts = [method] if method else list(METHODS), [int(rows)] if rows else ROWS
+    steps = [(own, count, "edit") for count, own in product(counts, names)]
+    steps += product(
+        names, counts if rows else WHOLE, [kind for kind in PROGRAMS if kind != "edit"]
+    )
     with TemporaryDirectory() as name:
         model(Path(name, "model"))
-        for kind in PROGRAMS:
-            for count, own in product(counts if rows or kind == "edit" else WHOLE, names):
-                if not any(t["method"] == own and t["rows"] == count for t in trials):
-                    trials.append({"method": own, "rows": count})
-                (t,) = (t for t in trials if t["method"] == own and t["rows"] == count)
-                if kind in t:
-                    continue
-                file = Path(name, f"{count}.jsonl")
-                write_questions(file, people(count // 7))
-                t[kind] = said(kind, Path(name, "model"), file, own, DRAWS)
-                print(json.dumps(t), flush=True)
-                if not method:
-                    store(trials)
+        for own, count, kind in steps:
+            if not any((t["method"], t["rows"]) == (own, count) for t in trials):
+                trials.append({"method": own, "rows": count})
+            (found,) = (t for t in trials if (t["method"], t["rows"]) == (own, count))
+            if kind in found:
+                continue
+            file = Path(name, f"{count}.jsonl")
+            write_questions(file, people(count // 7))
+            settings = json.dumps(METHODS[own])
+            found[kind] = said(kind, Path(name, "model"), file, own, settings, DRAWS)
+            print(json.dumps(found), flush=True)
+            if not method:
+                store(trials)
 
 
 if __name__ == "__main__":

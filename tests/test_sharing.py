@@ -1,11 +1,13 @@
 """Edits for other tools, loaded where this package is not; coefficients as files."""
 
+import io
 import json
 import re
 import subprocess
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
 import tiny
@@ -23,7 +25,7 @@ from kvw_minimal.edits import ColumnScaling, Edit, LowRank, WeightReplacement
 from kvw_minimal.models import find_projections, fingerprint, weight_stats
 from kvw_minimal.sharing import card, exporters
 from kvw_minimal.strangers.people import load_people
-from kvw_minimal.zoo import load
+from kvw_minimal.zoo import catalogue, load
 
 NAMES = ("Ada Lark", "p0451", "quixote")
 NOTES = {"method": "KVW one pass", "settings": {"strength": 2.0}, "people": list(NAMES)}
@@ -478,6 +480,7 @@ def test_a_folder_is_pushed_by_the_hubs_own_call(llama, tmp_path, monkeypatch):
             f"huggingface_hub.{name}",
             lambda *given, of=name, **more: calls.append((of, *given, more)),
         )
+    monkeypatch.setattr(catalogue, "urlopen", lambda *_, **__: io.BytesIO())
     columns_of(llama).save(tmp_path / "edit")
     done = invoke("--edit", tmp_path / "edit", tmp_path / "x", "--push-to-hub", "me/mine")
     assert done.exit_code == 0 and "me/mine" in done.output, done.output
@@ -486,6 +489,18 @@ def test_a_folder_is_pushed_by_the_hubs_own_call(llama, tmp_path, monkeypatch):
         ("upload_folder", {"repo_id": "me/mine", "folder_path": tmp_path / "x"}),
     ]
     assert (tmp_path / "x" / "README.md").is_file()
+
+
+def test_a_hub_that_does_not_answer_is_said_before_the_work(llama, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise URLError("no network")
+
+    monkeypatch.setattr(catalogue, "urlopen", fail)
+    monkeypatch.setattr("kvw_minimal.zoo.load", lambda name, **_: pytest.fail("loaded"))
+    columns_of(llama).save(tmp_path / "edit")
+    done = invoke("--edit", tmp_path / "edit", tmp_path / "x", "--push-to-hub", "me/mine")
+    assert isinstance(done.exception, ConnectionError) and "does not answer" in str(done.exception)
+    assert not (tmp_path / "x").exists()
 
 
 def test_a_call_that_cannot_work_loads_no_model(llama, tmp_path, monkeypatch):

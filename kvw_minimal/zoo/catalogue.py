@@ -167,6 +167,16 @@ def hub_if_there() -> Iterator[None]:
         constants.HF_HUB_OFFLINE = offline
 
 
+def check_hub() -> None:
+    """Raises ConnectionError unless the hub answers within 5 seconds."""
+    try:
+        urlopen(constants.ENDPOINT, timeout=5).close()
+    except HTTPError:
+        return  # an answer
+    except (OSError, HTTPException) as error:
+        raise ConnectionError(f"{constants.ENDPOINT} does not answer: {error}") from error
+
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
