@@ -262,5 +262,7 @@ def test_a_forest_is_sorted_and_a_difference_is_coloured_where_its_interval_leav
     gaps = pd.DataFrame([[-0.3, -0.4, -0.2], [0.1, -0.1, 0.3]], ["a", "b"], ends)
     left, right = drawn(figures.forest, values, gaps, ("left", "minus"))
     assert [text.get_text() for text in left.get_yticklabels()] == ["b", "a"]  # a stands on top
-    colour = {line.get_ydata()[0]: line.get_color() for line in right.lines if line.get_marker()}
+    colour = {
+        line.get_ydata()[0]: line.get_color() for line in right.lines if line.get_marker() != "None"
+    }
     assert colour[0] == "grey" and colour[1] != "grey"
