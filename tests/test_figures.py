@@ -263,6 +263,6 @@ def test_a_forest_is_sorted_and_a_difference_is_coloured_where_its_interval_leav
     left, right = drawn(figures.forest, values, gaps, ("left", "minus"))
     assert [text.get_text() for text in left.get_yticklabels()] == ["b", "a"]  # a stands on top
     colour = {
-        line.get_ydata()[0]: line.get_color() for line in right.lines if line.get_marker() != "None"
+        line.get_ydata()[0]: line.get_color() for line in right.lines if line.get_marker() == "o"
     }
     assert colour[0] == "grey" and colour[1] != "grey"

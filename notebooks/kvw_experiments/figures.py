@@ -309,10 +309,10 @@ def lines(
     if level is not None:
         axis.axhline(level, color="black", linewidth=0.8, linestyle="--", label=level_name)
         axis.set_ylim(0, None)
-    legend = axis.legend(frameon=False)
     if beside:
-        legend.set_loc("center left")
-        legend.set_bbox_to_anchor((1, 0.5))
+        axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    else:
+        axis.legend(frameon=False)
     return figure
 
 
@@ -454,9 +454,10 @@ class Table:
     @property
     def html(self) -> str:
         """The table as one element, with a scope for each head."""
-        corner = html.escape(str(self.cells.index.name or ""))
-        heads = [f'<th scope="col">{html.escape(name)}</th>' for name in self.cells.columns]
-        first = f'<th scope="col">{corner}</th>' if corner else "<td></td>"
+        names = [str(self.cells.index.name or ""), *self.cells.columns]
+        heads = [
+            f'<th scope="col">{html.escape(name)}</th>' if name else "<td></td>" for name in names
+        ]
         rows = [
             f'<tr><th scope="row">{html.escape(str(name))}</th>'
             + "".join(f"<td>{_marked(text)}</td>" for text in row)
@@ -465,7 +466,7 @@ class Table:
         ]
         return (
             f'<table class="dataframe"><caption style="{CAPTION}">{html.escape(self.title)}'
-            f"</caption><thead><tr>{first}{''.join(heads)}</tr></thead>"
+            f"</caption><thead><tr>{''.join(heads)}</tr></thead>"
             f"<tbody>{''.join(rows)}</tbody></table>"
         )
 
