@@ -148,16 +148,14 @@ def kept() -> list[dict]:
 
 
 def slopes(trials: Iterable[dict]) -> list[dict]:
-    """The power of the rows with which seconds grow, by method: 1 is linear."""
+    """The power of the rows with which seconds grow, by method and program: 1 is linear."""
     found = []
-    for method in METHODS:
-        powers = {}
-        for kind in ("edit", "whole"):
-            own = [t for t in trials if t["method"] == method and kind in t]
-            pairs = [(log(t["rows"]), log(t[kind]["seconds"])) for t in own]
-            if len(pairs) > 1:
-                powers[kind] = round(float(np.polyfit(*zip(*pairs, strict=True), 1)[0]), 2)
-        found.append({"method": method} | powers)
+    for method, kind in product(METHODS, ("edit", "whole")):
+        own = [each for each in trials if each["method"] == method and kind in each]
+        pairs = [(log(each["rows"]), log(each[kind]["seconds"])) for each in own]
+        if len(pairs) > 1:
+            power = np.polyfit(*zip(*pairs, strict=True), 1)[0]
+            found.append({"method": method, "kind": kind, "value": round(float(power), 2)})
     return found
 
 
