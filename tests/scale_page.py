@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from math import ceil, floor, log10
 
 from package_page import ROOT, filled
+from size import METHODS
 
 from kvw_minimal.methods.rewrite import MOMENTS_BYTES
 
 PAGE = ROOT / "book" / "scale.md"
 BENCH = ROOT / "data" / "results" / "bench.json"
+SIZE = ROOT / "data" / "results" / "size.json"  # what `tests/size.py` measured
 CONSTANTS_OF = "SmolVLM-256M's shape"  # the model and set that the constants are taken from
 CARD = 10**14  # operations a second of a large card: assumed, as in `hub_models.md`
 ASKED, PICTURE, TEXT = 20, 576, 64  # questions about a person; tokens of a picture, of a question
@@ -152,6 +154,48 @@ def on_paper(bench: dict) -> list[str]:
     return lines
 
 
+def by_rows(size: dict) -> list[str]:
+    """What an edit and the whole command cost by the number of rows."""
+    lines = [
+        "",
+        f"**By the number of rows**: `python tests/size.py`, {size['date']}, commit "
+        f"`{size['commit']}`, {size['processor']}, one thread, seconds of its own work. Text about "
+        "up to 300 people, one in twenty forgotten; a random Llama of 16 layers and d_ff 1,024. "
+        f"The whole command makes {size['draws']} sham.",
+        "",
+        "| method | rows | the edit, s | more memory, MB | the whole command, s | told by "
+        "`--dry-run`, s | its memory, MB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for each in sorted(
+        size["trials"], key=lambda each: (list(METHODS).index(each["method"]), each["rows"])
+    ):
+        edit, whole = each["edit"], each.get("whole")
+        cells = [f"{edit['seconds']:.0f}", f"{edit['memory'] - edit['before']:.0f}"]
+        cells += (
+            [
+                f"{whole['seconds']:.0f}",
+                f"{each['expected']['seconds']:.0f}" if "expected" in each else "",
+                f"{whole['memory']:.0f}",
+            ]
+            if whole
+            else [""] * 3
+        )
+        lines.append(f"| {each['method']} | {each['rows']:,} | {' | '.join(cells)} |")
+    edit, whole = (
+        ", ".join(
+            f"{row['method']} {row['value']:.2f}" for row in size["slopes"] if row["kind"] == kind
+        )
+        for kind in ("edit", "whole")
+    )
+    return [
+        *lines,
+        "",
+        f"Seconds of the edit grow with a power of the rows: {edit}. Those of the whole command: "
+        f"{whole}.",
+    ]
+
+
 def page() -> str:
     """The whole page."""
     bench = stored()
@@ -180,5 +224,6 @@ def page() -> str:
             f"{power(known['operations'])} operations a second while measuring, "
             f"{size(known['hashed'])} a second hashed, {size(known['joined'])} a second joined.",
             *on_paper(bench),
+            *by_rows(json.loads(SIZE.read_text(encoding="utf-8"))),
         ],
     )

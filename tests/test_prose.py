@@ -40,6 +40,7 @@ QUOTED = {
     ),
     "book/scale.md": (
         ("bench.json", "slopes", {}),
+        ("size.json", "slopes", {}),
         ("bench.json", "rows", {}, *scale_page.ratios(scale_page.stored())),
     ),
 }
