@@ -16,6 +16,7 @@ from PIL import Image
 
 import kvw_exhibits as exhibits
 from kvw_experiments import figures
+from kvw_minimal.audit import findings
 from kvw_minimal.strangers.people import load_people
 
 pytestmark = pytest.mark.slow
@@ -230,6 +231,8 @@ def test_names_of_several_levels_stand_in_one_line():
 
 
 def test_a_verdict_is_a_badge_and_nothing_else_is():
+    said = {findings.QUIET, findings.OVER, findings.UNDECIDED, findings.GONE}
+    assert set(figures.VERDICTS) == said
     frame = pd.DataFrame({"verdict": ["quiet", "quiet <so>"]}, ["one", "two"])
     shown = figures.Tables(1)(frame, "Verdicts.").html
     assert '<td><span class="verdict quiet">quiet</span></td><' in shown

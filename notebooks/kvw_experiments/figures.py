@@ -23,14 +23,18 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from kvw_minimal.audit.findings import GONE, OVER, QUIET, UNDECIDED
 from kvw_minimal.batches import open_picture
 from kvw_minimal.results import CONDITIONS
 from kvw_minimal.strangers.people import Person
 
 COLOURS = dict(zip(CONDITIONS, sns.color_palette("colorblind", len(CONDITIONS)), strict=True))
-#: verdicts of the audit, and the names of their badges
-VERDICTS = {QUIET: "quiet", OVER: "over", UNDECIDED: "undecided", GONE: "gone"}
+#: verdicts of the audit, and the names of their badges; a test sees that the audit says these words
+VERDICTS = {
+    "quiet": "quiet",
+    "over-unlearned": "over",
+    "not decided": "undecided",
+    "gone as far as these probes see": "gone",
+}
 MARKERS = "osD^vPX*<>hp"
 CONTROLS = {"vanilla": "s", "sham": "x", "oracle": "*"}
 PALETTE = 128  # colours of a stored picture: a third of the bytes, and no difference to be seen
