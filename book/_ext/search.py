@@ -20,7 +20,7 @@ ALSO = {
     "book/when_something_goes_wrong": "error out of memory windows install gpu cuda problem",
     "book/which_method": "which method best compare choose recommend",
     "book/fifteen_minutes": "use own my model people tutorial first hugging face",
-    "book/your_own": "use own my model people data custom hugging face",
+    "book/your_own": "own model people data custom hugging face",
     "book/hub_models": "hugging face hub llava qwen own model",
     "book/related_work": "paper papers literature",
     "notebooks/01_what_would_it_mean_to_forget": "metric metrics exact match oracle sham",
