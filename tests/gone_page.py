@@ -6,9 +6,7 @@ import pandas as pd
 from package_page import ROOT, filled
 from rich.box import MARKDOWN
 
-from kvw_experiments.plans import plans_of
-from kvw_experiments.results_store import read_rows
-from kvw_experiments.runner import labelled
+from kvw_experiments.runner import stored_rows
 from kvw_experiments.summaries import mean_of_modalities
 from kvw_experiments.verdicts import audit_rows, by_probe, judged, nearest, verdicts, with_oracle
 from kvw_minimal.audit import verdict
@@ -39,9 +37,7 @@ def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
 
 def prices() -> list[str]:
     """What is forgotten and what others keep, on all report groups."""
-    plan = next(each for each in plans_of("layerwise-rewrite") if "methods" in each.lists)
-    rows, made = read_rows("layerwise-rewrite")
-    rows = labelled(plan, "methods", rows, plan.groups, made["impossible"])
+    rows = stored_rows("layerwise-rewrite", "methods")
     lines = []
     for name, label, sham in (
         ("vanilla", "vanilla", False),

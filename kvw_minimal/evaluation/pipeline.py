@@ -122,11 +122,11 @@ def next_step(
     return (
         f"next: {' and '.join(map(str, good))} {keep} {KEPT} of the retained and of the general "
         f"answers and {take} more of the forgotten than a sham; look for what is hidden after "
-        f"{best}{saved}: {audit_command(asked, best, folder)}"
+        f"{best}{saved}: {command_to_audit(asked, best, folder)}"
     )
 
 
-def audit_command(asked: Mapping[str, Any], method: Method, folder: Path | None) -> str:
+def command_to_audit(asked: Mapping[str, Any], method: Method, folder: Path | None) -> str:
     """The command that audits an edit of `run_unlearning`."""
     edit = resume.edit_file(folder, method) if folder else "FILE"
     given = {"model": asked["model"], "edit": edit}

@@ -57,8 +57,8 @@ from .rewrite import (
     allocate_moments,
     at_positions,
     marked,
+    run_layer,
     split_layers,
-    through,
 )
 
 #: pairs of retain penalty and the limit of a likely answer for tuning
@@ -210,7 +210,7 @@ def sweep(
     states = [state for state, _ in split]
 
     for layer, (path, projection) in enumerate(projections.items()):
-        inputs, behind = through(projection, layer, split, states)
+        inputs, behind = run_layer(projection, layer, split, states)
         if first <= layer <= last:
             whole = price(layer).clone()  # [d_ff, d_ff]
             wanted = whole.new_zeros(behind[0].shape[-1], len(whole))  # [d_model, d_ff]
@@ -222,7 +222,7 @@ def sweep(
             whole.diagonal().add_(RIDGE * whole.diagonal().mean())
             changes[path] = torch.linalg.solve(whole, wanted.T).T  # `whole` is symmetric
             columns(projection).add_(changes[path].to(projection.weight))
-            _, behind = through(projection, layer, split, states)
+            _, behind = run_layer(projection, layer, split, states)
         states = behind
     return changes
 

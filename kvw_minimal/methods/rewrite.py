@@ -279,7 +279,7 @@ def split_layers(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, list[Cal
     return states[0], functions
 
 
-def through(
+def run_layer(
     projection: nn.Module,
     layer: int,
     split: list[tuple[torch.Tensor, list[Callable]]],
@@ -352,7 +352,7 @@ def solve_layerwise(
     goal = torch.cat([goals[row][marks[row]] for batch in batches for row in batch.rows])
 
     for layer, (path, projection) in enumerate(projections.items()):
-        inputs, behind = through(projection, layer, split, states)
+        inputs, behind = run_layer(projection, layer, split, states)
         if first <= layer <= last:
             k = at_positions(inputs, where).double()  # [n, d_ff]
             now = at_positions(behind, where)  # [n, d_model]
@@ -361,7 +361,7 @@ def solve_layerwise(
             columns(projection).add_((b @ a).to(projection.weight))
             pair = (a.T, b.T) if is_conv1d(projection) else (b, a)
             factors[f"{path}.weight"] = tuple(factor.float().contiguous() for factor in pair)
-            _, behind = through(projection, layer, split, states)
+            _, behind = run_layer(projection, layer, split, states)
         states = behind
     return factors
 

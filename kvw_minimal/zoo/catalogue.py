@@ -156,24 +156,27 @@ def hub_if_there() -> Iterator[None]:
     Otherwise the hub's client would repeat the request for minutes, file by file.
     """
     offline = constants.HF_HUB_OFFLINE
-    try:
-        if not offline:
-            urlopen(constants.ENDPOINT, timeout=5).close()
-    except (OSError, HTTPException) as error:
-        constants.HF_HUB_OFFLINE = not isinstance(error, HTTPError)  # an HTTP error is an answer
+    constants.HF_HUB_OFFLINE = offline or hub_error() is not None
     try:
         yield
     finally:
         constants.HF_HUB_OFFLINE = offline
 
 
-def check_hub() -> None:
-    """Raises ConnectionError unless the hub answers within 5 seconds."""
+def hub_error() -> Exception | None:
+    """Why the hub gives no answer within 5 seconds; None if it answers."""
     try:
         urlopen(constants.ENDPOINT, timeout=5).close()
     except HTTPError:
-        return  # an answer
+        return None  # an answer
     except (OSError, HTTPException) as error:
+        return error
+    return None
+
+
+def check_hub() -> None:
+    """Raises ConnectionError unless the hub answers within 5 seconds."""
+    if error := hub_error():
         raise ConnectionError(f"{constants.ENDPOINT} does not answer: {error}") from error
 
 

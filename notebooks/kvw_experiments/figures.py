@@ -179,7 +179,7 @@ def bars(rows: list[dict]) -> Figure:
 def table(rows: list[dict]) -> pd.DataFrame:
     """The numbers of `bars`, all modalities: a line a set and modality, a column a condition."""
     frame = _exact_match(rows)
-    frame["text"] = [f"{r.value:.2f} [{r.low:.2f}, {r.high:.2f}]" for r in frame.itertuples()]
+    frame["text"] = [as_interval((r.value, r.low, r.high)) for r in frame.itertuples()]
     order = [name for name in CONDITIONS if name in set(frame["condition"])]
     wide = frame.pivot_table(
         index=["set", "modality"], columns="condition", values="text", aggfunc="first", sort=False

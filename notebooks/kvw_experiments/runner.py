@@ -340,6 +340,17 @@ def labelled(
     return pd.concat(found, ignore_index=True)
 
 
+def stored_rows(experiment: str, name: str, groups: Iterable[str] | None = None) -> pd.DataFrame:
+    """The stored rows of a list of an experiment, `labelled`; of all groups unless some are given.
+
+    Raises:
+        StopIteration: no plan of the experiment has the list.
+    """
+    plan = next(plan for plan in plans_of(experiment) if name in plan.lists)
+    rows, made = read_rows(experiment)
+    return labelled(plan, name, rows, groups or plan.groups, made["impossible"])
+
+
 def part_of(label: str, share: float) -> str:
     """The label of a share of an edit: a point of its curve."""
     return label if share == 1 else f"{label}, {share:g} of it"

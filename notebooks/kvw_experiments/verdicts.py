@@ -7,18 +7,14 @@ import pandas as pd
 from kvw_minimal.audit import Finding, judge, verdict
 from kvw_minimal.audit.probes import probe_of
 
-from .plans import plans_of
-from .results_store import read_rows
-from .runner import labelled
+from .runner import stored_rows
 
 QUESTIONS = ["set", "modality", "person", "score_sum", "n"]
 
 
 def audit_rows(part: str) -> pd.DataFrame:
     """The stored rows of a list of the audit of `pocket`, with a label for each edit."""
-    plan = next(each for each in plans_of("audit") if part in each.lists)
-    rows, made = read_rows("audit")
-    return labelled(plan, part, rows, plan.groups, made["impossible"])
+    return stored_rows("audit", part)
 
 
 def judged(
