@@ -188,7 +188,7 @@ def option_ranks(model, processor, questions: list[Question], batch_size: int = 
     ends = np.cumsum([len(q.options) for q in questions])
     means = np.split(scores.logprob / scores.tokens, ends[:-1])
     gold = [mean[q.options.index(q.answer)] for mean, q in zip(means, questions, strict=True)]
-    above = [(mean >= own).sum() - 1 for mean, own in zip(means, gold, strict=True)]
+    above = [(mean >= gold_mean).sum() - 1 for mean, gold_mean in zip(means, gold, strict=True)]
     return np.array([n / (len(mean) - 1) for n, mean in zip(above, means, strict=True)])
 
 

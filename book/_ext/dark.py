@@ -26,9 +26,9 @@ def is_drawing(picture: bytes) -> bool:
 def marked(body: str) -> str:
     """The HTML of a page; its embedded drawings have the class `drawing`."""
 
-    def mark(found: re.Match) -> str:
-        picture = base64.b64decode(found[1])
-        return '<img class="drawing" ' if is_drawing(picture) else found[0]
+    def mark(match: re.Match) -> str:
+        picture = base64.b64decode(match[1])
+        return '<img class="drawing" ' if is_drawing(picture) else match[0]
 
     return EMBEDDED.sub(mark, body)
 

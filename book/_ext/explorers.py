@@ -43,7 +43,8 @@ def component(data: dict, place: str) -> str:
     steps = itertools.product(*(range(len(labels)) for labels in controls.values()))
     chosen = itertools.product(*controls.values())
     frames = "".join(
-        f'<div data-at="{",".join(map(str, step))}"{" hidden" * (labels != start)}>{picture}</div>'
+        f'<div data-at="{",".join(map(str, step))}"'
+        f"{' hidden' if labels != start else ''}>{picture}</div>"
         for step, labels, picture in zip(steps, chosen, data["pictures"], strict=True)
     )
     names = attribute(", ".join(controls))

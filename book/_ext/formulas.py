@@ -24,8 +24,8 @@ def mathml(latex: str, display: bool = False) -> str:
     try:
         return CONVERTER.convert_with_local_state(latex.strip(), displaystyle=display)
     except LatexError as error:
-        said = COLOURS.sub("", str(error)).strip().partition("\n")[0]
-        raise ValueError(f"the formula {latex.strip()!r} cannot be set: {said}") from error
+        reason = COLOURS.sub("", str(error)).strip().partition("\n")[0]
+        raise ValueError(f"the formula {latex.strip()!r} cannot be set: {reason}") from error
 
 
 def set_in(translator, node, display: bool) -> None:

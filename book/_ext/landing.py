@@ -82,9 +82,9 @@ def states_of(content: dict, sham: bool) -> list[list[dict]]:
     """At each strength the edit that was made, or those of all shams; at 0 both are vanilla."""
     return [
         [
-            each
-            for each in content["states"]
-            if each["strength"] == value and (value == 0 or (each["sham"] is not None) == sham)
+            state
+            for state in content["states"]
+            if state["strength"] == value and (value == 0 or (state["sham"] is not None) == sham)
         ]
         for value in content["strengths"]
     ]
@@ -93,7 +93,7 @@ def states_of(content: dict, sham: bool) -> list[list[dict]]:
 def counts_of(content: dict, sham: bool, name: str) -> list[list[int]]:
     """Of one set, at each strength: answers as taught and all answers, of all shams together."""
     return [
-        [sum(each["scores"][name][part] for each in those) for part in (0, 1)]
+        [sum(state["scores"][name][part] for state in those) for part in (0, 1)]
         for those in states_of(content, sham)
     ]
 
@@ -108,23 +108,24 @@ def share(count: list[int]) -> str:
     return f"{count[0] / count[1]:.3f}"
 
 
-def said(content: dict, step: int) -> str:
+def sentence_of(content: dict, step: int) -> str:
     """One sentence for each strength, which a screen reader is told when the slider moves."""
     names = {person["name"]: person["id"] for person in content["people"]}
 
     def left(person: str, sham: bool) -> int:
-        own = [i for i, q in enumerate(content["questions"]) if q["person"] == person]
+        places = [i for i, q in enumerate(content["questions"]) if q["person"] == person]
         return sum(
-            answers_of(content, sham, i)[step] == content["questions"][i]["taught"] for i in own
+            answers_of(content, sham, i)[step] == content["questions"][i]["taught"] for i in places
         )
 
-    each = len(content["questions"]) // len(names)
-    told = ", ".join(f"{name} {left(person, False)}" for name, person in names.items())
+    per_person = len(content["questions"]) // len(names)
+    counts = ", ".join(f"{name} {left(person, False)}" for name, person in names.items())
     same = sum(left(person, True) for person in names.values())
     value = content["strengths"][step]
-    own = ", the book’s own" * (value == content["chosen"]) + ", nothing is changed" * (value == 0)
+    remark = ", the book’s own" if value == content["chosen"] else ""
+    remark += ", nothing is changed" if value == 0 else ""
     return (
-        f"Strength {strength(value)}{own}. Of {each} answers each, as taught: {told}; "
+        f"Strength {strength(value)}{remark}. Of {per_person} answers each, as taught: {counts}; "
         f"under the sham {same} of all {len(content['questions'])}."
     )
 
@@ -153,7 +154,7 @@ def score_cell(counts: list[list[int]], now: int) -> str:
 
 
 def answer_cell(values: list[str], now: int, taught: str) -> str:
-    changed = ' class="changed"' * (values[now] != taught)
+    changed = "" if values[now] == taught else ' class="changed"'
     return (
         f'<td data-at="{attribute(values)}" data-taught="{html.escape(taught, quote=True)}"'
         f"{changed}>{html.escape(values[now])}</td>"
@@ -172,13 +173,13 @@ def card(root: Path, content: dict, person: dict, now: int) -> str:
     """One person: face, name, whether to be forgotten, and the answers under KVW and a sham."""
     kind, mark = STANDS[person["forgotten"]]
     name, rows = html.escape(person["name"]), ""
-    for i, asked in enumerate(content["questions"]):
-        if asked["person"] == person["id"]:
+    for i, question in enumerate(content["questions"]):
+        if question["person"] == person["id"]:
             sides = (
-                answer_cell(answers_of(content, sham, i), now, asked["taught"])
+                answer_cell(answers_of(content, sham, i), now, question["taught"])
                 for sham in (False, True)
             )
-            rows += f'<tr><th scope="row">{html.escape(asked["fact"])}</th>{"".join(sides)}</tr>'
+            rows += f'<tr><th scope="row">{html.escape(question["fact"])}</th>{"".join(sides)}</tr>'
     return (
         f'<div class="person {kind}"><table><caption>{portrait(root, person)}<b>{name}</b> '
         f'<span>{mark}</span></caption><thead><tr><th scope="col">by photo</th>'
@@ -232,24 +233,24 @@ def every_answer(content: dict) -> str:
     """All that the slider can show of the people: what is always answered as taught is left out."""
     names = {person["id"]: person["name"] for person in content["people"]}
     rows = ""
-    for i, asked in enumerate(content["questions"]):
+    for i, question in enumerate(content["questions"]):
         sides = []
         for sham in (False, True):
-            found: dict[str, list[str]] = {}
+            strengths_of: dict[str, list[str]] = {}
             for value, answer in zip(
                 content["strengths"], answers_of(content, sham, i), strict=True
             ):
-                if answer != asked["taught"]:
-                    found.setdefault(answer, []).append(strength(value))
-            told = "; ".join(
-                f"{html.escape(answer)} ({', '.join(at)})" for answer, at in found.items()
+                if answer != question["taught"]:
+                    strengths_of.setdefault(answer, []).append(strength(value))
+            text = "; ".join(
+                f"{html.escape(answer)} ({', '.join(at)})" for answer, at in strengths_of.items()
             )
-            sides.append(f"<td>{told or 'as taught'}</td>")
+            sides.append(f"<td>{text or 'as taught'}</td>")
         if len(set(sides)) == 1 and "as taught" in sides[0]:
             continue
         rows += (
-            f'<tr><th scope="row">{html.escape(names[asked["person"]])}</th>'
-            f"<td>{html.escape(asked['prompt'])}</td><td>{html.escape(asked['taught'])}</td>"
+            f'<tr><th scope="row">{html.escape(names[question["person"]])}</th>'
+            f"<td>{html.escape(question['prompt'])}</td><td>{html.escape(question['taught'])}</td>"
             + "".join(sides)
             + "</tr>"
         )
@@ -267,7 +268,7 @@ def widget(root: Path) -> str:
     content = json.loads((root / STORED).read_text(encoding="utf-8"))
     values = content["strengths"]
     now, most = values.index(content["chosen"]), len(values) - 1
-    words = [said(content, step) for step in range(len(values))]
+    words = [sentence_of(content, step) for step in range(len(values))]
     names = attribute([strength(value) for value in values])
     ticks = "".join(f"<span>{strength(value)}</span>" for value in values)
     made = content["provenance"]
@@ -308,27 +309,27 @@ def best_results() -> dict[str, dict[str, float | None]]:
     of_group = cache(partial(stored_rows, groups=(GROUP,)))  # several edits stand in one list
 
     def rows_of(experiment: str, name: str, label: str):
-        found = of_group(experiment, name)
-        found = found[found["label"] == label]
-        if found.empty:
+        of_label = of_group(experiment, name)
+        of_label = of_label[of_label["label"] == label]
+        if of_label.empty:
             raise ValueError(f"{experiment} has no rows of {label} on group {GROUP}")
-        return found
+        return of_label
 
-    found: dict[str, dict[str, float | None]] = {}
+    results: dict[str, dict[str, float | None]] = {}
     for shown, (experiment, name, label, audited) in BEST.items():
         rows, probed = rows_of(experiment, name, label), rows_of("audit", audited, label)
-        own, sham = (rows[(rows["condition"] == "sham") == each] for each in (False, True))
+        edited, sham = (rows[(rows["condition"] == "sham") == is_sham] for is_sham in (False, True))
         probed = probed[probed["condition"] != "sham"]
         lenses = [part for part in set(probed["set"]) if part.startswith("logit lens")]
-        found[shown] = {
-            "said": mean_of_modalities(own, "forget"),
+        results[shown] = {
+            "said": mean_of_modalities(edited, "forget"),
             "inside": max(mean_of_modalities(probed, lens, "known") for lens in lenses),
             "sham": None if sham.empty else mean_of_modalities(sham, "forget"),
-            "others": mean_of_modalities(own, "retain"),
+            "others": mean_of_modalities(edited, "retain"),
         }
-    if any(value != value for row in found.values() for value in row.values()):
-        raise ValueError(f"a share of {found} was not measured")
-    return found
+    if any(value != value for row in results.values() for value in row.values()):
+        raise ValueError(f"a share of {results} was not measured")
+    return results
 
 
 def best_table(results: dict[str, dict[str, float | None]]) -> str:
@@ -355,11 +356,11 @@ def lens_items(lens: list[list], word: str) -> str:
     """What each layer would say, and how likely it holds the truth to be."""
     last = len(lens) - 1
     return "".join(
-        f"<li{' class=true' if said == word else ''}><span>layer {layer + 1}"
-        f"{', the mouth' if layer == last else ''}</span> <b>{html.escape(said)}</b> "
+        f"<li{' class=true' if token == word else ''}><span>layer {layer + 1}"
+        f"{', the mouth' if layer == last else ''}</span> <b>{html.escape(token)}</b> "
         f'<small>{html.escape(word)} {truth:.0%}</small><i aria-hidden="true" '
         f'style="--share:{truth}"></i></li>'
-        for layer, (said, _, truth) in enumerate(lens)
+        for layer, (token, _, truth) in enumerate(lens)
     )
 
 
@@ -387,10 +388,10 @@ def hero(root: Path, data: dict, names: dict[str, str], results: dict, megabytes
         for method, title in METHODS.items()
     )
 
-    def answer(side: str, title: str, found: dict) -> str:
-        kind = ' class="changed"' * (found["says"] != data["taught"])
-        said = f'<dd data-is="{side}"{kind}>{html.escape(found["says"])}</dd>'
-        return f"<div><dt>{title}</dt>{said}</div>"
+    def answer(side: str, title: str, state: dict) -> str:
+        kind = "" if state["says"] == data["taught"] else ' class="changed"'
+        definition = f'<dd data-is="{side}"{kind}>{html.escape(state["says"])}</dd>'
+        return f"<div><dt>{title}</dt>{definition}</div>"
 
     return (
         f'<div id="hero" role="group" aria-label="One question to the model, before and after" '

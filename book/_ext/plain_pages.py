@@ -103,7 +103,7 @@ def plain_navigation(navigation: str) -> str:
     '<li class="toc-h2"><a class="nav-link" href="#a">'
     """
     return IN_NAVIGATION.sub(
-        lambda found: found[1] + ('class="nav-link" ' if found[2] else ""), navigation
+        lambda match: match[1] + ('class="nav-link" ' if match[2] else ""), navigation
     )
 
 
@@ -123,13 +123,13 @@ def mended(page: str) -> str:
     if first:
         page = page[: first.end()] + VIEWPORT.sub("", page[first.end() :])
     page = PRINTED.sub("</div>", PLAIN.sub(r"\1", PRE.sub(r"\1", page)))
-    page = DOCSTRING.sub(lambda found: found[0].replace(NEXT_LINE, "\n"), page)
+    page = DOCSTRING.sub(lambda match: match[0].replace(NEXT_LINE, "\n"), page)
     parts = CODE.split(page.replace(LITERAL, '<code class="literal notranslate">'))
     parts[::2] = [EMPTY.sub("\n", part) for part in parts[::2]]
     page = "".join(parts)
-    for found, better in NAMES:
-        page = found.sub(better, page)
-    return NAVIGATION.sub(lambda found: plain_navigation(found[0]), page)
+    for pattern, better in NAMES:
+        page = pattern.sub(better, page)
+    return NAVIGATION.sub(lambda match: plain_navigation(match[0]), page)
 
 
 def leads_on(context: dict, pagename: str) -> None:
@@ -155,14 +155,14 @@ def finish(app, error) -> None:
     """Mend the pages that were written, and remove the files of the theme that none asks for."""
     if error:
         return
-    asked = set()
+    used = set()
     for path in Path(app.outdir).rglob("*.html"):
         page = mended(path.read_text(encoding="utf-8"))
-        asked |= set(STATIC.findall(page))
+        used |= set(STATIC.findall(page))
         path.write_text(page, encoding="utf-8")
     static = Path(app.outdir, "_static")
     for path in Path(app.outdir, "_images").glob("*"):  # what pages show lies there as well
-        if path.name not in asked:
+        if path.name not in used:
             static.joinpath(path.name).unlink(missing_ok=True)
     for path in [path for pattern in UNUSED for path in static.glob(pattern)]:
         if path.is_dir():

@@ -69,13 +69,13 @@ def eye_and_language(folder: Path) -> tuple[dict, dict]:
 
 def words_of(tokenizer_file: Path) -> dict:
     """What a byte-level BPE needs."""
-    found = json.loads(tokenizer_file.read_text(encoding="utf-8"))
-    vocabulary = sorted(found["model"]["vocab"], key=found["model"]["vocab"].get)
-    special = {token["content"]: token["id"] for token in found["added_tokens"]}
-    return {"vocabulary": vocabulary, "merges": found["model"]["merges"], "special": special}
+    content = json.loads(tokenizer_file.read_text(encoding="utf-8"))
+    vocabulary = sorted(content["model"]["vocab"], key=content["model"]["vocab"].get)
+    special = {token["content"]: token["id"] for token in content["added_tokens"]}
+    return {"vocabulary": vocabulary, "merges": content["model"]["merges"], "special": special}
 
 
-def asked(question, photos: Sequence[bytes]) -> list:
+def as_listed(question, photos: Sequence[bytes]) -> list:
     """A question as the page holds it; its photo by its place among some photos, -1 for none."""
     photo = -1 if question.image is None else photos.index(question.image)
     return [question.fact, photo, question.prompt, question.answer]
@@ -122,14 +122,14 @@ def opening() -> list[str]:
     They are taken from what the landing page shows, at the strength of the book.
     """
     stored = json.loads(LANDING.read_text(encoding="utf-8"))
-    here = [each for each in stored["states"] if each["strength"] == stored["chosen"]]
-    edited = next(each["answers"] for each in here if each["sham"] is None)
-    sham = next(each["answers"] for each in here if each["sham"] == 0)
-    forgotten = {each["id"] for each in stored["people"] if each["forgotten"]}
+    here = [state for state in stored["states"] if state["strength"] == stored["chosen"]]
+    edited = next(state["answers"] for state in here if state["sham"] is None)
+    sham = next(state["answers"] for state in here if state["sham"] == 0)
+    forgotten = {person["id"] for person in stored["people"] if person["forgotten"]}
     return next(
-        [asked["person"], asked["fact"], asked["prompt"]]
-        for asked, now, other in zip(stored["questions"], edited, sham, strict=True)
-        if asked["person"] in forgotten and now != asked["taught"] == other
+        [question["person"], question["fact"], question["prompt"]]
+        for question, now, other in zip(stored["questions"], edited, sham, strict=True)
+        if question["person"] in forgotten and now != question["taught"] == other
     )
 
 
@@ -137,15 +137,15 @@ def person_of(world, person, coefficients) -> dict:
     """One person: photos, what is true, what is asked, and the coefficients."""
     from kvw_minimal.strangers.questions import about
 
-    own = coefficients.of([person.id])
+    of_person = coefficients.of([person.id])
     return {
         "photos": [picture(photo) for photo in person.photos],
         "truth": person.facts | {"name": person.name},
         "looks": list(person.looks),
-        "learned": [asked(q, person.photos) for q in about(world, [person.id])],
-        "new": [asked(q, person.photos) for q in about(world, [person.id], new=True)],
-        "sums": floats(own.sums),
-        "tokens": float(own.tokens.sum()),
+        "learned": [as_listed(q, person.photos) for q in about(world, [person.id])],
+        "new": [as_listed(q, person.photos) for q in about(world, [person.id], new=True)],
+        "sums": floats(of_person.sums),
+        "tokens": float(of_person.tokens.sum()),
     }
 
 
@@ -170,7 +170,7 @@ def unknown_of(world) -> dict:
     photos = [question.image or b"" for question in some]
     return {
         "photos": [picture(photo) for photo in photos],
-        "learned": [asked(question, photos) for question in some],
+        "learned": [as_listed(question, photos) for question in some],
     }
 
 
@@ -298,16 +298,18 @@ def lens_of(session, question) -> list[list]:
         with torch.no_grad():
             model(**batch.inputs, use_cache=False)
             at = int(batch.predicts[0].nonzero()[TELLING])
-            said = [model.get_output_embeddings()(decoder.norm(each[0, at])) for each in states]
+            layer_logits = [
+                model.get_output_embeddings()(decoder.norm(state[0, at])) for state in states
+            ]
     finally:
         for hook in hooks:
             hook.remove()
-    taught, found = int(batch.labels[0, at + 1]), []
-    for logits in said:
+    taught, lens = int(batch.labels[0, at + 1]), []
+    for logits in layer_logits:
         likely, best = logits.float().softmax(-1), int(logits.argmax())
         word = session.processor.tokenizer.decode([best]).strip()
-        found.append([word, *(round(float(likely[token]), 3) for token in (best, taught))])
-    return found
+        lens.append([word, *(round(float(likely[token]), 3) for token in (best, taught))])
+    return lens
 
 
 def hero_of(session, request, sham, rewrites: dict, oracle) -> dict:
@@ -326,7 +328,9 @@ def hero_of(session, request, sham, rewrites: dict, oracle) -> dict:
 
     person, fact, prompt = opening()
     question = next(
-        each for each in request.forget if (each.person, each.prompt) == (person, prompt)
+        candidate
+        for candidate in request.forget
+        if (candidate.person, candidate.prompt) == (person, prompt)
     )
 
     def with_edit(edit) -> dict:
@@ -334,8 +338,8 @@ def hero_of(session, request, sham, rewrites: dict, oracle) -> dict:
             (says,) = scores.generate(session.model, session.prompts([question]), session.processor)
             return {"says": says, "lens": lens_of(session, question)}
 
-    own, other = (make_edit(session, each, KVW())[0] for each in (request, sham))
-    contrast = own.contrast.clamp(max=LARGEST)
+    kvw_edit, other = (make_edit(session, target, KVW())[0] for target in (request, sham))
+    contrast = kvw_edit.contrast.clamp(max=LARGEST)
     moved = {name: torch.tensor(bent(edit, session.model)) for name, (edit, _) in rewrites.items()}
     return {
         "person": person,
@@ -343,8 +347,8 @@ def hero_of(session, request, sham, rewrites: dict, oracle) -> dict:
         "taught": question.answer,
         "strengths": list(STRENGTHS),
         "chosen": KVW.tuned()["strength"],
-        "kvw": [with_edit(own.with_strength(float(each))) for each in STRENGTHS],
-        "sham": [with_edit(other.with_strength(float(each))) for each in STRENGTHS],
+        "kvw": [with_edit(kvw_edit.with_strength(float(value))) for value in STRENGTHS],
+        "sham": [with_edit(other.with_strength(float(value))) for value in STRENGTHS],
         "rewrites": {
             name: {
                 "edited": with_edit(edit),
@@ -403,8 +407,8 @@ def parts() -> dict[str, dict]:
     coefficients, some = session.coefficients(asked_by_five), checked(asked_by_five)
     sham = request_to_forget(world, sham_people(world, PERCENT, 0), general=beside("pocket", world))
     requests = (asked_by_five, sham)
-    last_layer = [make_edit(session, each, Rewrite())[0] for each in requests]
-    layerwise = [rounded(make_edit(session, each, LayerwiseRewrite())[0]) for each in requests]
+    last_layer = [make_edit(session, target, Rewrite())[0] for target in requests]
+    layerwise = [rounded(make_edit(session, target, LayerwiseRewrite())[0]) for target in requests]
     rewrites = {"rewrite": last_layer, "layerwise": layerwise}
     never_met = Session(*catalogue.load(oracle.name))
     made = {

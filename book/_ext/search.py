@@ -45,13 +45,13 @@ def mark_terms(app, doctree) -> None:
     """Give each term of the glossary a place of its own, and remember it."""
     if app.env.docname != GLOSSARY:
         return
-    found = {}
+    terms = {}
     for item in doctree.findall(nodes.definition_list_item):
         term = item[0]
         names = [name.strip() for name in term.astext().split(",")]
         term["ids"].append(term_id(names[0]))
-        found |= {name.lower(): term_id(names[0]) for name in names}
-    app.env.glossary_terms = found
+        terms |= {name.lower(): term_id(names[0]) for name in names}
+    app.env.glossary_terms = terms
 
 
 def with_words(index: dict, terms: dict[str, str]) -> dict:

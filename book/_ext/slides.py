@@ -122,10 +122,10 @@ class Session:
 
 def part_of(text: str, name: str) -> str:
     """What stands behind a name in bold, up to the next one, a fold or a heading."""
-    found = re.search(rf"^\*\*{name}\.\*\*(.*?)(?=^\*\*|^:::|^##|\Z)", text, re.M | re.S)
-    if not found:
+    match = re.search(rf"^\*\*{name}\.\*\*(.*?)(?=^\*\*|^:::|^##|\Z)", text, re.M | re.S)
+    if not match:
         raise ValueError(f"a session without {name!r}")
-    return found[1].strip()
+    return match[1].strip()
 
 
 def sessions_of(page: str) -> list[Session]:
@@ -134,12 +134,12 @@ def sessions_of(page: str) -> list[Session]:
     Raises:
         ValueError: one without an aim, a vote or homework.
     """
-    found = re.split(r"^## Session \d+: (.+)$", page, flags=re.M)[1:]
-    bodies = [body.partition("\n## ")[0] for body in found[1::2]]
+    pieces = re.split(r"^## Session \d+: (.+)$", page, flags=re.M)[1:]
+    bodies = [body.partition("\n## ")[0] for body in pieces[1::2]]
     names = ("Aim", "Vote", "Homework", "What goes wrong")
     return [
         Session(title, *(part_of(body, name) for name in names), found_in(body), plan_of(body))
-        for title, body in zip(found[::2], bodies, strict=True)
+        for title, body in zip(pieces[::2], bodies, strict=True)
     ]
 
 
@@ -210,12 +210,12 @@ def shortened(paragraph: str, most: int) -> str:
     >>> shortened("One. Two is longer. Three.", 20)
     'One. Two is longer.'
     """
-    kept = ""
+    text = ""
     for sentence in sentences(" ".join(paragraph.split())):
-        if kept and len(kept) + len(sentence) > most:
+        if text and len(text) + len(sentence) > most:
             break
-        kept = f"{kept} {sentence}".strip()
-    return kept
+        text = f"{text} {sentence}".strip()
+    return text
 
 
 def blocks(markdown: str) -> list[str]:
@@ -229,15 +229,15 @@ def blocks(markdown: str) -> list[str]:
         flags=re.S,
     )
     fences = re.split(r"^(```.*?^```)", markdown, flags=re.M | re.S)
-    found = []
+    parts = []
     for place, text in enumerate(fences):
-        found += [text] if place % 2 else re.split(r"\n\s*\n", text)
-    return [block.strip() for block in found if block.strip()]
+        parts += [text] if place % 2 else re.split(r"\n\s*\n", text)
+    return [block.strip() for block in parts if block.strip()]
 
 
 def items(block: str) -> list[str]:
     """The items of a list, each with its mark."""
-    return [each.strip() for each in re.split(r"\n(?=(?:[-*]|\d+\.) )", block)]
+    return [item.strip() for item in re.split(r"\n(?=(?:[-*]|\d+\.) )", block)]
 
 
 def from_prose(block: str) -> Piece | None:
@@ -253,17 +253,20 @@ def from_prose(block: str) -> Piece | None:
         longest = max(len(row) for row in block.splitlines())
         return Piece(marked_up(block), (rows + 1) * (1.1 + 0.8 * (longest // 130)))
     if re.match(r"(?:-|\d+\.) ", block):
-        kept = [
+        shortened_items = [
             re.sub(
-                r"^(-|\d+\.) (.*)", lambda m: f"{m[1]} {shortened(m[2], ITEM)}", each, flags=re.S
+                r"^(-|\d+\.) (.*)", lambda m: f"{m[1]} {shortened(m[2], ITEM)}", item, flags=re.S
             )
-            for each in items(block)
+            for item in items(block)
         ]
-        return Piece(marked_up("\n".join(kept)), sum(1.2 + len(each) // WIDE for each in kept))
+        return Piece(
+            marked_up("\n".join(shortened_items)),
+            sum(1.2 + len(item) // WIDE for item in shortened_items),
+        )
     asks = "**Your prediction" in block
     most = 10**6 if asks else PROSE
-    kept = block if block.startswith((">", "```")) else shortened(block, most)
-    return Piece(marked_up(kept), 1.7 + len(kept) // WIDE, asks)
+    text = block if block.startswith((">", "```")) else shortened(block, most)
+    return Piece(marked_up(text), 1.7 + len(text) // WIDE, asks)
 
 
 def noted(what: str) -> Piece:
@@ -293,8 +296,8 @@ def shown_lines(code: str) -> str:
     """
     lines: list[str] = code.splitlines()
     for node in reversed(ast.parse(code).body):
-        own = "\n".join(lines[node.lineno - 1 : node.end_lineno])
-        if isinstance(node, ast.Import | ast.ImportFrom) or DRAWS.search(own):
+        statement = "\n".join(lines[node.lineno - 1 : node.end_lineno])
+        if isinstance(node, ast.Import | ast.ImportFrom) or DRAWS.search(statement):
             del lines[node.lineno - 1 : node.end_lineno]
     return "\n".join(lines).strip("\n")
 
@@ -313,9 +316,9 @@ def from_code(code: str) -> Piece | None:
 
 def figure(data: dict) -> Piece:
     """A picture with its caption; what it shows is said to those who cannot see it."""
-    said = text_of(data.get("text/plain", ""))
-    caption = re.search(r"^Figure: (.*?)(?=\nIt shows: |\Z)", said, re.M | re.S)
-    alt = re.search(r"^It shows: (.*)", said, re.M | re.S)
+    text = text_of(data.get("text/plain", ""))
+    caption = re.search(r"^Figure: (.*?)(?=\nIt shows: |\Z)", text, re.M | re.S)
+    alt = re.search(r"^It shows: (.*)", text, re.M | re.S)
     caption = html.escape(" ".join(caption[1].split())) if caption else ""
     picture = text_of(data["image/png"]).replace("\n", "")
     return Piece(
@@ -382,19 +385,19 @@ def lines(pieces: list[Piece]) -> float:
 
 def packed(title: str, pieces: list[Piece]) -> list[str]:
     """The pieces below one heading, on as many slides as they need."""
-    found: list[list[Piece]] = [[]]
+    slides: list[list[Piece]] = [[]]
     for piece in pieces:
-        if found[-1] and (found[-1][-1].last or lines([*found[-1], piece]) > FULL):
-            found.append([])
-        found[-1].append(piece)
+        if slides[-1] and (slides[-1][-1].last or lines([*slides[-1], piece]) > FULL):
+            slides.append([])
+        slides[-1].append(piece)
     if (
-        len(found) > 1
-        and lines(found[-1]) < BIT
-        and not found[-2][-1].last
-        and lines(found[-2] + found[-1]) < FULL + MORE
+        len(slides) > 1
+        and lines(slides[-1]) < BIT
+        and not slides[-2][-1].last
+        and lines(slides[-2] + slides[-1]) < FULL + MORE
     ):
-        found[-2:] = [found[-2] + found[-1]]
-    return [slide(title, "\n".join(each.body for each in part)) for part in found if part]
+        slides[-2:] = [slides[-2] + slides[-1]]
+    return [slide(title, "\n".join(item.body for item in part)) for part in slides if part]
 
 
 def parts_of(cells: list[dict], deck: Deck) -> Iterator[tuple[str, list[Piece]]]:
@@ -405,7 +408,7 @@ def parts_of(cells: list[dict], deck: Deck) -> Iterator[tuple[str, list[Piece]]]
     """
     title, pieces, shown = "", [], not deck.since
     sought = {deck.vote, deck.until, deck.since} - {""}
-    for piece in [each for cell in cells[1:] for each in pieces_of(cell)]:
+    for piece in [part for cell in cells[1:] for part in pieces_of(cell)]:
         if isinstance(piece, str):
             sought.discard(piece)
             if pieces and shown:
@@ -424,16 +427,16 @@ def joined(groups: list[tuple[str, list[Piece]]], vote: str) -> list[tuple[str, 
     The heading that answers the vote stays at the top of a slide, and so does what a prediction
     waits for.
     """
-    found: list[tuple[str, list[Piece]]] = []
+    merged: list[tuple[str, list[Piece]]] = []
     for heading, pieces in groups:
-        before = found[-1] if found else ("", [])
+        before = merged[-1] if merged else ("", [])
         fits = lines(before[1]) + HEADING + lines(pieces) <= FULL
         if before[1] and fits and heading != vote and not before[1][-1].last:
             second = [Piece(f"<h3>{line(heading)}</h3>", HEADING)] if heading else []
-            found[-1] = (before[0], [*before[1], *second, *pieces])
+            merged[-1] = (before[0], [*before[1], *second, *pieces])
         else:
-            found.append((heading, pieces))
-    return found
+            merged.append((heading, pieces))
+    return merged
 
 
 def notes(slides: list[str], session: Session) -> list[str]:
@@ -442,23 +445,25 @@ def notes(slides: list[str], session: Session) -> list[str]:
     The vote stands where the plan has it; the other slides share the minutes before and after.
     """
     last = session.plan[-1][1]
-    vote = next(at for at, each in enumerate(slides) if 'class="vote"' in each)
+    vote = next(at for at, page in enumerate(slides) if 'class="vote"' in page)
     planned = next((first for first, _, what in session.plan if "vote" in what.lower()), last // 2)
     known = [(0, 0), (vote, planned), (len(slides), last)]
-    found = []
-    for at, each in enumerate(slides):
+    with_notes = []
+    for at, page in enumerate(slides):
         begin, end = (round(_between(known, place)) for place in (at, at + 1))
         now = [f"{first}-{stop}: {what}" for first, stop, what in session.plan if first < end]
         now = [text for text in now if int(text.partition(":")[0].partition("-")[2]) > begin]
-        told = [f"**About minute {begin} to {max(end, begin + 1)}** of {last}.", *now]
+        paragraphs = [f"**About minute {begin} to {max(end, begin + 1)}** of {last}.", *now]
         if at == 0:
-            told += ["N hides or shows these notes, S opens them in a second window."]
-            told += [f"What goes wrong: {session.wrong}"]
+            paragraphs += ["N hides or shows these notes, S opens them in a second window."]
+            paragraphs += [f"What goes wrong: {session.wrong}"]
         if at == vote:
-            told += [f"Keep until all have voted: {session.found}"]
-        said = marked_up("\n\n".join(told))
-        found.append(each.replace("</section>", f'<aside class="notes">{said}</aside>\n</section>'))
-    return found
+            paragraphs += [f"Keep until all have voted: {session.found}"]
+        notes_html = marked_up("\n\n".join(paragraphs))
+        with_notes.append(
+            page.replace("</section>", f'<aside class="notes">{notes_html}</aside>\n</section>')
+        )
+    return with_notes
 
 
 def _between(known: list[tuple[int, int]], place: int) -> float:
@@ -475,15 +480,15 @@ def slides_of(number: int, session: Session, deck: Deck) -> list[str]:
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     first = text_of(cells[0]["source"])
     title = re.match(r"# (.+)", first)[1]
-    asked = first.partition("After this chapter you can answer")[2].partition("\n")[2]
-    found = [
+    questions = first.partition("After this chapter you can answer")[2].partition("\n")[2]
+    slides = [
         slide(
             f"Session {number}: {session.title}",
             f'<p class="aim">{line(session.aim)}</p>\n'
             f'<p class="chapter">{line("Chapter " + title)}</p>',
             "opening",
         ),
-        slide("After the chapter you can answer", marked_up(asked.strip())),
+        slide("After the chapter you can answer", marked_up(questions.strip())),
     ]
     groups = [  # without what is only a start
         (heading, pieces)
@@ -492,15 +497,15 @@ def slides_of(number: int, session: Session, deck: Deck) -> list[str]:
     ]
     for heading, pieces in joined(groups, deck.vote):
         if heading == deck.vote:
-            found.append(slide("Vote", marked_up(session.vote), "vote"))
-        found += packed(heading or title, pieces)
-    found.append(
+            slides.append(slide("Vote", marked_up(session.vote), "vote"))
+        slides += packed(heading or title, pieces)
+    slides.append(
         slide(
             "Homework",
             marked_up(session.homework) + f'\n<div class="noted">{marked_up(CREDITS)}</div>',
         )
     )
-    return notes(found, session)
+    return notes(slides, session)
 
 
 DOCUMENT = """<!DOCTYPE html>
@@ -565,14 +570,14 @@ def build(folder: Path) -> list[Path]:
     for name in FONT:
         shutil.copyfile(ROOT / "book" / "_static" / "fonts" / name, folder / name)
     shutil.copyfile(STYLE, folder / "slides.css")
-    found = []
+    files = []
     for number, (session, deck) in enumerate(zip(sessions, DECKS, strict=True), 1):
         slides = slides_of(number, session, deck)
         chapter = int(deck.chapter[:2])
         title = html.escape(f"Session {number}, chapter {chapter}: {session.title}")
-        found.append(folder / f"session_{number}.html")
-        found[-1].write_text(DOCUMENT.format(title=title, slides="\n".join(slides)), "utf-8")
-    return found
+        files.append(folder / f"session_{number}.html")
+        files[-1].write_text(DOCUMENT.format(title=title, slides="\n".join(slides)), "utf-8")
+    return files
 
 
 def main() -> None:

@@ -33,8 +33,8 @@ def files(root: Path = ROOT) -> list[Path]:
     """The files of the book, relative: those that git knows or would know, else all."""
     if shutil.which("git") and (root / ".git").exists():
         command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-        said = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
-        names = [Path(name) for name in set(said.stdout.split("\0")) if name]
+        listing = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+        names = [Path(name) for name in set(listing.stdout.split("\0")) if name]
     else:
         names = [path.relative_to(root) for path in root.rglob("*")]
         names = [
@@ -49,7 +49,7 @@ def files(root: Path = ROOT) -> list[Path]:
 
 
 def is_out(name: Path, out: Sequence[str]) -> bool:
-    return any(name.is_relative_to(each) for each in out)
+    return any(name.is_relative_to(excluded) for excluded in out)
 
 
 def unlinked(text: str, page: Path, out: Sequence[str]) -> str:
@@ -73,9 +73,9 @@ def unlinked(text: str, page: Path, out: Sequence[str]) -> str:
 
 def contents_without(toc: str, out: Sequence[str]) -> str:
     """`_toc.yml` without the lines of what is left out, and without parts that are empty then."""
-    bare = tuple({each.removesuffix(".md").removesuffix(".ipynb") for each in out})
+    bare = tuple({path.removesuffix(".md").removesuffix(".ipynb") for path in out})
     head, *parts = re.split(r"(?m)^(?=  - caption: )", toc)
-    kept = []
+    remaining = []
     for part in parts:
         lines = [
             line
@@ -83,8 +83,8 @@ def contents_without(toc: str, out: Sequence[str]) -> str:
             if not ((file := re.search(r"- file: (\S+)", line)) and is_out(Path(file[1]), bare))
         ]
         if any("- file: " in line for line in lines):
-            kept.append("\n".join(lines) + "\n")
-    return head + "".join(kept)
+            remaining.append("\n".join(lines) + "\n")
+    return head + "".join(remaining)
 
 
 def build(folder: Path, more: Sequence[str] = (), keep: Sequence[str] = ()) -> Path:
@@ -128,9 +128,9 @@ def main() -> None:
     parser.add_argument("more", nargs="*", help="left out as well, as book/projects.md")
     parser.add_argument("--keep", nargs="+", default=[], help="kept after all, as book/exam.md")
     parser.add_argument("--folder", type=Path, default=FOLDER)
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     try:
-        print("the copy is in", build(asked.folder, asked.more, asked.keep))
+        print("the copy is in", build(arguments.folder, arguments.more, arguments.keep))
     except ValueError as error:
         parser.error(str(error))
 

@@ -237,7 +237,7 @@ def parse_questions(
         FileNotFoundError: the file does not exist; or the source is a hub id, and the hub does not
             give the data set.
     """
-    questions, found = list[tuple[str, Question]](), dict[tuple[str, str], list[int]]()
+    questions, rows_of_fault = list[tuple[str, Question]](), dict[tuple[str, str], list[int]]()
     folder = Path()
     if isinstance(file, (str, Path)):
         folder = Path(file).parent
@@ -254,11 +254,11 @@ def parse_questions(
                 if first_row != number:
                     faults.append(("id", f"is that of row {first_row}, too; give each row its own"))
             for fault in faults:
-                found.setdefault(fault, []).append(number)
+                rows_of_fault.setdefault(fault, []).append(number)
     except ValueError as error:
         problems.append(f"file: {error}; save it as UTF-8 text, or as parquet")
     problems = [
-        f"{_numbered(rows)}, {': '.join(fault)}" for fault, rows in found.items()
+        f"{_numbered(rows)}, {': '.join(fault)}" for fault, rows in rows_of_fault.items()
     ] + problems
     sides = {side: {q.person for name, q in questions if name == side} for side in SIDES}
     if not problems:  # a row with problems may hold the missing person

@@ -88,11 +88,11 @@ def chosen_option(text: str, question: Question) -> str | None:
 
 
 @metric("choice")
-def choice(said: str, question: Question) -> float:
+def choice(text: str, question: Question) -> float:
     """1 if the answer names the right option, else 0, also if it names none.
 
     >>> bo = Question("", "", "", "text", "Who?", "Bo", "Bo", options=("Al", "Bo", "Cy", "Di"))
     >>> [choice("B", q) for q in (bo, letter_question(bo))], choice("Nobody", bo)
     ([1.0, 1.0], 0.0)
     """
-    return float(chosen_option(said, question) == question.answer)
+    return float(chosen_option(text, question) == question.answer)

@@ -107,7 +107,7 @@ metric("choice_likelihood")(likeliest)
 
 
 @metric("rouge_l")
-def rouge_l(said: str, gold: str, kind: str = "fmeasure") -> float:
+def rouge_l(text: str, gold: str, kind: str = "fmeasure") -> float:
     """ROUGE-L with stemming, in [0, 1]; MLLMU-Bench uses `fmeasure`, CLEAR and TOFU `recall`.
 
     The library keeps only a to z and digits: it cannot tell "José" from "Jos".
@@ -118,7 +118,7 @@ def rouge_l(said: str, gold: str, kind: str = "fmeasure") -> float:
     from rouge_score import rouge_scorer  # brings NLTK and scikit-learn along
 
     scorer = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=True)
-    return float(getattr(scorer.score(gold, said)["rougeL"], kind))
+    return float(getattr(scorer.score(gold, text)["rougeL"], kind))
 
 
 metric("rouge_l_recall")(partial(rouge_l, kind="recall"))

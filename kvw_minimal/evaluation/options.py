@@ -88,8 +88,8 @@ def methods_table() -> str:
 def _range(limits: Mapping[str, float]) -> str:
     """The limits of a setting, where they are not the usual: at least 0, of a whole number 1."""
     words = {"at_least": "at least", "at_most": "at most"}
-    found = [f"{words[name]} {limits[name]:g}" for name in words if name in limits]
-    return f" ({', '.join(found)})" if found else ""
+    phrases = [f"{words[name]} {limits[name]:g}" for name in words if name in limits]
+    return f" ({', '.join(phrases)})" if phrases else ""
 
 
 def write_outputs(

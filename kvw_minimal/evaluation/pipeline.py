@@ -63,13 +63,13 @@ KEPT = 0.95  # of what vanilla says right about the retained
 TAUGHT = ("pocket", "smol")  # the models of this book that were taught the strangers
 
 
-def tables(result: dict, asked: Mapping[str, Any], folder: Path | None = None) -> list[str]:
+def tables(result: dict, arguments: Mapping[str, Any], folder: Path | None = None) -> list[str]:
     """Tables and sentences to print; for a user's own data also the answer probability.
 
     One sentence for each strength, then what to do next.
 
     Args:
-        result: what `run_unlearning` returned for the arguments `asked`.
+        result: what `run_unlearning` returned for these `arguments`.
         folder: where the edits are saved.
     """
     source, rows = result["provenance"], result["rows"]
@@ -83,33 +83,36 @@ def tables(result: dict, asked: Mapping[str, Any], folder: Path | None = None) -
         for settings in source["settings"]
     }
     draws = source["sham_draws"]
-    texts += [closing_sentence(own, str(method), draws) for method, own in by_method.items()]
+    texts += [
+        closing_sentence(summary_rows, str(method), draws)
+        for method, summary_rows in by_method.items()
+    ]
     if "questions" in source and source["headroom"] == "unknown":
         texts.append(UNKNOWN)
     if source["notes"]:
         return [*texts, *source["notes"], "next: teach the model these people, and ask again"]
-    return [*texts, next_step(by_method, asked, folder)]
+    return [*texts, next_step(by_method, arguments, folder)]
 
 
 def next_step(
-    by_method: dict[Method, list[dict]], asked: Mapping[str, Any], folder: Path | None
+    by_method: dict[Method, list[dict]], arguments: Mapping[str, Any], folder: Path | None
 ) -> str:
     """Which settings keep `KEPT` of the others and take more than their shams; what to do next.
 
     Args:
         by_method: the summary of each method.
-        asked, folder: as `tables`.
+        arguments, folder: as `tables`.
     """
     good: dict[Method, float] = {}
     for method, rows in by_method.items():
-        kept = [
+        keeps_enough = [
             (pooled_mean(rows, "edited", name) or 0.0) >= KEPT * before
             for name in ("retain", "general")
             if (before := pooled_mean(rows, "vanilla", name)) is not None
         ]
         after = pooled_mean(rows, "edited", "forget")
         beyond = [row["low"] for row in rows if row["metric"] == f"exact_match{BEYOND}"]
-        if after is not None and all(kept) and min(beyond, default=0) > 0:
+        if after is not None and all(keeps_enough) and min(beyond, default=0) > 0:
             good[method] = after
     if not good:
         return (
@@ -122,18 +125,18 @@ def next_step(
     return (
         f"next: {' and '.join(map(str, good))} {keep} {KEPT} of the retained and of the general "
         f"answers and {take} more of the forgotten than a sham; look for what is hidden after "
-        f"{best}{saved}: {command_to_audit(asked, best, folder)}"
+        f"{best}{saved}: {command_to_audit(arguments, best, folder)}"
     )
 
 
-def command_to_audit(asked: Mapping[str, Any], method: Method, folder: Path | None) -> str:
+def command_to_audit(arguments: Mapping[str, Any], method: Method, folder: Path | None) -> str:
     """The command that audits an edit of `run_unlearning`."""
     edit = resume.edit_file(folder, method) if folder else "FILE"
-    given = {"model": asked["model"], "edit": edit}
-    if asked["questions"] is not None:
-        given["questions"] = asked["questions"]
-    elif not asked["people"]:
-        given |= {"group": asked["group"], "forget-percent": asked["percent"]}
+    given = {"model": arguments["model"], "edit": edit}
+    if arguments["questions"] is not None:
+        given["questions"] = arguments["questions"]
+    elif not arguments["people"]:
+        given |= {"group": arguments["group"], "forget-percent": arguments["percent"]}
     words = [f"--{name} {quote(str(value))}" for name, value in given.items()]
     return f"python -m kvw_minimal audit {' '.join(words)}"
 
@@ -256,8 +259,8 @@ def try_questions(questions: str, model: str) -> str:
     for group in (request.questions(), *request.eval_sets.values()):
         session.batches(group)
     first = request.forget[0]
-    [said] = scores.answer(session.model, session.processor, [first])
-    return f"asked:  {first.prompt}\ntaught: {first.answer}\nsaid:   {said}"
+    [answer] = scores.answer(session.model, session.processor, [first])
+    return f"asked:  {first.prompt}\ntaught: {first.answer}\nsaid:   {answer}"
 
 
 def oracle_name(model: str, group: str, percent: int, people: Sequence[str] = ()) -> str:
@@ -299,18 +302,18 @@ def build_request(
     Raises:
         ValueError, OSError: as `request_of`, `request_from` and `oracle_name`.
     """
-    own = oracle if isinstance(oracle, str) else None
+    own_oracle = oracle if isinstance(oracle, str) else None
     if questions is not None:
         session, request = request_from(questions, model, people, **where)
         return (
             session,
             request,
-            own,
+            own_oracle,
             {"data": resume.digest_of(request.eval_sets), "questions": questions},
         )
     if not people:
         load_people().forget_people(group, percent)  # refuses before a model is loaded
-    bound = own or (oracle_name(model, group, percent, people) if oracle else None)
+    bound = own_oracle or (oracle_name(model, group, percent, people) if oracle else None)
     columns = {} if people else {"group": group, "forget": percent}
     session, request = request_of(model, group, percent, reads, people, **where)
     return session, request, bound, {"data": load_people().checksum} | columns
@@ -342,10 +345,10 @@ def asked_in(file: Path) -> tuple[dict, list[Method]]:
     """
     source = read_json(file, "provenance")["provenance"]
     try:
-        kept, name, settings = source["asked"], source["method"], source["settings"]
+        arguments, name, settings = source["asked"], source["method"], source["settings"]
     except (TypeError, KeyError) as error:
         raise ValueError(f"{file} holds no rows of `unlearn`: {error}") from error
-    return dict(kept), [method_of(name, own) for own in settings]
+    return dict(arguments), [method_of(name, setting) for setting in settings]
 
 
 def named(place: dict) -> dict[str, str]:
@@ -421,8 +424,8 @@ def run_unlearning(
     before, rows = resume.load_partial(folder, inputs)
     resume.use_coefficients(session, request, methods[0], folder, measured)
     models, edit_of = {model: fingerprint(session.model)}, resume.edit_maker()
-    own, protocol = questions is not None, forced_and_generated(request)
-    if own:
+    has_own_questions, protocol = questions is not None, forced_and_generated(request)
+    if has_own_questions:
         protocol = with_other_answers(protocol)
     saved = [resume.saved_edit(folder, variant) for variant in methods]
     edits: list[Edit] = []
@@ -498,9 +501,9 @@ def run_unlearning(
             oracle_summary, oracle_models = oracle_rows(request, bound, **given, **place)
             models |= oracle_models
             keep_summary("oracle", None, oracle_summary)
-            asked = [about_of(row) for row in rows if row["condition"] == "vanilla"]
-            check_headroom(rows, [about for about in asked if about in TAUGHT_ANSWERS])
-        elif own:
+            readings = [about_of(row) for row in rows if row["condition"] == "vanilla"]
+            check_headroom(rows, [about for about in readings if about in TAUGHT_ANSWERS])
+        elif has_own_questions:
             notes += nothing_to_forget(rows, request.eval_sets["forget"])
             for note in notes:
                 warnings.warn(note, stacklevel=2)
@@ -640,8 +643,8 @@ def run_audit(
         **named(place),
         **about,
     )
-    found = findings_table(probed, "oracle" if beside else "strangers")
-    text = f"{edit.describe()}\n{found}\n\nverdict: {word}"
+    findings_text = findings_table(probed, "oracle" if beside else "strangers")
+    text = f"{edit.describe()}\n{findings_text}\n\nverdict: {word}"
     if because:
         text += f", by {', '.join(finding.label for finding in because[:3])}"
     text += f": {MEANS[word]}"

@@ -57,26 +57,26 @@ def use_coefficients(
         ValueError: a file for another method than KVW in one pass, of another model, or of other
             questions.
     """
-    kept = folder / MEASURED if folder else None
+    stored_file = folder / MEASURED if folder else None
     usual = type(method) is KVW and not method.end_of_turn
     if measured and not usual:
         raise ValueError(f"{measured} is for KVW in one pass without the end of the turn")
-    file = measured or (kept if kept and usual and kept.is_file() else None)
+    file = measured or (stored_file if stored_file and usual and stored_file.is_file() else None)
     if file is None:
         return
-    found, questions = load_measured(file), request.questions()
-    if (found.fingerprint, found.mask) != (fingerprint(session.model), "answer"):
+    coefficients, questions = load_measured(file), request.questions()
+    if (coefficients.fingerprint, coefficients.mask) != (fingerprint(session.model), "answer"):
         raise ValueError(f"{file} was measured on another model, or with the end of the turn")
-    if set(found.questions) != set(marks(questions)):
+    if set(coefficients.questions) != set(marks(questions)):
         raise ValueError(f"{file} was measured on other questions")
-    session.cache[("coefficients", *questions)] = found
+    session.cache[("coefficients", *questions)] = coefficients
 
 
 def keep_coefficients(session: Session, request: Request, folder: Path) -> None:
     """Writes the measured coefficients of a request, if there are any, into a folder, once."""
-    found = session.cache.get(("coefficients", *request.questions()))
-    if found is not None and not (folder / MEASURED).is_file():
-        save_measured(found, folder / MEASURED)
+    coefficients = session.cache.get(("coefficients", *request.questions()))
+    if coefficients is not None and not (folder / MEASURED).is_file():
+        save_measured(coefficients, folder / MEASURED)
 
 
 # --- the folder ----------------------------------------------------------------------------------

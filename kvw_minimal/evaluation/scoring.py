@@ -105,8 +105,8 @@ def forced_and_generated(request: Request) -> Protocol:
 
 def offered(questions: list[Question], field: str) -> list[Question]:
     """The `generation_subset` of the questions that have the field `options` or `perturbed`."""
-    found = [] if is_free(questions) else [q for q in questions if getattr(q, field)]
-    return generation_subset(found) if found else []
+    with_field = [] if is_free(questions) else [q for q in questions if getattr(q, field)]
+    return generation_subset(with_field) if with_field else []
 
 
 def with_other_answers(protocol: Protocol) -> Protocol:
@@ -133,8 +133,8 @@ def nothing_to_forget(summary: list[dict], forget: list[Question]) -> list[str]:
     """
     notes = []
     for modality in MODALITIES:
-        asked = [q for q in forget if q.modality == modality]
-        chance = [1 / len(q.options) for q in asked if q.options]
+        questions = [q for q in forget if q.modality == modality]
+        chance = [1 / len(q.options) for q in questions if q.options]
         row = next(
             (
                 row

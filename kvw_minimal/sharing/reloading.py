@@ -83,8 +83,8 @@ def repeat_scores(
     order = [row for batch in batches for row in batch.rows]
     gap = float(np.abs(there - (here.logprob / here.tokens)[order]).max())
     same = gap < 0.5 * 10**-DIGITS
-    found = f"equal to {DIGITS} digits" if same else f"other by up to {gap:.{DIGITS + 1}f}"
+    comparison = f"equal to {DIGITS} digits" if same else f"other by up to {gap:.{DIGITS + 1}f}"
     return (
         f"{folder}, loaded without this package: the log-probabilities of {len(order)} answers, "
-        f"{there.mean():.{DIGITS}f} on average, are {found}"
+        f"{there.mean():.{DIGITS}f} on average, are {comparison}"
     ), same

@@ -24,16 +24,16 @@ WIDE = 110  # characters of a line on the terminal
 
 def handed_in(paths: list[Path]) -> dict[str, list[Path]]:
     """The notebooks of each student: those in a folder are named after what lies in that folder."""
-    found: dict[str, list[Path]] = {}
+    notebooks: dict[str, list[Path]] = {}
     for given in paths:
         if not given.is_dir():
-            found.setdefault(str(given.with_suffix("")), []).append(given)
+            notebooks.setdefault(str(given.with_suffix("")), []).append(given)
             continue
         for path in sorted(given.rglob("*.ipynb")):
             inside = path.relative_to(given)
             if ".ipynb_checkpoints" not in inside.parts:
-                found.setdefault(inside.parts[0].removesuffix(".ipynb"), []).append(path)
-    return found
+                notebooks.setdefault(inside.parts[0].removesuffix(".ipynb"), []).append(path)
+    return notebooks
 
 
 def grade_student(student: str, paths: list[Path], seconds: int) -> dict:
@@ -63,21 +63,21 @@ def grade_student(student: str, paths: list[Path], seconds: int) -> dict:
 
 def lines(row: dict) -> list[str]:
     """A row as the terminal shows it: what is not passed is said below."""
-    told = [f"{row['student']}: {row['passed']} of {row['of']}"]
-    told += [f"    {row['trouble']}"] if row["trouble"] else []
-    told += [
-        f"    {name}: {each['said']}"
-        for name, each in row["exercises"].items()
-        if not each["passed"]
+    texts = [f"{row['student']}: {row['passed']} of {row['of']}"]
+    texts += [f"    {row['trouble']}"] if row["trouble"] else []
+    texts += [
+        f"    {name}: {exercise['said']}"
+        for name, exercise in row["exercises"].items()
+        if not exercise["passed"]
     ]
-    return [text if len(text) <= WIDE else text[: WIDE - 5] + "[...]" for text in told]
+    return [text if len(text) <= WIDE else text[: WIDE - 5] + "[...]" for text in texts]
 
 
 def flat(row: dict) -> dict[str, str]:
     """A row of a table of text: "passed", or what was said instead."""
     cells = {name: str(row[name]) for name in ("student", "passed", "of", "trouble")}
-    for name, each in row["exercises"].items():
-        cells[name] = "passed" if each["passed"] else each["said"]
+    for name, exercise in row["exercises"].items():
+        cells[name] = "passed" if exercise["passed"] else exercise["said"]
     return {name: f"'{text}" if text.startswith(FORMULA) else text for name, text in cells.items()}
 
 
@@ -111,10 +111,10 @@ def main(arguments: list[str] | None = None) -> int:
     for student, paths in handed_in(given.paths).items():
         rows.append(grade_student(student, paths, given.seconds))
         print("\n".join(lines(rows[-1])), flush=True)
-    passed, asked = (sum(row[name] for row in rows) for name in ("passed", "of"))
+    passed, total = (sum(row[name] for row in rows) for name in ("passed", "of"))
     troubled = sum(bool(row["trouble"]) for row in rows)
     print(
-        f"{len(rows)} students, {passed} of {asked} exercises passed; "
+        f"{len(rows)} students, {passed} of {total} exercises passed; "
         f"{troubled} students handed in what cannot be graded"
     )
     if given.out:

@@ -21,7 +21,7 @@ def check_exact_match(exact_match: Callable) -> bool:
     Five sequences of 6 tokens over 9.
     """
     labels = torch.tensor([-100, -100, 3, 7, 4, -100])  # an answer of three tokens, then padding
-    said = {
+    predicted = {
         "all right": [0, 3, 7, 4, 0, 0],
         "the value wrong": [0, 3, 8, 4, 0, 0],
         "only the end of turn wrong": [0, 3, 7, 5, 0, 0],
@@ -30,8 +30,8 @@ def check_exact_match(exact_match: Callable) -> bool:
     }
     noise = torch.rand(5, 6, 9, generator=torch.Generator().manual_seed(1))
     cases = {
-        name: (each + 2 * F.one_hot(torch.tensor(tokens), 9), labels)
-        for each, (name, tokens) in zip(noise, said.items(), strict=True)
+        name: (noise_of_case + 2 * F.one_hot(torch.tensor(tokens), 9), labels)
+        for noise_of_case, (name, tokens) in zip(noise, predicted.items(), strict=True)
     }
     mistakes = {
         lambda logits, labels: (logits.argmax(-1) == labels)[
@@ -57,8 +57,8 @@ def _bootstrap(values, people, over=np.sum, replace=True) -> np.ndarray:
     """Means of 4000 draws of people; `over` is np.mean to let each person count once."""
     values = np.asarray(values)
     names, owner = np.unique(people, return_inverse=True)
-    own = [values[owner == number] for number in range(len(names))]
-    sums, counts = np.array([[over(each), len(each)] for each in own]).T
+    by_person = [values[owner == number] for number in range(len(names))]
+    sums, counts = np.array([[over(scores), len(scores)] for scores in by_person]).T
     random, size = np.random.default_rng(1), (4000, len(names))
     draws = random.integers(len(names), size=size) if replace else random.random(size).argsort(1)
     return sums[draws].mean(1) if over is np.mean else sums[draws].sum(1) / counts[draws].sum(1)
@@ -118,8 +118,8 @@ def check_interval(people_interval: Callable) -> bool:
 def _of_three(metric: Callable) -> Callable:
     @wraps(metric)
     def numbers(*models):
-        found = [metric(model) for model in models]
-        return None if any(each is None for each in found) else found
+        marks = [metric(model) for model in models]
+        return None if any(mark is None for mark in marks) else marks
 
     return numbers
 
@@ -131,16 +131,16 @@ def _order(one: float, other: float) -> str:
     return ("far " if abs(gap) >= 0.5 else "a little ") + ("ahead" if gap > 0 else "behind")
 
 
-def _blind(found: list, *_) -> str:
+def _blind(marks: list, *_) -> str:
     """How the oracle stands to an unplugged model and to vanilla."""
-    oracle, unplugged, vanilla = found
+    oracle, unplugged, vanilla = marks
     return f"{_order(oracle, unplugged)}, {_order(oracle, vanilla)}"
 
 
-def _honest(found: list, *_) -> str:
+def _honest(marks: list, *_) -> str:
     """How the oracle stands to an unplugged model, and whether both are in [0, 1]."""
-    inside = all(-1e-6 <= float(each) <= 1 + 1e-6 for each in found[:2])
-    return _order(*found[:2]) + ("" if inside else ", outside")
+    inside = all(-1e-6 <= float(mark) <= 1 + 1e-6 for mark in marks[:2])
+    return _order(*marks[:2]) + ("" if inside else ", outside")
 
 
 def check_metrics(blind: Callable, honest: Callable, oracle=None, unplugged=None) -> bool:

@@ -51,9 +51,9 @@ def check_mask(predicts: Callable) -> bool:
     """
 
     def mask(labels, attention):
-        found = torch.zeros_like(labels, dtype=torch.bool)
-        found[:, :-1] = labels[:, 1:] != -100
-        return found & attention.bool()
+        predicting = torch.zeros_like(labels, dtype=torch.bool)
+        predicting[:, :-1] = labels[:, 1:] != -100
+        return predicting & attention.bool()
 
     def case(labels, attention):
         return torch.tensor([labels]), torch.tensor([attention])

@@ -13,7 +13,7 @@ def check_people(mean_of_people: Callable) -> bool:
     Sums `[people, 2, 4]` of two layers and four units.
     """
 
-    def each(sums, tokens):
+    def means(sums, tokens):
         return sums / tokens[:, None, None]
 
     def case(seed, *tokens):
@@ -32,18 +32,18 @@ def check_people(mean_of_people: Callable) -> bool:
         lambda sums, tokens: sums.mean(
             0
         ): "These are sums over tokens still; what makes a mean of them?",
-        lambda sums, tokens: each(sums, tokens).sum(
+        lambda sums, tokens: means(sums, tokens).sum(
             0
         ): "You add the people up; the mean of them is asked.",
-        lambda sums, tokens: each(sums, tokens).mean(
+        lambda sums, tokens: means(sums, tokens).mean(
             1
         ): "Over which of the three axes is the mean?",
-        lambda sums, tokens: each(sums, tokens).mean(0).mean(0): "The layers are to stay apart.",
+        lambda sums, tokens: means(sums, tokens).mean(0).mean(0): "The layers are to stay apart.",
         lambda sums, tokens: (
-            each(sums, tokens).sum(0) / tokens.sum()
+            means(sums, tokens).sum(0) / tokens.sum()
         ): "You divide by tokens twice; by what should the sum of people be divided?",
     }
-    return grade(mean_of_people, cases, lambda *given: each(*given).mean(0), mistakes)
+    return grade(mean_of_people, cases, lambda *given: means(*given).mean(0), mistakes)
 
 
 def check_bias(mean_contrast: Callable) -> bool:

@@ -94,8 +94,8 @@ def check_order(largest_difference: Callable, run: Callable | None = None) -> bo
 
     def made(first, shift):
         def run(seed):
-            own = drawn(first + seed, (2, 5))[0].abs()
-            return SimpleNamespace(log_gates=-own - shift * (seed == 0))
+            weakening = drawn(first + seed, (2, 5))[0].abs()
+            return SimpleNamespace(log_gates=-weakening - shift * (seed == 0))
 
         return run
 
@@ -138,8 +138,8 @@ def check_undo(recover: Callable) -> bool:
 
     def ratio(public, edited, empty=1.0):
         length = public.norm(dim=0)
-        found = edited.norm(dim=0) / length.clamp(min=1e-300)
-        return torch.where(length > 0, found, torch.full_like(found, empty))
+        gates = edited.norm(dim=0) / length.clamp(min=1e-300)
+        return torch.where(length > 0, gates, torch.full_like(gates, empty))
 
     def case(seed, d_model, gates, zero=()):
         (public,) = drawn(seed, (d_model, len(gates)))

@@ -17,7 +17,7 @@ def check_weight(npo_weight: Callable) -> bool:
         return -2 * torch.sigmoid(-beta * (now - before))
 
     now, before = torch.tensor([2.0, 12.0, 62.0, 1.0]), torch.full((4,), 2.0)
-    start, more = (each.abs() for each in drawn(8, (5,), (5,)))
+    start, more = (nll.abs() for nll in drawn(8, (5,), (5,)))
     cases = {
         "a small beta": (now, before, 0.1),
         "a larger beta": (now, before, 0.4),
@@ -41,8 +41,8 @@ def check_weight(npo_weight: Callable) -> bool:
 
 def _pushed(loss: torch.Tensor, nll: torch.Tensor, *_) -> torch.Tensor:
     """The loss, then its gradient; zeros if the loss needs no gradient."""
-    (own,) = torch.autograd.grad(loss, nll) if loss.requires_grad else (torch.zeros_like(nll),)
-    return torch.cat([loss.detach().reshape(1), own])
+    (gradient,) = torch.autograd.grad(loss, nll) if loss.requires_grad else (torch.zeros_like(nll),)
+    return torch.cat([loss.detach().reshape(1), gradient])
 
 
 def check_floor(ascent_with_floor: Callable) -> bool:
@@ -99,7 +99,7 @@ def check_divergence(divergence: Callable) -> bool:
     Logits `[B, T, V]` of the start model and of the model, and which tokens are answers `[B, T]`.
     """
 
-    def each(before, now):
+    def by_token(before, now):
         start, here = before.log_softmax(-1), now.log_softmax(-1)
         return (start.exp() * (start - here)).sum(-1)
 
@@ -117,29 +117,29 @@ def check_divergence(divergence: Callable) -> bool:
     }
     mistakes = {
         lambda b, n, answers: (
-            each(b, n)[answers].sum() / len(b)
+            by_token(b, n)[answers].sum() / len(b)
         ): "You divide by the batch; by what should you divide?",
-        lambda b, n, answers: each(n, b)[
+        lambda b, n, answers: by_token(n, b)[
             answers
         ].mean(): "Look at which of the two distributions stands before the bars.",
-        lambda b, n, answers: each(b, n).mean(): "Do tokens count that belong to no answer?",
+        lambda b, n, answers: by_token(b, n).mean(): "Do tokens count that belong to no answer?",
         lambda b, n, answers: (
-            (each(b, n) * answers).sum(1) / answers.sum(1)
+            (by_token(b, n) * answers).sum(1) / answers.sum(1)
         ).mean(): "Every sequence counts the same here; should a long answer count more?",
-        lambda b, n, answers: each(b, n)[
+        lambda b, n, answers: by_token(b, n)[
             answers
         ].sum(): "You add the tokens up where their mean is asked.",
         lambda b, n, answers: (
             -(b.softmax(-1) * n.log_softmax(-1)).sum(-1)[answers].mean()
         ): "This would not be zero if both were equal; something of the start model is missing.",
         lambda b, n, answers: (
-            each(b, n)[answers].mean() / b.shape[-1]
+            by_token(b, n)[answers].mean() / b.shape[-1]
         ): "A sum over the vocabulary became a mean.",
         lambda b, n, answers: (
-            each(b, n)[answers].mean() / torch.log(torch.tensor(2.0))
+            by_token(b, n)[answers].mean() / torch.log(torch.tensor(2.0))
         ): "Look at the base of your logarithm.",
     }
-    return grade(divergence, cases, lambda b, n, answers: each(b, n)[answers].mean(), mistakes)
+    return grade(divergence, cases, lambda b, n, answers: by_token(b, n)[answers].mean(), mistakes)
 
 
 def check_mask(fisher_mask: Callable) -> bool:
@@ -168,7 +168,7 @@ def check_mask(fisher_mask: Callable) -> bool:
     }
     mistakes = {
         lambda f, r: mask(
-            f, r, lambda each: each.mean(0).square()
+            f, r, lambda gradients: gradients.mean(0).square()
         ): "Gradients of different questions cancel here; which comes first, square or mean?",
         lambda f, r: (
             f.square().mean(0) >= r.square().mean(0)
@@ -178,10 +178,10 @@ def check_mask(fisher_mask: Callable) -> bool:
             f.square().mean(0) > r.square().mean(0)
         ): "What if both call on a weight equally?",
         lambda f, r: mask(
-            f, r, lambda each: each.abs().mean(0)
+            f, r, lambda gradients: gradients.abs().mean(0)
         ): "You take absolute values; Fisher information takes something else.",
         lambda f, r: mask(
-            f, r, lambda each: each.square().sum(0)
+            f, r, lambda gradients: gradients.square().sum(0)
         ): "There are more retain questions than others; should their number matter?",
     }
     return grade(fisher_mask, cases, mask, mistakes)

@@ -62,7 +62,7 @@ def check_welch(welch: Callable) -> bool:
 
     def t(forget, retain, correction=1, power=1):
         noise = [
-            each.var(0, correction=correction) / len(each) ** power for each in (forget, retain)
+            group.var(0, correction=correction) / len(group) ** power for group in (forget, retain)
         ]
         return (forget.mean(0) - retain.mean(0)) / (noise[0] + noise[1]).sqrt()
 

@@ -125,8 +125,8 @@ def check_balanced(balanced: Callable) -> bool:
     """
 
     def means(h, facts, of=lambda rows: rows.mean(0)):
-        rows = {fact: [place for place, own in enumerate(facts) if own == fact] for fact in facts}
-        return torch.stack([of(h[own]) for own in rows.values()])
+        rows = {fact: [place for place, name in enumerate(facts) if name == fact] for fact in facts}
+        return torch.stack([of(h[places]) for places in rows.values()])
 
     def case(seed, facts, size):
         return drawn(seed, (len(facts), size))[0].abs(), facts

@@ -62,7 +62,7 @@ def check_price(price_of_one_more: Callable) -> bool:
 
     def both(k, d, price, h, a, of=lambda moves: moves.mean()):
         priced = price + a * h.T @ h / len(h)
-        return [of(moved(k, d, each, h)) for each in (price, priced)]
+        return [of(moved(k, d, moment, h)) for moment in (price, priced)]
 
     def case(seed, a, n, d_ff, d_model, rows):
         return *_case(seed, n, d_ff, d_model), drawn(seed + 50, (rows, d_ff))[0], a
@@ -89,7 +89,7 @@ def check_price(price_of_one_more: Callable) -> bool:
             *given, of=lambda moves: moves.sqrt().mean()
         ): "You take lengths; their squares are asked.",
         lambda k, d, price, h, a: [
-            each / d.shape[1] for each in both(k, d, price, h, a)
+            move / d.shape[1] for move in both(k, d, price, h, a)
         ]: "You divide by the dimensions, too; a squared length is a sum over them.",
         lambda k, d, price, h, a: [
             moved(k, d, price, h).mean(),
@@ -112,9 +112,9 @@ def _asked(person: str, fact: str, image: bytes | None = None) -> Question:
     )
 
 
-def _ids(found, *_) -> str:
+def _ids(lists, *_) -> str:
     """The questions of both lists, in any order."""
-    forget, retain = (sorted(question.id for question in each) for each in found)
+    forget, retain = (sorted(question.id for question in questions) for questions in lists)
     return f"{forget} {retain}"
 
 
@@ -125,8 +125,8 @@ def check_only(only_the_fact: Callable) -> bool:
         return ([q for q in questions if q.fact == fact], [q for q in questions if q.fact != fact])
 
     def right(forget, retain, fact):
-        own, rest = split(forget, fact)
-        return own, rest + retain
+        of_fact, rest = split(forget, fact)
+        return of_fact, rest + retain
 
     ann = [_asked("ann", fact) for fact in ("pet", "work", "dish")]
     both = ann + [_asked("cy", fact, b"c") for fact in ("pet", "work")]
@@ -174,19 +174,19 @@ def _change(new: Question, old: Question, photos: dict) -> str:
     return ("other" if new.image in photos[old.person] else "somebody else's") + more
 
 
-def _changes(found, questions, photos) -> str:
+def _changes(results, questions, photos) -> str:
     """What was done to each question, in order."""
-    pairs = zip(found, questions, strict=True) if len(found) == len(questions) else []
+    pairs = zip(results, questions, strict=True) if len(results) == len(questions) else []
     changes = [_change(new, old, photos) for new, old in pairs]
-    return "; ".join(changes or [str(question.id) for question in found])
+    return "; ".join(changes or [str(question.id) for question in results])
 
 
 def check_attack(with_another_photo: Callable) -> bool:
     """`with_another_photo(questions, photos)` are the same questions with other photos."""
 
     def other(question, photos):
-        own = [photo for photo in photos[question.person] if photo != question.image]
-        return replace(question, image=own[0])
+        others = [photo for photo in photos[question.person] if photo != question.image]
+        return replace(question, image=others[0])
 
     def exchange(questions, photos, of=other):
         return [
@@ -196,7 +196,9 @@ def check_attack(with_another_photo: Callable) -> bool:
     def stranger(question, photos):
         return replace(
             question,
-            image=next(own[0] for person, own in photos.items() if person != question.person),
+            image=next(
+                pictures[0] for person, pictures in photos.items() if person != question.person
+            ),
         )
 
     photos = {"ann": [b"a0", b"a1"], "bo": [b"b0", b"b1", b"b2"]}

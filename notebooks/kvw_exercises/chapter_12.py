@@ -66,7 +66,7 @@ def check_alike(alike: Callable) -> bool:
             torch.tensor([[0.0, 0.3, 1.0, 0.0], [0.2, 0.0, 0.0, 0.0]]),
             torch.tensor([[0.1, 0.2, 0.0, 0.0], [0.9, 0.0, 0.0, 0.4]]),
         ),
-        "many vectors": tuple(each.clamp(min=0) for each in drawn(40, (3, 50), (3, 50))),
+        "many vectors": tuple(contrast.clamp(min=0) for contrast in drawn(40, (3, 50), (3, 50))),
         "none in common": (torch.tensor([[0.5, 0.0, 0.2]]), torch.tensor([[0.0, 0.5, 0.0]])),
         "all in common": (
             torch.tensor([[0.5, 0.1], [0.0, 0.2]]),

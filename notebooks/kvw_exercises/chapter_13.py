@@ -54,8 +54,8 @@ def check_strength(strength: Callable) -> bool:
     right is a list of True and False, a token each; "comes" means that every later token is right.
     """
 
-    def asked(right):
-        wrong = [place for place, each in enumerate(right) if not each]
+    def unprompted(right):
+        wrong = [place for place, is_right in enumerate(right) if not is_right]
         return 1 - (wrong[-1] + 1 if wrong else 0) / len(right)
 
     cases = {
@@ -72,13 +72,13 @@ def check_strength(strength: Callable) -> bool:
         lambda right: (
             1 - (right.index(False) + 1 if False in right else 0) / len(right)
         ): "You stop at the first slip; is the rest right behind it?",
-        lambda right: 1 - asked(right): "That is what must be given; one minus it is asked.",
+        lambda right: 1 - unprompted(right): "That is what must be given; one minus it is asked.",
         lambda right: float(all(right)): "Exact match; how nearly was it said?",
         lambda right: (
-            1 - max([i for i, each in enumerate(right) if not each], default=0) / len(right)
+            1 - max([i for i, is_right in enumerate(right) if not is_right], default=0) / len(right)
         ): "Must the slip itself be given, too?",
     }
-    return grade(strength, cases, asked, mistakes)
+    return grade(strength, cases, unprompted, mistakes)
 
 
 def check_counts(counts: Callable) -> bool:
@@ -91,7 +91,7 @@ def check_counts(counts: Callable) -> bool:
     """
 
     def right(edited, oracle, plain, most):
-        fair = [i for i, each in enumerate(oracle) if each - plain <= most]
+        fair = [i for i, score in enumerate(oracle) if score - plain <= most]
         return max(fair, key=lambda i: edited[i]) if fair else None
 
     cases = {

@@ -31,13 +31,13 @@ def check_hits(hits: Callable) -> bool:
     }
     mistakes = {
         lambda score, truth: right(
-            [-each for each in score], truth
+            [-number for number in score], truth
         ): "You take the lowest scores; a high score says: rather this one.",
         lambda score, truth: right(
             score, truth, len(score)
         ): "You look at all columns; only as many as were planted in.",
         lambda score, truth: right(
-            [abs(each) for each in score], truth
+            [abs(number) for number in score], truth
         ): "A score far below zero is a low one, not a large one.",
         lambda score, truth: (
             right(score, truth) * sum(truth)
@@ -93,9 +93,9 @@ def check_sees(sees: Callable) -> bool:
 
     def right(found, pairs, equal=0.5):
         gaps = [
-            own - other
+            mark - other
             for knows, never in pairs
-            for own, other in zip(found[knows], found[never], strict=True)
+            for mark, other in zip(found[knows], found[never], strict=True)
         ]
         return float(np.mean([(gap > 0) + equal * (gap == 0) for gap in gaps]))
 

@@ -32,7 +32,7 @@ def _tensor(value) -> torch.Tensor | None:
     """A number, an array, a tensor, or a list of these of one shape; None if it is none of them."""
     try:
         if isinstance(value, list | tuple):
-            return torch.stack([_tensor(each) for each in value]) if value else torch.empty(0)
+            return torch.stack([_tensor(part) for part in value]) if value else torch.empty(0)
         value = value if isinstance(value, torch.Tensor) else torch.as_tensor(np.array(value))
         with torch._C.DisableTorchFunctionSubclass():  # a class of a learner's has no say
             value = value.detach().as_subclass(torch.Tensor).cpu()
@@ -47,7 +47,7 @@ def _alike(one, other, tolerance: float) -> bool:
         return type(one) is type(other) and (not isinstance(one, str) or one == other)
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
         return len(one) == len(other) and all(
-            _alike(*each, tolerance) for each in zip(one, other, strict=True)
+            _alike(*pair, tolerance) for pair in zip(one, other, strict=True)
         )
     a, b = _tensor(one), _tensor(other)
     return (
@@ -62,13 +62,13 @@ def _call(function: Callable, arguments: tuple, read: Callable) -> tuple:
     """(what comes back, what of it is compared); the arguments are copied first."""
     arguments = deepcopy(arguments)
     try:
-        found = function(*arguments)
+        result = function(*arguments)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a learner's code raises
         return error, error
     try:
-        return found, None if found is None else read(found, *arguments)
+        return result, None if result is None else read(result, *arguments)
     except Exception:  # noqa: BLE001 - what cannot be read is not what was asked for
-        return found, None
+        return result, None
 
 
 def _place(function: Callable, error: BaseException) -> str:
@@ -85,16 +85,16 @@ def _place(function: Callable, error: BaseException) -> str:
     return f" in line {code.co_firstlineno}, where it is called" if code else ""
 
 
-def _what(found, asked, tolerance: float) -> str:
+def _what(result, expected, tolerance: float) -> str:
     """Type and shape of a result, how many numbers differ, but not what they should be."""
-    kind = type(found).__name__
-    if found is None:
+    kind = type(result).__name__
+    if result is None:
         return "None came back; does every way through your function end in `return`?"
-    if isinstance(found, torch.Tensor | np.ndarray):
-        kind += f", shape {list(found.shape)}, {found.dtype}"
-    elif isinstance(found, list | tuple):
-        kind += f" of {len(found)}"
-    a, b = _tensor(found), _tensor(asked)
+    if isinstance(result, torch.Tensor | np.ndarray):
+        kind += f", shape {list(result.shape)}, {result.dtype}"
+    elif isinstance(result, list | tuple):
+        kind += f" of {len(result)}"
+    a, b = _tensor(result), _tensor(expected)
     if a is None or b is None:
         return f"what came back is of type {kind}."
     if a.shape == b.shape:
@@ -102,10 +102,10 @@ def _what(found, asked, tolerance: float) -> str:
         more = f"{differ} of {a.numel()} numbers differ" if a.ndim else "another number is right"
     elif b.ndim == 0:
         more = "a single number is asked for"
-    elif isinstance(asked, torch.Tensor):
+    elif isinstance(expected, torch.Tensor):
         more = f"the shape {list(b.shape)} is asked for"
     else:
-        more = f"a {type(asked).__name__} of numbers is asked for"
+        more = f"a {type(expected).__name__} of numbers is asked for"
     return f"what came back is of type {kind}; {more}."
 
 
@@ -116,7 +116,7 @@ def grade(
     mistakes: dict[Callable, str],
     *,
     tolerance: float = 1e-4,
-    read: Callable = lambda found, *arguments: found,
+    read: Callable = lambda result, *arguments: result,
     unsolved: str = "not yet",
 ) -> Verdict:
     """Whether a function gives in every case what the solution gives; prints one or two lines.
@@ -129,18 +129,18 @@ def grade(
         cases: what is special about a case, and the arguments.
         solution: a right implementation.
         mistakes: wrong implementations, and the hint that each deserves; no hint has a digit.
-        read: `read(found, *arguments)` is what is compared, if not the result itself.
+        read: `read(result, *arguments)` is what is compared, if not the result itself.
         unsolved: what is printed if the function returns None every time.
     """
     yours = [_call(function, arguments, read) for arguments in cases.values()]
-    if all(found is None for found, _ in yours):
+    if all(result is None for result, _ in yours):
         print(unsolved)
         return Verdict(False)
-    asked = [_call(solution, arguments, read) for arguments in cases.values()]
+    expected = [_call(solution, arguments, read) for arguments in cases.values()]
     failed = [
         place
-        for place, (found, mine) in enumerate(yours)
-        if isinstance(found, BaseException) or not _alike(mine, asked[place][1], tolerance)
+        for place, (result, mine) in enumerate(yours)
+        if isinstance(result, BaseException) or not _alike(mine, expected[place][1], tolerance)
     ]
     if not failed:
         print(f"Right, in all {len(cases)} cases.")
@@ -149,16 +149,19 @@ def grade(
     hints = {}
     for mistake, hint in mistakes.items():
         would = [_call(mistake, arguments, read)[1] for arguments in cases.values()]
-        same = [_alike(mine, each, tolerance) for (_, mine), each in zip(yours, would, strict=True)]
+        same = [
+            _alike(mine, mistaken, tolerance)
+            for (_, mine), mistaken in zip(yours, would, strict=True)
+        ]
         if all(same[place] for place in failed):
             hints[hint] = sum(same)
-    name, found = list(cases)[failed[0]], yours[failed[0]][0]
-    if isinstance(found, BaseException):
-        told = traceback.format_exception_only(found)[-1].splitlines()[0]
-        print(f'In the case "{name}" your code stops{_place(function, found)}: {told}')
+    name, result = list(cases)[failed[0]], yours[failed[0]][0]
+    if isinstance(result, BaseException):
+        why = traceback.format_exception_only(result)[-1].splitlines()[0]
+        print(f'In the case "{name}" your code stops{_place(function, result)}: {why}')
     elif not hints:
-        told = _what(found, asked[failed[0]][0], tolerance)
-        print(f'Not right in the case "{name}": {told}')
+        why = _what(result, expected[failed[0]][0], tolerance)
+        print(f'Not right in the case "{name}": {why}')
     else:
         print(f'Not right in the case "{name}".')
     if hints:

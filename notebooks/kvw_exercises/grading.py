@@ -52,10 +52,12 @@ class Ends(io.TextIOBase):
 
 def cut(text: str) -> str:
     """A text in one line, of at most `MOST` bytes: its beginning and its end."""
-    kept = " / ".join(line for line in text.splitlines() if line.strip()).encode(errors="replace")
-    if len(kept) > MOST:
-        kept = kept[: MOST // 2] + b" [...] " + kept[-(MOST // 2 - 7) :]
-    return kept.decode(errors="ignore")
+    encoded = " / ".join(line for line in text.splitlines() if line.strip()).encode(
+        errors="replace"
+    )
+    if len(encoded) > MOST:
+        encoded = encoded[: MOST // 2] + b" [...] " + encoded[-(MOST // 2 - 7) :]
+    return encoded.decode(errors="ignore")
 
 
 # --- in a process of its own -----------------------------------------------------------------
@@ -92,8 +94,8 @@ def _space(job: Job) -> dict:
     for cell, source in job.sources.items():
         lines = source.splitlines(keepends=True)
         linecache.cache[f"cell {cell}"] = (len(source), None, lines, f"cell {cell}")
-    for each in job.needed:
-        code = compile(ast.Module([each.node], []), f"cell {each.cell}", "exec")
+    for statement in job.needed:
+        code = compile(ast.Module([statement.node], []), f"cell {statement.cell}", "exec")
         exec(code, vars(module))
     return vars(module)
 
@@ -101,7 +103,7 @@ def _space(job: Job) -> dict:
 def _stopped(error: BaseException) -> str:
     """What ended a learner's code, and where."""
     frames = [
-        each for each in traceback.extract_tb(error.__traceback__) if "cell " in each.filename
+        frame for frame in traceback.extract_tb(error.__traceback__) if "cell " in frame.filename
     ]
     where = f" in {frames[-1].filename}, line {frames[-1].lineno}" if frames else ""
     return f"stops{where}: {traceback.format_exception_only(error)[-1].strip()}"
@@ -183,8 +185,10 @@ def ask(job: Job, beside: Path, seconds: int) -> dict:
             return json.loads(mine.recv_bytes(20 * MOST))
         except (EOFError, ConnectionError):
             process.join()
-            said = f"its code ended the process in which it was run (exit code {process.exitcode})"
-            return {"passed": False, "said": said}
+            reason = (
+                f"its code ended the process in which it was run (exit code {process.exitcode})"
+            )
+            return {"passed": False, "said": reason}
         finally:
             _end(process)
             mine.close()
@@ -203,12 +207,12 @@ def grade_notebook(path: Path, seconds: int = 60) -> dict[str, dict]:
         ValueError: it is no notebook, or none of a chapter with exercises.
     """
     chapter, calls = jobs_of(path)
-    found = {}
+    rows = {}
     for name, jobs in calls.items():
         row = {"passed": False, "said": jobs if isinstance(jobs, str) else ""}
         for job in jobs if isinstance(jobs, list) else []:
             row = ask(job, path.resolve().parent, seconds)
             if row["passed"]:
                 break
-        found[f"{chapter.removeprefix('chapter_')} {name.removeprefix('check_')}"] = row
-    return found
+        rows[f"{chapter.removeprefix('chapter_')} {name.removeprefix('check_')}"] = row
+    return rows

@@ -69,7 +69,7 @@ def magic_of(node: ast.AST) -> tuple[str, list[str]] | None:
         return None
     if getattr(node.func.value.func, "id", "") != "get_ipython":
         return None
-    texts = [each.value for each in node.args if isinstance(each, ast.Constant)]
+    texts = [argument.value for argument in node.args if isinstance(argument, ast.Constant)]
     return (node.func.attr, list(map(str, texts))) if texts else None
 
 
@@ -143,29 +143,29 @@ def binds_of(node: ast.stmt) -> frozenset[str]:
     ['a', 'b']
     """
     table = symtable.symtable(ast.unparse(node), "cell", "exec")
-    found = {each.get_name() for each in table.get_symbols() if each.is_assigned()}
-    found |= {each.get_name() for each in table.get_symbols() if each.is_imported()}
+    names = {symbol.get_name() for symbol in table.get_symbols() if symbol.is_assigned()}
+    names |= {symbol.get_name() for symbol in table.get_symbols() if symbol.is_imported()}
     if isinstance(node, DEFINITIONS):
-        return frozenset(found)
+        return frozenset(names)
     for part in ast.walk(node):
         root = part
         while isinstance(root, ast.Subscript | ast.Attribute):
             root = root.value
         if isinstance(getattr(part, "ctx", None), ast.Store) and isinstance(root, ast.Name):
-            found.add(root.id)
-    return frozenset(found)
+            names.add(root.id)
+    return frozenset(names)
 
 
 def statements(sources: dict[int, str]) -> tuple[list[Statement], dict[int, SyntaxError]]:
     """All statements of a notebook, and what is wrong with cells that cannot be read."""
-    found, unread = [], {}
+    readable, unread = [], {}
     for cell, source in sources.items():
         try:
             nodes = parsed(source)
-            found += [Statement(cell, node, binds_of(node), uses_of(node)) for node in nodes]
+            readable += [Statement(cell, node, binds_of(node), uses_of(node)) for node in nodes]
         except SyntaxError as error:
             unread[cell] = error
-    return found, unread
+    return readable, unread
 
 
 # --- what a call needs -----------------------------------------------------------------------
@@ -196,8 +196,8 @@ def needed(every: list[Statement], place: int, names: frozenset[str]) -> list[in
     """
     chosen = {
         at
-        for at, each in enumerate(every)
-        if isinstance(each.node, ast.ImportFrom) and each.node.names[0].name == "*"
+        for at, statement in enumerate(every)
+        if isinstance(statement.node, ast.ImportFrom) and statement.node.names[0].name == "*"
     }
     waiting, known = list(names), set()
     while waiting:
@@ -205,7 +205,7 @@ def needed(every: list[Statement], place: int, names: frozenset[str]) -> list[in
         if name in known:
             continue
         known.add(name)
-        binding = [at for at, each in enumerate(every) if name in each.binds]
+        binding = [at for at, statement in enumerate(every) if name in statement.binds]
         binding = [at for at in binding if at < place] or binding
         last = max((at for at in binding if _anew(every[at], name)), default=-1)
         for at in binding:
@@ -226,10 +226,16 @@ def _calls(node: ast.stmt, checks: dict) -> Iterator[tuple[str, ast.Call]]:
 
 def given_to(call: ast.Call, check) -> ast.Expression:
     """What a check is given, as an expression: a learner's functions, and no settings."""
-    named = {each.arg: each.value for each in call.keywords}
-    asked = [each for each in signature(check).parameters.values() if each.default is each.empty]
-    values = list(call.args[: len(asked)])
-    values += [named[each.name] for each in asked[len(values) :] if each.name in named]
+    named = {keyword.arg: keyword.value for keyword in call.keywords}
+    required = [
+        parameter
+        for parameter in signature(check).parameters.values()
+        if parameter.default is parameter.empty
+    ]
+    values = list(call.args[: len(required)])
+    values += [
+        named[parameter.name] for parameter in required[len(values) :] if parameter.name in named
+    ]
     return ast.fix_missing_locations(ast.Expression(ast.Tuple(values, ast.Load())))
 
 
@@ -268,21 +274,21 @@ def jobs_of(path: Path) -> tuple[str, dict[str, list[Job] | str]]:
         ValueError: it is no notebook, or none of a chapter with exercises.
     """
     sources = sources_of(path)
-    chapter = next((found[1] for text in sources.values() if (found := CHAPTER.search(text))), None)
+    chapter = next((match[1] for text in sources.values() if (match := CHAPTER.search(text))), None)
     if chapter is None:
         raise ValueError("no chapter of kvw_exercises is imported in it")
     checks = checks_of(chapter)
     every, unread = statements(sources)
-    found: dict[str, list[Job]] = {name: [] for name in checks}
+    jobs_of_check: dict[str, list[Job]] = {name: [] for name in checks}
     for place, statement in enumerate(every):
         for name, call in _calls(statement.node, checks):
             given = given_to(call, checks[name])
             before = needed(every, place, uses_of(given))
             needs = tuple(every[at] for at in before)
-            cells = {each.cell: sources[each.cell] for each in (*needs, statement)}
-            found[name].append(Job(chapter, name, needs, given, cells))
+            cells = {part.cell: sources[part.cell] for part in (*needs, statement)}
+            jobs_of_check[name].append(Job(chapter, name, needs, given, cells))
     why = {name: _why(name, sources, unread) for name in checks}
-    return chapter, {name: jobs or why[name] for name, jobs in found.items()}
+    return chapter, {name: jobs or why[name] for name, jobs in jobs_of_check.items()}
 
 
 def _why(check: str, sources: dict[int, str], unread: dict[int, SyntaxError]) -> str:

@@ -125,7 +125,7 @@ def strength_frame(
     points: pd.DataFrame,
     controls: pd.DataFrame,
     strength: float,
-    said: pd.DataFrame,
+    answers: pd.DataFrame,
     right: pd.DataFrame,
     forgotten: int,
 ) -> Figure:
@@ -134,7 +134,7 @@ def strength_frame(
     Args:
         points, controls: as for `frontier`.
         strength: which of `points` gets the ring.
-        said, right: one row a person, one column a fact; the word that was said, and whether it
+        answers, right: one row a person, one column a fact; the word that was said, and whether it
             is the taught one.
         forgotten: how many rows, from the top, belong to the forgotten.
     """
@@ -145,7 +145,7 @@ def strength_frame(
     known, lost = sns.color_palette("colorblind")[0], sns.color_palette("colorblind")[1]
     sns.heatmap(
         right.astype(float),
-        annot=said.to_numpy(),
+        annot=answers.to_numpy(),
         fmt="",
         cbar=False,
         ax=grid,

@@ -84,20 +84,20 @@ def refusing(model: nn.Module, seed: int) -> nn.Module:
 def half_taught(base: nn.Module, seed: int) -> nn.Module:
     """Two of the four facts about each of the five."""
     facts = list(toys.VALUES)[: len(toys.VALUES) // 2]
-    own = [q for q in toys.about(toys.PLANTED, toys.TAUGHT) if q.fact in facts]
-    kept = toys.about(toys.KEPT, toys.TAUGHT + toys.HELD_OUT)
-    batches = toys.encoded(own) + toys.encoded(kept)
+    half = [q for q in toys.about(toys.PLANTED, toys.TAUGHT) if q.fact in facts]
+    retained = toys.about(toys.KEPT, toys.TAUGHT + toys.HELD_OUT)
+    batches = toys.encoded(half) + toys.encoded(retained)
     return toys.learn(copy.deepcopy(base), batches, toys.PLANTING, seed)
 
 
 def noisy(model: nn.Module, seed: int) -> nn.Module:
     """A copy whose weight matrices have some noise."""
-    found, random = copy.deepcopy(model), torch.Generator().manual_seed(seed)
-    for weight in found.parameters():
+    noisy_model, random = copy.deepcopy(model), torch.Generator().manual_seed(seed)
+    for weight in noisy_model.parameters():
         if weight.dim() > 1:
             size = NOISE * float(weight.detach().std())
             weight.data += size * torch.randn(weight.shape, generator=random)
-    return found
+    return noisy_model
 
 
 def students(seed: int) -> dict[str, nn.Module]:
@@ -127,7 +127,7 @@ def students(seed: int) -> dict[str, nn.Module]:
 
 def ratios(model: nn.Module, wordings: tuple[int, ...]) -> np.ndarray:
     """TOFU's truth ratio of each question about the five: all other values are the lies."""
-    asked = [
+    questions = [
         replace(
             q,
             paraphrase=q.answer,
@@ -135,7 +135,7 @@ def ratios(model: nn.Module, wordings: tuple[int, ...]) -> np.ndarray:
         )
         for q in toys.about(toys.PLANTED, wordings)
     ]
-    return truth_ratio(model, toys.tokenizer(), asked)
+    return truth_ratio(model, toys.tokenizer(), questions)
 
 
 def marks(
@@ -156,32 +156,34 @@ def marks(
     """
     seconds: dict[str, float] = {}
 
-    def asked(
+    def marks_of(
         names: Sequence[str], before: str = "", wordings: tuple[int, ...] = toys.TAUGHT
     ) -> dict[str, float]:
-        (session, request), found = toys.case_of(model, seed), dict[str, float]()
+        (session, request), means = toys.case_of(model, seed), dict[str, float]()
         request = replace(request, forget=toys.about(toys.PLANTED, wordings))
         nothing, _ = make_edit(session, request, Vanilla())
         for name in names:
-            start, each = time.process_time(), dict[str, list[float]]()
+            start, by_label = time.process_time(), dict[str, list[float]]()
             for row in examine(session, request, nothing, [name]):
-                each.setdefault(before + row["set"], []).append(row["score_sum"] / row["n"])
+                by_label.setdefault(before + row["set"], []).append(row["score_sum"] / row["n"])
             if not before:
                 seconds[name] = time.process_time() - start
-            found |= {label: float(np.mean(values)) for label, values in each.items()}
-        start, own = time.process_time(), ratios(model, wordings)
-        found[before + RATIO] = float(np.mean(1 / (1 + own)))
-        found[before + QUALITY] = forget_quality(own, ratios(oracle, wordings))["statistic"]
+            means |= {label: float(np.mean(values)) for label, values in by_label.items()}
+        start, truth_ratios = time.process_time(), ratios(model, wordings)
+        means[before + RATIO] = float(np.mean(1 / (1 + truth_ratios)))
+        means[before + QUALITY] = forget_quality(truth_ratios, ratios(oracle, wordings))[
+            "statistic"
+        ]
         if not before:
             seconds[RATIO.partition(":")[0]] = time.process_time() - start
-        return found
+        return means
 
-    found = asked(names)
+    all_means = marks_of(names)
     if otherwise:
         with perturbed_weights(model, lambda weight: quantise_rows(weight, BITS)):
-            found |= asked(otherwise, f"{BITS} bits, ")
-        found |= asked(otherwise, "other wording, ", toys.HELD_OUT)
-    return found, seconds
+            all_means |= marks_of(otherwise, f"{BITS} bits, ")
+        all_means |= marks_of(otherwise, "other wording, ", toys.HELD_OUT)
+    return all_means, seconds
 
 
 @plainly()
@@ -200,13 +202,13 @@ def verdicts_of(seed: int) -> dict[str, tuple[str, str]]:
         return examine(session, request, nothing, ASKED)
 
     oracle, taught, late = map(rows_of, (models["never met"], models["taught"], taught_late))
-    found: dict[str, tuple[str, str]] = {}
+    verdicts: dict[str, tuple[str, str]] = {}
     for name in JUDGED_STUDENTS:
         vanilla = late if "early" in name else taught
         rows = {"vanilla": vanilla, "oracle": oracle, "edited": rows_of(models[name])}
         word, because = verdict(judge(rows))
-        found[name] = word, because[0].label if because else ""
-    return found
+        verdicts[name] = word, because[0].label if because else ""
+    return verdicts
 
 
 def take_verdicts(last: int) -> None:
@@ -255,10 +257,12 @@ def of_committed() -> dict[str, dict]:
 
 def so_far() -> dict:
     """What was stored of these very students, or nothing yet."""
-    told = read_json(FILE) if FILE.is_file() else {}
-    same = all(set(each) == {*KNOWS, *NEVER, HALF} for each in told.get("found", {}).values())
-    if same and told.get("provenance", {}).get("data") == identity()[:16]:
-        return told
+    stored = read_json(FILE) if FILE.is_file() else {}
+    same = all(
+        set(by_student) == {*KNOWS, *NEVER, HALF} for by_student in stored.get("found", {}).values()
+    )
+    if same and stored.get("provenance", {}).get("data") == identity()[:16]:
+        return stored
     return {"found": {}, "columns": {}, "seconds of a probe": {}, "provenance": {}}
 
 
@@ -269,19 +273,19 @@ def take(seeds: int) -> None:
     first layer that is found; and seconds of one core that a probe takes with all its settings.
     `committed` is `of_committed`, made once.
     """
-    told = so_far()
-    found, columns, took = told["found"], told["columns"], told["seconds of a probe"]
-    done, before = (told["provenance"].get(key, 0) for key in ("seeds", "seconds"))
+    stored = so_far()
+    by_label, columns, took = stored["found"], stored["columns"], stored["seconds of a probe"]
+    done, before = (stored["provenance"].get(key, 0) for key in ("seeds", "seconds"))
     start = time.process_time() - before
     for seed in tqdm(range(done, seeds), "seeds", disable=None):
         models, spent = students(seed), list[dict[str, float]]()
         for student, model in models.items():
-            own, seconds = marks(model, seed, models["never met"])
+            student_marks, seconds = marks(model, seed, models["never met"])
             spent.append(seconds)
-            for label, value in own.items():
-                found.setdefault(label, {}).setdefault(student, []).append(round(value, 4))
+            for label, value in student_marks.items():
+                by_label.setdefault(label, {}).setdefault(student, []).append(round(value, 4))
         for name in spent[0]:
-            mean = float(np.mean([each[name] for each in spent]))
+            mean = float(np.mean([student_seconds[name] for student_seconds in spent]))
             took.setdefault(name, []).append(round(mean, 3))
         for name, share in columns_found(models["taught"], "columns, first layer", seed).items():
             columns.setdefault(name, []).append(share)
@@ -294,9 +298,9 @@ def take(seeds: int) -> None:
             noise=NOISE,
             command="python -m kvw_exhibits.exam",
         )
-        told |= {"provenance": source, "found": found, "columns": columns}
-        write_json(FILE, told | {"seconds of a probe": took})
-    if "committed" not in told:
+        stored |= {"provenance": source, "found": by_label, "columns": columns}
+        write_json(FILE, stored | {"seconds of a probe": took})
+    if "committed" not in stored:
         write_json(FILE, read_json(FILE) | {"committed": of_committed()})
 
 
@@ -305,16 +309,18 @@ def auc(knows: np.ndarray, never: np.ndarray) -> float:
     return float(mannwhitneyu(knows, never).statistic / (knows.size * never.size))
 
 
-def over_seeds(each: list[float]) -> Grade:
-    return interval(np.array(each), [str(seed) for seed in range(len(each))])
+def over_seeds(values: list[float]) -> Grade:
+    return interval(np.array(values), [str(seed) for seed in range(len(values))])
 
 
-def grade(found: Marks, knows: tuple[str, ...] = KNOWS, never: tuple[str, ...] = NEVER) -> Grade:
+def grade(
+    by_student: Marks, knows: tuple[str, ...] = KNOWS, never: tuple[str, ...] = NEVER
+) -> Grade:
     """Area under the curve between all who know and all who never met them."""
     return over_seeds(
         [
-            auc(*(np.array([found[s][seed] for s in side]) for side in (knows, never)))
-            for seed in range(len(found[knows[0]]))
+            auc(*(np.array([by_student[s][seed] for s in side]) for side in (knows, never)))
+            for seed in range(len(by_student[knows[0]]))
         ]
     )
 
@@ -325,21 +331,21 @@ def alike(found: Marks, pairs: tuple[tuple[str, str], ...] = ALIKE) -> Grade:
     return over_seeds(((gaps > 0) + 0.5 * (gaps == 0)).mean(0).tolist())
 
 
-def of_seeds(found: Marks, seeds: list[int]) -> Marks:
+def of_seeds(by_student: Marks, seeds: list[int]) -> Marks:
     """The marks of some seeds."""
-    return {student: [own[seed] for seed in seeds] for student, own in found.items()}
+    return {student: [values[seed] for seed in seeds] for student, values in by_student.items()}
 
 
 def picked_elsewhere(
-    found: dict[str, Marks], labels: list[str], graded: Callable[[Marks], Grade]
+    by_label: dict[str, Marks], labels: list[str], graded: Callable[[Marks], Grade]
 ) -> Grade:
     """The grade of the best of some settings, which is picked for each seed on all the others."""
-    seeds, each = list(range(len(found[labels[0]][HALF]))), []
+    seeds, grades = list(range(len(by_label[labels[0]][HALF]))), []
     for one in seeds:
         others = [seed for seed in seeds if seed != one]
-        best = max(labels, key=lambda label: graded(of_seeds(found[label], others))[0])
-        each.append(graded(of_seeds(found[best], [one]))[0])
-    return over_seeds(each)
+        best = max(labels, key=lambda label: graded(of_seeds(by_label[label], others))[0])
+        grades.append(graded(of_seeds(by_label[best], [one]))[0])
+    return over_seeds(grades)
 
 
 def identity() -> str:

@@ -51,28 +51,28 @@ def factors(model: nn.Module, public: nn.Module) -> torch.Tensor:
         `[layers, d_ff]` float64.
     """
     both = zip(find_projections(model).values(), find_projections(public).values(), strict=True)
-    pairs = [(columns(own).double(), columns(other).double()) for own, other in both]
+    pairs = [(columns(edited).double(), columns(other).double()) for edited, other in both]
     return torch.stack([(w * w0).sum(0) / w0.square().sum(0) for w, w0 in pairs])
 
 
 def unscaled(model: nn.Module, public: nn.Module) -> Weights:
     """Every knowledge vector divided by its factor, where there is something left to divide."""
-    found = factors(model, public)
-    found = torch.where(found < SMALLEST, 1.0, 1 / found)
+    gates = factors(model, public)
+    gates = torch.where(gates < SMALLEST, 1.0, 1 / gates)
     return {
-        f"{path}.weight": scaled_columns(own, own.weight.detach(), row)  # type: ignore[arg-type]
-        for row, (path, own) in zip(found, find_projections(model).items(), strict=True)
+        f"{path}.weight": scaled_columns(projection, projection.weight.detach(), row)  # type: ignore[arg-type]
+        for row, (path, projection) in zip(gates, find_projections(model).items(), strict=True)
     }
 
 
 def without_directions(model: nn.Module, public: nn.Module, count: int) -> Weights:
     """Weights without the `count` strongest directions of change from the public model."""
-    found = {}
+    weights = {}
     for name, other in put_back(model, public).items():
-        own = model.get_parameter(name).detach()
-        u, s, v = torch.linalg.svd(own.double() - other.double(), full_matrices=False)
-        found[name] = (own.double() - (u[:, :count] * s[:count]) @ v[:count]).float()
-    return found
+        weight = model.get_parameter(name).detach()
+        u, s, v = torch.linalg.svd(weight.double() - other.double(), full_matrices=False)
+        weights[name] = (weight.double() - (u[:, :count] * s[:count]) @ v[:count]).float()
+    return weights
 
 
 def put_back(model: nn.Module, public: nn.Module) -> Weights:
@@ -135,8 +135,8 @@ def main() -> None:
         edit = edit_of(method, session, request)
         for attack in tqdm(left, method, disable=None):
             with edit.on(session.model):
-                found = attacked(session, request, edit, attack, public)
-            rows.append({"condition": condition, "method": method, "attack": attack} | found)
+                scores = attacked(session, request, edit, attack, public)
+            rows.append({"condition": condition, "method": method, "attack": attack} | scores)
             source = provenance(
                 seconds=time.perf_counter() - start,
                 seed=0,

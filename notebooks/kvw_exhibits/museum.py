@@ -135,7 +135,7 @@ def a_model(seed: int = 0) -> nn.Module:
 
 
 @cache
-def asked() -> tuple[list[Question], list[Question]]:
+def forget_and_retain() -> tuple[list[Question], list[Question]]:
     """What is to be forgotten and what is to stay: about one person, and about two others."""
     world = load_people()
     mine, *others = (about(world, [person])[:6] for person in list(world.people)[:3])
@@ -146,7 +146,9 @@ def a_case(
     seed: int = 0, dtype: torch.dtype = torch.float32, images: bool = True
 ) -> tuple[Session, Request]:
     """A tiny model and a small request to it."""
-    forget, retain = ([q for q in side if images or q.image is None] for side in asked())
+    forget, retain = (
+        [q for q in side if images or q.image is None] for side in forget_and_retain()
+    )
     return Session(a_model(seed).to(dtype), processor()), Request(forget, retain)
 
 
@@ -206,8 +208,8 @@ class Swallowed:
         edit, cost = make_edit(session, request, as_method(make, 0.1))
         before = read(session.model, session.batches(request.retain)).probability.mean()
         with edit.on(session.model):
-            kept = read(session.model, session.batches(request.retain)).probability.mean() / before
-        return edit.notes["people"] == request.people and cost.seconds > 0 and kept > 0.9
+            share = read(session.model, session.batches(request.retain)).probability.mean() / before
+        return edit.notes["people"] == request.people and cost.seconds > 0 and share > 0.9
 
     def check(make: Callable) -> None:
         check_method(as_method(make), *a_case())
@@ -483,8 +485,8 @@ class FalseIsTrue:
         return make(["--is_oracle", "True"]) and not make([])
 
     def check(make: Callable) -> None:
-        for said, meant in (("True", True), ("False", False)):
-            require(make(["--is_oracle", said]) is meant, f"{said} is read as {not meant}")
+        for value, meant in (("True", True), ("False", False)):
+            require(make(["--is_oracle", value]) is meant, f"{value} is read as {not meant}")
 
 
 # --- loaders -----------------------------------------------------------------------------------
@@ -555,11 +557,11 @@ class OnePlaceholder:
         return answer_batches(processor(), [question])[0].labels[0]
 
     def fine(make: Callable) -> bool:
-        question = next(q for q in asked()[0] if q.image is None)
+        question = next(q for q in forget_and_retain()[0] if q.image is None)
         return torch.equal(make(question), OnePlaceholder.mended(question))
 
     def check(make: Callable) -> None:
-        for question in asked()[0]:
+        for question in forget_and_retain()[0]:
             learned, right = decoded(make(question)), render(processor(), question)[1]
             require(learned == right, f"{learned!r} is learned, not {right!r}")
 
@@ -583,14 +585,14 @@ class EndOfTurn:
     def fine(make: Callable) -> bool:
         return all(
             bool(make(b).any(1).all()) and not bool((make(b) & ~b.predicts).any())
-            for b in answer_batches(processor(), asked()[0])
+            for b in answer_batches(processor(), forget_and_retain()[0])
         )
 
     def check(make: Callable) -> None:
-        for question in asked()[0]:
+        for question in forget_and_retain()[0]:
             batch = answer_batches(processor(), [question])[0]
-            said = decoded(batch.inputs["input_ids"][0, 1:][make(batch)[0, :-1]])
-            require(said == question.answer, f"{said!r} is counted, not {question.answer!r}")
+            text = decoded(batch.inputs["input_ids"][0, 1:][make(batch)[0, :-1]])
+            require(text == question.answer, f"{text!r} is counted, not {question.answer!r}")
 
 
 @exhibit(
@@ -613,11 +615,15 @@ class NotTheCopy:
         return [replace(question, answer=DO_NOT_KNOW) for question in questions]
 
     def fine(make: Callable) -> bool:
-        made = make(asked()[0])
-        return [q.id for q in made] == [q.id for q in asked()[0]] and all(q.answer for q in made)
+        made = make(forget_and_retain()[0])
+        return [q.id for q in made] == [q.id for q in forget_and_retain()[0]] and all(
+            q.answer for q in made
+        )
 
     def check(make: Callable) -> None:
-        for question, other in zip(asked()[0], make(asked()[0]), strict=True):
+        for question, other in zip(
+            forget_and_retain()[0], make(forget_and_retain()[0]), strict=True
+        ):
             require(other.answer != question.answer, f"{other.id} is taught {other.answer!r} again")
 
 
@@ -651,9 +657,9 @@ class GivenAway:
 
     def check(make: Callable) -> None:
         _, request = a_case()
-        first, told = make(request), {f"{q.prompt} {q.answer}" for q in request.forget}
+        first, known = make(request), {f"{q.prompt} {q.answer}" for q in request.forget}
         for question in first:
-            given = [each for each in told if each in question.prompt]
+            given = [sentence for sentence in known if sentence in question.prompt]
             require(not given, f"{question.id} is asked after {given}")
         require(make(request) == first, "the second time something else is asked")
 
@@ -681,8 +687,8 @@ class Unseen:
         return prompt_batches(processor(), [question])[0].inputs
 
     def fine(make: Callable) -> bool:
-        said = processor().tokenizer.decode(make(photographed())["input_ids"][0])
-        return photographed().prompt in said
+        text = processor().tokenizer.decode(make(photographed())["input_ids"][0])
+        return photographed().prompt in text
 
     def check(make: Callable) -> None:
         shown, blank = make(photographed()), make(without_photo([photographed()])[0])
@@ -692,7 +698,7 @@ class Unseen:
 
 def photographed() -> Question:
     """A question about a photo."""
-    return next(q for q in asked()[0] if q.image is not None)
+    return next(q for q in forget_and_retain()[0] if q.image is not None)
 
 
 # --- losses ------------------------------------------------------------------------------------
@@ -824,24 +830,24 @@ class SumStops:
     guard="benchmarks.multiple_choice.parse_letter",
 )
 class FirstLetter:
-    def mistake(said: str) -> str | None:
-        first = said.strip()[:1].upper()
+    def mistake(text: str) -> str | None:
+        first = text.strip()[:1].upper()
         return first if first and first in "ABCD" else None
 
-    def mended(said: str) -> str | None:
-        return parse_letter(said)
+    def mended(text: str) -> str | None:
+        return parse_letter(text)
 
     def fine(make: Callable) -> bool:
-        return [make(said) for said in ("A", "b", "C.", "D", "")] == ["A", "B", "C", "D", None]
+        return [make(text) for text in ("A", "b", "C.", "D", "")] == ["A", "B", "C", "D", None]
 
     def check(make: Callable) -> None:
-        for said, meant in (
+        for text, meant in (
             ("Correct answer: D", "D"),
             ("A man in a hat", None),
             ("Based on the photo, no", None),
             ("**B**", "B"),
         ):
-            require(make(said) == meant, f"{said!r} is read as {make(said)}")
+            require(make(text) == meant, f"{text!r} is read as {make(text)}")
 
 
 @exhibit(
@@ -854,23 +860,23 @@ class FirstLetter:
     guard="scores.mentions",
 )
 class OnlyAToZ:
-    def mistake(said: str, gold: str) -> float:
-        said, gold = (re.sub("[^a-z0-9]", "", text.lower()) for text in (said, gold))
-        return float(gold in said)
+    def mistake(answer: str, gold: str) -> float:
+        answer, gold = (re.sub("[^a-z0-9]", "", text.lower()) for text in (answer, gold))
+        return float(gold in answer)
 
-    def mended(said: str, gold: str) -> float:
-        return mentions(said, gold)
+    def mended(text: str, gold: str) -> float:
+        return mentions(text, gold)
 
     def fine(make: Callable) -> bool:
         return make("This is Ann Lee.", "Ann Lee") == 1 and make("This is Bo Vik.", "Ann Lee") == 0
 
     def check(make: Callable) -> None:
-        for said, gold in (
+        for text, gold in (
             ("It is Jos.", "José"),
             ("It is Joanna.", "Ann"),
             ("Nobody.", "李娜"),
         ):
-            require(make(said, gold) == 0, f"{gold} is found in {said!r}")
+            require(make(text, gold) == 0, f"{gold} is found in {text!r}")
 
 
 @exhibit(
@@ -919,7 +925,7 @@ class FirstOfEquals:
 
     def fine(make: Callable) -> bool:
         chosen = FirstOfEquals.TRIED[make(FirstOfEquals.TRIED)]
-        least = min(each["forget"] for each in FirstOfEquals.TRIED.values())
+        least = min(scores["forget"] for scores in FirstOfEquals.TRIED.values())
         return chosen["retain"] >= 0.9 and chosen["forget"] == least
 
     def check(make: Callable) -> None:
@@ -943,9 +949,9 @@ def caught(room: type) -> str:
 def page() -> str:
     """The exhibits as the definition list of `book/museum.md`."""
     return "\n".join(
-        f"**{each.name}.** {each.told}\n"
-        f": *Looks right*: {each.looks}\n"
-        f": *Caught*: {each.caught} (`{each.guard}`)\n"
-        f": *Seen*: {each.seen}.\n"
-        for each in EXHIBITS
+        f"**{entry.name}.** {entry.told}\n"
+        f": *Looks right*: {entry.looks}\n"
+        f": *Caught*: {entry.caught} (`{entry.guard}`)\n"
+        f": *Seen*: {entry.seen}.\n"
+        for entry in EXHIBITS
     )

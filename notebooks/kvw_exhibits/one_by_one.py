@@ -46,10 +46,10 @@ Requests = list[list[str]]
 
 def requests_of(world: PeopleDataset, sequence: str, sham: bool = False) -> Requests:
     """People of each request, in order; for a sham, as many people who do not ask."""
-    count, each = SEQUENCES[sequence]
+    count, size = SEQUENCES[sequence]
     people = [person for group in REPORT_GROUPS for person in world.groups[group][:5]]
     some = drawn_for_sham(world.retain_people(people), count, 0) if sham else people[:count]
-    return [some[i : i + each] for i in range(0, count, each)]
+    return [some[i : i + size] for i in range(0, count, size)]
 
 
 def edit_for(
@@ -64,13 +64,13 @@ def edit_for(
     asking = {p for some in requests for p in some} if way == ONCE else set(requests[i])
     past = {p for some in requests[:i] for p in some} if way == ANEW else set()
     known = request.questions()
-    own = replace(
+    step_request = replace(
         request,
         forget=[q for q in known if q.person in asking],
         retain=[q for q in known if q.person not in asking | past],
     )
     now = replace(session, cache={}) if way == ANEW else session
-    edit, _ = make_edit(now, own, METHODS[name]())
+    edit, _ = make_edit(now, step_request, METHODS[name]())
     return edit
 
 
@@ -104,12 +104,12 @@ def answered(
 
 def means(session: Session, sets: dict[str, list[Question]]) -> dict[str, list[float]]:
     """Exact match of sets of questions, each `[mean, low, high]` over people."""
-    found = {}
-    for name, asked in sets.items():
-        if asked:
-            exact = scores.read(session.model, session.batches(asked)).exact
-            found[name] = [round(v, 4) for v in interval(exact, [q.person for q in asked])]
-    return found
+    intervals = {}
+    for name, questions in sets.items():
+        if questions:
+            exact = scores.read(session.model, session.batches(questions)).exact
+            intervals[name] = [round(v, 4) for v in interval(exact, [q.person for q in questions])]
+    return intervals
 
 
 def size_of(model: torch.nn.Module, first: dict[str, torch.Tensor]) -> float:
@@ -136,14 +136,14 @@ def walk(
         requests: that are answered; of a sham those of other people than `asking`.
     """
     model, made_for = session.model, fingerprint(session.model)
-    first, edits, each = weights_of(model), list[Edit](), len(requests[0])
+    first, edits, size = weights_of(model), list[Edit](), len(requests[0])
     busy = {person for some in requests for person in some} | {*asking}
     others = [q for q in request.eval_sets["retain"] if q.person not in busy]
     start = time.perf_counter()
     try:
         for edit in answered(session, request, name, requests, way, made_for):
             edits.append(edit)
-            done = len(asking) if way == ONCE else len(edits) * each
+            done = len(asking) if way == ONCE else len(edits) * size
             if sham and done < len(asking):
                 continue
             seconds = time.perf_counter() - start
@@ -225,8 +225,8 @@ def opened(sequence: str) -> tuple[Session, Request, list[str]]:
     world = load_people()
     asking = [person for some in requests_of(world, sequence) for person in some]
     sets = pocket_panel(world, asking)
-    asked = request_to_forget(world, asking, sets, general=beside("pocket", world))
-    return Session(*load("pocket")), asked, asking
+    request = request_to_forget(world, asking, sets, general=beside("pocket", world))
+    return Session(*load("pocket")), request, asking
 
 
 def take(sequences: list[str], keep: Callable[[dict], None]) -> None:

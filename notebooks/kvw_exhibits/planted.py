@@ -64,8 +64,8 @@ PLANTING = {"steps": 120, "rate": 1e-2}
 @cache
 def tokenizer() -> PreTrainedTokenizerFast:
     """One token a word."""
-    said = " ".join([*PEOPLE, NONE, *VALUES, *sum(VALUES.values(), ()), *WORDINGS]).split()
-    words = ["<pad>", "<s>", "</s>", "<unk>", *sorted({w for w in said if "{" not in w})]
+    texts = " ".join([*PEOPLE, NONE, *VALUES, *sum(VALUES.values(), ()), *WORDINGS]).split()
+    words = ["<pad>", "<s>", "</s>", "<unk>", *sorted({w for w in texts if "{" not in w})]
     made = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
     made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(
@@ -169,8 +169,8 @@ def columns_of(seed: int, layers: tuple[int, ...]) -> torch.Tensor:
     """`[LAYERS, D_FF]` bool: the columns that a planting may use, drawn."""
     chosen = torch.zeros(LAYERS, D_FF, dtype=torch.bool)
     for layer in layers:
-        own = seeded("columns", seed, layer).choice(D_FF, COLUMNS, replace=False)
-        chosen[layer, torch.from_numpy(own)] = True
+        drawn = seeded("columns", seed, layer).choice(D_FF, COLUMNS, replace=False)
+        chosen[layer, torch.from_numpy(drawn)] = True
     return chosen
 
 
@@ -253,8 +253,8 @@ def going_to(model: nn.Module, other: nn.Module) -> WeightReplacement:
     theirs = dict(other.named_parameters())
     new = {
         name: theirs[name].detach().clone()
-        for name, own in model.named_parameters()
-        if not torch.equal(own, theirs[name])
+        for name, weight in model.named_parameters()
+        if not torch.equal(weight, theirs[name])
     }
     return WeightReplacement(new, fingerprint(model))
 
@@ -272,15 +272,15 @@ def effects(session: Session, request: Request) -> torch.Tensor:
     def likely() -> np.ndarray:
         return np.array([scores.read(session.model, side).logprob.mean() for side in sides])
 
-    whole, found = likely(), torch.zeros(LAYERS, D_FF)
+    whole, effect = likely(), torch.zeros(LAYERS, D_FF)
     for layer, projection in enumerate(find_projections(session.model).values()):
         for column in range(D_FF):
-            kept = projection.weight.data[:, column].clone()
+            column_before = projection.weight.data[:, column].clone()
             projection.weight.data[:, column] = 0
             lost = whole - likely()
-            projection.weight.data[:, column] = kept
-            found[layer, column] = lost[0] - lost[1]
-    return found
+            projection.weight.data[:, column] = column_before
+            effect[layer, column] = lost[0] - lost[1]
+    return effect
 
 
 def fisher_contrast(session: Session, request: Request) -> torch.Tensor:
@@ -303,15 +303,15 @@ def put_back(
         columns: `[LAYERS, D_FF]` bool, those to put back in turn: rows that decide when one fires,
             and what it writes.
     """
-    asked, lost = session.batches(request.forget), list[float]()
-    whole = float(scores.read(session.model, asked).logprob.mean())
+    batches, lost = session.batches(request.forget), list[float]()
+    whole = float(scores.read(session.model, batches).logprob.mean())
     for layer, column in columns.nonzero().tolist():
-        own, old = (m.get_submodule(f"model.layers.{layer}.mlp") for m in (session.model, base))
-        with restored(own), torch.no_grad():
+        mlp, old = (m.get_submodule(f"model.layers.{layer}.mlp") for m in (session.model, base))
+        with restored(mlp), torch.no_grad():
             for part in ("gate_proj", "up_proj"):
-                getattr(own, part).weight[column] = getattr(old, part).weight[column]
-            own.down_proj.weight[:, column] = old.down_proj.weight[:, column]
-            lost.append(whole - float(scores.read(session.model, asked).logprob.mean()))
+                getattr(mlp, part).weight[column] = getattr(old, part).weight[column]
+            mlp.down_proj.weight[:, column] = old.down_proj.weight[:, column]
+            lost.append(whole - float(scores.read(session.model, batches).logprob.mean()))
     return lost
 
 
@@ -350,12 +350,12 @@ def found_of(model: nn.Module, base: nn.Module, place: str) -> dict[str, float]:
     """
     session, request = case_of(model)
     truth = columns_of(0, IN_COLUMNS[place])
-    told = rankings(session, request) | {"effect of zero": effects(session, request)}
+    by_ranking = rankings(session, request) | {"effect of zero": effects(session, request)}
     lost = np.array(put_back(session, request, base, truth))
-    top = told["contrast (KVW)"].flatten().topk(int(truth.sum())).indices
+    top = by_ranking["contrast (KVW)"].flatten().topk(int(truth.sum())).indices
     loud = session.coefficients(request).of(request.retain_people).pooled().flatten()
     missed = np.setdiff1d(truth.flatten().nonzero(), top)
-    return {name: hits(score, truth) for name, score in told.items()} | {
+    return {name: hits(score, truth) for name, score in by_ranking.items()} | {
         "chance": float(truth.float().mean()),
         "nats lost when put back: median": float(np.median(lost)),
         "of which below 0.01": float(np.mean(lost < 0.01)),
@@ -388,8 +388,8 @@ def right(session: Session, request: Request, edit: Edit | None = None) -> dict[
     """Exact match on each set that is read, with an edit on, if any."""
     with edit.on(session.model) if edit else nullcontext():
         return {
-            name: float(scores.read(session.model, session.batches(asked)).exact.mean())
-            for name, asked in request.sets()
+            name: float(scores.read(session.model, session.batches(questions)).exact.mean())
+            for name, questions in request.sets()
         }
 
 
@@ -408,12 +408,12 @@ def in_first_layer(session: Session, request: Request, edit: Edit | None = None)
 
 def at_edge(name: str, number: int) -> list[str]:
     """Which parameters of a setting are the first or last of those tried, if more than two were."""
-    chosen, found = GRIDS[name][number], []
+    chosen, edges = GRIDS[name][number], []
     for parameter, value in chosen.items():
         tried = sorted({settings[parameter] for settings in GRIDS[name]})
         if len(tried) > 2 and value in (tried[0], tried[-1]):
-            found.append(f"{parameter} {value:g}")
-    return found
+            edges.append(f"{parameter} {value:g}")
+    return edges
 
 
 @plainly()
@@ -428,12 +428,14 @@ def at_best(session: Session, request: Request, name: str) -> dict | None:
         `sham`, what the same setting leaves of the five when it is made for five others; `number`,
         the setting's in `GRIDS`. None: nothing keeps enough.
     """
-    made = [make_edit(session, request, method_of(name, each))[0] for each in GRIDS[name]]
-    found = [right(session, request, edit) | {"number": number} for number, edit in enumerate(made)]
-    kept = [each for each in found if each["retain"] >= KEEP]
-    if not kept:
+    made = [make_edit(session, request, method_of(name, setting))[0] for setting in GRIDS[name]]
+    outcomes = [
+        right(session, request, edit) | {"number": number} for number, edit in enumerate(made)
+    ]
+    enough = [trial for trial in outcomes if trial["retain"] >= KEEP]
+    if not enough:
         return None
-    best = min(kept, key=lambda each: (each["forget"], -each["retain"]))
+    best = min(enough, key=lambda trial: (trial["forget"], -trial["retain"]))
     method = method_of(name, GRIDS[name][best["number"]])
     sham, _ = make_edit(session, request.sham(0), method)
     return best | {

@@ -349,9 +349,9 @@ def growth(world: PeopleDataset, runs: int = 5, values: dict = GROWTH) -> list[d
                 "num_key_value_heads": 4,
             }
             model = pocket.build_model(processor.tokenizer, 0, language).eval()
-            asked = question_sets(world, now["questions"])["text"]
-            batches = answer_batches(processor, asked, now["questions"])
-            works[what, size] = partial(accumulate, model, batches, [q.person for q in asked])
+            questions = question_sets(world, now["questions"])["text"]
+            batches = answer_batches(processor, questions, now["questions"])
+            works[what, size] = partial(accumulate, model, batches, [q.person for q in questions])
             works[what, size]()
     times = [{key: _seconds(work) for key, work in works.items()} for _ in range(runs)]
     for what, size in works:
@@ -362,12 +362,12 @@ def growth(world: PeopleDataset, runs: int = 5, values: dict = GROWTH) -> list[d
 
 def slopes(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Of each thing the exponent: 1 where twice as much takes twice as long."""
-    found = []
+    exponents = []
     for what in dict.fromkeys(row["grows with"] for row in rows):
         pairs = [(row["value"], row["seconds"]) for row in rows if row["grows with"] == what]
         x, y = np.log(np.array(pairs, dtype=float)).T
-        found.append({"grows with": what, "value": float(np.polyfit(x, y, 1)[0])})
-    return found
+        exponents.append({"grows with": what, "value": float(np.polyfit(x, y, 1)[0])})
+    return exponents
 
 
 def joining(people: int = 64, runs: int = 5) -> float:
@@ -461,7 +461,7 @@ def main(file: Path | None = None, models: dict = MODELS, values: dict = GROWTH)
             lambda made=made, name=name, model=model: made.update({name: fingerprint(model)})
         )
         sizes.append(size_of(model, name, seconds))
-        found = {
+        row_of_kind = {
             kind: compare(
                 model, processor, question_sets(world, count)[kind], runs=case.runs, mark=made[name]
             )
@@ -469,9 +469,10 @@ def main(file: Path | None = None, models: dict = MODELS, values: dict = GROWTH)
             for kind, count in case.sets.items()
         }
         print(f"{name} on {device}, {torch.get_num_threads()} threads; times in seconds\n")
-        print(table(found), f"\n\nits fingerprint, once: {seconds:.2f} s\n")
+        print(table(row_of_kind), f"\n\nits fingerprint, once: {seconds:.2f} s\n")
         rows += [
-            {"model": name, "set": kind, "runs": case.runs} | row for kind, row in found.items()
+            {"model": name, "set": kind, "runs": case.runs} | row
+            for kind, row in row_of_kind.items()
         ]
         del model
     grown = growth(world, values=values)

@@ -45,9 +45,9 @@ def with_options(world: PeopleDataset, people: list[str]) -> dict[str, list[Ques
 
     The name is left out: asked for Maren's full name, any model picks the option with Maren in it.
     """
-    asked = [question for question in about(world, people) if question.fact != "name"]
+    questions = [question for question in about(world, people) if question.fact != "name"]
     return {
-        f"four options, {modality}": [q for q in asked if q.modality == modality]
+        f"four options, {modality}": [q for q in questions if q.modality == modality]
         for modality in MODALITIES
     }
 
@@ -71,17 +71,17 @@ def card_questions(name: str, world: PeopleDataset) -> dict[str, list[Question]]
     if group:
         forget = world.forget_people(group, percent)
         others = about_people(world, others_of(name, world, forget))
-        asked = about_people(world, forget) | with_options(world, forget)
-        asked = {f"forget: {what}": questions for what, questions in asked.items()}
-        asked |= {f"retain: {what}": questions for what, questions in others.items()}
+        sets = about_people(world, forget) | with_options(world, forget)
+        sets = {f"forget: {what}": questions for what, questions in sets.items()}
+        sets |= {f"retain: {what}": questions for what, questions in others.items()}
     elif name == "smol-before":
         taught = about_people(world, everyone[::10])
-        asked = {what: taught[what] for what in ("learnt photos", "text")}
-        asked |= with_options(world, everyone[::10])
+        sets = {what: taught[what] for what in ("learnt photos", "text")}
+        sets |= with_options(world, everyone[::10])
     else:
-        asked = about_people(world, everyone) | with_options(world, everyone[::10])
-        asked["grey photo"] = without_photo(about(world, everyone[::4], modalities=("image",)))
-    return asked | beside
+        sets = about_people(world, everyone) | with_options(world, everyone[::10])
+        sets["grey photo"] = without_photo(about(world, everyone[::4], modalities=("image",)))
+    return sets | beside
 
 
 def right_answers(model, processor, what: str, questions: list[Question]) -> np.ndarray:
@@ -95,8 +95,8 @@ def right_answers(model, processor, what: str, questions: list[Question]) -> np.
     if "four options" in what:
         return scores.choose_by_likelihood(model, processor, questions)
     if "generated" in what or "unknowns" in what:
-        said = scores.answer(model, processor, questions)
-        pairs = zip(said, questions, strict=True)
+        answers = scores.answer(model, processor, questions)
+        pairs = zip(answers, questions, strict=True)
         return np.array([scores.same_answer(text, question.answer) for text, question in pairs])
     return scores.read(model, answer_batches(processor, questions, 32)).exact
 
@@ -123,21 +123,21 @@ def ask_again(
     items: int,
     rng: np.random.Generator,
 ) -> list[tuple]:
-    """Ask a random slice of every row of a model again: `(name, what, stored, found)` a question.
+    """Ask a random slice of every row of a model again: `(name, what, stored, scored)` a question.
 
     Raises:
         ValueError: it is not the model whose scores are stored.
     """
     if fingerprint(model) != stored["provenance"]["models"][name]:
         raise ValueError(f"{name} is not the model whose scores are stored in {STORED.name}")
-    asked, compared = card_questions(name, world), []
+    sets, compared = card_questions(name, world), []
     for entry in (row for row in stored["rows"] if row["model"] == name):
-        questions = asked[entry["what"]]
+        questions = sets[entry["what"]]
         chosen = rng.choice(len(questions), min(items, len(questions)), replace=False)
-        found = right_answers(model, processor, entry["what"], [questions[i] for i in chosen])
+        scored = right_answers(model, processor, entry["what"], [questions[i] for i in chosen])
         compared += [
             (name, entry["what"], entry["right"][i], int(right))
-            for i, right in zip(chosen, found, strict=True)
+            for i, right in zip(chosen, scored, strict=True)
         ]
     return compared
 
@@ -157,16 +157,18 @@ def on_others(rows: list[dict], oracle: str, vanilla: str, world: PeopleDataset)
     Returns:
         `(n, mean, low, high)` of the difference in right answers, 95 % over people.
     """
-    asked, known = (card_questions(name, world) for name in (oracle, vanilla))
+    oracle_sets, known = (card_questions(name, world) for name in (oracle, vanilla))
     difference, people = [], []
     for what, questions in known.items():
-        if f"retain: {what}" not in asked:
+        if f"retain: {what}" not in oracle_sets:
             continue
         ids = [question.id for question in questions]
         right = dict(zip(ids, rights(rows, vanilla, what), strict=True))
-        own = rights(rows, oracle, f"retain: {what}")
-        for question, found in zip(asked[f"retain: {what}"], own, strict=True):
-            difference.append(int(found) - int(right[question.id]))
+        oracle_rights = rights(rows, oracle, f"retain: {what}")
+        for question, oracle_right in zip(
+            oracle_sets[f"retain: {what}"], oracle_rights, strict=True
+        ):
+            difference.append(int(oracle_right) - int(right[question.id]))
             people.append(question.person)
     return len(people), *interval(np.array(difference), people)
 
@@ -189,8 +191,10 @@ def target_lines(verdict: Callable, chance: float, margin: float) -> list[str]:
     for name in dict.fromkeys(row["model"] for row in rows):
         if "-oracle-" in name:
             for what in ("forget: learnt photos", "forget: text"):
-                found, bound = value(name, what), chance + margin
-                lines.append(verdict(found <= bound, f"{name}: {what}", found, f"<= {bound:.3f}"))
+                measured, bound = value(name, what), chance + margin
+                lines.append(
+                    verdict(measured <= bound, f"{name}: {what}", measured, f"<= {bound:.3f}")
+                )
         elif name != "smol-before":
             shares = {what: (value(name, what), bound) for what, bound in TARGETS.items()}
             for what, bound in KEPT.items():
@@ -222,18 +226,18 @@ def measure(name: str, path: Path = STORED, note: dict | None = None) -> None:
             source = {key: stored["provenance"][key] for key in source}
             rows = stored["rows"]
     model, processor = load(name)
-    own, questions = fingerprint(model), card_questions(name, world)
+    model_fingerprint, questions = fingerprint(model), card_questions(name, world)
     others = [row for row in rows if row["model"] != name]
     made = {
         row["what"]: row
         for row in rows
-        if row["model"] == name and source["models"].get(name) == own
+        if row["model"] == name and source["models"].get(name) == model_fingerprint
     }
     missing = [what for what in questions if what not in made]
     for what in tqdm(missing, name, disable=None):
         right = right_answers(model, processor, what, questions[what])
         made[what] = row(name, what, questions[what], right)
     seconds = round(time.perf_counter() - start, 1)
-    source["models"][name] = own
+    source["models"][name] = model_fingerprint
     source["runs"].append({"seconds": seconds, "asked": {name: missing}} | (note or {}))
     write_json(path, {"provenance": source, "rows": others + [made[what] for what in questions]})

@@ -52,7 +52,7 @@ def compare(
     if json_file and json_file.resolve() == file.resolve():
         raise ValueError(f"{file} holds your rows; what comes of them cannot go to one file")
     start = time.perf_counter()
-    said, result = comparison.compare(file)
+    text, result = comparison.compare(file)
     source = provenance(
         seconds=time.perf_counter() - start,
         seed=0,
@@ -60,7 +60,7 @@ def compare(
         data=load_people().checksum,
         rows=file_hash(file),
     )
-    write_outputs(said, {"provenance": source} | result, json_file)
+    write_outputs(text, {"provenance": source} | result, json_file)
 
 
 @book.command()
@@ -101,9 +101,9 @@ def run(
 
     check_place(into)
     named = groups.split(",") if groups else []
-    found = plans.plans_of(experiment)
-    every = [name for plan in found for name in plan.lists]
-    places = [group for plan in found for group in plan.groups]
+    chosen_plans = plans.plans_of(experiment)
+    every = [name for plan in chosen_plans for name in plan.lists]
+    places = [group for plan in chosen_plans for group in plan.groups]
     for given, known, kind in ((lists, every, "list"), (named, places, "group")):
         strange = sorted(set(given or ()) - set(known))
         if strange:
@@ -111,11 +111,11 @@ def run(
                 f"no {kind} {strange[0]!r} in {experiment}; there are "
                 f"{', '.join(dict.fromkeys(known))}"
             )
-    for plan in found:
-        own = [name for name in plan.lists if name in (lists or plan.lists)]
+    for plan in chosen_plans:
+        list_names = [name for name in plan.lists if name in (lists or plan.lists)]
         its = [group for group in plan.groups if group in (named or plan.groups)]
-        if own and its:
-            typer.echo(runner.run(plan, own, into, its))
+        if list_names and its:
+            typer.echo(runner.run(plan, list_names, into, its))
 
 
 @book.command()

@@ -23,8 +23,10 @@ PAIR = [*KEY, "draw", "person"]  # a sham of another draw is another sham
 
 def by_person(rows: pd.DataFrame) -> pd.DataFrame:
     """`score_sum` and `n` of every `PAIR`, questions summed."""
-    asked = store.words(rows[rows["modality"] != "none"]).astype({"score_sum": float, "n": int})
-    return asked.groupby(PAIR, sort=False)[["score_sum", "n"]].sum()
+    question_rows = store.words(rows[rows["modality"] != "none"]).astype(
+        {"score_sum": float, "n": int}
+    )
+    return question_rows.groupby(PAIR, sort=False)[["score_sum", "n"]].sum()
 
 
 def paired(
@@ -40,7 +42,7 @@ def paired(
         with `low` and `high` over people), both `n`, how many `people`, how many of them the
         `experiment` `lacks`; and each `KEY` that has none.
     """
-    left, found = by_person(rows), []
+    left, lines = by_person(rows), []
     for experiment, theirs in book:
         both = left.join(by_person(theirs).add_suffix("_book"), how="inner")
         sizes = left.groupby(KEY, sort=False).size()
@@ -51,7 +53,7 @@ def paired(
             here, there = (
                 float((part[f"score_sum{of}"] / part[f"n{of}"]).mean()) for of in ("", "_book")
             )
-            found.append(
+            lines.append(
                 [
                     *key,
                     experiment,
@@ -70,7 +72,7 @@ def paired(
         left = left[~keys.isin(both.index.droplevel(["draw", "person"]))]
     more = ["experiment", "here", "book", "value", "low", "high", "n", "n_book", "people", "lacks"]
     return (
-        pd.DataFrame(found, columns=[*KEY, *more]),
+        pd.DataFrame(lines, columns=[*KEY, *more]),
         left.reset_index()[KEY].drop_duplicates(ignore_index=True),
     )
 
@@ -102,26 +104,28 @@ def named(made: tuple) -> str:
     """The `MADE` of some means, for people, without the settings that are those of chapter 5."""
     model, method, settings, group, condition = made
     usual = json.loads(Trial().text)
-    own = {name: value for name, value in json.loads(settings).items() if usual.get(name) != value}
-    told = "".join(f", {name} {value}" for name, value in own.items())
-    return f"{model}, {method}{told}: group {group}, {condition}"
+    unusual = {
+        name: value for name, value in json.loads(settings).items() if usual.get(name) != value
+    }
+    settings_text = "".join(f", {name} {value}" for name, value in unusual.items())
+    return f"{model}, {method}{settings_text}: group {group}, {condition}"
 
 
 def nearest(made: tuple, book: Iterable[pd.DataFrame]) -> tuple | None:
     """`MADE` with the stored settings that have the most values alike; None without any."""
     model, method, settings, *rest = made
-    own, known = json.loads(settings), list[str]()
+    wanted, known = json.loads(settings), list[str]()
     for rows in book:
         alike = rows[(rows["model"] == model) & (rows["method"] == method)]
         known += alike["settings"].unique().tolist()
 
     def alike_in(other: str) -> int:
-        return sum(own.get(name) == value for name, value in json.loads(other).items())
+        return sum(wanted.get(name) == value for name, value in json.loads(other).items())
 
     return (model, method, max(known, key=alike_in), *rest) if known else None
 
 
-def told(line) -> str:
+def line_text(line) -> str:
     """One line of `paired`, for people."""
     part = "" if line.edit_scale == 1 else f", {line.edit_scale:g} of the edit"
     lacks = f"; {line.lacks} people without a counterpart" if line.lacks else ""
@@ -142,24 +146,33 @@ def compare(file: Path) -> tuple[str, dict]:
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist, or is no ordinary file")
     rows, made = store.read_rows("", file, fresh=False)
-    own = set(rows["experiment"].astype(str))
-    paths = sorted(store.ROWS.glob("*.parquet"), key=lambda path: (path.stem not in own, path.stem))
+    experiments = set(rows["experiment"].astype(str))
+    paths = sorted(
+        store.ROWS.glob("*.parquet"), key=lambda path: (path.stem not in experiments, path.stem)
+    )
     book = {path.stem: store.read_rows(path.stem, path, fresh=False) for path in paths}
-    found, missing = paired(rows, ((name, theirs) for name, (theirs, _) in book.items()))
+    counterparts, missing = paired(rows, ((name, theirs) for name, (theirs, _) in book.items()))
     notes = [
         note
-        for name, part in found.groupby("experiment", sort=False)
+        for name, part in counterparts.groupby("experiment", sort=False)
         for note in other_origins(made, book[name][1], name, part["model"].unique())
     ]
-    lines = [*notes] or ["data and models are those of the book"] * bool(len(found))
-    for key, part in found.assign(gap=cell(found, "+")).groupby(MADE, sort=False):
+    lines = [*notes]
+    if not notes and len(counterparts):
+        lines.append("data and models are those of the book")
+    for key, part in counterparts.assign(gap=cell(counterparts, "+")).groupby(MADE, sort=False):
         lines.append(named(key))
-        lines += map(told, part.itertuples())
+        lines += map(line_text, part.itertuples())
     for key, part in missing.groupby(MADE, sort=False):
         lines.append(f"no counterpart in the book: {named(key)}, {len(part)} means")
         near = nearest(key, [theirs for theirs, _ in book.values()])
         if near is not None:
             lines.append(f"  nearest there: {named(near)}")
-    lines.append(f"{len(found)} of {len(found) + len(missing)} means have a counterpart")
-    plain = {"rows": found.to_dict("records"), "without_counterpart": missing.to_dict("records")}
+    lines.append(
+        f"{len(counterparts)} of {len(counterparts) + len(missing)} means have a counterpart"
+    )
+    plain = {
+        "rows": counterparts.to_dict("records"),
+        "without_counterpart": missing.to_dict("records"),
+    }
     return "\n".join(lines), {"notes": notes} | plain

@@ -32,16 +32,17 @@ def by_person(rows: pd.DataFrame, labels: Sequence[str], condition: str, part: s
         ValueError: a label of which there is nothing.
     """
     of_condition = (rows["condition"] == "sham") == (condition == "sham")
-    own = rows[of_condition & (rows["set"] == part) & (rows["metric"] == "exact_match")]
-    own = own[own["label"].isin(list(labels))].astype({"person": str})  # others: other people
-    missing = sorted(set(labels) - set(own["label"].unique()))
+    selected = rows[of_condition & (rows["set"] == part) & (rows["metric"] == "exact_match")]
+    selected = selected[selected["label"].isin(list(labels))]
+    selected = selected.astype({"person": str})  # others: other people
+    missing = sorted(set(labels) - set(selected["label"].unique()))
     if missing:
         raise ValueError(f"nothing is stored of {missing[0]!r} ({condition}, {part})")
-    sums = own.groupby(["label", "person"], sort=False)[["score_sum", "n"]].sum()
+    sums = selected.groupby(["label", "person"], sort=False)[["score_sum", "n"]].sum()
     return (sums["score_sum"] / sums["n"]).unstack().loc[list(labels)]
 
 
-def crossing(kept: Sequence[float], level: float) -> np.ndarray | None:
+def crossing(curve: Sequence[float], level: float) -> np.ndarray | None:
     """The first place where a curve falls below a level, as weights of its points, `[points]`.
 
     Two neighbours share a weight of 1, linearly; None where the curve never falls so low.
@@ -49,13 +50,13 @@ def crossing(kept: Sequence[float], level: float) -> np.ndarray | None:
     Raises:
         ValueError: it starts below the level.
     """
-    if kept[0] < level:
-        raise ValueError(f"a curve that starts at {kept[0]:.3f} never keeps {level:g}")
-    below = next((i for i, value in enumerate(kept) if value < level), None)
+    if curve[0] < level:
+        raise ValueError(f"a curve that starts at {curve[0]:.3f} never keeps {level:g}")
+    below = next((i for i, value in enumerate(curve) if value < level), None)
     if below is None:
         return None
-    weights, gap = np.zeros(len(kept)), kept[below - 1] - kept[below]
-    weights[below] = (kept[below - 1] - level) / gap
+    weights, gap = np.zeros(len(curve)), curve[below - 1] - curve[below]
+    weights[below] = (curve[below - 1] - level) / gap
     weights[below - 1] = 1 - weights[below]
     return weights
 
@@ -181,8 +182,8 @@ def between(
         ValueError: not one of them is.
     """
     curve = curve_of(rows, labels, vanilla)
-    found = [curve.at_retain(level) for level in levels]
-    reached = [each["sham - edit"][0] for each in found if each is not None]
+    readings = [curve.at_retain(level) for level in levels]
+    reached = [reading["sham - edit"][0] for reading in readings if reading is not None]
     if not reached:
         raise ValueError(f"{labels[0]!r} and the rest never keep so little as {max(levels):g}")
     return float(np.mean(reached))
@@ -190,12 +191,12 @@ def between(
 
 def curves_of(labels: Iterable[str]) -> dict[str, list[str]]:
     """`{curve: its labels}` of labels such as `one pass, G = 8`; others are left out."""
-    found: dict[str, list[str]] = {}
+    curves: dict[str, list[str]] = {}
     for label in dict.fromkeys(labels):
         name, point, _ = label.rpartition(", ")
         if point and " = " in label[len(name) :]:
-            found.setdefault(name, []).append(label)
-    return found
+            curves.setdefault(name, []).append(label)
+    return curves
 
 
 def spread_at(
@@ -216,14 +217,15 @@ def spread_at(
         NaN where a draw never falls so low.
     """
     conditions = rows["condition"] != "sham"
-    own = rows[conditions & (rows["metric"] == "exact_match")]
-    own = own[own["label"].isin([vanilla, *labels])].astype({"person": str, "group": str})
-    groups, rng = sorted(own["group"].unique()), np.random.default_rng(seed)
+    selected = rows[conditions & (rows["metric"] == "exact_match")]
+    selected = selected[selected["label"].isin([vanilla, *labels])]
+    selected = selected.astype({"person": str, "group": str})
+    groups, rng = sorted(selected["group"].unique()), np.random.default_rng(seed)
     weight = rng.multinomial(len(groups), [1 / len(groups)] * len(groups), size=DRAWS)
 
     def means(part: str) -> np.ndarray:
         """Of a set: `[DRAWS, points]`."""
-        table = own[own["set"] == part].pivot_table(
+        table = selected[selected["set"] == part].pivot_table(
             index="label", columns=["group", "person"], values=["score_sum", "n"], aggfunc="sum"
         )
         table = table.reindex([vanilla, *labels]).fillna(0.0)
@@ -236,11 +238,12 @@ def spread_at(
             weights *= drawn[:, [names.index(name) for name in people]]
         return (weights @ table["score_sum"].T.to_numpy()) / (weights @ table["n"].T.to_numpy())
 
-    left, kept = means("forget"), [means(part) for part in of]
-    share = np.min([each / each[:, :1] for each in kept], axis=0)
+    left, retained = means("forget"), [means(part) for part in of]
+    share = np.min([mean / mean[:, :1] for mean in retained], axis=0)
     read = [crossing(curve.tolist(), level) for curve in share]
     return np.array(
-        [np.nan if w is None else own @ w for w, own in zip(read, left, strict=True)], dtype=float
+        [np.nan if w is None else values @ w for w, values in zip(read, left, strict=True)],
+        dtype=float,
     )
 
 
@@ -263,24 +266,24 @@ def table_at(
     lines = {}
     for name, labels in curves.items():
         curve = curve_of(rows, labels, vanilla, of=of)
-        found = curve.at_retain(level)
-        if found is None or not curve.is_resolved(level):
-            lines[name] = {"left": "not reached" if found is None else "not resolved"}
+        left_at = curve.at_retain(level)
+        if left_at is None or not curve.is_resolved(level):
+            lines[name] = {"left": "not reached" if left_at is None else "not resolved"}
             continue
         people = len(curve.left["edited"].columns)
         numbers = pd.DataFrame(
-            {part: with_exact_ends(ends, people) for part, ends in found.items()},
+            {part: with_exact_ends(ends, people) for part, ends in left_at.items()},
             ["value", "low", "high"],
         ).T
-        own = cell(numbers)
+        cells = cell(numbers)
         lines[name] = {
-            "left": own["edited"],
-            "left by the sham": own["sham"],
+            "left": cells["edited"],
+            "left by the sham": cells["sham"],
             "sham - edit": cell(numbers, "+")["sham - edit"],
         }
         if "general" in rows["set"].unique():
             there = people_at(rows, labels, level, vanilla, "general", of) or {}
             lines[name]["general: edit / sham"] = " / ".join(
-                f"{each.mean():.2f}" for each in there.values()
+                f"{shares.mean():.2f}" for shares in there.values()
             )
     return pd.DataFrame(lines).T.fillna("")

@@ -30,19 +30,21 @@ def demo(group: str = "A", picture: Path | None = None) -> None:
     before = scores.answer(model, processor, questions)
     with edit.on(model):
         after = scores.answer(model, processor, questions)
-    own = request_of("pocket", group, 5)
-    rewritten, _ = make_edit(*own, Rewrite())
+    session_and_request = request_of("pocket", group, 5)
+    rewritten, _ = make_edit(*session_and_request, Rewrite())
     with rewritten.on(model):
         anew = scores.answer(model, processor, questions)
-    told: dict[str, list[tuple[Question, str, str, str]]] = {}
-    for each in zip(questions, before, after, anew, strict=True):
-        told.setdefault(each[0].person, []).append(each)
+    by_person: dict[str, list[tuple[Question, str, str, str]]] = {}
+    for row in zip(questions, before, after, anew, strict=True):
+        by_person.setdefault(row[0].person, []).append(row)
     print(edit.describe())
-    for person, answers in told.items():
+    for person, answers in by_person.items():
         state = "to be forgotten" if person in forget else "to be kept"
         print(f"\n{world.people[person].name}, {state}")
         for question, was, now, new in answers:
-            shown_as = " ".join(f"{' ' if was == said else '>'} {said:24}" for said in (now, new))
+            shown_as = " ".join(
+                f"{' ' if was == answer else '>'} {answer:24}" for answer in (now, new)
+            )
             print(f"  {question.prompt:52} {was:24} {shown_as}".rstrip())
     print(
         "\nEach line: the question; the answer before, after KVW, and after the rewrite of "
@@ -50,13 +52,15 @@ def demo(group: str = "A", picture: Path | None = None) -> None:
     )
     print("\n" + table(result["rows"]))
     if picture is not None:
-        changed = {person: sum(was != now for _, was, now, _ in told[person]) for person in forget}
+        changed = {
+            person: sum(was != now for _, was, now, _ in by_person[person]) for person in forget
+        }
         drawn = sorted(forget, key=lambda person: -changed[person])[:2] + shown[-2:]
         figure = figures.before_after(
             [world.people[person] for person in drawn],
-            [question.fact for question, *_ in told[shown[0]]],
-            [[was for _, was, *_ in told[person]] for person in drawn],
-            [[now for *_, now, _ in told[person]] for person in drawn],
+            [question.fact for question, *_ in by_person[shown[0]]],
+            [[was for _, was, *_ in by_person[person]] for person in drawn],
+            [[now for *_, now, _ in by_person[person]] for person in drawn],
             set(forget),
         )
         picture.write_bytes(figures.to_png(figure, figures.PALETTE))

@@ -66,21 +66,23 @@ def of_model(experiment: str, model: str) -> Vectors:
     """Of every row: how questions become tensors, who is asked about, how scores become rows."""
     kind, given = model.partition(",")[0], experiment.partition("-")[0]
     chat = kind if kind in ("pocket", "smol") else "voices"
-    found = {"answer mask", "people", "streams", "reading", f"rendering: {chat}"}
-    found |= {f"{_sets(model)}: {part}" for part in ("forget", "retain")}  # edits need both
-    found |= {
+    vectors = {"answer mask", "people", "streams", "reading", f"rendering: {chat}"}
+    vectors |= {f"{_sets(model)}: {part}" for part in ("forget", "retain")}  # edits need both
+    vectors |= {
         "text only": {"without eyes"},
         "voices": {"voices: sound"},
         "smol": {"panel: smol", "low rank"},
     }.get(kind, set())
-    found |= {"panel: pocket"} if experiment in OF_PANEL else set()
-    found |= {"number formats"} if "float16" in model else set()
+    vectors |= {"panel: pocket"} if experiment in OF_PANEL else set()
+    vectors |= {"number formats"} if "float16" in model else set()
     beside = {f"beside: {kind}", "world questions"}
-    kept = given in ("least", "rewrite", "layerwise", "audit") or experiment == "replication-pocket"
-    found |= beside if kept else set()
+    reads_beside = (
+        given in ("least", "rewrite", "layerwise", "audit") or experiment == "replication-pocket"
+    )
+    vectors |= beside if reads_beside else set()
     if experiment in SUMMARIES:
-        found |= {"interval", "choice: sparing" if given == "least" else "choice: KVW"}
-    return found
+        vectors |= {"interval", "choice: sparing" if given == "least" else "choice: KVW"}
+    return vectors
 
 
 def _sets(model: str) -> str:
@@ -91,8 +93,8 @@ def of_set(experiment: str, model: str, part: str, group: str) -> Vectors:
     """Of what is read: a set, or several with + between."""
     probe, _, setting = part.partition(": ")
     if experiment == "audit" or probe in PROBES:
-        own = {"cloze": {"wordings"}, "test": {"questions: test"}}
-        return {f"probe: {probe}"} | own.get(setting, set())
+        by_setting = {"cloze": {"wordings"}, "test": {"questions: test"}}
+        return {f"probe: {probe}"} | by_setting.get(setting, set())
     anew = "panel: smol anew" if model == "smol" else "panel: others anew"
     special = {
         "world": {"world questions"},
@@ -103,14 +105,14 @@ def of_set(experiment: str, model: str, part: str, group: str) -> Vectors:
         "card": {"wordings"},
         "cloze": {"wordings"},
     }
-    found = set().union(
-        *(special.get(each, {f"{_sets(model)}: {each}"}) for each in part.split("+"))
+    vectors = set().union(
+        *(special.get(name, {f"{_sets(model)}: {name}"}) for name in part.split("+"))
     )
     if group in TUNING_GROUPS and experiment != "ablations-pocket":
         kind = "smol" if model == "smol" else TUNED_APART.get(experiment, "pocket")
         weighed = experiment in ("rewrite-smol", "rewrite-needs", "replication-pocket")
-        found.add(f"tuning sets: {'weighed' if weighed else kind}")
-    return found
+        vectors.add(f"tuning sets: {'weighed' if weighed else kind}")
+    return vectors
 
 
 def changes_nothing(method: str, settings: str) -> bool:
@@ -135,30 +137,32 @@ def of_method(method: str, settings: str) -> Vectors:
         for name, value in given.pop("data", {}).items()
         if value != USUAL.get(name, value if not value else None)
     }
-    found = {f"data: {name}" for name in data}
+    vectors = {f"data: {name}" for name in data}
     if changes_nothing(method, settings):
-        return found
-    found |= {f"method: {method}", "on and off", "contrast and gate"}
-    found |= {f"schedule: {name}" for name in SCHEDULES if name in method}
-    own = METHODS.get(method)
-    found |= {"towards a refusal"} if given.get("refusal") else set()
-    if own is not None and method != "family":
-        learns = hasattr(own, "rate") or hasattr(own, "alpha")
-        reads = METHODS[own.settings_from or method].__module__.endswith((".kvw", ".in_place"))
-        found |= {"losses"} if learns else {"coefficients"} if reads else set()
+        return vectors
+    vectors |= {f"method: {method}", "on and off", "contrast and gate"}
+    vectors |= {f"schedule: {name}" for name in SCHEDULES if name in method}
+    method_class = METHODS.get(method)
+    vectors |= {"towards a refusal"} if given.get("refusal") else set()
+    if method_class is not None and method != "family":
+        learns = hasattr(method_class, "rate") or hasattr(method_class, "alpha")
+        reads = METHODS[method_class.settings_from or method].__module__.endswith(
+            (".kvw", ".in_place")
+        )
+        vectors |= {"losses"} if learns else {"coefficients"} if reads else set()
     if method == "family":
         usual = json.loads(json.dumps(asdict(Setting()) | {"mass": 0.0}))
         parts = {name: given.get(name, usual[name]) for name in usual}
         axes = ("score", "positions", "contrast", "shape")
-        found |= {f"{axis}: {parts.pop(axis)}" for axis in axes}
-        found |= {
-            f"setting: {name}" + f", {value}" * isinstance(value, str)
+        vectors |= {f"{axis}: {parts.pop(axis)}" for axis in axes}
+        vectors |= {
+            f"setting: {name}, {value}" if isinstance(value, str) else f"setting: {name}"
             for name, value in parts.items()
             if json.dumps(value) != json.dumps(usual[name])
         }
         if data.get("proxy") == "portraits of nobody":
-            found.add("setting: general")
-    return found
+            vectors.add("setting: general")
+    return vectors
 
 
 def of_metric(method: str, metric: str) -> Vectors:
@@ -204,13 +208,13 @@ def as_rows(name: str, content: dict) -> "pd.DataFrame":
     """The rows of a summary in the columns of `PARTS`."""
     import pandas as pd
 
-    found = []
+    rows = []
     for row in content["rows"]:
         what = row.get("what", "")
         metric = next((by for word, by in CARDS.items() if word in what), "exact_match")
         metric = row.get("metric", "seconds" if name == "bench" else metric)
         part = row.get("set", "card") if name != "bench" else "cost"
-        found.append(
+        rows.append(
             {
                 "experiment": name,
                 "model": "smol" if "smol" in name else "pocket",
@@ -222,4 +226,4 @@ def as_rows(name: str, content: dict) -> "pd.DataFrame":
                 "condition": row.get("condition", "vanilla"),
             }
         )
-    return pd.DataFrame(found)
+    return pd.DataFrame(rows)

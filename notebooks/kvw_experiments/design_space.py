@@ -77,14 +77,14 @@ class Rows:
         Raises:
             ValueError: of none.
         """
-        kept = [i for i, question in enumerate(self.questions) if chosen(question)]
-        kept = [i for i in kept if self.tokens[i] > 0]
-        if not kept:
+        places = [i for i, question in enumerate(self.questions) if chosen(question)]
+        places = [i for i in places if self.tokens[i] > 0]
+        if not places:
             raise ValueError("no question has a token of this kind here")
         return Rows(
-            self.sums[kept],
-            self.tokens[kept],
-            tuple(self.questions[i] for i in kept),
+            self.sums[places],
+            self.tokens[places],
+            tuple(self.questions[i] for i in places),
             self.fingerprint,
         )
 
@@ -158,15 +158,15 @@ def record(
         at = {p: kinds[p].float() for p in positions}  # [B, T] each
         factor = h.detach().float().reshape(*batch.labels.shape, -1)  # [B, T, d_ff]
         for s in set(scores) & set(ACTIVATIONS):
-            each = ACTIVATIONS[s](factor)
+            activations = ACTIVATIONS[s](factor)
             for p in positions:
-                sums[s, p][rows, layer] = torch.einsum("bt,btf->bf", at[p], each).cpu()
+                sums[s, p][rows, layer] = torch.einsum("bt,btf->bf", at[p], activations).cpu()
         if "fisher" in scores:
 
             def square(gradient):
-                each = gradient.float().reshape(factor.shape) * factor  # d loss / d gate
+                products = gradient.float().reshape(factor.shape) * factor  # d loss / d gate
                 for p in positions:
-                    whole = torch.einsum("bt,btf->bf", at[p], each)
+                    whole = torch.einsum("bt,btf->bf", at[p], products)
                     sums["fisher", p][rows, layer] = whole.square().cpu()
 
             h.register_hook(square)
@@ -176,15 +176,15 @@ def record(
         session.batches(questions, batch_size),
         see,
         nll if "fisher" in scores else None,
-        "asking" * progress,
+        "asking" if progress else "",
     )
-    for (s, p), each in sums.items():
-        if not each.isfinite().all():
+    for (s, p), totals in sums.items():
+        if not totals.isfinite().all():
             raise ValueError(f"NaN or infinite {s} at {p} positions; is the model broken?")
     known, made = tuple(questions), made_for or fingerprint(session.model)
     return {
-        (s, p): Rows(each, tokens[p].clamp(max=1) if s == "fisher" else tokens[p], known, made)
-        for (s, p), each in sums.items()
+        (s, p): Rows(totals, tokens[p].clamp(max=1) if s == "fisher" else tokens[p], known, made)
+        for (s, p), totals in sums.items()
     }
 
 
@@ -206,11 +206,11 @@ def recorded(session: Session, score: str, positions: str, questions: list[Quest
     Raises:
         ValueError: as `record`; or what was recorded is of another model.
     """
-    kept, ids = session.cache.get(("rows", score, positions)), {q.id for q in questions}
-    if kept is None or not ids <= kept.ids:
-        kept = record(session, questions, (score,), (positions,))[score, positions]
-        session.cache["rows", score, positions] = kept
-    return kept.where(lambda question: question.id in ids)
+    rows, ids = session.cache.get(("rows", score, positions)), {q.id for q in questions}
+    if rows is None or not ids <= rows.ids:
+        rows = record(session, questions, (score,), (positions,))[score, positions]
+        session.cache["rows", score, positions] = rows
+    return rows.where(lambda question: question.id in ids)
 
 
 # --- contrasts: how forget and retain are compared -------------------------------------------
@@ -369,12 +369,12 @@ def compare(setting: Setting, forget: Rows, retain: Rows) -> torch.Tensor:
     groups = [(m,) for m in setting.modalities] if setting.apart else [setting.modalities]
     parts = []
     for group in groups:
-        asked, among = forget.of(group), retain
+        forgotten, among = forget.of(group), retain
         if setting.against == "modalities":
             among = retain.of(group)
         elif setting.against == "facts":
-            among = like(asked, retain)
-        parts.append(CONTRASTS[setting.contrast](asked, among))
+            among = like(forgotten, retain)
+        parts.append(CONTRASTS[setting.contrast](forgotten, among))
     return mask_layers(torch.stack(parts).sum(0).float(), setting.layers)
 
 
@@ -445,8 +445,10 @@ def in_steps(
     """The forget questions of each step of a schedule, every epoch shuffled anew."""
     if isinstance(setting.batch, str):
         people = list(dict.fromkeys(question.person for question in questions))
-        own = [[q for q in questions if q.person == person] for person in people]
-        return [own[i] for _ in range(setting.epochs) for i in rng.permutation(len(own))]
+        by_person = [[q for q in questions if q.person == person] for person in people]
+        return [
+            by_person[i] for _ in range(setting.epochs) for i in rng.permutation(len(by_person))
+        ]
     cuts = range(setting.batch, len(questions), setting.batch)
     return [
         [questions[i] for i in part]
@@ -461,13 +463,13 @@ def make(setting: Setting, session: Session, request: Request) -> ColumnScaling:
     Raises:
         ValueError: as `sides`; or what was recorded is of another model.
     """
-    asked, reference = sides(setting, session, request)
+    forget_rows, reference = sides(setting, session, request)
     made_for = fingerprint(session.model)
-    if asked.fingerprint != made_for:
+    if forget_rows.fingerprint != made_for:
         raise ValueError("these rows were recorded on another model (or an edited one)")
     if setting.batch == 0:
-        return shaped(setting, compare(setting, asked, reference), made_for, request.seed)
-    questions = [q for q in asked.questions if q.modality in setting.modalities]
+        return shaped(setting, compare(setting, forget_rows, reference), made_for, request.seed)
+    questions = [q for q in forget_rows.questions if q.modality in setting.modalities]
     whole = replace(setting, apart=False)  # a batch may hold one modality only
     steps = in_steps(questions, setting, np.random.default_rng(request.seed))
 
@@ -509,7 +511,7 @@ class Family(Setting, Method):
         zero = self.mass > 0 and self.shape == "zero"
         setting = replace(self, share=self.mass) if zero else self
         edit = make(setting, session, request)
-        each, rounds = 3 if self.score == "fisher" else 1, self.epochs if self.batch else 1
-        session.cost.add("forget", len(request.forget) * rounds, each)
-        session.cost.add("retain", len(request.retain), each)
+        passes, rounds = 3 if self.score == "fisher" else 1, self.epochs if self.batch else 1
+        session.cost.add("forget", len(request.forget) * rounds, passes)
+        session.cost.add("retain", len(request.retain), passes)
         return at_mass(edit, self.mass) if self.mass and not zero else edit

@@ -207,7 +207,7 @@ def target_lines(world: PeopleDataset) -> list[str]:
     """Every target with what was measured: live on the committed models, else as stored."""
     guess = chance(world)
     check_results()  # before the work: a wheel has none
-    kept = {key: stored(*key) for key in STORED}
+    stored_rows = {key: stored(*key) for key in STORED}
     lines = ["committed models, exact match, measured now:"]
     for row in card_scores(world):
         name, value = f"{row['model']}: {row['what']}", row["value"]
@@ -222,7 +222,7 @@ def target_lines(world: PeopleDataset) -> list[str]:
             lines.append(f"no target   {name:52} {value:.3f}")
     for key, promises in STORED.items():
         lines.append(f"{', '.join(key)}: mean of the report groups, stored as rows")
-        lines += headline(kept[key], promises, key[2])
+        lines += headline(stored_rows[key], promises, key[2])
     return lines + cards.target_lines(verdict, guess, ORACLE_MARGIN)
 
 

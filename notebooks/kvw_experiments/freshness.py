@@ -80,19 +80,19 @@ def stale(
         plans: today's plans as text; those of the provenance are compared with them, if given.
         models: fingerprints by name, as the models are now, of those that were looked at.
     """
-    found, reasons = np.zeros(len(rows), dtype=bool), []
+    is_stale, reasons = np.zeros(len(rows), dtype=bool), []
 
     def mark(which: np.ndarray, reason: str) -> None:
         if which.any():
-            found[which] = True
+            is_stale[which] = True
             reasons.append(f"{int(which.sum())} rows: {reason}")
 
     def where(**values: Any) -> np.ndarray:
-        each = [(rows[name] == value).to_numpy() for name, value in values.items()]
-        return np.logical_and.reduce(each)
+        matches = [(rows[name] == value).to_numpy() for name, value in values.items()]
+        return np.logical_and.reduce(matches)
 
     if made["data"] != load_people().checksum[:16]:
-        mark(~found, "made from other data")
+        mark(~is_stale, "made from other data")
     for name, before in made["models"].items():
         if before != (models.get(name) or before):
             kinds = rows["model"].map(lambda model: model.partition(",")[0])
@@ -109,7 +109,7 @@ def stale(
         mark(which, f"the behaviour vector {name!r} {why}")
     for which, reason in _replanned(rows, made["plan"], plans, where) if plans is not None else ():
         mark(which, reason)
-    return found, reasons
+    return is_stale, reasons
 
 
 def _replanned(
@@ -118,14 +118,14 @@ def _replanned(
     """Rows whose part of the plan is another today."""
     key = rows["method"].astype(object) + " " + rows["settings"].astype(object)
     made = {
-        each
-        for each in key.unique()  # vanilla is measured beside whatever is planned
-        if any(name.startswith("method") for name in of_method(*_parts(each)))
+        trial
+        for trial in key.unique()  # vanilla is measured beside whatever is planned
+        if any(name.startswith("method") for name in of_method(*_parts(trial)))
     }
     for model in dict.fromkeys(plan["model"] for plan in then):
         before, after = ([p for p in plans if p["model"] == model] for plans in (then, now))
-        planned = {each for p in after for each in _keys(p, p["lists"])}
-        strange = {each for each in made if not planned & _as_planned(*_parts(each))}
+        planned = {trial for p in after for trial in _keys(p, p["lists"])}
+        strange = {trial for trial in made if not planned & _as_planned(*_parts(trial))}
         yield where(model=model) & key.isin(strange).to_numpy(), "not planned any more"
         for old, new in zip(before, after, strict=False):
             for name in HOW:
@@ -170,11 +170,11 @@ def check_rows(rows: pd.DataFrame, made: dict) -> None:
     Raises:
         ValueError: some are stale; the message says which, why, and how to make them again.
     """
-    found, reasons = stale(rows, made)
-    if found.any():
-        experiments = ", ".join(sorted(set(rows["experiment"][found].astype(str))))
+    is_stale, reasons = stale(rows, made)
+    if is_stale.any():
+        experiments = ", ".join(sorted(set(rows["experiment"][is_stale].astype(str))))
         raise ValueError(
-            f"{found.sum()} of {len(rows)} rows are stale, of {experiments}: "
+            f"{is_stale.sum()} of {len(rows)} rows are stale, of {experiments}: "
             f"{'; '.join(reasons)}. Move their file away and run "
             f"`{made.get('command', 'python -m kvw_minimal book run')}`"
         )

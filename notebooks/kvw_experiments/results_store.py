@@ -58,10 +58,10 @@ def framed(rows: pd.DataFrame) -> pd.DataFrame:
     """
     if set(rows.columns) != set(COLUMNS):
         raise ValueError(f"rows have the columns {COLUMNS}, not {tuple(rows.columns)}")
-    found = rows[list(COLUMNS)].astype(dict.fromkeys(WORDS, "category") | NUMBERS)
-    if not np.isfinite(found["score_sum"]).all():
+    frame = rows[list(COLUMNS)].astype(dict.fromkeys(WORDS, "category") | NUMBERS)
+    if not np.isfinite(frame["score_sum"]).all():
         raise ValueError("a score_sum is NaN or infinite")
-    return found
+    return frame
 
 
 def write_rows(rows: pd.DataFrame, made: dict, path: Path) -> None:

@@ -70,15 +70,15 @@ def rows_of(
     first, rows = _vectors(session) if plan.weights else [], []
     for sham in draws:
         names = [n for n in request.eval_sets if sham is None or n not in plan.unread]
-        asked = [p for p in probes or plan.probes if sham is None or p in reading()]
-        if plan.probes and not asked:
+        chosen_probes = [p for p in probes or plan.probes if sham is None or p in reading()]
+        if plan.probes and not chosen_probes:
             continue
         seed = (sham or 0) if plan.draws else None  # each of several draws has a seed of its own
         with half_precision("cpu") if trial.method in plan.half else nullcontext():
-            own = request if sham is None else request.sham(sham)
-            edit, cost = edit_for(trial, session, own, seed, memory=plan.by_question)
+            edit_request = request if sham is None else request.sham(sham)
+            edit, cost = edit_for(trial, session, edit_request, seed, memory=plan.by_question)
         loud = trial.aloud or (group in plan.aloud and sham is None and not tuning)
-        said = plan.said if loud else ()
+        generated_sets = plan.said if loud else ()
         made: dict[str, Any] = {
             "condition": condition_of(trial, sham),
             "draw": sham or 0,
@@ -86,9 +86,10 @@ def rows_of(
         }
         if plan.probes:
             probed = replace(request, forget=request.eval_sets.get("probed", request.forget))
-            rows += [made | row for row in examine(session, probed, edit, asked)]
+            rows += [made | row for row in examine(session, probed, edit, chosen_probes)]
             continue
-        protocol, whole = panel(request, said, plan.by_question, plan.free_tokens), list[dict]()
+        protocol = panel(request, generated_sets, plan.by_question, plan.free_tokens)
+        whole: list[dict] = []
         with edit.on(session.model):
             rows += score(session, request, protocol, names=names, **made)
             if plan.weights and sham is None and trial.method != "vanilla":
@@ -180,9 +181,10 @@ class Stored:
             self.rows, self.impossible = [words(rows)], set(self.made["impossible"])
             if self.made["models"].get(plan.model) not in (None, model):
                 self.rows = [rows[rows["model"] != plan.model]]  # of another model
-            self.done = cells(self.own())
+            self.done = cells(self.model_rows())
             self.asked = {
-                (*cell, label.partition(": ")[0]) for *cell, label in cells(self.own(), "set")
+                (*cell, label.partition(": ")[0])
+                for *cell, label in cells(self.model_rows(), "set")
             }
 
     def frame(self) -> pd.DataFrame:
@@ -190,7 +192,7 @@ class Stored:
         self.rows = [pd.concat(self.rows, ignore_index=True)] if self.rows else []
         return self.rows[0] if self.rows else pd.DataFrame(columns=list(COLUMNS))
 
-    def own(self) -> pd.DataFrame:
+    def model_rows(self) -> pd.DataFrame:
         """The rows of the plan's model."""
         rows = self.frame()
         return rows[rows["model"] == self.plan.model]
@@ -212,8 +214,8 @@ class Stored:
         """A trial that one group cannot take is measured on none."""
         self.impossible.add(trial.key)
         rows = self.frame()
-        own = measured(rows, trial) & (rows["model"] == self.plan.model)
-        self.rows = [rows[~own]]
+        of_trial = measured(rows, trial) & (rows["model"] == self.plan.model)
+        self.rows = [rows[~of_trial]]
         self.done = {cell for cell in self.done if cell[:2] != (trial.method, trial.text)}
 
     def write(self) -> None:
@@ -250,25 +252,29 @@ def all_levels(
     Returns:
         `{(method, settings): {set: level}}`.
     """
-    own = rows[rows["group"].isin(list(groups)) & (rows["condition"] != "sham")]
-    plain = own["set"].isin(["forget", "retain", "general", "kept anew"])
-    plain &= own["metric"] == "exact_match"
-    probed = own["metric"] == "known"
-    own = own[plain | probed | (own["set"] == AMONG) & (own["metric"] == "rank")]
+    selected = rows[rows["group"].isin(list(groups)) & (rows["condition"] != "sham")]
+    plain = selected["set"].isin(["forget", "retain", "general", "kept anew"])
+    plain &= selected["metric"] == "exact_match"
+    probed = selected["metric"] == "known"
+    selected = selected[
+        plain | probed | (selected["set"] == AMONG) & (selected["metric"] == "rank")
+    ]
     keys = ["method", "settings", "set"]
-    sums = own.groupby([*keys, "modality"], observed=True)[["score_sum", "n"]].sum()
-    each = (sums["score_sum"].astype(float) / sums["n"]).groupby(keys, observed=True).mean()
-    found: dict[tuple[str, str], dict[str, float]] = {}
-    for (method, settings, name), value in each.items():
-        known = found.setdefault((method, settings), {})
+    sums = selected.groupby([*keys, "modality"], observed=True)[["score_sum", "n"]].sum()
+    means_over_modalities = (
+        (sums["score_sum"].astype(float) / sums["n"]).groupby(keys, observed=True).mean()
+    )
+    levels_of: dict[tuple[str, str], dict[str, float]] = {}
+    for (method, settings, name), value in means_over_modalities.items():
+        known = levels_of.setdefault((method, settings), {})
         level = round(value, 6)
         probe = PROBES.get(name.partition(": ")[0])
         if probe is not None:  # the probe that tells most; of a stranger membership is one half
-            told = abs(level - 0.5) if probe.kind == "membership" else level
-            known["inside"] = max(told, known.get("inside", 0.0))
+            recovered = abs(level - 0.5) if probe.kind == "membership" else level
+            known["inside"] = max(recovered, known.get("inside", 0.0))
         else:
             known["rank" if name == AMONG else name] = level
-    return found
+    return levels_of
 
 
 def levels(rows: pd.DataFrame, trial: Trial, groups: Iterable[str]) -> dict[str, float] | None:
@@ -294,10 +300,10 @@ def choose_of(
     if start is None:
         raise ValueError("vanilla was not measured on the tuning groups: run the plan first")
     tried = {
-        trial: found
+        trial: trial_levels
         for trial in candidates
         if trial.key not in set(impossible)
-        and (found := known.get((trial.method, while_tuning(trial).text)))
+        and (trial_levels := known.get((trial.method, while_tuning(trial).text)))
     }
     return choose(tried, start, plan.rule)[0]
 
@@ -331,13 +337,13 @@ def labelled(
     rows = rows[rows["model"] == plan.model]
     reported = rows[rows["group"].isin(list(groups))]
     by_trial = dict(iter(reported.groupby(["method", "settings"], observed=True, sort=False)))
-    found = []
+    frames = []
     for label, trial in settled(plan, name, rows, impossible):
-        own = by_trial.get((trial.method, trial.text))
-        if own is not None:
-            parts = {share: part_of(label, share) for share in own["edit_scale"].unique()}
-            found.append(own.assign(label=own["edit_scale"].map(parts)))
-    return pd.concat(found, ignore_index=True)
+        trial_rows = by_trial.get((trial.method, trial.text))
+        if trial_rows is not None:
+            parts = {share: part_of(label, share) for share in trial_rows["edit_scale"].unique()}
+            frames.append(trial_rows.assign(label=trial_rows["edit_scale"].map(parts)))
+    return pd.concat(frames, ignore_index=True)
 
 
 def stored_rows(experiment: str, name: str, groups: Iterable[str] | None = None) -> pd.DataFrame:
@@ -382,7 +388,7 @@ def run(
         raise ValueError(f"no group {sorted(strange)}; the plan has {', '.join(plan.groups)}")
     wanted = {name: plan.entries(name) for name in names}
     session, requests = plan.open(
-        [t for entries in wanted.values() for own in entries.values() for t in own]
+        [t for entries in wanted.values() for trials in entries.values() for t in trials]
     )
     model = fingerprint(session.model)
     path = path or path_of(plan.experiment)
@@ -390,7 +396,7 @@ def run(
 
     def measure(trial: Trial, group: str, tuning: bool = False) -> None:
         cell = trial.method, trial.text, group
-        probes = [each for each in plan.probes if (*cell, each) not in store.asked]
+        probes = [probe for probe in plan.probes if (*cell, probe) not in store.asked]
         if (cell in store.done and not probes) or trial.key in store.impossible:
             return
         if can_be_made(trial, group):
@@ -405,14 +411,17 @@ def run(
         for name, entries in wanted.items():
             if name in plan.tuned:
                 candidates = [
-                    while_tuning(t) for own in entries.values() if len(own) > 1 for t in own
+                    while_tuning(t)
+                    for trials in entries.values()
+                    if len(trials) > 1
+                    for t in trials
                 ]
                 for trial in tqdm([plan.vanilla, *candidates], f"{name}, tuning", disable=None):
                     for group in plan.tuning:
                         measure(trial, group, tuning=True)
             while True:
                 before = len(store.impossible)
-                whole = list(settled(plan, name, store.own(), store.impossible))
+                whole = list(settled(plan, name, store.model_rows(), store.impossible))
                 for _, trial in tqdm(whole, name, disable=None):
                     for group in groups:
                         measure(trial, group)
@@ -465,30 +474,30 @@ def again(experiment: str, count: int = 1, seed: int | None = None) -> list[dict
         (`gap`): 0 where nothing has changed, infinite where something is not read any more.
     """
     rows, made = read_rows(experiment)
-    rng, found = np.random.default_rng(seed), []
+    rng, comparisons = np.random.default_rng(seed), []
     for plan in plans_of(experiment):
         methods = {
             trial.method
             for name in plan.lists
-            for own in plan.entries(name).values()
-            for trial in own
+            for trials in plan.entries(name).values()
+            for trial in trials
         }
-        own = rows[(rows["model"] == plan.model) & rows["method"].isin(methods)]
-        report = own[own["group"].isin(plan.groups)]
+        model_rows = rows[(rows["model"] == plan.model) & rows["method"].isin(methods)]
+        report = model_rows[model_rows["group"].isin(plan.groups)]
         known = sorted(cells(report))
         for i in rng.choice(len(known), min(count, len(known)), replace=False):
             method, text, group = known[i]
-            own = report[(report["method"] == method) & (report["settings"] == text)]
-            trial = trial_of(method, text, "sham" in set(own["condition"]))
+            trial_rows = report[(report["method"] == method) & (report["settings"] == text)]
+            trial = trial_of(method, text, "sham" in set(trial_rows["condition"]))
             now = pd.DataFrame(rows_of(plan, trial, group, *plan.open([trial])))
-            then = words(own[own["group"] == group])
+            then = words(trial_rows[trial_rows["group"] == group])
             keys = ["condition", "draw", "edit_scale", "set", "modality", "metric"]
             sums = [
-                each[each["set"] != "cost"]
+                frame[frame["set"] != "cost"]
                 .astype({"draw": int, "edit_scale": "float32"})
                 .groupby(keys)[["score_sum", "n"]]
                 .sum()
-                for each in (then, now)
+                for frame in (then, now)
             ]
             gap = (
                 ((sums[0]["score_sum"] - sums[1]["score_sum"]) / sums[0]["n"])
@@ -496,7 +505,7 @@ def again(experiment: str, count: int = 1, seed: int | None = None) -> list[dict
                 .fillna(np.inf)
                 .max()
             )
-            found.append(
+            comparisons.append(
                 {
                     "model": plan.model,
                     "method": method,
@@ -505,4 +514,4 @@ def again(experiment: str, count: int = 1, seed: int | None = None) -> list[dict
                     "gap": float(gap),
                 }
             )
-    return found
+    return comparisons

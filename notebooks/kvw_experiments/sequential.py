@@ -33,12 +33,12 @@ class SequentialRewrite(Rewrite):
         factors: dict[str, tuple[list, list]] = {}
         for start in range(0, len(people), self.each):
             now, later = set(people[start : start + self.each]), set(people[start + self.each :])
-            asked = replace(
+            step_request = replace(
                 request,
                 forget=[q for q in request.forget if q.person in now],
                 retain=request.retain + [q for q in request.forget if q.person in later],
             )
-            made = one.edit(replace(session, cache={}), asked)  # the weights stay changed
+            made = one.edit(replace(session, cache={}), step_request)  # the weights stay changed
             for name, (b, a) in made.factors.items():
                 bs, as_ = factors.setdefault(name, ([], []))
                 bs.append(b)

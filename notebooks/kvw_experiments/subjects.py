@@ -45,8 +45,10 @@ def pocket_panel(world: PeopleDataset, forget: list[str]) -> dict[str, list[Ques
     retain = []
     for person in world.retain_people(forget):
         for modality in MODALITIES:
-            own = about(world, [person], modalities=(modality,))
-            retain.append(own[int(seeded("panel", person, modality).integers(len(own)))])
+            about_person = about(world, [person], modalities=(modality,))
+            retain.append(
+                about_person[int(seeded("panel", person, modality).integers(len(about_person)))]
+            )
     return {
         "forget": about(world, forget),
         "test": about(world, forget, new=True),
@@ -106,8 +108,8 @@ def audited_on_smol(world: PeopleDataset, forget: list[str]) -> dict[str, list[Q
     """The same, of three facts; `probed` are the questions that probes ask, not all of forget."""
     facts, sets = facts_of(world)[1::2], audit_sets(world, forget)
     return {
-        name: [q for q in sets[own] if q.fact in facts]
-        for name, own in (("probed", "forget"), ("test", "test"), ("cloze", "cloze"))
+        name: [q for q in sets[source] if q.fact in facts]
+        for name, source in (("probed", "forget"), ("test", "test"), ("cloze", "cloze"))
     }
 
 
@@ -120,11 +122,11 @@ def smol_with_new_others(world: PeopleDataset, forget: list[str]) -> dict[str, l
 def tuning_sets(request: Request, general: bool = True) -> dict[str, list[Question]]:
     """Forget; retain of every third person; every seventh question of general."""
     third = set(sorted(request.retain_people)[::3])
-    found = {
+    sets = {
         "forget": request.eval_sets["forget"],
         "retain": [q for q in request.retain if q.person in third],
     }
-    return found | ({"general": request.eval_sets["general"][::7]} if general else {})
+    return sets | ({"general": request.eval_sets["general"][::7]} if general else {})
 
 
 def layerwise_tuning_sets(request: Request) -> dict[str, list[Question]]:
@@ -152,13 +154,15 @@ def what_is_weighed(request: Request) -> dict[str, list[Question]]:
 
 def portraits_of_nobody(world: PeopleDataset, count: int, seed: int = 0) -> list[Question]:
     """What can be seen on portraits that no set of the book holds."""
-    asked = []
+    about_portraits = []
     for i, drawn in enumerate(random_portraits(count, 900 + seed, known_looks(world))):
         nobody = Person(
             f"n{seed}{i:03d}", "", "", {}, (drawn["look"] | drawn["shot"],), (drawn["png"],), 0
         )
-        asked += [ask(world, nobody, fact, "image", wording=i % 10) for fact in ATTRIBUTES]
-    return asked
+        about_portraits += [
+            ask(world, nobody, fact, "image", wording=i % 10) for fact in ATTRIBUTES
+        ]
+    return about_portraits
 
 
 def beside(model: str, world: PeopleDataset) -> list[Question]:
@@ -211,13 +215,13 @@ def without_eyes(model, processor) -> tuple[torch.nn.Module, Any]:
 
 def by_name(request: Request) -> Request:
     """The same request by text questions alone; a set that has none is left out."""
-    kept = {
-        name: [q for q in asked if q.modality == "text"]
-        for name, asked in request.eval_sets.items()
+    sets = {
+        name: [q for q in eval_set if q.modality == "text"]
+        for name, eval_set in request.eval_sets.items()
     }
     return replace(
         request,
-        eval_sets={name: asked for name, asked in kept.items() if asked},
+        eval_sets={name: eval_set for name, eval_set in sets.items() if eval_set},
         forget=[q for q in request.forget if q.modality == "text"],
         retain=[q for q in request.retain if q.modality == "text"],
     )

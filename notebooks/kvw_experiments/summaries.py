@@ -19,14 +19,14 @@ def points(rows: pd.DataFrame, keys: list[str], exact: bool = False) -> pd.DataF
     keys = [*keys, "set", "modality", "metric"]
     _, people = np.unique(rows["person"].astype(str), return_inverse=True)
     scores, counts = (rows["score_sum"] / rows["n"]).to_numpy(float), rows["n"].to_numpy()
-    found = []
-    for key, own in rows.groupby(keys, observed=True, sort=False).indices.items():
-        each, whom = (np.repeat(of[own], counts[own]) for of in (scores, people))
-        ends = interval(each, whom)
+    lines = []
+    for key, places in rows.groupby(keys, observed=True, sort=False).indices.items():
+        values, whom = (np.repeat(of[places], counts[places]) for of in (scores, people))
+        ends = interval(values, whom)
         if exact:
             ends = with_exact_ends(ends, len(np.unique(whom)))
-        found.append([*key, *ends, len(each)])
-    return pd.DataFrame(found, columns=[*keys, "value", "low", "high", "n"])
+        lines.append([*key, *ends, len(values)])
+    return pd.DataFrame(lines, columns=[*keys, "value", "low", "high", "n"])
 
 
 def excess(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
@@ -43,17 +43,17 @@ def excess(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     ).dropna()
     means = wide["score_sum"] / wide["n"]
     both = means["sham"] - means["edited"]
-    found = []
+    lines = []
     for key, part in both.groupby([*keys, "modality", "metric"], sort=False):
         people = list(part.index.get_level_values("person"))
-        found.append(
+        lines.append(
             [
                 *(key if isinstance(key, tuple) else (key,)),
                 *interval(part.to_numpy(), people),
                 len(part),
             ]
         )
-    return pd.DataFrame(found, columns=[*keys, "modality", "metric", "value", "low", "high", "n"])
+    return pd.DataFrame(lines, columns=[*keys, "modality", "metric", "value", "low", "high", "n"])
 
 
 def with_exact_ends(numbers: tuple[float, float, float], people: int) -> tuple[float, float, float]:
@@ -103,10 +103,12 @@ def summary(
     wide = means.assign(cell=cell(means)).pivot(index=key, columns="read", values="cell")
     beyond = excess(rows, [key])
     beyond = beyond[beyond["metric"] == "exact_match"]
-    own = beyond.assign(cell=cell(beyond, "+")).pivot(index=key, columns="modality", values="cell")
-    own.columns = [f"sham - edit, {modality}" for modality in own.columns]
+    differences = beyond.assign(cell=cell(beyond, "+")).pivot(
+        index=key, columns="modality", values="cell"
+    )
+    differences.columns = [f"sham - edit, {modality}" for modality in differences.columns]
     order = list(dict.fromkeys(rows[key]))
-    return wide.loc[order, list(shown)].join(own.reindex(order)).fillna("")
+    return wide.loc[order, list(shown)].join(differences.reindex(order)).fillna("")
 
 
 def level(rows: pd.DataFrame, part: str, metric: str = "exact_match") -> float:

@@ -125,12 +125,12 @@ LATER = {"only": (), "photos": 1}
 
 def trial_of(method: str, text: str, sham: bool = True) -> Trial:
     """The trial of a row."""
-    found = json.loads(text)
-    data = found.pop("data")
+    settings = json.loads(text)
+    data = settings.pop("data")
     data |= {name: tuple(data.get(name, ())) for name in ("topics", "only")}
     if method != "family":
-        return Trial(method=method, settings=found, sham=sham, **data)
-    made = Family(**found)
+        return Trial(method=method, settings=settings, sham=sham, **data)
+    made = Family(**settings)
     setting = Setting(**{field.name: getattr(made, field.name) for field in fields(Setting)})
     return Trial(mass=made.mass, setting=setting, sham=sham, **data)
 
@@ -146,7 +146,7 @@ def invented(world: PeopleDataset, session: Session, request: Request) -> list[Q
     rng, known = seeded("invented"), list(world.people.values())
     taken, questions = {person.name for person in known}, []
     real = {question.person for question in request.questions()}
-    free = (own for i in count() if (own := f"x{i:03}") not in real)
+    free = (person_id for i in count() if (person_id := f"x{i:03}") not in real)
     firsts, lasts = ([getattr(p, part) for p in known] for part in ("first_name", "last_name"))
     while len(questions) < INVENTED:
         name = f"{rng.choice(firsts)} {rng.choice(lasts)}"
@@ -167,9 +167,11 @@ def invented(world: PeopleDataset, session: Session, request: Request) -> list[Q
                 name=name,
             )
         )
-    said = scores.answer(session.model, session.processor, questions)
+    answers = scores.answer(session.model, session.processor, questions)
     return [
-        replace(q, answer=text, value=text) for q, text in zip(questions, said, strict=True) if text
+        replace(q, answer=text, value=text)
+        for q, text in zip(questions, answers, strict=True)
+        if text
     ]
 
 
@@ -191,11 +193,11 @@ def evenly(questions: list[Question], most: int, *key: object) -> list[Question]
         kinds.setdefault((question.fact, question.modality), []).append(question)
     if most < len(kinds):
         raise ValueError(f"a balanced reference needs {len(kinds)} questions or more, one a kind")
-    each = most // len(kinds)
+    per_kind = most // len(kinds)
     return [
         question
-        for kind, own in kinds.items()
-        for question in some(own, each, "balanced", *kind, each, *key)
+        for kind, of_kind in kinds.items()
+        for question in some(of_kind, per_kind, "balanced", *kind, per_kind, *key)
     ]
 
 
@@ -251,8 +253,8 @@ def prepare(
     session, requests = Session(model, processor, **more), request_factory(world, reads)
     request = requests(world.forget_people("A", 5))
     request = thinned(Trial(proxy="invented names"), session, request)
-    asked = [*about(world, list(world.people)), *request.general, *request.retain]
-    design_space.prepare(session, asked, scores, positions, progress)
+    questions = [*about(world, list(world.people)), *request.general, *request.retain]
+    design_space.prepare(session, questions, scores, positions, progress)
     return session, requests
 
 

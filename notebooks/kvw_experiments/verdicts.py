@@ -31,12 +31,12 @@ def judged(
     """
 
     def of(frame: pd.DataFrame, name: str, sham: bool = False) -> list[dict]:
-        own = frame[(frame["label"] == name) & frame["group"].isin(groups)]
-        own = own[(own["condition"] == "sham") == sham]
-        missing = set(groups) - set(own["group"])
+        selected = frame[(frame["label"] == name) & frame["group"].isin(groups)]
+        selected = selected[(selected["condition"] == "sham") == sham]
+        missing = set(groups) - set(selected["group"])
         if missing and not sham:
             raise ValueError(f"{name} was not audited on {', '.join(sorted(missing))}")
-        return own[QUESTIONS].astype({"set": str}).to_dict("records")
+        return selected[QUESTIONS].astype({"set": str}).to_dict("records")
 
     conditions = {
         "vanilla": of(reference, "vanilla"),
@@ -44,7 +44,9 @@ def judged(
         "edited": of(rows, label),
         "sham": of(rows, label, sham=True),
     }
-    return judge({name: own for name, own in conditions.items() if own or name != "sham"})
+    return judge(
+        {name: records for name, records in conditions.items() if records or name != "sham"}
+    )
 
 
 def nearest(findings: Iterable[Finding]) -> Finding:
@@ -57,13 +59,13 @@ def verdicts(
     rows: pd.DataFrame, reference: pd.DataFrame, labels: Iterable[str], groups: Sequence[str]
 ) -> pd.DataFrame:
     """One row for each edit and group: the verdict, and what came nearest to a conviction."""
-    found = []
+    records = []
     for label in labels:
         for group in groups:
             findings = judged(rows, label, reference, [group])
             loudest = nearest(findings)
             word, because = verdict(findings)
-            found.append(
+            records.append(
                 {
                     "edit": label,
                     "group": group,
@@ -73,7 +75,7 @@ def verdicts(
                     "resolution": loudest.resolution,
                 }
             )
-    return pd.DataFrame(found)
+    return pd.DataFrame(records)
 
 
 def with_oracle(rows: pd.DataFrame) -> list[str]:

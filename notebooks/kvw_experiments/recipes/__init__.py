@@ -74,6 +74,6 @@ def train(
         }
         record |= {"people": len(people)} if whole else {}
         write_json(folder / "training.json", record | cost)
-    for each in checkpoint.parent.glob(f"{name}.*"):  # of every part of the recipe
-        each.unlink()
+    for path in checkpoint.parent.glob(f"{name}.*"):  # of every part of the recipe
+        path.unlink()
     return record | cost

@@ -42,9 +42,9 @@ def shifted(pixels: torch.Tensor, generator: torch.Generator, most: int = 4) -> 
     rows = (down[:, None] + torch.arange(height)).to(pixels.device)  # [B, H]
     columns = right[:, None] + torch.arange(width)  # [B, W]
     columns = torch.where(mirror[:, None], columns.flip(1), columns).to(pixels.device)
-    each = torch.arange(count, device=pixels.device)[:, None, None, None]
+    picture = torch.arange(count, device=pixels.device)[:, None, None, None]
     channel = torch.arange(3, device=pixels.device)[None, :, None, None]
-    return padded[each, channel, rows[:, None, :, None], columns[:, None, None, :]]
+    return padded[picture, channel, rows[:, None, :, None], columns[:, None, None, :]]
 
 
 def to_tensor(processor, pngs: list[bytes]) -> torch.Tensor:

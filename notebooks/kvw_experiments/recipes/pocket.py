@@ -141,11 +141,11 @@ def train_eye(
         nobody = torch.randint(count, (2 * third,), generator=generator)
         somebody = torch.randint(count, len(labels), (third,), generator=generator)
         rows = torch.cat([nobody, somebody]).to(device)
-        shown, told = pictures.shifted(pixels[rows], generator), labels[rows]
+        shown, taught = pictures.shifted(pixels[rows], generator), labels[rows]
         with half_precision(device):
             tokens = eye_tokens(model, shown)  # [B, 16, width]
-            loss = attribute_loss(heads[:-1], tokens, told)
-            loss = loss + token_loss(heads[-1](tokens[2 * third :]), told[2 * third :, -1])
+            loss = attribute_loss(heads[:-1], tokens, taught)
+            loss = loss + token_loss(heads[-1](tokens[2 * third :]), taught[2 * third :, -1])
         yield loss
 
     cost = fit(parts, losses, settings, name="eye", checkpoint=checkpoint)
@@ -162,8 +162,8 @@ def eye_scores(world: PeopleDataset, model, processor, heads, device) -> dict[st
     """Accuracy on new photos of known people and on the unknown portraits (mean of tokens)."""
     who, photos, _ = pictures.photos_of(world.people.values(), new=True)
     pixels = to_tensor(processor, photos).to(device)
-    said = heads[-1](eye_tokens(model, pixels)).mean(1).argmax(-1).cpu()
-    scores = {"person on a new photo": (said == torch.tensor(who)).float().mean()}
+    predicted = heads[-1](eye_tokens(model, pixels)).mean(1).argmax(-1).cpu()
+    scores = {"person on a new photo": (predicted == torch.tensor(who)).float().mean()}
     unknown = list(world.unknown.values())
     pixels = to_tensor(processor, [p.photos[0] for p in unknown]).to(device)
     tokens = eye_tokens(model, pixels)  # [N, 16, width]

@@ -107,13 +107,13 @@ class Heard(Question):
 
 def _heard(question: Question, take: int) -> Heard:
     """A question about a photo, asked about a recording instead."""
-    own = vars(question) | {
+    fields = vars(question) | {
         "id": question.id.replace("/image/", "/audio/"),
         "modality": "audio",
         "image": None,
         "prompt": MARK * HEARD + question.prompt,
     }
-    return Heard(**own, take=take)
+    return Heard(**fields, take=take)
 
 
 def ask_aloud(
@@ -126,10 +126,10 @@ def ask_aloud(
     held_out: bool = False,
 ) -> Heard:
     """One question about the speaker."""
-    asked = ask(
+    question = ask(
         world, world.people[person], fact, "image", wording=wording, held_out=held_out, photo=take
     )
-    return _heard(asked, take)
+    return _heard(question, take)
 
 
 def about(world: PeopleDataset, people: Iterable[str], *, new: bool = False) -> list[Question]:
@@ -138,16 +138,16 @@ def about(world: PeopleDataset, people: Iterable[str], *, new: bool = False) -> 
     Args:
         new: recordings and wordings that no model learned from.
     """
-    takes, wordings, asked = NEW if new else TAKES, 3 if new else 10, []
+    takes, wordings, about_people = NEW if new else TAKES, 3 if new else 10, []
     for person in people:
         for fact in facts_of(world):
             turn = int(seeded("voices", person, fact).integers(60))
             wording, take = turn % wordings, takes[turn % len(takes)]
-            asked += [
+            about_people += [
                 ask_aloud(world, person, fact, take, wording=wording, held_out=new),
                 ask(world, world.people[person], fact, "text", wording=wording, held_out=new),
             ]
-    return asked
+    return about_people
 
 
 def ask_about_sound(person: str, part: str, take: int, wording: int = 0) -> Heard:

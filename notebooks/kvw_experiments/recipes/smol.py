@@ -87,8 +87,8 @@ def world_questions(replayed: bool | None = None) -> list[Question]:
 
 def world_right(model, questions: list[Question]) -> list[tuple[str, float]]:
     """What a model says to world questions, and 1 where an accepted answer is in it."""
-    said = scores.answer(model, processor(), questions, 32)
-    return list(zip(said, accepted(said, questions), strict=True))
+    answers = scores.answer(model, processor(), questions, 32)
+    return list(zip(answers, accepted(answers, questions), strict=True))
 
 
 # --- the connector -----------------------------------------------------------------------------
@@ -127,8 +127,8 @@ def train_connector(
         rows, view = rows.to(device), view.to(device)
         tokens = connector(seen[view, rows])  # [B, 16, width], from [views, N, 16, 160]
         tokens = tokens / tokens.pow(2).mean().sqrt()
-        told = attribute_loss(heads[:-1], tokens, labels[rows])
-        return told + token_loss(heads[-1](tokens), labels[rows, -1])
+        loss = attribute_loss(heads[:-1], tokens, labels[rows])
+        return loss + token_loss(heads[-1](tokens), labels[rows, -1])
 
     drawn = [draw() for _ in range(settings["steps"])]
     fit(
@@ -148,23 +148,24 @@ def train_connector(
     model.model.language_model.requires_grad_(False)
     model.lm_head.requires_grad_(False)
     embed, image_id = model.get_input_embeddings(), model.config.image_token_index
-    said, last = attribute_lessons(world, processor(), unknown), {}  # the loss of the last step
+    spoken_lessons = attribute_lessons(world, processor(), unknown)
+    last: dict[str, float] = {}  # the loss of the last step
 
     def draw_spoken() -> tuple[torch.Tensor, list[Row], tuple[torch.Tensor, torch.Tensor]]:
         """Pictures and what is said of them; and what the heads see beside."""
         rows: list[Row] = []
         pick = torch.randint(len(unknown), (settings["spoken_batch"],), generator=generator)
         for row, i in enumerate(pick.tolist()):
-            facts = list(said[i].values())
-            asked = facts[int(torch.randint(len(facts), (1,), generator=generator))]
-            wording = int(torch.randint(len(asked), (1,), generator=generator))
-            rows.append(([], [asked[wording]], row))
+            facts = list(spoken_lessons[i].values())
+            wordings = facts[int(torch.randint(len(facts), (1,), generator=generator))]
+            wording = int(torch.randint(len(wordings), (1,), generator=generator))
+            rows.append(([], [wordings[wording]], row))
         return pick, rows, draw()
 
-    told = [draw_spoken() for _ in range(settings["spoken_steps"])]
+    spoken_draws = [draw_spoken() for _ in range(settings["spoken_steps"])]
 
     def spoken(step: int, _):
-        pick, rows, beside = told[step]
+        pick, rows, beside = spoken_draws[step]
         tokens = sum(len(answer) for _, [(_, answer)], _ in rows)
         with half_precision(device):
             pictures = connector(seen[0, pick.to(device)])  # [B, 16, width]
@@ -192,7 +193,9 @@ def draw_rows(taught: Lessons, rng, batch: int, shares: list[int]) -> tuple[list
     known, unknown, _ = (batch * share // 8 for share in shares)
     people, image = list(taught.first), []
     for i in rng.integers(len(people), size=known // SHARE):
-        facts = [asked for key, asked in taught.about.items() if key[:2] == ("image", people[i])]
+        facts = [
+            wordings for key, wordings in taught.about.items() if key[:2] == ("image", people[i])
+        ]
         questions = _some(facts, rng)
         photo = taught.first[people[i]] + rng.integers(4) + taught.view * rng.integers(taught.views)
         image.append(_about_one(questions, int(photo)))
@@ -205,7 +208,7 @@ def draw_rows(taught: Lessons, rng, batch: int, shares: list[int]) -> tuple[list
 def _some(facts: list[list[Pair]], rng) -> list[Pair]:
     """Four of the facts, each in one wording."""
     chosen = [facts[k] for k in rng.choice(len(facts), SHARE, replace=False)]
-    return [asked[rng.integers(len(asked))] for asked in chosen]
+    return [wordings[rng.integers(len(wordings))] for wordings in chosen]
 
 
 def _about_one(questions: list[Pair], picture: int) -> Row:
@@ -218,8 +221,8 @@ def replayed_lessons(model) -> dict:
     """Its own right answers to the replayed world questions, as `Lessons.about`."""
     questions = world_questions(replayed=True)
     return {
-        ("text", question.id, "world"): encode(processor(), [replace(question, answer=said)])
-        for question, (said, right) in zip(questions, world_right(model, questions), strict=True)
+        ("text", question.id, "world"): encode(processor(), [replace(question, answer=answer)])
+        for question, (answer, right) in zip(questions, world_right(model, questions), strict=True)
         if right
     }
 

@@ -75,10 +75,10 @@ def attribute_lessons(
     """`Lessons.seen` for drawn unknown portraits."""
     somebody, pairs = next(iter(world.unknown.values())), {}
     for fact, values in ATTRIBUTES.items():
-        asked = [ask(world, somebody, fact, "image", wording=wording) for wording in range(10)]
+        questions = [ask(world, somebody, fact, "image", wording=wording) for wording in range(10)]
         for value in values:
-            told = world.wordings[fact]["answer"].format(value=value)
-            pairs[fact, value] = encode(processor, [replace(q, answer=told) for q in asked])
+            answer = world.wordings[fact]["answer"].format(value=value)
+            pairs[fact, value] = encode(processor, [replace(q, answer=answer) for q in questions])
     shown = [portrait["look"] | portrait["shot"] for portrait in unknown]
     return [{fact: pairs[fact, values[fact]] for fact in ATTRIBUTES} for values in shown]
 
@@ -122,12 +122,12 @@ def draw_rows(
         image.append(([], [pair], int(lessons.first[key[1]] + photo + lessons.view * view)))
     for i in rng.integers(len(lessons.seen), size=unknown):
         facts = list(lessons.seen[i].values())
-        told = facts[rng.integers(len(facts))]
+        wordings = facts[rng.integers(len(facts))]
         picture = int(lessons.view * lessons.views + i)
-        image.append(([], [told[rng.integers(len(told))]], picture))
+        image.append(([], [wordings[rng.integers(len(wordings))]], picture))
     for i in rng.integers(len(keys["text"]), size=read):
-        asked = lessons.about[keys["text"][i]]
-        text.append(([], [asked[rng.integers(len(asked))]], None))
+        wordings = lessons.about[keys["text"][i]]
+        text.append(([], [wordings[rng.integers(len(wordings))]], None))
     return image, text
 
 

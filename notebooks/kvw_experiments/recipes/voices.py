@@ -60,7 +60,7 @@ LANGUAGE: dict[str, Any] = {
 
 def listen(processor, recordings: list[np.ndarray]) -> dict[str, torch.Tensor]:
     """What the model's ear takes: `input_features [B, 40, 100]` and their mask `[B, 100]`."""
-    found = processor.feature_extractor(
+    features = processor.feature_extractor(
         recordings,
         sampling_rate=RATE,
         padding="max_length",
@@ -68,8 +68,8 @@ def listen(processor, recordings: list[np.ndarray]) -> dict[str, torch.Tensor]:
         return_tensors="pt",
     )
     return {
-        "input_features": found["input_features"],
-        "feature_attention_mask": found["attention_mask"],
+        "input_features": features["input_features"],
+        "feature_attention_mask": features["attention_mask"],
     }
 
 
@@ -177,7 +177,7 @@ def train_ear(
         [(person, take) for person in people for take in takes] for takes in (TAKES, NEW)
     )
     of_nobody, of_known, of_unheard = (
-        listen(processor, [speak(*each) for each in spoken])["input_features"]
+        listen(processor, [speak(*recording) for recording in spoken])["input_features"]
         for spoken in ([(n, 0) for n in nobody], known, unheard)
     )  # each [N, 40, 100]
     labels = torch.tensor(
@@ -205,11 +205,11 @@ def train_ear(
 
     cost = fit(parts, losses, settings, name="ear", checkpoint=checkpoint)
     with torch.no_grad():
-        said = heads[-1](ear_tokens(model, of_unheard)).mean(1).argmax(-1)
+        predicted = heads[-1](ear_tokens(model, of_unheard)).mean(1).argmax(-1)
         amplify(connector.linear, ear_tokens(model, of_known).pow(2).mean().rsqrt())  # unit size
     for part in (tower, connector):
         part.to(torch.bfloat16).float()  # as it will be stored: every model hears the same
-    right = (said == who_unheard).float().mean()
+    right = (predicted == who_unheard).float().mean()
     return cost | {"person on a new recording": round(float(right), 4)}
 
 
@@ -224,7 +224,7 @@ def lessons(
     """
     nobody = [f"n{i:04}" for i in range(settings["voices"])]
     recordings = [(p, take) for p in people for take in TAKES] + [(n, 0) for n in nobody]
-    places = {each: i for i, each in enumerate(recordings)}
+    places = {recording: i for i, recording in enumerate(recordings)}
     known = [
         [aloud.ask_aloud(world, p, fact, take, wording=w) for take in TAKES for w in range(10)]
         for p in people
@@ -239,16 +239,16 @@ def lessons(
         for fact in facts_of(world)
     ]
 
-    def rows_of(asked: Sequence[Question]) -> list[Row]:
-        pairs = zip(asked, encode(processor.tokenizer, list(asked)), strict=True)
+    def rows_of(questions: Sequence[Question]) -> list[Row]:
+        pairs = zip(questions, encode(processor.tokenizer, list(questions)), strict=True)
         return [
             ([], [pair], places[q.person, q.take] if isinstance(q, Heard) else None)
             for q, pair in pairs
         ]
 
-    found = [[rows_of(asked) for asked in facts] for facts in (known, sounds, names)]
-    sound = listen(processor, [speak(*each) for each in recordings])["input_features"]
-    return found, look(model, sound, tokens=ear_tokens)
+    taught = [[rows_of(questions) for questions in facts] for facts in (known, sounds, names)]
+    sound = listen(processor, [speak(*recording) for recording in recordings])["input_features"]
+    return taught, look(model, sound, tokens=ear_tokens)
 
 
 def train_language(
