@@ -60,6 +60,7 @@ PARTS = {
         "baselines",
         "design_space",
         "in_place",
+        "kin",
         "sequential",
         "trials",
         "subjects",

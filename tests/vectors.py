@@ -583,7 +583,7 @@ def made(name: str) -> tuple[Any, dict]:
     more = [] if kind.settings_from else [key for key in OPTIONAL if key in {*names} - {*usual}]
     found: dict[str, Any] = {}
     for key in (None, *more):
-        much_of_little = not {"rate", "overshoot", "sweeps", "likely"}.isdisjoint(settings)
+        much_of_little = not {"rate", "overshoot", "sweeps"}.isdisjoint(names)
         with restored(asked.model), exactly() if much_of_little else nullcontext():
             other = {} if key is None else {key: OPTIONAL[key]}
             edit = method_of(name, settings | other).edit(*asked)

@@ -190,13 +190,14 @@ def sweep(
     session: Session,
     request: Request,
     groups: list[Group],
-    price: Callable[[int], torch.Tensor],
+    change: Callable[[int, torch.Tensor, torch.Tensor], torch.Tensor],
     layers: tuple,
 ) -> dict[str, torch.Tensor]:
     """Runs the forget questions through the layers and changes each layer; the changes stay.
 
     Args:
-        price: `price(layer)`, the price of a change, `[d_ff, d_ff]` float64.
+        change: dW `[d_model, d_ff]` of a layer from the sums over the groups of k'k / n
+            `[d_ff, d_ff]` and d'k / n `[d_model, d_ff]`, all float64.
         layers: first and last layer, as in `resolve_layers`.
 
     Returns:
@@ -212,15 +213,15 @@ def sweep(
     for layer, (path, projection) in enumerate(projections.items()):
         inputs, behind = run_layer(projection, layer, split, states)
         if first <= layer <= last:
-            whole = price(layer).clone()  # [d_ff, d_ff]
-            wanted = whole.new_zeros(behind[0].shape[-1], len(whole))  # [d_model, d_ff]
+            d_model, d_ff = columns(projection).shape
+            keys = torch.zeros(d_ff, d_ff, dtype=torch.float64, device=device)
+            wanted = torch.zeros(d_model, d_ff, dtype=torch.float64, device=device)
             for where, goals in groups:
                 k = at_positions(inputs, where).double()  # [n, d_ff]
                 d = goals[:, layer].double() - at_positions(behind, where).double()  # [n, d_model]
-                whole += k.T @ k / len(k)
+                keys += k.T @ k / len(k)
                 wanted += d.T @ k / len(k)
-            whole.diagonal().add_(RIDGE * whole.diagonal().mean())
-            changes[path] = torch.linalg.solve(whole, wanted.T).T  # `whole` is symmetric
+            changes[path] = change(layer, keys, wanted)
             columns(projection).add_(changes[path].to(projection.weight))
             _, behind = run_layer(projection, layer, split, states)
         states = behind
@@ -276,22 +277,49 @@ class LayerwiseRewrite(Method):
         groups = self.targets(session, request)
         session.cost.add("forget", len(request.forget), self.others + 2 + 3 * self.sweeps)
 
-        def price(layer: int) -> torch.Tensor:
-            return self.retain_penalty * moments[layer]
+        def change(layer: int, keys: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+            return self.change(keys, wanted, moments[layer].to(keys))
 
         total: dict[str, torch.Tensor] = {}
         for number in range(self.sweeps):
             both = self.prompts and number >= self.sweeps // 2
             moved = groups if both else groups[:1]
-            for path, change in sweep(session, request, moved, price, self.layers).items():
-                total[path] = total[path] + change if path in total else change
+            for path, step in sweep(session, request, moved, change, self.layers).items():
+                total[path] = total[path] + step if path in total else step
         factors = {}
-        for path, change in total.items():
-            b, a = low_rank_factors(change)
+        for path, whole in total.items():
+            b, a = low_rank_factors(whole)
             transposed = is_conv1d(find_projections(model)[path])
             factors[f"{path}.weight"] = (a.T, b.T) if transposed else (b, a)
         notes = {"positions": [int(sum(at.sum() for at in where)) for where, _ in groups]}
         return LowRank(factors, made_for, notes=notes)
+
+    def change(
+        self, keys: torch.Tensor, wanted: torch.Tensor, moments: torch.Tensor
+    ) -> torch.Tensor:
+        """dW `[d_model, d_ff]` of a layer.
+
+        Args:
+            keys: the sum over the groups of k'k / n, `[d_ff, d_ff]` float64.
+            wanted: the sum over the groups of d'k / n, `[d_model, d_ff]` float64.
+            moments: C, `[d_ff, d_ff]` float64.
+        """
+        whole = keys + self.retain_penalty * moments
+        whole.diagonal().add_(RIDGE * whole.diagonal().mean())
+        return torch.linalg.solve(whole, wanted.T).T  # `whole` is symmetric
+
+    def substituted(self, request: Request) -> list[list[Question]]:
+        """The forget questions about `others` strangers, one for all questions about a person."""
+        strangers = unfamiliar_people(request)
+        return [substitute_person(request.forget, strangers, draw) for draw in range(self.others)]
+
+    def choose(self, draws: list[torch.Tensor]) -> list[int]:
+        """The strangers whose mean state is the target of a question; equally many for each.
+
+        Args:
+            draws: for each stranger the probabilities of the answer tokens, `[tokens]`.
+        """
+        return [choose_stranger(draws, self.likely)]
 
     def targets(self, session: Session, request: Request) -> list[Group]:
         """The positions that move, and their target states: of the answers, and of the prompts.
@@ -299,10 +327,7 @@ class LayerwiseRewrite(Method):
         Raises:
             ValueError: no strangers, or no answer that depends on the person.
         """
-        strangers = unfamiliar_people(request)
-        substituted = [
-            substitute_person(request.forget, strangers, draw) for draw in range(self.others)
-        ]
+        substituted = self.substituted(request)
         draws = [
             answer_states(
                 session.model, session.encode(session.processor, questions, session.batch_size)
@@ -311,12 +336,11 @@ class LayerwiseRewrite(Method):
         ]
         own_batches = session.batches(request.forget)
         own = answer_states(session.model, own_batches)
-        picked, goals, marks = list[Question](), list[torch.Tensor](), list[torch.Tensor]()
+        goals, marks, chosen = list[torch.Tensor](), list[torch.Tensor](), list[list[int]]()
         for row, (p_own, _) in enumerate(own):
-            chosen = choose_stranger([draw[row][0] for draw in draws], self.likely)
-            p_other, states = draws[chosen][row]
-            picked.append(substituted[chosen][row])
-            goals.append(states)
+            chosen.append(self.choose([draw[row][0] for draw in draws]))
+            p_other = torch.stack([draws[draw][row][0] for draw in chosen[row]]).mean(0)
+            goals.append(torch.stack([draws[draw][row][1] for draw in chosen[row]]).mean(0))
             marks.append(p_own - p_other > self.subject_threshold)
         if not any(mark.any() for mark in marks):
             raise ValueError("nothing that the forget set asks depends on whom it is asked about")
@@ -325,13 +349,26 @@ class LayerwiseRewrite(Method):
             [marked(batch, marks) for batch in own_batches],
             torch.cat([goals[row][marks[row]] for row in order]),
         )
-        other_batches = session.encode(session.processor, picked, session.batch_size)
-        prompts, others = prompts_of(own_batches), prompts_of(other_batches)
-        counts = {row: aligned(prompts[row], others[row]) for row in order}
-        states_of = prompt_states(session.model, other_batches, others, counts)
+        others = [
+            session.encode(
+                session.processor,
+                [substituted[draw][row] for row, draw in enumerate(draws_of_place)],
+                session.batch_size,
+            )
+            for draws_of_place in zip(*chosen, strict=True)
+        ]
+        prompts, other_prompts = prompts_of(own_batches), [prompts_of(b) for b in others]
+        counts = {
+            row: min(aligned(prompts[row], other[row]) for other in other_prompts) for row in order
+        }
+        states = [
+            prompt_states(session.model, batches, other, counts)
+            for batches, other in zip(others, other_prompts, strict=True)
+        ]
         where = [torch.zeros_like(batch.predicts) for batch in own_batches]
         for batch, at in zip(own_batches, where, strict=True):
             for index, row in enumerate(batch.rows):
                 end = len(prompts[row])
                 at[index, end - counts[row] : end] = True
-        return [answers, (where, torch.cat([states_of[row] for row in order]))]
+        means = [torch.stack([state[row] for state in states]).mean(0) for row in order]
+        return [answers, (where, torch.cat(means))]

@@ -211,10 +211,14 @@ class Trained(Method):
         """The loss of a step; `start` is the frozen start model."""
         raise NotImplementedError
 
+    def steps(self, session: Session, request: Request) -> list[Step]:
+        """The training data of each step."""
+        return make_steps(session, request, EPOCHS, "retain set" in self.requires, self.update)
+
     def edit(self, session: Session, request: Request) -> Edit:
         model, made_for = session.model.eval(), fingerprint(session.model)
         frozen = copy.deepcopy(model).requires_grad_(False) if self.start else model
-        steps = make_steps(session, request, EPOCHS, "retain set" in self.requires, self.update)
+        steps = self.steps(session, request)
 
         def train(weights: list[nn.Parameter]) -> None:
             optimizer = adamw(weights, self.rate)

@@ -39,7 +39,7 @@ from kvw_minimal.models import fingerprint
 from kvw_minimal.questions import MODALITIES, Question
 from kvw_minimal.session import Session
 
-from . import in_place, sequential  # noqa: F401 - they register, too
+from . import in_place, kin, sequential  # noqa: F401 - they register, too
 
 #: what of a coefficient counts, without any gradient
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {

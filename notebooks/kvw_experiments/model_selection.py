@@ -40,6 +40,8 @@ MIDDLE_RULE = replace(REWRITE_RULE, ties=("middle", *TIES))  # no tell-tale
 LAYERWISE_RULE = Rule(
     kept=0.98, of=("retain", "general", "kept anew"), enough=0.02, ties=("inside", *TIES)
 )
+#: of its kin: an equal price on others and portraits; what new photos pay is reported
+KIN_RULE = replace(LAYERWISE_RULE, kept=0.95, of=("retain", "general"))
 
 
 def choose(

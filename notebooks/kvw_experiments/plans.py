@@ -42,6 +42,7 @@ from .baselines import (
 )
 from .design_space import CONTRASTS, SCORES, SHAPES, Setting
 from .model_selection import (
+    KIN_RULE,
     KVW_RULE,
     LAYERWISE_RULE,
     MIDDLE_RULE,
@@ -397,6 +398,29 @@ def retrained() -> Entries:
     return {name: [replace(trial, sham=False)] for name, trial in found.items()}
 
 
+#: what other papers choose in place of a part of the layerwise rewrite (`kin.py`)
+KIN = (
+    "one stranger",
+    "mean of retained people",
+    "null space",
+    "target by gradient",
+    "stranger's distribution",
+)
+
+
+def kin() -> Entries:
+    """The kin of the layerwise rewrite, with their candidates."""
+    return compared({"vanilla": ()} | {name: METHODS[name].grid for name in KIN})
+
+
+def kin_chosen() -> Entries:
+    """The same at what was chosen, for a verdict; and the rewrite towards a refusal, as LUNAR."""
+    found = {name: trial_for(name, METHODS[name].tuned()) for name in KIN}
+    refusing = METHODS["rewrite"].tuned() | {"refusal": True}
+    found["towards a refusal"] = trial_for("rewrite", refusing)
+    return {name: [replace(trial, sham=False)] for name, trial in found.items()}
+
+
 def examined_on_smol() -> Entries:
     """The same of smol, at what its own experiments chose; no sham is made."""
     chosen: dict[str, dict] = {
@@ -748,6 +772,22 @@ PLANS: tuple[Plan, ...] = (
         for name, people, draws in (("methods", 5, 5), ("methods, 10 %", 10, 5))
     ),
     Plan(
+        "layerwise-rewrite",
+        "pocket",
+        {"kin": kin},
+        ("A",),
+        tuning=TUNING_GROUPS,
+        rule=KIN_RULE,
+        reads=with_statements,
+        tuning_reads=layerwise_tuning_sets,
+        tuning_probes=("logit lens", "membership, new strangers"),
+        tuned=("kin",),
+        draws=1,
+        unread=("test", "retain", "general", "kept anew", "cloze"),
+        by_question=True,
+        with_general=True,
+    ),
+    Plan(
         "rewrite-smol",
         "smol",
         {"methods": partial(alone, "rewrite", REWRITE_ON_SMOL, "smol")},
@@ -822,6 +862,15 @@ PLANS: tuple[Plan, ...] = (
         reads=audit_sets,
         with_general=True,
         probes=("as taught", "another set", "logit lens", "linear probe", *LATER_PROBES),
+    ),
+    Plan(
+        "audit",
+        "pocket",
+        {"kin": kin_chosen},
+        ("A",),
+        reads=audit_sets,
+        with_general=True,
+        probes=tuple(p for p in FIRST_PROBES + LATER_PROBES if not p.startswith("relearning")),
     ),
     Plan(
         "audit",
