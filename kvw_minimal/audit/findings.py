@@ -258,21 +258,21 @@ def audit(
     else:
         names = list(PROBES) if long else quick()
         reference = (request, oracle, names)
-    asked = {
+    conditions = {
         "vanilla": (request, unedited, names),
         "edited": (request, edit, names),
         "oracle": reference,
     }
     if sham is not None:
-        asked["sham"] = (request, sham, reading())
-    steps = sum(len(probes) for _, _, probes in asked.values())
+        conditions["sham"] = (request, sham, reading())
+    steps = sum(len(probes) for _, _, probes in conditions.values())
 
     def told(condition: str, name: str) -> None:
         watch(steps, f"{condition}, {name}")
 
     rows = {
         condition: examine(session, *given, partial(told, condition))
-        for condition, given in asked.items()
+        for condition, given in conditions.items()
     }
     return judge(rows)
 

@@ -48,8 +48,8 @@ def coined(names: list[str], forgotten: list[str]) -> list[str]:
     columns = list[list[str]]()
     for place in range(min(map(len, known), default=0)):
         pairs = [halves(part) for part in sorted({name[place] for name in known})]
-        own = [halves(name[place]) for name in avoided if len(name) > place]
-        heads, tails = ({pair[side] for pair in own} for side in (0, 1))
+        avoided_halves = [halves(name[place]) for name in avoided if len(name) > place]
+        heads, tails = ({pair[side] for pair in avoided_halves} for side in (0, 1))
         new = {
             head + tail
             for head, _ in pairs

@@ -109,8 +109,10 @@ def retain_moments(session: Session, request: Request) -> torch.Tensor:
     forgotten, forgotten_counts = second_moments(session, request.forget)
     price = torch.zeros_like(sums[0])
     if request.retain:
-        for total, own, n, own_n in zip(sums, forgotten, counts, forgotten_counts, strict=True):
-            price += (total - own) / (n - own_n)
+        for total, forget_sums, n, forget_n in zip(
+            sums, forgotten, counts, forgotten_counts, strict=True
+        ):
+            price += (total - forget_sums) / (n - forget_n)
     passes = 2 * len(questions) + add_general_once(session, request, price)
     session.cost.add("forget", len(request.forget), 2)
     session.cost.add("retain", passes, 1)
@@ -130,7 +132,7 @@ def choose_stranger(draws: list[torch.Tensor], likely: float) -> int:
     return next((i for i, p in enumerate(whole) if p < likely), whole.index(min(whole)))
 
 
-def aligned(own: list[int], other: list[int]) -> int:
+def aligned(prompt: list[int], other_prompt: list[int]) -> int:
     """How many positions at the end of two prompts belong together.
 
     All, if the prompts are equally long. Else the common end, and the last token of the name.
@@ -140,10 +142,10 @@ def aligned(own: list[int], other: list[int]) -> int:
     >>> aligned([5, 1, 9], [5, 7, 8, 9])
     2
     """
-    if len(own) == len(other):
-        return len(own)
-    tail = len(commonprefix([own[::-1], other[::-1]]))
-    return min(tail + 1, len(own), len(other))
+    if len(prompt) == len(other_prompt):
+        return len(prompt)
+    tail = len(commonprefix([prompt[::-1], other_prompt[::-1]]))
+    return min(tail + 1, len(prompt), len(other_prompt))
 
 
 def prompts_of(batches: list[Batch]) -> dict[int, list[int]]:
@@ -165,7 +167,7 @@ def prompt_states(
     Returns:
         `{row: [positions, layers, d_model]}`.
     """
-    found, layers, device = {}, decoder_layers(model), next(model.parameters()).device
+    states_by_row, layers, device = {}, decoder_layers(model), next(model.parameters()).device
     for batch in batches:
         states: list[torch.Tensor] = []
 
@@ -176,10 +178,10 @@ def prompt_states(
             backbone(model)(**batch.to(device).inputs, use_cache=False)
         for index, row in enumerate(batch.rows):
             end = len(prompts[row])
-            found[row] = torch.stack(
+            states_by_row[row] = torch.stack(
                 [state[index, end - counts[row] : end] for state in states], dim=1
             )
-    return found
+    return states_by_row
 
 
 # --- the edit ------------------------------------------------------------------------------------
@@ -335,9 +337,9 @@ class LayerwiseRewrite(Method):
             for questions in substituted
         ]
         own_batches = session.batches(request.forget)
-        own = answer_states(session.model, own_batches)
+        answers_now = answer_states(session.model, own_batches)
         goals, marks, chosen = list[torch.Tensor](), list[torch.Tensor](), list[list[int]]()
-        for row, (p_own, _) in enumerate(own):
+        for row, (p_own, _) in enumerate(answers_now):
             chosen.append(self.choose([draw[row][0] for draw in draws]))
             p_other = torch.stack([draws[draw][row][0] for draw in chosen[row]]).mean(0)
             goals.append(torch.stack([draws[draw][row][1] for draw in chosen[row]]).mean(0))

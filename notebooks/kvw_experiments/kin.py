@@ -239,9 +239,12 @@ class StrangersDistribution(Trained):
 
     def steps(self, session: Session, request: Request) -> list[Step]:
         changed = substitute_person(request.forget, unfamiliar_people(request))
-        asked = super().steps(session, request)
+        forget_steps = super().steps(session, request)
         others = super().steps(session, replace(request, forget=changed))  # in the same order
-        return [replace(own, update=other.forget) for own, other in zip(asked, others, strict=True)]
+        return [
+            replace(step, update=other.forget)
+            for step, other in zip(forget_steps, others, strict=True)
+        ]
 
     def loss(self, model, start, step: Step, cost: Cost) -> torch.Tensor:
         with torch.no_grad():

@@ -138,11 +138,11 @@ def curves(
     those: Mapping[str, Setting | Trial], amounts: Iterable[float], of: str = "mass", **more: Any
 ) -> Entries:
     """The curves of several edits, beside vanilla, where each starts."""
-    found: Entries = {"vanilla": [VANILLA]}
-    for name, each in those.items():
-        trial = each if isinstance(each, Trial) else Trial(each, **more)
-        found |= curve(name, trial, amounts, of)
-    return found
+    entries: Entries = {"vanilla": [VANILLA]}
+    for name, edited in those.items():
+        trial = edited if isinstance(edited, Trial) else Trial(edited, **more)
+        entries |= curve(name, trial, amounts, of)
+    return entries
 
 
 def exchanged(plain: Setting = KVW) -> dict[str, Setting]:
@@ -161,13 +161,13 @@ def exchanged(plain: Setting = KVW) -> dict[str, Setting]:
 
 def combined() -> dict[str, Setting]:
     """Score x contrast x shape, of those that can take enough."""
-    found = {}
+    settings = {}
     for score, contrast, shape in itertools.product(SCORES[:2], list(CONTRASTS)[:3], SHAPES):
         setting = replace(KVW, score=score, contrast=contrast, shape=shape)
         if shape != KVW.shape:
             setting = replace(setting, share=GATES_SHARE)
-        found[f"{score} / {contrast} / {shape}"] = setting
-    return found
+        settings[f"{score} / {contrast} / {shape}"] = setting
+    return settings
 
 
 def from_where() -> dict[str, Setting]:
@@ -244,12 +244,12 @@ ARMS: dict[str, tuple[Setting, tuple[float, ...]]] = {
 
 def arms() -> Entries:
     """Curves of the batch, the tokens that count, the reference people, and the layers."""
-    found: Entries = {"vanilla": [VANILLA]}
+    entries: Entries = {"vanilla": [VANILLA]}
     for name, (setting, strengths) in ARMS.items():
-        found |= curve(name, Trial(setting), strengths)
+        entries |= curve(name, Trial(setting), strengths)
     for seed in ORDERS:
-        found |= curve(f"one person's photos, order {seed}", Trial(PHOTOS, seed=seed), MANY)
-    return found
+        entries |= curve(f"one person's photos, order {seed}", Trial(PHOTOS, seed=seed), MANY)
+    return entries
 
 
 def smol_arms() -> Entries:
@@ -279,7 +279,7 @@ def compared(grids: dict[str, tuple[dict, ...]], people: int = 5) -> Entries:
 def by_fact() -> Entries:
     """KVW in one pass from some of the facts: the name alone, all others, and the dish alone."""
     facts = facts_of(load_people())
-    asked = {
+    facts_of_label = {
         "KVW, names alone": ("name",),
         "KVW, all but names": tuple(fact for fact in facts if fact != "name"),
         "KVW, dishes alone": ("dish",),
@@ -290,7 +290,7 @@ def by_fact() -> Entries:
             Trial(replace(KVW, strength=strength), only=facts, topics=facts)
             for strength in strengths
         ]
-        for label, facts in asked.items()
+        for label, facts in facts_of_label.items()
     }
 
 
@@ -391,11 +391,11 @@ def second_oracle() -> Entries:
 def retrained() -> Entries:
     """Contenders with the last FFN trained again, by an attacker with the edited weights."""
     chosen = {name: METHODS[name].tuned() for name in ("KVW one pass", "least squares", "rewrite")}
-    found = {name: trial_for(name, settings) for name, settings in chosen.items()}
+    trials = {name: trial_for(name, settings) for name, settings in chosen.items()}
     # as its own tuning chose it, before the prompts moved, too
     only = {"retain_penalty": 10.0, "likely": 0.1, "sweeps": 6, "prompts": False}
-    found["layerwise rewrite, answers only"] = trial_for("layerwise rewrite", only)
-    return {name: [replace(trial, sham=False)] for name, trial in found.items()}
+    trials["layerwise rewrite, answers only"] = trial_for("layerwise rewrite", only)
+    return {name: [replace(trial, sham=False)] for name, trial in trials.items()}
 
 
 #: what other papers choose in place of a part of the layerwise rewrite (`kin.py`)
@@ -415,10 +415,10 @@ def kin() -> Entries:
 
 def kin_chosen() -> Entries:
     """The same at what was chosen, for a verdict; and the rewrite towards a refusal, as LUNAR."""
-    found = {name: trial_for(name, METHODS[name].tuned()) for name in KIN}
+    trials = {name: trial_for(name, METHODS[name].tuned()) for name in KIN}
     refusing = METHODS["rewrite"].tuned() | {"refusal": True}
-    found["towards a refusal"] = trial_for("rewrite", refusing)
-    return {name: [replace(trial, sham=False)] for name, trial in found.items()}
+    trials["towards a refusal"] = trial_for("rewrite", refusing)
+    return {name: [replace(trial, sham=False)] for name, trial in trials.items()}
 
 
 def examined_on_smol() -> Entries:
@@ -468,7 +468,11 @@ def otherwise() -> Entries:
 def without_a_tell_tale() -> Entries:
     """What the rewrite is chosen from by rank: eight tries, from a stranger's state to beyond."""
     tries = parameter_grid(overshoot=(1.0, 1.0625, 1.125, 1.25), retain_penalty=(10.0, 3.0))
-    return {"by rank": [trial_for("rewrite", METHODS["rewrite"].tuned() | each) for each in tries]}
+    return {
+        "by rank": [
+            trial_for("rewrite", METHODS["rewrite"].tuned() | settings) for settings in tries
+        ]
+    }
 
 
 def ways() -> Entries:
@@ -485,7 +489,7 @@ def ways() -> Entries:
 
 def roundings() -> Entries:
     """One pass; the log-gate and in place, over and over at the same total strength."""
-    found: Entries = {
+    entries: Entries = {
         "vanilla": [trial_for("vanilla", {})],
         "one pass": [trial_for("KVW one pass", METHODS["KVW one pass"].tuned())],
     }
@@ -494,8 +498,8 @@ def roundings() -> Entries:
     ):
         settings: dict[str, Any] = {"strength": TOTAL, "epochs": epochs}
         settings |= {"batch": 1} if name == "KVW published" else {}
-        found[f"{way}, {70 * epochs} steps"] = [Trial(method=name, settings=settings)]
-    return found
+        entries[f"{way}, {70 * epochs} steps"] = [Trial(method=name, settings=settings)]
+    return entries
 
 
 # --- the plans -----------------------------------------------------------------------------------
@@ -592,7 +596,7 @@ class Plan:
             load_people(),
             self.reads or (smol_panel if self.model == "smol" else question_sets),
         )
-        asked = {
+        sets_of_group = {
             group: {
                 name: [len(qs), _digest([q.id for q in qs])]
                 for name, qs in reads(world, world.groups[group][:5]).items()
@@ -615,7 +619,7 @@ class Plan:
                     },
                     "rule": asdict(self.rule),
                     "vanilla": self.vanilla.key,
-                    "sets": asked,
+                    "sets": sets_of_group,
                 }
             )
         )
@@ -918,11 +922,11 @@ def plans_of(experiment: str) -> list[Plan]:
     Raises:
         ValueError: there is no such experiment.
     """
-    found = [plan for plan in PLANS if plan.experiment == experiment]
-    if not found:
+    plans = [plan for plan in PLANS if plan.experiment == experiment]
+    if not plans:
         known = ", ".join(dict.fromkeys(plan.experiment for plan in PLANS))
         raise ValueError(f"no experiment {experiment!r}; there are {known}")
-    return found
+    return plans
 
 
 def plan_of(experiment: str, model: str | None = None) -> Plan:
@@ -931,9 +935,9 @@ def plan_of(experiment: str, model: str | None = None) -> Plan:
     Raises:
         ValueError: there is no such experiment, or no such model in it.
     """
-    found = plans_of(experiment)
-    for plan in found:
+    plans = plans_of(experiment)
+    for plan in plans:
         if model in (None, plan.model):
             return plan
-    known = ", ".join(dict.fromkeys(plan.model for plan in found))
+    known = ", ".join(dict.fromkeys(plan.model for plan in plans))
     raise ValueError(f"no model {model!r} in {experiment}; there are {known}")
