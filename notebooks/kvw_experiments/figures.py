@@ -215,7 +215,8 @@ def forest(values: pd.DataFrame, differences: pd.DataFrame, labels: tuple[str, s
     if "sham" in values:
         hollow = {"facecolors": "none", "edgecolors": green, "s": 45}
         left.scatter(values["sham"], range(len(values)), label="its sham", **hollow)
-        left.legend(frameon=False, fontsize=9, loc="lower center", handletextpad=0)
+        above = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0}
+        left.legend(frameon=False, fontsize=9, handletextpad=0, **above)
     places = [values.index.get_loc(name) for name in differences.index]
     colours = [
         blue if high < 0 else orange if low > 0 else "grey"
