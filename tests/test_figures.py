@@ -209,6 +209,13 @@ def test_a_cell_reads_as_a_person_would_write_it():
     assert figures.as_text(0.6149, 3) == "0.615" and figures.as_text("") == figures.MISSING
 
 
+def test_an_interval_over_people_is_exact_at_its_ends_and_a_bootstrap_between():
+    people = ["a", "a", "b", "b"]
+    assert figures.over_people([1, 1, 1, 1], people) == "1.00 [0.16, 1.00]"  # 0.025 ** (1 / 2)
+    assert figures.over_people([0, 0, 0, 0], people) == "0.00 [0.00, 0.84]"
+    assert figures.over_people([1, 1, 0, 0], people) == "0.50 [0.00, 1.00]"
+
+
 def test_a_column_of_numbers_is_sorted_by_what_they_are_worth():
     table = figures.Tables(1)(FRAME, "Sorted.", by="people")
     assert table.cells["people"].tolist() == ["5", "25", "1,400"]

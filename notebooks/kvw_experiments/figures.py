@@ -13,7 +13,7 @@ import html
 import inspect
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -24,8 +24,11 @@ from matplotlib.text import Text
 from PIL import Image
 
 from kvw_minimal.batches import open_picture
+from kvw_minimal.bootstrap import interval
 from kvw_minimal.results import CONDITIONS
 from kvw_minimal.strangers.people import Person
+
+from .summaries import with_exact_ends
 
 COLOURS = dict(zip(CONDITIONS, sns.color_palette("colorblind", len(CONDITIONS)), strict=True))
 #: verdicts of the audit, and the names of their badges; a test sees that the audit says these words
@@ -212,7 +215,8 @@ def forest(values: pd.DataFrame, differences: pd.DataFrame, labels: tuple[str, s
     if "sham" in values:
         hollow = {"facecolors": "none", "edgecolors": green, "s": 45}
         left.scatter(values["sham"], range(len(values)), label="its sham", **hollow)
-        left.legend(frameon=False, fontsize=9, loc="lower center", handletextpad=0)
+        above = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0}
+        left.legend(frameon=False, fontsize=9, handletextpad=0, **above)
     places = [values.index.get_loc(name) for name in differences.index]
     colours = [
         blue if high < 0 else orange if low > 0 else "grey"
@@ -508,6 +512,21 @@ def as_interval(numbers: tuple[float, float, float], sign: str = "") -> str:
     """
     value, low, high = (round(float(number), 2) + 0.0 for number in numbers)
     return f"{value:{sign}.2f} [{low:{sign}.2f}, {high:{sign}.2f}]"
+
+
+def over_people(values: Sequence[float] | np.ndarray, people: Sequence[str] | np.ndarray) -> str:
+    """The mean of scores with its 95 % interval over people, as text.
+
+    The interval is exact where every person has 0, or every person has 1 (`with_exact_ends`).
+
+    Args:
+        values: one score for each question, from 0 to 1.
+        people: the person of each question.
+
+    Raises:
+        ValueError: as `interval` does.
+    """
+    return as_interval(with_exact_ends(interval(np.asarray(values), people), len(set(people))))
 
 
 class Tables:
