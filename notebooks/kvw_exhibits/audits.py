@@ -1,0 +1,233 @@
+"""Tables of chapter 13: what the probes find after each edit of group A, from stored rows.
+
+The rows are made by `python -m kvw_minimal book run audit`.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from kvw_experiments.plans import plan_of
+from kvw_experiments.results_store import read_rows
+from kvw_experiments.runner import labelled
+from kvw_experiments.verdicts import audit_rows, by_probe
+from kvw_minimal.audit import Finding, judge, verdict
+from kvw_minimal.audit.probes import RELEARNING, probe_of
+
+FULL, ONLY = "layerwise rewrite", "layerwise rewrite, answers only"
+TAUGHT, RETRAINED = "as taught", "last FFN retrained: 60 steps"
+WITHOUT_EDIT = ("vanilla", "oracle")
+Findings = dict[str, list[Finding]]
+
+
+def rows_of_group_a() -> tuple[pd.DataFrame, dict]:
+    """The stored rows of every edit of group A, and what they were made with."""
+    plan = plan_of("audit")
+    rows, made = read_rows("audit")
+    rows = labelled(plan, "methods", rows, plan.groups, made["impossible"])
+    layered, only = audit_rows(FULL), audit_rows("last FFN retrained")
+    layered = layered[(layered["label"] == FULL) & (layered["group"] == "A")]
+    return pd.concat([rows, layered, only[only["label"] == ONLY]]), made
+
+
+def rows_under(rows: pd.DataFrame, label: str, sham: bool = False) -> list[dict]:
+    """The rows of one edit, or of its sham."""
+    return rows[(rows["label"] == label) & ((rows["condition"] == "sham") == sham)].to_dict(
+        "records"
+    )
+
+
+def findings_of(rows: pd.DataFrame) -> Findings:
+    """The findings on each edit of `rows`, between vanilla and the oracle of the same rows."""
+    references = {name: rows_under(rows, name) for name in WITHOUT_EDIT}
+    found = {}
+    for label in rows["label"].unique():
+        if label not in WITHOUT_EDIT:
+            sham = rows_under(rows, label, sham=True)
+            found[label] = judge(
+                references | {"edited": rows_under(rows, label)} | ({"sham": sham} if sham else {})
+            )
+    return found
+
+
+def at(found: Iterable[Finding], label: str) -> Finding:
+    """The finding of one probe at one setting.
+
+    Raises:
+        KeyError: the probe was not asked.
+    """
+    return {finding.label: finding for finding in found}[label]
+
+
+def scores(
+    found: Findings, edits: Sequence[str], probes: Mapping[str, str], sham: str = ""
+) -> pd.DataFrame:
+    """One row for each edit, one column for each probe: its score on the edited model.
+
+    Args:
+        probes: `{column: label of the probe}`.
+        sham: if given, a last column of this name: what the sham leaves as taught.
+    """
+    rows = {
+        label: {column: at(found[label], probe).edited for column, probe in probes.items()}
+        | ({sham: at(found[label], TAUGHT).sham} if sham else {})
+        for label in edits
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("edit")
+
+
+def beside_references(
+    found: Findings, probes: Mapping[str, str], edits: Sequence[str]
+) -> pd.DataFrame:
+    """One row for each probe: vanilla, the oracle and each edit.
+
+    Args:
+        probes: `{row: label of the probe}`.
+    """
+    rows = {}
+    for name, label in probes.items():
+        first = at(found[edits[0]], label)
+        rows[name] = {"vanilla": first.vanilla, "oracle": first.oracle} | {
+            edit: at(found[edit], label).edited for edit in edits
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("probe")
+
+
+def largest(found: Iterable[Finding], kind: Callable[[Finding], bool]) -> Finding:
+    """Of the findings that count and are of a kind, the one with the largest share left."""
+    counted = [f for f in by_probe(found).values() if f.fair and not f.before and kind(f)]
+    return max(counted, key=lambda f: f.left or 0.0)
+
+
+def looks(finding: Finding) -> bool:
+    """Whether a finding is of a probe that reads only, in another way than as taught."""
+    return finding.kind != RELEARNING and finding.label != TAUGHT
+
+
+def attacks(finding: Finding) -> bool:
+    """Whether a finding is of an attack that changes the weights."""
+    return finding.kind == RELEARNING
+
+
+def overview(found: Findings, edits: Sequence[str]) -> pd.DataFrame:
+    """One row for each edit: as taught, the probe that finds most, the best attack, the verdict."""
+    rows = {}
+    for label in edits:
+        look, attack = (largest(found[label], kind) for kind in (looks, attacks))
+        rows[label] = {
+            "as taught": at(found[label], TAUGHT).edited,
+            "finds most": probe_of(look.label).name,
+            "left": look.left,
+            "best attack": probe_of(attack.label).name,
+            "after it": attack.edited,
+            "oracle": attack.oracle,
+            "verdict": verdict(found[label])[0],
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("edit")
+
+
+def shares_left(found: Findings, edits: Sequence[str], names: Sequence[str]) -> np.ndarray:
+    """`[probes, edits]` share left at the setting that counts, cut off to 0 and 1."""
+    shares = {
+        label: {name: f.left for name, f in by_probe(found[label]).items()} for label in edits
+    }
+    table = [[shares[label].get(name, np.nan) for label in edits] for name in names]
+    return np.array(table, dtype=float).clip(0, 1)
+
+
+def worked(found: Findings, cases: Iterable[tuple[str, str]]) -> pd.DataFrame:
+    """What a verdict rests on: one row for each edit and label of a probe."""
+    rows = []
+    for edit, label in cases:
+        finding = at(found[edit], label)
+        numbers = ("vanilla", "oracle", "edited", "left", "resolution", "low")
+        rows.append(
+            {"edit": edit, "probe": label} | {name: getattr(finding, name) for name in numbers}
+        )
+    return pd.DataFrame(rows).set_index("edit").rename(columns={"resolution": "one answer"})
+
+
+def trained(found: Findings, edits: Sequence[str]) -> pd.DataFrame:
+    """Edits by training: what is said, what is found, membership, and what the sham leaves."""
+    rows = {}
+    for label in edits:
+        look, others = largest(found[label], looks), by_probe(found[label])["relearning others"]
+        rows[label] = {
+            "as taught": at(found[label], TAUGHT).edited,
+            "left": look.left,
+            "from": look.low,
+            "membership": at(found[label], "membership: loss").edited,
+            "others taught": others.edited,
+            "its sham": at(found[label], TAUGHT).sham,
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("edit")
+
+
+def retrained(found: Findings, edits: Sequence[str]) -> pd.DataFrame:
+    """Exact match before and after the last FFN is trained again, references first."""
+    before, after = (at(found[edits[0]], label) for label in (TAUGHT, RETRAINED))
+    rows = {name: (getattr(before, name), getattr(after, name)) for name in WITHOUT_EDIT}
+    rows |= {
+        label: (at(found[label], TAUGHT).edited, at(found[label], RETRAINED).edited)
+        for label in edits
+    }
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["as taught", "after"]).rename_axis(
+        "edit"
+    )
+
+
+def depths(found: Findings, edits: Sequence[str]) -> pd.DataFrame:
+    """Probability of the answer when the state of one layer is put into vanilla: model x layer."""
+    own = {label: [f for f in found[label] if probe_of(f.label).name == "depth"] for label in edits}
+    rows = {"oracle": [f.oracle for f in own[edits[0]]]}
+    rows |= {label: [f.edited for f in depth] for label, depth in own.items()}
+    layers = [f.label[-1] for f in own[edits[0]]]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=layers).rename_axis("state of")
+
+
+def by_layer(found: Findings, edits: Sequence[str]) -> pd.DataFrame:
+    """What the head reads behind each layer, as rows for `figures.lines`.
+
+    Behind the last layer that is the answer of the model itself.
+    """
+    lens = [f.label for f in found[edits[0]] if probe_of(f.label).name == "logit lens"]
+    table = beside_references(found, {label: label for label in [*lens, TAUGHT]}, edits)
+    table.index = pd.Index(map(str, range(len(table))), name="read behind layer")
+    return table.reset_index().melt(
+        "read behind layer", var_name="model", value_name="share of answers"
+    )
+
+
+def on_smol() -> pd.DataFrame:
+    """The audit of `smol`: one row for each edit, and the oracle."""
+    plan, (rows, made) = plan_of("audit", "smol"), read_rows("audit")
+    found = findings_of(labelled(plan, "on smol", rows, plan.groups, made["impossible"]))
+    lines = {}
+    for label, findings in found.items():
+        look = largest(findings, lambda f: f.label != TAUGHT)
+        lines[label] = {
+            "as taught": at(findings, TAUGHT).edited,
+            "20 samples": at(findings, "20 samples").edited,
+            "finds most": look.label,
+            "left": look.left,
+            "verdict": verdict(findings)[0],
+        }
+    any_edit = next(iter(found.values()))
+    lines["oracle"] = {
+        "as taught": at(any_edit, TAUGHT).oracle,
+        "20 samples": at(any_edit, "20 samples").oracle,
+    }
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis("edit")
+
+
+def every_number(found: Findings, edits: Sequence[str]) -> pd.DataFrame:
+    """All probes and settings: vanilla, the oracle, each edit and its sham."""
+    asked = [f.label for f in found[edits[0]]]
+    there = [{f.label for f in found[edit]} for edit in edits]
+    labels = {label: label for label in asked if all(label in own for own in there)}
+    table = beside_references(found, labels, edits)
+    for edit in edits:
+        shams = [at(found[edit], label).sham for label in labels]
+        table[f"sham, {edit}"] = [np.nan if sham is None else sham for sham in shams]
+    return table
