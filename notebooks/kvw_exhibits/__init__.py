@@ -196,3 +196,23 @@ def left_and_kept(curves: dict[str, pd.DataFrame], levels: tuple[float, ...] = (
     figure.supxlabel("kept of the others", fontsize=10)
     figure.supylabel("left of the forgotten", fontsize=10)
     return figure
+
+
+ASKED = {"image": "by photo", "text": "by name"}
+SETS = {"forget": "forgotten", "retain": "others", "test": "forgotten, new photo"}
+
+
+def worded(summary: pd.DataFrame) -> pd.DataFrame:
+    """A table of `summaries.summary` with the chapters' words above its columns.
+
+    `forget image` is `forgotten by photo`, `general image` is `portraits of nobody`.
+    """
+
+    def word(column: str) -> str:
+        beyond, _, modality = column.partition("sham - edit, ")
+        if modality:
+            return f"sham - edit, {ASKED[modality]}"
+        part, _, asked = beyond.partition(" ")
+        return "portraits of nobody" if part == "general" else f"{SETS[part]} {ASKED[asked]}"
+
+    return summary.rename(columns=word)
