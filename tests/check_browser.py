@@ -81,6 +81,10 @@ PICTURES = """
 const shown = [...arguments[0].querySelectorAll('[data-at] img')].filter(i => i.offsetParent);
 return [shown.map(i => i.src), arguments[0].querySelector('[aria-live=polite]').textContent];
 """
+# open what an explorer is folded in, as what answers a prediction is
+UNFOLD = """
+for (let e = arguments[0]; e; e = e.parentElement) if (e.matches('details')) e.open = true;
+"""
 # what axe finds: its rule, how bad it is, how many elements, the first of them
 AXE = """
 const callback = arguments[arguments.length - 1];
@@ -300,6 +304,7 @@ def slider_problems(window) -> list[str]:
     """Move each slider by keyboard: another picture must come, and its text be told."""
     problems, count = [], 0
     for explorer in window.find_elements(By.CSS_SELECTOR, ".explorer"):
+        window.execute_script(UNFOLD, explorer)
         sliders = explorer.find_elements(By.CSS_SELECTOR, "input[type=range]")
         problems += [] if sliders else ["an explorer without a slider"]
         for slider in sliders:

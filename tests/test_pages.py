@@ -175,6 +175,25 @@ def test_a_fork_has_buttons_for_its_own_notebooks():
     }
 
 
+def first_cell_run_in(folder: Path) -> tuple[str, list[str]]:
+    """Where the first cell for Colab leads, with nothing to fetch, and what is imported from."""
+    told = "\nprint(os.getcwd(), *(p for p in sys.path if 'KVW-book' in p), sep='\\n')"
+    cell = colab.first_cell() + told
+    done = subprocess.run([sys.executable, "-c", cell], cwd=folder, capture_output=True, text=True)
+    assert not done.returncode, done.stderr
+    where, *places = done.stdout.splitlines()
+    return where, places
+
+
+def test_the_first_cell_works_after_a_restart_and_does_nothing_beside_the_notebooks(tmp_path: Path):
+    notebooks = tmp_path / "KVW-book" / "notebooks"
+    notebooks.joinpath("kvw_exhibits").mkdir(parents=True)
+    where, places = first_cell_run_in(tmp_path)  # the package is installed, the folder there
+    assert Path(where) == notebooks and places == [str(notebooks.parent), str(notebooks)]
+    where, _ = first_cell_run_in(notebooks)
+    assert Path(where) == notebooks
+
+
 @pytest.mark.parametrize("url, shown", [(FORK, FORK), ("", colab.ADDRESS), (None, colab.ADDRESS)])
 def test_the_first_cell_for_colab_gets_the_address_of_the_repository(url, shown):
     plain_pages = importlib.import_module("plain_pages")
