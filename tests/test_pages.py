@@ -175,25 +175,6 @@ def test_a_fork_has_buttons_for_its_own_notebooks():
     }
 
 
-def first_cell_run_in(folder: Path) -> tuple[str, list[str]]:
-    """Where the first cell for Colab leads, with nothing to fetch, and what is imported from."""
-    told = "\nprint(os.getcwd(), *(p for p in sys.path if 'KVW-book' in p), sep='\\n')"
-    cell = colab.first_cell() + told
-    done = subprocess.run([sys.executable, "-c", cell], cwd=folder, capture_output=True, text=True)
-    assert not done.returncode, done.stderr
-    where, *places = done.stdout.splitlines()
-    return where, places
-
-
-def test_the_first_cell_works_after_a_restart_and_does_nothing_beside_the_notebooks(tmp_path: Path):
-    notebooks = tmp_path / "KVW-book" / "notebooks"
-    notebooks.joinpath("kvw_exhibits").mkdir(parents=True)
-    where, places = first_cell_run_in(tmp_path)  # the package is installed, the folder there
-    assert Path(where) == notebooks and places == [str(notebooks.parent), str(notebooks)]
-    where, _ = first_cell_run_in(notebooks)
-    assert Path(where) == notebooks
-
-
 @pytest.mark.parametrize("url, shown", [(FORK, FORK), ("", colab.ADDRESS), (None, colab.ADDRESS)])
 def test_the_first_cell_for_colab_gets_the_address_of_the_repository(url, shown):
     plain_pages = importlib.import_module("plain_pages")
@@ -204,21 +185,38 @@ def test_the_first_cell_for_colab_gets_the_address_of_the_repository(url, shown)
     assert source == [colab.first_cell(shown)] and source[0].count(shown) == 1
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_the_first_cell_for_colab_installs_only_where_nothing_is(monkeypatch, tmp_path, there):
-    called, path = [], [*sys.path]
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: path if there else None)
-    monkeypatch.setattr(subprocess, "run", lambda command, check: called.append(command))
-    (tmp_path / "KVW-book" / "notebooks").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*path])
-    exec(colab.first_cell(FORK), {})
-    if there:
-        assert called == [] and sys.path == path and Path.cwd() == tmp_path
-    else:
-        assert [command[:2] for command in called] == [["git", "clone"], [sys.executable, "-m"]]
-        assert FORK in called[0] and Path.cwd() == tmp_path / "KVW-book" / "notebooks"
-        assert sys.path[0] == str(tmp_path / "KVW-book")
+@pytest.mark.parametrize("installed", [True, False])
+@pytest.mark.parametrize("cloned", [True, False])
+def test_the_first_cell_for_colab_fetches_what_is_not_there(
+    monkeypatch, tmp_path, installed, cloned
+):
+    """And works after a restart, which forgets the folder and where to import from."""
+    called, path, home = [], [*sys.path], tmp_path / "KVW-book"
+    beside = home / "notebooks" / "kvw_exhibits"
+
+    def run(command, check):
+        called.append(command)
+        beside.mkdir(parents=True, exist_ok=True)
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: path if installed else None)
+    monkeypatch.setattr(subprocess, "run", run)
+    if cloned:
+        beside.mkdir(parents=True)
+    for _ in range(2):
+        called.clear()
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "path", [*path])
+        exec(colab.first_cell(FORK), {})
+        assert Path.cwd() == home / "notebooks"
+        assert sys.path == [str(home), str(home / "notebooks"), *path]
+        wanted = [] if cloned else [["git", "clone"]]
+        assert [command[:2] for command in called] == wanted + (
+            [] if installed else [[sys.executable, "-m"]]
+        )
+        assert cloned or FORK in called[0]
+        cloned = installed = True
+    exec(colab.first_cell(FORK), {})  # beside the notebooks
+    assert called == [] and len(sys.path) == len(path) + 2
 
 
 # --- predictions -----------------------------------------------------------------------------
