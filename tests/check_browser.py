@@ -328,7 +328,7 @@ def slider_problems(window) -> list[str]:
 
 
 def axe_problems(window) -> list[str]:
-    """What axe finds on the page that is open: in light, on a phone, and in the dark by contrast."""
+    """What axe finds on the page that is open: in light, on a phone; in the dark by contrast."""
     window.execute_script(AXE_SCRIPT.read_text(encoding="utf-8"))
     found = window.execute_async_script(AXE, "light", {})
     found += window.execute_async_script(AXE, "dark", {"runOnly": ["color-contrast"]})

@@ -110,11 +110,12 @@ def by_layer(
         legend += [_line(330, 15, 350, 15, "tick"), _text(358, 20, "oracle")]
     bars = [_line(0, top + room, WIDTH, top + room, "axis")]
     for i, (name, share) in enumerate(shares.items()):
-        middle, full = (i + 0.5) * step, room * before[name]
+        middle, full, now = (i + 0.5) * step, room * before[name], room * share
+        above = now if full - now > 22 else max(now, full)  # no dash runs through a number
         bars += [
-            _box(middle - 24, top + room * (1 - share), 48, room * share, "on"),
+            _box(middle - 24, top + room - now, 48, now, "on"),
             _box(middle - 24, top + room - full, 48, full, "off"),
-            _text(middle, top + room * (1 - max(share, before[name])) - 6, f"{share:.2f}", "m b"),
+            _text(middle, top + room - above - 6, f"{share:.2f}", "m b"),
             _text(middle, top + room + 20, name, "m"),
         ]
         if reference is not None:
