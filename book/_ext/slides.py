@@ -14,7 +14,6 @@ and the font of formulas.
 
 import argparse
 import ast
-import base64
 import html
 import json
 import math
@@ -43,7 +42,7 @@ BIT, MORE = 3.5, 3.0  # so few lines are no slide of their own; what a slide hol
 DRAWS = re.compile(
     r"alt=|\bload\(|load_people|getsource|exhibits\.|figures\.|drawings\."
 )  # code for a figure or a start
-VECTOR = "image/svg+xml"
+EXPLORED = "image/svg+xml"  # a small drawing under a slider: for hands, not for a wall
 KEYBOARD = re.compile(r"change these two lines|^Next: |solutions/", re.IGNORECASE)
 CREDITS = """Text, tables and drawings of this deck: *Knowledge Vector Weakening*, The KVW-book
 contributors, CC BY 4.0, shortened. Code: MIT. Portraits: "Personas by Draftbit", CC BY 4.0,
@@ -319,13 +318,10 @@ def figure(data: dict) -> Piece:
     caption = re.search(r"^Figure: (.*?)(?=\nIt shows: |\Z)", said, re.M | re.S)
     alt = re.search(r"^It shows: (.*)", said, re.M | re.S)
     caption = html.escape(" ".join(caption[1].split())) if caption else ""
-    if VECTOR in data:
-        source = f"{VECTOR};base64,{base64.b64encode(text_of(data[VECTOR]).encode()).decode()}"
-    else:
-        source = "image/png;base64," + text_of(data["image/png"]).replace("\n", "")
+    picture = text_of(data["image/png"]).replace("\n", "")
     return Piece(
         f'<figure><img alt="{html.escape(alt[1].strip() if alt else "")}" '
-        f'src="data:{source}"><figcaption>{caption}</figcaption></figure>',
+        f'src="data:image/png;base64,{picture}"><figcaption>{caption}</figcaption></figure>',
         FIGURE,
     )
 
@@ -333,7 +329,9 @@ def figure(data: dict) -> Piece:
 def from_output(output: dict) -> Piece | None:
     """One output of a cell; long ones become a word that they are there."""
     data = output.get("data", {})
-    if "image/png" in data or VECTOR in data:
+    if EXPLORED in data:
+        return None
+    if "image/png" in data:
         return figure(data)
     text = text_of(output.get("text", data.get("text/plain", "")))
     if "text/latex" in data:  # highlighted code
