@@ -75,13 +75,15 @@ class Explorer:
 
     @property
     def data(self) -> dict:
-        """What the book shows: controls, start, and all pictures as HTML.
+        """What the book shows: controls, their order, start, and all pictures as HTML.
 
-        These in the order of their labels; the last control moves first.
+        These in the order of their labels; the last control moves first. (A stored notebook sorts
+        names, so that their order stands apart.)
         """
         every = itertools.product(*self.controls.values())
         return {
             "controls": self.controls,
+            "order": list(self.controls),
             "start": list(self.start),
             "pictures": [self.pictures[chosen].html for chosen in every],
         }
