@@ -74,7 +74,7 @@ PARTS = {
         "summary_files",
     ),
     "what rows say": ("summaries", "curves", "comparison", "verdicts", "cards", "doctor"),
-    "shown": ("figures", "explorer", "demo", "scaffold", "bench", "commands"),
+    "shown": ("figures", "explorer", "drawings", "demo", "scaffold", "bench", "commands"),
 }
 SECTION = "## `{name}`\n\n```{{eval-rst}}\n.. automodule:: {module}\n   :members:\n{more}```\n"
 #: grids of settings fill a screen each; the source shows them

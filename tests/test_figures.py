@@ -108,6 +108,29 @@ def test_the_table_says_what_the_bars_show():
     assert list(table.columns) == ["vanilla", "edited"]
 
 
+def test_of_lines_that_coincide_the_lower_one_is_wider():
+    table = pd.DataFrame(
+        {"x": [1, 2, 3] * 3, "y": [0, 0, 0, 5, 6, 7, 0, 0, 0.1], "of": [*"aaabbbccc"]}
+    )
+    (axis,) = drawn(figures.lines, table, "x", "y", "of", log_x=True)
+    first, second, third = (line.get_linewidth() for line in axis.lines[:3])
+    assert first > third == second
+    assert [text.get_text() for text in axis.get_xticklabels() if text.get_text()]
+    assert axis.xaxis.get_major_formatter()(0.5) == "0.5" and not len(axis.get_xticks(minor=True))
+
+
+def test_of_points_that_coincide_the_lower_one_is_larger():
+    points = pd.DataFrame(
+        [
+            {"method": m, "forget": x, "retain": 1.0}
+            for m, x in zip("abc", (0, 0.5, 0.01), strict=True)
+        ]
+    )
+    (axis,) = drawn(figures.frontier, points)
+    first, second, third = (line.get_markersize() for line in axis.lines[:3])
+    assert first > second == third
+
+
 def test_frontier_rings_the_marked_strength():
     points = pd.DataFrame(
         {

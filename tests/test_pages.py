@@ -1,5 +1,6 @@
 """How pages are made light: formulas set at build time, and what is left out of the theme."""
 
+import base64
 import doctest
 import importlib
 import subprocess
@@ -31,7 +32,7 @@ def beside():
         yield
 
 
-@pytest.mark.parametrize("name", ["formulas", "plain_pages", "search"])
+@pytest.mark.parametrize("name", ["formulas", "plain_pages", "search", "unused"])
 def test_examples_of_the_extensions_hold(name: str):
     found = doctest.testmod(importlib.import_module(name))
     assert found.attempted and not found.failed
@@ -101,6 +102,42 @@ def test_the_index_of_the_search_has_terms_and_words_and_no_functions():
                for name in search.ALSO)  # fmt: skip
 
 
+# --- what weighs --------------------------------------------------------------------------------
+
+
+def site_of(folder: Path) -> Path:
+    """A site of one page below a folder, with a picture, two styles and a script."""
+    static = folder / "_static"
+    static.mkdir(parents=True)
+    folder.joinpath("book").mkdir()
+    for name, content in {
+        "theme.css": ".a { top: 0 } .shown { top: 1px } .gone, .gone .a { top: 2px }",
+        "book.css": ".never { top: 0 }",
+        "x.js": "element.classList.add('shown')",
+    }.items():
+        static.joinpath(name).write_text(content, encoding="utf-8")
+    svg = base64.b64encode(b"<svg/>").decode()
+    page = f'<img class="b" alt="" src="data:image/svg+xml;base64,{svg}">'
+    folder.joinpath("book", "page.html").write_text(
+        f'<p class="a b">{page}</p>\n<link href="../_static/theme.css">', encoding="utf-8"
+    )
+    return folder
+
+
+def test_a_site_keeps_what_is_asked_for_and_its_pictures_are_files(tmp_path: Path):
+    plain_pages = importlib.import_module("plain_pages")
+    site = site_of(tmp_path / "site")
+    plain_pages.finish(SimpleNamespace(outdir=str(site)), None)
+    page = site.joinpath("book", "page.html").read_text(encoding="utf-8")
+    (picture,) = site.joinpath("_images").iterdir()
+    assert picture.read_bytes() == b"<svg/>" and picture.suffix == ".svg"
+    assert f'<img alt="" src="../_images/{picture.name}">' in page
+    assert '<p class="a">' in page
+    style = site.joinpath("_static", "theme.css").read_text(encoding="utf-8")
+    assert ".a{" in style and ".shown{" in style and "gone" not in style
+    assert "never" in site.joinpath("_static", "book.css").read_text(encoding="utf-8")
+
+
 # --- elsewhere ---------------------------------------------------------------------------------
 
 
@@ -148,21 +185,38 @@ def test_the_first_cell_for_colab_gets_the_address_of_the_repository(url, shown)
     assert source == [colab.first_cell(shown)] and source[0].count(shown) == 1
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_the_first_cell_for_colab_installs_only_where_nothing_is(monkeypatch, tmp_path, there):
-    called, path = [], [*sys.path]
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: path if there else None)
-    monkeypatch.setattr(subprocess, "run", lambda command, check: called.append(command))
-    (tmp_path / "KVW-book" / "notebooks").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*path])
-    exec(colab.first_cell(FORK), {})
-    if there:
-        assert called == [] and sys.path == path and Path.cwd() == tmp_path
-    else:
-        assert [command[:2] for command in called] == [["git", "clone"], [sys.executable, "-m"]]
-        assert FORK in called[0] and Path.cwd() == tmp_path / "KVW-book" / "notebooks"
-        assert sys.path[0] == str(tmp_path / "KVW-book")
+@pytest.mark.parametrize("installed", [True, False])
+@pytest.mark.parametrize("cloned", [True, False])
+def test_the_first_cell_for_colab_fetches_what_is_not_there(
+    monkeypatch, tmp_path, installed, cloned
+):
+    """And works after a restart, which forgets the folder and where to import from."""
+    called, path, home = [], [*sys.path], tmp_path / "KVW-book"
+    beside = home / "notebooks" / "kvw_exhibits"
+
+    def run(command, check):
+        called.append(command)
+        beside.mkdir(parents=True, exist_ok=True)
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: path if installed else None)
+    monkeypatch.setattr(subprocess, "run", run)
+    if cloned:
+        beside.mkdir(parents=True)
+    for _ in range(2):
+        called.clear()
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "path", [*path])
+        exec(colab.first_cell(FORK), {})
+        assert Path.cwd() == home / "notebooks"
+        assert sys.path == [str(home), str(home / "notebooks"), *path]
+        wanted = [] if cloned else [["git", "clone"]]
+        assert [command[:2] for command in called] == wanted + (
+            [] if installed else [[sys.executable, "-m"]]
+        )
+        assert cloned or FORK in called[0]
+        cloned = installed = True
+    exec(colab.first_cell(FORK), {})  # beside the notebooks
+    assert called == [] and len(sys.path) == len(path) + 2
 
 
 # --- predictions -----------------------------------------------------------------------------

@@ -85,7 +85,7 @@ def picture_problems(notebook: dict) -> list[str]:
             data = output.get("data", {})
             text = _text(data.get("text/plain", ""))
             described = "Figure: " in text and "It shows: " in text and "text/html" in data
-            if "image/png" in data and not described:
+            if ("image/png" in data or "image/svg+xml" in data) and not described:
                 problems.append(
                     f"cell {number} shows a picture without caption or alternative text"
                 )

@@ -32,10 +32,11 @@ def component(data: dict, place: str) -> str:
     """All pictures under their controls; `hidden` are those that are not chosen at the start.
 
     Args:
-        data: of an explorer: `controls`, `start` and `pictures`.
+        data: of an explorer: `controls`, `order` (of several controls), `start` and `pictures`.
         place: begins the ids of the controls; no other explorer of the page may have it.
     """
-    controls, start = data["controls"], tuple(data["start"])
+    names = data["order"] if len(data["controls"]) > 1 else list(data["controls"])
+    controls, start = {name: data["controls"][name] for name in names}, tuple(data["start"])
     sliders = "".join(
         control(name, labels, shown, f"{place}-{number}")
         for number, ((name, labels), shown) in enumerate(zip(controls.items(), start, strict=True))
@@ -47,9 +48,8 @@ def component(data: dict, place: str) -> str:
         f"{' hidden' if labels != start else ''}>{picture}</div>"
         for step, labels, picture in zip(steps, chosen, data["pictures"], strict=True)
     )
-    names = attribute(", ".join(controls))
     return (
-        f'<div class="explorer" role="group" aria-label="Explorer: {names}">'
+        f'<div class="explorer" role="group" aria-label="Explorer: {attribute(", ".join(names))}">'
         f'<div class="controls" hidden>{sliders}</div>{frames}'
         '<p class="told" aria-live="polite"></p></div>'
     )

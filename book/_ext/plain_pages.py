@@ -8,13 +8,18 @@
 - What makes pages heavy and is not seen: marks around code that has the colour of all text, around
   dots and around each line of a docstring; empty lines, the table of contents beside source code
   and the one for paper; files of the theme that no page asks for.
-- Classes in tables of contents that no style asks for.
+- Classes that no style asks for, and rules of the theme for classes that no page has (`unused`).
+- Pictures that a notebook holds as text: they become files beside the pages, a quarter smaller.
 - What a screen reader cannot name: see `NAMES`.
 """
 
+import base64
+import hashlib
 import re
 import shutil
 from pathlib import Path
+
+import unused
 
 ADDRESS = "https://ADDRESS-OF-THE-REPOSITORY"
 UNUSED = (
@@ -48,6 +53,9 @@ IN_NAVIGATION = re.compile(
 STATIC = re.compile(r'_static/([^/"?]+)"')
 VIEWPORT = re.compile(r'<meta name="viewport"[^>]*>')  # Sphinx and the theme say it three times
 SOLUTIONS = "solutions/"
+OWN = Path(__file__).resolve().parents[1] / "_static"  # this book's styles stay as they are
+DATA = "playground/data"  # holds numbers, no classes
+HELD = re.compile(r'(<img\b[^>]*? src=")data:image/(png|webp|svg\+xml);base64,([^"]+)"')
 NAMES = (
     # the theme and Sphinx have said it before
     (
@@ -151,24 +159,66 @@ def lighten(app, pagename, templatename, context, doctree) -> None:
         ]
 
 
+def with_files(page: str, images: Path, up: str) -> str:
+    """A page whose pictures are files; their names are hashes of what they hold.
+
+    Args:
+        images: the folder of pictures; it must exist.
+        up: the way from the page to the folder above that.
+    """
+
+    def stored(found: re.Match) -> str:
+        content = base64.b64decode(found[3])
+        name = f"{hashlib.sha256(content).hexdigest()[:16]}.{found[2].removesuffix('+xml')}"
+        images.joinpath(name).write_bytes(content)
+        return f'{found[1]}{up}{images.name}/{name}"'
+
+    return HELD.sub(stored, page)
+
+
+def without_unused(site: Path, pages: dict[Path, str]) -> dict[Path, str]:
+    """Pages without classes that nothing asks for. Rules that no page needs are left out, too."""
+    static = site / "_static"
+    styles = {path: path.read_text(encoding="utf-8") for path in static.rglob("*.css")}
+    scripts = unused.words_of(
+        path.read_text(encoding="utf-8")
+        for path in static.rglob("*.js")
+        if DATA not in path.as_posix()
+    )
+    named, parts = zip(*map(unused.classes_of, styles.values()), strict=True)
+    asked, some = scripts.union(*named), set().union(*parts)
+    lighter = {
+        path: unused.without_classes(page, asked | unused.scripted(page), some)
+        for path, page in pages.items()
+    }
+    used = scripts.union(*map(unused.classes_in, lighter.values()))
+    for path, style in styles.items():
+        if not OWN.joinpath(path.relative_to(static)).exists():
+            path.write_text(unused.pruned(style, used), encoding="utf-8")
+    return lighter
+
+
 def finish(app, error) -> None:
     """Mend the pages that were written, and remove the files of the theme that none asks for."""
     if error:
         return
-    used = set()
-    for path in Path(app.outdir).rglob("*.html"):
-        page = mended(path.read_text(encoding="utf-8"))
-        used |= set(STATIC.findall(page))
-        path.write_text(page, encoding="utf-8")
-    static = Path(app.outdir, "_static")
-    for path in Path(app.outdir, "_images").glob("*"):  # what pages show lies there as well
-        if path.name not in used:
+    site = Path(app.outdir)
+    static, images, pages = site / "_static", site / "_images", {}
+    images.mkdir(exist_ok=True)
+    for path in site.rglob("*.html"):
+        up = "../" * (len(path.relative_to(site).parts) - 1)
+        pages[path] = with_files(mended(path.read_text(encoding="utf-8")), images, up)
+    asked = {name for page in pages.values() for name in STATIC.findall(page)}
+    for path in images.glob("*"):  # what pages show lies there as well
+        if path.name not in asked:
             static.joinpath(path.name).unlink(missing_ok=True)
     for path in [path for pattern in UNUSED for path in static.glob(pattern)]:
         if path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+    for path, page in without_unused(site, pages).items():
+        path.write_text(page, encoding="utf-8")
 
 
 def setup(app) -> dict:

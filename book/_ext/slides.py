@@ -40,8 +40,9 @@ FIGURE, SMALL, ROW = 12.0, 0.86, 1.15  # lines of prose that these take: one, a 
 HEADING = 1.8  # that a second heading on a slide takes
 BIT, MORE = 3.5, 3.0  # so few lines are no slide of their own; what a slide holds if set smaller
 DRAWS = re.compile(
-    r"alt=|\bload\(|load_people|getsource|exhibits\.|figures\."
+    r"alt=|\bload\(|load_people|getsource|exhibits\.|figures\.|drawings\."
 )  # code for a figure or a start
+EXPLORED = "image/svg+xml"  # a small drawing under a slider: for hands, not for a wall
 KEYBOARD = re.compile(r"change these two lines|^Next: |solutions/", re.IGNORECASE)
 CREDITS = """Text, tables and drawings of this deck: *Knowledge Vector Weakening*, The KVW-book
 contributors, CC BY 4.0, shortened. Code: MIT. Portraits: "Personas by Draftbit", CC BY 4.0,
@@ -331,6 +332,8 @@ def figure(data: dict) -> Piece:
 def from_output(output: dict) -> Piece | None:
     """One output of a cell; long ones become a word that they are there."""
     data = output.get("data", {})
+    if EXPLORED in data:
+        return None
     if "image/png" in data:
         return figure(data)
     text = text_of(output.get("text", data.get("text/plain", "")))

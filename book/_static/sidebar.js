@@ -8,3 +8,11 @@ addEventListener("load", () => {
   if (own.top < room.top || own.bottom > room.bottom)
     sidebar.scrollTop += own.top - room.top - room.height / 3;
 });
+
+// A figure that is wider than a phone can be moved by keyboard, too.
+for (const event of ["load", "resize"])
+  addEventListener(event, () => {
+    for (const figure of document.querySelectorAll(".cell_output figure"))
+      if (figure.scrollWidth > figure.clientWidth) figure.tabIndex = 0;
+      else figure.removeAttribute("tabindex");
+  });

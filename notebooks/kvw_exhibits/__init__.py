@@ -216,3 +216,31 @@ def worded(summary: pd.DataFrame) -> pd.DataFrame:
         return "portraits of nobody" if part == "general" else f"{SETS[part]} {ASKED[asked]}"
 
     return summary.rename(columns=word)
+
+
+@captioned
+def said_against_inside(points: pd.DataFrame, marked: list[str]) -> Figure:
+    """What each edit says against what is found inside; each point has a number in the legend.
+
+    Args:
+        points: columns `said` and `inside`, from 0 to 1; the index has the names.
+        marked: names of the points that have another colour and shape.
+    """
+    blue, orange = sns.color_palette("colorblind")[:2]
+    figure, axis = plt.subplots(figsize=(7.2, 4.2))
+    points = points.sort_values(["inside", "said"])
+    for number, (name, (said_share, inside_share)) in enumerate(points.iterrows(), 1):
+        look = {"color": orange, "marker": "D"} if name in marked else {"color": blue}
+        axis.scatter(said_share, inside_share, s=34, label=f"{number}  {name}", **look)
+        axis.annotate(
+            str(number),
+            (said_share, inside_share),
+            (6, 4 if number % 2 else -9),
+            textcoords="offset points",
+            fontsize=8,
+        )
+    axis.set(
+        xlabel="said, as taught", ylabel="found inside", xlim=(-0.04, 1.04), ylim=(-0.04, 1.06)
+    )
+    axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure

@@ -10,8 +10,8 @@ import pandas as pd
 
 from kvw_experiments.plans import plan_of
 from kvw_experiments.results_store import read_rows
-from kvw_experiments.runner import labelled
-from kvw_experiments.verdicts import audit_rows, by_probe
+from kvw_experiments.runner import labelled, stored_rows
+from kvw_experiments.verdicts import audit_rows, by_probe, judged
 from kvw_minimal.audit import Finding, judge, verdict
 from kvw_minimal.audit.probes import RELEARNING, probe_of
 
@@ -231,3 +231,67 @@ def every_number(found: Findings, edits: Sequence[str]) -> pd.DataFrame:
         shams = [at(found[edit], label).sham for label in labels]
         table[f"sham, {edit}"] = [np.nan if sham is None else sham for sham in shams]
     return table
+
+
+# --- the kin of the layerwise rewrite ------------------------------------------------------------
+
+
+def findings_of_kin() -> Findings:
+    """The findings on the kin of the layerwise rewrite, between the references of group A."""
+    layered, kin = audit_rows(FULL), audit_rows("kin")
+    return {label: judged(kin, label, layered, ["A"]) for label in kin["label"].unique()}
+
+
+def what_others_keep() -> pd.DataFrame:
+    """Exact match on group A: what others keep, on new photos, too, and what the sham leaves."""
+    rows = pd.concat([stored_rows("layerwise-rewrite", part, ["A"]) for part in ("methods", "kin")])
+    rows = rows[rows["metric"] == "exact_match"].astype({"condition": str, "set": str})
+    sums = rows.groupby(["label", "condition", "set"])[["score_sum", "n"]].sum()
+    means = (sums["score_sum"].astype(float) / sums["n"]).unstack(["condition", "set"])
+    columns = {
+        "others": ("edited", "retain"),
+        "others, new photos": ("edited", "kept anew"),
+        "its sham": ("sham", "forget"),
+    }
+    return pd.DataFrame({name: means[column] for name, column in columns.items()})
+
+
+def kin_table(found: Findings) -> pd.DataFrame:
+    """One row for each kin: what is said and kept, what finds most, and the verdict."""
+    rows = {}
+    for label, findings in found.items():
+        look = largest(findings, lambda finding: finding.label != TAUGHT)
+        rows[label] = {
+            "as taught": at(findings, TAUGHT).edited,
+            "finds most": probe_of(look.label).name,
+            "left": look.left,
+            "verdict": verdict(findings)[0],
+        }
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("target, price or training")
+    return table.join(what_others_keep())[
+        ["as taught", "others", "others, new photos", "its sham", "finds most", "left", "verdict"]
+    ]
+
+
+def said_and_inside(found: Findings) -> pd.DataFrame:
+    """What each edit says, and the most that a probe with the weights finds, from 0 to 1.
+
+    Probes count that every edit was asked: those that read states or change weights.
+    """
+    inside = {
+        label: {
+            name: finding
+            for name, finding in by_probe(findings).items()
+            if finding.kind in ("inside", RELEARNING) and finding.fair and not finding.before
+        }
+        for label, findings in found.items()
+    }
+    common = set.intersection(*({*probes} for probes in inside.values()))
+    rows = {
+        label: {
+            "said": at(found[label], TAUGHT).edited,
+            "inside": max(probes[name].left or 0.0 for name in common),
+        }
+        for label, probes in inside.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").clip(0, 1)

@@ -5,13 +5,22 @@ an `Explorer` as data and shows them under controls of its own (book/_ext/explor
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import ipywidgets as widgets
 
-from .figures import Picture
-
 DATA = "application/vnd.kvw.explorer+json"
+
+
+class Shown(Protocol):
+    """What can be explored: a `figures.Picture` or a `drawings.Drawing`."""
+
+    @property
+    def html(self) -> str:
+        """One element that needs no file beside it."""
+
+    def _repr_mimebundle_(self, **_) -> tuple[dict, dict]: ...
 
 
 def _slider(name: str, labels: list[str], first: str) -> widgets.SelectionSlider:
@@ -43,7 +52,7 @@ class Explorer:
     def __init__(
         self,
         controls: dict[str, list[str]],
-        pictures: dict[tuple[str, ...], Picture],
+        pictures: Mapping[tuple[str, ...], Shown],
         start: tuple[str, ...] | None = None,
     ):
         combinations = list(itertools.product(*controls.values()))
@@ -66,13 +75,15 @@ class Explorer:
 
     @property
     def data(self) -> dict:
-        """What the book shows: controls, start, and all pictures as HTML.
+        """What the book shows: controls, their order, start, and all pictures as HTML.
 
-        These in the order of their labels; the last control moves first.
+        These in the order of their labels; the last control moves first. (A stored notebook sorts
+        names, so that their order stands apart.)
         """
         every = itertools.product(*self.controls.values())
         return {
             "controls": self.controls,
+            "order": list(self.controls),
             "start": list(self.start),
             "pictures": [self.pictures[chosen].html for chosen in every],
         }
@@ -84,7 +95,7 @@ class Explorer:
         return widget | shown | {DATA: self.data, "text/plain": repr(self)}, metadata
 
 
-def live(draw: Callable[..., Picture], **controls: widgets.Widget) -> widgets.VBox:
+def live(draw: Callable[..., Shown], /, **controls: widgets.Widget) -> widgets.VBox:
     """The same picture, drawn anew by the kernel whenever a control is moved.
 
     Args:

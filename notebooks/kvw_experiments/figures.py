@@ -21,6 +21,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from matplotlib.ticker import LogLocator, NullLocator
 from PIL import Image
 
 from kvw_minimal.batches import open_picture
@@ -312,16 +313,35 @@ def lines(
     """
     figure, axis = plt.subplots(figsize=(8 if beside else 6, 3.2))
     sns.lineplot(table, x=x, y=y, hue=hue, marker=marker, errorbar=None, ax=axis)
+    wide = table.pivot_table(index=x, columns=hue, values=y, sort=False)
+    for line, count in zip(axis.lines, _covered(wide), strict=False):
+        if marker and count:
+            line.set(linewidth=1.8 + 2.4 * count, markersize=6 + 4 * count)
     if log_x:
         axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_locator(NullLocator())
     if level is not None:
         axis.axhline(level, color="black", linewidth=0.8, linestyle="--", label=level_name)
         axis.set_ylim(0, None)
     if beside:
         axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     else:
-        axis.legend(frameon=False)
+        axis.legend(edgecolor="none", framealpha=1)
     return figure
+
+
+def _covered(lines: pd.DataFrame) -> list[int]:
+    """For each column, how many later ones run where it runs: it is drawn wider than those."""
+    near = 0.02 * np.ptp(lines.to_numpy()[np.isfinite(lines.to_numpy())])
+    return [
+        sum(
+            bool(((lines.iloc[:, i] - lines.iloc[:, j]).abs().dropna() <= near).mean() >= 0.5)
+            for j in range(i + 1, lines.shape[1])
+        )
+        for i in range(lines.shape[1])
+    ]
 
 
 def plane(axis, ylim: tuple[float | None, float] = (-0.03, 1.05), title: str = "") -> None:
@@ -355,11 +375,15 @@ def draw_frontier(
                 label=condition,
             )
     for i, (method, line) in enumerate(methods):
+        place = line[["forget", "retain"]].to_numpy()
+        later = [other[["forget", "retain"]].to_numpy() for _, other in methods[i + 1 :]]
+        # a point that others lie on is drawn larger than those
+        hidden = len(line) == 1 and sum(bool((abs(o - place) <= 0.02).all(1).any()) for o in later)
         axis.plot(
             line["forget"],
             line["retain"],
             marker=MARKERS[i % len(MARKERS)],
-            markersize=6,
+            markersize=6 + 5 * hidden,
             linewidth=1,
             color=colours[i],
             label=method,

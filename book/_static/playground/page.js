@@ -545,7 +545,7 @@
   // While the hand moves only cards are computed: at each new strength the one that is looked at,
   // and of the others, in turn, what there is time for. Each card says which strength it belongs to.
   // Tables and scores follow when the hand rests.
-  const FRAME = 40; // milliseconds for one strength
+  const FRAME = 25; // milliseconds for one strength: more than thirty a second
   let dragging = false;
   async function drag() {
     if (!moves(chosen.looked)) element("written").textContent = `G = ${chosen.strength}`;

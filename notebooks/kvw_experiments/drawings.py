@@ -1,0 +1,287 @@
+"""Small drawings in SVG for explorers: a few hundred bytes each, sharp at every size.
+
+They have two sets of colours: a drawing follows the page, or the system, into the dark. A function
+takes `caption=` and `alt=`, as those of `figures` do, and measures nothing.
+"""
+
+import base64
+import html
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from kvw_minimal.coefficients import mean_absolute
+
+from .explorer import Explorer
+
+STYLE = (
+    'text{font:14px system-ui,"DejaVu Sans",sans-serif;fill:#1f2328}.paper{fill:#fff}'
+    ".m{text-anchor:middle}.r{text-anchor:end}.s{fill:#57606a}.b{font-weight:600}"
+    ".on{fill:#0173b2}.cell{fill:#cfe6f5}.off{fill:none;stroke:#8b949e;stroke-dasharray:4 3}"
+    ".line{fill:none;stroke:#0173b2;stroke-width:2.5}.axis{stroke:#8b949e}.none{stroke:#1f2328}"
+    ".tick{stroke:#b3261e;stroke-width:3}.dot{fill:#b3261e}"
+    "@media(prefers-color-scheme:dark){text{fill:#e6e6e6}.paper{fill:#121212}.s{fill:#b5bcc4}"
+    ".on{fill:#59b2e8}.cell{fill:#1d4259}.line{stroke:#59b2e8}.none{stroke:#e6e6e6}"
+    ".tick{stroke:#ff8f85}.dot{fill:#ff8f85}}"
+)
+WIDTH = 440  # of a drawing, in pixels of a page: still legible on a phone
+
+
+class Drawing:
+    """A drawing with its caption and alternative text; an `Explorer` takes it as it takes a figure.
+
+    Args:
+        parts: elements of SVG.
+        height: in pixels; each drawing is `WIDTH` wide.
+        caption: what to look for, one or two sentences of plain text.
+        alt: what is to be seen, for those who cannot see it.
+
+    Raises:
+        ValueError: no caption, or no alternative text.
+    """
+
+    def __init__(self, parts: Sequence[str], height: int, caption: str, alt: str):
+        self.caption, self.alt = caption.strip(), alt.strip()
+        if not self.caption or not self.alt:
+            raise ValueError("a drawing needs a caption (caption=) and an alternative text (alt=)")
+        self.svg = (
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" '
+            f'viewBox="0 0 {WIDTH} {height}"><style>{STYLE}</style>'
+            f'<rect class="paper" width="{WIDTH}" height="{height}"/>{"".join(parts)}</svg>'
+        )
+
+    @property
+    def html(self) -> str:
+        """The drawing as one element that needs no file beside it."""
+        source = base64.b64encode(self.svg.encode()).decode()
+        return (
+            f'<figure style="margin: 0"><img src="data:image/svg+xml;base64,{source}" '
+            f'alt="{html.escape(self.alt)}" width="{WIDTH}" style="max-width: 100%; height: auto">'
+            f"<figcaption>{html.escape(self.caption)}</figcaption></figure>"
+        )
+
+    def __repr__(self) -> str:
+        return f"Figure: {self.caption}\nIt shows: {self.alt}"
+
+    def _repr_mimebundle_(self, **_) -> tuple[dict, dict]:
+        """HTML for the book, SVG for viewers that show no HTML, text for nbval to compare."""
+        return {"text/plain": repr(self), "image/svg+xml": self.svg, "text/html": self.html}, {}
+
+
+def _text(x: float, y: float, words: object, kind: str = "") -> str:
+    return f'<text x="{x:g}" y="{y:g}" class="{kind}">{html.escape(str(words))}</text>'
+
+
+def _box(x: float, y: float, width: float, height: float, kind: str) -> str:
+    place = f'x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}"'
+    return f'<rect {place} class="{kind}"/>'
+
+
+def _line(x: float, y: float, to_x: float, to_y: float, kind: str) -> str:
+    return f'<line x1="{x:g}" y1="{y:g}" x2="{to_x:g}" y2="{to_y:g}" class="{kind}"/>'
+
+
+def by_layer(
+    shares: Mapping[str, float],
+    before: Mapping[str, float],
+    names: tuple[str, str],
+    marked: Mapping[str, bool] | None = None,
+    mark: str = "",
+    reference: Mapping[str, float] | None = None,
+    caption: str = "",
+    alt: str = "",
+) -> Drawing:
+    """A filled bar for each layer, now, over a dashed one, before.
+
+    Args:
+        shares: from 0 to 1, by what stands below the bar.
+        before: the same.
+        names: of the filled bars and of the dashed ones.
+        marked: bars with a box below them, and whether it is full.
+        mark: what a full box means.
+        reference: heights of a red line across each bar, the model that never knew.
+    """
+    top, room, step = 60.0, 120.0, WIDTH / len(shares)
+    legend = [_box(8, 8, 14, 14, "on"), _text(28, 20, names[0])]
+    legend += [_box(170, 8, 14, 14, "off"), _text(190, 20, names[1])]
+    if reference is not None:
+        legend += [_line(330, 15, 350, 15, "tick"), _text(358, 20, "oracle")]
+    bars = [_line(0, top + room, WIDTH, top + room, "axis")]
+    for i, (name, share) in enumerate(shares.items()):
+        middle, full, now = (i + 0.5) * step, room * before[name], room * share
+        above = now if full - now > 22 else max(now, full)  # no dash runs through a number
+        bars += [
+            _box(middle - 24, top + room - now, 48, now, "on"),
+            _box(middle - 24, top + room - full, 48, full, "off"),
+            _text(middle, top + room - above - 6, f"{share:.2f}", "m b"),
+            _text(middle, top + room + 20, name, "m"),
+        ]
+        if reference is not None:
+            height = top + room * (1 - reference[name])
+            bars.append(_line(middle - 32, height, middle + 32, height, "tick"))
+        if marked and name in marked:
+            kind = "on" if marked[name] else "off"
+            bars.append(_box(middle - 24, top + room + 30, 48, 14, kind))
+    height = top + room + 32
+    if marked:
+        bars.append(_text(WIDTH / 2, height + 30, f"full box: {mark}", "m s"))
+        height += 38
+    return Drawing([*legend, *bars], int(height), caption, alt)
+
+
+def intervals(
+    rows: Mapping[str, tuple[float, float, float]],
+    ends: tuple[float, float],
+    caption: str = "",
+    alt: str = "",
+) -> Drawing:
+    """A point with its interval in each row, and a line at 0.
+
+    Args:
+        rows: `(value, low, high)` by name.
+        ends: of the axis; 0 must lie between them.
+    """
+    left, right, step = 125, 290, 36
+
+    def x(value: float) -> float:
+        return left + (value - ends[0]) / (ends[1] - ends[0]) * (right - left)
+
+    bottom = 10 + step * len(rows)
+    parts = [_line(x(0), 4, x(0), bottom, "none"), _text(x(0), bottom + 18, 0, "m s")]
+    parts += [_text(x(end), bottom + 18, f"{end:g}", "m s") for end in ends]
+    for i, (name, (value, low, high)) in enumerate(rows.items()):
+        y = 10 + step * (i + 0.5)
+        parts += [
+            _text(left - 12, y + 5, name, "r"),
+            _line(x(low), y, x(high), y, "line"),
+            f'<circle cx="{x(value):g}" cy="{y:g}" r="5" class="on"/>',
+            _text(right + 14, y + 5, f"{value:.2f} [{low:.2f}, {high:.2f}]", "s"),
+        ]
+    return Drawing(parts, bottom + 28, caption, alt)
+
+
+def gate_curve(
+    strength: float, vectors: Mapping[str, float], caption: str = "", alt: str = ""
+) -> Drawing:
+    """The gate over c_f / c_r at one strength, and some vectors on it.
+
+    Args:
+        strength: G; infinity draws the limit, a step.
+        vectors: c_f / c_r by name, from 1/2 to 4.
+    """
+    left, right, top, bottom = 40.0, 425.0, 14.0, 160.0
+
+    def gate(ratio: float) -> float:
+        return 1.0 if ratio <= 1 else ratio**-strength
+
+    def at(ratio: float, value: float) -> tuple[float, float]:
+        across = (math.log2(ratio) + 1) / 3
+        return left + across * (right - left), bottom - value * (bottom - top)
+
+    ratios = [2 ** (k / 60) for k in range(121)]
+    points = [at(0.5, 1), *(at(ratio, gate(ratio)) for ratio in ratios)]
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    parts = [_line(left, bottom, right, bottom, "axis"), _line(left, top, left, bottom, "axis")]
+    parts += [_text(left - 8, at(1, v)[1] + 5, f"{v:g}", "r s") for v in (0, 0.5, 1)]
+    parts += [_text(at(r, 0)[0], bottom + 20, f"{r:g}", "m s") for r in (0.5, 1, 2, 4)]
+    parts += [_text((left + right) / 2, bottom + 40, "c_f / c_r", "m s")]
+    parts += [f'<polyline points="{path}" class="line"/>']
+    for i, (name, ratio) in enumerate(vectors.items()):
+        x, y = at(ratio, gate(ratio))
+        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" class="dot"/>')
+        y = bottom + 68 + 21 * i
+        parts += [_text(12, y, name), _text(330, y, f"{ratio:.2f}", "r")]
+        parts.append(_text(right, y, f"gate {gate(ratio):.2f}", "r b"))
+    return Drawing(parts, int(bottom + 76 + 21 * (len(vectors) - 1)), caption, alt)
+
+
+def gates_by_strength(
+    c_f: torch.Tensor, c_r: torch.Tensor, strengths: Sequence[float] = (1, 6, 12, 24, 48, 96)
+) -> Explorer:
+    """How the gate bends as the strength grows, up to its limit, with three vectors of a model.
+
+    Args:
+        c_f, c_r: coefficients `[layers, columns]` of the forgotten and of the others.
+        strengths: shown one by one, and behind them the limit.
+    """
+    ratios = (c_f / c_r).flatten().sort().values
+    called_more = ratios[ratios > 1]
+    vectors = {
+        "a vector called less": float(ratios[len(ratios) // 4]),
+        "the median of those called more": float(called_more.median()),
+        "called more than 99 of 100 others": float(ratios.quantile(0.99)),
+    }
+    labels = [f"{each:g}" for each in strengths] + ["without limit"]
+    drawn: dict[tuple[str, ...], Drawing] = {
+        (label,): gate_curve(
+            strength,
+            vectors,
+            caption="The gate over how much more the five call a vector. What does a larger G do "
+            "to a vector that is called only a little more, and what is the limit?",
+            alt=f"At strength {label} the curve is 1 up to the ratio 1 and then falls; "
+            + ", ".join(f"{name}: {min(1, r**-strength):.2f}" for name, r in vectors.items())
+            + ".",
+        )
+        for label, strength in zip(labels, [*strengths, math.inf], strict=True)
+    }
+    return Explorer({"strength G": labels}, drawn, ("24",) if ("24",) in drawn else None)
+
+
+def mask(
+    tokens: Sequence[str],
+    h: Sequence[Sequence[float]],
+    measured: Sequence[bool],
+    coefficients: Sequence[float],
+    caption: str = "",
+    alt: str = "",
+) -> Drawing:
+    """Tokens with the coefficients of their vectors; those that the mask takes are coloured.
+
+    Args:
+        h: `[tokens][vectors]`.
+        coefficients: of each vector under this mask.
+    """
+    step, columns = 30, [210 + 88 * i for i in range(len(coefficients))]
+    parts = [_text(12, 22, "token", "s"), _text(140, 22, "M", "m s")]
+    parts += [_text(x, 22, f"vector {i + 1}", "m s") for i, x in enumerate(columns)]
+    for row, (token, values, taken) in enumerate(zip(tokens, h, measured, strict=True)):
+        y = 34 + step * row
+        parts += [_text(12, y + 20, token), _box(132, y + 7, 16, 16, "on" if taken else "off")]
+        for x, value in zip(columns, values, strict=True):
+            parts += [_box(x - 40, y + 2, 80, step - 4, "cell")] if taken else []
+            parts.append(_text(x, y + 20, f"{value:g}", "m"))
+    bottom = 34 + step * len(tokens)
+    parts += [_line(8, bottom + 4, WIDTH - 8, bottom + 4, "axis"), _text(12, bottom + 25, "c", "b")]
+    for x, value in zip(columns, coefficients, strict=True):
+        parts.append(_text(x, bottom + 25, f"{value:g}", "m b"))
+    return Drawing(parts, bottom + 38, caption, alt)
+
+
+def mask_moved(h: torch.Tensor, answers: torch.Tensor, tokens: Sequence[str]) -> Explorer:
+    """What is measured when the mask stands where it should, and one token beside that.
+
+    Args:
+        h: `[1, T, vectors]`.
+        answers: `[1, T]` bool, the right mask.
+        tokens: T of them.
+    """
+    places = {"one too early": -1, "right": 0, "one too late": 1}
+    drawn: dict[tuple[str, ...], Drawing] = {}
+    for label, places_on in places.items():
+        moved = answers.roll(places_on, dims=1)
+        found = mean_absolute(h, moved).tolist()
+        drawn[(label,)] = mask(
+            tokens,
+            h[0].tolist(),
+            moved[0].tolist(),
+            found,
+            caption="The mask, moved by one token. What does each vector seem to be worth?",
+            alt=f"The mask is {label}: it takes "
+            + " and ".join(itertools.compress(tokens, moved[0].tolist()))
+            + "; the coefficients are "
+            + ", ".join(f"{value:g}" for value in found)
+            + ".",
+        )
+    return Explorer({"the mask is": list(places)}, drawn, ("right",))

@@ -1,0 +1,76 @@
+"""Small drawings for explorers: they hold what they are given, and each says what it shows."""
+
+import re
+from xml.etree import ElementTree
+
+import pytest
+import torch
+
+from kvw_experiments import drawings
+from kvw_experiments.explorer import Explorer
+
+pytestmark = pytest.mark.slow
+
+SAID = {"caption": "Look at it.", "alt": "It is <there>."}
+LAYERS = {"layer 0": 0.25, "said": 1.0}
+
+
+def texts(drawing: drawings.Drawing) -> list[str]:
+    """Every text of a drawing; it must be well-formed XML."""
+    root = ElementTree.fromstring(drawing.svg)
+    return [each.text or "" for each in root.iter("{http://www.w3.org/2000/svg}text")]
+
+
+def heights(drawing: drawings.Drawing, kind: str) -> list[float]:
+    """Heights of the bars of one kind, without those of the legend and of the boxes."""
+    found = re.findall(rf'width="48" height="([\d.]+)" class="{kind}"', drawing.svg)
+    return [float(each) for each in found]
+
+
+def test_no_drawing_goes_without_a_caption_and_an_alternative_text():
+    for missing in ({"caption": "x"}, {"alt": "x"}, {}):
+        with pytest.raises(ValueError, match="caption"):
+            drawings.intervals({"a": (0, -1, 1)}, (-1, 1), **missing)
+
+
+def test_a_drawing_is_shown_by_every_kind_of_viewer():
+    drawing = drawings.intervals({"a & b": (0.5, 0.25, 0.75)}, (-1, 1), **SAID)
+    bundle, _ = drawing._repr_mimebundle_()
+    assert bundle["text/plain"] == "Figure: Look at it.\nIt shows: It is <there>."
+    assert bundle["image/svg+xml"] == drawing.svg and "prefers-color-scheme" in drawing.svg
+    assert 'alt="It is &lt;there&gt;."' in bundle["text/html"]
+    assert {"a & b", "0.50 [0.25, 0.75]", "0"} <= set(texts(drawing))
+
+
+def test_bars_are_as_high_as_their_shares():
+    before = {"layer 0": 0.5, "said": 1.0}
+    drawing = drawings.by_layer(LAYERS, before, ("now", "then"), **SAID)
+    assert heights(drawing, "on") == [30, 120] and heights(drawing, "off") == [60, 120]
+    assert {"0.25", "1.00", "layer 0", "now", "then"} <= set(texts(drawing))
+    marked = drawings.by_layer(
+        LAYERS, before, ("now", "then"), {"layer 0": True}, "edited", reference=LAYERS, **SAID
+    )
+    assert heights(marked, "on") == [30, 14, 120] and marked.svg.count('class="tick"') == 3
+    assert "full box: edited" in texts(marked) and "oracle" in texts(marked)
+
+
+def test_the_gate_is_that_of_the_book_and_its_limit_a_step():
+    c_f, c_r = torch.tensor([[0.5, 1.0, 2.0, 2.0]]), torch.ones(1, 4)
+    explorer = drawings.gates_by_strength(c_f, c_r, (1, 2))
+    assert explorer.controls == {"strength G": ["1", "2", "without limit"]}
+    gates = [
+        [text for text in texts(shown) if text.startswith("gate")]
+        for shown in explorer.pictures.values()
+    ]
+    assert gates[0][:2] == ["gate 1.00", "gate 0.50"]
+    assert gates[1][:2] == ["gate 1.00", "gate 0.25"]
+    assert gates[2] == ["gate 1.00", "gate 0.00", "gate 0.00"]
+
+
+def test_a_mask_that_is_moved_measures_other_tokens():
+    h = torch.tensor([[[1.0], [-3.0], [5.0], [9.0]]])
+    answers = torch.tensor([[False, True, True, False]])
+    explorer = drawings.mask_moved(h, answers, ["a", "b", "c", "d"])
+    assert isinstance(explorer, Explorer) and explorer.start == ("right",)
+    found = {label: texts(shown)[-1] for (label,), shown in explorer.pictures.items()}
+    assert found == {"one too early": "2", "right": "4", "one too late": "7"}
