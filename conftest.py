@@ -1,4 +1,7 @@
-"""What strict nbval may leave uncompared, and in which tier of tests a notebook stands."""
+"""What strict nbval may leave uncompared, how kernels begin, and the tier of each notebook."""
+
+import sys
+from pathlib import Path
 
 UNCOMPARED = (
     "text/html",
@@ -16,6 +19,17 @@ def pytest_collectstart(collector):
     """Skip formats whose content is also there as text; nbval skips PNG by itself."""
     if is_notebook(collector):
         collector.skip_compare += UNCOMPARED
+
+
+def pytest_configure(config):
+    """On Linux kernels are forked from a process that has imported what is slow."""
+    if sys.platform == "linux":
+        from jupyter_client.provisioning import local_provisioner
+
+        sys.path.append(str(Path(__file__).parent / "tests"))
+        import kernels
+
+        local_provisioner.launch_kernel = kernels.launch
 
 
 def pytest_itemcollected(item):

@@ -90,19 +90,6 @@ def test_an_answer_that_the_template_changes_is_refused(processor, questions):
         processor.chat_template = whole
 
 
-def test_padding_changes_no_label(processor, questions):
-    alone = {
-        row: batch for row, q in enumerate(questions) for batch in answer_batches(processor, [q])
-    }
-    for batch in answer_batches(processor, questions, batch_size=64):
-        for i, row in enumerate(batch.rows):
-            length = int(batch.inputs["attention_mask"][i].sum())
-            single = alone[row]
-            assert torch.equal(batch.inputs["input_ids"][i, :length], single.inputs["input_ids"][0])
-            assert torch.equal(batch.labels[i, :length], single.labels[0])
-            assert (batch.labels[i, length:] == IGNORED).all()
-
-
 # --- batches
 
 

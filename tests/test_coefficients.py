@@ -250,14 +250,6 @@ def test_no_cache_of_keys_and_values_is_kept(questions):
     assert outputs and all(output.past_key_values is None for output in outputs)
 
 
-def test_measuring_changes_neither_weights_nor_mode(questions):
-    model = tiny.llava()
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    measure_questions(model, tiny.processor(), questions[:4])
-    assert not model.training
-    assert all(torch.equal(tensor, before[n]) for n, tensor in model.state_dict().items())
-
-
 def test_watching_does_not_change_what_the_model_says(questions):
     model = tiny.llava()
     batch = answer_batches(tiny.processor(), questions)[0]
@@ -266,23 +258,6 @@ def test_watching_does_not_change_what_the_model_says(questions):
         with hook_inputs(find_projections(model), lambda layer, h: h * 2):
             watched = model(**batch.inputs).logits
     assert torch.equal(free, watched)
-
-
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_hooks_are_removed_when_something_is_thrown(questions, error):
-    model = tiny.llava()
-    before = hooks(model)
-    batches = answer_batches(tiny.processor(), questions[:2])
-
-    def stop(*_):
-        raise error("stop here")
-
-    broken = model.model.language_model.layers[2].mlp.down_proj
-    handle = broken.register_forward_hook(stop)
-    with pytest.raises(error, match="stop here"):
-        measure(model, batches, [q.person for q in questions[:2]])
-    handle.remove()
-    assert hooks(model) == before
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -5,7 +5,6 @@ import html
 import json
 import math
 import re
-import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -93,8 +92,9 @@ def plain(markdown: str) -> str:
 def folder(tmp_path_factory) -> Path:
     """All decks, made by the command that `make slides` runs."""
     made = tmp_path_factory.mktemp("slides")
-    command = [sys.executable, "book/_ext/slides.py", str(made)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["slides.py", str(made)])
+        slides.main()
     return made
 
 

@@ -1,6 +1,6 @@
 """The family: every part by hand, and KVW as the point of the family that it is said to be."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -26,12 +26,11 @@ from kvw_experiments.design_space import (
     recorded,
     sides,
 )
-from kvw_experiments.trials import Trial, trial_of
 from kvw_minimal.batches import answer_batches
 from kvw_minimal.coefficients import measure_questions
 from kvw_minimal.edits import ColumnScaling
 from kvw_minimal.kvw import STRENGTH, one_pass
-from kvw_minimal.method import make_edit, method_of
+from kvw_minimal.method import make_edit
 from kvw_minimal.methods import METHODS
 from kvw_minimal.methods.positions import POSITIONS, kinds_of_positions
 from kvw_minimal.methods.training import linear_maps
@@ -411,14 +410,6 @@ def test_a_mass_is_what_is_taken_on_average(setting):
             at_mass(edit, mass)
     with pytest.raises(ValueError, match="cannot change its strength"):
         at_mass(replace(edit, schedule="published"), 0.01)
-
-
-@pytest.mark.parametrize("setting", [*NAMED.values(), Setting(layers=(0, 2), modalities=("text",))])
-def test_a_setting_comes_back_from_json(setting):
-    text = Trial(setting).text
-    assert trial_of("family", text).setting == setting
-    with pytest.raises(ValueError, match="family has no setting 'loud'"):
-        method_of("family", asdict(setting) | {"loud": 1})
 
 
 @pytest.mark.parametrize(

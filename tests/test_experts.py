@@ -13,9 +13,9 @@ from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 from kvw_minimal import sharing
 from kvw_minimal.architectures import is_transposed, watched, weight_name
 from kvw_minimal.audit import edit_leakage, examine
-from kvw_minimal.coefficients import hook_inputs, mean, measure, shape_of
+from kvw_minimal.coefficients import hook_inputs, measure, shape_of
 from kvw_minimal.edits import ColumnScaling, Edit, WeightReplacement
-from kvw_minimal.kvw import contrast_of_batch, masked_contrast, one_pass, published
+from kvw_minimal.kvw import contrast_of_batch, masked_contrast, one_pass
 from kvw_minimal.method import METHODS, make_edit, method_of
 from kvw_minimal.methods.kvw import shuffle_within_layer
 from kvw_minimal.models import columns, find_projections, fingerprint
@@ -140,25 +140,6 @@ def test_a_layer_that_calls_at_least_one_vector_is_compared():
     forget, retain = torch.ones(2, 3), torch.tensor([[0.0, 0, 0], [0, 0, 1]])
     assert masked_contrast(forget, retain)[0].tolist() == [0, 0, 0]
     assert masked_contrast(forget, retain)[1, 0] > 20
-
-
-def test_means_divide_by_who_asked():
-    sums = torch.arange(12.0).reshape(2, 2, 3)
-    tokens = torch.tensor([[1.0, 0], [2, 4]])
-    assert mean(sums, tokens)[1, 1].tolist() == [9 / 4, 10 / 4, 11 / 4]
-    assert mean(sums, tokens)[0, 1].tolist() == [3, 4, 5]  # no token: as it is, and it is 0
-    assert mean(sums, torch.tensor([2.0, 4])).flatten()[-1] == 11 / 4
-
-
-def test_the_published_schedule_runs_on_experts():
-    model, batch = model_of("mixtral"), tiny.random_batch()
-    before = fingerprint(model)
-    retain = measure(model, [batch], OWNERS).of(["b", "c"])
-    own = replace(batch, rows=[0, 2, 0, 2])
-    edit = published(model, [own], ["a", "a", "a"], retain, strength=1.0)
-    assert fingerprint(model) == before and edit.contrast.shape == (LAYERS, EXPERTS, D_FF)
-    with edit.on(model):
-        assert fingerprint(model) != before
 
 
 def test_parts_join_and_files_hold_them(tmp_path):

@@ -99,14 +99,6 @@ def test_every_combination_leads_to_its_picture():
     assert first == "Explorer(the gate: soft, hard; strength G: 1, 4, 8; shown: soft, 1)"
 
 
-def test_explorers_of_many_start_where_they_are_told():
-    explorer = Explorer(CONTROLS, MANY, ("hard", "8"))
-    gate, strength, shown, _ = explorer.box.children
-    assert (gate.value, strength.value, shown.value) == ("hard", "8", MANY["hard", "8"].html)
-    bundle, _ = explorer._repr_mimebundle_()
-    assert bundle["image/png"] == MANY["hard", "8"].png and WIDGET in bundle
-
-
 @pytest.mark.parametrize(
     "controls, pictures, start",
     [

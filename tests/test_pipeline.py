@@ -6,15 +6,13 @@ from case import Case
 
 from kvw_experiments import demo
 from kvw_minimal import scores
-from kvw_minimal.conditions import score
 from kvw_minimal.evaluation import pipeline
 from kvw_minimal.evaluation.provenance import file_hash
-from kvw_minimal.evaluation.scoring import teacher_forced
 from kvw_minimal.kvw import KVW, PublishedKVW
 from kvw_minimal.method import make_edit, method_of
 from kvw_minimal.methods import METHODS
 from kvw_minimal.models import fingerprint
-from kvw_minimal.results import score_rows, summarise
+from kvw_minimal.results import score_rows
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about
 from kvw_minimal.zoo import load
@@ -112,25 +110,6 @@ def test_any_method_can_be_asked_for(monkeypatch):
     assert {row["condition"] for row in result["rows"]} == {"vanilla", "edited", "sham"}
     assert {row["set"] for row in result["rows"] if row["condition"] == "sham"} == {"forget"}
     assert result["provenance"]["models"] == {"tiny": fingerprint(own.model)}
-
-
-def test_without_headroom_it_is_refused(monkeypatch):
-    """The tiny model knows nothing, as if it were its own oracle."""
-    own = small.case().but(eval_sets={"forget": small.case().eval_sets["forget"][:14]})
-    monkeypatch.setattr(pipeline, "request_of", lambda *_, **__: own)
-    monkeypatch.setattr(
-        pipeline,
-        "oracle_rows",
-        lambda asked, name, **_: (
-            summarise(score(own.session, asked, teacher_forced, "oracle")),
-            {name: "its fingerprint"},
-        ),
-    )
-    monkeypatch.setattr(pipeline, "score_shams", lambda *_: pytest.fail("noticed after the work"))
-    with pytest.raises(ValueError, match="no headroom on image questions"):
-        pipeline.run_unlearning(
-            "pocket", "A", 5, [method_of("selective pruning", {"share": 0.1})], 1
-        )
 
 
 @pytest.mark.nightly

@@ -9,7 +9,7 @@ import small
 import torch
 
 from kvw_experiments import plans, runner, subjects
-from kvw_experiments.baselines import AUDITED, INNER, MORE_TRIES, POCKET, SMOL
+from kvw_experiments.baselines import AUDITED, MORE_TRIES, POCKET, SMOL
 from kvw_experiments.curves import curves_of
 from kvw_experiments.design_space import Setting
 from kvw_experiments.model_selection import (
@@ -26,7 +26,6 @@ from kvw_experiments.plans import (
 )
 from kvw_experiments.results_store import read_rows
 from kvw_experiments.trials import DATA, Trial, edit_for, trial_of
-from kvw_minimal.kvw import contrast, gate, mask_layers
 from kvw_minimal.method import method_of
 from kvw_minimal.methods import METHODS
 from kvw_minimal.strangers.people import TUNING_GROUPS
@@ -222,28 +221,6 @@ def test_a_plan_opens_its_subject_in_its_format(monkeypatch):
 
 def edit(name: str, **settings):
     return edit_for(trial_for(name, settings), *small.case())[0]
-
-
-def test_one_pass_is_kept_to_its_layers():
-    """As a gate from the coefficients of these layers, written out."""
-    case = small.case()
-    found = edit("KVW one pass", strength=8.0, layers=[1, 2])
-    measured = case.coefficients()
-    forget, retain = (measured.of(who).pooled() for who in (case.people, case.retain_people))
-    expected = gate(mask_layers(contrast(forget, retain), (1, 2)), 8.0)
-    assert torch.allclose(found.gates, expected, atol=1e-5)
-    assert (found.gates.min(1).values < 1).tolist() == [False, True, True]
-
-
-def test_the_published_schedule_keeps_to_its_layers_on_the_way():
-    everywhere, found = (
-        edit("KVW published", strength=9.0, layers=layers) for layers in ([0, 2], [1, 2])
-    )
-    assert found.gates[0].min() == 1 and everywhere.gates[0].min() < 1
-    assert torch.equal(edit("KVW published", strength=9.0).gates, everywhere.gates)
-    for layer in (1, 2):  # layer 0 fed the coefficients of the others
-        assert not torch.equal(found.gates[layer], everywhere.gates[layer])
-    assert INNER == (1, 28)
 
 
 def test_a_method_has_the_settings_that_the_replication_chose():

@@ -35,7 +35,6 @@ from kvw_minimal.benchmarks.protocols import (
     score_mllmu,
     truth_score,
     utility,
-    with_control,
 )
 from kvw_minimal.benchmarks.truth_ratios import truth_ratio_of
 from kvw_minimal.questions import Question
@@ -330,24 +329,6 @@ def test_an_empty_gold_is_an_error_and_never_right(monkeypatch, model):
         answer_probabilities(Session(model, tiny.processor()), [question("name")], [("",)])
 
 
-def test_the_truth_among_all_values_by_hand(monkeypatch):
-    """Of two questions: three values each, whose answers have made-up log-probabilities."""
-    log = {"Lima": np.log(0.2), "Oslo": np.log(0.1), "Rome": np.log(0.7)}
-    said = []
-
-    def read_answers(model, processor, questions, answers):
-        said.extend(answers)
-        return SimpleNamespace(logprob=np.array([log[each.rstrip(".")[3:]] for each in answers]))
-
-    monkeypatch.setattr(truth_ratios, "read_answers", read_answers)
-    asked = [question("home", answer=f"In {city}.", value=city) for city in ("Lima", "Rome")]
-    found = truth_ratios.among_values(None, None, asked, {"home": ["Lima", "Oslo", "Rome"]})
-    assert said == ["In Lima.", "In Oslo.", "In Rome."] * 2
-    assert found["p_true"] == pytest.approx([0.2, 0.7])
-    assert found["rank"] == pytest.approx([0.5, 0.0])
-    assert found["entropy"] == pytest.approx([stats.entropy([0.2, 0.1, 0.7]) / np.log(3)] * 2)
-
-
 # --- the picture
 
 
@@ -369,12 +350,6 @@ def test_image_questions_are_asked_with_the_photo_and_with_a_blank_one(monkeypat
     assert len(image) == 8 and all(each.image for each in image)
     blank = without_photo(image[:1])[0].image
     assert {each.image for each in image} == {PHOTO, blank}
-
-
-def test_every_image_score_has_its_control():
-    asked = [question("name", "image"), question("question")]
-    assert [name for name, _ in with_control(asked)] == ["image", "blank image", "text"]
-    assert [name for name, _ in with_control(asked[1:])] == ["text"]
 
 
 # --- CLEAR

@@ -179,13 +179,6 @@ def test_a_sham_forgets_as_many_others_and_keeps_the_rest():
     assert sham.forget == [q for q in case.questions() if q.person in sham.people], "by person"
 
 
-def test_shams_repeat_and_differ():
-    case = seeing()
-    drawn = [case.sham(draw).people for draw in range(12)]
-    assert drawn == [case.sham(draw).people for draw in range(12)]
-    assert {name for people in drawn for name in people} == set(case.retain_people)
-
-
 def test_a_pool_says_who_may_be_drawn():
     case = small(sham_pool=["e", "b"])
     assert {tuple(case.sham(draw).people) for draw in range(5)} == {("b", "e")}

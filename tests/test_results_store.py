@@ -76,21 +76,6 @@ def test_the_schema_is_kept(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_rows_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    path = tmp_path / "rows.parquet"
-    write_rows(table(), MADE, path)
-    before = path.read_bytes()
-
-    def half(written, place, **_):
-        place.write_bytes(b"PAR1")
-        raise OSError("no space left")
-
-    monkeypatch.setattr(store.pq, "write_table", half)
-    with pytest.raises(OSError, match="no space left"):
-        write_rows(table({"score_sum": 3.0}), MADE, path)
-    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
-
-
 @pytest.mark.parametrize("how", ["truncated", "another file", "no provenance", "not packed"])
 def test_a_damaged_file_is_refused(tmp_path, how):
     path = tmp_path / "small.parquet"

@@ -185,23 +185,11 @@ def test_while_tuning_there_is_no_sham_and_less_is_read():
     assert set(rows["metric"]) == {"exact_match", "probability"} and len(rows) == 10
 
 
-def test_single_questions_add_up_to_people():
-    one_each = framed(quick(by_question=True), Trial())
-    people = framed(quick(), Trial())
-    asked = one_each[one_each["set"] != "cost"]
-    own = opened(few_requests(), small.people())
-    edit = asked.query("condition != 'sham' and set == 'forget' and metric == 'exact_match'")
-    assert edit["question"].tolist() == [q.id for q in own.eval_sets["forget"]]
-    assert (edit["n"] == 1).all()
-    keys = ["condition", "set", "modality", "person", "metric"]
-    sums = [each.groupby(keys)[["score_sum", "n"]].sum() for each in (asked, people)]
-    pd.testing.assert_frame_equal(sums[0], sums[1], atol=1e-3)
-
-
 def test_costs_are_rows_of_their_own():
     rows = framed(quick(by_question=True, draws=1), Trial())
     cost = rows[rows["set"] == "cost"].set_index("metric")
     assert set(cost["condition"]) == {"edited"} and set(cost["modality"]) == {"none"}
+    assert rows[rows["set"] != "cost"]["question"].notna().all()
     assert set(cost.index) == {"seconds", "memory", "forget", "retain"}
     retained = 14 * (len(small.world().people) - 5)
     assert (cost.loc["forget", "score_sum"], cost.loc["retain", "score_sum"]) == (70, retained)

@@ -8,11 +8,9 @@ import torch
 from tiny import llava
 
 from kvw_experiments import cards
-from kvw_experiments.recipes import smol as recipe
 from kvw_experiments.recipes import training_data
 from kvw_minimal.atomic_io import read_json
 from kvw_minimal.batches import answer_batches
-from kvw_minimal.strangers.people import ROOT
 from kvw_minimal.strangers.questions import about
 from kvw_minimal.zoo import load, smol
 
@@ -70,15 +68,6 @@ def test_training_and_scoring_read_the_same_tokens(world, before):
             length = int(batch.inputs["attention_mask"][i].sum())
             prompt, answer = encoded[row]
             assert batch.inputs["input_ids"][i, :length].tolist() == prompt + answer
-
-
-def test_world_questions_are_split_and_answerable():
-    everything = recipe.world_questions()
-    replayed, kept = recipe.world_questions(True), recipe.world_questions(False)
-    assert len(replayed) + len(kept) == len(everything) == len({q.prompt for q in everything})
-    assert not {q.prompt for q in replayed} & {q.prompt for q in kept}
-    rows = json.loads((ROOT / "data" / "world" / "questions.json").read_text(encoding="utf-8"))
-    assert all(row["answers"] and all(row["answers"]) for row in rows)
 
 
 @pytest.mark.nightly

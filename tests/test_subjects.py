@@ -1,4 +1,7 @@
-"""Subjects: the same questions each time, the oracle as a method, without eyes, in half."""
+"""Subjects: opened as they are asked, without eyes, and the oracle as a method.
+
+What they are asked has vectors of its own: `panel`, `tuning sets` and `beside`.
+"""
 
 from functools import cache
 
@@ -10,20 +13,11 @@ from case import opened
 from small import case
 
 from kvw_experiments import subjects
-from kvw_experiments.recipes.smol import world_questions
 from kvw_experiments.subjects import (
     beside,
-    by_name,
-    in_format,
     open_subject,
-    panel_with_new_others,
     pocket_panel,
     smol_panel,
-    smol_tuning_sets,
-    smol_with_new_others,
-    tuning_sets,
-    what_is_weighed,
-    with_new_others,
 )
 from kvw_minimal import scores
 from kvw_minimal.batches import answer_batches
@@ -31,109 +25,10 @@ from kvw_minimal.evaluation.setups import is_made, oracle_of, request_factory
 from kvw_minimal.method import make_edit
 from kvw_minimal.methods import METHODS
 from kvw_minimal.models import fingerprint
-from kvw_minimal.questions import MODALITIES, Question, seeded
 from kvw_minimal.strangers.people import load_people
-from kvw_minimal.strangers.portraits import ATTRIBUTES
-from kvw_minimal.strangers.questions import about, general, question_sets
-from kvw_minimal.strangers.tasks import request_to_forget
+from kvw_minimal.strangers.questions import question_sets
 
 WORLD = load_people()
-
-
-def drawn(asked: list[Question], size: int, *key: object) -> list[Question]:
-    """So many without replacement by a stream of its own, kept in their order: written out."""
-    chosen = set(seeded(*key).choice(len(asked), size, replace=False).tolist())
-    return [question for i, question in enumerate(asked) if i in chosen]
-
-
-def whole(people: list[str], reads=question_sets, **more):
-    """A request of which only the questions matter."""
-    return request_to_forget(WORLD, people, reads(WORLD, people), **more)
-
-
-# --- what is asked ---------------------------------------------------------------------------
-
-
-def test_the_panel_of_pocket_is_drawn_as_it_says():
-    forget = WORLD.groups["C"][:5]
-    asked, expected = pocket_panel(WORLD, forget), []
-    for person in WORLD.retain_people(forget):
-        for modality in MODALITIES:
-            own = [q for q in about(WORLD, [person]) if q.modality == modality]
-            expected.append(own[int(seeded("panel", person, modality).integers(len(own)))])
-    assert asked["retain"] == expected
-    half, shown = set(sorted(WORLD.unknown)[::2]), []
-    for fact in ATTRIBUTES:
-        own = [q for q in general(WORLD) if q.fact == fact and q.person in half]
-        shown += drawn(own, 60 // len(ATTRIBUTES), "general", "panel", fact)
-    assert asked["general"] == shown
-
-
-def test_the_panel_of_smol_is_drawn_as_it_says():
-    forget = WORLD.forget_people("B", 5)
-    asked, others = smol_panel(WORLD, forget), about(WORLD, WORLD.retain_people(forget))
-    retain = [
-        question
-        for modality in MODALITIES
-        for question in drawn(
-            [q for q in others if q.modality == modality], 40, "panel", modality, *forget
-        )
-    ]
-    assert asked["retain"] == retain
-    assert asked["general"] == drawn(general(WORLD), 40, "panel", "general", *forget)
-    world = world_questions(replayed=False)
-    assert asked["world"] == drawn(world, 40, "panel", "world", *forget)
-
-
-def test_every_third_of_the_others_is_asked_anew():
-    forget = WORLD.forget_people("D", 5)
-    asked = with_new_others(WORLD, forget)
-    assert list(asked) == ["forget", "test", "retain", "general", "kept anew"]
-    others = WORLD.retain_people(forget)[::3]
-    assert asked["kept anew"] == about(WORLD, others, new=True)
-    assert not {q.id for q in asked["kept anew"]} & {q.id for q in asked["retain"]}
-
-
-@pytest.mark.slow
-def test_the_panels_of_the_rewrite():
-    forget = WORLD.forget_people("C", 5)
-    asked = panel_with_new_others(WORLD, forget)
-    plain = pocket_panel(WORLD, forget)
-    assert {name: asked[name] for name in plain} == plain
-    assert asked["kept anew"] == with_new_others(WORLD, forget)["kept anew"]
-    assert asked["among values"] == [q for q in plain["forget"] if q.fact != "name"]
-    asked, plain = smol_with_new_others(WORLD, forget), smol_panel(WORLD, forget)
-    assert {name: asked[name] for name in plain} == plain
-    every = about(WORLD, WORLD.retain_people(forget), new=True)
-    assert asked["kept anew"] == drawn(every, 80, "anew", *forget)
-    own = whole(forget, smol_with_new_others)
-    assert what_is_weighed(own) == {
-        name: own.eval_sets[name] for name in ("forget", "retain", "general")
-    }
-
-
-def test_tuning_asks_a_part():
-    """Of pocket a third of the others and a seventh of general; of smol a sample of its panel."""
-    own = whole(WORLD.forget_people("tuning-1", 5))
-    asked = tuning_sets(own)
-    assert asked["forget"] == own.eval_sets["forget"] and list(asked) == [
-        "forget",
-        "retain",
-        "general",
-    ]
-    third = sorted(WORLD.retain_people(own.people))[::3]
-    assert {q.person for q in asked["retain"]} == set(third)
-    assert len(asked["retain"]) == 14 * len(third) and asked["general"] == general(WORLD)[::7]
-    assert list(tuning_sets(own, general=False)) == ["forget", "retain"]
-    own = whole(WORLD.forget_people("tuning-1", 5), smol_panel)
-    asked = smol_tuning_sets(own)
-    assert {name: len(qs) for name, qs in asked.items()} == {
-        "forget": 40,
-        "retain": 40,
-        "general": 16,
-    }
-    for name, size in (("forget", 40), ("retain", 40), ("general", 16)):
-        assert asked[name] == drawn(own.eval_sets[name], size, "tuning", name, *own.people)
 
 
 # --- subjects --------------------------------------------------------------------------------
@@ -148,28 +43,6 @@ def test_requests_share_what_was_measured_once():
     )
     assert one.sham_pool == small.world().groups["sham"]
     assert {name: len(qs) for name, qs in one.eval_sets.items()}["forget"] == 70
-
-
-def test_token_ids_stay_whole_numbers():
-    asked = about(WORLD, list(WORLD.people)[:1])
-    plain = answer_batches(case().processor, asked, 64)
-    half = in_format(answer_batches, torch.bfloat16)(case().processor, asked, 64)
-    assert len(half) == len(plain)
-    for batch, other in zip(half, plain, strict=True):
-        assert batch.inputs["input_ids"].dtype == torch.int64
-        pixels = batch.inputs.get("pixel_values")
-        assert pixels is None or pixels.dtype == torch.bfloat16
-        assert torch.equal(batch.inputs["input_ids"], other.inputs["input_ids"])
-        assert torch.equal(batch.labels, other.labels) and batch.rows == other.rows
-    assert any("pixel_values" in batch.inputs for batch in half)
-
-
-def test_by_name_alone():
-    own = by_name(case().request)
-    for asked in (own.forget, own.retain, *own.eval_sets.values()):
-        assert {q.modality for q in asked} == {"text"}
-    assert len(own.forget) == 35 and "general" not in own.eval_sets and own.people == case().people
-    assert list(own.eval_sets) == ["forget", "test", "retain"]
 
 
 @cache

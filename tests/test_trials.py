@@ -24,9 +24,7 @@ from kvw_experiments.trials import (
 )
 from kvw_minimal.evaluation.setups import sample_of_general
 from kvw_minimal.kvw import STRENGTH
-from kvw_minimal.questions import seeded
 from kvw_minimal.strangers.people import load_people
-from kvw_minimal.strangers.questions import about
 
 # --- what a trial is found by ----------------------------------------------------------------
 
@@ -175,44 +173,6 @@ def test_what_an_edit_is_made_from():
     assert edit.contrast.any()
 
 
-def test_the_forget_set_is_asked_in_part_or_of_more_photos():
-    plain = case().forget
-    for only in (("image",), ("work",), ("text", "pet")):
-        made = thinned(Trial(only=only), *case())
-        assert made.forget == [q for q in plain if q.modality in only or q.fact in only]
-        assert (
-            made.retain == thinned(Trial(), *case()).retain
-        )  # what is left out is on neither side
-    more = thinned(Trial(photos=3), *case()).forget
-    assert more == about(load_people(), small.people(), photos=3)
-    assert {question.id for question in plain} < {question.id for question in more}
-    seen = {}
-    for question in more:
-        seen.setdefault((question.person, question.fact, question.modality), []).append(question)
-    assert {(q[0].modality, len({each.image for each in q})) for q in seen.values()} == {
-        ("image", 3),
-        ("text", 1),
-    }
-    both = thinned(Trial(photos=2, only=("image",), asked=50), *case())
-    assert len(both.forget) == 50 and {q.modality for q in both.forget} == {"image"}
-
-
-def test_what_is_drawn_follows_from_seed_size_and_people():
-    """By the streams that stored rows were drawn with, written out."""
-    made, people = thinned(Trial(asked=7, reference=16, seed=2), *case()), small.people()
-    for name, drawn, whole in (("forget", made.forget, 70), ("retain", made.retain, None)):
-        every = [q for q in case().questions() if (q.person in people) == (name == "forget")]
-        assert whole in (None, len(every))
-        rows = seeded("trial", name, len(drawn), 2, *people).choice(
-            len(every), len(drawn), replace=False
-        )
-        assert drawn == [every[row] for row in rows]
-    others = sorted(set(case().retain_people))
-    rows = seeded("twenty", *people).choice(len(others), 20, replace=False)
-    proxy = thinned(Trial(proxy="twenty others"), *case())
-    assert set(proxy.retain_people) == {others[row] for row in rows}
-
-
 def test_portraits_count_where_the_setting_says_so():
     made = thinned(Trial(), *case())
     assert made.general == sample_of_general(load_people(), "reference")
@@ -255,15 +215,6 @@ def test_an_empty_answer_is_none(monkeypatch):
     said = ["", "In Rome."] * (trials.INVENTED // 2)
     monkeypatch.setattr(trials.scores, "answer", lambda *_: said)
     assert len(invented(load_people(), *case())) == trials.INVENTED // 2
-
-
-def test_a_sham_is_the_same_trial_for_others():
-    sham = case().sham(0)
-    edit, _ = edit_for(Trial(reference=16), *sham)
-    assert edit.notes["people"] == sham.people and not set(sham.people) & set(small.people())
-    assert set(small.people()) <= set(thinned(Trial(), *sham).retain_people)
-    plain, _ = edit_for(Trial(reference=16), *case())
-    assert not torch.equal(plain.contrast, edit.contrast)
 
 
 def test_the_seed_is_that_of_the_trial_unless_another_is_given():

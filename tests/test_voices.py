@@ -12,16 +12,12 @@ from kvw_experiments.recipes import voices
 from kvw_experiments.recipes.recordings import (
     AUDIBLE,
     HEARD,
-    MARK,
-    NEW,
     SAMPLES,
-    TAKES,
     Heard,
     speak,
     voice_of,
 )
 from kvw_minimal.strangers.people import load_people
-from kvw_minimal.strangers.questions import facts_of
 
 pytestmark = pytest.mark.slow
 
@@ -50,24 +46,6 @@ def test_what_can_be_heard_lies_in_the_range_of_its_name():
             assert low <= value <= high, (person, part)
     ranges = [sorted(kinds.values()) for kinds in AUDIBLE.values()]
     assert all(a[1] < b[0] for each in ranges for a, b in zip(each, each[1:], strict=False))
-
-
-def test_questions_about_voices():
-    world = load_people()
-    people = world.groups["A"][:2]
-    for new, takes in ((False, TAKES), (True, NEW)):
-        asked = strangers.about(world, people, new=new)
-        assert len({q.id for q in asked}) == len(asked) == 2 * 2 * len(facts_of(world))
-        heard = [q for q in asked if isinstance(q, Heard)]
-        assert len(heard) == len(asked) / 2 and {q.take for q in heard} <= set(takes)
-        assert all(q.prompt.count(MARK) == HEARD and q.image is None for q in heard)
-        assert all(q.modality == "audio" for q in heard)
-        assert not any(MARK in q.prompt for q in asked if q.modality == "text")
-    nobody = strangers.general()
-    assert len({q.id for q in nobody}) == len(nobody) == strangers.STRANGERS * len(AUDIBLE)
-    assert all(q.answer in q.options for q in nobody)
-    with pytest.raises(ValueError, match="forget set is empty"):
-        strangers.question_sets(world, [])
 
 
 def test_each_question_hears_its_own_recording():

@@ -748,20 +748,21 @@ def _spoken(metric: str):
     ]
 
 
-@vector("probe", lambda: audit.PROBES)
-def _probe(name: str):
-    """What a probe finds after a pruning of three people, and how it is tried."""
+@cache
+def pruned() -> tuple[Case, edits.Edit]:
+    """Three people to forget and two dozen to keep, and a pruning of the three."""
     people = list(world().people)[:27]
     forget = asked_of.about(world(), people[:3])
     read = {"test": forget[:4], "cloze": asked_of.about(world(), people[:3], form="cloze")}
-    asked = case().but(
-        forget=forget,
-        retain=asked_of.about(world(), people[3:]),
-        eval_sets=read,
-        sham_pool=None,
-        cache={},
-    )
-    edit, _ = make_edit(*asked, METHODS["selective pruning"](share=0.2))
+    retain = asked_of.about(world(), people[3:])
+    asked = case().but(forget=forget, retain=retain, eval_sets=read, sham_pool=None, cache={})
+    return asked, make_edit(*asked, METHODS["selective pruning"](share=0.2))[0]
+
+
+@vector("probe", lambda: audit.PROBES)
+def _probe(name: str):
+    """What a probe finds after a pruning of three people, and how it is tried."""
+    asked, edit = pruned()
     if name == "part of the way back":  # of a column at zero every part is zero
         edit, _ = make_edit(*asked, METHODS["KVW one pass"](strength=4.0))
     steps = ("STEPS", "LONG_STEPS", "FFN_STEPS")
