@@ -43,7 +43,6 @@ VAGUE_IN = {
     "kvw_minimal/evaluation/estimate_cost.py",
     "notebooks/kvw_exhibits/exam.py",  # `alike`, which chapter 14 shows
     "notebooks/kvw_experiments/curves.py",  # `curve_of` and `people_at`, which chapter 8 shows
-    "notebooks/kvw_experiments/figures.py",
     "notebooks/kvw_experiments/recipes/voices.py",  # `answer_batches`, which chapter 12 shows
 }
 

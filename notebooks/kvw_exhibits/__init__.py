@@ -212,8 +212,8 @@ def worded(summary: pd.DataFrame) -> pd.DataFrame:
         beyond, _, modality = column.partition("sham - edit, ")
         if modality:
             return f"sham - edit, {ASKED[modality]}"
-        part, _, asked = beyond.partition(" ")
-        return "portraits of nobody" if part == "general" else f"{SETS[part]} {ASKED[asked]}"
+        part, _, modality = beyond.partition(" ")
+        return "portraits of nobody" if part == "general" else f"{SETS[part]} {ASKED[modality]}"
 
     return summary.rename(columns=word)
 

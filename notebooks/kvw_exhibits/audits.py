@@ -41,27 +41,27 @@ def rows_under(rows: pd.DataFrame, label: str, sham: bool = False) -> list[dict]
 def findings_of(rows: pd.DataFrame) -> Findings:
     """The findings on each edit of `rows`, between vanilla and the oracle of the same rows."""
     references = {name: rows_under(rows, name) for name in WITHOUT_EDIT}
-    found = {}
+    by_edit = {}
     for label in rows["label"].unique():
         if label not in WITHOUT_EDIT:
             sham = rows_under(rows, label, sham=True)
-            found[label] = judge(
+            by_edit[label] = judge(
                 references | {"edited": rows_under(rows, label)} | ({"sham": sham} if sham else {})
             )
-    return found
+    return by_edit
 
 
-def at(found: Iterable[Finding], label: str) -> Finding:
+def at(findings: Iterable[Finding], label: str) -> Finding:
     """The finding of one probe at one setting.
 
     Raises:
         KeyError: the probe was not asked.
     """
-    return {finding.label: finding for finding in found}[label]
+    return {finding.label: finding for finding in findings}[label]
 
 
 def scores(
-    found: Findings, edits: Sequence[str], probes: Mapping[str, str], sham: str = ""
+    by_edit: Findings, edits: Sequence[str], probes: Mapping[str, str], sham: str = ""
 ) -> pd.DataFrame:
     """One row for each edit, one column for each probe: its score on the edited model.
 
@@ -70,15 +70,15 @@ def scores(
         sham: if given, a last column of this name: what the sham leaves as taught.
     """
     rows = {
-        label: {column: at(found[label], probe).edited for column, probe in probes.items()}
-        | ({sham: at(found[label], TAUGHT).sham} if sham else {})
+        label: {column: at(by_edit[label], probe).edited for column, probe in probes.items()}
+        | ({sham: at(by_edit[label], TAUGHT).sham} if sham else {})
         for label in edits
     }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("edit")
 
 
 def beside_references(
-    found: Findings, probes: Mapping[str, str], edits: Sequence[str]
+    by_edit: Findings, probes: Mapping[str, str], edits: Sequence[str]
 ) -> pd.DataFrame:
     """One row for each probe: vanilla, the oracle and each edit.
 
@@ -87,16 +87,16 @@ def beside_references(
     """
     rows = {}
     for name, label in probes.items():
-        first = at(found[edits[0]], label)
+        first = at(by_edit[edits[0]], label)
         rows[name] = {"vanilla": first.vanilla, "oracle": first.oracle} | {
-            edit: at(found[edit], label).edited for edit in edits
+            edit: at(by_edit[edit], label).edited for edit in edits
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("probe")
 
 
-def largest(found: Iterable[Finding], kind: Callable[[Finding], bool]) -> Finding:
+def largest(findings: Iterable[Finding], kind: Callable[[Finding], bool]) -> Finding:
     """Of the findings that count and are of a kind, the one with the largest share left."""
-    counted = [f for f in by_probe(found).values() if f.fair and not f.before and kind(f)]
+    counted = [f for f in by_probe(findings).values() if f.fair and not f.before and kind(f)]
     return max(counted, key=lambda f: f.left or 0.0)
 
 
@@ -110,37 +110,37 @@ def attacks(finding: Finding) -> bool:
     return finding.kind == RELEARNING
 
 
-def overview(found: Findings, edits: Sequence[str]) -> pd.DataFrame:
+def overview(by_edit: Findings, edits: Sequence[str]) -> pd.DataFrame:
     """One row for each edit: as taught, the probe that finds most, the best attack, the verdict."""
     rows = {}
     for label in edits:
-        look, attack = (largest(found[label], kind) for kind in (looks, attacks))
+        look, attack = (largest(by_edit[label], kind) for kind in (looks, attacks))
         rows[label] = {
-            "as taught": at(found[label], TAUGHT).edited,
+            "as taught": at(by_edit[label], TAUGHT).edited,
             "finds most": probe_of(look.label).name,
             "left": look.left,
             "best attack": probe_of(attack.label).name,
             "after it": attack.edited,
             "oracle": attack.oracle,
-            "verdict": verdict(found[label])[0],
+            "verdict": verdict(by_edit[label])[0],
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("edit")
 
 
-def shares_left(found: Findings, edits: Sequence[str], names: Sequence[str]) -> np.ndarray:
+def shares_left(by_edit: Findings, edits: Sequence[str], names: Sequence[str]) -> np.ndarray:
     """`[probes, edits]` share left at the setting that counts, cut off to 0 and 1."""
     shares = {
-        label: {name: f.left for name, f in by_probe(found[label]).items()} for label in edits
+        label: {name: f.left for name, f in by_probe(by_edit[label]).items()} for label in edits
     }
     table = [[shares[label].get(name, np.nan) for label in edits] for name in names]
     return np.array(table, dtype=float).clip(0, 1)
 
 
-def worked(found: Findings, cases: Iterable[tuple[str, str]]) -> pd.DataFrame:
+def worked(by_edit: Findings, cases: Iterable[tuple[str, str]]) -> pd.DataFrame:
     """What a verdict rests on: one row for each edit and label of a probe."""
     rows = []
     for edit, label in cases:
-        finding = at(found[edit], label)
+        finding = at(by_edit[edit], label)
         numbers = ("vanilla", "oracle", "edited", "left", "resolution", "low")
         rows.append(
             {"edit": edit, "probe": label} | {name: getattr(finding, name) for name in numbers}
@@ -148,28 +148,28 @@ def worked(found: Findings, cases: Iterable[tuple[str, str]]) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("edit").rename(columns={"resolution": "one answer"})
 
 
-def trained(found: Findings, edits: Sequence[str]) -> pd.DataFrame:
+def trained(by_edit: Findings, edits: Sequence[str]) -> pd.DataFrame:
     """Edits by training: what is said, what is found, membership, and what the sham leaves."""
     rows = {}
     for label in edits:
-        look, others = largest(found[label], looks), by_probe(found[label])["relearning others"]
+        look, others = largest(by_edit[label], looks), by_probe(by_edit[label])["relearning others"]
         rows[label] = {
-            "as taught": at(found[label], TAUGHT).edited,
+            "as taught": at(by_edit[label], TAUGHT).edited,
             "left": look.left,
             "from": look.low,
-            "membership": at(found[label], "membership: loss").edited,
+            "membership": at(by_edit[label], "membership: loss").edited,
             "others taught": others.edited,
-            "its sham": at(found[label], TAUGHT).sham,
+            "its sham": at(by_edit[label], TAUGHT).sham,
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("edit")
 
 
-def retrained(found: Findings, edits: Sequence[str]) -> pd.DataFrame:
+def retrained(by_edit: Findings, edits: Sequence[str]) -> pd.DataFrame:
     """Exact match before and after the last FFN is trained again, references first."""
-    before, after = (at(found[edits[0]], label) for label in (TAUGHT, RETRAINED))
+    before, after = (at(by_edit[edits[0]], label) for label in (TAUGHT, RETRAINED))
     rows = {name: (getattr(before, name), getattr(after, name)) for name in WITHOUT_EDIT}
     rows |= {
-        label: (at(found[label], TAUGHT).edited, at(found[label], RETRAINED).edited)
+        label: (at(by_edit[label], TAUGHT).edited, at(by_edit[label], RETRAINED).edited)
         for label in edits
     }
     return pd.DataFrame.from_dict(rows, orient="index", columns=["as taught", "after"]).rename_axis(
@@ -177,22 +177,24 @@ def retrained(found: Findings, edits: Sequence[str]) -> pd.DataFrame:
     )
 
 
-def depths(found: Findings, edits: Sequence[str]) -> pd.DataFrame:
+def depths(by_edit: Findings, edits: Sequence[str]) -> pd.DataFrame:
     """Probability of the answer when the state of one layer is put into vanilla: model x layer."""
-    own = {label: [f for f in found[label] if probe_of(f.label).name == "depth"] for label in edits}
-    rows = {"oracle": [f.oracle for f in own[edits[0]]]}
-    rows |= {label: [f.edited for f in depth] for label, depth in own.items()}
-    layers = [f.label[-1] for f in own[edits[0]]]
+    depth_of = {
+        label: [f for f in by_edit[label] if probe_of(f.label).name == "depth"] for label in edits
+    }
+    rows = {"oracle": [f.oracle for f in depth_of[edits[0]]]}
+    rows |= {label: [f.edited for f in depth] for label, depth in depth_of.items()}
+    layers = [f.label[-1] for f in depth_of[edits[0]]]
     return pd.DataFrame.from_dict(rows, orient="index", columns=layers).rename_axis("state of")
 
 
-def by_layer(found: Findings, edits: Sequence[str]) -> pd.DataFrame:
+def by_layer(by_edit: Findings, edits: Sequence[str]) -> pd.DataFrame:
     """What the head reads behind each layer, as rows for `figures.lines`.
 
     Behind the last layer that is the answer of the model itself.
     """
-    lens = [f.label for f in found[edits[0]] if probe_of(f.label).name == "logit lens"]
-    table = beside_references(found, {label: label for label in [*lens, TAUGHT]}, edits)
+    lens = [f.label for f in by_edit[edits[0]] if probe_of(f.label).name == "logit lens"]
+    table = beside_references(by_edit, {label: label for label in [*lens, TAUGHT]}, edits)
     table.index = pd.Index(map(str, range(len(table))), name="read behind layer")
     return table.reset_index().melt(
         "read behind layer", var_name="model", value_name="share of answers"
@@ -202,9 +204,9 @@ def by_layer(found: Findings, edits: Sequence[str]) -> pd.DataFrame:
 def on_smol() -> pd.DataFrame:
     """The audit of `smol`: one row for each edit, and the oracle."""
     plan, (rows, made) = plan_of("audit", "smol"), read_rows("audit")
-    found = findings_of(labelled(plan, "on smol", rows, plan.groups, made["impossible"]))
+    by_edit = findings_of(labelled(plan, "on smol", rows, plan.groups, made["impossible"]))
     lines = {}
-    for label, findings in found.items():
+    for label, findings in by_edit.items():
         look = largest(findings, lambda f: f.label != TAUGHT)
         lines[label] = {
             "as taught": at(findings, TAUGHT).edited,
@@ -213,7 +215,7 @@ def on_smol() -> pd.DataFrame:
             "left": look.left,
             "verdict": verdict(findings)[0],
         }
-    any_edit = next(iter(found.values()))
+    any_edit = next(iter(by_edit.values()))
     lines["oracle"] = {
         "as taught": at(any_edit, TAUGHT).oracle,
         "20 samples": at(any_edit, "20 samples").oracle,
@@ -221,14 +223,18 @@ def on_smol() -> pd.DataFrame:
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis("edit")
 
 
-def every_number(found: Findings, edits: Sequence[str]) -> pd.DataFrame:
+def every_number(by_edit: Findings, edits: Sequence[str]) -> pd.DataFrame:
     """All probes and settings: vanilla, the oracle, each edit and its sham."""
-    asked = [f.label for f in found[edits[0]]]
-    there = [{f.label for f in found[edit]} for edit in edits]
-    labels = {label: label for label in asked if all(label in own for own in there)}
-    table = beside_references(found, labels, edits)
+    labels_asked = [f.label for f in by_edit[edits[0]]]
+    there = [{f.label for f in by_edit[edit]} for edit in edits]
+    labels = {
+        label: label
+        for label in labels_asked
+        if all(label in labels_of_edit for labels_of_edit in there)
+    }
+    table = beside_references(by_edit, labels, edits)
     for edit in edits:
-        shams = [at(found[edit], label).sham for label in labels]
+        shams = [at(by_edit[edit], label).sham for label in labels]
         table[f"sham, {edit}"] = [np.nan if sham is None else sham for sham in shams]
     return table
 
@@ -256,10 +262,10 @@ def what_others_keep() -> pd.DataFrame:
     return pd.DataFrame({name: means[column] for name, column in columns.items()})
 
 
-def kin_table(found: Findings) -> pd.DataFrame:
+def kin_table(by_edit: Findings) -> pd.DataFrame:
     """One row for each kin: what is said and kept, what finds most, and the verdict."""
     rows = {}
-    for label, findings in found.items():
+    for label, findings in by_edit.items():
         look = largest(findings, lambda finding: finding.label != TAUGHT)
         rows[label] = {
             "as taught": at(findings, TAUGHT).edited,
@@ -273,7 +279,7 @@ def kin_table(found: Findings) -> pd.DataFrame:
     ]
 
 
-def said_and_inside(found: Findings) -> pd.DataFrame:
+def said_and_inside(by_edit: Findings) -> pd.DataFrame:
     """What each edit says, and the most that a probe with the weights finds, from 0 to 1.
 
     Probes count that every edit was asked: those that read states or change weights.
@@ -284,12 +290,12 @@ def said_and_inside(found: Findings) -> pd.DataFrame:
             for name, finding in by_probe(findings).items()
             if finding.kind in ("inside", RELEARNING) and finding.fair and not finding.before
         }
-        for label, findings in found.items()
+        for label, findings in by_edit.items()
     }
     common = set.intersection(*({*probes} for probes in inside.values()))
     rows = {
         label: {
-            "said": at(found[label], TAUGHT).edited,
+            "said": at(by_edit[label], TAUGHT).edited,
             "inside": max(probes[name].left or 0.0 for name in common),
         }
         for label, probes in inside.items()

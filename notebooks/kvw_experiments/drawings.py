@@ -213,7 +213,7 @@ def gates_by_strength(
         "the median of those called more": float(called_more.median()),
         "called more than 99 of 100 others": float(ratios.quantile(0.99)),
     }
-    labels = [f"{each:g}" for each in strengths] + ["without limit"]
+    labels = [f"{strength:g}" for strength in strengths] + ["without limit"]
     drawn: dict[tuple[str, ...], Drawing] = {
         (label,): gate_curve(
             strength,
@@ -271,17 +271,17 @@ def mask_moved(h: torch.Tensor, answers: torch.Tensor, tokens: Sequence[str]) ->
     drawn: dict[tuple[str, ...], Drawing] = {}
     for label, places_on in places.items():
         moved = answers.roll(places_on, dims=1)
-        found = mean_absolute(h, moved).tolist()
+        means = mean_absolute(h, moved).tolist()
         drawn[(label,)] = mask(
             tokens,
             h[0].tolist(),
             moved[0].tolist(),
-            found,
+            means,
             caption="The mask, moved by one token. What does each vector seem to be worth?",
             alt=f"The mask is {label}: it takes "
             + " and ".join(itertools.compress(tokens, moved[0].tolist()))
             + "; the coefficients are "
-            + ", ".join(f"{value:g}" for value in found)
+            + ", ".join(f"{value:g}" for value in means)
             + ".",
         )
     return Explorer({"the mask is": list(places)}, drawn, ("right",))

@@ -55,7 +55,7 @@ def to_png(figure: Figure, colours: int | None = None) -> bytes:
 
     A `$` is a dollar: names may hold any. Only numbers of logarithmic axes are set as mathematics.
     """
-    axes = [axis for each in figure.axes for axis in (each.xaxis, each.yaxis)]
+    axes = [axis for panel in figure.axes for axis in (panel.xaxis, panel.yaxis)]
     labels = {axis: axis.get_ticklabels(which="both") for axis in axes}  # makes them, too
     powers = {label for axis in axes if axis.get_scale() != "linear" for label in labels[axis]}
     for text in figure.findobj(Text):
@@ -131,9 +131,9 @@ def captioned(draw: Callable[..., Figure]) -> Callable[..., Picture]:
             figure = draw(*given, **options)
         return Picture(figure, caption, alt)
 
-    own = inspect.signature(draw).parameters.values()
-    asked = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in ("caption", "alt")]
-    both = sorted([*own, *asked], key=lambda parameter: parameter.kind)
+    parameters = inspect.signature(draw).parameters.values()
+    texts = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in ("caption", "alt")]
+    both = sorted([*parameters, *texts], key=lambda parameter: parameter.kind)
     drawn.__signature__ = inspect.Signature(both)  # type: ignore[attr-defined]
     return drawn
 
@@ -155,12 +155,15 @@ def bars(rows: list[dict]) -> Figure:
     figure, axis = plt.subplots(figsize=(7, 3))
     width = 0.8 / len(conditions)
     for i, condition in enumerate(conditions):
-        found = chosen[chosen["condition"] == condition]
-        x = found["set"].map(sets.index) + (i - (len(conditions) - 1) / 2) * width
-        errors = [found["value"] - found["low"], found["high"] - found["value"]]
+        rows_of_condition = chosen[chosen["condition"] == condition]
+        x = rows_of_condition["set"].map(sets.index) + (i - (len(conditions) - 1) / 2) * width
+        errors = [
+            rows_of_condition["value"] - rows_of_condition["low"],
+            rows_of_condition["high"] - rows_of_condition["value"],
+        ]
         axis.bar(
             x,
-            found["value"],
+            rows_of_condition["value"],
             width,
             yerr=np.clip(errors, 0, None),
             capsize=2,
@@ -364,10 +367,10 @@ def draw_frontier(
     colours = sns.color_palette("colorblind", len(methods))
     if controls is not None:
         colours = [COLOURS["edited"]] * len(methods)  # the others are those of the controls
-        for condition, found in controls.groupby("condition", sort=False):
+        for condition, rows_of_condition in controls.groupby("condition", sort=False):
             axis.scatter(
-                found["forget"],
-                found["retain"],
+                rows_of_condition["forget"],
+                rows_of_condition["retain"],
                 s=90,
                 marker=CONTROLS[condition],
                 zorder=3,
@@ -602,5 +605,5 @@ def _joined(name: object) -> str:
 
 def _leading(text: str) -> float:
     """The number with which a cell begins; infinity without one."""
-    found = LEADING.match(text)
-    return float(found[0].replace(",", "")) if found else float("inf")
+    match = LEADING.match(text)
+    return float(match[0].replace(",", "")) if match else float("inf")
