@@ -1,4 +1,8 @@
-"""The command line: `python -m kvw_minimal --help`."""
+"""The command line: `python -m kvw_minimal --help`.
+
+Rows and findings go to `--json`, and what a later command reads to `--save`. A command that makes
+one new folder takes its name as an argument.
+"""
 
 import sys
 import time
@@ -391,7 +395,7 @@ def replicate_command(
 def measure_command(
     *,
     questions: Annotated[Path, typer.Option(help="a file that `validate` accepts")],
-    into: Annotated[Path, typer.Option(help="write the coefficients here (safetensors)")],
+    save: Annotated[Path, typer.Option(help="write the coefficients here (safetensors)")],
     model: ModelName = "pocket",
     dtype: Dtype = "float32",
     device: Device = "cpu",
@@ -406,11 +410,11 @@ def measure_command(
     state = distributed.started(place["device"])
     try:
         with distributed.fail_together():
-            check_place(into)
+            check_place(save)
             rows = distributed.sides(read_questions(questions))
             loaded, processor = load(model, str(state.device), place["dtype"])
         text = distributed.measure_in_parts(
-            loaded, processor, rows, into, batch_size, progress=True
+            loaded, processor, rows, save, batch_size, progress=True
         )
     except (ValueError, OSError) as error:
         if state.is_main_process:

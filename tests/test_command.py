@@ -9,11 +9,13 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_type_hints
 
 import pandas as pd
 import pytest
 import small
 import tiny
+import typer
 from typer.testing import CliRunner
 
 from kvw_experiments import comparison, demo, runner
@@ -39,6 +41,24 @@ def test_help_names_the_commands():
     known = [each.name or each.callback.__name__ for each in app.registered_commands]
     said = invoke("--help").output
     assert "unlearn" in known and [command for command in known if command not in said] == []
+
+
+#: options that name a file or folder: those that a command reads, and those that it writes
+READ = {"--edit", "--questions", "--scores", "--check", "--measured", "--config"}
+WRITTEN = {"--json", "--save", "--save-edit", "--picture"}
+
+
+def test_what_a_command_writes_is_named_alike_everywhere():
+    command = typer.main.get_command(app)
+    commands = command.commands | command.commands["book"].commands
+    named = {
+        parameter.opts[0]
+        for each in commands.values()
+        for parameter in each.params
+        if get_type_hints(each.callback).get(parameter.name) in (Path, Path | None)
+        if parameter.opts[0].startswith("--")
+    }
+    assert named <= READ | WRITTEN and named >= WRITTEN
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +148,7 @@ def test_nothing_that_is_written_tells_whose_machine_it_was(strange, monkeypatch
     assert invoke(*arguments).exit_code == 0
     table = home / "small.parquet"
     with small.planned(small.plan()):
-        assert invoke("book", "run", "small", "strength", "--into", table).exit_code == 0
+        assert invoke("book", "run", "small", "strength", "--save", table).exit_code == 0
         _, made = read_rows("small", table)
     for content in (
         rows.read_bytes(),
@@ -329,7 +349,7 @@ def test_settings_reach_the_method(monkeypatch, arguments, methods):
         ["unlearn", "--save-edit"],
         ["evaluate", "--json"],
         ["book", "demo", "--picture"],
-        ["book", "run", "precision", "--into"],
+        ["book", "run", "precision", "--save"],
         ["replicate", "--benchmark", "mllmu", "--data", "x", "--model", "x", "--json"],
     ],
 )
@@ -483,7 +503,7 @@ def test_an_experiment_is_run_list_by_list_and_group_by_group(monkeypatch, tmp_p
     ]
     seen.clear()
     assert (
-        invoke("book", "run", "beyond", "oracle", "--into", tmp_path / "x.parquet").exit_code == 0
+        invoke("book", "run", "beyond", "oracle", "--save", tmp_path / "x.parquet").exit_code == 0
     )
     assert seen == [("voices", ["oracle"], tmp_path / "x.parquet", ["A"])]
     seen.clear()
