@@ -4,9 +4,13 @@ Rows and findings go to `--json`, and what a later command reads to `--save`. A 
 one new folder takes its name as an argument.
 """
 
+import os
+import signal
 import sys
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -34,6 +38,12 @@ from .evaluation.options import (
 
 NAME = "python -m kvw_minimal"
 MISUSE = typer.BadParameter.__mro__[1]  # click's UsageError, which comes with typer
+#: modules whose FutureWarnings are for their own developers
+LIBRARIES = r"(torch|transformers|peft|sklearn)(\.|$)"
+
+
+class Terminated(KeyboardInterrupt):
+    """Another program asks this one to end (SIGTERM), as a job queue does when time is over."""
 
 
 app = typer.Typer(help="Knowledge Vector Weakening, from the book.", add_completion=False)
@@ -438,7 +448,8 @@ def sentence(error: BaseException) -> str | None:
     if isinstance(error, MISUSE):
         return f"{text} ({NAME} --help says more)"
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted; what was stored until now is kept"
+        how = "ended from outside" if isinstance(error, Terminated) else "interrupted"
+        return f"{how}; what is stored until now is kept, and nothing else"
     if isinstance(error, BrokenPipeError):
         return "nobody reads what is printed any more"
     if isinstance(error, ModuleNotFoundError) and not f"{error.name}".startswith("kvw_minimal"):
@@ -460,18 +471,38 @@ def _call(arguments: list[str]) -> int:
     return status
 
 
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Turns SIGTERM into an exception inside the block. `torchrun` ends its processes itself."""
+
+    def terminate(*_: object) -> None:
+        raise Terminated
+
+    if "RANK" in os.environ:
+        yield
+        return
+    former = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)
+
+
 def main() -> None:
     """Runs the command; an expected error prints one clear line, not a traceback."""
     start = time.perf_counter()
-    warnings.simplefilter("ignore", FutureWarning)  # of one dependency about another
+    warnings.filterwarnings("ignore", category=FutureWarning, module=LIBRARIES)
     warnings.showwarning = lambda message, *_: typer.echo(f"warning: {message}", err=True)
     try:
-        status = _call(sys.argv[1:])
+        with _terminable():
+            status = _call(sys.argv[1:])
     except (Exception, KeyboardInterrupt) as error:
         message = sentence(error)
         if message is None:
             raise
-        status = 130 if isinstance(error, KeyboardInterrupt) else 2
+        status = 2
+        if isinstance(error, KeyboardInterrupt):
+            status = 128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
         typer.echo(f"error: {message}", err=True)
         try:
             print(end="", flush=True)

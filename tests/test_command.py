@@ -3,6 +3,7 @@
 import getpass
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from kvw_experiments.plans import PLANS
 from kvw_experiments.results_store import read_rows, write_rows
 from kvw_minimal.__main__ import app, main
 from kvw_minimal.benchmarks import replicate
-from kvw_minimal.evaluation import pipeline
+from kvw_minimal.evaluation import pipeline, resume
 from kvw_minimal.evaluation.provenance import file_hash
 from kvw_minimal.kvw import KVW, STRENGTH, PublishedKVW
 from kvw_minimal.methods import METHODS
@@ -186,7 +187,7 @@ def test_what_cannot_be_written_does_not_lose_the_rest(monkeypatch, tmp_path):
         (OSError("cannot load 'x'"), "cannot load 'x'"),
         (BrokenPipeError(32, "x"), "nobody reads"),
         (ModuleNotFoundError("No module named 'peft'", name="peft"), "No module named 'peft'"),
-        (KeyboardInterrupt(), "interrupted"),
+        (KeyboardInterrupt(), "interrupted; what is stored until now is kept"),
     ],
 )
 def test_what_was_to_be_expected_is_one_sentence(monkeypatch, capsys, error, said):
@@ -200,6 +201,42 @@ def test_what_was_to_be_expected_is_one_sentence(monkeypatch, capsys, error, sai
     assert left.value.code == (130 if isinstance(error, KeyboardInterrupt) else 2)
     printed = capsys.readouterr().err
     assert printed.startswith(f"error: {said}") and printed.count("\n") == 1
+
+
+def test_a_job_queue_ends_a_command_in_one_sentence(monkeypatch, capsys):
+    monkeypatch.setattr(
+        pipeline, "run_evaluation", lambda *_, **__: signal.raise_signal(signal.SIGTERM)
+    )
+    monkeypatch.setattr("sys.argv", ["kvw", "evaluate"])
+    former = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 143 and signal.getsignal(signal.SIGTERM) == former
+    assert capsys.readouterr().err.startswith("error: ended from outside; what is stored")
+
+
+def test_a_folder_is_for_one_process(tmp_path):
+    with resume.only_process(tmp_path / "new") as take:
+        take()
+        (tmp_path / "new").mkdir()
+        take()
+        with pytest.raises(ValueError, match="another process works in"):
+            resume.check_folder(tmp_path / "new")
+    half = tmp_path / "new" / ".rows.json.1234.part"
+    half.touch()
+    resume.check_folder(tmp_path / "new")
+    assert not half.exists()
+
+
+def test_only_libraries_are_not_heard_about_the_future(monkeypatch, capsys, tmp_path):
+    text = "import warnings; warnings.warn({!r}, FutureWarning)"
+    theirs = f"exec({text.format('theirs')!r}, {{'__name__': 'transformers.modeling_utils'}})"
+    (tmp_path / "mine.py").write_text(f"{text.format('mine will change')}\n{theirs}\n")
+    monkeypatch.setattr("sys.argv", ["kvw", "check", f"{tmp_path / 'mine.py'}:Mine"])
+    with pytest.raises(SystemExit):
+        main()
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "warning: mine will change" and "has no method 'Mine'" in said[1]
 
 
 @pytest.mark.parametrize(

@@ -199,8 +199,7 @@ def expected(
     check_methods(methods)
     one_pass = type(methods[0]) is KVW
     place = device_and_dtype(**where)
-    with progress(4, every=SOON) as bar:
-        bar.desc = "estimate, loading"
+    with progress(4, "estimate, loading", every=SOON) as bar:
         session, request, bound, _ = build_request(
             model, group, percent, oracle, people, questions, **place
         )

@@ -463,6 +463,7 @@ def run_unlearning(
             bar.update(condition != "sham")
             if folder is not None:
                 folder.mkdir(exist_ok=True)
+                take()
                 write_json(folder / resume.ROWS, result())
 
     def keep(condition: str, strength: float | None, scored: Callable[[], list[dict]]) -> None:
@@ -489,8 +490,9 @@ def run_unlearning(
             scored = score_edited(session, request, teacher_forced, edit, "edited", ["forget"])
         return shams + beyond_sham(scored, shams)
 
-    with progress(sum(wanted.values()), steps_done) as bar:
-        bar.desc = "vanilla"
+    steps = progress(sum(wanted.values()), "vanilla", steps_done)
+    with resume.only_process(folder) as take, steps as bar:
+        take()
         keep("vanilla", None, lambda: score(session, request, protocol))
         if bound:
             bar.desc = "oracle"
@@ -613,8 +615,7 @@ def run_audit(
     elif questions is None and base in TAUGHT and is_made(model_name(base, group, percent)):
         beside, _ = make_edit(session, request, Oracle(base))
     sham = None
-    with progress(1) as bar:
-        bar.desc = "the edit"
+    with progress(1, "the edit") as bar:
         if edit_file:
             edit = Edit.load(edit_file)
             edit.check_compatible(session.model)
