@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -295,6 +296,8 @@ def export_command(
 
     _check_edit(edit, None)
     sharing.check_request(folder, format)
+    if check and format == "peft":
+        import_module("peft")  # the fresh process needs it
     if push_to_hub:
         check_hub()
     saved = Edit.load(edit)

@@ -203,6 +203,24 @@ def test_what_was_to_be_expected_is_one_sentence(monkeypatch, capsys, error, sai
     assert printed.startswith(f"error: {said}") and printed.count("\n") == 1
 
 
+@pytest.mark.parametrize("library", ["sklearn", "peft"])
+def test_what_an_audit_needs_is_asked_for_before_the_work(monkeypatch, library):
+    monkeypatch.setitem(sys.modules, library, None)
+    monkeypatch.setattr(pipeline, "build_request", lambda *_, **__: pytest.fail("after the work"))
+    done = invoke("audit")
+    assert isinstance(done.exception, ModuleNotFoundError) and library in str(done.exception)
+
+
+def test_what_a_check_of_an_adapter_needs_is_asked_for_before_the_work(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    edit = tmp_path / "edit"
+    edit.touch()
+    given = ("--edit", edit, "--format", "peft", "--check", "x.jsonl", tmp_path / "adapter")
+    done = invoke("export", *given)
+    assert isinstance(done.exception, ModuleNotFoundError) and "peft" in str(done.exception)
+    assert list(tmp_path.iterdir()) == [edit]
+
+
 def test_a_job_queue_ends_a_command_in_one_sentence(monkeypatch, capsys):
     monkeypatch.setattr(
         pipeline, "run_evaluation", lambda *_, **__: signal.raise_signal(signal.SIGTERM)
@@ -217,7 +235,6 @@ def test_a_job_queue_ends_a_command_in_one_sentence(monkeypatch, capsys):
 
 def test_a_folder_is_for_one_process(tmp_path):
     with resume.only_process(tmp_path / "new") as take:
-        take()
         (tmp_path / "new").mkdir()
         take()
         with pytest.raises(ValueError, match="another process works in"):

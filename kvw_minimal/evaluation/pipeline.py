@@ -492,7 +492,6 @@ def run_unlearning(
 
     steps = progress(sum(wanted.values()), "vanilla", steps_done)
     with resume.only_process(folder) as take, steps as bar:
-        take()
         keep("vanilla", None, lambda: score(session, request, protocol))
         if bound:
             bar.desc = "oracle"
@@ -600,7 +599,8 @@ def run_audit(
         ValueError, OSError: an unknown method, group or model; an edit of another model.
     """
     start = time.perf_counter()
-    import_module("sklearn")  # its probes come last
+    for library in ("sklearn", "peft"):  # the probes that need them come last
+        import_module(library)
     forget_by = method_of(method)
     place = device_and_dtype(**where)
     session, request, _, about = build_request(

@@ -134,19 +134,19 @@ def check_folder(folder: Path | None) -> None:
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is no ordinary folder: take another name")
     check_place(folder / ROWS if folder.is_dir() else folder)
-    with only_process(folder) as take:
-        take()
+    with only_process(folder):
+        pass
 
 
 @contextmanager
 def only_process(folder: Path | None) -> Iterator[Callable[[], None]]:
-    """Gives a function that takes a folder for this process alone, as soon as the folder exists.
+    """Takes a folder for this process alone; one that is not made yet, by the function it gives.
 
     The end of the block frees it, and so does the end of the process, however it ends. What a
     killed process left half written is removed. On Windows nothing is taken.
 
     Raises:
-        ValueError: by the function: another process works in the folder.
+        ValueError: another process works in the folder; by the function, too.
     """
     taken: list[int] = []
 
@@ -169,10 +169,12 @@ def only_process(folder: Path | None) -> Iterator[Callable[[], None]]:
                 f"{folder} cannot be locked ({error.strerror}): start no second process there",
                 stacklevel=2,
             )
+            return
         for half in folder.glob(".*.part"):
             half.unlink(missing_ok=True)
 
     try:
+        take()
         yield take
     finally:
         for descriptor in taken:
