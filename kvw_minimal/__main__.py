@@ -1,9 +1,18 @@
-"""The command line: `python -m kvw_minimal --help`."""
+"""The command line: `python -m kvw_minimal --help`.
 
+Rows and findings go to `--json`, and what a later command reads to `--save`. A command that makes
+one new folder takes its name as an argument.
+"""
+
+import os
+import signal
 import sys
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,6 +39,12 @@ from .evaluation.options import (
 
 NAME = "python -m kvw_minimal"
 MISUSE = typer.BadParameter.__mro__[1]  # click's UsageError, which comes with typer
+#: modules whose FutureWarnings are for their own developers
+LIBRARIES = r"(torch|transformers|peft|sklearn)(\.|$)"
+
+
+class Terminated(KeyboardInterrupt):
+    """Another program asks this one to end (SIGTERM), as a job queue does when time is over."""
 
 
 app = typer.Typer(help="Knowledge Vector Weakening, from the book.", add_completion=False)
@@ -142,7 +157,7 @@ def unlearn_command(
         methods = [replace(base, strength=G) for G in read_strengths(strength, base.strength)]
     if save_edit and len(methods) > 1:
         raise typer.BadParameter("--save-edit holds one edit: --save FOLDER holds several")
-    asked: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "model": model,
         "group": group,
         "percent": forget_percent,
@@ -156,19 +171,19 @@ def unlearn_command(
         "dtype": dtype,
     }
     if config:
-        kept, former = pipeline.asked_in(config)
+        configured, former = pipeline.asked_in(config)
         short = {"forget_percent": "percent", "sham_draws": "draws", "no_oracle": "oracle"}
         now = {short.get(name, name) for name in typed}
-        asked |= {name: value for name, value in kept.items() if name not in now}
+        arguments |= {name: value for name, value in configured.items() if name not in now}
         methods = methods if {"method", "settings", "strength", "layers"} & typed else former
-    asked["methods"] = methods
+    arguments["methods"] = methods
     if dry_run:
         from .evaluation import estimate_cost
 
-        typer.echo(estimate_cost.format_estimate(**asked))
+        typer.echo(estimate_cost.format_estimate(**arguments))
         return
-    result, edits = pipeline.run_unlearning(**asked, folder=save, measured=measured)
-    texts = [*(edit.describe() for edit in edits), *pipeline.tables(result, asked, save)]
+    result, edits = pipeline.run_unlearning(**arguments, folder=save, measured=measured)
+    texts = [*(edit.describe() for edit in edits), *pipeline.tables(result, arguments, save)]
     write_outputs("\n".join(texts), result, json_file, edits[0], save_edit)
 
 
@@ -281,11 +296,13 @@ def export_command(
 
     _check_edit(edit, None)
     sharing.check_request(folder, format)
+    if check and format == "peft":
+        import_module("peft")  # the fresh process needs it
     if push_to_hub:
         check_hub()
     saved = Edit.load(edit)
     rows = _of_strength(saved, read_json(scores, "rows")["rows"]) if scores else None
-    asked = read_request(check) if check else None
+    request = read_request(check) if check else None
     loaded, processor = load(model, **device_and_dtype(device, dtype))
     sharing.export_edit(
         saved,
@@ -299,8 +316,8 @@ def export_command(
         license=license,
     )
     typer.echo(f"{folder} holds the edit as {format}; its README.md says how to load it")
-    if asked:
-        questions = asked.forget + asked.retain[: len(asked.forget)]
+    if request:
+        questions = request.forget + request.retain[: len(request.forget)]
         text, same = sharing.repeat_scores(
             folder, saved, loaded, processor, questions, base_model or ""
         )
@@ -391,7 +408,7 @@ def replicate_command(
 def measure_command(
     *,
     questions: Annotated[Path, typer.Option(help="a file that `validate` accepts")],
-    into: Annotated[Path, typer.Option(help="write the coefficients here (safetensors)")],
+    save: Annotated[Path, typer.Option(help="write the coefficients here (safetensors)")],
     model: ModelName = "pocket",
     dtype: Dtype = "float32",
     device: Device = "cpu",
@@ -406,11 +423,11 @@ def measure_command(
     state = distributed.started(place["device"])
     try:
         with distributed.fail_together():
-            check_place(into)
+            check_place(save)
             rows = distributed.sides(read_questions(questions))
             loaded, processor = load(model, str(state.device), place["dtype"])
         text = distributed.measure_in_parts(
-            loaded, processor, rows, into, batch_size, progress=True
+            loaded, processor, rows, save, batch_size, progress=True
         )
     except (ValueError, OSError) as error:
         if state.is_main_process:
@@ -434,7 +451,8 @@ def sentence(error: BaseException) -> str | None:
     if isinstance(error, MISUSE):
         return f"{text} ({NAME} --help says more)"
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted; what was stored until now is kept"
+        how = "ended from outside" if isinstance(error, Terminated) else "interrupted"
+        return f"{how}; what is stored until now is kept, and nothing else"
     if isinstance(error, BrokenPipeError):
         return "nobody reads what is printed any more"
     if isinstance(error, ModuleNotFoundError) and not f"{error.name}".startswith("kvw_minimal"):
@@ -456,18 +474,38 @@ def _call(arguments: list[str]) -> int:
     return status
 
 
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Turns SIGTERM into an exception inside the block. `torchrun` ends its processes itself."""
+
+    def terminate(*_: object) -> None:
+        raise Terminated
+
+    if "RANK" in os.environ:
+        yield
+        return
+    former = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)
+
+
 def main() -> None:
     """Runs the command; an expected error prints one clear line, not a traceback."""
     start = time.perf_counter()
-    warnings.simplefilter("ignore", FutureWarning)  # of one dependency about another
+    warnings.filterwarnings("ignore", category=FutureWarning, module=LIBRARIES)
     warnings.showwarning = lambda message, *_: typer.echo(f"warning: {message}", err=True)
     try:
-        status = _call(sys.argv[1:])
+        with _terminable():
+            status = _call(sys.argv[1:])
     except (Exception, KeyboardInterrupt) as error:
         message = sentence(error)
         if message is None:
             raise
-        status = 130 if isinstance(error, KeyboardInterrupt) else 2
+        status = 2
+        if isinstance(error, KeyboardInterrupt):
+            status = 128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
         typer.echo(f"error: {message}", err=True)
         try:
             print(end="", flush=True)

@@ -8,6 +8,7 @@ it for the length of a `with` block, save it, export it and compare it.
 """
 
 import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from .benchmarks.jsonl import read_request
 from .coefficients import Coefficients
 from .conditions import score, score_edited, score_shams
 from .edits import Edit
-from .evaluation.scoring import teacher_forced
+from .evaluation.scoring import nothing_to_forget, teacher_forced
 from .forget_request import Request
 from .methods import Method, make_edit
 from .results import beyond_sham, closing_sentence, pooled_mean, summarise, table, text_table
@@ -67,7 +68,8 @@ def _strangers(group: str, percent: int) -> Request:
 def measure(session: Session, request: Request) -> tuple[Coefficients, Coefficients]:
     """Measures the coefficients: mean absolute inputs of each FFN output projection.
 
-    The mean is over the positions that predict an answer token.
+    The mean is over the positions that predict an answer token. `coefficients.measure` does the
+    same for batches that are encoded already.
 
     Returns:
         The coefficients of the forget set and of the retain set, by person: `.pooled()` is
@@ -77,6 +79,39 @@ def measure(session: Session, request: Request) -> tuple[Coefficients, Coefficie
 
 
 # --- unlearn, evaluate, compare, export -----------------------------------------------------------
+
+
+def _session(
+    model: nn.Module,
+    processor: Any,
+    request: object,
+    *methods: object,
+    edit: object = None,
+) -> Session:
+    """A session for objects of the right kinds.
+
+    Raises:
+        TypeError: a name or a class in place of an object; the message says what to write.
+    """
+    session = Session(model, processor)
+    if processor is None:
+        raise TypeError("the processor is missing: `kvw.load` returns it with the model")
+    if not isinstance(request, Request):
+        raise TypeError(f"{request!r:.40} is no request: `kvw.request` reads one")
+    if edit is not None and not isinstance(edit, Edit):
+        raise TypeError(f"{edit!r:.40} is no edit: `kvw.Edit.load` reads one from its file")
+    for method in methods:
+        if isinstance(method, type):
+            raise TypeError(f"{method.__name__} is a class: write {method.__name__}()")
+        if isinstance(method, str):
+            raise TypeError(f"{method!r} is no method: write one such as kvw.KVW()")
+    return session
+
+
+def _check_known(vanilla: list[dict], request: Request) -> None:
+    """Warns if the unedited model does not know the forgotten people."""
+    for note in nothing_to_forget(summarise(vanilla), request.eval_sets.get("forget", [])):
+        warnings.warn(note, stacklevel=3)
 
 
 def unlearn(model: nn.Module, processor: Any, request: Request, method: Method) -> Edit:
@@ -90,8 +125,9 @@ def unlearn(model: nn.Module, processor: Any, request: Request, method: Method) 
     Raises:
         ValueError: a setting that cannot work, an empty retain set, activations or a loss that are
             not finite; the message says which and why.
+        TypeError: a name or a class in place of an object.
     """
-    return make_edit(Session(model, processor), request, method)[0]
+    return make_edit(_session(model, processor, request, method), request, method)[0]
 
 
 def _with_edit(
@@ -119,6 +155,8 @@ def evaluate(
 ) -> "Report":
     """Scores a model without and with an edit, with shams and, if given, with an oracle.
 
+    It warns if the model does not know the people to forget.
+
     Args:
         edit: the edit to score; None scores only the model as it is.
         shams: the number of shams: edits of the same method for as many other people, drawn at
@@ -129,8 +167,9 @@ def evaluate(
     Raises:
         ValueError: an edit of another model; shams for an edit without a known method, or with
             fewer people to retain than to forget; a request without evaluation sets.
+        TypeError: a name or a class in place of an object.
     """
-    session = Session(model, processor)
+    session = _session(model, processor, request, method, edit=edit)
     if not request.eval_sets:
         raise ValueError("the request has no set to evaluate; give it `eval_sets`")
     method = method or (edit.made_by if edit is not None else None)
@@ -140,6 +179,7 @@ def evaluate(
         request.sham(0)  # refuses too few people before the scoring
     rows = score(session, request, teacher_forced)
     if edit is not None:
+        _check_known(rows, request)
         rows += _with_edit(session, request, edit, method, shams)
     if oracle is not None:
         rows += score(Session(oracle, processor), request, teacher_forced, "oracle")
@@ -153,16 +193,18 @@ def compare(
 
     Raises:
         ValueError: as `unlearn` and `evaluate`; the same method with the same settings twice.
+        TypeError: a name or a class in place of an object.
     """
     methods = list(methods)
+    session = _session(model, processor, request, *methods)
     labels = [str(method) for method in methods]
     if len(set(labels)) < len(labels):
         twice = next(label for label in labels if labels.count(label) > 1)
         raise ValueError(f"{twice} stands twice among the methods")
-    session = Session(model, processor)
     if shams:
         request.sham(0)
     vanilla, reports = score(session, request, teacher_forced), []
+    _check_known(vanilla, request)
     for method, label in zip(methods, labels, strict=True):
         rows = _with_edit(session, request, make_edit(session, request, method)[0], method, shams)
         reports.append(Report(summarise(vanilla + rows), label, shams))

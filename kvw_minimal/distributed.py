@@ -1,6 +1,6 @@
 """Coefficients measured by several processes, on one machine or on many that share a folder.
 
-    torchrun --nproc-per-node 4 -m kvw_minimal measure --model ID --questions FILE --into OUT
+    torchrun --nproc-per-node 4 -m kvw_minimal measure --model ID --questions FILE --save OUT
 
 The questions are cut into parts. In each round, every process measures one missing part and writes
 it into the folder `OUT.parts`. Then all processes report errors, so no process waits for one that

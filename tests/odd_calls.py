@@ -359,7 +359,7 @@ def faults(call: Call, outcome: Outcome) -> list[str]:
 
 REPLICATE = "replicate --benchmark mllmu --data mllmu --model pocket"
 EXPORT = "export --edit other.safetensors"
-MEASURE = "measure --questions half.jsonl --into"
+MEASURE = "measure --questions half.jsonl --save"
 CALLS = (
     # commands
     Call("", "Missing command"),
@@ -551,9 +551,9 @@ CALLS = (
     Call("demo --picture folder", "name a file"),
     Call("demo --picture none/x.png", "does not exist; make it first"),
     Call("demo --picture /dev/full", "no ordinary file"),
-    Call("bench none/x.json", "does not exist; make it first"),
-    Call("bench folder", "name a file"),
-    Call("bench fifo", "no ordinary file"),
+    Call("bench --json none/x.json", "does not exist; make it first"),
+    Call("bench --json folder", "name a file"),
+    Call("bench --json fifo", "no ordinary file"),
     Call(f"{REPLICATE} --json none/x.json", "does not exist; make it first"),
     # saved edits
     Call("evaluate --edit none", "does not exist"),
@@ -617,7 +617,7 @@ CALLS = (
     Call("validate cut.parquet", "cannot be read as a parquet file", 1),
     # coefficients of a file of questions
     Call("measure", "Missing option"),
-    Call("measure --questions none.jsonl --into x", "does not exist, or is a folder"),
+    Call("measure --questions none.jsonl --save x", "does not exist, or is a folder"),
     Call(f"{MEASURE} x", "nobody to retain"),
     Call(f"{MEASURE} folder", "name a file"),
     Call(f"{MEASURE} none/x", "does not exist; make it first"),
@@ -702,10 +702,10 @@ CALLS = (
     Call("run ablations-smol --groups A,E", "no group 'E'"),
     Call("run precision --groups Z", "no group 'Z'"),
     Call("run precision --groups ,", "no group ''"),
-    Call("run precision --into folder", "name a file"),
-    Call("run precision --into fifo", "no ordinary file"),
-    Call("run precision --into cut.parquet", "holds no rows with provenance"),
-    Call("run precision --into file", "holds no rows with provenance"),
+    Call("run precision --save folder", "name a file"),
+    Call("run precision --save fifo", "no ordinary file"),
+    Call("run precision --save cut.parquet", "holds no rows with provenance"),
+    Call("run precision --save file", "holds no rows with provenance"),
     Call("verify --rows 0", "should be greater than or equal to 1"),
     Call("verify --seed -1", "should be greater than or equal to 0"),
     Call("verify --model pocket", "No such option: --model"),

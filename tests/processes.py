@@ -104,7 +104,7 @@ def measure(
         "2",
         "--questions",
         str(place / questions),
-        "--into",
+        "--save",
         str(place / into),
     ]
     command.main()

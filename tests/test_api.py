@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -160,10 +161,28 @@ def test_what_cannot_be_done_is_said_before_the_work(model, request_of_five, tmp
     assert kvw.evaluate(*given, loaded, method=kvw.KVW(), shams=1).shams == 1
     with pytest.raises(ValueError, match="no set to evaluate"):
         kvw.evaluate(*given[:2], kvw.Request(given[2].forget, given[2].retain))
-    with pytest.raises(TypeError, match="is no method"):
-        kvw.unlearn(*given, "KVW")
+    for wrong, what in (
+        (("people.jsonl", kvw.KVW()), "'people.jsonl' is no request: `kvw.request` reads one"),
+        ((given[2], kvw.KVW), r"KVW is a class: write KVW\(\)"),
+        ((given[2], "KVW"), r"'KVW' is no method: write one such as kvw.KVW\(\)"),
+    ):
+        with pytest.raises(TypeError, match=what):
+            kvw.unlearn(*given[:2], *wrong)
+    with pytest.raises(TypeError, match="'x' is no edit: `kvw.Edit.load` reads one"):
+        kvw.evaluate(*given, "x")
+    with pytest.raises(TypeError, match="the processor is missing"):
+        kvw.unlearn(model, None, given[2], kvw.KVW())
     with pytest.raises(TypeError, match="'my_model' is a name: `kvw.load` loads"):
         kvw.unlearn("my_model", None, given[2], kvw.KVW())
+
+
+def test_a_model_that_knows_nobody_is_said(model, request_of_five):
+    given = (model, tiny.processor(), request_of_five)
+    with pytest.warns(UserWarning, match="nothing to forget: on text questions"):
+        kvw.evaluate(*given, kvw.unlearn(*given, kvw.KVW()), shams=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        kvw.evaluate(*given)  # perhaps with an edit on
 
 
 @pytest.mark.slow
@@ -173,6 +192,14 @@ def test_the_book_asks_the_people_of_a_group():
     assert set(request.eval_sets) == {"forget", "test", "retain", "general"}
     with pytest.raises(ValueError, match="Z"):
         kvw.request("strangers:Z")
+
+
+def test_a_lora_that_was_not_merged_is_named(request_of_five):
+    model = tiny.llava()
+    mlp = model.model.language_model.layers[0].mlp
+    mlp.lora_B = torch.nn.Linear(2, mlp.down_proj.out_features)
+    with pytest.raises(ValueError, match=r"0.mlp.lora_B; merge the LoRA first: `merge_and_unload"):
+        kvw.unlearn(model, tiny.processor(), request_of_five, kvw.KVW())
 
 
 @pytest.mark.nightly

@@ -3,17 +3,20 @@
 import getpass
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_type_hints
 
 import pandas as pd
 import pytest
 import small
 import tiny
+import typer
 from typer.testing import CliRunner
 
 from kvw_experiments import comparison, demo, runner
@@ -21,7 +24,7 @@ from kvw_experiments.plans import PLANS
 from kvw_experiments.results_store import read_rows, write_rows
 from kvw_minimal.__main__ import app, main
 from kvw_minimal.benchmarks import replicate
-from kvw_minimal.evaluation import pipeline
+from kvw_minimal.evaluation import pipeline, resume
 from kvw_minimal.evaluation.provenance import file_hash
 from kvw_minimal.kvw import KVW, STRENGTH, PublishedKVW
 from kvw_minimal.methods import METHODS
@@ -39,6 +42,24 @@ def test_help_names_the_commands():
     known = [each.name or each.callback.__name__ for each in app.registered_commands]
     said = invoke("--help").output
     assert "unlearn" in known and [command for command in known if command not in said] == []
+
+
+#: options that name a file or folder: those that a command reads, and those that it writes
+READ = {"--edit", "--questions", "--scores", "--check", "--measured", "--config"}
+WRITTEN = {"--json", "--save", "--save-edit", "--picture"}
+
+
+def test_what_a_command_writes_is_named_alike_everywhere():
+    command = typer.main.get_command(app)
+    commands = command.commands | command.commands["book"].commands
+    named = {
+        parameter.opts[0]
+        for each in commands.values()
+        for parameter in each.params
+        if get_type_hints(each.callback).get(parameter.name) in (Path, Path | None)
+        if parameter.opts[0].startswith("--")
+    }
+    assert named <= READ | WRITTEN and named >= WRITTEN
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +151,7 @@ def test_nothing_that_is_written_tells_whose_machine_it_was(strange, monkeypatch
     assert invoke(*arguments).exit_code == 0
     table = home / "small.parquet"
     with small.planned(small.plan()):
-        assert invoke("book", "run", "small", "strength", "--into", table).exit_code == 0
+        assert invoke("book", "run", "small", "strength", "--save", table).exit_code == 0
         _, made = read_rows("small", table)
     for content in (
         rows.read_bytes(),
@@ -168,7 +189,7 @@ def test_what_cannot_be_written_does_not_lose_the_rest(monkeypatch, tmp_path):
         (OSError("cannot load 'x'"), "cannot load 'x'"),
         (BrokenPipeError(32, "x"), "nobody reads"),
         (ModuleNotFoundError("No module named 'peft'", name="peft"), "No module named 'peft'"),
-        (KeyboardInterrupt(), "interrupted"),
+        (KeyboardInterrupt(), "interrupted; what is stored until now is kept"),
     ],
 )
 def test_what_was_to_be_expected_is_one_sentence(monkeypatch, capsys, error, said):
@@ -182,6 +203,59 @@ def test_what_was_to_be_expected_is_one_sentence(monkeypatch, capsys, error, sai
     assert left.value.code == (130 if isinstance(error, KeyboardInterrupt) else 2)
     printed = capsys.readouterr().err
     assert printed.startswith(f"error: {said}") and printed.count("\n") == 1
+
+
+@pytest.mark.parametrize("library", ["sklearn", "peft"])
+def test_what_an_audit_needs_is_asked_for_before_the_work(monkeypatch, library):
+    monkeypatch.setitem(sys.modules, library, None)
+    monkeypatch.setattr(pipeline, "build_request", lambda *_, **__: pytest.fail("after the work"))
+    done = invoke("audit")
+    assert isinstance(done.exception, ModuleNotFoundError) and library in str(done.exception)
+
+
+def test_what_a_check_of_an_adapter_needs_is_asked_for_before_the_work(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    edit = tmp_path / "edit"
+    edit.touch()
+    given = ("--edit", edit, "--format", "peft", "--check", "x.jsonl", tmp_path / "adapter")
+    done = invoke("export", *given)
+    assert isinstance(done.exception, ModuleNotFoundError) and "peft" in str(done.exception)
+    assert list(tmp_path.iterdir()) == [edit]
+
+
+def test_a_job_queue_ends_a_command_in_one_sentence(monkeypatch, capsys):
+    monkeypatch.setattr(
+        pipeline, "run_evaluation", lambda *_, **__: signal.raise_signal(signal.SIGTERM)
+    )
+    monkeypatch.setattr("sys.argv", ["kvw", "evaluate"])
+    former = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 143 and signal.getsignal(signal.SIGTERM) == former
+    assert capsys.readouterr().err.startswith("error: ended from outside; what is stored")
+
+
+def test_a_folder_is_for_one_process(tmp_path):
+    with resume.only_process(tmp_path / "new") as take:
+        (tmp_path / "new").mkdir()
+        take()
+        with pytest.raises(ValueError, match="another process works in"):
+            resume.check_folder(tmp_path / "new")
+    half = tmp_path / "new" / ".rows.json.1234.part"
+    half.touch()
+    resume.check_folder(tmp_path / "new")
+    assert not half.exists()
+
+
+def test_only_libraries_are_not_heard_about_the_future(monkeypatch, capsys, tmp_path):
+    text = "import warnings; warnings.warn({!r}, FutureWarning)"
+    theirs = f"exec({text.format('theirs')!r}, {{'__name__': 'transformers.modeling_utils'}})"
+    (tmp_path / "mine.py").write_text(f"{text.format('mine will change')}\n{theirs}\n")
+    monkeypatch.setattr("sys.argv", ["kvw", "check", f"{tmp_path / 'mine.py'}:Mine"])
+    with pytest.raises(SystemExit):
+        main()
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "warning: mine will change" and "has no method 'Mine'" in said[1]
 
 
 @pytest.mark.parametrize(
@@ -321,7 +395,7 @@ def test_settings_reach_the_method(monkeypatch, arguments, methods):
         ("unlearn --save-edit folder", "name a file"),
         ("evaluate --json folder", "name a file"),
         ("book demo --picture folder", "name a file"),
-        ("book run precision --into folder", "name a file"),
+        ("book run precision --save folder", "name a file"),
         ("replicate --benchmark mllmu --data x --model x --json folder", "name a file"),
         ("unlearn --json none/rows.json", "does not exist"),
         ("evaluate --edit edit --json link", "one file"),
@@ -471,7 +545,7 @@ def test_an_experiment_is_run_list_by_list_and_group_by_group(monkeypatch, tmp_p
     ]
     seen.clear()
     assert (
-        invoke("book", "run", "beyond", "oracle", "--into", tmp_path / "x.parquet").exit_code == 0
+        invoke("book", "run", "beyond", "oracle", "--save", tmp_path / "x.parquet").exit_code == 0
     )
     assert seen == [("voices", ["oracle"], tmp_path / "x.parquet", ["A"])]
     seen.clear()

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 #: what is imported, of packages that are called otherwise
-IMPORTED = {"dicebear-core": "dicebear", "pillow": "PIL"}
+IMPORTED = {"dicebear-core": "dicebear", "pillow": "PIL", "scikit-learn": "sklearn"}
 TEMPLATES = {"experiment_template.ipynb", "method_template.ipynb", "questions.jsonl"}
 CARRIED = ("models/pocket", "models/pocket-oracle-A-5", "strangers", "strangers/photos", "world")
 
@@ -134,7 +134,7 @@ ASKED = {
     "unlearn --sham-draws 1": "try other strengths, or --method 'layerwise rewrite'\n0",
     "unlearn --method 'GA LoRA' --settings '{\"rate\": 1e-3}'": EXTRA.format("methods"),
     "unlearn --group B": "or leave it and the headroom check out with --no-oracle\n2",
-    "validate people.jsonl": "person: is missing; every question needs it\n1",
+    "validate people.jsonl": "row 1, answer: is missing; every question needs it\n1",
     "validate people.parquet": EXTRA.format("benchmarks"),
     "audit": EXTRA.format("methods"),
     "book demo --picture before.png": EXTRA.format("book"),

@@ -39,8 +39,6 @@ NAMED = [path for path in CODE + BOOK if path.parent.name != "kvw_exercises"]
 VAGUE = {"found", "own", "each", "said", "told", "kept", "asked"}
 #: files that still have such names; this list only gets shorter
 VAGUE_IN = {
-    "kvw_minimal/__main__.py",
-    "kvw_minimal/evaluation/estimate_cost.py",
     "notebooks/kvw_exhibits/exam.py",  # `alike`, which chapter 14 shows
     "notebooks/kvw_experiments/curves.py",  # `curve_of` and `people_at`, which chapter 8 shows
     "notebooks/kvw_experiments/recipes/voices.py",  # `answer_batches`, which chapter 12 shows

@@ -249,8 +249,7 @@ def test_general_answers_must_be_kept_too(general, keeps):
 
 
 def test_off_a_terminal_a_line_says_now_and_then_what_is_done(capsys):
-    with progress(3, 1, every=0.05) as bar:
-        bar.desc = "sham 2"
+    with progress(3, "sham 2", 1, every=0.05) as bar:
         time.sleep(0.2)
         bar.update()
         bar.desc = "sham 3"
@@ -258,8 +257,9 @@ def test_off_a_terminal_a_line_says_now_and_then_what_is_done(capsys):
     said = capsys.readouterr().err.splitlines()
     assert said[0].startswith("sham 2: 1 of 3 done in 00:00, about ? left")
     assert said[-1].startswith("sham 3: 2 of 3 done in 00:00, about 00:00 left")
-    with progress(3):
-        pass
+    with progress(3, "vanilla"):
+        said = capsys.readouterr().err  # the first line does not wait
+    assert said == "vanilla: 0 of 3 done in 00:00, about ? left\n"
     assert capsys.readouterr().err == ""
 
 

@@ -100,7 +100,10 @@ def ffns_of(layers: nn.ModuleList, path: str, width: int) -> dict[str, nn.Module
         raise ValueError(f"the layers in {path} have experts of a kind that is not supported")
     ambiguous = next((layer for layer in projections if len(layer) > 1), None)
     if ambiguous:
-        raise ValueError(f"there are several FFNs in one layer of {path}: {', '.join(ambiguous)}")
+        lora = any(".lora_" in name for name in ambiguous)
+        remedy = "; merge the LoRA first: `merge_and_unload()` of peft" if lora else ""
+        found = f"{', '.join(ambiguous)}{remedy}"
+        raise ValueError(f"there are several FFNs in one layer of {path}: {found}")
     if not all(projections):
         return {}
     return {f"{path}.{name}": layers.get_submodule(name) for (name,) in projections}

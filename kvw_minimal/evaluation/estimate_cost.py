@@ -57,13 +57,13 @@ def work_of(
     strengths: int,
     draws: int,
     oracle: bool = False,
-    own: bool = False,
+    with_options: bool = False,
 ) -> list[Work]:
     """The work of the model in `unlearn`, encoded in the same way.
 
     Args:
         oracle: whether an oracle is scored, too.
-        own: whether the options and false answers of the questions are scored.
+        with_options: whether the options and false answers of the questions are scored.
     """
     works = [Work("measure", session.batches(request.questions()), 1)]
     models = 1 + strengths + int(oracle)  # vanilla, edited, oracle
@@ -77,7 +77,7 @@ def work_of(
         for question in offered(questions, "perturbed"):
             answers = (question.paraphrase, *question.perturbed)
             other += [replace(question, answer=answer) for answer in answers]
-        if own and other:
+        if with_options and other:
             works.append(Work("read", session.batches(other), models))
     return works
 
@@ -199,8 +199,7 @@ def expected(
     check_methods(methods)
     one_pass = type(methods[0]) is KVW
     place = device_and_dtype(**where)
-    with progress(4, every=SOON) as bar:
-        bar.desc = "estimate, loading"
+    with progress(4, "estimate, loading", every=SOON) as bar:
         session, request, bound, _ = build_request(
             model, group, percent, oracle, people, questions, **place
         )

@@ -466,6 +466,7 @@ def run_unlearning(
             bar.update(condition != "sham")
             if folder is not None:
                 folder.mkdir(exist_ok=True)
+                take()
                 write_json(folder / resume.ROWS, result())
 
     def keep(condition: str, strength: float | None, scored: Callable[[], list[dict]]) -> None:
@@ -492,8 +493,8 @@ def run_unlearning(
             scored = score_edited(session, request, teacher_forced, edit, "edited", ["forget"])
         return shams + beyond_sham(scored, shams)
 
-    with progress(sum(wanted.values()), steps_done) as bar:
-        bar.desc = "vanilla"
+    steps = progress(sum(wanted.values()), "vanilla", steps_done)
+    with resume.only_process(folder) as take, steps as bar:
         keep("vanilla", None, lambda: score(session, request, protocol))
         if bound:
             bar.desc = "oracle"
@@ -601,7 +602,8 @@ def run_audit(
         ValueError, OSError: an unknown method, group or model; an edit of another model.
     """
     start = time.perf_counter()
-    import_module("sklearn")  # its probes come last
+    for library in ("sklearn", "peft"):  # the probes that need them come last
+        import_module(library)
     forget_by = method_of(method)
     place = device_and_dtype(**where)
     session, request, _, about = build_request(
@@ -616,8 +618,7 @@ def run_audit(
     elif questions is None and base in TAUGHT and is_made(model_name(base, group, percent)):
         beside, _ = make_edit(session, request, Oracle(base))
     sham = None
-    with progress(1) as bar:
-        bar.desc = "the edit"
+    with progress(1, "the edit") as bar:
         if edit_file:
             edit = Edit.load(edit_file)
             edit.check_compatible(session.model)

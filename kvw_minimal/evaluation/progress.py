@@ -21,18 +21,20 @@ class _Lines(StringIO):
 
 
 @contextmanager
-def progress(total: int, done: int = 0, every: float = MINUTE) -> Iterator[tqdm]:
+def progress(total: int, first: str, done: int = 0, every: float = MINUTE) -> Iterator[tqdm]:
     """Shows steps while the block runs. `bar.desc` says which step it is at.
 
     Args:
         total: the number of steps; `done` of them are complete at the start.
+        first: the description of the first step. Without a terminal its line is shown at once.
         every: seconds between two lines where there is no terminal.
     """
     if sys.stderr.isatty():
-        bar, wait = tqdm(total=total, initial=done), 1.0
+        bar, wait = tqdm(desc=first, total=total, initial=done), 1.0
     else:
         shown = {"bar_format": LINE, "file": _Lines(), "mininterval": 1e9, "delay": 1e9}
-        bar, wait = tqdm(total=total, initial=done, **shown), every
+        bar, wait = tqdm(desc=first, total=total, initial=done, **shown), every
+        bar.refresh()
     ended = Event()
 
     def show() -> None:

@@ -7,7 +7,10 @@ continues there if it has the same inputs.
 
 import hashlib
 import json
-from collections.abc import Callable
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -123,6 +126,7 @@ def check_folder(folder: Path | None) -> None:
 
     Raises:
         NotADirectoryError: a file has this name.
+        ValueError: another process works in it.
         OSError: as `atomic_io.check_place`.
     """
     if folder is None:
@@ -130,6 +134,51 @@ def check_folder(folder: Path | None) -> None:
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is no ordinary folder: take another name")
     check_place(folder / ROWS if folder.is_dir() else folder)
+    with only_process(folder):
+        pass
+
+
+@contextmanager
+def only_process(folder: Path | None) -> Iterator[Callable[[], None]]:
+    """Takes a folder for this process alone; one that is not made yet, by the function it gives.
+
+    The end of the block frees it, and so does the end of the process, however it ends. What a
+    killed process left half written is removed. On Windows nothing is taken.
+
+    Raises:
+        ValueError: another process works in the folder; by the function, too.
+    """
+    taken: list[int] = []
+
+    def take() -> None:
+        if folder is None or taken or not folder.is_dir():
+            return
+        try:
+            from fcntl import LOCK_EX, LOCK_NB, flock
+        except ImportError:  # Windows
+            return
+        taken.append(os.open(folder, os.O_RDONLY))
+        try:
+            flock(taken[0], LOCK_EX | LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(
+                f"another process works in {folder}: wait for its end, or name another folder"
+            ) from error
+        except OSError as error:  # some network disks lock nothing
+            warnings.warn(
+                f"{folder} cannot be locked ({error.strerror}): start no second process there",
+                stacklevel=2,
+            )
+            return
+        for half in folder.glob(".*.part"):
+            half.unlink(missing_ok=True)
+
+    try:
+        take()
+        yield take
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
 
 
 def load_partial(folder: Path | None, inputs: dict[str, object]) -> tuple[dict, list[dict]]:

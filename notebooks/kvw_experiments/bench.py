@@ -1,4 +1,4 @@
-"""`python -m kvw_minimal book bench [FILE]`: what measuring coefficients costs, done in three ways.
+"""`python -m kvw_minimal book bench [--json FILE]`: what measuring costs, done in three ways.
 
 Prints a table for each model and, with FILE, stores its rows with provenance: medians of
 interleaved runs, and medians of the ratios of each run, which a busy machine moves least; twenty

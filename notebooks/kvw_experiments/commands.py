@@ -37,7 +37,7 @@ def demo(
 @book.command()
 def compare(
     file: Annotated[
-        Path, typer.Argument(help="rows of your own, as `book run --into` stores them")
+        Path, typer.Argument(help="rows of your own, as `book run --save` stores them")
     ],
     json_file: Json = None,
 ) -> None:
@@ -93,13 +93,13 @@ def run(
     experiment: Annotated[str, typer.Argument(help="one of `book results`")],
     lists: Annotated[list[str] | None, typer.Argument(help="lists of it; all unless given")] = None,
     groups: Annotated[str, typer.Option(help="report groups, such as A,B; all unless given")] = "",
-    into: Annotated[Path | None, typer.Option(help="another file than the stored one")] = None,
+    save: Annotated[Path | None, typer.Option(help="another file than the stored one")] = None,
 ) -> None:
     """Measure the missing trials of an experiment; resumes where it was interrupted."""
     _needs_results()
     from . import plans, runner
 
-    check_place(into)
+    check_place(save)
     named = groups.split(",") if groups else []
     chosen_plans = plans.plans_of(experiment)
     every = [name for plan in chosen_plans for name in plan.lists]
@@ -115,7 +115,7 @@ def run(
         list_names = [name for name in plan.lists if name in (lists or plan.lists)]
         its = [group for group in plan.groups if group in (named or plan.groups)]
         if list_names and its:
-            typer.echo(runner.run(plan, list_names, into, its))
+            typer.echo(runner.run(plan, list_names, save, its))
 
 
 @book.command()
@@ -164,13 +164,11 @@ def verify(
 
 
 @book.command()
-def bench(
-    file: Annotated[Path | None, typer.Argument(help="store the results_store here")] = None,
-) -> None:
+def bench(json_file: Json = None) -> None:
     """What measuring coefficients costs, done in three ways; minutes, on a quiet machine."""
     from . import bench as measured
 
-    measured.main(file)
+    measured.main(json_file)
 
 
 def new(
