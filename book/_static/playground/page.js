@@ -573,7 +573,9 @@
             `${(strengths / seconds).toFixed(0)} a second.`;
           element("rate").textContent = measured;
         }
-        const hasTime = performance.now() - begun < FRAME || shown === chosen.strength;
+        // the others: while there is time, at every fourth strength, and when the hand rests
+        const spent = performance.now() - begun, rests = spent > 3 * FRAME;
+        const hasTime = spent < FRAME || (strengths % 4 === 0 || rests) && shown === chosen.strength;
         const next = hasTime && left.shift();
         if (next) {
           drawn.push(drawCard(reading, next, shown));
