@@ -573,7 +573,10 @@
             `${(strengths / seconds).toFixed(0)} a second.`;
           element("rate").textContent = measured;
         }
-        const hasTime = performance.now() - begun < FRAME || shown === chosen.strength;
+        // the others: while there is time, one at every fourth strength, all when the hand rests
+        const spent = performance.now() - begun, rests = spent > 3 * FRAME;
+        const oneMore = strengths % 4 === 0 && left.length === others.length;
+        const hasTime = spent < FRAME || (oneMore || rests) && shown === chosen.strength;
         const next = hasTime && left.shift();
         if (next) {
           drawn.push(drawCard(reading, next, shown));
