@@ -80,7 +80,7 @@ models: $(INSTALLED)
 	for group in $(GROUPS); do $(RUN) -m kvw_minimal book train pocket --group $$group --forget-percent $(PERCENT) || exit 1; done
 
 bench: $(INSTALLED)
-	$(RUN) -m kvw_minimal book bench data/results/bench.json
+	$(RUN) -m kvw_minimal book bench --json data/results/bench.json
 
 execute: $(INSTALLED)
 	$(RUN) tests/execute.py

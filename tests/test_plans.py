@@ -178,7 +178,8 @@ def test_the_stored_rows_were_tuned_over_these_grids(model: str, grids: dict):
 def test_shams_are_for_what_is_compared_with_one():
     shammed = {name for name in METHODS if trial_for(name, {}).sham}
     controls = {"vanilla", "random columns", "oracle"}
-    assert shammed == (set(POCKET) - controls) | {"least squares", "rewrite", "layerwise rewrite"}
+    chosen_apart = {"least squares", "rewrite", "layerwise rewrite", *plans.KIN}
+    assert shammed == (set(POCKET) - controls) | chosen_apart
     assert trial_for("SSD", {"limit": 1.0}, 10).people == 10
     wide = plan_of("replication-pocket").entries("methods, 10 %")
     assert {trial.people for those in wide.values() for trial in those} == {10}

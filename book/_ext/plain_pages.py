@@ -167,11 +167,11 @@ def with_files(page: str, images: Path, up: str) -> str:
         up: the way from the page to the folder above that.
     """
 
-    def stored(found: re.Match) -> str:
-        content = base64.b64decode(found[3])
-        name = f"{hashlib.sha256(content).hexdigest()[:16]}.{found[2].removesuffix('+xml')}"
+    def stored(picture: re.Match) -> str:
+        content = base64.b64decode(picture[3])
+        name = f"{hashlib.sha256(content).hexdigest()[:16]}.{picture[2].removesuffix('+xml')}"
         images.joinpath(name).write_bytes(content)
-        return f'{found[1]}{up}{images.name}/{name}"'
+        return f'{picture[1]}{up}{images.name}/{name}"'
 
     return HELD.sub(stored, page)
 
@@ -186,9 +186,9 @@ def without_unused(site: Path, pages: dict[Path, str]) -> dict[Path, str]:
         if DATA not in path.as_posix()
     )
     named, parts = zip(*map(unused.classes_of, styles.values()), strict=True)
-    asked, some = scripts.union(*named), set().union(*parts)
+    named_classes, some = scripts.union(*named), set().union(*parts)
     lighter = {
-        path: unused.without_classes(page, asked | unused.scripted(page), some)
+        path: unused.without_classes(page, named_classes | unused.scripted(page), some)
         for path, page in pages.items()
     }
     used = scripts.union(*map(unused.classes_in, lighter.values()))
@@ -208,9 +208,9 @@ def finish(app, error) -> None:
     for path in site.rglob("*.html"):
         up = "../" * (len(path.relative_to(site).parts) - 1)
         pages[path] = with_files(mended(path.read_text(encoding="utf-8")), images, up)
-    asked = {name for page in pages.values() for name in STATIC.findall(page)}
+    shown = {name for page in pages.values() for name in STATIC.findall(page)}
     for path in images.glob("*"):  # what pages show lies there as well
-        if path.name not in asked:
+        if path.name not in shown:
             static.joinpath(path.name).unlink(missing_ok=True)
     for path in [path for pattern in UNUSED for path in static.glob(pattern)]:
         if path.is_dir():

@@ -36,8 +36,8 @@ def classes_in(page: str) -> set[str]:
     >>> sorted(classes_in('<p class="a b"></p><script>show("c-d")</script>'))
     ['a', 'b', 'c-d', 'show']
     """
-    found = {name for value in CLASS.findall(page) for name in value.split()}
-    return found | scripted(page)
+    classes = {name for value in CLASS.findall(page) for name in value.split()}
+    return classes | scripted(page)
 
 
 def _named(selector: list) -> set[str]:
@@ -62,24 +62,24 @@ def _selectors(prelude: list) -> list[list]:
 
 def _rules(rules: list, used: set[str]) -> str:
     """Some rules as text, without those that nothing asks for."""
-    kept = []
+    texts = []
     for rule in rules:
         if rule.type == "qualified-rule":
-            asked = [
+            parts = [
                 part
                 for part in _selectors(rule.prelude)
                 if all(name in used or name.startswith(COMPOSED) for name in _named(part))
             ]
-            if asked:
-                names = ",".join(tinycss2.serialize(part).strip() for part in asked)
-                kept.append(f"{names}{{{tinycss2.serialize(rule.content).strip()}}}")
+            if parts:
+                names = ",".join(tinycss2.serialize(part).strip() for part in parts)
+                texts.append(f"{names}{{{tinycss2.serialize(rule.content).strip()}}}")
         elif rule.type == "at-rule" and rule.lower_at_keyword in GROUPS and rule.content:
             inner = _rules(tinycss2.parse_blocks_contents(rule.content), used)
             if inner:
-                kept.append(f"@{rule.at_keyword}{tinycss2.serialize(rule.prelude)}{{{inner}}}")
+                texts.append(f"@{rule.at_keyword}{tinycss2.serialize(rule.prelude)}{{{inner}}}")
         elif rule.type == "at-rule" or rule.type == "comment" and rule.value.startswith("!"):
-            kept.append(rule.serialize())  # a licence is such a comment
-    return "\n".join(kept)
+            texts.append(rule.serialize())  # a licence is such a comment
+    return "\n".join(texts)
 
 
 def pruned(style: str, used: set[str]) -> str:
@@ -104,11 +104,11 @@ def classes_of(style: str) -> tuple[set[str], set[str]]:
     return set(NAMED.findall(style)), set(PARTS.findall(style))
 
 
-def without_classes(page: str, asked: set[str], parts: Iterable[str] = ()) -> str:
+def without_classes(page: str, wanted: set[str], parts: Iterable[str] = ()) -> str:
     """A page without classes that no style and no script names.
 
     Args:
-        asked: classes that stay.
+        wanted: classes that stay.
         parts: a class that holds one of these stays, too.
 
     >>> page = '<p class="a b"></p><i class="b"></i><div class="c-d"></div><pre> class="b"</pre>'
@@ -117,11 +117,11 @@ def without_classes(page: str, asked: set[str], parts: Iterable[str] = ()) -> st
     """
     parts = tuple(parts)
 
-    def shorter(found: re.Match) -> str:
+    def shorter(classes: re.Match) -> str:
         names = [
             name
-            for name in found[1].split()
-            if name in asked or any(part in name for part in parts)
+            for name in classes[1].split()
+            if name in wanted or any(part in name for part in parts)
         ]
         return f' class="{" ".join(names)}"' if names else ""
 

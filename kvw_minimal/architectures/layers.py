@@ -102,8 +102,8 @@ def ffns_of(layers: nn.ModuleList, path: str, width: int) -> dict[str, nn.Module
     if ambiguous:
         lora = any(".lora_" in name for name in ambiguous)
         remedy = "; merge the LoRA first: `merge_and_unload()` of peft" if lora else ""
-        found = f"{', '.join(ambiguous)}{remedy}"
-        raise ValueError(f"there are several FFNs in one layer of {path}: {found}")
+        named = f"{', '.join(ambiguous)}{remedy}"
+        raise ValueError(f"there are several FFNs in one layer of {path}: {named}")
     if not all(projections):
         return {}
     return {f"{path}.{name}": layers.get_submodule(name) for (name,) in projections}
