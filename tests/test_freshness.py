@@ -62,8 +62,8 @@ ADDED = {
     'CONTRASTS["root"] = lambda f, r: log_ratio(f, r).sqrt()\n'
     'SHAPES["half"] = lambda contrasts, share: contrasts / 2\n',
     "kvw_minimal/scores.py": '\n\n@metric("first_letter")\n'
-    "def first_letter(said: str, gold: str) -> float:\n"
-    "    return float(said[:1] == gold[:1])\n",
+    "def first_letter(text: str, gold: str) -> float:\n"
+    "    return float(text[:1] == gold[:1])\n",
     "kvw_minimal/methods/mine.py": "from dataclasses import dataclass\n\n"
     "from ..kvw import KVW\nfrom ..method import parameter_grid, register\n\n\n"
     '@register("mine", source="a reader", grid=parameter_grid(strength=(1.0, 2.0)))\n'
@@ -201,7 +201,7 @@ def test_every_entry_of_a_registry_has_its_vector_and_it_is_stored():
 
 
 def test_an_entry_without_a_stored_vector_is_found(monkeypatch):
-    monkeypatch.setitem(scores.METRICS, "new", lambda said, gold: 1.0)
+    monkeypatch.setitem(scores.METRICS, "new", lambda text, gold: 1.0)
     assert behaviour.moved(["metric: new"]) == ["metric: new"]
     with pytest.raises(ValueError, match="behaviour.py renew"):
         freshness.digests_for(pd.DataFrame([row(metric="new")]))

@@ -676,7 +676,7 @@ def test_one_command(file, model, quiet, monkeypatch, tmp_path):
     assert done.exit_code == 0, done.output
     assert done.output.count("strength G = ") == 2 and "nothing to forget" in done.output
     names = ("exact match", "probability", "vanilla", "edited", "sham")
-    lines = [line for line in done.output.splitlines() if line.startswith(names)]
+    lines = [line for line in done.stdout.splitlines() if line.startswith(names)]
     conditions_of_a_table = [
         "vanilla",
         "edited, strength 2",

@@ -678,10 +678,9 @@ def examples(takes: tuple[str, ...]) -> list[tuple]:
         ("forced",): [
             (scores.TeacherForcedScores(np.array([0.0, 1.0]), -numbers[:2], np.array([2.0, 3.0])),)
         ],
-        ("said", "gold"): list(SAID),
         ("text", "gold"): list(SAID),
         ("text", "answers"): [(text, {"in lisbon", "in oslo"}) for text, _ in SAID],
-        ("said", "question"): [
+        ("text", "question"): [
             (said, q)
             for q in (known[0], multiple_choice.letter_question(known[0]))
             for said in ("B", "(a)", q.answer, "Option C is right", *q.options)

@@ -46,6 +46,8 @@ LITERAL = '<code class="docutils literal notranslate">'  # no style asks for the
 # a second table of contents, which is seen on paper alone and names no page of it
 PRINTED = re.compile(r'<div id="print-main-content">.*?(?=<div id="searchbox">)', re.DOTALL)
 # tables of contents: no style asks for these classes, but where there are pages below
+#: a cell of a table that holds numbers alone, some with their interval
+NUMBER = re.compile(r"<td>((?:<p>)?[-+−\d.,/ \[\]*%]*\d[-+−\d.,/ \[\]*%]*(?:</p>)?)</td>")
 NAVIGATION = re.compile(r"<nav\b.*?</nav>", re.DOTALL)
 IN_NAVIGATION = re.compile(
     r'(<li class="(?:(?!has-children)[^"])*">\s*<a )class="reference internal( nav-link)?" '
@@ -126,6 +128,8 @@ def mended(page: str) -> str:
     '<div id="a"></div><div id="searchbox">'
     >>> mended('<a class="r" href="c.html">3. Who?</a><details><summary>')
     '<a class="r" href="c.html">3. Who?</a><details><summary aria-label="Pages below: 3. Who?">'
+    >>> mended("<td>0.75 [0.66, 0.83]</td><td><p>1.00 / 0.97</p></td><td>5 of 7</td>")
+    '<td class="num">0.75 [0.66, 0.83]</td><td class="num"><p>1.00 / 0.97</p></td><td>5 of 7</td>'
     """
     first = VIEWPORT.search(page)
     if first:
@@ -137,6 +141,7 @@ def mended(page: str) -> str:
     page = "".join(parts)
     for pattern, better in NAMES:
         page = pattern.sub(better, page)
+    page = NUMBER.sub(r'<td class="num">\1</td>', page)
     return NAVIGATION.sub(lambda match: plain_navigation(match[0]), page)
 
 

@@ -143,7 +143,7 @@ def only_process(folder: Path | None) -> Iterator[Callable[[], None]]:
     """Takes a folder for this process alone; one that is not made yet, by the function it gives.
 
     The end of the block frees it, and so does the end of the process, however it ends. What a
-    killed process left half written is removed. On Windows nothing is taken.
+    killed process left half written is removed. Where Python has no `fcntl`, nothing is taken.
 
     Raises:
         ValueError: another process works in the folder; by the function, too.

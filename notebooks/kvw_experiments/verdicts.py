@@ -63,16 +63,16 @@ def verdicts(
     for label in labels:
         for group in groups:
             findings = judged(rows, label, reference, [group])
-            loudest = nearest(findings)
             word, because = verdict(findings)
+            decisive = because[0] if because else nearest(findings)
             records.append(
                 {
                     "edit": label,
                     "group": group,
                     "verdict": word,
-                    "probe": because[0].label if because else loudest.label,
-                    "left": loudest.left,
-                    "resolution": loudest.resolution,
+                    "probe": decisive.label,
+                    "left": decisive.left,
+                    "resolution": decisive.resolution,
                 }
             )
     return pd.DataFrame(records)

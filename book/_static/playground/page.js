@@ -837,6 +837,7 @@
   if (root && playground.sizes) {
     const button = document.createElement("button"), trouble = document.createElement("p");
     button.type = "button";
+    button.dataset.is = "first";
     button.textContent = `Load the model: ${megabytes(FIRST)} MB, then ` +
       `${(playground.sizes.p000 / 1e3).toFixed(0)} kB for each person it meets`;
     trouble.setAttribute("role", "alert");
