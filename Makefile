@@ -50,7 +50,8 @@ check: $(INSTALLED)
 # pages is opened once in a browser, beside the tests, and what came of it is said after them
 test: $(VENV)/.smol
 	$(QUICK)
-	@log=$$(mktemp); ($(BUILD) && $(RUN) tests/check_browser.py) > $$log 2>&1 & site=$$!; \
+	@log=$$(mktemp); (export OMP_NUM_THREADS=1; $(BUILD) && $(RUN) tests/check_browser.py) > $$log 2>&1 & \
+	site=$$!; \
 	trap 'kill $$site 2> /dev/null' INT TERM; \
 	$(TESTS) -m "not nightly"; tests=$$?; \
 	wait $$site; built=$$?; cat $$log; rm $$log; exit $$((tests + built))

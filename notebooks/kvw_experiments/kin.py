@@ -142,7 +142,7 @@ class GradientTarget(Rewrite):
         _, marks, positions = super().goals(session, request, others)
         answers = answer_states(session.model, session.batches(request.forget))
         changed = substitute_person(request.forget, unfamiliar_people(request))
-        wanted = [said(session, [question]) for question in changed]
+        wanted = [likeliest_tokens(session, [question]) for question in changed]
         goals = [states for _, states in answers]
         for batch in session.batches(request.forget):
             rows = [row for row in batch.rows if marks[row].any()]
@@ -202,7 +202,7 @@ class GradientTarget(Rewrite):
 
 
 @torch.no_grad()
-def said(session: Session, questions: list[Question]) -> torch.Tensor:
+def likeliest_tokens(session: Session, questions: list[Question]) -> torch.Tensor:
     """The likeliest token at each position that predicts an answer, `[tokens]`."""
     batches = session.encode(session.processor, questions, session.batch_size)
     return answer_logits(session.model, batches, session.cost).logits.argmax(-1)
