@@ -203,8 +203,7 @@ def by_layer(by_edit: Findings, edits: Sequence[str]) -> pd.DataFrame:
 
 def on_smol() -> pd.DataFrame:
     """The audit of `smol`: one row for each edit, and the oracle."""
-    plan, (rows, made) = plan_of("audit", "smol"), read_rows("audit")
-    by_edit = findings_of(labelled(plan, "on smol", rows, plan.groups, made["impossible"]))
+    by_edit = findings_of(audit_rows("on smol"))
     lines = {}
     for label, findings in by_edit.items():
         look = largest(findings, lambda f: f.label != TAUGHT)

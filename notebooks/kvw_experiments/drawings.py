@@ -15,6 +15,7 @@ import torch
 from kvw_minimal.coefficients import mean_absolute
 
 from .explorer import Explorer
+from .figures import Captioned
 
 STYLE = (
     'text{font:14px system-ui,"DejaVu Sans",sans-serif;fill:#1f2328}.paper{fill:#fff}'
@@ -29,7 +30,7 @@ STYLE = (
 WIDTH = 440  # of a drawing, in pixels of a page: still legible on a phone
 
 
-class Drawing:
+class Drawing(Captioned):
     """A drawing with its caption and alternative text; an `Explorer` takes it as it takes a figure.
 
     Args:
@@ -42,28 +43,18 @@ class Drawing:
         ValueError: no caption, or no alternative text.
     """
 
+    kind, width = "drawing", WIDTH
+
     def __init__(self, parts: Sequence[str], height: int, caption: str, alt: str):
-        self.caption, self.alt = caption.strip(), alt.strip()
-        if not self.caption or not self.alt:
-            raise ValueError("a drawing needs a caption (caption=) and an alternative text (alt=)")
+        super().__init__(caption, alt)
         self.svg = (
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" '
             f'viewBox="0 0 {WIDTH} {height}"><style>{STYLE}</style>'
             f'<rect class="paper" width="{WIDTH}" height="{height}"/>{"".join(parts)}</svg>'
         )
 
-    @property
-    def html(self) -> str:
-        """The drawing as one element that needs no file beside it."""
-        source = base64.b64encode(self.svg.encode()).decode()
-        return (
-            f'<figure style="margin: 0"><img src="data:image/svg+xml;base64,{source}" '
-            f'alt="{html.escape(self.alt)}" width="{WIDTH}" style="max-width: 100%; height: auto">'
-            f"<figcaption>{html.escape(self.caption)}</figcaption></figure>"
-        )
-
-    def __repr__(self) -> str:
-        return f"Figure: {self.caption}\nIt shows: {self.alt}"
+    def source(self) -> str:
+        return f"data:image/svg+xml;base64,{base64.b64encode(self.svg.encode()).decode()}"
 
     def _repr_mimebundle_(self, **_) -> tuple[dict, dict]:
         """HTML for the book, SVG for viewers that show no HTML, text for nbval to compare."""
@@ -162,6 +153,11 @@ def intervals(
     return Drawing(parts, bottom + 28, caption, alt)
 
 
+def gate(ratio: float, strength: float) -> float:
+    """min(1, (c_r / c_f)^G) of one vector, from c_f / c_r; G may be infinite."""
+    return min(1.0, ratio**-strength)
+
+
 def gate_curve(
     strength: float, vectors: Mapping[str, float], caption: str = "", alt: str = ""
 ) -> Drawing:
@@ -173,15 +169,12 @@ def gate_curve(
     """
     left, right, top, bottom = 40.0, 425.0, 14.0, 160.0
 
-    def gate(ratio: float) -> float:
-        return 1.0 if ratio <= 1 else ratio**-strength
-
     def at(ratio: float, value: float) -> tuple[float, float]:
         across = (math.log2(ratio) + 1) / 3
         return left + across * (right - left), bottom - value * (bottom - top)
 
     ratios = [2 ** (k / 60) for k in range(121)]
-    points = [at(0.5, 1), *(at(ratio, gate(ratio)) for ratio in ratios)]
+    points = [at(0.5, 1), *(at(ratio, gate(ratio, strength)) for ratio in ratios)]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
     parts = [_line(left, bottom, right, bottom, "axis"), _line(left, top, left, bottom, "axis")]
     parts += [_text(left - 8, at(1, v)[1] + 5, f"{v:g}", "r s") for v in (0, 0.5, 1)]
@@ -189,11 +182,11 @@ def gate_curve(
     parts += [_text((left + right) / 2, bottom + 40, "c_f / c_r", "m s")]
     parts += [f'<polyline points="{path}" class="line"/>']
     for i, (name, ratio) in enumerate(vectors.items()):
-        x, y = at(ratio, gate(ratio))
+        x, y = at(ratio, gate(ratio, strength))
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" class="dot"/>')
         y = bottom + 68 + 21 * i
         parts += [_text(12, y, name), _text(330, y, f"{ratio:.2f}", "r")]
-        parts.append(_text(right, y, f"gate {gate(ratio):.2f}", "r b"))
+        parts.append(_text(right, y, f"gate {gate(ratio, strength):.2f}", "r b"))
     return Drawing(parts, int(bottom + 76 + 21 * (len(vectors) - 1)), caption, alt)
 
 
@@ -221,7 +214,7 @@ def gates_by_strength(
             caption="The gate over how much more the five call a vector. What does a larger G do "
             "to a vector that is called only a little more, and what is the limit?",
             alt=f"At strength {label} the curve is 1 up to the ratio 1 and then falls; "
-            + ", ".join(f"{name}: {min(1, r**-strength):.2f}" for name, r in vectors.items())
+            + ", ".join(f"{name}: {gate(r, strength):.2f}" for name, r in vectors.items())
             + ".",
         )
         for label, strength in zip(labels, [*strengths, math.inf], strict=True)

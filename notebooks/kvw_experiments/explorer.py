@@ -6,21 +6,12 @@ an `Explorer` as data and shows them under controls of its own (book/_ext/explor
 
 import itertools
 from collections.abc import Callable, Mapping
-from typing import Protocol
 
 import ipywidgets as widgets
 
+from .figures import Captioned
+
 DATA = "application/vnd.kvw.explorer+json"
-
-
-class Shown(Protocol):
-    """What can be explored: a `figures.Picture` or a `drawings.Drawing`."""
-
-    @property
-    def html(self) -> str:
-        """One element that needs no file beside it."""
-
-    def _repr_mimebundle_(self, **_) -> tuple[dict, dict]: ...
 
 
 def _slider(name: str, labels: list[str], first: str) -> widgets.SelectionSlider:
@@ -52,7 +43,7 @@ class Explorer:
     def __init__(
         self,
         controls: dict[str, list[str]],
-        pictures: Mapping[tuple[str, ...], Shown],
+        pictures: Mapping[tuple[str, ...], Captioned],
         start: tuple[str, ...] | None = None,
     ):
         combinations = list(itertools.product(*controls.values()))
@@ -95,7 +86,7 @@ class Explorer:
         return widget | shown | {DATA: self.data, "text/plain": repr(self)}, metadata
 
 
-def live(draw: Callable[..., Shown], /, **controls: widgets.Widget) -> widgets.VBox:
+def live(draw: Callable[..., Captioned], /, **controls: widgets.Widget) -> widgets.VBox:
     """The same picture, drawn anew by the kernel whenever a control is moved.
 
     Args:

@@ -14,6 +14,7 @@ import inspect
 import io
 import re
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -79,8 +80,49 @@ def to_webp(png: bytes) -> bytes:
     return buffer.getvalue()
 
 
-class Picture:
-    """A figure with its caption and alternative text: what a notebook and the book show.
+class Captioned:
+    """What a notebook and the book show: with a caption and an alternative text.
+
+    Attributes:
+        kind: how messages call it.
+        width: in pixels of a page.
+
+    Raises:
+        ValueError: no caption, or no alternative text.
+    """
+
+    kind: ClassVar[str]
+    width: int
+
+    def __init__(self, caption: str, alt: str):
+        self.caption, self.alt = caption.strip(), alt.strip()
+        if not self.caption or not self.alt:
+            raise ValueError(
+                f"a {self.kind} needs a caption (caption=) and an alternative text (alt=)"
+            )
+
+    def source(self) -> str:
+        """The picture as an address that holds it."""
+        raise NotImplementedError
+
+    @functools.cached_property
+    def html(self) -> str:
+        """One element that needs no file beside it."""
+        return (
+            f'<figure style="margin: 0"><img src="{self.source()}" alt="{html.escape(self.alt)}" '
+            f'width="{self.width}" style="max-width: 100%; height: auto">'
+            f"<figcaption>{html.escape(self.caption)}</figcaption></figure>"
+        )
+
+    def __repr__(self) -> str:
+        return f"Figure: {self.caption}\nIt shows: {self.alt}"
+
+    def _repr_mimebundle_(self, **_) -> tuple[dict, dict]:
+        raise NotImplementedError
+
+
+class Picture(Captioned):
+    """A figure as a picture.
 
     Args:
         figure: drawn, and closed here so that no notebook shows it twice; keep it to save it in
@@ -92,29 +134,15 @@ class Picture:
         ValueError: no caption, or no alternative text.
     """
 
+    kind = "figure"
+
     def __init__(self, figure: Figure, caption: str, alt: str):
         self.figure, self.png = figure, to_png(figure, PALETTE)
-        self.caption, self.alt = caption.strip(), alt.strip()
-        if not self.caption or not self.alt:
-            raise ValueError("a figure needs a caption (caption=) and an alternative text (alt=)")
+        self.width = Image.open(io.BytesIO(self.png)).width // SHARP  # of a page
+        super().__init__(caption, alt)
 
-    @property
-    def width(self) -> int:
-        """In pixels of a page; the picture itself has `SHARP` times as many."""
-        return Image.open(io.BytesIO(self.png)).width // SHARP
-
-    @functools.cached_property
-    def html(self) -> str:
-        """The figure as one element that needs no file beside it."""
-        source = f"data:image/webp;base64,{base64.b64encode(to_webp(self.png)).decode()}"
-        return (
-            f'<figure style="margin: 0"><img src="{source}" alt="{html.escape(self.alt)}" '
-            f'width="{self.width}" style="max-width: 100%; height: auto">'
-            f"<figcaption>{html.escape(self.caption)}</figcaption></figure>"
-        )
-
-    def __repr__(self) -> str:
-        return f"Figure: {self.caption}\nIt shows: {self.alt}"
+    def source(self) -> str:
+        return f"data:image/webp;base64,{base64.b64encode(to_webp(self.png)).decode()}"
 
     def _repr_mimebundle_(self, **_) -> tuple[dict, dict]:
         """HTML for the book, PNG for viewers that show no HTML, text for nbval to compare."""

@@ -113,6 +113,10 @@ ON_SMOL_PROBES = (
 #: probes that have lists of their own; every contender of chapter 13 is asked the others
 LATER_PROBES = ("last FFN retrained", "depth", "membership, new strangers")
 FIRST_PROBES = tuple(name for name in quick() if name not in LATER_PROBES)
+#: relearning is dear
+WITHOUT_RELEARNING = tuple(
+    name for name in FIRST_PROBES + LATER_PROBES if not name.startswith("relearning")
+)
 DRAWS = 10  # of strangers, the targets of a layerwise rewrite
 FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 EPOCHS = (1, 4, 16)  # passes over the forget set: 70, 280 and 1,120 steps
@@ -656,6 +660,13 @@ _NEEDS: dict[str, Any] = {
     "with_general": True,
     "unread": ("retain", AMONG),
 }
+_LAYERWISE: dict[str, Any] = {
+    "reads": with_statements,
+    "tuning_reads": layerwise_tuning_sets,
+    "unread": ("test", "retain", "general", "kept anew", "cloze"),
+    "by_question": True,
+    "with_general": True,
+}
 PLANS: tuple[Plan, ...] = (
     Plan(
         "ablations-pocket", "pocket", _ABLATIONS, vanilla=VANILLA, reads=pocket_panel, prepared=True
@@ -764,14 +775,10 @@ PLANS: tuple[Plan, ...] = (
             {name: partial(alone, "layerwise rewrite", LAYERWISE, "pocket", people)},
             tuning=TUNING_GROUPS,
             rule=LAYERWISE_RULE,
-            reads=with_statements,
-            tuning_reads=layerwise_tuning_sets,
             tuning_probes=("logit lens", "last FFN retrained", "membership, new strangers"),
             tuned=(name,),
             draws=draws,
-            unread=("test", "retain", "general", "kept anew", "cloze"),
-            by_question=True,
-            with_general=True,
+            **_LAYERWISE,
         )
         for name, people, draws in (("methods", 5, 5), ("methods, 10 %", 10, 5))
     ),
@@ -782,14 +789,10 @@ PLANS: tuple[Plan, ...] = (
         ("A",),
         tuning=TUNING_GROUPS,
         rule=KIN_RULE,
-        reads=with_statements,
-        tuning_reads=layerwise_tuning_sets,
         tuning_probes=("logit lens", "membership, new strangers"),
         tuned=("kin",),
         draws=1,
-        unread=("test", "retain", "general", "kept anew", "cloze"),
-        by_question=True,
-        with_general=True,
+        **_LAYERWISE,
     ),
     Plan(
         "rewrite-smol",
@@ -847,7 +850,7 @@ PLANS: tuple[Plan, ...] = (
         {"draws": layerwise_draws},
         reads=audit_sets,
         with_general=True,
-        probes=tuple(p for p in FIRST_PROBES + LATER_PROBES if not p.startswith("relearning")),
+        probes=WITHOUT_RELEARNING,
     ),
     Plan(
         "audit",
@@ -874,7 +877,7 @@ PLANS: tuple[Plan, ...] = (
         ("A",),
         reads=audit_sets,
         with_general=True,
-        probes=tuple(p for p in FIRST_PROBES + LATER_PROBES if not p.startswith("relearning")),
+        probes=WITHOUT_RELEARNING,
     ),
     Plan(
         "audit",

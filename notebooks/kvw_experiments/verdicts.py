@@ -13,7 +13,7 @@ QUESTIONS = ["set", "modality", "person", "score_sum", "n"]
 
 
 def audit_rows(part: str) -> pd.DataFrame:
-    """The stored rows of a list of the audit of `pocket`, with a label for each edit."""
+    """The stored rows of a list of the audit, with a label for each edit."""
     return stored_rows("audit", part)
 
 
