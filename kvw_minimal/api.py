@@ -215,22 +215,22 @@ def export(
     edit: Edit,
     model: nn.Module,
     folder: str | Path,
-    form: str = "merged",
+    format: str = "merged",
     processor=None,
     **card: Any,
 ):
     """Writes an edit for other tools, into a new folder.
 
     Args:
-        form: `merged`, the whole model; `peft`, an adapter; `factors`, the edit as tensors.
+        format: `merged`, the whole model; `peft`, an adapter; `factors`, the edit as tensors.
         processor: stored in a `merged` folder.
         card: `base_model`, `license`, `scores` and `named`, as `sharing.exporters.export_edit`.
 
     Raises:
-        ValueError: an unknown form, or a form that cannot express the edit.
+        ValueError: an unknown format, or one that cannot express the edit.
         OSError: the folder exists already, or the disk is full.
     """
-    export_edit(edit, model, processor, folder, form, **card)
+    export_edit(edit, model, processor, folder, format, **card)
 
 
 # --- reports --------------------------------------------------------------------------------------

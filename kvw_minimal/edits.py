@@ -203,6 +203,9 @@ class Edit:
         ]
         return sum(float(gap.square().sum()) for gap in gaps) ** 0.5
 
+    def __repr__(self) -> str:
+        return self.describe()  # not its tensors, number by number
+
     def describe(self) -> str:
         """Describes the edit in a few lines of text."""
         return "\n".join(
@@ -292,7 +295,7 @@ def _unpacked(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
 # --- three kinds and their sum -----------------------------------------------------------------
 
 
-@dataclass
+@dataclass(repr=False)
 class ColumnScaling(Edit):
     """One factor for each knowledge vector: W = W0 * factors, columnwise.
 
@@ -378,7 +381,7 @@ class ColumnScaling(Edit):
         return "\n".join(lines + [f"{key}: {value}" for key, value in self.notes.items()])
 
 
-@dataclass
+@dataclass(repr=False)
 class LowRank(Edit):
     """Low-rank additions to linear maps: W = W0 + strength * B A, summed in float64.
 
@@ -425,7 +428,7 @@ class LowRank(Edit):
         return f"{first}, {size:.0f} kB, strength {self.strength:g}\n{super().describe()}"
 
 
-@dataclass
+@dataclass(repr=False)
 class WeightReplacement(Edit):
     """New weights in place of some weights of the model: W = W0 + share * (weights - W0).
 
@@ -472,7 +475,7 @@ def _original(model: nn.Module, name: str) -> torch.Tensor:
     return applied.originals.get(name, now) if applied else now
 
 
-@dataclass
+@dataclass(repr=False)
 class ComposedEdit(Edit):
     """Several edits of one model, one after the other."""
 

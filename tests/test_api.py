@@ -215,5 +215,5 @@ def test_the_lines_of_a_page_run_as_they_stand(page, tmp_path, monkeypatch, caps
 @pytest.mark.slow
 def test_a_folder_for_peft_is_written(model, request_of_five, tmp_path: Path):
     edit = kvw.unlearn(model, tiny.processor(), request_of_five, kvw.KVW())
-    kvw.export(edit, model, tmp_path / "out", form="peft")
+    kvw.export(edit, model, tmp_path / "out", format="peft")
     assert (tmp_path / "out" / "adapter_model.safetensors").is_file()

@@ -655,7 +655,7 @@ def test_every_kind_describes_itself(model):
         "together": "edit 1: ",
     }
     for kind, word in words.items():
-        text = made(kind, model).describe()
+        text = repr(made(kind, model))
         assert word in text and fingerprint(model) in text and "people" in text
 
 
