@@ -13,6 +13,7 @@ from math import ceil, floor, log10
 from package_page import ROOT, filled
 from size import METHODS
 
+from kvw_minimal.methods.layerwise_rewrite import LayerwiseRewrite
 from kvw_minimal.methods.rewrite import MOMENTS_BYTES
 
 PAGE = ROOT / "book" / "scale.md"
@@ -22,6 +23,7 @@ CONSTANTS_OF = "SmolVLM-256M's shape"  # the model and set that the constants ar
 CARD = 10**14  # operations a second of a large card: assumed, as in `hub_models.md`
 ASKED, PICTURE, TEXT = 20, 576, 64  # questions about a person; tokens of a picture, of a question
 DAY = 86_400
+HUNDRED, FIVE = 100 * ASKED, 5 * ASKED  # questions about a hundred people, about five of them
 #: what is told of each set; what was not measured yet is left out
 COLUMNS = {
     "bare / batched": "bare pass / measured",
@@ -39,6 +41,7 @@ class Shape:
     weights: float
     layers: int
     d_ff: int
+    d_model: int
 
     @property
     def row(self) -> int:
@@ -56,7 +59,10 @@ class Shape:
         return ceil(self.layers / max(1, MOMENTS_BYTES // self.moments))
 
 
-SHAPES = (Shape("LLaVA, 7B", 7e9, 32, 11_008), Shape("Qwen2-VL, 72B", 72e9, 80, 29_568))
+SHAPES = (
+    Shape("LLaVA, 7B", 7e9, 32, 11_008, 4096),
+    Shape("Qwen2-VL, 72B", 72e9, 80, 29_568, 8192),
+)
 
 
 def rounded(value: float, digits: int = 2) -> int:
@@ -154,6 +160,50 @@ def on_paper(bench: dict) -> list[str]:
     return lines
 
 
+def operations_of_layerwise(shape: Shape, blocks: int) -> tuple[float, float, float]:
+    """Operations of a layerwise rewrite of five people among a hundred: passes, price, solving.
+
+    All questions are read twice for each block of second moments. The price adds up k k' at every
+    position of a question, in each layer. Each layer is solved once in a sweep.
+    """
+    edit, tokens = LayerwiseRewrite(), PICTURE + TEXT
+    passes = 2 * blocks * HUNDRED + (edit.others + 2 + 3 * edit.sweeps) * FIVE
+    price = 2.0 * HUNDRED * tokens * shape.layers * shape.d_ff**2
+    solved = 2 / 3 * shape.d_ff**3 + 2 * shape.d_ff**2 * shape.d_model
+    return 2 * shape.weights * tokens * passes, price, edit.sweeps * shape.layers * solved
+
+
+def layerwise_on_paper() -> list[str]:
+    """A table of one request: KVW, and the layerwise rewrite with little and with much memory."""
+    lines = [
+        "",
+        "**The layerwise rewrite on paper**: five people among a hundred, 20 questions each, every "
+        "question read whole. Its second moments fit into memory in blocks of layers, and each "
+        "block reads all questions again; whoever has the memory for all layers reads them once.",
+        "",
+        "| model | edit | memory beside the weights | passes, operations | price C, operations | "
+        "solving, operations | a large card (assumed) |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for shape in SHAPES:
+        once = 2 * shape.weights * HUNDRED * (PICTURE + TEXT)
+        whole = shape.layers * shape.moments
+        kinds = (
+            ("KVW one pass", 100 * shape.row, (once, 0, 0)),
+            (
+                "layerwise, in blocks",
+                whole / shape.blocks,
+                operations_of_layerwise(shape, shape.blocks),
+            ),
+            ("layerwise, in one block", whole, operations_of_layerwise(shape, 1)),
+        )
+        for name, memory, parts in kinds:
+            cells = [power(part) if part else "" for part in parts]
+            cells = [shape.name, name, size(memory), *cells, time(sum(parts) / CARD)]
+            lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
 def by_rows(size: dict) -> list[str]:
     """What an edit and the whole command cost by the number of rows."""
     lines = [
@@ -224,6 +274,7 @@ def page() -> str:
             f"{power(known['operations'])} operations a second while measuring, "
             f"{size(known['hashed'])} a second hashed, {size(known['joined'])} a second joined.",
             *on_paper(bench),
+            *layerwise_on_paper(),
             *by_rows(json.loads(SIZE.read_text(encoding="utf-8"))),
         ],
     )

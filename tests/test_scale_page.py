@@ -1,7 +1,7 @@
 """The page on size says what follows from the stored benchmark."""
 
 import pytest
-from scale_page import SHAPES, power, size, time
+from scale_page import SHAPES, Shape, operations_of_layerwise, power, size, time
 
 pytestmark = pytest.mark.slow
 
@@ -25,3 +25,11 @@ def test_sizes_by_hand():
     )
     assert power(8.91e12) == "$89 \\times 10^{11}$"
     assert power(9.97e12) == "$10 \\times 10^{12}$"
+
+
+def test_operations_of_a_layerwise_rewrite_by_hand():
+    small = Shape("small", weights=10.0, layers=2, d_ff=3, d_model=5)
+    passes, price, solving = operations_of_layerwise(small, blocks=2)
+    assert passes == (2 * 2 * 2000 + 100 * (16 + 2 + 3 * 4)) * 640 * 2 * 10
+    assert price == 2000 * 640 * 2 * 2 * 3 * 3  # a product and a sum for each pair of columns
+    assert solving == pytest.approx(4 * 2 * (2 / 3 * 27 + 2 * 9 * 5))
