@@ -117,6 +117,15 @@ const wide = [...document.querySelectorAll('article *')].filter(
   e => e.getBoundingClientRect().right > width + 1 && !scrolls(e.parentElement));
 return [document.documentElement.scrollWidth - width, wide.slice(0, 2).map(e => e.outerHTML)];
 """
+# on paper: what runs over the edge, and what would have to be scrolled
+CUT = """
+const width = document.documentElement.clientWidth;
+const scrolls = e => /auto|scroll|hidden/.test(getComputedStyle(e).overflowX) && e.clientWidth > 1
+                     && e.scrollWidth > e.clientWidth + 1;
+return [...document.querySelectorAll('article *')].filter(
+  e => e.offsetParent && (e.getBoundingClientRect().right > width + 1 || scrolls(e)))
+  .slice(0, 2).map(e => e.outerHTML.slice(0, 200));
+"""
 # of the playground: the visible cells of a row of its tables, by model
 CELLS = """
 const cells = document.querySelectorAll(`#playground [data-row="${arguments[0]}"] td`);
@@ -220,6 +229,7 @@ ROWS = ("answer", "truth", "values", "layers", "forget", "test", "retain", "gene
 AT_ONCE = 2  # browsers
 SETTLED = 0.6  # seconds after which the theme knows what can be scrolled
 PHONE = {"width": 360, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+PAPER = {"width": 680, "height": 1000, "deviceScaleFactor": 1, "mobile": False}  # A4, less margins
 MOST_A_PAGE, MOST_IN_ALL = 1_500_000, 10_000_000  # bytes
 APART = re.compile(r"^_static/playground/data/|\.ipynb$")  # loaded upon a button or downloaded
 LEFT_OUT = re.compile(r"mathjax|tex-svg|fontawesome|/webfonts/|/embed\.js|thebe", re.IGNORECASE)
@@ -362,6 +372,16 @@ def phone_problems(window) -> list[str]:
     beyond, first = window.execute_script(WIDE)
     window.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     return [f"{beyond} pixels wider than a phone: {first}"] if beyond > 0 else []
+
+
+def print_problems(window) -> list[str]:
+    """What is cut off when the page that is open is printed."""
+    window.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PAPER)
+    window.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    cut = window.execute_script(CUT)
+    window.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    window.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    return [f"cut off on paper: {cut}"] if cut else []
 
 
 def search_problems(window) -> list[str]:
@@ -685,6 +705,8 @@ def check(window, page: Path, axe: bool) -> list[str]:
     if not wait_until(lambda: window.execute_script(IN_SIGHT), 5):
         problems.append("the table of contents does not show which page is open")
     problems += slider_problems(window) + phone_problems(window) + dark_problems(window)
+    if "notebooks" in page.parts:
+        problems += print_problems(window)
     if axe and page in shown([page]):
         problems += axe_problems(window)
     if page.parts[-2:] == LANDING:
