@@ -336,6 +336,7 @@ def test_an_edit_of_the_last_ffn_alone_is_trained_away(case, monkeypatch):
     assert found[0] == found[1]
 
 
+@pytest.mark.slow
 def test_the_last_ffn_is_trained_on_few_questions_or_not_at_all(case, nothing):
     """Fewer than a step takes are asked again and again."""
     few, none = case.but(retain=case.retain[:3]), case.but(retain=[])
@@ -553,6 +554,7 @@ def test_states_that_do_not_belong_together_are_refused():
         audit.judge(PLAIN | {"oracle": rows("as taught", 0)})
 
 
+@pytest.mark.slow
 def test_without_an_oracle_strangers_stand_in_its_place(case, nothing, monkeypatch):
     monkeypatch.setattr(relearning_attacks, "relearned", lambda *_: pytest.fail("trained in vain"))
     seen = []

@@ -278,6 +278,7 @@ def test_every_schedule_has_its_own_tuned_strength(data, tiny_model, monkeypatch
     assert fed(monkeypatch, *given, schedule="published", strength=10.0)[2] == 10.0
 
 
+@pytest.mark.slow
 def test_published_is_fed_the_captions_of_clear(data, tiny_model, monkeypatch):
     for schedule, facts in (("one pass", {"caption", "question"}), ("published", {"caption"})):
         request, *_ = fed(monkeypatch, "clear", str(data["clear"]), tiny_model, schedule=schedule)
@@ -294,6 +295,7 @@ def test_published_is_fed_the_captions_of_clear(data, tiny_model, monkeypatch):
 # --- without eyes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("benchmark", ["mllmu", "clear"])
 @pytest.mark.parametrize("schedule", ["one pass", "published"])
 def test_a_model_without_eyes_is_measured_and_scored_on_text(benchmark, schedule, data, reader):
