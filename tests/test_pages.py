@@ -32,10 +32,23 @@ def beside():
         yield
 
 
-@pytest.mark.parametrize("name", ["formulas", "plain_pages", "search", "unused"])
+@pytest.mark.parametrize("name", ["chapter_map", "formulas", "plain_pages", "search", "unused"])
 def test_examples_of_the_extensions_hold(name: str):
     found = doctest.testmod(importlib.import_module(name))
     assert found.attempted and not found.failed
+
+
+def test_the_map_shows_every_chapter_and_each_need_by_one_way():
+    chapter_map = importlib.import_module("chapter_map")
+    chapters = chapter_map.chapters_of((ROOT / "book" / "how_to_read.md").read_text("utf-8"))
+    pages = {Path(chapter.page).name for chapter in chapters.values()}
+    assert pages == {path.stem for path in ROOT.glob("notebooks/[0-9]*.ipynb")}
+    lines = chapter_map.lines_of(chapters)
+    assert (5, 11) in lines and (5, 9) not in lines  # 9 needs 8, which needs 5
+    for number, chapter in chapters.items():
+        reached = {need for need, other in lines if other == number}
+        beyond = reached.union(*(chapter_map.all_needs(chapters, need) for need in reached))
+        assert beyond >= chapter.needs
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
