@@ -55,3 +55,18 @@ def test_a_group_without_its_oracle_is_refused(reference):
     edited = rows("edit", "edited", "C", as_taught=0.0)
     with pytest.raises(ValueError, match="not audited on C"):
         verdicts.judged(edited, "edit", reference, ["C"])
+
+
+@pytest.mark.parametrize(
+    ("label", "owned"),
+    [
+        ("few-shot", "text only"),
+        ("among all values: rank", "probabilities"),
+        ("membership: loss", "probabilities"),
+        ("logit lens: layer 1", "the weights"),
+        ("rounding: 4 bits", "the weights"),
+        ("part of the way back: 0.5 left", "vanilla, too"),
+    ],
+)
+def test_what_an_attacker_has(label: str, owned: str):
+    assert verdicts.attacker_has(label) == owned

@@ -5,11 +5,13 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from kvw_minimal.audit import Finding, judge, verdict
-from kvw_minimal.audit.probes import probe_of
+from kvw_minimal.audit.probes import MEMBERSHIP, RELEARNING, probe_of
 
 from .runner import stored_rows
 
 QUESTIONS = ["set", "modality", "person", "score_sum", "n"]
+#: probes by words whose score is computed from the probabilities of given answers
+BY_PROBABILITY = {"among four", "among all values", "true or false"}
 
 
 def audit_rows(part: str) -> pd.DataFrame:
@@ -86,3 +88,15 @@ def with_oracle(rows: pd.DataFrame) -> list[str]:
 def by_probe(findings: Iterable[Finding]) -> dict[str, Finding]:
     """The finding of each probe at the setting that counts."""
     return {probe_of(f.label).name: f for f in findings if f.strongest and f.applies}
+
+
+def attacker_has(label: str) -> str:
+    """What an attacker must have for a probe: text only, probabilities, the weights or vanilla."""
+    probe = probe_of(label)
+    if probe.before:
+        return "vanilla, too"
+    if probe.kind in ("inside", RELEARNING):
+        return "the weights"
+    if probe.kind == MEMBERSHIP or probe.name in BY_PROBABILITY:
+        return "probabilities"
+    return "text only"
