@@ -60,23 +60,6 @@ def at(findings: Iterable[Finding], label: str) -> Finding:
     return {finding.label: finding for finding in findings}[label]
 
 
-def scores(
-    by_edit: Findings, edits: Sequence[str], probes: Mapping[str, str], sham: str = ""
-) -> pd.DataFrame:
-    """One row for each edit, one column for each probe: its score on the edited model.
-
-    Args:
-        probes: `{column: label of the probe}`.
-        sham: if given, a last column of this name: what the sham leaves as taught.
-    """
-    rows = {
-        label: {column: at(by_edit[label], probe).edited for column, probe in probes.items()}
-        | ({sham: at(by_edit[label], TAUGHT).sham} if sham else {})
-        for label in edits
-    }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("edit")
-
-
 def beside_references(
     by_edit: Findings, probes: Mapping[str, str], edits: Sequence[str]
 ) -> pd.DataFrame:
@@ -110,23 +93,6 @@ def attacks(finding: Finding) -> bool:
     return finding.kind == RELEARNING
 
 
-def overview(by_edit: Findings, edits: Sequence[str]) -> pd.DataFrame:
-    """One row for each edit: as taught, the probe that finds most, the best attack, the verdict."""
-    rows = {}
-    for label in edits:
-        look, attack = (largest(by_edit[label], kind) for kind in (looks, attacks))
-        rows[label] = {
-            "as taught": at(by_edit[label], TAUGHT).edited,
-            "finds most": probe_of(look.label).name,
-            "left": look.left,
-            "best attack": probe_of(attack.label).name,
-            "after it": attack.edited,
-            "oracle": attack.oracle,
-            "verdict": verdict(by_edit[label])[0],
-        }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("edit")
-
-
 def shares_left(by_edit: Findings, edits: Sequence[str], names: Sequence[str]) -> np.ndarray:
     """`[probes, edits]` share left at the setting that counts, cut off to 0 and 1."""
     shares = {
@@ -146,22 +112,6 @@ def worked(by_edit: Findings, cases: Iterable[tuple[str, str]]) -> pd.DataFrame:
             {"edit": edit, "probe": label} | {name: getattr(finding, name) for name in numbers}
         )
     return pd.DataFrame(rows).set_index("edit").rename(columns={"resolution": "one answer"})
-
-
-def trained(by_edit: Findings, edits: Sequence[str]) -> pd.DataFrame:
-    """Edits by training: what is said, what is found, membership, and what the sham leaves."""
-    rows = {}
-    for label in edits:
-        look, others = largest(by_edit[label], looks), by_probe(by_edit[label])["relearning others"]
-        rows[label] = {
-            "as taught": at(by_edit[label], TAUGHT).edited,
-            "left": look.left,
-            "from": look.low,
-            "membership": at(by_edit[label], "membership: loss").edited,
-            "others taught": others.edited,
-            "its sham": at(by_edit[label], TAUGHT).sham,
-        }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("edit")
 
 
 def retrained(by_edit: Findings, edits: Sequence[str]) -> pd.DataFrame:
