@@ -179,7 +179,7 @@ def layerwise_on_paper() -> list[str]:
         "",
         "**The layerwise rewrite on paper**: five people among a hundred, 20 questions each, every "
         "question read whole. Its second moments fit into memory in blocks of layers, and each "
-        "block reads all questions again; whoever has the memory for all layers reads them once.",
+        "block reads all questions again; with memory for all layers they are read once.",
         "",
         "| model | edit | memory beside the weights | passes, operations | price C, operations | "
         "solving, operations | a large card (assumed) |",
