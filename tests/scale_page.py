@@ -213,8 +213,8 @@ def by_rows(size: dict) -> list[str]:
         "up to 300 people, one in twenty forgotten; a random Llama of 16 layers and d_ff 1,024. "
         f"The whole command makes {size['draws']} sham.",
         "",
-        "| method | rows | the edit, s | more memory, MB | the whole command, s | told by "
-        "`--dry-run`, s | its memory, MB |",
+        "| method | rows | the edit, s | more memory, MB | the whole command, s | "
+        "estimate of `--dry-run`, s | its memory, MB |",
         "|---|---|---|---|---|---|---|",
     ]
     for each in sorted(
@@ -268,7 +268,7 @@ def page() -> str:
             "",
             *measured(bench),
             "",
-            f"Seconds grow with a power of what is measured: {grows}.",
+            f"Seconds grow with a power of the size: {grows}.",
             "",
             f"From it three constants, of {CONSTANTS_OF} and {cores}: "
             f"{power(known['operations'])} operations a second while measuring, "
