@@ -179,7 +179,7 @@ def layerwise_on_paper() -> list[str]:
         "",
         "**The layerwise rewrite on paper**: five people among a hundred, 20 questions each, every "
         "question read whole. Its second moments fit into memory in blocks of layers, and each "
-        "block reads all questions again; whoever has the memory for all layers reads them once.",
+        "block reads all questions again; with memory for all layers they are read once.",
         "",
         "| model | edit | memory beside the weights | passes, operations | price C, operations | "
         "solving, operations | a large card (assumed) |",
@@ -213,8 +213,8 @@ def by_rows(size: dict) -> list[str]:
         "up to 300 people, one in twenty forgotten; a random Llama of 16 layers and d_ff 1,024. "
         f"The whole command makes {size['draws']} sham.",
         "",
-        "| method | rows | the edit, s | more memory, MB | the whole command, s | told by "
-        "`--dry-run`, s | its memory, MB |",
+        "| method | rows | the edit, s | more memory, MB | the whole command, s | "
+        "estimate of `--dry-run`, s | its memory, MB |",
         "|---|---|---|---|---|---|---|",
     ]
     for each in sorted(
@@ -268,7 +268,7 @@ def page() -> str:
             "",
             *measured(bench),
             "",
-            f"Seconds grow with a power of what is measured: {grows}.",
+            f"Seconds grow with a power of the size: {grows}.",
             "",
             f"From it three constants, of {CONSTANTS_OF} and {cores}: "
             f"{power(known['operations'])} operations a second while measuring, "

@@ -176,10 +176,10 @@ def decoded(labels: torch.Tensor) -> str:
 @exhibit(
     "The error that nobody heard",
     seen=f"{KVW}, baselines/KVW.py, 2026-01-31 to 2026-03-29",
-    told="One value was unpacked into two, an `except` without a word caught what came of it, and "
-    "the untouched model was saved.",
-    looks="The run ends in its usual time, an edit is written, and of the others nothing is lost.",
-    caught="An edit must change something that is said, and an error in any pass must come out.",
+    told="One value was unpacked into two. A bare `except` caught the error, and the unedited "
+    "model was saved.",
+    looks="The run ends in its usual time, an edit is written, and the others lose no answers.",
+    caught="An edit must change some answers, and an error in any pass must be raised.",
     guard="testing.method_checks.changes_something",
 )
 class Swallowed:
@@ -224,11 +224,11 @@ def reference(session: Session, request: Request) -> torch.Tensor:
 @exhibit(
     "The hooks that stayed",
     seen=f"{KVW}, baselines/KVW.py, 2026-03-29",
-    told="Hooks come off after the last batch, which is not reached when one fails (for want of "
-    "memory, say): the old hooks then fail in every batch of another length.",
-    looks="Where nothing fails the coefficients are right, to the bit.",
+    told="The hooks are removed after the last batch. If a batch fails (for lack of memory, say), "
+    "they stay, and then fail in every batch of another length.",
+    looks="If no batch fails, the coefficients are right bit for bit.",
     caught="The method is interrupted in its first, a middle and its last pass; the model must be "
-    "as it was.",
+    "as before.",
     guard="testing.method_checks.lets_errors_through",
 )
 class HooksLeftOn:
@@ -295,10 +295,10 @@ def by_contrast(
 @exhibit(
     "Multiplied by one",
     seen=f"{KVW}, baselines/KVW.py, 2026-03-29",
-    told="Each small step multiplies the weights in bfloat16, where a gate just below 1 is 1: the "
-    "steps do nothing, however many there are.",
-    looks="The gates that are printed, in float32, are all below 1, and their product is small.",
-    caught="An edit must change something that is said, on a model in bfloat16 too.",
+    told="Each small step multiplies the weights in bfloat16, where a gate just below 1 is "
+    "rounded to 1: many steps together change nothing.",
+    looks="The printed gates, in float32, are all below 1, and their product is small.",
+    caught="An edit must change some answers, on a model in bfloat16, too.",
     guard="edits.scaled_columns",
 )
 class InPlace:
@@ -343,10 +343,9 @@ def clipped(session: Session, request: Request) -> torch.Tensor:
 @exhibit(
     "Another order every time",
     seen=f"{KVW}, baselines/KVW.py, 2026-03-29; {MLLMU}, baselines, 2024-12-13",
-    told="A loader shuffles, and nobody gave it a seed; the seed that is set is that of another "
-    "library.",
+    told="A loader shuffles without a seed; the code sets only the seed of another library.",
     looks="Each run forgets about as much as the last.",
-    caught="From one seed the same edit must come, to the bit, whatever was drawn before.",
+    caught="The same seed must give the same edit, bit for bit, after any other random draws.",
     guard="testing.method_checks.repeats_itself",
 )
 class Unseeded:
@@ -390,9 +389,9 @@ def in_steps(
 @exhibit(
     "A name without its model",
     seen=f"{KVW}, baselines/KVW.py, 2026-03-29",
-    told="Retain coefficients are stored under the size of the retain set; the next model that is "
-    "asked about it gets those of the last one.",
-    looks="The second run is much faster, and of one model it is right.",
+    told="Retain coefficients are stored under the size of the retain set alone; the next model "
+    "gets the coefficients of the last one.",
+    looks="The second run is much faster, and with one model it is right.",
     caught="Coefficients hold the fingerprint of their model; an edit refuses those of another.",
     guard="kvw.check_sides",
 )
@@ -426,10 +425,10 @@ class StaleCache:
 @exhibit(
     "Two baselines, one folder",
     seen=f"{KVW}, forget.sh, 2026-03-29",
-    told="Four commands, the last made from a copy of the second: its model goes to the second's "
-    "folder, and the table compares a method with itself.",
-    looks="Each command says where its model was saved, and each folder that is read is there.",
-    caught="All places are looked at before the work: two results cannot go to one.",
+    told="Of four commands, the last was copied from the second, with its folder: both models go "
+    "there, and the table compares a method with itself.",
+    looks="Each command prints where its model was saved, and each folder that is read exists.",
+    caught="All output places are checked before the work: two results cannot go to one place.",
     guard="atomic_io.check_place",
 )
 class OneFolder:
@@ -463,10 +462,11 @@ class OneFolder:
     "False is true",
     seen=f"{KVW}, finetune.py and finetune.sh, 2026-03-29; the same kind of option in {MLLMU} and "
     f"{MMU}",
-    told="`--is_oracle False` is read by `bool`, for which every filled word is true: the model "
-    "that should know everybody is trained without those to be forgotten.",
+    told="`--is_oracle False` is read by `bool`, for which every non-empty word is true: the "
+    "model that should know everybody is trained without the people to forget.",
     looks="Without the option it is false, with True it is true.",
-    caught="What a command is told is followed to the call that it makes, for each of its values.",
+    caught="Each option of a command is followed to the call that it causes, for each of its "
+    "values.",
     guard="__main__.unlearn_command",
 )
 class FalseIsTrue:
@@ -495,10 +495,11 @@ class FalseIsTrue:
 @exhibit(
     "An error built, not raised",
     seen=f"{KVW}, data_process/CLEAR_process.py, 2026-03-29",
-    told="Where the answer is not found among the tokens (a long prompt was cut, say), an error is "
-    "built and not raised, and the whole prompt stays in the labels: all of it is averaged.",
-    looks="Every answer that is found is masked well, and a batch always has labels.",
-    caught="An answer that is not found stops the work, with the name of its question.",
+    told="If the answer is not found among the tokens (because a long prompt was cut, say), an "
+    "error object is built but not raised. The whole prompt stays in the labels, and all of it "
+    "is averaged.",
+    looks="Every answer that is found has the right mask, and a batch always has labels.",
+    caught="A missing answer stops the work, with the name of its question.",
     guard="batches.answer_batches",
 )
 class NeverRaised:
@@ -538,10 +539,10 @@ def place_of(some: list[int], ids: list[int]) -> int | None:
 @exhibit(
     "One token for a picture",
     seen=f"{CLEAR}, mm/dataset.py, 2025-03-30",
-    told="The prompt is measured by the tokenizer, which counts one token for the picture; today's "
-    "processors put in many, and the end of the prompt is learned as if it were the answer.",
+    told="The tokenizer measures the prompt and counts one token for the picture; today's "
+    "processors insert many, and the end of the prompt is learned like an answer.",
     looks="For questions without a picture the labels are right.",
-    caught="What is learned from, decoded, must be the answer and its end, word for word.",
+    caught="The training tokens, decoded, must be the answer and its end, word for word.",
     guard="batches.answer_batches",
 )
 class OnePlaceholder:
@@ -569,10 +570,10 @@ class OnePlaceholder:
 @exhibit(
     "The end of turn among the words",
     seen="this book, kvw_minimal/batches.py, until 2026-11-26",
-    told="The position that predicts the end of the turn was counted as one of the answer, though "
-    "the method's authors leave it out: with short answers it is one in a few.",
+    told="The position that predicts the end of the turn was counted as a part of the answer, "
+    "though the method's authors leave it out: in a short answer it is one position of a few.",
     looks="The coefficients are finite, and differ little.",
-    caught="The tokens behind the mask, decoded, must be the answer and nothing else.",
+    caught="The tokens in the mask, decoded, must be the answer and nothing else.",
     guard="batches.Batch",
 )
 class EndOfTurn:
@@ -598,10 +599,10 @@ class EndOfTurn:
 @exhibit(
     "I do not know, made and left lying",
     seen=f"{CLEAR}, mm/dataset.py, 2025-03-30",
-    told="A copy of each question gets “I don't know” for an answer, and then the question itself "
-    "is handed on: the model is taught once more what it should forget.",
+    told="A copy of each question gets “I don't know” as its answer, but the original question is "
+    "used: the model is taught again what it should forget.",
     looks="There are as many pairs as questions, and the loss falls as it should.",
-    caught="No answer that takes the place of a taught one may be the taught one.",
+    caught="An answer that replaces a taught answer must differ from it.",
     guard="methods.training.idk_answer",
 )
 class NotTheCopy:
@@ -630,10 +631,10 @@ class NotTheCopy:
 @exhibit(
     "Examples that give it away",
     seen=f"{MLLMU}, eval.py, 2025-03-12",
-    told="The example before a question is drawn from those who are to be forgotten, with its "
-    "answer, and from no seed: the prompt tells what it asks about.",
-    looks="Every question has its example, and none is its own.",
-    caught="No prompt may hold an answer about the forgotten, and twice the same must be asked.",
+    told="The example before a question is drawn, without a seed, from the people to forget, with "
+    "its answer: the prompt contains what it asks for.",
+    looks="Every question has an example, and none is its own.",
+    caught="No prompt may contain an answer about the forgotten, and two runs must ask the same.",
     guard="audit.prompting_probes.few_shot",
 )
 class GivenAway:
@@ -673,9 +674,9 @@ def before(example: Question, question: Question) -> Question:
     "The picture that nobody saw",
     seen=f"{CLEAR}, mm/eval.py, 2025-03-30",
     told="For generation the prompt is decoded to text and encoded again, without its picture: "
-    "what is scored is a guess.",
+    "the score is that of a guess.",
     looks="Every question gets an answer, and forgetting looks complete.",
-    caught="With a grey picture in its place the model must be given something else.",
+    caught="With a grey picture instead, the input of the model must be different.",
     guard="batches.without_photo",
 )
 class Unseen:
@@ -707,9 +708,9 @@ def photographed() -> Question:
 @exhibit(
     "A mean over sentences, not tokens",
     seen=f"{MLLMU}, baselines/KL_Min.py, 2024-12-13; {MMU}, baselines, 2025-05-21",
-    told="`batchmean` divides by the first axis only: of [B, T, vocabulary] the divergence comes "
-    "out T times too large, padding and prompt included, and drowns the loss beside it.",
-    looks="It is zero for a model that has not moved, and grows as it moves.",
+    told="`batchmean` divides by the first axis only. For [B, T, vocabulary] the divergence is T "
+    "times too large, includes padding and prompt, and outweighs the other loss.",
+    looks="It is zero for an unchanged model, and grows with the change.",
     caught="The same tokens twice over must give the same mean.",
     guard="methods.losses.divergence",
 )
@@ -744,10 +745,10 @@ def drawn_logits() -> tuple[torch.Tensor, torch.Tensor]:
 @exhibit(
     "A mask before the optimiser",
     seen=f"{MMU}, baselines/CLEAR_manifold.py, 2025-05-21",
-    told="The gradient is masked and then given to AdamW, whose weight decay and momentum move "
-    "weights without any gradient: those outside the mask wander, too.",
-    looks="Outside the mask every gradient is zero, and the weights seem to stand still.",
-    caught="After a step the weights outside the mask must be what they were, to the bit.",
+    told="The gradient is masked and then given to AdamW. Its weight decay and momentum move "
+    "weights without any gradient, so weights outside the mask change, too.",
+    looks="Outside the mask every gradient is zero, and the weights seem to stay the same.",
+    caught="After a step the weights outside the mask must be unchanged, bit for bit.",
     guard="methods.fisher.masked",
 )
 class MaskedTooEarly:
@@ -790,10 +791,10 @@ def moved_by(make: Callable) -> tuple[torch.Tensor, torch.Tensor]:
 @exhibit(
     "A sum that stops growing",
     seen=f"{MMU}, data_process/SFRon.py, 2025-05-21",
-    told="Squares of gradients are summed up in bfloat16, the number format of the weights: once "
-    "the sum is a few hundred times a square, adding another changes nothing.",
+    told="Squares of gradients are summed in bfloat16, the number format of the weights: once the "
+    "sum is a few hundred times a square, adding another square changes nothing.",
     looks="Over the eight batches of a trial the mean is right.",
-    caught="The mean of equal numbers must be that number, however many there are.",
+    caught="The mean of equal numbers must be that number, for any count.",
     guard="methods.fisher.fisher",
 )
 class SumStops:
@@ -823,10 +824,10 @@ class SumStops:
 @exhibit(
     "The first letter",
     seen=f"{MLLMU}, eval.py, 2025-03-12; {KVW}, eval.py, 2026-03-29",
-    told="The first letter of what is said is taken for the option: “Correct answer: D” is C, and "
-    "“A man in a hat” is A.",
-    looks="Whoever answers with one letter is read well.",
-    caught="Sentences are read, and what names no option is counted as such.",
+    told="The first letter of the answer is taken as the option: “Correct answer: D” is read as "
+    "C, and “A man in a hat” as A.",
+    looks="Answers of one letter are read rightly.",
+    caught="Sentences are parsed, and an answer without an option is counted as such.",
     guard="benchmarks.multiple_choice.parse_letter",
 )
 class FirstLetter:
@@ -853,10 +854,11 @@ class FirstLetter:
 @exhibit(
     "Only a to z",
     seen=f"{KVW}, eval.py, 2026-03-29",
-    told="Everything but plain letters and digits is struck out before a name is looked for: José "
-    "is Jos, Ann is found in Joanna, and a name in another script is nothing, which is in all.",
+    told="All characters but plain letters and digits are removed before a name is searched: José "
+    "becomes Jos, Ann is found in Joanna, and a name in another script becomes empty, and is "
+    "found everywhere.",
     looks="Plain names, alone in a sentence, are found and missed as they should be.",
-    caught="Names are compared as whole words, with their accents; an empty one is an error.",
+    caught="Names are compared as whole words, with their accents; an empty name is an error.",
     guard="scores.mentions",
 )
 class OnlyAToZ:
@@ -882,9 +884,9 @@ class OnlyAToZ:
 @exhibit(
     "A distance between two orders",
     seen=f"{CLEAR}, mm/calculate_metrics.py, 2025-03-30",
-    told="Two lists of truth ratios are given to a distance between distributions, which compares "
-    "the first with the first: it says how the rows are sorted.",
-    looks="It is zero for the oracle itself, and larger for anything else.",
+    told="Two lists of truth ratios are given to a distance that compares them place by place: it "
+    "measures how the rows are sorted.",
+    looks="It is zero for the oracle itself, and larger for any other model.",
     caught="The rows in another order must give the same number.",
     guard="benchmarks.truth_ratios.forget_quality",
 )
@@ -908,10 +910,10 @@ class RowOrder:
 @exhibit(
     "The first of equals",
     seen="this book, notebooks/kvw_experiments/model_selection.py, until 2026-11-26",
-    told="Of settings that forget as much the first of the grid was taken, though a later one kept "
-    "more of everything: a competitor looked worse than it was.",
-    looks="What is chosen keeps as much as it must, and nothing forgets more.",
-    caught="With the grid turned round the same setting must be chosen.",
+    told="Of settings that forget equally much, the first of the grid was taken, though a later "
+    "one kept more of everything: a competitor looked worse than it was.",
+    looks="The chosen setting keeps as much as it must, and no setting forgets more.",
+    caught="With the grid in reverse order the same setting must be chosen.",
     guard="kvw_experiments.model_selection.choose",
 )
 class FirstOfEquals:
