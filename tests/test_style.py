@@ -40,8 +40,6 @@ VAGUE = {"found", "own", "each", "said", "told", "kept", "asked"}
 #: files that still have such names; this list only gets shorter
 VAGUE_IN = {
     "notebooks/kvw_exhibits/exam.py",  # `alike`, which chapter 14 shows
-    "notebooks/kvw_experiments/curves.py",  # `curve_of` and `people_at`, which chapter 8 shows
-    "notebooks/kvw_experiments/recipes/voices.py",  # `answer_batches`, which chapter 12 shows
 }
 
 

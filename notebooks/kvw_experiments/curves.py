@@ -79,8 +79,8 @@ class Curve:
         if weights is None:
             return None
         return {
-            name: pd.Series(weights @ own.to_numpy(), own.columns)
-            for name, own in self.left.items()
+            condition: pd.Series(weights @ by_strength.to_numpy(), by_strength.columns)
+            for condition, by_strength in self.left.items()
         }
 
     def is_resolved(self, level: float) -> bool:
@@ -120,15 +120,18 @@ def curve_of(
     """
     conditions = ["edited", "sham"] if "sham" in rows["condition"].unique() else ["edited"]
     rows = rows[rows["label"].isin([vanilla, *labels])]  # few of many, which are looked at often
-    told = [
+    retained = [
         by_person(rows, [vanilla, *labels], "edited", name).mean(axis=1).to_numpy() for name in of
     ]
     start = by_person(rows, [vanilla], "edited", part)
     left = {condition: by_person(rows, labels, condition, part) for condition in conditions}
     if unknown := set(left["edited"].columns) - set(start.columns):
         raise ValueError(f"vanilla was not asked about {min(unknown)}, where the curve starts")
-    left = {name: pd.concat([start[own.columns], own]) for name, own in left.items()}
-    return Curve(np.min([each / each[0] for each in told], axis=0), left)
+    left = {
+        condition: pd.concat([start[by_strength.columns], by_strength])
+        for condition, by_strength in left.items()
+    }
+    return Curve(np.min([means / means[0] for means in retained], axis=0), left)
 
 
 def people_at(

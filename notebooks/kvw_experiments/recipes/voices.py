@@ -75,20 +75,16 @@ def listen(processor, recordings: list[np.ndarray]) -> dict[str, torch.Tensor]:
 
 def answer_batches(processor, questions: list[Question], batch_size: int = 64) -> list[Batch]:
     """As `batches.answer_batches`, with the recording of each question that is heard."""
-    found = []
+    encoded = []
     for heard in (True, False):
-        rows = [i for i, q in enumerate(questions) if isinstance(q, Heard) == heard]
-        asked = [questions[row] for row in rows]
-        for batch in batches.answer_batches(processor.tokenizer, asked, batch_size) if rows else ():
-            takes = [
-                (q.person, q.take)
-                for q in (asked[row] for row in batch.rows)
-                if isinstance(q, Heard)
-            ]
-            if takes:
-                batch.inputs |= listen(processor, [speak(*take) for take in takes])
-            found.append(replace(batch, rows=[rows[row] for row in batch.rows]))
-    return found
+        rows = [row for row, q in enumerate(questions) if isinstance(q, Heard) == heard]
+        alike = [questions[row] for row in rows]
+        for batch in batches.answer_batches(processor.tokenizer, alike, batch_size) if rows else ():
+            spoken = [q for row in batch.rows if isinstance(q := alike[row], Heard)]
+            if spoken:
+                batch.inputs |= listen(processor, [speak(q.person, q.take) for q in spoken])
+            encoded.append(replace(batch, rows=[rows[row] for row in batch.rows]))
+    return encoded
 
 
 # --- the model -------------------------------------------------------------------------------
