@@ -19,6 +19,7 @@ import re
 import shutil
 from pathlib import Path
 
+import tables
 import unused
 
 ADDRESS = "https://ADDRESS-OF-THE-REPOSITORY"
@@ -141,7 +142,7 @@ def mended(page: str) -> str:
     page = "".join(parts)
     for pattern, better in NAMES:
         page = pattern.sub(better, page)
-    page = NUMBER.sub(r'<td class="num">\1</td>', page)
+    page = tables.marked(NUMBER.sub(r'<td class="num">\1</td>', page))
     return NAVIGATION.sub(lambda match: plain_navigation(match[0]), page)
 
 
