@@ -123,6 +123,17 @@ const cells = document.querySelectorAll(`#playground [data-row="${arguments[0]}"
 return Object.fromEntries([...cells].filter(c => c.offsetParent !== null)
   .map(c => [c.dataset.model, c.textContent]));
 """
+# of the playground: what its cards hold
+CARDS = """
+const cards = [...document.querySelectorAll('#playground .cards button')];
+return cards.map(card => [...card.children].map(each => each.textContent));
+"""
+# put the strength of the playground there
+SET = """
+const slider = document.querySelector('#playground [data-is=strength]');
+slider.value = arguments[0];
+slider.dispatchEvent(new Event('input'));
+"""
 # compare with PyTorch so many of the questions that are stored
 COMPARED = """
 const callback = arguments[arguments.length - 1];
@@ -573,6 +584,35 @@ def plain_problems(window, page: Path, seconds: float) -> list[str]:
     return []
 
 
+def recorded_problems(window) -> tuple[list[str], list]:
+    """Before its model is there the playground shows what was recorded, at every strength.
+
+    Returns:
+        What is wrong, and the cards as they are at the strength of the book.
+    """
+    slider = window.find_element(By.CSS_SELECTOR, "#playground [data-is=strength]")
+    chosen, shown = slider.get_attribute("value"), [window.execute_script(CARDS)]
+    for key in (Keys.HOME, Keys.END):
+        slider.send_keys(key)
+        shown.append(window.execute_script(CARDS))
+    window.execute_script(SET, chosen)
+    again, problems = window.execute_script(CARDS), []
+    empty = [card for cards in shown for card in cards if not all(card[i] for i in (0, 1, 2, 4))]
+    if [len(cards) for cards in shown] != [7, 7, 7] or empty:
+        problems.append(f"before the model is there cards are empty: {shown[0]}")
+    if shown[0] in shown[1:] or shown[1] == shown[2] or again != shown[0]:
+        problems.append(f"before the model is there the strength changes too little: {shown}")
+    return problems, again
+
+
+def same_cards(one: list, other: list) -> bool:
+    """Whether cards say the same, to one percent of likelihood."""
+    percents = [[int(card[4].split()[0]) for card in cards] for cards in (one, other)]
+    return [card[:3] for card in one] == [card[:3] for card in other] and all(
+        abs(mine - theirs) <= 1 for mine, theirs in zip(*percents, strict=True)
+    )
+
+
 def playground_problems(window, built: Path, whole: bool, seconds: float = 600) -> list[str]:
     """Use the playground by keyboard; what its model says must be what PyTorch says.
 
@@ -602,10 +642,14 @@ def playground_problems(window, built: Path, whole: bool, seconds: float = 600) 
     def same(rows: dict, one: str, other: str) -> bool:
         return all(cells[one] == cells[other] for cells in rows.values())
 
-    problems, strength = [], "[data-is=strength]"
+    strength = "[data-is=strength]"
     window.set_script_timeout(seconds)
+    problems, recorded = recorded_problems(window)
     try:
         edited = press("button", Keys.ENTER)
+        computed = window.execute_script(CARDS)
+        if not same_cards(computed, recorded):
+            problems.append(f"the model says {computed}, recorded was {recorded}")
         known = "return document.getElementById('playground').dataset.checked"
         wait_until(lambda: window.execute_script(known) in ("10", "failed"), seconds)
         foot = window.find_element(By.CSS_SELECTOR, "[data-is=check]").text
