@@ -31,6 +31,7 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.select import Select
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILT = ROOT / "_build" / "html"
@@ -125,7 +126,7 @@ return Object.fromEntries([...cells].filter(c => c.offsetParent !== null)
 """
 # of the playground: what its cards hold
 CARDS = """
-const cards = [...document.querySelectorAll('#playground .cards button')];
+const cards = [...document.querySelectorAll(`#playground [data-is=${arguments[0]}] button`)];
 return cards.map(card => [...card.children].map(each => each.textContent));
 """
 # put the strength of the playground there
@@ -197,7 +198,7 @@ const wait = seconds => new Promise(resolve => setTimeout(resolve, 1000 * second
     slider.dispatchEvent(new Event('input'));
     await wait(0.02);
   }
-  const cards = [...document.querySelectorAll('#playground .cards button')];
+  const cards = [...document.querySelectorAll('#playground [data-is=cards] button')];
   for (let tries = 0; tries < 600; tries++) {
     if (cards.every(card => card.dataset.strength === '60')) break;
     await wait(0.1);
@@ -549,6 +550,28 @@ def faces_problems(window, seconds: float) -> list[str]:
     return problems
 
 
+def beside_problems(window, seconds: float) -> list[str]:
+    """Whoever stands beside has the cards that they have alone."""
+
+    def cards(field: str, name: str, place: str) -> list:
+        found = window.find_element(By.CSS_SELECTOR, f"#playground [data-is={field}]")
+        before = window.execute_script("return playground.turns()")
+        Select(found).select_by_visible_text(name)
+        wait_until(lambda: window.execute_script("return playground.turns()") > before, seconds)
+        state = "return document.getElementById('playground').dataset.state"
+        wait_until(lambda: window.execute_script(state) != "busy", seconds)
+        return window.execute_script(CARDS, place)
+
+    first = window.find_element(By.CSS_SELECTOR, "#playground [data-is=answerer]").text
+    beside = cards("beside", "Elmar Carnek", "besides")
+    alone = cards("name", "Elmar Carnek", "cards")
+    cards("beside", "nobody", "besides")
+    cards("name", first, "cards")
+    if len(beside) != 7 or not same_cards(beside, alone):
+        return [f"Elmar Carnek's cards are {alone}, and beside somebody {beside}"]
+    return []
+
+
 def address_problems(window, page: Path, seconds: float) -> list[str]:
     """A link holds what is chosen; one that names nobody opens as the page always does."""
     chosen = "const { person, fact, strength, forget } = playground.chosen;"
@@ -591,12 +614,12 @@ def recorded_problems(window) -> tuple[list[str], list]:
         What is wrong, and the cards as they are at the strength of the book.
     """
     slider = window.find_element(By.CSS_SELECTOR, "#playground [data-is=strength]")
-    chosen, shown = slider.get_attribute("value"), [window.execute_script(CARDS)]
+    chosen, shown = slider.get_attribute("value"), [window.execute_script(CARDS, "cards")]
     for key in (Keys.HOME, Keys.END):
         slider.send_keys(key)
-        shown.append(window.execute_script(CARDS))
+        shown.append(window.execute_script(CARDS, "cards"))
     window.execute_script(SET, chosen)
-    again, problems = window.execute_script(CARDS), []
+    again, problems = window.execute_script(CARDS, "cards"), []
     empty = [card for cards in shown for card in cards if not all(card[i] for i in (0, 1, 2, 4))]
     if [len(cards) for cards in shown] != [7, 7, 7] or empty:
         problems.append(f"before the model is there cards are empty: {shown[0]}")
@@ -647,7 +670,7 @@ def playground_problems(window, built: Path, whole: bool, seconds: float = 600) 
     problems, recorded = recorded_problems(window)
     try:
         edited = press("button", Keys.ENTER)
-        computed = window.execute_script(CARDS)
+        computed = window.execute_script(CARDS, "cards")
         if not same_cards(computed, recorded):
             problems.append(f"the model says {computed}, recorded was {recorded}")
         known = "return document.getElementById('playground').dataset.checked"
@@ -705,6 +728,8 @@ def playground_problems(window, built: Path, whole: bool, seconds: float = 600) 
             if found.get("vanilla") == found.get("oracle") or len(found) != len(wanted) + EDITS:
                 problems.append(f"asked in every way they know {found}")
         problems += faces_problems(window, seconds)
+        if whole:
+            problems += beside_problems(window, seconds)
         page = built / "book" / f"{PLAYGROUND}.html"
         problems += address_problems(window, page, seconds)
         if whole:

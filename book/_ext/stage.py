@@ -160,6 +160,9 @@ def stage(world, recorded: dict, hero: dict, photo: bytes, megabytes: dict[str, 
         f"Answered by {switch}</div>"
         f'<div class="cards" data-is="cards">{cards}</div>'
         '<p class="foot" data-is="rate">Drag the strength: the cards turn while you do.</p>'
+        '<p class="beside"><label>Beside them <select data-is="beside"><option>nobody</option>'
+        '</select></label><span data-is="second" style="display:none"></span></p>'
+        '<div class="cards" data-is="besides" hidden></div>'
         "</section></div></div>"
     )
 

@@ -16,7 +16,7 @@ CAPTION = re.compile(r"(<caption\b[^>]*>)(.*?)(</caption>)", re.DOTALL)
 TAG = re.compile(r"<[^>]*>")
 CLASS = re.compile(r'class="([^"]*)"')
 NOTHING = ("", "–", "-")
-SENTENCE, SHORT = 30, 18  # characters: more of them are a sentence, fewer stay on one line
+SENTENCE, SHORT = 30, 13  # characters: more of them are a sentence, fewer stay on one line
 
 
 def text_of(cell: str) -> str:

@@ -369,8 +369,13 @@ def people_drawn(
             caption="A dot is a person, larger if drawn more often, dashed if not drawn; red: some "
             "answer is wrong. Below, the means of all draws so far. Which people move the mean?",
             alt=f"Draw {number:,}: {int((times > 0).sum())} of {len(names)} people are drawn, the "
-            f"mean is {means[number - 1]:.3f}; all means so far lie between "
-            f"{means[:number].min():.3f} and {means[:number].max():.3f}."
+            f"mean is {means[number - 1]:.3f}."
+            + (
+                f" All means so far lie between {means[:number].min():.3f} and "
+                f"{means[:number].max():.3f}."
+                if number > 1
+                else ""
+            )
             + (f" The middle 95 % of them: from {low:.3f} to {high:.3f}." if kept else ""),
         )
     return Explorer({"draws": [label for (label,) in drawings]}, drawings)

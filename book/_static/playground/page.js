@@ -34,6 +34,7 @@
     person: "", by: "photo", photo: 0, fact: "birthplace", wording: 0, own: "",
     forget: [], sham: [], strength: 0, undone: false,
     looked: "edited", // whose answers are on the cards
+    beside: "", // a second person, whose cards stand below the first one's
     click: "ask", // what a click on a face does; or "forget"
   };
   const gates = Object.fromEntries(Object.keys(MODELS).map(name => [name, null]));
@@ -182,29 +183,31 @@
   }
 
   // The questions of the cards: as the book asks them; the one that is looked at as it is asked here.
-  async function cardQuestions() {
-    const own = await person(chosen.person), asked = await currentQuestion();
+  // Whoever stands beside is asked as the book does, on the first photo.
+  async function cardQuestions(id = chosen.person, place = "cards") {
+    const own = await person(id);
+    const asked = place === "cards" ? await currentQuestion()
+      : { photo: chosen.by === "photo" ? own.photos[0] : null };
     const image = await imageTokens(asked.photo), found = [];
     for (const fact of Object.keys(own.truth)) {
       const [, , prompt] = own.learned.find(
         ([about, photo]) => about === fact && (photo < 0) === (chosen.by === "name"));
       const text = fact === chosen.fact && asked.truth === own.truth[fact] ? asked.text : prompt;
       const { values, answers, from, to } = spreadOf(fact);
-      found.push({ fact, text, truth: own.truth[fact], from, to, before: [],
+      found.push({ fact, place, text, truth: own.truth[fact], from, to, before: [],
         tokens: promptOf(text, image), taught: answers[values.indexOf(own.truth[fact])] });
     }
     const start = image ? 1 + image.length / minds.vanilla.config.hidden_size : 1;
     for (const each of found) each.rest = each.tokens.slice(start);
-    return { image, prefix: found[0].tokens.slice(0, start), questions: found };
+    return { id, place, image, prefix: found[0].tokens.slice(0, start), questions: found };
   }
 
-  const cardOf = fact => element("cards").querySelector(`[data-fact="${fact}"]`);
+  const cardOf = (fact, place) => element(place).querySelector(`[data-fact="${fact}"]`);
   let measured = ""; // how many strengths a second the last drag has seen
   const moves = model => model in LISTS && !chosen.undone; // does the strength reach its answers
 
-  function drawCards({ questions }) {
-    const cards = element("cards");
-    const key = `${chosen.person} ${questions.map(({ fact }) => fact)}`;
+  function drawCards({ id, place, questions }) {
+    const cards = element(place), key = `${id} ${questions.map(({ fact }) => fact)}`;
     if (cards.dataset.key !== key) {
       cards.dataset.key = key;
       cards.replaceChildren(...questions.map(({ fact }) => {
@@ -217,9 +220,10 @@
       }));
     }
     for (const { fact, truth } of questions) {
-      cardOf(fact).setAttribute("aria-pressed", String(fact === chosen.fact));
-      cardOf(fact).children[2].textContent = `true: ${truth}`;
+      cardOf(fact, place).setAttribute("aria-pressed", String(fact === chosen.fact));
+      cardOf(fact, place).children[2].textContent = `true: ${truth}`;
     }
+    if (place !== "cards") return;
     element("answerer").textContent = nameOf(chosen.person);
     const still = `No strength reaches these answers, of ${MODELS[chosen.looked]}.`;
     element("rate").textContent = !moves(chosen.looked) ? still
@@ -237,8 +241,8 @@
       values.indexOf(own)] };
   }
 
-  function fillCard({ fact, truth }, text, likely, strength) {
-    const card = cardOf(fact), [, said, known, bar, at] = card.children;
+  function fillCard({ fact, truth, place = "cards" }, text, likely, strength) {
+    const card = cardOf(fact, place), [, said, known, bar, at] = card.children;
     said.textContent = text || "(nothing)";
     card.classList.toggle("changed", !text.includes(truth));
     known.textContent = `true: ${truth}`;
@@ -255,8 +259,8 @@
     return { fact: question.fact, prompt: question.tokens, strength, tokens, likely };
   }
 
-  async function showCards(turn) {
-    const asked = await cardQuestions(), { looked, strength } = chosen, { prefix, image } = asked;
+  async function showCards(turn, id, place) {
+    const asked = await cardQuestions(id, place), { looked, strength } = chosen, { prefix, image } = asked;
     if (turn !== turns) return false;
     drawCards(asked);
     const reading = playground.reader(mindOf(looked), prefix, image, gates[looked]);
@@ -439,6 +443,10 @@
     const own = await person(chosen.person);
     if (!facts().includes(chosen.fact)) chosen.fact = "birthplace";
     element("name").value = chosen.person;
+    element("beside").value = chosen.beside;
+    const place = Object.keys(world.people).indexOf(chosen.beside);
+    Object.assign(element("second").style, { display: place < 0 ? "none" : "",
+      backgroundPosition: `${place % 10 / 9 * 100}% ${Math.floor(place / 10) / 9 * 100}%` });
     root.querySelectorAll("[data-is=faces] button").forEach(face => {
       const is = { shown: face.value === chosen.person, forget: chosen.forget.includes(face.value),
         sham: chosen.sham.includes(face.value) };
@@ -505,15 +513,16 @@
   // The gates as light: one knowledge vector a column, one layer a row; weakened ones are dim.
   const LIT = [255, 205, 110], ROW = 5, GAP = 1; // pixels of a layer, and between two, as in stage.py
   function showStrip(gateAt) {
-    const strip = element("strip"), { width } = strip, paper = strip.getContext("2d");
-    const image = paper.createImageData(width, strip.height);
-    const layers = (strip.height + GAP) / (ROW + GAP);
+    const strip = element("strip"), { width, height } = strip, paper = strip.getContext("2d");
+    const image = paper.createImageData(width, height), { data } = image;
+    const layers = (height + GAP) / (ROW + GAP);
     let below = 0;
     for (let i = 0; i < layers * width; i++) {
-      const gate = gateAt(i), first = Math.floor(i / width) * (ROW + GAP) * width + i % width;
+      const gate = gateAt(i), light = 255 * gate * Math.sqrt(gate);
+      let at = 4 * (Math.floor(i / width) * (ROW + GAP) * width + i % width);
       below += gate < 0.5;
-      for (let y = 0; y < ROW; y++)
-        image.data.set([...LIT, 255 * gate ** 1.5], 4 * (first + y * width));
+      for (let y = 0; y < ROW; y++, at += 4 * width)
+        [data[at], data[at + 1], data[at + 2], data[at + 3]] = [LIT[0], LIT[1], LIT[2], light];
     }
     paper.putImageData(image, 0, 0);
     strip.style.backgroundImage = ""; // what stood there without JavaScript
@@ -544,6 +553,8 @@
       await makeGates();
       showGates();
       if (!await showCards(turn)) return;
+      element("besides").hidden = !chosen.beside;
+      if (chosen.beside && !await showCards(turn, chosen.beside, "besides")) return;
       root.dataset.state = "cards";
       if (!await showAnswers(turn)) return;
       delete root.dataset.dragged;
@@ -614,9 +625,9 @@
 
   // So that a link holds it. What is not in the list of the page is refused.
   function keepInAddress() {
-    const { person: who, fact, by, photo, wording, own, strength, forget, sham } = chosen;
+    const { person: who, fact, by, photo, wording, own, strength, forget, sham, beside } = chosen;
     const held = { who, fact, by, photo, wording, own, G: strength, forget: forget.join("."),
-      sham: sham.join(".") };
+      sham: sham.join("."), beside };
     history.replaceState(null, "", `#${new URLSearchParams(held)}`);
   }
 
@@ -627,8 +638,10 @@
     const found = { person: held.get("who"), fact: held.get("fact"), by: held.get("by"),
       photo: Number(held.get("photo")), wording: Number(held.get("wording")),
       own: (held.get("own") || "").slice(0, 200), strength: Number(held.get("G")),
-      forget: list("forget").slice(0, MOST), sham: list("sham").slice(0, MOST) };
-    const known = [found.person, ...found.forget, ...found.sham].every(id => people.includes(id)) &&
+      forget: list("forget").slice(0, MOST), sham: list("sham").slice(0, MOST),
+      beside: held.get("beside") || "" };
+    const named = [found.person, ...found.forget, ...found.sham, ...list("beside")];
+    const known = named.every(id => people.includes(id)) &&
       found.fact in world.facts && ["photo", "name"].includes(found.by) &&
       [found.photo, found.wording, found.strength].every(Number.isInteger) &&
       found.strength >= 0 && found.strength <= 96 && found.photo >= 0 && found.wording >= 0;
@@ -681,12 +694,14 @@
     const choose = id => { chosen.person = id; };
     on("name", "change", choose);
     element("faces").addEventListener("click", ({ target }) => clickFace(target.value));
-    element("cards").addEventListener("click", ({ target }) => {
-      const card = target.closest("[data-fact]");
-      if (!card) return; // between two cards
-      [chosen.fact, chosen.wording, chosen.own] = [card.dataset.fact, 0, element("own").value = ""];
-      changed();
-    });
+    for (const place of ["cards", "besides"])
+      element(place).addEventListener("click", ({ target }) => {
+        const card = target.closest("[data-fact]");
+        if (!card) return; // between two cards
+        [chosen.fact, chosen.wording, chosen.own] = [card.dataset.fact, 0, element("own").value = ""];
+        changed();
+      });
+    on("beside", "change", value => { chosen.beside = value; });
     root.querySelectorAll("[data-click]").forEach(each => {
       each.onclick = () => { chosen.click = each.dataset.click; showChoice(); };
     });
@@ -857,6 +872,7 @@
     }
     const named = Object.keys(world.people).map(id => [id, nameOf(id)]);
     fill(element("name"), named.sort((a, b) => a[1].localeCompare(b[1])), chosen.person);
+    fill(element("beside"), [["", "nobody"], ...named], "");
     await person(chosen.person);
     const { learned, new: other } = wordingsOf(fact);
     chosen.wording = Math.max(0, [...learned, ...other].indexOf(prompt));
