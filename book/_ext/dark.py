@@ -54,14 +54,16 @@ def paper_of(pixels: np.ndarray) -> np.ndarray:
     light = np.pad(pixels.min(axis=2) > PAPER, 2 * STROKE, mode="edge")
     parts, count = ndimage.label(light)
     sizes = np.bincount(parts.ravel(), minlength=count + 1)
-    found = np.setdiff1d(np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]]), 0)
+    reached = np.setdiff1d(np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]]), 0)
     while True:  # a frame or a line of a grid parts paper from paper
-        beside = parts[ndimage.binary_dilation(np.isin(parts, found), iterations=2 * STROKE)]
-        grown = np.union1d(found, [part for part in np.unique(beside)[1:] if sizes[part] > LETTER])
-        if len(grown) == len(found):
+        beside = parts[ndimage.binary_dilation(np.isin(parts, reached), iterations=2 * STROKE)]
+        grown = np.union1d(
+            reached, [part for part in np.unique(beside)[1:] if sizes[part] > LETTER]
+        )
+        if len(grown) == len(reached):
             break
-        found = grown
-    paper = np.isin(parts, found)
+        reached = grown
+    paper = np.isin(parts, reached)
     wide = ndimage.find_objects(parts)
     for part in np.setdiff1d(np.flatnonzero(sizes <= LETTER), 0):
         place = tuple(

@@ -392,8 +392,8 @@ def likely_of(session, questions: list, parts: Sequence[slice]) -> list[float]:
             shares = session.model(**batch.inputs, use_cache=False).logits.softmax(-1)
         for i, row in enumerate(batch.rows):
             at = batch.answers[i].nonzero()[:, 0]
-            each = shares[i, at, batch.labels[i, at + 1]]
-            likely[row] = float(each[parts[row]].prod())
+            of_tokens = shares[i, at, batch.labels[i, at + 1]]
+            likely[row] = float(of_tokens[parts[row]].prod())
     return likely
 
 
@@ -406,19 +406,19 @@ def recorded_of(session, world, request) -> dict:
     from kvw_minimal.strangers.questions import about
 
     person, fact, prompt = opening()
-    own, asked = world.people[person], {}
+    who, first_of_fact = world.people[person], {}
     for question in about(world, [person], modalities=("image",)):
-        if question.fact not in asked or (question.fact, question.prompt) == (fact, prompt):
-            asked[question.fact] = replace(question, image=own.photos[0])
-    truths = own.facts | {"name": own.name}
-    questions = [asked[name] for name in truths]
+        if question.fact not in first_of_fact or (question.fact, question.prompt) == (fact, prompt):
+            first_of_fact[question.fact] = replace(question, image=who.photos[0])
+    truths = who.facts | {"name": who.name}
+    questions = [first_of_fact[name] for name in truths]
     tokenizer = tokenizer_of(session.processor)
     parts = [telling(tokenizer, world, name) for name in truths]
-    edit, said, likely = make_edit(session, request, KVW())[0], [], []
+    edit, answers, likely = make_edit(session, request, KVW())[0], [], []
     for value in STRENGTHS:
         with edit.with_strength(float(value)).on(session.model):
             prompts = session.prompts(questions)
-            said.append(scores.generate(session.model, prompts, session.processor))
+            answers.append(scores.generate(session.model, prompts, session.processor))
             likely.append(likely_of(session, questions, parts))
     return {
         "person": person,
@@ -429,7 +429,7 @@ def recorded_of(session, world, request) -> dict:
             {
                 "fact": name,
                 "truth": truth,
-                "says": [texts[i] for texts in said],
+                "says": [texts[i] for texts in answers],
                 "likely": [round(shares[i], 4) for shares in likely],
             }
             for i, (name, truth) in enumerate(truths.items())

@@ -63,9 +63,10 @@ def face(place: int, count: int, person, shown: bool, forget: bool, sham: bool) 
     marks = {"shown": shown, "forget": forget, "sham": sham}
     kinds = " ".join(name for name, on in marks.items() if on)
     name = html.escape(person.name)
-    said = name + ", to be forgotten" * forget + ", in the sham" * sham
+    lists = {", to be forgotten": forget, ", in the sham": sham}
+    label = name + "".join(words for words, on in lists.items() if on)
     return (
-        f'<button type="button" value="{person.id}" title="{name}" aria-label="{said}" '
+        f'<button type="button" value="{person.id}" title="{name}" aria-label="{label}" '
         f'aria-pressed="{str(shown).lower()}" tabindex="{0 if shown else -1}"'
         f"{f' class={chr(34)}{kinds}{chr(34)}' if kinds else ''} "
         f'style="background-position:{across:.2f}% {down:.2f}%"></button>'
@@ -101,13 +102,13 @@ def stage(world, recorded: dict, hero: dict, photo: bytes, megabytes: dict[str, 
     step = recorded["strengths"].index(strength)
     layers, width = hero["shape"]
     contrast = contrast_of(hero)
-    gates = [math.exp(-strength * each) for each in contrast]
+    gates = [math.exp(-strength * value) for value in contrast]
     below = sum(gate < 0.5 for gate in gates)
     group = playground.GROUP, playground.PERCENT
     forget, others = world.first_of(*group), sham_people(world, playground.PERCENT, 0)
     faces = "".join(
-        face(i, len(world.people), each, each is person, each.id in forget, each.id in others)
-        for i, each in enumerate(world.people.values())
+        face(place, len(world.people), one, one is person, one.id in forget, one.id in others)
+        for place, one in enumerate(world.people.values())
     )
     cards = "".join(
         card(fact, step, strength, fact["fact"] == recorded["fact"]) for fact in recorded["cards"]
@@ -118,11 +119,11 @@ def stage(world, recorded: dict, hero: dict, photo: bytes, megabytes: dict[str, 
         f"{f' ({megabytes[name]:.1f} MB)' if name in megabytes else ''}</button>"
         for name, title in MODELS.items()
     )
-    kept = {name: recorded[name] for name in ("fact", "strengths", "cards")}
-    kept |= {name: hero[name] for name in ("contrast", "step", "shape")}
+    states = {name: recorded[name] for name in ("fact", "strengths", "cards")}
+    states |= {name: hero[name] for name in ("contrast", "step", "shape")}
     name = html.escape(person.name)
     return (
-        f'<div id="playground" data-recorded="{attribute(kept)}">'
+        f'<div id="playground" data-recorded="{attribute(states)}">'
         '<p class="state"><span data-is="source"><b>Recorded answers.</b> Drag the strength. '
         "The model itself is loaded when you click a face, a card or this button; it stays on "
         f'your machine.</span> <button type="button" data-is="first">Load the model '
@@ -183,15 +184,15 @@ class Playground(SphinxDirective):
         folder = Path(self.env.app.outdir) / DATA
         if not (folder / f"{playground.RECORDED}.json").is_file():
             return self.parse_content_to_nodes()
-        found = {}
+        parts = {}
         for name in (playground.RECORDED, playground.HERO):
             self.env.note_dependency(str(folder / f"{name}.json"))
-            found[name] = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-        world, recorded = load_people(), found[playground.RECORDED]
+            parts[name] = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        world, recorded = load_people(), parts[playground.RECORDED]
         megabytes = {name: size_of(folder, (name,)) for name in ("rewrite", "layerwise", "oracle")}
         megabytes["first"] = size_of(folder, FIRST)
         photo = world.people[recorded["person"]].photos[0]
-        screen = stage(world, recorded, found[playground.HERO], photo, megabytes)
+        screen = stage(world, recorded, parts[playground.HERO], photo, megabytes)
         return [nodes.raw("", screen, format="html")]
 
 

@@ -287,18 +287,18 @@ def draw_of_people(
     scores: Sequence[float],
     means: Sequence[float],
     ends: tuple[float, float],
-    kept: tuple[float, float] | None = None,
+    middle: tuple[float, float] | None = None,
     caption: str = "",
     alt: str = "",
 ) -> Drawing:
     """People as dots, as large as they were drawn often, over the means of all draws so far.
 
     Args:
-        times: how often each person is in this draw.
+        times: the number of times that each person is in this draw.
         scores: of each person, from 0 to 1; less than 1 is red.
         means: of this draw, which comes last, and of those before it.
         ends: of the axis; all means lie between them.
-        kept: ends of the middle 95 % of the means.
+        middle: ends of the middle 95 % of the means.
     """
     across, step, bins, floor = 20, 21.0, 44, 240.0
     rows = math.ceil(len(times) / across)
@@ -331,10 +331,10 @@ def draw_of_people(
         _text(x(end), floor + 20, f"{end:g}", "r s" if end == ends[1] else "s") for end in ends
     ]
     parts.append(_text(WIDTH / 2, floor + 20, f"mean of this draw: {means[-1]:.3f}", "m b"))
-    if kept is not None:
-        parts += [_line(x(kept[0]), floor + 30, x(kept[1]), floor + 30, "line")]
-        told = f"the middle 95 %: [{kept[0]:.3f}, {kept[1]:.3f}]"
-        parts.append(_text(WIDTH / 2, floor + 50, told, "m"))
+    if middle is not None:
+        parts += [_line(x(middle[0]), floor + 30, x(middle[1]), floor + 30, "line")]
+        label = f"the middle 95 %: [{middle[0]:.3f}, {middle[1]:.3f}]"
+        parts.append(_text(WIDTH / 2, floor + 50, label, "m"))
     return Drawing(parts, int(floor + 58), caption, alt)
 
 
@@ -348,7 +348,7 @@ def people_drawn(
     Args:
         values: one score for each question.
         people: the person of each question.
-        shown: after so many draws there is a picture; the last one has the interval.
+        shown: numbers of draws with a picture each; that of all draws has the interval.
     """
     names, owner = np.unique(np.asarray(people), return_inverse=True)
     sums, counts = np.bincount(owner, weights=values), np.bincount(owner)
@@ -359,13 +359,13 @@ def people_drawn(
     drawings: dict[tuple[str, ...], Drawing] = {}
     for number in shown:
         times = np.bincount(drawn[number - 1], minlength=len(names))
-        kept = (low, high) if number == DRAWS else None
+        middle = (low, high) if number == DRAWS else None
         drawings[(f"{number:,}",)] = draw_of_people(
             times.tolist(),
             (sums / counts).tolist(),
             means[:number].tolist(),
             ends,
-            kept,
+            middle,
             caption="A dot is a person, larger if drawn more often, dashed if not drawn; red: some "
             "answer is wrong. Below, the means of all draws so far. Which people move the mean?",
             alt=f"Draw {number:,}: {int((times > 0).sum())} of {len(names)} people are drawn, the "
@@ -376,6 +376,6 @@ def people_drawn(
                 if number > 1
                 else ""
             )
-            + (f" The middle 95 % of them: from {low:.3f} to {high:.3f}." if kept else ""),
+            + (f" The middle 95 % of them: from {low:.3f} to {high:.3f}." if middle else ""),
         )
     return Explorer({"draws": [label for (label,) in drawings]}, drawings)

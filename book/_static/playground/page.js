@@ -281,7 +281,7 @@
     root.querySelector('[data-row="values"] th').textContent =
       `likeliest: ${question.fact.replace("_", " ")}`;
     delete root.dataset.attacked;
-    for (const model of Object.keys(MODELS)) cell("ways", model).textContent = "";
+    for (const model of Object.keys(MODELS)) cell("ways", model).textContent = "–";
     for (const model of columns()) {
       await pause(); // let the reader's hand move on
       if (turn !== turns) return false;
@@ -860,6 +860,7 @@
     chosen.sham = [...Object.values(world.shams)[0]];
     const [opening, fact, prompt] = world.opening; // where KVW changes the answer
     Object.assign(chosen, { person: opening, fact });
+    element("cards").dataset.key = `${opening} ${recorded.cards.map(each => each.fact)}`; // they stay
     root.insertAdjacentHTML("beforeend", BODY);
     button.remove();
     element("source").innerHTML = "<b>Live.</b> The model answers in this page, on your machine.";
