@@ -45,7 +45,10 @@ def test_of_a_coloured_picture_paper_and_ink_are_turned_and_colours_are_not(dark
     pen.rectangle((40, 10, 119, 69), fill="orange")
     pen.rectangle((42, 30, 47, 40), fill="white")  # upon the tile
     pen.rectangle((125, 5, 158, 75), outline="black")  # a frame around more paper
+    pen.line((20, 40, 30, 40), fill="orange")  # thin, and no ink
     turned = dark.paper_of(np.asarray(sheet))
+    assert not turned[40, 20:31].any()
+    turned[40, 20:31] = True
     assert turned[:, :38].all() and turned[:, 122:].all()
     assert not turned[11:69, 41:118].any()
     found = dark.over(b64decode(picture(40, "PNG").split(",")[1].rstrip('">')))

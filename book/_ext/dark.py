@@ -17,6 +17,7 @@ from scipy import ndimage
 PAPER = 245  # of 255: a pixel this light in each colour is paper
 MOSTLY = 0.85  # share of paper in a drawing
 STROKE = 3  # pixels: ink upon paper is at most twice as wide
+VIVID = 90  # of 255: colours differ by more, ink and its edges by less
 LETTER = 600  # pixels of paper within a letter, at most
 EMBEDDED = re.compile(r'<img [^>]*src="data:image/(?:png|webp);base64,([^"]+)"[^>]*>')
 
@@ -73,7 +74,8 @@ def paper_of(pixels: np.ndarray) -> np.ndarray:
         if in_letter(parts[place] == part, paper[place]):
             paper[place] |= parts[place] == part
     closed = ndimage.binary_closing(paper, disk(STROKE)) | paper
-    return closed[(slice(2 * STROKE, -2 * STROKE),) * 2]
+    thin = closed[(slice(2 * STROKE, -2 * STROKE),) * 2]
+    return thin & (np.ptp(pixels, axis=2) < VIVID)  # a thin line keeps its colour
 
 
 def over(picture: bytes) -> str:
