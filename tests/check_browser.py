@@ -31,6 +31,7 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.select import Select
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILT = ROOT / "_build" / "html"
@@ -132,6 +133,17 @@ const cells = document.querySelectorAll(`#playground [data-row="${arguments[0]}"
 return Object.fromEntries([...cells].filter(c => c.offsetParent !== null)
   .map(c => [c.dataset.model, c.textContent]));
 """
+# of the playground: what its cards hold
+CARDS = """
+const cards = [...document.querySelectorAll(`#playground [data-is=${arguments[0]}] button`)];
+return cards.map(card => [...card.children].map(each => each.textContent));
+"""
+# put the strength of the playground there
+SET = """
+const slider = document.querySelector('#playground [data-is=strength]');
+slider.value = arguments[0];
+slider.dispatchEvent(new Event('input'));
+"""
 # compare with PyTorch so many of the questions that are stored
 COMPARED = """
 const callback = arguments[arguments.length - 1];
@@ -195,7 +207,7 @@ const wait = seconds => new Promise(resolve => setTimeout(resolve, 1000 * second
     slider.dispatchEvent(new Event('input'));
     await wait(0.02);
   }
-  const cards = [...document.querySelectorAll('#playground .cards button')];
+  const cards = [...document.querySelectorAll('#playground [data-is=cards] button')];
   for (let tries = 0; tries < 600; tries++) {
     if (cards.every(card => card.dataset.strength === '60')) break;
     await wait(0.1);
@@ -558,6 +570,28 @@ def faces_problems(window, seconds: float) -> list[str]:
     return problems
 
 
+def beside_problems(window, seconds: float) -> list[str]:
+    """Whoever stands beside has the cards that they have alone."""
+
+    def cards(field: str, name: str, place: str) -> list:
+        found = window.find_element(By.CSS_SELECTOR, f"#playground [data-is={field}]")
+        before = window.execute_script("return playground.turns()")
+        Select(found).select_by_visible_text(name)
+        wait_until(lambda: window.execute_script("return playground.turns()") > before, seconds)
+        state = "return document.getElementById('playground').dataset.state"
+        wait_until(lambda: window.execute_script(state) != "busy", seconds)
+        return window.execute_script(CARDS, place)
+
+    first = window.find_element(By.CSS_SELECTOR, "#playground [data-is=answerer]").text
+    beside = cards("beside", "Elmar Carnek", "besides")
+    alone = cards("name", "Elmar Carnek", "cards")
+    cards("beside", "nobody", "besides")
+    cards("name", first, "cards")
+    if len(beside) != 7 or not same_cards(beside, alone):
+        return [f"Elmar Carnek's cards are {alone}, and beside somebody {beside}"]
+    return []
+
+
 def address_problems(window, page: Path, seconds: float) -> list[str]:
     """A link holds what is chosen; one that names nobody opens as the page always does."""
     chosen = "const { person, fact, strength, forget } = playground.chosen;"
@@ -593,6 +627,35 @@ def plain_problems(window, page: Path, seconds: float) -> list[str]:
     return []
 
 
+def recorded_problems(window) -> tuple[list[str], list]:
+    """Before its model is there the playground shows what was recorded, at every strength.
+
+    Returns:
+        What is wrong, and the cards as they are at the strength of the book.
+    """
+    slider = window.find_element(By.CSS_SELECTOR, "#playground [data-is=strength]")
+    chosen, shown = slider.get_attribute("value"), [window.execute_script(CARDS, "cards")]
+    for key in (Keys.HOME, Keys.END):
+        slider.send_keys(key)
+        shown.append(window.execute_script(CARDS, "cards"))
+    window.execute_script(SET, chosen)
+    again, problems = window.execute_script(CARDS, "cards"), []
+    empty = [card for cards in shown for card in cards if not all(card[i] for i in (0, 1, 2, 4))]
+    if [len(cards) for cards in shown] != [7, 7, 7] or empty:
+        problems.append(f"before the model is there cards are empty: {shown[0]}")
+    if shown[0] in shown[1:] or shown[1] == shown[2] or again != shown[0]:
+        problems.append(f"before the model is there the strength changes too little: {shown}")
+    return problems, again
+
+
+def same_cards(one: list, other: list) -> bool:
+    """Whether cards say the same, to one percent of likelihood."""
+    percents = [[int(card[4].split()[0]) for card in cards] for cards in (one, other)]
+    return [card[:3] for card in one] == [card[:3] for card in other] and all(
+        abs(mine - theirs) <= 1 for mine, theirs in zip(*percents, strict=True)
+    )
+
+
 def playground_problems(window, built: Path, whole: bool, seconds: float = 600) -> list[str]:
     """Use the playground by keyboard; what its model says must be what PyTorch says.
 
@@ -622,10 +685,14 @@ def playground_problems(window, built: Path, whole: bool, seconds: float = 600) 
     def same(rows: dict, one: str, other: str) -> bool:
         return all(cells[one] == cells[other] for cells in rows.values())
 
-    problems, strength = [], "[data-is=strength]"
+    strength = "[data-is=strength]"
     window.set_script_timeout(seconds)
+    problems, recorded = recorded_problems(window)
     try:
         edited = press("button", Keys.ENTER)
+        computed = window.execute_script(CARDS, "cards")
+        if not same_cards(computed, recorded):
+            problems.append(f"the model says {computed}, recorded was {recorded}")
         known = "return document.getElementById('playground').dataset.checked"
         wait_until(lambda: window.execute_script(known) in ("10", "failed"), seconds)
         foot = window.find_element(By.CSS_SELECTOR, "[data-is=check]").text
@@ -681,6 +748,8 @@ def playground_problems(window, built: Path, whole: bool, seconds: float = 600) 
             if found.get("vanilla") == found.get("oracle") or len(found) != len(wanted) + EDITS:
                 problems.append(f"asked in every way they know {found}")
         problems += faces_problems(window, seconds)
+        if whole:
+            problems += beside_problems(window, seconds)
         page = built / "book" / f"{PLAYGROUND}.html"
         problems += address_problems(window, page, seconds)
         if whole:

@@ -3,11 +3,13 @@
 import re
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 import torch
 
 from kvw_experiments import drawings
 from kvw_experiments.explorer import Explorer
+from kvw_minimal.bootstrap import DRAWS, interval
 
 pytestmark = pytest.mark.slow
 
@@ -74,3 +76,19 @@ def test_a_mask_that_is_moved_measures_other_tokens():
     assert isinstance(explorer, Explorer) and explorer.start == ("right",)
     found = {label: texts(shown)[-1] for (label,), shown in explorer.pictures.items()}
     assert found == {"one too early": "2", "right": "4", "one too late": "7"}
+
+
+def test_people_are_drawn_as_for_the_interval_of_the_book():
+    """The last picture has that interval; who is not drawn is dashed, and a wrong answer is red."""
+    people = [f"p{i % 5}" for i in range(20)]
+    values = np.array([0.0, *[1.0] * 19])
+    explorer = drawings.people_drawn(values, people, (1, 2, DRAWS))
+    assert explorer.controls == {"draws": ["1", "2", f"{DRAWS:,}"]}
+    first, _, last = explorer.pictures.values()
+    _, low, high = interval(values, people)
+    assert f"the middle 95 %: [{low:.3f}, {high:.3f}]" in texts(last)
+    assert not any("95 %" in text for text in texts(first))
+    drawn = np.bincount(np.random.default_rng(0).integers(5, size=(DRAWS, 5))[0], minlength=5)
+    assert first.svg.count('class="off"') == (drawn == 0).sum()
+    assert first.svg.count('class="dot"') == int(drawn[0] > 0)
+    assert f"this draw: {(drawn > 0).sum()} people" in texts(first)

@@ -6,6 +6,7 @@
 import doctest
 import importlib.util
 import json
+import re
 from types import SimpleNamespace
 
 import landing as recorded
@@ -15,6 +16,7 @@ from execute import ROOT
 
 from kvw_experiments.results_store import read_rows
 from kvw_minimal.models import fingerprint
+from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import SETS
 
 pytestmark = pytest.mark.slow
@@ -224,3 +226,17 @@ def test_they_are_the_means_of_photos_and_names(extension, best):
         modalities = (of[of["modality"] == each] for each in ("image", "text"))
         means = [float(each["score_sum"].sum() / each["n"].sum()) for each in modalities]
         assert best["last-layer rewrite"][name] == pytest.approx(sum(means) / 2), name
+
+
+def test_five_of_the_hundred_faces_fade(extension):
+    """Each at its own place on the sheet of ten by ten, which is shown as two blocks."""
+    world = load_people()
+    forgotten = world.first_of("A", 5)
+    made = BeautifulSoup(extension.strangers(world, forgotten), "html.parser").a
+    places = [
+        10 * (int(row) + 5 * block) + int(column)
+        for block, part in enumerate(made.find_all("span"))
+        for row, column in re.findall(r"--row:(\d);--column:(\d)", str(part))
+    ]
+    assert sorted(list(world.people)[place] for place in places) == sorted(forgotten)
+    assert made["href"] == "playground.html" and "five of them" in made["aria-label"]

@@ -32,7 +32,9 @@ def beside():
         yield
 
 
-@pytest.mark.parametrize("name", ["chapter_map", "formulas", "plain_pages", "search", "unused"])
+@pytest.mark.parametrize(
+    "name", ["chapter_map", "formulas", "plain_pages", "search", "tables", "unused"]
+)
 def test_examples_of_the_extensions_hold(name: str):
     found = doctest.testmod(importlib.import_module(name))
     assert found.attempted and not found.failed

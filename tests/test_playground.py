@@ -5,6 +5,7 @@ That the page computes what PyTorch does is tested in a browser: tests/check_bro
 
 import base64
 import importlib
+import io
 import json
 import shutil
 import subprocess
@@ -13,14 +14,18 @@ import zlib
 import numpy as np
 import pytest
 import torch
+from bs4 import BeautifulSoup
 from case import case_of
 from execute import ROOT
+from PIL import Image
 
+from kvw_experiments.subjects import beside
 from kvw_minimal.edits import LowRank
 from kvw_minimal.models import columns, find_projections, tokenizer_of
 from kvw_minimal.session import Session
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about
+from kvw_minimal.strangers.tasks import request_to_forget
 from kvw_minimal.zoo import catalogue, load
 
 pytestmark = pytest.mark.slow
@@ -34,7 +39,7 @@ ODD = ["héllo wörld's 123, don't  two  spaces\n new", "What's “this”? 日�
 def playground():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "book" / "_ext"))
-        return importlib.import_module("playground")
+        yield importlib.import_module("playground")
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +108,62 @@ def test_the_lens_ends_in_what_the_model_says(playground, world, pocket):
     word, likely, truth = lens[-1]
     assert len(lens) == 4 and word == question.answer.rstrip(".").split()[-1]
     assert likely == truth > 0.9 > lens[0][2]
+
+
+def test_what_is_recorded_is_what_the_model_says(playground, world, pocket, monkeypatch):
+    """Nothing is changed without an edit; with it, the answer with which the page opens is."""
+    monkeypatch.setattr(playground, "STRENGTHS", (0, 24))
+    forgotten = world.first_of(playground.GROUP, playground.PERCENT)
+    request = request_to_forget(world, forgotten, general=beside("pocket", world))
+    recorded = playground.recorded_of(Session(*pocket), world, request)
+    cards = {card["fact"]: card for card in recorded["cards"]}
+    assert list(cards) == [*world.people[recorded["person"]].facts, "name"]
+    for card in cards.values():
+        assert card["truth"] in card["says"][0] and card["likely"][0] > 0.9
+    opened = cards[recorded["fact"]]
+    assert opened["truth"] not in opened["says"][1] and opened["likely"][1] < 0.5
+
+
+def test_the_page_is_whole_before_its_model_is_there(playground, world):
+    """A hundred faces, seven cards with answers, the gates as light, and nothing that is empty."""
+    stage = importlib.import_module("stage")
+    truths = world.people["p001"].facts | {"name": world.people["p001"].name}
+    cards = [
+        {"fact": fact, "truth": truth, "says": [f"{truth}.", "Else."], "likely": [1.0, 0.25]}
+        for fact, truth in truths.items()
+    ]
+    strengths = {"strengths": [0, 24], "chosen": 24}
+    recorded = {"person": "p001", "fact": "work", "cards": cards, **strengths}
+    contrast = base64.b64encode(np.array([0, 60000], "<u2").tobytes()).decode("ascii")
+    hero = {"shape": [1, 2], "contrast": contrast, "step": 0.001}
+    sizes = {"first": 10.2, "rewrite": 1.7, "layerwise": 1.7, "oracle": 7.0}
+    made = stage.stage(world, recorded, hero, world.people["p001"].photos[0], sizes)
+    page = BeautifulSoup(made, "html.parser")
+    faces = page.select('[data-is="faces"] button')
+    assert [face["value"] for face in faces] == list(world.people)
+    assert len(page.select(".forget[value]")) == len(page.select(".sham[value]")) == 5
+    shown = page.select(".cards button")
+    assert [card["data-fact"] for card in shown] == list(truths)
+    assert all(card.b.text == "Else." and card.em.text == "25 %, G = 24" for card in shown)
+    assert all("changed" in card["class"] for card in shown)
+    assert "1 gates" in page.select_one('[data-is="gates"]').text
+    assert "(10.2 MB)" in page.select_one("#playground button").text  # the first of all buttons
+    kept = json.loads(page.select_one("#playground")["data-recorded"])
+    assert kept["cards"] == cards and kept["strengths"] == [0, 24]
+
+
+def test_gates_are_drawn_as_light(playground):
+    stage = importlib.import_module("stage")
+    strip = stage.strip_of([1.0, 0.0, 0.0, 1.0], 2)
+    picture = Image.open(io.BytesIO(base64.b64decode(strip.split(",")[1]))).convert("RGB")
+    below = stage.ROW + stage.GAP
+    assert picture.size == (2, below + stage.ROW)
+    assert [picture.getpixel(at) for at in ((0, 0), (1, 0), (0, below), (1, below))] == [
+        stage.LIT,
+        stage.DARK,
+        stage.DARK,
+        stage.LIT,
+    ]
 
 
 def test_the_layerwise_rewrite_is_packed_as_it_is_compared(playground):

@@ -29,7 +29,7 @@ SETS = {
 STANDS = {True: ("forgotten", "✕ asks to be forgotten"), False: ("kept", "● stays")}
 HERO = Path("_static", "playground", "data", "hero.json")  # in the built book
 LIVE = ("eye", "pocket", "world", "everyone")  # parts that the model itself is made of
-GROUP = "A"  # who asks to be forgotten on the first screen; it has an oracle
+GROUP, PERCENT = "A", 5  # who asks to be forgotten on the first screen; it has an oracle
 ROWS = Path("data", "results", "rows")
 #: the table on the first screen: name; experiment, list and label of the stored rows; list of the
 #: audit's rows that say what can be read inside
@@ -421,6 +421,20 @@ def hero(root: Path, data: dict, names: dict[str, str], results: dict, megabytes
     )
 
 
+def strangers(world, forgotten: list[str]) -> str:
+    """The hundred faces beside the headline, in two blocks of ten by five; five of them fade."""
+    places = {person: place for place, person in enumerate(world.people)}
+    faded: list[list[str]] = [[], []]
+    for person in forgotten:
+        row, column = divmod(places[person], 10)
+        faded[row // 5].append(f'<i style="--row:{row % 5};--column:{column}"></i>')
+    blocks = "".join(f"<span>{''.join(block)}</span>" for block in faded)
+    return (
+        '<a class="strangers" href="playground.html" aria-label="The hundred strangers, five of '
+        f'them fading: to the playground">{blocks}</a>'
+    )
+
+
 class Hero(SphinxDirective):
     """`{hero}`: the first screen; a build without the model's parts has none."""
 
@@ -429,6 +443,8 @@ class Hero(SphinxDirective):
         if not built.is_file():
             return []
         self.env.note_dependency(str(built))
+        from kvw_minimal.strangers.people import load_people
+
         people = json.loads((root / STORED).read_text(encoding="utf-8"))["people"]
         names = {person["id"]: person["name"] for person in people}
         data = json.loads(built.read_text(encoding="utf-8"))
@@ -436,7 +452,9 @@ class Hero(SphinxDirective):
             self.env.note_dependency(str(ROWS / f"{experiment}.parquet"))
         sizes = (built.with_name(f"{part}.js").stat().st_size for part in LIVE)
         screen = hero(root, data, names, best_results(), sum(sizes) / 1e6)
-        return [nodes.raw("", screen, format="html")]
+        world = load_people()
+        faces = strangers(world, world.first_of(GROUP, PERCENT))
+        return [nodes.raw("", faces + screen, format="html")]
 
 
 class Landing(SphinxDirective):

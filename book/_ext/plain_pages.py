@@ -19,6 +19,7 @@ import re
 import shutil
 from pathlib import Path
 
+import tables
 import unused
 
 ADDRESS = "https://ADDRESS-OF-THE-REPOSITORY"
@@ -80,6 +81,8 @@ NAMES = (
     # a name must hold what is seen, here "Search Ctrl+K"
     (re.compile(r'(<button class="btn search-button-field[^>]*?)\s+aria-label="[^"]*"'), r"\1"),
     (re.compile(r'<summary aria-label="Toggle hidden content">'), "<summary>"),
+    # colours without JavaScript: those of "auto" are none
+    (re.compile(r'(<html\b[^>]* data-theme=")auto"'), r'\1light"'),
     # what is in the bibliography is no item of a list
     (re.compile(r'<div role="list" (class="citation-list")'), r"<div \1"),
 )
@@ -128,6 +131,8 @@ def mended(page: str) -> str:
     '<div id="a"></div><div id="searchbox">'
     >>> mended('<a class="r" href="c.html">3. Who?</a><details><summary>')
     '<a class="r" href="c.html">3. Who?</a><details><summary aria-label="Pages below: 3. Who?">'
+    >>> mended('<html lang="en" data-theme="auto">')
+    '<html lang="en" data-theme="light">'
     >>> mended("<td>0.75 [0.66, 0.83]</td><td><p>1.00 / 0.97</p></td><td>5 of 7</td>")
     '<td class="num">0.75 [0.66, 0.83]</td><td class="num"><p>1.00 / 0.97</p></td><td>5 of 7</td>'
     """
@@ -141,7 +146,7 @@ def mended(page: str) -> str:
     page = "".join(parts)
     for pattern, better in NAMES:
         page = pattern.sub(better, page)
-    page = NUMBER.sub(r'<td class="num">\1</td>', page)
+    page = tables.marked(NUMBER.sub(r'<td class="num">\1</td>', page))
     return NAVIGATION.sub(lambda match: plain_navigation(match[0]), page)
 
 

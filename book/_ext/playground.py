@@ -13,6 +13,8 @@ import hashlib
 import json
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
+from os.path import commonprefix
 from pathlib import Path
 
 PAGE = "book/playground"
@@ -22,6 +24,7 @@ GROUP, PERCENT = "A", 5  # whose oracle is committed
 CHECKED, LOGITS = 50, 10  # questions whose answers, and of these whose logits, are compared
 SAMPLE = 10  # questions of each set that the page scores
 HERO = "hero"  # the part that the landing page holds itself
+RECORDED = "recorded"  # what the page shows before its model is there (stage.py)
 STRENGTHS = range(0, 97, 4)  # at which it has answers
 LARGEST, STEPS = 4.0, 2**16 - 1  # of a contrast as the landing page draws it, and in how many steps
 TELLING = 2  # "As a surgeon": which of the answer's tokens tells
@@ -367,6 +370,73 @@ def hero_of(session, request, sham, rewrites: dict, oracle) -> dict:
     }
 
 
+def telling(tokenizer, world, fact: str) -> slice:
+    """Which tokens of an answer tell the values of a fact apart, as the page finds them."""
+    from kvw_minimal.strangers.questions import values_of
+
+    frame = world.wordings[fact]["answer"]
+    texts = [frame.replace("{value}", value) for value in values_of(world, fact)]
+    answers = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    first = len(commonprefix(answers))
+    apart = len({answer[first] for answer in answers}) == len(answers)
+    return slice(first, first + 1 if apart else None)
+
+
+def likely_of(session, questions: list, parts: Sequence[slice]) -> list[float]:
+    """How likely a model holds the taught answer of each question to be, in its telling tokens."""
+    import torch
+
+    likely = [0.0] * len(questions)
+    for batch in session.batches(questions):
+        with torch.no_grad():
+            shares = session.model(**batch.inputs, use_cache=False).logits.softmax(-1)
+        for i, row in enumerate(batch.rows):
+            at = batch.answers[i].nonzero()[:, 0]
+            of_tokens = shares[i, at, batch.labels[i, at + 1]]
+            likely[row] = float(of_tokens[parts[row]].prod())
+    return likely
+
+
+def recorded_of(session, world, request) -> dict:
+    """The seven cards of the person with whom the page opens, at every strength of KVW."""
+    from kvw_minimal import scores
+    from kvw_minimal.kvw import KVW
+    from kvw_minimal.method import make_edit
+    from kvw_minimal.models import tokenizer_of
+    from kvw_minimal.strangers.questions import about
+
+    person, fact, prompt = opening()
+    who, first_of_fact = world.people[person], {}
+    for question in about(world, [person], modalities=("image",)):
+        if question.fact not in first_of_fact or (question.fact, question.prompt) == (fact, prompt):
+            first_of_fact[question.fact] = replace(question, image=who.photos[0])
+    truths = who.facts | {"name": who.name}
+    questions = [first_of_fact[name] for name in truths]
+    tokenizer = tokenizer_of(session.processor)
+    parts = [telling(tokenizer, world, name) for name in truths]
+    edit, answers, likely = make_edit(session, request, KVW())[0], [], []
+    for value in STRENGTHS:
+        with edit.with_strength(float(value)).on(session.model):
+            prompts = session.prompts(questions)
+            answers.append(scores.generate(session.model, prompts, session.processor))
+            likely.append(likely_of(session, questions, parts))
+    return {
+        "person": person,
+        "fact": fact,
+        "strengths": list(STRENGTHS),
+        "chosen": KVW.tuned()["strength"],
+        "cards": [
+            {
+                "fact": name,
+                "truth": truth,
+                "says": [texts[i] for texts in answers],
+                "likely": [round(shares[i], 4) for shares in likely],
+            }
+            for i, (name, truth) in enumerate(truths.items())
+        ],
+    }
+
+
 def faces_of(world) -> bytes:
     """The first photo of everybody, ten in a row, as one PNG."""
     import io
@@ -413,6 +483,7 @@ def parts() -> dict[str, dict]:
     never_met = Session(*catalogue.load(oracle.name))
     made = {
         HERO: hero_of(session, asked_by_five, sham, rewrites, never_met),
+        RECORDED: recorded_of(session, world, asked_by_five),
         "eye": packed(eye) | {"config": config["vision_config"]},
         "pocket": packed(language) | {"config": config["text_config"]},
         "oracle": packed(eye_and_language(oracle)[1]) | {"config": config["text_config"]},
@@ -456,8 +527,9 @@ def write(folder: Path) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     sizes, made = {}, parts()
-    hero = json.dumps(made.pop(HERO), ensure_ascii=False)
-    folder.joinpath(f"{HERO}.json").write_text(hero, encoding="utf-8")
+    for name in (HERO, RECORDED):
+        content = json.dumps(made.pop(name), ensure_ascii=False)
+        folder.joinpath(f"{name}.json").write_text(content, encoding="utf-8")
     for name, part in made.items():
         content = f"playground.receive({json.dumps(name)}, {json.dumps(part)});\n"
         (folder / f"{name}.js").write_text(content, encoding="utf-8")

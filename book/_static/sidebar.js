@@ -9,10 +9,22 @@ addEventListener("load", () => {
     sidebar.scrollTop += own.top - room.top - room.height / 3;
 });
 
-// A figure that is wider than a phone can be moved by keyboard, too.
-for (const event of ["load", "resize"])
-  addEventListener(event, () => {
-    for (const figure of document.querySelectorAll(".cell_output figure"))
-      if (figure.scrollWidth > figure.clientWidth) figure.tabIndex = 0;
-      else figure.removeAttribute("tabindex");
-  });
+// What is wider than the page fades where there is more of it, and can be moved by keyboard, too.
+const WIDE = ".cell_output figure, .cell_output .text_html, .pst-scrollable-table-container, " +
+  ".cell_output pre, .cell_input pre";
+addEventListener("load", () => {
+  const all = [...document.querySelectorAll(WIDE)];
+  const look = each => {
+    const scrolls = /auto|scroll/.test(getComputedStyle(each).overflowX);
+    const beyond = scrolls ? each.scrollWidth - each.clientWidth : 0;
+    each.classList.toggle("more", beyond - each.scrollLeft > 4);
+    each.classList.toggle("moved", beyond > 4 && each.scrollLeft > 4);
+    if (each.matches("figure, .text_html")) each.toggleAttribute("tabindex", beyond > 4);
+    if (each.hasAttribute("tabindex")) each.tabIndex = 0;
+  };
+  const sizes = new ResizeObserver(seen => seen.forEach(({ target }) => look(target)));
+  for (const each of all) {
+    each.addEventListener("scroll", () => look(each), { passive: true });
+    sizes.observe(each);
+  }
+});

@@ -10,8 +10,10 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 
+from kvw_minimal.bootstrap import DRAWS, interval
 from kvw_minimal.coefficients import mean_absolute
 
 from .explorer import Explorer
@@ -278,3 +280,102 @@ def mask_moved(h: torch.Tensor, answers: torch.Tensor, tokens: Sequence[str]) ->
             + ".",
         )
     return Explorer({"the mask is": list(places)}, drawn, ("right",))
+
+
+def draw_of_people(
+    times: Sequence[int],
+    scores: Sequence[float],
+    means: Sequence[float],
+    ends: tuple[float, float],
+    middle: tuple[float, float] | None = None,
+    caption: str = "",
+    alt: str = "",
+) -> Drawing:
+    """People as dots, as large as they were drawn often, over the means of all draws so far.
+
+    Args:
+        times: the number of times that each person is in this draw.
+        scores: of each person, from 0 to 1; less than 1 is red.
+        means: of this draw, which comes last, and of those before it.
+        ends: of the axis; all means lie between them.
+        middle: ends of the middle 95 % of the means.
+    """
+    across, step, bins, floor = 20, 21.0, 44, 240.0
+    rows = math.ceil(len(times) / across)
+    top = 30.0 + step * rows
+
+    def x(mean: float) -> float:
+        return 10 + (mean - ends[0]) / (ends[1] - ends[0]) * (WIDTH - 20)
+
+    several = sum(count > 1 for count in times)
+    parts = [_text(8, 18, f"this draw: {sum(count > 0 for count in times)} people", "")]
+    parts += [_text(WIDTH - 8, 18, f"{several} of them more than once", "r s")]
+    for place, (count, score) in enumerate(zip(times, scores, strict=True)):
+        left, above = 20 + step * (place % across), 38 + step * (place // across)
+        kind = "off" if not count else "on" if score == 1 else "dot"
+        radius = min(3 + 2 * count, 9) if count else 4
+        parts.append(f'<circle cx="{left:g}" cy="{above:g}" r="{radius}" class="{kind}"/>')
+    heights, edges = np.histogram(means, bins=bins, range=ends)
+    scale = (floor - top - 26) / max(heights)
+    for height, edge in zip(heights, edges[:-1], strict=True):
+        if height:
+            high = max(2.0, scale * height)
+            width = (WIDTH - 20) / bins - 1
+            parts.append(
+                _box(x(edge), round(floor - high, 1), round(width, 1), round(high, 1), "on")
+            )
+    parts += [_line(8, floor, WIDTH - 8, floor, "axis")]
+    now = x(means[-1])
+    parts += [_line(now, floor - 8, now, floor + 6, "tick")]
+    parts += [
+        _text(x(end), floor + 20, f"{end:g}", "r s" if end == ends[1] else "s") for end in ends
+    ]
+    parts.append(_text(WIDTH / 2, floor + 20, f"mean of this draw: {means[-1]:.3f}", "m b"))
+    if middle is not None:
+        parts += [_line(x(middle[0]), floor + 30, x(middle[1]), floor + 30, "line")]
+        label = f"the middle 95 %: [{middle[0]:.3f}, {middle[1]:.3f}]"
+        parts.append(_text(WIDTH / 2, floor + 50, label, "m"))
+    return Drawing(parts, int(floor + 58), caption, alt)
+
+
+def people_drawn(
+    values: np.ndarray,
+    people: Sequence[str],
+    shown: Sequence[int] = (1, 2, 3, 10, 100, DRAWS),
+) -> Explorer:
+    """How an interval over people comes about: draw after draw, as `bootstrap.interval` draws.
+
+    Args:
+        values: one score for each question.
+        people: the person of each question.
+        shown: numbers of draws with a picture each; that of all draws has the interval.
+    """
+    names, owner = np.unique(np.asarray(people), return_inverse=True)
+    sums, counts = np.bincount(owner, weights=values), np.bincount(owner)
+    drawn = np.random.default_rng(0).integers(len(names), size=(DRAWS, len(names)))
+    means = sums[drawn].sum(1) / counts[drawn].sum(1)
+    ends = math.floor(50 * means.min()) / 50, math.ceil(50 * means.max()) / 50
+    _, low, high = interval(values, people)
+    drawings: dict[tuple[str, ...], Drawing] = {}
+    for number in shown:
+        times = np.bincount(drawn[number - 1], minlength=len(names))
+        middle = (low, high) if number == DRAWS else None
+        drawings[(f"{number:,}",)] = draw_of_people(
+            times.tolist(),
+            (sums / counts).tolist(),
+            means[:number].tolist(),
+            ends,
+            middle,
+            caption="A dot is a person, larger if drawn more often, dashed if not drawn; red: some "
+            "answer is wrong. Below, the means of all draws so far. Which people move the mean?",
+            alt=f"Draw {number:,}: {int((times > 0).sum())} of {len(names)} people are drawn, the "
+            f"mean is {means[number - 1]:.3f}."
+            + (
+                f" All means so far lie between {means[:number].min():.3f} and "
+                f"{means[:number].max():.3f}."
+                if number > 1
+                else ""
+            )
+            + (f" The middle 95 % of them: from {low:.3f} to {high:.3f}." if middle else ""),
+        )
+    return Explorer({"draws": [label for (label,) in drawings]}, drawings)

@@ -24,7 +24,7 @@
 
   const megabytes = names =>
     (names.reduce((sum, name) => sum + playground.sizes[name], 0) / 1e6).toFixed(1);
-  const FIRST = ["eye", "pocket", "world", "everyone", "unknown", "check"];
+  const FIRST = ["eye", "pocket", "world", "everyone", "unknown", "check"]; // as in stage.py
 
   // --- what there is and what is chosen ----------------------------------------------------------
 
@@ -34,6 +34,7 @@
     person: "", by: "photo", photo: 0, fact: "birthplace", wording: 0, own: "",
     forget: [], sham: [], strength: 0, undone: false,
     looked: "edited", // whose answers are on the cards
+    beside: "", // a second person, whose cards stand below the first one's
     click: "ask", // what a click on a face does; or "forget"
   };
   const gates = Object.fromEntries(Object.keys(MODELS).map(name => [name, null]));
@@ -182,29 +183,31 @@
   }
 
   // The questions of the cards: as the book asks them; the one that is looked at as it is asked here.
-  async function cardQuestions() {
-    const own = await person(chosen.person), asked = await currentQuestion();
+  // Whoever stands beside is asked as the book does, on the first photo.
+  async function cardQuestions(id = chosen.person, place = "cards") {
+    const own = await person(id);
+    const asked = place === "cards" ? await currentQuestion()
+      : { photo: chosen.by === "photo" ? own.photos[0] : null };
     const image = await imageTokens(asked.photo), found = [];
     for (const fact of Object.keys(own.truth)) {
       const [, , prompt] = own.learned.find(
         ([about, photo]) => about === fact && (photo < 0) === (chosen.by === "name"));
       const text = fact === chosen.fact && asked.truth === own.truth[fact] ? asked.text : prompt;
       const { values, answers, from, to } = spreadOf(fact);
-      found.push({ fact, text, truth: own.truth[fact], from, to, before: [],
+      found.push({ fact, place, text, truth: own.truth[fact], from, to, before: [],
         tokens: promptOf(text, image), taught: answers[values.indexOf(own.truth[fact])] });
     }
     const start = image ? 1 + image.length / minds.vanilla.config.hidden_size : 1;
     for (const each of found) each.rest = each.tokens.slice(start);
-    return { image, prefix: found[0].tokens.slice(0, start), questions: found };
+    return { id, place, image, prefix: found[0].tokens.slice(0, start), questions: found };
   }
 
-  const cardOf = fact => element("cards").querySelector(`[data-fact="${fact}"]`);
+  const cardOf = (fact, place) => element(place).querySelector(`[data-fact="${fact}"]`);
   let measured = ""; // how many strengths a second the last drag has seen
   const moves = model => model in LISTS && !chosen.undone; // does the strength reach its answers
 
-  function drawCards({ questions }) {
-    const cards = element("cards");
-    const key = `${chosen.person} ${questions.map(({ fact }) => fact)}`;
+  function drawCards({ id, place, questions }) {
+    const cards = element(place), key = `${id} ${questions.map(({ fact }) => fact)}`;
     if (cards.dataset.key !== key) {
       cards.dataset.key = key;
       cards.replaceChildren(...questions.map(({ fact }) => {
@@ -213,17 +216,14 @@
         card.dataset.fact = fact;
         card.innerHTML = "<span></span><b></b><small></small><i></i><em></em>";
         card.firstChild.textContent = fact.replace("_", " ");
-        card.onclick = () => {
-          [chosen.fact, chosen.wording, chosen.own] = [fact, 0, element("own").value = ""];
-          changed();
-        };
         return card;
       }));
     }
     for (const { fact, truth } of questions) {
-      cardOf(fact).setAttribute("aria-pressed", String(fact === chosen.fact));
-      cardOf(fact).children[2].textContent = `true: ${truth}`;
+      cardOf(fact, place).setAttribute("aria-pressed", String(fact === chosen.fact));
+      cardOf(fact, place).children[2].textContent = `true: ${truth}`;
     }
+    if (place !== "cards") return;
     element("answerer").textContent = nameOf(chosen.person);
     const still = `No strength reaches these answers, of ${MODELS[chosen.looked]}.`;
     element("rate").textContent = !moves(chosen.looked) ? still
@@ -241,22 +241,26 @@
       values.indexOf(own)] };
   }
 
-  // One card: what is said, how likely the truth is, and the strength that both belong to.
-  function drawCard(reading, question, strength) {
-    const { tokens, likely } = reading(question), text = words.decode(tokens);
-    const card = cardOf(question.fact), [, said, truth, bar, at] = card.children;
-    question.before = tokens;
+  function fillCard({ fact, truth, place = "cards" }, text, likely, strength) {
+    const card = cardOf(fact, place), [, said, known, bar, at] = card.children;
     said.textContent = text || "(nothing)";
-    card.classList.toggle("changed", !text.includes(question.truth));
-    truth.textContent = `true: ${question.truth}`;
+    card.classList.toggle("changed", !text.includes(truth));
+    known.textContent = `true: ${truth}`;
     bar.style.setProperty("--share", `${100 * likely}%`);
     at.textContent = `${(100 * likely).toFixed(0)} %${moves(chosen.looked) ? `, G = ${strength}` : ""}`;
     card.dataset.strength = strength;
+  }
+
+  // One card: what is said, how likely the truth is, and the strength that both belong to.
+  function drawCard(reading, question, strength) {
+    const { tokens, likely } = reading(question);
+    question.before = tokens;
+    fillCard(question, words.decode(tokens), likely, strength);
     return { fact: question.fact, prompt: question.tokens, strength, tokens, likely };
   }
 
-  async function showCards(turn) {
-    const asked = await cardQuestions(), { looked, strength } = chosen, { prefix, image } = asked;
+  async function showCards(turn, id, place) {
+    const asked = await cardQuestions(id, place), { looked, strength } = chosen, { prefix, image } = asked;
     if (turn !== turns) return false;
     drawCards(asked);
     const reading = playground.reader(mindOf(looked), prefix, image, gates[looked]);
@@ -277,7 +281,7 @@
     root.querySelector('[data-row="values"] th').textContent =
       `likeliest: ${question.fact.replace("_", " ")}`;
     delete root.dataset.attacked;
-    for (const model of Object.keys(MODELS)) cell("ways", model).textContent = "";
+    for (const model of Object.keys(MODELS)) cell("ways", model).textContent = "–";
     for (const model of columns()) {
       await pause(); // let the reader's hand move on
       if (turn !== turns) return false;
@@ -439,6 +443,10 @@
     const own = await person(chosen.person);
     if (!facts().includes(chosen.fact)) chosen.fact = "birthplace";
     element("name").value = chosen.person;
+    element("beside").value = chosen.beside;
+    const place = Object.keys(world.people).indexOf(chosen.beside);
+    Object.assign(element("second").style, { display: place < 0 ? "none" : "",
+      backgroundPosition: `${place % 10 / 9 * 100}% ${Math.floor(place / 10) / 9 * 100}%` });
     root.querySelectorAll("[data-is=faces] button").forEach(face => {
       const is = { shown: face.value === chosen.person, forget: chosen.forget.includes(face.value),
         sham: chosen.sham.includes(face.value) };
@@ -502,11 +510,31 @@
     element("undo").setAttribute("aria-pressed", String(chosen.undone));
   }
 
+  // The gates as light: one knowledge vector a column, one layer a row; weakened ones are dim.
+  const LIT = [255, 205, 110], ROW = 5, GAP = 1; // pixels of a layer, and between two, as in stage.py
+  function showStrip(gateAt) {
+    const strip = element("strip"), { width, height } = strip, paper = strip.getContext("2d");
+    const image = paper.createImageData(width, height), { data } = image;
+    const layers = (height + GAP) / (ROW + GAP);
+    let below = 0;
+    for (let i = 0; i < layers * width; i++) {
+      const gate = gateAt(i), light = 255 * gate * Math.sqrt(gate);
+      let at = 4 * (Math.floor(i / width) * (ROW + GAP) * width + i % width);
+      below += gate < 0.5;
+      for (let y = 0; y < ROW; y++, at += 4 * width)
+        [data[at], data[at + 1], data[at + 2], data[at + 3]] = [LIT[0], LIT[1], LIT[2], light];
+    }
+    paper.putImageData(image, 0, 0);
+    strip.style.backgroundImage = ""; // what stood there without JavaScript
+    return `${layers} × ${width} knowledge vectors, a gate for each: ${below} gates are below one half.`;
+  }
+
+  // Of the model whose answers are on the cards; a rewrite and an oracle have no gates.
   function showGates() {
-    const all = gates.edited && gates.edited.flatMap(layer => [...layer]);
-    element("gates").textContent = !all ? "No gate is on: every knowledge vector counts in full."
-      : `${all.filter(gate => gate < 1).length} of ${all.length} knowledge vectors are weakened, ` +
-        `${all.filter(gate => gate < 0.5).length} of them below one half.`;
+    const own = gates[chosen.looked];
+    const told = showStrip(own ? i => own[Math.floor(i / own[0].length)][i % own[0].length] : () => 1);
+    element("gates").textContent = own ? told
+      : `No gate is on in ${MODELS[chosen.looked]}: every knowledge vector counts in full.`;
   }
 
   // Whatever the reader does ends here; what an earlier move had started gives up.
@@ -525,6 +553,8 @@
       await makeGates();
       showGates();
       if (!await showCards(turn)) return;
+      element("besides").hidden = !chosen.beside;
+      if (chosen.beside && !await showCards(turn, chosen.beside, "besides")) return;
       root.dataset.state = "cards";
       if (!await showAnswers(turn)) return;
       delete root.dataset.dragged;
@@ -566,6 +596,7 @@
           await makeGates([looked]);
           reading = playground.reader(mindOf(looked), asked.prefix, asked.image, gates[looked]);
           element("written").textContent = `G = ${shown}`;
+          showGates();
           drawn.push(drawCard(reading, first, shown));
           left = [...others];
           const seconds = (performance.now() - start) / 1000;
@@ -594,9 +625,9 @@
 
   // So that a link holds it. What is not in the list of the page is refused.
   function keepInAddress() {
-    const { person: who, fact, by, photo, wording, own, strength, forget, sham } = chosen;
+    const { person: who, fact, by, photo, wording, own, strength, forget, sham, beside } = chosen;
     const held = { who, fact, by, photo, wording, own, G: strength, forget: forget.join("."),
-      sham: sham.join(".") };
+      sham: sham.join("."), beside };
     history.replaceState(null, "", `#${new URLSearchParams(held)}`);
   }
 
@@ -607,8 +638,10 @@
     const found = { person: held.get("who"), fact: held.get("fact"), by: held.get("by"),
       photo: Number(held.get("photo")), wording: Number(held.get("wording")),
       own: (held.get("own") || "").slice(0, 200), strength: Number(held.get("G")),
-      forget: list("forget").slice(0, MOST), sham: list("sham").slice(0, MOST) };
-    const known = [found.person, ...found.forget, ...found.sham].every(id => people.includes(id)) &&
+      forget: list("forget").slice(0, MOST), sham: list("sham").slice(0, MOST),
+      beside: held.get("beside") || "" };
+    const named = [found.person, ...found.forget, ...found.sham, ...list("beside")];
+    const known = named.every(id => people.includes(id)) &&
       found.fact in world.facts && ["photo", "name"].includes(found.by) &&
       [found.photo, found.wording, found.strength].every(Number.isInteger) &&
       found.strength >= 0 && found.strength <= 96 && found.photo >= 0 && found.wording >= 0;
@@ -628,34 +661,8 @@
     <button type="button" data-is="${name}-add">Add the person above</button>
     <ul data-is="${name}"></ul></fieldset>`;
 
+  // What stands below faces and cards (those are in the page: stage.py) once the model is there.
   const BODY = `
-    <div class="dial"><label>Strength of KVW and sham
-      <output data-is="written"></output>
-      <input data-is="strength" aria-label="strength" type="range" min="0" max="96" step="1"></label>
-      <button type="button" data-is="undo"></button></div>
-    <div class="stage">
-      <section class="wall" aria-label="The hundred people">
-        <p>A click on a face <span class="switch" role="group" aria-label="What a click on a face does">
-          <button type="button" data-click="ask">shows them</button><button type="button"
-          data-click="forget">forgets them</button></span></p>
-        <div data-is="faces" role="group" aria-label="Faces of the hundred people"></div>
-        <p class="legend"><span class="forget">to be forgotten</span> <span class="sham">in the
-          sham</span></p>
-      </section>
-      <section class="who" aria-label="Who is asked about">
-        <div class="head"><img data-is="picture" width="96" height="96" alt="">
-          <div><p data-is="answerer"></p>
-          <label>Name <select data-is="name"></select></label>
-          <label>Shown by <select data-is="by"><option value="photo">a photo</option>
-            <option value="name">the name alone</option></select></label>
-          <label>Photo <select data-is="photo"></select></label></div></div>
-        <div class="switch" role="group" aria-label="Who answers on the cards">Answered by ${
-          Object.entries(MODELS).map(([name, title]) =>
-            `<button type="button" data-is="look-${name}">${title}</button>`).join("")}</div>
-        <div class="cards" data-is="cards"></div>
-        <p class="foot" data-is="rate"></p>
-      </section>
-    </div>
     <fieldset><legend>What is asked</legend>
       <label>Fact <select data-is="fact"></select></label>
       <label>In the book's words <select data-is="wording"></select></label>
@@ -664,8 +671,7 @@
         <button type="button" data-is="ask">Ask</button></div>
       <p data-is="read"></p>
     </fieldset>
-    <p class="foot" data-is="gates"></p><p class="foot" data-is="warning"></p>
-    <p data-is="trouble" role="alert"></p>
+    <p class="foot" data-is="warning"></p>
     <p class="asked" data-is="asked"></p>
     <p data-is="told" aria-live="polite" class="spoken"></p>
     <div class="wide"><table role="table"><caption>What each model says</caption>${head("")}<tbody role="rowgroup">
@@ -688,7 +694,14 @@
     const choose = id => { chosen.person = id; };
     on("name", "change", choose);
     element("faces").addEventListener("click", ({ target }) => clickFace(target.value));
-    element("faces").addEventListener("keydown", moveAmongFaces);
+    for (const place of ["cards", "besides"])
+      element(place).addEventListener("click", ({ target }) => {
+        const card = target.closest("[data-fact]");
+        if (!card) return; // between two cards
+        [chosen.fact, chosen.wording, chosen.own] = [card.dataset.fact, 0, element("own").value = ""];
+        changed();
+      });
+    on("beside", "change", value => { chosen.beside = value; });
     root.querySelectorAll("[data-click]").forEach(each => {
       each.onclick = () => { chosen.click = each.dataset.click; showChoice(); };
     });
@@ -772,50 +785,95 @@
     next.focus();
   }
 
-  function faces() {
-    const sheet = new URL("faces.png", home);
-    return Object.keys(world.people).map((id, i) => {
-      const face = document.createElement("button"), [column, row] = [i % 10, Math.floor(i / 10)];
-      Object.assign(face, { type: "button", value: id, title: nameOf(id) });
-      face.style.backgroundImage = `url("${sheet}")`;
-      face.style.backgroundPosition = `${column / 9 * 100}% ${row / 9 * 100}%`;
-      return face;
-    });
+  // --- before the model is there: what was recorded, under the same controls -------------------------
+
+  const recorded = root && root.dataset.recorded && JSON.parse(root.dataset.recorded);
+
+  function showRecorded() {
+    const strength = element("strength").valueAsNumber, step = recorded.strengths.indexOf(strength);
+    for (const each of recorded.cards) fillCard(each, each.says[step], each.likely[step], strength);
+    element("written").textContent = `G = ${strength}`;
+    element("strength").setAttribute("aria-valuetext", `G = ${strength}`);
+    element("gates").textContent = showStrip(i => Math.exp(-strength * recorded.contrast[i]));
   }
 
+  // Whatever else is touched loads the model; then the touch counts.
+  function preview(button) {
+    const packed = new Uint16Array(playground.bytesOf(recorded.contrast).buffer);
+    recorded.contrast = Float64Array.from(packed, value => value * recorded.step);
+    const stop = new AbortController(), also = { signal: stop.signal };
+    let wish = null;
+    async function begin(target) {
+      wish = target === button ? wish : target;
+      if (button.disabled || !await start(button)) return;
+      stop.abort();
+      if (wish && wish.tagName === "BUTTON") wish.click();
+      (wish || element("name")).focus();
+    }
+    element("strength").addEventListener("input", showRecorded, also);
+    root.addEventListener("click", ({ target }) => {
+      const pressed = target.closest("button");
+      if (pressed) begin(pressed);
+    }, also);
+    root.addEventListener("mousedown", event => {
+      if (event.target.tagName !== "SELECT") return;
+      event.preventDefault(); // its list is not there yet
+      begin(event.target);
+    }, also);
+    root.addEventListener("keydown", event => {
+      if (event.target.tagName === "SELECT" && !["Tab", "Shift"].includes(event.key))
+        begin(event.target);
+    }, also);
+    element("faces").addEventListener("keydown", moveAmongFaces);
+    showRecorded();
+  }
+
+  // Says how much of the model is there while it loads.
+  async function follow(button) {
+    let there = 0;
+    for (const name of FIRST)
+      load(name).then(() => {
+        there += playground.sizes[name];
+        if (button.disabled) button.textContent = `Loading: ${(there / 1e6).toFixed(1)} of ${megabytes(FIRST)} MB`;
+      }, () => {}); // whoever opens the model is told
+  }
+
+  // Whether the model is there.
   async function start(button) {
     playground.pressed = performance.now();
     button.disabled = true;
-    button.textContent = "Loading …";
+    button.textContent = `Loading ${megabytes(FIRST)} MB …`;
+    follow(button);
     try {
       const opened = await playground.open(FIRST);
       ({ world, words, everyone, promptOf, languageModel } = opened);
       minds.vanilla = opened.vanilla;
-      chosen.strength = world.strength; // as the package has chosen it
+      chosen.strength = element("strength").valueAsNumber; // at first as the package has chosen it
     } catch (error) {
       button.disabled = false;
       button.textContent = "Try again";
       element("trouble").textContent = `The model cannot run here: ${error.message}.`;
       root.dataset.state = "failed";
-      return;
+      return false;
     }
     chosen.forget = [...world.oracle];
     chosen.sham = [...Object.values(world.shams)[0]];
     const [opening, fact, prompt] = world.opening; // where KVW changes the answer
     Object.assign(chosen, { person: opening, fact });
+    element("cards").dataset.key = `${opening} ${recorded.cards.map(each => each.fact)}`; // they stay
     root.insertAdjacentHTML("beforeend", BODY);
-    button.parentElement.remove();
+    button.remove();
+    element("source").innerHTML = "<b>Live.</b> The model answers in this page, on your machine.";
+    Object.assign(element("strength"), { step: 1, value: chosen.strength });
     let held = null, trouble = "";
     try {
       held = readAddress();
     } catch (error) {
       trouble = `Shown is how the page begins: ${error.message}.`;
     }
-    element("faces").append(...faces());
     const named = Object.keys(world.people).map(id => [id, nameOf(id)]);
     fill(element("name"), named.sort((a, b) => a[1].localeCompare(b[1])), chosen.person);
-    for (const name of MORE)
-      element(`look-${name}`).textContent = `${MODELS[name]} (${megabytes([name])} MB)`;
+    fill(element("beside"), [["", "nobody"], ...named], "");
     await person(chosen.person);
     const { learned, new: other } = wordingsOf(fact);
     chosen.wording = Math.max(0, [...learned, ...other].indexOf(prompt));
@@ -827,25 +885,14 @@
       element("own").value = chosen.own;
     }
     listen();
-    element("name").focus();
-    const done = changed(true);
+    changed(true);
     element("trouble").textContent = trouble;
-    await done;
+    return true;
   }
 
-  // Without the parts that the build makes (see book/_ext/playground.py) the sentence stays.
-  if (root && playground.sizes) {
-    const button = document.createElement("button"), trouble = document.createElement("p");
-    button.type = "button";
-    button.dataset.is = "first";
-    button.textContent = `Load the model: ${megabytes(FIRST)} MB, then ` +
-      `${(playground.sizes.p000 / 1e3).toFixed(0)} kB for each person it meets`;
-    trouble.setAttribute("role", "alert");
-    trouble.dataset.is = "trouble";
-    button.onclick = () => start(button);
-    const place = document.createElement("div");
-    place.append(button, trouble);
-    root.replaceChildren(place);
+  // Without the parts that the build makes (see book/_ext/playground.py) a sentence stands here.
+  if (recorded && playground.sizes) {
+    preview(element("first"));
     // for those who try the page from a console, and for tests/check_browser.py
     Object.assign(playground,
       { check: showCheck, turns: () => turns, chosen, gates, recomputed });
