@@ -26,13 +26,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection
+from concurrent.futures import ProcessPoolExecutor
 from datetime import date
 from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from copies import ROOT, change, copy_of_the_package
+from copies import ROOT, SHARED, change, copy_of_the_package
 from numpy.random import default_rng
 
 from kvw_minimal.atomic_io import write_json
@@ -45,6 +49,7 @@ EACH = 30  # mutants of a room
 ROOMS = ("core", "methods", "audit", "evaluation", "benchmarks")
 MARKS = {"check": "not slow and not nightly", "test": "not nightly"}  # of the tests of a tier
 LIMIT = {"check": 900, "test": 3600}  # seconds after which the tests of a mutant are stopped
+FIRST = 4  # test files that are run alone
 LEAST = {"check": 0.75, "test": 0.9}  # of the mutants that change something must be noticed
 #: tests of the repository, of notebooks or of the mutants, not of what the package does
 ELSEWHERE = ("house", "prose", "stored", "exercises", "install", "course", "landing", "pages")
@@ -162,6 +167,36 @@ def ordered_files(file: str) -> list[str]:
     return sorted(counts, key=lambda each: -counts[each])
 
 
+def import_libraries() -> None:
+    """Imports from other packages what tests import, so that forked processes have it already."""
+    for name in (*SHARED, "pytest"):
+        import_module(name)
+    for path in sorted((ROOT / "tests").glob("test_*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module and find_spec(node.module):
+                if "site-packages" in str(getattr(find_spec(node.module), "origin", "")):
+                    for alias in node.names:  # some of `transformers` are imported when asked for
+                        getattr(import_module(node.module), alias.name, None)
+
+
+def become_pytest(folder: Path, arguments: list[str]) -> NoReturn:
+    """Turns a forked process into pytest in a folder with a copy of the package."""
+    os.setsid()  # so that what the tests start is stopped, too
+    sys.stdout = sys.stderr = (folder / "output.txt").open("w", encoding="utf-8")
+    os.dup2(sys.stdout.fileno(), 1)
+    os.dup2(sys.stdout.fileno(), 2)
+    os.chdir(folder)
+    for name, module in list(sys.modules.items()):  # the package as it is, and the tests
+        file = Path(getattr(module, "__file__", None) or "")
+        if file.is_relative_to(ROOT) and "site-packages" not in file.parts:
+            del sys.modules[name]
+    sys.path[:] = [str(folder), *(path for path in sys.path if path != str(ROOT / "tests"))]
+    os.environ |= {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+    status = int(import_module("pytest").main(arguments))
+    sys.stdout.flush()
+    os._exit(status)
+
+
 def run_tests(
     mutant: dict[str, Any] | None, files: list[str], marks: str, limit: float
 ) -> tuple[int, str]:
@@ -175,59 +210,69 @@ def run_tests(
         if mutant is not None:
             change(folder / "kvw_minimal" / mutant["file"], mutant["old"], mutant["new"])
         options = ["-x", "-q", "-p", "no:cacheprovider", "-m", marks]
-        with (folder / "output.txt").open("w+", encoding="utf-8") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "pytest", *options, *files],
-                cwd=folder,
-                env=os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"},
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # so that what the tests started is stopped, too
-            )
-            try:
-                status = process.wait(limit)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                status = process.wait()
-            output.seek(0)
-            failed = FAILED.search(output.read())
-        return status, failed[1] if failed else ""
+        child, end = os.fork(), time.monotonic() + limit
+        if child == 0:
+            become_pytest(folder, options + files)
+        while not (ended := os.waitpid(child, os.WNOHANG))[0] and time.monotonic() < end:
+            time.sleep(0.05)
+        if not ended[0]:
+            os.killpg(child, signal.SIGKILL)
+            ended = os.waitpid(child, 0)
+        failed = FAILED.search((folder / "output.txt").read_text(encoding="utf-8"))
+        return os.waitstatus_to_exitcode(ended[1]), failed[1] if failed else ""
 
 
-def is_noticed(item: tuple[int, dict[str, Any]], tier: str) -> bool:
-    """Whether a test of a tier notices a mutant, given with its number; print which."""
+def noticed_by(item: tuple[int, dict[str, Any]], tier: str, last: dict[str, str]) -> str:
+    """The test of a tier that notices a mutant, given with its number; empty if none does.
+
+    Args:
+        last: by number: the test that noticed the mutant the last time. It is tried first.
+    """
     number, mutant = item
-    files = ordered_files(mutant["file"])
-    status, failed = run_tests(mutant, files, MARKS[tier], LIMIT[tier])
+    files, test = ordered_files(mutant["file"]), last.get(str(number), "")
+    known = [test] if test and (ROOT / test.partition("::")[0]).is_file() else []
+    # most are noticed by the first files; then the others need not even be collected
+    for part in (known, files[:FIRST], files[FIRST:]):
+        status, failed = run_tests(mutant, part, MARKS[tier], LIMIT[tier]) if part else (0, "")
+        if failed:
+            break
     print(number, mutant["file"], failed or f"UNNOTICED, pytest ended with {status}", flush=True)
-    return bool(failed)
+    return failed
 
 
-def outcome(tried: dict[int, dict[str, Any]], noticed: set[int]) -> dict[str, Any]:
-    """How many mutants were noticed, in all and by room, and the numbers of those that were not."""
+def outcome(tried: dict[int, dict[str, Any]], noticed: dict[int, str]) -> dict[str, Any]:
+    """How many mutants were noticed, in all and by room, by which tests, and which were not."""
     rooms: dict[str, dict[str, int]] = {}
     for number, mutant in tried.items():
         room = rooms.setdefault(mutant["room"], {"tried": 0, "killed": 0})
         room["tried"] += 1
         room["killed"] += number in noticed
-    unnoticed = sorted(set(tried) - noticed)
-    return {"tried": len(tried), "killed": len(noticed), "rooms": rooms, "unnoticed": unnoticed}
+    unnoticed = sorted(set(tried) - set(noticed))
+    tests = {str(number): test for number, test in noticed.items()}
+    return {
+        "tried": len(tried),
+        "killed": len(noticed),
+        "rooms": rooms,
+        "unnoticed": unnoticed,
+        "noticed by": tests,
+    }
 
 
-def complaints(tried: dict[int, dict[str, Any]], noticed: set[int], tier: str) -> list[str]:
+def complaints(tried: dict[int, dict[str, Any]], noticed: Collection[int], tier: str) -> list[str]:
     """What is wrong with an outcome: too little was noticed, or something that changes nothing."""
     idle = {number for number, mutant in tried.items() if "changes nothing" in mutant}
     real = set(tried) - idle
     wrong = []
-    if idle & noticed:
-        wrong.append(f"{sorted(idle & noticed)} change nothing, it says, and were noticed")
-    if len(real & noticed) < LEAST[tier] * len(real):
-        wrong.append(f"{sorted(real - noticed)} of {len(real)} went unnoticed: too many")
+    if seen := sorted(idle.intersection(noticed)):
+        wrong.append(f"{seen} change nothing, it says, and were noticed")
+    if len(real.intersection(noticed)) < LEAST[tier] * len(real):
+        wrong.append(f"{sorted(real.difference(noticed))} of {len(real)} went unnoticed: too many")
     return wrong
 
 
 def sweep(numbers: list[int], tier: str, at_once: int) -> list[str]:
     """Try mutants; store the outcome if they are all, and say what is wrong with it."""
+    import_libraries()
     start, tried = time.perf_counter(), mutants()
     if numbers:
         tried = {number: tried[number] for number in numbers}
@@ -235,14 +280,15 @@ def sweep(numbers: list[int], tier: str, at_once: int) -> list[str]:
         status, failed = run_tests(None, ordered_files("kvw.py"), MARKS[tier], LIMIT[tier])
         if status:
             return [f"without a mutant pytest ends with {status} {failed}"]
-    with ThreadPoolExecutor(at_once) as pool:
-        marks = pool.map(partial(is_noticed, tier=tier), tried.items())
-    noticed = {number for number, mark in zip(tried, marks, strict=True) if mark}
+    name, stored = f"mutants, {tier}", json.loads(OUTCOME.read_text(encoding="utf-8"))
+    last = stored.get(name, {}).get("noticed by", {})
+    with ProcessPoolExecutor(at_once, get_context("fork")) as pool:
+        tests = pool.map(partial(noticed_by, tier=tier, last=last), tried.items())
+    noticed = {number: test for number, test in zip(tried, tests, strict=True) if test}
     found = outcome(tried, noticed) | {"seconds": round(time.perf_counter() - start)}
     print(json.dumps(found))
     if not numbers:
-        stored = json.loads(OUTCOME.read_text(encoding="utf-8"))
-        stored[f"mutants, {tier}"] = found | {"commit": commit(), "date": f"{date.today()}"}
+        stored[name] = found | {"commit": commit(), "date": f"{date.today()}"}
         write_json(OUTCOME, stored)
     return complaints(tried, noticed, tier)
 

@@ -21,11 +21,12 @@ def test_every_mutant_stands_once_in_the_package():
 
 
 def test_an_outcome_counts_by_room_and_names_what_went_unnoticed():
-    assert outcome(TRIED, {0, 2, 4}) == {
+    assert outcome(TRIED, {0: "a", 2: "b", 4: "a"}) == {
         "tried": 5,
         "killed": 3,
         "rooms": {"core": {"tried": 3, "killed": 2}, "audit": {"tried": 2, "killed": 1}},
         "unnoticed": [1, 3],
+        "noticed by": {"0": "a", "2": "b", "4": "a"},
     }
 
 
