@@ -107,7 +107,7 @@ def worked(by_edit: Findings, cases: Iterable[tuple[str, str]]) -> pd.DataFrame:
     rows = []
     for edit, label in cases:
         finding = at(by_edit[edit], label)
-        numbers = ("vanilla", "oracle", "edited", "left", "resolution", "low")
+        numbers = ("vanilla", "oracle", "edited", "left", "resolution", "low", "high")
         rows.append(
             {"edit": edit, "probe": label} | {name: getattr(finding, name) for name in numbers}
         )
@@ -125,17 +125,6 @@ def retrained(by_edit: Findings, edits: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index", columns=["as taught", "after"]).rename_axis(
         "edit"
     )
-
-
-def depths(by_edit: Findings, edits: Sequence[str]) -> pd.DataFrame:
-    """Probability of the answer when the state of one layer is put into vanilla: model x layer."""
-    depth_of = {
-        label: [f for f in by_edit[label] if probe_of(f.label).name == "depth"] for label in edits
-    }
-    rows = {"oracle": [f.oracle for f in depth_of[edits[0]]]}
-    rows |= {label: [f.edited for f in depth] for label, depth in depth_of.items()}
-    layers = [f.label[-1] for f in depth_of[edits[0]]]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=layers).rename_axis("state of")
 
 
 def by_layer(by_edit: Findings, edits: Sequence[str]) -> pd.DataFrame:

@@ -590,10 +590,10 @@ class Tables:
     A cell that is run again shows its table under the same number: a table is known by its caption.
 
     Args:
-        chapter: the number in front of the point.
+        chapter: the number, or the letter of a page, in front of the point.
     """
 
-    def __init__(self, chapter: int):
+    def __init__(self, chapter: int | str):
         self.chapter = chapter
         self.numbers: dict[str, int] = {}
 
