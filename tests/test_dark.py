@@ -35,6 +35,7 @@ def test_drawings_are_marked_and_coloured_pictures_are_not(dark):
     first, second = found.removesuffix("</figure>").split("</figure><figure>")
     assert first == f"<figure>{turned}"
     assert second.startswith(f'<span class="sheet">{coloured}<img class="paper" src="data:')
+    assert second.endswith(' loading="lazy" width="50"></span>')  # as large as what it lies on
 
 
 def test_of_a_coloured_picture_paper_and_ink_are_turned_and_colours_are_not(dark):

@@ -95,7 +95,9 @@ def marked(body: str) -> str:
         picture = base64.b64decode(match[1])
         if is_drawing(picture):
             return match[0].replace("<img ", '<img class="drawing" ', 1)
-        sheet = f'<img class="paper" src="{over(picture)}" alt="" loading="lazy">'
+        size = re.sub(r' (?:src|alt)="[^"]*"', "", match[0])  # the same: it must lie on it anywhere
+        start = f'<img class="paper" src="{over(picture)}" alt="" loading="lazy" '
+        sheet = size.replace("<img ", start, 1)
         return f'<span class="sheet">{match[0]}{sheet}</span>'
 
     return EMBEDDED.sub(mark, body)
