@@ -452,7 +452,7 @@ def sentence(error: BaseException) -> str | None:
         return f"{text} ({NAME} --help says more)"
     if isinstance(error, KeyboardInterrupt):
         how = "ended from outside" if isinstance(error, Terminated) else "interrupted"
-        return f"{how}; what is stored until now is kept, and nothing else"
+        return f"{how}; what is stored until now is kept; with --save the same command goes on"
     if isinstance(error, BrokenPipeError):
         return "nobody reads what is printed any more"
     if isinstance(error, ModuleNotFoundError) and not f"{error.name}".startswith("kvw_minimal"):

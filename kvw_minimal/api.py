@@ -18,10 +18,11 @@ from torch import nn
 
 from .benchmarks.jsonl import read_request
 from .coefficients import Coefficients
-from .conditions import score, score_edited, score_shams
+from .conditions import score, score_edited, score_shams, warn_of_other_people
 from .edits import Edit
 from .evaluation.scoring import nothing_to_forget, teacher_forced
 from .forget_request import Request
+from .method import method_of_edit
 from .methods import Method, make_edit
 from .results import beyond_sham, closing_sentence, pooled_mean, summarise, table, text_table
 from .session import Session
@@ -41,10 +42,10 @@ def request(source: str | Path | Iterable[Mapping], forget: Sequence[str] = ()) 
 
     Args:
         source: a file of JSON lines, JSON, CSV or parquet, a data set of the hub, MLLMU-Bench or
-            CLEAR (`FOLDER@5` forgets five percent), a list of dicts, a `datasets.Dataset`, or
-            `strangers:A@5`, five percent of the invented people of this book. A row is one
-            question, with `set`, `person`, `fact`, `prompt` and `answer`; pictures and more are
-            optional (`kvw_minimal.benchmarks.jsonl`).
+            CLEAR (`FOLDER@5` forgets five percent), a list of dicts, a data frame of pandas, a
+            `datasets.Dataset`, or `strangers:A@5`, five percent of the invented people of this
+            book. A row is one question, with `set`, `person`, `fact`, `prompt` and `answer`;
+            pictures and more are optional (`kvw_minimal.benchmarks.jsonl`).
         forget: the people to forget, in place of the people of the set `forget`.
 
     Raises:
@@ -54,7 +55,15 @@ def request(source: str | Path | Iterable[Mapping], forget: Sequence[str] = ()) 
     book = STRANGERS.fullmatch(source) if isinstance(source, str) else None
     if book:
         return _strangers(book["group"] or "A", int(book["percent"] or 5))
-    return read_request(source, forget)
+    return read_request(_records(source), forget)
+
+
+def _records(source: Any) -> Any:
+    """The rows of a data frame as dicts, without its empty cells; any other source as it is."""
+    if not hasattr(source, "iterrows"):
+        return source
+    rows = source.astype(object).where(source.notna(), None).to_dict("records")
+    return [{name: value for name, value in row.items() if value is not None} for row in rows]
 
 
 def _strangers(group: str, percent: int) -> Request:
@@ -155,13 +164,13 @@ def evaluate(
 ) -> "Report":
     """Scores a model without and with an edit, with shams and, if given, with an oracle.
 
-    It warns if the model does not know the people to forget.
+    It warns if the model does not know the people to forget, or if the edit is for other people.
 
     Args:
         edit: the edit to score; None scores only the model as it is.
         shams: the number of shams: edits of the same method for as many other people, drawn at
             random. They show the effect of any such edit on the forgotten people.
-        method: the method of the edit; known for an edit that was made in this process.
+        method: the method of the edit, if it is not registered and the edit was loaded.
         oracle: the same model trained without the forgotten people: the ideal result.
 
     Raises:
@@ -172,7 +181,9 @@ def evaluate(
     session = _session(model, processor, request, method, edit=edit)
     if not request.eval_sets:
         raise ValueError("the request has no set to evaluate; give it `eval_sets`")
-    method = method or (edit.made_by if edit is not None else None)
+    if edit is not None:
+        method = method or method_of_edit(edit)
+        warn_of_other_people(edit, request)
     if edit is not None and shams and method is None:
         raise ValueError("the method of this edit is not known: name it (method=...), or shams=0")
     if edit is not None and shams:

@@ -3,6 +3,7 @@
 The questions are the evaluation sets of a request. A `Protocol` turns answers into numbers.
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -77,6 +78,17 @@ def score(
         for name, questions in tqdm(sets, condition, disable=None if progress else True)
         for row in protocol(session, name, questions)
     ]
+
+
+def warn_of_other_people(edit: Edit, request: Request) -> None:
+    """Warns if an edit was made for other people than a request forgets."""
+    made_for = edit.notes.get("people")
+    if made_for and set(made_for) != set(request.people):
+        warnings.warn(
+            f"the edit was made for {', '.join(sorted(made_for))}; "
+            f"the request forgets {', '.join(sorted(request.people))}",
+            stacklevel=3,
+        )
 
 
 def score_edited(

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
 import torch
 from torch import nn
 
-from .edits import Edit
+from .edits import ColumnScaling, Edit
 from .forget_request import Request
 from .models import weight_stats
 from .session import Cost, Session
@@ -166,6 +166,21 @@ def method_of(kind: str | type[Method], settings: dict[str, Any] | None = None) 
         settings_known = ", ".join(known) or "none"
         raise ValueError(f"{kind.name} has no setting {strange[0]!r}; there are {settings_known}")
     return kind(**(settings or {}))
+
+
+def method_of_edit(edit: Edit) -> Method | None:
+    """The method of an edit, for shams: known, or read from the notes of a loaded edit.
+
+    None for a method that is not registered here, or an edit that was scaled after it was made.
+    """
+    name, settings = edit.notes.get("method"), dict(edit.notes.get("settings") or {})
+    if edit.made_by is not None or name not in METHODS:
+        return edit.made_by
+    if isinstance(edit, ColumnScaling):
+        settings |= {"strength": edit.strength} if "strength" in settings else {}
+    elif getattr(edit, "strength", 1) != 1 or getattr(edit, "share", 1) != 1:
+        return None
+    return method_of(name, settings)
 
 
 def parameter_grid(**values: tuple) -> tuple[dict, ...]:

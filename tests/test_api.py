@@ -8,6 +8,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import tiny
 import torch
@@ -63,7 +64,7 @@ def test_a_request_is_the_same_from_a_file_a_list_and_a_data_set(tmp_path, reque
     datasets = pytest.importorskip("datasets")
     file = tmp_path / "people.jsonl"
     file.write_text("".join(f"{json.dumps(row)}\n" for row in ROWS), encoding="utf-8")
-    for source in (file, str(file), datasets.Dataset.from_list(ROWS)):
+    for source in (file, str(file), datasets.Dataset.from_list(ROWS), pd.DataFrame(ROWS)):
         assert kvw.request(source) == request_of_five
     assert repr(request_of_five).splitlines() == [
         "forget: 2 people, 2 questions (Ann, Bo)",
@@ -114,6 +115,23 @@ def shams_of(given) -> list:
     return [given[2].sham(draw) for draw in range(2)]
 
 
+def test_a_loaded_edit_brings_its_method_and_strength(model, request_of_five, tmp_path):
+    given = (model, tiny.processor(), request_of_five)
+    edit = kvw.unlearn(*given, kvw.KVW(4))
+    for made, strength in ((edit, 4), (edit.with_strength(2.0), 2.0)):
+        made.save(tmp_path / "edit.safetensors")
+        report = kvw.evaluate(*given, kvw.Edit.load(tmp_path / "edit.safetensors"), shams=1)
+        again = kvw.evaluate(*given, kvw.unlearn(*given, kvw.KVW(strength)), shams=1)
+        assert report.rows == again.rows and report.method == str(kvw.KVW(strength))
+
+
+def test_an_edit_for_other_people_is_told(model, request_of_five):
+    edit = kvw.unlearn(model, tiny.processor(), request_of_five, kvw.KVW())
+    other = kvw.request(ROWS, forget=["Cy"])
+    with pytest.warns(UserWarning, match="made for Ann, Bo; the request forgets Cy"):
+        kvw.evaluate(model, tiny.processor(), other, edit, shams=0)
+
+
 def test_methods_are_compared_as_they_are_evaluated_alone(model, request_of_five):
     given = (model, tiny.processor(), request_of_five)
     results = kvw.compare([kvw.KVW(4), Mine(2.0)], *given, shams=1)
@@ -156,6 +174,7 @@ def test_what_cannot_be_done_is_said_before_the_work(model, request_of_five, tmp
     edit = kvw.unlearn(*given, kvw.KVW())
     edit.save(tmp_path / "edit.safetensors")
     loaded = kvw.Edit.load(tmp_path / "edit.safetensors")
+    loaded.notes["method"] = "one that is not installed here"
     with pytest.raises(ValueError, match="the method of this edit is not known"):
         kvw.evaluate(*given, loaded)
     assert kvw.evaluate(*given, loaded, method=kvw.KVW(), shams=1).shams == 1

@@ -172,7 +172,7 @@ def test_a_wrong_row_is_named_with_its_field_and_what_to_do(tmp_path, change, fi
     file = lines(tmp_path, ADA, BEN, row)
     [problem] = find_problems(file)
     assert problem.startswith(f"row 3, {field}: ") and says in problem
-    with pytest.raises(ValueError, match="1 problems; row 3"):
+    with pytest.raises(ValueError, match="1 problem; row 3"):
         read_questions(file)
 
 

@@ -53,6 +53,7 @@ REQUIRED = ("set", "person", "fact", "prompt", "answer")
 MESSAGE_FIELDS = ("prompt", "answer", "picture")  # fields that `messages` replaces
 SIDES = ("forget", "retain")
 LISTS = ("options", "perturbed")
+SHOWN = 3  # problems of a file that an error names
 FIELDS = dict.fromkeys((*REQUIRED, "id", "value", "paraphrase", "form", "name"), "text")
 FIELDS |= {"picture": A_PICTURE} | dict.fromkeys(LISTS, "list of texts") | LISTED
 MEANT = {"question": "prompt", "image": "picture"}  # usual names, and the fields they mean
@@ -291,12 +292,13 @@ def read_questions(file: str | Path | Iterable[Any]) -> list[tuple[str, Question
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: the file has problems; the message holds the first one.
+        ValueError: the file has problems; the message holds the first three.
     """
     questions, problems = parse_questions(file)
     if problems:
         name = file if isinstance(file, (str, Path)) else "the list of questions"
-        raise ValueError(f"{name} has {len(problems)} problems; {problems[0]}")
+        count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+        raise ValueError(f"{name} has {count}; {'; '.join(problems[:SHOWN])}")
     return questions
 
 

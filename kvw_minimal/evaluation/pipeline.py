@@ -14,9 +14,9 @@ from typing import Any
 from .. import scores
 from ..atomic_io import read_json, write_json
 from ..audit import audit, findings_table, verdict
-from ..audit.findings import GONE, OVER, QUIET, UNDECIDED
+from ..audit.findings import GONE, LEFT, OVER, QUIET, UNDECIDED
 from ..benchmarks.conversations import check_rendered
-from ..conditions import Protocol, score, score_edited, score_shams
+from ..conditions import Protocol, score, score_edited, score_shams, warn_of_other_people
 from ..edits import Edit
 from ..forget_request import Request
 from ..kvw import KVW
@@ -551,6 +551,7 @@ def run_evaluation(
     session, request, _, about = build_request(model, group, percent, False, (), questions, **place)
     models, described = {model: fingerprint(session.model)}, None
     if edit and edit_file:
+        warn_of_other_people(edit, request)
         described = {
             "file": file_hash(edit_file),
             **edit.notes,
@@ -622,6 +623,7 @@ def run_audit(
         if edit_file:
             edit = Edit.load(edit_file)
             edit.check_compatible(session.model)
+            warn_of_other_people(edit, request)
         else:
             edit, _ = make_edit(session, request, forget_by)
         if others:
@@ -649,6 +651,11 @@ def run_audit(
     if because:
         text += f", by {', '.join(finding.label for finding in because[:3])}"
     text += f": {MEANS[word]}"
+    aloud = next((f for f in probed if f.label == "as taught"), None)
+    if aloud and (aloud.left or 0) >= LEFT:
+        text += (
+            f"\nasked as taught, it still gives {aloud.edited:.2f} of the answers: no attack needed"
+        )
     if beside is None:
         text += f"\n{WITHOUT}"
     rows = [asdict(finding) for finding in probed]
