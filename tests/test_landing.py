@@ -1,6 +1,6 @@
 """The landing page: what its widget shows is what the model says, and it is whole without a script.
 
-`python tests/landing.py` makes the data. That the slider works is tested by tests/check_browser.py.
+`python tests/landing_states.py` makes the data; tests/check_browser.py tests that the slider works.
 """
 
 import doctest
@@ -9,7 +9,7 @@ import json
 import re
 from types import SimpleNamespace
 
-import landing as recorded
+import landing_states as recorded
 import pytest
 from bs4 import BeautifulSoup
 from execute import ROOT

@@ -1,8 +1,8 @@
 """Sphinx extension: the directive `landing`, and what the landing page says of itself to others.
 
-The one source is data/results/landing.json, written by tests/landing.py. Everything is laid out
-here, as it is at the book's strength, so that the page is whole without JavaScript; each place that
-the slider changes carries its values at all strengths in `data-at`.
+The one source is data/results/landing.json, written by tests/landing_states.py. Everything is laid
+out here, as it is at the book's strength, so that the page is whole without JavaScript; each place
+that the slider changes carries its values at all strengths in `data-at`.
 """
 
 import base64

@@ -1,6 +1,6 @@
 """What the widget of the landing page shows, computed with the real model and stored.
 
-    python tests/landing.py    # data/results/landing.json: minutes
+    python tests/landing_states.py    # data/results/landing.json: minutes
 
 One measurement gives KVW's edit for group A at every strength, and the shams', made for five
 others. At each strength a few people are asked by photo, and the four sets are read.
@@ -140,7 +140,7 @@ def landing() -> dict:
             group=GROUP,
             forget=PERCENT,
         )
-        | {"command": "python tests/landing.py"},
+        | {"command": "python tests/landing_states.py"},
         "strengths": STRENGTHS,
         "chosen": STRENGTH,
         "people": [
