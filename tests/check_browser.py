@@ -650,7 +650,7 @@ def recorded_problems(window) -> tuple[list[str], list]:
 
 def same_cards(one: list, other: list) -> bool:
     """Whether cards say the same, to one percent of likelihood."""
-    percents = [[int(card[4].split()[0]) for card in cards] for cards in (one, other)]
+    percents = [[int(card[4].split()[1]) for card in cards] for cards in (one, other)]
     return [card[:3] for card in one] == [card[:3] for card in other] and all(
         abs(mine - theirs) <= 1 for mine, theirs in zip(*percents, strict=True)
     )

@@ -144,7 +144,7 @@ def test_the_page_is_whole_before_its_model_is_there(playground, world):
     assert len(page.select(".forget[value]")) == len(page.select(".sham[value]")) == 5
     shown = page.select(".cards button")
     assert [card["data-fact"] for card in shown] == list(truths)
-    assert all(card.b.text == "Else." and card.em.text == "25 %, G = 24" for card in shown)
+    assert all(card.b.text == "Else." and card.em.text == "truth 25 %, G = 24" for card in shown)
     assert all("changed" in card["class"] for card in shown)
     assert "1 gates" in page.select_one('[data-is="gates"]').text
     assert "(10.2 MB)" in page.select_one("#playground button").text  # the first of all buttons

@@ -356,8 +356,8 @@ def lens_items(lens: list[list], word: str) -> str:
     """What each layer would say, and how likely it holds the truth to be."""
     last = len(lens) - 1
     return "".join(
-        f"<li{' class=true' if token == word else ''}><span>layer {layer + 1}"
-        f"{', the mouth' if layer == last else ''}</span> <b>{html.escape(token)}</b> "
+        f"<li{' class=true' if token == word else ''}><span>layer {layer}"
+        f"{', the last' if layer == last else ''}</span> <b>{html.escape(token)}</b> "
         f'<small>{html.escape(word)} {truth:.0%}</small><i aria-hidden="true" '
         f'style="--share:{truth}"></i></li>'
         for layer, (token, _, truth) in enumerate(lens)

@@ -82,7 +82,7 @@ def card(fact: dict, step: int, strength: float, looked: bool) -> str:
         f"{changed}><span>{fact['fact']}</span><b>{html.escape(says)}</b>"
         f"<small>true: {html.escape(fact['truth'])}</small>"
         f'<i style="--share:{100 * likely:.1f}%"></i>'
-        f"<em>{100 * likely:.0f} %, G = {strength:g}</em></button>"
+        f"<em>truth {100 * likely:.0f} %, G = {strength:g}</em></button>"
     )
 
 

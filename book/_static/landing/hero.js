@@ -54,7 +54,7 @@
     find("lens").replaceChildren(...lens.map(([said, , truth], layer) => {
       const item = document.createElement("li"), bar = document.createElement("i");
       const parts = ["span", "b", "small"].map(tag => document.createElement(tag));
-      parts[0].textContent = `layer ${layer + 1}${layer + 1 === layers ? ", the mouth" : ""}`;
+      parts[0].textContent = `layer ${layer}${layer + 1 === layers ? ", the last" : ""}`;
       parts[1].textContent = said;
       parts[2].textContent = `${word} ${Math.round(100 * truth)}%`;
       bar.style.setProperty("--share", truth);
@@ -65,8 +65,8 @@
     const inside = lens.findIndex(([said], layer) => layer + 1 < layers && said === word);
     const silent = lens[layers - 1][0] !== word;
     const most = of => `${Math.ceil(100 * Math.max(...of.map(([, , truth]) => truth)))}%`;
-    find("verdict").textContent = !silent ? `The mouth still says “${word}”.`
-      : inside >= 0 ? `Quiet, not gone: layer ${inside + 1} still says “${word}”.`
+    find("verdict").textContent = !silent ? `The model still says “${word}”.`
+      : inside >= 0 ? `Quiet, not gone: layer ${inside} still says “${word}”.`
         : `No layer says “${word}”: none gives it more than ${most(lens)}; in the oracle, which was ` +
           `never told, none more than ${most(data.oracle.lens)}.`;
   }

@@ -156,8 +156,8 @@
     const list = document.createElement("ol");
     list.append(...layers.map(({ word, truth }, layer) => {
       const entry = document.createElement("li");
-      entry.textContent = `${layer + 1}: ${word || "…"}`;
-      entry.title = `layer ${layer + 1} holds the truth for ${(100 * truth).toFixed(0)} % likely`;
+      entry.textContent = `${layer}: ${word || "…"}`;
+      entry.title = `layer ${layer} gives the truth ${(100 * truth).toFixed(0)} %`;
       entry.style.setProperty("--share", `${100 * truth}%`);
       if (question.truth === word) entry.className = "true";
       return entry;
@@ -247,7 +247,7 @@
     card.classList.toggle("changed", !text.includes(truth));
     known.textContent = `true: ${truth}`;
     bar.style.setProperty("--share", `${100 * likely}%`);
-    at.textContent = `${(100 * likely).toFixed(0)} %${moves(chosen.looked) ? `, G = ${strength}` : ""}`;
+    at.textContent = `truth ${(100 * likely).toFixed(0)} %${moves(chosen.looked) ? `, G = ${strength}` : ""}`;
     card.dataset.strength = strength;
   }
 
