@@ -184,10 +184,12 @@ def evaluate(
     if edit is not None:
         method = method or method_of_edit(edit)
         warn_of_other_people(edit, request)
-    if edit is not None and shams and method is None:
-        raise ValueError("the method of this edit is not known: name it (method=...), or shams=0")
-    if edit is not None and shams:
-        request.sham(0)  # refuses too few people before the scoring
+        if shams and method is None:
+            raise ValueError(
+                "the method of this edit is not known: name it (method=...), or shams=0"
+            )
+        if shams:
+            request.sham(0)  # refuses too few people before the scoring
     rows = score(session, request, teacher_forced)
     if edit is not None:
         _check_known(rows, request)

@@ -355,7 +355,8 @@ class ColumnScaling(Edit):
         return replace(self, strength=strength)
 
     def scaled(self, share: float) -> "ColumnScaling":
-        return replace(self, contrast=share * self.contrast)
+        notes = self.notes | {"share": share * self.notes.get("share", 1)}
+        return replace(self, contrast=share * self.contrast, notes=notes)
 
     def change(self, model, weight):
         projections, gates = find_projections(model), self.gates

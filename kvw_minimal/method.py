@@ -176,9 +176,10 @@ def method_of_edit(edit: Edit) -> Method | None:
     name, settings = edit.notes.get("method"), dict(edit.notes.get("settings") or {})
     if edit.made_by is not None or name not in METHODS:
         return edit.made_by
-    if isinstance(edit, ColumnScaling):
-        settings |= {"strength": edit.strength} if "strength" in settings else {}
-    elif getattr(edit, "strength", 1) != 1 or getattr(edit, "share", 1) != 1:
+    strength, share = getattr(edit, "strength", 1), getattr(edit, "share", 1)
+    if isinstance(edit, ColumnScaling) and "strength" in settings:
+        settings["strength"], strength = strength, 1
+    if (strength, share, edit.notes.get("share", 1)) != (1, 1, 1):
         return None
     return method_of(name, settings)
 

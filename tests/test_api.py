@@ -125,6 +125,13 @@ def test_a_loaded_edit_brings_its_method_and_strength(model, request_of_five, tm
         assert report.rows == again.rows and report.method == str(kvw.KVW(strength))
 
 
+@pytest.mark.parametrize("method", [kvw.KVW(4), kvw.LeastSquares()])
+def test_a_scaled_edit_is_not_taken_for_its_method(model, request_of_five, method):
+    given = (model, tiny.processor(), request_of_five)
+    with pytest.raises(ValueError, match="the method of this edit is not known"):
+        kvw.evaluate(*given, kvw.unlearn(*given, method).scaled(0.5), shams=1)
+
+
 def test_an_edit_for_other_people_is_told(model, request_of_five):
     edit = kvw.unlearn(model, tiny.processor(), request_of_five, kvw.KVW())
     other = kvw.request(ROWS, forget=["Cy"])
