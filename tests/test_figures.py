@@ -287,6 +287,13 @@ def test_a_group_of_bars_for_each_row_and_a_colour_for_each_column():
     assert axis.get_xlabel() == "facts" and len(axis.get_legend().get_texts()) == 2
 
 
+def test_a_condition_has_its_colour_in_every_figure_and_no_two_lines_share_one():
+    names = ["KVW", "rewrite", "oracle", *"abcd"]
+    colours = figures.colours_of(names)
+    assert colours["oracle"] == figures.colours_of(["x", "oracle"])["oracle"]
+    assert len(set(colours.values())) == len(names)
+
+
 def test_a_forest_is_sorted_and_a_difference_is_coloured_where_its_interval_leaves_out_0():
     ends = ["value", "low", "high"]
     values = pd.DataFrame([[0.2, 0.1, 0.3, 1.0], [0.5, 0.4, 0.6, 0.9]], ["a", "b"], [*ends, "sham"])

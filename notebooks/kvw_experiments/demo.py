@@ -63,4 +63,4 @@ def demo(group: str = "A", picture: Path | None = None) -> None:
             [[now for *_, now, _ in by_person[person]] for person in drawn],
             set(forget),
         )
-        picture.write_bytes(figures.to_png(figure, figures.PALETTE))
+        picture.write_bytes(figures.to_png(figure, figures.STORED))

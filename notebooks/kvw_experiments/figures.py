@@ -14,6 +14,7 @@ import inspect
 import io
 import re
 from collections.abc import Callable, Sequence
+from itertools import cycle
 from typing import ClassVar
 
 import matplotlib.pyplot as plt
@@ -32,7 +33,10 @@ from kvw_minimal.strangers.people import Person
 
 from .summaries import with_exact_ends
 
-COLOURS = dict(zip(CONDITIONS, sns.color_palette("colorblind", len(CONDITIONS)), strict=True))
+PALETTE = sns.color_palette("colorblind")
+COLOURS = dict(zip(CONDITIONS, PALETTE, strict=False))
+#: the same method has the same colour in every figure; KVW is the edit of most chapters
+METHODS = {"KVW": 1, "KVW one pass": 1, "rewrite": 4, "layerwise rewrite": 9, "least squares": 5}
 #: verdicts of the audit, and the names of their badges; a test sees that the audit says these words
 VERDICTS = {
     "quiet": "quiet",
@@ -42,13 +46,25 @@ VERDICTS = {
 }
 MARKERS = "osD^vPX*<>hp"
 CONTROLS = {"vanilla": "s", "sham": "x", "oracle": "*"}
-PALETTE = 128  # colours of a stored picture: a third of the bytes, and no difference to be seen
+STORED = 128  # colours of a stored picture: a third of the bytes, and no difference to be seen
 IN_PAGES = 40  # of the same picture in a page, as WebP: half of that again
 SHARP = 2  # pixels a point of the page, along each side: as many as most screens have
 LOOK = {"figure.dpi": 90, "savefig.dpi": 90 * SHARP, "figure.constrained_layout.use": True}
 
 # of every figure, from when the package draws its first
 sns.set_theme(context="notebook", style="whitegrid", palette="colorblind", rc=LOOK)
+
+
+def colours_of(names: Sequence[str]) -> dict[str, tuple[float, float, float]]:
+    """A colour for each line of a figure: conditions and some methods have theirs in every figure.
+
+    >>> colours_of(["oracle", "a", "b"])["oracle"] == COLOURS["oracle"]
+    True
+    """
+    own = COLOURS | {name: PALETTE[place] for name, place in METHODS.items()}
+    taken = [own[name] for name in names if name in own]
+    free = cycle(colour for colour in PALETTE if colour not in taken)
+    return {name: own[name] if name in own else next(free) for name in names}
 
 
 def to_png(figure: Figure, colours: int | None = None) -> bytes:
@@ -137,7 +153,7 @@ class Picture(Captioned):
     kind = "figure"
 
     def __init__(self, figure: Figure, caption: str, alt: str):
-        self.figure, self.png = figure, to_png(figure, PALETTE)
+        self.figure, self.png = figure, to_png(figure, STORED)
         self.width = Image.open(io.BytesIO(self.png)).width // SHARP  # of a page
         super().__init__(caption, alt)
 
@@ -241,7 +257,7 @@ def forest(values: pd.DataFrame, differences: pd.DataFrame, labels: tuple[str, s
         labels: of both horizontal axes.
     """
     values = values.sort_values("value", ascending=False)
-    blue, orange, green = sns.color_palette("colorblind")[:3]
+    blue, orange, green = PALETTE[:3]
     figure, (left, right) = plt.subplots(1, 2, sharey=True, figsize=(8.6, 1.1 + 0.27 * len(values)))
     _marks(left, values[["value", "low", "high"]], [*range(len(values))], [blue] * len(values))
     if "sham" in values:
@@ -270,10 +286,10 @@ def shares(table: pd.DataFrame, x: str) -> Figure:
         x: what the index counts.
     """
     figure, axis = plt.subplots(figsize=(6, 2.8))
-    table.plot.bar(ax=axis, rot=0, width=0.75, color=sns.color_palette("colorblind"))
+    table.plot.bar(ax=axis, rot=0, width=0.75, color=colours_of(list(table)))
     axis.set(xlabel=x, ylabel="share", ylim=(0, None))
     axis.grid(axis="x", visible=False)
-    axis.legend(frameon=False)
+    axis.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(table.columns))
     return figure
 
 
@@ -343,7 +359,8 @@ def lines(
         beside: whether the legend stands beside the lines; else within.
     """
     figure, axis = plt.subplots(figsize=(8 if beside else 6, 3.2))
-    sns.lineplot(table, x=x, y=y, hue=hue, marker=marker, errorbar=None, ax=axis)
+    palette = colours_of(list(table[hue].unique()))
+    sns.lineplot(table, x=x, y=y, hue=hue, palette=palette, marker=marker, errorbar=None, ax=axis)
     wide = table.pivot_table(index=x, columns=hue, values=y, sort=False)
     for line, count in zip(axis.lines, _covered(wide), strict=False):
         if marker and count:
@@ -392,9 +409,9 @@ def draw_frontier(
 ) -> None:
     """What `frontier` draws, on an axis that is there."""
     methods = list(points.groupby("method", sort=False))
-    colours = sns.color_palette("colorblind", len(methods))
+    conditions = [] if controls is None else list(controls["condition"].unique())
+    colours = colours_of([*conditions, *(method for method, _ in methods)])
     if controls is not None:
-        colours = [COLOURS["edited"]] * len(methods)  # the others are those of the controls
         for condition, rows_of_condition in controls.groupby("condition", sort=False):
             axis.scatter(
                 rows_of_condition["forget"],
@@ -416,7 +433,7 @@ def draw_frontier(
             marker=MARKERS[i % len(MARKERS)],
             markersize=6 + 5 * hidden,
             linewidth=1,
-            color=colours[i],
+            color=colours[method],
             label=method,
         )
     if mark is not None:
