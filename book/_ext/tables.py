@@ -1,7 +1,8 @@
 """Marks in the tables of a page: heads above their numbers, captions in sight, rows for a phone.
 
 A table of sentences (`stacked`) has the head of its column in each cell: on a phone its cells stand
-below each other, each under its head. Other tables are moved sideways there.
+below each other, each under its head. Other tables are moved sideways there. A table that is wider
+than a page (`wide`) has smaller letters, and intervals below their numbers.
 Used by `plain_pages`, when a page is written.
 """
 
@@ -15,8 +16,10 @@ CELL = re.compile(r"<(t[hd])\b([^>]*)>(.*?)</\1>", re.DOTALL)
 CAPTION = re.compile(r"(<caption\b[^>]*>)(.*?)(</caption>)", re.DOTALL)
 TAG = re.compile(r"<[^>]*>")
 CLASS = re.compile(r'class="([^"]*)"')
+INTERVAL = re.compile(r"(<td\b[^>]*>[^<\[]+) (\[[^<\]]*\])(?=</td>)")
 NOTHING = ("", "–", "-")
 SENTENCE, SHORT = 30, 13  # characters: more of them are a sentence, fewer stay on one line
+PAGE = 80  # characters of a table that a page has room for, two between the columns
 
 
 def text_of(cell: str) -> str:
@@ -76,9 +79,14 @@ def marked_table(table: re.Match) -> str:
         and all(is_number or text in NOTHING for is_number, text in column)
         for column in columns
     ]
+    longest = [
+        max(map(len, [*head.split(), *(text for _, text in column)])) + 2
+        for head, column in zip(heads, columns, strict=True)
+    ]
     stacked = table[1] == "table" and any(
         len(text) > SENTENCE for column in columns[1:] for _, text in column
     )
+    wide = sum(longest) > PAGE and not stacked
 
     def in_head(_, column: int, __, attributes: str, ___) -> str:
         return with_class(attributes, "num") if numbers[column] else attributes
@@ -94,7 +102,10 @@ def marked_table(table: re.Match) -> str:
 
     if stacked:
         before = before.replace('<table class="table"', '<table class="table stacked"', 1)
-    return before + in_cells(head[0], in_head) + in_cells(body, in_body)
+    if wide:
+        before = before.replace(f'<table class="{table[1]}"', f'<table class="{table[1]} wide"', 1)
+    body = INTERVAL.sub(r'\1 <span class="interval">\2</span>', in_cells(body, in_body))
+    return before + in_cells(head[0], in_head) + body
 
 
 def marked(page: str) -> str:
@@ -108,5 +119,9 @@ def marked(page: str) -> str:
     >>> long = "a sentence that is longer than thirty"
     >>> marked(f'<table class="table">{head}<tr><td>x</td><td>{long}</td></tr></table>')[-74:]
     '<td data-title="b">a sentence that is longer than thirty</td></tr></table>'
+    >>> row = f'<th>x</th><td class="num">{"9" * 80} [0, 1]</td></tr>'
+    >>> wide = marked(f'<table class="dataframe">{head}<tr>{row}</table>')
+    >>> wide[:28], wide[-56:]
+    ('<table class="dataframe wide', '9 <span class="interval">[0, 1]</span></td></tr></table>')
     """
     return TABLE.sub(marked_table, page)
