@@ -16,7 +16,7 @@ CELL = re.compile(r"<(t[hd])\b([^>]*)>(.*?)</\1>", re.DOTALL)
 CAPTION = re.compile(r"(<caption\b[^>]*>)(.*?)(</caption>)", re.DOTALL)
 TAG = re.compile(r"<[^>]*>")
 CLASS = re.compile(r'class="([^"]*)"')
-INTERVAL = re.compile(r"(<td\b[^>]*>[^<\[]+) (\[[^<\]]*\])(?=</td>)")
+INTERVAL = re.compile(r"(<td\b[^>]*>[^<\[]+) (\[[^<\]]*\](?: \*)?)(?=</td>)")
 NOTHING = ("", "–", "-")
 SENTENCE, SHORT = 30, 13  # characters: more of them are a sentence, fewer stay on one line
 PAGE = 80  # characters of a table that a page has room for, two between the columns
