@@ -200,15 +200,15 @@ def evaluate_command(
     dtype: Dtype = "float32",
     json_file: Json = None,
 ) -> None:
-    """Score a model as it is, or with a saved edit, on the sets of a group or a file."""
+    """Score a model as it is and with a saved edit, on the sets of a group or a file."""
     from .evaluation import pipeline
 
     _check_source(_typed(context), "questions")
     _check_edit(edit, json_file)
-    result = pipeline.run_evaluation(
+    text, result = pipeline.run_evaluation(
         model, group, forget_percent, edit, questions=questions, device=device, dtype=dtype
     )
-    write_outputs(pipeline.table(result["rows"]), result, json_file)
+    write_outputs(text, result, json_file)
 
 
 @app.command("audit")

@@ -140,14 +140,14 @@ def unlearn(model: nn.Module, processor: Any, request: Request, method: Method) 
 
 
 def _with_edit(
-    session: Session, request: Request, edit: Edit, method: Method | None, shams: int
+    session: Session, request: Request, edit: Edit, method: Method | None, draws: list[int]
 ) -> list[dict]:
     """Scores an edit, and shams: edits of the same method for as many other people."""
     rows = score_edited(session, request, teacher_forced, edit)
-    if method is None or not shams:
+    if method is None or not draws:
         return rows
     drawn = score_shams(
-        session, request, teacher_forced, lambda other: make_edit(session, other, method)[0], shams
+        session, request, teacher_forced, lambda other: make_edit(session, other, method)[0], draws
     )
     return rows + drawn + beyond_sham(rows, drawn)
 
@@ -169,7 +169,8 @@ def evaluate(
     Args:
         edit: the edit to score; None scores only the model as it is.
         shams: the number of shams: edits of the same method for as many other people, drawn at
-            random. They show the effect of any such edit on the forgotten people.
+            random. They show the effect of any such edit on the forgotten people. If fewer
+            different ones are possible, a warning says so, and each is made once.
         method: the method of the edit, if it is not registered and the edit was loaded.
         oracle: the same model trained without the forgotten people: the ideal result.
 
@@ -181,6 +182,7 @@ def evaluate(
     session = _session(model, processor, request, method, edit=edit)
     if not request.eval_sets:
         raise ValueError("the request has no set to evaluate; give it `eval_sets`")
+    draws: list[int] = []
     if edit is not None:
         method = method or method_of_edit(edit)
         warn_of_other_people(edit, request)
@@ -188,15 +190,15 @@ def evaluate(
             raise ValueError(
                 "the method of this edit is not known: name it (method=...), or shams=0"
             )
-        if shams:
-            request.sham(0)  # refuses too few people before the scoring
+        draws = request.sham_draws(shams)  # refuses too few people before the scoring
     rows = score(session, request, teacher_forced)
     if edit is not None:
         _check_known(rows, request)
-        rows += _with_edit(session, request, edit, method, shams)
+        rows += _with_edit(session, request, edit, method, draws)
     if oracle is not None:
         rows += score(Session(oracle, processor), request, teacher_forced, "oracle")
-    return Report(summarise(rows), str(method or edit or "vanilla"), shams)
+    name = "vanilla" if edit is None else str(method or edit.notes.get("method", "the edit"))
+    return Report(summarise(rows), name, len(draws))
 
 
 def compare(
@@ -214,13 +216,12 @@ def compare(
     if len(set(labels)) < len(labels):
         twice = next(label for label in labels if labels.count(label) > 1)
         raise ValueError(f"{twice} stands twice among the methods")
-    if shams:
-        request.sham(0)
+    draws = request.sham_draws(shams)
     vanilla, reports = score(session, request, teacher_forced), []
     _check_known(vanilla, request)
     for method, label in zip(methods, labels, strict=True):
-        rows = _with_edit(session, request, make_edit(session, request, method)[0], method, shams)
-        reports.append(Report(summarise(vanilla + rows), label, shams))
+        rows = _with_edit(session, request, make_edit(session, request, method)[0], method, draws)
+        reports.append(Report(summarise(vanilla + rows), label, len(draws)))
     return Results(reports)
 
 

@@ -112,7 +112,7 @@ def test_a_report_says_what_is_read_with_the_edit_on(model, request_of_five):
 
 def shams_of(given) -> list:
     """The requests of two shams, as the request draws them."""
-    return [given[2].sham(draw) for draw in range(2)]
+    return [given[2].sham(draw) for draw in given[2].sham_draws(2)]
 
 
 def test_a_loaded_edit_brings_its_method_and_strength(model, request_of_five, tmp_path):

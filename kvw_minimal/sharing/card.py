@@ -6,7 +6,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from rich.box import MARKDOWN
 
 from ..edits import ComposedEdit, Edit
-from ..results import score_table
+from ..results import NO_INTERVAL, ONE_PERSON, score_table
 
 #: code that loads each format: the imports, and the lines that use the unedited model
 LOAD = {
@@ -48,11 +48,12 @@ def scores_section(rows: list[dict]) -> str:
         ValueError: `rows` are no rows of `unlearn --json`.
     """
     try:
-        table = score_table(rows, "{value:.3f} [{low:.3f}, {high:.3f}]", MARKDOWN)
+        table = score_table(rows, 3, MARKDOWN)
         without_sham = all(row["condition"] != "sham" for row in rows)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"these scores are no rows of `unlearn --json`: {error!r}") from error
-    return f"{table}\n\n95 % intervals over people.{f' {NO_SHAM}' if without_sham else ''}"
+    notes = [NO_INTERVAL] * (ONE_PERSON in table) + [NO_SHAM] * without_sham
+    return " ".join([f"{table}\n\n95 % intervals over people.", *notes])
 
 
 def front_matter(format: str, words: dict, scores: list[dict] | None) -> str:
