@@ -277,7 +277,10 @@ def export_command(
     license: Annotated[str | None, typer.Option(help="of the result, such as mit")] = None,
     check: Annotated[
         Path | None,
-        typer.Option(help="questions: scored again in a fresh process without this package"),
+        typer.Option(
+            help="a file: its questions to forget and as many to retain are scored again, in a "
+            "fresh process without this package"
+        ),
     ] = None,
     push_to_hub: Annotated[
         str | None, typer.Option(help="an id of the hub (never tried: no network here)")
@@ -321,7 +324,8 @@ def export_command(
         text, same = sharing.repeat_scores(
             folder, saved, loaded, processor, questions, base_model or ""
         )
-        typer.echo(text)
+        whole = len(request.forget) + len(request.retain)
+        typer.echo(f"{text}; {len(questions)} of {whole} were asked")
         if not same:
             raise typer.Exit(1)
     if push_to_hub:

@@ -507,7 +507,8 @@ def run_unlearning(
             scored = score_edited(session, request, teacher_forced, edit, "edited", ["forget"])
         return shams + beyond_sham(scored, shams)
 
-    steps = progress(sum(wanted.values()), "vanilla", steps_done)
+    first = f"continued from {folder}" if steps_done else "vanilla"
+    steps = progress(sum(wanted.values()), first, steps_done)
     with resume.only_process(folder) as take, steps as bar:
         keep("vanilla", None, lambda: score(session, request, protocol))
         if bound:

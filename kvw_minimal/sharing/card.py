@@ -21,6 +21,11 @@ with torch.no_grad():
         weight.copy_({how})""",
     ),
 }
+#: what a name in this code stands for
+PLACES = {
+    "FOLDER": "FOLDER is this folder.",
+    "UNEDITED": "FOLDER is this folder, UNEDITED that of the unedited model.",
+}
 PRIVATE = "For whom it was made is not said here: who asked to be forgotten is personal data, too."
 LIMITS = """- An answer that is not given any more may still be there: asked another way, taught
   again, rounded or looked into, a model can give back what an edit hides. `python -m kvw_minimal
@@ -123,6 +128,8 @@ def card(edit: Edit, format: str, words: dict, scores: list[dict] | None, named:
             f"Made for: {', '.join(people)}." if named else PRIVATE,
             "",
             "## Load it",
+            "",
+            PLACES.get(source, PLACES["FOLDER"]),
             "",
             "```python",
             f"{imports}from transformers import {words['auto']}, {words['processor']}",
