@@ -88,7 +88,7 @@ class Request:
         return others
 
     def sham_draws(self, wanted: int) -> list[int]:
-        """The draws of as many shams for different people; with a warning, all that there are.
+        """The draws of as many shams for different people; with a warning, if fewer are possible.
 
         Raises:
             ValueError: too few people to draw from.

@@ -299,8 +299,10 @@ def read_questions(file: str | Path | Iterable[Any]) -> list[tuple[str, Question
         name, more = "the list of questions", ""
         count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
         if isinstance(file, (str, Path)):
-            more = f"; `python -m kvw_minimal validate {file}` names all" * (len(problems) > SHOWN)
-            name, problems = str(file), problems[:SHOWN]
+            name = str(file)
+            if len(problems) > SHOWN:
+                more = f"; `python -m kvw_minimal validate {file}` names all"
+            problems = problems[:SHOWN]
         raise ValueError(f"{name} has {count}; {'; '.join(problems)}{more}")
     return questions
 

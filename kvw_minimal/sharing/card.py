@@ -57,8 +57,10 @@ def scores_section(rows: list[dict]) -> str:
         without_sham = all(row["condition"] != "sham" for row in rows)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"these scores are no rows of `unlearn --json`: {error!r}") from error
-    notes = [NO_INTERVAL] * (ONE_PERSON in table) + [NO_SHAM] * without_sham
-    return " ".join([f"{table}\n\n95 % intervals over people.", *notes])
+    text = f"{table}\n\n95 % intervals over people."
+    if ONE_PERSON in table:
+        text += f" {NO_INTERVAL}"
+    return f"{text} {NO_SHAM}" if without_sham else text
 
 
 def front_matter(format: str, words: dict, scores: list[dict] | None) -> str:
