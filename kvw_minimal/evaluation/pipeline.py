@@ -65,8 +65,8 @@ WITHOUT = (
 COLUMNS = (
     "left: 0 as {0}, 1 as vanilla, n/a where these two are too close to tell; brought back: the "
     "share of what the edit took that this way of asking returns, below 0 where it returns less "
-    "than plain asking; -: not measured (of a saved edit no sham; brought back, if the probe is no "
-    "attack or nothing was lost)"
+    "than plain asking; of the {0}: that share for them; -: not measured (of a saved edit no sham; "
+    "brought back, if the probe is no attack or nothing was lost)"
 )
 ONE_FORGOTTEN = (
     "One person is forgotten: no interval over people stands behind this verdict, and it may be "
