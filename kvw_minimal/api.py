@@ -292,7 +292,8 @@ def export(
     Session(model)
     if not isinstance(folder, str | Path):
         raise TypeError(
-            f"{folder!r:.40} is no folder: kvw.export(edit, model, folder, processor=processor)"
+            f"a {type(folder).__name__} is no folder: write "
+            "kvw.export(edit, model, folder, processor=processor)"
         )
     export_edit(edit, model, processor, folder, format, **card)
 

@@ -227,7 +227,8 @@ def test_what_cannot_be_done_is_said_before_the_work(model, request_of_five, tmp
     with pytest.raises(TypeError, match="'x' is no edit: `kvw.Edit.load` reads one"):
         kvw.export("x", model, tmp_path / "out")
     with pytest.raises(
-        TypeError, match=r"is no folder: kvw.export\(edit, model, folder, processor="
+        TypeError,
+        match=r"Processor is no folder: write kvw.export\(edit, model, folder, processor=",
     ):
         kvw.export(edit, *given[:2], tmp_path / "out")
     with pytest.raises(ValueError, match="add processor=processor"):
