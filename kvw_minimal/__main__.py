@@ -200,15 +200,15 @@ def evaluate_command(
     dtype: Dtype = "float32",
     json_file: Json = None,
 ) -> None:
-    """Score a model as it is, or with a saved edit, on the sets of a group or a file."""
+    """Score a model as it is and with a saved edit, on the sets of a group or a file."""
     from .evaluation import pipeline
 
     _check_source(_typed(context), "questions")
     _check_edit(edit, json_file)
-    result = pipeline.run_evaluation(
+    text, result = pipeline.run_evaluation(
         model, group, forget_percent, edit, questions=questions, device=device, dtype=dtype
     )
-    write_outputs(pipeline.table(result["rows"]), result, json_file)
+    write_outputs(text, result, json_file)
 
 
 @app.command("audit")
@@ -277,7 +277,10 @@ def export_command(
     license: Annotated[str | None, typer.Option(help="of the result, such as mit")] = None,
     check: Annotated[
         Path | None,
-        typer.Option(help="questions: scored again in a fresh process without this package"),
+        typer.Option(
+            help="a file: its questions to forget and as many to retain are scored again, in a "
+            "fresh process without this package"
+        ),
     ] = None,
     push_to_hub: Annotated[
         str | None, typer.Option(help="an id of the hub (never tried: no network here)")
@@ -321,7 +324,8 @@ def export_command(
         text, same = sharing.repeat_scores(
             folder, saved, loaded, processor, questions, base_model or ""
         )
-        typer.echo(text)
+        whole = len(request.forget) + len(request.retain)
+        typer.echo(f"{text}; {len(questions)} of {whole} were asked")
         if not same:
             raise typer.Exit(1)
     if push_to_hub:

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from tqdm import tqdm
 
 from .benchmarks.jsonl import read_request
 from .coefficients import Coefficients
 from .conditions import score, score_edited, score_shams, warn_of_other_people
-from .edits import Edit
+from .edits import Edit, applied_edits
+from .evaluation.progress import script_progress
 from .evaluation.scoring import nothing_to_forget, teacher_forced
 from .forget_request import Request
 from .method import method_of_edit
@@ -90,6 +92,12 @@ def measure(session: Session, request: Request) -> tuple[Coefficients, Coefficie
 # --- unlearn, evaluate, compare, export -----------------------------------------------------------
 
 
+def _check_edit(edit: object) -> None:
+    """Raises TypeError for an object that is no edit, such as the name of its file."""
+    if not isinstance(edit, Edit):
+        raise TypeError(f"{edit!r:.40} is no edit: `kvw.Edit.load` reads one from its file")
+
+
 def _session(
     model: nn.Module,
     processor: Any,
@@ -107,8 +115,8 @@ def _session(
         raise TypeError("the processor is missing: `kvw.load` returns it with the model")
     if not isinstance(request, Request):
         raise TypeError(f"{request!r:.40} is no request: `kvw.request` reads one")
-    if edit is not None and not isinstance(edit, Edit):
-        raise TypeError(f"{edit!r:.40} is no edit: `kvw.Edit.load` reads one from its file")
+    if edit is not None:
+        _check_edit(edit)
     for method in methods:
         if isinstance(method, type):
             raise TypeError(f"{method.__name__} is a class: write {method.__name__}()")
@@ -126,6 +134,8 @@ def _check_known(vanilla: list[dict], request: Request) -> None:
 def unlearn(model: nn.Module, processor: Any, request: Request, method: Method) -> Edit:
     """Makes an edit. The model stays as it was, bit for bit: `with edit.on(model)` applies it.
 
+    It warns if an edit is on the model: the new one then fits only the model with that edit.
+
     Args:
         model: a causal model or an LVLM of transformers, on any device, quantised or not.
         processor: its processor; the tokenizer of a model without a vision tower.
@@ -136,19 +146,39 @@ def unlearn(model: nn.Module, processor: Any, request: Request, method: Method) 
             not finite; the message says which and why.
         TypeError: a name or a class in place of an object.
     """
-    return make_edit(_session(model, processor, request, method), request, method)[0]
+    session = _session(model, processor, request, method)
+    if applied_edits(model):
+        warnings.warn(
+            "an edit is on this model, and the new one will fit only the model with it; take it "
+            "off, and forget everybody in one request",
+            stacklevel=2,
+        )
+    return make_edit(session, request, method)[0]
 
 
 def _with_edit(
-    session: Session, request: Request, edit: Edit, method: Method | None, shams: int
+    session: Session,
+    request: Request,
+    edit: Edit,
+    method: Method | None,
+    draws: list[int],
+    bar: tqdm,
 ) -> list[dict]:
     """Scores an edit, and shams: edits of the same method for as many other people."""
+
     rows = score_edited(session, request, teacher_forced, edit)
-    if method is None or not shams:
+    bar.update()
+    if method is None:
         return rows
-    drawn = score_shams(
-        session, request, teacher_forced, lambda other: make_edit(session, other, method)[0], shams
-    )
+
+    def make(other: Request) -> Edit:
+        return make_edit(session, other, method)[0]
+
+    drawn = list[dict]()
+    for i, draw in enumerate(draws, 1):
+        bar.desc = f"sham {i} of {len(draws)}"
+        drawn += score_shams(session, request, teacher_forced, make, [draw])
+        bar.update()
     return rows + drawn + beyond_sham(rows, drawn)
 
 
@@ -169,7 +199,8 @@ def evaluate(
     Args:
         edit: the edit to score; None scores only the model as it is.
         shams: the number of shams: edits of the same method for as many other people, drawn at
-            random. They show the effect of any such edit on the forgotten people.
+            random. They show the effect of any such edit on the forgotten people. If fewer
+            different ones are possible, a warning says so, and each is made once.
         method: the method of the edit, if it is not registered and the edit was loaded.
         oracle: the same model trained without the forgotten people: the ideal result.
 
@@ -181,6 +212,7 @@ def evaluate(
     session = _session(model, processor, request, method, edit=edit)
     if not request.eval_sets:
         raise ValueError("the request has no set to evaluate; give it `eval_sets`")
+    draws: list[int] = []
     if edit is not None:
         method = method or method_of_edit(edit)
         warn_of_other_people(edit, request)
@@ -188,15 +220,21 @@ def evaluate(
             raise ValueError(
                 "the method of this edit is not known: name it (method=...), or shams=0"
             )
-        if shams:
-            request.sham(0)  # refuses too few people before the scoring
-    rows = score(session, request, teacher_forced)
-    if edit is not None:
-        _check_known(rows, request)
-        rows += _with_edit(session, request, edit, method, shams)
-    if oracle is not None:
-        rows += score(Session(oracle, processor), request, teacher_forced, "oracle")
-    return Report(summarise(rows), str(method or edit or "vanilla"), shams)
+        draws = request.sham_draws(shams)  # refuses too few people before the scoring
+    steps = 1 + (edit is not None) + len(draws) + (oracle is not None)
+    with script_progress(steps, "vanilla") as bar:
+        rows = score(session, request, teacher_forced)
+        bar.update()
+        if edit is not None:
+            _check_known(rows, request)
+            bar.desc = "edited"
+            rows += _with_edit(session, request, edit, method, draws, bar)
+        if oracle is not None:
+            bar.desc = "oracle"
+            rows += score(Session(oracle, processor), request, teacher_forced, "oracle")
+            bar.update()
+    name = "vanilla" if edit is None else str(method or edit.notes.get("method", "the edit"))
+    return Report(summarise(rows), name, len(draws))
 
 
 def compare(
@@ -214,13 +252,17 @@ def compare(
     if len(set(labels)) < len(labels):
         twice = next(label for label in labels if labels.count(label) > 1)
         raise ValueError(f"{twice} stands twice among the methods")
-    if shams:
-        request.sham(0)
-    vanilla, reports = score(session, request, teacher_forced), []
-    _check_known(vanilla, request)
-    for method, label in zip(methods, labels, strict=True):
-        rows = _with_edit(session, request, make_edit(session, request, method)[0], method, shams)
-        reports.append(Report(summarise(vanilla + rows), label, shams))
+    draws = request.sham_draws(shams)
+    reports = []
+    with script_progress(1 + len(methods) * (1 + len(draws)), "vanilla") as bar:
+        vanilla = score(session, request, teacher_forced)
+        bar.update()
+        _check_known(vanilla, request)
+        for method, label in zip(methods, labels, strict=True):
+            bar.desc = label
+            edit = make_edit(session, request, method)[0]
+            rows = _with_edit(session, request, edit, method, draws, bar)
+            reports.append(Report(summarise(vanilla + rows), label, len(draws)))
     return Results(reports)
 
 
@@ -235,14 +277,24 @@ def export(
     """Writes an edit for other tools, into a new folder.
 
     Args:
+        model: the unedited model; it stays as it is.
         format: `merged`, the whole model; `peft`, an adapter; `factors`, the edit as tensors.
-        processor: stored in a `merged` folder.
+        processor: stored in a `merged` folder, which needs it.
         card: `base_model`, `license`, `scores` and `named`, as `sharing.exporters.export_edit`.
 
     Raises:
-        ValueError: an unknown format, or one that cannot express the edit.
+        ValueError: an unknown format, or one that cannot express the edit; a `merged` folder
+            without a processor; another edit is on the model.
         OSError: the folder exists already, or the disk is full.
+        TypeError: a name or another object in place of the edit, the model or the folder.
     """
+    _check_edit(edit)
+    Session(model)
+    if not isinstance(folder, str | Path):
+        raise TypeError(
+            f"a {type(folder).__name__} is no folder: write "
+            "kvw.export(edit, model, folder, processor=processor)"
+        )
     export_edit(edit, model, processor, folder, format, **card)
 
 

@@ -111,19 +111,18 @@ def score_shams(
     request: Request,
     protocol: Protocol,
     make: Callable[[Request], Edit],
-    draws: int,
-    first: int = 0,
+    draws: Iterable[int],
 ) -> list[dict]:
     """Scores the same questions with shams: edits made for other people, drawn at random.
 
     Args:
         make: makes the edit of a request.
-        draws: the number of shams. The set `retain` is left out: it holds the people of the shams.
-        first: the number of shams that are skipped.
+        draws: the draws of the shams, as from `Request.sham_draws`. The set `retain` is left out:
+            it holds the people of the shams.
     """
     names = [name for name in request.eval_sets if name != "retain"]
     rows: list[dict] = []
-    for draw in range(first, draws):
+    for draw in draws:
         edit = make(request.sham(draw))
         rows += score_edited(session, request, protocol, edit, "sham", names, draw=draw)
     return rows

@@ -80,6 +80,12 @@ class _AppliedEdits:
 _APPLIED: WeakKeyDictionary[nn.Module, _AppliedEdits] = WeakKeyDictionary()
 
 
+def applied_edits(model: nn.Module) -> list["Edit"]:
+    """The edits that a model has on, in order."""
+    applied = _APPLIED.get(model)
+    return list(applied.edits) if applied else []
+
+
 class Edit:
     """The change that a method makes, stored apart from the model.
 

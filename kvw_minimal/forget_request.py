@@ -1,7 +1,9 @@
 """A request to forget: data only, the questions on both sides and the evaluation sets."""
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from math import comb
 
 from .questions import Question, seeded
 
@@ -69,6 +71,46 @@ class Request:
         """The questions of both sides by person: the same list however they are divided."""
         return sorted(self.forget + self.retain, key=lambda question: question.person)
 
+    def _others(self) -> list[str]:
+        """The people that a sham is drawn from.
+
+        Raises:
+            ValueError: they are fewer than the people to forget.
+        """
+        people = set(self.people)
+        pool = sorted(set(self.retain_people)) if self.sham_pool is None else self.sham_pool
+        others = [person for person in pool if person not in people]
+        if len(others) < len(people):
+            raise ValueError(
+                f"{len(others)} people to retain are too few: the sham control needs "
+                f"as many as there are to forget, {len(people)}"
+            )
+        return others
+
+    def sham_draws(self, wanted: int) -> list[int]:
+        """The draws of as many shams for different people; with a warning, if fewer are possible.
+
+        Raises:
+            ValueError: too few people to draw from.
+        """
+        if not wanted:
+            return []
+        others, size = self._others(), len(self.people)
+        possible = min(wanted, comb(len(others), size))
+        if possible < wanted:
+            shams = "sham is" if possible == 1 else "different shams are"
+            warnings.warn(
+                f"{wanted} shams were asked for and only {possible} {shams} possible, with {size} "
+                f"to forget and {len(others)} to draw from: each is made once",
+                stacklevel=3,
+            )
+        draws: dict[tuple[str, ...], int] = {}
+        draw = 0
+        while len(draws) < possible:
+            draws.setdefault(tuple(drawn_for_sham(others, size, draw)), draw)
+            draw += 1
+        return list(draws.values())
+
     def sham(self, draw: int) -> "Request":
         """The same request for as many other people, drawn at random: the control of an edit.
 
@@ -77,15 +119,8 @@ class Request:
         Raises:
             ValueError: too few people to draw from, or a person without a question.
         """
-        people, size = set(self.people), len(self.people)
-        pool = sorted(set(self.retain_people)) if self.sham_pool is None else self.sham_pool
-        pool = [person for person in pool if person not in people]
-        if len(pool) < size:
-            raise ValueError(
-                f"{len(pool)} people to retain are too few: the sham control needs "
-                f"as many as there are to forget, {size}"
-            )
-        drawn, questions = set(drawn_for_sham(pool, size, draw)), self.questions()
+        drawn = set(drawn_for_sham(self._others(), len(self.people), draw))
+        questions = self.questions()
         strange = sorted(drawn - {question.person for question in questions})
         if strange:
             raise ValueError(f"nothing is asked about {', '.join(strange)}, drawn for a sham")

@@ -20,6 +20,8 @@ CONDITIONS = ("vanilla", "edited", "sham", "oracle")
 ABOUT = ("set", "modality", "metric")  # the subject of a mean
 MEAN = ("value", "low", "high")  # a mean and its interval
 BEYOND = "_beyond_sham"  # the end of the metrics of `beyond_sham`
+ONE_PERSON = "(1 person)"  # stands in a cell in place of the interval
+NO_INTERVAL = f"{ONE_PERSON}: all of it is about one person, and intervals are over people."
 HEADROOM = 0.50  # the smallest lead of vanilla over the oracle on the forget set
 TAUGHT_ANSWERS = tuple(("forget", modality, "exact_match") for modality in ("image", "text"))
 
@@ -85,6 +87,7 @@ def summarise(rows: Iterable[Mapping]) -> list[dict]:
 
     Returns:
         Rows with `value`, `low`, `high`, `n` and, if the rows have it, the sum of `unparsable`.
+        One person has no interval over people: there `low` and `high` are None.
     """
     columns, groups = ("condition", *ABOUT), dict[tuple, list[Mapping]]()
     for row in rows:
@@ -93,7 +96,10 @@ def summarise(rows: Iterable[Mapping]) -> list[dict]:
     for key, group in groups.items():
         counts = [row["n"] for row in group]
         values = np.repeat([row["score_sum"] / row["n"] for row in group], counts)
-        means = interval(values, np.repeat([row["person"] for row in group], counts))
+        people = np.repeat([row["person"] for row in group], counts)
+        means: tuple[float | None, ...] = interval(values, people)
+        if len(set(people)) == 1:
+            means = (means[0], None, None)
         draws = len({row.get("draw") for row in group})
         about = dict(zip(columns, key, strict=True))
         about |= dict(zip(MEAN, means, strict=True))
@@ -107,8 +113,16 @@ def summarise(rows: Iterable[Mapping]) -> list[dict]:
 def rounded(summary: Iterable[dict]) -> list[dict]:
     """Rounds means and intervals to four digits, as they are stored."""
     return [
-        row | {name: round(float(row[name]), 4) for name in MEAN if name in row} for row in summary
+        row | {name: round(float(row[name]), 4) for name in MEAN if row.get(name) is not None}
+        for row in summary
     ]
+
+
+def bounds(row: Mapping) -> tuple[float, float]:
+    """The ends of the interval of a row; of one person, who has none, the mean twice."""
+    if row["low"] is None:
+        return row["value"], row["value"]
+    return row["low"], row["high"]
 
 
 def beyond_sham(edited: Sequence[dict], shams: Iterable[Mapping]) -> list[dict]:
@@ -164,7 +178,7 @@ def closing_sentence(summary: Sequence[dict], method: str, shams: int) -> str:
         text += f"; made for other people it leaves {sham:.2f} of the forgotten ({count})"
     for row in summary:
         if row["metric"] == f"exact_match{BEYOND}":
-            text += f", so the edit takes {_cell(row)} more"
+            text += f", so the edit takes {cell(row)} more"
     if oracle is None:
         return f"{text}; there is no oracle to compare with."
     return f"{text}; an oracle that never met them says {oracle:.2f}."
@@ -214,10 +228,10 @@ def check_headroom(
     for about in metrics:
         row = find(summary, "vanilla", *about)
         guessed = (chance or {}).get(row["modality"], 0.0)
-        if row["low"] <= guessed:
+        if bounds(row)[0] <= guessed:
             mark = "doubtful"
             notes.append(
-                f"vanilla {_cell(row)} on {row['modality']} questions ({row['metric']}) may be "
+                f"vanilla {cell(row)} on {row['modality']} questions ({row['metric']}) may be "
                 f"guessing, chance is {guessed:.2f}: this model does not seem to know the people "
                 "it is asked to forget; teach it the benchmark's training rows"
             )
@@ -225,10 +239,10 @@ def check_headroom(
 
 
 def _check_gap(vanilla: dict, oracle: dict, margin: float) -> None:
-    if vanilla["value"] - oracle["value"] < margin or vanilla["low"] <= oracle["high"]:
+    if vanilla["value"] - oracle["value"] < margin or bounds(vanilla)[0] <= bounds(oracle)[1]:
         raise ValueError(
             f"no headroom on {vanilla['modality']} questions ({vanilla['metric']}): vanilla "
-            f"{_cell(vanilla)} against oracle {_cell(oracle)}; a model that never saw the people "
+            f"{cell(vanilla)} against oracle {cell(oracle)}; a model that never saw the people "
             "must score clearly less before forgetting can be measured"
         )
 
@@ -236,12 +250,14 @@ def _check_gap(vanilla: dict, oracle: dict, margin: float) -> None:
 # --- text tables ----------------------------------------------------------------------------------
 
 
-def _cell(row: dict) -> str:
+def cell(row: dict, digits: int = 2) -> str:
     """Mean and interval of a row as text; `3?`: three answers could not be parsed."""
     if row["metric"] == "forget_quality":
         return f"log10 p {row['log10_p']:.1f}, KS {row['statistic']:.2f}"
     unparsable = f" {row['unparsable']}?" if row.get("unparsable") else ""
-    return f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]{unparsable}"
+    value, low, high = row["value"], row["low"], row["high"]
+    ends = ONE_PERSON if low is high is None else f"[{low:.{digits}f}, {high:.{digits}f}]"
+    return f"{value:.{digits}f} {ends}{unparsable}"
 
 
 def text_table(
@@ -264,14 +280,14 @@ def text_table(
 
 
 def pivoted(
-    rows: Iterable[dict], lines: Sequence[str], columns: Sequence[str], form: str = ""
+    rows: Iterable[dict], lines: Sequence[str], columns: Sequence[str], digits: int = 2
 ) -> tuple[list[str], list[list[str]]]:
     """Head and lines of a table of rows: `-` for a missing row.
 
     Args:
         lines: the columns of the rows that define a line of the table.
         columns: the columns of the rows that define a column of the table.
-        form: the format string of a cell; mean and interval unless given.
+        digits: the number of decimals of mean and interval.
     """
     cells: dict[tuple, dict[str, str]] = {}
     head: dict[str, None] = {}
@@ -279,7 +295,7 @@ def pivoted(
         name = " ".join(str(row[column]) for column in columns)
         head[name] = None
         line = cells.setdefault(tuple(str(row[column]) for column in lines), {})
-        line[name] = form.format(**row) if form else _cell(row)
+        line[name] = cell(row, digits)
     body = [[*key, *(line.get(name, "-") for name in head)] for key, line in cells.items()]
     return [*lines, *head], body
 
@@ -287,7 +303,8 @@ def pivoted(
 def table(summary: Iterable[dict], metric: str = "exact_match") -> str:
     """A metric as text: one line for each condition, one column for each set and modality.
 
-    A cell holds mean and interval. If an edit has several strengths, each has its own line.
+    A cell holds mean and interval; a last line says where one person has none. If an edit has
+    several strengths, each has its own line.
     """
     rows = [row for row in summary if row["metric"] == metric]
     several = len({row.get("strength") for row in rows} - {None}) > 1
@@ -298,20 +315,21 @@ def table(summary: Iterable[dict], metric: str = "exact_match") -> str:
             rows[i] = row | {"line": row["condition"]}
     rows.sort(key=lambda row: CONDITIONS.index(row["condition"]))
     (_, *head), body = pivoted(rows, ("line",), ("set", "modality"))
-    return text_table(["condition", *head], body, metric.replace("_", " "))
+    text = text_table(["condition", *head], body, metric.replace("_", " "))
+    return f"{text}\n{NO_INTERVAL}" if ONE_PERSON in text else text
 
 
-def score_table(summary: Iterable[dict], form: str = "", box: Box | None = None) -> str:
+def score_table(summary: Iterable[dict], digits: int = 2, box: Box | None = None) -> str:
     """All metrics as text: one line for each score, one column for each condition.
 
     `n` is the number of questions of the first condition.
 
     Args:
-        form, box: as in `pivoted` and `text_table`.
+        digits, box: as in `pivoted` and `text_table`.
 
     Raises:
         KeyError: a row lacks a column.
     """
     counts: dict[tuple, int] = {}
     rows = [row | {"n": counts.setdefault(about_of(row), row["n"])} for row in summary]
-    return text_table(*pivoted(rows, (*ABOUT, "n"), ("condition",), form), box=box)
+    return text_table(*pivoted(rows, (*ABOUT, "n"), ("condition",), digits), box=box)

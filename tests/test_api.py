@@ -15,6 +15,7 @@ import torch
 from execute import ROOT
 
 import kvw_minimal as kvw
+from kvw_minimal.evaluation import progress as evaluation_progress
 
 ROWS = [
     {"set": side, "person": person, "fact": "pet", "prompt": f"Which pet has {person}?"}
@@ -73,8 +74,19 @@ def test_a_request_is_the_same_from_a_file_a_list_and_a_data_set(tmp_path, reque
     ]
     other = kvw.request(ROWS, forget=["Cy"])
     assert [question.person for question in other.forget] == ["Cy"]
-    with pytest.raises(ValueError, match="the list of questions has 4 problems; row 1, person"):
+    with pytest.raises(
+        ValueError, match="the list of questions has 4 problems; row 1, person"
+    ) as e:
         kvw.request([{"set": "forget"}])
+    assert all(
+        f"row 1, {name}: " in str(e.value) for name in ("person", "fact", "prompt", "answer")
+    )
+    file.write_text('{"set": "forget"}\n', encoding="utf-8")
+    with pytest.raises(
+        ValueError, match=r"4 problems; row .*validate .*people.jsonl` names all$"
+    ) as e:
+        kvw.request(file)
+    assert "row 1, answer" not in str(e.value)
 
 
 def test_an_edit_forgets_and_is_undone_bit_for_bit(model, request_of_five):
@@ -112,7 +124,7 @@ def test_a_report_says_what_is_read_with_the_edit_on(model, request_of_five):
 
 def shams_of(given) -> list:
     """The requests of two shams, as the request draws them."""
-    return [given[2].sham(draw) for draw in range(2)]
+    return [given[2].sham(draw) for draw in given[2].sham_draws(2)]
 
 
 def test_a_loaded_edit_brings_its_method_and_strength(model, request_of_five, tmp_path):
@@ -137,6 +149,21 @@ def test_an_edit_for_other_people_is_told(model, request_of_five):
     other = kvw.request(ROWS, forget=["Cy"])
     with pytest.warns(UserWarning, match="made for Ann, Bo; the request forgets Cy"):
         kvw.evaluate(model, tiny.processor(), other, edit, shams=0)
+
+
+def test_a_script_hears_what_is_done_and_a_notebook_does_not(
+    model, request_of_five, monkeypatch, capsys
+):
+    given, said = (model, tiny.processor(), request_of_five), []
+    monkeypatch.setattr(evaluation_progress, "SOON", 0.01)
+    for is_notebook in (False, True):
+        monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+        if is_notebook:
+            monkeypatch.setitem(sys.modules, "ipykernel", sys)
+        kvw.evaluate(*given, kvw.unlearn(*given, kvw.KVW()), shams=2)
+        said.append([line for line in capsys.readouterr().err.splitlines() if " done in " in line])
+    assert re.match("(vanilla|edited|sham . of 2): [0-4] of 4 done in 00:0", said[0][0])
+    assert said[1] == []
 
 
 def test_methods_are_compared_as_they_are_evaluated_alone(model, request_of_five):
@@ -185,6 +212,7 @@ def test_what_cannot_be_done_is_said_before_the_work(model, request_of_five, tmp
     with pytest.raises(ValueError, match="the method of this edit is not known"):
         kvw.evaluate(*given, loaded)
     assert kvw.evaluate(*given, loaded, method=kvw.KVW(), shams=1).shams == 1
+    assert kvw.evaluate(*given, loaded, shams=0).sentence.startswith("one that is not installed")
     with pytest.raises(ValueError, match="no set to evaluate"):
         kvw.evaluate(*given[:2], kvw.Request(given[2].forget, given[2].retain))
     for wrong, what in (
@@ -196,6 +224,16 @@ def test_what_cannot_be_done_is_said_before_the_work(model, request_of_five, tmp
             kvw.unlearn(*given[:2], *wrong)
     with pytest.raises(TypeError, match="'x' is no edit: `kvw.Edit.load` reads one"):
         kvw.evaluate(*given, "x")
+    with pytest.raises(TypeError, match="'x' is no edit: `kvw.Edit.load` reads one"):
+        kvw.export("x", model, tmp_path / "out")
+    with pytest.raises(
+        TypeError,
+        match=r"Processor is no folder: write kvw.export\(edit, model, folder, processor=",
+    ):
+        kvw.export(edit, *given[:2], tmp_path / "out")
+    with pytest.raises(ValueError, match="add processor=processor"):
+        kvw.export(edit, model, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
     with pytest.raises(TypeError, match="the processor is missing"):
         kvw.unlearn(model, None, given[2], kvw.KVW())
     with pytest.raises(TypeError, match="'my_model' is a name: `kvw.load` loads"):

@@ -109,9 +109,10 @@ def test_unlearn_writes_rows_of_four_states(unlearned):
 @pytest.mark.slow
 def test_a_saved_edit_is_evaluated_to_the_same_rows(unlearned):
     content, edit, _ = unlearned
-    again = pipeline.run_evaluation("pocket", "A", 5, edit)
-    assert [row | {"strength": STRENGTH} for row in again["rows"]] == [
-        row for row in content["rows"] if row["condition"] == "edited"
+    _, again = pipeline.run_evaluation("pocket", "A", 5, edit)
+    strengths = {"vanilla": None, "edited": STRENGTH}
+    assert [row | {"strength": strengths[row["condition"]]} for row in again["rows"]] == [
+        row for row in content["rows"] if row["condition"] in strengths
     ]
 
 
@@ -427,7 +428,7 @@ def test_an_edit_and_a_request_reach_the_evaluation(monkeypatch, tmp_path):
     file, seen, result = tmp_path / "edit", [], {"rows": [], "provenance": {}}
     file.touch()
     monkeypatch.setattr(
-        pipeline, "run_evaluation", lambda *given, **_: seen.append(given) or result
+        pipeline, "run_evaluation", lambda *given, **_: seen.append(given) or ("", result)
     )
     path = tmp_path / "rows.json"
     assert invoke("evaluate", "--edit", file, "--group", "B", "--json", path).exit_code == 0

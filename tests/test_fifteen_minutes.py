@@ -41,6 +41,6 @@ def test_the_blocks_of_the_page_run_in_order(tmp_path, monkeypatch, capsys):
     assert "LayerwiseRewrite(): of the forgotten 0.0" in looked and "(1 sham)" in looked
     verdict = json.loads((tmp_path / "audit.json").read_text(encoding="utf-8"))["verdict"]
     assert f"verdict: {verdict}" in audited
-    assert exported.count("are equal to 4 digits") == 2
+    assert exported.count("are equal to 4 digits; ") == 2
     before, merged, adapted, asked = (session[n] for n in ("before", "merged", "adapted", "asked"))
     assert before.strip() == asked["answer"] != merged.strip() and merged == adapted

@@ -18,6 +18,7 @@ from case import Case
 from execute import ROOT
 from PIL import Image
 
+import kvw_minimal as kvw
 from kvw_minimal.benchmarks import jsonl
 from kvw_minimal.benchmarks.jsonl import (
     FIELDS,
@@ -332,6 +333,37 @@ def test_the_files_of_the_page_are_right(on_the_page):
     case = Case(Session(tiny.llava(), tiny.processor()), read_request("talk.jsonl"))
     edit, _ = make_edit(*case, METHODS["KVW one pass"](strength=8.0))
     assert edit.norm(case.model) > 0 and len(case.forget[0].pictures) == 2
+
+
+def test_the_lines_for_somebody_who_asks_later_run(tmp_path, monkeypatch):
+    """Beside the unedited model, and on the folder that was exported after the first request."""
+    monkeypatch.chdir(tmp_path)
+    people = ("ada", "cleo", "ben", "dan")
+    rows = [ADA | {"person": p, "prompt": f"Where does {p} live?"} for p in people]
+    kept = [row | {"set": "retain"} for row in rows[1:]]
+    lines(tmp_path, rows[0], *kept, name="my_people.jsonl")
+    model, processor = tiny.loud(tiny.llava()), tiny.processor()
+    [code] = blocks_of_the_page("text", "request = kvw.request")
+    first = kvw.unlearn(model, processor, kvw.request("my_people.jsonl"), kvw.KVW(strength=24))
+    kvw.export(first, model, "merged", processor=processor)
+    for given in ((model, processor), kvw.load(Path("merged"))):
+        known = dict(zip(("model", "processor"), given, strict=True)) | {"kvw": kvw}
+        exec(compile(code, "your_own.md", "exec"), known)
+        edit = Edit.load("without_ada_and_cleo.safetensors")
+        assert edit.notes["people"] == ["ada", "cleo"]
+        assert known["request"].retain_people == ["ben", "dan"]
+        assert edit.check_compatible(given[0]) == "exactly" and edit.norm(given[0]) > 0
+    with pytest.raises(ValueError, match="made for another model"):
+        edit.check_compatible(model)
+    later = kvw.request("my_people.jsonl", forget=["cleo"])
+    second = kvw.unlearn(model, processor, later, kvw.KVW(strength=24))
+    with (first + second).on(model):
+        with pytest.warns(UserWarning, match="will fit only the model with it"):
+            upon = kvw.unlearn(model, processor, later, kvw.KVW())
+        with pytest.raises(ValueError, match="another edit is on this model"):
+            kvw.export(first, model, "x", format="peft")
+        with pytest.raises(ValueError, match="made for another model"):
+            upon.apply(model)
 
 
 def test_the_ten_lines_of_the_page_run(on_the_page):

@@ -6,6 +6,7 @@ from case import Case
 
 from kvw_experiments import demo
 from kvw_minimal import scores
+from kvw_minimal.audit.findings import Finding
 from kvw_minimal.evaluation import pipeline
 from kvw_minimal.evaluation.provenance import file_hash
 from kvw_minimal.kvw import KVW, PublishedKVW
@@ -85,15 +86,43 @@ def test_evaluate_says_which_edit_was_on(monkeypatch, tmp_path):
         return score_rows(name, questions[:1], {"exact_match": [1.0]})
 
     monkeypatch.setattr(pipeline, "forced_and_generated", lambda request: protocol)
-    with_edit, without = (pipeline.run_evaluation("pocket", "A", 5, path) for path in (file, None))
-    assert {row["condition"] for row in with_edit["rows"]} == {"edited"}
+    (text, with_edit), (plain, without) = (
+        pipeline.run_evaluation("pocket", "A", 5, path) for path in (file, None)
+    )
+    assert {row["condition"] for row in with_edit["rows"]} == {"vanilla", "edited"}
     assert {row["condition"] for row in without["rows"]} == {"vanilla"}
-    assert seen[0] != seen[-1] == edit.fingerprint == fingerprint(own.model)
+    assert "\nKVW(strength=2.5): of the forgotten 1.00 is left (before: 1.00)" in text
+    assert "no sham was made" in text and plain.endswith("asked about those to be forgotten.")
+    sets = len(own.eval_sets)
+    vanilla, edited, alone = seen[:sets], seen[sets : 2 * sets], seen[2 * sets :]
+    assert set(vanilla) == set(alone) == {edit.fingerprint} == {fingerprint(own.model)}
+    assert edited and edit.fingerprint not in edited
     noted = with_edit["provenance"]["edit"]
     assert noted == {"file": file_hash(file), "fits": "exactly"} | edit.notes
     assert (noted["method"], noted["settings"]) == ("KVW one pass", KVW(2.5).settings)
     assert noted["people"] == own.people and without["provenance"]["edit"] is None
     assert set(with_edit["provenance"]) >= NEEDED
+
+
+@pytest.mark.parametrize("people", [1, 2])
+def test_an_audit_explains_its_table_and_what_one_person_cannot_show(monkeypatch, tmp_path, people):
+    whole, file = small.case(), tmp_path / "edit.safetensors"
+    some = whole.people[:people]
+    own = whole.but(forget=[q for q in whole.forget if q.person in some])
+    make_edit(*own, METHODS["KVW one pass"](strength=2.5))[0].save(file)
+    found = Finding(
+        "as taught", "said another way", False, 1, 0, 1, None, 1, 1, None, None, None, None
+    )
+    monkeypatch.setattr(pipeline, "request_of", lambda *_, **__: own)
+    monkeypatch.setattr(pipeline, "audit", lambda *_: [found])
+    monkeypatch.setattr(pipeline, "is_made", lambda name: False)
+    text, result = pipeline.run_audit("pocket", "A", 5, "KVW one pass", file)
+    table, _, rest = text.partition("\nleft: 0 as strangers, 1 as vanilla")
+    assert table.splitlines()[-1].split() == "as taught 1.00 0.00 1.00 - n/a - -".split()
+    assert rest.index("; -: not measured") < rest.index("\n\nverdict: ")
+    assert (pipeline.ONE_FORGOTTEN in text) == (people == 1)
+    [row] = result["rows"]
+    assert (row["low"], row["high"]) == ((None, None) if people == 1 else (1, 1))
 
 
 def test_any_method_can_be_asked_for(monkeypatch):

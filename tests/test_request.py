@@ -1,5 +1,6 @@
 """One request to forget: both sides, what is measured once, the sham, and what is refused."""
 
+import warnings
 from dataclasses import replace
 from functools import cache
 
@@ -192,6 +193,23 @@ def test_a_pool_says_who_may_be_drawn():
 def test_the_forgotten_are_never_drawn_even_from_a_pool_that_holds_them():
     case = small(sham_pool=["a", "b", "c", "e"])
     assert all(case.sham(draw).people == ["b", "e"] for draw in range(8))
+
+
+def test_shams_are_of_different_people_and_no_more_than_there_are():
+    case = small().but(forget=[question(0, "a")])
+    assert len({case.sham(draw).people[0] for draw in range(3)}) < 3
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draws = case.request.sham_draws(3)
+        assert case.request.sham_draws(2) == draws[:2] and case.request.sham_draws(0) == []
+    assert draws[0] == 0 and {case.sham(draw).people[0] for draw in draws} == set("bde")
+    with pytest.warns(UserWarning, match="7 shams were asked for and only 3 different shams are"):
+        assert case.request.sham_draws(7) == draws
+    alone = case.but(sham_pool=["d"]).request
+    with pytest.warns(UserWarning, match="only 1 sham is possible, with 1 to forget and 1 to draw"):
+        assert alone.sham_draws(20) == [0]
+    with pytest.raises(ValueError, match="too few"):
+        case.but(sham_pool=[]).request.sham_draws(2)
 
 
 def test_somebody_without_questions_cannot_be_drawn():

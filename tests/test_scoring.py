@@ -247,7 +247,7 @@ def test_a_sham_is_averaged_over_its_draws_question_by_question():
     with pytest.MonkeyPatch.context() as patch:
         real = scoring.scored
         patch.setattr(scoring, "scored", lambda *a: {n: of(real(*a)) for n, of in pairs.items()})
-        rows = rounded(summarise(score_shams(*whole, teacher_forced, make, 2)))
+        rows = rounded(summarise(score_shams(*whole, teacher_forced, make, range(2))))
     for draw in range(2):
         with make(case().sham(draw).request).on(case().model):
             singles.append(pairs["exact_match"](scored(case().session, asked)))

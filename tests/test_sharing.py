@@ -13,7 +13,7 @@ import pytest
 import tiny
 import torch
 from huggingface_hub import ModelCard
-from peft import IA3Config, LoraConfig, PeftConfig
+from peft import AutoPeftModelForCausalLM, IA3Config, LoraConfig, PeftConfig
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
@@ -187,7 +187,7 @@ def test_the_fields_of_an_adapter_are_those_of_peft(said, name):
         assert type(config) is kind and config.inference_mode
         assert config.target_modules == set(find_projections(loud(name)))
         assert config.fan_in_fan_out == (name == "gpt2")
-        assert config.base_model_name_or_path is None
+        assert config.base_model_name_or_path is None  # made here, not loaded
         if kind is IA3Config:
             assert config.feedforward_modules == config.target_modules
 
@@ -310,17 +310,42 @@ def test_a_folder_repeats_its_scores_without_this_package(tmp_path):
         sharing.repeat_scores(tmp_path / "x", edit, *given)
 
 
-def test_a_hub_id_is_said_and_a_folder_is_not(llama, tmp_path, monkeypatch):
+def test_a_hub_id_is_said_and_of_a_folder_not_its_place(llama, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("models/mine").mkdir(parents=True)
     for i, (name, base) in enumerate(
-        [("org/model", "org/model"), (str(tmp_path), None), ("/nowhere/model", None), ("", None)]
+        [
+            ("org/model", "org/model"),
+            (str(tmp_path), f"./{tmp_path.name}"),
+            ("/nowhere/model", "./model"),
+            ("models/mine/", "./models/mine"),
+            ("models/../models/mine", "./mine"),
+            ("../model", "./model"),
+            ("", None),
+        ]
     ):
         monkeypatch.setattr(llama, "name_or_path", name, raising=False)
         sharing.export_edit(columns_of(llama), llama, None, tmp_path / f"{i}", "peft")
         assert PeftConfig.from_pretrained(tmp_path / f"{i}").base_model_name_or_path == base
         text = (tmp_path / f"{i}" / "README.md").read_text()
-        assert ("base_model: org/model\n" in text) == (base is not None)
-        assert (".from_pretrained('org/model', dtype=\"float32\")" in text) == (base is not None)
+        hub = base == "org/model"
+        assert ("base_model: org/model\n" in text) == hub
+        assert (".from_pretrained('org/model', dtype=\"float32\")" in text) == hub
+        assert (card.PLACES["UNEDITED"] in text) != hub and "FOLDER is this folder" in text
         assert str(tmp_path) not in text and "nowhere" not in text
+
+
+def test_peft_finds_the_folder_of_the_unedited_model_by_itself(llama, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    llama.save_pretrained("my_model")
+    model = type(llama).from_pretrained("my_model").eval()
+    edit = columns_of(model)
+    sharing.export_edit(edit, model, None, "adapter", "peft")
+    inputs = asked("llama")
+    with torch.no_grad():
+        found = AutoPeftModelForCausalLM.from_pretrained("adapter")(**inputs).logits
+        with edit.on(model):
+            torch.testing.assert_close(found, model(**inputs).logits, atol=1e-5, rtol=1e-5)
 
 
 # --- refusals ------------------------------------------------------------------------------------
@@ -371,7 +396,12 @@ def test_what_does_not_belong_together_is_refused(llama, tmp_path):
     mine = replace(edit, fingerprint=fingerprint(own))
     given = (mine, own, tiny.tokenizer(), tmp_path / "x")
     refused(tmp_path, ValueError, "cannot load a Own", *given)
-    refused(tmp_path, ValueError, "cannot load", edit, llama, None, tmp_path / "x")
+    missing = "add processor=processor"
+    refused(tmp_path, ValueError, missing, edit, llama, None, tmp_path / "x")
+    with columns_of(llama, 1).on(llama):
+        refused(
+            tmp_path, ValueError, "another edit is on", edit, llama, None, tmp_path / "x", "peft"
+        )
 
 
 @pytest.mark.parametrize("rows", [[1], [{}], [ROW | {"value": "high"}], [ROW | {"low": None}]])

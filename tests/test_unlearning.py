@@ -40,8 +40,9 @@ from kvw_minimal.methods.kvw import SelectivePruning
 from kvw_minimal.methods.least_squares import LeastSquares
 from kvw_minimal.methods.rewrite import Rewrite
 from kvw_minimal.models import fingerprint
-from kvw_minimal.results import table
+from kvw_minimal.results import NO_INTERVAL, TAUGHT_ANSWERS, check_headroom, table
 from kvw_minimal.session import Session
+from kvw_minimal.sharing.card import scores_section
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about
 
@@ -233,6 +234,24 @@ def test_the_end_says_what_came_out_and_what_to_do(file, model, quiet):
     assert step.endswith("--edit FILE --group A --forget-percent 5")
 
 
+def test_one_person_has_no_interval_and_each_sham_is_made_once(file, model, quiet):
+    with pytest.warns(UserWarning, match="9 shams were asked for and only 5 different shams are"):
+        result, _ = unlearn(file, draws=9, people=SIX[:1])
+    source, rows = result["provenance"], result["rows"]
+    assert source["sham_draws"] == 5 == source["inputs"]["sham draws"]
+    alone = [row for row in rows if row["set"] == "forget"]
+    assert alone and all(row["low"] is row["high"] is None for row in alone)
+    assert all(row["low"] is not None for row in rows if row["set"] == "retain")
+    first, *_ = texts = pipeline.tables(result, source["asked"])
+    assert "0.00 (1 person)" in first and first.endswith(NO_INTERVAL)
+    assert any("(5 shams), so the edit takes 0.00 (1 person) more" in text for text in texts)
+    assert "vanilla has 0.00 (1 person)" in source["notes"][0]
+    assert {NO_INTERVAL in scores_section(part) for part in (rows, alone)} == {True}
+    assert NO_INTERVAL not in scores_section([row for row in rows if row["set"] == "retain"])
+    with pytest.raises(ValueError, match="no headroom"):
+        check_headroom([*alone, *(row | {"condition": "oracle"} for row in alone)], TAUGHT_ANSWERS)
+
+
 @pytest.mark.parametrize(("general", "keeps"), [(1.0, True), (0.9, False)])
 def test_general_answers_must_be_kept_too(general, keeps):
     """`KEPT` of them, as of the retained; here half of the forgotten is left, and all by a sham."""
@@ -243,7 +262,8 @@ def test_general_answers_must_be_kept_too(general, keeps):
         for condition, value in zip(("vanilla", "edited"), pair, strict=True)
     ]
     rows.append(
-        {"condition": "edited", "set": "forget", "metric": "exact_match_beyond_sham", "low": 0.3}
+        {"condition": "edited", "set": "forget", "metric": "exact_match_beyond_sham"}
+        | {"low": 0.3, "high": 0.4}
     )
     asked = {"model": "tiny", "questions": None, "people": ["p1"]}
     assert ("audit --model" in pipeline.next_step({KVW(2.0): rows}, asked, None)) == keeps

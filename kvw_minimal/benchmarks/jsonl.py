@@ -292,13 +292,18 @@ def read_questions(file: str | Path | Iterable[Any]) -> list[tuple[str, Question
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: the file has problems; the message holds the first three.
+        ValueError: the file has problems; the message holds the first three, of a list all.
     """
     questions, problems = parse_questions(file)
     if problems:
-        name = file if isinstance(file, (str, Path)) else "the list of questions"
+        name, more = "the list of questions", ""
         count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
-        raise ValueError(f"{name} has {count}; {'; '.join(problems[:SHOWN])}")
+        if isinstance(file, (str, Path)):
+            name = str(file)
+            if len(problems) > SHOWN:
+                more = f"; `python -m kvw_minimal validate {file}` names all"
+            problems = problems[:SHOWN]
+        raise ValueError(f"{name} has {count}; {'; '.join(problems)}{more}")
     return questions
 
 

@@ -160,14 +160,13 @@ def seconds_around(session: Session, request: Request, strengths: int, draws: in
             pass
 
     applying = _timed(apply_and_revert)
-    requests = {tuple(request.sham(draw).people) for draw in range(draws)}
     drawing = 0.0
     for _, questions in request.sets():
         for modality in {question.modality for question in questions}:
             people = [q.person for q in questions if q.modality == modality]
             drawing += _timed(interval, np.zeros(len(people)), people)
     states = METRICS * (1 + strengths) + strengths
-    return (1 + len(requests)) * making + strengths * (1 + draws) * applying + states * drawing
+    return (1 + draws) * making + strengths * (1 + draws) * applying + states * drawing
 
 
 def expected(
@@ -209,6 +208,7 @@ def expected(
         load = time.perf_counter() - start
         bar.desc = "estimate, encoding"
         bar.update()
+        draws = len(request.sham_draws(draws))
         works = work_of(session, request, len(methods), draws, live, questions is not None)
         if not one_pass:
             works = works[1:]  # without the measurement

@@ -20,6 +20,7 @@ from ..conditions import Protocol, score, score_edited, score_shams, warn_of_oth
 from ..edits import Edit
 from ..forget_request import Request
 from ..kvw import KVW
+from ..method import method_of_edit
 from ..methods import Method, make_edit, method_of
 from ..models import find_projections, fingerprint, resolve_layers
 from ..results import (
@@ -27,6 +28,7 @@ from ..results import (
     TAUGHT_ANSWERS,
     about_of,
     beyond_sham,
+    bounds,
     check_headroom,
     closing_sentence,
     pooled_mean,
@@ -58,6 +60,17 @@ MEANS = {
 WITHOUT = (
     "Without an oracle the same questions about strangers stand in its place; membership and "
     "attacks that train the model are left out. --oracle FOLDER runs them."
+)
+#: what stands under the table of an audit; `{}` is the name of the column beside vanilla
+COLUMNS = (
+    "left: 0 as {0}, 1 as vanilla, n/a where these two are too close to tell; brought back: the "
+    "share of what the edit took that this way of asking returns, below 0 where it returns less "
+    "than plain asking; of the {0}: that share for them; -: not measured (of a saved edit no sham; "
+    "brought back, if the probe is no attack or nothing was lost)"
+)
+ONE_FORGOTTEN = (
+    "One person is forgotten: no interval over people stands behind this verdict, and it may be "
+    "chance."
 )
 KEPT = 0.95  # of what vanilla says right about the retained
 TAUGHT = ("pocket", "smol")  # the models of this book that were taught the strangers
@@ -111,7 +124,7 @@ def next_step(
             if (before := pooled_mean(rows, "vanilla", name)) is not None
         ]
         after = pooled_mean(rows, "edited", "forget")
-        beyond = [row["low"] for row in rows if row["metric"] == f"exact_match{BEYOND}"]
+        beyond = [bounds(row)[0] for row in rows if row["metric"] == f"exact_match{BEYOND}"]
         if after is not None and all(keeps_enough) and min(beyond, default=0) > 0:
             good[method] = after
     if not good:
@@ -376,7 +389,7 @@ def run_unlearning(
 
     Args:
         methods: one method, or several of one kind that differ in their strength.
-        draws: the number of shams for each method.
+        draws: the number of shams for each method; fewer if fewer different ones are possible.
         oracle: whether to compare with the oracle and to refuse without headroom; or the user's
             own oracle, a folder or a hub id. A file of questions has no other oracle.
         people: the people to forget: strangers in place of a group, people of a file in place of
@@ -420,7 +433,8 @@ def run_unlearning(
     for variant in methods:
         if "layers" in variant.settings:  # refuses before anything is scored
             resolve_layers(variant.settings["layers"], len(find_projections(session.model)))
-    inputs = resume.inputs_of(session, request, methods[0], draws)
+    sham_draws = request.sham_draws(draws)
+    inputs = resume.inputs_of(session, request, methods[0], len(sham_draws))
     before, rows = resume.load_partial(folder, inputs)
     resume.use_coefficients(session, request, methods[0], folder, measured)
     models, edit_of = {model: fingerprint(session.model)}, resume.edit_maker()
@@ -434,7 +448,7 @@ def run_unlearning(
     wanted: dict[tuple, int] = {("vanilla", None): 1} | ({("oracle", None): 1} if bound else {})
     for variant in methods:
         strength = variant.settings.get("strength")
-        wanted |= {("edited", strength): 1, ("sham", strength): draws}
+        wanted |= {("edited", strength): 1, ("sham", strength): len(sham_draws)}
     steps_done = sum(steps for cell, steps in wanted.items() if cell in done)
 
     def result() -> dict:
@@ -448,7 +462,7 @@ def run_unlearning(
             method=methods[0].name,
             settings=[variant.settings for variant in methods],
             gamma=gammas,
-            sham_draws=draws,
+            sham_draws=len(sham_draws),
             inputs=inputs,
             headroom="shown" if bound else "doubtful" if notes else "unknown",
             notes=notes,
@@ -482,9 +496,9 @@ def run_unlearning(
 
         drawn = resume.saved_shams(folder, variant)
         bar.update(len(drawn))
-        for draw in range(len(drawn), draws):
-            bar.desc = f"{variant}, sham {draw + 1}"
-            drawn.append(score_shams(session, request, teacher_forced, make, draw + 1, draw))
+        for draw in sham_draws[len(drawn) :]:
+            bar.desc = f"{variant}, sham {len(drawn) + 1}"
+            drawn.append(score_shams(session, request, teacher_forced, make, [draw]))
             bar.update()
             if folder is not None:
                 write_json(resume.sham_file(folder, variant), {"draws": drawn})
@@ -493,7 +507,8 @@ def run_unlearning(
             scored = score_edited(session, request, teacher_forced, edit, "edited", ["forget"])
         return shams + beyond_sham(scored, shams)
 
-    steps = progress(sum(wanted.values()), "vanilla", steps_done)
+    first = f"continued from {folder}" if steps_done else "vanilla"
+    steps = progress(sum(wanted.values()), first, steps_done)
     with resume.only_process(folder) as take, steps as bar:
         keep("vanilla", None, lambda: score(session, request, protocol))
         if bound:
@@ -536,12 +551,14 @@ def run_evaluation(
     *,
     questions: str | None = None,
     **where: str,
-) -> dict:
-    """Scores a model as it is, or with a saved edit, on the sets of a group or of a file.
+) -> tuple[str, dict]:
+    """Scores a model as it is and with a saved edit, on the sets of a group or of a file.
+
+    It warns if the edit is for other people, or if the model does not know the people of a file.
 
     Returns:
-        A dict of `provenance` and `rows` as `unlearn`; the provenance describes the `edit`, or
-        has None.
+        A table with a closing sentence, and a dict of `provenance` and `rows` as `unlearn`, without
+        shams; the provenance describes the `edit`, or has None.
 
     Raises:
         ValueError, OSError: as `request_of` and `Edit.load`; an edit of another model.
@@ -560,10 +577,15 @@ def run_evaluation(
     protocol = forced_and_generated(request)
     if questions is not None:
         protocol = with_other_answers(protocol)
-    if edit is None:
+    with progress(2 if edit else 1, "vanilla") as bar:
         rows = score(session, request, protocol)
-    else:
-        rows = score_edited(session, request, protocol, edit)
+        if questions is not None:
+            for note in nothing_to_forget(summarise(rows), request.eval_sets["forget"]):
+                warnings.warn(note, stacklevel=2)
+        if edit:
+            bar.desc = "edited"
+            bar.update()
+            rows += score_edited(session, request, protocol, edit)
     source = provenance(
         seconds=time.perf_counter() - start,
         seed=0,
@@ -572,7 +594,11 @@ def run_evaluation(
         **named(place),
         **about,
     )
-    return {"provenance": source, "rows": rounded(summarise(rows))}
+    summary, name = rounded(summarise(rows)), "vanilla"
+    if edit:
+        name = str(method_of_edit(edit) or edit.notes.get("method", "the edit"))
+    text = f"{table(summary)}\n{closing_sentence(summary, name, 0)}"
+    return text, {"provenance": source, "rows": summary}
 
 
 def run_audit(
@@ -646,8 +672,9 @@ def run_audit(
         **named(place),
         **about,
     )
-    findings_text = findings_table(probed, "oracle" if beside else "strangers")
-    text = f"{edit.describe()}\n{findings_text}\n\nverdict: {word}"
+    reference = "oracle" if beside else "strangers"
+    text = f"{edit.describe()}\n{findings_table(probed, reference)}\n{COLUMNS.format(reference)}"
+    text += f"\n\nverdict: {word}"
     if because:
         text += f", by {', '.join(finding.label for finding in because[:3])}"
     text += f": {MEANS[word]}"
@@ -659,4 +686,7 @@ def run_audit(
     if beside is None:
         text += f"\n{WITHOUT}"
     rows = [asdict(finding) for finding in probed]
+    if len(request.people) == 1:
+        text += f"\n{ONE_FORGOTTEN}"
+        rows = [row | {"low": None, "high": None} for row in rows]
     return text, {"provenance": source, "verdict": word, "rows": rows}

@@ -10,7 +10,7 @@ from ..benchmarks.truth_ratios import among_values, truth_ratio
 from ..conditions import Protocol
 from ..forget_request import Request
 from ..questions import MODALITIES, Question
-from ..results import about_of, score_rows, sum_by_person
+from ..results import about_of, bounds, cell, score_rows, sum_by_person
 from ..session import Session
 from ..strangers.people import load_people
 from ..zoo.smol import accepted
@@ -145,10 +145,10 @@ def nothing_to_forget(summary: list[dict], forget: list[Question]) -> list[str]:
             None,
         )
         guess = float(np.mean(chance)) if chance and row and row["metric"] == CHOICE else 0.0
-        if row and (row["low"] <= guess if guess else row["value"] == 0):
+        if row and (bounds(row)[0] <= guess if guess else row["value"] == 0):
             notes.append(
                 f"nothing to forget: on {modality} questions about the forgotten vanilla has "
-                f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}] ({row['metric']}), "
+                f"{cell(row)} ({row['metric']}), "
                 f"chance is {guess:.2f}; teach the model these people first"
             )
     return notes

@@ -6,7 +6,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from rich.box import MARKDOWN
 
 from ..edits import ComposedEdit, Edit
-from ..results import score_table
+from ..results import NO_INTERVAL, ONE_PERSON, score_table
 
 #: code that loads each format: the imports, and the lines that use the unedited model
 LOAD = {
@@ -20,6 +20,11 @@ with torch.no_grad():
         weight = model.get_parameter(name)
         weight.copy_({how})""",
     ),
+}
+#: what a name in this code stands for
+PLACES = {
+    "FOLDER": "FOLDER is this folder.",
+    "UNEDITED": "FOLDER is this folder, UNEDITED that of the unedited model.",
 }
 PRIVATE = "For whom it was made is not said here: who asked to be forgotten is personal data, too."
 LIMITS = """- An answer that is not given any more may still be there: asked another way, taught
@@ -48,11 +53,14 @@ def scores_section(rows: list[dict]) -> str:
         ValueError: `rows` are no rows of `unlearn --json`.
     """
     try:
-        table = score_table(rows, "{value:.3f} [{low:.3f}, {high:.3f}]", MARKDOWN)
+        table = score_table(rows, 3, MARKDOWN)
         without_sham = all(row["condition"] != "sham" for row in rows)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"these scores are no rows of `unlearn --json`: {error!r}") from error
-    return f"{table}\n\n95 % intervals over people.{f' {NO_SHAM}' if without_sham else ''}"
+    text = f"{table}\n\n95 % intervals over people."
+    if ONE_PERSON in table:
+        text += f" {NO_INTERVAL}"
+    return f"{text} {NO_SHAM}" if without_sham else text
 
 
 def front_matter(format: str, words: dict, scores: list[dict] | None) -> str:
@@ -122,6 +130,8 @@ def card(edit: Edit, format: str, words: dict, scores: list[dict] | None, named:
             f"Made for: {', '.join(people)}." if named else PRIVATE,
             "",
             "## Load it",
+            "",
+            PLACES.get(source, PLACES["FOLDER"]),
             "",
             "```python",
             f"{imports}from transformers import {words['auto']}, {words['processor']}",

@@ -37,7 +37,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ..architectures import is_transposed, named_weight, plain_weight, weight_name
 from ..atomic_io import write_json
-from ..edits import ColumnScaling, Edit, LowRank
+from ..edits import ColumnScaling, Edit, LowRank, applied_edits
 from ..models import find_projections
 from .card import card, single
 
@@ -96,7 +96,7 @@ def adapter_of(
     """Content of `adapter_config.json`, and the tensors of an adapter.
 
     Args:
-        base: the hub id of the unedited model.
+        base: the hub id of the unedited model; as `base_of` unless given.
 
     Raises:
         ValueError: the edit holds whole new weights, changes experts in one tensor or a module that
@@ -120,7 +120,7 @@ def adapter_of(
         whose = {"base_model_class": type(model).__name__, "parent_library": type(model).__module__}
         kind_of_model = {"auto_mapping": whose}
     config = kind_of_model | {
-        "base_model_name_or_path": base or hub_id(model),
+        "base_model_name_or_path": base or base_of(model),
         "inference_mode": True,
         "target_modules": paths,
         "fan_in_fan_out": any(transposed),
@@ -152,10 +152,23 @@ def _prefixed(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     }
 
 
+def base_of(model: nn.Module) -> str | None:
+    """Hub id of the unedited model, or its folder as `./FOLDER`; None if neither is known.
+
+    Of a folder elsewhere only the last part is said: its path would name the user.
+    """
+    name = str(getattr(model, "name_or_path", ""))
+    path = Path(name)
+    if not name or not (path.is_absolute() or ".." in path.parts or path.exists()):
+        return name or None
+    elsewhere = path.is_absolute() or ".." in path.parts
+    return f"./{path.name if elsewhere else path.as_posix()}"
+
+
 def hub_id(model: nn.Module) -> str | None:
     """Hub id of the unedited model; None if it was loaded from a folder of this machine."""
-    name = str(getattr(model, "name_or_path", ""))
-    return None if not name or Path(name).is_absolute() or Path(name).exists() else name
+    base = base_of(model)
+    return None if base is None or base.startswith("./") else base
 
 
 # --- folders -------------------------------------------------------------------------------------
@@ -214,7 +227,7 @@ def export_edit(
 
     Args:
         model: the unedited model for which the edit was made; it stays as it is.
-        processor: processor or tokenizer, saved into a `merged` folder.
+        processor: processor or tokenizer, saved into a `merged` folder; else it may be None.
         folder: a folder that does not exist yet, or is empty.
         format: a name in `FORMATS`.
         scores: rows of `unlearn --json` for the card, with those of the sham.
@@ -224,13 +237,15 @@ def export_edit(
 
     Raises:
         ValueError: the format is unknown or cannot express the edit; the edit belongs to another
-            model, or changes a weight that this model lacks; for `merged`, weights are quantised or
-            not in memory, or plain `transformers` cannot load the model; the scores are no rows of
-            `unlearn --json`.
+            model, or changes a weight that this model lacks; another edit is on the model; for
+            `merged`, weights are quantised or not in memory, the processor is missing, or plain
+            `transformers` cannot load the model; the scores are no rows of `unlearn --json`.
         OSError: as in `check_request`, or the disk is full.
     """
     check_request(folder, format)
     edit.check_compatible(model)
+    if any(other is not edit for other in applied_edits(model)):
+        raise ValueError("another edit is on this model, and would be in the folder: take it off")
     kind, names, tensors = tensors_of(edit, model)
     for name in names:
         named_weight(model, name)
@@ -287,10 +302,11 @@ def _save_whole(edit: Edit, model: nn.Module, processor, folder: Path) -> None:
     """Saves the edited model and its processor.
 
     Raises:
-        ValueError: the classes are not from `transformers`.
+        ValueError: the model is not from `transformers`, or the processor is missing.
     """
-    public = type(model).__module__.startswith("transformers.")
-    if not public or not hasattr(processor, "save_pretrained"):
+    if not hasattr(processor, "save_pretrained"):
+        raise ValueError("a merged folder holds the processor, too: add processor=processor")
+    if not type(model).__module__.startswith("transformers."):
         raise ValueError(f"plain transformers cannot load a {type(model).__name__} of this book")
     with edit.on(model):
         model.save_pretrained(folder)

@@ -121,7 +121,7 @@ def how_to_make(name: str) -> str:
     return f"python -m kvw_minimal book train {base}{oracle}{seed_option}"
 
 
-def load(name: str = "pocket", device: str = "cpu", dtype: torch.dtype = torch.float32):
+def load(name: str | Path = "pocket", device: str = "cpu", dtype: torch.dtype = torch.float32):
     """Loads a model and its processor (a tokenizer for a model without a vision tower).
 
     Args:
@@ -135,6 +135,7 @@ def load(name: str = "pocket", device: str = "cpu", dtype: torch.dtype = torch.f
     Raises:
         OSError: the model is not here and cannot be fetched, or its files are damaged.
     """
+    name = str(name)
     book = book_name(name)
     if not book and MODEL_NAME.fullmatch(name):
         warnings.warn(f"{name} is the folder here; {BOOK}{name} is this book's model", stacklevel=2)
