@@ -164,7 +164,7 @@ def strength_frame(
 
 @captioned
 def left_and_kept(curves: dict[str, pd.DataFrame], levels: tuple[float, ...] = ()) -> Figure:
-    """What is left of the forgotten while ever less is kept of the others, one panel an arm.
+    """What is kept of the others while ever less is left of the forgotten, one panel an arm.
 
     Args:
         curves: columns `kept`, `edited`, `sham`, from the weakest strength on.
@@ -173,28 +173,29 @@ def left_and_kept(curves: dict[str, pd.DataFrame], levels: tuple[float, ...] = (
     across = min(len(curves), 4)
     down = -(-len(curves) // across)
     figure, axes = plt.subplots(
-        down, across, figsize=(2.5 * across, 2.9 * down), sharey=True, sharex=True, squeeze=False
+        down, across, figsize=(2.5 * across, 2.7 * down), sharey=True, sharex=True, squeeze=False
     )
     for axis in axes.flat[len(curves) :]:
         axis.set_axis_off()
     for axis, (name, curve) in zip(axes.flat, curves.items(), strict=False):
         for condition, line in (("edited", "-"), ("sham", "--")):
             colour = COLOURS[condition]
-            axis.plot(curve["kept"], curve[condition], line, marker="o", markersize=4, color=colour)
-            axis.annotate(
-                condition,
-                (curve["kept"].iloc[-1], curve[condition].iloc[-1]),
-                (4, 4),
-                textcoords="offset points",
+            axis.plot(
+                curve[condition],
+                curve["kept"],
+                line,
+                marker="o",
+                markersize=4,
                 color=colour,
-                fontsize=9,
+                label=condition,
             )
         for level in levels:
-            axis.axvline(level, color="grey", linewidth=0.6, linestyle=":")
-        axis.set(title=name, xlim=(1.02, 0.55), ylim=(-0.03, 1.05))
+            axis.axhline(level, color="grey", linewidth=0.8, linestyle=":")
+        axis.set(title=name, xlim=(-0.03, 1.05), ylim=(0.55, 1.02))
         axis.title.set_fontsize(10)
-    figure.supxlabel("kept of the others", fontsize=10)
-    figure.supylabel("left of the forgotten", fontsize=10)
+    axes.flat[0].legend(frameon=False, loc="lower left", fontsize=9)
+    figure.supxlabel("left of the forgotten", fontsize=10)
+    figure.supylabel("kept of the others", fontsize=10)
     return figure
 
 
