@@ -235,7 +235,9 @@ def test_a_method_has_the_settings_that_the_replication_chose():
 def test_who_is_audited_on_smol_has_the_settings_that_its_experiments_chose():
     own = {name: trials[0].settings for name, trials in examined_on_smol().items()}
     chosen: dict = {}
-    for experiment in ("rewrite-smol", "replication-smol"):
+    for experiment in ("rewrite-smol", "replication-smol", "layerwise-rewrite"):
         rows, made = read_rows(experiment)
-        chosen |= dict(runner.settled(plan_of(experiment), "methods", rows, made["impossible"]))
+        plan = plan_of(experiment, "smol")
+        [name], rows = plan.tuned, rows[rows["model"] == "smol"]
+        chosen |= dict(runner.settled(plan, name, rows, made["impossible"]))
     assert own == {name: chosen[name].settings for name in own}

@@ -349,13 +349,17 @@ TUNING = {
     "smol": subjects.smol_tuning_sets,
     "weighed": subjects.what_is_weighed,
     "layerwise": subjects.layerwise_tuning_sets,
+    "layerwise on smol": subjects.weighed_with_new_others,
 }
 
 
 @vector("tuning sets", lambda: TUNING)
 def _tuning_sets(name: str):
     own = whole_request()
-    panels = {"layerwise": subjects.with_new_others}
+    panels = {
+        "layerwise": subjects.with_new_others,
+        "layerwise on smol": subjects.smol_with_new_others,
+    }
     if name != "pocket":
         own = own.but(eval_sets=panels.get(name, subjects.smol_panel)(world(), own.people))
     return {part: asked(questions) for part, questions in TUNING[name](own.request).items()}

@@ -37,7 +37,12 @@ from .one_by_one import means
 
 FILE = RESULTS / "locked.json"
 GROUP = "A"
-SUBJECTS = {"KVW one pass": "replication-smol", "rewrite": "rewrite-smol"}
+#: edits of smol: the experiment and the list that chose their settings
+SUBJECTS = {
+    "KVW one pass": ("replication-smol", "methods"),
+    "rewrite": ("rewrite-smol", "methods"),
+    "layerwise rewrite": ("layerwise-rewrite", "on smol"),
+}
 CONDITION_OF = {"vanilla": "vanilla", **dict.fromkeys(SUBJECTS, "edited"), "oracle": "oracle"}
 DIRECTIONS = (1, 4, 16)
 SMALLEST = 1e-4  # a factor below it has left nothing to be scaled up
@@ -89,13 +94,20 @@ ATTACKS: dict[str, Callable[[nn.Module, nn.Module], Weights]] = {
 }
 
 
+def chosen_on_smol(method: str) -> Trial:
+    """The trial that the experiment of a method chose."""
+    experiment, name = SUBJECTS[method]
+    rows, made = read_rows(experiment)
+    plan = plans.plan_of(experiment, "smol")
+    own = rows[rows["model"] == plan.model]
+    return dict(runner.settled(plan, name, own, made["impossible"]))[method]
+
+
 def edit_of(method: str, session: Session, request: Request) -> Edit:
     """What is attacked: vanilla, an edit as the book chose it on smol, or the oracle."""
     trial = Trial(method=method, settings={"base": "smol"} if method == "oracle" else {})
     if method in SUBJECTS:
-        plan = plans.plan_of(SUBJECTS[method])
-        rows, made = read_rows(SUBJECTS[method])
-        trial = dict(runner.settled(plan, "methods", rows, made["impossible"]))[method]
+        trial = chosen_on_smol(method)
     return edit_for(trial, session, request)[0]
 
 

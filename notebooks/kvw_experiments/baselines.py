@@ -58,6 +58,10 @@ LEAST_SQUARES_ON_SMOL = tuple(
 )
 REWRITE = ("rewrite", METHODS["rewrite"].grid, "pocket")
 LAYERWISE = METHODS["layerwise rewrite"].grid
+#: on smol, in a range that a look at tuning-1 gave; its survey is dear, so strangers are eight
+LAYERWISE_ON_SMOL = parameter_grid(
+    retain_penalty=(30.0, 100.0, 300.0, 1000.0), likely=(0.1,), others=(8,)
+)
 #: the same on smol: eight that were planned, and two more since 1.25 was chosen, at their edge;
 #: of equals the first is taken, which changes least
 REWRITE_ON_SMOL = tuple(

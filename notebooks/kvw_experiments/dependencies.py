@@ -53,7 +53,11 @@ CARDS = {
 }
 #: whose reads start from the panel
 OF_PANEL = ("ablations-pocket", "as-published", "precision", "replication-pocket", "rewrite-needs")
-TUNED_APART = {"layerwise-rewrite": "layerwise"}  # with tuning sets of its own
+#: experiments and models with tuning sets of their own
+TUNED_APART = {
+    ("layerwise-rewrite", "pocket"): "layerwise",
+    ("layerwise-rewrite", "smol"): "layerwise on smol",
+}
 Vectors = set[str]
 if TYPE_CHECKING:  # to unlearn needs no pandas
     import pandas as pd
@@ -109,7 +113,8 @@ def of_set(experiment: str, model: str, part: str, group: str) -> Vectors:
         *(special.get(name, {f"{_sets(model)}: {name}"}) for name in part.split("+"))
     )
     if group in TUNING_GROUPS and experiment != "ablations-pocket":
-        kind = "smol" if model == "smol" else TUNED_APART.get(experiment, "pocket")
+        usual = "smol" if model == "smol" else "pocket"
+        kind = TUNED_APART.get((experiment, model), usual)
         weighed = experiment in ("rewrite-smol", "rewrite-needs", "replication-pocket")
         vectors.add(f"tuning sets: {'weighed' if weighed else kind}")
     return vectors

@@ -33,6 +33,7 @@ from .baselines import (
     AUDITED,
     INNER,
     LAYERWISE,
+    LAYERWISE_ON_SMOL,
     LEAST_SQUARES,
     LEAST_SQUARES_ON_SMOL,
     POCKET,
@@ -48,6 +49,7 @@ from .model_selection import (
     MIDDLE_RULE,
     REWRITE_RULE,
     SPARING_RULE,
+    TIES,
     Rule,
 )
 from .subjects import (
@@ -60,6 +62,7 @@ from .subjects import (
     smol_tuning_sets,
     smol_with_new_others,
     tuning_sets,
+    weighed_with_new_others,
     what_is_weighed,
     with_new_others,
     with_statements,
@@ -432,6 +435,7 @@ def examined_on_smol() -> Entries:
         "oracle": {"base": "smol"},
         "KVW one pass": {"strength": 4.0, "layers": list(INNER)},
         "rewrite": REWRITE_ON_SMOL[2],
+        "layerwise rewrite": LAYERWISE_ON_SMOL[1],
         "NPO LoRA": {"weight": 1.0, "rate": 5e-4},
     }
     return {
@@ -793,6 +797,17 @@ PLANS: tuple[Plan, ...] = (
         tuned=("kin",),
         draws=1,
         **_LAYERWISE,
+    ),
+    Plan(
+        "layerwise-rewrite",
+        "smol",
+        {"on smol": partial(alone, "layerwise rewrite", LAYERWISE_ON_SMOL, "smol")},
+        ("A",),
+        tuning=TUNING_GROUPS,
+        rule=replace(LAYERWISE_RULE, ties=TIES),
+        tuned=("on smol",),
+        draws=1,
+        **_LAYERWISE | {"reads": smol_with_new_others, "tuning_reads": weighed_with_new_others},
     ),
     Plan(
         "rewrite-smol",

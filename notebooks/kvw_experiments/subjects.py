@@ -149,6 +149,11 @@ def what_is_weighed(request: Request) -> dict[str, list[Question]]:
     return {name: request.eval_sets[name] for name in weighed if name in request.eval_sets}
 
 
+def weighed_with_new_others(request: Request) -> dict[str, list[Question]]:
+    """`what_is_weighed`, and the others anew."""
+    return what_is_weighed(request) | {"kept anew": request.eval_sets["kept anew"]}
+
+
 # --- what is known beside the people -------------------------------------------------------------
 
 
