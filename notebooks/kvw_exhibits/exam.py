@@ -52,6 +52,9 @@ FILE = RESULTS / "exam.json"
 VERDICTS = RESULTS / "verdicts.json"
 BESIDE_TWINS = RESULTS / "verdicts_beside_twins.json"
 SEEDS = 10
+#: judged beside twins, in this order: in 13, 16 and 18 the rule, with the oracle as its reference,
+#: calls a student quiet in error
+BESIDE = (10, 11, 12, 13, 16, 18, 14, 15, 17)
 JUDGED = 30  # verdicts are of the seeds from `SEEDS` to this, which the rule was not mended on
 NOISE = 0.1  # of a weight matrix's own standard deviation
 HALF = "half taught"
@@ -236,11 +239,16 @@ def verdicts_beside_twins(seed: int) -> dict[str, tuple[str, str]]:
     """As `verdicts_of`, with a twin in the oracle's place; of those of `ALIKE`.
 
     The twin never met the five, and was treated as the student was. It is a training of its own,
-    with the seed before: otherwise a student that never met them would be its own reference.
+    with the seed before in `BESIDE`: otherwise a student that never met them would be its own
+    reference.
+
+    Args:
+        seed: one of `BESIDE`.
     """
-    strangers, own = never_met(seed - 1), never_met(seed)
+    earlier = (BESIDE[0] - 1, *BESIDE)[BESIDE.index(seed)]
+    others, ignorant = never_met(earlier), never_met(seed)
     taught, taught_late = (
-        toys.plant(own["never met"], place, seed)
+        toys.plant(ignorant["never met"], place, seed)
         for place in ("columns, first layer", "columns, last layer")
     )
     knowing = {
@@ -252,27 +260,30 @@ def verdicts_beside_twins(seed: int) -> dict[str, tuple[str, str]]:
     late, early = map(rows_of, (taught, taught_late))
     verdicts: dict[str, tuple[str, str]] = {}
     for knows, never in ALIKE:
-        vanilla, twin = early if "early" in knows else late, rows_of(strangers[never])
+        vanilla, twin = early if "early" in knows else late, rows_of(others[never])
         verdicts[knows] = judged(vanilla, twin, rows_of(knowing[knows]))
-        verdicts[never] = judged(vanilla, twin, rows_of(own[never]))
+        verdicts[never] = judged(vanilla, twin, rows_of(ignorant[never]))
     return verdicts
 
 
-#: by the word on the command line: the file, and the verdicts of a seed
-JUDGES = {"verdicts": (VERDICTS, verdicts_of), "twins": (BESIDE_TWINS, verdicts_beside_twins)}
+#: by the word on the command line: the file, the verdicts of a seed, and the seeds
+JUDGES = {
+    "verdicts": (VERDICTS, verdicts_of, range(SEEDS, JUDGED)),
+    "twins": (BESIDE_TWINS, verdicts_beside_twins, BESIDE),
+}
 
 
-def take_verdicts(last: int, which: str = "verdicts") -> None:
+def take_verdicts(most: int, which: str = "verdicts") -> None:
     """Write a file seed by seed: `{"seeds": [...], "verdicts": {student: [[word, finding]]}}`.
 
     Args:
-        last: the seeds from `SEEDS` to this one, without it, are judged.
+        most: how many seeds are judged, those in the file among them.
         which: a key of `JUDGES`.
     """
-    file, verdicts_of_seed = JUDGES[which]
+    file, verdicts_of_seed, seeds = JUDGES[which]
     stored = read_json(file) if file.is_file() else {"seeds": [], "verdicts": {}}
     start = time.process_time() - stored.get("provenance", {}).get("seconds", 0)
-    for seed in tqdm(range(SEEDS + len(stored["seeds"]), last), "seeds", disable=None):
+    for seed in tqdm(seeds[len(stored["seeds"]) : most], "seeds", disable=None):
         for name, word_and_finding in verdicts_of_seed(seed).items():
             stored["verdicts"].setdefault(name, []).append(list(word_and_finding))
         stored["seeds"].append(seed)
@@ -378,9 +389,9 @@ def grade(
     )
 
 
-def alike(found: Marks, pairs: tuple[tuple[str, str], ...] = ALIKE) -> Grade:
+def alike(by_student: Marks, pairs: tuple[tuple[str, str], ...] = ALIKE) -> Grade:
     """How often the one that knows gets more than its twin, who says the same; .5 for equals."""
-    gaps = np.array([np.subtract(found[knows], found[never]) for knows, never in pairs])
+    gaps = np.array([np.subtract(by_student[knows], by_student[never]) for knows, never in pairs])
     return over_seeds(((gaps > 0) + 0.5 * (gaps == 0)).mean(0).tolist())
 
 
