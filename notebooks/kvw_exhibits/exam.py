@@ -4,6 +4,8 @@
 
     python -m kvw_exhibits.exam verdicts [SEEDS]    # data/results/verdicts.json: an hour
 
+    python -m kvw_exhibits.exam twins [SEEDS]    # verdicts_beside_twins.json: half an hour
+
 Each is written seed by seed, and goes on where it was stopped; to begin anew, take the file away.
 What the edits leave of the toys that are committed stands there, too (`of_committed`).
 
@@ -14,7 +16,8 @@ sees knowledge gives more to the one that knows; what cannot tell twins apart th
 seen the answers alone.
 
 The rule of the audit is examined as well, on other seeds: each student is judged as if it were an
-edit, between the taught model and the one that never met the five (`verdicts_of`).
+edit, between the taught model and the one that never met the five (`verdicts_of`); then with a twin
+as the reference (`verdicts_beside_twins`).
 """
 
 import copy
@@ -23,6 +26,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -46,7 +50,11 @@ from . import planted as toys
 
 FILE = RESULTS / "exam.json"
 VERDICTS = RESULTS / "verdicts.json"
+BESIDE_TWINS = RESULTS / "verdicts_beside_twins.json"
 SEEDS = 10
+#: judged beside twins, in this order: in 13, 16 and 18 the rule, with the oracle as its reference,
+#: calls a student quiet in error
+BESIDE = (10, 11, 12, 13, 16, 18, 14, 15, 17)
 JUDGED = 30  # verdicts are of the seeds from `SEEDS` to this, which the rule was not mended on
 NOISE = 0.1  # of a weight matrix's own standard deviation
 HALF = "half taught"
@@ -100,13 +108,27 @@ def noisy(model: nn.Module, seed: int) -> nn.Module:
     return noisy_model
 
 
+@lru_cache(maxsize=1)
+def never_met(seed: int) -> dict[str, nn.Module]:
+    """The five models of a seed that never met the five people."""
+    base = toys.before(seed)
+    return {
+        "never met": base,
+        "never met, noise": noisy(base, seed),
+        "never met, silenced": toys.silenced(base, seed),
+        "never met, refuses": refusing(base, seed),
+        "never met, silenced early": toys.silenced(base, seed, toys.FIRST),
+    }
+
+
 def students(seed: int) -> dict[str, nn.Module]:
     """The eleven models of a seed.
 
     What is hidden late, by the last layer, was planted in columns of the first, which stay; what is
     hidden early, by the first, in columns of the last.
     """
-    base = toys.before(seed)
+    twins = never_met(seed)
+    base = twins["never met"]
     taught, late = (
         toys.plant(base, place, seed) for place in ("columns, first layer", "columns, last layer")
     )
@@ -116,11 +138,7 @@ def students(seed: int) -> dict[str, nn.Module]:
         "silenced": toys.silenced(taught, seed),
         "refuses": refusing(taught, seed),
         "silenced early": toys.silenced(late, seed, toys.FIRST),
-        "never met": base,
-        "never met, noise": noisy(base, seed),
-        "never met, silenced": toys.silenced(base, seed),
-        "never met, refuses": refusing(base, seed),
-        "never met, silenced early": toys.silenced(base, seed, toys.FIRST),
+        **twins,
         HALF: half_taught(base, seed),
     }
 
@@ -195,42 +213,88 @@ def verdicts_of(seed: int) -> dict[str, tuple[str, str]]:
     """
     models = students(seed)
     taught_late = toys.plant(models["never met"], "columns, last layer", seed)
-
-    def rows_of(model: nn.Module) -> list[dict]:
-        session, request = toys.case_of(model, seed)
-        nothing, _ = make_edit(session, request, Vanilla())
-        return examine(session, request, nothing, ASKED)
-
+    rows_of = partial(rows_of_a_model, seed=seed)
     oracle, taught, late = map(rows_of, (models["never met"], models["taught"], taught_late))
+    return {
+        name: judged(late if "early" in name else taught, oracle, rows_of(models[name]))
+        for name in JUDGED_STUDENTS
+    }
+
+
+def rows_of_a_model(model: nn.Module, seed: int) -> list[dict]:
+    """What the probes of a verdict find in a model, as it is."""
+    session, request = toys.case_of(model, seed)
+    nothing, _ = make_edit(session, request, Vanilla())
+    return examine(session, request, nothing, ASKED)
+
+
+def judged(vanilla: list[dict], reference: list[dict], edited: list[dict]) -> tuple[str, str]:
+    """The verdict, and the finding that it rests on, if any."""
+    word, because = verdict(judge({"vanilla": vanilla, "oracle": reference, "edited": edited}))
+    return word, because[0].label if because else ""
+
+
+@plainly()
+def verdicts_beside_twins(seed: int) -> dict[str, tuple[str, str]]:
+    """As `verdicts_of`, with a twin in the oracle's place; of those of `ALIKE`.
+
+    The twin never met the five, and was treated as the student was. It is a training of its own,
+    with the seed before in `BESIDE`: otherwise a student that never met them would be its own
+    reference.
+
+    Args:
+        seed: one of `BESIDE`.
+    """
+    earlier = (BESIDE[0] - 1, *BESIDE)[BESIDE.index(seed)]
+    others, ignorant = never_met(earlier), never_met(seed)
+    taught, taught_late = (
+        toys.plant(ignorant["never met"], place, seed)
+        for place in ("columns, first layer", "columns, last layer")
+    )
+    knowing = {
+        "silenced": toys.silenced(taught, seed),
+        "refuses": refusing(taught, seed),
+        "silenced early": toys.silenced(taught_late, seed, toys.FIRST),
+    }
+    rows_of = partial(rows_of_a_model, seed=seed)
+    late, early = map(rows_of, (taught, taught_late))
     verdicts: dict[str, tuple[str, str]] = {}
-    for name in JUDGED_STUDENTS:
-        vanilla = late if "early" in name else taught
-        rows = {"vanilla": vanilla, "oracle": oracle, "edited": rows_of(models[name])}
-        word, because = verdict(judge(rows))
-        verdicts[name] = word, because[0].label if because else ""
+    for knows, never in ALIKE:
+        vanilla, twin = early if "early" in knows else late, rows_of(others[never])
+        verdicts[knows] = judged(vanilla, twin, rows_of(knowing[knows]))
+        verdicts[never] = judged(vanilla, twin, rows_of(ignorant[never]))
     return verdicts
 
 
-def take_verdicts(last: int) -> None:
-    """Write `VERDICTS` seed by seed: `{"seeds": [...], "verdicts": {student: [[word, finding]]}}`.
+#: by the word on the command line: the file, the verdicts of a seed, and the seeds
+JUDGES = {
+    "verdicts": (VERDICTS, verdicts_of, range(SEEDS, JUDGED)),
+    "twins": (BESIDE_TWINS, verdicts_beside_twins, BESIDE),
+}
+
+
+def take_verdicts(most: int, which: str = "verdicts") -> None:
+    """Write a file seed by seed: `{"seeds": [...], "verdicts": {student: [[word, finding]]}}`.
 
     Args:
-        last: the seeds from `SEEDS` to this one, without it, are judged.
+        most: how many seeds are judged, those in the file among them.
+        which: a key of `JUDGES`.
     """
-    stored = read_json(VERDICTS) if VERDICTS.is_file() else {"seeds": [], "verdicts": {}}
+    file, verdicts_of_seed, seeds = JUDGES[which]
+    stored = read_json(file) if file.is_file() else {"seeds": [], "verdicts": {}}
     start = time.process_time() - stored.get("provenance", {}).get("seconds", 0)
-    for seed in tqdm(range(SEEDS + len(stored["seeds"]), last), "seeds", disable=None):
-        for name, judged in verdicts_of(seed).items():
-            stored["verdicts"].setdefault(name, []).append(list(judged))
+    for seed in tqdm(seeds[len(stored["seeds"]) : most], "seeds", disable=None):
+        for name, word_and_finding in verdicts_of_seed(seed).items():
+            stored["verdicts"].setdefault(name, []).append(list(word_and_finding))
         stored["seeds"].append(seed)
         stored["provenance"] = provenance(
             seconds=time.process_time() - start,
             seed=0,
             models={},
             data=identity(),
-            command="python -m kvw_exhibits.exam verdicts",
+            command=f"python -m kvw_exhibits.exam {which}",
         )
-        write_json(VERDICTS, stored)
+        write_json(file, stored)
 
 
 def columns_found(model: nn.Module, place: str, seed: int) -> dict[str, float]:
@@ -325,9 +389,9 @@ def grade(
     )
 
 
-def alike(found: Marks, pairs: tuple[tuple[str, str], ...] = ALIKE) -> Grade:
+def alike(by_student: Marks, pairs: tuple[tuple[str, str], ...] = ALIKE) -> Grade:
     """How often the one that knows gets more than its twin, who says the same; .5 for equals."""
-    gaps = np.array([np.subtract(found[knows], found[never]) for knows, never in pairs])
+    gaps = np.array([np.subtract(by_student[knows], by_student[never]) for knows, never in pairs])
     return over_seeds(((gaps > 0) + 0.5 * (gaps == 0)).mean(0).tolist())
 
 
@@ -356,7 +420,7 @@ def identity() -> str:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["verdicts"]:
-        take_verdicts(int(sys.argv[2]) if len(sys.argv) > 2 else JUDGED)
+    if sys.argv[1:2] in (["verdicts"], ["twins"]):
+        take_verdicts(int(sys.argv[2]) if len(sys.argv) > 2 else JUDGED, sys.argv[1])
     else:
         take(int(sys.argv[1]) if len(sys.argv) > 1 else SEEDS)
