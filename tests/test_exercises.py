@@ -312,7 +312,7 @@ def test_examples_hold(module):
     assert found.attempted and not found.failed
 
 
-def ran(*cells: str, check: str = "check_alike") -> str:
+def ran(*cells: str, check: str = "check_by_chance") -> str:
     """What is run for a check that is called in the last cell but one of chapter 12."""
     sources = dict(enumerate(cells, 1))
     every, unread = slices.statements(sources)
@@ -323,7 +323,7 @@ def ran(*cells: str, check: str = "check_alike") -> str:
     return "\n".join(ast.unparse(every[at].node) for at in slices.needed(every, place, names))
 
 
-CALLED = "exercises.check_alike(f)"
+CALLED = "exercises.check_by_chance(f)"
 
 
 @pytest.mark.parametrize(

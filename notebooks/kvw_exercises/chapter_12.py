@@ -47,55 +47,60 @@ def check_tokens(tokens: Callable) -> bool:
     return grade(tokens, cases, right, mistakes)
 
 
-def check_alike(alike: Callable) -> bool:
-    """`alike(one, other)` is the share of the vectors touched by either that both touch.
+def check_by_chance(by_chance: Callable) -> bool:
+    """`by_chance(one, other)` is the share that both edits weaken if one is dealt out at random.
 
-    Contrasts of two edits, `[layers, d_ff]`, >= 0.
+    Contrasts of two edits, `[layers, d_ff]`, >= 0. The other's are dealt out anew within each
+    layer. What both weaken, expected, is divided by what at least one weakens, expected.
     """
 
-    def counts(one, other):
-        both, either = (one > 0) & (other > 0), (one > 0) | (other > 0)
-        return both.sum(), either.sum()
+    def expected(one, other):
+        first, second = (one > 0).double().sum(-1), (other > 0).double().sum(-1)  # [layers]
+        both = first * second / one.shape[-1]
+        return both, first + second - both
 
     def right(one, other):
-        both, either = counts(one, other)
-        return both / either
+        both, either = expected(one, other)
+        return both.sum() / either.sum()
+
+    def clamped(seed, *thresholds):
+        """Two contrasts; a layer's threshold says how many vectors stay above 0."""
+        least = torch.tensor(thresholds, dtype=torch.float64)[:, None]
+        shape = (len(thresholds), 40)
+        return tuple((contrast - least).clamp(min=0) for contrast in drawn(seed, shape, shape))
 
     cases = {
-        "a few vectors": (
+        "one layer": (torch.tensor([[0.5, 0.1, 0.0, 0.0]]), torch.tensor([[0.0, 0.2, 0.3, 0.0]])),
+        "two layers": (
             torch.tensor([[0.0, 0.3, 1.0, 0.0], [0.2, 0.0, 0.0, 0.0]]),
-            torch.tensor([[0.1, 0.2, 0.0, 0.0], [0.9, 0.0, 0.0, 0.4]]),
+            torch.tensor([[0.1, 0.2, 0.0, 0.0], [0.9, 0.1, 0.0, 0.4]]),
         ),
-        "many vectors": tuple(contrast.clamp(min=0) for contrast in drawn(40, (3, 50), (3, 50))),
-        "none in common": (torch.tensor([[0.5, 0.0, 0.2]]), torch.tensor([[0.0, 0.5, 0.0]])),
-        "all in common": (
-            torch.tensor([[0.5, 0.1], [0.0, 0.2]]),
-            torch.tensor([[0.1, 0.7], [0.0, 0.3]]),
-        ),
-        "one touches more": (
-            torch.tensor([[0.5, 0.1, 0.3, 0.4]]),
-            torch.tensor([[0.2, 0.0, 0.0, 0.0]]),
+        "many vectors": clamped(40, 0.0, 0.0, 0.0),
+        "layers that differ": clamped(41, -0.8, 0.1, 1.2),
+        "nothing in one layer": (
+            torch.tensor([[0.5, 0.0, 0.2], [0.0, 0.0, 0.0]]),
+            torch.tensor([[0.0, 0.5, 0.0], [0.1, 0.2, 0.0]]),
         ),
     }
     mistakes = {
         lambda one, other: (
-            counts(one, other)[0] / (one > 0).sum()
-        ): "You divide by what one edit touches; what of those that only the other does?",
+            ((one > 0) & (other > 0)).sum() / ((one > 0) | (other > 0)).sum()
+        ): "You count where they are; where would they be if they were dealt out at random?",
+        lambda one, other: right(
+            one.reshape(1, -1), other.reshape(1, -1)
+        ): "They are dealt out within each layer, and layers differ.",
         lambda one, other: (
-            2 * counts(one, other)[0] / ((one > 0).sum() + (other > 0).sum())
-        ): "What both touch is counted twice below; every vector counts once.",
+            expected(one, other)[0] / expected(one, other)[1]
+        ).nanmean(): "You take a mean of the layers; one share of all vectors is asked.",
         lambda one, other: (
-            counts(one, other)[0] / one.numel()
-        ): "You divide by all vectors; do those count that nobody touches?",
+            expected(one, other)[0].sum() / sum(expected(one, other)).sum()
+        ): "What both weaken is counted twice below; every vector counts once.",
         lambda one, other: (
-            ((one > 0) == (other > 0)).double().mean()
-        ): "A vector that neither touches is not one that both touch.",
-        lambda one, other: (
-            torch.minimum(one, other).sum() / torch.maximum(one, other).sum()
-        ): "You weigh by how much is taken; touched or not is what counts here.",
-        lambda one, other: counts(one, other)[0]: "You count them; a share is asked.",
+            expected(one, other)[0].sum() / one.numel()
+        ): "You divide by all vectors; do those count that neither edit weakens?",
+        lambda one, other: expected(one, other)[0].sum(): "You count them; a share is asked.",
     }
-    return grade(alike, cases, right, mistakes)
+    return grade(by_chance, cases, right, mistakes)
 
 
 def check_spill(spill: Callable) -> bool:
