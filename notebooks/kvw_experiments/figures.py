@@ -61,10 +61,10 @@ def colours_of(names: Sequence[str]) -> dict[str, tuple[float, float, float]]:
     >>> colours_of(["oracle", "a", "b"])["oracle"] == COLOURS["oracle"]
     True
     """
-    own = COLOURS | {name: PALETTE[place] for name, place in METHODS.items()}
-    taken = [own[name] for name in names if name in own]
+    fixed = COLOURS | {name: PALETTE[place] for name, place in METHODS.items()}
+    taken = [fixed[name] for name in names if name in fixed]
     free = cycle(colour for colour in PALETTE if colour not in taken)
-    return {name: own[name] if name in own else next(free) for name in names}
+    return {name: fixed[name] if name in fixed else next(free) for name in names}
 
 
 def to_png(figure: Figure, colours: int | None = None) -> bytes:
