@@ -99,8 +99,8 @@ def chosen_on_smol(method: str) -> Trial:
     experiment, name = SUBJECTS[method]
     rows, made = read_rows(experiment)
     plan = plans.plan_of(experiment, "smol")
-    own = rows[rows["model"] == plan.model]
-    return dict(runner.settled(plan, name, own, made["impossible"]))[method]
+    rows = rows[rows["model"] == plan.model]
+    return dict(runner.settled(plan, name, rows, made["impossible"]))[method]
 
 
 def edit_of(method: str, session: Session, request: Request) -> Edit:
