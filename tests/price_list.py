@@ -20,6 +20,7 @@ def costs() -> tuple[pd.DataFrame, list[dict]]:
     """All rows of costs on report groups, and the provenance of each experiment."""
     read = [read_rows(experiment, fresh=False) for experiment in EXPERIMENTS]
     rows = pd.concat([rows for rows, _ in read], ignore_index=True)
+    rows = rows[rows["model"] == "pocket"]
     return rows[(rows["set"] == "cost") & rows["group"].isin(list("ABCDE"))], [
         made for _, made in read
     ]
