@@ -61,6 +61,7 @@ QUOTED_ROWS = {
         ("replication-pocket", "methods", "LLM Surgery", ALL_SETS),
         ("replication-pocket", "beyond the gate", "least squares", ALL_SETS),
         ("rewrite-smol", "methods", "rewrite", ("forget", "retain", "general")),
+        ("layerwise-rewrite", "on smol", "layerwise rewrite", ("forget", "retain", "general")),
     ),
 }
 SHAMMED = ("KVW one pass", "rewrite", "layerwise rewrite")  # whose shams may be quoted, too
