@@ -141,22 +141,27 @@ def by_layer(by_edit: Findings, edits: Sequence[str]) -> pd.DataFrame:
 
 
 def on_smol() -> pd.DataFrame:
-    """The audit of `smol`: one row for each edit, and the oracle."""
+    """The audit of `smol`: one row for each edit, and the oracle.
+
+    The last FFN was trained again after the rewrites only: an hour for four models.
+    """
     by_edit = findings_of(audit_rows("on smol"))
-    lines = {}
+    again, lines = "last FFN retrained: 60 steps", {}
     for label, findings in by_edit.items():
         look = largest(findings, lambda f: f.label != TAUGHT)
         lines[label] = {
             "as taught": at(findings, TAUGHT).edited,
             "20 samples": at(findings, "20 samples").edited,
+            "last FFN retrained": {f.label: f.edited for f in findings}.get(again),
             "finds most": look.label,
             "left": look.left,
             "verdict": verdict(findings)[0],
         }
-    any_edit = next(iter(by_edit.values()))
+    any_edit = by_edit[FULL]
     lines["oracle"] = {
         "as taught": at(any_edit, TAUGHT).oracle,
         "20 samples": at(any_edit, "20 samples").oracle,
+        "last FFN retrained": at(any_edit, again).oracle,
     }
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis("edit")
 

@@ -444,6 +444,12 @@ def examined_on_smol() -> Entries:
     }
 
 
+def retrained_on_smol() -> Entries:
+    """Both rewrites of smol with the last FFN trained again, beside vanilla and the oracle."""
+    names = ("vanilla", "oracle", "rewrite", "layerwise rewrite")
+    return {name: trials for name, trials in examined_on_smol().items() if name in names}
+
+
 def many() -> Entries:
     """Half a world and more forgotten; of more than 30 there is nobody left for a sham."""
     chosen = METHODS["rewrite"].tuned()
@@ -902,6 +908,15 @@ PLANS: tuple[Plan, ...] = (
         reads=audited_on_smol,
         with_general=True,
         probes=ON_SMOL_PROBES,
+    ),
+    Plan(
+        "audit",
+        "smol",
+        {"on smol, last FFN retrained": retrained_on_smol},
+        ("A",),
+        reads=audited_on_smol,
+        with_general=True,
+        probes=("as taught", "logit lens", "last FFN retrained"),
     ),
     *(
         Plan(
