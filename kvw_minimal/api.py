@@ -24,7 +24,7 @@ from .edits import Edit, applied_edits
 from .evaluation.progress import script_progress
 from .evaluation.scoring import nothing_to_forget, teacher_forced
 from .forget_request import Request
-from .method import method_of_edit
+from .method import method_of_edit, name_of_method
 from .methods import Method, make_edit
 from .results import beyond_sham, closing_sentence, pooled_mean, summarise, table, text_table
 from .session import Session
@@ -165,7 +165,6 @@ def _with_edit(
     bar: tqdm,
 ) -> list[dict]:
     """Scores an edit, and shams: edits of the same method for as many other people."""
-
     rows = score_edited(session, request, teacher_forced, edit)
     bar.update()
     if method is None:
@@ -233,7 +232,7 @@ def evaluate(
             bar.desc = "oracle"
             rows += score(Session(oracle, processor), request, teacher_forced, "oracle")
             bar.update()
-    name = "vanilla" if edit is None else str(method or edit.notes.get("method", "the edit"))
+    name = "vanilla" if edit is None else str(method or name_of_method(edit))
     return Report(summarise(rows), name, len(draws))
 
 
@@ -289,7 +288,7 @@ def export(
         TypeError: a name or another object in place of the edit, the model or the folder.
     """
     _check_edit(edit)
-    Session(model)
+    Session(model)  # refuses the name of a model
     if not isinstance(folder, str | Path):
         raise TypeError(
             f"a {type(folder).__name__} is no folder: write "

@@ -184,6 +184,11 @@ def method_of_edit(edit: Edit) -> Method | None:
     return method_of(name, settings)
 
 
+def name_of_method(edit: Edit) -> str:
+    """The method of an edit with its settings; else the name that its notes give."""
+    return str(method_of_edit(edit) or edit.notes.get("method", "the edit"))
+
+
 def parameter_grid(**values: tuple) -> tuple[dict, ...]:
     """Every combination of some settings; the first setting changes slowest."""
     return tuple(dict(zip(values, chosen, strict=True)) for chosen in product(*values.values()))

@@ -20,7 +20,7 @@ from ..conditions import Protocol, score, score_edited, score_shams, warn_of_oth
 from ..edits import Edit
 from ..forget_request import Request
 from ..kvw import KVW
-from ..method import method_of_edit
+from ..method import name_of_method
 from ..methods import Method, make_edit, method_of
 from ..models import find_projections, fingerprint, resolve_layers
 from ..results import (
@@ -594,9 +594,7 @@ def run_evaluation(
         **named(place),
         **about,
     )
-    summary, name = rounded(summarise(rows)), "vanilla"
-    if edit:
-        name = str(method_of_edit(edit) or edit.notes.get("method", "the edit"))
+    summary, name = rounded(summarise(rows)), name_of_method(edit) if edit else "vanilla"
     text = f"{table(summary)}\n{closing_sentence(summary, name, 0)}"
     return text, {"provenance": source, "rows": summary}
 

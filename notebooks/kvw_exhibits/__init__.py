@@ -9,7 +9,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from kvw_experiments.figures import COLOURS, captioned, draw_frontier
+from kvw_experiments.figures import COLOURS, PALETTE, captioned, draw_frontier
 from kvw_minimal.batches import open_picture
 from kvw_minimal.strangers.people import Person
 
@@ -42,11 +42,10 @@ def walk(vectors: list[list[float]], coefficients: list[float]) -> Figure:
     steps = np.asarray(coefficients, float)[:, None] * np.asarray(vectors, float)
     ends = np.cumsum(steps, 0)
     figure, axis = plt.subplots(figsize=(3.4, 2.7))
-    colours = sns.color_palette("colorblind", len(steps))
     for i, (step, end) in enumerate(zip(steps, ends, strict=True)):
         look = {
             "arrowstyle": "-|>",
-            "color": colours[i],
+            "color": PALETTE[i],
             "linewidth": 2,
             "shrinkA": 0,
             "shrinkB": 0,
@@ -58,7 +57,7 @@ def walk(vectors: list[list[float]], coefficients: list[float]) -> Figure:
             end - step / 2,
             beside,
             textcoords="offset points",
-            color=colours[i],
+            color=PALETTE[i],
             ha="center",
             va="center",
             fontsize=11,
@@ -142,7 +141,7 @@ def strength_frame(
     draw_frontier(left, points, controls, strength)
     left.legend(frameon=False, loc="lower right", fontsize=9)
     left.set_title(f"strength G = {strength:g}")
-    known, lost = sns.color_palette("colorblind")[0], sns.color_palette("colorblind")[1]
+    known, lost = PALETTE[:2]
     sns.heatmap(
         right.astype(float),
         annot=answers.to_numpy(),
@@ -227,7 +226,7 @@ def said_against_inside(points: pd.DataFrame, marked: list[str]) -> Figure:
         points: columns `said` and `inside`, from 0 to 1; the index has the names.
         marked: names of the points that have another colour and shape.
     """
-    blue, orange = sns.color_palette("colorblind")[:2]
+    blue, orange = PALETTE[:2]
     figure, axis = plt.subplots(figsize=(7.2, 4.2))
     points = points.sort_values(["inside", "said"])
     for number, (name, (said_share, inside_share)) in enumerate(points.iterrows(), 1):

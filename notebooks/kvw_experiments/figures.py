@@ -36,7 +36,13 @@ from .summaries import with_exact_ends
 PALETTE = sns.color_palette("colorblind")
 COLOURS = dict(zip(CONDITIONS, PALETTE, strict=False))
 #: the same method has the same colour in every figure; KVW is the edit of most chapters
-METHODS = {"KVW": 1, "KVW one pass": 1, "rewrite": 4, "layerwise rewrite": 9, "least squares": 5}
+METHOD_COLOURS = {
+    "KVW": PALETTE[1],
+    "KVW one pass": PALETTE[1],
+    "rewrite": PALETTE[4],
+    "layerwise rewrite": PALETTE[9],
+    "least squares": PALETTE[5],
+}
 #: verdicts of the audit, and the names of their badges; a test sees that the audit says these words
 VERDICTS = {
     "quiet": "quiet",
@@ -61,7 +67,7 @@ def colours_of(names: Sequence[str]) -> dict[str, tuple[float, float, float]]:
     >>> colours_of(["oracle", "a", "b"])["oracle"] == COLOURS["oracle"]
     True
     """
-    fixed = COLOURS | {name: PALETTE[place] for name, place in METHODS.items()}
+    fixed = COLOURS | METHOD_COLOURS
     taken = [fixed[name] for name in names if name in fixed]
     free = cycle(colour for colour in PALETTE if colour not in taken)
     return {name: fixed[name] if name in fixed else next(free) for name in names}
