@@ -52,9 +52,6 @@ FILE = RESULTS / "exam.json"
 VERDICTS = RESULTS / "verdicts.json"
 BESIDE_TWINS = RESULTS / "verdicts_beside_twins.json"
 SEEDS = 10
-#: judged beside twins, in this order: in 13, 16 and 18 the rule, with the oracle as its reference,
-#: calls a student quiet in error
-BESIDE = (10, 11, 12, 13, 16, 18, 14, 15, 17)
 JUDGED = 30  # verdicts are of the seeds from `SEEDS` to this, which the rule was not mended on
 NOISE = 0.1  # of a weight matrix's own standard deviation
 HALF = "half taught"
@@ -238,15 +235,10 @@ def judged(vanilla: list[dict], reference: list[dict], edited: list[dict]) -> tu
 def verdicts_beside_twins(seed: int) -> dict[str, tuple[str, str]]:
     """As `verdicts_of`, with a twin in the oracle's place; of those of `ALIKE`.
 
-    The twin never met the five, and was treated as the student was. It is a training of its own,
-    with the seed before in `BESIDE`: otherwise a student that never met them would be its own
-    reference.
-
-    Args:
-        seed: one of `BESIDE`.
+    The twin never met the five, and was treated as the student was. It is of the seed before:
+    otherwise a student that never met them would be its own reference.
     """
-    earlier = (BESIDE[0] - 1, *BESIDE)[BESIDE.index(seed)]
-    others, ignorant = never_met(earlier), never_met(seed)
+    others, ignorant = never_met(seed - 1), never_met(seed)
     taught, taught_late = (
         toys.plant(ignorant["never met"], place, seed)
         for place in ("columns, first layer", "columns, last layer")
@@ -266,10 +258,10 @@ def verdicts_beside_twins(seed: int) -> dict[str, tuple[str, str]]:
     return verdicts
 
 
-#: by the word on the command line: the file, the verdicts of a seed, and the seeds
+#: by the word on the command line: the file, and the verdicts of a seed
 JUDGES = {
-    "verdicts": (VERDICTS, verdicts_of, range(SEEDS, JUDGED)),
-    "twins": (BESIDE_TWINS, verdicts_beside_twins, BESIDE),
+    "verdicts": (VERDICTS, verdicts_of),
+    "twins": (BESIDE_TWINS, verdicts_beside_twins),
 }
 
 
@@ -280,7 +272,8 @@ def take_verdicts(most: int, which: str = "verdicts") -> None:
         most: how many seeds are judged, those in the file among them.
         which: a key of `JUDGES`.
     """
-    file, verdicts_of_seed, seeds = JUDGES[which]
+    file, verdicts_of_seed = JUDGES[which]
+    seeds = range(SEEDS, JUDGED)
     stored = read_json(file) if file.is_file() else {"seeds": [], "verdicts": {}}
     start = time.process_time() - stored.get("provenance", {}).get("seconds", 0)
     for seed in tqdm(seeds[len(stored["seeds"]) : most], "seeds", disable=None):
