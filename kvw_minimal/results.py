@@ -256,7 +256,7 @@ def cell(row: dict, digits: int = 2) -> str:
         return f"log10 p {row['log10_p']:.1f}, KS {row['statistic']:.2f}"
     unparsable = f" {row['unparsable']}?" if row.get("unparsable") else ""
     value, low, high = row["value"], row["low"], row["high"]
-    ends = ONE_PERSON if low is None else f"[{low:.{digits}f}, {high:.{digits}f}]"
+    ends = ONE_PERSON if low is high is None else f"[{low:.{digits}f}, {high:.{digits}f}]"
     return f"{value:.{digits}f} {ends}{unparsable}"
 
 
