@@ -500,9 +500,9 @@ def test_where_every_setting_teaches_the_oracle_none_counts():
 
 def test_the_verdict_is_quiet_where_something_is_surely_left_and_never_erased():
     assert audit.verdict(audit.judge(PLAIN))[0] != findings.QUIET  # two of four: not surely
-    loud = states("as taught", (1,) * 4, (0,) * 4, (0.4, 0.5, 0.4, 0.5))
+    loud = states("linear probe: layer 0", (1,) * 4, (0,) * 4, (0.4, 0.5, 0.4, 0.5))
     said, because = audit.verdict(audit.judge(loud))
-    assert said == findings.QUIET and [f.label for f in because] == ["as taught"]
+    assert said == findings.QUIET and [f.label for f in because] == ["linear probe: layer 0"]
     gone = states("as taught", (1,) * 4, (0.1,) * 4, (0.1,) * 4)
     assert audit.verdict(audit.judge(gone)) == (findings.GONE, [])
     held = states("reference ratio", (0.5,) * 4, (0.25,) * 4, (0,) * 4)  # it needs vanilla
@@ -510,6 +510,24 @@ def test_the_verdict_is_quiet_where_something_is_surely_left_and_never_erased():
     over = states("membership: loss", (1,) * 4, (0.5,) * 4, (0.0, 0.1, 0.0, 0.1))
     assert audit.verdict(audit.judge(both(gone, over)))[0] == findings.OVER
     assert "erased" not in (findings.QUIET, findings.OVER, findings.GONE)
+
+
+def test_what_is_still_said_as_taught_is_not_forgotten_and_not_called_quiet():
+    said = states("as taught", (1,) * 4, (0,) * 4, (0.4, 0.5, 0.4, 0.5))
+    more = states("linear probe: layer 0", (1,) * 4, (0,) * 4, (0.9,) * 4)
+    word, because = audit.verdict(audit.judge(both(said, more)))
+    assert word == findings.NOT_FORGOTTEN
+    assert [f.label for f in because] == ["as taught", "linear probe: layer 0"]
+    close = states("as taught", (1,) * 4, (0,) * 4, (findings.LEFT,) * 4)  # within one answer
+    assert audit.verdict(audit.judge(both(close, more)))[0] == findings.QUIET
+
+
+def test_of_one_person_there_is_no_interval_and_the_mean_decides():
+    [quiet] = audit.judge(states("linear probe: layer 0", (1,), (0,), (0.9,)))
+    assert (quiet.low, quiet.high) == (None, None)
+    assert audit.verdict([quiet])[0] == findings.QUIET
+    [over] = audit.judge(states("membership: loss", (1,), (0.5,), (0.1,)))
+    assert audit.verdict([over])[0] == findings.OVER
 
 
 def test_no_verdict_hangs_on_one_answer():
@@ -520,7 +538,7 @@ def test_no_verdict_hangs_on_one_answer():
         (np.nextafter(findings.LEFT, 0), findings.UNDECIDED),
         (findings.LEFT - 2 / 80, findings.GONE),
     ):
-        found = audit.judge(states("as taught", (1,) * 4, (0,) * 4, (share,) * 4))
+        found = audit.judge(states("linear probe: layer 0", (1,) * 4, (0,) * 4, (share,) * 4))
         assert found[0].resolution == pytest.approx(1 / 80)
         assert audit.verdict(found)[0] == word, share
 

@@ -259,7 +259,13 @@ def test_names_of_several_levels_stand_in_one_line():
 
 
 def test_a_verdict_is_a_badge_and_nothing_else_is():
-    said = {findings.QUIET, findings.OVER, findings.UNDECIDED, findings.GONE}
+    said = {
+        findings.NOT_FORGOTTEN,
+        findings.QUIET,
+        findings.OVER,
+        findings.UNDECIDED,
+        findings.GONE,
+    }
     assert set(figures.VERDICTS) == said
     frame = pd.DataFrame({"verdict": ["quiet", "quiet <so>"]}, ["one", "two"])
     shown = figures.Tables(1)(frame, "Verdicts.").html

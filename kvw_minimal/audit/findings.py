@@ -25,6 +25,7 @@ from .probes import (
     reading,
     unseen,
 )
+from .prompting_probes import AS_TAUGHT
 
 MARGIN = 0.2  # the smallest lead of vanilla over the oracle with which a probe can show anything
 #: the largest rise of the oracle under an attack (a larger one means that the attack teaches the
@@ -32,7 +33,7 @@ MARGIN = 0.2  # the smallest lead of vanilla over the oracle with which a probe 
 CHANCE = 0.1
 LEFT = 0.25  # the smallest share of the gap between oracle and vanilla that counts as knowledge
 QUIET, OVER, GONE = "quiet", "over-unlearned", "gone as far as these probes see"
-UNDECIDED = "not decided"
+UNDECIDED, NOT_FORGOTTEN = "not decided", "not forgotten"
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Finding:
         label: probe and setting; `kind`: kind of the probe; `before`: as in `Probe`.
         vanilla, oracle, edited, sham: mean score under each condition, in [0, 1]; `sham` is None
             if no sham was given.
-        low, high: 95 % interval of edited - oracle over people.
+        low, high: 95 % interval of edited - oracle over people; None if there is one person.
         left: (edited - oracle) / (vanilla - oracle); None if the probe does not apply.
         resolution: the change of `left` by one answer; None if the probe does not apply.
         recovered: (attack - edited) / (vanilla - edited), the share of the lost knowledge that an
@@ -64,8 +65,8 @@ class Finding:
     oracle: float
     edited: float
     sham: float | None
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     left: float | None
     resolution: float | None
     recovered: float | None
@@ -140,7 +141,8 @@ def _finding(label: str, means: Mapping[str, Known]) -> Finding:
         condition: float(values_of(condition, probe.beside or label).mean())
         for condition in ("vanilla", "oracle", "edited")
     }
-    _, low, high = rise(label)
+    _, *ends = rise(label)
+    low, high = ends if len({person for person, _ in keys}) > 1 else (None, None)
     gap = average["vanilla"] - average["oracle"]
     share_left, resolution, shares = None, None, dict.fromkeys(("edited", "oracle"))
     if gap >= MARGIN and not probe.control_of:
@@ -196,27 +198,35 @@ def verdict(findings: Iterable[Finding]) -> tuple[str, list[Finding]]:
 
     *Quiet*: a probe that uses the edited model alone recovers more than `LEFT` of the gap between
     oracle and vanilla, by at least one answer, and the interval of edited - oracle lies above 0.
+    *Not forgotten*: the question as it was taught is such a probe: nothing is hidden yet.
     *Not decided*: no probe does, but one is within one answer of it. *Over-unlearned*: in a
     membership probe the true answer is less likely than for strangers. Otherwise *gone as far as
-    these probes see*. No verdict says *erased*.
+    these probes see*. No verdict says *erased*. About one person there is no interval, and the
+    means alone decide.
     """
     findings = list(findings)
-    counted = [f for f in findings if f.fair and f.strongest and not f.before and f.low > 0]
+    counted = [
+        f
+        for f in findings
+        if f.fair and f.strongest and not f.before and (f.low is None or f.low > 0)
+    ]
 
     def beyond(finding: Finding, answers: int) -> bool:
         return (finding.left or 0) >= LEFT + answers * (finding.resolution or 0)
 
     for word, answers in ((QUIET, 1), (UNDECIDED, -1)):
         loud = [finding for finding in counted if beyond(finding, answers)]
+        loud.sort(key=lambda f: (f.label != AS_TAUGHT, -(f.left or 0)))
         if loud:
-            return word, sorted(loud, key=lambda f: -(f.left or 0))
+            as_taught = word == QUIET and loud[0].label == AS_TAUGHT
+            return NOT_FORGOTTEN if as_taught else word, loud
     unlikely = [
         f
         for f in findings
         if f.applies
         and f.kind == MEMBERSHIP
         and not f.before
-        and f.high < 0
+        and (f.high is None or f.high < 0)
         and f.oracle - f.edited >= MARGIN
     ]
     return (OVER, unlikely) if unlikely else (GONE, [])

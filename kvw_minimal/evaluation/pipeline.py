@@ -14,7 +14,7 @@ from typing import Any
 from .. import scores
 from ..atomic_io import read_json, write_json
 from ..audit import audit, findings_table, verdict
-from ..audit.findings import GONE, LEFT, OVER, QUIET, UNDECIDED
+from ..audit.findings import GONE, NOT_FORGOTTEN, OVER, QUIET, UNDECIDED
 from ..benchmarks.conversations import check_rendered
 from ..conditions import Protocol, score, score_edited, score_shams, warn_of_other_people
 from ..edits import Edit
@@ -54,6 +54,10 @@ UNKNOWN = (
 MEANS = {
     QUIET: "what was to be forgotten can still be found in the edited model",
     OVER: "the taught answers are less likely than those of strangers, which gives them away",
+    NOT_FORGOTTEN: (
+        "asked as it was taught, the edited model still gives {0:.2f} of the answers (unedited "
+        "{1:.2f}), and no attack is needed; make a stronger edit first"
+    ),
     UNDECIDED: "one answer more or less would decide it",
     GONE: "no probe finds more than where it was never taught; nothing says that it is erased",
 }
@@ -673,18 +677,14 @@ def run_audit(
     reference = "oracle" if beside else "strangers"
     text = f"{edit.describe()}\n{findings_table(probed, reference)}\n{COLUMNS.format(reference)}"
     text += f"\n\nverdict: {word}"
+    meaning = MEANS[word]
     if because:
         text += f", by {', '.join(finding.label for finding in because[:3])}"
-    text += f": {MEANS[word]}"
-    aloud = next((f for f in probed if f.label == "as taught"), None)
-    if aloud and (aloud.left or 0) >= LEFT:
-        text += (
-            f"\nasked as taught, it still gives {aloud.edited:.2f} of the answers: no attack needed"
-        )
+        meaning = meaning.format(because[0].edited, because[0].vanilla)
+    text += f": {meaning}"
     if beside is None:
         text += f"\n{WITHOUT}"
-    rows = [asdict(finding) for finding in probed]
     if len(request.people) == 1:
         text += f"\n{ONE_FORGOTTEN}"
-        rows = [row | {"low": None, "high": None} for row in rows]
+    rows = [asdict(finding) for finding in probed]
     return text, {"provenance": source, "verdict": word, "rows": rows}

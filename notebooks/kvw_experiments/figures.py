@@ -45,6 +45,7 @@ METHOD_COLOURS = {
 }
 #: verdicts of the audit, and the names of their badges; a test sees that the audit says these words
 VERDICTS = {
+    "not forgotten": "said",
     "quiet": "quiet",
     "over-unlearned": "over",
     "not decided": "undecided",
