@@ -1,14 +1,14 @@
 """Write the tables of `book/gone.md` from the stored rows: `python tests/write_pages.py`."""
 
+from collections import Counter
 from collections.abc import Sequence
 
-import pandas as pd
 from package_page import ROOT, filled
 from rich.box import MARKDOWN
 
 from kvw_experiments.runner import stored_rows
 from kvw_experiments.summaries import mean_of_modalities
-from kvw_experiments.verdicts import audit_rows, by_probe, judged, nearest, verdicts, with_oracle
+from kvw_experiments.verdicts import audit_rows, by_probe, judged, nearest, with_oracle
 from kvw_minimal.audit import verdict
 from kvw_minimal.results import text_table
 
@@ -76,35 +76,25 @@ def attacks() -> list[str]:
 
 
 def groups() -> list[str]:
-    """The verdict on each group, over all draws of strangers."""
+    """The verdicts on each group and on all groups together, over all draws of strangers."""
     rows, draws = audit_rows(METHOD), audit_rows("draws")
-    names, drawn = with_oracle(rows), sorted(set(draws["group"]))
-    found = pd.concat(
-        [
-            verdicts(rows, rows, [METHOD], names),
-            verdicts(draws, rows, draws["label"].unique(), drawn),
-        ]
-    )
+    names = with_oracle(rows)
     lines = []
-    for group, own in found.groupby("group", sort=False):
-        counts = own["verdict"].value_counts()
-        worst = own.loc[own["left"].idxmax()]
+    for name, own in [*((name, [name]) for name in names), (f"{', '.join(names)} together", names)]:
+        findings = [
+            judged(edits, str(label), rows, own)
+            for edits in (rows[rows["label"] == METHOD], draws)
+            for label in edits["label"].unique()
+        ]
+        counts = Counter(verdict(each)[0] for each in findings)
+        worst = max((nearest(each) for each in findings), key=lambda finding: finding.left or 0)
         lines.append(
             [
-                str(group),
-                ", ".join(f"{word}: {count}" for word, count in counts.items()),
-                f"{worst['probe']}, {worst['left']:.2f}",
+                name,
+                ", ".join(f"{word}: {count}" for word, count in counts.most_common()),
+                f"{worst.label}, {worst.left:.2f}",
             ]
         )
-    together = judged(rows, METHOD, rows, names)
-    loudest = nearest(together)
-    lines.append(
-        [
-            f"{', '.join(names)} together",
-            verdict(together)[0],
-            f"{loudest.label}, {loudest.left:.2f}",
-        ]
-    )
     return table(["group", "verdicts, by draw of strangers", "nearest to a conviction"], lines)
 
 
