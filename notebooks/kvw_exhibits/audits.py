@@ -106,19 +106,15 @@ def most_with(findings: Iterable[Finding], attacker: str) -> Finding | None:
 
 
 def by_attacker(by_edit: Findings, edits: Sequence[str]) -> pd.DataFrame:
-    """What each edit says and what each attacker finds: one row for each edit."""
+    """What each edit says and the most that each attacker finds: one row for each edit."""
     rows = {}
     for edit in edits:
         findings = by_edit[edit]
-        plain, most = at(findings, TAUGHT), [most_with(findings, name) for name in ATTACKERS]
-        best = max(filter(None, most), key=lambda finding: finding.left or 0.0, default=None)
+        plain, most = at(findings, TAUGHT), {name: most_with(findings, name) for name in ATTACKERS}
         rows[edit] = (
             {"as taught": plain.edited, "its sham": plain.sham}
-            | {
-                name: most_of and most_of.left
-                for name, most_of in zip(ATTACKERS, most, strict=True)
-            }
-            | {"finds most": best and probe_of(best.label).name, "verdict": verdict(findings)[0]}
+            | {name: finding and finding.left for name, finding in most.items()}
+            | {"verdict": verdict(findings)[0]}
         )
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("edit")
 
