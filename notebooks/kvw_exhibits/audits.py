@@ -11,13 +11,20 @@ import pandas as pd
 from kvw_experiments.plans import plan_of
 from kvw_experiments.results_store import read_rows
 from kvw_experiments.runner import labelled, stored_rows
-from kvw_experiments.verdicts import audit_rows, by_probe, judged
+from kvw_experiments.verdicts import attacker_has, audit_rows, by_probe, judged
 from kvw_minimal.audit import Finding, judge, verdict
 from kvw_minimal.audit.probes import RELEARNING, probe_of
+from kvw_minimal.audit.prompting_probes import MOST
+from kvw_minimal.forget_request import Request
+from kvw_minimal.questions import Question
+from kvw_minimal.scores import read_answers
+from kvw_minimal.session import Session
+from kvw_minimal.strangers.people import PeopleDataset
 
 FULL, ONLY = "layerwise rewrite", "layerwise rewrite, answers only"
 TAUGHT, RETRAINED = "as taught", "last FFN retrained: 60 steps"
 WITHOUT_EDIT = ("vanilla", "oracle")
+ATTACKERS = ("text only", "probabilities", "the weights")
 Findings = dict[str, list[Finding]]
 
 
@@ -83,14 +90,33 @@ def largest(findings: Iterable[Finding], kind: Callable[[Finding], bool]) -> Fin
     return max(counted, key=lambda f: f.left or 0.0)
 
 
-def looks(finding: Finding) -> bool:
-    """Whether a finding is of a probe that reads only, in another way than as taught."""
-    return finding.kind != RELEARNING and finding.label != TAUGHT
+def most_with(findings: Iterable[Finding], attacker: str) -> Finding | None:
+    """The most that an attacker finds, of what counts in the verdict; None if that is nothing.
+
+    Args:
+        attacker: what the attacker has, as `attacker_has` names it.
+    """
+    counted = [
+        finding
+        for finding in by_probe(findings).values()
+        if finding.fair and not finding.before and finding.low > 0
+    ]
+    open_to = [finding for finding in counted if attacker_has(finding.label) == attacker]
+    return max(open_to, key=lambda finding: finding.left or 0.0, default=None)
 
 
-def attacks(finding: Finding) -> bool:
-    """Whether a finding is of an attack that changes the weights."""
-    return finding.kind == RELEARNING
+def by_attacker(by_edit: Findings, edits: Sequence[str]) -> pd.DataFrame:
+    """What each edit says and the most that each attacker finds: one row for each edit."""
+    rows = {}
+    for edit in edits:
+        findings = by_edit[edit]
+        plain, most = at(findings, TAUGHT), {name: most_with(findings, name) for name in ATTACKERS}
+        rows[edit] = (
+            {"as taught": plain.edited, "its sham": plain.sham}
+            | {name: finding and finding.left for name, finding in most.items()}
+            | {"verdict": verdict(findings)[0]}
+        )
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("edit")
 
 
 def shares_left(by_edit: Findings, edits: Sequence[str], names: Sequence[str]) -> np.ndarray:
@@ -138,6 +164,58 @@ def by_layer(by_edit: Findings, edits: Sequence[str]) -> pd.DataFrame:
     return table.reset_index().melt(
         "read behind layer", var_name="model", value_name="share of answers"
     )
+
+
+def rank_by_rarity(session: Session, request: Request, world: PeopleDataset) -> pd.DataFrame:
+    """How a model ranks values that more and fewer of the retained people have.
+
+    The values are those of the probe *among all values*: `MOST` of a fact, first of the people to
+    forget.
+
+    Returns:
+        One row for each kind of value: how many retained people have it (mean), and its rank, from
+        0 (always the least likely) to 1 (always the likeliest).
+    """
+    facts = pd.DataFrame(
+        [{"name": person.name} | person.facts for person in world.people.values()],
+        index=list(world.people),
+    )
+    forgotten, retained = facts.loc[list(request.people)], facts.drop(list(request.people))
+    pairs = [
+        (question, value)
+        for question in request.forget
+        for value in pd.concat([forgotten, retained])[question.fact].unique()[:MOST]
+    ]
+    read = read_answers(
+        session.model,
+        session.processor,
+        [question for question, _ in pairs],
+        [question.answer.replace(question.value, value) for question, value in pairs],
+    )
+
+    def kind_of(question: Question, value: str) -> str:
+        if question.fact == "name":
+            return "own name" if value == question.value else ""
+        if value == question.value:
+            return "own value"
+        of_another = value in set(forgotten[question.fact])
+        return "value of another of the five" if of_another else "value of others only"
+
+    table = pd.DataFrame(
+        {
+            "question": [str(question.id) for question, _ in pairs],
+            "value": [kind_of(question, value) for question, value in pairs],
+            "people who have it": [
+                (retained[question.fact] == value).sum() for question, value in pairs
+            ],
+            "logprob": read.logprob,
+        }
+    )
+    ranks = table.groupby("question")["logprob"].rank(method="max")
+    counts = table.groupby("question")["logprob"].transform("size")
+    table["rank"] = (ranks - 1) / (counts - 1)
+    kinds = table[table["value"] != ""].groupby("value")
+    return kinds[["people who have it", "rank"]].mean().sort_values("rank", ascending=False)
 
 
 def on_smol() -> pd.DataFrame:
