@@ -1,6 +1,5 @@
 """Write the tables of `book/gone.md` from the stored rows: `python tests/write_pages.py`."""
 
-from collections import Counter
 from collections.abc import Sequence
 
 from package_page import ROOT, filled
@@ -8,8 +7,7 @@ from rich.box import MARKDOWN
 
 from kvw_experiments.runner import stored_rows
 from kvw_experiments.summaries import mean_of_modalities
-from kvw_experiments.verdicts import audit_rows, by_probe, judged, nearest, with_oracle
-from kvw_minimal.audit import verdict
+from kvw_experiments.verdicts import audit_rows, by_probe, judged, layerwise_over_draws, with_oracle
 from kvw_minimal.results import text_table
 
 PAGE = ROOT / "book" / "gone.md"
@@ -77,25 +75,12 @@ def attacks() -> list[str]:
 
 def groups() -> list[str]:
     """The verdicts on each group and on all groups together, over all draws of strangers."""
-    rows, draws = audit_rows(METHOD), audit_rows("draws")
-    names = with_oracle(rows)
-    lines = []
-    for name, own in [*((name, [name]) for name in names), (f"{', '.join(names)} together", names)]:
-        findings = [
-            judged(edits, str(label), rows, own)
-            for edits in (rows[rows["label"] == METHOD], draws)
-            for label in edits["label"].unique()
-        ]
-        counts = Counter(verdict(each)[0] for each in findings)
-        worst = max((nearest(each) for each in findings), key=lambda finding: finding.left or 0)
-        lines.append(
-            [
-                name,
-                ", ".join(f"{word}: {count}" for word, count in counts.most_common()),
-                f"{worst.label}, {worst.left:.2f}",
-            ]
-        )
-    return table(["group", "verdicts, by draw of strangers", "nearest to a conviction"], lines)
+    counted = layerwise_over_draws().reset_index()
+    lines = [
+        [f"{value:.2f}" if isinstance(value, float) else str(value) for value in row]
+        for row in counted.drop(columns="one answer").itertuples(index=False)
+    ]
+    return table([str(name) for name in counted.columns[:-1]], lines)
 
 
 def page() -> str:

@@ -4,7 +4,6 @@ import pandas as pd
 import pytest
 
 from kvw_experiments import verdicts
-from kvw_minimal.audit import findings
 
 
 def rows(label: str, condition: str, group: str, **scores: float) -> pd.DataFrame:
@@ -41,9 +40,11 @@ def test_people_of_several_groups_are_judged_together(reference):
             rows("edit", "edited", "B", as_taught=0.0, **{"few-shot": 0.0}),
         ]
     )
-    table = verdicts.verdicts(edited, reference, ["edit"], ["A", "B"])
-    assert list(table["verdict"]) == [findings.QUIET, findings.GONE]
-    assert table["probe"][0] == "few-shot"
+    again = edited.assign(label="other", score_sum=0.0)
+    counted = verdicts.over_draws([(edited, "edit"), (again, "other")], reference, ["A", "B"])
+    assert list(counted["quiet"]) == [1, 0, 0] and list(counted["gone"]) == [1, 2, 2]
+    assert counted.loc["A", "nearest to a conviction"] == "few-shot"
+    assert list(counted["left"]) == pytest.approx([0.4, 0.0, 0.2])
     together = verdicts.judged(edited, "edit", reference, ["A", "B"])
     loudest = verdicts.nearest(together)
     assert (loudest.label, loudest.left) == ("few-shot", pytest.approx(0.2))

@@ -11,7 +11,7 @@ import pandas as pd
 from kvw_experiments.plans import plan_of
 from kvw_experiments.results_store import read_rows
 from kvw_experiments.runner import labelled, stored_rows
-from kvw_experiments.verdicts import attacker_has, audit_rows, by_probe, judged
+from kvw_experiments.verdicts import LAYERWISE, attacker_has, audit_rows, by_probe, judged
 from kvw_minimal.audit import Finding, judge, verdict
 from kvw_minimal.audit.probes import RELEARNING, probe_of
 from kvw_minimal.audit.prompting_probes import MOST
@@ -21,7 +21,7 @@ from kvw_minimal.scores import read_answers
 from kvw_minimal.session import Session
 from kvw_minimal.strangers.people import PeopleDataset
 
-FULL, ONLY = "layerwise rewrite", "layerwise rewrite, answers only"
+FULL, ONLY = LAYERWISE, "layerwise rewrite, answers only"
 TAUGHT, RETRAINED = "as taught", "last FFN retrained: 60 steps"
 WITHOUT_EDIT = ("vanilla", "oracle")
 ATTACKERS = ("text only", "probabilities", "the weights")

@@ -5,10 +5,13 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from kvw_minimal.audit import Finding, judge, verdict
+from kvw_minimal.audit.findings import GONE, NOT_FORGOTTEN, OVER, QUIET, UNDECIDED
 from kvw_minimal.audit.probes import MEMBERSHIP, RELEARNING, probe_of
 
 from .runner import stored_rows
 
+LAYERWISE = "layerwise rewrite"
+WORDS = (GONE, UNDECIDED, OVER, QUIET, NOT_FORGOTTEN)
 QUESTIONS = ["set", "modality", "person", "score_sum", "n"]
 #: probes by words whose score is computed from the probabilities of given answers
 BY_PROBABILITY = {"among four", "among all values", "true or false"}
@@ -57,27 +60,39 @@ def nearest(findings: Iterable[Finding]) -> Finding:
     return max(counted, key=lambda finding: finding.left or 0.0)
 
 
-def verdicts(
-    rows: pd.DataFrame, reference: pd.DataFrame, labels: Iterable[str], groups: Sequence[str]
+def over_draws(
+    edits: Sequence[tuple[pd.DataFrame, str]], reference: pd.DataFrame, groups: Sequence[str]
 ) -> pd.DataFrame:
-    """One row for each edit and group: the verdict, and what came nearest to a conviction."""
-    records = []
-    for label in labels:
-        for group in groups:
-            findings = judged(rows, label, reference, [group])
-            word, because = verdict(findings)
-            decisive = because[0] if because else nearest(findings)
-            records.append(
-                {
-                    "edit": label,
-                    "group": group,
-                    "verdict": word,
-                    "probe": decisive.label,
-                    "left": decisive.left,
-                    "resolution": decisive.resolution,
-                }
-            )
-    return pd.DataFrame(records)
+    """Verdicts on each group, and on the people of all groups together, over several edits.
+
+    Args:
+        edits: rows, and the label in them: the same edit with other draws of strangers.
+        reference: rows with vanilla and the oracles.
+
+    Returns:
+        One row for each group, the last `together`: how many edits have each verdict that occurs;
+        of the edit that comes nearest to a conviction its probe, its share left and what one
+        answer adds.
+    """
+    records = {}
+    for name, members in [*((group, [group]) for group in groups), ("together", groups)]:
+        findings = [judged(rows, label, reference, members) for rows, label in edits]
+        given = [verdict(of_one)[0] for of_one in findings]
+        closest = max(map(nearest, findings), key=lambda finding: finding.left or 0.0)
+        records[name] = {word.partition(" as ")[0]: given.count(word) for word in WORDS} | {
+            "nearest to a conviction": closest.label,
+            "left": closest.left,
+            "one answer": closest.resolution,
+        }
+    counted = pd.DataFrame.from_dict(records, orient="index").rename_axis("group")
+    return counted.loc[:, (counted != 0).any()]
+
+
+def layerwise_over_draws() -> pd.DataFrame:
+    """`over_draws` of the layerwise rewrite: ten draws of strangers, on every group."""
+    rows, draws = audit_rows(LAYERWISE), audit_rows("draws")
+    others = [(draws, str(label)) for label in draws["label"].unique()]
+    return over_draws([(rows, LAYERWISE), *others], rows, with_oracle(rows))
 
 
 def with_oracle(rows: pd.DataFrame) -> list[str]:
