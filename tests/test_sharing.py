@@ -262,20 +262,29 @@ def test_a_card_has_the_metadata_of_the_hub(llama, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_folder_repeats_its_scores_without_this_package(tmp_path):
-    """And another edit than the exported one does not."""
+def test_a_folder_repeats_its_scores_without_this_package(tmp_path, monkeypatch):
+    """And another edit than the exported one does not; what the folder says is computed once."""
     loud("llava").save_pretrained(tmp_path / "base")
     tiny.processor().save_pretrained(tmp_path / "base")
     model, processor = load(str(tmp_path / "base"))
     asked, edit = tiny.some_questions(load_people()), columns_of(model)
     given = model, processor, asked, ""
     sharing.export_edit(edit, model, processor, tmp_path / "x", "peft")
+    run, said = subprocess.run, []
+
+    def recorded(*command, **more):
+        said.append(run(*command, **more))
+        return said[0]
+
+    monkeypatch.setattr(subprocess, "run", recorded)
     text, same = sharing.repeat_scores(tmp_path / "x", edit, *given)
     assert same and "equal to 4 digits" in text
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: said[0])
     other, same = sharing.repeat_scores(tmp_path / "x", edit.with_strength(0.0), *given)
     assert not same and "other by up to" in other
-    (tmp_path / "x" / "adapter_model.safetensors").unlink()
-    with pytest.raises(OSError, match="cannot be loaded without this package"):
+    failed = subprocess.CompletedProcess([], 1, "", "Traceback\nno weights")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
+    with pytest.raises(OSError, match="cannot be loaded without this package: no weights"):
         sharing.repeat_scores(tmp_path / "x", edit, *given)
 
 
