@@ -47,15 +47,15 @@ FREE = "A person who lives by the sea. "  # an answer of several words, with a s
 
 @pytest.fixture
 def file(tmp_path) -> Path:
-    """Two to forget, four to retain, and answers of several words."""
+    """Two to forget, four to retain, some with options; and answers of several words."""
     asked = {
         name: about(WORLD, people)[::5]
         for name, people in (("forget", SIX[:2]), ("retain", SIX[2:]))
     }
-    asked["test-free"] = [
-        replace(q, id=f"free/{q.id}", answer=FREE, value=FREE.strip(), options=())
-        for q in asked["forget"]
-    ]
+    rest = [replace(q, options=(), perturbed=()) for q in asked["retain"][6:]]
+    asked["retain"] = asked["retain"][:6] + rest
+    free = {"answer": FREE, "value": FREE.strip(), "options": (), "perturbed": ()}
+    asked["test-free"] = [replace(q, id=f"free/{q.id}", **free) for q in asked["forget"]]
     write_questions(tmp_path / "mine.jsonl", asked)
     return tmp_path / "mine.jsonl"
 
@@ -438,8 +438,10 @@ def test_what_cannot_be_is_refused_before_a_model_is_loaded(tmp_path, monkeypatc
 # --- where, and in which number format
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-@pytest.mark.parametrize("device", ["cpu", "auto"])
+@pytest.mark.parametrize(
+    "device, dtype",
+    [("cpu", "float32"), ("cpu", "bfloat16"), ("cpu", "float16"), ("auto", "bfloat16")],
+)
 def test_a_request_is_made_where_and_as_it_is_asked(file, quiet, monkeypatch, dtype, device):
     """From `unlearn` to `load`, and into the provenance; `auto` takes what is there."""
     given, here = [], "cuda" if torch.cuda.is_available() and device == "auto" else "cpu"
