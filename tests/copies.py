@@ -9,7 +9,10 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stdout
 from importlib import import_module
+from multiprocessing import get_context
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -117,24 +120,21 @@ def _is_moved(behaviour, name: str) -> bool:
 
 
 def _fork(copies: dict[str, list[str]]) -> dict[str, list[str]]:
-    """`_moved` of each copy, in a process of its own."""
+    """`_moved` of each copy, in a process of its own.
+
+    Raises:
+        BrokenProcessPool: one of them ended before it said anything.
+    """
     for name in SHARED:
         import_module(name)
     moved = {}
     for folder, names in copies.items():
-        read, write = os.pipe()
-        child = os.fork()
-        if child == 0:
-            sys.stdout = sys.stderr
-            with os.fdopen(write, "w") as pipe:
-                json.dump(_moved(folder, names), pipe)
-            os._exit(0)
-        os.close(write)
-        with os.fdopen(read) as pipe:
-            moved[folder] = json.loads(pipe.read() or '["it ended"]')
-        os.waitpid(child, 0)
+        with ProcessPoolExecutor(1, get_context("fork")) as child:
+            moved[folder] = child.submit(_moved, folder, names).result()
     return moved
 
 
 if __name__ == "__main__":
-    print(json.dumps(_fork(json.load(sys.stdin))))
+    with redirect_stdout(sys.stderr):  # what is computed may print
+        found = _fork(json.load(sys.stdin))
+    print(json.dumps(found))

@@ -8,6 +8,7 @@ others. At each strength a few people are asked by photo, and the four sets are 
 """
 
 import time
+from collections.abc import Sequence
 
 from case import Case
 
@@ -82,13 +83,13 @@ def read_sets(
     return found
 
 
-def prepared() -> tuple[Case, PeopleDataset, dict, dict]:
-    """The request, the world, the four sets and their batches."""
+def prepared(names: Sequence[str] = SETS) -> tuple[Case, PeopleDataset, dict, dict]:
+    """The request, the world, the four sets, and the batches of some of them."""
     world = load_people()
     model, processor = catalogue.load("pocket")
     forget = world.forget_people(GROUP, PERCENT)
     sets = question_sets(world, forget)
-    batches = {name: answer_batches(processor, sets[name], 128) for name in SETS}
+    batches = {name: answer_batches(processor, sets[name], 128) for name in names}
     return Case(Session(model, processor), request_to_forget(world, forget)), world, sets, batches
 
 

@@ -177,7 +177,7 @@ def test_beside_itself_a_model_tells_nobody_and_beside_one_that_knew_nothing_who
 
 
 @pytest.mark.slow
-def test_relearning_teaches_what_it_is_given_and_asks_about_the_rest(case, nothing):
+def test_relearning_teaches_what_it_is_given_and_asks_about_the_rest(case, nothing, monkeypatch):
     again = [q for q in case.forget if q.person == case.people[0]]
     before = scores.read(case.model, case.batches(again)).exact.mean()
     for kind, rate in (("full", 3e-4), ("LoRA", 1e-2)):
@@ -185,6 +185,7 @@ def test_relearning_teaches_what_it_is_given_and_asks_about_the_rest(case, nothi
             case.session, again, again, kind, rate, case.seed, (40,)
         )
         assert step == 40 and after.mean() > before + 0.2
+    monkeypatch.setattr(relearning_attacks, "STEPS", (1,))
     asked = {row["person"] for row in audit.examine(*case, nothing, ["relearning two"])}
     assert asked == set(case.people[2:])
 
@@ -337,12 +338,13 @@ def test_an_edit_of_the_last_ffn_alone_is_trained_away(case, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_last_ffn_is_trained_on_few_questions_or_not_at_all(case, nothing):
+def test_the_last_ffn_is_trained_on_few_questions_or_not_at_all(case, nothing, monkeypatch):
     """Fewer than a step takes are asked again and again."""
+    monkeypatch.setattr(relearning_attacks, "FFN_STEPS", (2, 3))
     few, none = case.but(retain=case.retain[:3]), case.but(retain=[])
     name = "last FFN retrained"
     assert audit.PROBES[name].make(*none, nothing) == {}
-    assert set(audit.PROBES[name].make(*few, nothing)) == {"20 steps", "60 steps"}
+    assert set(audit.PROBES[name].make(*few, nothing)) == {"2 steps", "3 steps"}
 
 
 def test_other_people_are_taught_with_each_seed(case):

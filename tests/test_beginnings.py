@@ -83,7 +83,7 @@ def test_the_same_on_pocket(shown):
 
 @pytest.mark.slow
 def test_the_same_on_smol(shown):
-    check_same(*load("smol"), shown[:12])
+    check_same(*load("smol"), shown[:6])
 
 
 @pytest.mark.parametrize("make", [lambda: (tiny.llava(), tiny.processor()), tiny.qwen2_vl])

@@ -8,10 +8,8 @@ import torch
 
 from kvw_experiments import bench
 from kvw_minimal.atomic_io import read_json
-from kvw_minimal.batches import answer_batches
-from kvw_minimal.beginnings import plainly
-from kvw_minimal.coefficients import Coefficients, measure_questions
-from kvw_minimal.models import find_projections, fingerprint
+from kvw_minimal.coefficients import Coefficients
+from kvw_minimal.models import fingerprint
 from kvw_minimal.strangers.people import load_people
 
 SETS = ("image", "text", "mixed", "rotating")
@@ -47,20 +45,6 @@ def test_a_difference_is_the_largest_in_units_of_its_layer(sign):
     for change in ({"people": ("q", "p")}, {"fingerprint": "b"}, {"tokens": other.tokens + 1}):
         with pytest.raises(ValueError, match="different things"):
             bench.difference(one, replace(other, **change))
-
-
-def test_medians_are_of_interleaved_runs(model, sets, monkeypatch):
-    """A fake clock says 1, 2, 3, ... seconds: the first way takes 1, 5, ..., 33; then the others
-    are run more often, without it: 37, 38, 39, 40, ..."""
-    ran = []
-    monkeypatch.setattr(bench, "_seconds", lambda work: ran.append(work) or float(len(ran)))
-    row = bench.compare(model, tiny.processor(), sets["text"][:6])
-    published, batched, shared, bare = ran[:4]
-    assert ran == ran[:4] * 9 + [bare, batched, shared] * 36 and len(set(map(id, ran))) == 4
-    assert [row[way] for way in ("published", "batched", "shared", "bare")] == [17, 77, 78, 76]
-    ratios = [(4 * i + 4) / (4 * i + 2) for i in range(9)]
-    ratios += [(37 + 3 * i) / (38 + 3 * i) for i in range(36)]
-    assert row["bare / batched"] == sorted(ratios)[22] and row["published / batched"] == 17 / 18
 
 
 def test_the_benchmark_is_stored_with_provenance(model, tmp_path, capsys, monkeypatch):
@@ -110,29 +94,3 @@ def test_exponents_are_those_of_the_growth():
     ]
     found = {row["grows with"]: row["value"] for row in bench.slopes(rows)}
     assert found == pytest.approx({"width": 2.0, "questions": 1.0})
-
-
-def test_random_weights_in_the_shape_of_smolvlm(monkeypatch):
-    """A tenth as wide, which says the same of how it is put together."""
-    language, eye, scale = bench.SMOLVLM["256M"]
-    small = {
-        "hidden_size": 64,
-        "intermediate_size": 96,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-    }
-    monkeypatch.setitem(
-        bench.SMOLVLM, "256M", (language | small | {"num_key_value_heads": 1}, eye | small, scale)
-    )
-    model, processor = bench.smolvlm_shaped()
-    asked = bench.question_sets(load_people(), 6)["image"][:3]
-    (batch,) = answer_batches(processor, asked)
-    image = processor.tokenizer.convert_tokens_to_ids("<image>")
-    assert ((batch.inputs["input_ids"] == image).sum(1) == 64).all()
-    assert batch.inputs["pixel_values"].shape[-2:] == (512, 512)
-    assert model.config.text_config.vocab_size == 49_280 and find_projections(model)
-    assert all(weight.isfinite().all() for weight in model.parameters())
-    one = measure_questions(model, processor, asked)
-    with plainly():
-        other = measure_questions(model, processor, asked)
-    assert bench.difference(one, other) <= 1e-5 and one.sums.min() > 0

@@ -13,7 +13,6 @@ from kvw_minimal.batches import answer_batches
 from kvw_minimal.coefficients import (
     Coefficients,
     hook_inputs,
-    mean_absolute,
     measure,
     measure_questions,
     run_with_hooks,
@@ -218,16 +217,6 @@ def test_gradients_of_activations_leave_no_flag_and_no_gradient(error):
     assert [weight.requires_grad for weight in model.parameters()] == before
     assert all(weight.grad is None for weight in model.parameters())
     assert hooks(model) == 0
-
-
-def test_mean_absolute_by_hand():
-    h = torch.tensor(
-        [[[1.0, -2.0], [-3.0, 4.0], [100.0, 100.0]], [[-5.0, 0.0], [100.0, 100.0], [100.0, 100.0]]]
-    )
-    mask = torch.tensor([[True, True, False], [True, False, False]])
-    assert mean_absolute(h, mask).tolist() == [3.0, 2.0]
-    half = mean_absolute(h.bfloat16(), mask)
-    assert half.dtype == torch.float32 and half.tolist() == [3.0, 2.0]
 
 
 # --- what measuring must not do

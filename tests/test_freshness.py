@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 from dataclasses import asdict
-from pathlib import Path
 from types import SimpleNamespace
 
 import behaviour
@@ -24,27 +23,6 @@ from kvw_minimal.methods.positions import POSITIONS
 from kvw_minimal.models import fingerprint
 from kvw_minimal.strangers.people import load_people
 
-#: by name: a file of the package, its line, what the line becomes, and the vectors that must move
-FAULTS = {
-    "mask: two before": (
-        "batches.py",
-        "mask[:, :-1] = tokens[:, 1:]",
-        "mask[:, :-2] = tokens[:, 2:]",
-        ("answer mask",),
-    ),
-    "sham: from everybody's group": (
-        "strangers/tasks.py",
-        'return drawn_for_sham(world.groups["sham"], size, draw)',
-        "return drawn_for_sham(list(world.people), size, draw)",
-        ("sham",),
-    ),
-    "ROUGE-L: without stems": (
-        "benchmarks/protocols.py",
-        'scorer = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=True)',
-        'scorer = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=False)',
-        ("metric: rouge_l",),
-    ),
-}
 SCORED = (
     "metric:",
     "spoken:",
@@ -56,6 +34,7 @@ SCORED = (
     "quality and utility",
     "interval",
 )
+REGISTRIES = ("contrast:", "shape:", "method: family", "method: KVW one pass")
 #: what a reader may add, and where
 ADDED = {
     "kvw_experiments/design_space.py": "\n\n"
@@ -72,35 +51,29 @@ ADDED = {
 NEW = ["method: mine", "cost: mine", "metric: first_letter", "contrast: root", "shape: half"]
 
 
+ROUGE = {"metric: rouge_l", "metric: rouge_l_recall"}
+
+
 @pytest.fixture(scope="module")
-def found(tmp_path_factory) -> dict[str, list[str]]:
-    """What moves in copies of the package: unparsed, broken, added to."""
-    root, copies = tmp_path_factory.mktemp("copies").resolve(), {}
-
-    def new(name: str, *names: str) -> Path:
-        folder = root / name.replace(" ", "-").replace(":", "")
-        folder.mkdir()
-        copies[folder], folders[name] = names, folder
-        return copy_of_the_package(folder) / "kvw_minimal"
-
-    folders: dict[str, Path] = {}
-    whole = new("unparsed").parent
-    for path in [
-        *(whole / "kvw_minimal").rglob("*.py"),
-        *(whole / "kvw_experiments").rglob("*.py"),
-    ]:
-        path.write_text(ast.unparse(ast.parse(path.read_text(encoding="utf-8"))), encoding="utf-8")
-    for name, (file, old, line, named) in FAULTS.items():
-        more = SCORED if name.startswith("ROUGE") else ()
-        change(new(name, *named, *more) / file, old, line)
-    package = new(
-        "added", "contrast:", "shape:", "metric:", "method: family", "method: KVW one pass", *NEW
-    )
-    for file, text in ADDED.items():
-        with (package.parent / file).open("a", encoding="utf-8") as source:
+def found(tmp_path_factory) -> dict[str, set[str]]:
+    """What moves in two copies of the package: unparsed, and with a fault and what was added."""
+    root = tmp_path_factory.mktemp("copies").resolve()
+    names = {"unparsed": (), "changed": (*SCORED, *REGISTRIES, *NEW)}
+    copies = {}
+    for name in names:
+        (root / name).mkdir()
+        copies[name] = copy_of_the_package(root / name)
+    for package in ("kvw_minimal", "kvw_experiments"):
+        for path in (copies["unparsed"] / package).rglob("*.py"):
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            path.write_text(ast.unparse(tree), encoding="utf-8")
+    file = copies["changed"] / "kvw_minimal" / "benchmarks" / "protocols.py"
+    change(file, "use_stemmer=True", "use_stemmer=False")
+    for added, text in ADDED.items():
+        with (copies["changed"] / added).open("a", encoding="utf-8") as source:
             source.write(text)
-    result = moved_in(copies)
-    return {name: result[folder] for name, folder in folders.items()}
+    moved = moved_in({copies[name]: names[name] for name in names})
+    return {name: set(moved[copies[name]]) for name in names}
 
 
 def row(**other) -> dict:
@@ -153,31 +126,17 @@ def stale(rows: pd.DataFrame, provenance: dict | None = None, **how) -> list[boo
 
 @pytest.mark.slow
 def test_behaviour_is_as_stored_in_whatever_shape_the_code_is(found):
-    assert found["unparsed"] == []
+    assert found["unparsed"] == set()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_moves_the_vectors_that_it_names(found, name: str):
-    *_, named = FAULTS[name]
-    assert set(named) <= set(found[name])
-
-
-@pytest.mark.slow
-def test_rouge_moves_what_is_scored_by_rouge_and_nothing_else(found):
-    moved = found["ROUGE-L: without stems"]
-    assert {"metric: rouge_l", "metric: rouge_l_recall"} <= set(moved)
-    assert set(moved) <= {"metric: rouge_l", "metric: rouge_l_recall", "spoken: rouge_l"}
+def test_rouge_moves_what_is_scored_by_rouge_and_whoever_adds_something_moves_nothing(found):
+    assert found["changed"] == ROUGE | {*NEW}
     content = summary_files.read_summary("oracles", fresh=False)
     rows = dependencies.as_rows("oracles", content)
-    marked = stale(rows, moved=moved)
+    marked = stale(rows, moved=found["changed"])
     assert marked == (rows["metric"] == "rouge_l").tolist()
     assert any(marked)
-
-
-@pytest.mark.slow
-def test_whoever_adds_a_gate_a_metric_or_a_method_makes_nothing_stale(found):
-    assert sorted(found["added"]) == sorted(NEW)
 
 
 def test_every_entry_of_a_registry_has_its_vector_and_it_is_stored():

@@ -3,7 +3,6 @@
 import json
 import re
 
-import numpy as np
 import pytest
 import torch
 
@@ -88,35 +87,6 @@ def test_the_oracle_was_never_taught_the_forgotten(world):
         world, world.retain_people(world.forget_people("A", 5))
     )
     assert not {question.person for question in questions} & set(world.forget_people("A", 5))
-
-
-@pytest.mark.slow
-def test_photos_are_shown_in_every_view(world):
-    """The rows of a photo are those of its person, as it is or shifted; then come portraits."""
-    people = list(world.people)[:3]
-    known = {(m, p, "dish"): [([1], [2])] for m in ("image", "text") for p in people}
-    first = {person: 4 * i for i, person in enumerate(people)}
-    taught = training_data.Lessons(
-        known, [{"skin": [([4], [3])] * 10}] * 5, torch.zeros(41, 16, 4), first, view=12, views=3
-    )
-    image, text = training_data.draw_rows(taught, np.random.default_rng(0), 800, [4, 1, 3])
-    assert (len(image), len(text)) == (500, 300) and {row for *_, row in text} == {None}
-    assert {row for *_, row in image[:400]} == set(range(36))
-    assert {row for *_, row in image[400:]} == set(range(36, 41))
-
-
-@pytest.mark.slow
-def test_pictures_are_moved_a_little_and_half_of_them_mirrored():
-    pixels = torch.arange(200 * 3 * 8 * 8.0).view(200, 3, 8, 8)
-    still = pictures.shifted(pixels, torch.Generator().manual_seed(0), most=0)
-    mirrored = (still == pixels.flip(3)).flatten(1).all(1)
-    assert ((still == pixels).flatten(1).all(1) ^ mirrored).all()
-    assert 70 < mirrored.sum() < 130
-    moved = pictures.shifted(pixels, torch.Generator().manual_seed(0), most=2)
-    inside = moved[:, :, 2:-2, 2:-2]  # nothing of the border there
-    assert not torch.equal(inside, still[:, :, 2:-2, 2:-2])
-    places = {(int(a) // 8, int(a) % 8) for a in moved[:, 0, 4, 4] - 192 * torch.arange(200)}
-    assert {row for row, _ in places} == set(range(2, 7))  # up to two up, down
 
 
 @pytest.mark.slow

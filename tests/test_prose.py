@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import gone_page
+import pandas as pd
 import pytest
 import scale_page
 from execute import ROOT, notebooks
@@ -132,22 +133,28 @@ def allowed_in(path: Path) -> set[str]:
     return ALLOWED["*"] | ALLOWED.get(str(path.relative_to(ROOT)), set())
 
 
-def quotable(page: str, results: Path = RESULTS) -> list[float]:
+@cache
+def rows_of_list(experiment: str, name: str) -> pd.DataFrame:
+    """The stored rows of exact match of a list of an experiment, by label."""
+    plan = next(plan for plan in plans_of(experiment) if name in plan.lists)
+    rows = labelled(plan, name, read_rows(experiment)[0], plan.groups)
+    return rows[rows["metric"] == "exact_match"]
+
+
+def quotable(page: str) -> list[float]:
     """The stored numbers that a page may quote; none, unless `QUOTED` names the page."""
     found = []
     for file, part, wanted, *keys in QUOTED.get(page, ()):
-        rows = json.loads((results / file).read_text(encoding="utf-8"))[part]
+        rows = json.loads((RESULTS / file).read_text(encoding="utf-8"))[part]
         chosen = [
             row[key] for row in rows if wanted.items() <= row.items() for key in keys or ("value",)
         ]
         assert chosen, f"{file} has no row that {page} could quote"
         found += chosen
     for experiment, name, label, sets in QUOTED_ROWS.get(page, ()):
-        plan = next(plan for plan in plans_of(experiment) if name in plan.lists)
-        rows = labelled(plan, name, read_rows(experiment)[0], plan.groups)
+        rows = rows_of_list(experiment, name)
         own = rows[
             (rows["label"] == label)
-            & (rows["metric"] == "exact_match")
             & rows["set"].isin(sets)
             & ((rows["condition"] != "sham") | (label in SHAMMED))
         ]
@@ -156,12 +163,6 @@ def quotable(page: str, results: Path = RESULTS) -> list[float]:
         ].sum()
         found += (sums["score_sum"].astype(float) / sums["n"]).tolist()
     return found
-
-
-@cache
-def quotable_once(page: str) -> list[float]:
-    """`quotable` of the stored results, read once a page."""
-    return quotable(page)
 
 
 PAGES = [
@@ -176,7 +177,7 @@ def test_numbers_in_a_chapter_are_its_own(path: Path):
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_numbers_on_a_page_are_among_those_it_may_quote(path: Path):
-    numbers, text = quotable_once(str(path.relative_to(ROOT))), path.read_text(encoding="utf-8")
+    numbers, text = quotable(str(path.relative_to(ROOT))), path.read_text(encoding="utf-8")
     if path == gone_page.PAGE:  # between its marks stands what `gone_page` makes of the rows
         head, _, rest = text.partition(BEGIN)
         text = head + rest.partition(END)[2]

@@ -119,14 +119,6 @@ def test_the_worked_example_of_choose_by_likelihood_is_right(monkeypatch):
 # --- ROUGE
 
 
-def test_rouge_l_by_hand():
-    """Said has 4 words, gold 6, the longest common subsequence is 'the cat sat' (3)."""
-    said, gold = "the cat quietly sat", "the cat sat on the mat"
-    assert rouge_l(said, gold, "recall") == pytest.approx(3 / 6)
-    assert rouge_l(said, gold, "precision") == pytest.approx(3 / 4)
-    assert rouge_l(said, gold) == pytest.approx(2 * (3 / 6) * (3 / 4) / (3 / 6 + 3 / 4))
-
-
 def test_rouge_l_stems_and_is_that_of_rouge_score():
     assert rouge_l("He plays guitars", "He played guitar") == 1.0
     scorer = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=True)
@@ -319,16 +311,6 @@ def test_mllmu_asks_as_the_benchmark_does_and_without_examples(monkeypatch, mode
         assert "In Lima." not in prompt
 
 
-def test_an_empty_gold_is_an_error_and_never_right(monkeypatch, model):
-    Spoken(monkeypatch, lambda q: "")
-    with pytest.raises(ValueError, match="empty gold"):
-        score_mllmu(Session(model), "forget", [question("cloze", answer=" ", form="cloze")])
-    with pytest.raises(ValueError, match="empty gold"):
-        score_clear(Session(model), "forget", [question("name", answer="...")])
-    with pytest.raises(ValueError, match="no answer token"):
-        answer_probabilities(Session(model, tiny.processor()), [question("name")], [("",)])
-
-
 # --- the picture
 
 
@@ -438,14 +420,6 @@ def test_utility_by_hand_and_by_library():
     assert row["zero"] == ["real_faces image b"]
     with pytest.raises(KeyError, match="real_faces"):
         utility("vanilla", first, parts)
-
-
-def test_the_interval_of_utility_is_of_95_percent():
-    """Four hundred people, half of them right: against the normal distribution."""
-    part, numbers = ("retain", "image", "a"), [0.0, 1.0] * 200
-    row = utility("vanilla", measured(*part, numbers), (part,))
-    expected = 0.5 + np.array([-1, 1]) * stats.norm.ppf(0.975) * 0.5 / 20
-    assert (row["low"], row["high"]) == pytest.approx(expected, abs=2e-3)
 
 
 def test_utility_draws_people_with_all_that_was_asked_about_them():

@@ -77,8 +77,16 @@ def find(rows: list[dict], state: str, *key: str) -> dict:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("benchmark", ["mllmu", "clear"])
-def test_pocket_and_its_oracle_end_to_end(benchmark, data, tmp_path):
-    path = tmp_path / "rows.json"
+def test_pocket_and_its_oracle_end_to_end(benchmark, data, tmp_path, monkeypatch):
+    """Of the sets beside forget one question of each kind is asked."""
+    path, sets_of = tmp_path / "rows.json", module.SETS_OF[benchmark]
+
+    def few(*given):
+        sets, training = sets_of(*given)
+        others = {name: evenly(asked, 1) for name, asked in sets.items() if name != "forget"}
+        return sets | others, training
+
+    monkeypatch.setitem(module.SETS_OF, benchmark, few)
     done = CliRunner().invoke(
         app,
         [
@@ -270,27 +278,22 @@ def fed(monkeypatch, *given, **settings):
 
 
 @pytest.mark.slow
-def test_every_schedule_has_its_own_tuned_strength(data, tiny_model, monkeypatch):
+def test_every_schedule_has_its_own_tuned_strength_and_published_its_captions(
+    data, tiny_model, monkeypatch
+):
     assert module.TUNED_STRENGTHS == {"one pass": STRENGTH, "published": 6.5}
     given = ("clear", str(data["clear"]), tiny_model)
-    assert fed(monkeypatch, *given)[1:] == ("one pass", STRENGTH)
-    assert fed(monkeypatch, *given, strength=48.0)[2] == 48.0
-    assert fed(monkeypatch, *given, schedule="published")[1:] == ("published", 6.5)
-    assert fed(monkeypatch, *given, schedule="published", strength=10.0)[2] == 10.0
-
-
-@pytest.mark.slow
-def test_published_is_fed_the_captions_of_clear(data, tiny_model, monkeypatch):
     for schedule, facts in (("one pass", {"caption", "question"}), ("published", {"caption"})):
-        request, *_ = fed(monkeypatch, "clear", str(data["clear"]), tiny_model, schedule=schedule)
+        request, *made = fed(monkeypatch, *given, schedule=schedule)
+        assert made == [schedule, module.TUNED_STRENGTHS[schedule]]
         assert {q.fact for q in request.forget} == {q.fact for q in request.retain} == facts
         assert {q.fact for q in request.eval_sets["retain"]} == {"name", "caption", "question"}
     names = {WORLD.people[person].name for person in FORGET}
     assert set(request.people) == names and len(request.forget) == 4 * len(names)
-    request, *_ = fed(monkeypatch, "mllmu", str(data["mllmu"]), tiny_model, schedule="published")
-    assert {q.fact for q in request.forget + request.retain} == {"training"} and len(
-        request.forget
-    ) == 140
+    given = ("mllmu", str(data["mllmu"]), tiny_model)
+    request, *made = fed(monkeypatch, *given, schedule="published", strength=10.0)
+    assert {q.fact for q in request.forget + request.retain} == {"training"}
+    assert len(request.forget) == 140 and made == ["published", 10.0]
 
 
 # --- without eyes

@@ -3,7 +3,6 @@
 import json
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -32,13 +31,11 @@ from kvw_experiments.runner import (
 from kvw_experiments.trials import Trial, edit_for
 from kvw_minimal import scores
 from kvw_minimal.edits import ColumnScaling
-from kvw_minimal.evaluation.setups import Requests, request_factory
+from kvw_minimal.evaluation.setups import Requests
 from kvw_minimal.models import columns, find_projections
 from kvw_minimal.session import Session
 from kvw_minimal.strangers.people import load_people
-from kvw_minimal.strangers.questions import question_sets
 from kvw_minimal.strangers.tasks import sham_people
-from kvw_minimal.zoo import load
 
 pytestmark = pytest.mark.slow
 
@@ -84,20 +81,6 @@ def test_a_trial_reads_the_edited_model_and_leaves_it_as_it_was():
     probability = both.query("metric == 'probability' and set == 'forget'")
     assert not np.allclose(probability["score_sum_x"], probability["score_sum_y"])
     assert both.query("set == 'forget' and metric == 'exact_match'")["n_x"].sum() == 70
-
-
-def test_what_stands_in_the_rows_is_what_the_edited_model_says():
-    own, trial = opened(few_requests(), small.people()), Trial(replace(KVW, strength=8.0))
-    rows = framed(quick(), trial)
-    for condition, request in (("edited", own), ("sham", own.sham(0))):
-        with edit_for(trial, *request)[0].on(own.model):
-            found = scores.read(own.model, own.batches(own.eval_sets["forget"])).probability
-        mine = rows[
-            (rows["condition"] == condition)
-            & (rows["set"] == "forget")
-            & (rows["metric"] == "probability")
-        ]
-        assert mine["score_sum"].sum() == pytest.approx(found.sum(), abs=1e-3), condition
 
 
 def test_a_curve_is_the_same_edit_and_its_sham_at_shares_of_them():
@@ -364,22 +347,6 @@ def test_an_interrupted_run_keeps_what_is_done(tmp_path, monkeypatch):
     assert len(calls) == 2 * len(plan.tuning) + 2 - 3  # the rest, and no more
 
 
-def test_rows_are_written_on_the_way(tmp_path, monkeypatch):
-    """Not only at the end: a machine may be switched off."""
-    path, plan, there = tmp_path / "rows.parquet", quick(groups=("A", "tuning-1")), []
-    monkeypatch.setattr(runner, "EVERY", 0)
-    real = rows_of
-
-    def look(*given):
-        there.append(path.is_file())
-        return real(*given)
-
-    with planned(plan) as patch:
-        patch.setattr(runner, "rows_of", look)
-        run(plan, ["strength"], path)
-    assert there == [False, True]
-
-
 def test_other_subjects_keep_their_rows(tmp_path):
     """Of the plan's own subject nothing stays where the model is another one."""
     path, plan = tmp_path / "rows.parquet", quick()
@@ -411,34 +378,6 @@ def test_one_subject_s_impossible_trials_leave_the_other_s_rows(tmp_path):
     theirs.drop(trial)
     assert theirs.frame()["model"].tolist() == ["tiny"] and not theirs.done
     assert theirs.impossible == {trial.key}
-
-
-def test_stale_rows_stop_a_run_before_the_work(tmp_path):
-    path, plan = tmp_path / "rows.parquet", quick()
-
-    def stale(*_):
-        raise ValueError("the interval has moved")
-
-    with counted(plan) as calls, pytest.MonkeyPatch.context() as patch:
-        run(plan, ["strength"], path)
-        before = path.read_bytes()
-        patch.setattr("kvw_experiments.results_store.check_rows", stale)
-        with pytest.raises(ValueError, match="the interval has moved"):
-            run(plan, ["gate"], path)
-    assert len(calls) == 1 and path.read_bytes() == before
-
-
-@pytest.mark.parametrize(
-    "names, groups, words",
-    [
-        (["size"], (), "no list 'size' in small; there are gate, strength"),
-        (["gate"], ("B", "Z"), "no group .'B', 'Z'.; the plan has A"),
-    ],
-)
-def test_unknown_lists_and_groups_are_refused(tmp_path, names, groups, words):
-    with counted(quick()) as calls, pytest.raises(ValueError, match=words):
-        run(quick(), names, tmp_path / "rows.parquet", groups)
-    assert not calls and list(tmp_path.iterdir()) == []
 
 
 # --- choosing --------------------------------------------------------------------------------
@@ -615,37 +554,3 @@ def test_a_run_goes_on_without_the_oracles_that_are_not_made(monkeypatch, tmp_pa
         run(plan, (), tmp_path / "rows.parquet")
         rows, _ = read_rows("small", tmp_path / "rows.parquet")
     assert set(rows["method"]) == {"vanilla"}
-
-
-# --- on the model of the book, end to end ----------------------------------------------------
-
-
-@cache
-def taught() -> tuple[Session, Requests]:
-    """Pocket in a world of twenty people at most, with few questions."""
-    world = load_people()
-    people = {
-        *world.groups["A"][:5],
-        *world.groups["B"][:5],
-        *world.groups["tuning-1"][:5],
-        *sham_people(world, 5, 0),
-        *sham_people(world, 5, 1),
-    }
-    few = replace(world, people={p: world.people[p] for p in world.people if p in people})
-
-    def reads(world, forget):
-        return {name: asked[:28] for name, asked in question_sets(world, forget).items()}
-
-    return Session(*load("pocket")), request_factory(few, reads)
-
-
-def test_the_oracle_never_met_them_and_vanilla_comes_back():
-    own = opened(taught(), load_people().forget_people("A", 5))
-    before = {n: t.clone() for n, t in own.model.state_dict().items()}
-    plan = small.plan(opener=taught, by_question=True)
-    rows = framed(plan, trial_for("oracle", {"base": "pocket"}))
-    exact = rows[rows["metric"] == "exact_match"].groupby("set")["score_sum"].mean()
-    assert exact["forget"] < 0.1 < 0.9 < exact["general"]
-    spent = rows[rows["set"] == "cost"].set_index("metric")["score_sum"]
-    assert spent["forget"] == 0 < spent["retain"]  # those of its training
-    assert all(torch.equal(before[name], own.model.state_dict()[name]) for name in before)

@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import small
-import torch
 from small import case
 
 from kvw_minimal import scores
@@ -13,7 +12,6 @@ from kvw_minimal.batches import answer_batches
 from kvw_minimal.benchmarks.truth_ratios import truth_ratio
 from kvw_minimal.bootstrap import interval
 from kvw_minimal.conditions import score, score_shams
-from kvw_minimal.edits import ColumnScaling
 from kvw_minimal.evaluation import scoring
 from kvw_minimal.evaluation.scoring import (
     FREE_TOKENS,
@@ -133,15 +131,6 @@ def test_rows_of_single_questions():
     assert all(row["n"] == 1 for row in rows)
     values = [row["score_sum"] for row in rows if row["metric"] == "probability"]
     assert np.allclose(values, scored(own().session, asked)["probability"], atol=1e-5)
-
-
-def test_an_edit_that_is_on_is_read():
-    gone = ColumnScaling(torch.ones(3, 48), 1.0, case().coefficients().fingerprint, rule="share")
-    before = read(*own(), ["forget"])
-    with gone.on(case().model):
-        edited = read(*own(), ["forget"])
-    assert [r["score_sum"] for r in before] == [r["score_sum"] for r in read(*own(), ["forget"])]
-    assert [r["score_sum"] for r in before] != [r["score_sum"] for r in edited]
 
 
 def test_forget_set_and_general_are_heard_where_it_is_wanted(monkeypatch):

@@ -3,7 +3,6 @@
 import base64
 import json
 import sys
-import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,6 @@ import pytest
 import tiny
 import torch
 from case import Case
-from dry_run import FACTOR
 from test_command import invoke
 from test_jsonl import blocks_of_the_page, lines, on_the_page  # noqa: F401 - a fixture
 
@@ -28,17 +26,13 @@ from kvw_minimal.benchmarks.jsonl import (
 from kvw_minimal.coefficients_io import save_measured
 from kvw_minimal.edits import ColumnScaling, Edit
 from kvw_minimal.evaluation import estimate_cost, pipeline, resume
-from kvw_minimal.evaluation.progress import progress
 from kvw_minimal.evaluation.provenance import peak_memory
 from kvw_minimal.evaluation.resume import inputs_of
 from kvw_minimal.evaluation.scoring import CHOICE, nothing_to_forget
-from kvw_minimal.kvw import KVW, PublishedKVW
+from kvw_minimal.kvw import KVW
 from kvw_minimal.method import make_edit
 from kvw_minimal.methods import METHODS
-from kvw_minimal.methods.gradients import GradientDifference
 from kvw_minimal.methods.kvw import SelectivePruning
-from kvw_minimal.methods.least_squares import LeastSquares
-from kvw_minimal.methods.rewrite import Rewrite
 from kvw_minimal.models import fingerprint
 from kvw_minimal.results import NO_INTERVAL, TAUGHT_ANSWERS, check_headroom, table
 from kvw_minimal.session import Session
@@ -53,15 +47,15 @@ FREE = "A person who lives by the sea. "  # an answer of several words, with a s
 
 @pytest.fixture
 def file(tmp_path) -> Path:
-    """Two to forget, four to retain, and answers of several words."""
+    """Two to forget, four to retain, some with options; and answers of several words."""
     asked = {
         name: about(WORLD, people)[::5]
         for name, people in (("forget", SIX[:2]), ("retain", SIX[2:]))
     }
-    asked["test-free"] = [
-        replace(q, id=f"free/{q.id}", answer=FREE, value=FREE.strip(), options=())
-        for q in asked["forget"]
-    ]
+    rest = [replace(q, options=(), perturbed=()) for q in asked["retain"][6:]]
+    asked["retain"] = asked["retain"][:6] + rest
+    free = {"answer": FREE, "value": FREE.strip(), "options": (), "perturbed": ()}
+    asked["test-free"] = [replace(q, id=f"free/{q.id}", **free) for q in asked["forget"]]
     write_questions(tmp_path / "mine.jsonl", asked)
     return tmp_path / "mine.jsonl"
 
@@ -95,23 +89,6 @@ def unlearn(file, strengths=(2.0,), draws=2, methods=None, **more):
 
 
 # --- several strengths
-
-
-@pytest.mark.parametrize("strengths", [(2.0,), (0.5, 2.0, 8.0)])
-def test_every_question_is_measured_once(file, model, quiet, monkeypatch, strengths):
-    """Whatever the number of strengths and of shams."""
-    found, asked = coefficients.backbone, Counter()
-
-    def body(model):
-        def read(**inputs):
-            asked["passes"] += len(inputs["input_ids"])
-            return found(model)(**inputs)
-
-        return read
-
-    monkeypatch.setattr(coefficients, "backbone", body)
-    unlearn(file, strengths, draws=3)
-    assert asked["passes"] == len(read_request(file).questions())
 
 
 def test_rows_and_edits_are_those_of_each_strength_alone(file, model, quiet, monkeypatch):
@@ -267,21 +244,6 @@ def test_general_answers_must_be_kept_too(general, keeps):
     )
     asked = {"model": "tiny", "questions": None, "people": ["p1"]}
     assert ("audit --model" in pipeline.next_step({KVW(2.0): rows}, asked, None)) == keeps
-
-
-def test_off_a_terminal_a_line_says_now_and_then_what_is_done(capsys):
-    with progress(3, "sham 2", 1, every=0.05) as bar:
-        time.sleep(0.2)
-        bar.update()
-        bar.desc = "sham 3"
-        time.sleep(0.2)
-    said = capsys.readouterr().err.splitlines()
-    assert said[0].startswith("sham 2: 1 of 3 done in 00:00, about ? left")
-    assert said[-1].startswith("sham 3: 2 of 3 done in 00:00, about 00:00 left")
-    with progress(3, "vanilla"):
-        said = capsys.readouterr().err  # the first line does not wait
-    assert said == "vanilla: 0 of 3 done in 00:00, about ? left\n"
-    assert capsys.readouterr().err == ""
 
 
 def test_what_was_asked_can_be_asked_again(file, model, quiet, tmp_path):
@@ -476,8 +438,10 @@ def test_what_cannot_be_is_refused_before_a_model_is_loaded(tmp_path, monkeypatc
 # --- where, and in which number format
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-@pytest.mark.parametrize("device", ["cpu", "auto"])
+@pytest.mark.parametrize(
+    "device, dtype",
+    [("cpu", "float32"), ("cpu", "bfloat16"), ("cpu", "float16"), ("auto", "bfloat16")],
+)
 def test_a_request_is_made_where_and_as_it_is_asked(file, quiet, monkeypatch, dtype, device):
     """From `unlearn` to `load`, and into the provenance; `auto` takes what is there."""
     given, here = [], "cuda" if torch.cuda.is_available() and device == "auto" else "cpu"
@@ -626,45 +590,6 @@ def test_a_live_oracle_is_in_the_cost(file, model):
     without, beside = (estimate_cost.work_of(*case, 1, 2, oracle) for oracle in (False, True))
     for one, two in zip(without[1:], beside[1:], strict=True):
         assert two.times == one.times + 1 and one.kind == two.kind
-
-
-@pytest.mark.nightly
-@pytest.mark.parametrize(
-    "method",
-    [
-        LeastSquares(ridge=0.1, passes=2),
-        Rewrite(subject_threshold=0.0, others=3),
-        GradientDifference(rate=1e-3, weight=1.0),
-        PublishedKVW(1.0),
-    ],
-    ids=lambda method: method.name,
-)
-def test_of_another_method_one_edit_is_made_as_a_sample(file, model, monkeypatch, method):
-    """Told beforehand and counted then: within the factor, backwards counted as two passes."""
-    tiny.shorten(monkeypatch, 4, 4)
-    without_options(file)
-    asked = {"methods": [method], "draws": 3, "questions": str(file)}
-    before = fingerprint(model)
-    cost = estimate_cost.expected("tiny", **asked)
-    assert fingerprint(model) == before and "measure" not in cost["passes"]
-    found, backwards = counted(model, monkeypatch), []
-    model.model.register_forward_pre_hook(
-        lambda _, given, named: backwards.append(
-            (len(named["attention_mask"]), int(named["attention_mask"].sum()))
-            if torch.is_grad_enabled()
-            else (0, 0)
-        ),
-        with_kwargs=True,
-    )
-    pipeline.run_unlearning("tiny", **asked)
-    for told, done, kind in (
-        (sum(cost["passes"].values()), found["passes"], 0),
-        (cost["tokens in all"], found["tokens"], 1),
-    ):
-        done += 2 * sum(each[kind] for each in backwards)
-        assert 1 / FACTOR <= told / done <= FACTOR
-    assert cost["passes"]["edit"] > 0
-    assert f"{cost['passes']['edit']:,} for edits" in estimate_cost.format_estimate("tiny", **asked)
 
 
 # --- the command

@@ -68,27 +68,6 @@ def test_each_question_hears_its_own_recording():
     assert sorted(rows) == list(range(len(asked)))
 
 
-def test_the_model_hears():
-    world, model, processor = tiny()
-    asked = [q for q in strangers.about(world, list(world.people)[:2]) if isinstance(q, Heard)]
-    exchanged = [replace(q, person=asked[-1].person) for q in asked[:1]]
-    with torch.no_grad():
-        one, other = (
-            model(**voices.answer_batches(processor, qs)[0].inputs).logits
-            for qs in (asked[:1], exchanged)
-        )
-    assert not torch.allclose(one, other, atol=1e-4)
-
-
-def test_an_ear_learns(tmp_path):
-    """A few steps on a few voices: it hears who speaks better than chance."""
-    world, model, processor = tiny()
-    model = voices.build_model(processor.tokenizer, 0)
-    settings = voices.EAR | {"voices": 12, "steps": 60, "batch": 24}
-    found = voices.train_ear(world, model, processor, tmp_path / "ear.safetensors", settings)
-    assert found["person on a new recording"] > 0.5  # one of six
-
-
 def test_a_model_is_made_and_loaded_by_name(tmp_path, monkeypatch):
     """Ear, vanilla and oracle, tiny, through the cache: everything hears with the same ear."""
     from kvw_experiments import recipes
