@@ -47,6 +47,20 @@ def test_a_difference_is_the_largest_in_units_of_its_layer(sign):
             bench.difference(one, replace(other, **change))
 
 
+def test_medians_are_of_interleaved_runs(model, sets, monkeypatch):
+    """A fake clock says 1, 2, 3, ... seconds: the first way takes 1, 5, ..., 33; then the others
+    are run more often, without it: 37, 38, 39, 40, ..."""
+    ran = []
+    monkeypatch.setattr(bench, "_seconds", lambda work: ran.append(work) or float(len(ran)))
+    row = bench.compare(model, tiny.processor(), sets["text"][:6])
+    published, batched, shared, bare = ran[:4]
+    assert ran == ran[:4] * 9 + [bare, batched, shared] * 36 and len(set(map(id, ran))) == 4
+    assert [row[way] for way in ("published", "batched", "shared", "bare")] == [17, 77, 78, 76]
+    ratios = [(4 * i + 4) / (4 * i + 2) for i in range(9)]
+    ratios += [(37 + 3 * i) / (38 + 3 * i) for i in range(36)]
+    assert row["bare / batched"] == sorted(ratios)[22] and row["published / batched"] == 17 / 18
+
+
 def test_the_benchmark_is_stored_with_provenance(model, tmp_path, capsys, monkeypatch):
     models = {
         "tiny": bench.Case(lambda: (model, tiny.processor()), 1, dict.fromkeys(SETS, 14)),

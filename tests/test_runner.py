@@ -347,6 +347,22 @@ def test_an_interrupted_run_keeps_what_is_done(tmp_path, monkeypatch):
     assert len(calls) == 2 * len(plan.tuning) + 2 - 3  # the rest, and no more
 
 
+def test_rows_are_written_on_the_way(tmp_path, monkeypatch):
+    """Not only at the end: a machine may be switched off."""
+    path, plan, there = tmp_path / "rows.parquet", quick(groups=("A", "tuning-1")), []
+    monkeypatch.setattr(runner, "EVERY", 0)
+    real = rows_of
+
+    def look(*given):
+        there.append(path.is_file())
+        return real(*given)
+
+    with planned(plan) as patch:
+        patch.setattr(runner, "rows_of", look)
+        run(plan, ["strength"], path)
+    assert there == [False, True]
+
+
 def test_other_subjects_keep_their_rows(tmp_path):
     """Of the plan's own subject nothing stays where the model is another one."""
     path, plan = tmp_path / "rows.parquet", quick()
@@ -378,6 +394,21 @@ def test_one_subject_s_impossible_trials_leave_the_other_s_rows(tmp_path):
     theirs.drop(trial)
     assert theirs.frame()["model"].tolist() == ["tiny"] and not theirs.done
     assert theirs.impossible == {trial.key}
+
+
+def test_stale_rows_stop_a_run_before_the_work(tmp_path):
+    path, plan = tmp_path / "rows.parquet", quick()
+
+    def stale(*_):
+        raise ValueError("the interval has moved")
+
+    with counted(plan) as calls, pytest.MonkeyPatch.context() as patch:
+        run(plan, ["strength"], path)
+        before = path.read_bytes()
+        patch.setattr("kvw_experiments.results_store.check_rows", stale)
+        with pytest.raises(ValueError, match="the interval has moved"):
+            run(plan, ["gate"], path)
+    assert len(calls) == 1 and path.read_bytes() == before
 
 
 # --- choosing --------------------------------------------------------------------------------
