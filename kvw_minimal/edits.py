@@ -425,7 +425,8 @@ class LowRank(Edit):
             if old.shape != (len(b), a.shape[1]):
                 raise ValueError(f"{name} is {tuple(old.shape)}, the edit for it is not")
             b, a = (t.to(old.device, torch.float64) for t in (b, a))
-            new[name] = (old.double() + self.strength * b @ a).to(old.dtype)
+            added = self.strength * b @ a  # float64, and so is the sum
+            new[name] = added.add_(old).to(old.dtype)
         return new
 
     def describe(self) -> str:

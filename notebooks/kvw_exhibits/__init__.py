@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 from kvw_experiments.figures import COLOURS, PALETTE, captioned, draw_frontier
@@ -142,18 +143,15 @@ def strength_frame(
     left.legend(frameon=False, loc="lower right", fontsize=9)
     left.set_title(f"strength G = {strength:g}")
     known, lost = PALETTE[:2]
-    sns.heatmap(
-        right.astype(float),
-        annot=answers.to_numpy(),
-        fmt="",
-        cbar=False,
-        ax=grid,
-        cmap=[sns.desaturate(lost, 0.8), sns.light_palette(known, 5)[2]],
-        vmin=0,
-        vmax=1,
-        linewidths=1,
-        annot_kws={"fontsize": 8, "color": "black"},
-    )
+    tiles = ListedColormap([sns.desaturate(lost, 0.8), sns.light_palette(known, 5)[2]])
+    grid.pcolormesh(right.astype(float), cmap=tiles, vmin=0, vmax=1, edgecolors="w", linewidth=1)
+    for (row, column), word in np.ndenumerate(answers.to_numpy()):
+        grid.text(column + 0.5, row + 0.5, word, ha="center", va="center", size=8, color="black")
+    grid.invert_yaxis()
+    grid.set_xticks(np.arange(len(right.columns)) + 0.5, right.columns)
+    grid.set_yticks(np.arange(len(right)) + 0.5, right.index)
+    grid.grid(False)
+    grid.set_frame_on(False)
     grid.axhline(forgotten, color="black", linewidth=2)
     grid.set_title("what is said (blue: as taught, orange: otherwise)", fontsize=10)
     grid.set(xlabel="", ylabel="kept            to forget")
