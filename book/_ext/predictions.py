@@ -1,7 +1,7 @@
 """Sphinx extension: what answers a prediction stays folded until the reader opens it.
 
 A paragraph with **Your prediction.** asks the reader for a guess. The output of the code
-cell that follows is the answer.
+cell that follows is the answer, and so is a paragraph below it that begins with bold text.
 """
 
 from docutils import nodes
@@ -17,8 +17,15 @@ def asks(node: nodes.Node) -> bool:
     )
 
 
+def tells(node: nodes.Node) -> bool:
+    """Whether a node is a paragraph that begins with the answer, in bold."""
+    if not isinstance(node, nodes.paragraph) or asks(node):
+        return False
+    return bool(node.children) and isinstance(node.children[0], nodes.strong)
+
+
 def fold_answers(doctree: nodes.document) -> int:
-    """Fold the output of each code cell that follows a prediction.
+    """Fold the output of each code cell that follows a prediction, and the words that answer it.
 
     Returns:
         How many were folded.
@@ -38,7 +45,11 @@ def fold_answers(doctree: nodes.document) -> int:
         if not outputs:
             raise ValueError(f"no code cell with an output follows {question.astext()!r}")
         first, last = cell.index(outputs[0]), cell.index(outputs[-1])
-        cell.insert(last + 1, nodes.raw("", "</details>", format="html"))
+        said = question.parent[place + 1 : place + 2]
+        answer = said if said and tells(said[0]) else []
+        for paragraph in answer:
+            question.parent.remove(paragraph)
+        cell.insert(last + 1, [*answer, nodes.raw("", "</details>", format="html")])
         start = f'<details class="prediction"><summary>{SUMMARY}</summary>'
         cell.insert(first, nodes.raw("", start, format="html"))
         folded += 1

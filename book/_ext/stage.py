@@ -131,7 +131,7 @@ def stage(world, recorded: dict, hero: dict, photo: bytes, megabytes: dict[str, 
         '<p data-is="trouble" role="alert"></p>'
         '<noscript><p class="state"><b>A still picture.</b> The model answers here with JavaScript '
         "only.</p><style>#playground > .state:first-child { display: none; }</style></noscript>"
-        '<div class="dial"><label>Strength <span>of KVW and sham</span> '
+        '<div class="hand"><div class="dial"><label>Strength <span>of KVW and sham</span> '
         f'<output data-is="written">G = {strength:g}</output>'
         '<input data-is="strength" aria-label="strength" type="range" min="0" '
         f'max="{recorded["strengths"][-1]}" step="4" value="{strength:g}" autocomplete="off">'
@@ -164,7 +164,7 @@ def stage(world, recorded: dict, hero: dict, photo: bytes, megabytes: dict[str, 
         '<p class="beside"><label>Beside them <select data-is="beside"><option>nobody</option>'
         '</select></label><span data-is="second" style="display:none"></span></p>'
         '<div class="cards" data-is="besides" hidden></div>'
-        "</section></div></div>"
+        "</section></div></div></div>"
     )
 
 

@@ -171,8 +171,9 @@
       (kvw ? ", at every strength." : "; the sham of a rewrite is recorded.");
     showVectors();
     slider.disabled = !kvw;
-    root.classList.toggle("still", !kvw);
-    find("written").textContent = kvw ? String(G) : "–";
+    slider.closest(".dial").hidden = !kvw;
+    find("unmoved").hidden = kvw;
+    find("written").textContent = String(G);
     slider.setAttribute("aria-valuetext", `strength ${G}`);
     buttons.forEach(each => each.setAttribute("aria-pressed", String(each.dataset.method === method)));
   }
@@ -180,7 +181,7 @@
   function open(inside) {
     find("inside").hidden = !inside;
     attack.setAttribute("aria-expanded", String(inside));
-    attack.textContent = inside ? "Close the look inside" : "Now attack it";
+    attack.textContent = inside ? "Close the look inside" : "Look inside the model";
   }
 
   buttons.forEach(each => each.addEventListener("click", () => { method = each.dataset.method; show(); }));
