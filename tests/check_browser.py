@@ -508,11 +508,11 @@ def inside_problems(window, built: Path, rewrites: bool = False) -> list[str]:
     return problems
 
 
-# of the playground: chosen fact, own words, what is marked as wrong, and the truth's share under KVW
+# of the playground: chosen fact, own words, what is marked as wrong, and KVW's share of the truth
 ASKED = """
 const marked = document.querySelectorAll('#playground [data-row=answer] .changed').length;
-const share = document.querySelector('#playground [data-row=truth] [data-model=edited]').textContent;
-return [playground.chosen.fact, playground.chosen.own, marked, share];
+const share = document.querySelector('#playground [data-row=truth] [data-model=edited]');
+return [playground.chosen.fact, playground.chosen.own, marked, share.textContent];
 """
 
 
