@@ -62,14 +62,14 @@ def is_panel(ink: np.ndarray) -> bool:
 
 def columns_of(ink: np.ndarray) -> list[tuple[int, int, bool]]:
     """What stands beside each other: from, to, and whether it is a panel; cut amid the paper."""
-    found = [run for run in runs_of(~ink.any(axis=0)) if run[1] - run[0] >= GUTTER]
-    inner = [run for run in found if run[0] > 0 and run[1] < ink.shape[1]]
+    gutters = [run for run in runs_of(~ink.any(axis=0)) if run[1] - run[0] >= GUTTER]
+    inner = [run for run in gutters if run[0] > 0 and run[1] < ink.shape[1]]
     cuts = [0, *((first + last) // 2 for first, last in inner), ink.shape[1]]
     columns = []
     for first, last in pairwise(cuts):
         inked = np.flatnonzero(ink[:, first:last].any(axis=0))
-        own = ink[:, first + inked[0] : first + inked[-1] + 1] if len(inked) else ink[:, :0]
-        columns.append((first, last, is_panel(own)))
+        column = ink[:, first + inked[0] : first + inked[-1] + 1] if len(inked) else ink[:, :0]
+        columns.append((first, last, is_panel(column)))
     return columns
 
 
@@ -99,11 +99,11 @@ def rows_of(ink: np.ndarray) -> list[list[Box]]:
         first, last, _ = columns[place]
         inked = np.flatnonzero(ink[:, first:last].any(axis=0))
         box = Box(left, 0, min(last, first + int(inked[-1]) + 1 + EDGE), height)
-        if rows and sum(each.width for each in rows[-1]) + box.width <= ROOM * SHARP:
+        if rows and sum(placed.width for placed in rows[-1]) + box.width <= ROOM * SHARP:
             rows[-1].append(box)
         else:
-            own = first > left  # it has names of its own
-            rows.append([box] if own or names.right == 0 else [names, box])
+            named = first > left or names.right == 0  # it has names of its own
+            rows.append([box] if named else [names, box])
         left = last
     if columns[-1][1] > left:  # a legend, or the bar of colours
         down = np.flatnonzero(ink[:, left:].any(axis=1))

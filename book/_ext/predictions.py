@@ -45,8 +45,8 @@ def fold_answers(doctree: nodes.document) -> int:
         if not outputs:
             raise ValueError(f"no code cell with an output follows {question.astext()!r}")
         first, last = cell.index(outputs[0]), cell.index(outputs[-1])
-        said = question.parent[place + 1 : place + 2]
-        answer = said if said and tells(said[0]) else []
+        below = question.parent[place + 1 : place + 2]
+        answer = below if below and tells(below[0]) else []
         for paragraph in answer:
             question.parent.remove(paragraph)
         cell.insert(last + 1, [*answer, nodes.raw("", "</details>", format="html")])

@@ -123,7 +123,7 @@ def stage(world, recorded: dict, hero: dict, photo: bytes, megabytes: dict[str, 
     states |= {name: hero[name] for name in ("contrast", "step", "shape")}
     name = html.escape(person.name)
     return (
-        f'<div id="playground" data-recorded="{attribute(states)}">'
+        f'<div id="playground" class="wanted" data-recorded="{attribute(states)}">'
         '<p class="state"><span data-is="source"><b>Recorded answers.</b> Drag the strength. '
         "The model itself is loaded when you click a face, a card or this button; it stays on "
         f'your machine.</span> <button type="button" data-is="first">Load the model '

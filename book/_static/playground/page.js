@@ -450,6 +450,9 @@
     const own = await person(chosen.person);
     if (!facts().includes(chosen.fact)) chosen.fact = "birthplace";
     element("name").value = chosen.person;
+    // a change to whoever asked to be forgotten is wanted, unless the sham makes it
+    root.classList.toggle("wanted", chosen.forget.includes(chosen.person));
+    element("cards").classList.toggle("harm", chosen.looked === "sham");
     element("beside").value = chosen.beside;
     const place = Object.keys(world.people).indexOf(chosen.beside);
     Object.assign(element("second").style, { display: place < 0 ? "none" : "",
