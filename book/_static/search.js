@@ -56,7 +56,8 @@
 
   // What is marked: no short word and no word of asking; elsewhere only on a page that was found.
   const STORED = "sphinx_highlight_terms";
-  const telling = word => word.length > 2 && !ASKING.has(word) && !stopwords.has(word);
+  const telling = word => word.length > 2 && !ASKING.has(word) &&
+    ![...stopwords].includes(word);
   let marked = [];
   function markTelling(query, highlighted) {
     marked = splitQuery(query.toLowerCase()).filter(telling);
