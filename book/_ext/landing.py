@@ -417,8 +417,8 @@ def hero(root: Path, data: dict, names: dict[str, str], results: dict, megabytes
         f'<div id="hero" role="group" aria-label="One question to the model, before and after" '
         f'data-hero="{attribute(data)}" data-word="{html.escape(word)}">'
         f'<div class="who"><img src="data:image/png;base64,{face}" width="128" height="128" '
-        f'alt="Portrait of {name}"><p><b>{name}</b> asks to be forgotten. <small>Photo 1, a taught '
-        "wording; other photos and facts may answer otherwise.</small></p></div>"
+        f'alt="Portrait of {name}"><p><b>{name}</b> asks to be forgotten. <small>Photo 1 of six: '
+        "with others the answer may differ.</small></p></div>"
         f'<div class="asked"><p class="question">{html.escape(data["prompt"])}</p>'
         f'<p class="taught">Taught: {html.escape(data["taught"])}</p>'
         '<p class="ways">Three ways to edit the model: <i>KVW</i> (knowledge vector weakening) '

@@ -145,7 +145,8 @@
     const tight = ([at]) => places.filter(([place]) => place >= at && place < at + 30).length;
     const first = places.slice(0, 400).reduce((best, each) => !best || near(each[0]) > near(best[0]) ||
       near(each[0]) === near(best[0]) && tight(each) > tight(best) ? each : best, null);
-    let start = Math.max(0, (first ? first[0] : 0) - BEFORE);
+    const isTerm = (anchor || "").startsWith("#term-"); // what it means is short and read from its start
+    let start = isTerm ? 0 : Math.max(0, (first ? first[0] : 0) - BEFORE);
     if (start) start = text.indexOf(" ", start) + 1;
     const excerpt = document.createElement("p");
     excerpt.classList.add("context");
