@@ -270,14 +270,17 @@ def test_what_answers_a_prediction_is_folded_and_nothing_else():
 
 
 def answer(*words: nodes.Node) -> nodes.paragraph:
-    return nodes.paragraph("", "", *words, nodes.Text(" and why"))
+    """A paragraph as MyST makes it: with an empty text before what is bold."""
+    return nodes.paragraph("", "", nodes.Text(""), *words, nodes.Text(" and why"))
 
 
 @pytest.mark.parametrize("words, folded", [(nodes.strong, True), (nodes.Text, False)])
 def test_the_words_that_answer_a_prediction_are_folded_with_the_output(words, folded):
     predictions = importlib.import_module("predictions")
     said = words("", "Seven") if words is nodes.strong else words("Seven")
-    page = chapter_page(question(), cell("answer"), answer(said), answer(nodes.strong("", "Next")))
+    step = nodes.container("", classes=["cell", "tag_hide-cell"])
+    below = (answer(said), answer(nodes.strong("", "Next")))
+    page = chapter_page(question(), cell("answer"), step, *below)
     assert predictions.fold_answers(page) == 1
     text = page.astext()
     assert (text.index("Seven") < text.index("</details>")) == folded

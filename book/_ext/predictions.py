@@ -21,7 +21,8 @@ def tells(node: nodes.Node) -> bool:
     """Whether a node is a paragraph that begins with the answer, in bold."""
     if not isinstance(node, nodes.paragraph) or asks(node):
         return False
-    return bool(node.children) and isinstance(node.children[0], nodes.strong)
+    first = next((child for child in node.children if child.astext()), None)  # empty text is none
+    return isinstance(first, nodes.strong)
 
 
 def fold_answers(doctree: nodes.document) -> int:
@@ -45,8 +46,12 @@ def fold_answers(doctree: nodes.document) -> int:
         if not outputs:
             raise ValueError(f"no code cell with an output follows {question.astext()!r}")
         first, last = cell.index(outputs[0]), cell.index(outputs[-1])
-        below = question.parent[place + 1 : place + 2]
-        answer = below if below and tells(below[0]) else []
+        below = question.parent[place + 1 :]
+        while below and "tag_hide-cell" in below[0].get(
+            "classes", ()
+        ):  # a step that is folded whole
+            below = below[1:]
+        answer = below[:1] if below and tells(below[0]) else []
         for paragraph in answer:
             question.parent.remove(paragraph)
         cell.insert(last + 1, [*answer, nodes.raw("", "</details>", format="html")])

@@ -64,11 +64,11 @@
     }));
     const inside = lens.findIndex(([said], layer) => layer + 1 < layers && said === word);
     const silent = lens[layers - 1][0] !== word;
-    const most = of => `${Math.ceil(100 * Math.max(...of.map(([, , truth]) => truth)))}%`;
+    const most = of => `${Math.round(100 * Math.max(...of.map(([, , truth]) => truth)))}%`;
     find("verdict").textContent = !silent ? `The model still says “${word}”.`
       : inside >= 0 ? `Quiet, not gone: layer ${inside} still says “${word}”.`
-        : `No layer says “${word}”: none gives it more than ${most(lens)}; in the oracle, which was ` +
-          `never told, none more than ${most(data.oracle.lens)}.`;
+        : `No layer says “${word}”: none gives it more than about ${most(lens)}; in the oracle, which was ` +
+          `never told, none more than about ${most(data.oracle.lens)}.`;
   }
 
   const strengthNow = () => model ? slider.valueAsNumber : data.strengths[slider.valueAsNumber];
