@@ -118,6 +118,12 @@ const wide = [...document.querySelectorAll('article *')].filter(
   e => e.getBoundingClientRect().right > width + 1 && !scrolls(e.parentElement));
 return [document.documentElement.scrollWidth - width, wide.slice(0, 2).map(e => e.outerHTML)];
 """
+# figures that are cut for a phone and yet scrolled there, or shown whole or twice
+SCROLLED = """
+return [...document.querySelectorAll('figure.cut')].filter(e => e.offsetParent
+  && (e.scrollWidth > e.clientWidth + 1 || e.querySelector('.whole').offsetParent
+      || !e.querySelector('.parts').offsetParent)).map(e => e.innerText.slice(0, 80));
+"""
 # on paper: what runs over the edge, and what would have to be scrolled
 CUT = """
 const width = document.documentElement.clientWidth;
@@ -382,8 +388,10 @@ def phone_problems(window) -> list[str]:
     """What makes the page that is open wider than a phone."""
     window.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
     beyond, first = window.execute_script(WIDE)
+    scrolled = window.execute_script(SCROLLED)
     window.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-    return [f"{beyond} pixels wider than a phone: {first}"] if beyond > 0 else []
+    problems = [f"a figure is not cut for a phone: {caption}" for caption in scrolled]
+    return problems + [f"{beyond} pixels wider than a phone: {first}"] * (beyond > 0)
 
 
 def print_problems(window) -> list[str]:
