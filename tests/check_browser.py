@@ -118,6 +118,12 @@ const wide = [...document.querySelectorAll('article *')].filter(
   e => e.getBoundingClientRect().right > width + 1 && !scrolls(e.parentElement));
 return [document.documentElement.scrollWidth - width, wide.slice(0, 2).map(e => e.outerHTML)];
 """
+# figures that are cut for a phone and yet scrolled there, or shown whole or twice
+SCROLLED = """
+return [...document.querySelectorAll('figure.cut')].filter(e => e.offsetParent
+  && (e.scrollWidth > e.clientWidth + 1 || e.querySelector('.whole').offsetParent
+      || !e.querySelector('.parts').offsetParent)).map(e => e.innerText.slice(0, 80));
+"""
 # on paper: what runs over the edge, and what would have to be scrolled
 CUT = """
 const width = document.documentElement.clientWidth;
@@ -382,8 +388,10 @@ def phone_problems(window) -> list[str]:
     """What makes the page that is open wider than a phone."""
     window.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
     beyond, first = window.execute_script(WIDE)
+    scrolled = window.execute_script(SCROLLED)
     window.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-    return [f"{beyond} pixels wider than a phone: {first}"] if beyond > 0 else []
+    problems = [f"a figure is not cut for a phone: {caption}" for caption in scrolled]
+    return problems + [f"{beyond} pixels wider than a phone: {first}"] * (beyond > 0)
 
 
 def print_problems(window) -> list[str]:
@@ -508,25 +516,38 @@ def inside_problems(window, built: Path, rewrites: bool = False) -> list[str]:
     return problems
 
 
-def own_words_problems(window, seconds: float) -> list[str]:
-    """Ask in one's own words, then choose a fact: the truth is always that of what is asked."""
+# of the playground: chosen fact, own words, what is marked as wrong, and KVW's share of the truth
+ASKED = """
+const marked = document.querySelectorAll('#playground [data-row=answer] .changed').length;
+const share = document.querySelector('#playground [data-row=truth] [data-model=edited]');
+return [playground.chosen.fact, playground.chosen.own, marked, share.textContent];
+"""
 
-    def after(name: str, keys: str) -> list[str]:
-        """Which fact is chosen and what own words there are, once the models have answered."""
+
+def own_words_problems(window, seconds: float) -> list[str]:
+    """Ask in one's own words: the page says what is true only where it knows, and guesses never."""
+
+    def after(name: str, keys: str) -> list:
+        """What is chosen and shown, once the models have answered."""
         before = window.execute_script("return playground.turns()")
         window.find_element(By.CSS_SELECTOR, f"#playground {name}").send_keys(keys)
         wait_until(lambda: window.execute_script("return playground.turns()") > before, seconds)
         state = "return document.getElementById('playground').dataset.state"
-        wait_until(lambda: window.execute_script(state) != "busy", seconds)
-        return window.execute_script("return [playground.chosen.fact, playground.chosen.own]")
+        done = ("answered", "scored", "failed")
+        wait_until(lambda: window.execute_script(state) in done, seconds)
+        return window.execute_script(ASKED)
 
-    asked = after("[data-is=own]", f"Which animal lives with this person?{Keys.ENTER}")
+    strange = after("[data-is=own]", f"Why is the sky over Lisbon so blue?{Keys.ENTER}")
     chosen = after("[data-is=fact]", Keys.ARROW_DOWN)
+    known = after("[data-is=own]", f"name the pet of this person{Keys.ENTER}")
+    after("[data-is=fact]", Keys.ARROW_DOWN)
     problems = []
-    if asked[0] != "pet" or not asked[1]:
-        problems.append(f"own words about a pet are taken for {asked}")
-    if chosen[1] or chosen[0] == asked[0]:
+    if not strange[1] or strange[2] or strange[3] != "–":
+        problems.append(f"the page guesses what is true of a strange question: {strange}")
+    if chosen[1] or chosen[0] == strange[0] or "%" not in chosen[3]:
         problems.append(f"own words stay when another fact is chosen: {chosen}")
+    if known[0] != "pet" or not known[1] or "%" not in known[3]:
+        problems.append(f"a question of the book about a pet is taken for {known}")
     return problems
 
 

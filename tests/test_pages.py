@@ -3,17 +3,20 @@
 import base64
 import doctest
 import importlib
+import io
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import colab
+import numpy as np
 import pytest
 import yaml
 from docutils import nodes
 from docutils.utils import new_document
 from execute import ROOT
+from PIL import Image
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from test_house import markdown_of
@@ -266,6 +269,31 @@ def test_what_answers_a_prediction_is_folded_and_nothing_else():
     assert text.index("first") < opened < text.index("answer") < closed < text.index("last")
 
 
+def answer(*words: nodes.Node) -> nodes.paragraph:
+    """A paragraph as MyST makes it: with an empty text before what is bold."""
+    return nodes.paragraph("", "", nodes.Text(""), *words, nodes.Text(" and why"))
+
+
+@pytest.mark.parametrize("words, folded", [(nodes.strong, True), (nodes.Text, False)])
+def test_the_words_that_answer_a_prediction_are_folded_with_the_output(words, folded):
+    predictions = importlib.import_module("predictions")
+    said = words("", "Seven") if words is nodes.strong else words("Seven")
+    step = nodes.container("", classes=["cell", "tag_hide-cell"])
+    below = (answer(said), answer(nodes.strong("", "Next")))
+    page = chapter_page(question(), cell("answer"), step, *below)
+    assert predictions.fold_answers(page) == 1
+    text = page.astext()
+    assert (text.index("Seven") < text.index("</details>")) == folded
+    assert text.index("Next") > text.index("</details>")
+
+
+def test_the_next_question_is_no_answer():
+    predictions = importlib.import_module("predictions")
+    page = chapter_page(question(), cell("one"), question(), cell("two"))
+    assert predictions.fold_answers(page) == 2
+    assert page.astext().count("</details>") == 2
+
+
 @pytest.mark.parametrize("after", [(), (nodes.paragraph("", "It is 7."),), (cell(),)])
 def test_a_prediction_without_an_output_below_it_is_refused(after):
     with pytest.raises(ValueError, match="follows 'Your prediction. How many"):
@@ -277,3 +305,55 @@ def test_each_prediction_of_a_chapter_has_the_form_that_is_folded():
     asked = [(path.name, line) for path in pages for line in markdown_of(path).split("\n")]
     asked = [(name, line) for name, line in asked if "**Your prediction" in line]
     assert asked and [each for each in asked if "**Your prediction.** " not in each[1]] == []
+
+
+# --- figures on a phone ------------------------------------------------------------------------
+
+
+def drawn_ink() -> np.ndarray:
+    """Ink of a figure: names, two panels with frames, and a legend at the right edge."""
+    ink = np.zeros((300, 1000), bool)
+    for row in range(60, 260, 40):
+        ink[row : row + 10, 10:80] = True
+    for left in (120, 480):
+        ink[50, left : left + 320] = ink[270, left : left + 320] = True
+        ink[50:270, left] = ink[50:270, left + 319] = True
+    ink[100:104, 850:880] = ink[98:108, 900:980:2] = True
+    return ink
+
+
+def test_a_wide_figure_is_cut_between_its_panels_and_its_names_stand_before_each_row():
+    parts = importlib.import_module("parts")
+    wide = np.repeat(drawn_ink(), 2, axis=1)
+    rows = parts.rows_of(wide)
+    assert [len(row) for row in rows] == [2, 2, 1]
+    assert rows[0][0] == rows[1][0]  # the names
+    assert rows[1][1].left >= rows[0][1].right - 2 * parts.EDGE
+    (key,) = rows[2]
+    assert key.top < 98 and 108 < key.bottom < 150 and key.right == 2000
+    assert wide[:, rows[0][1].left : rows[0][1].right].sum() > 0
+    assert all(box.width / parts.SHARP <= parts.ROOM for row in rows for box in row)
+
+
+def test_a_figure_of_one_panel_or_of_panels_above_each_other_stays_whole():
+    parts = importlib.import_module("parts")
+    ink = drawn_ink()
+    assert parts.rows_of(ink[:, :460]) == []
+    assert parts.rows_of(np.concatenate([ink, ink])) == []
+    assert parts.rows_of(np.zeros((20, 1200), bool)) == []
+
+
+def test_each_part_is_a_window_over_the_same_picture_and_has_its_words():
+    parts = importlib.import_module("parts")
+    buffer = io.BytesIO()
+    pixels = np.where(np.repeat(drawn_ink(), 2, axis=1), 0, 255).astype(np.uint8)
+    Image.fromarray(pixels).save(buffer, "WEBP", lossless=True)
+    address = f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    picture = f'<img src="{address}" alt="two &quot;panels&quot;" width="1000">'
+    figure = f'<figure style="margin: 0">{picture}<figcaption>c</figcaption></figure>'
+    found = parts.FIGURE.sub(parts.with_parts, figure)
+    assert f'<span class="whole">{picture}</span>' in found
+    assert 'role="img" aria-label="two &quot;panels&quot;"' in found
+    assert found.count(address) == 6 and found.count('alt=""') == 5
+    small = figure.replace(address, "a.webp")
+    assert parts.FIGURE.sub(parts.with_parts, small) == small

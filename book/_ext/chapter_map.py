@@ -1,7 +1,8 @@
 """`{chapter-map}`: which chapter needs which, drawn from the table on the same page.
 
 A chapter stands one row below the last of those that it needs. Boxes are links; the core path has
-a thick edge. What a chapter needs through another one has no line of its own.
+a thick edge. What a chapter needs through another one has no line of its own. On a phone the map is
+a list. Each chapter says below its title which of them it is, and which it needs.
 """
 
 import html
@@ -18,6 +19,7 @@ ROW = re.compile(
     r"^\| (\*\*)?\[(\d+) ([^\]]+)\]\(([^)]+)\.ipynb\)(?:\*\*)? \| ([^|]*) \|", re.MULTILINE
 )
 WIDTH, ROW_HEIGHT, BOX_WIDTH, BOX_HEIGHT, LINE = 760, 92, 170, 58, 17
+MAP = "book/how_to_read"  # the page with the table
 LETTERS = 20  # of a title on one line of a box
 
 
@@ -94,6 +96,44 @@ def places_of(chapters: dict[int, Chapter]) -> dict[tuple, tuple[float, float]]:
     return places
 
 
+def needs_of(chapters: dict[int, Chapter], number: int) -> str:
+    """What a chapter needs, as links.
+
+    >>> one = {1: Chapter("One", "01", frozenset(), True)}
+    >>> needs_of(one | {2: Chapter("Two", "02", frozenset({1}), True)}, 2)
+    'needs <a href="01.html" title="One">1</a>'
+    """
+    links = ", ".join(
+        f'<a href="{chapters[need].page}.html" title="{html.escape(chapters[need].title)}">'
+        f"{need}</a>"
+        for need in sorted(chapters[number].needs)
+    )
+    return f"needs {links}" if links else "needs no other"
+
+
+def listed(chapters: dict[int, Chapter]) -> str:
+    """The map as a list, for a narrow screen."""
+    entries = "".join(
+        f'<li{" class=core" if chapter.core else ""}><a href="{chapter.page}.html">{number} '
+        f"{html.escape(chapter.title)}</a> <small>{needs_of(chapters, number)}</small></li>"
+        for number, chapter in chapters.items()
+    )
+    return f"<ul>{entries}</ul>"
+
+
+def name_chapter(app, pagename, templatename, context, doctree) -> None:
+    """Say below the title of a chapter which of all chapters it is."""
+    table = Path(app.srcdir, f"{MAP}.md")
+    if doctree is None or not pagename.startswith("notebooks/") or not table.is_file():
+        return
+    chapters = chapters_of(table.read_text(encoding="utf-8"))
+    for number, chapter in chapters.items():
+        if Path(chapter.page).name == pagename.removeprefix("notebooks/"):
+            line = f"Chapter {number} of {len(chapters)}, {needs_of(chapters, number)}"
+            place = f'</h1>\n<p class="where">{line} (<a href="../{MAP}.html">the map</a>).</p>'
+            context["body"] = context["body"].replace("</h1>", place, 1)
+
+
 def drawing(chapters: dict[int, Chapter]) -> str:
     """The map as SVG; its colours are those of the theme, light and dark."""
     places, lines, boxes = places_of(chapters), [], []
@@ -121,7 +161,7 @@ def drawing(chapters: dict[int, Chapter]) -> str:
     return (
         f'<figure class="chapter-map"><svg viewBox="0 0 {WIDTH} {height:g}" role="group" '
         'aria-label="The chapters, and lines from each to those that need it">'
-        f'<path d="{"".join(lines)}"/>{"".join(boxes)}</svg>'
+        f'<path d="{"".join(lines)}"/>{"".join(boxes)}</svg>{listed(chapters)}'
         "<figcaption>A line leads from a chapter to one that needs it. The core path has thick "
         "edges.</figcaption></figure>"
     )
@@ -135,4 +175,5 @@ class ChapterMap(SphinxDirective):
 
 def setup(app) -> dict:
     app.add_directive("chapter-map", ChapterMap)
+    app.connect("html-page-context", name_chapter)
     return {"parallel_read_safe": True}

@@ -169,7 +169,23 @@ def portrait(root: Path, person: dict) -> str:
     )
 
 
-def card(root: Path, content: dict, person: dict, now: int) -> str:
+def photos_of(content: dict) -> dict[tuple[str, str], int]:
+    """With which photo each person and fact is asked, counted from 1."""
+    from kvw_minimal.strangers.people import load_people
+    from kvw_minimal.strangers.questions import about
+
+    world = load_people()
+    shown = [person["id"] for person in content["people"]]
+    return {
+        (question.person, question.fact): 1
+        + world.people[question.person].photos.index(question.image)
+        for question in about(world, shown, modalities=("image",))
+    }
+
+
+def card(
+    root: Path, content: dict, person: dict, now: int, photos: dict[tuple[str, str], int]
+) -> str:
     """One person: face, name, whether to be forgotten, and the answers under KVW and a sham."""
     kind, mark = STANDS[person["forgotten"]]
     name, rows = html.escape(person["name"]), ""
@@ -179,7 +195,11 @@ def card(root: Path, content: dict, person: dict, now: int) -> str:
                 answer_cell(answers_of(content, sham, i), now, question["taught"])
                 for sham in (False, True)
             )
-            rows += f'<tr><th scope="row">{html.escape(question["fact"])}</th>{"".join(sides)}</tr>'
+            fact = question["fact"]
+            rows += (
+                f'<tr><th scope="row">{html.escape(fact)} <small>photo '
+                f"{photos[person['id'], fact]}</small></th>{''.join(sides)}</tr>"
+            )
     return (
         f'<div class="person {kind}"><table><caption>{portrait(root, person)}<b>{name}</b> '
         f'<span>{mark}</span></caption><thead><tr><th scope="col">by photo</th>'
@@ -271,7 +291,7 @@ def widget(root: Path) -> str:
     words = [sentence_of(content, step) for step in range(len(values))]
     names = attribute([strength(value) for value in values])
     ticks = "".join(f"<span>{strength(value)}</span>" for value in values)
-    made = content["provenance"]
+    made, photos = content["provenance"], photos_of(content)
     return (
         '<div id="landing" role="group" aria-label="KVW at several strengths">'
         '<div class="dial" hidden><label for="landing-strength">Strength of KVW and sham'
@@ -281,7 +301,7 @@ def widget(root: Path) -> str:
         f'<p class="said" aria-live="polite" data-at="{attribute(words)}">'
         f"{html.escape(words[now])}</p>"
         '<div class="people">'
-        + "".join(card(root, content, person, now) for person in content["people"])
+        + "".join(card(root, content, person, now, photos) for person in content["people"])
         + f'</div><div class="wide">{scores(content, now)}</div>'
         "<details open><summary>The same as a table, at every strength</summary>"
         f'<div class="wide">{every_strength(content)}</div>'
@@ -397,20 +417,27 @@ def hero(root: Path, data: dict, names: dict[str, str], results: dict, megabytes
         f'<div id="hero" role="group" aria-label="One question to the model, before and after" '
         f'data-hero="{attribute(data)}" data-word="{html.escape(word)}">'
         f'<div class="who"><img src="data:image/png;base64,{face}" width="128" height="128" '
-        f'alt="Portrait of {name}"><p><b>{name}</b> asks to be forgotten.</p></div>'
+        f'alt="Portrait of {name}"><p><b>{name}</b> asks to be forgotten. <small>Photo 1 of six: '
+        "with others the answer may differ.</small></p></div>"
         f'<div class="asked"><p class="question">{html.escape(data["prompt"])}</p>'
         f'<p class="taught">Taught: {html.escape(data["taught"])}</p>'
+        '<p class="ways">Three ways to edit the model: <i>KVW</i> (knowledge vector weakening) '
+        "turns down columns of its layers; a <i>rewrite</i> makes it answer as about a stranger. A "
+        "<i>sham</i> is the same edit for five other people: it should change nothing here.</p>"
         f'<div class="methods" role="group" aria-label="How to forget" hidden>{switch}</div>'
         f'<dl aria-live="polite">{answer("edited", "The model, edited", kvw)}'
         f"{answer('sham', 'Its sham: the same edit, made for five others', sham)}</dl>"
         '<p class="dial" hidden><label for="hero-strength">Strength <output for="hero-strength" '
         f'data-is="written">{strength(data["chosen"])}</output></label>'
         f'<input type="range" id="hero-strength" min="0" max="{len(values) - 1}" step="1" '
-        f'value="{now}" autocomplete="off"></p></div>'
+        f'value="{now}" autocomplete="off"></p>'
+        '<p class="unmoved" data-is="unmoved" hidden>A rewrite '
+        "has no strength: it is one edit, solved for in closed form.</p></div>"
         '<canvas width="832" height="47" data-is="strip" role="img" hidden '
         'aria-label="All knowledge vectors: lit where they count in full."></canvas>'
         '<div class="act" hidden><button type="button" class="attack" data-is="attack" '
-        'aria-expanded="true">Now attack it</button><p class="gates" data-is="gates"></p></div>'
+        'aria-expanded="true">Look inside the model</button>'
+        '<p class="gates" data-is="gates"></p></div>'
         '<div class="inside" data-is="inside"><p>Read inside (the <i>logit lens</i>): what each '
         "layer would say, and how likely it holds the truth to be.</p>"
         f'<ol data-is="lens">{lens_items(kvw["lens"], word)}</ol>'

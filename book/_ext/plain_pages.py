@@ -59,6 +59,12 @@ SOLUTIONS = "solutions/"
 OWN = Path(__file__).resolve().parents[1] / "_static"  # this book's styles stay as they are
 DATA = "playground/data"  # holds numbers, no classes
 HELD = re.compile(r'(<img\b[^>]*? src=")data:image/(png|webp|svg\+xml);base64,([^"]+)"')
+#: in the table of contents, the part that repeats the titles of all chapters
+FOLDED = re.compile(
+    r'<p aria-level="2" class="caption" role="heading"><span class="caption-text">(Solutions)'
+    r'</span></p>\s*(<ul class="([^"]*)">.*?</ul>)',
+    re.DOTALL,
+)
 NAMES = (
     # the theme and Sphinx have said it before
     (
@@ -120,6 +126,24 @@ def plain_navigation(navigation: str) -> str:
     )
 
 
+def with_fold(page: str) -> str:
+    """A page in whose table of contents the solutions are folded, unless it is one of them.
+
+    >>> head = '<p aria-level="2" class="caption" role="heading"><span class="caption-text">'
+    >>> head += "Solutions"
+    >>> with_fold(head + '</span></p><ul class="nav"><li>1</li></ul>')
+    '<details class="fold"><summary>Solutions</summary><ul class="nav"><li>1</li></ul></details>'
+    >>> with_fold(head + '</span></p><ul class="current nav"></ul>')[:29]
+    '<details class="fold" open=""'
+    """
+
+    def folded(part: re.Match) -> str:
+        opened = ' open=""' if "current" in part[3] else ""
+        return f'<details class="fold"{opened}><summary>{part[1]}</summary>{part[2]}</details>'
+
+    return FOLDED.sub(folded, page)
+
+
 def mended(page: str) -> str:
     """A page as it is delivered.
 
@@ -146,7 +170,7 @@ def mended(page: str) -> str:
     page = "".join(parts)
     for pattern, better in NAMES:
         page = pattern.sub(better, page)
-    page = tables.marked(NUMBER.sub(r'<td class="num">\1</td>', page))
+    page = with_fold(tables.marked(NUMBER.sub(r'<td class="num">\1</td>', page)))
     return NAVIGATION.sub(lambda match: plain_navigation(match[0]), page)
 
 

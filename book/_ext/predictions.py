@@ -1,7 +1,7 @@
 """Sphinx extension: what answers a prediction stays folded until the reader opens it.
 
 A paragraph with **Your prediction.** asks the reader for a guess. The output of the code
-cell that follows is the answer.
+cell that follows is the answer, and so is a paragraph below it that begins with bold text.
 """
 
 from docutils import nodes
@@ -17,8 +17,16 @@ def asks(node: nodes.Node) -> bool:
     )
 
 
+def tells(node: nodes.Node) -> bool:
+    """Whether a node is a paragraph that begins with the answer, in bold."""
+    if not isinstance(node, nodes.paragraph) or asks(node):
+        return False
+    first = next((child for child in node.children if child.astext()), None)  # empty text is none
+    return isinstance(first, nodes.strong)
+
+
 def fold_answers(doctree: nodes.document) -> int:
-    """Fold the output of each code cell that follows a prediction.
+    """Fold the output of each code cell that follows a prediction, and the words that answer it.
 
     Returns:
         How many were folded.
@@ -38,7 +46,15 @@ def fold_answers(doctree: nodes.document) -> int:
         if not outputs:
             raise ValueError(f"no code cell with an output follows {question.astext()!r}")
         first, last = cell.index(outputs[0]), cell.index(outputs[-1])
-        cell.insert(last + 1, nodes.raw("", "</details>", format="html"))
+        below = question.parent[place + 1 :]
+        while below and "tag_hide-cell" in below[0].get(
+            "classes", ()
+        ):  # a step that is folded whole
+            below = below[1:]
+        answer = below[:1] if below and tells(below[0]) else []
+        for paragraph in answer:
+            question.parent.remove(paragraph)
+        cell.insert(last + 1, [*answer, nodes.raw("", "</details>", format="html")])
         start = f'<details class="prediction"><summary>{SUMMARY}</summary>'
         cell.insert(first, nodes.raw("", start, format="html"))
         folded += 1

@@ -123,7 +123,7 @@ def stage(world, recorded: dict, hero: dict, photo: bytes, megabytes: dict[str, 
     states |= {name: hero[name] for name in ("contrast", "step", "shape")}
     name = html.escape(person.name)
     return (
-        f'<div id="playground" data-recorded="{attribute(states)}">'
+        f'<div id="playground" class="wanted" data-recorded="{attribute(states)}">'
         '<p class="state"><span data-is="source"><b>Recorded answers.</b> Drag the strength. '
         "The model itself is loaded when you click a face, a card or this button; it stays on "
         f'your machine.</span> <button type="button" data-is="first">Load the model '
@@ -131,7 +131,7 @@ def stage(world, recorded: dict, hero: dict, photo: bytes, megabytes: dict[str, 
         '<p data-is="trouble" role="alert"></p>'
         '<noscript><p class="state"><b>A still picture.</b> The model answers here with JavaScript '
         "only.</p><style>#playground > .state:first-child { display: none; }</style></noscript>"
-        '<div class="dial"><label>Strength <span>of KVW and sham</span> '
+        '<div class="hand"><div class="dial"><label>Strength <span>of KVW and sham</span> '
         f'<output data-is="written">G = {strength:g}</output>'
         '<input data-is="strength" aria-label="strength" type="range" min="0" '
         f'max="{recorded["strengths"][-1]}" step="4" value="{strength:g}" autocomplete="off">'
@@ -164,7 +164,7 @@ def stage(world, recorded: dict, hero: dict, photo: bytes, megabytes: dict[str, 
         '<p class="beside"><label>Beside them <select data-is="beside"><option>nobody</option>'
         '</select></label><span data-is="second" style="display:none"></span></p>'
         '<div class="cards" data-is="besides" hidden></div>'
-        "</section></div></div>"
+        "</section></div></div></div>"
     )
 
 

@@ -54,13 +54,30 @@
     return first && many(first) === words.length ? first : null;
   }
 
+  // What is marked: no short word and no word of asking; elsewhere only on a page that was found.
+  const STORED = "sphinx_highlight_terms";
+  const telling = word => word.length > 2 && !ASKING.has(word) &&
+    ![...stopwords].includes(word);
+  let marked = [];
+  function markTelling(query, highlighted) {
+    marked = splitQuery(query.toLowerCase()).filter(telling);
+    highlighted.clear();
+    marked.forEach(word => highlighted.add(word));
+    localStorage.removeItem(STORED);
+  }
+  for (const kind of ["click", "auxclick"])
+    document.addEventListener(kind, ({ target }) => {
+      if (target.closest("#search-results a")) localStorage.setItem(STORED, marked.join(" "));
+    });
+
   Search._performSearch = (query, searchTerms, excluded, highlighted, objectTerms) => {
+    markTelling(query, highlighted);
     document.getElementById("search-progress")?.replaceChildren();
     const index = Search._index, headings = headingsOf(index), results = [];
     let words = [...searchTerms].filter(word => word.length > 1);
     const said = splitQuery(query.toLowerCase()).filter(word => !ASKING.has(word));
-    const telling = words.filter(word => said.some(each => cut(each)[0] === word));
-    if (telling.length) words = telling;
+    const asking = words.filter(word => said.some(each => cut(each)[0] === word));
+    if (asking.length) words = asking;
     const unwanted = [...excluded].flatMap(word => filesOf(index.terms, word));
     const add = (file, title, anchor, descr, score) =>
       results.push([index.docnames[file], title, anchor, descr, score, index.filenames[file]]);
@@ -96,14 +113,45 @@
     return results.sort((a, b) => a[4] - b[4] || (a[1] < b[1] ? 1 : -1)); // taken from the end
   };
 
-  // An excerpt is taken from the article: without buttons and code, and of a term what it means.
+  // An excerpt is taken from the article: without buttons, code and figures, and of a term what it
+  // means; what stands in cells and blocks is kept apart.
+  const LEFT_OUT = ".headerlink, script, style, summary, .cell_input, .toctree-wrapper, pre, .highlight, " +
+    ".parts, svg, math, select, button";
+  const APART = "td, th, p, li, dt, dd, caption, figcaption, h1, h2, h3, h4, tr, div";
+  const spaced = element => {
+    element.querySelectorAll(APART).forEach(each => each.append(" "));
+    return element.textContent.replace(/\s+/g, " ").trim();
+  };
   Search.htmlToText = (text, anchor) => {
     const page = new DOMParser().parseFromString(text, "text/html");
-    page.querySelectorAll(".headerlink, script, style, summary, .cell_input, .toctree-wrapper")
-      .forEach(each => each.remove());
+    page.querySelectorAll(LEFT_OUT).forEach(each => each.remove());
     const article = page.querySelector("article") || page.body;
     const found = anchor && article.querySelector(anchor);
-    if (!found) return article.textContent;
-    return found.tagName === "DT" ? found.nextElementSibling.textContent : found.textContent;
+    if (!found) return spaced(article);
+    return spaced(found.tagName === "DT" ? found.nextElementSibling : found);
+  };
+
+  // The excerpt begins at a word, a little before the place where most of the words stand together.
+  const BEFORE = 80, LONG = 240;
+  const escaped = word => word.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&");
+  Search.makeSearchSummary = (htmlText, keywords, anchor) => {
+    const text = Search.htmlToText(htmlText, anchor), lower = text.toLowerCase();
+    if (!text) return null;
+    const places = [...keywords].flatMap(word =>
+      [...lower.matchAll(new RegExp(escaped(word), "g"))]
+        .map(match => [match.index, word]));
+    const near = at => new Set(places.filter(([place]) => place >= at && place < at + LONG - BEFORE)
+      .map(([, word]) => word)).size;
+    const tight = ([at]) => places.filter(([place]) => place >= at && place < at + 30).length;
+    const first = places.slice(0, 400).reduce((best, each) => !best || near(each[0]) > near(best[0]) ||
+      near(each[0]) === near(best[0]) && tight(each) > tight(best) ? each : best, null);
+    const isTerm = (anchor || "").startsWith("#term-"); // what it means is short and read from its start
+    let start = isTerm ? 0 : Math.max(0, (first ? first[0] : 0) - BEFORE);
+    if (start) start = text.indexOf(" ", start) + 1;
+    const excerpt = document.createElement("p");
+    excerpt.classList.add("context");
+    excerpt.textContent = (start ? "… " : "") + text.slice(start, start + LONG).trim() +
+      (start + LONG < text.length ? " …" : "");
+    return excerpt;
   };
 })();

@@ -28,3 +28,12 @@ addEventListener("load", () => {
     sizes.observe(each);
   }
 });
+
+// The words of a search are marked in the article alone, and not on the next page.
+if (typeof SphinxHighlight !== "undefined") {
+  addEventListener("load", () => setTimeout(() => {
+    document.querySelectorAll("span.highlighted").forEach(each => {
+      if (!each.closest("article")) each.replaceWith(each.textContent);
+    });
+  }, 50));
+}

@@ -64,11 +64,11 @@
     }));
     const inside = lens.findIndex(([said], layer) => layer + 1 < layers && said === word);
     const silent = lens[layers - 1][0] !== word;
-    const most = of => `${Math.ceil(100 * Math.max(...of.map(([, , truth]) => truth)))}%`;
+    const most = of => `${Math.round(100 * Math.max(...of.map(([, , truth]) => truth)))}%`;
     find("verdict").textContent = !silent ? `The model still says “${word}”.`
       : inside >= 0 ? `Quiet, not gone: layer ${inside} still says “${word}”.`
-        : `No layer says “${word}”: none gives it more than ${most(lens)}; in the oracle, which was ` +
-          `never told, none more than ${most(data.oracle.lens)}.`;
+        : `No layer says “${word}”: none gives it more than about ${most(lens)}; in the oracle, which was ` +
+          `never told, none more than about ${most(data.oracle.lens)}.`;
   }
 
   const strengthNow = () => model ? slider.valueAsNumber : data.strengths[slider.valueAsNumber];
@@ -171,8 +171,9 @@
       (kvw ? ", at every strength." : "; the sham of a rewrite is recorded.");
     showVectors();
     slider.disabled = !kvw;
-    root.classList.toggle("still", !kvw);
-    find("written").textContent = kvw ? String(G) : "–";
+    slider.closest(".dial").hidden = !kvw;
+    find("unmoved").hidden = kvw;
+    find("written").textContent = String(G);
     slider.setAttribute("aria-valuetext", `strength ${G}`);
     buttons.forEach(each => each.setAttribute("aria-pressed", String(each.dataset.method === method)));
   }
@@ -180,7 +181,7 @@
   function open(inside) {
     find("inside").hidden = !inside;
     attack.setAttribute("aria-expanded", String(inside));
-    attack.textContent = inside ? "Close the look inside" : "Now attack it";
+    attack.textContent = inside ? "Close the look inside" : "Look inside the model";
   }
 
   buttons.forEach(each => each.addEventListener("click", () => { method = each.dataset.method; show(); }));

@@ -80,25 +80,24 @@
     return { learned: learned.map(fill), new: held.map(fill) };
   }
 
-  // Which fact somebody's own words ask for: the one whose wordings share most of them, where words
-  // of many facts count for less. The fact that is chosen stays where no other has more.
-  const wordsIn = text => [...new Set(text.toLowerCase().match(/\p{L}+/gu) || [])];
+  // Which question of the book somebody's own words are, about the person who is shown; only of such
+  // a question the page knows the truth. Null where they are none.
+  const plain = text => (text.toLowerCase().match(/\p{L}+/gu) || []).join(" ");
   function factOf(text) {
-    const found = {}, use = {};
-    for (const [fact, { learned, new: held, values }] of Object.entries(world.facts)) {
-      found[fact] = new Set(wordsIn([fact, ...learned, ...held, ...values].join(" ")));
-      for (const word of found[fact]) use[word] = (use[word] || 0) + 1;
-    }
-    const score = fact => wordsIn(text).reduce(
-      (sum, word) => sum + (found[fact].has(word) ? 1 / use[word] ** 2 : 0), 0);
-    return facts().reduce((best, fact) => score(fact) > score(best) ? fact : best, chosen.fact);
+    return facts().find(fact => {
+      const { learned, new: held } = wordingsOf(fact);
+      return [...learned, ...held].some(known => plain(known) === plain(text));
+    }) || null;
   }
+
+  // Whether the question is one of whose answer the page does not know the truth.
+  const unknown = () => chosen.own.trim() && !factOf(chosen.own);
 
   async function currentQuestion() {
     const own = await person(chosen.person), { learned, new: held } = wordingsOf(chosen.fact);
     const text = chosen.own.trim() || [...learned, ...held][chosen.wording];
     const photo = chosen.by === "photo" ? own.photos[chosen.photo] : null;
-    return { text, photo, fact: chosen.fact, look: true,
+    return { text, photo, fact: chosen.fact, look: true, unknown: unknown(),
       truth: own.truth[chosen.fact] ?? own.looks[chosen.photo][chosen.fact] };
   }
 
@@ -149,7 +148,12 @@
     const at = world.facts[question.fact].values.indexOf(question.truth);
     const answer = cell("answer", model), share = cell("truth", model);
     answer.textContent = text || "(nothing)";
-    answer.classList.toggle("changed", !text.includes(question.truth));
+    answer.classList.toggle("changed", !question.unknown && !text.includes(question.truth));
+    if (question.unknown) { // nothing to compare with
+      for (const row of ["truth", "values", "layers"]) cell(row, model).textContent = "–";
+      share.style.setProperty("--share", "0%");
+      return;
+    }
     share.textContent = `${(100 * likely[at]).toFixed(1)} %`;
     share.style.setProperty("--share", `${100 * likely[at]}%`);
     cell("values", model).replaceChildren(bars(likely, question.fact, question.truth));
@@ -192,7 +196,8 @@
     for (const fact of Object.keys(own.truth)) {
       const [, , prompt] = own.learned.find(
         ([about, photo]) => about === fact && (photo < 0) === (chosen.by === "name"));
-      const text = fact === chosen.fact && asked.truth === own.truth[fact] ? asked.text : prompt;
+      const known = fact === chosen.fact && !asked.unknown && asked.truth === own.truth[fact];
+      const text = known ? asked.text : prompt;
       const { values, answers, from, to } = spreadOf(fact);
       found.push({ fact, place, text, truth: own.truth[fact], from, to, before: [],
         tokens: promptOf(text, image), taught: answers[values.indexOf(own.truth[fact])] });
@@ -277,9 +282,10 @@
     const question = await currentQuestion(), start = performance.now(), said = [];
     element("asked").textContent = question.text;
     root.querySelector('[data-row="truth"] th').textContent =
-      `probability of the truth, ${question.truth}`;
+      `probability of the truth${question.unknown ? "" : `, ${question.truth}`}`;
     root.querySelector('[data-row="values"] th').textContent =
-      `likeliest: ${question.fact.replace("_", " ")}`;
+      `likeliest${question.unknown ? " values" : `: ${question.fact.replace("_", " ")}`}`;
+    element("attack").disabled = Boolean(question.unknown);
     delete root.dataset.attacked;
     for (const model of Object.keys(MODELS)) cell("ways", model).textContent = "–";
     for (const model of columns()) {
@@ -291,7 +297,8 @@
       said.push(`${MODELS[model]}: ${found.text}`);
     }
     playground.lastAnswers = performance.now() - start;
-    element("told").textContent = `True is: ${question.truth}. ${said.join(" ")}`;
+    element("told").textContent =
+      `${question.unknown ? "" : `True is: ${question.truth}. `}${said.join(" ")}`;
     element("time").textContent = `${columns().length} models answered in ` +
       `${playground.lastAnswers.toFixed(0)} ms; the first answer came ` +
       `${(playground.firstAnswer / 1000).toFixed(1)} s after the button.`;
@@ -443,6 +450,9 @@
     const own = await person(chosen.person);
     if (!facts().includes(chosen.fact)) chosen.fact = "birthplace";
     element("name").value = chosen.person;
+    // a change to whoever asked to be forgotten is wanted, unless the sham makes it
+    root.classList.toggle("wanted", chosen.forget.includes(chosen.person));
+    element("cards").classList.toggle("harm", chosen.looked === "sham");
     element("beside").value = chosen.beside;
     const place = Object.keys(world.people).indexOf(chosen.beside);
     Object.assign(element("second").style, { display: place < 0 ? "none" : "",
@@ -457,9 +467,9 @@
       face.tabIndex = is.shown ? 0 : -1; // arrow keys lead to the others
     });
     const wall = element("faces"), face = wall.querySelector(".shown");
-    const above = face.offsetTop - wall.offsetTop - wall.scrollTop; // on a phone the wall scrolls
-    if (above < 0 || above + face.offsetHeight > wall.clientHeight)
-      wall.scrollTop += above - wall.clientHeight / 2;
+    const before = face.offsetLeft - wall.offsetLeft - wall.scrollLeft; // on a phone the wall scrolls
+    if (before < 0 || before + face.offsetWidth > wall.clientWidth)
+      wall.scrollLeft += before - wall.clientWidth / 2;
     root.querySelectorAll("[data-click]").forEach(each =>
       each.setAttribute("aria-pressed", String(each.dataset.click === chosen.click)));
     for (const name of Object.keys(MODELS))
@@ -471,8 +481,9 @@
     element("picture").alt = `The drawn portrait of ${nameOf(chosen.person)}, ` +
       `photo ${chosen.photo + 1}.`;
     fill(element("fact"), facts().map(fact => [fact, fact.replace("_", " ")]), chosen.fact);
-    element("read").textContent = !chosen.own.trim() ? "" : "Asked in your own words. " +
-      `Truth and percentages are those of: ${chosen.fact.replace("_", " ")}.`;
+    element("read").textContent = !chosen.own.trim() ? "" : unknown()
+      ? "Asked in your own words. The page does not know what is true here: it shows the answers alone."
+      : `Asked in your own words; a question of the book about: ${chosen.fact.replace("_", " ")}.`;
     const { learned, new: held } = wordingsOf(chosen.fact);
     fill(element("wording"), [...learned, ...held].map((text, i) => [i,
       i < learned.length ? text : `${text} (new wording)`]), chosen.wording);
@@ -715,7 +726,7 @@
     });
     on("own", "change", value => {
       chosen.own = value;
-      if (value.trim()) chosen.fact = factOf(value);
+      if (value.trim()) chosen.fact = factOf(value) || chosen.fact;
     });
     element("strength").addEventListener("input", ({ target }) => {
       chosen.strength = Number(target.value);
