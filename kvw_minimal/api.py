@@ -24,7 +24,7 @@ from .edits import Edit, applied_edits
 from .evaluation.progress import script_progress
 from .evaluation.scoring import nothing_to_forget, teacher_forced
 from .forget_request import Request
-from .method import method_of_edit, name_of_method
+from .method import check_request, method_of_edit, name_of_method
 from .methods import Method, make_edit
 from .results import beyond_sham, closing_sentence, pooled_mean, summarise, table, text_table
 from .session import Session
@@ -122,6 +122,8 @@ def _session(
             raise TypeError(f"{method.__name__} is a class: write {method.__name__}()")
         if isinstance(method, str):
             raise TypeError(f"{method!r} is no method: write one such as kvw.KVW()")
+        if isinstance(method, Method):
+            check_request(method, request)
     return session
 
 

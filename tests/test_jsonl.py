@@ -284,6 +284,10 @@ def test_files_that_are_none(tmp_path):
 def test_the_command_prints_a_line_a_problem(tmp_path, capsys):
     assert print_problems(lines(tmp_path, ADA, BEN, ADA | {"set": "test"})) == 0
     assert capsys.readouterr().out == "3 questions about 2 people in forget, retain, test: ready\n"
+    nameless = [row | {"prompt": "Which pet?"} for row in (ADA, BEN)]
+    assert print_problems(lines(tmp_path, *nameless)) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].endswith(": ready") and "forget/1, retain/2 (set/row, or id)" in said[1]
     assert print_problems(lines(tmp_path, ADA, ADA | {"person": "eve"}, BEN)) == 1
     assert "are too few: the sham control needs" in capsys.readouterr().out
     assert print_problems(lines(tmp_path, ADA | {"form": "x"}, "?", BEN)) == 1

@@ -20,7 +20,7 @@ from ..conditions import Protocol, score, score_edited, score_shams, warn_of_oth
 from ..edits import Edit
 from ..forget_request import Request
 from ..kvw import KVW
-from ..method import name_of_method
+from ..method import check_request, name_of_method
 from ..methods import Method, make_edit, method_of
 from ..models import find_projections, fingerprint, resolve_layers
 from ..results import (
@@ -434,6 +434,7 @@ def run_unlearning(
     )
     session = replace(session, batch_size=batch_size or session.batch_size, measure_once=True)
     request = replace(request, seed=seed)
+    check_request(methods[0], request, shams=True)
     for variant in methods:
         if "layers" in variant.settings:  # refuses before anything is scored
             resolve_layers(variant.settings["layers"], len(find_projections(session.model)))
