@@ -28,6 +28,8 @@ from ..session import Session
 
 ROWS = "rows.json"
 MEASURED = "measured.safetensors"
+#: files of a folder that is for others: a model, what `export` writes
+FOR_OTHERS = ("config.json", "adapter_config.json", "edit.json")
 #: the columns of a row
 KEYS = {"condition", "strength", "set", "modality", "metric", "value", "low", "high", "n"}
 EditOf = Callable[[Session, Request, Method], Edit]
@@ -126,13 +128,19 @@ def check_folder(folder: Path | None) -> None:
 
     Raises:
         NotADirectoryError: a file has this name.
-        ValueError: another process works in it.
+        ValueError: another process works in it; or it holds a model, an export or a card.
         OSError: as `atomic_io.check_place`.
     """
     if folder is None:
         return
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is no ordinary folder: take another name")
+    there = [name for name in FOR_OTHERS if (folder / name).exists()]
+    if there:
+        raise ValueError(
+            f"{folder} holds a model or an export ({there[0]}), and what --save writes names the "
+            "people: name a new folder"
+        )
     check_place(folder / ROWS if folder.is_dir() else folder)
     with only_process(folder):
         pass
