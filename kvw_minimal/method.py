@@ -2,11 +2,13 @@
 
 import ctypes
 import gc
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import Field, dataclass, fields, replace
+from difflib import get_close_matches
 from itertools import product
 from numbers import Integral, Real
 from pathlib import Path
@@ -145,6 +147,16 @@ def register(
     return enter
 
 
+def _similar(name: str) -> str:
+    """A question for the method that was meant; without one, the methods that are no shams."""
+    names = {re.sub("[^a-z]", "", known.lower()): known for known in METHODS}
+    names |= {kind.__name__.lower(): kind.name for kind in METHODS.values()}
+    like = get_close_matches(re.sub("[^a-z]", "", name.lower()), names, 1, 0.75)
+    if like:
+        return f"did you mean {names[like[0]]!r}? `methods` lists all"
+    return f"there are {', '.join(n for n, kind in METHODS.items() if not kind.settings_from)}"
+
+
 def method_of(kind: str | type[Method], settings: dict[str, Any] | None = None) -> Method:
     """Makes a method from its name or class and some settings; the others keep their defaults.
 
@@ -153,14 +165,7 @@ def method_of(kind: str | type[Method], settings: dict[str, Any] | None = None) 
     """
     if isinstance(kind, str):
         if kind not in METHODS:
-            wanted = kind.replace(" ", "").lower()
-            like = [
-                name
-                for name, known in METHODS.items()
-                if wanted in (name.replace(" ", "").lower(), known.__name__.lower())
-            ]
-            hint = f"did you mean {like[0]!r}? T" if like else "t"
-            raise ValueError(f"no method {kind!r}; {hint}here are {', '.join(METHODS)}")
+            raise ValueError(f"no method {kind!r}; {_similar(kind)}")
         kind = METHODS[kind]
     known = [field.name for field in fields(kind)]
     strange = sorted(set(settings or {}) - set(known))

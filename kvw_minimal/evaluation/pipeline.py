@@ -25,6 +25,8 @@ from ..methods import Method, make_edit, method_of
 from ..models import find_projections, fingerprint, resolve_layers
 from ..results import (
     BEYOND,
+    FEW,
+    ROUGH,
     TAUGHT_ANSWERS,
     about_of,
     beyond_sham,
@@ -571,9 +573,9 @@ def run_evaluation(
     start, edit = time.perf_counter(), Edit.load(edit_file) if edit_file else None
     place = device_and_dtype(**where)
     session, request, _, about = build_request(model, group, percent, False, (), questions, **place)
-    models, described = {model: fingerprint(session.model)}, None
+    models, described, name = {model: fingerprint(session.model)}, None, "vanilla"
     if edit and edit_file:
-        warn_of_other_people(edit, request)
+        name = name_of_method(edit) + warn_of_other_people(edit, request)
         described = {
             "file": file_hash(edit_file),
             **edit.notes,
@@ -599,7 +601,7 @@ def run_evaluation(
         **named(place),
         **about,
     )
-    summary, name = rounded(summarise(rows)), name_of_method(edit) if edit else "vanilla"
+    summary = rounded(summarise(rows))
     text = f"{table(summary)}\n{closing_sentence(summary, name, 0)}"
     return text, {"provenance": source, "rows": summary}
 
@@ -677,7 +679,8 @@ def run_audit(
     )
     reference = "oracle" if beside else "strangers"
     text = f"{edit.describe()}\n{findings_table(probed, reference)}\n{COLUMNS.format(reference)}"
-    text += f"\n\nverdict: {word}"
+    people = len(request.people)
+    text += f"\n\nverdict: {word} ({people} {'person' if people == 1 else 'people'})"
     meaning = MEANS[word]
     if because:
         text += f", by {', '.join(finding.label for finding in because[:3])}"
@@ -685,7 +688,7 @@ def run_audit(
     text += f": {meaning}"
     if beside is None:
         text += f"\n{WITHOUT}"
-    if len(request.people) == 1:
-        text += f"\n{ONE_FORGOTTEN}"
+    if people < FEW:
+        text += f"\n{ONE_FORGOTTEN if people == 1 else ROUGH.format(people)}"
     rows = [asdict(finding) for finding in probed]
     return text, {"provenance": source, "verdict": word, "rows": rows}

@@ -31,7 +31,18 @@ MEASURED = "measured.safetensors"
 #: files of a folder that is for others: a model, what `export` writes
 FOR_OTHERS = ("config.json", "adapter_config.json", "edit.json")
 #: the columns of a row
-KEYS = {"condition", "strength", "set", "modality", "metric", "value", "low", "high", "n"}
+KEYS = {
+    "condition",
+    "strength",
+    "set",
+    "modality",
+    "metric",
+    "value",
+    "low",
+    "high",
+    "n_people",
+    "n",
+}
 EditOf = Callable[[Session, Request, Method], Edit]
 
 
@@ -204,7 +215,9 @@ def load_partial(folder: Path | None, inputs: dict[str, object]) -> tuple[dict, 
     other = ", ".join(name for name, value in inputs.items() if stored.get(name) != value)
     if other:
         raise ValueError(f"{folder} holds rows of other inputs ({other}); name another folder")
-    if not isinstance(rows, list) or any(not isinstance(r, dict) or set(r) != KEYS for r in rows):
+    if not isinstance(rows, list) or any(
+        not isinstance(r, dict) or not KEYS <= set(r) for r in rows
+    ):
         raise ValueError(f"{folder / ROWS} is damaged; name another folder")
     return source, rows
 

@@ -6,7 +6,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from rich.box import MARKDOWN
 
 from ..edits import ComposedEdit, Edit
-from ..results import NO_INTERVAL, ONE_PERSON, score_table
+from ..results import BEYOND, cell, of_people, remarks, score_table
 
 #: code that loads each format: the imports, and the lines that use the unedited model
 LOAD = {
@@ -53,14 +53,20 @@ def scores_section(rows: list[dict]) -> str:
         ValueError: `rows` are no rows of `unlearn --json`.
     """
     try:
-        table = score_table(rows, 3, MARKDOWN)
+        table = score_table([r for r in rows if BEYOND not in r["metric"]], 3, MARKDOWN)
+        beyond = [
+            f"In {row['metric'].removesuffix(BEYOND)} the edit takes {cell(row, 3)} more of the "
+            f"forgotten than its shams{of_people(row)}."
+            for row in rows
+            if BEYOND in row["metric"]
+        ]
         without_sham = all(row["condition"] != "sham" for row in rows)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"these scores are no rows of `unlearn --json`: {error!r}") from error
-    text = f"{table}\n\n95 % intervals over people."
-    if ONE_PERSON in table:
-        text += f" {NO_INTERVAL}"
-    return f"{text} {NO_SHAM}" if without_sham else text
+    text = " ".join(
+        ["95 % intervals over people.", *remarks(rows), *beyond, *[NO_SHAM] * without_sham]
+    )
+    return f"{table}\n\n{text}"
 
 
 def front_matter(format: str, words: dict, scores: list[dict] | None) -> str:
