@@ -294,7 +294,8 @@ def export(
         model: the unedited model; it stays as it is.
         format: `merged`, the whole model; `peft`, an adapter; `factors`, the edit as tensors.
         processor: stored in a `merged` folder, which needs it.
-        card: `base_model`, `license`, `scores` and `named`, as `sharing.exporters.export_edit`.
+        card: `base_model`, `license`, `scores`, `named` and `verdict`, as
+            `sharing.exporters.export_edit`.
 
     Raises:
         ValueError: an unknown format, or one that cannot express the edit; a `merged` folder

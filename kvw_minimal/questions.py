@@ -72,8 +72,8 @@ def name_in_prompt(question: Question) -> str:
     name = question.name or question.person
     if name in question.prompt:
         return name
-    found = re.search(rf"(?<!\w){re.escape(name)}(?!\w)", question.prompt, re.IGNORECASE)
-    return found[0] if found and not question.name else ""
+    match = re.search(rf"(?<!\w){re.escape(name)}(?!\w)", question.prompt, re.IGNORECASE)
+    return match[0] if match and not question.name else ""
 
 
 def seeded(*key: object) -> np.random.Generator:

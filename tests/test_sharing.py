@@ -478,6 +478,14 @@ def test_a_saved_edit_is_exported(llama, tmp_path, monkeypatch):
     )
     columns_of(llama).save(tmp_path / "edit")
     (tmp_path / "rows.json").write_text(json.dumps({"rows": ROWS}))
+    audit = {"rows": [], "verdict": "quiet", "provenance": {"edit": NOTES}}
+    (tmp_path / "audit.json").write_text(json.dumps(audit))
+    other = audit | {"provenance": {"edit": NOTES | {"people": ["ben"]}}}
+    (tmp_path / "other.json").write_text(json.dumps(other))
+    refused = invoke(
+        "--edit", tmp_path / "edit", tmp_path / "z", "--scores", tmp_path / "other.json"
+    )
+    assert "is the audit of another edit" in str(refused.exception)
     done = invoke(
         "--edit",
         tmp_path / "edit",
@@ -488,11 +496,14 @@ def test_a_saved_edit_is_exported(llama, tmp_path, monkeypatch):
         "peft",
         "--scores",
         tmp_path / "rows.json",
+        "--scores",
+        tmp_path / "audit.json",
         "--named",
     )
     assert done.exit_code == 0 and "as peft" in done.output, done.output
     text = (tmp_path / "x" / "README.md").read_text()
-    assert "0.875" in text and NAMES[0] in text
+    assert "0.875" in text and NAMES[0] in text and "hidden knowledge: quiet." in text
+    assert "edited to forget 3 people" in text
     done = invoke("--edit", tmp_path / "edit", tmp_path / "y", "--dtype", "bfloat16")
     assert done.exit_code == 0 and (tmp_path / "y" / "tokenizer.json").is_file()
     assert seen == [("mine", torch.float32), ("pocket", torch.bfloat16)]

@@ -95,7 +95,14 @@ def front_matter(format: str, words: dict, scores: list[dict] | None) -> str:
     ).to_yaml()
 
 
-def card(edit: Edit, format: str, words: dict, scores: list[dict] | None, named: bool) -> str:
+def card(
+    edit: Edit,
+    format: str,
+    words: dict,
+    scores: list[dict] | None,
+    named: bool,
+    verdict: str | None = None,
+) -> str:
     """Text of `README.md`, with the front matter that hubs read.
 
     Args:
@@ -103,7 +110,7 @@ def card(edit: Edit, format: str, words: dict, scores: list[dict] | None, named:
             `task`, a pipeline tag of the hub; `dtype` of the model; `base`, the hub id of the
             unedited model, or None; `license`, or None; `changes`, a few words on the changed
             weights; `how`, the expression of a new weight in terms of `weight` and `tensors`.
-        format, scores, named: as in `export`.
+        format, scores, named, verdict: as in `export`.
 
     Raises:
         ValueError: as in `scores_section`.
@@ -111,6 +118,7 @@ def card(edit: Edit, format: str, words: dict, scores: list[dict] | None, named:
     table = scores_section(scores) if scores else NO_SCORES
     notes, model = [component.notes for component in single(edit)], words["model"]
     people = list(dict.fromkeys(str(person) for note in notes for person in note.get("people", [])))
+    forgotten = "1 person" if len(people) == 1 else f"{len(people) or 'some'} people"
     method_lines = [
         f"| {note.get('method', 'not said')} | `{json.dumps(note.get('settings', {}))}` |"
         for note in notes
@@ -124,7 +132,7 @@ def card(edit: Edit, format: str, words: dict, scores: list[dict] | None, named:
             front_matter(format, words, scores),
             "---",
             "",
-            f"# {model}, with an edit that makes it forget",
+            f"# {(words['base'] or model).split('/')[-1]}, edited to forget {forgotten}",
             "",
             f"Made with `kvw_minimal` for the model with the fingerprint `{edit.fingerprint}`; "
             f"it changes {words['changes']}.",
@@ -149,6 +157,10 @@ def card(edit: Edit, format: str, words: dict, scores: list[dict] | None, named:
             "## Scores",
             "",
             table,
+            "",
+            f"Verdict of the audit, which looks for hidden knowledge: {verdict}."
+            if verdict
+            else "",
             "",
             "## Limits",
             "",
