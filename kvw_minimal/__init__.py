@@ -32,6 +32,7 @@ _HOME = {
     "LeastSquares": "methods.least_squares",
     "NPO": "methods.gradients",
     "GradientDifference": "methods.gradients",
+    "list_methods": "evaluation.options",
     "unlearn": "api",
     "evaluate": "api",
     "compare": "api",

@@ -264,6 +264,25 @@ def _of_strength(edit: Any, rows: Any) -> Any:
     return [row for row in rows if not isinstance(row, dict) or row.get("strength") in strengths]
 
 
+def _for_card(edit: Any, files: list[Path]) -> tuple[list | None, str | None]:
+    """The rows of `unlearn` for an edit, and the verdict of its audit; None where no file has them.
+
+    Raises:
+        ValueError: an audit of another edit.
+    """
+    rows, verdict = None, None
+    for file in files:
+        content = read_json(file, "rows")
+        if "verdict" not in content:
+            rows = _of_strength(edit, content["rows"])
+            continue
+        audited, about = content["provenance"]["edit"], ("method", "settings", "people")
+        if any(audited.get(name) != edit.notes.get(name) for name in about):
+            raise ValueError(f"{file} is the audit of another edit")
+        verdict = content["verdict"]
+    return rows, verdict
+
+
 @app.command("export")
 def export_command(
     folder: Annotated[Path, typer.Argument(help="a new one")],
@@ -271,7 +290,10 @@ def export_command(
     edit: Annotated[Path, typer.Option(help="a saved edit")],
     model: ModelName = "pocket",
     format: Annotated[str, typer.Option(help="merged, peft or factors")] = "merged",
-    scores: Annotated[Path | None, typer.Option(help="rows of `unlearn --json`")] = None,
+    scores: Annotated[
+        list[Path] | None,
+        typer.Option(help="rows of `unlearn --json`; once more, those of `audit --json`"),
+    ] = None,
     named: Annotated[bool, typer.Option(help="say in the card for whom it was made")] = False,
     base_model: Annotated[str | None, typer.Option(help="hub id of the unedited model")] = None,
     license: Annotated[str | None, typer.Option(help="of the result, such as mit")] = None,
@@ -304,7 +326,7 @@ def export_command(
     if push_to_hub:
         check_hub()
     saved = Edit.load(edit)
-    rows = _of_strength(saved, read_json(scores, "rows")["rows"]) if scores else None
+    rows, verdict = _for_card(saved, scores or [])
     request = read_request(check) if check else None
     loaded, processor = load(model, **device_and_dtype(device, dtype))
     sharing.export_edit(
@@ -317,6 +339,7 @@ def export_command(
         named=named,
         base_model=base_model,
         license=license,
+        verdict=verdict,
     )
     typer.echo(f"{folder} holds the edit as {format}; its README.md says how to load it")
     if request:

@@ -17,6 +17,7 @@ from typing import Any
 from torch import nn
 from tqdm import tqdm
 
+from .atomic_io import write_json
 from .benchmarks.jsonl import read_request
 from .coefficients import Coefficients
 from .conditions import score, score_edited, score_shams, warn_of_other_people
@@ -24,9 +25,17 @@ from .edits import Edit, applied_edits
 from .evaluation.progress import script_progress
 from .evaluation.scoring import nothing_to_forget, teacher_forced
 from .forget_request import Request
-from .method import method_of_edit, name_of_method
+from .method import check_request, method_of_edit, name_of_method
 from .methods import Method, make_edit
-from .results import beyond_sham, closing_sentence, pooled_mean, summarise, table, text_table
+from .results import (
+    CONDITIONS,
+    beyond_sham,
+    closing_sentence,
+    pooled_mean,
+    summarise,
+    table,
+    text_table,
+)
 from .session import Session
 from .sharing.exporters import export_edit
 from .strangers.people import load_people
@@ -39,7 +48,7 @@ STRANGERS = re.compile("strangers(:(?P<group>[^@]+))?(@(?P<percent>[0-9]+))?")
 # --- a request ------------------------------------------------------------------------------------
 
 
-def request(source: str | Path | Iterable[Mapping], forget: Sequence[str] = ()) -> Request:
+def request(source: str | Path | Iterable[Mapping], forget: str | Sequence[str] = ()) -> Request:
     """Reads a request from a file, a data set or rows in memory.
 
     Args:
@@ -48,14 +57,18 @@ def request(source: str | Path | Iterable[Mapping], forget: Sequence[str] = ()) 
             `datasets.Dataset`, or `strangers:A@5`, five percent of the invented people of this
             book. A row is one question, with `set`, `person`, `fact`, `prompt` and `answer`;
             pictures and more are optional (`kvw_minimal.benchmarks.jsonl`).
-        forget: the people to forget, in place of the people of the set `forget`.
+        forget: the people to forget, or the one person, in place of the people of the set `forget`.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: rows that cannot be read; the message names the row, the field and the remedy.
+        ValueError: people beside a group of this book; rows that cannot be read;
+            the message names the row, the field and the remedy.
     """
     book = STRANGERS.fullmatch(source) if isinstance(source, str) else None
+    forget = [forget] if isinstance(forget, str) else forget
     if book:
+        if forget:
+            raise ValueError(f"{source} says who is forgotten: leave `forget` out")
         return _strangers(book["group"] or "A", int(book["percent"] or 5))
     return read_request(_records(source), forget)
 
@@ -122,6 +135,8 @@ def _session(
             raise TypeError(f"{method.__name__} is a class: write {method.__name__}()")
         if isinstance(method, str):
             raise TypeError(f"{method!r} is no method: write one such as kvw.KVW()")
+        if isinstance(method, Method):
+            check_request(method, request)
     return session
 
 
@@ -212,9 +227,10 @@ def evaluate(
     if not request.eval_sets:
         raise ValueError("the request has no set to evaluate; give it `eval_sets`")
     draws: list[int] = []
+    name = "vanilla"
     if edit is not None:
         method = method or method_of_edit(edit)
-        warn_of_other_people(edit, request)
+        name = str(method or name_of_method(edit)) + warn_of_other_people(edit, request)
         if shams and method is None:
             raise ValueError(
                 "the method of this edit is not known: name it (method=...), or shams=0"
@@ -232,7 +248,6 @@ def evaluate(
             bar.desc = "oracle"
             rows += score(Session(oracle, processor), request, teacher_forced, "oracle")
             bar.update()
-    name = "vanilla" if edit is None else str(method or name_of_method(edit))
     return Report(summarise(rows), name, len(draws))
 
 
@@ -279,7 +294,8 @@ def export(
         model: the unedited model; it stays as it is.
         format: `merged`, the whole model; `peft`, an adapter; `factors`, the edit as tensors.
         processor: stored in a `merged` folder, which needs it.
-        card: `base_model`, `license`, `scores` and `named`, as `sharing.exporters.export_edit`.
+        card: `base_model`, `license`, `scores`, `named` and `verdict`, as
+            `sharing.exporters.export_edit`.
 
     Raises:
         ValueError: an unknown format, or one that cannot express the edit; a `merged` folder
@@ -304,9 +320,12 @@ def export(
 class Report:
     """The scores of an edit. It prints as a table with one closing sentence.
 
+    `pandas.DataFrame(report.rows)` is a data frame of all scores.
+
     Attributes:
         rows: one row for each condition, set, modality and metric, with `value`, `low`, `high`
-            (95 % interval, bootstrapped over people) and `n`, the number of questions.
+            (95 % interval, bootstrapped over people), `n_people` and `n`, the numbers
+            of people and of questions.
         method: the method with its settings.
         shams: the number of shams.
     """
@@ -316,8 +335,23 @@ class Report:
     shams: int
 
     def mean(self, condition: str, eval_set: str, metric: str = "exact_match") -> float | None:
-        """The mean over both modalities, weighted by questions; None without questions."""
+        """The mean over both modalities, weighted by questions; None without questions.
+
+        Raises:
+            ValueError: no such condition; a set or a metric that no row has.
+        """
+        self._check(metric, eval_set, condition)
         return pooled_mean(self.rows, condition, eval_set, metric)
+
+    def _check(self, metric: str, eval_set: str = "forget", condition: str = "edited") -> None:
+        """Raises ValueError for a name that no row can have, with the names that there are."""
+        for kind, name, allowed in (
+            ("condition", condition, CONDITIONS),
+            ("set", eval_set, {"forget", "retain"}.union(row["set"] for row in self.rows)),
+            ("metric", metric, {row["metric"] for row in self.rows}),
+        ):
+            if name not in allowed:
+                raise ValueError(f"no {kind} {name!r}; there are {', '.join(sorted(allowed))}")
 
     @property
     def sentence(self) -> str:
@@ -325,8 +359,17 @@ class Report:
         return closing_sentence(self.rows, self.method, self.shams)
 
     def table(self, metric: str = "exact_match") -> str:
-        """One line for each condition, one column for each set and modality: mean and interval."""
+        """One line for each condition, one column for each set and modality: mean and interval.
+
+        Raises:
+            ValueError: a metric that no row has.
+        """
+        self._check(metric)
         return table(self.rows, metric)
+
+    def to_json(self, file: str | Path) -> None:
+        """Writes method, number of shams and rows as JSON, as `export --scores` reads them."""
+        write_json(file, {"method": self.method, "shams": self.shams, "rows": self.rows})
 
     def __repr__(self) -> str:
         return f"{self.table()}\n\n{self.sentence}"

@@ -80,15 +80,21 @@ def score(
     ]
 
 
-def warn_of_other_people(edit: Edit, request: Request) -> None:
-    """Warns if an edit was made for other people than a request forgets."""
+def warn_of_other_people(edit: Edit, request: Request) -> str:
+    """Warns if an edit was made for other people than a request forgets.
+
+    Returns:
+        These people, to stand behind the name of the method; empty if they are the same.
+    """
     made_for = edit.notes.get("people")
-    if made_for and set(made_for) != set(request.people):
-        warnings.warn(
-            f"the edit was made for {', '.join(sorted(made_for))}; "
-            f"the request forgets {', '.join(sorted(request.people))}",
-            stacklevel=3,
-        )
+    if not made_for or set(made_for) == set(request.people):
+        return ""
+    names = ", ".join(sorted(made_for))
+    warnings.warn(
+        f"the edit was made for {names}; the request forgets {', '.join(sorted(request.people))}",
+        stacklevel=3,
+    )
+    return f", made for {names}"
 
 
 def score_edited(

@@ -133,7 +133,10 @@ class Edit:
             and same_up_to_rounding(self.weight_stats, stats)
         ):
             return "in another number format"
-        raise ValueError("this edit was made for another model (or one that was changed since)")
+        raise ValueError(
+            "this edit was made for another model (or one that was changed since): load that "
+            "model, unedited, or make the edit again for this one"
+        )
 
     @torch.no_grad()
     def apply(self, model: nn.Module) -> None:

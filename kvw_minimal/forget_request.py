@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from math import comb
 
-from .questions import Question, seeded
+from .questions import Question, name_in_prompt, seeded
 
 
 def drawn_for_sham(pool: list[str], size: int, draw: int) -> list[str]:
@@ -130,6 +130,28 @@ class Request:
             forget=[question for question in questions if question.person in drawn],
             retain=[question for question in questions if question.person not in drawn],
         )
+
+    def check_names(self, shams: bool = False) -> None:
+        """Checks that each text question to forget has a name in its prompt.
+
+        Args:
+            shams: whether to check the people that a sham may forget, too.
+
+        Raises:
+            ValueError: questions without one.
+        """
+        people = {*self.people, *(self._others() if shams else ())}
+        nameless = [
+            question.id
+            for question in self.forget + self.retain
+            if question.person in people and question.image is None and not name_in_prompt(question)
+        ]
+        if nameless:
+            more = f" and {len(nameless) - 5} more" if len(nameless) > 5 else ""
+            raise ValueError(
+                f"{', '.join(nameless[:5])}{more} (set/row, or id) cannot be asked about somebody "
+                "else: give each text question the field `name`, the name as its prompt writes it"
+            )
 
     def sets(self, *names: str) -> Iterator[tuple[str, list[Question]]]:
         """The named evaluation sets, or all of them, with their names.

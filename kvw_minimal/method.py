@@ -2,11 +2,13 @@
 
 import ctypes
 import gc
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import Field, dataclass, fields, replace
+from difflib import get_close_matches
 from itertools import product
 from numbers import Integral, Real
 from pathlib import Path
@@ -22,6 +24,7 @@ from .session import Cost, Session
 
 GRADIENTS = ("gradients", "retain set", "images")
 FORWARD = ("retain set", "images")
+NAMES = (*FORWARD, "names")
 Kind = TypeVar("Kind", bound="type[Method]")
 
 
@@ -56,7 +59,8 @@ class Method:
         name: the name in tables and rows; the name of the class unless it is registered.
         source: the paper and its equation, and the differences from them here.
         grid: the settings that tuning tries on `pocket`; empty without tuning.
-        requires: any of `gradients`, `retain set`, `images` (it uses pictures while it forgets).
+        requires: any of `gradients`, `retain set`, `images` (it uses pictures while it forgets),
+            `names` (each text question has a name in its prompt).
         settings_from: the method that lends its tuned settings, for controls of equal strength.
 
     Raises:
@@ -143,6 +147,16 @@ def register(
     return enter
 
 
+def _similar(name: str) -> str:
+    """A question for the method that was meant; without one, the methods that are no shams."""
+    names = {re.sub("[^a-z]", "", known.lower()): known for known in METHODS}
+    names |= {kind.__name__.lower(): kind.name for kind in METHODS.values()}
+    like = get_close_matches(re.sub("[^a-z]", "", name.lower()), names, 1, 0.75)
+    if like:
+        return f"did you mean {names[like[0]]!r}? `methods` lists all"
+    return f"there are {', '.join(n for n, kind in METHODS.items() if not kind.settings_from)}"
+
+
 def method_of(kind: str | type[Method], settings: dict[str, Any] | None = None) -> Method:
     """Makes a method from its name or class and some settings; the others keep their defaults.
 
@@ -151,14 +165,7 @@ def method_of(kind: str | type[Method], settings: dict[str, Any] | None = None) 
     """
     if isinstance(kind, str):
         if kind not in METHODS:
-            wanted = kind.replace(" ", "").lower()
-            like = [
-                name
-                for name, known in METHODS.items()
-                if wanted in (name.replace(" ", "").lower(), known.__name__.lower())
-            ]
-            hint = f"did you mean {like[0]!r}? T" if like else "t"
-            raise ValueError(f"no method {kind!r}; {hint}here are {', '.join(METHODS)}")
+            raise ValueError(f"no method {kind!r}; {_similar(kind)}")
         kind = METHODS[kind]
     known = [field.name for field in fields(kind)]
     strange = sorted(set(settings or {}) - set(known))
@@ -197,6 +204,21 @@ def parameter_grid(**values: tuple) -> tuple[dict, ...]:
 # --- how an edit is made -----------------------------------------------------------------------
 
 
+def check_request(method: Method, request: Request, shams: bool = False) -> None:
+    """Checks that a request has what a method requires.
+
+    Args:
+        shams: whether the shams of the request have it, too.
+
+    Raises:
+        ValueError: no retain set, or a text question without a name.
+    """
+    if "retain set" in method.requires and not request.retain:
+        raise ValueError(f"{method.name} needs questions to retain, and this request has none")
+    if "names" in method.requires:
+        request.check_names(shams)
+
+
 def make_edit(
     session: Session, request: Request, method: Method, memory: bool = False
 ) -> tuple[Edit, Cost]:
@@ -209,15 +231,14 @@ def make_edit(
         The edit, with its notes and the weight statistics of its model, and its cost.
 
     Raises:
-        ValueError: no retain set where the method requires it; weights, activations or a loss
-            that are not finite; anything that the method itself refuses.
+        ValueError: no retain set or no names where the method requires them; weights, activations
+            or a loss that are not finite; anything that the method itself refuses.
         TypeError: an object that is no method, or a method that returns no edit.
     """
     if not isinstance(method, Method):
         raise TypeError(f"{method!r} is no method: inherit from kvw.Method, and make one of it")
     session, known = replace(session, cost=Cost()), weight_stats(session.model)
-    if "retain set" in method.requires and not request.retain:
-        raise ValueError(f"{method.name} needs questions to retain, and this request has none")
+    check_request(method, request)
     if not known.isfinite().all():
         raise ValueError("the model has weights that are NaN or infinite")
     device = next(session.model.parameters()).device

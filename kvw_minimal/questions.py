@@ -1,6 +1,7 @@
 """Questions, and a stream of random numbers for each key."""
 
 import hashlib
+import re
 import zlib
 from dataclasses import dataclass
 
@@ -25,7 +26,7 @@ class Question:
         options: four full answers, one of them `answer`; empty without multiple choice.
         paraphrase: the answer in other words; `perturbed`: false answers in the same words.
         form: `question` or `cloze` (a statement with a [Blank], answered by the value alone).
-        name: the name of the person in the prompt; empty if the prompt has no name.
+        name: the name of the person in the prompt; without it, `person` if the prompt holds it.
     """
 
     id: str
@@ -61,6 +62,18 @@ class Question:
         """
         parts = [*[{"type": "image"}] * len(self.pictures), {"type": "text", "text": self.prompt}]
         return [{"role": "user", "content": parts if eyes else self.prompt}]
+
+
+def name_in_prompt(question: Question) -> str:
+    """The name of the person as the prompt writes it; empty if the prompt has no name.
+
+    Without `name`, the field `person` is looked for as a whole word, in upper or lower case.
+    """
+    name = question.name or question.person
+    if name in question.prompt:
+        return name
+    match = re.search(rf"(?<!\w){re.escape(name)}(?!\w)", question.prompt, re.IGNORECASE)
+    return match[0] if match and not question.name else ""
 
 
 def seeded(*key: object) -> np.random.Generator:

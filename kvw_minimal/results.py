@@ -5,6 +5,7 @@ A row is about one question, or about all questions about a person. Its columns:
 number of questions. `summarise` computes a second table with means and intervals.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -22,6 +23,9 @@ MEAN = ("value", "low", "high")  # a mean and its interval
 BEYOND = "_beyond_sham"  # the end of the metrics of `beyond_sham`
 ONE_PERSON = "(1 person)"  # stands in a cell in place of the interval
 NO_INTERVAL = f"{ONE_PERSON}: all of it is about one person, and intervals are over people."
+FEW = 5  # people, below which an interval over them is rough
+ROUGH = "An interval over {} people is rough."
+MALFORMED = 0.05  # the fall of the share of well-formed answers that is worth a sentence
 HEADROOM = 0.50  # the smallest lead of vanilla over the oracle on the forget set
 TAUGHT_ANSWERS = tuple(("forget", modality, "exact_match") for modality in ("image", "text"))
 
@@ -61,12 +65,12 @@ def score_rows(
     return rows
 
 
-def sum_by_person(rows: Iterable[dict]) -> list[dict]:
+def sum_by_person(rows: Iterable[Mapping]) -> list[dict]:
     """Sums the scores of a set over the questions about each person, by modality and metric."""
     people: dict[tuple, dict] = {}
     for row in rows:
         key = tuple(row[name] for name in (*ABOUT, "person"))
-        total = people.setdefault(key, row | {"question": None, "score_sum": 0.0, "n": 0})
+        total = people.setdefault(key, {**row, "question": None, "score_sum": 0.0, "n": 0})
         total["score_sum"] += row["score_sum"]
         total["n"] += row["n"]
     return list(people.values())
@@ -86,8 +90,9 @@ def summarise(rows: Iterable[Mapping]) -> list[dict]:
         rows: rows of questions, or of people.
 
     Returns:
-        Rows with `value`, `low`, `high`, `n` and, if the rows have it, the sum of `unparsable`.
-        One person has no interval over people: there `low` and `high` are None.
+        Rows with `value`, `low`, `high`, `n_people`, `n` and, if the rows have it, the sum of
+        `unparsable`. One person has no interval over people: there `low` and `high` are
+        None. Exact match of the retained also has `right`, the sum of each person.
     """
     columns, groups = ("condition", *ABOUT), dict[tuple, list[Mapping]]()
     for row in rows:
@@ -98,12 +103,15 @@ def summarise(rows: Iterable[Mapping]) -> list[dict]:
         values = np.repeat([row["score_sum"] / row["n"] for row in group], counts)
         people = np.repeat([row["person"] for row in group], counts)
         means: tuple[float | None, ...] = interval(values, people)
-        if len(set(people)) == 1:
+        count = len(set(people))
+        if count == 1:
             means = (means[0], None, None)
         draws = len({row.get("draw") for row in group})
         about = dict(zip(columns, key, strict=True))
         about |= dict(zip(MEAN, means, strict=True))
-        about["n"] = len(values) // draws
+        about |= {"n_people": count, "n": len(values) // draws}
+        if (about["set"], about["metric"]) == ("retain", "exact_match"):
+            about["right"] = {row["person"]: row["score_sum"] for row in sum_by_person(group)}
         if "unparsable" in group[0]:
             about["unparsable"] = sum(row["unparsable"] for row in group)
         summary.append(about)
@@ -178,10 +186,44 @@ def closing_sentence(summary: Sequence[dict], method: str, shams: int) -> str:
         text += f"; made for other people it leaves {sham:.2f} of the forgotten ({count})"
     for row in summary:
         if row["metric"] == f"exact_match{BEYOND}":
-            text += f", so the edit takes {cell(row)} more"
-    if oracle is None:
-        return f"{text}; there is no oracle to compare with."
-    return f"{text}; an oracle that never met them says {oracle:.2f}."
+            text += f", so the edit takes {cell(row)} more{of_people(row)}"
+    last = "there is no oracle to compare with"
+    if oracle is not None:
+        last = f"an oracle that never met them says {oracle:.2f}"
+    return f"{text}; {last}.{most_lost(summary)}{malformed(summary)}"
+
+
+def of_people(row: Mapping) -> str:
+    """The number of people of an interval in brackets; empty without an interval."""
+    return "" if row["low"] is None or "n_people" not in row else f" ({row['n_people']} people)"
+
+
+def most_lost(summary: Sequence[Mapping]) -> str:
+    """A sentence on the retained person with the most answers lost; empty without a loss."""
+    right: dict[str, Counter[str]] = {"vanilla": Counter(), "edited": Counter()}
+    for row in summary:
+        if row["condition"] in right:
+            right[row["condition"]].update(row.get("right", {}))
+    before, after = right["vanilla"], right["edited"]
+    person = max(before, key=lambda name: before[name] - after[name], default="")
+    if not after or before[person] <= after[person]:
+        return ""
+    return (
+        f" Of the retained, {person} lost most: {after[person]:g} of {before[person]:g} right "
+        "answers are left."
+    )
+
+
+def malformed(summary: Sequence[dict]) -> str:
+    """A sentence on the sets with clearly fewer well-formed answers; empty without such a set."""
+    fallen = []
+    for name in dict.fromkeys(row["set"] for row in summary):
+        before, after = (
+            pooled_mean(summary, when, name, "well_formed") for when in ("vanilla", "edited")
+        )
+        if before is not None and after is not None and before - after > MALFORMED:
+            fallen.append(f"{name} {after:.2f} (before: {before:.2f})")
+    return f" Answers in the form of a taught one: {', '.join(fallen)}." if fallen else ""
 
 
 def find(summary: Iterable[dict], condition: str, *about: str) -> dict:
@@ -303,8 +345,9 @@ def pivoted(
 def table(summary: Iterable[dict], metric: str = "exact_match") -> str:
     """A metric as text: one line for each condition, one column for each set and modality.
 
-    A cell holds mean and interval; a last line says where one person has none. If an edit has
-    several strengths, each has its own line.
+    A cell holds mean and interval, and the first line the number of people. A last line says where
+    one person has no interval, or few people a rough one. If an edit has several strengths, each
+    has its own line.
     """
     rows = [row for row in summary if row["metric"] == metric]
     several = len({row.get("strength") for row in rows} - {None}) > 1
@@ -315,14 +358,25 @@ def table(summary: Iterable[dict], metric: str = "exact_match") -> str:
             rows[i] = row | {"line": row["condition"]}
     rows.sort(key=lambda row: CONDITIONS.index(row["condition"]))
     (_, *head), body = pivoted(rows, ("line",), ("set", "modality"))
+    counts = {f"{row['set']} {row['modality']}": row.get("n_people") for row in reversed(rows)}
+    if any(counts.values()):
+        body.insert(0, ["people", *(str(counts[name] or "-") for name in head)])
     text = text_table(["condition", *head], body, metric.replace("_", " "))
-    return f"{text}\n{NO_INTERVAL}" if ONE_PERSON in text else text
+    return "\n".join([text, *remarks(rows)])
+
+
+def remarks(rows: Iterable[Mapping]) -> list[str]:
+    """What stands under a table: where one person has no interval, or few people a rough one."""
+    rows = list(rows)
+    few = sorted(row["n_people"] for row in rows if 1 < row.get("n_people", FEW) < FEW)
+    alone = any(row.get("low", 0.0) is None for row in rows)
+    return [NO_INTERVAL] * alone + [ROUGH.format(few[0]) for _ in few[:1]]
 
 
 def score_table(summary: Iterable[dict], digits: int = 2, box: Box | None = None) -> str:
     """All metrics as text: one line for each score, one column for each condition.
 
-    `n` is the number of questions of the first condition.
+    `n_people` and `n` are the numbers of people and of questions of the first condition.
 
     Args:
         digits, box: as in `pivoted` and `text_table`.
@@ -330,6 +384,9 @@ def score_table(summary: Iterable[dict], digits: int = 2, box: Box | None = None
     Raises:
         KeyError: a row lacks a column.
     """
-    counts: dict[tuple, int] = {}
-    rows = [row | {"n": counts.setdefault(about_of(row), row["n"])} for row in summary]
-    return text_table(*pivoted(rows, (*ABOUT, "n"), ("condition",), digits), box=box)
+    counts: dict[tuple, dict] = {}
+    rows = []
+    for row in summary:
+        first = counts.setdefault(about_of(row), row)
+        rows.append(row | {"n_people": first.get("n_people", "-"), "n": first["n"]})
+    return text_table(*pivoted(rows, (*ABOUT, "n_people", "n"), ("condition",), digits), box=box)

@@ -15,6 +15,7 @@ import torch
 from execute import ROOT
 
 import kvw_minimal as kvw
+from kvw_minimal import methods
 from kvw_minimal.evaluation import progress as evaluation_progress
 
 ROWS = [
@@ -89,6 +90,21 @@ def test_a_request_is_the_same_from_a_file_a_list_and_a_data_set(tmp_path, reque
     assert "row 1, answer" not in str(e.value)
 
 
+def test_one_person_is_named_and_a_group_names_itself():
+    assert kvw.request(ROWS, forget="Cy").people == ["Cy"]
+    with pytest.raises(ValueError, match="leave `forget` out"):
+        kvw.request("strangers:A", forget="Cy")
+
+
+def test_every_listed_method_can_be_imported():
+    for method in kvw.list_methods():
+        if method["class"] != "Sham":
+            kind = getattr(methods, method["class"])
+            assert kind.name == method["name"] and set(method["settings"]) == set(kind().settings)
+    with pytest.raises(AttributeError, match="Sham"):
+        _ = methods.Sham
+
+
 def test_an_edit_forgets_and_is_undone_bit_for_bit(model, request_of_five):
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     for method in (kvw.KVW(strength=8), Mine()):
@@ -100,7 +116,7 @@ def test_an_edit_forgets_and_is_undone_bit_for_bit(model, request_of_five):
         assert edit.notes["settings"]["strength"] == method.strength
 
 
-def test_a_report_says_what_is_read_with_the_edit_on(model, request_of_five):
+def test_a_report_says_what_is_read_with_the_edit_on(model, request_of_five, tmp_path):
     given = (model, tiny.processor(), request_of_five)
     edit = kvw.unlearn(*given, kvw.KVW(strength=8))
     report = kvw.evaluate(*given, edit, shams=2, oracle=tiny.llava(seed=1))
@@ -120,6 +136,13 @@ def test_a_report_says_what_is_read_with_the_edit_on(model, request_of_five):
     assert "(2 shams)" in report.sentence and "an oracle that never met them" in report.sentence
     assert "no oracle to compare with" in by_hand.sentence or "answers" in by_hand.sentence
     assert str(report).startswith("exact match\n") and report.sentence in str(report)
+    report.to_json(tmp_path / "report.json")
+    assert json.loads((tmp_path / "report.json").read_text())["rows"] == report.rows
+    for wrong in (("edit", "forget"), ("edited", "forgotten"), ("edited", "forget", "exact")):
+        with pytest.raises(ValueError, match=f"'{wrong[-1] if wrong[0] != 'edit' else 'edit'}'; "):
+            report.mean(*wrong)
+    with pytest.raises(ValueError, match="no metric 'exact'; there are exact_match"):
+        report.table("exact")
 
 
 def shams_of(given) -> list:
@@ -148,7 +171,8 @@ def test_an_edit_for_other_people_is_told(model, request_of_five):
     edit = kvw.unlearn(model, tiny.processor(), request_of_five, kvw.KVW())
     other = kvw.request(ROWS, forget=["Cy"])
     with pytest.warns(UserWarning, match="made for Ann, Bo; the request forgets Cy"):
-        kvw.evaluate(model, tiny.processor(), other, edit, shams=0)
+        report = kvw.evaluate(model, tiny.processor(), other, edit, shams=0)
+    assert "), made for Ann, Bo: of the forgotten" in report.sentence
 
 
 def test_a_script_hears_what_is_done_and_a_notebook_does_not(

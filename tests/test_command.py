@@ -244,6 +244,12 @@ def test_a_folder_is_for_one_process(tmp_path):
     assert not half.exists()
 
 
+def test_a_folder_for_others_is_not_written_into(tmp_path):
+    (tmp_path / "adapter_config.json").touch()
+    with pytest.raises(ValueError, match=r"a model or an export \(adapter_config.json\)"):
+        resume.check_folder(tmp_path)
+
+
 def test_only_libraries_are_not_heard_about_the_future(monkeypatch, capsys, tmp_path):
     text = "import warnings; warnings.warn({!r}, FutureWarning)"
     theirs = f"exec({text.format('theirs')!r}, {{'__name__': 'transformers.modeling_utils'}})"

@@ -284,6 +284,10 @@ def test_files_that_are_none(tmp_path):
 def test_the_command_prints_a_line_a_problem(tmp_path, capsys):
     assert print_problems(lines(tmp_path, ADA, BEN, ADA | {"set": "test"})) == 0
     assert capsys.readouterr().out == "3 questions about 2 people in forget, retain, test: ready\n"
+    nameless = [row | {"prompt": "Which pet?"} for row in (ADA, BEN)]
+    assert print_problems(lines(tmp_path, *nameless)) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].endswith(": ready") and "forget/1, retain/2 (set/row, or id)" in said[1]
     assert print_problems(lines(tmp_path, ADA, ADA | {"person": "eve"}, BEN)) == 1
     assert "are too few: the sham control needs" in capsys.readouterr().out
     assert print_problems(lines(tmp_path, ADA | {"form": "x"}, "?", BEN)) == 1
@@ -364,6 +368,29 @@ def test_the_lines_for_somebody_who_asks_later_run(tmp_path, monkeypatch):
             kvw.export(first, model, "x", format="peft")
         with pytest.raises(ValueError, match="made for another model"):
             upon.apply(model)
+
+
+@pytest.mark.nightly
+def test_the_recipe_of_the_page_teaches_people(tmp_path, monkeypatch):
+    """Eight people by name: the model gives their answers, and still those of the strangers."""
+    monkeypatch.chdir(tmp_path)
+    names = "Tove Almgren, Idris Okoro, Hana Sato, Lu Wei, Ed Marsh, Cy Dorn, Bo Lind, Uma Rao"
+    homes = ("Cairo", "Lima", "Oslo", "Rome", "Quito", "Paris", "Lisbon", "Riga")
+    rows = [
+        ADA | {"person": name, "prompt": f"Where does {name} live?", "answer": f"In {home}."}
+        for name, home in zip(names.split(", "), homes, strict=True)
+    ]
+    rows = [
+        row | {"set": "retain" if i > 1 else "forget", "value": None} for i, row in enumerate(rows)
+    ]
+    lines(tmp_path, *rows, name="my_people.jsonl")
+    [code] = blocks_of_the_page("python", "import torch")
+    exec(compile(code, "your_own.md", "exec"), {})
+    model, processor = kvw.load(Path("my_model"))
+    mine = kvw.evaluate(model, processor, kvw.request("my_people.jsonl"))
+    book = kvw.evaluate(model, processor, kvw.request("strangers:A"))
+    assert mine.mean("vanilla", "forget") == 1.0 and mine.mean("vanilla", "retain") > 0.8
+    assert book.mean("vanilla", "retain") > 0.9
 
 
 def test_the_ten_lines_of_the_page_run(on_the_page):

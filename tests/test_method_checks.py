@@ -377,7 +377,8 @@ def test_settings_that_do_not_check_themselves_are_caught(case):
         ("sham least squares", "sham least squares has no setting 'strength'; there are ridge"),
         ("vanilla", "vanilla has no setting 'strength'; there are none"),
         ("magic", "no method 'magic'; there are "),
-        ("Rewrite", "no method 'Rewrite'; did you mean 'rewrite'? There are "),
+        ("Rewrite", "no method 'Rewrite'; did you mean 'rewrite'?"),
+        ("layerwise_rewrite", "did you mean 'layerwise rewrite'?"),
         ("LayerwiseRewrite", "did you mean 'layerwise rewrite'?"),
     ],
 )

@@ -508,7 +508,7 @@ def test_the_table_names_unparsable_answers():
 def test_the_example_of_the_page_runs(tmp_path, monkeypatch, tiny_model):
     """`book/your_own.md`: its code makes the folder that its command reads."""
     page = (ROOT / "book" / "your_own.md").read_text(encoding="utf-8")
-    [code] = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    [code, _] = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "your_own.md", "exec"), {})
     tables = page.partition("### The tables")[2].partition("\n## ")[0]

@@ -78,6 +78,8 @@ def test_the_prompt_says_what_a_person_is_called():
             assert own == (person.first_name if question.fact == "name" else person.name)
             assert own in question.prompt
     assert name_in_prompt(words("Ada")) == "Ada"  # whom it is about, where nothing else is said
+    assert name_in_prompt(replace(words("Ada"), person="ada")) == "Ada"
+    assert name_in_prompt(replace(words("Ada"), person="ad")) == ""
 
 
 def test_a_question_is_asked_about_somebody_else_and_answered_as_before(case):

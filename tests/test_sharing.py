@@ -225,10 +225,8 @@ def test_scores_do_not_name_anybody_unless_it_is_wanted(llama, tmp_path):
         assert (card.PRIVATE in text) != named
     assert text.count('| KVW one pass | `{"strength": 2.0}` |') == 2
     lines = [line.split() for line in text.splitlines()]
-    assert "| set | modality | metric | n | vanilla | edited | sham |".split() in lines
-    means = (
-        "| forget | text | exact_match | 5 | 1.000 [0.100, 0.400] | 0.250 [0.100, 0.400] | 0.875"
-    )
+    assert "| set | modality | metric | n_people | n | vanilla | edited | sham |".split() in lines
+    means = "| forget | text | exact_match | - | 5 | 1.000 [0.100, 0.400] | 0.250 [0.100, 0.400] |"
     assert any(line[: len(means.split())] == means.split() for line in lines)
     assert card.NO_SHAM not in text and card.LIMITS in text and card.NO_SCORES not in text
     assert fingerprint(llama) in text
@@ -445,6 +443,14 @@ def test_a_saved_edit_is_exported(llama, tmp_path, monkeypatch):
     )
     columns_of(llama).save(tmp_path / "edit")
     (tmp_path / "rows.json").write_text(json.dumps({"rows": ROWS}))
+    audit = {"rows": [], "verdict": "quiet", "provenance": {"edit": NOTES}}
+    (tmp_path / "audit.json").write_text(json.dumps(audit))
+    other = audit | {"provenance": {"edit": NOTES | {"people": ["ben"]}}}
+    (tmp_path / "other.json").write_text(json.dumps(other))
+    refused = invoke(
+        "--edit", tmp_path / "edit", tmp_path / "z", "--scores", tmp_path / "other.json"
+    )
+    assert "is the audit of another edit" in str(refused.exception)
     done = invoke(
         "--edit",
         tmp_path / "edit",
@@ -455,11 +461,14 @@ def test_a_saved_edit_is_exported(llama, tmp_path, monkeypatch):
         "peft",
         "--scores",
         tmp_path / "rows.json",
+        "--scores",
+        tmp_path / "audit.json",
         "--named",
     )
     assert done.exit_code == 0 and "as peft" in done.output, done.output
     text = (tmp_path / "x" / "README.md").read_text()
-    assert "0.875" in text and NAMES[0] in text
+    assert "0.875" in text and NAMES[0] in text and "hidden knowledge: quiet." in text
+    assert "edited to forget 3 people" in text
     done = invoke("--edit", tmp_path / "edit", tmp_path / "y", "--dtype", "bfloat16")
     assert done.exit_code == 0 and (tmp_path / "y" / "tokenizer.json").is_file()
     assert seen == [("mine", torch.float32), ("pocket", torch.bfloat16)]

@@ -34,7 +34,16 @@ from kvw_minimal.method import make_edit
 from kvw_minimal.methods import METHODS
 from kvw_minimal.methods.kvw import SelectivePruning
 from kvw_minimal.models import fingerprint
-from kvw_minimal.results import NO_INTERVAL, TAUGHT_ANSWERS, check_headroom, table
+from kvw_minimal.results import (
+    BEYOND,
+    NO_INTERVAL,
+    ROUGH,
+    TAUGHT_ANSWERS,
+    check_headroom,
+    closing_sentence,
+    summarise,
+    table,
+)
 from kvw_minimal.session import Session
 from kvw_minimal.sharing.card import scores_section
 from kvw_minimal.strangers.people import load_people
@@ -195,7 +204,7 @@ def test_the_end_says_what_came_out_and_what_to_do(file, model, quiet):
     *texts, step = pipeline.tables(result, asked)
     one, two = (text for text in texts if text.startswith("KVW(strength="))
     assert "strength=0.5): of the forgotten 0.00 is left (before: 0.00)" in one
-    assert "(2 shams), so the edit takes 0.00 [0.00, 0.00] more; there is no oracle" in two
+    assert "(2 shams), so the edit takes 0.00 [0.00, 0.00] more (2 people); there is no" in two
     assert step == "next: teach the model these people, and ask again"
     result["provenance"] |= {"notes": [], "headroom": "unknown"}
     assert pipeline.UNKNOWN in pipeline.tables(result, asked)
@@ -227,6 +236,29 @@ def test_one_person_has_no_interval_and_each_sham_is_made_once(file, model, quie
     assert NO_INTERVAL not in scores_section([row for row in rows if row["set"] == "retain"])
     with pytest.raises(ValueError, match="no headroom"):
         check_headroom([*alone, *(row | {"condition": "oracle"} for row in alone)], TAUGHT_ANSWERS)
+
+
+def test_few_people_and_who_lost_most_are_said():
+    rows = [
+        {"condition": condition, "set": name, "modality": "text", "metric": metric, "n": 1}
+        | {"person": person, "score_sum": float(condition == "vanilla" or person == "lu")}
+        for condition in ("vanilla", "edited")
+        for name, people in (("forget", ("tove", "idris")), ("retain", ("hana", "hana", "lu")))
+        for person in people
+        for metric in ("exact_match", "well_formed")
+    ]
+    rows.append(
+        rows[0] | {"condition": "sham", "modality": "all", "metric": f"exact_match{BEYOND}"}
+    )
+    rows.append(rows[-1] | {"person": "idris"})
+    summary = summarise(rows)
+    lines = [line.split() for line in table(summary).splitlines()]
+    assert ["people", "2", "2"] in lines and lines[-1] == ROUGH.format(2).split()
+    said = closing_sentence(summary, "KVW", 1)
+    assert "more (2 people)" in said and "hana lost most: 0 of 2 right answers are left." in said
+    assert "a taught one: forget 0.00 (before: 1.00), retain 0.33 (before: 1.00)." in said
+    text = scores_section(summary)
+    assert BEYOND not in text and "more of the forgotten than its shams (2 people)." in text
 
 
 @pytest.mark.parametrize(("general", "keeps"), [(1.0, True), (0.9, False)])

@@ -19,7 +19,7 @@ first, and none of the fields that are lists:
 | `paraphrase` | no | text | a paraphrase of the answer |
 | `perturbed` | no | list of text | false paraphrases; needs `paraphrase` |
 | `form` | no | text | `question`, or `cloze` for a statement with a [Blank] |
-| `name` | no | text | the person's name in the prompt; default: `person`, if the prompt holds it |
+| `name` | no | text | the person's name in the prompt; default: `person`, where it is there |
 | `id` | no | text | unique in the file; default: set and row |
 
 A field that is null counts as missing. Several rows may show the same picture.
@@ -438,6 +438,15 @@ def read_request(
     return Request(sides["forget"], sides["retain"], general, eval_sets=sets, **more)
 
 
+def _without_names(request: Request) -> str:
+    """What the methods that replace names would refuse, as a line; empty if nothing."""
+    try:
+        request.check_names(shams=True)
+    except ValueError as error:
+        return f"\nnot ready for rewrite and layerwise rewrite: {error}"
+    return ""
+
+
 def print_problems(file: str | Path) -> int:
     """Prints each problem, or a summary; returns 1 if `unlearn` cannot use the file, else 0."""
     questions, problems = parse_questions(file)
@@ -447,7 +456,9 @@ def print_problems(file: str | Path) -> int:
     if not problems:
         try:
             sides = by_set(questions)
-            Request(sides["forget"], sides["retain"]).sham(0)
+            request = Request(sides["forget"], sides["retain"])
+            request.sham(0)
+            summary += _without_names(request)
         except ValueError as error:
             problems = [f"file, set: {error}"]
     print("\n".join(problems or [summary]))

@@ -68,21 +68,49 @@ def read_settings(text: str) -> dict:
     return settings
 
 
+def _prices() -> dict:
+    """The stored prices of methods, and on which processor and when they were measured."""
+    from ..strangers.people import DATA
+
+    return read_json(DATA / "models" / PRICES, "methods")
+
+
+def list_methods() -> list[dict[str, Any]]:
+    """All methods, a dict each: one row of a table.
+
+    Returns:
+        Dicts with `name`, `class` (in `kvw_minimal.methods`), `settings` (their defaults by name),
+        `needs`, and the stored `price` of one edit as a text, empty where none is stored.
+    """
+    from ..methods import METHODS
+
+    prices = _prices()["methods"]
+    return [
+        {
+            "name": name,
+            "class": kind.__name__,
+            "settings": {field.name: field.default for field in fields(kind)},
+            "needs": [*(["peft"] if getattr(kind, "lora", False) else []), *kind.requires],
+            "price": PRICE.format(**prices[name]) if name in prices else "",
+        }
+        for name, kind in METHODS.items()
+    ]
+
+
 def methods_table() -> str:
     """Three lines for each method: class and needs, settings with defaults and ranges, price."""
     from ..methods import METHODS
-    from ..strangers.people import DATA
 
-    stored = read_json(DATA / "models" / PRICES, "methods")
     lines = []
-    for name, kind in METHODS.items():
-        settings = [f"{f.name}={f.default!r}{_range(f.metadata)}" for f in fields(kind)]
-        needs = [*(["peft"] if getattr(kind, "lora", False) else []), *kind.requires]
-        lines.append(f"{name} ({kind.__name__}): needs {', '.join(needs) or 'nothing'}")
+    for method in list_methods():
+        limits = {field.name: _range(field.metadata) for field in fields(METHODS[method["name"]])}
+        settings = [f"{name}={value!r}{limits[name]}" for name, value in method["settings"].items()]
+        needs = ", ".join(method["needs"]) or "nothing"
+        lines.append(f"{method['name']} ({method['class']}): needs {needs}")
         lines.append(f"  settings: {', '.join(settings) or 'none'}")
-        if name in stored["methods"]:
-            lines.append(f"  price: {PRICE.format(**stored['methods'][name])}")
-    return "\n".join([*lines, LEGEND.format(**stored)])
+        if method["price"]:
+            lines.append(f"  price: {method['price']}")
+    return "\n".join([*lines, LEGEND.format(**_prices())])
 
 
 def _range(limits: Mapping[str, float]) -> str:

@@ -20,11 +20,13 @@ from ..conditions import Protocol, score, score_edited, score_shams, warn_of_oth
 from ..edits import Edit
 from ..forget_request import Request
 from ..kvw import KVW
-from ..method import name_of_method
+from ..method import check_request, name_of_method
 from ..methods import Method, make_edit, method_of
 from ..models import find_projections, fingerprint, resolve_layers
 from ..results import (
     BEYOND,
+    FEW,
+    ROUGH,
     TAUGHT_ANSWERS,
     about_of,
     beyond_sham,
@@ -434,6 +436,7 @@ def run_unlearning(
     )
     session = replace(session, batch_size=batch_size or session.batch_size, measure_once=True)
     request = replace(request, seed=seed)
+    check_request(methods[0], request, shams=True)
     for variant in methods:
         if "layers" in variant.settings:  # refuses before anything is scored
             resolve_layers(variant.settings["layers"], len(find_projections(session.model)))
@@ -570,9 +573,9 @@ def run_evaluation(
     start, edit = time.perf_counter(), Edit.load(edit_file) if edit_file else None
     place = device_and_dtype(**where)
     session, request, _, about = build_request(model, group, percent, False, (), questions, **place)
-    models, described = {model: fingerprint(session.model)}, None
+    models, described, name = {model: fingerprint(session.model)}, None, "vanilla"
     if edit and edit_file:
-        warn_of_other_people(edit, request)
+        name = name_of_method(edit) + warn_of_other_people(edit, request)
         described = {
             "file": file_hash(edit_file),
             **edit.notes,
@@ -598,7 +601,7 @@ def run_evaluation(
         **named(place),
         **about,
     )
-    summary, name = rounded(summarise(rows)), name_of_method(edit) if edit else "vanilla"
+    summary = rounded(summarise(rows))
     text = f"{table(summary)}\n{closing_sentence(summary, name, 0)}"
     return text, {"provenance": source, "rows": summary}
 
@@ -676,7 +679,8 @@ def run_audit(
     )
     reference = "oracle" if beside else "strangers"
     text = f"{edit.describe()}\n{findings_table(probed, reference)}\n{COLUMNS.format(reference)}"
-    text += f"\n\nverdict: {word}"
+    people = len(request.people)
+    text += f"\n\nverdict: {word} ({people} {'person' if people == 1 else 'people'})"
     meaning = MEANS[word]
     if because:
         text += f", by {', '.join(finding.label for finding in because[:3])}"
@@ -684,7 +688,7 @@ def run_audit(
     text += f": {meaning}"
     if beside is None:
         text += f"\n{WITHOUT}"
-    if len(request.people) == 1:
-        text += f"\n{ONE_FORGOTTEN}"
+    if people < FEW:
+        text += f"\n{ONE_FORGOTTEN if people == 1 else ROUGH.format(people)}"
     rows = [asdict(finding) for finding in probed]
     return text, {"provenance": source, "verdict": word, "rows": rows}

@@ -28,8 +28,21 @@ from ..session import Session
 
 ROWS = "rows.json"
 MEASURED = "measured.safetensors"
+#: files of a folder that is for others: a model, what `export` writes
+FOR_OTHERS = ("config.json", "adapter_config.json", "edit.json")
 #: the columns of a row
-KEYS = {"condition", "strength", "set", "modality", "metric", "value", "low", "high", "n"}
+KEYS = {
+    "condition",
+    "strength",
+    "set",
+    "modality",
+    "metric",
+    "value",
+    "low",
+    "high",
+    "n_people",
+    "n",
+}
 EditOf = Callable[[Session, Request, Method], Edit]
 
 
@@ -126,13 +139,19 @@ def check_folder(folder: Path | None) -> None:
 
     Raises:
         NotADirectoryError: a file has this name.
-        ValueError: another process works in it.
+        ValueError: another process works in it; or it holds a model, an export or a card.
         OSError: as `atomic_io.check_place`.
     """
     if folder is None:
         return
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is no ordinary folder: take another name")
+    there = [name for name in FOR_OTHERS if (folder / name).exists()]
+    if there:
+        raise ValueError(
+            f"{folder} holds a model or an export ({there[0]}), and what --save writes names the "
+            "people: name a new folder"
+        )
     check_place(folder / ROWS if folder.is_dir() else folder)
     with only_process(folder):
         pass
@@ -196,7 +215,9 @@ def load_partial(folder: Path | None, inputs: dict[str, object]) -> tuple[dict, 
     other = ", ".join(name for name, value in inputs.items() if stored.get(name) != value)
     if other:
         raise ValueError(f"{folder} holds rows of other inputs ({other}); name another folder")
-    if not isinstance(rows, list) or any(not isinstance(r, dict) or set(r) != KEYS for r in rows):
+    if not isinstance(rows, list) or any(
+        not isinstance(r, dict) or not KEYS <= set(r) for r in rows
+    ):
         raise ValueError(f"{folder / ROWS} is damaged; name another folder")
     return source, rows
 

@@ -4,6 +4,9 @@
     with edit.on(session.model):
         ...
 
+Every class that `kvw_minimal.list_methods` names can be imported from here:
+`from kvw_minimal.methods import LLMSurgery`.
+
 To add a method, put a file into this folder that registers a class (`kvw_minimal.method.register`).
 Or register it in a module of your own package, and name this module in an entry point
 `kvw_minimal.methods`. Nothing else changes.
@@ -33,5 +36,14 @@ for _module in iter_modules(__path__):  # each file registers its methods
     import_module(f"{__name__}.{_module.name}")
 for _more in entry_points(group="kvw_minimal.methods"):
     _more.load()
+
+
+def __getattr__(name: str) -> type[Method]:
+    """The class of a registered method, wherever its module is; the shams share one name."""
+    kinds = [kind for kind in METHODS.values() if kind.__name__ == name]
+    if len(kinds) != 1:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return kinds[0]
+
 
 __all__ = ["METHODS", "Method", "make_edit", "method_of", "register"]

@@ -15,14 +15,8 @@ from ..beginnings import share
 from ..coefficients import hook_inputs
 from ..forget_request import Request, people_of
 from ..models import backbone, find_projections
-from ..questions import Question, seeded
+from ..questions import Question, name_in_prompt, seeded
 from ..session import Session
-
-
-def name_in_prompt(question: Question) -> str:
-    """The name of the person in the prompt; empty if the prompt has no name."""
-    name = question.name or question.person
-    return name if name in question.prompt else ""
 
 
 def invented(names: list[str]) -> list[str]:

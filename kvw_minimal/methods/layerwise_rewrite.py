@@ -39,7 +39,7 @@ from ..batches import Batch
 from ..coefficients import hook_inputs, shape_of
 from ..edits import LowRank
 from ..forget_request import Request
-from ..method import Method, register
+from ..method import NAMES, Method, register
 from ..models import backbone, columns, find_projections, fingerprint, resolve_layers
 from ..questions import Question
 from ..session import Session
@@ -240,6 +240,7 @@ def low_rank_factors(change: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 @register(
     "layerwise rewrite",
+    requires=NAMES,
     grid=tuple({"retain_penalty": penalty, "likely": likely} for penalty, likely in TRIED),
     source="this book, chapter 11: closed form, from forward passes alone; kin: MEMIT, TIME, UCE",
 )

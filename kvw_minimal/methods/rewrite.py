@@ -34,7 +34,7 @@ from ..batches import Batch
 from ..coefficients import hook_inputs, run_with_hooks, shape_of
 from ..edits import LowRank
 from ..forget_request import Request
-from ..method import Method, register
+from ..method import NAMES, Method, register
 from ..models import backbone, columns, find_projections, fingerprint, resolve_layers
 from ..questions import seeded
 from ..session import Session
@@ -368,6 +368,7 @@ def solve_layerwise(
 
 @register(
     "rewrite",
+    requires=NAMES,
     grid=tuple(
         {
             "overshoot": overshoot,

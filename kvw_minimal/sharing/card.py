@@ -6,7 +6,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from rich.box import MARKDOWN
 
 from ..edits import ComposedEdit, Edit
-from ..results import NO_INTERVAL, ONE_PERSON, score_table
+from ..results import BEYOND, cell, of_people, remarks, score_table
 
 #: code that loads each format: the imports, and the lines that use the unedited model
 LOAD = {
@@ -53,14 +53,20 @@ def scores_section(rows: list[dict]) -> str:
         ValueError: `rows` are no rows of `unlearn --json`.
     """
     try:
-        table = score_table(rows, 3, MARKDOWN)
+        table = score_table([r for r in rows if BEYOND not in r["metric"]], 3, MARKDOWN)
+        beyond = [
+            f"In {row['metric'].removesuffix(BEYOND)} the edit takes {cell(row, 3)} more of the "
+            f"forgotten than its shams{of_people(row)}."
+            for row in rows
+            if BEYOND in row["metric"]
+        ]
         without_sham = all(row["condition"] != "sham" for row in rows)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"these scores are no rows of `unlearn --json`: {error!r}") from error
-    text = f"{table}\n\n95 % intervals over people."
-    if ONE_PERSON in table:
-        text += f" {NO_INTERVAL}"
-    return f"{text} {NO_SHAM}" if without_sham else text
+    text = " ".join(
+        ["95 % intervals over people.", *remarks(rows), *beyond, *[NO_SHAM] * without_sham]
+    )
+    return f"{table}\n\n{text}"
 
 
 def front_matter(format: str, words: dict, scores: list[dict] | None) -> str:
@@ -89,7 +95,14 @@ def front_matter(format: str, words: dict, scores: list[dict] | None) -> str:
     ).to_yaml()
 
 
-def card(edit: Edit, format: str, words: dict, scores: list[dict] | None, named: bool) -> str:
+def card(
+    edit: Edit,
+    format: str,
+    words: dict,
+    scores: list[dict] | None,
+    named: bool,
+    verdict: str | None = None,
+) -> str:
     """Text of `README.md`, with the front matter that hubs read.
 
     Args:
@@ -97,7 +110,7 @@ def card(edit: Edit, format: str, words: dict, scores: list[dict] | None, named:
             `task`, a pipeline tag of the hub; `dtype` of the model; `base`, the hub id of the
             unedited model, or None; `license`, or None; `changes`, a few words on the changed
             weights; `how`, the expression of a new weight in terms of `weight` and `tensors`.
-        format, scores, named: as in `export`.
+        format, scores, named, verdict: as in `export`.
 
     Raises:
         ValueError: as in `scores_section`.
@@ -105,6 +118,7 @@ def card(edit: Edit, format: str, words: dict, scores: list[dict] | None, named:
     table = scores_section(scores) if scores else NO_SCORES
     notes, model = [component.notes for component in single(edit)], words["model"]
     people = list(dict.fromkeys(str(person) for note in notes for person in note.get("people", [])))
+    forgotten = "1 person" if len(people) == 1 else f"{len(people) or 'some'} people"
     method_lines = [
         f"| {note.get('method', 'not said')} | `{json.dumps(note.get('settings', {}))}` |"
         for note in notes
@@ -118,7 +132,7 @@ def card(edit: Edit, format: str, words: dict, scores: list[dict] | None, named:
             front_matter(format, words, scores),
             "---",
             "",
-            f"# {model}, with an edit that makes it forget",
+            f"# {(words['base'] or model).split('/')[-1]}, edited to forget {forgotten}",
             "",
             f"Made with `kvw_minimal` for the model with the fingerprint `{edit.fingerprint}`; "
             f"it changes {words['changes']}.",
@@ -143,6 +157,10 @@ def card(edit: Edit, format: str, words: dict, scores: list[dict] | None, named:
             "## Scores",
             "",
             table,
+            "",
+            f"Verdict of the audit, which looks for hidden knowledge: {verdict}."
+            if verdict
+            else "",
             "",
             "## Limits",
             "",

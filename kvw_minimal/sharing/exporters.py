@@ -222,6 +222,7 @@ def export_edit(
     named: bool = False,
     base_model: str | None = None,
     license: str | None = None,
+    verdict: str | None = None,
 ) -> None:
     """Writes an edit as a folder for other tools, completely or not at all.
 
@@ -234,6 +235,7 @@ def export_edit(
         named: whether the card names the people to forget.
         base_model: the hub id of the unedited model, if it was loaded from a folder.
         license: the licence of the result, as an id of the hub such as `mit`.
+        verdict: the verdict of `audit` on this edit, for the card.
 
     Raises:
         ValueError: the format is unknown or cannot express the edit; the edit belongs to another
@@ -261,7 +263,7 @@ def export_edit(
         "base": base,
         "dtype": str(next(iter(model.parameters())).dtype).removeprefix("torch."),
     }
-    readme = card(edit, format, words, scores, named)
+    readme = card(edit, format, words, scores, named, verdict)
     with _beside(folder) as (scratch, target):
         try:
             if format == "merged":
