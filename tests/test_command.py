@@ -84,22 +84,24 @@ def test_unlearn_writes_rows_of_four_states(unlearned):
     """The promised keys, finite numbers, and a table that says the same."""
     rows, said = unlearned[0]["rows"], unlearned[2]
     assert {row["condition"] for row in rows} == {"vanilla", "edited", "sham", "oracle"}
-    keys = {"condition", "strength", "set", "modality", "metric", "value", "low", "high", "n"}
-    assert all(set(row) == keys for row in rows)
+    about = {"condition", "strength", "set", "modality", "metric"}
+    keys = about | {"value", "low", "high", "n_people", "n"}
     for row in rows:
+        lost_most = (row["set"], row["metric"]) == ("retain", "exact_match")
+        assert set(row) == keys | ({"right"} if lost_most else set())
         low, high = bounds(row)
         assert low <= row["value"] <= high <= 1
         assert low >= 0 or row["metric"].endswith("_beyond_sham")
     lines = said[said.index("exact match") :].splitlines()
-    names = ["condition", "vanilla", "edited", "sham", "oracle"]
-    assert [line.split()[0] for line in lines[1:6]] == names
+    names = ["condition", "people", "vanilla", "edited", "sham", "oracle"]
+    assert [line.split()[0] for line in lines[1:7]] == names
     forget = [
         row
         for row in rows
         if row["condition"] == "edited" and (row["set"], row["metric"]) == ("forget", "exact_match")
     ]
-    assert forget and all(cell(row) in lines[3] for row in forget)
-    assert lines[4].split()[-1] != "-" and " - " in lines[4]  # a sham is not read on retain
+    assert forget and all(cell(row) in lines[4] for row in forget)
+    assert lines[5].split()[-1] != "-" and " - " in lines[5]  # a sham is not read on retain
 
 
 @pytest.mark.slow

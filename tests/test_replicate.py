@@ -140,7 +140,7 @@ def test_pocket_and_its_oracle_end_to_end(benchmark, data, tmp_path, monkeypatch
         assert find(rows, "vanilla", "all but forget", "all", "utility")["n"] > 0
     lines = done.output.splitlines()
     head = next(i for i, line in enumerate(lines) if line.startswith("set "))
-    assert lines[head].split() == ["set", "modality", "metric", "n", *STATES]
+    assert lines[head].split() == ["set", "modality", "metric", "n_people", "n", *STATES]
     assert str(find(rows, "vanilla", *key)["n"]) in lines[head + 1]
 
 

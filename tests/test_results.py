@@ -108,7 +108,7 @@ def lines_of(page: str) -> dict[str, list[list[float]]]:
         own = [line for line in lines if line.startswith(start)]
         if own:  # of smol there may be another
             found[start] = [
-                [float(number) for number in text.split("/") if number.strip()]
+                [float(number) for number in text.split("/") if number.strip(" –")]
                 for text in own[0].split("|")[2:-1]
             ]
     return found

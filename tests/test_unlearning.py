@@ -691,7 +691,7 @@ def test_one_command(file, model, quiet, monkeypatch, tmp_path):
 @pytest.mark.slow
 @pytest.mark.usefixtures("on_the_page")
 def test_the_commands_of_the_page_run():
-    done, would = (
+    done, would, _ = (
         block.splitlines()[0].split()[3:]
         for block in blocks_of_the_page("text", "python -m kvw_minimal unlearn --model my_model")
     )
