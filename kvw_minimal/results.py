@@ -223,7 +223,8 @@ def malformed(summary: Sequence[dict]) -> str:
         )
         if before is not None and after is not None and before - after > MALFORMED:
             fallen.append(f"{name} {after:.2f} (before: {before:.2f})")
-    return f" Answers in the form of a taught one: {', '.join(fallen)}." if fallen else ""
+    words = "Fewer answers have the form of a taught answer"
+    return f" {words}: {', '.join(fallen)}." if fallen else ""
 
 
 def find(summary: Iterable[dict], condition: str, *about: str) -> dict:

@@ -256,7 +256,7 @@ def test_few_people_and_who_lost_most_are_said():
     assert ["people", "2", "2"] in lines and lines[-1] == ROUGH.format(2).split()
     said = closing_sentence(summary, "KVW", 1)
     assert "more (2 people)" in said and "hana lost most: 0 of 2 right answers are left." in said
-    assert "a taught one: forget 0.00 (before: 1.00), retain 0.33 (before: 1.00)." in said
+    assert "a taught answer: forget 0.00 (before: 1.00), retain 0.33 (before: 1.00)." in said
     text = scores_section(summary)
     assert BEYOND not in text and "more of the forgotten than its shams (2 people)." in text
 
