@@ -25,7 +25,7 @@ from .edits import Edit, applied_edits
 from .evaluation.progress import script_progress
 from .evaluation.scoring import nothing_to_forget, teacher_forced
 from .forget_request import Request
-from .method import check_request, method_of_edit, name_of_method
+from .method import check_requirements, method_of_edit, name_of_method
 from .methods import Method, make_edit
 from .results import (
     CONDITIONS,
@@ -136,7 +136,7 @@ def _session(
         if isinstance(method, str):
             raise TypeError(f"{method!r} is no method: write one such as kvw.KVW()")
         if isinstance(method, Method):
-            check_request(method, request)
+            check_requirements(method, request)
     return session
 
 

@@ -145,11 +145,13 @@ def share(model: nn.Module, batches: Iterable[Batch]) -> Iterator[Batch]:
         batches: all from `answer_batches`, or all from `prompt_batches`. An iterator is passed on
             unchanged, batch by batch, to keep few batches in memory.
     """
-    alone = isinstance(batches, list) and sum(len(batch.rows) for batch in batches) < 2
-    if not isinstance(batches, list) or alone or _plain.get() or not can_share(model):
-        yield from batches
-        return
-    if any(type(batch) is not Batch for batch in batches):  # it may use other positions
+    if (
+        not isinstance(batches, list)
+        or sum(len(batch.rows) for batch in batches) < 2  # one question shares with no other
+        or any(type(batch) is not Batch for batch in batches)  # it may use other positions
+        or _plain.get()
+        or not can_share(model)
+    ):
         yield from batches
         return
     kinds: dict[tuple, list[Batch]] = {}

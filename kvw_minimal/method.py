@@ -204,7 +204,7 @@ def parameter_grid(**values: tuple) -> tuple[dict, ...]:
 # --- how an edit is made -----------------------------------------------------------------------
 
 
-def check_request(method: Method, request: Request, shams: bool = False) -> None:
+def check_requirements(method: Method, request: Request, shams: bool = False) -> None:
     """Checks that a request has what a method requires.
 
     Args:
@@ -238,7 +238,7 @@ def make_edit(
     if not isinstance(method, Method):
         raise TypeError(f"{method!r} is no method: inherit from kvw.Method, and make one of it")
     session, known = replace(session, cost=Cost()), weight_stats(session.model)
-    check_request(method, request)
+    check_requirements(method, request)
     if not known.isfinite().all():
         raise ValueError("the model has weights that are NaN or infinite")
     device = next(session.model.parameters()).device

@@ -193,9 +193,15 @@ def closing_sentence(summary: Sequence[dict], method: str, shams: int) -> str:
     return f"{text}; {last}.{most_lost(summary)}{malformed(summary)}"
 
 
+def people_text(count: int) -> str:
+    """`1 person`, `2 people`."""
+    return f"{count} {'person' if count == 1 else 'people'}"
+
+
 def of_people(row: Mapping) -> str:
     """The number of people of an interval in brackets; empty without an interval."""
-    return "" if row["low"] is None or "n_people" not in row else f" ({row['n_people']} people)"
+    known = row["low"] is not None and "n_people" in row
+    return f" ({people_text(row['n_people'])})" if known else ""
 
 
 def most_lost(summary: Sequence[Mapping]) -> str:
@@ -368,10 +374,13 @@ def table(summary: Iterable[dict], metric: str = "exact_match") -> str:
 
 def remarks(rows: Iterable[Mapping]) -> list[str]:
     """What stands under a table: where one person has no interval, or few people a rough one."""
-    rows = list(rows)
-    few = sorted(row["n_people"] for row in rows if 1 < row.get("n_people", FEW) < FEW)
-    alone = any(row.get("low", 0.0) is None for row in rows)
-    return [NO_INTERVAL] * alone + [ROUGH.format(few[0]) for _ in few[:1]]
+    rows, sentences = list(rows), []
+    if any(row.get("low", 0.0) is None for row in rows):
+        sentences.append(NO_INTERVAL)
+    fewest = min((row["n_people"] for row in rows if row.get("n_people", 0) > 1), default=FEW)
+    if fewest < FEW:
+        sentences.append(ROUGH.format(fewest))
+    return sentences
 
 
 def score_table(summary: Iterable[dict], digits: int = 2, box: Box | None = None) -> str:

@@ -13,7 +13,7 @@ import pytest
 import tiny
 import torch
 from huggingface_hub import ModelCard
-from peft import PeftConfig
+from peft import AutoPeftModelForCausalLM, PeftConfig
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
@@ -309,6 +309,19 @@ def test_a_hub_id_is_said_and_of_a_folder_not_its_place(llama, tmp_path, monkeyp
         assert (".from_pretrained('org/model', dtype=\"float32\")" in text) == hub
         assert (card.PLACES["UNEDITED"] in text) != hub and "FOLDER is this folder" in text
         assert str(tmp_path) not in text and "nowhere" not in text
+
+
+def test_peft_finds_the_folder_of_the_unedited_model_by_itself(llama, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    llama.save_pretrained("my_model")
+    model = type(llama).from_pretrained("my_model").eval()
+    edit = columns_of(model)
+    sharing.export_edit(edit, model, None, "adapter", "peft")
+    inputs = asked("llama")
+    with torch.no_grad():
+        found = AutoPeftModelForCausalLM.from_pretrained("adapter")(**inputs).logits
+        with edit.on(model):
+            torch.testing.assert_close(found, model(**inputs).logits, atol=1e-5, rtol=1e-5)
 
 
 # --- refusals ------------------------------------------------------------------------------------

@@ -135,9 +135,8 @@ def with_parts(match: re.Match) -> str:
     if not rows:
         return match[0]
     alt = html.unescape(re.search(r' alt="([^"]*)"', picture)[1])
-    bare = re.sub(r' (?:alt|width|height)="[^"]*"', "", picture + paper)
+    bare = re.sub(r' (?:alt|width|height|loading)="[^"]*"', "", picture + paper)
     bare = bare.replace("<img ", '<img alt="" loading="lazy" ')
-    bare = re.sub(r'( loading="lazy")(.*?)\1', r"\1\2", bare)
     widest = max(sum(box.width for box in row) for row in rows)
     lines = "".join(
         f"<span>{''.join(part_of(box, (width, height), widest, bare) for box in row)}</span>"

@@ -47,9 +47,8 @@ def fold_answers(doctree: nodes.document) -> int:
             raise ValueError(f"no code cell with an output follows {question.astext()!r}")
         first, last = cell.index(outputs[0]), cell.index(outputs[-1])
         below = question.parent[place + 1 :]
-        while below and "tag_hide-cell" in below[0].get(
-            "classes", ()
-        ):  # a step that is folded whole
+        # a step that is folded whole stands between
+        while below and "tag_hide-cell" in below[0].get("classes", ()):
             below = below[1:]
         answer = below[:1] if below and tells(below[0]) else []
         for paragraph in answer:

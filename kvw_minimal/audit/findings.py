@@ -78,6 +78,12 @@ class Finding:
     def applies(self) -> bool:
         return self.left is not None
 
+    @property
+    def counts(self) -> bool:
+        """Whether the verdict may rest on it; about one person the mean alone decides."""
+        above = self.low is None or self.low > 0
+        return self.fair and self.strongest and not self.before and above
+
 
 #: mean score and number of answers, `{label: {(person, modality): (mean, n)}}`
 Known = dict[str, dict[tuple[str, str], tuple[float, int]]]
@@ -201,15 +207,10 @@ def verdict(findings: Iterable[Finding]) -> tuple[str, list[Finding]]:
     *Not forgotten*: the question as it was taught is such a probe: nothing is hidden yet.
     *Not decided*: no probe does, but one is within one answer of it. *Over-unlearned*: in a
     membership probe the true answer is less likely than for strangers. Otherwise *gone as far as
-    these probes see*. No verdict says *erased*. About one person there is no interval, and the
-    means alone decide.
+    these probes see*. No verdict says *erased*.
     """
     findings = list(findings)
-    counted = [
-        f
-        for f in findings
-        if f.fair and f.strongest and not f.before and (f.low is None or f.low > 0)
-    ]
+    counted = [f for f in findings if f.counts]
 
     def beyond(finding: Finding, answers: int) -> bool:
         return (finding.left or 0) >= LEFT + answers * (finding.resolution or 0)

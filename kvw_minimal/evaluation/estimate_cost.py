@@ -21,7 +21,7 @@ from ..coefficients import accumulate, shape_of
 from ..edits import ColumnScaling
 from ..forget_request import Request
 from ..kvw import KVW
-from ..method import Method, check_request, make_edit
+from ..method import Method, check_requirements, make_edit
 from ..methods.controls import Vanilla
 from ..models import fingerprint
 from ..session import Session
@@ -204,7 +204,7 @@ def expected(
         )
         session = replace(session, batch_size=batch_size or session.batch_size, measure_once=True)
         request = replace(request, seed=seed)
-        check_request(methods[0], request, shams=True)
+        check_requirements(methods[0], request, shams=True)
         live = bound is not None and (isinstance(oracle, str) or is_made(bound))
         load = time.perf_counter() - start
         bar.desc = "estimate, encoding"

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import fields
+from functools import cache
 from importlib.metadata import requires
 from pathlib import Path
 from typing import Annotated, Any
@@ -68,6 +69,7 @@ def read_settings(text: str) -> dict:
     return settings
 
 
+@cache
 def _prices() -> dict:
     """The stored prices of methods, and on which processor and when they were measured."""
     from ..strangers.people import DATA

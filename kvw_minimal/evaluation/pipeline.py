@@ -20,7 +20,7 @@ from ..conditions import Protocol, score, score_edited, score_shams, warn_of_oth
 from ..edits import Edit
 from ..forget_request import Request
 from ..kvw import KVW
-from ..method import check_request, name_of_method
+from ..method import check_requirements, name_of_method
 from ..methods import Method, make_edit, method_of
 from ..models import find_projections, fingerprint, resolve_layers
 from ..results import (
@@ -33,6 +33,7 @@ from ..results import (
     bounds,
     check_headroom,
     closing_sentence,
+    people_text,
     pooled_mean,
     rounded,
     summarise,
@@ -436,7 +437,7 @@ def run_unlearning(
     )
     session = replace(session, batch_size=batch_size or session.batch_size, measure_once=True)
     request = replace(request, seed=seed)
-    check_request(methods[0], request, shams=True)
+    check_requirements(methods[0], request, shams=True)
     for variant in methods:
         if "layers" in variant.settings:  # refuses before anything is scored
             resolve_layers(variant.settings["layers"], len(find_projections(session.model)))
@@ -680,7 +681,7 @@ def run_audit(
     reference = "oracle" if beside else "strangers"
     text = f"{edit.describe()}\n{findings_table(probed, reference)}\n{COLUMNS.format(reference)}"
     people = len(request.people)
-    text += f"\n\nverdict: {word} ({people} {'person' if people == 1 else 'people'})"
+    text += f"\n\nverdict: {word} ({people_text(people)})"
     meaning = MEANS[word]
     if because:
         text += f", by {', '.join(finding.label for finding in because[:3])}"

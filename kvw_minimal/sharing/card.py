@@ -6,7 +6,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from rich.box import MARKDOWN
 
 from ..edits import ComposedEdit, Edit
-from ..results import BEYOND, cell, of_people, remarks, score_table
+from ..results import BEYOND, cell, of_people, people_text, remarks, score_table
 
 #: code that loads each format: the imports, and the lines that use the unedited model
 LOAD = {
@@ -63,10 +63,10 @@ def scores_section(rows: list[dict]) -> str:
         without_sham = all(row["condition"] != "sham" for row in rows)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"these scores are no rows of `unlearn --json`: {error!r}") from error
-    text = " ".join(
-        ["95 % intervals over people.", *remarks(rows), *beyond, *[NO_SHAM] * without_sham]
-    )
-    return f"{table}\n\n{text}"
+    sentences = ["95 % intervals over people.", *remarks(rows), *beyond]
+    if without_sham:
+        sentences.append(NO_SHAM)
+    return f"{table}\n\n{' '.join(sentences)}"
 
 
 def front_matter(format: str, words: dict, scores: list[dict] | None) -> str:
@@ -118,7 +118,7 @@ def card(
     table = scores_section(scores) if scores else NO_SCORES
     notes, model = [component.notes for component in single(edit)], words["model"]
     people = list(dict.fromkeys(str(person) for note in notes for person in note.get("people", [])))
-    forgotten = "1 person" if len(people) == 1 else f"{len(people) or 'some'} people"
+    forgotten = people_text(len(people)) if people else "some people"
     method_lines = [
         f"| {note.get('method', 'not said')} | `{json.dumps(note.get('settings', {}))}` |"
         for note in notes

@@ -96,11 +96,7 @@ def most_with(findings: Iterable[Finding], attacker: str) -> Finding | None:
     Args:
         attacker: what the attacker has, as `attacker_has` names it.
     """
-    counted = [
-        finding
-        for finding in by_probe(findings).values()
-        if finding.fair and not finding.before and finding.low > 0
-    ]
+    counted = [finding for finding in by_probe(findings).values() if finding.counts]
     open_to = [finding for finding in counted if attacker_has(finding.label) == attacker]
     return max(open_to, key=lambda finding: finding.left or 0.0, default=None)
 
@@ -224,13 +220,13 @@ def on_smol() -> pd.DataFrame:
     The last FFN was trained again after the rewrites only: an hour for four models.
     """
     by_edit = findings_of(audit_rows("on smol"))
-    again, lines = "last FFN retrained: 60 steps", {}
+    lines = {}
     for label, findings in by_edit.items():
         look = largest(findings, lambda f: f.label != TAUGHT)
         lines[label] = {
             "as taught": at(findings, TAUGHT).edited,
             "20 samples": at(findings, "20 samples").edited,
-            "last FFN retrained": {f.label: f.edited for f in findings}.get(again),
+            "last FFN retrained": {f.label: f.edited for f in findings}.get(RETRAINED),
             "finds most": look.label,
             "left": look.left,
             "verdict": verdict(findings)[0],
@@ -239,7 +235,7 @@ def on_smol() -> pd.DataFrame:
     lines["oracle"] = {
         "as taught": at(any_edit, TAUGHT).oracle,
         "20 samples": at(any_edit, "20 samples").oracle,
-        "last FFN retrained": at(any_edit, again).oracle,
+        "last FFN retrained": at(any_edit, RETRAINED).oracle,
     }
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis("edit")
 
