@@ -124,34 +124,6 @@ def test_a_deck_opens_with_its_aim_has_its_vote_and_loads_what_lies_beside_it(fo
     assert not re.search(r"\$[^$]+\$|\\[a-z]+|\{(?:cite|dropdown)", body)  # formulas are set
 
 
-def code(source: str, *tags: str, output: str = "") -> dict:
-    said = [{"output_type": "stream", "name": "stdout", "text": output}] if output else []
-    return {
-        "cell_type": "code",
-        "metadata": {"tags": list(tags)},
-        "source": source,
-        "outputs": said,
-    }
-
-
-@pytest.mark.parametrize(
-    ("cell", "kept"),
-    [
-        (code("x = 1", output="one"), ["x = 1", "one"]),
-        (code("x = 1", "hide-input", output="one"), ["one"]),
-        (code("x = 1", "hide-cell", output="one"), []),
-        (code("import torch"), []),
-        (code("h = 3\nc = [h]\nCode(inspect.getsource(f))"), ["h = 3\nc = [h]"]),
-        (code("figures.lines(x)", output="one"), ["one"]),
-        (code("x = 1\n" * 30, output="one\n" * 30), ["30 printed lines: in the chapter"]),
-        (code("def f():\n    return None", output="not yet\n"), ["def f():\n    return None"]),
-    ],
-)
-def test_what_of_a_cell_is_kept(cell: dict, kept: list[str]):
-    found = [piece.body for piece in slides.pieces_of(cell) if piece]
-    assert [html.unescape(re.sub(r"<[^>]+>", "", body)) for body in found] == kept
-
-
 # --- the exam --------------------------------------------------------------------------------
 
 
@@ -227,15 +199,6 @@ def test_what_is_calculated_in_the_answers():
 
 
 # --- projects --------------------------------------------------------------------------------
-
-
-def test_the_rubric_adds_up():
-    page = (ROOT / "book" / "projects.md").read_text(encoding="utf-8")
-    points = [int(number) for number in re.findall(r"^\| \*\*[^*]+\*\*, (\d+) \|", page, re.M)]
-    assert len(points) == 6 and sum(points) == 100
-    for brief in ("A new method", "An audit"):
-        text = page.partition(f"## {brief}\n")[2].partition("\n## ")[0]
-        assert all(f"**A {kind} one**" in text for kind in ("good", "bad"))
 
 
 # --- the copy for students -------------------------------------------------------------------

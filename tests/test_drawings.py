@@ -29,21 +29,6 @@ def heights(drawing: drawings.Drawing, kind: str) -> list[float]:
     return [float(each) for each in found]
 
 
-def test_no_drawing_goes_without_a_caption_and_an_alternative_text():
-    for missing in ({"caption": "x"}, {"alt": "x"}, {}):
-        with pytest.raises(ValueError, match="caption"):
-            drawings.intervals({"a": (0, -1, 1)}, (-1, 1), **missing)
-
-
-def test_a_drawing_is_shown_by_every_kind_of_viewer():
-    drawing = drawings.intervals({"a & b": (0.5, 0.25, 0.75)}, (-1, 1), **SAID)
-    bundle, _ = drawing._repr_mimebundle_()
-    assert bundle["text/plain"] == "Figure: Look at it.\nIt shows: It is <there>."
-    assert bundle["image/svg+xml"] == drawing.svg and "prefers-color-scheme" in drawing.svg
-    assert 'alt="It is &lt;there&gt;."' in bundle["text/html"]
-    assert {"a & b", "0.50 [0.25, 0.75]", "0"} <= set(texts(drawing))
-
-
 def test_bars_are_as_high_as_their_shares():
     before = {"layer 0": 0.5, "said": 1.0}
     drawing = drawings.by_layer(LAYERS, before, ("now", "then"), **SAID)

@@ -34,15 +34,6 @@ def explorer() -> Explorer:
     return Explorer({"strength G": LABELS}, BY_LABEL, ("4",))
 
 
-def test_the_repr_says_what_is_there(explorer: Explorer):
-    assert repr(explorer).splitlines() == [
-        "Explorer(strength G: 0, 4, 8; shown: 4)",
-        "Figure: How it looks.",
-        "It shows: All green.",
-    ]
-    assert "shown: 0)" in repr(Explorer({"strength G": LABELS}, BY_LABEL))
-
-
 def test_nbval_compares_the_repr_and_plain_viewers_get_the_picture(explorer: Explorer):
     bundle, metadata = explorer._repr_mimebundle_()
     assert bundle["text/plain"] == repr(explorer)
@@ -97,20 +88,6 @@ def test_every_combination_leads_to_its_picture():
         assert shown.value == MANY[chosen].html
     first = repr(explorer).splitlines()[0]
     assert first == "Explorer(the gate: soft, hard; strength G: 1, 4, 8; shown: soft, 1)"
-
-
-@pytest.mark.parametrize(
-    "controls, pictures, start",
-    [
-        ({}, {}, None),
-        (CONTROLS, {("soft", "1"): PICTURES[0]}, None),
-        (CONTROLS, MANY | {("soft", "9"): PICTURES[0]}, None),
-        (CONTROLS, MANY, ("soft", "9")),
-    ],
-)
-def test_explorers_of_many_refuse_what_cannot_be_shown(controls, pictures, start):
-    with pytest.raises(ValueError, match="picture"):
-        Explorer(controls, pictures, start)
 
 
 def test_live_draws_again_when_a_control_moves():

@@ -108,44 +108,6 @@ def test_the_table_says_what_the_bars_show():
     assert list(table.columns) == ["vanilla", "edited"]
 
 
-def test_of_lines_that_coincide_the_lower_one_is_wider():
-    table = pd.DataFrame(
-        {"x": [1, 2, 3] * 3, "y": [0, 0, 0, 5, 6, 7, 0, 0, 0.1], "of": [*"aaabbbccc"]}
-    )
-    (axis,) = drawn(figures.lines, table, "x", "y", "of", log_x=True)
-    first, second, third = (line.get_linewidth() for line in axis.lines[:3])
-    assert first > third == second
-    assert [text.get_text() for text in axis.get_xticklabels() if text.get_text()]
-    assert axis.xaxis.get_major_formatter()(0.5) == "0.5" and not len(axis.get_xticks(minor=True))
-
-
-def test_of_points_that_coincide_the_lower_one_is_larger():
-    points = pd.DataFrame(
-        [
-            {"method": m, "forget": x, "retain": 1.0}
-            for m, x in zip("abc", (0, 0.5, 0.01), strict=True)
-        ]
-    )
-    (axis,) = drawn(figures.frontier, points)
-    first, second, third = (line.get_markersize() for line in axis.lines[:3])
-    assert first > second == third
-
-
-def test_frontier_rings_the_marked_strength():
-    points = pd.DataFrame(
-        {
-            "method": "one pass",
-            "strength": [1.0, 8.0, 9.0],
-            "forget": [0.9, 0.3, 0.2],
-            "retain": [1.0, 0.8, 0.7],
-        }
-    )
-    (axis,) = drawn(figures.frontier, points, mark=8.0)
-    line, ring = axis.lines[0], axis.collections[-1]
-    assert line.get_xydata().tolist() == [[0.9, 1.0], [0.3, 0.8], [0.2, 0.7]]
-    assert ring.get_offsets().tolist() == [[0.3, 0.8]]
-
-
 @pytest.mark.parametrize("name", ["US$", r"$\frac$", "a_b^c"])
 def test_a_name_is_shown_as_it_is_spelt(name):
     """A dollar sign is no mathematics: not in a title, a legend, a label or beside a matrix."""
@@ -179,17 +141,6 @@ def test_what_changed_is_red_and_what_stayed_is_not():
         f"{gone.name}\nto be forgotten": "firebrick",
         f"{kept.name}\nto be kept": "black",
     }
-
-
-def test_a_walk_ends_at_the_sum():
-    (axis,) = drawn(exhibits.walk, [[1, 0], [0, 1], [1, 1]], [1, 8, -3])
-    (dot,) = axis.lines
-    assert dot.get_xydata().tolist() == [[-2.0, 5.0]]
-    arrows = [(text.xyann, text.xy) for text in axis.texts if text.arrow_patch]
-    tips = [tuple(map(float, tip)) for _, tip in arrows]
-    assert tips == [(1, 0), (1, 8), (-2, 5)]
-    assert [tuple(map(float, tail)) for tail, _ in arrows] == [(0, 0), *tips[:-1]]
-    assert [t.get_text() for t in axis.texts if "v" in t.get_text()] == ["1 v₀", "8 v₁", "-3 v₂"]
 
 
 FRAME = pd.DataFrame(
@@ -249,15 +200,6 @@ def test_a_column_of_numbers_is_sorted_by_what_they_are_worth():
     ]
 
 
-def test_names_of_several_levels_stand_in_one_line():
-    wide = pd.DataFrame([[1, 2]], columns=pd.MultiIndex.from_tuples([("a", "x"), ("a", "y")]))
-    table = figures.Tables(1)(wide.rename_axis("n"), "Wide.", rows="question")
-    assert list(table.cells.columns) == ["a, x", "a, y"] and table.cells.index.name == "question"
-    assert list(figures.Tables(1)(FRAME.set_index(["people", "gap"]), "Long.").cells.index)[0] == (
-        "5, 0.125"
-    )
-
-
 def test_a_verdict_is_a_badge_and_nothing_else_is():
     said = {
         findings.NOT_FORGOTTEN,
@@ -277,20 +219,6 @@ def test_a_verdict_is_a_badge_and_nothing_else_is():
 def test_a_table_without_caption_or_rows_is_refused(frame, caption):
     with pytest.raises(ValueError, match="caption and at least one row"):
         figures.Tables(1)(frame, caption)
-
-
-def test_a_marked_value_has_a_line_and_its_words():
-    samples = {"a": np.arange(10.0), "b": np.arange(5.0)}
-    (axis,) = drawn(figures.histogram, samples, "x", mark=(3.0, "here"))
-    assert axis.lines[-1].get_xdata() == [3.0, 3.0]
-    assert "here" in [text.get_text() for text in axis.texts]
-
-
-def test_a_group_of_bars_for_each_row_and_a_colour_for_each_column():
-    table = pd.DataFrame({"own": [0.25, 0.75], "another's": [1.0, 0.0]}, index=[0, 1])
-    (axis,) = drawn(figures.shares, table, "facts")
-    assert [bar.get_height() for bar in axis.patches] == [0.25, 0.75, 1.0, 0.0]
-    assert axis.get_xlabel() == "facts" and len(axis.get_legend().get_texts()) == 2
 
 
 def test_a_condition_has_its_colour_in_every_figure_and_no_two_lines_share_one():

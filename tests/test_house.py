@@ -13,7 +13,6 @@ import yaml
 from execute import ROOT, notebooks
 from typer.main import get_command
 
-import kvw_minimal
 from kvw_minimal.__main__ import app
 
 pytestmark = pytest.mark.slow
@@ -212,11 +211,6 @@ def test_the_api_pages_show_every_module():
     shown = re.findall(r"automodule:: (kvw_[\w.]+)", text)
     there = {name_of(path) for path in modules() if path.name not in ("__init__.py", ENTRY)}
     assert set(shown) == there and len(shown) == len(there)
-
-
-def test_the_example_of_the_package_names_what_is_there():
-    example = re.findall(r"kvw\.(\w+)", kvw_minimal.__doc__)
-    assert example and set(example) <= set(kvw_minimal.__all__)
 
 
 def test_the_repository_is_named_in_one_setting_only():

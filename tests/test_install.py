@@ -252,28 +252,3 @@ def test_version_licence_and_authors_are_the_same_everywhere():
     assert places["pyproject.toml"]["version"] == PROJECT["version"]
     assert release.disagreements(places) == []
     assert {len(place) for place in places.values()} == {1, 3, 5}
-
-
-@pytest.mark.parametrize(
-    "place, what",
-    [("CHANGELOG.md", "version"), (".zenodo.json", "licence"), ("CITATION.cff", "paper")],
-)
-def test_places_that_disagree_are_named(place, what):
-    places = release.said()
-    places[place][what] = "other"
-    (found,) = release.disagreements(places)
-    assert found.startswith(f"{what}: ") and f"{place} says 'other'" in found
-
-
-def test_only_a_dated_version_is_published_and_by_its_tag():
-    places, version = release.said(), PROJECT["version"]
-    assert release.newest(f"# Changelog\n\n## {version}, 2026-12-01\n## 0.0.1, 2025-01-01") == (
-        version,
-        "2026-12-01",
-    )
-    assert release.disagreements(places, f"v{version}", "2026-12-01") == []
-    assert release.disagreements(places, "v9", "2026-12-01") == [
-        f"the tag is v9, the version {version}"
-    ]
-    (found,) = release.disagreements(places, f"v{version}", "not released yet")
-    assert "does not say when" in found

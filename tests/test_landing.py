@@ -14,7 +14,6 @@ import pytest
 from bs4 import BeautifulSoup
 from execute import ROOT
 
-from kvw_experiments.results_store import read_rows
 from kvw_minimal.models import fingerprint
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import SETS
@@ -209,22 +208,6 @@ def test_the_best_results_are_those_of_the_stored_rows(extension, best, monkeypa
     monkeypatch.setattr(extension, "BEST", {"KVW": wrong})
     with pytest.raises(ValueError, match="no rows of KWV"):
         extension.best_results()
-
-
-def test_they_are_the_means_of_photos_and_names(extension, best):
-    """Of the last-layer rewrite, each counted again from the rows themselves."""
-    rows, _ = read_rows("replication-pocket")
-    own = rows[(rows["method"] == "rewrite") & (rows["group"] == extension.GROUP)]
-    own = own[(own["metric"] == "exact_match") & (own["edit_scale"] == 1)]
-    for name, part, condition in (
-        ("said", "forget", "edited"),
-        ("sham", "forget", "sham"),
-        ("others", "retain", "edited"),
-    ):
-        of = own[(own["set"] == part) & (own["condition"] == condition)]
-        modalities = (of[of["modality"] == each] for each in ("image", "text"))
-        means = [float(each["score_sum"].sum() / each["n"].sum()) for each in modalities]
-        assert best["last-layer rewrite"][name] == pytest.approx(sum(means) / 2), name
 
 
 def test_five_of_the_hundred_faces_fade(extension):

@@ -3,7 +3,6 @@
 import base64
 import doctest
 import importlib
-import io
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +15,6 @@ import yaml
 from docutils import nodes
 from docutils.utils import new_document
 from execute import ROOT
-from PIL import Image
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from test_house import markdown_of
@@ -287,13 +285,6 @@ def test_the_words_that_answer_a_prediction_are_folded_with_the_output(words, fo
     assert text.index("Next") > text.index("</details>")
 
 
-def test_the_next_question_is_no_answer():
-    predictions = importlib.import_module("predictions")
-    page = chapter_page(question(), cell("one"), question(), cell("two"))
-    assert predictions.fold_answers(page) == 2
-    assert page.astext().count("</details>") == 2
-
-
 @pytest.mark.parametrize("after", [(), (nodes.paragraph("", "It is 7."),), (cell(),)])
 def test_a_prediction_without_an_output_below_it_is_refused(after):
     with pytest.raises(ValueError, match="follows 'Your prediction. How many"):
@@ -333,27 +324,3 @@ def test_a_wide_figure_is_cut_between_its_panels_and_its_names_stand_before_each
     assert key.top < 98 and 108 < key.bottom < 150 and key.right == 2000
     assert wide[:, rows[0][1].left : rows[0][1].right].sum() > 0
     assert all(box.width / parts.SHARP <= parts.ROOM for row in rows for box in row)
-
-
-def test_a_figure_of_one_panel_or_of_panels_above_each_other_stays_whole():
-    parts = importlib.import_module("parts")
-    ink = drawn_ink()
-    assert parts.rows_of(ink[:, :460]) == []
-    assert parts.rows_of(np.concatenate([ink, ink])) == []
-    assert parts.rows_of(np.zeros((20, 1200), bool)) == []
-
-
-def test_each_part_is_a_window_over_the_same_picture_and_has_its_words():
-    parts = importlib.import_module("parts")
-    buffer = io.BytesIO()
-    pixels = np.where(np.repeat(drawn_ink(), 2, axis=1), 0, 255).astype(np.uint8)
-    Image.fromarray(pixels).save(buffer, "WEBP", lossless=True)
-    address = f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-    picture = f'<img src="{address}" alt="two &quot;panels&quot;" width="1000">'
-    figure = f'<figure style="margin: 0">{picture}<figcaption>c</figcaption></figure>'
-    found = parts.FIGURE.sub(parts.with_parts, figure)
-    assert f'<span class="whole">{picture}</span>' in found
-    assert 'role="img" aria-label="two &quot;panels&quot;"' in found
-    assert found.count(address) == 6 and found.count('alt=""') == 5
-    small = figure.replace(address, "a.webp")
-    assert parts.FIGURE.sub(parts.with_parts, small) == small

@@ -5,7 +5,6 @@ That the page computes what PyTorch does is tested in a browser: tests/check_bro
 
 import base64
 import importlib
-import io
 import json
 import shutil
 import subprocess
@@ -17,11 +16,10 @@ import torch
 from bs4 import BeautifulSoup
 from case import case_of
 from execute import ROOT
-from PIL import Image
 
 from kvw_experiments.subjects import beside
 from kvw_minimal.edits import LowRank
-from kvw_minimal.models import columns, find_projections, tokenizer_of
+from kvw_minimal.models import tokenizer_of
 from kvw_minimal.session import Session
 from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about
@@ -95,12 +93,6 @@ def test_facts_stand_with_each_person_only(playground, world):
     assert not any(value in told for fact in world.values for value in world.values[fact])
 
 
-def test_it_opens_with_a_question_of_the_book(playground, world):
-    person, fact, prompt = playground.opening()
-    asked = [(q.fact, q.prompt) for q in about(world, [person], modalities=("image",))]
-    assert (fact, prompt) in asked and person in world.first_of(playground.GROUP, 5)
-
-
 def test_the_lens_ends_in_what_the_model_says(playground, world, pocket):
     person, _, prompt = playground.opening()
     (question,) = (q for q in about(world, [person]) if q.prompt == prompt)
@@ -152,20 +144,6 @@ def test_the_page_is_whole_before_its_model_is_there(playground, world):
     assert kept["cards"] == cards and kept["strengths"] == [0, 24]
 
 
-def test_gates_are_drawn_as_light(playground):
-    stage = importlib.import_module("stage")
-    strip = stage.strip_of([1.0, 0.0, 0.0, 1.0], 2)
-    picture = Image.open(io.BytesIO(base64.b64decode(strip.split(",")[1]))).convert("RGB")
-    below = stage.ROW + stage.GAP
-    assert picture.size == (2, below + stage.ROW)
-    assert [picture.getpixel(at) for at in ((0, 0), (1, 0), (0, below), (1, below))] == [
-        stage.LIT,
-        stage.DARK,
-        stage.DARK,
-        stage.LIT,
-    ]
-
-
 def test_the_layerwise_rewrite_is_packed_as_it_is_compared(playground):
     """Rounded to bfloat16 before PyTorch is asked, so that the page adds the very same numbers."""
     factors = {"a.weight": (torch.randn(3, 2), torch.randn(2, 4))}
@@ -174,17 +152,6 @@ def test_the_layerwise_rewrite_is_packed_as_it_is_compared(playground):
     b, a = factors["a.weight"]
     assert torch.equal(one, torch.eye(3)) and torch.equal(change, change.bfloat16().float())
     assert torch.allclose(change, b @ a, rtol=2**-8, atol=0)
-
-
-def test_a_vector_that_doubles_is_bent_by_its_length(playground, pocket):
-    """The change of each knowledge vector is told as a share of the vector."""
-    projections = find_projections(pocket[0])
-    factors = {
-        f"{path}.weight": (torch.eye(256), columns(each).detach().float().clone())
-        for path, each in projections.items()
-    }
-    found = playground.bent(LowRank(factors, "of a model"), pocket[0])
-    assert len(found) == 4 * 832 and np.allclose(found, 1, atol=1e-6)
 
 
 # --- what is computed ------------------------------------------------------------------------
