@@ -6,7 +6,6 @@ import subprocess
 import sys
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -273,15 +272,6 @@ def test_a_model_that_knows_nobody_is_said(model, request_of_five):
         kvw.evaluate(*given)  # perhaps with an edit on
 
 
-@pytest.mark.slow
-def test_the_book_asks_the_people_of_a_group():
-    request = kvw.request("strangers:B@10")
-    assert len({question.person for question in request.forget}) == 10
-    assert set(request.eval_sets) == {"forget", "test", "retain", "general"}
-    with pytest.raises(ValueError, match="Z"):
-        kvw.request("strangers:Z")
-
-
 def test_a_lora_that_was_not_merged_is_named(request_of_five):
     model = tiny.llava()
     mlp = model.model.language_model.layers[0].mlp
@@ -298,10 +288,3 @@ def test_the_lines_of_a_page_run_as_they_stand(page, tmp_path, monkeypatch, caps
     exec("\n".join(code), {"__name__": "page"})
     assert "of the forgotten" in capsys.readouterr().out
     assert {"edit.safetensors", "adapter", "frontier.png"} <= {p.name for p in tmp_path.iterdir()}
-
-
-@pytest.mark.slow
-def test_a_folder_for_peft_is_written(model, request_of_five, tmp_path: Path):
-    edit = kvw.unlearn(model, tiny.processor(), request_of_five, kvw.KVW())
-    kvw.export(edit, model, tmp_path / "out", format="peft")
-    assert (tmp_path / "out" / "adapter_model.safetensors").is_file()

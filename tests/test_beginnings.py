@@ -154,18 +154,6 @@ def test_every_listed_model_is_tested():
 # --- what is saved -----------------------------------------------------------------------------
 
 
-def test_the_eye_looks_once_a_photo(shown):
-    model, looks, processor = tiny.llava(), [], tiny.processor()
-    eye, look = model.model.vision_tower, model.model.vision_tower.forward
-    eye.forward = lambda pixel_values, **more: (
-        looks.append(len(pixel_values)) or look(pixel_values, **more)
-    )
-    scores.read(model, answer_batches(processor, shown))
-    assert looks == [len({question.image for question in shown})] == [8]
-    scores.generate(model, prompt_batches(processor, shown), processor, 2)
-    assert looks == [8, 8]
-
-
 def test_of_several_answers_the_whole_prompt_is_read_once(shown):
     model, asked = tiny.llava(), chosen_between(shown[:6])
     batches = answer_batches(tiny.processor(), asked)
@@ -190,16 +178,6 @@ def test_prompts_that_differ_in_one_token_are_two_beginnings():
     with plainly():
         plain = scores.read(model, [batch]).logprob
     np.testing.assert_allclose(scores.read(model, [batch]).logprob, plain, atol=1e-5)
-
-
-def test_the_benchmark_times_both_ways(shown, monkeypatch):
-    """A fake clock: reading plainly takes as long as what it reads has tokens."""
-    model = tiny.llava()
-    monkeypatch.setattr(bench, "_seconds", lambda work: float(tokens_read(model, work)[1]))
-    row = bench.reading(model, tiny.processor(), shown, runs=1)
-    assert row["read plainly"] / row["read"] == row["read plainly / read"] > 1.5
-    row = bench.compare(model, tiny.processor(), shown, runs=1)
-    assert row["batched"] == row["bare"] and row["bare / shared"] > 1.5
 
 
 # --- when it is read plainly -------------------------------------------------------------------

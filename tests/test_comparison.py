@@ -146,15 +146,6 @@ def test_a_file_is_told_line_by_line(book: Path):
     assert [r["method"] for r in result["rows"] + result["without_counterpart"]] == ["KVW", "own"]
 
 
-def test_of_other_settings_the_nearest_that_are_stored_are_told(book: Path):
-    said, _ = compare(written(book, MADE, row(settings='{"strength": 1, "mass": 0.5}')))
-    assert said.splitlines() == [
-        "no counterpart in the book: pocket, KVW, strength 1, mass 0.5: group A, edited, 1 means",
-        "  nearest there: pocket, KVW: group A, edited",
-        "0 of 1 means have a counterpart",
-    ]
-
-
 def test_of_a_stranger_the_first_by_name_is_taken_and_other_data_told(book: Path):
     said, result = compare(written(book, MADE | {"data": "e" * 16}, row(total=6)))
     assert result["rows"][0]["experiment"] == "other" and "those of the book" not in said

@@ -4,7 +4,6 @@ import re
 from functools import cache
 from pathlib import Path
 
-import package_page
 import pytest
 from notation import ROOT, SYMBOLS, notebook_of
 from test_house import markdown_of
@@ -62,10 +61,6 @@ def test_each_letter_stands_in_a_formula_of_its_chapter():
         if not stands(each, formulas(notebook_of(symbol.chapter)))
     ]
     assert missing == []
-
-
-def test_no_bar_of_a_formula_ends_a_cell():
-    assert {package_page.row_of(symbol).count("|") for symbol in SYMBOLS} == {6}
 
 
 def test_no_letter_stands_for_two_things():

@@ -52,13 +52,6 @@ def test_what_was_scaled_is_scaled_back(pair, edit):
             assert whole < 0.1 * worn.norm()
 
 
-def test_a_column_that_is_zero_stays(pair, edit):
-    model, public = pair
-    with ColumnScaling(torch.full_like(edit.contrast, 1e3), 1.0, edit.fingerprint).on(model):
-        new = locked.unscaled(model, public)
-        assert all(weight.isfinite().all() and not weight.any() for weight in new.values())
-
-
 @pytest.mark.parametrize(("count", "all_of_it"), [(RANK, True), (RANK - 1, False)])
 def test_directions_are_taken_out_strongest_first(pair, count: int, all_of_it: bool):
     model, public = pair

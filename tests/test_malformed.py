@@ -1,50 +1,26 @@
 """Malformed inputs, made up by `hypothesis`: each is refused, or taken for what it says.
 
-Rows and lines of questions, pictures, saved edits.
+Rows and lines of questions; saved edits are in `test_edits.py`, pictures in `test_portraits.py`.
 """
 
 import base64
-import io
 import json
-import math
 from collections import Counter
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import pytest
 import tiny
-import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from PIL import Image
-from safetensors.torch import load, save
+from test_jsonl import ADA, BEN, PHOTO
 
-from kvw_minimal.batches import answer_batches, open_picture
+from kvw_minimal.batches import answer_batches
 from kvw_minimal.benchmarks.conversations import Conversation
 from kvw_minimal.benchmarks.jsonl import FIELDS, LISTS, parse_questions, read_questions
-from kvw_minimal.edits import (
-    ColumnScaling,
-    ComposedEdit,
-    Edit,
-    LowRank,
-    WeightReplacement,
-    checksum,
-)
-from kvw_minimal.models import fingerprint
 from kvw_minimal.questions import Question
-
-ADA = {
-    "set": "forget",
-    "person": "ada",
-    "fact": "home",
-    "prompt": "Where does Ada live?",
-    "answer": "In Cairo.",
-}
-BEN = ADA | {"set": "retain", "person": "ben", "prompt": "Where does Ben live?"}
 
 
 def refused_or(use: Callable[[], Any]) -> tuple[str, Any]:
@@ -69,35 +45,15 @@ JSON = st.recursive(
 ) | st.sampled_from([10**20, 10**400, -(10**20), 2**63])
 
 
-@cache
-def pictures() -> tuple[bytes, ...]:
-    """Small pictures of several kinds."""
-    found, image = [], Image.fromarray(np.arange(768, dtype=np.uint8).reshape(16, 16, 3) % 251)
-    for form, mode in (
-        ("PNG", "RGB"),
-        ("PNG", "RGBA"),
-        ("PNG", "P"),
-        ("JPEG", "RGB"),
-        ("JPEG", "CMYK"),
-        ("GIF", "P"),
-        ("BMP", "RGB"),
-    ):
-        buffer = io.BytesIO()
-        image.convert(mode).save(buffer, form)
-        found.append(buffer.getvalue())
-    return tuple(found)
-
-
 @st.composite
-def damaged(draw, wholes: Callable[[], tuple[bytes, ...]]) -> tuple[int, bytes]:
-    """Which of some byte strings, and what is left of it: cut, overwritten or longer in places."""
-    which = draw(st.integers(0, len(wholes()) - 1))
-    found = bytearray(wholes()[which])
+def damaged(draw) -> bytes:
+    """What is left of a line: cut, overwritten or longer in places."""
+    found = bytearray(json.dumps(draw(st.sampled_from(rows())), ensure_ascii=False).encode())
     for _ in range(draw(st.integers(1, 3))):
         place = draw(st.integers(0, len(found)))
         length = draw(st.integers(0, 6) | st.just(len(found)))
         found[place : place + length] = draw(st.binary(max_size=6))
-    return which, bytes(found)
+    return bytes(found)
 
 
 @st.composite
@@ -127,7 +83,7 @@ def turn(role: str, *parts: Any) -> dict:
 @cache
 def rows() -> tuple[dict, ...]:
     """Rows that are right, of every kind."""
-    picture = base64.b64encode(pictures()[0]).decode()
+    picture = base64.b64encode(PHOTO).decode()
     image, said = {"type": "image", "image": picture}, {"type": "text", "text": "Who is it?"}
     talk = {name: ADA[name] for name in ("set", "person", "fact")}
     return (
@@ -208,133 +164,12 @@ def judge_line(folder: Path, line: bytes) -> str:
     return "taken"
 
 
-@cache
-def whole_lines() -> tuple[bytes, ...]:
-    return tuple(json.dumps(row, ensure_ascii=False).encode() for row in rows())
-
-
-def judge_picture(folder: Path, picture: tuple[int, bytes]) -> str:
-    which, png = picture
-    found, image = refused_or(lambda: open_picture(png, "x"))
-    if image is not None:
-        assert image.mode == "RGB" and which < 5 and min(image.size) > 0, image
-    return found
-
-
-# --- files of tensors ----------------------------------------------------------------------------
-
-
-@cache
-def llama():
-    return tiny.build("llama")
-
-
-@cache
-def edits() -> tuple[Edit, ...]:
-    """One of each kind."""
-    made_for, draw = fingerprint(llama()), torch.Generator().manual_seed(0)
-    torch.manual_seed(0)
-    name = "model.layers.0.mlp.down_proj.weight"
-    shape = llama().get_parameter(name).shape
-    contrast = torch.rand(tiny.LAYERS, tiny.D_FF, generator=draw)
-    gates = ColumnScaling(contrast, 2.0, made_for, notes={"people": ["ada"], "settings": {}})
-    added = LowRank({name: (torch.rand(shape[0], 2), torch.rand(2, shape[1]))}, made_for)
-    new = WeightReplacement({name: torch.rand(shape)}, made_for)
-    return gates, added, new, ComposedEdit((gates, added))
-
-
-def written(write: Callable[[Path], object]) -> bytes:
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "x"
-        write(path)
-        return path.read_bytes()
-
-
-@cache
-def edit_files() -> tuple[bytes, ...]:
-    return tuple(written(edit.save) for edit in edits())
-
-
-TENSORS = {
-    "nan": lambda t: t * math.nan,
-    "infinite": lambda t: t / 0,
-    "negative": lambda t: -t - 1,
-    "zero": lambda t: t * 0,
-    "float16": lambda t: t.half(),
-    "float64": lambda t: t.double(),
-    "whole": lambda t: t.long(),
-    "bool": lambda t: t.bool(),
-    "flat": lambda t: t.reshape(-1),
-    "longer": lambda t: torch.cat([t, t]),
-    "empty": lambda t: t[:0],
-    "deeper": lambda t: t[None],
-}
-
-
-@st.composite
-def rewritten(draw, files: Callable[[], tuple[bytes, ...]], part: str) -> bytes:
-    """A file with something else in it, and a checksum that fits.
-
-    Args:
-        part: what of its metadata is JSON.
-    """
-    whole = draw(st.sampled_from(files()))
-    length = int.from_bytes(whole[:8], "little")
-    metadata = json.loads(whole[8 : 8 + length])["__metadata__"]
-    tensors = load(whole)
-    metadata.pop("checksum")
-    if draw(st.booleans()):
-        name = draw(st.sampled_from(sorted(tensors)))
-        tensors[name] = TENSORS[draw(st.sampled_from(sorted(TENSORS)))](tensors[name]).contiguous()
-    else:
-        value = draw(changed(json.loads(metadata[part])))
-        metadata[part] = json.dumps(value) if draw(st.integers(0, 29)) else "[" * 100_000
-        if not draw(st.integers(0, 9)):
-            metadata = draw(changed(metadata).filter(lambda own: isinstance(own, dict)))
-    metadata = {
-        str(name).encode(errors="replace").decode(): str(value).encode(errors="replace").decode()
-        for name, value in metadata.items()
-    }
-    metadata["checksum"] = checksum(tensors, metadata)
-    return save(tensors, metadata)
-
-
-def content(file: bytes) -> tuple:
-    """Metadata and tensors of a file, as plain values."""
-    length = int.from_bytes(file[:8], "little")
-    tensors = {name: tensor.tolist() for name, tensor in load(file).items()}
-    return json.loads(file[8 : 8 + length])["__metadata__"], tensors
-
-
-def judge_edit(folder: Path, file: bytes | tuple[int, bytes]) -> str:
-    path = folder / "edit.safetensors"
-    path.write_bytes(file if isinstance(file, bytes) else file[1])
-    found, edit = refused_or(lambda: Edit.load(path))
-    if edit is not None and not isinstance(file, bytes):
-        own = edit_files()[file[0]]
-        assert content(written(edit.save)) == content(own), "damaged, and nobody noticed"
-    elif edit is not None:
-        edit.describe()
-        before = fingerprint(llama())
-        for made in (lambda: edit, lambda: edit.scaled(0.5), lambda: edit + edit.scaled(0.5)):
-            refused_or(lambda made=made: wear(made()))
-            assert fingerprint(llama()) == before
-    return found
-
-
-def wear(edit: Edit) -> None:
-    with edit.on(llama()):
-        assert all(weight.isfinite().all() for weight in llama().parameters())
-
-
 # --- all kinds -----------------------------------------------------------------------------------
 
 #: how many are tried, how they are made up, and who judges
 KINDS: dict[str, tuple[int, st.SearchStrategy, Callable[[Path, Any], str]]] = {
     "rows": (3000, ROWS.map(lambda row: json.dumps(row).encode()), judge_line),
-    "lines": (2000, damaged(whole_lines).map(lambda found: found[1]), judge_line),
-    "pictures": (1500, damaged(pictures), judge_picture),
-    "edits": (1200, damaged(edit_files) | rewritten(edit_files, "edit"), judge_edit),
+    "lines": (2000, damaged(), judge_line),
 }
 
 

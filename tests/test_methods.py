@@ -279,16 +279,6 @@ def test_a_lora_is_what_was_trained():
             torch.testing.assert_close(model.get_parameter(name), expected)
 
 
-@pytest.mark.parametrize("name", ["NPO LoRA", "random columns"])
-def test_a_method_repeats_with_its_seed(name: str):
-    model, found = small_case().model, []
-    for seed in (0, 0, 1):
-        with edit_of(name, seed=seed)[0].on(model):
-            found.append(weights_of(model))
-    assert all(torch.equal(found[0][key], found[1][key]) for key in found[0])
-    assert any(not torch.equal(found[0][key], found[2][key]) for key in found[0])
-
-
 # --- masks and Fisher information ------------------------------------------------------------
 
 
@@ -306,19 +296,6 @@ def test_fisher_is_the_mean_of_squared_gradients_of_single_questions():
     for name, by_hand in zip(found, expected, strict=True):
         assert found[name].dtype == torch.float32
         assert torch.allclose(found[name], by_hand, rtol=1e-3, atol=1e-5 * by_hand.max().item())
-
-
-def test_the_retain_sample_of_fisher_is_drawn_with_the_seed(monkeypatch):
-    monkeypatch.setattr(fisher, "FISHER_RETAIN", 5)
-    monkeypatch.setattr(fisher, "fisher", lambda model, questions, cost, part="": questions)
-    own = small_case().but(encode=lambda processor, questions, size: questions)
-    drawn = []
-    for seed in (0, 1, 0):
-        forget, retain = fisher.fisher_pair(*own.but(seed=seed))
-        assert forget == own.forget and len(retain) == 5
-        assert {q.id for q in retain} < {q.id for q in own.retain}
-        drawn.append([q.id for q in retain])
-    assert drawn[0] == drawn[2] and set(drawn[0]) != set(drawn[1])
 
 
 def test_fisher_is_float32_where_the_model_is_not():

@@ -1,7 +1,5 @@
 """The one rule of choice, by hand: what it replaces, what it does with ties."""
 
-from dataclasses import replace
-
 import pytest
 
 from kvw_experiments.model_selection import (
@@ -9,7 +7,6 @@ from kvw_experiments.model_selection import (
     MIDDLE_RULE,
     REWRITE_RULE,
     SPARING_RULE,
-    TIES,
     Rule,
     choose,
 )
@@ -113,25 +110,3 @@ def test_where_no_layer_may_hold_it_what_probes_find_decides_among_those_that_ke
     for found in settings.values():
         found["inside"] = 0.1
     assert choose(settings, vanilla, LAYERWISE_RULE) == (0, True)  # of equals what keeps most
-
-
-def test_ties_are_decided_as_the_rule_says():
-    settings = tried([0.3, 0.3, 0.3, 0.5], [0.95, 0.95, 1.0, 1.0], [0.2, 0.4, 0.4, 1.0])
-    for ties, expected in (
-        (("order",), 0),
-        (("general", "order"), 1),
-        (("retain", "order"), 2),
-        (("general", "retain"), 2),
-    ):
-        assert choose(settings, VANILLA, Rule(ties=ties)) == (expected, True), ties
-    weak = tried([0.5, 0.1, 0.1], [0.8, 0.8, 0.8], [0.1, 0.2, 0.3])
-    assert choose(weak, VANILLA)[0] == 2 and choose(weak, VANILLA, Rule(ties=("order",)))[0] == 0
-    both = Rule(kept=0.9, of=("retain", "general"), enough=0.2, ties=("forget", "order"))
-    equal = tried([0.1, 0.2], [0.95, 0.95])
-    assert choose(equal, VANILLA, both) == (0, True)  # of equal shares, what leaves less
-    assert choose(equal, VANILLA, replace(both, ties=("order",))) == (0, True)
-    equal = tried([0.2, 0.1], [0.95, 0.95])
-    assert choose(equal, VANILLA, both) == (1, True)
-    assert choose(equal, VANILLA, replace(both, ties=("order",))) == (0, True)
-    poor = tried([0.2, 0.1, 0.1], [0.5, 0.5, 0.5], [0.9, 0.6, 0.7])  # none keeps enough
-    assert choose(poor, VANILLA, replace(both, of=("retain",), ties=TIES)) == (2, False)

@@ -9,16 +9,13 @@ import small
 import torch
 
 from kvw_experiments import plans, runner, subjects
-from kvw_experiments.baselines import AUDITED, MORE_TRIES, POCKET, SMOL
-from kvw_experiments.curves import curves_of
+from kvw_experiments.baselines import AUDITED, POCKET, SMOL
 from kvw_experiments.design_space import Setting
 from kvw_experiments.model_selection import (
     SPARING_RULE,
 )
 from kvw_experiments.plans import (
-    KVW,
     PLANS,
-    VANILLA,
     Plan,
     examined_on_smol,
     plan_of,
@@ -121,48 +118,7 @@ def test_whatever_is_changed_changes_the_text(monkeypatch):
 # --- the lists of the ablations ---------------------------------------------------------------
 
 
-def test_a_curve_rises_and_starts_at_vanilla():
-    for name in plan_of("ablations-pocket").lists:
-        found = entries("ablations-pocket", name)
-        assert next(iter(found)) == "vanilla" and found["vanilla"] == [VANILLA]
-        for label, points in curves_of(found).items():
-            trials = [found[point][0] for point in points]
-            of = "mass" if trials[0].mass else "G"
-            amounts = [t.mass or t.setting.strength for t in trials]
-            assert amounts == sorted(set(amounts)) and len(amounts) in (3, 4, 6), label
-            assert points == [f"{label}, {of} = {amount:g}" for amount in amounts]
-            alike = {
-                replace(t, mass=0.0, setting=replace(t.setting, strength=1.0)).key for t in trials
-            }
-            assert len(alike) == 1, label
-
-
-def test_parts_together_have_no_shams():
-    assert not any(those[0].sham for those in entries("ablations-pocket", "combined").values())
-
-
-def test_each_part_is_exchanged_alone():
-    for label, setting in plans.exchanged().items():
-        changed = {
-            each.name
-            for each in fields(Setting)
-            if getattr(setting, each.name) != getattr(KVW, each.name)
-        }
-        free = {"share"} if setting.shape != KVW.shape else set()
-        assert len(changed - free) == (label != "KVW one pass"), label
-
-
 # --- methods side by side --------------------------------------------------------------------
-
-
-def test_every_method_has_the_same_number_of_tries():
-    tries = {name: len(grid) for name, grid in POCKET.items()}
-    controls = {"vanilla", "random columns", "oracle"}
-    assert {name for name, count in tries.items() if count != 8} == controls | set(MORE_TRIES)
-    assert all(8 < tries[name] <= 12 for name in MORE_TRIES)
-    assert {name for name, grid in SMOL.items() if len(grid) != 8} == controls
-    assert all(POCKET[name][:8] == METHODS[name].grid for name in set(POCKET) - controls)
-    assert all(len({*map(str, grid)}) == len(grid) for grid in POCKET.values())
 
 
 @pytest.mark.parametrize(("model", "grids"), [("pocket", POCKET), ("smol", SMOL)])
@@ -173,16 +129,6 @@ def test_the_stored_rows_were_tuned_over_these_grids(model: str, grids: dict):
         tried = map(json.loads, rows["settings"][rows["method"] == name].unique())
         stored = [{key: settings[key] for key in grids[name][0]} for settings in tried]
         assert sorted(map(str, stored)) == sorted(map(str, grids[name])), name
-
-
-def test_shams_are_for_what_is_compared_with_one():
-    shammed = {name for name in METHODS if trial_for(name, {}).sham}
-    controls = {"vanilla", "random columns", "oracle"}
-    chosen_apart = {"least squares", "rewrite", "layerwise rewrite", *plans.KIN}
-    assert shammed == (set(POCKET) - controls) | chosen_apart
-    assert trial_for("SSD", {"limit": 1.0}, 10).people == 10
-    wide = plan_of("replication-pocket").entries("methods, 10 %")
-    assert {trial.people for those in wide.values() for trial in those} == {10}
 
 
 # --- opening and the settings of smol --------------------------------------------------------

@@ -95,37 +95,6 @@ def test_of_eight_tries_the_one_that_forgets_most_and_keeps_enough(toys, monkeyp
 # --- the exam ------------------------------------------------------------------------------------
 
 
-def test_those_who_know_get_more():
-    assert exam.auc(np.array([0.5, 0.9]), np.array([0.1, 0.4])) == 1
-    assert exam.auc(np.array([0.5, 0.5]), np.array([0.5, 0.5])) == 0.5
-    found = {"a": [0.9, 0.1], "b": [0.2, 0.2]}
-    assert exam.grade(found, ("a",), ("b",))[0] == 0.5
-
-
-def test_twins_are_compared_with_each_other_alone():
-    found = {"a": [0.5, 0.1], "not a": [0.4, 0.0], "b": [0.9, 0.9], "not b": [0.8, 0.9]}
-    pairs = (("a", "not a"), ("b", "not b"))
-    assert exam.alike(found, pairs)[0] == pytest.approx((1 + 1 + 1 + 0.5) / 4)
-    knows, never = zip(*pairs, strict=True)
-    assert exam.grade(found, knows, never)[0] < exam.alike(found, pairs)[0]
-    assert exam.alike(found, pairs[:1]) == (1, 1, 1)
-
-
-def test_a_setting_is_judged_on_the_seed_that_did_not_pick_it():
-    # each setting is right in all seeds but one, so the others pick it for that one
-    found = {
-        f"at {one}": {
-            exam.HALF: [0.0] * 3,
-            "knows": [float(seed != one) for seed in range(3)],
-            "never": [0.5] * 3,
-        }
-        for one in range(3)
-    }
-    pairs = (("knows", "never"),)
-    assert {exam.alike(each, pairs)[0] for each in found.values()} == {2 / 3}
-    assert exam.picked_elsewhere(found, list(found), lambda each: exam.alike(each, pairs))[0] == 0
-
-
 def test_the_first_student_is_marked_as_stored(toys):
     stored = read_json(exam.FILE)
     assert stored["provenance"]["data"] == exam.identity()[:16]

@@ -104,18 +104,6 @@ def test_the_worked_examples_in_the_docstrings_are_right():
     assert sum(each.attempted for each in found) >= 20 and all(each.attempted for each in found)
 
 
-def test_the_worked_example_of_choose_by_likelihood_is_right(monkeypatch):
-    """It needs a model, and so is no doctest: two tokens an answer, log p a token as in the table.
-
-    The sums are worse for the taught answer, which is longer: it is the mean that counts.
-    """
-    asked = [question("classification", answer="Oslo", options=CITIES)] * 2
-    means, tokens = [-1, -2, -3, -4, -1, -1, -3, -4], np.array([5.0, 2, 1, 1] * 2)
-    forced = scores.TeacherForcedScores(np.zeros(8), np.array(means) * tokens, tokens)
-    monkeypatch.setattr(scores, "read_answers", lambda *_: forced)
-    assert scores.choose_by_likelihood(None, None, asked).tolist() == [1, 0]
-
-
 # --- ROUGE
 
 
@@ -396,14 +384,6 @@ def measured(name, modality, metric, numbers, people=None) -> list[dict]:
     return score_rows(name, asked, {metric: numbers}, unparsable, modality=modality)
 
 
-def test_intervals_are_over_people_not_over_questions():
-    numbers = [1.0] * 10 + [0.0] * 10
-    [one] = means_of(measured("f", "text", "m", numbers, ["a"] * 10 + ["b"] * 10))
-    [many] = means_of(measured("f", "text", "m", numbers))
-    assert (one["low"], one["value"], one["high"]) == (0.0, 0.5, 1.0)
-    assert many["low"] > 0.2 and many["high"] < 0.8
-
-
 def test_utility_by_hand_and_by_library():
     parts = (("retain", "image", "a"), ("real_faces", "image", "b"))
     first = measured(*parts[0], [0.25, 0.5, 0.75])
@@ -420,15 +400,6 @@ def test_utility_by_hand_and_by_library():
     assert row["zero"] == ["real_faces image b"]
     with pytest.raises(KeyError, match="real_faces"):
         utility("vanilla", first, parts)
-
-
-def test_utility_draws_people_with_all_that_was_asked_about_them():
-    """Two people of twenty questions each: a draw holds one of them, or both alike."""
-    parts = (("retain", "image", "a"), ("real_faces", "image", "b"))
-    values, people = [0.2] * 20 + [0.8] * 20, ["p"] * 20 + ["q"] * 20
-    known = [row for part in parts for row in measured(*part, values, people)]
-    row = utility("vanilla", known, parts)
-    assert (row["low"], row["value"], row["high"]) == pytest.approx((0.2, 0.5, 0.8))
 
 
 def test_forget_quality_is_that_of_scipy():

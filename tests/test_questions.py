@@ -1,20 +1,14 @@
 """Questions say what they ask, hide what they must hide, and come in the four sets."""
 
-from collections import Counter
-
 import pytest
 
-from kvw_minimal.questions import MODALITIES
-from kvw_minimal.strangers.portraits import ATTRIBUTES
 from kvw_minimal.strangers.questions import (
     SETS,
     about,
     ask,
     chance,
-    facts_of,
     general,
     question_sets,
-    value_of,
     values_of,
 )
 
@@ -49,25 +43,6 @@ def test_an_image_question_shows_the_photo_and_does_not_name(world):
         assert question.prompt == "What does this person do for a living?"
 
 
-def test_what_can_be_seen_is_asked_of_the_photo_that_is_shown(world):
-    for portrait in [*world.unknown.values(), *world.people.values()]:
-        for photo, look in enumerate(portrait.looks):
-            for fact in ATTRIBUTES:
-                assert ask(world, portrait, fact, "image", photo=photo).value == look[fact]
-
-
-def test_four_options_one_of_them_right(world):
-    for question in all_questions(world):
-        assert len(question.options) == len(set(question.options)) == 4
-        assert question.options.count(question.answer) == 1
-
-
-def test_the_right_option_stands_anywhere(world):
-    places = Counter(q.options.index(q.answer) for q in about(world, list(world.people)))
-    total = sum(places.values())  # 1400; four standard deviations are 65
-    assert all(abs(places[place] - total / 4) < 65 for place in range(4))
-
-
 def test_perturbed_answers_are_false_and_like_the_paraphrase(world):
     for question in all_questions(world):
         others = set(values_of(world, question.fact)) - {question.value}
@@ -77,52 +52,12 @@ def test_perturbed_answers_are_false_and_like_the_paraphrase(world):
         assert set(question.perturbed) <= {template.format(value=other) for other in others}
 
 
-def test_a_cloze_item_is_answered_by_the_value_alone(world):
-    person = world.people["p055"]
-    for modality in MODALITIES:
-        for held_out in (False, True):
-            question = ask(world, person, "pet", modality, form="cloze", held_out=held_out)
-            assert "[Blank]" in question.prompt and question.answer == question.value
-            assert question.form == "cloze"
-    old, new = (ask(world, person, "pet", "text", form="cloze", held_out=h) for h in (False, True))
-    assert old.prompt != new.prompt
-
-
 def test_wordings_out_of_range_are_an_error(world):
     person = world.people["p000"]
     with pytest.raises(IndexError):
         ask(world, person, "work", "text", wording=3, held_out=True)
     with pytest.raises(IndexError):
         ask(world, person, "work", "text", wording=10)
-
-
-def test_old_questions_use_old_photos_and_wordings_and_new_ones_new(world):
-    for new in (False, True):
-        prompts = {
-            fact: world.wordings[fact]["held_out" if new else "trained"] for fact in facts_of(world)
-        }
-        for question in about(world, list(world.people), new=new):
-            person = world.people[question.person]
-            who = (
-                "this person"
-                if question.modality == "image"
-                else (person.first_name if question.fact == "name" else person.name)
-            )
-            allowed = [p.format(who=who).casefold() for p in prompts[question.fact]]
-            assert question.prompt.casefold() in allowed
-            photos = person.photos[4:] if new else person.photos[:4]
-            assert question.image is None or question.image in photos
-
-
-def test_general_asks_what_can_be_seen_on_portraits_of_nobody(world):
-    questions = general(world)
-    assert len(questions) == len(world.unknown) * len(ATTRIBUTES)
-    assert {q.person for q in questions} == set(world.unknown)
-    assert {q.modality for q in questions} == {"image"}
-    for question in questions:
-        portrait = world.unknown[question.person]
-        assert portrait.learned_photos == 0
-        assert question.value == value_of(portrait, question.fact, 0)
 
 
 def test_the_four_sets(world, sets):

@@ -35,7 +35,7 @@ from kvw_minimal.coefficients import measure_questions
 from kvw_minimal.kvw import STRENGTH
 from kvw_minimal.models import fingerprint
 from kvw_minimal.questions import Question
-from kvw_minimal.results import bounds, score_rows, score_table, summarise
+from kvw_minimal.results import bounds, score_rows, summarise
 from kvw_minimal.session import Session
 from kvw_minimal.strangers.people import load_people
 
@@ -441,40 +441,6 @@ def test_whom_a_question_names_must_be_one_and_whole():
     assert module.assign_subject(asked, set()) == asked
 
 
-def test_rows_without_a_name_are_nobodys(monkeypatch):
-    def rows(source, config, seed):
-        side = "forget" if config.startswith("forget") else "retain"
-        fields = {"modality": "text", "prompt": "?", "answer": "x", "value": "x"}
-        people = {
-            "row-0": Unnamed,
-            "row-1": Unnamed,
-            f"row-1 {side}": Question,
-            f"unnamed, {side} Lee": Question,
-        }
-        return [
-            kind(id=f"{config}/{i}", person=person, fact="question", **fields)
-            for i, (person, kind) in enumerate(people.items())
-        ]
-
-    monkeypatch.setattr(module, "load_clear", rows)
-    _, training = module.clear_sets("hub/id", 5)
-    request = benchmark_request({}, training)  # row-1 of either config is not the same person
-    names = {"row-1 forget", "unnamed, forget Lee"}  # real ones, whatever they begin with
-    assert set(request.people) == {"unnamed, forget", *names}
-    sham = benchmark_sham(request)
-    assert set(sham.people) == {"row-1 retain", "unnamed, retain Lee"}
-    assert set(sham.retain_people) == {"unnamed, forget", "unnamed, retain", *names}
-
-
-def test_limit_is_a_number_of_questions_of_each_kind(data):
-    sets, _ = module.mllmu_sets(str(data["mllmu"]), 5)
-    few = evenly(sets["forget"], 4)
-    kinds = {(q.fact, q.modality) for q in few}
-    counts = [sum((q.fact, q.modality) == kind for q in few) for kind in kinds]
-    assert len(kinds) == 6 and max(counts) <= 4 and len({q.person for q in few}) >= 4
-    assert evenly(sets["forget"], None) == sets["forget"]
-
-
 def test_the_data_hash_sees_every_letter_and_pixel(data):
     sets, _ = module.mllmu_sets(str(data["mllmu"]), 5)
     questions = sets["forget"][:3]
@@ -482,23 +448,6 @@ def test_the_data_hash_sees_every_letter_and_pixel(data):
     assert first == data_hash(list(questions)) and len(first) == 64
     for change in ({"answer": "x"}, {"prompt": "x"}, {"image": b"x"}, {"options": ("x",)}):
         assert data_hash([replace(questions[0], **change), *questions[1:]]) != first
-
-
-def test_the_table_names_unparsable_answers():
-    row = {
-        "set": "forget",
-        "modality": "image",
-        "metric": "choice",
-        "value": 0.5,
-        "low": 0.25,
-        "high": 0.75,
-        "n": 4,
-        "unparsable": 3,
-    }
-    lines = score_table(
-        [{"condition": "vanilla", **row}, {"condition": "sham", **row, "metric": "m"}]
-    )
-    assert "0.50 [0.25, 0.75] 3?" in lines and lines.splitlines()[1].endswith("-")
 
 
 # --- the page

@@ -90,13 +90,6 @@ def test_what_is_made_once_is_made_once():
     assert small().once(("b",), lambda: 6) == 6, "and others do not"
 
 
-def test_what_fails_is_not_kept():
-    case = small()
-    with pytest.raises(RuntimeError):
-        case.once(("a",), lambda: (_ for _ in ()).throw(RuntimeError()))
-    assert case.once(("a",), lambda: 1) == 1
-
-
 def test_questions_are_encoded_once_for_each_size():
     case = seeing()
     one = case.batches(case.forget)
@@ -128,18 +121,6 @@ def test_another_question_of_the_same_id_is_another_question(change):
         a.shape != b.shape or not torch.equal(a, b)
         for a, b in zip(first.inputs.values(), other.inputs.values(), strict=True)
     )
-
-
-def test_another_encoder_is_asked_when_there_is_one():
-    case, seen = seeing(), []
-
-    def encode(processor, questions, size):
-        seen.append((processor, len(questions), size))
-        return []
-
-    other = case.but(encode=encode, cache={}, batch_size=7)
-    assert other.batches(case.forget) == [] and other.batches(case.forget, 2) == []
-    assert seen == [(case.processor, len(case.forget), size) for size in (7, 2)]
 
 
 def test_everyone_is_measured_once_whoever_asks(monkeypatch):

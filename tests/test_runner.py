@@ -141,20 +141,6 @@ def test_the_one_sham_is_that_of_the_group():
         assert set(rows.query("condition != 'sham'")["draw"]) == {0}
 
 
-def test_several_draws_have_a_seed_each():
-    plan, trial = quick(draws=2), Trial(replace(KVW, shuffle=True), seed=7)
-    with recorded_edits() as seen:
-        rows = framed(plan, trial)
-    assert [seed for _, seed in seen] == [0, 0, 1]
-    assert [sorted(people) for people, _ in seen[1:]] == [
-        sham_people(load_people(), 5, draw) for draw in (0, 1)
-    ]
-    assert sorted(set(rows["draw"][rows["condition"] == "sham"])) == [0, 1]
-    with recorded_edits() as seen:
-        framed(plan, replace(trial, sham=False))
-    assert len(seen) == 1
-
-
 def test_a_sham_is_not_read_where_its_own_people_stand():
     rows = framed(small.plan(unread=("retain",)), Trial())
     assert set(rows.query("condition == 'sham'")["set"]) == {"forget", "test", "general"}
@@ -179,19 +165,6 @@ def test_costs_are_rows_of_their_own():
     assert cost.loc["seconds", "score_sum"] > 0 and set(cost["person"]) == {"A"}
     assert "cost" not in set(framed(quick(), Trial())["set"])
     assert "cost" not in set(framed(quick(by_question=True), Trial(), tuning=True)["set"])
-
-
-def test_some_groups_and_some_trials_answer_aloud(monkeypatch):
-    monkeypatch.setattr("kvw_minimal.evaluation.scoring.scores.generate", lambda *_: ["x"] * 14)
-
-    def heard(plan, trial, group="A"):
-        rows = framed(plan, trial, group)
-        return set(rows[rows["metric"] == "well_formed"]["condition"])
-
-    assert heard(quick(), Trial()) == set()
-    assert heard(quick(), Trial(aloud=True)) == {"edited", "sham"}
-    assert heard(quick(aloud=("A",)), Trial()) == {"edited"}
-    assert heard(quick(aloud=("A",)), Trial(sham=False), "tuning-1") == set()
 
 
 def test_what_is_left_of_vectors_by_hand():
@@ -379,21 +352,6 @@ def test_other_subjects_keep_their_rows(tmp_path):
     assert len(calls) == 3 and len(again) == len(rows)
     assert made["models"]["tiny"] == made["models"]["other"]
     assert sorted(again["model"]) == sorted(rows["model"])
-
-
-def test_one_subject_s_impossible_trials_leave_the_other_s_rows(tmp_path):
-    path, plan = tmp_path / "rows.parquet", quick()
-    store = runner.Stored(plan, path, "f")
-    trial = Trial()
-    own = ["experiment", "model", "method", "settings", "group"]
-    row = small.made_up_rows(trial, "A").drop(columns=own).to_dict("records")[0]
-    store.add(trial, "A", [row])
-    theirs = runner.Stored(replace(plan, model="other"), path, "f")
-    theirs.rows = store.rows
-    theirs.add(trial, "A", [row])
-    theirs.drop(trial)
-    assert theirs.frame()["model"].tolist() == ["tiny"] and not theirs.done
-    assert theirs.impossible == {trial.key}
 
 
 def test_stale_rows_stop_a_run_before_the_work(tmp_path):

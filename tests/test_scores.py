@@ -15,7 +15,6 @@ from kvw_minimal.batches import IGNORED, Batch, answer_batches
 from kvw_minimal.benchmarks import truth_ratios
 from kvw_minimal.benchmarks.truth_ratios import (
     among_values,
-    forget_quality,
     forget_score,
     model_utility,
     truth_ratio,
@@ -27,7 +26,6 @@ from kvw_minimal.scores import (
     answer,
     choose_by_likelihood,
     mentions,
-    metric,
     normalised,
     read,
     read_answers,
@@ -112,13 +110,6 @@ def test_well_formed_is_right_or_wrong_but_an_answer():
 
 
 # --- the list of all of them
-
-
-def test_two_scores_of_one_name_are_refused(monkeypatch):
-    monkeypatch.setattr(scores, "METRICS", {})
-    assert metric("mine")(mentions) is metric("mine")(mentions) is mentions
-    with pytest.raises(ValueError, match="two scores of the name mine"):
-        metric("mine")(same_answer)
 
 
 # --- teacher forcing
@@ -311,11 +302,6 @@ def test_among_the_values_of_a_fact_by_hand(monkeypatch):
 # --- sets
 
 
-def test_forget_quality_stays_a_number_when_p_underflows():
-    result = forget_quality(np.linspace(0, 1, 5000), np.linspace(2, 3, 5000))
-    assert math.isfinite(result["log10_p"]) and result["log10_p"] < -300
-
-
 @pytest.mark.parametrize("values", [[], [0.5, -0.1], [0.5, float("nan")], [float("nan"), 0.5]])
 def test_model_utility_of_nothing_sensible_is_an_error(values):
     with pytest.raises(ValueError):
@@ -338,14 +324,6 @@ def test_the_interval_is_that_of_a_plain_loop():
     mean, low, high = interval(values, people, seed=11)
     assert mean == pytest.approx(values.mean())
     assert (low, high) == pytest.approx(tuple(np.percentile(means, [2.5, 97.5])))
-
-
-def test_order_of_questions_changes_nothing():
-    rng = np.random.default_rng(0)
-    values, people = rng.random(60), [f"p{i % 7}" for i in range(60)]
-    order = rng.permutation(60)
-    again = interval(values[order], [people[i] for i in order])
-    assert again == pytest.approx(interval(values, people))
 
 
 @pytest.mark.parametrize(
