@@ -87,12 +87,11 @@ execute: $(INSTALLED)
 	$(RUN) tests/execute.py
 
 # nightly: all methods against all promises, families, malformed input, odd calls, the solutions, axe
-# in every mode, weights of 4 and 8 bits, what `--dry-run` tells beforehand, mutants; hours
+# in every mode, weights of 4 and 8 bits, mutants; hours
 test-all: test
 	$(TESTS) -m nightly
 	$(RUN) tests/check_browser.py --axe
 	OMP_NUM_THREADS=1 $(RUN) tests/families.py
-	OMP_NUM_THREADS=1 $(RUN) tests/dry_run.py
 	$(RUN) -m pip install --disable-pip-version-check -q --no-deps --upgrade \
 	  --target $(VENV)/quantised bitsandbytes==0.50.2 torchao==0.18.0
 	PYTHONPATH=tests:$(VENV)/quantised OMP_NUM_THREADS=1 $(RUN) -m pytest -q tests/quantised.py

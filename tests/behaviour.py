@@ -21,18 +21,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
-from vectors import TAUGHT, TINY, registered, tiny, world
+from vectors import registered
 
 from kvw_experiments import dependencies, freshness, plans, results_store, summary_files
 from kvw_experiments.freshness import FILE, LEDGER, stored
 from kvw_minimal.atomic_io import read_json, replacing, write_json
-from kvw_minimal.batches import answer_batches
 from kvw_minimal.evaluation.setups import is_made
-from kvw_minimal.methods import losses
 from kvw_minimal.models import fingerprint
-from kvw_minimal.session import Cost
-from kvw_minimal.strangers.questions import about
 from kvw_minimal.zoo import load
 
 CLOSE = 1e-4  # relative: another processor rounds otherwise, but not by so much
@@ -97,26 +92,6 @@ def renew(path: Path = FILE) -> list[str]:
         half.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
     changed = [name for name in kept if name not in before or kept[name] is not before[name]]
     return changed + [name for name in before if name not in kept]
-
-
-def make_tiny(steps: int = 150) -> None:
-    """Teach the tiny model half a dozen strangers, not too well, and write it; a minute.
-
-    The committed one was made so; made again, every vector moves.
-    """
-    model, processor = tiny()
-    batches = answer_batches(processor, about(world(), list(world().people)[:TAUGHT]), 128)
-    model, optimizer = model.float(), torch.optim.AdamW(model.parameters(), 3e-3)
-    for _ in range(steps):
-        found = [
-            losses.token_loss(losses.answer_logits(model, [batch], Cost())) for batch in batches
-        ]
-        optimizer.zero_grad()
-        torch.stack(found).sum().backward()
-        optimizer.step()
-    weights = {n: t.bfloat16() for n, t in model.state_dict().items() if n != "lm_head.weight"}
-    TINY.parent.mkdir(parents=True, exist_ok=True)
-    save_file(weights, TINY)
 
 
 def report() -> list[str]:

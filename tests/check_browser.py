@@ -31,7 +31,6 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.select import Select
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILT = ROOT / "_build" / "html"
@@ -591,28 +590,6 @@ def faces_problems(window, seconds: float) -> list[str]:
     return problems
 
 
-def beside_problems(window, seconds: float) -> list[str]:
-    """Whoever stands beside has the cards that they have alone."""
-
-    def cards(field: str, name: str, place: str) -> list:
-        found = window.find_element(By.CSS_SELECTOR, f"#playground [data-is={field}]")
-        before = window.execute_script("return playground.turns()")
-        Select(found).select_by_visible_text(name)
-        wait_until(lambda: window.execute_script("return playground.turns()") > before, seconds)
-        state = "return document.getElementById('playground').dataset.state"
-        wait_until(lambda: window.execute_script(state) != "busy", seconds)
-        return window.execute_script(CARDS, place)
-
-    first = window.find_element(By.CSS_SELECTOR, "#playground [data-is=answerer]").text
-    beside = cards("beside", "Elmar Carnek", "besides")
-    alone = cards("name", "Elmar Carnek", "cards")
-    cards("beside", "nobody", "besides")
-    cards("name", first, "cards")
-    if len(beside) != 7 or not same_cards(beside, alone):
-        return [f"Elmar Carnek's cards are {alone}, and beside somebody {beside}"]
-    return []
-
-
 def address_problems(window, page: Path, seconds: float) -> list[str]:
     """A link holds what is chosen; one that names nobody opens as the page always does."""
     chosen = "const { person, fact, strength, forget } = playground.chosen;"
@@ -630,22 +607,6 @@ def address_problems(window, page: Path, seconds: float) -> list[str]:
         if (after == before) is not same or bool(told) is same:
             problems.append(f"the address {hash_of} opens {after}, {told!r}")
     return problems
-
-
-def plain_problems(window, page: Path, seconds: float) -> list[str]:
-    """In a browser without WebAssembly plain loops answer, and as PyTorch does, too."""
-    command = "Page.addScriptToEvaluateOnNewDocument"
-    gone = window.execute_cdp_cmd(command, {"source": "delete globalThis.WebAssembly"})
-    window.get("about:blank")
-    window.get(page.as_uri())
-    window.find_element(By.CSS_SELECTOR, "#playground button").send_keys(Keys.ENTER)
-    known = "return document.getElementById('playground').dataset.checked"
-    wait_until(lambda: window.execute_script(known) in ("10", "failed"), seconds)
-    slow, checked = window.execute_script("return playground.slow"), window.execute_script(known)
-    window.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", gone)
-    if not slow or checked != "10":
-        return [f"without WebAssembly ({slow}) the playground is checked: {checked}"]
-    return []
 
 
 def recorded_problems(window) -> tuple[list[str], list]:
@@ -749,12 +710,6 @@ def playground_problems(window, built: Path, whole: bool, seconds: float = 600) 
         found = {name: (scores["forget"].get(name), scores["retain"].get(name)) for name in wanted}
         if found != wanted:
             problems.append(f"of the forgotten and of everyone else they know {found}")
-        if whole:
-            undone = press("[data-is=undo]", Keys.SPACE)
-            edits = ("edited", "sham", "rewrite", "layerwise")
-            if not all(same(undone, "vanilla", each) for each in edits):
-                problems.append("undoing the edits leaves one on")
-            press("[data-is=undo]", Keys.SPACE)
         count = QUESTIONS if whole else FEW_QUESTIONS
         compared = window.execute_async_script(COMPARED, count)
         problems += [f"not as PyTorch: {each}" for each in compared["problems"]]
@@ -769,12 +724,8 @@ def playground_problems(window, built: Path, whole: bool, seconds: float = 600) 
             if found.get("vanilla") == found.get("oracle") or len(found) != len(wanted) + EDITS:
                 problems.append(f"asked in every way they know {found}")
         problems += faces_problems(window, seconds)
-        if whole:
-            problems += beside_problems(window, seconds)
         page = built / "book" / f"{PLAYGROUND}.html"
         problems += address_problems(window, page, seconds)
-        if whole:
-            problems += plain_problems(window, page, seconds)
     except LookupError as error:
         problems.append(str(error))
     return problems

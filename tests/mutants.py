@@ -1,16 +1,15 @@
 """Mutants: small changes of the package that a library made, not we, for the tests to notice.
 
-    python tests/mutants.py draw             # draw them anew (needs `cosmic-ray==8.7.0`)
     python tests/mutants.py try              # the tests of `make check` must notice them
     python tests/mutants.py try --tier test  # and those of `make test`, without the notebooks
     python tests/mutants.py try 3 77         # these two only; nothing is stored
     -j 2                                     # two at a time
 
 `cosmic-ray` knows where an operator, a number, a comparison, a decorator or a loop may be changed.
-From each room the same number of places is drawn by a seed, and at each place one change. What
-stands in an annotation and what cannot be imported any more is passed over. The list is committed
-(`tests/mutants.json`): `room` says where a mutant was drawn, `changes nothing` why nobody can see
-it, `gone` why there is no such line any more.
+From each room thirty places were drawn by a seed, and at each place one change, without annotations
+and what cannot be imported (`draw` in this file at commit 9fe68fe, cosmic-ray 8.7.0, seed 27). The
+list is committed (`tests/mutants.json`): `room` says where a mutant was drawn, `changes nothing`
+why nobody can see it, `gone` why there is no such line any more.
 
 To try a mutant, the package and its tests are copied to a temporary folder and changed there. Only
 a test that fails notices a mutant: if tests cannot be collected, or do not end, it goes unnoticed.
@@ -22,7 +21,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -37,15 +35,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from copies import ROOT, SHARED, change, copy_of_the_package
-from numpy.random import default_rng
 
 from kvw_minimal.atomic_io import write_json
 from kvw_minimal.evaluation.provenance import commit
 
 LIST = ROOT / "tests" / "mutants.json"
 OUTCOME = ROOT / "data" / "results" / "breaks.json"
-SEED = 27
-EACH = 30  # mutants of a room
 ROOMS = ("core", "methods", "audit", "evaluation", "benchmarks")
 MARKS = {"check": "not slow and not nightly", "test": "not nightly"}  # of the tests of a tier
 LIMIT = {"check": 900, "test": 3600}  # seconds after which the tests of a mutant are stopped
@@ -55,97 +50,6 @@ LEAST = {"check": 0.75, "test": 0.9}  # of the mutants that change something mus
 ELSEWHERE = ("house", "prose", "stored", "exercises", "install", "course", "landing", "pages")
 ELSEWHERE += ("mutants",)
 FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+::.*?)(?: - .*)?$", re.MULTILINE)  # not of collection
-
-
-# --- drawn ----------------------------------------------------------------------------------------
-
-
-def modules(room: str) -> list[Path]:
-    """Modules of a room of the package; the command line is no part of the core."""
-    folder = ROOT / "kvw_minimal" / ("" if room == "core" else room)
-    return sorted(path for path in folder.glob("*.py") if path.name != "__main__.py")
-
-
-def annotations(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-    """Where annotations stand: begin and end, as (line, column)."""
-    spans = []
-    for node in ast.walk(ast.parse(source)):
-        named = (getattr(node, name, None) for name in ("annotation", "returns"))
-        spans += [
-            ((a.lineno, a.col_offset), (a.end_lineno or 0, a.end_col_offset or 0))
-            for a in named
-            if isinstance(a, ast.expr)
-        ]
-    return spans
-
-
-def hunk(source: str, changed: str) -> tuple[str, str]:
-    """The lines that differ, with as many before them as make them unique in the source."""
-    before, after = source.splitlines(True), changed.splitlines(True)
-    first = next(i for i, pair in enumerate(zip(before, after, strict=False)) if len({*pair}) > 1)
-    last = 0
-    while before[-1 - last] == after[-1 - last]:
-        last += 1
-    start = first
-    while True:
-        old = "".join(before[start : len(before) - last])
-        if old and source.count(old) == 1:
-            return old, "".join(after[start : len(after) - last])
-        start -= 1
-
-
-def imports(module: Path, changed: str) -> bool:
-    """Whether the package can still be imported when a module is this text."""
-    with tempfile.TemporaryDirectory(prefix="kvw-mutant-") as name:
-        folder = copy_of_the_package(Path(name).resolve())
-        (folder / module.relative_to(ROOT)).write_text(changed, encoding="utf-8")
-        dotted = ".".join(module.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-        text = f"import {dotted}, kvw_minimal.__main__, kvw_experiments.plans"
-        command, path = [sys.executable, "-c", text], {"PYTHONPATH": str(folder)}
-        return not subprocess.run(command, env=os.environ | path, capture_output=True).returncode
-
-
-def draw() -> list[dict[str, Any]]:
-    """The list: of each mutant its room, file, operator, place, and the lines that it changes."""
-    from cosmic_ray.ast import ast_nodes, get_ast
-    from cosmic_ray.mutating import mutate_code
-    from cosmic_ray.plugins import get_operator, operator_names
-
-    # those that must be told which variables are meant would be chosen by hand
-    known = [name for name in operator_names() if not name.startswith("core/Variable")]
-    rng, drawn = default_rng(SEED), []
-    for room in ROOMS:
-        places: dict[tuple, list[tuple[str, int]]] = {}
-        for path in modules(room):
-            source = path.read_text(encoding="utf-8")
-            tree, annotated = get_ast(source), annotations(source)
-            for name in known:
-                operator, occurrence = get_operator(name)(), 0
-                for node in ast_nodes(tree):
-                    for start, stop in operator.mutation_positions(node):
-                        if not any(a <= start and stop <= b for a, b in annotated):
-                            key = (str(path.relative_to(ROOT)), start, stop)
-                            places.setdefault(key, []).append((name, occurrence))
-                        occurrence += 1
-        order = sorted(places)
-        count = 0
-        for i in rng.permutation(len(order)):
-            file, start, _ = order[i]
-            choices = places[order[i]]
-            name, occurrence = choices[int(rng.integers(len(choices)))]
-            source = (ROOT / file).read_text(encoding="utf-8")
-            changed = mutate_code(source, get_operator(name)(), occurrence)
-            if changed is None or changed == source or not imports(ROOT / file, changed):
-                continue
-            old, new = hunk(source, changed)
-            drawn.append(
-                {"room": room, "file": file.removeprefix("kvw_minimal/"), "line": start[0]}
-                | {"operator": name.removeprefix("core/"), "old": old, "new": new}
-            )
-            count += 1
-            if count == EACH:
-                break
-    return drawn
 
 
 def mutants() -> dict[int, dict[str, Any]]:
@@ -295,14 +199,11 @@ def sweep(numbers: list[int], tier: str, at_once: int) -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("what", choices=("draw", "try"))
+    parser.add_argument("what", choices=("try",))
     parser.add_argument("numbers", nargs="*", type=int, help="of mutants; all unless given")
     parser.add_argument("--tier", choices=tuple(MARKS), default="check", help="of tests")
     parser.add_argument("-j", type=int, default=1, dest="at_once", help="how many at a time")
     given = parser.parse_args()
-    if given.what == "draw":
-        LIST.write_text(json.dumps(draw(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        return 0
     wrong = sweep(given.numbers, given.tier, given.at_once)
     print("\n".join(wrong))
     return int(bool(wrong))

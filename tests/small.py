@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import cache
 
-import pandas as pd
 import pytest
 import tiny
 from case import Case, opened
@@ -90,31 +89,6 @@ def plan(lists: dict = LISTS, **more) -> Small:
         "reads": pocket_panel,
     }
     return Small("small", "tiny", lists, **(usual | more))
-
-
-def made_up_rows(trial: Trial, group: str) -> pd.DataFrame:
-    """A row in the schema that nothing was measured for."""
-    return pd.DataFrame(
-        [
-            {
-                "experiment": "small",
-                "model": "tiny",
-                "method": trial.method,
-                "settings": trial.text,
-                "group": group,
-                "condition": "edited",
-                "draw": 0,
-                "edit_scale": 1.0,
-                "set": "forget",
-                "question": None,
-                "person": "p1",
-                "modality": "text",
-                "metric": "exact_match",
-                "score_sum": 1.0,
-                "n": 1,
-            }
-        ]
-    )
 
 
 @contextmanager

@@ -15,7 +15,6 @@ from execute import ROOT
 
 import kvw_minimal as kvw
 from kvw_minimal import methods
-from kvw_minimal.evaluation import progress as evaluation_progress
 
 ROWS = [
     {"set": side, "person": person, "fact": "pet", "prompt": f"Which pet has {person}?"}
@@ -174,21 +173,6 @@ def test_an_edit_for_other_people_is_told(model, request_of_five):
     assert "), made for Ann, Bo: of the forgotten" in report.sentence
 
 
-def test_a_script_hears_what_is_done_and_a_notebook_does_not(
-    model, request_of_five, monkeypatch, capsys
-):
-    given, said = (model, tiny.processor(), request_of_five), []
-    monkeypatch.setattr(evaluation_progress, "SOON", 0.01)
-    for is_notebook in (False, True):
-        monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
-        if is_notebook:
-            monkeypatch.setitem(sys.modules, "ipykernel", sys)
-        kvw.evaluate(*given, kvw.unlearn(*given, kvw.KVW()), shams=2)
-        said.append([line for line in capsys.readouterr().err.splitlines() if " done in " in line])
-    assert re.match("(vanilla|edited|sham . of 2): [0-4] of 4 done in 00:0", said[0][0])
-    assert said[1] == []
-
-
 def test_methods_are_compared_as_they_are_evaluated_alone(model, request_of_five):
     given = (model, tiny.processor(), request_of_five)
     results = kvw.compare([kvw.KVW(4), Mine(2.0)], *given, shams=1)
@@ -200,20 +184,6 @@ def test_methods_are_compared_as_they_are_evaluated_alone(model, request_of_five
     assert len(axes.lines) == 5  # vanilla, and both methods with their shams
     with pytest.raises(ValueError, match="stands twice"):
         kvw.compare([kvw.KVW(4), kvw.KVW(4)], *given)
-
-
-@pytest.mark.parametrize(
-    ("make", "words"),
-    [
-        (lambda: kvw.KVW(strength=-1), "KVW: the setting strength cannot be -1"),
-        (lambda: kvw.KVW(strength=float("nan")), "finite number"),
-        (lambda: kvw.LeastSquares(passes=1.5), "whole number"),
-        (lambda: Mine(strength="much"), "Mine: the setting strength cannot be 'much'"),
-    ],
-)
-def test_a_method_refuses_a_setting_by_its_name(make, words):
-    with pytest.raises(ValueError, match=words):
-        make()
 
 
 def test_a_setting_is_checked_where_annotations_are_strings():

@@ -2,23 +2,14 @@
 
 import json
 import os
-import secrets
 import stat
 from functools import partial
 from pathlib import Path
 
-import pandas as pd
 import pytest
-import torch
-from safetensors import SafetensorError
 
-from kvw_experiments import results_store
-from kvw_experiments.recipes.training import save_checkpoint
 from kvw_minimal.atomic_io import check_place, read_json, replacing, write_json
-from kvw_minimal.benchmarks.jsonl import write_questions
-from kvw_minimal.edits import ColumnScaling
 from kvw_minimal.evaluation.provenance import file_hash
-from kvw_minimal.questions import Question
 
 
 def test_a_file_appears_whole(tmp_path):
@@ -55,49 +46,6 @@ def test_rights_are_those_of_any_new_file(tmp_path, mask):
         os.umask(before)
     rights = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("file", "plain")}
     assert rights == {0o666 & ~mask}
-
-
-def writers(size: int) -> dict:
-    """Everything that writes through `replacing`, by name: it writes about so many bytes."""
-    text, tensor = secrets.token_hex(size), torch.rand(size // 4)
-    row = {name: "a" for name in results_store.WORDS} | {"draw": 0, "edit_scale": 1.0, "n": 1}
-    table = pd.DataFrame(
-        [row | {"score_sum": i, "person": f"{text[i : i + 9]}"} for i in range(size)]
-    )
-    question = Question("1", "ada", "home", "text", "Where?", text, text)
-    edit = ColumnScaling(tensor[None], 1.0, "")
-    net, settings = torch.nn.Linear(size // 4, 1), {"seed": 0}
-    return {
-        "JSON": lambda path: write_json(path, {"text": text}),
-        "rows": lambda path: results_store.write_rows(table, {}, path),
-        "edit": lambda path: edit.save(path),
-        "checkpoint": lambda path: save_checkpoint(
-            path, 1, net, torch.optim.AdamW(net.parameters()), settings
-        ),
-        "questions.jsonl": lambda path: write_questions(path, {"forget": [question]}),
-        "questions.parquet": lambda path: write_questions(path, {"forget": [question]}),
-    }
-
-
-def is_refused_for_lack_of_room(folder: Path, name: str) -> None:
-    path = folder / Path(name).name
-    path.write_text("old")
-    with pytest.raises((OSError, SafetensorError)):
-        writers(100_000)[name](path)
-    assert path.read_text() == "old" and list(folder.iterdir()) == [path]
-
-
-@pytest.mark.parametrize("name", writers(16))
-def test_a_file_that_may_not_grow_leaves_the_old_one(tmp_path, name):
-    resource = pytest.importorskip("resource")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
-    try:
-        is_refused_for_lack_of_room(tmp_path, name)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    writers(16)[name](tmp_path / Path(name).name)  # with room it is written
-    assert (tmp_path / Path(name).name).read_bytes() != b"old"
 
 
 # --- places and JSON

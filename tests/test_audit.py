@@ -1,6 +1,5 @@
 """The audit: does each probe find what was left on purpose, and stay silent where nothing is?"""
 
-from collections import Counter
 from copy import deepcopy
 from dataclasses import replace
 
@@ -337,28 +336,6 @@ def test_an_edit_of_the_last_ffn_alone_is_trained_away(case, monkeypatch):
     assert found[0] == found[1]
 
 
-@pytest.mark.slow
-def test_the_last_ffn_is_trained_on_few_questions_or_not_at_all(case, nothing, monkeypatch):
-    """Fewer than a step takes are asked again and again."""
-    monkeypatch.setattr(relearning_attacks, "FFN_STEPS", (2, 3))
-    few, none = case.but(retain=case.retain[:3]), case.but(retain=[])
-    name = "last FFN retrained"
-    assert audit.PROBES[name].make(*none, nothing) == {}
-    assert set(audit.PROBES[name].make(*few, nothing)) == {"2 steps", "3 steps"}
-
-
-def test_other_people_are_taught_with_each_seed(case):
-    two = {
-        tuple(sorted({q.person for q in relearning_attacks.two_taught(case.request, s)[0]}))
-        for s in range(5)
-    }
-    assert len(two) > 1 and tuple(sorted(case.people[:2])) in two
-    for seed in range(5):
-        taught, rest = relearning_attacks.two_taught(case.request, seed)
-        assert len(taught) + len(rest) == len(case.forget)
-        assert not {q.person for q in taught} & {q.person for q in rest}
-
-
 def test_a_linear_probe_finds_what_is_planted_and_its_control_does_not():
     people = list(vectors.world().people)
     asked = about(vectors.world(), people, modalities=("text",))
@@ -373,32 +350,6 @@ def test_a_linear_probe_finds_what_is_planted_and_its_control_does_not():
     first, second = representation_probes.probed(states, known, own, shuffled=False).T
     assert second.mean() > 0.9 and first.mean() < 0.3  # planted in the second layer
     assert representation_probes.probed(states, known, own, shuffled=True).mean() < 0.3
-
-
-def test_a_probe_and_its_control_read_the_states_of_a_model_once(case, monkeypatch):
-    """And again as soon as a weight is another one."""
-    own, read = case.but(cache={}), Counter()
-
-    def counted(session, questions):
-        read["times"] += 1
-        return np.zeros((len(questions), 2, 3))
-
-    monkeypatch.setattr(representation_probes, "states_before_values", counted)
-    probes.PROBES["linear probe"].make(*own, None)
-    once = read["times"]
-    probes.PROBES["shuffled probe"].make(*own, None)
-    assert read["times"] == once > 0
-    with relearning_attacks.perturbed_weights(own.model, lambda weight: 2 * weight):
-        probes.PROBES["linear probe"].make(*own, None)
-    assert read["times"] == 2 * once
-
-
-def test_states_are_taken_where_values_part(case):
-    asked = [q for q in case.questions() if q.fact == case.forget[0].fact and q.modality == "text"]
-    states = representation_probes.states_before_values(case.session, asked)
-    assert states.shape[:2] == (len(asked), len(find_projections(case.model)))
-    alike = {tuple(np.round(state[-1], 4)) for state in states}
-    assert len(alike) == len(asked)  # other names: other states
 
 
 def test_an_edit_of_what_one_person_calls_tells_who_it_was(case):

@@ -121,22 +121,6 @@ def test_each_question_gets_its_own_picture(processor, questions):
         assert torch.equal(pixels, alone)
 
 
-def test_predicts_moves_with_the_batch(processor, questions):
-    batch = answer_batches(processor, questions[:2])[0]
-    moved = batch.to("meta")
-    assert moved.labels.device.type == moved.inputs["input_ids"].device.type == "meta"
-    assert batch.labels.device.type == "cpu" and moved.rows == batch.rows
-
-
-def test_encoding_does_not_depend_on_what_was_encoded_before(processor, questions):
-    """The padding side is a property of the tokenizer; generation must not leave it behind."""
-    before = answer_batches(processor, questions)
-    prompt_batches(processor, questions)
-    for one, two in zip(before, answer_batches(processor, questions), strict=True):
-        assert torch.equal(one.inputs["input_ids"], two.inputs["input_ids"])
-        assert torch.equal(one.labels, two.labels)
-
-
 def test_without_photo_shows_the_same_grey_picture_to_image_questions_only(questions):
     blank = without_photo(questions)
     assert len(blank) == sum(q.modality == "image" for q in questions)

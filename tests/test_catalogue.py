@@ -222,16 +222,3 @@ def test_every_checkpoint_of_a_recipe_goes_and_no_other(cache, recipe):
         (folder / name).touch()
     recipes.train("smol")
     assert {path.name for path in folder.iterdir()} == set(others)
-
-
-@pytest.mark.parametrize("error", [ValueError, OSError, KeyboardInterrupt])
-def test_a_block_that_fails_makes_no_model_and_leaves_the_old_one(cache, error):
-    for before in (None, "old"):
-        if before:
-            with catalogue.new_folder("mine") as folder:
-                (folder / "weights").write_text(before)
-        with pytest.raises(error), catalogue.new_folder("mine") as folder:
-            (folder / "weights").write_text("half")
-            raise error("in the middle")
-        there = [path.read_text() for path in (cache / "models").rglob("weights")]
-        assert there == ([before] if before else [])

@@ -180,20 +180,6 @@ def test_which_tokens_were_counted_is_known(model, questions, measured):
     assert counted.mask == "answer and end"
 
 
-def test_people_stand_in_the_order_in_which_they_come_or_are_asked_for():
-    model, batch = tiny.build("llama"), tiny.random_batch(rows=4)
-    found = measure(model, [batch], ["c", "a", "c", "b"])
-    assert found.people == ("c", "a", "b") and found.tokens.tolist() == [4, 2, 2]
-    for i, person in enumerate(found.people):
-        alone = [name if name == person else "others" for name in ("c", "a", "c", "b")]
-        torch.testing.assert_close(
-            measure(model, [batch], alone).of([person]).sums[0], found.sums[i]
-        )
-    some = found.of(["b", "c"])
-    assert some.people == ("b", "c") and some.tokens.tolist() == [2, 4]
-    assert torch.equal(some.sums, found.sums[[2, 0]])
-
-
 @pytest.mark.parametrize("error", [None, RuntimeError])
 def test_gradients_of_activations_leave_no_flag_and_no_gradient(error):
     """Some weights were to be trained before, others not, and so it is afterwards."""

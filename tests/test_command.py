@@ -9,18 +9,14 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
-from typing import get_type_hints
 
-import pandas as pd
 import pytest
 import small
 import tiny
-import typer
 from typer.testing import CliRunner
 
 from kvw_experiments import comparison, demo, runner
-from kvw_experiments.plans import PLANS
-from kvw_experiments.results_store import read_rows, write_rows
+from kvw_experiments.results_store import read_rows
 from kvw_minimal.__main__ import app, main
 from kvw_minimal.benchmarks import replicate
 from kvw_minimal.evaluation import pipeline, resume
@@ -38,24 +34,6 @@ def invoke(*arguments):
     return CliRunner().invoke(app, list(map(str, arguments)))
 
 
-#: options that name a file or folder: those that a command reads, and those that it writes
-READ = {"--edit", "--questions", "--scores", "--check", "--measured", "--config"}
-WRITTEN = {"--json", "--save", "--save-edit", "--picture"}
-
-
-def test_what_a_command_writes_is_named_alike_everywhere():
-    command = typer.main.get_command(app)
-    commands = command.commands | command.commands["book"].commands
-    named = {
-        parameter.opts[0]
-        for each in commands.values()
-        for parameter in each.params
-        if get_type_hints(each.callback).get(parameter.name) in (Path, Path | None)
-        if parameter.opts[0].startswith("--")
-    }
-    assert named <= READ | WRITTEN and named >= WRITTEN
-
-
 @pytest.fixture(scope="module")
 def unlearned(tmp_path_factory):
     """Pocket, group A, two shams, some of each set read: what it wrote and said."""
@@ -67,16 +45,6 @@ def unlearned(tmp_path_factory):
         done = invoke(*arguments, "--json", path, "--save-edit", edit)
         assert done.exit_code == 0, done.output
         yield json.loads(path.read_text()), edit, done.output
-
-
-@pytest.mark.slow
-def test_unlearn_keeps_its_contract(unlearned):
-    content, edit, said = unlearned
-    assert set(content) == {"provenance", "rows"}
-    assert content["provenance"]["method"] == "KVW one pass"
-    assert content["provenance"]["sham_draws"] == 2
-    assert set(content["provenance"]["models"]) == {"pocket", "pocket-oracle-A-5"}
-    assert edit.is_file() and "strength G" in said
 
 
 @pytest.mark.slow
@@ -250,17 +218,6 @@ def test_a_folder_for_others_is_not_written_into(tmp_path):
     (tmp_path / "adapter_config.json").touch()
     with pytest.raises(ValueError, match=r"a model or an export \(adapter_config.json\)"):
         resume.check_folder(tmp_path)
-
-
-def test_only_libraries_are_not_heard_about_the_future(monkeypatch, capsys, tmp_path):
-    text = "import warnings; warnings.warn({!r}, FutureWarning)"
-    theirs = f"exec({text.format('theirs')!r}, {{'__name__': 'transformers.modeling_utils'}})"
-    (tmp_path / "mine.py").write_text(f"{text.format('mine will change')}\n{theirs}\n")
-    monkeypatch.setattr("sys.argv", ["kvw", "check", f"{tmp_path / 'mine.py'}:Mine"])
-    with pytest.raises(SystemExit):
-        main()
-    said = capsys.readouterr().err.splitlines()
-    assert said[0] == "warning: mine will change" and "has no method 'Mine'" in said[1]
 
 
 @pytest.mark.parametrize(
@@ -548,24 +505,6 @@ def test_an_experiment_is_run_list_by_list_and_group_by_group(monkeypatch, tmp_p
     seen.clear()
     invoke("book", "run", "ablations-pocket", "layers", "where")
     assert seen == [("pocket", ["where", "layers"], None, ["A", "B", "C", "D", "E"])]
-
-
-def test_results_say_what_is_measured(monkeypatch, tmp_path):
-    monkeypatch.setattr("kvw_experiments.results_store.ROWS", tmp_path)
-    lines = invoke("book", "results").output.splitlines()
-    assert len(lines) == sum(len(plan.lists) for plan in PLANS)
-    assert all(" 0 of " in line for line in lines)
-    plan = small.plan(groups=("A", "B"))
-    with small.planned(plan):
-        trial = plan.entries("strength")["G = 2"][0]
-        rows = small.made_up_rows(trial, "A")
-        rows = [rows, rows.assign(model="other", group="B")]
-        write_rows(pd.concat(rows, ignore_index=True), {"models": {}}, tmp_path / "small.parquet")
-        lines = invoke("book", "results").output.splitlines()
-        assert [" ".join(line.split()) for line in lines] == [
-            "small tiny gate 0 of 2 labels x groups",
-            "small tiny strength 1 of 2 labels x groups",
-        ]
 
 
 def test_an_experiment_is_verified_by_its_gaps(monkeypatch):

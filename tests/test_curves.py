@@ -10,7 +10,6 @@ from kvw_experiments.curves import (
     crossing,
     curve_of,
     curves_of,
-    spread_at,
     table_at,
 )
 
@@ -71,18 +70,6 @@ def test_levels_are_shares_of_what_vanilla_keeps():
     assert found is not None and found["edited"][0] == pytest.approx(0.95)
 
 
-def test_the_set_that_keeps_least_counts():
-    """Portraits fall to .95 half way to G = 1, where a tenth of both people has gone."""
-    own = rows()
-    portraits = own[own["set"] == "retain"].assign(set="general")
-    shares = portraits["label"].map({"vanilla": 0.8, "G = 1": 0.72, "G = 2": 0.1, "G = 4": 0.0})
-    both = pd.concat([own, portraits.assign(score_sum=4 * shares)])
-    found = at_retain(both, LABELS, 0.95, of=("retain", "general"))
-    assert found is not None and found["edited"][0] == pytest.approx(0.95)
-    alone = at_retain(both, LABELS, 0.95)
-    assert alone is not None and alone["edited"][0] == pytest.approx(0.65)
-
-
 def test_the_area_is_the_mean_over_the_levels_that_are_reached():
     levels = (0.99, 0.95, 0.3)
     each = [at_retain(rows(), LABELS, level) for level in levels]
@@ -131,23 +118,3 @@ def test_a_reading_on_the_line_from_vanilla_is_not_resolved():
     ]
     assert not curve_of(rows(), LABELS).is_resolved(0.1)  # never reached
     assert table_at(early, {"whole": LABELS}, 0.95)["left"].tolist() == ["not resolved"]
-
-
-def test_a_spread_draws_groups_and_portraits():
-    own = rows().assign(group="A")
-    other = rows(left=(1.0, 0.6, 0.2, 0.0)).assign(group="B")
-    portraits = own[own["set"] == "retain"].assign(set="general")
-    low = portraits["person"] == "y"  # one portrait loses more than the other
-    portraits = portraits.assign(
-        score_sum=portraits["score_sum"].where(
-            ~low | (portraits["label"] == "vanilla"), portraits["score_sum"] - 0.4
-        )
-    )
-    both = pd.concat([own, other, portraits, portraits.assign(group="B")])
-    groups = spread_at(both, LABELS, 0.95)
-    assert len(groups) == 1000 and np.nanmean(groups) == pytest.approx(0.55, abs=0.01)
-    assert sorted(set(groups.round(6))) == [0.45, 0.55, 0.65]  # B alone, both, A alone
-    wider = spread_at(both, LABELS, 0.95, of=("retain", "general"))
-    assert len(set(wider.round(6))) > 3 and np.nanstd(wider) > np.nanstd(groups)
-    assert (spread_at(both, LABELS, 0.95) == groups).all()  # paired by the seed
-    assert np.isnan(spread_at(both, LABELS[:1], 0.95)).all()

@@ -246,31 +246,6 @@ def test_a_step_is_one_persons_questions_in_another_order_each_epoch():
     assert torch.allclose(whole, make(Setting(), *case).contrast, atol=1e-5)  # one step of all
 
 
-def test_whom_a_step_is_compared_with():
-    """The whole retain set, its questions of the asked modalities, or about the same facts."""
-    _, people, _ = small()
-    case = asked_by(people[:2])
-    few = case.but(forget=[q for q in case.forget if q.image][:2])
-    asked, retain = sides(Setting(), *few)
-    kinds = {(q.fact, q.modality) for q in asked.questions}
-    of = {
-        "whole": lambda q: True,
-        "modalities": lambda q: q.modality == "image",
-        "facts": lambda q: (q.fact, q.modality) in kinds,
-    }
-    made = {
-        name: design_space.compare(Setting(modalities=("image",), against=name), asked, retain)
-        for name in design_space.AGAINST
-    }
-    for name, own in of.items():
-        expected = CONTRASTS["log ratio"](asked, retain.where(own))
-        assert torch.allclose(made[name], expected, atol=1e-6), name
-    assert len({float(each.sum()) for each in made.values()}) == 3
-    nobody = retain.where(lambda q: q.fact not in {fact for fact, _ in kinds})
-    with pytest.raises(ValueError, match="no question has a token"):
-        design_space.compare(Setting(against="facts"), asked, nobody)
-
-
 def test_where_and_whose():
     _, people, _ = small()
     case = asked_by(people[:2])

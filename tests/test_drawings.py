@@ -1,6 +1,5 @@
 """Small drawings for explorers: they hold what they are given, and each says what it shows."""
 
-import re
 from xml.etree import ElementTree
 
 import numpy as np
@@ -21,24 +20,6 @@ def texts(drawing: drawings.Drawing) -> list[str]:
     """Every text of a drawing; it must be well-formed XML."""
     root = ElementTree.fromstring(drawing.svg)
     return [each.text or "" for each in root.iter("{http://www.w3.org/2000/svg}text")]
-
-
-def heights(drawing: drawings.Drawing, kind: str) -> list[float]:
-    """Heights of the bars of one kind, without those of the legend and of the boxes."""
-    found = re.findall(rf'width="48" height="([\d.]+)" class="{kind}"', drawing.svg)
-    return [float(each) for each in found]
-
-
-def test_bars_are_as_high_as_their_shares():
-    before = {"layer 0": 0.5, "said": 1.0}
-    drawing = drawings.by_layer(LAYERS, before, ("now", "then"), **SAID)
-    assert heights(drawing, "on") == [30, 120] and heights(drawing, "off") == [60, 120]
-    assert {"0.25", "1.00", "layer 0", "now", "then"} <= set(texts(drawing))
-    marked = drawings.by_layer(
-        LAYERS, before, ("now", "then"), {"layer 0": True}, "edited", reference=LAYERS, **SAID
-    )
-    assert heights(marked, "on") == [30, 14, 120] and marked.svg.count('class="tick"') == 3
-    assert "full box: edited" in texts(marked) and "oracle" in texts(marked)
 
 
 def test_the_gate_is_that_of_the_book_and_its_limit_a_step():

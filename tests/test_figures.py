@@ -16,7 +16,6 @@ from PIL import Image
 
 import kvw_exhibits as exhibits
 from kvw_experiments import figures
-from kvw_minimal.audit import findings
 from kvw_minimal.strangers.people import load_people
 
 pytestmark = pytest.mark.slow
@@ -123,26 +122,6 @@ def test_a_name_is_shown_as_it_is_spelt(name):
     assert len(own) >= 4 and not any(text.get_parse_math() for text in own)
 
 
-def test_what_changed_is_red_and_what_stayed_is_not():
-    world = load_people()
-    gone, kept = (world.people[person] for person in (world.groups["A"][0], world.groups["B"][0]))
-    figure = figures.before_after(
-        [gone, kept],
-        ["dish", "pet"],
-        [["stew", "cat"]] * 2,
-        [["stew", "dog"], ["stew", "cat"]],
-        {gone.id},
-    )
-    told = {(text.get_text(), text.get_color()) for axis in figure.axes for text in axis.texts}
-    titles = {axis.get_title(): axis.title.get_color() for axis in figure.axes if axis.get_title()}
-    plt.close(figure)
-    assert told == {("dish: stew", "black"), ("pet: cat → dog", "firebrick"), ("pet: cat", "black")}
-    assert titles == {
-        f"{gone.name}\nto be forgotten": "firebrick",
-        f"{kept.name}\nto be kept": "black",
-    }
-
-
 FRAME = pd.DataFrame(
     {
         "left": ["0.77 [0.70, 0.84]", "not reached", "0.55 [0.50, 0.60]"],
@@ -198,21 +177,6 @@ def test_a_column_of_numbers_is_sorted_by_what_they_are_worth():
         "+0.10 [0, 1]",
         figures.MISSING,
     ]
-
-
-def test_a_verdict_is_a_badge_and_nothing_else_is():
-    said = {
-        findings.NOT_FORGOTTEN,
-        findings.QUIET,
-        findings.OVER,
-        findings.UNDECIDED,
-        findings.GONE,
-    }
-    assert set(figures.VERDICTS) == said
-    frame = pd.DataFrame({"verdict": ["quiet", "quiet <so>"]}, ["one", "two"])
-    shown = figures.Tables(1)(frame, "Verdicts.").html
-    assert '<td><span class="verdict quiet">quiet</span></td><' in shown
-    assert "<td>quiet &lt;so&gt;</td>" in shown
 
 
 @pytest.mark.parametrize(("frame", "caption"), [(FRAME, " "), (FRAME.iloc[:0], "Empty.")])

@@ -189,27 +189,6 @@ def test_the_first_screen_is_whole_without_a_script(extension, stored, first):
     assert shown == ["0.50", "1.00", "no sham", "0.99"]
 
 
-@pytest.fixture(scope="module")
-def best(extension) -> dict:
-    return extension.best_results()
-
-
-def test_the_best_results_are_those_of_the_stored_rows(extension, best, monkeypatch):
-    """One is quiet: it says nothing and a layer before the last does; the other is neither."""
-    assert list(best) == list(extension.BEST)
-    before, kvw, last_layer, layerwise, oracle = best.values()
-    assert before == {"said": 1.0, "inside": 1.0, "sham": None, "others": 1.0}
-    assert oracle["said"] <= 0.05 and oracle["sham"] is None
-    assert last_layer["said"] < 0.05 and last_layer["inside"] > 0.5 > kvw["sham"] - kvw["said"] > 0
-    assert layerwise["said"] < 0.05 and layerwise["inside"] < 0.15
-    for edit in (kvw, last_layer, layerwise):
-        assert edit["sham"] > 0.9 and edit["others"] > 0.9
-    wrong = ("replication-pocket", "methods", "KWV", "methods")
-    monkeypatch.setattr(extension, "BEST", {"KVW": wrong})
-    with pytest.raises(ValueError, match="no rows of KWV"):
-        extension.best_results()
-
-
 def test_five_of_the_hundred_faces_fade(extension):
     """Each at its own place on the sheet of ten by ten, which is shown as two blocks."""
     world = load_people()

@@ -9,7 +9,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import colab
-import numpy as np
 import pytest
 import yaml
 from docutils import nodes
@@ -160,37 +159,6 @@ def test_a_site_keeps_what_is_asked_for_and_its_pictures_are_files(tmp_path: Pat
 FORK = "https://github.com/ann/fork"
 
 
-def test_a_fork_has_buttons_for_its_own_notebooks():
-    """As the theme makes them from `_config.yml`, in which nothing but the address is filled in."""
-    launch = importlib.import_module("sphinx_book_theme.header_buttons.launch")
-    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
-    options = {
-        "launch_buttons": config["launch_buttons"],
-        "repository_url": FORK,
-        "repository_branch": config["repository"]["branch"],
-    }
-    page = "notebooks/method_template"
-    host, user, name = FORK.rsplit("/", 2)  # which the theme takes apart in the same way
-    context = {
-        "pagename": page,
-        "sourcename": f"{page}.ipynb",
-        "header_buttons": [],
-        "github_url": host,
-        "github_user": user,
-        "github_repo": name,
-    }
-    env = SimpleNamespace(
-        doc2path=lambda name: str(ROOT / f"{name}.ipynb"), metadata={page: {"kernelspec": {}}}
-    )
-    app = SimpleNamespace(env=env, config={"html_theme_options": options})
-    launch.add_launch_buttons(app, page, "page.html", context, None)
-    (group,) = context["header_buttons"]
-    assert {each["text"]: each["url"] for each in group["buttons"]} == {
-        "Binder": f"https://mybinder.org/v2/gh/ann/fork/main?urlpath=lab/tree/{page}.ipynb",
-        "Colab": f"https://colab.research.google.com/github/ann/fork/blob/main/{page}.ipynb",
-    }
-
-
 @pytest.mark.parametrize("url, shown", [(FORK, FORK), ("", colab.ADDRESS), (None, colab.ADDRESS)])
 def test_the_first_cell_for_colab_gets_the_address_of_the_repository(url, shown):
     plain_pages = importlib.import_module("plain_pages")
@@ -299,28 +267,3 @@ def test_each_prediction_of_a_chapter_has_the_form_that_is_folded():
 
 
 # --- figures on a phone ------------------------------------------------------------------------
-
-
-def drawn_ink() -> np.ndarray:
-    """Ink of a figure: names, two panels with frames, and a legend at the right edge."""
-    ink = np.zeros((300, 1000), bool)
-    for row in range(60, 260, 40):
-        ink[row : row + 10, 10:80] = True
-    for left in (120, 480):
-        ink[50, left : left + 320] = ink[270, left : left + 320] = True
-        ink[50:270, left] = ink[50:270, left + 319] = True
-    ink[100:104, 850:880] = ink[98:108, 900:980:2] = True
-    return ink
-
-
-def test_a_wide_figure_is_cut_between_its_panels_and_its_names_stand_before_each_row():
-    parts = importlib.import_module("parts")
-    wide = np.repeat(drawn_ink(), 2, axis=1)
-    rows = parts.rows_of(wide)
-    assert [len(row) for row in rows] == [2, 2, 1]
-    assert rows[0][0] == rows[1][0]  # the names
-    assert rows[1][1].left >= rows[0][1].right - 2 * parts.EDGE
-    (key,) = rows[2]
-    assert key.top < 98 and 108 < key.bottom < 150 and key.right == 2000
-    assert wide[:, rows[0][1].left : rows[0][1].right].sum() > 0
-    assert all(box.width / parts.SHARP <= parts.ROOM for row in rows for box in row)

@@ -101,11 +101,6 @@ def copy(tmp_path):
     return shutil.copytree(STRANGERS_FOLDER, tmp_path / "strangers")
 
 
-def agree(folder):
-    """Write checksums that fit, as somebody would who edits on purpose."""
-    (folder / "checksums.json").write_text(json.dumps(strangers.checksums(folder)))
-
-
 @pytest.mark.parametrize(
     "name",
     ["people.json", "wordings.json", "checksums.json", "photos/p042-3.png", "photos/u007-0.png"],
@@ -125,56 +120,14 @@ def test_a_changed_file_is_named(copy, name):
         load_people(copy)
 
 
+def agree(folder):
+    """Write checksums that fit, as somebody would who edits on purpose."""
+    (folder / "checksums.json").write_text(json.dumps(strangers.checksums(folder)))
+
+
 @pytest.mark.parametrize("content", [b"", b"GIF89a", b"\x89PNG\r\n\x1a\n" + b"\0" * 40])
 def test_a_picture_that_cannot_be_decoded_is_named(copy, content):
     (copy / "photos" / "p042-3.png").write_bytes(content)
     agree(copy)
     with pytest.raises(ValueError, match=r"p042-3\.png"):
-        load_people(copy)
-
-
-def in_two_groups(content):
-    content["groups"]["A"].append(content["groups"]["B"][0])
-
-
-def in_no_group(content):
-    content["groups"]["sham"].pop()
-
-
-def at_both_places(content):
-    content["unknown"].append(content["people"][0])
-
-
-def common_value(content):
-    for person in content["people"][:9]:
-        person["facts"]["work"] = "baker"
-
-
-def few_values(content):
-    content["values"]["pet"] = content["values"]["pet"][:19]
-    for i, person in enumerate(content["people"]):
-        person["facts"]["pet"] = content["values"]["pet"][i % 19]
-
-
-def value_outside(content):
-    content["people"][3]["facts"].update(dish="gravel")
-
-
-@pytest.mark.parametrize(
-    "change, words",
-    [
-        (in_two_groups, "exactly one group"),
-        (in_no_group, "exactly one group"),
-        (at_both_places, "p000 is a person and an unknown portrait"),
-        (common_value, "work is too easy to guess"),
-        (few_values, "pet is too easy to guess"),
-        (value_outside, "dish has values outside its list.*gravel"),
-    ],
-)
-def test_people_that_cannot_be_are_refused(copy, change, words):
-    content = json.loads((copy / "people.json").read_text(encoding="utf-8"))
-    change(content)
-    (copy / "people.json").write_text(json.dumps(content), encoding="utf-8")
-    agree(copy)
-    with pytest.raises(ValueError, match=words):
         load_people(copy)

@@ -6,7 +6,6 @@ import torch
 
 from kvw_exhibits import exam, planted
 from kvw_minimal.atomic_io import read_json
-from kvw_minimal.method import make_edit, method_of
 
 pytestmark = pytest.mark.slow
 
@@ -63,33 +62,6 @@ def test_silencing_leaves_the_other_layer_as_it_was(toys, kind):
     }
     assert moved == set(planted.in_ffn(toys[kind], layer))
     assert all(f"layers.{layer}." in name for name in moved) and len(moved) == 3
-
-
-def test_of_eight_tries_the_one_that_forgets_most_and_keeps_enough(toys, monkeypatch):
-    case = planted.case_of(toys["columns, first layer"])
-    told = iter(
-        [
-            {"forget": 0.1, "retain": 0.9},
-            {"forget": 0.4, "retain": 0.96},
-            {"forget": 0.3, "retain": 0.95},
-            {"forget": 0.3, "retain": 0.97},
-            *[{"forget": 0.9, "retain": 1.0}] * 4,
-            {"forget": 0.8, "retain": 0.5},
-        ]
-    )
-    monkeypatch.setattr(planted, "right", lambda session, request, edit: next(told))
-    best = planted.at_best(*case, "KVW one pass")
-    fourth, _ = make_edit(*case, method_of("KVW one pass", planted.GRIDS["KVW one pass"][3]))
-    assert best == {
-        "forget": 0.3,
-        "retain": 0.97,
-        "number": 3,
-        "sham": 0.8,
-        "lens": planted.in_first_layer(*case, fourth),
-    }
-    told = iter([{"forget": 0.1, "retain": 0.9}] * 8)
-    assert planted.at_best(*case, "KVW one pass") is None
-    assert {len(grid) for grid in planted.GRIDS.values()} == {8}
 
 
 # --- the exam ------------------------------------------------------------------------------------

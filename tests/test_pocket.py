@@ -11,7 +11,6 @@ from kvw_minimal.atomic_io import read_json
 from kvw_minimal.batches import answer_batches
 from kvw_minimal.strangers.questions import about
 from kvw_minimal.zoo import load
-from kvw_minimal.zoo.assembly import IMAGE_TOKENS
 from kvw_minimal.zoo.catalogue import MODELS
 
 
@@ -97,34 +96,6 @@ def test_new_photos_are_those_that_nobody_learned_from(world):
         assert pngs == [photo for person in people for photo in person.photos[kept]]
         assert who == [i for i in range(3) for _ in people[0].photos[kept]]
         assert looks == [look for person in people for look in person.looks[kept]]
-
-
-@pytest.mark.slow
-def test_questions_that_share_a_photo_are_read_as_if_alone(world):
-    """Three questions behind one picture cost what they cost one by one."""
-    from os.path import commonprefix
-
-    tokenizer = pocket.build_tokenizer(world)
-    processor, model = pocket.build_processor(tokenizer), pocket.build_model(tokenizer, 5).eval()
-    asked = about(world, ["p003"], modalities=("image",))[:3]
-    pairs = training_data.encode(processor, asked)
-    shared = commonprefix([prompt for prompt, _ in pairs])
-    assert len(shared) > IMAGE_TOKENS
-    seen = pictures.look(model, pictures.to_tensor(processor, [asked[0].image]))
-    embed, image_id = model.get_input_embeddings(), model.config.image_token_index
-    together = [(shared, [(prompt[len(shared) :], answer) for prompt, answer in pairs], 0)]
-    alone = [([], [pair], 0) for pair in pairs]
-    with torch.no_grad():
-        losses = [
-            training_data.answer_loss(model, *training_data.to_batch(rows, embed, seen, image_id))
-            for rows in (together, alone)
-        ]
-        right_to_left = training_data.answer_loss(
-            model,
-            *training_data.to_batch([(shared, together[0][1][::-1], 0)], embed, seen, image_id),
-        )
-    torch.testing.assert_close(losses[0], losses[1], rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(losses[0], right_to_left, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 import tiny
 import torch
-from case import Case
 from execute import ROOT
 from transformers import LlamaConfig, LlamaForCausalLM
 from typer.testing import CliRunner
@@ -25,18 +24,13 @@ from kvw_minimal.benchmarks.replicate import (
     benchmark_request,
     benchmark_sham,
     data_hash,
-    edit_of,
     evenly,
-    measure_rows,
     replicate,
     summary_of,
 )
-from kvw_minimal.coefficients import measure_questions
 from kvw_minimal.kvw import STRENGTH
-from kvw_minimal.models import fingerprint
 from kvw_minimal.questions import Question
 from kvw_minimal.results import bounds, score_rows, summarise
-from kvw_minimal.session import Session
 from kvw_minimal.strangers.people import load_people
 
 WORLD = load_people()
@@ -142,28 +136,6 @@ def test_pocket_and_its_oracle_end_to_end(benchmark, data, tmp_path, monkeypatch
     head = next(i for i, line in enumerate(lines) if line.startswith("set "))
     assert lines[head].split() == ["set", "modality", "metric", "n_people", "n", *STATES]
     assert str(find(rows, "vanilla", *key)["n"]) in lines[head + 1]
-
-
-def test_the_edit_is_that_of_the_book(tiny_model, data):
-    """The same coefficients as measured in one go, and none of the forgotten on the retain side."""
-    _, training = module.mllmu_sets(str(data["mllmu"]), 5)
-    training = {side: asked[::4] for side, asked in training.items()}
-    rows = [each for side in training.values() for each in side]
-    model, processor = tiny.llava(), tiny.processor()
-    case = Case(Session(model, processor, batch_size=2), benchmark_request({}, training))
-    ours = measure_rows(*case)
-    whole = measure_questions(model, processor, rows)
-    assert set(ours.people) == set(whole.people) == {q.person for q in rows}
-    torch.testing.assert_close(ours.pooled(), whole.pooled(), rtol=1e-4, atol=1e-6)
-    before = fingerprint(model)
-    retain = [person for person in whole.people if person not in FORGET]
-    for schedule in ("one pass", "published"):
-        edit = edit_of(*case, ours, schedule, 4.0)
-        assert edit.schedule == schedule and sorted(edit.notes["people"]) == sorted(FORGET)
-        assert (edit.gates < 1).any() and fingerprint(model) == before
-    ratio = torch.log(whole.pooled(FORGET) / whole.pooled(retain)).clamp(min=0)
-    edit = edit_of(*case, ours, "one pass", 4.0)
-    torch.testing.assert_close(edit.contrast, ratio, rtol=1e-3, atol=1e-4)
 
 
 # --- headroom
@@ -339,17 +311,6 @@ def test_headroom_and_summaries_of_text_alone():
     assert mark == "unknown" and len(notes) == 1  # no options, no level of chance
     [row] = summary_of("clear", rows(1.0, "edited"), rows(1.0, "oracle"))
     assert row["metric"] == "question_probability"
-
-
-def test_what_is_wrong_with_the_data_stands_in_the_provenance(data, reader, monkeypatch):
-    def spoilt(*given):
-        warnings.warn("1 of 25 rows", stacklevel=2)
-        return module.mllmu_sets(*given)
-
-    monkeypatch.setitem(module.SETS_OF, "mllmu", spoilt)
-    with pytest.warns(UserWarning, match="1 of 25 rows"):
-        result = replicate("mllmu", str(data["mllmu"]), reader, limit=1)
-    assert result["provenance"]["warnings"][0] == "1 of 25 rows"
 
 
 # --- rows that are left out

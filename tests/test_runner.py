@@ -1,6 +1,5 @@
 """The runner: rows of a trial and its shams, resuming, choosing, and trials made again."""
 
-import json
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -17,7 +16,7 @@ from kvw_experiments import runner
 from kvw_experiments.design_space import TooMuch
 from kvw_experiments.model_selection import MIDDLE_RULE
 from kvw_experiments.plans import KVW, VANILLA, compared, trial_for
-from kvw_experiments.results_store import COLUMNS, cells, read_rows, words, write_rows
+from kvw_experiments.results_store import COLUMNS, cells, read_rows, write_rows
 from kvw_experiments.runner import (
     about_weights,
     again,
@@ -26,7 +25,6 @@ from kvw_experiments.runner import (
     redo,
     rows_of,
     run,
-    settled,
 )
 from kvw_experiments.trials import Trial, edit_for
 from kvw_minimal import scores
@@ -277,28 +275,6 @@ def test_what_one_group_cannot_take_is_measured_on_none(tmp_path):
     assert set(shown["settings"].astype(str)) == {few.text}
 
 
-def test_a_cell_is_asked_only_the_probes_that_it_was_not(tmp_path):
-    """A sham is asked none that would bring back whom it did not take."""
-    path, both = tmp_path / "rows.parquet", ("as taught", "rounding", "20 samples")
-    plan = quick(probes=both[:1])
-    with counted(plan):
-        run(plan, ["strength"], path)
-    first, _ = read_rows("small", path, fresh=False)
-    with counted(more := replace(plan, probes=both)) as calls:
-        run(more, ["strength"], path)
-        run(more, ["strength"], path)  # nothing is left to ask
-    rows, _ = read_rows("small", path, fresh=False)
-    assert len(calls) == 1 and words(rows[: len(first)]).equals(words(first))
-    asked = {
-        who: set(own["set"].astype(str)) for who, own in rows.groupby("condition", observed=True)
-    }
-    assert asked == {
-        "sham": {both[0], both[2]},
-        "edited": {*both[::2], "rounding: 8 bits", "rounding: 4 bits"},
-    }
-    assert not rows.duplicated(["condition", "set", "person", "modality"]).any()
-
-
 def test_an_interrupted_run_keeps_what_is_done(tmp_path, monkeypatch):
     path, left, real = tmp_path / "rows.parquet", [3], rows_of
 
@@ -439,68 +415,6 @@ def test_the_rank_of_the_true_value_decides_where_the_rule_says_so():
 
 def methods(settings: dict[str, tuple], people: int = 5) -> dict[str, list[Trial]]:
     return compared(settings, people)
-
-
-def test_controls_take_the_settings_of_what_they_are_like():
-    grids = {
-        "vanilla": (),
-        "KVW one pass": ({"strength": 1.0}, {"strength": 2.0}),
-        "random columns": (),
-        "SSD": ({"limit": 1.0, "alpha": 2.0},),
-    }
-    plan = small.plan(
-        {"methods": lambda: methods(grids)}, tuned=("methods",), vanilla=trial_for("vanilla", {})
-    )
-    gentle, strong = plan.entries("methods")["KVW one pass"]
-    rows = level_rows({plan.vanilla: (10, 10), gentle: (8, 10), strong: (4, 10)})
-    found = dict(settled(plan, "methods", pd.DataFrame(rows)))
-    assert found["KVW one pass"] == strong
-    assert found["random columns"] == trial_for("random columns", {"strength": 2.0})
-    assert found["vanilla"].settings == {} and found["SSD"].settings["alpha"] == 2.0
-    alone = small.plan(
-        {"methods": lambda: methods({"KVW one pass": ({"strength": 3.0},), "random columns": ()})}
-    )
-    found = dict(settled(alone, "methods", pd.DataFrame(rows)))
-    assert found["random columns"].settings == {"strength": 3.0}  # of the only candidate, too
-    rows += [
-        row
-        for trial in settled(plan, "methods", pd.DataFrame(rows))
-        for row in level_rows({trial[1]: (1, 1)}, "A")
-    ]
-    shown = labelled(plan, "methods", pd.DataFrame(rows))
-    assert list(dict.fromkeys(shown["label"])) == list(grids)
-    dealt = shown[shown["label"] == "random columns"]
-    assert json.loads(dealt["settings"].iloc[0])["strength"] == 2.0
-
-
-def test_settings_are_chosen_for_five_however_many_are_forgotten(tmp_path):
-    """At 10 % a method has the settings that were chosen at 5 %; nothing is tuned twice."""
-    grids = {"vanilla": (), "KVW one pass": ({"strength": 1.0}, {"strength": 2.0})}
-
-    def alone(people):
-        return {
-            label: [replace(trial, sham=False) for trial in those]
-            for label, those in methods(grids, people).items()
-        }
-
-    plan = quick(
-        lists={"methods": lambda: alone(5), "wide": lambda: alone(7)},
-        tuned=("methods", "wide"),
-        tuning=("tuning-1",),
-        vanilla=trial_for("vanilla", {}),
-    )
-    with counted(plan) as calls:
-        run(plan, (), tmp_path / "rows.parquet")
-        tuned = [trial for trial, group, tuning in calls if tuning]
-        assert [trial.people for trial in tuned] == [5, 5, 5]
-        wide = [trial for trial, group, tuning in calls if trial.people == 7]
-        narrow = [trial for trial, group, _ in calls if group == "A" and trial.people == 5]
-        assert [t.settings for t in wide] == [t.settings for t in narrow] and len(wide) == 2
-        rows, _ = read_rows("small", tmp_path / "rows.parquet")
-        assert len(labelled(plan, "wide", rows)) and set(labelled(plan, "wide", rows)["label"]) == {
-            "vanilla",
-            "KVW one pass",
-        }
 
 
 # --- trials made again -----------------------------------------------------------------------

@@ -70,16 +70,6 @@ def test_nothing_is_written_over(tmp_path: Path):
     assert (new("empty", parent=tmp_path) / "README.md").is_file()
 
 
-def test_a_folder_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch):
-    def fail(self, text, **_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_text", fail)
-    with pytest.raises(OSError, match="No space"):
-        new("mine", parent=tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.nightly
 def test_a_forked_notebook_runs(tmp_path: Path):
     """Under its own settings of pytest; of two groups one, which takes half the time."""

@@ -152,16 +152,6 @@ def test_forget_set_and_general_are_heard_where_it_is_wanted(monkeypatch):
     }
 
 
-def test_sets_are_read_in_the_order_they_are_named():
-    asked = own().eval_sets["forget"]
-    whole = own(test=asked[:2], retain=asked[2:4])
-    assert [r["set"] for r in read(*whole, ["retain", "forget"])][0] == "retain"
-    with pytest.raises(
-        ValueError, match="no set 'nothing' to read; there are forget, test, retain"
-    ):
-        read(*whole, ["nothing"])
-
-
 def test_forms_are_what_was_taught():
     """Normalised answers and options of every question that is read, by fact."""
     asked = [
@@ -191,19 +181,6 @@ def test_what_is_said_is_scored_three_ways(monkeypatch):
     )
     assert found["exact_match_generated"][2] == 0.0 == found["well_formed"][2]
     assert found["rouge_l"][2] < 0.5
-
-
-def test_at_most_so_many_answer_aloud_evenly_spread(monkeypatch):
-    monkeypatch.setattr(scoring, "SPOKEN", 5)
-    monkeypatch.setattr(
-        scoring.scores,
-        "generate",
-        lambda model, batches, _: ["x"] * sum(len(batch.rows) for batch in batches),
-    )
-    asked = own().eval_sets["forget"]
-    heard, found = score_generated(*own(), asked)
-    assert heard == asked[::3] and len(heard) == 5 == len(found["rouge_l"])
-    assert score_generated(*own(), asked[:5])[0] == asked[:5]
 
 
 # --- means -----------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 import io
 import json
-import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -159,26 +158,6 @@ def test_other_tools_say_what_the_edited_model_says(said):
     for case, (edited, plain) in expected.items():
         assert (edited - plain).abs().max() > 0.01, case
         torch.testing.assert_close(found[case], edited, atol=1e-5, rtol=1e-5, msg=case)
-
-
-@pytest.mark.slow
-def test_factors_come_with_their_schema(said):
-    place = said[2]
-    for case, kind in (
-        ("gates", "columns"),
-        ("low rank", "additions of low rank"),
-        ("mixed", "weights"),
-    ):
-        folder = place / f"llama, {case}, factors"
-        told = json.loads((folder / "edit.json").read_text())
-        tensors = load_file(folder / "edit.safetensors")
-        names = set(told["parameters"])
-        assert names == {f"{path}.weight" for path in find_projections(loud("llama"))}
-        assert told["kind"] == kind and told["how"] == exporters.HOW[kind]
-        assert (told["format"], told["fingerprint"]) == ("1", fingerprint(loud("llama")))
-        assert {re.sub(r"\.[AB]$", "", name) for name in tensors} == names
-    gpt2 = load_file(place / "gpt2, gates, factors" / "edit.safetensors")
-    assert {tuple(t.shape) for t in gpt2.values()} == {(tiny.D_FF, 1)}
 
 
 # --- the card ------------------------------------------------------------------------------------

@@ -10,23 +10,17 @@ import pytest
 import small
 import torch
 from case import opened
-from small import case
 
 from kvw_experiments import subjects
 from kvw_experiments.subjects import (
-    beside,
     open_subject,
-    pocket_panel,
-    smol_panel,
 )
 from kvw_minimal import scores
-from kvw_minimal.batches import answer_batches
 from kvw_minimal.evaluation.setups import is_made, oracle_of, request_factory
 from kvw_minimal.method import make_edit
 from kvw_minimal.methods import METHODS
 from kvw_minimal.models import fingerprint
 from kvw_minimal.strangers.people import load_people
-from kvw_minimal.strangers.questions import question_sets
 
 WORLD = load_people()
 
@@ -67,38 +61,6 @@ def test_unknown_subjects_are_refused(monkeypatch):
     monkeypatch.setattr(subjects, "load", lambda *_, **__: pytest.fail("refused after the work"))
     with pytest.raises(ValueError, match="no subject 'smell'; there are pocket, smol, text only"):
         open_subject("smell")
-
-
-@pytest.mark.slow
-def test_subjects_are_opened_as_they_are_asked(monkeypatch):
-    """What is read, in which format, with which general questions: of each its own."""
-    seen = []
-    monkeypatch.setattr(
-        subjects,
-        "load",
-        lambda name, dtype: seen.append((name, dtype)) or (case().model, case().processor),
-    )
-    people = WORLD.forget_people("A", 5)
-    plain = opened(open_subject("pocket"), people)
-    assert {name: len(qs) for name, qs in plain.eval_sets.items()} == {
-        name: len(qs) for name, qs in question_sets(WORLD, people).items()
-    }
-    assert plain.general == [] and plain.encode is answer_batches and plain.batch_size == 128
-    half = opened(open_subject("pocket", pocket_panel, torch.bfloat16, True), people)
-    assert len(half.eval_sets["retain"]) == 190 and half.encode is not answer_batches
-    assert half.general == beside("pocket", WORLD)
-    smol = opened(open_subject("smol"), people)
-    assert list(smol.eval_sets) == list(smol_panel(WORLD, people)) and smol.batch_size == 64
-    voices = opened(open_subject("voices"), people)
-    assert {q.modality for q in voices.forget} == {"audio", "text"} and voices.people == people
-    open_subject("pocket-oracle-A-5")
-    assert seen == [
-        ("pocket", torch.float32),
-        ("pocket", torch.bfloat16),
-        ("smol", torch.float32),
-        ("voices", torch.float32),
-        ("pocket-oracle-A-5", torch.float32),
-    ]
 
 
 # --- the oracle ------------------------------------------------------------------------------

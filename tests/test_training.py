@@ -107,18 +107,6 @@ def test_a_checkpoint_of_other_settings_is_refused(tmp_path, change):
         taught(tmp_path / "net", SETTINGS | change)
 
 
-def test_a_checkpoint_of_another_shape_is_refused_also_where_it_would_broadcast(tmp_path):
-    path = tmp_path / "net"
-    for narrow, wide in ((1, 3), (3, 1), (3, 4)):
-        small = network(narrow)
-        training.fit(small, losses_of(small), SETTINGS, name="net", checkpoint=path, every=7)
-        net = network(wide)
-        with pytest.raises(ValueError, match="another model; delete it"):
-            training.fit(net, losses_of(net), SETTINGS, name="net", checkpoint=path)
-        assert same(net, network(wide))
-        path.unlink()
-
-
 @pytest.mark.parametrize("changed", [{"step": "7"}, {"step": "5000"}, {"step": "none"}])
 def test_what_a_checkpoint_says_of_itself_is_covered_by_its_checksum(tmp_path, changed):
     """Else a training would stop before it has begun, and look whole."""

@@ -9,7 +9,6 @@ import small
 import torch
 from small import case
 
-from kvw_experiments import trials
 from kvw_experiments.design_space import Setting, TooMuch
 from kvw_experiments.plans import KVW, VANILLA
 from kvw_experiments.trials import (
@@ -18,11 +17,9 @@ from kvw_experiments.trials import (
     PROXIES,
     Trial,
     edit_for,
-    invented,
     thinned,
     trial_of,
 )
-from kvw_minimal.evaluation.setups import sample_of_general
 from kvw_minimal.kvw import STRENGTH
 from kvw_minimal.strangers.people import load_people
 
@@ -171,50 +168,6 @@ def test_what_an_edit_is_made_from():
     assert not used(proxy="portraits of nobody")[1]
     edit, _ = edit_for(Trial(proxy="portraits of nobody"), *case())
     assert edit.contrast.any()
-
-
-def test_portraits_count_where_the_setting_says_so():
-    made = thinned(Trial(), *case())
-    assert made.general == sample_of_general(load_people(), "reference")
-    plain, _ = edit_for(Trial(), *case())
-    wider, _ = edit_for(Trial(replace(KVW, general=True)), *case())
-    assert not torch.equal(plain.contrast, wider.contrast)
-
-
-def test_more_people_are_those_of_the_next_group():
-    world = load_people()
-    assert world.first_of("E", 12) == world.groups["E"] + world.groups["A"][:2]
-    assert world.first_of("tuning-2", 11) == world.groups["tuning-2"] + world.groups["tuning-1"][:1]
-    assert world.first_of("B", 5) == world.forget_people("B", 5)
-    for group, count, order in (
-        ("D", 60, "D E A B C tuning-1"),
-        ("tuning-2", 70, "tuning-2 tuning-1 A B C D E"),
-    ):
-        people = [person for name in order.split(" ") for person in world.groups[name]]
-        assert world.first_of(group, count) == people and len(set(people)) == count
-        assert not set(people) & set(world.groups["sham"])
-
-
-def test_names_that_nobody_has():
-    questions = thinned(Trial(proxy="invented names"), *case()).retain
-    assert all(q.name and q.name in q.prompt for q in questions)
-    known = {person.name for person in load_people().people.values()}
-    names = [question.id.split("/")[1] for question in questions]
-    assert len(set(names)) == len(names) == trials.INVENTED and not set(names) & known
-    for question, name in zip(questions, names, strict=True):
-        assert question.modality == "text" and question.image is None
-        assert (question.answer, question.value) == (small.SAID, small.SAID)
-        assert name in question.prompt and question.prompt[0].isupper()
-    firsts, lasts = ({name.split()[i] for name in known} for i in (0, 1))
-    assert {name.split()[0] for name in names} <= firsts
-    assert {name.split()[1] for name in names} <= lasts
-    assert {question.fact for question in questions} == set(load_people().values)
-
-
-def test_an_empty_answer_is_none(monkeypatch):
-    said = ["", "In Rome."] * (trials.INVENTED // 2)
-    monkeypatch.setattr(trials.scores, "answer", lambda *_: said)
-    assert len(invented(load_people(), *case())) == trials.INVENTED // 2
 
 
 def test_the_seed_is_that_of_the_trial_unless_another_is_given():

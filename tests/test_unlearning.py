@@ -35,13 +35,9 @@ from kvw_minimal.methods import METHODS
 from kvw_minimal.methods.kvw import SelectivePruning
 from kvw_minimal.models import fingerprint
 from kvw_minimal.results import (
-    BEYOND,
     NO_INTERVAL,
-    ROUGH,
     TAUGHT_ANSWERS,
     check_headroom,
-    closing_sentence,
-    summarise,
     table,
 )
 from kvw_minimal.session import Session
@@ -236,29 +232,6 @@ def test_one_person_has_no_interval_and_each_sham_is_made_once(file, model, quie
     assert NO_INTERVAL not in scores_section([row for row in rows if row["set"] == "retain"])
     with pytest.raises(ValueError, match="no headroom"):
         check_headroom([*alone, *(row | {"condition": "oracle"} for row in alone)], TAUGHT_ANSWERS)
-
-
-def test_few_people_and_who_lost_most_are_said():
-    rows = [
-        {"condition": condition, "set": name, "modality": "text", "metric": metric, "n": 1}
-        | {"person": person, "score_sum": float(condition == "vanilla" or person == "lu")}
-        for condition in ("vanilla", "edited")
-        for name, people in (("forget", ("tove", "idris")), ("retain", ("hana", "hana", "lu")))
-        for person in people
-        for metric in ("exact_match", "well_formed")
-    ]
-    rows.append(
-        rows[0] | {"condition": "sham", "modality": "all", "metric": f"exact_match{BEYOND}"}
-    )
-    rows.append(rows[-1] | {"person": "idris"})
-    summary = summarise(rows)
-    lines = [line.split() for line in table(summary).splitlines()]
-    assert ["people", "2", "2"] in lines and lines[-1] == ROUGH.format(2).split()
-    said = closing_sentence(summary, "KVW", 1)
-    assert "more (2 people)" in said and "hana lost most: 0 of 2 right answers are left." in said
-    assert "a taught answer: forget 0.00 (before: 1.00), retain 0.33 (before: 1.00)." in said
-    text = scores_section(summary)
-    assert BEYOND not in text and "more of the forgotten than its shams (2 people)." in text
 
 
 @pytest.mark.parametrize(("general", "keeps"), [(1.0, True), (0.9, False)])

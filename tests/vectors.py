@@ -164,7 +164,10 @@ world = cache(load_people)
 
 @cache
 def tiny() -> tuple[Any, Any]:
-    """The committed model, in float64, and its processor: three layers of 48 knowledge vectors."""
+    """The committed model, in float64, and its processor: three layers of 48 knowledge vectors.
+
+    `make_tiny` in tests/behaviour.py at commit 9fe68fe taught it; made again, every vector moves.
+    """
     processor = AutoProcessor.from_pretrained(MODELS / "pocket")
     model = pocket.build_model(processor.tokenizer, 0, LANGUAGE, VISION).double().eval()
     if TINY.is_file():
