@@ -1,5 +1,6 @@
 """What many tests share and none changes: the world, a benchmark's files, tiny models."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,9 @@ import tiny
 from exports import export_clear, export_mllmu, few_people
 
 from kvw_minimal.strangers.people import PeopleDataset, load_people
+
+#: the Sphinx extensions can be imported, by tests of the book
+sys.path.append(str(Path(__file__).resolve().parent.parent / "book" / "_ext"))
 
 
 @pytest.fixture(scope="session")

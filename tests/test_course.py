@@ -8,14 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import slides
+import students
 import yaml
 from bs4 import BeautifulSoup
 from execute import ROOT
 from test_house import dead_links, markdown_of
-
-sys.path.insert(0, str(ROOT / "book" / "_ext"))
-import slides  # noqa: E402 - beside the Sphinx extensions
-import students  # noqa: E402
 
 pytestmark = pytest.mark.slow
 

@@ -1,19 +1,10 @@
 """Figures in the dark: drawings on white paper are turned, portraits and heat maps are not."""
 
 import base64
-import importlib
 import io
 
-import pytest
-from execute import ROOT
+import dark
 from PIL import Image, ImageDraw
-
-
-@pytest.fixture(scope="module")
-def dark():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "book" / "_ext"))
-        return importlib.import_module("dark")
 
 
 def picture(filled: int, kind: str = "WEBP") -> str:
@@ -26,7 +17,7 @@ def picture(filled: int, kind: str = "WEBP") -> str:
     return f'<img width="50" alt="A sheet" src="data:image/{kind.lower()};base64,{content}">'
 
 
-def test_drawings_are_marked_and_coloured_pictures_are_not(dark):
+def test_drawings_are_marked_and_coloured_pictures_are_not():
     drawing, coloured = picture(8), picture(40, "PNG")
     turned = drawing.replace("<img ", '<img class="drawing" ')
     found = dark.marked(f"<figure>{drawing}</figure><figure>{coloured}</figure>")

@@ -1,14 +1,14 @@
 """The explorer's contract: what it shows, what nbval compares, what the book makes of it."""
 
-import importlib
 import itertools
 import json
 
+import explorers
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
 import pytest
 from bs4 import BeautifulSoup
-from execute import ROOT, WIDGET, tidy
+from execute import WIDGET, tidy
 
 from kvw_experiments.explorer import DATA, Explorer, live
 from kvw_experiments.figures import Picture
@@ -114,15 +114,7 @@ def test_live_draws_again_when_a_control_moves():
 # --- in the built book -----------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def explorers():
-    """The Sphinx extension."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "book" / "_ext"))
-        return importlib.import_module("explorers")
-
-
-def test_the_book_shows_every_picture_under_its_labels(explorers):
+def test_the_book_shows_every_picture_under_its_labels():
     explorer = Explorer(CONTROLS, MANY, ("hard", "4"))
     stored = json.loads(json.dumps(explorer.data, sort_keys=True))  # as a notebook is
     page = BeautifulSoup(explorers.component(stored, "e"), "html.parser")
@@ -142,7 +134,7 @@ def test_the_book_shows_every_picture_under_its_labels(explorers):
     assert len(frames) == 6
 
 
-def test_only_explorers_become_components(explorers, explorer: Explorer):
+def test_only_explorers_become_components(explorer: Explorer):
     bundle, metadata = explorer._repr_mimebundle_()
     bundle |= {"image/png": "iVBORw0KGgo="}
     plain = {"text/plain": "1", "text/html": "<b>1</b>"}

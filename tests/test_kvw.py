@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import tiny
 import torch
+from test_edits import same_bits, weights
 
 from kvw_minimal import kvw
 from kvw_minimal.batches import answer_batches
@@ -24,14 +25,6 @@ def model():
     for projection in find_projections(model).values():
         projection.weight.data.mul_(20)
     return model
-
-
-def weights(model) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
-
-
-def same_bits(model, before) -> bool:
-    return all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
 # --- one pass

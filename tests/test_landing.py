@@ -4,11 +4,11 @@
 """
 
 import doctest
-import importlib.util
 import json
 import re
 from types import SimpleNamespace
 
+import landing as extension
 import landing_states as recorded
 import pytest
 from bs4 import BeautifulSoup
@@ -27,17 +27,7 @@ def stored() -> dict:
 
 
 @pytest.fixture(scope="module")
-def extension():
-    """The Sphinx extension; it has the name of the script that makes the data."""
-    place = ROOT / "book" / "_ext" / "landing.py"
-    spec = importlib.util.spec_from_file_location("landing_extension", place)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def page(extension) -> BeautifulSoup:
+def page() -> BeautifulSoup:
     return BeautifulSoup(extension.widget(ROOT), "html.parser")
 
 
@@ -54,19 +44,19 @@ def state_at(stored: dict, strength: float, sham: int | None) -> dict:
 # --- what pages say of themselves ----------------------------------------------------------------
 
 
-def test_examples_hold(extension):
+def test_examples_hold():
     found = doctest.testmod(extension)
     assert found.attempted and not found.failed
 
 
-def test_the_address_of_the_picture_is_whole_where_the_site_has_one(extension):
+def test_the_address_of_the_picture_is_whole_where_the_site_has_one():
     assert extension.address_of("", "book/index") == "../_static/landing/social.png"
     whole = extension.address_of("https://a.org/book/", "book/index")
     assert whole == "https://a.org/book/_static/landing/social.png"
     assert f'<meta property="og:image" content="{whole}">' in extension.tags_of("a", "b", whole)
 
 
-def test_the_root_leads_to_the_landing_page_and_shows_a_card(extension, tmp_path):
+def test_the_root_leads_to_the_landing_page_and_shows_a_card(tmp_path):
     config = SimpleNamespace(html_title="A book", html_baseurl="")
     app = SimpleNamespace(
         config=config, outdir=str(tmp_path), builder=SimpleNamespace(format="html")
@@ -108,7 +98,7 @@ def test_a_slice_comes_out_the_same(stored, prepared):
 # --- the page ------------------------------------------------------------------------------------
 
 
-def test_all_that_the_page_shows_is_stored(page, stored, extension):
+def test_all_that_the_page_shows_is_stored(page, stored):
     """Strengths, people, answers, scores: each value of each place, against the file."""
     (slider,) = page.find_all("input")
     values = stored["strengths"]
@@ -170,7 +160,7 @@ def first(stored) -> dict:
     }
 
 
-def test_the_first_screen_is_whole_without_a_script(extension, stored, first):
+def test_the_first_screen_is_whole_without_a_script(stored, first):
     names = {person["id"]: person["name"] for person in stored["people"]}
     results = {"one edit": {"said": 0.5, "inside": 1.0, "sham": None, "others": 0.987}}
     screen = BeautifulSoup(extension.hero(ROOT, first, names, results, 9.6), "html.parser")
@@ -189,7 +179,7 @@ def test_the_first_screen_is_whole_without_a_script(extension, stored, first):
     assert shown == ["0.50", "1.00", "no sham", "0.99"]
 
 
-def test_five_of_the_hundred_faces_fade(extension):
+def test_five_of_the_hundred_faces_fade():
     """Each at its own place on the sheet of ten by ten, which is shown as two blocks."""
     world = load_people()
     forgotten = world.first_of("A", 5)

@@ -14,6 +14,7 @@ import pytest
 import tiny
 import torch
 from case import Case, case_of
+from test_edits import weights
 from torch.nn import functional as F
 
 from kvw_experiments import design_space
@@ -83,10 +84,6 @@ def edit_of(name: str, settings: dict | None = None, seed: int = 0):
     """The edit of a method for the small case, and its cost."""
     settings = some_settings(name) if settings is None else settings
     return make_edit(*small_case().but(seed=seed), method_of(name, settings))
-
-
-def weights_of(model) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
 def changed(before: dict, model) -> set[str]:
@@ -241,7 +238,7 @@ def test_what_is_retained_is_drawn_with_the_seed_and_each_question_once():
 @pytest.mark.parametrize("name", ["vanilla", "NPO LoRA", "SSD", "MMUnlearner", "rewrite"])
 def test_a_method_changes_only_what_it_may_and_leaves_no_trace(name: str):
     model = small_case().model
-    before, modules = weights_of(model), [name for name, _ in model.named_modules()]
+    before, modules = weights(model), [name for name, _ in model.named_modules()]
     flags = [weight.requires_grad for weight in model.parameters()]
     edit, cost = edit_of(name)
     assert changed(before, model) == set()
@@ -260,7 +257,7 @@ def test_a_method_changes_only_what_it_may_and_leaves_no_trace(name: str):
 def test_a_lora_is_what_was_trained():
     """The edit adds exactly what the adapted model had: merged by hand, rank 8, scale 2."""
     model = tiny.llava()
-    before, names = weights_of(model), list(linear_maps(model))
+    before, names = weights(model), list(linear_maps(model))
     with low_rank(model, 0) as adapted:
         with torch.no_grad():
             for name, weight in adapted.named_parameters():
@@ -331,7 +328,7 @@ def test_mmunlearner_ascends_inside_its_mask_only():
     case = small_case()
     with restored(case.model):
         masks = salient(*fisher.fisher_pair(*case))
-    before = weights_of(case.model)
+    before = weights(case.model)
     edit, _ = edit_of("MMUnlearner", {"rate": 1e-2, "weight": 0.0})
     with edit.on(case.model):
         for path, mask in masks.items():
@@ -362,7 +359,7 @@ def ratio_of_columns(model, before: dict) -> torch.Tensor:
 
 def gates_of(name: str, settings: dict, seed: int = 0) -> torch.Tensor:
     model = small_case().model
-    before = weights_of(model)
+    before = weights(model)
     with edit_of(name, settings, seed)[0].on(model):
         return ratio_of_columns(model, before)
 

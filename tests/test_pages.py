@@ -8,8 +8,12 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import chapter_map
 import colab
+import plain_pages
+import predictions
 import pytest
+import search
 import yaml
 from docutils import nodes
 from docutils.utils import new_document
@@ -21,16 +25,6 @@ from write_pages import PAGES
 
 pytestmark = pytest.mark.slow
 
-EXTENSIONS = ROOT / "book" / "_ext"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def beside():
-    """The Sphinx extensions can be imported."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(EXTENSIONS))
-        yield
-
 
 @pytest.mark.parametrize(
     "name", ["chapter_map", "formulas", "plain_pages", "search", "tables", "unused"]
@@ -41,7 +35,6 @@ def test_examples_of_the_extensions_hold(name: str):
 
 
 def test_the_map_shows_every_chapter_and_each_need_by_one_way():
-    chapter_map = importlib.import_module("chapter_map")
     chapters = chapter_map.chapters_of((ROOT / "book" / "how_to_read.md").read_text("utf-8"))
     pages = {Path(chapter.page).name for chapter in chapters.values()}
     assert pages == {path.stem for path in ROOT.glob("notebooks/[0-9]*.ipynb")}
@@ -99,7 +92,6 @@ def test_turning_pages_leads_from_chapter_to_chapter_and_never_to_solutions():
     chapters = sorted(f"notebooks/{p.stem}" for p in (ROOT / "notebooks").glob("[0-9]*.ipynb"))
     first = pages.index(chapters[0])
     assert pages[first : first + len(chapters)] == chapters
-    plain_pages = importlib.import_module("plain_pages")
     solutions = [page for page in pages if plain_pages.SOLUTIONS in page]
     assert pages[-len(solutions) :] == solutions and len(solutions) == len(chapters)
     context = {"next": {"link": "../notebooks/solutions/01.html"}, "prev": {"link": "x.html"}}
@@ -108,7 +100,6 @@ def test_turning_pages_leads_from_chapter_to_chapter_and_never_to_solutions():
 
 
 def test_the_index_of_the_search_has_terms_and_words_and_no_functions():
-    search = importlib.import_module("search")
     index = {"docnames": ["book/glossary", "book/your_own"], "indexentries": {"f() (in x)": []}}
     found = search.with_words(index, {"gate": "term-gate"})
     assert found["indexentries"] == {"gate": [[0, "term-gate", True]]}
@@ -140,7 +131,6 @@ def site_of(folder: Path) -> Path:
 
 
 def test_a_site_keeps_what_is_asked_for_and_its_pictures_are_files(tmp_path: Path):
-    plain_pages = importlib.import_module("plain_pages")
     site = site_of(tmp_path / "site")
     plain_pages.finish(SimpleNamespace(outdir=str(site)), None)
     page = site.joinpath("book", "page.html").read_text(encoding="utf-8")
@@ -161,7 +151,6 @@ FORK = "https://github.com/ann/fork"
 
 @pytest.mark.parametrize("url, shown", [(FORK, FORK), ("", colab.ADDRESS), (None, colab.ADDRESS)])
 def test_the_first_cell_for_colab_gets_the_address_of_the_repository(url, shown):
-    plain_pages = importlib.import_module("plain_pages")
     assert plain_pages.ADDRESS == colab.ADDRESS
     app = SimpleNamespace(config=SimpleNamespace(html_theme_options={"repository_url": url}))
     source = [colab.first_cell()]
@@ -223,7 +212,6 @@ def cell(*outputs: str) -> nodes.container:
 
 
 def test_what_answers_a_prediction_is_folded_and_nothing_else():
-    predictions = importlib.import_module("predictions")
     page = chapter_page(cell("first"), question(), cell("answer"), cell("last"))
     assert predictions.fold_answers(page) == 1
     raw, text = [each.astext() for each in page.findall(nodes.raw)], page.astext()
@@ -242,7 +230,6 @@ def answer(*words: nodes.Node) -> nodes.paragraph:
 
 @pytest.mark.parametrize("words, folded", [(nodes.strong, True), (nodes.Text, False)])
 def test_the_words_that_answer_a_prediction_are_folded_with_the_output(words, folded):
-    predictions = importlib.import_module("predictions")
     said = words("", "Seven") if words is nodes.strong else words("Seven")
     step = nodes.container("", classes=["cell", "tag_hide-cell"])
     below = (answer(said), answer(nodes.strong("", "Next")))
@@ -256,7 +243,7 @@ def test_the_words_that_answer_a_prediction_are_folded_with_the_output(words, fo
 @pytest.mark.parametrize("after", [(), (nodes.paragraph("", "It is 7."),), (cell(),)])
 def test_a_prediction_without_an_output_below_it_is_refused(after):
     with pytest.raises(ValueError, match="follows 'Your prediction. How many"):
-        importlib.import_module("predictions").fold_answers(chapter_page(question(), *after))
+        predictions.fold_answers(chapter_page(question(), *after))
 
 
 def test_each_prediction_of_a_chapter_has_the_form_that_is_folded():

@@ -4,14 +4,15 @@ That the page computes what PyTorch does is tested in a browser: tests/check_bro
 """
 
 import base64
-import importlib
 import json
 import shutil
 import subprocess
 import zlib
 
 import numpy as np
+import playground
 import pytest
+import stage
 import torch
 from bs4 import BeautifulSoup
 from case import case_of
@@ -21,7 +22,6 @@ from kvw_experiments.subjects import beside
 from kvw_minimal.edits import LowRank
 from kvw_minimal.models import tokenizer_of
 from kvw_minimal.session import Session
-from kvw_minimal.strangers.people import load_people
 from kvw_minimal.strangers.questions import about
 from kvw_minimal.strangers.tasks import request_to_forget
 from kvw_minimal.zoo import catalogue, load
@@ -31,18 +31,6 @@ pytestmark = pytest.mark.slow
 SCRIPTS = ROOT / "book" / "_static" / "playground"
 POCKET = catalogue.MODELS / "pocket"
 ODD = ["héllo wörld's 123, don't  two  spaces\n new", "What's “this”? 日本", "  lead", "tab\tx "]
-
-
-@pytest.fixture(scope="module")
-def playground():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "book" / "_ext"))
-        yield importlib.import_module("playground")
-
-
-@pytest.fixture(scope="module")
-def world():
-    return load_people()
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +45,7 @@ def array(text: str, kind: str = "<f4") -> np.ndarray:
 # --- what is packed --------------------------------------------------------------------------
 
 
-def test_weights_are_packed_bit_for_bit(playground):
+def test_weights_are_packed_bit_for_bit():
     weights = {"a": torch.randn(3, 4).bfloat16(), "b": torch.randn(5).bfloat16()}
     found = playground.packed(weights)
     assert found["tensors"] == [["a", 12], ["b", 5]]
@@ -70,7 +58,7 @@ def test_weights_are_packed_bit_for_bit(playground):
     assert np.array_equal(floats, torch.cat([w.flatten() for w in weights.values()]).float())
 
 
-def test_a_person_comes_with_what_is_asked_and_measured(playground, world, pocket):
+def test_a_person_comes_with_what_is_asked_and_measured(world, pocket):
     people = [world.people[person] for person in ("p078", "p000")]
     questions = about(world, [person.id for person in people])
     coefficients = case_of(*pocket, questions, []).coefficients()
@@ -86,14 +74,14 @@ def test_a_person_comes_with_what_is_asked_and_measured(playground, world, pocke
         assert all(photo >= person.learned_photos or photo < 0 for _, photo, *_ in part["new"])
 
 
-def test_facts_stand_with_each_person_only(playground, world):
+def test_facts_stand_with_each_person_only(world):
     """Who has loaded somebody's file knows about them, and nobody else does."""
     told = json.dumps(playground.world_of(world)["people"])
     assert all(person.name in told for person in world.people.values())
     assert not any(value in told for fact in world.values for value in world.values[fact])
 
 
-def test_the_lens_ends_in_what_the_model_says(playground, world, pocket):
+def test_the_lens_ends_in_what_the_model_says(world, pocket):
     person, _, prompt = playground.opening()
     (question,) = (q for q in about(world, [person]) if q.prompt == prompt)
     lens = playground.lens_of(Session(*pocket), question)
@@ -102,7 +90,7 @@ def test_the_lens_ends_in_what_the_model_says(playground, world, pocket):
     assert likely == truth > 0.9 > lens[0][2]
 
 
-def test_what_is_recorded_is_what_the_model_says(playground, world, pocket, monkeypatch):
+def test_what_is_recorded_is_what_the_model_says(world, pocket, monkeypatch):
     """Nothing is changed without an edit; with it, the answer with which the page opens is."""
     monkeypatch.setattr(playground, "STRENGTHS", (0, 24))
     forgotten = world.first_of(playground.GROUP, playground.PERCENT)
@@ -116,9 +104,8 @@ def test_what_is_recorded_is_what_the_model_says(playground, world, pocket, monk
     assert opened["truth"] not in opened["says"][1] and opened["likely"][1] < 0.5
 
 
-def test_the_page_is_whole_before_its_model_is_there(playground, world):
+def test_the_page_is_whole_before_its_model_is_there(world):
     """A hundred faces, seven cards with answers, the gates as light, and nothing that is empty."""
-    stage = importlib.import_module("stage")
     truths = world.people["p001"].facts | {"name": world.people["p001"].name}
     cards = [
         {"fact": fact, "truth": truth, "says": [f"{truth}.", "Else."], "likely": [1.0, 0.25]}
@@ -144,7 +131,7 @@ def test_the_page_is_whole_before_its_model_is_there(playground, world):
     assert kept["cards"] == cards and kept["strengths"] == [0, 24]
 
 
-def test_the_layerwise_rewrite_is_packed_as_it_is_compared(playground):
+def test_the_layerwise_rewrite_is_packed_as_it_is_compared():
     """Rounded to bfloat16 before PyTorch is asked, so that the page adds the very same numbers."""
     factors = {"a.weight": (torch.randn(3, 2), torch.randn(2, 4))}
     edit = playground.rounded(LowRank(factors, "of a model"))
@@ -166,7 +153,7 @@ console.log(JSON.stringify(given.texts.map(words.encode)));
 
 
 @pytest.mark.skipif(not shutil.which("node"), reason="no node here")
-def test_words_are_cut_alike(playground, pocket):
+def test_words_are_cut_alike(pocket):
     """What the model makes of them is compared in a browser: tests/check_browser.py."""
     given = {"words": playground.words_of(POCKET / "tokenizer.json"), "texts": ODD}
     ran = subprocess.run(
