@@ -399,6 +399,7 @@ def retrained() -> Entries:
     """Contenders with the last FFN trained again, by an attacker with the edited weights."""
     chosen = {name: METHODS[name].tuned() for name in ("KVW one pass", "least squares", "rewrite")}
     trials = {name: trial_for(name, settings) for name, settings in chosen.items()}
+    trials["rewrite, the whole way"] = trial_for("rewrite", chosen["rewrite"] | {"divided": False})
     # as its own tuning chose it, before the prompts moved, too
     only = {"retain_penalty": 10.0, "likely": 0.1, "sweeps": 6, "prompts": False}
     trials["layerwise rewrite, answers only"] = trial_for("layerwise rewrite", only)
