@@ -503,6 +503,7 @@ VARIANTS: dict[str, dict] = {
     "share": {"shape": "top", "share": 0.05},
     "mass": {"mass": 0.1},
     "batch, person": {"batch": "person", "strength": 4.0},
+    "batch, facts": {"batch": "facts", "strength": 4.0},
     "against, facts": {"against": "facts", "batch": 1, "strength": 4.0},
     "against, whole": {"against": "whole", "modalities": ["image"]},
 }
