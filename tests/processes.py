@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor.parallel import RowwiseParallel, parallelize_module
 
 from kvw_minimal import __main__ as command
 from kvw_minimal import distributed
@@ -127,22 +128,30 @@ def wrong() -> None:
     raise ValueError("a picture of nothing")
 
 
-def sharded(rank: int, place: Path, into: str) -> None:
-    """A model of which each process holds a half, cut by `fully_shard`."""
+def sharded(rank: int, place: Path, into: str, way: str) -> None:
+    """A model of which each process holds a half, cut by `fully_shard` or by tensor parallelism."""
     state = distributed.started()
     model, processor = load(str(place / "llava"))
     mesh = init_device_mesh("cpu", (state.num_processes,))
-    for path in find_projections(model):
-        layer = model.get_submodule(path.rpartition(".mlp.")[0])
-        fully_shard(layer, mesh=mesh)
-    fully_shard(backbone(model), mesh=mesh)
+    if way == "fully_shard":
+        for path in find_projections(model):
+            layer = model.get_submodule(path.rpartition(".mlp.")[0])
+            fully_shard(layer, mesh=mesh)
+        fully_shard(backbone(model), mesh=mesh)
+    else:
+        parallelize_module(
+            model, mesh, {path: RowwiseParallel() for path in find_projections(model)}
+        )
     held = sum(
         w.to_local().numel() if hasattr(w, "to_local") else w.numel()
         for w in backbone(model).parameters()
     )
     questions = distributed.sides(jsonl.read_questions(place / "all.jsonl"))
-    print(distributed.measure_in_parts(model, processor, questions, place / into, 2))
-    print(held, sum(w.numel() for w in backbone(model).parameters()))
+    try:
+        print(distributed.measure_in_parts(model, processor, questions, place / into, 2))
+        print(held, sum(w.numel() for w in backbone(model).parameters()))
+    except ValueError as error:
+        print(error)
 
 
 def cases(place: Path) -> dict[str, tuple[int, Callable[[int], None]]]:
@@ -153,12 +162,14 @@ def cases(place: Path) -> dict[str, tuple[int, Callable[[int], None]]]:
     }
     end = partial(os._exit, 9)
     return plain | {
+        "few": (4, partial(measure, place=place, into="few", questions="few.jsonl")),
         "wrong": (2, partial(fails, place=place, into="wrong", how=wrong)),
         "wrong, again": (4, partial(measure, place=place, into="wrong")),
         "ends": (2, partial(fails, place=place, into="ends", how=end)),
         "other model": (2, partial(measure, place=place, into="other-model", other=1)),
         "no questions": (2, partial(measure, place=place, into="x", questions="none.jsonl")),
-        "fully_shard": (2, partial(sharded, place=place, into="sharded")),
+        "fully_shard": (2, partial(sharded, place=place, into="sharded", way="fully_shard")),
+        "tensor": (2, partial(sharded, place=place, into="tensor", way="tensor")),
     }
 
 

@@ -3,17 +3,24 @@
 import doctest
 import html
 import json
+import math
 import re
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 import slides
 import students
+import torch
 import yaml
 from bs4 import BeautifulSoup
 from execute import ROOT
 from test_house import dead_links, markdown_of
+
+from kvw_minimal.coefficients import mean_absolute
+from kvw_minimal.kvw import contrast, gate
+from kvw_minimal.methods import losses
 
 pytestmark = pytest.mark.slow
 
@@ -141,6 +148,52 @@ def test_the_exam_has_twenty_questions_with_chapter_kind_and_answer():
     for chosen in (tags.values(), [tags[number] for number in range(2, 21, 2)]):
         assert {chapter for chapter, _ in chosen} == set(CORE)
         assert {kind for _, kind in chosen} == KINDS
+
+
+def test_what_is_calculated_in_the_answers():
+    """By the package where it has the formula; the questions' numbers are written down again."""
+    told = {number: body for number, (_, body) in questions(ANSWERS).items()}
+    asked = {number: body for number, (_, body) in questions(EXAM).items()}
+
+    guessed = Fraction(5 * 6 * 4, 25) + Fraction(5 * 4, 100)
+    assert guessed == 5 and "140 questions" in told[3] and "Together 5" in told[3]
+
+    w_gate, w_up, w_down = (
+        torch.tensor([[float(n) for n in re.findall(r"-?\d+", row)] for row in each.split(r"\\")])
+        for each in re.findall(r"pmatrix\}(.+?)\\end", asked[6])
+    )
+    x = torch.tensor([2.0, 1.0])
+    c = torch.relu(w_gate @ x) * (w_up @ x)
+    silent = w_down.clone()
+    silent[:, 1] = 0
+    assert "x = (2, 1)" in asked[6] and c.tolist() == [4, 2, 3]
+    assert "4, 2, 3" in told[6] and (w_down @ c).tolist() == [7, 5] and "(7, 5)" in told[6]
+    assert (silent @ c).tolist() == [7, 3] and "(7, 3)" in told[6]
+
+    [row] = re.findall(r"^\| (8 .+) \|$", asked[4], re.M)
+    h = torch.tensor([[[float(n)] for n in row.split(" | ")]])
+    mask = torch.tensor([[False, True, True, True, True, False, False]])
+    late = mask.roll(1, 1)
+    found = [mean_absolute(h, mask).item(), mean_absolute(h, late).item(), h[mask].mean().item()]
+    assert found == [3, 5, 1]
+    assert [int(n) for n in re.findall(r"/ 4 = (\d+)", told[4])] == found
+
+    ratios = torch.tensor([2.0, -2.0, 1.0, -1.0])
+    assert "2, -2, 1, -1" in asked[11] and "= 3/4" in told[11]
+    assert ratios.clamp(min=0).mean() == 0.75 and ratios.mean().clamp(min=0) == 0
+
+    gates = gate(contrast(torch.tensor([4.0, 3.0, 1.0]), torch.tensor([2.0, 3.0, 5.0])), 3)
+    assert "(4, 2), (3, 3) and (1, 5)" in asked[12] and "1/8; 1; 1" in told[12]
+    assert torch.allclose(gates, torch.tensor([1 / 8, 1, 1]))
+    assert "1/64, 1 and 1" in told[12] and torch.allclose(gates**2, torch.tensor([1 / 64, 1, 1]))
+
+    now = torch.tensor([0.0, math.log(3)], requires_grad=True)
+    losses.negative_preference(now, torch.zeros(2), 1.0).mul(2).backward()  # a mean over two
+    assert torch.allclose(now.grad, torch.tensor([-1.0, -0.5]))
+    assert "= 1 at the start" in told[15] and "= 1/2 there" in told[15]
+
+    first = next(n for n in range(1, 99) if 70 * n + 1330 < 630 * n)
+    assert f"from {first} requests on" in told[17]
 
 
 # --- projects --------------------------------------------------------------------------------

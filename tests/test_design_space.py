@@ -242,6 +242,10 @@ def test_a_step_is_one_persons_questions_in_another_order_each_epoch():
     dealt = [question for step in few for question in step]
     assert {len(step) for step in few} == {7} and dealt != case.forget
     assert sorted(q.id for q in dealt) == sorted(q.id for q in case.forget)
+    mixed = design_space.in_steps(case.forget, Setting(batch="facts"), np.random.default_rng(0))
+    assert [len({q.fact for q in step}) for step in mixed] == [7] * 10 == [*map(len, mixed)]
+    assert sorted(q.id for step in mixed for q in step) == sorted(q.id for q in case.forget)
+    assert any(len({q.person for q in step}) > 1 for step in mixed)
     whole = make(Setting(batch=10**6), *case).contrast
     assert torch.allclose(whole, make(Setting(), *case).contrast, atol=1e-5)  # one step of all
 

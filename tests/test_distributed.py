@@ -37,6 +37,7 @@ def place(asked, tmp_path_factory) -> Path:
         tiny.loud(tiny.llava(seed)).save_pretrained(place / name)
         tiny.processor().save_pretrained(place / name)
     write_questions(place / "all.jsonl", asked)
+    write_questions(place / "few.jsonl", {side: some[:1] for side, some in asked.items()})
     (place / "none.jsonl").touch()
     subprocess.run(
         [sys.executable, processes.__file__, place],
@@ -117,6 +118,14 @@ def test_a_model_in_shards_is_measured_without_gathering_the_whole(outcomes, pla
         held, whole = map(int, said.splitlines()[-1].split())
         assert held < 0.55 * whole
     assert done["measured"] == 2 * 4  # both take part in each
+
+
+@pytest.mark.nightly
+def test_a_model_that_is_cut_within_its_layers_is_refused(outcomes, place):
+    done = outcomes["tensor"]
+    assert done["status"] == [0, 0], done["errors"]
+    assert all("spread over processes in a way" in said for said in done["said"])
+    assert done["measured"] == 0 and not (place / "tensor").exists()
 
 
 def test_parts_keep_people_and_pictures_together_whatever_the_order(asked):

@@ -200,9 +200,14 @@ def test_a_row_needs_the_parts_that_its_setting_is_made_of():
     assert "method: SSD" in dependencies.needs(
         row(method="SSD", settings='{"alpha": 2.0, "limit": 1.0}')
     )
-    for settings in ({"overshoot": 1.25}, {"overshoot": 1.25, "refusal": True}):
+    for settings, apart in (
+        ({}, set()),
+        ({"refusal": True}, {"towards a refusal"}),
+        ({"divided": False}, {"the whole way"}),
+    ):
         led = dependencies.needs(row(method="rewrite", settings=json.dumps(settings)))
-        assert "method: rewrite" in led and ("towards a refusal" in led) == ("refusal" in settings)
+        assert "method: rewrite" in led
+        assert {"towards a refusal", "the whole way"} & led == apart
     vanilla = dependencies.needs(with_setting(strength=0.0))
     assert not any(name.startswith(("method", "shape", "setting")) for name in vanilla)
 

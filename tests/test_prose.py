@@ -185,3 +185,47 @@ def test_numbers_on_a_page_are_among_those_it_may_quote(path: Path):
 
 
 # --- the check itself ------------------------------------------------------------------------
+
+
+def _notebook(prose: str, output: str) -> dict:
+    return {
+        "cells": [
+            {"cell_type": "markdown", "source": [prose]},
+            {
+                "cell_type": "code",
+                "source": "print(score)",
+                "outputs": [{"output_type": "stream", "name": "stdout", "text": [output]}],
+            },
+        ]
+    }
+
+
+@pytest.mark.parametrize(
+    "prose",
+    [
+        "The loss is 10.772.",  # the drift in ch05 that book.md tells of
+        "It falls to .35 (before: 10.794).",
+        "By -10.794 nats.",
+        "12.5 % of people.",
+        "| .794 | 10.8 |",
+        "$x = 3.5$",
+    ],
+)
+def test_a_drifted_number_is_found(prose: str):
+    assert drifted(_notebook(prose, "loss 10.794")) != []
+
+
+@pytest.mark.parametrize(
+    "prose",
+    [
+        "The loss is 10.794, or 10.8.",
+        "61.5 % of people, or .62.",
+        "Between 0.615-10.8, and \u22120.25.",
+        "See [the paper](https://arxiv.org/abs/2601.21794v1) 2601.21794, with torch 2.13.0.",
+        "CC BY 4.0, Apache-2.0",
+        "## 2.1 A numbered heading\n5 people, 1e-12, layer 3.",
+        "A tenth: 0.00001 is 1.0e-05.",
+    ],
+)
+def test_a_founded_number_passes(prose: str):
+    assert drifted(_notebook(prose, "loss 10.794, share 0.6150, -0.25, 1e-05")) == []

@@ -287,6 +287,23 @@ def test_where_nothing_has_a_price_states_arrive(case, over, layers, arrives, mo
         assert (end - start).abs().max() > 0.01
 
 
+def test_undivided_the_states_arrive_behind_every_layer(case, monkeypatch):
+    monkeypatch.setattr(rewrite, "RIDGE", 1e-9)
+    short = case.but(forget=case.forget[:3], cache={})  # fewer positions than vectors
+    goals, marks = goals_of(short)
+    free = torch.zeros(tiny.LAYERS, tiny.D_FF, tiny.D_FF, dtype=torch.float64)
+    asked = (*short, goals, marks, free.__getitem__, 1.0, (0.0, 1.0))
+    behind = {}
+    for divided in (True, False):
+        with restored(case.model):
+            rewrite.solve_layerwise(*asked, divided)
+            now = answers(short, short.forget)
+        behind[divided] = torch.stack(
+            [(now[row][1] - goals[row])[at].abs().amax((0, 2)) for row, at in enumerate(marks)]
+        ).amax(0)  # [layers]
+    assert behind[False].max() < 2e-3 < behind[True][0]
+
+
 # --- whatever is asked, of whatever model --------------------------------------------------------
 
 

@@ -27,6 +27,7 @@ from kvw_minimal.scores import (
     answer,
     choose_by_likelihood,
     mentions,
+    metric,
     normalised,
     read,
     read_answers,
@@ -111,6 +112,16 @@ def test_well_formed_is_right_or_wrong_but_an_answer():
 
 
 # --- the list of all of them
+
+
+# --- the list of all of them
+
+
+def test_two_scores_of_one_name_are_refused(monkeypatch):
+    monkeypatch.setattr(scores, "METRICS", {})
+    assert metric("mine")(mentions) is metric("mine")(mentions) is mentions
+    with pytest.raises(ValueError, match="two scores of the name mine"):
+        metric("mine")(same_answer)
 
 
 # --- teacher forcing

@@ -4,6 +4,7 @@ nbval does not compare a cell without an execution count, so a stripped notebook
 full. Each guard is seen to fail on a broken notebook at the end of this file.
 """
 
+import copy
 import json
 import re
 from pathlib import Path
@@ -121,3 +122,94 @@ def test_a_stored_notebook_keeps_the_rules(path: Path):
 
 
 # --- each guard must be able to fail ---------------------------------------------------------
+
+GOOD = {
+    "cells": [
+        {"cell_type": "markdown", "id": "cell-00", "metadata": {}, "source": ["# One\n"]},
+        {
+            "cell_type": "code",
+            "id": "cell-01",
+            "metadata": {},
+            "execution_count": 1,
+            "source": ["1 + 1"],
+            "outputs": [
+                {
+                    "output_type": "execute_result",
+                    "execution_count": 1,
+                    "metadata": {},
+                    "data": {"text/plain": ["2"]},
+                }
+            ],
+        },
+    ],
+    "metadata": {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    },
+    "nbformat": 4,
+    "nbformat_minor": 5,
+}
+
+
+def _code(notebook: dict) -> dict:
+    return notebook["cells"][1]
+
+
+def _set(notebook: dict, **changes) -> None:
+    _code(notebook).update(changes)
+
+
+def _stream(name: str) -> list[dict]:
+    return [{"output_type": "stream", "name": name, "text": ["careful\n"]}]
+
+
+ERROR = [{"output_type": "error", "ename": "ValueError", "evalue": "no", "traceback": []}]
+BREAKS = {
+    "a null count": (count_problems, lambda n: _set(n, execution_count=None)),
+    "run out of order": (count_problems, lambda n: _set(n, execution_count=3)),
+    "a null count in an output": (
+        count_problems,
+        lambda n: _code(n)["outputs"][0].update(execution_count=None),
+    ),
+    "stderr": (output_problems, lambda n: _set(n, outputs=_stream("stderr"))),
+    "an error": (output_problems, lambda n: _set(n, outputs=ERROR)),
+    "stripped": (output_problems, lambda n: [c.update(outputs=[]) for c in n["cells"][1:]]),
+    "an ignored cell": (look_away_problems, lambda n: _set(n, source=["# NBVAL_IGNORE_OUTPUT\n1"])),
+    "a skipped cell": (look_away_problems, lambda n: _set(n, source=["# NBVAL_SKIP\n1"])),
+    "a raising cell": (look_away_problems, lambda n: _set(n, source=["# NBVAL_RAISES_EXCEPTION"])),
+    "an nbval tag": (look_away_problems, lambda n: _set(n, metadata={"tags": ["nbval-skip"]})),
+    "a raises-exception tag": (
+        look_away_problems,
+        lambda n: _set(n, metadata={"tags": ["raises-exception"]}),
+    ),
+    "a long line": (width_problems, lambda n: _set(n, source=["x = " + "1" * 76])),
+    "the state of widgets": (
+        widget_problems,
+        lambda n: n["metadata"].update(widgets={"state": {}}),
+    ),
+    "a widget": (widget_problems, lambda n: _code(n)["outputs"][0]["data"].update({WIDGET: {}})),
+    "a dead progress bar": (
+        widget_problems,
+        lambda n: _code(n)["outputs"][0]["data"].update({"text/plain": "Loading:   0%|  | 0/9"}),
+    ),
+    "a picture without its texts": (
+        picture_problems,
+        lambda n: _code(n)["outputs"][0]["data"].update({"image/png": "iVBORw0KGgo="}),
+    ),
+    "too big": (size_problems, lambda n: _set(n, outputs=_stream("stdout" * LARGEST))),
+    "random cell ids": (tidy_problems, lambda n: _set(n, id="3f9ac2")),
+    "saved by hand": (tidy_problems, lambda n: n["metadata"].update(language_info={})),
+}
+
+
+def test_each_guard_passes_a_good_notebook_and_fails_on_a_broken_one():
+    for kind, (guard, break_it) in BREAKS.items():
+        broken = copy.deepcopy(GOOD)
+        break_it(broken)
+        assert guard(GOOD) == [] and guard(broken) != [], kind
+
+
+def test_tidy_stores_no_widget_but_what_stands_beside_it():
+    notebook = copy.deepcopy(GOOD)
+    notebook["metadata"]["widgets"] = {"state": {}}
+    _code(notebook)["outputs"][0]["data"][WIDGET] = {"model_id": "9" * 32}
+    assert tidy(notebook) == GOOD

@@ -506,6 +506,7 @@ VARIANTS: dict[str, dict] = {
     "share": {"shape": "top", "share": 0.05},
     "mass": {"mass": 0.1},
     "batch, person": {"batch": "person", "strength": 4.0},
+    "batch, facts": {"batch": "facts", "strength": 4.0},
     "against, facts": {"against": "facts", "batch": 1, "strength": 4.0},
     "against, whole": {"against": "whole", "modalities": ["image"]},
 }
@@ -603,13 +604,25 @@ def _method(name: str):
     return made(name)[0]
 
 
+def rewritten(**settings: Any) -> dict:
+    """What the rewrite changes by an option that has no place in its own vector.
+
+    Rows without the option depend on that vector alone.
+    """
+    asked = case().but(seed=1)
+    usual = {key: USUAL.get(key, value) for key, value in METHODS["rewrite"].grid[0].items()}
+    with restored(asked.model), exactly():
+        return change_of(method_of("rewrite", usual | settings).edit(*asked))
+
+
 @vector("towards a refusal")
 def _refusal():
-    """Apart from the rewrite's own vector, so that rows without it depend on that alone."""
-    asked = case().but(seed=1)
-    settings = {key: USUAL.get(key, value) for key, value in METHODS["rewrite"].grid[0].items()}
-    with restored(asked.model), exactly():
-        return change_of(method_of("rewrite", settings | {"refusal": True}).edit(*asked))
+    return rewritten(refusal=True)
+
+
+@vector("the whole way")
+def _whole_way():
+    return rewritten(divided=False)
 
 
 @vector("cost", lambda: METHODS)

@@ -328,6 +328,7 @@ def solve_layerwise(
     price: Callable,
     over: float,
     layers: tuple,
+    divided: bool = True,
 ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """Runs the forget questions through the layers and changes each layer; the changes stay.
 
@@ -337,6 +338,7 @@ def solve_layerwise(
         price: `price(layer)`, the price of a change, `[d_ff, d_ff]` float64.
         over: the overshoot: the factor on the difference to the target.
         layers: first and last layer, as in `resolve_layers`.
+        divided: as in `Rewrite`.
 
     Returns:
         `{parameter: (B, A)}` float32.
@@ -356,7 +358,8 @@ def solve_layerwise(
         if first <= layer <= last:
             k = at_positions(inputs, where).double()  # [n, d_ff]
             now = at_positions(behind, where)  # [n, d_model]
-            d = over * (goal[:, layer] - now).double() / (last - layer + 1)  # [n, d_model]
+            d = over * (goal[:, layer] - now).double()  # [n, d_model]
+            d /= last - layer + 1 if divided else 1
             b, a = solution(k, d, price(layer))
             columns(projection).add_((b @ a).to(projection.weight))
             pair = (a.T, b.T) if is_conv1d(projection) else (b, a)
@@ -396,6 +399,7 @@ class Rewrite(Method):
         retained: whether these are people of the retain set, not strangers.
         mean: whether all states move in one direction (`mean_direction`).
         refusal: whether all states move in one direction, to a refusal (`refusal_direction`).
+        divided: whether a layer takes only its share of the difference, not all of it.
     """
 
     overshoot: float = 1.25
@@ -407,6 +411,7 @@ class Rewrite(Method):
     retained: bool = False
     mean: bool = False
     refusal: bool = False
+    divided: bool = True
 
     def edit(self, session: Session, request: Request) -> LowRank:
         """Makes the edit.
@@ -430,7 +435,9 @@ class Rewrite(Method):
         def price(layer: int) -> torch.Tensor:
             return self.retain_penalty * moments[layer] + self.subject_penalty * deciding[layer]
 
-        factors = solve_layerwise(session, request, goals, marks, price, self.overshoot, layers)
+        factors = solve_layerwise(
+            session, request, goals, marks, price, self.overshoot, layers, self.divided
+        )
         return LowRank(factors, made_for, notes={"positions": positions})
 
     def goals(

@@ -149,6 +149,7 @@ def of_method(method: str, settings: str) -> Vectors:
     vectors |= {f"schedule: {name}" for name in SCHEDULES if name in method}
     method_class = METHODS.get(method)
     vectors |= {"towards a refusal"} if given.get("refusal") else set()
+    vectors |= {"the whole way"} if not given.get("divided", True) else set()
     if method_class is not None and method != "family":
         learns = hasattr(method_class, "rate") or hasattr(method_class, "alpha")
         reads = METHODS[method_class.settings_from or method].__module__.endswith(

@@ -21,6 +21,7 @@ KVW as published, selective pruning and the rest are settings with a name: `NAME
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import zip_longest
 
 import numpy as np
 import torch
@@ -49,6 +50,7 @@ ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 }
 SCORES = (*ACTIVATIONS, "fisher")
 AGAINST = ("modalities", "facts", "whole")
+STEPS = ("person", "facts")  # a batch that is no number
 TINY = torch.finfo(torch.float32).tiny
 
 
@@ -306,7 +308,7 @@ class Setting:
         against: what of the retain set is compared with: its questions in these `modalities`,
             about the same `facts` in the same modality as those of a step, or the `whole` of it.
         batch: forget questions a step, in seeded order, on weights already weakened; `person` for
-            those about one person, 0 for all at once.
+            those about one person, `facts` for one about each fact, 0 for all at once.
         epochs: how often the forget set is gone through in batches.
         shuffle: contrasts are dealt out at random within each layer: a control.
         layers: first and last, inclusive: whole numbers count layers, (0.0, 1.0) are fractions.
@@ -337,9 +339,11 @@ class Setting:
         ):
             if value not in known:
                 raise ValueError(f"no {value!r}; there are {', '.join(known)}")
-        fits = self.batch == "person" or isinstance(self.batch, int) and self.batch >= 0
+        fits = self.batch in STEPS or isinstance(self.batch, int) and self.batch >= 0
         if not 0 < self.share <= 1 or not fits or self.epochs < 1:
-            raise ValueError("share is in (0, 1], batch at least 0 or 'person', epochs at least 1")
+            raise ValueError(
+                f"share is in (0, 1], batch at least 0 or one of {STEPS}, epochs at least 1"
+            )
         if not self.modalities or set(self.modalities) - set(MODALITIES):
             raise ValueError(f"modalities are some of {MODALITIES}, not {self.modalities}")
 
@@ -439,10 +443,20 @@ def at_mass(edit: ColumnScaling, mass: float) -> ColumnScaling:
     return edit.with_strength((low + high) / 2)
 
 
+def each_fact_once(questions: list[Question], rng: np.random.Generator) -> list[list[Question]]:
+    """Steps with at most one question about each fact; the people of a step are drawn."""
+    by_fact: dict[str, list[Question]] = {}
+    for i in rng.permutation(len(questions)):
+        by_fact.setdefault(questions[i].fact, []).append(questions[i])
+    return [[q for q in step if q] for step in zip_longest(*by_fact.values())]
+
+
 def in_steps(
     questions: list[Question], setting: Setting, rng: np.random.Generator
 ) -> list[list[Question]]:
     """The forget questions of each step of a schedule, every epoch shuffled anew."""
+    if setting.batch == "facts":
+        return [step for _ in range(setting.epochs) for step in each_fact_once(questions, rng)]
     if isinstance(setting.batch, str):
         people = list(dict.fromkeys(question.person for question in questions))
         by_person = [[q for q in questions if q.person == person] for person in people]

@@ -34,7 +34,8 @@ from kvw_minimal.strangers.people import Person
 from .summaries import with_exact_ends
 
 PALETTE = sns.color_palette("colorblind")
-COLOURS = dict(zip(CONDITIONS, PALETTE, strict=False))
+DARK_GREY = (0.3, 0.3, 0.3)  # of the oracle, a reference: the palette has another orange there
+COLOURS = dict(zip(CONDITIONS, [*PALETTE[:3], DARK_GREY], strict=True))
 #: the same method has the same colour in every figure; KVW is the edit of most chapters
 METHOD_COLOURS = {
     "KVW": PALETTE[1],
@@ -256,7 +257,7 @@ def _marks(axis, numbers: pd.DataFrame, at: list[int], colours: list) -> None:
 def forest(values: pd.DataFrame, differences: pd.DataFrame, labels: tuple[str, str]) -> Figure:
     """Two panels with a line for each row, least value on top: values, and what they differ by.
 
-    A difference is blue or orange where its interval leaves out 0, below or above; else grey.
+    A difference is blue or red where its interval leaves out 0, below or above; else grey.
 
     Args:
         values: columns `value`, `low`, `high` and, for a hollow mark, `sham`; the index has names.
@@ -264,7 +265,7 @@ def forest(values: pd.DataFrame, differences: pd.DataFrame, labels: tuple[str, s
         labels: of both horizontal axes.
     """
     values = values.sort_values("value", ascending=False)
-    blue, orange, green = PALETTE[:3]
+    blue, _, green, red = PALETTE[:4]
     figure, (left, right) = plt.subplots(1, 2, sharey=True, figsize=(8.6, 1.1 + 0.27 * len(values)))
     _marks(left, values[["value", "low", "high"]], [*range(len(values))], [blue] * len(values))
     if "sham" in values:
@@ -274,7 +275,7 @@ def forest(values: pd.DataFrame, differences: pd.DataFrame, labels: tuple[str, s
         left.legend(frameon=False, fontsize=9, handletextpad=0, **above)
     places = [values.index.get_loc(name) for name in differences.index]
     colours = [
-        blue if high < 0 else orange if low > 0 else "grey"
+        blue if high < 0 else red if low > 0 else "grey"
         for low, high in differences[["low", "high"]].to_numpy()
     ]
     _marks(right, differences[["value", "low", "high"]], places, colours)

@@ -239,6 +239,7 @@ ARMS: dict[str, tuple[Setting, tuple[float, ...]]] = {
     "one person's questions": (replace(KVW, batch="person"), MANY),
     "seven random questions": (replace(KVW, batch=7), FEW),
     "one question": (replace(KVW, batch=1), FEW),
+    "seven facts, any person": (replace(PHOTOS, batch="facts"), MANY),
     "one pass, end of turn": (END, MORE),
     "one person's photos, end of turn": (replace(PHOTOS, positions=END.positions), MANY),
     "one question, end of turn": (replace(END, batch=1), FEW),
@@ -254,6 +255,8 @@ def arms() -> Entries:
     entries: Entries = {"vanilla": [VANILLA]}
     for name, (setting, strengths) in ARMS.items():
         entries |= curve(name, Trial(setting), strengths)
+    few = Trial(KVW, reference=70, balanced=True)
+    entries |= curve("one pass, 70 others", few, (*MORE, 192.0, 256.0))
     for seed in ORDERS:
         entries |= curve(f"one person's photos, order {seed}", Trial(PHOTOS, seed=seed), MANY)
     return entries
@@ -399,6 +402,7 @@ def retrained() -> Entries:
     """Contenders with the last FFN trained again, by an attacker with the edited weights."""
     chosen = {name: METHODS[name].tuned() for name in ("KVW one pass", "least squares", "rewrite")}
     trials = {name: trial_for(name, settings) for name, settings in chosen.items()}
+    trials["rewrite, the whole way"] = trial_for("rewrite", chosen["rewrite"] | {"divided": False})
     # as its own tuning chose it, before the prompts moved, too
     only = {"retain_penalty": 10.0, "likely": 0.1, "sweeps": 6, "prompts": False}
     trials["layerwise rewrite, answers only"] = trial_for("layerwise rewrite", only)
