@@ -145,7 +145,7 @@ def test_several_draws_have_a_seed_each():
     plan, trial = quick(draws=2), Trial(replace(KVW, shuffle=True), seed=7)
     with recorded_edits() as seen:
         rows = framed(plan, trial)
-    assert [seed for _, seed in seen] == [0, 0, 1]
+    assert [seed for _, seed in seen] == [None, 0, 1]  # the edit has the seed of its trial
     assert [sorted(people) for people, _ in seen[1:]] == [
         sham_people(load_people(), 5, draw) for draw in (0, 1)
     ]
@@ -218,11 +218,11 @@ def counted(*lists, fails=lambda trial, group: False):
     """Counts the trials that are measured; some may fail."""
     calls, real = [], runner.rows_of
 
-    def count(plan, trial, group, session, requests, tuning=False, probes=()):
+    def count(plan, trial, group, session, requests, tuning=False, *more):
         calls.append((trial, group, tuning))
         if fails(trial, group):
             raise TooMuch("too much")
-        return real(plan, trial, group, session, requests, tuning, probes)
+        return real(plan, trial, group, session, requests, tuning, *more)
 
     with planned(*lists) as patch:
         patch.setattr(runner, "rows_of", count)
@@ -324,6 +324,18 @@ def test_a_cell_is_asked_only_the_probes_that_it_was_not(tmp_path):
         "edited": {*both[::2], "rounding: 8 bits", "rounding: 4 bits"},
     }
     assert not rows.duplicated(["condition", "set", "person", "modality"]).any()
+
+
+def test_only_the_draws_that_are_missing_are_made(tmp_path):
+    path, plan = tmp_path / "rows.parquet", quick(draws=1)
+    for draws, count in ((1, 1), (2, 1), (2, 0)):
+        with counted(more := replace(plan, draws=draws)) as calls:
+            run(more, ["strength"], path)
+        assert len(calls) == count
+    rows, _ = read_rows("small", path, fresh=False)
+    shams = rows[rows["condition"] == "sham"]
+    assert set(shams["draw"]) == {0, 1}
+    assert not rows.duplicated(["condition", "draw", "set", "person", "modality", "metric"]).any()
 
 
 def test_an_interrupted_run_keeps_what_is_done(tmp_path, monkeypatch):

@@ -93,6 +93,7 @@ CHANGED_DATA = {
     "aloud": True,
     "photos": 4,
     "only": ("image",),
+    "together": ("A", "B"),
 }
 
 
@@ -193,6 +194,13 @@ def test_more_people_are_those_of_the_next_group():
         people = [person for name in order.split(" ") for person in world.groups[name]]
         assert world.first_of(group, count) == people and len(set(people)) == count
         assert not set(people) & set(world.groups["sham"])
+
+
+def test_the_first_of_several_groups_are_forgotten_together():
+    groups = load_people().groups
+    trial = Trial(people=4, together=("B", "D"))
+    assert trial.forgotten("A") == groups["B"][:2] + groups["D"][:2]
+    assert Trial(people=4).forgotten("A") == groups["A"][:4]
 
 
 def test_names_that_nobody_has():
