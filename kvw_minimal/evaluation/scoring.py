@@ -87,15 +87,17 @@ def score_generated(
 
 
 def said_of_others(questions: list[Question], texts: list[str]) -> dict[str, np.ndarray]:
-    """Which answers about strangers of this book are true of people who are not asked about.
+    """Which answers about the strangers of this book are true of other people.
+
+    Other people are those without a question here. For each person and modality, `of_one` takes the
+    other person with the most answers that are true of this person.
 
     Args:
         texts: the answer of a model to each question.
 
     Returns:
-        `[questions]` each: `of_others`, 1 for a wrong answer that is true of somebody else;
-        `of_one`, 1 for an answer that is true of the one person of whom most answers about the same
-        person in the same modality are true.
+        `[questions]` each: `of_others`, 1 for a wrong answer that is true of another person;
+        `of_one`, 1 for an answer that is true of that other person.
     """
     world, pairs = load_people(), list(zip(questions, texts, strict=True))
     others = [world.people[person] for person in world.retain_people(people_of(questions))]

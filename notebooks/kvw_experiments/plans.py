@@ -490,15 +490,15 @@ def said_of_others() -> Entries:
 
 
 def shams() -> Entries:
-    """Shams of the same, of which more is read than of those that tuning's experiment has."""
+    """Shams of the same, more of them, and read on more sets than in `layerwise-rewrite`."""
     return {"layerwise rewrite": layerwise()["layerwise rewrite"]}
 
 
 def never_taught() -> Entries:
-    """An edit for people whom the model never met, with three draws of strangers.
+    """An edit for people that the model never met, with three draws of strangers.
 
-    At the tuned threshold no answer depends on the person, and the method refuses. At 0 it does
-    not.
+    At the tuned threshold and with the first strangers no answer depends on the person, and the
+    method refuses; at 0 it makes the edit.
     """
     [trial] = layerwise()["layerwise rewrite"]
     forced = replace(trial, settings=trial.settings | {"subject_threshold": 0.0}, sham=False)

@@ -109,8 +109,8 @@ def rows_of(
 
 def draws_of(plan: Plan, trial: Trial, group: str, tuning: bool = False) -> list[int | None]:
     """None for the edit itself, and the draws of its shams."""
-    own = (REPORT_GROUPS + TUNING_GROUPS).index(group)
-    shams = range(plan.draws) if plan.draws else [own]
+    of_group = (REPORT_GROUPS + TUNING_GROUPS).index(group)
+    shams = range(plan.draws) if plan.draws else [of_group]
     return [None, *(shams if trial.sham and not tuning else ())]
 
 
