@@ -41,9 +41,8 @@ class InTurn(Method):
                 retain=request.retain + [q for q in request.forget if q.person in later],
                 seed=request.seed + start * self.own_seeds,
             )
-            made = super().edit(
-                replace(session, cache={}), step_request
-            )  # the weights stay changed
+            # the weights stay changed, so nothing measured before is true
+            made = super().edit(replace(session, cache={}), step_request)
             assert isinstance(made, LowRank)
             for name, (b, a) in made.factors.items():
                 bs, as_ = factors.setdefault(name, ([], []))
