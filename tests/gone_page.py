@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import pandas as pd
 from package_page import ROOT, filled
 from rich.box import MARKDOWN
 
@@ -12,6 +13,16 @@ from kvw_minimal.results import text_table
 
 PAGE = ROOT / "book" / "gone.md"
 METHOD = "layerwise rewrite"
+ALONE = ("layerwise-rewrite", "methods")
+PROMISES = "layerwise-promises"
+SETS = {
+    "forget": "as taught",
+    "test": "new photo and words",
+    "cloze": "statements",
+    "retain": "others",
+    "kept anew": "others, new photo and words",
+    "general": "portraits of nobody",
+}
 #: probe of the audit, and what an attacker needs for it
 ATTACKS = {
     "as taught": "a question",
@@ -35,24 +46,59 @@ def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
 
 def prices() -> list[str]:
     """What is forgotten and what others keep, on all report groups."""
-    rows = stored_rows("layerwise-rewrite", "methods")
+    rows, shams = stored_rows(*ALONE), stored_rows(PROMISES, "shams")
+    edited = rows[rows["condition"] != "sham"]
+    shams = shams[shams["condition"] == "sham"]
+    draws = shams["draw"].nunique()
+    return exact_match(
+        {
+            "vanilla": edited[edited["label"] == "vanilla"],
+            "the layerwise rewrite": edited[edited["label"] == METHOD],
+            f"its sham, {draws} draws a group": shams,
+        }
+    )
+
+
+def exact_match(rows_of_line: dict[str, pd.DataFrame]) -> list[str]:
+    """A table of exact match on each set; a dash where the set was not read."""
+    lines = [
+        [
+            name,
+            *(
+                f"{mean_of_modalities(rows, part):.2f}" if part in set(rows["set"]) else "\u2013"
+                for part in SETS
+            ),
+        ]
+        for name, rows in rows_of_line.items()
+    ]
+    return table(["exact match", *SETS.values()], lines)
+
+
+def sequences() -> list[str]:
+    """The same for ten people, for 25 together, and in requests of five."""
+    rows, ten = (stored_rows("layerwise-rewrite", name) for name in ("sequences", "methods, 10 %"))
+    edited, shams = rows[rows["condition"] != "sham"], rows[rows["condition"] == "sham"]
+    ten = ten[(ten["label"] == METHOD) & (ten["condition"] != "sham")]
+    by_label = dict(iter(edited.groupby("label", sort=False, observed=True)))
+    return exact_match({"ten at once": ten} | by_label | {"sham of 25 at once": shams})
+
+
+def of_one_person() -> list[str]:
+    """How many answers about each forgotten person are true of one retained person."""
+    rows = stored_rows(PROMISES, "said of others")
+    rows = rows[rows["metric"] == "of_one"]
     lines = []
-    for name, label, sham in (
-        ("vanilla", "vanilla", False),
-        ("the layerwise rewrite", METHOD, False),
-        ("its sham, five draws a group", METHOD, True),
+    for name, label, groups in (
+        ("group A, vanilla", "vanilla", "A"),
+        ("group A, edited", METHOD, "A"),
+        ("group A, oracle", "oracle", "A"),
+        ("groups B to E, vanilla", "vanilla", "BCDE"),
+        ("groups B to E, edited", METHOD, "BCDE"),
     ):
-        own = rows[(rows["label"] == label) & ((rows["condition"] == "sham") == sham)]
-        read = set(own["set"])
-        sets = ("forget", "test", "cloze", "retain", "kept anew", "general")
-        lines.append(
-            [
-                name,
-                *(f"{mean_of_modalities(own, part):.2f}" if part in read else "" for part in sets),
-            ]
-        )
-    head = ["exact match", "as taught", "new photo and words", "statements", "others"]
-    return table([*head, "others, new photo and words", "portraits of nobody"], lines)
+        own = rows[(rows["label"] == label) & rows["group"].isin(list(groups))]
+        shares = own.groupby("modality", observed=True)["score_sum"].mean()
+        lines.append([name, *(f"{shares[modality]:.2f}" for modality in ("image", "text"))])
+    return table(["answers that are true of one retained person", "by photo", "by name"], lines)
 
 
 def attacks() -> list[str]:
@@ -84,5 +130,6 @@ def groups() -> list[str]:
 
 
 def page() -> str:
-    """The page with its three tables."""
-    return filled(PAGE, ["", *prices(), "", *groups(), "", *attacks(), ""])
+    """The page with its tables."""
+    tables = (prices(), groups(), attacks(), sequences(), of_one_person())
+    return filled(PAGE, ["", *(line for lines in tables for line in [*lines, ""])])

@@ -7,6 +7,7 @@ import tiny
 import torch
 from case import Case, case_of
 
+from kvw_experiments.subjects import open_subject
 from kvw_minimal.coefficients import hook_inputs
 from kvw_minimal.method import make_edit, method_of, restored
 from kvw_minimal.methods import layerwise_rewrite, rewrite
@@ -173,3 +174,12 @@ def test_an_answer_that_depends_on_nobody_is_refused(case):
     method = method_of("layerwise rewrite", {"subject_threshold": 1.0, "others": 1})
     with pytest.raises(ValueError, match="depends on whom"):
         make_edit(case.session, case.request, method)
+
+
+@pytest.mark.slow
+def test_an_edit_for_people_who_were_never_taught_is_refused():
+    """Nothing that the oracle says of them depends on the person."""
+    session, requests = open_subject("pocket-oracle-A-5", with_general=True)
+    request = requests(load_people().forget_people("A"))
+    with pytest.raises(ValueError, match="depends on whom it is asked about"):
+        method_of("layerwise rewrite").targets(session, request)

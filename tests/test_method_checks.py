@@ -140,6 +140,8 @@ def some_settings(name: str) -> dict:
         return {"ridge": 0.1, "passes": 2, "margin": 60.0}
     if own in ("rewrite", "rewrite in turn"):  # nor does whom it is asked about decide anything
         return METHODS["rewrite"].grid[-1] | {"subject_threshold": 0.0, "others": 2}
+    if own.startswith("layerwise rewrite"):
+        return {"subject_threshold": 0.0, "others": 2}
     if own == "family":
         return {"score": "fisher", "strength": 4.0}
     return dict(grid[0 if name == "SSD" else -1]) if grid else {}

@@ -53,6 +53,7 @@ IN_README = (
     ),
     ("replication-pocket", "beyond the gate", "rewrite", ALL_SETS),
     ("layerwise-rewrite", "methods", "layerwise rewrite", ALL_SETS),
+    ("layerwise-promises", "shams", "layerwise rewrite", ALL_SETS),
 )
 #: and of which experiment, list, label and sets the means of rows
 QUOTED_ROWS = {

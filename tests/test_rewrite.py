@@ -20,6 +20,7 @@ from kvw_minimal.methods.counterfactuals import (
     name_in_prompt,
     substitute_subject,
 )
+from kvw_minimal.methods.layerwise_rewrite import LayerwiseRewrite
 from kvw_minimal.models import backbone, find_projections
 from kvw_minimal.questions import Question
 from kvw_minimal.strangers.people import load_people
@@ -425,6 +426,22 @@ def test_one_request_after_another_is_each_on_what_the_last_one_left(case):
     assert all(
         torch.equal(whole.factors[name][0], at_once.factors[name][0]) for name in at_once.factors
     )
+
+
+@pytest.mark.parametrize("own_seeds", [False, True])
+def test_requests_of_a_sequence_have_one_seed_or_their_own(case, monkeypatch, own_seeds):
+    seeds, real = list[int](), LayerwiseRewrite.edit
+
+    def seen(self, session, request):
+        seeds.append(request.seed)
+        return real(self, session, request)
+
+    monkeypatch.setattr(LayerwiseRewrite, "edit", seen)
+    mine = [replace(q, person=f"{q.person}{i % 2}") for i, q in enumerate(case.forget)]
+    settings = {"each": 1, "own_seeds": own_seeds, "subject_threshold": 0.0, "others": 2}
+    method = method_of("layerwise rewrite in turn", settings)
+    edit, _ = make_edit(*case.but(forget=mine, seed=3, cache={}), method)
+    assert seeds == [3, 4 if own_seeds else 3] and edit.factors
 
 
 def test_half_precision_one_question_and_few_to_retain(case):

@@ -139,6 +139,20 @@ def test_the_one_sham_is_that_of_the_group():
         assert set(rows.query("condition != 'sham'")["draw"]) == {0}
 
 
+def test_several_draws_have_a_seed_each():
+    plan, trial = quick(draws=2), Trial(replace(KVW, shuffle=True), seed=7)
+    with recorded_edits() as seen:
+        rows = framed(plan, trial)
+    assert [seed for _, seed in seen] == [None, 0, 1]  # the edit has the seed of its trial
+    assert [sorted(people) for people, _ in seen[1:]] == [
+        sham_people(load_people(), 5, draw) for draw in (0, 1)
+    ]
+    assert sorted(set(rows["draw"][rows["condition"] == "sham"])) == [0, 1]
+    with recorded_edits() as seen:
+        framed(plan, replace(trial, sham=False))
+    assert len(seen) == 1
+
+
 def test_a_sham_is_not_read_where_its_own_people_stand():
     rows = framed(small.plan(unread=("retain",)), Trial())
     assert set(rows.query("condition == 'sham'")["set"]) == {"forget", "test", "general"}
@@ -189,11 +203,11 @@ def counted(*lists, fails=lambda trial, group: False):
     """Counts the trials that are measured; some may fail."""
     calls, real = [], runner.rows_of
 
-    def count(plan, trial, group, session, requests, tuning=False, probes=()):
+    def count(plan, trial, group, session, requests, tuning=False, *more):
         calls.append((trial, group, tuning))
         if fails(trial, group):
             raise TooMuch("too much")
-        return real(plan, trial, group, session, requests, tuning, probes)
+        return real(plan, trial, group, session, requests, tuning, *more)
 
     with planned(*lists) as patch:
         patch.setattr(runner, "rows_of", count)
@@ -273,6 +287,18 @@ def test_what_one_group_cannot_take_is_measured_on_none(tmp_path):
     assert {g for m, text, g in cells(rows) if text == few.text} == {"A", "tuning-1", "tuning-2"}
     assert much.text not in set(rows["settings"].astype(str))
     assert set(shown["settings"].astype(str)) == {few.text}
+
+
+def test_only_the_draws_that_are_missing_are_made(tmp_path):
+    path, plan = tmp_path / "rows.parquet", quick(draws=1)
+    for draws, count in ((1, 1), (2, 1), (2, 0)):
+        with counted(more := replace(plan, draws=draws)) as calls:
+            run(more, ["strength"], path)
+        assert len(calls) == count
+    rows, _ = read_rows("small", path, fresh=False)
+    shams = rows[rows["condition"] == "sham"]
+    assert set(shams["draw"]) == {0, 1}
+    assert not rows.duplicated(["condition", "draw", "set", "person", "modality", "metric"]).any()
 
 
 def test_an_interrupted_run_keeps_what_is_done(tmp_path, monkeypatch):

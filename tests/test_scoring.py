@@ -272,3 +272,19 @@ def test_a_row_is_found_or_missed_by_name():
     with pytest.raises(KeyError, match="no row for sham, forget, text, exact_match"):
         find(rows, "sham", "forget", "text", "exact_match")
     assert small.people() == case().people
+
+
+def test_what_is_said_of_somebody_else():
+    """By hand: the name, the pet and the city of one other person; a pet of a second one."""
+    world = small.world()
+    asked = [q for q in case().eval_sets["forget"] if q.modality == "text"][:7]
+    one, two = (world.people[person] for person in world.retain_people([asked[0].person])[:2])
+    facts = {"name": one.name, "pet": one.facts["pet"], "birthplace": one.facts["birthplace"]}
+    texts = [facts.get(q.fact, "nothing") for q in asked]
+    found = scoring.said_of_others(asked, texts)
+    assert found["of_others"].sum() == found["of_one"].sum() == 3
+    mixed = {"name": one.name, "pet": one.facts["pet"], "birthplace": two.facts["birthplace"]}
+    found = scoring.said_of_others(asked, [mixed.get(q.fact, "nothing") for q in asked])
+    assert found["of_others"].sum() == 3 and found["of_one"].sum() == 2
+    own = scoring.said_of_others(asked, [q.answer for q in asked])
+    assert not own["of_others"].any()

@@ -90,6 +90,7 @@ CHANGED_DATA = {
     "aloud": True,
     "photos": 4,
     "only": ("image",),
+    "together": ("A", "B"),
 }
 
 
@@ -168,6 +169,13 @@ def test_what_an_edit_is_made_from():
     assert not used(proxy="portraits of nobody")[1]
     edit, _ = edit_for(Trial(proxy="portraits of nobody"), *case())
     assert edit.contrast.any()
+
+
+def test_the_first_of_several_groups_are_forgotten_together():
+    groups = load_people().groups
+    trial = Trial(people=4, together=("B", "D"))
+    assert trial.forgotten("A") == groups["B"][:2] + groups["D"][:2]
+    assert Trial(people=4).forgotten("A") == groups["A"][:4]
 
 
 def test_the_seed_is_that_of_the_trial_unless_another_is_given():

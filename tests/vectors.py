@@ -385,6 +385,7 @@ DATA: dict[str, dict] = {
     "aloud": {},
     "only": {"only": ("image", "work")},
     "photos": {"photos": 4},
+    "together": {},
 }
 
 
@@ -392,6 +393,8 @@ DATA: dict[str, dict] = {
 def _data(name: str):
     if name == "aloud":
         return as_recorded(panel_rows("forget", aloud=("forget",))[2::3])
+    if name == "together":
+        return trials.Trial(people=4, together=("B", "D")).forgotten("A")
     own = trials.thinned(trials.Trial(**DATA[name]), *whole_request())
     found = [*map(asked, (own.forget, own.retain, own.general)), own.seed]
     if name == "proxy":
@@ -556,6 +559,7 @@ OPTIONAL: dict[str, Any] = {
 NOT_TUNED = {
     "KVW in place": ("strength",),
     "rewrite in turn": (*METHODS["rewrite"].tuned(), "each"),
+    "layerwise rewrite in turn": (*METHODS["layerwise rewrite"].tuned(), "each"),
     "family": tuple(field.name for field in fields(design_space.Family)),
 }
 
@@ -757,6 +761,13 @@ def _reading():
     by_person = as_recorded(panel_rows("test"))
     forms = sorted((fact, sorted(said)) for fact, said in scoring.forms(*case()).items())
     return [by_person[::5], one_each[3], len(one_each), code(*forms)]
+
+
+@vector("said of others")
+def _said_of_others():
+    asked = whole_request().forget[:20]
+    texts = [question.answer for question in whole_request().retain[:20]]
+    return scoring.said_of_others(asked, texts)
 
 
 @vector("spoken", lambda: ("exact_match_generated", "rouge_l", "well_formed"))

@@ -8,7 +8,7 @@ from .. import scores
 from ..benchmarks.protocols import rouge_l
 from ..benchmarks.truth_ratios import among_values, truth_ratio
 from ..conditions import Protocol
-from ..forget_request import Request
+from ..forget_request import Request, people_of
 from ..questions import MODALITIES, Question
 from ..results import about_of, bounds, cell, score_rows, sum_by_person
 from ..session import Session
@@ -19,6 +19,7 @@ SPOKEN = 300  # the largest number of questions of a set with a generated answer
 FREE_TOKENS = 24  # the largest number of tokens in an answer about the world
 CHOICE = "choose_by_likelihood"  # the metric: the taught answer is the likeliest option
 AMONG = "among values"  # the name of the set for the metrics `among_values`
+OF_OTHERS = "said of others"  # the name of the set for the metrics `said_of_others`
 
 
 def forms_of(questions: Iterable[Question]) -> dict[str, set[str]]:
@@ -83,6 +84,33 @@ def score_generated(
         "rouge_l": [rouge_l(text, q.answer) for text, q in pairs],
         "well_formed": [scores.well_formed(text, well_formed[q.fact]) for text, q in pairs],
     }
+
+
+def said_of_others(questions: list[Question], texts: list[str]) -> dict[str, np.ndarray]:
+    """Which answers about the strangers of this book are true of other people.
+
+    Other people are those without a question here. For each person and modality, `of_one` takes the
+    other person with the most answers that are true of this person.
+
+    Args:
+        texts: the answer of a model to each question.
+
+    Returns:
+        `[questions]` each: `of_others`, 1 for a wrong answer that is true of another person;
+        `of_one`, 1 for an answer that is true of that other person.
+    """
+    world, pairs = load_people(), list(zip(questions, texts, strict=True))
+    others = [world.people[person] for person in world.retain_people(people_of(questions))]
+    facts = [{"name": other.name} | other.facts for other in others]
+    true = np.array(
+        [[scores.mentions(text, of[q.fact]) for of in facts] for q, text in pairs]
+    )  # [questions, others]
+    wrong = np.array([not scores.mentions(text, q.value) for q, text in pairs])
+    of_one = np.zeros(len(questions))
+    for about in {(q.person, q.modality) for q in questions}:
+        rows = [row for row, q in enumerate(questions) if (q.person, q.modality) == about]
+        of_one[rows] = true[rows, true[rows].sum(0).argmax()]
+    return {"of_others": true.any(1) * wrong, "of_one": of_one}
 
 
 # --- protocols ------------------------------------------------------------------------------------
@@ -173,6 +201,10 @@ def panel(
         if name == AMONG:
             values = load_people().values
             metrics = among_values(session.model, session.processor, questions, values)
+        elif name == OF_OTHERS:
+            prompts = session.prompts(questions)
+            texts = scores.generate(session.model, prompts, session.processor)
+            metrics = said_of_others(questions, texts)
         else:
             metrics = scored(session, questions, free_tokens)
         if name in aloud:

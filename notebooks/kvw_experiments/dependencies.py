@@ -1,6 +1,7 @@
 """What a stored row depends on: the names of the behaviour vectors that decide it."""
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ SCORED: dict[str, tuple[str, ...]] = {
     "log10_p": ("quality and utility", "metric: truth_ratio", "read"),
     "statistic": ("quality and utility", "metric: truth_ratio", "read"),
     **dict.fromkeys(("p_true", "rank", "entropy"), ("metric: among_values", "read")),
+    **dict.fromkeys(("of_others", "of_one"), ("said of others", *SPOKEN)),
     **dict.fromkeys(("taken", "lost", "seconds", "memory"), ()),
 }
 USUAL = {"people": 5, "proxy": "everyone else"}  # of the data of a trial; all else is usually off
@@ -68,7 +70,7 @@ if TYPE_CHECKING:  # to unlearn needs no pandas
 
 def of_model(experiment: str, model: str) -> Vectors:
     """Of every row: how questions become tensors, who is asked about, how scores become rows."""
-    kind, given = model.partition(",")[0], experiment.partition("-")[0]
+    kind, given = re.split("[,-]", model)[0], experiment.partition("-")[0]
     chat = kind if kind in ("pocket", "smol") else "voices"
     vectors = {"answer mask", "people", "streams", "reading", f"rendering: {chat}"}
     vectors |= {f"{_sets(model)}: {part}" for part in ("forget", "retain")}  # edits need both
@@ -104,6 +106,7 @@ def of_set(experiment: str, model: str, part: str, group: str) -> Vectors:
         "world": {"world questions"},
         "kept anew": {anew},
         "among values": {"panel: values"},
+        "said of others": {"questions: forget"},
         "weights": set(),
         "cost": set(),
         "card": {"wordings"},

@@ -96,7 +96,7 @@ def stale(
     for name, before in made["models"].items():
         if before != (models.get(name) or before):
             kinds = rows["model"].map(lambda model: model.partition(",")[0])
-            whose = where(method="oracle") if "oracle" in name else (kinds == name).to_numpy()
+            whose = (kinds == name).to_numpy() | (where(method="oracle") & ("oracle" in name))
             mark(whose, f"the model {name} is another one")
     then, today = made.get("behaviour", {}), {k: digest(v) for k, v in stored().items()}
     bad: dict[str, np.ndarray] = {}

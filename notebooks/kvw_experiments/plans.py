@@ -64,6 +64,7 @@ from .subjects import (
     tuning_sets,
     weighed_with_new_others,
     what_is_weighed,
+    with_answers_aloud,
     with_new_others,
     with_statements,
 )
@@ -465,6 +466,52 @@ def many() -> Entries:
     }
 
 
+def sequences() -> Entries:
+    """The 25 people of the report groups at once, and in five requests, in three orders.
+
+    The requests of an order have the same seed; once each has its own. Ten people in two requests,
+    and a price as much higher as there are requests, show what five requests cost.
+    """
+    chosen = METHODS["layerwise rewrite"].tuned()
+    at_once = replace(trial_for("layerwise rewrite", chosen, 25), together=REPORT_GROUPS)
+    by_turns = replace(at_once, method="layerwise rewrite in turn", sham=False)
+
+    def in_turn(**settings: Any) -> Trial:
+        return replace(by_turns, settings=chosen | {"each": 5} | settings)
+
+    return {
+        "25 at once": [at_once],
+        **{f"five at a time, order {s}": [replace(in_turn(), seed=s)] for s in range(3)},
+        "five at a time, other strangers": [in_turn(own_seeds=True)],
+        "ten people, five at a time": [replace(in_turn(), people=10, together=REPORT_GROUPS[:2])],
+        "five at a time, price 50": [in_turn(retain_penalty=5 * chosen["retain_penalty"])],
+    }
+
+
+def said_of_others() -> Entries:
+    """The layerwise rewrite beside vanilla and the oracle; no sham is made."""
+    return {label: [replace(trial, sham=False)] for label, (trial,) in layerwise().items()}
+
+
+def shams() -> Entries:
+    """Shams of the same, more of them, and read on more sets than in `layerwise-rewrite`."""
+    return {"layerwise rewrite": layerwise()["layerwise rewrite"]}
+
+
+def never_taught() -> Entries:
+    """An edit for people that the model never met, with three draws of strangers.
+
+    At the tuned threshold and with the first strangers no answer depends on the person, and the
+    method refuses; at 0 it makes the edit.
+    """
+    [trial] = layerwise()["layerwise rewrite"]
+    forced = replace(trial, settings=trial.settings | {"subject_threshold": 0.0}, sham=False)
+    return {
+        "vanilla": [trial_for("vanilla", {})],
+        "layerwise rewrite, threshold 0": [replace(forced, seed=seed) for seed in range(3)],
+    }
+
+
 def otherwise() -> Entries:
     """The rewrite asked otherwise, for more people, or led elsewhere: all groups, with ranks."""
     plain = trial_for("rewrite", METHODS["rewrite"].tuned())
@@ -808,6 +855,7 @@ PLANS: tuple[Plan, ...] = (
         draws=1,
         **_LAYERWISE,
     ),
+    Plan("layerwise-rewrite", "pocket", {"sequences": sequences}, ("A",), draws=1, **_LAYERWISE),
     Plan(
         "layerwise-rewrite",
         "smol",
@@ -818,6 +866,26 @@ PLANS: tuple[Plan, ...] = (
         tuned=("on smol",),
         draws=1,
         **_LAYERWISE | {"reads": smol_with_new_others, "tuning_reads": weighed_with_new_others},
+    ),
+    Plan(
+        "layerwise-promises",
+        "pocket",
+        {"said of others": said_of_others},
+        **_LAYERWISE | {"reads": with_answers_aloud},
+    ),
+    Plan(
+        "layerwise-promises",
+        "pocket",
+        {"shams": shams},
+        draws=20,
+        **_LAYERWISE | {"unread": ("retain", "kept anew")},
+    ),
+    Plan(
+        "layerwise-promises",
+        "pocket-oracle-A-5",
+        {"never taught": never_taught},
+        ("A",),
+        **_LAYERWISE,
     ),
     Plan(
         "rewrite-smol",

@@ -50,30 +50,28 @@ def rows_of(
     requests: Requests,
     tuning: bool = False,
     probes: Iterable[str] = (),
+    draws: Iterable[int | None] = (),
 ) -> list[dict]:
     """What a trial does to a group: one row for each that is read, for the edit and its shams.
 
     Args:
         tuning: no shams, and what the plan reads while tuning.
         probes: all of the plan unless given.
+        draws: `draws_of` the trial unless given.
 
     Raises:
         TooMuch, ValueError: settings that cannot work.
     """
-    people = load_people().first_of(group, trial.people)
-    request = requests(people)
+    request = requests(trial.forgotten(group))
     if tuning and plan.tuning_reads:
         request = replace(request, eval_sets=plan.tuning_reads(request))
-    draws: list[int | None] = [None]
-    if trial.sham and not tuning:
-        draws += range(plan.draws) if plan.draws else [(REPORT_GROUPS + TUNING_GROUPS).index(group)]
     first, rows = _vectors(session) if plan.weights else [], []
-    for sham in draws:
+    for sham in draws or draws_of(plan, trial, group, tuning):
         names = [n for n in request.eval_sets if sham is None or n not in plan.unread]
         chosen_probes = [p for p in probes or plan.probes if sham is None or p in reading()]
         if plan.probes and not chosen_probes:
             continue
-        seed = (sham or 0) if plan.draws else None  # each of several draws has a seed of its own
+        seed = sham if plan.draws else None  # each of several draws has a seed of its own
         with half_precision("cpu") if trial.method in plan.half else nullcontext():
             edit_request = request if sham is None else request.sham(sham)
             edit, cost = edit_for(trial, session, edit_request, seed, memory=plan.by_question)
@@ -107,6 +105,13 @@ def rows_of(
                 session, request, panel(request), edit.scaled(share), names=sides, **place
             )
     return rows
+
+
+def draws_of(plan: Plan, trial: Trial, group: str, tuning: bool = False) -> list[int | None]:
+    """None for the edit itself, and the draws of its shams."""
+    of_group = (REPORT_GROUPS + TUNING_GROUPS).index(group)
+    shams = range(plan.draws) if plan.draws else [of_group]
+    return [None, *(shams if trial.sham and not tuning else ())]
 
 
 def condition_of(trial: Trial, sham: int | None) -> str:
@@ -173,6 +178,7 @@ class Stored:
         self.rows: list[pd.DataFrame] = []
         self.impossible: set[str] = set()
         self.done: set[tuple[str, str, str]] = set()
+        self.drawn: set[tuple] = set()  # the same, and which draw of a sham
         self.asked: set[tuple[str, str, str, str]] = set()  # and which probe, where there are such
         self.made: dict = {}
         self.start = self.written = time.perf_counter()
@@ -181,7 +187,9 @@ class Stored:
             self.rows, self.impossible = [words(rows)], set(self.made["impossible"])
             if self.made["models"].get(plan.model) not in (None, model):
                 self.rows = [rows[rows["model"] != plan.model]]  # of another model
+            shams = self.model_rows()["condition"] == "sham"
             self.done = cells(self.model_rows())
+            self.drawn = cells(self.model_rows()[shams], "draw")
             self.asked = {
                 (*cell, label.partition(": ")[0])
                 for *cell, label in cells(self.model_rows(), "set")
@@ -366,8 +374,7 @@ def can_be_made(trial: Trial, group: str) -> bool:
     """An oracle must have been trained before."""
     if trial.method != "oracle":
         return True
-    people = load_people().first_of(group, trial.people)
-    return is_made(oracle_of(people=people, **trial.settings))
+    return is_made(oracle_of(people=trial.forgotten(group), **trial.settings))
 
 
 def run(
@@ -397,13 +404,16 @@ def run(
     def measure(trial: Trial, group: str, tuning: bool = False) -> None:
         cell = trial.method, trial.text, group
         probes = [probe for probe in plan.probes if (*cell, probe) not in store.asked]
-        if (cell in store.done and not probes) or trial.key in store.impossible:
+        draws = draws_of(plan, trial, group, tuning)
+        if cell in store.done and not probes:
+            draws = [d for d in draws if d is not None and (*cell, d) not in store.drawn]
+            draws = [] if plan.probes else draws  # most are not asked of a sham
+        if not draws or trial.key in store.impossible:
             return
         if can_be_made(trial, group):
             try:
-                store.add(
-                    trial, group, rows_of(plan, trial, group, session, requests, tuning, probes)
-                )
+                given = session, requests, tuning, probes, draws
+                store.add(trial, group, rows_of(plan, trial, group, *given))
             except TooMuch:
                 store.drop(trial)
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from kvw_minimal.batches import Batch, answer_batches
-from kvw_minimal.evaluation.scoring import AMONG
+from kvw_minimal.evaluation.scoring import AMONG, OF_OTHERS
 from kvw_minimal.evaluation.setups import (
     Reads,
     Requests,
@@ -95,6 +95,12 @@ def _others_anew(world: PeopleDataset, forget: list[str]) -> list[Question]:
 def with_statements(world: PeopleDataset, forget: list[str]) -> dict[str, list[Question]]:
     """`with_new_others`, and statements about the forgotten to be filled in."""
     return with_new_others(world, forget) | {"cloze": about(world, forget, form="cloze")}
+
+
+def with_answers_aloud(world: PeopleDataset, forget: list[str]) -> dict[str, list[Question]]:
+    """The four sets, and what is compared with the facts of others."""
+    sets = questions.question_sets(world, forget)
+    return sets | {OF_OTHERS: sets["forget"]}
 
 
 def panel_with_new_others(world: PeopleDataset, forget: list[str]) -> dict[str, list[Question]]:

@@ -52,6 +52,8 @@ class Trial:
         only: modalities and facts of which the forget set is asked; all if empty. What is left out
             is not retained either.
         photos: of a person that the forget set asks each of its image questions about, 1 to 4.
+        together: groups whose first people are forgotten, equally many of each; the group that is
+            measured if empty.
         method: another method than the family, and `settings`: what it takes.
     """
 
@@ -68,6 +70,7 @@ class Trial:
     aloud: bool = False
     only: tuple[str, ...] = ()
     photos: int = 1
+    together: tuple[str, ...] = ()
     method: str = "family"
     settings: dict = field(default_factory=dict, hash=False)
 
@@ -83,6 +86,12 @@ class Trial:
             if set(getattr(self, name)) - set(known):
                 raise ValueError(f"{name} are some of {known}, not {getattr(self, name)}")
         method_of(self.method, self.own)  # refuses what it cannot take
+
+    def forgotten(self, group: str) -> list[str]:
+        """The people to forget, if this group is measured."""
+        groups = self.together or (group,)
+        count = self.people // len(groups)
+        return [person for name in groups for person in load_people().first_of(name, count)]
 
     @property
     def own(self) -> dict:
@@ -118,16 +127,17 @@ DATA = (
     "aloud",
     "only",
     "photos",
+    "together",
 )
 #: what came later stands in a row only where it is not this: older rows keep their name
-LATER = {"only": (), "photos": 1}
+LATER = {"only": (), "photos": 1, "together": ()}
 
 
 def trial_of(method: str, text: str, sham: bool = True) -> Trial:
     """The trial of a row."""
     settings = json.loads(text)
     data = settings.pop("data")
-    data |= {name: tuple(data.get(name, ())) for name in ("topics", "only")}
+    data |= {name: tuple(data.get(name, ())) for name in ("topics", "only", "together")}
     if method != "family":
         return Trial(method=method, settings=settings, sham=sham, **data)
     made = Family(**settings)
