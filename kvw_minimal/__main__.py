@@ -479,7 +479,7 @@ def sentence(error: BaseException) -> str | None:
         return f"{text} ({NAME} --help says more)"
     if isinstance(error, KeyboardInterrupt):
         how = "ended from outside" if isinstance(error, Terminated) else "interrupted"
-        return f"{how}; what is stored until now is kept; with --save the same command goes on"
+        return f"{how}; a command with --save keeps its rows, and goes on when it is given again"
     if isinstance(error, BrokenPipeError):
         return "nobody reads what is printed any more"
     if isinstance(error, ModuleNotFoundError) and not f"{error.name}".startswith("kvw_minimal"):

@@ -397,7 +397,10 @@ class Results:
     reports: list[Report]
 
     def table(self, metric: str = "exact_match") -> str:
-        """One line for each method: means of the forgotten, of the sham, and of the other sets."""
+        """One line for each method: means of the forgotten, of the sham, and of the other sets.
+
+        The method that leaves least of the forgotten stands first.
+        """
         sets = list(dict.fromkeys(row["set"] for report in self.reports for row in report.rows))
         others = [name for name in sets if name != "forget"]
 
@@ -412,7 +415,8 @@ class Results:
         for report in sorted(self.reports, key=lambda r: r.mean("edited", "forget") or 0.0):
             line = [report.method, cell(report, "edited", "forget"), cell(report, "sham", "forget")]
             lines.append(line + [cell(report, "edited", name) for name in others])
-        return text_table(head, lines, f"{metric.replace('_', ' ')}, image and text questions")
+        title = f"{metric.replace('_', ' ')}, image and text questions, least left of forget first"
+        return text_table(head, lines, title)
 
     def frontier(self, metric: str = "exact_match"):
         """Draws forgotten on x, retained on y: a line per method, a point per setting.
@@ -420,9 +424,14 @@ class Results:
         Hollow points are shams.
 
         Raises:
-            ImportError: matplotlib is not installed (`pip install kvw-minimal[book]`).
+            ModuleNotFoundError: matplotlib is not installed.
         """
-        from matplotlib.figure import Figure
+        try:
+            from matplotlib.figure import Figure
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                "a figure needs matplotlib: pip install matplotlib"
+            ) from error
 
         figure = Figure(figsize=(5, 4), layout="constrained")
         axes = figure.add_subplot()

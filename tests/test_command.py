@@ -156,7 +156,7 @@ def test_what_cannot_be_written_does_not_lose_the_rest(monkeypatch, tmp_path):
         (OSError("cannot load 'x'"), "cannot load 'x'"),
         (BrokenPipeError(32, "x"), "nobody reads"),
         (ModuleNotFoundError("No module named 'peft'", name="peft"), "No module named 'peft'"),
-        (KeyboardInterrupt(), "interrupted; what is stored until now is kept"),
+        (KeyboardInterrupt(), "interrupted; a command with --save keeps its rows"),
     ],
 )
 def test_what_was_to_be_expected_is_one_sentence(monkeypatch, capsys, error, said):
@@ -199,7 +199,7 @@ def test_a_job_queue_ends_a_command_in_one_sentence(monkeypatch, capsys):
     with pytest.raises(SystemExit) as left:
         main()
     assert left.value.code == 143 and signal.getsignal(signal.SIGTERM) == former
-    assert capsys.readouterr().err.startswith("error: ended from outside; what is stored")
+    assert capsys.readouterr().err.startswith("error: ended from outside; a command with --save")
 
 
 def test_a_folder_is_for_one_process(tmp_path):

@@ -163,7 +163,8 @@ WRONG = [
     ({"picture": "x" * 5000}, "picture", "cannot be decoded"),
     ({"picture": base64.b64encode(b"%!PS-Adobe-3.0 EPSF-3.0\n").decode()}, "picture", "or JPEG"),
     ({"picture": "x\0y"}, "picture", "neither base64 nor a file"),
-    ({"option": OPTIONS}, "option", "is no field; take it out, or use one of set, person"),
+    ({"option": OPTIONS}, "option", "is no field; take it out, or use options"),
+    ({"zip": "1"}, "zip", "is no field; take it out, or use one of set, person"),
 ]
 
 
@@ -257,6 +258,8 @@ def test_a_list_in_json_and_a_table_in_text_are_read(tmp_path):
         table.writerows(rows)
     expected = read_questions(lines(tmp_path, *rows))
     assert read_questions(tmp_path / "x.json") == read_questions(tmp_path / "x.csv") == expected
+    (tmp_path / "y.csv").write_text((tmp_path / "x.csv").read_text().replace(",", ";"))
+    assert read_questions(tmp_path / "y.csv") == expected
     (tmp_path / "x.json").write_text("[1")
     [problem] = find_problems(tmp_path / "x.json")
     assert problem.startswith("file: ") and "save it as" in problem
@@ -387,9 +390,12 @@ def test_the_recipe_of_the_page_teaches_people(tmp_path, monkeypatch):
     [code] = blocks_of_the_page("python", "import torch")
     exec(compile(code, "your_own.md", "exec"), {})
     model, processor = kvw.load(Path("my_model"))
-    mine = kvw.evaluate(model, processor, kvw.request("my_people.jsonl"))
+    oracle, _ = kvw.load(Path("my_oracle"))
+    request = kvw.request("my_people.jsonl")
+    mine = kvw.evaluate(model, processor, request, oracle=oracle)
     book = kvw.evaluate(model, processor, kvw.request("strangers:A"))
     assert mine.mean("vanilla", "forget") == 1.0 and mine.mean("vanilla", "retain") > 0.8
+    assert mine.mean("oracle", "forget") < 0.3 and mine.mean("oracle", "retain") > 0.8
     assert book.mean("vanilla", "retain") > 0.9
 
 

@@ -34,6 +34,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,8 @@ def _rows(source: Path | str | Iterable[Any]) -> Iterator[tuple[int, Any]]:
 def _csv_rows(text: str) -> Iterator[dict]:
     """Rows of a table in text; an empty cell is no field."""
     try:
-        for row in csv.DictReader(StringIO(text), restkey="more columns"):
+        separator = max(",;\t", key=text.partition("\n")[0].count)  # Excel may write others
+        for row in csv.DictReader(StringIO(text), restkey="more columns", delimiter=separator):
             yield {name: cell for name, cell in row.items() if cell}
     except csv.Error as error:
         raise ValueError(str(error)) from error
@@ -138,7 +140,8 @@ def _faults(row: dict) -> Faults:
         kind = FIELDS.get(name)
         parts = value if isinstance(value, list) else [value]
         if kind is None:
-            use = MEANT.get(name) or f"one of {', '.join(FIELDS)}"
+            alike = [MEANT[name]] if name in MEANT else get_close_matches(name, FIELDS, 1)
+            use = alike[0] if alike else f"one of {', '.join(FIELDS)}"
             faults.append((shown(name), f"is no field; take it out, or use {use}"))
         elif (
             not isinstance(value, FIELD_TYPES[kind])

@@ -62,7 +62,10 @@ MEANS = {
         "{1:.2f}), and no attack is needed; make a stronger edit first"
     ),
     UNDECIDED: "one answer more or less would decide it",
-    GONE: "no probe finds more than where it was never taught; nothing says that it is erased",
+    GONE: (
+        "no probe that counts finds clearly more than where it was never taught (by a quarter of "
+        "what was known, and one answer more); nothing says that it is erased"
+    ),
 }
 WITHOUT = (
     "Without an oracle the same questions about strangers stand in its place; membership and "
