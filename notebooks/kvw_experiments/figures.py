@@ -41,6 +41,7 @@ METHOD_COLOURS = {
     "KVW": PALETTE[1],
     "KVW one pass": PALETTE[1],
     "rewrite": PALETTE[4],
+    "last-layer rewrite": PALETTE[4],
     "layerwise rewrite": PALETTE[9],
     "least squares": PALETTE[5],
 }
