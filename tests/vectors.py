@@ -170,8 +170,7 @@ def tiny() -> tuple[Any, Any]:
     """
     processor = AutoProcessor.from_pretrained(MODELS / "pocket")
     model = pocket.build_model(processor.tokenizer, 0, LANGUAGE, VISION).double().eval()
-    if TINY.is_file():
-        model.load_state_dict({name: t.double() for name, t in load_file(TINY).items()}, False)
+    model.load_state_dict({name: t.double() for name, t in load_file(TINY).items()}, False)
     return model, processor
 
 

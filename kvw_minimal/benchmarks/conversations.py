@@ -20,7 +20,6 @@ from ..batches import render
 from ..questions import Question
 
 BETWEEN = "\x1e"  # separates the texts of a prompt: the "record separator" of ASCII
-ROLES = ("system", "user", "assistant")
 #: keys of a part that may hold a picture
 PICTURE_KEYS = ("image", "image_url", "url", "path", "base64")
 

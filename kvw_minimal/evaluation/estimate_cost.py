@@ -246,7 +246,7 @@ def format_estimate(*arguments: Any, **more: Any) -> str:
     cost = expected(*arguments, **more)
     passes = [f"{count:,} {KINDS[kind]}" for kind, count in cost["passes"].items()]
     seconds = cost["seconds"]
-    time = f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.1f} minutes"
+    duration = f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.1f} minutes"
     memory = "unknown here" if cost["memory"] is None else f"about {cost['memory']:,.0f} MB"
     return "\n".join(
         [
@@ -254,6 +254,6 @@ def format_estimate(*arguments: Any, **more: Any) -> str:
             f"{cost['tokens']:,} tokens",
             f"passes:    {', '.join(passes)}, {cost['tokens in all']:,} tokens",
             f"memory:    {memory}",
-            f"time:      about {time}, if the machine stays as busy as it is now",
+            f"time:      about {duration}, if the machine stays as busy as it is now",
         ]
     )

@@ -15,7 +15,6 @@ from kvw_minimal.bootstrap import interval
 
 from .summaries import cell, with_exact_ends
 
-LEVELS = (0.99, 0.95, 0.90)  # shares of what vanilla keeps of the others
 MEASURED = 0.75  # the least weight of measured strengths, beside vanilla, in a resolved reading
 DRAWS = 1_000
 

@@ -405,15 +405,16 @@ def run(
         cell = trial.method, trial.text, group
         probes = [probe for probe in plan.probes if (*cell, probe) not in store.asked]
         draws = draws_of(plan, trial, group, tuning)
-        if cell in store.done and not probes:
+        if cell in store.done and plan.probes and not probes:
+            return  # most probes are not asked of a sham, so no draw of it is missing
+        if cell in store.done and not plan.probes:
             draws = [d for d in draws if d is not None and (*cell, d) not in store.drawn]
-            draws = [] if plan.probes else draws  # most are not asked of a sham
         if not draws or trial.key in store.impossible:
             return
         if can_be_made(trial, group):
             try:
-                given = session, requests, tuning, probes, draws
-                store.add(trial, group, rows_of(plan, trial, group, *given))
+                rows = rows_of(plan, trial, group, session, requests, tuning, probes, draws)
+                store.add(trial, group, rows)
             except TooMuch:
                 store.drop(trial)
 
