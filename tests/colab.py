@@ -1,14 +1,19 @@
-"""Print the first cell for Colab, and what must work after it, as a program: `.ci/colab` runs it.
+"""The cell with which a chapter runs on Colab: it fetches what is not there.
 
-python tests/colab.py ADDRESS
+python tests/colab.py write ADDRESS    # into each chapter and `_config.yml`: after a fork
+python tests/colab.py ADDRESS          # print it, and what must work after it: for `.ci/colab`
 """
 
+import json
 import re
 import sys
+from copy import deepcopy
 from pathlib import Path
 
-PAGE = Path(__file__).resolve().parent.parent / "book" / "how_to_read.md"
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "book" / "how_to_read.md"
 ADDRESS = "https://ADDRESS-OF-THE-REPOSITORY"
+NAME = "colab"  # the id of the cell; the book does not show it
 #: as a notebook would: the package and what chapters import beside it, and all stored results
 AFTER = """
 from pathlib import Path
@@ -32,5 +37,44 @@ def first_cell(address: str = ADDRESS) -> str:
     return cell.replace(ADDRESS, address)
 
 
+def chapters() -> list[Path]:
+    return sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+
+
+def with_first_cell(notebook: dict, address: str) -> dict:
+    """A notebook with the cell below its title, instead of the one that may be there."""
+    cells = [deepcopy(cell) for cell in notebook["cells"] if cell["id"] != NAME]
+    cell = {
+        "cell_type": "code",
+        "execution_count": None,
+        "id": NAME,
+        "metadata": {"tags": ["remove-cell"]},
+        "outputs": [],
+        "source": first_cell(address).rstrip().splitlines(keepends=True),
+    }
+    cells.insert(1, cell)
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    for number, cell in enumerate(code, 1):  # as a kernel would count them
+        for counted in (cell, *cell["outputs"]):
+            if "execution_count" in counted:
+                counted["execution_count"] = number
+    return notebook | {"cells": cells}
+
+
+def write(address: str) -> None:
+    """Put an address into the cell of each chapter and into `_config.yml`."""
+    for path in chapters():
+        notebook = with_first_cell(json.loads(path.read_text(encoding="utf-8")), address)
+        text = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+        path.write_text(text, encoding="utf-8")
+    config = ROOT / "_config.yml"
+    text = config.read_text(encoding="utf-8")
+    url = "" if address == ADDRESS else address
+    config.write_text(re.sub(r'(?m)^  url: ".*"$', f'  url: "{url}"', text), encoding="utf-8")
+
+
 if __name__ == "__main__":
-    print(first_cell(sys.argv[1]) + AFTER)
+    if sys.argv[1] == "write":
+        write(sys.argv[2] if len(sys.argv) > 2 else ADDRESS)
+    else:
+        print(first_cell(sys.argv[1]) + AFTER)

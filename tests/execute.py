@@ -10,8 +10,10 @@ version of the interpreter.
 import json
 import sys
 import time
+from itertools import count
 from pathlib import Path
 
+import colab
 import nbformat
 from nbclient import NotebookClient
 
@@ -34,13 +36,15 @@ def tidy(notebook: dict) -> dict:
 
     Returns:
         A new dict: metadata reduced to `kernelspec`, cell metadata to `tags`, cells named
-        `cell-00`, `cell-01`, ...; no widget, which is nothing without a kernel: what a viewer shows
-        instead stands beside it.
+        `cell-00`, `cell-01`, ..., but for that of Colab; no widget, which is nothing without a
+        kernel: what a viewer shows instead stands beside it.
     """
     notebook = json.loads(json.dumps(notebook))
     notebook["metadata"] = {"kernelspec": KERNEL}
-    for number, cell in enumerate(notebook["cells"]):
-        cell["id"] = f"cell-{number:02d}"
+    numbers = count()
+    for cell in notebook["cells"]:
+        if cell["id"] != colab.NAME:
+            cell["id"] = f"cell-{next(numbers):02d}"
         tags = cell["metadata"].get("tags")
         cell["metadata"] = {"tags": tags} if tags else {}
         for output in cell.get("outputs", []):

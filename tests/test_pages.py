@@ -3,6 +3,8 @@
 import base64
 import doctest
 import importlib
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -190,6 +192,23 @@ def test_the_first_cell_for_colab_fetches_what_is_not_there(
         cloned = installed = True
     exec(colab.first_cell(FORK), {})  # beside the notebooks
     assert called == [] and len(sys.path) == len(path) + 2
+
+
+def test_each_chapter_has_the_cell_for_colab(tmp_path, monkeypatch):
+    """With the address in `_config.yml`; one command writes another one into both."""
+    config = colab.ROOT / "_config.yml"
+    address = yaml.safe_load(config.read_text(encoding="utf-8"))["repository"]["url"]
+    for path in colab.chapters():
+        chapter = json.loads(path.read_text(encoding="utf-8"))
+        assert colab.with_first_cell(chapter, address or colab.ADDRESS) == chapter, path.name
+    (tmp_path / "notebooks").mkdir()
+    for file in (config, path):
+        shutil.copy(file, tmp_path / file.relative_to(colab.ROOT))
+    monkeypatch.setattr(colab, "ROOT", tmp_path)
+    colab.write(FORK)
+    written = yaml.safe_load((tmp_path / "_config.yml").read_text(encoding="utf-8"))
+    assert written["repository"]["url"] == FORK
+    assert FORK in (tmp_path / "notebooks" / path.name).read_text(encoding="utf-8")
 
 
 # --- predictions -----------------------------------------------------------------------------
