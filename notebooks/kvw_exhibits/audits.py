@@ -240,22 +240,6 @@ def on_smol() -> pd.DataFrame:
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis("edit")
 
 
-def every_number(by_edit: Findings, edits: Sequence[str]) -> pd.DataFrame:
-    """All probes and settings: vanilla, the oracle, each edit and its sham."""
-    labels_asked = [f.label for f in by_edit[edits[0]]]
-    there = [{f.label for f in by_edit[edit]} for edit in edits]
-    labels = {
-        label: label
-        for label in labels_asked
-        if all(label in labels_of_edit for labels_of_edit in there)
-    }
-    table = beside_references(by_edit, labels, edits)
-    for edit in edits:
-        shams = [at(by_edit[edit], label).sham for label in labels]
-        table[f"sham, {edit}"] = [np.nan if sham is None else sham for sham in shams]
-    return table
-
-
 # --- the kin of the layerwise rewrite ------------------------------------------------------------
 
 
