@@ -11,9 +11,29 @@ from copy import deepcopy
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE = ROOT / "book" / "how_to_read.md"
 ADDRESS = "https://ADDRESS-OF-THE-REPOSITORY"
 NAME = "colab"  # the id of the cell; the book does not show it
+CELL = """\
+# for Colab: fetches the book; beside the book's files it does nothing
+import importlib.util
+import os
+import subprocess
+import sys
+
+REPOSITORY = "https://ADDRESS-OF-THE-REPOSITORY"
+NEEDED = ["./KVW-book[methods,benchmarks]", "pandas", "seaborn",
+          "matplotlib", "ipywidgets"]
+if not os.path.isdir("kvw_exhibits"):  # not in the folder of the notebooks
+    if not os.path.isdir("KVW-book"):
+        subprocess.run(["git", "clone", "--depth", "1", REPOSITORY,
+                        "KVW-book"], check=True)
+    if importlib.util.find_spec("kvw_minimal") is None:
+        subprocess.run([sys.executable, "-m", "pip", "install", "-q",
+                        *NEEDED], check=True)
+    sys.path[:0] = [os.path.abspath("KVW-book"),
+                    os.path.abspath("KVW-book/notebooks")]
+    os.chdir("KVW-book/notebooks")
+"""
 #: as a notebook would: the package and what chapters import beside it, and all stored results
 AFTER = """
 from pathlib import Path
@@ -32,9 +52,7 @@ print("ready, in", Path().resolve().name)
 
 def first_cell(address: str = ADDRESS) -> str:
     """The cell, of a repository."""
-    cells = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    (cell,) = [cell for cell in cells if ADDRESS in cell]
-    return cell.replace(ADDRESS, address)
+    return CELL.replace(ADDRESS, address)
 
 
 def chapters() -> list[Path]:

@@ -151,15 +151,6 @@ def test_a_site_keeps_what_is_asked_for_and_its_pictures_are_files(tmp_path: Pat
 FORK = "https://github.com/ann/fork"
 
 
-@pytest.mark.parametrize("url, shown", [(FORK, FORK), ("", colab.ADDRESS), (None, colab.ADDRESS)])
-def test_the_first_cell_for_colab_gets_the_address_of_the_repository(url, shown):
-    assert plain_pages.ADDRESS == colab.ADDRESS
-    app = SimpleNamespace(config=SimpleNamespace(html_theme_options={"repository_url": url}))
-    source = [colab.first_cell()]
-    plain_pages.name_the_repository(app, "book/how_to_read", source)
-    assert source == [colab.first_cell(shown)] and source[0].count(shown) == 1
-
-
 @pytest.mark.parametrize("installed", [True, False])
 @pytest.mark.parametrize("cloned", [True, False])
 def test_the_first_cell_for_colab_fetches_what_is_not_there(

@@ -1,8 +1,7 @@
 """Sphinx extension: take from the pages what this book does not use, and mend what it does.
 
 - Launch buttons while there is no repository to launch from: the theme builds their addresses
-  from `repository: url` in _config.yml and fails when it is empty. What a page calls `ADDRESS` is
-  that address, where there is one.
+  from `repository: url` in _config.yml and fails when it is empty.
 - Thebe, which would run cells on a distant server: its script is written into each page twice,
   and browsers report the second as an error.
 - What makes pages heavy and is not seen: marks around code that has the colour of all text, around
@@ -22,7 +21,6 @@ from pathlib import Path
 import tables
 import unused
 
-ADDRESS = "https://ADDRESS-OF-THE-REPOSITORY"
 UNUSED = (
     "**/*.map",  # of scripts and styles, for those who write them
     "**/*webpack-macros.html",  # templates
@@ -99,12 +97,6 @@ def leave_out_launch_buttons(app, config) -> None:
     if not config.html_theme_options.get("repository_url"):
         config.html_theme_options.pop("launch_buttons", None)
         config.html_theme_options.pop("repository_url", None)
-
-
-def name_the_repository(app, docname: str, source: list[str]) -> None:
-    """Put the address of the repository where a page speaks of it."""
-    url = app.config.html_theme_options.get("repository_url")
-    source[0] = source[0].replace(ADDRESS, url or ADDRESS)
 
 
 def is_thebe(asset) -> bool:
@@ -257,7 +249,6 @@ def finish(app, error) -> None:
 
 def setup(app) -> dict:
     app.connect("config-inited", leave_out_launch_buttons)
-    app.connect("source-read", name_the_repository)
     app.connect("html-page-context", lighten)
     app.connect("build-finished", finish)
     return {"parallel_read_safe": True}
