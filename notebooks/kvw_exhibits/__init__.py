@@ -254,6 +254,41 @@ def cost_and_left(points: pd.DataFrame) -> Figure:
     return figure
 
 
+@captioned
+def kept_against_left(points: pd.DataFrame) -> Figure:
+    """What is kept of the others against what is left of the forgotten, one named point a method.
+
+    Args:
+        points: columns `method`, `forget`, `retain` (exact match, 0 to 1); a method once.
+    """
+    places = {  # of a name beside its point, in points; elsewhere to the right
+        "vanilla": (-9, -4, "right"),
+        "KVW one pass": (-9, -4, "right"),
+        "SSD": (7, -12, "left"),
+        "LLM Surgery": (-4, 8, "left"),
+    }
+    colours = COLOURS | METHOD_COLOURS
+    figure, axis = plt.subplots(figsize=(6.5, 3.8))
+    for method, forget, retain in points[["method", "forget", "retain"]].itertuples(index=False):
+        colour = colours.get(method, "0.35")
+        sham = method.startswith("sham ")
+        axis.plot(forget, retain, "o", ms=8, color=colour, mfc="white" if sham else colour)
+        dx, dy, side = places.get(method, (9, -4, "left"))
+        axis.annotate(
+            method,
+            (forget, retain),
+            (dx, dy),
+            ha=side,
+            color=colour,
+            textcoords="offset points",
+            fontsize=9,
+            bbox={"color": "white", "pad": 0.5},
+        )
+    axis.set(xlabel="left of the forgotten", ylabel="kept of the others", xlim=(-0.03, 1.05))
+    axis.set_ylim(min(0.6, points["retain"].min() - 0.05), 1.04)
+    return figure
+
+
 ASKED = {"image": "by photo", "text": "by name"}
 SETS = {"forget": "forgotten", "retain": "others", "test": "forgotten, new photo"}
 
