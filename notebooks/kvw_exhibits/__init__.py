@@ -10,7 +10,7 @@ import seaborn as sns
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
-from kvw_experiments.figures import COLOURS, PALETTE, captioned, draw_frontier
+from kvw_experiments.figures import COLOURS, METHOD_COLOURS, PALETTE, captioned, draw_frontier
 from kvw_minimal.batches import open_picture
 from kvw_minimal.strangers.people import Person
 
@@ -193,6 +193,99 @@ def left_and_kept(curves: dict[str, pd.DataFrame], levels: tuple[float, ...] = (
     axes.flat[0].legend(frameon=False, loc="lower left", fontsize=9)
     figure.supxlabel("left of the forgotten", fontsize=10)
     figure.supylabel("kept of the others", fontsize=10)
+    return figure
+
+
+#: where a name stands beside its circle, in points; elsewhere to its right
+BESIDE = {
+    "GD LoRA": (-9, 3, "right"),
+    "KVW published": (9, -3, "left"),
+    "NPO full": (-9, -4, "right"),
+    "LLM Surgery": (9, 5, "left"),
+    "NPO LoRA": (8, 5, "left"),
+    "MMUnlearner": (9, -7, "left"),
+    "rewrite": (0, -14, "center"),
+    "GD full": (-9, -4, "right"),
+    "KL full": (9, 1, "left"),
+    "least squares": (-9, 4, "right"),
+}
+
+
+@captioned
+def cost_and_left(points: pd.DataFrame) -> Figure:
+    """What each method leaves against its readings, beside its sham.
+
+    Args:
+        points: columns `in all`, `if shared`, `left`, `left by the sham`; the index has the names.
+    """
+    colours = METHOD_COLOURS | {"SSD": "black"}  # grey: it trains
+    figure, axis = plt.subplots(figsize=(7, 6.4))
+    for name, (readings, shared, left, sham) in points[
+        ["in all", "if shared", "left", "left by the sham"]
+    ].iterrows():
+        colour = PALETTE[1] if name.startswith("KVW") else colours.get(name, "0.35")
+        # two methods with the same price stand side by side
+        x = readings * (1.07 if name == "KVW published" else 1.03 if "LoRA" in name else 1)
+        axis.plot([x, x], [left, sham], color=colour, lw=0.8, alpha=0.6)
+        axis.plot(x, left, "o", ms=9, color=colour, zorder=3)
+        axis.plot(x, sham, "o", ms=6, mfc="white", color=colour, zorder=3)
+        dx, dy, side = BESIDE.get(name, (9, -3, "left"))
+        axis.annotate(
+            name + (f" ({shared:,.0f} if shared)" if shared < readings else ""),
+            (x, left),
+            (dx, dy),
+            ha=side,
+            color=colour,
+            textcoords="offset points",
+            fontsize=9,
+            zorder=2.5,
+            bbox={"color": "white", "pad": 0.5},
+        )
+    ticks = [140, 300, 630, 1400, 3000, 6000]
+    axis.set(
+        xscale="log",
+        xlim=(115, 9000),
+        ylim=(-0.07, 1.04),
+        xlabel="readings for one request",
+        ylabel="left",
+    )
+    axis.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    axis.minorticks_off()
+    return figure
+
+
+@captioned
+def kept_against_left(points: pd.DataFrame) -> Figure:
+    """What is kept of the others against what is left of the forgotten, one named point a method.
+
+    Args:
+        points: columns `method`, `forget`, `retain` (exact match, 0 to 1); a method once.
+    """
+    places = {  # of a name beside its point, in points; elsewhere to the right
+        "vanilla": (-9, -4, "right"),
+        "KVW one pass": (-9, -4, "right"),
+        "SSD": (7, -12, "left"),
+        "LLM Surgery": (-4, 8, "left"),
+    }
+    colours = COLOURS | METHOD_COLOURS
+    figure, axis = plt.subplots(figsize=(6.5, 3.8))
+    for method, forget, retain in points[["method", "forget", "retain"]].itertuples(index=False):
+        colour = colours.get(method, "0.35")
+        sham = method.startswith("sham ")
+        axis.plot(forget, retain, "o", ms=8, color=colour, mfc="white" if sham else colour)
+        dx, dy, side = places.get(method, (9, -4, "left"))
+        axis.annotate(
+            method,
+            (forget, retain),
+            (dx, dy),
+            ha=side,
+            color=colour,
+            textcoords="offset points",
+            fontsize=9,
+            bbox={"color": "white", "pad": 0.5},
+        )
+    axis.set(xlabel="left of the forgotten", ylabel="kept of the others", xlim=(-0.03, 1.05))
+    axis.set_ylim(min(0.6, points["retain"].min() - 0.05), 1.04)
     return figure
 
 
