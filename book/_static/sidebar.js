@@ -37,3 +37,25 @@ if (typeof SphinxHighlight !== "undefined") {
     });
   }, 50));
 }
+
+// One button for all answers of a page that asks for predictions.
+addEventListener("load", () => {
+  const answers = [...document.querySelectorAll("details.prediction")];
+  if (answers.length < 2) return;
+  const button = document.createElement("button");
+  const show = () => {
+    const open = answers.every(each => each.open);
+    button.textContent = open ? "Fold all answers" : `Open all ${answers.length} answers`;
+    button.setAttribute("aria-pressed", String(open));
+  };
+  button.type = "button";
+  button.className = "all-answers";
+  button.addEventListener("click", () => {
+    const open = !answers.every(each => each.open);
+    for (const each of answers) each.open = open;
+    show();
+  });
+  for (const each of answers) each.addEventListener("toggle", show);
+  show();
+  answers[0].closest(".cell").before(button);
+});

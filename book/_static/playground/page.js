@@ -93,6 +93,10 @@
   // Whether the question is one of whose answer the page does not know the truth.
   const unknown = () => chosen.own.trim() && !factOf(chosen.own);
 
+  // Who else is named by somebody's own words, while a photo shows the person.
+  const elseNamed = () => chosen.by === "photo" && Object.keys(world.people).find(id =>
+    id !== chosen.person && plain(chosen.own).includes(plain(nameOf(id))));
+
   async function currentQuestion() {
     const own = await person(chosen.person), { learned, new: held } = wordingsOf(chosen.fact);
     const text = chosen.own.trim() || [...learned, ...held][chosen.wording];
@@ -482,7 +486,9 @@
       `photo ${chosen.photo + 1}.`;
     fill(element("fact"), facts().map(fact => [fact, fact.replace("_", " ")]), chosen.fact);
     element("read").textContent = !chosen.own.trim() ? "" : unknown()
-      ? "Asked in your own words. The page does not know what is true here: it shows the answers alone."
+      ? "Asked in your own words. The page does not know what is true here: it shows the answers alone." +
+        (elseNamed() ? ` The question names ${nameOf(elseNamed())}, and the photo shows ` +
+          `${nameOf(chosen.person)}: the model may answer about either.` : "")
       : `Asked in your own words; a question of the book about: ${chosen.fact.replace("_", " ")}.`;
     const { learned, new: held } = wordingsOf(chosen.fact);
     fill(element("wording"), [...learned, ...held].map((text, i) => [i,
@@ -730,6 +736,7 @@
     });
     element("strength").addEventListener("input", ({ target }) => {
       chosen.strength = Number(target.value);
+      chosen.undone = false; // who drags wants to see the edit
       drag();
     });
     on("strength", "change", value => { chosen.strength = Number(value); }, true);
@@ -779,6 +786,7 @@
       return changed();
     }
     const { forget } = chosen;
+    chosen.person = id; // whose answers change is seen
     if (forget.includes(id)) chosen.forget = forget.filter(other => other !== id);
     else if (forget.length < MOST) chosen.forget = [...forget, id];
     changed(true);
