@@ -321,6 +321,7 @@ def heatmap(
     sns.heatmap(
         values, xticklabels=columns, yticklabels=rows, ax=axis, cbar_kws={"label": label}, **options
     )
+    axis.patch.set(facecolor="#e0e0e0", edgecolor="#909090", hatch="////")  # where nothing is known
     axis.tick_params(axis="y", rotation=0)
     return figure
 
