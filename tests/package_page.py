@@ -228,14 +228,14 @@ def mutants() -> list[str]:
     for tier, found in tiers.items():
         cells = [found["rooms"][room] for room in rooms] + [found]
         counts = " | ".join(f"{cell['killed']}/{cell['tried']}" for cell in cells)
-        lines.append(f"| `make {tier}` | {counts} |")
+        lines.append(f"| `make {tier}`, {found['date']} | {counts} |")
     drawn = json.loads((ROOT / "tests" / "mutants.json").read_text(encoding="utf-8"))
     idle = [number for number, each in enumerate(drawn) if "changes nothing" in each]
     gone = sum("gone" in each for each in drawn)
     untried = len(set(tiers["check"].get("not tried", [])) - set(idle))
     return [
         f"What the tests noticed of {len(drawn)} mutants of the package, drawn by `cosmic-ray` by "
-        f"a committed seed, when they were last tried ({tiers['check']['date']}). {len(idle)} of "
+        f"a committed seed, when they were last tried. {len(idle)} of "
         f"these change nothing that anybody could see, and the lines of {gone} are gone since: "
         f"`tests/mutants.json` says why. {untried} more were not tried.",
         "",
