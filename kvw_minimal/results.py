@@ -165,6 +165,10 @@ def pooled_mean(
     return sum(row["value"] * row["n"] for row in rows) / count if count else None
 
 
+#: sets whose answers should stay, and what they are called in sentences
+KEPT_SETS = {"retain": "retained", "general": "general questions"}
+
+
 def closing_sentence(summary: Sequence[dict], method: str, shams: int) -> str:
     """The result of an edit in one plain sentence of numbers."""
     before = pooled_mean(summary, "vanilla", "forget")
@@ -174,10 +178,10 @@ def closing_sentence(summary: Sequence[dict], method: str, shams: int) -> str:
     if after is None:
         return f"The model answers {before:.2f} of what is asked about those to be forgotten."
     text = f"{method}: of the forgotten {after:.2f} is left (before: {before:.2f})"
-    for name, words in (("retain", "the retained"), ("general", "general questions")):
+    for name, words in KEPT_SETS.items():
         left, whole = (pooled_mean(summary, when, name) for when in ("edited", "vanilla"))
         if left is not None and whole is not None:
-            text += f", of {words} {left:.2f} (before: {whole:.2f})"
+            text += f", of the {words} {left:.2f} (before: {whole:.2f})"
     sham, oracle = (pooled_mean(summary, other, "forget") for other in ("sham", "oracle"))
     if sham is None:
         text += "; no sham was made, so nothing says that it is about these people"
@@ -190,7 +194,22 @@ def closing_sentence(summary: Sequence[dict], method: str, shams: int) -> str:
     last = "there is no oracle to compare with"
     if oracle is not None:
         last = f"an oracle that never met them says {oracle:.2f}"
-    return f"{text}; {last}.{most_lost(summary)}{malformed(summary)}"
+    return f"{text}; {last}.{most_lost(summary)}{malformed(summary)}{unmeasured(summary)}"
+
+
+def unmeasured(summary: Sequence[dict]) -> str:
+    """Sentences on what was not asked, and on sets of which vanilla answers nothing right."""
+    text = ""
+    if pooled_mean(summary, "vanilla", "general") is None:
+        text = " No general question was asked: what else the edit takes is not known."
+    unknown = [
+        name
+        for name in dict.fromkeys(row["set"] for row in summary)
+        if pooled_mean(summary, "vanilla", name) == 0
+    ]
+    if unknown:
+        text += f" Before the edit no answer of {', '.join(unknown)} is right: this says nothing."
+    return text
 
 
 def people_text(count: int) -> str:

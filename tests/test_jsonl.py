@@ -286,7 +286,9 @@ def test_files_that_are_none(tmp_path):
 
 def test_the_command_prints_a_line_a_problem(tmp_path, capsys):
     assert print_problems(lines(tmp_path, ADA, BEN, ADA | {"set": "test"})) == 0
-    assert capsys.readouterr().out == "3 questions about 2 people in forget, retain, test: ready\n"
+    ready, note = capsys.readouterr().out.splitlines()
+    assert ready == "3 questions about 2 people in forget, retain, test: ready"
+    assert note == "no question is general: nobody will see what else an edit takes"
     nameless = [row | {"prompt": "Which pet?"} for row in (ADA, BEN)]
     assert print_problems(lines(tmp_path, *nameless)) == 0
     said = capsys.readouterr().out.splitlines()

@@ -202,14 +202,19 @@ def test_the_end_says_what_came_out_and_what_to_do(file, model, quiet):
     assert "strength=0.5): of the forgotten 0.00 is left (before: 0.00)" in one
     assert "(2 shams), so the edit takes 0.00 [0.00, 0.00] more (2 people); there is no" in two
     assert step == "next: teach the model these people, and ask again"
+    assert "No general question was asked: what else the edit takes is not known." in two
+    assert "Before the edit no answer of forget, retain" in two
     result["provenance"] |= {"notes": [], "headroom": "unknown"}
     assert pipeline.UNKNOWN in pipeline.tables(result, asked)
-    assert pipeline.tables(result, asked)[-1].startswith("next: none keeps 0.95 of the retained")
+    step = pipeline.tables(result, asked)[-1]
+    assert step.startswith("next: KVW(strength=0.5) takes no more of the forgotten than its sham; ")
+    assert step.endswith("Try another strength or method, or --method 'layerwise rewrite'")
     for row in result["rows"]:
         row["value"] = {"edited": 0.0, "sham": 1.0}.get(row["condition"], 1.0)
         row["value"] = 1.0 if row["set"] == "retain" else row["value"]
         row["low"] = 0.1 if row["modality"] == "all" else 0.0
     step = pipeline.tables(result, asked, Path("my folder"))[-1]
+    assert "keep 0.95 of the retained and take more" in step and "general" not in step
     assert "hidden after KVW(strength=0.5): python -m kvw_minimal audit --model tiny" in step
     assert step.endswith("--edit 'my folder/edit-0.5.safetensors' --questions mine.jsonl")
     step = pipeline.tables(result, asked | {"questions": None})[-1]

@@ -462,6 +462,8 @@ def print_problems(file: str | Path) -> int:
             request = Request(sides["forget"], sides["retain"])
             request.sham(0)
             summary += _without_names(request)
+            if "general" not in sides:
+                summary += "\nno question is general: nobody will see what else an edit takes"
         except ValueError as error:
             problems = [f"file, set: {error}"]
     print("\n".join(problems or [summary]))

@@ -26,6 +26,7 @@ from ..models import find_projections, fingerprint, resolve_layers
 from ..results import (
     BEYOND,
     FEW,
+    KEPT_SETS,
     ROUGH,
     TAUGHT_ANSWERS,
     about_of,
@@ -33,6 +34,7 @@ from ..results import (
     bounds,
     check_headroom,
     closing_sentence,
+    malformed,
     people_text,
     pooled_mean,
     rounded,
@@ -127,27 +129,37 @@ def next_step(
         arguments, folder: as `tables`.
     """
     good: dict[Method, float] = {}
+    faults: list[str] = []
+    sets_asked: dict[str, None] = {}  # in order, each once
     for method, rows in by_method.items():
-        keeps_enough = [
-            (pooled_mean(rows, "edited", name) or 0.0) >= KEPT * before
-            for name in ("retain", "general")
-            if (before := pooled_mean(rows, "vanilla", name)) is not None
-        ]
+        missing = []
+        for name, words in KEPT_SETS.items():
+            before = pooled_mean(rows, "vanilla", name)
+            if not before:  # not asked, or nothing to keep
+                continue
+            sets_asked[words] = None
+            share = (pooled_mean(rows, "edited", name) or 0.0) / before
+            if share < KEPT:
+                missing.append(f"keeps {share:.2f} of the {words}")
         after = pooled_mean(rows, "edited", "forget")
         beyond = [bounds(row)[0] for row in rows if row["metric"] == f"exact_match{BEYOND}"]
-        if after is not None and all(keeps_enough) and min(beyond, default=0) > 0:
+        if min(beyond, default=0) <= 0:
+            missing.append("takes no more of the forgotten than its sham")
+        if after is not None and not missing:
             good[method] = after
+        faults.append(f"{method} {' and '.join(missing)}")
     if not good:
-        return (
-            f"next: none keeps {KEPT} of the retained and of the general answers and takes more "
-            "of the forgotten than its sham; try other strengths, or --method 'layerwise rewrite'"
-        )
+        tried = "layerwise rewrite" in {method.name for method in by_method}
+        other = "more questions about the others" if tried else "--method 'layerwise rewrite'"
+        return f"next: {'; '.join(faults)}. Try another strength or method, or {other}"
     best = min(good, key=good.__getitem__)
     keep, take = ("keeps", "takes") if len(good) == 1 else ("keep", "take")
+    others = f" {keep} {KEPT} of the {' and of the '.join(sets_asked)} and" if sets_asked else ""
     saved = "" if folder else " (--save FOLDER writes it)"
+    form = " (read some answers first: fewer have the form of an answer)"
     return (
-        f"next: {' and '.join(map(str, good))} {keep} {KEPT} of the retained and of the general "
-        f"answers and {take} more of the forgotten than a sham; look for what is hidden after "
+        f"next: {' and '.join(map(str, good))}{others} {take} more of the forgotten than a sham"
+        f"{form if malformed(by_method[best]) else ''}; look for what is hidden after "
         f"{best}{saved}: {command_to_audit(arguments, best, folder)}"
     )
 
