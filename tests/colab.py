@@ -10,9 +10,9 @@ import sys
 from copy import deepcopy
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from execute import COLAB, ROOT, store
+
 ADDRESS = "https://ADDRESS-OF-THE-REPOSITORY"
-NAME = "colab"  # the id of the cell; the book does not show it
 CELL = """\
 # for Colab: fetches the book; beside the book's files it does nothing
 import importlib.util
@@ -61,11 +61,11 @@ def chapters() -> list[Path]:
 
 def with_first_cell(notebook: dict, address: str) -> dict:
     """A notebook with the cell below its title, instead of the one that may be there."""
-    cells = [deepcopy(cell) for cell in notebook["cells"] if cell["id"] != NAME]
+    cells = [deepcopy(cell) for cell in notebook["cells"] if cell["id"] != COLAB]
     cell = {
         "cell_type": "code",
         "execution_count": None,
-        "id": NAME,
+        "id": COLAB,
         "metadata": {"tags": ["remove-cell"]},
         "outputs": [],
         "source": first_cell(address).rstrip().splitlines(keepends=True),
@@ -82,9 +82,7 @@ def with_first_cell(notebook: dict, address: str) -> dict:
 def write(address: str) -> None:
     """Put an address into the cell of each chapter and into `_config.yml`."""
     for path in chapters():
-        notebook = with_first_cell(json.loads(path.read_text(encoding="utf-8")), address)
-        text = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
-        path.write_text(text, encoding="utf-8")
+        store(with_first_cell(json.loads(path.read_text(encoding="utf-8")), address), path)
     config = ROOT / "_config.yml"
     text = config.read_text(encoding="utf-8")
     url = "" if address == ADDRESS else address

@@ -13,12 +13,12 @@ import time
 from itertools import count
 from pathlib import Path
 
-import colab
 import nbformat
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parent.parent
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+COLAB = "colab"  # the id of the cell that `colab.py` writes
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -43,7 +43,7 @@ def tidy(notebook: dict) -> dict:
     notebook["metadata"] = {"kernelspec": KERNEL}
     numbers = count()
     for cell in notebook["cells"]:
-        if cell["id"] != colab.NAME:
+        if cell["id"] != COLAB:
             cell["id"] = f"cell-{next(numbers):02d}"
         tags = cell["metadata"].get("tags")
         cell["metadata"] = {"tags": tags} if tags else {}
@@ -51,6 +51,13 @@ def tidy(notebook: dict) -> dict:
             output.pop("transient", None)
             output.get("data", {}).pop(WIDGET, None)
     return notebook
+
+
+def store(notebook: dict, path: Path) -> None:
+    """Write a notebook in one move, with the bytes that nbformat and JupyterLab would write."""
+    half = path.with_name(path.name + ".part")
+    nbformat.write(nbformat.from_dict(notebook), half)
+    half.replace(path)
 
 
 def execute(path: Path, timeout: int = 600) -> None:
@@ -70,10 +77,7 @@ def execute(path: Path, timeout: int = 600) -> None:
         resources={"metadata": {"path": str(path.parent)}},
     )
     client.execute()
-    half = path.with_name(path.name + ".part")
-    # the bytes that nbformat, and so JupyterLab, would write
-    nbformat.write(nbformat.from_dict(tidy(notebook)), half)
-    half.replace(path)
+    store(tidy(notebook), path)
 
 
 def main(arguments: list[str]) -> None:

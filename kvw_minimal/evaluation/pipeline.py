@@ -128,19 +128,17 @@ def next_step(
         by_method: the summary of each method.
         arguments, folder: as `tables`.
     """
+    rows_of_one = next(iter(by_method.values()))  # those of vanilla are the same for each
+    before = {name: pooled_mean(rows_of_one, "vanilla", name) for name in KEPT_SETS}
+    known = {name: mean for name, mean in before.items() if mean}  # asked, and something to keep
     good: dict[Method, float] = {}
     faults: list[str] = []
-    sets_asked: dict[str, None] = {}  # in order, each once
     for method, rows in by_method.items():
         missing = []
-        for name, words in KEPT_SETS.items():
-            before = pooled_mean(rows, "vanilla", name)
-            if not before:  # not asked, or nothing to keep
-                continue
-            sets_asked[words] = None
-            share = (pooled_mean(rows, "edited", name) or 0.0) / before
+        for name, mean in known.items():
+            share = (pooled_mean(rows, "edited", name) or 0.0) / mean
             if share < KEPT:
-                missing.append(f"keeps {share:.2f} of the {words}")
+                missing.append(f"keeps {share:.2f} of the {KEPT_SETS[name]}")
         after = pooled_mean(rows, "edited", "forget")
         beyond = [bounds(row)[0] for row in rows if row["metric"] == f"exact_match{BEYOND}"]
         if min(beyond, default=0) <= 0:
@@ -154,12 +152,13 @@ def next_step(
         return f"next: {'; '.join(faults)}. Try another strength or method, or {other}"
     best = min(good, key=good.__getitem__)
     keep, take = ("keeps", "takes") if len(good) == 1 else ("keep", "take")
-    others = f" {keep} {KEPT} of the {' and of the '.join(sets_asked)} and" if sets_asked else ""
+    others = " and of the ".join(KEPT_SETS[name] for name in known)
+    kept_enough = f" {keep} {KEPT} of the {others} and" if others else ""
     saved = "" if folder else " (--save FOLDER writes it)"
     form = " (read some answers first: fewer have the form of an answer)"
     return (
-        f"next: {' and '.join(map(str, good))}{others} {take} more of the forgotten than a sham"
-        f"{form if malformed(by_method[best]) else ''}; look for what is hidden after "
+        f"next: {' and '.join(map(str, good))}{kept_enough} {take} more of the forgotten than a "
+        f"sham{form if malformed(by_method[best]) else ''}; look for what is hidden after "
         f"{best}{saved}: {command_to_audit(arguments, best, folder)}"
     )
 

@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
@@ -211,6 +212,28 @@ BESIDE = {
 }
 
 
+def write_beside(
+    axis: Axes, text: str, point: tuple[float, float], place: tuple[float, float, str], colour: str
+) -> None:
+    """Write a name beside its point, on white, above the lines.
+
+    Args:
+        place: how far right and up of the point, in points, and the side of the text that is there.
+    """
+    *away, side = place
+    axis.annotate(
+        text,
+        point,
+        away,
+        ha=side,
+        color=colour,
+        textcoords="offset points",
+        fontsize=9,
+        zorder=2.5,
+        bbox={"color": "white", "pad": 0.5},
+    )
+
+
 @captioned
 def cost_and_left(points: pd.DataFrame) -> Figure:
     """What each method leaves against its readings, beside its sham.
@@ -229,18 +252,8 @@ def cost_and_left(points: pd.DataFrame) -> Figure:
         axis.plot([x, x], [left, sham], color=colour, lw=0.8, alpha=0.6)
         axis.plot(x, left, "o", ms=9, color=colour, zorder=3)
         axis.plot(x, sham, "o", ms=6, mfc="white", color=colour, zorder=3)
-        dx, dy, side = BESIDE.get(name, (9, -3, "left"))
-        axis.annotate(
-            name + (f" ({shared:,.0f} if shared)" if shared < readings else ""),
-            (x, left),
-            (dx, dy),
-            ha=side,
-            color=colour,
-            textcoords="offset points",
-            fontsize=9,
-            zorder=2.5,
-            bbox={"color": "white", "pad": 0.5},
-        )
+        text = name + (f" ({shared:,.0f} if shared)" if shared < readings else "")
+        write_beside(axis, text, (x, left), BESIDE.get(name, (9, -3, "left")), colour)
     ticks = [140, 300, 630, 1400, 3000, 6000]
     axis.set(
         xscale="log",
@@ -273,17 +286,8 @@ def kept_against_left(points: pd.DataFrame) -> Figure:
         colour = colours.get(method, "0.35")
         sham = method.startswith("sham ")
         axis.plot(forget, retain, "o", ms=8, color=colour, mfc="white" if sham else colour)
-        dx, dy, side = places.get(method, (9, -4, "left"))
-        axis.annotate(
-            method,
-            (forget, retain),
-            (dx, dy),
-            ha=side,
-            color=colour,
-            textcoords="offset points",
-            fontsize=9,
-            bbox={"color": "white", "pad": 0.5},
-        )
+        place = places.get(method, (9, -4, "left"))
+        write_beside(axis, method, (forget, retain), place, colour)
     axis.set(xlabel="left of the forgotten", ylabel="kept of the others", xlim=(-0.03, 1.05))
     axis.set_ylim(min(0.6, points["retain"].min() - 0.05), 1.04)
     return figure
