@@ -155,8 +155,8 @@ def load(
     """
     weights = load_file(find_weights(name, "model.safetensors"))
     processor = build_processor(load_people())
-    model = build_model(processor.tokenizer, LANGUAGE["seed"])  # its head is never trained or kept
-    model.load_state_dict({key: t.float() for key, t in weights.items()}, strict=False)
+    model = build_model(processor.tokenizer, LANGUAGE["seed"])
+    model.load_state_dict({key: t.float() for key, t in weights.items()})
     return model.to(device, dtype).eval(), processor
 
 
@@ -309,8 +309,9 @@ def _make(
         )
     model.load_state_dict(ear_of(load_file(ear)), strict=False)
     cost = train_language(world, model, processor, people, checkpoint, settings)
-    weights = {key: t for key, t in model.state_dict().items() if key != "lm_head.weight"}
-    save_file(stored(weights), folder / "model.safetensors")
+    # The head stays as it was drawn. Processors draw it with different rounding: all of it is kept.
+    weights = stored(model.state_dict()) | {"lm_head.weight": model.lm_head.weight.detach()}
+    save_file(weights, folder / "model.safetensors")
     return cost | {"ear": EAR}
 
 
