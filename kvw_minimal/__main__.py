@@ -224,6 +224,12 @@ def audit_command(
     oracle: Annotated[
         str | None, typer.Option(help="your own: a model that was never taught the forgotten")
     ] = None,
+    references: Annotated[
+        Path | None,
+        typer.Option(
+            help="`audit --json` of another edit: vanilla and oracle are not probed again"
+        ),
+    ] = None,
     long: Annotated[bool, typer.Option("--long", help="with long relearning: an hour")] = False,
     device: Device = "cpu",
     dtype: Dtype = "float32",
@@ -243,6 +249,7 @@ def audit_command(
         long,
         questions=questions,
         oracle=oracle,
+        references=references,
         device=device,
         dtype=dtype,
     )

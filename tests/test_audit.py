@@ -536,3 +536,17 @@ def test_without_an_oracle_strangers_stand_in_its_place(case, nothing, monkeypat
     assert found["as taught"].left == pytest.approx(1.0)
     assert not any(f.kind in ("brought back", "membership") or f.before for f in found.values())
     assert "as taught" in audit.findings_table(found.values())
+
+
+@pytest.mark.slow
+def test_rows_of_an_earlier_audit_are_read_and_must_be_of_these_models(case, nothing, noise):
+    first = audit.audit_rows(*case, noise, nothing)
+    earlier = {name: first[name] for name in ("vanilla", "oracle")}
+    seen = []
+    again = audit.audit_rows(
+        *case, noise, nothing, watch=lambda *step: seen.append(step[1]), references=earlier
+    )
+    assert again == first
+    assert seen[:3] == ["vanilla, as taught", "oracle, as taught", "edited, as taught"]
+    with pytest.raises(ValueError, match="oracle answers otherwise"):
+        audit.audit_rows(*case, noise, nothing, references=earlier | {"oracle": first["edited"]})

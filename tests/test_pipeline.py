@@ -6,6 +6,7 @@ from case import Case
 
 from kvw_experiments import demo
 from kvw_minimal import scores
+from kvw_minimal.atomic_io import write_json
 from kvw_minimal.audit.findings import Finding
 from kvw_minimal.evaluation import pipeline
 from kvw_minimal.evaluation.provenance import file_hash
@@ -114,13 +115,20 @@ def test_an_audit_explains_its_table_and_what_one_person_cannot_show(monkeypatch
         "as taught", "said another way", False, 1, 0, 1, None, 1, 1, None, None, None, None
     )
     monkeypatch.setattr(pipeline, "request_of", lambda *_, **__: own)
-    monkeypatch.setattr(pipeline, "audit", lambda *_: [found])
+    examined = dict.fromkeys(("vanilla", "oracle"), [{"set": "as taught"}])
+    monkeypatch.setattr(pipeline, "audit_rows", lambda *_: examined)
+    monkeypatch.setattr(pipeline, "judge", lambda rows: [found])
     monkeypatch.setattr(pipeline, "is_made", lambda name: False)
-    text, _ = pipeline.run_audit("pocket", "A", 5, "KVW one pass", file)
+    text, result = pipeline.run_audit("pocket", "A", 5, "KVW one pass", file)
     table, _, rest = text.partition("\nleft: 0 as strangers, 1 as vanilla")
     assert table.splitlines()[-1].split() == "as taught 1.00 0.00 1.00 - n/a - -".split()
     assert rest.index("; -: not measured") < rest.index("\n\nverdict: ")
     assert (pipeline.ONE_FORGOTTEN in text) == (people == 1)
+    asked = {name: result["provenance"][name] for name in ("models", "people", "data", "long")}
+    write_json(tmp_path / "audit.json", result)
+    assert pipeline.earlier_references(tmp_path / "audit.json", asked) == examined
+    with pytest.raises(ValueError, match="are of other models, long"):
+        pipeline.earlier_references(tmp_path / "audit.json", asked | {"models": {}, "long": True})
 
 
 def test_any_method_can_be_asked_for(monkeypatch):

@@ -7,12 +7,15 @@ import pandas as pd
 import pytest
 from case import Case, opened
 
+from kvw_exhibits.audits import rows_of_group_a, rows_under
 from kvw_experiments import plans, runner, trials
 from kvw_experiments.freshness import stale
 from kvw_experiments.plans import plan_of, plans_of
-from kvw_experiments.results_store import read_rows, words
+from kvw_experiments.results_store import RESULTS, read_rows, words
 from kvw_experiments.subjects import open_subject
 from kvw_experiments.summary_files import FILES, read_summary
+from kvw_minimal.atomic_io import read_json
+from kvw_minimal.audit.probes import MEMBERSHIP, probe_of
 from kvw_minimal.conditions import score
 from kvw_minimal.evaluation.scoring import panel
 from kvw_minimal.method import make_edit, method_of
@@ -303,6 +306,18 @@ def test_a_slice_of_precision_comes_out_the_same(label: str):
     weights = both[both["set"] == "weights"]
     assert len(weights) == 2
     assert ((weights["score_sum_x"] - weights["score_sum_y"]).abs() < 5e-3).all()
+
+
+@pytest.mark.parametrize("name", ["vanilla", "oracle"])
+def test_references_of_the_audit_are_those_of_the_stored_audits(name: str):
+    """Only membership is not: it compares with general questions, and the command draws others."""
+    keys = ["set", "modality", "person"]
+    references = read_json(RESULTS / "audit_references.json")["references"][name]
+    stored = rows_under(rows_of_group_a()[0], name)
+    one, other = (pd.DataFrame(rows).set_index(keys).sort_index() for rows in (references, stored))
+    assert one.index.equals(other.index) and one["n"].equals(other["n"])
+    own = [probe_of(label).kind != MEMBERSHIP for label in one.index.get_level_values("set")]
+    assert (one["score_sum"] - other["score_sum"])[own].abs().max() < 1e-4
 
 
 def test_a_slice_of_smol_comes_out_the_same():

@@ -8,7 +8,7 @@ The decorator `probe` registers each probe under its name.
 """
 
 from . import edit_leakage, membership, prompting_probes, relearning_attacks, representation_probes  # noqa: F401 - they register
-from .findings import Finding, audit, findings_table, judge, verdict
+from .findings import Finding, audit, audit_rows, findings_table, judge, verdict
 from .probes import PROBES, Probe, examine, probe
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Finding",
     "Probe",
     "audit",
+    "audit_rows",
     "examine",
     "findings_table",
     "judge",

@@ -13,7 +13,7 @@ from typing import Any
 
 from .. import scores
 from ..atomic_io import read_json, write_json
-from ..audit import audit, findings_table, verdict
+from ..audit import audit_rows, findings_table, judge, verdict
 from ..audit.findings import GONE, NOT_FORGOTTEN, OVER, QUIET, UNDECIDED
 from ..benchmarks.conversations import check_rendered
 from ..conditions import Protocol, score, score_edited, score_shams, warn_of_other_people
@@ -84,6 +84,7 @@ ONE_FORGOTTEN = (
     "One person is forgotten: no interval over people stands behind this verdict, and it may be "
     "chance."
 )
+REFERENCES = ("vanilla", "oracle")  # the conditions of an audit that do not depend on the edit
 KEPT = 0.95  # of what vanilla says right about the retained
 TAUGHT = ("pocket", "smol")  # the models of this book that were taught the strangers
 
@@ -631,6 +632,7 @@ def run_audit(
     *,
     questions: str | None = None,
     oracle: str | None = None,
+    references: Path | None = None,
     **where: str,
 ) -> tuple[str, dict]:
     """Runs every probe on an edit of strangers or of a file's people, with sham and oracle.
@@ -641,12 +643,16 @@ def run_audit(
         long: whether to run the probes that take many minutes, too.
         questions: the source of the questions, for `benchmarks.jsonl.read_request`.
         oracle: the user's own oracle, a folder or a hub id.
+        references: an earlier result of the same models and questions. Its rows of vanilla and of
+            the oracle are read.
 
     Returns:
-        A table with the verdict, and `{"provenance": ..., "verdict": ..., "rows": findings}`.
+        A table with the verdict, and `{"provenance": ..., "verdict": ..., "rows": findings,
+        "references": {"vanilla": rows, "oracle": rows}}`.
 
     Raises:
-        ValueError, OSError: an unknown method, group or model; an edit of another model.
+        ValueError, OSError: an unknown method, group or model; an edit of another model;
+            references of other models, people or questions.
     """
     start = time.perf_counter()
     for library in ("sklearn", "peft"):  # the probes that need them come last
@@ -664,6 +670,17 @@ def run_audit(
         beside = replacement(session.model, load(oracle, **place)[0])
     elif questions is None and base in TAUGHT and is_made(model_name(base, group, percent)):
         beside, _ = make_edit(session, request, Oracle(base))
+    models = {model: fingerprint(session.model)}
+    if beside:
+        with beside.on(session.model):
+            models["oracle"] = fingerprint(session.model)
+    origin: dict[str, Any] = {
+        "models": models,
+        "people": request.people,
+        "data": about["data"][:16],
+        "long": long,
+    }
+    earlier = earlier_references(references, origin) if references else None
     sham = None
     with progress(1, "the edit") as bar:
         if edit_file:
@@ -680,17 +697,16 @@ def run_audit(
             bar.total, bar.desc = 1 + steps, step
             bar.update()
 
-        probed = audit(session, request, edit, beside, sham, long, show)
+        examined = audit_rows(session, request, edit, beside, sham, long, show, earlier)
+    probed = judge(examined)
     word, because = verdict(probed)
     source = provenance(
         seconds=time.perf_counter() - start,
         seed=0,
-        models={model: fingerprint(session.model)},
-        people=request.people,
         edit=edit.notes,
         oracle="stands beside it" if beside else "strangers in its place",
-        **named(place),
-        **about,
+        references=references.name if references else None,
+        **about | origin | named(place),
     )
     reference = "oracle" if beside else "strangers"
     text = f"{edit.describe()}\n{findings_table(probed, reference)}\n{COLUMNS.format(reference)}"
@@ -705,5 +721,26 @@ def run_audit(
         text += f"\n{WITHOUT}"
     if people < FEW:
         text += f"\n{ONE_FORGOTTEN if people == 1 else ROUGH.format(people)}"
-    rows = [asdict(finding) for finding in probed]
-    return text, {"provenance": source, "verdict": word, "rows": rows}
+    return text, {
+        "provenance": source,
+        "verdict": word,
+        "rows": [asdict(finding) for finding in probed],
+        "references": {name: examined[name] for name in REFERENCES},
+    }
+
+
+def earlier_references(file: Path, origin: dict) -> dict[str, list[dict]]:
+    """Rows of vanilla and of the oracle of an earlier audit of the same models and questions.
+
+    Args:
+        origin: `models`, `people`, `data` and `long`, as in the provenance of an audit.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file holds no references, or what was asked there differs.
+    """
+    content = read_json(file, "provenance", "references")
+    other = [name for name in origin if content["provenance"].get(name) != origin[name]]
+    if other:
+        raise ValueError(f"the references of {file} are of other {', '.join(other)}")
+    return {name: content["references"][name] for name in REFERENCES}
