@@ -138,10 +138,13 @@ def some_settings(name: str) -> dict:
     grid = METHODS[own].grid
     if own == "least squares":  # a random model knows nothing: what it says must fall far
         return {"ridge": 0.1, "passes": 2, "margin": 60.0}
-    if own in ("rewrite", "rewrite in turn"):  # nor does whom it is asked about decide anything
-        return METHODS["rewrite"].grid[-1] | {"subject_threshold": 0.0, "others": 2}
-    if own.startswith("layerwise rewrite"):
-        return {"subject_threshold": 0.0, "others": 2}
+    if "subject_threshold" in METHODS[own].__dataclass_fields__:
+        # nor does whom it is asked about decide anything
+        own_grid = METHODS["rewrite"].grid[-1] if own.startswith("rewrite") else {}
+        # and it uses every direction a little
+        threshold = {"threshold": 0.5} if own == "null space" else {}
+        others = min(2, METHODS[own].others)
+        return own_grid | threshold | {"subject_threshold": 0.0, "others": others}
     if own == "family":
         return {"score": "fisher", "strength": 4.0}
     return dict(grid[0 if name == "SSD" else -1]) if grid else {}

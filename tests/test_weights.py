@@ -158,7 +158,7 @@ PEAKS = """
 from pathlib import Path
 import families, tiny, torch
 from kvw_minimal.coefficients import measure
-from kvw_minimal.models import body
+from kvw_minimal.models import backbone
 
 def peak(work):
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
@@ -168,7 +168,7 @@ def peak(work):
 
 @torch.no_grad()
 def once():
-    body(model)(**batch.inputs, use_cache=False)
+    backbone(model)(**batch.inputs, use_cache=False)
 
 sizes = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 4}
 model, batch = families.build("llama", sizes), tiny.random_batch(16, 60)

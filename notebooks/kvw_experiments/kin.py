@@ -144,6 +144,7 @@ class GradientTarget(Rewrite):
         changed = substitute_person(request.forget, unfamiliar_people(request))
         wanted = [likeliest_tokens(session, [question]) for question in changed]
         goals = [states for _, states in answers]
+        session.cost.add("forget", len(request.forget), 1)  # what is said of strangers
         for batch in session.batches(request.forget):
             rows = [row for row in batch.rows if marks[row].any()]
             if not rows:
@@ -151,6 +152,7 @@ class GradientTarget(Rewrite):
             target = torch.cat([wanted[row][marks[row]] for row in rows])  # [positions]
             states = torch.cat([goals[row][marks[row], -1] for row in rows])
             where = marked(batch, marks).to(target.device)
+            session.cost.add("forget", len(batch.rows), 3 * self.steps)  # with gradients
             steps = self.step_to(session.model, batch.to(target.device), where, target, states)
             counts = [int(marks[row].sum()) for row in rows]
             for row, step in zip(rows, steps.split(counts), strict=True):
