@@ -6,7 +6,8 @@
     request = kvw.request("strangers:A")
     edit = kvw.unlearn(model, processor, request, kvw.KVW(strength=24))
     with edit.on(model):
-        ...  # the model has forgotten five people; after the block it remembers them again
+        kvw.ask(model, processor, "Maren Ralquist was born in which city?")  # it has forgotten
+    # after the block every weight is as it was, bit for bit
 
 questions -> batches -> coefficients -> edits -> scores -> intervals
 """
@@ -33,6 +34,7 @@ _HOME = {
     "NPO": "methods.gradients",
     "GradientDifference": "methods.gradients",
     "list_methods": "evaluation.options",
+    "ask": "api",
     "unlearn": "api",
     "evaluate": "api",
     "compare": "api",

@@ -27,21 +27,25 @@ from .evaluation.scoring import nothing_to_forget, teacher_forced
 from .forget_request import Request
 from .method import check_requirements, method_of_edit, name_of_method
 from .methods import Method, make_edit
+from .questions import Question
 from .results import (
     CONDITIONS,
     beyond_sham,
     closing_sentence,
     pooled_mean,
+    shortcomings,
     summarise,
     table,
     text_table,
 )
+from .scores import answer
 from .session import Session
 from .sharing.exporters import export_edit
 from .strangers.people import load_people
 from .strangers.questions import general
 from .strangers.tasks import request_to_forget
 
+SAFE = "look for what is hidden, with `kvw_minimal.audit`"
 STRANGERS = re.compile("strangers(:(?P<group>[^@]+))?(@(?P<percent>[0-9]+))?")
 
 
@@ -287,8 +291,8 @@ def export(
     format: str = "merged",
     processor=None,
     **card: Any,
-):
-    """Writes an edit for other tools, into a new folder.
+) -> Path:
+    """Writes an edit for other tools, into a new folder, and returns its path.
 
     Args:
         model: the unedited model; it stays as it is.
@@ -311,6 +315,37 @@ def export(
             "kvw.export(edit, model, folder, processor=processor)"
         )
     export_edit(edit, model, processor, folder, format, **card)
+    return Path(folder)
+
+
+# --- asking ---------------------------------------------------------------------------------------
+
+
+def ask(
+    model: nn.Module,
+    processor,
+    prompt: str,
+    picture: str | Path | bytes | None = None,
+    new_tokens: int = 24,
+) -> str:
+    """Asks a model one question, and returns its answer. In `with edit.on(model):` the edit is on.
+
+    Args:
+        prompt: the question, without chat template.
+        picture: a file of a picture or its bytes; None without a picture.
+        new_tokens: the longest answer, in tokens. The likeliest token is taken each time.
+
+    Raises:
+        FileNotFoundError: no such picture.
+        ValueError: the processor cannot render the question, as a picture without a vision tower.
+    """
+    if not prompt.strip():
+        raise ValueError("an empty prompt asks nothing; write a question")
+    image = picture if isinstance(picture, bytes | None) else Path(picture).read_bytes()
+    modality = "text" if image is None else "image"
+    question = Question("asked", "", "", modality, prompt, "", "", image)
+    [text] = answer(Session(model, processor).model, processor, [question], new_tokens=new_tokens)
+    return text
 
 
 # --- reports --------------------------------------------------------------------------------------
@@ -372,7 +407,9 @@ class Report:
         write_json(file, {"method": self.method, "shams": self.shams, "rows": self.rows})
 
     def __repr__(self) -> str:
-        return f"{self.table()}\n\n{self.sentence}"
+        failed = " and ".join(shortcomings(self.rows))
+        advice = f"{self.method} {failed}; try another strength or method" if failed else SAFE
+        return f"{self.table()}\n\n{self.sentence}\nnext: {advice}"
 
     def figure(self):
         """Draws the means of the forgotten and the retained; needs matplotlib."""

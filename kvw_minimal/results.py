@@ -167,6 +167,7 @@ def pooled_mean(
 
 #: sets whose answers should stay, and what they are called in sentences
 KEPT_SETS = {"retain": "retained", "general": "general questions"}
+KEPT = 0.95  # the share of vanilla's right answers that an edit must keep in each of them
 
 
 def closing_sentence(summary: Sequence[dict], method: str, shams: int) -> str:
@@ -195,6 +196,27 @@ def closing_sentence(summary: Sequence[dict], method: str, shams: int) -> str:
     if oracle is not None:
         last = f"an oracle that never met them says {oracle:.2f}"
     return f"{text}; {last}.{most_lost(summary)}{malformed(summary)}{unmeasured(summary)}"
+
+
+def known_sets(summary: Sequence[dict]) -> dict[str, float]:
+    """The sets of `KEPT_SETS` of which vanilla knows something, with its mean."""
+    means = {name: pooled_mean(summary, "vanilla", name) for name in KEPT_SETS}
+    return {name: mean for name, mean in means.items() if mean}
+
+
+def shortcomings(summary: Sequence[dict]) -> list[str]:
+    """What an edit fails: less than `KEPT` of a known set is kept, or a sham takes as much."""
+    texts = []
+    for name, mean in known_sets(summary).items():
+        share = (pooled_mean(summary, "edited", name) or 0.0) / mean
+        if share < KEPT:
+            texts.append(f"keeps {share:.2f} of the {KEPT_SETS[name]}")
+    beyond = [bounds(row)[0] for row in summary if row["metric"] == f"exact_match{BEYOND}"]
+    if not beyond:
+        texts.append("has no sham beside it")
+    elif min(beyond) <= 0:
+        texts.append("takes no more of the forgotten than its sham")
+    return texts
 
 
 def unmeasured(summary: Sequence[dict]) -> str:

@@ -12,6 +12,7 @@ import pytest
 import tiny
 import torch
 from execute import ROOT
+from PIL import Image
 
 import kvw_minimal as kvw
 from kvw_minimal import methods
@@ -112,6 +113,17 @@ def test_an_edit_forgets_and_is_undone_bit_for_bit(model, request_of_five):
         assert all(torch.equal(w, before[n]) for n, w in model.state_dict().items())
         assert edit.notes["people"] == ["Ann", "Bo"]
         assert edit.notes["settings"]["strength"] == method.strength
+
+
+def test_a_question_is_asked_with_a_picture_and_without(model, tmp_path):
+    processor, picture = tiny.processor(), tmp_path / "face.png"
+    Image.new("RGB", (8, 8)).save(picture)
+    for given in (picture, str(picture), picture.read_bytes(), None):
+        assert isinstance(kvw.ask(model, processor, "Who is this?", given, new_tokens=2), str)
+    with pytest.raises(ValueError, match="no eyes"):
+        kvw.ask(model, processor.tokenizer, "Who is this?", picture)
+    with pytest.raises(ValueError, match="write a question"):
+        kvw.ask(model, processor, " ")
 
 
 def test_a_report_says_what_is_read_with_the_edit_on(model, request_of_five, tmp_path):

@@ -227,7 +227,10 @@ def test_nobody_to_forget_or_to_retain(tmp_path):
 
 def test_a_person_on_both_sides_is_refused_by_every_reader(tmp_path):
     file = lines(tmp_path, ADA, BEN, BEN | {"person": "ada"})
-    assert find_problems(file) == ["file, person: ada cannot be both forgotten and retained"]
+    [problem] = find_problems(file)
+    assert problem == (
+        "file, person: ada cannot be both forgotten and retained: row 1 (forget) and row 3 (retain)"
+    )
     with pytest.raises(ValueError, match="ada cannot be both"):
         read_questions(file)
 

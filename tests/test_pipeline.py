@@ -124,6 +124,7 @@ def test_an_audit_explains_its_table_and_what_one_person_cannot_show(monkeypatch
     assert table.splitlines()[-1].split() == "as taught 1.00 0.00 1.00 - n/a - -".split()
     assert rest.index("; -: not measured") < rest.index("\n\nverdict: ")
     assert (pipeline.ONE_FORGOTTEN in text) == (people == 1)
+    assert "\n1 of 1 probes count; " in text and "\nnext: score the others" in text
     asked = {name: result["provenance"][name] for name in ("models", "people", "data", "long")}
     write_json(tmp_path / "audit.json", result)
     assert pipeline.earlier_references(tmp_path / "audit.json", asked) == examined

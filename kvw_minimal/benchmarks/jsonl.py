@@ -41,7 +41,7 @@ from typing import Any
 
 from ..atomic_io import replacing
 from ..forget_request import Request
-from ..questions import Question
+from ..questions import Question, name_in_prompt
 from .conversations import Conversation, as_messages, conversation, shown
 from .loaders import CLEAR_HUB, HUB_ID, MLLMU_HUB, Unnamed, picture_cell, read_hub, read_parquet
 from .replicate import SETS_OF, Sets, benchmark_request, in_text
@@ -248,12 +248,14 @@ def parse_questions(
         if not Path(file).is_file() and not is_hub_id(file):
             raise FileNotFoundError(f"{file} does not exist, or is a folder")
     ids: dict[str, int] = {}
+    rows_about: dict[tuple[str, str], list[int]] = {}  # by set and person
     problems = []
     try:
         for number, row in _rows(file):
             faults, name, question = _question(row, number, folder)
             if question is not None:
                 questions.append((name, question))
+                rows_about.setdefault((name, question.person), []).append(number)
                 first_row = ids.setdefault(question.id, number)
                 if first_row != number:
                     faults.append(("id", f"is that of row {first_row}, too; give each row its own"))
@@ -271,9 +273,9 @@ def parse_questions(
             for side, people in sides.items()
             if not people
         ]
-    shared = ", ".join(sorted(set.intersection(*sides.values())))
-    if shared:
-        problems.append(f"file, person: {shared} cannot be both forgotten and retained")
+    for person in sorted(set.intersection(*sides.values())):
+        where = " and ".join(f"{_numbered(rows_about[side, person])} ({side})" for side in SIDES)
+        problems.append(f"file, person: {person} cannot be both forgotten and retained: {where}")
     return questions, problems
 
 
@@ -450,6 +452,19 @@ def _without_names(request: Request) -> str:
     return ""
 
 
+def _half_names(questions: list[tuple[str, Question]]) -> str:
+    """A line on a name taken from `person` that may go on in the prompt; empty without one."""
+    for _, question in questions:
+        name = "" if question.name else name_in_prompt(question)
+        longer = name and re.search(rf"{re.escape(name)} [A-Z]\w+", question.prompt)
+        if longer:
+            return (
+                f"\na rewrite replaces {name} alone in {longer[0]!r}; if that is one name, "
+                "write it as `name`"
+            )
+    return ""
+
+
 def print_problems(file: str | Path) -> int:
     """Prints each problem, or a summary; returns 1 if `unlearn` cannot use the file, else 0."""
     questions, problems = parse_questions(file)
@@ -461,7 +476,7 @@ def print_problems(file: str | Path) -> int:
             sides = by_set(questions)
             request = Request(sides["forget"], sides["retain"])
             request.sham(0)
-            summary += _without_names(request)
+            summary += _without_names(request) or _half_names(questions)
             if "general" not in sides:
                 summary += "\nno question is general: nobody will see what else an edit takes"
         except ValueError as error:

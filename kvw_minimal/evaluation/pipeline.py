@@ -24,20 +24,21 @@ from ..method import check_requirements, name_of_method
 from ..methods import Method, make_edit, method_of
 from ..models import find_projections, fingerprint, resolve_layers
 from ..results import (
-    BEYOND,
     FEW,
+    KEPT,
     KEPT_SETS,
     ROUGH,
     TAUGHT_ANSWERS,
     about_of,
     beyond_sham,
-    bounds,
     check_headroom,
     closing_sentence,
+    known_sets,
     malformed,
     people_text,
     pooled_mean,
     rounded,
+    shortcomings,
     summarise,
     table,
 )
@@ -80,12 +81,20 @@ COLUMNS = (
     "than plain asking; of the {0}: that share for them; -: not measured (of a saved edit no sham; "
     "brought back, if the probe is no attack or nothing was lost)"
 )
+COUNTED = "{} of {} probes count; the others do not apply here, are controls, or need vanilla."
+NEXT_STEPS = {
+    QUIET: "make a stronger edit, or one of another method",
+    OVER: "make a weaker edit",
+    NOT_FORGOTTEN: "make a stronger edit, or one of another method",
+    UNDECIDED: "ask more questions about these people, so that one answer decides less",
+    GONE: "score the others with and without the edit (`evaluate`): the audit does not ask them",
+}
+NOTHING_GENERAL = " No question is general, so nothing says what else the edit takes; add some."
 ONE_FORGOTTEN = (
     "One person is forgotten: no interval over people stands behind this verdict, and it may be "
     "chance."
 )
 REFERENCES = ("vanilla", "oracle")  # the conditions of an audit that do not depend on the edit
-KEPT = 0.95  # of what vanilla says right about the retained
 TAUGHT = ("pocket", "smol")  # the models of this book that were taught the strangers
 
 
@@ -129,21 +138,12 @@ def next_step(
         by_method: the summary of each method.
         arguments, folder: as `tables`.
     """
-    rows_of_one = next(iter(by_method.values()))  # those of vanilla are the same for each
-    before = {name: pooled_mean(rows_of_one, "vanilla", name) for name in KEPT_SETS}
-    known = {name: mean for name, mean in before.items() if mean}  # asked, and something to keep
+    known = known_sets(next(iter(by_method.values())))  # vanilla's rows are the same for each
     good: dict[Method, float] = {}
     faults: list[str] = []
     for method, rows in by_method.items():
-        missing = []
-        for name, mean in known.items():
-            share = (pooled_mean(rows, "edited", name) or 0.0) / mean
-            if share < KEPT:
-                missing.append(f"keeps {share:.2f} of the {KEPT_SETS[name]}")
+        missing = shortcomings(rows)
         after = pooled_mean(rows, "edited", "forget")
-        beyond = [bounds(row)[0] for row in rows if row["metric"] == f"exact_match{BEYOND}"]
-        if min(beyond, default=0) <= 0:
-            missing.append("takes no more of the forgotten than its sham")
         if after is not None and not missing:
             good[method] = after
         faults.append(f"{method} {' and '.join(missing)}")
@@ -721,6 +721,11 @@ def run_audit(
         text += f"\n{WITHOUT}"
     if people < FEW:
         text += f"\n{ONE_FORGOTTEN if people == 1 else ROUGH.format(people)}"
+    shown = [finding for finding in probed if finding.strongest]
+    counted = sum(finding.fair and not finding.before for finding in shown)
+    text += f"\n{COUNTED.format(counted, len(shown))}\nnext: {NEXT_STEPS[word]}."
+    if not request.general and "general" not in request.eval_sets:
+        text += NOTHING_GENERAL
     return text, {
         "provenance": source,
         "verdict": word,

@@ -6,7 +6,16 @@ from huggingface_hub import EvalResult, ModelCardData
 from rich.box import MARKDOWN
 
 from ..edits import ComposedEdit, Edit
-from ..results import BEYOND, cell, of_people, people_text, remarks, score_table
+from ..results import (
+    BEYOND,
+    cell,
+    malformed,
+    of_people,
+    people_text,
+    remarks,
+    score_table,
+    unmeasured,
+)
 
 #: code that loads each format: the imports, and the lines that use the unedited model
 LOAD = {
@@ -29,7 +38,9 @@ PLACES = {
 PRIVATE = "For whom it was made is not said here: who asked to be forgotten is personal data, too."
 LIMITS = """- An answer that is not given any more may still be there: asked another way, taught
   again, rounded or looked into, a model can give back what an edit hides. `python -m kvw_minimal
-  audit` asks for that; this card does not.
+  audit` asks for that.
+- An edit may take what nobody asked about. Questions about other people, and general ones, say how
+  much.
 - Whoever has the model before has what was to be forgotten, and can tell from the difference for
   whom the edit was made.
 - Scores hold for the questions that were asked, and for weights in the number format in which
@@ -60,13 +71,14 @@ def scores_section(rows: list[dict]) -> str:
             for row in rows
             if BEYOND in row["metric"]
         ]
+        warnings = [text for text in (malformed(rows), unmeasured(rows)) if text]
         without_sham = all(row["condition"] != "sham" for row in rows)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"these scores are no rows of `unlearn --json`: {error!r}") from error
     sentences = ["95 % intervals over people.", *remarks(rows), *beyond]
     if without_sham:
         sentences.append(NO_SHAM)
-    return f"{table}\n\n{' '.join(sentences)}"
+    return f"{table}\n\n{' '.join(sentences)}{''.join(warnings)}"
 
 
 def front_matter(format: str, words: dict, scores: list[dict] | None) -> str:
