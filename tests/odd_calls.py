@@ -652,7 +652,6 @@ CALLS = (
     Call("book train pocket --forget-percent 10", "Name a group"),
     Call("book train eye --group A", "without a group"),
     Call("book train eye --group ''", "without a group"),
-    Call("book train pocket --seed 3", "--seed is for smol"),
     Call("book train smol --seed -1", "seed"),
     Call("book train pocket --device magic", "device"),
     Call("book train pocket --device cuda", "device"),
