@@ -647,8 +647,8 @@ def run_audit(
             the oracle are read.
 
     Returns:
-        A table with the verdict, and `{"provenance": ..., "verdict": ..., "rows": findings,
-        "references": {"vanilla": rows, "oracle": rows}}`.
+        A table with the verdict, and a dict of `provenance`, `verdict`, `rows` (the findings) and
+        `references` (the probes' rows of vanilla and of the oracle).
 
     Raises:
         ValueError, OSError: an unknown method, group or model; an edit of another model;
