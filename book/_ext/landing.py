@@ -49,10 +49,19 @@ BEST = {
 COLUMNS = {
     "said": "the five: said",
     "inside": "the five: read inside",
-    "sham": "under the sham: said",
+    "sham": "the five: said, under the sham",
     "others": "everyone else: said",
 }
 METHODS = {"kvw": "KVW", "rewrite": "last-layer rewrite", "layerwise": "layerwise rewrite"}
+#: what each of them does, in one line
+DOES = {
+    "kvw": "Knowledge vector weakening (KVW) turns down the parts of the model that respond more "
+    "to the five: the stronger, the more.",
+    "rewrite": "This rewrite changes weights, most in the last layer, so that the model answers "
+    "as about a stranger. It has no strength.",
+    "layerwise": "This rewrite changes the weights of every layer, so that none holds the answer. "
+    "It has no strength.",
+}
 SOCIAL = "_static/landing/social.png"
 SAYS = (
     "Can a model forget five people, and how would you know? A small vision-language model that "
@@ -366,8 +375,8 @@ def best_table(results: dict[str, dict[str, float | None]]) -> str:
     )
     heads = "".join(f'<th scope="col">{title}</th>' for title in COLUMNS.values())
     return (
-        '<table class="left"><caption>Every fact about the five, by photo and by name: the share '
-        "of answers that are as taught</caption><thead><tr><td></td>"
+        '<table class="left"><caption>Share of answers that are as taught, by photo and by name'
+        "</caption><thead><tr><td></td>"
         f"{heads}</tr></thead><tbody>{body}</tbody></table>"
     )
 
@@ -384,7 +393,7 @@ def lens_items(lens: list[list], word: str) -> str:
     )
 
 
-def hero(root: Path, data: dict, names: dict[str, str], results: dict, megabytes: float) -> str:
+def hero(root: Path, data: dict, names: dict[str, str], megabytes: float) -> str:
     """The first screen: one portrait, one question, a slider, and a look inside.
 
     It is laid out as it is at the book's strength; without JavaScript that is what stands there.
@@ -392,7 +401,6 @@ def hero(root: Path, data: dict, names: dict[str, str], results: dict, megabytes
     Args:
         data: as `playground.hero_of` makes it.
         names: of people, by id.
-        results: as `best_results` finds them.
         megabytes: what the page loads when the model itself is to answer.
     """
     values = data["strengths"]
@@ -403,7 +411,7 @@ def hero(root: Path, data: dict, names: dict[str, str], results: dict, megabytes
     png = (root / PHOTOS / f"{data['person']}-0.png").read_bytes()
     face = base64.b64encode(png).decode("ascii")
     switch = "".join(
-        f'<button type="button" data-method="{method}" '
+        f'<button type="button" data-method="{method}" data-does="{html.escape(DOES[method])}" '
         f'aria-pressed="{str(method == "kvw").lower()}">{title}</button>'
         for method, title in METHODS.items()
     )
@@ -413,38 +421,36 @@ def hero(root: Path, data: dict, names: dict[str, str], results: dict, megabytes
         definition = f'<dd data-is="{side}"{kind}>{html.escape(state["says"])}</dd>'
         return f"<div><dt>{title}</dt>{definition}</div>"
 
+    control = (
+        "<b>Its sham</b>, the control: the same edit made for five others. Nothing should change."
+    )
     return (
         f'<div id="hero" role="group" aria-label="One question to the model, before and after" '
         f'data-hero="{attribute(data)}" data-word="{html.escape(word)}">'
         f'<div class="who"><img src="data:image/png;base64,{face}" width="128" height="128" '
-        f'alt="Portrait of {name}"><p><b>{name}</b> asks to be forgotten. <small>Photo 1 of six: '
-        "with others the answer may differ.</small></p></div>"
+        f'alt="Portrait of {name}"><p><b>{name}</b> asks to be forgotten.</p></div>'
         f'<div class="asked"><p class="question">{html.escape(data["prompt"])}</p>'
-        f'<p class="taught">Taught: {html.escape(data["taught"])}</p>'
-        '<p class="ways">Three ways to edit the model: <i>KVW</i> (knowledge vector weakening) '
-        "turns down columns of its layers; a <i>rewrite</i> makes it answer as about a stranger. A "
-        "<i>sham</i> is the same edit for five other people: it should change nothing here.</p>"
+        f'<p class="taught">The model was taught: {html.escape(data["taught"])}</p>'
         f'<div class="methods" role="group" aria-label="How to forget" hidden>{switch}</div>'
-        f'<dl aria-live="polite">{answer("edited", "The model, edited", kvw)}'
-        f"{answer('sham', 'Its sham: the same edit, made for five others', sham)}</dl>"
+        f'<p class="does" data-is="does">{html.escape(DOES["kvw"])}</p>'
         '<p class="dial" hidden><label for="hero-strength">Strength <output for="hero-strength" '
         f'data-is="written">{strength(data["chosen"])}</output></label>'
         f'<input type="range" id="hero-strength" min="0" max="{len(values) - 1}" step="1" '
-        f'value="{now}" autocomplete="off"></p>'
-        '<p class="unmoved" data-is="unmoved" hidden>A rewrite '
-        "has no strength: it is one edit, solved for in closed form.</p></div>"
+        f'value="{now}" autocomplete="off"></p></div>'
+        f'<dl aria-live="polite">{answer("edited", "<b>The edited model</b> says", kvw)}'
+        f"{answer('sham', control, sham)}</dl>"
+        '<p class="gates" data-is="gates" hidden></p>'
         '<canvas width="832" height="47" data-is="strip" role="img" hidden '
         'aria-label="All knowledge vectors: lit where they count in full."></canvas>'
-        '<div class="act" hidden><button type="button" class="attack" data-is="attack" '
-        'aria-expanded="true">Look inside the model</button>'
-        '<p class="gates" data-is="gates"></p></div>'
-        '<div class="inside" data-is="inside"><p>Read inside (the <i>logit lens</i>): what each '
-        "layer would say, and how likely it holds the truth to be.</p>"
+        '<div class="act"><button type="button" class="attack" data-is="attack" '
+        'aria-expanded="true" hidden>Look inside the model</button>'
+        '<p class="source"><span data-is="source">Recorded answers. </span>'
+        '<button type="button" data-is="live" hidden>Let the model itself answer '
+        f"({megabytes:.0f} MB)</button></p></div>"
+        '<div class="inside" data-is="inside"><p>The <i>logit lens</i> asks each layer what the '
+        "model would say if that layer were the last:</p>"
         f'<ol data-is="lens">{lens_items(kvw["lens"], word)}</ol>'
-        '<p data-is="verdict"></p></div>'
-        '<p class="source"><span data-is="source">Recorded from the model when this page was made. '
-        '</span><button type="button" data-is="live" hidden>Let the model itself answer '
-        f"({megabytes:.0f} MB)</button></p>{best_table(results)}</div>"
+        '<p data-is="verdict"></p></div></div>'
     )
 
 
@@ -475,13 +481,20 @@ class Hero(SphinxDirective):
         people = json.loads((root / STORED).read_text(encoding="utf-8"))["people"]
         names = {person["id"]: person["name"] for person in people}
         data = json.loads(built.read_text(encoding="utf-8"))
-        for experiment in {"audit", *(rows[0] for rows in BEST.values())}:
-            self.env.note_dependency(str(ROWS / f"{experiment}.parquet"))
         sizes = (built.with_name(f"{part}.js").stat().st_size for part in LIVE)
-        screen = hero(root, data, names, best_results(), sum(sizes) / 1e6)
+        screen = hero(root, data, names, sum(sizes) / 1e6)
         world = load_people()
         faces = strangers(world, world.first_of(GROUP, PERCENT))
         return [nodes.raw("", faces + screen, format="html")]
+
+
+class Best(SphinxDirective):
+    """`{best}`: what is left under each edit, as a table."""
+
+    def run(self) -> list:
+        for experiment in {"audit", *(rows[0] for rows in BEST.values())}:
+            self.env.note_dependency(str(ROWS / f"{experiment}.parquet"))
+        return [nodes.raw("", best_table(best_results()), format="html")]
 
 
 class Landing(SphinxDirective):
@@ -564,6 +577,7 @@ def write_root(app, error) -> None:
 def setup(app) -> dict:
     app.add_directive("landing", Landing)
     app.add_directive("hero", Hero)
+    app.add_directive("best", Best)
     app.connect("html-page-context", add_to_page, priority=400)  # plain_pages copies the list
     app.connect("build-finished", write_root)
     return {"parallel_read_safe": True}

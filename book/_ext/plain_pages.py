@@ -8,6 +8,7 @@
   dots and around each line of a docstring; empty lines, the table of contents beside source code
   and the one for paper; files of the theme that no page asks for.
 - Classes that no style asks for, and rules of the theme for classes that no page has (`unused`).
+- Pages of source code of `kvw_experiments`, which makes this book's numbers: a third of all source.
 - Pictures that a notebook holds as text: they become files beside the pages, a quarter smaller.
 - What a screen reader cannot name: see `NAMES`.
 """
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import tables
 import unused
+from sphinx.addnodes import desc_signature
 
 UNUSED = (
     "**/*.map",  # of scripts and styles, for those who write them
@@ -54,6 +56,7 @@ IN_NAVIGATION = re.compile(
 STATIC = re.compile(r'_static/([^/"?]+)"')
 VIEWPORT = re.compile(r'<meta name="viewport"[^>]*>')  # Sphinx and the theme say it three times
 SOLUTIONS = "solutions/"
+BEHIND = "kvw_experiments"  # code behind the book's numbers: its source is read in the repository
 OWN = Path(__file__).resolve().parents[1] / "_static"  # this book's styles stay as they are
 DATA = "playground/data"  # holds numbers, no classes
 HELD = re.compile(r'(<img\b[^>]*? src=")data:image/(png|webp|svg\+xml);base64,([^"]+)"')
@@ -97,6 +100,13 @@ def leave_out_launch_buttons(app, config) -> None:
     if not config.html_theme_options.get("repository_url"):
         config.html_theme_options.pop("launch_buttons", None)
         config.html_theme_options.pop("repository_url", None)
+
+
+def leave_out_source(app, doctree) -> None:
+    """Keep `viewcode` from a page for what does not say in which module it is."""
+    for signature in doctree.findall(desc_signature):
+        if signature.get("module", "").startswith(BEHIND):
+            signature["module"] = ""
 
 
 def is_thebe(asset) -> bool:
@@ -249,6 +259,7 @@ def finish(app, error) -> None:
 
 def setup(app) -> dict:
     app.connect("config-inited", leave_out_launch_buttons)
+    app.connect("doctree-read", leave_out_source, priority=400)  # viewcode comes later
     app.connect("html-page-context", lighten)
     app.connect("build-finished", finish)
     return {"parallel_read_safe": True}

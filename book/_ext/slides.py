@@ -2,14 +2,15 @@
 
     python book/_ext/slides.py [FOLDER]     # `make slides`: into _build/slides
 
+As a Sphinx extension it writes the decks into the site, where they share pictures with the pages.
 The notebooks stay as they are; a rule says what of them becomes a slide. Headings start a slide.
 Figures, formulas, short tables, short outputs and code of a few lines are kept; of a paragraph the
 first sentences, of a long table the first rows; folded code, lines that only draw, exercises and
 what speaks to a reader at the keyboard are left out. Each deck opens with the aim of its session
 and has its vote, both from `book/teaching.md`, the vote in front of the heading that answers it.
 Each slide has notes for the speaker: the minutes, and what the page plans for them.
-Everything that a deck loads lies beside it: reveal.js, as it is vendored in `book/_static/vendor`,
-and the font of formulas.
+Everything else that a deck loads lies beside it: reveal.js, as it is vendored in
+`book/_static/vendor`, and the font of formulas.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from pathlib import Path
 
 from formulas import mathml
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from plain_pages import HELD, with_files
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGE = ROOT / "book" / "teaching.md"
@@ -321,10 +323,10 @@ def figure(data: dict) -> Piece:
     caption = re.search(r"^Figure: (.*?)(?=\nIt shows: |\Z)", text, re.M | re.S)
     alt = re.search(r"^It shows: (.*)", text, re.M | re.S)
     caption = html.escape(" ".join(caption[1].split())) if caption else ""
-    picture = text_of(data["image/png"]).replace("\n", "")
+    _, kind, picture = HELD.search(text_of(data["text/html"])).groups()  # as on the page, smaller
     return Piece(
         f'<figure><img alt="{html.escape(alt[1].strip() if alt else "")}" '
-        f'src="data:image/png;base64,{picture}"><figcaption>{caption}</figcaption></figure>',
+        f'src="data:image/{kind};base64,{picture}"><figcaption>{caption}</figcaption></figure>',
         FIGURE,
     )
 
@@ -517,6 +519,7 @@ DOCUMENT = """<!DOCTYPE html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
+<meta name="description" content="Slides: {title}">
 <link rel="stylesheet" href="reveal/reveal.css">
 <link rel="stylesheet" href="slides.css">
 <style>@font-face {{ font-family: "Book Math"; src: url("math.woff2") format("woff2"); }}</style>
@@ -581,6 +584,21 @@ def build(folder: Path) -> list[Path]:
         files.append(folder / f"session_{number}.html")
         files[-1].write_text(DOCUMENT.format(title=title, slides="\n".join(slides)), "utf-8")
     return files
+
+
+def write_into_site(app, error) -> None:
+    """The decks beside the pages; a book without the teacher's page, as for students, has none."""
+    if error or app.builder.format != "html" or "book/teaching" not in app.env.found_docs:
+        return
+    site = Path(app.outdir)
+    for path in build(site / "slides"):
+        deck = with_files(path.read_text(encoding="utf-8"), site / "_images", "../")
+        path.write_text(deck, encoding="utf-8")
+
+
+def setup(app) -> dict:
+    app.connect("build-finished", write_into_site, priority=900)  # plain_pages mends pages alone
+    return {"parallel_read_safe": True}
 
 
 def main() -> None:

@@ -38,10 +38,10 @@
     light(i => kvw ? [...LIT, Math.round(255 * gateAt(i) ** 1.5)]
       : [...LIT.map((lit, c) => lit + (BENT[c] - lit) * Math.min(1, 1.6 * moved[i])), 255]);
     const count = all.filter(i => kvw ? gateAt(i) < 0.5 : moved[i] > 1 / 3).length;
-    const whole = `${layers} × ${width} knowledge vectors`;
-    find("gates").textContent = kvw
-      ? `${whole}, a gate for each: ${count} gates are below one half.`
-      : `${whole}, no gate: ${count} of them are moved by more than half of their length.`;
+    const whole = `The memory inside: ${layers} layers of ${width} knowledge vectors, one stripe each. `;
+    find("gates").textContent = whole + (kvw
+      ? `A gate dims each of them: ${count} gates are below one half.`
+      : `A rewrite moves them (blue), ${count} by more than half of their length.`);
     strip.setAttribute("aria-label", find("gates").textContent);
   }
 
@@ -171,8 +171,8 @@
       (kvw ? ", at every strength." : "; the sham of a rewrite is recorded.");
     showVectors();
     slider.disabled = !kvw;
-    slider.closest(".dial").hidden = !kvw;
-    find("unmoved").hidden = kvw;
+    slider.closest(".dial").classList.toggle("none", !kvw);
+    find("does").textContent = buttons.find(each => each.dataset.method === method).dataset.does;
     find("written").textContent = String(G);
     slider.setAttribute("aria-valuetext", `strength ${G}`);
     buttons.forEach(each => each.setAttribute("aria-pressed", String(each.dataset.method === method)));
