@@ -186,6 +186,7 @@ SEARCHES = {
     "what is a VLM": ("vision_language_model",),
     "out of memory": ("when_something_goes_wrong",),
     "install on windows": ("when_something_goes_wrong", "quick_start"),
+    "exam": ("exam",),
     "GPU": ("quick_start", "when_something_goes_wrong"),
     "colab": ("how_to_read",),
 }

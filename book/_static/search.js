@@ -5,11 +5,12 @@
   "use strict";
   const ASKING = new Set(["how", "do", "does", "i", "my", "me", "we", "you", "what", "which", "who",
     "can", "an", "when", "where", "why", "best"]);
+  const WHOLE = 20; // the words asked are the title
   const TITLE = 12, ALSO = 15, HEADING = 4, MOST_HEADINGS = 3, TEXT = 5, PART = 2;
   const MISSING = -12; // for each word that a page lacks
   const FEW = 3; // pages that have all the words: fewer, and pages that lack one are shown, too
   const KINDS = [ // added to what the words of a page give
-    [/^notebooks\/solutions\//, -200], [/^book\/exam/, -25], [/^_modules/, -60],
+    [/^notebooks\/solutions\//, -200], [/^book\/exam_answers/, -25], [/^_modules/, -60],
     [/^book\/(api|package|references)/, -40], [/^book\/(museum|scale|teaching|projects)/, -6],
     [/^notebooks\/\w+_template/, -6], [/^notebooks\/\d/, 2],
   ];
@@ -70,6 +71,32 @@
       if (target.closest("#search-results a")) localStorage.setItem(STORED, marked.join(" "));
     });
 
+  // What is said when nothing is found: in place of Sphinx's sentence, which speaks of categories.
+  const NOTHING = "Your search did not match any documents. Please make sure that all words are " +
+    "spelled correctly and that you've selected enough categories.";
+  function letters(a, b) { // to change, add or take away (Levenshtein distance)
+    let row = [...b, ""].map((_, i) => i);
+    for (const [i, letter] of [...a].entries()) {
+      const next = [i + 1];
+      for (const [j, other] of [...b].entries())
+        next.push(Math.min(next[j] + 1, row[j + 1] + 1, row[j] + (letter !== other)));
+      row = next;
+    }
+    return row.at(-1);
+  }
+  function nearest(index, said) {
+    const names = [...Object.keys(index.alltitles), ...Object.keys(index.indexentries)];
+    const known = new Set([...names.flatMap(name => splitQuery(name.toLowerCase())),
+      ...Object.keys(index.terms)]);
+    const near = said.map(word => [...known].reduce((a, b) =>
+      letters(word, b) < letters(word, a) ? b : a));
+    const close = near.every((word, i) => letters(said[i], word) <= 2);
+    return "No page has these words." + (close ? ` Did you mean: ${near.join(" ")}?` : "");
+  }
+
+  // From a folder no page may read another: no excerpts, and no error for each.
+  if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
+
   Search._performSearch = (query, searchTerms, excluded, highlighted, objectTerms) => {
     markTelling(query, highlighted);
     document.getElementById("search-progress")?.replaceChildren();
@@ -100,9 +127,10 @@
       if (lacking(file) > (whole < FEW && words.length > 1 ? 1 : 0)) continue;
       const sum = each.reduce((total, worth) => total + (worth.get(file) || 0), 0);
       const heading = best(index, headings, file, words);
+      const title = cut(index.titles[file]).filter(word => !ASKING.has(word)).join(" ");
       add(file, heading ? `${index.titles[file]} > ${heading.title}` : index.titles[file],
         heading ? `#${heading.id}` : "", null,
-        sum / words.length + MISSING * lacking(file) + kindOf(index.docnames[file]));
+        sum / words.length + (title === asked ? WHOLE : 0) + MISSING * lacking(file) + kindOf(index.docnames[file]));
     }
     const seen = new Set();
     objectTerms.forEach(term => Search.performObjectSearch(term, objectTerms).forEach(object => {
@@ -110,7 +138,9 @@
       seen.add(object[1]);
       results.push([...object.slice(0, 4), object[4] + OBJECT, object[5]]);
     }));
-    return results.sort((a, b) => a[4] - b[4] || (a[1] < b[1] ? 1 : -1)); // taken from the end
+    if (!results.length) Documentation.TRANSLATIONS[NOTHING] = nearest(index, said);
+    // taken from the end; of equal worth chapter 2 before chapter 10
+    return results.sort((a, b) => a[4] - b[4] || b[1].localeCompare(a[1], "en", { numeric: true }));
   };
 
   // An excerpt is taken from the article: without buttons, code and figures, and of a term what it
@@ -131,7 +161,7 @@
     return spaced(found.tagName === "DT" ? found.nextElementSibling : found);
   };
 
-  // The excerpt begins at a word, a little before the place where most of the words stand together.
+  // The excerpt begins at a sentence or a word, a little before the place where most of the words stand together.
   const BEFORE = 80, LONG = 240;
   const escaped = word => word.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&");
   Search.makeSearchSummary = (htmlText, keywords, anchor) => {
@@ -147,10 +177,12 @@
       near(each[0]) === near(best[0]) && tight(each) > tight(best) ? each : best, null);
     const isTerm = (anchor || "").startsWith("#term-"); // what it means is short and read from its start
     let start = isTerm ? 0 : Math.max(0, (first ? first[0] : 0) - BEFORE);
-    if (start) start = text.indexOf(" ", start) + 1;
+    const sentence = text.lastIndexOf(". ", first ? first[0] : 0) + 2;
+    const whole = start && sentence > 1 && first[0] - sentence < LONG / 2; // begins with a sentence
+    if (start) start = whole ? sentence : text.indexOf(" ", start) + 1;
     const excerpt = document.createElement("p");
     excerpt.classList.add("context");
-    excerpt.textContent = (start ? "… " : "") + text.slice(start, start + LONG).trim() +
+    excerpt.textContent = (start && !whole ? "… " : "") + text.slice(start, start + LONG).trim() +
       (start + LONG < text.length ? " …" : "");
     return excerpt;
   };
