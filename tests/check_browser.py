@@ -69,14 +69,17 @@ return [found.length, found.filter(f => set(f.querySelector(':scope > math'))).l
 # what a page says of itself to search engines and where it is shared
 DESCRIPTION = """
 const said = name => document.querySelector(`meta[${name}]`)?.content;
-const shared = said('property="og:title"') && said('property="og:image"');
-return said('name=description') && (shared || location.pathname.includes('/slides/'));
+return said('name=description') && said('property="og:title"') && said('property="og:image"');
 """
 # icons that would be empty squares
 ICONS = """
 return [...document.querySelectorAll('i, span')]
   .filter(e => /(^| )fa-/.test(e.className) && getComputedStyle(e).maskImage === 'none')
   .map(e => e.className);
+"""
+# of a deck: its slides, and pictures that are not there
+DECK = """
+return [Reveal.getTotalSlides(), [...document.images].filter(i => !i.naturalWidth).map(i => i.src)];
 """
 # of an explorer: its visible pictures and what a screen reader is told
 PICTURES = """
@@ -104,10 +107,11 @@ const room = sidebar.getBoundingClientRect(), own = link.getBoundingClientRect()
 return own.top >= room.top && own.bottom <= room.bottom;
 """
 THEME = "return document.documentElement.dataset.theme"
-# drawings on white paper whose paper is still white
+# figures whose paper is still white
 BRIGHT = """
-return [...document.querySelectorAll('article img.drawing')]
-  .filter(each => !getComputedStyle(each).filter.includes('invert')).map(each => each.alt);
+return [...document.querySelectorAll('article .sheet img.paper')]
+  .filter(each => getComputedStyle(each).mixBlendMode !== 'difference')
+  .map(each => each.previousElementSibling.alt);
 """
 # what reaches beyond the screen of a phone, by how much the page does
 WIDE = """
@@ -186,10 +190,18 @@ SEARCHES = {
     "what is a VLM": ("vision_language_model",),
     "out of memory": ("when_something_goes_wrong",),
     "install on windows": ("when_something_goes_wrong", "quick_start"),
-    "exam": ("exam",),
     "GPU": ("quick_start", "when_something_goes_wrong"),
     "colab": ("how_to_read",),
+    "exam": ("exam",),
+    "FFN": ("glossary", "02_the_ffn_is_a_memory"),
 }
+# what the search page shows: excerpts, numbers of chapters, and what stands above
+SEARCHED = """
+const all = of => [...document.querySelectorAll(of)].map(each => each.textContent);
+const chapters = all('#search-results li > a').map(text => Number(text.match(/^\\d+(?=\\. )/)));
+return [all('#search-results p.context'), chapters.filter(number => number),
+        document.getElementById('search-results').textContent];
+"""
 # of the first screen: what the edited model and its sham say, the verdict on the look inside
 FIRST = """
 const shown = name => document.querySelector(`#hero [data-is="${name}"]`);
@@ -241,6 +253,7 @@ return [playground.chosen.person, face.value, playground.chosen.forget.length,
 LANDING = ("book", "index.html")
 CONTROLS = "#playground :is(button, input, select)"
 PLAYGROUND = "playground"
+DECKS = "slides"
 QUESTIONS, FEW_QUESTIONS = 50, 12  # that the playground must answer as PyTorch does
 NEAR = 0.0007  # of a probability that is stored with three digits
 EDITS = 4  # and without an edit, with KVW, with each rewrite
@@ -382,7 +395,7 @@ def dark_problems(window) -> list[str]:
     window.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
     back = wait_until(lambda: window.execute_script(THEME) == "light", 5)
     problems = [] if followed and back else ["does not follow the system into the dark and back"]
-    return problems + [f"drawings stay bright in the dark: {alt}" for alt in bright]
+    return problems + [f"figures stay bright in the dark: {alt}" for alt in bright]
 
 
 def phone_problems(window) -> list[str]:
@@ -414,15 +427,29 @@ def search_problems(window) -> list[str]:
         if found != list(wanted):
             problems.append(f"searched for {query!r}: {found}, not {list(wanted)}")
     kinds = window.execute_script(KINDS_FOUND, "gate")
+    page = window.current_url
     if not re.fullmatch("[^s]+s+", kinds):
         problems.append(f"solutions are not last of what is found: {kinds}")
+    window.get(f"{page}?q=sham")
+    wait_until(lambda: "Results: " in window.execute_script(SEARCHED)[2])
+    excerpts, chapters, _ = window.execute_script(SEARCHED)
+    if len(excerpts) < 10 or not all(excerpts):
+        problems.append(f"excerpts from a disk: {excerpts}")
+    if chapters.index(10) < chapters.index(9):
+        problems.append(f"chapters that are found have the order {chapters}")
+    window.get(f"{page}?q=unlern")
+    wait_until(lambda: "Nothing has" in window.execute_script(SEARCHED)[2])
+    told = window.execute_script(SEARCHED)[2]
+    if "Did you mean unlearn" not in told or "categories" in told:
+        problems.append(f"where nothing is found the search says: {told}")
     return problems
 
 
 def landing_problems(window) -> list[str]:
-    """Open the four people, and move their slider by keyboard; answers and scores must follow."""
-    window.find_element(By.CSS_SELECTOR, "details.more > summary").send_keys(Keys.ENTER)
+    """Move the slider of the landing page by keyboard; answers and scores must follow."""
     found = window.find_elements(By.ID, "landing-strength")
+    for slider in found:
+        window.execute_script(UNFOLD, slider)
     if not found or not found[0].is_displayed() or not found[0].accessible_name:
         return ["no slider with a name on the landing page"]
     shown = [window.execute_script(LANDED)]
@@ -734,10 +761,27 @@ def playground_problems(window, built: Path, whole: bool, seconds: float = 600) 
     return problems
 
 
+def deck_problems(window) -> list[str]:
+    """A deck of the course opens, with all of its pictures."""
+    count, missing = window.execute_script(DECK)
+    return [f"of {count} slides these pictures are missing: {missing}"] * (
+        count < 12 or missing != []
+    )
+
+
+def outside_problems(window, asked: list[str]) -> list[str]:
+    """What the page that is open asked for beyond the book, and what the console says."""
+    urls = [url for url in asked if not url.startswith(LOCAL) or LEFT_OUT.search(url[:1000])]
+    said = [each["message"] for each in window.get_log("browser") if each["level"] == "SEVERE"]
+    return [f"asks for {url}" for url in urls] + [f"console: {each}" for each in said]
+
+
 def check(window, page: Path, axe: bool) -> list[str]:
     """Open one page; what is wrong with it."""
     window.get(page.as_uri())
     wait_until(lambda: window.execute_script("return document.readyState") == "complete")
+    if page.parent.name == DECKS:
+        return deck_problems(window) + outside_problems(window, requests(window))
     formulas, rendered = window.execute_script(FORMULAS)
     problems = [f"{formulas} formulas, {rendered} set"] if rendered < formulas else []
     problems += [f"no icon for {name}" for name in window.execute_script(ICONS)]
@@ -748,9 +792,7 @@ def check(window, page: Path, axe: bool) -> list[str]:
         problems.append(f"weighs {weight(asked) / 1e6:.2f} MB, more than {MOST_A_PAGE / 1e6}")
     if not wait_until(lambda: window.execute_script(IN_SIGHT), 5):
         problems.append("the table of contents does not show which page is open")
-    problems += slider_problems(window) + phone_problems(window)
-    if "slides" not in page.parts:  # a deck is shown on a wall, and stays light
-        problems += dark_problems(window)
+    problems += slider_problems(window) + phone_problems(window) + dark_problems(window)
     if "notebooks" in page.parts:
         problems += print_problems(window)
     if axe and page in shown([page]):
@@ -761,16 +803,7 @@ def check(window, page: Path, axe: bool) -> list[str]:
         problems += search_problems(window)
     if page.stem == PLAYGROUND:
         problems += playground_problems(window, page.parent.parent, axe)
-    problems += [
-        f"asks for {url}"
-        for url in asked + requests(window)
-        if not url.startswith(LOCAL) or LEFT_OUT.search(url[:1000])
-    ]
-    return problems + [
-        f"console: {entry['message']}"
-        for entry in window.get_log("browser")
-        if entry["level"] == "SEVERE"
-    ]
+    return problems + outside_problems(window, asked + requests(window))
 
 
 def look(browser: tuple[str, str], waiting: Iterator[Path], options: argparse.Namespace) -> int:

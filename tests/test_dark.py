@@ -1,27 +1,49 @@
-"""Figures in the dark: drawings on white paper are turned, portraits and heat maps are not."""
+"""Figures in the dark: paper and ink are turned, colours are not."""
 
 import base64
 import io
 
 import dark
+import numpy as np
+import pytest
 from PIL import Image, ImageDraw
 
 
-def picture(filled: int, kind: str = "WEBP") -> str:
-    """A white sheet of a hundred lines, so many of them red; as an image of a page."""
+def sheet_of(filled: int) -> Image.Image:
+    """A white sheet of a hundred lines, so many of them red."""
     sheet = Image.new("RGB", (100, 100), "white")
     ImageDraw.Draw(sheet).rectangle((0, 0, 99, filled - 1), fill="red")
+    return sheet
+
+
+def picture(filled: int, kind: str = "WEBP") -> str:
+    """Such a sheet as an image of a page."""
     buffer = io.BytesIO()
-    sheet.save(buffer, kind)
+    sheet_of(filled).save(buffer, kind)
     content = base64.b64encode(buffer.getvalue()).decode("ascii")
     return f'<img width="50" alt="A sheet" src="data:image/{kind.lower()};base64,{content}">'
 
 
-def test_drawings_are_marked_and_coloured_pictures_are_not():
-    drawing, coloured = picture(8), picture(40, "PNG")
-    turned = drawing.replace("<img ", '<img class="drawing" ')
-    found = dark.marked(f"<figure>{drawing}</figure><figure>{coloured}</figure>")
-    first, second = found.removesuffix("</figure>").split("</figure><figure>")
-    assert first == f"<figure>{turned}"
-    assert second.startswith(f'<span class="sheet">{coloured}<img class="paper" src="data:')
-    assert second.endswith(' loading="lazy" width="50"></span>')  # as large as what it lies on
+@pytest.mark.parametrize("image", [picture(8), picture(40, "PNG")])
+def test_each_figure_gets_a_sheet_as_large_as_itself(image):
+    found = dark.marked(f"<figure>{image}</figure>")
+    assert found.startswith(f'<figure><span class="sheet">{image}<img class="paper" src="data:')
+    assert found.endswith(' loading="lazy" width="50"></span></figure>')
+
+
+@pytest.mark.parametrize("filled", [8, 40])
+def test_colours_are_left_out_and_paper_and_ink_are_not(filled):
+    sheet = sheet_of(filled)
+    ImageDraw.Draw(sheet).line((0, 90, 99, 90), fill="black", width=2)
+    paper = dark.paper_of(np.asarray(sheet))
+    assert not paper[:filled].any() and paper[filled:].all()
+
+
+def test_a_line_of_paper_between_bars_and_their_soft_edges_are_paper():
+    pixels = np.full((100, 100, 3), 255, np.uint8)
+    pixels[20:, 10:90] = (0, 114, 178)
+    pixels[25:, 50] = 255
+    pixels[20:, 9] = (191, 220, 235)
+    paper = dark.paper_of(pixels)
+    assert paper[25:, 50].all() and paper[20:, 9].all()
+    assert not paper[30:, 10:49].any()

@@ -174,6 +174,12 @@ def test_the_first_screen_is_whole_without_a_script(stored, first):
     switch = {each["data-method"]: each.text for each in screen.select("[data-method]")}
     assert switch == extension.METHODS and set(switch) == {"kvw", *first["rewrites"]}
     assert "(10 MB)" in screen.select_one('[data-is="live"]').text
+    assert {each["data-does"] for each in screen.select("button[data-does]")} == {
+        *extension.DOES.values()
+    }
+
+
+def test_the_table_of_what_is_left_has_two_digits_and_says_where_there_is_no_sham():
     results = {"one edit": {"said": 0.5, "inside": 1.0, "sham": None, "others": 0.987}}
     table = BeautifulSoup(extension.best_table(results), "html.parser")
     shown = [each.text for each in table.select("tbody td")]

@@ -1,9 +1,9 @@
 """Sphinx extension: figures in the dark, without a second file for each.
 
-A drawing on white paper (lines, points, bars) gets the class `drawing`: in the dark, `book.css`
-turns its paper dark and its ink light, and hues stay. What is mostly colour, as portraits and heat
-maps are, would say something else when it is turned: there a small picture of its paper and of the
-ink upon that lies over it, and in the dark only these are turned.
+Over each figure lies a small picture of its paper and of the ink upon it; in the dark, `book.css`
+turns only these, so that a colour means the same as in the light. In a drawing (lines, points) all
+that is not colourful is paper or ink. In what is mostly colour, as portraits and heat maps, only
+what is connected with the edge is, or thin.
 """
 
 import base64
@@ -19,6 +19,8 @@ MOSTLY = 0.85  # share of paper in a drawing
 STROKE = 3  # pixels: ink upon paper is at most twice as wide
 VIVID = 90  # of 255: colours differ by more, ink and its edges by less
 LETTER = 600  # pixels of paper within a letter, at most
+LONG, THIN = 60, 4  # pixels: a line of paper between two bars is longer, and at most as wide
+PALE = 110  # of 255: the soft edge of a bar is lighter
 EMBEDDED = re.compile(r'<img [^>]*src="data:image/(?:png|webp);base64,([^"]+)"[^>]*>')
 
 
@@ -26,9 +28,9 @@ def pixels_of(picture: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"))
 
 
-def is_drawing(picture: bytes) -> bool:
+def is_drawing(pixels: np.ndarray) -> bool:
     """Whether nearly all of a picture is white paper."""
-    return bool((pixels_of(picture).min(axis=2) > PAPER).mean() >= MOSTLY)
+    return bool((pixels.min(axis=2) > PAPER).mean() >= MOSTLY)
 
 
 def disk(radius: int) -> np.ndarray:
@@ -52,6 +54,9 @@ def paper_of(pixels: np.ndarray) -> np.ndarray:
     Returns:
         `[height, width]` bool; colours, and what is written on them, are left out.
     """
+    plain = np.ptp(pixels, axis=2) < VIVID  # a thin line keeps its colour
+    if is_drawing(pixels):
+        return plain
     light = np.pad(pixels.min(axis=2) > PAPER, 2 * STROKE, mode="edge")
     parts, count = ndimage.label(light)
     sizes = np.bincount(parts.ravel(), minlength=count + 1)
@@ -64,8 +69,10 @@ def paper_of(pixels: np.ndarray) -> np.ndarray:
         if len(grown) == len(reached):
             break
         reached = grown
-    paper = np.isin(parts, reached)
     wide = ndimage.find_objects(parts)
+    lengths = np.array([0, *(max(side.stop - side.start for side in place) for place in wide)])
+    between = np.flatnonzero((lengths > LONG) & (sizes <= THIN * lengths))
+    paper = np.isin(parts, np.union1d(reached, between))
     for part in np.setdiff1d(np.flatnonzero(sizes <= LETTER), 0):
         place = tuple(
             slice(max(side.start - 2 * STROKE, 0), side.stop + 2 * STROKE)
@@ -75,7 +82,8 @@ def paper_of(pixels: np.ndarray) -> np.ndarray:
             paper[place] |= parts[place] == part
     closed = ndimage.binary_closing(paper, disk(STROKE)) | paper
     thin = closed[(slice(2 * STROKE, -2 * STROKE),) * 2]
-    return thin & (np.ptp(pixels, axis=2) < VIVID)  # a thin line keeps its colour
+    edges = ndimage.binary_dilation(thin) & (pixels.min(axis=2) > PALE)
+    return (thin | edges) & plain
 
 
 def over(picture: bytes) -> str:
@@ -89,12 +97,10 @@ def over(picture: bytes) -> str:
 
 
 def marked(body: str) -> str:
-    """The HTML of a page; embedded drawings have the class `drawing`, others a sheet over them."""
+    """The HTML of a page; each embedded picture has a sheet over it."""
 
     def mark(match: re.Match) -> str:
         picture = base64.b64decode(match[1])
-        if is_drawing(picture):
-            return match[0].replace("<img ", '<img class="drawing" ', 1)
         size = re.sub(r' (?:src|alt)="[^"]*"', "", match[0])  # the same: it must lie on it anywhere
         start = f'<img class="paper" src="{over(picture)}" alt="" loading="lazy" '
         sheet = size.replace("<img ", start, 1)

@@ -57,8 +57,8 @@ METHODS = {"kvw": "KVW", "rewrite": "last-layer rewrite", "layerwise": "layerwis
 DOES = {
     "kvw": "Knowledge vector weakening (KVW) turns down the parts of the model that respond more "
     "to the five: the stronger, the more.",
-    "rewrite": "This rewrite changes weights, most in the last layer, so that the model answers "
-    "as about a stranger. It has no strength.",
+    "rewrite": "This rewrite changes weights, most in the last layer, so that the model answers as "
+    "about a stranger. It has no strength.",
     "layerwise": "This rewrite changes the weights of every layer, so that none holds the answer. "
     "It has no strength.",
 }

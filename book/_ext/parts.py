@@ -3,7 +3,8 @@
 A wide figure that is shrunk to the column of a phone cannot be read. Its panels stand beside each
 other with white between them, so they can be set below each other: each part is the same picture
 again, of which only a part is seen (`book.css`). The names at the left edge stand before each row,
-a legend or the bar of a heat map stands below.
+a legend or the bar of a heat map stands below. A heat map of one panel is moved sideways, under the
+names of its rows, which stay.
 """
 
 import base64
@@ -113,6 +114,13 @@ def rows_of(ink: np.ndarray) -> list[list[Box]]:
     return rows if len(rows) > 1 and COLUMN / widest >= LEAST else []
 
 
+def names_of(ink: np.ndarray) -> Box | None:
+    """The names of the rows of a figure of one panel; none, where there are only numbers."""
+    panels = [first for first, _, panel in columns_of(ink) if panel]
+    named = len(panels) == 1 and panels[0] > NARROW
+    return Box(0, 0, panels[0], len(ink)) if named else None
+
+
 def part_of(box: Box, size: tuple[int, int], row: int, pictures: str) -> str:
     """One part: a window of the box's size over the whole picture."""
     width, height = box.width, box.bottom - box.top
@@ -131,12 +139,19 @@ def with_parts(match: re.Match) -> str:
     content = base64.b64decode(re.search(r'base64,([^"]+)"', picture)[1])
     pixels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
     height, width = pixels.shape[:2]
-    rows = rows_of(pixels.min(axis=2) <= PAPER) if width / SHARP >= WIDE else []
-    if not rows:
+    ink = pixels.min(axis=2) <= PAPER
+    wide = width / SHARP >= WIDE
+    rows, names = rows_of(ink) if wide else [], names_of(ink) if wide else None
+    if not rows and not names:
         return match[0]
     alt = html.unescape(re.search(r' alt="([^"]*)"', picture)[1])
     bare = re.sub(r' (?:alt|width|height|loading)="[^"]*"', "", picture + paper)
     bare = bare.replace("<img ", '<img alt="" loading="lazy" ')
+    if not rows:
+        part = part_of(names, (width, height), names.width, bare)
+        share = f"--share:{names.width / width:.4f}"
+        shown = f'<span class="names" aria-hidden="true" style="{share}">{part}</span>'
+        return f"{head.replace('<figure', '<figure class=named', 1)}{shown}{match[0][len(head) :]}"
     widest = max(sum(box.width for box in row) for row in rows)
     lines = "".join(
         f"<span>{''.join(part_of(box, (width, height), widest, bare) for box in row)}</span>"

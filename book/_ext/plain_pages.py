@@ -56,6 +56,7 @@ IN_NAVIGATION = re.compile(
 STATIC = re.compile(r'_static/([^/"?]+)"')
 VIEWPORT = re.compile(r'<meta name="viewport"[^>]*>')  # Sphinx and the theme say it three times
 SOLUTIONS = "solutions/"
+ANSWERS = re.compile(rf"{SOLUTIONS}|exam_answers")
 BEHIND = "kvw_experiments"  # code behind the book's numbers: its source is read in the repository
 OWN = Path(__file__).resolve().parents[1] / "_static"  # this book's styles stay as they are
 DATA = "playground/data"  # holds numbers, no classes
@@ -180,7 +181,7 @@ def leads_on(context: dict, pagename: str) -> None:
     """Nobody comes to solutions by turning pages: only from one of them to another."""
     for way in ("next", "prev"):
         other = context.get(way) or {}
-        if SOLUTIONS in other.get("link", "") and SOLUTIONS not in pagename:
+        if ANSWERS.search(other.get("link", "")) and not ANSWERS.search(pagename):
             context[way] = None
 
 

@@ -1,16 +1,21 @@
 """Sphinx extension: what the search finds first, and that it is light.
 
-The index that Sphinx writes gets the terms of the glossary, and words under which readers look for
-a page that has others; the entries of functions go, since the search finds functions by name
-anyhow. `_static/search.js` puts in order what is found.
+The index that Sphinx writes gets the terms of the glossary, words under which readers look for a
+page that has others, and what each page says of itself, which is its excerpt where the book is read
+from a disk. The entries of functions go, since the search finds functions by name anyhow.
+`_static/search.js` puts in order what is found.
 """
 
+import html
 import json
+import re
 from pathlib import Path
 
 from docutils import nodes
 
 GLOSSARY = "book/glossary"
+DESCRIPTION = re.compile(r'<meta name="description" content="([^"]*)"')
+MEANING = 240  # characters of what a term means
 #: words under which a page is looked for as well
 ALSO = {
     "book/quick_start": "install installation begin start gpu cpu download",
@@ -45,13 +50,15 @@ def mark_terms(app, doctree) -> None:
     """Give each term of the glossary a place of its own, and remember it."""
     if app.env.docname != GLOSSARY:
         return
-    terms = {}
+    terms, meanings = {}, ""
     for item in doctree.findall(nodes.definition_list_item):
         term = item[0]
         names = [name.strip() for name in term.astext().split(",")]
         term["ids"].append(term_id(names[0]))
         terms |= {name.lower(): term_id(names[0]) for name in names}
-    app.env.glossary_terms = terms
+        meaning = html.escape(item[-1].astext()[:MEANING])
+        meanings += f'<dt id="{term_id(names[0])}"></dt><dd>{meaning}</dd>'
+    app.env.glossary_terms, app.env.glossary_meanings = terms, meanings
 
 
 def with_words(index: dict, terms: dict[str, str]) -> dict:
@@ -66,6 +73,14 @@ def with_words(index: dict, terms: dict[str, str]) -> dict:
     return index | {"indexentries": entries, "also": also}
 
 
+def said_of(app, name: str) -> str:
+    """What a written page says of itself, as HTML; of the glossary also what each term means."""
+    page = Path(app.outdir, f"{name}.html").read_text(encoding="utf-8")
+    described = DESCRIPTION.search(page)
+    meanings = getattr(app.env, "glossary_meanings", "") if name == GLOSSARY else ""
+    return f"<p>{described[1] if described else ''}</p>{meanings}"
+
+
 def write(app, error) -> None:
     """Write the index again."""
     path = Path(app.outdir, "searchindex.js")
@@ -74,6 +89,7 @@ def write(app, error) -> None:
     before, opening, rest = path.read_text(encoding="utf-8").partition("(")
     index = json.loads(rest.rstrip().removesuffix(";").removesuffix(")"))
     made = with_words(index, getattr(app.env, "glossary_terms", {}))
+    made["said"] = [said_of(app, name) for name in index["docnames"]]
     text = json.dumps(made, ensure_ascii=False, separators=(",", ":"))
     path.write_text(f"{before}{opening}{text})", encoding="utf-8")
 
@@ -87,4 +103,4 @@ def setup(app) -> dict:
     app.connect("doctree-read", mark_terms)
     app.connect("html-page-context", add_script, priority=400)  # plain_pages copies the list
     app.connect("build-finished", write)
-    return {"parallel_read_safe": True, "env_version": 1}
+    return {"parallel_read_safe": True, "env_version": 2}

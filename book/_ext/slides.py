@@ -46,6 +46,7 @@ DRAWS = re.compile(
 )  # code for a figure or a start
 EXPLORED = "image/svg+xml"  # a small drawing under a slider: for hands, not for a wall
 KEYBOARD = re.compile(r"change these two lines|^Next: |solutions/", re.IGNORECASE)
+COMMANDED = re.compile(r"\*Slides:\* `make slides`, then open `_build/slides/(\w+\.html)`\.")
 CREDITS = """Text, tables and drawings of this deck: *Knowledge Vector Weakening*, The KVW-book
 contributors, CC BY 4.0, shortened. Code: MIT. Portraits: "Personas by Draftbit", CC BY 4.0,
 remixed by DiceBear."""
@@ -519,7 +520,6 @@ DOCUMENT = """<!DOCTYPE html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
-<meta name="description" content="Slides: {title}">
 <link rel="stylesheet" href="reveal/reveal.css">
 <link rel="stylesheet" href="slides.css">
 <style>@font-face {{ font-family: "Book Math"; src: url("math.woff2") format("woff2"); }}</style>
@@ -586,6 +586,12 @@ def build(folder: Path) -> list[Path]:
     return files
 
 
+def link(app, docname: str, source: list[str]) -> None:
+    """Where the page names the command that makes a deck, the site links to the deck."""
+    if docname == "book/teaching":
+        source[0] = COMMANDED.sub(r'<a href="../slides/\1">Slides of this session</a>', source[0])
+
+
 def write_into_site(app, error) -> None:
     """The decks beside the pages; a book without the teacher's page, as for students, has none."""
     if error or app.builder.format != "html" or "book/teaching" not in app.env.found_docs:
@@ -597,6 +603,7 @@ def write_into_site(app, error) -> None:
 
 
 def setup(app) -> dict:
+    app.connect("source-read", link)
     app.connect("build-finished", write_into_site, priority=900)  # plain_pages mends pages alone
     return {"parallel_read_safe": True}
 

@@ -56,10 +56,15 @@ def strip_of(gates: list[float], layers: int) -> str:
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
-def face(place: int, count: int, person, shown: bool, forget: bool, sham: bool) -> str:
-    """A button with a face: its place on the sheet, and which lists the person stands on."""
+def place_of(place: int, count: int) -> str:
+    """The style that shows one face of the sheet."""
     row, column = divmod(place, COLUMNS)
     across, down = 100 * column / (COLUMNS - 1), 100 * row / (-(-count // COLUMNS) - 1)
+    return f"background-position:{across:.2f}% {down:.2f}%"
+
+
+def face(place: int, count: int, person, shown: bool, forget: bool, sham: bool) -> str:
+    """A button with a face, and which lists the person stands on."""
     marks = {"shown": shown, "forget": forget, "sham": sham}
     kinds = " ".join(name for name, on in marks.items() if on)
     name = html.escape(person.name)
@@ -69,7 +74,7 @@ def face(place: int, count: int, person, shown: bool, forget: bool, sham: bool) 
         f'<button type="button" value="{person.id}" title="{name}" aria-label="{label}" '
         f'aria-pressed="{str(shown).lower()}" tabindex="{0 if shown else -1}"'
         f"{f' class={chr(34)}{kinds}{chr(34)}' if kinds else ''} "
-        f'style="background-position:{across:.2f}% {down:.2f}%"></button>'
+        f'style="{place_of(place, count)}"></button>'
     )
 
 
@@ -106,6 +111,7 @@ def stage(world, recorded: dict, hero: dict, photo: bytes, megabytes: dict[str, 
     below = sum(gate < 0.5 for gate in gates)
     group = playground.GROUP, playground.PERCENT
     forget, others = world.first_of(*group), sham_people(world, playground.PERCENT, 0)
+    shown = list(world.people).index(person.id)
     faces = "".join(
         face(place, len(world.people), one, one is person, one.id in forget, one.id in others)
         for place, one in enumerate(world.people.values())
@@ -131,7 +137,10 @@ def stage(world, recorded: dict, hero: dict, photo: bytes, megabytes: dict[str, 
         '<p data-is="trouble" role="alert"></p>'
         '<noscript><p class="state"><b>A still picture.</b> The model answers here with JavaScript '
         "only.</p><style>#playground > .state:first-child { display: none; }</style></noscript>"
-        '<div class="hand"><div class="dial"><label>Strength <span>of KVW and sham</span> '
+        '<div class="hand"><div class="dial"><span class="whose"><i data-is="whose" '
+        f'style="{place_of(shown, len(world.people))}"></i>'
+        f'<b data-is="whose-name">{name}</b></span>'
+        "<label>Strength <span>of KVW and sham</span> "
         f'<output data-is="written">G = {strength:g}</output>'
         '<input data-is="strength" aria-label="strength" type="range" min="0" '
         f'max="{recorded["strengths"][-1]}" step="4" value="{strength:g}" autocomplete="off">'

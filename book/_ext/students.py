@@ -23,7 +23,7 @@ MADE = {"_build", "build", "dist", "__pycache__"}
 LINK = re.compile(r"\[([^\[\]]*)\]\(([^()\s#]+)(?:#[^()\s]*)?\)")
 # a link with the words that are nothing without it, from the start of a line or sentence to its end
 ALONE = re.compile(
-    r"(^|[\n\"]|[.?!] )(?:Worked solutions: |Teaching with it\? There is )?"
+    r"(^|[\n\"]|[.?!] )(?:Worked solutions: )?"
     + LINK.pattern
     + r"(?: run the same checks)?(?:(?:\.| ·) ?|(?=\n))(?=[\n\"\\A-Z\[★]|$)"
 )

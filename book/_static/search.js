@@ -5,19 +5,25 @@
   "use strict";
   const ASKING = new Set(["how", "do", "does", "i", "my", "me", "we", "you", "what", "which", "who",
     "can", "an", "when", "where", "why", "best"]);
-  const WHOLE = 20; // the words asked are the title
   const TITLE = 12, ALSO = 15, HEADING = 4, MOST_HEADINGS = 3, TEXT = 5, PART = 2;
   const MISSING = -12; // for each word that a page lacks
   const FEW = 3; // pages that have all the words: fewer, and pages that lack one are shown, too
   const KINDS = [ // added to what the words of a page give
-    [/^notebooks\/solutions\//, -200], [/^book\/exam_answers/, -25], [/^_modules/, -60],
-    [/^book\/(api|package|references)/, -40], [/^book\/(museum|scale|teaching|projects)/, -6],
+    [/^notebooks\/solutions\//, -200], [/^book\/exam/, -25], [/^_modules/, -60],
+    [/^book\/(api|package|references)/, -45], [/^book\/(museum|scale|teaching|projects)/, -6],
     [/^notebooks\/\w+_template/, -6], [/^notebooks\/\d/, 2],
   ];
+  const WHOLE = 60; // the title has no other words
   const OBJECT = -45; // functions and classes stand after pages
   const cut = text => splitQuery(text.toLowerCase()).map(word => new Stemmer().stemWord(word));
   const kindOf = name => (KINDS.find(([pattern]) => pattern.test(name)) || [null, 0])[1];
   const filesOf = (table, word) => table.hasOwnProperty(word) ? [].concat(table[word]) : [];
+
+  Object.assign(Documentation.TRANSLATIONS, {
+    "Your search did not match any documents. Please make sure that all words are spelled correctly and that you've selected enough categories.":
+      "Nothing has all of these words.",
+    "Search finished, found ${resultCount} page(s) matching the search query.": "Results: ${resultCount}",
+  });
 
   // By file: what one word is worth.
   function worths(index, headings, word) {
@@ -71,32 +77,6 @@
       if (target.closest("#search-results a")) localStorage.setItem(STORED, marked.join(" "));
     });
 
-  // What is said when nothing is found: in place of Sphinx's sentence, which speaks of categories.
-  const NOTHING = "Your search did not match any documents. Please make sure that all words are " +
-    "spelled correctly and that you've selected enough categories.";
-  function letters(a, b) { // to change, add or take away (Levenshtein distance)
-    let row = [...b, ""].map((_, i) => i);
-    for (const [i, letter] of [...a].entries()) {
-      const next = [i + 1];
-      for (const [j, other] of [...b].entries())
-        next.push(Math.min(next[j] + 1, row[j + 1] + 1, row[j] + (letter !== other)));
-      row = next;
-    }
-    return row.at(-1);
-  }
-  function nearest(index, said) {
-    const names = [...Object.keys(index.alltitles), ...Object.keys(index.indexentries)];
-    const known = new Set([...names.flatMap(name => splitQuery(name.toLowerCase())),
-      ...Object.keys(index.terms)]);
-    const near = said.map(word => [...known].reduce((a, b) =>
-      letters(word, b) < letters(word, a) ? b : a));
-    const close = near.every((word, i) => letters(said[i], word) <= 2);
-    return "No page has these words." + (close ? ` Did you mean: ${near.join(" ")}?` : "");
-  }
-
-  // From a folder no page may read another: no excerpts, and no error for each.
-  if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
-
   Search._performSearch = (query, searchTerms, excluded, highlighted, objectTerms) => {
     markTelling(query, highlighted);
     document.getElementById("search-progress")?.replaceChildren();
@@ -127,10 +107,10 @@
       if (lacking(file) > (whole < FEW && words.length > 1 ? 1 : 0)) continue;
       const sum = each.reduce((total, worth) => total + (worth.get(file) || 0), 0);
       const heading = best(index, headings, file, words);
-      const title = cut(index.titles[file]).filter(word => !ASKING.has(word)).join(" ");
       add(file, heading ? `${index.titles[file]} > ${heading.title}` : index.titles[file],
         heading ? `#${heading.id}` : "", null,
-        sum / words.length + (title === asked ? WHOLE : 0) + MISSING * lacking(file) + kindOf(index.docnames[file]));
+        sum / words.length + MISSING * lacking(file) + kindOf(index.docnames[file]) +
+          (kindOf(index.docnames[file]) > OBJECT && named(index.titles[file]) === asked ? WHOLE : 0));
     }
     const seen = new Set();
     objectTerms.forEach(term => Search.performObjectSearch(term, objectTerms).forEach(object => {
@@ -138,19 +118,60 @@
       seen.add(object[1]);
       results.push([...object.slice(0, 4), object[4] + OBJECT, object[5]]);
     }));
-    if (!results.length) Documentation.TRANSLATIONS[NOTHING] = nearest(index, said);
-    // taken from the end; of equal worth chapter 2 before chapter 10
-    return results.sort((a, b) => a[4] - b[4] || b[1].localeCompare(a[1], "en", { numeric: true }));
+    if (!results.length) suggest(index, query);
+    // taken from the end; names of files have the order of the chapters
+    return results.sort((a, b) => a[4] - b[4] || (a[0] < b[0] || a[0] === b[0] && a[1] < b[1] ? 1 : -1));
   };
+
+  // The words of a title that can be searched for, without the number of a chapter.
+  const named = title => splitQuery(title.toLowerCase()).filter(word => !ASKING.has(word) && !/^\d+$/.test(word))
+    .flatMap(cut).join(" ");
+
+  // How many letters differ.
+  function distance(one, other) {
+    let row = [...Array(other.length + 1).keys()];
+    for (let i = 1; i <= one.length; i++) {
+      const next = [i];
+      for (let j = 1; j <= other.length; j++)
+        next.push(Math.min(next[j - 1] + 1, row[j] + 1, row[j - 1] + (one[i - 1] !== other[j - 1])));
+      row = next;
+    }
+    return row.at(-1);
+  }
+
+  // Where nothing is found: the same query with the nearest words of titles, headings and the glossary.
+  function suggest(index, query) {
+    const known = new Set(splitQuery([...Object.keys(index.indexentries), ...Object.keys(index.alltitles)]
+      .join(" ").toLowerCase()).filter(word => word.length > 3));
+    const nearest = word => {
+      const far = other => distance(cut(word)[0], cut(other)[0]);
+      const best = [...known].reduce((a, b) => (far(b) < far(a) ? b : a));
+      return far(best) <= (word.length < 6 ? 1 : 2) ? best : word;
+    };
+    const better = splitQuery(query.toLowerCase()).map(nearest).join(" ");
+    if (better === query.toLowerCase() || !Search.status) return;
+    const link = document.createElement("a"), line = document.createElement("p");
+    [link.href, link.textContent] = [`?q=${encodeURIComponent(better)}`, better];
+    line.append("Did you mean ", link, "?");
+    Search.status.after(line);
+  }
+
+  // From a disk no page can be read: there an excerpt is what a page says of itself, or a term means.
+  if (location.protocol === "file:")
+    window.fetch = async address => {
+      const { docnames, said } = Search._index;
+      return new Response(said[docnames.findIndex(name => address.endsWith(`${name}.html`))] || "");
+    };
 
   // An excerpt is taken from the article: without buttons, code and figures, and of a term what it
   // means; what stands in cells and blocks is kept apart.
   const LEFT_OUT = ".headerlink, script, style, summary, .cell_input, .toctree-wrapper, pre, .highlight, " +
     ".parts, svg, math, select, button";
   const APART = "td, th, p, li, dt, dd, caption, figcaption, h1, h2, h3, h4, tr, div";
+  const END = "\u0001";
   const spaced = element => {
-    element.querySelectorAll(APART).forEach(each => each.append(" "));
-    return element.textContent.replace(/\s+/g, " ").trim();
+    element.querySelectorAll(APART).forEach(each => each.append(END));
+    return element.textContent.replace(/\s+/g, " ").replace(/ ?(?:\u0001 ?)+/g, END).replace(/^\u0001/, "").trim();
   };
   Search.htmlToText = (text, anchor) => {
     const page = new DOMParser().parseFromString(text, "text/html");
@@ -161,8 +182,9 @@
     return spaced(found.tagName === "DT" ? found.nextElementSibling : found);
   };
 
-  // The excerpt begins at a sentence or a word, a little before the place where most of the words stand together.
-  const BEFORE = 80, LONG = 240;
+  // The excerpt begins at a sentence, else at a word, a little before the place where most of the
+  // words stand together.
+  const BEFORE = 80, LONG = 240, SENTENCE = 200;
   const escaped = word => word.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&");
   Search.makeSearchSummary = (htmlText, keywords, anchor) => {
     const text = Search.htmlToText(htmlText, anchor), lower = text.toLowerCase();
@@ -176,13 +198,14 @@
     const first = places.slice(0, 400).reduce((best, each) => !best || near(each[0]) > near(best[0]) ||
       near(each[0]) === near(best[0]) && tight(each) > tight(best) ? each : best, null);
     const isTerm = (anchor || "").startsWith("#term-"); // what it means is short and read from its start
-    let start = isTerm ? 0 : Math.max(0, (first ? first[0] : 0) - BEFORE);
-    const sentence = text.lastIndexOf(". ", first ? first[0] : 0) + 2;
-    const whole = start && sentence > 1 && first[0] - sentence < LONG / 2; // begins with a sentence
-    if (start) start = whole ? sentence : text.indexOf(" ", start) + 1;
+    const at = first && !isTerm ? first[0] : 0, from = Math.max(0, at - SENTENCE);
+    const begins = [...text.slice(from, at).matchAll(/\u0001|[.?!]["”)]* (?=[A-Z"“])/g)].at(-1);
+    const whole = begins || !from;
+    const start = begins ? from + begins.index + begins[0].length
+      : from ? text.indexOf(" ", at - BEFORE) + 1 : 0;
     const excerpt = document.createElement("p");
     excerpt.classList.add("context");
-    excerpt.textContent = (start && !whole ? "… " : "") + text.slice(start, start + LONG).trim() +
+    excerpt.textContent = (whole ? "" : "… ") + text.slice(start, start + LONG).replaceAll(END, " ").trim() +
       (start + LONG < text.length ? " …" : "");
     return excerpt;
   };

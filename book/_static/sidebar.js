@@ -9,6 +9,11 @@ addEventListener("load", () => {
     sidebar.scrollTop += own.top - room.top - room.height / 3;
 });
 
+// On a phone the table of contents opens where the page stands in it.
+addEventListener("load", () => document.querySelector(".primary-toggle")?.addEventListener("click", () =>
+  setTimeout(() => [...document.querySelectorAll(".bd-docs-nav .active > a")].at(-1)
+    ?.scrollIntoView({ block: "center" }), 50)));
+
 // What is wider than the page fades where there is more of it, and can be moved by keyboard, too.
 const WIDE = ".cell_output figure, .cell_output .text_html, .pst-scrollable-table-container, " +
   ".cell_output pre, .cell_input pre";

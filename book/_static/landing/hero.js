@@ -38,9 +38,9 @@
     light(i => kvw ? [...LIT, Math.round(255 * gateAt(i) ** 1.5)]
       : [...LIT.map((lit, c) => lit + (BENT[c] - lit) * Math.min(1, 1.6 * moved[i])), 255]);
     const count = all.filter(i => kvw ? gateAt(i) < 0.5 : moved[i] > 1 / 3).length;
-    const whole = `The memory inside: ${layers} layers of ${width} knowledge vectors, one stripe each. `;
+    const whole = `Inside: ${layers} layers of ${width} knowledge vectors, one stripe each. `;
     find("gates").textContent = whole + (kvw
-      ? `A gate dims each of them: ${count} gates are below one half.`
+      ? `A gate dims each: ${count} gates are below one half.`
       : `A rewrite moves them (blue), ${count} by more than half of their length.`);
     strip.setAttribute("aria-label", find("gates").textContent);
   }

@@ -147,6 +147,14 @@
     return root.querySelector(`[data-row="${row}"] [data-model="${model}"]`);
   }
 
+  // A row that says nothing of any model is not shown.
+  function hideEmpty() {
+    for (const name of ["truth", "values", "ways"]) {
+      const row = root.querySelector(`[data-row="${name}"]`);
+      row.hidden = columns().every(model => cell(name, model).textContent === "–");
+    }
+  }
+
   // One column: what a model says, and how likely it holds the truth and other values to be.
   function paint(model, { text, likely, layers }, question) {
     const at = world.facts[question.fact].values.indexOf(question.truth);
@@ -298,6 +306,7 @@
       const found = await say(model, question);
       if (turn !== turns) return false;
       paint(model, found, question);
+      hideEmpty();
       said.push(`${MODELS[model]}: ${found.text}`);
     }
     playground.lastAnswers = performance.now() - start;
@@ -336,6 +345,7 @@
         const { text } = await say(model, question);
         right[model] = (right[model] || 0) + text.includes(question.truth);
         cell("ways", model).textContent = `${right[model]} of ${i + 1}`;
+        hideEmpty();
       }
     root.dataset.attacked = String(ways.length);
   }
@@ -379,7 +389,9 @@
         });
         const key = `${set} ${model}`;
         right[key] = (right[key] || 0) + known;
-        cell(set, model).textContent = `${right[key]} of ${asked[set]}`;
+        const all = questions.filter(each => each.set === set).length, counting = asked[set] < all;
+        cell(set, model).textContent = counting ? `counting ${asked[set]} of ${all}` : `${right[key]} of ${all}`;
+        cell(set, model).classList.toggle("counting", counting);
         await pause();
       }
     }
@@ -471,6 +483,8 @@
       face.tabIndex = is.shown ? 0 : -1; // arrow keys lead to the others
     });
     const wall = element("faces"), face = wall.querySelector(".shown");
+    element("whose").style.backgroundPosition = face.style.backgroundPosition;
+    element("whose-name").textContent = nameOf(chosen.person);
     const before = face.offsetLeft - wall.offsetLeft - wall.scrollLeft; // on a phone the wall scrolls
     if (before < 0 || before + face.offsetWidth > wall.clientWidth)
       wall.scrollLeft += before - wall.clientWidth / 2;
@@ -617,7 +631,7 @@
           drawn.push(drawCard(reading, first, shown));
           left = [...others];
           const seconds = (performance.now() - start) / 1000;
-          measured = `Computed while you dragged: ${++strengths} strengths, ` +
+          measured = `Computed while you dragged: ${++strengths} strength${strengths > 1 ? "s" : ""}, ` +
             `${(strengths / seconds).toFixed(0)} a second.`;
           element("rate").textContent = measured;
         }
