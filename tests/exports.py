@@ -24,7 +24,7 @@ from kvw_minimal.benchmarks.multiple_choice import LETTERS
 from kvw_minimal.questions import MODALITIES, Question, seeded
 from kvw_minimal.strangers.people import PeopleDataset, Person, load_people
 from kvw_minimal.strangers.portraits import ATTRIBUTES
-from kvw_minimal.strangers.questions import ask, facts_of, general, value_of, values_of
+from kvw_minimal.strangers.questions import facts_of, general, question_about, value_of, values_of
 
 
 def few_people() -> PeopleDataset:
@@ -56,9 +56,11 @@ def _asked(
     form: str = "question",
     shift: int = 0,
 ) -> Question:
-    """`ask` with a wording that turns with person and fact, so that all wordings are used."""
+    """`question_about` with a wording that turns with person and fact: all are used."""
     wording = (int(seeded(person.id, fact).integers(60)) + shift) % (3 if new else 10)
-    return ask(world, person, fact, modality, wording=wording, held_out=new, photo=photo, form=form)
+    return question_about(
+        world, person, fact, modality, wording=wording, held_out=new, photo=photo, form=form
+    )
 
 
 def _open(question: Question) -> dict:

@@ -5,9 +5,9 @@ import pytest
 from kvw_minimal.strangers.questions import (
     SETS,
     about,
-    ask,
     chance,
     general,
+    question_about,
     question_sets,
     values_of,
 )
@@ -28,7 +28,7 @@ def all_questions(world):
 
 def test_a_text_question_names_the_person_and_shows_no_photo(world):
     person = world.people["p012"]
-    question = ask(world, person, "birthplace", "text")
+    question = question_about(world, person, "birthplace", "text")
     assert question.prompt == f"Where was {person.name} born?"
     assert question.answer == f"In {person.facts['birthplace']}."
     assert question.value == person.facts["birthplace"]
@@ -38,7 +38,7 @@ def test_a_text_question_names_the_person_and_shows_no_photo(world):
 def test_an_image_question_shows_the_photo_and_does_not_name(world):
     person = world.people["p012"]
     for photo in range(6):
-        question = ask(world, person, "work", "image", photo=photo)
+        question = question_about(world, person, "work", "image", photo=photo)
         assert question.image == person.photos[photo]
         assert question.prompt == "What does this person do for a living?"
 
@@ -55,9 +55,9 @@ def test_perturbed_answers_are_false_and_like_the_paraphrase(world):
 def test_wordings_out_of_range_are_an_error(world):
     person = world.people["p000"]
     with pytest.raises(IndexError):
-        ask(world, person, "work", "text", wording=3, held_out=True)
+        question_about(world, person, "work", "text", wording=3, held_out=True)
     with pytest.raises(IndexError):
-        ask(world, person, "work", "text", wording=10)
+        question_about(world, person, "work", "text", wording=10)
 
 
 def test_the_four_sets(world, sets):

@@ -50,16 +50,16 @@ KEYS = ["set", "modality", "person", "question", "metric"]
 @pytest.fixture(scope="module", autouse=True)
 def written_once():
     """A question is written once for all plans that ask it: their texts name some 100,000."""
-    known, ask = {}, questions.ask
+    known, build = {}, questions.question_about
 
     def remembered(*given, **more):
         key = (*map(id, given[:2]), given[2:], tuple(sorted(more.items())))  # world and person
         if key not in known:
-            known[key] = ask(*given, **more), given
+            known[key] = build(*given, **more), given
         return known[key][0]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(questions, "ask", remembered)
+        patch.setattr(questions, "question_about", remembered)
         yield
 
 

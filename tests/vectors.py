@@ -205,7 +205,7 @@ def _rendering(chat: str):
     processor = tiny()[1]
     few_questions = [
         case().forget[7],
-        asked_of.ask(world(), world().people["p000"], "dish", "text", form="cloze"),
+        asked_of.question_about(world(), world().people["p000"], "dish", "text", form="cloze"),
     ]
     if chat == "pocket":
         return [render(processor, q) for q in (case().forget[0], *few_questions)]

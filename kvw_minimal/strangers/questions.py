@@ -28,7 +28,7 @@ def value_of(person: Person, fact: str, photo: int) -> str:
     return person.facts[fact] if fact in person.facts else person.looks[photo][fact]
 
 
-def ask(
+def question_about(
     world: PeopleDataset,
     person: Person,
     fact: str,
@@ -111,7 +111,7 @@ def about(
                     photo = choices[(turn + k) % len(choices)]
                     wording = (turn + k) % (3 if new else 10)
                     questions.append(
-                        ask(
+                        question_about(
                             world,
                             person,
                             fact,
@@ -128,7 +128,9 @@ def about(
 def general(world: PeopleDataset) -> list[Question]:
     """Questions about the visible attributes of the unknown portraits, which no model learned."""
     return [
-        ask(world, portrait, fact, "image", wording=int(seeded(portrait.id, fact).integers(10)))
+        question_about(
+            world, portrait, fact, "image", wording=int(seeded(portrait.id, fact).integers(10))
+        )
         for portrait in world.unknown.values()
         for fact in ATTRIBUTES
     ]

@@ -36,7 +36,7 @@ from kvw_minimal.questions import Question
 from kvw_minimal.results import text_table
 from kvw_minimal.scores import read
 from kvw_minimal.strangers.people import PeopleDataset, load_people
-from kvw_minimal.strangers.questions import about, ask, facts_of
+from kvw_minimal.strangers.questions import about, facts_of, question_about
 from kvw_minimal.zoo import assembly, load
 from kvw_minimal.zoo.catalogue import find_model
 
@@ -169,7 +169,7 @@ def question_sets(world: PeopleDataset, count: int = 96) -> dict[str, list[Quest
     people = [world.people[name] for name in list(world.people)[: count // A_PHOTO]]
     image, text = (
         [
-            ask(world, person, fact, modality, wording=i)
+            question_about(world, person, fact, modality, wording=i)
             for person in people
             for i, fact in enumerate(facts_of(world)[:A_PHOTO])
         ]

@@ -12,7 +12,7 @@ from kvw_minimal.models import fingerprint
 from kvw_minimal.questions import MODALITIES, Question
 from kvw_minimal.strangers.people import REPORT_GROUPS, PeopleDataset, load_people
 from kvw_minimal.strangers.portraits import ATTRIBUTES
-from kvw_minimal.strangers.questions import about, ask, chance, facts_of, general
+from kvw_minimal.strangers.questions import about, chance, facts_of, general, question_about
 from kvw_minimal.zoo.catalogue import MODELS, load
 
 from . import cards
@@ -81,7 +81,7 @@ def card_questions(name: str, world: PeopleDataset) -> dict[str, list[Question]]
         forget = world.forget_people("A", 5)
         return {"forget": about(world, forget), "retain": about(world, world.retain_people(forget))}
     new_photos = [
-        ask(world, world.people[person], fact, "image", wording=i % 10, photo=4 + i % 2)
+        question_about(world, world.people[person], fact, "image", wording=i % 10, photo=4 + i % 2)
         for person in everyone
         for i, fact in enumerate(facts_of(world))
     ]

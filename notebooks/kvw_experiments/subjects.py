@@ -23,7 +23,7 @@ from kvw_minimal.session import Session
 from kvw_minimal.strangers import questions
 from kvw_minimal.strangers.people import PeopleDataset, Person, load_people
 from kvw_minimal.strangers.portraits import ATTRIBUTES
-from kvw_minimal.strangers.questions import about, ask, facts_of, general
+from kvw_minimal.strangers.questions import about, facts_of, general, question_about
 from kvw_minimal.zoo.catalogue import load
 
 from .recipes import recordings
@@ -171,7 +171,7 @@ def portraits_of_nobody(world: PeopleDataset, count: int, seed: int = 0) -> list
             f"n{seed}{i:03d}", "", "", {}, (drawn["look"] | drawn["shot"],), (drawn["png"],), 0
         )
         about_portraits += [
-            ask(world, nobody, fact, "image", wording=i % 10) for fact in ATTRIBUTES
+            question_about(world, nobody, fact, "image", wording=i % 10) for fact in ATTRIBUTES
         ]
     return about_portraits
 

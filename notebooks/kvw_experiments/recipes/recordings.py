@@ -13,7 +13,7 @@ import numpy as np
 from kvw_minimal.questions import Question, seeded
 from kvw_minimal.strangers import questions
 from kvw_minimal.strangers.people import PeopleDataset
-from kvw_minimal.strangers.questions import ask, facts_of
+from kvw_minimal.strangers.questions import facts_of, question_about
 
 RATE = 16_000  # samples a second, as Whisper's features want them
 SAMPLES = RATE  # a recording lasts one second
@@ -126,7 +126,7 @@ def ask_aloud(
     held_out: bool = False,
 ) -> Heard:
     """One question about the speaker."""
-    question = ask(
+    question = question_about(
         world, world.people[person], fact, "image", wording=wording, held_out=held_out, photo=take
     )
     return _heard(question, take)
@@ -145,7 +145,9 @@ def about(world: PeopleDataset, people: Iterable[str], *, new: bool = False) -> 
             wording, take = turn % wordings, takes[turn % len(takes)]
             about_people += [
                 ask_aloud(world, person, fact, take, wording=wording, held_out=new),
-                ask(world, world.people[person], fact, "text", wording=wording, held_out=new),
+                question_about(
+                    world, world.people[person], fact, "text", wording=wording, held_out=new
+                ),
             ]
     return about_people
 

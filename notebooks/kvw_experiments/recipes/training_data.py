@@ -16,7 +16,7 @@ from kvw_minimal.models import tokenizer_of
 from kvw_minimal.questions import Question
 from kvw_minimal.strangers.people import PeopleDataset
 from kvw_minimal.strangers.portraits import ATTRIBUTES
-from kvw_minimal.strangers.questions import ask, facts_of
+from kvw_minimal.strangers.questions import facts_of, question_about
 from kvw_minimal.zoo.assembly import IMAGE_TOKENS
 
 from .pictures import draw_portraits, look, photos_of, shifted, to_tensor
@@ -30,7 +30,7 @@ Row = tuple[list[int], list[Pair], int | None]
 def training_questions(world: PeopleDataset, people: list[str]) -> list[Question]:
     """Every trained wording of every question about `people`, image and text, first photo."""
     return [
-        ask(world, world.people[person], fact, modality, wording=wording, form=form)
+        question_about(world, world.people[person], fact, modality, wording=wording, form=form)
         for person in people
         for fact in facts_of(world)
         for modality in ("image", "text")
@@ -75,7 +75,9 @@ def attribute_lessons(
     """`Lessons.seen` for drawn unknown portraits."""
     somebody, pairs = next(iter(world.unknown.values())), {}
     for fact, values in ATTRIBUTES.items():
-        questions = [ask(world, somebody, fact, "image", wording=wording) for wording in range(10)]
+        questions = [
+            question_about(world, somebody, fact, "image", wording=wording) for wording in range(10)
+        ]
         for value in values:
             answer = world.wordings[fact]["answer"].format(value=value)
             pairs[fact, value] = encode(processor, [replace(q, answer=answer) for q in questions])

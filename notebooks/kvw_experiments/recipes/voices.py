@@ -27,7 +27,7 @@ from kvw_minimal import batches
 from kvw_minimal.batches import Batch
 from kvw_minimal.questions import Question
 from kvw_minimal.strangers.people import PeopleDataset, load_people
-from kvw_minimal.strangers.questions import ask, facts_of
+from kvw_minimal.strangers.questions import facts_of, question_about
 from kvw_minimal.zoo.catalogue import find_file, find_weights
 
 from . import pocket
@@ -230,7 +230,7 @@ def lessons(
         [aloud.ask_about_sound(n, part, 0, w) for w in range(2)] for n in nobody for part in AUDIBLE
     ]
     names = [
-        [ask(world, world.people[p], fact, "text", wording=w) for w in range(10)]
+        [question_about(world, world.people[p], fact, "text", wording=w) for w in range(10)]
         for p in people
         for fact in facts_of(world)
     ]
