@@ -45,7 +45,7 @@ from .strangers.people import load_people
 from .strangers.questions import general
 from .strangers.tasks import request_to_forget
 
-SAFE = "look for what is hidden, with `kvw_minimal.audit`"
+LOOK_INSIDE = "look for what is hidden, with `kvw_minimal.audit`"
 STRANGERS = re.compile("strangers(:(?P<group>[^@]+))?(@(?P<percent>[0-9]+))?")
 
 
@@ -407,8 +407,12 @@ class Report:
         write_json(file, {"method": self.method, "shams": self.shams, "rows": self.rows})
 
     def __repr__(self) -> str:
+        if all(row["condition"] != "edited" for row in self.rows):
+            return f"{self.table()}\n\n{self.sentence}"
         failed = " and ".join(shortcomings(self.rows))
-        advice = f"{self.method} {failed}; try another strength or method" if failed else SAFE
+        advice = (
+            f"{self.method} {failed}; try another strength or method" if failed else LOOK_INSIDE
+        )
         return f"{self.table()}\n\n{self.sentence}\nnext: {advice}"
 
     def figure(self):

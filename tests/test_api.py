@@ -146,6 +146,7 @@ def test_a_report_says_what_is_read_with_the_edit_on(model, request_of_five, tmp
     assert "(2 shams)" in report.sentence and "an oracle that never met them" in report.sentence
     assert "no oracle to compare with" in by_hand.sentence or "answers" in by_hand.sentence
     assert str(report).startswith("exact match\n") and report.sentence in str(report)
+    assert str(report).splitlines()[-1].startswith("next: ") and "next: " not in str(by_hand)
     report.to_json(tmp_path / "report.json")
     assert json.loads((tmp_path / "report.json").read_text())["rows"] == report.rows
     for wrong in (("edit", "forget"), ("edited", "forgotten"), ("edited", "forget", "exact")):

@@ -296,6 +296,8 @@ def test_the_command_prints_a_line_a_problem(tmp_path, capsys):
     assert print_problems(lines(tmp_path, *nameless)) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[0].endswith(": ready") and "forget/1, retain/2 (set/row, or id)" in said[1]
+    assert print_problems(lines(tmp_path, ADA | {"prompt": "Where is Ada Byron?"}, BEN)) == 0
+    assert "a rewrite replaces Ada alone in 'Ada Byron'" in capsys.readouterr().out
     assert print_problems(lines(tmp_path, ADA, ADA | {"person": "eve"}, BEN)) == 1
     assert "are too few: the sham control needs" in capsys.readouterr().out
     assert print_problems(lines(tmp_path, ADA | {"form": "x"}, "?", BEN)) == 1

@@ -215,7 +215,8 @@ def test_a_card_says_what_is_missing(llama, tmp_path):
     edit = columns_of(llama)
     for name, scores, words in (("none", None, card.NO_SCORES), ("no sham", [ROW], card.NO_SHAM)):
         sharing.export_edit(edit, llama, None, tmp_path / name, "peft", scores=scores)
-        assert words in (tmp_path / name / "README.md").read_text()
+        text = (tmp_path / name / "README.md").read_text()
+        assert words in text and ("No general question was asked" in text) == bool(scores)
 
 
 def test_a_card_has_the_metadata_of_the_hub(llama, tmp_path):
