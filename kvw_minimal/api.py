@@ -32,8 +32,8 @@ from .results import (
     CONDITIONS,
     beyond_sham,
     closing_sentence,
+    next_step,
     pooled_mean,
-    shortcomings,
     summarise,
     table,
     text_table,
@@ -45,7 +45,7 @@ from .strangers.people import load_people
 from .strangers.questions import general
 from .strangers.tasks import request_to_forget
 
-LOOK_INSIDE = "look for what is hidden, with `kvw_minimal.audit`"
+HOW_TO_AUDIT = "`kvw_minimal.audit.audit(kvw_minimal.Session(model, processor), request, edit)`"
 STRANGERS = re.compile("strangers(:(?P<group>[^@]+))?(@(?P<percent>[0-9]+))?")
 
 
@@ -409,11 +409,8 @@ class Report:
     def __repr__(self) -> str:
         if all(row["condition"] != "edited" for row in self.rows):
             return f"{self.table()}\n\n{self.sentence}"
-        failed = " and ".join(shortcomings(self.rows))
-        advice = (
-            f"{self.method} {failed}; try another strength or method" if failed else LOOK_INSIDE
-        )
-        return f"{self.table()}\n\n{self.sentence}\nnext: {advice}"
+        advice = next_step({self.method: self.rows}, lambda _: HOW_TO_AUDIT)
+        return f"{self.table()}\n\n{self.sentence}\n{advice}"
 
     def figure(self):
         """Draws the means of the forgotten and the retained; needs matplotlib."""

@@ -6,7 +6,7 @@ number of questions. `summarise` computes a second table with means and interval
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from rich.box import Box
@@ -168,6 +168,7 @@ def pooled_mean(
 #: sets whose answers should stay, and what they are called in sentences
 KEPT_SETS = {"retain": "retained", "general": "general questions"}
 KEPT = 0.95  # the share of vanilla's right answers that an edit must keep in each of them
+NOTHING_GENERAL = "No general question was asked: what else the edit takes is not known."
 
 
 def closing_sentence(summary: Sequence[dict], method: str, shams: int) -> str:
@@ -219,11 +220,43 @@ def shortcomings(summary: Sequence[dict]) -> list[str]:
     return texts
 
 
+def next_step(
+    by_method: Mapping[str, list[dict]], how_to_audit: Callable[[str], str], otherwise: str = ""
+) -> str:
+    """Which methods keep `KEPT` of the others and take more than their shams; what to do next.
+
+    Args:
+        by_method: the summary of each method, by its name with its settings.
+        how_to_audit: the code or command that audits the edit of a method.
+        otherwise: what else to try if no method does.
+    """
+    known = known_sets(next(iter(by_method.values())))  # vanilla's rows are the same for each
+    good, faults = dict[str, float](), list[str]()
+    for method, rows in by_method.items():
+        missing = shortcomings(rows)
+        after = pooled_mean(rows, "edited", "forget")
+        if after is not None and not missing:
+            good[method] = after
+        faults.append(f"{method} {' and '.join(missing)}")
+    if not good:
+        return f"next: {'; '.join(faults)}. Try another strength or method{otherwise}"
+    best = min(good, key=good.__getitem__)
+    keep, take = ("keeps", "takes") if len(good) == 1 else ("keep", "take")
+    others = " and of the ".join(KEPT_SETS[name] for name in known)
+    kept_enough = f" {keep} {KEPT} of the {others} and" if others else ""
+    form = " (read some answers first: fewer have the form of an answer)"
+    return (
+        f"next: {' and '.join(good)}{kept_enough} {take} more of the forgotten than a "
+        f"sham{form if malformed(by_method[best]) else ''}; look for what is hidden after {best}: "
+        f"{how_to_audit(best)}"
+    )
+
+
 def unmeasured(summary: Sequence[dict]) -> str:
     """Sentences on what was not asked, and on sets of which vanilla answers nothing right."""
     text = ""
     if pooled_mean(summary, "vanilla", "general") is None:
-        text = " No general question was asked: what else the edit takes is not known."
+        text = f" {NOTHING_GENERAL}"
     unknown = [
         name
         for name in dict.fromkeys(row["set"] for row in summary)

@@ -1,5 +1,7 @@
 """What the command line says: which oracle, which edit was on, rows, the demonstration, verify."""
 
+from dataclasses import replace
+
 import pytest
 import small
 from case import Case
@@ -117,14 +119,17 @@ def test_an_audit_explains_its_table_and_what_one_person_cannot_show(monkeypatch
     monkeypatch.setattr(pipeline, "request_of", lambda *_, **__: own)
     examined = dict.fromkeys(("vanilla", "oracle"), [{"set": "as taught"}])
     monkeypatch.setattr(pipeline, "audit_rows", lambda *_: examined)
-    monkeypatch.setattr(pipeline, "judge", lambda rows: [found])
+    control = replace(found, label="of shuffled labels", fair=False)
+    monkeypatch.setattr(pipeline, "judge", lambda rows: [control, found])
+    monkeypatch.setattr(pipeline, "malformed", lambda summary: f" {summary[-1]['condition']}.")
     monkeypatch.setattr(pipeline, "is_made", lambda name: False)
     text, result = pipeline.run_audit("pocket", "A", 5, "KVW one pass", file)
     table, _, rest = text.partition("\nleft: 0 as strangers, 1 as vanilla")
     assert table.splitlines()[-1].split() == "as taught 1.00 0.00 1.00 - n/a - -".split()
     assert rest.index("; -: not measured") < rest.index("\n\nverdict: ")
     assert (pipeline.ONE_FORGOTTEN in text) == (people == 1)
-    assert "\n1 of 1 probes count; " in text and "\nnext: score the others" in text
+    assert "\nThe verdict uses 1 of 2 probes. Not used, " in text
+    assert ": of shuffled labels. edited.\nnext: score the others" in text
     asked = {name: result["provenance"][name] for name in ("models", "people", "data", "long")}
     write_json(tmp_path / "audit.json", result)
     assert pipeline.earlier_references(tmp_path / "audit.json", asked) == examined

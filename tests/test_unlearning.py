@@ -38,6 +38,7 @@ from kvw_minimal.results import (
     NO_INTERVAL,
     TAUGHT_ANSWERS,
     check_headroom,
+    next_step,
     table,
 )
 from kvw_minimal.session import Session
@@ -252,8 +253,9 @@ def test_general_answers_must_be_kept_too(general, keeps):
         {"condition": "edited", "set": "forget", "metric": "exact_match_beyond_sham"}
         | {"low": 0.3, "high": 0.4}
     )
-    asked = {"model": "tiny", "questions": None, "people": ["p1"]}
-    assert ("audit --model" in pipeline.next_step({KVW(2.0): rows}, asked, None)) == keeps
+    assert (
+        "audit of KVW" in next_step({"KVW": rows}, lambda method: f"audit of {method}")
+    ) == keeps
 
 
 def test_what_was_asked_can_be_asked_again(file, model, quiet, tmp_path):

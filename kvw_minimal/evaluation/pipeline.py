@@ -25,20 +25,17 @@ from ..methods import Method, make_edit, method_of
 from ..models import find_projections, fingerprint, resolve_layers
 from ..results import (
     FEW,
-    KEPT,
-    KEPT_SETS,
+    NOTHING_GENERAL,
     ROUGH,
     TAUGHT_ANSWERS,
     about_of,
     beyond_sham,
     check_headroom,
     closing_sentence,
-    known_sets,
     malformed,
+    next_step,
     people_text,
-    pooled_mean,
     rounded,
-    shortcomings,
     summarise,
     table,
 )
@@ -81,7 +78,8 @@ COLUMNS = (
     "than plain asking; of the {0}: that share for them; -: not measured (of a saved edit no sham; "
     "brought back, if the probe is no attack or nothing was lost)"
 )
-COUNTED = "{} of {} probes count; the others do not apply here, are controls, or need vanilla."
+USED = "The verdict uses {} of {} probes."
+NOT_USED = " Not used, as they do not apply here (n/a), are controls, or need vanilla: {}."
 NEXT_STEPS = {
     QUIET: "make a stronger edit, or one of another method",
     OVER: "make a weaker edit",
@@ -89,7 +87,6 @@ NEXT_STEPS = {
     UNDECIDED: "ask more questions about these people, so that one answer decides less",
     GONE: "score the others with and without the edit (`evaluate`): the audit does not ask them",
 }
-NOTHING_GENERAL = " No question is general, so nothing says what else the edit takes; add some."
 ONE_FORGOTTEN = (
     "One person is forgotten: no interval over people stands behind this verdict, and it may be "
     "chance."
@@ -111,57 +108,28 @@ def tables(result: dict, arguments: Mapping[str, Any], folder: Path | None = Non
     texts = [table(rows)]
     if "questions" in source:
         texts.append(table(rows, "probability"))
+    methods = {
+        str(method): method
+        for method in (method_of(source["method"], settings) for settings in source["settings"])
+    }
     by_method = {
-        method_of(source["method"], settings): [
-            row for row in rows if row["strength"] in (None, settings.get("strength"))
-        ]
-        for settings in source["settings"]
+        name: [row for row in rows if row["strength"] in (None, method.settings.get("strength"))]
+        for name, method in methods.items()
     }
     draws = source["sham_draws"]
-    texts += [
-        closing_sentence(summary_rows, str(method), draws)
-        for method, summary_rows in by_method.items()
-    ]
+    texts += [closing_sentence(of_method, name, draws) for name, of_method in by_method.items()]
     if "questions" in source and source["headroom"] == "unknown":
         texts.append(UNKNOWN)
     if source["notes"]:
         return [*texts, *source["notes"], "next: teach the model these people, and ask again"]
-    return [*texts, next_step(by_method, arguments, folder)]
 
+    def how_to_audit(name: str) -> str:
+        saved = "" if folder else "(--save FOLDER writes it) "
+        return f"{saved}{command_to_audit(arguments, methods[name], folder)}"
 
-def next_step(
-    by_method: dict[Method, list[dict]], arguments: Mapping[str, Any], folder: Path | None
-) -> str:
-    """Which settings keep `KEPT` of the others and take more than their shams; what to do next.
-
-    Args:
-        by_method: the summary of each method.
-        arguments, folder: as `tables`.
-    """
-    known = known_sets(next(iter(by_method.values())))  # vanilla's rows are the same for each
-    good: dict[Method, float] = {}
-    faults: list[str] = []
-    for method, rows in by_method.items():
-        missing = shortcomings(rows)
-        after = pooled_mean(rows, "edited", "forget")
-        if after is not None and not missing:
-            good[method] = after
-        faults.append(f"{method} {' and '.join(missing)}")
-    if not good:
-        tried = "layerwise rewrite" in {method.name for method in by_method}
-        other = "more questions about the others" if tried else "--method 'layerwise rewrite'"
-        return f"next: {'; '.join(faults)}. Try another strength or method, or {other}"
-    best = min(good, key=good.__getitem__)
-    keep, take = ("keeps", "takes") if len(good) == 1 else ("keep", "take")
-    others = " and of the ".join(KEPT_SETS[name] for name in known)
-    kept_enough = f" {keep} {KEPT} of the {others} and" if others else ""
-    saved = "" if folder else " (--save FOLDER writes it)"
-    form = " (read some answers first: fewer have the form of an answer)"
-    return (
-        f"next: {' and '.join(map(str, good))}{kept_enough} {take} more of the forgotten than a "
-        f"sham{form if malformed(by_method[best]) else ''}; look for what is hidden after "
-        f"{best}{saved}: {command_to_audit(arguments, best, folder)}"
-    )
+    tried = source["method"] == "layerwise rewrite"
+    other = "more questions about the others" if tried else "--method 'layerwise rewrite'"
+    return [*texts, next_step(by_method, how_to_audit, f", or {other}")]
 
 
 def command_to_audit(arguments: Mapping[str, Any], method: Method, folder: Path | None) -> str:
@@ -698,6 +666,9 @@ def run_audit(
             bar.update()
 
         examined = audit_rows(session, request, edit, beside, sham, long, show, earlier)
+    protocol = forced_and_generated(request)
+    answers = score(session, request, protocol, names=["forget"])
+    answers += score_edited(session, request, protocol, edit, names=["forget"])
     probed = judge(examined)
     word, because = verdict(probed)
     source = provenance(
@@ -722,10 +693,12 @@ def run_audit(
     if people < FEW:
         text += f"\n{ONE_FORGOTTEN if people == 1 else ROUGH.format(people)}"
     shown = [finding for finding in probed if finding.strongest]
-    counted = sum(finding.fair and not finding.before for finding in shown)
-    text += f"\n{COUNTED.format(counted, len(shown))}\nnext: {NEXT_STEPS[word]}."
+    unused = [finding.label for finding in shown if not finding.fair or finding.before]
+    text += f"\n{USED.format(len(shown) - len(unused), len(shown))}"
+    text += NOT_USED.format(", ".join(unused)) if unused else ""
+    text += f"{malformed(summarise(answers))}\nnext: {NEXT_STEPS[word]}."
     if not request.general and "general" not in request.eval_sets:
-        text += NOTHING_GENERAL
+        text += f" {NOTHING_GENERAL}"
     return text, {
         "provenance": source,
         "verdict": word,
