@@ -33,7 +33,7 @@ def coined(names: list[str], forgotten: list[str]) -> list[str]:
     from a name to forget. Names that cannot be coined, such as numbers, give an empty list.
 
     >>> coined(["Maren Holt", "Ida Brandt"], ["Tomas Weil"])
-    ['Maa Hoandt', 'Idren Bralt']
+    ['Iden Hondt', 'Mara Bralt']
     """
     known, avoided = (
         [name.split(maxsplit=1) for name in sorted(set(side))] for side in (names, forgotten)
