@@ -11,7 +11,15 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
-from kvw_experiments.figures import COLOURS, METHOD_COLOURS, PALETTE, captioned, draw_frontier
+from kvw_experiments.figures import (
+    COLOURS,
+    CONTROLS,
+    METHOD_COLOURS,
+    PALETTE,
+    captioned,
+    colours_of,
+    draw_frontier,
+)
 from kvw_minimal.batches import open_picture
 from kvw_minimal.strangers.people import Person
 
@@ -271,24 +279,27 @@ def cost_and_left(points: pd.DataFrame) -> Figure:
 def kept_against_left(points: pd.DataFrame) -> Figure:
     """What is kept of the others against what is left of the forgotten, one named point a method.
 
+    It is narrow enough to be read on a phone. No two methods have one colour and one mark.
+
     Args:
         points: columns `method`, `forget`, `retain` (exact match, 0 to 1); a method once.
     """
+    marks = CONTROLS | dict.fromkeys(("GA full", "GA LoRA"), "o")
+    marks |= dict.fromkeys(("KVW one pass", "SSD"), "D")
     places = {  # of a name beside its point, in points; elsewhere to the right
-        "vanilla": (-9, -4, "right"),
-        "KVW one pass": (-9, -4, "right"),
-        "SSD": (7, -12, "left"),
+        "vanilla": (5, -16, "right"),
+        "KVW one pass": (-9, -5, "right"),
+        "SSD": (4, -16, "left"),
         "LLM Surgery": (-4, 8, "left"),
+        "MMUnlearner": (7, -12, "left"),
     }
-    colours = COLOURS | METHOD_COLOURS
-    figure, axis = plt.subplots(figsize=(6.5, 3.8))
+    figure, axis = plt.subplots(figsize=(4.8, 3.8))
+    colours = colours_of(list(points["method"]))
     for method, forget, retain in points[["method", "forget", "retain"]].itertuples(index=False):
-        colour = colours.get(method, "0.35")
-        sham = method.startswith("sham ")
-        axis.plot(forget, retain, "o", ms=8, color=colour, mfc="white" if sham else colour)
-        place = places.get(method, (9, -4, "left"))
-        write_beside(axis, method, (forget, retain), place, colour)
-    axis.set(xlabel="left of the forgotten", ylabel="kept of the others", xlim=(-0.03, 1.05))
+        look = {"marker": marks.get(method, "^"), "color": colours[method], "mec": "0.2"}
+        axis.plot(forget, retain, ms=12 if look["marker"] == "*" else 8, **look)
+        write_beside(axis, method, (forget, retain), places.get(method, (9, -4, "left")), "black")
+    axis.set(xlabel="left of the forgotten", ylabel="kept of the others", xlim=(-0.04, 1.05))
     axis.set_ylim(min(0.6, points["retain"].min() - 0.05), 1.04)
     return figure
 
