@@ -285,7 +285,7 @@ def kept_against_left(points: pd.DataFrame) -> Figure:
         points: columns `method`, `forget`, `retain` (exact match, 0 to 1); a method once.
     """
     marks = CONTROLS | dict.fromkeys(("GA full", "GA LoRA"), "o")
-    marks |= dict.fromkeys(("KVW one pass", "SSD"), "D")
+    marks |= {"KVW one pass": "D", "SSD": "D", "MMUnlearner": "v"}  # pale like GD in the dark
     places = {  # of a name beside its point, in points; elsewhere to the right
         "vanilla": (5, -16, "right"),
         "KVW one pass": (-9, -5, "right"),
