@@ -83,7 +83,11 @@ DECKS = (
     Deck("07_the_gradient_way", "Live, on `pocket`"),
     Deck("08_the_replication", "At equal retain"),
     Deck("11_beyond_the_gate", "Natural, or a tell-tale?", until="One request after another"),
-    Deck("13_gone_or_only_quiet", "Brought back", until="And on an open model?"),
+    Deck(
+        "13_gone_or_only_quiet",
+        "Which attack would have fooled you?",
+        until="And on an open model?",
+    ),
     Deck("14_can_the_test_be_trusted", "Do edits silence it?"),
 )
 

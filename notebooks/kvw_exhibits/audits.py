@@ -25,6 +25,16 @@ FULL, ONLY = LAYERWISE, "layerwise rewrite, answers only"
 TAUGHT, RETRAINED = "as taught", "last FFN retrained: 60 steps"
 WITHOUT_EDIT = ("vanilla", "oracle")
 ATTACKERS = ("text only", "probabilities", "the weights")
+#: what the chapter calls a probe, or one of its settings
+NAMES = {
+    "another set: cloze": "statement to fill in",
+    "another set": "new words and photo",
+    "beginning given": "first token given",
+    "20 samples": "twenty draws",
+    "among four": "likeliest of four",
+    "among all values": "rank",
+    "last FFN retrained": "last matrix retrained",
+}
 Findings = dict[str, list[Finding]]
 
 
@@ -67,6 +77,12 @@ def at(findings: Iterable[Finding], label: str) -> Finding:
     return {finding.label: finding for finding in findings}[label]
 
 
+def name_of(label: str) -> str:
+    """What the chapter calls the probe of a label."""
+    probe = probe_of(label).name
+    return NAMES.get(label) or NAMES.get(probe, probe)
+
+
 def beside_references(
     by_edit: Findings, probes: Mapping[str, str], edits: Sequence[str]
 ) -> pd.DataFrame:
@@ -102,14 +118,17 @@ def most_with(findings: Iterable[Finding], attacker: str) -> Finding | None:
 
 
 def by_attacker(by_edit: Findings, edits: Sequence[str]) -> pd.DataFrame:
-    """What each edit says and the most that each attacker finds: one row for each edit."""
+    """What each edit says, and the most that each attacker finds, with the probe: a row an edit."""
     rows = {}
     for edit in edits:
         findings = by_edit[edit]
         plain, most = at(findings, TAUGHT), {name: most_with(findings, name) for name in ATTACKERS}
         rows[edit] = (
             {"as taught": plain.edited, "its sham": plain.sham}
-            | {name: finding and finding.left for name, finding in most.items()}
+            | {
+                name: finding and f"{finding.left:.2f} {name_of(finding.label)}"
+                for name, finding in most.items()
+            }
             | {"verdict": verdict(findings)[0]}
         )
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("edit")
@@ -129,9 +148,10 @@ def worked(by_edit: Findings, cases: Iterable[tuple[str, str]]) -> pd.DataFrame:
     rows = []
     for edit, label in cases:
         finding = at(by_edit[edit], label)
-        numbers = ("vanilla", "oracle", "edited", "left", "resolution", "low", "high")
+        numbers = ("vanilla", "oracle", "edited", "low", "left", "resolution")
         rows.append(
-            {"edit": edit, "probe": label} | {name: getattr(finding, name) for name in numbers}
+            {"edit": edit, "probe": name_of(label)}
+            | {name: getattr(finding, name) for name in numbers}
         )
     return pd.DataFrame(rows).set_index("edit").rename(columns={"resolution": "one answer"})
 
@@ -215,28 +235,16 @@ def rank_by_rarity(session: Session, request: Request, world: PeopleDataset) -> 
 
 
 def on_smol() -> pd.DataFrame:
-    """The audit of `smol`: one row for each edit, and the oracle.
-
-    The last FFN was trained again after the rewrites only: an hour for four models.
-    """
-    by_edit = findings_of(audit_rows("on smol"))
+    """The audit of `smol`: one row for each edit."""
     lines = {}
-    for label, findings in by_edit.items():
+    for label, findings in findings_of(audit_rows("on smol")).items():
         look = largest(findings, lambda f: f.label != TAUGHT)
         lines[label] = {
             "as taught": at(findings, TAUGHT).edited,
-            "20 samples": at(findings, "20 samples").edited,
-            "last FFN retrained": {f.label: f.edited for f in findings}.get(RETRAINED),
-            "finds most": look.label,
+            "finds most": name_of(look.label),
             "left": look.left,
             "verdict": verdict(findings)[0],
         }
-    any_edit = by_edit[FULL]
-    lines["oracle"] = {
-        "as taught": at(any_edit, TAUGHT).oracle,
-        "20 samples": at(any_edit, "20 samples").oracle,
-        "last FFN retrained": at(any_edit, RETRAINED).oracle,
-    }
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis("edit")
 
 
