@@ -381,7 +381,8 @@ def check_command(
 def validate_command(
     file: Annotated[str, typer.Argument(help="lines of JSON, parquet, or a hub id")],
     model: Annotated[
-        str | None, typer.Option(help="also put the questions into its form, and ask it one")
+        str | None,
+        typer.Option(help="also put the questions into its form, and ask it one of each kind"),
     ] = None,
 ) -> None:
     """Name every bad row of a file with your own questions, and its remedy."""

@@ -3,9 +3,11 @@
 import getpass
 import json
 import os
+import re
 import signal
 import socket
 import sys
+from base64 import b64encode
 from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +27,7 @@ from kvw_minimal.kvw import KVW, STRENGTH, PublishedKVW
 from kvw_minimal.methods import METHODS
 from kvw_minimal.methods.rewrite import Rewrite
 from kvw_minimal.results import bounds, cell
+from kvw_minimal.strangers.people import load_people
 from kvw_minimal.testing import check_command
 from kvw_minimal.zoo.catalogue import MODELS
 
@@ -417,6 +420,15 @@ def test_validate_also_asks_a_model(tmp_path, monkeypatch):
     file.write_text("".join(json.dumps(each) + "\n" for each in rows))
     done = invoke("validate", file, "--model", "tiny")
     assert done.exit_code == 0 and "asked:  Which?\ntaught: A cat.\nsaid:" in done.output
+    photo = next(iter(load_people().unknown.values())).photos[0]
+    shown = rows[1] | {"prompt": "Which is shown?", "picture": b64encode(photo).decode()}
+    file.write_text("".join(json.dumps(each) + "\n" for each in (*rows, shown)))
+    output = invoke("validate", file, "--model", "tiny").output
+    assert re.findall("asked: .*", output) == ["asked:  Which?", "asked:  Which is shown?"]
+    words = tiny.build("llama"), tiny.tokenizer()
+    monkeypatch.setattr(pipeline, "load", lambda name, **_: words)
+    done = invoke("validate", file, "--model", "tiny")
+    assert "retain/3 shows a picture, but this model has no eyes" in f"{done.exception}"
 
 
 def test_every_method_is_listed_with_settings_and_stored_price():

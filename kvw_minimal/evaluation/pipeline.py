@@ -250,10 +250,10 @@ def request_from(
 
 
 def try_questions(questions: str, model: str) -> str:
-    """Encodes all questions for a model, and asks it the first one.
+    """Encodes all questions for a model, and asks it the first by text and the first by picture.
 
     Returns:
-        The question, the taught answer and the answer of the model, in three lines.
+        Each question, its taught answer and the answer of the model, in three lines.
 
     Raises:
         ValueError, OSError: as `request_from` and `batches.answer_batches`.
@@ -261,9 +261,12 @@ def try_questions(questions: str, model: str) -> str:
     session, request = request_from(questions, model)
     for group in (request.questions(), *request.eval_sets.values()):
         session.batches(group)
-    first = request.forget[0]
-    [answer] = scores.answer(session.model, session.processor, [first])
-    return f"asked:  {first.prompt}\ntaught: {first.answer}\nsaid:   {answer}"
+    firsts = {bool(q.pictures): q for q in reversed(request.forget + request.retain)}
+    return "\n".join(
+        f"asked:  {q.prompt}\ntaught: {q.answer}\nsaid:   {answer}"
+        for _, q in sorted(firsts.items())  # by text, then by picture
+        for answer in scores.answer(session.model, session.processor, [q])
+    )
 
 
 def oracle_name(model: str, group: str, percent: int, people: Sequence[str] = ()) -> str:
