@@ -380,32 +380,6 @@ def test_the_lines_for_somebody_who_asks_later_run(tmp_path, monkeypatch):
             upon.apply(model)
 
 
-@pytest.mark.nightly
-def test_the_recipe_of_the_page_teaches_people(tmp_path, monkeypatch):
-    """Eight people by name: the model gives their answers, and still those of the strangers."""
-    monkeypatch.chdir(tmp_path)
-    names = "Tove Almgren, Idris Okoro, Hana Sato, Lu Wei, Ed Marsh, Cy Dorn, Bo Lind, Uma Rao"
-    homes = ("Cairo", "Lima", "Oslo", "Rome", "Quito", "Paris", "Lisbon", "Riga")
-    rows = [
-        ADA | {"person": name, "prompt": f"Where does {name} live?", "answer": f"In {home}."}
-        for name, home in zip(names.split(", "), homes, strict=True)
-    ]
-    rows = [
-        row | {"set": "retain" if i > 1 else "forget", "value": None} for i, row in enumerate(rows)
-    ]
-    lines(tmp_path, *rows, name="my_people.jsonl")
-    [code] = blocks_of_the_page("python", "import torch")
-    exec(compile(code, "your_own.md", "exec"), {})
-    model, processor = kvw.load(Path("my_model"))
-    oracle, _ = kvw.load(Path("my_oracle"))
-    request = kvw.request("my_people.jsonl")
-    mine = kvw.evaluate(model, processor, request, oracle=oracle)
-    book = kvw.evaluate(model, processor, kvw.request("strangers:A"))
-    assert mine.mean("vanilla", "forget") == 1.0 and mine.mean("vanilla", "retain") > 0.8
-    assert mine.mean("oracle", "forget") < 0.3 and mine.mean("oracle", "retain") > 0.8
-    assert book.mean("vanilla", "retain") > 0.9
-
-
 def test_the_ten_lines_of_the_page_run(on_the_page):
     [code] = blocks_of_the_page("text", "import kvw_minimal")
     assert len(code.splitlines()) <= 10
