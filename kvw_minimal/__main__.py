@@ -155,8 +155,6 @@ def unlearn_command(
     if isinstance(base, KVW | PublishedKVW) and not settings:
         base = replace(base, layers=tuple(read_layers(layers)))
         methods = [replace(base, strength=G) for G in read_strengths(strength, base.strength)]
-    if save_edit and len(methods) > 1:
-        raise typer.BadParameter("--save-edit holds one edit: --save FOLDER holds several")
     arguments: dict[str, Any] = {
         "model": model,
         "group": group,
@@ -176,6 +174,8 @@ def unlearn_command(
         now = {short.get(name, name) for name in typed}
         arguments |= {name: value for name, value in configured.items() if name not in now}
         methods = methods if {"method", "settings", "strength", "layers"} & typed else former
+    if save_edit and len(methods) > 1:
+        raise typer.BadParameter("--save-edit holds one edit: --save FOLDER holds several")
     arguments["methods"] = methods
     if dry_run:
         from .evaluation import estimate_cost

@@ -100,6 +100,16 @@ def strange(monkeypatch, tmp_path):
     return home, [*words, str(tmp_path), *own]
 
 
+def test_one_file_holds_no_edits_of_several_strengths(tmp_path):
+    """Neither those of the command line nor those of an earlier run."""
+    settings = [KVW(strength).settings for strength in (1.0, 2.0)]
+    earlier = {"asked": {}, "method": KVW.name, "settings": settings}
+    (tmp_path / "rows.json").write_text(json.dumps({"provenance": earlier}))
+    for words in (["--strength", "1,2"], ["--config", tmp_path / "rows.json"]):
+        done = invoke("unlearn", *words, "--save-edit", tmp_path / "edit")
+        assert done.exit_code == 2 and "--save-edit holds one edit" in done.output
+
+
 @pytest.mark.slow
 def test_nothing_that_is_written_tells_whose_machine_it_was(strange, monkeypatch):
     home, words = strange
