@@ -77,9 +77,25 @@ return [...document.querySelectorAll('i, span')]
   .filter(e => /(^| )fa-/.test(e.className) && getComputedStyle(e).maskImage === 'none')
   .map(e => e.className);
 """
-# of a deck: its slides, and pictures that are not there
+# of a deck: its slides, and pictures that are not there; of each slide its size of type in percent,
+# and whether it runs over its edge
 DECK = """
-return [Reveal.getTotalSlides(), [...document.images].filter(i => !i.naturalWidth).map(i => i.src)];
+const slides = [...document.querySelectorAll('.slides > section')];
+const fitted = slides.map((slide, at) => {
+  Reveal.slide(at);
+  return [parseInt(slide.style.fontSize), slide.scrollHeight > 720 || slide.scrollWidth > 1281];
+});
+return [Reveal.getTotalSlides(), [...document.images].filter(i => !i.naturalWidth).map(i => i.src),
+        fitted];
+"""
+# go to the first slide with a picture; where it lies, and how wide the window is without the notes
+PICTURE_SLIDE = """
+const slides = [...document.querySelectorAll('.slides > section')];
+const at = slides.findIndex(slide => slide.querySelector('img'));
+if (Reveal.getIndices().h !== at) Reveal.slide(at);
+const own = Reveal.getCurrentSlide().getBoundingClientRect();
+const notes = document.querySelector('.speaker-notes').getBoundingClientRect();
+return [Math.round(own.left), Math.round(own.right), notes.width ? notes.left : innerWidth];
 """
 # of an explorer: its visible pictures and what a screen reader is told
 PICTURES = """
@@ -762,11 +778,26 @@ def playground_problems(window, built: Path, whole: bool, seconds: float = 600) 
 
 
 def deck_problems(window) -> list[str]:
-    """A deck of the course opens, with all of its pictures."""
-    count, missing = window.execute_script(DECK)
-    return [f"of {count} slides these pictures are missing: {missing}"] * (
+    """A deck of the course opens, with its pictures; its type is large, and notes hide nothing."""
+    count, missing, fitted = window.execute_script(DECK)
+    problems = [f"of {count} slides these pictures are missing: {missing}"] * (
         count < 12 or missing != []
     )
+    for number, (size, over) in enumerate(fitted, 1):
+        if over or not 100 <= size <= 130:
+            problems.append(f"slide {number} has type of {size} %" + " and is cut" * over)
+    seen = [window.execute_script(PICTURE_SLIDE)]
+    for _ in range(2):
+        window.find_element(By.TAG_NAME, "body").send_keys("n")
+        seen.append(window.execute_script(PICTURE_SLIDE))
+    before, beside, after = seen
+    if (
+        before != after
+        or before[2] == beside[2]
+        or any(left < 0 or right > edge for left, right, edge in seen)
+    ):
+        problems.append(f"with notes a slide is cut, or stays narrow without them: {seen}")
+    return problems
 
 
 def outside_problems(window, asked: list[str]) -> list[str]:

@@ -6,6 +6,7 @@ import json
 import math
 import re
 import sys
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -96,6 +97,12 @@ def folder(tmp_path_factory) -> Path:
     return made
 
 
+def test_a_block_that_is_not_in_the_plan_is_refused():
+    wrong = replace(slides.DECKS[3], blocks={"Forget against retain": 21})
+    with pytest.raises(ValueError, match="no block from minute 21 for 'Forget against retain'"):
+        slides.slides_of(4, SESSIONS[3], wrong)
+
+
 @pytest.mark.parametrize("number", NUMBERS)
 def test_a_deck_opens_with_its_aim_has_its_vote_and_loads_what_lies_beside_it(folder, number: int):
     session, deck = SESSIONS[number - 1], slides.DECKS[number - 1]
@@ -115,7 +122,11 @@ def test_a_deck_opens_with_its_aim_has_its_vote_and_loads_what_lies_beside_it(fo
     files = [each.get("src") or each.get("href") for each in loads]
     files = [name for name in files if not name.startswith("data:image/")]
     told = [each.select_one("aside.notes").text for each in page.find_all("section")]
-    assert all(re.match(r"\s*About minute \d+ to \d+ of \d+\.", each) for each in told)
+    minutes = [re.match(r"\s*Minutes (\d+) to (\d+), ", each).groups() for each in told]
+    plan = [(str(first), str(last)) for first, last, _ in session.plan]
+    assert list(dict.fromkeys(minutes)) == plan  # each block has slides, in the order of the plan
+    voted = dict(zip(plan, (what for *_, what in session.plan), strict=True))[minutes[vote]]
+    assert "vote" in voted.lower()
     assert plain(session.wrong) in plain(told[0]) and plain(session.found) in plain(told[vote])
     assert files and all((folder / name).is_file() for name in files)
     body = re.sub(r"<(pre|code)\b.*?</\1>", "", text.partition("<body>")[2], flags=re.DOTALL)

@@ -8,7 +8,8 @@ Figures, formulas, short tables, short outputs and code of a few lines are kept;
 first sentences, of a long table the first rows; folded code, lines that only draw, exercises and
 what speaks to a reader at the keyboard are left out. Each deck opens with the aim of its session
 and has its vote, both from `book/teaching.md`, the vote in front of the heading that answers it.
-Each slide has notes for the speaker: the minutes, and what the page plans for them.
+Each slide belongs to a block of the session's plan, and a block without a slide gets its own: what
+the class does. The notes of a slide name its block, with the minutes.
 Everything else that a deck loads lies beside it: reveal.js, as it is vendored in
 `book/_static/vendor`, and the font of formulas.
 """
@@ -21,7 +22,7 @@ import math
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from formulas import mathml
@@ -34,16 +35,21 @@ STYLE = Path(__file__).with_name("slides.css")
 VENDORED = ("reveal/reveal.js", "reveal/reveal.css", "reveal/reveal.js.LICENSE.txt")
 FONT = ("math.woff2", "math.woff2.LICENSE.txt")  # of formulas
 FULL = 14.5  # lines of prose that a slide holds below its title
-WIDE = 80  # characters of such a line
+WIDE, MONO, CAPTION = 74, 80, 92  # characters of a line of prose, of code, of a caption
+CELL, PAD = 86, 2  # characters of a row of a table, and what is beside each cell
 PROSE, ITEM = 250, 200  # characters that are kept of a paragraph, of an item of a list
 CODE, PRINTED, ROWS, COLUMNS = 12, 14, 9, 8  # lines, lines, rows, columns that are kept
 FIRST_ROWS = 7  # of a longer table
-FIGURE, SMALL, ROW = 12.0, 0.86, 1.15  # lines of prose that these take: one, a line, a row
+FIGURE, SMALL, ROW = 9.5, 0.84, 1.15  # lines of prose that these take: one, a line, a row
+MARGIN, FORMULA = 0.5, 2.3  # below a paragraph; of a formula in a line of its own
 HEADING = 1.8  # that a second heading on a slide takes
-BIT, MORE = 3.5, 3.0  # so few lines are no slide of their own; what a slide holds if set smaller
+ALONE = (
+    60.0  # what a prediction without its reasons costs, as lines that a slide leaves empty, squared
+)
 DRAWS = re.compile(
     r"alt=|\bload\(|load_people|getsource|exhibits\.|figures\.|drawings\."
 )  # code for a figure or a start
+CELLS = re.compile(r"<t[hd][^>]*>(.*?)</t[hd]>", re.DOTALL)
 EXPLORED = "image/svg+xml"  # a small drawing under a slider: for hands, not for a wall
 KEYBOARD = re.compile(r"change these two lines|^Next: |solutions/", re.IGNORECASE)
 COMMANDED = re.compile(r"\*Slides:\* `make slides`, then open `_build/slides/(\w+\.html)`\.")
@@ -59,13 +65,16 @@ class Deck:
     Attributes:
         chapter: name of the notebook.
         vote: the heading in front of which the room votes.
+        blocks: by heading, the first minute of the block of the plan that begins there, or None to
+            leave it out. A heading that is not named is treated as the one before it.
         since, until: headings of the first part that is shown, and of the first that is not.
     """
 
     chapter: str
     vote: str
+    blocks: dict[str, int | None] = field(default_factory=dict)
     since: str = ""
-    until: str = "Exercises"
+    until: str = "Names in the literature"
 
 
 FIRST, SECOND = "1.1 Meet the strangers", "1.6 How sure are we? Draw people, not questions"
@@ -73,22 +82,128 @@ DECKS = (
     Deck(
         "01_what_would_it_mean_to_forget",
         "1.3 The oracle: what forgetting would look like",
+        {
+            FIRST: 10,
+            "1.3 The oracle: what forgetting would look like": 45,
+            "1.4 Four sets of questions": 65,
+        },
         FIRST,
         SECOND,
     ),
-    Deck("01_what_would_it_mean_to_forget", "1.8 What fools us: the wording", SECOND),
-    Deck("02_the_ffn_is_a_memory", "Knock them out"),
-    Deck("04_who_fires", "Noise or signal? The sham first"),
-    Deck("05_turning_it_down", "The frontier"),
-    Deck("07_the_gradient_way", "Live, on `pocket`"),
-    Deck("08_the_replication", "At equal retain"),
-    Deck("11_beyond_the_gate", "Natural, or a tell-tale?", until="One request after another"),
+    Deck(
+        "01_what_would_it_mean_to_forget",
+        "1.8 What fools us: the wording",
+        {
+            SECOND: 15,
+            "1.7 What fools us: the picture that nobody needs": 50,
+            "1.9 What fools us: chance": 65,
+            "1.11 What a good edit must do": 80,
+        },
+        SECOND,
+    ),
+    Deck(
+        "02_the_ffn_is_a_memory",
+        "Knock them out",
+        {
+            "By hand: three vectors": 10,
+            "Watching one question per person": 30,
+            "What does a vector say?": 40,
+            "Which vectors speak which fact?": 55,
+            "Knock them out": 65,
+            "Whose words are these?": 77,
+            "What this does not show": None,
+        },
+    ),
+    Deck(
+        "04_who_fires",
+        "Noise or signal? The sham first",
+        {
+            "Forget against retain": 20,
+            "Noise or signal? The sham first": 40,
+            "Called, but needed?": 50,
+            "Why do names forget birthplaces?": 60,
+            "Everybody has a profile": 75,
+            "What was found": 85,
+        },
+    ),
+    Deck(
+        "05_turning_it_down",
+        "The frontier",
+        {
+            "From a ratio to a gate": 0,
+            "What scaling leaves unchanged": 15,
+            "The frontier": 40,
+            "Does it hold for other people?": 55,
+            "The published schedule": 70,
+            "Into a file": None,
+            "What was found": 85,
+        },
+    ),
+    Deck(
+        "07_the_gradient_way",
+        "Live, on `pocket`",
+        {
+            "Uphill, and how far": 10,
+            "Live, on `pocket`": 30,
+            "Five more ways: what may move, and where to?": 50,
+            "Beside KVW": 70,
+            "What does it cost?": 85,
+        },
+    ),
+    Deck(
+        "08_the_replication",
+        "At equal retain",
+        {
+            "At equal retain": 10,
+            "How is a circle made?": 25,
+            "In pairs: is it more than luck?": 40,
+            "As published: what does a batch hold?": 60,
+            "What else goes?": None,
+            "Five verdicts": 75,
+        },
+    ),
+    Deck(
+        "11_beyond_the_gate",
+        "Natural, or a tell-tale?",
+        {
+            "": None,
+            "What would a gate have to know?": 0,
+            "Least squares on columns": None,
+            "Somebody else": 10,
+            "Only the last layer counts": 25,
+            "Natural, or a tell-tale?": 45,
+        },
+        until="One request after another",
+    ),
     Deck(
         "13_gone_or_only_quiet",
-        "Which attack would have fooled you?",
+        "Brought back",
+        {
+            "": 15,
+            "Where is the answer still?": 25,
+            "Brought back": 40,
+            "Locked, or erased?": 55,
+            "When is an edit quiet?": 65,
+            "Groups and draws": 80,
+        },
         until="And on an open model?",
     ),
-    Deck("14_can_the_test_be_trusted", "Do edits silence it?"),
+    Deck(
+        "14_can_the_test_be_trusted",
+        "Do edits silence it?",
+        {
+            "By hand": 0,
+            "A planting": 15,
+            "Do scores find the columns?": 30,
+            "Do edits silence it?": 45,
+            "Does the audit tell quiet from gone?": 60,
+            "Was it one unlucky model?": None,
+            "An exam for scores": 75,
+            "How often does the rule err?": None,
+            "What was found": 75,
+        },
+        until="Exercises",
+    ),
 )
 
 
@@ -248,18 +363,48 @@ def items(block: str) -> list[str]:
     return [item.strip() for item in re.split(r"\n(?=(?:[-*]|\d+\.) )", block)]
 
 
+def folded(text: str, wide: int) -> int:
+    """Lines that a text takes, of HTML its words."""
+    return max(1, math.ceil(len(re.sub(r"<[^>]+>", "", text)) / wide))
+
+
+def table_lines(table: str) -> float:
+    """Lines of prose that a table takes: a browser folds wide cells, and the caption."""
+    rows = [
+        [html.unescape(re.sub(r"<[^>]+>", "", cell)).strip() for cell in re.findall(CELLS, row)]
+        for row in re.findall(r"<tr.*?</tr>", table, flags=re.S)
+    ]
+    cells = list(zip(*rows, strict=False))
+    least = [
+        max(len(word) for cell in column for word in (cell.split() or [""])) for column in cells
+    ]
+    most = [max(map(len, column)) for column in cells]
+    room = CELL - PAD * len(cells)
+    share = min(1.0, max(0, room - sum(least)) / max(1, sum(most) - sum(least)))
+    widths = [low + share * (high - low) for low, high in zip(least, most, strict=True)]
+    tall = [
+        max(
+            math.ceil(len(cell) / max(1.0, width)) for cell, width in zip(row, widths, strict=False)
+        )
+        for row in rows
+    ]
+    title = re.search(r"<caption.*?</caption>", table, re.S)
+    over = folded(title[0], int(sum(widths)) + PAD * len(cells)) if title else 0
+    return MARGIN + over + sum(ROW + SMALL * (lines - 1) for lines in tall)
+
+
 def from_prose(block: str) -> Piece | None:
     """A block of Markdown, shortened; None where it is not for a wall."""
     if KEYBOARD.search(block) or re.match(r"\*.*\*$|---$|<", block, re.S) and "**" not in block:
         return None
     if block.startswith("$$"):
-        return Piece(marked_up(block), 1.5 + 1.3 * block.count(r"\\"))
+        return Piece(marked_up(block), FORMULA + 1.3 * block.count(r"\\"))
     if block.startswith("|"):
         rows = block.count("\n") - 1
         if rows > ROWS:
             return noted(f"a table of {rows} rows")
-        longest = max(len(row) for row in block.splitlines())
-        return Piece(marked_up(block), (rows + 1) * (1.1 + 0.8 * (longest // 130)))
+        table = marked_up(block)
+        return Piece(table, table_lines(table))
     if re.match(r"(?:-|\d+\.) ", block):
         shortened_items = [
             re.sub(
@@ -267,14 +412,21 @@ def from_prose(block: str) -> Piece | None:
             )
             for item in items(block)
         ]
-        return Piece(
-            marked_up("\n".join(shortened_items)),
-            sum(1.2 + len(item) // WIDE for item in shortened_items),
-        )
+        body = marked_up("\n".join(shortened_items))
+        high = [0.2 + folded(item, WIDE) for item in body.split("</li>")[:-1]]
+        return Piece(body, MARGIN + sum(high))
     asks = "**Your prediction" in block
     most = 10**6 if asks else PROSE
     text = block if block.startswith((">", "```")) else shortened(block, most)
-    return Piece(marked_up(text), 1.7 + len(text) // WIDE, asks)
+    body = marked_up(text)
+    parts = text.split("\n") if text.startswith((">", "```")) else [body]
+    return Piece(body, MARGIN + sum(folded(part, WIDE) for part in parts), asks)
+
+
+def listed(block: str) -> list[Piece]:
+    """A block of Markdown; of a list each item, so that it may go on on the next slide."""
+    parts = items(block) if re.match(r"(?:-|\d+\.) ", block) else [block]
+    return [piece for part in parts if (piece := from_prose(part))]
 
 
 def noted(what: str) -> Piece:
@@ -292,7 +444,8 @@ def text_of(value) -> str:
 def set_small(text: str, kind: str) -> Piece:
     text = text.rstrip()
     return Piece(
-        f'<pre class="{kind}">{html.escape(text)}</pre>', 1.0 + SMALL * (text.count("\n") + 1)
+        f'<pre class="{kind}">{html.escape(text)}</pre>',
+        1.0 + SMALL * sum(folded(row, MONO) for row in text.split("\n")),
     )
 
 
@@ -332,7 +485,7 @@ def figure(data: dict) -> Piece:
     return Piece(
         f'<figure><img alt="{html.escape(alt[1].strip() if alt else "")}" '
         f'src="data:image/{kind};base64,{picture}"><figcaption>{caption}</figcaption></figure>',
-        FIGURE,
+        FIGURE + SMALL * folded(caption, CAPTION),
     )
 
 
@@ -356,15 +509,31 @@ def from_output(output: dict) -> Piece | None:
             for row in rows[FIRST_ROWS:]:
                 table = table.replace(row, "")
             table += noted(f"{FIRST_ROWS} of {len(rows)} rows; all of them").body
-            rows = [*rows[:FIRST_ROWS], ""]
-        title = re.search(r"<caption.*?</caption>", table, re.S)
-        words = len(re.sub("<[^>]+>", "", title[0])) if title else 0
-        over = 0.8 + math.ceil(words / WIDE)  # lines: the rule above the rows, and the caption
-        return Piece(table, over + ROW * (len(rows) + table.partition("<tbody")[0].count("<tr")))
+        return Piece(table, table_lines(table))
     if not text.strip() or text.strip() == "not yet":
         return None
     rows = text.rstrip().count("\n") + 1
     return set_small(text, "said") if rows <= PRINTED else noted(f"{rows} printed lines")
+
+
+def halves(piece: Piece) -> list[Piece]:
+    """A table or a list that no slide holds, as two; a table with its head on both.
+
+    >>> [half.body for half in halves(Piece("<ol><li>a</li><li>b</li></ol>", 20))]
+    ['<ol><li>a</li></ol>', '<ol start="2"><li>b</li></ol>']
+    """
+    rows = re.findall(r"<tr.*?</tr>", piece.body.partition("<tbody")[2], re.S)
+    parts = rows or re.findall(r"<li>.*?</li>", piece.body, re.S)
+    if piece.lines <= FULL or len(parts) < 2:
+        return [piece]
+    middle, bodies = len(parts) // 2, []
+    for left_out in (parts[middle:], parts[:middle]):
+        body = piece.body
+        for part in left_out:
+            body = body.replace(part, "", 1)
+        bodies.append(body)
+    bodies[1] = bodies[1].replace("<ol>", f'<ol start="{middle + 1}">')
+    return [Piece(body, table_lines(body) if rows else piece.lines / 2) for body in bodies]
 
 
 def pieces_of(cell: dict) -> Iterator[Piece | str]:
@@ -394,20 +563,23 @@ def lines(pieces: list[Piece]) -> float:
 
 
 def packed(title: str, pieces: list[Piece]) -> list[str]:
-    """The pieces below one heading, on as many slides as they need."""
-    slides: list[list[Piece]] = [[]]
-    for piece in pieces:
-        if slides[-1] and (slides[-1][-1].last or lines([*slides[-1], piece]) > FULL):
-            slides.append([])
-        slides[-1].append(piece)
-    if (
-        len(slides) > 1
-        and lines(slides[-1]) < BIT
-        and not slides[-2][-1].last
-        and lines(slides[-2] + slides[-1]) < FULL + MORE
-    ):
-        slides[-2:] = [slides[-2] + slides[-1]]
-    return [slide(title, "\n".join(item.body for item in part)) for part in slides if part]
+    """The pieces below one heading, on as many slides as they need, about equally full.
+
+    The cost of a slide is the square of the lines that it leaves empty.
+    """
+    best: list[tuple[float, list[list[Piece]]]] = [(0.0, [])]  # of the first pieces
+    for end in range(1, len(pieces) + 1):
+        choices = []
+        for start in range(end - 1, -1, -1):
+            part = pieces[start:end]
+            if any(piece.last for piece in part[:-1]) or (len(part) > 1 and lines(part) > FULL):
+                break
+            alone = ALONE * (len(part) == 1 and part[0].last)
+            cost, before = best[start]
+            cost += max(0.0, FULL - lines(part)) ** 2 + alone
+            choices.append((cost, [*before, part]))
+        best.append(min(choices, key=lambda choice: choice[0]))
+    return [slide(title, "\n".join(item.body for item in part)) for part in best[-1][1]]
 
 
 def parts_of(cells: list[dict], deck: Deck) -> Iterator[tuple[str, list[Piece]]]:
@@ -416,32 +588,32 @@ def parts_of(cells: list[dict], deck: Deck) -> Iterator[tuple[str, list[Piece]]]
     Raises:
         ValueError: a heading of the deck is not in the chapter.
     """
-    title, pieces, shown = "", [], not deck.since
-    sought = {deck.vote, deck.until, deck.since} - {""}
-    for piece in [part for cell in cells[1:] for part in pieces_of(cell)]:
+    title, pieces, shown, out = "", [], not deck.since, deck.blocks.get("", 0) is None
+    sought = {deck.vote, deck.until, deck.since, *deck.blocks} - {""}
+    for piece in [part for cell in cells[1:] for part in pieces_of(cell) if part]:
         if isinstance(piece, str):
             sought.discard(piece)
             if pieces and shown:
                 yield title, pieces
             shown = (shown or piece == deck.since) and piece != deck.until
-            title, pieces = piece, []
-        elif piece and shown:
-            pieces.append(piece)
+            title, pieces, out = piece, [], deck.blocks.get(piece, None if out else 0) is None
+        elif shown and not out:
+            pieces += halves(piece)
     if sought:
         raise ValueError(f"{deck.chapter} has no heading {', '.join(sorted(sought))}")
 
 
-def joined(groups: list[tuple[str, list[Piece]]], vote: str) -> list[tuple[str, list[Piece]]]:
+def joined(groups: list[tuple[str, list[Piece]]], first: set[str]) -> list[tuple[str, list[Piece]]]:
     """What fits on one slide with what stands before it is put there, under a heading of its own.
 
-    The heading that answers the vote stays at the top of a slide, and so does what a prediction
-    waits for.
+    Args:
+        first: headings that stay at the top of a slide, as does what a prediction waits for.
     """
     merged: list[tuple[str, list[Piece]]] = []
     for heading, pieces in groups:
         before = merged[-1] if merged else ("", [])
         fits = lines(before[1]) + HEADING + lines(pieces) <= FULL
-        if before[1] and fits and heading != vote and not before[1][-1].last:
+        if before[1] and fits and heading not in first and not before[1][-1].last:
             second = [Piece(f"<h3>{line(heading)}</h3>", HEADING)] if heading else []
             merged[-1] = (before[0], [*before[1], *second, *pieces])
         else:
@@ -449,73 +621,88 @@ def joined(groups: list[tuple[str, list[Piece]]], vote: str) -> list[tuple[str, 
     return merged
 
 
-def notes(slides: list[str], session: Session) -> list[str]:
-    """The slides, each with its minutes and what is planned for them, for the speaker.
+def of_the_class(what: str) -> str:
+    """A slide for a block of the plan that has none in the chapter: what the class does.
 
-    The vote stands where the plan has it; the other slides share the minutes before and after.
+    >>> of_the_class("in pairs: find an input; show it").split("</h2>")[0]
+    '<section class="board"><h2>In pairs'
     """
-    last = session.plan[-1][1]
-    vote = next(at for at, page in enumerate(slides) if 'class="vote"' in page)
-    planned = next((first for first, _, what in session.plan if "vote" in what.lower()), last // 2)
-    known = [(0, 0), (vote, planned), (len(slides), last)]
-    with_notes = []
-    for at, page in enumerate(slides):
-        begin, end = (round(_between(known, place)) for place in (at, at + 1))
-        now = [f"{first}-{stop}: {what}" for first, stop, what in session.plan if first < end]
-        now = [text for text in now if int(text.partition(":")[0].partition("-")[2]) > begin]
-        paragraphs = [f"**About minute {begin} to {max(end, begin + 1)}** of {last}.", *now]
-        if at == 0:
-            paragraphs += ["N hides or shows these notes, S opens them in a second window."]
-            paragraphs += [f"What goes wrong: {session.wrong}"]
-        if at == vote:
-            paragraphs += [f"Keep until all have voted: {session.found}"]
-        notes_html = marked_up("\n\n".join(paragraphs))
-        with_notes.append(
-            page.replace("</section>", f'<aside class="notes">{notes_html}</aside>\n</section>')
-        )
-    return with_notes
+    title, *rest = (text[0].upper() + text[1:] for text in re.split("[:;] ", what))
+    return slide(title, marked_up("\n".join(f"- {text}" for text in rest)), "board")
 
 
-def _between(known: list[tuple[int, int]], place: int) -> float:
-    """The minute of a slide on the straight lines between those that are known."""
-    for (left, start), (right, end) in zip(known, known[1:], strict=False):
-        if place <= right and right > left:
-            return start + (end - start) * (place - left) / (right - left)
-    return known[-1][1]
+def with_notes(page: str, paragraphs: list[str]) -> str:
+    """A slide with what its speaker reads."""
+    said = marked_up("\n\n".join(paragraphs))
+    return page.replace("</section>", f'<aside class="notes">{said}</aside>\n</section>')
+
+
+def from_the_beginning(cell: str) -> list[str]:
+    """What the class should be able to answer, and the words that it needs for that."""
+    name, words = "After this chapter you can answer", "**Words from earlier chapters**"
+    named = {
+        "After the chapter you can answer": cell.partition(name)[2].partition(words)[0].lstrip(":"),
+        "Words from earlier chapters": cell.partition(words)[2],
+    }
+    return [
+        page
+        for title, text in named.items()
+        for page in packed(title, [piece for block in blocks(text) for piece in listed(block)])
+    ]
 
 
 def slides_of(number: int, session: Session, deck: Deck) -> list[str]:
-    """All slides of a session, its aim first."""
+    """All slides of a session, its aim first, each with notes.
+
+    Raises:
+        ValueError: the deck's blocks are not those of the plan, or stand in another order.
+    """
     notebook = ROOT / "notebooks" / f"{deck.chapter}.ipynb"
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    first = text_of(cells[0]["source"])
-    title = re.match(r"# (.+)", first)[1]
-    questions = first.partition("After this chapter you can answer")[2].partition("\n")[2]
-    slides = [
-        slide(
-            f"Session {number}: {session.title}",
-            f'<p class="aim">{line(session.aim)}</p>\n'
-            f'<p class="chapter">{line("Chapter " + title)}</p>',
-            "opening",
-        ),
-        slide("After the chapter you can answer", marked_up(questions.strip())),
-    ]
+    beginning = text_of(cells[0]["source"])
+    title = re.match(r"# (.+)", beginning)[1]
+    opening = slide(
+        f"Session {number}: {session.title}",
+        f'<p class="aim">{line(session.aim)}</p>\n'
+        f'<p class="chapter">{line("Chapter " + title)}</p>',
+        "opening",
+    )
+    shown: dict[int, list[str]] = {first: [] for first, _, _ in session.plan}
+    vote = next(first for first, _, what in session.plan if "vote" in what.lower())
     groups = [  # without what is only a start
         (heading, pieces)
         for heading, pieces in parts_of(cells, deck)
         if heading or any("<figure" in piece.body for piece in pieces)
     ]
-    for heading, pieces in joined(groups, deck.vote):
+    block = now = min(shown)
+    for heading, pieces in joined(groups, {deck.vote, *deck.blocks}):
         if heading == deck.vote:
-            slides.append(slide("Vote", marked_up(session.vote), "vote"))
-        slides += packed(heading or title, pieces)
-    slides.append(
-        slide(
-            "Homework",
-            marked_up(session.homework) + f'\n<div class="noted">{marked_up(CREDITS)}</div>',
-        )
-    )
-    return notes(slides, session)
+            shown[vote].append(slide("Vote", marked_up(session.vote), "vote"))
+        block = deck.blocks.get(heading, block)
+        if block not in shown or block < now:
+            raise ValueError(f"session {number}: no block from minute {block} for {heading!r}")
+        now = block
+        shown[block] += packed(heading or title, pieces)
+    slides = []
+    for first, last, what in session.plan:
+        here = shown[first] or [of_the_class(what)]
+        if first == min(shown):
+            start = [opening, *here] if not shown[first] else [opening]
+            here = start + from_the_beginning(beginning) + shown[first]
+        remember = re.search("to remember: (.+)", what)
+        if remember and shown[first]:
+            here.append(slide("To remember", marked_up(f"- {remember[1]}"), "board"))
+        for at, page in enumerate(here, 1):
+            said = [f"**Minutes {first} to {last}**, slide {at} of {len(here)}: {what}"]
+            if page == opening:
+                said += ["N hides or shows these notes, S opens them in a second window."]
+                said += [f"What goes wrong: {session.wrong}"]
+            if 'class="vote"' in page:
+                said += [f"Keep until all have voted: {session.found}"]
+            slides.append(with_notes(page, said))
+    homework = f'{marked_up(session.homework)}\n<div class="noted">{marked_up(CREDITS)}</div>'
+    said = [f"**Minutes {first} to {last}**, the end."]
+    return [*slides, with_notes(slide("Homework", homework), said)]
 
 
 DOCUMENT = """<!DOCTYPE html>
@@ -528,14 +715,14 @@ DOCUMENT = """<!DOCTYPE html>
 <link rel="stylesheet" href="slides.css">
 <style>@font-face {{ font-family: "Book Math"; src: url("math.woff2") format("woff2"); }}</style>
 <script>
-// what is too long is set smaller, and what is short larger: it is read from the last row
+// what is short is set larger: it is read from the last row
 function fit(slide) {{
   const high = size => {{
     slide.style.fontSize = `${{size}}%`;
     return slide.scrollHeight;
   }};
-  let size = 160;
-  while (size > 60 && (high(size) > 700 || slide.scrollWidth > slide.clientWidth + 1)) size -= 4;
+  let size = 130;
+  while (size > 60 && (high(size) > 700 || slide.scrollWidth > slide.clientWidth + 1)) size -= 2;
 }}
 addEventListener("DOMContentLoaded", () => {{
   const second = location.search === "?notes";
@@ -547,7 +734,11 @@ addEventListener("DOMContentLoaded", () => {{
     .then(() => fit(Reveal.getCurrentSlide()));
   if (second) addEventListener("message", event => Reveal.slide(Number(event.data)));
   Reveal.addKeyBinding({{keyCode: 78, key: "N", description: "Notes"}},
-    () => Reveal.configure({{showNotes: !Reveal.getConfig().showNotes}}));
+    () => {{
+      Reveal.configure({{showNotes: !Reveal.getConfig().showNotes}});
+      Reveal.layout(); // the notes take a quarter of the width, or give it back
+      fit(Reveal.getCurrentSlide());
+    }});
   Reveal.addKeyBinding({{keyCode: 83, key: "S", description: "Notes in a second window"}}, () => {{
     notes = open(`${{location.pathname}}?notes`, "notes", "width=1000,height=600");
     setTimeout(follow, 1000);
