@@ -633,8 +633,8 @@ def of_the_class(what: str) -> str:
 
 def with_notes(page: str, paragraphs: list[str]) -> str:
     """A slide with what its speaker reads."""
-    said = marked_up("\n\n".join(paragraphs))
-    return page.replace("</section>", f'<aside class="notes">{said}</aside>\n</section>')
+    notes = marked_up("\n\n".join(paragraphs))
+    return page.replace("</section>", f'<aside class="notes">{notes}</aside>\n</section>')
 
 
 def from_the_beginning(cell: str) -> list[str]:
@@ -693,16 +693,16 @@ def slides_of(number: int, session: Session, deck: Deck) -> list[str]:
         if remember and shown[first]:
             here.append(slide("To remember", marked_up(f"- {remember[1]}"), "board"))
         for at, page in enumerate(here, 1):
-            said = [f"**Minutes {first} to {last}**, slide {at} of {len(here)}: {what}"]
+            notes = [f"**Minutes {first} to {last}**, slide {at} of {len(here)}: {what}"]
             if page == opening:
-                said += ["N hides or shows these notes, S opens them in a second window."]
-                said += [f"What goes wrong: {session.wrong}"]
+                notes += ["N hides or shows these notes, S opens them in a second window."]
+                notes += [f"What goes wrong: {session.wrong}"]
             if 'class="vote"' in page:
-                said += [f"Keep until all have voted: {session.found}"]
-            slides.append(with_notes(page, said))
+                notes += [f"Keep until all have voted: {session.found}"]
+            slides.append(with_notes(page, notes))
     homework = f'{marked_up(session.homework)}\n<div class="noted">{marked_up(CREDITS)}</div>'
-    said = [f"**Minutes {first} to {last}**, the end."]
-    return [*slides, with_notes(slide("Homework", homework), said)]
+    notes = [f"**Minutes {first} to {last}**, the end."]
+    return [*slides, with_notes(slide("Homework", homework), notes)]
 
 
 DOCUMENT = """<!DOCTYPE html>
