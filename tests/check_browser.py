@@ -210,7 +210,25 @@ SEARCHES = {
     "colab": ("how_to_read",),
     "exam": ("exam",),
     "FFN": ("glossary", "02_the_ffn_is_a_memory"),
+    "how long does it take": ("how_to_read",),
+    "how long does an edit take": ("which_method",),
+    "do I need a GPU": ("quick_start",),
+    "where are the solutions": ("teaching",),
 }
+# the excerpt of a page that is read: its link, and its text
+EXCERPT = """
+const [html, ...words] = arguments, item = document.createElement('li');
+item.innerHTML = '<a href="page.html">Page</a>';
+item.append(Search.makeSearchSummary(html, new Set(words), ''));
+return Promise.resolve().then(() => [item.firstChild.textContent,
+  item.firstChild.getAttribute('href').split('/').at(-1), item.lastChild.textContent]);
+"""
+# a page with a table, and a paragraph in a section
+READ = """
+<article><section id="page"><h1>Page</h1><p>Far along.</p>
+<table><tr><td>one long row</td><td>23</td></tr></table>
+<section id="part"><h2>Part</h2><p>It begins. A long day.</p></section></section></article>
+"""
 # what the search page shows: excerpts, numbers of chapters, and what stands above
 SEARCHED = """
 const all = of => [...document.querySelectorAll(of)].map(each => each.textContent);
@@ -442,6 +460,12 @@ def search_problems(window) -> list[str]:
         found = window.execute_script(FOUND, query, len(wanted))
         if found != list(wanted):
             problems.append(f"searched for {query!r}: {found}, not {list(wanted)}")
+    excerpt = window.execute_script(EXCERPT, READ, "day", "ar")
+    if excerpt != ["Page > Part", "page.html#part", "A long day."]:
+        problems.append(f"an excerpt is not taken from the paragraph: {excerpt}")
+    excerpt = window.execute_script(EXCERPT, READ, "23")
+    if excerpt[:2] != ["Page", "page.html"] or "23" not in excerpt[2]:
+        problems.append(f"what only a table has is not shown: {excerpt}")
     kinds = window.execute_script(KINDS_FOUND, "gate")
     page = window.current_url
     if not re.fullmatch("[^s]+s+", kinds):

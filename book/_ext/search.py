@@ -18,16 +18,17 @@ DESCRIPTION = re.compile(r'<meta name="description" content="([^"]*)"')
 MEANING = 240  # characters of what a term means
 #: words under which a page is looked for as well
 ALSO = {
-    "book/quick_start": "install installation begin start gpu cpu download",
-    "book/how_to_read": "colab binder google exercises minutes time",
+    "book/quick_start": "install installation begin start gpu cpu download long take",
+    "book/how_to_read": "colab binder google exercises minutes time long take",
     "book/vision_language_model": "vlm llava multimodal transformer introduction",
     "book/to_be_forgotten": "gdpr law right erasure privacy",
     "book/when_something_goes_wrong": "error out of memory windows install gpu cuda problem",
-    "book/which_method": "which method best compare choose recommend",
+    "book/which_method": "which method best compare choose recommend edit long take time fast fastest cost",
     "book/fifteen_minutes": "use own my model people tutorial first hugging face",
     "book/your_own": "own model people data custom hugging face",
     "book/hub_models": "hugging face hub llava qwen own model",
     "book/related_work": "paper papers literature",
+    "book/teaching": "course lecture class slides solutions",
     "notebooks/01_what_would_it_mean_to_forget": "metric metrics exact match oracle sham",
     "notebooks/04_who_fires": "sham coefficients",
     "notebooks/05_turning_it_down": "gate gates strength undo save edit",

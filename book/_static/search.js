@@ -4,7 +4,7 @@
 (() => {
   "use strict";
   const ASKING = new Set(["how", "do", "does", "i", "my", "me", "we", "you", "what", "which", "who",
-    "can", "an", "when", "where", "why", "best"]);
+    "can", "could", "should", "would", "an", "when", "where", "why", "best", "really", "need", "much"]);
   const TITLE = 12, ALSO = 15, HEADING = 4, MOST_HEADINGS = 3, TEXT = 5, PART = 2;
   const MISSING = -12; // for each word that a page lacks
   const FEW = 3; // pages that have all the words: fewer, and pages that lack one are shown, too
@@ -13,6 +13,7 @@
     [/^book\/(api|package|references)/, -45], [/^book\/(museum|scale|teaching|projects)/, -6],
     [/^notebooks\/\w+_template/, -6], [/^notebooks\/\d/, 2],
   ];
+  const FROM_DISK = location.protocol === "file:";
   const WHOLE = 60; // the title has no other words
   const OBJECT = -45; // functions and classes stand after pages
   const cut = text => splitQuery(text.toLowerCase()).map(word => new Stemmer().stemWord(word));
@@ -53,12 +54,15 @@
     return found;
   }
 
-  // Where on a page to begin: at the heading with the most of the words, if it is not the first.
+  // Where on a page to begin: at the heading with the most of the words, if it is not the first. It has
+  // all of them; on a disk, where no excerpt shows the section, half of them and more than the title.
   function best(index, headings, file, words) {
     const own = (headings.get(file) || []).filter(each => each.id && each.title !== index.titles[file]);
-    const many = heading => words.filter(word => heading.words.has(word)).length;
-    const first = own.reduce((a, b) => (a && many(a) >= many(b) ? a : b), null);
-    return first && many(first) === words.length ? first : null;
+    const many = among => words.filter(word => among.has(word)).length;
+    const first = own.reduce((a, b) => (a && many(a.words) >= many(b.words) ? a : b), null);
+    const count = first ? many(first.words) : 0;
+    const some = FROM_DISK && 2 * count >= words.length && count > many(new Set(cut(index.titles[file])));
+    return count === words.length || some ? first : null;
   }
 
   // What is marked: no short word and no word of asking; elsewhere only on a page that was found.
@@ -157,41 +161,49 @@
   }
 
   // From a disk no page can be read: there an excerpt is what a page says of itself, or a term means.
-  if (location.protocol === "file:")
+  if (FROM_DISK)
     window.fetch = async address => {
       const { docnames, said } = Search._index;
       return new Response(said[docnames.findIndex(name => address.endsWith(`${name}.html`))] || "");
     };
 
-  // An excerpt is taken from the article: without buttons, code and figures, and of a term what it
-  // means; what stands in cells and blocks is kept apart.
+  // An excerpt is taken from paragraphs and lists of the article, of a term from what it means; from
+  // captions and cells only where these have none of the words; never from buttons, code and formulas.
   const LEFT_OUT = ".headerlink, script, style, summary, .cell_input, .toctree-wrapper, pre, .highlight, " +
-    ".parts, svg, math, select, button";
-  const APART = "td, th, p, li, dt, dd, caption, figcaption, h1, h2, h3, h4, tr, div";
-  const END = "\u0001";
-  const spaced = element => {
-    element.querySelectorAll(APART).forEach(each => each.append(END));
-    return element.textContent.replace(/\s+/g, " ").replace(/ ?(?:\u0001 ?)+/g, END).replace(/^\u0001/, "").trim();
-  };
-  Search.htmlToText = (text, anchor) => {
+    ".parts, svg, select, button, [role=status]";
+  const PROSE = "p, li, dd", OTHER = "td, th, caption, figcaption, dt";
+  const END = "\u0001", SHORT = 12; // characters of a formula that is shown
+  function blocksOf(text, anchor, keywords) {
     const page = new DOMParser().parseFromString(text, "text/html");
     page.querySelectorAll(LEFT_OUT).forEach(each => each.remove());
-    const article = page.querySelector("article") || page.body;
-    const found = anchor && article.querySelector(anchor);
-    if (!found) return spaced(article);
-    return spaced(found.tagName === "DT" ? found.nextElementSibling : found);
-  };
+    page.querySelectorAll("math").forEach(each =>
+      each.replaceWith(each.textContent.length <= SHORT ? each.textContent : "…"));
+    const found = anchor && page.querySelector(anchor);
+    const within = found?.tagName === "DT" ? found.nextElementSibling
+      : found || page.querySelector("article") || page.body;
+    const all = [...within.querySelectorAll(`${PROSE}, ${OTHER}`), ...(within.matches(PROSE) ? [within] : [])]
+      .filter(each => !each.parentElement.closest(`${PROSE}, ${OTHER}`));
+    const has = each => keywords.some(word => beginning(word).test(each.textContent.toLowerCase()));
+    const prose = all.filter(each => each.matches(PROSE));
+    return (prose.some(has) ? prose : all)
+      .map(each => ({ text: each.textContent.replace(/\s+/g, " ").trim(), section: each.closest("section") }))
+      .filter(each => each.text);
+  }
 
   // The excerpt begins at a sentence, else at a word, a little before the place where most of the
   // words stand together.
   const BEFORE = 80, LONG = 240, SENTENCE = 200;
+  const SAID_AS = { long: ["seconds", "minute", "hour"] }; // a question, and the words of its answer
   const escaped = word => word.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&");
-  Search.makeSearchSummary = (htmlText, keywords, anchor) => {
-    const text = Search.htmlToText(htmlText, anchor), lower = text.toLowerCase();
+  const beginning = word => new RegExp(`(?<!\\p{L})${escaped(word)}`, "gu"); // "long", not "along"
+  Search.makeSearchSummary = (htmlText, searched, anchor) => {
+    const told = marked.flatMap(cut), own = [...searched].filter(word => told.includes(word));
+    const keywords = (own.length ? own : [...searched]).flatMap(word => SAID_AS[word] || word);
+    const blocks = blocksOf(htmlText, anchor, keywords);
+    const text = blocks.map(each => each.text).join(END), lower = text.toLowerCase();
     if (!text) return null;
-    const places = [...keywords].flatMap(word =>
-      [...lower.matchAll(new RegExp(escaped(word), "g"))]
-        .map(match => [match.index, word]));
+    const places = keywords.flatMap(word =>
+      [...lower.matchAll(beginning(word))].map(match => [match.index, word]));
     const near = at => new Set(places.filter(([place]) => place >= at && place < at + LONG - BEFORE)
       .map(([, word]) => word)).size;
     const tight = ([at]) => places.filter(([place]) => place >= at && place < at + 30).length;
@@ -207,6 +219,16 @@
     excerpt.classList.add("context");
     excerpt.textContent = (whole ? "" : "… ") + text.slice(start, start + LONG).replaceAll(END, " ").trim() +
       (start + LONG < text.length ? " …" : "");
+    const block = text.slice(0, at).split(END).length - 1;
+    if (!anchor) queueMicrotask(() => nameSection(excerpt, blocks[block].section)); // once it is shown
     return excerpt;
   };
+
+  // A result that names only its page gets the section of its excerpt.
+  function nameSection(excerpt, section) {
+    const link = excerpt.parentElement?.querySelector("a"), heading = section?.firstElementChild;
+    if (!link || !section.parentElement.closest("section") || !/^H\d$/.test(heading.tagName)) return;
+    link.textContent += ` > ${heading.textContent.trim()}`;
+    link.href += `#${section.id}`;
+  }
 })();
