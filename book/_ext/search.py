@@ -23,7 +23,7 @@ ALSO = {
     "book/vision_language_model": "vlm llava multimodal transformer introduction",
     "book/to_be_forgotten": "gdpr law right erasure privacy",
     "book/when_something_goes_wrong": "error out of memory windows install gpu cuda problem",
-    "book/which_method": "which method best compare choose recommend edit long take time fast fastest cost",
+    "book/which_method": "which method best compare choose recommend edit long take time fastest",
     "book/fifteen_minutes": "use own my model people tutorial first hugging face",
     "book/your_own": "own model people data custom hugging face",
     "book/hub_models": "hugging face hub llava qwen own model",
