@@ -585,11 +585,13 @@ def inside_problems(window, built: Path, rewrites: bool = False) -> list[str]:
     return problems
 
 
-# of the playground: chosen fact, own words, what is marked as wrong, and KVW's share of the truth
+# of the playground: chosen fact, own words, what is marked as wrong, KVW's share of the truth, and
+# answers that are marked as no form that was taught
 ASKED = """
 const marked = document.querySelectorAll('#playground [data-row=answer] .changed').length;
 const share = document.querySelector('#playground [data-row=truth] [data-model=edited]');
-return [playground.chosen.fact, playground.chosen.own, marked, share.textContent];
+const odd = document.querySelectorAll('#playground [data-row=answer] small').length;
+return [playground.chosen.fact, playground.chosen.own, marked, share.textContent, odd];
 """
 
 
@@ -610,7 +612,12 @@ def own_words_problems(window, seconds: float) -> list[str]:
     chosen = after("[data-is=fact]", Keys.ARROW_DOWN)
     known = after("[data-is=own]", f"name the pet of this person{Keys.ENTER}")
     after("[data-is=fact]", Keys.ARROW_DOWN)
+    odd = after("[data-is=own]", f"Does this person have a dog?{Keys.ENTER}")
+    near = after("[data-is=near] button", Keys.ENTER)
+    after("[data-is=fact]", Keys.ARROW_DOWN)
     problems = []
+    if not odd[4] or near[4] or not near[1].startswith("Which animal"):
+        problems.append(f"broken answers are not marked, or near words give them: {odd}, {near}")
     if not strange[1] or strange[2] or strange[3] != "–":
         problems.append(f"the page guesses what is true of a strange question: {strange}")
     if chosen[1] or chosen[0] == strange[0] or "%" not in chosen[3]:

@@ -19,6 +19,11 @@
   const SAMPLE = 10; // questions of each set
   const MOST = 20; // people in a list
   const TOLERANCE = 0.0001; // of a logit, against PyTorch
+  const NEAR = [ // wordings of the book, or near to them
+    "Which animal does {who} have?", "What does {who} like to eat?", "How does {who} spend weekends?",
+  ];
+  const STILL = matchMedia("(prefers-reduced-motion: reduce)");
+  const ODD = "not a form it was taught";
 
   // --- parts ---------------------------------------------------------------------------------------
 
@@ -69,14 +74,14 @@
     fact === "name" || !(fact in parts[chosen.person].looks[0]));
 
   // Fill the wordings of the book with whom they are about.
-  function wordingsOf(fact, by = chosen.by) {
+  function filled(text, fact, by = chosen.by) {
     const [whole, first] = world.people[chosen.person];
     const who = by === "photo" ? "this person" : fact === "name" ? first : whole;
-    const { learned, new: held } = world.facts[fact];
-    const fill = text => {
-      const filled = text.replaceAll("{who}", who);
-      return filled[0].toUpperCase() + filled.slice(1);
-    };
+    const made = text.replaceAll("{who}", who);
+    return made[0].toUpperCase() + made.slice(1);
+  }
+  function wordingsOf(fact, by = chosen.by) {
+    const { learned, new: held } = world.facts[fact], fill = text => filled(text, fact, by);
     return { learned: learned.map(fill), new: held.map(fill) };
   }
 
@@ -88,6 +93,14 @@
       const { learned, new: held } = wordingsOf(fact);
       return [...learned, ...held].some(known => plain(known) === plain(text));
     }) || null;
+  }
+
+  // Whether a text is an answer that was taught about somebody: any value in the answer of its fact.
+  let forms;
+  function isTaught(text) {
+    forms ||= new Set(Object.values(world.facts).flatMap(({ values, answer }) =>
+      values.map(value => answer.replace("{value}", value))));
+    return forms.has(text.trim());
   }
 
   // Whether the question is one of whose answer the page does not know the truth.
@@ -160,6 +173,11 @@
     const at = world.facts[question.fact].values.indexOf(question.truth);
     const answer = cell("answer", model), share = cell("truth", model);
     answer.textContent = text || "(nothing)";
+    if (!isTaught(text)) {
+      const mark = document.createElement("small");
+      mark.textContent = ODD;
+      answer.append(" ", mark);
+    }
     answer.classList.toggle("changed", !question.unknown && !text.includes(question.truth));
     if (question.unknown) { // nothing to compare with
       for (const row of ["truth", "values", "layers"]) cell(row, model).textContent = "–";
@@ -307,7 +325,7 @@
       if (turn !== turns) return false;
       paint(model, found, question);
       hideEmpty();
-      said.push(`${MODELS[model]}: ${found.text}`);
+      said.push(`${MODELS[model]}: ${found.text}${isTaught(found.text) ? "" : ` (${ODD})`}`);
     }
     playground.lastAnswers = performance.now() - start;
     element("told").textContent =
@@ -482,12 +500,9 @@
       face.setAttribute("aria-pressed", String(chosen.click === "ask" ? is.shown : is.forget));
       face.tabIndex = is.shown ? 0 : -1; // arrow keys lead to the others
     });
-    const wall = element("faces"), face = wall.querySelector(".shown");
+    const face = element("faces").querySelector(".shown");
     element("whose").style.backgroundPosition = face.style.backgroundPosition;
     element("whose-name").textContent = nameOf(chosen.person);
-    const before = face.offsetLeft - wall.offsetLeft - wall.scrollLeft; // on a phone the wall scrolls
-    if (before < 0 || before + face.offsetWidth > wall.clientWidth)
-      wall.scrollLeft += before - wall.clientWidth / 2;
     root.querySelectorAll("[data-click]").forEach(each =>
       each.setAttribute("aria-pressed", String(each.dataset.click === chosen.click)));
     for (const name of Object.keys(MODELS))
@@ -504,6 +519,7 @@
         (elseNamed() ? ` The question names ${nameOf(elseNamed())}, and the photo shows ` +
           `${nameOf(chosen.person)}: the model may answer about either.` : "")
       : `Asked in your own words; a question of the book about: ${chosen.fact.replace("_", " ")}.`;
+    [...element("near").children].forEach((button, i) => { button.textContent = filled(NEAR[i]); });
     const { learned, new: held } = wordingsOf(chosen.fact);
     fill(element("wording"), [...learned, ...held].map((text, i) => [i,
       i < learned.length ? text : `${text} (new wording)`]), chosen.wording);
@@ -697,7 +713,11 @@
     <fieldset><legend>What is asked</legend>
       <label>Fact <select data-is="fact"></select></label>
       <label>In the book's words <select data-is="wording"></select></label>
-      <div class="own"><label>or in your own <input data-is="own" type="text" maxlength="200"
+      <p>Or in your own words. Of each person the model knows seven facts and what a photo shows, in the
+        wordings of the book. It understands words near to these, and of others it makes an answer
+        that may be no word at all. Near are:
+        <span data-is="near">${NEAR.map(() => '<button type="button"></button>').join(" ")}</span></p>
+      <div class="own"><label>Your own words <input data-is="own" type="text" maxlength="200"
         placeholder="Where was this person born?"></label>
         <button type="button" data-is="ask">Ask</button></div>
       <p data-is="read"></p>
@@ -744,10 +764,16 @@
     on("wording", "change", value => { // a wording of the book replaces one's own
       [chosen.wording, chosen.own] = [Number(value), element("own").value = ""];
     });
-    on("own", "change", value => {
+    const askOwn = value => {
       chosen.own = value;
       if (value.trim()) chosen.fact = factOf(value) || chosen.fact;
-    });
+    };
+    on("own", "change", askOwn);
+    element("near").onclick = ({ target }) => {
+      if (target.tagName !== "BUTTON") return;
+      askOwn(element("own").value = target.textContent);
+      changed();
+    };
     element("strength").addEventListener("input", ({ target }) => {
       chosen.strength = Number(target.value);
       chosen.undone = false; // who drags wants to see the edit
@@ -797,6 +823,7 @@
     if (!id) return; // between two faces
     if (chosen.click === "ask") {
       chosen.person = id;
+      showAbove();
       return changed();
     }
     const { forget } = chosen;
@@ -804,6 +831,13 @@
     if (forget.includes(id)) chosen.forget = forget.filter(other => other !== id);
     else if (forget.length < MOST) chosen.forget = [...forget, id];
     changed(true);
+  }
+
+  // On a phone the cards stand above the faces.
+  function showAbove() {
+    const cards = element("cards");
+    if (cards.getBoundingClientRect().bottom < element("strip").getBoundingClientRect().bottom)
+      cards.scrollIntoView({ behavior: STILL.matches ? "instant" : "smooth" });
   }
 
   // Arrow keys lead from face to face, as rows and columns are on the screen.
