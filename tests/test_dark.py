@@ -47,3 +47,14 @@ def test_a_line_of_paper_between_bars_and_their_soft_edges_are_paper():
     paper = dark.paper_of(pixels)
     assert paper[25:, 50].all() and paper[20:, 9].all()
     assert not paper[30:, 10:49].any()
+
+
+def test_a_grid_can_be_seen_and_pink_stays_pink():
+    sheet = sheet_of(1)
+    draw = ImageDraw.Draw(sheet)
+    draw.line((0, 50, 99, 50), fill=(204, 204, 204), width=2)
+    draw.line((0, 70, 10, 70), fill=(204, 204, 204), width=2)  # too short for a grid
+    draw.rectangle((40, 10, 60, 30), fill=(204, 121, 167))
+    levels = dark.levels_of(np.asarray(sheet))
+    assert (levels[50] == 2).all() and (levels[70] == 1).all()
+    assert (levels[10:31, 40:61] == 0).all() and levels[5, 5] == 1

@@ -1,6 +1,6 @@
 """The landing page: what its widget shows is what the model says, and it is whole without a script.
 
-`python tests/landing_states.py` makes the data; tests/check_browser.py tests that the slider works.
+`python tests/landing_states.py` makes the data; tests/check_browser.py tests the first screen.
 """
 
 import doctest
@@ -99,37 +99,36 @@ def test_a_slice_comes_out_the_same(stored, prepared):
 
 
 def test_all_that_the_page_shows_is_stored(page, stored):
-    """Strengths, people, answers, scores: each value of each place, against the file."""
-    (slider,) = page.find_all("input")
-    values = stored["strengths"]
-    assert json.loads(slider["data-names"]) == [f"{value:g}" for value in values]
-    assert [each.text for each in page.find_all("div", class_="ticks")] == [
-        "".join(f"{v:g}" for v in values)
-    ]
-    assert (int(slider["max"]), int(slider["value"])) == (6, values.index(stored["chosen"]))
+    """People, answers, scores: each value of each place, against the file."""
+    values, chosen = stored["strengths"], stored["chosen"]
     names = [each.text for each in page.find_all("caption")][: len(stored["people"])]
     for person, name in zip(stored["people"], names, strict=True):
         assert name == f"{person['name']} {extension.STANDS[person['forgotten']][1]}"
-    answers = [json.loads(cell["data-at"]) for cell in page.select("td[data-at][data-taught]")]
-    wanted = [
-        [state_at(stored, value, sham)["answers"][i] for value in values]
+    answers = [cell.text for cell in page.select(".person td")]
+    assert answers == [
+        state_at(stored, chosen, sham)["answers"][i]
         for i in range(len(stored["questions"]))
         for sham in (None, 0)
     ]
-    assert answers == wanted
-    shares = [json.loads(cell["data-at"]) for cell in page.select("td[data-at]:not([data-taught])")]
-    for i, name in enumerate(SETS):
-        for side, draws in enumerate(([None], range(recorded.DRAWS))):
-            for step, value in enumerate(values):
-                counts = [
-                    state_at(stored, value, draw)["scores"][name]
-                    for draw in (draws if value else [None])
-                ]
-                right, count = (sum(part) for part in zip(*counts, strict=True))
-                shown = shares[2 * i + side][step]
-                assert shown == [f"{right / count:.3f}", f"{right} of {count}"]
-    never = [each.text for each in page.select("td.score:not([data-at])")]
-    assert never == [f"{a / b:.3f} {a} of {b}" for a, b in stored["oracle"].values()]
+
+    def counted(value: float, side: int, name: str) -> list[int]:
+        draws = ([None], range(recorded.DRAWS))[side] if value else [None]
+        counts = [state_at(stored, value, draw)["scores"][name] for draw in draws]
+        return [sum(part) for part in zip(*counts, strict=True)]
+
+    shares = [each.text for each in page.select("td.score")]
+    wanted = []
+    for name in SETS:
+        counts = [counted(chosen, side, name) for side in range(2)] + [stored["oracle"][name]]
+        wanted += [f"{right / count:.3f} {right} of {count}" for right, count in counts]
+    assert shares == wanted
+    rows = page.select("table:has(colgroup), table:has([scope=colgroup])")[0].select("tbody tr")
+    for value, row in zip(values, rows, strict=True):
+        assert row.th.text == f"{value:g}"
+        every = [counted(value, side, name) for side in range(2) for name in SETS]
+        assert [cell.text for cell in row.select("td")] == [
+            extension.share(count) for count in every
+        ]
 
 
 # --- the first screen ----------------------------------------------------------------------------

@@ -17,7 +17,13 @@ from scipy import ndimage
 PAPER = 245  # of 255: a pixel this light in each colour is paper
 MOSTLY = 0.85  # share of paper in a drawing
 STROKE = 3  # pixels: ink upon paper is at most twice as wide
-VIVID = 90  # of 255: colours differ by more, ink and its edges by less
+VIVID = 72  # of 255: colours differ by more, ink and its edges by less
+GREY = 12  # of 255: the parts of a grey differ by less
+LINES, RUN = (
+    (190, 235),
+    24,
+)  # of 255, pixels: how light a grid is, and how long its lines are at least
+SHEET = ((0, 0, 0), (237, 237, 237), (136, 136, 136))  # of what is left, paper and ink, a grid
 LETTER = 600  # pixels of paper within a letter, at most
 LONG, THIN = 60, 4  # pixels: a line of paper between two bars is longer, and at most as wide
 PALE = 110  # of 255: the soft edge of a bar is lighter
@@ -86,13 +92,25 @@ def paper_of(pixels: np.ndarray) -> np.ndarray:
     return (thin | edges) & plain
 
 
+def levels_of(pixels: np.ndarray) -> np.ndarray:
+    """Of each pixel its colour of `SHEET`; the difference to it shows in the dark.
+
+    Paper becomes 255 - 237, ink 237, and a grid, which would be lost, about 204 - 136.
+    """
+    paper, light = paper_of(pixels), pixels.min(axis=2)
+    pale = (np.ptp(pixels, axis=2) < GREY) & (light >= LINES[0]) & (light <= LINES[1])
+    grid = np.zeros_like(paper)
+    for shape in ((1, RUN), (RUN, 1)):
+        grid |= ndimage.binary_opening(pale, np.ones(shape))
+    return paper.astype(np.uint8) + (paper & grid)
+
+
 def over(picture: bytes) -> str:
-    """White where a picture has paper, clear elsewhere, as the address of a PNG."""
-    paper = paper_of(pixels_of(picture))
+    """What lies over a picture in the dark, as the address of a PNG."""
     buffer = io.BytesIO()
-    sheet = Image.fromarray(paper.astype(np.uint8), "P")
-    sheet.putpalette([0, 0, 0, 237, 237, 237])  # what 255 becomes: the paper of the dark
-    sheet.save(buffer, "PNG", optimize=True, bits=1, transparency=0)
+    sheet = Image.fromarray(levels_of(pixels_of(picture)), "P")
+    sheet.putpalette([part for colour in SHEET for part in colour])
+    sheet.save(buffer, "PNG", optimize=True, bits=2, transparency=0)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 

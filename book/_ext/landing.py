@@ -1,8 +1,7 @@
 """Sphinx extension: the directive `landing`, and what the landing page says of itself to others.
 
-The one source is data/results/landing.json, written by tests/landing_states.py. Everything is laid
-out here, as it is at the book's strength, so that the page is whole without JavaScript; each place
-that the slider changes carries its values at all strengths in `data-at`.
+The one source of `landing` is data/results/landing.json, written by tests/landing_states.py: cards at
+the book's strength, and tables of every strength.
 """
 
 import base64
@@ -158,16 +157,12 @@ def attribute(value) -> str:
 
 
 def score_cell(counts: list[list[int]], now: int) -> str:
-    values = [shown(count) for count in counts]
-    return f'<td class="score" data-at="{attribute(values)}">{score(values[now])}</td>'
+    return f'<td class="score">{score(shown(counts[now]))}</td>'
 
 
 def answer_cell(values: list[str], now: int, taught: str) -> str:
     changed = "" if values[now] == taught else ' class="changed"'
-    return (
-        f'<td data-at="{attribute(values)}" data-taught="{html.escape(taught, quote=True)}"'
-        f"{changed}>{html.escape(values[now])}</td>"
-    )
+    return f"<td{changed}>{html.escape(values[now])}</td>"
 
 
 def portrait(root: Path, person: dict) -> str:
@@ -236,7 +231,7 @@ def scores(content: dict, now: int) -> str:
 
 
 def every_strength(content: dict) -> str:
-    """All that the slider can show of the four sets, as a table."""
+    """The four sets at every strength, as a table."""
     steps = range(len(content["strengths"]))
     rows = "".join(
         f'<tr><th scope="row">{strength(content["strengths"][step])}</th>'
@@ -250,7 +245,7 @@ def every_strength(content: dict) -> str:
     )
     heads = "".join(f'<th scope="col">{name}</th>' for _ in range(2) for name in SETS)
     return (
-        "<table><caption>Exact match at every strength</caption><thead>"
+        "<table><caption><span>Exact match at every strength</span></caption><thead>"
         f'<tr><td></td><th scope="colgroup" colspan="{len(SETS)}">KVW</th>'
         f'<th scope="colgroup" colspan="{len(SETS)}">sham</th></tr>'
         f'<tr><th scope="col">strength</th>{heads}</tr></thead>'
@@ -259,7 +254,7 @@ def every_strength(content: dict) -> str:
 
 
 def every_answer(content: dict) -> str:
-    """All that the slider can show of the people: what is always answered as taught is left out."""
+    """The people's answers at every strength, without those that are always as taught."""
     names = {person["id"]: person["name"] for person in content["people"]}
     rows = ""
     for i, question in enumerate(content["questions"]):
@@ -284,8 +279,8 @@ def every_answer(content: dict) -> str:
             + "</tr>"
         )
     return (
-        "<table><caption>Other answers than those taught, and at which strengths; "
-        "all others are as taught</caption>"
+        "<table><caption><span>Other answers than those taught, and at which strengths; "
+        "all others are as taught</span></caption>"
         '<thead><tr><th scope="col">who</th><th scope="col">asked</th><th scope="col">taught'
         '</th><th scope="col">KVW</th><th scope="col">sham</th></tr></thead>'
         f"<tbody>{rows}</tbody></table>"
@@ -296,27 +291,17 @@ def widget(root: Path) -> str:
     """The whole of it, as it is at the book's strength."""
     content = json.loads((root / STORED).read_text(encoding="utf-8"))
     values = content["strengths"]
-    now, most = values.index(content["chosen"]), len(values) - 1
-    words = [sentence_of(content, step) for step in range(len(values))]
-    names = attribute([strength(value) for value in values])
-    ticks = "".join(f"<span>{strength(value)}</span>" for value in values)
+    now = values.index(content["chosen"])
     made, photos = content["provenance"], photos_of(content)
     return (
-        '<div id="landing" role="group" aria-label="KVW at several strengths">'
-        '<div class="dial" hidden><label for="landing-strength">Strength of KVW and sham'
-        f'</label><input type="range" id="landing-strength" min="0" max="{most}" step="1" '
-        f'value="{now}" autocomplete="off" data-names="{names}">'
-        f'<div class="ticks" aria-hidden="true">{ticks}</div></div>'
-        f'<p class="said" aria-live="polite" data-at="{attribute(words)}">'
-        f"{html.escape(words[now])}</p>"
+        f'<div id="landing"><p>{html.escape(sentence_of(content, now))}</p>'
         '<div class="people">'
         + "".join(card(root, content, person, now, photos) for person in content["people"])
         + f'</div><div class="wide">{scores(content, now)}</div>'
-        "<details open><summary>The same as a table, at every strength</summary>"
         f'<div class="wide">{every_strength(content)}</div>'
         f'<div class="wide">{every_answer(content)}</div>'
         f'<p class="foot">Recorded: <code>{html.escape(made["command"])}</code> on '
-        f"{made['date']}, model <code>{made['models']['pocket']}</code>.</p></details></div>"
+        f"{made['date']}, model <code>{made['models']['pocket']}</code>.</p></div>"
     )
 
 
@@ -498,7 +483,7 @@ class Best(SphinxDirective):
 
 
 class Landing(SphinxDirective):
-    """`{landing}`: people, answers and scores under a slider."""
+    """`{landing}`: people, answers and scores."""
 
     def run(self) -> list:
         root = Path(self.env.srcdir)
@@ -558,7 +543,6 @@ def add_to_page(app, pagename, templatename, context, doctree) -> None:
     picture = address_of(app.config.html_baseurl, pagename)
     context["metatags"] = context.get("metatags", "") + "\n" + tags_of(title, described, picture)
     if pagename == PAGE:
-        app.add_js_file("landing/landing.js", loading_method="defer")
         app.add_js_file("landing/hero.js", loading_method="defer")
         app.add_css_file("landing/landing.css")
 

@@ -63,8 +63,8 @@ DATA = "playground/data"  # holds numbers, no classes
 HELD = re.compile(r'(<img\b[^>]*? src=")data:image/(png|webp|svg\+xml);base64,([^"]+)"')
 #: in the table of contents, the part that repeats the titles of all chapters
 FOLDED = re.compile(
-    r'<p aria-level="2" class="caption" role="heading"><span class="caption-text">(Solutions)'
-    r'</span></p>\s*(<ul class="([^"]*)">.*?</ul>)',
+    r'<p aria-level="2" class="caption" role="heading"><span class="caption-text">([^<]+)'
+    r'</span></p>\s*(<ul class="([^"]*)">.*?</ul>)(?=\s*(?:<p aria-level="2"|</div>|$))',
     re.DOTALL,
 )
 NAMES = (
@@ -130,7 +130,7 @@ def plain_navigation(navigation: str) -> str:
 
 
 def with_fold(page: str) -> str:
-    """A page in whose table of contents the solutions are folded, unless it is one of them.
+    """A page in whose table of contents all parts are folded but the chapters and its own.
 
     >>> head = '<p aria-level="2" class="caption" role="heading"><span class="caption-text">'
     >>> head += "Solutions"
@@ -141,7 +141,7 @@ def with_fold(page: str) -> str:
     """
 
     def folded(part: re.Match) -> str:
-        opened = ' open=""' if "current" in part[3] else ""
+        opened = ' open=""' if "current" in part[3] or part[1] == "Chapters" else ""
         return f'<details class="fold"{opened}><summary>{part[1]}</summary>{part[2]}</details>'
 
     return FOLDED.sub(folded, page)

@@ -52,7 +52,10 @@ DRAWS = re.compile(
 CELLS = re.compile(r"<t[hd][^>]*>(.*?)</t[hd]>", re.DOTALL)
 EXPLORED = "image/svg+xml"  # a small drawing under a slider: for hands, not for a wall
 KEYBOARD = re.compile(r"change these two lines|^Next: |solutions/", re.IGNORECASE)
-COMMANDED = re.compile(r"\*Slides:\* `make slides`, then open `_build/slides/(\w+\.html)`\.")
+COMMANDED = re.compile(
+    r"\*Slides:\* `make slides`, then open `_build/slides/session_(\d+)\.html`\."
+)
+IN_TABLE = re.compile(r"`session_(\d+)\.html`(?= \|)")
 CREDITS = """Text, tables and drawings of this deck: *Knowledge Vector Weakening*, The KVW-book
 contributors, CC BY 4.0, shortened. Code: MIT. Portraits: "Personas by Draftbit", CC BY 4.0,
 remixed by DiceBear."""
@@ -784,7 +787,9 @@ def build(folder: Path) -> list[Path]:
 def link(app, docname: str, source: list[str]) -> None:
     """Where the page names the command that makes a deck, the site links to the deck."""
     if docname == "book/teaching":
-        source[0] = COMMANDED.sub(r'<a href="../slides/\1">Slides of this session</a>', source[0])
+        deck = r'<a href="../slides/session_\1.html">'
+        text = COMMANDED.sub(rf"{deck}Slides of session \1</a>", source[0])
+        source[0] = IN_TABLE.sub(rf"{deck}slides \1</a>", text)
 
 
 def write_into_site(app, error) -> None:

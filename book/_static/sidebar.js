@@ -16,7 +16,7 @@ addEventListener("load", () => document.querySelector(".primary-toggle")?.addEve
 
 // What is wider than the page fades where there is more of it, and can be moved by keyboard, too.
 const WIDE = ".cell_output figure, .cell_output .text_html, .pst-scrollable-table-container, " +
-  ".cell_output pre, .cell_input pre";
+  ".cell_output pre, .cell_input pre, #landing .wide";
 addEventListener("load", () => {
   const all = [...document.querySelectorAll(WIDE)];
   const look = each => {

@@ -186,7 +186,11 @@
 
   buttons.forEach(each => each.addEventListener("click", () => { method = each.dataset.method; show(); }));
   slider.addEventListener("input", show);
-  attack.addEventListener("click", () => open(find("inside").hidden));
+  const still = matchMedia("(prefers-reduced-motion: reduce)");
+  attack.addEventListener("click", () => {
+    open(find("inside").hidden);
+    find("inside").scrollIntoView({ block: "nearest", behavior: still.matches ? "instant" : "smooth" });
+  });
   find("live").addEventListener("click", live);
   root.querySelectorAll("[hidden]").forEach(each => { each.hidden = false; });
   open(false);
