@@ -1,7 +1,7 @@
 """Sphinx extension: the directive `landing`, and what the landing page says of itself to others.
 
-The one source of `landing` is data/results/landing.json, written by tests/landing_states.py: cards at
-the book's strength, and tables of every strength.
+The one source of `landing` is data/results/landing.json, written by tests/landing_states.py. It
+shows cards at the book's strength, and tables of every strength.
 """
 
 import base64
