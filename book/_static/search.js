@@ -227,7 +227,7 @@
   // A result that names only its page gets the section of its excerpt.
   function nameSection(excerpt, section) {
     const link = excerpt.parentElement?.querySelector("a"), heading = section?.firstElementChild;
-    if (!link || !section.parentElement.closest("section") || !/^H\d$/.test(heading.tagName)) return;
+    if (!link || !heading || !section.parentElement.closest("section") || !/^H\d$/.test(heading.tagName)) return;
     link.textContent += ` > ${heading.textContent.trim()}`;
     link.href += `#${section.id}`;
   }
