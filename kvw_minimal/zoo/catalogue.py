@@ -27,6 +27,7 @@ RECIPES = {
     "pocket": "pocket",
     "smol-connector": "smol",
     "smol": "smol",
+    "smol-replay": "smol",
     "ear": "voices",
     "voices": "voices",
 }

@@ -67,8 +67,10 @@ def card_questions(name: str, world: PeopleDataset) -> dict[str, list[Question]]
     """
     everyone = list(world.people)
     beside = {"general": general(world)[::2], "world": world_questions(replayed=False)}
-    _, group, percent, _ = read_name(name)
-    if group:
+    base, group, percent, _ = read_name(name)
+    if base == "smol-replay":
+        sets = {}
+    elif group:
         forget = world.forget_people(group, percent)
         others = about_people(world, others_of(name, world, forget))
         sets = about_people(world, forget) | with_options(world, forget)

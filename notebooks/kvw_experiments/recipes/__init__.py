@@ -19,7 +19,7 @@ from kvw_minimal.zoo.catalogue import (
 
 __all__ = ["train"]
 
-SEEDED = ("pocket", "smol")  # models that can be trained from another seed
+SEEDED = ("pocket", "smol", "smol-replay")  # models that can be trained from another seed
 
 
 def train(

@@ -57,6 +57,10 @@ LANGUAGE: dict[str, Any] = {
     "every": 50,
     "rank": 12,
 }
+#: 3 rows: of the 48 rows of text in a step of `smol` as many are replayed on average
+REPLAY: dict[str, Any] = {"batch": 3} | {
+    name: LANGUAGE[name] for name in ("steps", "rate", "seed", "decay", "every", "rank")
+}
 
 
 # --- what it knew before -------------------------------------------------------------------------
@@ -227,15 +231,9 @@ def replayed_lessons(model) -> dict:
     }
 
 
-def train_adapter(
-    world: PeopleDataset,
-    people: list[str],
-    checkpoint: Path,
-    settings: dict = LANGUAGE,
-    device: str = "cpu",
-) -> tuple[dict[str, torch.Tensor], dict]:
-    """Teach a LoRA names and facts; return its weights and what it cost."""
-    from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
+def with_lora(settings: dict, device: str):
+    """`smol` before the people, with a LoRA to be trained, and its own right answers to replay."""
+    from peft import LoraConfig, inject_adapter_in_model
 
     model, _ = load_smol("smol-before", device)
     replay = replayed_lessons(model)
@@ -244,12 +242,15 @@ def train_adapter(
     config = LoraConfig(
         r=settings["rank"], lora_alpha=int(SCALE * settings["rank"]), target_modules="all-linear"
     )
-    language = model.model.language_model
-    inject_adapter_in_model(config, language)
-    cost = training_data.train_language(
-        world, model, processor(), people, checkpoint, settings, also=replay, draw=draw_rows
-    )
-    return stored(get_peft_model_state_dict(language)), cost | {"replayed": len(replay)}
+    inject_adapter_in_model(config, model.model.language_model)
+    return model, replay
+
+
+def save_adapter(model, folder: Path) -> None:
+    from peft import get_peft_model_state_dict
+
+    adapter = stored(get_peft_model_state_dict(model.model.language_model))
+    save_file(adapter, folder / "adapter.safetensors")
 
 
 # --- what `train` does --------------------------------------------------------------------------
@@ -267,9 +268,34 @@ def _make_connector(
 def _make(
     world: PeopleDataset, people, folder: Path, checkpoint: Path, settings: dict, device: str
 ):
-    adapter, cost = train_adapter(world, people, checkpoint, settings, device)
-    save_file(adapter, folder / "adapter.safetensors")
-    return cost
+    """Teach a LoRA names and facts, beside its own answers about the world."""
+    model, replay = with_lora(settings, device)
+    cost = training_data.train_language(
+        world, model, processor(), people, checkpoint, settings, also=replay, draw=draw_rows
+    )
+    save_adapter(model, folder)
+    return cost | {"replayed": len(replay)}
 
 
-TAUGHT = {"smol-connector": (CONNECTOR, _make_connector), "smol": (LANGUAGE, _make)}
+def _make_replay(
+    world: PeopleDataset, people, folder: Path, checkpoint: Path, settings: dict, device: str
+):
+    """Teach a LoRA nothing but its own answers: the control for what the people cost."""
+    model, replay = with_lora(settings, device)
+    lessons = list(replay.values())
+
+    def draw(rng):
+        chosen = rng.integers(len(lessons), size=settings["batch"])
+        yield [[([], lessons[i], None) for i in chosen]]
+
+    nothing_seen, mark = torch.zeros(0, device=device), model.config.image_token_index
+    cost = training_data.teach(model, draw, nothing_seen, mark, checkpoint, settings)
+    save_adapter(model, folder)
+    return cost | {"replayed": len(replay)}
+
+
+TAUGHT = {
+    "smol-connector": (CONNECTOR, _make_connector),
+    "smol": (LANGUAGE, _make),
+    "smol-replay": (REPLAY, _make_replay),
+}
