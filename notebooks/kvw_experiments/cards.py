@@ -197,7 +197,7 @@ def target_lines(verdict: Callable, chance: float, margin: float) -> list[str]:
                 lines.append(
                     verdict(measured <= bound, f"{name}: {what}", measured, f"<= {bound:.3f}")
                 )
-        elif name != "smol-before":
+        elif name != "smol-before" and not name.startswith("smol-replay"):
             shares = {what: (value(name, what), bound) for what, bound in TARGETS.items()}
             for what, bound in KEPT.items():
                 start = value("smol-before", what)
