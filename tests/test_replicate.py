@@ -418,7 +418,7 @@ def test_the_data_hash_sees_every_letter_and_pixel(data):
 def test_the_example_of_the_page_runs(tmp_path, monkeypatch, tiny_model):
     """`book/your_own.md`: its code makes the folder that its command reads."""
     page = (ROOT / "book" / "your_own.md").read_text(encoding="utf-8")
-    [code, _] = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    [code] = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "your_own.md", "exec"), {})
     tables = page.partition("### The tables")[2].partition("\n## ")[0]

@@ -34,7 +34,7 @@ PAGE = ROOT / "book" / "teaching.md"
 STYLE = Path(__file__).with_name("slides.css")
 VENDORED = ("reveal/reveal.js", "reveal/reveal.css", "reveal/reveal.js.LICENSE.txt")
 FONT = ("math.woff2", "math.woff2.LICENSE.txt")  # of formulas
-FULL = 14.5  # lines of prose that a slide holds below its title
+FULL = 14.4  # lines of prose that a slide holds below its title
 WIDE, MONO, CAPTION = 74, 80, 92  # characters of a line of prose, of code, of a caption
 CELL, PAD = 86, 2  # characters of a row of a table, and what is beside each cell
 PROSE, ITEM = 250, 200  # characters that are kept of a paragraph, of an item of a list
@@ -149,7 +149,8 @@ DECKS = (
             "Uphill, and how far": 10,
             "Live, on `pocket`": 30,
             "Five more ways: what may move, and where to?": 50,
-            "Beside KVW": 70,
+            "Beside KVW": None,
+            "Which false answer do they give?": 70,
             "What does it cost?": 85,
         },
     ),

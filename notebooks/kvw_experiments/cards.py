@@ -216,7 +216,7 @@ def measure(name: str, path: Path = STORED, note: dict | None = None) -> None:
     """Measure a model and put its rows beside those already stored.
 
     Args:
-        note: what else shall be said of this run: its command, commit, date.
+        note: the provenance of this run. Each run keeps its command, commit and date.
     """
     read_name(name)  # before a stranger's model is fetched
     start, world = time.perf_counter(), load_people()
@@ -241,5 +241,8 @@ def measure(name: str, path: Path = STORED, note: dict | None = None) -> None:
         made[what] = row(name, what, questions[what], right)
     seconds = round(time.perf_counter() - start, 1)
     source["models"][name] = model_fingerprint
-    source["runs"].append({"seconds": seconds, "asked": {name: missing}} | (note or {}))
+    note = note or {}
+    run = {key: note[key] for key in ("command", "commit", "date") if key in note}
+    source["runs"].append({"seconds": seconds, "asked": {name: missing}} | run)
+    source = note | source | {"seconds": seconds}
     write_json(path, {"provenance": source, "rows": others + [made[what] for what in questions]})

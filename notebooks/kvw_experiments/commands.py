@@ -84,8 +84,7 @@ def card(name: Annotated[str, typer.Argument(help="smol-before, smol or an oracl
 
     from . import cards
 
-    note = provenance(seconds=0, seed=0, models={}, data="")
-    cards.measure(name, note={key: note[key] for key in ("command", "commit", "date")})
+    cards.measure(name, note=provenance(seconds=0, seed=0, models={}, data=""))
 
 
 @book.command()
