@@ -211,7 +211,7 @@ def shortcomings(summary: Sequence[dict]) -> list[str]:
     for name, mean in known_sets(summary).items():
         share = (pooled_mean(summary, "edited", name) or 0.0) / mean
         if share < KEPT:
-            texts.append(f"keeps {share:.2f} of the {KEPT_SETS[name]}")
+            texts.append(f"keeps {share:.3f} of the {KEPT_SETS[name]} ({KEPT} is asked)")
     beyond = [bounds(row)[0] for row in summary if row["metric"] == f"exact_match{BEYOND}"]
     if not beyond:
         texts.append("has no sham beside it")
@@ -243,7 +243,7 @@ def next_step(
     best = min(good, key=good.__getitem__)
     keep, take = ("keeps", "takes") if len(good) == 1 else ("keep", "take")
     others = " and of the ".join(KEPT_SETS[name] for name in known)
-    kept_enough = f" {keep} {KEPT} of the {others} and" if others else ""
+    kept_enough = f" {keep} at least {KEPT} of the {others} and" if others else ""
     form = " (read some answers first: fewer have the form of an answer)"
     return (
         f"next: {' and '.join(good)}{kept_enough} {take} more of the forgotten than a "
