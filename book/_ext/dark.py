@@ -19,10 +19,8 @@ MOSTLY = 0.85  # share of paper in a drawing
 STROKE = 3  # pixels: ink upon paper is at most twice as wide
 VIVID = 72  # of 255: colours differ by more, ink and its edges by less
 GREY = 12  # of 255: the parts of a grey differ by less
-LINES, RUN = (
-    (190, 235),
-    24,
-)  # of 255, pixels: how light a grid is, and how long its lines are at least
+LINES = (190, 235)  # of 255: how light a grid is
+RUN = 24  # pixels: how long its lines are at least
 SHEET = ((0, 0, 0), (237, 237, 237), (136, 136, 136))  # of what is left, paper and ink, a grid
 LETTER = 600  # pixels of paper within a letter, at most
 LONG, THIN = 60, 4  # pixels: a line of paper between two bars is longer, and at most as wide

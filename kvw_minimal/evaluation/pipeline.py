@@ -46,7 +46,13 @@ from ..zoo.catalogue import BOOK, book_name, device_and_dtype, how_to_make, load
 from . import resume
 from .progress import progress
 from .provenance import file_hash, peak_memory, provenance
-from .scoring import forced_and_generated, nothing_to_forget, teacher_forced, with_other_answers
+from .scoring import (
+    forced_and_generated,
+    generated,
+    nothing_to_forget,
+    teacher_forced,
+    with_other_answers,
+)
 from .setups import Oracle, Reads, is_made, replacement, request_factory, sample_of_general
 from .setups import audit_sets as audited_sets
 
@@ -669,7 +675,7 @@ def run_audit(
             bar.update()
 
         examined = audit_rows(session, request, edit, beside, sham, long, show, earlier)
-    protocol = forced_and_generated(request)
+    protocol = generated(request)
     answers = score(session, request, protocol, names=["forget"])
     answers += score_edited(session, request, protocol, edit, names=["forget"])
     probed = judge(examined)

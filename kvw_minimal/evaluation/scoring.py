@@ -121,12 +121,21 @@ def teacher_forced(session: Session, name: str, questions: list[Question]) -> li
     return score_rows(name, questions, scored(session, questions))
 
 
-def forced_and_generated(request: Request) -> Protocol:
-    """Protocol: `teacher_forced`, and generated answers to at most `SPOKEN` questions of a set."""
+def generated(request: Request) -> Protocol:
+    """Protocol: generated answers to at most `SPOKEN` questions of a set."""
 
     def protocol(session: Session, name: str, questions: list[Question]) -> list[dict]:
-        rows = teacher_forced(session, name, questions)
-        return rows + score_rows(name, *score_generated(session, request, questions))
+        return score_rows(name, *score_generated(session, request, questions))
+
+    return protocol
+
+
+def forced_and_generated(request: Request) -> Protocol:
+    """Protocol: `teacher_forced` and `generated`."""
+    spoken = generated(request)
+
+    def protocol(session: Session, name: str, questions: list[Question]) -> list[dict]:
+        return teacher_forced(session, name, questions) + spoken(session, name, questions)
 
     return protocol
 
