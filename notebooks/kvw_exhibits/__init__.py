@@ -284,11 +284,12 @@ def kept_against_left(points: pd.DataFrame) -> Figure:
     Args:
         points: columns `method`, `forget`, `retain` (exact match, 0 to 1); a method once.
     """
-    marks = CONTROLS | dict.fromkeys(("GA full", "GA LoRA"), "o")
+    marks = CONTROLS | dict.fromkeys(("GA gentle", "GA tuned", "GA LoRA"), "o")
     marks |= {"KVW one pass": "D", "SSD": "D", "MMUnlearner": "v"}  # pale like GD in the dark
     places = {  # of a name beside its point, in points; elsewhere to the right
         "vanilla": (5, -16, "right"),
-        "KVW one pass": (-9, -5, "right"),
+        "KVW one pass": (4, 8, "left"),
+        "GA gentle": (-9, -5, "right"),
         "SSD": (4, -16, "left"),
         "LLM Surgery": (-4, 8, "left"),
         "MMUnlearner": (7, -12, "left"),
