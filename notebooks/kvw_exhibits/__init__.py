@@ -288,7 +288,7 @@ def kept_against_left(points: pd.DataFrame) -> Figure:
     marks |= {"KVW one pass": "D", "SSD": "D", "MMUnlearner": "v"}  # pale like GD in the dark
     places = {  # of a name beside its point, in points; elsewhere to the right
         "vanilla": (5, -16, "right"),
-        "KVW one pass": (6, 8, "right"),
+        "KVW one pass": (-2, -17, "right"),
         "GA gentle": (-9, -5, "right"),
         "SSD": (4, -16, "left"),
         "LLM Surgery": (-4, 8, "left"),
