@@ -257,11 +257,15 @@ def audit_command(
 
 
 @app.command("methods")
-def methods_command() -> None:
-    """List all methods: class, settings with defaults and ranges, and what each needs."""
+def methods_command(
+    name: Annotated[
+        str | None, typer.Argument(help="one method, with its settings explained")
+    ] = None,
+) -> None:
+    """List all methods, recommended ones first: class, settings with defaults, and needs."""
     from .evaluation.options import methods_table
 
-    typer.echo(methods_table())
+    typer.echo(methods_table(name))
 
 
 def _of_strength(edit: Any, rows: Any) -> Any:

@@ -10,10 +10,12 @@ it for the length of a `with` block, save it, export it and compare it.
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from PIL.Image import Image
 from torch import nn
 from tqdm import tqdm
 
@@ -25,7 +27,7 @@ from .edits import Edit, applied_edits
 from .evaluation.progress import script_progress
 from .evaluation.scoring import nothing_to_forget, teacher_forced
 from .forget_request import Request
-from .method import check_requirements, method_of_edit, name_of_method
+from .method import alternatives, check_requirements, method_of_edit, name_of_method
 from .methods import Method, make_edit
 from .questions import Question
 from .results import (
@@ -125,7 +127,8 @@ def _session(
     """A session for objects of the right kinds.
 
     Raises:
-        TypeError: a name or a class in place of an object; the message says what to write.
+        TypeError: a name, a class or another object in the place of one; the message says what to
+            write.
     """
     session = Session(model, processor)
     if processor is None:
@@ -200,6 +203,11 @@ def _with_edit(
     return rows + drawn + beyond_sham(rows, drawn)
 
 
+def _others(method: Method | None) -> list[str]:
+    """The alternatives to a method, as code."""
+    return [f"`{other}`" for other in alternatives(method)] if method else []
+
+
 def evaluate(
     model: nn.Module,
     processor: Any,
@@ -252,7 +260,7 @@ def evaluate(
             bar.desc = "oracle"
             rows += score(Session(oracle, processor), request, teacher_forced, "oracle")
             bar.update()
-    return Report(summarise(rows), name, len(draws))
+    return Report(summarise(rows), name, len(draws), _others(method))
 
 
 def compare(
@@ -280,7 +288,7 @@ def compare(
             bar.desc = label
             edit = make_edit(session, request, method)[0]
             rows = _with_edit(session, request, edit, method, draws, bar)
-            reports.append(Report(summarise(vanilla + rows), label, len(draws)))
+            reports.append(Report(summarise(vanilla + rows), label, len(draws), _others(method)))
     return Results(reports)
 
 
@@ -325,27 +333,40 @@ def ask(
     model: nn.Module,
     processor,
     prompt: str,
-    picture: str | Path | bytes | None = None,
+    picture: str | Path | bytes | Image | None = None,
     new_tokens: int = 24,
 ) -> str:
     """Asks a model one question, and returns its answer. In `with edit.on(model):` the edit is on.
 
     Args:
         prompt: the question, without chat template.
-        picture: a file of a picture or its bytes; None without a picture.
+        picture: a file of a picture, its bytes, or an image of PIL; None without a picture.
         new_tokens: the longest answer, in tokens. The likeliest token is taken each time.
 
     Raises:
         FileNotFoundError: no such picture.
         ValueError: the processor cannot render the question, as a picture without a vision tower.
+        TypeError: another object in the place of the model, the processor or the prompt.
     """
+    session = Session(model, processor)
+    if not isinstance(prompt, str):
+        raise TypeError(f"{prompt!r:.40} is no prompt: ask(model, processor, prompt, picture)")
     if not prompt.strip():
         raise ValueError("an empty prompt asks nothing; write a question")
-    image = picture if isinstance(picture, bytes | None) else Path(picture).read_bytes()
+    image = picture if isinstance(picture, bytes | None) else _bytes_of(picture)
     modality = "text" if image is None else "image"
     question = Question("asked", "", "", modality, prompt, "", "", image)
-    [text] = answer(Session(model, processor).model, processor, [question], new_tokens=new_tokens)
+    [text] = answer(session.model, processor, [question], new_tokens=new_tokens)
     return text
+
+
+def _bytes_of(picture: str | Path | Image) -> bytes:
+    """The bytes of a picture, from its file or as PNG."""
+    if not isinstance(picture, Image):
+        return Path(picture).read_bytes()
+    file = BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
 
 
 # --- reports --------------------------------------------------------------------------------------
@@ -363,11 +384,13 @@ class Report:
             of people and of questions.
         method: the method with its settings.
         shams: the number of shams.
+        alternatives: the methods to try if this one takes too much of the others.
     """
 
     rows: list[dict]
     method: str
     shams: int
+    alternatives: list[str] = field(default_factory=list)
 
     def mean(self, condition: str, eval_set: str, metric: str = "exact_match") -> float | None:
         """The mean over both modalities, weighted by questions; None without questions.
@@ -409,7 +432,9 @@ class Report:
     def __repr__(self) -> str:
         if all(row["condition"] != "edited" for row in self.rows):
             return f"{self.table()}\n\n{self.sentence}"
-        advice = next_step({self.method: self.rows}, lambda _: HOW_TO_AUDIT)
+        advice = next_step(
+            {self.method: self.rows}, lambda _: HOW_TO_AUDIT, lambda _: self.alternatives
+        )
         return f"{self.table()}\n\n{self.sentence}\n{advice}"
 
     def figure(self):

@@ -22,6 +22,9 @@ from .forget_request import Request
 from .models import weight_stats
 from .session import Cost, Session
 
+#: settings that spare the others, by the factor that makes an edit milder; the first one counts
+MILDER = {"strength": 0.5, "retain_penalty": 3.0, "weight": 2.0, "rate": 0.5}
+RECOMMENDED = ("layerwise rewrite", "rewrite")  # what the book found to forget most at equal retain
 GRADIENTS = ("gradients", "retain set", "images")
 FORWARD = ("retain set", "images")
 NAMES = (*FORWARD, "names")
@@ -194,6 +197,31 @@ def method_of_edit(edit: Edit) -> Method | None:
 def name_of_method(edit: Edit) -> str:
     """The method of an edit with its settings; else the name that its notes give."""
     return str(method_of_edit(edit) or edit.notes.get("method", "the edit"))
+
+
+def milder(method: Method) -> Method | None:
+    """The same method, with a setting that spares the others more; None without such a setting."""
+    return _changed(method, MILDER)
+
+
+def stronger(method: Method) -> Method | None:
+    """The same method, with a setting that spares the others less; None without such a setting."""
+    return _changed(method, {name: 1 / factor for name, factor in MILDER.items()})
+
+
+def _changed(method: Method, factors: dict[str, float]) -> Method | None:
+    for name, factor in factors.items():
+        if method.settings.get(name):
+            return replace(method, **{name: float(f"{method.settings[name] * factor:.2g}")})
+    return None
+
+
+def alternatives(method: Method) -> list[Method]:
+    """What to try if an edit takes too much of the others, the most promising first."""
+    others = [METHODS[name]() for name in RECOMMENDED if name != method.name]
+    gentler = milder(method)
+    same = [gentler] if gentler else []
+    return [*same, *others] if method.name in RECOMMENDED else [*others[:1], *same]
 
 
 def parameter_grid(**values: tuple) -> tuple[dict, ...]:

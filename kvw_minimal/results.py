@@ -168,11 +168,12 @@ def pooled_mean(
 #: sets whose answers should stay, and what they are called in sentences
 KEPT_SETS = {"retain": "retained", "general": "general questions"}
 KEPT = 0.95  # the share of vanilla's right answers that an edit must keep in each of them
+HAS_NO_SHAM = "has no sham beside it (`shams=3` makes three)"
 NOTHING_GENERAL = "No general question was asked: what else the edit takes is not known."
 
 
 def closing_sentence(summary: Sequence[dict], method: str, shams: int) -> str:
-    """The result of an edit in one plain sentence of numbers."""
+    """The result of an edit in a few plain sentences of numbers."""
     before = pooled_mean(summary, "vanilla", "forget")
     after = pooled_mean(summary, "edited", "forget")
     if before is None:
@@ -186,17 +187,26 @@ def closing_sentence(summary: Sequence[dict], method: str, shams: int) -> str:
             text += f", of the {words} {left:.2f} (before: {whole:.2f})"
     sham, oracle = (pooled_mean(summary, other, "forget") for other in ("sham", "oracle"))
     if sham is None:
-        text += "; no sham was made, so nothing says that it is about these people"
+        text += ". No sham was made, so nothing says that it is about these people"
     else:
         count = "1 sham" if shams == 1 else f"{shams} shams"
-        text += f"; made for other people it leaves {sham:.2f} of the forgotten ({count})"
+        text += f". Made for other people it leaves {sham:.2f} of the forgotten ({count})"
     for row in summary:
         if row["metric"] == f"exact_match{BEYOND}":
-            text += f", so the edit takes {cell(row)} more{of_people(row)}"
-    last = "there is no oracle to compare with"
+            text += f", so the edit takes {more_or_less(row)}"
+    last = "There is no oracle to compare with"
     if oracle is not None:
-        last = f"an oracle that never met them says {oracle:.2f}"
-    return f"{text}; {last}.{most_lost(summary)}{malformed(summary)}{unmeasured(summary)}"
+        last = f"An oracle that never met them says {oracle:.2f}"
+    return f"{text}. {last}.{most_lost(summary)}{malformed(summary)}{unmeasured(summary)}"
+
+
+def more_or_less(row: dict, digits: int = 2) -> str:
+    """A difference to the shams in words: `0.40 [0.30, 0.50] more (5 people)`."""
+    if row["value"] >= 0:
+        return f"{cell(row, digits)} more{of_people(row)}"
+    low, high = (None if end is None else -end for end in (row["high"], row["low"]))
+    turned = row | {"value": -row["value"], "low": low, "high": high}
+    return f"{cell(turned, digits)} less{of_people(row)}"
 
 
 def known_sets(summary: Sequence[dict]) -> dict[str, float]:
@@ -205,41 +215,54 @@ def known_sets(summary: Sequence[dict]) -> dict[str, float]:
     return {name: mean for name, mean in means.items() if mean}
 
 
+def kept_shares(summary: Sequence[dict]) -> dict[str, float]:
+    """The share of vanilla's right answers that an edit keeps, of each known set."""
+    return {
+        name: (pooled_mean(summary, "edited", name) or 0.0) / mean
+        for name, mean in known_sets(summary).items()
+    }
+
+
 def shortcomings(summary: Sequence[dict]) -> list[str]:
     """What an edit fails: less than `KEPT` of a known set is kept, or a sham takes as much."""
-    texts = []
-    for name, mean in known_sets(summary).items():
-        share = (pooled_mean(summary, "edited", name) or 0.0) / mean
-        if share < KEPT:
-            texts.append(f"keeps {share:.3f} of the {KEPT_SETS[name]} ({KEPT} is asked)")
+    texts = [
+        f"keeps {share:.3f} of the {KEPT_SETS[name]} ({KEPT} is asked)"
+        for name, share in kept_shares(summary).items()
+        if share < KEPT
+    ]
     beyond = [bounds(row)[0] for row in summary if row["metric"] == f"exact_match{BEYOND}"]
     if not beyond:
-        texts.append("has no sham beside it")
+        texts.append(HAS_NO_SHAM)
     elif min(beyond) <= 0:
         texts.append("takes no more of the forgotten than its sham")
     return texts
 
 
 def next_step(
-    by_method: Mapping[str, list[dict]], how_to_audit: Callable[[str], str], otherwise: str = ""
+    by_method: Mapping[str, list[dict]],
+    how_to_audit: Callable[[str], str],
+    what_else: Callable[[str], Sequence[str]],
 ) -> str:
     """Which methods keep `KEPT` of the others and take more than their shams; what to do next.
 
     Args:
         by_method: the summary of each method, by its name with its settings.
         how_to_audit: the code or command that audits the edit of a method.
-        otherwise: what else to try if no method does.
+        what_else: what to try if no method does, given the one that keeps most.
     """
     known = known_sets(next(iter(by_method.values())))  # vanilla's rows are the same for each
-    good, faults = dict[str, float](), list[str]()
+    good, faults = dict[str, float](), dict[str, list[str]]()
     for method, rows in by_method.items():
-        missing = shortcomings(rows)
+        faults[method] = shortcomings(rows)
         after = pooled_mean(rows, "edited", "forget")
-        if after is not None and not missing:
+        if after is not None and not faults[method]:
             good[method] = after
-        faults.append(f"{method} {' and '.join(missing)}")
     if not good:
-        return f"next: {'; '.join(faults)}. Try another strength or method{otherwise}"
+        text = "; ".join(f"{method} {' and '.join(texts)}" for method, texts in faults.items())
+        least = {name: min([1.0, *kept_shares(rows).values()]) for name, rows in by_method.items()}
+        best = max(least, key=least.__getitem__)
+        tries = ", or ".join(what_else(best)) or "another method"
+        return f"next: {text}" if faults[best] == [HAS_NO_SHAM] else f"next: {text}. Try {tries}"
     best = min(good, key=good.__getitem__)
     keep, take = ("keeps", "takes") if len(good) == 1 else ("keep", "take")
     others = " and of the ".join(KEPT_SETS[name] for name in known)
@@ -247,8 +270,8 @@ def next_step(
     form = " (read some answers first: fewer have the form of an answer)"
     return (
         f"next: {' and '.join(good)}{kept_enough} {take} more of the forgotten than a "
-        f"sham{form if malformed(by_method[best]) else ''}; look for what is hidden after {best}: "
-        f"{how_to_audit(best)}"
+        f"sham{form if malformed(by_method[best]) else ''}{half_lost(by_method[best])}; look for "
+        f"what is hidden after {best}: {how_to_audit(best)}"
     )
 
 
@@ -258,9 +281,9 @@ def unmeasured(summary: Sequence[dict]) -> str:
     if pooled_mean(summary, "vanilla", "general") is None:
         text = f" {NOTHING_GENERAL}"
     unknown = [
-        name
-        for name in dict.fromkeys(row["set"] for row in summary)
-        if pooled_mean(summary, "vanilla", name) == 0
+        f"{row['set']} by {row['modality']}"
+        for row in summary
+        if (row["condition"], row["metric"], row["value"]) == ("vanilla", "exact_match", 0)
     ]
     if unknown:
         text += f" Before the edit no answer of {', '.join(unknown)} is right: this says nothing."
@@ -278,13 +301,33 @@ def of_people(row: Mapping) -> str:
     return f" ({people_text(row['n_people'])})" if known else ""
 
 
-def most_lost(summary: Sequence[Mapping]) -> str:
-    """A sentence on the retained person with the most answers lost; empty without a loss."""
+def right_answers(summary: Sequence[Mapping]) -> tuple[Counter[str], Counter[str]]:
+    """The right answers about each retained person, before and after the edit."""
     right: dict[str, Counter[str]] = {"vanilla": Counter(), "edited": Counter()}
     for row in summary:
         if row["condition"] in right:
             right[row["condition"]].update(row.get("right", {}))
-    before, after = right["vanilla"], right["edited"]
+    return right["vanilla"], right["edited"]
+
+
+def half_lost(summary: Sequence[Mapping]) -> str:
+    """A clause on the retained people who lost more than half; a mean over people hides them."""
+    before, after = right_answers(summary)
+    people = [person for person in before if after[person] < before[person] / 2]
+    if not people:
+        return ""
+    people.sort(key=lambda person: after[person] - before[person])
+    named = ", ".join(f"{who} {after[who]:g} of {before[who]:g}" for who in people[:3])
+    more = f", and {len(people) - 3} more people" if len(people) > 3 else ""
+    return (
+        f", but of the retained {people_text(len(people))} lost more than half of the right "
+        f"answers (left: {named}{more})"
+    )
+
+
+def most_lost(summary: Sequence[Mapping]) -> str:
+    """A sentence on the retained person with the most answers lost; empty without a loss."""
+    before, after = right_answers(summary)
     person = max(before, key=lambda name: before[name] - after[name], default="")
     if not after or before[person] <= after[person]:
         return ""

@@ -118,12 +118,16 @@ def test_an_edit_forgets_and_is_undone_bit_for_bit(model, request_of_five):
 def test_a_question_is_asked_with_a_picture_and_without(model, tmp_path):
     processor, picture = tiny.processor(), tmp_path / "face.png"
     Image.new("RGB", (8, 8)).save(picture)
-    for given in (picture, str(picture), picture.read_bytes(), None):
-        assert isinstance(kvw.ask(model, processor, "Who is this?", given, new_tokens=2), str)
+    given = (picture, str(picture), picture.read_bytes(), Image.open(picture))
+    said = {kvw.ask(model, processor, "Who is this?", each, new_tokens=2) for each in given}
+    assert len(said) == 1
+    assert isinstance(kvw.ask(model, processor, "Who is this?", new_tokens=2), str)
     with pytest.raises(ValueError, match="no eyes"):
         kvw.ask(model, processor.tokenizer, "Who is this?", picture)
     with pytest.raises(ValueError, match="write a question"):
         kvw.ask(model, processor, " ")
+    with pytest.raises(TypeError, match=r"is no prompt: ask\(model, processor, prompt, picture"):
+        kvw.ask(model, processor, picture, "Who is this?")
 
 
 def test_a_report_says_what_is_read_with_the_edit_on(model, request_of_five, tmp_path):
@@ -143,7 +147,7 @@ def test_a_report_says_what_is_read_with_the_edit_on(model, request_of_five, tmp
             values.append(kvw.evaluate(*given).mean("vanilla", "forget", "probability"))
     assert report.mean("sham", "forget", "probability") == pytest.approx(sum(values) / 2)
     assert report.mean("sham", "retain") is None
-    assert "(2 shams)" in report.sentence and "an oracle that never met them" in report.sentence
+    assert "(2 shams)" in report.sentence and "An oracle that never met them" in report.sentence
     assert "no oracle to compare with" in by_hand.sentence or "answers" in by_hand.sentence
     assert str(report).startswith("exact match\n") and report.sentence in str(report)
     assert str(report).splitlines()[-1].startswith("next: ") and "next: " not in str(by_hand)
@@ -242,6 +246,8 @@ def test_what_cannot_be_done_is_said_before_the_work(model, request_of_five, tmp
     assert not (tmp_path / "out").exists()
     with pytest.raises(TypeError, match="the processor is missing"):
         kvw.unlearn(model, None, given[2], kvw.KVW())
+    with pytest.raises(TypeError, match="the model comes first, then its processor"):
+        kvw.ask(tiny.processor(), model, "Who is this?")
     with pytest.raises(TypeError, match="'my_model' is a name: `kvw.load` loads"):
         kvw.unlearn("my_model", None, given[2], kvw.KVW())
 

@@ -95,7 +95,7 @@ def test_evaluate_says_which_edit_was_on(monkeypatch, tmp_path):
     assert {row["condition"] for row in with_edit["rows"]} == {"vanilla", "edited"}
     assert {row["condition"] for row in without["rows"]} == {"vanilla"}
     assert "\nKVW(strength=2.5): of the forgotten 1.00 is left (before: 1.00)" in text
-    assert "no sham was made" in text and plain.endswith("asked about those to be forgotten.")
+    assert "No sham was made" in text and plain.endswith("asked about those to be forgotten.")
     sets = len(own.eval_sets)
     vanilla, edited, alone = seen[:sets], seen[sets : 2 * sets], seen[2 * sets :]
     assert set(vanilla) == set(alone) == {edit.fingerprint} == {fingerprint(own.model)}

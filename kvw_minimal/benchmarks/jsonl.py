@@ -468,7 +468,7 @@ def _half_names(questions: list[tuple[str, Question]]) -> str:
 def print_problems(file: str | Path) -> int:
     """Prints each problem, or a summary; returns 1 if `unlearn` cannot use the file, else 0."""
     questions, problems = parse_questions(file)
-    people = {question.person for _, question in questions}
+    people = {question.person for name, question in questions if name != "general"}
     sets = ", ".join(dict.fromkeys(name for name, _ in questions))
     summary = f"{len(questions)} questions about {len(people)} people in {sets}: ready"
     if not problems:

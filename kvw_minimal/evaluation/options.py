@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import fields
 from functools import cache
 from importlib.metadata import requires
+from inspect import getdoc
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,7 +38,8 @@ LEGEND = (
     "A number with a point is at least 0, a whole number at least 1, unless a limit is named.\n"
     "A price is that of one edit with the settings of the book: 5 of 100 people of `pocket`, "
     "70 and 1,330 questions,\non {processor}, stored on {date}. A backward pass counts as two. "
-    "Of your own questions: `unlearn --dry-run`."
+    "Of your own questions: `unlearn --dry-run`.\n"
+    "`methods NAME` explains the settings of one method."
 )
 
 
@@ -77,8 +79,20 @@ def _prices() -> dict:
     return read_json(DATA / "models" / PRICES, "methods")
 
 
+def _rank(kind: Any) -> int:
+    """0 and more for a recommended method; then those of this package, of others, controls."""
+    from ..method import RECOMMENDED
+
+    if kind.name in RECOMMENDED:
+        return RECOMMENDED.index(kind.name)
+    later = len(RECOMMENDED)
+    if kind.settings_from or not kind.requires:
+        return later + 2
+    return later + (not kind.__module__.startswith("kvw_minimal."))
+
+
 def list_methods() -> list[dict[str, Any]]:
-    """All methods, a dict each: one row of a table.
+    """All methods, a dict each: one row of a table. Recommended ones first, controls last.
 
     Returns:
         Dicts with `name`, `class` (in `kvw_minimal.methods`), `settings` (their defaults by name),
@@ -95,23 +109,36 @@ def list_methods() -> list[dict[str, Any]]:
             "needs": [*(["peft"] if getattr(kind, "lora", False) else []), *kind.requires],
             "price": PRICE.format(**prices[name]) if name in prices else "",
         }
-        for name, kind in METHODS.items()
+        for name, kind in sorted(METHODS.items(), key=lambda item: _rank(item[1]))
     ]
 
 
-def methods_table() -> str:
-    """Three lines for each method: class and needs, settings with defaults and ranges, price."""
-    from ..methods import METHODS
+def methods_table(name: str | None = None) -> str:
+    """Three lines for each method: class and needs, settings with defaults and ranges, price.
+
+    Args:
+        name: the one method to list; then the meaning of its settings follows.
+
+    Raises:
+        ValueError: no such method.
+    """
+    from ..method import RECOMMENDED
+    from ..methods import METHODS, method_of
 
     lines = []
     for method in list_methods():
+        if name not in (None, method["name"]):
+            continue
         limits = {field.name: _range(field.metadata) for field in fields(METHODS[method["name"]])}
         settings = [f"{name}={value!r}{limits[name]}" for name, value in method["settings"].items()]
         needs = ", ".join(method["needs"]) or "nothing"
-        lines.append(f"{method['name']} ({method['class']}): needs {needs}")
+        mark = "; recommended" if method["name"] in RECOMMENDED else ""
+        lines.append(f"{method['name']} ({method['class']}): needs {needs}{mark}")
         lines.append(f"  settings: {', '.join(settings) or 'none'}")
         if method["price"]:
             lines.append(f"  price: {method['price']}")
+    if name is not None:
+        lines.append(f"\n{getdoc(type(method_of(name)))}\n")
     return "\n".join([*lines, LEGEND.format(**_prices())])
 
 

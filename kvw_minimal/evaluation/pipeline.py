@@ -1,9 +1,10 @@
 """The pipelines of the command line: `unlearn`, `evaluate` and `audit`."""
 
+import json
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from functools import partial
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -20,7 +21,15 @@ from ..conditions import Protocol, score, score_edited, score_shams, warn_of_oth
 from ..edits import Edit
 from ..forget_request import Request
 from ..kvw import KVW
-from ..method import check_requirements, name_of_method
+from ..method import (
+    RECOMMENDED,
+    alternatives,
+    check_requirements,
+    method_of_edit,
+    milder,
+    name_of_method,
+    stronger,
+)
 from ..methods import Method, make_edit, method_of
 from ..models import find_projections, fingerprint, resolve_layers
 from ..results import (
@@ -65,7 +74,7 @@ MEANS = {
     OVER: "the taught answers are less likely than those of strangers, which gives them away",
     NOT_FORGOTTEN: (
         "asked as it was taught, the edited model still gives {0:.2f} of the answers (unedited "
-        "{1:.2f}), and no attack is needed; make a stronger edit first"
+        "{1:.2f}), and no attack is needed"
     ),
     UNDECIDED: "one answer more or less would decide it",
     GONE: (
@@ -86,13 +95,6 @@ COLUMNS = (
 )
 USED = "The verdict uses {} of {} probes."
 NOT_USED = " Not used, as they do not apply here (n/a), are controls, or need vanilla: {}."
-NEXT_STEPS = {
-    QUIET: "make a stronger edit, or one of another method",
-    OVER: "make a weaker edit",
-    NOT_FORGOTTEN: "make a stronger edit, or one of another method",
-    UNDECIDED: "ask more questions about these people, so that one answer decides less",
-    GONE: "score the others with and without the edit (`evaluate`): the audit does not ask them",
-}
 ONE_FORGOTTEN = (
     "One person is forgotten: no interval over people stands behind this verdict, and it may be "
     "chance."
@@ -133,21 +135,66 @@ def tables(result: dict, arguments: Mapping[str, Any], folder: Path | None = Non
         saved = "" if folder else "(--save FOLDER writes it) "
         return f"{saved}{command_to_audit(arguments, methods[name], folder)}"
 
-    tried = source["method"] == "layerwise rewrite"
-    other = "more questions about the others" if tried else "--method 'layerwise rewrite'"
-    return [*texts, next_step(by_method, how_to_audit, f", or {other}")]
+    def what_else(name: str) -> list[str]:
+        return [f"`{options_of(method)}`" for method in alternatives(methods[name])]
+
+    return [*texts, next_step(by_method, how_to_audit, what_else)]
+
+
+def options_of(method: Method) -> str:
+    """The options of `unlearn` for a method: its name, and settings that are not the defaults."""
+    differ = {
+        field.name: method.settings[field.name]
+        for field in fields(method)
+        if getattr(method, field.name) != field.default
+    }
+    settings = f" --settings {quote(json.dumps(differ))}" if differ else ""
+    return f"--method {quote(method.name)}{settings}"
+
+
+def command(name: str, arguments: Mapping[str, Any], *options: str) -> str:
+    """A command about the model and the people of `run_unlearning` or `run_audit`."""
+    words = [f"--model {quote(arguments['model'])}", *options]
+    if arguments["questions"] is not None:
+        words.append(f"--questions {quote(arguments['questions'])}")
+    elif not arguments.get("people"):
+        words.append(f"--group {arguments['group']} --forget-percent {arguments['percent']}")
+    return f"python -m kvw_minimal {name} {' '.join(words)}"
 
 
 def command_to_audit(arguments: Mapping[str, Any], method: Method, folder: Path | None) -> str:
     """The command that audits an edit of `run_unlearning`."""
-    edit = resume.edit_file(folder, method) if folder else "FILE"
-    given = {"model": arguments["model"], "edit": edit}
-    if arguments["questions"] is not None:
-        given["questions"] = arguments["questions"]
-    elif not arguments["people"]:
-        given |= {"group": arguments["group"], "forget-percent": arguments["percent"]}
-    words = [f"--{name} {quote(str(value))}" for name, value in given.items()]
-    return f"python -m kvw_minimal audit {' '.join(words)}"
+    edit = str(resume.edit_file(folder, method)) if folder else "FILE"
+    return command("audit", arguments, f"--edit {quote(edit)}")
+
+
+def after_audit(
+    word: str, method: Method | None, arguments: Mapping[str, Any], edit_file: Path | None
+) -> str:
+    """What to do after the verdict of an audit.
+
+    Args:
+        method: the method of the edit, where it is known.
+        edit_file: the file of the edit; None if the audit made it.
+    """
+    if word == UNDECIDED:
+        return "ask more questions about these people, so that one answer decides less"
+    if word == GONE:
+        edit = f"--edit {quote(str(edit_file or 'FILE'))}"
+        return (
+            "score the others with and without the edit, as the audit does not ask them: "
+            f"{command('evaluate', arguments, edit)}"
+        )
+    if word == OVER:
+        kind, again = "a milder", method and milder(method)
+    elif method is None or method.name == RECOMMENDED[0]:
+        kind, again = "a stronger", method and stronger(method)
+    else:
+        kind, again = "another", method_of(RECOMMENDED[0])
+    if again is None:
+        return f"make {kind} edit, or one of another method"
+    made = command("unlearn", arguments, options_of(again), "--save FOLDER")
+    return f"make {kind} edit, and audit it: {made}"
 
 
 def stored_oracle(name: str) -> list[dict]:
@@ -705,9 +752,11 @@ def run_audit(
     unused = [finding.label for finding in shown if not finding.fair or finding.before]
     text += f"\n{USED.format(len(shown) - len(unused), len(shown))}"
     text += NOT_USED.format(", ".join(unused)) if unused else ""
-    text += f"{malformed(summarise(answers))}\nnext: {NEXT_STEPS[word]}."
+    asked_for = {"model": model, "group": group, "percent": percent, "questions": questions}
+    advice = after_audit(word, method_of_edit(edit), asked_for, edit_file)
+    text += f"{malformed(summarise(answers))}\nnext: {advice}"
     if not request.general and "general" not in request.eval_sets:
-        text += f" {NOTHING_GENERAL}"
+        text += f"\n{NOTHING_GENERAL}"
     return text, {
         "provenance": source,
         "verdict": word,

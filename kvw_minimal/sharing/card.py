@@ -8,10 +8,10 @@ from rich.box import MARKDOWN
 from ..edits import ComposedEdit, Edit
 from ..results import (
     BEYOND,
-    cell,
     malformed,
-    of_people,
+    more_or_less,
     people_text,
+    pooled_mean,
     remarks,
     score_table,
     unmeasured,
@@ -66,8 +66,8 @@ def scores_section(rows: list[dict]) -> str:
     try:
         table = score_table([r for r in rows if BEYOND not in r["metric"]], 3, MARKDOWN)
         beyond = [
-            f"In {row['metric'].removesuffix(BEYOND)} the edit takes {cell(row, 3)} more of the "
-            f"forgotten than its shams{of_people(row)}."
+            f"In {row['metric'].removesuffix(BEYOND)} the edit takes of the forgotten, beside its "
+            f"shams, {more_or_less(row, 3)}."
             for row in rows
             if BEYOND in row["metric"]
         ]
@@ -82,19 +82,20 @@ def scores_section(rows: list[dict]) -> str:
 
 
 def front_matter(format: str, words: dict, scores: list[dict] | None) -> str:
-    """The metadata of a card in the format of the hub, with the scores of the edited model."""
-    model = words["model"]
+    """The metadata of a card in the format of the hub, with the edited model's exact match."""
+    model, rows = words["model"], scores or []
+    means = {name: pooled_mean(rows, "edited", name) for name in {row["set"]: None for row in rows}}
     results = [
         EvalResult(
             task_type=words["task"],
             dataset_type="questions",
-            dataset_name=f"{row['set']}, {row['modality']} questions",
-            dataset_config=f"{row['set']}, {row['modality']}",  # the hub groups by it
-            metric_type=row["metric"],
-            metric_value=row["value"],
+            dataset_name=f"questions of the set {name}",
+            dataset_config=name,  # the hub groups by it
+            metric_type="exact_match",
+            metric_value=round(mean, 4),
         )
-        for row in scores or ()
-        if row.get("condition") == "edited" and "value" in row
+        for name, mean in means.items()
+        if mean is not None
     ]
     return ModelCardData(
         base_model=words["base"],
