@@ -7,6 +7,7 @@
     "can", "could", "should", "would", "an", "when", "where", "why", "best", "really", "need", "much"]);
   const TITLE = 12, ALSO = 15, HEADING = 4, MOST_HEADINGS = 3, TEXT = 5, PART = 2;
   const MISSING = -12; // for each word that a page lacks
+  const LONG_ENOUGH = 5; // letters of a word that finds longer ones, too: "unlearn", "unlearning"
   const FEW = 3; // pages that have all the words: fewer, and pages that lack one are shown, too
   const KINDS = [ // added to what the words of a page give
     [/^notebooks\/solutions\//, -200], [/^book\/exam/, -25], [/^_modules/, -60],
@@ -22,18 +23,18 @@
 
   Object.assign(Documentation.TRANSLATIONS, {
     "Your search did not match any documents. Please make sure that all words are spelled correctly and that you've selected enough categories.":
-      "Nothing has all of these words.",
+      "Nothing was found.",
     "Search finished, found ${resultCount} page(s) matching the search query.": "Results: ${resultCount}",
   });
 
-  // By file: what one word is worth.
-  function worths(index, headings, word) {
+  // By file: what one word is worth. A short word finds no longer one: "ROC" is not in "process".
+  function worths(index, headings, word, whole) {
     const found = new Map();
     const give = (file, worth) => found.set(file, Math.max(found.get(file) || 0, worth));
     for (const file of filesOf(index.terms, word)) give(file, TEXT);
-    if (!found.size && word.length > 2)
+    if (!found.size && !whole)
       for (const term of Object.keys(index.terms))
-        if (term.includes(word)) for (const file of filesOf(index.terms, term)) give(file, PART);
+        if (term.split("_").some(part => part.startsWith(word))) for (const file of filesOf(index.terms, term)) give(file, PART);
     for (const [file, own] of headings) {
       const many = own.filter(heading => heading.words.has(word)).length;
       if (many) give(file, TEXT + HEADING * Math.min(many, MOST_HEADINGS));
@@ -70,8 +71,8 @@
   const telling = word => word.length > 2 && !ASKING.has(word) &&
     ![...stopwords].includes(word);
   let marked = [];
-  function markTelling(query, highlighted) {
-    marked = splitQuery(query.toLowerCase()).filter(telling);
+  function markTelling(said, highlighted) {
+    marked = said.filter(telling);
     highlighted.clear();
     marked.forEach(word => highlighted.add(word));
     localStorage.removeItem(STORED);
@@ -82,26 +83,34 @@
     });
 
   Search._performSearch = (query, searchTerms, excluded, highlighted, objectTerms) => {
-    markTelling(query, highlighted);
     document.getElementById("search-progress")?.replaceChildren();
     const index = Search._index, headings = headingsOf(index), results = [];
     let words = [...searchTerms].filter(word => word.length > 1);
-    const said = splitQuery(query.toLowerCase()).filter(word => !ASKING.has(word));
-    const asking = words.filter(word => said.some(each => cut(each)[0] === word));
+    const typed = word => splitQuery(query).find(each => cut(each)[0] === word) || word;
+    const asking = words.filter(word => !ASKING.has(typed(word).toLowerCase()));
     if (asking.length) words = asking;
+    const worth = new Map(words.map(word =>
+      [word, worths(index, headings, word, typed(word).length < LONG_ENOUGH)]));
+    const dropped = words.filter(word => !worth.get(word).size).map(typed);
+    words = words.filter(word => worth.get(word).size);
+    markTelling(splitQuery(query).filter(word => !dropped.includes(word)).map(word => word.toLowerCase()),
+      highlighted);
     const unwanted = [...excluded].flatMap(word => filesOf(index.terms, word));
     const add = (file, title, anchor, descr, score) =>
       results.push([index.docnames[file], title, anchor, descr, score, index.filenames[file]]);
 
     const terms = new Set(), asked = words.join(" ");
-    for (const [entry, places] of Object.entries(index.indexentries))
-      if (cut(entry).join(" ") === asked)
-        for (const [file, id] of places) {
-          terms.add(file);
-          add(file, `${index.titles[file]} > ${entry}`, `#${id}`, null, 300);
-        }
+    // a term of the glossary is what was asked or, of two words, one of them
+    const entries = Object.entries(index.indexentries);
+    const same = asked => entries.filter(([entry]) => cut(entry).join(" ") === asked);
+    const exact = same(asked);
+    for (const [entry, places] of exact.length || words.length !== 2 ? exact : words.flatMap(same))
+      for (const [file, id] of places) {
+        terms.add(file);
+        add(file, `${index.titles[file]} > ${entry}`, `#${id}`, null, 300);
+      }
 
-    const each = words.map(word => worths(index, headings, word));
+    const each = words.map(word => worth.get(word));
     const pages = new Map();
     for (const worth of each) for (const file of worth.keys()) pages.set(file, 0);
     const lacking = file => each.filter(worth => !worth.has(file)).length;
@@ -118,14 +127,20 @@
     }
     const seen = new Set();
     objectTerms.forEach(term => Search.performObjectSearch(term, objectTerms).forEach(object => {
-      if (seen.has(object[1])) return;
+      if (seen.has(object[1]) || !partsOf(object[1]).some(part => term.length < LONG_ENOUGH ? part === term
+        : part.includes(term))) return;
       seen.add(object[1]);
       results.push([...object.slice(0, 4), object[4] + OBJECT, object[5]]);
     }));
-    if (!results.length) suggest(index, query);
+    if (dropped.length && (words.length || !results.length))
+      tell(dropped, splitQuery(query).filter(word => words.includes(cut(word)[0])), suggested(index, query, dropped));
     // taken from the end; names of files have the order of the chapters
     return results.sort((a, b) => a[4] - b[4] || (a[0] < b[0] || a[0] === b[0] && a[1] < b[1] ? 1 : -1));
   };
+
+  // The name of a function or class without its module, and the words of that name.
+  const partsOf = name => [name.split(".").at(-1)].flatMap(own =>
+    [own, ...own.split("_"), ...own.split(/_|(?<=[a-z])(?=[A-Z])/)].map(part => part.toLowerCase()));
 
   // The words of a title that can be searched for, without the number of a chapter.
   const named = title => splitQuery(title.toLowerCase()).filter(word => !ASKING.has(word) && !/^\d+$/.test(word))
@@ -143,20 +158,28 @@
     return row.at(-1);
   }
 
-  // Where nothing is found: the same query with the nearest words of titles, headings and the glossary.
-  function suggest(index, query) {
+  // The same query with the nearest words of titles, headings and the glossary for those that nothing holds.
+  function suggested(index, query, dropped) {
     const known = new Set(splitQuery([...Object.keys(index.indexentries), ...Object.keys(index.alltitles)]
       .join(" ").toLowerCase()).filter(word => word.length > 3));
     const nearest = word => {
       const far = other => distance(cut(word)[0], cut(other)[0]);
       const best = [...known].reduce((a, b) => (far(b) < far(a) ? b : a));
-      return far(best) <= (word.length < 6 ? 1 : 2) ? best : word;
+      return word.length > 3 && far(best) <= (word.length < 6 ? 1 : 2) ? best : word;
     };
-    const better = splitQuery(query.toLowerCase()).map(nearest).join(" ");
-    if (better === query.toLowerCase() || !Search.status) return;
-    const link = document.createElement("a"), line = document.createElement("p");
+    const better = splitQuery(query).map(word => (dropped.includes(word) ? nearest(word.toLowerCase()) : word));
+    return better.join(" ").toLowerCase() === splitQuery(query).join(" ").toLowerCase() ? "" : better.join(" ");
+  }
+
+  // Which words nothing holds, for which the results are, and what was perhaps meant.
+  function tell(dropped, kept, better) {
+    if (!Search.status) return;
+    const line = document.createElement("p"), link = document.createElement("a");
+    const quoted = (words, and) => words.map(word => `“${word}”`).join(and);
+    line.append(`Nothing holds ${quoted(dropped, " or ")}.`,
+      kept.length ? ` Shown: results for ${quoted(kept, " and ")}.` : "");
     [link.href, link.textContent] = [`?q=${encodeURIComponent(better)}`, better];
-    line.append("Did you mean ", link, "?");
+    if (better) line.append(" Did you mean ", link, "?");
     Search.status.after(line);
   }
 
