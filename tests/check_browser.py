@@ -479,8 +479,9 @@ def search_problems(window) -> list[str]:
     window.get(f"{page}?q=sham")
     wait_until(lambda: "Results: " in window.execute_script(SEARCHED)[2])
     excerpts, chapters, _ = window.execute_script(SEARCHED)
-    if len(excerpts) < 10 or not all(excerpts):
-        problems.append(f"excerpts from a disk: {excerpts}")
+    elsewhere = [each for each in excerpts if "sham" not in each.lower()]
+    if len(excerpts) < 10 or not all(excerpts) or len(elsewhere) > len(excerpts) / 10:
+        problems.append(f"excerpts are not from where the word stands: {elsewhere}")
     if chapters.index(10) < chapters.index(9):
         problems.append(f"chapters that are found have the order {chapters}")
     for query, wanted in DROPPED.items():

@@ -1,21 +1,29 @@
 """Sphinx extension: what the search finds first, and that it is light.
 
-The index that Sphinx writes gets the terms of the glossary, words under which readers look for a
-page that has others, and what each page says of itself, which is its excerpt where the book is read
-from a disk. The entries of functions go, since the search finds functions by name anyhow.
-`_static/search.js` puts in order what is found.
+The index that Sphinx writes gets the terms of the glossary, and words under which readers look for
+a page that has others. The entries of functions go, since the search finds functions by name
+anyhow. The texts of all pages, from which excerpts are taken, stand in one script, since a page
+that is read from a disk cannot read others. `_static/search.js` puts in order what is found.
 """
 
-import html
+import base64
 import json
 import re
+import zlib
 from pathlib import Path
 
+from bs4 import BeautifulSoup
 from docutils import nodes
 
 GLOSSARY = "book/glossary"
-DESCRIPTION = re.compile(r'<meta name="description" content="([^"]*)"')
-MEANING = 240  # characters of what a term means
+TEXTS = "searchtexts.js"
+#: what no excerpt is taken from, and what a text keeps of its page
+LEFT_OUT = (
+    ".headerlink, script, style, summary, .cell_input, .toctree-wrapper, pre, .highlight, "
+    ".parts, svg, select, button, [role=status]"
+)
+KEPT = re.compile(r"section|h\d|p|li|d[td]|t[dh]|caption|figcaption")
+SHORT = 12  # characters of a formula that is shown
 #: words under which a page is looked for as well
 ALSO = {
     "book/quick_start": "install installation begin start gpu cpu download long take",
@@ -52,15 +60,13 @@ def mark_terms(app, doctree) -> None:
     """Give each term of the glossary a place of its own, and remember it."""
     if app.env.docname != GLOSSARY:
         return
-    terms, meanings = {}, ""
+    terms = {}
     for item in doctree.findall(nodes.definition_list_item):
         term = item[0]
         names = [name.strip() for name in term.astext().split(",")]
         term["ids"].append(term_id(names[0]))
         terms |= {name.lower(): term_id(names[0]) for name in names}
-        meaning = html.escape(item[-1].astext()[:MEANING])
-        meanings += f'<dt id="{term_id(names[0])}"></dt><dd>{meaning}</dd>'
-    app.env.glossary_terms, app.env.glossary_meanings = terms, meanings
+    app.env.glossary_terms = terms
 
 
 def with_words(index: dict, terms: dict[str, str]) -> dict:
@@ -75,25 +81,45 @@ def with_words(index: dict, terms: dict[str, str]) -> dict:
     return index | {"indexentries": entries, "also": also}
 
 
-def said_of(app, name: str) -> str:
-    """What a written page says of itself, as HTML; of the glossary also what each term means."""
-    page = Path(app.outdir, f"{name}.html").read_text(encoding="utf-8")
-    described = DESCRIPTION.search(page)
-    meanings = getattr(app.env, "glossary_meanings", "") if name == GLOSSARY else ""
-    return f"<p>{described[1] if described else ''}</p>{meanings}"
+def text_of(page: str) -> str:
+    """The article of a page as HTML of its sections and paragraphs, without code.
+
+    >>> text_of('<article><section id="a"><h1>A</h1><p class="b">An <em>i</em></p></section>')
+    '<section id="a"><h1>A</h1><p>An i</p></section>'
+    >>> text_of("<article><div><math>x</math> <math>a long formula</math></div><pre>1</pre>")
+    'x …'
+    """
+    article = BeautifulSoup(page, "html.parser").find("article")
+    if article is None:
+        return ""
+    for part in article.select(LEFT_OUT):
+        part.extract()
+    for formula in article.find_all("math"):
+        text = formula.get_text()
+        formula.replace_with(text if len(text) <= SHORT else "…")
+    for part in article.find_all(True):
+        if KEPT.fullmatch(part.name):
+            part.attrs = {"id": part["id"]} if part.get("id") else {}
+        else:
+            part.unwrap()
+    return re.sub(r"\s+", " ", article.decode_contents()).strip()
 
 
 def write(app, error) -> None:
-    """Write the index again."""
+    """Write the index again, and the texts of its pages: packed, since they are large."""
     path = Path(app.outdir, "searchindex.js")
     if error or not path.is_file():
         return
     before, opening, rest = path.read_text(encoding="utf-8").partition("(")
     index = json.loads(rest.rstrip().removesuffix(";").removesuffix(")"))
     made = with_words(index, getattr(app.env, "glossary_terms", {}))
-    made["said"] = [said_of(app, name) for name in index["docnames"]]
     text = json.dumps(made, ensure_ascii=False, separators=(",", ":"))
     path.write_text(f"{before}{opening}{text})", encoding="utf-8")
+    pages = [Path(app.outdir, f"{name}.html") for name in index["docnames"]]
+    texts = [text_of(page.read_text(encoding="utf-8")) for page in pages]
+    packed = zlib.compress(json.dumps(texts, ensure_ascii=False).encode(), 9)
+    content = f'globalThis.searchTexts = "{base64.b64encode(packed).decode("ascii")}";\n'
+    Path(app.outdir, TEXTS).write_text(content, encoding="utf-8")
 
 
 def add_script(app, pagename, templatename, context, doctree) -> None:
@@ -105,4 +131,4 @@ def setup(app) -> dict:
     app.connect("doctree-read", mark_terms)
     app.connect("html-page-context", add_script, priority=400)  # plain_pages copies the list
     app.connect("build-finished", write)
-    return {"parallel_read_safe": True, "env_version": 2}
+    return {"parallel_read_safe": True, "env_version": 3}

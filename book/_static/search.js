@@ -14,7 +14,6 @@
     [/^book\/(api|package|references)/, -45], [/^book\/(museum|scale|teaching|projects)/, -6],
     [/^notebooks\/\w+_template/, -6], [/^notebooks\/\d/, 2],
   ];
-  const FROM_DISK = location.protocol === "file:";
   const WHOLE = 60; // the title has no other words
   const OBJECT = -45; // functions and classes stand after pages
   const cut = text => splitQuery(text.toLowerCase()).map(word => new Stemmer().stemWord(word));
@@ -55,15 +54,10 @@
     return found;
   }
 
-  // Where on a page to begin: at the heading with the most of the words, if it is not the first. It has
-  // all of them; on a disk, where no excerpt shows the section, half of them and more than the title.
+  // Where on a page to begin: at the heading that has all of the words, if it is not the first.
   function best(index, headings, file, words) {
     const own = (headings.get(file) || []).filter(each => each.id && each.title !== index.titles[file]);
-    const many = among => words.filter(word => among.has(word)).length;
-    const first = own.reduce((a, b) => (a && many(a.words) >= many(b.words) ? a : b), null);
-    const count = first ? many(first.words) : 0;
-    const some = FROM_DISK && 2 * count >= words.length && count > many(new Set(cut(index.titles[file])));
-    return count === words.length || some ? first : null;
+    return own.find(each => words.every(word => each.words.has(word))) || null;
   }
 
   // What is marked: no short word and no word of asking; elsewhere only on a page that was found.
@@ -183,29 +177,30 @@
     Search.status.after(line);
   }
 
-  // From a disk no page can be read: there an excerpt is what a page says of itself, or a term means.
-  if (FROM_DISK)
-    window.fetch = async address => {
-      const { docnames, said } = Search._index;
-      return new Response(said[docnames.findIndex(name => address.endsWith(`${name}.html`))] || "");
-    };
+  // A page on a disk cannot read others: their texts, packed, come in a script, by number of the page.
+  const texts = new Promise((loaded, failed) => {
+    const script = document.createElement("script");
+    Object.assign(script, { onload: loaded, onerror: failed, src: "searchtexts.js" });
+    document.head.append(script);
+  }).then(() => {
+    const packed = Uint8Array.from(atob(globalThis.searchTexts), letter => letter.charCodeAt(0));
+    return new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"))).json();
+  }).catch(() => []); // an old browser shows no excerpts
+  window.fetch = async address => new Response(
+    (await texts)[Search._index.docnames.findIndex(name => address.endsWith(`${name}.html`))] || "");
 
-  // An excerpt is taken from paragraphs and lists of the article, of a term from what it means; from
-  // captions and cells only where these have none of the words; never from buttons, code and formulas.
-  const LEFT_OUT = ".headerlink, script, style, summary, .cell_input, .toctree-wrapper, pre, .highlight, " +
-    ".parts, svg, select, button, [role=status]";
+  // An excerpt is taken from paragraphs and lists of the page, of a term from what it means; from
+  // captions and cells only where these have none of the words.
   const PROSE = "p, li, dd", OTHER = "td, th, caption, figcaption, dt";
-  const END = "\u0001", SHORT = 12; // characters of a formula that is shown
+  const END = "\u0001";
   function blocksOf(text, anchor, keywords) {
     const page = new DOMParser().parseFromString(text, "text/html");
-    page.querySelectorAll(LEFT_OUT).forEach(each => each.remove());
-    page.querySelectorAll("math").forEach(each =>
-      each.replaceWith(each.textContent.length <= SHORT ? each.textContent : "…"));
     const found = anchor && page.querySelector(anchor);
     const within = found?.tagName === "DT" ? found.nextElementSibling
-      : found || page.querySelector("article") || page.body;
+      : found || page.body;
     const all = [...within.querySelectorAll(`${PROSE}, ${OTHER}`), ...(within.matches(PROSE) ? [within] : [])]
       .filter(each => !each.parentElement.closest(`${PROSE}, ${OTHER}`));
+    if (anchor && !all.length) return blocksOf(text, "", keywords); // a section of code
     const has = each => keywords.some(word => beginning(word).test(each.textContent.toLowerCase()));
     const prose = all.filter(each => each.matches(PROSE));
     return (prose.some(has) ? prose : all)
