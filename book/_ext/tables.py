@@ -2,7 +2,8 @@
 
 A table of sentences (`stacked`) has the head of its column in each cell: on a phone its cells stand
 below each other, each under its head. Other tables are moved sideways there. A table that is wider
-than a page (`wide`) has smaller letters, and intervals below their numbers.
+than a page (`wide`) has smaller letters, and intervals below their numbers. One with pairs of
+numbers (`pairs`) has the second below the first on a phone, so that all its columns are seen.
 Used by `plain_pages`, when a page is written.
 """
 
@@ -87,6 +88,7 @@ def marked_table(table: re.Match) -> str:
         len(text) > SENTENCE for column in columns[1:] for _, text in column
     )
     wide = sum(longest) > PAGE and not stacked
+    pairs = any(is_number and " / " in text for column in columns for is_number, text in column)
 
     def in_head(_, column: int, __, attributes: str, ___) -> str:
         return with_class(attributes, "num") if numbers[column] else attributes
@@ -102,8 +104,10 @@ def marked_table(table: re.Match) -> str:
 
     if stacked:
         before = before.replace('<table class="table"', '<table class="table stacked"', 1)
+    if pairs and not stacked:
+        before = before.replace(f'<table class="{table[1]}"', f'<table class="{table[1]} pairs"', 1)
     if wide:
-        before = before.replace(f'<table class="{table[1]}"', f'<table class="{table[1]} wide"', 1)
+        before = before.replace(f'<table class="{table[1]}', f'<table class="{table[1]} wide', 1)
     body = INTERVAL.sub(r'\1 <span class="interval">\2</span>', in_cells(body, in_body))
     return before + in_cells(head[0], in_head) + body
 
@@ -123,5 +127,8 @@ def marked(page: str) -> str:
     >>> wide = marked(f'<table class="dataframe">{head}<tr>{row}</table>')
     >>> wide[:28], wide[-56:]
     ('<table class="dataframe wide', '9 <span class="interval">[0, 1]</span></td></tr></table>')
+    >>> row = '<th>x</th><td class="num">1 / 0</td></tr>'
+    >>> marked(f'<table class="table">{head}<tr>{row}</table>')[:27]
+    '<table class="table pairs">'
     """
     return TABLE.sub(marked_table, page)
