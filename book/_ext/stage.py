@@ -144,7 +144,7 @@ def stage(world, recorded: dict, hero: dict, photo: bytes, megabytes: dict[str, 
         f'<output data-is="written">G = {strength:g}</output>'
         '<input data-is="strength" aria-label="strength" type="range" min="0" '
         f'max="{recorded["strengths"][-1]}" step="4" value="{strength:g}" autocomplete="off">'
-        '</label><button type="button" data-is="undo">Undo all edits</button>'
+        '</label><button type="button" data-is="undo">Undo<span> all edits</span></button>'
         f'<canvas data-is="strip" width="{width}" height="{layers * (ROW + GAP) - GAP}" '
         f'role="img" aria-label="The gates of all knowledge vectors, a row for each layer: lit '
         f'where a vector counts in full" style="background-image:url({strip_of(gates, layers)})">'

@@ -553,7 +553,7 @@
     element("written").textContent = written;
     element("strength").value = chosen.strength;
     element("strength").setAttribute("aria-valuetext", written);
-    element("undo").textContent = chosen.undone ? "Put all edits on again" : "Undo all edits";
+    element("undo").firstChild.textContent = chosen.undone ? "Redo" : "Undo";
     element("undo").setAttribute("aria-pressed", String(chosen.undone));
   }
 
