@@ -144,11 +144,11 @@ return [...document.querySelectorAll('figure.cut')].filter(e => e.offsetParent
   && (e.scrollWidth > e.clientWidth + 1 || e.querySelector('.whole').offsetParent
       || !e.querySelector('.parts').offsetParent)).map(e => e.innerText.slice(0, 80));
 """
-# tables with pairs of numbers that are scrolled on a phone
-PAIRS = """
-return [...document.querySelectorAll('table.table.pairs')].filter(
-  e => e.parentElement.scrollWidth > e.parentElement.clientWidth + 1)
-  .map(e => e.innerText.slice(0, 80));
+# tables with pairs of numbers, and printed lines, that are scrolled on a phone
+MOVED = """
+const fits = 'div:has(> table.table.pairs), .output.stream:not(.aligned) pre';
+return [...document.querySelectorAll(fits)]
+  .filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.innerText.slice(0, 80));
 """
 # on paper: what runs over the edge, and what would have to be scrolled
 CUT = """
@@ -449,10 +449,10 @@ def phone_problems(window) -> list[str]:
     window.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
     beyond, first = window.execute_script(WIDE)
     scrolled = window.execute_script(SCROLLED)
-    pairs = window.execute_script(PAIRS)
+    moved = window.execute_script(MOVED)
     window.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     problems = [f"a figure is not cut for a phone: {caption}" for caption in scrolled]
-    problems += [f"a table is scrolled on a phone: {text}" for text in pairs]
+    problems += [f"to be moved sideways on a phone: {text}" for text in moved]
     return problems + [f"{beyond} pixels wider than a phone: {first}"] * (beyond > 0)
 
 

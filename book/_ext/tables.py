@@ -4,6 +4,7 @@ A table of sentences (`stacked`) has the head of its column in each cell: on a p
 below each other, each under its head. Other tables are moved sideways there. A table that is wider
 than a page (`wide`) has smaller letters, and intervals below their numbers. One with pairs of
 numbers (`pairs`) has the second below the first on a phone, so that all its columns are seen.
+What a cell prints wraps on a phone, unless it is a table itself (`aligned`).
 Used by `plain_pages`, when a page is written.
 """
 
@@ -18,6 +19,10 @@ CAPTION = re.compile(r"(<caption\b[^>]*>)(.*?)(</caption>)", re.DOTALL)
 TAG = re.compile(r"<[^>]*>")
 CLASS = re.compile(r'class="([^"]*)"')
 INTERVAL = re.compile(r"(<td\b[^>]*>[^<\[]+) (\[[^<\]]*\](?: \*)?)(?=</td>)")
+PRINTED = re.compile(
+    r'(<div class="output stream)([^>]*>\s*<div class="highlight"><pre>)(.*?)</pre>', re.S
+)
+GAP = re.compile(r"(?<=\S)  +(?=\S)")
 NOTHING = ("", "–", "-")
 SENTENCE, SHORT = 30, 13  # characters: more of them are a sentence, fewer stay on one line
 PAGE = 80  # characters of a table that a page has room for, two between the columns
@@ -88,7 +93,9 @@ def marked_table(table: re.Match) -> str:
         len(text) > SENTENCE for column in columns[1:] for _, text in column
     )
     wide = sum(longest) > PAGE and not stacked
-    pairs = any(is_number and " / " in text for column in columns for is_number, text in column)
+    pairs = table[1] == "table" and any(
+        is_number and " / " in text for column in columns for is_number, text in column
+    )
 
     def in_head(_, column: int, __, attributes: str, ___) -> str:
         return with_class(attributes, "num") if numbers[column] else attributes
@@ -105,15 +112,28 @@ def marked_table(table: re.Match) -> str:
     if stacked:
         before = before.replace('<table class="table"', '<table class="table stacked"', 1)
     if pairs and not stacked:
-        before = before.replace(f'<table class="{table[1]}"', f'<table class="{table[1]} pairs"', 1)
+        before = before.replace('<table class="table"', '<table class="table pairs"', 1)
     if wide:
         before = before.replace(f'<table class="{table[1]}', f'<table class="{table[1]} wide', 1)
     body = INTERVAL.sub(r'\1 <span class="interval">\2</span>', in_cells(body, in_body))
     return before + in_cells(head[0], in_head) + body
 
 
+def marked_output(output: re.Match) -> str:
+    """What a cell printed: a table where several lines have three columns or more."""
+    columns = [len(GAP.split(line)) for line in text_of(output[3]).splitlines()]
+    aligned = " aligned" if sum(count > 2 for count in columns) > 1 else ""
+    return f"{output[1]}{aligned}{output[2]}{output[3]}</pre>"
+
+
 def marked(page: str) -> str:
     """A page whose tables have their marks.
+
+    >>> start = '<div class="output stream"><div class="highlight"><pre>'
+    >>> marked(f"{start}G  0.0   6.0\\nx  1.0  1.00\\n</pre>")[:35]
+    '<div class="output stream aligned">'
+    >>> marked(f"{start}left   0.50, kept 1.00\\nlost   none\\n</pre>")[:27]
+    '<div class="output stream">'
 
     >>> head, row = "<thead><tr><th>a</th><th>b</th></tr></thead>", '<td class="num">1</td></tr>'
     >>> print(marked(f'<table class="dataframe">{head}<tr><th>x</th>{row}</table>'))
@@ -131,4 +151,4 @@ def marked(page: str) -> str:
     >>> marked(f'<table class="table">{head}<tr>{row}</table>')[:27]
     '<table class="table pairs">'
     """
-    return TABLE.sub(marked_table, page)
+    return PRINTED.sub(marked_output, TABLE.sub(marked_table, page))
