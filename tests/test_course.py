@@ -11,6 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
+import slide_notes
 import slides
 import students
 import torch
@@ -44,7 +45,7 @@ def cells_of(chapter: str) -> list[dict]:
     return json.loads(text)["cells"]
 
 
-@pytest.mark.parametrize("module", [slides, students])
+@pytest.mark.parametrize("module", [slides, slide_notes, students])
 def test_examples_in_the_builders(module):
     found = doctest.testmod(module)
     assert found.attempted > 0 and found.failed == 0
@@ -131,6 +132,33 @@ def test_a_deck_opens_with_its_aim_has_its_vote_and_loads_what_lies_beside_it(fo
     assert files and all((folder / name).is_file() for name in files)
     body = re.sub(r"<(pre|code)\b.*?</\1>", "", text.partition("<body>")[2], flags=re.DOTALL)
     assert not re.search(r"\$[^$]+\$|\\[a-z]+|\{(?:cite|dropdown)", body)  # formulas are set
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_each_slide_has_a_note_of_its_own(folder, number: int):
+    text = (folder / f"session_{number}.html").read_text(encoding="utf-8")
+    pages = BeautifulSoup(text, "html.parser").find_all("section")
+    before: dict[str, str] = {}
+    for at, page in enumerate(pages, 1):
+        paragraphs = [each.text.strip() for each in page.select("aside.notes p")]
+        told = dict(each.split(". ", 1) for each in paragraphs if re.match(r"[A-Z]\w+\. ", each))
+        wanted = ("Say", "Ask", "Expected") if at < len(pages) else ("Say",)
+        assert all(len(told.get(name, "")) > 8 for name in wanted), (at, paragraphs)
+        assert not any(told[name] == before.get(name) for name in wanted), (at, told)
+        before = told
+    shown = [
+        slides.words_of(re.sub("<aside.*?</aside>", "", str(page), flags=re.S)) for page in pages
+    ]
+    for words in slides.typed_notes(number):  # each belongs to one slide
+        assert sum(words in each for each in shown) == 1, words
+
+
+def test_a_typed_note_without_a_slide_and_a_slide_without_a_note_are_refused(monkeypatch):
+    more = {**slides.typed_notes(4), "words of no slide": slide_notes.Note("a", "b", "c")}
+    for typed, said in ((more, "no slide has 'words of no slide'"), ({}, "no note for a slide")):
+        monkeypatch.setattr(slides, "typed_notes", lambda number, typed=typed: dict(typed))
+        with pytest.raises(ValueError, match=said):
+            slides.slides_of(4, SESSIONS[3], slides.DECKS[3])
 
 
 def test_the_site_links_each_session_to_its_deck():

@@ -9,7 +9,8 @@ first sentences, of a long table the first rows; folded code, lines that only dr
 what speaks to a reader at the keyboard are left out. Each deck opens with the aim of its session
 and has its vote, both from `book/teaching.md`, the vote in front of the heading that answers it.
 Each slide belongs to a block of the session's plan, and a block without a slide gets its own: what
-the class does. The notes of a slide name its block, with the minutes.
+the class does. The notes of a slide name its block, with the minutes, and say what to say, what to
+ask and what to expect (`slide_notes.py`).
 Everything else that a deck loads lies beside it: reveal.js, as it is vendored in
 `book/_static/vendor`, and the font of formulas.
 """
@@ -21,17 +22,20 @@ import json
 import math
 import re
 import shutil
+import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from formulas import mathml
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from plain_pages import HELD, with_files
+from slide_notes import Note, Piece, note_of, rank, sentences, skipped
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGE = ROOT / "book" / "teaching.md"
 STYLE = Path(__file__).with_name("slides.css")
+TYPED = Path(__file__).with_name("slide_notes.toml")
 VENDORED = ("reveal/reveal.js", "reveal/reveal.css", "reveal/reveal.js.LICENSE.txt")
 FONT = ("math.woff2", "math.woff2.LICENSE.txt")  # of formulas
 FULL = 14.4  # lines of prose that a slide holds below its title
@@ -50,7 +54,7 @@ DRAWS = re.compile(
     r"alt=|\bload\(|load_people|getsource|exhibits\.|figures\.|drawings\."
 )  # code for a figure or a start
 CELLS = re.compile(r"<t[hd][^>]*>(.*?)</t[hd]>", re.DOTALL)
-EXPLORED = "image/svg+xml"  # a small drawing under a slider: for hands, not for a wall
+EXPLORED = "application/vnd.kvw.explorer+json"  # a slider: for hands, not for a wall
 KEYBOARD = re.compile(r"change these two lines|^Next: |solutions/", re.IGNORECASE)
 COMMANDED = re.compile(
     r"\*Slides:\* `make slides`, then open `_build/slides/session_(\d+)\.html`\."
@@ -212,21 +216,6 @@ DECKS = (
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Something that is shown whole.
-
-    Attributes:
-        body: HTML.
-        lines: of prose that it takes.
-        last: whether what follows must wait for the next slide, as after a prediction.
-    """
-
-    body: str
-    lines: float
-    last: bool = False
-
-
-@dataclass(frozen=True)
 class Session:
     """What the teacher's page says of one session, as Markdown.
 
@@ -315,22 +304,6 @@ def line(markdown: str) -> str:
     return re.sub(r"^<p>|</p>$", "", body.strip())
 
 
-def sentences(paragraph: str) -> Iterator[str]:
-    """The sentences of a paragraph; none ends within a formula, code, brackets or bold type.
-
-    >>> list(sentences("A rule. It is $a. B$ (see 1. X). **So. It** is."))
-    ['A rule.', 'It is $a. B$ (see 1. X).', '**So. It** is.']
-    """
-    start = 0
-    for end in re.finditer(r"[.?!:][\"*)]*\s+(?=[A-Z*$\"\[`(])", paragraph):
-        piece = paragraph[start : end.end()]
-        balanced = all(piece.count(mark) % 2 == 0 for mark in ("$", "`", "**", '"'))
-        if balanced and piece.count("(") == piece.count(")") and not piece.rstrip().endswith(":"):
-            yield piece.strip()
-            start = end.end()
-    yield paragraph[start:].strip()
-
-
 def shortened(paragraph: str, most: int) -> str:
     """The first sentences of a paragraph: at least one, and no more characters than asked for.
 
@@ -408,7 +381,7 @@ def from_prose(block: str) -> Piece | None:
         if rows > ROWS:
             return noted(f"a table of {rows} rows")
         table = marked_up(block)
-        return Piece(table, table_lines(table))
+        return Piece(table, table_lines(table), kind="table")
     if re.match(r"(?:-|\d+\.) ", block):
         shortened_items = [
             re.sub(
@@ -416,15 +389,17 @@ def from_prose(block: str) -> Piece | None:
             )
             for item in items(block)
         ]
-        body = marked_up("\n".join(shortened_items))
+        text = "\n".join(shortened_items)
+        body = marked_up(text)
         high = [0.2 + folded(item, WIDE) for item in body.split("</li>")[:-1]]
-        return Piece(body, MARGIN + sum(high))
+        return Piece(body, MARGIN + sum(high), kind="prose", source=block, shown=text)
     asks = "**Your prediction" in block
     most = 10**6 if asks else PROSE
     text = block if block.startswith((">", "```")) else shortened(block, most)
     body = marked_up(text)
     parts = text.split("\n") if text.startswith((">", "```")) else [body]
-    return Piece(body, MARGIN + sum(folded(part, WIDE) for part in parts), asks)
+    high = MARGIN + sum(folded(part, WIDE) for part in parts)
+    return Piece(body, high, asks, kind="prose", source=block, shown=text)
 
 
 def listed(block: str) -> list[Piece]:
@@ -445,11 +420,13 @@ def text_of(value) -> str:
     return value if isinstance(value, str) else "".join(value)
 
 
-def set_small(text: str, kind: str) -> Piece:
+def set_small(text: str, kind: str, source: str = "") -> Piece:
     text = text.rstrip()
     return Piece(
         f'<pre class="{kind}">{html.escape(text)}</pre>',
         1.0 + SMALL * sum(folded(row, MONO) for row in text.split("\n")),
+        kind={"said": "printed"}.get(kind, kind),
+        source=source,
     )
 
 
@@ -469,6 +446,7 @@ def shown_lines(code: str) -> str:
 
 def from_code(code: str) -> Piece | None:
     """Code of a few lines, without docstrings; None for other code."""
+    told = re.search(r'^ *"""(.+?)(?:\n\n|""")', code, re.M | re.S)
     code = re.sub(r'^ *"""(?:.|\n)*?"""\n', "", code, flags=re.M).strip("\n")
     if "class " not in code and "def " not in code:  # what defines is shown whole or not at all
         code = shown_lines(code)
@@ -476,7 +454,7 @@ def from_code(code: str) -> Piece | None:
         return None
     if not code or code.count("\n") + 1 > CODE:
         return None
-    return set_small(code, "code")
+    return set_small(code, "code", told[1] if told else "")
 
 
 def figure(data: dict) -> Piece:
@@ -484,12 +462,16 @@ def figure(data: dict) -> Piece:
     text = text_of(data.get("text/plain", ""))
     caption = re.search(r"^Figure: (.*?)(?=\nIt shows: |\Z)", text, re.M | re.S)
     alt = re.search(r"^It shows: (.*)", text, re.M | re.S)
-    caption = html.escape(" ".join(caption[1].split())) if caption else ""
+    words = " ".join(caption[1].split()) if caption else ""
+    caption, shows = html.escape(words), alt[1].strip() if alt else ""
     _, kind, picture = HELD.search(text_of(data["text/html"])).groups()  # as on the page, smaller
     return Piece(
-        f'<figure><img alt="{html.escape(alt[1].strip() if alt else "")}" '
+        f'<figure><img alt="{html.escape(shows)}" '
         f'src="data:image/{kind};base64,{picture}"><figcaption>{caption}</figcaption></figure>',
         FIGURE + SMALL * folded(caption, CAPTION),
+        kind="figure",
+        source=shows,
+        shown=words,
     )
 
 
@@ -498,7 +480,7 @@ def from_output(output: dict) -> Piece | None:
     data = output.get("data", {})
     if EXPLORED in data:
         return None
-    if "image/png" in data:
+    if "image/png" in data or "image/svg+xml" in data:
         return figure(data)
     text = text_of(output.get("text", data.get("text/plain", "")))
     if "text/latex" in data:  # highlighted code
@@ -513,7 +495,7 @@ def from_output(output: dict) -> Piece | None:
             for row in rows[FIRST_ROWS:]:
                 table = table.replace(row, "")
             table += noted(f"{FIRST_ROWS} of {len(rows)} rows; all of them").body
-        return Piece(table, table_lines(table))
+        return Piece(table, table_lines(table), kind="table")
     if not text.strip() or text.strip() == "not yet":
         return None
     rows = text.rstrip().count("\n") + 1
@@ -537,7 +519,19 @@ def halves(piece: Piece) -> list[Piece]:
             body = body.replace(part, "", 1)
         bodies.append(body)
     bodies[1] = bodies[1].replace("<ol>", f'<ol start="{middle + 1}">')
-    return [Piece(body, table_lines(body) if rows else piece.lines / 2) for body in bodies]
+    if rows:
+        return [replace(piece, body=body, lines=table_lines(body)) for body in bodies]
+    told = [[each[:middle], each[middle:]] for each in (items(piece.source), items(piece.shown))]
+    return [
+        replace(
+            piece,
+            body=body,
+            lines=piece.lines / 2,
+            source="\n".join(source),
+            shown="\n".join(shown),
+        )
+        for body, source, shown in zip(bodies, *told, strict=True)
+    ]
 
 
 def pieces_of(cell: dict) -> Iterator[Piece | str]:
@@ -557,6 +551,16 @@ def pieces_of(cell: dict) -> Iterator[Piece | str]:
 # --- slides ----------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Slide:
+    """One slide: HTML without notes, its heading, the pieces of the chapter on it, or its note."""
+
+    body: str
+    heading: str = ""
+    pieces: list[Piece] = field(default_factory=list)
+    note: Note | None = None
+
+
 def slide(title: str, body: str, kind: str = "") -> str:
     heading = f"<h2>{line(title)}</h2>" if title else ""
     return f'<section class="{kind}">{heading}\n{body}\n</section>'
@@ -566,7 +570,7 @@ def lines(pieces: list[Piece]) -> float:
     return sum(piece.lines for piece in pieces)
 
 
-def packed(title: str, pieces: list[Piece]) -> list[str]:
+def packed(title: str, pieces: list[Piece]) -> list[Slide]:
     """The pieces below one heading, on as many slides as they need, about equally full.
 
     The cost of a slide is the square of the lines that it leaves empty.
@@ -583,7 +587,10 @@ def packed(title: str, pieces: list[Piece]) -> list[str]:
             cost += max(0.0, FULL - lines(part)) ** 2 + alone
             choices.append((cost, [*before, part]))
         best.append(min(choices, key=lambda choice: choice[0]))
-    return [slide(title, "\n".join(item.body for item in part)) for part in best[-1][1]]
+    return [
+        Slide(slide(title, "\n".join(item.body for item in part)), title, part)
+        for part in best[-1][1]
+    ]
 
 
 def parts_of(cells: list[dict], deck: Deck) -> Iterator[tuple[str, list[Piece]]]:
@@ -625,14 +632,14 @@ def joined(groups: list[tuple[str, list[Piece]]], first: set[str]) -> list[tuple
     return merged
 
 
-def of_the_class(what: str) -> str:
+def of_the_class(what: str) -> Slide:
     """A slide for a block of the plan that has none in the chapter: what the class does.
 
-    >>> of_the_class("in pairs: find an input; show it").split("</h2>")[0]
-    '<section class="board"><h2>In pairs'
+    >>> of_the_class("in pairs: find an input; show it").heading
+    'In pairs'
     """
     title, *rest = (text[0].upper() + text[1:] for text in re.split("[:;] ", what))
-    return slide(title, marked_up("\n".join(f"- {text}" for text in rest)), "board")
+    return Slide(slide(title, marked_up("\n".join(f"- {text}" for text in rest)), "board"), title)
 
 
 def with_notes(page: str, paragraphs: list[str]) -> str:
@@ -641,37 +648,82 @@ def with_notes(page: str, paragraphs: list[str]) -> str:
     return page.replace("</section>", f'<aside class="notes">{notes}</aside>\n</section>')
 
 
-def from_the_beginning(cell: str) -> list[str]:
+def from_the_beginning(cell: str) -> Iterator[Slide]:
     """What the class should be able to answer, and the words that it needs for that."""
     name, words = "After this chapter you can answer", "**Words from earlier chapters**"
     named = {
         "After the chapter you can answer": cell.partition(name)[2].partition(words)[0].lstrip(":"),
         "Words from earlier chapters": cell.partition(words)[2],
     }
-    return [
-        page
-        for title, text in named.items()
-        for page in packed(title, [piece for block in blocks(text) for piece in listed(block)])
-    ]
+    for title, text in named.items():
+        pieces = [piece for block in blocks(text) for piece in listed(block)]
+        for page in packed(title, pieces):
+            starts = [re.match(r"- \*\*(.+?)\*\*", piece.source) for piece in page.pieces]
+            first = page.pieces[0].source.strip().removeprefix("- ")
+            term, _, meaning = first.replace("**", "").partition(":")
+            note = Note(
+                f"Words for today: {', '.join(start[1] for start in starts if start)}. "
+                "Explain what the class asks for.",
+                f"Do not look at the wall: what does *{term}* mean?",
+                shortened(meaning.strip(), ITEM),
+            )
+            if title not in words:
+                note = Note(
+                    "Read the questions aloud. At the end each pair answers one of them.",
+                    f"What would you guess: {re.sub(r'^[0-9]+[.] ', '', first)}",
+                    "A guess only. Write the guesses on the board, and come back to them.",
+                )
+            yield Slide(page.body, title, note=note)
 
 
-def slides_of(number: int, session: Session, deck: Deck) -> list[str]:
-    """All slides of a session, its aim first, each with notes.
+def words_of(page: str) -> str:
+    """What stands on a slide, without marks and formulas."""
+    bare = re.sub(r"<math.*?</math>|<[^>]+>", " ", page, flags=re.S)
+    return " ".join(html.unescape(bare).split())
+
+
+def typed_notes(number: int) -> dict[str, Note]:
+    """By words on a slide, its note, where the chapter gives none; what is empty is derived."""
+    entries = tomllib.loads(TYPED.read_text(encoding="utf-8"))[f"session_{number}"]
+    return {
+        each["slide"]: Note(*(each.get(name, "") for name in ("say", "ask", "expected")))
+        for each in entries
+    }
+
+
+def opening_of(number: int, session: Session, title: str) -> Slide:
+    """The first slide: the aim."""
+    body = (
+        f'<p class="aim">{line(session.aim)}</p>\n<p class="chapter">{line("Chapter " + title)}</p>'
+    )
+    note = Note(
+        f"The aim: {session.aim}",
+        "Who has done what was set for today? What is still unclear?",
+        "Two or three points, half a minute each. Write them down for the end.\n\n"
+        "N hides or shows these notes, S opens them in a second window.\n\n"
+        f"What goes wrong: {session.wrong}",
+    )
+    return Slide(slide(f"Session {number}: {session.title}", body, "opening"), note=note)
+
+
+def vote_of(session: Session) -> Slide:
+    note = Note(
+        "Read the question and the letters aloud. All write down a letter, then show hands.",
+        "Who has A, who has B, who has C? One voice for each letter: why?",
+        f"Keep until all have voted: {session.found}",
+    )
+    return Slide(slide("Vote", marked_up(session.vote), "vote"), note=note)
+
+
+def by_block(number: int, session: Session, deck: Deck, cells: list[dict]) -> list[list[Slide]]:
+    """The slides of each block of the plan.
 
     Raises:
         ValueError: the deck's blocks are not those of the plan, or stand in another order.
     """
-    notebook = ROOT / "notebooks" / f"{deck.chapter}.ipynb"
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     beginning = text_of(cells[0]["source"])
     title = re.match(r"# (.+)", beginning)[1]
-    opening = slide(
-        f"Session {number}: {session.title}",
-        f'<p class="aim">{line(session.aim)}</p>\n'
-        f'<p class="chapter">{line("Chapter " + title)}</p>',
-        "opening",
-    )
-    shown: dict[int, list[str]] = {first: [] for first, _, _ in session.plan}
+    shown: dict[int, list[Slide]] = {first: [] for first, _, _ in session.plan}
     vote = next(first for first, _, what in session.plan if "vote" in what.lower())
     groups = [  # without what is only a start
         (heading, pieces)
@@ -681,32 +733,65 @@ def slides_of(number: int, session: Session, deck: Deck) -> list[str]:
     block = now = min(shown)
     for heading, pieces in joined(groups, {deck.vote, *deck.blocks}):
         if heading == deck.vote:
-            shown[vote].append(slide("Vote", marked_up(session.vote), "vote"))
+            shown[vote].append(vote_of(session))
         block = deck.blocks.get(heading, block)
         if block not in shown or block < now:
             raise ValueError(f"session {number}: no block from minute {block} for {heading!r}")
         now = block
         shown[block] += packed(heading or title, pieces)
-    slides = []
-    for first, last, what in session.plan:
-        here = shown[first] or [of_the_class(what)]
-        if first == min(shown):
-            start = [opening, *here] if not shown[first] else [opening]
-            here = start + from_the_beginning(beginning) + shown[first]
+    for first, _, what in session.plan:
         remember = re.search("to remember: (.+)", what)
         if remember and shown[first]:
-            here.append(slide("To remember", marked_up(f"- {remember[1]}"), "board"))
-        for at, page in enumerate(here, 1):
-            notes = [f"**Minutes {first} to {last}**, slide {at} of {len(here)}: {what}"]
-            if page == opening:
-                notes += ["N hides or shows these notes, S opens them in a second window."]
-                notes += [f"What goes wrong: {session.wrong}"]
-            if 'class="vote"' in page:
-                notes += [f"Keep until all have voted: {session.found}"]
-            slides.append(with_notes(page, notes))
+            shown[first].append(Slide(slide("To remember", marked_up(f"- {remember[1]}"), "board")))
+        own = [] if shown[first] else [of_the_class(what)]
+        if first == min(shown):
+            own = [opening_of(number, session, title), *own, *from_the_beginning(beginning)]
+        shown[first] = own + shown[first]
+    return list(shown.values())
+
+
+def slides_of(number: int, session: Session, deck: Deck) -> list[str]:
+    """All slides of a session, its aim first, each with notes.
+
+    Raises:
+        ValueError: the deck's blocks are not those of the plan, or stand in another order; a typed
+            note belongs to no slide, or a slide has no note.
+    """
+    notebook = ROOT / "notebooks" / f"{deck.chapter}.ipynb"
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    parts = by_block(number, session, deck, cells)
+    pieces = [piece for here in parts for page in here for piece in page.pieces]
+    slides: list[str] = []
+    notes: list[Note] = []
+    typed = typed_notes(number)
+    start = 0
+    for here, (first, last, what) in zip(parts, session.plan, strict=True):
+        ranks = []
+        for page in here:
+            own = next((words for words in typed if words in words_of(page.body)), "")
+            note, end = typed.pop(own, page.note), start + len(page.pieces)
+            ranks.append(rank(pieces, start, end, what) if page.pieces else 0)
+            if not note or not note.say:
+                note = note_of(page.heading, pieces, start, end, notes, note)
+            notes.append(note)
+            start = end
+        out = skipped(ranks, last - first)
+        gone = ", ".join(str(len(slides) + 1 + at) for at in sorted(out))
+        name = re.split(r"[,:;.] ", what)[0]
+        for at, (page, note) in enumerate(zip(here, notes[len(slides) :], strict=True)):
+            head = f"**Minutes {first} to {last}**, slide {at + 1} of {len(here)}: {name}."
+            paragraphs = [head + " *May be left out.*" * (at in out)]
+            if at == 0:
+                paragraphs += [f"The block: {what}."] * (name != what)
+                paragraphs += [f"Short of time, these slides may go: {gone}."] * bool(gone)
+            told = {"Say": note.say, "Ask": note.ask, "Expected": note.expected}
+            paragraphs += [f"**{kind}.** {text}" for kind, text in told.items()]
+            slides.append(with_notes(page.body, paragraphs))
+    if typed:
+        raise ValueError(f"session {number}: no slide has {', '.join(map(repr, typed))}")
     homework = f'{marked_up(session.homework)}\n<div class="noted">{marked_up(CREDITS)}</div>'
-    notes = [f"**Minutes {first} to {last}**, the end."]
-    return [*slides, with_notes(slide("Homework", homework), notes)]
+    paragraphs = [f"**Minutes {first} to {last}**, the end.", f"**Say.** {session.homework}"]
+    return [*slides, with_notes(slide("Homework", homework), paragraphs)]
 
 
 DOCUMENT = """<!DOCTYPE html>
