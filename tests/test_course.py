@@ -80,6 +80,40 @@ def test_homework_names_exercises_that_there_are(number: int):
     assert {*re.findall(r"\d+", numbers), *more} <= set(there)
 
 
+def test_what_is_calculated_on_the_board():
+    """The package's own coefficients and gates, for the numbers of session 4."""
+    rows = dict(re.findall(r"^\| (.+?) \| (.+) \|$", slides.part_of(section(4), "Board"), re.M))
+
+    def row(name: str) -> list:
+        """Numbers of a row, a cell each."""
+        (values,) = (text for title, text in rows.items() if name in title)
+        found = [re.findall(r"-?\d+(?:/\d+)?", cell) for cell in values.split(" | ")]
+        return [[float(Fraction(number)) for number in cell] for cell in found]
+
+    h = [torch.tensor(row(f"question about the {who}")).T[None] for who in ("five", "others")]
+    mask = torch.ones(1, 3, dtype=torch.bool)
+    five, others = (mean_absolute(each, mask) for each in h)
+    gates = gate(contrast(five, others), 2)
+    vectors = torch.tensor(row("vector $v$"))
+    edited = gates[:, None] * vectors
+    for name, values in (
+        ("measure: $c_f$", five),
+        ("measure: $c_r$", others),
+        ("divide", others / five),
+        ("gate", gates),
+    ):
+        assert torch.allclose(torch.tensor(row(name))[:, 0], values), name
+    assert torch.allclose(torch.tensor(row("multiply")), edited)
+    told = slides.part_of(section(4), "Board")
+    called, before, after = (
+        [float(number) for number in each.split(", ")]
+        for each in re.findall(r"\((-?\d+(?:, -?\d+)+)\)", told.rpartition("For $h")[2])
+    )
+    assert torch.allclose(torch.tensor(called) @ vectors, torch.tensor(before))
+    assert torch.allclose(torch.tensor(called) @ edited, torch.tensor(after))
+    assert h[0][0, :, 0].mean() == pytest.approx(4 / 3) and "4/3 for the first vector" in told
+
+
 # --- slides ----------------------------------------------------------------------------------
 
 

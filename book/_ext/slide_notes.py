@@ -76,12 +76,12 @@ def spoken(text: str) -> str:
     return re.sub(r"^(?:>|-|\d+\.) +", "", " ".join(text.split()))
 
 
-def told(text: str) -> list[str]:
+def lines_of(text: str) -> list[str]:
     """The sentences of a paragraph, or of the items of a list, as they are spoken."""
     parts = [text] if text.startswith("|") else re.split(r"\n(?=(?:-|\d+\.) )", text)
     if re.match(r"\||```|\$\$", text) or re.fullmatch(r"\*\*[^*]+[^*.?!:]\*\*", text):
         return []  # nothing to say, or a heading
-    lines = [spoken(each) for part in parts for each in sentences(" ".join(part.split()))]
+    lines = [spoken(line) for part in parts for line in sentences(" ".join(part.split()))]
     return [line for line in lines if line]
 
 
@@ -106,20 +106,20 @@ def question_in(piece: Piece) -> str:
 def emphasised(piece: Piece) -> str:
     """The sentences in bold type with which a paragraph answers, or nothing."""
     match = re.match(r"\*\*(.+?)\*\*", piece.source, re.S)
-    if not match or piece.last or piece.kind != "prose" or not (lines := told(piece.source)):
+    if not match or piece.last or piece.kind != "prose" or not (lines := lines_of(piece.source)):
         return ""
     return (spoken(match[1]) if match[1][-1] in ".?!" else lines[0]).rstrip(":")
 
 
 def beyond(piece: Piece) -> list[str]:
     """What the answer's paragraph says besides its bold type."""
-    return [line for line in told(piece.source) if line not in emphasised(piece)]
+    return [line for line in lines_of(piece.source) if line not in emphasised(piece)]
 
 
 def left_out(piece: Piece) -> list[str]:
     """What a slide does not show of a paragraph."""
     shown, whole = spoken(piece.shown), piece.source.partition("**Your prediction.**")[0]
-    return [line for line in told(whole) if line not in shown]
+    return [line for line in lines_of(whole) if line not in shown]
 
 
 def line_of(table: str) -> str:
@@ -141,8 +141,8 @@ def line_of(table: str) -> str:
     pairs = [
         f"{name} {value}" for name, value in zip(names, values, strict=False) if value and name
     ]
-    said = any(re.search(r"\w", value) for value in values)
-    return f"*{first}*: {'; '.join(pairs)}." if first and pairs and said else ""
+    worded = any(re.search(r"\w", value) for value in values)
+    return f"*{first}*: {'; '.join(pairs)}." if first and pairs and worded else ""
 
 
 # --- candidates of a slide -------------------------------------------------------------------
@@ -153,7 +153,7 @@ def following(pieces: list[Piece], at: int) -> Piece | None:
     for piece in pieces[at:]:
         if piece.last:
             return None
-        if piece.kind == "prose" and told(piece.source):
+        if piece.kind == "prose" and lines_of(piece.source):
             return piece
     return None
 
@@ -182,14 +182,14 @@ def asked_in_prose(pieces: list[Piece], start: int, end: int) -> Iterator[tuple[
     """Questions of captions and paragraphs, with the sentences that follow."""
     for at in range(start, end):
         piece = pieces[at]
-        lines = told(piece.shown if piece.kind == "figure" else piece.source)
+        lines = lines_of(piece.shown if piece.kind == "figure" else piece.source)
         if piece.last:
-            lines = told(piece.source.partition("**Your prediction.**")[0])
+            lines = lines_of(piece.source.partition("**Your prediction.**")[0])
         for place, line in enumerate(lines):
             later = following(pieces, at + 1)
             reply = first_of(lines[place + 1 :])
             if not reply and later and not piece.last:
-                reply = emphasised(later) or first_of(told(later.source))
+                reply = emphasised(later) or first_of(lines_of(later.source))
             if line.endswith("?") and reply:
                 yield line, reply
 
@@ -212,8 +212,8 @@ def questions(heading: str, pieces: list[Piece], start: int, end: int) -> Iterat
         bold = [emphasised(piece) for piece in nearby if emphasised(piece)]
         if heading_here.endswith("?") and bold and len(heading_here) < 80:
             yield re.sub(r"^\d+\.\d+ ", "", heading_here), bold[0]
-    own = [line for piece in here if not piece.last for line in told(piece.source)]
-    lines = own or [line for piece in nearby if not piece.last for line in told(piece.source)]
+    shown = [line for piece in here if not piece.last for line in lines_of(piece.source)]
+    lines = shown or [line for piece in nearby if not piece.last for line in lines_of(piece.source)]
     numbers = [line for line in lines if re.search(r"\d\.\d|\d of \d", line)]
     if control := [line for line in numbers if CONTROL.search(line)]:
         yield "What does the control say, and why is it needed?", first_of(control)
@@ -221,10 +221,10 @@ def questions(heading: str, pieces: list[Piece], start: int, end: int) -> Iterat
         if piece.kind == "table" and numbers:
             yield "Which two cells of the table should be compared?", first_of(numbers)
         if piece.kind == "code" and piece.source:
-            yield "What goes in, and what comes out?", first_of(told(piece.source))
+            yield "What goes in, and what comes out?", first_of(lines_of(piece.source))
     if numbers:
         yield "Which number shows it, and what does it count?", first_of(numbers, 1)
-    if follows := [line for line in own if line.startswith("So ")]:
+    if follows := [line for line in shown if line.startswith("So ")]:
         yield "What follows, in a sentence of your own?", follows[-1]
 
 
@@ -233,22 +233,22 @@ def sayings(pieces: list[Piece], start: int, end: int) -> Iterator[str]:
     here = pieces[start:end]
     for piece in here:
         if piece.kind == "figure" and piece.source:
-            yield f"How to read the picture: {first_of(told(piece.source))}"
+            yield f"How to read the picture: {first_of(lines_of(piece.source))}"
         if piece.kind == "table" and (line := line_of(piece.body)):
             yield f"Read a line of the table aloud: {line}"
     for piece in here:
         if piece.kind == "prose" and len(text := first_of(left_out(piece))) > SHORT:
             yield text
         if piece.kind == "code" and piece.source:
-            yield f"The function: {first_of(told(piece.source), 1)}"
+            yield f"The function: {first_of(lines_of(piece.source), 1)}"
     for piece in here:
         if piece.kind == "prose" and (
             text := emphasised(piece)
-            or first_of(told(piece.source.partition("**Your prediction.**")[0]))
+            or first_of(lines_of(piece.source.partition("**Your prediction.**")[0]))
         ):
             yield text
     for piece in [*here, *pieces[end : end + 2], *pieces[max(0, start - 2) : start]]:
-        if piece.kind == "prose" and not piece.last and (text := first_of(told(piece.source))):
+        if piece.kind == "prose" and not piece.last and (text := first_of(lines_of(piece.source))):
             yield text
 
 
@@ -266,7 +266,7 @@ def note_of(
         ValueError: nothing can be derived that was not used before.
     """
     used = {(note.ask, note.expected) for note in before}
-    said = {note.say for note in before}
+    earlier = {note.say for note in before}
     last = before[-1] if before else Note("", "", "")
     ask, expected = (typed.ask, typed.expected) if typed else ("", "")
     for question, reply in questions(heading, pieces, start, end):
@@ -275,7 +275,7 @@ def note_of(
             ask, expected = question, reply
     say = typed.say if typed else ""
     for text in sayings(pieces, start, end):
-        if not say and text not in said and text not in expected:
+        if not say and text not in earlier and text not in expected:
             say = text
     if not (say and ask and expected):
         raise ValueError(f"no note for a slide below {heading!r}: {say!r}, {ask!r}, {expected!r}")

@@ -446,7 +446,7 @@ def shown_lines(code: str) -> str:
 
 def from_code(code: str) -> Piece | None:
     """Code of a few lines, without docstrings; None for other code."""
-    told = re.search(r'^ *"""(.+?)(?:\n\n|""")', code, re.M | re.S)
+    docstring = re.search(r'^ *"""(.+?)(?:\n\n|""")', code, re.M | re.S)
     code = re.sub(r'^ *"""(?:.|\n)*?"""\n', "", code, flags=re.M).strip("\n")
     if "class " not in code and "def " not in code:  # what defines is shown whole or not at all
         code = shown_lines(code)
@@ -454,7 +454,7 @@ def from_code(code: str) -> Piece | None:
         return None
     if not code or code.count("\n") + 1 > CODE:
         return None
-    return set_small(code, "code", told[1] if told else "")
+    return set_small(code, "code", docstring[1] if docstring else "")
 
 
 def figure(data: dict) -> Piece:
@@ -521,7 +521,9 @@ def halves(piece: Piece) -> list[Piece]:
     bodies[1] = bodies[1].replace("<ol>", f'<ol start="{middle + 1}">')
     if rows:
         return [replace(piece, body=body, lines=table_lines(body)) for body in bodies]
-    told = [[each[:middle], each[middle:]] for each in (items(piece.source), items(piece.shown))]
+    texts = [
+        [lines[:middle], lines[middle:]] for lines in (items(piece.source), items(piece.shown))
+    ]
     return [
         replace(
             piece,
@@ -530,7 +532,7 @@ def halves(piece: Piece) -> list[Piece]:
             source="\n".join(source),
             shown="\n".join(shown),
         )
-        for body, source, shown in zip(bodies, *told, strict=True)
+        for body, source, shown in zip(bodies, *texts, strict=True)
     ]
 
 
@@ -686,8 +688,8 @@ def typed_notes(number: int) -> dict[str, Note]:
     """By words on a slide, its note, where the chapter gives none; what is empty is derived."""
     entries = tomllib.loads(TYPED.read_text(encoding="utf-8"))[f"session_{number}"]
     return {
-        each["slide"]: Note(*(each.get(name, "") for name in ("say", "ask", "expected")))
-        for each in entries
+        entry["slide"]: Note(*(entry.get(name, "") for name in ("say", "ask", "expected")))
+        for entry in entries
     }
 
 
@@ -743,10 +745,10 @@ def by_block(number: int, session: Session, deck: Deck, cells: list[dict]) -> li
         remember = re.search("to remember: (.+)", what)
         if remember and shown[first]:
             shown[first].append(Slide(slide("To remember", marked_up(f"- {remember[1]}"), "board")))
-        own = [] if shown[first] else [of_the_class(what)]
+        start = [] if shown[first] else [of_the_class(what)]
         if first == min(shown):
-            own = [opening_of(number, session, title), *own, *from_the_beginning(beginning)]
-        shown[first] = own + shown[first]
+            start = [opening_of(number, session, title), *start, *from_the_beginning(beginning)]
+        shown[first] = start + shown[first]
     return list(shown.values())
 
 
@@ -768,24 +770,26 @@ def slides_of(number: int, session: Session, deck: Deck) -> list[str]:
     for here, (first, last, what) in zip(parts, session.plan, strict=True):
         ranks = []
         for page in here:
-            own = next((words for words in typed if words in words_of(page.body)), "")
-            note, end = typed.pop(own, page.note), start + len(page.pieces)
+            key = next((words for words in typed if words in words_of(page.body)), "")
+            note, end = typed.pop(key, page.note), start + len(page.pieces)
             ranks.append(rank(pieces, start, end, what) if page.pieces else 0)
             if not note or not note.say:
                 note = note_of(page.heading, pieces, start, end, notes, note)
             notes.append(note)
             start = end
         out = skipped(ranks, last - first)
-        gone = ", ".join(str(len(slides) + 1 + at) for at in sorted(out))
         name = re.split(r"[,:;.] ", what)[0]
         for at, (page, note) in enumerate(zip(here, notes[len(slides) :], strict=True)):
-            head = f"**Minutes {first} to {last}**, slide {at + 1} of {len(here)}: {name}."
-            paragraphs = [head + " *May be left out.*" * (at in out)]
-            if at == 0:
-                paragraphs += [f"The block: {what}."] * (name != what)
-                paragraphs += [f"Short of time, these slides may go: {gone}."] * bool(gone)
-            told = {"Say": note.say, "Ask": note.ask, "Expected": note.expected}
-            paragraphs += [f"**{kind}.** {text}" for kind, text in told.items()]
+            block = name if at else what
+            head = f"**Minutes {first} to {last}**, slide {at + 1} of {len(here)}: {block}."
+            paragraphs = [head.replace("?.", "?")]
+            if at in out:
+                paragraphs += ["*May be left out.*"]
+            if at == 0 and out:
+                gone = ", ".join(str(len(slides) + 1 + place) for place in sorted(out))
+                paragraphs += [f"Short of time, these slides may go: {gone}."]
+            paragraphs += [f"**Say.** {note.say}", f"**Ask.** {note.ask}"]
+            paragraphs += [f"**Expected.** {note.expected}"]
             slides.append(with_notes(page.body, paragraphs))
     if typed:
         raise ValueError(f"session {number}: no slide has {', '.join(map(repr, typed))}")
@@ -813,7 +817,20 @@ function fit(slide) {{
   let size = 130;
   while (size > 60 && (high(size) > 700 || slide.scrollWidth > slide.clientWidth + 1)) size -= 2;
 }}
+// a sheet to print: the vote, twice, with room to write
+function sheet() {{
+  const vote = document.querySelector(".vote");
+  document.documentElement.classList.add("flow");
+  vote.querySelector(".notes").remove();
+  for (const line of ["My letter", "Because", "Now that I have seen the answer"])
+    vote.insertAdjacentHTML("beforeend", `<p class="line">${{line}}:</p>`);
+  document.querySelector(".slides").replaceChildren(vote, vote.cloneNode(true));
+}}
 addEventListener("DOMContentLoaded", () => {{
+  const narrow = matchMedia("(max-width: 600px)"); // a phone held upright: slides to scroll
+  narrow.addEventListener("change", () => location.reload());
+  if (location.search === "?vote") return sheet();
+  if (narrow.matches) return document.documentElement.classList.add("flow", "narrow");
   const second = location.search === "?notes";
   let notes = null; // the window with the notes, which follows this one
   const follow = () => notes && notes.postMessage(Reveal.getIndices().h, "*");
@@ -874,7 +891,9 @@ def link(app, docname: str, source: list[str]) -> None:
     """Where the page names the command that makes a deck, the site links to the deck."""
     if docname == "book/teaching":
         deck = r'<a href="../slides/session_\1.html">'
-        text = COMMANDED.sub(rf"{deck}Slides of session \1</a>", source[0])
+        sheet = deck.replace(".html", ".html?vote")
+        both = rf"{deck}Slides of session \1</a> · {sheet}its vote, to print</a>"
+        text = COMMANDED.sub(both, source[0])
         source[0] = IN_TABLE.sub(rf"{deck}slides \1</a>", text)
 
 
