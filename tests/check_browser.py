@@ -97,6 +97,17 @@ const own = Reveal.getCurrentSlide().getBoundingClientRect();
 const notes = document.querySelector('.speaker-notes').getBoundingClientRect();
 return [Math.round(own.left), Math.round(own.right), notes.width ? notes.left : innerWidth];
 """
+# of a deck on a phone: whether it is a show, its slides, how many of them are seen, by how many
+# pixels it is too wide, and its smallest type in pixels
+SCROLLED_DECK = """
+const slides = [...document.querySelectorAll('.slides > section')];
+const words = [...document.querySelectorAll('.slides > section *')].filter(
+  e => e.offsetParent && [...e.childNodes].some(c => c.nodeType === 3 && c.data.trim()));
+const seen = slides.filter(slide => slide.getBoundingClientRect().height);
+return [Reveal.isReady(), slides.length, seen.length,
+        document.documentElement.scrollWidth - document.documentElement.clientWidth,
+        Math.min(...words.map(e => parseFloat(getComputedStyle(e).fontSize)))];
+"""
 # of an explorer: its visible pictures and what a screen reader is told
 PICTURES = """
 const shown = [...arguments[0].querySelectorAll('[data-at] img')].filter(i => i.offsetParent);
@@ -308,6 +319,7 @@ AT_ONCE = 2  # browsers
 SETTLED = 0.6  # seconds after which the theme knows what can be scrolled
 PHONE = {"width": 360, "height": 800, "deviceScaleFactor": 1, "mobile": True}
 PAPER = {"width": 680, "height": 1000, "deviceScaleFactor": 1, "mobile": False}  # A4, less margins
+SMALLEST = 12  # pixels of type that a phone shows
 MOST_A_PAGE, MOST_IN_ALL = 1_500_000, 10_000_000  # bytes
 APART = re.compile(r"^_static/playground/data/|\.ipynb$")  # loaded upon a button or downloaded
 LEFT_OUT = re.compile(r"mathjax|tex-svg|fontawesome|/webfonts/|/embed\.js|thebe", re.IGNORECASE)
@@ -819,6 +831,23 @@ def deck_problems(window) -> list[str]:
         or any(left < 0 or right > edge for left, right, edge in seen)
     ):
         problems.append(f"with notes a slide is cut, or stays narrow without them: {seen}")
+    return problems + scrolled_deck_problems(window)
+
+
+def scrolled_deck_problems(window) -> list[str]:
+    """A phone shows the slides of a deck one under the other; of a vote it shows two to print."""
+    address = window.current_url.partition("#")[0]
+    window.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
+    problems = []
+    for query, fewest in (("", 12), ("?vote", 2)):
+        window.get(address + query)
+        show, count, seen, beyond, smallest = window.execute_script(SCROLLED_DECK)
+        if show or count < fewest or seen < count or beyond > 0 or smallest < SMALLEST:
+            problems.append(
+                f"on a phone{query}: {seen} of {count} slides, {beyond} pixels too wide, "
+                f"type of {smallest} pixels{', still a show' if show else ''}"
+            )
+    window.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     return problems
 
 

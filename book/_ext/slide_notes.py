@@ -139,7 +139,9 @@ def line_of(table: str) -> str:
         return ""
     (_, *names), (first, *values) = rows[0], rows[1]
     pairs = [
-        f"{name} {value}" for name, value in zip(names, values, strict=False) if value and name
+        f"{name} {value.rstrip('.')}"
+        for name, value in zip(names, values, strict=False)
+        if value and name
     ]
     worded = any(re.search(r"\w", value) for value in values)
     return f"*{first}*: {'; '.join(pairs)}." if first and pairs and worded else ""

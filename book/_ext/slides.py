@@ -827,16 +827,16 @@ function sheet() {{
   document.querySelector(".slides").replaceChildren(vote, vote.cloneNode(true));
 }}
 addEventListener("DOMContentLoaded", () => {{
-  const narrow = matchMedia("(max-width: 600px)"); // a phone held upright: slides to scroll
-  narrow.addEventListener("change", () => location.reload());
-  if (location.search === "?vote") return sheet();
-  if (narrow.matches) return document.documentElement.classList.add("flow", "narrow");
   const second = location.search === "?notes";
+  if (location.search === "?vote") return sheet();
+  const narrow = matchMedia("screen and (max-width: 600px)"); // a phone held upright: to scroll
+  narrow.addEventListener("change", () => location.reload());
+  if (narrow.matches && !second) return document.documentElement.classList.add("flow", "narrow");
   let notes = null; // the window with the notes, which follows this one
   const follow = () => notes && notes.postMessage(Reveal.getIndices().h, "*");
   Reveal.on("slidechanged", event => {{ fit(event.currentSlide); follow(); }});
   Reveal.initialize({{width: 1280, height: 720, margin: 0.03, center: false, hash: true,
-    slideNumber: "c/t", transition: "none", showNotes: second}})
+    slideNumber: "c/t", transition: "none", showNotes: second, scrollActivationWidth: 0}})
     .then(() => fit(Reveal.getCurrentSlide()));
   if (second) addEventListener("message", event => Reveal.slide(Number(event.data)));
   Reveal.addKeyBinding({{keyCode: 78, key: "N", description: "Notes"}},
