@@ -277,7 +277,7 @@ def note_of(
             ask, expected = question, reply
     say = typed.say if typed else ""
     for text in sayings(pieces, start, end):
-        if not say and text not in earlier and text not in expected:
+        if not say and text not in earlier and text not in expected and expected not in text:
             say = text
     if not (say and ask and expected):
         raise ValueError(f"no note for a slide below {heading!r}: {say!r}, {ask!r}, {expected!r}")
