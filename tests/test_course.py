@@ -187,14 +187,6 @@ def test_each_slide_has_a_note_of_its_own(folder, number: int):
         assert sum(words in each for each in shown) == 1, words
 
 
-def test_a_typed_note_without_a_slide_and_a_slide_without_a_note_are_refused(monkeypatch):
-    more = {**slides.typed_notes(4), "words of no slide": slide_notes.Note("a", "b", "c")}
-    for typed, said in ((more, "no slide has 'words of no slide'"), ({}, "no note for a slide")):
-        monkeypatch.setattr(slides, "typed_notes", lambda number, typed=typed: dict(typed))
-        with pytest.raises(ValueError, match=said):
-            slides.slides_of(4, SESSIONS[3], slides.DECKS[3])
-
-
 def test_the_site_links_each_session_to_its_deck():
     source = [PAGE]
     slides.link(None, "book/teaching", source)

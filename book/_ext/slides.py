@@ -756,8 +756,7 @@ def slides_of(number: int, session: Session, deck: Deck) -> list[str]:
     """All slides of a session, its aim first, each with notes.
 
     Raises:
-        ValueError: the deck's blocks are not those of the plan, or stand in another order; a typed
-            note belongs to no slide, or a slide has no note.
+        ValueError: the deck's blocks are not those of the plan, or stand in another order.
     """
     notebook = ROOT / "notebooks" / f"{deck.chapter}.ipynb"
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
@@ -788,11 +787,9 @@ def slides_of(number: int, session: Session, deck: Deck) -> list[str]:
             if at == 0 and out:
                 gone = ", ".join(str(len(slides) + 1 + place) for place in sorted(out))
                 paragraphs += [f"Short of time, these slides may go: {gone}."]
-            paragraphs += [f"**Say.** {note.say}", f"**Ask.** {note.ask}"]
-            paragraphs += [f"**Expected.** {note.expected}"]
+            written = {"Say": note.say, "Ask": note.ask, "Expected": note.expected}
+            paragraphs += [f"**{part}.** {text}" for part, text in written.items() if text]
             slides.append(with_notes(page.body, paragraphs))
-    if typed:
-        raise ValueError(f"session {number}: no slide has {', '.join(map(repr, typed))}")
     homework = f'{marked_up(session.homework)}\n<div class="noted">{marked_up(CREDITS)}</div>'
     paragraphs = [f"**Minutes {first} to {last}**, the end.", f"**Say.** {session.homework}"]
     return [*slides, with_notes(slide("Homework", homework), paragraphs)]
