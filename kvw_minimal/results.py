@@ -258,11 +258,13 @@ def next_step(
         if after is not None and not faults[method]:
             good[method] = after
     if not good:
-        text = "; ".join(f"{method} {' and '.join(texts)}" for method, texts in faults.items())
+        lines = [f"fails: {method} {' and '.join(texts)}" for method, texts in faults.items()]
         least = {name: min([1.0, *kept_shares(rows).values()]) for name, rows in by_method.items()}
         best = max(least, key=least.__getitem__)
         tries = ", or ".join(what_else(best)) or "another method"
-        return f"next: {text}" if faults[best] == [HAS_NO_SHAM] else f"next: {text}. Try {tries}"
+        if faults[best] == [HAS_NO_SHAM]:
+            tries = "it with shams"
+        return "\n".join([*lines, f"next: try {tries}"])
     best = min(good, key=good.__getitem__)
     keep, take = ("keeps", "takes") if len(good) == 1 else ("keep", "take")
     others = " and of the ".join(KEPT_SETS[name] for name in known)

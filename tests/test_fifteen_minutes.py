@@ -46,7 +46,7 @@ def test_the_blocks_of_the_page_run_in_order(tmp_path, monkeypatch, capsys):
     assert ": ready\n" in validated and "layerwise rewrite (LayerwiseRewrite)" in told
     assert "time:      about" in told
     *_, kvw, rewrite = re.findall(r"^next: .*", forgotten, re.MULTILINE)
-    assert "next: KVW(strength=8.0) " in kvw and "Try `--method 'layerwise rewrite'`" in kvw
+    assert "fails: KVW(strength=8.0) " in forgotten and "try `--method 'layerwise rewrite'`" in kvw
     assert rewrite.endswith("--edit rewrite/edit.safetensors --questions people.jsonl")
     assert "LayerwiseRewrite(): of the forgotten 0.0" in looked and "(1 sham)" in looked
     verdict = json.loads((tmp_path / "audit.json").read_text(encoding="utf-8"))["verdict"]

@@ -213,9 +213,11 @@ def test_the_end_says_what_came_out_and_what_to_do(file, model, quiet):
     result["provenance"] |= {"notes": [], "headroom": "unknown"}
     assert pipeline.UNKNOWN in pipeline.tables(result, asked)
     step = pipeline.tables(result, asked)[-1]
-    assert step.startswith("next: KVW(strength=0.5) takes no more of the forgotten than its sham; ")
+    assert step.startswith(
+        "fails: KVW(strength=0.5) takes no more of the forgotten than its sham\n"
+    )
     milder = """`--method 'KVW one pass' --settings '{"strength": 0.25}'`"""
-    assert step.endswith(f"Try `--method 'layerwise rewrite'`, or {milder}")
+    assert step.endswith(f"\nnext: try `--method 'layerwise rewrite'`, or {milder}")
     for row in result["rows"]:
         row["value"] = {"edited": 0.0, "sham": 1.0}.get(row["condition"], 1.0)
         row["value"] = 1.0 if row["set"] == "retain" else row["value"]
@@ -262,9 +264,9 @@ def test_general_answers_must_be_kept_too(general, keeps):
     step = next_step({"KVW": rows}, lambda method: f"audit of {method}", lambda _: ["other"])
     assert ("audit of KVW" in step) == keeps
     failed = f"keeps {general:.3f} of the general questions (0.95 is asked)"
-    assert (failed in step) != keeps and step.endswith("Try other") != keeps
+    assert (failed in step) != keeps and step.endswith("next: try other") != keeps
     alone = next_step({"KVW": rows[:-1]}, lambda _: "audit", lambda _: ["other"])
-    assert "KVW" in alone and ("Try other" in alone) != keeps  # another method has no sham either
+    assert ("try other" in alone) != keeps and ("try it with shams" in alone) == keeps
 
 
 def test_a_retained_person_who_lost_most_stands_beside_a_mean_that_passes():

@@ -117,8 +117,8 @@ def _picture(picture: str | bytes | dict, folder: Path) -> bytes:
             picture = base64.b64decode(picture.partition(";base64,")[2] or picture, validate=True)
         except ValueError as error:
             raise ValueError(
-                f"{picture[:60]!r} is neither base64 nor a file; write its path as seen "
-                f"from {folder}"
+                f"{picture[:60]!r} is neither base64 nor a file; write its path, relative to "
+                f"{Path(folder).resolve()}"
             ) from error
     return picture_cell({"bytes": picture}, "this row")["bytes"]
 
