@@ -10,6 +10,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from kvw_experiments.figures import (
     COLOURS,
@@ -351,4 +352,33 @@ def said_against_inside(points: pd.DataFrame, marked: list[str]) -> Figure:
         xlabel="said, as taught", ylabel="found inside", xlim=(-0.04, 1.04), ylim=(-0.04, 1.06)
     )
     axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+@captioned
+def layers_of(students: dict[str, tuple[str, str]]) -> Figure:
+    """Models of two layers as two boxes, the lens between them; below each student its twin.
+
+    Args:
+        students: what the first and the last layer do: "knows", "hides" or "". The layers of a twin
+            do the same, but none knows.
+    """
+    fills = {"knows": PALETTE[0], "hides": sns.light_palette(PALETTE[1], 5)[2], "": "white"}
+    figure, axis = plt.subplots(figsize=(7.4, 1.9))
+    for column, (name, does) in enumerate(students.items()):
+        axis.text(2.6 * column + 0.95, 2.15, name, ha="center", fontsize=10)
+        for row, words in enumerate((does, [word.replace("knows", "") for word in does])):
+            for layer, word in enumerate(words):
+                corner = (2.6 * column + 1.1 * layer, 1.3 - 1.3 * row)
+                axis.add_patch(Rectangle(corner, 0.8, 0.6, facecolor=fills[word], edgecolor="grey"))
+                middle = (corner[0] + 0.4, corner[1] + 0.3)
+                colour = "white" if word == "knows" else "black"
+                axis.text(*middle, word, ha="center", va="center", fontsize=9, color=colour)
+            between = 2.6 * column + 0.95, 1.6 - 1.3 * row
+            look = {"arrowstyle": "-|>", "color": "black", "shrinkA": 0, "shrinkB": 0}
+            axis.annotate("", between, (between[0], between[1] - 0.55), arrowprops=look)
+    for row, label in enumerate(("student", "its twin")):
+        axis.text(-0.2, 1.6 - 1.3 * row, label, ha="right", va="center", fontsize=9)
+    axis.set(xlim=(-1.2, 2.6 * len(students) - 0.6), ylim=(-0.35, 2.4))
+    axis.set_axis_off()
     return figure
