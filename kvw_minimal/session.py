@@ -54,8 +54,7 @@ class Session:
             strength and no sham then needs a further pass.
 
     Raises:
-        TypeError: the name of a model, or another object, in its place; or a model in the
-            processor's place.
+        TypeError: the name of a model in its place, or a model in the processor's place.
     """
 
     model: nn.Module
@@ -69,11 +68,8 @@ class Session:
     def __post_init__(self) -> None:
         if isinstance(self.model, str):
             raise TypeError(f"{self.model!r} is a name: `kvw.load` loads its model and processor")
-        if not isinstance(self.model, nn.Module) or isinstance(self.processor, nn.Module):
-            raise TypeError(
-                f"the model is a {type(self.model).__name__}, the processor a "
-                f"{type(self.processor).__name__}: the model comes first, then its processor"
-            )
+        if isinstance(self.processor, nn.Module):
+            raise TypeError("a model is no processor: the model comes first, then its processor")
 
     def with_end_of_turn(self, counts: bool = True) -> "Session":
         """A session whose answers include the end of the turn if it `counts`; else this session."""
