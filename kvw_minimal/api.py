@@ -11,7 +11,6 @@ import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from torch import nn
 from tqdm import tqdm
 
 from .atomic_io import write_json
+from .batches import png_bytes
 from .benchmarks.jsonl import read_request
 from .coefficients import Coefficients
 from .conditions import score, score_edited, score_shams, warn_of_other_people
@@ -353,20 +353,13 @@ def ask(
         raise TypeError(f"{prompt!r:.40} is no prompt: ask(model, processor, prompt, picture)")
     if not prompt.strip():
         raise ValueError("an empty prompt asks nothing; write a question")
-    image = picture if isinstance(picture, bytes | None) else _bytes_of(picture)
+    if isinstance(picture, Image):
+        picture = png_bytes(picture)
+    image = picture if isinstance(picture, bytes | None) else Path(picture).read_bytes()
     modality = "text" if image is None else "image"
     question = Question("asked", "", "", modality, prompt, "", "", image)
     [text] = answer(session.model, processor, [question], new_tokens=new_tokens)
     return text
-
-
-def _bytes_of(picture: str | Path | Image) -> bytes:
-    """The bytes of a picture, from its file or as PNG."""
-    if not isinstance(picture, Image):
-        return Path(picture).read_bytes()
-    file = BytesIO()
-    picture.save(file, "PNG")
-    return file.getvalue()
 
 
 # --- reports --------------------------------------------------------------------------------------

@@ -197,8 +197,14 @@ def prompt_batches(processor, questions: list[Question], batch_size: int = 64) -
     return list(_batches(processor, prompts, questions, batch_size, "left"))
 
 
+def png_bytes(picture: Image.Image) -> bytes:
+    """Encodes a picture as PNG."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def without_photo(questions: list[Question], pixels: int = 128) -> list[Question]:
     """The blank-image control: the image questions with a grey square of `pixels` x `pixels`."""
-    buffer = io.BytesIO()
-    Image.new("RGB", (pixels, pixels), (128, 128, 128)).save(buffer, "PNG")
-    return [replace(q, image=buffer.getvalue()) for q in questions if q.image is not None]
+    grey = png_bytes(Image.new("RGB", (pixels, pixels), (128, 128, 128)))
+    return [replace(q, image=grey) for q in questions if q.image is not None]

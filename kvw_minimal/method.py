@@ -97,6 +97,12 @@ class Method:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
+    @property
+    def changed(self) -> dict[str, Any]:
+        """The settings that differ from their defaults."""
+        differ = [f.name for f in fields(self) if getattr(self, f.name) != f.default]
+        return {name: value for name, value in self.settings.items() if name in differ}
+
     @classmethod
     def tuned(cls) -> dict[str, Any]:
         """The tuned settings of the book: the defaults of the fields in `grid`."""
@@ -115,7 +121,7 @@ class Method:
         shown = [
             f"{field.name}={getattr(self, field.name)!r}"
             for field in fields(self)
-            if field.name == "strength" or getattr(self, field.name) != field.default
+            if field.name == "strength" or field.name in self.changed
         ]
         return f"{type(self).__name__}({', '.join(shown)})"
 
@@ -201,15 +207,15 @@ def name_of_method(edit: Edit) -> str:
 
 def milder(method: Method) -> Method | None:
     """The same method, with a setting that spares the others more; None without such a setting."""
-    return _changed(method, MILDER)
+    return _scaled(method, MILDER)
 
 
 def stronger(method: Method) -> Method | None:
     """The same method, with a setting that spares the others less; None without such a setting."""
-    return _changed(method, {name: 1 / factor for name, factor in MILDER.items()})
+    return _scaled(method, {name: 1 / factor for name, factor in MILDER.items()})
 
 
-def _changed(method: Method, factors: dict[str, float]) -> Method | None:
+def _scaled(method: Method, factors: dict[str, float]) -> Method | None:
     for name, factor in factors.items():
         if method.settings.get(name):
             return replace(method, **{name: float(f"{method.settings[name] * factor:.2g}")})

@@ -125,20 +125,21 @@ def methods_table(name: str | None = None) -> str:
     from ..method import RECOMMENDED
     from ..methods import METHODS, method_of
 
+    meaning = "" if name is None else f"\n{getdoc(type(method_of(name)))}\n"
     lines = []
     for method in list_methods():
         if name not in (None, method["name"]):
             continue
         limits = {field.name: _range(field.metadata) for field in fields(METHODS[method["name"]])}
-        settings = [f"{name}={value!r}{limits[name]}" for name, value in method["settings"].items()]
+        settings = [f"{key}={value!r}{limits[key]}" for key, value in method["settings"].items()]
         needs = ", ".join(method["needs"]) or "nothing"
         mark = "; recommended" if method["name"] in RECOMMENDED else ""
         lines.append(f"{method['name']} ({method['class']}): needs {needs}{mark}")
         lines.append(f"  settings: {', '.join(settings) or 'none'}")
         if method["price"]:
             lines.append(f"  price: {method['price']}")
-    if name is not None:
-        lines.append(f"\n{getdoc(type(method_of(name)))}\n")
+    if meaning:
+        lines.append(meaning)
     return "\n".join([*lines, LEGEND.format(**_prices())])
 
 

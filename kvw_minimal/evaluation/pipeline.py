@@ -4,7 +4,7 @@ import json
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from functools import partial
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -143,12 +143,8 @@ def tables(result: dict, arguments: Mapping[str, Any], folder: Path | None = Non
 
 def options_of(method: Method) -> str:
     """The options of `unlearn` for a method: its name, and settings that are not the defaults."""
-    differ = {
-        field.name: method.settings[field.name]
-        for field in fields(method)
-        if getattr(method, field.name) != field.default
-    }
-    settings = f" --settings {quote(json.dumps(differ))}" if differ else ""
+    changed = method.changed
+    settings = f" --settings {quote(json.dumps(changed))}" if changed else ""
     return f"--method {quote(method.name)}{settings}"
 
 

@@ -84,7 +84,8 @@ def scores_section(rows: list[dict]) -> str:
 def front_matter(format: str, words: dict, scores: list[dict] | None) -> str:
     """The metadata of a card in the format of the hub, with the edited model's exact match."""
     model, rows = words["model"], scores or []
-    means = {name: pooled_mean(rows, "edited", name) for name in {row["set"]: None for row in rows}}
+    sets = dict.fromkeys(row["set"] for row in rows)
+    means = {name: pooled_mean(rows, "edited", name) for name in sets}
     results = [
         EvalResult(
             task_type=words["task"],
