@@ -14,6 +14,7 @@ from dataclasses import dataclass
 CONTROL = re.compile(r"\b(?:shams?|oracles?|untaught|placebos?|controls?|vanilla)\b", re.I)
 MINUTES = 2  # that a slide takes; a block with more slides than that allows may lose some
 LONG, SHORT = 330, 40  # characters of what is said or expected
+GOES = 4  # the rank of a slide that the typed notes let go
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,16 @@ class Piece:
 
 @dataclass(frozen=True)
 class Note:
-    """What the speaker says and asks, and what should be answered, as Markdown."""
+    """What the speaker says and asks, and what should be answered, as Markdown.
+
+    Attributes:
+        goes: whether the slide may be left out when time is short.
+    """
 
     say: str
     ask: str
     expected: str
+    goes: bool = False
 
 
 def sentences(paragraph: str) -> Iterator[str]:
@@ -196,36 +202,34 @@ def asked_in_prose(pieces: list[Piece], start: int, end: int) -> Iterator[tuple[
                 yield line, reply
 
 
-def questions(heading: str, pieces: list[Piece], start: int, end: int) -> Iterator[tuple[str, str]]:
+def questions(pieces: list[Piece], start: int, end: int) -> Iterator[tuple[str, str]]:
     """What may be asked beside a slide, with the expected answer, the best first."""
     here = pieces[start:end]
     nearby = [*here, *([later] if (later := following(pieces, end)) else [])]
     for at in range(start, end):
         if pieces[at].last and (answer := answer_to(pieces, at)):
-            yield question_in(pieces[at]), f"A guess by each; later: {emphasised(answer)}"
+            yield question_in(pieces[at]), f"All write down a guess; later: {emphasised(answer)}"
     opened = waiting(pieces, start)
     outputs = [piece for piece in here if piece.kind in ("figure", "table", "printed")]
     if opened is not None and outputs and (answer := answer_to(pieces, opened)):
-        where = {"figure": "in the figure", "table": "in the table"}.get(outputs[0].kind, "here")
+        where = {"figure": "in the figure", "table": "in the table"}.get(
+            outputs[0].kind, "on the slide"
+        )
         reply = first_of([emphasised(answer), *beyond(answer)])
         yield f"Where {where} is the answer to the prediction? {question_in(pieces[opened])}", reply
     yield from asked_in_prose(pieces, start, end)
-    for heading_here in [heading, *(re.sub(r"<[^>]+>", "", piece.body) for piece in here)]:
-        bold = [emphasised(piece) for piece in nearby if emphasised(piece)]
-        if heading_here.endswith("?") and bold and len(heading_here) < 80:
-            yield re.sub(r"^\d+\.\d+ ", "", heading_here), bold[0]
     shown = [line for piece in here if not piece.last for line in lines_of(piece.source)]
     lines = shown or [line for piece in nearby if not piece.last for line in lines_of(piece.source)]
     numbers = [line for line in lines if re.search(r"\d\.\d|\d of \d", line)]
     if control := [line for line in numbers if CONTROL.search(line)]:
-        yield "What does the control say, and why is it needed?", first_of(control)
+        yield "What does the control say?", first_of(control)
     for piece in here:
         if piece.kind == "table" and numbers:
             yield "Which two cells of the table should be compared?", first_of(numbers)
         if piece.kind == "code" and piece.source:
             yield "What goes in, and what comes out?", first_of(lines_of(piece.source))
     if numbers:
-        yield "Which number shows it, and what does it count?", first_of(numbers, 1)
+        yield "Which number on the slide says most, and what does it count?", first_of(numbers, 1)
     if follows := [line for line in shown if line.startswith("So ")]:
         yield "What follows, in a sentence of your own?", follows[-1]
 
@@ -255,7 +259,7 @@ def sayings(pieces: list[Piece], start: int, end: int) -> Iterator[str]:
 
 
 def note_of(
-    heading: str, pieces: list[Piece], start: int, end: int, before: list[Note], typed: Note | None
+    pieces: list[Piece], start: int, end: int, before: list[Note], typed: Note | None
 ) -> Note:
     """The note of the slide that shows a stretch of the pieces.
 
@@ -271,7 +275,7 @@ def note_of(
     earlier = {note.say for note in before}
     last = before[-1] if before else Note("", "", "")
     ask, expected = (typed.ask, typed.expected) if typed else ("", "")
-    for question, reply in questions(heading, pieces, start, end):
+    for question, reply in questions(pieces, start, end):
         fresh = (question, reply) not in used and question != last.ask and reply != last.expected
         if not ask and fresh and reply:
             ask, expected = question, reply
@@ -289,14 +293,14 @@ def skipped(ranks: list[int], minutes: int) -> set[int]:
     """Which slides of a block may go when time is short: the least needed, later ones first.
 
     Args:
-        ranks: of each slide, how little it is needed; none of rank 0 goes.
+        ranks: of each slide, how little it is needed; none of rank 0 goes, and all of rank `GOES`.
 
-    >>> sorted(skipped([0, 3, 2, 3, 1], 6))
-    [1, 3]
+    >>> sorted(skipped([0, 3, 2, 3, 1], 6)), sorted(skipped([0, 4, 0, 4, 1], 8))
+    ([1, 3], [1, 3])
     """
     most = max(1, minutes // MINUTES)
     order = sorted(range(len(ranks)), key=lambda at: (-ranks[at], -at))
-    return {at for at in order[: max(0, len(ranks) - most)] if ranks[at]}
+    return {at for at in order[: max(ranks.count(GOES), len(ranks) - most)] if ranks[at]}
 
 
 def rank(pieces: list[Piece], start: int, end: int, plan: str) -> int:

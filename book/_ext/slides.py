@@ -30,7 +30,7 @@ from pathlib import Path
 from formulas import mathml
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from plain_pages import HELD, with_files
-from slide_notes import Note, Piece, note_of, rank, sentences, skipped
+from slide_notes import GOES, Note, Piece, note_of, rank, sentences, skipped
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGE = ROOT / "book" / "teaching.md"
@@ -662,12 +662,12 @@ def from_the_beginning(cell: str) -> Iterator[Slide]:
         for page in packed(title, pieces):
             starts = [re.match(r"- \*\*(.+?)\*\*", piece.source) for piece in page.pieces]
             first = page.pieces[0].source.strip().removeprefix("- ")
-            term, _, meaning = first.replace("**", "").partition(":")
+            term, _, meaning = first.replace("**", "").partition(": ")
             note = Note(
                 f"Words for today: {', '.join(start[1] for start in starts if start)}. "
-                "Explain what the class asks for.",
-                f"Do not look at the wall: what does *{term}* mean?",
-                shortened(meaning.strip(), ITEM),
+                "Explain what the class asks for. Then press B: the wall goes dark until B again.",
+                f"What is meant by *{term}*? All write a sentence.",
+                f"{meaning[:1].upper()}{shortened(meaning[1:], ITEM)}",
             )
             if title not in words:
                 note = Note(
@@ -688,7 +688,9 @@ def typed_notes(number: int) -> dict[str, Note]:
     """By words on a slide, its note, where the chapter gives none; what is empty is derived."""
     entries = tomllib.loads(TYPED.read_text(encoding="utf-8"))[f"session_{number}"]
     return {
-        entry["slide"]: Note(*(entry.get(name, "") for name in ("say", "ask", "expected")))
+        entry["slide"]: Note(
+            *(entry.get(name, "") for name in ("say", "ask", "expected")), entry.get("goes", False)
+        )
         for entry in entries
     }
 
@@ -771,9 +773,10 @@ def slides_of(number: int, session: Session, deck: Deck) -> list[str]:
         for page in here:
             key = next((words for words in typed if words in words_of(page.body)), "")
             note, end = typed.pop(key, page.note), start + len(page.pieces)
-            ranks.append(rank(pieces, start, end, what) if page.pieces else 0)
+            needed = rank(pieces, start, end, what) if page.pieces else 0
+            ranks.append(GOES if note and note.goes else needed)
             if not note or not note.say:
-                note = note_of(page.heading, pieces, start, end, notes, note)
+                note = note_of(pieces, start, end, notes, note)
             notes.append(note)
             start = end
         out = skipped(ranks, last - first)
