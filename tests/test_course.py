@@ -187,6 +187,15 @@ def test_each_slide_has_a_note_of_its_own(folder, number: int):
         assert sum(words in each for each in shown) == 1, words
 
 
+@pytest.mark.parametrize("number", NUMBERS)
+def test_decimal_numbers_of_typed_notes_stand_in_the_chapter(number: int):
+    chapter = ROOT / "notebooks" / f"{slides.DECKS[number - 1].chapter}.ipynb"
+    text = chapter.read_text(encoding="utf-8")
+    for note in slides.typed_notes(number).values():
+        for decimal in re.findall(r"\d+\.\d+", f"{note.say} {note.ask} {note.expected}"):
+            assert decimal in text, (decimal, note)
+
+
 def test_the_site_links_each_session_to_its_deck():
     source = [PAGE]
     slides.link(None, "book/teaching", source)

@@ -227,7 +227,7 @@ def questions(pieces: list[Piece], start: int, end: int) -> Iterator[tuple[str, 
         if piece.kind == "table" and numbers:
             yield "Which two cells of the table should be compared?", first_of(numbers)
         if piece.kind == "code" and piece.source:
-            yield "What goes in, and what comes out?", first_of(lines_of(piece.source))
+            yield "What does the code compute?", first_of(lines_of(piece.source))
     if numbers:
         yield "Which number on the slide says most, and what does it count?", first_of(numbers, 1)
     if follows := [line for line in shown if line.startswith("So ")]:
