@@ -64,3 +64,12 @@ addEventListener("load", () => {
   show();
   answers[0].closest(".cell").before(button);
 });
+
+// A session of the course is folded below its heading: a link to the heading opens it, and so does paper.
+const sessions = open => document.querySelectorAll("details.session").forEach(each => {
+  if (open(each)) each.open = true;
+});
+const linked = () => sessions(each => each.parentElement.id === decodeURI(location.hash.slice(1)));
+addEventListener("DOMContentLoaded", linked);
+addEventListener("hashchange", linked);
+addEventListener("beforeprint", () => sessions(() => true));
