@@ -92,16 +92,22 @@ def lines_of(text: str) -> list[str]:
 
 
 def first_of(lines: list[str], count: int = 2) -> str:
-    """The first sentences that are no questions, and no more than can be read at a glance."""
-    text = ""
+    """The first sentences that are no questions, and no more than can be read at a glance.
+
+    >>> first_of(["Why?", "It is so.", "The formula:"])
+    'It is so.'
+    """
+    text: list[str] = []
     for line in lines:
         if line.endswith("?") or line.startswith("("):
             continue
-        if count == 0 or (text and len(text) + len(line) > LONG):
+        if count == 0 or (text and len(" ".join(text)) + len(line) > LONG):
             break
-        text = f"{text} {line}".strip()
+        text.append(line)
         count -= len(line) > SHORT // 2  # a "No." is not all
-    return text.rstrip(":")
+    if text and text[-1].endswith(":"):  # what it leads to is not said
+        text.pop()
+    return " ".join(text)
 
 
 def question_in(piece: Piece) -> str:

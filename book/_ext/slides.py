@@ -892,7 +892,7 @@ def link(app, docname: str, source: list[str]) -> None:
     if docname == "book/teaching":
         deck = r'<a href="../slides/session_\1.html">'
         sheet = deck.replace(".html", ".html?vote")
-        both = rf"{deck}Slides of session \1</a> · {sheet}its vote, to print</a>"
+        both = rf"{deck}Slides of session \1</a> · {sheet}its vote, to print</a>."
         text = COMMANDED.sub(both, source[0])
         source[0] = IN_TABLE.sub(rf"{deck}slides \1</a>", text)
 

@@ -65,11 +65,14 @@ addEventListener("load", () => {
   answers[0].closest(".cell").before(button);
 });
 
-// A session of the course is folded below its heading: a link to the heading opens it, and so does paper.
-const sessions = open => document.querySelectorAll("details.session").forEach(each => {
-  if (open(each)) each.open = true;
-});
-const linked = () => sessions(each => each.parentElement.id === decodeURI(location.hash.slice(1)));
+// A session of the course is folded below its heading: a link to the heading opens it, and paper
+// has all of it, with what comes of the vote.
+const unfold = (folds, wanted) => {
+  for (const each of document.querySelectorAll(folds)) if (wanted(each)) each.open = true;
+};
+const linked = () => unfold("details.session",
+  each => each.parentElement.id === decodeURI(location.hash.slice(1)));
 addEventListener("DOMContentLoaded", linked);
 addEventListener("hashchange", linked);
-addEventListener("beforeprint", () => sessions(() => true));
+addEventListener("beforeprint",
+  () => unfold("details.session, details.session details", () => true));
