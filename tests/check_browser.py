@@ -468,6 +468,21 @@ def phone_problems(window) -> list[str]:
     return problems + [f"{beyond} pixels wider than a phone: {first}"] * (beyond > 0)
 
 
+def fold_problems(window) -> list[str]:
+    """A link to a session of the course opens that one; paper has all of them."""
+    opened = "return [...document.querySelectorAll('details.session')].map(each => each.open)"
+    window.execute_script(
+        "location.hash = document.querySelector('details.session').parentElement.id"
+    )
+    wait_until(lambda: any(window.execute_script(opened)))
+    one = window.execute_script(opened)
+    window.execute_script("dispatchEvent(new Event('beforeprint'))")
+    all_of_them = window.execute_script(opened)
+    if sum(one) != 1 or not one[0] or not all(all_of_them):
+        return [f"sessions that a link opens: {one}; on paper: {all_of_them}"]
+    return []
+
+
 def print_problems(window) -> list[str]:
     """What is cut off when the page that is open is printed."""
     window.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PAPER)
@@ -881,6 +896,8 @@ def check(window, page: Path, axe: bool) -> list[str]:
         problems += axe_problems(window)
     if page.parts[-2:] == LANDING:
         problems += first_problems(window)
+    if page.stem == "teaching":
+        problems += fold_problems(window)
     if page.stem == "search":
         problems += search_problems(window)
     if page.stem == PLAYGROUND:
