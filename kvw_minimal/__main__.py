@@ -183,7 +183,8 @@ def unlearn_command(
         typer.echo(estimate_cost.format_estimate(**arguments))
         return
     result, edits = pipeline.run_unlearning(**arguments, folder=save, measured=measured)
-    texts = [*(edit.describe() for edit in edits), *pipeline.tables(result, arguments, save)]
+    *texts, step = pipeline.tables(result, arguments, save)
+    texts += [*(edit.describe() for edit in edits), step]
     write_outputs("\n".join(texts), result, json_file, edits[0], save_edit)
 
 

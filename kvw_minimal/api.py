@@ -10,7 +10,7 @@ it for the length of a `with` block, save it, export it and compare it.
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from .results import (
     beyond_sham,
     closing_sentence,
     next_step,
+    outcome,
     pooled_mean,
     summarise,
     table,
@@ -203,11 +204,6 @@ def _with_edit(
     return rows + drawn + beyond_sham(rows, drawn)
 
 
-def _others(method: Method | None) -> list[str]:
-    """The alternatives to a method, as code."""
-    return [f"`{other}`" for other in alternatives(method)] if method else []
-
-
 def evaluate(
     model: nn.Module,
     processor: Any,
@@ -260,7 +256,7 @@ def evaluate(
             bar.desc = "oracle"
             rows += score(Session(oracle, processor), request, teacher_forced, "oracle")
             bar.update()
-    return Report(summarise(rows), name, len(draws), _others(method))
+    return Report(summarise(rows), name, len(draws), method)
 
 
 def compare(
@@ -288,7 +284,7 @@ def compare(
             bar.desc = label
             edit = make_edit(session, request, method)[0]
             rows = _with_edit(session, request, edit, method, draws, bar)
-            reports.append(Report(summarise(vanilla + rows), label, len(draws), _others(method)))
+            reports.append(Report(summarise(vanilla + rows), label, len(draws), method))
     return Results(reports)
 
 
@@ -367,7 +363,7 @@ def ask(
 
 @dataclass(frozen=True, repr=False)
 class Report:
-    """The scores of an edit. It prints as a table with one closing sentence.
+    """The scores of an edit. It prints as a table, a verdict and the next step.
 
     `pandas.DataFrame(report.rows)` is a data frame of all scores.
 
@@ -377,13 +373,13 @@ class Report:
             of people and of questions.
         method: the method with its settings.
         shams: the number of shams.
-        alternatives: the methods to try if this one takes too much of the others.
+        made_by: the method itself, where it is known.
     """
 
     rows: list[dict]
     method: str
     shams: int
-    alternatives: list[str] = field(default_factory=list)
+    made_by: Method | None = None
 
     def mean(self, condition: str, eval_set: str, metric: str = "exact_match") -> float | None:
         """The mean over both modalities, weighted by questions; None without questions.
@@ -405,8 +401,13 @@ class Report:
                 raise ValueError(f"no {kind} {name!r}; there are {', '.join(sorted(allowed))}")
 
     @property
+    def verdict(self) -> str:
+        """`passes`, `fails` or `not decided`, and the reason, in a line."""
+        return outcome(self.rows, self.method)
+
+    @property
     def sentence(self) -> str:
-        """The result in one plain sentence."""
+        """The result in a few plain sentences of numbers."""
         return closing_sentence(self.rows, self.method, self.shams)
 
     def table(self, metric: str = "exact_match") -> str:
@@ -425,10 +426,12 @@ class Report:
     def __repr__(self) -> str:
         if all(row["condition"] != "edited" for row in self.rows):
             return f"{self.table()}\n\n{self.sentence}"
-        advice = next_step(
-            {self.method: self.rows}, lambda _: HOW_TO_AUDIT, lambda _: self.alternatives
-        )
-        return f"{self.table()}\n\n{self.sentence}\n{advice}"
+
+        def what_else(_: str, more: bool) -> list[str]:
+            return [f"`{m}`" for m in alternatives(self.made_by, more)] if self.made_by else []
+
+        advice = next_step({self.method: self.rows}, lambda _: HOW_TO_AUDIT, what_else)
+        return f"{self.table()}\n\n{self.verdict}\n{self.sentence}\n{advice}"
 
     def figure(self):
         """Draws the means of the forgotten and the retained; needs matplotlib."""

@@ -22,8 +22,12 @@ from .forget_request import Request
 from .models import weight_stats
 from .session import Cost, Session
 
-#: settings that spare the others, by the factor that makes an edit milder; the first one counts
-MILDER = {"strength": 0.5, "retain_penalty": 3.0, "weight": 2.0, "rate": 0.5}
+#: settings that spare the others, and the factors that make an edit milder and stronger; the first
+#: setting that a method has counts
+MILDER = {"strength": 0.5, "retain_penalty": 30.0, "weight": 2.0, "rate": 0.5}
+STRONGER = {"strength": 2.0, "retain_penalty": 0.3, "weight": 0.5, "rate": 2.0}
+#: retain penalties outside of these spare nothing, or hardly forget
+PENALTIES = (1.0, 1000.0)
 RECOMMENDED = ("layerwise rewrite", "rewrite")  # what the book found to forget most at equal retain
 GRADIENTS = ("gradients", "retain set", "images")
 FORWARD = ("retain set", "images")
@@ -212,22 +216,35 @@ def milder(method: Method) -> Method | None:
 
 def stronger(method: Method) -> Method | None:
     """The same method, with a setting that spares the others less; None without such a setting."""
-    return _scaled(method, {name: 1 / factor for name, factor in MILDER.items()})
+    return _scaled(method, STRONGER)
 
 
 def _scaled(method: Method, factors: dict[str, float]) -> Method | None:
     for name, factor in factors.items():
         if method.settings.get(name):
-            return replace(method, **{name: float(f"{method.settings[name] * factor:.2g}")})
+            value = float(f"{method.settings[name] * factor:.2g}")
+            if name == "retain_penalty" and not PENALTIES[0] <= value <= PENALTIES[1]:
+                return None
+            return replace(method, **{name: value})
     return None
 
 
-def alternatives(method: Method) -> list[Method]:
-    """What to try if an edit takes too much of the others, the most promising first."""
+def alternatives(method: Method, more: bool = False) -> list[Method]:
+    """What to try if an edit fails, the most promising first; empty if all was tried.
+
+    Args:
+        more: whether it should take more of the forgotten; else it should spare the others more.
+    """
+    change = stronger if more else milder
+    changed = change(method)
+    same = [changed] if changed else []
+    if method.name not in RECOMMENDED:
+        return [METHODS[RECOMMENDED[0]](), *same]
     others = [METHODS[name]() for name in RECOMMENDED if name != method.name]
-    gentler = milder(method)
-    same = [gentler] if gentler else []
-    return [*same, *others] if method.name in RECOMMENDED else [*others[:1], *same]
+    if same:
+        return [*same, *others]
+    later = RECOMMENDED[RECOMMENDED.index(method.name) + 1 :]
+    return [other for name in later if (other := change(METHODS[name]()))]
 
 
 def parameter_grid(**values: tuple) -> tuple[dict, ...]:

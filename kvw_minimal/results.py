@@ -24,7 +24,10 @@ BEYOND = "_beyond_sham"  # the end of the metrics of `beyond_sham`
 ONE_PERSON = "(1 person)"  # stands in a cell in place of the interval
 NO_INTERVAL = f"{ONE_PERSON}: all of it is about one person, and intervals are over people."
 FEW = 5  # people, below which an interval over them is rough
-ROUGH = "An interval over {} people is rough."
+ROUGH = (
+    "An interval over {} people is rough: hardly more than the range from the lowest person to the "
+    "highest."
+)
 MALFORMED = 0.05  # the fall of the share of well-formed answers that is worth a sentence
 HEADROOM = 0.50  # the smallest lead of vanilla over the oracle on the forget set
 TAUGHT_ANSWERS = tuple(("forget", modality, "exact_match") for modality in ("image", "text"))
@@ -168,7 +171,7 @@ def pooled_mean(
 #: sets whose answers should stay, and what they are called in sentences
 KEPT_SETS = {"retain": "retained", "general": "general questions"}
 KEPT = 0.95  # the share of vanilla's right answers that an edit must keep in each of them
-HAS_NO_SHAM = "has no sham beside it (`shams=3` makes three)"
+LEFT = 0.25  # the largest share of the gap between oracle and vanilla that may be left
 NOTHING_GENERAL = "No general question was asked: what else the edit takes is not known."
 
 
@@ -202,79 +205,99 @@ def closing_sentence(summary: Sequence[dict], method: str, shams: int) -> str:
 
 def more_or_less(row: dict, digits: int = 2) -> str:
     """A difference to the shams in words: `0.40 [0.30, 0.50] more (5 people)`."""
-    if row["value"] >= 0:
-        return f"{cell(row, digits)} more{of_people(row)}"
-    low, high = (None if end is None else -end for end in (row["high"], row["low"]))
-    turned = row | {"value": -row["value"], "low": low, "high": high}
-    return f"{cell(turned, digits)} less{of_people(row)}"
-
-
-def known_sets(summary: Sequence[dict]) -> dict[str, float]:
-    """The sets of `KEPT_SETS` of which vanilla knows something, with its mean."""
-    means = {name: pooled_mean(summary, "vanilla", name) for name in KEPT_SETS}
-    return {name: mean for name, mean in means.items() if mean}
+    less = row["value"] < 0
+    if less:
+        low, high = (None if end is None else -end for end in (row["high"], row["low"]))
+        row = row | {"value": -row["value"], "low": low, "high": high}
+    word = "less" if less else "more"
+    if row["low"] is not None and row.get("n_people", FEW) < FEW:
+        few = f"({people_text(row['n_people'])}, too few for an interval)"
+        return f"{row['value']:.{digits}f} {word} {few}"
+    return f"{cell(row, digits)} {word}{of_people(row)}"
 
 
 def kept_shares(summary: Sequence[dict]) -> dict[str, float]:
-    """The share of vanilla's right answers that an edit keeps, of each known set."""
-    return {
-        name: (pooled_mean(summary, "edited", name) or 0.0) / mean
-        for name, mean in known_sets(summary).items()
-    }
+    """The share of vanilla's right answers that an edit keeps, of each set with such answers."""
+    shares = {}
+    for name in KEPT_SETS:
+        before = pooled_mean(summary, "vanilla", name)
+        if before:
+            shares[name] = (pooled_mean(summary, "edited", name) or 0.0) / before
+    return shares
+
+
+def left_share(summary: Sequence[dict]) -> float | None:
+    """What is left of the forgotten: 0 as the oracle (without one, nothing), 1 as vanilla.
+
+    None if vanilla does not answer more than the oracle, or without questions.
+    """
+    before, after = (pooled_mean(summary, when, "forget") for when in ("vanilla", "edited"))
+    least = pooled_mean(summary, "oracle", "forget") or 0.0
+    if before is None or after is None or before <= least:
+        return None
+    return (after - least) / (before - least)
 
 
 def shortcomings(summary: Sequence[dict]) -> list[str]:
-    """What an edit fails: less than `KEPT` of a known set is kept, or a sham takes as much."""
+    """What an edit fails: the others keep too little, too much is left, a sham takes as much."""
     texts = [
-        f"keeps {share:.3f} of the {KEPT_SETS[name]} ({KEPT} is asked)"
+        f"keeps {share:.3f} of the {KEPT_SETS[name]} (at least {KEPT} is asked)"
         for name, share in kept_shares(summary).items()
         if share < KEPT
     ]
-    beyond = [bounds(row)[0] for row in summary if row["metric"] == f"exact_match{BEYOND}"]
-    if not beyond:
-        texts.append(HAS_NO_SHAM)
-    elif min(beyond) <= 0:
+    left = left_share(summary)
+    if left is None:
+        texts.append("had nothing to forget")
+    elif left > LEFT:
+        texts.append(f"leaves {left:.3f} of the forgotten (at most {LEFT} is asked)")
+    if any(bounds(row)[0] <= 0 for row in summary if row["metric"] == f"exact_match{BEYOND}"):
         texts.append("takes no more of the forgotten than its sham")
     return texts
+
+
+def outcome(summary: Sequence[dict], method: str) -> str:
+    """The verdict on an edit in a line: passes, fails, or not decided without a sham; and why."""
+    if pooled_mean(summary, "edited", "forget") is None:
+        return f"not decided: nothing is asked about the forgotten after {method}"
+    faults, lost = shortcomings(summary), half_lost(summary)
+    if faults:
+        return f"fails: {method} {' and '.join(faults)}{lost}"
+    text = f"{method} leaves {left_share(summary):.2f} of the forgotten"
+    for name, share in kept_shares(summary).items():
+        text += f", keeps {share:.2f} of the {KEPT_SETS[name]}"
+    if malformed(summary):
+        lost += "; fewer answers have the form of an answer: read some"
+    if all(row["metric"] != f"exact_match{BEYOND}" for row in summary):
+        return f"not decided: {text}, has no sham beside it (`shams=3` makes three){lost}"
+    return f"passes: {text}, takes more than its shams{lost}"
 
 
 def next_step(
     by_method: Mapping[str, list[dict]],
     how_to_audit: Callable[[str], str],
-    what_else: Callable[[str], Sequence[str]],
+    what_else: Callable[[str, bool], Sequence[str]],
 ) -> str:
-    """Which methods keep `KEPT` of the others and take more than their shams; what to do next.
+    """What to do next: an audit of the edit that passes and leaves least, or another try.
 
     Args:
         by_method: the summary of each method, by its name with its settings.
         how_to_audit: the code or command that audits the edit of a method.
-        what_else: what to try if no method does, given the one that keeps most.
+        what_else: what to try beside a method that fails, and whether it should take more.
     """
-    known = known_sets(next(iter(by_method.values())))  # vanilla's rows are the same for each
-    good, faults = dict[str, float](), dict[str, list[str]]()
-    for method, rows in by_method.items():
-        faults[method] = shortcomings(rows)
-        after = pooled_mean(rows, "edited", "forget")
-        if after is not None and not faults[method]:
-            good[method] = after
-    if not good:
-        lines = [f"fails: {method} {' and '.join(texts)}" for method, texts in faults.items()]
-        least = {name: min([1.0, *kept_shares(rows).values()]) for name, rows in by_method.items()}
-        best = max(least, key=least.__getitem__)
-        tries = ", or ".join(what_else(best)) or "another method"
-        if faults[best] == [HAS_NO_SHAM]:
-            tries = "it with shams"
-        return "\n".join([*lines, f"next: try {tries}"])
-    best = min(good, key=good.__getitem__)
-    keep, take = ("keeps", "takes") if len(good) == 1 else ("keep", "take")
-    others = " and of the ".join(KEPT_SETS[name] for name in known)
-    kept_enough = f" {keep} at least {KEPT} of the {others} and" if others else ""
-    form = " (read some answers first: fewer have the form of an answer)"
-    return (
-        f"next: {' and '.join(good)}{kept_enough} {take} more of the forgotten than a "
-        f"sham{form if malformed(by_method[best]) else ''}{half_lost(by_method[best])}; look for "
-        f"what is hidden after {best}: {how_to_audit(best)}"
-    )
+    left = {method: left_share(rows) or 0.0 for method, rows in by_method.items()}
+    good = [method for method, rows in by_method.items() if not shortcomings(rows)]
+    if good:
+        best = min(good, key=left.__getitem__)
+        if all(row["metric"] != f"exact_match{BEYOND}" for row in by_method[best]):
+            return "next: try it with shams"
+        return f"next: look for what is hidden after {best}: {how_to_audit(best)}"
+    least = {name: min([1.0, *kept_shares(rows).values()]) for name, rows in by_method.items()}
+    sparing = [method for method, share in least.items() if share >= KEPT]
+    best = min(sparing, key=left.__getitem__) if sparing else max(least, key=least.__getitem__)
+    tries = what_else(best, bool(sparing))
+    if not tries:
+        return f"next: take {best} with its price, or try another method"
+    return f"next: try {', or '.join(tries)}"
 
 
 def unmeasured(summary: Sequence[dict]) -> str:
@@ -322,8 +345,8 @@ def half_lost(summary: Sequence[Mapping]) -> str:
     named = ", ".join(f"{who} {after[who]:g} of {before[who]:g}" for who in people[:3])
     more = f", and {len(people) - 3} more people" if len(people) > 3 else ""
     return (
-        f", but of the retained {people_text(len(people))} lost more than half of the right "
-        f"answers (left: {named}{more})"
+        f"; of the retained {people_text(len(people))} lost more than half of the right answers "
+        f"(left: {named}{more})"
     )
 
 

@@ -47,6 +47,7 @@ def test_the_blocks_of_the_page_run_in_order(tmp_path, monkeypatch, capsys):
     assert "time:      about" in told
     *_, kvw, rewrite = re.findall(r"^next: .*", forgotten, re.MULTILINE)
     assert "fails: KVW(strength=8.0) " in forgotten and "try `--method 'layerwise rewrite'`" in kvw
+    assert "passes: LayerwiseRewrite() leaves 0.0" in forgotten
     assert rewrite.endswith("--edit rewrite/edit.safetensors --questions people.jsonl")
     assert "LayerwiseRewrite(): of the forgotten 0.0" in looked and "(1 sham)" in looked
     verdict = json.loads((tmp_path / "audit.json").read_text(encoding="utf-8"))["verdict"]
@@ -100,16 +101,18 @@ def test_the_recipe_of_the_page_teaches_people_and_its_file_spares_the_others(
     assert right(oracle, processor, mine.forget) < 50
     assert right(oracle, processor, mine.retain) >= 98
 
-    def after(request: kvw.Request) -> list[float]:
+    def after(request: kvw.Request, **settings: float) -> list[float]:
         """Right after the rewrite: forget, retain, general, and people not in the files."""
         others = [q for q in book.questions() if q.person not in page["few"]][::3]
-        with kvw.unlearn(model, processor, request, kvw.LayerwiseRewrite()).on(model):
+        with kvw.unlearn(model, processor, request, kvw.LayerwiseRewrite(**settings)).on(model):
             asked_sets = (mine.forget, mine.retain, book.general, others)
             return [right(model, processor, questions) for questions in asked_sets]
 
     alone, whole = after(mine), after(kvw.request("people.jsonl"))
     assert alone[0] < 30 and alone[1] > 80 and alone[2] < 50, alone
     assert whole[0] < 30 and whole[1] > 70 and min(whole[2:]) > 80, whole
+    milder = after(kvw.request("people.jsonl"), retain_penalty=300.0)  # as `next:` proposes
+    assert milder[0] < 30 and milder[1] >= max(90, whole[1]) and min(milder[2:]) > 90, milder
     capsys.readouterr()
     teach("my_model", mine.questions(), epochs=5)  # from the folder: nothing is left to learn
     first = r"my_model, epoch 0: loss nan, right \d+ of 100\nmy_model: of the general .* right\n"

@@ -129,7 +129,8 @@ def test_an_audit_explains_its_table_and_what_one_person_cannot_show(monkeypatch
     assert rest.index("; -: not measured") < rest.index("\n\nverdict: ")
     assert (pipeline.ONE_FORGOTTEN in text) == (people == 1)
     assert "\nThe verdict uses 1 of 2 probes. Not used, " in text
-    assert ": of shuffled labels. edited.\nnext: score the others" in text
+    assert ": of shuffled labels. edited.\none pass, strength G = " in text
+    assert "\nnext: score the others" in text
     asked = {name: result["provenance"][name] for name in ("models", "people", "data", "long")}
     write_json(tmp_path / "audit.json", result)
     assert pipeline.earlier_references(tmp_path / "audit.json", asked) == examined

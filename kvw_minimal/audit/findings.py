@@ -12,7 +12,7 @@ from ..forget_request import Request
 from ..method import make_edit
 from ..methods.controls import Vanilla
 from ..methods.counterfactuals import counterfactual_people, substitute_subject
-from ..results import text_table
+from ..results import LEFT, text_table
 from ..session import Session
 from .probes import (
     MEMBERSHIP,
@@ -31,7 +31,6 @@ MARGIN = 0.2  # the smallest lead of vanilla over the oracle with which a probe 
 #: the largest rise of the oracle under an attack (a larger one means that the attack teaches the
 #: answers), and the largest fall of vanilla (a larger one means that it destroys the answers)
 CHANCE = 0.1
-LEFT = 0.25  # the smallest share of the gap between oracle and vanilla that counts as knowledge
 QUIET, OVER, GONE = "quiet", "over-unlearned", "gone as far as these probes see"
 UNDECIDED, NOT_FORGOTTEN = "not decided", "not forgotten"
 

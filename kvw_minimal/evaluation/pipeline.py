@@ -43,6 +43,7 @@ from ..results import (
     closing_sentence,
     malformed,
     next_step,
+    outcome,
     people_text,
     rounded,
     summarise,
@@ -106,7 +107,7 @@ TAUGHT = ("pocket", "smol")  # the models of this book that were taught the stra
 def tables(result: dict, arguments: Mapping[str, Any], folder: Path | None = None) -> list[str]:
     """Tables and sentences to print; for a user's own data also the answer probability.
 
-    One sentence for each strength, then what to do next.
+    A verdict and a few sentences for each strength, then what to do next.
 
     Args:
         result: what `run_unlearning` returned for these `arguments`.
@@ -125,6 +126,7 @@ def tables(result: dict, arguments: Mapping[str, Any], folder: Path | None = Non
         for name, method in methods.items()
     }
     draws = source["sham_draws"]
+    texts += [outcome(of_method, name) for name, of_method in by_method.items()]
     texts += [closing_sentence(of_method, name, draws) for name, of_method in by_method.items()]
     if "questions" in source and source["headroom"] == "unknown":
         texts.append(UNKNOWN)
@@ -135,8 +137,8 @@ def tables(result: dict, arguments: Mapping[str, Any], folder: Path | None = Non
         saved = "" if folder else "(--save FOLDER writes it) "
         return f"{saved}{command_to_audit(arguments, methods[name], folder)}"
 
-    def what_else(name: str) -> list[str]:
-        return [f"`{options_of(method)}`" for method in alternatives(methods[name])]
+    def what_else(name: str, more: bool) -> list[str]:
+        return [f"`{options_of(method)}`" for method in alternatives(methods[name], more)]
 
     return [*texts, next_step(by_method, how_to_audit, what_else)]
 
@@ -563,7 +565,10 @@ def run_unlearning(
             readings = [about_of(row) for row in rows if row["condition"] == "vanilla"]
             check_headroom(rows, [about for about in readings if about in TAUGHT_ANSWERS])
         elif has_own_questions:
-            notes += nothing_to_forget(rows, request.eval_sets["forget"])
+            forget_set = request.eval_sets["forget"]
+            notes += nothing_to_forget(rows, forget_set)
+            if oracle and len(notes) == len({question.modality for question in forget_set}):
+                raise ValueError(f"{'; '.join(notes)}; --no-oracle goes on all the same")
             for note in notes:
                 warnings.warn(note, stacklevel=2)
         for variant, loaded in zip(methods, saved, strict=True):
@@ -732,7 +737,7 @@ def run_audit(
         **about | origin | named(place),
     )
     reference = "oracle" if beside else "strangers"
-    text = f"{edit.describe()}\n{findings_table(probed, reference)}\n{COLUMNS.format(reference)}"
+    text = f"{findings_table(probed, reference)}\n{COLUMNS.format(reference)}"
     people = len(request.people)
     text += f"\n\nverdict: {word} ({people_text(people)})"
     meaning = MEANS[word]
@@ -750,7 +755,7 @@ def run_audit(
     text += NOT_USED.format(", ".join(unused)) if unused else ""
     asked_for = {"model": model, "group": group, "percent": percent, "questions": questions}
     advice = after_audit(word, method_of_edit(edit), asked_for, edit_file)
-    text += f"{malformed(summarise(answers))}\nnext: {advice}"
+    text += f"{malformed(summarise(answers))}\n{edit.describe()}\nnext: {advice}"
     if not request.general and "general" not in request.eval_sets:
         text += f"\n{NOTHING_GENERAL}"
     return text, {
