@@ -150,7 +150,7 @@ def test_what_cannot_be_written_does_not_lose_the_rest(monkeypatch, tmp_path):
     edit = SimpleNamespace(save=fail, describe=lambda: "the edit")
     result = {"rows": [], "provenance": {}}
     monkeypatch.setattr(pipeline, "run_unlearning", lambda *_, **__: (result, [edit]))
-    monkeypatch.setattr(pipeline, "tables", lambda *_: [])
+    monkeypatch.setattr(pipeline, "tables", lambda *_: ["next: audit"])
     done = invoke("unlearn", "--save-edit", tmp_path / "x", "--json", tmp_path / "x.json")
     assert isinstance(done.exception, OSError) and "the edit" in done.output
     assert json.loads((tmp_path / "x.json").read_text()) == result
